@@ -1,0 +1,98 @@
+package schema
+
+import (
+	"cmp"
+	"encoding"
+	"fmt"
+	"slices"
+)
+
+// A Diagnostic is one thing that is wrong with a policy, whichever part of
+// sspolicy found it.
+type Diagnostic struct {
+	Rule     string // the name of the rule that it breaks
+	Severity Severity
+	Span     Span // never empty of a Source
+	Message  string
+	Related  []Related // other places that matter, such as an earlier definition
+	Fixes    []Fix     // alternatives, the best one first
+}
+
+// A Related is another place that a diagnostic is about.
+type Related struct {
+	Span    Span
+	Message string
+}
+
+// A Fix is a set of edits of the source that mends what a diagnostic is about.
+type Fix struct {
+	Message string
+	Edits   []Edit // in order of place, not overlapping
+}
+
+// An Edit replaces the text of a span.
+type Edit struct {
+	Span    Span
+	NewText string
+}
+
+// A Severity says how bad a diagnostic is.
+type Severity uint8
+
+// The severities, from the least to the worst.
+const (
+	Info    Severity = iota // worth knowing
+	Warning                 // works, but probably not as meant
+	Error                   // lws refuses the policy, or makes something else of it
+)
+
+var severityNames = [...]string{"info", "warning", "error"}
+
+func (s Severity) String() string { return severityNames[s] }
+
+// MarshalText returns the severity's name.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText takes the name of a severity.
+func (s *Severity) UnmarshalText(text []byte) error {
+	i := slices.Index(severityNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("no severity %q: it is info, warning or error", text)
+	}
+	*s = Severity(i)
+	return nil
+}
+
+var (
+	_ encoding.TextMarshaler   = Severity(0)
+	_ encoding.TextUnmarshaler = (*Severity)(nil)
+)
+
+// SortDiagnostics sorts by file, place and rule, and drops repetitions.
+func SortDiagnostics(ds []Diagnostic) []Diagnostic {
+	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
+		return cmp.Or(
+			cmp.Compare(a.Span.Source.Name, b.Span.Source.Name),
+			cmp.Compare(a.Span.Start, b.Span.Start),
+			cmp.Compare(a.Span.End, b.Span.End),
+			cmp.Compare(a.Rule, b.Rule),
+			cmp.Compare(a.Message, b.Message))
+	})
+	return slices.CompactFunc(ds, func(a, b Diagnostic) bool {
+		return a.Span == b.Span && a.Rule == b.Rule && a.Message == b.Message
+	})
+}
+
+// Worst returns the highest severity among ds, and whether there is any.
+func Worst(ds []Diagnostic) (worst Severity, any bool) {
+	for _, d := range ds {
+		worst = max(worst, d.Severity)
+	}
+	return worst, len(ds) > 0
+}
+
+// HasErrors reports whether one of ds is an error.
+func HasErrors(ds []Diagnostic) bool {
+	worst, _ := Worst(ds)
+	return worst == Error
+}

@@ -1,0 +1,228 @@
+package schema
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// JSONSchema is the JSON Schema (draft 2020-12) of a policy. It is the one
+// table of keys: all that sspolicy knows of a key, it reads from there.
+//
+//go:embed policy.schema.json
+var JSONSchema string
+
+// A Section is one of the arrays at the top of a policy that define things by
+// name.
+type Section string
+
+// The sections of a policy. Top stands for its outermost object.
+const (
+	Top         Section = ""
+	Retry       Section = "retry"
+	Certs       Section = "certs"
+	TrustStores Section = "trust_stores"
+	Metrics     Section = "metrics"
+	Auth        Section = "auth"
+	Streams     Section = "s"
+)
+
+// sections says for each section what its entries are called, where the JSON
+// Schema defines them, and whether they are named by a key of their object (or
+// else by a member called name).
+var sections = map[Section]struct {
+	noun  string
+	def   string
+	keyed bool
+}{
+	Top:         {"policy", "", false},
+	Retry:       {"backoff scheme", "retry", true},
+	Certs:       {"certificate", "", true},
+	TrustStores: {"trust store", "trust_store", false},
+	Metrics:     {"metric policy", "metrics", false},
+	Auth:        {"auth scheme", "auth", false},
+	Streams:     {"streamtype", "stream", true},
+}
+
+// Noun returns what an entry of the section is called.
+func (s Section) Noun() string { return sections[s].noun }
+
+// A Match is how lws finds the entry that a reference names.
+type Match string
+
+// The ways of finding an entry.
+const (
+	MatchExact     Match = "exact"
+	MatchPrefix    Match = "prefix"    // the newest entry whose name starts with the reference
+	MatchUnchecked Match = "unchecked" // not at all until it is used
+)
+
+// A Key is one row of the key table: what sspolicy knows of a key in a policy.
+type Key struct {
+	Section     Section // where the key stands: in an entry of this section
+	Name        string
+	Types       []string // JSON Schema's names of the types that it may have
+	Enum        []string // the values that a string may have; nil for any
+	Minimum     json.Number
+	Maximum     json.Number
+	Description string
+
+	Member       string   // C member of lws that holds the value, such as u.http.url; empty if none does
+	Flag         string   // C flag that stands for it, such as LWSSSPOLF_TLS; empty if none does
+	Bit          int      // the bit of Flag
+	Width        int      // bits of an integer's C member; 0 if it is no integer
+	Since        string   // the first lws release that reads it
+	Protocols    []string // the protocols that it serves; nil for all
+	Role         string   // "client" or "server"; empty for both
+	Ref          Section  // the section that the value names an entry of; Top if it is no reference
+	Match        Match
+	Inert        bool     // no lws version acts on it
+	Aliases      []string // documented names for it that no lws version reads
+	ValueAliases map[string]string
+	ValueSince   map[string]string // the first lws release that reads a value, where that is later than Since
+}
+
+// Is reports whether a value may be of this type, by JSON Schema's name.
+func (k *Key) Is(typ string) bool {
+	for _, t := range k.Types {
+		if t == typ {
+			return true
+		}
+	}
+	return false
+}
+
+// Serves reports whether the key means anything to a protocol.
+func (k *Key) Serves(protocol string) bool {
+	if k.Protocols == nil {
+		return true
+	}
+	for _, p := range k.Protocols {
+		if p == protocol {
+			return true
+		}
+	}
+	return false
+}
+
+// keyTable is the JSON Schema, read as a table.
+type keyTable struct {
+	keys       map[Section][]*Key
+	byName     map[Section]map[string]*Key
+	documented map[Section]map[string]string // names that only lws's documentation has, and the key to use instead
+}
+
+var table = sync.OnceValue(func() keyTable {
+	type lws struct {
+		Member       string            `json:"member"`
+		Flag         string            `json:"flag"`
+		Bit          int               `json:"bit"`
+		Width        int               `json:"width"`
+		Since        string            `json:"since"`
+		Protocols    []string          `json:"protocols"`
+		Role         string            `json:"role"`
+		Ref          Section           `json:"ref"`
+		Match        Match             `json:"match"`
+		Inert        bool              `json:"inert"`
+		Aliases      []string          `json:"aliases"`
+		ValueAliases map[string]string `json:"valueAliases"`
+		ValueSince   map[string]string `json:"valueSince"`
+
+		DocumentedOnly map[string]string `json:"documentedOnly"`
+	}
+	type object struct {
+		Properties orderedMap[struct {
+			Type        oneOrMore   `json:"type"`
+			Enum        []string    `json:"enum"`
+			Minimum     json.Number `json:"minimum"`
+			Maximum     json.Number `json:"maximum"`
+			Description string      `json:"description"`
+			LWS         lws         `json:"x-lws"`
+		}] `json:"properties"`
+		LWS lws `json:"x-lws"`
+	}
+	var root struct {
+		object
+		Defs map[string]object `json:"$defs"`
+	}
+	if err := json.Unmarshal([]byte(JSONSchema), &root); err != nil {
+		panic("schema: the embedded JSON Schema does not decode: " + err.Error()) // a test decodes it
+	}
+
+	t := keyTable{map[Section][]*Key{}, map[Section]map[string]*Key{}, map[Section]map[string]string{}}
+	add := func(s Section, o object) {
+		t.byName[s] = map[string]*Key{}
+		t.documented[s] = o.LWS.DocumentedOnly
+		for _, p := range o.Properties {
+			k := &Key{
+				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
+				Minimum: p.Value.Minimum, Maximum: p.Value.Maximum, Description: p.Value.Description,
+				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
+				Width: p.Value.LWS.Width, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
+				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
+				Inert: p.Value.LWS.Inert, Aliases: p.Value.LWS.Aliases,
+				ValueAliases: p.Value.LWS.ValueAliases, ValueSince: p.Value.LWS.ValueSince,
+			}
+			t.keys[s] = append(t.keys[s], k)
+			t.byName[s][k.Name] = k
+		}
+	}
+	for s, info := range sections {
+		switch {
+		case s == Top:
+			add(s, root.object)
+		case info.def != "":
+			add(s, root.Defs[info.def])
+		}
+	}
+	return t
+})
+
+// Keys returns the keys of the entries of a section, in the order of the JSON
+// Schema. The caller must not change them.
+func Keys(s Section) []*Key { return table().keys[s] }
+
+// LookupKey returns the key with exactly this name, as lws compares them, or
+// nil.
+func LookupKey(s Section, name string) *Key { return table().byName[s][name] }
+
+// oneOrMore is JSON Schema's type keyword: a name, or several.
+type oneOrMore []string
+
+func (o *oneOrMore) UnmarshalJSON(b []byte) error {
+	if strings.HasPrefix(string(b), "[") {
+		return json.Unmarshal(b, (*[]string)(o))
+	}
+	*o = make([]string, 1)
+	return json.Unmarshal(b, &(*o)[0])
+}
+
+// An orderedMap is a JSON object whose order matters.
+type orderedMap[V any] []struct {
+	Key   string
+	Value V
+}
+
+func (o *orderedMap[V]) UnmarshalJSON(b []byte) error {
+	d := json.NewDecoder(strings.NewReader(string(b)))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return fmt.Errorf("want an object, have %v: %w", t, err)
+	}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var v V
+		if err := d.Decode(&v); err != nil {
+			return err
+		}
+		*o = append(*o, struct {
+			Key   string
+			Value V
+		}{t.(string), v})
+	}
+	return nil
+}

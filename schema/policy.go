@@ -1,0 +1,210 @@
+package schema
+
+import "strings"
+
+// A Policy is a document seen as what it defines, with names resolved. It is a
+// view: whatever has the wrong shape is left out, since Validate reports that.
+type Policy struct {
+	Document    *Document
+	Settings    []*Setting    // the scalars at the top, in the order of the text
+	Definitions []*Definition // in the order of the text
+	References  []*Reference  // in the order of the text
+
+	byName map[definitionName][]*Definition
+}
+
+type definitionName struct {
+	section Section
+	name    string
+}
+
+// A Definition is an entry of a section.
+type Definition struct {
+	Section  Section
+	Name     string
+	NameSpan Span   // of the name where it is defined
+	Value    *Value // what is defined: an object, or the string of a certificate
+	Settings []*Setting
+
+	// Unreadable is set on a definition whose form lws does not read, such as
+	// a trust store in the form {"name": ["cert"]} of lws's README.
+	Unreadable bool
+}
+
+// A Setting is a key that a definition gives a value.
+type Setting struct {
+	Key    *Key // nil if there is no such key
+	Member *Member
+}
+
+// A Reference is a place where a definition names another one.
+type Reference struct {
+	From *Definition
+	Key  *Key
+	Span Span // of the name
+	Name string
+
+	// Target is the newest definition of exactly this name before the
+	// reference. For a reference that lws does not check when it reads it
+	// (MatchUnchecked), it is the last one of that name.
+	Target *Definition
+
+	// Later is the first definition of this name after the reference, if
+	// there is none before it.
+	Later *Definition
+}
+
+// NewPolicy returns the view of a document.
+func NewPolicy(d *Document) *Policy {
+	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}}
+	for _, m := range d.Root.Members() {
+		s := Section(m.Key)
+		switch info, ok := sections[s]; {
+		case !ok || s == Top:
+			p.Settings = append(p.Settings, &Setting{LookupKey(Top, m.Key), m})
+		default:
+			for _, e := range m.Value.Elems() {
+				if info.keyed {
+					for _, def := range e.Value.Members() {
+						p.define(s, def.Key, def.Name.Span, &def.Value)
+					}
+				} else {
+					p.defineNamed(s, &e.Value)
+				}
+			}
+		}
+	}
+	p.resolve()
+	return p
+}
+
+// define adds a definition and its settings. References are resolved against
+// what stands before them, so this runs in the order of the text.
+func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
+	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
+	for _, m := range v.Members() {
+		set := &Setting{LookupKey(s, m.Key), m}
+		d.Settings = append(d.Settings, set)
+		if set.Key != nil && set.Key.Ref != Top {
+			if m.Value.Kind == String {
+				p.refer(d, set.Key, &m.Value)
+			}
+			for _, e := range m.Value.Elems() {
+				if e.Value.Kind == String {
+					p.refer(d, set.Key, &e.Value)
+				}
+			}
+		}
+	}
+	p.Definitions = append(p.Definitions, d)
+	n := definitionName{s, name}
+	p.byName[n] = append(p.byName[n], d)
+	return d
+}
+
+// defineNamed adds a definition that has its name in a member.
+func (p *Policy) defineNamed(s Section, v *Value) {
+	named := false
+	for _, m := range v.Members() {
+		if m.Key == "name" && m.Value.Kind == String && !named {
+			named = true
+			p.define(s, m.Value.Text(), m.Value.Span, v)
+		}
+	}
+	for _, m := range v.Members() {
+		if s == TrustStores && LookupKey(s, m.Key) == nil && m.Value.Kind == ArrayKind {
+			p.define(s, m.Key, m.Name.Span, &m.Value).Unreadable = true
+		}
+	}
+}
+
+func (p *Policy) refer(from *Definition, k *Key, v *Value) {
+	r := &Reference{From: from, Key: k, Span: v.Span, Name: v.Text()}
+	if k.Match != MatchUnchecked {
+		if before := p.byName[definitionName{k.Ref, r.Name}]; len(before) > 0 {
+			r.Target = before[len(before)-1]
+		}
+	}
+	p.References = append(p.References, r)
+}
+
+// resolve finds what the references without a target name.
+func (p *Policy) resolve() {
+	for _, r := range p.References {
+		if r.Target != nil {
+			continue
+		}
+		if defs := p.byName[definitionName{r.Key.Ref, r.Name}]; len(defs) == 0 {
+			continue
+		} else if r.Key.Match == MatchUnchecked {
+			r.Target = defs[len(defs)-1]
+		} else {
+			r.Later = defs[0]
+		}
+	}
+}
+
+// Lookup returns the definitions of exactly this name, in the order of the
+// text.
+func (p *Policy) Lookup(s Section, name string) []*Definition {
+	return p.byName[definitionName{s, name}]
+}
+
+// Section returns the definitions of a section, in the order of the text.
+func (p *Policy) Section(s Section) []*Definition {
+	var defs []*Definition
+	for _, d := range p.Definitions {
+		if d.Section == s {
+			defs = append(defs, d)
+		}
+	}
+	return defs
+}
+
+// Get returns the setting that counts for a key: the last one, as in lws. It
+// is nil if there is none.
+func (d *Definition) Get(key string) *Setting {
+	for i := len(d.Settings) - 1; i >= 0; i-- {
+		if d.Settings[i].Member.Key == key {
+			return d.Settings[i]
+		}
+	}
+	return nil
+}
+
+// Text returns the text of a scalar setting, or "" if there is none.
+func (d *Definition) Text(key string) string {
+	if s := d.Get(key); s != nil {
+		return s.Member.Value.Text()
+	}
+	return ""
+}
+
+// Bool reports whether a setting is true.
+func (d *Definition) Bool(key string) bool {
+	s := d.Get(key)
+	return s != nil && s.Member.Value.Kind == Bool && s.Member.Value.Raw == "true"
+}
+
+// Protocol returns the protocol of a streamtype, h1 if it names none, as in
+// lws.
+func (d *Definition) Protocol() string {
+	if p := d.Text("protocol"); p != "" {
+		return p
+	}
+	return "h1"
+}
+
+// String returns what the definition is, for messages.
+func (d *Definition) String() string {
+	return d.Section.Noun() + " " + quoteName(d.Name)
+}
+
+// quoteName quotes a name for a message, shortened if it is very long.
+func quoteName(name string) string {
+	const most = 60
+	if len(name) > most {
+		name = strings.ToValidUTF8(name[:most], "") + "…"
+	}
+	return Quote(name)
+}

@@ -1,0 +1,171 @@
+package schema
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// A Document is the syntax tree of a policy. It holds every byte of its source:
+// printing an unchanged document gives the source back, comments, white space,
+// duplicate keys and even syntax errors included.
+type Document struct {
+	Source *Source
+	Root   Value
+	Tail   string // what follows the policy; anything but white space and comments is an error
+
+	// Syntax holds what is wrong with the text itself, in its order.
+	Syntax []Diagnostic
+}
+
+// A Kind is what a value is.
+type Kind uint8
+
+// The kinds of value.
+const (
+	Missing Kind = iota // there is no value where there should be one
+	Invalid             // a word that is no JSON value
+	Null
+	Bool
+	Number
+	String
+	ObjectKind
+	ArrayKind
+)
+
+var kindNames = [...]string{"nothing", "no JSON value", "null", "a boolean", "a number", "a string", "an object", "an array"}
+
+// String returns the kind as a noun with its article, for messages.
+func (k Kind) String() string { return kindNames[k] }
+
+// A Value is a JSON value with the white space and comments around it (and,
+// after a syntax error, the text that could not be used).
+type Value struct {
+	Before, After string
+	Span          Span // of the value alone
+	Kind          Kind
+	Raw           string  // the text of anything but an object or array
+	Object        *Object // if Kind is ObjectKind
+	Array         *Array  // if Kind is ArrayKind
+}
+
+// An Object is a JSON object. Its members stand in the order of the text, those
+// with the same key included.
+type Object struct {
+	Members []*Member
+	Tail    string // between the last member and the bracket that closes
+	Close   string // empty if it was not closed
+}
+
+// A Member is a key and its value.
+type Member struct {
+	Name  Value  // the key as written
+	Key   string // the key, unquoted
+	Colon string // empty if it is missing
+	Value Value
+	Comma string // empty if there is none
+}
+
+// An Array is a JSON array.
+type Array struct {
+	Elems []*Element
+	Tail  string
+	Close string
+}
+
+// An Element is a value in an array.
+type Element struct {
+	Value Value
+	Comma string
+}
+
+// Text returns a string's meaning, and the text of any other scalar.
+func (v *Value) Text() string {
+	if v.Kind == String {
+		return unquote(v.Raw)
+	}
+	return v.Raw
+}
+
+// Members returns the members of an object, and nothing for any other value.
+func (v *Value) Members() []*Member {
+	if v.Object == nil {
+		return nil
+	}
+	return v.Object.Members
+}
+
+// Elems returns the elements of an array, and nothing for any other value.
+func (v *Value) Elems() []*Element {
+	if v.Array == nil {
+		return nil
+	}
+	return v.Array.Elems
+}
+
+// Span returns the range from a member's key to the end of its value.
+func (m *Member) Span() Span {
+	s := m.Name.Span
+	if m.Value.Span.Source == s.Source {
+		s.End = max(s.End, m.Value.Span.End)
+	}
+	return s
+}
+
+// unquote decodes a JSON string. What is wrong with it has been reported by
+// the parser: the text between the quotes stands in for it.
+func unquote(raw string) string {
+	inner := strings.TrimPrefix(raw, `"`)
+	if strings.IndexByte(inner, '\\') < 0 {
+		return strings.TrimSuffix(inner, `"`)
+	}
+	var s string
+	if json.Unmarshal([]byte(raw), &s) != nil {
+		return strings.TrimSuffix(inner, `"`)
+	}
+	return s
+}
+
+// Quote returns s as a JSON string.
+func Quote(s string) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string always encodes
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// String prints the document.
+func (d *Document) String() string {
+	var b strings.Builder
+	b.Grow(len(d.Source.Text))
+	d.Root.print(&b)
+	b.WriteString(d.Tail)
+	return b.String()
+}
+
+func (v *Value) print(b *strings.Builder) {
+	b.WriteString(v.Before)
+	switch {
+	case v.Object != nil:
+		b.WriteByte('{')
+		for _, m := range v.Object.Members {
+			m.Name.print(b)
+			b.WriteString(m.Colon)
+			m.Value.print(b)
+			b.WriteString(m.Comma)
+		}
+		b.WriteString(v.Object.Tail)
+		b.WriteString(v.Object.Close)
+	case v.Array != nil:
+		b.WriteByte('[')
+		for _, e := range v.Array.Elems {
+			e.Value.print(b)
+			b.WriteString(e.Comma)
+		}
+		b.WriteString(v.Array.Tail)
+		b.WriteString(v.Array.Close)
+	default:
+		b.WriteString(v.Raw)
+	}
+	b.WriteString(v.After)
+}

@@ -1,0 +1,378 @@
+package schema
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v5"
+)
+
+// The rules that Validate reports.
+const (
+	RuleDuplicateKey = "duplicate-key"
+	RuleUnknownKey   = "unknown-key"
+	RuleLegacyForm   = "legacy-form"
+	RuleMissingKey   = "missing-key"
+	RuleWrongType    = "wrong-type"
+	RuleBadValue     = "bad-value"
+	RuleOutOfRange   = "out-of-range"
+	RuleBadLength    = "bad-length"
+	RuleBadCount     = "bad-count"
+)
+
+var compiled = sync.OnceValue(func() *jsonschema.Schema {
+	return jsonschema.MustCompileString("policy.schema.json", JSONSchema) // a test compiles it
+})
+
+// Validate checks the shape of a policy against the JSON Schema: keys, types,
+// ranges. Each diagnostic is at the key or value that is wrong. Syntax errors
+// are not repeated.
+//
+// The tree is walked together with the schema, so that members which share a
+// key are all seen, and each value is given to jsonschema where it stands.
+func Validate(d *Document) []Diagnostic {
+	v := &validator{}
+	if d.Root.Kind == ObjectKind {
+		v.object(compiled(), Top, nil, &d.Root)
+	}
+	return SortDiagnostics(v.diags)
+}
+
+type validator struct {
+	diags []Diagnostic
+}
+
+func (v *validator) report(rule string, sev Severity, at Span, format string, args ...any) *Diagnostic {
+	v.diags = append(v.diags, Diagnostic{Rule: rule, Severity: sev, Span: at, Message: fmt.Sprintf(format, args...)})
+	return &v.diags[len(v.diags)-1]
+}
+
+// value checks a value. The key is the one it belongs to, if the table has it,
+// and the section is that of the definition around it.
+func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	switch {
+	case val.Kind == Missing || val.Kind == Invalid:
+		return // a syntax error
+	case val.Kind == ObjectKind && allows(s, "object"):
+		v.object(s, in, k, val)
+	case val.Kind == ArrayKind && allows(s, "array"):
+		v.array(s, in, k, val)
+	default:
+		v.leaf(s, k, val)
+	}
+}
+
+func allows(s *jsonschema.Schema, typ string) bool {
+	for _, t := range s.Types {
+		if t == typ {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) {
+	n := len(val.Array.Elems)
+	if s.MaxItems >= 0 && n > s.MaxItems {
+		e := val.Array.Elems[s.MaxItems]
+		v.report(RuleBadCount, Error, e.Value.Span, "this is one too many of %d: %s takes at most %d", n, k.Name, s.MaxItems)
+	}
+	if s.MinItems >= 0 && n < s.MinItems {
+		v.report(RuleBadCount, Error, val.Span, "%s is empty: it takes at least %d", k.Name, s.MinItems)
+	}
+	if s.Items2020 != nil {
+		for _, e := range val.Array.Elems {
+			v.value(s.Items2020, in, k, &e.Value)
+		}
+	}
+}
+
+func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value) {
+	seen := make(map[string]*Member, len(val.Object.Members))
+	for _, m := range val.Object.Members {
+		if m.Name.Kind == Missing {
+			continue
+		}
+		prop, sub := s.Properties[m.Key], in
+		for re, p := range s.PatternProperties {
+			if prop == nil && re.MatchString(m.Key) {
+				prop = p
+			}
+		}
+		known := prop != nil
+		if rest, ok := s.AdditionalProperties.(*jsonschema.Schema); ok && !known {
+			prop = rest
+		}
+		memberKey := k
+		if s.Properties[m.Key] != nil {
+			memberKey = LookupKey(in, m.Key)
+			if in == Top {
+				sub = Section(m.Key)
+			}
+		}
+		if first, twice := seen[m.Key]; !twice {
+			seen[m.Key] = m
+		} else if known {
+			v.duplicate(in, memberKey, first, m)
+		}
+		switch {
+		case prop == nil && s.AdditionalProperties == false:
+			v.unknown(in, k, m)
+		case prop != nil:
+			if s.PropertyNames != nil && s.PropertyNames.Validate(m.Key) != nil {
+				v.report(RuleBadLength, Error, m.Name.Span, "this name is empty: lws 4.1 to 5.0 crash on it or add its settings to the entry before")
+			}
+			v.value(prop, sub, memberKey, &m.Value)
+		}
+	}
+	for _, name := range s.Required {
+		if seen[name] != nil {
+			continue
+		}
+		if in == TrustStores && name == "stack" && seen["name"] == nil || in == TrustStores && v.legacyStore(val) {
+			continue // one diagnostic for the entry is enough
+		}
+		at := val.Span
+		at.End = at.Start + 1
+		v.report(RuleMissingKey, Error, at, "this %s has no %q", in.Noun(), name)
+	}
+}
+
+// legacyStore reports whether a trust store is in the form of lws's README.
+func (v *validator) legacyStore(val *Value) bool {
+	for _, m := range val.Object.Members {
+		if LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
+	if in == Top && Section(again.Key) != Top && sections[Section(again.Key)].noun != "" {
+		return // sections may be repeated
+	}
+	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "%s stands here twice", quoteName(again.Key))
+	d.Related = []Related{{first.Name.Span, "the first one"}}
+	switch {
+	case first.Value.Span.Text() == again.Value.Span.Text():
+		d.Severity = Warning
+		d.Message += ", with the same value"
+	case k != nil && k.Inert && in == Top:
+		d.Severity = Warning
+	case k != nil && (k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff"):
+		d.Severity = Warning
+		d.Message += ": lws joins the lists"
+	case k != nil && k.Is("boolean") && k.Flag != "":
+		d.Message += ": for lws it is true if one of them is"
+	default:
+		d.Message += ": only the last counts"
+	}
+}
+
+// unknown reports a key that the schema does not have.
+func (v *validator) unknown(in Section, k *Key, m *Member) {
+	switch {
+	case k != nil && k.Name == "http_resp_map":
+		v.report(RuleBadValue, Error, m.Name.Span, "%s is no HTTP status, which are 100 to 599", quoteName(m.Key))
+		return
+	case k != nil && k.Name == "x-sspolicy":
+		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", quoteName(m.Key))
+		return
+	case in == TrustStores && m.Value.Kind == ArrayKind:
+		d := v.report(RuleLegacyForm, Error, m.Name.Span,
+			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", quoteName(m.Key))
+		d.Fixes = []Fix{{"write name and stack", []Edit{{
+			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start},
+			`"name": ` + m.Name.Raw + `, "stack": `}}}}
+		return
+	}
+	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", quoteName(m.Key), in.Noun())
+	if better := nearest(in, m.Key); better != "" {
+		d.Message += ": did you mean " + quoteName(better) + "?"
+		d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
+	} else if use, ok := table().documented[in][m.Key]; ok {
+		d.Message += ", though lws's documentation has it"
+		if use != "" {
+			d.Message += ": use " + quoteName(use)
+		}
+	}
+	switch {
+	case in == Streams:
+		d.Message += "; lws makes a phantom streamtype of it, which takes every later key of this one"
+	case in == Retry:
+		d.Message += "; lws makes a phantom backoff scheme of it, which takes every later key of this one"
+	default:
+		d.Severity = Warning
+		d.Message += "; lws ignores it"
+	}
+}
+
+// leaf checks a scalar, or a value of the wrong type.
+func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
+	err, ok := s.Validate(goValue(val)).(*jsonschema.ValidationError)
+	if !ok {
+		if val.Kind == String && s.MaxLength >= 0 && len(val.Text()) > s.MaxLength {
+			v.tooLong(s, k, k.Name, val)
+		}
+		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw, ".eE") {
+			v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", leadingDigits(val.Raw))
+		}
+		return
+	}
+	for len(err.Causes) > 0 {
+		err = err.Causes[0]
+	}
+	name := "this"
+	if k != nil {
+		name = k.Name
+	}
+	switch keyword := err.KeywordLocation[strings.LastIndexByte(err.KeywordLocation, '/')+1:]; keyword {
+	case "type":
+		v.wrongType(s, k, name, val)
+	case "minimum", "maximum":
+		d := v.report(RuleOutOfRange, Error, val.Span, "%s is %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), val.Raw)
+		if k != nil && k.Width > 0 {
+			d.Message += "; lws keeps " + Wrap(val.Raw, k)
+		}
+	case "enum":
+		v.badEnum(k, name, val)
+	case "pattern":
+		v.report(RuleBadValue, Error, val.Span, "%s is host:port, or user:password@host:port", name)
+	case "minLength":
+		v.report(RuleBadLength, Error, val.Span, "%s is empty", name)
+	case "maxLength":
+		v.tooLong(s, k, name, val)
+	default:
+		v.report(RuleBadValue, Error, val.Span, "%s: %s", name, err.Message)
+	}
+}
+
+func bound(r *big.Rat, none string) string {
+	if r == nil {
+		return none
+	}
+	return r.RatString()
+}
+
+func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Value) {
+	var want []string
+	for _, t := range s.Types {
+		want = append(want, article(t))
+	}
+	d := v.report(RuleWrongType, Error, val.Span, "%s is %s, not %s", name, strings.Join(want, " or "), val.Kind)
+	text := val.Text()
+	switch {
+	case k != nil && k.Inert && k.Section == Top:
+		d.Severity = Warning
+	case k != nil && k.Section == Top && allows(s, "array"):
+		d.Message += "; lws ignores it"
+	case allows(s, "boolean"):
+		switch text {
+		case "true", "1":
+			d.Message += "; lws takes it as not set"
+			d.Fixes = []Fix{{"write true", []Edit{{val.Span, "true"}}}}
+		case "false", "0", "", "null":
+			d.Severity = Warning
+			d.Message += "; lws takes it as not set"
+			d.Fixes = []Fix{{"write false", []Edit{{val.Span, "false"}}}}
+		}
+	case allows(s, "integer") && val.Kind == String && text != "" && strings.Trim(text, "0123456789") == "":
+		d.Severity = Warning
+		d.Message += "; lws reads the digits"
+		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+	case allows(s, "string") && val.Kind == Number:
+		d.Severity = Warning
+		d.Message += "; lws takes its digits as the string"
+		d.Fixes = []Fix{{"write " + Quote(text), []Edit{{val.Span, Quote(text)}}}}
+	}
+}
+
+func article(typ string) string {
+	if strings.IndexByte("aio", typ[0]) >= 0 {
+		return "an " + typ
+	}
+	return "a " + typ
+}
+
+func (v *validator) badEnum(k *Key, name string, val *Value) {
+	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", quoteName(val.Text()), name, strings.Join(k.Enum, ", "))
+	if better := k.ValueAliases[val.Text()]; better != "" {
+		d.Rule = RuleLegacyForm
+		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, quoteName(val.Text()), quoteName(better))
+		d.Fixes = []Fix{{"write " + better, []Edit{{val.Span, Quote(better)}}}}
+	}
+}
+
+// tooLong reports a string that lws does not keep whole. jsonschema counts
+// characters, as JSON Schema says, while lws counts bytes.
+func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Value) {
+	n := len(val.Text())
+	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes, and lws keeps at most %d", name, n, s.MaxLength)
+	switch chunk := s.MaxLength + 1; {
+	case k != nil && k.Ref != Top:
+		d.Message += "; lws refuses it"
+	case k != nil && k.Name == "metadata":
+		d.Message += fmt.Sprintf("; lws makes several items of it, each %d bytes", chunk)
+	case n%chunk == 0:
+		d.Message += "; lws keeps nothing of it"
+	default:
+		d.Message += fmt.Sprintf("; lws keeps the last %d", n%chunk)
+	}
+}
+
+// goValue returns a scalar as jsonschema takes it. An object or array stands
+// for its type alone.
+func goValue(v *Value) any {
+	switch v.Kind {
+	case Bool:
+		return v.Raw == "true"
+	case Number:
+		return json.Number(v.Raw)
+	case String:
+		return v.Text()
+	case ObjectKind:
+		return map[string]any{}
+	case ArrayKind:
+		return []any{}
+	}
+	return nil
+}
+
+// Wrap returns what lws keeps of a number that its member can't hold. It reads
+// digits as far as they go and takes the lowest bits of the result (atoi and
+// a C conversion: lws 4.1.6 to 5.0.0, lib/secure-streams/policy-json.c).
+func Wrap(raw string, k *Key) string {
+	n, ok := new(big.Int).SetString(leadingDigits(raw), 10)
+	if !ok {
+		return "0"
+	}
+	if k.Name == "client_cert" {
+		n.Add(n, big.NewInt(1)) // it is stored so, for 0 to mean none
+	}
+	n.And(n, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), uint(k.Width)), big.NewInt(1)))
+	if k.Name == "client_cert" {
+		if n.Sign() == 0 {
+			return "none"
+		}
+		n.Sub(n, big.NewInt(1))
+	}
+	return n.String()
+}
+
+func leadingDigits(raw string) string {
+	sign := ""
+	if strings.HasPrefix(raw, "-") {
+		sign, raw = "-", raw[1:]
+	}
+	if i := strings.IndexFunc(raw, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
+		raw = raw[:i]
+	}
+	return sign + raw
+}
