@@ -40,12 +40,11 @@ func ReadAll(r io.Reader) ([]byte, error) {
 // as much as could be made of the text.
 //
 // What lws reads as it was meant although it is not JSON is reported as
-// lax-syntax: a comma before a closing "]", zeros before a number, and a
-// closing bracket of the wrong kind where the number of brackets is right
-// after all. (lws 5.0.0, lib/misc/lejp.c; each was run on 4.3.10 and 5.0.0.)
+// lax-syntax: a comma before a closing "]", one "}" too many there, and zeros
+// before a number (lib/misc/lejp.c; each was run on lws 4.3.10 and 5.0.0).
 func Parse(name string, text []byte) *Document {
 	src := &Source{Name: name, Text: string(text)}
-	p := &parser{src: src, text: src.Text, closed: -1}
+	p := &parser{src: src, text: src.Text}
 	d := &Document{Source: src}
 	if problem, at := p.unreadable(); problem != "" {
 		p.errorf(at, at, "%s", problem)
@@ -70,12 +69,7 @@ type parser struct {
 	diags   []Diagnostic
 	tooMany bool // there were more errors than diags takes
 	ended   bool // the end of the text inside of something was reported
-
-	// lws counts brackets without looking at their kind. This is its count,
-	// and where it came to zero.
-	balance int
-	closed  int
-	kinds   []int // indexes in diags of brackets of the wrong kind
+	stray   bool // a bracket that lws passes over was reported
 }
 
 // unreadable says why the text is not one that can be parsed at all, and where.
@@ -211,19 +205,10 @@ func (p *parser) valueAfter(start int) Value {
 // push enters an object or array.
 func (p *parser) push() {
 	p.open = append(p.open, p.pos)
-	p.bracket(1)
+	p.pos++
 }
 
 func (p *parser) pop() { p.open = p.open[:len(p.open)-1] }
-
-// bracket passes over a bracket, and counts it as lws would.
-func (p *parser) bracket(change int) {
-	p.pos++
-	p.balance += change
-	if p.balance == 0 && p.closed < 0 {
-		p.closed = p.pos
-	}
-}
 
 // closer deals with a closing bracket in an object or array that is closed by
 // want. It returns the text of the bracket that ends it and true; if another
@@ -232,30 +217,28 @@ func (p *parser) bracket(change int) {
 func (p *parser) closer(want byte) (text string, ends bool) {
 	c := p.text[p.pos]
 	if c == want {
-		p.bracket(-1)
+		p.pos++
 		return string(c), true
 	}
 	opener := p.span(p.open[len(p.open)-1], p.open[len(p.open)-1]+1)
-	d := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(p.pos, p.pos+1)}
-	related := []Related{{opener, fmt.Sprintf("%q was opened here", opener.Text())}}
-	next := p.pos + 1
-	for next < len(p.text) && strings.IndexByte(" \t\r\n", p.text[next]) >= 0 {
-		next++
-	}
+	d := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(p.pos, p.pos+1),
+		Related: []Related{{opener, fmt.Sprintf("%q was opened here", opener.Text())}}}
+	next := strings.TrimLeft(p.text[p.pos+1:], " \t\r\n")
 	encloses := slices.ContainsFunc(p.open[:len(p.open)-1], func(at int) bool { return p.text[at]+2 == c })
-	p.kinds = append(p.kinds, len(p.diags))
-	if encloses && !(next < len(p.text) && p.text[next] == want) {
-		d.Message = fmt.Sprintf("%q is missing before this %q", string(want), string(c))
+	if encloses && (next == "" || next[0] != want) {
+		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy, or takes it as loaded and waits for more of it", string(want), string(c))
 		d.Fixes = []Fix{{fmt.Sprintf("insert %q", string(want)), []Edit{{p.span(p.pos, p.pos), string(want)}}}}
-		d.Related = related
 		p.report(d)
 		return "", true
 	}
 	d.Message = fmt.Sprintf("this %q closes nothing: %q is open", string(c), opener.Text())
 	d.Fixes = []Fix{{"remove it", []Edit{{d.Span, ""}}}}
-	d.Related = related
 	p.report(d)
-	p.bracket(-1)
+	if c == '}' && next != "" && next[0] == ']' && !p.stray {
+		p.stray = true // lws forgives one
+		p.lax("; lws passes over it")
+	}
+	p.pos++
 	return "", false
 }
 
@@ -357,14 +340,14 @@ func (p *parser) member(start int) *Member {
 		return m
 	case c == ',' || c == '}' || c == ']' || p.pos == len(p.text):
 		if p.pos < len(p.text) {
-			p.errorf(m.Name.Span.Start, m.Name.Span.End, "the key %s has no value", quoteName(m.Key))
+			p.errorf(m.Name.Span.Start, m.Name.Span.End, "the key %s has no value", QuoteName(m.Key))
 		}
 		m.Value.Span = p.span(p.pos, p.pos)
 		m.Comma = p.comma(nil, '}')
 		return m
 	}
 	at := m.Name.Span.End
-	p.fixf(at, at, `insert ":"`, ":", "\":\" is missing after the key %s", quoteName(m.Key))
+	p.fixf(at, at, `insert ":"`, ":", "\":\" is missing after the key %s", QuoteName(m.Key))
 	m.Value = p.value()
 	m.Comma = p.comma(&m.Value, '}')
 	return m
@@ -397,7 +380,7 @@ func (p *parser) upcoming() string {
 	for end < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}#", p.text[end]) < 0 {
 		end++
 	}
-	return quoteName(strings.Trim(p.text[p.pos:end], `"`))
+	return QuoteName(strings.Trim(p.text[p.pos:end], `"`))
 }
 
 func (p *parser) array() *Array {
@@ -418,8 +401,8 @@ func (p *parser) array() *Array {
 				if n := len(a.Elems); n > 0 && a.Elems[n-1].Comma != "" {
 					last := &a.Elems[n-1].Value
 					at := last.Span.End + len(last.After)
-					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON, though lws takes it", "]")
-					p.lax()
+					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON", "]")
+					p.lax("; lws passes over it")
 				}
 				a.Tail, a.Close = tail, text
 				return a
@@ -439,11 +422,12 @@ func (p *parser) array() *Array {
 	}
 }
 
-// lax turns the last diagnostic into one that lws does not mind.
-func (p *parser) lax() {
+// lax turns the last diagnostic into one of what lws does not mind.
+func (p *parser) lax(lws string) {
 	if !p.tooMany {
 		d := &p.diags[len(p.diags)-1]
 		d.Rule, d.Severity = RuleLaxSyntax, Warning
+		d.Message += lws
 	}
 }
 
@@ -455,10 +439,10 @@ func (p *parser) skipDeep() {
 		switch p.text[p.pos] {
 		case '{', '[':
 			depth++
-			p.bracket(1)
+			p.pos++
 		case '}', ']':
 			depth--
-			p.bracket(-1)
+			p.pos++
 		case '"':
 			p.str()
 		case '#':
@@ -515,7 +499,7 @@ func (p *parser) word() Kind {
 		}
 		want = sign + want
 		p.fixf(start, p.pos, "write "+want, want, "a number does not start with a zero: write %s", want)
-		p.lax()
+		p.lax("; lws passes over the zeros")
 		return Number
 	case strings.EqualFold(w, "true"), strings.EqualFold(w, "false"), strings.EqualFold(w, "null"):
 		want := strings.ToLower(w)
@@ -524,7 +508,7 @@ func (p *parser) word() Kind {
 		want := Quote(strings.Trim(w, "'"))
 		p.fixf(start, p.pos, "write "+want, want, "a string stands in double quotes: %s", want)
 	default:
-		p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s is no JSON value: a string stands in double quotes", quoteName(w))
+		p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s is no JSON value: a string stands in double quotes", QuoteName(w))
 	}
 	return Invalid
 }
@@ -605,34 +589,4 @@ func (p *parser) finish(d *Document) {
 		at := len(p.text) - len(d.Tail)
 		p.errorf(at, at+1, "text after the end of the policy: what lws makes of it depends on where its buffers end")
 	}
-	// Where there are as many closing brackets as opening ones, and nothing of
-	// meaning behind them, lws takes one kind for the other.
-	if len(p.kinds) == 0 {
-		return
-	}
-	if p.harmless(d.Tail) {
-		for _, i := range p.kinds {
-			if i < maxSyntax {
-				p.diags[i].Rule, p.diags[i].Severity = RuleLaxSyntax, Warning
-				p.diags[i].Message += "; lws takes any bracket for the other"
-			}
-		}
-		return
-	}
-	for _, i := range p.kinds {
-		if i < maxSyntax {
-			p.diags[i].Message += "; lws counts brackets whatever their kind, and so ends the policy at another place"
-		}
-	}
-}
-
-// harmless reports whether lws comes to the end of the policy by its count of
-// brackets, with nothing of meaning behind it.
-func (p *parser) harmless(tail string) bool {
-	const blank = " \t\r\n"
-	if p.closed >= 0 {
-		return strings.Trim(p.text[p.closed:], "]}"+blank) == ""
-	}
-	return strings.Trim(tail, "]}"+blank) == "" &&
-		strings.Count(tail, "}")+strings.Count(tail, "]") >= p.balance
 }

@@ -197,11 +197,11 @@ func (d *Definition) Protocol() string {
 
 // String returns what the definition is, for messages.
 func (d *Definition) String() string {
-	return d.Section.Noun() + " " + quoteName(d.Name)
+	return d.Section.Noun() + " " + QuoteName(d.Name)
 }
 
-// quoteName quotes a name for a message, shortened if it is very long.
-func quoteName(name string) string {
+// QuoteName quotes a name for a message, shortened if it is very long.
+func QuoteName(name string) string {
 	const most = 60
 	if len(name) > most {
 		name = strings.ToValidUTF8(name[:most], "") + "…"

@@ -43,9 +43,9 @@ func (s *Source) Position(offset int) Position {
 	return Position{line + 1, utf8.RuneCountInString(s.Text[s.lines[line]:offset]) + 1}
 }
 
-// line returns the text of the line that holds offset, without its end, and
+// Line returns the text of the line that holds offset, without its end, and
 // the offset where it starts.
-func (s *Source) line(offset int) (text string, start int) {
+func (s *Source) Line(offset int) (text string, start int) {
 	offset = max(0, min(offset, len(s.Text)))
 	start = strings.LastIndexByte(s.Text[:offset], '\n') + 1
 	text = s.Text[start:]

@@ -169,3 +169,35 @@ func (v *Value) print(b *strings.Builder) {
 	}
 	b.WriteString(v.After)
 }
+
+// Clone returns a copy of the document that shares nothing that can be changed
+// with it.
+func (d *Document) Clone() *Document {
+	c := *d
+	c.Root = d.Root.Clone()
+	return &c
+}
+
+// Clone returns a copy of the value, down to its leaves.
+func (v *Value) Clone() Value {
+	c := *v
+	if v.Object != nil {
+		o := *v.Object
+		o.Members = make([]*Member, len(v.Object.Members))
+		for i, m := range v.Object.Members {
+			n := *m
+			n.Value = m.Value.Clone()
+			o.Members[i] = &n
+		}
+		c.Object = &o
+	}
+	if v.Array != nil {
+		a := *v.Array
+		a.Elems = make([]*Element, len(v.Array.Elems))
+		for i, e := range v.Array.Elems {
+			a.Elems[i] = &Element{e.Value.Clone(), e.Comma}
+		}
+		c.Array = &a
+	}
+	return c
+}

@@ -158,7 +158,7 @@ func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 	if in == Top && Section(again.Key) != Top && sections[Section(again.Key)].noun != "" {
 		return // sections may be repeated
 	}
-	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "%s stands here twice", quoteName(again.Key))
+	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "%s stands here twice", QuoteName(again.Key))
 	d.Related = []Related{{first.Name.Span, "the first one"}}
 	switch {
 	case first.Value.Span.Text() == again.Value.Span.Text():
@@ -180,27 +180,27 @@ func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 func (v *validator) unknown(in Section, k *Key, m *Member) {
 	switch {
 	case k != nil && k.Name == "http_resp_map":
-		v.report(RuleBadValue, Error, m.Name.Span, "%s is no HTTP status, which are 100 to 599", quoteName(m.Key))
+		v.report(RuleBadValue, Error, m.Name.Span, "%s is no HTTP status, which are 100 to 599", QuoteName(m.Key))
 		return
 	case k != nil && k.Name == "x-sspolicy":
-		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", quoteName(m.Key))
+		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", QuoteName(m.Key))
 		return
 	case in == TrustStores && m.Value.Kind == ArrayKind:
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,
-			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", quoteName(m.Key))
+			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
 		d.Fixes = []Fix{{"write name and stack", []Edit{{
 			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start},
 			`"name": ` + m.Name.Raw + `, "stack": `}}}}
 		return
 	}
-	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", quoteName(m.Key), in.Noun())
+	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
 	if better := nearest(in, m.Key); better != "" {
-		d.Message += ": did you mean " + quoteName(better) + "?"
+		d.Message += ": did you mean " + QuoteName(better) + "?"
 		d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
 	} else if use, ok := table().documented[in][m.Key]; ok {
 		d.Message += ", though lws's documentation has it"
 		if use != "" {
-			d.Message += ": use " + quoteName(use)
+			d.Message += ": use " + QuoteName(use)
 		}
 	}
 	switch {
@@ -302,10 +302,10 @@ func article(typ string) string {
 }
 
 func (v *validator) badEnum(k *Key, name string, val *Value) {
-	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", quoteName(val.Text()), name, strings.Join(k.Enum, ", "))
+	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", QuoteName(val.Text()), name, strings.Join(k.Enum, ", "))
 	if better := k.ValueAliases[val.Text()]; better != "" {
 		d.Rule = RuleLegacyForm
-		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, quoteName(val.Text()), quoteName(better))
+		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), QuoteName(better))
 		d.Fixes = []Fix{{"write " + better, []Edit{{val.Span, Quote(better)}}}}
 	}
 }

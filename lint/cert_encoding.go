@@ -1,0 +1,26 @@
+package lint
+
+import "github.com/secure-streams/sspolicy/schema"
+
+var certEncoding = &Rule{
+	Name:     "cert-encoding",
+	Severity: schema.Error,
+	Summary:  "a certificate is not base64",
+	Why: `A certificate stands in a policy as the base64 of its DER, which is what a PEM
+file has between its first and its last line. Padding is optional, and the
+URL-safe alphabet will do.`,
+	LWS: `4.1 to 4.3 skip the characters that do not fit. 4.4 to 5.0 log a line and go on
+with 3072 bytes of whatever is in memory as the certificate.`,
+	Bad:  `{ "certs": [ { "ca": "MIIFazCCA1OgAw...AnX5iItreGCc=" } ] }`,
+	Good: `{ "certs": [ { "ca": "MIIFazCCA1OgAwIBAgIRAIIQz7DSQONZRGPgu2OCiwAw" } ] }`,
+	check: func(p *pass) {
+		for _, d := range p.policy.Section(schema.Certs) {
+			if d.Value.Kind != schema.String {
+				continue
+			}
+			if _, err := schema.DecodeCert(d.Value.Text()); err != nil {
+				p.report(d.Value.Span, "%s: %v", d, err)
+			}
+		}
+	},
+}

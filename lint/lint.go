@@ -1,0 +1,113 @@
+// Package lint finds what is wrong or risky in a policy.
+//
+// A rule is a value of type Rule: its documentation, its examples, which the
+// tests run, and the function that checks it. There is one file for each.
+package lint
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// A Rule is one kind of mistake.
+type Rule struct {
+	Name     string          // as it stands in diagnostics, such as forward-reference
+	Severity schema.Severity // of most of its diagnostics
+	Summary  string          // one line, without a full stop
+	Why      string          // what it means for the author, in Markdown
+	LWS      string          // what lws does, and the versions that it was measured on
+
+	// Bad is a policy that breaks the rule, and Good one that does what Bad was
+	// meant to do.
+	Bad, Good string
+	Versions  []schema.Version // what the examples are for, if not the latest
+
+	// check finds what breaks the rule. Without it, the rule is one that the
+	// parser or the JSON Schema checks.
+	check func(*pass)
+}
+
+// rules are all the rules, in the order of their names.
+var rules = sorted(
+	badCount,
+	badLength,
+	badValue,
+	certEncoding,
+	duplicateDefinition,
+	duplicateKey,
+	forwardReference,
+	laxSyntax,
+	legacyForm,
+	missingKey,
+	outOfRange,
+	syntax,
+	undefinedReference,
+	unknownKey,
+	unsupportedVersion,
+	wrongType,
+)
+
+func sorted(rs ...*Rule) []*Rule {
+	slices.SortFunc(rs, func(a, b *Rule) int { return cmp.Compare(a.Name, b.Name) })
+	return rs
+}
+
+// Rules returns all rules, in the order of their names.
+func Rules() []*Rule { return slices.Clone(rules) }
+
+// Options say what to check for.
+type Options struct {
+	// LWS are the versions of lws that the policy must work with; none means
+	// the latest.
+	LWS []schema.Version
+}
+
+// Run checks a document by all rules. The result is sorted. It is safe to call
+// from several goroutines at once.
+func Run(d *schema.Document, o Options) []schema.Diagnostic { return run(d, o, rules) }
+
+// Shape checks a document by the rules for its syntax, keys, types and ranges.
+func Shape(d *schema.Document, o Options) []schema.Diagnostic {
+	return run(d, o, slices.DeleteFunc(Rules(), func(r *Rule) bool {
+		return r.check != nil && r != unsupportedVersion
+	}))
+}
+
+func run(d *schema.Document, o Options, rules []*Rule) []schema.Diagnostic {
+	if len(o.LWS) == 0 {
+		o.LWS = []schema.Version{schema.Latest()}
+	}
+	p := &pass{Options: o, policy: schema.NewPolicy(d)}
+	shape := map[string][]schema.Diagnostic{}
+	for _, g := range slices.Concat(d.Syntax, schema.Validate(d)) {
+		shape[g.Rule] = append(shape[g.Rule], g)
+	}
+	for _, r := range rules {
+		if p.rule = r; r.check != nil {
+			r.check(p)
+		} else {
+			p.found = append(p.found, shape[r.Name]...)
+		}
+	}
+	return schema.SortDiagnostics(p.found)
+}
+
+// A pass is one run over a document.
+type pass struct {
+	Options
+	policy *schema.Policy
+
+	rule  *Rule // the one that is being checked
+	found []schema.Diagnostic
+}
+
+// report adds a diagnostic of the rule at hand, and returns it to be completed.
+func (p *pass) report(at schema.Span, format string, args ...any) *schema.Diagnostic {
+	p.found = append(p.found, schema.Diagnostic{
+		Rule: p.rule.Name, Severity: p.rule.Severity, Span: at, Message: fmt.Sprintf(format, args...),
+	})
+	return &p.found[len(p.found)-1]
+}

@@ -1,0 +1,84 @@
+package overlay
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// space returns what goes before a new entry of a list, given what stands
+// before one that is there: its line break and indentation.
+func space(before string) string {
+	if i := strings.LastIndexByte(before, '\n'); i >= 0 {
+		return before[i:]
+	}
+	if strings.ContainsRune(before, '#') {
+		return "\n"
+	}
+	return before
+}
+
+// closing splits what stands after the last entry of a list into what belongs
+// to the entry, such as a comment, and what belongs to the closing bracket.
+func closing(after string) (entry, bracket string) {
+	i := len(strings.TrimRight(after, " \t\r\n"))
+	if j := strings.IndexByte(after[i:], '\n'); i > 0 && j >= 0 {
+		i += j // a comment ends with its line
+	}
+	return after[:i], after[i:]
+}
+
+// follow makes room for an entry after the last one of a list, whose value and
+// comma are given. It returns what goes before and after the new one.
+func follow(v *schema.Value, comma *string, indent string) (before, after string) {
+	if *comma != "" {
+		return indent, ""
+	}
+	*comma = ","
+	entry, bracket := closing(v.After)
+	v.After = ""
+	return entry + indent, bracket
+}
+
+// add appends a member to an object.
+func add(o *schema.Object, m *schema.Member) {
+	n := &schema.Member{Name: m.Name, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
+	n.Name.Before, n.Value.After = "", ""
+	if len(o.Members) > 0 {
+		prev := o.Members[len(o.Members)-1]
+		n.Name.Before, n.Value.After = follow(&prev.Value, &prev.Comma, space(prev.Name.Before))
+		n.Name.After, n.Value.Before = prev.Name.After, prev.Value.Before
+	}
+	o.Members = append(o.Members, n)
+}
+
+// appendElem appends a value to an array.
+func appendElem(a *schema.Array, v schema.Value) {
+	if len(a.Elems) > 0 {
+		prev := a.Elems[len(a.Elems)-1]
+		v.Before, v.After = follow(&prev.Value, &prev.Comma, space(prev.Value.Before))
+	}
+	a.Elems = append(a.Elems, &schema.Element{Value: v})
+}
+
+// remove takes all members with this key out of an object.
+func remove(o *schema.Object, key string) {
+	if o == nil {
+		return
+	}
+	o.Members = slices.DeleteFunc(o.Members, func(m *schema.Member) bool { return m.Key == key })
+	if n := len(o.Members); n > 0 && o.Members[n-1].Comma != "" {
+		o.Members[n-1].Comma = ""
+	}
+}
+
+// prune takes the empty objects out of an array.
+func prune(a *schema.Array) {
+	a.Elems = slices.DeleteFunc(a.Elems, func(e *schema.Element) bool {
+		return e.Value.Object != nil && len(e.Value.Object.Members) == 0
+	})
+	if n := len(a.Elems); n > 0 {
+		a.Elems[n-1].Comma = ""
+	}
+}

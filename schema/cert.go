@@ -1,0 +1,31 @@
+package schema
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// DecodeCert decodes a certificate of the certs section. It takes what lws
+// does on purpose: base64 in either alphabet, padded or not, with line ends in
+// it (lws 5.0.0, lib/misc/base64-decode.c).
+func DecodeCert(text string) ([]byte, error) {
+	clean := strings.NewReplacer("-", "+", "_", "/", "\n", "", "\r", "", " ", "").Replace(text)
+	clean = strings.TrimRight(clean, "=")
+	der, err := base64.RawStdEncoding.DecodeString(clean)
+	var corrupt base64.CorruptInputError
+	switch {
+	case errors.As(err, &corrupt) && int(corrupt) < len(clean) && !base64Char(clean[corrupt]):
+		return nil, fmt.Errorf("%q is no base64", clean[corrupt:corrupt+1])
+	case err != nil:
+		return nil, errors.New("the base64 is cut short")
+	case len(der) == 0:
+		return nil, errors.New("there is nothing in it")
+	}
+	return der, nil
+}
+
+func base64Char(c byte) bool {
+	return 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '+' || c == '/'
+}
