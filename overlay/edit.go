@@ -38,6 +38,9 @@ func follow(v *schema.Value, comma *string, indent string) (before, after string
 	*comma = ","
 	entry, bracket := closing(v.After)
 	v.After = ""
+	if entry != "" && !strings.HasPrefix(indent, "\n") {
+		indent = "\n" + indent // what belongs to the entry ends with a comment
+	}
 	return entry + indent, bracket
 }
 

@@ -53,12 +53,22 @@ func Parse(name string, text []byte) *Document {
 		d.Syntax = p.diags
 		return d
 	}
-	d.Root = p.value()
+	if strings.HasPrefix(p.text, bom) {
+		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for the name of a file")
+		p.pos = len(bom)
+		d.Root = p.value()
+		d.Root.Before = bom + d.Root.Before
+	} else {
+		d.Root = p.value()
+	}
 	d.Tail = p.text[p.pos:]
 	p.finish(d)
 	d.Syntax = SortDiagnostics(p.diags)
 	return d
 }
+
+// bom is the byte order mark that some editors put before UTF-8.
+const bom = "\ufeff"
 
 type parser struct {
 	src  *Source
@@ -239,6 +249,9 @@ func (p *parser) closer(want byte) (text string, ends bool) {
 		p.lax("; lws passes over it")
 	}
 	p.pos++
+	if p.space(); p.peek() == ',' {
+		p.pos++ // it stands where it should, but for this bracket
+	}
 	return "", false
 }
 

@@ -1,0 +1,162 @@
+package schema
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// Validate walks the tree itself and gives jsonschema only what is at the ends
+// of it. This shows that they agree on whole policies: for a text that is JSON,
+// with no key twice in an object, Validate finds something whenever jsonschema
+// does, and nothing else but what JSON Schema can't say.
+func FuzzValidate(f *testing.F) {
+	for _, s := range append(syntaxSeeds,
+		`{"release":1,"schema-version":"x","via-socks5":"h:1","via-socks5x":2}`,
+		`{"retry":[{"a":{"backoff":[1,2,3],"conceal":70000}}],"retry2":1}`,
+		`{"retry":[{"":{}}],"certs":[{"c":1},{"":"x"}],"trust_stores":[{"name":"t","stack":"c"},{"stack":[]},{"x":["c"]}]}`,
+		`{"s":[{"a":{"http_resp_map":[{"404":1404},{"1":2}],"metadata":[{"a":"b"},{"":"c"}],"plugins":[]}}]}`,
+		`{"s":[{"a":{"port":443.0,"tls":1,"protocol":"h1get","mqtt_qos":3,"timeout_ms":1e3}}],"metrics":[{}],"auth":[{"name":"n","blob":4}]}`,
+		`{"x-sspolicy":{"streams":{"a":{"b":[1]}},"other":1},"$schema":"x"}`,
+		`{"s":{"a":1},"retry":[1,[],{"a":[]}]}`,
+	) {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		d := Parse("f", text)
+		if len(d.Syntax) > 0 || d.Root.Kind != ObjectKind || hasDuplicates(&d.Root) || strings.ContainsRune(string(text), '#') {
+			return
+		}
+		dec := json.NewDecoder(strings.NewReader(string(text)))
+		dec.UseNumber()
+		var whole any
+		if err := dec.Decode(&whole); err != nil {
+			t.Fatalf("%q has no syntax error, but encoding/json says %v", text, err)
+		}
+		err := compiled().Validate(whole)
+		var theirs []Diagnostic
+		for _, g := range Validate(d) {
+			beyond := g.Rule == RuleBadValue && strings.Contains(g.Message, "point or exponent") ||
+				g.Rule == RuleBadLength && strings.Contains(g.Message, "bytes")
+			if !beyond {
+				theirs = append(theirs, g)
+			}
+		}
+		if err == nil && len(theirs) > 0 {
+			t.Errorf("%s: found %q, jsonschema nothing", text, theirs[0].Message)
+		}
+		if err != nil && len(Validate(d)) == 0 {
+			t.Errorf("%s: found nothing, jsonschema %v", text, err)
+		}
+	})
+}
+
+func hasDuplicates(v *Value) bool {
+	seen := map[string]bool{}
+	for _, m := range v.Members() {
+		if seen[m.Key] || hasDuplicates(&m.Value) {
+			return true
+		}
+		seen[m.Key] = true
+	}
+	for _, e := range v.Elems() {
+		if hasDuplicates(&e.Value) {
+			return true
+		}
+	}
+	return false
+}
+
+// The JSON Schema uses no keyword that the walk of Validate would pass over.
+func TestSchemaKeywords(t *testing.T) {
+	known := map[string]bool{}
+	for _, k := range strings.Fields(`$schema $id $defs $ref title description type properties additionalProperties patternProperties
+		propertyNames required items minItems maxItems enum pattern minLength maxLength minimum maximum x-lws`) {
+		known[k] = true
+	}
+	var walk func(at string, v any)
+	walk = func(at string, v any) {
+		o, ok := v.(map[string]any)
+		if !ok {
+			return
+		}
+		for k, sub := range o {
+			if !known[k] {
+				t.Errorf("%s: the keyword %s", at, k)
+			}
+			switch k {
+			case "properties", "$defs", "patternProperties":
+				for name, s := range sub.(map[string]any) {
+					walk(at+"/"+name, s)
+				}
+			case "items", "additionalProperties", "propertyNames":
+				walk(at+"/"+k, sub)
+			}
+		}
+	}
+	var root any
+	if err := json.Unmarshal([]byte(JSONSchema), &root); err != nil {
+		t.Fatal(err)
+	}
+	walk("", root)
+}
+
+// Every key of the table is complete and means what its parts say.
+func TestKeyTable(t *testing.T) {
+	n := 0
+	for s := range sections {
+		for _, k := range Keys(s) {
+			n++
+			if k.Description == "" || len(k.Types) == 0 {
+				t.Errorf("%s.%s has no description or type", s, k.Name)
+			}
+			if _, ok := parseVersion(k.Since); !ok && s != Top {
+				t.Errorf("%s.%s: since %q", s, k.Name, k.Since)
+			}
+			if k.Is("integer") && k.Width == 0 && k.Name != "schema-version" {
+				t.Errorf("%s.%s is an integer without a width", s, k.Name)
+			}
+			if k.Ref != Top && k.Match == "" {
+				t.Errorf("%s.%s is a reference without a match", s, k.Name)
+			}
+			if k.Flag != "" && !strings.HasPrefix(k.Flag, "LWSSSPOLF_") {
+				t.Errorf("%s.%s: flag %s", s, k.Name, k.Flag)
+			}
+			if LookupKey(s, k.Name) != k {
+				t.Errorf("%s.%s is not found by its name", s, k.Name)
+			}
+		}
+	}
+	if n < 106 {
+		t.Errorf("%d keys: some are lost", n)
+	}
+	if k := LookupKey(Streams, "http_cookies"); k.In(Version{4, 2}) || !k.In(Version{4, 3}) || k.Serves("mqtt") || !k.Serves("ws") {
+		t.Errorf("http_cookies: %+v", k)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	for _, test := range []struct {
+		key, raw, want string
+	}{
+		{"port", "70000", "4464"}, {"port", "65536", "0"}, {"port", "-1", "65535"}, {"port", "80.9", "80"},
+		{"attr_priority", "256", "0"}, {"client_cert", "255", "none"}, {"client_cert", "-1", "none"}, {"client_cert", "256", "0"},
+		{"http_expect", "65740", "204"},
+	} {
+		if got := Wrap(test.raw, LookupKey(Streams, test.key)); got != test.want {
+			t.Errorf("%s %s: %s, want %s (as run on lws 4.1.6 to 5.0.0)", test.key, test.raw, got, test.want)
+		}
+	}
+}
+
+func TestDecodeCert(t *testing.T) {
+	for text, want := range map[string]string{
+		"AQID": "", "AQI=": "", "AQI": "", "A-_/": "", "AQ\nID": "", "": "nothing in it", "=": "nothing in it",
+		"AQI.": `"." is no base64`, "A": "cut short", "AQID=AQID": `"=" is no base64`, "é": "no base64",
+	} {
+		_, err := DecodeCert(text)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
