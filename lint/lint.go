@@ -25,6 +25,10 @@ type Rule struct {
 	Bad, Good string
 	Versions  []schema.Version // what the examples are for, if not the latest
 
+	// Firm is set on a rule that can't be suppressed, because lws crashes on
+	// what breaks it or can't read the policy at all.
+	Firm bool
+
 	// check finds what breaks the rule. Without it, the rule is one that the
 	// parser or the JSON Schema checks.
 	check func(*pass)
@@ -34,6 +38,7 @@ type Rule struct {
 var rules = sorted(
 	badCount,
 	badLength,
+	badSuppression,
 	badValue,
 	certEncoding,
 	duplicateDefinition,
@@ -47,6 +52,7 @@ var rules = sorted(
 	undefinedReference,
 	unknownKey,
 	unsupportedVersion,
+	unusedSuppression,
 	wrongType,
 )
 
@@ -57,6 +63,16 @@ func sorted(rs ...*Rule) []*Rule {
 
 // Rules returns all rules, in the order of their names.
 func Rules() []*Rule { return slices.Clone(rules) }
+
+// Lookup returns the rule of this name, or nil.
+func Lookup(name string) *Rule {
+	for _, r := range rules {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
+}
 
 // Options say what to check for.
 type Options struct {
@@ -92,7 +108,7 @@ func run(d *schema.Document, o Options, rules []*Rule) []schema.Diagnostic {
 			p.found = append(p.found, shape[r.Name]...)
 		}
 	}
-	return schema.SortDiagnostics(p.found)
+	return schema.SortDiagnostics(suppress(d, p.found, rules))
 }
 
 // A pass is one run over a document.

@@ -5,6 +5,7 @@ import "github.com/secure-streams/sspolicy/schema"
 var syntax = &Rule{
 	Name:     schema.RuleSyntax,
 	Severity: schema.Error,
+	Firm:     true,
 	Summary:  "the text is not a policy that lws can read",
 	Why: `A policy is one JSON object (RFC 8259), in which "#" may start a comment that
 runs to the end of its line. The parser goes on after an error, so that one run

@@ -78,10 +78,10 @@ type Key struct {
 	Role         string   // "client" or "server"; empty for both
 	Ref          Section  // the section that the value names an entry of; Top if it is no reference
 	Match        Match
-	Inert        bool     // no lws version acts on it
-	Aliases      []string // documented names for it that no lws version reads
-	ValueAliases map[string]string
-	ValueSince   map[string]string // the first lws release that reads a value, where that is later than Since
+	Inert        bool                         // no lws version acts on it
+	Aliases      []string                     // documented names for it that no lws version reads
+	ValueAliases map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
+	ValueSince   map[string]string            // the first lws release that reads a value, where that is later than Since
 }
 
 // Is reports whether a value may be of this type, by JSON Schema's name.
@@ -116,19 +116,19 @@ type keyTable struct {
 
 var table = sync.OnceValue(func() keyTable {
 	type lws struct {
-		Member       string            `json:"member"`
-		Flag         string            `json:"flag"`
-		Bit          int               `json:"bit"`
-		Width        int               `json:"width"`
-		Since        string            `json:"since"`
-		Protocols    []string          `json:"protocols"`
-		Role         string            `json:"role"`
-		Ref          Section           `json:"ref"`
-		Match        Match             `json:"match"`
-		Inert        bool              `json:"inert"`
-		Aliases      []string          `json:"aliases"`
-		ValueAliases map[string]string `json:"valueAliases"`
-		ValueSince   map[string]string `json:"valueSince"`
+		Member       string                       `json:"member"`
+		Flag         string                       `json:"flag"`
+		Bit          int                          `json:"bit"`
+		Width        int                          `json:"width"`
+		Since        string                       `json:"since"`
+		Protocols    []string                     `json:"protocols"`
+		Role         string                       `json:"role"`
+		Ref          Section                      `json:"ref"`
+		Match        Match                        `json:"match"`
+		Inert        bool                         `json:"inert"`
+		Aliases      []string                     `json:"aliases"`
+		ValueAliases map[string]map[string]string `json:"valueAliases"`
+		ValueSince   map[string]string            `json:"valueSince"`
 
 		DocumentedOnly map[string]string `json:"documentedOnly"`
 	}

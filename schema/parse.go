@@ -141,7 +141,9 @@ func (p *parser) space() {
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
 			p.pos++
 		case c == '#':
+			start := p.pos
 			p.line()
+			p.src.Comments = append(p.src.Comments, p.span(start, p.pos))
 		case c == '/' && strings.HasPrefix(p.text[p.pos:], "//"):
 			start := p.pos
 			p.line()
@@ -199,8 +201,7 @@ func (p *parser) valueAfter(start int) Value {
 	case c == '[':
 		v.Kind, v.Array = ArrayKind, p.array()
 	case c == '"':
-		p.str()
-		v.Kind, v.Raw = String, p.text[from:p.pos]
+		v.Kind, v.Raw = p.str(), p.text[from:p.pos]
 	default:
 		v.Kind = p.word()
 		v.Raw = p.text[from:p.pos]
@@ -312,7 +313,7 @@ func (p *parser) object() *Object {
 			v := p.valueAfter(p.pos)
 			o.Members = append(o.Members, &Member{
 				Name:  Value{Before: p.text[start:from], Span: p.span(from, from)},
-				Value: v, Comma: p.comma(&v, '}'),
+				Value: v, Comma: p.comma(&v),
 			})
 			start = p.pos
 		default:
@@ -330,7 +331,7 @@ func (p *parser) member(start int) *Member {
 	m := &Member{Name: Value{Before: p.text[start:p.pos], Kind: String}}
 	from := p.pos
 	if p.peek() == '"' {
-		p.str()
+		m.Name.Kind = p.str()
 		m.Name.Raw = p.text[from:p.pos]
 		m.Key = unquote(m.Name.Raw)
 	} else {
@@ -349,31 +350,36 @@ func (p *parser) member(start int) *Member {
 		p.pos++
 		m.Colon = ":"
 		m.Value = p.value()
-		m.Comma = p.comma(&m.Value, '}')
+		m.Comma = p.comma(&m.Value)
 		return m
 	case c == ',' || c == '}' || c == ']' || p.pos == len(p.text):
 		if p.pos < len(p.text) {
 			p.errorf(m.Name.Span.Start, m.Name.Span.End, "the key %s has no value", QuoteName(m.Key))
 		}
 		m.Value.Span = p.span(p.pos, p.pos)
-		m.Comma = p.comma(nil, '}')
+		m.Comma = p.comma(nil)
+		return m
+	}
+	if m.Name.Kind == Invalid {
+		m.Value = p.value()
+		m.Comma = p.comma(&m.Value)
 		return m
 	}
 	at := m.Name.Span.End
 	p.fixf(at, at, `insert ":"`, ":", "\":\" is missing after the key %s", QuoteName(m.Key))
 	m.Value = p.value()
-	m.Comma = p.comma(&m.Value, '}')
+	m.Comma = p.comma(&m.Value)
 	return m
 }
 
 // comma reads the comma after a value, and reports it if it is missing before
 // something else than the closing bracket.
-func (p *parser) comma(after *Value, closing byte) string {
+func (p *parser) comma(after *Value) string {
 	switch c := p.peek(); {
 	case c == ',':
 		p.pos++
 		return ","
-	case p.pos == len(p.text), c == '}' || c == ']', c == ':' && closing == '}':
+	case p.pos == len(p.text), c == '}' || c == ']', c == ':':
 		return ""
 	}
 	at := p.pos
@@ -428,7 +434,7 @@ func (p *parser) array() *Array {
 			p.pos++
 		default:
 			e := &Element{Value: p.valueAfter(start)}
-			e.Comma = p.comma(&e.Value, ']')
+			e.Comma = p.comma(&e.Value)
 			a.Elems = append(a.Elems, e)
 			start = p.pos
 		}
@@ -536,18 +542,19 @@ func digits(w string) bool {
 	return w == "0" || w[0] != '0'
 }
 
-// str passes over a string, and reports what is wrong in it.
-func (p *parser) str() {
+// str passes over a string, and reports what is wrong in it. One that is not
+// closed is Invalid.
+func (p *parser) str() Kind {
 	start := p.pos
 	p.pos++
 	for p.pos < len(p.text) {
 		switch c := p.text[p.pos]; {
 		case c == '"':
 			p.pos++
-			return
+			return String
 		case c == '\n':
 			p.errorf(start, p.pos, "the string is not closed on its line")
-			return
+			return Invalid
 		case c < 0x20:
 			p.fixf(p.pos, p.pos+1, "escape it", fmt.Sprintf(`\u%04x`, c), "the control character 0x%02x in a string: write it as an escape", c)
 			p.pos++
@@ -559,6 +566,7 @@ func (p *parser) str() {
 	}
 	p.errorf(start, start+1, "the string is not closed before the end of the text")
 	p.ended = true
+	return Invalid
 }
 
 // escape passes over an escape in a string.

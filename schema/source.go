@@ -14,6 +14,10 @@ type Source struct {
 	Name string // as it is to be shown; "<stdin>" for standard input
 	Text string
 
+	// Comments are the comments of a policy, each from its "#" to the end of
+	// its line, in their order. Parse finds them.
+	Comments []Span
+
 	once  sync.Once
 	lines []int // offset of the start of each line
 }

@@ -1,47 +1,66 @@
 package schema
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // nearest returns the key of a section that a wrong key was probably meant to
-// be, or "".
-func nearest(s Section, name string) string {
+// be, or "", and whether no other key is as near.
+func nearest(s Section, name string) (key string, only bool) {
 	for _, k := range Keys(s) {
-		for _, alias := range k.Aliases {
-			if alias == name {
-				return k.Name
-			}
+		if slices.Contains(k.Aliases, name) {
+			return k.Name, true
 		}
 	}
 	names := make([]string, 0, len(Keys(s)))
 	for _, k := range Keys(s) {
 		names = append(names, k.Name)
 	}
-	return Nearest(name, names)
+	best := nearestAll(name, names)
+	if len(best) == 0 {
+		return "", false
+	}
+	return best[0], len(best) == 1
 }
 
 // Nearest returns the one of names that name is most likely a misspelling of,
 // or "" if none is near enough: of those that differ by the fewest letters put
 // in, left out, changed or swapped, the first.
 func Nearest(name string, names []string) string {
+	if best := nearestAll(name, names); len(best) > 0 {
+		return best[0]
+	}
+	return ""
+}
+
+// nearestAll returns all the names that are as near as the nearest one.
+func nearestAll(name string, names []string) []string {
 	if len(name) > 64 {
-		return ""
+		return nil
 	}
-	fold := func(s string) string {
-		return strings.Map(func(r rune) rune {
-			if r == '-' || r == ' ' {
-				return '_'
-			}
-			return r
-		}, strings.ToLower(s))
-	}
-	best, least := "", max(1, len(name)/3)+1
+	var best []string
+	least := max(1, len(name)/3) + 1
 	folded := fold(name)
 	for _, n := range names {
-		if d := distance(folded, fold(n), least); d < least {
-			best, least = n, d
+		switch d := distance(folded, fold(n), least+1); {
+		case d < least:
+			best, least = []string{n}, d
+		case d == least && len(best) > 0:
+			best = append(best, n)
 		}
 	}
 	return best
+}
+
+// fold takes out of a name what is most often wrong in one.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '-' || r == ' ' {
+			return '_'
+		}
+		return r
+	}, strings.ToLower(name))
 }
 
 // distance returns the optimal string alignment distance of two strings, by

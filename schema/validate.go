@@ -3,7 +3,9 @@ package schema
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 
@@ -42,7 +44,13 @@ func Validate(d *Document) []Diagnostic {
 }
 
 type validator struct {
-	diags []Diagnostic
+	diags  []Diagnostic
+	around *Object // the object whose members are being checked
+}
+
+// has reports whether the object at hand has a member with this key.
+func (v *validator) has(key string) bool {
+	return slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == key })
 }
 
 func (v *validator) report(rule string, sev Severity, at Span, format string, args ...any) *Diagnostic {
@@ -94,11 +102,13 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 }
 
 func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value) {
+	defer func(o *Object) { v.around = o }(v.around)
 	seen := make(map[string]*Member, len(val.Object.Members))
 	for _, m := range val.Object.Members {
 		if m.Name.Kind == Missing {
 			continue
 		}
+		v.around = val.Object
 		prop, sub := s.Properties[m.Key], in
 		for re, p := range s.PatternProperties {
 			if prop == nil && re.MatchString(m.Key) {
@@ -194,13 +204,18 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		return
 	}
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
-	if better := nearest(in, m.Key); better != "" {
+	if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better) + "?"
-		d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
+		if only {
+			d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
+		}
 	} else if use, ok := table().documented[in][m.Key]; ok {
 		d.Message += ", though lws's documentation has it"
 		if use != "" {
 			d.Message += ": use " + QuoteName(use)
+			if !v.has(use) {
+				d.Fixes = []Fix{{"write " + use, []Edit{{m.Name.Span, Quote(use)}}}}
+			}
 		}
 	}
 	switch {
@@ -303,10 +318,16 @@ func article(typ string) string {
 
 func (v *validator) badEnum(k *Key, name string, val *Value) {
 	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", QuoteName(val.Text()), name, strings.Join(k.Enum, ", "))
-	if better := k.ValueAliases[val.Text()]; better != "" {
+	if use := k.ValueAliases[val.Text()]; use != nil {
+		text := Quote(use[k.Name])
+		for _, other := range slices.Sorted(maps.Keys(use)) {
+			if other != k.Name && !v.has(other) {
+				text += ", " + Quote(other) + ": " + Quote(use[other])
+			}
+		}
 		d.Rule = RuleLegacyForm
-		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), QuoteName(better))
-		d.Fixes = []Fix{{"write " + better, []Edit{{val.Span, Quote(better)}}}}
+		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), text)
+		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
 	}
 }
 

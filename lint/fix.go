@@ -1,0 +1,77 @@
+package lint
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// maxFixRounds is how often fixes are applied and the result checked anew. A
+// fix may bring to light what another one mends; more than a few rounds are
+// needed only by texts that are wrong from end to end.
+const maxFixRounds = 100
+
+// Fix applies the first fix of every finding that has one, checks the result,
+// and so on until nothing is left to fix. Of fixes that would change the same
+// text, one is applied in each round. It returns the fixed policy, which is the
+// document itself if there was nothing to fix, and how many fixes were applied.
+// Comments and layout outside of what is fixed stay as they are.
+func Fix(d *schema.Document, o Options) (*schema.Document, int) {
+	fixed := 0
+	seen := map[string]bool{d.Source.Text: true}
+	for range maxFixRounds {
+		text, n := applyFixes(d.Source, Run(d, o))
+		if n == 0 || seen[text] {
+			break
+		}
+		seen[text] = true
+		d = schema.Parse(d.Source.Name, []byte(text))
+		fixed += n
+	}
+	return d, fixed
+}
+
+// applyFixes returns the text of a source with the fixes of the diagnostics
+// applied that do not get into each other's way, and how many those were.
+func applyFixes(s *schema.Source, found []schema.Diagnostic) (string, int) {
+	var edits []schema.Edit // sorted by place
+	applied := 0
+	for _, d := range found {
+		if len(d.Fixes) == 0 {
+			continue
+		}
+		if with, ok := place(edits, s, d.Fixes[0].Edits); ok {
+			edits = with
+			applied++
+		}
+	}
+	var b strings.Builder
+	at := 0
+	for _, e := range edits {
+		b.WriteString(s.Text[at:e.Span.Start])
+		b.WriteString(e.NewText)
+		at = e.Span.End
+	}
+	b.WriteString(s.Text[at:])
+	return b.String(), applied
+}
+
+// place puts edits among others, if none of them touches the text of another.
+// Insertions at the same place do.
+func place(among []schema.Edit, s *schema.Source, edits []schema.Edit) ([]schema.Edit, bool) {
+	at := make([]int, len(edits))
+	for i, e := range edits {
+		n, same := slices.BinarySearchFunc(among, e, func(a, b schema.Edit) int { return a.Span.Start - b.Span.Start })
+		if same || e.Span.Source != s ||
+			n > 0 && among[n-1].Span.End > e.Span.Start ||
+			n < len(among) && among[n].Span.Start < e.Span.End {
+			return among, false
+		}
+		at[i] = n
+	}
+	for i, e := range edits { // each one moves the place of those behind it
+		among = slices.Insert(among, at[i]+i, e)
+	}
+	return among, true
+}
