@@ -18,8 +18,9 @@ type Source struct {
 	// its line, in their order. Parse finds them.
 	Comments []Span
 
-	once  sync.Once
-	lines []int // offset of the start of each line
+	once   sync.Once
+	lines  []int  // offset of the start of each line
+	blocks []mark // one for each blockSize bytes
 }
 
 // A Position is a place in a source, as people count: from 1, the column in
@@ -28,35 +29,72 @@ type Position struct {
 	Line, Column int
 }
 
-// Position returns the place of a byte offset; offsets outside of the text are
-// moved to its nearer end.
-func (s *Source) Position(offset int) Position {
-	offset = max(0, min(offset, len(s.Text)))
-	s.once.Do(func() {
-		s.lines = append(s.lines, 0)
-		for i := range len(s.Text) {
-			if s.Text[i] == '\n' {
-				s.lines = append(s.lines, i+1)
-			}
+// A mark remembers how many characters there are before an offset, so that the
+// columns of a long line need not be counted from its start each time.
+type mark struct {
+	offset, characters int
+}
+
+const blockSize = 1 << 10
+
+// index finds the lines and blocks of the text.
+func (s *Source) index() {
+	s.lines = append(s.lines, 0)
+	for from := 0; ; {
+		i := strings.IndexByte(s.Text[from:], '\n')
+		if i < 0 {
+			break
 		}
-	})
+		from += i + 1
+		s.lines = append(s.lines, from)
+	}
+	characters := 0
+	for offset := range s.Text {
+		if offset >= len(s.blocks)*blockSize {
+			s.blocks = append(s.blocks, mark{offset, characters})
+		}
+		characters++
+	}
+}
+
+// line returns the number of the line that holds an offset, from 0.
+func (s *Source) line(offset int) int {
+	s.once.Do(s.index)
 	line, found := slices.BinarySearch(s.lines, offset)
 	if !found {
 		line--
 	}
-	return Position{line + 1, utf8.RuneCountInString(s.Text[s.lines[line]:offset]) + 1}
+	return line
+}
+
+// characters returns how many characters there are before an offset.
+func (s *Source) characters(offset int) int {
+	var m mark
+	for i := min(offset/blockSize, len(s.blocks)-1); i >= 0; i-- {
+		if m = s.blocks[i]; m.offset <= offset {
+			break
+		}
+	}
+	return m.characters + utf8.RuneCountInString(s.Text[m.offset:offset])
+}
+
+// Position returns the place of a byte offset; offsets outside of the text are
+// moved to its nearer end.
+func (s *Source) Position(offset int) Position {
+	offset = max(0, min(offset, len(s.Text)))
+	line := s.line(offset)
+	return Position{line + 1, s.characters(offset) - s.characters(s.lines[line]) + 1}
 }
 
 // Line returns the text of the line that holds offset, without its end, and
 // the offset where it starts.
 func (s *Source) Line(offset int) (text string, start int) {
-	offset = max(0, min(offset, len(s.Text)))
-	start = strings.LastIndexByte(s.Text[:offset], '\n') + 1
-	text = s.Text[start:]
-	if end := strings.IndexByte(text, '\n'); end >= 0 {
-		text = text[:end]
+	line := s.line(max(0, min(offset, len(s.Text))))
+	start, end := s.lines[line], len(s.Text)
+	if line+1 < len(s.lines) {
+		end = s.lines[line+1] - 1
 	}
-	return strings.TrimSuffix(text, "\r"), start
+	return strings.TrimSuffix(s.Text[start:end], "\r"), start
 }
 
 // A Span is a range of bytes of a source, Start included and End not.
