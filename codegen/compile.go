@@ -1,0 +1,170 @@
+package codegen
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// Compile makes the tables of a policy. It is for a policy that Validate and
+// lint find no error in; what it cannot represent nevertheless, it leaves at
+// its zero value and reports.
+//
+// The rules are those of the lws parser where that does as it is told
+// (lib/secure-streams/policy-json.c, the same in 4.1 to 5.0): the last setting
+// of a key counts; lists of names grow with every setting; of streamtypes with
+// the same name the last counts, whole. Where lws misreads a policy (matching
+// references by prefix, cutting lists, strings and integers), the tables say
+// what the text says. What nothing refers to is left out.
+func Compile(p *schema.Policy) (*runtime.Policy, []schema.Diagnostic) {
+	c := &compiler{
+		policy:     p,
+		references: make(map[schema.Span]*schema.Reference, len(p.References)),
+		made:       map[*schema.Definition]any{},
+	}
+	for _, r := range p.References {
+		c.references[r.Span] = r
+	}
+
+	out := &runtime.Policy{}
+	c.fill(reflect.ValueOf(out).Elem(), plans()[reflect.TypeFor[runtime.Policy]()], p.Settings)
+	for _, d := range p.Section(schema.Metrics) {
+		out.Metrics = append(out.Metrics, entry[runtime.Metric](c, d))
+	}
+	streams := p.Section(schema.Streams)
+	seen := make(map[string]bool, len(streams))
+	for _, d := range slices.Backward(streams) {
+		if !seen[d.Name] {
+			seen[d.Name] = true
+			out.StreamTypes = append(out.StreamTypes, c.stream(d))
+		}
+	}
+	slices.Reverse(out.StreamTypes)
+	return out, schema.SortDiagnostics(c.diagnostics)
+}
+
+type compiler struct {
+	policy      *schema.Policy
+	references  map[schema.Span]*schema.Reference
+	made        map[*schema.Definition]any // what a definition was compiled to, once for all that refer to it
+	last        []*schema.Setting          // scratch space of fill
+	diagnostics []schema.Diagnostic
+}
+
+// report says what could not be compiled.
+func (c *compiler) report(rule string, at schema.Span, format string, args ...any) *schema.Diagnostic {
+	c.diagnostics = append(c.diagnostics, schema.Diagnostic{
+		Rule: rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...),
+	})
+	return &c.diagnostics[len(c.diagnostics)-1]
+}
+
+// fill sets the fields of a struct from settings.
+func (c *compiler) fill(dst reflect.Value, p *plan, settings []*schema.Setting) {
+	last := append(c.last[:0], make([]*schema.Setting, len(p.fields))...)
+	c.last = nil // while it is used here: to resolve a reference may fill another struct
+	for _, s := range settings {
+		if s.Key == nil {
+			continue
+		}
+		if i, ok := p.byKey[s.Key.Name]; !ok {
+			continue
+		} else if f := &p.fields[i]; f.adds {
+			f.set(c, f.value(dst), s)
+		} else {
+			last[i] = s
+		}
+	}
+	for i, s := range last {
+		if f := &p.fields[i]; s != nil {
+			f.set(c, f.value(dst), s)
+		}
+	}
+	c.last = last
+}
+
+func (c *compiler) stream(d *schema.Definition) *runtime.StreamType {
+	st := &runtime.StreamType{Name: d.Name}
+	protocol, _ := runtime.ParseProtocol(d.Protocol()) // fill reports one that there is not
+	a := armOf(protocol)
+	switch a {
+	case armHTTP:
+		st.HTTP = &runtime.HTTP{}
+	case armMQTT:
+		st.MQTT = &runtime.MQTT{}
+	}
+	c.object(d)
+	c.fill(reflect.ValueOf(st).Elem(), streamPlans()[a], d.Settings)
+	return st
+}
+
+// entry returns what a definition is compiled to: the same value each time.
+func entry[T any](c *compiler, d *schema.Definition) *T {
+	if v, ok := c.made[d].(*T); ok {
+		return v
+	}
+	v := new(T)
+	c.made[d] = v
+	c.object(d)
+	r := reflect.ValueOf(v).Elem()
+	if name := r.FieldByName("Name"); name.IsValid() {
+		name.SetString(d.Name)
+	}
+	c.fill(r, plans()[r.Type()], d.Settings)
+	return v
+}
+
+// object reports a definition that is no object.
+func (c *compiler) object(d *schema.Definition) {
+	if d.Value.Kind != schema.ObjectKind {
+		c.report("wrong-type", d.Value.Span, "%v must be an object, not %v", d, d.Value.Kind)
+	}
+}
+
+// cert returns a certificate or key.
+func (c *compiler) cert(d *schema.Definition) *runtime.Cert {
+	if v, ok := c.made[d].(*runtime.Cert); ok {
+		return v
+	}
+	v := &runtime.Cert{Name: d.Name}
+	c.made[d] = v
+	if d.Value.Kind != schema.String {
+		c.report("wrong-type", d.Value.Span, "%v must be a string, not %v", d, d.Value.Kind)
+		return v
+	}
+	der, err := schema.DecodeCert(d.Value.Text())
+	if err != nil {
+		c.report("cert-encoding", d.Value.Span, "%v: %v", d, err)
+	}
+	v.DER = string(der)
+	return v
+}
+
+// target returns the definition that a value names, or nil.
+func (c *compiler) target(v *schema.Value, s *schema.Setting) *schema.Definition {
+	if v.Kind != schema.String {
+		c.wrongType(v, s, "a string")
+		return nil
+	}
+	r := c.references[v.Span]
+	switch noun := s.Key.Ref.Noun(); {
+	case r != nil && r.Target != nil && !r.Target.Unreadable:
+		return r.Target
+	case r != nil && r.Later != nil:
+		d := c.report("forward-reference", v.Span, "%s %s is defined after this reference", noun, schema.QuoteName(r.Name))
+		d.Related = []schema.Related{{Span: r.Later.NameSpan, Message: "defined here"}}
+	case r != nil && r.Target != nil:
+		d := c.report("undefined-reference", v.Span, "%s %s has a form that no lws version reads", noun, schema.QuoteName(r.Name))
+		d.Related = []schema.Related{{Span: r.Target.NameSpan, Message: "defined here"}}
+	default:
+		c.report("undefined-reference", v.Span, "there is no %s %s", noun, schema.QuoteName(v.Text()))
+	}
+	return nil
+}
+
+func (c *compiler) wrongType(v *schema.Value, s *schema.Setting, want string) {
+	c.report("wrong-type", v.Span, "%s must be %s, not %v", s.Key.Name, want, v.Kind)
+}

@@ -1,0 +1,113 @@
+package codegen
+
+import (
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// A plan says which field of a runtime type holds which key of a section.
+type plan struct {
+	fields []field
+	byKey  map[string]int // index into fields
+}
+
+// A field is one field with a policy tag.
+type field struct {
+	key   *schema.Key
+	index []int // as for reflect.Value.FieldByIndex
+	set   setter
+	adds  bool // each setting of the key adds to those before
+}
+
+// newPlan returns the plan of a type, and of the structs that its fields named
+// arms point to.
+func newPlan(s schema.Section, t reflect.Type, arms ...string) *plan {
+	p := &plan{byKey: map[string]int{}}
+	p.add(s, t, nil)
+	for _, arm := range arms {
+		f, _ := t.FieldByName(arm)
+		p.add(s, f.Type.Elem(), f.Index)
+	}
+	return p
+}
+
+func (p *plan) add(s schema.Section, t reflect.Type, at []int) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key := f.Tag.Get("policy")
+		if key == "" {
+			continue
+		}
+		p.byKey[key] = len(p.fields)
+		p.fields = append(p.fields, field{
+			key:   schema.LookupKey(s, key),
+			index: append(slices.Clip(at), i),
+			set:   setters[f.Type],
+			// The lists of lws grow with every repetition of their key; only
+			// the response map starts anew.
+			adds: f.Type.Kind() == reflect.Slice && f.Type != reflect.TypeFor[[]runtime.StatusState](),
+		})
+	}
+}
+
+// value returns the field in a struct that the plan is for.
+func (f *field) value(of reflect.Value) reflect.Value { return of.FieldByIndex(f.index) }
+
+// plans holds the plan of each type that a section's entries are compiled to;
+// streams, that of a streamtype by the arm that its protocol has.
+var plans = sync.OnceValue(func() map[reflect.Type]*plan {
+	m := map[reflect.Type]*plan{}
+	for t, s := range map[reflect.Type]schema.Section{
+		reflect.TypeFor[runtime.Policy]():     schema.Top,
+		reflect.TypeFor[runtime.Retry]():      schema.Retry,
+		reflect.TypeFor[runtime.TrustStore](): schema.TrustStores,
+		reflect.TypeFor[runtime.Metric]():     schema.Metrics,
+		reflect.TypeFor[runtime.Auth]():       schema.Auth,
+	} {
+		m[t] = newPlan(s, t)
+	}
+	return m
+})
+
+var streamPlans = sync.OnceValue(func() map[arm]*plan {
+	t := reflect.TypeFor[runtime.StreamType]()
+	return map[arm]*plan{
+		noArm:   newPlan(schema.Streams, t),
+		armHTTP: newPlan(schema.Streams, t, "HTTP"),
+		armMQTT: newPlan(schema.Streams, t, "MQTT"),
+	}
+})
+
+// An arm is the part of a streamtype that only some protocols have: in lws, a
+// member of the union u.
+type arm int
+
+const (
+	noArm arm = iota
+	armHTTP
+	armMQTT
+)
+
+func armOf(p runtime.Protocol) arm {
+	switch p {
+	case runtime.ProtocolH1, runtime.ProtocolH2, runtime.ProtocolH3, runtime.ProtocolWS:
+		return armHTTP
+	case runtime.ProtocolMQTT:
+		return armMQTT
+	}
+	return noArm
+}
+
+// unit returns what 1 means as the value of a key that is a time.
+func unit(k *schema.Key) time.Duration {
+	switch k.Name {
+	case "svalidping", "svalidhup", "mqtt_keep_alive":
+		return time.Second
+	}
+	return time.Millisecond
+}

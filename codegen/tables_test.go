@@ -1,0 +1,160 @@
+package codegen
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// notCompiled are the keys that no field is for: a section, a note, or a list
+// that no lws since 4.4 looks at.
+var notCompiled = map[schema.Section][]string{
+	schema.Top:     {"retry", "certs", "trust_stores", "metrics", "auth", "s", "$schema", "x-sspolicy"},
+	schema.Streams: {"plugins"},
+}
+
+func TestEveryKeyHasAField(t *testing.T) {
+	all := map[schema.Section]*plan{
+		schema.Top:         plans()[reflect.TypeFor[runtime.Policy]()],
+		schema.Retry:       plans()[reflect.TypeFor[runtime.Retry]()],
+		schema.TrustStores: plans()[reflect.TypeFor[runtime.TrustStore]()],
+		schema.Metrics:     plans()[reflect.TypeFor[runtime.Metric]()],
+		schema.Auth:        plans()[reflect.TypeFor[runtime.Auth]()],
+		schema.Streams:     newPlan(schema.Streams, reflect.TypeFor[runtime.StreamType](), "HTTP", "MQTT"),
+	}
+	for s, p := range all {
+		for _, k := range schema.Keys(s) {
+			_, ok := p.byKey[k.Name]
+			if no := slices.Contains(notCompiled[s], k.Name); ok == no {
+				t.Errorf("section %q: key %s has a field: %v; it should be %v", s, k.Name, ok, !no)
+			}
+		}
+		for name, i := range p.byKey {
+			f := p.fields[i]
+			if f.key == nil {
+				t.Fatalf("section %q: a field is for %s, which is no key", s, name)
+			}
+			if f.set == nil {
+				t.Errorf("section %q: nothing sets the field of %s", s, name)
+			}
+			if s != schema.Top && f.key.Member == "" && f.key.Flag == "" {
+				t.Errorf("section %q: lws keeps %s in no member", s, name)
+			}
+		}
+		if len(p.fields) != len(p.byKey) {
+			t.Errorf("section %q: two fields are for the same key", s)
+		}
+	}
+}
+
+// The key table and the layouts agree on where a value is, and since when.
+func TestEveryMemberIsLaidOut(t *testing.T) {
+	since := map[string]string{}
+	var walk func(path string, list []member)
+	walk = func(path string, list []member) {
+		for i := range list {
+			m := &list[i]
+			walk(path+m.name+".", m.members)
+			for _, e := range m.elements(path + m.name) {
+				since[e] = m.since
+			}
+		}
+	}
+	for s, typ := range map[schema.Section]string{
+		schema.Retry: "lws_retry_bo_t", schema.TrustStores: "lws_ss_trust_store_t", schema.Metrics: "lws_metric_policy_t",
+		schema.Auth: "lws_ss_auth_t", schema.Streams: "lws_ss_policy_t",
+	} {
+		clear(since)
+		walk("", layouts[typ])
+		for _, k := range schema.Keys(s) {
+			if k.Member == "" || k.Name == "stack" {
+				continue
+			}
+			got, ok := since[k.Member]
+			if !ok {
+				t.Errorf("%s has no member %s, for %s", typ, k.Member, k.Name)
+			}
+			if got == "" {
+				got = "4.1"
+			}
+			// A whole struct may be as old as the key.
+			if got != k.Since && !(got == "4.1" && k.Since == "4.2" && s != schema.Streams) {
+				t.Errorf("%s.%s came with %s, and %s with %s", typ, k.Member, got, k.Name, k.Since)
+			}
+		}
+	}
+}
+
+func TestEveryProtocol(t *testing.T) {
+	for p := runtime.Protocol(0); ; p++ {
+		name := p.String()
+		if _, known := runtime.ParseProtocol(name); !known {
+			break
+		}
+		if goProtocols[p].name != "Protocol"+strings.ToUpper(name) && goProtocols[p].name != "Protocol"+strings.ToUpper(name[:1])+name[1:] {
+			t.Errorf("%v has the Go constant %q", p, goProtocols[p].name)
+		}
+		found := false
+		for _, c := range cProtocols {
+			if c.protocol == p {
+				found = c.symbol == "LWSSSP_"+strings.ToUpper(name)
+				if want := schema.LookupKey(schema.Streams, "protocol").ValueSince[name]; want != "" && want != c.since {
+					t.Errorf("%v came with %s, not %s", p, want, c.since)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%v has no C constant", p)
+		}
+	}
+}
+
+func TestTarget(t *testing.T) {
+	for _, test := range []struct {
+		target       Target
+		since, until string
+		want         bool
+	}{
+		{Target{Major: 4, Minor: 1}, "", "", true},
+		{Target{Major: 4, Minor: 1}, "4.1", "", true},
+		{Target{Major: 4, Minor: 1}, "4.2", "", false},
+		{Target{Major: 4, Minor: 3}, "4.3.2", "", true},
+		{Target{Major: 4, Minor: 2}, "4.3.2", "", false},
+		{Target{Major: 5}, "4.5", "", true},
+		{Target{Major: 4, Minor: 5}, "5.0", "", false},
+		{Target{Major: 4, Minor: 1}, "", "4.2", true},
+		{Target{Major: 4, Minor: 2}, "", "4.2", false},
+		{Target{Major: 5}, "", "4.2", false},
+	} {
+		if got := test.target.has(test.since, test.until); got != test.want {
+			t.Errorf("lws %v has what came with %q and went with %q: %v", test.target, test.since, test.until, got)
+		}
+	}
+}
+
+func TestLookupHeader(t *testing.T) {
+	for mapping, want := range map[string]string{
+		"content-type:":  "WSI_TOKEN_HTTP_CONTENT_TYPE",
+		"content-type":   "WSI_TOKEN_HTTP_CONTENT_TYPE",
+		"Content-Type:":  "WSI_TOKEN_HTTP_CONTENT_TYPE",
+		"accept":         "WSI_TOKEN_HTTP_ACCEPT",
+		":status":        "WSI_TOKEN_HTTP_COLON_STATUS",
+		"":               "", // the lws parser finds "get "
+		"c":              "", // the lws parser finds "connection:"
+		"content-typ":    "",
+		"content-type::": "",
+		"x-own:":         "",
+	} {
+		got := ""
+		if h := lookupHeader(mapping); h != nil {
+			got = h.symbol
+		}
+		if got != want {
+			t.Errorf("%q is %q, want %q", mapping, got, want)
+		}
+	}
+}

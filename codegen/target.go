@@ -1,0 +1,84 @@
+package codegen
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// A Target is the lws release line that C tables are for. All that differs
+// between release lines is in the tables of this file and of layout.go, by the
+// release that a thing came with: a target is a place in them.
+type Target schema.Version
+
+// DefaultTarget is the newest release line that is known.
+var DefaultTarget = Target(schema.Latest())
+
+func (t Target) String() string { return schema.Version(t).String() }
+
+// has reports whether the newest release of the target has what came with
+// the release since, and lost it with until (either may be empty).
+func (t Target) has(since, until string) bool {
+	next := schema.Version{Major: t.Major, Minor: t.Minor + 1}
+	return number(since) < lwsNumber(next) && (until == "" || number(until) >= lwsNumber(next))
+}
+
+// lwsNumber returns LWS_LIBRARY_VERSION_NUMBER of a line's first release.
+func lwsNumber(v schema.Version) int { return v.Major*1_000_000 + v.Minor*1_000 }
+
+// number returns LWS_LIBRARY_VERSION_NUMBER of a release such as 4.3.2.
+func number(release string) (n int) {
+	for i, part := range strings.Split(release, ".") {
+		k, _ := strconv.Atoi(part)
+		n += k * []int{1_000_000, 1_000, 1}[min(i, 2)]
+	}
+	return n
+}
+
+// cProtocols has what lws calls the protocols, in the order of their enum:
+// their numbers changed when h3 came (lws-secure-streams-policy.h of each
+// release), so that only the names are right for more than one.
+var cProtocols = []struct {
+	protocol runtime.Protocol
+	symbol   string
+	since    string
+	macro    string // that the build of lws must have defined
+}{
+	{runtime.ProtocolH1, "LWSSSP_H1", "4.1", "LWS_ROLE_H1"},
+	{runtime.ProtocolH2, "LWSSSP_H2", "4.1", "LWS_ROLE_H2"},
+	{runtime.ProtocolH3, "LWSSSP_H3", "5.0", "LWS_ROLE_H3"},
+	{runtime.ProtocolWS, "LWSSSP_WS", "4.1", "LWS_ROLE_WS"},
+	{runtime.ProtocolMQTT, "LWSSSP_MQTT", "4.1", "LWS_ROLE_MQTT"},
+	{runtime.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
+}
+
+// buildOptions says how to get the macros that a policy may need of the build
+// of lws: the option to give to its cmake (CMakeLists.txt of each release).
+var buildOptions = []struct{ macro, option string }{
+	{"LWS_WITH_TLS", "LWS_WITH_SSL=1"},
+	{"LWS_WITH_SERVER", "LWS_WITHOUT_SERVER=0"},
+	{"LWS_ROLE_H1", "LWS_ROLE_H1=1"},
+	{"LWS_ROLE_H2", "LWS_WITH_HTTP2=1"},
+	{"LWS_ROLE_H3", "LWS_WITH_HTTP3=1"},
+	{"LWS_ROLE_WS", "LWS_ROLE_WS=1"},
+	{"LWS_ROLE_MQTT", "LWS_ROLE_MQTT=1"},
+	{"LWS_WITH_SYS_METRICS", "LWS_WITH_SYS_METRICS=1"},
+	{"LWS_WITH_SECURE_STREAMS_AUTH_SIGV4", "LWS_WITH_SECURE_STREAMS_AUTH_SIGV4=1"},
+	{"LWS_WITH_SS_DIRECT_PROTOCOL_STR", "LWS_WITH_SS_DIRECT_PROTOCOL_STR=1"},
+}
+
+// keyMacros has the macros that settings need to work, apart from those that
+// their members are under.
+var keyMacros = map[string]string{
+	"tls":              "LWS_WITH_TLS",
+	"server":           "LWS_WITH_SERVER",
+	"direct_proto_str": "LWS_WITH_SS_DIRECT_PROTOCOL_STR",
+}
+
+// errNewer says that a target lacks what came later.
+func (t Target) errNewer(what, since string) error {
+	return fmt.Errorf("%s: lws %v has no place for it, only %s and later do", what, t, since)
+}

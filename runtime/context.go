@@ -1,0 +1,248 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// DefaultConnectTimeout is how long an attempt may take until the peer has
+// answered, as in lws.
+const DefaultConnectTimeout = 15 * time.Second
+
+// Options are the settings of a context that do not come from its policy. The
+// zero value is good but for its lack of transports.
+type Options struct {
+	// Transports are tried by protocol; no two may speak the same.
+	Transports []Transport
+
+	// Logger gets what has no other way to the program, such as an internal
+	// error. Nil means slog.Default().
+	Logger *slog.Logger
+
+	// ConnectTimeout is how long an attempt may take from CONNECTING to
+	// CONNECTED. Sending a part of a message starts it anew, and it does not
+	// run while the peer waits for the program to send. 0 means
+	// DefaultConnectTimeout, less than 0 no limit.
+	ConnectTimeout time.Duration
+
+	// DialContext replaces the way network connections are made. network is
+	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Jitter returns the random number that spreads retries, uniform over
+	// 0 to 65535. It may be called by many goroutines at a time. Nil means
+	// math/rand/v2.
+	Jitter func() uint16
+}
+
+// A Context executes one policy. Its methods may be called from any goroutine,
+// also from inside callbacks.
+type Context struct {
+	policy     *Policy
+	opts       Options
+	log        *slog.Logger
+	transports [maxProtocol + 1]Transport
+
+	life   context.Context // done once Close has been called
+	end    context.CancelFunc
+	links  sync.Pool // of *Link
+	trust  trustCache
+	dialed dialed
+
+	mu     sync.Mutex
+	types  map[string]*streamType
+	first  *Stream    // list of the streams not yet destroyed
+	empty  *sync.Cond // first is nil
+	closed bool
+	done   chan struct{} // closed when Close has done all
+}
+
+const maxProtocol = ProtocolRaw
+
+// NewContext returns a context for the policy, which it keeps and never
+// changes. It opens nothing: the cost of a streamtype, and the errors in it,
+// come with the first stream.
+func NewContext(p *Policy, o Options) (*Context, error) {
+	if p == nil {
+		return nil, errors.New("sspolicy: NewContext: no policy")
+	}
+	c := &Context{policy: p, opts: o, log: o.Logger, done: make(chan struct{})}
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	if c.opts.ConnectTimeout == 0 {
+		c.opts.ConnectTimeout = DefaultConnectTimeout
+	}
+	if c.opts.Jitter == nil {
+		c.opts.Jitter = func() uint16 { return uint16(rand.Uint32()) }
+	}
+	if c.opts.DialContext == nil {
+		c.opts.DialContext = new(net.Dialer).DialContext
+	}
+	for _, t := range o.Transports {
+		for _, p := range t.Protocols() {
+			if p > maxProtocol {
+				return nil, fmt.Errorf("sspolicy: NewContext: transport %T speaks an unknown protocol %v", t, p)
+			}
+			if c.transports[p] != nil {
+				return nil, fmt.Errorf("sspolicy: NewContext: two transports speak %v: %T and %T", p, c.transports[p], t)
+			}
+			c.transports[p] = t
+		}
+	}
+	c.empty = sync.NewCond(&c.mu)
+	c.life, c.end = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Policy returns the policy that the context executes.
+func (c *Context) Policy() *Policy { return c.policy }
+
+// Logger returns the logger of the context, never nil. It is for transports.
+func (c *Context) Logger() *slog.Logger { return c.log }
+
+// ConnectTimeout returns the limit of an attempt; 0 is none. It is for
+// transports.
+func (c *Context) ConnectTimeout() time.Duration { return max(c.opts.ConnectTimeout, 0) }
+
+// NewStream makes a stream of the named type. Before it returns, the State
+// callback gets CREATING, and, if the stream is to connect at once, because
+// the policy says nailed_up or the callback asked for it, CONNECTING. When one
+// of them answers DestroyMe the stream is destroyed, and NewStream returns
+// ErrRefused.
+//
+// Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport, and those
+// that say what in the streamtype can not be executed: ErrUnsupported,
+// ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata.
+func (c *Context) NewStream(streamtype string, h Handlers) (*Stream, error) {
+	t, err := c.prepare(streamtype)
+	if err != nil {
+		return nil, fmt.Errorf("sspolicy: new stream %q: %w", streamtype, err)
+	}
+	s := &Stream{c: c, t: t, h: h, busy: true}
+	if !c.add(s) {
+		return nil, fmt.Errorf("sspolicy: new stream %q: %w", streamtype, ErrClosed)
+	}
+	if !s.create() {
+		err := ErrRefused
+		if c.life.Err() != nil {
+			err = ErrClosed
+		}
+		return nil, fmt.Errorf("sspolicy: new stream %q: %w", streamtype, err)
+	}
+	return s, nil
+}
+
+// Close destroys every stream, and waits until the last DESTROYING has been
+// answered and every goroutine and connection of the context is gone. Called
+// from inside a callback it can not wait, and returns at once. It may be
+// called more than once; it returns nil.
+func (c *Context) Close() error {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	c.mu.Unlock()
+	inside := insideCallback()
+	if first {
+		c.end()
+		if inside {
+			go c.close()
+		} else {
+			c.close()
+		}
+	}
+	if !inside {
+		<-c.done
+	}
+	return nil
+}
+
+func (c *Context) close() {
+	c.mu.Lock()
+	var all []*Stream
+	for s := c.first; s != nil; s = s.next {
+		all = append(all, s)
+	}
+	c.mu.Unlock()
+	for _, s := range all {
+		s.destroy(true)
+	}
+	c.mu.Lock()
+	for c.first != nil {
+		c.empty.Wait()
+	}
+	types := c.types
+	c.types = nil
+	c.mu.Unlock()
+	for _, t := range types {
+		if err := t.connector.Close(); err != nil {
+			c.log.Warn("sspolicy: closing a transport", "streamtype", t.policy.Name, "err", err)
+		}
+	}
+	c.dialed.close()
+	close(c.done)
+}
+
+// insideCallback reports whether the calling goroutine is running a callback
+// of some stream. There is no cheaper way to ask, but only Close asks.
+func insideCallback() bool {
+	pcs := make([]uintptr, 64)
+	for skip := 1; ; skip += len(pcs) {
+		n := goruntime.Callers(skip, pcs)
+		frames := goruntime.CallersFrames(pcs[:n])
+		for n > 0 {
+			f, more := frames.Next()
+			if strings.Contains(f.Function, "sspolicy/runtime.(*Stream).call") {
+				return true
+			}
+			if !more {
+				break
+			}
+		}
+		if n < len(pcs) {
+			return false
+		}
+	}
+}
+
+// add enters s into the list of streams. It reports false if c is closed.
+func (c *Context) add(s *Stream) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	s.next = c.first
+	if s.next != nil {
+		s.next.prev = s
+	}
+	c.first = s
+	return true
+}
+
+// remove takes s out of the list. Whoever calls it does nothing after it that
+// Close would have to wait for.
+func (c *Context) remove(s *Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.prev != nil {
+		s.prev.next = s.next
+	} else {
+		c.first = s.next
+	}
+	if s.next != nil {
+		s.next.prev = s.prev
+	}
+	s.prev, s.next = nil, nil
+	if c.first == nil {
+		c.empty.Broadcast()
+	}
+}

@@ -1,0 +1,197 @@
+package runtime_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// TestImports checks that a program that needs no HTTP does not link net/http.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}{{if eq .ImportPath \"net/http\"}}net/http{{end}}", ".").Output()
+	if err != nil {
+		t.Skip(err)
+	}
+	if got, want := strings.Join(strings.Fields(string(out)), " "), "github.com/secure-streams/sspolicy/runtime"; got != want {
+		t.Errorf("the package and what it imports beyond the standard library, or net/http: %s", got)
+	}
+}
+
+func TestNewContext(t *testing.T) {
+	if _, err := runtime.NewContext(nil, runtime.Options{}); err == nil {
+		t.Error("no policy was taken")
+	}
+	two := []runtime.Transport{&fake{}, &fake{}}
+	if _, err := runtime.NewContext(&runtime.Policy{}, runtime.Options{Transports: two}); err == nil || !strings.Contains(err.Error(), "two transports") {
+		t.Errorf("two transports for one protocol: %v", err)
+	}
+}
+
+func TestNewStreamErrors(t *testing.T) {
+	raw := runtime.StreamType{Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1}
+	with := func(f func(*runtime.StreamType)) runtime.StreamType { st := raw; f(&st); return st }
+	for _, tt := range []struct {
+		name string
+		st   runtime.StreamType
+		want error
+		text string
+	}{
+		{"none", raw, nil, ""},
+		{"other", raw, runtime.ErrUnknownStreamType, `"other"`},
+		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolWS; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "ws"},
+		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH2; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/http"},
+		{"s", with(func(st *runtime.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
+		{"s", with(func(st *runtime.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},
+		{"s", with(func(st *runtime.StreamType) { st.LocalSink = true }), runtime.ErrUnsupported, "local_sink"},
+		{"s", with(func(st *runtime.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "rideshare"},
+		{"s", with(func(st *runtime.StreamType) { st.SOCKS5Proxy = "p:1" }), runtime.ErrUnsupported, "via-socks5"},
+		{"s", with(func(st *runtime.StreamType) { st.DirectProtoStr = true }), runtime.ErrUnsupported, "direct_proto_str"},
+		{"s", with(func(st *runtime.StreamType) { st.Auth = &runtime.Auth{} }), runtime.ErrNoCredentials, "use_auth"},
+		{"s", with(func(st *runtime.StreamType) { st.ClientCert = 1 }), runtime.ErrNoCredentials, "client_cert"},
+		{"s", with(func(st *runtime.StreamType) { st.Endpoint = "${x}" }), runtime.ErrUnknownMetadata, `"x"`},
+		{"s", with(func(st *runtime.StreamType) { st.Endpoint = "${x" }), runtime.ErrTemplate, "${x"},
+		{"s", with(func(st *runtime.StreamType) { st.Endpoint = "" }), runtime.ErrEndpoint, ""},
+		{"s", with(func(st *runtime.StreamType) {
+			st.Protocol = runtime.ProtocolH1
+			st.HTTP = &runtime.HTTP{URL: "/${x}"}
+		}), runtime.ErrUnknownMetadata, "http_url"},
+	} {
+		st := tt.st
+		if tt.name == "none" {
+			tt.name = "s"
+		}
+		st.Name = "s"
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}},
+			runtime.Options{Transports: []runtime.Transport{&notH2{}}, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := false
+		s, err := c.NewStream(tt.name, runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result {
+			told = true
+			return runtime.OK
+		}})
+		if tt.want == nil {
+			if err != nil || s == nil || s.StreamType() != &st || s.State() != runtime.StateCreating {
+				t.Errorf("a good streamtype: %v", err)
+			}
+		} else if s != nil || told || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("want %v with %q, got %v (told: %v)", tt.want, tt.text, err, told)
+		}
+		c.Close()
+	}
+}
+
+type notH2 struct{ fake }
+
+func (*notH2) Protocols() []runtime.Protocol {
+	return []runtime.Protocol{runtime.ProtocolRaw, runtime.ProtocolH1}
+}
+
+func TestMetadata(t *testing.T) {
+	var sent, expanded, url string
+	st := runtime.StreamType{
+		Protocol: runtime.ProtocolH1, Endpoint: "${host}.test", Port: 1,
+		HTTP:     &runtime.HTTP{URL: "/${path}"},
+		Metadata: []runtime.Metadata{{Name: "host"}, {Name: "path"}, {Name: "hdr", Header: "x-h:"}, {Name: "free"}},
+	}
+	c := newContext(t, st, func(_ context.Context, l *runtime.Link) error {
+		if _, set := l.Metadata(3); set {
+			t.Error("an item is set that nobody has set")
+		}
+		sent, _ = l.Metadata(2)
+		expanded, url = l.Target().Address(), l.URL()
+		l.Receive(2, "from the peer")
+		return fetch(context.Background(), l)
+	})
+	done := make(chan struct{}, 1)
+	var atDis string
+	s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+		switch state {
+		case runtime.StateConnecting:
+			if v, _ := s.Metadata("hdr"); v != "first" && v != "late" {
+				t.Errorf("what the peer sent last time is still there: %q", v)
+			}
+			s.SetMetadata("hdr", "late")
+			s.SetMetadata("path", "too-late")
+		case runtime.StateDisconnected:
+			atDis, _ = s.Metadata("hdr")
+			done <- struct{}{}
+		}
+		return runtime.OK
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range [][2]string{{"host", "h"}, {"path", "p?q=1"}, {"hdr", "first"}} {
+		if err := s.SetMetadata(kv[0], kv[1]); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 {
+		s.RequestTx()
+		<-done
+		if sent != "late" || atDis != "from the peer" {
+			t.Errorf("sent %q, then read %q", sent, atDis)
+		}
+	}
+	if expanded != "h.test:1" || url != "/too-late" { // of the second request
+		t.Errorf("expanded to %s and %s", expanded, url)
+	}
+	if v, err := s.Metadata("free"); v != "" || err != nil {
+		t.Errorf("an unset item is %q, %v", v, err)
+	}
+	if _, err := s.Metadata("nobody"); !errors.Is(err, runtime.ErrUnknownMetadata) {
+		t.Error(err)
+	}
+	if err := s.SetMetadata("nobody", ""); !errors.Is(err, runtime.ErrUnknownMetadata) {
+		t.Error(err)
+	}
+	for _, kv := range [][2]string{{"host", "a/b"}, {"path", "a\r\nb"}, {"hdr", "a\nb"}, {"hdr", "a\x00b"}} {
+		if err := s.SetMetadata(kv[0], kv[1]); !errors.Is(err, runtime.ErrMetadataValue) {
+			t.Errorf("%s takes %q: %v", kv[0], kv[1], err)
+		}
+	}
+	if v, _ := s.Metadata("path"); v != "too-late" {
+		t.Errorf("a refused value changed the item to %q", v)
+	}
+}
+
+func TestErr(t *testing.T) {
+	retry := runtime.StreamType{Protocol: runtime.ProtocolRaw}
+	for _, tt := range []struct {
+		run  func(context.Context, *runtime.Link) error
+		want error
+		arg  uint32
+	}{
+		{unreachable, errFake, 0},
+		{func(context.Context, *runtime.Link) error { return &net.DNSError{IsNotFound: true} }, &net.DNSError{}, 0},
+		{func(context.Context, *runtime.Link) error { return &net.OpError{Err: &net.DNSError{IsTemporary: true}} }, &net.DNSError{}, 1},
+		{func(context.Context, *runtime.Link) error { return nil }, errors.New(""), 0},
+	} {
+		c := newContext(t, retry, tt.run)
+		done := make(chan uint32, 1)
+		s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+			if state == runtime.StateUnreachable {
+				done <- arg
+			}
+			return runtime.OK
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Connect()
+		if arg := <-done; arg != tt.arg {
+			t.Errorf("%v: UNREACHABLE has arg %d, want %d", s.Err(), arg, tt.arg)
+		}
+		if s.Err() == nil || tt.want == errFake && !errors.Is(s.Err(), errFake) {
+			t.Errorf("Err is %v", s.Err())
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+)
+
+// Dial makes a network connection on behalf of a transport. The making of it
+// takes no longer than the limit of an attempt, and the connection does not
+// outlive the context.
+func (c *Context) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	// Transports may let a dial go on when the attempt it was for has ended.
+	var cancel context.CancelFunc
+	if d := c.ConnectTimeout(); d > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	conn, err := c.opts.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return c.dialed.add(conn)
+}
+
+// dialed is the set of open connections.
+type dialed struct {
+	mu     sync.Mutex
+	conns  map[*dialedConn]struct{}
+	closed bool
+}
+
+type dialedConn struct {
+	net.Conn
+	set *dialed
+}
+
+func (d *dialed) add(conn net.Conn) (net.Conn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		conn.Close()
+		return nil, fmt.Errorf("sspolicy: dial: %w", ErrClosed)
+	}
+	if d.conns == nil {
+		d.conns = make(map[*dialedConn]struct{})
+	}
+	dc := &dialedConn{conn, d}
+	d.conns[dc] = struct{}{}
+	return dc, nil
+}
+
+// Close closes the connection.
+func (c *dialedConn) Close() error {
+	c.set.mu.Lock()
+	delete(c.set.conns, c)
+	c.set.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// close closes all connections, and those still to come.
+func (d *dialed) close() {
+	d.mu.Lock()
+	d.closed = true
+	conns := d.conns
+	d.conns = nil
+	d.mu.Unlock()
+	for c := range conns {
+		c.Conn.Close()
+	}
+}

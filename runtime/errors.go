@@ -1,0 +1,38 @@
+package runtime
+
+import "errors"
+
+// Errors to compare with [errors.Is]. What is returned mostly wraps one of
+// them and says more.
+var (
+	// ErrClosed: the stream, or its context, has been destroyed.
+	ErrClosed = errors.New("stream or context is closed")
+	// ErrUnknownStreamType: the policy has no streamtype of that name.
+	ErrUnknownStreamType = errors.New("unknown streamtype")
+	// ErrNoTransport: Options.Transports holds nothing that speaks the
+	// protocol of the streamtype.
+	ErrNoTransport = errors.New("no transport")
+	// ErrUnsupported: the policy asks for what this version does not execute.
+	ErrUnsupported = errors.New("not supported by this version")
+	// ErrNoCredentials: the policy asks for a certificate, token or serial
+	// number that the context has no source for.
+	ErrNoCredentials = errors.New("no source of credentials")
+	// ErrUnknownMetadata: the streamtype declares no metadata of that name.
+	ErrUnknownMetadata = errors.New("unknown metadata")
+	// ErrMetadataValue: the value must not stand where the policy puts it, as
+	// a line break in a header, or a slash in a host name.
+	ErrMetadataValue = errors.New("metadata value not allowed")
+	// ErrTemplate: a text with ${metadata} in it is malformed.
+	ErrTemplate = errors.New("malformed template")
+	// ErrEndpoint: the endpoint, as written or with its metadata put in, is
+	// not something to connect to.
+	ErrEndpoint = errors.New("bad endpoint")
+	// ErrRefused: a callback answered DestroyMe before NewStream returned.
+	ErrRefused = errors.New("stream refused by its own handlers")
+	// ErrTimeout: the peer did not answer within Options.ConnectTimeout. It is
+	// the cause of an attempt's failure, see [Stream.Err].
+	ErrTimeout = errors.New("no answer in time")
+	// ErrDisconnected: a callback answered DisconnectMe. It is the cause of
+	// the end of a connection or attempt, see [Stream.Err].
+	ErrDisconnected = errors.New("disconnected by the stream's own handlers")
+)

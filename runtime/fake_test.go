@@ -1,0 +1,203 @@
+package runtime_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// A fake is a transport whose attempts do what a test says.
+type fake struct {
+	run func(ctx context.Context, l *runtime.Link) error
+}
+
+func (f *fake) Protocols() []runtime.Protocol {
+	return []runtime.Protocol{runtime.ProtocolRaw, runtime.ProtocolH1}
+}
+func (f *fake) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, error) {
+	return f, nil
+}
+func (f *fake) Run(ctx context.Context, l *runtime.Link) error { return f.run(ctx, l) }
+func (f *fake) Close() error                                   { return nil }
+
+var errFake = fmt.Errorf("fake failure")
+
+// unreachable fails at once.
+func unreachable(context.Context, *runtime.Link) error { return errFake }
+
+// hang never gets an answer.
+func hang(ctx context.Context, _ *runtime.Link) error { <-ctx.Done(); return ctx.Err() }
+
+// fetch is an HTTP transaction.
+func fetch(_ context.Context, l *runtime.Link) error {
+	if err := l.Connected(); err != nil {
+		return err
+	}
+	if err := l.Rx([]byte("body"), runtime.FlagSOM); err != nil {
+		return err
+	}
+	if err := l.RxEnd(); err != nil {
+		return err
+	}
+	return l.Complete(true)
+}
+
+// stay connects and stays so.
+func stay(ctx context.Context, l *runtime.Link) error {
+	if err := l.Connected(); err != nil {
+		return err
+	}
+	return hang(ctx, l)
+}
+
+// lose connects and loses the connection.
+func lose(_ context.Context, l *runtime.Link) error {
+	if err := l.Connected(); err != nil {
+		return err
+	}
+	return errFake
+}
+
+// each runs one after the other, and the last one again and again.
+func each(runs ...func(context.Context, *runtime.Link) error) func(context.Context, *runtime.Link) error {
+	var mu sync.Mutex
+	i := 0
+	return func(ctx context.Context, l *runtime.Link) error {
+		mu.Lock()
+		run := runs[min(i, len(runs)-1)]
+		i++
+		mu.Unlock()
+		return run(ctx, l)
+	}
+}
+
+// A trace records what a stream tells its handlers, in lws's short names.
+type trace struct {
+	start time.Time
+	times bool // put the time before each POL, CNG of a series
+	on    map[string]func(s *runtime.Stream) runtime.Result
+
+	mu     sync.Mutex
+	events []string
+	inside bool
+}
+
+var short = map[runtime.State]string{
+	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
+	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
+	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
+	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
+}
+
+func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
+	tr.mu.Lock()
+	if tr.inside {
+		tr.events = append(tr.events, "CONCURRENT")
+	}
+	tr.inside = true
+	e := event
+	if tr.times {
+		if d := time.Since(tr.start); d != 0 {
+			e = fmt.Sprintf("%d:%s", d.Milliseconds(), e)
+		}
+	}
+	tr.events = append(tr.events, e)
+	f := tr.on[event]
+	tr.mu.Unlock()
+	r := runtime.OK
+	if f != nil {
+		r = f(s)
+	}
+	tr.mu.Lock()
+	tr.inside = false
+	tr.mu.Unlock()
+	return r
+}
+
+func (tr *trace) String() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return strings.Join(tr.events, " ")
+}
+
+func (tr *trace) handlers() runtime.Handlers {
+	tr.start = time.Now()
+	return runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+			name := short[state]
+			if name == "" {
+				name = state.String()
+			}
+			return tr.note(s, name)
+		},
+		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			if len(buf) == 0 && flags == runtime.FlagEOM {
+				return tr.note(s, "eom")
+			}
+			return tr.note(s, "rx")
+		},
+	}
+}
+
+// newContext returns a context with one streamtype, "s", that is closed at the
+// end of the test. Jitter is 0.
+func newContext(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error) *runtime.Context {
+	t.Helper()
+	st.Name = "s"
+	if st.Endpoint == "" {
+		st.Endpoint, st.Port = "example.com", 1
+	}
+	if st.HTTP == nil && st.Protocol == runtime.ProtocolH1 {
+		st.HTTP = &runtime.HTTP{}
+	}
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, runtime.Options{
+		Transports: []runtime.Transport{&fake{run}},
+		Jitter:     func() uint16 { return 0 },
+		Logger:     slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
+func connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.OK }
+
+// play makes a stream in a bubble, gives it a day of its own, and returns what
+// it was told.
+func play(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error, tr *trace, steps ...func(s *runtime.Stream)) string {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := newContext(t, st, run)
+		s, err := c.NewStream("s", tr.handlers())
+		if err == nil {
+			time.Sleep(24 * time.Hour)
+			for _, step := range steps {
+				tr.note(s, "|")
+				step(s)
+				time.Sleep(24 * time.Hour)
+			}
+		} else {
+			tr.note(s, "FAILED")
+		}
+		synctest.Wait()
+		c.Close()
+	})
+	return tr.String()
+}
+
+func ms(n ...int) (d []time.Duration) {
+	for _, n := range n {
+		d = append(d, time.Duration(n)*time.Millisecond)
+	}
+	return d
+}

@@ -1,0 +1,432 @@
+package http_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// A trace records what a stream tells its handlers, in lws's short names.
+type trace struct {
+	on map[string]func(*runtime.Stream) runtime.Result
+
+	mu     sync.Mutex
+	events []string
+	body   []byte
+	more   chan struct{} // gets a value with each event
+}
+
+var short = map[runtime.State]string{
+	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
+	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
+	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
+	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
+}
+
+func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
+	tr.mu.Lock()
+	tr.events = append(tr.events, event)
+	tr.mu.Unlock()
+	r := runtime.OK
+	if f := tr.on[event]; f != nil {
+		r = f(s)
+	}
+	select {
+	case tr.more <- struct{}{}:
+	default:
+	}
+	return r
+}
+
+func (tr *trace) String() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return strings.Join(tr.events, " ")
+}
+
+func (tr *trace) count() int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return len(tr.events)
+}
+
+func (tr *trace) handlers() runtime.Handlers {
+	tr.more = make(chan struct{}, 1)
+	return runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			name := short[state]
+			if name == "" {
+				name = state.String()
+			}
+			return tr.note(s, name)
+		},
+		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			tr.mu.Lock()
+			tr.body = append(tr.body, buf...)
+			tr.mu.Unlock()
+			name := "rx"
+			switch {
+			case flags == runtime.FlagEOM && len(buf) == 0:
+				name = "rx(EOM)"
+			case flags == runtime.FlagSOM && len(buf) > 0:
+				name = "rx(SOM)"
+			case flags != 0 || len(buf) == 0:
+				name = fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags)
+			}
+			return tr.note(s, name)
+		},
+	}
+}
+
+// await waits until there are n events.
+func (tr *trace) await(t *testing.T, n int) {
+	t.Helper()
+	limit := time.After(10 * time.Second)
+	for tr.count() < n {
+		select {
+		case <-tr.more:
+		case <-limit:
+			t.Errorf("waited in vain for event %d of %s", n, tr)
+			return
+		}
+	}
+}
+
+// raw answers each connection with a text, as it is, after the head of the
+// request is in, and closes.
+func raw(answer string) func(net.Conn) {
+	return func(c net.Conn) {
+		defer c.Close()
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
+		io.WriteString(c, answer)
+	}
+}
+
+// A server is what a row of the table runs against: one of the three.
+type server struct {
+	handler http.Handler
+	conn    func(net.Conn)
+	refused bool
+	tls     *tls.Config
+}
+
+// start returns the address of the server.
+func (sv server) start(t *testing.T) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().(*net.TCPAddr).AddrPort()
+	if sv.refused {
+		ln.Close()
+		return addr
+	}
+	if sv.tls != nil {
+		ln = tls.NewListener(ln, sv.tls)
+	}
+	if sv.handler != nil {
+		hs := &http.Server{Handler: sv.handler, ErrorLog: log.New(io.Discard, "", 0)}
+		if sv.tls != nil {
+			hs.TLSConfig = sv.tls
+			hs.Protocols = new(http.Protocols)
+			hs.Protocols.SetHTTP1(true)
+			hs.Protocols.SetHTTP2(true)
+		}
+		t.Cleanup(func() { hs.Close() })
+		go hs.Serve(ln)
+		return addr
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { sv.conn(c) })
+		}
+	})
+	return addr
+}
+
+// newStream makes a stream of the type against the address, with no jitter.
+func newStream(t *testing.T, st runtime.StreamType, addr netip.AddrPort, tr *trace, o runtime.Options) (*runtime.Context, *runtime.Stream) {
+	t.Helper()
+	st.Name = "s"
+	if st.Endpoint == "" {
+		st.Endpoint = addr.Addr().String()
+	}
+	if st.Port == 0 {
+		st.Port = addr.Port()
+	}
+	if st.HTTP == nil {
+		st.HTTP = &runtime.HTTP{}
+	}
+	o.Transports = []runtime.Transport{sshttp.New()}
+	o.Jitter = func() uint16 { return 0 }
+	o.Logger = slog.New(slog.DiscardHandler)
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	h := tr.handlers()
+	s, err := c.NewStream("s", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, s
+}
+
+func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
+func connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.OK }
+
+type on = map[string]func(*runtime.Stream) runtime.Result
+
+func status(code int, body string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(code)
+		io.WriteString(w, body)
+	})
+}
+
+func redirect(to string) http.Handler { return http.RedirectHandler(to, http.StatusFound) }
+
+// TestConformance runs what was seen of lws 5.0.0 against real servers. Where
+// the expectation is another on purpose, docs/runtime.md says why.
+func TestConformance(t *testing.T) {
+	own := newAuthority("own")
+	other := newAuthority("other")
+	h1 := []string{"http/1.1"}
+	both := []string{"h2", "http/1.1"}
+	now := time.Now().Add(-time.Hour)
+	retry := func(conceal uint16) *runtime.Retry {
+		return &runtime.Retry{Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+	}
+	good := status(200, "hello")
+	cut := raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
+	secure := func(trust *authority) runtime.StreamType {
+		st := runtime.StreamType{TLS: true, Opportunistic: true, Retry: retry(2)}
+		if trust != nil {
+			st.TrustStore = trust.store()
+		}
+		return st
+	}
+	opportunistic := runtime.StreamType{Opportunistic: true, Retry: retry(2)}
+	with := func(st runtime.StreamType, h runtime.HTTP) runtime.StreamType { st.HTTP = &h; return st }
+	on1 := func(st runtime.StreamType, conceal uint16) runtime.StreamType { st.Retry = retry(conceal); return st }
+
+	const unreachable = "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF"
+	reset := func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() }
+	notFound := func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "x.invalid", IsNotFound: true}}
+	}
+
+	for _, tt := range []struct {
+		name   string
+		st     runtime.StreamType
+		sv     server
+		on     on
+		dial   func(context.Context, string, string) (net.Conn, error)
+		tx     string // body to send
+		h2     bool   // run it over h2 and TLS too
+		want   string
+		prefix bool // want is only how it begins
+		cause  func(error) bool
+	}{
+		{name: "GET 200 by RequestTx", st: opportunistic, sv: server{handler: good}, h2: true,
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "GET 200 by Connect", st: opportunistic, sv: server{handler: good}, on: on{"CRE": connect}, h2: true,
+			want: "CRE CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "nailed up", st: runtime.StreamType{NailedUp: true, Retry: retry(2)}, sv: server{handler: good}, on: on{"CRE": nil}, h2: true,
+			want: "CRE CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "empty body", st: opportunistic, sv: server{handler: status(200, "")}, h2: true,
+			want: "CRE POL CNG CON ACK DIS"},
+		{name: "204", st: opportunistic, sv: server{handler: status(204, "")}, h2: true,
+			want: "CRE POL CNG CON ACK DIS"},
+		{name: "HEAD", st: with(opportunistic, runtime.HTTP{Method: "HEAD"}), sv: server{handler: good}, h2: true,
+			want: "CRE POL CNG CON ACK DIS"},
+		{name: "404", st: opportunistic, sv: server{handler: status(404, "no")}, h2: true,
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) NAK DIS"},
+		{name: "200 where 204 is expected", st: with(opportunistic, runtime.HTTP{Expect: 204}), sv: server{handler: good}, h2: true,
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) NAK DIS"},
+		{name: "404 where 404 is expected", st: with(opportunistic, runtime.HTTP{Expect: 404}), sv: server{handler: status(404, "x")}, h2: true,
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "mapped status", st: with(opportunistic, runtime.HTTP{RespMap: []runtime.StatusState{{Status: 530, State: 1530}}}),
+			sv: server{handler: status(530, "x")}, h2: true,
+			want: "CRE POL CNG USER_1530 CON rx(SOM) rx(EOM) NAK DIS"},
+		{name: "503", st: on1(opportunistic, 1), sv: server{handler: status(503, "x")}, h2: true,
+			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isStatus(503)},
+		{name: "429", st: on1(opportunistic, 1), sv: server{handler: status(429, "x")}, h2: true,
+			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isStatus(429)},
+		{name: "302 not allowed", st: on1(opportunistic, 1), sv: server{handler: redirect("/")}, h2: true,
+			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isRedirect},
+		{name: "302 expected", st: with(opportunistic, runtime.HTTP{Expect: 302}), sv: server{handler: redirect("/")}, h2: true,
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "POST", st: with(opportunistic, runtime.HTTP{Method: "POST"}), sv: server{handler: echo}, tx: "question", h2: true,
+			want: "CRE POL CNG tx CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "refused", st: opportunistic, sv: server{refused: true}, want: unreachable},
+		{name: "refused, Connect", st: opportunistic, sv: server{refused: true}, on: on{"CRE": connect},
+			want: "CRE CNG UNR POL CNG UNR POL CNG UNR ARF"},
+		{name: "refused, nailed up", st: runtime.StreamType{NailedUp: true, Retry: retry(2)}, sv: server{refused: true}, on: on{"CRE": nil},
+			want: "CRE CNG UNR POL CNG UNR POL CNG UNR ARF"},
+		{name: "refused, no retry", st: runtime.StreamType{Opportunistic: true}, sv: server{refused: true}, want: "CRE POL CNG UNR ARF"},
+		{name: "refused, conceal 0", st: on1(opportunistic, 0), sv: server{refused: true}, want: "CRE POL CNG UNR ARF"},
+		{name: "refused, no retry, Connect", st: runtime.StreamType{Opportunistic: true}, sv: server{refused: true}, on: on{"CRE": connect},
+			want: "CRE CNG UNR ARF"},
+		{name: "reset before the reply", st: opportunistic, sv: server{conn: reset}, want: unreachable},
+		{name: "closed before the reply", st: opportunistic, sv: server{conn: raw("")}, want: unreachable},
+		{name: "half a head", st: opportunistic, sv: server{conn: raw("HTTP/1.1 200 OK\r\nConte")}, want: unreachable},
+		{name: "no HTTP", st: opportunistic, sv: server{conn: raw("220 ready\r\n")}, want: unreachable},
+		{name: "name does not exist", st: opportunistic, sv: server{refused: true}, dial: notFound, want: unreachable,
+			cause: func(err error) bool { e, ok := errors.AsType[*net.DNSError](err); return ok && e.IsNotFound }},
+		{name: "TLS to a plain port", st: secure(own), sv: server{handler: good}, want: unreachable},
+		{name: "plain to a TLS port", st: opportunistic, sv: server{conn: func(c net.Conn) { c.Read(make([]byte, 1)); c.Close() }, tls: own.server(h1, now, "127.0.0.1")},
+			want: unreachable},
+		{name: "own store", st: secure(own), sv: server{handler: good, tls: own.server(both, now, "127.0.0.1")},
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "no store, known to the system", st: secure(nil), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")},
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "no store, not known to the system", st: secure(nil), sv: server{handler: good, tls: own.server(both, now, "127.0.0.1")},
+			want: unreachable, cause: isTLS},
+		{name: "wrong store", st: secure(other), sv: server{handler: good, tls: own.server(both, now, "127.0.0.1")},
+			want: unreachable, cause: isTLS},
+		{name: "wrong store, known to the system", st: secure(other), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")},
+			want: unreachable, cause: isTLS},
+		{name: "wrong host", st: secure(own), sv: server{handler: good, tls: own.server(both, now, "elsewhere.test", "127.0.0.2")},
+			want: unreachable, cause: isTLS},
+		{name: "expired", st: secure(own), sv: server{handler: good, tls: own.server(both, now.Add(-48*time.Hour), "127.0.0.1")},
+			want: unreachable, cause: isTLS},
+		{name: "TLS 1.1", st: secure(own), sv: server{handler: good, tls: func() *tls.Config {
+			c := own.server(both, now, "127.0.0.1")
+			c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+			return c
+		}()}, want: unreachable},
+		{name: "h2 to a server without ALPN", st: func() runtime.StreamType {
+			st := secure(own)
+			st.Protocol = runtime.ProtocolH2
+			return st
+		}(), sv: server{conn: raw("HTTP/1.1 200 OK\r\n\r\n"), tls: own.server(nil, now, "127.0.0.1")}, want: unreachable},
+		{name: "broken store", st: func() runtime.StreamType {
+			st := secure(nil)
+			st.TrustStore = &runtime.TrustStore{Name: "broken", Stack: []*runtime.Cert{{Name: "c", DER: "no certificate"}}}
+			return st
+		}(), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")}, want: unreachable,
+			cause: func(err error) bool { e, ok := errors.AsType[*runtime.TrustError](err); return ok && e.Cert == "c" }},
+		{name: "empty store", st: func() runtime.StreamType {
+			st := secure(nil)
+			st.TrustStore = &runtime.TrustStore{Name: "empty"}
+			return st
+		}(), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")}, want: unreachable},
+		{name: "cut body", st: opportunistic, sv: server{conn: cut}, want: "CRE POL CNG CON rx(SOM) DIS",
+			cause: func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+		{name: "cut body, chunked", st: opportunistic, sv: server{conn: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")},
+			want: "CRE POL CNG CON rx(SOM) DIS", cause: func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+		{name: "body up to the close", st: opportunistic, sv: server{conn: raw("HTTP/1.1 200 OK\r\n\r\nhello")},
+			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
+		{name: "cut before the body", st: opportunistic, sv: server{conn: raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")},
+			want: "CRE POL CNG CON DIS"},
+		{name: "cut body, not opportunistic", st: runtime.StreamType{Retry: retry(2)}, sv: server{conn: cut}, prefix: true,
+			want: "CRE POL CNG CON rx(SOM) DIS POL CNG CON rx(SOM) DIS POL CNG CON rx(SOM) DIS POL CNG CON rx(SOM) DIS"},
+		{name: "no reply", st: on1(opportunistic, 1), sv: server{conn: func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }},
+			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: func(err error) bool { return errors.Is(err, runtime.ErrTimeout) }},
+	} {
+		run := func(t *testing.T, st runtime.StreamType, sv server) {
+			addr := sv.start(t)
+			tr := &trace{on: on{"CRE": requestTx}}
+			for k, f := range tt.on {
+				tr.on[k] = f
+			}
+			if tt.tx != "" {
+				tr.on["CNG"] = func(s *runtime.Stream) runtime.Result {
+					s.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+						tr.note(s, "tx")
+						return copy(buf, tt.tx), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+					}})
+					return runtime.OK
+				}
+			}
+			c, s := newStream(t, st, addr, tr, runtime.Options{DialContext: tt.dial, ConnectTimeout: func() time.Duration {
+				if tt.name == "no reply" {
+					return 50 * time.Millisecond
+				}
+				return 0
+			}()})
+			want := tt.want
+			tr.await(t, len(strings.Fields(want)))
+			if !tt.prefix {
+				// What comes too much would come within a few waits for a retry.
+				time.Sleep(20 * time.Millisecond)
+			}
+			err := s.Err()
+			c.Close()
+			got := tr.String()
+			t.Logf("saw %s (%v)", got, err)
+			if tt.prefix {
+				if !strings.HasPrefix(got, want) {
+					t.Errorf("\n got %s\nwant %s ...", got, want)
+				}
+				return
+			}
+			if got != want+" DES" {
+				t.Errorf("\n got %s\nwant %s DES", got, want)
+			}
+			failed := strings.Contains(want, "ARF") || !strings.Contains(want, "ACK") && !strings.Contains(want, "NAK")
+			if failed != (err != nil) || tt.cause != nil && !tt.cause(err) {
+				t.Errorf("the cause is %v (%T)", err, err)
+			}
+		}
+		t.Run(tt.name, func(t *testing.T) { run(t, tt.st, tt.sv) })
+		if tt.h2 {
+			t.Run(tt.name+" (h2)", func(t *testing.T) {
+				st := tt.st
+				st.Protocol, st.TLS, st.TrustStore = runtime.ProtocolH2, true, own.store()
+				sv := tt.sv
+				sv.tls = own.server(both, now, "127.0.0.1")
+				h := sv.handler
+				sv.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.ProtoMajor != 2 {
+						t.Errorf("an h2 stream spoke %s", r.Proto)
+					}
+					h.ServeHTTP(w, r)
+				})
+				run(t, st, sv)
+			})
+		}
+	}
+}
+
+var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	w.Write(body)
+})
+
+func isStatus(code int) func(error) bool {
+	return func(err error) bool { e, ok := errors.AsType[*sshttp.StatusError](err); return ok && e.Code == code }
+}
+
+func isRedirect(err error) bool { _, ok := errors.AsType[*sshttp.RedirectError](err); return ok }
+
+func isTLS(err error) bool { _, ok := errors.AsType[*tls.CertificateVerificationError](err); return ok }

@@ -1,0 +1,408 @@
+package http
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// A connector makes the requests of one streamtype of one context.
+type connector struct {
+	t       *Transport
+	c       *runtime.Context
+	st      *runtime.StreamType
+	method  string
+	headers []header // of the metadata items that are mapped to one
+	base    http.Header
+
+	plain, secure lazyPool
+	url           atomic.Pointer[madeURL]
+}
+
+// A header is a metadata item that is mapped to a header.
+type header struct {
+	name string // canonical
+	item int
+}
+
+// A madeURL is what a target and a http_url have last been made into. Where
+// neither holds metadata it is made once.
+type madeURL struct {
+	target *runtime.Target
+	text   string
+	url    *url.URL
+	host   string // of the Host header
+}
+
+// noUserAgent keeps net/http from sending its own.
+var noUserAgent = []string{""}
+
+// Prepare refuses a streamtype that asks for what the package does not do, and
+// else returns what executes it.
+func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
+	if err := check(st.HTTP); err != nil {
+		return nil, err
+	}
+	n := &connector{t: t, c: c, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
+	if !validToken(n.method) || n.method == http.MethodConnect {
+		return nil, fmt.Errorf("%w: http_method %q", runtime.ErrUnsupported, n.method)
+	}
+	for i, m := range st.Metadata {
+		if m.Header == "" {
+			continue
+		}
+		// lws wants the name with its colon; HTTP does not care for its case.
+		name := strings.TrimSuffix(m.Header, ":")
+		if !validToken(name) {
+			return nil, fmt.Errorf("metadata %q: %q is not the name of a header", m.Name, m.Header)
+		}
+		n.headers = append(n.headers, header{http.CanonicalHeaderKey(name), i})
+	}
+	for _, m := range st.HTTP.RespMap {
+		if m.State < runtime.StateUserBase {
+			return nil, fmt.Errorf("%w: http_resp_map to a state below %d: %d", runtime.ErrUnsupported, runtime.StateUserBase, m.State)
+		}
+	}
+	n.base = http.Header{"User-Agent": noUserAgent}
+	if st.HTTP.WWWFormURLEncoded {
+		n.base["Content-Type"] = []string{"application/x-www-form-urlencoded"}
+	}
+	return n, nil
+}
+
+// check refuses keys that would change what is sent or received.
+func check(h *runtime.HTTP) error {
+	for _, k := range []struct {
+		set bool
+		key string
+	}{
+		{h.MultipartName != "", "http_multipart_name"},
+		{h.MultipartFilename != "", "http_multipart_filename"},
+		{h.MIMEContentType != "", "http_mime_content_type"},
+		{h.MultipartSSIn, "http_multipart_ss_in"},
+		{h.Cookies, "http_cookies"},
+	} {
+		if k.set {
+			return fmt.Errorf("%w: %s", runtime.ErrUnsupported, k.key)
+		}
+	}
+	for _, k := range []struct{ value, key string }{
+		{h.AuthHeader, "http_auth_header"},
+		{h.DSNHeader, "http_dsn_header"},
+		{h.FWVHeader, "http_fwv_header"},
+		{h.DevTypeHeader, "http_devtype_header"},
+	} {
+		if k.value != "" {
+			return fmt.Errorf("%w: %s", runtime.ErrNoCredentials, k.key)
+		}
+	}
+	return nil
+}
+
+// validToken reports whether s is a token of RFC 9110 section 5.6.2.
+func validToken(s string) bool {
+	for i := range len(s) {
+		b := s[i]
+		if b <= ' ' || b >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, b) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// A lazyPool is a pool that a connector takes when it first needs it.
+type lazyPool struct {
+	mu  sync.Mutex
+	p   atomic.Pointer[pool]
+	key poolKey // of p
+}
+
+// pool returns the connections to use for a target with or without TLS.
+func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
+	z := &n.plain
+	if secure {
+		z = &n.secure
+	}
+	if p := z.p.Load(); p != nil {
+		return p, nil
+	}
+	k := poolKey{c: n.c}
+	if secure {
+		trust, err := l.TLSConfig()
+		if err != nil {
+			return nil, err
+		}
+		k.trust, k.h2 = trust, n.st.Protocol == runtime.ProtocolH2
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.p.Load() == nil {
+		z.key = k
+		z.p.Store(n.t.pool(k))
+	}
+	return z.p.Load(), nil
+}
+
+// Close closes the connections, if no other streamtype uses them.
+func (n *connector) Close() error {
+	for _, z := range []*lazyPool{&n.plain, &n.secure} {
+		if p := z.p.Load(); p != nil {
+			n.t.release(z.key, p)
+		}
+	}
+	return nil
+}
+
+// urlFor returns the URL of the request and the value of its Host header.
+func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
+	target, text := l.Target(), l.URL()
+	if m := n.url.Load(); m != nil && m.target == target && m.text == text {
+		return m.url, m.host
+	}
+	path := text
+	if target.Path != "" {
+		path = target.Path
+	}
+	u := &url.URL{Scheme: "http", Opaque: requestTarget(path)}
+	defaultPort := uint16(80)
+	if target.TLS {
+		u.Scheme, defaultPort = "https", 443
+	}
+	host := ""
+	if target.Network == "unix" {
+		u.Host, host = unixHost(target.Host), "localhost"
+	} else {
+		u.Host = target.Address()
+		host = target.Host
+		if target.Port != defaultPort {
+			host = u.Host
+		} else if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+	}
+	n.url.Store(&madeURL{target, text, u, host})
+	return u, host
+}
+
+// requestTarget makes the target of a request (RFC 9112 section 3.2.1) of a
+// path and query as the policy has it. What can not stand in one is escaped;
+// a '%' is taken for a part of an escape and left alone.
+func requestTarget(path string) string {
+	path = "/" + strings.TrimPrefix(path, "/")
+	if strings.HasPrefix(path, "//") {
+		path = path[1:]
+	}
+	bad := 0
+	for i := range len(path) {
+		if mustEscape(path[i]) {
+			bad++
+		}
+	}
+	if bad == 0 {
+		return path
+	}
+	const digits = "0123456789ABCDEF"
+	b := make([]byte, 0, len(path)+2*bad)
+	for i := range len(path) {
+		if c := path[i]; mustEscape(c) {
+			b = append(b, '%', digits[c>>4], digits[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+func mustEscape(b byte) bool {
+	return b <= ' ' || b >= 0x7f || strings.IndexByte("\"#<>\\^`{|}", b) >= 0
+}
+
+// header returns the headers of the request, the content-length that is among
+// them, or -1, and the value of the Host header if it is. Without metadata to
+// send it returns a map that is shared and must not be changed.
+func (n *connector) header(l *runtime.Link) (h http.Header, length int64, host string, err error) {
+	h, length = n.base, -1
+	shared := true
+	for _, m := range n.headers {
+		value, set := l.Metadata(m.item)
+		if !set {
+			continue
+		}
+		switch m.name {
+		case "Host":
+			host = value
+			continue
+		case "Content-Length":
+			v, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || v < 0 {
+				return nil, 0, "", &HeaderError{m.name, value}
+			}
+			length = v
+			continue
+		case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+			return nil, 0, "", &HeaderError{m.name, value}
+		}
+		if shared {
+			h, shared = make(http.Header, len(n.base)+len(n.headers)), false
+			for k, v := range n.base {
+				h[k] = v
+			}
+		}
+		if _, ok := n.base[m.name]; ok || h[m.name] == nil {
+			h[m.name] = []string{value}
+		} else {
+			h[m.name] = append(h[m.name], value)
+		}
+	}
+	return h, length, host, nil
+}
+
+// Run makes one request, and the ones that it is redirected to.
+func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
+	p, err := n.pool(l, l.Target().TLS)
+	if err != nil {
+		return err
+	}
+	u, host := n.urlFor(l)
+	h, length, ownHost, err := n.header(l)
+	if err != nil {
+		return err
+	}
+	req := (&http.Request{
+		Method: n.method,
+		URL:    u,
+		Host:   cmp.Or(ownHost, host),
+		Header: h,
+		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(ctx)
+	b, err := n.body(ctx, l, length)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		req.Body = b
+		req.ContentLength = b.left
+	}
+	resp, err := p.RoundTrip(req)
+	for hops := 0; err == nil && isRedirect(resp.StatusCode) && resp.StatusCode != int(n.st.HTTP.Expect); hops++ {
+		resp, err = n.redirect(l, req, resp, hops)
+		if err == nil {
+			req = resp.Request
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return n.answer(l, resp)
+}
+
+// answer reports the response to the stream.
+func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		discard(resp.Body)
+		l.RetryAfter(retryAfter(resp.Header))
+		return &StatusError{resp.StatusCode}
+	case http.StatusSwitchingProtocols:
+		return errors.New("sspolicy: the server switched protocols unasked")
+	}
+	for _, m := range n.headers {
+		if v := resp.Header[m.name]; len(v) > 0 {
+			l.Receive(m.item, v[0])
+		}
+	}
+	for _, m := range n.st.HTTP.RespMap {
+		if int(m.Status) == resp.StatusCode {
+			if err := l.UserState(m.State); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if err := l.Connected(); err != nil {
+		return err
+	}
+	if err := receive(l, resp.Body); err != nil {
+		return err
+	}
+	return l.Complete(n.good(resp.StatusCode))
+}
+
+func (n *connector) good(status int) bool {
+	if want := int(n.st.HTTP.Expect); want != 0 {
+		return status == want
+	}
+	return status >= 200 && status <= 299
+}
+
+// receive delivers a body. One that is empty is no message at all.
+func receive(l *runtime.Link, body io.Reader) error {
+	if body == http.NoBody {
+		return nil
+	}
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	flags := runtime.FlagSOM
+	for {
+		k, err := body.Read(buf[:])
+		if k > 0 {
+			if err := l.Rx(buf[:k], flags); err != nil {
+				return err
+			}
+			flags = 0
+		}
+		switch {
+		case err == nil:
+		case err != io.EOF:
+			return err
+		case flags == 0:
+			return l.RxEnd()
+		default:
+			return nil
+		}
+	}
+}
+
+// bufferSize is the most that one Rx gets. It holds the largest frame of
+// HTTP/2 that a client asks for, and a TLS record.
+const bufferSize = 16 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// discard reads what little may be left of a body that nobody wants, so that
+// the connection can be kept.
+func discard(body io.Reader) {
+	_, _ = io.CopyN(io.Discard, body, 4<<10)
+}
+
+func hasBody(method string) bool {
+	return slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch}, method)
+}
+
+// splitPort returns the host and port of a URL.
+func splitPort(u *url.URL) (host, port string) {
+	host, port, err := net.SplitHostPort(u.Host)
+	if err != nil {
+		host = u.Host
+	}
+	if port == "" {
+		port = "80"
+		if u.Scheme == "https" {
+			port = "443"
+		}
+	}
+	return strings.ToLower(host), port
+}

@@ -1,0 +1,41 @@
+package http
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// errNoH2 is why a server that does not agree on HTTP/2 is unreachable.
+var errNoH2 = errors.New("sspolicy: the server does not speak h2")
+
+// A StatusError says that an attempt failed because the server answered with
+// a status that asks to try again: 429 or 503.
+type StatusError struct{ Code int }
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("sspolicy: the server answered %d %s", e.Code, http.StatusText(e.Code))
+}
+
+// A RedirectError says that an attempt failed because the server answered with
+// a redirect that is not followed.
+type RedirectError struct {
+	Code     int
+	Location string // as the server sent it
+	Reason   string
+}
+
+func (e *RedirectError) Error() string {
+	return fmt.Sprintf("sspolicy: redirect (%d) to %q not followed: %s", e.Code, e.Location, e.Reason)
+}
+
+// A HeaderError says that metadata can not be sent as the header that the
+// policy maps it to.
+type HeaderError struct {
+	Header string
+	Value  string
+}
+
+func (e *HeaderError) Error() string {
+	return fmt.Sprintf("sspolicy: header %s can not be sent with the value %q", e.Header, e.Value)
+}

@@ -1,0 +1,634 @@
+package http_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// serve returns the address of a plain server.
+func serve(t *testing.T, h http.HandlerFunc) netip.AddrPort {
+	return server{handler: h}.start(t)
+}
+
+// fetch makes a stream, lets set prepare it, runs one transaction and returns
+// what it saw, without DES.
+func fetch(t *testing.T, st runtime.StreamType, addr netip.AddrPort, h runtime.Handlers, set func(*runtime.Stream)) (*trace, *runtime.Stream) {
+	t.Helper()
+	tr := &trace{on: on{}}
+	st.Opportunistic = true
+	_, s := newStream(t, st, addr, tr, runtime.Options{})
+	s.SetHandlers(h)
+	if set != nil {
+		set(s)
+	}
+	s.RequestTx()
+	await(t, tr, "DIS", "ARF")
+	return tr, s
+}
+
+func await(t *testing.T, tr *trace, events ...string) {
+	t.Helper()
+	limit := time.After(10 * time.Second)
+	for {
+		for _, e := range events {
+			if strings.HasSuffix(tr.String(), e) {
+				return
+			}
+		}
+		select {
+		case <-tr.more:
+		case <-limit:
+			t.Fatalf("waited in vain for %v; saw %s", events, tr)
+		}
+	}
+}
+
+const fetched = "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"
+
+func want(t *testing.T, tr *trace, want string) {
+	t.Helper()
+	if got := tr.String(); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+// TestRequest checks what goes on the wire.
+func TestRequest(t *testing.T) {
+	var mu sync.Mutex
+	var seen string
+	addr := server{conn: func(c net.Conn) {
+		defer c.Close()
+		buf := make([]byte, 4096)
+		n, _ := c.Read(buf)
+		mu.Lock()
+		seen = string(buf[:n])
+		mu.Unlock()
+		io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	}}.start(t)
+	host := "Host: " + addr.String() + "\r\n"
+	items := []runtime.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization"},
+		{Name: "h", Header: "host:"}, {Name: "ct", Header: "content-type:"}, {Name: "len", Header: "content-length:"}}
+	for _, tt := range []struct {
+		name     string
+		endpoint string
+		h        runtime.HTTP
+		set      map[string]string
+		want     string
+	}{
+		{"plain", "", runtime.HTTP{}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
+		{"url", "", runtime.HTTP{URL: "path?q=1"}, nil, "GET /path?q=1 HTTP/1.1\r\n" + host + "\r\n"},
+		{"double slash", "", runtime.HTTP{URL: "//path//x"}, nil, "GET /path//x HTTP/1.1\r\n" + host + "\r\n"},
+		{"method", "", runtime.HTTP{Method: "DELETE", URL: "/x"}, nil, "DELETE /x HTTP/1.1\r\n" + host + "\r\n"},
+		{"metadata in the URL", "", runtime.HTTP{URL: "/${a}/x?y=${a}&${b}"}, map[string]string{"a": "1/2"},
+			"GET /1/2/x?y=1/2& HTTP/1.1\r\n" + host + "\r\n"},
+		{"escapes", "", runtime.HTTP{URL: "/${a}"}, map[string]string{"a": "a b\tc\"#é%41%"},
+			"GET /a%20b%09c%22%23%C3%A9%41% HTTP/1.1\r\n" + host + "\r\n"},
+		{"headers", "", runtime.HTTP{}, map[string]string{"b": "1, 2", "auth": "Bearer x"},
+			"GET / HTTP/1.1\r\n" + host + "Authorization: Bearer x\r\nX-B: 1, 2\r\n\r\n"},
+		{"an empty header", "", runtime.HTTP{}, map[string]string{"b": ""}, "GET / HTTP/1.1\r\n" + host + "X-B: \r\n\r\n"},
+		{"host", "", runtime.HTTP{}, map[string]string{"h": "other.test"}, "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n"},
+		{"form", "", runtime.HTTP{Method: "POST", WWWFormURLEncoded: true}, nil,
+			"POST / HTTP/1.1\r\n" + host + "Content-Length: 0\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n"},
+		{"form with its own type", "", runtime.HTTP{WWWFormURLEncoded: true}, map[string]string{"ct": "a/b"},
+			"GET / HTTP/1.1\r\n" + host + "Content-Type: a/b\r\n\r\n"},
+		{"endpoint is a URL", "http://" + addr.String() + "/from/endpoint?q", runtime.HTTP{URL: "/unused"}, nil,
+			"GET /from/endpoint?q HTTP/1.1\r\n" + host + "\r\n"},
+		{"endpoint is host and port", addr.String(), runtime.HTTP{URL: "/unused"}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
+		{"h2 without TLS", "h2", runtime.HTTP{}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := runtime.StreamType{Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}
+			if tt.endpoint == "h2" {
+				st.Endpoint, st.Protocol = "", runtime.ProtocolH2
+			}
+			fetch(t, st, addr, runtime.Handlers{}, func(s *runtime.Stream) {
+				for k, v := range tt.set {
+					if err := s.SetMetadata(k, v); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if seen != tt.want {
+				t.Errorf("\n got %q\nwant %q", seen, tt.want)
+			}
+		})
+	}
+}
+
+// TestRefusedHeaders checks that what would break the framing of the request
+// is refused, not dropped.
+func TestRefusedHeaders(t *testing.T) {
+	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
+	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-1", "te:": "trailers", "x:": "\x01"} {
+		tr, s := fetch(t, runtime.StreamType{Metadata: []runtime.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
+			func(s *runtime.Stream) { s.SetMetadata("m", value) })
+		want(t, tr, "CRE POL CNG UNR ARF")
+		if _, ok := errors.AsType[*sshttp.HeaderError](s.Err()); !ok && name != "x:" {
+			t.Errorf("%s: %v", name, s.Err())
+		}
+	}
+}
+
+func TestPrepare(t *testing.T) {
+	for _, tt := range []struct {
+		h    runtime.HTTP
+		m    []runtime.Metadata
+		want error
+		text string
+	}{
+		{h: runtime.HTTP{AuthHeader: "authorization:"}, want: runtime.ErrNoCredentials, text: "http_auth_header"},
+		{h: runtime.HTTP{DSNHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_dsn_header"},
+		{h: runtime.HTTP{FWVHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_fwv_header"},
+		{h: runtime.HTTP{DevTypeHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_devtype_header"},
+		{h: runtime.HTTP{MultipartName: "x"}, want: runtime.ErrUnsupported, text: "http_multipart_name"},
+		{h: runtime.HTTP{MultipartFilename: "x"}, want: runtime.ErrUnsupported, text: "http_multipart_filename"},
+		{h: runtime.HTTP{MIMEContentType: "x"}, want: runtime.ErrUnsupported, text: "http_mime_content_type"},
+		{h: runtime.HTTP{MultipartSSIn: true}, want: runtime.ErrUnsupported, text: "http_multipart_ss_in"},
+		{h: runtime.HTTP{Cookies: true}, want: runtime.ErrUnsupported, text: "http_cookies"},
+		{h: runtime.HTTP{Method: "G T"}, want: runtime.ErrUnsupported, text: "http_method"},
+		{h: runtime.HTTP{Method: "GET\r\nx: y"}, want: runtime.ErrUnsupported, text: "http_method"},
+		{h: runtime.HTTP{Method: "CONNECT"}, want: runtime.ErrUnsupported, text: "http_method"},
+		{h: runtime.HTTP{RespMap: []runtime.StatusState{{Status: 200, State: 5}}}, want: runtime.ErrUnsupported, text: "http_resp_map"},
+		{m: []runtime.Metadata{{Name: "m", Header: "a b:"}}, text: "not the name of a header"},
+		{m: []runtime.Metadata{{Name: "m", Header: ":"}}, text: "not the name of a header"},
+	} {
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
+			{Name: "s", Endpoint: "h", HTTP: &tt.h, Metadata: tt.m}}}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.NewStream("s", runtime.Handlers{})
+		if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%+v %+v: %v", tt.h, tt.m, err)
+		}
+		c.Close()
+	}
+}
+
+// TestResponseHeaders checks that metadata is set when CONNECTED comes.
+func TestResponseHeaders(t *testing.T) {
+	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if v := r.Header.Get("X-Srv"); v != "" {
+			t.Errorf("what the server sent came back: %q", v)
+		}
+		w.Header()["x-sRV"] = []string{"one"}
+		io.WriteString(w, "x")
+	})
+	var got []string
+	h := runtime.Handlers{State: nil}
+	tr := &trace{on: on{"CON": func(s *runtime.Stream) runtime.Result {
+		v, err := s.Metadata("srv")
+		got = append(got, fmt.Sprint(v, err))
+		return runtime.OK
+	}}}
+	_, s := newStream(t, runtime.StreamType{Opportunistic: true, Metadata: []runtime.Metadata{{Name: "srv", Header: "X-Srv:"}}}, addr, tr, runtime.Options{})
+	s.SetHandlers(h)
+	s.RequestTx()
+	await(t, tr, "DIS")
+	s.RequestTx()
+	await(t, tr, "DIS POL CNG CON rx(SOM) rx(EOM) ACK DIS")
+	if strings.Join(got, ",") != "one<nil>,one<nil>" {
+		t.Errorf("metadata at CONNECTED is %q", got)
+	}
+}
+
+// sender returns a Tx that sends pieces, the last with FlagEOM.
+func sender(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+	i := 0
+	return func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		n := copy(buf, pieces[i])
+		var flags runtime.Flags
+		if i == 0 {
+			flags |= runtime.FlagSOM
+		}
+		if i++; i == len(pieces) {
+			flags |= runtime.FlagEOM
+		}
+		return n, flags, runtime.OK
+	}
+}
+
+func TestBody(t *testing.T) {
+	var length atomic.Int64
+	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		length.Store(r.ContentLength)
+		echo(w, r)
+	})
+	post := runtime.StreamType{HTTP: &runtime.HTTP{Method: "POST"}, Metadata: []runtime.Metadata{{Name: "len", Header: "content-length:"}}}
+	for _, tt := range []struct {
+		name   string
+		st     runtime.StreamType
+		set    func(*runtime.Stream)
+		pieces []string
+		length int64
+		body   string // "-": the request fails
+	}{
+		{"chunked", post, nil, []string{"ab", "cd"}, -1, "abcd"},
+		{"empty", post, nil, []string{""}, -1, ""},
+		{"with a length", post, func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, 4, "abcd"},
+		{"no_content_length", runtime.StreamType{HTTP: &runtime.HTTP{Method: "PUT", NoContentLength: true}},
+			func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, -1, "abcd"},
+		{"length from metadata", post, func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
+		{"length from metadata with another method", runtime.StreamType{HTTP: &runtime.HTTP{Method: "REPORT"}, Metadata: post.Metadata},
+			func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
+		{"too short", post, func(s *runtime.Stream) { s.RequestTxLen(5) }, []string{"ab", "cd"}, 0, "-"},
+		{"more than announced is not asked for", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, []string{"ab", "cd"}, 2, "ab"},
+		{"a length and no Tx", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, nil, 0, "-"},
+		{"no Tx", post, nil, nil, 0, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := runtime.Handlers{}
+			if tt.pieces != nil {
+				h.Tx = sender(tt.pieces...)
+			}
+			tr, s := fetch(t, tt.st, addr, h, tt.set)
+			if tt.body == "-" {
+				want(t, tr, "CRE POL CNG UNR ARF")
+				if s.Err() == nil {
+					t.Error("no cause")
+				}
+				return
+			}
+			if string(tr.body) != tt.body || length.Load() != tt.length {
+				t.Errorf("the server got %q with content-length %d, want %q with %d: %s, %v", tr.body, length.Load(), tt.body, tt.length, tr, s.Err())
+			}
+		})
+	}
+}
+
+// TestTxDontSend checks that a body waits for RequestTx.
+func TestTxDontSend(t *testing.T) {
+	addr := serve(t, echo)
+	asked := make(chan uint32, 10)
+	ready := false
+	tr := &trace{}
+	_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+	var mu sync.Mutex
+	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		asked <- ordinal
+		mu.Lock()
+		defer mu.Unlock()
+		if !ready {
+			return 0, 0, runtime.TxDontSend
+		}
+		return copy(buf, "late"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+	}})
+	s.Connect()
+	if n := <-asked; n != 0 {
+		t.Errorf("the first ordinal is %d", n)
+	}
+	s.RequestTx()
+	<-asked
+	mu.Lock()
+	ready = true
+	mu.Unlock()
+	s.RequestTx()
+	if n := <-asked; n != 2 {
+		t.Errorf("the third ordinal is %d", n)
+	}
+	await(t, tr, "DIS")
+	if string(tr.body) != "late" {
+		t.Errorf("the server got %q", tr.body)
+	}
+}
+
+// TestEarlyAnswer checks that a server may answer before it has all of the
+// message, and that Tx stops then.
+func TestEarlyAnswer(t *testing.T) {
+	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex() // else net/http reads on before it answers
+		http.Error(w, "too much", http.StatusRequestEntityTooLarge)
+	})
+	tr := &trace{}
+	_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+	var ended atomic.Bool
+	tr.on = on{"DIS": func(*runtime.Stream) runtime.Result { ended.Store(true); return runtime.OK }}
+	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		if ended.Load() {
+			t.Error("Tx after DISCONNECTED")
+		}
+		if ordinal == 0 {
+			return copy(buf, "x"), runtime.FlagSOM, runtime.OK
+		}
+		return 0, 0, runtime.TxDontSend
+	}})
+	s.Connect()
+	await(t, tr, "DIS")
+	want(t, tr, "CRE CNG CON rx(SOM) rx(EOM) NAK DIS")
+}
+
+// TestLarge moves more than any buffer holds, both ways at once, over h1 and h2.
+func TestLarge(t *testing.T) {
+	const size = 3 << 20
+	own := newAuthority("own")
+	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+		addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.NewResponseController(w).EnableFullDuplex()
+			w.WriteHeader(200)
+			io.Copy(w, r.Body)
+		}), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+		sent, got := 0, 0
+		out, in := sha256.New(), sha256.New()
+		tr := &trace{}
+		_, s := newStream(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.store(), Opportunistic: true,
+			HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+		s.SetHandlers(runtime.Handlers{
+			Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+				n := min(len(buf), size-sent)
+				for i := range n {
+					buf[i] = byte((sent + i) * 7)
+				}
+				out.Write(buf[:n])
+				sent += n
+				if sent == size {
+					return n, runtime.FlagEOM, runtime.OK
+				}
+				return n, 0, runtime.OK
+			},
+			Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+				in.Write(buf)
+				got += len(buf)
+				return runtime.OK
+			},
+		})
+		s.RequestTx()
+		await(t, tr, "DIS")
+		if sent != size || got != size || string(out.Sum(nil)) != string(in.Sum(nil)) {
+			t.Errorf("%v: sent %d, got %d of %d: %s, %v", protocol, sent, got, size, tr, s.Err())
+		}
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	own := newAuthority("own")
+	var mu sync.Mutex
+	var seen []string
+	note := func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen = append(seen, fmt.Sprintf("%s %s auth=%q x=%q ct=%q", r.Method, r.URL, r.Header.Get("Authorization"), r.Header.Get("X-M"), r.Header.Get("Content-Type")))
+		mu.Unlock()
+		io.WriteString(w, "end")
+	}
+	other := serve(t, note)
+	code := 302
+	to := ""
+	h := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/start" {
+			w.Header().Set("Location", to)
+			w.WriteHeader(code)
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, "/loop") {
+			var n int
+			fmt.Sscanf(r.URL.Path, "/loop%d", &n)
+			if n > 0 {
+				http.Redirect(w, r, fmt.Sprintf("/loop%d", n-1), http.StatusMovedPermanently)
+				return
+			}
+		}
+		note(w, r)
+	}
+	plain := serve(t, h)
+	secure := server{handler: http.HandlerFunc(h), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+	for _, tt := range []struct {
+		name, method string
+		tls          bool
+		code         int
+		to           string
+		want         string // what the last server saw; "": refused
+	}{
+		{"relative", "GET", false, 302, "end?q", `GET /end?q auth="secret" x="v" ct="t"`},
+		{"same origin", "GET", false, 307, "http://" + plain.String() + "/end", `GET /end auth="secret" x="v" ct="t"`},
+		{"another port", "GET", false, 302, "http://" + other.String() + "/end", `GET /end auth="" x="v" ct="t"`},
+		{"to TLS", "GET", false, 302, "https://" + secure.String() + "/end", `GET /end auth="" x="v" ct="t"`},
+		{"from TLS", "GET", true, 302, "http://" + plain.String() + "/end", ""},
+		{"with a password", "GET", false, 302, "http://u:p@" + plain.String() + "/end", `GET /end auth="secret" x="v" ct="t"`},
+		{"four", "GET", false, 302, "/loop3", `GET /loop0 auth="secret" x="v" ct="t"`},
+		{"five", "GET", false, 302, "/loop4", ""},
+		{"nowhere", "GET", false, 302, "", ""},
+		{"to a file", "GET", false, 302, "file:///etc/passwd", ""},
+		{"POST 302", "POST", false, 302, "/end", `GET /end auth="secret" x="v" ct=""`},
+		{"POST 303", "POST", false, 303, "/end", `GET /end auth="secret" x="v" ct=""`},
+		{"POST 307", "POST", false, 307, "/end", ""},
+		{"PUT 301", "PUT", false, 301, "/end", `GET /end auth="secret" x="v" ct=""`},
+		{"HEAD 303", "HEAD", false, 303, "/end", `HEAD /end auth="secret" x="v" ct="t"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, to, seen = tt.code, tt.to, nil
+			addr := plain
+			if tt.tls {
+				addr = secure
+			}
+			tr, s := fetch(t, runtime.StreamType{TLS: tt.tls, TrustStore: own.store(),
+				HTTP:     &runtime.HTTP{Method: tt.method, URL: "/start", AllowRedirects: true},
+				Metadata: []runtime.Metadata{{Name: "auth", Header: "authorization:"}, {Name: "m", Header: "x-m:"}, {Name: "ct", Header: "content-type:"}},
+			}, addr, runtime.Handlers{Tx: sender("body")}, func(s *runtime.Stream) {
+				s.SetMetadata("auth", "secret")
+				s.SetMetadata("m", "v")
+				s.SetMetadata("ct", "t")
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if got := strings.Join(seen, "; "); got != tt.want {
+				t.Errorf("the server saw %s, want %s (%s, %v)", got, tt.want, tr, s.Err())
+			}
+			if tt.want == "" && (!isRedirect(s.Err()) || !strings.HasSuffix(tr.String(), "UNR ARF")) {
+				t.Errorf("refused with %s, %v", tr, s.Err())
+			}
+		})
+	}
+}
+
+// TestRetryAfter checks that the header raises the wait.
+func TestRetryAfter(t *testing.T) {
+	for _, header := range []string{"1", "date"} {
+		var first, second time.Time
+		addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if first.IsZero() {
+				first = time.Now()
+				v := header
+				if v == "date" { // of a server whose clock is a year off
+					now := first.Add(-365 * 24 * time.Hour).UTC()
+					w.Header().Set("Date", now.Format(http.TimeFormat))
+					v = now.Add(time.Second).Format(http.TimeFormat)
+				}
+				w.Header().Set("Retry-After", v)
+				w.WriteHeader(503)
+				return
+			}
+			second = time.Now()
+		})
+		tr := &trace{}
+		_, s := newStream(t, runtime.StreamType{Opportunistic: true, Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
+			addr, tr, runtime.Options{})
+		s.RequestTx()
+		await(t, tr, "DIS")
+		want(t, tr, "CRE POL CNG UNR POL CNG CON ACK DIS")
+		if d := second.Sub(first); d < time.Second || d > 5*time.Second {
+			t.Errorf("Retry-After %s: the next request came after %v", header, d)
+		}
+	}
+}
+
+// TestKeepAlive checks that connections are used again, by streams with the
+// same trust only.
+func TestKeepAlive(t *testing.T) {
+	own, other := newAuthority("own"), newAuthority("other")
+	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+		addr := server{handler: status(200, "x"), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+		var dials atomic.Int32
+		var types []*runtime.StreamType
+		stores := map[string]*runtime.TrustStore{"a": own.store(), "wrong": other.store(), "system": nil}
+		stores["b"] = stores["a"]
+		for name, store := range stores {
+			types = append(types, &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: store, Opportunistic: true,
+				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}})
+		}
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
+			Logger:     slog.New(slog.DiscardHandler),
+			Transports: []runtime.Transport{sshttp.New()},
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				dials.Add(1)
+				return new(net.Dialer).DialContext(ctx, network, address)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			name  string
+			ok    bool
+			dials int32
+		}{{"a", true, 1}, {"a", true, 1}, {"b", true, 1}, {"wrong", false, 2}, {"system", false, 3}, {"a", true, 3}} {
+			tr := &trace{}
+			s, err := c.NewStream(step.name, tr.handlers())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.RequestTx()
+			await(t, tr, "DIS", "ARF")
+			if ok := strings.Contains(tr.String(), "ACK"); ok != step.ok || dials.Load() != step.dials {
+				t.Errorf("%v, stream %s: %s, %d dials so far, want success %v with %d", protocol, step.name, tr, dials.Load(), step.ok, step.dials)
+			}
+		}
+		c.Close()
+	}
+}
+
+func TestUnix(t *testing.T) {
+	for _, name := range []string{filepath.Join(t.TempDir(), "s"), "@sspolicy-test-" + fmt.Sprint(time.Now().UnixNano())} {
+		ln, err := net.Listen("unix", name)
+		if err != nil {
+			t.Skip(err)
+		}
+		hs := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL) })}
+		go hs.Serve(ln)
+		tr, _ := fetch(t, runtime.StreamType{Endpoint: "+" + name, HTTP: &runtime.HTTP{URL: "/x?y"}}, netip.AddrPort{}, runtime.Handlers{
+			Rx: nil,
+		}, nil)
+		want(t, tr, fetched)
+		if string(tr.body) != "localhost/x?y" {
+			t.Errorf("the server saw %s", tr.body)
+		}
+		hs.Close()
+	}
+}
+
+// TestCloseInFlight closes the context at each point of a transaction.
+func TestCloseInFlight(t *testing.T) {
+	release := make(chan struct{})
+	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/body" {
+			io.WriteString(w, "part")
+			w.(http.Flusher).Flush()
+		}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+	for path, want := range map[string]string{"/head": "CRE CNG DES", "/body": "CRE CNG CON rx(SOM) DIS DES"} {
+		tr := &trace{on: on{"CRE": connect}}
+		c, _ := newStream(t, runtime.StreamType{HTTP: &runtime.HTTP{URL: path}}, addr, tr, runtime.Options{})
+		tr.await(t, len(strings.Fields(want))-2)
+		c.Close()
+		if got := tr.String(); got != want && got != strings.Replace(want, " DIS", "", 1) {
+			t.Errorf("\n got %s\nwant %s", got, want)
+		}
+	}
+	close(release)
+
+	// A peer that accepts and never says a word, not even for TLS.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	tr := &trace{on: on{"CRE": connect}}
+	c, _ := newStream(t, runtime.StreamType{TLS: true}, ln.Addr().(*net.TCPAddr).AddrPort(), tr, runtime.Options{})
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c.Close()
+	want(t, tr, "CRE CNG DES")
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		t.Errorf("the connection outlived the context: %v", err)
+	}
+}
+
+// TestMany runs many streams at once.
+func TestMany(t *testing.T) {
+	addr := serve(t, echo)
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Opportunistic: true,
+		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{Method: "POST"}}}},
+		runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			tr := &trace{}
+			h := tr.handlers()
+			h.Tx = func(s *runtime.Stream, n uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+				return copy(buf, fmt.Sprint(i, ":", n)), runtime.FlagEOM, runtime.OK
+			}
+			s, err := c.NewStream("s", h)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for n := range 20 {
+				tr.body, tr.events = nil, nil
+				s.RequestTx()
+				await(t, tr, "DIS", "ARF")
+				if string(tr.body) != fmt.Sprint(i, ":", n) {
+					t.Errorf("stream %d got %q: %s %v", i, tr.body, tr, s.Err())
+				}
+			}
+		})
+	}
+	wg.Wait()
+	c.Close()
+}

@@ -1,0 +1,157 @@
+package runtime_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+func TestRetrySchedule(t *testing.T) {
+	table := &runtime.Retry{Backoff: ms(200, 900, 1500), Conceal: 4}
+	for _, tt := range []struct {
+		name  string
+		retry *runtime.Retry
+		start func(*runtime.Stream) runtime.Result
+		run   func(context.Context, *runtime.Link) error
+		want  string
+	}{
+		{"the whole table, its last entry again", table, requestTx, unreachable,
+			"CRE POL CNG UNR 200:POL 200:CNG 200:UNR 1100:POL 1100:CNG 1100:UNR " +
+				"2600:POL 2600:CNG 2600:UNR 4100:POL 4100:CNG 4100:UNR 4100:ARF"},
+		{"connect", table, connect, unreachable,
+			"CRE CNG UNR 200:POL 200:CNG 200:UNR 1100:POL 1100:CNG 1100:UNR " +
+				"2600:POL 2600:CNG 2600:UNR 4100:POL 4100:CNG 4100:UNR 4100:ARF"},
+		{"no policy", nil, requestTx, unreachable, "CRE POL CNG UNR ARF"},
+		{"no policy, connect", nil, connect, unreachable, "CRE CNG UNR ARF"},
+		{"conceal 0", &runtime.Retry{Backoff: ms(200)}, requestTx, unreachable, "CRE POL CNG UNR ARF"},
+		{"empty table", &runtime.Retry{Conceal: 1}, requestTx, unreachable,
+			"CRE POL CNG UNR 3000:POL 3000:CNG 3000:UNR 3000:ARF"},
+		{"Retry-After raises", table, requestTx, each(func(_ context.Context, l *runtime.Link) error {
+			l.RetryAfter(2 * time.Second)
+			return errFake
+		}, fetch), "CRE POL CNG UNR 2000:POL 2000:CNG 2000:CON 2000:rx 2000:eom 2000:ACK 2000:DIS"},
+		{"Retry-After does not lower", table, requestTx, each(func(_ context.Context, l *runtime.Link) error {
+			l.RetryAfter(time.Millisecond)
+			return errFake
+		}, fetch), "CRE POL CNG UNR 200:POL 200:CNG 200:CON 200:rx 200:eom 200:ACK 200:DIS"},
+		{"no answer", &runtime.Retry{Backoff: ms(200), Conceal: 1}, requestTx, hang,
+			"CRE POL CNG 15000:UNR 15200:POL 15200:CNG 30200:UNR 30200:ARF"},
+		{"a connection resets the counter", &runtime.Retry{Backoff: ms(200), Conceal: 1}, connect,
+			each(unreachable, lose, unreachable),
+			"CRE CNG UNR 200:POL 200:CNG 200:CON 200:DIS 400:POL 400:CNG 400:UNR 400:ARF"},
+		{"a loss takes one of the retries", &runtime.Retry{Backoff: ms(200), Conceal: 2}, connect,
+			each(lose, unreachable),
+			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 400:POL 400:CNG 400:UNR 400:ARF"},
+		{"a loss without retries", nil, connect, lose, "CRE CNG CON DIS UNR ARF"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{"CRE": tt.start}}
+			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: tt.retry}, tt.run, tr)
+			got, _, _ = strings.Cut(got, " 86400000:DES")
+			if got != tt.want {
+				t.Errorf("\n got %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestJitter(t *testing.T) {
+	for _, tt := range []struct {
+		percent uint8
+		random  uint16
+		want    time.Duration
+	}{
+		{0, 0, 1000 * time.Millisecond},
+		{0, 32768, 1150 * time.Millisecond},
+		{0, 65535, 1299 * time.Millisecond},
+		{20, 65535, 1199 * time.Millisecond},
+		{100, 16384, 1250 * time.Millisecond},
+		{255, 65535, 3549 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			var second time.Time
+			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{
+				Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "example.com", Port: 1,
+				Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1, JitterPercent: tt.percent},
+			}}}, runtime.Options{
+				Jitter: func() uint16 { return tt.random },
+				Transports: []runtime.Transport{&fake{func(context.Context, *runtime.Link) error {
+					second = time.Now()
+					return errFake
+				}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := c.NewStream("s", runtime.Handlers{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.RequestTx()
+			time.Sleep(time.Minute)
+			c.Close()
+			if got := second.Sub(start); got != tt.want {
+				t.Errorf("jitter %d%%, random %d: retry after %v, want %v", tt.percent, tt.random, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestConcealAll(t *testing.T) {
+	n := 0
+	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"CRE": requestTx}}
+	got := play(t, runtime.StreamType{
+		Protocol: runtime.ProtocolRaw,
+		Retry:    &runtime.Retry{Backoff: ms(1000), Conceal: 65535, JitterPercent: 1},
+	}, func(context.Context, *runtime.Link) error { n++; return errFake }, tr)
+	if strings.Contains(got, "ARF") {
+		t.Error("a stream that conceals everything gave up")
+	}
+	if want := 24 * 60 * 60; n < 65536 || n > want+1 {
+		t.Errorf("%d attempts in a day, want %d", n, want)
+	}
+}
+
+func TestAfterAllRetriesFailed(t *testing.T) {
+	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	const series = "POL CNG UNR POL CNG UNR ARF"
+	step := func(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) {
+		return func(s *runtime.Stream) { f(s) }
+	}
+	once := func(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
+		done := false
+		return func(s *runtime.Stream) runtime.Result {
+			if done {
+				return runtime.OK
+			}
+			done = true
+			return f(s)
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		arf   func(*runtime.Stream) runtime.Result
+		steps []func(*runtime.Stream)
+		want  string
+	}{
+		{"RequestTx makes one attempt", nil, []func(*runtime.Stream){step(requestTx), step(requestTx)},
+			"CRE " + series + " | POL CNG UNR ARF | POL CNG UNR ARF DES"},
+		{"Connect makes a series", nil, []func(*runtime.Stream){step(connect), step(connect)},
+			"CRE " + series + " | CNG UNR POL CNG UNR ARF | CNG UNR POL CNG UNR ARF DES"},
+		{"RequestTx from inside", once(requestTx), nil, "CRE " + series + " POL CNG UNR ARF DES"},
+		{"Connect from inside", once(connect), nil, "CRE " + series + " CNG UNR POL CNG UNR ARF DES"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"CRE": requestTx, "ARF": tt.arf}}
+			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: retry}, unreachable, tr, tt.steps...)
+			if got != tt.want {
+				t.Errorf("\n got %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}

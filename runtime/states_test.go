@@ -1,0 +1,106 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestStateNames(t *testing.T) {
+	for s, want := range map[State]string{
+		StateCreating: "CREATING", StateDisconnected: "DISCONNECTED", StateUnreachable: "UNREACHABLE",
+		StateAuthFailed: "AUTH_FAILED", StateConnected: "CONNECTED", StateConnecting: "CONNECTING",
+		StateDestroying: "DESTROYING", StatePoll: "POLL", StateAllRetriesFailed: "ALL_RETRIES_FAILED",
+		StateQoSAckRemote: "QOS_ACK_REMOTE", StateQoSNackRemote: "QOS_NACK_REMOTE",
+		StateQoSAckLocal: "QOS_ACK_LOCAL", StateQoSNackLocal: "QOS_NACK_LOCAL", StateTimeout: "TIMEOUT",
+		StateServerTxn: "SERVER_TXN", StateServerUpgrade: "SERVER_UPGRADE",
+		StateEventWaitCancelled: "EVENT_WAIT_CANCELLED", StateUpstreamLinkRetry: "UPSTREAM_LINK_RETRY",
+		StateSinkJoin: "SINK_JOIN", StateSinkPart: "SINK_PART",
+		1530: "USER_1530", 1000: "USER_1000", 0: "STATE_0", 21: "STATE_21", 999: "STATE_999",
+	} {
+		if got := s.String(); got != want {
+			t.Errorf("State(%d) is %q, want %q", uint16(s), got, want)
+		}
+	}
+	if StateSinkPart != 20 || StateTimeout != 14 || StateUserBase != 1000 {
+		t.Error("the numbers of states are not those of lws")
+	}
+}
+
+// TestNextStates holds the table against one written down another way: the
+// rows of lws's matrix in short names, and "+" before what is added to it.
+func TestNextStates(t *testing.T) {
+	names := strings.Fields("- CRE DIS UNR AUF CON CNG DES POL ARF ACK NAK LAK LNK TMO TXN UPG EWC ULR SJN SPT")
+	rows := map[string]string{
+		"-": "CRE DES", "CRE": "CNG TMO POL UPG DES", "DIS": "CNG CON TMO POL DES UNR",
+		"UNR": "ARF TMO POL UNR CNG CON DES", "AUF": "ARF TMO CNG DES",
+		"CON": "UPG TXN AUF ACK NAK LAK LNK DIS TMO CNG POL DES",
+		"CNG": "UNR AUF CNG CON ACK NAK TMO POL ARF DIS DES +UPG",
+		"DES": "", "POL": "CNG TMO ARF DES", "ARF": "CNG POL TMO UNR DES",
+		"ACK": "DIS TMO CNG DES ACK NAK", "NAK": "DIS TMO DES ACK NAK",
+		"LAK": "DIS TMO DES", "LNK": "DES TMO",
+		"TMO": "CNG CON ACK NAK POL TMO DIS UNR DES +TXN",
+		"TXN": "DIS TMO TXN DES", "UPG": "UPG TXN TMO DIS DES +CON",
+	}
+	for i, from := range names {
+		row := " " + strings.ReplaceAll(rows[from], "+", "") + " "
+		for j, to := range names {
+			want := j > 0 && strings.Contains(row, " "+to+" ")
+			if got := State(i).mayBecome(State(j)); got != want {
+				t.Errorf("%s to %s: %v, want %v", from, to, got, want)
+			}
+		}
+	}
+	for _, s := range []State{StateEventWaitCancelled, StateUpstreamLinkRetry, StateUserBase, 65535} {
+		if !s.unordered() {
+			t.Errorf("%v is taken for a part of the sequence", s)
+		}
+	}
+	if State(5000).mayBecome(StateCreating) || StateCreating.mayBecome(5000) {
+		t.Error("a number that is no state has a place in the table")
+	}
+}
+
+type twiceConnected struct{}
+
+func (twiceConnected) Protocols() []Protocol                            { return []Protocol{ProtocolRaw} }
+func (twiceConnected) Prepare(*Context, *StreamType) (Connector, error) { return twiceConnected{}, nil }
+func (twiceConnected) Close() error                                     { return nil }
+func (twiceConnected) Run(_ context.Context, l *Link) error {
+	return errors.Join(l.Connected(), l.Connected())
+}
+
+func TestIllegalState(t *testing.T) {
+	var log bytes.Buffer
+	c, err := NewContext(&Policy{StreamTypes: []*StreamType{{Name: "s", Protocol: ProtocolRaw, Endpoint: "h", Port: 1}}},
+		Options{Transports: []Transport{twiceConnected{}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	gone := make(chan struct{})
+	s, err := c.NewStream("s", Handlers{State: func(_ *Stream, state State, _ uint32) Result {
+		got = append(got, state.String())
+		if state == StateDestroying {
+			close(gone)
+		}
+		return OK
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Connect(); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	c.Close()
+	if got, want := strings.Join(got, " "), "CREATING CONNECTING CONNECTED DISCONNECTED DESTROYING"; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	if !strings.Contains(log.String(), "illegal state") || !strings.Contains(log.String(), "from=CONNECTED to=CONNECTED") {
+		t.Errorf("the log does not tell: %s", log.String())
+	}
+}

@@ -1,0 +1,620 @@
+package runtime_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+type on = map[string]func(*runtime.Stream) runtime.Result
+
+func answer(r runtime.Result) func(*runtime.Stream) runtime.Result {
+	return func(*runtime.Stream) runtime.Result { return r }
+}
+
+// both does one after the other.
+func both(a, b func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
+	return func(s *runtime.Stream) runtime.Result { a(s); return b(s) }
+}
+
+func userState(_ context.Context, l *runtime.Link) error {
+	if err := l.UserState(1530); err != nil {
+		return err
+	}
+	return fetch(context.Background(), l)
+}
+
+func nack(_ context.Context, l *runtime.Link) error {
+	if err := l.Connected(); err != nil {
+		return err
+	}
+	return l.Complete(false)
+}
+
+// TestResults is the table of what each answer of each callback does.
+func TestResults(t *testing.T) {
+	const disconnect, destroy, notSend = runtime.DisconnectMe, runtime.DestroyMe, runtime.TxDontSend
+	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	for _, tt := range []struct {
+		event  string
+		result runtime.Result
+		start  func(*runtime.Stream) runtime.Result
+		run    func(context.Context, *runtime.Link) error
+		want   string
+	}{
+		{"CRE", disconnect, nil, fetch, "CRE DES"},
+		{"CRE", notSend, nil, fetch, "CRE DES"},
+		{"CRE", destroy, nil, fetch, "CRE DES FAILED"},
+		{"POL", disconnect, requestTx, fetch, "CRE POL DES"},
+		{"POL", destroy, requestTx, fetch, "CRE POL DES FAILED"},
+		{"CNG", disconnect, requestTx, fetch, "CRE POL CNG POL CNG ARF DES"},
+		{"CNG", disconnect, connect, fetch, "CRE CNG DES"},
+		{"CNG", destroy, requestTx, fetch, "CRE POL CNG DES FAILED"},
+		{"CNG", destroy, connect, fetch, "CRE CNG DES FAILED"},
+		{"CON", disconnect, requestTx, each(fetch, unreachable), "CRE POL CNG CON DIS POL CNG UNR ARF DES"},
+		{"CON", notSend, requestTx, each(fetch, unreachable), "CRE POL CNG CON DIS POL CNG UNR ARF DES"},
+		{"CON", destroy, requestTx, fetch, "CRE POL CNG CON DIS DES"},
+		{"rx", disconnect, requestTx, each(fetch, unreachable), "CRE POL CNG CON rx DIS POL CNG UNR ARF DES"},
+		{"rx", notSend, requestTx, each(fetch, unreachable), "CRE POL CNG CON rx DIS POL CNG UNR ARF DES"},
+		{"rx", destroy, requestTx, fetch, "CRE POL CNG CON rx DIS DES"},
+		{"eom", disconnect, requestTx, fetch, "CRE POL CNG CON rx eom ACK DIS DES"},
+		{"eom", destroy, requestTx, fetch, "CRE POL CNG CON rx eom DIS DES"},
+		{"ACK", disconnect, requestTx, fetch, "CRE POL CNG CON rx eom ACK DIS DES"},
+		{"ACK", destroy, requestTx, fetch, "CRE POL CNG CON rx eom ACK DIS DES"},
+		{"NAK", disconnect, requestTx, nack, "CRE POL CNG CON NAK DIS DES"},
+		{"NAK", destroy, requestTx, nack, "CRE POL CNG CON NAK DIS DES"},
+		{"USER_1530", disconnect, requestTx, userState,
+			"CRE POL CNG USER_1530 UNR POL CNG USER_1530 UNR ARF DES"},
+		{"USER_1530", destroy, requestTx, userState, "CRE POL CNG USER_1530 DES"},
+		{"UNR", disconnect, requestTx, unreachable, "CRE POL CNG UNR DES"},
+		{"UNR", destroy, requestTx, unreachable, "CRE POL CNG UNR DES"},
+		{"ARF", disconnect, requestTx, unreachable, "CRE POL CNG UNR POL CNG UNR ARF DES"},
+		{"ARF", destroy, requestTx, unreachable, "CRE POL CNG UNR POL CNG UNR ARF DES"},
+		{"DIS", disconnect, requestTx, each(lose, unreachable), "CRE POL CNG CON DIS POL CNG UNR ARF DES"},
+		{"DIS", destroy, requestTx, each(lose, unreachable), "CRE POL CNG CON DIS DES"},
+	} {
+		t.Run(tt.event+" "+tt.result.String(), func(t *testing.T) {
+			tr := &trace{on: on{"CRE": tt.start}}
+			if tt.event == "CRE" {
+				tr.on["CRE"] = answer(tt.result)
+			} else {
+				tr.on[tt.event] = answer(tt.result)
+			}
+			destroyed := false
+			if tt.result == destroy {
+				// Destroyed at once, not by the end of the context.
+				tr.on["DES"] = func(s *runtime.Stream) runtime.Result {
+					destroyed = time.Since(tr.start) < time.Hour
+					return runtime.DisconnectMe
+				}
+			}
+			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1, Retry: retry}, tt.run, tr)
+			if got != tt.want {
+				t.Errorf("\n got %s\nwant %s", got, tt.want)
+			}
+			if tt.result == destroy && !destroyed {
+				t.Error("the stream lived on")
+			}
+		})
+	}
+}
+
+// TestRevive checks that a stream whose retries were stopped by an answer can
+// be used again.
+func TestRevive(t *testing.T) {
+	for _, tt := range []struct{ event, want string }{
+		{"POL", "CRE POL | CNG CON rx eom ACK DIS DES"}, // POLL must not follow POLL
+		{"UNR", "CRE POL CNG UNR | POL CNG CON rx eom ACK DIS DES"},
+	} {
+		tr := &trace{on: on{"CRE": requestTx, tt.event: answer(runtime.DisconnectMe)}}
+		run := each(unreachable, fetch)
+		if tt.event == "POL" {
+			run = fetch
+		}
+		got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, run, tr, func(s *runtime.Stream) { s.RequestTx() })
+		if got != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.event, got, tt.want)
+		}
+	}
+}
+
+func TestSequences(t *testing.T) {
+	retry := &runtime.Retry{Backoff: ms(200), Conceal: 2}
+	for _, tt := range []struct {
+		name string
+		st   runtime.StreamType
+		run  func(context.Context, *runtime.Link) error
+		on   on
+		want string
+	}{
+		{"nailed up", runtime.StreamType{NailedUp: true}, fetch, nil,
+			"CRE CNG CON rx eom ACK DIS DES"},
+		{"nailed up and Connect", runtime.StreamType{NailedUp: true}, fetch, on{"CRE": connect},
+			"CRE CNG CON rx eom ACK DIS DES"},
+		{"nailed up, refused from CONNECTING", runtime.StreamType{NailedUp: true}, fetch, on{"CNG": answer(runtime.DestroyMe)},
+			"CRE CNG DES FAILED"},
+		{"nailed up, declined from CONNECTING", runtime.StreamType{NailedUp: true, Retry: retry}, fetch, on{"CNG": answer(runtime.DisconnectMe)},
+			"CRE CNG POL CNG POL CNG ARF DES"},
+		{"both flags absent", runtime.StreamType{}, fetch, nil, "CRE DES"},
+		{"opportunistic, lost", runtime.StreamType{Opportunistic: true, Retry: retry}, lose, on{"CRE": requestTx},
+			"CRE POL CNG CON DIS DES"},
+		{"nailed up, lost for good", runtime.StreamType{NailedUp: true, Retry: retry}, each(lose, unreachable), nil,
+			"CRE CNG CON DIS POL CNG UNR POL CNG UNR ARF DES"},
+		{"RequestTx twice", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, requestTx)},
+			"CRE POL CNG CON rx eom ACK DIS DES"},
+		{"RequestTx and Connect", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, connect)},
+			"CRE CNG CON rx eom ACK DIS DES"},
+		{"RequestTx and Connect while connecting", runtime.StreamType{}, fetch,
+			on{"CRE": connect, "CNG": both(requestTx, connect)}, "CRE CNG CON rx eom ACK DIS DES"},
+		{"RequestTx and Connect while connected", runtime.StreamType{}, fetch,
+			on{"CRE": connect, "CON": both(requestTx, connect), "ACK": both(requestTx, connect)}, "CRE CNG CON rx eom ACK DIS DES"},
+		{"RequestTx does not shorten a wait", runtime.StreamType{Retry: retry}, unreachable,
+			on{"CRE": connect, "UNR": requestTx}, "CRE CNG UNR POL CNG UNR POL CNG UNR ARF DES"},
+		{"RequestTx after DISCONNECTED waits", runtime.StreamType{Retry: retry}, each(lose, unreachable),
+			on{"CRE": connect, "DIS": requestTx}, "CRE CNG CON DIS POL CNG UNR POL CNG UNR ARF DES"},
+		{"RequestTx from DISCONNECTED of an idle stream", runtime.StreamType{Opportunistic: true}, each(lose, unreachable),
+			on{"CRE": connect, "DIS": requestTx}, "CRE CNG CON DIS POL CNG UNR ARF DES"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.st.Protocol = runtime.ProtocolH1
+			if got := play(t, tt.st, tt.run, &trace{on: tt.on}); got != tt.want {
+				t.Errorf("\n got %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestConnectInWait checks that Connect cuts a wait for a retry short, and that
+// no attempt comes of the wait any more.
+func TestConnectInWait(t *testing.T) {
+	tr := &trace{times: true, on: on{"CRE": requestTx}}
+	synctest.Test(t, func(t *testing.T) {
+		c := newContext(t, runtime.StreamType{
+			Protocol: runtime.ProtocolRaw, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1},
+		}, unreachable)
+		s, err := c.NewStream("s", tr.handlers())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(400 * time.Millisecond)
+		s.RequestTx()
+		s.Connect()
+		time.Sleep(time.Hour)
+	})
+	want := "CRE POL CNG UNR 400:CNG 400:UNR 1400:POL 1400:CNG 1400:UNR 1400:ARF 3600400:DES"
+	if got := tr.String(); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	startTimeout := func(d time.Duration) func(*runtime.Stream) runtime.Result {
+		return func(s *runtime.Stream) runtime.Result { s.StartTimeout(d); return runtime.OK }
+	}
+	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	for _, tt := range []struct {
+		name string
+		st   runtime.StreamType
+		run  func(context.Context, *runtime.Link) error
+		on   on
+		want string
+	}{
+		{"while idle", runtime.StreamType{}, fetch, on{"CRE": startTimeout(time.Second)}, "CRE 1000:TMO"},
+		{"of the policy", runtime.StreamType{Timeout: 5 * time.Second}, fetch, on{"CRE": startTimeout(0)}, "CRE 5000:TMO"},
+		{"none at all", runtime.StreamType{}, fetch, on{"CRE": startTimeout(0)}, "CRE"},
+		{"replaced", runtime.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), startTimeout(2*time.Second))}, "CRE 2000:TMO"},
+		{"cancelled", runtime.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), func(s *runtime.Stream) runtime.Result {
+			s.CancelTimeout()
+			return runtime.OK
+		})}, "CRE"},
+		{"OK leaves the connection alone", runtime.StreamType{}, stay, on{"CRE": connect, "CON": startTimeout(time.Second)},
+			"CRE CNG CON 1000:TMO"},
+		{"DisconnectMe", runtime.StreamType{Opportunistic: true}, stay,
+			on{"CRE": connect, "CON": startTimeout(time.Second), "TMO": answer(runtime.DisconnectMe)},
+			"CRE CNG CON 1000:TMO 1000:DIS"},
+		{"DisconnectMe while connecting", runtime.StreamType{Retry: retry}, each(hang, fetch),
+			on{"CRE": both(connect, startTimeout(time.Second)), "TMO": answer(runtime.DisconnectMe)},
+			"CRE CNG 1000:TMO 1000:UNR 1200:POL 1200:CNG 1200:CON 1200:rx 1200:eom 1200:ACK 1200:DIS"},
+		{"DestroyMe", runtime.StreamType{}, stay,
+			on{"CRE": connect, "CON": startTimeout(time.Second), "TMO": answer(runtime.DestroyMe)},
+			"CRE CNG CON 1000:TMO 1000:DIS 1000:DES"},
+		{"DestroyMe while connecting", runtime.StreamType{}, hang,
+			on{"CRE": both(connect, startTimeout(time.Second)), "TMO": answer(runtime.DestroyMe)},
+			"CRE CNG 1000:TMO 1000:DES"},
+		{"a transaction ends it", runtime.StreamType{}, fetch, on{"CRE": connect, "CON": startTimeout(time.Second)},
+			"CRE CNG CON rx eom ACK DIS"},
+		{"it survives a failed attempt", runtime.StreamType{Retry: retry}, unreachable,
+			on{"CRE": both(connect, startTimeout(time.Second))},
+			"CRE CNG UNR 200:POL 200:CNG 200:UNR 200:ARF 1000:TMO"},
+		{"it survives an HTTP loss that is retried", runtime.StreamType{Retry: retry}, each(lose, unreachable),
+			on{"CRE": both(connect, startTimeout(time.Second))},
+			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 200:ARF 1000:TMO"},
+		{"other protocols' losses end it", runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: retry}, each(lose, unreachable),
+			on{"CRE": both(connect, startTimeout(time.Second))},
+			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 200:ARF"},
+		{"it can be started again from inside", runtime.StreamType{}, fetch, func() on {
+			n := 0
+			return on{"CRE": startTimeout(time.Second), "TMO": func(s *runtime.Stream) runtime.Result {
+				if n++; n < 3 {
+					s.StartTimeout(time.Second)
+				}
+				return runtime.OK
+			}}
+		}(), "CRE 1000:TMO 2000:TMO 3000:TMO"},
+		{"RequestTx from inside", runtime.StreamType{}, fetch, on{"CRE": startTimeout(time.Second), "TMO": requestTx},
+			"CRE 1000:TMO 1000:POL 1000:CNG 1000:CON 1000:rx 1000:eom 1000:ACK 1000:DIS"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.st.Protocol == 0 {
+				tt.st.Protocol = runtime.ProtocolH1
+			}
+			tr := &trace{times: true, on: tt.on}
+			got := play(t, tt.st, tt.run, tr)
+			if got != tt.want && got != tt.want+" 86400000:DES" && got != tt.want+" 86400000:DIS 86400000:DES" {
+				t.Errorf("\n got %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestTx checks what Tx is asked, and what of its answers the transport gets.
+func TestTx(t *testing.T) {
+	type call struct {
+		n     int
+		flags runtime.Flags
+		r     runtime.Result
+	}
+	calls := []call{{5, runtime.FlagSOM, runtime.OK}, {3, 0, runtime.TxDontSend}, {2, runtime.FlagEOM, runtime.OK}, {99, 0, runtime.OK}}
+	var ordinals []uint32
+	synctest.Test(t, func(t *testing.T) {
+		var got []call
+		var last error
+		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true}, func(ctx context.Context, l *runtime.Link) error {
+			ready := l.TxReady()
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			buf := make([]byte, 10)
+			for {
+				select {
+				case <-ready:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				n, flags, err := l.Tx(buf)
+				if err != nil {
+					last = err
+					return err
+				}
+				got = append(got, call{n, flags, 0})
+			}
+		})
+		s, err := c.NewStream("s", runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			ordinals = append(ordinals, ordinal)
+			a := calls[0]
+			calls = calls[1:]
+			return a.n, a.flags, a.r
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			s.RequestTx()
+			s.RequestTx()
+			synctest.Wait()
+		}
+		want := []call{{5, runtime.FlagSOM, 0}, {0, 0, 0}, {2, runtime.FlagEOM, 0}}
+		if len(got) != len(want) {
+			t.Fatalf("the transport got %v, want %v", got, want)
+		}
+		for i := range want {
+			if got[i] != want[i] {
+				t.Errorf("the transport got %v, want %v", got, want)
+			}
+		}
+		if len(ordinals) != 4 || ordinals[3] != 3 {
+			t.Errorf("ordinals %v, want 0 to 3", ordinals)
+		}
+		if !errors.Is(last, runtime.ErrDisconnected) || !errors.Is(s.Err(), runtime.ErrDisconnected) {
+			t.Errorf("a length above that of the buffer gave %v and %v", last, s.Err())
+		}
+	})
+}
+
+// TestConnectTimeout checks that the limit of an attempt leaves a program that
+// is sending alone, and counts from its last piece.
+func TestConnectTimeout(t *testing.T) {
+	tr := &trace{times: true, on: on{"CRE": connect}}
+	pieces := 0
+	synctest.Test(t, func(t *testing.T) {
+		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, func(ctx context.Context, l *runtime.Link) error {
+			ready := l.TxReady()
+			for {
+				n, flags, err := l.Tx(make([]byte, 1))
+				if err != nil {
+					return err
+				}
+				if flags&runtime.FlagEOM != 0 {
+					return hang(ctx, l)
+				}
+				if n == 0 {
+					<-ready
+				} else {
+					time.Sleep(10 * time.Second)
+				}
+			}
+		})
+		h := tr.handlers()
+		h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			switch pieces++; pieces {
+			case 3:
+				time.AfterFunc(time.Minute, func() { s.RequestTx() })
+				return 0, 0, runtime.TxDontSend
+			case 5:
+				return 1, runtime.FlagEOM, runtime.OK
+			}
+			return 1, 0, runtime.OK
+		}
+		s, err := c.NewStream("s", h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if !errors.Is(s.Err(), runtime.ErrTimeout) {
+			t.Errorf("Err is %v", s.Err())
+		}
+	})
+	// Two pieces of 10 s, a minute of silence, one of 10 s, one, then 15 s.
+	if got, want := tr.String(), "CRE CNG 105000:UNR 105000:ARF 3600000:DES"; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestDestroy(t *testing.T) {
+	destroy := func(s *runtime.Stream) runtime.Result {
+		s.Destroy()
+		s.Destroy()
+		if err := s.RequestTx(); !errors.Is(err, runtime.ErrClosed) {
+			return runtime.Result(99)
+		}
+		return runtime.OK
+	}
+	for _, tt := range []struct{ event, want string }{
+		{"CRE", "CRE DES FAILED"},
+		{"POL", "CRE POL DES FAILED"},
+		{"CNG", "CRE POL CNG DES FAILED"},
+		{"CON", "CRE POL CNG CON DIS DES"},
+		{"rx", "CRE POL CNG CON rx DIS DES"},
+		{"eom", "CRE POL CNG CON rx eom DIS DES"},
+		{"ACK", "CRE POL CNG CON rx eom ACK DIS DES"},
+		{"DIS", "CRE POL CNG CON rx eom ACK DIS DES"},
+		{"DES", "CRE POL CNG CON rx eom ACK DIS DES"},
+	} {
+		tr := &trace{on: on{"CRE": requestTx}}
+		if tt.event == "CRE" {
+			tr.on["CRE"] = both(requestTx, destroy)
+		} else {
+			tr.on[tt.event] = destroy
+		}
+		if got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch, tr); got != tt.want {
+			t.Errorf("from %s:\n got %s\nwant %s", tt.event, got, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		run  func(context.Context, *runtime.Link) error
+		on   on
+		want string
+	}{
+		{"idle", hang, nil, "CRE DES"},
+		{"connecting", hang, on{"CRE": connect}, "CRE CNG DES"},
+		{"connected", stay, on{"CRE": connect}, "CRE CNG CON DIS DES"},
+		{"waiting", unreachable, on{"CRE": connect}, "CRE CNG UNR DES"},
+	} {
+		tr := &trace{on: tt.on}
+		synctest.Test(t, func(t *testing.T) {
+			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1}}, tt.run)
+			s, err := c.NewStream("s", tr.handlers())
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			s.Destroy()
+			synctest.Wait()
+			if got := tr.String(); got != tt.want {
+				t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
+			}
+			for _, err := range []error{s.RequestTx(), s.RequestTxLen(1), s.Connect()} {
+				if !errors.Is(err, runtime.ErrClosed) {
+					t.Errorf("%s: a destroyed stream says %v", tt.name, err)
+				}
+			}
+		})
+	}
+}
+
+func TestClose(t *testing.T) {
+	for _, event := range []string{"CRE", "POL", "CNG", "CON", "rx", "DIS", "DES"} {
+		t.Run("from "+event, func(t *testing.T) {
+			var c *runtime.Context
+			tr := &trace{on: on{"CRE": requestTx}}
+			closing := func(*runtime.Stream) runtime.Result { c.Close(); return runtime.OK }
+			if event == "CRE" {
+				tr.on["CRE"] = both(requestTx, closing)
+			} else {
+				tr.on[event] = closing
+			}
+			synctest.Test(t, func(t *testing.T) {
+				c = newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch)
+				s, err := c.NewStream("s", tr.handlers())
+				if err == nil && event == "DES" {
+					s.Destroy()
+				}
+				synctest.Wait()
+				if got := tr.String(); got[len(got)-3:] != "DES" {
+					t.Errorf("the context closed, but the stream saw only %s", got)
+				}
+				if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrClosed) {
+					t.Errorf("NewStream of a closed context says %v", err)
+				}
+			})
+		})
+	}
+	t.Run("waits for all", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1, NailedUp: true}, stay)
+			var mu sync.Mutex
+			gone := 0
+			for range 100 {
+				_, err := c.NewStream("s", runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+					if state == runtime.StateDestroying {
+						time.Sleep(time.Second)
+						mu.Lock()
+						gone++
+						mu.Unlock()
+					}
+					return runtime.OK
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					c.Close()
+					mu.Lock()
+					defer mu.Unlock()
+					if gone != 100 {
+						t.Errorf("Close returned with %d of 100 streams gone", gone)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	})
+}
+
+// TestExitFromCreating checks that a callback that ends its goroutine, as
+// t.Fatal does, leaves no stream that Close would wait for.
+func TestExitFromCreating(t *testing.T) {
+	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, fetch)
+	func() {
+		defer func() { recover() }()
+		c.NewStream("s", runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { panic("test") }})
+	}()
+	c.Close()
+}
+
+// TestLocks checks that a program may hold, while it calls a stream, a lock
+// that its callbacks take.
+func TestLocks(t *testing.T) {
+	var mu sync.Mutex
+	done := make(chan struct{})
+	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch)
+	s, err := c.NewStream("s", runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+		mu.Lock()
+		defer mu.Unlock()
+		if state == runtime.StateDestroying {
+			close(done)
+		}
+		return runtime.OK
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	s.RequestTx()
+	s.Connect()
+	s.StartTimeout(time.Nanosecond)
+	s.Destroy()
+	mu.Unlock()
+	<-done
+}
+
+func TestSetHandlers(t *testing.T) {
+	first, second := &trace{on: on{"CRE": connect}}, &trace{}
+	h := second.handlers()
+	h.Rx = nil
+	first.on["CON"] = func(s *runtime.Stream) runtime.Result { s.SetHandlers(h); return runtime.OK }
+	play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch, first)
+	if got, want := first.String(), "CRE CNG CON rx eom"; got != want {
+		t.Errorf("the old handlers got %s, want %s", got, want)
+	}
+	if got, want := second.String(), "ACK DIS DES"; got != want {
+		t.Errorf("the new handlers got %s, want %s", got, want)
+	}
+}
+
+// TestAbuse lets many goroutines use one stream at once. It is for the race
+// detector, and for callbacks that overlap.
+func TestAbuse(t *testing.T) {
+	c := newContext(t, runtime.StreamType{
+		Protocol: runtime.ProtocolH1, Metadata: []runtime.Metadata{{Name: "m"}},
+		Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
+	}, each(unreachable, lose, fetch, lose, fetch, unreachable, func(ctx context.Context, l *runtime.Link) error {
+		// Send from a goroutine that may outlive the attempt.
+		l.TxReady()
+		go func() {
+			for range 10 {
+				if _, _, err := l.Tx(make([]byte, 10)); err != nil {
+					return
+				}
+			}
+		}()
+		return fetch(ctx, l)
+	}))
+	var streams []*runtime.Stream
+	var traces []*trace
+	for range 4 {
+		tr := &trace{}
+		h := tr.handlers()
+		h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			return 1, 0, tr.note(s, "tx")
+		}
+		s, err := c.NewStream("s", h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, traces = append(streams, s), append(traces, tr)
+	}
+	var wg sync.WaitGroup
+	for _, s := range streams {
+		for _, f := range []func(){
+			func() { s.RequestTx() },
+			func() { s.Connect() },
+			func() { s.StartTimeout(time.Microsecond) },
+			func() { s.CancelTimeout() },
+			func() { s.SetMetadata("m", "x"); s.Metadata("m") },
+			func() { s.State(); s.Err(); s.SetHandlers(runtime.Handlers{}) },
+		} {
+			wg.Go(func() {
+				for range 300 {
+					f()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, s := range streams[:2] {
+		go s.Destroy()
+	}
+	c.Close()
+	for _, tr := range traces {
+		got := tr.events
+		if got[len(got)-1] != "DES" {
+			t.Errorf("the last event is %s", got[len(got)-1])
+		}
+		for _, e := range got {
+			if e == "CONCURRENT" {
+				t.Fatal("two callbacks of one stream ran at the same time")
+			}
+		}
+	}
+}

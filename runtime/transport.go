@@ -1,0 +1,411 @@
+package runtime
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A Transport speaks one or more protocols. Its methods may be called from
+// many goroutines at a time, and one transport may serve several contexts.
+type Transport interface {
+	// Protocols returns what the transport speaks.
+	Protocols() []Protocol
+
+	// Prepare is called once for each context and streamtype, with the first
+	// stream. It refuses a streamtype that asks for what the transport does
+	// not do, with an error that wraps ErrUnsupported or ErrNoCredentials.
+	// What concerns every protocol has been checked by then.
+	Prepare(c *Context, st *StreamType) (Connector, error)
+}
+
+// A Connector makes the connections of one streamtype of one context.
+type Connector interface {
+	// Run makes one attempt to connect, and carries the connection, if there
+	// is one, until its end. It reports what happens by calling the methods of
+	// l, and gives up when one of them returns an error, or ctx is done.
+	//
+	// A return before l.Connected has been called means that the peer was
+	// unreachable. After it, nil means that the connection has done what it
+	// was for, and another error that it was lost.
+	//
+	// After Run has returned neither l nor ctx may be used, unless Tx or
+	// TxReady of l has been called: then calls to l, which fail, are allowed.
+	Run(ctx context.Context, l *Link) error
+
+	// Close is called when the last stream of the context is gone.
+	Close() error
+}
+
+// A Link is one attempt, and the connection that comes of it, as a transport
+// sees it. The methods that report an event call back the program, on the
+// goroutine of the caller, and return when the program has. All methods may be
+// called from any goroutine of the transport; events wait for each other.
+type Link struct {
+	c      *Context
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	run    func() // what the goroutine of a stream starts with
+
+	// All below is guarded by the stream's mu.
+	s       *Stream
+	turn    *sync.Cond  // the stream is no longer busy, or phase changed; its L is s.mu
+	waiting int         // how many wait for turn
+	timer   *time.Timer // ends the attempt; nil if there is no limit
+
+	phase      phase
+	connected  bool  // CONNECTED has been delivered
+	complete   bool  // Complete has been called
+	timing     bool  // timer has been set, and not been stopped
+	spent      bool  // not to be used for another attempt
+	cause      error // why the link is to end, if not by the transport
+	txReady    chan struct{}
+	target     *Target
+	url        string
+	retryAfter time.Duration
+}
+
+type phase uint8
+
+const (
+	idle     phase = iota // no attempt yet
+	starting              // POLL and CONNECTING are being delivered
+	running               // Run has been called or is about to be
+	ending                // Run has returned; finish is waiting for the turn
+	ended                 // finish has the turn
+)
+
+// newLink returns a link for a stream, whose mu is held.
+func (c *Context) newLink(s *Stream) *Link {
+	l, _ := c.links.Get().(*Link)
+	if l == nil {
+		l = &Link{c: c}
+		l.ctx, l.cancel = context.WithCancelCause(context.Background())
+		l.run = l.work
+		l.turn = sync.NewCond(nil)
+	}
+	l.s = s
+	l.turn.L = &s.mu
+	return l
+}
+
+// release ends the use of a link for a stream, whose mu is held.
+func (l *Link) release() {
+	l.stopTimer()
+	if l.spent || l.waiting > 0 {
+		l.cancel(nil)
+		return
+	}
+	*l = Link{c: l.c, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: l.timer}
+	l.c.links.Put(l)
+}
+
+// end tells the transport to give up. The stream's mu is held.
+func (l *Link) end(cause error) {
+	if l.cause == nil {
+		l.cause = cause
+	}
+	l.spent = true
+	l.cancel(l.cause)
+}
+
+// startTimer starts the limit of the attempt anew. The stream's mu is held.
+func (l *Link) startTimer() {
+	d := l.c.ConnectTimeout()
+	if d == 0 {
+		return
+	}
+	if l.timer == nil {
+		l.timer = time.AfterFunc(d, l.timeout)
+	} else {
+		if l.timing && !l.timer.Stop() {
+			l.spent = true
+		}
+		l.timer.Reset(d)
+	}
+	l.timing = true
+}
+
+// stopTimer stops the limit of the attempt. If the timer has fired already it
+// may look at the link at any time to come. The stream's mu is held.
+func (l *Link) stopTimer() {
+	if l.timing {
+		l.timing = false
+		l.spent = !l.timer.Stop() || l.spent
+	}
+}
+
+func (l *Link) timeout() {
+	// A link whose timer fires while it is stopped is never used again, so s
+	// stays what it was.
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.timing && l.phase == running && !l.connected {
+		l.end(ErrTimeout)
+	}
+}
+
+// Context returns the context that the stream belongs to.
+func (l *Link) Context() *Context { return l.c }
+
+// StreamType returns what the policy says of the stream.
+func (l *Link) StreamType() *StreamType { return l.s.t.policy }
+
+// Target returns where to connect. It must not be changed; two attempts with
+// an equal target may get the same pointer, or not.
+func (l *Link) Target() *Target { return l.target }
+
+// URL returns the http_url of the policy with the metadata put in as it was
+// before CONNECTING was delivered.
+func (l *Link) URL() string { return l.url }
+
+// TLSConfig returns the config of [Context.TLSConfig] for the stream.
+func (l *Link) TLSConfig() (*tls.Config, error) { return l.c.TLSConfig(l.s.t.policy) }
+
+// Logger returns the logger of the context.
+func (l *Link) Logger() *slog.Logger { return l.c.log }
+
+// HasTx reports whether the stream has a Tx callback.
+func (l *Link) HasTx() bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.h.Tx != nil
+}
+
+// TxLen returns the length of the next message in bytes, as RequestTxLen gave
+// it; 0 if it is not known.
+func (l *Link) TxLen() uint64 {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.txLen
+}
+
+// Metadata returns the value that the program has set for item i of the
+// streamtype, and whether it has.
+func (l *Link) Metadata(i int) (value string, set bool) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if own := l.s.own(); i < len(own) {
+		return own[i].text, own[i].set
+	}
+	return "", false
+}
+
+// Expand returns a text with the values put in that the program has set.
+func (l *Link) Expand(t *Template) string {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return t.expand(l.s.own())
+}
+
+// Receive sets item i of the streamtype to what the peer sent, for the program
+// to read. It does not change what Metadata returns here.
+func (l *Link) Receive(i int, value string) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.phase == running {
+		l.s.receive(i, value)
+	}
+}
+
+// RetryAfter raises the wait before the next attempt to d. It never lowers it.
+func (l *Link) RetryAfter(d time.Duration) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.retryAfter = max(l.retryAfter, d)
+}
+
+// enter waits for the turn to call back, and takes it. An error means that the
+// link has ended, and the turn was not taken.
+func (l *Link) enter() (Handlers, error) {
+	s := l.s
+	s.mu.Lock()
+	for s.busy && l.phase == running {
+		l.waiting++
+		l.turn.Wait()
+		l.waiting--
+	}
+	if l.phase != running || l.cause != nil {
+		err := l.cause
+		if err == nil {
+			err = ErrClosed
+		}
+		s.mu.Unlock()
+		return Handlers{}, err
+	}
+	s.busy = true
+	h := s.h
+	s.mu.Unlock()
+	return h, nil
+}
+
+// leave does what the callback answered and gives the turn up. An error means
+// that the transport is to give up.
+func (l *Link) leave(r Result) error {
+	s := l.s
+	s.mu.Lock()
+	if r == OK && s.asked&(askTimeout|askDestroy) == 0 {
+		s.yield()
+	} else {
+		s.obey(r)
+		s.settle()
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	if l.cause == nil && l.phase != running {
+		return ErrClosed
+	}
+	return l.cause
+}
+
+// state delivers a state.
+func (l *Link) state(state State) error {
+	if _, err := l.enter(); err != nil {
+		return err
+	}
+	return l.leave(l.s.tell(state, 0))
+}
+
+// Connected reports that the connection is good. It delivers CONNECTED, and
+// ends the series of retries: the next failure is the first of a new one.
+func (l *Link) Connected() error {
+	if _, err := l.enter(); err != nil {
+		return err
+	}
+	s := l.s
+	s.mu.Lock()
+	l.connected = true
+	l.stopTimer()
+	s.tries, s.err = 0, nil
+	s.mu.Unlock()
+	return l.leave(s.tell(StateConnected, 0))
+}
+
+// UserState delivers a state of the policy's http_resp_map.
+func (l *Link) UserState(state State) error { return l.state(state) }
+
+// Ack reports that the peer took a message.
+func (l *Link) Ack() error { return l.state(StateQoSAckRemote) }
+
+// Nack reports that the peer did not take a message.
+func (l *Link) Nack() error { return l.state(StateQoSNackRemote) }
+
+// Complete is Ack or Nack for the only message of a connection: whatever the
+// program answers, the connection has done what it was for.
+func (l *Link) Complete(good bool) error {
+	l.s.mu.Lock()
+	l.complete = true
+	l.s.mu.Unlock()
+	if good {
+		return l.Ack()
+	}
+	return l.Nack()
+}
+
+// Rx delivers payload. buf is not kept.
+func (l *Link) Rx(buf []byte, flags Flags) error {
+	h, err := l.enter()
+	if err != nil {
+		return err
+	}
+	r := OK
+	if h.Rx != nil {
+		r = l.s.callRx(h.Rx, buf, flags)
+	}
+	return l.leave(r)
+}
+
+// RxEnd delivers the end of the only message of a connection, as an empty
+// piece with FlagEOM.
+func (l *Link) RxEnd() error {
+	h, err := l.enter()
+	if err != nil {
+		return err
+	}
+	r := OK
+	if h.Rx != nil {
+		if r = l.s.callRx(h.Rx, nil, FlagEOM); r != DestroyMe {
+			r = OK
+		}
+	}
+	return l.leave(r)
+}
+
+// Tx asks the program for payload. If it returns 0, 0, nil there is none for
+// now: the transport asks again when TxReady says so.
+func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
+	h, err := l.enter()
+	if err != nil {
+		return 0, 0, err
+	}
+	s := l.s
+	s.mu.Lock()
+	l.spent = true // transports send from goroutines that may outlive Run
+	l.takeTx()
+	ordinal := s.ordinal
+	if h.Tx != nil {
+		s.ordinal++
+	}
+	s.mu.Unlock()
+	r := TxDontSend
+	if h.Tx != nil {
+		n, flags, r = s.callTx(h.Tx, ordinal, buf)
+		if n < 0 || n > len(buf) {
+			s.c.log.Error("sspolicy: the Tx callback returned a length that does not fit the buffer",
+				"streamtype", s.t.policy.Name, "n", n, "len", len(buf))
+			r = DisconnectMe
+		}
+	}
+	if r != OK {
+		n, flags = 0, 0
+	}
+	s.mu.Lock()
+	if !l.connected && l.phase == running {
+		if n == 0 && flags == 0 {
+			l.stopTimer() // it is the program that is waited for
+		} else {
+			l.startTimer()
+		}
+	}
+	s.mu.Unlock()
+	if r == TxDontSend {
+		r = OK
+	}
+	return n, flags, l.leave(r)
+}
+
+// TxReady returns a channel that gets a value when the program has asked to
+// send since the latest Tx.
+func (l *Link) TxReady() <-chan struct{} {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.txReady == nil {
+		l.spent = true
+		l.txReady = make(chan struct{}, 1)
+		if l.s.wantTx {
+			l.txReady <- struct{}{}
+		}
+	}
+	return l.txReady
+}
+
+// requestTx says that the program wants to send. The stream's mu is held.
+func (l *Link) requestTx() {
+	if l.txReady != nil {
+		select {
+		case l.txReady <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// takeTx forgets that the program wants to send. The stream's mu is held.
+func (l *Link) takeTx() {
+	l.s.wantTx = false
+	select {
+	case <-l.txReady: // blocks, and so is passed over, when it is nil
+	default:
+	}
+}

@@ -1,0 +1,15 @@
+package runtime
+
+// EnforceVersion is what generated code converts constants to, so that a file
+// and a runtime that do not fit together fail to compile: a negative constant
+// does not convert. Code written by hand has no use for it.
+type EnforceVersion uint
+
+// Versions of the tables that generated files hold. A file of version v works
+// with a runtime for which MinVersion <= v <= MaxVersion. MaxVersion rises
+// when generated files come to need something new of this package; MinVersion
+// when this package can no longer execute old files.
+const (
+	MinVersion = 1
+	MaxVersion = 1
+)
