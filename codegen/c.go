@@ -1,11 +1,13 @@
 package codegen
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -15,38 +17,54 @@ import (
 
 // COptions are the settings of C.
 type COptions struct {
-	Source string // name of the policy, for people
-	SHA256 string // of its text, in hexadecimal
-	Target Target // zero is DefaultTarget
+	Source  string // name of the policy, for people
+	SHA256  string // of its text, in hexadecimal
+	Version string // of sspolicy; see Equal
+	Target  Target // zero is DefaultTarget
 
-	Prefix string // of all symbols; empty is "_ss_"
-	Entry  string // what the first streamtype is called; empty is the name that lws's policy2c gives it
+	// Prefix is what all symbols and macros begin with; empty is "_ss_". Entry
+	// is what the first streamtype of the list is called; empty is the prefix
+	// and "static_policy_entry": by default, the name that policy2c of lws
+	// gives it.
+	Prefix, Entry string
 }
 
-// C writes the policy as tables for lws, to be included by the source file
-// that sets pss_policies of lws_context_creation_info to the address of Entry.
+// C writes the policy as tables for lws, in one file. It is to be included by
+// the source file that sets pss_policies of lws_context_creation_info to the
+// address of Entry.
 //
 // It writes nothing unless the target can hold all that the policy says.
 func C(w io.Writer, p *runtime.Policy, o COptions) error {
-	o.Target = cmp.Or(o.Target, DefaultTarget)
-	o.Prefix = cmp.Or(o.Prefix, "_ss_")
-	o.Entry = cmp.Or(o.Entry, "_ss_static_policy_entry")
-	if len(p.StreamTypes) == 0 {
-		return errors.New("the policy has no streamtypes: there is nothing that C tables could start with")
+	c, err := newCFile(p, o, false)
+	if err != nil {
+		return err
 	}
-	c := &cFile{
-		o:       o,
-		symbols: newSymbols(o.Entry, o.Prefix+"streams", o.Prefix+"metrics"),
-		shared:  map[any]string{},
-		keep:    map[*runtime.Cert]bool{},
-		macros:  map[string]bool{},
-		oldest:  lwsNumber(schema.Version(o.Target)),
+	_, err = io.WriteString(w, c.comment()+c.needs()+c.body.String()+"\n"+c.macroDefinitions())
+	return err
+}
+
+// CWithHeader writes the same in two files: a header for whoever needs Entry,
+// and a source file with the tables, which includes the header by the name
+// include.
+func CWithHeader(header, source io.Writer, include string, p *runtime.Policy, o COptions) error {
+	if strings.ContainsAny(include, "\"\\\n") {
+		return fmt.Errorf("a header can't be included by the name %q", include)
 	}
-	c.policy(p)
-	if len(c.errs) > 0 {
-		return errors.Join(c.errs...)
+	c, err := newCFile(p, o, true)
+	if err != nil {
+		return err
 	}
-	_, err := io.WriteString(w, c.head(p)+c.body.String())
+	guard := strings.ToUpper(strings.Trim(c.o.Prefix, "_")) + "_POLICY_H"
+	if guard[0] == '_' { // which is not for programs to define
+		guard = "SS" + guard
+	}
+	_, err = fmt.Fprintf(header, "%s\n#ifndef %s\n#define %[2]s\n%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n"+
+		"\nextern const lws_ss_policy_t %s[%d];\n\n%s\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n",
+		c.comment(), guard, c.needs(), c.streams, len(p.StreamTypes), c.macroDefinitions())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(source, "%s\n#include \"%s\"\n%s", c.comment(), include, c.body.String())
 	return err
 }
 
@@ -55,20 +73,88 @@ func C(w io.Writer, p *runtime.Policy, o COptions) error {
 // Its objects are const although lws declares some of the pointers to them
 // without it, next and metadata among them, and the casts that this takes are
 // safe: lws writes to neither a streamtype nor to its metadata, but to copies
-// in the stream. So all of it can stay in read-only memory.
+// in the stream. So all of it can stay in read-only memory, and equal objects
+// can be one.
 type cFile struct {
 	o       COptions
+	streams string // symbol of the streamtypes
+	proxy   string // via-socks5 of the whole policy
+	release string
+	product string
 	body    strings.Builder
 	symbols *symbols
-	shared  map[any]string         // address of what several objects may point to
+	made    map[any]string         // what a part of the policy was written as
+	shared  map[string]string      // symbol of the object with an initialiser
 	keep    map[*runtime.Cert]bool // what servers use
 	macros  map[string]bool
-	oldest  int // LWS_LIBRARY_VERSION_NUMBER that will do
+	nodes   map[string][]node
+	has     map[string]bool // whether the target has what came with a release
+	oldest  int             // LWS_LIBRARY_VERSION_NUMBER that will do
 	what    string
 	errs    []error
+	size    sizes
 }
 
-func (c *cFile) policy(p *runtime.Policy) {
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
+	o.Target = cmp.Or(o.Target, DefaultTarget)
+	o.Prefix = cmp.Or(o.Prefix, "_ss_")
+	o.Entry = cmp.Or(o.Entry, o.Prefix+"static_policy_entry")
+	if err := CheckSymbols(o.Prefix, o.Entry); err != nil {
+		return nil, err
+	}
+	if len(p.StreamTypes) == 0 {
+		return nil, errors.New("the policy has no streamtypes: there is nothing that C tables could start with")
+	}
+	c := &cFile{
+		o:       o,
+		streams: o.Prefix + "streams",
+		proxy:   p.SOCKS5Proxy,
+		release: p.Release,
+		product: p.Product,
+		symbols: newSymbols(o.Entry, o.Prefix+"streams", o.Prefix+"metrics", o.Prefix+"socks5_proxy"),
+		made:    map[any]string{},
+		shared:  map[string]string{},
+		keep:    map[*runtime.Cert]bool{},
+		macros:  map[string]bool{},
+		nodes:   map[string][]node{},
+		has:     map[string]bool{},
+		oldest:  lwsNumber(schema.Version(o.Target)),
+		size:    sizes{strings: map[string]bool{}, structs: map[string]int{}},
+	}
+	c.policy(p, external)
+	return c, errors.Join(c.errs...)
+}
+
+// CheckSymbols says what is wrong with a prefix or entry; empty ones are right.
+func CheckSymbols(prefix, entry string) error {
+	for _, s := range []string{prefix, entry} {
+		if s != "" && (!identifier.MatchString(s) || cKeywords[s]) {
+			return fmt.Errorf("%q can't be, or begin, a symbol of C", s)
+		}
+	}
+	return nil
+}
+
+// cKeywords are the words that are no symbols in C or C++, as far as they do not
+// begin with a capital.
+var cKeywords = func() map[string]bool {
+	m := map[string]bool{}
+	for word := range strings.FieldsSeq(`
+		alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t char8_t class compl
+		concept const const_cast consteval constexpr constinit continue co_await co_return co_yield decltype default delete
+		do double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable
+		namespace new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast
+		requires restrict return short signed sizeof static static_assert static_cast struct switch template this
+		thread_local throw true try typedef typeid typename typeof typeof_unqual union unsigned using virtual void volatile
+		wchar_t while xor xor_eq`) {
+		m[word] = true
+	}
+	return m
+}()
+
+func (c *cFile) policy(p *runtime.Policy, external bool) {
 	for _, st := range p.StreamTypes {
 		if st.Server {
 			c.keep[st.ServerCert], c.keep[st.ServerKey] = true, true
@@ -76,26 +162,38 @@ func (c *cFile) policy(p *runtime.Policy) {
 	}
 	metrics := c.metrics(p.Metrics)
 	streams := make([]values, len(p.StreamTypes))
-	name := c.o.Prefix + "streams"
 	for i, st := range p.StreamTypes {
 		streams[i] = c.stream(st)
-		if i+1 < len(streams) {
-			streams[i]["next"] = fmt.Sprintf("(lws_ss_policy_t *)&%s[%d]", name, i+1)
+		if i > 0 {
+			streams[i]["next"] = fmt.Sprintf("(lws_ss_policy_t *)&%s[%d]", c.streams, i-1)
 		}
 	}
 	if metrics != "" {
-		streams[0]["metrics"] = metrics // lws looks for them at the first streamtype alone
+		streams[len(streams)-1]["metrics"] = metrics // lws looks for them at the head of the list alone
 	}
-	fmt.Fprintf(&c.body, "\n/* The streamtypes, in the order of the policy. */\nstatic const lws_ss_policy_t %s[] = {\n", name)
+	static := "static "
+	if external {
+		static = ""
+	}
+	fmt.Fprintf(&c.body, "\n/* The streamtypes. As lws would list them, the last one is the head of the list. */\n%sconst lws_ss_policy_t %s[] = {\n", static, c.streams)
 	for i, v := range streams {
 		c.what = "streamtype " + schema.QuoteName(p.StreamTypes[i].Name)
-		c.object("\t", "lws_ss_policy_t", v, true)
+		c.body.WriteByte('\t')
+		c.size.pointers += c.object(&c.body, "\t", "lws_ss_policy_t", v)
+		c.body.WriteString(",\n")
 	}
-	fmt.Fprintf(&c.body, "};\n\n#define %s %s[0]\n", c.o.Entry, name)
-	if p.SOCKS5Proxy != "" {
-		fmt.Fprintf(&c.body, "\n/* lws's tables have no place for via-socks5: give it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
-			c.o.Prefix, strings.ReplaceAll(cString(p.SOCKS5Proxy), "\n", " \\\n\t"))
+	c.body.WriteString("};\n")
+	c.size.structs["lws_ss_policy_t"] += len(streams)
+}
+
+// macroDefinitions returns the definitions of macros.
+func (c *cFile) macroDefinitions() string {
+	s := fmt.Sprintf("#define %s %s[%d]\n", c.o.Entry, c.streams, c.size.structs["lws_ss_policy_t"]-1)
+	if c.proxy != "" {
+		s += fmt.Sprintf("\n/* lws's tables have no place for via-socks5: give it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
+			c.o.Prefix, strings.ReplaceAll(cString(c.proxy), "\n", " \\\n\t"))
 	}
+	return s
 }
 
 // stream returns the members of a streamtype, and writes what they point to.
@@ -154,19 +252,26 @@ func (c *cFile) stream(st *runtime.StreamType) values {
 	if !st.Server {
 		// To connect, lws reads an endpoint whether there is one or not; and
 		// without a url, be it empty, it skips what comes with the request:
-		// subprotocol, cookies and all (lib/secure-streams/protocols, the
-		// functions secstream_connect_munge_* of 4.1 to 5.0).
-		v["endpoint"] = cmp.Or(v["endpoint"], `""`)
-		if st.HTTP != nil {
-			v["u.http.url"] = cmp.Or(v["u.http.url"], `""`)
+		// its path, the subprotocol, cookies and all (lib/secure-streams, 4.1
+		// to 5.0: secure-streams.c, and secstream_connect_munge_* of the
+		// protocols).
+		if v["endpoint"] == "" {
+			v["endpoint"] = c.text("")
+		}
+		if st.HTTP != nil && v["u.http.url"] == "" {
+			v["u.http.url"] = c.text("")
 		}
 	}
-	slices.SortFunc(flags, func(a, b *schema.Key) int { return cmp.Compare(a.Bit, b.Bit) })
-	for _, k := range flags {
-		if v["flags"] != "" {
-			v["flags"] += " |\n"
+	if len(flags) > 0 {
+		slices.SortFunc(flags, func(a, b *schema.Key) int { return cmp.Compare(a.Bit, b.Bit) })
+		var b strings.Builder
+		for i, k := range flags {
+			if i > 0 {
+				b.WriteString(" |\n")
+			}
+			b.WriteString(k.Flag)
 		}
-		v["flags"] += k.Flag
+		v["flags"] = b.String()
 	}
 	return v
 }
@@ -189,27 +294,39 @@ func (c *cFile) keyed(entry any) values {
 // available reports whether the target has what came with a release. If not,
 // that is an error; if so, the file needs that release.
 func (c *cFile) available(what, since string) bool {
-	if !c.o.Target.has(since, "") {
-		c.errs = append(c.errs, c.o.Target.errNewer(c.what+": "+what, since))
-		return false
+	has, known := c.has[since]
+	if !known {
+		has = c.o.Target.has(since, "")
+		c.has[since] = has
+		if has {
+			c.oldest = max(c.oldest, number(since))
+		}
 	}
-	c.oldest = max(c.oldest, number(since))
-	return true
+	if !has {
+		c.errs = append(c.errs, c.o.Target.errNewer(c.what+": "+what, since))
+	}
+	return has
 }
 
-// head returns what comes before the tables.
-func (c *cFile) head(p *runtime.Policy) string {
+// comment returns the comment at the top of each file.
+func (c *cFile) comment() string {
 	var b strings.Builder
-	b.WriteString("/* Code generated by sspolicy. DO NOT EDIT.\n *\n")
+	b.WriteString("/* " + generated + "\n *\n")
 	for _, line := range []struct{ name, text string }{
-		{"Source", c.o.Source}, {"SHA-256", c.o.SHA256}, {"Release", p.Release}, {"Product", p.Product},
+		{madeBy, c.o.Version}, {"Source", c.o.Source}, {"SHA-256", c.o.SHA256}, {"Release", c.release}, {"Product", c.product},
 	} {
 		if line.text != "" {
 			fmt.Fprintf(&b, " * %s: %s\n", line.name, commentText(line.text))
 		}
 	}
-	fmt.Fprintf(&b, " * For: libwebsockets %v\n */\n\n#include <libwebsockets.h>\n", c.o.Target)
+	fmt.Fprintf(&b, " * For: libwebsockets %v\n */\n", c.o.Target)
+	return b.String()
+}
 
+// needs returns the lines that include lws, and check that it is the right one.
+func (c *cFile) needs() string {
+	var b strings.Builder
+	b.WriteString("\n#include <libwebsockets.h>\n")
 	next := lwsNumber(schema.Version{Major: c.o.Target.Major, Minor: c.o.Target.Minor + 1})
 	fmt.Fprintf(&b, "\n#if LWS_LIBRARY_VERSION_NUMBER < %d || LWS_LIBRARY_VERSION_NUMBER >= %d\n", c.oldest, next)
 	fmt.Fprintf(&b, "#error \"this policy was compiled for libwebsockets %v", c.o.Target)
@@ -223,4 +340,29 @@ func (c *cFile) head(p *runtime.Policy) string {
 		}
 	}
 	return b.String()
+}
+
+// generated is what the first line of a generated file says, and madeBy what the
+// line with the version of sspolicy begins with.
+const (
+	generated = "Code generated by sspolicy. DO NOT EDIT."
+	madeBy    = "By sspolicy"
+)
+
+// Equal reports whether two generated files are the same, but for the version
+// of sspolicy that they were written by.
+func Equal(a, b []byte) bool { return bytes.Equal(withoutVersion(a), withoutVersion(b)) }
+
+func withoutVersion(file []byte) []byte {
+	const top = 1000 // bytes to look in
+	for _, mark := range []string{"\n * " + madeBy + ": ", "\n// " + madeBy + ": "} {
+		start := bytes.Index(file[:min(top, len(file))], []byte(mark))
+		if start < 0 {
+			continue
+		}
+		if end := bytes.IndexByte(file[start+1:], '\n'); end >= 0 {
+			return slices.Concat(file[:start], file[start+1+end:])
+		}
+	}
+	return file
 }

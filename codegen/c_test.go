@@ -115,7 +115,11 @@ func standIn(target Target) string {
 		for _, h := range knownHeaders {
 			fmt.Fprintf(&b, "\t%s,\n", h.symbol)
 		}
-		b.WriteString("};\n")
+		b.WriteString("};\n#define TOKEN_NAME(n) token_names[n]\n#define token_names ((const char *const[]){ ")
+		for _, h := range knownHeaders {
+			fmt.Fprintf(&b, "%q, ", h.name)
+		}
+		b.WriteString("})\n")
 	}
 	for _, typ := range []string{
 		"lws_retry_bo_t", "lws_metric_policy_t", "lws_ss_x509_t", "lws_ss_trust_store_t", "lws_ss_metadata_t",
@@ -266,8 +270,7 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 					order = append([]string{fmt.Sprint(i)}, order...)
 					line(fmt.Sprintf("%s[%d]", at, i), text(m.Name)+" "+text(m.Header))
 					if h := lookupHeader(m.Header); target.has("4.2", "") && h != nil {
-						number := slices.IndexFunc(knownHeaders, func(k knownHeader) bool { return k.symbol == h.symbol })
-						line(fmt.Sprintf("%s[%d].token", at, i), number)
+						line(fmt.Sprintf("%s[%d].token", at, i), h.name)
 					}
 				}
 				line(at+".order", strings.Join(order, " "))

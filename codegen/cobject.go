@@ -10,9 +10,71 @@ import (
 // not there is zero.
 type values map[string]string
 
-func (c *cFile) define(typ, name string, v values) {
-	fmt.Fprintf(&c.body, "\nstatic const %s %s = ", typ, name)
-	c.object("", typ, v, false)
+// A node is a member of a struct as the target has it.
+type node struct {
+	*member
+	path     string
+	elements []string // paths of what it holds, unless it has members
+	leaves   []string // paths of what it and its members hold
+	nodes    []node
+}
+
+// layout returns the members of a struct as the target has it.
+func (c *cFile) layout(typ string) []node {
+	n, ok := c.nodes[typ]
+	if !ok {
+		n = layoutOf(c.o.Target, "", layouts[typ])
+		c.nodes[typ] = n
+	}
+	return n
+}
+
+func layoutOf(t Target, path string, list []member) (nodes []node) {
+	for i := range list {
+		m := &list[i]
+		if !t.has(m.since, m.until) {
+			continue
+		}
+		n := node{member: m, path: path + m.name, nodes: layoutOf(t, path+m.name+".", m.members)}
+		if m.members == nil {
+			n.elements = m.elements(n.path)
+			n.leaves = n.elements
+		}
+		for j := range n.nodes {
+			n.leaves = append(n.leaves, n.nodes[j].leaves...)
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+// share writes an object, unless there is an equal one, and returns its symbol.
+// about is for people.
+func (c *cFile) share(typ, kind, name, about string, v values) string {
+	var b strings.Builder
+	pointers := c.object(&b, "", typ, v)
+	return c.define(typ, "", kind, name, about, b.String(), func() {
+		c.size.structs[typ]++
+		c.size.pointers += pointers
+	})
+}
+
+// define writes an object by its initialiser, unless there is an equal one, and
+// returns its symbol. suffix makes an array of the type. What is written is
+// reported to wrote.
+func (c *cFile) define(typ, suffix, kind, name, about, initialiser string, wrote func()) string {
+	key := typ + suffix + initialiser
+	if symbol, ok := c.shared[key]; ok {
+		return symbol
+	}
+	symbol := c.symbol(kind, name)
+	c.shared[key] = symbol
+	if about != "" {
+		fmt.Fprintf(&c.body, "\n/* %s */", about)
+	}
+	fmt.Fprintf(&c.body, "\nstatic const %s %s%s = %s;\n", typ, symbol, suffix, initialiser)
+	wrote()
+	return symbol
 }
 
 // array writes an array of n objects, of which at returns the members.
@@ -23,70 +85,76 @@ func (c *cFile) array(typ, name string, n int, at func(i int) values) {
 	}
 	fmt.Fprintf(&c.body, "\nstatic const %s %s[] = {\n", typ, name)
 	for _, v := range list {
-		c.object("\t", typ, v, true)
+		c.body.WriteByte('\t')
+		c.size.pointers += c.object(&c.body, "\t", typ, v)
+		c.body.WriteString(",\n")
 	}
 	c.body.WriteString("};\n")
+	c.size.structs[typ] += n
 }
 
-// object writes the initialiser of a struct.
-func (c *cFile) object(indent, typ string, v values, element bool) {
+// object writes the initialiser of a struct, and returns how many addresses are
+// in it.
+func (c *cFile) object(b *strings.Builder, indent, typ string, v values) int {
+	layout := c.layout(typ)
 	if len(v) == 0 { // which C has no empty braces for
-		v = values{layouts[typ][0].name: "NULL"}
+		v = values{layout[0].path: "NULL"}
 	}
-	if element {
-		c.body.WriteString(indent)
-	}
-	c.body.WriteString("{\n")
-	c.members(indent+"\t", "", layouts[typ], v)
-	c.body.WriteString(indent + "}")
-	if element {
-		c.body.WriteString(",\n")
-	} else {
-		c.body.WriteString(";\n")
-	}
+	b.WriteString("{\n")
+	pointers := c.members(b, indent+"\t", layout, v)
+	b.WriteString(indent + "}")
+	return pointers
 }
 
 // members writes what v has for the members of a struct. They are in order,
 // and nested as the struct is, since C++ asks for that.
-func (c *cFile) members(indent, path string, list []member, v values) {
+func (c *cFile) members(b *strings.Builder, indent string, layout []node, v values) (pointers int) {
 	inner := indent + "\t"
-	value := func(path string) string { return strings.ReplaceAll(v[path], "\n", "\n"+inner) }
-	for i := range list {
-		m := &list[i]
-		at := path + m.name
-		if !c.o.Target.has(m.since, m.until) || !v.any(at, m) {
+	value := func(text string, isPointer bool) {
+		if isPointer && text != "NULL" {
+			pointers++
+		}
+		if strings.Contains(text, "\n") {
+			text = strings.ReplaceAll(text, "\n", "\n"+inner)
+		}
+		b.WriteString(text)
+		b.WriteString(",\n")
+	}
+	for i := range layout {
+		n := &layout[i]
+		if !v.any(n) {
 			continue
 		}
-		if m.macro != "" {
-			c.macros[m.macro] = true
+		if n.macro != "" {
+			c.macros[n.macro] = true
 		}
-		fmt.Fprintf(&c.body, "%s.%s = ", indent, m.name)
+		b.WriteString(indent)
+		b.WriteByte('.')
+		b.WriteString(n.name)
+		b.WriteString(" = ")
 		switch {
-		case m.members != nil:
-			c.body.WriteString("{\n")
-			c.members(inner, at+".", m.members, v)
-			c.body.WriteString(indent + "},\n")
-		case m.count > 0:
-			c.body.WriteString("{\n")
-			for _, e := range m.elements(at) {
-				fmt.Fprintf(&c.body, "%s%s,\n", inner, cmp.Or(value(e), "NULL"))
+		case n.nodes != nil:
+			b.WriteString("{\n")
+			pointers += c.members(b, inner, n.nodes, v)
+			b.WriteString(indent + "},\n")
+		case n.count > 0:
+			b.WriteString("{\n")
+			for _, e := range n.elements {
+				b.WriteString(inner)
+				value(cmp.Or(v[e], "NULL"), n.isPointer())
 			}
-			c.body.WriteString(indent + "},\n")
+			b.WriteString(indent + "},\n")
 		default:
-			fmt.Fprintf(&c.body, "%s,\n", value(at))
+			value(v[n.path], n.isPointer())
 		}
 	}
+	return pointers
 }
 
 // any reports whether there is a value for the member, or inside of it.
-func (v values) any(path string, m *member) bool {
-	for i := range m.members {
-		if v.any(path+"."+m.members[i].name, &m.members[i]) {
-			return true
-		}
-	}
-	for _, e := range m.elements(path) {
-		if v[e] != "" {
+func (v values) any(n *node) bool {
+	for _, leaf := range n.leaves {
+		if v[leaf] != "" {
 			return true
 		}
 	}

@@ -33,16 +33,35 @@ func (c *cFile) metrics(list []*runtime.Metric) string {
 
 // metadata writes a list as lws links it: the one defined last is the first.
 // length is the index of the value in a stream, counted as defined.
+//
+// So a list that begins as another one does ends with the nodes of that, and
+// has them from there.
 func (c *cFile) metadata(symbol string, list []runtime.Metadata) string {
+	type beginning string // of lists: names and headers
+	keys := make([]beginning, len(list)+1)
+	for i, m := range list {
+		keys[i+1] = keys[i] + beginning(strconv.Quote(m.Name)+strconv.Quote(m.Header))
+	}
+	have := len(list)
+	for have > 0 && c.made[keys[have]] == "" {
+		have--
+	}
+	if have == len(list) {
+		return c.made[keys[have]]
+	}
 	name := c.symbol("md", symbol)
-	c.array("lws_ss_metadata_t", name, len(list), func(i int) values {
+	for i := have; i < len(list); i++ {
+		c.made[keys[i+1]] = fmt.Sprintf("(lws_ss_metadata_t *)&%s[%d]", name, i-have)
+	}
+	c.array("lws_ss_metadata_t", name, len(list)-have, func(i int) values {
+		i += have
 		header := list[i].Header
 		v := values{
 			"name":   c.text(list[i].Name),
 			"length": strconv.Itoa(i),
 		}
 		if i > 0 {
-			v["next"] = fmt.Sprintf("(lws_ss_metadata_t *)&%s[%d]", name, i-1)
+			v["next"] = c.made[keys[i]]
 		}
 		value := "(void *)" + c.text(header)
 		if !c.o.Target.has("4.2", "") { // which brought the token, and another name for the value
@@ -54,7 +73,7 @@ func (c *cFile) metadata(symbol string, list []runtime.Metadata) string {
 		v["value_is_http_token"] = c.header(header)
 		return v
 	})
-	return fmt.Sprintf("(lws_ss_metadata_t *)&%s[%d]", name, len(list)-1)
+	return c.made[keys[len(list)]]
 }
 
 // noHeader is LWS_HTTP_NO_KNOWN_HEADER, which programs do not get to see. 0
@@ -69,27 +88,35 @@ func (c *cFile) header(mapping string) string {
 		return noHeader
 	case h.macros == "":
 		return h.symbol
-	case c.shared[h] == "":
+	case c.made[h] == "":
 		name := c.symbol("token", cSymbol(h.name))
-		c.shared[h] = name
+		c.made[h] = name
 		fmt.Fprintf(&c.body, "\n#if %s\n#define %s %s\n#else\n#define %s %s\n#endif\n", h.macros, name, h.symbol, name, noHeader)
 	}
-	return c.shared[h]
+	return c.made[h]
 }
 
 func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
-	name := c.symbol("respmap", symbol)
-	fmt.Fprintf(&c.body, "\nstatic const lws_ss_http_respmap_t %s[] = {\n", name)
+	var b strings.Builder
+	b.WriteString("{\n")
 	for _, s := range list {
-		fmt.Fprintf(&c.body, "\t{ .resp = %d, .state = %d },\n", s.Status, s.State)
+		fmt.Fprintf(&b, "\t{ .resp = %d, .state = %d },\n", s.Status, s.State)
 	}
-	c.body.WriteString("};\n")
-	return name
+	b.WriteString("}")
+	return c.define("lws_ss_http_respmap_t", "[]", "respmap", symbol, "", b.String(), func() {
+		c.size.structs["lws_ss_http_respmap_t"] += len(list)
+	})
 }
 
 // options writes a list that is linked as the policy has it.
 func (c *cFile) options(symbol string, list []runtime.Option) string {
+	type options string
+	key := options(fmt.Sprintf("%q", list))
+	if name := c.made[key]; name != "" {
+		return name
+	}
 	name := c.symbol("pvo", symbol)
+	c.made[key] = name
 	c.macros["LWS_WITH_SERVER"] = true
 	c.array("struct lws_protocol_vhost_options", name, len(list), func(i int) values {
 		v := values{"name": c.text(list[i].Name), "value": c.text(list[i].Value)}
@@ -102,28 +129,28 @@ func (c *cFile) options(symbol string, list []runtime.Option) string {
 }
 
 func (c *cFile) retry(r *runtime.Retry) string {
-	return c.once(r, "retry", r.Name, func(name string) {
+	return c.once(r, func() string {
 		v := c.keyed(r)
 		if len(r.Backoff) > 0 {
-			table := c.symbol("backoff", cSymbol(r.Name))
 			var ms []string
 			for _, d := range r.Backoff {
 				ms = append(ms, c.duration(d, schema.LookupKey(schema.Retry, "backoff")))
 			}
-			fmt.Fprintf(&c.body, "\nstatic const uint32_t %s[] = { %s };\n", table, strings.Join(ms, ", "))
-			v["retry_ms_table"] = table
+			v["retry_ms_table"] = c.define("uint32_t", "[]", "backoff", cSymbol(r.Name), "", "{ "+strings.Join(ms, ", ")+" }", func() {
+				c.size.numbers += 4 * len(ms)
+			})
 			v["retry_ms_table_count"] = c.count(len(ms), 65535, "waits")
 		}
-		c.define("lws_retry_bo_t", name, v)
+		return c.share("lws_retry_bo_t", "retry", cSymbol(r.Name), "", v)
 	})
 }
 
 func (c *cFile) auth(a *runtime.Auth) string {
-	return c.once(a, "auth", a.Name, func(name string) { c.define("lws_ss_auth_t", name, c.keyed(a)) })
+	return c.once(a, func() string { return c.share("lws_ss_auth_t", "auth", cSymbol(a.Name), "", c.keyed(a)) })
 }
 
 func (c *cFile) trustStore(t *runtime.TrustStore) string {
-	return c.once(t, "trust", t.Name, func(name string) {
+	return c.once(t, func() string {
 		if len(t.Stack) == 0 {
 			c.errs = append(c.errs, fmt.Errorf("trust store %s has no certificate: lws would crash", schema.QuoteName(t.Name)))
 		}
@@ -132,46 +159,52 @@ func (c *cFile) trustStore(t *runtime.TrustStore) string {
 		for i, cert := range t.Stack {
 			v["ssx509["+strconv.Itoa(i)+"]"] = c.cert(cert)
 		}
-		c.define("lws_ss_trust_store_t", name, v)
+		return c.share("lws_ss_trust_store_t", "trust", cSymbol(t.Name), "", v)
 	})
 }
 
 func (c *cFile) cert(x *runtime.Cert) string {
-	return c.once(x, "cert", x.Name, func(name string) {
-		der := c.symbol("der", cSymbol(x.Name))
-		if about := describeDER(x.DER); about != "" {
-			fmt.Fprintf(&c.body, "\n/* %s */", about)
-		}
-		fmt.Fprintf(&c.body, "\nstatic const uint8_t %s[] = {", der)
-		for i := range len(x.DER) {
-			if i%12 == 0 {
-				c.body.WriteString("\n\t")
-			} else {
-				c.body.WriteByte(' ')
-			}
-			fmt.Fprintf(&c.body, "0x%02x,", x.DER[i])
-		}
-		if x.DER == "" {
-			c.body.WriteByte('0') // C has no empty arrays
-		}
-		c.body.WriteString("\n};\n")
-		v := values{"vhost_name": c.text(x.Name), "ca_der": der, "ca_der_len": strconv.Itoa(len(x.DER))}
+	return c.once(x, func() string {
+		v := values{"vhost_name": c.text(x.Name), "ca_der": c.der(x), "ca_der_len": strconv.Itoa(len(x.DER))}
 		if c.keep[x] {
 			v["keep"] = "1"
 		}
-		c.define("lws_ss_x509_t", name, v)
+		return c.share("lws_ss_x509_t", "cert", cSymbol(x.Name), "", v)
 	})
 }
 
-// once returns the address of an object, which the first call defines.
-func (c *cFile) once(object any, kind, name string, define func(symbol string)) string {
-	if address, ok := c.shared[object]; ok {
-		return address
+func (c *cFile) der(x *runtime.Cert) string {
+	const digits = "0123456789abcdef"
+	var b strings.Builder
+	b.WriteByte('{')
+	for i := range len(x.DER) {
+		if i%12 == 0 {
+			b.WriteString("\n\t")
+		} else {
+			b.WriteByte(' ')
+		}
+		b.WriteString("0x")
+		b.WriteByte(digits[x.DER[i]>>4])
+		b.WriteByte(digits[x.DER[i]&15])
+		b.WriteByte(',')
 	}
-	symbol := c.symbol(kind, cSymbol(name))
-	c.shared[object] = "&" + symbol
-	define(symbol)
-	return "&" + symbol
+	if x.DER == "" {
+		b.WriteString("\n\t0") // C has no empty arrays
+	}
+	b.WriteString("\n}")
+	return c.define("uint8_t", "[]", "der", cSymbol(x.Name), describeDER(x.DER), b.String(), func() {
+		c.size.der += max(1, len(x.DER))
+	})
+}
+
+// once returns the address of what a part of the policy is written as.
+func (c *cFile) once(part any, define func() (symbol string)) string {
+	address, ok := c.made[part]
+	if !ok {
+		address = "&" + define()
+		c.made[part] = address
+	}
+	return address
 }
 
 func (c *cFile) symbol(kind, name string) string {

@@ -60,12 +60,11 @@ func (c *cFile) count(n, most int, what string) string {
 }
 
 // text returns a string for use inside of an object: a literal, or if it is
-// too long for that the name of an array.
+// too long for that the name of an array. Of equal literals compilers make one.
 func (c *cFile) text(s string) string {
+	c.size.strings[s] = true
 	if len(s) < maxCString {
 		return cString(s)
 	}
-	name := c.symbol("text", "")
-	fmt.Fprintf(&c.body, "\nstatic const char %s[] = {%s\n};\n", name, cChars(s))
-	return name
+	return c.define("char", "[]", "text", "", "", "{"+cChars(s)+"\n}", func() {})
 }

@@ -1,6 +1,9 @@
 package codegen
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // A member is a member of a struct of lws.
 type member struct {
@@ -26,6 +29,9 @@ func (m *member) elements(path string) []string {
 	}
 	return paths
 }
+
+// isPointer reports whether the member, or each of its elements, is a pointer.
+func (m *member) isPointer() bool { return strings.HasSuffix(m.typ, "*") }
 
 const (
 	str = "const char *"

@@ -10,6 +10,6 @@ var badLength = &Rule{
 	LWS: `The parser hands strings over in pieces of 254 bytes and keeps the last one: of
 300 bytes 46 are left, of 254 none. An empty name of a streamtype or backoff
 scheme crashes it (4.1.6 to 5.0.0).`,
-	Bad:  `{ "s": [ { "": { "endpoint": "example.com", "port": 443 } } ] }`,
-	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 443 } } ] }`,
+	Bad:  `{ "s": [ { "": { "endpoint": "example.com", "http_method": "GET", "port": 8443 } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443 } } ] }`,
 }

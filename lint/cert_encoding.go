@@ -1,6 +1,12 @@
 package lint
 
-import "github.com/secure-streams/sspolicy/schema"
+import (
+	"encoding/base64"
+	"regexp"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
 
 var certEncoding = &Rule{
 	Name:     "cert-encoding",
@@ -18,9 +24,33 @@ with 3072 bytes of whatever is in memory as the certificate.`,
 			if d.Value.Kind != schema.String {
 				continue
 			}
-			if _, err := schema.DecodeCert(d.Value.Text()); err != nil {
+			if der := pemText(d.Value.Text()); der != "" {
+				g := p.report(d.Value.Span, "%s is PEM: leave out its first and last line, and the line ends", d)
+				if !strings.Contains(d.Value.Text(), "PRIVATE KEY") { // which no output should repeat
+					g.Fixes = []schema.Fix{{
+						Message: "write the base64 alone",
+						Edits:   []schema.Edit{{Span: d.Value.Span, NewText: schema.Quote(der)}},
+					}}
+				}
+			} else if _, err := schema.DecodeCert(d.Value.Text()); err != nil {
 				p.report(d.Value.Span, "%s: %v", d, err)
 			}
 		}
 	},
 }
+
+// pemText returns the base64 of a PEM certificate or key, or "". Its lines may
+// have been joined.
+func pemText(text string) string {
+	at := pemForm.FindStringSubmatch(text)
+	if at == nil {
+		return ""
+	}
+	der, err := schema.DecodeCert(at[1])
+	if err != nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(der)
+}
+
+var pemForm = regexp.MustCompile(`^\s*-----BEGIN [A-Z0-9 ]+-----([A-Za-z0-9+/=\s]+)-----END [A-Z0-9 ]+-----\s*$`)

@@ -10,10 +10,10 @@ var duplicateDefinition = &Rule{
 entry for a test, lay an overlay over the policy instead.`,
 	LWS: `lws keeps both and finds the newer one. What referred to the name in between
 keeps the older one (4.1.6 to 5.0.0).`,
-	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80 } },
-         { "a": { "endpoint": "example.com", "port": 443 } } ] }`,
-	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80 } },
-         { "b": { "endpoint": "example.com", "port": 443 } } ] }`,
+	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80 } },
+         { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443 } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80 } },
+         { "b": { "endpoint": "example.com", "http_method": "GET", "port": 8443 } } ] }`,
 	check: func(p *pass) {
 		for _, d := range p.policy.Definitions {
 			if first := p.policy.Lookup(d.Section, d.Name)[0]; first != d {

@@ -41,7 +41,7 @@ func applyFixes(s *schema.Source, found []schema.Diagnostic) (string, int) {
 		if len(d.Fixes) == 0 {
 			continue
 		}
-		if with, ok := place(edits, s, d.Fixes[0].Edits); ok {
+		if with, ok := mergeEdits(edits, s, d.Fixes[0].Edits); ok {
 			edits = with
 			applied++
 		}
@@ -57,9 +57,9 @@ func applyFixes(s *schema.Source, found []schema.Diagnostic) (string, int) {
 	return b.String(), applied
 }
 
-// place puts edits among others, if none of them touches the text of another.
+// mergeEdits puts edits among others, if none of them touches the text of another.
 // Insertions at the same place do.
-func place(among []schema.Edit, s *schema.Source, edits []schema.Edit) ([]schema.Edit, bool) {
+func mergeEdits(among []schema.Edit, s *schema.Source, edits []schema.Edit) ([]schema.Edit, bool) {
 	at := make([]int, len(edits))
 	for i, e := range edits {
 		n, same := slices.BinarySearchFunc(among, e, func(a, b schema.Edit) int { return a.Span.Start - b.Span.Start })

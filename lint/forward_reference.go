@@ -11,10 +11,10 @@ store names must stand before it. Put the sections in the order retry, certs,
 trust_stores, auth, s.`,
 	LWS: `The policy is refused, with a message that does not say what was missing; the
 line number that follows it is the parser's, not the policy's (4.1.6 to 5.0.0).`,
-	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "retry": "default" } } ],
+	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ],
   "retry": [ { "default": { "backoff": [ 1000 ] } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
-  "s": [ { "a": { "endpoint": "example.com", "port": 80, "retry": "default" } } ] }`,
+  "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ] }`,
 	check: func(p *pass) {
 		var fix []schema.Edit
 		for _, r := range p.policy.References {

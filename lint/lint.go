@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -36,23 +37,100 @@ type Rule struct {
 
 // rules are all the rules, in the order of their names.
 var rules = sorted(
+	authChain,
+	backoffCut,
 	badCount,
 	badLength,
 	badSuppression,
+	badSymbol,
+	badTopic,
 	badValue,
+	bothRedirects,
+	bufferThresholds,
+	captivePortal,
 	certEncoding,
+	certExpiry,
+	certNotCA,
+	certNotYetValid,
+	certTooBig,
+	certUnreadable,
+	defaultJitter,
+	dottedName,
+	doubleContentLength,
 	duplicateDefinition,
 	duplicateKey,
+	embeddedSecret,
+	emptyPolicy,
+	endpointOverride,
+	endpointScheme,
+	expectedStatusMapped,
+	finiteConceal,
 	forwardReference,
+	headerCase,
+	headerColon,
+	headerPrefix,
+	headersOnWS,
+	incompleteChain,
+	joinedCerts,
+	keyMismatch,
+	latePing,
 	laxSyntax,
+	leadingSlash,
+	leadingText,
 	legacyForm,
+	longName,
+	longNumber,
+	lowState,
+	methodOnWS,
+	misplacedTrust,
+	missingEndpoint,
 	missingKey,
+	missingMethod,
+	missingPort,
+	missingTopic,
+	missingURL,
+	nailedUpWithoutRetry,
+	nameNotFirst,
+	networkPriority,
+	nulCharacter,
+	opportunisticNailedUp,
+	optionsKey,
 	outOfRange,
+	plainFetchPolicy,
+	policy2cLosses,
+	policy2cOrder,
+	policy2cStrings,
+	policy2cSymbols,
+	prefixMatch,
+	privateKeyRule,
+	repeatedCert,
+	rideshareLoop,
+	serverMetadata,
+	serverWithoutCert,
+	sharedPort,
+	sharedServerCert,
+	sharedStorage,
+	shortString,
+	surrogatePair,
 	syntax,
+	systemStreamtype,
+	tlsPort,
+	tooDeep,
+	trustedServerCert,
+	trustWithoutTLS,
+	undeclaredMetadata,
 	undefinedReference,
+	unequalMQTT,
 	unknownKey,
+	unknownMethod,
+	unreachableStatus,
 	unsupportedVersion,
+	unusedDefinition,
+	unusedMetadata,
 	unusedSuppression,
+	weakCert,
+	wrongProtocol,
+	wrongRole,
 	wrongType,
 )
 
@@ -79,6 +157,14 @@ type Options struct {
 	// LWS are the versions of lws that the policy must work with; none means
 	// the latest.
 	LWS []schema.Version
+
+	// At is the time that certificates must be valid at, and CertWarn how long
+	// before its end that of a certificate is reported. The zero time is now.
+	At       time.Time
+	CertWarn time.Duration
+
+	// Filter, if it is set, has the last word on what is found.
+	Filter func([]schema.Diagnostic) []schema.Diagnostic
 }
 
 // Run checks a document by all rules. The result is sorted. It is safe to call
@@ -96,6 +182,9 @@ func run(d *schema.Document, o Options, rules []*Rule) []schema.Diagnostic {
 	if len(o.LWS) == 0 {
 		o.LWS = []schema.Version{schema.Latest()}
 	}
+	if o.At.IsZero() {
+		o.At = time.Now()
+	}
 	p := &pass{Options: o, policy: schema.NewPolicy(d)}
 	shape := map[string][]schema.Diagnostic{}
 	for _, g := range slices.Concat(d.Syntax, schema.Validate(d)) {
@@ -108,13 +197,18 @@ func run(d *schema.Document, o Options, rules []*Rule) []schema.Diagnostic {
 			p.found = append(p.found, shape[r.Name]...)
 		}
 	}
-	return schema.SortDiagnostics(suppress(d, p.found, rules))
+	found := schema.SortDiagnostics(suppress(d, p.found, rules))
+	if o.Filter != nil {
+		found = o.Filter(found)
+	}
+	return found
 }
 
 // A pass is one run over a document.
 type pass struct {
 	Options
 	policy *schema.Policy
+	facts  facts
 
 	rule  *Rule // the one that is being checked
 	found []schema.Diagnostic

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,13 +13,14 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Every rule is documented, fires on its bad example and finds nothing else
-// there, and no rule at all has anything against its good one.
+// Every rule is documented, fires on its bad example and finds nothing there
+// that another one takes for wrong, and no rule at all has anything against its
+// good one. What other rules think is worth knowing does not count.
 func TestRules(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range Rules() {
 		t.Run(r.Name, func(t *testing.T) {
-			if !regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`).MatchString(r.Name) || seen[r.Name] {
+			if !regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z]+)*$`).MatchString(r.Name) || seen[r.Name] {
 				t.Errorf("the name %q is not a unique name of words", r.Name)
 			}
 			seen[r.Name] = true
@@ -36,12 +38,14 @@ func TestRules(t *testing.T) {
 				t.Errorf("nothing found in the bad example")
 			}
 			for _, d := range found {
-				if d.Rule != r.Name {
+				if d.Rule != r.Name && d.Severity > schema.Info {
 					t.Errorf("bad example: %s: %s [%s]", d.Span, d.Message, d.Rule)
 				}
 			}
 			for _, d := range Run(schema.Parse("good", []byte(r.Good)), o) {
-				t.Errorf("good example: %s: %s [%s]", d.Span, d.Message, d.Rule)
+				if d.Rule == r.Name || d.Severity > schema.Info {
+					t.Errorf("good example: %s: %s [%s]", d.Span, d.Message, d.Rule)
+				}
 			}
 		})
 	}
@@ -71,7 +75,7 @@ func TestReadmeExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, d := range Run(schema.Parse("readme.json", text), Options{}) {
+	for _, d := range slices.DeleteFunc(Run(schema.Parse("readme.json", text), Options{}), short) {
 		got = append(got, d.Span.String()+" "+d.Rule+" "+d.Span.Text())
 	}
 	want := []string{
@@ -86,12 +90,18 @@ func TestReadmeExample(t *testing.T) {
 	}
 }
 
+// short reports whether a diagnostic is there because the policy of a test is
+// short, or is only worth knowing.
+func short(d schema.Diagnostic) bool {
+	return d.Severity == schema.Info || d.Rule == "missing-endpoint" || d.Rule == "missing-port" || d.Rule == "missing-method"
+}
+
 func TestFindings(t *testing.T) {
 	for _, test := range []struct {
 		name, policy string
 		want         []string // rule, text it is at, and part of the message
 	}{
-		{"sound", `{"retry":[{"r":{"backoff":[1]}}],"s":[{"a":{"retry":"r","rideshare":"b"}},{"b":{}}],"retry":[{"q":{}}]}`, nil},
+		{"sound", `{"retry":[{"r":{"backoff":[1]}}],"s":[{"a":{"retry":"r","rideshare":"b"}},{"b":{}}],"retry":[{"q":{}}],"s":[{"c":{"retry":"q"}}]}`, nil},
 		{"phantom", `{"s":[{"a":{"Port":1,"tls":true}}]}`, []string{`unknown-key|"Port"|did you mean "port"?; lws makes a phantom streamtype`}},
 		{"documented alias", `{"s":[{"a":{"client cert":1}}]}`, []string{`unknown-key|"client cert"|did you mean "client_cert"?`}},
 		{"far from any key", `{"s":[{"a":{"zzzzzz":1}}]}`, []string{`unknown-key|"zzzzzz"|is no key of a streamtype; lws`}},
@@ -112,7 +122,7 @@ func TestFindings(t *testing.T) {
 		{"empty reference", `{"s":[{"a":{"retry":""}}]}`, []string{`bad-length|""|retry is empty`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			found := Run(schema.Parse("p", []byte(test.policy)), Options{})
+			found := slices.DeleteFunc(Run(schema.Parse("p", []byte(test.policy)), Options{}), short)
 			for i, d := range found {
 				got := d.Rule + "|" + d.Span.Text() + "|" + d.Message
 				if i >= len(test.want) {
@@ -135,7 +145,9 @@ func TestVersions(t *testing.T) {
 	d := schema.Parse("p", []byte(`{"s":[{"a":{"mqtt_retain":true,"protocol":"h3","http_cookies":true}}]}`))
 	var got []string
 	for _, g := range Run(d, Options{LWS: []schema.Version{{Major: 4, Minor: 1}, {Major: 4, Minor: 3}, {Major: 5, Minor: 0}}}) {
-		got = append(got, g.Message)
+		if g.Rule == unsupportedVersion.Name {
+			got = append(got, g.Message)
+		}
 	}
 	want := []string{
 		"lws 4.1 has no mqtt_retain: it came with 4.3.2",

@@ -13,6 +13,6 @@ shows all of them.`,
 	LWS: `lws stops at the first error and says only that parsing failed. A text that
 ends too early is worse: it counts as loaded, and what was read so far is in
 force (4.1.6 to 5.0.0).`,
-	Bad:  `{ "s": [ { "a": { "endpoint": "example.com" "port": 443 } } ] }`,
-	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 443 } } ] }`,
+	Bad:  `{ "s": [ { "a": { "endpoint": "example.com" "http_method": "GET", "port": 8443 } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443 } } ] }`,
 }

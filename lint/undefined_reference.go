@@ -8,28 +8,30 @@ var undefinedReference = &Rule{
 	Summary:  "something is used that is not defined",
 	Why:      `The name is misspelt, or the entry is missing.`,
 	LWS: `The policy is refused, or, if there is a backoff scheme, trust store or
-certificate whose name only begins with the one given, that is taken. A
-rideshare that does not exist crashes at run time (4.1.6 to 5.0.0).`,
+certificate whose name only begins with the one given, that is taken. A request
+that shares its connection with a streamtype that does not exist never ends
+(4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
-  "s": [ { "a": { "endpoint": "example.com", "port": 80, "retry": "defualt" } } ] }`,
+  "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "defualt" } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
-  "s": [ { "a": { "endpoint": "example.com", "port": 80, "retry": "default" } } ] }`,
+  "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ] }`,
 	check: func(p *pass) {
+		taken := p.resolve().taken
 		for _, r := range p.policy.References {
 			if r.Target != nil || r.Later != nil || r.Name == "" {
 				continue // an empty name is a bad-length
 			}
 			d := p.report(r.Span, "there is no %s %s", r.Key.Ref.Noun(), schema.QuoteName(r.Name))
-			var names []string
-			for _, def := range p.policy.Section(r.Key.Ref) {
-				names = append(names, def.Name)
-			}
-			if better := schema.Nearest(r.Name, names); better != "" {
+			if better := p.nearest(r.Key.Ref, r.Name); better != "" {
 				d.Message += ": did you mean " + schema.QuoteName(better) + "?"
 				d.Fixes = []schema.Fix{{
 					Message: "write " + better,
 					Edits:   []schema.Edit{{Span: r.Span, NewText: schema.Quote(better)}},
 				}}
+			}
+			if got := taken[r]; got != nil {
+				d.Message += "; lws takes " + schema.QuoteName(got.Name) + ", whose name begins with it"
+				d.Related = []schema.Related{{Span: got.NameSpan, Message: "lws takes this"}}
 			}
 		}
 	},

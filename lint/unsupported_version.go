@@ -14,8 +14,8 @@ var unsupportedVersion = &Rule{
 newest release of its line.`,
 	LWS: `To an older lws the key is an unknown one: in a streamtype it makes a phantom of
 it, which takes every later key.`,
-	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "port": 443, "protocol": "h3" } } ] }`,
-	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "port": 443, "protocol": "h2" } } ] }`,
+	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h3" } } ] }`,
+	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h2" } } ] }`,
 	Versions: []schema.Version{{Major: 4, Minor: 3}},
 	check: func(p *pass) {
 		check := func(s *schema.Setting) {

@@ -10,6 +10,6 @@ var wrongType = &Rule{
 	LWS: `A flag is set by true alone: by "true" or 1 it is not. Of a string, a number is
 read as far as there are digits. A section that is an object instead of an array
 is ignored (4.1.6 to 5.0.0).`,
-	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": "true" } } ] }`,
-	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true } } ] }`,
+	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": "true" } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": true } } ] }`,
 }

@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os/exec"
@@ -193,5 +194,39 @@ func TestErr(t *testing.T) {
 		if s.Err() == nil || tt.want == errFake && !errors.Is(s.Err(), errFake) {
 			t.Errorf("Err is %v", s.Err())
 		}
+	}
+}
+
+// TestDial checks that connections, and the making of them, end with the
+// context, whatever the transport does.
+func TestDial(t *testing.T) {
+	here, there := net.Pipe()
+	c, err := runtime.NewContext(&runtime.Policy{}, runtime.Options{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		if network == "tcp" {
+			return there, nil
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Dial(t.Context(), "tcp", "h:1"); err != nil {
+		t.Fatal(err)
+	}
+	hung := make(chan error)
+	go func() {
+		_, err := c.Dial(context.Background(), "unix", "x")
+		hung <- err
+	}()
+	c.Close()
+	if err := <-hung; !errors.Is(err, context.Canceled) {
+		t.Errorf("a dial that hung says %v", err)
+	}
+	if _, err := here.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection outlived the context: %v", err)
+	}
+	if _, err := c.Dial(t.Context(), "tcp", "h:1"); !errors.Is(err, runtime.ErrClosed) {
+		t.Errorf("a closed context dials: %v", err)
 	}
 }

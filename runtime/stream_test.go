@@ -172,23 +172,58 @@ func TestSequences(t *testing.T) {
 // TestConnectInWait checks that Connect cuts a wait for a retry short, and that
 // no attempt comes of the wait any more.
 func TestConnectInWait(t *testing.T) {
-	tr := &trace{times: true, on: on{"CRE": requestTx}}
-	synctest.Test(t, func(t *testing.T) {
-		c := newContext(t, runtime.StreamType{
-			Protocol: runtime.ProtocolRaw, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1},
-		}, unreachable)
-		s, err := c.NewStream("s", tr.handlers())
-		if err != nil {
-			t.Fatal(err)
+	for _, tt := range []struct {
+		run  func(context.Context, *runtime.Link) error
+		want string
+	}{
+		{unreachable, "CRE POL CNG UNR 400:CNG 400:UNR 1400:POL 1400:CNG 1400:UNR 1400:ARF 3600400:DES"},
+		{each(unreachable, fetch), "CRE POL CNG UNR 400:CNG 400:CON 400:rx 400:eom 400:ACK 400:DIS 3600400:DES"},
+	} {
+		tr := &trace{times: true, on: on{"CRE": requestTx}}
+		synctest.Test(t, func(t *testing.T) {
+			c := newContext(t, runtime.StreamType{
+				Protocol: runtime.ProtocolH1, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1},
+			}, tt.run)
+			s, err := c.NewStream("s", tr.handlers())
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(400 * time.Millisecond)
+			s.RequestTx()
+			s.Connect()
+			time.Sleep(time.Hour)
+		})
+		if got := tr.String(); got != tt.want {
+			t.Errorf("\n got %s\nwant %s", got, tt.want)
 		}
-		time.Sleep(400 * time.Millisecond)
-		s.RequestTx()
-		s.Connect()
-		time.Sleep(time.Hour)
-	})
-	want := "CRE POL CNG UNR 400:CNG 400:UNR 1400:POL 1400:CNG 1400:UNR 1400:ARF 3600400:DES"
-	if got := tr.String(); got != want {
-		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+// TestRequestTxKept checks that a request to send outlives a failed attempt,
+// but not the connection that it was made in.
+func TestRequestTxKept(t *testing.T) {
+	var ready []bool
+	look := func(l *runtime.Link) {
+		select {
+		case <-l.TxReady():
+			ready = append(ready, true)
+		default:
+			ready = append(ready, false)
+		}
+	}
+	tr := &trace{on: on{"CRE": requestTx}}
+	play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true, Retry: &runtime.Retry{Conceal: 1}},
+		each(unreachable, func(ctx context.Context, l *runtime.Link) error {
+			look(l)
+			tr.on["CON"] = requestTx
+			defer delete(tr.on, "CON")
+			return lose(ctx, l)
+		}, func(ctx context.Context, l *runtime.Link) error {
+			look(l)
+			return lose(ctx, l)
+		}), tr, func(s *runtime.Stream) { s.Connect() })
+	if len(ready) != 2 || !ready[0] || ready[1] {
+		t.Errorf("the transport was asked to send: %v, want true, then false", ready)
 	}
 }
 
@@ -499,6 +534,84 @@ func TestClose(t *testing.T) {
 			wg.Wait()
 		})
 	})
+}
+
+// TestTurn checks that callbacks wait for each other, whoever has cause for
+// them, and in what order they come when a connection ends in the meantime.
+func TestTurn(t *testing.T) {
+	slow := func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }
+	send := func(l *runtime.Link) {
+		l.TxReady()
+		go l.Tx(make([]byte, 1))
+	}
+	for _, tt := range []struct {
+		name string
+		run  func(ctx context.Context, l *runtime.Link) error
+		step func(s *runtime.Stream)
+		want string
+	}{
+		{"tx, rx and the timer", func(ctx context.Context, l *runtime.Link) error {
+			send(l)
+			time.Sleep(10 * time.Millisecond)
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			l.Rx([]byte("x"), 0)
+			return hang(ctx, l)
+		}, func(s *runtime.Stream) { s.StartTimeout(500 * time.Millisecond) },
+			"CRE CNG tx 1000:TMO 2000:CON 3000:rx"},
+		{"the end waits for tx", func(ctx context.Context, l *runtime.Link) error {
+			send(l)
+			time.Sleep(10 * time.Millisecond)
+			return errFake
+		}, nil, "CRE CNG tx 1000:UNR 2000:ARF"},
+		{"destroyed in tx", func(ctx context.Context, l *runtime.Link) error {
+			l.Connected()
+			send(l)
+			return hang(ctx, l)
+		}, func(s *runtime.Stream) { time.Sleep(1500 * time.Millisecond); s.Destroy() },
+			"CRE CNG CON 1000:tx 2000:DIS 3000:DES"},
+		{"destroyed in tx after the end", func(ctx context.Context, l *runtime.Link) error {
+			l.Connected()
+			send(l)
+			time.Sleep(10 * time.Millisecond)
+			return errFake
+		}, func(s *runtime.Stream) { time.Sleep(1500 * time.Millisecond); s.Destroy() },
+			"CRE CNG CON 1000:tx 2000:DIS 3000:DES"},
+		{"tx after the end", func(ctx context.Context, l *runtime.Link) error {
+			l.TxReady()
+			time.AfterFunc(10*time.Millisecond, func() {
+				if _, _, err := l.Tx(make([]byte, 1)); err == nil {
+					t.Error("Tx works after Run has returned")
+				}
+			})
+			return errFake
+		}, nil, "CRE CNG UNR 1000:ARF"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := &trace{times: true, on: on{"CRE": connect, "CON": slow, "rx": slow, "tx": slow, "UNR": slow, "TMO": slow, "DIS": slow}}
+			var got string
+			synctest.Test(t, func(t *testing.T) {
+				c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true}, tt.run)
+				h := tr.handlers()
+				h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+					return 1, 0, tr.note(s, "tx")
+				}
+				s, err := c.NewStream("s", h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tt.step != nil {
+					tt.step(s)
+				}
+				time.Sleep(time.Hour)
+				got = tr.String()
+			})
+			if got != tt.want {
+				t.Errorf("\n got %s\nwant %s", got, tt.want)
+			}
+		})
+	}
 }
 
 // TestExitFromCreating checks that a callback that ends its goroutine, as

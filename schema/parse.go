@@ -224,8 +224,8 @@ func (p *parser) pop() { p.open = p.open[:len(p.open)-1] }
 // closer deals with a closing bracket in an object or array that is closed by
 // want. It returns the text of the bracket that ends it and true; if another
 // one that encloses it ends here, that is "". If the bracket is one too many it
-// passes over it and returns false.
-func (p *parser) closer(want byte) (text string, ends bool) {
+// passes over it and returns false. after says that it stands after an element.
+func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	c := p.text[p.pos]
 	if c == want {
 		p.pos++
@@ -245,7 +245,7 @@ func (p *parser) closer(want byte) (text string, ends bool) {
 	d.Message = fmt.Sprintf("this %q closes nothing: %q is open", string(c), opener.Text())
 	d.Fixes = []Fix{{"remove it", []Edit{{d.Span, ""}}}}
 	p.report(d)
-	if c == '}' && next != "" && next[0] == ']' && !p.stray {
+	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
 		p.stray = true // lws forgives one
 		p.lax("; lws passes over it")
 	}
@@ -290,7 +290,7 @@ func (p *parser) object() *Object {
 			return o
 		case c == '}' || c == ']':
 			tail := p.text[start:p.pos]
-			if text, ends := p.closer('}'); ends {
+			if text, ends := p.closer('}', false); ends {
 				if n := len(o.Members); n > 0 && o.Members[n-1].Comma != "" {
 					at := o.Members[n-1].end()
 					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON, and lws refuses it", "}")
@@ -416,7 +416,7 @@ func (p *parser) array() *Array {
 			return a
 		case c == '}' || c == ']':
 			tail := p.text[start:p.pos]
-			if text, ends := p.closer(']'); ends {
+			if text, ends := p.closer(']', len(a.Elems) > 0 && a.Elems[len(a.Elems)-1].Comma == ""); ends {
 				if n := len(a.Elems); n > 0 && a.Elems[n-1].Comma != "" {
 					last := &a.Elems[n-1].Value
 					at := last.Span.End + len(last.After)

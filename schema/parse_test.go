@@ -77,6 +77,7 @@ func TestSyntax(t *testing.T) {
 		{`{"a":[1,]}`, []string{`1:8 lax-syntax a comma before "]"`}, `{"a":[1]}`},
 		{`{"a":[{}}]}`, []string{`1:9 lax-syntax this "}" closes nothing`}, `{"a":[{}]}`},
 		{`{"a":[{}}],"b":[{}}]}`, []string{`1:9 lax-syntax this "}" closes nothing`, `1:19 syntax this "}" closes nothing`}, `{"a":[{}],"b":[{}]}`},
+		{`{"a":[}]}`, []string{`1:7 syntax this "}" closes nothing`}, `{"a":[]}`},
 		{`{"a":[{}}`, []string{`1:9 syntax "]" is missing before this "}"`}, `{"a":[{}]}`},
 		{`{"a":{"b":1],"c":2}}`, []string{`1:12 syntax this "]" closes nothing`}, `{"a":{"b":1,"c":2}}`},
 		{`{"a":[1}`, []string{`1:8 syntax "]" is missing`}, `{"a":[1]}`},

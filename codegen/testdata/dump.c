@@ -1,11 +1,19 @@
 /*
- * Prints what the tables in policy.h hold, in terms of the keys of a policy. It
- * is written against the lws headers, not against the emitter.
+ * Prints what tables hold, in terms of the keys of a policy. It is written
+ * against the lws headers, not against the emitter, and does as well for what
+ * lws's own parser makes: streamtypes are counted from the end of the list, which
+ * is where the first one of a policy is.
+ *
+ * The tables are those in policy.h; or, with -DDUMP_ONLY, whatever the program
+ * that includes this file gives to dump(). TOKEN_NAME(n) is the name of the
+ * header with a number.
  */
 #include <stdio.h>
 #include <string.h>
 
+#if !defined(DUMP_ONLY)
 #include "policy.h"
+#endif
 
 #define SINCE(major, minor) (LWS_LIBRARY_VERSION_NUMBER >= (major) * 1000000 + (minor) * 1000)
 
@@ -55,7 +63,10 @@ static void cert(const char *key, const lws_ss_x509_t *x)
 	printf("%s.%s ", at, key);
 	bytes(x->vhost_name, strlen(x->vhost_name));
 	putchar(' ');
-	bytes(x->ca_der, x->ca_der_len);
+	if (x->ca_der)
+		bytes(x->ca_der, x->ca_der_len);
+	else
+		printf("none");
 	puts(x->keep ? " keep" : "");
 }
 
@@ -113,7 +124,9 @@ static void metadata(const lws_ss_policy_t *p)
 		putchar('\n');
 #if SINCE(4, 2)
 		if (m->value_is_http_token != 0xff)
-			printf("%s.metadata[%d].token %d\n", at, (int)m->length, m->value_is_http_token);
+			printf("%s.metadata[%d].token %s\n", at, (int)m->length, TOKEN_NAME(m->value_is_http_token));
+		if (m->value_on_lws_heap)
+			printf("%s.metadata[%d] on the heap\n", at, (int)m->length);
 #endif
 	}
 	if (n != p->metadata_count)
@@ -218,14 +231,20 @@ static void stream(const lws_ss_policy_t *p)
 			bytes(o->name, strlen(o->name));
 			putchar(' ');
 			bytes(o->value, strlen(o->value));
-			putchar('\n');
+			puts(o->options ? " with options" : "");
 		}
 	}
+	number("txc", (unsigned long long)p->txc);
+	number("txc_peer", (unsigned long long)p->txc_peer);
 #endif
 
 	switch (p->protocol) {
 	case LWSSSP_RAW:
 		printf("%s.protocol raw\n", at);
+		for (i = 0; i < (int)sizeof(p->u) && !((const char *)&p->u)[i]; i++)
+			;
+		if (i < (int)sizeof(p->u))
+			printf("%s.u set\n", at);
 		return;
 	case LWSSSP_MQTT:
 		printf("%s.protocol mqtt\n", at);
@@ -287,16 +306,19 @@ static void stream(const lws_ss_policy_t *p)
 #endif
 }
 
-int main(void)
+static void dump(const lws_ss_policy_t *p)
 {
-	const lws_ss_policy_t *p = &_ss_static_policy_entry;
-	int i;
+	const lws_ss_policy_t *each;
+	int n = 0;
 
+	for (each = p; each; each = each->next)
+		n++;
 #if SINCE(4, 2)
 	{
 		const lws_metric_policy_t *m;
+		int i;
 
-		for (m = p->metrics, i = 0; m; m = m->next, i++) {
+		for (m = p ? p->metrics : NULL, i = 0; m; m = m->next, i++) {
 			snprintf(at, sizeof(at), "metrics[%d]", i);
 			text("name", m->name);
 			text("report", m->report);
@@ -306,14 +328,21 @@ int main(void)
 		}
 	}
 #endif
+	for (; p; p = p->next) {
+		snprintf(at, sizeof(at), "s[%d]", --n);
+		stream(p);
+	}
+}
+
+#if !defined(DUMP_ONLY)
+int main(void)
+{
 #if defined(_ss_socks5_proxy)
 	printf("via-socks5 ");
 	bytes(_ss_socks5_proxy, strlen(_ss_socks5_proxy));
 	putchar('\n');
 #endif
-	for (i = 0; p; p = p->next, i++) {
-		snprintf(at, sizeof(at), "s[%d]", i);
-		stream(p);
-	}
+	dump(&_ss_static_policy_entry);
 	return 0;
 }
+#endif

@@ -1,156 +1,183 @@
 // Package report writes diagnostics for people and for programs.
+//
+// Each format has a file of its own. docs/formats.md describes them for their
+// users.
 package report
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-
-	"github.com/mattn/go-runewidth"
+	"text/template"
+	"unicode"
 
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Format is a way to write diagnostics.
+// A Format is a way to write a report.
 type Format string
 
 // The formats.
 const (
-	FormatText Format = "text"
-	FormatJSON Format = "json"
+	FormatText     Format = "text"
+	FormatJSON     Format = "json"
+	FormatJSONL    Format = "jsonl"
+	FormatSARIF    Format = "sarif"
+	FormatGitHub   Format = "github"
+	FormatGitLab   Format = "gitlab"
+	FormatJUnit    Format = "junit"
+	FormatTemplate Format = "template"
 )
 
-// Write writes diagnostics in a format.
+// Formats returns all formats.
+func Formats() []Format {
+	return []Format{FormatText, FormatJSON, FormatJSONL, FormatSARIF, FormatGitHub, FormatGitLab, FormatJUnit, FormatTemplate}
+}
+
+// A Report is what there is to tell: what was checked, by what, and what was
+// found.
+type Report struct {
+	Files       []string // the names of what was checked, as in the Sources
+	Diagnostics []schema.Diagnostic
+
+	Rules   []Rule // the rules that were checked, for formats that describe them
+	Version string // of sspolicy
+	Fails   Level  // the findings that are failures, for formats that know passed and failed
+	Dir     string // the working directory: absolute names below it become relative where a program reads them
+}
+
+// A Rule describes a rule to those who read of its findings.
+type Rule struct {
+	Name     string
+	Severity schema.Severity // of most of its diagnostics
+	Summary  string          // one line
+	Why      string          // in Markdown
+	LWS      string          // what lws does, likewise
+}
+
+// A Level is the name of the severity from which on findings are failures, or
+// LevelNone. None are failures by the zero Level.
+type Level string
+
+// LevelNone is the level that no finding reaches.
+const LevelNone Level = "none"
+
+// Fails reports whether a finding is a failure.
+func (l Level) Fails(s schema.Severity) bool {
+	var least schema.Severity
+	return least.UnmarshalText([]byte(l)) == nil && s >= least
+}
+
+// An Output is a format with its settings.
+type Output struct {
+	Format   Format
+	Color    bool               // for text
+	Template *template.Template // for FormatTemplate, from ParseTemplate
+}
+
+// Write writes a report.
+func (o Output) Write(w io.Writer, r *Report) error {
+	switch o.Format {
+	case FormatText:
+		return writeText(w, r, o.Color)
+	case FormatJSON:
+		return writeJSON(w, r)
+	case FormatJSONL:
+		return writeJSONL(w, r)
+	case FormatSARIF:
+		return writeSARIF(w, r)
+	case FormatGitHub:
+		return writeGitHub(w, r)
+	case FormatGitLab:
+		return writeGitLab(w, r)
+	case FormatJUnit:
+		return writeJUnit(w, r)
+	case FormatTemplate:
+		return writeTemplate(w, r, o.Template)
+	}
+	return fmt.Errorf("no format %q", o.Format)
+}
+
+// Write writes diagnostics alone, in a format that needs no settings.
 func Write(w io.Writer, f Format, ds []schema.Diagnostic) error {
-	if f == FormatJSON {
-		return writeJSON(w, ds)
-	}
-	return writeText(w, ds)
+	return Output{Format: f}.Write(w, &Report{Diagnostics: ds})
 }
 
-// writeText writes each diagnostic as file:line:col: severity: message [rule],
-// with the line of the source and a mark under what it is about.
-func writeText(w io.Writer, ds []schema.Diagnostic) error {
-	var b strings.Builder
-	for _, d := range ds {
-		fmt.Fprintf(&b, "%s: %s: %s [%s]\n", d.Span, d.Severity, d.Message, d.Rule)
-		excerpt(&b, d.Span)
-		for _, r := range d.Related {
-			fmt.Fprintf(&b, "  %s: note: %s\n", r.Span, r.Message)
-		}
-		for _, f := range d.Fixes {
-			fmt.Fprintf(&b, "  fix: %s\n", f.Message)
+// files returns the names of all files that were checked or are to be blamed.
+func (r *Report) files() []string {
+	var names []string
+	seen := map[string]bool{}
+	add := func(name string) {
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	for _, name := range r.Files {
+		add(name)
+	}
+	for _, d := range r.Diagnostics {
+		add(d.Span.Source.Name)
+	}
+	return names
 }
 
-// margin is how many characters of a long line are shown on either side of
-// where a span starts. Policies are often one line of thousands.
-const margin = 60
-
-// excerpt writes the line that a span starts on, and marks the span in it.
-func excerpt(b *strings.Builder, s schema.Span) {
-	text, start := s.Source.Line(s.Start)
-	from := min(s.Start-start, len(text))
-	to := max(from, min(s.End-start, len(text)))
-	before, marked, after := []rune(printable(text[:from])), []rune(printable(text[from:to])), []rune(printable(text[to:]))
-	lead, trail := "", ""
-	if len(before) > margin {
-		lead, before = "…", before[len(before)-margin:]
+// Summary counts what was found, as in "3 errors, 1 warning in 2 of 5 files".
+// It is empty if nothing was.
+func (r *Report) Summary() string {
+	if len(r.Diagnostics) == 0 {
+		return ""
 	}
-	if len(marked) > margin {
-		trail, marked, after = "…", marked[:margin], nil
-	} else if room := margin - len(marked); len(after) > room {
-		trail, after = "…", after[:room]
+	counts := map[schema.Severity]int{}
+	hit := map[string]bool{}
+	for _, d := range r.Diagnostics {
+		counts[d.Severity]++
+		hit[d.Span.Source.Name] = true
 	}
-	number := fmt.Sprintf("%5d | ", s.Position().Line)
-	fmt.Fprintf(b, "%s%s%s%s%s%s\n", number, lead, string(before), string(marked), string(after), trail)
-	indent := strings.Repeat(" ", runewidth.StringWidth(lead+string(before)))
-	fmt.Fprintf(b, "%s| %s^%s\n", strings.Repeat(" ", len(number)-2), indent,
-		strings.Repeat("~", max(0, runewidth.StringWidth(string(marked))-1)))
+	var parts []string
+	for _, s := range []schema.Severity{schema.Error, schema.Warning, schema.Info} {
+		switch n := counts[s]; {
+		case n == 1:
+			parts = append(parts, "1 "+s.String())
+		case n > 1 && s == schema.Info:
+			parts = append(parts, fmt.Sprintf("%d infos", n))
+		case n > 1:
+			parts = append(parts, fmt.Sprintf("%d %ss", n, s))
+		}
+	}
+	summary := strings.Join(parts, ", ")
+	if n := len(r.files()); n > 1 {
+		summary += fmt.Sprintf(" in %d of %d files", len(hit), n)
+	}
+	return summary
 }
 
-// printable replaces what would move the cursor by spaces.
-func printable(s string) string {
+// clamp returns a span that is inside of its source.
+func clamp(s schema.Span) schema.Span {
+	s.Start = max(0, min(s.Start, len(s.Source.Text)))
+	s.End = max(s.Start, min(s.End, len(s.Source.Text)))
+	return s
+}
+
+// notes returns the related places and fixes of a diagnostic as lines of text.
+func notes(d schema.Diagnostic) []string {
+	var lines []string
+	for _, r := range d.Related {
+		lines = append(lines, fmt.Sprintf("%s: note: %s", r.Span, r.Message))
+	}
+	for _, f := range d.Fixes {
+		lines = append(lines, "fix: "+f.Message)
+	}
+	return lines
+}
+
+// clean removes control characters but for white space, and what else XML 1.0
+// can't hold even escaped.
+func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
+		if unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff {
+			return -1
 		}
 		return r
 	}, s)
-}
-
-// The JSON form. Its version rises when a field changes its meaning or goes;
-// new fields may come without that.
-const jsonVersion = 1
-
-type jsonReport struct {
-	Version     int              `json:"version"`
-	Diagnostics []jsonDiagnostic `json:"diagnostics"`
-}
-
-type jsonDiagnostic struct {
-	jsonSpan
-	Severity schema.Severity `json:"severity"`
-	Rule     string          `json:"rule"`
-	Message  string          `json:"message"`
-	Related  []jsonRelated   `json:"related,omitempty"`
-	Fixes    []jsonFix       `json:"fixes,omitempty"`
-}
-
-// jsonSpan has lines and columns from 1, columns in characters, and offsets
-// and lengths in bytes.
-type jsonSpan struct {
-	File      string `json:"file"`
-	Line      int    `json:"line"`
-	Column    int    `json:"column"`
-	EndLine   int    `json:"endLine"`
-	EndColumn int    `json:"endColumn"`
-	Offset    int    `json:"offset"`
-	Length    int    `json:"length"`
-}
-
-type jsonRelated struct {
-	jsonSpan
-	Message string `json:"message"`
-}
-
-type jsonFix struct {
-	Message string     `json:"message"`
-	Edits   []jsonEdit `json:"edits"`
-}
-
-type jsonEdit struct {
-	jsonSpan
-	NewText string `json:"newText"`
-}
-
-func newJSONSpan(s schema.Span) jsonSpan {
-	start, end := s.Position(), s.Source.Position(s.End)
-	return jsonSpan{s.Source.Name, start.Line, start.Column, end.Line, end.Column, s.Start, s.End - s.Start}
-}
-
-func writeJSON(w io.Writer, ds []schema.Diagnostic) error {
-	out := jsonReport{jsonVersion, make([]jsonDiagnostic, 0, len(ds))}
-	for _, d := range ds {
-		j := jsonDiagnostic{jsonSpan: newJSONSpan(d.Span), Severity: d.Severity, Rule: d.Rule, Message: d.Message}
-		for _, r := range d.Related {
-			j.Related = append(j.Related, jsonRelated{newJSONSpan(r.Span), r.Message})
-		}
-		for _, f := range d.Fixes {
-			fix := jsonFix{Message: f.Message}
-			for _, e := range f.Edits {
-				fix.Edits = append(fix.Edits, jsonEdit{newJSONSpan(e.Span), e.NewText})
-			}
-			j.Fixes = append(j.Fixes, fix)
-		}
-		out.Diagnostics = append(out.Diagnostics, j)
-	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(out)
 }

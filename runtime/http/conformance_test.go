@@ -336,7 +336,8 @@ func TestConformance(t *testing.T) {
 			st := secure(nil)
 			st.TrustStore = &runtime.TrustStore{Name: "empty"}
 			return st
-		}(), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")}, want: unreachable},
+		}(), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")}, want: unreachable,
+			cause: func(err error) bool { _, ok := errors.AsType[*runtime.TrustError](err); return ok }},
 		{name: "cut body", st: opportunistic, sv: server{conn: cut}, want: "CRE POL CNG CON rx(SOM) DIS",
 			cause: func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
 		{name: "cut body, chunked", st: opportunistic, sv: server{conn: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")},

@@ -1,0 +1,76 @@
+# What to do with this tree. "make demo" shows what sspolicy does, "make test"
+# says whether it is in order; CONTRIBUTING.md has the rest.
+
+GO ?= go
+FUZZTIME ?= 30s
+BENCH ?= .
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help
+help:
+	@echo 'make demo      one policy all the way: validate, lint, overlay, compile, run'
+	@echo 'make test      all checks and tests; installs what it needs (Debian, as root)'
+	@echo 'make build     bin/sspolicy'
+	@echo 'make lint      gofmt, go vet, staticcheck'
+	@echo 'make bench     the benchmarks (BENCH=regexp)'
+	@echo 'make fuzz      each fuzz target for FUZZTIME=$(FUZZTIME)'
+	@echo 'make generate  what is generated in this tree'
+	@echo 'make update    the outputs that the tests expect'
+
+.PHONY: demo
+demo:
+	$(GO) run ./cmd/sspolicy demo
+
+.PHONY: build
+build:
+	$(GO) build -o bin/sspolicy ./cmd/sspolicy
+
+.PHONY: test
+test: need lint
+	$(GO) test -race ./...
+
+# The tests compile generated C, and the race detector needs a C compiler.
+.PHONY: need
+need:
+	@if ! command -v $(GO) >/dev/null; then \
+		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
+	fi
+	@if ! echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1; then \
+		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+			echo 'make: gcc, or the headers of the C library, are missing (Debian: apt install gcc libc6-dev)' >&2; exit 1; \
+		fi; \
+		apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends gcc libc6-dev; \
+	fi
+
+.PHONY: lint
+lint:
+	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then \
+		echo "not in the form that gofmt gives:" >&2; echo "$$files" >&2; exit 1; \
+	fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: bench
+bench:
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# Each target alone: go test fuzzes one at a time.
+.PHONY: fuzz
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+		targets=$$($(GO) test -list '^Fuzz' $$p); \
+		for f in $$(echo "$$targets" | grep '^Fuzz'); do \
+			echo "== $$p $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+.PHONY: generate
+generate:
+	$(GO) generate ./...
+
+.PHONY: update
+update:
+	$(GO) test ./cmd/sspolicy -run 'Stories|Docs' -update
+	$(GO) test ./codegen -run Golden -update

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"io"
+
+	"github.com/secure-streams/sspolicy/internal/demo"
+)
+
+type demoCmd struct {
+	Keep string `placeholder:"DIR" help:"Keep the files of the demo in this folder."`
+}
+
+// Help is what "sspolicy demo --help" adds.
+func (demoCmd) Help() string {
+	return "Makes a CA and a TLS server on loopback and a policy that trusts that CA; validates and lints it, shows a broken variant being refused, compiles it to Go, builds and runs a program around that, and breaks the trust with an overlay. It needs the go command, and runs in a checkout of sspolicy."
+}
+
+// Run executes the command.
+func (c *demoCmd) Run(p *program) error {
+	return demo.Run(p.stdout, c.Keep, func(w io.Writer, args ...string) int {
+		return run(args, p.stdin, w, w)
+	})
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+)
+
+// output writes to a file, or to standard output if no name is given. The file
+// is there as a whole or not at all.
+func (p *program) output(file string, write func(io.Writer) error) error {
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		return err
+	}
+	if file == "" || file == "-" {
+		_, err := p.stdout.Write(b.Bytes())
+		return err
+	}
+	if err := replace(file, b.Bytes()); err != nil {
+		return fileError(file, err)
+	}
+	return nil
+}
+
+func replace(file string, text []byte) error {
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		file = target // a link stays one
+	}
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return overwrite(file, text) // a device, say, can't be replaced
+	}
+	return renameio.WriteFile(file, text, 0o644)
+}
+
+func overwrite(file string, text []byte) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}

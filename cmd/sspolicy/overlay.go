@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"io"
+
+	"github.com/rogpeppe/go-internal/diff"
+
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+type overlayCmd struct {
+	Base      string   `arg:"" help:"The policy."`
+	Fragments []string `arg:"" name:"fragment" help:"What to lay over it, in this order."`
+	Output    string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	Diff      bool     `help:"Print what changes, as a unified diff, instead of the result."`
+}
+
+// Help is what "sspolicy overlay --help" adds.
+func (overlayCmd) Help() string {
+	return `A fragment is a policy that holds only streamtypes of the base, each with the settings that are to be different: {"s": [{"mintest": {"port": 1}}]}. A setting replaces that of the base, or is added; null removes it. Metadata items are replaced and added one by one.`
+}
+
+// Run executes the command.
+func (c *overlayCmd) Run(p *program) error {
+	base, err := p.document(c.Base)
+	if err != nil {
+		return err
+	}
+	if schema.HasErrors(base.Syntax) {
+		return errors.Join(report.Write(p.stderr, report.FormatText, base.Syntax), errFindings)
+	}
+	result, err := p.overlay(p.stderr, base, c.Fragments)
+	if err != nil {
+		return err
+	}
+	text := []byte(result.String())
+	if c.Diff {
+		text = diff.Diff(base.Source.Name, []byte(base.Source.Text), "overlaid", text)
+	}
+	return p.output(c.Output, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}

@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var update = flag.Bool("update", false, "rewrite what the stories in testdata/script expect")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sspolicy": main})
+}
+
+// The stories have, besides the commands of testscript:
+//
+//	exits CODE COMMAND...   executes a command that is to exit with that code
+//	json FILE PATH VALUE    checks a value in a JSON document
+//	events FILE WANT        checks what sspolicy run --json has printed
+//	nofile FILE...          checks that there are no such files, nor pieces of one
+//	make WHAT FILE          makes a file that is too big, or no text, to stand in a story
+//
+// In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@
+// for the certificate of its CA and @OTHER_CA@ for that of another one, both as
+// in a policy.
+func TestStories(t *testing.T) {
+	srv := newServer(t)
+	_, port, err := net.SplitHostPort(srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill := strings.NewReplacer(
+		"@PORT@", port,
+		"@CA@", base64.StdEncoding.EncodeToString(srv.Certificate().Raw),
+		"@OTHER_CA@", base64.StdEncoding.EncodeToString(otherCA(t)))
+	checkout, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile,
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("CHECKOUT", checkout)
+			e.Setenv("FIXTURES", filepath.Join(checkout, "fixtures"))
+			for _, name := range []string{"HOME", "GOCACHE", "GOPATH"} { // go build, in the demo
+				value := os.Getenv(name)
+				if name == "GOCACHE" && value == "" {
+					dir, err := os.UserCacheDir()
+					if err != nil {
+						return err
+					}
+					value = filepath.Join(dir, "go-build")
+				}
+				e.Setenv(name, value)
+			}
+			return filepath.WalkDir(e.WorkDir, func(path string, d os.DirEntry, err error) error {
+				if err != nil || d.IsDir() {
+					return err
+				}
+				text, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				return os.WriteFile(path, []byte(fill.Replace(string(text))), 0o666)
+			})
+		},
+		UpdateScripts:       *update,
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+	})
+}
+
+// newServer starts the server that the stories run streams against.
+func newServer(t *testing.T) *httptest.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello from the server\n")
+	})
+	mux.HandleFunc("GET /greet/{name}", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello %s, your token is %q\n", r.PathValue("name"), r.Header.Get("X-Token"))
+	})
+	mux.HandleFunc("GET /cut", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, "only this much")
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	mux.HandleFunc("GET /silent", func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("GET /busy", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "come back later", http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprintf(w, "%d bytes (content-length %d): %s\n", len(body), r.ContentLength, body)
+	})
+	srv := httptest.NewUnstartedServer(mux)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that a story makes fail
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// otherCA returns the certificate of a CA that nobody has a certificate from.
+func otherCA(t *testing.T) []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "other CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+	if stderr := ts.ReadFile("stderr"); strings.Contains(stderr, "goroutine ") {
+		ts.Fatalf("it has panicked")
+	}
+}
+
+func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: json file path value")
+	}
+	var doc any
+	if err := json.Unmarshal([]byte(ts.ReadFile(args[0])), &doc); err != nil {
+		ts.Fatalf("%s is no JSON document: %v", args[0], err)
+	}
+	for step := range strings.SplitSeq(args[1], ".") {
+		switch v := doc.(type) {
+		case []any:
+			if step == "length" {
+				doc = len(v)
+				continue
+			}
+			i, err := strconv.Atoi(step)
+			if err != nil || i < 0 || i >= len(v) {
+				ts.Fatalf("%s: no element %s", args[1], step)
+			}
+			doc = v[i]
+		case map[string]any:
+			member, ok := v[step]
+			if !ok {
+				ts.Fatalf("%s: no member %s", args[1], step)
+			}
+			doc = member
+		default:
+			ts.Fatalf("%s: nothing to take %s of", args[1], step)
+		}
+	}
+	if s, ok := doc.(string); ok && s == args[2] {
+		return
+	}
+	if got, err := json.Marshal(doc); err != nil || string(got) != args[2] {
+		ts.Fatalf("%s is %s, want %s", args[1], got, args[2])
+	}
+}
+
+// compareEvents compares the events of a run, without their times, which are only
+// checked to be in order.
+func compareEvents(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: events file want")
+	}
+	var got bytes.Buffer
+	last := 0.0
+	in := bufio.NewScanner(strings.NewReader(ts.ReadFile(args[0])))
+	for in.Scan() {
+		if strings.HasPrefix(in.Text(), "sspolicy: ") {
+			continue // the reason of the exit code, for people
+		}
+		var e struct {
+			Event, Stream, State, Error string
+			Ordinal, Length             *int
+			Flags                       []string
+			T                           *float64
+		}
+		d := json.NewDecoder(strings.NewReader(in.Text()))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&e); err != nil {
+			ts.Fatalf("%s: %v", in.Text(), err)
+		}
+		if e.T == nil || *e.T < last {
+			ts.Fatalf("%s: the time is missing, or before the last", in.Text())
+		}
+		last = *e.T
+		fmt.Fprintf(&got, "%s %s %s", e.Stream, e.Event, e.State)
+		if e.Event == "state" && e.Ordinal == nil || e.Event != "state" && (e.Length == nil || e.Flags == nil) {
+			ts.Fatalf("%s: a member is missing", in.Text())
+		}
+		if e.Length != nil {
+			fmt.Fprintf(&got, "%d %s", *e.Length, strings.Join(e.Flags, "+"))
+		}
+		got.WriteByte('\n')
+	}
+	ts.Check(in.Err())
+	if want := ts.ReadFile(args[1]); got.String() != want {
+		ts.Fatalf("the events are\n%swant\n%s", got.String(), want)
+	}
+}
+
+func noFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: nofile file...")
+	}
+	for _, name := range args {
+		path := ts.MkAbs(name)
+		found, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"+filepath.Base(path)+"*"))
+		ts.Check(err)
+		if _, err := os.Lstat(path); err == nil || len(found) > 0 {
+			ts.Fatalf("there is %s %q", name, found)
+		}
+	}
+}
+
+func makeFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: make what file")
+	}
+	var text []byte
+	switch args[0] {
+	case "binary":
+		text = []byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00")
+	case "latin1":
+		text = []byte("{\"s\":[{\"caf\xe9\":{}}]}")
+	case "utf16":
+		text = []byte("\xff\xfe{\x00}\x00")
+	case "deep":
+		text = bytes.Repeat([]byte("["), schema.MaxSize-1)
+	case "huge":
+		text = bytes.Repeat([]byte("["), 100<<20)
+	default:
+		ts.Fatalf("no idea how to make %s", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o666))
+}

@@ -1,0 +1,108 @@
+package codegen
+
+import (
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// A Footprint says how many bytes of read-only memory C tables take, by kind.
+// Strings are counted once each, since compilers store equal ones once; what a
+// linker saves by letting a string be the end of another, and what it spends
+// to align objects, is not in it.
+type Footprint struct {
+	Bits    int // of a pointer: 32 or 64
+	Strings int
+	DER     int // certificates and keys
+	Numbers int // waits of backoff schemes
+	Structs int
+
+	// Pointers is the part of Structs that holds addresses: what has to be
+	// relocated where the image has no fixed place in memory.
+	Pointers int
+}
+
+// Total returns the sum.
+func (f Footprint) Total() int { return f.Strings + f.DER + f.Numbers + f.Structs }
+
+// CFootprint returns what the tables that C writes take with pointers of 32 and
+// of 64 bits. Of the members that depend on how lws was built, it counts that
+// which servers need, as lws is by default, and those that the policy needs.
+func CFootprint(p *runtime.Policy, o COptions) ([2]Footprint, error) {
+	c, err := newCFile(p, o, false)
+	if err != nil {
+		return [2]Footprint{}, err
+	}
+	return [2]Footprint{c.footprint(4), c.footprint(8)}, nil
+}
+
+// sizes is what is counted while tables are written.
+type sizes struct {
+	strings  map[string]bool
+	der      int            // bytes
+	numbers  int            // bytes
+	structs  map[string]int // how many of each type
+	pointers int            // how many
+}
+
+func (c *cFile) footprint(pointer int) Footprint {
+	f := Footprint{Bits: 8 * pointer, DER: c.size.der, Numbers: c.size.numbers, Pointers: pointer * c.size.pointers}
+	for s := range c.size.strings {
+		f.Strings += len(s) + 1
+	}
+	for typ, n := range c.size.structs {
+		size, _ := c.structSize(c.layout(typ), false, pointer)
+		f.Structs += n * size
+	}
+	return f
+}
+
+// structSize returns the size and alignment of a struct or union, by the rules
+// of the usual ABIs: each member is aligned to its size. (On i386 that is not
+// so for 64 bit numbers, and there is one in metric policies.)
+func (c *cFile) structSize(layout []node, union bool, pointer int) (size, align int) {
+	align = 1
+	bits := 0 // used of the last byte, by bit fields
+	for i := range layout {
+		n := &layout[i]
+		if n.macro != "" && n.macro != "LWS_WITH_SERVER" && !c.macros[n.macro] {
+			continue
+		}
+		var s, a int
+		if n.nodes != nil {
+			s, a = c.structSize(n.nodes, n.union, pointer)
+		} else {
+			s = n.size(pointer)
+			a = s
+			s *= max(1, n.count)
+		}
+		align = max(align, a)
+		if n.bits > 0 && bits > 0 && bits+n.bits <= 8 {
+			bits += n.bits
+			continue
+		}
+		bits = n.bits
+		if union {
+			size = max(size, s)
+		} else {
+			size = (size+a-1)/a*a + s
+		}
+	}
+	return (size + align - 1) / align * align, align
+}
+
+// size returns the size of a plain member, or of an element of it.
+func (m *member) size(pointer int) int {
+	switch typ := strings.TrimSpace(m.typ); {
+	case m.isPointer() || typ == "size_t":
+		return pointer
+	case typ == "uint64_t":
+		return 8
+	case typ == "uint16_t":
+		return 2
+	case typ == "uint8_t":
+		return 1
+	default: // int, uint32_t, int32_t
+		return 4
+	}
+}

@@ -1,0 +1,171 @@
+// Package explain tells people what a rule, a key or a state is. The texts are
+// those of the rules, of the key table and of the runtime's documentation; the
+// pages in docs are made of them too.
+package explain
+
+//go:generate go run ./gen
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// states are the states of a stream with what package runtime says of them:
+// paragraphs that start with a line of the state's name, made by gen.
+//
+//go:embed states.txt
+var states string
+
+// Explain returns what there is to say of a rule, a key or a state of this
+// name, in Markdown, or "". A key may be given with its section, as in
+// retry.conceal.
+func Explain(name string) string {
+	var parts []string
+	if r := lint.Lookup(name); r != nil {
+		parts = append(parts, Rule(r))
+	}
+	for _, s := range Sections() {
+		for _, k := range schema.Keys(s) {
+			if name == k.Name || name == string(s)+"."+k.Name {
+				parts = append(parts, "# "+keyTitle(k)+"\n\n"+Key(k))
+			}
+		}
+	}
+	for paragraph := range strings.SplitSeq(states, "\n\n") {
+		if state, text, _ := strings.Cut(paragraph, "\n"); strings.EqualFold(state, strings.TrimPrefix(name, "LWSSSCS_")) {
+			parts = append(parts, "# "+state+"\n\n"+strings.TrimSpace(text)+"\n")
+		}
+	}
+	return strings.Join(parts, "\n")
+}
+
+// Names returns all that Explain can explain.
+func Names() []string {
+	var names []string
+	for _, r := range lint.Rules() {
+		names = append(names, r.Name)
+	}
+	for _, s := range Sections() {
+		for _, k := range schema.Keys(s) {
+			names = append(names, k.Name)
+		}
+	}
+	for paragraph := range strings.SplitSeq(states, "\n\n") {
+		state, _, _ := strings.Cut(paragraph, "\n")
+		names = append(names, state)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Sections returns the sections whose entries have keys, in the order in which
+// they are explained.
+func Sections() []schema.Section {
+	return []schema.Section{schema.Top, schema.Retry, schema.TrustStores, schema.Auth, schema.Metrics, schema.Streams}
+}
+
+// Rule returns the page of a rule.
+func Rule(r *lint.Rule) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s\n\n%s: %s.\n\n%s\n", r.Name, title(r.Severity.String()), r.Summary, r.Why)
+	fmt.Fprintf(&b, "\n## What lws does\n\n%s\n", r.LWS)
+	if r.Firm {
+		b.WriteString("\nThis rule can't be suppressed.\n")
+	}
+	versions := ""
+	if len(r.Versions) > 0 {
+		var list []string
+		for _, v := range r.Versions {
+			list = append(list, v.String())
+		}
+		versions = " (with `--lws " + strings.Join(list, ",") + "`)"
+	}
+	fmt.Fprintf(&b, "\n## Wrong%s\n\n%s\n\n## Right\n\n%s\n", versions, code(r.Bad), code(r.Good))
+	return b.String()
+}
+
+func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+// maxExample is the most characters of a line of an example that are shown:
+// certificates are long.
+const maxExample = 160
+
+func code(policy string) string {
+	var b strings.Builder
+	for line := range strings.SplitSeq(strings.Trim(policy, "\n"), "\n") {
+		if r := []rune(line); len(r) > maxExample {
+			line = string(r[:maxExample-20]) + " … " + string(r[len(r)-17:])
+		}
+		b.WriteString("    " + line + "\n")
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func keyTitle(k *schema.Key) string {
+	if k.Section == schema.Top {
+		return k.Name
+	}
+	return string(k.Section) + "." + k.Name
+}
+
+// Key returns what the key table says of a key.
+func Key(k *schema.Key) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", k.Description)
+	row := func(what, is string) {
+		if is != "" {
+			fmt.Fprintf(&b, "- %s: %s\n", what, is)
+		}
+	}
+	row("type", strings.Join(k.Types, " or "))
+	row("values", strings.Join(k.Enum, ", "))
+	if k.Minimum != "" && k.Maximum != "" {
+		row("range", fmt.Sprintf("%s to %s", k.Minimum, k.Maximum))
+	}
+	if k.Ref != schema.Top {
+		row("names", "an entry of "+string(k.Ref))
+	}
+	row("protocols", strings.Join(k.Protocols, ", "))
+	row("role", k.Role)
+	row("C member", k.Member)
+	row("C flag", k.Flag)
+	if k.Since != "" {
+		row("lws", k.Since+" or newer")
+	}
+	row("documented as", strings.Join(k.Aliases, ", "))
+	return b.String()
+}
+
+// RuleTable returns the table of all rules, with links to their pages.
+func RuleTable() string {
+	var b strings.Builder
+	b.WriteString("# Rules\n\nEach rule fires on the wrong example of its page and is silent on the right one: the tests run them.\n\n")
+	b.WriteString("| rule | severity | what is wrong |\n|---|---|---|\n")
+	for _, r := range lint.Rules() {
+		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", r.Name, r.Name, r.Severity, strings.ReplaceAll(r.Summary, "|", `\|`))
+	}
+	return b.String()
+}
+
+// KeyPage returns the page of all keys.
+func KeyPage() string {
+	var b strings.Builder
+	b.WriteString("# Keys\n\nWhat sspolicy knows of each key of a policy. The source is the [JSON Schema](../schema/policy.schema.json).\n")
+	for _, s := range Sections() {
+		heading := "The top of a policy"
+		if s != schema.Top {
+			heading = "A " + s.Noun() + ", in `" + string(s) + "`"
+			heading = strings.Replace(heading, "A auth", "An auth", 1)
+		}
+		fmt.Fprintf(&b, "\n## %s\n", heading)
+		for _, k := range schema.Keys(s) {
+			fmt.Fprintf(&b, "\n### %s\n\n%s", k.Name, Key(k))
+		}
+	}
+	return b.String()
+}

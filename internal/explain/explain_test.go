@@ -1,0 +1,71 @@
+package explain
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestExplain(t *testing.T) {
+	for name, want := range map[string]string{
+		"forward-reference": "## What lws does", "port": "C member: port", "retry.conceal": "65535 is for ever",
+		"CONNECTED": "State 5.", "LWSSSCS_ALL_RETRIES_FAILED": "State 9.",
+	} {
+		if got := Explain(name); !strings.Contains(got, want) {
+			t.Errorf("%s: %q does not have %q", name, got, want)
+		}
+	}
+	if got := Explain("nothing"); got != "" {
+		t.Errorf("nothing is explained as %q", got)
+	}
+	for _, name := range Names() {
+		if Explain(name) == "" {
+			t.Errorf("%s is not explained", name)
+		}
+	}
+}
+
+// What gen writes is what is there: go generate has been run.
+func TestGenerated(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"internal/explain", "runtime", "docs/rules"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile("../../runtime/states.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "runtime/states.go"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(dir, "gen")
+	if out, err := exec.Command("go", "build", "-o", bin, "./gen").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	gen := exec.Command(bin)
+	gen.Dir = filepath.Join(dir, "internal/explain")
+	if out, err := gen.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	compare := func(rel string) {
+		want, _ := os.ReadFile(filepath.Join(dir, rel))
+		got, _ := os.ReadFile(filepath.Join("../..", rel))
+		if string(want) != string(got) {
+			t.Errorf("%s is stale: run make generate", rel)
+		}
+	}
+	compare("internal/explain/states.txt")
+	compare("docs/keys.md")
+	made, _ := filepath.Glob(filepath.Join(dir, "docs/rules/*.md"))
+	for _, f := range made {
+		compare("docs/rules/" + filepath.Base(f))
+	}
+	there, _ := filepath.Glob("../../docs/rules/*.md")
+	if len(there) != len(made) {
+		t.Errorf("docs/rules has %d pages, want %d", len(there), len(made))
+	}
+}

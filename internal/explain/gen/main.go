@@ -1,0 +1,89 @@
+// Command gen writes what is made of the texts in the source: the pages of the
+// rules and keys in docs, and the texts of the states in package explain. It
+// runs in the folder of that package.
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/internal/explain"
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+func main() {
+	log.SetFlags(0)
+	states, err := stateTexts("../../runtime/states.go")
+	if err != nil {
+		log.Fatal(err)
+	}
+	files := map[string]string{
+		"states.txt":                 states,
+		"../../docs/keys.md":         explain.KeyPage(),
+		"../../docs/rules/README.md": explain.RuleTable(),
+	}
+	for _, r := range lint.Rules() {
+		files["../../docs/rules/"+r.Name+".md"] = explain.Rule(r)
+	}
+	old, err := filepath.Glob("../../docs/rules/*.md")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, f := range old {
+		if _, ok := files[filepath.ToSlash(f)]; !ok {
+			if err := os.Remove(f); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+	for name, text := range files {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			log.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+// stateTexts returns the documentation of the constants of type State.
+func stateTexts(file string) (string, error) {
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		return "", err
+	}
+	var list []string
+	for _, decl := range f.Decls {
+		g, ok := decl.(*ast.GenDecl)
+		if !ok || g.Tok != token.CONST {
+			continue
+		}
+		for _, spec := range g.Specs {
+			v := spec.(*ast.ValueSpec)
+			if t, ok := v.Type.(*ast.Ident); !ok || t.Name != "State" || len(v.Values) != 1 {
+				continue
+			}
+			lit, ok := v.Values[0].(*ast.BasicLit)
+			if !ok {
+				continue
+			}
+			n, err := strconv.ParseUint(lit.Value, 10, 16)
+			if err != nil {
+				return "", err
+			}
+			state := runtime.State(n).String()
+			text := v.Doc.Text() + v.Comment.Text()
+			text = strings.NewReplacer(v.Names[0].Name, state, "[", "", "]", "").Replace(text)
+			list = append(list, fmt.Sprintf("%s\nState %d. %s", state, n, strings.TrimSpace(text)))
+		}
+	}
+	return strings.Join(list, "\n\n") + "\n", nil
+}

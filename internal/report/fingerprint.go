@@ -1,0 +1,68 @@
+package report
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// fingerprints returns for each diagnostic a hash by which it is known again in
+// a later report, although the text has moved: of its rule, the names of the
+// sections, definitions and keys around it, and the text that it is about. What
+// these don't tell apart in one file is counted.
+func fingerprints(ds []schema.Diagnostic) []string {
+	documents := map[*schema.Source]*schema.Document{}
+	seen := map[string]int{}
+	sums := make([]string, 0, len(ds))
+	for _, d := range ds {
+		s := clamp(d.Span)
+		if documents[s.Source] == nil {
+			documents[s.Source] = schema.Parse(s.Source.Name, []byte(s.Source.Text))
+		}
+		what := hash(d.Rule, strings.Join(around(documents[s.Source], s.Start), "\x00"), s.Text())
+		again := seen[s.Source.Name+what]
+		seen[s.Source.Name+what]++
+		sums = append(sums, hash(what, fmt.Sprint(again)))
+	}
+	return sums
+}
+
+// hash returns 32 hexadecimal digits for a list of texts.
+func hash(texts ...string) string {
+	h := sha256.New()
+	for _, t := range texts {
+		fmt.Fprintf(h, "%d:%s", len(t), t)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// around returns the keys that lead to a place in a document. Places in arrays
+// are not among them, since they change when another element comes or goes.
+func around(d *schema.Document, offset int) []string {
+	var keys []string
+	for v := &d.Root; ; {
+		switch {
+		case v.Object != nil:
+			ms := v.Object.Members
+			i := sort.Search(len(ms), func(i int) bool { return ms[i].Name.Span.Start > offset }) - 1
+			if i < 0 || offset >= ms[i].Span().End {
+				return keys
+			}
+			keys = append(keys, ms[i].Key)
+			v = &ms[i].Value
+		case v.Array != nil:
+			es := v.Array.Elems
+			i := sort.Search(len(es), func(i int) bool { return es[i].Value.Span.Start > offset }) - 1
+			if i < 0 || offset >= es[i].Value.Span.End {
+				return keys
+			}
+			v = &es[i].Value
+		default:
+			return keys
+		}
+	}
+}

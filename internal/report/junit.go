@@ -1,0 +1,94 @@
+package report
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// The JUnit form: a testsuite for each file, and a testcase for each finding in
+// it. A file without findings has one testcase, which passed.
+type junitReport struct {
+	XMLName  xml.Name `xml:"testsuites"`
+	Name     string   `xml:"name,attr"`
+	Tests    int      `xml:"tests,attr"`
+	Failures int      `xml:"failures,attr"`
+	Suites   []*junitSuite
+}
+
+type junitSuite struct {
+	XMLName  xml.Name `xml:"testsuite"`
+	Name     string   `xml:"name,attr"`
+	Tests    int      `xml:"tests,attr"`
+	Failures int      `xml:"failures,attr"`
+	Errors   int      `xml:"errors,attr"`
+	Skipped  int      `xml:"skipped,attr"`
+	Cases    []junitCase
+}
+
+type junitCase struct {
+	XMLName   xml.Name      `xml:"testcase"`
+	Name      string        `xml:"name,attr"`
+	ClassName string        `xml:"classname,attr"`
+	File      string        `xml:"file,attr"`
+	Line      int           `xml:"line,attr,omitempty"`
+	Failure   *junitFailure `xml:"failure"`
+	Output    string        `xml:"system-out,omitempty"`
+}
+
+type junitFailure struct {
+	Message string `xml:"message,attr"`
+	Type    string `xml:"type,attr"`
+	Text    string `xml:",chardata"`
+}
+
+// writeJUnit writes the report as JUnit XML. A finding is a failure if it makes
+// the command fail.
+func writeJUnit(w io.Writer, r *Report) error {
+	report := junitReport{Name: "sspolicy"}
+	suites := map[string]*junitSuite{}
+	for _, name := range r.files() {
+		suites[name] = &junitSuite{Name: clean(r.path(name))}
+		report.Suites = append(report.Suites, suites[name])
+	}
+	for _, d := range r.Diagnostics {
+		suites[d.Span.Source.Name].add(d, r.Fails.Fails(d.Severity))
+	}
+	for _, s := range report.Suites {
+		if len(s.Cases) == 0 {
+			s.Cases = append(s.Cases, junitCase{Name: "no findings", ClassName: s.Name, File: s.Name})
+		}
+		s.Tests = len(s.Cases)
+		report.Tests += s.Tests
+		report.Failures += s.Failures
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	e := xml.NewEncoder(w)
+	e.Indent("", "  ")
+	if err := e.Encode(report); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+func (s *junitSuite) add(d schema.Diagnostic, failed bool) {
+	at := d.Span.Position()
+	c := junitCase{
+		Name: clean(fmt.Sprintf("%s (%d:%d)", d.Rule, at.Line, at.Column)), ClassName: s.Name, File: s.Name, Line: at.Line,
+	}
+	text := fmt.Sprintf("%s: %s: %s [%s]", d.Span, d.Severity, d.Message, d.Rule)
+	text = clean(strings.Join(append([]string{text}, notes(d)...), "\n"))
+	if failed {
+		s.Failures++
+		c.Failure = &junitFailure{clean(d.Message), d.Severity.String(), text}
+	} else {
+		c.Output = text
+	}
+	s.Cases = append(s.Cases, c)
+}

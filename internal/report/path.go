@@ -1,0 +1,36 @@
+package report
+
+import (
+	"net/url"
+	"path/filepath"
+	"strings"
+)
+
+// stdin is the name of a Source that was read from standard input.
+const stdin = "<stdin>"
+
+// path returns the name of a file as programs expect it: with slashes, without
+// "./", and relative if it is below the working directory.
+func (r *Report) path(name string) string {
+	if name == stdin {
+		return name
+	}
+	name = filepath.Clean(name)
+	if r.Dir != "" && filepath.IsAbs(name) {
+		if rel, err := filepath.Rel(r.Dir, name); err == nil && filepath.IsLocal(rel) {
+			name = rel
+		}
+	}
+	return filepath.ToSlash(name)
+}
+
+// uri returns the name of a file as a URI reference, which is never empty.
+func (r *Report) uri(name string) string {
+	path := r.path(name)
+	if name != stdin && filepath.IsAbs(filepath.FromSlash(path)) {
+		u := url.URL{Scheme: "file", Path: "/" + strings.TrimPrefix(path, "/")} // C:/ becomes /C:/
+		return u.String()
+	}
+	u := url.URL{Path: path}
+	return strings.ReplaceAll(u.EscapedPath(), ":", "%3A") // what stands before a colon is a scheme
+}

@@ -1,0 +1,65 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"text/template"
+)
+
+// ParseTemplate returns the template of a format that the user makes. It is
+// executed over the list of diagnostics, each with the fields that it has in
+// the JSON format, and has a function json besides those of text/template.
+func ParseTemplate(text string) (*template.Template, error) {
+	return template.New("--template").Option("missingkey=error").Funcs(template.FuncMap{
+		"json": func(v any) (string, error) {
+			var b strings.Builder
+			e := json.NewEncoder(&b)
+			e.SetEscapeHTML(false)
+			err := e.Encode(v)
+			return strings.TrimSuffix(b.String(), "\n"), err
+		},
+	}).Parse(text)
+}
+
+func writeTemplate(w io.Writer, r *Report, t *template.Template) error {
+	diagnostics, err := plain(newJSONDiagnostics(r.Diagnostics))
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, diagnostics)
+}
+
+// plain returns a value as the maps and lists that its JSON form has. Numbers
+// are integers.
+func plain(v any) (any, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var p any
+	if err := d.Decode(&p); err != nil {
+		return nil, err
+	}
+	return integers(p), nil
+}
+
+func integers(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key := range v {
+			v[key] = integers(v[key])
+		}
+	case []any:
+		for i := range v {
+			v[i] = integers(v[i])
+		}
+	case json.Number:
+		n, _ := v.Int64() // there are no others
+		return int(n)
+	}
+	return v
+}

@@ -1,0 +1,40 @@
+package lint
+
+import (
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var leadingText = &Rule{
+	Name:     "leading-text",
+	Severity: schema.Error,
+	Summary:  `the policy does not start with "{"`,
+	Why: `A comment at the top stands after the first "{", not before it. Not even an empty
+line may stand there.`,
+	LWS: `If the first byte is not "{", lws takes the whole policy for the name of a file,
+and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy.`,
+	Bad: `# policy of the door bell
+{ "s": [] }`,
+	Good: `{ # policy of the door bell
+  "s": [] }`,
+	check: func(p *pass) {
+		root := &p.policy.Document.Root
+		if root.Kind != schema.ObjectKind || root.Before == "" {
+			return
+		}
+		with := p.versions(since(4, 3))
+		if with == "" {
+			return
+		}
+		at := root.Span
+		at.Start, at.End = 0, len(root.Before)
+		d := p.report(at, `this stands before the first "{": lws %s takes the policy for the name of a file`, with)
+		edits := []schema.Edit{{Span: at}}
+		if strings.TrimSpace(root.Before) != "" {
+			at.Start, at.End = root.Span.Start+1, root.Span.Start+1
+			edits = append(edits, schema.Edit{Span: at, NewText: " " + root.Before})
+		}
+		d.Fixes = []schema.Fix{{Message: `start with "{"`, Edits: edits}}
+	},
+}

@@ -1,0 +1,28 @@
+package lint
+
+import "github.com/secure-streams/sspolicy/schema"
+
+var longNumber = &Rule{
+	Name:     "long-number",
+	Severity: schema.Error,
+	Summary:  "a number has more than 20 characters",
+	Why:      `No number in a policy needs that many. Zeros at its start count too.`,
+	LWS:      `The policy is refused (4.1.6 to 5.0.0).`,
+	Bad:      `{ "schema-version": 1000000000000000000000, "s": [] }`,
+	Good:     `{ "schema-version": 1, "s": [] }`,
+	check: func(p *pass) {
+		var walk func(v *schema.Value)
+		walk = func(v *schema.Value) {
+			if v.Kind == schema.Number && len(v.Raw) > 20 {
+				p.report(v.Span, "this number has %d characters: lws refuses more than 20", len(v.Raw))
+			}
+			for _, m := range v.Members() {
+				walk(&m.Value)
+			}
+			for _, e := range v.Elems() {
+				walk(&e.Value)
+			}
+		}
+		walk(&p.policy.Document.Root)
+	},
+}

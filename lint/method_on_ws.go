@@ -1,0 +1,20 @@
+package lint
+
+import "github.com/secure-streams/sspolicy/schema"
+
+var methodOnWS = &Rule{
+	Name:     "method-on-ws",
+	Severity: schema.Error,
+	Summary:  "a ws streamtype has an http_method",
+	Why:      `A websocket is asked for without a method.`,
+	LWS:      `With a method, lws sends a plain HTTP request and no upgrade (4.1.6 to 5.0.0).`,
+	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_method": "GET", "http_url": "chat" } } ] }`,
+	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "chat" } } ] }`,
+	check: func(p *pass) {
+		for _, d := range p.clients() {
+			if s := d.Get("http_method"); s != nil && d.Protocol() == "ws" {
+				remove(p.report(s.Member.Name.Span, "lws makes a plain HTTP request of a ws streamtype with http_method: leave it out"), d, s)
+			}
+		}
+	},
+}

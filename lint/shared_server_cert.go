@@ -1,0 +1,30 @@
+package lint
+
+import "github.com/secure-streams/sspolicy/schema"
+
+var sharedServerCert = &Rule{
+	Name:     "shared-server-cert",
+	Severity: schema.Error,
+	Summary:  "a certificate that a server has is used once more",
+	Why: `The first server that names a certificate or key takes it away, so that nothing
+after it finds it. Give the certificate a second time, by another name, or bind
+the servers to one vhost of the program: "endpoint": "!vhost".`,
+	LWS: `The policy is refused, because the certificate is unknown. If it is the one that
+the context is created with, 4.2.2 to 5.0.0 crash (4.1.6 to 5.0.0).`,
+	Bad: `{ "certs": [ { "identity": "` + exampleServer + `" } ],
+  "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "server_cert": "identity" } },
+         { "b": { "server": true, "protocol": "raw", "port": 7682, "server_cert": "identity" } } ] }`,
+	Good: `{ "certs": [ { "identity": "` + exampleServer + `" }, { "identity-b": "` + exampleServer + `" } ],
+  "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "server_cert": "identity" } },
+         { "b": { "server": true, "protocol": "raw", "port": 7682, "server_cert": "identity-b" } } ] }`,
+	Firm: true,
+	check: func(p *pass) {
+		lost := p.resolve().lost
+		for _, r := range p.policy.References {
+			if given := lost[r]; given != nil {
+				d := p.report(r.Span, "lws does not find %s here: %s has taken it away", r.Target, given.From)
+				d.Related = []schema.Related{{Span: given.Span, Message: "it is taken here"}}
+			}
+		}
+	},
+}
