@@ -78,6 +78,7 @@ var rules = sorted(
 	leadingSlash,
 	leadingText,
 	legacyForm,
+	longEndpoint,
 	longName,
 	longNumber,
 	lowState,

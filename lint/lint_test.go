@@ -102,7 +102,7 @@ func TestFindings(t *testing.T) {
 		want         []string // rule, text it is at, and part of the message
 	}{
 		{"sound", `{"retry":[{"r":{"backoff":[1]}}],"s":[{"a":{"retry":"r","rideshare":"b"}},{"b":{}}],"retry":[{"q":{}}],"s":[{"c":{"retry":"q"}}]}`, nil},
-		{"phantom", `{"s":[{"a":{"Port":1,"tls":true}}]}`, []string{`unknown-key|"Port"|did you mean "port"?; lws makes a phantom streamtype`}},
+		{"phantom", `{"s":[{"a":{"Port":1,"tls":true}}]}`, []string{`unknown-key|"Port"|did you mean "port"? lws makes a phantom streamtype`}},
 		{"documented alias", `{"s":[{"a":{"client cert":1}}]}`, []string{`unknown-key|"client cert"|did you mean "client_cert"?`}},
 		{"far from any key", `{"s":[{"a":{"zzzzzz":1}}]}`, []string{`unknown-key|"zzzzzz"|is no key of a streamtype; lws`}},
 		{"unknown at the top", `{"extra":1}`, []string{`unknown-key|"extra"|lws ignores it`}},

@@ -19,7 +19,7 @@ send GET.`,
 	check: func(p *pass) {
 		for _, d := range p.clients() {
 			protocol := d.Protocol()
-			if !http(protocol) || !lacks(d, "http_method") || strings.HasPrefix(d.Text("endpoint"), "file://") ||
+			if protocol != "h1" && protocol != "h2" || !lacks(d, "http_method") || strings.HasPrefix(d.Text("endpoint"), "file://") ||
 				d.Get("mqtt_topic") != nil { // a shared-storage
 				continue
 			}

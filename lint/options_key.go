@@ -7,9 +7,9 @@ var optionsKey = &Rule{
 	Severity: schema.Error,
 	Summary:  "lws does not read options as it should, and makes nothing of it",
 	Why:      `No version of lws hands the options to anything. Leave the key out.`,
-	LWS: `The key makes a phantom streamtype called options, which takes every key that
-follows. From 4.4 on the phantom holds the options, and those of later streamtypes
-too; 4.1 to 4.3 lose them (4.1.6 to 5.0.0). policy2c leaves them out.`,
+	LWS: `The key makes a phantom streamtype called options. From 4.4 on it holds the options,
+and those of later streamtypes too; 4.1 to 4.3 make one more of each option. The last
+one takes every key that follows (4.1.6 to 5.0.0). policy2c leaves options out.`,
 	Bad:  `{ "s": [ { "a": { "server": true, "protocol": "raw", "options": [ { "level": "1" } ], "port": 7681 } } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681 } } ] }`,
 	check: func(p *pass) {

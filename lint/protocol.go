@@ -29,12 +29,6 @@ func number(d *schema.Definition, key string) (uint64, bool) {
 	return 0, false
 }
 
-// set reports whether a setting is given and is not false.
-func set(d *schema.Definition, key string) bool {
-	s := d.Get(key)
-	return s != nil && s.Member.Value.Raw != "false"
-}
-
 // list calls f for each member of the objects in a setting that is a list, such
 // as metadata.
 func list(d *schema.Definition, key string, f func(*schema.Member)) {

@@ -20,7 +20,7 @@ import (
 var protocolRules = []*Rule{
 	backoffCut, badTopic, bothRedirects, bufferThresholds, captivePortal, defaultJitter, dottedName, doubleContentLength,
 	emptyPolicy, expectedStatusMapped, finiteConceal, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
-	leadingSlash, leadingText, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
+	leadingSlash, leadingText, longEndpoint, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
 	missingTopic, missingURL, nailedUpWithoutRetry, networkPriority, nulCharacter, opportunisticNailedUp, optionsKey,
 	policy2cLosses, policy2cOrder, policy2cStrings, policy2cSymbols, serverMetadata, sharedPort, sharedStorage,
 	shortString, surrogatePair, systemStreamtype, tooDeep, unequalMQTT, unknownMethod, unreachableStatus, wrongProtocol,
@@ -98,6 +98,15 @@ func TestProtocolRules(t *testing.T) {
 		{longName, named(112, `"plugins":[]`), lws(4, 3), nil},
 		{longName, named(113, `"plugins":[]`), lws(4, 3), []string{"error|plugins|has 125 bytes, and lws 4.3 has room for 124"}},
 		{longName, named(113, `"plugins":[]`), lws(4, 4), nil},
+
+		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 95) + `"`, ""), lws(4, 4), nil},
+		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 96) + `"`, ""), lws(4, 4), []string{"error|eee|has 96 bytes, and lws 4.4"}},
+		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 191) + `"`, ""), lws(4, 5), nil},
+		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 240) + `"`, ""), nil, []string{"error|eee|has 240 bytes"}},
+		{longEndpoint, stream(`"endpoint":"${x}` + strings.Repeat("e", 239) + `"`, ""), nil, nil},
+		{unsupportedVersion, `{"auth":[{"name":"x"}],"metrics":[{"name":"x"}]}`, lws(4, 1), []string{"error|auth|4.2", "error|metrics|4.2"}},
+		{unsupportedVersion, stream(`"endpoint":"file:///x"`, ""), lws(4, 3), []string{"error|file:///x|4.4"}},
+		{unsupportedVersion, stream(`"endpoint":"file:///x"`, ""), lws(4, 4), nil},
 
 		{dottedName, `{"s":[{"a.b":{}}]}`, lws(4, 1), []string{"error|a.b|a phantom streamtype of each key"}},
 		{dottedName, `{"s":[{"a.port":{}}]}`, nil, []string{"error|a.port|reads this name as the key port"}},

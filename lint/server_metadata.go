@@ -8,7 +8,7 @@ var serverMetadata = &Rule{
 	Summary:  `an http server does not declare the metadata "method" and "path"`,
 	Why: `They are how the program is told what was asked for:
 "metadata": [ { "method": "" }, { "path": "" } ].`,
-	LWS:  `On h1, lws drops the connection when a request comes in (5.0.0).`,
+	LWS:  `On h1, lws drops the connection when a request comes in (4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "server": true, "protocol": "h1", "port": 8080 } } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "h1", "port": 8080, "metadata": [ { "method": "" }, { "path": "" } ] } } ] }`,
 	check: func(p *pass) {
@@ -20,7 +20,7 @@ var serverMetadata = &Rule{
 			list(d, "metadata", func(m *schema.Member) { has[m.Key] = true })
 			for _, name := range []string{"method", "path"} {
 				if !has[name] {
-					p.report(d.NameSpan, "the server %s has no metadata %q: lws drops each connection", schema.QuoteName(d.Name), name)
+					p.report(d.NameSpan, "the server %s has no metadata %q: lws drops each connection with a request", schema.QuoteName(d.Name), name)
 				}
 			}
 		}

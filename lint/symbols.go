@@ -72,7 +72,7 @@ func eachSymbol(s *schema.Definition, f func(k *schema.Key, v *schema.Value, sym
 	}
 	for _, set := range s.Settings {
 		v := &set.Member.Value
-		if set.Key == nil || !expanded[set.Key.Name] || !set.Key.Serves(s.Protocol()) || v.Kind != schema.String || strings.IndexByte(v.Raw, '$') < 0 {
+		if set.Key == nil || !expanded[set.Key.Name] || !set.Key.Serves(s.Protocol()) || v.Kind != schema.String {
 			continue
 		}
 		text := v.Text()

@@ -126,6 +126,7 @@ func TestTrust(t *testing.T) {
 		{"name of 32 bytes", with("${"+strings.Repeat("n", 32)+"}", `{"`+strings.Repeat("n", 32)+`":""}`), []string{`error|bad-symbol|${nnn|longer than 31 bytes`}},
 		{"symbol in a symbol", url("${a${b}"), []string{`error|undeclared-metadata|${a${b}|no metadata "a${b"`}},
 		{"symbol behind an escape", url(`\u0061${b}`), []string{`error|undeclared-metadata|"\u0061${b}"|no metadata "b"`}},
+		{"escaped symbol", url(`a\u0024{b}`), []string{`error|undeclared-metadata|"a\u0024{b}"|no metadata "b"`}},
 		{"where it is not replaced", client(tls + `,"http_auth_preamble":"${b}","ws_subprotocol":"${c"`), nil},
 		{"symbol of a server", client(`"server":true,"protocol":"raw","endpoint":"${b}","port":1`), nil},
 

@@ -13,7 +13,7 @@ var unsupportedVersion = &Rule{
 	Why: `The versions are those given with --lws, or the latest. A version stands for the
 newest release of its line.`,
 	LWS: `To an older lws the key is an unknown one: in a streamtype it makes a phantom of
-it, which takes every later key.`,
+it, which takes every later key. A file:// endpoint is taken for a host (4.1.6 to 4.3.10).`,
 	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h3" } } ] }`,
 	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h2" } } ] }`,
 	Versions: []schema.Version{{Major: 4, Minor: 3}},
@@ -33,8 +33,18 @@ it, which takes every later key.`,
 			check(&schema.Setting{Key: schema.LookupKey(schema.Top, m.Key), Member: m})
 		}
 		for _, d := range p.policy.Definitions {
+			if d.Section == schema.Auth || d.Section == schema.Metrics {
+				continue // their keys came with the section
+			}
 			for _, s := range d.Settings {
 				check(s)
+			}
+		}
+		if without := p.versions(before(4, 4)); without != "" {
+			for _, d := range p.clients() {
+				if strings.HasPrefix(d.Text("endpoint"), "file://") {
+					p.report(at(d, "endpoint"), "lws %s has no endpoints of file://: they came with 4.4", without)
+				}
 			}
 		}
 	},

@@ -65,15 +65,49 @@ func appendElem(a *schema.Array, v schema.Value) {
 	a.Elems = append(a.Elems, &schema.Element{Value: v})
 }
 
-// remove takes all members with this key out of an object.
+// remove takes all members with this key out of an object, with the comments
+// that are about them.
 func remove(o *schema.Object, key string) {
 	if o == nil {
 		return
 	}
-	o.Members = slices.DeleteFunc(o.Members, func(m *schema.Member) bool { return m.Key == key })
-	if n := len(o.Members); n > 0 && o.Members[n-1].Comma != "" {
-		o.Members[n-1].Comma = ""
+	kept := o.Members[:0]
+	for i, m := range o.Members {
+		if m.Key != key {
+			kept = append(kept, m)
+			continue
+		}
+		// On the line of the member before there may be a comment about that.
+		before, _ := line(m.Name.Before)
+		if i+1 < len(o.Members) {
+			next := o.Members[i+1]
+			_, own := line(next.Name.Before)
+			next.Name.Before = before + own
+			continue
+		}
+		_, bracket := closing(m.Value.After)
+		if m.Comma != "" {
+			bracket = ""
+		}
+		if len(kept) == 0 {
+			o.Tail = before + bracket + o.Tail
+			continue
+		}
+		last := kept[len(kept)-1]
+		last.Comma = ""
+		last.Value.After += before + bracket
 	}
+	o.Members = kept
+}
+
+// line splits what stands before an entry into what is on the line of the entry
+// before it and the rest.
+func line(before string) (first, rest string) {
+	i := strings.IndexByte(before, '\n')
+	if i < 0 {
+		return "", before
+	}
+	return strings.TrimRight(before[:i], " \t\r"), before[i:]
 }
 
 // prune takes the empty objects out of an array.

@@ -204,8 +204,10 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		return
 	}
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
+	join := "; "
 	if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better) + "?"
+		join = " "
 		if only {
 			d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
 		}
@@ -220,12 +222,12 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 	}
 	switch {
 	case in == Streams:
-		d.Message += "; lws makes a phantom streamtype of it, which takes every later key of this one"
+		d.Message += join + "lws makes a phantom streamtype of it, which takes every later key of this one"
 	case in == Retry:
-		d.Message += "; lws makes a phantom backoff scheme of it, which takes every later key of this one"
+		d.Message += join + "lws makes a phantom backoff scheme of it, which takes every later key of this one"
 	default:
 		d.Severity = Warning
-		d.Message += "; lws ignores it"
+		d.Message += join + "lws ignores it"
 	}
 }
 

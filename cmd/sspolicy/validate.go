@@ -112,10 +112,10 @@ func (c *validateCmd) Run(p *program) error {
 
 type lintCmd struct {
 	checkFlags `embed:"" set:"fail_level=warning"`
-	CertWarn   *int       `placeholder:"DAYS" help:"Report certificates that end in less than so many days (30)."`
-	At         *time.Time `format:"2006-01-02" placeholder:"DATE" help:"The day that certificates must be valid on, as 2006-01-02, for the same result at any time (today)."`
-	Fix        bool       `help:"Mend in the files what can be mended without a doubt, and report what is left."`
-	Diff       bool       `help:"With --fix: print what it would change, as a unified diff, and change nothing."`
+	CertWarn   *int      `placeholder:"DAYS" help:"Report certificates that end in less than so many days (30)."`
+	At         time.Time `format:"2006-01-02" placeholder:"DATE" help:"The day that certificates must be valid on, as 2006-01-02, for the same result at any time (today)."`
+	Fix        bool      `help:"Mend in the files what can be mended without a doubt, and report what is left."`
+	Diff       bool      `help:"With --fix: print what it would change, as a unified diff, and change nothing."`
 }
 
 // Help is what "sspolicy lint --help" adds.
@@ -142,15 +142,12 @@ func (c *lintCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	o := lint.Options{LWS: c.LWS, CertWarn: 30 * day, Filter: cfg.Apply}
+	o := lint.Options{LWS: c.LWS, At: c.At, CertWarn: 30 * day, Filter: cfg.Apply}
 	switch {
 	case c.CertWarn != nil:
 		o.CertWarn = time.Duration(*c.CertWarn) * day
 	case cfg.CertWarn >= 0:
 		o.CertWarn = cfg.CertWarn
-	}
-	if c.At != nil {
-		o.At = *c.At
 	}
 	if c.Fix {
 		if err := c.fix(p, o); err != nil || c.Diff {
