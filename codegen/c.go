@@ -95,6 +95,14 @@ type cFile struct {
 	size    sizes
 }
 
+// quiet and loud are around the tables: as C++, g++ -Wextra warns of members
+// that a designated initialiser leaves out.
+const (
+	quiet = "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic push\n" +
+		"#pragma GCC diagnostic ignored \"-Wmissing-field-initializers\"\n#endif\n"
+	loud = "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic pop\n#endif\n"
+)
+
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
@@ -123,7 +131,9 @@ func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
 		oldest:  lwsNumber(schema.Version(o.Target)),
 		size:    sizes{strings: map[string]bool{}, structs: map[string]int{}},
 	}
+	c.body.WriteString("\n" + quiet)
 	c.policy(p, external)
+	c.body.WriteString("\n" + loud)
 	return c, errors.Join(c.errs...)
 }
 
@@ -249,18 +259,18 @@ func (c *cFile) stream(st *runtime.StreamType) values {
 		}
 	}
 	v["protocol"] = c.protocol(st.Protocol) // also where it is 0
-	if !st.Server {
-		// To connect, lws reads an endpoint whether there is one or not; and
-		// without a url, be it empty, it skips what comes with the request:
-		// its path, the subprotocol, cookies and all (lib/secure-streams, 4.1
-		// to 5.0: secure-streams.c, and secstream_connect_munge_* of the
-		// protocols).
-		if v["endpoint"] == "" {
-			v["endpoint"] = c.text("")
-		}
-		if st.HTTP != nil && v["u.http.url"] == "" {
-			v["u.http.url"] = c.text("")
-		}
+	if !st.Server && v["endpoint"] == "" {
+		// To connect, lws reads an endpoint whether there is one or not
+		// (lib/secure-streams/secure-streams.c of 4.1 to 5.0).
+		v["endpoint"] = c.text("")
+	}
+	if h := st.HTTP; h != nil && v["u.http.url"] == "" && !st.Server &&
+		(st.Protocol == runtime.ProtocolWS || h.Cookies || h.WWWFormURLEncoded || h.MultipartName+h.MultipartFilename+h.MIMEContentType != "") {
+		// Without a url, be it empty, lws forgets these, and offers a
+		// websocket subprotocol of its own (secstream_connect_munge_h1 and
+		// _ws in lib/secure-streams/protocols of 4.1 to 5.0). The request is
+		// for "/" in either case.
+		v["u.http.url"] = c.text("")
 	}
 	if len(flags) > 0 {
 		slices.SortFunc(flags, func(a, b *schema.Key) int { return cmp.Compare(a.Bit, b.Bit) })

@@ -308,11 +308,14 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 		if !st.Server && st.Endpoint == "" {
 			line(path+".endpoint", `""`)
 		}
-		if !st.Server && st.HTTP != nil && st.HTTP.URL == "" {
-			line(path+".http_url", `""`)
-		}
-		if h := st.HTTP; h != nil && h.MultipartName+h.MultipartFilename+h.MIMEContentType != "" {
-			line(path+".multipart", 1)
+		if h := st.HTTP; h != nil {
+			multipart := h.MultipartName+h.MultipartFilename+h.MIMEContentType != ""
+			if multipart {
+				line(path+".multipart", 1)
+			}
+			if !st.Server && h.URL == "" && (multipart || h.Cookies || h.WWWFormURLEncoded || st.Protocol == runtime.ProtocolWS) {
+				line(path+".http_url", `""`)
+			}
 		}
 		fields(path, reflect.ValueOf(st))
 	}

@@ -12,7 +12,7 @@ short endpoint and the path in http_url.`,
 5.0.0. With a longer one no connection is tried.`,
 	Bad: `{ "s": [ { "a": { "endpoint": "reports.temperature.second-basement.southern-building.headquarters.devices.production.example.com",
                   "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
-	Good: `{ "s": [ { "a": { "endpoint": "reports.devices.example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
+	Good:     `{ "s": [ { "a": { "endpoint": "reports.devices.example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Versions: []schema.Version{{Major: 4, Minor: 3}},
 	check: func(p *pass) {
 		for _, d := range p.clients() {

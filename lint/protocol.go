@@ -46,10 +46,23 @@ func list(d *schema.Definition, key string, f func(*schema.Member)) {
 
 // remove adds the fix that takes a setting out of its definition.
 func remove(g *schema.Diagnostic, d *schema.Definition, s *schema.Setting) {
-	for i, m := range d.Value.Members() {
-		if m == s.Member {
-			g.Fixes = []schema.Fix{{Message: "remove " + m.Key, Edits: removal(d.Value.Members(), i)}}
+	members := d.Value.Members()
+	for i, m := range members {
+		if m != s.Member {
+			continue
 		}
+		fix := schema.Fix{Message: "remove " + m.Key}
+		if i+1 < len(members) && m.Comma != "" { // what follows moves to its place
+			at := m.Span()
+			at.End = m.Value.Span.End + len(m.Value.After) + len(m.Comma)
+			if next := members[i+1].Name.Span.Start; strings.TrimSpace(at.Source.Text[at.End:next]) == "" {
+				at.End = next
+			}
+			fix.Edits = []schema.Edit{{Span: at}}
+		} else {
+			fix.Edits = removal(members, i)
+		}
+		g.Fixes = []schema.Fix{fix}
 	}
 }
 

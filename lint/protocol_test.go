@@ -99,11 +99,11 @@ func TestProtocolRules(t *testing.T) {
 		{longName, named(113, `"plugins":[]`), lws(4, 3), []string{"error|plugins|has 125 bytes, and lws 4.3 has room for 124"}},
 		{longName, named(113, `"plugins":[]`), lws(4, 4), nil},
 
-		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 95) + `"`, ""), lws(4, 4), nil},
-		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 96) + `"`, ""), lws(4, 4), []string{"error|eee|has 96 bytes, and lws 4.4"}},
-		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 191) + `"`, ""), lws(4, 5), nil},
-		{longEndpoint, stream(`"endpoint":"` + strings.Repeat("e", 240) + `"`, ""), nil, []string{"error|eee|has 240 bytes"}},
-		{longEndpoint, stream(`"endpoint":"${x}` + strings.Repeat("e", 239) + `"`, ""), nil, nil},
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 95)+`"`, ""), lws(4, 4), nil},
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 96)+`"`, ""), lws(4, 4), []string{"error|eee|has 96 bytes, and lws 4.4"}},
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 191)+`"`, ""), lws(4, 5), nil},
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 240)+`"`, ""), nil, []string{"error|eee|has 240 bytes"}},
+		{longEndpoint, stream(`"endpoint":"${x}`+strings.Repeat("e", 239)+`"`, ""), nil, nil},
 		{unsupportedVersion, `{"auth":[{"name":"x"}],"metrics":[{"name":"x"}]}`, lws(4, 1), []string{"error|auth|4.2", "error|metrics|4.2"}},
 		{unsupportedVersion, stream(`"endpoint":"file:///x"`, ""), lws(4, 3), []string{"error|file:///x|4.4"}},
 		{unsupportedVersion, stream(`"endpoint":"file:///x"`, ""), lws(4, 4), nil},
@@ -362,7 +362,8 @@ func TestProtocolFixes(t *testing.T) {
 		"\n\n{\"s\":[]}":                     `{"s":[]}`,
 		"# a\n{\"s\":[]}":                    "{ # a\n\"s\":[]}",
 		h1(`"payload_fmt":"x\ud83d\uDE00y"`): h1(`"payload_fmt":"x😀y"`),
-		stream(`"server":true,"protocol":"raw","port":1,"nailed_up":true`, ""): stream(`"server":true,"protocol":"raw","port":1`, ""),
+		stream(`"server":true,"protocol":"raw","port":1,"nailed_up":true`, ""):                                                               stream(`"server":true,"protocol":"raw","port":1`, ""),
+		"{\"s\":[{\"a\":{\n  \"server\":true,\n  \"nailed_up\":true, # for ever\n  \"protocol\":\"raw\", \"retry\":\"r\",\n  \"port\":1}}]}": "{\"s\":[{\"a\":{\n  \"server\":true,\n   # for ever\n  \"protocol\":\"raw\", \"port\":1}}]}",
 		ws(`"http_url":"/chat"`): ws(`"http_url":"chat"`),
 	} {
 		if got, _ := Fix(schema.Parse("p", []byte(policy)), Options{}); got.String() != want {

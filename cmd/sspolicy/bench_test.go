@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// generatedPolicy returns a sound policy with n streamtypes.
+func generatedPolicy(n int) string {
+	var b strings.Builder
+	b.WriteString(`{"release":"1","retry":[{"default":{"backoff":[1000,2000,3000],"conceal":5,"jitterpc":20}}],"s":[`)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"stream%05d":{"endpoint":"host%d.example.com","port":443,"protocol":"h1","http_method":"GET",`+
+			`"http_url":"path/%d?x=${item}","metadata":[{"item":""},{"ctype":"content-type:"}],"tls":true,"opportunistic":true,"retry":"default"}}`, i, i, i)
+	}
+	b.WriteString("]}")
+	return b.String()
+}
+
+// ajv validates the policies named on its command line by a schema, as a
+// program around ajv does that somebody writes for a CI step.
+const ajv = `
+const fs = require("fs"), Ajv = require("ajv/dist/2020");
+const [schema, ...files] = process.argv.slice(2);
+const validate = new Ajv({strict: false, allErrors: true}).compile(JSON.parse(fs.readFileSync(schema)));
+for (const f of files) if (!validate(JSON.parse(fs.readFileSync(f)))) { console.log(validate.errors); process.exitCode = 1; }
+`
+
+// BenchmarkLintProcess runs "sspolicy lint", and ajv over the same policies with
+// our own JSON Schema, each as a process. ajv checks the shape alone.
+//
+// It prints the time and CPU time of a run and its memory, for ajv how many
+// times as much CPU it took, and for the larger policies how much more was
+// needed for ten times as many streamtypes.
+func BenchmarkLintProcess(b *testing.B) {
+	for _, tool := range []string{"node", "npm", "go"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			b.Fatalf("%s is missing, which this benchmark needs", tool)
+		}
+	}
+	dir := b.TempDir()
+	sspolicy := filepath.Join(dir, "sspolicy")
+	command := func(name string, args ...string) {
+		c := exec.Command(name, args...)
+		if name == "npm" {
+			c.Dir = dir
+		}
+		if out, err := c.CombinedOutput(); err != nil {
+			b.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		return file
+	}
+	command("go", "build", "-o", sspolicy, ".")
+	write("package.json", `{"private":true}`)
+	command("npm", "install", "--silent", "--no-audit", "--no-fund", "ajv@8")
+	script, schemaFile := write("ajv.js", ajv), write("schema.json", schema.JSONSchema)
+
+	cpu := map[string]time.Duration{}
+	before := map[string]time.Duration{}
+	for _, n := range []int{40, 100, 1000, 10000} {
+		policy := write(fmt.Sprintf("%d.json", n), generatedPolicy(n))
+		for _, p := range []struct {
+			name string
+			args []string
+		}{
+			{"sspolicy", []string{sspolicy, "lint", "--config", "none", "--format", "json", policy}},
+			{"ajv", []string{"node", script, schemaFile, policy}},
+		} {
+			b.Run(fmt.Sprintf("streamtypes=%d/%s", n, p.name), func(b *testing.B) {
+				var used time.Duration
+				var memory int64
+				for b.Loop() {
+					c := exec.Command(p.args[0], p.args[1:]...)
+					if out, err := c.Output(); err != nil {
+						b.Fatalf("%v\n%.2000s", err, out)
+					}
+					used += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+					memory = max(memory, c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
+				}
+				cpu[p.name] = used / time.Duration(b.N)
+				b.ReportMetric(float64(cpu[p.name].Microseconds())/1000, "cpu-ms/op")
+				b.ReportMetric(float64(memory)/1024, "MB")
+				if p.name == "ajv" {
+					b.ReportMetric(float64(cpu["ajv"])/float64(cpu["sspolicy"]), "x-sspolicy")
+				}
+				if last := before[p.name]; n >= 1000 && last > 0 {
+					b.ReportMetric(float64(cpu[p.name])/float64(last), "x-of-a-tenth")
+				}
+			})
+			before[p.name] = cpu[p.name]
+		}
+	}
+}
