@@ -273,9 +273,12 @@ func removal(members []*schema.Member, i int) []schema.Edit {
 		for at.End < len(text) && (text[at.End] == ' ' || text[at.End] == '\t') {
 			at.End++
 		}
-		line := strings.LastIndexByte(text[:at.Start], '\n') + 1
-		if strings.TrimLeft(text[line:at.Start], " \t") == "" && line > 0 && at.End < len(text) && text[at.End] == '\n' {
-			at.Start, at.End = line, at.End+1
+		line := at.Start
+		for line > 0 && (text[line-1] == ' ' || text[line-1] == '\t') {
+			line--
+		}
+		if line > 0 && text[line-1] == '\n' && at.End < len(text) && text[at.End] == '\n' {
+			at.Start, at.End = line, at.End+1 // it has the line for itself
 		}
 		return []schema.Edit{{Span: at}}
 	}
