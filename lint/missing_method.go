@@ -23,6 +23,9 @@ send GET.`,
 				d.Get("mqtt_topic") != nil { // a shared-storage
 				continue
 			}
+			if s := d.Get("protocol"); s != nil && s.Key.ValueAliases[s.Member.Value.Text()] != nil {
+				continue // a legacy-form, which brings the method
+			}
 			switch with := p.versions(since(5, 0)); {
 			case protocol == "h1":
 				p.report(d.NameSpan, "%s has no http_method: lws asks for a websocket instead", d)

@@ -94,9 +94,10 @@ func (k *Key) Is(typ string) bool {
 	return false
 }
 
-// Serves reports whether the key means anything to a protocol.
+// Serves reports whether the key means anything to a protocol. To "", which is
+// not known, it may.
 func (k *Key) Serves(protocol string) bool {
-	if k.Protocols == nil {
+	if k.Protocols == nil || protocol == "" {
 		return true
 	}
 	for _, p := range k.Protocols {

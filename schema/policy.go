@@ -1,6 +1,9 @@
 package schema
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // A Policy is a document seen as what it defines, with names resolved. It is a
 // view: whatever has the wrong shape is left out, since Validate reports that.
@@ -186,13 +189,22 @@ func (d *Definition) Bool(key string) bool {
 	return s != nil && s.Member.Value.Kind == Bool && s.Member.Value.Raw == "true"
 }
 
-// Protocol returns the protocol of a streamtype, h1 if it names none, as in
-// lws.
+// Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
+// and the one that is meant by a name of lws's documentation which lws does not
+// read. It is "" if there is no such protocol.
 func (d *Definition) Protocol() string {
-	if p := d.Text("protocol"); p != "" {
-		return p
+	s := d.Get("protocol")
+	if s == nil {
+		return "h1"
 	}
-	return "h1"
+	name := s.Member.Value.Text()
+	if meant, ok := s.Key.ValueAliases[name]; ok {
+		return meant["protocol"]
+	}
+	if !slices.Contains(s.Key.Enum, name) {
+		return ""
+	}
+	return name
 }
 
 // String returns what the definition is, for messages.
