@@ -22,7 +22,7 @@ type reportFlags struct {
 	Format    []outputFlag `sep:"none" placeholder:"FORMAT[=FILE]" help:"How to report: text (the default), json, jsonl, sarif, github, gitlab, junit or template; to a file if one is named. May be repeated, for a file each."`
 	Template  string       `placeholder:"TEXT" help:"Report by this text/template of Go, over the list of diagnostics as in JSON; @FILE for what is in a file."`
 	Color     string       `enum:"auto,always,never" default:"auto" help:"Colour text on standard output: auto, always or never (${default})."`
-	FailLevel report.Level `enum:",error,warning,info,none" default:"" help:"Fail on findings as bad as this: error, warning, info or none (${fail_level})."`
+	FailLevel report.Level `enum:",error,warning,info,none" default:"" placeholder:"LEVEL" help:"Fail on findings as bad as this: error, warning, info or none (${fail_level})."`
 }
 
 // An outputFlag is a format and where it goes: FORMAT or FORMAT=FILE.
