@@ -119,6 +119,7 @@ func TestFindings(t *testing.T) {
 		{"exponent", `{"s":[{"a":{"timeout_ms":1e3}}]}`, []string{`bad-value|1e3|lws reads 1 and stops`}},
 		{"bytes are counted, not characters", `{"s":[{"a":{"http_url":"` + strings.Repeat("é", 127) + `"}}]}`, []string{`bad-length|"éé|http_url has 254 bytes, and lws keeps at most 253; lws keeps nothing of it`}},
 		{"status", `{"s":[{"a":{"http_resp_map":[{"999":1000}]}}]}`, []string{`bad-value|"999"|no HTTP status`}},
+		{"cut off", `{"retry":[{"r":{"backoff":[1],"jitterpc":1}}],"s":[{"a":{"endpoint":"example.com","retry":"r"`, []string{`syntax||the text ends here`}},
 		{"empty reference", `{"s":[{"a":{"retry":""}}]}`, []string{`bad-length|""|retry is empty`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

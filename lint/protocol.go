@@ -7,11 +7,12 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// clients returns the streamtypes that connect to a server.
+// clients returns the streamtypes that connect to a server, but for one that the
+// text ends in: what is missing in it may have been cut off.
 func (p *pass) clients() []*schema.Definition {
 	var clients []*schema.Definition
 	for _, d := range p.streams() {
-		if d.Value.Kind == schema.ObjectKind && !d.Bool("server") && !d.Bool("local_sink") && d.Name != "_lws_smd" {
+		if d.Value.Kind == schema.ObjectKind && d.Value.Object.Close != "" && !d.Bool("server") && !d.Bool("local_sink") && d.Name != "_lws_smd" {
 			clients = append(clients, d)
 		}
 	}
