@@ -73,6 +73,10 @@ func (c *runCmd) Run(p *program) error {
 	}
 	ctx.Close() // the last states are told
 	if err != nil {
+		if c.JSON {
+			e.emit(event{Event: "failed", Error: err.Error()})
+			return &exitError{code: exitStream}
+		}
 		return &exitError{exitStream, fmt.Errorf("stream %q: %w", st.Name, err)}
 	}
 	return nil
