@@ -8,12 +8,13 @@ import (
 
 var leadingText = &Rule{
 	Name:     "leading-text",
-	Severity: schema.Error,
+	Severity: schema.Warning,
 	Summary:  `the policy does not start with "{"`,
 	Why: `A comment at the top stands after the first "{", not before it. Not even an empty
 line may stand there.`,
-	LWS: `If the first byte is not "{", lws takes the whole policy for the name of a file,
-and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy.`,
+	LWS: `If the first byte of a policy in memory is not "{", lws takes all of it for the
+name of a file, and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy, and all
+versions do if they are given the name of its file (5.0.0, read from the source).`,
 	Bad: `# policy of the door bell
 { "s": [] }`,
 	Good: `{ # policy of the door bell
@@ -29,7 +30,7 @@ and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy.`,
 		}
 		at := root.Span
 		at.Start, at.End = 0, len(root.Before)
-		d := p.report(at, `this stands before the first "{": lws %s takes the policy for the name of a file`, with)
+		d := p.report(at, `this stands before the first "{": lws %s takes such a policy in memory for the name of a file`, with)
 		edits := []schema.Edit{{Span: at}}
 		if strings.TrimSpace(root.Before) != "" {
 			at.Start, at.End = root.Span.Start+1, root.Span.Start+1
