@@ -66,7 +66,7 @@ func TestProtocolRules(t *testing.T) {
 		lws    []schema.Version
 		want   []string // severity, text it is at, and part of the message
 	}{
-		{leadingText, ` {"s":[]}`, nil, []string{"error| |name of a file"}},
+		{leadingText, ` {"s":[]}`, nil, []string{"warning| |name of a file"}},
 		{leadingText, ` {"s":[]}`, lws(4, 2), nil},
 		{leadingText, `{"s":[]} `, nil, nil},
 		{leadingText, ``, nil, nil},
