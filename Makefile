@@ -4,6 +4,8 @@
 GO ?= go
 FUZZTIME ?= 30s
 BENCH ?= .
+SOAK ?= 2h
+PACKAGES := gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -13,6 +15,7 @@ help:
 	@echo 'make build     bin/sspolicy'
 	@echo 'make lint      gofmt, go vet, staticcheck'
 	@echo 'make bench     the benchmarks (BENCH=regexp)'
+	@echo 'make soak      streams, faults and chance under the race detector for SOAK=$(SOAK)'
 	@echo 'make fuzz      each fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make generate  what is generated in this tree'
 	@echo 'make update    the outputs that the tests expect'
@@ -29,18 +32,21 @@ build:
 test: need lint
 	$(GO) test -race ./...
 
-# The tests compile generated C, and the race detector needs a C compiler.
+# The tests compile generated C, with the headers of an lws too, and the race
+# detector needs a C compiler. The runtime is tested against nginx and haproxy;
+# that they are installed need not start them.
 .PHONY: need
 need:
 	@if ! command -v $(GO) >/dev/null; then \
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
 	fi
-	@if ! echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1; then \
+	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
+	  ! (PATH=$$PATH:/usr/sbin; for p in g++ clang clang++ cmake nginx haproxy; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-			echo 'make: gcc, or the headers of the C library, are missing (Debian: apt install gcc libc6-dev)' >&2; exit 1; \
+			echo 'make: the tests compile C and run servers, and some of what that takes is missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \
 		apt-get update -q && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends gcc libc6-dev; \
+		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(PACKAGES); \
 	fi
 
 .PHONY: lint
@@ -54,6 +60,11 @@ lint:
 .PHONY: bench
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# The tests have the same for 20 s.
+.PHONY: soak
+soak:
+	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
 
 # Each target alone: go test fuzzes one at a time.
 .PHONY: fuzz

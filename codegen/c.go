@@ -82,9 +82,11 @@ type cFile struct {
 	release string
 	product string
 	body    strings.Builder
+	tokens  strings.Builder // macros that stand before it
+	parts   [4]parts        // by alignment
 	symbols *symbols
 	made    map[any]string         // what a part of the policy was written as
-	shared  map[string]string      // symbol of the object with an initialiser
+	shared  map[string]string      // expression for the object with an initialiser
 	keep    map[*runtime.Cert]bool // what servers use
 	macros  map[string]bool
 	nodes   map[string][]node
@@ -121,7 +123,7 @@ func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
 		proxy:   p.SOCKS5Proxy,
 		release: p.Release,
 		product: p.Product,
-		symbols: newSymbols(o.Entry, o.Prefix+"streams", o.Prefix+"metrics", o.Prefix+"socks5_proxy"),
+		symbols: newSymbols("metrics"),
 		made:    map[any]string{},
 		shared:  map[string]string{},
 		keep:    map[*runtime.Cert]bool{},
@@ -181,6 +183,8 @@ func (c *cFile) policy(p *runtime.Policy, external bool) {
 	if metrics != "" {
 		streams[len(streams)-1]["metrics"] = metrics // lws looks for them at the head of the list alone
 	}
+	c.body.WriteString(c.tokens.String())
+	c.writeParts()
 	static := "static "
 	if external {
 		static = ""
@@ -259,18 +263,18 @@ func (c *cFile) stream(st *runtime.StreamType) values {
 		}
 	}
 	v["protocol"] = c.protocol(st.Protocol) // also where it is 0
-	if !st.Server && v["endpoint"] == "" {
+	if !st.Server {
 		// To connect, lws reads an endpoint whether there is one or not
-		// (lib/secure-streams/secure-streams.c of 4.1 to 5.0).
-		v["endpoint"] = c.text("")
-	}
-	if h := st.HTTP; h != nil && v["u.http.url"] == "" && !st.Server &&
-		(st.Protocol == runtime.ProtocolWS || h.Cookies || h.WWWFormURLEncoded || h.MultipartName+h.MultipartFilename+h.MIMEContentType != "") {
-		// Without a url, be it empty, lws forgets these, and offers a
-		// websocket subprotocol of its own (secstream_connect_munge_h1 and
-		// _ws in lib/secure-streams/protocols of 4.1 to 5.0). The request is
-		// for "/" in either case.
-		v["u.http.url"] = c.text("")
+		// (lib/secure-streams/secure-streams.c, 4.1 to 5.0). Without a url, be
+		// it empty, it skips what comes with the request: on ws the
+		// subprotocol, in 4.1 and 4.2 the path, with some flags
+		// (secstream_connect_munge_* of the protocols).
+		if v["endpoint"] == "" {
+			v["endpoint"] = c.text("")
+		}
+		if st.HTTP != nil && v["u.http.url"] == "" {
+			v["u.http.url"] = c.text("")
+		}
 	}
 	if len(flags) > 0 {
 		slices.SortFunc(flags, func(a, b *schema.Key) int { return cmp.Compare(a.Bit, b.Bit) })

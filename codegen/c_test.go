@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -18,7 +19,16 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-var strict = []string{"-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"}
+var strict = []string{"-Wall", "-Wextra", "-Werror", "-Wpedantic"}
+
+// compilers are all that C must compile with. C++ has designated initialisers
+// since C++20.
+var compilers = [][]string{
+	{"gcc", "-std=c99"},
+	{"clang", "-std=c99"},
+	{"g++", "-std=c++20", "-x", "c++"},
+	{"clang++", "-std=c++20", "-x", "c++"},
+}
 
 // A cTest is a folder with a stand-in for the headers of each target, and
 // sources that include tables.
@@ -48,54 +58,80 @@ func (c *cTest) write(t *testing.T, name, text string) string {
 	return path
 }
 
-// add adds tables to be compiled.
+var prefix = regexp.MustCompile(`\b_ss_`)
+
+// add adds tables to be compiled. So that those of a target can be compiled at
+// once, their symbols get a prefix each.
 func (c *cTest) add(t *testing.T, target Target, tables string) {
 	t.Helper()
-	name := fmt.Sprintf("%v/t%d.c", target, len(c.sources[target]))
-	c.sources[target] = append(c.sources[target], c.write(t, name, tables+
-		"\nconst lws_ss_policy_t *entry(void);\nconst lws_ss_policy_t *entry(void)\n{\n\treturn &_ss_static_policy_entry;\n}\n"))
+	n := len(c.sources[target])
+	name := fmt.Sprintf("%v/t%d.h", target, n)
+	c.sources[target] = append(c.sources[target], c.write(t, name, prefix.ReplaceAllString(tables, fmt.Sprintf("t%d_", n))+
+		fmt.Sprintf("\nconst lws_ss_policy_t *entry%d(void);\nconst lws_ss_policy_t *entry%[1]d(void)\n{\n\treturn &t%[1]d_static_policy_entry;\n}\n", n)))
 }
 
-// compilers returns the C compilers to test with: gcc, and clang if there.
-func compilers(t *testing.T) []string {
+// all returns a source file with all tables of a target.
+func (c *cTest) all(t *testing.T, target Target) string {
 	t.Helper()
-	if _, err := exec.LookPath("gcc"); err != nil {
-		t.Fatal("gcc is missing: this test compiles the C that is generated (Debian: apt install gcc libc6-dev)")
+	var b strings.Builder
+	for _, s := range c.sources[target] {
+		fmt.Fprintf(&b, "#include \"%s\"\n", filepath.Base(s))
 	}
-	if _, err := exec.LookPath("clang"); err != nil {
-		return []string{"gcc"}
+	return c.write(t, target.String()+"/all.c", b.String())
+}
+
+// need fails without a program that a test runs.
+func need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Fatalf("%s is missing; make test installs it (Debian: apt install gcc g++ clang libc6-dev)", program)
 	}
-	return []string{"gcc", "clang"}
+}
+
+// compileC compiles sources strictly.
+func compileC(t *testing.T, compiler []string, args ...string) {
+	t.Helper()
+	need(t, compiler[0])
+	run(t, compiler[0], slices.Concat(compiler[1:], strict, args)...)
 }
 
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
+	out, err := runOutput(name, args...)
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%.4000s", name, strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return out
+}
+
+func runOutput(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	return string(out), err
 }
 
 // compile compiles all tables, those of a target in one go.
 func (c *cTest) compile(t *testing.T) {
 	t.Helper()
-	for _, cc := range compilers(t) {
-		for target, sources := range c.sources {
-			args := append(slices.Clone(strict), "-fsyntax-only", "-I", filepath.Join(c.dir, target.String()))
-			run(t, cc, append(args, sources...)...)
+	for _, cc := range compilers {
+		for target := range c.sources {
+			compileC(t, cc, "-fsyntax-only", "-I", filepath.Join(c.dir, target.String()), c.all(t, target))
 		}
 	}
 }
 
 // standIn returns what a libwebsockets.h of the target declares, as far as
-// tables need it, built with all options on.
+// tables need it, built with all options on (but
+// for SIGV4 if NO_SIGV4 is defined).
 func standIn(target Target) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "#include <stddef.h>\n#include <stdint.h>\n#define LWS_LIBRARY_VERSION_NUMBER (%d) + \\\n\t(%d) + 999\n",
+	fmt.Fprintf(&b, "#ifndef STAND_IN\n#define STAND_IN\n#include <stddef.h>\n#include <stdint.h>\n#define LWS_LIBRARY_VERSION_NUMBER (%d) + \\\n\t(%d) + 999\n",
 		target.Major*1_000_000, target.Minor*1_000)
 	for _, o := range buildOptions {
-		fmt.Fprintf(&b, "#define %s\n", o.macro)
+		if o.macro == "LWS_WITH_SECURE_STREAMS_AUTH_SIGV4" {
+			fmt.Fprintf(&b, "#if !defined(NO_SIGV4)\n#define %s\n#endif\n", o.macro)
+		} else {
+			fmt.Fprintf(&b, "#define %s\n", o.macro)
+		}
 	}
 	b.WriteString("#define LWS_WITH_HTTP_UNCOMMON_HEADERS\nenum {\n")
 	for bit, flag := range flagBits() {
@@ -134,6 +170,7 @@ func standIn(target Target) string {
 			fmt.Fprintf(&b, "typedef struct %s %s;\n", tag, typ)
 		}
 	}
+	b.WriteString("#endif\n")
 	return b.String()
 }
 
@@ -141,6 +178,9 @@ func declare(b *strings.Builder, indent string, target Target, list []member) {
 	for _, m := range list {
 		if !target.has(m.since, m.until) {
 			continue
+		}
+		if m.macro != "" {
+			fmt.Fprintf(b, "#if defined(%s)\n", m.macro)
 		}
 		switch {
 		case m.members != nil:
@@ -158,6 +198,9 @@ func declare(b *strings.Builder, indent string, target Target, list []member) {
 			fmt.Fprintf(b, "%s__extension__ %s%s:%d;\n", indent, m.typ, m.name, m.bits)
 		default:
 			fmt.Fprintf(b, "%s%s%s;\n", indent, m.typ, m.name)
+		}
+		if m.macro != "" {
+			b.WriteString("#endif\n")
 		}
 	}
 }
@@ -186,6 +229,32 @@ func TestCCompiles(t *testing.T) {
 			}
 		}
 	}
+	fixtures, err := filepath.Glob("../fixtures/*.json")
+	more, err2 := filepath.Glob("../fixtures/codegen/*.json")
+	if err != nil || err2 != nil || len(fixtures) == 0 || len(more) == 0 {
+		t.Fatal("the fixtures are missing", err, err2)
+	}
+	compiled := 0
+	for _, file := range append(fixtures, more...) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, found := compileText(string(text))
+		if schema.HasErrors(found) {
+			continue // it shows mistakes
+		}
+		for _, target := range targets() {
+			var b strings.Builder
+			if err := C(&b, p, COptions{Target: target}); err == nil {
+				c.add(t, target, b.String())
+				compiled++
+			}
+		}
+	}
+	if compiled < 10 {
+		t.Errorf("only %d tables are of the fixtures", compiled)
+	}
 	// Longer than a string literal may be.
 	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "long", Endpoint: strings.Repeat("a\\'\"é\n??/", 600)}}}
 	var b strings.Builder
@@ -200,10 +269,6 @@ func TestCCompiles(t *testing.T) {
 // knows nothing of the emitter, prints both.
 func TestCHolds(t *testing.T) {
 	c := newCTest(t)
-	dump, err := filepath.Abs("testdata/dump.c")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, file := range policyFiles(t) {
 		p := compileFile(t, file)
 		for _, target := range targets() {
@@ -212,18 +277,29 @@ func TestCHolds(t *testing.T) {
 				if err := C(&b, p, COptions{Target: target}); err != nil {
 					t.Skip(err)
 				}
-				dir := filepath.Join(c.dir, target.String())
-				c.write(t, target.String()+"/policy.h", b.String())
-				program := filepath.Join(dir, "dump")
-				run(t, compilers(t)[0], append(slices.Clone(strict), "-I", dir, "-o", program, dump)...)
-				got := strings.Split(strings.TrimSpace(run(t, program)), "\n")
-				sort.Strings(got)
-				if diff := cmp.Diff(dumpPolicy(p, target), got); diff != "" {
+				if diff := cmp.Diff(dumpPolicy(p, target), c.dump(t, target, b.String())); diff != "" {
 					t.Error(diff)
 				}
 			})
 		}
 	}
+}
+
+// dump returns the lines that testdata/dump.c prints for tables, sorted. More
+// arguments are for the compiler.
+func (c *cTest) dump(t *testing.T, target Target, tables string, args ...string) []string {
+	t.Helper()
+	source, err := filepath.Abs("testdata/dump.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(c.dir, target.String())
+	c.write(t, target.String()+"/policy.h", tables)
+	program := filepath.Join(dir, "dump")
+	compileC(t, compilers[0], append(args, "-I", dir, "-o", program, source)...)
+	lines := strings.Split(strings.TrimSpace(run(t, program)), "\n")
+	sort.Strings(lines)
+	return lines
 }
 
 // dumpPolicy returns the lines that testdata/dump.c prints for a policy.
@@ -308,14 +384,11 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 		if !st.Server && st.Endpoint == "" {
 			line(path+".endpoint", `""`)
 		}
-		if h := st.HTTP; h != nil {
-			multipart := h.MultipartName+h.MultipartFilename+h.MIMEContentType != ""
-			if multipart {
-				line(path+".multipart", 1)
-			}
-			if !st.Server && h.URL == "" && (multipart || h.Cookies || h.WWWFormURLEncoded || st.Protocol == runtime.ProtocolWS) {
-				line(path+".http_url", `""`)
-			}
+		if !st.Server && st.HTTP != nil && st.HTTP.URL == "" {
+			line(path+".http_url", `""`)
+		}
+		if h := st.HTTP; h != nil && h.MultipartName+h.MultipartFilename+h.MIMEContentType != "" {
+			line(path+".multipart", 1)
 		}
 		fields(path, reflect.ValueOf(st))
 	}
@@ -377,7 +450,7 @@ func TestCChecks(t *testing.T) {
 	} {
 		c.write(t, "checks/libwebsockets.h", "")
 		args := append(strings.Fields(test.flags), "-E", "-I", filepath.Join(c.dir, "checks"), "-o", os.DevNull, path)
-		out, err := exec.Command(compilers(t)[0], args...).CombinedOutput()
+		out, err := exec.Command("gcc", args...).CombinedOutput()
 		if test.want == "" && err != nil || !strings.Contains(string(out), test.want) {
 			t.Errorf("%s: %v %s; want %q", test.flags, err, out, test.want)
 		}

@@ -48,8 +48,8 @@ func layoutOf(t Target, path string, list []member) (nodes []node) {
 	return nodes
 }
 
-// share writes an object, unless there is an equal one, and returns its symbol.
-// about is for people.
+// share writes an object, unless there is an equal one, and returns the
+// expression for it. about is for people.
 func (c *cFile) share(typ, kind, name, about string, v values) string {
 	var b strings.Builder
 	pointers := c.object(&b, "", typ, v)
@@ -60,37 +60,72 @@ func (c *cFile) share(typ, kind, name, about string, v values) string {
 }
 
 // define writes an object by its initialiser, unless there is an equal one, and
-// returns its symbol. suffix makes an array of the type. What is written is
-// reported to wrote.
+// returns the expression for it. suffix makes an array of the type. What is
+// written is reported to wrote.
 func (c *cFile) define(typ, suffix, kind, name, about, initialiser string, wrote func()) string {
 	key := typ + suffix + initialiser
-	if symbol, ok := c.shared[key]; ok {
-		return symbol
+	if expression, ok := c.shared[key]; ok {
+		return expression
 	}
 	symbol := c.symbol(kind, name)
-	c.shared[key] = symbol
-	if about != "" {
-		fmt.Fprintf(&c.body, "\n/* %s */", about)
-	}
-	fmt.Fprintf(&c.body, "\nstatic const %s %s%s = %s;\n", typ, symbol, suffix, initialiser)
+	c.shared[key] = c.table(symbol)
+	c.part(typ, symbol+suffix, about, initialiser)
 	wrote()
-	return symbol
+	return c.shared[key]
 }
 
+// table returns the expression for an object that streamtypes point to.
+func (c *cFile) table(symbol string) string { return c.o.Prefix + "tables." + symbol }
+
 // array writes an array of n objects, of which at returns the members.
-func (c *cFile) array(typ, name string, n int, at func(i int) values) {
-	list := make([]values, n)
-	for i := range list {
-		list[i] = at(i) // which may write what it refers to
+func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
+	var b strings.Builder
+	b.WriteString("{\n")
+	for i := range n {
+		b.WriteByte('\t')
+		c.size.pointers += c.object(&b, "\t", typ, at(i))
+		b.WriteString(",\n")
 	}
-	fmt.Fprintf(&c.body, "\nstatic const %s %s[] = {\n", typ, name)
-	for _, v := range list {
-		c.body.WriteByte('\t')
-		c.size.pointers += c.object(&c.body, "\t", typ, v)
-		c.body.WriteString(",\n")
+	b.WriteString("}")
+	c.part(typ, fmt.Sprintf("%s[%d]", symbol, n), "", b.String())
+	c.size.structs[typ] += n
+}
+
+// parts are members of the struct that all objects are in which streamtypes
+// point to. So there is nothing between them that a compiler would align them
+// with.
+type parts struct{ declarations, initialisers strings.Builder }
+
+// alignments has the place of each type among the parts: those that are
+// aligned more come first, so that the struct has no holes.
+var alignments = map[string]int{"uint32_t": 1, "lws_ss_http_respmap_t": 2, "uint8_t": 3, "char": 3}
+
+// part writes an object. declarator is its symbol, with the number of elements
+// if it is an array.
+func (c *cFile) part(typ, declarator, about, initialiser string) {
+	p := &c.parts[alignments[typ]]
+	fmt.Fprintf(&p.declarations, "\t%s %s;\n", typ, declarator)
+	if about != "" {
+		fmt.Fprintf(&p.initialisers, "\t/* %s */\n", about)
+	}
+	symbol, _, _ := strings.Cut(declarator, "[")
+	fmt.Fprintf(&p.initialisers, "\t.%s = %s,\n", symbol, strings.ReplaceAll(initialiser, "\n", "\n\t"))
+}
+
+// writeParts writes the struct.
+func (c *cFile) writeParts() {
+	if c.parts[0].declarations.Len()+c.parts[1].declarations.Len()+c.parts[2].declarations.Len()+c.parts[3].declarations.Len() == 0 {
+		return
+	}
+	c.body.WriteString("\n/* What the streamtypes point to. */\nstatic const struct {\n")
+	for i := range c.parts {
+		c.body.WriteString(c.parts[i].declarations.String())
+	}
+	fmt.Fprintf(&c.body, "} %stables = {\n", c.o.Prefix)
+	for i := range c.parts {
+		c.body.WriteString(c.parts[i].initialisers.String())
 	}
 	c.body.WriteString("};\n")
-	c.size.structs[typ] += n
 }
 
 // object writes the initialiser of a struct, and returns how many addresses are

@@ -64,6 +64,7 @@ func TestCompile(t *testing.T) {
 		{"also where the first is wrong", `"s":[{"a":{"port":{},"port":2}}]`, stream(runtime.StreamType{Port: 2})},
 		{"the last streamtype counts, whole", `"s":[{"a":{"port":1,"tls":true}},{"a":{"port":2}}]`, stream(runtime.StreamType{Port: 2})},
 		{"digits", `"s":[{"a":{"port":"0443"}}]`, stream(runtime.StreamType{Port: 443})},
+		{"a number for a string", `"s":[{"a":{"payload_fmt":7}}]`, stream(runtime.StreamType{PayloadFmt: "7"})},
 		{"integers written otherwise", `"s":[{"a":{"port":443.0,"timeout_ms":1e3}}]`, stream(runtime.StreamType{Port: 443, Timeout: time.Second})},
 		{"client certificates count from 1", `"s":[{"a":{"client_cert":254}}]`, stream(runtime.StreamType{ClientCert: 255})},
 		{"metadata grows", `"s":[{"a":{"metadata":[{"x":"","y":"h:"}],"metadata":[{"z":""}]}}]`, stream(runtime.StreamType{
@@ -219,21 +220,34 @@ func policyOf(n int) string {
 	return b.String() + "]}"
 }
 
+// What is reported as growth is the time for a streamtype by that in the
+// smallest policy: 1 is linear.
 func BenchmarkCompile(b *testing.B) {
+	perStream := map[string]float64{} // of the smallest policy
 	for _, n := range []int{500, 5000} {
 		view := schema.NewPolicy(schema.Parse("policy.json", []byte(policyOf(n))))
 		p, _ := Compile(view)
-		for name, f := range map[string]func() error{
-			"table": func() error { Compile(view); return nil },
-			"go":    func() error { return Go(io.Discard, p, GoOptions{}) },
-			"c":     func() error { return C(io.Discard, p, COptions{}) },
+		for _, to := range []struct {
+			name string
+			do   func() error
+		}{
+			{"table", func() error { Compile(view); return nil }},
+			{"go", func() error { return Go(io.Discard, p, GoOptions{}) }},
+			{"c", func() error { return C(io.Discard, p, COptions{}) }},
 		} {
+			name, f := to.name, to.do
 			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					if err := f(); err != nil {
 						b.Fatal(err)
 					}
+				}
+				took := float64(b.Elapsed()) / float64(b.N) / float64(n)
+				if n == 500 {
+					perStream[name] = took
+				} else if first := perStream[name]; first > 0 {
+					b.ReportMetric(took/first, "growth")
 				}
 			})
 		}

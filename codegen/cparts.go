@@ -16,11 +16,12 @@ func (c *cFile) metrics(list []*runtime.Metric) string {
 	if len(list) == 0 {
 		return ""
 	}
-	name := c.o.Prefix + "metrics"
+	const symbol = "metrics"
+	name := c.table(symbol)
 	c.macros["LWS_WITH_SYS_METRICS"] = true
 	// The first in the list whose report fits a metric gets it. In lws's list
 	// that is the one defined last.
-	c.array("lws_metric_policy_t", name, len(list), func(i int) values {
+	c.array("lws_metric_policy_t", symbol, len(list), func(i int) values {
 		c.what = "metric policy " + schema.QuoteName(list[i].Name)
 		v := c.keyed(list[i])
 		if i > 0 {
@@ -49,11 +50,12 @@ func (c *cFile) metadata(symbol string, list []runtime.Metadata) string {
 	if have == len(list) {
 		return c.made[keys[have]]
 	}
-	name := c.symbol("md", symbol)
+	symbol = c.symbol("md", symbol)
+	name := c.table(symbol)
 	for i := have; i < len(list); i++ {
 		c.made[keys[i+1]] = fmt.Sprintf("(lws_ss_metadata_t *)&%s[%d]", name, i-have)
 	}
-	c.array("lws_ss_metadata_t", name, len(list)-have, func(i int) values {
+	c.array("lws_ss_metadata_t", symbol, len(list)-have, func(i int) values {
 		i += have
 		header := list[i].Header
 		v := values{
@@ -89,9 +91,9 @@ func (c *cFile) header(mapping string) string {
 	case h.macros == "":
 		return h.symbol
 	case c.made[h] == "":
-		name := c.symbol("token", cSymbol(h.name))
+		name := c.o.Prefix + "token_" + cSymbol(h.name)
 		c.made[h] = name
-		fmt.Fprintf(&c.body, "\n#if %s\n#define %s %s\n#else\n#define %s %s\n#endif\n", h.macros, name, h.symbol, name, noHeader)
+		fmt.Fprintf(&c.tokens, "\n#if %s\n#define %s %s\n#else\n#define %s %s\n#endif\n", h.macros, name, h.symbol, name, noHeader)
 	}
 	return c.made[h]
 }
@@ -103,7 +105,7 @@ func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
 		fmt.Fprintf(&b, "\t{ .resp = %d, .state = %d },\n", s.Status, s.State)
 	}
 	b.WriteString("}")
-	return c.define("lws_ss_http_respmap_t", "[]", "respmap", symbol, "", b.String(), func() {
+	return c.define("lws_ss_http_respmap_t", fmt.Sprintf("[%d]", len(list)), "respmap", symbol, "", b.String(), func() {
 		c.size.structs["lws_ss_http_respmap_t"] += len(list)
 	})
 }
@@ -115,10 +117,11 @@ func (c *cFile) options(symbol string, list []runtime.Option) string {
 	if name := c.made[key]; name != "" {
 		return name
 	}
-	name := c.symbol("pvo", symbol)
+	symbol = c.symbol("pvo", symbol)
+	name := c.table(symbol)
 	c.made[key] = name
 	c.macros["LWS_WITH_SERVER"] = true
-	c.array("struct lws_protocol_vhost_options", name, len(list), func(i int) values {
+	c.array("struct lws_protocol_vhost_options", symbol, len(list), func(i int) values {
 		v := values{"name": c.text(list[i].Name), "value": c.text(list[i].Value)}
 		if i+1 < len(list) {
 			v["next"] = fmt.Sprintf("&%s[%d]", name, i+1)
@@ -136,7 +139,7 @@ func (c *cFile) retry(r *runtime.Retry) string {
 			for _, d := range r.Backoff {
 				ms = append(ms, c.duration(d, schema.LookupKey(schema.Retry, "backoff")))
 			}
-			v["retry_ms_table"] = c.define("uint32_t", "[]", "backoff", cSymbol(r.Name), "", "{ "+strings.Join(ms, ", ")+" }", func() {
+			v["retry_ms_table"] = c.define("uint32_t", fmt.Sprintf("[%d]", len(ms)), "backoff", cSymbol(r.Name), "", "{ "+strings.Join(ms, ", ")+" }", func() {
 				c.size.numbers += 4 * len(ms)
 			})
 			v["retry_ms_table_count"] = c.count(len(ms), 65535, "waits")
@@ -192,7 +195,7 @@ func (c *cFile) der(x *runtime.Cert) string {
 		b.WriteString("\n\t0") // C has no empty arrays
 	}
 	b.WriteString("\n}")
-	return c.define("uint8_t", "[]", "der", cSymbol(x.Name), describeDER(x.DER), b.String(), func() {
+	return c.define("uint8_t", fmt.Sprintf("[%d]", max(1, len(x.DER))), "der", cSymbol(x.Name), describeDER(x.DER), b.String(), func() {
 		c.size.der += max(1, len(x.DER))
 	})
 }
@@ -208,5 +211,5 @@ func (c *cFile) once(part any, define func() (symbol string)) string {
 }
 
 func (c *cFile) symbol(kind, name string) string {
-	return c.symbols.unique(strings.TrimSuffix(c.o.Prefix+kind+"_"+name, "_"))
+	return c.symbols.unique(strings.TrimSuffix(kind+"_"+name, "_"))
 }

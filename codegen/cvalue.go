@@ -66,5 +66,5 @@ func (c *cFile) text(s string) string {
 	if len(s) < maxCString {
 		return cString(s)
 	}
-	return c.define("char", "[]", "text", "", "", "{"+cChars(s)+"\n}", func() {})
+	return c.define("char", fmt.Sprintf("[%d]", len(s)+1), "text", "", "", "{"+cChars(s)+"\n}", func() {})
 }

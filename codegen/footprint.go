@@ -8,8 +8,8 @@ import (
 
 // A Footprint says how many bytes of read-only memory C tables take, by kind.
 // Strings are counted once each, since compilers store equal ones once; what a
-// linker saves by letting a string be the end of another, and what it spends
-// to align objects, is not in it.
+// linker saves by letting a string be the end of another is not in it, nor the
+// few bytes that align the tables as a whole.
 type Footprint struct {
 	Bits    int // of a pointer: 32 or 64
 	Strings int

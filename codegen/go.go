@@ -20,7 +20,7 @@ import (
 
 // version is the contract with package runtime that generated files are
 // written to: see runtime.MaxVersion.
-const version = 1
+const version = 2
 
 const runtimePath = "github.com/secure-streams/sspolicy/runtime"
 
@@ -45,8 +45,9 @@ type GoOptions struct {
 }
 
 // Go writes a package that holds the policy as static tables. Its Policy is
-// what Compile made; there is a constant with the name of each streamtype, and
-// what it takes to execute the policy.
+// what Compile made. For each streamtype there is a constant with its name and
+// a type whose fields are the metadata that the policy declares, with the
+// methods that make a stream of it.
 //
 // All that the tables consist of is constants and addresses, which the Go
 // compiler and linker lay out: the package does nothing at init.
@@ -77,11 +78,22 @@ func Go(w io.Writer, p *runtime.Policy, o GoOptions) error {
 		symbols: newSymbols("Policy", "Transports", "NewContext"),
 		shared:  map[any]string{},
 	}
+	// The types have the first choice: they are what a program mostly names.
+	types := make([]string, len(p.StreamTypes))
+	for i, st := range p.StreamTypes {
+		types[i] = g.symbols.unique(goSymbol("Type", st.Name))
+	}
+	constants := make([]string, len(p.StreamTypes))
 	if len(p.StreamTypes) > 0 {
 		f.Line().Comment("The names of the streamtypes.")
 		f.Const().DefsFunc(func(defs *jen.Group) {
-			for _, st := range p.StreamTypes {
-				defs.Id(g.symbols.unique(goSymbol("Stream", st.Name))).Op("=").Lit(st.Name)
+			for i, st := range p.StreamTypes {
+				name := types[i]
+				if !token.IsExported(goSymbol("", st.Name)) {
+					name = strings.TrimPrefix(name, "Type")
+				}
+				constants[i] = g.symbols.unique("Stream" + name)
+				defs.Id(constants[i]).Op("=").Lit(st.Name)
 			}
 		})
 	}
@@ -93,6 +105,9 @@ func Go(w io.Writer, p *runtime.Policy, o GoOptions) error {
 		define(f)
 	}
 	g.functions(f, p)
+	for i, st := range p.StreamTypes {
+		accessors(f, st, types[i], constants[i])
+	}
 	return f.Render(w)
 }
 
@@ -138,6 +153,86 @@ func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
 			),
 			jen.Return(jen.Qual(runtimePath, "NewContext").Call(jen.Id("Policy"), jen.Id("o"))),
 		)
+}
+
+// accessors writes the type of a streamtype: its metadata as fields, and what
+// makes a stream of that.
+func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
+	fields := newSymbols("Fetch", "Open", "NewStream", "Metadata")
+	seen := map[string]bool{}
+	var defs, pairs []jen.Code
+	for _, m := range st.Metadata {
+		if seen[m.Name] {
+			continue // the first of a name is the one that is meant
+		}
+		seen[m.Name] = true
+		name := fields.unique(goSymbol("Item", m.Name))
+		defs = append(defs, jen.Id(name).String().Comment(itemComment(st, m)))
+		pairs = append(pairs, jen.Lit(m.Name), jen.Id("m").Dot(name))
+	}
+	about := typ + " is the metadata of streamtype " + commentText(strconv.Quote(st.Name)) + ", and makes streams of it."
+	if defs != nil {
+		about += "\nA field that is empty is not set."
+	}
+	f.Line().Comment("// " + strings.ReplaceAll(about, "\n", "\n// "))
+	f.Type().Id(typ).Struct(defs...)
+
+	method := func(name, comment string, params []jen.Code, results *jen.Statement, body jen.Code) {
+		f.Line().Comment("// " + name + " " + comment)
+		f.Func().Params(jen.Id("m").Id(typ)).Id(name).Params(params...).Add(results).Block(jen.Return(body))
+	}
+	orError := func(result string) *jen.Statement {
+		return jen.Params(jen.Op("*").Qual(runtimePath, result), jen.Error())
+	}
+	method("Metadata", "returns the fields in the form that package runtime takes.",
+		nil, jen.Qual(runtimePath, "MetadataOption"), jen.Qual(runtimePath, "WithFields").Call(pairs...))
+	c := jen.Id("c").Op("*").Qual(runtimePath, "Context")
+	method("NewStream", "makes a stream. The handlers are told what it does.",
+		[]jen.Code{c, jen.Id("h").Qual(runtimePath, "Handlers")}, orError("Stream"),
+		jen.Id("c").Dot("NewStream").Call(jen.Id(constant), jen.Id("h"), jen.Id("m").Dot("Metadata").Call()))
+	if st.Server || st.LocalSink {
+		return
+	}
+	call := []jen.Code{
+		jen.Id("ctx").Qual("context", "Context"), c,
+		jen.Id("o").Op("...").Qual(runtimePath, "CallOption"),
+	}
+	options := jen.Append(
+		jen.Id("o").Index(jen.Op(":").Len(jen.Id("o")).Op(":").Len(jen.Id("o"))),
+		jen.Id("m").Dot("Metadata").Call(),
+	).Op("...")
+	method("Open", "makes a stream that can be read and written. It has to be closed.", call, orError("Conn"),
+		jen.Id("c").Dot("Open").Call(jen.Id("ctx"), jen.Id(constant), options))
+	if st.HTTP != nil && st.Protocol != runtime.ProtocolWS {
+		method("Fetch", "makes one request and returns the answer.", call, orError("Response"),
+			jen.Id("c").Dot("Fetch").Call(jen.Id("ctx"), jen.Id(constant), options))
+	}
+}
+
+// itemComment says where the policy puts the value of a metadata item.
+func itemComment(st *runtime.StreamType, m runtime.Metadata) string {
+	uses := []string{strconv.Quote(m.Name)}
+	if h := strings.TrimSuffix(m.Header, ":"); h != "" {
+		uses = append(uses, "header "+h)
+	}
+	name := "${" + m.Name + "}"
+	texts := []struct{ key, text string }{{"endpoint", st.Endpoint}}
+	if st.HTTP != nil {
+		texts = append(texts, struct{ key, text string }{"http_url", st.HTTP.URL})
+	}
+	if q := st.MQTT; q != nil {
+		texts = append(texts, []struct{ key, text string }{
+			{"mqtt_topic", q.Topic}, {"mqtt_subscribe", q.Subscribe},
+			{"mqtt_will_topic", q.WillTopic}, {"mqtt_will_message", q.WillMessage},
+			{"mqtt_birth_topic", q.BirthTopic}, {"mqtt_birth_message", q.BirthMessage},
+		}...)
+	}
+	for _, t := range texts {
+		if strings.Contains(t.text, name) {
+			uses = append(uses, t.key)
+		}
+	}
+	return commentText(strings.Join(uses, ", "))
 }
 
 // literal returns a value as it stands in a composite literal. A pointer is

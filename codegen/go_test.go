@@ -76,7 +76,7 @@ func (m *goModule) run(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("go", args...)
 	cmd.Dir = m.dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("go %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -161,6 +161,87 @@ func TestGoBuilds(t *testing.T) {
 	}
 }
 
+// TestGoProgram builds a program around a generated package and runs it.
+func TestGoProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a program")
+	}
+	m := newGoModule(t)
+	m.write(t, "policy/policy.go", goText(t, `{
+		"retry": [{"briefly": {"backoff": [1], "conceal": 1}}],
+		"s": [
+			{"hello": {"endpoint": "${server}", "port": 80, "protocol": "h1", "http_method": "POST", "http_url": "/",
+				"opportunistic": true, "retry": "briefly",
+				"metadata": [{"server": ""}, {"Fetch": "x-fetch:"}, {"len": "x-len:"}, {"x-served-by": "x-served-by:"}]}},
+			{"no metadata": {"endpoint": "127.0.0.1", "port": 1, "protocol": "h1", "http_method": "GET", "http_url": "/"}}
+		]}`))
+	text, err := os.ReadFile("testdata/program.go.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.write(t, "main.go", string(text))
+	m.run(t, "vet", "./...")
+	const want = `body: "ping" x-fetch: ["f"] x-len: []
+served by: here
+read: "pong" x-fetch: [] x-len: ["5"]
+states: CREATING POLL CONNECTING CONNECTED QOS_ACK_REMOTE DISCONNECTED DESTROYING
+all retries failed: true
+allocations: 0
+`
+	if got := m.run(t, "run", "."); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestGoDocs builds the programs and fragments of docs/go.md.
+func TestGoDocs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs")
+	}
+	doc, err := os.ReadFile("../docs/go.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := os.ReadFile("../fixtures/weather.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newGoModule(t)
+	m.write(t, "weather/policy.go", strings.Replace(goText(t, string(policy)), "package policy", "package weather", 1))
+	imports := map[string]string{}
+	for _, path := range []string{"context", "errors", "fmt", "io", "log", "log/slog", "os",
+		"generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/otel"} {
+		imports[filepath.Base(path)] = path
+	}
+	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllSubmatch(doc, -1)
+	for i, b := range blocks {
+		code := string(b[1])
+		if !strings.HasPrefix(code, "package ") {
+			var header strings.Builder
+			for name, path := range imports {
+				if regexp.MustCompile(`\b` + name + `\.[A-Z]`).MatchString(code) {
+					fmt.Fprintf(&header, "import %q\n", path)
+				}
+			}
+			params := "ctx context.Context, c *runtime.Context"
+			for _, name := range []string{"context", "runtime"} {
+				if !strings.Contains(header.String(), imports[name]+`"`) {
+					fmt.Fprintf(&header, "import %q\n", imports[name])
+				}
+			}
+			if strings.Contains(code, "c, err :=") {
+				params = "_ context.Context, _ *runtime.Context"
+			}
+			code = fmt.Sprintf("package fragment\n%s\nfunc F(%s) error {\n%s}\n", header.String(), params, code)
+		}
+		m.write(t, fmt.Sprintf("d%d/doc.go", i), strings.ReplaceAll(code, "example.com/program/", "generated/"))
+	}
+	if len(blocks) < 6 {
+		t.Errorf("%d pieces of code", len(blocks))
+	}
+	m.run(t, "vet", "./...")
+}
+
 func goText(t *testing.T, policy string) string {
 	t.Helper()
 	p, _ := compileText(policy)
@@ -223,5 +304,6 @@ func TestCorpus(t *testing.T) {
 	}
 	m.check(t)
 	c.compile(t)
+	c.compileInstalled(t)
 	t.Logf("%d policies, %d of them refused; %d tables that a release cannot hold", len(files), refused, skipped)
 }

@@ -52,8 +52,9 @@ func setBool(c *compiler, dst reflect.Value, s *schema.Setting) {
 	dst.SetBool(v.Raw == "true")
 }
 
+// setString takes a number for a string, like lws: its digits.
 func setString(c *compiler, dst reflect.Value, s *schema.Setting) {
-	if v := &s.Member.Value; v.Kind != schema.String {
+	if v := &s.Member.Value; v.Kind != schema.String && v.Kind != schema.Number {
 		c.wrongType(v, s, "a string")
 	} else {
 		dst.SetString(v.Text())

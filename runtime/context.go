@@ -33,9 +33,17 @@ type Options struct {
 	// DefaultConnectTimeout, less than 0 no limit.
 	ConnectTimeout time.Duration
 
+	// Credentials has the tokens, serial numbers and client certificates that
+	// the policy asks for. Nil has none: a stream that needs some can not be
+	// made.
+	Credentials Credentials
+
 	// DialContext replaces the way network connections are made. network is
 	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Hooks are told what the streams do, for metrics and traces.
+	Hooks Hooks
 
 	// Jitter returns the random number that spreads retries, uniform over
 	// 0 to 65535. It may be called by many goroutines at a time. Nil means
@@ -57,12 +65,18 @@ type Context struct {
 	trust  trustCache
 	dialed dialed
 
-	mu     sync.Mutex
-	types  map[string]*streamType
-	first  *Stream    // list of the streams not yet destroyed
-	empty  *sync.Cond // first is nil
-	closed bool
-	done   chan struct{} // closed when Close has done all
+	proxies struct {
+		sync.Mutex
+		m map[string]*Proxy // by the text in the policy
+	}
+
+	mu      sync.Mutex
+	types   map[string]*streamType // those that have streams, or had some lately
+	first   *Stream                // list of the streams not yet destroyed
+	empty   *sync.Cond             // first is nil
+	closed  bool
+	freeing sync.WaitGroup // counts calls of free that have begun
+	done    chan struct{}  // closed when Close has done all
 }
 
 const maxProtocol = ProtocolRaw
@@ -113,30 +127,52 @@ func (c *Context) Logger() *slog.Logger { return c.log }
 // transports.
 func (c *Context) ConnectTimeout() time.Duration { return max(c.opts.ConnectTimeout, 0) }
 
-// NewStream makes a stream of the named type. Before it returns, the State
-// callback gets CREATING, and, if the stream is to connect at once, because
-// the policy says nailed_up or the callback asked for it, CONNECTING. When one
-// of them answers DestroyMe the stream is destroyed, and NewStream returns
-// ErrRefused.
+// NewStream makes a stream of the named type, with that metadata set. Before it
+// returns, the State callback gets CREATING, and, if the stream is to connect
+// at once, because the policy says nailed_up or the callback asked for it,
+// CONNECTING. When one of them answers DestroyMe the stream is destroyed, and
+// NewStream returns ErrRefused.
 //
 // Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport, and those
 // that say what in the streamtype can not be executed: ErrUnsupported,
 // ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata.
-func (c *Context) NewStream(streamtype string, h Handlers) (*Stream, error) {
-	t, err := c.prepare(streamtype)
+func (c *Context) NewStream(streamtype string, h Handlers, metadata ...MetadataOption) (*Stream, error) {
+	s, err := c.newStream(streamtype, h, func(s *Stream) error {
+		for _, o := range metadata {
+			if err := s.SetAll(o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("sspolicy: new stream %q: %w", streamtype, err)
 	}
+	return s, nil
+}
+
+// newStream makes a stream. What fill does to it is done before it begins its
+// life.
+func (c *Context) newStream(streamtype string, h Handlers, fill func(*Stream) error) (*Stream, error) {
+	t, err := c.prepare(streamtype)
+	if err != nil {
+		return nil, err
+	}
 	s := &Stream{c: c, t: t, h: h, busy: true}
+	if err := fill(s); err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.leave(t)
+		return nil, err
+	}
 	if !c.add(s) {
-		return nil, fmt.Errorf("sspolicy: new stream %q: %w", streamtype, ErrClosed)
+		return nil, ErrClosed
 	}
 	if !s.create() {
-		err := ErrRefused
 		if c.life.Err() != nil {
-			err = ErrClosed
+			return nil, ErrClosed
 		}
-		return nil, fmt.Errorf("sspolicy: new stream %q: %w", streamtype, err)
+		return nil, ErrRefused
 	}
 	return s, nil
 }
@@ -183,10 +219,12 @@ func (c *Context) close() {
 	c.types = nil
 	c.mu.Unlock()
 	for _, t := range types {
-		if err := t.connector.Close(); err != nil {
-			c.log.Warn("sspolicy: closing a transport", "streamtype", t.policy.Name, "err", err)
+		if t.idle != nil {
+			t.idle.Stop()
 		}
+		c.closeType(t)
 	}
+	c.freeing.Wait()
 	c.dialed.close()
 	close(c.done)
 }
@@ -242,6 +280,7 @@ func (c *Context) remove(s *Stream) {
 		s.next.prev = s.prev
 	}
 	s.prev, s.next = nil, nil
+	c.leave(s.t)
 	if c.first == nil {
 		c.empty.Broadcast()
 	}

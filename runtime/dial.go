@@ -8,20 +8,35 @@ import (
 )
 
 // Dial makes a network connection on behalf of a transport. The making of it
-// takes no longer than the limit of an attempt, and the connection does not
-// outlive the context.
+// takes hardly longer than the limit of an attempt, and the connection does not
+// outlive the context. Transports use DialVia for what a proxy may be wanted for.
 func (c *Context) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return c.dial(ctx, network, address, nil, nil)
+}
+
+// dial makes a connection, and then does what there is to do on it before it
+// can be used; both within the limit. explain, if any, makes errors of either.
+func (c *Context) dial(ctx context.Context, network, address string, then func(context.Context, net.Conn) error, explain func(error) error) (net.Conn, error) {
 	// Transports may let a dial go on when the attempt it was for has ended.
 	var cancel context.CancelFunc
 	if d := c.ConnectTimeout(); d > 0 {
-		ctx, cancel = context.WithTimeout(ctx, d)
+		// A little more, so that the attempt ends by its own limit.
+		ctx, cancel = context.WithTimeout(ctx, d+d/4)
 	} else {
 		ctx, cancel = context.WithCancel(ctx)
 	}
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
 	conn, err := c.opts.DialContext(ctx, network, address)
+	if err == nil && then != nil {
+		if err = then(ctx, conn); err != nil {
+			conn.Close()
+		}
+	}
 	if err != nil {
+		if explain != nil {
+			err = explain(err)
+		}
 		return nil, err
 	}
 	return c.dialed.add(conn)

@@ -7,10 +7,18 @@
 //		Transports: []runtime.Transport{http.New()},
 //	})
 //	...
+//	answer, err := c.Fetch(ctx, "get_weather", runtime.WithMetadata("city", "Paris"))
+//
+// There are three ways to move payload. [Context.Fetch] makes a request and
+// returns the answer. [Context.Open] returns a [Conn], which is an
+// [io.ReadWriteCloser], and has [Conn.Messages] to range over. And there is what
+// both are made of, and the only way to do all that libwebsockets can:
+// [Context.NewStream] with callbacks.
+//
 //	s, err := c.NewStream("get_weather", runtime.Handlers{
 //		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result { ... },
 //		Rx:    func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result { ... },
-//	})
+//	}, runtime.WithMetadata("city", "Paris"))
 //	...
 //	s.RequestTx()
 //

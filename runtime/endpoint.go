@@ -11,9 +11,9 @@ import (
 // A Target is where an attempt connects to: the endpoint of the policy with
 // its metadata put in, taken apart.
 type Target struct {
-	Network string // "tcp" or "unix"
-	Host    string // a name or address without brackets; for unix the path, or "@" and the abstract name
-	Port    uint16 // 0 for unix
+	Network string // "tcp" or "unix"; "file" does not reach a transport
+	Host    string // a name or address without brackets; for unix the path, or "@" and the abstract name; for file the path
+	Port    uint16 // 0 for unix and file
 	TLS     bool
 	Scheme  string // of an endpoint that is a URL, in lower case, else ""
 	Path    string // path and query of an endpoint that is a URL: it stands in for the policy's; else ""
@@ -21,7 +21,7 @@ type Target struct {
 
 // Address returns the target in the form that [Context.Dial] takes.
 func (t *Target) Address() string {
-	if t.Network == "unix" {
+	if t.Network != "tcp" {
 		return t.Host
 	}
 	return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
@@ -46,8 +46,6 @@ func newEndpoint(st *StreamType, uses []metadataUse) (endpoint, error) {
 	switch {
 	case st.Endpoint == "":
 		return endpoint{}, fmt.Errorf("%w: there is none", ErrEndpoint)
-	case strings.HasPrefix(st.Endpoint, "file:"):
-		return endpoint{}, fmt.Errorf("%w: endpoint %q", ErrUnsupported, st.Endpoint)
 	case text.static():
 		target, err := parseTarget(st.Endpoint, st)
 		if err != nil {
@@ -57,7 +55,7 @@ func newEndpoint(st *StreamType, uses []metadataUse) (endpoint, error) {
 	case len(text.parts) == 1:
 		uses[text.parts[0].item] |= inURL
 		return endpoint{text, nil}, nil
-	case st.Endpoint[0] == '+':
+	case st.Endpoint[0] == '+' || strings.HasPrefix(st.Endpoint, fileScheme):
 		text.uses(func(i int) { uses[i] |= inPath })
 		return endpoint{text, nil}, nil
 	}
@@ -99,6 +97,13 @@ func (e *endpoint) resolve(st *StreamType, values []metadataValue) (*Target, err
 	if strings.HasPrefix(text, "+") && !strings.HasPrefix(e.text.text, "+") {
 		return nil, fmt.Errorf("%w: %q: only the policy can name a unix socket", ErrEndpoint, text)
 	}
+	if strings.HasPrefix(e.text.text, fileScheme) {
+		path, err := filePath(text, true)
+		if err != nil {
+			return nil, err
+		}
+		return &Target{Network: "file", Host: path}, nil
+	}
 	if strings.HasPrefix(text, "file:") {
 		return nil, fmt.Errorf("%w: %q: only the policy can name a file", ErrEndpoint, text)
 	}
@@ -120,6 +125,13 @@ func parseTarget(text string, st *StreamType) (*Target, error) {
 		}
 		return &Target{Network: "unix", Host: path, TLS: st.TLS}, nil
 	}
+	if strings.HasPrefix(text, fileScheme) {
+		path, err := filePath(text, false)
+		if err != nil {
+			return nil, err
+		}
+		return &Target{Network: "file", Host: path}, nil
+	}
 	t := &Target{Network: "tcp", Host: text, Port: st.Port, TLS: st.TLS}
 	_, notAddr := netip.ParseAddr(text)
 	if strings.Contains(text, ":") && notAddr != nil {
@@ -133,6 +145,8 @@ func parseTarget(text string, st *StreamType) (*Target, error) {
 			t.Port, t.TLS = 80, false
 		case "mqtt":
 			t.Port, t.TLS = 1883, false
+		case "file":
+			return fail("the path of a file begins after \"file://\"")
 		case "https", "wss":
 			t.Port = 443
 			if !t.TLS {

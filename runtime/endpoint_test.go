@@ -121,7 +121,7 @@ func TestEndpointMetadata(t *testing.T) {
 			t.Errorf("%s with %q is %q, want %q", tt.endpoint, tt.value, got, tt.want)
 		}
 	}
-	for _, endpoint := range []string{"", "${m}://h/", "${m}", "file://x", "${m}/x", "${nobody}", "${m"} {
+	for _, endpoint := range []string{"", "${m}://h/", "${m}", "file://", "file:x", "FILE://x", "${m}/x", "${nobody}", "${m"} {
 		if endpoint == "${m}" {
 			continue
 		}

@@ -15,8 +15,12 @@ var (
 	// ErrUnsupported: the policy asks for what this version does not execute.
 	ErrUnsupported = errors.New("not supported by this version")
 	// ErrNoCredentials: the policy asks for a certificate, token or serial
-	// number that the context has no source for.
-	ErrNoCredentials = errors.New("no source of credentials")
+	// number that the context has no source for, or the source does not have.
+	ErrNoCredentials = errors.New("no credentials")
+	// ErrBadCredentials: the source of credentials has returned what can not
+	// be used, such as a token with a line break, or a certificate with
+	// another's key.
+	ErrBadCredentials = errors.New("unusable credentials")
 	// ErrUnknownMetadata: the streamtype declares no metadata of that name.
 	ErrUnknownMetadata = errors.New("unknown metadata")
 	// ErrMetadataValue: the value must not stand where the policy puts it, as
@@ -32,6 +36,19 @@ var (
 	// ErrTimeout: the peer did not answer within Options.ConnectTimeout. It is
 	// the cause of an attempt's failure, see [Stream.Err].
 	ErrTimeout = errors.New("no answer in time")
+	// ErrAllRetriesFailed: the peer could not be reached, and the policy has no
+	// more retries. The cause of the last failure is wrapped along with it.
+	ErrAllRetriesFailed = errors.New("all retries failed")
+	// ErrNack: the peer was reached and did not accept; see NackError.
+	ErrNack = errors.New("the peer did not accept")
+	// ErrTooLong: an answer or message is longer than WithLimit allows.
+	ErrTooLong = errors.New("longer than the limit")
+	// ErrBodySpent: another attempt would have to send the body again, and that
+	// can not be had a second time. The cause of the failure is wrapped along
+	// with it.
+	ErrBodySpent = errors.New("the body can not be sent a second time")
+	// ErrNoBody: there is a body to send, but the policy's http_method has none.
+	ErrNoBody = errors.New("the http_method of the streamtype sends no body")
 	// ErrDisconnected: a callback answered DisconnectMe. It is the cause of
 	// the end of a connection or attempt, see [Stream.Err].
 	ErrDisconnected = errors.New("disconnected by the stream's own handlers")

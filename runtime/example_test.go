@@ -1,12 +1,17 @@
 package runtime_test
 
 import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -71,4 +76,195 @@ func Example() {
 	// QOS_ACK_REMOTE
 	// DISCONNECTED
 	// DESTROYING
+}
+
+// examplePolicy is what the examples execute. Mostly a policy is compiled from
+// JSON by codegen.Compile, or generated as Go source.
+func examplePolicy() *runtime.Policy {
+	st := func(name, method string) *runtime.StreamType {
+		return &runtime.StreamType{
+			Name:          name,
+			Protocol:      runtime.ProtocolH1,
+			Endpoint:      "${server}",
+			Opportunistic: true,
+			Metadata: []runtime.Metadata{
+				{Name: "server"},
+				{Name: "language", Header: "accept-language:"},
+				{Name: "served_by", Header: "x-served-by:"},
+			},
+			HTTP: &runtime.HTTP{Method: method},
+		}
+	}
+	return &runtime.Policy{StreamTypes: []*runtime.StreamType{st("greeting", "GET"), st("echo", "POST")}}
+}
+
+// A request and its answer.
+func ExampleContext_Fetch() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/world" {
+			http.Error(w, "no such place", http.StatusNotFound)
+			return
+		}
+		io.WriteString(w, "hello from "+r.URL.Path)
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, place := range []string{"/world", "/moon"} {
+		answer, err := c.Fetch(ctx, "greeting", runtime.WithMetadata("server", server.URL+place))
+		if errors.Is(err, runtime.ErrNack) {
+			fmt.Println("not accepted")
+			continue
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", answer.Body)
+	}
+	// Output:
+	// hello from /world
+	// not accepted
+}
+
+// Metadata goes out, and comes back, in the headers that the policy says.
+func ExampleWithMetadata() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Served-By", "node 7")
+		if r.Header.Get("Accept-Language") == "fr" {
+			io.WriteString(w, "bonjour")
+		}
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	answer, err := c.Fetch(context.Background(), "greeting",
+		runtime.WithMetadata("server", server.URL),
+		runtime.WithMetadata("language", "fr"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	by, err := answer.Metadata("served_by")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s, says %s\n", answer.Body, by)
+	// Output: bonjour, says node 7
+}
+
+// What is written is the body of the request, what is read that of the answer.
+func ExampleContext_Open() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Write(bytes.ToUpper(body))
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	conn, err := c.Open(context.Background(), "echo", runtime.WithMetadata("server", server.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	for i := range 3 {
+		if _, err := fmt.Fprintf(conn, "line %d\n", i); err != nil {
+			log.Fatal(err)
+		}
+	}
+	conn.CloseWrite()
+	if _, err := io.Copy(os.Stdout, conn); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// LINE 0
+	// LINE 1
+	// LINE 2
+}
+
+// Messages come as a whole, however they were cut up on the way.
+func ExampleConn_Messages() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for _, part := range []string{"all ", "of ", "it"} {
+			io.WriteString(w, part)
+			w.(http.Flusher).Flush()
+		}
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	conn, err := c.Open(context.Background(), "greeting", runtime.WithMetadata("server", server.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	for msg, err := range conn.Messages() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", msg)
+	}
+	// Output: all of it
+}
+
+// A stream that names a trust store trusts the certificates in it, and nobody
+// else: not even who the operating system trusts.
+func ExampleTrustStore() {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "trusted")
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	defer server.Close()
+	policy := examplePolicy()
+	greeting := policy.StreamType("greeting")
+	greeting.TLS = true
+	greeting.TrustStore = &runtime.TrustStore{
+		Name:  "ours",
+		Stack: []*runtime.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
+	}
+	policy.StreamType("echo").TLS = true // with the roots of the operating system
+	c, err := runtime.NewContext(policy, runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	at := runtime.WithMetadata("server", server.URL)
+	answer, err := c.Fetch(context.Background(), "greeting", at)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", answer.Body)
+	_, err = c.Fetch(context.Background(), "echo", at)
+	_, untrusted := errors.AsType[x509.UnknownAuthorityError](err)
+	fmt.Println("untrusted:", untrusted)
+	// Output:
+	// trusted
+	// untrusted: true
 }

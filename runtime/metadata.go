@@ -19,7 +19,7 @@ const (
 	inURL                            // the path or query of a URL
 	inName                           // the name that is connected to
 	inHost                           // the host or port of a URL that is connected to
-	inPath                           // the path of a unix socket
+	inPath                           // the path of a unix socket or file
 )
 
 // check refuses a value that would mean something else than a value where the
@@ -31,7 +31,7 @@ func (u metadataUse) check(value string) error {
 		return fmt.Errorf("%w: CR, LF and NUL can not stand in a header, host or URL", ErrMetadataValue)
 	}
 	if u&inPath != 0 && strings.Contains(value, "/") {
-		return fmt.Errorf("%w: a part of a unix socket's path can not hold \"/\"", ErrMetadataValue)
+		return fmt.Errorf("%w: a part of the path of a unix socket or file can not hold \"/\"", ErrMetadataValue)
 	}
 	if u&(inName|inHost) != 0 {
 		allowed := "-._~:[]"
@@ -59,8 +59,14 @@ func alphanumeric(b byte) bool {
 //
 // A value that can not stand where the policy puts it, as one with a line
 // break in a header, is refused with ErrMetadataValue.
+//
+// If the policy says direct_proto_str, a name that is not declared is that of
+// a header, with or without a colon at its end.
 func (s *Stream) SetMetadata(name, value string) error {
 	i := itemIndex(s.t.policy.Metadata, name)
+	if i < 0 && s.t.policy.DirectProtoStr {
+		return s.setDirect(name, value)
+	}
 	if i < 0 {
 		return fmt.Errorf("sspolicy: set metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, s.t.policy.Name, name)
 	}
@@ -82,9 +88,13 @@ func (s *Stream) SetMetadata(name, value string) error {
 // Metadata returns the value of the metadata item of that name: what the peer
 // sent in the current or latest connection, if the item is mapped to a header
 // that was in the response, else what SetMetadata set, else "". A name that the
-// streamtype does not declare is ErrUnknownMetadata.
+// streamtype does not declare is ErrUnknownMetadata, or, if the policy says
+// direct_proto_str, that of a header.
 func (s *Stream) Metadata(name string) (string, error) {
 	i := itemIndex(s.t.policy.Metadata, name)
+	if i < 0 && s.t.policy.DirectProtoStr {
+		return s.getDirect(name), nil
+	}
 	if i < 0 {
 		return "", fmt.Errorf("sspolicy: get metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, s.t.policy.Name, name)
 	}
@@ -121,5 +131,8 @@ func (s *Stream) receive(i int, value string) {
 func (s *Stream) forget() {
 	if n := len(s.t.policy.Metadata); len(s.meta) > n {
 		clear(s.meta[n:])
+	}
+	if s.direct != nil {
+		s.direct.received = nil
 	}
 }

@@ -3,6 +3,8 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 )
 
 // A streamType is a streamtype of a policy, ready to be executed in a context.
@@ -13,7 +15,15 @@ type streamType struct {
 	url       *Template
 	uses      []metadataUse // of each metadata item
 	http      bool
+
+	streams int         // of the type; guarded by mu of the context
+	idle    *time.Timer // ends the use of the type; started when streams becomes 0
+	trust   *trust      // guarded by mu of the trustCache; nil until it is used
 }
+
+// linger is how long what streams of a type share, such as connections and
+// trust, is kept when the last of them is gone, for the next one.
+const linger = 30 * time.Second
 
 // transportPackages says where the transport of a protocol is to be found.
 var transportPackages = [...]string{
@@ -21,30 +31,71 @@ var transportPackages = [...]string{
 	ProtocolH2: "http",
 }
 
-// prepare returns the named streamtype, made ready at its first use.
+// prepare returns the named streamtype, for one more stream, made ready if it
+// is not.
 func (c *Context) prepare(name string) (*streamType, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t := c.types[name]; t != nil {
-		return t, nil
-	}
 	if c.closed {
 		return nil, ErrClosed
 	}
+	t := c.types[name]
+	if t == nil {
+		var err error
+		if t, err = c.makeReady(name); err != nil {
+			return nil, err
+		}
+		if c.types == nil {
+			c.types = make(map[string]*streamType)
+		}
+		c.types[name] = t
+	}
+	t.streams++
+	return t, nil
+}
+
+// leave says that a stream of the type is gone. c.mu is held.
+func (c *Context) leave(t *streamType) {
+	if t.streams--; t.streams > 0 || c.closed {
+		return
+	}
+	if t.idle == nil {
+		t.idle = time.AfterFunc(linger, func() { c.free(t) })
+	} else {
+		t.idle.Reset(linger)
+	}
+}
+
+// free ends the use of a streamtype that has no streams.
+func (c *Context) free(t *streamType) {
+	c.mu.Lock()
+	if t.streams > 0 || c.closed || c.types[t.policy.Name] != t {
+		c.mu.Unlock()
+		return
+	}
+	delete(c.types, t.policy.Name)
+	c.freeing.Add(1)
+	c.mu.Unlock()
+	defer c.freeing.Done()
+	c.closeType(t)
+}
+
+// closeType closes the connections of a streamtype and gives up its trust.
+func (c *Context) closeType(t *streamType) {
+	if err := t.connector.Close(); err != nil {
+		c.log.Warn("sspolicy: closing a transport", "streamtype", t.policy.Name, "err", err)
+	}
+	c.trust.release(t)
+}
+
+// makeReady returns the named streamtype, ready to be executed. c.mu is held.
+func (c *Context) makeReady(name string) (*streamType, error) {
 	st := c.policy.StreamType(name)
 	if st == nil {
 		return nil, ErrUnknownStreamType
 	}
 	if err := c.check(st); err != nil {
 		return nil, err
-	}
-	transport := c.transports[st.Protocol]
-	if transport == nil {
-		if p := int(st.Protocol); p < len(transportPackages) {
-			return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
-				ErrNoTransport, st.Protocol, transportPackages[p])
-		}
-		return nil, fmt.Errorf("%w for protocol %v in Options.Transports", ErrNoTransport, st.Protocol)
 	}
 	t := &streamType{
 		policy: st,
@@ -68,14 +119,30 @@ func (c *Context) prepare(name string) (*streamType, error) {
 		return nil, fmt.Errorf("http_url: %w", err)
 	}
 	t.url.uses(func(i int) { t.uses[i] |= inURL })
+	if strings.HasPrefix(st.Endpoint, fileScheme) {
+		t.connector = fileConnector{}
+		return t, nil
+	}
+	transport, err := c.transport(st.Protocol)
+	if err != nil {
+		return nil, err
+	}
 	if t.connector, err = transport.Prepare(c, st); err != nil {
 		return nil, err
 	}
-	if c.types == nil {
-		c.types = make(map[string]*streamType)
-	}
-	c.types[name] = t
 	return t, nil
+}
+
+// transport returns what speaks the protocol.
+func (c *Context) transport(p Protocol) (Transport, error) {
+	if t := c.transports[p]; t != nil {
+		return t, nil
+	}
+	if int(p) < len(transportPackages) {
+		return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
+			ErrNoTransport, p, transportPackages[p])
+	}
+	return nil, fmt.Errorf("%w for protocol %v in Options.Transports", ErrNoTransport, p)
 }
 
 // check refuses a streamtype that asks for what no transport does. What would
@@ -93,16 +160,16 @@ func (c *Context) check(st *StreamType) error {
 		return unsupported("local_sink")
 	case st.Rideshare != "":
 		return unsupported("rideshare")
-	case st.SOCKS5Proxy != "" || c.policy.SOCKS5Proxy != "":
-		return unsupported("via-socks5")
-	case st.DirectProtoStr:
-		return unsupported("direct_proto_str")
-	case st.Auth != nil:
-		return fmt.Errorf("%w: use_auth", ErrNoCredentials)
-	case st.ClientCert != 0:
-		return fmt.Errorf("%w: client_cert", ErrNoCredentials)
+	case st.DirectProtoStr && st.Protocol > ProtocolH3:
+		return unsupported("direct_proto_str over " + st.Protocol.String())
 	case st.HTTP == nil && st.Protocol <= ProtocolWS, st.MQTT == nil && st.Protocol == ProtocolMQTT:
 		return errors.New("the compiled policy lacks the settings of the protocol")
 	}
-	return nil
+	if strings.HasPrefix(st.Endpoint, fileScheme) {
+		return nil // needs neither
+	}
+	if _, err := c.Proxy(st); err != nil {
+		return err
+	}
+	return c.checkCredentials(st)
 }

@@ -32,10 +32,12 @@ type Stream struct {
 	ordinal uint32 // of the next Tx
 
 	h       Handlers
+	x       *exchange       // that the stream is for, if it is of Fetch or Open
 	link    *Link           // of the attempt; nil when idle
 	retry   *time.Timer     // of the wait for the next attempt
 	timeout *time.Timer     // of StartTimeout
 	meta    []metadataValue // what the program set, then what the peer sent
+	direct  *direct         // headers beside those; mostly nil
 	txLen   uint64
 	err     error
 }
@@ -530,6 +532,15 @@ func (s *Stream) backoff(least time.Duration) bool {
 		return false
 	}
 	d := max(p.delay(n, s.c.opts.Jitter()), least)
+	if f := s.c.opts.Hooks.Wait; f != nil {
+		s.mu.Unlock()
+		f(s.context(), s, d)
+		s.mu.Lock()
+		s.asked &^= askTx
+		if s.asked&askDestroy != 0 {
+			return false
+		}
+	}
 	var t *time.Timer
 	t = time.AfterFunc(d, func() {
 		s.mu.Lock()
@@ -592,7 +603,11 @@ func (s *Stream) finalize() {
 	s.tell(StateDestroying, 0)
 	s.mu.Lock()
 	s.h = Handlers{}
-	s.meta = nil
+	if s.x == nil { // else what Fetch and Open return has use for it
+		s.meta = nil
+		s.direct = nil
+	}
+	s.x = nil
 	s.pass()
 	s.c.remove(s)
 }
@@ -615,6 +630,9 @@ func (s *Stream) tell(state State, arg uint32) Result {
 		s.state = state
 	}
 	s.mu.Unlock()
+	if f := s.c.opts.Hooks.State; f != nil {
+		f(s.context(), s, state, arg)
+	}
 	if h == nil {
 		return OK
 	}

@@ -329,7 +329,14 @@ func TestTx(t *testing.T) {
 				got = append(got, call{n, flags, 0})
 			}
 		})
-		s, err := c.NewStream("s", runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		twice := func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateConnected { // with the one that caused it, one call
+				s.RequestTx()
+				s.RequestTx()
+			}
+			return runtime.OK
+		}
+		s, err := c.NewStream("s", runtime.Handlers{State: twice, Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			ordinals = append(ordinals, ordinal)
 			a := calls[0]
 			calls = calls[1:]
@@ -339,7 +346,6 @@ func TestTx(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 4 {
-			s.RequestTx()
 			s.RequestTx()
 			synctest.Wait()
 		}

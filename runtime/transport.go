@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,8 +13,8 @@ type Transport interface {
 	// Protocols returns what the transport speaks.
 	Protocols() []Protocol
 
-	// Prepare is called once for each context and streamtype, with the first
-	// stream. It refuses a streamtype that asks for what the transport does
+	// Prepare is called for a context and streamtype with the first stream, and
+	// with the first one after Close of what it returned. It refuses a streamtype that asks for what the transport does
 	// not do, with an error that wraps ErrUnsupported or ErrNoCredentials.
 	// What concerns every protocol has been checked by then.
 	Prepare(c *Context, st *StreamType) (Connector, error)
@@ -35,7 +34,8 @@ type Connector interface {
 	// TxReady of l has been called: then calls to l, which fail, are allowed.
 	Run(ctx context.Context, l *Link) error
 
-	// Close is called when the last stream of the context is gone.
+	// Close is called when no stream of the streamtype has been there for a
+	// while, or the context ends.
 	Close() error
 }
 
@@ -160,9 +160,6 @@ func (l *Link) Target() *Target { return l.target }
 // URL returns the http_url of the policy with the metadata put in as it was
 // before CONNECTING was delivered.
 func (l *Link) URL() string { return l.url }
-
-// TLSConfig returns the config of [Context.TLSConfig] for the stream.
-func (l *Link) TLSConfig() (*tls.Config, error) { return l.c.TLSConfig(l.s.t.policy) }
 
 // Logger returns the logger of the context.
 func (l *Link) Logger() *slog.Logger { return l.c.log }
@@ -310,6 +307,9 @@ func (l *Link) Rx(buf []byte, flags Flags) error {
 	if err != nil {
 		return err
 	}
+	if f := l.c.opts.Hooks.Rx; f != nil {
+		f(l.s.context(), l.s, len(buf))
+	}
 	r := OK
 	if h.Rx != nil {
 		r = l.s.callRx(h.Rx, buf, flags)
@@ -360,6 +360,9 @@ func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
 	}
 	if r != OK {
 		n, flags = 0, 0
+	}
+	if f := s.c.opts.Hooks.Tx; f != nil && n > 0 {
+		f(s.context(), s, n)
 	}
 	s.mu.Lock()
 	if !l.connected && l.phase == running {

@@ -1,11 +1,14 @@
 package runtime
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // A TrustError says that a trust store can not be used.
@@ -26,40 +29,118 @@ func (e *TrustError) Error() string {
 func (e *TrustError) Unwrap() error { return e.Err }
 
 // A trustCache holds what the trust stores of a policy have been made into,
-// each at its first use.
+// each at its first use, until no stream is left whose streamtype has used it.
 type trustCache struct {
-	mu      sync.Mutex
-	configs map[*TrustStore]trustEntry
+	mu     sync.Mutex
+	stores map[*TrustStore]*trust
 }
 
-type trustEntry struct {
+// A trust is what a trust store, or the lack of one, has been made into.
+type trust struct {
+	store   *TrustStore
+	users   int // streamtypes with streams that have used it
+	roots   *x509.CertPool
+	err     error
+	config  *tls.Config             // without a client certificate
+	clients map[uint8]*clientConfig // by StreamType.ClientCert
+}
+
+// A clientConfig is a config that offers a client certificate.
+type clientConfig struct {
 	config *tls.Config
-	err    error
+	cert   atomic.Pointer[tls.Certificate]
 }
 
-// TLSConfig returns how streams of this type talk TLS: the roots they trust
-// and the least version. A named store means exactly its certificates, none
-// means those of the operating system. It is the same config for all streams
-// with the same trust, so its address can tell which connections may be
-// shared; change only a clone of it. The host name is left to be set; it must
-// be, unless the user of the config does so by itself.
-func (c *Context) TLSConfig(st *StreamType) (*tls.Config, error) {
-	c.trust.mu.Lock()
-	defer c.trust.mu.Unlock()
-	e, ok := c.trust.configs[st.TrustStore]
-	if !ok {
-		roots, err := st.TrustStore.pool()
-		if err != nil {
-			e.err = err
-		} else {
-			e.config = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-		}
-		if c.trust.configs == nil {
-			c.trust.configs = make(map[*TrustStore]trustEntry)
-		}
-		c.trust.configs[st.TrustStore] = e
+// sessions is how many sessions are kept for each config, as in lws.
+const sessions = 10
+
+// TLSConfig returns how the stream talks TLS: the roots it trusts, the least
+// version, and the client certificate that it offers. A named store means
+// exactly its certificates, none means those of the operating system. It is the
+// same config for all streams with the same trust and certificate, so its
+// address can tell which connections may be shared; change only a clone of it.
+// Sessions are resumed only under the same config. The host name is left to be
+// set; it must be, unless the user of the config does so by itself.
+//
+// An error, such as the want of a client certificate, is to end the attempt
+// before anything is sent.
+func (l *Link) TLSConfig() (*tls.Config, error) {
+	cert, err := l.clientCertificate()
+	if err != nil {
+		return nil, err
 	}
-	return e.config, e.err
+	return l.c.trust.config(l.s.t, cert)
+}
+
+// config returns the config for streams of a type, and makes the type a user
+// of its trust.
+func (c *trustCache) config(t *streamType, cert *tls.Certificate) (*tls.Config, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tr := t.trust
+	if tr == nil {
+		store := t.policy.TrustStore
+		if tr = c.stores[store]; tr == nil {
+			tr = &trust{store: store}
+			tr.roots, tr.err = store.pool()
+			if c.stores == nil {
+				c.stores = make(map[*TrustStore]*trust)
+			}
+			c.stores[store] = tr
+		}
+		tr.users++
+		t.trust = tr
+	}
+	switch {
+	case tr.err != nil:
+		return nil, tr.err
+	case cert != nil:
+		return tr.client(t.policy.ClientCert, cert), nil
+	case tr.config == nil:
+		tr.config = tr.newConfig()
+	}
+	return tr.config, nil
+}
+
+// release ends a streamtype's use of its trust.
+func (c *trustCache) release(t *streamType) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if tr := t.trust; tr != nil {
+		t.trust = nil
+		if tr.users--; tr.users == 0 {
+			delete(c.stores, tr.store)
+		}
+	}
+}
+
+func (t *trust) newConfig() *tls.Config {
+	return &tls.Config{
+		RootCAs:            t.roots,
+		MinVersion:         tls.VersionTLS12,
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
+	}
+}
+
+// client returns the config that offers cert, which is another one, and so
+// without the connections and sessions there were, if cert is.
+func (t *trust) client(key uint8, cert *tls.Certificate) *tls.Config {
+	c := t.clients[key]
+	if c == nil || !slices.EqualFunc(c.cert.Load().Certificate, cert.Certificate, bytes.Equal) {
+		c = &clientConfig{config: t.newConfig()}
+		// Not by Certificates, from which crypto/tls sends nothing at all if it
+		// finds none that the server says it would take.
+		cert := &c.cert
+		c.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return cert.Load(), nil
+		}
+		if t.clients == nil {
+			t.clients = make(map[uint8]*clientConfig)
+		}
+		t.clients[key] = c
+	}
+	c.cert.Store(cert)
+	return c.config
 }
 
 // pool returns the store as a set of roots; nil, for those of the operating

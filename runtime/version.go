@@ -9,7 +9,10 @@ type EnforceVersion uint
 // with a runtime for which MinVersion <= v <= MaxVersion. MaxVersion rises
 // when generated files come to need something new of this package; MinVersion
 // when this package can no longer execute old files.
+//
+//	1  tables
+//	2  types with accessors: CallOption, MetadataOption, WithFields, Fetch, Open
 const (
 	MinVersion = 1
-	MaxVersion = 1
+	MaxVersion = 2
 )

@@ -37,12 +37,16 @@ var rooms = map[string]room{
 	"codegen":          {[]string{"schema", "runtime"}, []string{"github.com/dave/jennifer"}},
 	"runtime":          {nil, nil},
 	"runtime/http":     {[]string{"runtime"}, nil},
+	"runtime/otel":     {[]string{"runtime"}, []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/metric"}},
 	"internal/config":  {[]string{"schema", "lint"}, nil},
 	"internal/report":  {[]string{"schema"}, []string{"github.com/mattn/go-runewidth"}},
 	"internal/explain": {[]string{"schema", "lint", "runtime"}, nil},
 	"internal/clidoc":  {nil, []string{"github.com/alecthomas/kong"}},
 	"internal/demo":    {nil, nil},
-	"cmd/sspolicy":     {[]string{"*"}, []string{"*"}},
+	// These hold tests alone, of all of the runtime.
+	"internal/conformance": {[]string{"runtime", "runtime/http"}, nil},
+	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/http"}, nil},
+	"cmd/sspolicy":         {[]string{"*"}, []string{"*"}},
 }
 
 // never is what must not even be imported by what a room imports.

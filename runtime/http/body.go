@@ -51,7 +51,7 @@ func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*b
 
 // Read gets a piece of the message. It blocks until the program has one.
 func (b *body) Read(p []byte) (int, error) {
-	for {
+	for empty := false; ; {
 		if b.end || b.left == 0 {
 			return 0, io.EOF
 		}
@@ -77,8 +77,11 @@ func (b *body) Read(p []byte) (int, error) {
 		if n > 0 {
 			return n, nil
 		}
-		if flags != 0 {
-			continue // an empty piece with a flag; another is asked for at once
+		if flags != 0 && !empty {
+			// An empty piece with a flag: as in lws another one is asked for at
+			// once, but not for ever.
+			empty = true
+			continue
 		}
 		select {
 		case <-b.ready:

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +25,8 @@ type connector struct {
 	method  string
 	headers []header // of the metadata items that are mapped to one
 	base    http.Header
+	secrets []secret // headers that hold credentials
+	proxy   *runtime.Proxy
 
 	plain, secure lazyPool
 	url           atomic.Pointer[madeURL]
@@ -75,6 +76,13 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 			return nil, fmt.Errorf("%w: http_resp_map to a state below %d: %d", runtime.ErrUnsupported, runtime.StateUserBase, m.State)
 		}
 	}
+	if err := n.prepareSecrets(); err != nil {
+		return nil, err
+	}
+	var err error
+	if n.proxy, err = c.Proxy(st); err != nil {
+		return nil, err
+	}
 	n.base = http.Header{"User-Agent": noUserAgent}
 	if st.HTTP.WWWFormURLEncoded {
 		n.base["Content-Type"] = []string{"application/x-www-form-urlencoded"}
@@ -96,16 +104,6 @@ func check(h *runtime.HTTP) error {
 	} {
 		if k.set {
 			return fmt.Errorf("%w: %s", runtime.ErrUnsupported, k.key)
-		}
-	}
-	for _, k := range []struct{ value, key string }{
-		{h.AuthHeader, "http_auth_header"},
-		{h.DSNHeader, "http_dsn_header"},
-		{h.FWVHeader, "http_fwv_header"},
-		{h.DevTypeHeader, "http_devtype_header"},
-	} {
-		if k.value != "" {
-			return fmt.Errorf("%w: %s", runtime.ErrNoCredentials, k.key)
 		}
 	}
 	return nil
@@ -135,24 +133,31 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 	if secure {
 		z = &n.secure
 	}
-	if p := z.p.Load(); p != nil {
+	if p := z.p.Load(); p != nil && (!secure || n.st.ClientCert == 0) {
 		return p, nil
 	}
-	k := poolKey{c: n.c}
+	k := poolKey{c: n.c, proxy: n.proxy, h2: n.st.Protocol == runtime.ProtocolH2}
 	if secure {
+		// It changes with the client certificate, and is an error without it.
 		trust, err := l.TLSConfig()
 		if err != nil {
 			return nil, err
 		}
-		k.trust, k.h2 = trust, n.st.Protocol == runtime.ProtocolH2
+		k.trust = trust
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if z.p.Load() == nil {
-		z.key = k
-		z.p.Store(n.t.pool(k))
+	p := z.p.Load()
+	if p != nil {
+		if z.key == k {
+			return p, nil
+		}
+		n.t.release(z.key, p)
 	}
-	return z.p.Load(), nil
+	p = n.t.pool(k)
+	z.key = k
+	z.p.Store(p)
+	return p, nil
 }
 
 // Close closes the connections, if no other streamtype uses them.
@@ -229,46 +234,6 @@ func mustEscape(b byte) bool {
 	return b <= ' ' || b >= 0x7f || strings.IndexByte("\"#<>\\^`{|}", b) >= 0
 }
 
-// header returns the headers of the request, the content-length that is among
-// them, or -1, and the value of the Host header if it is. Without metadata to
-// send it returns a map that is shared and must not be changed.
-func (n *connector) header(l *runtime.Link) (h http.Header, length int64, host string, err error) {
-	h, length = n.base, -1
-	shared := true
-	for _, m := range n.headers {
-		value, set := l.Metadata(m.item)
-		if !set {
-			continue
-		}
-		switch m.name {
-		case "Host":
-			host = value
-			continue
-		case "Content-Length":
-			v, err := strconv.ParseInt(value, 10, 64)
-			if err != nil || v < 0 {
-				return nil, 0, "", &HeaderError{m.name, value}
-			}
-			length = v
-			continue
-		case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
-			return nil, 0, "", &HeaderError{m.name, value}
-		}
-		if shared {
-			h, shared = make(http.Header, len(n.base)+len(n.headers)), false
-			for k, v := range n.base {
-				h[k] = v
-			}
-		}
-		if _, ok := n.base[m.name]; ok || h[m.name] == nil {
-			h[m.name] = []string{value}
-		} else {
-			h[m.name] = append(h[m.name], value)
-		}
-	}
-	return h, length, host, nil
-}
-
 // Run makes one request, and the ones that it is redirected to.
 func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	p, err := n.pool(l, l.Target().TLS)
@@ -276,18 +241,18 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		return err
 	}
 	u, host := n.urlFor(l)
-	h, length, ownHost, err := n.header(l)
+	h, err := n.header(l)
 	if err != nil {
 		return err
 	}
 	req := (&http.Request{
 		Method: n.method,
 		URL:    u,
-		Host:   cmp.Or(ownHost, host),
-		Header: h,
+		Host:   h.hostOr(host),
+		Header: h.h,
 		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
-	b, err := n.body(ctx, l, length)
+	b, err := n.body(ctx, l, h.length)
 	if err != nil {
 		return err
 	}
@@ -296,6 +261,10 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		req.ContentLength = b.left
 	}
 	resp, err := p.RoundTrip(req)
+	if err != nil && n.st.Protocol == runtime.ProtocolH2 && !l.Target().TLS {
+		// What net/http says of a server that does not speak it is less plain.
+		err = fmt.Errorf("sspolicy: h2 without TLS: %w", err)
+	}
 	for hops := 0; err == nil && isRedirect(resp.StatusCode) && resp.StatusCode != int(n.st.HTTP.Expect); hops++ {
 		resp, err = n.redirect(l, req, resp, hops)
 		if err == nil {
@@ -323,6 +292,9 @@ func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
 		if v := resp.Header[m.name]; len(v) > 0 {
 			l.Receive(m.item, v[0])
 		}
+	}
+	if n.st.DirectProtoStr {
+		l.ReceiveDirect(resp.Header.Get)
 	}
 	for _, m := range n.st.HTTP.RespMap {
 		if int(m.Status) == resp.StatusCode {

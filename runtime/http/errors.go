@@ -9,6 +9,9 @@ import (
 // errNoH2 is why a server that does not agree on HTTP/2 is unreachable.
 var errNoH2 = errors.New("sspolicy: the server does not speak h2")
 
+// errRepeated is why a server is unreachable that resets each request it gets.
+var errRepeated = errors.New("sspolicy: the server resets the request before it answers")
+
 // A StatusError says that an attempt failed because the server answered with
 // a status that asks to try again: 429 or 503.
 type StatusError struct{ Code int }
@@ -33,9 +36,14 @@ func (e *RedirectError) Error() string {
 // policy maps it to.
 type HeaderError struct {
 	Header string
-	Value  string
+	Value  string // "" where it may be a secret
+	Reason string
 }
 
 func (e *HeaderError) Error() string {
-	return fmt.Sprintf("sspolicy: header %s can not be sent with the value %q", e.Header, e.Value)
+	value := ""
+	if e.Value != "" {
+		value = fmt.Sprintf(" with the value %q", e.Value)
+	}
+	return fmt.Sprintf("sspolicy: header %s can not be sent%s: %s", e.Header, value, e.Reason)
 }

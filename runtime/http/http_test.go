@@ -30,14 +30,17 @@ func serve(t *testing.T, h http.HandlerFunc) netip.AddrPort {
 // what it saw, without DES.
 func fetch(t *testing.T, st runtime.StreamType, addr netip.AddrPort, h runtime.Handlers, set func(*runtime.Stream)) (*trace, *runtime.Stream) {
 	t.Helper()
-	tr := &trace{on: on{}}
+	// From inside CREATING, so that there is one transaction even if set asks
+	// for one too.
+	tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+		s.SetHandlers(h)
+		if set != nil {
+			set(s)
+		}
+		return requestTx(s)
+	}}}
 	st.Opportunistic = true
 	_, s := newStream(t, st, addr, tr, runtime.Options{})
-	s.SetHandlers(h)
-	if set != nil {
-		set(s)
-	}
-	s.RequestTx()
 	await(t, tr, "DIS", "ARF")
 	return tr, s
 }
@@ -110,13 +113,9 @@ func TestRequest(t *testing.T) {
 		{"endpoint is a URL", "http://" + addr.String() + "/from/endpoint?q", runtime.HTTP{URL: "/unused"}, nil,
 			"GET /from/endpoint?q HTTP/1.1\r\n" + host + "\r\n"},
 		{"endpoint is host and port", addr.String(), runtime.HTTP{URL: "/unused"}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
-		{"h2 without TLS", "h2", runtime.HTTP{}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			st := runtime.StreamType{Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}
-			if tt.endpoint == "h2" {
-				st.Endpoint, st.Protocol = "", runtime.ProtocolH2
-			}
 			fetch(t, st, addr, runtime.Handlers{}, func(s *runtime.Stream) {
 				for k, v := range tt.set {
 					if err := s.SetMetadata(k, v); err != nil {
@@ -227,12 +226,11 @@ func sender(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtim
 }
 
 func TestBody(t *testing.T) {
-	var length atomic.Int64
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		length.Store(r.ContentLength)
+		w.Header().Set("X-Length", fmt.Sprint(r.ContentLength))
 		echo(w, r)
 	})
-	post := runtime.StreamType{HTTP: &runtime.HTTP{Method: "POST"}, Metadata: []runtime.Metadata{{Name: "len", Header: "content-length:"}}}
+	post := runtime.StreamType{HTTP: &runtime.HTTP{Method: "POST"}, Metadata: []runtime.Metadata{{Name: "len", Header: "content-length:"}, {Name: "seen", Header: "x-length:"}}}
 	for _, tt := range []struct {
 		name   string
 		st     runtime.StreamType
@@ -244,7 +242,7 @@ func TestBody(t *testing.T) {
 		{"chunked", post, nil, []string{"ab", "cd"}, -1, "abcd"},
 		{"empty", post, nil, []string{""}, -1, ""},
 		{"with a length", post, func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, 4, "abcd"},
-		{"no_content_length", runtime.StreamType{HTTP: &runtime.HTTP{Method: "PUT", NoContentLength: true}},
+		{"no_content_length", runtime.StreamType{HTTP: &runtime.HTTP{Method: "PUT", NoContentLength: true}, Metadata: post.Metadata},
 			func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, -1, "abcd"},
 		{"length from metadata", post, func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
 		{"length from metadata with another method", runtime.StreamType{HTTP: &runtime.HTTP{Method: "REPORT"}, Metadata: post.Metadata},
@@ -267,8 +265,9 @@ func TestBody(t *testing.T) {
 				}
 				return
 			}
-			if string(tr.body) != tt.body || length.Load() != tt.length {
-				t.Errorf("the server got %q with content-length %d, want %q with %d: %s, %v", tr.body, length.Load(), tt.body, tt.length, tr, s.Err())
+			length, _ := s.Metadata("seen")
+			if string(tr.body) != tt.body || length != fmt.Sprint(tt.length) {
+				t.Errorf("the server got %q with content-length %s, want %q with %d: %s, %v", tr.body, length, tt.body, tt.length, tr, s.Err())
 			}
 		})
 	}
@@ -283,9 +282,9 @@ func TestTxDontSend(t *testing.T) {
 	_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	var mu sync.Mutex
 	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-		asked <- ordinal
 		mu.Lock()
 		defer mu.Unlock()
+		asked <- ordinal
 		if !ready {
 			return 0, 0, runtime.TxDontSend
 		}

@@ -23,14 +23,14 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// secrets are the headers that must not reach another server than the one they
+// confidential are the headers, beside those of the credentials, that must not reach another server than the one they
 // were meant for.
-var secrets = []string{"Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "Www-Authenticate"}
+var confidential = []string{"Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "Www-Authenticate"}
 
 // redirect makes the request that resp, the response to req, redirects to. The
 // rules are those of RFC 9110 section 15.4. More than there: TLS is not left
-// for plain HTTP, and a Host or secret is not sent to another origin (scheme,
-// host and port).
+// for plain HTTP, and a Host, credential or client certificate is not sent to
+// another origin (scheme, host and port).
 func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Response, hops int) (*http.Response, error) {
 	location := resp.Header.Get("Location")
 	refuse := func(reason string) (*http.Response, error) {
@@ -89,8 +89,14 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 	if sameOrigin(&from, to) {
 		next.Host = req.Host
 	} else {
-		for _, k := range secrets {
+		if n.st.ClientCert != 0 && to.Scheme == "https" {
+			return refuse("it leaves the server that the client certificate is for")
+		}
+		for _, k := range confidential {
 			next.Header.Del(k)
+		}
+		for _, s := range n.secrets {
+			next.Header.Del(s.name)
 		}
 	}
 	if method != req.Method {

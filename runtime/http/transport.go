@@ -1,14 +1,13 @@
 // Package http is the transport for streamtypes whose protocol is h1 or h2. It
-// speaks HTTP/1.1, over TCP, TLS and unix sockets, and HTTP/2 over TLS, by
-// means of net/http.
+// speaks them over TCP, TLS and unix sockets, by means of net/http.
 //
 // An h1 stream asks for "http/1.1" in its TLS handshake, an h2 stream for "h2",
 // and a server that does not agree is unreachable. An h2 stream without TLS
-// speaks HTTP/1.1, as in lws.
+// speaks HTTP/2 from the first byte on (RFC 9113 section 3.3).
 //
 // Connections are kept for the next request. They are shared only between
-// streams of the same context, trust store and protocol. No proxy is taken
-// from the environment, no compression is asked for, and no cookie kept. The
+// streams of the same context, proxy, trust store, client certificate and
+// protocol. No proxy is taken from the environment, no compression is asked for, and no cookie kept. The
 // only headers sent beside Host, and those that frame a body, are those that
 // the policy asks for.
 package http
@@ -21,6 +20,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -50,7 +50,8 @@ func (t *Transport) Protocols() []runtime.Protocol {
 // A poolKey says which connections may be shared.
 type poolKey struct {
 	c     *runtime.Context
-	trust *tls.Config // nil: without TLS
+	proxy *runtime.Proxy // nil: none
+	trust *tls.Config    // nil: without TLS
 	h2    bool
 }
 
@@ -86,14 +87,18 @@ func (t *Transport) release(k poolKey, p *pool) {
 func newTransport(k poolKey) *http.Transport {
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if g, ok := ctx.Value(repeatKey{}).(*repeatGuard); ok && g.dials.Add(1) > maxDials {
+				return nil, errRepeated
+			}
 			if path, ok := unixPath(addr); ok {
 				return k.c.Dial(ctx, "unix", path)
 			}
-			return k.c.Dial(ctx, network, addr)
+			return k.c.DialVia(ctx, k.proxy, network, addr)
 		},
 		// A dial, and with it the handshake, goes on when the attempt that
-		// wanted it has given up, so it needs a limit of its own.
-		TLSHandshakeTimeout: k.c.ConnectTimeout(),
+		// wanted it has given up, so it needs a limit of its own: a little more
+		// than that of an attempt, which so ends by its own.
+		TLSHandshakeTimeout: k.c.ConnectTimeout() + k.c.ConnectTimeout()/4,
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: maxIdlePerHost,
 		IdleConnTimeout:     idleTimeout,
@@ -102,7 +107,15 @@ func newTransport(k poolKey) *http.Transport {
 	if k.trust != nil {
 		t.TLSClientConfig = k.trust.Clone()
 	}
-	if k.h2 {
+	switch {
+	case !k.h2:
+		t.Protocols.SetHTTP1(true)
+		if k.trust != nil {
+			t.TLSClientConfig.NextProtos = []string{"http/1.1"}
+		}
+	case k.trust == nil:
+		t.Protocols.SetUnencryptedHTTP2(true)
+	default:
 		t.Protocols.SetHTTP2(true)
 		t.TLSClientConfig.NextProtos = []string{"h2"}
 		t.TLSClientConfig.VerifyConnection = func(s tls.ConnectionState) error {
@@ -111,13 +124,38 @@ func newTransport(k poolKey) *http.Transport {
 			}
 			return nil
 		}
-	} else {
-		t.Protocols.SetHTTP1(true)
-		if k.trust != nil {
-			t.TLSClientConfig.NextProtos = []string{"http/1.1"}
-		}
 	}
 	return t
+}
+
+// maxDials is how many connections one request over h2 may make: the second
+// one is for a request that found a kept connection dead.
+const maxDials = 2
+
+// A repeatGuard is the context of a request over h2. When a server resets such
+// a request with PROTOCOL_ERROR, net/http makes a connection and sends it again,
+// at once and without end; but when to try again is for the policy to say.
+type repeatGuard struct {
+	context.Context
+	dials atomic.Int32
+}
+
+type repeatKey struct{}
+
+// Value returns the guard itself for its key.
+func (g *repeatGuard) Value(key any) any {
+	if key == (repeatKey{}) {
+		return g
+	}
+	return g.Context.Value(key)
+}
+
+// RoundTrip makes one request.
+func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !p.Protocols.HTTP1() {
+		req = req.WithContext(&repeatGuard{Context: req.Context()})
+	}
+	return p.Transport.RoundTrip(req)
 }
 
 // net/http tells connections apart by the host of the URL. A unix socket gets

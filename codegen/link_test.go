@@ -1,0 +1,294 @@
+package codegen
+
+import (
+	"debug/elf"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// installed returns the release line of the lws whose headers are installed,
+// and the options that let every policy compile with them.
+func installed(t *testing.T) (Target, []string) {
+	t.Helper()
+	need(t, "gcc")
+	c := cTest{dir: t.TempDir()}
+	path := c.write(t, "version.c", "#include <lws_config.h>\nversion LWS_LIBRARY_VERSION_MAJOR.LWS_LIBRARY_VERSION_MINOR\n")
+	text, err := runOutput("gcc", "-E", "-P", path)
+	if err != nil {
+		t.Fatalf("the headers of libwebsockets are missing; make test installs them (Debian: apt install libwebsockets-dev)\n%s", text)
+	}
+	m := regexp.MustCompile(`version (\d+) ?\. ?(\d+)`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("no version in %s", text)
+	}
+	var v schema.Version
+	if err := v.UnmarshalText([]byte(m[1] + "." + m[2])); err != nil {
+		t.Fatalf("the libwebsockets that is installed: %v", err)
+	}
+	// Debian builds lws without these, but the declarations are there.
+	return Target(v), []string{"-DLWS_ROLE_MQTT", "-DLWS_WITH_SECURE_STREAMS_AUTH_SIGV4", "-DLWS_WITH_SYS_METRICS"}
+}
+
+// What C writes compiles with the headers of an lws that is installed, and
+// holds what the policy holds.
+func TestCWithInstalledHeaders(t *testing.T) {
+	target, options := installed(t)
+	t.Logf("libwebsockets %v", target)
+	c := &cTest{t.TempDir(), map[Target][]string{}}
+	for _, file := range policyFiles(t) {
+		p := compileFile(t, file)
+		var b strings.Builder
+		if err := C(&b, p, COptions{Target: target}); err != nil {
+			continue // newer than the target
+		}
+		c.add(t, target, b.String())
+		if diff := cmp.Diff(dumpPolicy(p, target), c.dump(t, target, b.String(), options...)); diff != "" {
+			t.Errorf("%s: %s", file, diff)
+		}
+	}
+	if len(c.sources[target]) < 2 {
+		t.Fatalf("only %d policies are for lws %v", len(c.sources[target]), target)
+	}
+	c.compileInstalled(t)
+
+	// The layouts have the same sizes.
+	f := cFile{o: COptions{Target: target}, nodes: map[string][]node{}, macros: map[string]bool{}}
+	checks := "#include <libwebsockets.h>\n"
+	for typ := range layouts {
+		if typ == "lws_ss_auth_t" && !target.has("4.2", "") || typ == "lws_ss_http_respmap_t" && !target.has("4.2", "") || typ == "lws_metric_policy_t" && !target.has("4.2", "") {
+			continue
+		}
+		size, align := f.structSize(f.layout(typ), false, 8)
+		checks += fmt.Sprintf("_Static_assert(sizeof(%s) == %d && _Alignof(%[1]s) == %[3]d, \"%[1]s\");\n", typ, size, align)
+	}
+	run(t, "gcc", "-fsyntax-only", c.write(t, "sizes.c", checks))
+}
+
+// compileInstalled compiles the tables that are for the lws that is installed
+// with its headers.
+func (c *cTest) compileInstalled(t *testing.T) {
+	t.Helper()
+	target, options := installed(t)
+	if len(c.sources[target]) == 0 {
+		t.Fatalf("no tables are for lws %v", target)
+	}
+	for _, cc := range compilers {
+		compileC(t, cc, append(options, "-fsyntax-only", c.all(t, target))...)
+	}
+}
+
+// Two policies go into one program, in C and in C++: each included by its user
+// or with a header of its own.
+func TestCTwoPolicies(t *testing.T) {
+	c := newCTest(t)
+	first, _ := compileText(`{"retry":[{"r":{"backoff":[1]}}],"s":[{"one":{"protocol":"h1","retry":"r"}},{"two":{"protocol":"ws"}}]}`)
+	second, _ := compileText(`{"via-socks5":"proxy:1","s":[{"three":{"protocol":"raw","metadata":[{"m":""}]}}]}`)
+	dir := filepath.Join(c.dir, "5.0")
+	var sources []string
+	for i, p := range []struct {
+		o COptions
+		f string
+	}{{COptions{Prefix: "a_"}, "a"}, {COptions{Prefix: "b_", Entry: "the_other"}, "b"}} {
+		policy := first
+		if i == 1 {
+			policy = second
+		}
+		var single, header, source strings.Builder
+		if err := C(&single, policy, p.o); err != nil {
+			t.Fatal(err)
+		}
+		if err := CWithHeader(&header, &source, p.f+".h", policy, p.o); err != nil {
+			t.Fatal(err)
+		}
+		c.write(t, "5.0/single-"+p.f+".h", single.String())
+		c.write(t, "5.0/"+p.f+".h", header.String())
+		sources = append(sources, c.write(t, "5.0/"+p.f+".c", source.String()))
+	}
+	const program = `
+#include <stdio.h>
+int main(void)
+{
+	const lws_ss_policy_t *p;
+	for (p = &a_static_policy_entry; p; p = p->next)
+		puts(p->streamtype);
+	for (p = &the_other; p; p = p->next)
+		puts(p->streamtype);
+	puts(b_socks5_proxy);
+	return 0;
+}
+`
+	included := c.write(t, "5.0/included.c", "#include \"single-a.h\"\n#include \"single-b.h\"\n"+program)
+	linked := c.write(t, "5.0/linked.c", "#include \"a.h\"\n#include \"b.h\"\n#include \"a.h\"\n"+program)
+	out := filepath.Join(dir, "program")
+	for _, cc := range compilers {
+		for _, files := range [][]string{{included}, append([]string{linked}, sources...)} {
+			compileC(t, cc, append([]string{"-I", dir, "-o", out}, files...)...)
+			if got, want := run(t, out), "two\none\nthree\nproxy:1\n"; got != want {
+				t.Errorf("%s prints %q, want %q", cc[0], got, want)
+			}
+		}
+	}
+	// A header that is C is good for tables compiled as C, and a program in C++.
+	var objects []string
+	for _, s := range sources {
+		o := strings.TrimSuffix(s, ".c") + ".o"
+		compileC(t, compilers[0], "-I", dir, "-c", "-o", o, s)
+		objects = append(objects, o)
+	}
+	cpp := strings.TrimSuffix(linked, ".c") + ".cpp"
+	if err := os.Rename(linked, cpp); err != nil {
+		t.Fatal(err)
+	}
+	compileC(t, []string{"g++", "-std=c++20"}, append([]string{"-I", dir, "-o", out, cpp}, objects...)...)
+}
+
+func TestCSymbols(t *testing.T) {
+	p, _ := compileText(`{"s":[{"a":{}}]}`)
+	for _, o := range []COptions{{Prefix: "1_"}, {Prefix: "a-"}, {Prefix: "é"}, {Entry: "x y"}, {Entry: "int"}, {Entry: "namespace"}} {
+		var b strings.Builder
+		if err := C(&b, p, o); err == nil || b.Len() > 0 {
+			t.Errorf("%+v: %d bytes, error %v", o, b.Len(), err)
+		}
+	}
+	if err := CWithHeader(&strings.Builder{}, &strings.Builder{}, "a\"b.h", p, COptions{}); err == nil {
+		t.Error("a header with a quote in its name is included")
+	}
+}
+
+// What is equal is there once.
+func TestCShares(t *testing.T) {
+	p, found := compileText(`{
+		"retry":[{"a":{"backoff":[1,2],"conceal":3}},{"b":{"backoff":[1,2],"conceal":3}},{"c":{"backoff":[1,2]}}],
+		"certs":[{"x":"AAAA"},{"y":"AAAA"}],
+		"trust_stores":[{"name":"t","stack":["x","y"]}],
+		"auth":[{"name":"o","type":"sigv4"}],
+		"s":[
+			{"one":{"retry":"a","tls":true,"tls_trust_store":"t","use_auth":"o","metadata":[{"m":"m:"},{"n":""}],"http_resp_map":[{"404":1000}]}},
+			{"two":{"retry":"b","tls":true,"tls_trust_store":"t","use_auth":"o","metadata":[{"m":"m:"},{"n":""}],"http_resp_map":[{"404":1000}]}},
+			{"three":{"retry":"c","metadata":[{"m":"m:"}]}},
+			{"four":{"retry":"c","metadata":[{"m":"m:"},{"n":""},{"o":""}]}},
+			{"five":{"server":true,"options":[{"a":"b"}]}},
+			{"six":{"server":true,"options":[{"a":"b"}]}}
+		]}`)
+	for _, d := range found {
+		t.Fatal(d.Message)
+	}
+	var b strings.Builder
+	if err := C(&b, p, COptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for object, want := range map[string]int{
+		"\tuint32_t ":                          1,
+		"\tlws_retry_bo_t ":                    2,
+		"\tuint8_t ":                           1,
+		"\tlws_ss_x509_t ":                     2,
+		"\tlws_ss_trust_store_t ":              1,
+		"\tlws_ss_metadata_t ":                 2,
+		".value_is_http_token":                 3,
+		"\tlws_ss_http_respmap_t ":             1,
+		"\tlws_ss_auth_t ":                     1,
+		"\tstruct lws_protocol_vhost_options ": 1,
+	} {
+		if got := strings.Count(b.String(), object); got != want {
+			t.Errorf("%q is there %d times, want %d", object, got, want)
+		}
+	}
+	c := newCTest(t)
+	if diff := cmp.Diff(dumpPolicy(p, DefaultTarget), c.dump(t, DefaultTarget, b.String())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The footprint is what compilers make of the tables: the sizes of the symbols,
+// of the section with the strings, and the number of addresses that the linker
+// fills in.
+func TestCFootprint(t *testing.T) {
+	c := newCTest(t)
+	measured := 0
+	for _, file := range policyFiles(t) {
+		p := compileFile(t, file)
+		for _, target := range targets() {
+			o := COptions{Target: target}
+			footprint, err := CFootprint(p, o)
+			if err != nil {
+				continue
+			}
+			var b strings.Builder
+			if err := C(&b, p, o); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(b.String(), `\000`) {
+				continue // compilers put strings with a NUL elsewhere
+			}
+			measured++
+			source := c.write(t, target.String()+"/tables.c", b.String()+
+				"\nconst lws_ss_policy_t *entry(void);\nconst lws_ss_policy_t *entry(void)\n{\n\treturn &_ss_static_policy_entry;\n}\n")
+			for bits, cc := range [][]string{
+				{"clang", "--target=arm-none-eabi", "-ffreestanding"},
+				{"gcc"},
+			} {
+				want := footprint[bits]
+				object := filepath.Join(c.dir, "tables.o")
+				args := []string{"-std=c99", "-Os", "-fno-pic", "-c", "-I", filepath.Join(c.dir, target.String()), "-o", object, source}
+				if !strings.Contains(b.String(), "SIGV4") {
+					args = append(args, "-DNO_SIGV4") // as lws is built by default
+				}
+				compileC(t, cc, args...)
+				got := measure(t, object, want.Bits)
+				if end := got["the rest"] - (want.Total() - want.Strings); end > 0 && end < 8 {
+					got["the rest"] -= end // where all is aligned as a whole
+				}
+				if diff := cmp.Diff(map[string]int{
+					"strings": want.Strings, "the rest": want.Total() - want.Strings, "pointers": want.Pointers,
+				}, got); diff != "" {
+					t.Errorf("%s for lws %v, %d bit, %s: %s", file, target, want.Bits, cc[0], diff)
+				}
+			}
+		}
+	}
+	if measured < 10 {
+		t.Errorf("only %d tables were measured", measured)
+	}
+}
+
+// measure returns what an object file says of the same things as a footprint.
+func measure(t *testing.T, object string, bits int) map[string]int {
+	t.Helper()
+	f, err := elf.Open(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got := map[string]int{}
+	for _, s := range f.Sections {
+		switch {
+		case strings.HasPrefix(s.Name, ".rodata") && s.Flags&elf.SHF_STRINGS != 0:
+			got["strings"] += int(s.Size)
+		case (s.Type == elf.SHT_RELA || s.Type == elf.SHT_REL) && strings.Contains(s.Name, ".rodata"):
+			got["pointers"] += int(s.Size/s.Entsize) * bits / 8
+		case s.Flags&elf.SHF_WRITE != 0 && s.Size > 0:
+			t.Errorf("%d bytes of the tables are in %s, which can be written", s.Size, s.Name)
+		}
+	}
+	symbols, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range symbols {
+		if elf.ST_TYPE(s.Info) != elf.STT_OBJECT || int(s.Section) >= len(f.Sections) {
+			continue
+		}
+		if f.Sections[s.Section].Flags&elf.SHF_STRINGS == 0 && s.Size > 0 && !strings.HasPrefix(s.Name, ".L") {
+			got["the rest"] += int(s.Size)
+		}
+	}
+	return got
+}

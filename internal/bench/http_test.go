@@ -1,0 +1,189 @@
+package bench
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/netip"
+	goruntime "runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// BenchmarkHTTP is GET after GET over kept connections, by one stream and by 16
+// at a time. What it reports is of the runtime; net/http-ns/op and
+// net/http-allocs/op are of the same by hand with net/http, in turns with it,
+// a short while each, so that both see the same machine. x/net/http is the
+// throughput relative to that.
+func BenchmarkHTTP(b *testing.B) {
+	s := startServers(b)
+	root, err := x509.ParseCertificate(s.Root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	store := &runtime.TrustStore{Name: "own", Stack: []*runtime.Cert{{Name: "own", DER: string(s.Root)}}}
+	for _, k := range []struct {
+		name string
+		addr string
+		tls  bool
+		h2   bool
+	}{
+		{"h1", s.Plain, false, false}, {"h1+TLS", s.TLS, true, false}, {"h2", s.TLS, true, true},
+	} {
+		addr := netip.MustParseAddrPort(k.addr)
+		st := &runtime.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
+		tr := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, Protocols: new(http.Protocols)}
+		tr.Protocols.SetHTTP1(!k.h2)
+		tr.Protocols.SetHTTP2(k.h2)
+		url := "http://" + k.addr + "/"
+		if k.tls {
+			st.TLS, st.TrustStore = true, store
+			tr.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+			url = "https://" + k.addr + "/"
+		}
+		if k.h2 {
+			st.Protocol = runtime.ProtocolH2
+		}
+		for _, streams := range []int{1, 16} {
+			b.Run(fmt.Sprintf("%s/streams=%d", k.name, streams), func(b *testing.B) {
+				ours, stop := policyClient(b, st, streams)
+				defer stop()
+				inTurns(b, streams, ours, netHTTPClient(b, &http.Client{Transport: tr}, url, streams))
+			})
+		}
+		tr.CloseIdleConnections()
+	}
+}
+
+// inTurns runs both for b.N requests, and reports what they cost.
+func inTurns(b *testing.B, streams int, ours, peers func(each int)) {
+	const turn = 50 * time.Millisecond
+	ours(20)
+	peers(20) // connections are made
+	each := 20
+	var o, p cost
+	b.ReportAllocs()
+	b.ResetTimer() // it is of both, for package testing to choose b.N by
+	for i := 0; o.n < b.N; i++ {
+		n := min(each, (b.N-o.n+streams-1)/streams)
+		if i%2 == 0 {
+			o.add(ours, n, streams)
+			p.add(peers, n, streams)
+		} else {
+			p.add(peers, n, streams)
+			o.add(ours, n, streams)
+		}
+		each = max(20, int(float64(turn)/(float64(o.took)/float64(o.n)))/streams)
+	}
+	b.StopTimer()
+	perOp := func(x float64, c cost) float64 { return x / float64(c.n) }
+	b.ReportMetric(perOp(float64(o.took), o), "ns/op")
+	b.ReportMetric(float64(o.n)/o.took.Seconds(), "req/s")
+	b.ReportMetric(perOp(float64(o.allocs), o), "allocs/op")
+	b.ReportMetric(perOp(float64(o.bytes), o), "B/op")
+	b.ReportMetric(perOp(float64(p.took), p), "net/http-ns/op")
+	b.ReportMetric(perOp(float64(p.allocs), p), "net/http-allocs/op")
+	b.ReportMetric(perOp(float64(p.took), p)/perOp(float64(o.took), o), "x/net/http")
+}
+
+// A cost is what some requests took.
+type cost struct {
+	n             int
+	took          time.Duration
+	allocs, bytes uint64
+}
+
+func (c *cost) add(f func(each int), each, streams int) {
+	var before, after goruntime.MemStats
+	goruntime.ReadMemStats(&before)
+	start := time.Now()
+	f(each)
+	c.took += time.Since(start)
+	goruntime.ReadMemStats(&after)
+	c.n += each * streams
+	c.allocs += after.Mallocs - before.Mallocs
+	c.bytes += after.TotalAlloc - before.TotalAlloc
+}
+
+// policyClient returns what lets each of the streams make so many requests.
+func policyClient(b *testing.B, st *runtime.StreamType, streams int) (run func(each int), stop func()) {
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	left := make([]int, streams)
+	all := make([]*runtime.Stream, streams)
+	for i := range streams {
+		all[i], err = c.NewStream(st.Name, runtime.Handlers{
+			State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+				switch state {
+				case runtime.StateDisconnected:
+					if left[i]--; left[i] == 0 {
+						wg.Done()
+					} else {
+						s.RequestTx()
+					}
+				case runtime.StateUnreachable:
+					b.Error(s.Err())
+					wg.Done()
+				}
+				return runtime.OK
+			},
+			Rx: func(*runtime.Stream, []byte, runtime.Flags) runtime.Result { return runtime.OK },
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return func(each int) {
+		wg.Add(streams)
+		for i, s := range all {
+			left[i] = each
+			s.RequestTx()
+		}
+		wg.Wait()
+	}, func() { c.Close() }
+}
+
+// netHTTPClient returns the same, by hand.
+func netHTTPClient(b *testing.B, client *http.Client, url string, streams int) (run func(each int)) {
+	header := http.Header{"User-Agent": {""}} // which the policy does not send either
+	buffers := make([][]byte, streams)
+	for i := range buffers {
+		buffers[i] = make([]byte, 16<<10)
+	}
+	ctx := b.Context()
+	return func(each int) {
+		var wg sync.WaitGroup
+		for i := range streams {
+			wg.Go(func() {
+				for range each {
+					req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					req.Header = header
+					resp, err := client.Do(req)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					for err == nil {
+						_, err = resp.Body.Read(buffers[i])
+					}
+					resp.Body.Close()
+				}
+			})
+		}
+		wg.Wait()
+	}
+}

@@ -1,0 +1,55 @@
+// Command policy fetches one page by policy, as ../nethttp does by hand.
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// root stands for a certificate.
+const root = "0"
+
+var (
+	retry  = runtime.Retry{Name: "r", Backoff: []time.Duration{time.Second}, Conceal: 3}
+	own    = runtime.Cert{Name: "own", DER: root}
+	trust  = runtime.TrustStore{Name: "t", Stack: []*runtime.Cert{&own}}
+	page   = runtime.StreamType{Name: "page", Endpoint: "www.example.com", Port: 443, TLS: true, TrustStore: &trust, Retry: &retry, Opportunistic: true, Metadata: []runtime.Metadata{{Name: "name"}}, HTTP: &runtime.HTTP{Method: "GET", URL: "page?name=${name}"}}
+	policy = runtime.Policy{StreamTypes: []*runtime.StreamType{&page}}
+)
+
+func main() {
+	c, err := runtime.NewContext(&policy, runtime.Options{Transports: []runtime.Transport{http.New()}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	done := make(chan error)
+	s, err := c.NewStream("page", runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			switch state {
+			case runtime.StateQoSAckRemote:
+				done <- nil
+			case runtime.StateAllRetriesFailed:
+				done <- s.Err()
+			}
+			return runtime.OK
+		},
+		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			os.Stdout.Write(buf)
+			return runtime.OK
+		},
+	})
+	if err == nil {
+		s.SetMetadata("name", os.Args[1])
+		s.RequestTx()
+		err = <-done
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}

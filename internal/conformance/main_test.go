@@ -1,0 +1,272 @@
+//go:build linux
+
+// Package conformance tests the runtime as a whole: against nginx and haproxy,
+// under faults of the network, and over time.
+package conformance
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+func TestMain(m *testing.M) {
+	// Nothing here may be trusted because the machine trusts it.
+	os.Setenv("SSL_CERT_FILE", "/nonexistent")
+	os.Setenv("SSL_CERT_DIR", "/nonexistent")
+	code := m.Run()
+	if code == 0 {
+		if _, left := goroutines(); left != "" {
+			time.Sleep(time.Second)
+			if _, left = goroutines(); left != "" {
+				fmt.Fprintf(os.Stderr, "goroutines left:\n%s\n", left)
+				code = 1
+			}
+		}
+	}
+	os.Exit(code)
+}
+
+// goroutines returns how many there are beside the one that asks and those of
+// package testing, and their stacks.
+func goroutines() (n int, stacks string) {
+	buf := make([]byte, 64<<10)
+	for {
+		k := goruntime.Stack(buf, true)
+		if k < len(buf) {
+			buf = buf[:k]
+			break
+		}
+		buf = make([]byte, 2*len(buf))
+	}
+	var left []string
+	for i, g := range strings.Split(string(buf), "\n\n") {
+		if i > 0 && !strings.Contains(g, "os/signal.") && !strings.Contains(g, "testing.(*M)") &&
+			!strings.Contains(g, "testing.(*T).Run") && !strings.Contains(g, "testing.tRunner.func1") {
+			left = append(left, g)
+		}
+	}
+	return len(left), strings.Join(left, "\n\n")
+}
+
+// descriptors returns the open files of the process, by number.
+func descriptors() map[string]string {
+	open := map[string]string{}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
+		if err == nil && !strings.Contains(to, "/proc/") && !strings.HasPrefix(to, "anon_inode:[event") {
+			open[e.Name()] = to
+		}
+	}
+	return open
+}
+
+// A mark is what a part of a test must leave as it has found it.
+type mark struct {
+	goroutines  int
+	descriptors map[string]string
+}
+
+func setMark() mark {
+	n, _ := goroutines()
+	return mark{n, descriptors()}
+}
+
+// leaked returns what is there now and was not at the mark, or "". What is
+// about to end gets time to do so.
+func (m mark) leaked() string {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		n, stacks := goroutines()
+		var files []string
+		for fd, to := range descriptors() {
+			if _, ok := m.descriptors[fd]; !ok {
+				files = append(files, fd+" "+to)
+			}
+		}
+		switch {
+		case n <= m.goroutines && len(files) == 0:
+			return ""
+		case time.Now().After(deadline):
+			return fmt.Sprintf("%d goroutines where there were %d; files %q\n%s", n, m.goroutines, files, stacks)
+		}
+	}
+}
+
+func (m mark) check(t *testing.T) {
+	t.Helper()
+	if left := m.leaked(); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+var short = map[runtime.State]string{
+	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
+	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
+	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
+	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
+}
+
+func stateName(s runtime.State) string {
+	if name := short[s]; name != "" {
+		return name
+	}
+	return s.String()
+}
+
+// A trace records what a stream tells its handlers, in lws's short names. A
+// message is one "rx", however many pieces it comes in, and an "rx(EOM)".
+type trace struct {
+	on map[string]func(*runtime.Stream) runtime.Result
+
+	mu     sync.Mutex
+	events []string
+	body   []byte
+	args   []uint32 // of each UNR
+	more   chan struct{}
+}
+
+func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
+	tr.mu.Lock()
+	if event != "rx" || len(tr.events) == 0 || tr.events[len(tr.events)-1] != "rx" {
+		tr.events = append(tr.events, event)
+	}
+	tr.mu.Unlock()
+	r := runtime.OK
+	if f := tr.on[event]; f != nil {
+		r = f(s)
+	}
+	select {
+	case tr.more <- struct{}{}:
+	default:
+	}
+	return r
+}
+
+func (tr *trace) String() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return strings.Join(tr.events, " ")
+}
+
+func (tr *trace) handlers() runtime.Handlers {
+	tr.more = make(chan struct{}, 1)
+	return runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+			if state == runtime.StateUnreachable {
+				tr.mu.Lock()
+				tr.args = append(tr.args, arg)
+				tr.mu.Unlock()
+			}
+			return tr.note(s, stateName(state))
+		},
+		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			tr.mu.Lock()
+			tr.body = append(tr.body, buf...)
+			tr.mu.Unlock()
+			switch {
+			case flags == runtime.FlagEOM && len(buf) == 0:
+				return tr.note(s, "rx(EOM)")
+			case flags&runtime.FlagSOM == 0 && tr.last() != "rx", flags&^runtime.FlagSOM != 0, len(buf) == 0:
+				return tr.note(s, fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags))
+			}
+			return tr.note(s, "rx")
+		},
+	}
+}
+
+func (tr *trace) last() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if len(tr.events) == 0 {
+		return ""
+	}
+	return tr.events[len(tr.events)-1]
+}
+
+func (tr *trace) count(event string) (n int) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, e := range tr.events {
+		if e == event {
+			n++
+		}
+	}
+	return n
+}
+
+// await waits until done says so, and reports whether it did.
+func (tr *trace) await(done func() bool) bool {
+	limit := time.After(30 * time.Second)
+	for !done() {
+		select {
+		case <-tr.more:
+		case <-limit:
+			return false
+		}
+	}
+	return true
+}
+
+// newContext returns a context for the streamtypes, without jitter. An illegal
+// state, or whatever else the runtime has to log, is an error of the test.
+func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
+	t.Helper()
+	o.Transports = []runtime.Transport{sshttp.New()}
+	o.Jitter = func() uint16 { return 0 }
+	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// complaints takes the log of a runtime that has no reason to log anything.
+type complaints struct{ t testing.TB }
+
+func (c complaints) Write(line []byte) (int, error) {
+	c.t.Errorf("the runtime logged: %s", line)
+	return len(line), nil
+}
+
+// streamType returns a streamtype "s" for a server, changed by each of change.
+func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runtime.StreamType {
+	st := &runtime.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
+	for _, f := range change {
+		f(st)
+	}
+	return st
+}
+
+// retry conceals so many failures, with a wait of 5 ms.
+func retry(conceal uint16) *runtime.Retry {
+	return &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+}
+
+// secure turns TLS on, with a trust store.
+func secure(store *runtime.TrustStore) func(*runtime.StreamType) {
+	return func(st *runtime.StreamType) { st.TLS, st.TrustStore = true, store }
+}
+
+func h2(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH2 }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

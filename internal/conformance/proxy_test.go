@@ -1,0 +1,167 @@
+//go:build linux
+
+package conformance
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A faultProxy passes connections on to a server, and does to each of them what
+// plan says.
+type faultProxy struct {
+	ln     *net.TCPListener
+	server string
+	plan   func() fault
+	end    chan struct{}
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+// A fault is what happens to a connection.
+type fault struct {
+	kind  kind
+	reply bool          // it counts the bytes of the reply; else those of the request
+	after int           // how many bytes are passed on before it
+	stall time.Duration // of a stall: how long, before a reset
+}
+
+type kind int
+
+const (
+	none      kind = iota
+	reset          // both sides are reset
+	shut           // the client sees an orderly end, and may still send
+	blackHole      // nothing more is passed on, for the time of stall
+)
+
+func newFaultProxy(server string, plan func() fault) *faultProxy {
+	p := &faultProxy{ln: must(net.Listen("tcp", "127.0.0.1:0")).(*net.TCPListener), server: server, plan: plan,
+		end: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	p.wg.Go(func() {
+		for {
+			c, err := p.ln.Accept()
+			if err != nil {
+				return
+			}
+			p.wg.Go(func() { p.carry(c.(*net.TCPConn)) })
+		}
+	})
+	return p
+}
+
+func (p *faultProxy) addr() netip.AddrPort { return p.ln.Addr().(*net.TCPAddr).AddrPort() }
+
+func (p *faultProxy) close() {
+	close(p.end)
+	p.ln.Close()
+	p.mu.Lock()
+	for c := range p.conns {
+		c.Close()
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+func (p *faultProxy) track(c net.Conn) (untrack func()) {
+	p.mu.Lock()
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+	select {
+	case <-p.end:
+		c.Close()
+	default:
+	}
+	return func() {
+		p.mu.Lock()
+		delete(p.conns, c)
+		p.mu.Unlock()
+		c.Close()
+	}
+}
+
+func (p *faultProxy) carry(client *net.TCPConn) {
+	defer p.track(client)()
+	f := p.plan()
+	var server *net.TCPConn
+	if f.kind == none || f.reply || f.after > 0 {
+		c, err := net.Dial("tcp", p.server)
+		if err != nil {
+			return
+		}
+		server = c.(*net.TCPConn)
+		defer p.track(server)()
+	}
+	strike := func() {
+		switch f.kind {
+		case blackHole:
+			select {
+			case <-time.After(f.stall):
+			case <-p.end:
+			}
+			fallthrough
+		case reset:
+			client.SetLinger(0)
+			if server != nil {
+				server.SetLinger(0)
+			}
+		case shut:
+			client.CloseWrite()
+			if server != nil {
+				server.CloseRead()
+			}
+			// The client may go on to send; whatever it is, it is read.
+			client.SetReadDeadline(time.Now().Add(time.Second))
+			buf := make([]byte, 4096)
+			for {
+				if _, err := client.Read(buf); err != nil {
+					break
+				}
+			}
+		}
+		client.Close()
+		if server != nil {
+			server.Close()
+		}
+	}
+	if server == nil {
+		strike()
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { pass(server, client, f.kind != none && !f.reply, f.after, strike) })
+	pass(client, server, f.kind != none && f.reply, f.after, strike)
+	wg.Wait()
+}
+
+// pass copies from one side to the other, until strike after so many bytes, or
+// the end of either.
+func pass(to, from *net.TCPConn, faulty bool, after int, strike func()) {
+	buf := make([]byte, 16<<10)
+	for {
+		if faulty && after == 0 {
+			strike()
+			return
+		}
+		p := buf
+		if faulty && after < len(p) {
+			p = p[:after]
+		}
+		n, err := from.Read(p)
+		if n > 0 {
+			after -= n
+			if _, err := to.Write(p[:n]); err != nil {
+				from.Close()
+				return
+			}
+		}
+		if err != nil {
+			to.CloseWrite()
+			return
+		}
+	}
+}

@@ -1,0 +1,375 @@
+//go:build linux
+
+package conformance
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A program is a server that is not ours.
+type program struct {
+	name   string
+	config func(s *site) string         // the text of its configuration
+	args   func(config string) []string // to run in the foreground
+	env    func(fds int) []string       // that tells it of the sockets it inherits
+}
+
+// A site is what a program serves: one set of pages, at several addresses.
+type site struct {
+	dir     string // for its files
+	backend string // address of the server behind it
+	names   []string
+	addrs   map[string]netip.AddrPort
+}
+
+// fd returns the number under which the program inherits the socket of a name.
+func (s *site) fd(name string) int {
+	for i, n := range s.names {
+		if n == name {
+			return 3 + i
+		}
+	}
+	panic("no address " + name)
+}
+
+var nginx = program{
+	name: "nginx",
+	args: func(config string) []string {
+		return []string{"-p", filepath.Dir(config), "-c", config, "-e", "stderr"}
+	},
+	// This is how a new nginx takes over from an old one.
+	env: func(fds int) []string {
+		v := "NGINX="
+		for i := range fds {
+			v += fmt.Sprintf("%d;", 3+i)
+		}
+		return []string{v}
+	},
+	config: func(s *site) string {
+		var b strings.Builder
+		if os.Geteuid() == 0 {
+			b.WriteString("user root;\n") // who may read the files of the test
+		}
+		fmt.Fprintf(&b, `
+daemon off;
+worker_processes 1;
+pid %[1]s/nginx.pid;
+error_log stderr crit;
+events { worker_connections 512; }
+http {
+	access_log off;
+	keepalive_timeout 10s;
+	client_body_temp_path %[1]s/body;
+	proxy_temp_path %[1]s/proxy;
+	fastcgi_temp_path %[1]s/fastcgi;
+	uwsgi_temp_path %[1]s/uwsgi;
+	scgi_temp_path %[1]s/scgi;
+	client_max_body_size 64m;
+	default_type text/plain;
+`, s.dir)
+		for _, name := range s.names {
+			addr, tls := s.addrs[name], ""
+			switch name {
+			case "plain", "closing":
+			case "no h2":
+				tls = " ssl"
+			default:
+				tls = " ssl http2"
+			}
+			fmt.Fprintf(&b, "\tserver {\n\t\tlisten %s%s;\n", addr, tls)
+			if tls != "" {
+				fmt.Fprintf(&b, "\t\tssl_certificate %[1]s;\n\t\tssl_certificate_key %[1]s;\n", s.pem(name))
+			}
+			switch name {
+			case "TLS 1.1":
+				b.WriteString("\t\tssl_protocols TLSv1 TLSv1.1;\n\t\tssl_ciphers ALL:@SECLEVEL=0;\n")
+			case "TLS 1.2":
+				b.WriteString("\t\tssl_protocols TLSv1.2;\n")
+			case "closing":
+				b.WriteString("\t\tkeepalive_timeout 0;\n")
+			default:
+				if tls != "" {
+					b.WriteString("\t\tssl_protocols TLSv1.2 TLSv1.3;\n")
+				}
+			}
+			fmt.Fprintf(&b, `
+		location = /hello { return 200 "hello"; }
+		location = /port { return 200 "$remote_port"; }
+		location = /204 { return 204; }
+		location = /empty { return 200 ""; }
+		location = /404 { return 404 "there is no such page"; }
+		location = /503 { add_header Retry-After 1 always; return 503 "later"; }
+		location = /429 { return 429 "too many"; }
+		location = /redirect { return 302 /hello; }
+		location = /reject { return 444; }
+		location = /large { alias %s/large; }
+		location / {
+			proxy_pass http://%s;
+			proxy_http_version 1.1;
+			proxy_request_buffering off;
+			proxy_buffering off;
+			proxy_set_header X-Client-Framing $http_transfer_encoding;
+			proxy_read_timeout 1s;
+		}
+	}
+`, s.dir, s.backend)
+		}
+		b.WriteString("}\n")
+		return b.String()
+	},
+}
+
+var haproxy = program{
+	name: "haproxy",
+	args: func(config string) []string { return []string{"-db", "-f", config} },
+	config: func(s *site) string {
+		var b strings.Builder
+		b.WriteString(`
+global
+	nbthread 1
+	maxconn 500
+	tune.ssl.default-dh-param 2048
+defaults
+	mode http
+	timeout connect 5s
+	timeout client 10s
+	timeout server 1s
+	timeout http-request 5s
+	timeout tarpit 200ms
+frontend main
+`)
+		for _, name := range s.names {
+			crt := fmt.Sprintf("ssl crt %s alpn ", s.pem(name))
+			switch name {
+			case "reject", "silent-drop", "closing":
+				continue
+			case "plain":
+				crt = ""
+			case "no h2":
+				crt += "http/1.1"
+			case "TLS 1.1":
+				crt += "h2,http/1.1 ssl-min-ver TLSv1.0 ssl-max-ver TLSv1.1 ciphers ALL:@SECLEVEL=0"
+			case "TLS 1.2":
+				crt += "h2,http/1.1 ssl-min-ver TLSv1.2 ssl-max-ver TLSv1.2"
+			default:
+				crt += "h2,http/1.1"
+			}
+			fmt.Fprintf(&b, "\tbind fd@%d %s\n", s.fd(name), crt)
+		}
+		fmt.Fprintf(&b, `
+	http-request return status 200 content-type text/plain string "hello" if { path /hello }
+	http-request return status 200 content-type text/plain lf-string "%%[src_port]" if { path /port }
+	http-request return status 204 if { path /204 }
+	http-request return status 200 if { path /empty }
+	http-request return status 404 content-type text/plain string "there is no such page" if { path /404 }
+	http-request return status 503 hdr Retry-After 1 content-type text/plain string "later" if { path /503 }
+	http-request return status 429 content-type text/plain string "too many" if { path /429 }
+	http-request redirect location /hello code 302 if { path /redirect }
+	http-request reject if { path /reject }
+	http-request silent-drop if { path /silent-drop }
+	http-request tarpit deny_status 500 if { path /tarpit }
+	default_backend go
+frontend closing
+	bind fd@%d
+	option httpclose
+	http-request return status 200 content-type text/plain lf-string "%%[src_port]"
+frontend reject
+	bind fd@%d
+	tcp-request connection reject
+frontend silent-drop
+	bind fd@%d
+	tcp-request connection silent-drop
+backend go
+	server go %s
+`, s.fd("closing"), s.fd("reject"), s.fd("silent-drop"), s.backend)
+		return b.String()
+	},
+}
+
+func (s *site) pem(name string) string {
+	switch name {
+	case "expired", "self-signed", "wrong host":
+		return filepath.Join(s.dir, strings.ReplaceAll(name, " ", "-")+".pem")
+	}
+	return filepath.Join(s.dir, "good.pem")
+}
+
+// start runs the program until the end of the test. It inherits sockets that
+// listen already, so that no port is guessed and nothing waited for.
+func (p *program) start(t *testing.T, own *authority) *site {
+	t.Helper()
+	exe, err := exec.LookPath(p.name)
+	if err != nil {
+		if exe, err = exec.LookPath("/usr/sbin/" + p.name); err != nil {
+			t.Fatalf("%s is missing; make need installs it (Debian: apt install nginx-light haproxy)", p.name)
+		}
+	}
+	s := &site{dir: t.TempDir(), backend: startBackend(t), addrs: map[string]netip.AddrPort{}}
+	s.names = []string{"plain", "TLS", "no h2", "TLS 1.1", "TLS 1.2", "expired", "self-signed", "wrong host", "closing"}
+	if p.name == "haproxy" {
+		s.names = append(s.names, "reject", "silent-drop")
+	}
+	now := time.Now().Add(-time.Hour)
+	if strings.Contains(s.dir, " ") {
+		t.Fatalf("the configuration of %s can not have a path with a space: %q", p.name, s.dir)
+	}
+	writePEM(s.pem("good"), own.certify(ecdsaKey(), now, "127.0.0.1"))
+	writePEM(s.pem("expired"), own.certify(ecdsaKey(), now.Add(-48*time.Hour), "127.0.0.1"))
+	writePEM(s.pem("self-signed"), (*authority)(nil).certify(ecdsaKey(), now, "127.0.0.1"))
+	writePEM(s.pem("wrong host"), own.certify(ecdsaKey(), now, "elsewhere.test", "127.0.0.2"))
+	if err := os.WriteFile(filepath.Join(s.dir, "large"), large, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var files []*os.File
+	for _, name := range s.names {
+		ln := must(net.Listen("tcp", "127.0.0.1:0")).(*net.TCPListener)
+		s.addrs[name] = ln.Addr().(*net.TCPAddr).AddrPort()
+		files = append(files, must(ln.File()))
+		ln.Close()
+	}
+	config := filepath.Join(s.dir, p.name+".conf")
+	if err := os.WriteFile(config, []byte(p.config(s)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, p.args(config)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.ExtraFiles = files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	cmd.Env = os.Environ()
+	if p.env != nil {
+		cmd.Env = append(cmd.Env, p.env(len(files))...)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		_ = syscall.SetNonblock(int(f.Fd()), true) // os/exec has made it block
+		f.Close()
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		select {
+		case <-ended:
+			t.Errorf("%s ended by itself: %v\n%s", p.name, cmd.ProcessState, out.Bytes())
+		default:
+			_ = cmd.Process.Signal(syscall.SIGTERM) // which nginx passes on to its worker
+			select {
+			case <-ended:
+			case <-time.After(10 * time.Second):
+				_ = cmd.Process.Kill()
+				<-ended
+				t.Errorf("%s had to be killed", p.name)
+			}
+			if t.Failed() && out.Len() > 0 {
+				t.Logf("%s said:\n%s", p.name, out.Bytes())
+			}
+		}
+	})
+	// A server that does not like its configuration ends, and with it the
+	// sockets.
+	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get("http://" + s.addrs["plain"].String() + "/hello")
+		if err == nil {
+			resp.Body.Close()
+			http.DefaultClient.CloseIdleConnections()
+			return s
+		}
+		select {
+		case <-ended:
+			t.Fatalf("%s does not start:\n%s", p.name, out.Bytes())
+		default:
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("%s does not answer: %v", p.name, err)
+		}
+	}
+}
+
+// large is a large body.
+var large = bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
+
+// startBackend runs the server behind the program, for what the program can not
+// do by itself.
+func startBackend(t *testing.T) (addr string) {
+	end := make(chan struct{})
+	hijack := func(w http.ResponseWriter, text string, then func()) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		io.WriteString(c, text)
+		if then != nil {
+			then()
+		}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		framing := r.Header.Get("X-Client-Framing") // nginx measures a body that is in already
+		switch {
+		case framing != "":
+		case r.ContentLength >= 0:
+			framing = fmt.Sprint(r.ContentLength)
+		default:
+			framing = "chunked"
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.Header().Set("X-Framing", framing)
+		w.Write(body)
+	})
+	mux.HandleFunc("/large", func(w http.ResponseWriter, r *http.Request) { w.Write(large) })
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(100 * time.Millisecond)
+		io.WriteString(w, "hello")
+	})
+	mux.HandleFunc("/drip", func(w http.ResponseWriter, r *http.Request) {
+		for range 5 {
+			io.WriteString(w, "hello")
+			w.(http.Flusher).Flush()
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
+		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", nil)
+	})
+	mux.HandleFunc("/cut-chunked", func(w http.ResponseWriter, r *http.Request) {
+		hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", nil)
+	})
+	mux.HandleFunc("/stall", func(w http.ResponseWriter, r *http.Request) {
+		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", func() { <-end })
+	})
+	mux.HandleFunc("/never", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-end:
+		case <-r.Context().Done():
+		}
+	})
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
+	srv := &http.Server{Handler: mux}
+	var wg sync.WaitGroup
+	wg.Go(func() { srv.Serve(ln) })
+	t.Cleanup(func() {
+		close(end)
+		srv.Close()
+		wg.Wait()
+	})
+	return ln.Addr().String()
+}

@@ -1,0 +1,616 @@
+//go:build linux
+
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// TestSoak lets many streams of random policies do random things, over a
+// network that fails at random, for as long as SOAK says (20s). It works in
+// rounds: at the end of each all is closed, and nothing may be left of it.
+//
+// SOAKSEED repeats the choices of an earlier run, as far as time lets it.
+func TestSoak(t *testing.T) {
+	duration := 20 * time.Second
+	if v := os.Getenv("SOAK"); v != "" {
+		duration = must(time.ParseDuration(v))
+	}
+	seed := rand.Uint64()
+	if v := os.Getenv("SOAKSEED"); v != "" {
+		seed = must(strconv.ParseUint(v, 10, 64))
+	}
+	t.Logf("SOAKSEED=%d", seed)
+	var n tally
+	own, other := newAuthority("own"), newAuthority("other")
+	m := setMark()
+	var least, most uint64
+	end := time.Now().Add(duration)
+	logged := time.Now()
+	for round := 0; time.Now().Before(end) && !t.Failed(); round++ {
+		r := &soak{t: t, n: &n, rand: rand.New(rand.NewPCG(seed, uint64(round))), own: own, other: other}
+		r.round(min(5*time.Second, max(time.Second, time.Until(end))))
+		if left := m.leaked(); left != "" {
+			t.Errorf("round %d left: %s", round, left)
+		}
+		goruntime.GC()
+		var mem goruntime.MemStats
+		goruntime.ReadMemStats(&mem)
+		switch {
+		case round < 2: // caches, pools and the heap of the test itself grow at first
+		case least == 0:
+			least = mem.HeapAlloc
+		default:
+			if most = max(most, mem.HeapAlloc); mem.HeapAlloc > 2*least+16<<20 {
+				t.Errorf("after round %d the heap has %d KB; after the third it had %d", round, mem.HeapAlloc>>10, least>>10)
+			}
+		}
+		if time.Since(logged) > time.Minute || time.Now().After(end) {
+			logged = time.Now()
+			t.Logf("round %d: heap %d KB, %d KB from the system; %s", round, mem.HeapAlloc>>10, mem.Sys>>10, &n)
+		}
+	}
+	t.Logf("heap after the third round %d KB, most after any later %d KB", least>>10, most>>10)
+	if n.streams.Load() > 1000 && (n.acks.Load() == 0 || n.failures.Load() == 0 || n.lost.Load() == 0 || n.timeouts.Load() == 0) {
+		t.Errorf("not everything happened: %s", &n)
+	}
+}
+
+// A tally counts what happened.
+type tally struct {
+	streams, events, acks, nacks, failures, lost, timeouts, destroyed, faults atomic.Int64
+}
+
+func (n *tally) String() string {
+	return fmt.Sprintf("%d streams, %d events, %d ACK, %d NAK, %d UNR, %d lost, %d TMO, %d destroyed while at work, %d faults",
+		n.streams.Load(), n.events.Load(), n.acks.Load(), n.nacks.Load(), n.failures.Load(), n.lost.Load(), n.timeouts.Load(),
+		n.destroyed.Load(), n.faults.Load())
+}
+
+// A soak is one round.
+type soak struct {
+	t          *testing.T
+	n          *tally
+	rand       *rand.Rand
+	own, other *authority
+
+	proxies []*faultProxy // h1, h1 with TLS, h2
+	handled sync.WaitGroup
+}
+
+const (
+	soakLimit = 700 * time.Millisecond // of an attempt
+	soakStall = 300 * time.Millisecond // the longest that the network stands still
+	// soakBound is how long a stream may be at work without a word: the sum of
+	// all waits, and time for a machine that has other work.
+	soakBound = 10 * time.Second
+)
+
+func (r *soak) round(d time.Duration) {
+	stop := r.serve()
+	defer stop()
+	var wg sync.WaitGroup
+	end := time.Now().Add(d)
+	for range 2 {
+		seed := r.rand.Uint64()
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			for time.Now().Before(end) && !r.t.Failed() {
+				r.context(rnd, end)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// serve starts the servers, and before each a network with faults.
+func (r *soak) serve() (stop func()) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.handled.Add(1)
+		defer r.handled.Done()
+		size, _ := strconv.Atoi(q.URL.Query().Get("size"))
+		switch q.URL.Path {
+		case "/echo":
+			body, err := io.ReadAll(q.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			w.Write(body)
+		case "/404":
+			w.WriteHeader(404)
+			io.WriteString(w, "there is no such page")
+		case "/503":
+			w.WriteHeader(503)
+		case "/204":
+			w.WriteHeader(204)
+		case "/redirect":
+			http.Redirect(w, q, "/get?size=100", http.StatusFound)
+		case "/cut":
+			w.Header().Set("Content-Length", "100000")
+			w.Write(large[:4096])
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		case "/slow":
+			time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
+			fallthrough
+		default:
+			w.Write(large[:size])
+		}
+	})
+	var stops []func()
+	for i := range 3 {
+		ln := must(net.Listen("tcp", "127.0.0.1:0"))
+		srv := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0), Protocols: new(http.Protocols)}
+		srv.Protocols.SetHTTP1(i < 2)
+		srv.Protocols.SetHTTP2(i == 2)
+		if i == 0 {
+			go srv.Serve(ln)
+		} else {
+			srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{r.own.certify(ecdsaKey(), time.Now().Add(-time.Hour), "127.0.0.1")}}
+			go srv.ServeTLS(ln, "", "")
+		}
+		p := newFaultProxy(ln.Addr().String(), r.fault)
+		r.proxies = append(r.proxies, p)
+		stops = append(stops, p.close, func() { srv.Close() })
+	}
+	return func() {
+		for _, f := range stops {
+			f()
+		}
+		r.handled.Wait()
+	}
+}
+
+// fault returns what is to happen to a connection.
+func (r *soak) fault() fault {
+	if rand.IntN(3) != 0 {
+		return fault{}
+	}
+	r.n.faults.Add(1)
+	f := fault{kind: kind(1 + rand.IntN(3)), reply: rand.IntN(2) == 0, after: rand.IntN(4000), stall: time.Duration(rand.Int64N(int64(soakStall)))}
+	if rand.IntN(4) == 0 {
+		f.after = rand.IntN(300_000)
+	}
+	return f
+}
+
+// policy returns a random policy.
+func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
+	p := &runtime.Policy{}
+	for i := range 12 {
+		kind := rnd.IntN(len(r.proxies))
+		st := streamType(r.proxies[kind].addr())
+		st.Name = fmt.Sprint("s", i)
+		st.Opportunistic = rnd.IntN(3) > 0
+		st.NailedUp = rnd.IntN(4) == 0
+		if rnd.IntN(4) > 0 {
+			st.Retry = &runtime.Retry{Conceal: uint16(rnd.IntN(4))}
+			for range rnd.IntN(3) {
+				st.Retry.Backoff = append(st.Retry.Backoff, time.Duration(rnd.IntN(30))*time.Millisecond)
+			}
+			if len(st.Retry.Backoff) == 0 {
+				st.Retry.Backoff = []time.Duration{0}
+			}
+		}
+		st.Timeout = time.Duration(rnd.IntN(300)) * time.Millisecond
+		if kind > 0 {
+			secure(r.own.store())(st)
+			if rnd.IntN(8) == 0 {
+				secure(r.other.store())(st)
+			}
+		}
+		if kind == 2 {
+			h2(st)
+		}
+		if rnd.IntN(12) == 0 {
+			st.Port = 1 // refused
+		}
+		st.Metadata = []runtime.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}}
+		st.HTTP.URL = []string{"/get", "/get", "/slow", "/404", "/503", "/204", "/redirect", "/cut"}[rnd.IntN(8)] + "?size=${size}"
+		st.HTTP.AllowRedirects = rnd.IntN(2) == 0
+		if rnd.IntN(4) == 0 {
+			st.HTTP.Expect = 404
+		}
+		if rnd.IntN(3) == 0 {
+			st.HTTP.Method, st.HTTP.URL = "POST", "/echo"
+			st.HTTP.NoContentLength = rnd.IntN(3) == 0
+		}
+		if rnd.IntN(3) == 0 {
+			st.HTTP.RespMap = []runtime.StatusState{{Status: 404, State: 1404}, {Status: 200, State: 1200}}
+		}
+		p.StreamTypes = append(p.StreamTypes, st)
+	}
+	return p
+}
+
+// context lets some streams of one policy live and die.
+func (r *soak) context(rnd *rand.Rand, end time.Time) {
+	var open atomic.Int64 // connections
+	c, err := runtime.NewContext(r.policy(rnd), runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()}, ConnectTimeout: soakLimit,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			open.Add(1)
+			return &countedConn{Conn: conn, open: &open}, nil
+		},
+		Logger: slog.New(slog.NewTextHandler(complaints{r.t}, nil)),
+	})
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	if d := min(time.Until(end), time.Duration(rnd.IntN(3000))*time.Millisecond); rnd.IntN(4) == 0 && d > 0 {
+		// It closes in the midst of it all.
+		timer := time.AfterFunc(d, func() { c.Close() })
+		defer timer.Stop()
+	}
+	var wg sync.WaitGroup
+	stop := min(time.Until(end), time.Duration(500+rnd.IntN(3000))*time.Millisecond)
+	deadline := time.Now().Add(stop)
+	for range 1 + rnd.IntN(40) {
+		seed := rnd.Uint64()
+		wg.Go(func() {
+			w := rand.New(rand.NewPCG(seed, 1))
+			for time.Now().Before(deadline) && !r.t.Failed() {
+				if !r.stream(c, w, deadline) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := c.Close(); err != nil {
+		r.t.Error(err)
+	}
+	if n := open.Load(); n != 0 {
+		r.t.Errorf("%d connections are open after Close", n)
+	}
+}
+
+// A countedConn is counted until it is closed.
+type countedConn struct {
+	net.Conn
+	open *atomic.Int64
+	once sync.Once
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
+}
+
+// A player is a stream that does at random what a stream may do.
+type player struct {
+	r      *soak
+	st     *runtime.StreamType
+	size   int
+	calm   atomic.Bool // no more tricks: let it come to an end
+	inside atomic.Int32
+
+	mu        sync.Mutex
+	rand      *rand.Rand
+	events    []string
+	latest    time.Time
+	state     runtime.State // latest but TMO
+	tmo       bool          // the latest is TMO
+	answered  runtime.Result
+	polled    bool // the latest CNG came after POL
+	connected bool
+	verdict   bool // ACK or NAK since CON
+	eom       bool // rx(EOM) since CON
+	body      int
+	ended     bool
+	sent      int
+	over      chan struct{}
+}
+
+// after says which states may follow which: the table of libwebsockets, as far
+// as clients go.
+var after = map[string]string{
+	"": "CRE", "CRE": "CNG TMO POL DES", "DIS": "CNG TMO POL DES UNR", "UNR": "ARF TMO POL CNG DES",
+	"CON": "ACK NAK DIS TMO DES", "CNG": "UNR CON TMO POL ARF CNG DES", "DES": "", "POL": "CNG TMO DES POL",
+	"ARF": "CNG POL TMO DES", "ACK": "DIS TMO", "NAK": "DIS TMO", "TMO": "CNG CON ACK NAK POL TMO DIS UNR DES",
+}
+
+func (p *player) fail(format string, args ...any) {
+	p.r.t.Errorf("%s (%v, %q): %s\nafter %s", p.st.Name, p.st.Protocol, p.st.HTTP.URL, fmt.Sprintf(format, args...), strings.Join(p.events, " "))
+}
+
+// enter checks that no callback runs at the same time.
+func (p *player) enter() func() {
+	if p.inside.Add(1) != 1 {
+		p.mu.Lock()
+		p.fail("two callbacks at a time")
+		p.mu.Unlock()
+	}
+	return func() { p.inside.Add(-1) }
+}
+
+func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+	defer p.enter()()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.r.n
+	n.events.Add(1)
+	p.latest = time.Now()
+	name := stateName(state)
+	if p.ended {
+		p.fail("%s after the end", name)
+	}
+	last := ""
+	for i := len(p.events) - 1; i >= 0 && last == ""; i-- {
+		if !strings.HasPrefix(p.events[i], "rx") && !strings.HasPrefix(p.events[i], "USER") {
+			last, _, _ = strings.Cut(p.events[i], "=")
+		}
+	}
+	if !strings.HasPrefix(name, "USER") && !slices.Contains(strings.Fields(after[last]), name) {
+		p.fail("%s after %s", name, last)
+	}
+	if len(p.events) > 200 {
+		p.events = slices.Delete(p.events, 0, 100)
+	}
+	p.events = append(p.events, name)
+	was := p.state
+	if state != runtime.StateTimeout && state < runtime.StateUserBase {
+		p.state, p.tmo = state, false
+	}
+	r := runtime.OK
+	switch state {
+	case runtime.StateConnecting:
+		// Connect after a POLL that was declined needs no other.
+		p.polled = was == runtime.StatePoll && p.answered == runtime.OK
+		p.sent, p.body = 0, 0
+	case runtime.StateConnected:
+		p.connected, p.verdict, p.eom, p.body = true, false, false, 0
+	case runtime.StateQoSAckRemote, runtime.StateQoSNackRemote:
+		p.verdict = true
+		if p.eom != (p.body > 0) {
+			p.fail("%s after %d bytes, end of message: %v", name, p.body, p.eom)
+		}
+		if state == runtime.StateQoSAckRemote {
+			n.acks.Add(1)
+		} else {
+			n.nacks.Add(1)
+		}
+	case runtime.StateDisconnected:
+		if !p.verdict {
+			n.lost.Add(1)
+		}
+		p.connected = false
+	case runtime.StateUnreachable:
+		n.failures.Add(1)
+	case runtime.StateTimeout:
+		n.timeouts.Add(1)
+		p.tmo = true
+		r = runtime.DisconnectMe
+	case runtime.StateDestroying:
+		if p.connected {
+			p.fail("DES of a connected stream without DIS")
+		}
+		p.ended = true
+		close(p.over)
+		return runtime.DestroyMe
+	}
+	if !p.calm.Load() {
+		switch p.rand.IntN(60) {
+		case 0:
+			r = runtime.DisconnectMe
+		case 1:
+			r = runtime.DestroyMe
+		case 2, 3, 4:
+			p.trick(s)
+		}
+	}
+	if state < runtime.StateUserBase && state != runtime.StateTimeout {
+		p.answered = r
+	}
+	if r != runtime.OK {
+		p.events[len(p.events)-1] += "=" + r.String()
+	}
+	return r
+}
+
+func (p *player) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+	defer p.enter()()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latest = time.Now()
+	if !p.connected || p.eom || p.verdict || p.ended {
+		p.fail("rx without a connection, or after the end of the message")
+	}
+	if flags&runtime.FlagSOM != 0 != (p.body == 0 && len(buf) > 0) {
+		p.fail("rx of %d bytes, flags %d, after %d", len(buf), flags, p.body)
+	}
+	if p.st.HTTP.URL != "/404?size=${size}" && !strings.HasPrefix(p.st.HTTP.URL, "/redirect") &&
+		(p.body+len(buf) > len(large) || !bytes.Equal(buf, large[p.body:p.body+len(buf)])) {
+		p.fail("rx of %d bytes at %d: not what was sent", len(buf), p.body)
+	}
+	p.body += len(buf)
+	if flags&runtime.FlagEOM != 0 {
+		p.eom = true
+		p.events = append(p.events, "rx(EOM)")
+		if p.st.HTTP.URL == "/echo" && p.body != p.size || strings.HasPrefix(p.st.HTTP.URL, "/get") && p.body != p.size {
+			p.fail("a message of %d bytes where there were %d", p.body, p.size)
+		}
+	} else if len(p.events) == 0 || p.events[len(p.events)-1] != "rx" {
+		p.events = append(p.events, "rx")
+	}
+	if !p.calm.Load() {
+		switch p.rand.IntN(400) {
+		case 0:
+			return runtime.DisconnectMe
+		case 1:
+			return runtime.DestroyMe
+		case 2:
+			p.trick(s)
+		case 3:
+			time.Sleep(time.Duration(p.rand.IntN(20)) * time.Millisecond)
+		}
+	}
+	return runtime.OK
+}
+
+func (p *player) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	defer p.enter()()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latest = time.Now()
+	if p.ended {
+		p.fail("tx after the end")
+	}
+	if !p.calm.Load() {
+		switch p.rand.IntN(50) {
+		case 0:
+			return 0, 0, runtime.DisconnectMe
+		case 1:
+			return 0, 0, runtime.DestroyMe
+		case 2:
+			time.AfterFunc(time.Duration(p.rand.IntN(20))*time.Millisecond, func() { s.RequestTx() })
+			return 0, 0, runtime.TxDontSend
+		}
+	}
+	n := copy(buf, large[p.sent:p.size])
+	var flags runtime.Flags
+	if p.sent == 0 {
+		flags |= runtime.FlagSOM
+	}
+	if p.sent += n; p.sent == p.size {
+		flags |= runtime.FlagEOM
+	}
+	return n, flags, runtime.OK
+}
+
+// trick does something that a program may do at any time.
+func (p *player) trick(s *runtime.Stream) {
+	switch p.rand.IntN(10) {
+	case 0:
+		s.Connect()
+	case 1, 2:
+		s.RequestTx()
+	case 3:
+		s.StartTimeout(time.Duration(p.rand.IntN(50)) * time.Millisecond)
+	case 4:
+		s.StartTimeout(0)
+	case 5:
+		s.CancelTimeout()
+	case 6:
+		s.SetHandlers(runtime.Handlers{State: p.onState, Rx: p.onRx})
+	case 7:
+		if err := s.SetMetadata("x", fmt.Sprint(p.rand.Uint64())); err != nil && p.events != nil && !p.ended && s.State() != runtime.StateDestroying {
+			p.fail("%v", err)
+		}
+	case 8:
+		s.Metadata("date")
+		s.Err()
+	case 9:
+		if p.rand.IntN(3) == 0 {
+			s.Destroy()
+		}
+	}
+}
+
+// idle reports whether the stream has come to an end that is documented.
+func (p *player) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch p.state {
+	case runtime.StateDestroying, runtime.StateAllRetriesFailed:
+		return true
+	case runtime.StateDisconnected:
+		return p.verdict || p.st.Opportunistic
+	case runtime.StateUnreachable, runtime.StatePoll:
+		return p.answered != runtime.OK
+	case runtime.StateConnecting:
+		return p.answered != runtime.OK && !p.polled
+	}
+	return false
+}
+
+// stream makes a stream and plays with it. It reports false when the context
+// is closed.
+func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool {
+	types := c.Policy().StreamTypes
+	p := &player{r: r, st: types[w.IntN(len(types))], rand: rand.New(rand.NewPCG(w.Uint64(), 2)), latest: time.Now(), over: make(chan struct{})}
+	p.size = 1 + w.IntN(2000)
+	if w.IntN(4) == 0 {
+		p.size = 1 + w.IntN(500_000)
+	}
+	p.mu.Lock()
+	h := runtime.Handlers{State: p.onState, Rx: p.onRx, Tx: p.onTx}
+	p.mu.Unlock()
+	s, err := c.NewStream(p.st.Name, h)
+	if err != nil {
+		return c.Policy() != nil && !strings.Contains(err.Error(), runtime.ErrClosed.Error())
+	}
+	r.n.streams.Add(1)
+	s.SetMetadata("size", fmt.Sprint(p.size))
+	s.StartTimeout(time.Duration(50+w.IntN(1000)) * time.Millisecond)
+	for range 1 + w.IntN(6) {
+		if p.st.HTTP.URL == "/echo" && w.IntN(2) == 0 {
+			s.RequestTxLen(uint64(p.size))
+		} else {
+			s.RequestTx()
+		}
+		time.Sleep(time.Duration(w.IntN(60)) * time.Millisecond)
+		p.mu.Lock()
+		p.trick(s)
+		p.mu.Unlock()
+	}
+	wait := func(what string, done func() bool) bool {
+		for !done() {
+			select {
+			case <-p.over:
+				return true
+			case <-time.After(2 * time.Millisecond):
+			}
+			p.mu.Lock()
+			quiet := time.Since(p.latest)
+			if quiet > soakBound {
+				p.fail("stuck: %s, and nothing for %v; the context is closed: %v", what, quiet, s.RequestTx())
+				p.mu.Unlock()
+				return false
+			}
+			p.mu.Unlock()
+		}
+		return true
+	}
+	if w.IntN(3) > 0 {
+		p.calm.Store(true)
+		p.mu.Lock()
+		// Over and over only a loss that is not opportunistic repeats itself.
+		again := !p.st.Opportunistic && strings.HasPrefix(p.st.HTTP.URL, "/cut")
+		p.mu.Unlock()
+		limit := time.Now().Add(2 * soakBound) // of what may go on for ever
+		if !wait("at work", func() bool { return p.idle() || again && time.Now().After(deadline) || time.Now().After(limit) }) {
+			return false
+		}
+	} else {
+		r.n.destroyed.Add(1)
+	}
+	s.Destroy()
+	return wait("after Destroy", func() bool { return false })
+}

@@ -1,0 +1,439 @@
+package runtime_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+func TestOpen(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("X-Out", "out of "+r.Header.Get("X-In"))
+		w.(http.Flusher).Flush()
+		buf := make([]byte, 100)
+		for {
+			n, err := r.Body.Read(buf)
+			if n > 0 {
+				fmt.Fprintf(w, "<%s>", buf[:n])
+				w.(http.Flusher).Flush()
+			}
+			if err != nil {
+				return
+			}
+		}
+	}, nil)
+	conn, err := c.Open(t.Context(), "post", runtime.WithMetadata("in", "here"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	buf := make([]byte, 100)
+	for _, text := range []string{"one", "two"} { // each is answered before the next is written
+		if n, err := io.WriteString(conn, text); n != len(text) || err != nil {
+			t.Fatal(n, err)
+		}
+		if n, err := conn.Read(buf); string(buf[:n]) != "<"+text+">" || err != nil {
+			t.Fatalf("%q, %v", buf[:n], err)
+		}
+	}
+	if n, err := conn.Write(nil); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	if v, err := conn.Metadata("out"); v != "out of here" || err != nil {
+		t.Error(v, err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if _, err := conn.Write([]byte("more")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
+	}
+	for range 2 {
+		if n, err := conn.Read(buf); n != 0 || err != io.EOF {
+			t.Error(n, err)
+		}
+	}
+	if v, err := conn.Metadata("out"); v != "out of here" || err != nil {
+		t.Errorf("at the end: %q, %v", v, err)
+	}
+	conn.Close()
+	if _, err := conn.Write([]byte("more")); err == nil {
+		t.Error("a write after the end")
+	}
+}
+
+func TestOpenWithBody(t *testing.T) {
+	c := serve(t, echo, nil)
+	for name, o := range map[string]runtime.CallOption{
+		"bytes":  runtime.WithBody([]byte("body")),
+		"reader": runtime.WithBodyReader(strings.NewReader("body"), 4),
+	} {
+		conn, err := c.Open(t.Context(), "post", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Metadata("out"); err != nil {
+			t.Error(err)
+		}
+		if _, err := conn.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+			t.Error(err)
+		}
+		if got, err := io.ReadAll(conn); string(got) != "body (POST, 4)" || err != nil {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	conn, err := c.Open(t.Context(), "get")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("x")); !errors.Is(err, runtime.ErrNoBody) {
+		t.Error(err)
+	}
+}
+
+func TestConnNack(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		io.WriteString(w, strings.TrimPrefix(r.Header.Get("X-In"), "-"))
+	}, nil)
+	for _, body := range []string{"text", ""} {
+		conn, err := c.Open(t.Context(), "get", runtime.WithMetadata("in", body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(conn)
+		nack, ok := errors.AsType[*runtime.NackError](err)
+		if string(got) != body || !ok || nack.State != 1418 || nack.Response != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+}
+
+// TestConnBackpressure checks that what is not read stays at the peer.
+func TestConnBackpressure(t *testing.T) {
+	const piece = 64 << 10
+	var sent atomic.Int64
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			n, err := w.Write(make([]byte, piece))
+			sent.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}, nil)
+	conn, err := c.Open(t.Context(), "get")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stands := func() int64 { // where the server comes to a stop
+		last := int64(-1)
+		for n := sent.Load(); n != last; n = sent.Load() {
+			last = n
+			time.Sleep(100 * time.Millisecond)
+		}
+		return last
+	}
+	first := stands()
+	if first > 32<<20 {
+		t.Errorf("the peer could send %d bytes that nobody reads", first)
+	}
+	if n, err := io.CopyN(io.Discard, conn, 32<<20); err != nil {
+		t.Fatal(n, err)
+	}
+	if n := stands(); n < 32<<20 {
+		t.Errorf("the peer has sent %d bytes, when %d have been read", n, 32<<20)
+	}
+	conn.Close()
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, runtime.ErrClosed) {
+		t.Error(n, err)
+	}
+}
+
+// TestConnEnds checks that whatever ends a Conn also ends the calls that wait,
+// while its Rx waits for a reader, and while there is nothing to receive.
+func TestConnEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(c *runtime.Context, conn *runtime.Conn, cancel context.CancelFunc)
+		want error
+	}{
+		{"Close", func(_ *runtime.Context, conn *runtime.Conn, _ context.CancelFunc) { conn.Close() }, runtime.ErrClosed},
+		{"the context of Open", func(_ *runtime.Context, _ *runtime.Conn, cancel context.CancelFunc) { cancel() }, context.Canceled},
+		{"Close of the Context", func(c *runtime.Context, _ *runtime.Conn, _ context.CancelFunc) { c.Close() }, runtime.ErrClosed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				for _, rx := range []int{0, 3} {
+					c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, func(ctx context.Context, l *runtime.Link) error {
+						if err := l.Connected(); err != nil {
+							return err
+						}
+						for range rx {
+							if err := l.Rx([]byte("x"), 0); err != nil {
+								return err
+							}
+						}
+						return hang(ctx, l)
+					})
+					ctx, cancel := context.WithCancel(ctx)
+					conn, err := c.Open(ctx, "s")
+					if err != nil {
+						t.Fatal(err)
+					}
+					errs := make(chan error, 2)
+					go func() {
+						_, err := conn.Write([]byte("abc"))
+						errs <- err
+					}()
+					if rx == 0 {
+						go func() {
+							_, err := conn.Read(make([]byte, 1))
+							errs <- err
+						}()
+					}
+					synctest.Wait()
+					tt.end(c, conn, cancel)
+					synctest.Wait()
+					if rx > 0 {
+						_, err := conn.Read(make([]byte, 1))
+						errs <- err
+					}
+					for range 2 {
+						if err := <-errs; !errors.Is(err, tt.want) {
+							t.Errorf("%d received: %v", rx, err)
+						}
+					}
+					c.Close()
+					cancel()
+				}
+			})
+		})
+	}
+}
+
+// What is written is not sent a second time, since it is gone.
+func TestConnRetry(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex() // else it waits for the rest of the body
+		io.ReadFull(r.Body, make([]byte, 3))
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535} })
+	conn, err := c.Open(t.Context(), "post")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, "abc"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, runtime.ErrBodySpent) {
+		t.Error(err)
+	}
+}
+
+// newMessages returns a context whose streamtype "s" is ws, spoken by a fake.
+func newMessages(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error) *runtime.Context {
+	st.Name, st.Protocol, st.Endpoint, st.HTTP = "s", runtime.ProtocolWS, "h", &runtime.HTTP{}
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, runtime.Options{
+		Transports: []runtime.Transport{fakeWS{&fake{run}}}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+type fakeWS struct{ *fake }
+
+func (fakeWS) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolWS} }
+
+// pieces connects and delivers pieces: "[" before one starts a message, "]"
+// after one ends it.
+func pieces(texts ...string) func(context.Context, *runtime.Link) error {
+	return func(_ context.Context, l *runtime.Link) error {
+		if err := l.Connected(); err != nil {
+			return err
+		}
+		for _, text := range texts {
+			var flags runtime.Flags
+			if strings.HasPrefix(text, "[") {
+				flags |= runtime.FlagSOM
+			}
+			if strings.HasSuffix(text, "]") {
+				flags |= runtime.FlagEOM
+			}
+			if text == "perf" {
+				flags = runtime.FlagPerfJSON | runtime.FlagSOM | runtime.FlagEOM
+			}
+			if err := l.Rx([]byte(strings.Trim(text, "[]")), flags); err != nil {
+				return err
+			}
+		}
+		return errFake
+	}
+}
+
+func TestMessages(t *testing.T) {
+	bye := func(context.Context, *runtime.Link) error { return errFake }
+	for _, tt := range []struct {
+		name string
+		st   runtime.StreamType
+		runs []func(context.Context, *runtime.Link) error
+		want []string
+		err  error
+	}{
+		{"whole and in parts", runtime.StreamType{Opportunistic: true},
+			[]func(context.Context, *runtime.Link) error{pieces("[one]", "[t", "w", "o]", "perf", "[]", "[three", "]")},
+			[]string{"one", "two", "", "three"}, errFake},
+		{"cut, then with the next connection", runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 1}},
+			[]func(context.Context, *runtime.Link) error{pieces("[one]", "[tw"), pieces("[three]"), bye},
+			[]string{"one", "three"}, runtime.ErrAllRetriesFailed},
+		{"too long", runtime.StreamType{Opportunistic: true},
+			[]func(context.Context, *runtime.Link) error{pieces("[12345]", "[123", "456]")},
+			[]string{"12345"}, runtime.ErrTooLong},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newMessages(t, tt.st, each(tt.runs...))
+				defer c.Close()
+				conn, err := c.Open(t.Context(), "s", runtime.WithLimit(5))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				var last error
+				for range 2 { // a loop goes on where the one before has left off
+					for m, err := range conn.Messages() {
+						if last = err; err != nil {
+							break
+						}
+						got = append(got, string(m))
+						if len(got) == 1 {
+							break
+						}
+					}
+				}
+				if !slices.Equal(got, tt.want) || !errors.Is(last, tt.err) {
+					t.Errorf("%q, %v, want %q, %v", got, last, tt.want, tt.err)
+				}
+			})
+		})
+	}
+}
+
+func TestMessagesHTTP(t *testing.T) {
+	c := serve(t, echo, nil)
+	conn, err := c.Open(t.Context(), "post", runtime.WithBody([]byte("body")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for m, err := range conn.Messages() {
+		got = append(got, fmt.Sprint(string(m), err))
+	}
+	if want := []string{"body (POST, 4)<nil>"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+// Over ws each Write is a message, in as many pieces as the transport wants,
+// and one that a connection took in part is not gone on with in the next.
+func TestWriteMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		take := func(n int) func(context.Context, *runtime.Link) error {
+			return func(ctx context.Context, l *runtime.Link) error {
+				if err := l.Connected(); err != nil {
+					return err
+				}
+				buf := make([]byte, 4)
+				for i := 0; i < n; {
+					n, flags, err := l.Tx(buf)
+					if err != nil {
+						return err
+					}
+					if n > 0 || flags != 0 {
+						got = append(got, fmt.Sprintf("%s %d", buf[:n], flags))
+						i++
+						continue
+					}
+					select {
+					case <-l.TxReady():
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				return errFake
+			}
+		}
+		c := newMessages(t, runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 65535}}, each(take(4), take(100)))
+		conn, err := c.Open(t.Context(), "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"abc", "abcdef", ""} {
+			if n, err := io.WriteString(conn, text); n != len(text) || err != nil {
+				t.Errorf("%q: %d, %v", text, n, err)
+			}
+		}
+		time.Sleep(time.Second)
+		if n, err := io.WriteString(conn, "next"); n != 4 || err != nil {
+			t.Error(n, err)
+		}
+		conn.CloseWrite() // of no effect
+		if n, err := io.WriteString(conn, "last"); n != 4 || err != nil {
+			t.Error(n, err)
+		}
+		c.Close()
+		want := []string{"abc 3", "abcd 1", "ef 2", " 3", "next 3", "last 3"}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// The message that a lost connection has taken a part of fails.
+func TestWriteLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMessages(t, runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 65535}}, func(ctx context.Context, l *runtime.Link) error {
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			if _, _, err := l.Tx(make([]byte, 2)); err != nil {
+				return err
+			}
+			select {
+			case <-l.TxReady():
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if _, _, err := l.Tx(make([]byte, 2)); err != nil {
+				return err
+			}
+			return errFake
+		})
+		conn, err := c.Open(t.Context(), "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.WriteString(conn, "abcdef"); n != 2 && n != 4 || !errors.Is(err, errFake) {
+			t.Error(n, err)
+		}
+		c.Close()
+	})
+}

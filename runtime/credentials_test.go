@@ -1,0 +1,153 @@
+package runtime_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"strings"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// TestCredentials checks that what is not there, or can not stand in a header,
+// is not used.
+func TestCredentials(t *testing.T) {
+	errSource := errors.New("source is down")
+	memory := new(runtime.MemoryCredentials)
+	memory.SetBlob(runtime.BlobAuth, 1, "one")
+	memory.SetBlob(runtime.BlobAuth, 2, "")
+	memory.SetBlob(runtime.BlobAuth, 3, "secret\r\nx: y")
+	memory.SetBlob(runtime.BlobDeviceSerial, 0, "secret\x00")
+	failing := runtime.CredentialFuncs{BlobFunc: func(context.Context, runtime.Blob, int) (string, error) { return "secret", errSource }}
+	for _, tt := range []struct {
+		source runtime.Credentials
+		b      runtime.Blob
+		index  int
+		text   string
+		err    error
+	}{
+		{memory, runtime.BlobAuth, 1, "one", nil},
+		{memory, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{memory, runtime.BlobAuth, 2, "", runtime.ErrNoCredentials},
+		{memory, runtime.BlobAuth, 3, "", runtime.ErrBadCredentials},
+		{memory, runtime.BlobDeviceSerial, 0, "", runtime.ErrBadCredentials},
+		{memory, runtime.BlobDeviceType, 0, "", runtime.ErrNoCredentials},
+		{new(runtime.MemoryCredentials), runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{runtime.CredentialFuncs{}, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{failing, runtime.BlobAuth, 0, "", errSource},
+		{nil, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
+	} {
+		got, err := "", error(nil)
+		withLink(t, tt.source, 0, func(l *runtime.Link) { got, err = l.Blob(tt.b, tt.index) })
+		if got != tt.text || !errors.Is(err, tt.err) || err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%v %d is %q, %v", tt.b, tt.index, got, err)
+		}
+	}
+}
+
+// withLink runs f in an attempt.
+func withLink(t *testing.T, source runtime.Credentials, clientCert uint8, f func(*runtime.Link)) {
+	t.Helper()
+	done := make(chan struct{})
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
+		{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1, ClientCert: clientCert}}}, runtime.Options{
+		Credentials: source,
+		Transports: []runtime.Transport{&fake{func(_ context.Context, l *runtime.Link) error {
+			f(l)
+			close(done)
+			return errFake
+		}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.NewStream("s", runtime.Handlers{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Connect()
+	<-done
+}
+
+// TestClientCertificate checks that no TLS is spoken without the certificate
+// that the policy wants, or with one that is no good.
+func TestClientCertificate(t *testing.T) {
+	pair := func() tls.Certificate {
+		key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		tmpl := &x509.Certificate{SerialNumber: big.NewInt(1)}
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	}
+	good, other := pair(), pair()
+	crossed, noKey, noDER, broken := good, good, good, good
+	crossed.PrivateKey = other.PrivateKey
+	noKey.PrivateKey = nil
+	noDER.Certificate = nil
+	broken.Certificate = [][]byte{[]byte("no certificate")}
+	errSource := errors.New("source is down")
+	for _, tt := range []struct {
+		name string
+		cert *tls.Certificate
+		err  error // of the source
+		want error
+	}{
+		{"good", &good, nil, nil},
+		{"none", nil, nil, runtime.ErrNoCredentials},
+		{"no certificate in it", &noDER, nil, runtime.ErrNoCredentials},
+		{"not a certificate", &broken, nil, runtime.ErrBadCredentials},
+		{"no key", &noKey, nil, runtime.ErrBadCredentials},
+		{"another's key", &crossed, nil, runtime.ErrBadCredentials},
+		{"an error", &good, errSource, errSource},
+	} {
+		source := runtime.CredentialFuncs{ClientCertificateFunc: func(_ context.Context, index int) (*tls.Certificate, error) {
+			if index != 6 {
+				t.Errorf("asked for certificate %d", index)
+			}
+			return tt.cert, tt.err
+		}}
+		withLink(t, source, 7, func(l *runtime.Link) {
+			config, err := l.TLSConfig()
+			if !errors.Is(err, tt.want) || (config == nil) != (tt.want != nil) {
+				t.Errorf("%s: %v, %v", tt.name, config, err)
+			}
+		})
+	}
+}
+
+// TestSecretsArePrivate checks that credentials do not get out by the usual
+// ways of printing.
+func TestSecretsArePrivate(t *testing.T) {
+	memory := new(runtime.MemoryCredentials)
+	memory.SetBlob(runtime.BlobAuth, 0, "secret")
+	o := runtime.Options{Credentials: memory}
+	c, err := runtime.NewContext(&runtime.Policy{}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, v := range []any{memory, o, &o, c, struct{ m *runtime.MemoryCredentials }{memory}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q", "%x"} {
+			if s := fmt.Sprintf(verb, v); strings.Contains(s, "secret") || strings.Contains(s, fmt.Sprintf("%x", "secret")) {
+				t.Errorf("%s of a %T prints the token: %s", verb, v, s)
+			}
+		}
+	}
+	var text strings.Builder
+	slog.New(slog.NewTextHandler(&text, nil)).Info("x", "creds", memory, "o", o)
+	slog.New(slog.NewJSONHandler(&text, nil)).Info("x", "creds", memory)
+	if strings.Contains(text.String(), "secret") {
+		t.Errorf("slog prints the token: %s", text.String())
+	}
+}

@@ -1,0 +1,437 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// An exchange is a stream whose handlers are those of Fetch or Open: it makes
+// calls that wait out of callbacks.
+type exchange struct {
+	ctx     context.Context
+	s       *Stream
+	call    call
+	collect bool           // the answer is collected as a whole, for Fetch
+	stops   [2]func() bool // of what waits for a context to end
+
+	// mu is taken inside of callbacks, which hold no other lock then, and is
+	// held while methods of s are called.
+	mu   sync.Mutex
+	cond sync.Cond // something below has changed
+
+	over      bool
+	err       error // of what is over; nil if all went well
+	dropped   bool  // over, and what has been received is not wanted any more
+	connected bool  // has been, at some time
+	verdict   State // StateQoSAckRemote, StateQoSNackRemote, or 0
+	user      State // of the policy's http_resp_map
+
+	// What has been received. Fetch collects it. Open has place for one piece:
+	// Rx does not return before there is place, and that slows the peer down.
+	buf   []byte
+	full  bool // there is a piece
+	off   int  // how much of it has been taken
+	flags Flags
+
+	// What is to be sent.
+	writing  sync.Mutex // held by a write, outside of mu
+	out      []byte
+	pending  bool // out is to be sent, though it may be empty
+	tail     tail
+	begun    bool // a part of a message has been sent
+	asked    bool // the transport has asked for payload in this attempt
+	used     bool // a part of the body has been had
+	restarts int  // how often it is to be had from the start again
+}
+
+// tail says how the message that is being sent ends.
+type tail uint8
+
+const (
+	tailOpen tail = iota // not with what is pending
+	tailLast             // with what is pending
+	tailSent             // it has ended
+)
+
+// start makes the stream of a Fetch or Open, and begins an attempt.
+func (c *Context) start(ctx context.Context, streamtype string, o []CallOption, collect bool) (*exchange, error) {
+	if ctx.Err() != nil {
+		return nil, contextError(ctx)
+	}
+	x := &exchange{ctx: ctx, collect: collect}
+	x.call.limit = DefaultLimit
+	for _, o := range o {
+		o.apply(&x.call)
+	}
+	x.cond.L = &x.mu
+	s, err := c.newStream(streamtype, Handlers{State: x.state, Rx: x.rx}, x.prepare)
+	if err != nil {
+		return nil, err
+	}
+	if collect {
+		s.StartTimeout(0)
+	}
+	_ = s.RequestTx() // if it has ended already, x knows why
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return x, nil
+	}
+	x.stops[0] = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
+	if !collect { // whose Rx may be waiting
+		x.stops[1] = context.AfterFunc(c.life, func() { x.abort(ErrClosed) })
+	}
+	if x.call.reader != nil && x.call.hasBody() {
+		go x.pump()
+	}
+	return x, nil
+}
+
+// prepare fills in a stream before it begins its life.
+func (x *exchange) prepare(s *Stream) error {
+	x.s, s.x = s, x
+	switch sends := s.t.policy.sends(); {
+	case x.call.hasBody() && !sends:
+		return ErrNoBody
+	case x.call.hasBody() || !x.collect && sends:
+		s.h.Tx = x.tx
+		s.txLen = x.call.txLength()
+	}
+	for _, o := range x.call.metadata {
+		if err := s.SetAll(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// contextError returns why ctx, which is done, is done.
+func contextError(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return ctx.Err()
+}
+
+// finish says how it all ended, if that is not known yet. mu is held.
+func (x *exchange) finish(err error) {
+	if x.over {
+		return
+	}
+	x.over, x.err = true, err
+	for _, stop := range x.stops {
+		if stop != nil {
+			stop()
+		}
+	}
+	x.cond.Broadcast()
+}
+
+// abort ends the stream from outside of it.
+func (x *exchange) abort(err error) {
+	x.mu.Lock()
+	x.finish(err)
+	x.dropped = true
+	x.cond.Broadcast()
+	x.mu.Unlock()
+	x.s.Destroy()
+}
+
+// messages reports whether a connection carries any number of messages, so
+// that it makes sense to go on with another one.
+func (x *exchange) messages() bool {
+	p := x.s.t.policy.Protocol
+	return p == ProtocolWS || p == ProtocolMQTT
+}
+
+func (x *exchange) state(s *Stream, state State, _ uint32) Result {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return DestroyMe
+	}
+	switch state {
+	case StateConnecting:
+		return x.connecting()
+	case StateConnected:
+		x.connected = true
+		x.cond.Broadcast()
+	case StateQoSAckRemote, StateQoSNackRemote:
+		x.verdict = state
+		if x.collect && !s.t.http { // over HTTP the connection ends by itself
+			x.finish(x.result(nil))
+			return DestroyMe
+		}
+	case StateDisconnected:
+		err := s.Err()
+		if x.messages() && !x.collect && err != nil && !s.t.policy.Opportunistic {
+			x.lost()
+			return OK // the policy makes another connection
+		}
+		x.finish(x.result(err))
+		return DestroyMe
+	case StateAllRetriesFailed:
+		err := ErrAllRetriesFailed
+		if cause := s.Err(); cause != nil {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+		x.finish(err)
+		return DestroyMe
+	case StateTimeout:
+		x.finish(fmt.Errorf("%w: the policy's timeout_ms is over", ErrTimeout))
+		return DestroyMe
+	case StateDestroying:
+		x.finish(ErrClosed)
+	default:
+		if state >= StateUserBase {
+			x.user = state
+		}
+	}
+	return OK
+}
+
+// result returns how the end of a connection is to be taken, that it ended for
+// the reason err. mu is held.
+func (x *exchange) result(err error) error {
+	switch {
+	case x.verdict == StateQoSNackRemote && (x.s.t.http || x.collect):
+		return &NackError{State: x.user}
+	case x.verdict == StateQoSAckRemote && (x.s.t.http || x.collect), err == nil:
+		return nil
+	case !x.s.t.http && errors.Is(err, io.EOF):
+		return nil // the peer is done
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	}
+	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+}
+
+// connecting makes all ready for an attempt. mu is held.
+func (x *exchange) connecting() Result {
+	x.user, x.verdict = 0, 0
+	x.asked = false
+	if x.messages() && !x.collect {
+		return OK
+	}
+	if x.collect {
+		x.buf = x.buf[:0]
+	}
+	if x.used {
+		_, seeker := x.call.reader.(io.Seeker)
+		if x.call.body == nil && !seeker {
+			x.finish(fmt.Errorf("%w: %w", ErrBodySpent, x.s.Err()))
+			return DestroyMe
+		}
+		x.used = false
+		x.restarts++
+	}
+	x.begun, x.tail = false, tailOpen
+	if x.call.reader != nil {
+		x.out, x.pending = nil, false
+	} else if x.call.hasBody() {
+		x.out, x.pending, x.tail = x.call.body, true, tailLast
+	}
+	x.cond.Broadcast()
+	return OK
+}
+
+// lost is the end of a connection that is followed by another one. mu is held.
+func (x *exchange) lost() {
+	if x.begun { // the rest of a message makes none
+		x.begun = false
+		x.restarts++
+		x.cond.Broadcast()
+	}
+}
+
+func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case flags&FlagPerfJSON != 0:
+		return OK
+	case x.over:
+		return DestroyMe
+	case x.collect:
+		if limit := x.call.limit; limit >= 0 && len(buf) > limit-len(x.buf) {
+			x.finish(fmt.Errorf("the answer is %w: %d bytes", ErrTooLong, limit))
+			return DestroyMe
+		}
+		x.buf = append(x.buf, buf...)
+		return OK
+	case x.full && len(buf) == 0 && flags == FlagEOM:
+		x.flags |= flags // of the piece that is there
+		return OK
+	}
+	for x.full && !x.over {
+		x.cond.Wait()
+	}
+	if x.over {
+		return DestroyMe
+	}
+	x.buf, x.off, x.flags, x.full = append(x.buf[:0], buf...), 0, flags, true
+	x.cond.Broadcast()
+	return OK
+}
+
+func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.asked {
+		x.asked = true
+		x.cond.Broadcast()
+	}
+	if x.over {
+		return 0, 0, DestroyMe
+	}
+	if !x.pending && x.tail != tailLast {
+		return 0, 0, TxDontSend
+	}
+	n := copy(buf, x.out)
+	x.out = x.out[n:]
+	x.used = x.used || n > 0
+	var flags Flags
+	if !x.begun {
+		x.begun = true
+		flags |= FlagSOM
+	}
+	if len(x.out) > 0 {
+		_ = s.RequestTx()
+		return n, flags, OK
+	}
+	x.out, x.pending = nil, false
+	if x.tail == tailLast {
+		x.tail = tailSent
+		flags |= FlagEOM
+	} else if x.messages() {
+		x.begun = false
+		flags |= FlagEOM
+	}
+	x.cond.Broadcast()
+	return n, flags, OK
+}
+
+// write sends p, and returns when the transport has taken it. mu is held.
+func (x *exchange) write(p []byte) (n int, err error) {
+	restarts := x.restarts
+	if x.over {
+		return 0, x.writeError()
+	}
+	x.out, x.pending = p, true
+	if x.messages() {
+		_ = x.s.RequestTxLen(uint64(len(p)))
+	} else {
+		_ = x.s.RequestTx()
+	}
+	for x.pending && !x.over && x.restarts == restarts {
+		x.cond.Wait()
+	}
+	if !x.pending {
+		return len(p), nil
+	}
+	n = len(p) - len(x.out)
+	x.out, x.pending = nil, false
+	if !x.over {
+		return n, x.s.Err() // the connection was lost
+	}
+	return n, x.writeError()
+}
+
+// writeError returns why nothing more can be sent. mu is held.
+func (x *exchange) writeError() error {
+	if x.err == nil {
+		return io.ErrClosedPipe
+	}
+	return x.err
+}
+
+// pump sends what the reader has to give.
+func (x *exchange) pump() {
+	var start int64
+	seeker, seekable := x.call.reader.(io.Seeker)
+	if seekable {
+		var err error
+		if start, err = seeker.Seek(0, io.SeekCurrent); err != nil {
+			x.abort(fmt.Errorf("the body: %w", err))
+			return
+		}
+	}
+	buf := make([]byte, 16<<10)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for pass := x.restarts; ; pass = x.restarts {
+		if pass > 0 {
+			x.mu.Unlock()
+			_, err := seeker.Seek(start, io.SeekStart)
+			x.mu.Lock()
+			if err != nil {
+				x.fail(fmt.Errorf("%w: %w", ErrBodySpent, err))
+			}
+		}
+		x.pass(buf, pass)
+		if x.over {
+			return
+		}
+	}
+}
+
+// pass sends the body once. It returns when it is to be sent once more, or all
+// is over. mu is held, but not while it reads.
+func (x *exchange) pass(buf []byte, pass int) {
+	done := func() bool { return x.over || x.restarts != pass }
+	for total := int64(0); ; {
+		for !x.asked && !done() { // so that nothing is read in vain
+			x.cond.Wait()
+		}
+		if done() {
+			return
+		}
+		x.mu.Unlock()
+		n, err := x.call.reader.Read(buf)
+		x.mu.Lock()
+		total += int64(n)
+		x.used = x.used || n > 0
+		if done() {
+			return
+		}
+		if n > 0 {
+			if _, werr := x.write(buf[:n]); werr != nil {
+				return
+			}
+		}
+		switch {
+		case done():
+			return
+		case err == io.EOF && total < x.call.length:
+			x.fail(fmt.Errorf("the body: %w after %d of %d bytes", io.ErrUnexpectedEOF, total, x.call.length))
+			return
+		case err == io.EOF:
+			x.closeWrite()
+			for !done() {
+				x.cond.Wait()
+			}
+			return
+		case err != nil:
+			x.fail(fmt.Errorf("the body: %w", err))
+			return
+		}
+	}
+}
+
+// fail is abort where mu is held.
+func (x *exchange) fail(err error) {
+	x.finish(err)
+	x.dropped = true
+	x.s.Destroy()
+}
+
+// closeWrite ends the message that is being sent. mu is held.
+func (x *exchange) closeWrite() {
+	if x.tail == tailOpen && !x.messages() {
+		x.tail = tailLast
+		_ = x.s.RequestTx()
+	}
+}

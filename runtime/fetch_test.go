@@ -1,0 +1,439 @@
+package runtime_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// serve returns a context whose streamtypes talk to a server on loopback:
+// "get" and "post", with some metadata.
+func serve(t *testing.T, h http.HandlerFunc, change func(*runtime.StreamType)) *runtime.Context {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	c := contextFor(t, server.URL+"/x", change)
+	return c
+}
+
+func contextFor(t *testing.T, endpoint string, change func(*runtime.StreamType)) *runtime.Context {
+	t.Helper()
+	p := &runtime.Policy{}
+	for _, method := range []string{"GET", "POST"} {
+		st := &runtime.StreamType{
+			Name: strings.ToLower(method), Protocol: runtime.ProtocolH1,
+			Endpoint: endpoint, Opportunistic: true,
+			Metadata: []runtime.Metadata{{Name: "in", Header: "x-in"}, {Name: "out", Header: "x-out"}, {Name: "free"}},
+			HTTP:     &runtime.HTTP{Method: method, RespMap: []runtime.StatusState{{Status: 418, State: 1418}}},
+		}
+		if change != nil {
+			change(st)
+		}
+		p.StreamTypes = append(p.StreamTypes, st)
+	}
+	c, err := runtime.NewContext(p, runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()},
+		Logger:     slog.New(slog.DiscardHandler),
+		Jitter:     func() uint16 { return 0 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// echo answers with what it gets.
+func echo(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Out", "out of "+r.Header.Get("X-In"))
+	body, _ := io.ReadAll(r.Body)
+	w.Write(body)
+	fmt.Fprintf(w, " (%s, %d)", r.Method, r.ContentLength)
+}
+
+func TestFetch(t *testing.T) {
+	c := serve(t, echo, nil)
+	big := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
+	for _, tt := range []struct {
+		name, streamtype string
+		o                []runtime.CallOption
+		want             string
+	}{
+		{"get", "get", nil, " (GET, 0)"},
+		{"no body", "post", nil, " (POST, 0)"},
+		{"empty body", "post", []runtime.CallOption{runtime.WithBody(nil)}, " (POST, 0)"},
+		{"bytes", "post", []runtime.CallOption{runtime.WithBody([]byte("abc"))}, "abc (POST, 3)"},
+		{"many bytes", "post", []runtime.CallOption{runtime.WithBody(big)}, string(big) + " (POST, 320000)"},
+		{"reader", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abc"), 3)}, "abc (POST, 3)"},
+		{"reader of no length", "post", []runtime.CallOption{runtime.WithBodyReader(bytes.NewReader(big), -1)}, string(big) + " (POST, -1)"},
+		{"empty reader", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader(""), -1)}, " (POST, -1)"},
+		{"reader with more than it should", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abcdef"), 3)}, "abc (POST, 3)"},
+		{"reader by bytes", "post", []runtime.CallOption{runtime.WithBodyReader(io.MultiReader(strings.NewReader("a"), strings.NewReader("b")), -1)}, "ab (POST, -1)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := c.Fetch(t.Context(), tt.streamtype, append(tt.o, runtime.WithMetadata("in", "here"))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(r.Body); got != tt.want {
+				t.Errorf("got %d bytes, %.80q", len(got), got)
+			}
+			if v, err := r.Metadata("out"); v != "out of here" || err != nil {
+				t.Errorf("metadata out: %q, %v", v, err)
+			}
+			if v, err := r.Metadata("in"); v != "here" || err != nil {
+				t.Errorf("metadata in: %q, %v", v, err)
+			}
+			if _, err := r.Metadata("none"); !errors.Is(err, runtime.ErrUnknownMetadata) {
+				t.Errorf("unknown metadata: %v", err)
+			}
+		})
+	}
+}
+
+func TestFetchNack(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Out", "why")
+		w.WriteHeader(http.StatusTeapot)
+		io.WriteString(w, "short and stout")
+	}, nil)
+	r, err := c.Fetch(t.Context(), "get")
+	nack, ok := errors.AsType[*runtime.NackError](err)
+	if r != nil || !errors.Is(err, runtime.ErrNack) || !ok {
+		t.Fatal(r, err)
+	}
+	if nack.State != 1418 || nack.Response == nil || nack.Response.State != 1418 || string(nack.Response.Body) != "short and stout" {
+		t.Errorf("%+v", nack)
+	}
+	if v, _ := nack.Response.Metadata("out"); v != "why" {
+		t.Errorf("metadata %q", v)
+	}
+	if want := `sspolicy: fetch "get": the peer did not accept: USER_1418`; err.Error() != want {
+		t.Errorf("the error says %q", err)
+	}
+}
+
+// refusing returns the address of a port that nobody listens on.
+func refusing(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	return "http://" + l.Addr().String() + "/"
+}
+
+// cutShort answers with less than it announces.
+func cutShort(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Length", "100")
+	io.WriteString(w, "some")
+	w.(http.Flusher).Flush()
+	conn, _, _ := http.NewResponseController(w).Hijack()
+	conn.Close()
+}
+
+func TestFetchErrors(t *testing.T) {
+	t.Run("refused", func(t *testing.T) {
+		c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
+			st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 2}
+		})
+		_, err := c.Fetch(t.Context(), "get")
+		if !errors.Is(err, runtime.ErrAllRetriesFailed) || !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Error(err)
+		}
+		_, err = c.Open(t.Context(), "post")
+		if !errors.Is(err, runtime.ErrAllRetriesFailed) || !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Error(err)
+		}
+	})
+	for _, opportunistic := range []bool{true, false} {
+		t.Run(fmt.Sprintf("cut short, opportunistic %v", opportunistic), func(t *testing.T) {
+			c := serve(t, cutShort, func(st *runtime.StreamType) {
+				st.Opportunistic = opportunistic
+				st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535}
+			})
+			if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Error(err)
+			}
+			conn, err := c.Open(t.Context(), "get")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(conn); string(got) != "some" || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+	t.Run("what is asked for", func(t *testing.T) {
+		c := serve(t, echo, nil)
+		for _, tt := range []struct {
+			streamtype string
+			o          runtime.CallOption
+			want       error
+		}{
+			{"none", nil, runtime.ErrUnknownStreamType},
+			{"get", runtime.WithMetadata("none", ""), runtime.ErrUnknownMetadata},
+			{"get", runtime.WithMetadata("in", "a\r\nb"), runtime.ErrMetadataValue},
+			{"get", runtime.WithBody([]byte("x")), runtime.ErrNoBody},
+			{"get", runtime.WithLimit(3), runtime.ErrTooLong},
+			{"post", runtime.WithBodyReader(strings.NewReader("ab"), 3), io.ErrUnexpectedEOF},
+			{"post", runtime.WithBodyReader(io.MultiReader(strings.NewReader("ab"), broken{}), -1), errFake},
+		} {
+			var o []runtime.CallOption
+			if tt.o != nil {
+				o = append(o, tt.o)
+			}
+			if r, err := c.Fetch(t.Context(), tt.streamtype, o...); r != nil || !errors.Is(err, tt.want) {
+				t.Errorf("%s: %v, want %v", tt.streamtype, err, tt.want)
+			}
+		}
+		if r, err := c.Fetch(t.Context(), "get", runtime.WithLimit(8)); err == nil {
+			t.Errorf("9 bytes in a limit of 8: %q", r.Body)
+		}
+		for _, n := range []int{9, -1} {
+			if _, err := c.Fetch(t.Context(), "get", runtime.WithLimit(n)); err != nil {
+				t.Errorf("limit %d: %v", n, err)
+			}
+		}
+	})
+	t.Run("the policy's timeout", func(t *testing.T) {
+		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			func(st *runtime.StreamType) { st.Timeout = 20 * time.Millisecond })
+		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTimeout) {
+			t.Error(err)
+		}
+	})
+	t.Run("a closed context", func(t *testing.T) {
+		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil)
+		time.AfterFunc(20*time.Millisecond, func() { c.Close() })
+		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrClosed) {
+			t.Error(err)
+		}
+		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errFake }
+
+// TestFetchContext ends the context at each stage, and checks that Fetch ends
+// at once, and that the server sees it.
+func TestFetchContext(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		h    func(w http.ResponseWriter, r *http.Request, reached func())
+		o    runtime.CallOption
+	}{
+		{"before the answer", func(w http.ResponseWriter, r *http.Request, reached func()) {
+			reached()
+			<-r.Context().Done()
+		}, nil},
+		{"in the answer", func(w http.ResponseWriter, r *http.Request, reached func()) {
+			io.WriteString(w, "some")
+			w.(http.Flusher).Flush()
+			reached()
+			<-r.Context().Done()
+		}, nil},
+		{"in the body", func(w http.ResponseWriter, r *http.Request, reached func()) {
+			io.ReadFull(r.Body, make([]byte, 2))
+			reached()
+			io.Copy(io.Discard, r.Body)
+		}, runtime.WithBodyReader(io.MultiReader(strings.NewReader("ab"), stuck{t.Context()}), -1)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			seen := make(chan struct{})
+			c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				defer close(seen)
+				tt.h(w, r, func() { cancel(errFake) })
+			}, nil)
+			streamtype, o := "get", []runtime.CallOption(nil)
+			if tt.o != nil {
+				streamtype, o = "post", append(o, tt.o)
+			}
+			if _, err := c.Fetch(ctx, streamtype, o...); !errors.Is(err, context.Canceled) || !errors.Is(err, errFake) {
+				t.Error(err)
+			}
+			select {
+			case <-seen:
+			case <-time.After(10 * time.Second):
+				t.Error("the connection lives on")
+			}
+		})
+	}
+	t.Run("in a wait for a retry", func(t *testing.T) {
+		c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
+			st.Retry = &runtime.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 65535}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := c.Fetch(ctx, "get"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if _, err := c.Fetch(ctx, "get"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+}
+
+// stuck is a reader that does not return until the test ends.
+type stuck struct{ ctx context.Context }
+
+func (s stuck) Read([]byte) (int, error) { <-s.ctx.Done(); return 0, io.EOF }
+
+// TestFetchRetry checks that a body is sent anew for another attempt, if it can
+// be had again.
+func TestFetchRetry(t *testing.T) {
+	onlySeeker := struct{ io.ReadSeeker }{strings.NewReader("ab-body")}
+	onlySeeker.Seek(3, io.SeekStart)
+	for _, tt := range []struct {
+		name string
+		o    runtime.CallOption
+		want error
+	}{
+		{"bytes", runtime.WithBody([]byte("body")), nil},
+		{"seeker, from where it stands", runtime.WithBodyReader(onlySeeker, 4), nil},
+		{"seeker of no length", runtime.WithBodyReader(strings.NewReader("body"), -1), nil},
+		{"reader", runtime.WithBodyReader(io.MultiReader(strings.NewReader("body")), 4), runtime.ErrBodySpent},
+		{"broken seeker", runtime.WithBodyReader(struct {
+			io.Reader
+			io.Seeker
+		}{strings.NewReader("body"), badSeeker{}}, 4), errFake},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var n atomic.Int32
+			c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				if n.Add(1) < 3 {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				w.Write(b)
+			}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 5} })
+			r, err := c.Fetch(t.Context(), "post", tt.o)
+			switch {
+			case !errors.Is(err, tt.want):
+				t.Error(err)
+			case err == nil && (string(r.Body) != "body" || n.Load() != 3):
+				t.Errorf("%q after %d attempts", r.Body, n.Load())
+			case tt.want == runtime.ErrBodySpent && n.Load() != 1:
+				t.Errorf("%d attempts", n.Load())
+			}
+		})
+	}
+}
+
+type badSeeker struct{}
+
+func (badSeeker) Seek(int64, int) (int64, error) { return 0, errFake }
+
+// A body that nobody asks for is not read.
+func TestFetchReadsNoBodyInVain(t *testing.T) {
+	c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
+		st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 2}
+	})
+	r := strings.NewReader("body")
+	if _, err := c.Fetch(t.Context(), "post", runtime.WithBodyReader(io.MultiReader(r), 4)); !errors.Is(err, runtime.ErrAllRetriesFailed) {
+		t.Error(err)
+	}
+	if r.Len() != 4 {
+		t.Errorf("%d bytes are left", r.Len())
+	}
+}
+
+// nailed_up connects before Fetch has a chance to ask for it.
+func TestFetchNailedUp(t *testing.T) {
+	c := serve(t, echo, func(st *runtime.StreamType) { st.NailedUp = true })
+	for range 20 {
+		r, err := c.Fetch(t.Context(), "post", runtime.WithBody([]byte("abc")))
+		if err != nil || string(r.Body) != "abc (POST, 3)" {
+			t.Fatal(r, err)
+		}
+	}
+}
+
+func TestFetchMany(t *testing.T) {
+	c := serve(t, echo, nil)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 50 {
+				text := fmt.Sprint(i, j)
+				r, err := c.Fetch(t.Context(), "post", runtime.WithBody([]byte(text)))
+				if want := fmt.Sprintf("%s (POST, %d)", text, len(text)); err != nil || string(r.Body) != want {
+					t.Error(r, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Beyond HTTP, Fetch ends with the acknowledgement, or when the peer is done.
+func TestFetchRaw(t *testing.T) {
+	acked := func(ctx context.Context, l *runtime.Link) error {
+		if err := l.Connected(); err != nil {
+			return err
+		}
+		if err := l.Ack(); err != nil {
+			return err
+		}
+		return hang(ctx, l)
+	}
+	nacked := func(ctx context.Context, l *runtime.Link) error {
+		if err := l.Connected(); err != nil {
+			return err
+		}
+		if err := l.Nack(); err != nil {
+			return err
+		}
+		return hang(ctx, l)
+	}
+	done := func(_ context.Context, l *runtime.Link) error {
+		if err := l.Connected(); err != nil {
+			return err
+		}
+		if err := l.Rx([]byte("all"), 0); err != nil {
+			return err
+		}
+		return io.EOF
+	}
+	for name, tt := range map[string]struct {
+		run  func(context.Context, *runtime.Link) error
+		body string
+		want error
+	}{
+		"acked": {acked, "", nil}, "nacked": {nacked, "", runtime.ErrNack}, "done": {done, "all", nil},
+		"lost": {lose, "", io.ErrUnexpectedEOF}, "unreachable": {unreachable, "", runtime.ErrAllRetriesFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, tt.run)
+				r, err := c.Fetch(t.Context(), "s")
+				if !errors.Is(err, tt.want) || err == nil && string(r.Body) != tt.body {
+					t.Error(r, err)
+				}
+				c.Close()
+			})
+		})
+	}
+}

@@ -1,0 +1,131 @@
+package runtime_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// TestFile checks streamtypes whose endpoint is a file: no transport is needed.
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, size int) []byte {
+		data := bytes.Repeat([]byte("0123456789"), size/10+1)[:size]
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	write("small", 5)
+	write("empty", 0)
+	write("exact", 16<<10)
+	write("more", 16<<10+1)
+	write("large", 100_000)
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const good = " CON rx ACK DIS"
+	for _, tt := range []struct {
+		endpoint, m string
+		want        string
+		size        int
+		err         error
+	}{
+		{"file://" + dir + "/small", "", good, 5, nil},
+		{"file://" + dir + "/empty", "", good, 0, nil},
+		{"file://" + dir + "/exact", "", good, 16 << 10, nil},
+		{"file://" + dir + "/more", "", " CON rx rx ACK DIS", 16<<10 + 1, nil},
+		{"file://" + dir + "/large", "", " CON rx rx rx rx rx rx rx ACK DIS", 100_000, nil},
+		{"file://" + dir + "/${m}", "small", good, 5, nil},
+		{"file://" + dir + "/${m}", "none", " UNR ARF", 0, fs.ErrNotExist},
+		{"file://" + dir + "/sub/${m}/small", "..", " UNR ARF", 0, runtime.ErrEndpoint},
+		{"file://" + dir + "/x/.${m}/small", ".", " UNR ARF", 0, runtime.ErrEndpoint},
+		{"file://" + dir, "", " UNR ARF", 0, runtime.ErrEndpoint},
+		{"file://" + dir + "/pipe", "", " UNR ARF", 0, runtime.ErrEndpoint},
+	} {
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Endpoint: tt.endpoint,
+			Opportunistic: true, ClientCert: 1, HTTP: &runtime.HTTP{AuthHeader: "authorization:"}, Metadata: []runtime.Metadata{{Name: "m"}}}}}, runtime.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := &trace{}
+		h := tr.handlers()
+		var mu sync.Mutex
+		var got []byte
+		var all []runtime.Flags
+		h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			mu.Lock()
+			got = append(got, buf...)
+			all = append(all, flags)
+			mu.Unlock()
+			return tr.note(s, "rx")
+		}
+		s, err := c.NewStream("s", h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetMetadata("m", tt.m); err != nil {
+			t.Error(err)
+		}
+		s.RequestTx()
+		for deadline := time.Now().Add(5 * time.Second); !strings.HasSuffix(tr.String(), "DIS") && !strings.HasSuffix(tr.String(), "ARF"); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: waited in vain: %s", tt.endpoint, tr)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if tr.String() != "CRE POL CNG"+tt.want || !errors.Is(s.Err(), tt.err) {
+			t.Errorf("%s with %q: %s, %v; want CRE POL CNG%s, %v", tt.endpoint, tt.m, tr, s.Err(), tt.want, tt.err)
+		}
+		mu.Lock()
+		if want := bytes.Repeat([]byte("0123456789"), 10_000)[:tt.size]; !bytes.Equal(got, want) {
+			t.Errorf("%s: got %d bytes, want %d, or others", tt.endpoint, len(got), tt.size)
+		}
+		for i, flags := range all {
+			var want runtime.Flags
+			if i == 0 {
+				want |= runtime.FlagSOM
+			}
+			if i == len(all)-1 {
+				want |= runtime.FlagEOM
+			}
+			if flags != want {
+				t.Errorf("%s: piece %d of %d has the flags %d", tt.endpoint, i, len(all), flags)
+			}
+		}
+		mu.Unlock()
+		c.Close()
+	}
+}
+
+// TestFileNames checks what metadata may put into the name of a file.
+func TestFileNames(t *testing.T) {
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
+		{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "file:///tmp/${m}", Metadata: []runtime.Metadata{{Name: "m"}}},
+		{Name: "none", Protocol: runtime.ProtocolRaw, Endpoint: "file://"}}}, runtime.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.NewStream("s", runtime.Handlers{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"a/b", "../x", "a\x00", "a\n"} {
+		if err := s.SetMetadata("m", v); !errors.Is(err, runtime.ErrMetadataValue) {
+			t.Errorf("%q is taken: %v", v, err)
+		}
+	}
+	if _, err := c.NewStream("none", runtime.Handlers{}); !errors.Is(err, runtime.ErrEndpoint) {
+		t.Errorf("no name: %v", err)
+	}
+}

@@ -1,0 +1,366 @@
+package http_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// TestCredentialHeaders checks what is sent of the credentials, and that
+// nothing at all is sent without one.
+func TestCredentialHeaders(t *testing.T) {
+	var conns atomic.Int32
+	addr := server{conn: func(c net.Conn) {
+		defer c.Close()
+		conns.Add(1)
+		buf := make([]byte, 4096)
+		n, _ := c.Read(buf)
+		_, head, _ := strings.Cut(string(buf[:n]), "\r\n")
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(head), head)
+	}}.start(t)
+	blobs := func(b ...any) *runtime.MemoryCredentials {
+		m := new(runtime.MemoryCredentials)
+		for i := 0; i < len(b); i += 3 {
+			m.SetBlob(b[i].(runtime.Blob), b[i+1].(int), b[i+2].(string))
+		}
+		return m
+	}
+	auth := runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}
+	all := runtime.HTTP{AuthHeader: "x-auth", DSNHeader: "x-dsn:", FWVHeader: "X-Fwv:", DevTypeHeader: "x-dev:"}
+	for _, tt := range []struct {
+		name  string
+		h     runtime.HTTP
+		auth  *runtime.Auth
+		creds runtime.Credentials
+		meta  map[string]string
+		want  string // headers after Host; "-": no attempt gets as far as a connection
+		err   error
+	}{
+		{name: "token", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret"), want: "Authorization: Bearer secret\r\n"},
+		{name: "token of an index", h: auth, auth: &runtime.Auth{Type: "x", Blob: 3}, creds: blobs(runtime.BlobAuth, 0, "zero", runtime.BlobAuth, 3, "three"),
+			want: "Authorization: Bearer three\r\n"},
+		{name: "all", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobFirmwareVersion, 0, "2", runtime.BlobDeviceType, 0, "3"),
+			want: "X-Auth: a\r\nX-Dev: 3\r\nX-Dsn: 1\r\nX-Fwv: 2\r\n"},
+		{name: "no token", h: auth, creds: blobs(runtime.BlobAuth, 1, "secret"), want: "-", err: runtime.ErrNoCredentials},
+		{name: "empty token", h: auth, creds: blobs(runtime.BlobAuth, 0, ""), want: "-", err: runtime.ErrNoCredentials},
+		{name: "one of four is missing", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobDeviceType, 0, "3"),
+			want: "-", err: runtime.ErrNoCredentials},
+		{name: "line break", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret\r\nX-Evil: 1"), want: "-", err: runtime.ErrBadCredentials},
+		{name: "metadata too", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret"), meta: map[string]string{"auth": "secret"}, want: "-"},
+		{name: "another control character", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret\x01"), want: "-"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conns.Store(0)
+			tr := &trace{}
+			var logged bytes.Buffer
+			st := &runtime.StreamType{Name: "s", Endpoint: addr.Addr().String(), Port: addr.Port(), Opportunistic: true, HTTP: &tt.h, Auth: tt.auth,
+				Metadata: []runtime.Metadata{{Name: "auth", Header: "Authorization:"}}}
+			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{
+				Transports: []runtime.Transport{sshttp.New()}, Credentials: tt.creds, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			s, err := c.NewStream("s", tr.handlers())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for k, v := range tt.meta {
+				s.SetMetadata(k, v)
+			}
+			s.RequestTx()
+			await(t, tr, "DIS", "ARF")
+			if tt.want == "-" {
+				want(t, tr, "CRE POL CNG UNR ARF")
+				if conns.Load() != 0 || s.Err() == nil || tt.err != nil && !errors.Is(s.Err(), tt.err) {
+					t.Errorf("%d connections, %v, want none, %v", conns.Load(), s.Err(), tt.err)
+				}
+				if strings.Contains(fmt.Sprintf("%v %+v %#v", s.Err(), s.Err(), s.Err()), "secret") || strings.Contains(logged.String(), "secret") {
+					t.Errorf("the token got out: %v; %s", s.Err(), logged.String())
+				}
+				return
+			}
+			if got := string(tr.body); got != "Host: "+addr.String()+"\r\n"+tt.want+"\r\n" {
+				t.Errorf("the server got %q: %s, %v", got, tr, s.Err())
+			}
+		})
+	}
+}
+
+// TestCredentialsRefused checks policies that can not be executed.
+func TestCredentialsRefused(t *testing.T) {
+	for _, tt := range []struct {
+		h    runtime.HTTP
+		auth *runtime.Auth
+		none bool // no source of credentials
+		want error
+	}{
+		{h: runtime.HTTP{AuthHeader: "authorization:"}, none: true, want: runtime.ErrNoCredentials},
+		{h: runtime.HTTP{AuthHeader: "transfer-encoding:"}, want: runtime.ErrUnsupported},
+		{h: runtime.HTTP{AuthHeader: "host"}, want: runtime.ErrUnsupported},
+		{h: runtime.HTTP{AuthHeader: "a b:"}, want: runtime.ErrUnsupported},
+		{h: runtime.HTTP{AuthHeader: "x\r\ny:"}, want: runtime.ErrUnsupported},
+		{h: runtime.HTTP{AuthHeader: "x:", DSNHeader: "X"}, want: runtime.ErrUnsupported},
+		{h: runtime.HTTP{AuthHeader: "x:", AuthPreamble: "a\r\nb"}, want: runtime.ErrUnsupported},
+		{auth: &runtime.Auth{Type: "x"}, want: runtime.ErrUnsupported},
+		{h: runtime.HTTP{AuthHeader: "x:"}, auth: &runtime.Auth{Type: "sigv4"}, want: runtime.ErrUnsupported},
+	} {
+		o := runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)}
+		if tt.none {
+			o.Credentials = nil
+		}
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Auth: tt.auth}}}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
+			t.Errorf("%+v, %+v: %v", tt.h, tt.auth, err)
+		}
+		c.Close()
+	}
+}
+
+// TestCredentialsOnRedirect checks that credentials reach no other server than
+// the one they are for, whatever header they are in.
+func TestCredentialsOnRedirect(t *testing.T) {
+	own := newAuthority("own")
+	note := func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s|%s|%s", r.Header.Get("X-Token"), r.Header.Get("X-Dsn"), r.Header.Get("X-M"))
+	}
+	to := ""
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/start" {
+			http.Redirect(w, r, to, http.StatusFound)
+			return
+		}
+		note(w, r)
+	})
+	other := serve(t, note)
+	plain := serve(t, h)
+	back := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://"+plain.String()+"/end", http.StatusFound)
+	})
+	secure := server{handler: h, tls: own.server(nil, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+	for name, tt := range map[string]struct {
+		from     netip.AddrPort
+		to, want string
+	}{
+		"same origin":    {plain, "/end", "secret|serial|m"},
+		"other port":     {plain, "http://" + other.String(), "||m"},
+		"to TLS":         {plain, "https://" + secure.String() + "/end", "||m"},
+		"there and back": {plain, "http://" + back.String(), "||m"},
+	} {
+		to = tt.to
+		creds := new(runtime.MemoryCredentials)
+		creds.SetBlob(runtime.BlobAuth, 0, "secret")
+		creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
+		tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result { s.SetMetadata("m", "m"); return requestTx(s) }}}
+		_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.store(), Metadata: []runtime.Metadata{{Name: "m", Header: "x-m:"}},
+			HTTP: &runtime.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
+		await(t, tr, "DIS", "ARF")
+		if string(tr.body) != tt.want {
+			t.Errorf("%s: the last server got %q, want %q: %v", name, tr.body, tt.want, s.Err())
+		}
+	}
+}
+
+// client returns a certificate of a client, and its authority's key to make more.
+func (a *authority) client(serial int64) *tls.Certificate {
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key))
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// TestClientCertificates checks that a server gets the certificate that the
+// policy names, over h1 and h2, and is not even connected to without it.
+func TestClientCertificates(t *testing.T) {
+	own, clients, strangers := newAuthority("own"), newAuthority("clients"), newAuthority("strangers")
+	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+		config := own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		config.ClientCAs = x509.NewCertPool()
+		config.ClientCAs.AddCert(clients.cert)
+		var mu sync.Mutex
+		conns := map[string]bool{}
+		to := ""
+		addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			conns[r.RemoteAddr] = true
+			if r.URL.Path == "/redirect" {
+				http.Redirect(w, r, to, http.StatusFound)
+				return
+			}
+			fmt.Fprint(w, r.TLS.PeerCertificates[0].SerialNumber)
+		}), tls: config}.start(t)
+		other := server{handler: status(200, "x"), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+		to = "https://" + other.String()
+
+		creds := new(runtime.MemoryCredentials)
+		creds.SetClientCertificate(0, clients.client(100))
+		creds.SetClientCertificate(1, clients.client(101))
+		creds.SetClientCertificate(2, strangers.client(102))
+		var types []*runtime.StreamType
+		for name, cert := range map[string]uint8{"anonymous": 0, "zero": 1, "zero again": 1, "one": 2, "stranger": 3, "missing": 4, "redirect": 1} {
+			st := &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: own.store(), ClientCert: cert, Opportunistic: true,
+				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{AllowRedirects: true}}
+			if len(types) > 0 {
+				st.TrustStore = types[0].TrustStore
+			}
+			if name == "redirect" {
+				st.HTTP.URL = "/redirect"
+			}
+			types = append(types, st)
+		}
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
+			Transports: []runtime.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run := func(step, name, want string, nconns int, cause error) {
+			t.Helper()
+			tr := &trace{}
+			s, err := c.NewStream(name, tr.handlers())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Destroy()
+			s.Connect()
+			await(t, tr, "DIS", "ARF")
+			mu.Lock()
+			defer mu.Unlock()
+			if string(tr.body) != want || len(conns) != nconns || cause != nil && !errors.Is(s.Err(), cause) {
+				t.Errorf("%v, %s: %s, the server saw %q over %d connections, want %q over %d: %v", protocol, step, tr, tr.body, len(conns), want, nconns, s.Err())
+			}
+			if want == "" && !strings.HasSuffix(tr.String(), "UNR ARF") {
+				t.Errorf("%v, %s: %s", protocol, step, tr)
+			}
+		}
+		run("first", "zero", "100", 1, nil)
+		run("the same certificate", "zero again", "100", 1, nil)
+		run("another index", "one", "101", 2, nil)
+		run("no certificate", "anonymous", "", 2, nil)
+		run("not of the server's authority", "stranger", "", 2, nil)
+		run("not there", "missing", "", 2, runtime.ErrNoCredentials)
+		creds.SetClientCertificate(0, clients.client(103))
+		run("replaced", "zero", "103", 3, nil)
+		creds.SetClientCertificate(0, nil)
+		run("taken away, with connections still there", "zero", "", 3, runtime.ErrNoCredentials)
+		creds.SetClientCertificate(0, clients.client(104))
+		run("to another server", "redirect", "", 4, nil)
+		c.Close()
+	}
+}
+
+// TestSessions checks that TLS sessions are resumed, but never by a stream with
+// another trust store, even of the same certificates, or client certificate,
+// nor by one that has to trust what it does not.
+func TestSessions(t *testing.T) {
+	own := newAuthority("own")
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		config := own.server([]string{"http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")
+		config.MinVersion, config.MaxVersion = version, version
+		addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", "close")
+			io.WriteString(w, fmt.Sprint(r.TLS.DidResume))
+		}), tls: config}.start(t)
+		creds := new(runtime.MemoryCredentials)
+		creds.SetClientCertificate(0, own.client(100))
+		store := own.store()
+		var types []*runtime.StreamType
+		for name, st := range map[string]runtime.StreamType{
+			"a": {TrustStore: store}, "b": {TrustStore: store}, "twin": {TrustStore: own.store()},
+			"other": {TrustStore: newAuthority("other").store()}, "system": {}, "client": {TrustStore: store, ClientCert: 1},
+		} {
+			st.Name, st.TLS, st.Opportunistic, st.HTTP = name, true, true, &runtime.HTTP{}
+			st.Endpoint, st.Port = addr.Addr().String(), addr.Port()
+			types = append(types, &st)
+		}
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
+			Transports: []runtime.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, step := range []struct{ name, resumed string }{
+			{"a", "false"}, {"a", "true"}, {"b", "true"}, {"twin", "false"}, {"twin", "true"},
+			{"other", ""}, {"system", ""}, {"client", "false"}, {"client", "true"}, {"a", "true"},
+		} {
+			tr := &trace{}
+			s, err := c.NewStream(step.name, tr.handlers())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Connect()
+			await(t, tr, "DIS", "ARF")
+			if string(tr.body) != step.resumed || (step.resumed == "") != isTLS(s.Err()) {
+				t.Errorf("TLS %x, step %d, %s: resumed %q, want %q: %s, %v", version, i, step.name, tr.body, step.resumed, tr, s.Err())
+			}
+		}
+		c.Close()
+	}
+}
+
+// TestDirectProtoStr checks headers by names that the policy does not declare.
+func TestDirectProtoStr(t *testing.T) {
+	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Answer", "42")
+		fmt.Fprintf(w, "%s|%s|%s", r.Header.Values("X-Ask"), r.Header.Get("X-Mapped"), r.Host)
+	})
+	st := runtime.StreamType{Opportunistic: true, DirectProtoStr: true, Metadata: []runtime.Metadata{{Name: "mapped", Header: "x-mapped:"}}}
+	answers := ""
+	tr := &trace{on: on{"CON": func(s *runtime.Stream) runtime.Result {
+		for _, name := range []string{"x-answer", "X-Answer:", "x-ask", "none"} {
+			v, err := s.Metadata(name)
+			answers += fmt.Sprintf("%s,%v;", v, err)
+		}
+		return runtime.OK
+	}}}
+	_, s := newStream(t, st, addr, tr, runtime.Options{})
+	for name, value := range map[string]string{"x-ask:": "old", "mapped": "m", "host": "other.test"} {
+		if err := s.SetMetadata(name, value); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.SetMetadata("X-ASK", "new"); err != nil {
+		t.Error(err)
+	}
+	for name, value := range map[string]string{"x-evil": "a\r\nb", "x evil": "", "": "", ":": "", "x\r\ny": "z"} {
+		if err := s.SetMetadata(name, value); !errors.Is(err, runtime.ErrMetadataValue) && !errors.Is(err, runtime.ErrUnknownMetadata) {
+			t.Errorf("%q with %q is taken: %v", name, value, err)
+		}
+	}
+	s.RequestTx()
+	await(t, tr, "DIS", "ARF")
+	if string(tr.body) != "[new]|m|other.test" || answers != "42,<nil>;42,<nil>;new,<nil>;,<nil>;" {
+		t.Errorf("the server got %q, the stream %q: %s, %v", tr.body, answers, tr, s.Err())
+	}
+	if err := s.SetMetadata("transfer-encoding", "chunked"); err != nil {
+		t.Error(err)
+	}
+	s.Connect()
+	await(t, tr, "UNR ARF")
+	if _, ok := errors.AsType[*sshttp.HeaderError](s.Err()); !ok {
+		t.Errorf("transfer-encoding: %v", s.Err())
+	}
+}

@@ -1,0 +1,244 @@
+package http_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+// A proxy is a SOCKS5 proxy that sends every name to the same place.
+type proxy struct {
+	login string         // "user:password" that is wanted; "": none
+	to    netip.AddrPort // of every connection
+
+	mu   sync.Mutex
+	seen []string // what was asked for, as "type address"
+}
+
+func (p *proxy) asked() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.seen, ", ")
+}
+
+func (p *proxy) serve(c net.Conn) {
+	defer c.Close()
+	read := func(n int) []byte {
+		b := make([]byte, n)
+		if _, err := io.ReadFull(c, b); err != nil {
+			return make([]byte, n)
+		}
+		return b
+	}
+	methods := read(int(read(2)[1]))
+	if p.login != "" {
+		if !bytes.Contains(methods, []byte{2}) {
+			c.Write([]byte{5, 0xff})
+			return
+		}
+		c.Write([]byte{5, 2})
+		user := read(int(read(2)[1]))
+		password := read(int(read(1)[0]))
+		if string(user)+":"+string(password) != p.login {
+			c.Write([]byte{1, 1})
+			return
+		}
+		c.Write([]byte{1, 0})
+	} else {
+		c.Write([]byte{5, 0})
+	}
+	head := read(4)
+	host := ""
+	switch head[3] {
+	case 1:
+		host = net.IP(read(4)).String()
+	case 4:
+		host = net.IP(read(16)).String()
+	case 3:
+		host = string(read(int(read(1)[0])))
+	}
+	port := read(2)
+	p.mu.Lock()
+	p.seen = append(p.seen, fmt.Sprintf("%d %s:%d", head[3], host, int(port[0])<<8|int(port[1])))
+	p.mu.Unlock()
+	up, err := net.Dial("tcp", p.to.String())
+	if err != nil {
+		c.Write([]byte{5, 5, 0, 1, 0, 0, 0, 0, 0, 0})
+		return
+	}
+	defer up.Close()
+	c.Write([]byte{5, 0, 0, 1, 127, 0, 0, 1, 0, 9})
+	go func() {
+		io.Copy(up, c)
+		up.(*net.TCPConn).CloseWrite()
+	}()
+	io.Copy(c, up)
+}
+
+// TestSOCKS5 checks what goes through a proxy, and that names are resolved there.
+func TestSOCKS5(t *testing.T) {
+	own := newAuthority("own")
+	const name = "known-only-to-the-proxy.test"
+	direct := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "direct") })
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/redirect" {
+			http.Redirect(w, r, "/", http.StatusFound)
+			return
+		}
+		fmt.Fprint(w, r.Host, " ", r.Proto)
+	})
+	plain := server{handler: h}.start(t)
+	clear2 := serveH2C(t, h)
+	secure := server{handler: h, tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), name)}.start(t)
+	refused := server{refused: true}.start(t)
+	for _, tt := range []struct {
+		name          string
+		login         string         // of the proxy
+		global, local string         // via-socks5, PROXY is the address of the proxy
+		to            netip.AddrPort // where the proxy connects to
+		st            runtime.StreamType
+		body          string // "": unreachable
+		asked         string
+	}{
+		{name: "h1", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "for the stream", local: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "for the stream before the policy's", global: refused.String(), local: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80},
+			body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "IPv4", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: "192.0.2.1", Port: 7}, body: "192.0.2.1:7 HTTP/1.1", asked: "1 192.0.2.1:7"},
+		{name: "IPv6", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: "2001:db8::1", Port: 7}, body: "[2001:db8::1]:7 HTTP/1.1", asked: "4 2001:db8::1:7"},
+		{name: "a URL", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: "http://" + name + ":81/"}, body: name + ":81 HTTP/1.1", asked: "3 " + name + ":81"},
+		{name: "login", login: "u:p@w", global: "u:p@w@PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "login to a proxy that wants none", global: "u:pw@PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "wrong login", login: "u:pw", global: "u:secret@PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}},
+		{name: "no login", login: "u:pw", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}},
+		{name: "h1 and TLS", global: "PROXY", to: secure, st: runtime.StreamType{Endpoint: name, Port: 443, TLS: true}, body: name + " HTTP/1.1", asked: "3 " + name + ":443"},
+		{name: "h2", global: "PROXY", to: secure, st: runtime.StreamType{Endpoint: name, Port: 443, TLS: true, Protocol: runtime.ProtocolH2}, body: name + " HTTP/2.0", asked: "3 " + name + ":443"},
+		{name: "h2 without TLS", global: "PROXY", to: clear2, st: runtime.StreamType{Endpoint: name, Port: 80, Protocol: runtime.ProtocolH2}, body: name + " HTTP/2.0", asked: "3 " + name + ":80"},
+		{name: "TLS of another host", global: "PROXY", to: secure, st: runtime.StreamType{Endpoint: "other.test", Port: 443, TLS: true}, asked: "3 other.test:443"},
+		{name: "redirect", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80, HTTP: &runtime.HTTP{URL: "/redirect", AllowRedirects: true}},
+			body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "target refused", global: "PROXY", to: refused, st: runtime.StreamType{Endpoint: name, Port: 80}, asked: "3 " + name + ":80"},
+		{name: "proxy refused, server reachable", global: refused.String(), st: runtime.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}},
+		{name: "no proxy but a web server", global: direct.String(), st: runtime.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}},
+		{name: "none", st: runtime.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}, body: "direct"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &proxy{login: tt.login, to: tt.to}
+			at := server{conn: p.serve}.start(t).String()
+			st := tt.st
+			st.Name, st.Opportunistic = "s", true
+			st.TrustStore = own.store()
+			st.SOCKS5Proxy = strings.Replace(tt.local, "PROXY", at, 1)
+			if st.HTTP == nil {
+				st.HTTP = &runtime.HTTP{}
+			}
+			c, err := runtime.NewContext(&runtime.Policy{SOCKS5Proxy: strings.Replace(tt.global, "PROXY", at, 1), StreamTypes: []*runtime.StreamType{&st}},
+				runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Logger: slog.New(slog.DiscardHandler), ConnectTimeout: 2 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			tr := &trace{}
+			s, err := c.NewStream("s", tr.handlers())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.RequestTx()
+			await(t, tr, "DIS", "ARF")
+			if tt.body == "" && !strings.HasSuffix(tr.String(), "UNR ARF") || string(tr.body) != tt.body || p.asked() != tt.asked {
+				t.Errorf("%s with %q by way of %q; want %q by way of %q; %v", tr, tr.body, p.asked(), tt.body, tt.asked, s.Err())
+			}
+			if tt.body == "" && tt.asked == "" {
+				if _, ok := errors.AsType[*runtime.ProxyError](s.Err()); !ok && !errors.Is(s.Err(), runtime.ErrTimeout) || strings.Contains(s.Err().Error(), "secret") {
+					t.Errorf("the cause is %v", s.Err())
+				}
+			}
+		})
+	}
+}
+
+// TestSOCKS5Apart checks that connections are shared by those with the same
+// proxy and login only, and that a unix socket needs no proxy.
+func TestSOCKS5Apart(t *testing.T) {
+	plain := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "x") })
+	p := &proxy{to: plain}
+	at := server{conn: p.serve}.start(t).String()
+	name := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := &http.Server{Handler: status(200, "x")}
+	go hs.Serve(ln)
+	defer hs.Close()
+	var types []*runtime.StreamType
+	for n, via := range map[string]string{"a": at, "b": at, "login": "u:p@" + at, "other login": "u:q@" + at, "unix": at} {
+		st := &runtime.StreamType{Name: n, SOCKS5Proxy: via, Opportunistic: true, Endpoint: plain.Addr().String(), Port: plain.Port(), HTTP: &runtime.HTTP{}}
+		if n == "unix" {
+			st.Endpoint = "+" + name
+		}
+		types = append(types, st)
+	}
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, step := range []struct {
+		name  string
+		dials int
+	}{{"a", 1}, {"a", 1}, {"b", 1}, {"login", 2}, {"other login", 3}, {"a", 3}, {"login", 3}, {"unix", 3}} {
+		tr := &trace{}
+		s, err := c.NewStream(step.name, tr.handlers())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.RequestTx()
+		await(t, tr, "DIS", "ARF")
+		p.mu.Lock()
+		if len(p.seen) != step.dials || !strings.Contains(tr.String(), "ACK") {
+			t.Errorf("%s: %s, %d connections, want %d: %v", step.name, tr, len(p.seen), step.dials, s.Err())
+		}
+		p.mu.Unlock()
+	}
+}
+
+// TestSOCKS5Silent checks that a proxy that takes connections and says nothing
+// leaves no connection behind when the limit of an attempt has passed.
+func TestSOCKS5Silent(t *testing.T) {
+	closed := make(chan struct{}, 10)
+	at := server{conn: func(c net.Conn) {
+		io.Copy(io.Discard, c)
+		c.Close()
+		closed <- struct{}{}
+	}}.start(t)
+	tr := &trace{on: on{"CRE": requestTx}}
+	_, s := newStream(t, runtime.StreamType{Opportunistic: true, SOCKS5Proxy: at.String(), Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
+		at, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
+	await(t, tr, "ARF")
+	want(t, tr, "CRE POL CNG UNR POL CNG UNR ARF")
+	if !errors.Is(s.Err(), runtime.ErrTimeout) && !errors.Is(s.Err(), context.DeadlineExceeded) {
+		t.Errorf("the cause is %v", s.Err())
+	}
+	for range 2 {
+		select {
+		case <-closed:
+		case <-time.After(5 * time.Second):
+			t.Fatal("a connection to the proxy is left")
+		}
+	}
+}
