@@ -227,6 +227,20 @@ func TestConnEnds(t *testing.T) {
 	}
 }
 
+// A Conn that is closed with something left to read has not come to its end.
+func TestConnClosedUnread(t *testing.T) {
+	c := serve(t, echo, nil)
+	conn, err := c.Open(t.Context(), "get")
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond) // all has come by then
+	conn.Close()
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, runtime.ErrClosed) {
+		t.Error(n, err)
+	}
+}
+
 // What is written is not sent a second time, since it is gone.
 func TestConnRetry(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {

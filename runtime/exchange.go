@@ -133,10 +133,17 @@ func (x *exchange) finish(err error) {
 // abort ends the stream from outside of it.
 func (x *exchange) abort(err error) {
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.fail(err)
+}
+
+// fail is abort where mu is held.
+func (x *exchange) fail(err error) {
 	x.finish(err)
+	if x.full && !x.collect {
+		x.err = err // though all went well, it is not all to be had any more
+	}
 	x.dropped = true
-	x.cond.Broadcast()
-	x.mu.Unlock()
 	x.s.Destroy()
 }
 
@@ -419,13 +426,6 @@ func (x *exchange) pass(buf []byte, pass int) {
 			return
 		}
 	}
-}
-
-// fail is abort where mu is held.
-func (x *exchange) fail(err error) {
-	x.finish(err)
-	x.dropped = true
-	x.s.Destroy()
 }
 
 // closeWrite ends the message that is being sent. mu is held.

@@ -437,3 +437,66 @@ func TestFetchRaw(t *testing.T) {
 		})
 	}
 }
+
+// TestFetchAnyMoment ends contexts at any moment of a Fetch or Open. TestMain
+// finds what is left behind.
+func TestFetchAnyMoment(t *testing.T) {
+	c := serve(t, echo, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 3} })
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 100 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(j*(i+1))*5*time.Microsecond)
+				body := runtime.WithBodyReader(strings.NewReader("body"), -1)
+				if j%2 == 0 {
+					if r, err := c.Fetch(ctx, "post", body); err == nil && string(r.Body) != "body (POST, -1)" || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+						t.Error(r, err)
+					}
+				} else if conn, err := c.Open(ctx, "post", body); err == nil {
+					if got, err := io.ReadAll(conn); err == nil && string(got) != "body (POST, -1)" || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("%q, %v", got, err)
+					}
+				} else if !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestMetadataOptions(t *testing.T) {
+	c := newContext(t, runtime.StreamType{
+		Protocol: runtime.ProtocolRaw, Metadata: []runtime.Metadata{{Name: "a"}, {Name: "b"}},
+	}, unreachable)
+	s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+		if v, _ := s.Metadata("a"); state == runtime.StateCreating && v != "1" {
+			t.Errorf("a is %q when the stream begins", v)
+		}
+		return runtime.OK
+	}}, runtime.WithMetadata("a", "1"), runtime.WithFields("b", "2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetAll(runtime.WithFields("a", "", "b", "3")); err != nil {
+		t.Error(err)
+	}
+	a, _ := s.Metadata("a")
+	b, _ := s.Metadata("b")
+	if a != "1" || b != "3" {
+		t.Errorf("a is %q, b is %q", a, b)
+	}
+	if err := s.SetAll(runtime.WithMetadata("a", "")); err != nil {
+		t.Error(err)
+	}
+	if a, _ := s.Metadata("a"); a != "" {
+		t.Errorf("a is %q", a)
+	}
+	if err := s.SetAll(runtime.WithFields("a")); err == nil {
+		t.Error("a name without a value was taken")
+	}
+	if _, err := c.NewStream("s", runtime.Handlers{}, runtime.WithMetadata("none", "")); !errors.Is(err, runtime.ErrUnknownMetadata) {
+		t.Error(err)
+	}
+}
