@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	goruntime "runtime"
@@ -24,8 +23,8 @@ type Options struct {
 	Transports []Transport
 
 	// Logger gets what has no other way to the program, such as an internal
-	// error. Nil means slog.Default().
-	Logger *slog.Logger
+	// error. Nil means the standard logger of package log.
+	Logger Logger
 
 	// ConnectTimeout is how long an attempt may take from CONNECTING to
 	// CONNECTED. Sending a part of a message starts it anew, and it does not
@@ -56,7 +55,7 @@ type Options struct {
 type Context struct {
 	policy     *Policy
 	opts       Options
-	log        *slog.Logger
+	log        Logger
 	transports [maxProtocol + 1]Transport
 
 	life   context.Context // done once Close has been called
@@ -90,7 +89,7 @@ func NewContext(p *Policy, o Options) (*Context, error) {
 	}
 	c := &Context{policy: p, opts: o, log: o.Logger, done: make(chan struct{})}
 	if c.log == nil {
-		c.log = slog.Default()
+		c.log = stdLogger{}
 	}
 	if c.opts.ConnectTimeout == 0 {
 		c.opts.ConnectTimeout = DefaultConnectTimeout
@@ -121,7 +120,7 @@ func NewContext(p *Policy, o Options) (*Context, error) {
 func (c *Context) Policy() *Policy { return c.policy }
 
 // Logger returns the logger of the context, never nil. It is for transports.
-func (c *Context) Logger() *slog.Logger { return c.log }
+func (c *Context) Logger() Logger { return c.log }
 
 // ConnectTimeout returns the limit of an attempt; 0 is none. It is for
 // transports.

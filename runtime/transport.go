@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 )
@@ -162,7 +161,7 @@ func (l *Link) Target() *Target { return l.target }
 func (l *Link) URL() string { return l.url }
 
 // Logger returns the logger of the context.
-func (l *Link) Logger() *slog.Logger { return l.c.log }
+func (l *Link) Logger() Logger { return l.c.log }
 
 // HasTx reports whether the stream has a Tx callback.
 func (l *Link) HasTx() bool {

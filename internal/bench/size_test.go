@@ -33,23 +33,22 @@ func run(t testing.TB, args ...string) string {
 }
 
 // sizes are those of the programs in testdata, in bytes.
-type sizes struct{ byHand, byHandSlog, byPolicy, withoutHTTP int64 }
+type sizes struct{ byHand, byPolicy, withoutHTTP int64 }
 
 func buildAll(t testing.TB, flags ...string) (s sizes, withoutHTTP string) {
 	_, s.byHand = build(t, "nethttp", flags...)
-	_, s.byHandSlog = build(t, "nethttpslog", flags...)
 	_, s.byPolicy = build(t, "policy", flags...)
 	withoutHTTP, s.withoutHTTP = build(t, "rawonly", flags...)
 	return s, withoutHTTP
 }
 
-// TestSize checks what an h1 policy adds to a program that logs with log/slog,
-// and that a program without the HTTP transport has nothing of net/http in it.
+// TestSize checks what an h1 policy adds to a program, and that one without the
+// HTTP transport has nothing of net/http in it.
 func TestSize(t *testing.T) {
 	s, _ := buildAll(t, "-ldflags=-s -w")
-	t.Logf("stripped: by hand %d KB, by policy %d KB: %+d KB, and %+d KB if by hand log/slog is used too; without HTTP %d KB",
-		s.byHand>>10, s.byPolicy>>10, (s.byPolicy-s.byHand)>>10, (s.byPolicy-s.byHandSlog)>>10, s.withoutHTTP>>10)
-	if more := s.byPolicy - s.byHandSlog; more > 400<<10 {
+	t.Logf("stripped: by hand %d KB, by policy %d KB: %+d KB; without HTTP %d KB",
+		s.byHand>>10, s.byPolicy>>10, (s.byPolicy-s.byHand)>>10, s.withoutHTTP>>10)
+	if more := s.byPolicy - s.byHand; more > 400<<10 {
 		t.Errorf("a policy adds %d KB to a program, aim is 400", more>>10)
 	}
 	if deps := strings.Fields(run(t, "list", "-deps", "./testdata/rawonly")); slices.Contains(deps, "net/http") {
@@ -69,7 +68,7 @@ func TestSize(t *testing.T) {
 }
 
 // BenchmarkSize reports the sizes of programs: what a policy adds to net/http by
-// hand, and to that with log/slog; and of one without HTTP.
+// hand; and of one without HTTP.
 func BenchmarkSize(b *testing.B) {
 	for _, k := range []struct {
 		name  string
@@ -84,7 +83,6 @@ func BenchmarkSize(b *testing.B) {
 			b.ReportMetric(kb(s.byHand), "KB-net/http")
 			b.ReportMetric(kb(s.byPolicy), "KB-policy")
 			b.ReportMetric(kb(s.byPolicy-s.byHand), "KB-more")
-			b.ReportMetric(kb(s.byPolicy-s.byHandSlog), "KB-more-than-with-slog")
 			b.ReportMetric(kb(s.withoutHTTP), "KB-without-http")
 			b.ReportMetric(0, "ns/op")
 		})
