@@ -275,7 +275,11 @@ func TestCHolds(t *testing.T) {
 			t.Run(filepath.Base(file)+" for lws "+target.String(), func(t *testing.T) {
 				var b strings.Builder
 				if err := C(&b, p, COptions{Target: target}); err != nil {
-					t.Skip(err)
+					if target == DefaultTarget {
+						t.Fatal(err)
+					}
+					t.Log(err) // an older release can't hold it
+					return
 				}
 				if diff := cmp.Diff(dumpPolicy(p, target), c.dump(t, target, b.String())); diff != "" {
 					t.Error(diff)

@@ -12,7 +12,7 @@ import (
 func TestColor(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer terminal.Close()
 	file, err := os.CreateTemp(t.TempDir(), "")
