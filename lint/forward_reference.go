@@ -16,7 +16,7 @@ line number that follows it is the parser's, not the policy's (4.1.6 to 5.0.0).`
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ] }`,
 	check: func(p *pass) {
-		var fix []schema.Edit
+		mended := false
 		for _, r := range p.policy.References {
 			if r.Later == nil || r.Later.Unreadable {
 				continue
@@ -24,11 +24,12 @@ line number that follows it is the parser's, not the policy's (4.1.6 to 5.0.0).`
 			d := p.report(r.Span, "%s is defined only later: lws needs it before it is used in %s",
 				r.Later, r.From)
 			d.Related = []schema.Related{{Span: r.Later.NameSpan, Message: "defined here"}}
-			if fix == nil {
-				fix = reorder(p.policy.Document)
+			if mended {
+				continue // the fix of the first one is for all
 			}
-			if len(fix) > 0 {
-				d.Fixes = []schema.Fix{{Message: "put the sections in the order in which lws needs them", Edits: fix}}
+			mended = true
+			if edits := reorder(p.policy.Document); len(edits) > 0 {
+				d.Fixes = []schema.Fix{{Message: "put the sections in the order in which lws needs them", Edits: edits}}
 			}
 		}
 	},

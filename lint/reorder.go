@@ -15,7 +15,9 @@ var sectionOrder = []schema.Section{
 
 // reorder returns the edits that bring the sections of a policy into
 // sectionOrder. Everything else at the top stays in its place. A section takes
-// the comments with it that stand on lines of their own above it.
+// the comments with it that stand on lines of their own above it. If there is a
+// comment behind one, on its last line, there are no edits: it would end up
+// behind another one.
 func reorder(d *schema.Document) []schema.Edit {
 	var places []*schema.Member // where the sections stand
 	for _, m := range d.Root.Members() {
@@ -30,6 +32,18 @@ func reorder(d *schema.Document) []schema.Edit {
 	slices.SortStableFunc(sorted, func(a, b *schema.Member) int {
 		return slices.Index(sectionOrder, schema.Section(a.Key)) - slices.Index(sectionOrder, schema.Section(b.Key))
 	})
+	members := d.Root.Members()
+	for i, m := range members {
+		behind := m.Value.After
+		if i+1 < len(members) {
+			behind += members[i+1].Name.Before
+		} else {
+			behind += d.Root.Object.Tail
+		}
+		if line, _, _ := strings.Cut(behind, "\n"); strings.Contains(line, "#") {
+			return nil
+		}
+	}
 	var edits []schema.Edit
 	for i, m := range sorted {
 		if m != places[i] {

@@ -43,7 +43,9 @@ region or service the signing code passes NULL to strcmp (by the source of 5.0).
 					return
 				}
 				d.Message += "did you mean " + schema.QuoteName(better) + "?"
-				d.Fixes = []schema.Fix{{Message: "write " + better, Edits: []schema.Edit{{Span: at, NewText: edit(better)}}}}
+				if misspelt(name, better) {
+					d.Fixes = []schema.Fix{{Message: "write " + better, Edits: []schema.Edit{{Span: at, NewText: edit(better)}}}}
+				}
 			}
 			eachSymbol(s, func(k *schema.Key, v *schema.Value, sym symbol) {
 				if sym.problem != "" {

@@ -1,6 +1,10 @@
 package lint
 
-import "github.com/secure-streams/sspolicy/schema"
+import (
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
 
 var undefinedReference = &Rule{
 	Name:     "undefined-reference",
@@ -24,10 +28,12 @@ that shares its connection with a streamtype that does not exist never ends
 			d := p.report(r.Span, "there is no %s %s", r.Key.Ref.Noun(), schema.QuoteName(r.Name))
 			if better := p.nearest(r.Key.Ref, r.Name); better != "" {
 				d.Message += ": did you mean " + schema.QuoteName(better) + "?"
-				d.Fixes = []schema.Fix{{
-					Message: "write " + better,
-					Edits:   []schema.Edit{{Span: r.Span, NewText: schema.Quote(better)}},
-				}}
+				if ref := r.Key.Ref; (ref == schema.Retry || ref == schema.Streams) && misspelt(r.Name, better) {
+					d.Fixes = []schema.Fix{{
+						Message: "write " + better,
+						Edits:   []schema.Edit{{Span: r.Span, NewText: schema.Quote(better)}},
+					}}
+				}
 			}
 			if got := taken[r]; got != nil {
 				d.Message += "; lws takes " + schema.QuoteName(got.Name) + ", whose name begins with it"
@@ -35,4 +41,19 @@ that shares its connection with a streamtype that does not exist never ends
 			}
 		}
 	},
+}
+
+// misspelt reports whether a name is another one with a mistake in it. Names
+// that differ in their digits alone are not: prod2 is no prod1. Nobody's trust
+// is changed on such a guess in any case.
+func misspelt(name, other string) bool {
+	letters := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if '0' <= r && r <= '9' {
+				return -1
+			}
+			return r
+		}, s)
+	}
+	return letters(name) != letters(other)
 }

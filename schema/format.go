@@ -2,6 +2,7 @@ package schema
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -10,7 +11,8 @@ import (
 // stay with what they are about, and single blank lines stay. The result means
 // the same, and formatting it again changes nothing.
 //
-// It returns an error if the document has syntax errors.
+// It returns an error if the document has syntax errors, or if the result would
+// be larger than MaxSize.
 func Format(d *Document) (string, error) {
 	if HasErrors(d.Syntax) {
 		return "", errors.New("a policy with syntax errors can't be formatted")
@@ -34,6 +36,9 @@ func Format(d *Document) (string, error) {
 		first = false
 	}
 	f.b.WriteByte('\n')
+	if f.b.Len() > MaxSize {
+		return "", fmt.Errorf("formatted it would be larger than %d MiB, which is the most that a policy may have", MaxSize>>20)
+	}
 	return f.b.String(), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -239,7 +240,7 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 			v.tooLong(s, k, k.Name, val)
 		}
 		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw, ".eE") {
-			v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", leadingDigits(val.Raw))
+			v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
 		}
 		return
 	}
@@ -254,7 +255,7 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 	case "type":
 		v.wrongType(s, k, name, val)
 	case "minimum", "maximum":
-		d := v.report(RuleOutOfRange, Error, val.Span, "%s is %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), val.Raw)
+		d := v.report(RuleOutOfRange, Error, val.Span, "%s is %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
 		if k != nil && k.Width > 0 {
 			d.Message += "; lws keeps " + Wrap(val.Raw, k)
 		}
@@ -377,7 +378,7 @@ func goValue(v *Value) any {
 	case Bool:
 		return v.Raw == "true"
 	case Number:
-		return json.Number(v.Raw)
+		return plainNumber(v.Raw)
 	case String:
 		return v.Text()
 	case ObjectKind:
@@ -388,25 +389,56 @@ func goValue(v *Value) any {
 	return nil
 }
 
+// plainNumber returns a number as jsonschema takes it, which makes a fraction of
+// all its digits. One that is too long for that stands in as another one with
+// its sign that is as little in range, or as little whole.
+func plainNumber(raw string) json.Number {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(raw), "e")
+	if len(mantissa) <= maxDigits && len(exponent) <= 4 {
+		return json.Number(raw)
+	}
+	text := "1e30"
+	if strings.ContainsRune(mantissa, '.') || strings.HasPrefix(exponent, "-") {
+		text = "0.5"
+	}
+	if strings.HasPrefix(raw, "-") {
+		text = "-" + text
+	}
+	return json.Number(text)
+}
+
+// maxDigits is the most digits of a number that are looked at, and shown.
+const maxDigits = 40
+
+// shortNumber returns a number for a message.
+func shortNumber(raw string) string {
+	if len(raw) > maxDigits {
+		return raw[:maxDigits] + "…"
+	}
+	return raw
+}
+
 // Wrap returns what lws keeps of a number that its member can't hold. It reads
 // digits as far as they go and takes the lowest bits of the result (atoi and
 // a C conversion: lws 4.1.6 to 5.0.0, lib/secure-streams/policy-json.c).
 func Wrap(raw string, k *Key) string {
-	n, ok := new(big.Int).SetString(leadingDigits(raw), 10)
-	if !ok {
-		return "0"
+	digits := leadingDigits(raw)
+	var n uint64 // modulo 2^64, of which every width is a part
+	for _, d := range strings.TrimPrefix(digits, "-") {
+		n = n*10 + uint64(d-'0')
 	}
-	if k.Name == "client_cert" {
-		n.Add(n, big.NewInt(1)) // it is stored so, for 0 to mean none
+	if strings.HasPrefix(digits, "-") {
+		n = -n
 	}
-	n.And(n, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), uint(k.Width)), big.NewInt(1)))
+	mask := ^uint64(0) >> (64 - k.Width)
 	if k.Name == "client_cert" {
-		if n.Sign() == 0 {
+		n = (n + 1) & mask // it is stored so, for 0 to mean none
+		if n == 0 {
 			return "none"
 		}
-		n.Sub(n, big.NewInt(1))
+		return strconv.FormatUint(n-1, 10)
 	}
-	return n.String()
+	return strconv.FormatUint(n&mask, 10)
 }
 
 func leadingDigits(raw string) string {

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -19,6 +20,7 @@ func FuzzValidate(f *testing.F) {
 		`{"s":[{"a":{"port":443.0,"tls":1,"protocol":"h1get","mqtt_qos":3,"timeout_ms":1e3}}],"metrics":[{}],"auth":[{"name":"n","blob":4}]}`,
 		`{"x-sspolicy":{"streams":{"a":{"b":[1]}},"other":1},"$schema":"x"}`,
 		`{"s":{"a":1},"retry":[1,[],{"a":[]}]}`,
+		`{"s":[{"a":{"port":1e9999999}},{"a":{"port":-1e999999999}},{"a":{"port":1e-2147483648}},{"a":{"port":`+strings.Repeat("9", 100)+`}}]}`,
 	) {
 		f.Add([]byte(s))
 	}
@@ -32,6 +34,10 @@ func FuzzValidate(f *testing.F) {
 		var whole any
 		if err := dec.Decode(&whole); err != nil {
 			t.Fatalf("%q has no syntax error, but encoding/json says %v", text, err)
+		}
+		if longNumber.Match(text) {
+			Validate(d) // what jsonschema can't take
+			return
 		}
 		err := compiled().Validate(whole)
 		var theirs []Diagnostic
@@ -49,6 +55,23 @@ func FuzzValidate(f *testing.F) {
 			t.Errorf("%s: found nothing, jsonschema %v", text, err)
 		}
 	})
+}
+
+var longNumber = regexp.MustCompile(`[0-9.]{40}|[eE][-+]?[0-9]{3}`)
+
+// A number of any length is looked at in a time that grows no faster than it.
+func TestLongNumbers(t *testing.T) {
+	digits := strings.Repeat("9", 4<<20)
+	d := Parse("f", []byte(`{"s":[{"a":{"port":`+digits+`,"timeout_ms":0.`+digits+`,"proxy_buflen":-`+digits+`}}]}`))
+	found := Validate(d)
+	if len(found) != 3 {
+		t.Fatalf("%d findings, want 3", len(found))
+	}
+	for _, g := range found {
+		if len(g.Message) > 300 {
+			t.Errorf("a message of %d bytes", len(g.Message))
+		}
+	}
 }
 
 func hasDuplicates(v *Value) bool {
