@@ -73,7 +73,37 @@ func (c *compileCmd) Validate() error {
 			return fmt.Errorf("%s needs --output with a file", o.flag)
 		}
 	}
+	taken := map[string]string{}
+	for _, f := range append([]string{c.File}, c.Overlay...) {
+		taken[identity(f)] = "what is compiled"
+	}
+	taken["-"] = ""
+	for _, o := range []struct{ flag, file string }{
+		{"--output", c.Output}, {"--header", c.Header}, {"--depfile", c.depfileName()},
+	} {
+		if what := taken[identity(o.file)]; what != "" {
+			return fmt.Errorf("%s: %s is %s", o.flag, o.file, what)
+		}
+		if identity(o.file) != "-" {
+			taken[identity(o.file)] = "what " + o.flag + " writes"
+		}
+	}
+	if c.depfileName() != "" {
+		for _, f := range append([]string{c.File, c.Output, c.Header}, c.Overlay...) {
+			if strings.ContainsFunc(f, func(r rune) bool { return r < ' ' || r == 0x7f || r == ';' || r == '=' }) {
+				return fmt.Errorf("--depfile: the name %q can't stand in a makefile", f)
+			}
+		}
+	}
 	return nil
+}
+
+// depfileName returns the name of the file for make, if there is to be one.
+func (c *compileCmd) depfileName() string {
+	if c.Depfile == "" && c.Depend != "" {
+		return strings.TrimSuffix(c.Output, filepath.Ext(c.Output)) + ".d"
+	}
+	return c.Depfile
 }
 
 // Run executes the command.
@@ -94,7 +124,8 @@ func (c *compileCmd) Run(p *program) error {
 	if c.Check {
 		return check(outputs)
 	}
-	for _, o := range append(outputs, c.depfile(outputs)...) {
+	// The output comes last: where it is, all that it needs is there.
+	for _, o := range slices.Concat(outputs[1:], c.depfile(outputs), outputs[:1]) {
 		if err := p.output(o.file, func(w io.Writer) error {
 			_, err := w.Write(o.text)
 			return err
@@ -188,7 +219,7 @@ func check(outputs []generatedFile) error {
 		case err != nil:
 			return fileError(o.file, err)
 		case !codegen.Equal(have, o.text):
-			stale = append(stale, fmt.Errorf("%s: is stale", o.file))
+			stale = append(stale, fmt.Errorf("%s is stale: compile it again", o.file))
 		}
 	}
 	if stale == nil {
@@ -199,10 +230,7 @@ func check(outputs []generatedFile) error {
 
 // depfile returns the rule for make, if there is to be one.
 func (c *compileCmd) depfile(outputs []generatedFile) []generatedFile {
-	file := c.Depfile
-	if file == "" && c.Depend != "" {
-		file = strings.TrimSuffix(c.Output, filepath.Ext(c.Output)) + ".d"
-	}
+	file := c.depfileName()
 	if file == "" {
 		return nil
 	}

@@ -31,19 +31,22 @@ func (c *fmtCmd) Run(p *program) error {
 			return err
 		}
 		text, err := schema.Format(d)
-		if err != nil {
+		if schema.HasErrors(d.Syntax) {
 			if err := report.Write(p.stderr, report.FormatText, d.Syntax); err != nil {
 				return err
 			}
 			return errFindings
 		}
+		if err != nil {
+			return fileError(file, err)
+		}
 		same := text == d.Source.Text
 		changed = changed || !same
 		switch {
 		case c.Check && !same:
-			fmt.Fprintln(p.stdout, d.Source.Name)
+			fmt.Fprintln(p.stdout, harmless(d.Source.Name))
 		case c.Diff:
-			p.stdout.Write(diff.Diff(d.Source.Name, []byte(d.Source.Text), "formatted", []byte(text)))
+			p.stdout.Write(diff.Diff(harmless(d.Source.Name), []byte(d.Source.Text), "formatted", []byte(text)))
 		case c.Write && !same:
 			err = p.output(file, write(text))
 		case !c.Check && !c.Write:

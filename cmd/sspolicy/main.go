@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -34,7 +35,7 @@ var exitCodes = []struct {
 	{exitOK, "all is well"},
 	{exitFindings, "findings: the policy, or a fragment, is not right"},
 	{exitUsage, "the command line is not right"},
-	{exitFailed, "sspolicy could not do it: a file that can't be read, say"},
+	{exitFailed, "sspolicy could not do it: a file that can't be read, say, or a protocol that it does not speak yet"},
 	{exitStream, "the stream failed (run)"},
 }
 
@@ -95,11 +96,12 @@ type exited int
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer func() {
 		if e := recover(); e != nil {
-			c, ok := e.(exited)
-			if !ok {
-				panic(e)
+			if c, ok := e.(exited); ok {
+				code = int(c)
+				return
 			}
-			code = int(c)
+			fmt.Fprintf(stderr, "sspolicy: a defect of sspolicy, please report it: %v\n\n%s", e, debug.Stack())
+			code = exitFailed
 		}
 	}()
 	var c cli
@@ -132,11 +134,28 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		return exitOK
 	case errors.As(err, &e):
 		if e.err != nil {
-			fmt.Fprintf(stderr, "sspolicy: %v\n", e.err)
+			complain(stderr, e.err)
 		}
 		return e.code
 	default:
-		fmt.Fprintf(stderr, "sspolicy: %v\n", err)
+		complain(stderr, err)
 		return exitFailed
 	}
+}
+
+// complain writes an error for people. Those of package runtime say whose they
+// are, which a command need not say twice.
+func complain(w io.Writer, err error) {
+	fmt.Fprintf(w, "sspolicy: %s\n", harmless(strings.ReplaceAll(err.Error(), "sspolicy: ", "")))
+}
+
+// harmless replaces what could make a terminal do something, as a file's name
+// may hold.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || 0x7f <= r && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -34,7 +36,15 @@ func replace(file string, text []byte) error {
 	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
 		return overwrite(file, text) // a device, say, can't be replaced
 	}
+	if dir := filepath.Dir(file); !isThere(dir) {
+		return fmt.Errorf("the folder %s does not exist: make it first", dir)
+	}
 	return renameio.WriteFile(file, text, 0o644)
+}
+
+func isThere(file string) bool {
+	_, err := os.Stat(file)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func overwrite(file string, text []byte) error {
@@ -44,4 +54,22 @@ func overwrite(file string, text []byte) error {
 	}
 	_, err = f.Write(text)
 	return errors.Join(err, f.Close())
+}
+
+// identity returns the one name of a file, by whichever name or link it is
+// given: what is written to a file must not be what another name stands for.
+func identity(file string) string {
+	if file == "" || file == "-" {
+		return "-"
+	}
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		return target
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(file)); err == nil {
+		return filepath.Join(dir, filepath.Base(file))
+	}
+	return file
 }

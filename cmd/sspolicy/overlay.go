@@ -37,7 +37,7 @@ func (c *overlayCmd) Run(p *program) error {
 	}
 	text := []byte(result.String())
 	if c.Diff {
-		text = diff.Diff(base.Source.Name, []byte(base.Source.Text), "overlaid", text)
+		text = diff.Diff(harmless(base.Source.Name), []byte(base.Source.Text), "overlaid", text)
 	}
 	return p.output(c.Output, func(w io.Writer) error {
 		_, err := w.Write(text)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/template"
@@ -70,7 +69,7 @@ func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) 
 	}
 	taken := map[string]string{}
 	for _, file := range files {
-		taken[filepath.Clean(file)] = "that is a policy to be checked"
+		taken[identity(file)] = "that is a policy to be checked"
 	}
 	taken["-"] = ""
 	for i := range outs {
@@ -80,7 +79,7 @@ func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) 
 			o.file = "-"
 		}
 		o.Color = o.file == "-" && f.color(p.stdout)
-		file := filepath.Clean(o.file)
+		file := identity(o.file)
 		switch problem := taken[file]; {
 		case problem != "" && file == "-":
 			return nil, usage("--format: %s: for the others name files, as in --format sarif=FILE", problem)

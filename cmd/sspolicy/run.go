@@ -63,7 +63,13 @@ func (c *runCmd) Run(p *program) error {
 		events: events{w: p.stderr, json: c.JSON, stream: st.Name, start: time.Now()},
 		set:    c.Set, data: data, stdout: p.stdout, done: make(chan error, 1),
 	}
-	if _, err := ctx.NewStream(st.Name, runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}); err != nil && !errors.Is(err, runtime.ErrRefused) {
+	switch _, err := ctx.NewStream(st.Name, runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}); {
+	case err == nil, errors.Is(err, runtime.ErrRefused): // e knows why it refused
+	case errors.Is(err, runtime.ErrNoTransport):
+		return fmt.Errorf("streamtype %q: there is no transport for %v in this version", st.Name, st.Protocol)
+	case errors.Is(err, runtime.ErrNoCredentials):
+		return fmt.Errorf("streamtype %q needs credentials, which run has no way to give: %w", st.Name, err)
+	default:
 		return err
 	}
 	select {

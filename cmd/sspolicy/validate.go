@@ -157,21 +157,26 @@ func (c *lintCmd) Run(p *program) error {
 	return c.check(p, cfg, "warning", func(d *schema.Document) []schema.Diagnostic { return lint.Run(d, o) })
 }
 
-// fix mends the files, or prints what that would change.
+// fix mends the files, or prints what that would change. Files that can't be
+// read are passed over here if they are reported afterwards.
 func (c *lintCmd) fix(p *program, o lint.Options) error {
+	var failed error
 	for _, file := range c.Files {
 		if file == "-" && !c.Diff {
 			return usage("--fix: standard input can't be changed: with --diff it shows what it would change")
 		}
 		d, err := p.document(file)
 		if err != nil {
-			return err
+			if c.Diff {
+				failed = errors.Join(failed, err)
+			}
+			continue
 		}
 		fixed, n := lint.Fix(d, o)
 		switch {
 		case n == 0:
 		case c.Diff:
-			if _, err := p.stdout.Write(diff.Diff(d.Source.Name, []byte(d.Source.Text), "fixed", []byte(fixed.Source.Text))); err != nil {
+			if _, err := p.stdout.Write(diff.Diff(harmless(d.Source.Name), []byte(d.Source.Text), "fixed", []byte(fixed.Source.Text))); err != nil {
 				return err
 			}
 		default:
@@ -183,5 +188,5 @@ func (c *lintCmd) fix(p *program, o lint.Options) error {
 			}
 		}
 	}
-	return nil
+	return failed
 }

@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -54,12 +55,26 @@ func main() {
 	}
 }
 
+// otherStates finds the names of constants in a text.
+var otherStates = regexp.MustCompile(`\bState[A-Z]\w+`)
+
 // stateTexts returns the documentation of the constants of type State.
 func stateTexts(file string) (string, error) {
 	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 	if err != nil {
 		return "", err
 	}
+	names := map[string]string{} // of the states, by their constants
+	ast.Inspect(f, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
+			if lit, ok := v.Values[0].(*ast.BasicLit); ok {
+				if n, err := strconv.ParseUint(lit.Value, 10, 16); err == nil {
+					names[v.Names[0].Name] = runtime.State(n).String()
+				}
+			}
+		}
+		return true
+	})
 	var list []string
 	for _, decl := range f.Decls {
 		g, ok := decl.(*ast.GenDecl)
@@ -82,6 +97,7 @@ func stateTexts(file string) (string, error) {
 			state := runtime.State(n).String()
 			text := v.Doc.Text() + v.Comment.Text()
 			text = strings.NewReplacer(v.Names[0].Name, state, "[", "", "]", "").Replace(text)
+			text = otherStates.ReplaceAllStringFunc(text, func(name string) string { return names[name] })
 			list = append(list, fmt.Sprintf("%s\nState %d. %s", state, n, strings.TrimSpace(text)))
 		}
 	}
