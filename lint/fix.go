@@ -7,20 +7,25 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// maxFixRounds is how often fixes are applied and the result checked anew. A
+// fixRounds returns how often fixes are applied and the result checked anew. A
 // fix may bring to light what another one mends; more than a few rounds are
-// needed only by texts that are wrong from end to end.
-const maxFixRounds = 100
+// needed only by texts that are wrong from end to end, and a large one of those
+// is not worth the time.
+func fixRounds(size int) int {
+	const rounds, bytes = 100, 16 << 20
+	return max(5, min(rounds, bytes/max(1, size)))
+}
 
 // Fix applies the first fix of every finding that has one, checks the result,
 // and so on until nothing is left to fix. Of fixes that would change the same
 // text, one is applied in each round. It returns the fixed policy, which is the
 // document itself if there was nothing to fix, and how many fixes were applied.
+// What is left, in a text that is wrong from end to end, another call may mend.
 // Comments and layout outside of what is fixed stay as they are.
 func Fix(d *schema.Document, o Options) (*schema.Document, int) {
 	fixed := 0
 	seen := map[string]bool{d.Source.Text: true}
-	for range maxFixRounds {
+	for range fixRounds(len(d.Source.Text)) {
 		text, n := applyFixes(d.Source, Run(d, o))
 		if n == 0 || seen[text] {
 			break
