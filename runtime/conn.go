@@ -108,12 +108,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // CloseWrite says that all has been written. Over HTTP that ends the body of
-// the request, and most servers do not answer before. Over ws and mqtt it does
-// nothing.
+// the request, and most servers do not answer before. Over ws and mqtt, and
+// if the body was given to Open, it does nothing.
 func (c *Conn) CloseWrite() error {
 	c.x.mu.Lock()
 	defer c.x.mu.Unlock()
-	c.x.closeWrite()
+	if !c.x.call.hasBody() { // which ends by itself
+		c.x.closeWrite()
+	}
 	return nil
 }
 

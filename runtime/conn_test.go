@@ -260,6 +260,56 @@ func TestConnRetry(t *testing.T) {
 	}
 }
 
+// A body that has been ended with nothing in it is so in later attempts too.
+func TestConnRetryEmpty(t *testing.T) {
+	var n atomic.Int32
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if n.Add(1) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, "fine")
+	}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535} })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	conn, err := c.Open(ctx, "post")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.CloseWrite()
+	if got, err := io.ReadAll(conn); string(got) != "fine" || err != nil || n.Load() != 2 {
+		t.Errorf("%q, %v after %d attempts", got, err, n.Load())
+	}
+}
+
+// CloseWrite does not cut a body short that was given to Open.
+func TestCloseWriteWithBody(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.(http.Flusher).Flush()
+		io.Copy(w, r.Body)
+	}, nil)
+	body, out := io.Pipe()
+	conn, err := c.Open(t.Context(), "post", runtime.WithBodyReader(body, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(out, "abc")
+	conn.CloseWrite()
+	go func() {
+		time.Sleep(50 * time.Millisecond) // in which the message could end
+		io.WriteString(out, "def")
+		out.Close()
+	}()
+	defer body.Close()
+	if got, err := io.ReadAll(conn); string(got) != "abcdef" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // newMessages returns a context whose streamtype "s" is ws, spoken by a fake.
 func newMessages(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error) *runtime.Context {
 	st.Name, st.Protocol, st.Endpoint, st.HTTP = "s", runtime.ProtocolWS, "h", &runtime.HTTP{}

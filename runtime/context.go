@@ -178,7 +178,7 @@ func (c *Context) newStream(streamtype string, h Handlers, fill func(*Stream) er
 
 // Close destroys every stream, and waits until the last DESTROYING has been
 // answered and every goroutine and connection of the context is gone. Called
-// from inside a callback it can not wait, and returns at once. It may be
+// from inside a callback, or a method of Credentials, it can not wait, and returns at once. It may be
 // called more than once; it returns nil.
 func (c *Context) Close() error {
 	c.mu.Lock()
@@ -229,7 +229,7 @@ func (c *Context) close() {
 }
 
 // insideCallback reports whether the calling goroutine is running a callback
-// of some stream. There is no cheaper way to ask, but only Close asks.
+// of some stream, or a method of Credentials for it. There is no cheaper way to ask, but only Close asks.
 func insideCallback() bool {
 	pcs := make([]uintptr, 64)
 	for skip := 1; ; skip += len(pcs) {

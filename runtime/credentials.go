@@ -140,14 +140,14 @@ func (m *MemoryCredentials) ClientCertificate(_ context.Context, index int) (*tl
 func (l *Link) Blob(b Blob, index int) (string, error) {
 	text, err := "", ErrNoCredentials
 	if l.c.opts.Credentials != nil {
-		text, err = l.c.opts.Credentials.Blob(l.ctx, b, index)
+		text, err = l.s.callBlob(l.ctx, l.c.opts.Credentials, b, index)
 	}
 	switch {
 	case err != nil:
 	case text == "":
 		err = ErrNoCredentials
-	case strings.ContainsAny(text, "\r\n\x00"):
-		err = fmt.Errorf("%w: it holds a CR, LF or NUL", ErrBadCredentials)
+	case strings.ContainsFunc(text, isControl):
+		err = fmt.Errorf("%w: it holds a control character", ErrBadCredentials)
 	default:
 		return text, nil
 	}
@@ -164,7 +164,7 @@ func (l *Link) clientCertificate() (*tls.Certificate, error) {
 	var cert *tls.Certificate
 	err := ErrNoCredentials
 	if l.c.opts.Credentials != nil {
-		cert, err = l.c.opts.Credentials.ClientCertificate(l.ctx, index)
+		cert, err = l.s.callClientCertificate(l.ctx, l.c.opts.Credentials, index)
 	}
 	switch {
 	case err != nil:

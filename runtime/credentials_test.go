@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
 )
@@ -76,6 +77,35 @@ func withLink(t *testing.T, source runtime.Credentials, clientCert uint8, f func
 	}
 	s.Connect()
 	<-done
+}
+
+// TestCloseFromCredentials checks that Close does not wait for the call that it
+// comes from.
+func TestCloseFromCredentials(t *testing.T) {
+	for _, clientCert := range []uint8{0, 1} {
+		var c *runtime.Context
+		source := runtime.CredentialFuncs{
+			BlobFunc:              func(context.Context, runtime.Blob, int) (string, error) { return "x", c.Close() },
+			ClientCertificateFunc: func(context.Context, int) (*tls.Certificate, error) { return nil, c.Close() },
+		}
+		withLink(t, source, clientCert, func(l *runtime.Link) {
+			c = l.Context()
+			returned := make(chan struct{})
+			go func() {
+				defer close(returned)
+				if clientCert == 0 {
+					l.Blob(runtime.BlobAuth, 0)
+				} else {
+					l.TLSConfig()
+				}
+			}()
+			select {
+			case <-returned:
+			case <-time.After(5 * time.Second):
+				t.Error("Close hangs")
+			}
+		})
+	}
 }
 
 // TestClientCertificate checks that no TLS is spoken without the certificate

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 )
@@ -21,7 +22,7 @@ func (c *Context) dial(ctx context.Context, network, address string, then func(c
 	var cancel context.CancelFunc
 	if d := c.ConnectTimeout(); d > 0 {
 		// A little more, so that the attempt ends by its own limit.
-		ctx, cancel = context.WithTimeout(ctx, d+d/4)
+		ctx, cancel = context.WithTimeout(ctx, d+min(d/4, math.MaxInt64-d))
 	} else {
 		ctx, cancel = context.WithCancel(ctx)
 	}

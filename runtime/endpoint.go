@@ -95,7 +95,7 @@ func (e *endpoint) resolve(st *StreamType, values []metadataValue) (*Target, err
 	}
 	text := e.text.expand(values)
 	if strings.HasPrefix(text, "+") && !strings.HasPrefix(e.text.text, "+") {
-		return nil, fmt.Errorf("%w: %q: only the policy can name a unix socket", ErrEndpoint, text)
+		return nil, fmt.Errorf("%w: %q: only the policy can name a unix socket", ErrEndpoint, e.text)
 	}
 	if strings.HasPrefix(e.text.text, fileScheme) {
 		path, err := filePath(text, true)
@@ -105,7 +105,7 @@ func (e *endpoint) resolve(st *StreamType, values []metadataValue) (*Target, err
 		return &Target{Network: "file", Host: path}, nil
 	}
 	if strings.HasPrefix(text, "file:") {
-		return nil, fmt.Errorf("%w: %q: only the policy can name a file", ErrEndpoint, text)
+		return nil, fmt.Errorf("%w: %q: only the policy can name a file", ErrEndpoint, e.text)
 	}
 	return parseTarget(text, st)
 }
@@ -117,7 +117,8 @@ func (e *endpoint) resolve(st *StreamType, values []metadataValue) (*Target, err
 // https and wss are refused where the policy has no TLS, and so are user names.
 func parseTarget(text string, st *StreamType) (*Target, error) {
 	fail := func(why string) (*Target, error) {
-		return nil, fmt.Errorf("%w: %q: %s", ErrEndpoint, text, why)
+		// Not text: metadata may be secret.
+		return nil, fmt.Errorf("%w: %q: %s", ErrEndpoint, st.Endpoint, why)
 	}
 	if path, ok := strings.CutPrefix(text, "+"); ok {
 		if path == "" || path == "@" || strings.Contains(path, "\x00") {
@@ -196,6 +197,9 @@ func parseTarget(text string, st *StreamType) (*Target, error) {
 	}
 	if t.Host == "" {
 		return fail("no host")
+	}
+	if t.Host[0] == '+' {
+		return fail("a host that begins with '+'")
 	}
 	if notAddr != nil {
 		for i := range len(t.Host) {

@@ -54,6 +54,7 @@ func TestTarget(t *testing.T) {
 		{plain, "http://a\x00b/", Target{}},
 		{plain, "", Target{}},
 		{plain, "+", Target{}},
+		{plain, "http://+2f746d70/x", Target{}},
 		{plain, "+@", Target{}},
 		{&StreamType{Protocol: ProtocolRaw}, "h", Target{}},
 	} {
@@ -89,7 +90,16 @@ func TestEndpointMetadata(t *testing.T) {
 		{"api.${m}", "test:99", ""},
 		{"${m}:99", "h", "h:99/"},
 		{"https://${m}/p", "h", "h:443/p"},
-		{"https://${m}/p", "h:99", "h:99/p"},
+		{"https://${m}/p", "h:99", ""},
+		{"https://${m}/p", "127.0.0.1:99", ""},
+		{"https://${m}/p", "[::1]", "[::1]:443/p"},
+		{"https://${m}/p", "[::1]:99", ""},
+		{"https://${m}/p", "::1", ""},
+		{"https://${m}/p", "[fe80::1%eth0]", ""},
+		{"https://[${m}]:99/p", "::1", "[::1]:99/p"},
+		{"https://h:${m}/p", "99", "h:99/p"},
+		{"https://h${m}/p", ":99", ""},
+		{"${m}", "http://+2f746d70/p", ""},
 		{"https://${m}/p", "h/x", ""},
 		{"https://${m}/p", "u@h", ""},
 		{"https://h/${m}", "a/b?c", "h:443/a/b?c"},
@@ -143,10 +153,34 @@ func TestMetadataUse(t *testing.T) {
 			t.Errorf("use %b: %v", u, err)
 		}
 	}
+	for _, v := range []string{"\x01", "a\x1f", "\x7f", "\x1b[2J"} {
+		if err := inHeader.check(v); !errors.Is(err, ErrMetadataValue) {
+			t.Errorf("a header takes %q: %v", v, err)
+		}
+	}
+	if err := inHeader.check("a\tb\u00e9\xff"); err != nil {
+		t.Error(err)
+	}
 	if err := metadataUse(0).check("\r\n\x00"); err != nil {
 		t.Errorf("a value that is only read back: %v", err)
 	}
 	if err := inHeader.check(strings.Repeat("x y/", 1000)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEndpointErrors checks that the error of an endpoint does not tell what
+// metadata put into it.
+func TestEndpointErrors(t *testing.T) {
+	for _, value := range []string{"http://user:hunter2@h/", "http://h:hunter2/?hunter2", "+hunter2", "file://hunter2", "https://h?hunter2"} {
+		st := &StreamType{Endpoint: "${m}", Port: 1, Metadata: []Metadata{{Name: "m"}}}
+		e, err := newEndpoint(st, make([]metadataUse, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = e.resolve(st, []metadataValue{{value, true}})
+		if !errors.Is(err, ErrEndpoint) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "${m}") {
+			t.Errorf("%q: %v", value, err)
+		}
 	}
 }

@@ -43,6 +43,7 @@ type exchange struct {
 	tail     tail
 	begun    bool // a part of a message has been sent
 	asked    bool // the transport has asked for payload in this attempt
+	closed   bool // closeWrite has been called: true of later attempts too
 	used     bool // a part of the body has been had
 	restarts int  // how often it is to be had from the start again
 }
@@ -240,6 +241,8 @@ func (x *exchange) connecting() Result {
 		x.out, x.pending = nil, false
 	} else if x.call.hasBody() {
 		x.out, x.pending, x.tail = x.call.body, true, tailLast
+	} else if x.closed {
+		x.tail = tailLast
 	}
 	x.cond.Broadcast()
 	return OK
@@ -389,6 +392,10 @@ func (x *exchange) pump() {
 // is over. mu is held, but not while it reads.
 func (x *exchange) pass(buf []byte, pass int) {
 	done := func() bool { return x.over || x.restarts != pass }
+	r := x.call.reader
+	if x.call.length >= 0 {
+		r = io.LimitReader(r, x.call.length)
+	}
 	for total := int64(0); ; {
 		for !x.asked && !done() { // so that nothing is read in vain
 			x.cond.Wait()
@@ -397,7 +404,7 @@ func (x *exchange) pass(buf []byte, pass int) {
 			return
 		}
 		x.mu.Unlock()
-		n, err := x.call.reader.Read(buf)
+		n, err := r.Read(buf)
 		x.mu.Lock()
 		total += int64(n)
 		x.used = x.used || n > 0
@@ -431,6 +438,7 @@ func (x *exchange) pass(buf []byte, pass int) {
 // closeWrite ends the message that is being sent. mu is held.
 func (x *exchange) closeWrite() {
 	if x.tail == tailOpen && !x.messages() {
+		x.closed = true
 		x.tail = tailLast
 		_ = x.s.RequestTx()
 	}

@@ -360,6 +360,20 @@ func TestFetchReadsNoBodyInVain(t *testing.T) {
 	}
 }
 
+// No more is sent of a reader than was said.
+func TestFetchLongReader(t *testing.T) {
+	for _, chunked := range []bool{false, true} {
+		c := serve(t, echo, func(st *runtime.StreamType) { st.HTTP.NoContentLength = chunked })
+		a, err := c.Fetch(t.Context(), "post", runtime.WithBodyReader(strings.NewReader("0123456789"), 4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(a.Body), "0123 (") {
+			t.Errorf("chunked %v: %s", chunked, a.Body)
+		}
+	}
+}
+
 // nailed_up connects before Fetch has a chance to ask for it.
 func TestFetchNailedUp(t *testing.T) {
 	c := serve(t, echo, func(st *runtime.StreamType) { st.NailedUp = true })

@@ -45,7 +45,9 @@ const (
 //	                          Connect asked for it
 //	Connected,  go on         the connection is closed  closed, then
 //	Rx, Tx, Ack,                                        destroyed
-//	Nack, user
+//	Nack, user                (before Connected, as a
+//	                          user state is, the attempt
+//	                          fails: Unreachable follows)
 //	Unreachable backoff       no backoff, idle          destroyed
 //	AllRetries- idle          as OK                     destroyed
 //	Failed

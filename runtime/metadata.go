@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -30,22 +31,36 @@ func (u metadataUse) check(value string) error {
 	if u&(inHeader|inURL|inName|inHost|inPath) != 0 && strings.ContainsAny(value, "\r\n\x00") {
 		return fmt.Errorf("%w: CR, LF and NUL can not stand in a header, host or URL", ErrMetadataValue)
 	}
+	if u&inHeader != 0 && strings.ContainsFunc(value, isControl) {
+		return fmt.Errorf("%w: a control character can not stand in a header", ErrMetadataValue)
+	}
 	if u&inPath != 0 && strings.Contains(value, "/") {
 		return fmt.Errorf("%w: a part of the path of a unix socket or file can not hold \"/\"", ErrMetadataValue)
 	}
-	if u&(inName|inHost) != 0 {
-		allowed := "-._~:[]"
-		if u&inName != 0 {
-			allowed = "-._~" // a ':' would make a URL of a name
-		}
+	// A ':' would make a URL of a name, and bring a port into a URL; but not
+	// that of an IPv6 address, which has more than one.
+	if u&inName != 0 || u&inHost != 0 && !isIPv6(value) {
 		for i := range len(value) {
-			if b := value[i]; !alphanumeric(b) && strings.IndexByte(allowed, b) < 0 {
+			if b := value[i]; !alphanumeric(b) && strings.IndexByte("-._~", b) < 0 {
 				return fmt.Errorf("%w: a part of a host name can not hold %q", ErrMetadataValue, value[i])
 			}
 		}
 	}
 	return nil
 }
+
+// isIPv6 reports whether s is an IPv6 address without a zone, perhaps in
+// brackets.
+func isIPv6(s string) bool {
+	if len(s) > 1 && s[0] == '[' && s[len(s)-1] == ']' {
+		s = s[1 : len(s)-1]
+	}
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Is6() && a.Zone() == ""
+}
+
+// isControl reports whether r can not stand in the value of a header.
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 func alphanumeric(b byte) bool {
 	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'

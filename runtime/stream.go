@@ -1,6 +1,8 @@
 package runtime
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -57,15 +59,18 @@ const (
 func (s *Stream) create() bool {
 	told := false
 	defer func() {
-		if !told { // the callback panicked, or ended the goroutine
+		if !told { // a callback panicked, or ended the goroutine
 			s.mu.Lock()
 			s.gone = true
+			s.asked = 0
+			s.stopRetry()
+			s.stopTimeout()
+			s.drop()
 			s.mu.Unlock()
 			s.c.remove(s)
 		}
 	}()
 	r := s.tell(StateCreating, 0)
-	told = true
 	s.mu.Lock()
 	if r == DestroyMe {
 		s.asked |= askDestroy
@@ -74,6 +79,7 @@ func (s *Stream) create() bool {
 		s.asked |= askNailed
 	}
 	l, gone := s.settle()
+	told = true
 	if l != nil {
 		go l.run()
 	}
@@ -639,8 +645,8 @@ func (s *Stream) tell(state State, arg uint32) Result {
 	return s.callState(h, state, arg)
 }
 
-// All callbacks go through the three methods below, whose names insideCallback
-// looks for.
+// All callbacks go through the methods below, whose names insideCallback looks
+// for, and so do the calls of Credentials.
 
 func (s *Stream) callState(f func(*Stream, State, uint32) Result, state State, arg uint32) Result {
 	return f(s, state, arg)
@@ -652,4 +658,12 @@ func (s *Stream) callRx(f func(*Stream, []byte, Flags) Result, buf []byte, flags
 
 func (s *Stream) callTx(f func(*Stream, uint32, []byte) (int, Flags, Result), ordinal uint32, buf []byte) (int, Flags, Result) {
 	return f(s, ordinal, buf)
+}
+
+func (s *Stream) callBlob(ctx context.Context, c Credentials, b Blob, index int) (string, error) {
+	return c.Blob(ctx, b, index)
+}
+
+func (s *Stream) callClientCertificate(ctx context.Context, c Credentials, index int) (*tls.Certificate, error) {
+	return c.ClientCertificate(ctx, index)
 }

@@ -631,6 +631,36 @@ func TestExitFromCreating(t *testing.T) {
 	c.Close()
 }
 
+// TestExitFromConnecting is that of the other callbacks inside NewStream.
+func TestExitFromConnecting(t *testing.T) {
+	for _, at := range []runtime.State{runtime.StatePoll, runtime.StateConnecting, runtime.StateDestroying} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, fetch)
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%v was not delivered", at)
+					}
+				}()
+				c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+					switch {
+					case state == at:
+						panic("test")
+					case state != runtime.StateCreating:
+					case at == runtime.StateDestroying:
+						return runtime.DestroyMe
+					default:
+						s.StartTimeout(time.Hour)
+						s.RequestTx()
+					}
+					return runtime.OK
+				}})
+			}()
+			c.Close()
+		})
+	}
+}
+
 // TestLocks checks that a program may hold, while it calls a stream, a lock
 // that its callbacks take.
 func TestLocks(t *testing.T) {

@@ -96,7 +96,10 @@ type soak struct {
 	own, other *authority
 
 	proxies []*faultProxy // h1, h1 with TLS, h2
-	handled sync.WaitGroup
+	// serving is read-locked by each handler. http.Server.Close does not wait
+	// for handlers of h2, and one may even begin after it.
+	serving sync.RWMutex
+	stopped bool
 }
 
 const (
@@ -127,8 +130,11 @@ func (r *soak) round(d time.Duration) {
 // serve starts the servers, and before each a network with faults.
 func (r *soak) serve() (stop func()) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		r.handled.Add(1)
-		defer r.handled.Done()
+		r.serving.RLock()
+		defer r.serving.RUnlock()
+		if r.stopped {
+			panic(http.ErrAbortHandler)
+		}
 		size, _ := strconv.Atoi(q.URL.Query().Get("size"))
 		switch q.URL.Path {
 		case "/echo":
@@ -178,7 +184,9 @@ func (r *soak) serve() (stop func()) {
 		for _, f := range stops {
 			f()
 		}
-		r.handled.Wait()
+		r.serving.Lock()
+		r.stopped = true
+		r.serving.Unlock()
 	}
 }
 

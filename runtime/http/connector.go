@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
 )
@@ -133,10 +134,14 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 	if secure {
 		z = &n.secure
 	}
-	if p := z.p.Load(); p != nil && (!secure || n.st.ClientCert == 0) {
+	unix := ""
+	if l.Target().Network == "unix" {
+		unix = l.Target().Host
+	}
+	if p := z.p.Load(); p != nil && p.unix == unix && (!secure || n.st.ClientCert == 0) {
 		return p, nil
 	}
-	k := poolKey{c: n.c, proxy: n.proxy, h2: n.st.Protocol == runtime.ProtocolH2}
+	k := poolKey{c: n.c, proxy: n.proxy, unix: unix, h2: n.st.Protocol == runtime.ProtocolH2}
 	if secure {
 		// It changes with the client certificate, and is an error without it.
 		trust, err := l.TLSConfig()
@@ -187,7 +192,7 @@ func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
 	}
 	host := ""
 	if target.Network == "unix" {
-		u.Host, host = unixHost(target.Host), "localhost"
+		u.Host, host = unixHost, "localhost"
 	} else {
 		u.Host = target.Address()
 		host = target.Host
@@ -205,10 +210,7 @@ func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
 // path and query as the policy has it. What can not stand in one is escaped;
 // a '%' is taken for a part of an escape and left alone.
 func requestTarget(path string) string {
-	path = "/" + strings.TrimPrefix(path, "/")
-	if strings.HasPrefix(path, "//") {
-		path = path[1:]
-	}
+	path = "/" + strings.TrimLeft(path, "/") // "//" would begin an authority
 	bad := 0
 	for i := range len(path) {
 		if mustEscape(path[i]) {
@@ -282,8 +284,8 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		discard(resp.Body)
 		l.RetryAfter(retryAfter(resp.Header))
+		discard(resp)
 		return &StatusError{resp.StatusCode}
 	case http.StatusSwitchingProtocols:
 		return errors.New("sspolicy: the server switched protocols unasked")
@@ -354,10 +356,15 @@ const bufferSize = 16 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// discard reads what little may be left of a body that nobody wants, so that
-// the connection can be kept.
-func discard(body io.Reader) {
-	_, _ = io.CopyN(io.Discard, body, 4<<10)
+// discard gives up a body that nobody wants. One that is known to be short is
+// read, if it comes soon, so that the connection can be kept.
+func discard(resp *http.Response) {
+	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
+		late := time.AfterFunc(100*time.Millisecond, func() { resp.Body.Close() })
+		_, _ = io.Copy(io.Discard, resp.Body)
+		late.Stop()
+	}
+	resp.Body.Close()
 }
 
 func hasBody(method string) bool {

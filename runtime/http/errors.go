@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 )
 
 // errNoH2 is why a server that does not agree on HTTP/2 is unreachable.
@@ -24,12 +25,17 @@ func (e *StatusError) Error() string {
 // a redirect that is not followed.
 type RedirectError struct {
 	Code     int
-	Location string // as the server sent it
+	Location string // as the server sent it; Error leaves out its query and user
 	Reason   string
 }
 
 func (e *RedirectError) Error() string {
-	return fmt.Sprintf("sspolicy: redirect (%d) to %q not followed: %s", e.Code, e.Location, e.Reason)
+	to := ""
+	if u, err := url.Parse(e.Location); err == nil && u.Opaque == "" {
+		u = &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+		to = fmt.Sprintf(" to %q", u.String())
+	}
+	return fmt.Sprintf("sspolicy: redirect (%d)%s not followed: %s", e.Code, to, e.Reason)
 }
 
 // A HeaderError says that metadata can not be sent as the header that the

@@ -38,8 +38,8 @@ func (n *connector) prepareSecrets() error {
 		}
 		token = int(n.st.Auth.Blob)
 	}
-	if strings.ContainsAny(h.AuthPreamble, "\r\n\x00") {
-		return fmt.Errorf("%w: http_auth_preamble with a CR, LF or NUL", runtime.ErrUnsupported)
+	if strings.ContainsFunc(h.AuthPreamble, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return fmt.Errorf("%w: http_auth_preamble with a control character", runtime.ErrUnsupported)
 	}
 	for _, k := range []struct {
 		header, key string

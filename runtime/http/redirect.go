@@ -1,7 +1,7 @@
 package http
 
 import (
-	"math"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -36,8 +36,7 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 	refuse := func(reason string) (*http.Response, error) {
 		return nil, &RedirectError{resp.StatusCode, location, reason}
 	}
-	discard(resp.Body)
-	resp.Body.Close()
+	discard(resp)
 	switch {
 	case !n.st.HTTP.AllowRedirects:
 		return refuse("the policy does not allow it")
@@ -45,26 +44,30 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 		return refuse("there were too many before it")
 	case location == "":
 		return refuse("there is no location")
-	case l.Target().Network == "unix" && !strings.HasPrefix(location, "/"):
-		return refuse("it leaves the unix socket")
 	}
 	from := *req.URL
 	if from.Opaque != "" {
 		path, err := url.ParseRequestURI(from.Opaque)
-		if err != nil {
-			return refuse(err.Error())
+		if err != nil { // which holds what was parsed
+			return refuse("the URL of the request can not be parsed")
 		}
 		path.Scheme, path.Host = from.Scheme, from.Host
 		from = *path
 	}
 	to, err := from.Parse(location)
 	if err != nil {
-		return refuse(err.Error())
+		return refuse("it is no URL")
 	}
 	to.User, to.Fragment, to.RawFragment = nil, "", ""
 	switch {
 	case to.Scheme != "http" && to.Scheme != "https" || to.Host == "":
 		return refuse("it is not http")
+	case l.Target().Network == "unix":
+		if !sameOrigin(&from, to) {
+			return refuse("it leaves the unix socket")
+		}
+	case strings.HasPrefix(to.Host, unixHost):
+		return refuse("it is no name of a host")
 	case from.Scheme == "https" && to.Scheme == "http":
 		return refuse("it gives up TLS")
 	}
@@ -119,17 +122,17 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && ah == bh && ap == bp
 }
 
+// maxRetryAfter is the longest wait that a server can ask for.
+const maxRetryAfter = 24 * time.Hour
+
 // retryAfter returns what a Retry-After header (RFC 9110 section 10.2.3) asks
-// for, or 0. A date is taken relative to that of the response if it has one,
+// for, at most maxRetryAfter, or 0. A date is taken relative to that of the response if it has one,
 // since the clock of a device may be wrong.
 func retryAfter(h http.Header) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))
-	if len(v) < 9 { // as in lws; more is no time to wait for
-		s, err := strconv.ParseUint(v, 10, 32)
-		if err != nil {
-			return 0
-		}
-		return time.Duration(s) * time.Second
+	s, err := strconv.ParseUint(v, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(s, uint64(maxRetryAfter/time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(v)
 	if err != nil {
@@ -139,5 +142,5 @@ func retryAfter(h http.Header) time.Duration {
 	if err != nil {
 		now = time.Now()
 	}
-	return min(max(at.Sub(now), 0), math.MaxInt64/2)
+	return min(max(at.Sub(now), 0), maxRetryAfter)
 }

@@ -15,10 +15,10 @@ package http
 import (
 	"context"
 	"crypto/tls"
-	"encoding/hex"
+	"math"
 	"net"
 	"net/http"
-	"strings"
+	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +28,14 @@ import (
 
 // idleTimeout is how long a connection is kept without a request.
 const idleTimeout = 30 * time.Second
+
+// maxHeaderBytes is how many bytes the headers of a response may have.
+const maxHeaderBytes = 256 << 10
+
+// pingTimeout is, where there is no limit of an attempt, how long an h2
+// connection may be silent before a PING is sent, and how long that may go
+// unanswered before the connection is given up.
+const pingTimeout = 15 * time.Second
 
 // maxIdlePerHost is how many connections to one host are kept.
 const maxIdlePerHost = 256
@@ -51,6 +59,7 @@ func (t *Transport) Protocols() []runtime.Protocol {
 type poolKey struct {
 	c     *runtime.Context
 	proxy *runtime.Proxy // nil: none
+	unix  string         // the socket that all connections go to; "": none
 	trust *tls.Config    // nil: without TLS
 	h2    bool
 }
@@ -58,7 +67,10 @@ type poolKey struct {
 // A pool is a set of connections.
 type pool struct {
 	*http.Transport
-	users int // connectors; guarded by the mu of Transport
+	unix  string // of the key
+	users int    // connectors; guarded by the mu of Transport
+
+	answered atomic.Uint64 // requests over h2
 }
 
 // pool returns the pool of that key, for one more connector to use.
@@ -67,7 +79,7 @@ func (t *Transport) pool(k poolKey) *pool {
 	defer t.mu.Unlock()
 	p := t.pools[k]
 	if p == nil {
-		p = &pool{Transport: newTransport(k)}
+		p = &pool{Transport: newTransport(k), unix: k.unix}
 		t.pools[k] = p
 	}
 	p.users++
@@ -85,24 +97,37 @@ func (t *Transport) release(k poolKey, p *pool) {
 }
 
 func newTransport(k poolKey) *http.Transport {
+	limit := k.c.ConnectTimeout()
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if g, ok := ctx.Value(repeatKey{}).(*repeatGuard); ok && g.dials.Add(1) > maxDials {
-				return nil, errRepeated
+			if g, ok := ctx.Value(repeatKey{}).(*repeatGuard); ok {
+				if err := g.dial(ctx); err != nil {
+					return nil, err
+				}
 			}
-			if path, ok := unixPath(addr); ok {
-				return k.c.Dial(ctx, "unix", path)
+			if k.unix != "" {
+				return k.c.Dial(ctx, "unix", k.unix)
 			}
 			return k.c.DialVia(ctx, k.proxy, network, addr)
 		},
 		// A dial, and with it the handshake, goes on when the attempt that
 		// wanted it has given up, so it needs a limit of its own: a little more
 		// than that of an attempt, which so ends by its own.
-		TLSHandshakeTimeout: k.c.ConnectTimeout() + k.c.ConnectTimeout()/4,
-		DisableCompression:  true,
-		MaxIdleConnsPerHost: maxIdlePerHost,
-		IdleConnTimeout:     idleTimeout,
-		Protocols:           new(http.Protocols),
+		TLSHandshakeTimeout:    limit + min(limit/4, math.MaxInt64-limit),
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    maxIdlePerHost,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		IdleConnTimeout:        idleTimeout,
+		Protocols:              new(http.Protocols),
+	}
+	if k.h2 {
+		// A connection that has died in silence is given up by the end of the
+		// attempt that found it so: the next one gets another.
+		d := pingTimeout
+		if limit > 0 {
+			d = max(limit/2, time.Millisecond)
+		}
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: d, PingTimeout: d}
 	}
 	if k.trust != nil {
 		t.TLSClientConfig = k.trust.Clone()
@@ -128,16 +153,50 @@ func newTransport(k poolKey) *http.Transport {
 	return t
 }
 
-// maxDials is how many connections one request over h2 may make: the second
-// one is for a request that found a kept connection dead.
-const maxDials = 2
+// maxSends is how many times a request over h2 may be sent, and maxSendsAnswered
+// how many times if the server has answered others meanwhile. More than once it
+// is where it found a kept connection dead, and where the server limits the
+// streams of a connection: on a new one it hears of the limit too late.
+const (
+	maxSends         = 16
+	maxSendsAnswered = 64
+)
+
+// maxDials is how many connections may be made for one request over h2. Others
+// may take the place on one before its headers are written.
+const maxDials = 256
 
 // A repeatGuard is the context of a request over h2. When a server resets such
 // a request with PROTOCOL_ERROR, net/http makes a connection and sends it again,
 // at once and without end; but when to try again is for the policy to say.
 type repeatGuard struct {
 	context.Context
-	dials atomic.Int32
+	p           *pool
+	answered    uint64       // of p, when the request began
+	sent, dials atomic.Int32 // how often its headers were written, connections made
+}
+
+// dial lets one more connection be made, after a pause if the request has been
+// sent twice.
+func (g *repeatGuard) dial(ctx context.Context) error {
+	sent, limit := g.sent.Load(), int32(maxSends)
+	if g.p.answered.Load() != g.answered {
+		limit = maxSendsAnswered
+	}
+	if sent >= limit || g.dials.Add(1) > maxDials {
+		return errRepeated
+	}
+	if sent < 2 {
+		return nil
+	}
+	pause := time.NewTimer(time.Duration(sent) * 5 * time.Millisecond)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 type repeatKey struct{}
@@ -152,23 +211,18 @@ func (g *repeatGuard) Value(key any) any {
 
 // RoundTrip makes one request.
 func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !p.Protocols.HTTP1() {
-		req = req.WithContext(&repeatGuard{Context: req.Context()})
+	if p.Protocols.HTTP1() {
+		return p.Transport.RoundTrip(req)
 	}
-	return p.Transport.RoundTrip(req)
+	g := &repeatGuard{Context: req.Context(), p: p, answered: p.answered.Load()}
+	resp, err := p.Transport.RoundTrip(req.WithContext(
+		httptrace.WithClientTrace(g, &httptrace.ClientTrace{WroteHeaders: func() { g.sent.Add(1) }})))
+	if err == nil {
+		p.answered.Add(1)
+	}
+	return resp, err
 }
 
-// net/http tells connections apart by the host of the URL. A unix socket gets
-// one that can be no name or address, and that its path can be had from.
-
-func unixHost(path string) string { return "+" + hex.EncodeToString([]byte(path)) }
-
-func unixPath(addr string) (path string, ok bool) {
-	host, ok := strings.CutPrefix(addr, "+")
-	if !ok {
-		return "", false
-	}
-	host, _, _ = strings.Cut(host, ":")
-	b, err := hex.DecodeString(host)
-	return string(b), err == nil
-}
+// unixHost is the host of the URL of a request to a unix socket. It can be no
+// name or address, and no other URL may have it.
+const unixHost = "+"
