@@ -162,13 +162,18 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 	var counts [4]int
 	var first [4]int
 	latest := 0
+	// The same byte of two exchanges is not at the same offset: a signature of
+	// TLS is up to 3 bytes shorter than another one, and over h2 frames that
+	// belong to no stream (SETTINGS and its ACK, WINDOW_UPDATE, PING) come
+	// before or after the reply as it happens.
+	vary := map[string]int{"h1": 0, "h1+TLS": 8, "h2": 64}[x.name]
 	for _, k := range offsets {
 		e := slices.Index(endings, seen[k])
 		switch {
 		case e < 0:
 			t.Errorf("after %d bytes: %s", k, seen[k])
 			continue
-		case e < latest && (f.reply || x.name != "h2"): // over h2 the client sends more than the request
+		case e < latest && k > first[latest]+vary && (f.reply || x.name != "h2"): // over h2 the client sends more than the request
 			t.Errorf("after %d bytes the stream saw %q, and with less, %q", k, seen[k], endings[latest])
 		case f.reply && x.name == "h1":
 			want := 0
