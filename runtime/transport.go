@@ -291,13 +291,17 @@ func (l *Link) Nack() error { return l.state(StateQoSNackRemote) }
 // Complete is Ack or Nack for the only message of a connection: whatever the
 // program answers, the connection has done what it was for.
 func (l *Link) Complete(good bool) error {
+	state := StateQoSNackRemote
+	if good {
+		state = StateQoSAckRemote
+	}
+	if _, err := l.enter(); err != nil {
+		return err // a timeout, say, came first: the program is not told, so it is not done
+	}
 	l.s.mu.Lock()
 	l.complete = true
 	l.s.mu.Unlock()
-	if good {
-		return l.Ack()
-	}
-	return l.Nack()
+	return l.leave(l.s.tell(state, 0))
 }
 
 // Rx delivers payload. buf is not kept.
