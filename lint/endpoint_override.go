@@ -23,11 +23,10 @@ host; one in brackets is understood, with its port after it (4.1.6 to 5.0.0).`,
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
 	check: func(p *pass) {
 		for _, s := range p.streams() {
-			set := s.Get("endpoint")
-			if set == nil || s.Bool("server") || set.Member.Value.Kind != schema.String {
+			v := clientEndpoint(s)
+			if v == nil {
 				continue
 			}
-			v := &set.Member.Value
 			e := parseEndpoint(v.Text())
 			if e.literal {
 				host, _, _ := strings.Cut(v.Text(), ":")

@@ -24,11 +24,10 @@ on: the request goes out in clear (4.1.6 to 5.0.0).`,
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
 	check: func(p *pass) {
 		for _, s := range p.streams() {
-			set := s.Get("endpoint")
-			if set == nil || s.Bool("server") || set.Member.Value.Kind != schema.String {
+			v := clientEndpoint(s)
+			if v == nil {
 				continue
 			}
-			v := &set.Member.Value
 			e := parseEndpoint(v.Text())
 			at := inside(v, 0, len(e.scheme)+len("://"))
 			switch tls := s.Bool("tls"); {
@@ -84,4 +83,14 @@ func parseEndpoint(s string) endpoint {
 		e.host, e.port = e.host[:i], e.host[i+1:]
 	}
 	return e
+}
+
+// clientEndpoint returns the endpoint of a streamtype that connects to it, or
+// nil.
+func clientEndpoint(s *schema.Definition) *schema.Value {
+	set := s.Get("endpoint")
+	if set == nil || s.Bool("server") || set.Member.Value.Kind != schema.String {
+		return nil
+	}
+	return &set.Member.Value
 }

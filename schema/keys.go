@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -85,27 +86,12 @@ type Key struct {
 }
 
 // Is reports whether a value may be of this type, by JSON Schema's name.
-func (k *Key) Is(typ string) bool {
-	for _, t := range k.Types {
-		if t == typ {
-			return true
-		}
-	}
-	return false
-}
+func (k *Key) Is(typ string) bool { return slices.Contains(k.Types, typ) }
 
 // Serves reports whether the key means anything to a protocol. To "", which is
 // not known, it may.
 func (k *Key) Serves(protocol string) bool {
-	if k.Protocols == nil || protocol == "" {
-		return true
-	}
-	for _, p := range k.Protocols {
-		if p == protocol {
-			return true
-		}
-	}
-	return false
+	return k.Protocols == nil || protocol == "" || slices.Contains(k.Protocols, protocol)
 }
 
 // keyTable is the JSON Schema, read as a table.

@@ -77,14 +77,7 @@ func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 	}
 }
 
-func allows(s *jsonschema.Schema, typ string) bool {
-	for _, t := range s.Types {
-		if t == typ {
-			return true
-		}
-	}
-	return false
-}
+func allows(s *jsonschema.Schema, typ string) bool { return slices.Contains(s.Types, typ) }
 
 func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	n := len(val.Array.Elems)

@@ -126,10 +126,7 @@ func (c *compileCmd) Run(p *program) error {
 	}
 	// The output comes last: where it is, all that it needs is there.
 	for _, o := range slices.Concat(outputs[1:], c.depfile(outputs), outputs[:1]) {
-		if err := p.output(o.file, func(w io.Writer) error {
-			_, err := w.Write(o.text)
-			return err
-		}); err != nil {
+		if err := p.output(o.file, write(string(o.text))); err != nil {
 			return err
 		}
 	}

@@ -46,7 +46,7 @@ func (c *fmtCmd) Run(p *program) error {
 		case c.Check && !same:
 			fmt.Fprintln(p.stdout, harmless(d.Source.Name))
 		case c.Diff:
-			p.stdout.Write(diff.Diff(harmless(d.Source.Name), []byte(d.Source.Text), "formatted", []byte(text)))
+			_, err = p.stdout.Write(diff.Diff(harmless(d.Source.Name), []byte(d.Source.Text), "formatted", []byte(text)))
 		case c.Write && !same:
 			err = p.output(file, write(text))
 		case !c.Check && !c.Write:

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
 
 	"github.com/rogpeppe/go-internal/diff"
 
@@ -39,8 +38,5 @@ func (c *overlayCmd) Run(p *program) error {
 	if c.Diff {
 		text = diff.Diff(harmless(base.Source.Name), []byte(base.Source.Text), "overlaid", text)
 	}
-	return p.output(c.Output, func(w io.Writer) error {
-		_, err := w.Write(text)
-		return err
-	})
+	return p.output(c.Output, write(string(text)))
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -180,10 +179,7 @@ func (c *lintCmd) fix(p *program, o lint.Options) error {
 				return err
 			}
 		default:
-			if err := p.output(file, func(w io.Writer) error {
-				_, err := io.WriteString(w, fixed.Source.Text)
-				return err
-			}); err != nil {
+			if err := p.output(file, write(fixed.Source.Text)); err != nil {
 				return err
 			}
 		}
