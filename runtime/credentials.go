@@ -16,10 +16,13 @@ import (
 type Blob uint8
 
 const (
-	BlobAuth            Blob = iota // an auth token; the only one with an index other than 0
+	BlobAuth            Blob = iota // an auth token, by index
 	BlobDeviceSerial                // the serial number of the device
 	BlobFirmwareVersion             // the version of its firmware
 	BlobDeviceType                  // what kind of device it is
+	BlobMQTTClientID                // the client id of an MQTT connection
+	BlobMQTTUsername                // its user name
+	BlobMQTTPassword                // its password
 )
 
 var blobNames = [...]string{
@@ -27,6 +30,9 @@ var blobNames = [...]string{
 	BlobDeviceSerial:    "device serial number",
 	BlobFirmwareVersion: "firmware version",
 	BlobDeviceType:      "device type",
+	BlobMQTTClientID:    "MQTT client id",
+	BlobMQTTUsername:    "MQTT user name",
+	BlobMQTTPassword:    "MQTT password",
 }
 
 // String returns what the blob is called in messages.

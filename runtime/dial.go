@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"math"
 	"net"
@@ -13,6 +14,45 @@ import (
 // outlive the context. Transports use DialVia for what a proxy may be wanted for.
 func (c *Context) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return c.dial(ctx, network, address, nil, nil)
+}
+
+// Dial makes the network connection of the attempt: to its target, by the proxy
+// of its streamtype, and with TLS if the target wants it. The handshake asks for
+// the protocols of alpn (RFC 7301), and fails if the server agrees on none of
+// them but another. ctx is that of Run; the limit of the attempt holds as well.
+func (l *Link) Dial(ctx context.Context, alpn ...string) (net.Conn, error) {
+	t := l.target
+	var config *tls.Config
+	if t.TLS {
+		shared, err := l.TLSConfig()
+		if err != nil {
+			return nil, err // before anything is sent
+		}
+		config = shared.Clone()
+		config.ServerName, config.NextProtos = t.Host, alpn
+		if t.Network == "unix" {
+			config.ServerName = "localhost"
+		}
+	}
+	var conn net.Conn
+	var err error
+	if t.Network == "unix" {
+		conn, err = l.c.Dial(ctx, t.Network, t.Address())
+	} else {
+		var proxy *Proxy
+		if proxy, err = l.c.Proxy(l.s.t.policy); err == nil {
+			conn, err = l.c.DialVia(ctx, proxy, t.Network, t.Address())
+		}
+	}
+	if err != nil || config == nil {
+		return conn, err
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 // dial makes a connection, and then does what there is to do on it before it
