@@ -66,6 +66,7 @@ var rules = sorted(
 	expectedStatusMapped,
 	finiteConceal,
 	forwardReference,
+	h2WithoutTLS,
 	headerCase,
 	headerColon,
 	headerPrefix,
