@@ -2,19 +2,15 @@ package runtime_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
@@ -111,16 +107,8 @@ func TestCloseFromCredentials(t *testing.T) {
 // TestClientCertificate checks that no TLS is spoken without the certificate
 // that the policy wants, or with one that is no good.
 func TestClientCertificate(t *testing.T) {
-	pair := func() tls.Certificate {
-		key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		tmpl := &x509.Certificate{SerialNumber: big.NewInt(1)}
-		der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-	}
-	good, other := pair(), pair()
+	owner := testcert.New("clients")
+	good, other := *owner.Client(1), *owner.Client(2)
 	crossed, noKey, noDER, broken := good, good, good, good
 	crossed.PrivateKey = other.PrivateKey
 	noKey.PrivateKey = nil

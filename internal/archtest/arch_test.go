@@ -44,6 +44,7 @@ var rooms = map[string]room{
 	"internal/clidoc":   {nil, []string{"github.com/alecthomas/kong"}},
 	"internal/demo":     {nil, nil},
 	"internal/leaktest": {nil, nil},
+	"internal/testcert": {[]string{"runtime"}, nil},
 	// These hold tests alone, of all of the runtime.
 	"internal/conformance": {[]string{"runtime", "runtime/http"}, nil},
 	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/http"}, nil},

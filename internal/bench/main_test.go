@@ -2,21 +2,16 @@
 package bench
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"testing"
-	"time"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
 // serverVar makes the test binary a server, so that what a server costs is not
@@ -43,16 +38,7 @@ type servers struct {
 // serve serves until its standard input ends.
 func serve() error {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello, world") })
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return err
-	}
+	own := testcert.New("bench")
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -62,9 +48,9 @@ func serve() error {
 		return err
 	}
 	go http.Serve(plain, handler)
-	srv := &http.Server{Handler: handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
+	srv := &http.Server{Handler: handler, TLSConfig: own.Server(nil, "127.0.0.1")}
 	go srv.ServeTLS(secure, "", "")
-	if err := json.NewEncoder(os.Stdout).Encode(servers{plain.Addr().String(), secure.Addr().String(), der}); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(servers{plain.Addr().String(), secure.Addr().String(), own.Cert.Raw}); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)

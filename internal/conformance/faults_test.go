@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
@@ -89,15 +90,15 @@ var endings = []string{
 // connection, and be good for another attempt.
 func TestFaultAtEveryOffset(t *testing.T) {
 	t.Setenv("GODEBUG", "tlsmlkem=0") // a short handshake
-	own := newAuthority("own")
+	own := testcert.New("own")
 	config := func(proto string) *tls.Config {
 		return &tls.Config{NextProtos: []string{proto}, Certificates: []tls.Certificate{
-			own.certify(ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
+			own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 	}
 	for _, x := range []exchange{
 		{"h1", answer1(nil), nil, 1, 1},
-		{"h1+TLS", answer1(config("http/1.1")), []func(*runtime.StreamType){secure(own.store())}, 1, 5},
-		{"h2", answer2(config("h2")), []func(*runtime.StreamType){secure(own.store()), h2}, 7, 35},
+		{"h1+TLS", answer1(config("http/1.1")), []func(*runtime.StreamType){secure(own.Store())}, 1, 5},
+		{"h2", answer2(config("h2")), []func(*runtime.StreamType){secure(own.Store()), h2}, 7, 35},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			for _, f := range []struct {
@@ -251,12 +252,12 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 // it, and in the middle of each part of an exchange.
 func TestBlackHole(t *testing.T) {
 	m := setMark()
-	own := newAuthority("own")
+	own := testcert.New("own")
 	config := &tls.Config{NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{
-		own.certify(ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
+		own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 	for _, x := range []exchange{
 		{name: "h1", server: answer1(nil)},
-		{name: "h1+TLS", server: answer1(config), st: []func(*runtime.StreamType){secure(own.store())}},
+		{name: "h1+TLS", server: answer1(config), st: []func(*runtime.StreamType){secure(own.Store())}},
 	} {
 		server, stop := x.server()
 		for _, f := range []fault{
@@ -346,7 +347,7 @@ func fullListener(t *testing.T) (addr netip.AddrPort, stop func()) {
 // which must not notice.
 func TestIdleConnectionReset(t *testing.T) {
 	m := setMark()
-	own := newAuthority("own")
+	own := testcert.New("own")
 	for _, proto := range []string{"h1", "h1+TLS", "h2"} {
 		t.Run(proto, func(t *testing.T) {
 			ln := must(net.Listen("tcp", "127.0.0.1:0"))
@@ -370,9 +371,9 @@ func TestIdleConnectionReset(t *testing.T) {
 			if proto == "h1" {
 				go srv.Serve(ln)
 			} else {
-				srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{own.certify(ecdsaKey(), time.Now().Add(-time.Hour), "127.0.0.1")}}
+				srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 				go srv.ServeTLS(ln, "", "")
-				secure(own.store())(st)
+				secure(own.Store())(st)
 			}
 			if proto == "h2" {
 				h2(st)

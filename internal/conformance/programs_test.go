@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -47,7 +48,7 @@ type row struct {
 // TestPrograms runs the sequences of docs/runtime.md against nginx and haproxy.
 func TestPrograms(t *testing.T) {
 	m := setMark()
-	own, other := newAuthority("own"), newAuthority("other")
+	own, other := testcert.New("own"), testcert.New("other")
 	rows := []row{
 		{name: "GET 200", url: "/hello", want: fetched, body: "hello"},
 		{name: "by Connect", url: "/hello", st: func(st *runtime.StreamType) { st.NailedUp = true },
@@ -99,7 +100,7 @@ func TestPrograms(t *testing.T) {
 		{name: "expired", at: "expired", by: "h1+TLS h2", url: "/hello", want: unreachable, cause: isTLS},
 		{name: "self-signed", at: "self-signed", by: "h1+TLS h2", url: "/hello", want: unreachable, cause: isTLS},
 		{name: "wrong host", at: "wrong host", by: "h1+TLS h2", url: "/hello", want: unreachable, cause: isTLS},
-		{name: "wrong store", by: "h1+TLS h2", url: "/hello", st: secure(other.store()), want: unreachable, cause: isTLS},
+		{name: "wrong store", by: "h1+TLS h2", url: "/hello", st: secure(other.Store()), want: unreachable, cause: isTLS},
 		{name: "no store", by: "h1+TLS h2", url: "/hello", st: secure(nil), want: unreachable},
 		{name: "TLS to a plain port", at: "plain", by: "h1+TLS h2", url: "/hello", want: unreachable},
 		{name: "plain to a TLS port", only: "haproxy", at: "TLS", by: "h1", url: "/hello", want: unreachable},
@@ -143,7 +144,7 @@ func checkOldTLS(t *testing.T, s *site) {
 	c.Close()
 }
 
-func (r row) run(t *testing.T, site *site, by string, own *authority) {
+func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 	t.Parallel()
 	at := r.at
 	if at == "" {
@@ -153,7 +154,7 @@ func (r row) run(t *testing.T, site *site, by string, own *authority) {
 	st.HTTP.URL = r.url
 	st.Retry = retry(2)
 	if by != "h1" {
-		secure(own.store())(st)
+		secure(own.Store())(st)
 	}
 	if by == "h2" {
 		h2(st)
@@ -292,9 +293,9 @@ func framing(want string) func(*testing.T, *trace, *runtime.Stream) {
 }
 
 // sharedH2 checks that streams at the same time share a connection.
-func sharedH2(t *testing.T, site *site, own *authority) {
+func sharedH2(t *testing.T, site *site, own *testcert.Authority) {
 	t.Parallel()
-	st := streamType(site.addrs["TLS"], secure(own.store()), h2)
+	st := streamType(site.addrs["TLS"], secure(own.Store()), h2)
 	st.HTTP.URL = "/port"
 	c := newContext(t, runtime.Options{}, st)
 	defer c.Close()

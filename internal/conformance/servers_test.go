@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
 // A program is a server that is not ours.
@@ -209,7 +211,7 @@ func (s *site) pem(name string) string {
 
 // start runs the program until the end of the test. It inherits sockets that
 // listen already, so that no port is guessed and nothing waited for.
-func (p *program) start(t *testing.T, own *authority) *site {
+func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 	t.Helper()
 	exe, err := exec.LookPath(p.name)
 	if err != nil {
@@ -226,10 +228,10 @@ func (p *program) start(t *testing.T, own *authority) *site {
 	if strings.Contains(s.dir, " ") {
 		t.Fatalf("the configuration of %s can not have a path with a space: %q", p.name, s.dir)
 	}
-	writePEM(s.pem("good"), own.certify(ecdsaKey(), now, "127.0.0.1"))
-	writePEM(s.pem("expired"), own.certify(ecdsaKey(), now.Add(-48*time.Hour), "127.0.0.1"))
-	writePEM(s.pem("self-signed"), (*authority)(nil).certify(ecdsaKey(), now, "127.0.0.1"))
-	writePEM(s.pem("wrong host"), own.certify(ecdsaKey(), now, "elsewhere.test", "127.0.0.2"))
+	testcert.WritePEM(s.pem("good"), own.Certify(testcert.Key(), now, "127.0.0.1"))
+	testcert.WritePEM(s.pem("expired"), own.Certify(testcert.Key(), now.Add(-48*time.Hour), "127.0.0.1"))
+	testcert.WritePEM(s.pem("self-signed"), (*testcert.Authority)(nil).Certify(testcert.Key(), now, "127.0.0.1"))
+	testcert.WritePEM(s.pem("wrong host"), own.Certify(testcert.Key(), now, "elsewhere.test", "127.0.0.2"))
 	if err := os.WriteFile(filepath.Join(s.dir, "large"), large, 0o600); err != nil {
 		t.Fatal(err)
 	}

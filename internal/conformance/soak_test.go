@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -43,7 +44,7 @@ func TestSoak(t *testing.T) {
 	}
 	t.Logf("SOAKSEED=%d", seed)
 	var n tally
-	own, other := newAuthority("own"), newAuthority("other")
+	own, other := testcert.New("own"), testcert.New("other")
 	m := setMark()
 	var least, most uint64
 	end := time.Now().Add(duration)
@@ -93,7 +94,7 @@ type soak struct {
 	t          *testing.T
 	n          *tally
 	rand       *rand.Rand
-	own, other *authority
+	own, other *testcert.Authority
 
 	proxies []*faultProxy // h1, h1 with TLS, h2
 	// serving is read-locked by each handler. http.Server.Close does not wait
@@ -173,7 +174,7 @@ func (r *soak) serve() (stop func()) {
 		if i == 0 {
 			go srv.Serve(ln)
 		} else {
-			srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{r.own.certify(ecdsaKey(), time.Now().Add(-time.Hour), "127.0.0.1")}}
+			srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{r.own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 			go srv.ServeTLS(ln, "", "")
 		}
 		p := newFaultProxy(ln.Addr().String(), r.fault)
@@ -223,9 +224,9 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		}
 		st.Timeout = time.Duration(rnd.IntN(300)) * time.Millisecond
 		if kind > 0 {
-			secure(r.own.store())(st)
+			secure(r.own.Store())(st)
 			if rnd.IntN(8) == 0 {
-				secure(r.other.store())(st)
+				secure(r.other.Store())(st)
 			}
 		}
 		if kind == 2 {

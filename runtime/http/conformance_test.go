@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -214,20 +215,19 @@ func redirect(to string) http.Handler { return http.RedirectHandler(to, http.Sta
 // TestConformance runs what was seen of lws 5.0.0 against real servers. Where
 // the expectation is another on purpose, docs/runtime.md says why.
 func TestConformance(t *testing.T) {
-	own := newAuthority("own")
-	other := newAuthority("other")
+	own := testcert.New("own")
+	other := testcert.New("other")
 	h1 := []string{"http/1.1"}
 	both := []string{"h2", "http/1.1"}
-	now := time.Now().Add(-time.Hour)
 	retry := func(conceal uint16) *runtime.Retry {
 		return &runtime.Retry{Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
 	}
 	good := status(200, "hello")
 	cut := raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
-	secure := func(trust *authority) runtime.StreamType {
+	secure := func(trust *testcert.Authority) runtime.StreamType {
 		st := runtime.StreamType{TLS: true, Opportunistic: true, Retry: retry(2)}
 		if trust != nil {
-			st.TrustStore = trust.store()
+			st.TrustStore = trust.Store()
 		}
 		return st
 	}
@@ -300,24 +300,28 @@ func TestConformance(t *testing.T) {
 		{name: "name does not exist", st: opportunistic, sv: server{refused: true}, dial: notFound, want: unreachable,
 			cause: func(err error) bool { e, ok := errors.AsType[*net.DNSError](err); return ok && e.IsNotFound }},
 		{name: "TLS to a plain port", st: secure(own), sv: server{handler: good}, want: unreachable},
-		{name: "plain to a TLS port", st: opportunistic, sv: server{conn: func(c net.Conn) { c.Read(make([]byte, 1)); c.Close() }, tls: own.server(h1, now, "127.0.0.1")},
+		{name: "plain to a TLS port", st: opportunistic, sv: server{conn: func(c net.Conn) { c.Read(make([]byte, 1)); c.Close() }, tls: own.Server(h1, "127.0.0.1")},
 			want: unreachable},
-		{name: "own store", st: secure(own), sv: server{handler: good, tls: own.server(both, now, "127.0.0.1")},
+		{name: "own store", st: secure(own), sv: server{handler: good, tls: own.Server(both, "127.0.0.1")},
 			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
-		{name: "no store, known to the system", st: secure(nil), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")},
+		{name: "no store, known to the system", st: secure(nil), sv: server{handler: good, tls: system.Server(both, "127.0.0.1")},
 			want: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"},
-		{name: "no store, not known to the system", st: secure(nil), sv: server{handler: good, tls: own.server(both, now, "127.0.0.1")},
+		{name: "no store, not known to the system", st: secure(nil), sv: server{handler: good, tls: own.Server(both, "127.0.0.1")},
 			want: unreachable, cause: isTLS},
-		{name: "wrong store", st: secure(other), sv: server{handler: good, tls: own.server(both, now, "127.0.0.1")},
+		{name: "wrong store", st: secure(other), sv: server{handler: good, tls: own.Server(both, "127.0.0.1")},
 			want: unreachable, cause: isTLS},
-		{name: "wrong store, known to the system", st: secure(other), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")},
+		{name: "wrong store, known to the system", st: secure(other), sv: server{handler: good, tls: system.Server(both, "127.0.0.1")},
 			want: unreachable, cause: isTLS},
-		{name: "wrong host", st: secure(own), sv: server{handler: good, tls: own.server(both, now, "elsewhere.test", "127.0.0.2")},
+		{name: "wrong host", st: secure(own), sv: server{handler: good, tls: own.Server(both, "elsewhere.test", "127.0.0.2")},
 			want: unreachable, cause: isTLS},
-		{name: "expired", st: secure(own), sv: server{handler: good, tls: own.server(both, now.Add(-48*time.Hour), "127.0.0.1")},
+		{name: "expired", st: secure(own), sv: server{handler: good, tls: func() *tls.Config {
+			c := own.Server(both)
+			c.Certificates[0] = own.Certify(testcert.Key(), time.Now().Add(-48*time.Hour), "127.0.0.1")
+			return c
+		}()},
 			want: unreachable, cause: isTLS},
 		{name: "TLS 1.1", st: secure(own), sv: server{handler: good, tls: func() *tls.Config {
-			c := own.server(both, now, "127.0.0.1")
+			c := own.Server(both, "127.0.0.1")
 			c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 			return c
 		}()}, want: unreachable},
@@ -325,18 +329,18 @@ func TestConformance(t *testing.T) {
 			st := secure(own)
 			st.Protocol = runtime.ProtocolH2
 			return st
-		}(), sv: server{conn: raw("HTTP/1.1 200 OK\r\n\r\n"), tls: own.server(nil, now, "127.0.0.1")}, want: unreachable},
+		}(), sv: server{conn: raw("HTTP/1.1 200 OK\r\n\r\n"), tls: own.Server(nil, "127.0.0.1")}, want: unreachable},
 		{name: "broken store", st: func() runtime.StreamType {
 			st := secure(nil)
 			st.TrustStore = &runtime.TrustStore{Name: "broken", Stack: []*runtime.Cert{{Name: "c", DER: "no certificate"}}}
 			return st
-		}(), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")}, want: unreachable,
+		}(), sv: server{handler: good, tls: system.Server(both, "127.0.0.1")}, want: unreachable,
 			cause: func(err error) bool { e, ok := errors.AsType[*runtime.TrustError](err); return ok && e.Cert == "c" }},
 		{name: "empty store", st: func() runtime.StreamType {
 			st := secure(nil)
 			st.TrustStore = &runtime.TrustStore{Name: "empty"}
 			return st
-		}(), sv: server{handler: good, tls: system.server(both, now, "127.0.0.1")}, want: unreachable,
+		}(), sv: server{handler: good, tls: system.Server(both, "127.0.0.1")}, want: unreachable,
 			cause: func(err error) bool { _, ok := errors.AsType[*runtime.TrustError](err); return ok }},
 		{name: "cut body", st: opportunistic, sv: server{conn: cut}, want: "CRE POL CNG CON rx(SOM) DIS",
 			cause: func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
@@ -400,9 +404,9 @@ func TestConformance(t *testing.T) {
 		if tt.h2 {
 			t.Run(tt.name+" (h2)", func(t *testing.T) {
 				st := tt.st
-				st.Protocol, st.TLS, st.TrustStore = runtime.ProtocolH2, true, own.store()
+				st.Protocol, st.TLS, st.TrustStore = runtime.ProtocolH2, true, own.Store()
 				sv := tt.sv
-				sv.tls = own.server(both, now, "127.0.0.1")
+				sv.tls = own.Server(both, "127.0.0.1")
 				h := sv.handler
 				sv.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if r.ProtoMajor != 2 {

@@ -2,16 +2,11 @@ package http_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,8 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -142,7 +137,7 @@ func TestCredentialsRefused(t *testing.T) {
 // TestCredentialsOnRedirect checks that credentials reach no other server than
 // the one they are for, whatever header they are in.
 func TestCredentialsOnRedirect(t *testing.T) {
-	own := newAuthority("own")
+	own := testcert.New("own")
 	note := func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s|%s|%s", r.Header.Get("X-Token"), r.Header.Get("X-Dsn"), r.Header.Get("X-M"))
 	}
@@ -159,7 +154,7 @@ func TestCredentialsOnRedirect(t *testing.T) {
 	back := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+plain.String()+"/end", http.StatusFound)
 	})
-	secure := server{handler: h, tls: own.server(nil, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+	secure := server{handler: h, tls: own.Server(nil, "127.0.0.1")}.start(t)
 	for name, tt := range map[string]struct {
 		from     netip.AddrPort
 		to, want string
@@ -174,7 +169,7 @@ func TestCredentialsOnRedirect(t *testing.T) {
 		creds.SetBlob(runtime.BlobAuth, 0, "secret")
 		creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
 		tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result { s.SetMetadata("m", "m"); return requestTx(s) }}}
-		_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.store(), Metadata: []runtime.Metadata{{Name: "m", Header: "x-m:"}},
+		_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []runtime.Metadata{{Name: "m", Header: "x-m:"}},
 			HTTP: &runtime.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
 		await(t, tr, "DIS", "ARF")
 		if string(tr.body) != tt.want {
@@ -183,24 +178,14 @@ func TestCredentialsOnRedirect(t *testing.T) {
 	}
 }
 
-// client returns a certificate of a client, and its authority's key to make more.
-func (a *authority) client(serial int64) *tls.Certificate {
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	der := must(x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key))
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 // TestClientCertificates checks that a server gets the certificate that the
 // policy names, over h1 and h2, and is not even connected to without it.
 func TestClientCertificates(t *testing.T) {
-	own, clients, strangers := newAuthority("own"), newAuthority("clients"), newAuthority("strangers")
+	own, clients, strangers := testcert.New("own"), testcert.New("clients"), testcert.New("strangers")
 	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
-		config := own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")
+		config := own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")
 		config.ClientAuth = tls.RequireAndVerifyClientCert
-		config.ClientCAs = x509.NewCertPool()
-		config.ClientCAs.AddCert(clients.cert)
+		config.ClientCAs = clients.Pool()
 		var mu sync.Mutex
 		conns := map[string]bool{}
 		to := ""
@@ -214,16 +199,16 @@ func TestClientCertificates(t *testing.T) {
 			}
 			fmt.Fprint(w, r.TLS.PeerCertificates[0].SerialNumber)
 		}), tls: config}.start(t)
-		other := server{handler: status(200, "x"), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+		other := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		to = "https://" + other.String()
 
 		creds := new(runtime.MemoryCredentials)
-		creds.SetClientCertificate(0, clients.client(100))
-		creds.SetClientCertificate(1, clients.client(101))
-		creds.SetClientCertificate(2, strangers.client(102))
+		creds.SetClientCertificate(0, clients.Client(100))
+		creds.SetClientCertificate(1, clients.Client(101))
+		creds.SetClientCertificate(2, strangers.Client(102))
 		var types []*runtime.StreamType
 		for name, cert := range map[string]uint8{"anonymous": 0, "zero": 1, "zero again": 1, "one": 2, "stranger": 3, "missing": 4, "redirect": 1} {
-			st := &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: own.store(), ClientCert: cert, Opportunistic: true,
+			st := &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: own.Store(), ClientCert: cert, Opportunistic: true,
 				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{AllowRedirects: true}}
 			if len(types) > 0 {
 				st.TrustStore = types[0].TrustStore
@@ -263,11 +248,11 @@ func TestClientCertificates(t *testing.T) {
 		run("no certificate", "anonymous", "", 2, nil)
 		run("not of the server's authority", "stranger", "", 2, nil)
 		run("not there", "missing", "", 2, runtime.ErrNoCredentials)
-		creds.SetClientCertificate(0, clients.client(103))
+		creds.SetClientCertificate(0, clients.Client(103))
 		run("replaced", "zero", "103", 3, nil)
 		creds.SetClientCertificate(0, nil)
 		run("taken away, with connections still there", "zero", "", 3, runtime.ErrNoCredentials)
-		creds.SetClientCertificate(0, clients.client(104))
+		creds.SetClientCertificate(0, clients.Client(104))
 		run("to another server", "redirect", "", 4, nil)
 		c.Close()
 	}
@@ -277,21 +262,21 @@ func TestClientCertificates(t *testing.T) {
 // another trust store, even of the same certificates, or client certificate,
 // nor by one that has to trust what it does not.
 func TestSessions(t *testing.T) {
-	own := newAuthority("own")
+	own := testcert.New("own")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		config := own.server([]string{"http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")
+		config := own.Server([]string{"http/1.1"}, "127.0.0.1")
 		config.MinVersion, config.MaxVersion = version, version
 		addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Connection", "close")
 			io.WriteString(w, fmt.Sprint(r.TLS.DidResume))
 		}), tls: config}.start(t)
 		creds := new(runtime.MemoryCredentials)
-		creds.SetClientCertificate(0, own.client(100))
-		store := own.store()
+		creds.SetClientCertificate(0, own.Client(100))
+		store := own.Store()
 		var types []*runtime.StreamType
 		for name, st := range map[string]runtime.StreamType{
-			"a": {TrustStore: store}, "b": {TrustStore: store}, "twin": {TrustStore: own.store()},
-			"other": {TrustStore: newAuthority("other").store()}, "system": {}, "client": {TrustStore: store, ClientCert: 1},
+			"a": {TrustStore: store}, "b": {TrustStore: store}, "twin": {TrustStore: own.Store()},
+			"other": {TrustStore: testcert.New("other").Store()}, "system": {}, "client": {TrustStore: store, ClientCert: 1},
 		} {
 			st.Name, st.TLS, st.Opportunistic, st.HTTP = name, true, true, &runtime.HTTP{}
 			st.Endpoint, st.Port = addr.Addr().String(), addr.Port()

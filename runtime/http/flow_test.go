@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
@@ -120,7 +121,7 @@ func TestSlowWriter(t *testing.T) {
 
 // TestLongPoll checks that the limit of an attempt ends with the headers.
 func TestLongPoll(t *testing.T) {
-	own := newAuthority("own")
+	own := testcert.New("own")
 	addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
 		for range 3 {
@@ -128,9 +129,9 @@ func TestLongPoll(t *testing.T) {
 			time.Sleep(150 * time.Millisecond)
 			io.WriteString(w, "news ")
 		}
-	}), tls: own.server([]string{"h2"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+	}), tls: own.Server([]string{"h2"}, "127.0.0.1")}.start(t)
 	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Protocol: runtime.ProtocolH2, TLS: true, TrustStore: own.store(), Opportunistic: true,
+	_, s := newStream(t, runtime.StreamType{Protocol: runtime.ProtocolH2, TLS: true, TrustStore: own.Store(), Opportunistic: true,
 		HTTP: &runtime.HTTP{LongPoll: true}}, addr, tr, runtime.Options{ConnectTimeout: 100 * time.Millisecond})
 	s.Connect()
 	await(t, tr, "DIS", "ARF")

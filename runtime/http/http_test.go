@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -339,17 +340,17 @@ func TestEarlyAnswer(t *testing.T) {
 // TestLarge moves more than any buffer holds, both ways at once, over h1 and h2.
 func TestLarge(t *testing.T) {
 	const size = 3 << 20
-	own := newAuthority("own")
+	own := testcert.New("own")
 	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
 		addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).EnableFullDuplex()
 			w.WriteHeader(200)
 			io.Copy(w, r.Body)
-		}), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+		}), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		sent, got := 0, 0
 		out, in := sha256.New(), sha256.New()
 		tr := &trace{}
-		_, s := newStream(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.store(), Opportunistic: true,
+		_, s := newStream(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store(), Opportunistic: true,
 			HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 		s.SetHandlers(runtime.Handlers{
 			Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
@@ -379,7 +380,7 @@ func TestLarge(t *testing.T) {
 }
 
 func TestRedirects(t *testing.T) {
-	own := newAuthority("own")
+	own := testcert.New("own")
 	var mu sync.Mutex
 	var seen []string
 	note := func(w http.ResponseWriter, r *http.Request) {
@@ -408,7 +409,7 @@ func TestRedirects(t *testing.T) {
 		note(w, r)
 	}
 	plain := serve(t, h)
-	secure := server{handler: http.HandlerFunc(h), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+	secure := server{handler: http.HandlerFunc(h), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 	for _, tt := range []struct {
 		name, method string
 		tls          bool
@@ -438,7 +439,7 @@ func TestRedirects(t *testing.T) {
 			if tt.tls {
 				addr = secure
 			}
-			tr, s := fetch(t, runtime.StreamType{TLS: tt.tls, TrustStore: own.store(),
+			tr, s := fetch(t, runtime.StreamType{TLS: tt.tls, TrustStore: own.Store(),
 				HTTP:     &runtime.HTTP{Method: tt.method, URL: "/start", AllowRedirects: true},
 				Metadata: []runtime.Metadata{{Name: "auth", Header: "authorization:"}, {Name: "m", Header: "x-m:"}, {Name: "ct", Header: "content-type:"}},
 			}, addr, runtime.Handlers{Tx: sender("body")}, func(s *runtime.Stream) {
@@ -492,12 +493,12 @@ func TestRetryAfter(t *testing.T) {
 // TestKeepAlive checks that connections are used again, by streams with the
 // same trust only.
 func TestKeepAlive(t *testing.T) {
-	own, other := newAuthority("own"), newAuthority("other")
+	own, other := testcert.New("own"), testcert.New("other")
 	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
-		addr := server{handler: status(200, "x"), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+		addr := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		var dials atomic.Int32
 		var types []*runtime.StreamType
-		stores := map[string]*runtime.TrustStore{"a": own.store(), "wrong": other.store(), "system": nil}
+		stores := map[string]*runtime.TrustStore{"a": own.Store(), "wrong": other.Store(), "system": nil}
 		stores["b"] = stores["a"]
 		for name, store := range stores {
 			types = append(types, &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: store, Opportunistic: true,

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -348,10 +349,10 @@ func TestRetryAfterLimit(t *testing.T) {
 
 // TestHugeConnectTimeout checks that the largest limit is one.
 func TestHugeConnectTimeout(t *testing.T) {
-	own := newAuthority("own")
-	addr := server{handler: status(200, "x"), tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), "127.0.0.1")}.start(t)
+	own := testcert.New("own")
+	addr := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
-		c := newContext(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.store()}, addr, runtime.Options{ConnectTimeout: math.MaxInt64})
+		c := newContext(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store()}, addr, runtime.Options{ConnectTimeout: math.MaxInt64})
 		if _, err := get(t, c); err != nil {
 			t.Errorf("%v: %v", protocol, err)
 		}

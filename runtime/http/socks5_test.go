@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -91,7 +92,7 @@ func (p *proxy) serve(c net.Conn) {
 
 // TestSOCKS5 checks what goes through a proxy, and that names are resolved there.
 func TestSOCKS5(t *testing.T) {
-	own := newAuthority("own")
+	own := testcert.New("own")
 	const name = "known-only-to-the-proxy.test"
 	direct := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "direct") })
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +104,7 @@ func TestSOCKS5(t *testing.T) {
 	})
 	plain := server{handler: h}.start(t)
 	clear2 := serveH2C(t, h)
-	secure := server{handler: h, tls: own.server([]string{"h2", "http/1.1"}, time.Now().Add(-time.Hour), name)}.start(t)
+	secure := server{handler: h, tls: own.Server([]string{"h2", "http/1.1"}, name)}.start(t)
 	refused := server{refused: true}.start(t)
 	for _, tt := range []struct {
 		name          string
@@ -141,7 +142,7 @@ func TestSOCKS5(t *testing.T) {
 			at := server{conn: p.serve}.start(t).String()
 			st := tt.st
 			st.Name, st.Opportunistic = "s", true
-			st.TrustStore = own.store()
+			st.TrustStore = own.Store()
 			st.SOCKS5Proxy = strings.Replace(tt.local, "PROXY", at, 1)
 			if st.HTTP == nil {
 				st.HTTP = &runtime.HTTP{}

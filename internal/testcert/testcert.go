@@ -1,0 +1,125 @@
+// Package testcert makes certificates for tests. What goes wrong in it panics.
+package testcert
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// An Authority signs certificates.
+type Authority struct {
+	Name string
+	Cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// New returns an authority with a key of its own. It may sign for 100 years.
+func New(name string) *Authority {
+	key := Key()
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(100 * 365 * 24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key))
+	return &Authority{name, must(x509.ParseCertificate(der)), key}
+}
+
+// PEM returns the certificate of the authority.
+func (a *Authority) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert.Raw})
+}
+
+// Pool returns a pool of just this authority.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.Cert)
+	return pool
+}
+
+// Store returns a trust store of a policy with just this authority.
+func (a *Authority) Store() *runtime.TrustStore {
+	return &runtime.TrustStore{Name: a.Name, Stack: []*runtime.Cert{{Name: a.Name, DER: string(a.Cert.Raw)}}}
+}
+
+// Certify returns the certificate of a server with the names, each a host or an
+// IP address, good from notBefore for a day. A nil authority makes one that is
+// signed by itself.
+func (a *Authority) Certify(key crypto.Signer, notBefore time.Time, names ...string) tls.Certificate {
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"},
+		NotBefore: notBefore, NotAfter: notBefore.Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)
+		} else {
+			tmpl.DNSNames = append(tmpl.DNSNames, n)
+		}
+	}
+	parent, signer := tmpl, key
+	if a != nil {
+		parent, signer = a.Cert, a.key
+	}
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Server returns the config of a server with the names that is good now and
+// agrees on one of protos; nil for none.
+func (a *Authority) Server(protos []string, names ...string) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{a.Certify(Key(), time.Now().Add(-time.Hour), names...)},
+		NextProtos:   protos,
+	}
+}
+
+// Client returns the certificate of a client with the serial number, good for
+// an hour.
+func (a *Authority) Client(serial int64) *tls.Certificate {
+	key := Key()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, a.Cert, key.Public(), a.key))
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Key returns a new ECDSA key.
+func Key() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
+
+// Ed25519Key returns a new key whose signatures are all of one length.
+func Ed25519Key() crypto.Signer {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return must(key, err)
+}
+
+// WritePEM writes a certificate and its key to one file, as servers read them.
+func WritePEM(path string, c tls.Certificate) {
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
+	key := must(x509.MarshalPKCS8PrivateKey(c.PrivateKey))
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		panic(err)
+	}
+}
