@@ -44,6 +44,14 @@ type Options struct {
 	// Hooks are told what the streams do, for metrics and traces.
 	Hooks Hooks
 
+	// Wake is told until when the system may sleep: the earliest time at which
+	// a stream whose policy says swake_validity is to try again or to look after
+	// its connection; the zero time if there is none. It is called whenever that
+	// changes, with Context.Close for the last time, by one goroutine at a time,
+	// and is for programs that put the system to sleep: they set an alarm that
+	// wakes it, and say so to Context.Resumed. Nil has no effect.
+	Wake func(at time.Time)
+
 	// Jitter returns the random number that spreads retries, uniform over
 	// 0 to 65535. It may be called by many goroutines at a time. Nil means
 	// math/rand/v2.
@@ -63,6 +71,7 @@ type Context struct {
 	links  sync.Pool // of *Link
 	trust  trustCache
 	dialed dialed
+	timers timers
 
 	proxies struct {
 		sync.Mutex
@@ -111,6 +120,7 @@ func NewContext(p *Policy, o Options) (*Context, error) {
 			c.transports[p] = t
 		}
 	}
+	c.timers.init(o.Wake)
 	c.empty = sync.NewCond(&c.mu)
 	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
@@ -125,6 +135,11 @@ func (c *Context) Logger() Logger { return c.log }
 // ConnectTimeout returns the limit of an attempt; 0 is none. It is for
 // transports.
 func (c *Context) ConnectTimeout() time.Duration { return max(c.opts.ConnectTimeout, 0) }
+
+// Resumed says that the system has slept for that long, which the clocks of a Go
+// program do not count (on Linux, it is what CLOCK_BOOTTIME has gained on
+// CLOCK_MONOTONIC). What has become due meanwhile is done at once.
+func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
 
 // NewStream makes a stream of the named type, with that metadata set. Before it
 // returns, the State callback gets CREATING, and, if the stream is to connect
@@ -218,18 +233,16 @@ func (c *Context) close() {
 	c.types = nil
 	c.mu.Unlock()
 	for _, t := range types {
-		if t.idle != nil {
-			t.idle.Stop()
-		}
 		c.closeType(t)
 	}
 	c.freeing.Wait()
 	c.dialed.close()
+	c.timers.close()
 	close(c.done)
 }
 
 // insideCallback reports whether the calling goroutine is running a callback
-// of some stream, or a method of Credentials for it. There is no cheaper way to ask, but only Close asks.
+// of some stream, a method of Credentials for it, or Options.Wake. There is no cheaper way to ask, but only Close asks.
 func insideCallback() bool {
 	pcs := make([]uintptr, 64)
 	for skip := 1; ; skip += len(pcs) {
@@ -237,7 +250,8 @@ func insideCallback() bool {
 		frames := goruntime.CallersFrames(pcs[:n])
 		for n > 0 {
 			f, more := frames.Next()
-			if strings.Contains(f.Function, "sspolicy/runtime.(*Stream).call") {
+			if strings.Contains(f.Function, "sspolicy/runtime.(*Stream).call") ||
+				strings.Contains(f.Function, "sspolicy/runtime.(*timers).call") {
 				return true
 			}
 			if !more {

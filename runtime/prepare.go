@@ -9,6 +9,7 @@ import (
 
 // A streamType is a streamtype of a policy, ready to be executed in a context.
 type streamType struct {
+	c         *Context
 	policy    *StreamType
 	connector Connector
 	endpoint  endpoint
@@ -16,9 +17,9 @@ type streamType struct {
 	uses      []metadataUse // of each metadata item
 	http      bool
 
-	streams int         // of the type; guarded by mu of the context
-	idle    *time.Timer // ends the use of the type; started when streams becomes 0
-	trust   *trust      // guarded by mu of the trustCache; nil until it is used
+	streams int    // of the type; guarded by mu of the context
+	idle    timer  // ends the use of the type; runs while streams is 0
+	trust   *trust // guarded by mu of the trustCache; nil until it is used
 }
 
 // linger is how long what streams of a type share, such as connections and
@@ -50,7 +51,9 @@ func (c *Context) prepare(name string) (*streamType, error) {
 		}
 		c.types[name] = t
 	}
-	t.streams++
+	if t.streams++; t.streams == 1 {
+		c.timers.stop(&t.idle)
+	}
 	return t, nil
 }
 
@@ -59,11 +62,12 @@ func (c *Context) leave(t *streamType) {
 	if t.streams--; t.streams > 0 || c.closed {
 		return
 	}
-	if t.idle == nil {
-		t.idle = time.AfterFunc(linger, func() { c.free(t) })
-	} else {
-		t.idle.Reset(linger)
-	}
+	c.timers.start(&t.idle, linger)
+}
+
+// expire is called when no stream of the type has been there for a while.
+func (t *streamType) expire(*timer) {
+	go t.c.free(t) // a transport may take its time to close
 }
 
 // free ends the use of a streamtype that has no streams.
@@ -98,10 +102,12 @@ func (c *Context) makeReady(name string) (*streamType, error) {
 		return nil, err
 	}
 	t := &streamType{
+		c:      c,
 		policy: st,
 		uses:   make([]metadataUse, len(st.Metadata)),
 		http:   st.Protocol <= ProtocolH3,
 	}
+	t.idle.owner = t
 	for i := range st.Metadata {
 		if st.Metadata[i].Header != "" {
 			t.uses[i] |= inHeader

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	goruntime "runtime"
 	"testing"
 )
@@ -12,6 +13,12 @@ func (never) Protocols() []Protocol                            { return []Protoc
 func (never) Prepare(*Context, *StreamType) (Connector, error) { return never{}, nil }
 func (never) Close() error                                     { return nil }
 func (never) Run(ctx context.Context, l *Link) error           { return ctx.Err() }
+
+// unreachable is a transport whose attempts fail.
+type unreachable struct{ never }
+
+func (unreachable) Prepare(*Context, *StreamType) (Connector, error) { return unreachable{}, nil }
+func (unreachable) Run(context.Context, *Link) error                 { return errors.New("fake failure") }
 
 // TestIdleStreams checks that a stream that does nothing costs next to nothing.
 func TestIdleStreams(t *testing.T) {

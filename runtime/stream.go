@@ -36,8 +36,8 @@ type Stream struct {
 	h       Handlers
 	x       *exchange       // that the stream is for, if it is of Fetch or Open
 	link    *Link           // of the attempt; nil when idle
-	retry   *time.Timer     // of the wait for the next attempt
-	timeout *time.Timer     // of StartTimeout
+	retry   *timer          // of the wait for the next attempt; nil if there is none
+	timeout *timer          // of StartTimeout; nil if it does not run
 	meta    []metadataValue // what the program set, then what the peer sent
 	direct  *direct         // headers beside those; mostly nil
 	txLen   uint64
@@ -222,18 +222,25 @@ func (s *Stream) StartTimeout(d time.Duration) {
 		return
 	}
 	s.stopTimeout()
-	var t *time.Timer
-	t = time.AfterFunc(d, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.timeout != t { // stopped or replaced while it fired
-			return
-		}
+	s.timeout = &timer{owner: s}
+	s.c.timers.start(s.timeout, d)
+}
+
+// expire is called when a timer of the stream has run out.
+func (s *Stream) expire(t *timer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch t {
+	case s.timeout:
 		s.timeout = nil
 		s.asked |= askTimeout
-		s.wake()
-	})
-	s.timeout = t
+	case s.retry:
+		s.retry = nil
+		s.asked |= askTx
+	default:
+		return // stopped or replaced meanwhile
+	}
+	s.wake()
 }
 
 // CancelTimeout stops the timer of StartTimeout. A TIMEOUT that is not being
@@ -246,7 +253,7 @@ func (s *Stream) CancelTimeout() {
 
 func (s *Stream) stopTimeout() {
 	if s.timeout != nil {
-		s.timeout.Stop()
+		s.c.timers.stop(s.timeout)
 		s.timeout = nil
 	}
 	s.asked &^= askTimeout
@@ -254,7 +261,7 @@ func (s *Stream) stopTimeout() {
 
 func (s *Stream) stopRetry() {
 	if s.retry != nil {
-		s.retry.Stop()
+		s.c.timers.stop(s.retry)
 		s.retry = nil
 	}
 }
@@ -547,18 +554,8 @@ func (s *Stream) backoff(least time.Duration) bool {
 			return false
 		}
 	}
-	var t *time.Timer
-	t = time.AfterFunc(d, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.retry != t { // stopped or replaced while it fired
-			return
-		}
-		s.retry = nil
-		s.asked |= askTx
-		s.wake()
-	})
-	s.retry = t
+	s.retry = &timer{owner: s, wakes: s.t.policy.SwakeValidity}
+	s.c.timers.start(s.retry, d)
 	return true
 }
 

@@ -50,9 +50,9 @@ type Link struct {
 
 	// All below is guarded by the stream's mu.
 	s       *Stream
-	turn    *sync.Cond  // the stream is no longer busy, or phase changed; its L is s.mu
-	waiting int         // how many wait for turn
-	timer   *time.Timer // ends the attempt; nil if there is no limit
+	turn    *sync.Cond // the stream is no longer busy, or phase changed; its L is s.mu
+	waiting int        // how many wait for turn
+	timer   timer      // ends the attempt
 
 	phase      phase
 	connected  bool  // CONNECTED has been delivered
@@ -84,6 +84,7 @@ func (c *Context) newLink(s *Stream) *Link {
 		l.ctx, l.cancel = context.WithCancelCause(context.Background())
 		l.run = l.work
 		l.turn = sync.NewCond(nil)
+		l.timer.owner = l
 	}
 	l.s = s
 	l.turn.L = &s.mu
@@ -97,7 +98,7 @@ func (l *Link) release() {
 		l.cancel(nil)
 		return
 	}
-	*l = Link{c: l.c, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: l.timer}
+	*l = Link{c: l.c, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: timer{owner: l}}
 	l.c.links.Put(l)
 }
 
@@ -116,28 +117,22 @@ func (l *Link) startTimer() {
 	if d == 0 {
 		return
 	}
-	if l.timer == nil {
-		l.timer = time.AfterFunc(d, l.timeout)
-	} else {
-		if l.timing && !l.timer.Stop() {
-			l.spent = true
-		}
-		l.timer.Reset(d)
-	}
+	l.stopTimer()
 	l.timing = true
+	l.c.timers.start(&l.timer, d)
 }
 
-// stopTimer stops the limit of the attempt. If the timer has fired already it
-// may look at the link at any time to come. The stream's mu is held.
+// stopTimer stops the limit of the attempt. If the time is up already expire may
+// look at the link at any time to come. The stream's mu is held.
 func (l *Link) stopTimer() {
 	if l.timing {
 		l.timing = false
-		l.spent = !l.timer.Stop() || l.spent
+		l.spent = !l.c.timers.stop(&l.timer) || l.spent
 	}
 }
 
-func (l *Link) timeout() {
-	// A link whose timer fires while it is stopped is never used again, so s
+func (l *Link) expire(*timer) {
+	// A link whose time is up while it is stopped is never used again, so s
 	// stays what it was.
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()

@@ -30,21 +30,23 @@ func (st *StreamType) Validity() (ping, hangup time.Duration) {
 // when there has been no proof for long that the connection works, and says
 // when to give it up. Its methods may be called from any goroutine.
 type Validity struct {
+	timers       *timers
 	ping, hangup time.Duration
 	probe, end   func()
 
 	mu      sync.Mutex
 	stopped bool
-	last    time.Time // of the latest proof
-	probed  bool      // since then
-	timer   *time.Timer
+	last    int64 // on the clock of timers, of the latest proof
+	probed  bool  // since then
+	timer   timer
 }
 
 // StartValidity starts to watch over a connection of a streamtype, which is
 // good by now. probe is called on a goroutine of its own once the policy's
 // svalidping has passed without Confirm; end likewise, once, for svalidhup: it
 // is to close the connection, for the reason ErrNoValidity. Either may be nil.
-// As in lws there is no probe if svalidhup is not the later one. Stop has to be
+// As in lws there is no probe if svalidhup is not the later one. With the
+// policy's swake_validity the times are known to Options.Wake. Stop has to be
 // called when the connection has ended. What it returns is nil, and may be used
 // all the same, if the policy wants no watch.
 func (c *Context) StartValidity(st *StreamType, probe, end func()) *Validity {
@@ -58,11 +60,12 @@ func (c *Context) StartValidity(st *StreamType, probe, end func()) *Validity {
 	if ping == 0 && hangup == 0 {
 		return nil
 	}
-	v := &Validity{ping: ping, hangup: hangup, probe: probe, end: end}
+	v := &Validity{timers: &c.timers, ping: ping, hangup: hangup, probe: probe, end: end}
+	v.timer = timer{owner: v, wakes: st.SwakeValidity}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.last = time.Now()
-	v.timer = time.AfterFunc(v.next(), v.fire)
+	v.last = v.timers.now()
+	v.timers.start(&v.timer, v.next())
 	return v
 }
 
@@ -75,30 +78,32 @@ func (v *Validity) next() time.Duration {
 	return v.hangup
 }
 
-func (v *Validity) fire() {
+// left returns how long it still is to that. mu is held.
+func (v *Validity) left() time.Duration {
+	return v.next() - time.Duration(v.timers.now()-v.last)
+}
+
+func (v *Validity) expire(*timer) {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.stopped {
-		v.mu.Unlock()
 		return
 	}
 	// Proofs only note the time: there may be many of them a second.
-	if left := v.next() - time.Since(v.last); left > 0 {
-		v.timer.Reset(left)
-		v.mu.Unlock()
+	if left := v.left(); left > 0 {
+		v.timers.start(&v.timer, left)
 		return
 	}
-	do := v.end
 	if v.ping > 0 && !v.probed {
 		v.probed = true
-		do = v.probe
+		if v.hangup > 0 {
+			v.timers.start(&v.timer, v.left())
+		}
+		go v.probe()
 	} else {
 		v.stopped = true
+		go v.end()
 	}
-	if next := v.next(); !v.stopped && next > 0 {
-		v.timer.Reset(max(next-time.Since(v.last), 0))
-	}
-	v.mu.Unlock()
-	do()
 }
 
 // Confirm says that the connection has just been proved to work in both
@@ -109,10 +114,10 @@ func (v *Validity) Confirm() {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.last = time.Now()
+	v.last = v.timers.now()
 	if v.probed && !v.stopped {
 		v.probed = false
-		v.timer.Reset(v.next())
+		v.timers.start(&v.timer, v.ping)
 	}
 }
 
@@ -124,5 +129,5 @@ func (v *Validity) Stop() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.stopped = true
-	v.timer.Stop()
+	v.timers.stop(&v.timer)
 }
