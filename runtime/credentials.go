@@ -23,24 +23,62 @@ const (
 	BlobMQTTClientID                // the client id of an MQTT connection
 	BlobMQTTUsername                // its user name
 	BlobMQTTPassword                // its password
+	BlobAWSKeyID                    // the id of an AWS access key, by index
+	BlobAWSSecret                   // the secret of it
+	BlobAWSSessionToken             // the session token that goes with it, if it is a temporary one
 )
 
-var blobNames = [...]string{
-	BlobAuth:            "auth token",
-	BlobDeviceSerial:    "device serial number",
-	BlobFirmwareVersion: "firmware version",
-	BlobDeviceType:      "device type",
-	BlobMQTTClientID:    "MQTT client id",
-	BlobMQTTUsername:    "MQTT user name",
-	BlobMQTTPassword:    "MQTT password",
+// maxBlobs is how many there are of a kind that is indexed, as in lws.
+const maxBlobs = 4
+
+// blobs says what each kind is called: in messages, and by the sources.
+var blobs = [...]struct {
+	title, name string
+	indexed     bool
+}{
+	BlobAuth:            {"auth token", "auth", true},
+	BlobDeviceSerial:    {"device serial number", "device_serial", false},
+	BlobFirmwareVersion: {"firmware version", "firmware_version", false},
+	BlobDeviceType:      {"device type", "device_type", false},
+	BlobMQTTClientID:    {"MQTT client id", "mqtt_client_id", false},
+	BlobMQTTUsername:    {"MQTT user name", "mqtt_username", false},
+	BlobMQTTPassword:    {"MQTT password", "mqtt_password", false},
+	BlobAWSKeyID:        {"AWS key id", "aws_key_id", true},
+	BlobAWSSecret:       {"AWS secret", "aws_secret", true},
+	BlobAWSSessionToken: {"AWS session token", "aws_session_token", true},
 }
 
 // String returns what the blob is called in messages.
 func (b Blob) String() string {
-	if int(b) < len(blobNames) {
-		return blobNames[b]
+	if int(b) < len(blobs) {
+		return blobs[b].title
 	}
 	return "blob " + strconv.Itoa(int(b))
+}
+
+// Name returns what the sources call the text: "auth.0" to "auth.3", and so on
+// for the others that are indexed; "device_serial", and so on for those that
+// are not. It is empty if there is no such text.
+func (b Blob) Name(index int) string {
+	switch {
+	case int(b) >= len(blobs) || index < 0 || index >= maxBlobs || index > 0 && !blobs[b].indexed:
+		return ""
+	case blobs[b].indexed:
+		return blobs[b].name + "." + strconv.Itoa(index)
+	}
+	return blobs[b].name
+}
+
+// ParseBlob returns the kind and the index of the text that a Name is of.
+func ParseBlob(name string) (b Blob, index int, ok bool) {
+	for b := range blobs {
+		for index := range maxBlobs {
+			if Blob(b).Name(index) == name && name != "" {
+				return Blob(b), index, true
+			}
+		}
+	}
+	return 0, 0, false
 }
 
 // Credentials are what a context knows and its policy must not hold: tokens,
@@ -88,8 +126,14 @@ func (f CredentialFuncs) ClientCertificate(ctx context.Context, index int) (*tls
 type MemoryCredentials struct {
 	mu    sync.Mutex
 	blobs map[blobKey]*string // pointers, so that fmt prints no secret
-	certs map[int]*tls.Certificate
+	certs map[int]hiddenCert
 }
+
+// A hiddenCert returns a certificate: fmt prints what it finds behind pointers,
+// a private key too, but never what is in a function.
+type hiddenCert func() *tls.Certificate
+
+func hide(cert *tls.Certificate) hiddenCert { return func() *tls.Certificate { return cert } }
 
 type blobKey struct {
 	b     Blob
@@ -114,9 +158,9 @@ func (m *MemoryCredentials) SetClientCertificate(index int, cert *tls.Certificat
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.certs == nil {
-		m.certs = make(map[int]*tls.Certificate)
+		m.certs = make(map[int]hiddenCert)
 	}
-	m.certs[index] = cert
+	m.certs[index] = hide(cert)
 }
 
 // Blob returns what SetBlob has set, else ErrNoCredentials.
@@ -134,8 +178,8 @@ func (m *MemoryCredentials) Blob(_ context.Context, b Blob, index int) (string, 
 func (m *MemoryCredentials) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if cert := m.certs[index]; cert != nil {
-		return cert, nil
+	if cert := m.certs[index]; cert != nil && cert() != nil {
+		return cert(), nil
 	}
 	return nil, ErrNoCredentials
 }

@@ -149,22 +149,42 @@ func TestClientCertificate(t *testing.T) {
 func TestSecretsArePrivate(t *testing.T) {
 	memory := new(runtime.MemoryCredentials)
 	memory.SetBlob(runtime.BlobAuth, 0, "secret")
-	o := runtime.Options{Credentials: memory}
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"auth.0": "secret", "client_cert.0": string(selfSigned(key)), "client_key.0": string(must(x509.MarshalPKCS8PrivateKey(key)))})
+	t.Setenv("T_AUTH_0", "secret")
+	t.Setenv("T_CLIENT_CERT_0", pemOf("CERTIFICATE", selfSigned(key)))
+	t.Setenv("T_CLIENT_KEY_0", pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))))
+	files, env := &runtime.FileCredentials{Dir: dir}, &runtime.EnvCredentials{Prefix: "T_"}
+	funcs := runtime.CredentialFuncs{BlobFunc: memory.Blob}
+	chain := runtime.ChainCredentials{memory, files, env, funcs}
+	memory.SetClientCertificate(0, must(files.ClientCertificate(t.Context(), 0)))
+	for _, source := range chain[:3] { // what is kept of them is in them
+		source.Blob(t.Context(), runtime.BlobAuth, 0)
+		source.ClientCertificate(t.Context(), 0)
+	}
+	private := []string{"secret", fmt.Sprintf("%x", "secret"), fmt.Sprint([]byte("secret")),
+		key.D.String(), key.D.Text(16), fmt.Sprint(must(x509.MarshalPKCS8PrivateKey(key)))}
+	o := runtime.Options{Credentials: chain}
 	c, err := runtime.NewContext(&runtime.Policy{}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for _, v := range []any{memory, o, &o, c, struct{ m *runtime.MemoryCredentials }{memory}} {
+	for _, v := range []any{memory, files, env, funcs, chain, runtime.HexAuth{Credentials: memory}, o, &o, c,
+		struct{ m *runtime.MemoryCredentials }{memory}, struct{ f *runtime.FileCredentials }{files}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q", "%x"} {
-			if s := fmt.Sprintf(verb, v); strings.Contains(s, "secret") || strings.Contains(s, fmt.Sprintf("%x", "secret")) {
-				t.Errorf("%s of a %T prints the token: %s", verb, v, s)
+			s := fmt.Sprintf(verb, v)
+			for _, p := range private {
+				if strings.Contains(s, p) {
+					t.Errorf("%s of a %T prints %q: %s", verb, v, p, s)
+				}
 			}
 		}
 	}
 	var text strings.Builder
-	slog.New(slog.NewTextHandler(&text, nil)).Info("x", "creds", memory, "o", o)
-	slog.New(slog.NewJSONHandler(&text, nil)).Info("x", "creds", memory)
+	slog.New(slog.NewTextHandler(&text, nil)).Info("x", "creds", chain, "o", o)
+	slog.New(slog.NewJSONHandler(&text, nil)).Info("x", "creds", chain)
 	if strings.Contains(text.String(), "secret") {
 		t.Errorf("slog prints the token: %s", text.String())
 	}

@@ -130,7 +130,7 @@ func TestTrustShared(t *testing.T) {
 		// Another certificate is another config, but not one that only was
 		// loaded again.
 		before := g.got["client"]
-		again := *creds.certs[0]
+		again := *creds.certs[0]()
 		creds.SetClientCertificate(0, &again)
 		if run("client") != before {
 			t.Error("the same certificate made another config")
@@ -139,7 +139,7 @@ func TestTrustShared(t *testing.T) {
 		if run("client") == before {
 			t.Error("another certificate made no other config")
 		}
-		if got, _ := g.got["client"].GetClientCertificate(nil); got != creds.certs[0] {
+		if got, _ := g.got["client"].GetClientCertificate(nil); got != creds.certs[0]() {
 			t.Error("the config has not the latest certificate")
 		}
 		creds.SetClientCertificate(0, nil)

@@ -1,0 +1,290 @@
+package runtime_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// TestBlobNames checks that a name is of one text, and no two have the same.
+func TestBlobNames(t *testing.T) {
+	n := 0
+	for b := range runtime.Blob(20) {
+		for index := -1; index < 6; index++ {
+			name := b.Name(index)
+			if name == "" {
+				continue
+			}
+			n++
+			if gotB, gotIndex, ok := runtime.ParseBlob(name); gotB != b || gotIndex != index || !ok {
+				t.Errorf("%q is %v %d, %v, want %v %d", name, gotB, gotIndex, ok, b, index)
+			}
+		}
+	}
+	if want := 4*4 + 6; n != want {
+		t.Errorf("%d names, want %d", n, want)
+	}
+	for _, name := range []string{"", "auth", "auth.4", "auth.-1", "auth.00", "AUTH.0", "device_serial.0", "client_cert.0"} {
+		if b, index, ok := runtime.ParseBlob(name); ok {
+			t.Errorf("%q is %v %d", name, b, index)
+		}
+	}
+}
+
+// write writes files into a folder.
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFileCredentials checks what is read of files, and when.
+func TestFileCredentials(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"auth.0": "secret\r\n\n", "auth.1": " a b \nc\n", "auth.2": "\n", "auth.3": strings.Repeat("s", 256<<10+1),
+		"device_serial": strings.Repeat("s", 256<<10), "aws_secret.3": "aws",
+	})
+	if err := os.Mkdir(filepath.Join(dir, "firmware_version"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "device_type"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("auth.0", filepath.Join(dir, "mqtt_password")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("mqtt_username", filepath.Join(dir, "mqtt_username")); err != nil {
+		t.Fatal(err)
+	}
+	f := &runtime.FileCredentials{Dir: dir}
+	for _, tt := range []struct {
+		b     runtime.Blob
+		index int
+		text  string
+		err   error
+	}{
+		{runtime.BlobAuth, 0, "secret", nil},
+		{runtime.BlobAuth, 1, " a b \nc", nil}, // which Link.Blob refuses
+		{runtime.BlobAuth, 2, "", nil},         // which Link.Blob takes for none
+		{runtime.BlobAuth, 3, "", runtime.ErrBadCredentials},
+		{runtime.BlobAuth, 4, "", runtime.ErrNoCredentials},
+		{runtime.BlobDeviceSerial, 0, strings.Repeat("s", 256<<10), nil},
+		{runtime.BlobDeviceSerial, 1, "", runtime.ErrNoCredentials},
+		{runtime.BlobFirmwareVersion, 0, "", runtime.ErrBadCredentials},
+		{runtime.BlobDeviceType, 0, "", runtime.ErrBadCredentials},
+		{runtime.BlobMQTTPassword, 0, "secret", nil},
+		{runtime.BlobMQTTUsername, 0, "", syscall.ELOOP},
+		{runtime.BlobMQTTClientID, 0, "", runtime.ErrNoCredentials},
+		{runtime.BlobAWSSecret, 3, "aws", nil},
+	} {
+		if text, err := f.Blob(t.Context(), tt.b, tt.index); text != tt.text || !errors.Is(err, tt.err) {
+			t.Errorf("%v %d is %q, %v, want %q, %v", tt.b, tt.index, text, err, tt.text, tt.err)
+		}
+	}
+	write(t, dir, map[string]string{"auth.0": "new"})
+	if text, err := f.Blob(t.Context(), runtime.BlobAuth, 0); text != "new" {
+		t.Errorf("a file that has changed is %q, %v", text, err)
+	}
+	if _, err := new(runtime.FileCredentials).Blob(t.Context(), runtime.BlobAuth, 0); !errors.Is(err, runtime.ErrNoCredentials) {
+		t.Errorf("without a folder: %v", err)
+	}
+	if got := f.Exposed(); got != nil {
+		t.Errorf("files of the owner alone are exposed: %v", got)
+	}
+	for _, name := range []string{"auth.0", "client_key.7", "README"} {
+		write(t, dir, map[string]string{name: "x"})
+		if err := os.Chmod(filepath.Join(dir, name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := fmt.Sprint(f.Exposed()), fmt.Sprint([]string{dir + "/auth.0", dir + "/client_key.7", dir + "/mqtt_password"}); got != want {
+		t.Errorf("exposed are %v, want %v", got, want)
+	}
+}
+
+// pemOf returns a block.
+func pemOf(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// selfSigned returns a certificate for a key.
+func selfSigned(key crypto.Signer) []byte {
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	return must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key))
+}
+
+// TestCertificateSources checks each form of a certificate and its key, from
+// files and from the environment, and that what can not be used is not.
+func TestCertificateSources(t *testing.T) {
+	ec := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
+	ecCert, rsaCert := selfSigned(ec), selfSigned(rsaKey)
+	pkcs8, sec1 := must(x509.MarshalPKCS8PrivateKey(ec)), must(x509.MarshalECPrivateKey(ec))
+	for _, tt := range []struct {
+		name, cert, key string
+		chain           int
+		err             error
+	}{
+		{"PEM, PKCS 8", pemOf("CERTIFICATE", ecCert), pemOf("PRIVATE KEY", pkcs8), 1, nil},
+		{"PEM, a chain, and words between", "leaf\n" + pemOf("CERTIFICATE", ecCert) + "CA\n" + pemOf("CERTIFICATE", rsaCert), pemOf("EC PARAMETERS", []byte{6, 1, 1}) + pemOf("EC PRIVATE KEY", sec1), 2, nil},
+		{"PEM, PKCS 1", pemOf("CERTIFICATE", rsaCert), pemOf("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey)), 1, nil},
+		{"DER, PKCS 8", string(ecCert), string(pkcs8), 1, nil},
+		{"DER, SEC 1", string(ecCert), string(sec1), 1, nil},
+		{"DER, PKCS 1", string(rsaCert), string(x509.MarshalPKCS1PrivateKey(rsaKey)), 1, nil},
+		{"both in one text", pemOf("PRIVATE KEY", pkcs8) + pemOf("CERTIFICATE", ecCert), pemOf("CERTIFICATE", ecCert) + pemOf("PRIVATE KEY", pkcs8), 1, nil},
+		{"another's key", string(ecCert), string(x509.MarshalPKCS1PrivateKey(rsaKey)), 0, runtime.ErrBadCredentials},
+		{"encrypted", string(ecCert), pemOf("ENCRYPTED PRIVATE KEY", []byte("secret")), 0, runtime.ErrBadCredentials},
+		{"no certificate", "secret", string(pkcs8), 0, runtime.ErrBadCredentials},
+		{"no key", string(ecCert), "secret", 0, runtime.ErrBadCredentials},
+		{"too long", string(ecCert), strings.Repeat("s", 256<<10+1), 0, runtime.ErrBadCredentials},
+		{"half of it", string(ecCert), "", 0, runtime.ErrBadCredentials},
+		{"the other half", "", string(pkcs8), 0, runtime.ErrBadCredentials},
+		{"nothing", "", "", 0, runtime.ErrNoCredentials},
+	} {
+		dir := t.TempDir()
+		for name, text := range map[string]string{"client_cert.254": tt.cert, "client_key.254": tt.key} {
+			if text != "" {
+				write(t, dir, map[string]string{name: text})
+			}
+		}
+		sources := []runtime.Credentials{&runtime.FileCredentials{Dir: dir}}
+		if !strings.ContainsRune(tt.cert+tt.key, 0) && tt.name != "too long" {
+			t.Setenv("T_CLIENT_CERT_254", tt.cert)
+			t.Setenv("T_CLIENT_KEY_254", tt.key)
+			sources = append(sources, &runtime.EnvCredentials{Prefix: "T_"})
+		}
+		for _, source := range sources {
+			cert, err := source.ClientCertificate(t.Context(), 254)
+			if !errors.Is(err, tt.err) || err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s, %T: %v, want %v", tt.name, source, err, tt.err)
+			}
+			if (cert == nil) != (tt.err != nil) || cert != nil && len(cert.Certificate) != tt.chain {
+				t.Errorf("%s, %T: %v", tt.name, source, cert)
+			}
+			if again, _ := source.ClientCertificate(t.Context(), 254); again != cert {
+				t.Errorf("%s, %T: another certificate of the same text", tt.name, source)
+			}
+			if _, err := source.ClientCertificate(t.Context(), 255); !errors.Is(err, runtime.ErrNoCredentials) {
+				t.Errorf("%s, %T: certificate 255: %v", tt.name, source, err)
+			}
+		}
+	}
+
+	dir := t.TempDir()
+	f := &runtime.FileCredentials{Dir: dir}
+	write(t, dir, map[string]string{"client_cert.0": string(ecCert), "client_key.0": string(pkcs8)})
+	old := must(f.ClientCertificate(t.Context(), 0))
+	write(t, dir, map[string]string{"client_cert.0": string(rsaCert)})
+	if _, err := f.ClientCertificate(t.Context(), 0); !errors.Is(err, runtime.ErrBadCredentials) {
+		t.Errorf("half renewed: %v", err)
+	}
+	write(t, dir, map[string]string{"client_key.0": string(x509.MarshalPKCS1PrivateKey(rsaKey))})
+	if cert := must(f.ClientCertificate(t.Context(), 0)); cert == old || !bytes.Equal(cert.Certificate[0], rsaCert) {
+		t.Error("the certificate stays what it was when the file is another")
+	}
+}
+
+// TestCredentialSources checks the environment, chains and hex digits.
+func TestCredentialSources(t *testing.T) {
+	t.Setenv("T_AUTH_0", "token")
+	t.Setenv("T_DEVICE_SERIAL", "serial")
+	t.Setenv("T_AUTH_1", "")
+	env := &runtime.EnvCredentials{Prefix: "T_"}
+	memory := new(runtime.MemoryCredentials)
+	memory.SetBlob(runtime.BlobAuth, 0, "later")
+	memory.SetBlob(runtime.BlobAuth, 1, "second\xff")
+	memory.SetClientCertificate(3, &tls.Certificate{})
+	errSource := errors.New("source is down")
+	failing := runtime.CredentialFuncs{
+		BlobFunc:              func(context.Context, runtime.Blob, int) (string, error) { return "", errSource },
+		ClientCertificateFunc: func(context.Context, int) (*tls.Certificate, error) { return nil, errSource },
+	}
+	empty := runtime.CredentialFuncs{BlobFunc: func(context.Context, runtime.Blob, int) (string, error) { return "", nil }}
+	for _, tt := range []struct {
+		name   string
+		source runtime.Credentials
+		b      runtime.Blob
+		index  int
+		text   string
+		err    error
+	}{
+		{"a variable", env, runtime.BlobAuth, 0, "token", nil},
+		{"a variable without an index", env, runtime.BlobDeviceSerial, 0, "serial", nil},
+		{"an empty variable", env, runtime.BlobAuth, 1, "", runtime.ErrNoCredentials},
+		{"no variable", env, runtime.BlobAuth, 2, "", runtime.ErrNoCredentials},
+		{"another prefix", &runtime.EnvCredentials{}, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{"the first of a chain", runtime.ChainCredentials{env, memory}, runtime.BlobAuth, 0, "token", nil},
+		{"the second", runtime.ChainCredentials{env, empty, memory}, runtime.BlobAuth, 1, "second\xff", nil},
+		{"none", runtime.ChainCredentials{env, memory}, runtime.BlobAuth, 2, "", runtime.ErrNoCredentials},
+		{"no source", runtime.ChainCredentials{}, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{"one that fails", runtime.ChainCredentials{failing, memory}, runtime.BlobAuth, 0, "", errSource},
+		{"before one that fails", runtime.ChainCredentials{memory, failing}, runtime.BlobAuth, 0, "later", nil},
+		{"hex", runtime.HexAuth{memory}, runtime.BlobAuth, 1, "7365636f6e64ff", nil},
+		{"hex of none", runtime.HexAuth{memory}, runtime.BlobAuth, 3, "", runtime.ErrNoCredentials},
+		{"hex is for tokens", runtime.HexAuth{env}, runtime.BlobDeviceSerial, 0, "serial", nil},
+	} {
+		if text, err := tt.source.Blob(t.Context(), tt.b, tt.index); text != tt.text || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %q, %v, want %q, %v", tt.name, text, err, tt.text, tt.err)
+		}
+	}
+	for _, tt := range []struct {
+		source runtime.Credentials
+		err    error
+	}{
+		{runtime.ChainCredentials{env, memory}, nil},
+		{runtime.HexAuth{memory}, nil},
+		{runtime.ChainCredentials{env}, runtime.ErrNoCredentials},
+		{runtime.ChainCredentials{failing, memory}, errSource},
+	} {
+		if cert, err := tt.source.ClientCertificate(t.Context(), 3); !errors.Is(err, tt.err) || (cert == nil) != (tt.err != nil) {
+			t.Errorf("%v, %v", cert, err)
+		}
+	}
+}
+
+// TestBasicAuth has the example of RFC 7617 section 2, and what can not be sent.
+func TestBasicAuth(t *testing.T) {
+	for _, tt := range []struct {
+		user, password, want string
+	}{
+		{"Aladdin", "open sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="},
+		{"test", "123\u00a3", "dGVzdDoxMjPCow=="},
+		{"", "a:b", "OmE6Yg=="},
+		{"a:b", "secret", ""},
+		{"a\n", "secret", ""},
+		{"a", "secret\x00", ""},
+	} {
+		got, err := runtime.BasicAuth(tt.user, tt.password)
+		if got != tt.want || errors.Is(err, runtime.ErrBadCredentials) != (tt.want == "") || err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q, %q: %q, %v", tt.user, tt.password, got, err)
+		}
+	}
+}
