@@ -40,6 +40,7 @@ func TestCredentialHeaders(t *testing.T) {
 		return m
 	}
 	auth := runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}
+	basic := must(runtime.BasicAuth("Aladdin", "open sesame")) // of RFC 7617 section 2
 	all := runtime.HTTP{AuthHeader: "x-auth", DSNHeader: "x-dsn:", FWVHeader: "X-Fwv:", DevTypeHeader: "x-dev:"}
 	for _, tt := range []struct {
 		name  string
@@ -55,6 +56,9 @@ func TestCredentialHeaders(t *testing.T) {
 			want: "Authorization: Bearer three\r\n"},
 		{name: "all", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobFirmwareVersion, 0, "2", runtime.BlobDeviceType, 0, "3"),
 			want: "X-Auth: a\r\nX-Dev: 3\r\nX-Dsn: 1\r\nX-Fwv: 2\r\n"},
+		{name: "Basic as a token", h: runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic "}, creds: blobs(runtime.BlobAuth, 0, basic), want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
+		{name: "Basic as metadata", meta: map[string]string{"auth": "Basic " + basic}, want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
+		{name: "hex digits", h: auth, creds: runtime.HexAuth{Credentials: blobs(runtime.BlobAuth, 0, "\x00\n\xff")}, want: "Authorization: Bearer 000aff\r\n"},
 		{name: "no token", h: auth, creds: blobs(runtime.BlobAuth, 1, "secret"), want: "-", err: runtime.ErrNoCredentials},
 		{name: "empty token", h: auth, creds: blobs(runtime.BlobAuth, 0, ""), want: "-", err: runtime.ErrNoCredentials},
 		{name: "one of four is missing", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobDeviceType, 0, "3"),
