@@ -40,7 +40,10 @@ func TestCredentialHeaders(t *testing.T) {
 		return m
 	}
 	auth := runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}
-	basic := must(runtime.BasicAuth("Aladdin", "open sesame")) // of RFC 7617 section 2
+	basic, err := runtime.BasicAuth("Aladdin", "open sesame") // of RFC 7617 section 2
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := runtime.HTTP{AuthHeader: "x-auth", DSNHeader: "x-dsn:", FWVHeader: "X-Fwv:", DevTypeHeader: "x-dev:"}
 	for _, tt := range []struct {
 		name  string
