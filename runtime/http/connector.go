@@ -6,16 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/internal/request"
 )
 
 // A connector makes the requests of one streamtype of one context.
@@ -24,19 +23,11 @@ type connector struct {
 	c       *runtime.Context
 	st      *runtime.StreamType
 	method  string
-	headers []header // of the metadata items that are mapped to one
-	base    http.Header
-	secrets []secret // headers that hold credentials
+	headers *request.Set
 	proxy   *runtime.Proxy
 
 	plain, secure lazyPool
 	url           atomic.Pointer[madeURL]
-}
-
-// A header is a metadata item that is mapped to a header.
-type header struct {
-	name string // canonical
-	item int
 }
 
 // A madeURL is what a target and a http_url have last been made into. Where
@@ -48,9 +39,6 @@ type madeURL struct {
 	host   string // of the Host header
 }
 
-// noUserAgent keeps net/http from sending its own.
-var noUserAgent = []string{""}
-
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
 func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
@@ -58,35 +46,23 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 		return nil, err
 	}
 	n := &connector{t: t, c: c, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
-	if !validToken(n.method) || n.method == http.MethodConnect {
+	if !request.IsToken(n.method) || n.method == http.MethodConnect {
 		return nil, fmt.Errorf("%w: http_method %q", runtime.ErrUnsupported, n.method)
-	}
-	for i, m := range st.Metadata {
-		if m.Header == "" {
-			continue
-		}
-		// lws wants the name with its colon; HTTP does not care for its case.
-		name := strings.TrimSuffix(m.Header, ":")
-		if !validToken(name) {
-			return nil, fmt.Errorf("metadata %q: %q is not the name of a header", m.Name, m.Header)
-		}
-		n.headers = append(n.headers, header{http.CanonicalHeaderKey(name), i})
 	}
 	for _, m := range st.HTTP.RespMap {
 		if m.State < runtime.StateUserBase {
 			return nil, fmt.Errorf("%w: http_resp_map to a state below %d: %d", runtime.ErrUnsupported, runtime.StateUserBase, m.State)
 		}
 	}
-	if err := n.prepareSecrets(); err != nil {
+	var err error
+	if n.headers, err = request.NewSet(st, nil); err != nil {
 		return nil, err
 	}
-	var err error
 	if n.proxy, err = c.Proxy(st); err != nil {
 		return nil, err
 	}
-	n.base = http.Header{"User-Agent": noUserAgent}
 	if st.HTTP.WWWFormURLEncoded {
-		n.base["Content-Type"] = []string{"application/x-www-form-urlencoded"}
+		n.headers.Base["Content-Type"] = []string{"application/x-www-form-urlencoded"}
 	}
 	return n, nil
 }
@@ -108,17 +84,6 @@ func check(h *runtime.HTTP) error {
 		}
 	}
 	return nil
-}
-
-// validToken reports whether s is a token of RFC 9110 section 5.6.2.
-func validToken(s string) bool {
-	for i := range len(s) {
-		b := s[i]
-		if b <= ' ' || b >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, b) >= 0 {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // A lazyPool is a pool that a connector takes when it first needs it.
@@ -181,59 +146,9 @@ func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
 	if m := n.url.Load(); m != nil && m.target == target && m.text == text {
 		return m.url, m.host
 	}
-	path := text
-	if target.Path != "" {
-		path = target.Path
-	}
-	u := &url.URL{Scheme: "http", Opaque: requestTarget(path)}
-	defaultPort := uint16(80)
-	if target.TLS {
-		u.Scheme, defaultPort = "https", 443
-	}
-	host := ""
-	if target.Network == "unix" {
-		u.Host, host = unixHost, "localhost"
-	} else {
-		u.Host = target.Address()
-		host = target.Host
-		if target.Port != defaultPort {
-			host = u.Host
-		} else if strings.Contains(host, ":") {
-			host = "[" + host + "]"
-		}
-	}
+	u, host := request.URL(target, text)
 	n.url.Store(&madeURL{target, text, u, host})
 	return u, host
-}
-
-// requestTarget makes the target of a request (RFC 9112 section 3.2.1) of a
-// path and query as the policy has it. What can not stand in one is escaped;
-// a '%' is taken for a part of an escape and left alone.
-func requestTarget(path string) string {
-	path = "/" + strings.TrimLeft(path, "/") // "//" would begin an authority
-	bad := 0
-	for i := range len(path) {
-		if mustEscape(path[i]) {
-			bad++
-		}
-	}
-	if bad == 0 {
-		return path
-	}
-	const digits = "0123456789ABCDEF"
-	b := make([]byte, 0, len(path)+2*bad)
-	for i := range len(path) {
-		if c := path[i]; mustEscape(c) {
-			b = append(b, '%', digits[c>>4], digits[c&15])
-		} else {
-			b = append(b, c)
-		}
-	}
-	return string(b)
-}
-
-func mustEscape(b byte) bool {
-	return b <= ' ' || b >= 0x7f || strings.IndexByte("\"#<>\\^`{|}", b) >= 0
 }
 
 // Run makes one request, and the ones that it is redirected to.
@@ -243,18 +158,18 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		return err
 	}
 	u, host := n.urlFor(l)
-	h, err := n.header(l)
+	h, err := n.headers.Make(l)
 	if err != nil {
 		return err
 	}
 	req := (&http.Request{
 		Method: n.method,
 		URL:    u,
-		Host:   h.hostOr(host),
-		Header: h.h,
+		Host:   h.HostOr(host),
+		Header: h.Header,
 		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
-	b, err := n.body(ctx, l, h.length)
+	b, err := n.body(ctx, l, h.Length)
 	if err != nil {
 		return err
 	}
@@ -267,7 +182,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		// What net/http says of a server that does not speak it is less plain.
 		err = fmt.Errorf("sspolicy: h2 without TLS: %w", err)
 	}
-	for hops := 0; err == nil && isRedirect(resp.StatusCode) && resp.StatusCode != int(n.st.HTTP.Expect); hops++ {
+	for hops := 0; err == nil && request.IsRedirect(resp.StatusCode) && resp.StatusCode != int(n.st.HTTP.Expect); hops++ {
 		resp, err = n.redirect(l, req, resp, hops)
 		if err == nil {
 			req = resp.Request
@@ -284,17 +199,13 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		l.RetryAfter(retryAfter(resp.Header))
+		l.RetryAfter(request.RetryAfter(resp.Header))
 		discard(resp)
-		return &StatusError{resp.StatusCode}
+		return &StatusError{Code: resp.StatusCode}
 	case http.StatusSwitchingProtocols:
 		return errors.New("sspolicy: the server switched protocols unasked")
 	}
-	for _, m := range n.headers {
-		if v := resp.Header[m.name]; len(v) > 0 {
-			l.Receive(m.item, v[0])
-		}
-	}
+	n.headers.Receive(l, resp.Header)
 	if n.st.DirectProtoStr {
 		l.ReceiveDirect(resp.Header.Get)
 	}
@@ -369,19 +280,4 @@ func discard(resp *http.Response) {
 
 func hasBody(method string) bool {
 	return slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch}, method)
-}
-
-// splitPort returns the host and port of a URL.
-func splitPort(u *url.URL) (host, port string) {
-	host, port, err := net.SplitHostPort(u.Host)
-	if err != nil {
-		host = u.Host
-	}
-	if port == "" {
-		port = "80"
-		if u.Scheme == "https" {
-			port = "443"
-		}
-	}
-	return strings.ToLower(host), port
 }

@@ -2,9 +2,8 @@ package http
 
 import (
 	"errors"
-	"fmt"
-	"net/http"
-	"net/url"
+
+	"github.com/secure-streams/sspolicy/runtime/internal/request"
 )
 
 // errNoH2 is why a server that does not agree on HTTP/2 is unreachable.
@@ -14,42 +13,14 @@ var errNoH2 = errors.New("sspolicy: the server does not speak h2")
 var errRepeated = errors.New("sspolicy: the server resets the request before it answers")
 
 // A StatusError says that an attempt failed because the server answered with
-// a status that asks to try again: 429 or 503.
-type StatusError struct{ Code int }
-
-func (e *StatusError) Error() string {
-	return fmt.Sprintf("sspolicy: the server answered %d %s", e.Code, http.StatusText(e.Code))
-}
+// a status, its Code, that asks to try again: 429 or 503.
+type StatusError = request.StatusError
 
 // A RedirectError says that an attempt failed because the server answered with
-// a redirect that is not followed.
-type RedirectError struct {
-	Code     int
-	Location string // as the server sent it; Error leaves out its query and user
-	Reason   string
-}
+// a redirect that is not followed. Code is the status, Location is as the
+// server sent it, Reason is for people. Error leaves out query and user.
+type RedirectError = request.RedirectError
 
-func (e *RedirectError) Error() string {
-	to := ""
-	if u, err := url.Parse(e.Location); err == nil && u.Opaque == "" {
-		u = &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-		to = fmt.Sprintf(" to %q", u.String())
-	}
-	return fmt.Sprintf("sspolicy: redirect (%d)%s not followed: %s", e.Code, to, e.Reason)
-}
-
-// A HeaderError says that metadata can not be sent as the header that the
-// policy maps it to.
-type HeaderError struct {
-	Header string
-	Value  string // "" where it may be a secret
-	Reason string
-}
-
-func (e *HeaderError) Error() string {
-	value := ""
-	if e.Value != "" {
-		value = fmt.Sprintf(" with the value %q", e.Value)
-	}
-	return fmt.Sprintf("sspolicy: header %s can not be sent%s: %s", e.Header, value, e.Reason)
-}
+// A HeaderError says that metadata can not be sent as the Header that the
+// policy maps it to. Value is "" where it may be a secret.
+type HeaderError = request.HeaderError

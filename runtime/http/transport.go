@@ -222,7 +222,3 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return resp, err
 }
-
-// unixHost is the host of the URL of a request to a unix socket. It can be no
-// name or address, and no other URL may have it.
-const unixHost = "+"

@@ -1,0 +1,228 @@
+// Package request makes what the requests of HTTP and the handshakes of ws have
+// in common: headers, URL, redirects.
+package request
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// A Set is the headers that a streamtype sends and receives.
+type Set struct {
+	// Base is what is sent unless metadata says otherwise. The names are
+	// canonical. It may be changed until the first Make.
+	Base http.Header
+
+	direct  bool
+	reserve func(name string) bool
+	items   []item
+	secrets []secret
+}
+
+// An item is a metadata item that is mapped to a header.
+type item struct {
+	name  string // canonical
+	index int
+}
+
+// A secret is a header whose value is one of the context's credentials.
+type secret struct {
+	name     string // canonical
+	preamble string
+	blob     runtime.Blob
+	index    int
+}
+
+// NewSet returns the headers of a streamtype. reserve, if any, says which names
+// of headers, in canonical form, are the transport's own.
+func NewSet(st *runtime.StreamType, reserve func(name string) bool) (*Set, error) {
+	// An empty User-Agent keeps net/http from sending its own.
+	s := &Set{Base: http.Header{"User-Agent": {""}}, direct: st.DirectProtoStr, reserve: reserve}
+	for i, m := range st.Metadata {
+		if m.Header == "" {
+			continue
+		}
+		// lws wants the name with its colon; HTTP does not care for its case.
+		name := strings.TrimSuffix(m.Header, ":")
+		if !IsToken(name) {
+			return nil, fmt.Errorf("metadata %q: %q is not the name of a header", m.Name, m.Header)
+		}
+		s.items = append(s.items, item{http.CanonicalHeaderKey(name), i})
+	}
+	return s, s.prepareSecrets(st)
+}
+
+// prepareSecrets notes the headers of the policy that hold credentials.
+func (s *Set) prepareSecrets(st *runtime.StreamType) error {
+	h := st.HTTP
+	token := 0
+	if st.Auth != nil {
+		if h.AuthHeader == "" {
+			return fmt.Errorf("%w: use_auth without http_auth_header", runtime.ErrUnsupported)
+		}
+		token = int(st.Auth.Blob)
+	}
+	if strings.ContainsFunc(h.AuthPreamble, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return fmt.Errorf("%w: http_auth_preamble with a control character", runtime.ErrUnsupported)
+	}
+	for _, k := range []struct {
+		header, key string
+		secret
+	}{
+		{h.AuthHeader, "http_auth_header", secret{preamble: h.AuthPreamble, blob: runtime.BlobAuth, index: token}},
+		{h.DSNHeader, "http_dsn_header", secret{blob: runtime.BlobDeviceSerial}},
+		{h.FWVHeader, "http_fwv_header", secret{blob: runtime.BlobFirmwareVersion}},
+		{h.DevTypeHeader, "http_devtype_header", secret{blob: runtime.BlobDeviceType}},
+	} {
+		if k.header == "" {
+			continue
+		}
+		name := http.CanonicalHeaderKey(strings.TrimSuffix(k.header, ":"))
+		if !IsToken(name) || s.frames(name) || name == "Host" || name == "Content-Length" {
+			return fmt.Errorf("%w: %s %q", runtime.ErrUnsupported, k.key, k.header)
+		}
+		for _, other := range s.secrets {
+			if other.name == name {
+				return fmt.Errorf("%w: %s %q is the header of another key too", runtime.ErrUnsupported, k.key, k.header)
+			}
+		}
+		k.name = name
+		s.secrets = append(s.secrets, k.secret)
+	}
+	return nil
+}
+
+// frames reports whether a header frames the message or the connection, so
+// that neither metadata nor credentials can be sent in it.
+func (s *Set) frames(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return s.reserve != nil && s.reserve(name)
+}
+
+// A Header is the headers of one request, and what they say of it.
+type Header struct {
+	http.Header
+	Length int64 // the content-length among them, or -1
+
+	host   string // the value of the Host header among them
+	shared bool   // Header is that of the set, and must not be changed
+}
+
+// Make returns the headers of a request. An error, such as the want of a
+// credential, is to end the attempt before anything is sent.
+func (s *Set) Make(l *runtime.Link) (Header, error) {
+	r := Header{Header: s.Base, shared: true, Length: -1}
+	for _, m := range s.items {
+		if value, set := l.Metadata(m.index); set {
+			if err := s.add(&r, m.name, value); err != nil {
+				return Header{}, err
+			}
+		}
+	}
+	if s.direct {
+		for i := 0; ; i++ {
+			name, value, ok := l.DirectHeader(i)
+			if !ok {
+				break
+			}
+			if err := s.add(&r, http.CanonicalHeaderKey(name), value); err != nil {
+				return Header{}, err
+			}
+		}
+	}
+	for _, k := range s.secrets {
+		s.own(&r)
+		// Two values, one of them the program's, would let the server choose.
+		if r.Header[k.name] != nil {
+			return Header{}, &HeaderError{Header: k.name, Reason: "there is metadata for it as well as a credential"}
+		}
+		value, err := l.Blob(k.blob, k.index)
+		if err != nil {
+			return Header{}, err
+		}
+		r.Header[k.name] = []string{k.preamble + value}
+	}
+	return r, nil
+}
+
+// own makes a map of the headers that may be changed.
+func (s *Set) own(r *Header) {
+	if r.shared {
+		r.shared = false
+		r.Header = make(http.Header, len(s.Base)+len(s.items)+len(s.secrets))
+		for k, v := range s.Base {
+			r.Header[k] = v
+		}
+	}
+}
+
+// add adds a header that the program has set.
+func (s *Set) add(r *Header, name, value string) error {
+	switch {
+	case s.frames(name):
+		return &HeaderError{Header: name, Value: value, Reason: "it frames the message or the connection"}
+	case name == "Host":
+		r.host = value
+		return nil
+	case name == "Content-Length":
+		v, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || v < 0 {
+			return &HeaderError{Header: name, Value: value, Reason: "it is no length"}
+		}
+		r.Length = v
+		return nil
+	}
+	s.own(r)
+	if _, ok := s.Base[name]; ok || r.Header[name] == nil {
+		r.Header[name] = []string{value}
+	} else {
+		r.Header[name] = append(r.Header[name], value)
+	}
+	return nil
+}
+
+// HostOr returns the value of the Host header, which is host unless the program
+// has set another.
+func (r *Header) HostOr(host string) string { return cmp.Or(r.host, host) }
+
+// Receive hands the headers of a response to the metadata mapped to them.
+func (s *Set) Receive(l *runtime.Link, h http.Header) {
+	for _, m := range s.items {
+		if v := h[m.name]; len(v) > 0 {
+			l.Receive(m.index, v[0])
+		}
+	}
+}
+
+// confidential are the headers, beside those of the credentials, that must not
+// reach another server than the one they were meant for.
+var confidential = []string{"Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "Www-Authenticate"}
+
+// Strip removes the headers that must not reach another server.
+func (s *Set) Strip(h http.Header) {
+	for _, k := range confidential {
+		h.Del(k)
+	}
+	for _, k := range s.secrets {
+		h.Del(k.name)
+	}
+}
+
+// IsToken reports whether s is a token of RFC 9110 section 5.6.2.
+func IsToken(s string) bool {
+	for i := range len(s) {
+		b := s[i]
+		if b <= ' ' || b >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, b) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,106 @@
+package request
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// maxRedirects is how many redirects are followed, as in lws.
+const maxRedirects = 4
+
+// IsRedirect reports whether a status redirects a request.
+func IsRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// Redirect returns where the response to a request for from redirects to, and
+// whether that is the same origin (scheme, host and port). hops is how many
+// redirects there were before. The rules are those of RFC 9110 section 15.4.
+// More than there: the policy has to allow it, TLS is not left for plain HTTP,
+// nor a unix socket, and a client certificate is for its own server alone. An
+// error is a *RedirectError.
+func Redirect(l *runtime.Link, from *url.URL, resp *http.Response, hops int) (to *url.URL, same bool, err error) {
+	location := resp.Header.Get("Location")
+	refuse := func(reason string) (*url.URL, bool, error) {
+		return nil, false, &RedirectError{resp.StatusCode, location, reason}
+	}
+	st := l.StreamType()
+	switch {
+	case !st.HTTP.AllowRedirects:
+		return refuse("the policy does not allow it")
+	case hops == maxRedirects:
+		return refuse("there were too many before it")
+	case location == "":
+		return refuse("there is no location")
+	}
+	if from.Opaque != "" {
+		path, err := url.ParseRequestURI(from.Opaque)
+		if err != nil { // which holds what was parsed
+			return refuse("the URL of the request can not be parsed")
+		}
+		path.Scheme, path.Host = from.Scheme, from.Host
+		from = path
+	}
+	if to, err = from.Parse(location); err != nil {
+		return refuse("it is no URL")
+	}
+	to.User, to.Fragment, to.RawFragment = nil, "", ""
+	if st.Protocol == runtime.ProtocolWS {
+		switch to.Scheme {
+		case "ws":
+			to.Scheme = "http"
+		case "wss":
+			to.Scheme = "https"
+		}
+	}
+	same = sameOrigin(from, to)
+	switch {
+	case to.Scheme != "http" && to.Scheme != "https" || to.Host == "":
+		return refuse("it is not http")
+	case l.Target().Network == "unix":
+		if !same {
+			return refuse("it leaves the unix socket")
+		}
+	case strings.HasPrefix(to.Host, UnixHost):
+		return refuse("it is no name of a host")
+	case from.Scheme == "https" && to.Scheme == "http":
+		return refuse("it gives up TLS")
+	case !same && st.ClientCert != 0 && to.Scheme == "https":
+		return refuse("it leaves the server that the client certificate is for")
+	}
+	return to, same, nil
+}
+
+// maxRetryAfter is the longest wait that a server can ask for.
+const maxRetryAfter = 24 * time.Hour
+
+// RetryAfter returns what a Retry-After header (RFC 9110 section 10.2.3) asks
+// for, at most 24 h, or 0. A date is taken relative to that of the response if
+// it has one, since the clock of a device may be wrong.
+func RetryAfter(h http.Header) time.Duration {
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	s, err := strconv.ParseUint(v, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(s, uint64(maxRetryAfter/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter)
+}

@@ -1,0 +1,90 @@
+package request
+
+import (
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// UnixHost is the host of the URL of a request to a unix socket. It can be no
+// name or address, and no other URL may have it.
+const UnixHost = "+"
+
+// URL returns the URL of a request and the value of its Host header. text is
+// the http_url of the policy.
+func URL(target *runtime.Target, text string) (u *url.URL, host string) {
+	path := text
+	if target.Path != "" {
+		path = target.Path
+	}
+	u = &url.URL{Scheme: "http", Opaque: requestTarget(path)}
+	defaultPort := uint16(80)
+	if target.TLS {
+		u.Scheme, defaultPort = "https", 443
+	}
+	if target.Network == "unix" {
+		u.Host, host = UnixHost, "localhost"
+	} else {
+		u.Host = target.Address()
+		host = target.Host
+		if target.Port != defaultPort {
+			host = u.Host
+		} else if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+	}
+	return u, host
+}
+
+// requestTarget makes the target of a request (RFC 9112 section 3.2.1) of a
+// path and query as the policy has it. What can not stand in one is escaped;
+// a '%' is taken for a part of an escape and left alone.
+func requestTarget(path string) string {
+	path = "/" + strings.TrimLeft(path, "/") // "//" would begin an authority
+	bad := 0
+	for i := range len(path) {
+		if mustEscape(path[i]) {
+			bad++
+		}
+	}
+	if bad == 0 {
+		return path
+	}
+	const digits = "0123456789ABCDEF"
+	b := make([]byte, 0, len(path)+2*bad)
+	for i := range len(path) {
+		if c := path[i]; mustEscape(c) {
+			b = append(b, '%', digits[c>>4], digits[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+func mustEscape(b byte) bool {
+	return b <= ' ' || b >= 0x7f || strings.IndexByte("\"#<>\\^`{|}", b) >= 0
+}
+
+// splitPort returns the host and port of a URL.
+func splitPort(u *url.URL) (host, port string) {
+	host, port, err := net.SplitHostPort(u.Host)
+	if err != nil {
+		host = u.Host
+	}
+	if port == "" {
+		port = "80"
+		if u.Scheme == "https" {
+			port = "443"
+		}
+	}
+	return strings.ToLower(host), port
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	ah, ap := splitPort(a)
+	bh, bp := splitPort(b)
+	return a.Scheme == b.Scheme && ah == bh && ap == bp
+}
