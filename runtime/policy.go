@@ -77,7 +77,8 @@ type StreamType struct {
 	DirectProtoStr bool   `policy:"direct_proto_str"`
 	PayloadFmt     string `policy:"payload_fmt"`
 
-	// Rideshare names the streamtype that shares this one's transaction.
+	// Rideshare names the streamtype that shares this one's transaction: its
+	// message follows this one's in the body of the request.
 	Rideshare string `policy:"rideshare"`
 
 	Auth       *Auth  `policy:"use_auth"`

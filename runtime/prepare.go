@@ -15,6 +15,7 @@ type streamType struct {
 	endpoint  endpoint
 	url       *Template
 	uses      []metadataUse // of each metadata item
+	chain     []*StreamType // see Context.Rideshares
 	http      bool
 
 	streams int    // of the type; guarded by mu of the context
@@ -108,12 +109,15 @@ func (c *Context) makeReady(name string) (*streamType, error) {
 		http:   st.Protocol <= ProtocolH3,
 	}
 	t.idle.owner = t
+	var err error
+	if t.chain, err = c.Rideshares(st); err != nil {
+		return nil, err
+	}
 	for i := range st.Metadata {
 		if st.Metadata[i].Header != "" {
 			t.uses[i] |= inHeader
 		}
 	}
-	var err error
 	if t.endpoint, err = newEndpoint(st, t.uses); err != nil {
 		return nil, err
 	}
@@ -164,8 +168,6 @@ func (c *Context) check(st *StreamType) error {
 		return unsupported("server")
 	case st.LocalSink:
 		return unsupported("local_sink")
-	case st.Rideshare != "":
-		return unsupported("rideshare")
 	case st.DirectProtoStr && st.Protocol > ProtocolH3:
 		return unsupported("direct_proto_str over " + st.Protocol.String())
 	case st.HTTP == nil && st.Protocol <= ProtocolWS, st.MQTT == nil && st.Protocol == ProtocolMQTT:

@@ -89,6 +89,18 @@ func (s *Stream) create() bool {
 // StreamType returns what the policy says of the stream.
 func (s *Stream) StreamType() *StreamType { return s.t.policy }
 
+// Rideshare returns the streamtype whose message Tx is to give: that of the
+// stream, and, once a Tx has ended its message with FlagEOM, the one that its
+// rideshare names, and so on. Each attempt begins with that of the stream.
+func (s *Stream) Rideshare() *StreamType {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link == nil {
+		return s.t.policy
+	}
+	return s.t.chain[s.link.ride]
+}
+
 // State returns the latest state that was delivered, or is being delivered;
 // user states do not count.
 func (s *Stream) State() State {
@@ -139,7 +151,9 @@ func (s *Stream) RequestTx() error {
 // RequestTxLen is RequestTx, and says that the next message has n bytes. Over
 // HTTP it becomes the content-length of a POST, PUT or PATCH, unless the policy
 // says http_no_content_length. 0 means that the length is not known. It holds
-// until an HTTP transaction is complete, so also for retries of it.
+// until an HTTP transaction is complete, so also for retries of it. Where other
+// streamtypes share the request (rideshare), n is what all the messages have
+// together; what frames the parts of a multipart request is not counted.
 func (s *Stream) RequestTxLen(n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -64,6 +64,7 @@ type Link struct {
 	target     *Target
 	url        string
 	retryAfter time.Duration
+	ride       int // index in the chain of the streamtype
 }
 
 type phase uint8
@@ -332,7 +333,10 @@ func (l *Link) RxEnd() error {
 }
 
 // Tx asks the program for payload. If it returns 0, 0, nil there is none for
-// now: the transport asks again when TxReady says so.
+// now: the transport asks again when TxReady says so. Where streamtypes
+// rideshare, FlagEOM is the end of the last one's message; that the message of
+// another one has ended is seen from Rideshare, which then is the next one, and
+// TxReady is told.
 func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
 	h, err := l.enter()
 	if err != nil {
@@ -370,11 +374,25 @@ func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
 			l.startTimer()
 		}
 	}
+	if flags&FlagEOM != 0 && l.ride < len(s.t.chain)-1 {
+		flags &^= FlagEOM
+		l.ride++
+		s.wantTx = true
+		l.requestTx()
+	}
 	s.mu.Unlock()
 	if r == TxDontSend {
 		r = OK
 	}
 	return n, flags, l.leave(r)
+}
+
+// Rideshare returns the streamtype that the next Tx is for. It is that of the
+// stream, and then those that share its request, in turn.
+func (l *Link) Rideshare() *StreamType {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.t.chain[l.ride]
 }
 
 // TxReady returns a channel that gets a value when the program has asked to

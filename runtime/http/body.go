@@ -1,10 +1,12 @@
 package http
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"math"
+	"mime/multipart"
 	"sync"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -13,16 +15,26 @@ import (
 // errBodyShort is why a request fails whose program ended its message early.
 var errBodyShort = errors.New("sspolicy: the message is shorter than the program said it would be")
 
+// errBodyLong is why a request fails whose messages have more than was said,
+// before the last of them.
+var errBodyLong = errors.New("sspolicy: the messages are longer than the program said they would be")
+
 var errBodyClosed = errors.New("sspolicy: the request has ended")
 
 // A body is the body of a request, as net/http reads it. It asks the program
-// for the message a piece at a time.
+// for the message a piece at a time, and for one message after the other where
+// streamtypes share the request.
 type body struct {
-	ctx   context.Context
-	l     *runtime.Link
-	ready <-chan struct{}
-	left  int64 // of the message; -1 if it is not known
-	end   bool  // the program has said that the message is complete
+	ctx    context.Context
+	l      *runtime.Link
+	ready  <-chan struct{}
+	length int64 // of the body; -1 if it is not known
+	left   int64 // of the messages; -1 if it is not known
+	parts  int   // how many messages there are still to come, the present one included
+
+	form  *form             // nil if it is not multipart
+	frame bytes.Buffer      // what is to be sent before more of the messages
+	w     *multipart.Writer // to frame
 
 	once   sync.Once
 	closed chan struct{}
@@ -33,45 +45,95 @@ var errNoTx = errors.New("sspolicy: a message with a length, but no Tx callback"
 
 // body returns the body of the request, or nil if it has none. length is the
 // content-length that comes from metadata, or -1; as in lws, one above 0 makes
-// a body follow whatever the method.
+// a body follow whatever the method, and so does multipart.
 func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*body, error) {
-	if length < 0 && hasBody(n.method) && !n.st.HTTP.NoContentLength {
-		if k := l.TxLen(); k > 0 && k <= math.MaxInt64 {
+	if length < 0 && (hasBody(n.method) || n.form != nil) && !n.st.HTTP.NoContentLength {
+		if k := l.TxLen(); k > 0 && k <= math.MaxInt64/2 {
 			length = int64(k)
 		}
 	}
+	tx := l.HasTx()
 	switch {
-	case length > 0 && !l.HasTx():
+	case length > 0 && !tx:
 		return nil, errNoTx
-	case length == 0, length < 0 && !hasBody(n.method), !l.HasTx():
+	case n.form != nil:
+	case length == 0, length < 0 && !hasBody(n.method), !tx:
 		return nil, nil
 	}
-	return &body{ctx: ctx, l: l, ready: l.TxReady(), left: length, closed: make(chan struct{})}, nil
+	b := &body{ctx: ctx, l: l, length: length, left: length, parts: len(n.chain), closed: make(chan struct{})}
+	if n.form != nil {
+		b.form = n.form
+		b.w = multipart.NewWriter(&b.frame)
+		b.form.begin(b.w, 0)
+		if !tx {
+			b.length, b.left = 0, 0
+		}
+		if b.length >= 0 {
+			b.length += b.form.overhead
+		}
+	}
+	if tx {
+		b.ready = l.TxReady()
+	} else {
+		for b.parts > 0 { // each message is empty
+			b.next()
+		}
+	}
+	return b, nil
 }
 
-// Read gets a piece of the message. It blocks until the program has one.
+// next goes from a message that has ended to the next one.
+func (b *body) next() {
+	b.parts--
+	switch {
+	case b.form == nil:
+	case b.parts > 0:
+		b.form.begin(b.w, len(b.form.parts)-b.parts)
+	default:
+		b.form.end(b.w)
+	}
+}
+
+// Read gets a piece of the body. It blocks until the program has one.
 func (b *body) Read(p []byte) (int, error) {
 	for empty := false; ; {
-		if b.end || b.left == 0 {
+		if b.left == 0 && b.parts == 1 {
+			b.next() // what is more than was said is not asked for
+		}
+		if b.frame.Len() > 0 {
+			return b.frame.Read(p)
+		}
+		if b.parts == 0 {
 			return 0, io.EOF
 		}
 		if len(p) == 0 {
 			return 0, nil
 		}
-		if b.left > 0 && int64(len(p)) > b.left {
-			p = p[:b.left]
+		if b.left >= 0 && int64(len(p)) > b.left {
+			p = p[:max(b.left, 1)]
 		}
+		riding := b.l.Rideshare()
 		n, flags, err := b.l.Tx(p)
 		if err != nil {
 			return 0, err
 		}
-		if b.left > 0 {
+		if b.left >= 0 {
+			if int64(n) > b.left {
+				return 0, errBodyLong
+			}
 			b.left -= int64(n)
 		}
-		if flags&runtime.FlagEOM != 0 {
-			b.end = true
+		switch {
+		case flags&runtime.FlagEOM != 0:
+			b.parts = 1
+			b.next()
 			if b.left > 0 {
 				return n, errBodyShort
+			}
+		case b.l.Rideshare() != riding:
+			b.next()
+			if n == 0 {
+				continue
 			}
 		}
 		if n > 0 {

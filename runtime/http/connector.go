@@ -25,6 +25,8 @@ type connector struct {
 	method  string
 	headers *request.Set
 	proxy   *runtime.Proxy
+	chain   []*runtime.StreamType // whose messages make the body of a request
+	form    *form                 // nil if that is not multipart
 
 	plain, secure lazyPool
 	url           atomic.Pointer[madeURL]
@@ -55,7 +57,13 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 		}
 	}
 	var err error
-	if n.headers, err = request.NewSet(st, nil); err != nil {
+	if n.chain, err = c.Rideshares(st); err != nil {
+		return nil, err
+	}
+	if n.form, err = newForm(n.chain); err != nil {
+		return nil, err
+	}
+	if n.headers, err = request.NewSet(st, n.reserves); err != nil {
 		return nil, err
 	}
 	if n.proxy, err = c.Proxy(st); err != nil {
@@ -67,15 +75,18 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 	return n, nil
 }
 
+// reserves reports whether neither metadata nor a credential can be sent in the
+// header: those of a multipart request are made from the policy.
+func (n *connector) reserves(name string) bool {
+	return n.form != nil && (name == "Content-Type" || name == "Content-Length")
+}
+
 // check refuses keys that would change what is sent or received.
 func check(h *runtime.HTTP) error {
 	for _, k := range []struct {
 		set bool
 		key string
 	}{
-		{h.MultipartName != "", "http_multipart_name"},
-		{h.MultipartFilename != "", "http_multipart_filename"},
-		{h.MIMEContentType != "", "http_mime_content_type"},
 		{h.MultipartSSIn, "http_multipart_ss_in"},
 		{h.Cookies, "http_cookies"},
 	} {
@@ -162,6 +173,13 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	if err != nil {
 		return err
 	}
+	b, err := n.body(ctx, l, h.Length)
+	if err != nil {
+		return err
+	}
+	if n.form != nil {
+		n.headers.Put(&h, "Content-Type", b.w.FormDataContentType())
+	}
 	req := (&http.Request{
 		Method: n.method,
 		URL:    u,
@@ -169,13 +187,9 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		Header: h.Header,
 		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
-	b, err := n.body(ctx, l, h.Length)
-	if err != nil {
-		return err
-	}
 	if b != nil {
 		req.Body = b
-		req.ContentLength = b.left
+		req.ContentLength = b.length
 	}
 	resp, err := p.RoundTrip(req)
 	if err != nil && n.st.Protocol == runtime.ProtocolH2 && !l.Target().TLS {

@@ -164,6 +164,12 @@ func (s *Set) own(r *Header) {
 	}
 }
 
+// Put sets a header that is the transport's own.
+func (s *Set) Put(r *Header, name, value string) {
+	s.own(r)
+	r.Header[name] = []string{value}
+}
+
 // add adds a header that the program has set.
 func (s *Set) add(r *Header, name, value string) error {
 	switch {

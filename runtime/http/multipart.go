@@ -1,0 +1,99 @@
+package http
+
+import (
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/textproto"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// A form is what the policy says of a multipart/form-data request (RFC 7578):
+// the headers of its parts, each of which holds the message of a streamtype.
+type form struct {
+	parts    []textproto.MIMEHeader
+	overhead int64 // how many bytes there are beside the messages
+}
+
+// newForm returns the form that the streamtypes of a request make, or nil if
+// they make none.
+func newForm(chain []*runtime.StreamType) (*form, error) {
+	f := &form{}
+	for _, st := range chain {
+		if !isMultipart(st.HTTP) {
+			continue
+		}
+		h, err := partHeader(st.HTTP)
+		if err != nil {
+			return nil, fmt.Errorf("streamtype %q: %w", st.Name, err)
+		}
+		f.parts = append(f.parts, h)
+	}
+	switch first := chain[0]; {
+	case len(f.parts) == 0:
+		return nil, nil
+	case len(f.parts) < len(chain):
+		return nil, fmt.Errorf("%w: rideshare of %q: give each of the streamtypes that share a request http_multipart_name, or none",
+			runtime.ErrUnsupported, first.Name)
+	case first.HTTP.WWWFormURLEncoded:
+		return nil, fmt.Errorf("%w: http_multipart_name together with http_www_form_urlencoded", runtime.ErrUnsupported)
+	}
+	var n countingWriter
+	w := multipart.NewWriter(&n)
+	for _, h := range f.parts {
+		_, _ = w.CreatePart(h)
+	}
+	_ = w.Close()
+	f.overhead = int64(n) // boundaries are all of the same length
+	return f, nil
+}
+
+func isMultipart(h *runtime.HTTP) bool {
+	return h.MultipartName != "" || h.MultipartFilename != "" || h.MIMEContentType != ""
+}
+
+// partHeader returns the headers of the part of a streamtype. What is in names
+// that would end the quotes there is escaped as mime/multipart does.
+func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
+	if h.MultipartName == "" { // RFC 7578 section 4.2 wants one
+		return nil, fmt.Errorf("%w: a part without a name: set http_multipart_name", runtime.ErrUnsupported)
+	}
+	for _, k := range []struct{ key, value string }{
+		{"http_multipart_name", h.MultipartName},
+		{"http_multipart_filename", h.MultipartFilename},
+		{"http_mime_content_type", h.MIMEContentType},
+	} {
+		if strings.ContainsFunc(k.value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return nil, fmt.Errorf("%w: %s with a control character", runtime.ErrUnsupported, k.key)
+		}
+	}
+	disposition := multipart.FileContentDisposition(h.MultipartName, h.MultipartFilename)
+	if h.MultipartFilename == "" {
+		disposition = strings.TrimSuffix(disposition, `; filename=""`)
+	}
+	header := textproto.MIMEHeader{"Content-Disposition": {disposition}}
+	if h.MIMEContentType != "" {
+		if _, _, err := mime.ParseMediaType(h.MIMEContentType); err != nil {
+			return nil, fmt.Errorf("%w: http_mime_content_type %q: %w", runtime.ErrUnsupported, h.MIMEContentType, err)
+		}
+		header["Content-Type"] = []string{h.MIMEContentType}
+	}
+	return header, nil
+}
+
+type countingWriter int64
+
+func (n *countingWriter) Write(p []byte) (int, error) {
+	*n += countingWriter(len(p))
+	return len(p), nil
+}
+
+// begin writes what comes before the message of part i, and after that of the
+// part before it; end, what comes after the last one.
+func (f *form) begin(w *multipart.Writer, i int) { _, _ = w.CreatePart(f.parts[i]) }
+func (f *form) end(w *multipart.Writer)          { _ = w.Close() }
+
+var _ io.Writer = (*countingWriter)(nil)
