@@ -58,18 +58,18 @@ type (
 	limitOption int
 )
 
-func (o MetadataOption) apply(c *call) { c.metadata = append(c.metadata, o) }
+func (o MetadataOption) apply(c *call) { c.options = append(c.options, o) }
 func (o bodyOption) apply(c *call)     { c.body, c.reader, c.length = o.body, nil, int64(len(o.body)) }
 func (o readerOption) apply(c *call)   { c.body, c.reader, c.length = nil, o.r, o.length }
 func (o limitOption) apply(c *call)    { c.limit = int(o) }
 
 // A call is the settings of a Fetch or Open.
 type call struct {
-	metadata []MetadataOption
-	body     []byte
-	reader   io.Reader
-	length   int64 // of the body; less than 0 if it is not known
-	limit    int
+	options []StreamOption
+	body    []byte
+	reader  io.Reader
+	length  int64 // of the body; less than 0 if it is not known
+	limit   int
 }
 
 // hasBody reports whether the body has been given.

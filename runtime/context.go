@@ -141,7 +141,7 @@ func (c *Context) ConnectTimeout() time.Duration { return max(c.opts.ConnectTime
 // CLOCK_MONOTONIC). What has become due meanwhile is done at once.
 func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
 
-// NewStream makes a stream of the named type, with that metadata set. Before it
+// NewStream makes a stream of the named type, with those options: metadata, mostly. Before it
 // returns, the State callback gets CREATING, and, if the stream is to connect
 // at once, because the policy says nailed_up or the callback asked for it,
 // CONNECTING. When one of them answers DestroyMe the stream is destroyed, and
@@ -150,10 +150,10 @@ func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
 // Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport, and those
 // that say what in the streamtype can not be executed: ErrUnsupported,
 // ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata.
-func (c *Context) NewStream(streamtype string, h Handlers, metadata ...MetadataOption) (*Stream, error) {
+func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOption) (*Stream, error) {
 	s, err := c.newStream(streamtype, h, func(s *Stream) error {
-		for _, o := range metadata {
-			if err := s.SetAll(o); err != nil {
+		for _, o := range options {
+			if err := o.fill(s); err != nil {
 				return err
 			}
 		}

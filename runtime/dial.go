@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -34,16 +35,7 @@ func (l *Link) Dial(ctx context.Context, alpn ...string) (net.Conn, error) {
 			config.ServerName = "localhost"
 		}
 	}
-	var conn net.Conn
-	var err error
-	if t.Network == "unix" {
-		conn, err = l.c.Dial(ctx, t.Network, t.Address())
-	} else {
-		var proxy *Proxy
-		if proxy, err = l.c.Proxy(l.s.t.policy); err == nil {
-			conn, err = l.c.DialVia(ctx, proxy, t.Network, t.Address())
-		}
-	}
+	conn, err := l.DialPlain(ctx)
 	if err != nil || config == nil {
 		return conn, err
 	}
@@ -53,6 +45,20 @@ func (l *Link) Dial(ctx context.Context, alpn ...string) (net.Conn, error) {
 		return nil, err
 	}
 	return secure, nil
+}
+
+// DialPlain is Dial without TLS, whatever the target wants: for a transport that
+// sees to that by itself.
+func (l *Link) DialPlain(ctx context.Context) (net.Conn, error) {
+	t := l.target
+	if t.Network == "unix" {
+		return l.c.Dial(ctx, t.Network, t.Address())
+	}
+	proxy, err := l.c.Proxy(l.s.t.policy)
+	if err != nil {
+		return nil, err
+	}
+	return l.c.DialVia(ctx, proxy, t.Network, t.Address())
 }
 
 // dial makes a connection, and then does what there is to do on it before it
@@ -116,6 +122,14 @@ func (c *dialedConn) Close() error {
 	delete(c.set.conns, c)
 	c.set.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// CloseWrite ends what is sent, if the connection can do that by itself.
+func (c *dialedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return fmt.Errorf("sspolicy: half close of a %T: %w", c.Conn, errors.ErrUnsupported)
 }
 
 // close closes all connections, and those still to come.

@@ -31,10 +31,11 @@ type exchange struct {
 
 	// What has been received. Fetch collects it. Open has place for one piece:
 	// Rx does not return before there is place, and that slows the peer down.
-	buf   []byte
-	full  bool // there is a piece
-	off   int  // how much of it has been taken
-	flags Flags
+	buf     []byte
+	full    bool // there is a piece
+	off     int  // how much of it has been taken
+	waiting int  // how many bytes wait for place
+	flags   Flags
 
 	// What is to be sent.
 	writing  sync.Mutex // held by a write, outside of mu
@@ -101,8 +102,8 @@ func (x *exchange) prepare(s *Stream) error {
 		s.h.Tx = x.tx
 		s.txLen = x.call.txLength()
 	}
-	for _, o := range x.call.metadata {
-		if err := s.SetAll(o); err != nil {
+	for _, o := range x.call.options {
+		if err := o.fill(s); err != nil {
 			return err
 		}
 	}
@@ -276,9 +277,11 @@ func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
 		x.flags |= flags // of the piece that is there
 		return OK
 	}
+	x.waiting = len(buf)
 	for x.full && !x.over {
 		x.cond.Wait()
 	}
+	x.waiting = 0
 	if x.over {
 		return DestroyMe
 	}

@@ -40,6 +40,7 @@ type Stream struct {
 	timeout *timer          // of StartTimeout; nil if it does not run
 	meta    []metadataValue // what the program set, then what the peer sent
 	direct  *direct         // headers beside those; mostly nil
+	data    *transportData  // mostly nil
 	txLen   uint64
 	err     error
 }
@@ -492,7 +493,7 @@ func (s *Stream) lost(l *Link, err error) {
 	}
 	s.err = err
 	s.wantTx = false
-	again := err != nil && !s.t.policy.Opportunistic && s.asked&askDestroy == 0
+	again := err != nil && !l.last && !s.t.policy.Opportunistic && s.asked&askDestroy == 0
 	if !again || !s.t.http {
 		s.stopTimeout()
 	}
@@ -530,7 +531,7 @@ func (s *Stream) unreachable(l *Link, err error) {
 	s.mu.Unlock()
 	r := s.tell(StateUnreachable, unreachableArg(err))
 	s.mu.Lock()
-	if s.obeyIdle(r) && s.asked&askConnect == 0 && !s.backoff(l.retryAfter) {
+	if s.obeyIdle(r) && s.asked&askConnect == 0 && (l.last || !s.backoff(l.retryAfter)) {
 		s.allFailed()
 	}
 }
@@ -625,7 +626,11 @@ func (s *Stream) finalize() {
 		s.direct = nil
 	}
 	s.x = nil
+	data := s.data
 	s.pass()
+	if data != nil && data.end != nil {
+		data.end()
+	}
 	s.c.remove(s)
 }
 
@@ -670,6 +675,8 @@ func (s *Stream) callRx(f func(*Stream, []byte, Flags) Result, buf []byte, flags
 func (s *Stream) callTx(f func(*Stream, uint32, []byte) (int, Flags, Result), ordinal uint32, buf []byte) (int, Flags, Result) {
 	return f(s, ordinal, buf)
 }
+
+func (s *Stream) callTransport(f func() Result) Result { return f() }
 
 func (s *Stream) callBlob(ctx context.Context, c Credentials, b Blob, index int) (string, error) {
 	return c.Blob(ctx, b, index)

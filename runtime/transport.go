@@ -57,6 +57,7 @@ type Link struct {
 	phase      phase
 	connected  bool  // CONNECTED has been delivered
 	complete   bool  // Complete has been called
+	last       bool  // no attempt follows by itself
 	timing     bool  // timer has been set, and not been stopped
 	spent      bool  // not to be used for another attempt
 	cause      error // why the link is to end, if not by the transport
@@ -65,6 +66,7 @@ type Link struct {
 	url        string
 	retryAfter time.Duration
 	ride       int // index in the chain of the streamtype
+	delivered  int64
 }
 
 type phase uint8
@@ -209,9 +211,42 @@ func (l *Link) RetryAfter(d time.Duration) {
 	l.retryAfter = max(l.retryAfter, d)
 }
 
+// NoRetry says that no attempt is to follow this one by itself, however it ends.
+func (l *Link) NoRetry() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.last = true
+}
+
+// Delivered returns how many bytes of payload have been handed to Rx callbacks,
+// those of a call that has not returned yet among them.
+func (l *Link) Delivered() int64 {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.delivered
+}
+
+// TxEnded reports whether Tx has returned all that will ever be sent: the body
+// of a call has ended, or Conn.CloseWrite been called. For a stream that a
+// program has made with NewStream, the transport has to know by other means.
+func (l *Link) TxEnded() bool {
+	l.s.mu.Lock()
+	x := l.s.x
+	l.s.mu.Unlock()
+	if x == nil {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.tail == tailSent
+}
+
 // enter waits for the turn to call back, and takes it. An error means that the
 // link has ended, and the turn was not taken.
-func (l *Link) enter() (Handlers, error) {
+func (l *Link) enter() (Handlers, error) { return l.enterRx(0) }
+
+// enterRx is enter, for so many bytes to be delivered.
+func (l *Link) enterRx(n int) (Handlers, error) {
 	s := l.s
 	s.mu.Lock()
 	for s.busy && l.phase == running {
@@ -228,6 +263,7 @@ func (l *Link) enter() (Handlers, error) {
 		return Handlers{}, err
 	}
 	s.busy = true
+	l.delivered += int64(n)
 	h := s.h
 	s.mu.Unlock()
 	return h, nil
@@ -250,6 +286,15 @@ func (l *Link) leave(r Result) error {
 		return ErrClosed
 	}
 	return l.cause
+}
+
+// Call calls f as a callback of the stream, and does what it answers, as that of
+// a State callback. It is for what a transport has to tell beside states.
+func (l *Link) Call(f func() Result) error {
+	if _, err := l.enter(); err != nil {
+		return err
+	}
+	return l.leave(l.s.callTransport(f))
 }
 
 // state delivers a state.
@@ -302,7 +347,7 @@ func (l *Link) Complete(good bool) error {
 
 // Rx delivers payload. buf is not kept.
 func (l *Link) Rx(buf []byte, flags Flags) error {
-	h, err := l.enter()
+	h, err := l.enterRx(len(buf))
 	if err != nil {
 		return err
 	}
