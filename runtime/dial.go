@@ -40,25 +40,32 @@ func (l *Link) Dial(ctx context.Context, alpn ...string) (net.Conn, error) {
 		return conn, err
 	}
 	secure := tls.Client(conn, config)
+	l.perf.begin(perfTLS)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
 	}
+	l.perf.end(perfTLS)
 	return secure, nil
 }
 
 // DialPlain is Dial without TLS, whatever the target wants: for a transport that
 // sees to that by itself.
-func (l *Link) DialPlain(ctx context.Context) (net.Conn, error) {
+func (l *Link) DialPlain(ctx context.Context) (conn net.Conn, err error) {
 	t := l.target
+	ctx = l.perf.Context(ctx)
 	if t.Network == "unix" {
-		return l.c.Dial(ctx, t.Network, t.Address())
+		conn, err = l.c.Dial(ctx, t.Network, t.Address())
+	} else {
+		var proxy *Proxy
+		if proxy, err = l.c.Proxy(l.s.t.policy); err == nil {
+			conn, err = l.c.DialVia(ctx, proxy, t.Network, t.Address())
+		}
 	}
-	proxy, err := l.c.Proxy(l.s.t.policy)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		l.perf.connected(conn)
 	}
-	return l.c.DialVia(ctx, proxy, t.Network, t.Address())
+	return conn, err
 }
 
 // dial makes a connection, and then does what there is to do on it before it

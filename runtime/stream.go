@@ -428,6 +428,9 @@ func (s *Stream) begin() *Link {
 		l.cause = err
 	}
 	l.url = s.t.url.expand(s.own())
+	if s.t.policy.Perf && l.cause == nil {
+		l.perf = new(Perf)
+	}
 	s.mu.Unlock()
 	r := s.tell(StateConnecting, 0)
 	s.mu.Lock()
@@ -528,7 +531,9 @@ func (s *Stream) unreachable(l *Link, err error) {
 	if s.asked&askDestroy != 0 {
 		return
 	}
+	h := s.h
 	s.mu.Unlock()
+	l.tellPerf(h)
 	r := s.tell(StateUnreachable, unreachableArg(err))
 	s.mu.Lock()
 	if s.obeyIdle(r) && s.asked&askConnect == 0 && (l.last || !s.backoff(l.retryAfter)) {

@@ -64,6 +64,7 @@ type Link struct {
 	txReady    chan struct{}
 	target     *Target
 	url        string
+	perf       *Perf // nil: not wanted
 	retryAfter time.Duration
 	ride       int // index in the chain of the streamtype
 	delivered  int64
@@ -308,9 +309,11 @@ func (l *Link) state(state State) error {
 // Connected reports that the connection is good. It delivers CONNECTED, and
 // ends the series of retries: the next failure is the first of a new one.
 func (l *Link) Connected() error {
-	if _, err := l.enter(); err != nil {
+	h, err := l.enter()
+	if err != nil {
 		return err
 	}
+	l.tellPerf(h)
 	s := l.s
 	s.mu.Lock()
 	l.connected = true

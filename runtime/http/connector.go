@@ -164,6 +164,7 @@ func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
 
 // Run makes one request, and the ones that it is redirected to.
 func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
+	ctx = l.Perf().Context(ctx)
 	p, err := n.pool(l, l.Target().TLS)
 	if err != nil {
 		return err
@@ -211,6 +212,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 
 // answer reports the response to the stream.
 func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
+	l.Perf().Status(resp.StatusCode)
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		l.RetryAfter(request.RetryAfter(resp.Header))

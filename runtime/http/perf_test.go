@@ -1,0 +1,119 @@
+package http_test
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// figures are what lws 5.0.0 has in the JSON of "perf".
+type figures struct {
+	Peer         string
+	DNS          int      `json:"dns_us"`
+	DNSDisp      int      `json:"dns_disp"`
+	Sockconn     int      `json:"sockconn_us"`
+	TLS          int      `json:"tls_us"`
+	TxnResp      int      `json:"txn_resp_us"`
+	Addrs        []string `json:"dns"`
+	ProtSpecific *struct {
+		Protocol string
+		Resp     int
+	} `json:"prot_specific"`
+}
+
+// TestPerf checks the figures of an attempt: what is in them, and when they come.
+func TestPerf(t *testing.T) {
+	own := testcert.New("own")
+	good := status(200, "x")
+	for _, tt := range []struct {
+		name     string
+		st       runtime.StreamType
+		sv       server
+		again    bool // look at the second request, on the connection of the first
+		events   string
+		dns      int // dns_disp
+		status   int // 0: none
+		tls, new bool
+	}{
+		{name: "h1", sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true},
+		{name: "h1 by name", st: runtime.StreamType{Endpoint: "localhost"}, sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, dns: 1},
+		{name: "h1 again", sv: server{handler: good}, again: true, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200},
+		{name: "h1 with TLS", st: runtime.StreamType{TLS: true}, sv: server{handler: good, tls: own.Server(nil, "127.0.0.1")},
+			events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, tls: true},
+		{name: "h2", st: runtime.StreamType{TLS: true, Protocol: runtime.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
+			events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, tls: true},
+		{name: "h2 again", st: runtime.StreamType{TLS: true, Protocol: runtime.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
+			again: true, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200},
+		{name: "refused", sv: server{refused: true}, events: "CRE POL CNG perf UNR ARF"},
+		{name: "no such name", st: runtime.StreamType{Endpoint: "nowhere.invalid"}, sv: server{refused: true},
+			events: "CRE POL CNG perf UNR ARF", dns: 3},
+		{name: "503", sv: server{handler: status(503, "")}, events: "CRE POL CNG perf UNR ARF", status: 503, new: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			addr := tt.sv.start(t)
+			st := tt.st
+			st.Name, st.Perf, st.Opportunistic, st.TrustStore = "s", true, true, own.Store()
+			if st.Endpoint == "" {
+				st.Endpoint = addr.Addr().String()
+			}
+			var mu sync.Mutex
+			var got []string
+			tr := &trace{}
+			_, s := newStream(t, st, addr, tr, runtime.Options{})
+			h := tr.handlers()
+			rx := h.Rx
+			h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+				if flags&runtime.FlagPerfJSON == 0 {
+					return rx(s, buf, flags)
+				}
+				if flags != runtime.FlagPerfJSON|runtime.FlagSOM|runtime.FlagEOM {
+					t.Errorf("flags %d", flags)
+				}
+				mu.Lock()
+				got = append(got, string(buf))
+				mu.Unlock()
+				return tr.note(s, "perf")
+			}
+			s.SetHandlers(h)
+			s.RequestTx()
+			await(t, tr, "DIS", "ARF")
+			want(t, tr, tt.events)
+			if tt.again {
+				n := tr.count()
+				s.RequestTx()
+				tr.await(t, 2*n-1) // all but CRE
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			var f figures
+			d := json.NewDecoder(strings.NewReader(got[len(got)-1]))
+			d.DisallowUnknownFields()
+			if err := d.Decode(&f); err != nil {
+				t.Fatalf("%s: %v", got, err)
+			}
+			peer := ""
+			if tt.new || tt.again {
+				peer = "127.0.0.1"
+			}
+			if f.Peer != peer || f.DNSDisp != tt.dns || (f.Sockconn > 0) != tt.new || (f.TLS > 0) != tt.tls {
+				t.Errorf("%s", got)
+			}
+			if (tt.status == 0) != (f.ProtSpecific == nil) || tt.status != 0 && (f.ProtSpecific.Protocol != "http" || f.ProtSpecific.Resp != tt.status || f.TxnResp <= 0) {
+				t.Errorf("%s", got)
+			}
+			if (tt.dns == 1) != (len(f.Addrs) > 0) {
+				t.Errorf("%s", got)
+			}
+			for _, a := range f.Addrs {
+				if ip, err := netip.ParseAddr(a); err != nil || !ip.IsLoopback() {
+					t.Errorf("%s", got)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,49 @@
+package runtime
+
+import (
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+)
+
+// TestPerfSize checks that the figures keep to lws's limit and are JSON,
+// however many addresses a name has.
+func TestPerfSize(t *testing.T) {
+	p := new(Perf)
+	for i := range p.took {
+		p.took[i] = 1 << 62
+	}
+	addrs := make([]net.IPAddr, 1000)
+	for i := range addrs {
+		addrs[i].IP = net.IP("0123456789abcdef")
+	}
+	p.resolved(addrs, nil)
+	p.Status(599)
+	b := p.take()
+	var f struct{ DNS []string }
+	if err := json.Unmarshal(b, &f); err != nil || len(b) > maxPerf || len(f.DNS) < 5 {
+		t.Errorf("%d bytes, %d addresses, %v: %s", len(b), len(f.DNS), err, b)
+	}
+	if !strings.Contains(string(b), `"dns_us":4294967295,"dns_disp":1,"sockconn_us":4294967295,`) {
+		t.Errorf("%s", b)
+	}
+	if b := p.take(); b != nil {
+		t.Errorf("again: %s", b)
+	}
+}
+
+// TestPerfNone checks that what is not wanted costs nothing.
+func TestPerfNone(t *testing.T) {
+	var p *Perf
+	if n := testing.AllocsPerRun(100, func() {
+		p.Context(t.Context())
+		p.begin(perfTLS)
+		p.end(perfTLS)
+		p.connected(nil)
+		p.Status(200)
+		(&Link{}).tellPerf(Handlers{})
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
