@@ -38,7 +38,8 @@ type Options struct {
 	Credentials Credentials
 
 	// DialContext replaces the way network connections are made. network is
-	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer.
+	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer. For
+	// the attr_ keys of the policy, what it returns should be a syscall.Conn.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Hooks are told what the streams do, for metrics and traces.
@@ -73,6 +74,8 @@ type Context struct {
 	dialed dialed
 	timers timers
 
+	unmarked sync.Map // attributes of which it is known that they have no effect
+
 	proxies struct {
 		sync.Mutex
 		m map[string]*Proxy // by the text in the policy
@@ -105,9 +108,6 @@ func NewContext(p *Policy, o Options) (*Context, error) {
 	}
 	if c.opts.Jitter == nil {
 		c.opts.Jitter = func() uint16 { return uint16(rand.Uint32()) }
-	}
-	if c.opts.DialContext == nil {
-		c.opts.DialContext = new(net.Dialer).DialContext
 	}
 	for _, t := range o.Transports {
 		for _, p := range t.Protocols() {

@@ -211,12 +211,16 @@ func TestDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Dial(t.Context(), "tcp", "h:1"); err != nil {
+	d, err := c.Dialer(&runtime.StreamType{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Dial(t.Context(), "tcp", "h:1"); err != nil {
 		t.Fatal(err)
 	}
 	hung := make(chan error)
 	go func() {
-		_, err := c.Dial(context.Background(), "unix", "x")
+		_, err := d.Dial(context.Background(), "unix", "x")
 		hung <- err
 	}()
 	c.Close()
@@ -226,7 +230,7 @@ func TestDial(t *testing.T) {
 	if _, err := here.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection outlived the context: %v", err)
 	}
-	if _, err := c.Dial(t.Context(), "tcp", "h:1"); !errors.Is(err, runtime.ErrClosed) {
+	if _, err := d.Dial(t.Context(), "tcp", "h:1"); !errors.Is(err, runtime.ErrClosed) {
 		t.Errorf("a closed context dials: %v", err)
 	}
 }

@@ -10,11 +10,35 @@ import (
 	"sync"
 )
 
-// Dial makes a network connection on behalf of a transport. The making of it
-// takes hardly longer than the limit of an attempt, and the connection does not
-// outlive the context. Transports use DialVia for what a proxy may be wanted for.
-func (c *Context) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return c.dial(ctx, network, address, nil, nil)
+// A Dialer makes network connections as the policy wants them for a streamtype:
+// by which proxy, and with which priority and type of service. Two Dialers that
+// are equal make the same connections, so it can be a part of what says which
+// connections may be shared.
+type Dialer struct {
+	c          *Context
+	proxy      *Proxy // nil: none
+	attributes attributes
+}
+
+// Dialer returns what makes the connections of a streamtype. An error wraps
+// ErrEndpoint.
+func (c *Context) Dialer(st *StreamType) (Dialer, error) {
+	proxy, err := c.Proxy(st)
+	return Dialer{c, proxy, st.attributes()}, err
+}
+
+// Dial makes a connection on behalf of a transport; network is "tcp" or "unix".
+// The making of it takes hardly longer than the limit of an attempt, and the
+// connection does not outlive the context. If there is a proxy, "tcp" goes
+// through it, and it resolves the name in address.
+func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	p := d.proxy
+	if p == nil || network != "tcp" {
+		return d.dial(ctx, network, address, nil, nil)
+	}
+	return d.dial(ctx, network, p.address, func(ctx context.Context, conn net.Conn) error {
+		return p.connect(ctx, conn, address)
+	}, func(err error) error { return &ProxyError{p.address, err} })
 }
 
 // Dial makes the network connection of the attempt: to its target, by the proxy
@@ -51,17 +75,12 @@ func (l *Link) Dial(ctx context.Context, alpn ...string) (net.Conn, error) {
 
 // DialPlain is Dial without TLS, whatever the target wants: for a transport that
 // sees to that by itself.
-func (l *Link) DialPlain(ctx context.Context) (conn net.Conn, err error) {
-	t := l.target
-	ctx = l.perf.Context(ctx)
-	if t.Network == "unix" {
-		conn, err = l.c.Dial(ctx, t.Network, t.Address())
-	} else {
-		var proxy *Proxy
-		if proxy, err = l.c.Proxy(l.s.t.policy); err == nil {
-			conn, err = l.c.DialVia(ctx, proxy, t.Network, t.Address())
-		}
+func (l *Link) DialPlain(ctx context.Context) (net.Conn, error) {
+	d, err := l.c.Dialer(l.s.t.policy)
+	if err != nil {
+		return nil, err
 	}
+	conn, err := d.Dial(l.perf.Context(ctx), l.target.Network, l.target.Address())
 	if err == nil {
 		l.perf.connected(conn)
 	}
@@ -70,18 +89,19 @@ func (l *Link) DialPlain(ctx context.Context) (conn net.Conn, err error) {
 
 // dial makes a connection, and then does what there is to do on it before it
 // can be used; both within the limit. explain, if any, makes errors of either.
-func (c *Context) dial(ctx context.Context, network, address string, then func(context.Context, net.Conn) error, explain func(error) error) (net.Conn, error) {
+func (d Dialer) dial(ctx context.Context, network, address string, then func(context.Context, net.Conn) error, explain func(error) error) (net.Conn, error) {
+	c := d.c
 	// Transports may let a dial go on when the attempt it was for has ended.
 	var cancel context.CancelFunc
-	if d := c.ConnectTimeout(); d > 0 {
+	if limit := c.ConnectTimeout(); limit > 0 {
 		// A little more, so that the attempt ends by its own limit.
-		ctx, cancel = context.WithTimeout(ctx, d+min(d/4, math.MaxInt64-d))
+		ctx, cancel = context.WithTimeout(ctx, limit+min(limit/4, math.MaxInt64-limit))
 	} else {
 		ctx, cancel = context.WithCancel(ctx)
 	}
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
-	conn, err := c.opts.DialContext(ctx, network, address)
+	conn, err := d.connect(ctx, network, address)
 	if err == nil && then != nil {
 		if err = then(ctx, conn); err != nil {
 			conn.Close()
@@ -94,6 +114,22 @@ func (c *Context) dial(ctx context.Context, network, address string, then func(c
 		return nil, err
 	}
 	return c.dialed.add(conn)
+}
+
+// connect makes a connection with the attributes of the streamtype.
+func (d Dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if f := d.c.opts.DialContext; f != nil {
+		conn, err := f(ctx, network, address)
+		if err == nil {
+			d.mark(conn)
+		}
+		return conn, err
+	}
+	var dialer net.Dialer
+	if d.attributes != (attributes{}) {
+		dialer.Control = d.control // before the first packet
+	}
+	return dialer.DialContext(ctx, network, address)
 }
 
 // dialed is the set of open connections.

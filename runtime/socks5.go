@@ -108,17 +108,6 @@ func parseProxy(text string) (*Proxy, error) {
 	return p, nil
 }
 
-// DialVia is Dial through a proxy, or, if p is nil, Dial. The proxy resolves the
-// name in address. What is not "tcp" does not go through the proxy.
-func (c *Context) DialVia(ctx context.Context, p *Proxy, network, address string) (net.Conn, error) {
-	if p == nil || network != "tcp" {
-		return c.Dial(ctx, network, address)
-	}
-	return c.dial(ctx, network, p.address, func(ctx context.Context, conn net.Conn) error {
-		return p.connect(ctx, conn, address)
-	}, func(err error) error { return &ProxyError{p.address, err} })
-}
-
 // connect asks the proxy at the other end of conn for a connection to address.
 func (p *Proxy) connect(ctx context.Context, conn net.Conn, address string) error {
 	request, err := p.request(address)

@@ -24,7 +24,7 @@ type connector struct {
 	st      *runtime.StreamType
 	method  string
 	headers *request.Set
-	proxy   *runtime.Proxy
+	dialer  runtime.Dialer
 	chain   []*runtime.StreamType // whose messages make the body of a request
 	form    *form                 // nil if that is not multipart
 
@@ -66,7 +66,7 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 	if n.headers, err = request.NewSet(st, n.reserves); err != nil {
 		return nil, err
 	}
-	if n.proxy, err = c.Proxy(st); err != nil {
+	if n.dialer, err = c.Dialer(st); err != nil {
 		return nil, err
 	}
 	if st.HTTP.WWWFormURLEncoded {
@@ -117,7 +117,7 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 	if p := z.p.Load(); p != nil && p.unix == unix && (!secure || n.st.ClientCert == 0) {
 		return p, nil
 	}
-	k := poolKey{c: n.c, proxy: n.proxy, unix: unix, h2: n.st.Protocol == runtime.ProtocolH2}
+	k := poolKey{c: n.c, dialer: n.dialer, unix: unix, h2: n.st.Protocol == runtime.ProtocolH2}
 	if secure {
 		// It changes with the client certificate, and is an error without it.
 		trust, err := l.TLSConfig()

@@ -508,6 +508,10 @@ func TestKeepAlive(t *testing.T) {
 			types = append(types, &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: store, Opportunistic: true,
 				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}})
 		}
+		urgent, fast := *types[0], *types[0]
+		urgent.Name, urgent.TrustStore, urgent.Priority = "urgent", stores["a"], 1
+		fast.Name, fast.TrustStore, fast.AttrLowLatency = "fast", stores["a"], true
+		types = append(types, &urgent, &fast)
 		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
 			Logger:     slog.New(slog.DiscardHandler),
 			Transports: []runtime.Transport{sshttp.New()},
@@ -523,7 +527,8 @@ func TestKeepAlive(t *testing.T) {
 			name  string
 			ok    bool
 			dials int32
-		}{{"a", true, 1}, {"a", true, 1}, {"b", true, 1}, {"wrong", false, 2}, {"system", false, 3}, {"a", true, 3}} {
+		}{{"a", true, 1}, {"a", true, 1}, {"b", true, 1}, {"wrong", false, 2}, {"system", false, 3}, {"a", true, 3},
+			{"urgent", true, 4}, {"fast", true, 5}, {"urgent", true, 5}, {"a", true, 5}} {
 			tr := &trace{}
 			s, err := c.NewStream(step.name, tr.handlers())
 			if err != nil {

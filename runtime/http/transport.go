@@ -6,10 +6,10 @@
 // speaks HTTP/2 from the first byte on (RFC 9113 section 3.3).
 //
 // Connections are kept for the next request. They are shared only between
-// streams of the same context, proxy, trust store, client certificate and
-// protocol. No proxy is taken from the environment, no compression is asked for, and no cookie kept. The
-// only headers sent beside Host, and those that frame a body, are those that
-// the policy asks for.
+// streams of the same context, proxy, priority and type of service, trust store,
+// client certificate and protocol. No proxy is taken from the environment, no
+// compression is asked for, and no cookie kept. The only headers sent beside
+// Host, and those that frame a body, are those that the policy asks for.
 package http
 
 import (
@@ -57,11 +57,11 @@ func (t *Transport) Protocols() []runtime.Protocol {
 
 // A poolKey says which connections may be shared.
 type poolKey struct {
-	c     *runtime.Context
-	proxy *runtime.Proxy // nil: none
-	unix  string         // the socket that all connections go to; "": none
-	trust *tls.Config    // nil: without TLS
-	h2    bool
+	c      *runtime.Context
+	dialer runtime.Dialer
+	unix   string      // the socket that all connections go to; "": none
+	trust  *tls.Config // nil: without TLS
+	h2     bool
 }
 
 // A pool is a set of connections.
@@ -106,9 +106,9 @@ func newTransport(k poolKey) *http.Transport {
 				}
 			}
 			if k.unix != "" {
-				return k.c.Dial(ctx, "unix", k.unix)
+				network, addr = "unix", k.unix
 			}
-			return k.c.DialVia(ctx, k.proxy, network, addr)
+			return k.dialer.Dial(ctx, network, addr)
 		},
 		// A dial, and with it the handshake, goes on when the attempt that
 		// wanted it has given up, so it needs a limit of its own: a little more

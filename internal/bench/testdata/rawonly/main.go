@@ -22,7 +22,7 @@ func (raw) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, er
 func (raw) Close() error { return nil }
 
 func (raw) Run(ctx context.Context, l *runtime.Link) error {
-	c, err := l.Context().Dial(ctx, l.Target().Network, l.Target().Address())
+	c, err := l.Dial(ctx)
 	if err != nil {
 		return err
 	}
