@@ -1,0 +1,318 @@
+package http
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// Signature Version 4 of AWS, as its "Create a signed AWS API request" in the
+// IAM User Guide has it. A library would do, but brings two modules and 110 KB.
+
+const (
+	sigv4Algorithm = "AWS4-HMAC-SHA256"
+	sigv4Time      = "20060102T150405Z"
+	unsigned       = "UNSIGNED-PAYLOAD"
+
+	amzDate   = "X-Amz-Date"
+	amzHash   = "X-Amz-Content-Sha256"
+	amzToken  = "X-Amz-Security-Token"
+	authorize = "Authorization"
+)
+
+// emptyHash is the hash of no payload.
+var emptyHash = hashOf(nil)
+
+// maxHashed is how many bytes a body may have that is kept to be hashed before
+// it is sent. More than most services take.
+const maxHashed = 1 << 20
+
+// A signer signs the requests of a streamtype.
+type signer struct {
+	region, service int // metadata items
+	blob            int
+}
+
+// prepareSigner notes how requests are signed, if the policy wants it.
+func (n *connector) prepareSigner() error {
+	if n.st.Auth == nil || n.st.Auth.Type != "sigv4" {
+		return nil
+	}
+	s := &signer{blob: int(n.st.Auth.Blob)}
+	for _, k := range []struct {
+		key, name string
+		item      *int
+	}{{"aws_region", n.st.AWSRegion, &s.region}, {"aws_service", n.st.AWSService, &s.service}} {
+		*k.item = slices.IndexFunc(n.st.Metadata, func(m runtime.Metadata) bool { return m.Name == k.name })
+		switch {
+		case k.name == "":
+			return fmt.Errorf("%w: use_auth of type sigv4 without %s", runtime.ErrUnsupported, k.key)
+		case *k.item < 0:
+			return fmt.Errorf("%w: %s %q: it is to name a metadata item of the streamtype", runtime.ErrUnknownMetadata, k.key, k.name)
+		}
+	}
+	for _, k := range n.secrets {
+		if k.name == authorize || strings.HasPrefix(k.name, "X-Amz-") {
+			return fmt.Errorf("%w: header %q has a credential, but use_auth of type sigv4 signs or sets it", runtime.ErrUnsupported, k.name)
+		}
+	}
+	n.signer = s
+	return nil
+}
+
+// sign signs a request, whose header it may change.
+func (s *signer) sign(l *runtime.Link, req *http.Request, noLength bool) error {
+	k, err := s.key(l)
+	if err != nil {
+		return err
+	}
+	h := req.Header
+	if h[authorize] != nil {
+		return &HeaderError{Header: authorize, Reason: "there is metadata for it as well as use_auth of type sigv4"}
+	}
+	if k.token != "" {
+		if h[amzToken] != nil {
+			return &HeaderError{Header: amzToken, Reason: "there is metadata for it as well as a credential"}
+		}
+		h[amzToken] = []string{k.token}
+	}
+	if h[amzDate] == nil {
+		h[amzDate] = []string{time.Now().UTC().Format(sigv4Time)}
+	} else if _, err := time.Parse(sigv4Time, h.Get(amzDate)); err != nil || len(h[amzDate]) > 1 {
+		return &HeaderError{Header: amzDate, Value: h.Get(amzDate), Reason: "it is no time like " + sigv4Time}
+	}
+	if h[amzHash] == nil {
+		hash, err := hashBody(req, k.service == "s3" && req.URL.Scheme == "https", noLength)
+		if err != nil {
+			return err
+		}
+		h[amzHash] = []string{hash}
+	}
+	// What the services take for a space, others do not.
+	if u := req.URL; strings.Contains(u.Opaque+u.RawQuery, "+") {
+		v := *u
+		path, query, _ := strings.Cut(v.Opaque, "?")
+		if query != "" {
+			v.Opaque = path + "?" + strings.ReplaceAll(query, "+", "%20")
+		}
+		v.RawQuery = strings.ReplaceAll(v.RawQuery, "+", "%20")
+		req.URL = &v
+	}
+	h[authorize] = []string{k.authorization(req.Method, req.URL.RequestURI(), req.Host, h, func(name string) bool {
+		return name == "Content-Type" || strings.HasPrefix(name, "X-Amz-")
+	})}
+	return nil
+}
+
+// resign signs a request that another one, which was signed, was redirected to
+// within its origin. It has no body.
+func (s *signer) resign(l *runtime.Link, req *http.Request) error {
+	req.Header[amzHash] = []string{emptyHash}
+	req.Header.Del(authorize)
+	req.Header.Del(amzToken)
+	return s.sign(l, req, false)
+}
+
+// unsign takes away what sign has added.
+func unsign(h http.Header) {
+	for _, k := range []string{authorize, amzToken, amzDate, amzHash} {
+		h.Del(k)
+	}
+}
+
+// key returns what to sign with.
+func (s *signer) key(l *runtime.Link) (*signingKey, error) {
+	k := new(signingKey)
+	for _, m := range []struct {
+		item int
+		key  string
+		to   *string
+	}{{s.region, "aws_region", &k.region}, {s.service, "aws_service", &k.service}} {
+		*m.to, _ = l.Metadata(m.item)
+		if !isScope(*m.to) {
+			return nil, fmt.Errorf("sspolicy: sigv4: the metadata that %s names is not set to letters, digits and -", m.key)
+		}
+	}
+	var err error
+	if k.id, err = l.Blob(runtime.BlobAWSKeyID, s.blob); err != nil {
+		return nil, err
+	}
+	if !isScope(k.id) {
+		return nil, fmt.Errorf("sspolicy: sigv4: %w: an AWS key id is letters and digits", runtime.ErrBadCredentials)
+	}
+	if k.secret, err = l.Blob(runtime.BlobAWSSecret, s.blob); err != nil {
+		return nil, err
+	}
+	if k.token, err = l.Blob(runtime.BlobAWSSessionToken, s.blob); err != nil && !errors.Is(err, runtime.ErrNoCredentials) {
+		return nil, err
+	}
+	return k, nil
+}
+
+// isScope reports whether s can stand in the scope of a signature.
+func isScope(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 || r != '_' && r != '~' && !unreserved(byte(r)) })
+}
+
+// hashBody returns the hash of a request's body, which is kept in memory for
+// it, unless it may go unsigned.
+func hashBody(req *http.Request, mayBeUnsigned, noLength bool) (string, error) {
+	switch {
+	case req.Body == nil || req.Body == http.NoBody:
+		return emptyHash, nil
+	case mayBeUnsigned:
+		return unsigned, nil
+	case req.ContentLength > maxHashed:
+		return "", errTooLongToHash
+	}
+	body, err := io.ReadAll(io.LimitReader(req.Body, maxHashed+1))
+	if err == nil && len(body) > maxHashed {
+		err = errTooLongToHash
+	}
+	req.Body.Close()
+	if err != nil {
+		return "", err
+	}
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	if len(body) == 0 {
+		req.Body = http.NoBody
+	}
+	if !noLength {
+		req.ContentLength = int64(len(body))
+	}
+	return hashOf(body), nil
+}
+
+var errTooLongToHash = fmt.Errorf("sspolicy: sigv4: the message has more than %d bytes: map metadata to %s, and set it to its SHA-256, or what the service takes instead", maxHashed, strings.ToLower(amzHash))
+
+// A signingKey is what a request is signed with.
+type signingKey struct {
+	id, secret, token string
+	region, service   string
+}
+
+// authorization returns the value of the Authorization header. host is signed,
+// and the headers that signs wants; among them must be those of the time and of
+// the hash of the payload.
+func (k *signingKey) authorization(method, target, host string, h http.Header, signs func(name string) bool) string {
+	values := map[string]string{"host": host}
+	for name, v := range h {
+		if signs(name) {
+			values[strings.ToLower(name)] = canonicalValue(v)
+		}
+	}
+	names := slices.Sorted(maps.Keys(values))
+	signed := strings.Join(names, ";")
+	p, query, _ := strings.Cut(target, "?")
+
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%s\n%s\n", method, canonicalPath(p, k.service == "s3"), canonicalQuery(query))
+	for _, name := range names {
+		fmt.Fprintf(&b, "%s:%s\n", name, values[name])
+	}
+	fmt.Fprintf(&b, "\n%s\n%s", signed, h.Get(amzHash))
+
+	at := h.Get(amzDate)
+	scope := at[:len("20060102")] + "/" + k.region + "/" + k.service + "/aws4_request"
+	key := []byte("AWS4" + k.secret)
+	for part := range strings.SplitSeq(scope, "/") {
+		key = hmacOf(key, part)
+	}
+	signature := hmacOf(key, sigv4Algorithm+"\n"+at+"\n"+scope+"\n"+hashOf([]byte(b.String())))
+	return fmt.Sprintf("%s Credential=%s/%s, SignedHeaders=%s, Signature=%x", sigv4Algorithm, k.id, scope, signed, signature)
+}
+
+// canonicalPath returns a path as it is signed. S3 signs what it decodes to;
+// the others sign what was sent, without "." and ".." and empty segments.
+func canonicalPath(p string, s3 bool) string {
+	if !s3 {
+		slash := strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/..")
+		if p = path.Clean("/" + p); slash && p != "/" {
+			p += "/"
+		}
+	}
+	segments := strings.Split(p, "/")
+	for i, s := range segments {
+		if s3 {
+			s = unescape(s)
+		}
+		segments[i] = escape(s)
+	}
+	return strings.Join(segments, "/")
+}
+
+// canonicalQuery returns a query as it is signed: sorted, each name and value
+// escaped in the one way.
+func canonicalQuery(query string) string {
+	var pairs []string
+	for pair := range strings.SplitSeq(query, "&") {
+		if pair != "" {
+			name, value, _ := strings.Cut(pair, "=")
+			pairs = append(pairs, escape(unescape(name))+"="+escape(unescape(value)))
+		}
+	}
+	// By name, and then by value: "=" stands behind "-" and "." and "%".
+	slices.SortFunc(pairs, func(a, b string) int {
+		return strings.Compare(strings.Replace(a, "=", "\x00", 1), strings.Replace(b, "=", "\x00", 1))
+	})
+	return strings.Join(pairs, "&")
+}
+
+// canonicalValue returns the values of a header as they are signed.
+func canonicalValue(values []string) string {
+	trimmed := make([]string, len(values))
+	for i, v := range values {
+		trimmed[i] = strings.Join(strings.FieldsFunc(v, func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' }), " ")
+	}
+	return strings.Join(trimmed, ",")
+}
+
+func unreserved(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '-' || b == '.' || b == '_' || b == '~'
+}
+
+// escape escapes all but what RFC 3986 section 2.3 says is unreserved.
+func escape(s string) string {
+	const digits = "0123456789ABCDEF"
+	b := make([]byte, 0, len(s))
+	for i := range len(s) {
+		if c := s[i]; unreserved(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return string(b)
+}
+
+// unescape undoes escapes. Text with one that is none stays as it is.
+func unescape(s string) string {
+	if t, err := url.PathUnescape(s); err == nil {
+		return t
+	}
+	return s
+}
+
+func hashOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+func hmacOf(key []byte, text string) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return h.Sum(nil)
+}
