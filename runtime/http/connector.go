@@ -27,6 +27,7 @@ type connector struct {
 	dialer  runtime.Dialer
 	chain   []*runtime.StreamType // whose messages make the body of a request
 	form    *form                 // nil if that is not multipart
+	signer  *signer               // nil if requests are not signed
 
 	plain, secure lazyPool
 	url           atomic.Pointer[madeURL]
@@ -63,6 +64,9 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 	if n.form, err = newForm(n.chain); err != nil {
 		return nil, err
 	}
+	if n.signer, err = newSigner(st); err != nil {
+		return nil, err
+	}
 	if n.headers, err = request.NewSet(st, n.reserves); err != nil {
 		return nil, err
 	}
@@ -76,9 +80,9 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 }
 
 // reserves reports whether neither metadata nor a credential can be sent in the
-// header: those of a multipart request are made from the policy.
+// header: those of a multipart request, and the signature, are made from the policy.
 func (n *connector) reserves(name string) bool {
-	return n.form != nil && (name == "Content-Type" || name == "Content-Length")
+	return n.form != nil && (name == "Content-Type" || name == "Content-Length") || n.signer != nil && name == authorize
 }
 
 // check refuses keys that would change what is sent or received.
@@ -191,6 +195,11 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	if b != nil {
 		req.Body = b
 		req.ContentLength = b.length
+	}
+	if n.signer != nil {
+		if err := n.signer.sign(l, req); err != nil {
+			return err
+		}
 	}
 	resp, err := p.RoundTrip(req)
 	if err != nil && n.st.Protocol == runtime.ProtocolH2 && !l.Target().TLS {

@@ -124,7 +124,6 @@ func TestCredentialsRefused(t *testing.T) {
 		{h: runtime.HTTP{AuthHeader: "x:", DSNHeader: "X"}, want: runtime.ErrUnsupported},
 		{h: runtime.HTTP{AuthHeader: "x:", AuthPreamble: "a\r\nb"}, want: runtime.ErrUnsupported},
 		{auth: &runtime.Auth{Type: "x"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "x:"}, auth: &runtime.Auth{Type: "sigv4"}, want: runtime.ErrUnsupported},
 	} {
 		o := runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)}
 		if tt.none {

@@ -47,6 +47,18 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 			}
 		}
 	}
+	if n.signer != nil {
+		// Also not when it comes back from another origin: that one said what is asked for.
+		signed := next.Header[authorize] != nil
+		for _, k := range []string{authorize, amzToken, amzDate, amzHash} {
+			next.Header.Del(k)
+		}
+		if signed {
+			if err := n.signer.sign(l, next); err != nil {
+				return nil, err
+			}
+		}
+	}
 	p, err := n.pool(l, to.Scheme == "https")
 	if err != nil {
 		return nil, err

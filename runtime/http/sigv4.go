@@ -42,47 +42,41 @@ const maxHashed = 1 << 20
 
 // A signer signs the requests of a streamtype.
 type signer struct {
+	st              *runtime.StreamType
 	region, service int // metadata items
-	blob            int
 }
 
-// prepareSigner notes how requests are signed, if the policy wants it.
-func (n *connector) prepareSigner() error {
-	if n.st.Auth == nil || n.st.Auth.Type != "sigv4" {
-		return nil
+// newSigner returns what signs the requests of a streamtype; nil if the policy
+// does not want it.
+func newSigner(st *runtime.StreamType) (*signer, error) {
+	if st.Auth == nil || st.Auth.Type != "sigv4" {
+		return nil, nil
 	}
-	s := &signer{blob: int(n.st.Auth.Blob)}
+	s := &signer{st: st}
 	for _, k := range []struct {
 		key, name string
 		item      *int
-	}{{"aws_region", n.st.AWSRegion, &s.region}, {"aws_service", n.st.AWSService, &s.service}} {
-		*k.item = slices.IndexFunc(n.st.Metadata, func(m runtime.Metadata) bool { return m.Name == k.name })
+	}{{"aws_region", st.AWSRegion, &s.region}, {"aws_service", st.AWSService, &s.service}} {
+		*k.item = slices.IndexFunc(st.Metadata, func(m runtime.Metadata) bool { return m.Name == k.name })
 		switch {
 		case k.name == "":
-			return fmt.Errorf("%w: use_auth of type sigv4 without %s", runtime.ErrUnsupported, k.key)
+			return nil, fmt.Errorf("%w: use_auth of type sigv4 without %s", runtime.ErrUnsupported, k.key)
 		case *k.item < 0:
-			return fmt.Errorf("%w: %s %q: it is to name a metadata item of the streamtype", runtime.ErrUnknownMetadata, k.key, k.name)
+			return nil, fmt.Errorf("%w: %s %q: it is to name a metadata item of the streamtype", runtime.ErrUnknownMetadata, k.key, k.name)
 		}
 	}
-	for _, k := range n.secrets {
-		if k.name == authorize || strings.HasPrefix(k.name, "X-Amz-") {
-			return fmt.Errorf("%w: header %q has a credential, but use_auth of type sigv4 signs or sets it", runtime.ErrUnsupported, k.name)
-		}
-	}
-	n.signer = s
-	return nil
+	return s, nil
 }
 
-// sign signs a request, whose header it may change.
-func (s *signer) sign(l *runtime.Link, req *http.Request, noLength bool) error {
+// sign signs a request. What the program has not set of its time and hash is
+// set; the body may be read for that.
+func (s *signer) sign(l *runtime.Link, req *http.Request) error {
 	k, err := s.key(l)
 	if err != nil {
 		return err
 	}
-	h := req.Header
-	if h[authorize] != nil {
-		return &HeaderError{Header: authorize, Reason: "there is metadata for it as well as use_auth of type sigv4"}
-	}
+	h := req.Header.Clone()
+	req.Header = h
 	if k.token != "" {
 		if h[amzToken] != nil {
 			return &HeaderError{Header: amzToken, Reason: "there is metadata for it as well as a credential"}
@@ -95,42 +89,33 @@ func (s *signer) sign(l *runtime.Link, req *http.Request, noLength bool) error {
 		return &HeaderError{Header: amzDate, Value: h.Get(amzDate), Reason: "it is no time like " + sigv4Time}
 	}
 	if h[amzHash] == nil {
-		hash, err := hashBody(req, k.service == "s3" && req.URL.Scheme == "https", noLength)
+		hash, err := hashBody(req, k.raw && req.URL.Scheme == "https", s.st.HTTP.NoContentLength)
 		if err != nil {
 			return err
 		}
 		h[amzHash] = []string{hash}
 	}
-	// What the services take for a space, others do not.
-	if u := req.URL; strings.Contains(u.Opaque+u.RawQuery, "+") {
-		v := *u
-		path, query, _ := strings.Cut(v.Opaque, "?")
-		if query != "" {
-			v.Opaque = path + "?" + strings.ReplaceAll(query, "+", "%20")
-		}
-		v.RawQuery = strings.ReplaceAll(v.RawQuery, "+", "%20")
-		req.URL = &v
+	// What is sent is what is signed, whichever way the server reads it: some
+	// take a "+" for a space, and S3 escapes more than a URL needs.
+	target := req.URL.RequestURI()
+	path, query, hasQuery := strings.Cut(target, "?")
+	if k.raw {
+		path = canonicalPath(path, true)
 	}
-	h[authorize] = []string{k.authorization(req.Method, req.URL.RequestURI(), req.Host, h, func(name string) bool {
-		return name == "Content-Type" || strings.HasPrefix(name, "X-Amz-")
-	})}
+	if hasQuery {
+		path += "?" + strings.ReplaceAll(query, "+", "%20")
+	}
+	if path != target {
+		req.URL = &url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Opaque: path}
+	}
+	h[authorize] = []string{k.authorization(req.Method, path, req.Host, h, signsHeader)}
 	return nil
 }
 
-// resign signs a request that another one, which was signed, was redirected to
-// within its origin. It has no body.
-func (s *signer) resign(l *runtime.Link, req *http.Request) error {
-	req.Header[amzHash] = []string{emptyHash}
-	req.Header.Del(authorize)
-	req.Header.Del(amzToken)
-	return s.sign(l, req, false)
-}
-
-// unsign takes away what sign has added.
-func unsign(h http.Header) {
-	for _, k := range []string{authorize, amzToken, amzDate, amzHash} {
-		h.Del(k)
-	}
+// signsHeader reports whether a header is signed: as in lws those that begin
+// with x-amz-, and, as AWS says, the type of the content.
+func signsHeader(name string) bool {
+	return name == "Content-Type" || strings.HasPrefix(name, "X-Amz-")
 }
 
 // key returns what to sign with.
@@ -146,17 +131,19 @@ func (s *signer) key(l *runtime.Link) (*signingKey, error) {
 			return nil, fmt.Errorf("sspolicy: sigv4: the metadata that %s names is not set to letters, digits and -", m.key)
 		}
 	}
+	k.raw = k.service == "s3"
+	blob := int(s.st.Auth.Blob)
 	var err error
-	if k.id, err = l.Blob(runtime.BlobAWSKeyID, s.blob); err != nil {
+	if k.id, err = l.Blob(runtime.BlobAWSKeyID, blob); err != nil {
 		return nil, err
 	}
 	if !isScope(k.id) {
 		return nil, fmt.Errorf("sspolicy: sigv4: %w: an AWS key id is letters and digits", runtime.ErrBadCredentials)
 	}
-	if k.secret, err = l.Blob(runtime.BlobAWSSecret, s.blob); err != nil {
+	if k.secret, err = l.Blob(runtime.BlobAWSSecret, blob); err != nil {
 		return nil, err
 	}
-	if k.token, err = l.Blob(runtime.BlobAWSSessionToken, s.blob); err != nil && !errors.Is(err, runtime.ErrNoCredentials) {
+	if k.token, err = l.Blob(runtime.BlobAWSSessionToken, blob); err != nil && !errors.Is(err, runtime.ErrNoCredentials) {
 		return nil, err
 	}
 	return k, nil
@@ -164,7 +151,7 @@ func (s *signer) key(l *runtime.Link) (*signingKey, error) {
 
 // isScope reports whether s can stand in the scope of a signature.
 func isScope(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 || r != '_' && r != '~' && !unreserved(byte(r)) })
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 || !unreserved(byte(r)) })
 }
 
 // hashBody returns the hash of a request's body, which is kept in memory for
@@ -202,6 +189,7 @@ var errTooLongToHash = fmt.Errorf("sspolicy: sigv4: the message has more than %d
 type signingKey struct {
 	id, secret, token string
 	region, service   string
+	raw               bool // the path is signed as it is: S3
 }
 
 // authorization returns the value of the Authorization header. host is signed,
@@ -219,7 +207,7 @@ func (k *signingKey) authorization(method, target, host string, h http.Header, s
 	p, query, _ := strings.Cut(target, "?")
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%s\n%s\n", method, canonicalPath(p, k.service == "s3"), canonicalQuery(query))
+	fmt.Fprintf(&b, "%s\n%s\n%s\n", method, canonicalPath(p, k.raw), canonicalQuery(query))
 	for _, name := range names {
 		fmt.Fprintf(&b, "%s:%s\n", name, values[name])
 	}
@@ -237,8 +225,8 @@ func (k *signingKey) authorization(method, target, host string, h http.Header, s
 
 // canonicalPath returns a path as it is signed. S3 signs what it decodes to;
 // the others sign what was sent, without "." and ".." and empty segments.
-func canonicalPath(p string, s3 bool) string {
-	if !s3 {
+func canonicalPath(p string, raw bool) string {
+	if !raw {
 		slash := strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/..")
 		if p = path.Clean("/" + p); slash && p != "/" {
 			p += "/"
@@ -246,7 +234,7 @@ func canonicalPath(p string, s3 bool) string {
 	}
 	segments := strings.Split(p, "/")
 	for i, s := range segments {
-		if s3 {
+		if raw {
 			s = unescape(s)
 		}
 		segments[i] = escape(s)

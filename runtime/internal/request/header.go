@@ -61,7 +61,7 @@ func NewSet(st *runtime.StreamType, reserve func(name string) bool) (*Set, error
 func (s *Set) prepareSecrets(st *runtime.StreamType) error {
 	h := st.HTTP
 	token := 0
-	if st.Auth != nil {
+	if st.Auth != nil && st.Auth.Type != "sigv4" { // which is for the transport to do
 		if h.AuthHeader == "" {
 			return fmt.Errorf("%w: use_auth without http_auth_header", runtime.ErrUnsupported)
 		}
@@ -174,7 +174,7 @@ func (s *Set) Put(r *Header, name, value string) {
 func (s *Set) add(r *Header, name, value string) error {
 	switch {
 	case s.frames(name):
-		return &HeaderError{Header: name, Value: value, Reason: "it frames the message or the connection"}
+		return &HeaderError{Header: name, Reason: "it frames the message or the connection, or is made from the policy"}
 	case name == "Host":
 		r.host = value
 		return nil
@@ -210,7 +210,8 @@ func (s *Set) Receive(l *runtime.Link, h http.Header) {
 
 // confidential are the headers, beside those of the credentials, that must not
 // reach another server than the one they were meant for.
-var confidential = []string{"Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "Www-Authenticate"}
+var confidential = []string{"Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "Www-Authenticate",
+	"X-Amz-Security-Token"}
 
 // Strip removes the headers that must not reach another server.
 func (s *Set) Strip(h http.Header) {

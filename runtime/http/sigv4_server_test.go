@@ -1,0 +1,253 @@
+package http_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+var authorizationForm = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=AKID/(\d{8})/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=[0-9a-f]{64}$`)
+
+// verify signs a request that a server got again, with AWS's own library, and
+// returns what is wrong with the signature that it came with.
+func verify(r *http.Request, body []byte) error {
+	m := authorizationForm.FindStringSubmatch(r.Header.Get("Authorization"))
+	if m == nil {
+		return fmt.Errorf("Authorization: %q", r.Header["Authorization"])
+	}
+	hash := r.Header.Get("X-Amz-Content-Sha256")
+	if sum := fmt.Sprintf("%x", sha256.Sum256(body)); hash != sum && hash != "UNSIGNED-PAYLOAD" {
+		return fmt.Errorf("the hash is %s, of the body %s", hash, sum)
+	}
+	at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
+	if err != nil || time.Since(at).Abs() > time.Minute || at.Format("20060102") != m[1] {
+		return fmt.Errorf("the time is %v, %v", at, err)
+	}
+	again, err := http.NewRequest(r.Method, "http://"+r.Host+r.RequestURI, nil)
+	if err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(m[4], ";") {
+		if name != "host" && name != "x-amz-date" {
+			again.Header[http.CanonicalHeaderKey(name)] = r.Header[http.CanonicalHeaderKey(name)]
+		}
+	}
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Amz-") && !strings.Contains(";"+m[4]+";", ";"+strings.ToLower(name)+";") {
+			return fmt.Errorf("%s is not signed", name)
+		}
+	}
+	err = v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = m[3] == "s3" }).SignHTTP(context.Background(),
+		aws.Credentials{AccessKeyID: "AKID", SecretAccessKey: "s3kr1t", SessionToken: r.Header.Get("X-Amz-Security-Token")}, again, hash, m[3], m[2], at)
+	if err != nil {
+		return err
+	}
+	if got, want := r.Header.Get("Authorization"), again.Header.Get("Authorization"); got != want {
+		return fmt.Errorf("got %s, want %s", got, want)
+	}
+	return nil
+}
+
+// TestSigV4 checks that a server which knows the secret takes what is sent, and
+// that nothing is sent where it could not.
+func TestSigV4(t *testing.T) {
+	var requests atomic.Int32
+	other := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for name := range r.Header {
+			if name == "Authorization" || strings.HasPrefix(name, "X-Amz-") && name != "X-Amz-Meta" {
+				t.Errorf("another server got %s", name)
+			}
+		}
+		if back := r.URL.Query().Get("back"); back != "" {
+			http.Redirect(w, r, back, http.StatusFound)
+			return
+		}
+		io.WriteString(w, "other")
+	})
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if r.URL.Path == "/end" {
+			fmt.Fprintf(w, "unsigned %v", r.Header["Authorization"] == nil)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		if err := verify(r, body); err != nil {
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, err)
+			return
+		}
+		switch r.URL.Path {
+		case "/same":
+			http.Redirect(w, r, "/there?x=1+2", http.StatusSeeOther)
+		case "/other":
+			http.Redirect(w, r, "http://"+other.String(), http.StatusFound)
+		case "/back":
+			http.Redirect(w, r, "http://"+other.String()+"/?back=http://"+r.Host+"/end", http.StatusFound)
+		default:
+			fmt.Fprintf(w, "%d %s %s %s", len(body), r.RequestURI, r.TransferEncoding, r.Header.Get("X-Amz-Content-Sha256")[:8])
+		}
+	})
+	own := testcert.New("own")
+	plain := serve(t, h)
+	secure := server{handler: h, tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
+
+	creds := new(runtime.MemoryCredentials)
+	creds.SetBlob(runtime.BlobAWSKeyID, 2, "AKID")
+	creds.SetBlob(runtime.BlobAWSSecret, 2, "s3kr1t")
+	temporary := new(runtime.MemoryCredentials)
+	temporary.SetBlob(runtime.BlobAWSSessionToken, 2, "token/+=")
+	noSecret := new(runtime.MemoryCredentials)
+	noSecret.SetBlob(runtime.BlobAWSKeyID, 2, "AKID")
+	long := bytes.Repeat([]byte("x"), 1<<20)
+	aws := func(meta ...string) []runtime.CallOption {
+		o := []runtime.CallOption{runtime.WithFields(meta...)}
+		if len(meta) == 0 || meta[0] != "region" {
+			o = append(o, runtime.WithMetadata("region", "eu-west-1"), runtime.WithMetadata("service", "execute-api"))
+		}
+		return o
+	}
+	with := func(body []byte, o ...runtime.CallOption) []runtime.CallOption {
+		return append(o, runtime.WithBody(body))
+	}
+	unknown := func(body []byte, o ...runtime.CallOption) []runtime.CallOption {
+		return append(o, runtime.WithBodyReader(bytes.NewReader(body), -1))
+	}
+	s3 := aws("region", "us-east-1", "service", "s3")
+	for _, tt := range []struct {
+		name    string
+		h       runtime.HTTP
+		addr    netip.AddrPort
+		proto   runtime.Protocol
+		creds   runtime.Credentials
+		options []runtime.CallOption
+		want    string
+		err     error // what is not sent at all
+	}{
+		{name: "GET", addr: plain, h: runtime.HTTP{URL: "/a b/c:d?z=1&a=x y&+="}, options: aws(), want: "0 /a%20b/c:d?z=1&a=x%20y&%20= [] e3b0c442"},
+		{name: "GET over TLS", addr: secure, h: runtime.HTTP{URL: "/"}, options: aws(), want: "0 / [] e3b0c442"},
+		{name: "GET over h2", addr: secure, proto: runtime.ProtocolH2, h: runtime.HTTP{URL: "/x?y"}, options: aws(), want: "0 /x?y [] e3b0c442"},
+		{name: "temporary key", addr: plain, creds: runtime.ChainCredentials{creds, temporary}, options: aws(), want: "0 / [] e3b0c442"},
+		{name: "more headers", addr: plain, options: aws("meta", "  a  b "), want: "0 / [] e3b0c442"},
+		{name: "a time of the program's", addr: plain, options: aws("date", time.Now().UTC().Format("20060102T150405Z")), want: "0 / [] e3b0c442"},
+		{name: "not a time", addr: plain, options: aws("date", "today"), err: errors.New("")},
+		{name: "POST", addr: plain, h: runtime.HTTP{Method: "POST"}, options: with([]byte("body"), aws()...), want: "4 / [] 230d8358"},
+		{name: "POST of a form", addr: plain, h: runtime.HTTP{Method: "POST", WWWFormURLEncoded: true}, options: with([]byte("a=b"), aws()...), want: "3 / [] 42144f39"},
+		{name: "POST of unknown length", addr: plain, h: runtime.HTTP{Method: "POST"}, options: unknown([]byte("body"), aws()...), want: "4 / [] 230d8358"},
+		{name: "POST in chunks", addr: plain, h: runtime.HTTP{Method: "POST", NoContentLength: true}, options: with([]byte("body"), aws()...), want: "4 / [chunked] 230d8358"},
+		{name: "POST over h2", addr: secure, proto: runtime.ProtocolH2, h: runtime.HTTP{Method: "POST"}, options: with(long, aws()...), want: "1048576 / [] 8f990ba0"},
+		{name: "POST of nothing", addr: plain, h: runtime.HTTP{Method: "POST"}, options: unknown(nil, aws()...), want: "0 / [] e3b0c442"},
+		{name: "POST of too much", addr: plain, h: runtime.HTTP{Method: "POST"}, options: with(append(long, 'x'), aws()...), err: errors.New("")},
+		{name: "POST of too much, length unknown", addr: plain, h: runtime.HTTP{Method: "POST"}, options: unknown(append(long, 'x'), aws()...), err: errors.New("")},
+		{name: "POST of too much with its hash", addr: plain, h: runtime.HTTP{Method: "POST"},
+			options: with(append(long, 'x'), aws("hash", fmt.Sprintf("%x", sha256.Sum256(append(long, 'x'))))...), want: "1048577 / [] 154b8ed3"},
+		{name: "multipart", addr: plain, h: runtime.HTTP{Method: "POST", MultipartName: "part"}, options: with([]byte("body"), aws()...), want: "* / [] *"},
+		{name: "S3", addr: secure, h: runtime.HTTP{URL: "/b/a:b//c@d+e?prefix=a/b"}, options: s3, want: "0 /b/a%3Ab//c%40d%2Be?prefix=a/b [] e3b0c442"},
+		{name: "PUT to S3", addr: secure, h: runtime.HTTP{Method: "PUT", URL: "/b/k"}, options: with(append(long, 'x'), s3...), want: "1048577 /b/k [] UNSIGNED"},
+		{name: "PUT to S3 without TLS", addr: plain, h: runtime.HTTP{Method: "PUT", URL: "/b/k"}, options: with([]byte("body"), s3...), want: "4 /b/k [] 230d8358"},
+		{name: "no region", addr: plain, options: aws("region", "", "service", "s3"), err: errors.New("")},
+		{name: "no service", addr: plain, options: aws("region", "r"), err: errors.New("")},
+		{name: "no name of a region", addr: plain, options: aws("region", "a/b", "service", "s3"), err: errors.New("")},
+		{name: "no key", addr: plain, creds: temporary, options: aws(), err: runtime.ErrNoCredentials},
+		{name: "no secret", addr: plain, creds: noSecret, options: aws(), err: runtime.ErrNoCredentials},
+		{name: "the program's own signature", addr: plain, options: aws("auth", "s3kr1t"), err: errors.New("")},
+		{name: "two session tokens", addr: plain, creds: runtime.ChainCredentials{creds, temporary}, options: aws("token", "s3kr1t"), err: errors.New("")},
+		{name: "redirect", addr: plain, h: runtime.HTTP{URL: "/same"}, options: aws(), want: "0 /there?x=1%202 [] e3b0c442"},
+		{name: "redirect of a POST", addr: secure, h: runtime.HTTP{Method: "POST", URL: "/same"}, options: with([]byte("body"), aws()...), want: "0 /there?x=1%202 [] e3b0c442"},
+		{name: "redirect of a PUT to S3", addr: secure, proto: runtime.ProtocolH2, h: runtime.HTTP{Method: "PUT", URL: "/same"}, options: with([]byte("body"), s3...), want: "0 /there?x=1%202 [] e3b0c442"},
+		{name: "redirect elsewhere", addr: plain, h: runtime.HTTP{URL: "/other"}, options: aws("meta", "m"), want: "other"},
+		{name: "redirect there and back", addr: plain, h: runtime.HTTP{URL: "/back"}, creds: runtime.ChainCredentials{creds, temporary}, options: aws(), want: "unsigned true"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			requests.Store(0)
+			tt.h.AllowRedirects = true
+			st := &runtime.StreamType{Name: "s", Protocol: tt.proto, Endpoint: tt.addr.Addr().String(), Port: tt.addr.Port(), TLS: tt.addr == secure, TrustStore: own.Store(),
+				Opportunistic: true, HTTP: &tt.h, Auth: &runtime.Auth{Type: "sigv4", Blob: 2}, AWSRegion: "region", AWSService: "service",
+				Metadata: []runtime.Metadata{{Name: "region"}, {Name: "service"}, {Name: "meta", Header: "x-amz-meta:"}, {Name: "date", Header: "x-amz-date:"},
+					{Name: "hash", Header: "x-amz-content-sha256:"}, {Name: "auth", Header: "authorization:"}, {Name: "token", Header: "x-amz-security-token:"}}}
+			source := tt.creds
+			if source == nil {
+				source = creds
+			}
+			var logged bytes.Buffer
+			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{
+				Transports: []runtime.Transport{sshttp.New()}, Credentials: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			answer, err := c.Fetch(t.Context(), "s", tt.options...)
+			if strings.Contains(fmt.Sprintf("%v %+v %#v %s", err, err, err, &logged), "s3kr1t") {
+				t.Errorf("the secret got out: %v; %s", err, &logged)
+			}
+			switch {
+			case tt.err != nil:
+				if err == nil || tt.err.Error() != "" && !errors.Is(err, tt.err) || requests.Load() != 0 {
+					t.Errorf("%d requests, %v, want none, %v", requests.Load(), err, tt.err)
+				}
+			case err != nil:
+				if nack, ok := errors.AsType[*runtime.NackError](err); ok {
+					t.Fatalf("refused: %s", nack.Response.Body)
+				}
+				t.Error(err)
+			case strings.HasPrefix(tt.want, "*"):
+			case string(answer.Body) != tt.want:
+				t.Errorf("got %q, want %q", answer.Body, tt.want)
+			}
+		})
+	}
+}
+
+// TestSigV4Refused checks policies that can not be executed.
+func TestSigV4Refused(t *testing.T) {
+	meta := []runtime.Metadata{{Name: "region"}, {Name: "service"}}
+	for _, tt := range []struct {
+		st   runtime.StreamType
+		none bool
+		want error
+	}{
+		{runtime.StreamType{AWSRegion: "region", AWSService: "service"}, false, nil},
+		{runtime.StreamType{AWSRegion: "region", AWSService: "service"}, true, runtime.ErrNoCredentials},
+		{runtime.StreamType{AWSService: "service"}, false, runtime.ErrUnsupported},
+		{runtime.StreamType{AWSRegion: "region"}, false, runtime.ErrUnsupported},
+		{runtime.StreamType{AWSRegion: "eu-west-1", AWSService: "service"}, false, runtime.ErrUnknownMetadata},
+		{runtime.StreamType{AWSRegion: "region", AWSService: "s3"}, false, runtime.ErrUnknownMetadata},
+		{runtime.StreamType{AWSRegion: "region", AWSService: "service", HTTP: &runtime.HTTP{AuthHeader: "authorization:"}}, false, runtime.ErrUnsupported},
+		{runtime.StreamType{AWSRegion: "region", AWSService: "service", Protocol: runtime.ProtocolRaw}, false, runtime.ErrUnsupported},
+	} {
+		st := tt.st
+		st.Name, st.Endpoint, st.Metadata, st.Auth = "s", "h", meta, &runtime.Auth{Type: "sigv4"}
+		if st.HTTP == nil {
+			st.HTTP = &runtime.HTTP{}
+		}
+		o := runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)}
+		if tt.none {
+			o.Credentials = nil
+		}
+		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
+			t.Errorf("%q, %q: %v, want %v", st.AWSRegion, st.AWSService, err, tt.want)
+		}
+		c.Close()
+	}
+}
