@@ -91,7 +91,6 @@ func check(h *runtime.HTTP) error {
 		set bool
 		key string
 	}{
-		{h.MultipartSSIn, "http_multipart_ss_in"},
 		{h.Cookies, "http_cookies"},
 	} {
 		if k.set {
@@ -245,7 +244,7 @@ func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
-	if err := receive(l, resp.Body); err != nil {
+	if err := n.receive(l, resp); err != nil {
 		return err
 	}
 	return l.Complete(n.good(resp.StatusCode))
@@ -259,9 +258,19 @@ func (n *connector) good(status int) bool {
 }
 
 // receive delivers a body. One that is empty is no message at all.
-func receive(l *runtime.Link, body io.Reader) error {
+func (n *connector) receive(l *runtime.Link, resp *http.Response) error {
+	body := resp.Body
 	if body == http.NoBody {
 		return nil
+	}
+	if n.st.HTTP.MultipartSSIn {
+		boundary, err := boundaryOf(resp.Header.Get("Content-Type"))
+		if err != nil {
+			return err
+		}
+		if boundary != "" {
+			return takeApart(body, boundary, l.Rx)
+		}
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
