@@ -297,3 +297,38 @@ func TestMultipartFails(t *testing.T) {
 		}
 	}
 }
+
+// TestMultipartAnswer checks what a stream gets of a multipart response.
+func TestMultipartAnswer(t *testing.T) {
+	const two = "--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\n\r\n\r\n--b--\r\n"
+	for _, tt := range []struct {
+		name, contentType, body string
+		status                  int
+		want, got               string
+	}{
+		{"form-data", "multipart/form-data; boundary=b", two, 200,
+			"CON rx(0 bytes, flags 8) rx(31 bytes, flags 3) rx(2 bytes, flags 19) ACK DIS", "Content-Type: text/plain\r\n\r\none\r\n"},
+		{"related", `multipart/related; boundary="b"`, two, 200,
+			"CON rx(0 bytes, flags 8) rx(31 bytes, flags 3) rx(2 bytes, flags 19) ACK DIS", "Content-Type: text/plain\r\n\r\none\r\n"},
+		{"not accepted", "multipart/mixed; boundary=b", two, 404,
+			"CON rx(0 bytes, flags 8) rx(31 bytes, flags 3) rx(2 bytes, flags 19) NAK DIS", "Content-Type: text/plain\r\n\r\none\r\n"},
+		{"no parts", "multipart/mixed; boundary=b", "--b--", 200, "CON rx(0 bytes, flags 8) rx(0 bytes, flags 16) ACK DIS", ""},
+		{"another type", "text/plain; boundary=b", two, 200, "CON rx(SOM) rx(EOM) ACK DIS", two},
+		{"cut short", "multipart/mixed; boundary=b", two[:len(two)-8], 200,
+			"CON rx(0 bytes, flags 8) rx(31 bytes, flags 3) rx(SOM) DIS", "Content-Type: text/plain\r\n\r\none\r\n"},
+		{"no boundary", "multipart/mixed", two, 200, "CON DIS", ""},
+	} {
+		for _, p := range protocols {
+			url := both(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", tt.contentType)
+				w.WriteHeader(tt.status)
+				io.WriteString(w, tt.body)
+			}))
+			tr := transact(t, contextOf(t, p, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{MultipartSSIn: true}}), runtime.Handlers{}, 0)
+			want(t, tr, "CRE POL CNG "+tt.want)
+			if string(tr.body) != tt.got {
+				t.Errorf("%s %v: got %q, want %q", tt.name, p, tr.body, tt.got)
+			}
+		}
+	}
+}
