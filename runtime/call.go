@@ -79,7 +79,7 @@ func (c *call) hasBody() bool { return len(c.body) > 0 || c.reader != nil && c.l
 // stops at the first that is refused; the errors are those of SetMetadata.
 func (s *Stream) SetAll(o MetadataOption) error {
 	if len(o.pairs)%2 != 0 {
-		return fmt.Errorf("sspolicy: set metadata of streamtype %q: a name without a value", s.t.policy.Name)
+		return fmt.Errorf("sspolicy: set metadata of streamtype %q: a name without a value", s.StreamType().Name)
 	}
 	for i := 0; i < len(o.pairs); i += 2 {
 		if o.skipEmpty && o.pairs[i+1] == "" {

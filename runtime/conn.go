@@ -93,7 +93,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
-	case !x.s.t.policy.sends():
+	case !x.s.StreamType().sends():
 		return 0, c.wrap("write", ErrNoBody)
 	case x.call.hasBody() || x.tail != tailOpen:
 		return 0, c.wrap("write", io.ErrClosedPipe)
@@ -136,5 +136,5 @@ func (c *Conn) wrap(what string, err error) error {
 	if errors.Is(err, io.EOF) {
 		return err
 	}
-	return fmt.Errorf("sspolicy: %s %q: %w", what, c.x.s.t.policy.Name, err)
+	return fmt.Errorf("sspolicy: %s %q: %w", what, c.x.s.StreamType().Name, err)
 }

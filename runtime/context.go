@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,7 +65,7 @@ type Options struct {
 // A Context executes one policy. Its methods may be called from any goroutine,
 // also from inside callbacks.
 type Context struct {
-	policy     *Policy
+	policy     atomic.Pointer[Policy]
 	opts       Options
 	log        Logger
 	transports [maxProtocol + 1]Transport
@@ -81,10 +84,16 @@ type Context struct {
 		m map[string]*Proxy // by the text in the policy
 	}
 
+	smd SMD
+
+	// mu is taken while no other lock is held. The mu of a stream may be taken
+	// while it is.
 	mu      sync.Mutex
-	types   map[string]*streamType // those that have streams, or had some lately
-	first   *Stream                // list of the streams not yet destroyed
-	empty   *sync.Cond             // first is nil
+	types   map[string]*streamType   // those that have streams, or had some lately
+	stale   map[*streamType]struct{} // those that have streams, but will have no more
+	next    *Policy                  // that is about to be laid over the present one, or nil
+	first   *Stream                  // list of the streams not yet destroyed
+	empty   *sync.Cond               // first is nil
 	closed  bool
 	freeing sync.WaitGroup // counts calls of free that have begun
 	done    chan struct{}  // closed when Close has done all
@@ -99,7 +108,8 @@ func NewContext(p *Policy, o Options) (*Context, error) {
 	if p == nil {
 		return nil, errors.New("sspolicy: NewContext: no policy")
 	}
-	c := &Context{policy: p, opts: o, log: o.Logger, done: make(chan struct{})}
+	c := &Context{opts: o, log: o.Logger, done: make(chan struct{})}
+	c.policy.Store(p)
 	if c.log == nil {
 		c.log = stdLogger{}
 	}
@@ -121,13 +131,18 @@ func NewContext(p *Policy, o Options) (*Context, error) {
 		}
 	}
 	c.timers.init(o.Wake)
+	c.smd.log = c.log
 	c.empty = sync.NewCond(&c.mu)
 	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
 }
 
-// Policy returns the policy that the context executes.
-func (c *Context) Policy() *Policy { return c.policy }
+// Policy returns the policy that the context executes: the one that SetPolicy or
+// Overlay has set last, else that of NewContext.
+func (c *Context) Policy() *Policy { return c.policy.Load() }
+
+// SMD returns the message distribution of the context.
+func (c *Context) SMD() *SMD { return &c.smd }
 
 // Logger returns the logger of the context, never nil. It is for transports.
 func (c *Context) Logger() Logger { return c.log }
@@ -147,7 +162,8 @@ func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
 // CONNECTING. When one of them answers DestroyMe the stream is destroyed, and
 // NewStream returns ErrRefused.
 //
-// Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport, and those
+// Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport,
+// ErrPolicyChanged if the policy is replaced meanwhile, and those
 // that say what in the streamtype can not be executed: ErrUnsupported,
 // ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata.
 func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOption) (*Stream, error) {
@@ -168,27 +184,32 @@ func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOpti
 // newStream makes a stream. What fill does to it is done before it begins its
 // life.
 func (c *Context) newStream(streamtype string, h Handlers, fill func(*Stream) error) (*Stream, error) {
-	t, err := c.prepare(streamtype)
-	if err != nil {
-		return nil, err
-	}
-	s := &Stream{c: c, t: t, h: h, busy: true}
-	if err := fill(s); err != nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.leave(t)
-		return nil, err
-	}
-	if !c.add(s) {
-		return nil, ErrClosed
-	}
-	if !s.create() {
-		if c.life.Err() != nil {
-			return nil, ErrClosed
+	var s *Stream
+	for added := false; !added; { // once more if the policy changes meanwhile
+		t, err := c.prepare(streamtype)
+		if err != nil {
+			return nil, err
 		}
-		return nil, ErrRefused
+		s = &Stream{c: c, t: t, h: h, busy: true}
+		if err := fill(s); err != nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.leave(t)
+			return nil, err
+		}
+		if added, err = c.add(s); err != nil {
+			return nil, err
+		}
 	}
-	return s, nil
+	switch {
+	case s.create():
+		return s, nil
+	case c.life.Err() != nil:
+		return nil, ErrClosed
+	case s.Err() == ErrPolicyChanged:
+		return nil, ErrPolicyChanged
+	}
+	return nil, ErrRefused
 }
 
 // Close destroys every stream, and waits until the last DESTROYING has been
@@ -223,26 +244,29 @@ func (c *Context) close() {
 	}
 	c.mu.Unlock()
 	for _, s := range all {
-		s.destroy(true)
+		s.destroy(true, ErrClosed)
 	}
 	c.mu.Lock()
 	for c.first != nil {
 		c.empty.Wait()
 	}
-	types := c.types
-	c.types = nil
+	types := slices.Collect(maps.Values(c.types))
+	types = slices.AppendSeq(types, maps.Keys(c.stale))
+	c.types, c.stale = nil, nil
 	c.mu.Unlock()
 	for _, t := range types {
 		c.closeType(t)
 	}
 	c.freeing.Wait()
+	c.smd.close()
 	c.dialed.close()
 	c.timers.close()
 	close(c.done)
 }
 
 // insideCallback reports whether the calling goroutine is running a callback
-// of some stream, a method of Credentials for it, or Options.Wake. There is no cheaper way to ask, but only Close asks.
+// of some stream, a method of Credentials for it, a listener of SMD, or
+// Options.Wake. There is no cheaper way to ask, but only Close asks.
 func insideCallback() bool {
 	pcs := make([]uintptr, 64)
 	for skip := 1; ; skip += len(pcs) {
@@ -251,6 +275,7 @@ func insideCallback() bool {
 		for n > 0 {
 			f, more := frames.Next()
 			if strings.Contains(f.Function, "sspolicy/runtime.(*Stream).call") ||
+				strings.Contains(f.Function, "sspolicy/runtime.(*Listener).call") ||
 				strings.Contains(f.Function, "sspolicy/runtime.(*timers).call") {
 				return true
 			}
@@ -264,19 +289,24 @@ func insideCallback() bool {
 	}
 }
 
-// add enters s into the list of streams. It reports false if c is closed.
-func (c *Context) add(s *Stream) bool {
+// add enters s into the list of streams. It reports false if there are to be no
+// more streams of its type, which it then has left.
+func (c *Context) add(s *Stream) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return false
+		return false, ErrClosed
+	}
+	if s.t.stale.Load() {
+		c.leave(s.t)
+		return false, nil
 	}
 	s.next = c.first
 	if s.next != nil {
 		s.next.prev = s
 	}
 	c.first = s
-	return true
+	return true, nil
 }
 
 // remove takes s out of the list. Whoever calls it does nothing after it that

@@ -16,7 +16,7 @@ type directHeader struct{ name, value string }
 
 func (h directHeader) is(name string) bool { return strings.EqualFold(h.name, name) }
 
-// setDirect sets a header that the policy does not declare.
+// setDirect sets a header that the policy does not declare. mu is held.
 func (s *Stream) setDirect(name, value string) error {
 	name = strings.TrimSuffix(name, ":")
 	if !isToken(name) {
@@ -26,8 +26,6 @@ func (s *Stream) setDirect(name, value string) error {
 	if err := inHeader.check(value); err != nil {
 		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.gone {
 		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, ErrClosed)
 	}
@@ -44,11 +42,9 @@ func (s *Stream) setDirect(name, value string) error {
 }
 
 // getDirect returns a header that the policy does not declare: as the peer sent
-// it, else as the program set it, else "".
+// it, else as the program set it, else "". mu is held.
 func (s *Stream) getDirect(name string) string {
 	name = strings.TrimSuffix(name, ":")
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.direct == nil {
 		return ""
 	}

@@ -7,6 +7,10 @@ import "errors"
 var (
 	// ErrClosed: the stream, or its context, has been destroyed.
 	ErrClosed = errors.New("stream or context is closed")
+	// ErrPolicyChanged: the policy has been replaced, and the new one says
+	// something else of the streamtype, or has it no more; so the stream has
+	// been destroyed, see [Context.SetPolicy].
+	ErrPolicyChanged = errors.New("the policy has changed")
 	// ErrUnknownStreamType: the policy has no streamtype of that name.
 	ErrUnknownStreamType = errors.New("unknown streamtype")
 	// ErrNoTransport: Options.Transports holds nothing that speaks the

@@ -96,6 +96,8 @@ func (c *Context) start(ctx context.Context, streamtype string, o []CallOption, 
 func (x *exchange) prepare(s *Stream) error {
 	x.s, s.x = s, x
 	switch sends := s.t.policy.sends(); {
+	case s.t.of == nil:
+		return fmt.Errorf("%w: it is for NewStream", ErrUnsupported)
 	case x.call.hasBody() && !sends:
 		return ErrNoBody
 	case x.call.hasBody() || !x.collect && sends:
@@ -139,6 +141,15 @@ func (x *exchange) abort(err error) {
 	x.fail(err)
 }
 
+// replaced is abort for a policy that has changed; but what has ended well has.
+func (x *exchange) replaced() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		x.fail(ErrPolicyChanged)
+	}
+}
+
 // fail is abort where mu is held.
 func (x *exchange) fail(err error) {
 	x.finish(err)
@@ -152,7 +163,7 @@ func (x *exchange) fail(err error) {
 // messages reports whether a connection carries any number of messages, so
 // that it makes sense to go on with another one.
 func (x *exchange) messages() bool {
-	p := x.s.t.policy.Protocol
+	p := x.s.StreamType().Protocol
 	return p == ProtocolWS || p == ProtocolMQTT
 }
 
@@ -193,7 +204,11 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		x.finish(fmt.Errorf("%w: the policy's timeout_ms is over", ErrTimeout))
 		return DestroyMe
 	case StateDestroying:
-		x.finish(ErrClosed)
+		err := ErrClosed
+		if s.Err() == ErrPolicyChanged {
+			err = ErrPolicyChanged
+		}
+		x.finish(err)
 	default:
 		if state >= StateUserBase {
 			x.user = state
@@ -210,6 +225,8 @@ func (x *exchange) result(err error) error {
 		return &NackError{State: x.user}
 	case x.verdict == StateQoSAckRemote && (x.s.t.http || x.collect), err == nil:
 		return nil
+	case err == ErrPolicyChanged:
+		return err
 	case !x.s.t.http && errors.Is(err, io.EOF):
 		return nil // the peer is done
 	case errors.Is(err, io.ErrUnexpectedEOF):

@@ -78,6 +78,8 @@ func alphanumeric(b byte) bool {
 // If the policy says direct_proto_str, a name that is not declared is that of
 // a header, with or without a colon at its end.
 func (s *Stream) SetMetadata(name, value string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	i := itemIndex(s.t.policy.Metadata, name)
 	if i < 0 && s.t.policy.DirectProtoStr {
 		return s.setDirect(name, value)
@@ -88,8 +90,6 @@ func (s *Stream) SetMetadata(name, value string) error {
 	if err := s.t.uses[i].check(value); err != nil {
 		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.gone {
 		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, ErrClosed)
 	}
@@ -106,6 +106,8 @@ func (s *Stream) SetMetadata(name, value string) error {
 // streamtype does not declare is ErrUnknownMetadata, or, if the policy says
 // direct_proto_str, that of a header.
 func (s *Stream) Metadata(name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	i := itemIndex(s.t.policy.Metadata, name)
 	if i < 0 && s.t.policy.DirectProtoStr {
 		return s.getDirect(name), nil
@@ -113,8 +115,6 @@ func (s *Stream) Metadata(name string) (string, error) {
 	if i < 0 {
 		return "", fmt.Errorf("sspolicy: get metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, s.t.policy.Name, name)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if j := len(s.t.policy.Metadata) + i; j < len(s.meta) && s.meta[j].set {
 		return s.meta[j].text, nil
 	}

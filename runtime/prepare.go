@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,6 +12,7 @@ import (
 type streamType struct {
 	c         *Context
 	policy    *StreamType
+	of        *Policy // that it is from; nil if it is built in
 	connector Connector
 	endpoint  endpoint
 	url       *Template
@@ -18,9 +20,10 @@ type streamType struct {
 	chain     []*StreamType // see Context.Rideshares
 	http      bool
 
-	streams int    // of the type; guarded by mu of the context
-	idle    timer  // ends the use of the type; runs while streams is 0
-	trust   *trust // guarded by mu of the trustCache; nil until it is used
+	stale   atomic.Bool // there is another by now; set under mu of the context
+	streams int         // of the type; guarded by mu of the context
+	idle    timer       // ends the use of the type; runs while streams is 0
+	trust   *trust      // guarded by mu of the trustCache; nil until it is used
 }
 
 // linger is how long what streams of a type share, such as connections and
@@ -38,6 +41,11 @@ var transportPackages = [...]string{
 func (c *Context) prepare(name string) (*streamType, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.join(name)
+}
+
+// join is prepare where c.mu is held.
+func (c *Context) join(name string) (*streamType, error) {
 	if c.closed {
 		return nil, ErrClosed
 	}
@@ -61,6 +69,10 @@ func (c *Context) prepare(name string) (*streamType, error) {
 // leave says that a stream of the type is gone. c.mu is held.
 func (c *Context) leave(t *streamType) {
 	if t.streams--; t.streams > 0 || c.closed {
+		return
+	}
+	if t.stale.Load() {
+		c.retire(t)
 		return
 	}
 	c.timers.start(&t.idle, linger)
@@ -93,9 +105,21 @@ func (c *Context) closeType(t *streamType) {
 	c.trust.release(t)
 }
 
+// tables returns the policy that streamtypes are made ready by. c.mu is held.
+func (c *Context) tables() *Policy {
+	if c.next != nil {
+		return c.next
+	}
+	return c.Policy()
+}
+
 // makeReady returns the named streamtype, ready to be executed. c.mu is held.
 func (c *Context) makeReady(name string) (*streamType, error) {
-	st := c.policy.StreamType(name)
+	if name == SMDStreamType {
+		return c.smdType(), nil
+	}
+	p := c.tables()
+	st := p.effective(name)
 	if st == nil {
 		return nil, ErrUnknownStreamType
 	}
@@ -105,6 +129,7 @@ func (c *Context) makeReady(name string) (*streamType, error) {
 	t := &streamType{
 		c:      c,
 		policy: st,
+		of:     p,
 		uses:   make([]metadataUse, len(st.Metadata)),
 		http:   st.Protocol <= ProtocolH3,
 	}

@@ -7,14 +7,14 @@ import (
 
 // Rideshares returns the streamtypes whose messages make up one request: st,
 // the one that its rideshare names, the one that that one names, and so on. An
-// error names the key and what is wrong.
+// error names the key and what is wrong. It is for Prepare of a [Transport].
 func (c *Context) Rideshares(st *StreamType) ([]*StreamType, error) {
 	chain := []*StreamType{st}
 	for last := st; last.Rideshare != ""; {
 		if last.Protocol > ProtocolH3 {
 			return nil, fmt.Errorf("%w: rideshare over %v", ErrUnsupported, last.Protocol)
 		}
-		next := c.policy.StreamType(last.Rideshare)
+		next := c.tables().StreamType(last.Rideshare)
 		switch {
 		case next == nil:
 			return nil, fmt.Errorf("rideshare of %q: %w: %q", last.Name, ErrUnknownStreamType, last.Rideshare)

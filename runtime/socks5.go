@@ -40,13 +40,11 @@ func (e *ProxyError) Error() string {
 // Unwrap returns the cause.
 func (e *ProxyError) Unwrap() error { return e.Err }
 
-// Proxy returns the proxy that the connections of a streamtype go through: its
-// own via-socks5, else the policy's, else nil. An error wraps ErrEndpoint.
+// Proxy returns the proxy that the connections of a streamtype go through, or
+// nil. st is what Prepare is called with: it has the policy's via-socks5 if it
+// has none of its own. An error wraps ErrEndpoint.
 func (c *Context) Proxy(st *StreamType) (*Proxy, error) {
 	text := st.SOCKS5Proxy
-	if text == "" {
-		text = c.policy.SOCKS5Proxy
-	}
 	if text == "" {
 		return nil, nil
 	}

@@ -49,7 +49,8 @@ func TestParseProxy(t *testing.T) {
 
 // TestProxyIdentity checks that what may be shared is told by the pointer.
 func TestProxyIdentity(t *testing.T) {
-	c, err := NewContext(&Policy{SOCKS5Proxy: "global"}, Options{})
+	p := &Policy{SOCKS5Proxy: "global", StreamTypes: []*StreamType{{Name: "inherits"}, {Name: "has", SOCKS5Proxy: "x"}}}
+	c, err := NewContext(p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,8 @@ func TestProxyIdentity(t *testing.T) {
 		return p
 	}
 	x := get("x")
-	if get("") != get("global") || x != get("x") || get("a:b@x") == x || get("a:b@x") == get("a:c@x") {
+	inherits, has := p.effective("inherits"), p.effective("has")
+	if get(inherits.SOCKS5Proxy) != get("global") || get(has.SOCKS5Proxy) != x || get("") != nil || x != get("x") || get("a:b@x") == x || get("a:b@x") == get("a:c@x") {
 		t.Error("proxies are mixed up")
 	}
 	if p := get("user:secret@h"); p.String() != "h:1080" {

@@ -16,8 +16,8 @@ import (
 // from any goroutine, also from inside its callbacks, and never wait for one.
 type Stream struct {
 	c          *Context
-	t          *streamType
-	prev, next *Stream // list of the context, guarded by its mu
+	t          *streamType // set under the turn, mu, and mu of the context: any one of them is enough to read it
+	prev, next *Stream     // list of the context, guarded by its mu
 
 	// busy is the turn: whoever sets it may call back, until it clears it.
 	// What is asked for in the meantime is noted in asked, and done by the one
@@ -42,6 +42,7 @@ type Stream struct {
 	direct  *direct         // headers beside those; mostly nil
 	data    *transportData  // mostly nil
 	txLen   uint64
+	classes Class // of WithClasses
 	err     error
 }
 
@@ -54,6 +55,7 @@ const (
 	askNailed                    // the first attempt of a nailed_up stream
 	askTimeout                   // the timer of StartTimeout has run out
 	askDestroy
+	askReplaced // beside askDestroy: for ErrPolicyChanged
 )
 
 // create is the first turn of a stream. It reports whether the stream lives on.
@@ -80,15 +82,27 @@ func (s *Stream) create() bool {
 		s.asked |= askNailed
 	}
 	l, gone := s.settle()
-	told = true
 	if l != nil {
-		go l.run()
+		if smd, ok := s.t.connector.(smdConnector); ok && smd.open(l) != nil {
+			l.run() // which ends at once
+			s.mu.Lock()
+			gone = s.gone
+			s.mu.Unlock()
+		} else {
+			go l.run()
+		}
 	}
+	told = true
 	return !gone
 }
 
-// StreamType returns what the policy says of the stream.
-func (s *Stream) StreamType() *StreamType { return s.t.policy }
+// StreamType returns what the policy says of the stream. After an Overlay it is
+// what the policy said before, until the next attempt.
+func (s *Stream) StreamType() *StreamType {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.t.policy
+}
 
 // Rideshare returns the streamtype whose message Tx is to give: that of the
 // stream, and, once a Tx has ended its message with FlagEOM, the one that its
@@ -197,20 +211,23 @@ func (s *Stream) Connect() error {
 // stream was connected, and DESTROYING are delivered, and nothing after them.
 // It does not wait for them. Called from inside one of the stream's own
 // callbacks it has the effect of the callback's answering DestroyMe.
-func (s *Stream) Destroy() { s.destroy(false) }
+func (s *Stream) Destroy() { s.destroy(false, ErrClosed) }
 
-// destroy is Destroy, and delivers the last states itself if it can and here
-// says so.
-func (s *Stream) destroy(here bool) {
+// destroy is Destroy for a cause, ErrClosed or ErrPolicyChanged, and delivers
+// the last states itself if it can and here says so.
+func (s *Stream) destroy(here bool, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.asked&askDestroy != 0 {
 		return
 	}
 	s.asked |= askDestroy
+	if cause == ErrPolicyChanged {
+		s.asked |= askReplaced
+	}
 	switch {
 	case s.link != nil && s.link.phase == running:
-		s.link.end(ErrClosed)
+		s.link.end(cause)
 	case s.busy || s.link != nil:
 		// Whoever has the turn, or is about to take it in finish, will see.
 	case here:
@@ -228,11 +245,11 @@ func (s *Stream) destroy(here bool) {
 // the connection unless an HTTP stream is going to retry, and by the end of the
 // stream. It survives failed attempts.
 func (s *Stream) StartTimeout(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if d <= 0 {
 		d = s.t.policy.Timeout
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if d <= 0 || s.gone {
 		return
 	}
@@ -398,6 +415,15 @@ func (s *Stream) yield() {
 // begin begins an attempt. It returns its link, or nil if a callback has
 // declined it. The caller has the turn and holds mu.
 func (s *Stream) begin() *Link {
+	var err error
+	if s.t.stale.Load() {
+		s.mu.Unlock()
+		err = s.renew()
+		s.mu.Lock()
+		if s.asked&askDestroy != 0 {
+			return nil
+		}
+	}
 	connect := s.asked&askConnect != 0
 	poll := !connect && s.asked&askNailed == 0 && s.state != StatePoll // POLL must not follow POLL
 	s.asked &^= askConnect | askNailed | askTx
@@ -423,10 +449,10 @@ func (s *Stream) begin() *Link {
 		}
 	}
 	s.forget()
-	var err error
-	if l.target, err = s.t.endpoint.resolve(s.t.policy, s.own()); err != nil {
-		l.cause = err
+	if err == nil {
+		l.target, err = s.t.endpoint.resolve(s.t.policy, s.own())
 	}
+	l.cause = err
 	l.url = s.t.url.expand(s.own())
 	if s.t.policy.Perf && l.cause == nil {
 		l.perf = new(Perf)
@@ -618,6 +644,9 @@ func (s *Stream) obeyIdle(r Result) bool {
 // gives up both.
 func (s *Stream) finalize() {
 	s.gone = true
+	if s.asked&askReplaced != 0 {
+		s.err = ErrPolicyChanged
+	}
 	s.asked = 0
 	s.stopRetry()
 	s.stopTimeout()

@@ -55,12 +55,13 @@ type Link struct {
 	timer   timer      // ends the attempt
 
 	phase      phase
-	connected  bool  // CONNECTED has been delivered
-	complete   bool  // Complete has been called
-	last       bool  // no attempt follows by itself
-	timing     bool  // timer has been set, and not been stopped
-	spent      bool  // not to be used for another attempt
-	cause      error // why the link is to end, if not by the transport
+	connected  bool      // CONNECTED has been delivered
+	complete   bool      // Complete has been called
+	last       bool      // no attempt follows by itself
+	timing     bool      // timer has been set, and not been stopped
+	smd        *Listener // of a stream of SMDStreamType
+	spent      bool      // not to be used for another attempt
+	cause      error     // why the link is to end, if not by the transport
 	txReady    chan struct{}
 	target     *Target
 	url        string

@@ -1,0 +1,303 @@
+package runtime_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// An inbox keeps what a listener gets.
+type inbox struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (b *inbox) put(m runtime.Message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.list = append(b.list, string(m.Payload))
+}
+
+func (b *inbox) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Join(b.list, " ")
+}
+
+func send(t *testing.T, c *runtime.Context, class runtime.Class, text string) {
+	t.Helper()
+	if err := c.SMD().Send(class, []byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+func smdContext(t *testing.T) *runtime.Context {
+	return newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, stay)
+}
+
+func TestSMD(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := smdContext(t)
+		defer c.Close()
+		var network, all inbox
+		one := c.SMD().Register(runtime.ClassNetwork, network.put)
+		c.SMD().Register(runtime.ClassesAll, func(m runtime.Message) {
+			all.put(m)
+			if string(m.Payload) == "ping" { // a listener may send, and gets what it sends
+				send(t, c, runtime.ClassUser, "pong")
+			}
+		})
+		send(t, c, runtime.ClassNetwork, "a")
+		send(t, c, runtime.ClassInteraction, "b")
+		send(t, c, runtime.ClassInteraction|runtime.ClassNetwork, "c")
+		synctest.Wait()
+		one.Close()
+		one.Close()
+		send(t, c, runtime.ClassNetwork, "ping")
+		synctest.Wait()
+		if got, want := network.String()+" | "+all.String(), "a c | a b c ping pong"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+func TestSMDRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := smdContext(t)
+		d := c.SMD()
+		refused := func(class runtime.Class, n int, want error) {
+			t.Helper()
+			if err := d.Send(class, make([]byte, n)); !errors.Is(err, want) {
+				t.Errorf("%d bytes of class %#x: %v, want %v", n, class, err, want)
+			}
+		}
+		refused(runtime.ClassNetwork, 1, runtime.ErrNoListener)
+		l := d.Register(runtime.ClassNetwork, func(runtime.Message) {})
+		refused(0, 1, runtime.ErrNoListener)
+		refused(runtime.ClassMetrics, 1, runtime.ErrNoListener)
+		refused(runtime.ClassNetwork, 385, runtime.ErrTooLong)
+		refused(runtime.ClassNetwork, 384, nil)
+		l.Close()
+		refused(runtime.ClassNetwork, 1, runtime.ErrNoListener)
+		c.Close()
+		refused(runtime.ClassNetwork, 1, runtime.ErrClosed)
+		d.Register(runtime.ClassesAll, func(runtime.Message) { t.Error("told after Close") })
+		refused(runtime.ClassNetwork, 1, runtime.ErrClosed)
+	})
+}
+
+// TestSMDSlowListener: a listener that hangs costs the others 2 s at most, and
+// what waits for it is bounded.
+func TestSMDSlowListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := smdContext(t)
+		defer c.Close()
+		var slow, quick inbox
+		hang := make(chan struct{})
+		c.SMD().Register(runtime.ClassUser, func(m runtime.Message) { slow.put(m); <-hang })
+		c.SMD().Register(runtime.ClassUser, quick.put)
+		sent, full := 0, 0
+		for i := range 100 {
+			switch err := c.SMD().Send(runtime.ClassUser, fmt.Appendf(nil, "%d", i)); {
+			case err == nil:
+				sent++
+			case errors.Is(err, runtime.ErrQueueFull):
+				full++
+			default:
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		// The slow one has the first, and 40 wait for it.
+		if sent != 41 || full != 59 || len(quick.list) != 41 {
+			t.Errorf("%d sent, %d refused, %d came", sent, full, len(quick.list))
+		}
+		time.Sleep(runtime.SMDLifetime + 1)
+		send(t, c, runtime.ClassUser, "late")
+		synctest.Wait()
+		if quick.list[len(quick.list)-1] != "late" {
+			t.Errorf("got %v", quick.list)
+		}
+		close(hang)
+		synctest.Wait()
+		if got := slow.String(); got != "0 late" {
+			t.Errorf("the slow one got %q", got)
+		}
+	})
+}
+
+// TestSMDThreads: every listener gets each message once, and those of one
+// sender in order.
+func TestSMDThreads(t *testing.T) {
+	c := smdContext(t)
+	defer c.Close()
+	const senders, each = 4, 200
+	var got [3]inbox
+	for i := range got {
+		c.SMD().Register(runtime.ClassUser, got[i].put)
+	}
+	var wg sync.WaitGroup
+	for s := range senders {
+		wg.Go(func() {
+			for i := range each {
+				c.SMD().Register(runtime.ClassUser<<1, func(runtime.Message) {}).Close()
+				for {
+					err := c.SMD().Send(runtime.ClassUser, fmt.Appendf(nil, "%d:%d", s, i))
+					if err == nil {
+						break
+					}
+					if !errors.Is(err, runtime.ErrQueueFull) {
+						t.Error(err)
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range got {
+		for len(strings.Fields(got[i].String())) < senders*each && !t.Failed() {
+			time.Sleep(time.Millisecond)
+		}
+		var next [senders]int
+		for _, m := range strings.Fields(got[i].String()) {
+			var s, n int
+			fmt.Sscanf(m, "%d:%d", &s, &n)
+			if n != next[s] {
+				t.Fatalf("listener %d got %s, want %d", i, m, next[s])
+			}
+			next[s]++
+		}
+		if got[i].String() != got[0].String() {
+			t.Error("two listeners got another order")
+		}
+	}
+}
+
+// frame is what a stream of SMDStreamType sends.
+func frame(class uint64, payload string) []byte {
+	b := make([]byte, 16, 16+len(payload))
+	binary.BigEndian.PutUint64(b, class)
+	return append(b, payload...)
+}
+
+func TestSMDStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := smdContext(t)
+		defer c.Close()
+		var direct inbox
+		c.SMD().Register(runtime.ClassesAll, direct.put)
+		tr := &trace{}
+		h := tr.handlers()
+		var received []string
+		h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			if flags != runtime.FlagSOM|runtime.FlagEOM {
+				t.Errorf("flags %v", flags)
+			}
+			if at := int64(binary.BigEndian.Uint64(buf[8:])); at != time.Now().UnixMicro() {
+				t.Errorf("time %d", at)
+			}
+			received = append(received, fmt.Sprintf("%d:%s", binary.BigEndian.Uint64(buf), buf[16:]))
+			return runtime.OK
+		}
+		frames := [][]byte{
+			frame(4, "mine"), frame(1, "not for me"), frame(4, "")[:15], frame(1<<32, "no class"),
+			frame(4, strings.Repeat("x", 384)), frame(4, "last"),
+		}
+		h.Tx = func(s *runtime.Stream, i uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			if i == 0 {
+				return 0, 0, runtime.TxDontSend
+			}
+			if len(buf) != 400 {
+				t.Errorf("tx of %d bytes", len(buf))
+			}
+			return copy(buf, frames[i-1]), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		}
+		s, err := c.NewStream(runtime.SMDStreamType, h, runtime.WithClasses(runtime.ClassNetwork|runtime.ClassSystemState))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tr.String(); got != "CRE CNG CON" {
+			t.Errorf("after NewStream: %s", got)
+		}
+		send(t, c, runtime.ClassNetwork, "first")
+		for range len(frames) + 1 {
+			s.RequestTx()
+			synctest.Wait()
+		}
+		long := strings.Repeat("x", 384)
+		if want := []string{"4:first", "4:mine", "4:" + long, "4:last"}; !slices.Equal(received, want) {
+			t.Errorf("received %q", received)
+		}
+		if got, want := direct.String(), "first mine not for me "+long+" last"; got != want {
+			t.Errorf("listener got %q", got)
+		}
+		s.Destroy()
+		synctest.Wait()
+		if got := tr.String(); got != "CRE CNG CON DIS DES" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestSMDStreamRefused: what the callbacks answer inside of NewStream.
+func TestSMDStreamRefused(t *testing.T) {
+	destroy := func(*runtime.Stream) runtime.Result { return runtime.DestroyMe }
+	leave := func(*runtime.Stream) runtime.Result { return runtime.DisconnectMe }
+	for _, test := range []struct {
+		name, at string
+		answer   func(*runtime.Stream) runtime.Result
+		want     string
+		err      error
+	}{
+		{"create", "CRE", destroy, "CRE DES", runtime.ErrRefused},
+		{"connecting", "CNG", destroy, "CRE CNG DES", runtime.ErrRefused},
+		{"connected", "CON", destroy, "CRE CNG CON DIS DES", runtime.ErrRefused},
+		{"disconnect", "CON", leave, "CRE CNG CON DIS", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := smdContext(t)
+				defer c.Close()
+				tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{test.at: test.answer}}
+				_, err := c.NewStream(runtime.SMDStreamType, tr.handlers(), runtime.WithClasses(runtime.ClassesAll))
+				if !errors.Is(err, test.err) || tr.String() != test.want {
+					t.Errorf("%v, %s", err, tr)
+				}
+				if err := c.SMD().Send(runtime.ClassUser, nil); !errors.Is(err, runtime.ErrNoListener) {
+					t.Errorf("someone listens: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestSMDStreamOptions(t *testing.T) {
+	c := smdContext(t)
+	if _, err := c.NewStream("s", runtime.Handlers{}, runtime.WithClasses(1)); !errors.Is(err, runtime.ErrUnsupported) {
+		t.Errorf("classes for another streamtype: %v", err)
+	}
+	if _, err := c.Open(context.Background(), runtime.SMDStreamType); !errors.Is(err, runtime.ErrUnsupported) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+// TestSMDCloseInside: a listener may close the context.
+func TestSMDCloseInside(t *testing.T) {
+	c := smdContext(t)
+	done := make(chan struct{})
+	c.SMD().Register(runtime.ClassUser, func(runtime.Message) { c.Close(); close(done) })
+	send(t, c, runtime.ClassUser, "")
+	<-done
+	c.Close()
+}

@@ -1,0 +1,532 @@
+package runtime_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// swapPolicy returns a policy whose streamtypes are made by f, with all their
+// parts anew.
+func swapPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
+	cert := func(der string) *runtime.Cert { return &runtime.Cert{Name: "ca", DER: der} }
+	p := &runtime.Policy{}
+	for _, name := range []string{"a", "b", "c"} {
+		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{
+			Name: name, Protocol: runtime.ProtocolRaw, Endpoint: name + ".example", Port: 1,
+			TrustStore: &runtime.TrustStore{Name: "t", Stack: []*runtime.Cert{cert("der")}},
+			Retry:      &runtime.Retry{Name: "r", Backoff: ms(1000), Conceal: 65535},
+			Metadata:   []runtime.Metadata{{Name: "x"}, {Name: "y"}},
+		})
+	}
+	for _, f := range f {
+		f(p)
+	}
+	return p
+}
+
+func change(name string, f func(*runtime.StreamType)) func(*runtime.Policy) {
+	return func(p *runtime.Policy) { f(p.StreamType(name)) }
+}
+
+func without(name string) func(*runtime.Policy) {
+	return func(p *runtime.Policy) {
+		for i, st := range p.StreamTypes {
+			if st.Name == name {
+				p.StreamTypes = append(p.StreamTypes[:i:i], p.StreamTypes[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+// A swapper is a transport that notes what it is asked to do.
+type swapper struct {
+	fake
+	mu              sync.Mutex
+	prepared, ended map[string]int
+	refuse          string // a port that can not be executed
+}
+
+type swapConnector struct {
+	*swapper
+	st *runtime.StreamType
+}
+
+func (w *swapper) Prepare(_ *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if fmt.Sprint(st.Port) == w.refuse {
+		return nil, runtime.ErrUnsupported
+	}
+	w.prepared[st.Name]++
+	return &swapConnector{w, st}, nil
+}
+
+func (n *swapConnector) Run(ctx context.Context, l *runtime.Link) error {
+	if l.StreamType() != n.st {
+		return errors.New("a connector of another streamtype")
+	}
+	return n.run(ctx, l)
+}
+
+func (n *swapConnector) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ended[n.st.Name]++
+	return nil
+}
+
+func (w *swapper) open(name string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.prepared[name] - w.ended[name]
+}
+
+func swapContext(t *testing.T, p *runtime.Policy, run func(context.Context, *runtime.Link) error) (*runtime.Context, *swapper) {
+	t.Helper()
+	w := &swapper{fake: fake{run}, prepared: map[string]int{}, ended: map[string]int{}}
+	c, err := runtime.NewContext(p, runtime.Options{
+		Transports: []runtime.Transport{w},
+		Jitter:     func() uint16 { return 0 },
+		Logger:     slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, w
+}
+
+// TestSetPolicy: which streams live on.
+func TestSetPolicy(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change []func(*runtime.Policy)
+		gone   string // streams of a and c are connected, that of b is idle
+	}{
+		{"nothing", nil, ""},
+		{"release", []func(*runtime.Policy){func(p *runtime.Policy) { p.Release = "2" }}, ""},
+		{"port", []func(*runtime.Policy){change("a", func(st *runtime.StreamType) { st.Port = 2 })}, "a"},
+		{"idle", []func(*runtime.Policy){change("b", func(st *runtime.StreamType) { st.Port = 2 })}, "b"},
+		{"vanished", []func(*runtime.Policy){without("c")}, "c"},
+		{"certificate", []func(*runtime.Policy){change("c", func(st *runtime.StreamType) { st.TrustStore.Stack[0].DER = "other" })}, "c"},
+		{"retry", []func(*runtime.Policy){change("c", func(st *runtime.StreamType) { st.Retry.Conceal = 3 })}, "c"},
+		{"priority", []func(*runtime.Policy){change("a", func(st *runtime.StreamType) { st.Priority = 3 })}, "a"},
+		{"metadata", []func(*runtime.Policy){change("b", func(st *runtime.StreamType) { st.Metadata[0].Header = "x:" })}, "b"},
+		{"global proxy", []func(*runtime.Policy){
+			func(p *runtime.Policy) { p.SOCKS5Proxy = "127.0.0.1:1080" },
+			change("b", func(st *runtime.StreamType) { st.SOCKS5Proxy = "" }),
+		}, "abc"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, w := swapContext(t, swapPolicy(), stay)
+				defer c.Close()
+				var news inbox
+				c.SMD().Register(runtime.ClassSystemState, news.put)
+				streams, traces := map[string]*runtime.Stream{}, map[string]*trace{}
+				for _, name := range []string{"a", "b", "c"} {
+					tr := &trace{}
+					s, err := c.NewStream(name, tr.handlers())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if name != "b" {
+						s.Connect()
+					}
+					streams[name], traces[name] = s, tr
+				}
+				synctest.Wait()
+				p := swapPolicy(test.change...)
+				if err := c.SetPolicy(p); err != nil {
+					t.Fatal(err)
+				}
+				if c.Policy() != p {
+					t.Error("Policy returns another")
+				}
+				synctest.Wait()
+				for name, s := range streams {
+					want, err := "CRE CNG CON", error(nil)
+					if name == "b" {
+						want = "CRE"
+					}
+					if strings.Contains(test.gone, name) {
+						want, err = strings.Replace(want+" DES", "CON DES", "CON DIS DES", 1), runtime.ErrPolicyChanged
+					}
+					if got := traces[name].String(); got != want || s.Err() != err {
+						t.Errorf("%s: %s, %v; want %s, %v", name, got, s.Err(), want, err)
+					}
+					open := 1
+					if err != nil {
+						open = 0
+					}
+					if got := w.open(name); got != open {
+						t.Errorf("%s: %d connectors, want %d", name, got, open)
+					}
+				}
+				if want := fmt.Sprintf(`{"policy":"updated","ts":%d}`, time.Now().Unix()); news.String() != want {
+					t.Errorf("SMD: %s", &news)
+				}
+				// New streams are of the new policy, and share what still holds.
+				for _, st := range p.StreamTypes {
+					s, err := c.NewStream(st.Name, runtime.Handlers{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if s.StreamType().Port != st.Port || w.open(st.Name) != 1 {
+						t.Errorf("%s: port %d, %d connectors", st.Name, s.StreamType().Port, w.open(st.Name))
+					}
+				}
+				c.Close()
+				for name := range streams {
+					if w.open(name) != 0 {
+						t.Errorf("%s: %d connectors after Close", name, w.open(name))
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestSetPolicyRefuses: an error changes nothing.
+func TestSetPolicyRefuses(t *testing.T) {
+	c, _ := swapContext(t, swapPolicy(), stay)
+	p := c.Policy()
+	if err := c.SetPolicy(nil); err == nil {
+		t.Error("no policy")
+	}
+	if err := c.Overlay(nil); err == nil {
+		t.Error("no policy to lay over")
+	}
+	if err := c.Overlay(swapPolicy(without("b"))); !errors.Is(err, runtime.ErrUnknownStreamType) || !strings.Contains(err.Error(), `"b"`) {
+		t.Errorf("vanished: %v", err)
+	}
+	if c.Policy() != p {
+		t.Error("a refused policy has been set")
+	}
+	c.Close()
+	if err := c.SetPolicy(p); !errors.Is(err, runtime.ErrClosed) {
+		t.Error(err)
+	}
+	if err := c.Overlay(p); !errors.Is(err, runtime.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// TestSetPolicyBusy: a stream that waits for a retry, or is amid an
+// attempt, is destroyed too.
+func TestSetPolicyBusy(t *testing.T) {
+	changed := swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 }))
+	for _, test := range []struct {
+		name string
+		run  func(context.Context, *runtime.Link) error
+		want string
+	}{
+		{"retry", unreachable, "CRE CNG UNR DES"},
+		{"attempt", hang, "CRE CNG DES"},
+		{"complete", func(ctx context.Context, l *runtime.Link) error { fetch(ctx, l); return nil }, "CRE CNG CON rx eom ACK DIS DES"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, w := swapContext(t, swapPolicy(), test.run)
+				defer c.Close()
+				tr := &trace{}
+				s, err := c.NewStream("a", tr.handlers())
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Connect()
+				synctest.Wait()
+				if err := c.SetPolicy(changed); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if tr.String() != test.want || s.Err() != runtime.ErrPolicyChanged || w.open("a") != 0 {
+					t.Errorf("%s, %v, %d connectors", tr, s.Err(), w.open("a"))
+				}
+				if err := s.RequestTx(); !errors.Is(err, runtime.ErrClosed) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestSetPolicyCalls: Fetch, Open and NewStream say what happened.
+func TestSetPolicyCalls(t *testing.T) {
+	changed := swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 }))
+	t.Run("Fetch", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := swapContext(t, swapPolicy(), stay)
+			defer c.Close()
+			go func() { time.Sleep(time.Second); c.SetPolicy(changed) }()
+			if _, err := c.Fetch(t.Context(), "a"); !errors.Is(err, runtime.ErrPolicyChanged) {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("Open", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l *runtime.Link) error {
+				l.Connected()
+				for {
+					if err := l.Rx([]byte("x"), 0); err != nil {
+						return err
+					}
+				}
+			})
+			defer c.Close()
+			conn, err := c.Open(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			synctest.Wait()
+			c.SetPolicy(changed)
+			synctest.Wait()
+			if w.open("a") != 0 {
+				t.Error("the stream is still there, waiting for someone to read")
+			}
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, runtime.ErrPolicyChanged) {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("NewStream", func(t *testing.T) {
+		c, _ := swapContext(t, swapPolicy(), stay)
+		_, err := c.NewStream("a", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateCreating {
+				c.SetPolicy(changed)
+			}
+			return runtime.OK
+		}})
+		if !errors.Is(err, runtime.ErrPolicyChanged) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestOverlay: streams go on, and their next attempt is by the new policy.
+func TestOverlay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var targets inbox
+		lost := make(chan struct{})
+		c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l *runtime.Link) error {
+			y, _ := l.Metadata(len(l.StreamType().Metadata) - 1)
+			targets.put(runtime.Message{Payload: []byte(l.Target().Address() + "/" + y)})
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-lost:
+				return errFake
+			}
+		})
+		defer c.Close()
+		tr := &trace{}
+		s, err := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "X"), runtime.WithMetadata("y", "Y"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Connect()
+		synctest.Wait()
+		for i, f := range []func(*runtime.StreamType){
+			func(st *runtime.StreamType) { st.Port = 2 },
+			func(st *runtime.StreamType) { st.Port = 3; st.Metadata = st.Metadata[1:] }, // x is gone
+			func(st *runtime.StreamType) {
+				st.Port = 4
+				st.Metadata = []runtime.Metadata{{Name: "z"}, {Name: "x"}, {Name: "y"}}
+			},
+		} {
+			if err := c.Overlay(swapPolicy(change("a", f))); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if got := int(s.StreamType().Port); got != i+1 || s.State() != runtime.StateConnected {
+				t.Errorf("before the next attempt: port %d, %v", got, s.State())
+			}
+			lost <- struct{}{}
+			time.Sleep(time.Minute)
+			if got := int(s.StreamType().Port); got != i+2 {
+				t.Errorf("after it: port %d", got)
+			}
+			if w.open("a") != 1 {
+				t.Errorf("%d connectors", w.open("a"))
+			}
+		}
+		if got, want := targets.String(), "a.example:1/Y a.example:2/Y a.example:3/Y a.example:4/Y"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if x, err := s.Metadata("x"); x != "" || err != nil {
+			t.Errorf("x, which was not there for a while, is %q, %v", x, err)
+		}
+		if want := "CRE CNG CON" + strings.Repeat(" DIS POL CNG CON", 3); tr.String() != want {
+			t.Error(tr)
+		}
+	})
+}
+
+// TestOverlayThenSetPolicy: a stream that an overlay left behind is judged by
+// what it has, or is to have.
+func TestOverlayThenSetPolicy(t *testing.T) {
+	port := func(n uint16) func(*runtime.Policy) {
+		return change("a", func(st *runtime.StreamType) { st.Port = n })
+	}
+	for _, test := range []struct {
+		port uint16
+		want string
+	}{
+		{1, "CRE CNG CON"}, {2, "CRE CNG CON"}, {3, "CRE CNG CON DIS DES"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c, w := swapContext(t, swapPolicy(), stay)
+			defer c.Close()
+			tr := &trace{}
+			s, _ := c.NewStream("a", tr.handlers())
+			s.Connect()
+			synctest.Wait()
+			if err := errors.Join(c.Overlay(swapPolicy(port(2))), c.SetPolicy(swapPolicy(port(test.port)))); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if tr.String() != test.want {
+				t.Errorf("port %d: %s", test.port, tr)
+			}
+			s.Destroy()
+			time.Sleep(time.Hour)
+			if w.open("a") != 0 {
+				t.Errorf("port %d: %d connectors are left", test.port, w.open("a"))
+			}
+		})
+	}
+}
+
+// TestOverlayRefused: what streams need must be there, or nothing changes.
+func TestOverlayRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := swapContext(t, swapPolicy(), stay)
+		defer c.Close()
+		w.refuse = "9"
+		p := c.Policy()
+		for _, name := range []string{"a", "b"} {
+			if _, err := c.NewStream(name, runtime.Handlers{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := c.Overlay(swapPolicy(
+			change("a", func(st *runtime.StreamType) { st.Port = 2 }),
+			change("b", func(st *runtime.StreamType) { st.Port = 2 }),
+			change("a", func(st *runtime.StreamType) { st.Port = 9 })))
+		synctest.Wait()
+		if !errors.Is(err, runtime.ErrUnsupported) || c.Policy() != p || w.open("a") != 1 || w.open("b") != 1 {
+			t.Errorf("%v, %d, %d", err, w.open("a"), w.open("b"))
+		}
+		err = c.Overlay(swapPolicy(change("a", func(st *runtime.StreamType) {
+			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{}
+		})))
+		synctest.Wait()
+		if !errors.Is(err, runtime.ErrUnsupported) || c.Policy() != p || w.open("a") != 1 {
+			t.Errorf("another protocol: %v, %d", err, w.open("a"))
+		}
+		// What has no stream is found out when it gets one.
+		if err := c.Overlay(swapPolicy(change("c", func(st *runtime.StreamType) { st.Port = 9 }))); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestOverlayBadValue: a value that was good must not get where it is bad.
+func TestOverlayBadValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := swapContext(t, swapPolicy(), stay)
+		defer c.Close()
+		tr := &trace{}
+		s, _ := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "a\r\nb"))
+		if err := c.Overlay(swapPolicy(change("a", func(st *runtime.StreamType) {
+			st.Metadata[0].Header = "x:"
+			st.Retry.Conceal = 0
+		}))); err != nil {
+			t.Fatal(err)
+		}
+		s.Connect()
+		synctest.Wait()
+		if !strings.HasPrefix(tr.String(), "CRE CNG UNR") || !errors.Is(s.Err(), runtime.ErrMetadataValue) {
+			t.Errorf("%s, %v", tr, s.Err())
+		}
+		s.SetMetadata("x", "good")
+		s.Connect()
+		synctest.Wait()
+		if s.State() != runtime.StateConnected || s.Err() != nil || w.open("a") != 1 {
+			t.Errorf("%s, %v", tr, s.Err())
+		}
+	})
+}
+
+// TestSwapRace: all of it at once.
+func TestSwapRace(t *testing.T) {
+	c, w := swapContext(t, swapPolicy(), fetch)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for _, name := range []string{"a", "b", "c"} {
+		for range 3 {
+			wg.Go(func() {
+				for !stop.Load() {
+					if _, err := c.Fetch(context.Background(), name, runtime.WithMetadata("y", "1")); err != nil && !errors.Is(err, runtime.ErrPolicyChanged) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		s, err := c.NewStream("c", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateDisconnected {
+				s.RequestTx()
+			}
+			return runtime.OK
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.RequestTx()
+		wg.Go(func() {
+			for !stop.Load() {
+				s.SetMetadata("y", "2")
+				s.Metadata("y")
+				_ = s.StreamType().Port
+				s.StartTimeout(time.Hour)
+			}
+		})
+	}
+	for i := range 200 {
+		var err error
+		if i%20 == 0 {
+			err = c.SetPolicy(swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = uint16(i + 1) })))
+		} else {
+			err = c.Overlay(swapPolicy(change("b", func(st *runtime.StreamType) { st.Port = uint16(i + 1) }),
+				change("c", func(st *runtime.StreamType) { st.Port = uint16(i + 1); st.Metadata = st.Metadata[i/2%2:] })))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	c.Close()
+	for _, name := range []string{"a", "b", "c"} {
+		if w.open(name) != 0 {
+			t.Errorf("%d connectors of %s are left", w.open(name), name)
+		}
+	}
+}
