@@ -116,7 +116,7 @@ func TestConnNack(t *testing.T) {
 		}
 		got, err := io.ReadAll(conn)
 		nack, ok := errors.AsType[*runtime.NackError](err)
-		if string(got) != body || !ok || nack.State != 1418 || nack.Response != nil {
+		if string(got) != body || !ok || nack.Status != 418 || nack.State != 1418 || nack.Response != nil {
 			t.Errorf("%q, %v", got, err)
 		}
 	}

@@ -28,6 +28,7 @@ type exchange struct {
 	connected bool  // has been, at some time
 	verdict   State // StateQoSAckRemote, StateQoSNackRemote, or 0
 	user      State // of the policy's http_resp_map
+	status    int   // of the answer
 
 	// What has been received. Fetch collects it. Open has place for one piece:
 	// Rx does not return before there is place, and that slows the peer down.
@@ -177,7 +178,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	case StateConnecting:
 		return x.connecting()
 	case StateConnected:
-		x.connected = true
+		x.connected, x.status = true, s.status()
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict = state
@@ -222,7 +223,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 func (x *exchange) result(err error) error {
 	switch {
 	case x.verdict == StateQoSNackRemote && (x.s.t.http || x.collect):
-		return &NackError{State: x.user}
+		return &NackError{Status: x.status, State: x.user}
 	case x.verdict == StateQoSAckRemote && (x.s.t.http || x.collect), err == nil:
 		return nil
 	case err == ErrPolicyChanged:
@@ -237,7 +238,7 @@ func (x *exchange) result(err error) error {
 
 // connecting makes all ready for an attempt. mu is held.
 func (x *exchange) connecting() Result {
-	x.user, x.verdict = 0, 0
+	x.user, x.verdict, x.status = 0, 0, 0
 	x.asked = false
 	if x.messages() && !x.collect {
 		return OK

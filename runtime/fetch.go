@@ -36,7 +36,7 @@ func (c *Context) Fetch(ctx context.Context, streamtype string, o ...CallOption)
 	for !x.over {
 		x.cond.Wait()
 	}
-	r := &Response{Body: x.buf, State: x.user, s: x.s}
+	r := &Response{Body: x.buf, Status: x.status, State: x.user, s: x.s}
 	if nack, ok := x.err.(*NackError); ok {
 		nack.Response = r
 	}
@@ -49,6 +49,9 @@ func (c *Context) Fetch(ctx context.Context, streamtype string, o ...CallOption)
 // A Response is the answer to a Fetch.
 type Response struct {
 	Body []byte
+
+	// Status is the HTTP status; 0 if the protocol has none.
+	Status int
 
 	// State is what the policy's http_resp_map makes of the status; 0 if it is
 	// not in there.
@@ -65,6 +68,9 @@ func (r *Response) Metadata(name string) (string, error) { return r.s.Metadata(n
 // A NackError says that the peer was reached, and did not accept the request.
 // errors.Is(err, ErrNack) is true for it.
 type NackError struct {
+	// Status is the HTTP status; 0 if the protocol has none.
+	Status int
+
 	// State is what the policy's http_resp_map makes of the status; 0 if it is
 	// not in there.
 	State State
@@ -74,10 +80,14 @@ type NackError struct {
 }
 
 func (e *NackError) Error() string {
-	if e.State != 0 {
-		return fmt.Sprintf("%v: %v", ErrNack, e.State)
+	text := ErrNack.Error()
+	if e.Status != 0 {
+		text += fmt.Sprintf(": status %d", e.Status)
 	}
-	return ErrNack.Error()
+	if e.State != 0 {
+		text += fmt.Sprintf(": %v", e.State)
+	}
+	return text
 }
 
 // Is reports whether target is ErrNack.

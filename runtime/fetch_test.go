@@ -91,8 +91,8 @@ func TestFetch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := string(r.Body); got != tt.want {
-				t.Errorf("got %d bytes, %.80q", len(got), got)
+			if got := string(r.Body); got != tt.want || r.Status != 200 {
+				t.Errorf("got status %d, %d bytes, %.80q", r.Status, len(got), got)
 			}
 			if v, err := r.Metadata("out"); v != "out of here" || err != nil {
 				t.Errorf("metadata out: %q, %v", v, err)
@@ -118,13 +118,13 @@ func TestFetchNack(t *testing.T) {
 	if r != nil || !errors.Is(err, runtime.ErrNack) || !ok {
 		t.Fatal(r, err)
 	}
-	if nack.State != 1418 || nack.Response == nil || nack.Response.State != 1418 || string(nack.Response.Body) != "short and stout" {
+	if nack.Status != 418 || nack.State != 1418 || nack.Response == nil || nack.Response.Status != 418 || nack.Response.State != 1418 || string(nack.Response.Body) != "short and stout" {
 		t.Errorf("%+v", nack)
 	}
 	if v, _ := nack.Response.Metadata("out"); v != "why" {
 		t.Errorf("metadata %q", v)
 	}
-	if want := `sspolicy: fetch "get": the peer did not accept: USER_1418`; err.Error() != want {
+	if want := `sspolicy: fetch "get": the peer did not accept: status 418: USER_1418`; err.Error() != want {
 		t.Errorf("the error says %q", err)
 	}
 }

@@ -480,6 +480,16 @@ func (s *Stream) begin() *Link {
 	return l
 }
 
+// status returns what Link.Status has said.
+func (s *Stream) status() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link == nil {
+		return 0
+	}
+	return s.link.status
+}
+
 // failed returns why the attempt is not to be made at all.
 func (l *Link) failed() error {
 	l.s.mu.Lock()

@@ -67,6 +67,7 @@ type Link struct {
 	url        string
 	perf       *Perf // nil: not wanted
 	retryAfter time.Duration
+	status     int // of the answer
 	ride       int // index in the chain of the streamtype
 	delivered  int64
 }
@@ -211,6 +212,14 @@ func (l *Link) RetryAfter(d time.Duration) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	l.retryAfter = max(l.retryAfter, d)
+}
+
+// Status says which status the answer has, for Fetch and Open to tell. It is
+// called before Connected, by transports of protocols that have such a thing.
+func (l *Link) Status(code int) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.status = code
 }
 
 // NoRetry says that no attempt is to follow this one by itself, however it ends.

@@ -220,6 +220,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 
 // answer reports the response to the stream.
 func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
+	l.Status(resp.StatusCode)
 	l.Perf().Status(resp.StatusCode)
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
