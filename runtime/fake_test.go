@@ -19,7 +19,7 @@ type fake struct {
 }
 
 func (f *fake) Protocols() []runtime.Protocol {
-	return []runtime.Protocol{runtime.ProtocolRaw, runtime.ProtocolH1}
+	return []runtime.Protocol{runtime.ProtocolRaw, runtime.ProtocolH1, runtime.ProtocolMQTT}
 }
 func (f *fake) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, error) {
 	return f, nil
@@ -81,7 +81,8 @@ func each(runs ...func(context.Context, *runtime.Link) error) func(context.Conte
 // A trace records what a stream tells its handlers, in lws's short names.
 type trace struct {
 	start time.Time
-	times bool // put the time before each POL, CNG of a series
+	times bool // put the time before each event, but those at the start
+	sends bool // has a Tx: messages of two pieces
 	on    map[string]func(s *runtime.Stream) runtime.Result
 
 	mu     sync.Mutex
@@ -129,7 +130,21 @@ func (tr *trace) String() string {
 
 func (tr *trace) handlers() runtime.Handlers {
 	tr.start = time.Now()
+	var tx func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result)
+	if tr.sends {
+		flags := runtime.FlagSOM
+		tx = func(s *runtime.Stream, _ uint32, _ []byte) (int, runtime.Flags, runtime.Result) {
+			r := tr.note(s, "tx")
+			f := flags
+			if flags = runtime.FlagSOM; f == flags {
+				flags = runtime.FlagEOM
+				s.RequestTx()
+			}
+			return 1, f, r
+		}
+	}
 	return runtime.Handlers{
+		Tx: tx,
 		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
 			name := short[state]
 			if name == "" {

@@ -102,18 +102,26 @@ func TestJitter(t *testing.T) {
 	}
 }
 
-func TestConcealAll(t *testing.T) {
-	n := 0
-	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"CRE": requestTx}}
-	got := play(t, runtime.StreamType{
-		Protocol: runtime.ProtocolRaw,
-		Retry:    &runtime.Retry{Backoff: ms(1000), Conceal: 65535, JitterPercent: 1},
-	}, func(context.Context, *runtime.Link) error { n++; return errFake }, tr)
-	if strings.Contains(got, "ARF") {
-		t.Error("a stream that conceals everything gave up")
-	}
-	if want := 24 * 60 * 60; n < 65536 || n > want+1 {
-		t.Errorf("%d attempts in a day, want %d", n, want)
+// TestConcealMany checks the greatest numbers of retries: 65535 is no end at all.
+func TestConcealMany(t *testing.T) {
+	for _, tt := range []struct {
+		conceal     uint16
+		least, most int // attempts in a day, one each second
+		end         string
+	}{
+		{65534, 65535, 65535, " UNR ARF DES"},
+		{65535, 86400, 86401, " UNR DES"},
+	} {
+		n := 0
+		tr := &trace{on: on{"CRE": requestTx}}
+		got := play(t, runtime.StreamType{
+			Protocol: runtime.ProtocolRaw,
+			Retry:    &runtime.Retry{Backoff: ms(1000), Conceal: tt.conceal, JitterPercent: 1},
+		}, func(context.Context, *runtime.Link) error { n++; return errFake }, tr)
+		if n < tt.least || n > tt.most || !strings.HasSuffix(got, tt.end) {
+			t.Errorf("conceal %d: %d attempts in a day, then %s; want %d to %d, then%s",
+				tt.conceal, n, got[len(got)-12:], tt.least, tt.most, tt.end)
+		}
 	}
 }
 
@@ -122,16 +130,6 @@ func TestAfterAllRetriesFailed(t *testing.T) {
 	const series = "POL CNG UNR POL CNG UNR ARF"
 	step := func(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) {
 		return func(s *runtime.Stream) { f(s) }
-	}
-	once := func(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
-		done := false
-		return func(s *runtime.Stream) runtime.Result {
-			if done {
-				return runtime.OK
-			}
-			done = true
-			return f(s)
-		}
 	}
 	for _, tt := range []struct {
 		name  string
@@ -143,8 +141,8 @@ func TestAfterAllRetriesFailed(t *testing.T) {
 			"CRE " + series + " | POL CNG UNR ARF | POL CNG UNR ARF DES"},
 		{"Connect makes a series", nil, []func(*runtime.Stream){step(connect), step(connect)},
 			"CRE " + series + " | CNG UNR POL CNG UNR ARF | CNG UNR POL CNG UNR ARF DES"},
-		{"RequestTx from inside", once(requestTx), nil, "CRE " + series + " POL CNG UNR ARF DES"},
-		{"Connect from inside", once(connect), nil, "CRE " + series + " CNG UNR POL CNG UNR ARF DES"},
+		{"RequestTx from inside", firstOnly(requestTx), nil, "CRE " + series + " POL CNG UNR ARF DES"},
+		{"Connect from inside", firstOnly(connect), nil, "CRE " + series + " CNG UNR POL CNG UNR ARF DES"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"CRE": requestTx, "ARF": tt.arf}}

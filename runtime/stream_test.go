@@ -36,9 +36,27 @@ func nack(_ context.Context, l *runtime.Link) error {
 	return l.Complete(false)
 }
 
+// sending asks for payload, before or after it is connected.
+func sending(connected bool) func(context.Context, *runtime.Link) error {
+	return func(ctx context.Context, l *runtime.Link) error {
+		if connected {
+			if err := l.Connected(); err != nil {
+				return err
+			}
+		}
+		if _, _, err := l.Tx(make([]byte, 1)); err != nil {
+			return err
+		}
+		if connected {
+			return l.Complete(true)
+		}
+		return fetch(ctx, l)
+	}
+}
+
 // TestResults is the table of what each answer of each callback does.
 func TestResults(t *testing.T) {
-	const disconnect, destroy, notSend = runtime.DisconnectMe, runtime.DestroyMe, runtime.TxDontSend
+	const disconnect, destroy, notSend, odd = runtime.DisconnectMe, runtime.DestroyMe, runtime.TxDontSend, runtime.Result(99)
 	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
 	for _, tt := range []struct {
 		event  string
@@ -49,18 +67,23 @@ func TestResults(t *testing.T) {
 	}{
 		{"CRE", disconnect, nil, fetch, "CRE DES"},
 		{"CRE", notSend, nil, fetch, "CRE DES"},
+		{"CRE", odd, nil, fetch, "CRE DES"},
 		{"CRE", destroy, nil, fetch, "CRE DES FAILED"},
 		{"POL", disconnect, requestTx, fetch, "CRE POL DES"},
 		{"POL", destroy, requestTx, fetch, "CRE POL DES FAILED"},
+		{"POL", odd, requestTx, fetch, "CRE POL DES"},
+		{"CNG", odd, requestTx, fetch, "CRE POL CNG POL CNG ARF DES"},
 		{"CNG", disconnect, requestTx, fetch, "CRE POL CNG POL CNG ARF DES"},
 		{"CNG", disconnect, connect, fetch, "CRE CNG DES"},
 		{"CNG", destroy, requestTx, fetch, "CRE POL CNG DES FAILED"},
 		{"CNG", destroy, connect, fetch, "CRE CNG DES FAILED"},
 		{"CON", disconnect, requestTx, each(fetch, unreachable), "CRE POL CNG CON DIS POL CNG UNR ARF DES"},
 		{"CON", notSend, requestTx, each(fetch, unreachable), "CRE POL CNG CON DIS POL CNG UNR ARF DES"},
+		{"CON", odd, requestTx, each(fetch, unreachable), "CRE POL CNG CON DIS POL CNG UNR ARF DES"},
 		{"CON", destroy, requestTx, fetch, "CRE POL CNG CON DIS DES"},
 		{"rx", disconnect, requestTx, each(fetch, unreachable), "CRE POL CNG CON rx DIS POL CNG UNR ARF DES"},
 		{"rx", notSend, requestTx, each(fetch, unreachable), "CRE POL CNG CON rx DIS POL CNG UNR ARF DES"},
+		{"rx", odd, requestTx, each(fetch, unreachable), "CRE POL CNG CON rx DIS POL CNG UNR ARF DES"},
 		{"rx", destroy, requestTx, fetch, "CRE POL CNG CON rx DIS DES"},
 		{"eom", disconnect, requestTx, fetch, "CRE POL CNG CON rx eom ACK DIS DES"},
 		{"eom", destroy, requestTx, fetch, "CRE POL CNG CON rx eom DIS DES"},
@@ -71,6 +94,15 @@ func TestResults(t *testing.T) {
 		{"USER_1530", disconnect, requestTx, userState,
 			"CRE POL CNG USER_1530 UNR POL CNG USER_1530 UNR ARF DES"},
 		{"USER_1530", destroy, requestTx, userState, "CRE POL CNG USER_1530 DES"},
+		{"tx", notSend, requestTx, sending(false), "CRE POL CNG tx CON rx eom ACK DIS DES"},
+		{"tx", disconnect, requestTx, each(sending(false), unreachable), "CRE POL CNG tx UNR POL CNG UNR ARF DES"},
+		{"tx", odd, requestTx, each(sending(false), unreachable), "CRE POL CNG tx UNR POL CNG UNR ARF DES"},
+		{"tx", destroy, requestTx, sending(false), "CRE POL CNG tx DES"},
+		{"tx", notSend, requestTx, sending(true), "CRE POL CNG CON tx ACK DIS DES"},
+		{"tx", disconnect, requestTx, each(sending(true), unreachable), "CRE POL CNG CON tx DIS POL CNG UNR ARF DES"},
+		{"tx", destroy, requestTx, sending(true), "CRE POL CNG CON tx DIS DES"},
+		{"UNR", notSend, requestTx, unreachable, "CRE POL CNG UNR DES"},
+		{"UNR", odd, requestTx, unreachable, "CRE POL CNG UNR DES"},
 		{"UNR", disconnect, requestTx, unreachable, "CRE POL CNG UNR DES"},
 		{"UNR", destroy, requestTx, unreachable, "CRE POL CNG UNR DES"},
 		{"ARF", disconnect, requestTx, unreachable, "CRE POL CNG UNR POL CNG UNR ARF DES"},
@@ -79,12 +111,8 @@ func TestResults(t *testing.T) {
 		{"DIS", destroy, requestTx, each(lose, unreachable), "CRE POL CNG CON DIS DES"},
 	} {
 		t.Run(tt.event+" "+tt.result.String(), func(t *testing.T) {
-			tr := &trace{on: on{"CRE": tt.start}}
-			if tt.event == "CRE" {
-				tr.on["CRE"] = answer(tt.result)
-			} else {
-				tr.on[tt.event] = answer(tt.result)
-			}
+			tr := &trace{on: on{"CRE": tt.start}, sends: true}
+			tr.on[tt.event] = answer(tt.result)
 			destroyed := false
 			if tt.result == destroy {
 				// Destroyed at once, not by the end of the context.
@@ -107,22 +135,29 @@ func TestResults(t *testing.T) {
 // TestRevive checks that a stream whose retries were stopped by an answer can
 // be used again.
 func TestRevive(t *testing.T) {
-	for _, tt := range []struct{ event, want string }{
-		{"POL", "CRE POL | CNG CON rx eom ACK DIS DES"}, // POLL must not follow POLL
-		{"UNR", "CRE POL CNG UNR | POL CNG CON rx eom ACK DIS DES"},
+	for _, tt := range []struct {
+		event  string
+		revive func(*runtime.Stream) error
+		want   string
+	}{
+		{"POL", (*runtime.Stream).RequestTx, "CRE POL | CNG CON rx eom ACK DIS DES"}, // POLL must not follow POLL
+		{"POL", (*runtime.Stream).Connect, "CRE POL | CNG CON rx eom ACK DIS DES"},
+		{"UNR", (*runtime.Stream).RequestTx, "CRE POL CNG UNR | POL CNG CON rx eom ACK DIS DES"},
+		{"UNR", (*runtime.Stream).Connect, "CRE POL CNG UNR | CNG CON rx eom ACK DIS DES"},
 	} {
 		tr := &trace{on: on{"CRE": requestTx, tt.event: answer(runtime.DisconnectMe)}}
 		run := each(unreachable, fetch)
 		if tt.event == "POL" {
 			run = fetch
 		}
-		got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, run, tr, func(s *runtime.Stream) { s.RequestTx() })
+		got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, run, tr, func(s *runtime.Stream) { tt.revive(s) })
 		if got != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.event, got, tt.want)
 		}
 	}
 }
 
+// TestSequences is of calls and answers at times when they change what comes.
 func TestSequences(t *testing.T) {
 	retry := &runtime.Retry{Backoff: ms(200), Conceal: 2}
 	for _, tt := range []struct {
@@ -132,8 +167,6 @@ func TestSequences(t *testing.T) {
 		on   on
 		want string
 	}{
-		{"nailed up", runtime.StreamType{NailedUp: true}, fetch, nil,
-			"CRE CNG CON rx eom ACK DIS DES"},
 		{"nailed up and Connect", runtime.StreamType{NailedUp: true}, fetch, on{"CRE": connect},
 			"CRE CNG CON rx eom ACK DIS DES"},
 		{"nailed up, refused from CONNECTING", runtime.StreamType{NailedUp: true}, fetch, on{"CNG": answer(runtime.DestroyMe)},
@@ -141,10 +174,6 @@ func TestSequences(t *testing.T) {
 		{"nailed up, declined from CONNECTING", runtime.StreamType{NailedUp: true, Retry: retry}, fetch, on{"CNG": answer(runtime.DisconnectMe)},
 			"CRE CNG POL CNG POL CNG ARF DES"},
 		{"both flags absent", runtime.StreamType{}, fetch, nil, "CRE DES"},
-		{"opportunistic, lost", runtime.StreamType{Opportunistic: true, Retry: retry}, lose, on{"CRE": requestTx},
-			"CRE POL CNG CON DIS DES"},
-		{"nailed up, lost for good", runtime.StreamType{NailedUp: true, Retry: retry}, each(lose, unreachable), nil,
-			"CRE CNG CON DIS POL CNG UNR POL CNG UNR ARF DES"},
 		{"RequestTx twice", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, requestTx)},
 			"CRE POL CNG CON rx eom ACK DIS DES"},
 		{"RequestTx and Connect", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, connect)},
