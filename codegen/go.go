@@ -31,7 +31,7 @@ var goProtocols = map[runtime.Protocol]struct{ name, transport string }{
 	runtime.ProtocolH1:   {"ProtocolH1", runtimePath + "/http"},
 	runtime.ProtocolH2:   {"ProtocolH2", runtimePath + "/http"},
 	runtime.ProtocolH3:   {"ProtocolH3", ""},
-	runtime.ProtocolWS:   {"ProtocolWS", ""},
+	runtime.ProtocolWS:   {"ProtocolWS", runtimePath + "/ws"},
 	runtime.ProtocolMQTT: {"ProtocolMQTT", ""},
 	runtime.ProtocolRaw:  {"ProtocolRaw", ""},
 }

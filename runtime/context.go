@@ -236,6 +236,9 @@ func (c *Context) Close() error {
 	return nil
 }
 
+// Closed reports whether Close has been called. It is for transports.
+func (c *Context) Closed() bool { return c.life.Err() != nil }
+
 func (c *Context) close() {
 	c.mu.Lock()
 	var all []*Stream

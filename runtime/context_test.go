@@ -45,7 +45,7 @@ func TestNewStreamErrors(t *testing.T) {
 	}{
 		{"none", raw, nil, ""},
 		{"other", raw, runtime.ErrUnknownStreamType, `"other"`},
-		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolWS; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "ws"},
+		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolWS; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/ws"},
 		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH2; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/http"},
 		{"s", with(func(st *runtime.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
 		{"s", with(func(st *runtime.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},

@@ -46,7 +46,11 @@ func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, er
 // the protocols of alpn (RFC 7301), and fails if the server agrees on none of
 // them but another. ctx is that of Run; the limit of the attempt holds as well.
 func (l *Link) Dial(ctx context.Context, alpn ...string) (net.Conn, error) {
-	t := l.target
+	return l.DialTarget(ctx, l.target, alpn...)
+}
+
+// DialTarget is Dial to another target, such as one that the peer redirects to.
+func (l *Link) DialTarget(ctx context.Context, t *Target, alpn ...string) (net.Conn, error) {
 	var config *tls.Config
 	if t.TLS {
 		shared, err := l.TLSConfig()

@@ -276,6 +276,17 @@ func (x *exchange) lost() {
 	}
 }
 
+// room waits until a piece that the peer has sent can be taken, or is not wanted
+// any more. It is called before the turn is taken, so that a program that does
+// not read can still write.
+func (x *exchange) room(n int, flags Flags) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for !x.collect && x.full && !x.over && flags&FlagPerfJSON == 0 && (n > 0 || flags != FlagEOM) {
+		x.cond.Wait()
+	}
+}
+
 func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -290,6 +301,10 @@ func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
 			return DestroyMe
 		}
 		x.buf = append(x.buf, buf...)
+		if flags&FlagEOM != 0 && x.s.t.policy.Protocol == ProtocolWS {
+			x.finish(nil) // the answer is one message
+			return DestroyMe
+		}
 		return OK
 	case x.full && len(buf) == 0 && flags == FlagEOM:
 		x.flags |= flags // of the piece that is there

@@ -34,6 +34,7 @@ const linger = 30 * time.Second
 var transportPackages = [...]string{
 	ProtocolH1: "http",
 	ProtocolH2: "http",
+	ProtocolWS: "ws",
 }
 
 // prepare returns the named streamtype, for one more stream, made ready if it
@@ -173,7 +174,7 @@ func (c *Context) transport(p Protocol) (Transport, error) {
 	if t := c.transports[p]; t != nil {
 		return t, nil
 	}
-	if int(p) < len(transportPackages) {
+	if int(p) < len(transportPackages) && transportPackages[p] != "" {
 		return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
 			ErrNoTransport, p, transportPackages[p])
 	}

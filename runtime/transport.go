@@ -360,6 +360,12 @@ func (l *Link) Complete(good bool) error {
 
 // Rx delivers payload. buf is not kept.
 func (l *Link) Rx(buf []byte, flags Flags) error {
+	l.s.mu.Lock()
+	x := l.s.x
+	l.s.mu.Unlock()
+	if x != nil {
+		x.room(len(buf), flags)
+	}
 	h, err := l.enterRx(len(buf))
 	if err != nil {
 		return err

@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"runtime":                  {nil, nil},
 	"runtime/internal/request": {[]string{"runtime"}, nil},
 	"runtime/http":             {[]string{"runtime", "runtime/internal/request"}, nil},
+	"runtime/ws":               {[]string{"runtime", "runtime/internal/request"}, []string{"github.com/coder/websocket"}},
 	"runtime/otel":             {[]string{"runtime"}, []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/metric"}},
 	"internal/config":          {[]string{"schema", "lint"}, nil},
 	"internal/report":          {[]string{"schema"}, []string{"github.com/mattn/go-runewidth"}},
@@ -47,8 +48,8 @@ var rooms = map[string]room{
 	"internal/leaktest":        {nil, nil},
 	"internal/testcert":        {[]string{"runtime"}, nil},
 	// These hold tests alone, of all of the runtime.
-	"internal/conformance": {[]string{"runtime", "runtime/http"}, nil},
-	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/http"}, nil},
+	"internal/conformance": {[]string{"runtime", "runtime/http", "runtime/ws"}, nil},
+	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/http", "runtime/ws"}, nil},
 	"cmd/sspolicy":         {[]string{"*"}, []string{"*"}},
 }
 

@@ -24,13 +24,11 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/internal/request"
 )
 
 // idleTimeout is how long a connection is kept without a request.
 const idleTimeout = 30 * time.Second
-
-// maxHeaderBytes is how many bytes the headers of a response may have.
-const maxHeaderBytes = 256 << 10
 
 // pingTimeout is, where there is no limit of an attempt, how long an h2
 // connection may be silent before a PING is sent, and how long that may go
@@ -116,7 +114,7 @@ func newTransport(k poolKey) *http.Transport {
 		TLSHandshakeTimeout:    limit + min(limit/4, math.MaxInt64-limit),
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    maxIdlePerHost,
-		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxResponseHeaderBytes: request.MaxHeaderBytes,
 		IdleConnTimeout:        idleTimeout,
 		Protocols:              new(http.Protocols),
 	}

@@ -11,6 +11,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
+// MaxHeaderBytes is how many bytes the headers of a response may have.
+const MaxHeaderBytes = 256 << 10
+
 // maxRedirects is how many redirects are followed, as in lws.
 const maxRedirects = 4
 

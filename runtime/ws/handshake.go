@@ -1,0 +1,167 @@
+package ws
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/internal/request"
+)
+
+// A handshake is the opening handshake of one attempt (RFC 6455 section 4.1).
+// It is the http.RoundTripper that the library sends its request by, so that
+// the connection is one of the context's own.
+type handshake struct {
+	n    *connector
+	ctx  context.Context
+	l    *runtime.Link
+	head request.Header
+	wire *wire // of the response
+}
+
+// dial makes a connection.
+func (n *connector) dial(ctx context.Context, l *runtime.Link) (*websocket.Conn, *wire, error) {
+	head, err := n.headers.Make(l)
+	if err != nil {
+		return nil, nil, err // before anything is sent
+	}
+	h := &handshake{n: n, ctx: ctx, l: l, head: head}
+	// The URL is that of the target only in RoundTrip: the library would put it
+	// into its errors, and it may hold metadata.
+	ws, _, err := websocket.Dial(ctx, "ws://peer/", &websocket.DialOptions{
+		HTTPClient:      &http.Client{Transport: h},
+		HTTPHeader:      head.Header,
+		Subprotocols:    n.subprotocols,
+		CompressionMode: n.t.deflate,
+		OnPingReceived:  func(context.Context, []byte) bool { return h.wire.c.mayPong() },
+	})
+	switch ue := (*url.Error)(nil); {
+	case err == nil:
+		ws.SetReadLimit(-1) // pieces are passed on as they come
+		return ws, h.wire, nil
+	case ctx.Err() != nil:
+		return nil, nil, context.Cause(ctx)
+	case errors.As(err, &ue): // from RoundTrip
+		return nil, nil, ue.Err
+	default:
+		return nil, nil, fmt.Errorf("sspolicy: ws: %w", err)
+	}
+}
+
+// RoundTrip sends the request, and follows redirects. It returns no response
+// but 101.
+func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
+	target := h.l.Target()
+	u, host := request.URL(target, h.l.URL())
+	req.URL, req.Host = u, h.head.HostOr(host)
+	for hops := 0; ; hops++ {
+		resp, err := h.exchange(req, target)
+		if err != nil || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, err
+		}
+		if err := h.n.userState(h.l, resp.StatusCode); err != nil {
+			return nil, err
+		}
+		switch {
+		case request.IsRedirect(resp.StatusCode):
+		case resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusTooManyRequests:
+			h.l.RetryAfter(request.RetryAfter(resp.Header))
+			fallthrough
+		default:
+			return nil, &StatusError{Code: resp.StatusCode}
+		}
+		to, same, err := request.Redirect(h.l, req.URL, resp, hops)
+		if err != nil {
+			return nil, err
+		}
+		req = req.Clone(h.ctx)
+		req.URL = to
+		if !same {
+			req.Host = to.Host
+			h.n.headers.Strip(req.Header)
+			target = &runtime.Target{Network: "tcp", Host: to.Hostname(), Port: 80}
+			if to.Scheme == "https" {
+				target.TLS, target.Port = true, 443
+			}
+			if p := to.Port(); p != "" {
+				n, err := strconv.ParseUint(p, 10, 16)
+				if err != nil {
+					return nil, &RedirectError{Code: resp.StatusCode, Location: resp.Header.Get("Location"), Reason: "bad port"}
+				}
+				target.Port = uint16(n)
+			}
+		}
+	}
+}
+
+// userState delivers the state that the policy has for a status, if any.
+func (n *connector) userState(l *runtime.Link, status int) error {
+	for _, m := range n.st.HTTP.RespMap {
+		if int(m.Status) == status {
+			return l.UserState(m.State)
+		}
+	}
+	return nil
+}
+
+// exchange sends the request on a new connection, which it closes unless the
+// response is 101.
+func (h *handshake) exchange(req *http.Request, target *runtime.Target) (*http.Response, error) {
+	conn, err := h.l.DialTarget(h.ctx, target, "http/1.1")
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(h.ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	resp, err := h.upgrade(req, conn)
+	if !stop() && err == nil {
+		err = context.Cause(h.ctx)
+	}
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		conn.Close()
+	}
+	return resp, err
+}
+
+// maxInformational is how many responses of the kind 1xx may come before that
+// to the handshake.
+const maxInformational = 8
+
+// upgrade sends the request and reads the response. The body of a 101 is what
+// follows on the connection; other bodies are not read.
+func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, error) {
+	if err := req.Write(conn); err != nil {
+		return nil, err
+	}
+	limit := &io.LimitedReader{R: conn, N: request.MaxHeaderBytes}
+	r := bufio.NewReader(limit)
+	for range maxInformational {
+		resp, err := http.ReadResponse(r, req)
+		switch {
+		case err != nil && limit.N <= 0:
+			return nil, errHeaderTooLong
+		case err != nil:
+			return nil, err
+		case resp.StatusCode == http.StatusSwitchingProtocols:
+			limit.N = math.MaxInt64
+			first, _ := r.Peek(r.Buffered()) // sent right behind the headers
+			h.wire = &wire{Conn: conn, first: first}
+			h.n.headers.Receive(h.l, resp.Header)
+			resp.Body = h.wire
+			return resp, nil
+		case resp.StatusCode >= 200:
+			return resp, nil
+		}
+	}
+	return nil, errInformational
+}

@@ -1,0 +1,118 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// read delivers what the peer sends, until it closes or the connection fails.
+func (c *conn) read() error {
+	for {
+		_, r, err := c.ws.Reader(context.Background())
+		if err == nil {
+			err = c.readMessage(r)
+		}
+		if c.rxErr != nil {
+			return c.rxErr
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readMessage delivers one message. A piece is delivered when more follow, or
+// have to be waited for: then it is readWire that delivers it. So the end of a
+// message is told with its last piece, without any piece being held back.
+func (c *conn) readMessage(r io.Reader) error {
+	buf := rxBuffers.Get().(*[2][bufferSize]byte)
+	defer rxBuffers.Put(buf)
+	c.flags = runtime.FlagSOM
+	for i := 0; ; i ^= 1 {
+		n, err := r.Read(buf[i][:])
+		if n > 0 {
+			c.deliver(0)
+			c.piece = buf[i][:n]
+		}
+		switch {
+		case errors.Is(err, io.EOF) && c.rxErr == nil:
+			return c.deliverEnd()
+		case err != nil:
+			c.deliver(0)
+			return err
+		case c.rxErr != nil:
+			c.piece = nil
+			return c.rxErr
+		}
+	}
+}
+
+// deliver hands over the piece that waits, if one does.
+func (c *conn) deliver(end runtime.Flags) {
+	p := c.piece
+	if p == nil || c.rxErr != nil {
+		return
+	}
+	c.piece = nil
+	c.rx(p, c.flags|end)
+	c.flags = 0
+}
+
+// deliverEnd hands over the end of a message, with the piece that waits if one
+// does.
+func (c *conn) deliverEnd() error {
+	if c.piece == nil {
+		c.rx(nil, c.flags|runtime.FlagEOM)
+	}
+	c.deliver(runtime.FlagEOM)
+	return c.rxErr
+}
+
+func (c *conn) rx(p []byte, flags runtime.Flags) {
+	c.inRx.Store(true)
+	c.rxErr = c.l.Rx(p, flags)
+	c.inRx.Store(false)
+	if c.unheard.CompareAndSwap(true, false) {
+		c.watch()
+	}
+}
+
+// readWire reads from the network, for the library.
+func (c *conn) readWire(p []byte) (int, error) {
+	if !c.closing.Load() { // else it may be another goroutine that reads
+		// An error of it, the end of the link, is seen when the library has what
+		// it wants: that way the close frame of the peer is found behind it.
+		c.deliver(0)
+	}
+	c.gate.quiet(true)
+	n, err := c.wire.Conn.Read(p)
+	c.gate.quiet(false)
+	if n > 0 {
+		c.validity.Load().Confirm()
+	}
+	return n, err
+}
+
+// mayPong reports whether a PING can be answered. It waits for a frame that is
+// being sent: as long as the peer reads nothing it would not read a PONG either.
+func (c *conn) mayPong() bool {
+	select {
+	case c.sending <- struct{}{}:
+		<-c.sending
+		return true
+	default:
+	}
+	late := time.NewTimer(pongWait)
+	defer late.Stop()
+	select {
+	case c.sending <- struct{}{}:
+		<-c.sending
+		return true
+	case <-late.C:
+		return false
+	}
+}
