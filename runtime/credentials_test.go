@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -168,7 +169,7 @@ func TestSecretsArePrivate(t *testing.T) {
 		source.ClientCertificate(t.Context(), 0)
 	}
 	private := []string{"secret", fmt.Sprintf("%x", "secret"), fmt.Sprint([]byte("secret")),
-		key.D.String(), key.D.Text(16), fmt.Sprint(must(x509.MarshalPKCS8PrivateKey(key)))}
+		new(big.Int).SetBytes(must(key.Bytes())).String(), fmt.Sprintf("%x", must(key.Bytes())), fmt.Sprint(must(x509.MarshalPKCS8PrivateKey(key)))}
 	o := runtime.Options{Credentials: chain}
 	c, err := runtime.NewContext(&runtime.Policy{}, o)
 	if err != nil {

@@ -39,6 +39,7 @@ var rooms = map[string]room{
 	"runtime/internal/request": {[]string{"runtime"}, nil},
 	"runtime/http":             {[]string{"runtime", "runtime/internal/request"}, nil},
 	"runtime/ws":               {[]string{"runtime", "runtime/internal/request"}, []string{"github.com/coder/websocket"}},
+	"runtime/oauth":            {[]string{"runtime"}, nil},
 	"runtime/otel":             {[]string{"runtime"}, []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/metric"}},
 	"internal/config":          {[]string{"schema", "lint"}, nil},
 	"internal/report":          {[]string{"schema"}, []string{"github.com/mattn/go-runewidth"}},

@@ -1,0 +1,549 @@
+package oauth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+const root = "grant_type=refresh_token&refresh_token=s3kr1t-0&client_id=me"
+
+// policyFor returns a policy with a service that needs a token, and with the
+// token server at that address.
+func policyFor(t *testing.T, tokens, service string) *runtime.Policy {
+	t.Helper()
+	auth := &runtime.Auth{Name: "lwa", StreamType: "tokens"}
+	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{
+		{Name: "service", Opportunistic: true, Auth: auth, HTTP: &runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}},
+		{Name: "tokens", Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST", URL: "/token", WWWFormURLEncoded: true}},
+	}}
+	for i, addr := range []string{service, tokens} {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.StreamTypes[i].Endpoint, p.StreamTypes[i].Port = host, uint16(n)
+	}
+	return p
+}
+
+// A bench is a context whose tokens come from a server, and what it logs.
+type bench struct {
+	*runtime.Context
+	source *Source
+	logMu  sync.Mutex
+	log    bytes.Buffer
+}
+
+func (b *bench) Write(p []byte) (int, error) {
+	b.logMu.Lock()
+	defer b.logMu.Unlock()
+	return b.log.Write(p)
+}
+
+func newBench(t *testing.T, p *runtime.Policy, o Options, transport runtime.Transport) *bench {
+	t.Helper()
+	memory := new(runtime.MemoryCredentials)
+	memory.SetBlob(runtime.BlobAuth, rootIndex, root)
+	b := &bench{source: New(memory, o)}
+	var err error
+	b.Context, err = runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{transport}, Credentials: b.source,
+		Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.source.Bind(b.Context); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// private checks that no secret is in what has been logged, nor in what fmt
+// prints of the values.
+func (b *bench) private(t *testing.T, err error) {
+	t.Helper()
+	b.Close()
+	b.source.mu.Lock() // fmt looks at all that it finds
+	defer b.source.mu.Unlock()
+	text := b.log.String() + fmt.Sprintf("%v %+v %#v %q %x", err, err, err, err, err)
+	for _, v := range []any{b.source, *b.source.tokens[0]} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			text += fmt.Sprintf(verb, v)
+		}
+	}
+	for _, secret := range []string{"s3kr1t", fmt.Sprintf("%x", "s3kr1t"), fmt.Sprint([]byte("s3kr1t"))} {
+		if strings.Contains(text, secret) {
+			t.Errorf("a secret got out: %s", text)
+		}
+	}
+}
+
+// A tokenServer gives tokens, each with a number, for the refresh token that
+// goes with it.
+type tokenServer struct {
+	requests atomic.Int32
+	answer   func(w http.ResponseWriter, n int32)
+}
+
+func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n := s.requests.Add(1)
+	if r.Method != "POST" || r.URL.Path != "/token" || r.PostFormValue("grant_type") != "refresh_token" ||
+		r.PostFormValue("client_id") != "me" || r.PostFormValue("refresh_token") != fmt.Sprintf("s3kr1t-%d", n-1) {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"error": "invalid_grant", "error_description": "s3kr1t"}`)
+		return
+	}
+	if s.answer != nil {
+		s.answer(w, n)
+		return
+	}
+	fmt.Fprintf(w, `{"access_token": "s3kr1t-token-%d", "token_type": "bearer", "expires_in": 3600, "refresh_token": "s3kr1t-%d"}`, n, n)
+}
+
+// addr returns where a server for h listens.
+func addr(t *testing.T, h http.Handler) string {
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String()
+}
+
+// echo answers with the token that it got.
+var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("Authorization")) })
+
+// TestOnce checks that many streams make one request, and that the next one is
+// made with what the server gave.
+func TestOnce(t *testing.T) {
+	tokens := &tokenServer{}
+	rotated := ""
+	b := newBench(t, policyFor(t, addr(t, tokens), addr(t, echo)), Options{Rotated: func(index int, request string) { rotated = fmt.Sprint(index, request) }}, sshttp.New())
+	defer b.Close()
+	all := func(want string) {
+		t.Helper()
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if answer, err := b.Fetch(t.Context(), "service"); err != nil || string(answer.Body) != want {
+					t.Errorf("%v, %v, want %s", answer, err, want)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	all("Bearer s3kr1t-token-1")
+	all("Bearer s3kr1t-token-1")
+	if n := tokens.requests.Load(); n != 1 {
+		t.Errorf("%d requests for a token", n)
+	}
+	if want := "0client_id=me&grant_type=refresh_token&refresh_token=s3kr1t-1"; rotated != want {
+		t.Errorf("what to keep is %q, want %q", rotated, want)
+	}
+	b.source.Forget(0)
+	all("Bearer s3kr1t-token-2") // which the server gives for the refresh token of the first answer alone
+	if n := tokens.requests.Load(); n != 2 {
+		t.Errorf("%d requests for a token", n)
+	}
+	b.private(t, nil)
+}
+
+// TestFailures checks answers that hold no token.
+func TestFailures(t *testing.T) {
+	long := strings.Repeat(" ", maxAnswer)
+	for _, tt := range []struct {
+		name   string
+		status int
+		body   string
+		check  func(error) bool
+	}{
+		{"invalid_grant", 400, `{"error": "invalid_grant", "error_description": "s3kr1t"}`, refused("invalid_grant")},
+		{"another error", 401, `{"error": "s3kr1t"}`, refused("")},
+		{"500", 500, `{"access_token": "s3kr1t"}`, refused("")},
+		{"garbage", 200, `s3kr1t`, is(ErrAnswer)},
+		{"nothing", 200, ``, is(ErrAnswer)},
+		{"no token", 200, `{"access_token": "", "refresh_token": "s3kr1t"}`, is(ErrAnswer)},
+		{"not a text", 200, `{"access_token": 1}`, is(ErrAnswer)},
+		{"more than JSON", 200, `{"access_token": "s3kr1t"} s3kr1t`, is(ErrAnswer)},
+		{"cut short", 200, `{"access_token": "s3kr1t`, is(ErrAnswer)},
+		{"expired", 200, `{"access_token": "s3kr1t", "expires_in": 0}`, is(ErrAnswer)},
+		{"no time", 200, `{"access_token": "s3kr1t", "expires_in": "s3kr1t"}`, is(ErrAnswer)},
+		{"too long", 200, `{"access_token": "s3kr1t"}` + long, is(runtime.ErrTooLong)},
+		{"a line break in it", 200, `{"access_token": "s3kr1t\r\nx: y"}`, is(runtime.ErrBadCredentials)},
+		{"unavailable", 503, `s3kr1t`, is(runtime.ErrAllRetriesFailed)},
+	} {
+		services := atomic.Int32{}
+		b := newBench(t, policyFor(t, addr(t, &tokenServer{answer: func(w http.ResponseWriter, n int32) {
+			w.WriteHeader(tt.status)
+			io.WriteString(w, tt.body)
+		}}), addr(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { services.Add(1) }))), Options{}, sshttp.New())
+		_, err := b.Fetch(t.Context(), "service")
+		if !tt.check(err) || services.Load() != 0 {
+			t.Errorf("%s: %v, and %d requests to the service", tt.name, err, services.Load())
+		}
+		b.private(t, err)
+	}
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func refused(code string) func(error) bool {
+	return func(err error) bool {
+		e, ok := errors.AsType[*RefusedError](err)
+		return ok && e.Code == code
+	}
+}
+
+// A loop is a transport without a network: the streamtype tokens is answered by
+// answer, the others with the token that they have.
+type loop struct {
+	mu       sync.Mutex
+	requests []time.Duration // when, from the start
+	start    time.Time
+	answer   func(n int, body string) (string, error)
+	delay    time.Duration
+}
+
+func (t *loop) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolH1} }
+func (t *loop) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, error) {
+	return t, nil
+}
+func (t *loop) Close() error { return nil }
+
+func (t *loop) Run(ctx context.Context, l *runtime.Link) error {
+	text := ""
+	if l.StreamType().Name == "tokens" {
+		buf := make([]byte, 1024)
+		n, _, err := l.Tx(buf)
+		if err != nil {
+			return err
+		}
+		t.mu.Lock()
+		t.requests = append(t.requests, time.Since(t.start))
+		k := len(t.requests)
+		t.mu.Unlock()
+		select {
+		case <-time.After(t.delay):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if text, err = t.answer(k, string(buf[:n])); err != nil {
+			return err
+		}
+	} else {
+		var err error
+		if text, err = l.Blob(runtime.BlobAuth, 0); err != nil {
+			return err
+		}
+	}
+	if err := l.Connected(); err != nil {
+		return err
+	}
+	if err := l.Rx([]byte(text), runtime.FlagSOM|runtime.FlagEOM); err != nil {
+		return err
+	}
+	return l.Complete(true)
+}
+
+// get returns the token that a stream gets, or the error.
+func (b *bench) get(t *testing.T) string {
+	answer, err := b.Fetch(t.Context(), "service")
+	if err != nil {
+		return err.Error()
+	}
+	return string(answer.Body)
+}
+
+func newLoop(t *testing.T, answer func(n int, body string) (string, error), o Options) (*loop, *bench) {
+	tr := &loop{start: time.Now(), answer: answer}
+	return tr, newBench(t, policyFor(t, "tokens:1", "service:1"), o, tr)
+}
+
+// TestRenewal checks when a new token is got: before the old one expires,
+// without anyone waiting for it, and not while nobody needs it.
+func TestRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, b := newLoop(t, func(n int, body string) (string, error) {
+			return fmt.Sprintf(`{"access_token": "token-%d", "expires_in": "1000"}`, n), nil
+		}, Options{Margin: 100 * time.Second})
+		tr.delay = 2 * time.Second
+		defer b.Close()
+		for _, step := range []struct {
+			at   time.Duration // in seconds
+			want string
+			n    int // requests by then
+			took time.Duration
+		}{
+			{0, "token-1", 1, 2},
+			{500, "token-1", 1, 0},
+			{849, "token-1", 1, 0},
+			{905, "token-1", 2, 0}, // the margin has begun
+			{908, "token-2", 2, 0},
+			{1500, "token-2", 2, 0},
+			{9000, "token-3", 3, 2}, // it had expired long since
+		} {
+			time.Sleep(time.Until(tr.start.Add(step.at * time.Second)))
+			began := time.Now()
+			if got := b.get(t); got != step.want || time.Since(began) != step.took*time.Second {
+				t.Errorf("after %v s: %s after %v, want %s after %v s", int(step.at), got, time.Since(began), step.want, int(step.took))
+			}
+			synctest.Wait()
+			tr.mu.Lock()
+			if len(tr.requests) != step.n {
+				t.Errorf("after %v s: %d requests, want %d", int(step.at), len(tr.requests), step.n)
+			}
+			tr.mu.Unlock()
+		}
+	})
+}
+
+// TestSpread checks that devices do not all renew at the same time, and that a
+// short life is not spent on renewing.
+func TestSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			life, first, last time.Duration
+		}{{3600, 3510, 3540}, {10, 2, 6}} { // 60 s, and half of it more at random; a life of 10 s has a margin of 5 s
+			different := map[time.Duration]bool{}
+			for range 20 {
+				_, b := newLoop(t, func(int, string) (string, error) {
+					return fmt.Sprintf(`{"access_token": "x", "expires_in": %d}`, tt.life), nil
+				}, Options{})
+				b.get(t)
+				left := time.Until(b.source.tokens[0].renew)
+				if left < tt.first*time.Second || left > tt.last*time.Second {
+					t.Errorf("renewed after %v of %d s", left, tt.life)
+				}
+				different[left] = true
+				b.Close()
+			}
+			if len(different) < 10 {
+				t.Errorf("only %d different times of 20", len(different))
+			}
+		}
+	})
+}
+
+// TestBackoff checks that a token server that fails is let alone for a time, and
+// that the old token is used as long as it is good.
+func TestBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := errors.New("down")
+		ok := 1
+		tr, b := newLoop(t, func(n int, body string) (string, error) {
+			if n > ok {
+				return "", down
+			}
+			return `{"access_token": "token", "expires_in": 100}`, nil
+		}, Options{Margin: 20 * time.Second})
+		defer b.Close()
+		good, bad := 0, 0
+		for time.Since(tr.start) < time.Hour {
+			if got := b.get(t); got == "token" {
+				good++
+			} else if strings.Contains(got, "down") {
+				bad++
+			} else {
+				t.Fatal(got)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if good != 1000 || bad != 35000 {
+			t.Errorf("%d attempts had a token, %d had none", good, bad)
+		}
+		// One, then after 0.5 to 1 s, 1 to 2 s, … 150 to 300 s.
+		if n := len(tr.requests); n < 1+9+10 || n > 1+11+25 {
+			t.Errorf("%d requests in an hour: %v", n, tr.requests)
+		}
+		last := tr.requests[len(tr.requests)-3:]
+		if d := last[2] - last[1]; d < 150*time.Second || d > 301*time.Second {
+			t.Errorf("the last wait was %v", d)
+		}
+		ok = 1000
+		time.Sleep(5 * time.Minute)
+		if got := b.get(t); got != "token" {
+			t.Errorf("when the server is back: %s", got)
+		}
+	})
+}
+
+// TestGivenUp checks that a stream which is gone, or a context that closes,
+// waits for no token server.
+func TestGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, b := newLoop(t, func(n int, body string) (string, error) { return `{"access_token": "token"}`, nil }, Options{})
+		tr.delay = 10 * time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := b.Fetch(ctx, "service"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if got := b.get(t); got != "token" || len(tr.requests) != 1 || time.Since(tr.start) != 10*time.Second {
+			t.Errorf("%s after %v and %d requests: the one that was under way is for all", got, time.Since(tr.start), len(tr.requests))
+		}
+		b.source.Forget(0)
+		go b.get(t)
+		time.Sleep(time.Second)
+		began := time.Now()
+		b.Close()
+		if d := time.Since(began); d != 0 {
+			t.Errorf("Close takes %v", d)
+		}
+		time.Sleep(time.Second)
+		if _, err := b.source.Blob(t.Context(), runtime.BlobAuth, 0); !errors.Is(err, runtime.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	})
+}
+
+// TestInside checks what comes from the credentials inside, and what request is
+// made of them.
+func TestInside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bodies []string
+		tr := &loop{start: time.Now(), answer: func(n int, body string) (string, error) {
+			bodies = append(bodies, body)
+			return fmt.Sprintf(`{"access_token": "t%d", "refresh_token": "r%d"}`, n, n), nil
+		}}
+		memory := new(runtime.MemoryCredentials)
+		source := New(memory, Options{})
+		p := policyFor(t, "tokens:1", "service:1")
+		p.StreamTypes[0].Auth, p.StreamTypes[1].Name = nil, "tokens"
+		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{Name: "x", Auth: &runtime.Auth{StreamType: "tokens", Blob: 0}, HTTP: &runtime.HTTP{}})
+		c, err := runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{tr}, Credentials: source})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		get := func(want string, target error) {
+			t.Helper()
+			if text, err := source.Blob(t.Context(), runtime.BlobAuth, 0); text != want || !errors.Is(err, target) {
+				t.Errorf("%q, %v, want %q, %v", text, err, want, target)
+			}
+		}
+		memory.SetBlob(runtime.BlobAuth, 1, "refresh_token=a&x=y")
+		get("", runtime.ErrNoCredentials) // not bound
+		if err := source.Bind(c); err != nil {
+			t.Fatal(err)
+		}
+		memory.SetBlob(runtime.BlobAuth, 0, "given")
+		get("given", nil)
+		memory.SetBlob(runtime.BlobAuth, 0, "")
+		get("t1", nil)
+		source.Forget(0)
+		get("t2", nil)
+		source.Forget(0)
+		memory.SetBlob(runtime.BlobAuth, 1, "refresh_token=b")
+		get("t3", nil)
+		source.Forget(0)
+		memory.SetBlob(runtime.BlobAuth, 1, "no form %")
+		get("t4", nil)
+		source.Forget(0)
+		memory.SetBlob(runtime.BlobAuth, 1, "")
+		get("", runtime.ErrNoCredentials)
+		want := []string{"refresh_token=a&x=y", "refresh_token=r1&x=y", "refresh_token=b", "no form %"}
+		if fmt.Sprint(bodies) != fmt.Sprint(want) {
+			t.Errorf("asked with %q, want %q", bodies, want)
+		}
+		for _, tt := range []struct {
+			b     runtime.Blob
+			index int
+		}{{runtime.BlobAuth, 2}, {runtime.BlobAuth, 17}, {runtime.BlobDeviceSerial, 0}} {
+			if text, err := source.Blob(t.Context(), tt.b, tt.index); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
+				t.Errorf("%v %d: %q, %v", tt.b, tt.index, text, err)
+			}
+		}
+		if _, err := source.ClientCertificate(t.Context(), 0); !errors.Is(err, runtime.ErrNoCredentials) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestBind has policies and who gets their tokens.
+func TestBind(t *testing.T) {
+	post := &runtime.HTTP{Method: "POST"}
+	uses := func(blob uint8, by string) *runtime.StreamType {
+		return &runtime.StreamType{Name: "uses-" + by, Auth: &runtime.Auth{Name: "a-" + by, StreamType: by, Blob: blob}, HTTP: &runtime.HTTP{AuthHeader: "x"}}
+	}
+	plain := func(name string) *runtime.StreamType { return &runtime.StreamType{Name: name, HTTP: post} }
+	for _, tt := range []struct {
+		types []*runtime.StreamType
+		want  [4]string
+		err   string
+	}{
+		{nil, [4]string{}, ""},
+		{[]*runtime.StreamType{plain("api_amazon_com_auth")}, [4]string{"api_amazon_com_auth"}, ""},
+		{[]*runtime.StreamType{plain("api_amazon_com_auth"), plain("lwa"), uses(0, "lwa")}, [4]string{"lwa"}, ""},
+		{[]*runtime.StreamType{plain("a"), plain("b"), uses(0, "a"), uses(3, "b"), uses(3, "b")}, [4]string{"a", "", "", "b"}, ""},
+		{[]*runtime.StreamType{uses(0, "lwa")}, [4]string{}, `auth "a-lwa": the policy has no streamtype "lwa"`},
+		{[]*runtime.StreamType{plain("a"), plain("b"), uses(1, "a"), uses(1, "b")}, [4]string{}, `auth "a-a" and "a-b" get the token of the same blob, 1`},
+		{[]*runtime.StreamType{uses(2, "uses-uses-x"), {Name: "uses-uses-x", HTTP: post, Auth: &runtime.Auth{Blob: 2}}}, [4]string{}, `needs it itself`},
+		{[]*runtime.StreamType{{Name: "api_amazon_com_auth", HTTP: &runtime.HTTP{AuthHeader: "x"}}}, [4]string{}, `needs it itself`},
+		{[]*runtime.StreamType{{Name: "s3", HTTP: post, Auth: &runtime.Auth{Type: "sigv4", StreamType: "none"}}}, [4]string{}, ""},
+	} {
+		p := &runtime.Policy{StreamTypes: tt.types}
+		c, err := runtime.NewContext(p, runtime.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = New(new(runtime.MemoryCredentials), Options{}).Bind(c)
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%v, want %s", err, tt.err)
+		}
+		for i, want := range tt.want {
+			if got, _ := getter(p, i); got != want && tt.err == "" {
+				t.Errorf("token %d is got by %q, want %q", i, got, want)
+			}
+		}
+		c.Close()
+	}
+	s := New(new(runtime.MemoryCredentials), Options{})
+	for i := range 2 {
+		c, err := runtime.NewContext(&runtime.Policy{}, runtime.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := s.Bind(c); (err == nil) != (i == 0) {
+			t.Errorf("context %d: %v", i, err)
+		}
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []string{`{"access_token": "x", "expires_in": 3600, "refresh_token": "y"}`, `{"access_token": "x", "expires_in": "1e300"}`,
+		`{"expires_in": -1}`, `{"error": "invalid_grant"}`, `{"access_token":"x","expires_in":"\u0031"}`, `[]`, ``} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		a, err := parseAnswer(body)
+		if err == nil && (a.token == "" || a.lifetime < 0 || a.lifetime > maxLifetime) {
+			t.Errorf("%+v", a)
+		}
+		if code := errorCode(body); len(code) > 30 {
+			t.Error(code)
+		}
+		if next, ok := rotate("refresh_token=a&b=c", a.refresh); ok && !strings.Contains(next, "b=c") {
+			t.Error(next)
+		}
+	})
+}
