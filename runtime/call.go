@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -41,6 +42,20 @@ func WithBody(b []byte) CallOption { return bodyOption{b} }
 // answer nor a cancellation from being noticed, but is not interrupted by it.
 func WithBodyReader(r io.Reader, length int64) CallOption { return readerOption{r, length} }
 
+// WithPart sends b as the message of a streamtype that shares the request: the
+// stream's own, as WithBody does, or one that follows by rideshare. What there
+// is no part for has an empty message.
+func WithPart(streamtype string, b []byte) CallOption {
+	return partOption{streamtype, payload{body: b, length: int64(len(b))}}
+}
+
+// WithPartReader is WithPart with what r has to give, as WithBodyReader sends
+// it. If another attempt is wanted, all that has been read from has to be an
+// [io.Seeker].
+func WithPartReader(streamtype string, r io.Reader, length int64) CallOption {
+	return partOption{streamtype, payload{reader: r, length: length}}
+}
+
 // WithLimit sets how many bytes the answer to a Fetch, or a message from a
 // Conn, may have instead of DefaultLimit. Less than 0 means any number.
 func WithLimit(n int) CallOption { return limitOption(n) }
@@ -55,25 +70,68 @@ type (
 		r      io.Reader
 		length int64
 	}
+	partOption struct {
+		streamtype string
+		payload
+	}
 	limitOption int
 )
 
 func (o MetadataOption) apply(c *call) { c.options = append(c.options, o) }
-func (o bodyOption) apply(c *call)     { c.body, c.reader, c.length = o.body, nil, int64(len(o.body)) }
-func (o readerOption) apply(c *call)   { c.body, c.reader, c.length = nil, o.r, o.length }
+func (o bodyOption) apply(c *call)     { c.payload = payload{body: o.body, length: int64(len(o.body))} }
+func (o readerOption) apply(c *call)   { c.payload = payload{reader: o.r, length: o.length} }
+func (o partOption) apply(c *call)     { c.parts = append(c.parts, o) }
 func (o limitOption) apply(c *call)    { c.limit = int(o) }
 
 // A call is the settings of a Fetch or Open.
 type call struct {
 	options []StreamOption
-	body    []byte
-	reader  io.Reader
-	length  int64 // of the body; less than 0 if it is not known
-	limit   int
+	payload
+	parts []partOption
+	limit int
 }
 
+// A payload is what is to be sent as a message.
+type payload struct {
+	body   []byte
+	reader io.Reader
+	length int64 // less than 0 if it is not known
+	used   bool  // the reader has been read from
+	start  int64 // where the reader stood, if it can seek
+}
+
+func (p *payload) given() bool { return len(p.body) > 0 || p.reader != nil && p.length != 0 }
+
 // hasBody reports whether the body has been given.
-func (c *call) hasBody() bool { return len(c.body) > 0 || c.reader != nil && c.length != 0 }
+func (c *call) hasBody() bool {
+	return c.given() || slices.ContainsFunc(c.parts, func(p partOption) bool { return p.given() })
+}
+
+// readers returns what is to be read for the message of each streamtype of the
+// request; nil if there is nothing to be read.
+func (c *call) readers(chain []*StreamType) ([]payload, error) {
+	if len(c.parts) == 0 && c.reader == nil {
+		return nil, nil
+	}
+	all := make([]payload, len(chain))
+	all[0] = c.payload
+	for _, p := range c.parts {
+		i := slices.IndexFunc(chain, func(st *StreamType) bool { return st.Name == p.streamtype })
+		if i < 0 {
+			return nil, fmt.Errorf("a part for %w %q, which has no share in the request", ErrUnknownStreamType, p.streamtype)
+		}
+		all[i] = p.payload
+	}
+	if !c.hasBody() {
+		return nil, nil
+	}
+	for i := range all {
+		if p := &all[i]; p.reader == nil {
+			p.reader = bytes.NewReader(p.body)
+		}
+	}
+	return all, nil
+}
 
 // SetAll sets the metadata that a generated type, or WithMetadata, holds. It
 // stops at the first that is refused; the errors are those of SetMetadata.
@@ -101,15 +159,25 @@ func (st *StreamType) sends() bool {
 	case "POST", "PUT", "PATCH":
 		return true
 	}
+	if st.HTTP.MultipartName != "" {
+		return true
+	}
 	return slices.ContainsFunc(st.Metadata, func(m Metadata) bool {
 		return strings.EqualFold(strings.TrimSuffix(m.Header, ":"), "content-length")
 	})
 }
 
-// txLength returns what RequestTxLen is to say of the body.
-func (c *call) txLength() uint64 {
-	if !c.hasBody() {
-		return 0
+// txLength returns what RequestTxLen is to say of the body: 0 if that is not
+// known.
+func (x *exchange) txLength() (n uint64) {
+	if x.parts == nil {
+		return uint64(len(x.call.body))
 	}
-	return uint64(max(c.length, 0))
+	for _, p := range x.parts {
+		if p.length < 0 {
+			return 0
+		}
+		n += uint64(p.length)
+	}
+	return n
 }

@@ -107,6 +107,37 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// NextPart says that the message of one of the streamtypes that share the
+// request (rideshare) has been written, and that what follows is that of the
+// next one. It returns when the transport knows. After CloseWrite those that
+// are left are empty.
+func (c *Conn) NextPart() error {
+	x := c.x
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	at, restarts := x.at, x.restarts
+	switch {
+	case x.over:
+		return c.wrap("write", x.writeError())
+	case at >= len(x.s.t.chain)-1, x.call.hasBody(), x.tail != tailOpen:
+		return c.wrap("write", io.ErrClosedPipe)
+	}
+	x.tail = tailLast
+	_ = x.s.RequestTx()
+	for x.at == at && !x.over && x.restarts == restarts {
+		x.cond.Wait()
+	}
+	switch {
+	case x.at > at:
+		return nil
+	case x.over:
+		return c.wrap("write", x.writeError())
+	}
+	return c.wrap("write", x.s.Err()) // the connection was lost
+}
+
 // CloseWrite says that all has been written. Over HTTP that ends the body of
 // the request, and most servers do not answer before. Over ws and mqtt, and
 // if the body was given to Open, it does nothing.

@@ -37,17 +37,21 @@ type exchange struct {
 	off     int  // how much of it has been taken
 	waiting int  // how many bytes wait for place
 	flags   Flags
+	related bool  // a group of messages is being received
+	ends    []int // where each of its messages ends in buf, for Fetch
 
 	// What is to be sent.
 	writing  sync.Mutex // held by a write, outside of mu
 	out      []byte
 	pending  bool // out is to be sent, though it may be empty
 	tail     tail
-	begun    bool // a part of a message has been sent
-	asked    bool // the transport has asked for payload in this attempt
-	closed   bool // closeWrite has been called: true of later attempts too
-	used     bool // a part of the body has been had
-	restarts int  // how often it is to be had from the start again
+	begun    bool      // a part of a message has been sent
+	asked    bool      // the transport has asked for payload in this attempt
+	closed   bool      // closeWrite has been called: true of later attempts too
+	used     bool      // a part of the body has been had
+	restarts int       // how often it is to be had from the start again
+	at       int       // index of the streamtype whose message is being sent
+	parts    []payload // to be read by pump; nil if there is none
 }
 
 // tail says how the message that is being sent ends.
@@ -87,15 +91,18 @@ func (c *Context) start(ctx context.Context, streamtype string, o []CallOption, 
 	if !collect { // whose Rx may be waiting
 		x.stops[1] = context.AfterFunc(c.life, func() { x.abort(ErrClosed) })
 	}
-	if x.call.reader != nil && x.call.hasBody() {
+	if x.parts != nil {
 		go x.pump()
 	}
 	return x, nil
 }
 
 // prepare fills in a stream before it begins its life.
-func (x *exchange) prepare(s *Stream) error {
+func (x *exchange) prepare(s *Stream) (err error) {
 	x.s, s.x = s, x
+	if x.parts, err = x.call.readers(s.t.chain); err != nil {
+		return err
+	}
 	switch sends := s.t.policy.sends(); {
 	case s.t.of == nil:
 		return fmt.Errorf("%w: it is for NewStream", ErrUnsupported)
@@ -103,7 +110,7 @@ func (x *exchange) prepare(s *Stream) error {
 		return ErrNoBody
 	case x.call.hasBody() || !x.collect && sends:
 		s.h.Tx = x.tx
-		s.txLen = x.call.txLength()
+		s.txLen = x.txLength()
 	}
 	for _, o := range x.call.options {
 		if err := o.fill(s); err != nil {
@@ -244,19 +251,18 @@ func (x *exchange) connecting() Result {
 		return OK
 	}
 	if x.collect {
-		x.buf = x.buf[:0]
+		x.buf, x.related, x.ends = x.buf[:0], false, nil
 	}
 	if x.used {
-		_, seeker := x.call.reader.(io.Seeker)
-		if x.call.body == nil && !seeker {
+		if x.spent() {
 			x.finish(fmt.Errorf("%w: %w", ErrBodySpent, x.s.Err()))
 			return DestroyMe
 		}
 		x.used = false
 		x.restarts++
 	}
-	x.begun, x.tail = false, tailOpen
-	if x.call.reader != nil {
+	x.begun, x.tail, x.at = false, tailOpen, 0
+	if x.parts != nil {
 		x.out, x.pending = nil, false
 	} else if x.call.hasBody() {
 		x.out, x.pending, x.tail = x.call.body, true, tailLast
@@ -265,6 +271,16 @@ func (x *exchange) connecting() Result {
 	}
 	x.cond.Broadcast()
 	return OK
+}
+
+// spent reports whether what has been had of the body can not be had again.
+func (x *exchange) spent() bool {
+	for _, p := range x.parts {
+		if _, seeker := p.reader.(io.Seeker); p.used && !seeker {
+			return true
+		}
+	}
+	return !x.call.hasBody()
 }
 
 // lost is the end of a connection that is followed by another one. mu is held.
@@ -304,6 +320,14 @@ func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
 		if flags&FlagEOM != 0 && x.s.t.policy.Protocol == ProtocolWS {
 			x.finish(nil) // the answer is one message
 			return DestroyMe
+		}
+		x.related = x.related || flags&FlagRelatedStart != 0
+		if x.related && flags&FlagEOM != 0 {
+			if len(x.ends) == maxParts {
+				x.finish(fmt.Errorf("the answer is %w: %d parts", ErrTooLong, maxParts))
+				return DestroyMe
+			}
+			x.ends = append(x.ends, len(x.buf))
 		}
 		return OK
 	case x.full && len(buf) == 0 && flags == FlagEOM:
@@ -351,6 +375,12 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 	x.out, x.pending = nil, false
 	if x.tail == tailLast {
 		x.tail = tailSent
+		if x.at++; x.at < len(s.t.chain) {
+			x.begun, x.used, x.tail = false, true, tailOpen
+			if x.parts == nil && (x.closed || x.call.hasBody()) {
+				x.tail = tailLast // the rest of the messages are empty
+			}
+		}
 		flags |= FlagEOM
 	} else if x.messages() {
 		x.begun = false
@@ -396,13 +426,14 @@ func (x *exchange) writeError() error {
 
 // pump sends what the reader has to give.
 func (x *exchange) pump() {
-	var start int64
-	seeker, seekable := x.call.reader.(io.Seeker)
-	if seekable {
-		var err error
-		if start, err = seeker.Seek(0, io.SeekCurrent); err != nil {
-			x.abort(fmt.Errorf("the body: %w", err))
-			return
+	for i := range x.parts {
+		p := &x.parts[i]
+		if seeker, ok := p.reader.(io.Seeker); ok {
+			var err error
+			if p.start, err = seeker.Seek(0, io.SeekCurrent); err != nil {
+				x.abort(fmt.Errorf("the body: %w", err))
+				return
+			}
 		}
 	}
 	buf := make([]byte, 16<<10)
@@ -411,26 +442,40 @@ func (x *exchange) pump() {
 	for pass := x.restarts; ; pass = x.restarts {
 		if pass > 0 {
 			x.mu.Unlock()
-			_, err := seeker.Seek(start, io.SeekStart)
+			err := x.rewind()
 			x.mu.Lock()
 			if err != nil {
 				x.fail(fmt.Errorf("%w: %w", ErrBodySpent, err))
 			}
 		}
-		x.pass(buf, pass)
+		for i := range x.parts {
+			x.pass(&x.parts[i], buf, pass)
+		}
 		if x.over {
 			return
 		}
 	}
 }
 
-// pass sends the body once. It returns when it is to be sent once more, or all
-// is over. mu is held, but not while it reads.
-func (x *exchange) pass(buf []byte, pass int) {
+// rewind makes all that has been read from ready to be read again.
+func (x *exchange) rewind() error {
+	for i := range x.parts {
+		if p := &x.parts[i]; p.used {
+			if _, err := p.reader.(io.Seeker).Seek(p.start, io.SeekStart); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pass sends a message once. It returns when the next one is to be sent, all of
+// them once more, or all is over. mu is held, but not while it reads.
+func (x *exchange) pass(p *payload, buf []byte, pass int) {
 	done := func() bool { return x.over || x.restarts != pass }
-	r := x.call.reader
-	if x.call.length >= 0 {
-		r = io.LimitReader(r, x.call.length)
+	r := p.reader
+	if p.length >= 0 {
+		r = io.LimitReader(r, p.length)
 	}
 	for total := int64(0); ; {
 		for !x.asked && !done() { // so that nothing is read in vain
@@ -443,7 +488,9 @@ func (x *exchange) pass(buf []byte, pass int) {
 		n, err := r.Read(buf)
 		x.mu.Lock()
 		total += int64(n)
-		x.used = x.used || n > 0
+		if n > 0 {
+			x.used, p.used = true, true
+		}
 		if done() {
 			return
 		}
@@ -455,12 +502,13 @@ func (x *exchange) pass(buf []byte, pass int) {
 		switch {
 		case done():
 			return
-		case err == io.EOF && total < x.call.length:
-			x.fail(fmt.Errorf("the body: %w after %d of %d bytes", io.ErrUnexpectedEOF, total, x.call.length))
+		case err == io.EOF && total < p.length:
+			x.fail(fmt.Errorf("the body: %w after %d of %d bytes", io.ErrUnexpectedEOF, total, p.length))
 			return
 		case err == io.EOF:
+			at := x.at
 			x.closeWrite()
-			for !done() {
+			for !done() && (x.at == at || at == len(x.parts)-1) {
 				x.cond.Wait()
 			}
 			return

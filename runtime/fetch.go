@@ -37,6 +37,11 @@ func (c *Context) Fetch(ctx context.Context, streamtype string, o ...CallOption)
 		x.cond.Wait()
 	}
 	r := &Response{Body: x.buf, Status: x.status, State: x.user, s: x.s}
+	start := 0
+	for _, end := range x.ends {
+		r.Parts = append(r.Parts, x.buf[start:end:end])
+		start = end
+	}
 	if nack, ok := x.err.(*NackError); ok {
 		nack.Response = r
 	}
@@ -52,6 +57,11 @@ type Response struct {
 
 	// Status is the HTTP status; 0 if the protocol has none.
 	Status int
+
+	// Parts are those of a multipart answer that the policy has taken apart
+	// (http_multipart_ss_in), each with its own headers, which SplitPart splits
+	// off. Body then is all of them in a row.
+	Parts [][]byte
 
 	// State is what the policy's http_resp_map makes of the status; 0 if it is
 	// not in there.

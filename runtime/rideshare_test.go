@@ -2,11 +2,18 @@ package runtime_test
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
 
 // TestRideshareRefused checks that a chain that can not be executed makes no
@@ -50,5 +57,251 @@ func TestRideshareRefused(t *testing.T) {
 	}
 	if got := s.Rideshare(); got != s.StreamType() {
 		t.Errorf("an idle stream fills %q", got.Name)
+	}
+}
+
+// forms returns a context whose streamtypes "about", "file" and "end" make a
+// form together, against a server.
+func forms(t *testing.T, h http.HandlerFunc, retry *runtime.Retry) *runtime.Context {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	p := &runtime.Policy{}
+	for _, st := range []struct{ name, next, filename string }{{"about", "file", ""}, {"file", "end", "a.bin"}, {"end", "", ""}} {
+		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{
+			Name: st.name, Rideshare: st.next, Endpoint: server.URL, Retry: retry, Opportunistic: true,
+			HTTP: &runtime.HTTP{Method: "POST", MultipartName: st.name, MultipartFilename: st.filename},
+		})
+	}
+	c, err := runtime.NewContext(p, runtime.Options{
+		Transports: []runtime.Transport{sshttp.New()}, Logger: slog.New(slog.DiscardHandler), Jitter: func() uint16 { return 0 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// formEcho answers with the form that it gets.
+func formEcho(w http.ResponseWriter, r *http.Request) {
+	known := r.ContentLength > 0
+	mr, err := r.MultipartReader()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	for {
+		p, err := mr.NextPart()
+		if err != nil {
+			fmt.Fprintf(w, "%v %v", err, known)
+			return
+		}
+		body, err := io.ReadAll(p)
+		fmt.Fprintf(w, "%s %s %.9s %d %v, ", p.FormName(), p.FileName(), body, len(body), err)
+	}
+}
+
+// opaque hides that a reader can seek.
+type opaque struct{ io.Reader }
+
+func TestFetchParts(t *testing.T) {
+	big := strings.Repeat("0123456789", 10_000)
+	with := func(o ...runtime.CallOption) []runtime.CallOption { return o }
+	for _, tt := range []struct {
+		name string
+		o    []runtime.CallOption
+		want string
+	}{
+		{"none", nil, "about   0 <nil>, file a.bin  0 <nil>, end   0 <nil>, EOF true"},
+		{"the first", with(runtime.WithBody([]byte("x"))), "about  x 1 <nil>, file a.bin  0 <nil>, end   0 <nil>, EOF true"},
+		{"the first by a reader", with(runtime.WithBodyReader(strings.NewReader("xy"), -1)), "about  xy 2 <nil>, file a.bin  0 <nil>, end   0 <nil>, EOF false"},
+		{"all", with(runtime.WithPart("about", []byte("x")), runtime.WithPart("file", []byte(big)), runtime.WithPart("end", []byte("z"))),
+			"about  x 1 <nil>, file a.bin 012345678 100000 <nil>, end  z 1 <nil>, EOF true"},
+		{"in another order", with(runtime.WithPart("end", []byte("z")), runtime.WithBody([]byte("x")), runtime.WithPartReader("file", strings.NewReader(big), 100_000)),
+			"about  x 1 <nil>, file a.bin 012345678 100000 <nil>, end  z 1 <nil>, EOF true"},
+		{"readers", with(runtime.WithPartReader("file", opaque{strings.NewReader(big)}, -1), runtime.WithPartReader("end", opaque{strings.NewReader("z")}, 1)),
+			"about   0 <nil>, file a.bin 012345678 100000 <nil>, end  z 1 <nil>, EOF false"},
+		{"the last", with(runtime.WithPart("end", []byte("z"))), "about   0 <nil>, file a.bin  0 <nil>, end  z 1 <nil>, EOF true"},
+		{"an empty part", with(runtime.WithPart("file", nil)), "about   0 <nil>, file a.bin  0 <nil>, end   0 <nil>, EOF true"},
+	} {
+		r, err := forms(t, formEcho, nil).Fetch(t.Context(), "about", tt.o...)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		} else if string(r.Body) != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, r.Body, tt.want)
+		}
+	}
+	c := forms(t, formEcho, nil)
+	if _, err := c.Fetch(t.Context(), "file", runtime.WithPart("about", nil)); !errors.Is(err, runtime.ErrUnknownStreamType) {
+		t.Errorf("a part of another request: %v", err)
+	}
+	if _, err := c.Fetch(t.Context(), "about", runtime.WithPartReader("end", strings.NewReader("z"), 2)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a part that is too short: %v", err)
+	}
+}
+
+// TestFetchPartsAgain checks that each attempt sends all parts, from the first
+// on, and that there is none if that is not possible.
+func TestFetchPartsAgain(t *testing.T) {
+	big := strings.Repeat("0123456789", 10_000)
+	retry := &runtime.Retry{Backoff: ms(1), Conceal: 5}
+	serve := func() http.HandlerFunc {
+		var tries atomic.Int32
+		return func(w http.ResponseWriter, r *http.Request) {
+			switch tries.Add(1) {
+			case 1:
+				io.Copy(io.Discard, r.Body)
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case 2: // with the second part half read
+				io.CopyN(io.Discard, r.Body, 50_000)
+				conn, _, _ := http.NewResponseController(w).Hijack()
+				conn.Close()
+			default:
+				formEcho(w, r)
+			}
+		}
+	}
+	r, err := forms(t, serve(), retry).Fetch(t.Context(), "about", runtime.WithBody([]byte("x")),
+		runtime.WithPartReader("file", strings.NewReader(big), -1), runtime.WithPart("end", []byte("z")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(r.Body), "about  x 1 <nil>, file a.bin 012345678 100000 <nil>, end  z 1 <nil>, EOF false"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	_, err = forms(t, serve(), retry).Fetch(t.Context(), "about", runtime.WithPart("file", []byte("x")), runtime.WithPartReader("end", opaque{strings.NewReader("z")}, 1))
+	if !errors.Is(err, runtime.ErrBodySpent) {
+		t.Errorf("a part that can not be read twice: %v", err)
+	}
+}
+
+// TestOpenParts checks that a Conn writes one part after the other.
+func TestOpenParts(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		write func(c *runtime.Conn) error
+		want  string
+	}{
+		{"all", func(c *runtime.Conn) error {
+			io.WriteString(c, "a")
+			io.WriteString(c, "b")
+			c.NextPart()
+			io.WriteString(c, "file")
+			c.NextPart()
+			_, err := io.WriteString(c, "end")
+			return err
+		}, "about  ab 2 <nil>, file a.bin file 4 <nil>, end  end 3 <nil>, EOF false"},
+		{"the first", func(c *runtime.Conn) error {
+			_, err := io.WriteString(c, "a")
+			return err
+		}, "about  a 1 <nil>, file a.bin  0 <nil>, end   0 <nil>, EOF false"},
+		{"the last", func(c *runtime.Conn) error {
+			c.NextPart()
+			c.NextPart()
+			io.WriteString(c, "end")
+			if err := c.NextPart(); !errors.Is(err, io.ErrClosedPipe) {
+				return fmt.Errorf("a part after the last one: %v", err)
+			}
+			return nil
+		}, "about   0 <nil>, file a.bin  0 <nil>, end  end 3 <nil>, EOF false"},
+		{"nothing", func(c *runtime.Conn) error { return nil }, "about   0 <nil>, file a.bin  0 <nil>, end   0 <nil>, EOF false"},
+	} {
+		conn, err := forms(t, formEcho, nil).Open(t.Context(), "about")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tt.write(conn); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		conn.CloseWrite()
+		if err := conn.NextPart(); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("%s: a part after CloseWrite: %v", tt.name, err)
+		}
+		got, err := io.ReadAll(conn)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("%s: %v\n got %s\nwant %s", tt.name, err, got, tt.want)
+		}
+	}
+	conn, err := forms(t, formEcho, nil).Open(t.Context(), "about", runtime.WithPart("end", []byte("x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.NextPart(); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("the parts were given: %v", err)
+	}
+}
+
+// TestAnswerInParts checks what Fetch and Messages make of a multipart answer.
+func TestAnswerInParts(t *testing.T) {
+	const body = "--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\n\r\ntwo\r\n--b\r\n\r\n--b--\r\n"
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "multipart/related; boundary=b")
+		io.WriteString(w, body)
+	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	want := []string{"Content-Type: text/plain\r\n\r\none", "\r\ntwo", ""}
+	r, err := c.Fetch(t.Context(), "get")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts []string
+	for _, p := range r.Parts {
+		parts = append(parts, string(p))
+	}
+	if !slices.Equal(parts, want) || string(r.Body) != strings.Join(want, "") {
+		t.Errorf("Fetch: %q, %q", parts, r.Body)
+	}
+	conn, err := c.Open(t.Context(), "get")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts = nil
+	for m, err := range conn.Messages() {
+		if err != nil {
+			t.Error(err)
+		}
+		parts = append(parts, string(m))
+	}
+	if !slices.Equal(parts, want) {
+		t.Errorf("Messages: %q", parts)
+	}
+
+	c = serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "multipart/related; boundary=b")
+		io.WriteString(w, strings.Repeat("--b\r\n\r\n", 10_001)+"--b--")
+	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTooLong) {
+		t.Errorf("10001 parts: %v", err)
+	}
+	c = serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "multipart/related; boundary=b")
+		io.WriteString(w, body[:len(body)-10])
+	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("without the last delimiter: %v", err)
+	}
+}
+
+func TestSplitPart(t *testing.T) {
+	for _, tt := range []struct{ part, header, body string }{
+		{"", "map[]", ""},
+		{"\r\nbody", "map[]", "body"},
+		{"\r\n\r\nbody", "map[]", "\r\nbody"},
+		{"a: b\r\nContent-type:  x/y; \r\n z\r\n\r\nbody\r\n\r\n", "map[A:[b] Content-Type:[x/y; z]]", "body\r\n\r\n"},
+		{"a: b\r\n\r\n", "map[A:[b]]", ""},
+		{"a: b\r\n", "map[A:[b]]", ""},
+		{"a: b", "map[A:[b]]", ""},
+		{"no header\r\n\r\nbody", "error", ""},
+		{"no header", "error", ""},
+	} {
+		header, body, err := runtime.SplitPart([]byte(tt.part))
+		got := fmt.Sprint(header)
+		if err != nil {
+			got = "error"
+		}
+		if got != tt.header || string(body) != tt.body {
+			t.Errorf("%q: %s %q %v", tt.part, got, body, err)
+		}
 	}
 }
