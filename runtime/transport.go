@@ -179,6 +179,16 @@ func (l *Link) TxLen() uint64 {
 	return l.s.txLen
 }
 
+// TakeTxLen is TxLen, and forgets the length: it is for protocols with many
+// messages on a connection, at the beginning of each.
+func (l *Link) TakeTxLen() uint64 {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	n := l.s.txLen
+	l.s.txLen = 0
+	return n
+}
+
 // Metadata returns the value that the program has set for item i of the
 // streamtype, and whether it has.
 func (l *Link) Metadata(i int) (value string, set bool) {
@@ -336,8 +346,16 @@ func (l *Link) Connected() error {
 // UserState delivers a state of the policy's http_resp_map.
 func (l *Link) UserState(state State) error { return l.state(state) }
 
-// Ack reports that the peer took a message.
-func (l *Link) Ack() error { return l.state(StateQoSAckRemote) }
+// Ack reports that the peer took a message. It stops the timer of StartTimeout,
+// as lws does for mqtt.
+func (l *Link) Ack() error {
+	l.s.mu.Lock()
+	if l.phase == running {
+		l.s.stopTimeout()
+	}
+	l.s.mu.Unlock()
+	return l.state(StateQoSAckRemote)
+}
 
 // Nack reports that the peer did not take a message.
 func (l *Link) Nack() error { return l.state(StateQoSNackRemote) }

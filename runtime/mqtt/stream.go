@@ -1,0 +1,746 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+const (
+	// window is how many messages of a stream may wait for their
+	// acknowledgement before the program is asked for another one.
+	window = 20
+
+	// A message up to maxHeld is put together before the first byte of it is
+	// sent, so that a slow program does not keep others waiting in the middle
+	// of it; one whose length is not known has to be.
+	maxHeld    = 64 << 10
+	maxUnknown = 1 << 20
+
+	// maxQueue is how much may wait for a stream before no more is read, and
+	// maxEarly how much before it is connected, in bytes; what a piece costs
+	// beside its payload counts too.
+	maxQueue  = 64 << 10
+	maxEarly  = 1 << 20
+	pieceCost = 64
+
+	// shadowLimit is how long the answer of a shadow is waited for, as in lws.
+	shadowLimit = 60 * time.Second
+	// shadowReady is how long the SUBACK for it is.
+	shadowReady = (maxResends + 1) * resendAfter
+)
+
+// buffers holds what programs put payload into.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// errUnfinished: a stream has left in the middle of a message.
+var errUnfinished = errors.New("sspolicy: a message was not finished")
+
+// A stream is an attempt of a stream, and its part of a connection.
+type stream struct {
+	ctx    context.Context
+	n      *connector
+	l      *runtime.Link
+	c      *conn
+	filter string // "": none
+	birth  will
+	wake   chan struct{}
+
+	// Guarded by the mu of the connection.
+	sub      *subscription
+	shadow   []string // filters for the answers of a shadow
+	open     bool     // CONNECTED has been or is being delivered
+	gone     bool     // it has left, or been expelled
+	err      error    // why it was expelled
+	queue    queue
+	inflight []*outMsg // in order
+	busy     bool      // it is delivering what was in queue
+	progress uint64    // of what it does
+	seen     uint64    // progress at the time before
+	name     string    // the topic of the latest message, to share it with the next
+
+	// Of the goroutine of Run.
+	taken       queue
+	topic       string // of the message that is being delivered
+	wantTx      bool
+	canTx       bool
+	total       uint64 // of the message that is to be sent, if known
+	part        []byte // of it
+	cur         *outMsg
+	left        int // of cur, to be sent
+	answered    bool
+	shadowTopic string
+	shadowEnd   *time.Timer
+
+	// What add appends.
+	packet struct {
+		m       *outMsg
+		payload []byte
+		length  int
+	}
+	add func([]byte) []byte
+}
+
+func newStream(ctx context.Context, n *connector, l *runtime.Link) *stream {
+	st := &stream{ctx: ctx, n: n, l: l, wake: make(chan struct{}, 1)}
+	st.birth.qos, st.birth.retain = n.st.MQTT.BirthQoS, n.st.MQTT.BirthRetain
+	st.add = func(b []byte) []byte {
+		p := &st.packet
+		b = appendPublish(b, p.m.topic, p.m.id, p.m.qos, false, p.m.retain, p.length)
+		return append(b, p.payload...)
+	}
+	return st
+}
+
+// A queue is pieces of received payload.
+type queue struct {
+	pieces []piece
+	buf    []byte
+}
+
+type piece struct {
+	end   int // in buf
+	flags runtime.Flags
+	topic string // of the first piece of a message, if somebody wants to know
+	m     *inMsg // of the last piece
+}
+
+func (q *queue) size() int { return len(q.buf) + pieceCost*len(q.pieces) }
+
+func (q *queue) full() bool { return q.size() >= maxQueue }
+
+func (q *queue) add(b []byte, flags runtime.Flags, topic string, m *inMsg) {
+	q.buf = append(q.buf, b...)
+	if flags&runtime.FlagEOM == 0 {
+		m = nil
+	}
+	q.pieces = append(q.pieces, piece{len(q.buf), flags, topic, m})
+}
+
+// reset empties the queue, and keeps its memory if that is little or will be
+// used at once.
+func (q *queue) reset(used bool) {
+	clear(q.pieces)
+	q.pieces, q.buf = q.pieces[:0], q.buf[:0]
+	if !used && cap(q.buf) > 4<<10 || cap(q.buf) > 4*maxQueue {
+		*q = queue{}
+	}
+}
+
+// wakeUp makes Run look.
+func (st *stream) wakeUp() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wants reports whether a message on the topic is for the stream. The mu of the
+// connection is held, here and in what follows up to drop.
+func (st *stream) wants(topic []byte) bool {
+	if st.filter != "" && matches(st.filter, topic) {
+		return true
+	}
+	for _, f := range st.shadow {
+		if string(topic) == f {
+			return true
+		}
+	}
+	return false
+}
+
+// names returns the topic if it is a first piece and somebody wants to know.
+func (st *stream) names(topic []byte, flags runtime.Flags) string {
+	if flags&runtime.FlagSOM == 0 || st.n.topicItem < 0 && st.shadow == nil {
+		return ""
+	}
+	if st.name != string(topic) {
+		st.name = string(topic)
+	}
+	return st.name
+}
+
+// expel makes the stream leave.
+func (st *stream) expel(err error) {
+	st.err = err
+	st.drop()
+	st.wakeUp()
+}
+
+// drop gives up what waits for the stream, and makes others not wait for it.
+func (st *stream) drop() {
+	st.gone = true
+	for _, p := range st.queue.pieces {
+		st.c.had(p.m)
+	}
+	st.queue = queue{}
+	st.c.room.Broadcast()
+}
+
+// run is the life of the stream on its connection.
+func (st *stream) run() error {
+	if err := st.subscribe(); err != nil {
+		return err
+	}
+	if err := st.sendBirth(); err != nil {
+		return err
+	}
+	st.c.mu.Lock()
+	st.open = true
+	st.c.mu.Unlock()
+	if err := st.l.Connected(); err != nil {
+		return err
+	}
+	var ready <-chan struct{}
+	if st.n.topic != nil && st.l.HasTx() {
+		ready, st.wantTx = st.l.TxReady(), true
+	}
+	defer st.endShadow()
+	for {
+		if err := st.deliver(); err != nil {
+			return err
+		}
+		if st.wantTx && st.canTx {
+			if err := st.transmit(); err != nil {
+				return err
+			}
+			if st.wantTx {
+				continue
+			}
+		}
+		var end <-chan time.Time
+		if st.shadowEnd != nil {
+			end = st.shadowEnd.C
+		}
+		select {
+		case <-st.ctx.Done():
+			return context.Cause(st.ctx)
+		case <-ready:
+			st.wantTx = true
+		case <-st.wake:
+		case <-end:
+			st.endShadow()
+		}
+	}
+}
+
+// await waits until done, which is called with the mu of the connection held,
+// says so.
+func (st *stream) await(done func() bool) error {
+	for {
+		st.c.mu.Lock()
+		ok, err := done(), st.err
+		if err == nil {
+			err = st.c.err
+		}
+		st.c.mu.Unlock()
+		if ok {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-st.wake:
+		case <-st.c.dead:
+		case <-st.ctx.Done():
+			return context.Cause(st.ctx)
+		}
+	}
+}
+
+// subscribe sees to it that the server has the filter of the policy.
+func (st *stream) subscribe() error {
+	if st.filter == "" {
+		return nil
+	}
+	c, qos := st.c, st.n.st.MQTT.QoS
+	c.mu.Lock()
+	if c.err != nil {
+		defer c.mu.Unlock()
+		return c.err
+	}
+	s := c.subs[st.filter]
+	if s == nil {
+		s = &subscription{filter: st.filter}
+		if held, ok := c.sess.filters[st.filter]; ok {
+			s.asked, s.done = held+1, true
+		}
+		c.subs[st.filter] = s
+	}
+	s.refs++
+	st.sub = s
+	if s.asked <= qos {
+		s.asked, s.done = qos+1, false
+		m := &outMsg{sub: s, qos: qos}
+		if !c.sess.use(m) {
+			defer c.mu.Unlock()
+			return errIDs
+		}
+		c.w.post(func(b []byte) []byte { return appendSubscribe(b, m.id, qos, s.filter) })
+	}
+	c.mu.Unlock()
+	if err := st.await(func() bool { return s.done }); err != nil {
+		return err
+	}
+	if s.failed {
+		return ErrSubscribe
+	}
+	return nil
+}
+
+// errIDs: 65535 packets wait for an answer.
+var errIDs = errors.New("sspolicy: no packet identifier is free")
+
+// sendBirth publishes the birth message, if no other stream of the connection
+// has or does.
+func (st *stream) sendBirth() error {
+	c := st.c
+	if st.birth.topic == "" {
+		return nil
+	}
+	c.mu.Lock()
+	if c.births[st.birth] {
+		c.mu.Unlock()
+		return nil
+	}
+	c.births[st.birth] = true
+	c.mu.Unlock()
+	m := &outMsg{topic: st.birth.topic, qos: st.birth.qos, retain: st.birth.retain, st: st}
+	err := st.publish(m, []byte(st.birth.message))
+	if err == nil && m.qos > 0 {
+		err = st.await(func() bool { return m.told.done })
+	}
+	if err == nil && m.told.failed {
+		err = ErrBirth
+	}
+	if err != nil {
+		c.mu.Lock()
+		delete(c.births, st.birth)
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// publish sends a message as a whole. If the connection has ended there is no
+// error: st.deliver returns that, when all that has come is delivered.
+func (st *stream) publish(m *outMsg, payload []byte) error {
+	c := st.c
+	if m.qos > 0 {
+		m.payload = append([]byte(nil), payload...)
+		c.mu.Lock()
+		if c.err != nil {
+			defer c.mu.Unlock()
+			return c.err
+		}
+		if !c.sess.use(m) {
+			defer c.mu.Unlock()
+			return errIDs
+		}
+		if st.open {
+			st.inflight = append(st.inflight, m)
+		}
+		c.mu.Unlock()
+	}
+	st.packet.m, st.packet.payload, st.packet.length = m, payload, len(payload)
+	err := c.w.send(st.ctx, st.add)
+	st.packet.m, st.packet.payload = nil, nil
+	if err == nil {
+		st.written(m)
+	}
+	return err
+}
+
+// written says that a message has been written, and now waits to be acknowledged.
+func (st *stream) written(m *outMsg) {
+	if m.qos == 0 {
+		return
+	}
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		m.written, m.due = true, time.Now().Add(resendAfter)
+		c.armResend()
+	}
+}
+
+// deliver tells the program what has come. It returns the error that the
+// connection has ended with when there is no more to tell.
+func (st *stream) deliver() error {
+	c := st.c
+	for {
+		c.mu.Lock()
+		st.progress++
+		st.busy = len(st.queue.pieces) > 0
+		if st.busy {
+			st.taken, st.queue = st.queue, st.taken
+			c.room.Broadcast()
+		}
+		acks, nack := 0, false
+		for len(st.inflight) > 0 && st.inflight[0].told.done && !nack {
+			nack = st.inflight[0].told.failed
+			st.inflight = st.inflight[1:]
+			acks++
+		}
+		st.canTx = st.cur != nil || st.n.st.MQTT.QoS == 0 || len(st.inflight) < window && c.sess.bytes < maxKept
+		err := st.err
+		if err == nil {
+			err = c.err
+		}
+		c.mu.Unlock()
+		if !st.busy && acks == 0 {
+			return err
+		}
+		if err := st.deliverTaken(); err != nil {
+			return err
+		}
+		for ; acks > 0; acks-- {
+			tell := st.l.Ack
+			if nack && acks == 1 {
+				tell = st.l.Nack
+			}
+			if err := tell(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// deliverTaken delivers the pieces that were in the queue.
+func (st *stream) deliverTaken() error {
+	start := 0
+	for i := range st.taken.pieces {
+		p := &st.taken.pieces[i]
+		if err := st.rx(p, st.taken.buf[start:p.end]); err != nil {
+			st.abandon(i)
+			return err
+		}
+		start = p.end
+		st.c.mu.Lock()
+		st.progress++
+		st.c.had(p.m)
+		more := len(st.queue.pieces) > 0
+		gone := st.gone
+		st.c.mu.Unlock()
+		if gone {
+			st.abandon(i + 1)
+			return nil
+		}
+		if i == len(st.taken.pieces)-1 {
+			st.taken.reset(more)
+			return nil
+		}
+	}
+	return nil
+}
+
+// abandon gives up the pieces from i on.
+func (st *stream) abandon(i int) {
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	for _, p := range st.taken.pieces[i:] {
+		st.c.had(p.m)
+	}
+	st.taken = queue{}
+}
+
+// rx delivers a piece.
+func (st *stream) rx(p *piece, b []byte) error {
+	l := st.l
+	item := -1
+	if st.shadowTopic != "" {
+		item = st.n.subscribedItem
+	}
+	if p.topic != "" {
+		st.topic = p.topic
+		if st.n.topicItem >= 0 {
+			l.Receive(st.n.topicItem, p.topic)
+		}
+		if item >= 0 {
+			l.Receive(item, p.topic)
+		}
+	}
+	if err := l.Rx(b, p.flags); err != nil {
+		return err
+	}
+	if p.flags&runtime.FlagEOM != 0 && st.shadowTopic != "" {
+		if item >= 0 {
+			own, _ := l.Metadata(item)
+			l.Receive(item, own)
+		}
+		if st.topic == st.shadowTopic+"/accepted" || st.topic == st.shadowTopic+"/rejected" {
+			st.endShadow()
+		}
+	}
+	return nil
+}
+
+// transmit asks the program for a piece, and sends what can be sent.
+func (st *stream) transmit() error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	b := *buf
+	if n := st.l.TakeTxLen(); n > 0 && st.cur == nil && len(st.part) == 0 {
+		st.total = n
+	}
+	if st.cur != nil && st.left < len(b) {
+		b = b[:st.left]
+	}
+	n, flags, err := st.l.Tx(b)
+	if err != nil {
+		return err
+	}
+	end := flags&runtime.FlagEOM != 0
+	switch {
+	case n == 0 && !end:
+		st.wantTx = false
+		return nil
+	case st.cur != nil:
+		return st.continueMessage(b[:n], end)
+	case end && len(st.part) == 0:
+		return st.message(b[:n])
+	}
+	st.part = append(st.part, b[:n]...)
+	have := uint64(len(st.part))
+	switch {
+	case end || st.total == have:
+		part := st.part
+		st.part = nil
+		return st.message(part)
+	case st.total > 0 && have > st.total, st.total == 0 && have > maxUnknown:
+		return ErrLength
+	case st.total > maxHeld:
+		part := st.part
+		st.part = nil
+		return st.beginMessage(part)
+	}
+	return nil
+}
+
+// newMessage returns a message of the policy's topic; nil if it is none, which
+// the program has been told.
+func (st *stream) newMessage(length uint64) (*outMsg, error) {
+	m := st.n.st.MQTT
+	topic, err := st.n.expand(st.l, "mqtt_topic", st.n.topic, wrongTopic[string])
+	if err == nil && (length > maxRemaining || publishLength(topic, m.QoS, int(length)) > maxRemaining) {
+		err = errors.New("sspolicy: the message is longer than MQTT allows")
+	}
+	if err != nil {
+		st.l.Logger().Warn("sspolicy: a message was not published", "streamtype", st.n.st.Name, "err", err)
+		return nil, st.l.Nack()
+	}
+	if m.AWSIoT && isShadow(topic) {
+		if ok, err := st.beginShadow(topic); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, st.l.Nack()
+		}
+	}
+	return &outMsg{topic: topic, qos: m.QoS, retain: m.Retain, st: st}, nil
+}
+
+// message sends a message that is there as a whole.
+func (st *stream) message(payload []byte) error {
+	st.total = 0
+	st.wantTx = false
+	m, err := st.newMessage(uint64(len(payload)))
+	if m == nil {
+		return err
+	}
+	if err := st.publish(m, payload); err != nil {
+		return st.broken(err)
+	}
+	if m.qos == 0 {
+		return st.l.Ack()
+	}
+	return nil
+}
+
+// broken is for an error of sending: if the connection has ended that is told
+// by deliver, after all that has come.
+func (st *stream) broken(err error) error {
+	if st.ctx.Err() != nil {
+		return context.Cause(st.ctx)
+	}
+	select {
+	case <-st.c.dead:
+		st.wantTx = false
+		return nil
+	default:
+		return err
+	}
+}
+
+// beginMessage sends the first part of a message that is too long to be put
+// together first.
+func (st *stream) beginMessage(part []byte) error {
+	total := st.total
+	st.total = 0
+	m, err := st.newMessage(total)
+	if m == nil {
+		if err == nil {
+			err = ErrLength // the rest would be taken for another message
+		}
+		return err
+	}
+	c := st.c
+	if m.qos > 0 {
+		c.mu.Lock()
+		ok := c.err == nil && c.sess.use(m)
+		if ok {
+			st.inflight = append(st.inflight, m)
+		}
+		c.mu.Unlock()
+		if !ok {
+			return st.broken(errIDs)
+		}
+	}
+	st.packet.m, st.packet.payload, st.packet.length = m, part, int(total)
+	err = c.w.begin(st.ctx, st.add)
+	st.packet.m, st.packet.payload = nil, nil
+	if err != nil {
+		return st.broken(err)
+	}
+	c.mu.Lock()
+	c.sending = st
+	c.mu.Unlock()
+	st.cur, st.left = m, int(total)-len(part)
+	if m.qos > 0 {
+		st.part = part
+	}
+	return nil
+}
+
+// continueMessage sends another part.
+func (st *stream) continueMessage(part []byte, end bool) error {
+	c := st.c
+	if err := c.w.piece(st.ctx, part); err != nil {
+		return st.broken(err)
+	}
+	if st.cur.qos > 0 {
+		st.part = append(st.part, part...)
+	}
+	if st.left -= len(part); st.left > 0 {
+		if end {
+			return ErrLength
+		}
+		return nil
+	}
+	m := st.cur
+	st.cur = nil
+	c.mu.Lock()
+	c.sending = nil
+	if c.err == nil && c.sess.out[m.id] == m {
+		m.payload = st.part
+		c.sess.bytes += len(m.payload)
+	}
+	c.mu.Unlock()
+	st.part = nil
+	st.wantTx = false
+	st.written(m)
+	c.w.end()
+	if m.qos == 0 {
+		return st.l.Ack()
+	}
+	return nil
+}
+
+// beginShadow subscribes to what answers a message to the shadow of a thing. It
+// reports whether the server took that.
+func (st *stream) beginShadow(topic string) (bool, error) {
+	if st.shadowTopic != topic {
+		st.endShadow()
+		if why := wrongHere(topic+"/accepted", true); why != "" {
+			return false, nil
+		}
+		c := st.c
+		filters := []string{topic + "/accepted", topic + "/rejected"}
+		m := &outMsg{answers: make(chan struct{})}
+		qos := st.n.st.MQTT.QoS
+		c.mu.Lock()
+		if c.err != nil || !c.sess.use(m) {
+			c.mu.Unlock()
+			return false, nil
+		}
+		st.shadow = filters
+		c.w.post(func(b []byte) []byte { return appendSubscribe(b, m.id, qos, filters...) })
+		c.mu.Unlock()
+		st.shadowTopic = topic
+		st.shadowEnd = time.NewTimer(shadowReady)
+		for done := false; !done; {
+			if err := st.deliver(); err != nil {
+				return false, err
+			}
+			select {
+			case <-m.answers:
+				done = true
+			case <-st.wake:
+			case <-st.c.dead:
+			case <-st.ctx.Done():
+				return false, context.Cause(st.ctx)
+			case <-st.shadowEnd.C:
+				st.endShadow()
+				return false, nil
+			}
+		}
+		c.mu.Lock()
+		failed := m.failed
+		c.mu.Unlock()
+		if failed {
+			st.endShadow()
+			return false, nil
+		}
+	}
+	if st.shadowEnd != nil {
+		st.shadowEnd.Stop()
+	}
+	st.shadowEnd = time.NewTimer(shadowLimit)
+	return true, nil
+}
+
+// endShadow gives up the subscriptions of beginShadow.
+func (st *stream) endShadow() {
+	if st.shadowEnd != nil {
+		st.shadowEnd.Stop()
+		st.shadowEnd = nil
+	}
+	if st.shadowTopic == "" {
+		return
+	}
+	st.shadowTopic = ""
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	filters := st.shadow
+	st.shadow = nil
+	c.endShadow(filters)
+}
+
+// leave takes the stream off its connection, and closes that if it was the last.
+func (st *stream) leave() {
+	c := st.c
+	if st.cur != nil {
+		c.fail(errUnfinished)
+		c.w.end()
+	}
+	wanted := errors.Is(context.Cause(st.ctx), runtime.ErrDisconnected)
+	c.mu.Lock()
+	m := c.detach(st, wanted)
+	c.mu.Unlock()
+	if m != nil && wanted {
+		limit := time.NewTimer(unsubscribeLimit)
+		select {
+		case <-m.answers:
+		case <-c.dead:
+		case <-limit.C:
+		}
+		limit.Stop()
+	}
+	if c.hub.leave(c) {
+		c.close()
+	}
+}
