@@ -32,7 +32,7 @@ var goProtocols = map[runtime.Protocol]struct{ name, transport string }{
 	runtime.ProtocolH2:   {"ProtocolH2", runtimePath + "/http"},
 	runtime.ProtocolH3:   {"ProtocolH3", ""},
 	runtime.ProtocolWS:   {"ProtocolWS", runtimePath + "/ws"},
-	runtime.ProtocolMQTT: {"ProtocolMQTT", ""},
+	runtime.ProtocolMQTT: {"ProtocolMQTT", runtimePath + "/mqtt"},
 	runtime.ProtocolRaw:  {"ProtocolRaw", ""},
 }
 

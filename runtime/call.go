@@ -152,7 +152,10 @@ func (s *Stream) SetAll(o MetadataOption) error {
 
 // sends reports whether streams of this type send payload.
 func (st *StreamType) sends() bool {
-	if st.Protocol > ProtocolH3 {
+	switch {
+	case st.Protocol == ProtocolMQTT:
+		return st.MQTT.Topic != ""
+	case st.Protocol > ProtocolH3:
 		return true
 	}
 	switch st.HTTP.Method {

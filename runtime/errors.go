@@ -51,8 +51,9 @@ var (
 	// can not be had a second time. The cause of the failure is wrapped along
 	// with it.
 	ErrBodySpent = errors.New("the body can not be sent a second time")
-	// ErrNoBody: there is a body to send, but the policy's http_method has none.
-	ErrNoBody = errors.New("the http_method of the streamtype sends no body")
+	// ErrNoBody: there is a body to send, but the policy's http_method has none,
+	// or it has no mqtt_topic to send it to.
+	ErrNoBody = errors.New("the streamtype sends nothing: its http_method has no body, or it has no mqtt_topic")
 	// ErrDisconnected: a callback answered DisconnectMe. It is the cause of
 	// the end of a connection or attempt, see [Stream.Err].
 	ErrDisconnected = errors.New("disconnected by the stream's own handlers")

@@ -108,7 +108,7 @@ func (x *exchange) prepare(s *Stream) (err error) {
 		return fmt.Errorf("%w: it is for NewStream", ErrUnsupported)
 	case x.call.hasBody() && !sends:
 		return ErrNoBody
-	case x.call.hasBody() || !x.collect && sends:
+	case x.sendsBody() || !x.collect && sends:
 		s.h.Tx = x.tx
 		s.txLen = x.txLength()
 	}
@@ -173,6 +173,15 @@ func (x *exchange) fail(err error) {
 func (x *exchange) messages() bool {
 	p := x.s.StreamType().Protocol
 	return p == ProtocolWS || p == ProtocolMQTT
+}
+
+// apiece reports whether each write is a message of its own.
+func (x *exchange) apiece() bool { return x.messages() && x.parts == nil }
+
+// sendsBody reports whether a body is sent that was given at the start. Fetch
+// publishes a message over mqtt, if an empty one.
+func (x *exchange) sendsBody() bool {
+	return x.call.hasBody() || x.collect && x.s.t.policy.Protocol == ProtocolMQTT && x.parts == nil
 }
 
 func (x *exchange) state(s *Stream, state State, _ uint32) Result {
@@ -247,7 +256,7 @@ func (x *exchange) result(err error) error {
 func (x *exchange) connecting() Result {
 	x.user, x.verdict, x.status = 0, 0, 0
 	x.asked = false
-	if x.messages() && !x.collect {
+	if x.messages() && !x.collect && (!x.call.hasBody() || x.tail == tailSent) {
 		return OK
 	}
 	if x.collect {
@@ -261,10 +270,13 @@ func (x *exchange) connecting() Result {
 		x.used = false
 		x.restarts++
 	}
+	if x.messages() {
+		_ = x.s.RequestTxLen(x.txLength()) // the attempt before may have taken it
+	}
 	x.begun, x.tail, x.at = false, tailOpen, 0
 	if x.parts != nil {
 		x.out, x.pending = nil, false
-	} else if x.call.hasBody() {
+	} else if x.sendsBody() {
 		x.out, x.pending, x.tail = x.call.body, true, tailLast
 	} else if x.closed {
 		x.tail = tailLast
@@ -382,7 +394,7 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 			}
 		}
 		flags |= FlagEOM
-	} else if x.messages() {
+	} else if x.apiece() {
 		x.begun = false
 		flags |= FlagEOM
 	}
@@ -397,7 +409,7 @@ func (x *exchange) write(p []byte) (n int, err error) {
 		return 0, x.writeError()
 	}
 	x.out, x.pending = p, true
-	if x.messages() {
+	if x.apiece() {
 		_ = x.s.RequestTxLen(uint64(len(p)))
 	} else {
 		_ = x.s.RequestTx()
@@ -521,7 +533,7 @@ func (x *exchange) pass(p *payload, buf []byte, pass int) {
 
 // closeWrite ends the message that is being sent. mu is held.
 func (x *exchange) closeWrite() {
-	if x.tail == tailOpen && !x.messages() {
+	if x.tail == tailOpen && !x.apiece() {
 		x.closed = true
 		x.tail = tailLast
 		_ = x.s.RequestTx()

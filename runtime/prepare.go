@@ -32,9 +32,10 @@ const linger = 30 * time.Second
 
 // transportPackages says where the transport of a protocol is to be found.
 var transportPackages = [...]string{
-	ProtocolH1: "http",
-	ProtocolH2: "http",
-	ProtocolWS: "ws",
+	ProtocolH1:   "http",
+	ProtocolH2:   "http",
+	ProtocolWS:   "ws",
+	ProtocolMQTT: "mqtt",
 }
 
 // prepare returns the named streamtype, for one more stream, made ready if it

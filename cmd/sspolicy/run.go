@@ -16,6 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -53,7 +54,7 @@ func (c *runCmd) Run(p *program) error {
 		return err
 	}
 	ctx, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{http.New(), ws.New()},
+		Transports: []runtime.Transport{http.New(), mqtt.New(), ws.New()},
 		Logger:     slog.New(slog.NewTextHandler(p.stderr, nil)),
 	})
 	if err != nil {

@@ -484,7 +484,7 @@ func (st *stream) transmit() error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	b := *buf
-	if n := st.l.TakeTxLen(); n > 0 && st.cur == nil && len(st.part) == 0 {
+	if n := st.l.TakeTxLen(); n > 0 && st.cur == nil && (st.total == 0 || len(st.part) == 0) {
 		st.total = n
 	}
 	if st.cur != nil && st.left < len(b) {
