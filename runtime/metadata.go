@@ -144,6 +144,7 @@ func (s *Stream) receive(i int, value string) {
 
 // forget drops what the peer sent in an earlier connection. mu is held.
 func (s *Stream) forget() {
+	s.captive = false
 	if n := len(s.t.policy.Metadata); len(s.meta) > n {
 		clear(s.meta[n:])
 	}

@@ -43,6 +43,7 @@ type Stream struct {
 	data    *transportData  // mostly nil
 	txLen   uint64
 	classes Class // of WithClasses
+	captive bool  // see CaptivePortal
 	err     error
 }
 
@@ -114,6 +115,16 @@ func (s *Stream) Rideshare() *StreamType {
 		return s.t.policy
 	}
 	return s.t.chain[s.link.ride]
+}
+
+// CaptivePortal reports whether the server has answered the latest attempt with
+// a redirect, and the policy says http_fail_redirect: that a captive portal has
+// answered in place of the server. The redirect is followed all the same, if the
+// policy says allow_redirects.
+func (s *Stream) CaptivePortal() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.captive
 }
 
 // State returns the latest state that was delivered, or is being delivered;

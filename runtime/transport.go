@@ -217,6 +217,16 @@ func (l *Link) Receive(i int, value string) {
 	}
 }
 
+// Redirected reports that the server has redirected the stream, for
+// http_fail_redirect. It is to be called before anything is made of the redirect.
+func (l *Link) Redirected() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if h := l.s.t.policy.HTTP; l.phase == running && h != nil && h.FailRedirect {
+		l.s.captive = true
+	}
+}
+
 // RetryAfter raises the wait before the next attempt to d. It never lowers it.
 func (l *Link) RetryAfter(d time.Duration) {
 	l.s.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -274,38 +275,24 @@ func makeName(file string) string {
 	return b.String()
 }
 
-// parserRules are the rules about what lws's parser makes of the text of a
-// policy. Tables hold what the text says, so that it is a warning to them.
-var parserRules = []string{
-	"bad-length", "cert-too-big", "dotted-name", "joined-certs", "leading-text", "long-name", "long-number", "name-not-first",
-	"options-key", "prefix-match", "shared-server-cert", "shared-storage", "surrogate-pair", "too-deep",
-}
-
 // compile compiles a policy with its fragments, unless there are errors in it.
 // What is found is reported on standard error if it is as bad as show.
 func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *runtime.Policy, error) {
-	filter := o.Filter
-	o.Filter = func(found []schema.Diagnostic) []schema.Diagnostic {
-		if filter != nil {
-			found = filter(found)
-		}
-		for i := range found {
-			if d := &found[i]; d.Severity == schema.Error && slices.Contains(parserRules, d.Rule) {
-				d.Severity = schema.Warning
-			}
-		}
-		return found
-	}
-	doc, err := p.sound(file, fragments, o, show)
+	base, err := p.document(file)
 	if err != nil {
 		return nil, nil, err
 	}
-	policy, found := codegen.Compile(schema.NewPolicy(doc))
+	above, err := p.documents(fragments)
+	if err != nil {
+		return nil, nil, err
+	}
+	loaded, found := load.Document(base, o, above...)
+	found = slices.DeleteFunc(found, func(d schema.Diagnostic) bool { return d.Severity < show })
 	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
 		return nil, nil, err
 	}
-	if schema.HasErrors(found) {
+	if loaded == nil {
 		return nil, nil, errFindings
 	}
-	return doc, policy, nil
+	return loaded.Document, loaded.Policy, nil
 }

@@ -1,22 +1,6 @@
 package main
 
-import (
-	"slices"
-	"testing"
-
-	"github.com/secure-streams/sspolicy/lint"
-)
-
-func TestParserRules(t *testing.T) {
-	for _, name := range parserRules {
-		if !slices.ContainsFunc(lint.Rules(), func(r *lint.Rule) bool { return r.Name == name }) {
-			t.Errorf("there is no rule %s", name)
-		}
-	}
-	if !slices.IsSorted(parserRules) {
-		t.Error("the rules are not sorted")
-	}
-}
+import "testing"
 
 func TestMakeName(t *testing.T) {
 	for name, want := range map[string]string{

@@ -39,6 +39,7 @@ func Redirect(l *runtime.Link, from *url.URL, resp *http.Response, hops int) (to
 		return nil, false, &RedirectError{resp.StatusCode, location, reason}
 	}
 	st := l.StreamType()
+	l.Redirected()
 	switch {
 	case !st.HTTP.AllowRedirects:
 		return refuse("the policy does not allow it")
