@@ -121,7 +121,7 @@ func (c *Conn) NextPart() error {
 	switch {
 	case x.over:
 		return c.wrap("write", x.writeError())
-	case at >= len(x.s.t.chain)-1, x.call.hasBody(), x.tail != tailOpen:
+	case at >= len(x.chain)-1, x.call.hasBody(), x.tail != tailOpen:
 		return c.wrap("write", io.ErrClosedPipe)
 	}
 	x.tail = tailLast

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 )
 
@@ -45,13 +46,14 @@ type exchange struct {
 	out      []byte
 	pending  bool // out is to be sent, though it may be empty
 	tail     tail
-	begun    bool      // a part of a message has been sent
-	asked    bool      // the transport has asked for payload in this attempt
-	closed   bool      // closeWrite has been called: true of later attempts too
-	used     bool      // a part of the body has been had
-	restarts int       // how often it is to be had from the start again
-	at       int       // index of the streamtype whose message is being sent
-	parts    []payload // to be read by pump; nil if there is none
+	begun    bool          // a part of a message has been sent
+	asked    bool          // the transport has asked for payload in this attempt
+	closed   bool          // closeWrite has been called: true of later attempts too
+	used     bool          // a part of the body has been had
+	restarts int           // how often it is to be had from the start again
+	chain    []*StreamType // whose messages make the request, in this attempt
+	at       int           // index of the one whose message is being sent
+	parts    []payload     // to be read by pump; nil if there is none
 }
 
 // tail says how the message that is being sent ends.
@@ -100,7 +102,8 @@ func (c *Context) start(ctx context.Context, streamtype string, o []CallOption, 
 // prepare fills in a stream before it begins its life.
 func (x *exchange) prepare(s *Stream) (err error) {
 	x.s, s.x = s, x
-	if x.parts, err = x.call.readers(s.t.chain); err != nil {
+	x.chain = s.t.chain
+	if x.parts, err = x.call.readers(x.chain); err != nil {
 		return err
 	}
 	switch sends := s.t.policy.sends(); {
@@ -256,6 +259,12 @@ func (x *exchange) result(err error) error {
 func (x *exchange) connecting() Result {
 	x.user, x.verdict, x.status = 0, 0, 0
 	x.asked = false
+	was := x.chain
+	x.chain = x.s.t.chain
+	if x.parts != nil && !slices.EqualFunc(was, x.chain, func(a, b *StreamType) bool { return a.Name == b.Name }) {
+		x.finish(fmt.Errorf("%w: rideshare: by a new policy other streamtypes share the request than there are parts for", ErrUnsupported))
+		return DestroyMe
+	}
 	if x.messages() && !x.collect && (!x.call.hasBody() || x.tail == tailSent) {
 		return OK
 	}
@@ -387,7 +396,7 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 	x.out, x.pending = nil, false
 	if x.tail == tailLast {
 		x.tail = tailSent
-		if x.at++; x.at < len(s.t.chain) {
+		if x.at++; x.at < len(x.chain) {
 			x.begun, x.used, x.tail = false, true, tailOpen
 			if x.parts == nil && (x.closed || x.call.hasBody()) {
 				x.tail = tailLast // the rest of the messages are empty

@@ -305,3 +305,37 @@ func TestSplitPart(t *testing.T) {
 		}
 	}
 }
+
+// TestOverlayOfParts checks that parts are not sent as those of other
+// streamtypes if a new policy comes between two attempts.
+func TestOverlayOfParts(t *testing.T) {
+	var c *runtime.Context
+	var tries atomic.Int32
+	c = forms(t, func(w http.ResponseWriter, r *http.Request) {
+		if tries.Add(1) > 1 {
+			formEcho(w, r)
+			return
+		}
+		p := &runtime.Policy{}
+		for _, st := range c.Policy().StreamTypes {
+			changed := *st
+			if st.Name == "about" {
+				changed.Rideshare = "end"
+			}
+			p.StreamTypes = append(p.StreamTypes, &changed)
+		}
+		if err := c.Overlay(p); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}, &runtime.Retry{Backoff: ms(1), Conceal: 5})
+	_, err := c.Fetch(t.Context(), "about", runtime.WithPart("file", []byte("x")))
+	if !errors.Is(err, runtime.ErrUnsupported) || tries.Load() != 1 {
+		t.Errorf("after %d attempts: %v", tries.Load(), err)
+	}
+	tries.Store(0)
+	r, err := c.Fetch(t.Context(), "about", runtime.WithPart("end", []byte("x")))
+	if want := "about   0 <nil>, end  x 1 <nil>, EOF true"; err != nil || string(r.Body) != want {
+		t.Errorf("%v, %v", r, err)
+	}
+}
