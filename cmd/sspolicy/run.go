@@ -65,7 +65,11 @@ func (c *runCmd) Run(p *program) error {
 		events: events{w: p.stderr, json: c.JSON, stream: st.Name, start: time.Now()},
 		set:    c.Set, data: data, stdout: p.stdout, done: make(chan error, 1),
 	}
-	switch _, err := ctx.NewStream(st.Name, runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}); {
+	h := runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}
+	if len(data) == 0 && st.Protocol <= runtime.ProtocolH3 {
+		h.Tx = nil // a body that is known to be empty
+	}
+	switch _, err := ctx.NewStream(st.Name, h); {
 	case err == nil, errors.Is(err, runtime.ErrRefused): // e knows why it refused
 	case errors.Is(err, runtime.ErrNoTransport):
 		return fmt.Errorf("streamtype %q: there is no transport for %v in this version", st.Name, st.Protocol)
@@ -229,6 +233,9 @@ func (e *execution) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runti
 }
 
 func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	if e.all && s.Rideshare() != s.StreamType() { // there is nothing for the other parts
+		return 0, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+	}
 	if e.data == nil || e.all {
 		return 0, 0, runtime.TxDontSend
 	}

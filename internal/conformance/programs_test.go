@@ -4,8 +4,10 @@ package conformance
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -74,6 +76,13 @@ func TestPrograms(t *testing.T) {
 			want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS", body: "one and two", result: framing("chunked")},
 		{name: "POST without a length", by: "h2", url: "/echo", st: method("POST"), tx: "one and two", chunked: true,
 			want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS", body: "one and two"},
+		{name: "PUT with its length", url: "/echo", st: method("PUT"), tx: "one and two", want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS",
+			body: "one and two", result: framing("11")},
+		{name: "PATCH with its length", url: "/echo", st: method("PATCH"), tx: "one and two", want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS",
+			body: "one and two", result: framing("11")},
+		{name: "PATCH chunked", by: "h1 h1+TLS", url: "/echo", st: method("PATCH"), tx: "one and two", chunked: true,
+			want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS", body: "one and two", result: framing("chunked")},
+		{name: "POST without Tx", url: "/echo", st: method("POST"), want: "CRE POL CNG CON ACK DIS", result: framing("0")},
 		{name: "large POST", url: "/echo", st: method("POST"), tx: string(large[:1<<20]), want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS",
 			body: string(large[:1<<20]), result: framing("1048576")},
 		{name: "large body", url: "/large", want: fetched, body: string(large)},
@@ -125,6 +134,9 @@ func TestPrograms(t *testing.T) {
 					}
 				}
 				t.Run("h2 shared", func(t *testing.T) { sharedH2(t, site, own) })
+				for _, by := range []string{"h1", "h1+TLS", "h2"} {
+					t.Run("multipart/"+by, func(t *testing.T) { multiparts(t, site, by, own) })
+				}
 			})
 		}
 	})
@@ -289,6 +301,68 @@ func framing(want string) func(*testing.T, *trace, *runtime.Stream) {
 		if got, err := s.Metadata("framing"); got != want {
 			t.Errorf("the length that the server was told is %q, %v; want %q", got, err, want)
 		}
+	}
+}
+
+// multiparts checks that a form of two streamtypes reaches the server, and that
+// an answer in parts is taken apart.
+func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
+	t.Parallel()
+	types := []*runtime.StreamType{}
+	for _, name := range []string{"about", "file", "parts"} {
+		st := streamType(site.addrs[map[bool]string{true: "plain", false: "TLS"}[by == "h1"]])
+		st.Name = name
+		if by != "h1" {
+			secure(own.Store())(st)
+		}
+		if by == "h2" {
+			h2(st)
+		}
+		st.HTTP.Method, st.HTTP.URL, st.HTTP.MultipartName = "POST", "/form", name
+		switch name {
+		case "about":
+			st.Rideshare = "file"
+		case "file":
+			st.HTTP.MultipartFilename, st.HTTP.MIMEContentType = "a.bin", "application/octet-stream"
+		case "parts":
+			st.HTTP = &runtime.HTTP{URL: "/parts", MultipartSSIn: true}
+		}
+		types = append(types, st)
+	}
+	c := newContext(t, runtime.Options{}, types...)
+	defer c.Close()
+	for _, known := range []bool{true, false} {
+		length := int64(len(large))
+		if !known {
+			length = -1
+		}
+		r, err := c.Fetch(t.Context(), "about", runtime.WithBody([]byte("me & you")), runtime.WithPartReader("file", bytes.NewReader(large), length))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		want := fmt.Sprintf("%q a.bin application/octet-stream %d %x <nil> %v", "me & you", len(large), sha256.Sum256(large), known)
+		if string(r.Body) != want {
+			t.Errorf("the server got %s, want %s", r.Body, want)
+		}
+	}
+	conn, err := c.Open(t.Context(), "parts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	want := []string{"Content-Type: text/plain\r\n\r\n" + string(large[:1<<20]), "\r\nlast"}
+	for m, err := range conn.Messages() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(want) == 0 || string(m) != want[0] {
+			t.Fatalf("got a part of %d bytes, with %d parts to come", len(m), len(want))
+		}
+		want = want[1:]
+	}
+	if len(want) != 0 {
+		t.Errorf("%d parts are missing", len(want))
 	}
 }
 

@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -336,6 +337,32 @@ func startBackend(t *testing.T) (addr string) {
 		}
 		w.Header().Set("X-Framing", framing)
 		w.Write(body)
+	})
+	mux.HandleFunc("/form", func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(16 << 20); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		known := r.Header.Get("X-Client-Framing") == "" && r.ContentLength > 0
+		file, h, err := r.FormFile("file")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		defer file.Close()
+		body, err := io.ReadAll(file)
+		fmt.Fprintf(w, "%q %s %s %d %x %v %v", r.FormValue("about"), h.Filename, h.Header.Get("Content-Type"), len(body), sha256.Sum256(body), err, known)
+	})
+	mux.HandleFunc("/parts", func(w http.ResponseWriter, r *http.Request) {
+		b := strings.Repeat("0123456789", 7)
+		w.Header().Set("Content-Type", `multipart/related; boundary="`+b+`"`)
+		body := "--" + b + "\r\nContent-Type: text/plain\r\n\r\n" + string(large[:1<<20]) + "\r\n--" + b + "\r\n\r\nlast\r\n--" + b + "--\r\n"
+		sent := 0
+		for _, end := range []int{30, 1<<20 + 120, 1<<20 + 150, len(body) - 75, len(body) - 5, len(body)} {
+			io.WriteString(w, body[sent:end])
+			w.(http.Flusher).Flush()
+			sent = end
+		}
 	})
 	mux.HandleFunc("/large", func(w http.ResponseWriter, r *http.Request) { w.Write(large) })
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {

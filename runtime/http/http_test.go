@@ -279,6 +279,43 @@ func TestBody(t *testing.T) {
 	}
 }
 
+// TestMethods checks that the server gets the body of each method that has one,
+// and its length where that is known, in whatever pieces it is made.
+func TestMethods(t *testing.T) {
+	url := both(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %d %q %v", r.Proto, r.Method, r.ContentLength, body, err)
+	}))
+	proto := map[runtime.Protocol]string{runtime.ProtocolH1: "HTTP/1.1", runtime.ProtocolH2: "HTTP/2.0"}
+	for _, p := range protocols {
+		for _, method := range []string{"POST", "PUT", "PATCH"} {
+			for _, tt := range []struct {
+				name     string
+				length   uint64
+				noLength bool
+				pieces   []string
+				want     string
+			}{
+				{"with its length", 4, false, []string{"a", "bc", "d"}, `4 "abcd" <nil>`},
+				{"without a length", 0, false, []string{"a", "bc", "d"}, `-1 "abcd" <nil>`},
+				{"http_no_content_length", 4, true, []string{"a", "bc", "d"}, `-1 "abcd" <nil>`},
+				{"http_no_content_length without one", 0, true, []string{"abcd"}, `-1 "abcd" <nil>`},
+				{"no Tx", 0, false, nil, `0 "" <nil>`},
+			} {
+				c := contextOf(t, p, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{Method: method, NoContentLength: tt.noLength}})
+				h := runtime.Handlers{}
+				if tt.pieces != nil {
+					h.Tx = sender(tt.pieces...)
+				}
+				tr := transact(t, c, h, tt.length)
+				if want := proto[p] + " " + method + " " + tt.want; string(tr.body) != want {
+					t.Errorf("%s: the server got %s, want %s: %s", tt.name, tr.body, want, tr)
+				}
+			}
+		}
+	}
+}
+
 // TestTxDontSend checks that a body waits for RequestTx.
 func TestTxDontSend(t *testing.T) {
 	addr := serve(t, echo)
