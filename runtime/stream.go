@@ -41,6 +41,7 @@ type Stream struct {
 	meta    []metadataValue // what the program set, then what the peer sent
 	direct  *direct         // headers beside those; mostly nil
 	data    *transportData  // mostly nil
+	credit  *Credit         // of the peer; mostly nil
 	txLen   uint64
 	classes Class // of WithClasses
 	captive bool  // see CaptivePortal
@@ -486,6 +487,7 @@ func (s *Stream) begin() *Link {
 		}
 		return nil
 	}
+	s.credit.restart()
 	l.phase = running
 	l.startTimer()
 	return l

@@ -29,8 +29,8 @@ type connector struct {
 	form    *form                 // nil if that is not multipart
 	signer  *signer               // nil if requests are not signed
 
-	plain, secure lazyPool
-	url           atomic.Pointer[madeURL]
+	pools [4]lazyPool // by TLS, and a credit of the stream
+	url   atomic.Pointer[madeURL]
 }
 
 // A madeURL is what a target and a http_url have last been made into. Where
@@ -109,9 +109,16 @@ type lazyPool struct {
 
 // pool returns the connections to use for a target with or without TLS.
 func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
-	z := &n.plain
-	if secure {
-		z = &n.secure
+	h2 := n.st.Protocol == runtime.ProtocolH2
+	credit := h2 && l.PeerTxCredit() != nil
+	z := &n.pools[0]
+	switch {
+	case secure && credit:
+		z = &n.pools[3]
+	case secure:
+		z = &n.pools[2]
+	case credit:
+		z = &n.pools[1]
 	}
 	unix := ""
 	if l.Target().Network == "unix" {
@@ -120,7 +127,11 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 	if p := z.p.Load(); p != nil && p.unix == unix && (!secure || n.st.ClientCert == 0) {
 		return p, nil
 	}
-	k := poolKey{c: n.c, dialer: n.dialer, unix: unix, h2: n.st.Protocol == runtime.ProtocolH2}
+	k := poolKey{c: n.c, dialer: n.dialer, unix: unix, h2: h2, credit: credit}
+	if h2 {
+		k.ping, k.hangup = n.st.Validity()
+		k.wakes = n.st.SwakeValidity
+	}
 	if secure {
 		// It changes with the client certificate, and is an error without it.
 		trust, err := l.TLSConfig()
@@ -146,7 +157,8 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 
 // Close closes the connections, if no other streamtype uses them.
 func (n *connector) Close() error {
-	for _, z := range []*lazyPool{&n.plain, &n.secure} {
+	for i := range n.pools {
+		z := &n.pools[i]
 		if p := z.p.Load(); p != nil {
 			n.t.release(z.key, p)
 		}
@@ -215,11 +227,11 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		return err
 	}
 	defer resp.Body.Close()
-	return n.answer(l, resp)
+	return n.answer(ctx, l, resp)
 }
 
 // answer reports the response to the stream.
-func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
+func (n *connector) answer(ctx context.Context, l *runtime.Link, resp *http.Response) error {
 	l.Status(resp.StatusCode)
 	l.Perf().Status(resp.StatusCode)
 	switch resp.StatusCode {
@@ -244,6 +256,9 @@ func (n *connector) answer(l *runtime.Link, resp *http.Response) error {
 	}
 	if err := l.Connected(); err != nil {
 		return err
+	}
+	if c := l.PeerTxCredit(); c != nil && n.st.Protocol == runtime.ProtocolH2 && resp.Body != http.NoBody {
+		resp.Body = &credited{resp.Body, ctx, c}
 	}
 	if err := n.receive(l, resp); err != nil {
 		return err

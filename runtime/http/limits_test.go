@@ -33,10 +33,16 @@ func newContext(t *testing.T, st runtime.StreamType, addr netip.AddrPort, o runt
 	if st.HTTP == nil {
 		st.HTTP = &runtime.HTTP{}
 	}
+	return newPolicy(t, []*runtime.StreamType{&st}, o)
+}
+
+// newPolicy returns a context for the streamtypes.
+func newPolicy(t *testing.T, types []*runtime.StreamType, o runtime.Options) *runtime.Context {
+	t.Helper()
 	o.Transports = []runtime.Transport{sshttp.New()}
 	o.Jitter = func() uint16 { return 0 }
 	o.Logger = slog.New(slog.DiscardHandler)
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, o)
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,9 +7,10 @@
 //
 // Connections are kept for the next request. They are shared only between
 // streams of the same context, proxy, priority and type of service, trust store,
-// client certificate and protocol. No proxy is taken from the environment, no
-// compression is asked for, and no cookie kept. The only headers sent beside
-// Host, and those that frame a body, are those that the policy asks for.
+// client certificate and protocol, over h2 also of the same times of validity.
+// No proxy is taken from the environment, no compression is asked for, and no
+// cookie kept. The only headers sent beside Host, and those that frame a body,
+// are those that the policy asks for.
 package http
 
 import (
@@ -30,10 +31,10 @@ import (
 // idleTimeout is how long a connection is kept without a request.
 const idleTimeout = 30 * time.Second
 
-// pingTimeout is, where there is no limit of an attempt, how long an h2
-// connection may be silent before a PING is sent, and how long that may go
-// unanswered before the connection is given up.
-const pingTimeout = 15 * time.Second
+// creditWindow is how many bytes the peer of an h2 stream may send ahead where
+// the stream has a credit of its own. net/http can do with less, but would then
+// tell the peer of each few bytes that are read.
+const creditWindow = 4 << 10
 
 // maxIdlePerHost is how many connections to one host are kept.
 const maxIdlePerHost = 256
@@ -59,14 +60,20 @@ type poolKey struct {
 	dialer runtime.Dialer
 	unix   string      // the socket that all connections go to; "": none
 	trust  *tls.Config // nil: without TLS
-	h2     bool
+
+	// Over h2 alone.
+	h2           bool
+	credit       bool          // streams have a credit of their own
+	ping, hangup time.Duration // of the policy
+	wakes        bool          // swake_validity
 }
 
 // A pool is a set of connections.
 type pool struct {
 	*http.Transport
-	unix  string // of the key
-	users int    // connectors; guarded by the mu of Transport
+	unix  string        // of the key
+	limit time.Duration // of an attempt
+	users int           // connectors; guarded by the mu of Transport
 
 	answered atomic.Uint64 // requests over h2
 }
@@ -77,7 +84,7 @@ func (t *Transport) pool(k poolKey) *pool {
 	defer t.mu.Unlock()
 	p := t.pools[k]
 	if p == nil {
-		p = &pool{Transport: newTransport(k), unix: k.unix}
+		p = &pool{Transport: newTransport(k), unix: k.unix, limit: k.c.ConnectTimeout()}
 		t.pools[k] = p
 	}
 	p.users++
@@ -96,6 +103,7 @@ func (t *Transport) release(k poolKey, p *pool) {
 
 func newTransport(k poolKey) *http.Transport {
 	limit := k.c.ConnectTimeout()
+	validity := &runtime.StreamType{SwakeValidity: k.wakes, Retry: &runtime.Retry{ValidPing: k.ping, ValidHangup: k.hangup}}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if g, ok := ctx.Value(repeatKey{}).(*repeatGuard); ok {
@@ -106,7 +114,11 @@ func newTransport(k poolKey) *http.Transport {
 			if k.unix != "" {
 				network, addr = "unix", k.unix
 			}
-			return k.dialer.Dial(ctx, network, addr)
+			conn, err := k.dialer.Dial(ctx, network, addr)
+			if err == nil && k.h2 {
+				conn = watch(k.c, validity, conn)
+			}
+			return conn, err
 		},
 		// A dial, and with it the handshake, goes on when the attempt that
 		// wanted it has given up, so it needs a limit of its own: a little more
@@ -119,13 +131,13 @@ func newTransport(k poolKey) *http.Transport {
 		Protocols:              new(http.Protocols),
 	}
 	if k.h2 {
-		// A connection that has died in silence is given up by the end of the
-		// attempt that found it so: the next one gets another.
-		d := pingTimeout
-		if limit > 0 {
-			d = max(limit/2, time.Millisecond)
+		t.HTTP2 = &http.HTTP2Config{PingTimeout: math.MaxInt64} // hanging up is for a watched
+		if k.hangup == 0 || k.ping < k.hangup {
+			t.HTTP2.SendPingTimeout = k.ping
 		}
-		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: d, PingTimeout: d}
+		if k.credit {
+			t.HTTP2.MaxReceiveBufferPerStream = creditWindow
+		}
 	}
 	if k.trust != nil {
 		t.TLSClientConfig = k.trust.Clone()
@@ -172,6 +184,9 @@ type repeatGuard struct {
 	p           *pool
 	answered    uint64       // of p, when the request began
 	sent, dials atomic.Int32 // how often its headers were written, connections made
+
+	conn *watched // that the request is on
+	at   int64    // since when, as since has it
 }
 
 // dial lets one more connection be made, after a pause if the request has been
@@ -213,10 +228,15 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		return p.Transport.RoundTrip(req)
 	}
 	g := &repeatGuard{Context: req.Context(), p: p, answered: p.answered.Load()}
-	resp, err := p.Transport.RoundTrip(req.WithContext(
-		httptrace.WithClientTrace(g, &httptrace.ClientTrace{WroteHeaders: func() { g.sent.Add(1) }})))
-	if err == nil {
+	resp, err := p.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(g, &httptrace.ClientTrace{
+		GotConn:      func(i httptrace.GotConnInfo) { g.conn, g.at = watchedOf(i.Conn), since() },
+		WroteHeaders: func() { g.sent.Add(1) },
+	})))
+	switch {
+	case err == nil:
 		p.answered.Add(1)
+	case g.conn != nil && context.Cause(g) == runtime.ErrTimeout:
+		g.conn.unanswered(g.at, p.limit)
 	}
 	return resp, err
 }
