@@ -153,6 +153,8 @@ func (s *Stream) SetAll(o MetadataOption) error {
 // sends reports whether streams of this type send payload.
 func (st *StreamType) sends() bool {
 	switch {
+	case st.LocalSink:
+		return true
 	case st.Protocol == ProtocolMQTT:
 		return st.MQTT.Topic != ""
 	case st.Protocol > ProtocolH3:

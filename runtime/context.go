@@ -94,6 +94,7 @@ type Context struct {
 	next    *Policy                  // that is about to be laid over the present one, or nil
 	first   *Stream                  // list of the streams not yet destroyed
 	empty   *sync.Cond               // first is nil
+	sinks   map[string]*Sink         // by streamtype
 	closed  bool
 	freeing sync.WaitGroup // counts calls of free that have begun
 	done    chan struct{}  // closed when Close has done all
@@ -165,7 +166,8 @@ func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
 // Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport,
 // ErrPolicyChanged if the policy is replaced meanwhile, and those
 // that say what in the streamtype can not be executed: ErrUnsupported,
-// ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata.
+// ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata; for a local_sink
+// also ErrNoSink and ErrSinkRefused.
 func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOption) (*Stream, error) {
 	s, err := c.newStream(streamtype, h, func(s *Stream) error {
 		for _, o := range options {
@@ -200,6 +202,9 @@ func (c *Context) newStream(streamtype string, h Handlers, fill func(*Stream) er
 		if added, err = c.add(s); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.enterSink(); err != nil {
+		return nil, err
 	}
 	switch {
 	case s.create():
@@ -268,8 +273,8 @@ func (c *Context) close() {
 }
 
 // insideCallback reports whether the calling goroutine is running a callback
-// of some stream, a method of Credentials for it, a listener of SMD, or
-// Options.Wake. There is no cheaper way to ask, but only Close asks.
+// of some stream, a method of Credentials for it, a listener of SMD, the
+// join of a Sink, or Options.Wake. There is no cheaper way to ask, but only Close asks.
 func insideCallback() bool {
 	pcs := make([]uintptr, 64)
 	for skip := 1; ; skip += len(pcs) {
@@ -279,6 +284,7 @@ func insideCallback() bool {
 			f, more := frames.Next()
 			if strings.Contains(f.Function, "sspolicy/runtime.(*Stream).call") ||
 				strings.Contains(f.Function, "sspolicy/runtime.(*Listener).call") ||
+				strings.Contains(f.Function, "sspolicy/runtime.(*Sink).call") ||
 				strings.Contains(f.Function, "sspolicy/runtime.(*timers).call") {
 				return true
 			}

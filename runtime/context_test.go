@@ -49,7 +49,7 @@ func TestNewStreamErrors(t *testing.T) {
 		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH2; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/http"},
 		{"s", with(func(st *runtime.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
 		{"s", with(func(st *runtime.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},
-		{"s", with(func(st *runtime.StreamType) { st.LocalSink = true }), runtime.ErrUnsupported, "local_sink"},
+		{"s", with(func(st *runtime.StreamType) { st.LocalSink = true }), runtime.ErrNoSink, ""},
 		{"s", with(func(st *runtime.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "rideshare over raw"},
 		{"s", with(func(st *runtime.StreamType) { st.SOCKS5Proxy = "p:x" }), runtime.ErrEndpoint, "via-socks5"},
 		{"s", with(func(st *runtime.StreamType) { st.DirectProtoStr = true; st.Protocol = runtime.ProtocolRaw }), runtime.ErrUnsupported, "direct_proto_str"},

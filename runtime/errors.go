@@ -54,6 +54,12 @@ var (
 	// ErrNoBody: there is a body to send, but the policy's http_method has none,
 	// or it has no mqtt_topic to send it to.
 	ErrNoBody = errors.New("the streamtype sends nothing: its http_method has no body, or it has no mqtt_topic")
+	// ErrNoSink: the streamtype is a local_sink, and there is no Sink for it.
+	ErrNoSink = errors.New("no sink for the streamtype")
+	// ErrSinkRefused: the sink does not let the stream join.
+	ErrSinkRefused = errors.New("refused by the sink")
+	// ErrSinkExists: there is a sink for the streamtype already.
+	ErrSinkExists = errors.New("the streamtype has a sink")
 	// ErrDisconnected: a callback answered DisconnectMe. It is the cause of
 	// the end of a connection or attempt, see [Stream.Err].
 	ErrDisconnected = errors.New("disconnected by the stream's own handlers")

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -267,4 +268,40 @@ func ExampleTrustStore() {
 	// Output:
 	// trusted
 	// untrusted: true
+}
+
+// A streamtype that the policy says local_sink of ends in the program itself.
+func ExampleContext_NewSink() {
+	c, err := runtime.NewContext(&runtime.Policy{
+		StreamTypes: []*runtime.StreamType{{Name: "log", LocalSink: true, Opportunistic: true}},
+	}, runtime.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	var got sync.WaitGroup
+	_, err = c.NewSink("log", func(joined uint32) (runtime.Handlers, runtime.Result) {
+		return runtime.Handlers{
+			Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+				fmt.Printf("%s\n", buf)
+				got.Done()
+				return runtime.OK
+			},
+		}, runtime.OK
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	conn, err := c.Open(context.Background(), "log")
+	if err != nil {
+		log.Fatal(err)
+	}
+	got.Add(2)
+	fmt.Fprint(conn, "begun")
+	fmt.Fprint(conn, "done")
+	got.Wait()
+	// Output:
+	// begun
+	// done
 }

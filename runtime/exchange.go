@@ -174,8 +174,8 @@ func (x *exchange) fail(err error) {
 // messages reports whether a connection carries any number of messages, so
 // that it makes sense to go on with another one.
 func (x *exchange) messages() bool {
-	p := x.s.StreamType().Protocol
-	return p == ProtocolWS || p == ProtocolMQTT
+	st := x.s.StreamType()
+	return st.LocalSink || st.Protocol == ProtocolWS || st.Protocol == ProtocolMQTT
 }
 
 // apiece reports whether each write is a message of its own.

@@ -133,10 +133,16 @@ func (c *Context) makeReady(name string) (*streamType, error) {
 		policy: st,
 		of:     p,
 		uses:   make([]metadataUse, len(st.Metadata)),
-		http:   st.Protocol <= ProtocolH3,
+		http:   st.Protocol <= ProtocolH3 && !st.LocalSink,
 	}
 	t.idle.owner = t
 	var err error
+	if st.LocalSink {
+		t.chain, t.url = []*StreamType{st}, new(Template)
+		t.endpoint.target = &Target{Network: "sink"}
+		t.connector = sinkConnector{c}
+		return t, nil
+	}
 	if t.chain, err = c.Rideshares(st); err != nil {
 		return nil, err
 	}
@@ -193,8 +199,12 @@ func (c *Context) check(st *StreamType) error {
 		return unsupported(st.Protocol.String())
 	case st.Server:
 		return unsupported("server")
+	case st.LocalSink && st.Rideshare != "":
+		return unsupported("rideshare with local_sink")
+	case st.LocalSink && st.DirectProtoStr:
+		return unsupported("direct_proto_str with local_sink")
 	case st.LocalSink:
-		return unsupported("local_sink")
+		return nil // the rest is of a network
 	case st.DirectProtoStr && st.Protocol > ProtocolH3:
 		return unsupported("direct_proto_str over " + st.Protocol.String())
 	case st.HTTP == nil && st.Protocol <= ProtocolWS, st.MQTT == nil && st.Protocol == ProtocolMQTT:

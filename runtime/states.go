@@ -54,7 +54,7 @@ const (
 	// StateUpstreamLinkRetry is for streams that go through a proxy only; its
 	// arg is how long, in ms, the link to the proxy has been down.
 	StateUpstreamLinkRetry State = 18
-	StateSinkJoin          State = 19 // to a sink: a source wants to join; arg is how many have
+	StateSinkJoin          State = 19 // in lws to a sink: a source wants to join; here it is what NewSink is given
 	StateSinkPart          State = 20 // defined by lws, used by nobody
 
 	// StateUserBase is the least state that an http_resp_map may name. Such

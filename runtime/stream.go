@@ -42,6 +42,7 @@ type Stream struct {
 	direct  *direct         // headers beside those; mostly nil
 	data    *transportData  // mostly nil
 	credit  *Credit         // of the peer; mostly nil
+	sink    *sinkEnd        // of a local_sink; else nil
 	txLen   uint64
 	classes Class // of WithClasses
 	captive bool  // see CaptivePortal
@@ -72,6 +73,7 @@ func (s *Stream) create() bool {
 			s.stopTimeout()
 			s.drop()
 			s.mu.Unlock()
+			s.leaveSink(true)
 			s.c.remove(s)
 		}
 	}()
@@ -80,12 +82,12 @@ func (s *Stream) create() bool {
 	if r == DestroyMe {
 		s.asked |= askDestroy
 	}
-	if s.t.policy.NailedUp {
+	if s.t.policy.NailedUp || s.sink != nil {
 		s.asked |= askNailed
 	}
 	l, gone := s.settle()
 	if l != nil {
-		if smd, ok := s.t.connector.(smdConnector); ok && smd.open(l) != nil {
+		if o, ok := s.t.connector.(opener); ok && o.open(l) != nil {
 			l.run() // which ends at once
 			s.mu.Lock()
 			gone = s.gone
@@ -481,6 +483,7 @@ func (s *Stream) begin() *Link {
 		return nil
 	case r != OK:
 		s.drop()
+		s.leaveSink(false)
 		s.err = ErrDisconnected
 		if !connect && !s.backoff(0) {
 			s.allFailed()
@@ -552,7 +555,7 @@ func (s *Stream) lost(l *Link, err error) {
 	s.mu.Unlock()
 	r := s.tell(StateDisconnected, 0)
 	s.mu.Lock()
-	if r == DestroyMe {
+	if r == DestroyMe || s.accepted() {
 		s.asked |= askDestroy
 	}
 	if !again || s.asked&(askDestroy|askConnect) != 0 {
@@ -685,6 +688,7 @@ func (s *Stream) finalize() {
 	s.x = nil
 	data := s.data
 	s.pass()
+	s.leaveSink(true)
 	if data != nil && data.end != nil {
 		data.end()
 	}

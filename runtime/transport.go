@@ -38,6 +38,14 @@ type Connector interface {
 	Close() error
 }
 
+// An opener is a connector of this package that connects a stream inside of
+// NewStream.
+type opener interface {
+	// open does what Run does until l.Connected has returned, and the error is
+	// that. Run is called after it, if there is none.
+	open(l *Link) error
+}
+
 // A Link is one attempt, and the connection that comes of it, as a transport
 // sees it. The methods that report an event call back the program, on the
 // goroutine of the caller, and return when the program has. All methods may be
