@@ -530,3 +530,41 @@ func TestSwapRace(t *testing.T) {
 		}
 	}
 }
+
+// TestSetPolicyRideshare: a streamtype is another one if one that shares its
+// request is.
+func TestSetPolicyRideshare(t *testing.T) {
+	share := func(p *runtime.Policy) {
+		for i, st := range p.StreamTypes {
+			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{Method: "POST"}
+			if i > 0 {
+				p.StreamTypes[i-1].Rideshare = st.Name
+			}
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := swapContext(t, swapPolicy(share), stay)
+		defer c.Close()
+		traces := map[string]*trace{"a": {}, "b": {}, "c": {}}
+		for name, tr := range traces {
+			if _, err := c.NewStream(name, tr.handlers()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, step := range []struct {
+			change  func(*runtime.Policy)
+			a, b, c string
+		}{
+			{func(*runtime.Policy) {}, "CRE", "CRE", "CRE"},
+			{change("b", func(st *runtime.StreamType) { st.HTTP.MultipartName = "x" }), "CRE DES", "CRE DES", "CRE"},
+		} {
+			if err := c.SetPolicy(swapPolicy(share, step.change)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if traces["a"].String() != step.a || traces["b"].String() != step.b || traces["c"].String() != step.c {
+				t.Errorf("%v, %v, %v", traces["a"], traces["b"], traces["c"])
+			}
+		}
+	})
+}

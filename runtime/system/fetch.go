@@ -1,6 +1,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -199,7 +200,7 @@ func (f *Fetcher) probe(ctx context.Context) error {
 			case runtime.StateAllRetriesFailed:
 				return finish(fmt.Errorf("%w: %w", runtime.ErrAllRetriesFailed, s.Err()))
 			case runtime.StateDestroying:
-				finish(runtime.ErrClosed)
+				finish(cmp.Or(s.Err(), runtime.ErrClosed))
 			}
 			return runtime.OK
 		},
