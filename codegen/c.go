@@ -262,6 +262,16 @@ func (c *cFile) stream(st *runtime.StreamType) values {
 			v[f.key.Member] = c.scalar(fv, f.key)
 		}
 	}
+	if st.HTTP != nil && st.HTTP.Multipart {
+		// Without a name, be it empty, lws makes no part of the message.
+		name := schema.LookupKey(schema.Streams, "http_multipart_name")
+		if v[name.Member] == "" {
+			v[name.Member] = c.text("")
+		}
+		if !slices.ContainsFunc(flags, func(k *schema.Key) bool { return k.Bit == name.Bit }) {
+			flags = append(flags, name)
+		}
+	}
 	v["protocol"] = c.protocol(st.Protocol) // also where it is 0
 	if !st.Server {
 		// To connect, lws reads an endpoint whether there is one or not

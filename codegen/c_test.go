@@ -391,8 +391,11 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 		if !st.Server && st.HTTP != nil && st.HTTP.URL == "" {
 			line(path+".http_url", `""`)
 		}
-		if h := st.HTTP; h != nil && h.MultipartName+h.MultipartFilename+h.MIMEContentType != "" {
+		if h := st.HTTP; h != nil && h.Multipart {
 			line(path+".multipart", 1)
+			if h.MultipartName == "" {
+				line(path+".http_multipart_name", `""`)
+			}
 		}
 		fields(path, reflect.ValueOf(st))
 	}

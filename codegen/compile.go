@@ -98,6 +98,11 @@ func (c *compiler) stream(d *schema.Definition) *runtime.StreamType {
 	}
 	c.object(d)
 	c.fill(reflect.ValueOf(st).Elem(), streamPlans()[a], d.Settings)
+	if st.HTTP != nil {
+		// A name that is empty is one all the same.
+		st.HTTP.Multipart = d.Get("http_multipart_name") != nil ||
+			d.Get("http_multipart_filename") != nil || d.Get("http_mime_content_type") != nil
+	}
 	return st
 }
 

@@ -76,6 +76,7 @@ func TestCompile(t *testing.T) {
 		{"raw", `"s":[{"a":{"protocol":"raw","http_url":"/","mqtt_topic":"t"}}]`, stream(runtime.StreamType{Protocol: runtime.ProtocolRaw})},
 		{"the protocol may come last", `"s":[{"a":{"http_url":"/","protocol":"ws"}}]`, stream(runtime.StreamType{
 			Protocol: runtime.ProtocolWS, HTTP: &runtime.HTTP{URL: "/"}})},
+		{"a part with an empty name", `"s":[{"a":{"http_multipart_name":""}}]`, stream(runtime.StreamType{HTTP: &runtime.HTTP{Multipart: true}})},
 		{"unknown keys", `"s":[{"a":{"nonsense":[{}],"plugins":["x"],"port":1}}],"x":{}`, stream(runtime.StreamType{Port: 1})},
 		{"the newest definition before", `"retry":[{"r":{"conceal":1}},{"r":{"conceal":2}}],"s":[{"a":{"retry":"r"}}],"retry":[{"r":{"conceal":3}}]`, retry(&runtime.Retry{Conceal: 2})},
 		{"a longer name does not match", `"retry":[{"r":{"conceal":1},"r2":{"conceal":2}}],"s":[{"a":{"retry":"r"}}]`, retry(&runtime.Retry{Conceal: 1})},

@@ -91,6 +91,7 @@ var rules = sorted(
 	missingPort,
 	missingTopic,
 	missingURL,
+	multipartName,
 	nailedUpWithoutRetry,
 	nameNotFirst,
 	networkPriority,

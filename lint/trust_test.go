@@ -18,7 +18,7 @@ import (
 // The rules of the families references, TLS and trust, and secrets.
 var trustRules = []*Rule{
 	authChain, badSymbol, certExpiry, certNotCA, certNotYetValid, certTooBig, certUnreadable, embeddedSecret,
-	endpointOverride, endpointScheme, incompleteChain, joinedCerts, keyMismatch, misplacedTrust, nameNotFirst,
+	endpointOverride, endpointScheme, incompleteChain, joinedCerts, keyMismatch, misplacedTrust, multipartName, nameNotFirst,
 	plainFetchPolicy, prefixMatch, privateKeyRule, repeatedCert, rideshareLoop, serverWithoutCert, sharedServerCert,
 	tlsPort, trustWithoutTLS, trustedServerCert, undeclaredMetadata, undefinedReference, unusedDefinition,
 	unusedMetadata, weakCert,
@@ -105,6 +105,11 @@ func TestTrust(t *testing.T) {
 			[]string{`error|rideshare-loop|"b"|streamtype "a" shares the request of streamtype "b"`}},
 		{"rideshare in a row", `{"s":[{"a":{` + tls + `,"rideshare":"b"}},{"b":{` + tls + `,"rideshare":"c"}},{"c":{` + tls + `}}]}`, nil},
 		{"rideshare set twice", `{"s":[{"a":{` + tls + `,"rideshare":"a","rideshare":"b"}},{"b":{` + tls + `}}]}`, nil},
+		{"a part and none", `{"s":[{"a":{` + tls + `,"http_multipart_name":"","rideshare":"b"}},{"b":{` + tls + `}}]}`,
+			[]string{`error|multipart-name|"b"|streamtype "a" is a part of a multipart request, and streamtype "b", which shares it, is none`}},
+		{"none and a part", `{"s":[{"a":{` + tls + `,"rideshare":"b"}},{"b":{` + tls + `,"http_multipart_name":"b"}}]}`,
+			[]string{`error|multipart-name|"b"|streamtype "b" is a part of a multipart request, and streamtype "a", which shares it, is none`}},
+		{"two parts", `{"s":[{"a":{` + tls + `,"http_multipart_name":"","rideshare":"b"}},{"b":{` + tls + `,"http_multipart_name":"b"}}]}`, nil},
 		{"two loops", `{"s":[{"a":{` + tls + `,"rideshare":"a"}},{"b":{` + tls + `,"rideshare":"b"}}]}`,
 			[]string{`error|rideshare-loop|"a"|shares the request of itself`, `error|rideshare-loop|"b"|shares the request of itself`}},
 

@@ -164,7 +164,7 @@ func (st *StreamType) sends() bool {
 	case "POST", "PUT", "PATCH":
 		return true
 	}
-	if st.HTTP.MultipartName != "" {
+	if st.HTTP.Multipart || st.HTTP.MultipartName != "" {
 		return true
 	}
 	return slices.ContainsFunc(st.Metadata, func(m Metadata) bool {

@@ -119,6 +119,9 @@ type HTTP struct {
 	DevTypeHeader string `policy:"http_devtype_header"`
 	AuthPreamble  string `policy:"http_auth_preamble"`
 
+	// Multipart is that one of the three keys below is there, be it empty. The
+	// message is then a part of a multipart/form-data request.
+	Multipart         bool
 	MultipartName     string `policy:"http_multipart_name"`
 	MultipartFilename string `policy:"http_multipart_filename"`
 	MIMEContentType   string `policy:"http_mime_content_type"`

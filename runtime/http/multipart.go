@@ -52,13 +52,13 @@ func newForm(chain []*runtime.StreamType) (*form, error) {
 }
 
 func isMultipart(h *runtime.HTTP) bool {
-	return h.MultipartName != "" || h.MultipartFilename != "" || h.MIMEContentType != ""
+	return h.Multipart || h.MultipartName != "" || h.MultipartFilename != "" || h.MIMEContentType != ""
 }
 
 // partHeader returns the headers of the part of a streamtype. What is in names
 // that would end the quotes there is escaped as mime/multipart does.
 func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
-	if h.MultipartName == "" { // RFC 7578 section 4.2 wants one
+	if h.MultipartName == "" && !h.Multipart { // RFC 7578 section 4.2 wants one
 		return nil, fmt.Errorf("%w: a part without a name: set http_multipart_name", runtime.ErrUnsupported)
 	}
 	for _, k := range []struct{ key, value string }{

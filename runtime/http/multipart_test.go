@@ -148,6 +148,8 @@ func TestMultipart(t *testing.T) {
 			nil, 0, "", true, disposition + `"n"]] 0 "" <nil>`},
 		{"names that need escapes", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: `a"b\`, MultipartFilename: `é"; x="`})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `"a\"b\\"; filename="é\"; x=\""]] 1 "x" <nil>`},
+		{"an empty name", []runtime.StreamType{upload("s", "", runtime.HTTP{Multipart: true})},
+			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `""]] 1 "x" <nil>`},
 		{"${} is not expanded", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: `${x}`})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `"${x}"]] 1 "x" <nil>`},
 		{"three parts", three,
