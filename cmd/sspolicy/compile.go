@@ -32,7 +32,7 @@ type compileCmd struct {
 	Output  string         `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Header  string         `placeholder:"HEADER" help:"Split the C file: tables in OUT, their declaration in this file."`
 	Depfile string         `placeholder:"FILE" help:"Write what OUT is made from, as a rule for make."`
-	Depend  string         `short:"M" enum:"D," default:"" placeholder:"D" help:"-MD is --depfile with the name of OUT, but .d at the end."`
+	Depend  string         `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, but .d at the end."`
 	Check   bool           `help:"Write nothing, but fail if what would be written is not what is there."`
 	Size    bool           `help:"Print how many bytes the C tables take. They are written only if there is an OUT."`
 	File    string         `arg:"" help:"The policy."`
@@ -53,6 +53,9 @@ func (c *compileCmd) Validate() error {
 	}
 	if err := codegen.CheckSymbols("", c.Entry); err != nil {
 		return fmt.Errorf("--entry: %w", err)
+	}
+	if c.Depend != "" && c.Depend != "D" {
+		return fmt.Errorf("-M%s: there is -MD alone", c.Depend)
 	}
 	stdout := c.Output == "" || c.Output == "-"
 	for _, o := range []struct {

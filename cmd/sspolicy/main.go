@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -111,12 +115,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.Vars{"lws": schema.Latest().String()},
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),
+		kong.KindMapper(reflect.Int, kong.MapperFunc(integer)),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 	if err != nil {
 		panic(err) // the declarations above are wrong
 	}
-	ctx, err := parser.Parse(args)
+	ctx, err := parser.Parse(usual(args))
 	if err != nil {
 		fmt.Fprintf(stderr, "sspolicy: %v\n", err)
 		var pe *kong.ParseError
@@ -141,6 +147,46 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		complain(stderr, err)
 		return exitFailed
 	}
+}
+
+// usual makes commands of what people try first: --version, and help COMMAND.
+func usual(args []string) []string {
+	switch {
+	case len(args) == 0:
+	case args[0] == "--version" && len(args) == 1:
+		return []string{"version"}
+	case args[0] == "help" && len(args) <= 2:
+		return append(slices.Clone(args[1:]), "--help")
+	}
+	return args
+}
+
+// duration reads a time span, and says what is missing.
+func duration(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%q is no time span, as 10s, 500ms or 2m are", text)
+	}
+	target.SetInt(int64(d))
+	return nil
+}
+
+// integer reads a whole number.
+func integer(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("number", &text); err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return fmt.Errorf("%q is no whole number, or too large a one", text)
+	}
+	target.SetInt(int64(n))
+	return nil
 }
 
 // complain writes an error for people. Those of package runtime say whose they

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,23 +18,41 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/oauth"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 type runCmd struct {
-	JSON       bool              `name:"json" help:"Print what happens as JSON, one object a line."`
-	Set        map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"Set a metadata item of the stream. May be repeated."`
-	Data       *string           `placeholder:"TEXT" help:"What to send; @FILE for what is in a file. Without it, standard input is sent if the streamtype's http_method is POST, PUT or PATCH."`
-	Overlay    []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this over the policy first. May be repeated."`
-	Timeout    time.Duration     `default:"10s" help:"How long it may take (${default})."`
-	File       string            `arg:"" help:"The policy."`
-	StreamType string            `arg:"" name:"streamtype" help:"The streamtype to execute."`
+	JSON        bool              `name:"json" help:"Print what happens as JSON, one object a line."`
+	Set         map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"Set a metadata item of the stream. May be repeated."`
+	Data        *string           `placeholder:"TEXT" help:"What to send; @FILE for what is in a file, @- for standard input. Without it, standard input is sent if the streamtype's http_method is POST, PUT or PATCH."`
+	Part        map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"What the streamtype NAME sends, which shares the request (rideshare). May be repeated."`
+	Count       int               `placeholder:"N" help:"End when N messages have been received."`
+	Credential  map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0 and so on. May be repeated."`
+	Credentials string            `placeholder:"DIR" help:"Credentials in the files of a folder: auth.0, client_cert.0, client_key.0 and so on."`
+	Overlay     []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this over the policy first. May be repeated."`
+	Timeout     time.Duration     `default:"10s" help:"How long it may take (${default})."`
+	File        string            `arg:"" help:"The policy."`
+	StreamType  string            `arg:"" name:"streamtype" help:"The streamtype to execute."`
+
+	stdin string // which flag has taken standard input
+}
+
+// Validate says what is wrong with the flags.
+func (c *runCmd) Validate() error {
+	switch {
+	case c.Count < 0:
+		return fmt.Errorf("--count is a number of messages, not %d", c.Count)
+	case c.Timeout <= 0:
+		return fmt.Errorf("--timeout is longer than nothing, not %v", c.Timeout)
+	}
+	return nil
 }
 
 // Help is what "sspolicy run --help" adds.
 func (runCmd) Help() string {
-	return "Prints the states of the stream on standard error as they come, and the payload that it receives on standard output. It ends when the peer has acknowledged, and fails if the peer refuses, the answer is cut short, all retries have failed or the time is over."
+	return "Prints the states of the stream on standard error as they come, and the payload that it receives on standard output. It ends when the peer has acknowledged; over ws, and mqtt that sends nothing, when a message has come; over raw when the peer closes. It fails if the peer refuses, the answer is cut short, all retries have failed or the time is over. Credentials come from the flags, then the folder, then variables such as SSPOLICY_AUTH_0."
 }
 
 // Run executes the command.
@@ -53,28 +72,40 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	credentials, err := c.credentials(p)
+	if err != nil {
+		return err
+	}
+	tokens := oauth.New(credentials, oauth.Options{})
 	ctx, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{http.New(), mqtt.New(), ws.New()},
-		Logger:     slog.New(slog.NewTextHandler(p.stderr, nil)),
+		Transports:  []runtime.Transport{http.New(), mqtt.New(), ws.New()},
+		Logger:      slog.New(slog.NewTextHandler(p.stderr, nil)),
+		Credentials: tokens,
 	})
 	if err != nil {
 		return err
 	}
 	defer ctx.Close()
+	noTokens := tokens.Bind(ctx) // which matters if the stream needs one that is not given
+	messages, err := c.messages(p, ctx, st, data)
+	if err != nil {
+		return err
+	}
 	e := &execution{
 		events: events{w: p.stderr, json: c.JSON, stream: st.Name, start: time.Now()},
-		set:    c.Set, data: data, stdout: p.stdout, done: make(chan error, 1),
+		set:    c.Set, messages: messages, count: c.Count, stdout: p.stdout, done: make(chan error, 1),
+	}
+	if e.count == 0 && (st.Protocol == runtime.ProtocolWS || st.Protocol == runtime.ProtocolMQTT && messages == nil) {
+		e.count, e.after = 1, true
 	}
 	h := runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}
-	if len(data) == 0 && st.Protocol <= runtime.ProtocolH3 {
+	if e.length() == 0 && st.Protocol <= runtime.ProtocolH3 {
 		h.Tx = nil // a body that is known to be empty
 	}
 	switch _, err := ctx.NewStream(st.Name, h); {
 	case err == nil, errors.Is(err, runtime.ErrRefused): // e knows why it refused
 	case errors.Is(err, runtime.ErrNoTransport):
 		return fmt.Errorf("streamtype %q: there is no transport for %v in this version", st.Name, st.Protocol)
-	case errors.Is(err, runtime.ErrNoCredentials):
-		return fmt.Errorf("streamtype %q needs credentials, which run has no way to give: %w", st.Name, err)
 	default:
 		return err
 	}
@@ -84,6 +115,9 @@ func (c *runCmd) Run(p *program) error {
 		err = fmt.Errorf("not done after %v", c.Timeout)
 	}
 	ctx.Close() // the last states are told
+	if errors.Is(err, runtime.ErrNoCredentials) && noTokens != nil {
+		err = fmt.Errorf("%w (%w)", err, noTokens)
+	}
 	if err != nil {
 		if c.JSON {
 			e.emit(event{Event: "failed", Error: err.Error()})
@@ -125,38 +159,138 @@ func unknown(problem, name string, names []string) error {
 	return &exitError{exitUsage, err}
 }
 
+// sends reports whether the streamtype sends what it is given.
+func sends(st *runtime.StreamType) bool {
+	return st.Protocol > runtime.ProtocolH3 || sendsBody(st) ||
+		slices.ContainsFunc(st.Metadata, func(m runtime.Metadata) bool {
+			return strings.EqualFold(strings.TrimSuffix(m.Header, ":"), "content-length")
+		})
+}
+
+func sendsBody(st *runtime.StreamType) bool {
+	return st.HTTP != nil && st.Protocol <= runtime.ProtocolH3 && slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method)
+}
+
 // data returns what the stream is to send; nil is nothing.
 func (c *runCmd) data(p *program, st *runtime.StreamType) ([]byte, error) {
-	if c.Data != nil {
-		if file, ok := strings.CutPrefix(*c.Data, "@"); ok {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				return nil, fileError(file, err)
-			}
-			return append([]byte{}, data...), nil
-		}
-		return []byte(*c.Data), nil
+	switch {
+	case c.Data != nil && *c.Data != "" && !sends(st):
+		return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q sends nothing: its http_method is %s", st.Name, cmp.Or(st.HTTP.Method, "GET"))}
+	case c.Data != nil:
+		return c.text(p, "--data", *c.Data)
+	case sendsBody(st):
+		return c.text(p, "--data", "@-")
 	}
-	if st.HTTP != nil && slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method) {
-		if c.File == "-" || slices.Contains(c.Overlay, "-") {
-			return nil, &exitError{exitUsage, errors.New("standard input is a policy already: give what to send with --data")}
+	return nil, nil
+}
+
+// text returns the text that a flag gives, or names a file of; never nil.
+func (c *runCmd) text(p *program, flag, value string) ([]byte, error) {
+	file, ok := strings.CutPrefix(value, "@")
+	if !ok {
+		return []byte(value), nil
+	}
+	if file == "-" {
+		if c.stdin != "" || c.File == "-" || slices.Contains(c.Overlay, "-") {
+			return nil, &exitError{exitUsage, fmt.Errorf("standard input is %s already: give %s a file or a text", cmp.Or(c.stdin, "a policy"), flag)}
 		}
+		c.stdin = flag
 		data, err := io.ReadAll(p.stdin)
 		return append([]byte{}, data...), err
 	}
-	return nil, nil
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fileError(file, err)
+	}
+	return append([]byte{}, data...), nil
+}
+
+// messages returns what is sent, by the streamtype that sends it; nil is nothing.
+func (c *runCmd) messages(p *program, ctx *runtime.Context, st *runtime.StreamType, data []byte) (map[string][]byte, error) {
+	chain, err := ctx.Rideshares(st)
+	if err != nil {
+		return nil, fmt.Errorf("streamtype %q: %w", st.Name, err)
+	}
+	var names []string
+	for _, other := range chain[1:] {
+		names = append(names, other.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Part)) {
+		if !slices.Contains(names, name) {
+			return nil, unknown(fmt.Sprintf("streamtype %q shares no request with", st.Name), name, names)
+		}
+	}
+	if data == nil {
+		return nil, nil
+	}
+	messages := map[string][]byte{st.Name: data}
+	for _, name := range names {
+		text, ok := c.Part[name]
+		if !ok {
+			return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q shares its request with %q: say what that sends with --part %s=TEXT", st.Name, name, name)}
+		}
+		if messages[name], err = c.text(p, "--part", text); err != nil {
+			return nil, err
+		}
+	}
+	return messages, nil
+}
+
+// credentials returns those of the flags and of the environment.
+func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
+	memory := new(runtime.MemoryCredentials)
+	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
+		b, index, ok := runtime.ParseBlob(name)
+		if !ok {
+			return nil, unknown("there is no credential", name, blobNames())
+		}
+		text, err := c.text(p, "--credential", c.Credential[name])
+		if err != nil {
+			return nil, err
+		}
+		memory.SetBlob(b, index, strings.TrimRight(string(text), "\r\n"))
+	}
+	chain := runtime.ChainCredentials{memory}
+	if c.Credentials != "" {
+		if info, err := os.Stat(c.Credentials); err != nil {
+			return nil, fileError(c.Credentials, err)
+		} else if !info.IsDir() {
+			return nil, &exitError{exitUsage, fmt.Errorf("--credentials: %s is not a folder", c.Credentials)}
+		}
+		files := &runtime.FileCredentials{Dir: c.Credentials}
+		if !c.JSON {
+			for _, name := range files.Exposed() {
+				fmt.Fprintf(p.stderr, "sspolicy: warning: others may read the secret in %s\n", harmless(name))
+			}
+		}
+		chain = append(chain, files)
+	}
+	return append(chain, &runtime.EnvCredentials{Prefix: "SSPOLICY_"}), nil
+}
+
+// blobNames returns the names of all credentials that are texts.
+func blobNames() (names []string) {
+	for b := runtime.Blob(0); b.Name(0) != ""; b++ {
+		for index := 0; b.Name(index) != ""; index++ {
+			names = append(names, b.Name(index))
+		}
+	}
+	return names
 }
 
 // An execution is the handlers of the one stream that is run. They are never
 // called two at a time.
 type execution struct {
 	events
-	set    map[string]string
-	data   []byte
-	sent   int  // how much of it, by the attempt at hand
-	all    bool // that was all
-	stdout io.Writer
-	done   chan error // gets how it ended, once
+	set      map[string]string
+	messages map[string][]byte // what to send, by streamtype; nil is nothing
+	sent     map[string]int    // how much of it, by the attempt at hand
+	all      bool              // that was all
+	count    int               // of messages to receive; 0 is as many as there are
+	after    bool              // count those alone that come after all is sent
+	received int
+	stdout   io.Writer
+	done     chan error // gets how it ended, once
 }
 
 // finish tells how the stream ended, if that is not known yet.
@@ -178,20 +312,24 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 				return runtime.DestroyMe
 			}
 		}
-		start := s.RequestTx
-		if e.data != nil {
-			start = func() error { return s.RequestTxLen(uint64(len(e.data))) }
-		}
-		if err := start(); err != nil {
+		if err := e.begin(s); err != nil {
 			e.finish(err)
 			return runtime.DestroyMe
 		}
 	case runtime.StateConnecting:
-		e.sent, e.all = 0, false
+		e.sent, e.all = make(map[string]int), false
 	case runtime.StateQoSAckRemote:
-		return e.finish(nil)
+		// Over HTTP it is the end of all. Over mqtt it is the end of what was
+		// sent, and there may be something to wait for.
+		if e.count == 0 || s.StreamType().Protocol <= runtime.ProtocolH3 {
+			return e.finish(nil)
+		}
 	case runtime.StateQoSNackRemote:
 		return e.finish(errors.New("the peer did not accept it (QOS_NACK_REMOTE)"))
+	case runtime.StateUnreachable:
+		if err := s.Err(); errors.Is(err, runtime.ErrNoCredentials) {
+			return e.finish(fmt.Errorf("%w: give them with --credential, --credentials or in the environment", err))
+		}
 	case runtime.StateAllRetriesFailed:
 		err := errors.New("ALL_RETRIES_FAILED")
 		if s.Err() != nil {
@@ -199,6 +337,9 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 		}
 		return e.finish(err)
 	case runtime.StateDisconnected:
+		if s.Err() == nil && s.StreamType().Protocol == runtime.ProtocolRaw && e.count == 0 && (e.messages == nil || e.all) {
+			return e.finish(nil)
+		}
 		err := errors.New("disconnected before the end of the answer")
 		if s.Err() != nil {
 			err = fmt.Errorf("%w: %w", err, s.Err())
@@ -210,12 +351,31 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 	return runtime.OK
 }
 
+// begin starts the stream.
+func (e *execution) begin(s *runtime.Stream) error {
+	if e.messages == nil {
+		if s.StreamType().Protocol <= runtime.ProtocolH3 {
+			return s.RequestTx()
+		}
+		return s.Connect()
+	}
+	return s.RequestTxLen(e.length())
+}
+
+// length returns how many bytes there are to send.
+func (e *execution) length() (n uint64) {
+	for _, m := range e.messages {
+		n += uint64(len(m))
+	}
+	return n
+}
+
 // cause returns why a connection or an attempt ended, if a state says that it
 // did.
 func cause(s *runtime.Stream, state runtime.State) string {
 	switch state {
 	case runtime.StateUnreachable, runtime.StateDisconnected, runtime.StateAuthFailed:
-		if err := s.Err(); err != nil {
+		if err := s.Err(); err != nil && !errors.Is(err, runtime.ErrClosed) { // by run itself
 			return err.Error()
 		}
 	}
@@ -223,32 +383,51 @@ func cause(s *runtime.Stream, state runtime.State) string {
 }
 
 func (e *execution) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+	if e.count > 0 && e.received == e.count {
+		return runtime.OK // more than is wanted
+	}
 	n := len(buf)
-	e.emit(event{Event: "rx", Length: &n, Flags: flagNames(flags)})
+	v := event{Event: "rx", Length: &n, Flags: flagNames(flags)}
+	if flags&runtime.FlagPerfJSON != 0 { // is no payload
+		v.Perf = append(json.RawMessage{}, buf...)
+		e.emit(v)
+		return runtime.OK
+	}
+	e.emit(v)
 	if _, err := e.stdout.Write(buf); err != nil {
 		e.finish(err)
 		return runtime.DestroyMe
+	}
+	if flags&runtime.FlagEOM != 0 && (!e.after || e.all || e.messages == nil) {
+		if e.received++; e.received == e.count {
+			return e.finish(nil)
+		}
 	}
 	return runtime.OK
 }
 
 func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-	if e.all && s.Rideshare() != s.StreamType() { // there is nothing for the other parts
-		return 0, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
-	}
-	if e.data == nil || e.all {
+	if e.messages == nil || e.all {
 		return 0, 0, runtime.TxDontSend
 	}
+	st := s.Rideshare()
+	message, sent := e.messages[st.Name], e.sent[st.Name]
 	var flags runtime.Flags
-	if e.sent == 0 {
+	if sent == 0 {
 		flags |= runtime.FlagSOM
 	}
-	n := copy(buf, e.data[e.sent:])
-	if e.sent += n; e.sent == len(e.data) {
-		e.all = true
+	n := copy(buf, message[sent:])
+	if e.sent[st.Name] += n; e.sent[st.Name] == len(message) {
+		e.all = st.Rideshare == ""
 		flags |= runtime.FlagEOM
 	}
 	e.emit(event{Event: "tx", Ordinal: &ordinal, Length: &n, Flags: flagNames(flags)})
+	if flags&runtime.FlagEOM == 0 {
+		// The rest of a message: over HTTP it is asked for all the same.
+		if err := s.RequestTx(); err != nil {
+			e.finish(err)
+		}
+	}
 	return n, flags, runtime.OK
 }
 
@@ -273,14 +452,15 @@ type events struct {
 
 // An event is a line of the JSON output. T is in seconds from the start.
 type event struct {
-	Event   string   `json:"event"`
-	Stream  string   `json:"stream"`
-	State   string   `json:"state,omitempty"`
-	Ordinal *uint32  `json:"ordinal,omitempty"`
-	Length  *int     `json:"length,omitempty"`
-	Flags   []string `json:"flags,omitzero"`
-	Error   string   `json:"error,omitempty"`
-	T       seconds  `json:"t"`
+	Event   string          `json:"event"`
+	Stream  string          `json:"stream"`
+	State   string          `json:"state,omitempty"`
+	Ordinal *uint32         `json:"ordinal,omitempty"`
+	Length  *int            `json:"length,omitempty"`
+	Flags   []string        `json:"flags,omitzero"`
+	Perf    json.RawMessage `json:"perf,omitempty"`
+	Error   string          `json:"error,omitempty"`
+	T       seconds         `json:"t"`
 }
 
 type seconds time.Duration
@@ -302,6 +482,9 @@ func (e *events) emit(v event) {
 	what := v.State
 	if v.Event != "state" {
 		what = strings.Join(append([]string{v.Event, fmt.Sprint(*v.Length)}, v.Flags...), " ")
+	}
+	if v.Perf != nil {
+		what += " " + string(v.Perf)
 	}
 	if v.Error != "" {
 		what += ": " + v.Error

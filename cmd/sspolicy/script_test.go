@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -10,16 +11,20 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/coder/websocket"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
@@ -38,7 +43,7 @@ func TestMain(m *testing.M) {
 //	json FILE PATH VALUE    checks a value in a JSON document
 //	events FILE WANT        checks what sspolicy run --json has printed
 //	nofile FILE...          checks that there are no such files, nor pieces of one
-//	make WHAT FILE          makes a file that is too big, or no text, to stand in a story
+//	make WHAT FILE          makes a file that is too big, or no text, or new each time, to stand in a story
 //
 // In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@
 // for the certificate of its CA and @OTHER_CA@ for that of another one, both as
@@ -121,7 +126,74 @@ func newServer(t *testing.T) *httptest.Server {
 		}
 		fmt.Fprintf(w, "%d bytes (content-length %d): %s\n", len(body), r.ContentLength, body)
 	})
+	mux.HandleFunc("GET /whoami", func(w http.ResponseWriter, r *http.Request) {
+		cert := ""
+		for _, c := range r.TLS.PeerCertificates {
+			cert = c.SerialNumber.String()
+		}
+		fmt.Fprintf(w, "%q %q %q\n", r.Header.Get("Authorization"), r.Header.Get("X-Serial"), cert)
+	})
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		if r.PostFormValue("refresh_token") != "s3kr1t" {
+			http.Error(w, `{"error": "invalid_grant"}`, http.StatusBadRequest)
+			return
+		}
+		io.WriteString(w, `{"access_token": "fresh", "expires_in": 3600}`)
+	})
+	mux.HandleFunc("POST /parts", func(w http.ResponseWriter, r *http.Request) {
+		parts, err := r.MultipartReader()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		for {
+			part, err := parts.NextPart()
+			if err != nil {
+				return
+			}
+			body, _ := io.ReadAll(part)
+			fmt.Fprintf(w, "%s %s\n", part.FormName(), body)
+		}
+	})
+	mux.HandleFunc("GET /feed", func(w http.ResponseWriter, r *http.Request) {
+		form := multipart.NewWriter(w)
+		w.Header().Set("Content-Type", "multipart/related; boundary="+form.Boundary())
+		for i := 0; ; i++ {
+			part, err := form.CreatePart(textproto.MIMEHeader{})
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(part, "message %d\n", i)
+			http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"echo"}})
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		c.SetReadLimit(1 << 20)
+		if r.URL.RawQuery == "greet" {
+			_ = c.Write(r.Context(), websocket.MessageText, []byte("welcome\n"))
+		}
+		for {
+			kind, b, err := c.Read(r.Context())
+			if err != nil {
+				return
+			}
+			for range 2 {
+				_ = c.Write(r.Context(), kind, fmt.Appendf(nil, "%d bytes: %s\n", len(b), b))
+			}
+		}
+	})
 	srv := httptest.NewUnstartedServer(mux)
+	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that a story makes fail
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -258,6 +330,11 @@ func makeFile(ts *testscript.TestScript, neg bool, args []string) {
 		text = bytes.Repeat([]byte("["), schema.MaxSize-1)
 	case "huge":
 		text = bytes.Repeat([]byte("["), 100<<20)
+	case "large":
+		text = bytes.Repeat([]byte("x"), 100_000)
+	case "identity": // a client certificate, 77, and its key
+		testcert.WritePEM(ts.MkAbs(args[1]), *testcert.New("clients").Client(77))
+		return
 	default:
 		ts.Fatalf("no idea how to make %s", args[0])
 	}

@@ -28,6 +28,9 @@ type checkFlags struct {
 // read does not keep it from the others. It fails at the level if neither a
 // flag nor the configuration says at which.
 func (c *checkFlags) check(p *program, cfg *config.Config, level report.Level, find func(*schema.Document) []schema.Diagnostic) error {
+	if c.LWS != nil && len(c.LWS) == 0 {
+		return &exitError{exitUsage, errors.New("--lws: no version")}
+	}
 	c.FailLevel = cmp.Or(c.FailLevel, report.Level(cfg.FailLevel), level)
 	outs, err := c.outputs(p, c.Files)
 	if err != nil {

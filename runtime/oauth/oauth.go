@@ -276,7 +276,7 @@ func (s *Source) get(c *runtime.Context, t *token, f *flight, streamtype string,
 	if err != nil {
 		t.wait = min(max(2*t.wait, minBackoff), maxBackoff)
 		t.retry = now.Add(t.wait/2 + rand.N(t.wait/2))
-		f.err = fmt.Errorf("sspolicy: oauth: auth token %d by streamtype %q: %w", index, streamtype, err)
+		f.err = fmt.Errorf("sspolicy: oauth: streamtype %q: %w", streamtype, err)
 		t.failure = f.err
 		return
 	}
@@ -300,7 +300,7 @@ func (s *Source) ask(ctx context.Context, c *runtime.Context, t *token, streamty
 	began := time.Now()
 	resp, err := c.Fetch(ctx, streamtype, runtime.WithBody([]byte(request)), runtime.WithLimit(maxAnswer))
 	if nack, ok := errors.AsType[*runtime.NackError](err); ok {
-		return answer{}, &RefusedError{Code: errorCode(nack.Response.Body)}
+		return answer{}, &RefusedError{Code: errorCode(nack.Response.Body), Status: nack.Status}
 	}
 	if err != nil {
 		return answer{}, err
@@ -361,14 +361,19 @@ func rotate(request, refresh string) (string, bool) {
 type RefusedError struct {
 	// Code is the error of RFC 6749 section 5.2 that the server told, such as
 	// "invalid_grant", where the user has to log in again; "" if it told none.
-	Code string
+	Code   string
+	Status int // of HTTP; 0 if the protocol has none
 }
 
 func (e *RefusedError) Error() string {
-	if e.Code == "" {
-		return "the token server refused"
+	text := "the token server refused"
+	switch {
+	case e.Code != "":
+		text += ": " + e.Code
+	case e.Status != 0:
+		text += fmt.Sprintf(": status %d", e.Status)
 	}
-	return "the token server refused: " + e.Code
+	return text
 }
 
 // errorCodes are those of RFC 6749 section 5.2. No other text is taken from an

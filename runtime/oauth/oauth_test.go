@@ -174,9 +174,9 @@ func TestFailures(t *testing.T) {
 		body   string
 		check  func(error) bool
 	}{
-		{"invalid_grant", 400, `{"error": "invalid_grant", "error_description": "s3kr1t"}`, refused("invalid_grant")},
-		{"another error", 401, `{"error": "s3kr1t"}`, refused("")},
-		{"500", 500, `{"access_token": "s3kr1t"}`, refused("")},
+		{"invalid_grant", 400, `{"error": "invalid_grant", "error_description": "s3kr1t"}`, refused("invalid_grant", 400)},
+		{"another error", 401, `{"error": "s3kr1t"}`, refused("", 401)},
+		{"500", 500, `{"access_token": "s3kr1t"}`, refused("", 500)},
 		{"garbage", 200, `s3kr1t`, is(ErrAnswer)},
 		{"nothing", 200, ``, is(ErrAnswer)},
 		{"no token", 200, `{"access_token": "", "refresh_token": "s3kr1t"}`, is(ErrAnswer)},
@@ -206,10 +206,10 @@ func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
 }
 
-func refused(code string) func(error) bool {
+func refused(code string, status int) func(error) bool {
 	return func(err error) bool {
 		e, ok := errors.AsType[*RefusedError](err)
-		return ok && e.Code == code
+		return ok && e.Code == code && e.Status == status
 	}
 }
 
