@@ -133,7 +133,7 @@ func (d *demo) run() (err error) {
 	for _, f := range []struct{ name, text string }{
 		{"policy.json", sound}, {"broken.json", broken}, {"break-trust.json", breakTrust},
 		{"main.go", program},
-		{"go.mod", fmt.Sprintf("module hello\n\ngo 1.26\n\nrequire %[1]s v0.0.0\n\nreplace %[1]s => %[2]q\n", modulePath, d.checkout)},
+		{"go.mod", fmt.Sprintf("module hello\n\ngo 1.26.0\n\nrequire %[1]s v0.0.0\n\nreplace %[1]s => %[2]q\n", modulePath, d.checkout)},
 	} {
 		if err := os.WriteFile(f.name, []byte(f.text), 0o644); err != nil {
 			return err
