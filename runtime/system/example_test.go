@@ -1,0 +1,72 @@
+package system_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/load"
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/system"
+)
+
+// A server has a new policy for the program, by which the program goes on.
+func ExampleFetcher() {
+	text := func(release, port string) string {
+		return fmt.Sprintf(`{ "release": %q, "s": [ { "fetch_policy": { "endpoint": "127.0.0.1", "port": %s,
+			"protocol": "h1", "http_method": "GET", "http_url": "policy.json" } } ] }`, release, port)
+	}
+	var server *httptest.Server
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, text("2", portOf(server.URL)))
+	}))
+	defer server.Close()
+
+	loaded, found := load.Text("first.json", []byte(text("1", portOf(server.URL))), lint.Options{})
+	if loaded == nil {
+		log.Fatal(load.Err(found))
+	}
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	f, err := system.NewFetcher(c, system.FetcherOptions{Load: load.Func("fetched", lint.Options{})})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := f.Fetch(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("release", c.Policy().Release)
+	// Output: release 2
+}
+
+// A captive portal sends all who come to its own page.
+func ExampleDetector() {
+	portal := httptest.NewServer(http.RedirectHandler("https://hotel.example/login", http.StatusFound))
+	defer portal.Close()
+	loaded, found := load.Text("policy.json", []byte(strings.Replace(portalPolicy, "PORT", portOf(portal.URL), 1)), lint.Options{})
+	if loaded == nil {
+		log.Fatal(load.Err(found))
+	}
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	d := system.NewDetector(c, system.DetectorOptions{})
+	defer d.Close()
+	outcome, err := d.Check(context.Background())
+	fmt.Println(outcome, err)
+	// Output: Captive <nil>
+}
