@@ -33,7 +33,7 @@ var goProtocols = map[runtime.Protocol]struct{ name, transport string }{
 	runtime.ProtocolH3:   {"ProtocolH3", ""},
 	runtime.ProtocolWS:   {"ProtocolWS", runtimePath + "/ws"},
 	runtime.ProtocolMQTT: {"ProtocolMQTT", runtimePath + "/mqtt"},
-	runtime.ProtocolRaw:  {"ProtocolRaw", ""},
+	runtime.ProtocolRaw:  {"ProtocolRaw", runtimePath + "/raw"},
 }
 
 // GoOptions are the settings of Go.

@@ -63,28 +63,30 @@ func (l *Link) DialTarget(ctx context.Context, t *Target, alpn ...string) (net.C
 			config.ServerName = "localhost"
 		}
 	}
-	conn, err := l.DialPlain(ctx)
+	conn, err := l.dialPlain(ctx, t)
 	if err != nil || config == nil {
 		return conn, err
 	}
 	secure := tls.Client(conn, config)
-	l.perf.begin(perfTLS)
+	done := l.perf.Handshake()
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
 	}
-	l.perf.end(perfTLS)
+	done()
 	return secure, nil
 }
 
 // DialPlain is Dial without TLS, whatever the target wants: for a transport that
 // sees to that by itself.
-func (l *Link) DialPlain(ctx context.Context) (net.Conn, error) {
+func (l *Link) DialPlain(ctx context.Context) (net.Conn, error) { return l.dialPlain(ctx, l.target) }
+
+func (l *Link) dialPlain(ctx context.Context, t *Target) (net.Conn, error) {
 	d, err := l.c.Dialer(l.s.t.policy)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.Dial(l.perf.Context(ctx), l.target.Network, l.target.Address())
+	conn, err := d.Dial(l.perf.Context(ctx), t.Network, t.Address())
 	if err == nil {
 		l.perf.connected(conn)
 	}

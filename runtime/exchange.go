@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ type exchange struct {
 	status    int   // of the answer
 
 	// What has been received. Fetch collects it. Open has place for one piece:
-	// Rx does not return before there is place, and that slows the peer down.
+	// the transport waits until there is place, and that slows the peer down.
 	buf     []byte
 	full    bool // there is a piece
 	off     int  // how much of it has been taken
@@ -54,6 +55,7 @@ type exchange struct {
 	chain    []*StreamType // whose messages make the request, in this attempt
 	at       int           // index of the one whose message is being sent
 	parts    []payload     // to be read by pump; nil if there is none
+	broken   error         // why nothing more can be sent in this attempt
 }
 
 // tail says how the message that is being sent ends.
@@ -258,7 +260,7 @@ func (x *exchange) result(err error) error {
 // connecting makes all ready for an attempt. mu is held.
 func (x *exchange) connecting() Result {
 	x.user, x.verdict, x.status = 0, 0, 0
-	x.asked = false
+	x.asked, x.broken = false, nil
 	was := x.chain
 	x.chain = x.s.t.chain
 	if x.parts != nil && !slices.EqualFunc(was, x.chain, func(a, b *StreamType) bool { return a.Name == b.Name }) {
@@ -319,9 +321,11 @@ func (x *exchange) lost() {
 func (x *exchange) room(n int, flags Flags) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.waiting = n
 	for !x.collect && x.full && !x.over && flags&FlagPerfJSON == 0 && (n > 0 || flags != FlagEOM) {
 		x.cond.Wait()
 	}
+	x.waiting = 0
 }
 
 func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
@@ -354,14 +358,6 @@ func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
 	case x.full && len(buf) == 0 && flags == FlagEOM:
 		x.flags |= flags // of the piece that is there
 		return OK
-	}
-	x.waiting = len(buf)
-	for x.full && !x.over {
-		x.cond.Wait()
-	}
-	x.waiting = 0
-	if x.over {
-		return DestroyMe
 	}
 	x.buf, x.off, x.flags, x.full = append(x.buf[:0], buf...), 0, flags, true
 	x.cond.Broadcast()
@@ -423,7 +419,7 @@ func (x *exchange) write(p []byte) (n int, err error) {
 	} else {
 		_ = x.s.RequestTx()
 	}
-	for x.pending && !x.over && x.restarts == restarts {
+	for x.pending && !x.over && x.restarts == restarts && x.broken == nil {
 		x.cond.Wait()
 	}
 	if !x.pending {
@@ -432,7 +428,7 @@ func (x *exchange) write(p []byte) (n int, err error) {
 	n = len(p) - len(x.out)
 	x.out, x.pending = nil, false
 	if !x.over {
-		return n, x.s.Err() // the connection was lost
+		return n, cmp.Or(x.broken, x.s.Err()) // the connection was lost
 	}
 	return n, x.writeError()
 }
@@ -517,6 +513,9 @@ func (x *exchange) pass(p *payload, buf []byte, pass int) {
 		}
 		if n > 0 {
 			if _, werr := x.write(buf[:n]); werr != nil {
+				for !done() {
+					x.cond.Wait()
+				}
 				return
 			}
 		}

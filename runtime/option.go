@@ -18,8 +18,8 @@ type TransportOption struct {
 	// Protocol is that of the transport: with a streamtype of another one the
 	// stream is not made, with ErrUnsupported.
 	Protocol Protocol
-	// Data is what TransportData is to return.
-	Data any
+	// Data makes what TransportData is to return, for each stream.
+	Data func() any
 	// Connect makes an attempt at once, as nailed_up does: CREATING, CONNECTING.
 	Connect bool
 	// End, if any, is called when the stream, once it has been made, is gone.
@@ -32,7 +32,7 @@ func (o TransportOption) fill(s *Stream) error {
 	if p := s.t.policy.Protocol; p != o.Protocol {
 		return fmt.Errorf("%w: an option for %v, and the streamtype is of %v", ErrUnsupported, o.Protocol, p)
 	}
-	s.data = &transportData{o.Data, o.End}
+	s.data = &transportData{o.Data(), o.End}
 	if o.Connect {
 		s.asked |= askNailed
 	}
@@ -45,7 +45,7 @@ type transportData struct {
 }
 
 // TransportData returns what the transport keeps with the stream, over all of
-// its connections: the Data of a TransportOption, else what make returns, which
+// its connections: that of a TransportOption, else what make returns, which
 // is called once. It is for packages of transports.
 func (s *Stream) TransportData(make func() any) any {
 	s.mu.Lock()
@@ -56,22 +56,29 @@ func (s *Stream) TransportData(make func() any) any {
 	return s.data.data
 }
 
-// Buffered returns 0: what has been received is with the program.
-func (s *Stream) Buffered() int { return 0 }
-
 // TransportData is that of Stream, for the stream that c is made of.
 func (c *Conn) TransportData(make func() any) any { return c.x.s.TransportData(make) }
 
 // Buffered returns how many bytes have been received, and not been read yet.
-func (c *Conn) Buffered() int {
-	c.x.mu.Lock()
-	defer c.x.mu.Unlock()
-	n := c.x.waiting
-	if c.x.full {
-		n += len(c.x.buf) - c.x.off
+func (c *Conn) Buffered() int { return c.x.buffered() }
+
+func (x *exchange) buffered() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	n := x.waiting
+	if x.full {
+		n += len(x.buf) - x.off
 	}
 	return n
 }
 
 // TransportData is that of the stream.
 func (l *Link) TransportData(make func() any) any { return l.s.TransportData(make) }
+
+// Buffered is that of the stream's Conn; 0 if it has none.
+func (l *Link) Buffered() int {
+	if l.x == nil {
+		return 0
+	}
+	return l.x.buffered()
+}

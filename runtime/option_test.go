@@ -47,7 +47,7 @@ func TestTransportOption(t *testing.T) {
 			return runtime.DestroyMe
 		}
 		return runtime.OK
-	}}, runtime.TransportOption{Protocol: runtime.ProtocolRaw, Data: "data", Connect: true, End: func() { close(gone) }})
+	}}, runtime.TransportOption{Protocol: runtime.ProtocolRaw, Data: func() any { return "data" }, Connect: true, End: func() { close(gone) }})
 	if err != nil {
 		t.Fatal(err)
 	}

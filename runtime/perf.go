@@ -76,6 +76,12 @@ func (p *Perf) Context(ctx context.Context) context.Context {
 	})
 }
 
+// Handshake notes that a TLS handshake begins, and done, that it is done.
+func (p *Perf) Handshake() (done func()) {
+	p.begin(perfTLS)
+	return func() { p.end(perfTLS) }
+}
+
 // Status notes the status of a response of HTTP.
 func (p *Perf) Status(code int) {
 	if p != nil {

@@ -36,6 +36,7 @@ var transportPackages = [...]string{
 	ProtocolH2:   "http",
 	ProtocolWS:   "ws",
 	ProtocolMQTT: "mqtt",
+	ProtocolRaw:  "raw",
 }
 
 // prepare returns the named streamtype, for one more stream, made ready if it

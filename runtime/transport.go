@@ -54,7 +54,8 @@ type Link struct {
 	c      *Context
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	run    func() // what the goroutine of a stream starts with
+	run    func()    // what the goroutine of a stream starts with
+	x      *exchange // of the stream, if it is of Fetch or Open
 
 	// All below is guarded by the stream's mu.
 	s       *Stream
@@ -100,7 +101,7 @@ func (c *Context) newLink(s *Stream) *Link {
 		l.turn = sync.NewCond(nil)
 		l.timer.owner = l
 	}
-	l.s = s
+	l.s, l.x = s, s.x
 	l.turn.L = &s.mu
 	return l
 }
@@ -269,15 +270,26 @@ func (l *Link) Delivered() int64 {
 // of a call has ended, or Conn.CloseWrite been called. For a stream that a
 // program has made with NewStream, the transport has to know by other means.
 func (l *Link) TxEnded() bool {
-	l.s.mu.Lock()
-	x := l.s.x
-	l.s.mu.Unlock()
+	x := l.x
 	if x == nil {
 		return false
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.tail == tailSent
+}
+
+// TxFailed says that nothing more can be sent, while what the peer has sent may
+// still be received: so that Conn.Write fails, though nobody reads.
+func (l *Link) TxFailed(err error) {
+	x := l.x
+	if x == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.broken = err
+	x.cond.Broadcast()
 }
 
 // enter waits for the turn to call back, and takes it. An error means that the
@@ -396,11 +408,8 @@ func (l *Link) Complete(good bool) error {
 
 // Rx delivers payload. buf is not kept.
 func (l *Link) Rx(buf []byte, flags Flags) error {
-	l.s.mu.Lock()
-	x := l.s.x
-	l.s.mu.Unlock()
-	if x != nil {
-		x.room(len(buf), flags)
+	if l.x != nil {
+		l.x.room(len(buf), flags)
 	}
 	h, err := l.enterRx(len(buf))
 	if err != nil {

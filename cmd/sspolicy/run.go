@@ -19,6 +19,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/oauth"
+	"github.com/secure-streams/sspolicy/runtime/raw"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -78,7 +79,7 @@ func (c *runCmd) Run(p *program) error {
 	}
 	tokens := oauth.New(credentials, oauth.Options{})
 	ctx, err := runtime.NewContext(policy, runtime.Options{
-		Transports:  []runtime.Transport{http.New(), mqtt.New(), ws.New()},
+		Transports:  []runtime.Transport{http.New(), mqtt.New(), raw.New(), ws.New()},
 		Logger:      slog.New(slog.NewTextHandler(p.stderr, nil)),
 		Credentials: tokens,
 	})

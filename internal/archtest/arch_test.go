@@ -41,6 +41,7 @@ var rooms = map[string]room{
 	"runtime/http":             {[]string{"runtime", "runtime/internal/request"}, nil},
 	"runtime/mqtt":             {[]string{"runtime"}, nil},
 	"runtime/ws":               {[]string{"runtime", "runtime/internal/request"}, []string{"github.com/coder/websocket"}},
+	"runtime/raw":              {[]string{"runtime"}, nil},
 	"runtime/oauth":            {[]string{"runtime"}, nil},
 	"runtime/system":           {[]string{"runtime"}, nil},
 	"runtime/otel":             {[]string{"runtime"}, []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/metric"}},
@@ -52,15 +53,16 @@ var rooms = map[string]room{
 	"internal/leaktest":        {nil, nil},
 	"internal/testcert":        {[]string{"runtime"}, nil},
 	// These hold tests alone, of all of the runtime.
-	"internal/conformance": {[]string{"runtime", "runtime/http", "runtime/mqtt", "runtime/ws"}, nil},
-	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/http", "runtime/mqtt", "runtime/ws"}, nil},
+	"internal/conformance": {[]string{"runtime", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
+	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
 	"cmd/sspolicy":         {[]string{"*"}, []string{"*"}},
 }
 
 // never is what must not even be imported by what a room imports.
 var never = map[string][]string{
 	// A policy for raw sockets alone must not link an HTTP client.
-	"runtime": {"net/http"},
+	"runtime":     {"net/http"},
+	"runtime/raw": {"net/http"},
 }
 
 // A pkg is what go list -json says of a package.

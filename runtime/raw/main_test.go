@@ -1,0 +1,268 @@
+package raw_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/leaktest"
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/raw"
+)
+
+// system is the authority that the operating system trusts, for these tests; own
+// is that of the trust store "own".
+var system, own *testcert.Authority
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	system, own = testcert.New("the operating system's"), testcert.New("own")
+	dir, err := os.MkdirTemp("", "sspolicy")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		roots := filepath.Join(dir, "roots.pem")
+		err = os.WriteFile(roots, system.PEM(), 0o644)
+		os.Setenv("SSL_CERT_FILE", roots)
+		os.Setenv("SSL_CERT_DIR", dir+"/none")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return leaktest.Run(m)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// A trace records what a stream tells, and has what it is to send.
+type trace struct {
+	mu     sync.Mutex
+	cond   sync.Cond
+	events []string
+	body   []byte
+	out    []string // pieces for Tx
+	on     map[string]func(*runtime.Stream) runtime.Result
+	rx     func(*runtime.Stream, []byte)
+}
+
+func newTrace() *trace {
+	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{}}
+	tr.cond.L = &tr.mu
+	return tr
+}
+
+func (tr *trace) note(event string) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if event != "rx" || len(tr.events) == 0 || tr.events[len(tr.events)-1] != "rx" {
+		tr.events = append(tr.events, event)
+	}
+	tr.cond.Broadcast()
+}
+
+func (tr *trace) String() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return strings.Join(tr.events, " ")
+}
+
+func (tr *trace) received() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return string(tr.body)
+}
+
+// await waits until done says so.
+func (tr *trace) await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	late := time.AfterFunc(20*time.Second, func() {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		tr.events = append(tr.events, "LATE")
+		tr.cond.Broadcast()
+	})
+	defer late.Stop()
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for !done() {
+		if n := len(tr.events); n > 0 && tr.events[n-1] == "LATE" {
+			t.Fatalf("no %s: %v, received %q", what, tr.events, tr.body)
+		}
+		tr.cond.Wait()
+	}
+}
+
+func (tr *trace) saw(t *testing.T, event string) {
+	t.Helper()
+	tr.await(t, event, func() bool { return strings.Contains(" "+strings.Join(tr.events, " ")+" ", " "+event+" ") })
+}
+
+func (tr *trace) got(t *testing.T, text string) {
+	t.Helper()
+	tr.await(t, fmt.Sprintf("%q", text), func() bool { return strings.Contains(string(tr.body), text) })
+}
+
+// send has a piece sent.
+func (tr *trace) send(s *runtime.Stream, piece string) {
+	tr.mu.Lock()
+	tr.out = append(tr.out, piece)
+	tr.mu.Unlock()
+	s.RequestTx()
+}
+
+var short = map[runtime.State]string{
+	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
+	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
+	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateTimeout: "TMO",
+}
+
+func (tr *trace) handlers() runtime.Handlers {
+	return runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			name := short[state]
+			r := runtime.OK
+			if f := tr.on[name]; f != nil {
+				r = f(s)
+			}
+			tr.note(name)
+			return r
+		},
+		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			tr.mu.Lock()
+			tr.body = append(tr.body, buf...)
+			tr.mu.Unlock()
+			if tr.rx != nil {
+				tr.rx(s, buf)
+			}
+			event := "rx"
+			if flags != 0 || len(buf) == 0 {
+				event = fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags)
+			}
+			tr.note(event)
+			return runtime.OK
+		},
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			if len(tr.out) == 0 {
+				return 0, 0, runtime.TxDontSend
+			}
+			n := copy(buf, tr.out[0])
+			if tr.out[0] = tr.out[0][n:]; tr.out[0] == "" {
+				tr.out = tr.out[1:]
+			}
+			if len(tr.out) > 0 {
+				s.RequestTx()
+			}
+			return n, runtime.FlagEOM, runtime.OK // which means nothing
+		},
+	}
+}
+
+// complaints takes the log of a runtime that has no reason to log anything.
+type complaints struct{ t testing.TB }
+
+func (c complaints) Write(line []byte) (int, error) {
+	c.t.Errorf("the runtime logged: %s", line)
+	return len(line), nil
+}
+
+func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
+	t.Helper()
+	o.Transports = []runtime.Transport{raw.New()}
+	o.Jitter = func() uint16 { return 0 }
+	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// streamType returns a streamtype "s" for a server, changed by each of change.
+func streamType(addr net.Addr, change ...func(*runtime.StreamType)) *runtime.StreamType {
+	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, TrustStore: own.Store()}
+	if addr.Network() == "unix" {
+		st.Endpoint = "+" + addr.String()
+	} else {
+		a := netip.MustParseAddrPort(addr.String())
+		st.Endpoint, st.Port = a.Addr().String(), a.Port()
+	}
+	for _, f := range change {
+		f(st)
+	}
+	return st
+}
+
+func secure(st *runtime.StreamType) { st.TLS = true }
+
+// serve does with each connection what a test says. It ends with the test.
+func serve(t testing.TB, do func(net.Conn)) net.Addr {
+	return serveOn(t, must(net.Listen("tcp", "127.0.0.1:0")), do)
+}
+
+func serveOn(t testing.TB, ln net.Listener, do func(net.Conn)) net.Addr {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	conns := map[net.Conn]bool{}
+	ended := false
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns[c] = true
+			if ended {
+				c.Close()
+			}
+			mu.Unlock()
+			wg.Go(func() {
+				defer func() {
+					c.Close()
+					mu.Lock()
+					delete(conns, c)
+					mu.Unlock()
+				}()
+				do(c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		mu.Lock()
+		ended = true
+		for c := range conns {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return ln.Addr()
+}
+
+func echo(c net.Conn) { io.Copy(c, c) }
+
+// line reads a line of a dialogue, without its end.
+func line(r *bufio.Reader) string {
+	text, _ := r.ReadString('\n')
+	return strings.TrimRight(text, "\r\n")
+}

@@ -1,0 +1,99 @@
+package raw
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+func hasCertificate(c *tls.Config) bool {
+	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil)
+}
+
+// tlsConfig returns the config for a handshake. What is wrong with the peer's
+// certificates, if that does not matter, is told to wrong.
+func tlsConfig(l *runtime.Link, c Config, mode Mode, wrong func(error)) (*tls.Config, error) {
+	policy, err := l.TLSConfig()
+	if err != nil {
+		return nil, err
+	}
+	config := policy.Clone()
+	if c.TLS != nil {
+		config = c.TLS.Clone()
+		if config.RootCAs == nil {
+			config.RootCAs = policy.RootCAs
+		}
+		if len(config.Certificates) == 0 && config.GetClientCertificate == nil {
+			config.GetClientCertificate = policy.GetClientCertificate
+		}
+		config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	}
+	config.InsecureSkipVerify, config.GetConfigForClient = false, nil
+	if config.ServerName == "" {
+		config.ServerName = l.Target().Host
+		if l.Target().Network == "unix" {
+			config.ServerName = "localhost"
+		}
+	}
+	if mode == Server {
+		return server(config, c.Verify, policy.RootCAs, wrong)
+	}
+	switch c.Verify {
+	case VerifyNone, QueryPeer:
+		config.InsecureSkipVerify = true
+		config.ClientSessionCache = nil // a session is a proof of who the peer was
+	}
+	if c.Verify == QueryPeer {
+		query(config, x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName}, wrong)
+	}
+	return config, nil
+}
+
+func server(config *tls.Config, verify PeerVerify, roots *x509.CertPool, wrong func(error)) (*tls.Config, error) {
+	if !hasCertificate(config) {
+		return nil, ErrNoCertificate
+	}
+	if config.ClientCAs == nil {
+		config.ClientCAs = roots
+	}
+	switch verify {
+	case VerifyNone:
+		config.ClientAuth = tls.NoClientCert
+	case VerifyPeer:
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	default:
+		config.ClientAuth = tls.RequestClientCert
+		query(config, x509.VerifyOptions{Roots: config.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, wrong)
+	}
+	return config, nil
+}
+
+// query looks at the peer's certificates, and tells what is wrong with them.
+func query(config *tls.Config, o x509.VerifyOptions, wrong func(error)) {
+	then := config.VerifyConnection
+	now := config.Time
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		wrong(check(s.PeerCertificates, o, now))
+		if then != nil {
+			return then(s)
+		}
+		return nil
+	}
+}
+
+func check(chain []*x509.Certificate, o x509.VerifyOptions, now func() time.Time) error {
+	if len(chain) == 0 {
+		return ErrNoPeerCertificate
+	}
+	if now != nil {
+		o.CurrentTime = now()
+	}
+	o.Intermediates = x509.NewCertPool()
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(o)
+	return err
+}

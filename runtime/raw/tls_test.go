@@ -1,0 +1,546 @@
+package raw_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/raw"
+)
+
+// announced makes a config note its callbacks in the trace.
+func (tr *trace) announced(t *testing.T, c raw.Config) raw.Config {
+	c.ModeChanged = func(k *raw.Socket, m raw.Mode) runtime.Result {
+		if st := k.State(); st.Mode != m || st.Encrypted {
+			t.Errorf("told of mode %v: %v, encrypted %v", m, st.Mode, st.Encrypted)
+		}
+		tr.note(m.String())
+		return runtime.OK
+	}
+	c.Encrypted = func(k *raw.Socket) runtime.Result {
+		if st := k.State(); !st.Encrypted || st.Mode == raw.Unencrypted || !st.TLS.HandshakeComplete {
+			t.Errorf("told that it is encrypted: %+v", st)
+		}
+		tr.note("encrypted")
+		return runtime.OK
+	}
+	return c
+}
+
+// mail is a server that speaks a little of SMTP with STARTTLS (RFC 3207). What it
+// says after "220 go" in clear is extra.
+func mail(config *tls.Config, extra string) func(net.Conn) {
+	return func(c net.Conn) {
+		r := bufio.NewReader(c)
+		io.WriteString(c, "220 hello\r\n")
+		for {
+			text := line(r)
+			switch text {
+			case "":
+				return
+			case "STARTTLS":
+				io.WriteString(c, "220 go\r\n"+extra)
+				secure := tls.Server(c, config)
+				if secure.Handshake() != nil {
+					return
+				}
+				c, r = secure, bufio.NewReader(secure)
+			default:
+				_, encrypted := c.(*tls.Conn)
+				fmt.Fprintf(c, "250 %s encrypted=%v\r\n", text, encrypted)
+			}
+		}
+	}
+}
+
+// TestStartTLS is a dialogue that goes on under TLS: by callbacks.
+func TestStartTLS(t *testing.T) {
+	addr := serve(t, mail(own.Server(nil, "127.0.0.1"), ""))
+	c := newContext(t, runtime.Options{}, streamType(addr))
+	tr := newTrace()
+	started := false
+	tr.rx = func(s *runtime.Stream, buf []byte) {
+		if !started && strings.Contains(tr.received(), "220 go\r\n") {
+			started = true
+			k := raw.Of(s)
+			if err := k.StartTLS(0); err != nil {
+				t.Error(err)
+			}
+			if st := k.State(); st.Mode != raw.Client || st.Encrypted {
+				t.Errorf("in the handshake: %+v", st)
+			}
+			if err := k.StartTLS(0); err != raw.ErrEncrypted {
+				t.Errorf("a second time: %v", err)
+			}
+			for _, text := range []string{"one", "two", "three"} { // queued
+				tr.send(s, text+"\r\n")
+			}
+		}
+	}
+	s := must(c.NewStream("s", tr.handlers(), raw.With(tr.announced(t, raw.Config{}))))
+	if err := raw.Of(s).StartTLS(0); err != raw.ErrNotConnected || raw.Of(s).State().Mode != raw.Unencrypted {
+		t.Errorf("without a connection: %v", err)
+	}
+	s.Connect()
+	tr.got(t, "220 hello\r\n")
+	tr.send(s, "clear\r\n")
+	tr.got(t, "250 clear encrypted=false\r\n")
+	tr.send(s, "STARTTLS\r\n")
+	tr.got(t, "250 one encrypted=true\r\n250 two encrypted=true\r\n250 three encrypted=true\r\n")
+	if st := raw.Of(s).State(); st.Mode != raw.Client || !st.Encrypted || len(st.TLS.VerifiedChains) == 0 || st.TLS.Version < tls.VersionTLS12 {
+		t.Errorf("encrypted: %+v", st)
+	}
+	if err := raw.Of(s).StartTLS(0); err != raw.ErrEncrypted {
+		t.Errorf("when encrypted: %v", err)
+	}
+	tr.send(s, "\r\n") // the server hangs up
+	tr.saw(t, "DIS")
+	const want = "CRE CNG CON rx client encrypted rx unencrypted DIS"
+	if tr.String() != want {
+		t.Errorf("saw %s\nwant %s", tr, want)
+	}
+	if st := raw.Of(s).State(); st.Mode != raw.Unencrypted || st.Encrypted {
+		t.Errorf("afterwards: %+v", st)
+	}
+}
+
+// TestStartTLSConn is the same by Open.
+func TestStartTLSConn(t *testing.T) {
+	addr := serve(t, mail(own.Server(nil, "127.0.0.1"), ""))
+	c := newContext(t, runtime.Options{}, streamType(addr))
+	conn := must(c.Open(t.Context(), "s"))
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	say := func(text, want string) {
+		t.Helper()
+		if text != "" {
+			if _, err := io.WriteString(conn, text+"\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := line(r); got != want {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+	say("", "220 hello")
+	say("a", "250 a encrypted=false")
+	say("STARTTLS", "220 go")
+	if err := raw.Of(conn).StartTLS(r.Buffered()); err != nil {
+		t.Fatal(err)
+	}
+	say("b", "250 b encrypted=true")
+	say("c", "250 c encrypted=true")
+	if st := raw.Of(conn).State(); !st.Encrypted {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestPlaintext says more in clear than there may be.
+func TestPlaintext(t *testing.T) {
+	config := own.Server(nil, "127.0.0.1")
+	// What the program has got.
+	addr := serve(t, mail(config, "250 injected\r\n"))
+	c := newContext(t, runtime.Options{}, streamType(addr))
+	tr := newTrace()
+	tr.rx = func(s *runtime.Stream, _ []byte) {
+		if _, rest, found := strings.Cut(tr.received(), "220 go\r\n"); found {
+			if err := raw.Of(s).StartTLS(len(rest)); rest != "" && err != raw.ErrPlaintext {
+				t.Errorf("with %q: %v", rest, err)
+			}
+		}
+	}
+	s := must(c.NewStream("s", tr.handlers()))
+	s.Connect()
+	tr.got(t, "220 hello\r\n")
+	tr.send(s, "STARTTLS\r\n")
+	tr.saw(t, "DIS")
+	if !errors.Is(s.Err(), raw.ErrPlaintext) {
+		t.Error(s.Err())
+	}
+	// What the runtime has: a Conn of which the first line alone has been read.
+	conn := must(c.Open(t.Context(), "s"))
+	defer conn.Close()
+	read := func(n int) {
+		t.Helper()
+		if _, err := io.ReadFull(conn, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(len("220 hello\r\n"))
+	io.WriteString(conn, "STARTTLS\r\n")
+	read(len("220 go\r\n"))
+	for conn.Buffered() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := raw.Of(conn).StartTLS(0); err != raw.ErrPlaintext {
+		t.Errorf("with a line that has not been read: %v", err)
+	}
+	// What comes while the handshake is to begin.
+	late := serve(t, func(c net.Conn) {
+		io.WriteString(c, "220 go\r\n")
+		r := bufio.NewReader(c)
+		r.ReadByte() // the handshake has begun
+		io.WriteString(c, "250 injected\r\n")
+		io.Copy(io.Discard, r)
+	})
+	c = newContext(t, runtime.Options{}, streamType(late))
+	tr = newTrace()
+	tr.rx = func(s *runtime.Stream, _ []byte) { raw.Of(s).StartTLS(0) }
+	s = must(c.NewStream("s", tr.handlers()))
+	s.Connect()
+	tr.saw(t, "DIS")
+	var wrong tls.RecordHeaderError
+	if got := tr.received(); got != "220 go\r\n" || !errors.As(s.Err(), &wrong) {
+		t.Errorf("received %q, %v", got, s.Err())
+	}
+}
+
+// TestVerify has each way of looking at the peer, with each kind of peer.
+func TestVerify(t *testing.T) {
+	stranger := testcert.New("stranger")
+	good, bad, wrongName := own.Server(nil, "127.0.0.1"), stranger.Server(nil, "127.0.0.1"), own.Server(nil, "elsewhere.test")
+	for _, tt := range []struct {
+		name   string
+		verify raw.PeerVerify
+		server *tls.Config
+		ok     bool
+		chain  bool // is readable
+		wrong  bool // VerifyError is not nil
+	}{
+		{"auto, good", raw.VerifyAuto, good, true, true, false},
+		{"auto, bad", raw.VerifyAuto, bad, false, false, false},
+		{"auto, wrong name", raw.VerifyAuto, wrongName, false, false, false},
+		{"verify, good", raw.VerifyPeer, good, true, true, false},
+		{"verify, bad", raw.VerifyPeer, bad, false, false, false},
+		{"query, good", raw.QueryPeer, good, true, true, false},
+		{"query, bad", raw.QueryPeer, bad, true, true, true},
+		{"query, wrong name", raw.QueryPeer, wrongName, true, true, true},
+		{"none, good", raw.VerifyNone, good, true, false, false},
+		{"none, bad", raw.VerifyNone, bad, true, false, false},
+	} {
+		for _, later := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/later=%v", tt.name, later), func(t *testing.T) {
+				addr := serveOn(t, must(tls.Listen("tcp", "127.0.0.1:0", tt.server)), echo)
+				c := newContext(t, runtime.Options{}, streamType(addr, secure))
+				tr := newTrace()
+				if later {
+					tr.on["CON"] = func(s *runtime.Stream) runtime.Result {
+						if err := raw.Of(s).StartTLS(0); err != nil {
+							t.Error(err)
+						}
+						return runtime.OK
+					}
+				}
+				s := must(c.NewStream("s", tr.handlers(), raw.With(tr.announced(t, raw.Config{Verify: tt.verify, Later: later}))))
+				tr.send(s, "ping")
+				want := "CRE POL CNG client encrypted CON rx"
+				switch {
+				case tt.ok && later:
+					want = "CRE POL CNG CON client encrypted rx"
+				case later:
+					want = "CRE POL CNG CON client unencrypted DIS"
+				case !tt.ok:
+					want = "CRE POL CNG client unencrypted UNR ARF"
+				}
+				tr.saw(t, want[strings.LastIndexByte(want, ' ')+1:])
+				if tr.String() != want {
+					t.Errorf("saw %s (%v)\nwant %s", tr, s.Err(), want)
+				}
+				st := raw.Of(s).State()
+				if got := len(st.TLS.PeerCertificates) > 0; got != tt.chain {
+					t.Errorf("the chain is readable: %v", got)
+				}
+				if (st.VerifyError != nil) != tt.wrong {
+					t.Errorf("wrong with it: %v", st.VerifyError)
+				}
+				if !tt.ok {
+					var handshake *raw.HandshakeError
+					var verify *tls.CertificateVerificationError
+					if !errors.As(s.Err(), &handshake) || handshake.Mode != raw.Client || !errors.As(s.Err(), &verify) {
+						t.Errorf("ended for %v", s.Err())
+					}
+				}
+			})
+		}
+	}
+}
+
+// The roots of a policy without a trust store are those of the system; a config
+// has its own.
+func TestRoots(t *testing.T) {
+	addr := serveOn(t, must(tls.Listen("tcp", "127.0.0.1:0", system.Server(nil, "127.0.0.1"))), echo)
+	other := testcert.New("other")
+	for _, tt := range []struct {
+		name  string
+		store *runtime.TrustStore
+		c     *tls.Config
+		want  string
+	}{
+		{"none", nil, nil, "CON"},
+		{"own", own.Store(), nil, "UNR"},
+		{"own, none in the config", own.Store(), &tls.Config{}, "UNR"},
+		{"own, system's in the config", own.Store(), &tls.Config{RootCAs: system.Pool()}, "CON"},
+		{"none, other in the config", nil, &tls.Config{RootCAs: other.Pool()}, "UNR"},
+		{"own, no verification in the config", own.Store(), &tls.Config{InsecureSkipVerify: true}, "UNR"},
+		{"another name", nil, &tls.Config{ServerName: "elsewhere.test"}, "UNR"},
+		{"TLS 1.1 at most", nil, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "UNR"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := streamType(addr, secure)
+			st.TrustStore = tt.store
+			c := newContext(t, runtime.Options{}, st)
+			tr := newTrace()
+			s := must(c.NewStream("s", tr.handlers(), raw.With(raw.Config{TLS: tt.c})))
+			s.Connect()
+			tr.await(t, "end", func() bool { return tr.events[len(tr.events)-1] == "CON" || tr.events[len(tr.events)-1] == "ARF" })
+			if !strings.Contains(tr.String(), tt.want) {
+				t.Errorf("saw %s (%v)", tr, s.Err())
+			}
+		})
+	}
+}
+
+// A config that is set takes effect with the next handshake, and not before.
+func TestSetConfig(t *testing.T) {
+	stranger := testcert.New("stranger")
+	addr := serveOn(t, must(tls.Listen("tcp", "127.0.0.1:0", stranger.Server(nil, "127.0.0.1"))), echo)
+	c := newContext(t, runtime.Options{}, streamType(addr, secure))
+	tr := newTrace()
+	s := must(c.NewStream("s", tr.handlers()))
+	s.Connect()
+	tr.saw(t, "ARF")
+	raw.Of(s).SetConfig(raw.Config{Verify: raw.QueryPeer})
+	s.Connect()
+	tr.saw(t, "CON")
+	raw.Of(s).SetConfig(raw.Config{})
+	tr.send(s, "still there") // under the config of its handshake
+	tr.got(t, "still there")
+	if st := raw.Of(s).State(); st.VerifyError == nil || len(st.TLS.PeerCertificates) == 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestServer is the server side, on connections that the program has accepted: by
+// callbacks and by Open, with each way of looking at the client.
+func TestServer(t *testing.T) {
+	cert := own.Server(nil, "127.0.0.1")
+	for _, tt := range []struct {
+		name   string
+		verify raw.PeerVerify
+		client *tls.Certificate
+		ok     bool
+		chain  bool
+		wrong  error
+	}{
+		{"auto, no certificate", raw.VerifyAuto, nil, true, false, raw.ErrNoPeerCertificate},
+		{"query, good", raw.QueryPeer, own.Client(1), true, true, nil},
+		{"query, bad", raw.QueryPeer, system.Client(1), true, true, x509.UnknownAuthorityError{}},
+		{"none", raw.VerifyNone, own.Client(1), true, false, nil},
+		{"verify, good", raw.VerifyPeer, own.Client(1), true, true, nil},
+		{"verify, bad", raw.VerifyPeer, system.Client(1), false, false, nil},
+		{"verify, no certificate", raw.VerifyPeer, nil, false, false, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ln := must(net.Listen("tcp", "127.0.0.1:0"))
+			defer ln.Close()
+			client := must(net.Dial("tcp", ln.Addr().String()))
+			defer client.Close()
+			accepted := must(ln.Accept())
+			c := newContext(t, runtime.Options{}, streamType(ln.Addr(), retry(5)))
+			tr := newTrace()
+			tr.rx = func(s *runtime.Stream, buf []byte) {
+				switch string(buf) {
+				case "STARTTLS\r\n":
+					if err := raw.Of(s).StartServerTLS(0, []byte("220 go\r\n")); err != nil {
+						t.Error(err)
+					}
+				default:
+					tr.send(s, "250 "+string(buf))
+				}
+			}
+			s := must(c.NewStream("s", tr.handlers(), raw.Adopt(accepted, tr.announced(t, raw.Config{Verify: tt.verify, TLS: cert}))))
+			r := bufio.NewReader(client)
+			io.WriteString(client, "a\r\n")
+			if got := line(r); got != "250 a" {
+				t.Errorf("%q", got)
+			}
+			io.WriteString(client, "STARTTLS\r\n")
+			if got := line(r); got != "220 go" {
+				t.Errorf("%q", got)
+			}
+			config := &tls.Config{RootCAs: own.Pool(), ServerName: "127.0.0.1"}
+			if tt.client != nil {
+				config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return tt.client, nil }
+			}
+			secured := tls.Client(client, config)
+			want := "CRE CNG CON rx server unencrypted DIS"
+			if tt.ok {
+				want = "CRE CNG CON rx server encrypted rx unencrypted DIS"
+				r = bufio.NewReader(secured)
+				io.WriteString(secured, "b\r\n")
+				if got := line(r); got != "250 b" {
+					t.Errorf("%q", got)
+				}
+				st := raw.Of(s).State()
+				if st.Mode != raw.Server || (len(st.TLS.PeerCertificates) > 0) != tt.chain || (st.VerifyError == nil) != (tt.wrong == nil) {
+					t.Errorf("%+v", st)
+				}
+				secured.Close()
+			} else {
+				secured.Handshake()
+				io.Copy(io.Discard, secured)
+			}
+			tr.saw(t, "DIS")
+			time.Sleep(20 * time.Millisecond) // there is no retry
+			if tr.String() != want {
+				t.Errorf("saw %s (%v)\nwant %s", tr, s.Err(), want)
+			}
+			var handshake *raw.HandshakeError
+			if !tt.ok && (!errors.As(s.Err(), &handshake) || handshake.Mode != raw.Server) {
+				t.Errorf("ended for %v", s.Err())
+			}
+		})
+	}
+}
+
+// A client that goes on in clear after STARTTLS is refused.
+func TestServerPlaintext(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
+	conn := must(c.Open(t.Context(), "s", raw.Adopt(ours, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
+	defer conn.Close()
+	go io.WriteString(theirs, "STARTTLS\r\nRCPT TO:<you@example.com>\r\n")
+	buf := make([]byte, len("STARTTLS\r\n"))
+	if _, err := io.ReadFull(conn, buf); err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Of(conn).StartServerTLS(0, []byte("220 go\r\n")); err != raw.ErrPlaintext {
+		t.Error(err)
+	}
+	if _, err := conn.Write([]byte("x")); !errors.Is(err, raw.ErrPlaintext) {
+		t.Errorf("then Write: %v", err)
+	}
+}
+
+// TestAdopt: what an adopted connection does, and does not.
+func TestAdopt(t *testing.T) {
+	ours, theirs := net.Pipe()
+	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, retry(5)))
+	tr := newTrace()
+	option := raw.Adopt(ours, raw.Config{})
+	s := must(c.NewStream("s", tr.handlers(), option))
+	if err := raw.Of(s).StartServerTLS(0, nil); err != raw.ErrNoCertificate && err != raw.ErrNotConnected {
+		t.Errorf("without a certificate: %v", err)
+	}
+	go func() {
+		io.WriteString(theirs, "hello")
+		theirs.Close()
+	}()
+	tr.saw(t, "DIS")
+	s.RequestTx() // there is no other connection, whatever the policy says
+	tr.saw(t, "ARF")
+	if want := "CRE CNG CON rx DIS POL CNG UNR ARF"; tr.String() != want || tr.received() != "hello" || !errors.Is(s.Err(), raw.ErrAdopted) {
+		t.Errorf("saw %s, %q (%v)\nwant %s", tr, tr.received(), s.Err(), want)
+	}
+	// A stream that does not get to use it closes it all the same.
+	ours, theirs = net.Pipe()
+	tr = newTrace()
+	tr.on["CNG"] = func(*runtime.Stream) runtime.Result { return runtime.DestroyMe }
+	c.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{}))
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection is not closed: %v", err)
+	}
+	// It has to be a stream of raw.
+	h1 := streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
+	h1.Protocol = runtime.ProtocolRaw
+	h1.Auth = &runtime.Auth{Name: "a"}
+	refuse := newContext(t, runtime.Options{Credentials: &runtime.MemoryCredentials{}}, h1)
+	if _, err := refuse.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) {
+		t.Errorf("use_auth: %v", err)
+	}
+}
+
+// TestOpenSSL has openssl as the peer: a server that is asked for TLS in the way
+// of SMTP by its own client, and one that is a server itself.
+func TestOpenSSL(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Fatal("openssl (Debian package openssl) is needed")
+	}
+	dir := t.TempDir()
+	testcert.WritePEM(filepath.Join(dir, "cert.pem"), own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1"))
+
+	t.Run("s_server", func(t *testing.T) {
+		free := must(net.Listen("tcp", "127.0.0.1:0"))
+		addr := free.Addr()
+		free.Close()
+		cmd := exec.Command(openssl, "s_server", "-accept", addr.String(), "-cert", filepath.Join(dir, "cert.pem"), "-rev", "-quiet")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}()
+		c := newContext(t, runtime.Options{}, streamType(addr, secure, retry(500)))
+		conn := must(c.Open(t.Context(), "s"))
+		defer conn.Close()
+		io.WriteString(conn, "hello\n")
+		if got := line(bufio.NewReader(conn)); got != "olleh" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("s_client -starttls smtp", func(t *testing.T) {
+		ln := must(net.Listen("tcp", "127.0.0.1:0"))
+		defer ln.Close()
+		cmd := exec.Command(openssl, "s_client", "-connect", ln.Addr().String(), "-starttls", "smtp", "-quiet", "-verify_quiet")
+		in := must(cmd.StdinPipe())
+		out := must(cmd.StdoutPipe())
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}()
+		accepted := must(ln.Accept())
+		c := newContext(t, runtime.Options{}, streamType(ln.Addr()))
+		conn := must(c.Open(t.Context(), "s", raw.Adopt(accepted, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
+		defer conn.Close()
+		io.WriteString(conn, "220 hello\r\n")
+		r := bufio.NewReader(conn)
+		if got := line(r); !strings.HasPrefix(got, "EHLO") {
+			t.Fatalf("%q", got)
+		}
+		io.WriteString(conn, "250-hello\r\n250 STARTTLS\r\n")
+		if got := line(r); got != "STARTTLS" {
+			t.Fatalf("%q", got)
+		}
+		if err := raw.Of(conn).StartServerTLS(r.Buffered(), []byte("220 go\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(conn, "250 under TLS\r\n")
+		if got := line(bufio.NewReader(out)); got != "250 under TLS" && got != "250 STARTTLS" {
+			t.Errorf("%q", got)
+		}
+		io.WriteString(in, "NOOP\n")
+		if got := line(r); got != "NOOP" {
+			t.Errorf("%q", got)
+		}
+		if st := raw.Of(conn).State(); st.Mode != raw.Server || !st.Encrypted {
+			t.Errorf("%+v", st)
+		}
+	})
+}
