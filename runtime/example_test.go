@@ -18,6 +18,51 @@ import (
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
 
+// Two streamtypes make a form together, and the answer comes in parts.
+func ExampleWithPart() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, file, err := r.FormFile("photo")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "multipart/mixed; boundary=x")
+		fmt.Fprintf(w, "--x\r\n\r\n%s\r\n--x\r\nContent-Type: text/plain\r\n\r\n%s, %d bytes\r\n--x--\r\n",
+			r.FormValue("title"), file.Filename, file.Size)
+	}))
+	defer server.Close()
+
+	policy := &runtime.Policy{StreamTypes: []*runtime.StreamType{{
+		Name: "title", Rideshare: "photo", Endpoint: server.URL, Opportunistic: true,
+		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
+	}, {
+		Name: "photo", Endpoint: server.URL, Opportunistic: true,
+		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
+	}}}
+	c, err := runtime.NewContext(policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	answer, err := c.Fetch(context.Background(), "title",
+		runtime.WithPart("title", []byte("At the sea")),
+		runtime.WithPart("photo", []byte("not really one")))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, part := range answer.Parts {
+		header, body, err := runtime.SplitPart(part)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%q %s\n", header.Get("Content-Type"), body)
+	}
+	// Output:
+	// "" At the sea
+	// "text/plain" photo.jpg, 14 bytes
+}
+
 // A stream is told of each step of a request, and of what it brings.
 func Example() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -18,7 +18,8 @@ type Handlers struct {
 	// how they lie in the message. ordinal counts the Tx calls of this stream
 	// from 0. len(buf) is at least 1 and may change from call to call. A Tx
 	// that has nothing to send returns TxDontSend, and is called again after
-	// the next RequestTx.
+	// the next RequestTx. Where streamtypes share a request, Rideshare says
+	// whose message is asked for.
 	Tx func(s *Stream, ordinal uint32, buf []byte) (n int, flags Flags, r Result)
 }
 
@@ -29,7 +30,7 @@ const (
 	FlagSOM          Flags = 1 << iota // the piece starts a message
 	FlagEOM                            // the piece ends a message
 	FlagPoll                           // not payload: cause the transaction
-	FlagRelatedStart                   // rx, empty: a group of messages begins
+	FlagRelatedStart                   // rx, empty: a group of messages begins, the parts of a multipart answer
 	FlagRelatedEnd                     // rx: the group ends with this piece
 	FlagRideshare                      // the payload starts with the name of a rideshare
 	FlagPerfJSON                       // rx: performance figures as JSON, not a part of any message

@@ -112,7 +112,10 @@ func (b *body) Read(p []byte) (int, error) {
 		if b.left >= 0 && int64(len(p)) > b.left {
 			p = p[:max(b.left, 1)]
 		}
-		riding := b.l.Rideshare()
+		var riding *runtime.StreamType
+		if b.parts > 1 {
+			riding = b.l.Rideshare()
+		}
 		n, flags, err := b.l.Tx(p)
 		if err != nil {
 			return 0, err
@@ -130,7 +133,7 @@ func (b *body) Read(p []byte) (int, error) {
 			if b.left > 0 {
 				return n, errBodyShort
 			}
-		case b.l.Rideshare() != riding:
+		case b.parts > 1 && b.l.Rideshare() != riding:
 			b.next()
 			if n == 0 {
 				continue

@@ -334,3 +334,28 @@ func TestMultipartAnswer(t *testing.T) {
 		}
 	}
 }
+
+// TestMultipartRedirected checks that a form is not sent twice, and that what
+// said it was one does not go with a request that has none.
+func TestMultipartRedirected(t *testing.T) {
+	for _, p := range protocols {
+		for status, wanted := range map[int]string{
+			307: "CRE POL CNG UNR ARF", 308: "CRE POL CNG UNR ARF", 302: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS", 303: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS",
+		} {
+			url := both(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/to" {
+					fmt.Fprintf(w, "%s %q %d", r.Method, r.Header.Get("Content-Type"), r.ContentLength)
+					return
+				}
+				io.Copy(io.Discard, r.Body)
+				http.Redirect(w, r, "/to", status)
+			}))
+			st := upload("s", "", runtime.HTTP{MultipartName: "a", AllowRedirects: true})
+			tr := transact(t, contextOf(t, p, url, st), runtime.Handlers{Tx: sender("x")}, 1)
+			want(t, tr, wanted)
+			if status < 307 && string(tr.body) != `GET "" 0` {
+				t.Errorf("%d: the second request was %s", status, tr.body)
+			}
+		}
+	}
+}

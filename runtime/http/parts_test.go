@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/textproto"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,57 @@ func TestTakeApartSplit(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTakeApartMemory checks that what is held of a body does not grow with it:
+// not of a large part, nor of many, nor of what is no part.
+func TestTakeApartMemory(t *testing.T) {
+	for name, piece := range map[string]string{
+		"one part": strings.Repeat("x", 1<<16), "line breaks": strings.Repeat("\r\n-", 1<<14), "empty parts": strings.Repeat("\r\n--b\r\n", 1<<13),
+		"padding": "\r\n--b" + strings.Repeat(" ", 1<<16),
+	} {
+		for _, start := range []string{"", "--b\r\n"} {
+			body := &repeated{start: start, piece: piece, n: 1 << 8} // 16 MB
+			var before, after goruntime.MemStats
+			goruntime.ReadMemStats(&before)
+			err := takeApart(body, "b", func(p []byte, _ runtime.Flags) error {
+				if len(p) > bufferSize {
+					t.Errorf("%s: a piece of %d bytes", name, len(p))
+				}
+				return nil
+			})
+			goruntime.ReadMemStats(&after)
+			if grown := after.TotalAlloc - before.TotalAlloc; err != io.ErrUnexpectedEOF || grown > 1<<20 {
+				t.Errorf("%s: %v, and %d bytes were allocated", name, err, grown)
+			}
+		}
+	}
+}
+
+// A repeated is a text, and then n times another one.
+type repeated struct {
+	start, piece, rest string
+	n                  int
+}
+
+func (r *repeated) Read(p []byte) (int, error) {
+	n := copy(p, r.start)
+	r.start = r.start[n:]
+	for n < len(p) {
+		if r.rest == "" {
+			if r.n--; r.n < 0 {
+				break
+			}
+			r.rest = r.piece
+		}
+		k := copy(p[n:], r.rest)
+		r.rest = r.rest[k:]
+		n += k
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 func TestTakeApartErrors(t *testing.T) {
