@@ -178,11 +178,11 @@ func (x *exchange) txLength() (n uint64) {
 	if x.parts == nil {
 		return uint64(len(x.call.body))
 	}
-	for _, p := range x.parts {
-		if p.length < 0 {
+	for i := range x.parts { // no copies: pump writes the rest of each
+		if x.parts[i].length < 0 {
 			return 0
 		}
-		n += uint64(p.length)
+		n += uint64(x.parts[i].length)
 	}
 	return n
 }

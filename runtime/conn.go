@@ -20,7 +20,7 @@ var _ io.ReadWriteCloser = (*Conn)(nil)
 // Open makes a stream and connects it, trying again as the policy says. It
 // returns when payload can flow: when the peer has answered, or when it waits
 // for a body that is still to be written. A body given by WithBody is sent, and
-// nothing can be written.
+// nothing can be written; over ws it is one message.
 //
 // When ctx is done, also later, the Conn is closed, and its methods return
 // ctx.Err(). Other errors are those of Fetch.

@@ -189,6 +189,11 @@ func (x *exchange) sendsBody() bool {
 	return x.call.hasBody() || x.collect && x.s.t.policy.Protocol == ProtocolMQTT && x.parts == nil
 }
 
+// oneMessage reports whether the answer is the first message that comes.
+func (x *exchange) oneMessage() bool {
+	return x.collect && x.s.t.policy.Protocol == ProtocolWS
+}
+
 func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -200,6 +205,9 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		return x.connecting()
 	case StateConnected:
 		x.connected, x.status = true, s.status()
+		if x.messages() && (x.pending || x.call.hasBody()) {
+			_ = s.RequestTx() // what was asked for before has gone with the connection before
+		}
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict = state
@@ -249,7 +257,7 @@ func (x *exchange) result(err error) error {
 		return nil
 	case err == ErrPolicyChanged:
 		return err
-	case !x.s.t.http && errors.Is(err, io.EOF):
+	case !x.s.t.http && errors.Is(err, io.EOF) && !x.oneMessage():
 		return nil // the peer is done
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return err
@@ -342,8 +350,8 @@ func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
 			return DestroyMe
 		}
 		x.buf = append(x.buf, buf...)
-		if flags&FlagEOM != 0 && x.s.t.policy.Protocol == ProtocolWS {
-			x.finish(nil) // the answer is one message
+		if flags&FlagEOM != 0 && x.oneMessage() {
+			x.finish(nil)
 			return DestroyMe
 		}
 		x.related = x.related || flags&FlagRelatedStart != 0

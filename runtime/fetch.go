@@ -10,6 +10,9 @@ import (
 //
 //	answer, err := c.Fetch(ctx, "get_weather", runtime.WithMetadata("city", "Paris"))
 //
+// Over ws the body, if there is one, is sent as one message, and the answer is
+// the first message that the peer sends.
+//
 // The error, to be looked at with [errors.Is] and [errors.As], is
 //
 //   - a *NackError, which is ErrNack, if the peer has answered and did not

@@ -72,6 +72,7 @@ type Link struct {
 	spent      bool      // not to be used for another attempt
 	cause      error     // why the link is to end, if not by the transport
 	txReady    chan struct{}
+	txHeld     bool // it is not to tell
 	target     *Target
 	url        string
 	perf       *Perf // nil: not wanted
@@ -408,21 +409,51 @@ func (l *Link) Complete(good bool) error {
 
 // Rx delivers payload. buf is not kept.
 func (l *Link) Rx(buf []byte, flags Flags) error {
+	_, err := l.rx(buf, flags, false)
+	return err
+}
+
+// RxAsk is Rx for a transport that can send on the goroutine that it receives
+// on, which is quicker: ask reports whether the program has asked to send. Of
+// what is asked for while the callback runs TxReady does not tell.
+func (l *Link) RxAsk(buf []byte, flags Flags) (ask bool, err error) {
+	return l.rx(buf, flags, true)
+}
+
+func (l *Link) rx(buf []byte, flags Flags, hold bool) (ask bool, err error) {
+	s := l.s
 	if l.x != nil {
 		l.x.room(len(buf), flags)
 	}
 	h, err := l.enterRx(len(buf))
 	if err != nil {
-		return err
+		return false, err
 	}
 	if f := l.c.opts.Hooks.Rx; f != nil {
-		f(l.s.context(), l.s, len(buf))
+		f(s.context(), s, len(buf))
 	}
 	r := OK
 	if h.Rx != nil {
-		r = l.s.callRx(h.Rx, buf, flags)
+		if hold {
+			s.mu.Lock()
+			l.txHeld = true
+			s.mu.Unlock()
+		}
+		r = s.callRx(h.Rx, buf, flags)
+		if hold {
+			s.mu.Lock()
+			l.txHeld, ask = false, s.wantTx
+			s.mu.Unlock()
+		}
 	}
-	return l.leave(r)
+	return ask, l.leave(r)
+}
+
+// Asked reports whether the program has asked to send since the latest Tx.
+func (l *Link) Asked() bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.wantTx && l.phase == running
 }
 
 // RxEnd delivers the end of the only message of a connection, as an empty
@@ -521,7 +552,7 @@ func (l *Link) TxReady() <-chan struct{} {
 
 // requestTx says that the program wants to send. The stream's mu is held.
 func (l *Link) requestTx() {
-	if l.txReady != nil {
+	if l.txReady != nil && !l.txHeld {
 		select {
 		case l.txReady <- struct{}{}:
 		default:

@@ -21,6 +21,10 @@ const (
 	// closeWait is how long the peer gets to answer a close frame.
 	closeWait = 2 * time.Second
 
+	// stallWait is how long the reading goroutine may be sending before another
+	// one takes its place.
+	stallWait = 10 * time.Millisecond
+
 	// drainWait is how long what the peer still sends is read, after a
 	// connection that has failed, so that it gets to see why.
 	drainWait = 500 * time.Millisecond
@@ -43,11 +47,66 @@ var (
 	txBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 )
 
-// A wire is the network connection as the library reads it.
+// A wire is the network connection as the library has it.
 type wire struct {
 	net.Conn
 	first []byte // has been read already
 	c     *conn
+
+	wmu  sync.Mutex
+	held *[heldSize]byte // nil unless writes are being held
+	n    int             // how many bytes
+}
+
+// heldSize is room for a piece of a message with its frame, and a few more: the
+// library writes 4 KiB at a time.
+const heldSize = bufferSize + 4<<10
+
+var heldBuffers = sync.Pool{New: func() any { return new([heldSize]byte) }}
+
+// hold lets what is written wait for release.
+func (w *wire) hold() {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	w.held = heldBuffers.Get().(*[heldSize]byte)
+}
+
+// release writes what has been held.
+func (w *wire) release() error {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	err := w.writeHeld()
+	heldBuffers.Put(w.held)
+	w.held = nil
+	return err
+}
+
+func (w *wire) writeHeld() error {
+	if w.n == 0 {
+		return nil
+	}
+	_, err := w.Conn.Write(w.held[:w.n])
+	w.n = 0
+	return err
+}
+
+// Write writes to the connection.
+func (w *wire) Write(p []byte) (int, error) {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	if w.held == nil {
+		return w.Conn.Write(p)
+	}
+	if len(p) > len(w.held)-w.n {
+		if err := w.writeHeld(); err != nil {
+			return 0, err
+		}
+		if len(p) > len(w.held) {
+			return w.Conn.Write(p)
+		}
+	}
+	w.n += copy(w.held[w.n:], p)
+	return len(p), nil
 }
 
 // Read reads from the connection.
@@ -79,6 +138,10 @@ type conn struct {
 	closing atomic.Bool    // the close frame is sent, or about to be
 	sending chan struct{}  // holds a value while a frame of a message is written
 
+	m     message       // that is being sent; guarded by sends
+	more  chan struct{} // gets a value when the writing goroutine is to look after m
+	sends sync.Mutex    // held while the program is asked and the answer sent
+
 	mu       sync.Mutex
 	over     bool  // Run is about to return
 	err      error // why the connection is given up on this side
@@ -90,6 +153,11 @@ type conn struct {
 	piece []byte // has been received, but not delivered; nil if there is none
 	flags runtime.Flags
 	rxErr error // the link has ended
+	ask   bool  // to send what the program wants to
+
+	replaced bool        // another goroutine reads than that of the stream
+	stall    *time.Timer // runs while the reading goroutine sends; nil until it does
+	taken    chan error  // gets what read returned to another goroutine
 
 	validity atomic.Pointer[runtime.Validity]
 	inRx     atomic.Bool // the program is being told: the peer need not be heard of
@@ -102,7 +170,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	if err != nil {
 		return err
 	}
-	c := &conn{n: n, l: l, ws: ws, wire: w, done: make(chan struct{}), sending: make(chan struct{}, 1)}
+	c := &conn{n: n, l: l, ws: ws, wire: w, done: make(chan struct{}), sending: make(chan struct{}, 1), more: make(chan struct{}, 1)}
 	w.c = c
 	if n.st.HTTP.WSPrioritizeReads {
 		c.gate = newGate()

@@ -277,3 +277,11 @@ func destroy(*runtime.Stream) runtime.Result     { return runtime.DestroyMe }
 func retry(conceal uint16) *runtime.Retry {
 	return &runtime.Retry{Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
 }
+
+// silent reads the request, and says nothing until the channel is closed.
+func silent(hold <-chan struct{}) func(net.Conn) {
+	return func(c net.Conn) {
+		http.ReadRequest(bufio.NewReader(c))
+		<-hold
+	}
+}

@@ -22,7 +22,47 @@ func (c *conn) read() error {
 		if err != nil {
 			return err
 		}
+		if c.ask {
+			c.ask = false
+			if replaced := c.answer(); replaced {
+				return <-c.taken
+			}
+		}
 	}
+}
+
+// answer sends what was asked for when a message had been delivered, without
+// another goroutine having to wake up. It reports whether one reads now in the
+// place of this one, because sending took long: it could take for ever, with a
+// peer that does not read as long as it can not send.
+func (c *conn) answer() (replaced bool) {
+	if c.gate != nil || c.replaced || !c.sends.TryLock() {
+		c.sendMore()
+		return false
+	}
+	if c.stall == nil {
+		c.taken = make(chan error, 1)
+		c.stall = time.AfterFunc(stallWait, func() {
+			c.replaced = true
+			c.taken <- c.read()
+		})
+	} else {
+		c.stall.Reset(stallWait)
+	}
+	var err error
+	if c.l.Asked() {
+		err = c.step()
+	}
+	more := c.m.more || c.l.Asked()
+	c.sends.Unlock()
+	replaced = !c.stall.Stop()
+	switch {
+	case err != nil:
+		c.sendFailed(err)
+	case more:
+		c.sendMore()
+	}
+	return replaced
 }
 
 // readMessage delivers one message. A piece is delivered when more follow, or
@@ -74,7 +114,11 @@ func (c *conn) deliverEnd() error {
 
 func (c *conn) rx(p []byte, flags runtime.Flags) {
 	c.inRx.Store(true)
-	c.rxErr = c.l.Rx(p, flags)
+	if flags&runtime.FlagEOM != 0 {
+		c.ask, c.rxErr = c.l.RxAsk(p, flags)
+	} else {
+		c.rxErr = c.l.Rx(p, flags)
+	}
 	c.inRx.Store(false)
 	if c.unheard.CompareAndSwap(true, false) {
 		c.watch()

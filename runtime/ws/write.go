@@ -19,74 +19,94 @@ const lateRead = time.Second
 func (c *conn) write() {
 	defer c.others.Done()
 	ready := c.l.TxReady()
-	var m message
 	for {
 		select {
 		case <-ready:
+		case <-c.more:
 		case <-c.done:
 			return
 		}
-		switch err := c.send(&m); err {
-		case nil:
-		case errNoSOM, errSOM:
-			c.fail(err)
-			c.closeWith(websocket.StatusInternalError)
-			return
-		default:
+		var err error
+		c.sends.Lock()
+		for err == nil && !c.closing.Load() && (c.m.more || c.l.Asked()) {
+			err = c.step()
+		}
+		c.sends.Unlock()
+		if err != nil {
+			c.sendFailed(err)
 			return
 		}
+	}
+}
+
+// sendMore lets the goroutine of write send what there is.
+func (c *conn) sendMore() {
+	select {
+	case c.more <- struct{}{}:
+	default:
 	}
 }
 
 // A message is what is being sent.
 type message struct {
 	open   bool           // has begun
+	more   bool           // and the program is to be asked for more at once
 	w      io.WriteCloser // nil before the first byte
 	behind bool           // the library may hold some of it
 }
 
-// send sends what the program has: a message, or as much of one as there is.
-// An error is the end of the connection.
-func (c *conn) send(m *message) error {
+// step asks the program for a piece of a message, and sends it. The caller
+// holds sends.
+func (c *conn) step() error {
 	buf := txBuffers.Get().(*[bufferSize]byte)
 	defer txBuffers.Put(buf)
-	for {
-		c.gate.wait()
-		n, flags, err := c.l.Tx(buf[:])
-		som, eom := flags&runtime.FlagSOM != 0, flags&runtime.FlagEOM != 0
-		switch {
-		case err != nil:
-			return err // the link has ended: close has been called
-		case n == 0 && !som && !eom: // there is nothing for now
-			if m.behind {
-				m.behind = false
-				c.flush()
-			}
-			return nil
-		case !m.open && !som:
-			return errNoSOM
-		case m.open && som:
-			return errSOM
+	m := &c.m
+	c.gate.wait()
+	n, flags, err := c.l.Tx(buf[:])
+	som, eom := flags&runtime.FlagSOM != 0, flags&runtime.FlagEOM != 0
+	switch {
+	case err != nil:
+		return err // the link has ended: close is called
+	case n == 0 && !som && !eom: // there is nothing for now
+		m.more = false
+		if m.behind {
+			m.behind = false
+			c.flush()
 		}
-		c.sending <- struct{}{}
-		err = c.put(m, buf[:n], eom)
-		<-c.sending
-		if err != nil {
-			return c.writeFailed(err)
-		}
-		if eom {
-			return nil
-		}
+		return nil
+	case !m.open && !som:
+		return errNoSOM
+	case m.open && som:
+		return errSOM
 	}
+	c.sending <- struct{}{}
+	if n > smallPiece {
+		c.wire.hold()
+		err = c.put(buf[:n], eom)
+		if e := c.wire.release(); err == nil {
+			err = e
+		}
+	} else {
+		err = c.put(buf[:n], eom)
+	}
+	<-c.sending
+	if err != nil {
+		return c.writeFailed(err)
+	}
+	return nil
 }
 
+// smallPiece is what the library sends with one write.
+const smallPiece = 4000
+
 // put sends a piece of a message.
-func (c *conn) put(m *message, p []byte, eom bool) error {
+func (c *conn) put(p []byte, eom bool) error {
+	m := &c.m
 	if eom && m.w == nil {
 		*m = message{}
 		return c.ws.Write(context.Background(), c.n.kind, p)
 	}
-	m.open = true
+	m.open, m.more = true, true
 	if m.w == nil && len(p) > 0 {
 		w, err := c.ws.Writer(context.Background(), c.n.kind)
 		if err != nil {
@@ -108,13 +128,23 @@ func (c *conn) put(m *message, p []byte, eom bool) error {
 	return w.Close()
 }
 
+// sendFailed ends a connection, if it has not ended, for what step returned.
+func (c *conn) sendFailed(err error) {
+	if err == errNoSOM || err == errSOM {
+		c.fail(err)
+		c.closeWith(websocket.StatusInternalError)
+	}
+}
+
 // writeFailed ends a connection on which sending has failed. If the peer has
 // said why, reading finds it.
 func (c *conn) writeFailed(err error) error {
 	err = fmt.Errorf("sspolicy: ws: %w", err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.writeErr = err
+	if c.writeErr == nil {
+		c.writeErr = err
+	}
 	if !c.closing.Load() {
 		_ = c.wire.Conn.SetReadDeadline(time.Now().Add(lateRead))
 	}

@@ -1,0 +1,289 @@
+package ws_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/ws"
+)
+
+// closed returns a server that gives the code of the client's close frame to
+// the channel, after f, if any.
+func closed(codes chan<- websocket.StatusCode, f func(*websocket.Conn)) func(*websocket.Conn) {
+	return func(c *websocket.Conn) {
+		if f != nil {
+			f(c)
+		}
+		_, _, err := c.Read(context.Background())
+		codes <- websocket.CloseStatus(err)
+	}
+}
+
+// TestCloseCodes checks what the peer is told.
+func TestCloseCodes(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		on   on
+		tx   func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result)
+		end  func(*runtime.Context, *runtime.Stream)
+		want websocket.StatusCode
+	}{
+		{name: "DisconnectMe", on: on{"CON": disconnect}, want: websocket.StatusNormalClosure},
+		{name: "DestroyMe", on: on{"CON": destroy}, want: websocket.StatusNormalClosure},
+		{name: "Destroy", end: func(_ *runtime.Context, s *runtime.Stream) { s.Destroy() }, want: websocket.StatusNormalClosure},
+		{name: "the context ends", end: func(c *runtime.Context, _ *runtime.Stream) { c.Close() }, want: websocket.StatusGoingAway},
+		{name: "a message without its start", on: on{"CON": requestTx}, tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+			return 1, runtime.FlagEOM, runtime.OK
+		}, want: websocket.StatusInternalError},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			codes := make(chan websocket.StatusCode, 1)
+			addr := accepted(t, nil, nil, closed(codes, nil))
+			tr := &trace{on: on{"CRE": requestTx}, tx: tt.tx}
+			for k, f := range tt.on {
+				tr.on[k] = f
+			}
+			c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
+			if tt.end != nil {
+				tr.await(t, "CON", "DIS")
+				tt.end(c, s)
+			}
+			if got := <-codes; got != tt.want {
+				t.Errorf("the peer was told %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestPeerThatDoesNotClose checks that a close frame that is not answered holds
+// up the end of a stream for a while only.
+func TestPeerThatDoesNotClose(t *testing.T) {
+	t.Parallel()
+	block := make(chan struct{})
+	defer close(block)
+	addr := accepted(t, nil, nil, func(*websocket.Conn) { <-block })
+	tr := &trace{on: on{"CRE": requestTx, "CON": destroy}}
+	newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{})
+	tr.await(t, "CON DIS DES")
+}
+
+func TestConn(t *testing.T) {
+	t.Parallel()
+	codes := make(chan websocket.StatusCode, 1)
+	addr := accepted(t, nil, nil, func(c *websocket.Conn) {
+		for {
+			kind, msg, err := c.Read(context.Background())
+			if err != nil {
+				codes <- websocket.CloseStatus(err)
+				return
+			}
+			c.Write(context.Background(), kind, msg)
+		}
+	})
+	c := newContext(t, runtime.StreamType{}, addr, runtime.Options{})
+	conn, err := c.Open(t.Context(), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// More than one message is written before any is read.
+	var want []string
+	for i := range 200 {
+		want = append(want, fmt.Sprintf("message %d", i))
+	}
+	want = append(want, "", strings.Repeat("large ", 100_000))
+	done := make(chan error, 1)
+	for i, m := range want {
+		if i == len(want)-1 {
+			go func() {
+				_, err := io.WriteString(conn, m)
+				done <- err
+			}()
+			break
+		}
+		if n, err := io.WriteString(conn, m); n != len(m) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	conn.CloseWrite() // nothing
+	i := 0
+	for msg, err := range conn.Messages() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(msg) != want[i] {
+			t.Fatalf("message %d has %d bytes, not %d", i, len(msg), len(want[i]))
+		}
+		if i++; i == len(want) {
+			break
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	conn.Close()
+	if code := <-codes; code != websocket.StatusNormalClosure {
+		t.Errorf("closed with %v", code)
+	}
+}
+
+// TestMessagesEnd checks how a loop over messages ends.
+func TestMessagesEnd(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		end   func(*websocket.Conn)
+		check func(error) bool
+	}{
+		{"closed", func(c *websocket.Conn) { c.Close(websocket.StatusNormalClosure, "") }, nil},
+		{"going away", func(c *websocket.Conn) { c.Close(websocket.StatusGoingAway, "") }, nil},
+		{"without a code", func(c *websocket.Conn) { c.Close(websocket.StatusNoStatusRcvd, "") }, nil},
+		{"refused", func(c *websocket.Conn) { c.Close(websocket.StatusPolicyViolation, "no") }, func(err error) bool {
+			e, ok := errors.AsType[*ws.CloseError](err)
+			return ok && e.Code == 1008 && e.Reason == "no" && errors.Is(err, io.ErrUnexpectedEOF)
+		}},
+		{"gone", func(c *websocket.Conn) { c.CloseNow() }, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			addr := accepted(t, nil, nil, func(c *websocket.Conn) {
+				c.Write(context.Background(), websocket.MessageText, []byte("hello"))
+				tt.end(c)
+			})
+			c := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{})
+			conn, err := c.Open(t.Context(), "s")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			var got []string
+			for msg, err := range conn.Messages() {
+				if err != nil {
+					if tt.check == nil || !tt.check(err) {
+						t.Error(err)
+					}
+					got = append(got, "error")
+					break
+				}
+				got = append(got, string(msg))
+			}
+			if want := "hello"; tt.check != nil {
+				if want += " error"; strings.Join(got, " ") != want {
+					t.Errorf("got %q", got)
+				}
+			} else if strings.Join(got, " ") != want {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// TestReconnect checks that messages go on with the next connection.
+func TestReconnect(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	addr := accepted(t, nil, nil, func(c *websocket.Conn) {
+		var msg []byte
+		if n.Add(1) == 1 { // the body is sent once
+			var err error
+			if _, msg, err = c.Read(context.Background()); err != nil {
+				return
+			}
+		}
+		c.Write(context.Background(), websocket.MessageText, fmt.Appendf(msg, "%d", n.Load()))
+		c.Close(websocket.StatusGoingAway, "")
+	})
+	c := newContext(t, runtime.StreamType{Retry: retry(3)}, addr, runtime.Options{})
+	for _, tt := range []struct {
+		name string
+		body runtime.CallOption
+	}{
+		{"body", runtime.WithBody([]byte("hello"))},
+		{"reader", runtime.WithBodyReader(strings.NewReader("hello"), -1)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n.Store(0)
+			conn, err := c.Open(t.Context(), "s", tt.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			i := 0
+			for msg, err := range conn.Messages() {
+				if i++; err != nil || strings.TrimPrefix(string(msg), "hello") != fmt.Sprint(i) || strings.HasPrefix(string(msg), "hello") != (i == 1) {
+					t.Fatalf("message %d: %q, %v", i, msg, err)
+				}
+				if i == 3 {
+					break
+				}
+			}
+		})
+	}
+}
+
+func TestFetch(t *testing.T) {
+	t.Parallel()
+	addr := accepted(t, nil, nil, echo)
+	c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{WSBinary: true}}, addr, runtime.Options{})
+	for _, size := range []int{1, 125, 126, 16384, 65536, 1 << 20} {
+		body := bytes.Repeat([]byte{0xff, 0}, size)[:size]
+		for name, o := range map[string]runtime.CallOption{
+			"bytes": runtime.WithBody(body), "reader": runtime.WithBodyReader(bytes.NewReader(body), int64(size)),
+			"reader of unknown length": runtime.WithBodyReader(bytes.NewReader(body), -1),
+		} {
+			r, err := c.Fetch(t.Context(), "s", o)
+			if err != nil || !bytes.Equal(r.Body, body) {
+				t.Errorf("%d bytes, %s: %v", size, name, err)
+			}
+		}
+	}
+
+	greets := accepted(t, nil, nil, func(c *websocket.Conn) {
+		c.Write(context.Background(), websocket.MessageText, []byte("hello"))
+		c.Read(context.Background())
+	})
+	r, err := newContext(t, runtime.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s")
+	if err != nil || string(r.Body) != "hello" {
+		t.Errorf("%v, %v", r, err)
+	}
+
+	closes := accepted(t, nil, nil, func(c *websocket.Conn) { c.Close(websocket.StatusNormalClosure, "") })
+	_, err = newContext(t, runtime.StreamType{}, closes, runtime.Options{}).Fetch(t.Context(), "s")
+	if e, ok := errors.AsType[*ws.CloseError](err); !ok || e.Code != 1000 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("closed without an answer: %v", err)
+	}
+
+	_, err = newContext(t, runtime.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s", runtime.WithLimit(4))
+	if !errors.Is(err, runtime.ErrTooLong) {
+		t.Errorf("over the limit: %v", err)
+	}
+}
+
+// TestCancel checks that Open ends with its context, while it connects too.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	defer close(hold)
+	addr := raw(t, silent(hold))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	c := newContext(t, runtime.StreamType{}, addr, runtime.Options{})
+	if _, err := c.Open(ctx, "s"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	tr := &trace{on: on{"CRE": requestTx}}
+	_, s := newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
+	tr.await(t, "CRE POL CNG UNR ARF")
+	if !errors.Is(s.Err(), runtime.ErrTimeout) {
+		t.Errorf("%v", s.Err())
+	}
+}
