@@ -207,10 +207,10 @@ func (l *Link) Blob(b Blob, index int) (string, error) {
 // clientCertificate returns the client certificate of the stream; nil if the
 // policy wants none.
 func (l *Link) clientCertificate() (*tls.Certificate, error) {
-	if l.s.t.policy.ClientCert == 0 {
+	if l.t.policy.ClientCert == 0 {
 		return nil, nil
 	}
-	index := int(l.s.t.policy.ClientCert) - 1
+	index := int(l.t.policy.ClientCert) - 1
 	var cert *tls.Certificate
 	err := ErrNoCredentials
 	if l.c.opts.Credentials != nil {

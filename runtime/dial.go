@@ -82,7 +82,7 @@ func (l *Link) DialTarget(ctx context.Context, t *Target, alpn ...string) (net.C
 func (l *Link) DialPlain(ctx context.Context) (net.Conn, error) { return l.dialPlain(ctx, l.target) }
 
 func (l *Link) dialPlain(ctx context.Context, t *Target) (net.Conn, error) {
-	d, err := l.c.Dialer(l.s.t.policy)
+	d, err := l.c.Dialer(l.t.policy)
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ func (l *Link) DirectHeader(i int) (name, value string, ok bool) {
 func (l *Link) ReceiveDirect(get func(name string) string) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if l.phase != running || !l.s.t.policy.DirectProtoStr {
+	if l.phase != running || !l.t.policy.DirectProtoStr {
 		return
 	}
 	if l.s.direct == nil {

@@ -449,7 +449,7 @@ func (s *Stream) begin() *Link {
 		s.link = s.c.newLink(s)
 	}
 	l := s.link
-	l.phase = starting
+	l.phase, l.t = starting, s.t
 	if poll {
 		s.mu.Unlock()
 		r := s.tell(StatePoll, 0)

@@ -568,3 +568,50 @@ func TestSetPolicyRideshare(t *testing.T) {
 		}
 	})
 }
+
+// TestOverlayOldLink: what a transport has left of an old attempt goes on with
+// what the attempt was made by.
+func TestOverlayOldLink(t *testing.T) {
+	share := func(p *runtime.Policy) {
+		for _, st := range p.StreamTypes {
+			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{Method: "POST"}
+		}
+		p.StreamType("a").Rideshare = "b"
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var old *runtime.Link
+		var first *runtime.StreamType
+		c, _ := swapContext(t, swapPolicy(share), each(func(ctx context.Context, l *runtime.Link) error {
+			old, first = l, l.StreamType()
+			if _, _, err := l.Tx(make([]byte, 10)); err != nil {
+				return err
+			}
+			return errFake
+		}, stay))
+		defer c.Close()
+		s, err := c.NewStream("a", runtime.Handlers{Tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+			return 1, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.RequestTx()
+		synctest.Wait()
+		if got := old.Rideshare().Name; got != "b" {
+			t.Errorf("the next message is that of %s", got)
+		}
+		if err := c.Overlay(swapPolicy(share, change("a", func(st *runtime.StreamType) { st.Rideshare = "" }))); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if s.State() != runtime.StateConnected || s.Rideshare().Name != "a" || s.StreamType() == first {
+			t.Errorf("%v, %s", s.State(), s.Rideshare().Name)
+		}
+		if got := old.Rideshare().Name; got != "b" || old.StreamType() != first {
+			t.Errorf("the old attempt sends for %s", got)
+		}
+		if _, _, err := old.Tx(make([]byte, 10)); err == nil {
+			t.Error("the old attempt still sends")
+		}
+	})
+}

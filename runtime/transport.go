@@ -63,6 +63,7 @@ type Link struct {
 	waiting int        // how many wait for turn
 	timer   timer      // ends the attempt
 
+	t          *streamType // by which the attempt is made; does not change from its begin on
 	phase      phase
 	connected  bool      // CONNECTED has been delivered
 	complete   bool      // Complete has been called
@@ -161,7 +162,7 @@ func (l *Link) expire(*timer) {
 func (l *Link) Context() *Context { return l.c }
 
 // StreamType returns what the policy says of the stream.
-func (l *Link) StreamType() *StreamType { return l.s.t.policy }
+func (l *Link) StreamType() *StreamType { return l.t.policy }
 
 // Target returns where to connect. It must not be changed; two attempts with
 // an equal target may get the same pointer, or not.
@@ -232,7 +233,7 @@ func (l *Link) Receive(i int, value string) {
 func (l *Link) Redirected() {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if h := l.s.t.policy.HTTP; l.phase == running && h != nil && h.FailRedirect {
+	if h := l.t.policy.HTTP; l.phase == running && h != nil && h.FailRedirect {
 		l.s.captive = true
 	}
 }
@@ -514,7 +515,7 @@ func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
 			l.startTimer()
 		}
 	}
-	if flags&FlagEOM != 0 && l.ride < len(s.t.chain)-1 {
+	if flags&FlagEOM != 0 && l.ride < len(l.t.chain)-1 {
 		flags &^= FlagEOM
 		l.ride++
 		s.wantTx = true
@@ -532,7 +533,7 @@ func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
 func (l *Link) Rideshare() *StreamType {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return l.s.t.chain[l.ride]
+	return l.t.chain[l.ride]
 }
 
 // TxReady returns a channel that gets a value when the program has asked to

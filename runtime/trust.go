@@ -69,7 +69,7 @@ func (l *Link) TLSConfig() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.c.trust.config(l.s.t, cert)
+	return l.c.trust.config(l.t, cert)
 }
 
 // config returns the config for streams of a type, and makes the type a user
