@@ -20,9 +20,13 @@ const (
 	resendAfter = 3 * time.Second
 	maxResends  = 3
 
-	// slowAfter is how long a stream may keep others waiting, give or take as
-	// much again.
-	slowAfter = 10 * time.Second
+	// slowAfter is how long a stream may keep others waiting, and twice that is
+	// the most: so their messages are not given up meanwhile. They wait when no
+	// more is read, and, since acknowledgements are sent in order, when more
+	// than maxUnacked are due: a server sends only so much ahead of them
+	// (mosquitto 20 messages).
+	slowAfter  = 4 * time.Second
+	maxUnacked = 8
 
 	// unsubscribeLimit is how long a stream that leaves waits for the answer to
 	// its UNSUBSCRIBE, as in lws.
@@ -172,9 +176,12 @@ func lost(err error) error {
 // held.
 func (c *conn) resume(present bool) {
 	if c.set.clean || !present || c.hub.session == nil {
-		c.sess, c.hub.session = newSession(), nil
-		if !c.set.clean {
-			c.hub.session = c.sess
+		c.sess = newSession()
+		if c.hub.key.id != "" { // else there are other connections
+			c.hub.session = nil
+			if !c.set.clean {
+				c.hub.session = c.sess
+			}
 		}
 		return
 	}
@@ -577,9 +584,9 @@ func (c *conn) attach(st *stream) {
 	}
 }
 
-// lookForSlow expels a stream whose callback has not returned, though more is
-// waiting for it, since the time before; and ends the connection if a stream has
-// not gone on with its message.
+// lookForSlow expels a stream that has not gone on since the time before with
+// what it has received, where that keeps others waiting; and ends the connection
+// if a stream has not gone on with the message that it is sending.
 func (c *conn) lookForSlow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -598,7 +605,7 @@ func (c *conn) lookForSlow() {
 		case c.sending == st: // nothing else can be sent
 			c.failLocked(ErrSlow)
 			return
-		case st.open && (st.busy || st.queue.size() > 0):
+		case st.open && (st.busy || st.queue.size() > 0) && (c.waiting || len(c.acks) > maxUnacked):
 			st.expel(ErrSlow)
 		}
 	}

@@ -221,6 +221,7 @@ func (st *stream) run() error {
 		case <-ready:
 			st.wantTx = true
 		case <-st.wake:
+		case <-st.c.dead:
 		case <-end:
 			st.endShadow()
 		}
