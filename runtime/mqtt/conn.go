@@ -76,6 +76,7 @@ type conn struct {
 	births  map[will]bool
 	acks    []*inMsg // to be acknowledged, in the order in which they came
 	waiting bool     // the reader waits for a stream
+	waited  bool     // it has, since watch was started
 	sending *stream  // that is in the middle of a message; nil if none is
 	resend  *time.Timer
 	pending bool // resend is set
@@ -217,13 +218,14 @@ func (c *conn) startWatch() {
 	if limit := c.keepAlive() * 3 / 2; limit > 0 && (hangup == 0 || limit < hangup) {
 		hangup = limit
 	}
+	c.waited = c.waiting
 	policy := &runtime.StreamType{Retry: &runtime.Retry{ValidPing: ping, ValidHangup: hangup}}
 	c.watch = c.ctx.StartValidity(policy, func() { c.w.post(appendPingreq) }, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		switch {
 		case c.err != nil:
-		case c.waiting && !c.w.stuck(): // what the server may have answered has not been read
+		case c.waited && !c.w.stuck(): // what the server may have answered was not read
 			c.startWatch()
 		default:
 			c.failLocked(runtime.ErrNoValidity)
@@ -476,7 +478,7 @@ func (c *conn) push(b []byte, flags runtime.Flags, topic []byte, m *inMsg) error
 	defer c.mu.Unlock()
 	for _, st := range c.to {
 		for st.open && st.queue.full() && !st.gone && c.err == nil {
-			c.waiting = true
+			c.waiting, c.waited = true, true
 			c.room.Wait()
 		}
 		if !st.open && !st.gone && st.queue.size() > maxEarly {

@@ -246,7 +246,296 @@ func TestLarge(t *testing.T) {
 	}
 }
 
-var _ = errors.Is
-var _ = context.Background
-var _ sync.Mutex
-var _ atomic.Int32
+// TestPasswords: the broker asks for a user name and a password.
+func TestPasswords(t *testing.T) {
+	b := startBroker(t, "password_file DIR/passwd")
+	for _, c := range []struct{ user, password, want string }{
+		{"me", "secret", "CRE POL CNG CON"}, {"me", "wrong", "CRE POL CNG UNR ARF"}, {"", "", "CRE POL CNG UNR ARF"},
+	} {
+		ctx := newContext(t, runtime.Options{Credentials: credentials("", c.user, c.password)}, streamType("s", b.addr, topics("t", "", 0)))
+		tr := new(trace).open(t, ctx, "s")
+		tr.RequestTx()
+		tr.await(t, 1, c.want[len(c.want)-3:])
+		tr.want(t, c.want)
+		if refused, ok := errors.AsType[*RefusedError](tr.Err()); strings.HasSuffix(c.want, "ARF") && (!ok || refused.Code != 5) {
+			t.Errorf("Err %v", tr.Err())
+		}
+	}
+}
+
+// TestOtherClients: mosquitto's own programs get what is published, and are
+// heard.
+func TestOtherClients(t *testing.T) {
+	b := startBroker(t, "")
+	st := streamType("s", b.addr, topics("up/${n}", "down/#", 1))
+	st.Metadata = []runtime.Metadata{{Name: "n"}}
+	c := newContext(t, runtime.Options{}, st)
+	tr := new(trace).open(t, c, "s")
+	tr.Connect()
+	tr.await(t, 1, "CON")
+	heard := b.sub(t, 3, "-t", "up/+", "-q", "2", "-F", "%t %q %r %p")
+	for i := range 3 {
+		tr.SetMetadata("n", fmt.Sprint(i))
+		tr.publish(fmt.Sprint("message ", i))
+		tr.await(t, i+1, "ACK")
+	}
+	if got, want := heard(), "up/0 1 0 message 0\nup/1 1 0 message 1\nup/2 1 0 message 2"; got != want {
+		t.Errorf("mosquitto_sub heard\n%s\nwant\n%s", got, want)
+	}
+	b.pub(t, "-t", "down/a/b", "-q", "2", "-m", "hello")
+	b.pub(t, "-t", "down", "-m", "there")
+	b.pub(t, "-t", "$down", "-m", "not this")
+	tr.await(t, 1, "rx(hello)")
+	tr.await(t, 1, "rx(there)")
+}
+
+// TestRetained: mqtt_retain leaves a message with the broker.
+func TestRetained(t *testing.T) {
+	b := startBroker(t, "")
+	st := streamType("s", b.addr, topics("state", "", 1))
+	st.MQTT.Retain = true
+	c := newContext(t, runtime.Options{}, st, streamType("r", b.addr, topics("", "state", 1)))
+	tr := new(trace).open(t, c, "s")
+	tr.publish("on")
+	tr.await(t, 1, "ACK")
+	late := new(trace).open(t, c, "r")
+	late.Connect()
+	late.await(t, 1, "rx(on)")
+}
+
+// TestWill: the will is published if the connection ends in disorder, and not if
+// the stream ends.
+func TestWill(t *testing.T) {
+	b := startBroker(t, "")
+	st := streamType("s", b.addr, topics("t", "", 0))
+	st.MQTT.WillTopic, st.MQTT.WillMessage, st.MQTT.WillQoS, st.MQTT.WillRetain = "will/${n}", "gone ${n}", 1, false
+	st.Metadata = []runtime.Metadata{{Name: "n"}}
+	var mu sync.Mutex
+	var conns []net.Conn
+	c := newContext(t, runtime.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, address)
+		mu.Lock()
+		defer mu.Unlock()
+		conns = append(conns, nc)
+		return nc, err
+	}}, st)
+	heard := b.sub(t, 1, "-t", "will/#", "-q", "1", "-F", "%t %p")
+	for _, n := range []string{"1", "2"} {
+		tr := new(trace).open(t, c, "s", runtime.WithMetadata("n", n))
+		tr.Connect()
+		tr.await(t, 1, "CON")
+		if n == "1" {
+			tr.Destroy()
+			tr.await(t, 1, "DES")
+			continue
+		}
+		mu.Lock()
+		conns[1].Close()
+		mu.Unlock()
+		tr.await(t, 1, "DIS")
+	}
+	if got := heard(); got != "will/2 gone 2" {
+		t.Errorf("heard %q", got)
+	}
+}
+
+// TestSession: what comes while the stream is away is kept for it.
+func TestSession(t *testing.T) {
+	b := startBroker(t, "")
+	st := streamType("s", b.addr, topics("", "kept", 1))
+	st.MQTT.CleanStart = false
+	c := newContext(t, runtime.Options{Credentials: credentials("device", "", "")}, st)
+	tr := new(trace).open(t, c, "s")
+	tr.Connect()
+	tr.await(t, 1, "CON")
+	tr.Destroy()
+	tr.await(t, 1, "DES")
+	b.pub(t, "-t", "kept", "-q", "1", "-m", "one")
+	b.pub(t, "-t", "kept", "-q", "1", "-m", "two")
+	tr = new(trace).open(t, c, "s")
+	tr.Connect()
+	tr.await(t, 1, "rx(two)")
+	tr.want(t, "CRE CNG CON rx(one) rx(two)")
+}
+
+// TestSystemTopics: those of the broker itself are for those who say so.
+func TestSystemTopics(t *testing.T) {
+	b := startBroker(t, "sys_interval 1")
+	aws := streamType("aws", b.addr, topics("", "$SYS/broker/version", 0))
+	aws.MQTT.AWSIoT = true
+	c := newContext(t, runtime.Options{}, aws, streamType("all", b.addr, topics("", "#", 0)), streamType("plain", b.addr, topics("", "$SYS/#", 0)))
+	if _, err := c.NewStream("plain", runtime.Handlers{}); !errors.Is(err, ErrTopic) {
+		t.Errorf("err %v", err)
+	}
+	all := new(trace).open(t, c, "all")
+	all.Connect()
+	all.await(t, 1, "CON")
+	tr := new(trace).open(t, c, "aws")
+	tr.Connect()
+	tr.await(t, 1, "rx(24)")
+	if got := tr.msgs[0]; !strings.HasPrefix(got, "mosquitto version ") {
+		t.Errorf("received %q", got)
+	}
+	all.want(t, "CRE CNG CON")
+}
+
+// TestFetch and Open, over the same broker.
+func TestCalls(t *testing.T) {
+	b := startBroker(t, "")
+	echo := streamType("echo", b.addr, topics("e", "e", 1))
+	echo.Metadata = []runtime.Metadata{{Name: "from", Header: "topic"}}
+	c := newContext(t, runtime.Options{}, echo, streamType("pub", b.addr, topics("p", "", 2)), streamType("sub", b.addr, topics("", "p", 2)))
+	ctx := t.Context()
+
+	t.Run("Open", func(t *testing.T) {
+		conn, err := c.Open(ctx, "echo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		go func() {
+			for i := range 5 {
+				fmt.Fprint(conn, "message ", i)
+			}
+		}()
+		i := 0
+		for msg, err := range conn.Messages() {
+			if err != nil || string(msg) != fmt.Sprint("message ", i) {
+				t.Fatalf("%q, %v", msg, err)
+			}
+			if from, err := conn.Metadata("from"); from != "e" || err != nil {
+				t.Errorf("from %q, %v", from, err)
+			}
+			if i++; i == 5 {
+				break
+			}
+		}
+	})
+	t.Run("Fetch", func(t *testing.T) {
+		conn, err := c.Open(ctx, "sub")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("x")); !errors.Is(err, runtime.ErrNoBody) {
+			t.Errorf("Write: %v", err)
+		}
+		long := strings.Repeat("long ", 30_000)
+		for _, o := range []struct {
+			o    runtime.CallOption
+			want string
+		}{
+			{runtime.WithBody([]byte("hello")), "hello"}, {runtime.WithBody(nil), ""}, {runtime.WithBody([]byte(long)), long},
+			{runtime.WithBodyReader(strings.NewReader(long), int64(len(long))), long}, {runtime.WithBodyReader(strings.NewReader(long), -1), long},
+		} {
+			done := make(chan error)
+			go func() {
+				_, err := c.Fetch(ctx, "pub", o.o)
+				done <- err
+			}()
+			for msg, err := range conn.Messages() {
+				if err != nil || string(msg) != o.want {
+					t.Errorf("%.20q (%d bytes), %v; want %d bytes", msg, len(msg), err, len(o.want))
+				}
+				break
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := c.Fetch(ctx, "sub", runtime.WithBody([]byte("x"))); !errors.Is(err, runtime.ErrNoBody) {
+			t.Errorf("Fetch: %v", err)
+		}
+	})
+}
+
+// A cutConn ends after a number of bytes in one direction.
+type cutConn struct {
+	net.Conn
+	in, out *atomic.Int64
+}
+
+func (c cutConn) Read(b []byte) (int, error) {
+	left := c.in.Load()
+	if left <= 0 {
+		c.Conn.Close()
+		return 0, io.EOF
+	}
+	n, err := c.Conn.Read(b[:min(int64(len(b)), left)])
+	c.in.Add(-int64(n))
+	return n, err
+}
+
+func (c cutConn) Write(b []byte) (int, error) {
+	left := c.out.Load()
+	if int64(len(b)) > left {
+		c.Conn.Write(b[:left])
+		c.out.Store(0)
+		c.Conn.Close()
+		return int(left), io.ErrClosedPipe
+	}
+	c.out.Add(-int64(len(b)))
+	return c.Conn.Write(b)
+}
+
+// TestCutEverywhere cuts a short exchange after each byte of either direction.
+// The stream ends as is documented, and the next attempt is good.
+func TestCutEverywhere(t *testing.T) {
+	b := startBroker(t, "")
+	for _, out := range []bool{false, true} {
+		t.Run(fmt.Sprint("out ", out), func(t *testing.T) {
+			whole := false
+			for after := int64(0); !whole; after++ {
+				var in, to atomic.Int64
+				in.Store(1 << 30)
+				to.Store(1 << 30)
+				if out {
+					to.Store(after)
+				} else {
+					in.Store(after)
+				}
+				clean := false
+				c := newContext(t, runtime.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					nc, err := new(net.Dialer).DialContext(ctx, network, address)
+					if err != nil || clean {
+						return nc, err
+					}
+					clean = true
+					return cutConn{nc, &in, &to}, nil
+				}}, streamType("s", b.addr, topics("t", "t", 2)))
+				tr := new(trace)
+				over := make(chan struct{}, 10)
+				end := func(*runtime.Stream) runtime.Result { over <- struct{}{}; return runtime.OK }
+				got := func(s *runtime.Stream) runtime.Result {
+					tr.mu.Lock()
+					defer tr.mu.Unlock()
+					if tr.count("ACK") > 0 && tr.count("rx(x)") > 0 {
+						over <- struct{}{}
+					}
+					return runtime.OK
+				}
+				tr.on = map[string]func(*runtime.Stream) runtime.Result{"DIS": end, "ARF": end, "ACK": got, "rx(x)": got}
+				tr.open(t, c, "s")
+				tr.publish("x")
+				<-over
+				seen := tr.String()
+				whole = strings.Contains(seen, "ACK") && strings.Contains(seen, "rx(x)") && !strings.Contains(seen, "DIS")
+				if !whole {
+					ok := []string{
+						"CRE POL CNG UNR ARF", "CRE POL CNG CON DIS", "CRE POL CNG CON tx DIS", "CRE POL CNG CON tx ACK DIS",
+						"CRE POL CNG CON tx rx(x) DIS", "CRE POL CNG CON tx ACK rx(x) DIS", "CRE POL CNG CON tx rx(x) ACK DIS",
+					}
+					if !slices.Contains(ok, seen) {
+						t.Errorf("after %d bytes: %s", after, seen)
+					}
+					if after > 200 {
+						t.Fatalf("after %d bytes: %s", after, seen)
+					}
+					tr.Connect()
+					tr.await(t, 1+strings.Count(seen, "CON"), "CON")
+				}
+				c.Close()
+			}
+		})
+	}
+}

@@ -70,8 +70,8 @@ type stream struct {
 	total       uint64 // of the message that is to be sent, if known
 	part        []byte // of it
 	cur         *outMsg
-	left        int // of cur, to be sent
-	answered    bool
+	left        int  // of cur, to be sent
+	ended       bool // the latest message ended by its length, without FlagEOM
 	shadowTopic string
 	shadowEnd   *time.Timer
 
@@ -496,6 +496,10 @@ func (st *stream) transmit() error {
 		return err
 	}
 	end := flags&runtime.FlagEOM != 0
+	if n == 0 && end && st.ended && flags&runtime.FlagSOM == 0 {
+		end = false // of the message before
+	}
+	st.ended = st.ended && n == 0
 	switch {
 	case n == 0 && !end:
 		st.wantTx = false
@@ -509,6 +513,7 @@ func (st *stream) transmit() error {
 	have := uint64(len(st.part))
 	switch {
 	case end || st.total == have:
+		st.ended = !end
 		part := st.part
 		st.part = nil
 		return st.message(part)
@@ -631,6 +636,7 @@ func (st *stream) continueMessage(part []byte, end bool) error {
 		}
 		return nil
 	}
+	st.ended = !end
 	m := st.cur
 	st.cur = nil
 	c.mu.Lock()
