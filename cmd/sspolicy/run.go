@@ -144,7 +144,8 @@ func (c *runCmd) checkSet(st *runtime.StreamType) error {
 		names = append(names, m.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Set)) {
-		if !slices.Contains(names, name) {
+		// With direct_proto_str it may be a header too.
+		if !st.DirectProtoStr && !slices.Contains(names, name) {
 			return unknown(fmt.Sprintf("streamtype %q has no metadata", st.Name), name, names)
 		}
 	}

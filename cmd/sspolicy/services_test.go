@@ -1,0 +1,300 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+)
+
+// A service answers as the servers do that the policies of lws's examples, and
+// assistant.json, are for: tokens, events and directives of a voice assistant,
+// pages, policies and what tells a captive portal.
+type service struct {
+	t *testing.T
+
+	mu     sync.Mutex
+	tokens int // given
+	events []string
+	tags   []string
+}
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method + " " + r.URL.Path {
+	case "POST /auth/o2/token", "POST /auth/token":
+		s.token(w, r)
+	case "GET /v20160207/directives", "GET /v1/directives":
+		if s.authorized(w, r) {
+			s.parts(w, `{"directive": 1}`, "\x00\xff\r\n--audio", `{"directive": 2}`)
+		}
+	case "POST /v20160207/events", "POST /v1/events":
+		if s.authorized(w, r) {
+			s.event(w, r)
+		}
+	case "GET /index.html", "GET /httpbin/bytes/2000":
+		s.mu.Lock()
+		s.tags = append(s.tags, r.Header.Get("X-Upload-Tag")+" "+r.URL.Query().Get("uptag"))
+		s.mu.Unlock()
+		w.Write(bytes.Repeat([]byte("x"), 2000))
+	case "GET /policy/minimal-proxy.json":
+		io.WriteString(w, `{ "s": [] }`)
+	case "GET /generate_204", "GET /httpbin/status/204":
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// token gives a token for the refresh token, as RFC 6749 section 6 has it.
+func (s *service) token(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" || r.PostFormValue("grant_type") != "refresh_token" || r.PostFormValue("refresh_token") != "root-s3kr1t" {
+		http.Error(w, `{"error": "invalid_grant"}`, http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens++
+	fmt.Fprint(w, `{"access_token": "access-s3kr1t", "token_type": "bearer", "expires_in": 3600}`)
+}
+
+func (s *service) authorized(w http.ResponseWriter, r *http.Request) bool {
+	if r.ProtoMajor != 2 || r.Header.Get("Authorization") != "Bearer access-s3kr1t" {
+		http.Error(w, "who are you?", http.StatusForbidden)
+		return false
+	}
+	return true
+}
+
+// parts answers with a part for each text, with pauses, as a downchannel does.
+func (s *service) parts(w http.ResponseWriter, texts ...string) {
+	form := multipart.NewWriter(w)
+	w.Header().Set("Content-Type", "multipart/related; boundary="+form.Boundary())
+	for _, text := range texts {
+		kind := "application/json"
+		if text[0] != '{' {
+			kind = "application/octet-stream"
+		}
+		part, err := form.CreatePart(textproto.MIMEHeader{"Content-Type": {kind}})
+		if err != nil {
+			return
+		}
+		io.WriteString(part, text)
+		http.NewResponseController(w).Flush()
+		time.Sleep(5 * time.Millisecond)
+	}
+	form.Close()
+}
+
+// event takes an event: JSON, and audio behind it.
+func (s *service) event(w http.ResponseWriter, r *http.Request) {
+	got := ""
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "multipart/form-data" {
+		got = kind
+	}
+	parts, err := r.MultipartReader()
+	for err == nil {
+		var part *multipart.Part
+		if part, err = parts.NextPart(); err == nil {
+			body, _ := io.ReadAll(part)
+			got += fmt.Sprintf("%s, %s: %d bytes; ", part.FormName(), part.Header.Get("Content-Type"), len(body))
+		}
+	}
+	s.mu.Lock()
+	s.events = append(s.events, got)
+	s.mu.Unlock()
+	s.parts(w, `{"directive": "speak"}`, strings.Repeat("\x01audio", 10_000))
+}
+
+// start returns the port of the service without TLS, or with the config.
+func (s *service) start(config *tls.Config) int {
+	srv := httptest.NewUnstartedServer(s)
+	srv.Config.Protocols = new(http.Protocols)
+	srv.Config.Protocols.SetHTTP1(true)
+	if config == nil {
+		srv.Config.Protocols.SetUnencryptedHTTP2(true)
+		srv.Start()
+	} else {
+		srv.Config.Protocols.SetHTTP2(true)
+		srv.TLS, srv.EnableHTTP2 = config, true
+		srv.StartTLS()
+	}
+	s.t.Cleanup(srv.Close)
+	return srv.Listener.Addr().(*net.TCPAddr).Port
+}
+
+const portal = "captive_portal_detect"
+
+// A services is what a policy is executed against.
+type services struct {
+	*service
+	dir, policy, overlay string
+}
+
+// newServices starts a service, and lays over a policy that its streamtypes are
+// there; with TLS if there is a config for it, but for the search for a captive
+// portal.
+func newServices(t *testing.T, policy string, config *tls.Config, streamtypes ...string) *services {
+	t.Helper()
+	v := &services{service: &service{t: t}, dir: t.TempDir(), policy: policy}
+	plain := v.start(nil)
+	port := plain
+	if config != nil {
+		port = v.start(config)
+	}
+	changes := map[string]any{}
+	for _, name := range streamtypes {
+		changes[name] = map[string]any{"endpoint": "127.0.0.1", "port": port, "tls": config != nil}
+		if name == portal {
+			changes[name] = map[string]any{"endpoint": "127.0.0.1", "port": plain, "tls": false}
+		}
+	}
+	text, err := json.Marshal(map[string]any{"s": []any{changes}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.overlay = v.write("overlay.json", string(text))
+	v.write("auth.1", "grant_type=refresh_token&refresh_token=root-s3kr1t\n")
+	return v
+}
+
+func (v *services) write(name, text string) string {
+	path := filepath.Join(v.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		v.t.Fatal(err)
+	}
+	return path
+}
+
+// run executes a streamtype, and returns what it received. It is to end well.
+func (v *services) run(t *testing.T, streamtype string, flags ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	args := append([]string{"run", "--credentials", v.dir, "--overlay", v.overlay, v.policy, streamtype}, flags...)
+	if code := run(args, strings.NewReader(""), &stdout, &stderr); code != exitOK {
+		t.Errorf("%s: exit %d: %s", streamtype, code, &stderr)
+	}
+	if strings.Contains(stderr.String(), "s3kr1t") {
+		t.Errorf("%s: a secret got out: %s", streamtype, &stderr)
+	}
+	return stdout.String()
+}
+
+// assistant does what a voice assistant does.
+func (v *services) assistant(t *testing.T, event, audio, directives string) {
+	t.Helper()
+	json := v.write("event.json", `{"event": {}}`)
+	pcm := v.write("audio.pcm", strings.Repeat("\x00\xff", 50_000))
+	got := v.run(t, event, "--data", "@"+json, "--part", audio+"=@"+pcm)
+	for _, want := range []string{"Content-Type: application/json\r\n\r\n" + `{"directive": "speak"}`, strings.Repeat("\x01audio", 10_000)} {
+		if strings.Count(got, want) != 1 {
+			t.Errorf("the answer to an event has %d bytes, without %.60q", len(got), want)
+		}
+	}
+	if got, want := fmt.Sprintf("%q", v.events), `["metadata, application/json; charset=UTF-8: 13 bytes; audio, application/octet-stream: 100000 bytes; "]`; got != want {
+		t.Errorf("the service got %s, want %s", got, want)
+	}
+	got = v.run(t, directives)
+	for _, want := range []string{`{"directive": 1}`, "\x00\xff\r\n--audio", `{"directive": 2}`} {
+		if strings.Count(got, want) != 1 {
+			t.Errorf("directives: %q, without %q", got, want)
+		}
+	}
+	if v.tokens != 2 { // one for each run
+		t.Errorf("%d tokens were given", v.tokens)
+	}
+}
+
+// pages gets many pages at once.
+func (v *services) pages(t *testing.T, streamtype string) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			if got := v.run(t, streamtype, "--set", "uptag="+strconv.Itoa(i), "--set", "x-more=1"); len(got) != 2000 {
+				t.Errorf("%s: %d bytes", streamtype, len(got))
+			}
+		})
+	}
+	wg.Wait()
+	for i := range 10 {
+		if !strings.Contains(fmt.Sprint(v.tags), strconv.Itoa(i)+" ") {
+			t.Errorf("no request has tag %d: %q", i, v.tags)
+		}
+	}
+}
+
+// system does what a system does before all else.
+func (v *services) system(t *testing.T, fetches bool) {
+	t.Helper()
+	if got := v.run(t, portal); got != "" {
+		t.Errorf("%s: %q", portal, got)
+	}
+	if fetches {
+		if got := v.run(t, "fetch_policy"); got != `{ "s": [] }` {
+			t.Errorf("fetch_policy: %q", got)
+		}
+	}
+}
+
+// TestServices executes assistant.json over TLS, with h1 and h2.
+func TestServices(t *testing.T) {
+	text, err := os.ReadFile("../../fixtures/assistant.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := testcert.New("own")
+	_, rest, _ := strings.Cut(string(text), `"fixture_ca": "`)
+	cert, _, _ := strings.Cut(rest, `"`)
+	policy := filepath.Join(t.TempDir(), "assistant.json")
+	if err := os.WriteFile(policy, []byte(strings.Replace(string(text), cert, base64.StdEncoding.EncodeToString(own.Cert.Raw), 1)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	v := newServices(t, policy, own.Server(nil, "127.0.0.1"), "token", "directives", "event", "audio", "page", "fetch_policy", portal)
+	v.assistant(t, "event", "audio", "directives")
+	v.pages(t, "page")
+	v.system(t, true)
+}
+
+// TestServicesOfLWS executes policies of lws's examples. SSPOLICY_CORPUS is a
+// folder of folders of policies. Their certificates are of servers elsewhere, so
+// it is without TLS, and h2 with prior knowledge.
+func TestServicesOfLWS(t *testing.T) {
+	dir := os.Getenv("SSPOLICY_CORPUS")
+	if dir == "" {
+		t.Skip("SSPOLICY_CORPUS is not set")
+	}
+	for _, tt := range []struct {
+		file  string
+		types []string
+		work  func(*services)
+	}{
+		{"v5.0.0-avs.json", []string{"api_amazon_com_lwa", "avs_event", "avs_metadata", "avs_audio"},
+			func(v *services) { v.assistant(v.t, "avs_metadata", "avs_audio", "avs_event") }},
+		{"v4.1.6-avs.json", []string{"api_amazon_com_auth", "avs_event", "avs_metadata", "avs_audio"},
+			func(v *services) { v.assistant(v.t, "avs_metadata", "avs_audio", "avs_event") }},
+		{"v5.0.0-post-post.json", []string{"fetch_policy", portal}, func(v *services) { v.system(v.t, true) }},
+		{"v5.0.0-stress-direct.json", []string{"mintest", portal}, func(v *services) { v.pages(v.t, "mintest"); v.system(v.t, false) }},
+		{"v5.0.0-stress-policy-local.json", []string{"mintest", portal}, func(v *services) { v.pages(v.t, "mintest"); v.system(v.t, false) }},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			tt.work(newServices(t, filepath.Join(dir, "lws", tt.file), nil, tt.types...))
+		})
+	}
+}
