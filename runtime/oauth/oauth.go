@@ -67,9 +67,10 @@ type Options struct {
 	// by now. The body must be a form. It is called before the token is used.
 	Rotated func(index int, request string)
 
-	// Margin is how long before a token expires a new one is got; up to half of
-	// it more, at random, so that many devices do not come at once. It is never
-	// more than half of a token's life. 0 means a minute.
+	// Margin is how long before a token expires a new one is got, if a stream
+	// needs it then; up to half of it more, at random, so that many devices do
+	// not come at once. A token whose life is less than two of it has a margin
+	// of half of that. 0 means a minute.
 	Margin time.Duration
 
 	// Timeout is how long a request may take, with all retries of the policy.
