@@ -40,6 +40,11 @@ type Options struct {
 	// made.
 	Credentials Credentials
 
+	// Cookies keeps the cookies of streams whose policy says http_cookies, as New
+	// of package runtime/cookies makes it. Nil keeps none: such a stream can not
+	// be made.
+	Cookies CookieJar
+
 	// DialContext replaces the way network connections are made. network is
 	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer. For
 	// the attr_ keys of the policy, what it returns should be a syscall.Conn.

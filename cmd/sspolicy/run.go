@@ -16,6 +16,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/cookies"
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/oauth"
@@ -82,6 +83,7 @@ func (c *runCmd) Run(p *program) error {
 		Transports:  []runtime.Transport{http.New(), mqtt.New(), raw.New(), ws.New()},
 		Logger:      slog.New(slog.NewTextHandler(p.stderr, nil)),
 		Credentials: tokens,
+		Cookies:     cookies.New(),
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ var rooms = map[string]room{
 	"runtime/raw":              {[]string{"runtime"}, nil},
 	"runtime/oauth":            {[]string{"runtime"}, nil},
 	"runtime/system":           {[]string{"runtime"}, nil},
+	"runtime/cookies":          {[]string{"runtime"}, []string{"golang.org/x/net"}},
 	"runtime/otel":             {[]string{"runtime"}, []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/metric"}},
 	"internal/config":          {[]string{"schema", "lint"}, nil},
 	"internal/report":          {[]string{"schema"}, []string{"github.com/mattn/go-runewidth"}},

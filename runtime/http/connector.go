@@ -45,7 +45,7 @@ type madeURL struct {
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
 func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if err := check(st.HTTP); err != nil {
+	if err := request.CheckCookies(c, st); err != nil {
 		return nil, err
 	}
 	n := &connector{t: t, c: c, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
@@ -83,21 +83,6 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 // header: those of a multipart request, and the signature, are made from the policy.
 func (n *connector) reserves(name string) bool {
 	return n.form != nil && (name == "Content-Type" || name == "Content-Length") || n.signer != nil && name == authorize
-}
-
-// check refuses keys that would change what is sent or received.
-func check(h *runtime.HTTP) error {
-	for _, k := range []struct {
-		set bool
-		key string
-	}{
-		{h.Cookies, "http_cookies"},
-	} {
-		if k.set {
-			return fmt.Errorf("%w: %s", runtime.ErrUnsupported, k.key)
-		}
-	}
-	return nil
 }
 
 // A lazyPool is a pool that a connector takes when it first needs it.
@@ -212,7 +197,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 			return err
 		}
 	}
-	resp, err := p.RoundTrip(req)
+	resp, err := request.WithCookies(l, req, p.RoundTrip)
 	if err != nil && n.st.Protocol == runtime.ProtocolH2 && !l.Target().TLS {
 		// What net/http says of a server that does not speak it is less plain.
 		err = fmt.Errorf("sspolicy: h2 without TLS: %w", err)

@@ -167,7 +167,6 @@ func TestPrepare(t *testing.T) {
 		{h: runtime.HTTP{MultipartName: "x", MIMEContentType: "a/b\nx: y"}, want: runtime.ErrUnsupported, text: "http_mime_content_type"},
 		{h: runtime.HTTP{MultipartName: "x", MIMEContentType: "no type"}, want: runtime.ErrUnsupported, text: "http_mime_content_type"},
 		{h: runtime.HTTP{MultipartName: "x", WWWFormURLEncoded: true}, want: runtime.ErrUnsupported, text: "http_www_form_urlencoded"},
-		{h: runtime.HTTP{Cookies: true}, want: runtime.ErrUnsupported, text: "http_cookies"},
 		{h: runtime.HTTP{Method: "G T"}, want: runtime.ErrUnsupported, text: "http_method"},
 		{h: runtime.HTTP{Method: "GET\r\nx: y"}, want: runtime.ErrUnsupported, text: "http_method"},
 		{h: runtime.HTTP{Method: "CONNECT"}, want: runtime.ErrUnsupported, text: "http_method"},

@@ -63,5 +63,5 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 	if err != nil {
 		return nil, err
 	}
-	return p.RoundTrip(next)
+	return request.WithCookies(l, next, p.RoundTrip)
 }

@@ -8,9 +8,9 @@
 // Connections are kept for the next request. They are shared only between
 // streams of the same context, proxy, priority and type of service, trust store,
 // client certificate and protocol, over h2 also of the same times of validity.
-// No proxy is taken from the environment, no compression is asked for, and no
-// cookie kept. The only headers sent beside Host, and those that frame a body,
-// are those that the policy asks for.
+// No proxy is taken from the environment, and no compression is asked for. The
+// only headers sent beside Host, and those that frame a body, are those that the
+// policy asks for.
 package http
 
 import (

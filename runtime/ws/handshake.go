@@ -66,7 +66,7 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 	u, host := request.URL(target, h.l.URL())
 	req.URL, req.Host = u, h.head.HostOr(host)
 	for hops := 0; ; hops++ {
-		resp, err := h.exchange(req, target)
+		resp, err := request.WithCookies(h.l, req, func(req *http.Request) (*http.Response, error) { return h.exchange(req, target) })
 		if err != nil || resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, err
 		}

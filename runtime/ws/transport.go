@@ -62,8 +62,8 @@ type connector struct {
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
 func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if st.HTTP.Cookies {
-		return nil, fmt.Errorf("%w: http_cookies over ws", runtime.ErrUnsupported)
+	if err := request.CheckCookies(c, st); err != nil {
+		return nil, err
 	}
 	for _, m := range st.HTTP.RespMap {
 		if m.State < runtime.StateUserBase {

@@ -1,0 +1,11 @@
+package cookies
+
+import (
+	"io"
+	"time"
+)
+
+// Read reads a file into the jar, and Text returns what would be written, both
+// at one time.
+func Read(j *Jar, r io.Reader) (bad int, err error) { return j.read(r, time.Unix(1e9, 0)) }
+func Text(j *Jar) []byte                            { return j.text(time.Unix(1e9, 0)) }

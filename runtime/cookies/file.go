@@ -1,0 +1,258 @@
+package cookies
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// maxFile is how many bytes a file may have.
+const maxFile = 16 << 20
+
+// maxLines is how many lines of a file are looked at.
+const maxLines = 10 * MaxJar
+
+// saveAfter is how long after a change the file is written.
+const saveAfter = time.Second
+
+// scopeLine begins the line before cookies that are not for everyone. For lws
+// and curl it is a comment.
+const scopeLine = "# sspolicy scope: "
+
+// httpOnlyMark is how curl begins the line of a cookie with HttpOnly.
+const httpOnlyMark = "#HttpOnly_"
+
+// Open returns a jar with the cookies of the file, if there is one. Lines that
+// mean nothing are passed over. Close has to be called for the last changes to
+// be written.
+func Open(o Options) (*Jar, error) {
+	j := New()
+	j.o = o
+	if o.File == "" {
+		return j, nil
+	}
+	f, err := os.Open(o.File)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return j, nil
+	case err != nil:
+		return nil, fmt.Errorf("sspolicy: cookies: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("sspolicy: cookies: %s is no file of at most %d MiB", o.File, maxFile>>20)
+	}
+	bad, err := j.read(f, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("sspolicy: cookies: %s: %w", o.File, err)
+	}
+	if bad > 0 && o.Logger != nil {
+		o.Logger.Warn("sspolicy: lines of the cookie file mean nothing", "file", o.File, "lines", bad)
+	}
+	return j, nil
+}
+
+// read reads a file, and returns how many lines of it mean nothing.
+func (j *Jar) read(r io.Reader, now time.Time) (bad int, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	lines := bufio.NewScanner(io.LimitReader(r, maxFile))
+	lines.Buffer(nil, maxFile+1)
+	var key runtime.CookieScope
+	known := true // key is
+	for n := 0; lines.Scan(); n++ {
+		if n == maxLines {
+			return bad + 1, nil
+		}
+		line := strings.TrimSuffix(lines.Text(), "\r")
+		httpOnly := false
+		switch {
+		case strings.HasPrefix(line, scopeLine):
+			if key, known = parseScope(line[len(scopeLine):]); !known {
+				bad++
+			}
+			continue
+		case strings.HasPrefix(line, httpOnlyMark):
+			line, httpOnly = line[len(httpOnlyMark):], true
+		case line == "", line[0] == '#':
+			continue
+		}
+		u, c, ok := parseLine(line)
+		if !ok || !known {
+			bad++
+			continue
+		}
+		c.HttpOnly = httpOnly
+		if c.Expires.IsZero() || c.Expires.After(now) {
+			before := j.order
+			if j.set(j.key(key), u, c, now); j.order == before {
+				bad++
+			}
+		}
+	}
+	return bad, lines.Err()
+}
+
+// parseScope returns the scope of a scopeLine.
+func parseScope(text string) (key runtime.CookieScope, ok bool) {
+	for _, to := range []*string{&key.StreamType, &key.Peer} {
+		quoted, err := strconv.QuotedPrefix(text)
+		if err != nil {
+			return key, false
+		}
+		text = strings.TrimPrefix(text[len(quoted):], " ")
+		*to, _ = strconv.Unquote(quoted)
+	}
+	return key, text == ""
+}
+
+// parseLine returns the cookie of a line, and a URL that may set it.
+//
+// The second column is where curl and lws do not agree: in curl's files TRUE
+// means that hosts below the domain get the cookie too, and then the domain
+// begins with a dot; in those of lws it means that they do not. So it is the dot
+// that counts: no host gets a cookie that was not for it.
+func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
+	f := strings.Split(line, "\t")
+	if len(f) == 6 {
+		f = append(f, "") // an empty value
+	}
+	if len(f) != 7 || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) || strings.Contains(f[5]+f[6], ";") {
+		return nil, nil, false
+	}
+	expires, err := strconv.ParseInt(f[4], 10, 64)
+	if err != nil || expires < 0 || !strings.HasPrefix(f[2], "/") {
+		return nil, nil, false
+	}
+	// As a server would say it, so that the same is checked.
+	if c, err = http.ParseSetCookie(f[5] + "=" + f[6]); err != nil || c.Name != f[5] {
+		return nil, nil, false
+	}
+	c.Path, c.Secure = f[2], f[3] == "TRUE"
+	if expires > 0 {
+		c.Expires = time.Unix(min(expires, 1<<40), 0)
+	}
+	host, dot := strings.CutPrefix(f[0], ".")
+	if host == "" || strings.ContainsAny(host, "/?#@[]%\\ ") {
+		return nil, nil, false
+	}
+	if dot {
+		c.Domain = host
+	}
+	return (&cookie{id: id{path: c.Path}}).url(host), c, true
+}
+
+// text returns the file.
+func (j *Jar) text(now time.Time) []byte {
+	var b bytes.Buffer
+	b.WriteString("# Netscape HTTP Cookie File\n")
+	keys := make([]runtime.CookieScope, 0, len(j.scopes))
+	for key := range j.scopes {
+		keys = append(keys, key)
+	}
+	// Those for everyone come first, without a scopeLine.
+	slices.SortFunc(keys, func(a, b runtime.CookieScope) int {
+		return strings.Compare(a.StreamType+"\x00"+a.Peer, b.StreamType+"\x00"+b.Peer)
+	})
+	truth := map[bool]string{false: "FALSE", true: "TRUE"}
+	for _, key := range keys {
+		s := j.scopes[key]
+		if key != (runtime.CookieScope{}) {
+			fmt.Fprintf(&b, "%s%q %q\n", scopeLine, key.StreamType, key.Peer)
+		}
+		all := make([]*cookie, 0, len(s.cookies))
+		for _, k := range s.cookies {
+			all = append(all, k)
+		}
+		slices.SortFunc(all, func(a, b *cookie) int { return int(int64(a.order) - int64(b.order)) })
+		for _, k := range all {
+			if k.expired(now) || strings.ContainsFunc(k.path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+				continue
+			}
+			if k.httpOnly {
+				b.WriteString(httpOnlyMark)
+			}
+			domain, expires, value := k.domain, int64(0), k.value
+			if !k.hostOnly {
+				domain = "." + domain
+			}
+			if !k.expires.IsZero() {
+				expires = k.expires.Unix()
+			}
+			if k.quoted {
+				value = `"` + value + `"`
+			}
+			fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", domain, truth[!k.hostOnly], k.path, truth[k.secure], expires, k.name, value)
+		}
+	}
+	return b.Bytes()
+}
+
+// saveLater sees to it that the file is written soon. mu is held.
+func (j *Jar) saveLater() {
+	if j.o.File == "" || j.save != nil || j.closed {
+		return
+	}
+	j.save = time.AfterFunc(saveAfter, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.save == nil {
+			return
+		}
+		j.save = nil
+		if err := j.write(); err != nil && j.o.Logger != nil {
+			j.o.Logger.Error("sspolicy: the cookies can not be kept", "err", err)
+		}
+	})
+}
+
+// Close writes the file, if something has changed. The jar goes on in memory.
+func (j *Jar) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
+	if j.save == nil {
+		return nil
+	}
+	j.save.Stop()
+	j.save = nil
+	return j.write()
+}
+
+// write writes the file as a whole, or not at all. mu is held.
+func (j *Jar) write() (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("sspolicy: cookies: %w", err)
+		}
+	}()
+	f, err := os.CreateTemp(filepath.Dir(j.o.File), ".cookies-*") // for the owner alone
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // is gone when all is well
+	_, err = f.Write(j.text(time.Now()))
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), j.o.File)
+}

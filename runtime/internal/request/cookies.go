@@ -1,0 +1,68 @@
+package request
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// CheckCookies refuses a streamtype that wants cookies kept where nobody does.
+func CheckCookies(c *runtime.Context, st *runtime.StreamType) error {
+	if st.HTTP.Cookies && c.CookieJar() == nil {
+		return fmt.Errorf("%w: http_cookies without a jar: put New() of package github.com/secure-streams/sspolicy/runtime/cookies into Options.Cookies",
+			runtime.ErrUnsupported)
+	}
+	return nil
+}
+
+// WithCookies sends a request by do: with the cookies that the jar of the context
+// has for its URL, beside those that the program has set, and keeps those that
+// the response brings, whatever its status. req is not changed, and is the
+// Request of the response.
+func WithCookies(l *runtime.Link, req *http.Request, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	jar := l.Context().CookieJar()
+	if jar == nil || !l.StreamType().HTTP.Cookies {
+		return do(req)
+	}
+	scope, err := l.CookieScope()
+	if err != nil {
+		return nil, err
+	}
+	u := plainURL(req.URL)
+	sent := req
+	if value := jar.Cookies(scope, u); value != "" {
+		copied := *req
+		sent = &copied
+		sent.Header = req.Header.Clone()
+		for _, own := range req.Header["Cookie"] {
+			value = own + "; " + value
+		}
+		sent.Header["Cookie"] = []string{value}
+	}
+	resp, err := do(sent)
+	if err != nil {
+		return nil, err
+	}
+	if lines := resp.Header["Set-Cookie"]; len(lines) > 0 {
+		jar.SetCookies(scope, u, lines)
+	}
+	resp.Request = req
+	return resp, nil
+}
+
+// plainURL returns the URL of a request with its path apart, for what goes by it.
+func plainURL(u *url.URL) *url.URL {
+	plain := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	if u.Opaque != "" {
+		plain.Path = "/" // of a path that can not be parsed
+		if p, err := url.ParseRequestURI(u.Opaque); err == nil {
+			plain.Path = p.Path
+		}
+	}
+	if plain.Host == UnixHost {
+		plain.Host = "localhost"
+	}
+	return plain
+}
