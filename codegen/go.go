@@ -30,7 +30,7 @@ const runtimePath = "github.com/secure-streams/sspolicy/runtime"
 var goProtocols = map[runtime.Protocol]struct{ name, transport string }{
 	runtime.ProtocolH1:   {"ProtocolH1", runtimePath + "/http"},
 	runtime.ProtocolH2:   {"ProtocolH2", runtimePath + "/http"},
-	runtime.ProtocolH3:   {"ProtocolH3", ""},
+	runtime.ProtocolH3:   {"ProtocolH3", runtimePath + "/h3"},
 	runtime.ProtocolWS:   {"ProtocolWS", runtimePath + "/ws"},
 	runtime.ProtocolMQTT: {"ProtocolMQTT", runtimePath + "/mqtt"},
 	runtime.ProtocolRaw:  {"ProtocolRaw", runtimePath + "/raw"},

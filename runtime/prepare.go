@@ -34,6 +34,7 @@ const linger = 30 * time.Second
 var transportPackages = [...]string{
 	ProtocolH1:   "http",
 	ProtocolH2:   "http",
+	ProtocolH3:   "h3",
 	ProtocolWS:   "ws",
 	ProtocolMQTT: "mqtt",
 	ProtocolRaw:  "raw",

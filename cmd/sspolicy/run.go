@@ -17,6 +17,7 @@ import (
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/h3"
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/oauth"
@@ -80,7 +81,7 @@ func (c *runCmd) Run(p *program) error {
 	}
 	tokens := oauth.New(credentials, oauth.Options{})
 	ctx, err := runtime.NewContext(policy, runtime.Options{
-		Transports:  []runtime.Transport{http.New(), mqtt.New(), raw.New(), ws.New()},
+		Transports:  []runtime.Transport{h3.New(), http.New(), mqtt.New(), raw.New(), ws.New()},
 		Logger:      slog.New(slog.NewTextHandler(p.stderr, nil)),
 		Credentials: tokens,
 		Cookies:     cookies.New(),

@@ -42,6 +42,7 @@ var rooms = map[string]room{
 	"runtime/mqtt":             {[]string{"runtime"}, nil},
 	"runtime/ws":               {[]string{"runtime", "runtime/internal/request"}, []string{"github.com/coder/websocket"}},
 	"runtime/raw":              {[]string{"runtime"}, nil},
+	"runtime/h3":               {[]string{"runtime", "runtime/http"}, []string{"github.com/quic-go/quic-go"}},
 	"runtime/oauth":            {[]string{"runtime"}, nil},
 	"runtime/system":           {[]string{"runtime"}, nil},
 	"runtime/cookies":          {[]string{"runtime"}, []string{"golang.org/x/net"}},
@@ -54,8 +55,8 @@ var rooms = map[string]room{
 	"internal/leaktest":        {nil, nil},
 	"internal/testcert":        {[]string{"runtime"}, nil},
 	// These hold tests alone, of all of the runtime.
-	"internal/conformance": {[]string{"runtime", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
-	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
+	"internal/conformance": {[]string{"runtime", "runtime/h3", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
+	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/h3", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
 	"cmd/sspolicy":         {[]string{"*"}, []string{"*"}},
 }
 

@@ -113,7 +113,7 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 		return p, nil
 	}
 	k := poolKey{c: n.c, dialer: n.dialer, unix: unix, h2: h2, credit: credit}
-	if h2 {
+	if n.st.Protocol != runtime.ProtocolH1 {
 		k.ping, k.hangup = n.st.Validity()
 		k.wakes = n.st.SwakeValidity
 	}

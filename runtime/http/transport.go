@@ -42,6 +42,8 @@ const maxIdlePerHost = 256
 // Transport is a [runtime.Transport] for h1 and h2. It may be given to any
 // number of contexts.
 type Transport struct {
+	version *Version // nil: h1 and h2
+
 	mu    sync.Mutex
 	pools map[poolKey]*pool
 }
@@ -49,8 +51,11 @@ type Transport struct {
 // New returns a transport.
 func New() *Transport { return &Transport{pools: make(map[poolKey]*pool)} }
 
-// Protocols returns h1 and h2.
+// Protocols returns h1 and h2, or that of a Version.
 func (t *Transport) Protocols() []runtime.Protocol {
+	if t.version != nil {
+		return []runtime.Protocol{t.version.Protocol}
+	}
 	return []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2}
 }
 
@@ -61,19 +66,22 @@ type poolKey struct {
 	unix   string      // the socket that all connections go to; "": none
 	trust  *tls.Config // nil: without TLS
 
-	// Over h2 alone.
-	h2           bool
-	credit       bool          // streams have a credit of their own
+	// Over h2 and versions that other packages speak.
 	ping, hangup time.Duration // of the policy
-	wakes        bool          // swake_validity
+
+	// Over h2 alone.
+	h2     bool
+	credit bool // streams have a credit of their own
+	wakes  bool // swake_validity
 }
 
 // A pool is a set of connections.
 type pool struct {
-	*http.Transport
-	unix  string        // of the key
-	limit time.Duration // of an attempt
-	users int           // connectors; guarded by the mu of Transport
+	*http.Transport               // nil with other
+	other           RoundTripper  // of a Version
+	unix            string        // of the key
+	limit           time.Duration // of an attempt
+	users           int           // connectors; guarded by the mu of Transport
 
 	answered atomic.Uint64 // requests over h2
 }
@@ -84,7 +92,12 @@ func (t *Transport) pool(k poolKey) *pool {
 	defer t.mu.Unlock()
 	p := t.pools[k]
 	if p == nil {
-		p = &pool{Transport: newTransport(k), unix: k.unix, limit: k.c.ConnectTimeout()}
+		p = &pool{unix: k.unix, limit: k.c.ConnectTimeout()}
+		if t.version != nil {
+			p.other = t.version.RoundTripper(Connections{Context: k.c, TLS: k.trust, Ping: k.ping, Hangup: k.hangup})
+		} else {
+			p.Transport = newTransport(k)
+		}
 		t.pools[k] = p
 	}
 	p.users++
@@ -97,7 +110,11 @@ func (t *Transport) release(k poolKey, p *pool) {
 	defer t.mu.Unlock()
 	if p.users--; p.users == 0 {
 		delete(t.pools, k)
-		p.CloseIdleConnections()
+		if p.other != nil {
+			p.other.Close()
+		} else {
+			p.CloseIdleConnections()
+		}
 	}
 }
 
@@ -224,7 +241,10 @@ func (g *repeatGuard) Value(key any) any {
 
 // RoundTrip makes one request.
 func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
-	if p.Protocols.HTTP1() {
+	switch {
+	case p.other != nil:
+		return p.other.RoundTrip(req)
+	case p.Protocols.HTTP1():
 		return p.Transport.RoundTrip(req)
 	}
 	g := &repeatGuard{Context: req.Context(), p: p, answered: p.answered.Load()}

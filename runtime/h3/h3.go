@@ -1,0 +1,328 @@
+// Package h3 is the transport for streamtypes whose protocol is h3: HTTP/3 (RFC
+// 9114), by means of quic-go. Streams are what those of package
+// [github.com/secure-streams/sspolicy/runtime/http] are over h2, which makes them.
+//
+// A server that does not speak h3 is unreachable: there is no going back to h2 or
+// h1. There is always TLS, and no 0-RTT. A unix socket or a SOCKS5 proxy is
+// refused, since neither carries QUIC here. Options.DialContext of the context has
+// no effect, for it makes no UDP sockets: Options.ListenPacket does.
+package h3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+const (
+	// idleTimeout is how long a connection is kept without a request.
+	idleTimeout = 30 * time.Second
+	// maxHeaderBytes is how many bytes the headers of a response may have.
+	maxHeaderBytes = 256 << 10
+	// never is how long a connection may be silent where the policy has no limit.
+	never = 24 * time.Hour
+	// streamWindow and connectionWindow are how many bytes the peer may send ahead
+	// of what is read.
+	streamWindow     = 4 << 20
+	connectionWindow = 16 << 20
+)
+
+// errNoTLS is why a request without TLS is not made.
+var errNoTLS = errors.New("sspolicy: h3 has no form without TLS")
+
+// Options are the settings of a transport.
+type Options struct {
+	// ListenPacket makes the UDP socket of connections, one for all that share
+	// them. Nil means one of any address and port.
+	ListenPacket func(context.Context) (net.PacketConn, error)
+}
+
+// Transport is a [runtime.Transport] for h3. It may be given to any number of
+// contexts.
+type Transport struct{ *sshttp.Transport }
+
+// New returns a transport.
+func New() *Transport { return NewWith(Options{}) }
+
+// NewWith returns a transport with options.
+func NewWith(o Options) *Transport {
+	if o.ListenPacket == nil {
+		o.ListenPacket = func(ctx context.Context) (net.PacketConn, error) {
+			return new(net.ListenConfig).ListenPacket(ctx, "udp", ":0")
+		}
+	}
+	return &Transport{sshttp.NewVersion(sshttp.Version{
+		Protocol:     runtime.ProtocolH3,
+		RoundTripper: func(c sshttp.Connections) sshttp.RoundTripper { return newPool(c, o) },
+	})}
+}
+
+// Prepare refuses what QUIC can not do, and what the package http does not do.
+func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
+	switch p, err := c.Proxy(st); {
+	case err != nil:
+		return nil, err
+	case p != nil:
+		return nil, fmt.Errorf("%w: via-socks5 over h3", runtime.ErrUnsupported)
+	case strings.HasPrefix(st.Endpoint, "+"):
+		return nil, fmt.Errorf("%w: a unix socket (endpoint) over h3", runtime.ErrUnsupported)
+	case !st.TLS:
+		return nil, fmt.Errorf("%w: h3 without tls", runtime.ErrUnsupported)
+	}
+	return t.Transport.Prepare(c, st)
+}
+
+// A pool is a set of connections, over one UDP socket.
+type pool struct {
+	o     Options
+	limit time.Duration // of an attempt; 0: none
+	http3 *http3.Transport
+
+	mu     sync.Mutex
+	quic   *quic.Transport // nil: not open
+	conns  map[string]*quic.Conn
+	active int         // requests
+	idle   *time.Timer // closes the connections; nil while there are requests
+	closed bool
+}
+
+func newPool(c sshttp.Connections, o Options) *pool {
+	p := &pool{o: o, limit: c.Context.ConnectTimeout(), conns: map[string]*quic.Conn{}}
+	if c.TLS == nil {
+		return p
+	}
+	config := &quic.Config{
+		MaxIdleTimeout:             never,
+		MaxStreamReceiveWindow:     streamWindow,
+		MaxConnectionReceiveWindow: connectionWindow,
+	}
+	if c.Hangup > 0 {
+		config.MaxIdleTimeout = c.Hangup
+	}
+	if c.Ping > 0 && (c.Hangup == 0 || c.Ping < c.Hangup) {
+		config.KeepAlivePeriod = c.Ping
+	}
+	if p.limit > 0 {
+		config.HandshakeIdleTimeout = p.limit
+	}
+	p.http3 = &http3.Transport{
+		TLSClientConfig:        c.TLS.Clone(),
+		QUICConfig:             config,
+		Dial:                   p.dial,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		DisableCompression:     true,
+	}
+	return p
+}
+
+// dial makes a connection, to the first address of the host that answers. It may
+// go on when the request that wanted it has given up, so it has a limit of its own.
+func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+	if p.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.limit+min(p.limit/4, math.MaxInt64-p.limit))
+		defer cancel()
+	}
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", text)
+	if err != nil {
+		return nil, err
+	}
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	t, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	trace := httptrace.ContextClientTrace(ctx)
+	for i, addr := range found {
+		if left := time.Duration(len(found) - i); left > 1 && p.limit > 0 {
+			qc = qc.Clone()
+			qc.HandshakeIdleTimeout = p.limit / left
+		}
+		if trace != nil && trace.ConnectStart != nil {
+			trace.ConnectStart("udp", addr.String())
+		}
+		if trace != nil && trace.TLSHandshakeStart != nil {
+			trace.TLSHandshakeStart()
+		}
+		var conn *quic.Conn
+		conn, err = t.Dial(ctx, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr.Unmap(), uint16(port))), config, qc)
+		if trace != nil && trace.TLSHandshakeDone != nil {
+			trace.TLSHandshakeDone(tls.ConnectionState{}, err)
+		}
+		if trace != nil && trace.ConnectDone != nil {
+			trace.ConnectDone("udp", addr.String(), err)
+		}
+		if err == nil {
+			return conn, p.add(address, conn)
+		}
+		var handshake *quic.TransportError
+		if ctx.Err() != nil || errors.As(err, &handshake) {
+			break // it is the server that does not want, or is not trusted
+		}
+	}
+	return nil, err
+}
+
+// open returns what sends and receives packets.
+func (p *pool) open(ctx context.Context) (*quic.Transport, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, runtime.ErrClosed
+	}
+	if p.quic == nil {
+		conn, err := p.o.ListenPacket(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.quic = &quic.Transport{Conn: conn}
+	}
+	return p.quic, nil
+}
+
+func (p *pool) add(address string, conn *quic.Conn) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.active == 0 { // all that wanted it have given up
+		conn.CloseWithError(0, "")
+		return runtime.ErrClosed
+	}
+	if old := p.conns[address]; old != nil {
+		old.CloseWithError(0, "")
+	}
+	p.conns[address] = conn
+	return nil
+}
+
+// RoundTrip makes one request.
+func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
+	if p.http3 == nil || req.URL.Scheme != "https" {
+		return nil, errNoTLS
+	}
+	before := p.begin(req.URL.Host)
+	resp, err := p.http3.RoundTrip(req)
+	if err != nil {
+		if context.Cause(req.Context()) == runtime.ErrTimeout {
+			p.suspect(req.URL.Host, before)
+		}
+		p.end()
+		if ctx := req.Context(); ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	resp.Body = &body{ReadCloser: resp.Body, end: sync.OnceFunc(p.end)}
+	return resp, nil
+}
+
+// begin counts a request. It returns how many packets the server has sent so far.
+func (p *pool) begin(address string) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active++
+	if p.idle != nil {
+		p.idle.Stop()
+		p.idle = nil
+	}
+	if conn := p.conns[address]; conn != nil {
+		return conn.ConnectionStats().PacketsReceived
+	}
+	return 0
+}
+
+// suspect gives up a connection on which a request went unanswered, if nothing at
+// all has come meanwhile: a server that is there acknowledges what it gets.
+func (p *pool) suspect(address string, before uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if conn := p.conns[address]; conn != nil && conn.ConnectionStats().PacketsReceived == before {
+		conn.CloseWithError(0, "")
+		delete(p.conns, address)
+	}
+}
+
+// end says that a request has ended.
+func (p *pool) end() {
+	p.mu.Lock()
+	p.active--
+	if p.active == 0 && !p.closed {
+		p.idle = time.AfterFunc(idleTimeout, p.shut)
+	}
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		p.shut()
+	}
+}
+
+// shut closes all connections, and their socket, unless there are requests.
+func (p *pool) shut() {
+	p.mu.Lock()
+	if p.active > 0 {
+		p.mu.Unlock()
+		return
+	}
+	t := p.quic
+	p.quic = nil
+	for _, conn := range p.conns {
+		conn.CloseWithError(0, "")
+	}
+	clear(p.conns)
+	p.mu.Unlock()
+	if p.http3 != nil {
+		p.http3.CloseIdleConnections() // waits for dials that are under way
+	}
+	if t != nil {
+		t.Close()
+		t.Conn.Close()
+	}
+}
+
+// Close closes all connections, at the end of the requests that there are.
+func (p *pool) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	if p.idle != nil {
+		p.idle.Stop()
+		p.idle = nil
+	}
+	p.mu.Unlock()
+	p.shut()
+	return nil
+}
+
+// A body says when a request has ended.
+type body struct {
+	io.ReadCloser
+	end func()
+}
+
+// Close ends the request.
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.end()
+	return err
+}

@@ -1,0 +1,393 @@
+package h3_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/secure-streams/sspolicy/internal/leaktest"
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/h3"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+)
+
+var own = testcert.New("own")
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// serve serves h3 until the end of the test.
+func serve(t testing.TB, h http.HandlerFunc) netip.AddrPort {
+	return serveBy(t, own.Server(nil, "127.0.0.1"), h)
+}
+
+func serveBy(t testing.TB, config *tls.Config, h http.HandlerFunc) netip.AddrPort {
+	pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	srv := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(config), Logger: slog.New(slog.DiscardHandler)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		srv.Serve(pc)
+	}()
+	t.Cleanup(func() {
+		srv.Close()
+		<-done
+		pc.Close()
+	})
+	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runtime.StreamType {
+	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: own.Store(),
+		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{URL: "/x"}}
+	for _, f := range change {
+		f(st)
+	}
+	return st
+}
+
+func retry(conceal uint16) *runtime.Retry {
+	return &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+}
+
+type complaints struct{ t testing.TB }
+
+func (c complaints) Write(line []byte) (int, error) {
+	c.t.Errorf("the runtime logged: %s", line)
+	return len(line), nil
+}
+
+func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
+	t.Helper()
+	if o.Transports == nil {
+		o.Transports = []runtime.Transport{h3.New()}
+	}
+	o.Jitter = func() uint16 { return 0 }
+	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+var short = map[runtime.State]string{
+	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
+	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
+	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
+	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
+}
+
+// run makes a transaction, and returns what the stream told and received.
+func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (events, body string, err error) {
+	c := newContext(t, o, st)
+	var seen []string
+	var got []byte
+	done := make(chan struct{})
+	h := runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			name := short[state]
+			if name == "" {
+				name = state.String()
+			}
+			seen = append(seen, name)
+			if state == runtime.StateDisconnected || state == runtime.StateAllRetriesFailed {
+				err = s.Err()
+				close(done)
+				return runtime.DestroyMe
+			}
+			return runtime.OK
+		},
+		Rx: func(_ *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			got = append(got, buf...)
+			name := "rx"
+			if flags&runtime.FlagPerfJSON != 0 {
+				name = "perf"
+			} else if flags == runtime.FlagEOM && len(buf) == 0 {
+				name = "rx(EOM)"
+			}
+			if name != "rx" || seen[len(seen)-1] != "rx" {
+				seen = append(seen, name)
+			}
+			return runtime.OK
+		},
+	}
+	sent := 0
+	if data != "" {
+		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			var flags runtime.Flags
+			if sent == 0 {
+				flags |= runtime.FlagSOM
+			}
+			n := copy(buf, data[sent:])
+			if sent += n; sent == len(data) {
+				flags |= runtime.FlagEOM
+			}
+			return n, flags, runtime.OK
+		}
+	}
+	s := must(c.NewStream("s", h))
+	if data != "" {
+		s.RequestTxLen(uint64(len(data)))
+	} else {
+		s.RequestTx()
+	}
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("stuck after %v", seen)
+	}
+	c.Close()
+	return strings.TrimSuffix(strings.Join(seen, " "), " DES"), string(got), err
+}
+
+var large = bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+
+func handler(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/x":
+		fmt.Fprintf(w, "%s %s", r.Proto, r.Host)
+	case "/404":
+		w.WriteHeader(404)
+		io.WriteString(w, "no")
+	case "/503":
+		w.WriteHeader(503)
+	case "/204":
+		w.WriteHeader(204)
+	case "/redirect":
+		http.Redirect(w, r, "/204", 302)
+	case "/echo":
+		b, _ := io.ReadAll(r.Body)
+		w.Write(b)
+	case "/large":
+		w.Write(large)
+	case "/cut":
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, "hello")
+		w.(http.Flusher).Flush()
+		time.Sleep(50 * time.Millisecond) // a reset overtakes what it cuts
+		panic(http.ErrAbortHandler)
+	case "/never":
+		<-r.Context().Done()
+	}
+}
+
+func TestSequences(t *testing.T) {
+	addr := serve(t, handler)
+	other := testcert.New("other")
+	url := func(u string) func(*runtime.StreamType) { return func(st *runtime.StreamType) { st.HTTP.URL = u } }
+	const fetched = "CRE POL CNG CON rx rx(EOM) ACK DIS"
+	for _, tt := range []struct {
+		name  string
+		st    func(*runtime.StreamType)
+		data  string
+		limit time.Duration
+		want  string
+		body  string
+		cause any
+	}{
+		{name: "GET", want: fetched, body: "HTTP/3.0 " + addr.String()},
+		{name: "large", st: url("/large"), want: fetched, body: string(large)},
+		{name: "404", st: url("/404"), want: "CRE POL CNG CON rx rx(EOM) NAK DIS", body: "no"},
+		{name: "204", st: url("/204"), want: "CRE POL CNG CON ACK DIS"},
+		{name: "503", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Retry = "/503", retry(1) }, want: "CRE POL CNG UNR POL CNG UNR ARF", cause: new(*sshttp.StatusError)},
+		{name: "redirect", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.AllowRedirects = "/redirect", true }, want: "CRE POL CNG CON ACK DIS"},
+		{name: "redirect refused", st: url("/redirect"), want: "CRE POL CNG UNR ARF", cause: new(*sshttp.RedirectError)},
+		{name: "POST", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: "hello", want: fetched, body: "hello"},
+		{name: "large POST", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: string(large), want: fetched, body: string(large)},
+		{name: "cut", st: url("/cut"), want: "CRE POL CNG CON rx DIS", body: "hello", cause: new(*http3.Error)},
+		{name: "no answer", st: url("/never"), limit: 300 * time.Millisecond, want: "CRE POL CNG UNR ARF", cause: runtime.ErrTimeout},
+		{name: "wrong store", st: func(st *runtime.StreamType) { st.TrustStore = other.Store() }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
+		{name: "wrong name", st: func(st *runtime.StreamType) { st.Endpoint = "localhost" }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
+		{name: "nobody there", st: func(st *runtime.StreamType) { st.Port = 1; st.Retry = retry(1) }, limit: 200 * time.Millisecond, want: "CRE POL CNG UNR POL CNG UNR ARF"},
+		{name: "perf", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Perf = "/204", true }, want: "CRE POL CNG perf CON ACK DIS"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := streamType(addr)
+			if tt.st != nil {
+				tt.st(st)
+			}
+			events, body, err := run(t, runtime.Options{ConnectTimeout: tt.limit}, st, tt.data)
+			if events != tt.want || !st.Perf && body != tt.body {
+				t.Errorf("saw %s, %d bytes (%v)\nwant %s, %d bytes", events, len(body), err, tt.want, len(tt.body))
+			}
+			switch cause := tt.cause.(type) {
+			case nil:
+			case error:
+				if !errors.Is(err, cause) {
+					t.Errorf("ended for %v, want %v", err, cause)
+				}
+			default:
+				if !errors.As(err, cause) {
+					t.Errorf("ended for %v, want a %T", err, cause)
+				}
+			}
+		})
+	}
+}
+
+// What can not be is refused.
+func TestRefused(t *testing.T) {
+	for name, change := range map[string]func(*runtime.StreamType){
+		"socks5":      func(st *runtime.StreamType) { st.SOCKS5Proxy = "127.0.0.1:1" },
+		"unix":        func(st *runtime.StreamType) { st.Endpoint = "+/tmp/x" },
+		"without TLS": func(st *runtime.StreamType) { st.TLS = false },
+	} {
+		c := newContext(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), change))
+		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// An endpoint may turn TLS off.
+	events, _, err := run(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), func(st *runtime.StreamType) { st.Endpoint = "http://127.0.0.1:1/" }), "")
+	if events != "CRE POL CNG UNR ARF" {
+		t.Errorf("saw %s (%v)", events, err)
+	}
+}
+
+// Requests share a connection, whose socket is that of ListenPacket; it ends with
+// the context.
+func TestConnection(t *testing.T) {
+	var mu sync.Mutex
+	peers := map[string]bool{}
+	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		peers[r.RemoteAddr] = true
+	})
+	var sockets atomic.Int32
+	var socket net.PacketConn
+	c := newContext(t, runtime.Options{Transports: []runtime.Transport{h3.NewWith(h3.Options{
+		ListenPacket: func(ctx context.Context) (net.PacketConn, error) {
+			sockets.Add(1)
+			var err error
+			socket, err = net.ListenPacket("udp", "127.0.0.1:0")
+			return socket, err
+		}})}}, streamType(addr))
+	for range 5 {
+		if _, err := c.Fetch(t.Context(), "s"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := sockets.Load(); n != 1 || len(peers) != 1 || !peers[socket.LocalAddr().String()] {
+		t.Errorf("%d sockets, requests from %v", n, peers)
+	}
+	c.Close()
+	if err := socket.SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the socket is open: %v", err)
+	}
+}
+
+// A reader that takes its time slows the server down.
+func TestFlowControl(t *testing.T) {
+	var sent atomic.Int64
+	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for buf := make([]byte, 64<<10); ; {
+			n, err := w.Write(buf)
+			sent.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	})
+	c := newContext(t, runtime.Options{}, streamType(addr))
+	conn := must(c.Open(t.Context(), "s"))
+	defer conn.Close()
+	io.ReadFull(conn, make([]byte, 1<<20))
+	for was := int64(0); was == 0 || was != sent.Load(); {
+		was = sent.Load()
+		time.Sleep(100 * time.Millisecond)
+	}
+	if n := sent.Load(); n > 8<<20 {
+		t.Errorf("the server has sent %d bytes, of which 1 MB is read", n)
+	}
+}
+
+// A server that has gone without a word is found to be gone: the next attempt is
+// made on another connection.
+func TestServerGone(t *testing.T) {
+	front := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	defer front.Close()
+	back := must(net.Dial("udp", serve(t, handler).String()))
+	defer back.Close()
+	var deaf atomic.Bool
+	var client atomic.Pointer[net.UDPAddr]
+	relay := func(from net.PacketConn) {
+		buf := make([]byte, 2000)
+		for {
+			n, peer, err := from.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			client.Store(peer.(*net.UDPAddr))
+			if !deaf.Load() {
+				back.Write(buf[:n])
+			}
+		}
+	}
+	go relay(front)
+	go func() {
+		buf := make([]byte, 2000)
+		for {
+			n, err := back.Read(buf)
+			if err != nil {
+				return
+			}
+			if to := client.Load(); to != nil && !deaf.Load() {
+				front.WriteTo(buf[:n], to)
+			}
+		}
+	}()
+	c := newContext(t, runtime.Options{ConnectTimeout: 400 * time.Millisecond}, streamType(front.LocalAddr().(*net.UDPAddr).AddrPort()))
+	if _, err := c.Fetch(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+	deaf.Store(true)
+	if _, err := c.Fetch(t.Context(), "s"); !errors.Is(err, runtime.ErrTimeout) {
+		t.Errorf("without an answer: %v", err)
+	}
+	deaf.Store(false)
+	if _, err := c.Fetch(t.Context(), "s"); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+}
+
+// Close, with requests in each of their phases, leaves nothing.
+func TestClose(t *testing.T) {
+	addr := serve(t, handler)
+	for _, url := range []string{"/never", "/large", "/x"} {
+		c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) { st.HTTP.URL = url }))
+		for range 10 {
+			must(c.NewStream("s", runtime.Handlers{})).Connect()
+		}
+		c.Close()
+	}
+	silent := must(net.ListenPacket("udp", "127.0.0.1:0")) // no handshake
+	defer silent.Close()
+	c := newContext(t, runtime.Options{}, streamType(silent.LocalAddr().(*net.UDPAddr).AddrPort()))
+	must(c.NewStream("s", runtime.Handlers{})).Connect()
+	c.Close()
+}
