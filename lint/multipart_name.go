@@ -12,7 +12,7 @@ multipart too, but not the message a part of it. Of the streamtypes that share a
 request (rideshare), either each one is a part or none is.`,
 	LWS: `The request says that it is multipart, and the message stands in it without a
 delimiter and headers before it, so that a server finds no part, or a part that
-holds two messages (4.1.6 to 5.0.0, lib/secure-streams/protocols/ss-h1.c).`,
+holds two messages (measured on 5.0.0; 4.1.6 to 4.5.8 have the same code).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "upload": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "POST",
                        "http_url": "upload", "http_multipart_filename": "a.bin",
