@@ -31,7 +31,7 @@ type runCmd struct {
 	Set         map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"Set a metadata item of the stream. May be repeated."`
 	Data        *string           `placeholder:"TEXT" help:"What to send; @FILE for what is in a file, @- for standard input. Without it, standard input is sent if the streamtype's http_method is POST, PUT or PATCH."`
 	Part        map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"What the streamtype NAME sends, which shares the request (rideshare). May be repeated."`
-	Count       int               `placeholder:"N" help:"End when N messages have been received."`
+	Count       int               `placeholder:"N" help:"End when N messages have been received; over raw, N pieces."`
 	Credential  map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0 and so on. May be repeated."`
 	Credentials string            `placeholder:"DIR" help:"Credentials in the files of a folder: auth.0, client_cert.0, client_key.0 and so on."`
 	Overlay     []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this over the policy first. May be repeated."`
@@ -342,7 +342,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 		}
 		return e.finish(err)
 	case runtime.StateDisconnected:
-		if s.Err() == nil && s.StreamType().Protocol == runtime.ProtocolRaw && e.count == 0 && (e.messages == nil || e.all) {
+		if (s.Err() == nil || errors.Is(s.Err(), io.EOF)) && s.StreamType().Protocol == runtime.ProtocolRaw && e.count == 0 && (e.messages == nil || e.all) {
 			return e.finish(nil)
 		}
 		err := errors.New("disconnected before the end of the answer")
@@ -403,7 +403,9 @@ func (e *execution) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runti
 		e.finish(err)
 		return runtime.DestroyMe
 	}
-	if flags&runtime.FlagEOM != 0 && (!e.after || e.all || e.messages == nil) {
+	// raw has no messages: each piece is one.
+	end := flags&runtime.FlagEOM != 0 || s.StreamType().Protocol == runtime.ProtocolRaw
+	if end && (!e.after || e.all || e.messages == nil) {
 		if e.received++; e.received == e.count {
 			return e.finish(nil)
 		}
@@ -427,6 +429,12 @@ func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runt
 		flags |= runtime.FlagEOM
 	}
 	e.emit(event{Event: "tx", Ordinal: &ordinal, Length: &n, Flags: flagNames(flags)})
+	if e.all && e.count == 0 && st.Protocol == runtime.ProtocolRaw {
+		// Many a server answers when it has all. This is after what is returned.
+		if err := raw.Of(s).CloseWrite(); err != nil {
+			e.finish(err)
+		}
+	}
 	if flags&runtime.FlagEOM == 0 {
 		// The rest of a message: over HTTP it is asked for all the same.
 		if err := s.RequestTx(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/textproto"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -270,6 +271,108 @@ func TestServices(t *testing.T) {
 	v.assistant(t, "event", "audio", "directives")
 	v.pages(t, "page")
 	v.system(t, true)
+}
+
+// TestRunRaw executes a stream over TCP, to a server that answers when it has
+// all, and to one that never closes.
+func TestRunRaw(t *testing.T) {
+	listen := func(serve func(net.Conn)) int {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go func() { defer c.Close(); serve(c) }()
+			}
+		}()
+		return ln.Addr().(*net.TCPAddr).Port
+	}
+	all := listen(func(c net.Conn) {
+		text, _ := io.ReadAll(c)
+		fmt.Fprintf(c, "%d bytes", len(text))
+	})
+	open := listen(func(c net.Conn) {
+		io.WriteString(c, "220 hello\n")
+		io.Copy(io.Discard, c)
+	})
+	v := newServices(t, "", nil)
+	v.policy = v.write("policy.json", fmt.Sprintf(`{"s": [
+		{"all": {"endpoint": "127.0.0.1", "port": %d, "protocol": "raw", "opportunistic": true}},
+		{"open": {"endpoint": "127.0.0.1", "port": %d, "protocol": "raw", "opportunistic": true}}]}`, all, open))
+	v.write("overlay.json", `{"s": []}`)
+	large := v.write("large", strings.Repeat("x", 300_000))
+	for _, tt := range []struct {
+		flags []string
+		want  string
+	}{
+		{[]string{"all", "--data", "four"}, "4 bytes"},
+		{[]string{"all", "--data", "@" + large}, "300000 bytes"},
+		{[]string{"all", "--data", ""}, "0 bytes"},
+		{[]string{"open", "--count", "1"}, "220 hello\n"},
+		{[]string{"open", "--count", "1", "--data", "x"}, "220 hello\n"},
+	} {
+		if got := v.run(t, tt.flags[0], tt.flags[1:]...); got != tt.want {
+			t.Errorf("%.40q: got %q, want %q", tt.flags, got, tt.want)
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"run", "--timeout", "200ms", v.policy, "open"}, nil, &stdout, &stderr); code != exitStream || stdout.String() != "220 hello\n" {
+		t.Errorf("exit %d, %q: %s", code, &stdout, &stderr)
+	}
+}
+
+// TestRunMQTT publishes to a mosquitto, and receives what it has kept.
+func TestRunMQTT(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := ln.Addr().(*net.TCPAddr).Port
+	ln.Close()
+	program, err := exec.LookPath("mosquitto")
+	if err != nil {
+		program = "/usr/sbin/mosquitto"
+	}
+	v := newServices(t, "", nil)
+	broker := exec.Command(program, "-c", v.write("mosquitto.conf", fmt.Sprintf("log_dest none\nuser root\nallow_anonymous true\nlistener %d 127.0.0.1\n", port)))
+	if err := broker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		broker.Process.Kill()
+		broker.Wait()
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err == nil {
+			c.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("mosquitto does not listen")
+		}
+	}
+	v.policy = v.write("policy.json", fmt.Sprintf(`{"s": [
+		{"say": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_topic": "a/b", "mqtt_qos": 1, "mqtt_retain": true, "mqtt_clean_start": true, "opportunistic": true}},
+		{"hear": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_subscribe": "a/#", "mqtt_qos": 1, "mqtt_clean_start": true, "opportunistic": true}},
+		{"both": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_topic": "a/c", "mqtt_subscribe": "a/c", "mqtt_qos": 1, "mqtt_clean_start": true, "opportunistic": true}}]}`, port))
+	v.write("overlay.json", `{"s": []}`)
+	v.write("mqtt_client_id", "sspolicy-test")
+	if got := v.run(t, "say", "--data", "kept"); got != "" {
+		t.Errorf("say: %q", got)
+	}
+	if got := v.run(t, "hear"); got != "kept" {
+		t.Errorf("hear: %q", got)
+	}
+	if got := v.run(t, "both", "--data", "heard", "--count", "1"); got != "heard" {
+		t.Errorf("both: %q", got)
+	}
 }
 
 // TestServicesOfLWS executes policies of lws's examples. SSPOLICY_CORPUS is a
