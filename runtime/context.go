@@ -35,7 +35,7 @@ type Options struct {
 	// DefaultConnectTimeout, less than 0 no limit.
 	ConnectTimeout time.Duration
 
-	// Credentials has the tokens, serial numbers and client certificates that
+	// Credentials has the tokens, keys, serial numbers and client certificates that
 	// the policy asks for. Nil has none: a stream that needs some can not be
 	// made.
 	Credentials Credentials
