@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
@@ -612,6 +614,56 @@ func TestOverlayOldLink(t *testing.T) {
 		}
 		if _, _, err := old.Tx(make([]byte, 10)); err == nil {
 			t.Error("the old attempt still sends")
+		}
+	})
+}
+
+// TestSwapTrust: what streams of two policies trust is the same if their stores
+// say the same, so that they share connections and sessions as those of one do.
+func TestSwapTrust(t *testing.T) {
+	one, two := testcert.New("one"), testcert.New("two")
+	policy := func(st map[string]*testcert.Authority) *runtime.Policy {
+		p := &runtime.Policy{}
+		for name, a := range st {
+			s := &runtime.StreamType{Name: name, Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1, TLS: true}
+			if a != nil {
+				s.TrustStore = a.Store()
+			}
+			p.StreamTypes = append(p.StreamTypes, s)
+		}
+		return p
+	}
+	synctest.Test(t, func(t *testing.T) {
+		configs := map[string]*tls.Config{}
+		c, _ := swapContext(t, policy(map[string]*testcert.Authority{"a": one, "b": nil}), func(ctx context.Context, l *runtime.Link) error {
+			config, err := l.TLSConfig()
+			if err != nil {
+				t.Error(err)
+			}
+			configs[l.StreamType().Name] = config
+			return stay(ctx, l)
+		})
+		defer c.Close()
+		connect := func(names ...string) {
+			for _, name := range names {
+				s, err := c.NewStream(name, runtime.Handlers{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Connect()
+				synctest.Wait()
+			}
+		}
+		connect("a", "b")
+		if err := c.SetPolicy(policy(map[string]*testcert.Authority{"a": one, "b": nil, "c": one, "d": nil, "e": two})); err != nil {
+			t.Fatal(err)
+		}
+		connect("c", "d", "e")
+		if configs["a"] != configs["c"] || configs["b"] != configs["d"] {
+			t.Error("what is trusted in the same way is not shared")
+		}
+		if configs["a"] == configs["b"] || configs["a"] == configs["e"] || configs["b"] == configs["e"] {
+			t.Error("what is trusted in another way is shared")
 		}
 	})
 }

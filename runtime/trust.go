@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -80,7 +81,7 @@ func (c *trustCache) config(t *streamType, cert *tls.Certificate) (*tls.Config, 
 	tr := t.trust
 	if tr == nil {
 		store := t.policy.TrustStore
-		if tr = c.stores[store]; tr == nil {
+		if tr = c.find(store); tr == nil {
 			tr = &trust{store: store}
 			tr.roots, tr.err = store.pool()
 			if c.stores == nil {
@@ -100,6 +101,21 @@ func (c *trustCache) config(t *streamType, cert *tls.Certificate) (*tls.Config, 
 		tr.config = tr.newConfig()
 	}
 	return tr.config, nil
+}
+
+// find returns what a store has been made into, or nil. A policy that has
+// replaced another has stores of its own, though they may hold the same: what is
+// shared by streams of the one is to be shared with those of the other. mu is held.
+func (c *trustCache) find(store *TrustStore) *trust {
+	if tr := c.stores[store]; tr != nil || store == nil {
+		return tr
+	}
+	for s, tr := range c.stores {
+		if s != nil && reflect.DeepEqual(s, store) {
+			return tr
+		}
+	}
+	return nil
 }
 
 // release ends a streamtype's use of its trust.

@@ -67,8 +67,11 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 	req.URL, req.Host = u, h.head.HostOr(host)
 	for hops := 0; ; hops++ {
 		resp, err := request.WithCookies(h.l, req, func(req *http.Request) (*http.Response, error) { return h.exchange(req, target) })
-		if err != nil || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, err
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, nil
 		}
 		if err := h.n.userState(h.l, resp.StatusCode); err != nil {
 			return nil, err
