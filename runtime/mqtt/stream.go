@@ -75,6 +75,11 @@ type stream struct {
 	shadowTopic string
 	shadowEnd   *time.Timer
 
+	unwritten int // messages for the writer to push
+	unacked   int // those of them with QoS 0
+
+	fleeting outMsg // the message, if it has QoS 0
+
 	// What add appends.
 	packet struct {
 		m       *outMsg
@@ -203,13 +208,27 @@ func (st *stream) run() error {
 		if err := st.deliver(); err != nil {
 			return err
 		}
-		if st.wantTx && st.canTx {
+		if st.wantTx && st.canTx && st.unwritten < window {
 			if err := st.transmit(); err != nil {
 				return err
 			}
 			if st.wantTx {
 				continue
 			}
+		}
+		select {
+		case <-ready:
+			st.wantTx = true
+			if st.canTx && st.unwritten < window {
+				continue
+			}
+		default:
+		}
+		if st.unwritten > 0 {
+			if err := st.push(); err != nil {
+				return err
+			}
+			continue // much may have happened
 		}
 		var end <-chan time.Time
 		if st.shadowEnd != nil {
@@ -347,8 +366,18 @@ func (st *stream) publish(m *outMsg, payload []byte) error {
 		c.mu.Unlock()
 	}
 	st.packet.m, st.packet.payload, st.packet.length = m, payload, len(payload)
-	err := c.w.send(st.ctx, st.add)
+	send := c.w.send
+	if st.open { // st.push writes it, perhaps along with the next
+		send = c.w.queue
+	}
+	err := send(st.ctx, st.add)
 	st.packet.m, st.packet.payload = nil, nil
+	if err == nil && st.open {
+		st.unwritten++
+		if m.qos == 0 {
+			st.unacked++
+		}
+	}
 	if err == nil {
 		st.written(m)
 	}
@@ -546,6 +575,10 @@ func (st *stream) newMessage(length uint64) (*outMsg, error) {
 			return nil, st.l.Nack()
 		}
 	}
+	if m.QoS == 0 { // and so is done with when it is sent
+		st.fleeting = outMsg{topic: topic, retain: m.Retain}
+		return &st.fleeting, nil
+	}
 	return &outMsg{topic: topic, qos: m.QoS, retain: m.Retain, st: st}, nil
 }
 
@@ -560,8 +593,21 @@ func (st *stream) message(payload []byte) error {
 	if err := st.publish(m, payload); err != nil {
 		return st.broken(err)
 	}
-	if m.qos == 0 {
-		return st.l.Ack()
+	return nil
+}
+
+// push writes what has been published. It acknowledges what has QoS 0.
+func (st *stream) push() error {
+	st.unwritten = 0
+	n := st.unacked
+	st.unacked = 0
+	if err := st.c.w.push(st.ctx); err != nil {
+		return st.broken(err)
+	}
+	for range n {
+		if err := st.l.Ack(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -584,6 +630,9 @@ func (st *stream) broken(err error) error {
 // beginMessage sends the first part of a message that is too long to be put
 // together first.
 func (st *stream) beginMessage(part []byte) error {
+	if err := st.push(); err != nil { // so that it is acknowledged first
+		return err
+	}
 	total := st.total
 	st.total = 0
 	m, err := st.newMessage(total)
@@ -733,6 +782,9 @@ func (st *stream) leave() {
 	if st.cur != nil {
 		c.fail(errUnfinished)
 		c.w.end()
+	}
+	if st.unwritten > 0 {
+		c.w.post(func(b []byte) []byte { return b })
 	}
 	wanted := errors.Is(context.Cause(st.ctx), runtime.ErrDisconnected)
 	c.mu.Lock()

@@ -136,7 +136,35 @@ func (w *writer) room() {
 func (w *writer) send(ctx context.Context, add func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.addWhole(ctx, add); err != nil {
+		return err
+	}
+	return w.flushAll(ctx)
+}
+
+// queue adds a packet, for push, or whoever else writes next, to write.
+func (w *writer) queue(ctx context.Context, add func([]byte) []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.addWhole(ctx, add)
+}
+
+// push returns when all that has been added has been written, or ctx is done.
+func (w *writer) push(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flushAll(ctx)
+}
+
+// addWhole adds a packet when there is room. mu is held, but not while it waits.
+func (w *writer) addWhole(ctx context.Context, add func([]byte) []byte) error {
 	for w.err == nil && ctx.Err() == nil && (!w.whole || len(w.out) >= maxUnsent) {
+		if w.whole && !w.writing { // what queue has added
+			w.by = ctx
+			w.flush()
+			w.by = nil
+			continue
+		}
 		w.turn.Wait()
 	}
 	if ctx.Err() != nil {
@@ -146,6 +174,11 @@ func (w *writer) send(ctx context.Context, add func([]byte) []byte) error {
 		return w.err
 	}
 	w.add(add)
+	return nil
+}
+
+// flushAll is push. mu is held.
+func (w *writer) flushAll(ctx context.Context) error {
 	for end := w.added; w.written < end; {
 		switch {
 		case w.err != nil:
