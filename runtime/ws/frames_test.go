@@ -1,0 +1,271 @@
+package ws_test
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// frame is a frame as a server sends it: first is its first byte.
+func frame(first byte, payload string) string {
+	b := []byte{first}
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+	return string(b) + payload
+}
+
+// fragments is a text message in frames of n bytes.
+func fragments(payload string, n int) string {
+	var b strings.Builder
+	op := byte(0x01)
+	for len(payload) > n {
+		b.WriteString(frame(op, payload[:n]))
+		op, payload = 0, payload[n:]
+	}
+	b.WriteString(frame(op|0x80, payload))
+	return b.String()
+}
+
+func closeFrame(code uint16, reason string) string {
+	return frame(0x88, string(binary.BigEndian.AppendUint16(nil, code))+reason)
+}
+
+// readFrame reads a frame of a client, which has to be masked.
+func readFrame(r *bufio.Reader) (first byte, payload string, err error) {
+	var h [8]byte
+	if _, err := io.ReadFull(r, h[:2]); err != nil {
+		return 0, "", err
+	}
+	first = h[0]
+	if h[1]&0x80 == 0 {
+		return 0, "", fmt.Errorf("a frame without a mask")
+	}
+	n := uint64(h[1] & 0x7f)
+	switch n {
+	case 126:
+		_, err = io.ReadFull(r, h[:2])
+		n = uint64(binary.BigEndian.Uint16(h[:2]))
+	case 127:
+		_, err = io.ReadFull(r, h[:8])
+		n = binary.BigEndian.Uint64(h[:8])
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	b := make([]byte, 4+n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return 0, "", err
+	}
+	for i := range n {
+		b[4+i] ^= b[i&3]
+	}
+	return first, string(b[4:]), nil
+}
+
+// readAll reads what a client sends until it closes, and returns it for people:
+// messages are put together, and long ones are given by length. PINGs are left
+// out. more is told what there is so far.
+func readAll(r *bufio.Reader, more func(got string)) string {
+	var got []string
+	msg, open := "", false
+	for {
+		more(strings.Join(got, " "))
+		first, payload, err := readFrame(r)
+		if err != nil {
+			if err != io.EOF {
+				got = append(got, err.Error())
+			}
+			return strings.Join(got, " ")
+		}
+		text := payload
+		if len(text) > 200 {
+			text = fmt.Sprint("#", len(text))
+		}
+		switch first {
+		case 0x01, 0x00, 0x80, 0x81:
+			if open == (first&1 == 1) {
+				got = append(got, "bad fragments")
+			}
+			msg, open = msg+payload, true
+			if first&0x80 != 0 {
+				if len(msg) > 200 {
+					msg = fmt.Sprint("#", len(msg))
+				}
+				got = append(got, "text("+msg+")")
+				msg, open = "", false
+			}
+		case 0x88:
+			if len(payload) >= 2 {
+				got = append(got, fmt.Sprintf("close(%d %s)", binary.BigEndian.Uint16([]byte(payload)), payload[2:]))
+			} else {
+				got = append(got, "close()")
+			}
+			return strings.Join(got, " ")
+		case 0x89:
+		case 0x8a:
+			got = append(got, "pong("+text+")")
+		default:
+			got = append(got, fmt.Sprintf("frame %x", first))
+		}
+	}
+}
+
+// echoHandlers send back each piece as it comes.
+func echoHandlers() runtime.Handlers {
+	type piece struct {
+		text  string
+		flags runtime.Flags
+	}
+	var queue []piece // of callbacks, of which one runs at a time
+	return runtime.Handlers{
+		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+			queue = append(queue, piece{string(buf), flags})
+			s.RequestTx()
+			return runtime.OK
+		},
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			for len(queue) > 0 {
+				p := queue[0]
+				queue = queue[1:]
+				if len(p.text) == 0 && p.flags == 0 {
+					continue
+				}
+				if len(queue) > 0 {
+					s.RequestTx()
+				}
+				return copy(buf, p.text), p.flags, runtime.OK
+			}
+			return 0, 0, runtime.TxDontSend
+		},
+	}
+}
+
+// TestFrames sends frames to a stream that echoes, after the groups of the
+// Autobahn test suite. What an error is answered with is the library's doing.
+func TestFrames(t *testing.T) {
+	type row struct {
+		name, send, want string
+		errors           bool // want is how it ends
+		bye              bool // the server closes when it has got what it wants
+	}
+	long := strings.Repeat("0123456789", 6554)
+	var rows []row
+	good := func(name, send, want string) { rows = append(rows, row{name: name, send: send, want: want, bye: true}) }
+	bad := func(name, send string) {
+		rows = append(rows, row{name: name, send: send, want: "close(1002", errors: true})
+	}
+
+	for _, n := range []int{0, 1, 125, 126, 127, 128, 4096, 65535, 65536} {
+		text := long[:min(n, len(long))]
+		want := text
+		if n > 200 {
+			want = fmt.Sprint("#", len(text))
+		}
+		good(fmt.Sprint("1 text of ", n), frame(0x81, text), "text("+want+")")
+		good(fmt.Sprint("1 binary of ", n), frame(0x82, text), "text("+want+")") // the policy says what is sent
+		good(fmt.Sprint("10 text of ", n, " in fragments"), fragments(text, 1300), "text("+want+")")
+	}
+	good("2 empty ping", frame(0x89, ""), "pong()")
+	good("2 ping", frame(0x89, "hello"), "pong(hello)")
+	good("2 long ping", frame(0x89, long[:125]), "pong("+long[:125]+")")
+	good("2 pong unasked", frame(0x8a, "hello"), "")
+	good("2 ten pings", strings.Repeat(frame(0x89, "x"), 10), strings.TrimSpace(strings.Repeat("pong(x) ", 10)))
+	bad("2 too long a ping", frame(0x89, long[:126]))
+	for _, rsv := range []byte{0x10, 0x20, 0x40, 0x70} {
+		bad(fmt.Sprintf("3 text with reserved %x", rsv), frame(0x81|rsv, "x"))
+		bad(fmt.Sprintf("3 ping with reserved %x", rsv), frame(0x89|rsv, "x"))
+		bad(fmt.Sprintf("3 close with reserved %x", rsv), frame(0x88|rsv, ""))
+	}
+	for _, op := range []byte{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
+		bad(fmt.Sprint("4 opcode ", op), frame(0x80|op, "x"))
+	}
+	bad("5 ping in fragments", frame(0x09, "x")+frame(0x80, "y"))
+	bad("5 pong in fragments", frame(0x0a, "x")+frame(0x80, "y"))
+	good("5 two fragments", frame(0x01, "a")+frame(0x80, "b"), "text(ab)")
+	good("5 empty fragments", frame(0x01, "")+frame(0x00, "")+frame(0x80, ""), "text()")
+	good("5 an empty last fragment", frame(0x01, "a")+frame(0x80, ""), "text(a)")
+	bad("5 continuation of nothing", frame(0x80, "x"))
+	bad("5 continuation of a whole message", frame(0x81, "x")+frame(0x80, "y"))
+	bad("5 message in a message", frame(0x01, "x")+frame(0x81, "y"))
+	good("6 UTF-8", frame(0x81, "κόσμε"), "text(κόσμε)")
+	good("6 a letter in two fragments", frame(0x01, "\xce")+frame(0x80, "\xba"), "text(κ)")
+	good("6 no UTF-8 is passed on", frame(0x81, "\xff"), "text(\xff)")
+	rows = append(rows,
+		row{"7 close", frame(0x88, ""), "close()", false, false},
+		row{"7 close with a reason", closeFrame(1000, "bye"), "close(1000 bye)", false, false},
+		row{"7 close with a long reason", closeFrame(1000, long[:123]), "close(1000 " + long[:123] + ")", false, false},
+		row{"7 nothing counts after it", closeFrame(1000, "") + frame(0x89, "x") + frame(0x81, "y"), "close(1000 )", false, false})
+	for _, code := range []uint16{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999} {
+		rows = append(rows, row{fmt.Sprint("7 code ", code), closeFrame(code, ""), fmt.Sprintf("close(%d )", code), false, false})
+	}
+	for _, code := range []uint16{0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535} {
+		bad(fmt.Sprint("7 code ", code), closeFrame(code, ""))
+	}
+	bad("7 half a code", frame(0x88, "x"))
+	bad("7 too long a close", frame(0x88, long[:126]))
+	mega := strings.Repeat(long, 65)[:4<<20]
+	good("9 4 MB", frame(0x81, mega), fmt.Sprintf("text(#%d)", len(mega)))
+	good("9 4 MB in fragments", fragments(mega, 64<<10), fmt.Sprintf("text(#%d)", len(mega)))
+	for _, tt := range rows {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got := make(chan string, 1)
+			// Some is sent right behind the answer, some alone.
+			addr := raw(t, func(c net.Conn) {
+				r, _, err := upgrade(c, "", tt.send[:1])
+				if err != nil {
+					return
+				}
+				sent := make(chan struct{})
+				go func() {
+					defer close(sent)
+					io.WriteString(c, tt.send[1:])
+				}()
+				c.SetReadDeadline(time.Now().Add(20 * time.Second))
+				got <- readAll(r, func(got string) {
+					if tt.bye && got == tt.want {
+						<-sent
+						io.WriteString(c, closeFrame(1000, ""))
+					}
+				})
+			})
+			h := echoHandlers()
+			h.State = func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+				if state == runtime.StateCreating {
+					s.RequestTx()
+				}
+				return runtime.OK
+			}
+			if _, err := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
+				t.Fatal(err)
+			}
+			g := <-got
+			if tt.errors {
+				if i := strings.LastIndex(g, "close("); i < 0 || !strings.HasPrefix(g[i:], tt.want) {
+					t.Errorf("the peer got %q", g)
+				}
+				return
+			}
+			want := tt.want
+			if tt.bye {
+				want = strings.TrimSpace(want + " close(1000 )")
+			}
+			if g != want {
+				t.Errorf("the peer got %q, want %q", g, want)
+			}
+		})
+	}
+}
