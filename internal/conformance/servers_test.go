@@ -118,9 +118,16 @@ http {
 		location = /429 { return 429 "too many"; }
 		location = /redirect { return 302 /hello; }
 		location = /reject { return 444; }
-		location = /large { alias %s/large; }
+		location = /large { alias %[1]s/large; }
+		location /ws/ {
+			proxy_pass http://%[2]s;
+			proxy_http_version 1.1;
+			proxy_set_header Upgrade $http_upgrade;
+			proxy_set_header Connection "upgrade";
+			proxy_read_timeout 1s;
+		}
 		location / {
-			proxy_pass http://%s;
+			proxy_pass http://%[2]s;
 			proxy_http_version 1.1;
 			proxy_request_buffering off;
 			proxy_buffering off;
@@ -364,6 +371,7 @@ func startBackend(t *testing.T) (addr string) {
 			sent = end
 		}
 	})
+	mux.HandleFunc("/ws/", serveWS)
 	mux.HandleFunc("/large", func(w http.ResponseWriter, r *http.Request) { w.Write(large) })
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(100 * time.Millisecond)
