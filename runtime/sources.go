@@ -190,6 +190,29 @@ func (f *FileCredentials) read(name string) ([]byte, error) {
 	return text, nil
 }
 
+// SetBlob writes the file of a text, for attempts that begin from now on, so
+// that it is there as a whole or not at all, and no one but its owner may read
+// it. It is for what the program is given to keep, such as a refresh token.
+func (f *FileCredentials) SetBlob(b Blob, index int, text string) error {
+	name := b.Name(index)
+	if name == "" || f.Dir == "" {
+		return fmt.Errorf("sspolicy: set %v %d: %w: there is no file for it", b, index, ErrNoCredentials)
+	}
+	file, err := os.CreateTemp(f.Dir, "."+name+".*") // which only the owner may read
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text + "\n")
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), filepath.Join(f.Dir, name))
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+	}
+	return err
+}
+
 // Exposed returns the files of the folder that hold a secret and that others
 // than their owner may read, so that a program can warn of them. On Windows,
 // which has no such bits, there are none.

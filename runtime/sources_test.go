@@ -106,6 +106,24 @@ func TestFileCredentials(t *testing.T) {
 	if text, err := f.Blob(t.Context(), runtime.BlobAuth, 0); text != "new" {
 		t.Errorf("a file that has changed is %q, %v", text, err)
 	}
+	if err := f.SetBlob(runtime.BlobAuth, 0, "kept"); err != nil {
+		t.Error(err)
+	}
+	if text, err := f.Blob(t.Context(), runtime.BlobAuth, 0); text != "kept" {
+		t.Errorf("a text that was set is %q, %v", text, err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "auth.0")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the file has %v, %v", info.Mode(), err)
+	}
+	if err := f.SetBlob(runtime.BlobAuth, 4, "secret"); !errors.Is(err, runtime.ErrNoCredentials) {
+		t.Errorf("a text without a name: %v", err)
+	}
+	if err := f.SetBlob(runtime.BlobFirmwareVersion, 0, "secret"); err == nil || strings.Contains(err.Error(), "secret") { // a folder is there
+		t.Errorf("in place of a folder: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
 	if _, err := new(runtime.FileCredentials).Blob(t.Context(), runtime.BlobAuth, 0); !errors.Is(err, runtime.ErrNoCredentials) {
 		t.Errorf("without a folder: %v", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	tokens := oauth.New(credentials, oauth.Options{})
+	tokens := oauth.New(credentials, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
 	ctx, err := runtime.NewContext(policy, runtime.Options{
 		Transports:  []runtime.Transport{h3.New(), http.New(), mqtt.New(), raw.New(), ws.New()},
 		Logger:      slog.New(slog.NewTextHandler(p.stderr, nil)),
@@ -271,6 +272,22 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 		chain = append(chain, files)
 	}
 	return append(chain, &runtime.EnvCredentials{Prefix: "SSPOLICY_"}), nil
+}
+
+// keep writes what the next token is to be asked for with, where the last one
+// has come from, since that is worthless now.
+func (c *runCmd) keep(p *program, request string) {
+	name := runtime.BlobAuth.Name(1)
+	files := &runtime.FileCredentials{Dir: c.Credentials}
+	err := errors.New("it was not in a file of --credentials")
+	if c.Credential[name] == "" {
+		if _, err = files.Blob(context.Background(), runtime.BlobAuth, 1); err == nil {
+			err = files.SetBlob(runtime.BlobAuth, 1, request)
+		}
+	}
+	if err != nil && !c.JSON {
+		fmt.Fprintf(p.stderr, "sspolicy: warning: the token server has replaced the refresh token in %s, and the new one is lost: %v\n", name, err)
+	}
 }
 
 // blobNames returns the names of all credentials that are texts.

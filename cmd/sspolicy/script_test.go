@@ -134,7 +134,12 @@ func newServer(t *testing.T) *httptest.Server {
 		fmt.Fprintf(w, "%q %q %q\n", r.Header.Get("Authorization"), r.Header.Get("X-Serial"), cert)
 	})
 	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
-		if r.PostFormValue("refresh_token") != "s3kr1t" {
+		switch r.PostFormValue("refresh_token") {
+		case "s3kr1t":
+		case "once":
+			io.WriteString(w, `{"access_token": "fresh", "expires_in": 3600, "refresh_token": "s3kr1t"}`)
+			return
+		default:
 			http.Error(w, `{"error": "invalid_grant"}`, http.StatusBadRequest)
 			return
 		}
