@@ -434,3 +434,53 @@ func TestTopicItem(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedPolicyChange: streams of another policy share the connection that
+// those of the one before have.
+func TestSharedPolicyChange(t *testing.T) {
+	a := func() *runtime.StreamType { return streamType("a", nowhere, topics("x", "f", 1)) }
+	b := func(filter string) *runtime.StreamType { return streamType("b", nowhere, topics("y", filter, 1)) }
+	d := streamType("d", nowhere, topics("z", "", 1))
+	p := &peer{}
+	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, one(a(), b("g")), func(t *testing.T, c *runtime.Context) {
+		all := map[string]*trace{}
+		open := func(name string) {
+			all[name] = new(trace).open(t, c, name)
+			all[name].Connect()
+			synctest.Wait()
+			all[name].want(t, "CRE CNG CON")
+		}
+		open("a")
+		open("b")
+		p.reset()
+		if err := c.SetPolicy(&runtime.Policy{StreamTypes: one(a(), b("h"), d)}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		all["b"].want(t, "CRE CNG CON DIS DES")
+		open("b")
+		open("d")
+		p.latest().send(message("f", 7, 1, "old"))
+		p.latest().send(message("h", 8, 1, "new"))
+		synctest.Wait()
+		all["a"].publish("1")
+		synctest.Wait()
+		all["a"].want(t, "CRE CNG CON rx(old) tx ACK")
+		all["b"].want(t, "CRE CNG CON rx(new)")
+		// An overlay shows in the next connection.
+		if err := c.Overlay(&runtime.Policy{StreamTypes: one(a(), b("i"), d)}); err != nil {
+			t.Fatal(err)
+		}
+		p.reset()
+		p.latest().Close()
+		time.Sleep(time.Hour)
+		all["b"].RequestTx()
+		synctest.Wait()
+		if got := p.String(); !strings.Contains(got, " i qos 1") || strings.Contains(got, " h qos 1") {
+			t.Errorf("the peer got %s", got)
+		}
+		if p.dials() != 2 {
+			t.Errorf("%d connections", p.dials())
+		}
+	})
+}

@@ -24,9 +24,9 @@ import (
 func TestSwapUnderLoad(t *testing.T) {
 	const (
 		streams = 1000
-		moving  = 200 // of them of the streamtype that changes
+		moving  = 100 // of them of the streamtype that changes
 		swaps   = 100
-		pause   = time.Second // that an answer takes
+		pause   = 2 * time.Second // that an answer takes
 		maxSize = 4 << 10
 	)
 	var (
