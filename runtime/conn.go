@@ -44,8 +44,8 @@ func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) 
 // peer has accepted. Else it is a *NackError, io.ErrUnexpectedEOF and the cause
 // if the rest was lost, or the error of the context.
 //
-// The streams of ws and mqtt go on with a new connection if the policy wants
-// one: Read does not tell, and Messages is what they are for.
+// The streams of ws, mqtt and local sinks go on with a new connection if the
+// policy wants one: Read does not tell, and Messages is what they are for.
 func (c *Conn) Read(p []byte) (int, error) {
 	x := c.x
 	x.mu.Lock()
@@ -82,8 +82,8 @@ func (x *exchange) take(n int) {
 	}
 }
 
-// Write sends p, and returns when the transport has taken it. Over ws and mqtt
-// p is a message of its own. Over HTTP it is a part of the body of the request,
+// Write sends p, and returns when the transport has taken it. Over ws, mqtt and
+// to a local sink p is a message of its own. Over HTTP it is a part of the body of the request,
 // which CloseWrite ends. If the policy wants another attempt when a part of the
 // body has been sent, there is none, and the error is ErrBodySpent.
 func (c *Conn) Write(p []byte) (int, error) {

@@ -501,3 +501,27 @@ func TestWriteLost(t *testing.T) {
 		c.Close()
 	})
 }
+
+// TestConnWriteKept checks that a message that is waiting to be sent when the
+// connection is lost is sent on the next one.
+func TestConnWriteKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContext(t, runtime.StreamType{
+			Protocol: runtime.ProtocolMQTT, MQTT: &runtime.MQTT{Topic: "t"}, Retry: &runtime.Retry{Backoff: ms(100), Conceal: 1},
+		}, each(func(_ context.Context, l *runtime.Link) error {
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			time.Sleep(time.Second)
+			return errFake
+		}, publish))
+		conn, err := c.Open(t.Context(), "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.WriteString(conn, "text"); n != 4 || err != nil {
+			t.Error(n, err)
+		}
+		conn.Close()
+	})
+}

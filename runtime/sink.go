@@ -258,11 +258,47 @@ func (n sinkConnector) Run(ctx context.Context, l *Link) error {
 	if s.accepted() {
 		in, out = out, in
 	}
-	receive := func(m sinkPiece) error {
+	received := make(chan error, 1)
+	go func() { received <- n.receive(ctx, l, pipe, in) }()
+	// What makes the one end makes the other end, so there is one error to tell.
+	transmit(ctx, l, pipe, out)
+	return <-received
+}
+
+// receive hands payload to the stream until one side has ended.
+func (n sinkConnector) receive(ctx context.Context, l *Link, pipe *sinkPipe, in sinkLane) error {
+	rx := func(m sinkPiece) error {
 		err := l.Rx(m.buf[:m.n], m.flags)
 		in.empty <- m.buf
 		return err
 	}
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case m := <-in.full:
+			if err := rx(m); err != nil {
+				return err
+			}
+		case <-pipe.done:
+			select {
+			case m := <-in.full: // the last
+				if err := rx(m); err != nil {
+					return err
+				}
+			default:
+			}
+			if n.c.life.Err() != nil { // both sides are about to be destroyed
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
+			return io.EOF
+		}
+	}
+}
+
+// transmit takes payload from the stream until one side has ended.
+func transmit(ctx context.Context, l *Link, pipe *sinkPipe, out sinkLane) {
 	ready := l.TxReady()
 	var buf []byte // not nil if a piece can be sent
 	for {
@@ -274,11 +310,9 @@ func (n sinkConnector) Run(ctx context.Context, l *Link) error {
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
-		case m := <-in.full:
-			if err := receive(m); err != nil {
-				return err
-			}
+			return
+		case <-pipe.done:
+			return
 		case buf = <-empty:
 			if buf == nil {
 				buf = make([]byte, sinkBuffer)
@@ -286,25 +320,12 @@ func (n sinkConnector) Run(ctx context.Context, l *Link) error {
 		case <-ask:
 			k, flags, err := l.Tx(buf)
 			if err != nil {
-				return err
+				return
 			}
 			if k > 0 || flags != 0 {
 				out.full <- sinkPiece{buf, k, flags}
 				buf = nil
 			}
-		case <-pipe.done:
-			select {
-			case m := <-in.full: // the last
-				if err := receive(m); err != nil {
-					return err
-				}
-			default:
-			}
-			if n.c.life.Err() != nil { // both ends are about to be destroyed
-				<-ctx.Done()
-				return context.Cause(ctx)
-			}
-			return io.EOF
 		}
 	}
 }

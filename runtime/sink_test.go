@@ -370,6 +370,53 @@ func TestSinkConn(t *testing.T) {
 	})
 }
 
+// TestSinkUnread writes to a Conn from which nothing is read for long.
+func TestSinkUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newSinkContext(t, runtime.StreamType{Opportunistic: true})
+		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
+			received, sent := 0, 0
+			return runtime.Handlers{
+				Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result {
+					received++
+					s.RequestTx()
+					return runtime.OK
+				},
+				Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+					if sent == received {
+						return 0, 0, runtime.TxDontSend
+					}
+					sent++
+					s.RequestTx()
+					return copy(buf, fmt.Sprint(sent)), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+				},
+			}, runtime.OK
+		}); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := c.Open(t.Context(), "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 100
+		for range n {
+			if _, err := io.WriteString(conn, "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := 0
+		for m, err := range conn.Messages() {
+			if got++; err != nil || string(m) != fmt.Sprint(got) {
+				t.Fatalf("message %d is %q, %v", got, m, err)
+			}
+			if got == n {
+				break
+			}
+		}
+		conn.Close()
+	})
+}
+
 func TestSinkErrors(t *testing.T) {
 	c := newSinkContext(t, runtime.StreamType{})
 	join := func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }
