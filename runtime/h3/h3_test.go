@@ -292,6 +292,8 @@ func TestConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if n := sockets.Load(); n != 1 || len(peers) != 1 || !peers[socket.LocalAddr().String()] {
 		t.Errorf("%d sockets, requests from %v", n, peers)
 	}

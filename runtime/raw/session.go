@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -33,6 +34,7 @@ type session struct {
 	limit time.Duration // of a handshake, and of a write when the peer has ended
 	kick  chan struct{} // wakes the writer
 	wrote chan struct{} // closed when the writer has ended
+	fin   atomic.Bool   // the peer has ended base, under TLS
 	own   [smallBuffer]byte
 
 	// Below is guarded by mu of k; turn says that some of it has changed.
@@ -260,8 +262,26 @@ func (s *session) readError(err error) (again bool, _ error) {
 		return false, &HandshakeError{s.upgrade.mode, io.ErrUnexpectedEOF}
 	case s.broken != nil:
 		return false, s.broken
+	case err == io.EOF && s.k.state.Encrypted && s.fin.Load():
+		// crypto/tls lets it pass, for web sites; but here nothing else tells the
+		// end from one that somebody in between has made (RFC 8446 section 6.1).
+		return false, fmt.Errorf("sspolicy: raw: the end of TLS without close_notify: %w", io.ErrUnexpectedEOF)
 	}
 	return false, err
+}
+
+// A noticed is a connection that notes that the peer has ended it.
+type noticed struct {
+	net.Conn
+	fin *atomic.Bool
+}
+
+func (n *noticed) Read(b []byte) (int, error) {
+	k, err := n.Conn.Read(b)
+	if err == io.EOF {
+		n.fin.Store(true)
+	}
+	return k, err
 }
 
 // drain lets the writer send what it has been asked to, when the peer has ended.
@@ -407,13 +427,16 @@ func (s *session) handshake(mode Mode) error {
 	if mode == Server {
 		start = tls.Server
 	}
-	secure := start(s.base, config)
+	secure := start(&noticed{s.base, &s.fin}, config)
 	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, runtime.ErrTimeout)
 	defer cancel()
 	done := s.l.Perf().Handshake()
 	if err := secure.HandshakeContext(ctx); err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = context.Cause(ctx)
+		case errors.Is(err, io.EOF): // which would be an end in good order
+			err = io.ErrUnexpectedEOF
 		}
 		return &HandshakeError{mode, err}
 	}

@@ -48,6 +48,9 @@ func mail(config *tls.Config, extra string) func(net.Conn) {
 			text := line(r)
 			switch text {
 			case "":
+				if secure, ok := c.(*tls.Conn); ok {
+					secure.Close()
+				}
 				return
 			case "STARTTLS":
 				io.WriteString(c, "220 go\r\n"+extra)
