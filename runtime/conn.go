@@ -76,6 +76,7 @@ func (x *exchange) wait() bool {
 
 // take takes n bytes of the piece. mu is held.
 func (x *exchange) take(n int) {
+	x.known = append(x.known[:0], x.told...)
 	if x.off += n; x.off == len(x.buf) {
 		x.full = false
 		x.cond.Broadcast()
@@ -158,9 +159,18 @@ func (c *Conn) Close() error {
 }
 
 // Metadata returns the value of the metadata item of that name: what the peer
-// has sent, once it has answered, else what was set. The error is nil or
-// ErrUnknownMetadata.
-func (c *Conn) Metadata(name string) (string, error) { return c.x.s.Metadata(name) }
+// has sent, once it has answered, else what was set. Over mqtt what the peer has
+// sent is what came with the message that has been read last. The error is nil
+// or ErrUnknownMetadata.
+func (c *Conn) Metadata(name string) (string, error) {
+	x := c.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if i := itemIndex(x.s.StreamType().Metadata, name); i >= 0 && i < len(x.known) && x.known[i].set {
+		return x.known[i].text, nil
+	}
+	return x.s.Metadata(name)
+}
 
 // wrap says what failed, unless that is that all was done.
 func (c *Conn) wrap(what string, err error) error {

@@ -35,9 +35,11 @@ type exchange struct {
 	// What has been received. Fetch collects it. Open has place for one piece:
 	// the transport waits until there is place, and that slows the peer down.
 	buf     []byte
-	full    bool // there is a piece
-	off     int  // how much of it has been taken
-	waiting int  // how many bytes wait for place
+	full    bool            // there is a piece
+	off     int             // how much of it has been taken
+	told    []metadataValue // what the peer said along with its message; empty if nothing
+	known   []metadataValue // along with the message that has been taken last
+	waiting int             // how many bytes wait for place
 	flags   Flags
 	related bool  // a group of messages is being received
 	ends    []int // where each of its messages ends in buf, for Fetch
@@ -368,6 +370,9 @@ func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
 		return OK
 	}
 	x.buf, x.off, x.flags, x.full = append(x.buf[:0], buf...), 0, flags, true
+	if flags&FlagSOM != 0 && x.messages() {
+		x.told = x.s.received(x.told)
+	}
 	x.cond.Broadcast()
 	return OK
 }

@@ -142,6 +142,13 @@ func (s *Stream) receive(i int, value string) {
 	s.meta[n+i] = metadataValue{value, true}
 }
 
+// received returns what the peer has sent, by item, in buf if there is room.
+func (s *Stream) received(buf []metadataValue) []metadataValue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append(buf[:0], s.meta[min(len(s.meta), len(s.t.policy.Metadata)):]...)
+}
+
 // forget drops what the peer sent in an earlier connection. mu is held.
 func (s *Stream) forget() {
 	s.captive = false

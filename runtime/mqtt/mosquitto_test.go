@@ -382,8 +382,8 @@ func TestSystemTopics(t *testing.T) {
 // TestFetch and Open, over the same broker.
 func TestCalls(t *testing.T) {
 	b := startBroker(t, "")
-	echo := streamType("echo", b.addr, topics("e", "e", 1))
-	echo.Metadata = []runtime.Metadata{{Name: "from", Header: "topic"}}
+	echo := streamType("echo", b.addr, topics("e/${n}", "e/+", 1))
+	echo.Metadata = []runtime.Metadata{{Name: "n"}, {Name: "from", Header: "topic"}}
 	c := newContext(t, runtime.Options{}, echo, streamType("pub", b.addr, topics("p", "", 2)), streamType("sub", b.addr, topics("", "p", 2)))
 	ctx := t.Context()
 
@@ -403,10 +403,19 @@ func TestCalls(t *testing.T) {
 			if err != nil || string(msg) != fmt.Sprint("message ", i) {
 				t.Fatalf("%q, %v", msg, err)
 			}
-			if from, err := conn.Metadata("from"); from != "e" || err != nil {
-				t.Errorf("from %q, %v", from, err)
-			}
 			if i++; i == 5 {
+				break
+			}
+		}
+		for i := range 20 {
+			b.pub(t, "-t", fmt.Sprint("e/", i), "-m", fmt.Sprint(i))
+		}
+		i = 0
+		for msg, err := range conn.Messages() {
+			if from, _ := conn.Metadata("from"); err != nil || from != fmt.Sprint("e/", i) || string(msg) != fmt.Sprint(i) {
+				t.Errorf("%q from %q, %v", msg, from, err)
+			}
+			if i++; i == 20 {
 				break
 			}
 		}
