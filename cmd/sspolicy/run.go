@@ -35,6 +35,7 @@ type runCmd struct {
 	Count       int               `placeholder:"N" help:"End when N messages have been received; over raw, N pieces."`
 	Credential  map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0 and so on. May be repeated."`
 	Credentials string            `placeholder:"DIR" help:"Credentials in the files of a folder: auth.0, client_cert.0, client_key.0 and so on."`
+	Cookies     string            `placeholder:"FILE" help:"Keep cookies in this file (for streamtypes with http_cookies)."`
 	Overlay     []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this over the policy first. May be repeated."`
 	Timeout     time.Duration     `default:"10s" help:"How long it may take (${default})."`
 	File        string            `arg:"" help:"The policy."`
@@ -50,6 +51,12 @@ func (c *runCmd) Validate() error {
 		return fmt.Errorf("--count is a number of messages, not %d", c.Count)
 	case c.Timeout <= 0:
 		return fmt.Errorf("--timeout is longer than nothing, not %v", c.Timeout)
+	case c.Cookies != "":
+		for _, f := range append([]string{c.File}, c.Overlay...) {
+			if identity(f) == identity(c.Cookies) {
+				return fmt.Errorf("--cookies: %s is a policy", c.Cookies)
+			}
+		}
 	}
 	return nil
 }
@@ -80,12 +87,18 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	logger := slog.New(slog.NewTextHandler(p.stderr, nil))
+	jar, err := cookies.Open(cookies.Options{File: c.Cookies, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer jar.Close()
 	tokens := oauth.New(credentials, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
 	ctx, err := runtime.NewContext(policy, runtime.Options{
 		Transports:  []runtime.Transport{h3.New(), http.New(), mqtt.New(), raw.New(), ws.New()},
-		Logger:      slog.New(slog.NewTextHandler(p.stderr, nil)),
+		Logger:      logger,
 		Credentials: tokens,
-		Cookies:     cookies.New(),
+		Cookies:     jar,
 	})
 	if err != nil {
 		return err
@@ -120,6 +133,9 @@ func (c *runCmd) Run(p *program) error {
 		err = fmt.Errorf("not done after %v", c.Timeout)
 	}
 	ctx.Close() // the last states are told
+	if lost := jar.Close(); lost != nil && err == nil {
+		return lost
+	}
 	if errors.Is(err, runtime.ErrNoCredentials) && noTokens != nil {
 		err = fmt.Errorf("%w (%w)", err, noTokens)
 	}

@@ -133,6 +133,14 @@ func newServer(t *testing.T) *httptest.Server {
 		}
 		fmt.Fprintf(w, "%q %q %q\n", r.Header.Get("Authorization"), r.Header.Get("X-Serial"), cert)
 	})
+	mux.HandleFunc("GET /visits", func(w http.ResponseWriter, r *http.Request) {
+		n := 0
+		if c, err := r.Cookie("visits"); err == nil {
+			n, _ = strconv.Atoi(c.Value)
+		}
+		http.SetCookie(w, &http.Cookie{Name: "visits", Value: strconv.Itoa(n + 1), MaxAge: 3600})
+		fmt.Fprintf(w, "%d visits before\n", n)
+	})
 	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
 		switch r.PostFormValue("refresh_token") {
 		case "s3kr1t":

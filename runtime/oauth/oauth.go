@@ -78,7 +78,7 @@ type Options struct {
 	Timeout time.Duration
 }
 
-// A Source is [runtime.Credentials] like those inside, but for the auth tokens
+// A Source is [runtime.Credentials], those inside and besides the auth tokens
 // that the policy says how to get. It may be used by many goroutines at a time,
 // and by one context.
 //
