@@ -162,11 +162,12 @@ func (c *Context) ConnectTimeout() time.Duration { return max(c.opts.ConnectTime
 // CLOCK_MONOTONIC). What has become due meanwhile is done at once.
 func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
 
-// NewStream makes a stream of the named type, with those options: metadata, mostly. Before it
-// returns, the State callback gets CREATING, and, if the stream is to connect
-// at once, because the policy says nailed_up or the callback asked for it,
-// CONNECTING. When one of them answers DestroyMe the stream is destroyed, and
-// NewStream returns ErrRefused.
+// NewStream makes a stream of the named type, with those options: metadata,
+// mostly. Before it returns, the State callback gets CREATING, and, if the stream
+// is to connect at once, because the policy says nailed_up or the callback asked
+// for it, CONNECTING; a stream of SMDStreamType or of a local_sink also CONNECTED.
+// When one of them answers DestroyMe the stream is destroyed, and NewStream returns
+// ErrRefused.
 //
 // Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport,
 // ErrPolicyChanged if the policy is replaced meanwhile, and those

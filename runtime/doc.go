@@ -34,7 +34,8 @@
 // may. They run on goroutines of this package, never inside a call that the
 // program makes, but for one exception: [Context.NewStream] delivers
 // [StateCreating], and what a stream that connects at once has to say before
-// its first attempt, before it returns. So a program may hold its own locks
+// its first attempt (without a network, up to [StateConnected]), before it
+// returns. So a program may hold its own locks
 // while it calls any method of a Stream, also when its callbacks take the same
 // locks. Every method of Stream may be called from inside its callbacks.
 //

@@ -461,3 +461,19 @@ func FuzzFetch(f *testing.F) {
 		}
 	})
 }
+
+// TestFetchLast: a policy may be the last one: without fetch_policy. The stream
+// that has fetched it is gone when it is set.
+func TestFetchLast(t *testing.T) {
+	server := newPolicyServer(t)
+	server.serves(fmt.Sprintf(`{ "release": "2", "s": [ { "work": { "endpoint": "127.0.0.1", "port": %s,
+		"protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`, server.port()))
+	c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
+	f := newFetcher(t, c, system.FetcherOptions{})
+	if err := f.Fetch(t.Context()); err != nil || c.Policy().Release != "2" {
+		t.Fatalf("%v, release %s", err, c.Policy().Release)
+	}
+	if err := f.Fetch(t.Context()); !errors.Is(err, runtime.ErrUnknownStreamType) || c.Policy().Release != "2" {
+		t.Errorf("%v, release %s", err, c.Policy().Release)
+	}
+}
