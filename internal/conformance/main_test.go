@@ -19,6 +19,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
@@ -227,7 +228,7 @@ func (tr *trace) await(done func() bool) bool {
 // state, or whatever else the runtime has to log, is an error of the test.
 func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{h3.New(), raw.New(), sshttp.New()}
+	o.Transports = []runtime.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New()}
 	o.Jitter = func() uint16 { return 0 }
 	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
 	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)

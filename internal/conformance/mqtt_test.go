@@ -1,0 +1,185 @@
+//go:build linux
+
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/mqtt"
+)
+
+// startMosquitto starts a broker until the end of the test, which lets
+// nobody in on the third of its ports.
+func startMosquitto(t *testing.T, own *testcert.Authority) (plain, tls, closed netip.AddrPort) {
+	t.Helper()
+	program, err := exec.LookPath("mosquitto")
+	if err != nil {
+		program = "/usr/sbin/mosquitto"
+	}
+	dir := t.TempDir()
+	cert := own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")
+	pem := filepath.Join(dir, "server.pem")
+	testcert.WritePEM(pem, cert)
+	free := func() netip.AddrPort {
+		l := must(net.Listen("tcp", "127.0.0.1:0"))
+		defer l.Close()
+		return netip.MustParseAddrPort(l.Addr().String())
+	}
+	plain, tls, closed = free(), free(), free()
+	config := filepath.Join(dir, "conf")
+	text := fmt.Appendf(nil, `log_dest none
+user root
+per_listener_settings true
+listener %d 127.0.0.1
+allow_anonymous true
+listener %d 127.0.0.1
+allow_anonymous true
+certfile %s
+keyfile %s
+listener %d 127.0.0.1
+allow_anonymous false
+`, plain.Port(), tls.Port(), pem, pem, closed.Port())
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "-c", config)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for range 4000 {
+		if c, err := net.Dial("tcp", closed.String()); err == nil {
+			c.Close()
+			return plain, tls, closed
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("mosquitto does not listen")
+	return
+}
+
+// mqttType makes a streamtype one of mqtt, for its own echo.
+func mqttType(qos byte) func(*runtime.StreamType) {
+	return func(st *runtime.StreamType) {
+		st.Protocol, st.HTTP = runtime.ProtocolMQTT, nil
+		st.MQTT = &runtime.MQTT{Topic: "echo", Subscribe: "echo", QoS: qos, CleanStart: true}
+	}
+}
+
+// publish lets a trace send a message, once it is connected.
+func (tr *trace) publish(s *runtime.Stream, msg string) {
+	s.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		if msg == "" {
+			return 0, 0, runtime.TxDontSend
+		}
+		n := copy(buf, msg)
+		msg = ""
+		return n, runtime.FlagSOM | runtime.FlagEOM, tr.note(s, "tx")
+	}})
+	s.RequestTx()
+}
+
+// TestMQTT runs the sequences of docs/runtime.md against mosquitto.
+func TestMQTT(t *testing.T) {
+	m := setMark()
+	t.Run("all", func(t *testing.T) {
+		own, other := testcert.New("own"), testcert.New("other")
+		plain, tls, closed := startMosquitto(t, own)
+		nobody := must(net.Listen("tcp", "127.0.0.1:0"))
+		nobody.Close()
+		const echo = "rx(5 bytes, flags 3)"
+		refused := func(err error) bool { r, ok := errors.AsType[*mqtt.RefusedError](err); return ok && r.Code == 5 }
+		for _, r := range []struct {
+			name  string
+			addr  netip.AddrPort
+			st    func(*runtime.StreamType)
+			want  string // without the echo, which may come before or after ACK
+			cause func(error) bool
+		}{
+			{"QoS 0", plain, mqttType(0), "CRE POL CNG CON tx ACK", nil},
+			{"QoS 1", plain, mqttType(1), "CRE POL CNG CON tx ACK", nil},
+			{"QoS 2", plain, mqttType(2), "CRE POL CNG CON tx ACK", nil},
+			{"nailed_up", plain, func(st *runtime.StreamType) { st.NailedUp = true }, "CRE CNG CON tx ACK", nil},
+			{"TLS", tls, secure(own.Store()), "CRE POL CNG CON tx ACK", nil},
+			{"wrong store", tls, secure(other.Store()), unreachable, isTLS},
+			{"TLS to a plain port", plain, secure(own.Store()), unreachable, nil},
+			{"plain to a TLS port", tls, mqttType(0), unreachable, nil},
+			{"nobody there", netip.MustParseAddrPort(nobody.Addr().String()), mqttType(0), unreachable, nil},
+			{"not allowed", closed, mqttType(0), unreachable, refused},
+		} {
+			t.Run(r.name, func(t *testing.T) {
+				st := streamType(r.addr, mqttType(1), r.st, func(st *runtime.StreamType) { st.Retry = retry(2) })
+				c := newContext(t, runtime.Options{}, st)
+				defer c.Close()
+				tr := &trace{}
+				s, err := c.NewStream("s", tr.handlers())
+				if err != nil {
+					t.Fatal(err)
+				}
+				tr.publish(s, "hello")
+				done := func() bool { return tr.count("ACK") == 1 && tr.count(echo) == 1 || tr.count("ARF") == 1 }
+				if !tr.await(done) {
+					t.Fatalf("stuck after %s (%v)", tr, s.Err())
+				}
+				if got := strings.Replace(tr.String(), " "+echo, "", 1); got != r.want {
+					t.Errorf("got %s, want %s (%v)", tr, r.want, s.Err())
+				}
+				if r.cause != nil && !r.cause(s.Err()) {
+					t.Errorf("Err %v", s.Err())
+				}
+			})
+		}
+		t.Run("faults", func(t *testing.T) { mqttFaults(t, plain) })
+	})
+	m.check(t)
+}
+
+// mqttFaults breaks connections in the middle of a short exchange.
+func mqttFaults(t *testing.T, server netip.AddrPort) {
+	endings := []string{"CRE POL CNG UNR ARF", "CRE POL CNG CON DIS", "CRE POL CNG CON tx DIS", "CRE POL CNG CON tx ACK DIS", "CRE POL CNG CON tx ACK"}
+	for _, f := range []fault{{kind: reset}, {kind: reset, reply: true}, {kind: shut}, {kind: shut, reply: true}} {
+		t.Run(fmt.Sprintf("kind %v reply %v", f.kind, f.reply), func(t *testing.T) {
+			counts := map[string]int{}
+			for after := 0; counts[endings[4]] == 0 && after < 300; after += 3 {
+				f.after = after
+				p := newFaultProxy(server.String(), func() fault { return f })
+				st := streamType(p.addr(), mqttType(2), func(st *runtime.StreamType) { st.MQTT.Subscribe = "" })
+				c := newContext(t, runtime.Options{}, st)
+				tr := &trace{}
+				s, err := c.NewStream("s", tr.handlers())
+				if err != nil {
+					t.Fatal(err)
+				}
+				tr.publish(s, "hello")
+				if !tr.await(func() bool { return tr.count("DIS")+tr.count("ARF")+tr.count("ACK") > 0 }) {
+					t.Fatalf("after %d bytes: stuck after %s", after, tr)
+				}
+				got := tr.String()
+				if !slices.Contains(endings, got) {
+					t.Errorf("after %d bytes: %s", after, got)
+				}
+				counts[got]++
+				c.Close()
+				p.close()
+			}
+			if counts[endings[0]] == 0 || counts[endings[4]] == 0 {
+				t.Errorf("not all endings were seen: %v", counts)
+			}
+		})
+	}
+}
