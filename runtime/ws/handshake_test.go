@@ -18,6 +18,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/cookies"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -339,5 +340,40 @@ func TestGorilla(t *testing.T) {
 				conn.Close()
 			}
 		})
+	}
+}
+
+// TestCookies checks that a handshake sends cookies, and that those of every
+// response to one are kept, but only where the policy says http_cookies.
+func TestCookies(t *testing.T) {
+	seen := make(chan string, 10)
+	ln, addr := listen(t)
+	serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
+		seen <- r.URL.Path + " " + r.Header.Get("Cookie")
+		w.Header().Set("Set-Cookie", strings.Trim(r.URL.Path, "/")+"=1; Path=/")
+		if r.URL.Path == "/from" {
+			http.Redirect(w, r, "/to", http.StatusFound)
+			return
+		}
+		http.Error(w, "no", http.StatusForbidden)
+	})
+	jar := cookies.New()
+	for _, tt := range []struct {
+		keep bool
+		want []string
+	}{
+		{true, []string{"/from ", "/to from=1"}},
+		{true, []string{"/from from=1; to=1", "/to from=1; to=1"}},
+		{false, []string{"/from ", "/to "}},
+	} {
+		tr := &trace{on: on{"CRE": requestTx}}
+		newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{URL: "/from", Cookies: tt.keep, AllowRedirects: true}},
+			addr, tr, runtime.Options{Cookies: jar})
+		tr.await(t, "ARF")
+		for _, want := range tt.want {
+			if got := <-seen; got != want {
+				t.Errorf("the server saw %q, want %q", got, want)
+			}
+		}
 	}
 }
