@@ -95,7 +95,6 @@ type conn struct {
 // A subscription is a filter that one or more streams have.
 type subscription struct {
 	filter string
-	qos    byte
 	refs   int
 	asked  byte // the highest QoS that has been asked for, and 1
 	done   bool // SUBACK has come

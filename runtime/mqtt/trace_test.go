@@ -1,10 +1,8 @@
 package mqtt
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -225,10 +223,4 @@ func credentials(id, user, password string) runtime.Credentials {
 	m.SetBlob(runtime.BlobMQTTUsername, 0, user)
 	m.SetBlob(runtime.BlobMQTTPassword, 0, password)
 	return m
-}
-
-func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
-
-func dialTo(f func() (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
-	return func(context.Context, string, string) (net.Conn, error) { return f() }
 }

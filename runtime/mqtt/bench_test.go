@@ -1,0 +1,206 @@
+//go:build linux
+
+package mqtt
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// BenchmarkPublish publishes messages of 64 bytes to mosquitto: by a stream, by hand
+// on a net.Conn, which packs the packets before, and by mosquitto_pub -l, in
+// turns. With QoS 1 each of them has up to 20 messages under way. x/by-hand and
+// x/mosquitto_pub are the throughput relative to those.
+func BenchmarkPublish(b *testing.B) {
+	addr := startBroker(b, "").addr
+	for qos := range byte(2) {
+		b.Run(fmt.Sprintf("qos=%d", qos), func(b *testing.B) {
+			ours, stop := mqttStream(b, addr, qos)
+			defer stop()
+			byHand, end := mqttByHand(b, addr, qos)
+			defer end()
+			ways := []func(n int){ours, byHand, mosquittoPub(b, addr, qos)}
+			var took [3]time.Duration
+			ours(100)
+			byHand(100)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for left := b.N; left > 0; {
+				n := min(left, 20_000)
+				left -= n
+				for i, way := range ways {
+					if b.N == 1 && i == 2 {
+						continue // it is for the start of a process to be of no account
+					}
+					start := time.Now()
+					way(n)
+					took[i] += time.Since(start)
+				}
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(took[0])/float64(b.N), "ns/op")
+			b.ReportMetric(float64(b.N)/took[0].Seconds(), "msg/s")
+			b.ReportMetric(float64(took[1])/float64(took[0]), "x/by-hand")
+			b.ReportMetric(float64(took[2])/float64(took[0]), "x/mosquitto_pub")
+		})
+	}
+}
+
+var mqttPayload = strings.Repeat("x", 64)
+
+// mqttStream returns what publishes so many messages by a stream.
+func mqttStream(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int), stop func()) {
+	st := &runtime.StreamType{
+		Name: "s", Protocol: runtime.ProtocolMQTT, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(),
+		MQTT: &runtime.MQTT{Topic: "bench/topic", QoS: qos, CleanStart: true},
+	}
+	last := *st
+	last.Name, last.MQTT = "last", &runtime.MQTT{Topic: "bench/last", QoS: 1, CleanStart: true}
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st, &last}}, runtime.Options{Transports: []runtime.Transport{New()}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	todo, acks := 0, 0
+	start := make(chan int, 1)
+	done := make(chan bool, 1)
+	s, err := c.NewStream("s", runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			switch state {
+			case runtime.StateQoSAckRemote:
+				if acks--; acks == 0 {
+					done <- true
+				}
+			case runtime.StateUnreachable, runtime.StateDisconnected, runtime.StateQoSNackRemote:
+				b.Error(state, s.Err())
+				done <- false
+			}
+			return runtime.OK
+		},
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			select {
+			case todo = <-start:
+				acks = todo
+			default:
+			}
+			if todo == 0 {
+				return 0, 0, runtime.TxDontSend
+			}
+			if todo--; todo > 0 {
+				s.RequestTx()
+			}
+			return copy(buf, mqttPayload), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	acked := make(chan bool, 1)
+	end, err := c.NewStream("last", runtime.Handlers{
+		State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateQoSAckRemote {
+				acked <- true
+			}
+			return runtime.OK
+		},
+		Tx: func(_ *runtime.Stream, ordinal uint32, _ []byte) (int, runtime.Flags, runtime.Result) {
+			if ordinal == 0 {
+				return 0, 0, runtime.TxDontSend // before it is asked for
+			}
+			return 0, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	end.Connect()
+	return func(n int) {
+			start <- n
+			s.RequestTx()
+			<-done
+			if qos == 0 { // the broker has had all when it has had this
+				end.RequestTx()
+				<-acked
+			}
+		}, func() {
+			s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
+			c.Close()
+		}
+}
+
+// mqttByHand returns what does the same on a net.Conn.
+func mqttByHand(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int), stop func()) {
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := bufio.NewReader(c)
+	io.WriteString(c, "\x10\x12\x00\x04MQTT\x04\x02\x00\x00\x00\x06byhand")
+	if _, err := r.Discard(4); err != nil {
+		b.Fatal(err)
+	}
+	packet := []byte("\x30\x4d\x00\x0bbench/topic" + mqttPayload)
+	if qos == 0 {
+		return func(n int) {
+			for range n {
+				if _, err := c.Write(packet); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+			io.WriteString(c, "\xc0\x00") // the broker has had all when it answers
+			if _, err := r.Discard(2); err != nil {
+				b.Error(err)
+			}
+		}, func() { c.Close() }
+	}
+	packet = []byte("\x32\x4f\x00\x0bbench/topic\x00\x00" + mqttPayload)
+	id := uint16(0)
+	return func(n int) {
+		under := make(chan bool, 20)
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			for range n {
+				if _, err := r.Discard(4); err != nil {
+					b.Error(err)
+					return
+				}
+				<-under
+			}
+		}()
+		for range n {
+			under <- true
+			if id++; id == 0 {
+				id = 1
+			}
+			packet[15], packet[16] = byte(id>>8), byte(id)
+			if _, err := c.Write(packet); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+		<-done
+	}, func() { c.Close() }
+}
+
+// mosquittoPub returns what does the same with mosquitto's own program.
+func mosquittoPub(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int)) {
+	return func(n int) {
+		cmd := exec.Command("mosquitto_pub", "-h", addr.Addr().String(), "-p", fmt.Sprint(addr.Port()),
+			"-t", "bench/topic", "-q", fmt.Sprint(qos), "-l")
+		cmd.Stdin = bytes.NewReader(bytes.Repeat([]byte(mqttPayload+"\n"), n))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			b.Errorf("%v: %s", err, out)
+		}
+	}
+}
