@@ -178,7 +178,7 @@ func handler(w http.ResponseWriter, r *http.Request) {
 	case "/204":
 		w.WriteHeader(204)
 	case "/redirect":
-		http.Redirect(w, r, "/204", 302)
+		http.Redirect(w, r, "/204", http.StatusFound)
 	case "/echo":
 		b, _ := io.ReadAll(r.Body)
 		w.Write(b)

@@ -547,3 +547,65 @@ func TestOpenSSL(t *testing.T) {
 		}
 	})
 }
+
+// A late is a connection from which something comes in clear while its reader is
+// being stopped for TLS.
+type late struct {
+	net.Conn
+	data chan string
+}
+
+func (c *late) Read(b []byte) (int, error) { return copy(b, <-c.data), nil }
+
+func (c *late) SetReadDeadline(time.Time) error {
+	select {
+	case c.data <- "250 injected\r\n":
+	default:
+	}
+	return nil
+}
+
+func TestPlaintextMeanwhile(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
+	tr := newTrace()
+	conn := &late{ours, make(chan string, 1)}
+	s := must(c.NewStream("s", tr.handlers(), raw.Adopt(conn, raw.Config{})))
+	conn.data <- "220 go\r\n"
+	tr.got(t, "220 go\r\n")
+	if err := raw.Of(s).StartTLS(0); err != nil {
+		t.Error(err)
+	}
+	tr.saw(t, "DIS")
+	if tr.received() != "220 go\r\n" || !errors.Is(s.Err(), raw.ErrPlaintext) {
+		t.Errorf("received %q, %v", tr.received(), s.Err())
+	}
+}
+
+// The end of a TLS connection is that which the peer says under TLS.
+func TestTruncated(t *testing.T) {
+	config := own.Server(nil, "127.0.0.1")
+	for _, tt := range []struct {
+		name string
+		end  func(*tls.Conn)
+		want error
+	}{
+		{"close_notify", func(c *tls.Conn) { c.Close() }, io.EOF},
+		{"FIN alone", func(c *tls.Conn) { c.NetConn().Close() }, io.ErrUnexpectedEOF},
+	} {
+		addr := serve(t, func(c net.Conn) {
+			secured := tls.Server(c, config)
+			io.WriteString(secured, "hello")
+			tt.end(secured)
+		})
+		c := newContext(t, runtime.Options{}, streamType(addr, secure))
+		tr := newTrace()
+		s := must(c.NewStream("s", tr.handlers()))
+		s.Connect()
+		tr.saw(t, "DIS")
+		if tr.received() != "hello" || !errors.Is(s.Err(), tt.want) {
+			t.Errorf("%s: received %q, ended for %v, want %v", tt.name, tr.received(), s.Err(), tt.want)
+		}
+	}
+}
