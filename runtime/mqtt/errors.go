@@ -12,7 +12,8 @@ var (
 	// connection was closed.
 	ErrProtocol = errors.New("the server does not keep to MQTT 3.1.1")
 	// ErrTopic: a topic or filter of the policy, with its metadata put in, is
-	// none.
+	// none. A message for mqtt_topic is a NAK then; if its rest was still to
+	// come, the stream is disconnected as well.
 	ErrTopic = errors.New("bad topic")
 	// ErrSubscribe: the server did not take the subscription.
 	ErrSubscribe = errors.New("the server refused the subscription")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -482,5 +483,32 @@ func TestSharedPolicyChange(t *testing.T) {
 		if p.dials() != 2 {
 			t.Errorf("%d connections", p.dials())
 		}
+	})
+}
+
+// TestBadTopic: a message for what is no topic is given up, and the stream goes
+// on, unless the rest of the message was still to come.
+func TestBadTopic(t *testing.T) {
+	st := streamType("s", nowhere, topics("a/${x}", "", 1))
+	st.Metadata = []runtime.Metadata{{Name: "x"}}
+	p := &peer{}
+	bubble(t, p, runtime.Options{Logger: slog.New(slog.DiscardHandler)}, one(st), func(t *testing.T, c *runtime.Context) {
+		tr := new(trace).open(t, c, "s", runtime.WithMetadata("x", "#"))
+		tr.Connect()
+		tr.publish("hello")
+		synctest.Wait()
+		tr.want(t, "CRE CNG CON tx NAK")
+		tr.SetMetadata("x", "b")
+		tr.publish("hello")
+		synctest.Wait()
+		tr.want(t, "CRE CNG CON tx NAK tx ACK")
+		tr.SetMetadata("x", "+")
+		tr.publish(strings.Repeat("x", 100_000))
+		synctest.Wait()
+		tr.want(t, "CRE CNG CON tx NAK tx ACK NAK DIS")
+		if !errors.Is(tr.Err(), ErrTopic) {
+			t.Errorf("Err %v", tr.Err())
+		}
+		p.want(t, "CONNECT random clean; PUBLISH a/b id 1 qos 1 hello; DISCONNECT")
 	})
 }

@@ -638,7 +638,7 @@ func (st *stream) beginMessage(part []byte) error {
 	m, err := st.newMessage(total)
 	if m == nil {
 		if err == nil {
-			err = ErrLength // the rest would be taken for another message
+			err = ErrTopic // the rest would be taken for another message
 		}
 		return err
 	}
