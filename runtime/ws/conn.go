@@ -166,7 +166,13 @@ type conn struct {
 
 // Run makes one connection and carries it until its end.
 func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
-	ws, w, err := n.dial(ctx, l)
+	var ws *websocket.Conn
+	var w *wire
+	var err error
+	// A handshake needs much more stack than an idle connection is to keep.
+	var dialing sync.WaitGroup
+	dialing.Go(func() { ws, w, err = n.dial(ctx, l) })
+	dialing.Wait()
 	if err != nil {
 		return err
 	}

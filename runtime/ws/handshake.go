@@ -36,7 +36,8 @@ func (n *connector) dial(ctx context.Context, l *runtime.Link) (*websocket.Conn,
 	if err != nil {
 		return nil, nil, err // before anything is sent
 	}
-	h := &handshake{n: n, ctx: ctx, l: l, head: head}
+	w := new(wire) // and nothing of the handshake is kept beside it
+	h := &handshake{n: n, ctx: ctx, l: l, head: head, wire: w}
 	// The URL is that of the target only in RoundTrip: the library would put it
 	// into its errors, and it may hold metadata.
 	ws, _, err := websocket.Dial(ctx, "ws://peer/", &websocket.DialOptions{
@@ -44,12 +45,12 @@ func (n *connector) dial(ctx context.Context, l *runtime.Link) (*websocket.Conn,
 		HTTPHeader:      head.Header,
 		Subprotocols:    n.subprotocols,
 		CompressionMode: n.t.deflate,
-		OnPingReceived:  func(context.Context, []byte) bool { return h.wire.c.mayPong() },
+		OnPingReceived:  func(context.Context, []byte) bool { return w.c.mayPong() },
 	})
 	switch ue := (*url.Error)(nil); {
 	case err == nil:
 		ws.SetReadLimit(-1) // pieces are passed on as they come
-		return ws, h.wire, nil
+		return ws, w, nil
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
 	case errors.As(err, &ue): // from RoundTrip
@@ -158,7 +159,7 @@ func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, e
 		case resp.StatusCode == http.StatusSwitchingProtocols:
 			limit.N = math.MaxInt64
 			first, _ := r.Peek(r.Buffered()) // sent right behind the headers
-			h.wire = &wire{Conn: conn, first: first}
+			h.wire.Conn, h.wire.first = conn, append([]byte(nil), first...)
 			h.n.headers.Receive(h.l, resp.Header)
 			resp.Body = h.wire
 			return resp, nil
