@@ -93,16 +93,20 @@ type Context struct {
 
 	// mu is taken while no other lock is held. The mu of a stream may be taken
 	// while it is.
-	mu      sync.Mutex
-	types   map[string]*streamType   // those that have streams, or had some lately
-	stale   map[*streamType]struct{} // those that have streams, but will have no more
-	next    *Policy                  // that is about to be laid over the present one, or nil
-	first   *Stream                  // list of the streams not yet destroyed
-	empty   *sync.Cond               // first is nil
-	sinks   map[string]*Sink         // by streamtype
-	closed  bool
-	freeing sync.WaitGroup // counts calls of free that have begun
-	done    chan struct{}  // closed when Close has done all
+	mu    sync.Mutex
+	types map[string]*streamType   // those that have streams, or had some lately
+	stale map[*streamType]struct{} // those that have streams, but will have no more
+	next  *Policy                  // that is about to be laid over the present one, or nil
+	first *Stream                  // list of the streams not yet destroyed
+	empty *sync.Cond               // first is nil
+	sinks map[string]*Sink         // by streamtype
+
+	// What executes local sinks and SMDStreamType; nil until the program asks for
+	// it, so that it is not linked into one that never does.
+	sinkConnector, smdConnector Connector
+	closed                      bool
+	freeing                     sync.WaitGroup // counts calls of free that have begun
+	done                        chan struct{}  // closed when Close has done all
 }
 
 const maxProtocol = ProtocolRaw
@@ -175,6 +179,11 @@ func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
 // ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata; for a local_sink
 // also ErrNoSink and ErrSinkRefused.
 func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOption) (*Stream, error) {
+	for _, o := range options {
+		if o, ok := o.(interface{ enable(*Context) }); ok {
+			o.enable(c)
+		}
+	}
 	s, err := c.newStream(streamtype, h, func(s *Stream) error {
 		for _, o := range options {
 			if err := o.fill(s); err != nil {

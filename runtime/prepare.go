@@ -120,6 +120,9 @@ func (c *Context) tables() *Policy {
 // makeReady returns the named streamtype, ready to be executed. c.mu is held.
 func (c *Context) makeReady(name string) (*streamType, error) {
 	if name == SMDStreamType {
+		if c.smdConnector == nil {
+			return nil, fmt.Errorf("%w: it needs the option WithClasses", ErrUnsupported)
+		}
 		return c.smdType(), nil
 	}
 	p := c.tables()
@@ -142,7 +145,9 @@ func (c *Context) makeReady(name string) (*streamType, error) {
 	if st.LocalSink {
 		t.chain, t.url = []*StreamType{st}, new(Template)
 		t.endpoint.target = &Target{Network: "sink"}
-		t.connector = sinkConnector{c}
+		if t.connector = c.sinkConnector; t.connector == nil {
+			return nil, ErrNoSink
+		}
 		return t, nil
 	}
 	if t.chain, err = c.Rideshares(st); err != nil {

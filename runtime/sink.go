@@ -61,7 +61,7 @@ func (c *Context) addSink(k *Sink) error {
 		return ErrSinkExists
 	}
 	if c.sinks == nil {
-		c.sinks = make(map[string]*Sink)
+		c.sinks, c.sinkConnector = make(map[string]*Sink), sinkConnector{c}
 	}
 	c.sinks[k.streamtype] = k
 	return nil
@@ -78,11 +78,18 @@ func (k *Sink) Close() error {
 	return nil
 }
 
+// A sinkJoiner is a sinkConnector, for what must not link it into a program that
+// has no sinks.
+type sinkJoiner interface {
+	join(streamtype string) (*sinkPipe, error)
+}
+
 // callJoin asks the program. insideCallback looks for its name.
 func (k *Sink) callJoin(joined uint32) (Handlers, Result) { return k.join(joined) }
 
-// joinSink makes an accepted stream for one more source, and the pipe to it.
-func (c *Context) joinSink(streamtype string) (*sinkPipe, error) {
+// join makes an accepted stream for one more source, and the pipe to it.
+func (n sinkConnector) join(streamtype string) (*sinkPipe, error) {
+	c := n.c
 	c.mu.Lock()
 	k := c.sinks[streamtype]
 	if k == nil {
@@ -179,10 +186,11 @@ func (s *Stream) accepted() bool { return s.sink != nil && s.sink.leave != nil }
 // enterSink makes a new stream a source, if its streamtype is a local_sink and
 // it is no accepted stream. After an error the stream has never been.
 func (s *Stream) enterSink() error {
-	if _, ok := s.t.connector.(sinkConnector); !ok || s.sink != nil {
+	joiner, ok := s.t.connector.(sinkJoiner)
+	if !ok || s.sink != nil {
 		return nil
 	}
-	pipe, err := s.c.joinSink(s.t.policy.Name)
+	pipe, err := joiner.join(s.t.policy.Name)
 	if err != nil {
 		s.mu.Lock()
 		s.gone = true
@@ -224,7 +232,7 @@ func (n sinkConnector) open(l *Link) error {
 	}
 	e := s.sink
 	if e.pipe == nil {
-		pipe, err := n.c.joinSink(l.StreamType().Name)
+		pipe, err := n.join(l.StreamType().Name)
 		if err != nil {
 			return err
 		}

@@ -248,13 +248,20 @@ func (d *SMD) close() {
 	d.running.Wait()
 }
 
-// WithClasses says which messages a stream of SMDStreamType is to receive. Without
-// it, the stream receives none.
+// WithClasses says which messages a stream of SMDStreamType, which can not be made
+// without it, is to receive; 0 is none.
 func WithClasses(mask Class) StreamOption { return classesOption(mask) }
 
 type classesOption Class
 
 func (o classesOption) apply(c *call) { c.options = append(c.options, o) }
+
+// enable is called before anything is done to make the stream.
+func (o classesOption) enable(c *Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.smdConnector = smdConnector{&c.smd}
+}
 
 func (o classesOption) fill(s *Stream) error {
 	if s.t.of != nil {
@@ -269,7 +276,7 @@ var smdStream = &StreamType{Name: SMDStreamType, Protocol: ProtocolRaw, NailedUp
 
 // smdType returns SMDStreamType, ready to be executed.
 func (c *Context) smdType() *streamType {
-	t := &streamType{c: c, policy: smdStream, connector: smdConnector{&c.smd}, url: new(Template), chain: []*StreamType{smdStream}}
+	t := &streamType{c: c, policy: smdStream, connector: c.smdConnector, url: new(Template), chain: []*StreamType{smdStream}}
 	t.idle.owner = t
 	t.endpoint.target = &Target{Network: "smd"}
 	return t

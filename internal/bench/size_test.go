@@ -57,7 +57,7 @@ func TestSize(t *testing.T) {
 	raw, _ := build(t, "rawonly")
 	symbols := run(t, "tool", "nm", raw)
 	for s := range strings.SplitSeq(symbols, "\n") {
-		if strings.Contains(s, " net/http") {
+		if strings.Contains(s, " net/http.") {
 			t.Errorf("without the HTTP transport, the program has %s", s)
 			break
 		}
