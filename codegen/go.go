@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,13 +21,12 @@ import (
 
 // version is the contract with package runtime that generated files are
 // written to: see runtime.MaxVersion.
-const version = 2
+const version = 3
 
 const runtimePath = "github.com/secure-streams/sspolicy/runtime"
 
 // goProtocols has the constants of package runtime for the protocols, and the
-// packages that speak them, each with a func New. A protocol without one cannot
-// be executed yet.
+// packages that speak them, each with a func New.
 var goProtocols = map[runtime.Protocol]struct{ name, transport string }{
 	runtime.ProtocolH1:   {"ProtocolH1", runtimePath + "/http"},
 	runtime.ProtocolH2:   {"ProtocolH2", runtimePath + "/http"},
@@ -120,23 +120,26 @@ type goFile struct {
 
 // functions writes what executes the policy.
 func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
-	var calls []jen.Code
-	var missing []string
-	seen := map[string]bool{}
+	var paths []string
+	signs := map[string]bool{} // paths of those that sign requests
 	for _, st := range p.StreamTypes {
-		switch path := goProtocols[st.Protocol].transport; {
-		case path == "" && !seen[st.Protocol.String()]:
-			seen[st.Protocol.String()] = true
-			missing = append(missing, st.Protocol.String())
-		case path != "" && !seen[path]:
-			seen[path] = true
-			calls = append(calls, jen.Qual(path, "New").Call())
+		path := goProtocols[st.Protocol].transport
+		if !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+		if st.HTTP != nil && st.Protocol != runtime.ProtocolWS && st.Auth != nil && st.Auth.Type == runtime.AuthSigV4 {
+			signs[path] = true
 		}
 	}
-	f.Line().Comment("Transports returns new transports for the protocols of the policy.")
-	if missing != nil {
-		f.Comment("None is known for " + strings.Join(missing, ", ") + ".")
+	var calls []jen.Code
+	for _, path := range paths {
+		var options []jen.Code
+		if signs[path] {
+			options = append(options, jen.Qual(runtimePath+"/http", "SigV4"))
+		}
+		calls = append(calls, jen.Qual(path, "New").Call(options...))
 	}
+	f.Line().Comment("Transports returns new transports for the protocols of the policy.")
 	list := jen.Return(jen.Nil())
 	if calls != nil {
 		list = jen.Return(jen.Index().Qual(runtimePath, "Transport").Values(calls...))

@@ -253,7 +253,7 @@ func checkKeyPair(cert *tls.Certificate) error {
 // that has no source of them.
 func (c *Context) checkCredentials(st *StreamType) error {
 	switch {
-	case st.Auth != nil && st.Auth.Type == "sigv4" && st.Protocol > ProtocolH3:
+	case st.Auth != nil && st.Auth.Type == AuthSigV4 && st.Protocol > ProtocolH3:
 		return fmt.Errorf("%w: use_auth of type sigv4 over %v", ErrUnsupported, st.Protocol)
 	case c.opts.Credentials != nil:
 		return nil

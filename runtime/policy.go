@@ -223,6 +223,10 @@ type Auth struct {
 	Blob       uint8  `policy:"blob"` // index of the blob that holds the token, 0 to 3
 }
 
+// AuthSigV4 is the Type of an Auth by which requests are signed, with Signature
+// Version 4 of AWS.
+const AuthSigV4 = "sigv4"
+
 // A Metric says which metrics are reported, and how often.
 type Metric struct {
 	Name       string `policy:"name"`

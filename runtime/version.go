@@ -12,7 +12,8 @@ type EnforceVersion uint
 //
 //	1  tables
 //	2  types with accessors: CallOption, MetadataOption, WithFields, Fetch, Open
+//	3  HTTP.Multipart, without which a form would not be sent as one
 const (
-	MinVersion = 1
-	MaxVersion = 2
+	MinVersion = 3
+	MaxVersion = 3
 )

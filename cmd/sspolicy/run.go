@@ -95,7 +95,7 @@ func (c *runCmd) Run(p *program) error {
 	defer jar.Close()
 	tokens := oauth.New(credentials, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
 	ctx, err := runtime.NewContext(policy, runtime.Options{
-		Transports:  []runtime.Transport{h3.New(), http.New(), mqtt.New(), raw.New(), ws.New()},
+		Transports:  []runtime.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.New(), raw.New(), ws.New()},
 		Logger:      logger,
 		Credentials: tokens,
 		Cookies:     jar,

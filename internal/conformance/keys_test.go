@@ -355,7 +355,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	}
 	var conn net.Conn
 	c, err := runtime.NewContext(p.Policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()}, Credentials: creds, Cookies: cookies.New(),
+		Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds, Cookies: cookies.New(),
 		Jitter: func() uint16 { return 65535 },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, address)

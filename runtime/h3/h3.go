@@ -58,10 +58,10 @@ type Options struct {
 type Transport struct{ *sshttp.Transport }
 
 // New returns a transport.
-func New() *Transport { return NewWith(Options{}) }
+func New(options ...sshttp.Option) *Transport { return NewWith(Options{}, options...) }
 
 // NewWith returns a transport with options.
-func NewWith(o Options) *Transport {
+func NewWith(o Options, options ...sshttp.Option) *Transport {
 	if o.ListenPacket == nil {
 		o.ListenPacket = func(ctx context.Context) (net.PacketConn, error) {
 			return new(net.ListenConfig).ListenPacket(ctx, "udp", ":0")
@@ -70,7 +70,7 @@ func NewWith(o Options) *Transport {
 	return &Transport{sshttp.NewVersion(sshttp.Version{
 		Protocol:     runtime.ProtocolH3,
 		RoundTripper: func(c sshttp.Connections) sshttp.RoundTripper { return newPool(c, o) },
-	})}
+	}, options...)}
 }
 
 // Prepare refuses what QUIC can not do, and what the package http does not do.

@@ -27,7 +27,7 @@ type connector struct {
 	dialer  runtime.Dialer
 	chain   []*runtime.StreamType // whose messages make the body of a request
 	form    *form                 // nil if that is not multipart
-	signer  *signer               // nil if requests are not signed
+	signer  signer                // nil if requests are not signed
 
 	pools [4]lazyPool // by TLS, and a credit of the stream
 	url   atomic.Pointer[madeURL]
@@ -64,7 +64,7 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 	if n.form, err = newForm(n.chain); err != nil {
 		return nil, err
 	}
-	if n.signer, err = newSigner(st); err != nil {
+	if n.signer, err = t.newSigner(st); err != nil {
 		return nil, err
 	}
 	if n.headers, err = request.NewSet(st, n.reserves); err != nil {

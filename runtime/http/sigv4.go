@@ -41,18 +41,37 @@ var emptyHash = hashOf(nil)
 const maxHashed = 1 << 20
 
 // A signer signs the requests of a streamtype.
-type signer struct {
-	st              *runtime.StreamType
-	region, service int // metadata items
+type signer interface {
+	sign(*runtime.Link, *http.Request) error
+}
+
+// SigV4 makes a transport sign the requests of streamtypes whose use_auth is of
+// type sigv4. Generated files give it to [New] where the policy has such a one;
+// it makes a program 32 KB larger.
+func SigV4(t *Transport) {
+	t.signer = func(st *runtime.StreamType) (signer, error) { return newSigV4(st) }
 }
 
 // newSigner returns what signs the requests of a streamtype; nil if the policy
 // does not want it.
-func newSigner(st *runtime.StreamType) (*signer, error) {
-	if st.Auth == nil || st.Auth.Type != "sigv4" {
+func (t *Transport) newSigner(st *runtime.StreamType) (signer, error) {
+	switch {
+	case st.Auth == nil || st.Auth.Type != runtime.AuthSigV4:
 		return nil, nil
+	case t.signer == nil:
+		return nil, fmt.Errorf("%w: use_auth of type %s: give the option SigV4 of package github.com/secure-streams/sspolicy/runtime/http to New", runtime.ErrUnsupported, st.Auth.Type)
 	}
-	s := &signer{st: st}
+	return t.signer(st)
+}
+
+// A sigV4 is the signer of a streamtype.
+type sigV4 struct {
+	st              *runtime.StreamType
+	region, service int // metadata items
+}
+
+func newSigV4(st *runtime.StreamType) (*sigV4, error) {
+	s := &sigV4{st: st}
 	for _, k := range []struct {
 		key, name string
 		item      *int
@@ -70,7 +89,7 @@ func newSigner(st *runtime.StreamType) (*signer, error) {
 
 // sign signs a request. What the program has not set of its time and hash is
 // set; the body may be read for that.
-func (s *signer) sign(l *runtime.Link, req *http.Request) error {
+func (s *sigV4) sign(l *runtime.Link, req *http.Request) error {
 	k, err := s.key(l)
 	if err != nil {
 		return err
@@ -119,7 +138,7 @@ func signsHeader(name string) bool {
 }
 
 // key returns what to sign with.
-func (s *signer) key(l *runtime.Link) (*signingKey, error) {
+func (s *sigV4) key(l *runtime.Link) (*signingKey, error) {
 	k := new(signingKey)
 	for _, m := range []struct {
 		item int

@@ -188,7 +188,7 @@ func TestSigV4(t *testing.T) {
 			}
 			var logged bytes.Buffer
 			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{
-				Transports: []runtime.Transport{sshttp.New()}, Credentials: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+				Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,7 +237,7 @@ func TestSigV4Refused(t *testing.T) {
 		if st.HTTP == nil {
 			st.HTTP = &runtime.HTTP{}
 		}
-		o := runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)}
+		o := runtime.Options{Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: new(runtime.MemoryCredentials)}
 		if tt.none {
 			o.Credentials = nil
 		}
@@ -249,5 +249,20 @@ func TestSigV4Refused(t *testing.T) {
 			t.Errorf("%q, %q: %v, want %v", st.AWSRegion, st.AWSService, err, tt.want)
 		}
 		c.Close()
+	}
+}
+
+// A transport without the option refuses what it is for, and says so.
+func TestSigV4Option(t *testing.T) {
+	st := runtime.StreamType{Name: "s", Endpoint: "h", HTTP: new(runtime.HTTP), Auth: &runtime.Auth{Type: runtime.AuthSigV4},
+		Metadata: []runtime.Metadata{{Name: "r"}}, AWSRegion: "r", AWSService: "r"}
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}},
+		runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) || !strings.Contains(err.Error(), "SigV4") {
+		t.Errorf("%v", err)
 	}
 }

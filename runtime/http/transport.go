@@ -42,14 +42,27 @@ const maxIdlePerHost = 256
 // Transport is a [runtime.Transport] for h1 and h2. It may be given to any
 // number of contexts.
 type Transport struct {
-	version *Version // nil: h1 and h2
+	version *Version                                  // nil: h1 and h2
+	signer  func(*runtime.StreamType) (signer, error) // nil: none, see SigV4
 
 	mu    sync.Mutex
 	pools map[poolKey]*pool
 }
 
+// An Option is what a transport is to do beside what every one does, such as
+// [SigV4]. It is for what is seldom wanted, and not small.
+type Option func(*Transport)
+
 // New returns a transport.
-func New() *Transport { return &Transport{pools: make(map[poolKey]*pool)} }
+func New(o ...Option) *Transport { return newVersion(nil, o) }
+
+func newVersion(v *Version, options []Option) *Transport {
+	t := &Transport{version: v, pools: make(map[poolKey]*pool)}
+	for _, o := range options {
+		o(t)
+	}
+	return t
+}
 
 // Protocols returns h1 and h2, or that of a Version.
 func (t *Transport) Protocols() []runtime.Protocol {

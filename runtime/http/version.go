@@ -45,6 +45,4 @@ type RoundTripper interface {
 
 // NewVersion returns a transport for a version of HTTP that this package itself
 // does not speak.
-func NewVersion(v Version) *Transport {
-	return &Transport{version: &v, pools: make(map[poolKey]*pool)}
-}
+func NewVersion(v Version, o ...Option) *Transport { return newVersion(&v, o) }

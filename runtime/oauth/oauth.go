@@ -152,7 +152,7 @@ func (s *Source) Bind(c *runtime.Context) error {
 // tokenOf returns the index of the auth token that a streamtype needs, or -1.
 func tokenOf(st *runtime.StreamType) int {
 	switch {
-	case st.Auth != nil && st.Auth.Type != "sigv4":
+	case st.Auth != nil && st.Auth.Type != runtime.AuthSigV4:
 		return int(st.Auth.Blob)
 	case st.HTTP != nil && st.HTTP.AuthHeader != "":
 		return 0
@@ -166,7 +166,7 @@ func getter(p *runtime.Policy, index int) (string, error) {
 	name, auth := "", ""
 	for _, st := range p.StreamTypes {
 		a := st.Auth
-		if a == nil || a.StreamType == "" || a.Type == "sigv4" || int(a.Blob) != index {
+		if a == nil || a.StreamType == "" || a.Type == runtime.AuthSigV4 || int(a.Blob) != index {
 			continue
 		}
 		if name != "" && name != a.StreamType {

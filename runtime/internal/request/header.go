@@ -61,7 +61,7 @@ func NewSet(st *runtime.StreamType, reserve func(name string) bool) (*Set, error
 func (s *Set) prepareSecrets(st *runtime.StreamType) error {
 	h := st.HTTP
 	token := 0
-	if st.Auth != nil && st.Auth.Type != "sigv4" { // which is for the transport to do
+	if st.Auth != nil && st.Auth.Type != runtime.AuthSigV4 { // which is for the transport to do
 		if h.AuthHeader == "" {
 			return fmt.Errorf("%w: use_auth without http_auth_header", runtime.ErrUnsupported)
 		}
