@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	goruntime "runtime"
@@ -165,6 +166,18 @@ func (c *Context) ConnectTimeout() time.Duration { return max(c.opts.ConnectTime
 // program do not count (on Linux, it is what CLOCK_BOOTTIME has gained on
 // CLOCK_MONOTONIC). What has become due meanwhile is done at once.
 func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
+
+// DialTimeout is how long the making of a connection may go on when the attempt
+// that wanted it has given up; 0 is without a limit. It is longer than
+// ConnectTimeout, so that an attempt ends by its own limit, by more than the
+// clocks of a busy machine are late. It is for transports.
+func (c *Context) DialTimeout() time.Duration {
+	limit := c.ConnectTimeout()
+	if limit == 0 {
+		return 0
+	}
+	return limit + min(limit/4+time.Second, math.MaxInt64-limit)
+}
 
 // NewStream makes a stream of the named type, with those options: metadata,
 // mostly. Before it returns, the State callback gets CREATING, and, if the stream

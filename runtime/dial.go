@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"sync"
 )
@@ -99,9 +98,8 @@ func (d Dialer) dial(ctx context.Context, network, address string, then func(con
 	c := d.c
 	// Transports may let a dial go on when the attempt it was for has ended.
 	var cancel context.CancelFunc
-	if limit := c.ConnectTimeout(); limit > 0 {
-		// A little more, so that the attempt ends by its own limit.
-		ctx, cancel = context.WithTimeout(ctx, limit+min(limit/4, math.MaxInt64-limit))
+	if limit := c.DialTimeout(); limit > 0 {
+		ctx, cancel = context.WithTimeout(ctx, limit)
 	} else {
 		ctx, cancel = context.WithCancel(ctx)
 	}

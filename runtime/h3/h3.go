@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -91,7 +90,7 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 // A pool is a set of connections, over one UDP socket.
 type pool struct {
 	o     Options
-	limit time.Duration // of an attempt; 0: none
+	limit time.Duration // of making a connection; 0: none
 	http3 *http3.Transport
 
 	mu     sync.Mutex
@@ -103,7 +102,7 @@ type pool struct {
 }
 
 func newPool(c sshttp.Connections, o Options) *pool {
-	p := &pool{o: o, limit: c.Context.ConnectTimeout(), conns: map[string]*quic.Conn{}}
+	p := &pool{o: o, limit: c.Context.DialTimeout(), conns: map[string]*quic.Conn{}}
 	if c.TLS == nil {
 		return p
 	}
@@ -136,7 +135,7 @@ func newPool(c sshttp.Connections, o Options) *pool {
 func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
 	if p.limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, p.limit+min(p.limit/4, math.MaxInt64-p.limit))
+		ctx, cancel = context.WithTimeout(ctx, p.limit)
 		defer cancel()
 	}
 	host, text, err := net.SplitHostPort(address)

@@ -82,7 +82,7 @@ func (c complaints) Write(line []byte) (int, error) {
 func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
 	t.Helper()
 	if o.Transports == nil {
-		o.Transports = []runtime.Transport{h3.New()}
+		o.Transports = []runtime.Transport{h3.New(sshttp.SigV4)}
 	}
 	o.Jitter = func() uint16 { return 0 }
 	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))

@@ -278,10 +278,11 @@ func TestSessions(t *testing.T) {
 		}), tls: config}.start(t)
 		creds := new(runtime.MemoryCredentials)
 		creds.SetClientCertificate(0, own.Client(100))
-		store := own.Store()
+		store, twin := own.Store(), own.Store()
+		twin.Name = "twin" // names of stores are unique in a policy
 		var types []*runtime.StreamType
 		for name, st := range map[string]runtime.StreamType{
-			"a": {TrustStore: store}, "b": {TrustStore: store}, "twin": {TrustStore: own.Store()},
+			"a": {TrustStore: store}, "b": {TrustStore: store}, "twin": {TrustStore: twin},
 			"other": {TrustStore: testcert.New("other").Store()}, "system": {}, "client": {TrustStore: store, ClientCert: 1},
 		} {
 			st.Name, st.TLS, st.Opportunistic, st.HTTP = name, true, true, &runtime.HTTP{}

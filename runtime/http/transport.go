@@ -132,7 +132,6 @@ func (t *Transport) release(k poolKey, p *pool) {
 }
 
 func newTransport(k poolKey) *http.Transport {
-	limit := k.c.ConnectTimeout()
 	validity := &runtime.StreamType{SwakeValidity: k.wakes, Retry: &runtime.Retry{ValidPing: k.ping, ValidHangup: k.hangup}}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -151,9 +150,8 @@ func newTransport(k poolKey) *http.Transport {
 			return conn, err
 		},
 		// A dial, and with it the handshake, goes on when the attempt that
-		// wanted it has given up, so it needs a limit of its own: a little more
-		// than that of an attempt, which so ends by its own.
-		TLSHandshakeTimeout:    limit + min(limit/4, math.MaxInt64-limit),
+		// wanted it has given up, so it needs a limit of its own.
+		TLSHandshakeTimeout:    k.c.DialTimeout(),
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    maxIdlePerHost,
 		MaxResponseHeaderBytes: request.MaxHeaderBytes,
