@@ -303,7 +303,7 @@ func (w *keyWorld) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case "/503":
 		rw.WriteHeader(503)
 	case "/302":
-		http.Redirect(rw, r, "/there", 302)
+		http.Redirect(rw, r, "/there", http.StatusFound)
 	case "/cookie":
 		rw.Header().Set("Set-Cookie", "a=1")
 	case "/cut":
