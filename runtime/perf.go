@@ -58,7 +58,7 @@ func (p *Perf) Context(ctx context.Context) context.Context {
 		return ctx
 	}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn:  func(string) { p.again() },
+		GetConn:  func(string) { p.Begin() },
 		GotConn:  func(i httptrace.GotConnInfo) { p.got(i.Conn, i.Reused) },
 		DNSStart: func(httptrace.DNSStartInfo) { p.begin(perfDNS) },
 		DNSDone:  func(i httptrace.DNSDoneInfo) { p.resolved(i.Addrs, i.Err) },
@@ -71,8 +71,8 @@ func (p *Perf) Context(ctx context.Context) context.Context {
 		},
 		TLSHandshakeStart:    func() { p.begin(perfTLS) },
 		TLSHandshakeDone:     func(tls.ConnectionState, error) { p.end(perfTLS) },
-		WroteHeaders:         func() { p.wrote() },
-		GotFirstResponseByte: func() { p.end(perfResponse) },
+		WroteHeaders:         p.Sent,
+		GotFirstResponseByte: p.Answered,
 	})
 }
 
@@ -91,8 +91,12 @@ func (p *Perf) Status(code int) {
 	}
 }
 
-// again forgets a request that has been redirected, or sent in vain.
-func (p *Perf) again() {
+// Begin says that a request begins: one that was redirected, or sent in vain,
+// is forgotten. Like Sent and Answered it is called by Context's trace too.
+func (p *Perf) Begin() {
+	if p == nil {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.begun, p.took = [4]time.Time{}, [4]time.Duration{}
@@ -103,7 +107,7 @@ func (p *Perf) again() {
 // nothing.
 func (p *Perf) got(conn net.Conn, reused bool) {
 	if reused {
-		p.again()
+		p.Begin()
 	}
 	p.connected(conn)
 	p.mu.Lock()
@@ -125,14 +129,20 @@ func (p *Perf) connected(conn net.Conn) {
 	}
 }
 
-// wrote notes that the response is waited for from now on.
-func (p *Perf) wrote() {
+// Sent says that the response is waited for from now on.
+func (p *Perf) Sent() {
+	if p == nil {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.took[perfResponse] == 0 {
 		p.begun[perfResponse] = time.Now()
 	}
 }
+
+// Answered says that the response begins to come.
+func (p *Perf) Answered() { p.end(perfResponse) }
 
 func (p *Perf) begin(step int) {
 	if p == nil {

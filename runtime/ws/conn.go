@@ -21,8 +21,8 @@ const (
 	// closeWait is how long the peer gets to answer a close frame.
 	closeWait = 2 * time.Second
 
-	// stallWait is how long the reading goroutine may be sending before another
-	// one takes its place.
+	// stallWait is how long the reading goroutine may be sending, and twice that
+	// at most, before another one takes its place.
 	stallWait = 10 * time.Millisecond
 
 	// drainWait is how long what the peer still sends is read, after a
@@ -155,9 +155,12 @@ type conn struct {
 	rxErr error // the link has ended
 	ask   bool  // to send what the program wants to
 
-	replaced bool        // another goroutine reads than that of the stream
-	stall    *time.Timer // runs while the reading goroutine sends; nil until it does
-	taken    chan error  // gets what read returned to another goroutine
+	replaced bool          // another goroutine reads than that of the stream
+	turns    atomic.Uint64 // of the reading goroutine to send; odd while it does
+	stall    *time.Timer   // calls look; nil until the first turn
+	looking  atomic.Bool   // it has been started
+	looked   uint64        // turns as look has found it
+	taken    chan error    // gets what read returned to another goroutine
 
 	validity atomic.Pointer[runtime.Validity]
 	inRx     atomic.Bool // the program is being told: the peer need not be heard of
@@ -198,6 +201,9 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	err = c.read()
 	close(c.done)
 	c.gate.open()
+	if c.stall != nil {
+		c.stall.Stop()
+	}
 	if stop() {
 		c.others.Done() // of what is not to be
 		c.drain(err)

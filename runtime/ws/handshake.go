@@ -71,6 +71,7 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
+		h.l.Perf().Status(resp.StatusCode)
 		if resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, nil
 		}
@@ -122,6 +123,7 @@ func (n *connector) userState(l *runtime.Link, status int) error {
 // exchange sends the request on a new connection, which it closes unless the
 // response is 101.
 func (h *handshake) exchange(req *http.Request, target *runtime.Target) (*http.Response, error) {
+	h.l.Perf().Begin()
 	conn, err := h.l.DialTarget(h.ctx, target, "http/1.1")
 	if err != nil {
 		return nil, err
@@ -147,8 +149,16 @@ func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, e
 	if err := req.Write(conn); err != nil {
 		return nil, err
 	}
+	perf := h.l.Perf()
+	perf.Sent()
 	limit := &io.LimitedReader{R: conn, N: request.MaxHeaderBytes}
 	r := bufio.NewReader(limit)
+	if _, err := r.Peek(1); err == io.EOF {
+		return nil, io.ErrUnexpectedEOF
+	} else if err != nil {
+		return nil, err
+	}
+	perf.Answered()
 	for range maxInformational {
 		resp, err := http.ReadResponse(r, req)
 		switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -40,13 +41,12 @@ func (c *conn) answer() (replaced bool) {
 		c.sendMore()
 		return false
 	}
+	turn := c.turns.Add(1)
 	if c.stall == nil {
 		c.taken = make(chan error, 1)
-		c.stall = time.AfterFunc(stallWait, func() {
-			c.replaced = true
-			c.taken <- c.read()
-		})
-	} else {
+		c.stall = time.AfterFunc(math.MaxInt64, c.look)
+	}
+	if c.looking.CompareAndSwap(false, true) {
 		c.stall.Reset(stallWait)
 	}
 	var err error
@@ -55,7 +55,7 @@ func (c *conn) answer() (replaced bool) {
 	}
 	more := c.m.more || c.l.Asked()
 	c.sends.Unlock()
-	replaced = !c.stall.Stop()
+	replaced = !c.turns.CompareAndSwap(turn, turn+1)
 	switch {
 	case err != nil:
 		c.sendFailed(err)
@@ -63,6 +63,32 @@ func (c *conn) answer() (replaced bool) {
 		c.sendMore()
 	}
 	return replaced
+}
+
+// look looks whether one and the same answer is being sent since it has looked
+// before, and then reads. It looks again as long as there are answers: to start
+// and stop a timer for each would cost more than many of them.
+func (c *conn) look() {
+	select {
+	case <-c.done:
+		return
+	default:
+	}
+	turn := c.turns.Load()
+	switch {
+	case turn != c.looked: // there is something new
+	case turn%2 == 0:
+		c.looking.Store(false)
+		if c.turns.Load() == turn || !c.looking.CompareAndSwap(false, true) {
+			return
+		}
+	case c.turns.CompareAndSwap(turn, turn+1):
+		c.replaced = true
+		c.taken <- c.read()
+		return
+	}
+	c.looked = turn
+	c.stall.Reset(stallWait)
 }
 
 // readMessage delivers one message. A piece is delivered when more follow, or
