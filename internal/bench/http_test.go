@@ -22,13 +22,7 @@ import (
 // throughput relative to that.
 func BenchmarkHTTP(b *testing.B) {
 	s := startServers(b)
-	root, err := x509.ParseCertificate(s.Root)
-	if err != nil {
-		b.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(root)
-	store := &runtime.TrustStore{Name: "own", Stack: []*runtime.Cert{{Name: "own", DER: string(s.Root)}}}
+	store, roots := trust(b, s)
 	for _, k := range []struct {
 		name string
 		addr string
@@ -64,6 +58,11 @@ func BenchmarkHTTP(b *testing.B) {
 
 // inTurns runs both for b.N requests, and reports what they cost.
 func inTurns(b *testing.B, streams int, ours, peers func(each int)) {
+	against(b, "net/http", streams, ours, peers)
+}
+
+// against is inTurns with a peer of that name.
+func against(b *testing.B, peer string, streams int, ours, peers func(each int)) {
 	const turn = 50 * time.Millisecond
 	ours(20)
 	peers(20) // connections are made
@@ -88,9 +87,9 @@ func inTurns(b *testing.B, streams int, ours, peers func(each int)) {
 	b.ReportMetric(float64(o.n)/o.took.Seconds(), "req/s")
 	b.ReportMetric(perOp(float64(o.allocs), o), "allocs/op")
 	b.ReportMetric(perOp(float64(o.bytes), o), "B/op")
-	b.ReportMetric(perOp(float64(p.took), p), "net/http-ns/op")
-	b.ReportMetric(perOp(float64(p.allocs), p), "net/http-allocs/op")
-	b.ReportMetric(perOp(float64(p.took), p)/perOp(float64(o.took), o), "x/net/http")
+	b.ReportMetric(perOp(float64(p.took), p), peer+"-ns/op")
+	b.ReportMetric(perOp(float64(p.allocs), p), peer+"-allocs/op")
+	b.ReportMetric(perOp(float64(p.took), p)/perOp(float64(o.took), o), "x/"+peer)
 }
 
 // A cost is what some requests took.
@@ -114,7 +113,11 @@ func (c *cost) add(f func(each int), each, streams int) {
 
 // policyClient returns what lets each of the streams make so many requests.
 func policyClient(b *testing.B, st *runtime.StreamType, streams int) (run func(each int), stop func()) {
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	return policyClientBy(b, sshttp.New(), st, streams)
+}
+
+func policyClientBy(b *testing.B, t runtime.Transport, st *runtime.StreamType, streams int) (run func(each int), stop func()) {
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{t}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -186,4 +189,15 @@ func netHTTPClient(b *testing.B, client *http.Client, url string, streams int) (
 		}
 		wg.Wait()
 	}
+}
+
+// trust returns the root of the servers, as a trust store and as a pool.
+func trust(b *testing.B, s servers) (*runtime.TrustStore, *x509.CertPool) {
+	root, err := x509.ParseCertificate(s.Root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	return &runtime.TrustStore{Name: "own", Stack: []*runtime.Cert{{Name: "own", DER: string(s.Root)}}}, roots
 }

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/quic-go/quic-go/http3"
+
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
@@ -32,7 +34,8 @@ func TestMain(m *testing.M) {
 // servers is where the server process listens.
 type servers struct {
 	Plain, TLS string // addresses; the latter speaks h1 and h2
-	Root       []byte // certificate that the latter can be trusted by, DER
+	H3, Raw    string
+	Root       []byte // certificate that all but Plain and Raw can be trusted by, DER
 }
 
 // serve serves until its standard input ends.
@@ -50,7 +53,18 @@ func serve() error {
 	go http.Serve(plain, handler)
 	srv := &http.Server{Handler: handler, TLSConfig: own.Server(nil, "127.0.0.1")}
 	go srv.ServeTLS(secure, "", "")
-	if err := json.NewEncoder(os.Stdout).Encode(servers{plain.Addr().String(), secure.Addr().String(), own.Cert.Raw}); err != nil {
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go (&http3.Server{Handler: handler, TLSConfig: http3.ConfigureTLSConfig(own.Server(nil, "127.0.0.1"))}).Serve(udp)
+	bytes, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go serveRaw(bytes)
+	if err := json.NewEncoder(os.Stdout).Encode(servers{Plain: plain.Addr().String(), TLS: secure.Addr().String(),
+		H3: udp.LocalAddr().String(), Raw: bytes.Addr().String(), Root: own.Cert.Raw}); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)

@@ -1,0 +1,168 @@
+package bench
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/raw"
+)
+
+// megabyte is what is received or sent at a time.
+const megabyte = 1 << 20
+
+// serveRaw does what the first byte of each connection says: 'e' is echo, 'r' is a
+// megabyte for each byte, 's' is a byte for each megabyte.
+func serveRaw(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			kind := make([]byte, 1)
+			if _, err := io.ReadFull(c, kind); err != nil {
+				return
+			}
+			buf := make([]byte, megabyte)
+			for {
+				switch kind[0] {
+				case 'e':
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					c.Write(buf[:n])
+				case 'r':
+					if _, err := c.Read(buf[:1]); err != nil {
+						return
+					}
+					c.Write(buf)
+				default:
+					if _, err := io.ReadFull(c, buf); err != nil {
+						return
+					}
+					c.Write(kind)
+				}
+			}
+		}()
+	}
+}
+
+// BenchmarkRaw is echo after echo, and megabytes either way, by one stream.
+// net.Conn-ns/op is of the same by hand with a net.Conn and buffers of 64 KB, in
+// turns with it; x/net.Conn is the throughput relative to that.
+func BenchmarkRaw(b *testing.B) {
+	s := startServers(b)
+	addr := netip.MustParseAddrPort(s.Raw)
+	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	for _, k := range []struct {
+		name           string
+		kind           byte
+		send, received int // bytes of an operation
+	}{
+		{"echo 64 B", 'e', 64, 64}, {"echo 4 KB", 'e', 4 << 10, 4 << 10}, {"echo 64 KB", 'e', 64 << 10, 64 << 10},
+		{"receive 1 MB", 'r', 1, megabyte}, {"send 1 MB", 's', megabyte, 1},
+	} {
+		b.Run(k.name, func(b *testing.B) {
+			ours, stop := rawStream(b, st, k.kind, k.send, k.received)
+			defer stop()
+			peers, end := rawByHand(b, s.Raw, k.kind, k.send, k.received)
+			defer end()
+			against(b, "net.Conn", 1, ours, peers)
+		})
+	}
+}
+
+// rawStream returns what makes so many operations, by a stream.
+func rawStream(b *testing.B, st *runtime.StreamType, kind byte, send, receive int) (run func(each int), stop func()) {
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ready, done := make(chan struct{}, 1), make(chan struct{}, 1)
+	begun := false
+	var left, toSend, toReceive int
+	data := make([]byte, send)
+	s, err := c.NewStream(st.Name, runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateUnreachable || state == runtime.StateDisconnected {
+				b.Error(s.Err())
+			}
+			return runtime.OK
+		},
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			if !begun {
+				begun = true
+				buf[0] = kind
+				ready <- struct{}{}
+				return 1, 0, runtime.OK
+			}
+			n := copy(buf, data[:toSend])
+			if toSend -= n; toSend > 0 {
+				s.RequestTx()
+			}
+			return n, 0, runtime.OK
+		},
+		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			if toReceive -= len(buf); toReceive > 0 {
+				return runtime.OK
+			}
+			if left--; left == 0 {
+				done <- struct{}{}
+				return runtime.OK
+			}
+			toSend, toReceive = send, receive
+			s.RequestTx()
+			return runtime.OK
+		},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.RequestTx()
+	<-ready
+	return func(each int) {
+			left, toSend, toReceive = each, send, receive
+			s.RequestTx()
+			<-done
+		}, func() {
+			s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
+			c.Close()
+		}
+}
+
+// rawByHand returns the same, by hand.
+func rawByHand(b *testing.B, addr string, kind byte, send, receive int) (run func(each int), stop func()) {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := c.Write([]byte{kind}); err != nil {
+		b.Fatal(err)
+	}
+	data, out, buf := make([]byte, send), make([]byte, 64<<10), make([]byte, 64<<10)
+	return func(each int) {
+		for range each {
+			for left := send; left > 0; {
+				n := copy(out, data[:left]) // Tx has to do so too
+				if _, err := c.Write(out[:n]); err != nil {
+					b.Error(err)
+					return
+				}
+				left -= n
+			}
+			for left := receive; left > 0; {
+				n, err := c.Read(buf)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				left -= n
+			}
+		}
+	}, func() { c.Close() }
+}
