@@ -54,6 +54,7 @@ var rooms = map[string]room{
 	"internal/demo":            {nil, nil},
 	"internal/leaktest":        {nil, nil},
 	"internal/testcert":        {[]string{"runtime"}, nil},
+	"internal/teststream":      {[]string{"runtime"}, nil},
 	// These hold tests alone, of all of the runtime.
 	"internal/conformance": {[]string{"runtime", "runtime/h3", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
 	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/h3", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
@@ -225,9 +226,9 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 		t.Error(err)
 		return "", false
 	}
-	ended := func(n int) func() bool { return func() bool { return tr.count("DIS")+tr.count("ARF") == n } }
+	ended := func(n int) func() bool { return func() bool { return tr.Count("DIS")+tr.Count("ARF") == n } }
 	s.RequestTx()
-	if !tr.await(ended(1)) {
+	if !tr.Await(ended(1)) {
 		t.Errorf("%s fault after %d bytes: stuck after %s", x.name, f.after, tr)
 		return "", false
 	}
@@ -235,7 +236,7 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 	struck = seen != endings[3]
 	clean.Store(true)
 	s.Connect()
-	if !tr.await(ended(2)) || tr.String() != seen+" CNG CON rx rx(EOM) ACK DIS" {
+	if !tr.Await(ended(2)) || tr.String() != seen+" CNG CON rx rx(EOM) ACK DIS" {
 		// A connection that h2 keeps has its fault with it.
 		if got := strings.TrimPrefix(tr.String(), seen); struck || x.name != "h2" ||
 			!slices.Contains(endings, "CRE POL"+got) {
@@ -272,7 +273,7 @@ func TestBlackHole(t *testing.T) {
 				}
 				p := newFaultProxy(server, func() fault { return f })
 				defer p.close()
-				st := streamType(p.addr(), append(x.st, func(st *runtime.StreamType) { st.Retry = retry(1) })...)
+				st := streamType(p.addr(), append(x.st, func(st *runtime.StreamType) { st.Retry = teststream.Retry(1) })...)
 				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond}, st)
 				defer c.Close()
 				tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
@@ -283,7 +284,7 @@ func TestBlackHole(t *testing.T) {
 				}}
 				s := must(c.NewStream("s", tr.handlers()))
 				s.RequestTx()
-				tr.await(func() bool { return tr.count("DIS")+tr.count("ARF") > 0 })
+				tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 })
 				want, cause := "CRE POL CNG UNR POL CNG UNR ARF", runtime.ErrTimeout
 				if n := f.after - len(answerHead); x.name == "h1" && f.reply && n >= 0 {
 					want, cause = "CRE POL CNG CON TMO DIS", runtime.ErrDisconnected
@@ -308,7 +309,7 @@ func TestBlackHole(t *testing.T) {
 		tr := &trace{}
 		s := must(c.NewStream("s", tr.handlers()))
 		s.RequestTx()
-		tr.await(func() bool { return tr.count("ARF") > 0 })
+		tr.Await(func() bool { return tr.Count("ARF") > 0 })
 		t.Logf("seen %s (%v)", tr, s.Err())
 		if tr.String() != endings[0] || !errors.Is(s.Err(), runtime.ErrTimeout) {
 			t.Errorf("saw %s (%v)", tr, s.Err())
@@ -383,7 +384,7 @@ func TestIdleConnectionReset(t *testing.T) {
 			tr := &trace{}
 			s := must(c.NewStream("s", tr.handlers()))
 			for i := 1; i <= 20; i++ {
-				if s.RequestTx(); !tr.await(func() bool { return tr.count("DIS") == i }) {
+				if s.RequestTx(); !tr.Await(func() bool { return tr.Count("DIS") == i }) {
 					break
 				}
 				mu.Lock()
@@ -406,7 +407,7 @@ func TestIdleConnectionReset(t *testing.T) {
 			if got != again(fetched, 20) {
 				t.Errorf("saw %s (%v)", tr, s.Err())
 			}
-			t.Logf("20 transactions, the connection reset after each: %s ... with %d UNR", fetched, tr.count("UNR"))
+			t.Logf("20 transactions, the connection reset after each: %s ... with %d UNR", fetched, tr.Count("UNR"))
 		})
 	}
 	m.check(t)
@@ -437,14 +438,14 @@ func TestResolver(t *testing.T) {
 				return new(net.Dialer).DialContext(ctx, "udp", pc.LocalAddr().String())
 			}}}
 			st := streamType(netip.MustParseAddrPort("127.0.0.1:80"), func(st *runtime.StreamType) {
-				st.Endpoint, st.Retry = "there-is-no.such-name.test.", retry(2)
+				st.Endpoint, st.Retry = "there-is-no.such-name.test.", teststream.Retry(2)
 			})
 			c := newContext(t, runtime.Options{DialContext: d.DialContext, ConnectTimeout: 500 * time.Millisecond}, st)
 			defer c.Close()
 			tr := &trace{}
 			s := must(c.NewStream("s", tr.handlers()))
 			s.RequestTx()
-			tr.await(func() bool { return tr.count("ARF") > 0 })
+			tr.Await(func() bool { return tr.Count("ARF") > 0 })
 			t.Logf("expected %s", unreachable)
 			t.Logf("seen     %s, args %v (%v)", tr, tr.args, s.Err())
 			if tr.String() != unreachable || !tt.cause(s.Err()) || tr.args[0] != tt.arg {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -386,7 +387,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 		}
 	}
 	h.State = func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
-		events = append(events, stateName(state))
+		events = append(events, teststream.Name(state))
 		switch state {
 		case runtime.StateCreating:
 			for name, value := range r.set {
@@ -440,13 +441,13 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 		t.Fatal(err)
 	}
 	for range max(r.times, 1) {
-		before := tr.count("DIS")
+		before := tr.Count("DIS")
 		if s.StreamType().HTTP.Method == "POST" {
 			s.RequestTxLen(7)
 		} else {
 			s.RequestTx()
 		}
-		if !tr.await(func() bool { return tr.count("DIS") > before || tr.count("ARF") > 0 }) {
+		if !tr.Await(func() bool { return tr.Count("DIS") > before || tr.Count("ARF") > 0 }) {
 			t.Fatalf("no end: %s", tr)
 		}
 	}

@@ -6,7 +6,6 @@ package conformance
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -116,57 +116,19 @@ func (m mark) check(t *testing.T) {
 	}
 }
 
-var short = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
-	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
-}
-
-func stateName(s runtime.State) string {
-	if name := short[s]; name != "" {
-		return name
-	}
-	return s.String()
-}
-
-// A trace records what a stream tells its handlers, in lws's short names. A
-// message is one "rx", however many pieces it comes in, and an "rx(EOM)".
+// A trace records what a stream tells its handlers. A message is one "rx",
+// however many pieces it comes in, and an "rx(EOM)".
 type trace struct {
+	teststream.Trace
 	on map[string]func(*runtime.Stream) runtime.Result
 
-	mu     sync.Mutex
-	events []string
-	body   []byte
-	args   []uint32 // of each UNR
-	more   chan struct{}
-}
-
-func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
-	tr.mu.Lock()
-	if event != "rx" || len(tr.events) == 0 || tr.events[len(tr.events)-1] != "rx" {
-		tr.events = append(tr.events, event)
-	}
-	tr.mu.Unlock()
-	r := runtime.OK
-	if f := tr.on[event]; f != nil {
-		r = f(s)
-	}
-	select {
-	case tr.more <- struct{}{}:
-	default:
-	}
-	return r
-}
-
-func (tr *trace) String() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return strings.Join(tr.events, " ")
+	mu   sync.Mutex
+	body []byte
+	args []uint32 // of each UNR
 }
 
 func (tr *trace) handlers() runtime.Handlers {
-	tr.more = make(chan struct{}, 1)
+	tr.On = tr.on
 	return runtime.Handlers{
 		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
 			if state == runtime.StateUnreachable {
@@ -174,7 +136,7 @@ func (tr *trace) handlers() runtime.Handlers {
 				tr.args = append(tr.args, arg)
 				tr.mu.Unlock()
 			}
-			return tr.note(s, stateName(state))
+			return tr.State(s, state, arg)
 		},
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			tr.mu.Lock()
@@ -182,46 +144,13 @@ func (tr *trace) handlers() runtime.Handlers {
 			tr.mu.Unlock()
 			switch {
 			case flags == runtime.FlagEOM && len(buf) == 0:
-				return tr.note(s, "rx(EOM)")
-			case flags&runtime.FlagSOM == 0 && tr.last() != "rx", flags&^runtime.FlagSOM != 0, len(buf) == 0:
-				return tr.note(s, fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags))
+				return tr.Note(s, "rx(EOM)")
+			case flags&runtime.FlagSOM == 0 && tr.Last() != "rx", flags&^runtime.FlagSOM != 0, len(buf) == 0:
+				return tr.Note(s, fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags))
 			}
-			return tr.note(s, "rx")
+			return tr.NoteOnce(s, "rx")
 		},
 	}
-}
-
-func (tr *trace) last() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	if len(tr.events) == 0 {
-		return ""
-	}
-	return tr.events[len(tr.events)-1]
-}
-
-func (tr *trace) count(event string) (n int) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for _, e := range tr.events {
-		if e == event {
-			n++
-		}
-	}
-	return n
-}
-
-// await waits until done says so, and reports whether it did.
-func (tr *trace) await(done func() bool) bool {
-	limit := time.After(30 * time.Second)
-	for !done() {
-		select {
-		case <-tr.more:
-		case <-limit:
-			return false
-		}
-	}
-	return true
 }
 
 // newContext returns a context for the streamtypes, without jitter. An illegal
@@ -229,21 +158,7 @@ func (tr *trace) await(done func() bool) bool {
 func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
 	t.Helper()
 	o.Transports = []runtime.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New()}
-	o.Jitter = func() uint16 { return 0 }
-	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// complaints takes the log of a runtime that has no reason to log anything.
-type complaints struct{ t testing.TB }
-
-func (c complaints) Write(line []byte) (int, error) {
-	c.t.Errorf("the runtime logged: %s", line)
-	return len(line), nil
+	return teststream.NewContext(t, o, types...)
 }
 
 // streamType returns a streamtype "s" for a server, changed by each of change.
@@ -253,11 +168,6 @@ func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runti
 		f(st)
 	}
 	return st
-}
-
-// retry conceals so many failures, with a wait of 5 ms.
-func retry(conceal uint16) *runtime.Retry {
-	return &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
 }
 
 // secure turns TLS on, with a trust store.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 )
@@ -89,7 +90,7 @@ func (tr *trace) publish(s *runtime.Stream, msg string) {
 		}
 		n := copy(buf, msg)
 		msg = ""
-		return n, runtime.FlagSOM | runtime.FlagEOM, tr.note(s, "tx")
+		return n, runtime.FlagSOM | runtime.FlagEOM, tr.Note(s, "tx")
 	}})
 	s.RequestTx()
 }
@@ -123,7 +124,7 @@ func TestMQTT(t *testing.T) {
 			{"not allowed", closed, mqttType(0), unreachable, refused},
 		} {
 			t.Run(r.name, func(t *testing.T) {
-				st := streamType(r.addr, mqttType(1), r.st, func(st *runtime.StreamType) { st.Retry = retry(2) })
+				st := streamType(r.addr, mqttType(1), r.st, func(st *runtime.StreamType) { st.Retry = teststream.Retry(2) })
 				c := newContext(t, runtime.Options{}, st)
 				defer c.Close()
 				tr := &trace{}
@@ -132,8 +133,8 @@ func TestMQTT(t *testing.T) {
 					t.Fatal(err)
 				}
 				tr.publish(s, "hello")
-				done := func() bool { return tr.count("ACK") == 1 && tr.count(echo) == 1 || tr.count("ARF") == 1 }
-				if !tr.await(done) {
+				done := func() bool { return tr.Count("ACK") == 1 && tr.Count(echo) == 1 || tr.Count("ARF") == 1 }
+				if !tr.Await(done) {
 					t.Fatalf("stuck after %s (%v)", tr, s.Err())
 				}
 				if got := strings.Replace(tr.String(), " "+echo, "", 1); got != r.want {
@@ -166,7 +167,7 @@ func mqttFaults(t *testing.T, server netip.AddrPort) {
 					t.Fatal(err)
 				}
 				tr.publish(s, "hello")
-				if !tr.await(func() bool { return tr.count("DIS")+tr.count("ARF")+tr.count("ACK") > 0 }) {
+				if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF")+tr.Count("ACK") > 0 }) {
 					t.Fatalf("after %d bytes: stuck after %s", after, tr)
 				}
 				got := tr.String()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -164,7 +165,7 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 	}
 	st := streamType(site.addrs[at])
 	st.HTTP.URL = r.url
-	st.Retry = retry(2)
+	st.Retry = teststream.Retry(2)
 	if by != "h1" {
 		secure(own.Store())(st)
 	}
@@ -201,7 +202,7 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 		h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			var flags runtime.Flags
 			if sent == 0 {
-				tr.note(s, "tx")
+				tr.Note(s, "tx")
 				flags = runtime.FlagSOM
 			}
 			n := copy(buf, r.tx[sent:])
@@ -223,7 +224,7 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 			s.RequestTx()
 		}
 	}
-	tr.await(done.Load)
+	tr.Await(done.Load)
 	took := time.Since(start)
 	time.Sleep(20 * time.Millisecond) // what comes too much would come within a few waits
 	cause := s.Err()
@@ -240,15 +241,13 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 		t.Errorf("%d bytes of body where there should be %d, or others", len(tr.body), len(r.body))
 	}
 	if r.result != nil {
-		tr.mu.Lock()
-		tr.events = append(tr.events, "took "+took.String())
-		tr.mu.Unlock()
+		tr.Note(s, "took "+took.String())
 		r.result(t, tr, s)
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if tr.count("DES") != 1 {
+	if tr.Count("DES") != 1 {
 		t.Errorf("no end of the stream: %s", tr)
 	}
 }
@@ -265,7 +264,7 @@ func method(m string) func(*runtime.StreamType) {
 }
 
 func conceal(n uint16) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) { st.Retry = retry(n) }
+	return func(st *runtime.StreamType) { st.Retry = teststream.Retry(n) }
 }
 
 func onePort(t *testing.T, tr *trace, _ *runtime.Stream) {
@@ -289,7 +288,7 @@ func newPorts(t *testing.T, tr *trace, _ *runtime.Stream) {
 
 func waited(least time.Duration) func(*testing.T, *trace, *runtime.Stream) {
 	return func(t *testing.T, tr *trace, _ *runtime.Stream) {
-		took, err := time.ParseDuration(strings.TrimPrefix(tr.last(), "took "))
+		took, err := time.ParseDuration(strings.TrimPrefix(tr.Last(), "took "))
 		if err != nil || took < least {
 			t.Errorf("it took %v, and the server asked to wait for %v", took, least)
 		}
@@ -383,7 +382,7 @@ func sharedH2(t *testing.T, site *site, own *testcert.Authority) {
 			return
 		}
 		s.RequestTx()
-		if !tr.await(func() bool { return tr.count("DIS")+tr.count("ARF") > 0 }) || tr.String() != fetched {
+		if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 }) || tr.String() != fetched {
 			t.Errorf("saw %s (%v)", tr, s.Err())
 		}
 		mu.Lock()

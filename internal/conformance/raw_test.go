@@ -143,7 +143,7 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*ru
 		tr.mu.Lock()
 		tr.body = append(tr.body, buf...)
 		tr.mu.Unlock()
-		return tr.note(s, "rx")
+		return tr.NoteOnce(s, "rx")
 	}
 	h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 		if sent {
@@ -153,9 +153,9 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*ru
 		return copy(buf, "hello"), 0, runtime.OK
 	}
 	s := must(c.NewStream("s", h))
-	ended := func(n int) func() bool { return func() bool { return tr.count("DIS")+tr.count("ARF") == n } }
+	ended := func(n int) func() bool { return func() bool { return tr.Count("DIS")+tr.Count("ARF") == n } }
 	s.RequestTx()
-	if !tr.await(ended(1)) {
+	if !tr.Await(ended(1)) {
 		t.Errorf("fault after %d bytes: stuck after %s", f.after, tr)
 		return "stuck"
 	}
@@ -177,7 +177,7 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*ru
 	tr.mu.Unlock()
 	s.Connect()
 	s.RequestTx()
-	if !tr.await(ended(2)) || tr.String() != seen+" CNG CON rx DIS" || string(tr.body) != "HELLO" {
+	if !tr.Await(ended(2)) || tr.String() != seen+" CNG CON rx DIS" || string(tr.body) != "HELLO" {
 		t.Errorf("fault after %d bytes: %s, and then, without a fault: %s (%v)", f.after, seen, tr, s.Err())
 	}
 	if body == "HELLO" && whole {
@@ -259,7 +259,7 @@ func TestRawProxy(t *testing.T) {
 				if len(st) > 1 {
 					want = "CRE CNG UNR ARF"
 				}
-				tr.await(func() bool { return tr.count("DIS")+tr.count("ARF") > 0 })
+				tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 })
 				// The reset may come before the connection is there.
 				if got := tr.String(); got != want && got != "CRE CNG UNR ARF" {
 					t.Errorf("saw %s (%v)", got, s.Err())

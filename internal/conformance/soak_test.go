@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -24,6 +23,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -266,7 +266,7 @@ func (r *soak) context(rnd *rand.Rand, end time.Time) {
 			open.Add(1)
 			return &countedConn{Conn: conn, open: &open}, nil
 		},
-		Logger: slog.New(slog.NewTextHandler(complaints{r.t}, nil)),
+		Logger: teststream.Logger(r.t),
 	})
 	if err != nil {
 		r.t.Error(err)
@@ -366,7 +366,7 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 	n := p.r.n
 	n.events.Add(1)
 	p.latest = time.Now()
-	name := stateName(state)
+	name := teststream.Name(state)
 	if p.ended {
 		p.fail("%s after the end", name)
 	}

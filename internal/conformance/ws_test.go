@@ -15,6 +15,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
@@ -101,7 +102,7 @@ func TestWS(t *testing.T) {
 							at = map[bool]string{true: "TLS", false: "plain"}[r.tls]
 						}
 						st := streamType(site.addrs[at])
-						st.Protocol, st.HTTP.URL, st.Retry = runtime.ProtocolWS, r.url, retry(2)
+						st.Protocol, st.HTTP.URL, st.Retry = runtime.ProtocolWS, r.url, teststream.Retry(2)
 						if r.tls {
 							secure(own.Store())(st)
 						}
@@ -139,7 +140,7 @@ func TestWS(t *testing.T) {
 							if flags == runtime.FlagSOM|runtime.FlagEOM {
 								name = "rx(whole)"
 							}
-							tr.note(s, name)
+							tr.Note(s, name)
 							if flags&runtime.FlagEOM != 0 && r.tx != "" {
 								whole.Store(got.String() == r.tx)
 								return runtime.DisconnectMe
@@ -152,7 +153,7 @@ func TestWS(t *testing.T) {
 						}
 						s.StartTimeout(0)
 						s.RequestTx()
-						if !tr.await(func() bool {
+						if !tr.Await(func() bool {
 							text := tr.String()
 							return strings.HasPrefix(text, r.want) && (strings.Contains(text, "DIS") || strings.Contains(text, "ARF"))
 						}) {

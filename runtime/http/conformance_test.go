@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -18,64 +17,24 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
 
-// A trace records what a stream tells its handlers, in lws's short names.
+// A trace records what a stream tells its handlers.
 type trace struct {
+	teststream.Trace
 	on map[string]func(*runtime.Stream) runtime.Result
 
-	mu     sync.Mutex
-	events []string
-	body   []byte
-	more   chan struct{} // gets a value with each event
-}
-
-var short = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
-	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
-}
-
-func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
-	tr.mu.Lock()
-	tr.events = append(tr.events, event)
-	tr.mu.Unlock()
-	r := runtime.OK
-	if f := tr.on[event]; f != nil {
-		r = f(s)
-	}
-	select {
-	case tr.more <- struct{}{}:
-	default:
-	}
-	return r
-}
-
-func (tr *trace) String() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return strings.Join(tr.events, " ")
-}
-
-func (tr *trace) count() int {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return len(tr.events)
+	mu   sync.Mutex
+	body []byte
 }
 
 func (tr *trace) handlers() runtime.Handlers {
-	tr.more = make(chan struct{}, 1)
+	tr.On = tr.on
 	return runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			name := short[state]
-			if name == "" {
-				name = state.String()
-			}
-			return tr.note(s, name)
-		},
+		State: tr.State,
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			tr.mu.Lock()
 			tr.body = append(tr.body, buf...)
@@ -89,7 +48,7 @@ func (tr *trace) handlers() runtime.Handlers {
 			case flags != 0 || len(buf) == 0:
 				name = fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags)
 			}
-			return tr.note(s, name)
+			return tr.Note(s, name)
 		},
 	}
 }
@@ -97,14 +56,8 @@ func (tr *trace) handlers() runtime.Handlers {
 // await waits until there are n events.
 func (tr *trace) await(t *testing.T, n int) {
 	t.Helper()
-	limit := time.After(10 * time.Second)
-	for tr.count() < n {
-		select {
-		case <-tr.more:
-		case <-limit:
-			t.Errorf("waited in vain for event %d of %s", n, tr)
-			return
-		}
+	if !tr.Await(func() bool { return len(tr.Events()) >= n }) {
+		t.Errorf("waited in vain for event %d of %s", n, tr)
 	}
 }
 
@@ -172,26 +125,8 @@ func (sv server) start(t *testing.T) netip.AddrPort {
 // newStream makes a stream of the type against the address, with no jitter.
 func newStream(t *testing.T, st runtime.StreamType, addr netip.AddrPort, tr *trace, o runtime.Options) (*runtime.Context, *runtime.Stream) {
 	t.Helper()
-	st.Name = "s"
-	if st.Endpoint == "" {
-		st.Endpoint = addr.Addr().String()
-	}
-	if st.Port == 0 {
-		st.Port = addr.Port()
-	}
-	if st.HTTP == nil {
-		st.HTTP = &runtime.HTTP{}
-	}
-	o.Transports = []runtime.Transport{sshttp.New()}
-	o.Jitter = func() uint16 { return 0 }
-	o.Logger = slog.New(slog.DiscardHandler)
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	h := tr.handlers()
-	s, err := c.NewStream("s", h)
+	c := newContext(t, st, addr, o)
+	s, err := c.NewStream("s", tr.handlers())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,9 +154,7 @@ func TestConformance(t *testing.T) {
 	other := testcert.New("other")
 	h1 := []string{"http/1.1"}
 	both := []string{"h2", "http/1.1"}
-	retry := func(conceal uint16) *runtime.Retry {
-		return &runtime.Retry{Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
-	}
+	retry := teststream.Retry
 	good := status(200, "hello")
 	cut := raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
 	secure := func(trust *testcert.Authority) runtime.StreamType {
@@ -364,7 +297,7 @@ func TestConformance(t *testing.T) {
 			if tt.tx != "" {
 				tr.on["CNG"] = func(s *runtime.Stream) runtime.Result {
 					s.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-						tr.note(s, "tx")
+						tr.Note(s, "tx")
 						return copy(buf, tt.tx), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 					}})
 					return runtime.OK

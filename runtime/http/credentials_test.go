@@ -90,7 +90,7 @@ func TestCredentialHeaders(t *testing.T) {
 				s.SetMetadata(k, v)
 			}
 			s.RequestTx()
-			await(t, tr, "DIS", "ARF")
+			tr.AwaitEnd(t, "DIS", "ARF")
 			if tt.want == "-" {
 				want(t, tr, "CRE POL CNG UNR ARF")
 				if conns.Load() != 0 || s.Err() == nil || tt.err != nil && !errors.Is(s.Err(), tt.err) {
@@ -177,7 +177,7 @@ func TestCredentialsOnRedirect(t *testing.T) {
 		tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result { s.SetMetadata("m", "m"); return requestTx(s) }}}
 		_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []runtime.Metadata{{Name: "m", Header: "x-m:"}},
 			HTTP: &runtime.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
-		await(t, tr, "DIS", "ARF")
+		tr.AwaitEnd(t, "DIS", "ARF")
 		if string(tr.body) != tt.want {
 			t.Errorf("%s: the last server got %q, want %q: %v", name, tr.body, tt.want, s.Err())
 		}
@@ -238,7 +238,7 @@ func TestClientCertificates(t *testing.T) {
 			}
 			defer s.Destroy()
 			s.Connect()
-			await(t, tr, "DIS", "ARF")
+			tr.AwaitEnd(t, "DIS", "ARF")
 			mu.Lock()
 			defer mu.Unlock()
 			if string(tr.body) != want || len(conns) != nconns || cause != nil && !errors.Is(s.Err(), cause) {
@@ -304,7 +304,7 @@ func TestSessions(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Connect()
-			await(t, tr, "DIS", "ARF")
+			tr.AwaitEnd(t, "DIS", "ARF")
 			if string(tr.body) != step.resumed || (step.resumed == "") != isTLS(s.Err()) {
 				t.Errorf("TLS %x, step %d, %s: resumed %q, want %q: %s, %v", version, i, step.name, tr.body, step.resumed, tr, s.Err())
 			}
@@ -343,7 +343,7 @@ func TestDirectProtoStr(t *testing.T) {
 		}
 	}
 	s.RequestTx()
-	await(t, tr, "DIS", "ARF")
+	tr.AwaitEnd(t, "DIS", "ARF")
 	if string(tr.body) != "[new]|m|other.test" || answers != "42,<nil>;42,<nil>;new,<nil>;,<nil>;" {
 		t.Errorf("the server got %q, the stream %q: %s, %v", tr.body, answers, tr, s.Err())
 	}
@@ -351,7 +351,7 @@ func TestDirectProtoStr(t *testing.T) {
 		t.Error(err)
 	}
 	s.Connect()
-	await(t, tr, "UNR ARF")
+	tr.AwaitEnd(t, "UNR ARF")
 	if _, ok := errors.AsType[*sshttp.HeaderError](s.Err()); !ok {
 		t.Errorf("transfer-encoding: %v", s.Err())
 	}

@@ -108,7 +108,7 @@ func TestSlowWriter(t *testing.T) {
 			s.RequestTx()
 			time.Sleep(5 * time.Millisecond)
 		}
-		await(t, tr, "DIS")
+		tr.AwaitEnd(t, "DIS")
 		if string(tr.body) != "piece piece piece piece end" {
 			t.Errorf("%s: the server got %q: %s, %v", tt.name, tr.body, tr, s.Err())
 		}
@@ -134,7 +134,7 @@ func TestLongPoll(t *testing.T) {
 	_, s := newStream(t, runtime.StreamType{Protocol: runtime.ProtocolH2, TLS: true, TrustStore: own.Store(), Opportunistic: true,
 		HTTP: &runtime.HTTP{LongPoll: true}}, addr, tr, runtime.Options{ConnectTimeout: 100 * time.Millisecond})
 	s.Connect()
-	await(t, tr, "DIS", "ARF")
+	tr.AwaitEnd(t, "DIS", "ARF")
 	if string(tr.body) != "news news news " {
 		t.Errorf("got %q: %s, %v", tr.body, tr, s.Err())
 	}

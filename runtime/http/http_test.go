@@ -42,25 +42,8 @@ func fetch(t *testing.T, st runtime.StreamType, addr netip.AddrPort, h runtime.H
 	}}}
 	st.Opportunistic = true
 	_, s := newStream(t, st, addr, tr, runtime.Options{})
-	await(t, tr, "DIS", "ARF")
+	tr.AwaitEnd(t, "DIS", "ARF")
 	return tr, s
-}
-
-func await(t *testing.T, tr *trace, events ...string) {
-	t.Helper()
-	limit := time.After(10 * time.Second)
-	for {
-		for _, e := range events {
-			if strings.HasSuffix(tr.String(), e) {
-				return
-			}
-		}
-		select {
-		case <-tr.more:
-		case <-limit:
-			t.Fatalf("waited in vain for %v; saw %s", events, tr)
-		}
-	}
 }
 
 const fetched = "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"
@@ -206,9 +189,9 @@ func TestResponseHeaders(t *testing.T) {
 	_, s := newStream(t, runtime.StreamType{Opportunistic: true, Metadata: []runtime.Metadata{{Name: "srv", Header: "X-Srv:"}}}, addr, tr, runtime.Options{})
 	s.SetHandlers(h)
 	s.RequestTx()
-	await(t, tr, "DIS")
+	tr.AwaitEnd(t, "DIS")
 	s.RequestTx()
-	await(t, tr, "DIS POL CNG CON rx(SOM) rx(EOM) ACK DIS")
+	tr.AwaitEnd(t, "DIS POL CNG CON rx(SOM) rx(EOM) ACK DIS")
 	if strings.Join(got, ",") != "one<nil>,one<nil>" {
 		t.Errorf("metadata at CONNECTED is %q", got)
 	}
@@ -345,7 +328,7 @@ func TestTxDontSend(t *testing.T) {
 	if n := <-asked; n != 2 {
 		t.Errorf("the third ordinal is %d", n)
 	}
-	await(t, tr, "DIS")
+	tr.AwaitEnd(t, "DIS")
 	if string(tr.body) != "late" {
 		t.Errorf("the server got %q", tr.body)
 	}
@@ -372,7 +355,7 @@ func TestEarlyAnswer(t *testing.T) {
 		return 0, 0, runtime.TxDontSend
 	}})
 	s.Connect()
-	await(t, tr, "DIS")
+	tr.AwaitEnd(t, "DIS")
 	want(t, tr, "CRE CNG CON rx(SOM) rx(EOM) NAK DIS")
 }
 
@@ -411,7 +394,7 @@ func TestLarge(t *testing.T) {
 			},
 		})
 		s.RequestTx()
-		await(t, tr, "DIS")
+		tr.AwaitEnd(t, "DIS")
 		if sent != size || got != size || string(out.Sum(nil)) != string(in.Sum(nil)) {
 			t.Errorf("%v: sent %d, got %d of %d: %s, %v", protocol, sent, got, size, tr, s.Err())
 		}
@@ -521,7 +504,7 @@ func TestRetryAfter(t *testing.T) {
 		_, s := newStream(t, runtime.StreamType{Opportunistic: true, Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
 			addr, tr, runtime.Options{})
 		s.RequestTx()
-		await(t, tr, "DIS")
+		tr.AwaitEnd(t, "DIS")
 		want(t, tr, "CRE POL CNG UNR POL CNG CON ACK DIS")
 		if d := second.Sub(first); d < time.Second || d > 5*time.Second {
 			t.Errorf("Retry-After %s: the next request came after %v", header, d)
@@ -570,7 +553,7 @@ func TestKeepAlive(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.RequestTx()
-			await(t, tr, "DIS", "ARF")
+			tr.AwaitEnd(t, "DIS", "ARF")
 			if ok := strings.Contains(tr.String(), "ACK"); ok != step.ok || dials.Load() != step.dials {
 				t.Errorf("%v, stream %s: %s, %d dials so far, want success %v with %d", protocol, step.name, tr, dials.Load(), step.ok, step.dials)
 			}
@@ -666,9 +649,10 @@ func TestMany(t *testing.T) {
 				return
 			}
 			for n := range 20 {
-				tr.body, tr.events = nil, nil
+				tr.body = nil
+				tr.Reset()
 				s.RequestTx()
-				await(t, tr, "DIS", "ARF")
+				tr.AwaitEnd(t, "DIS", "ARF")
 				if string(tr.body) != fmt.Sprint(i, ":", n) {
 					t.Errorf("stream %d got %q: %s %v", i, tr.body, tr, s.Err())
 				}

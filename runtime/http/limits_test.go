@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 )
@@ -28,7 +29,10 @@ func newContext(t *testing.T, st runtime.StreamType, addr netip.AddrPort, o runt
 	t.Helper()
 	st.Name = "s"
 	if st.Endpoint == "" {
-		st.Endpoint, st.Port = addr.Addr().String(), addr.Port()
+		st.Endpoint = addr.Addr().String()
+	}
+	if st.Port == 0 {
+		st.Port = addr.Port()
 	}
 	if st.HTTP == nil {
 		st.HTTP = &runtime.HTTP{}
@@ -40,14 +44,8 @@ func newContext(t *testing.T, st runtime.StreamType, addr netip.AddrPort, o runt
 func newPolicy(t *testing.T, types []*runtime.StreamType, o runtime.Options) *runtime.Context {
 	t.Helper()
 	o.Transports = []runtime.Transport{sshttp.New()}
-	o.Jitter = func() uint16 { return 0 }
 	o.Logger = slog.New(slog.DiscardHandler)
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return teststream.NewContext(t, o, types...)
 }
 
 // get makes one request and returns the body.

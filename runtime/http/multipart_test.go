@@ -200,7 +200,7 @@ func transact(t *testing.T, c *runtime.Context, h runtime.Handlers, length uint6
 	if _, err := c.NewStream("s", tr.handlers()); err != nil {
 		t.Fatal(err)
 	}
-	await(t, tr, "DIS", "ARF")
+	tr.AwaitEnd(t, "DIS", "ARF")
 	return tr
 }
 

@@ -77,14 +77,14 @@ func TestPerf(t *testing.T) {
 				mu.Lock()
 				got = append(got, string(buf))
 				mu.Unlock()
-				return tr.note(s, "perf")
+				return tr.Note(s, "perf")
 			}
 			s.SetHandlers(h)
 			s.RequestTx()
-			await(t, tr, "DIS", "ARF")
+			tr.AwaitEnd(t, "DIS", "ARF")
 			want(t, tr, tt.events)
 			if tt.again {
-				n := tr.count()
+				n := len(tr.Events())
 				s.RequestTx()
 				tr.await(t, 2*n-1) // all but CRE
 			}

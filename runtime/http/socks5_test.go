@@ -159,7 +159,7 @@ func TestSOCKS5(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.RequestTx()
-			await(t, tr, "DIS", "ARF")
+			tr.AwaitEnd(t, "DIS", "ARF")
 			if tt.body == "" && !strings.HasSuffix(tr.String(), "UNR ARF") || string(tr.body) != tt.body || p.asked() != tt.asked {
 				t.Errorf("%s with %q by way of %q; want %q by way of %q; %v", tr, tr.body, p.asked(), tt.body, tt.asked, s.Err())
 			}
@@ -209,7 +209,7 @@ func TestSOCKS5Apart(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.RequestTx()
-		await(t, tr, "DIS", "ARF")
+		tr.AwaitEnd(t, "DIS", "ARF")
 		p.mu.Lock()
 		if len(p.seen) != step.dials || !strings.Contains(tr.String(), "ACK") {
 			t.Errorf("%s: %s, %d connections, want %d: %v", step.name, tr, len(p.seen), step.dials, s.Err())
@@ -230,7 +230,7 @@ func TestSOCKS5Silent(t *testing.T) {
 	tr := &trace{on: on{"CRE": requestTx}}
 	_, s := newStream(t, runtime.StreamType{Opportunistic: true, SOCKS5Proxy: at.String(), Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
 		at, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
-	await(t, tr, "ARF")
+	tr.AwaitEnd(t, "ARF")
 	want(t, tr, "CRE POL CNG UNR POL CNG UNR ARF")
 	if !errors.Is(s.Err(), runtime.ErrTimeout) && !errors.Is(s.Err(), context.DeadlineExceeded) {
 		t.Errorf("the cause is %v", s.Err())

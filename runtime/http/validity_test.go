@@ -241,7 +241,7 @@ func TestPeerTxCredit(t *testing.T) {
 		mu.Unlock()
 	}
 	s.AddPeerTxCredit(uint32(size - total))
-	await(t, tr, "rx(EOM) ACK DIS")
+	tr.AwaitEnd(t, "rx(EOM) ACK DIS")
 	if body() != size {
 		t.Errorf("%d bytes", body())
 	}
