@@ -126,12 +126,15 @@ http {
 			proxy_set_header Connection "upgrade";
 			proxy_read_timeout 1s;
 		}
+		proxy_request_buffering off;
+		proxy_buffering off;
+		proxy_http_version 1.1;
 		location / {
 			proxy_pass http://%[2]s;
-			proxy_http_version 1.1;
-			proxy_request_buffering off;
-			proxy_buffering off;
 			proxy_set_header X-Client-Framing $http_transfer_encoding;
+		}
+		location = /stall {
+			proxy_pass http://%[2]s;
 			proxy_read_timeout 1s;
 		}
 	}
@@ -156,7 +159,7 @@ defaults
 	mode http
 	timeout connect 5s
 	timeout client 10s
-	timeout server 1s
+	timeout server 60s
 	timeout http-request 5s
 	timeout tarpit 200ms
 frontend main
@@ -191,19 +194,23 @@ frontend main
 	http-request reject if { path /reject }
 	http-request silent-drop if { path /silent-drop }
 	http-request tarpit deny_status 500 if { path /tarpit }
+	use_backend impatient if { path /stall } || { path_beg /ws/ }
 	default_backend go
 frontend closing
-	bind fd@%d
+	bind fd@%[1]d
 	option httpclose
 	http-request return status 200 content-type text/plain lf-string "%%[src_port]"
 frontend reject
-	bind fd@%d
+	bind fd@%[2]d
 	tcp-request connection reject
 frontend silent-drop
-	bind fd@%d
+	bind fd@%[3]d
 	tcp-request connection silent-drop
 backend go
-	server go %s
+	server go %[4]s
+backend impatient
+	timeout server 1s
+	server go %[4]s
 `, s.fd("closing"), s.fd("reject"), s.fd("silent-drop"), s.backend)
 		return b.String()
 	},
