@@ -22,6 +22,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/leaktest"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -68,60 +69,27 @@ func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runti
 	return st
 }
 
-func retry(conceal uint16) *runtime.Retry {
-	return &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
-}
-
-type complaints struct{ t testing.TB }
-
-func (c complaints) Write(line []byte) (int, error) {
-	c.t.Errorf("the runtime logged: %s", line)
-	return len(line), nil
-}
-
 func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
 	t.Helper()
 	if o.Transports == nil {
 		o.Transports = []runtime.Transport{h3.New(sshttp.SigV4)}
 	}
-	o.Jitter = func() uint16 { return 0 }
-	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-var short = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
-	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
+	return teststream.NewContext(t, o, st)
 }
 
 // run makes a transaction, and returns what the stream told and received.
 func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (events, body string, err error) {
 	c := newContext(t, o, st)
-	var seen []string
+	var tr teststream.Trace
 	var got []byte
-	done := make(chan struct{})
+	end := func(s *runtime.Stream) runtime.Result {
+		err = s.Err()
+		return runtime.DestroyMe
+	}
+	tr.On = map[string]func(*runtime.Stream) runtime.Result{"DIS": end, "ARF": end}
 	h := runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			name := short[state]
-			if name == "" {
-				name = state.String()
-			}
-			seen = append(seen, name)
-			if state == runtime.StateDisconnected || state == runtime.StateAllRetriesFailed {
-				err = s.Err()
-				close(done)
-				return runtime.DestroyMe
-			}
-			return runtime.OK
-		},
-		Rx: func(_ *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		State: tr.State,
+		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			got = append(got, buf...)
 			name := "rx"
 			if flags&runtime.FlagPerfJSON != 0 {
@@ -129,10 +97,7 @@ func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (
 			} else if flags == runtime.FlagEOM && len(buf) == 0 {
 				name = "rx(EOM)"
 			}
-			if name != "rx" || seen[len(seen)-1] != "rx" {
-				seen = append(seen, name)
-			}
-			return runtime.OK
+			return tr.NoteOnce(s, name)
 		},
 	}
 	sent := 0
@@ -155,13 +120,9 @@ func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (
 	} else {
 		s.RequestTx()
 	}
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("stuck after %v", seen)
-	}
+	tr.AwaitEnd(t, "DES")
 	c.Close()
-	return strings.TrimSuffix(strings.Join(seen, " "), " DES"), string(got), err
+	return strings.TrimSuffix(tr.String(), " DES"), string(got), err
 }
 
 var large = bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
@@ -213,7 +174,7 @@ func TestSequences(t *testing.T) {
 		{name: "large", st: url("/large"), want: fetched, body: string(large)},
 		{name: "404", st: url("/404"), want: "CRE POL CNG CON rx rx(EOM) NAK DIS", body: "no"},
 		{name: "204", st: url("/204"), want: "CRE POL CNG CON ACK DIS"},
-		{name: "503", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Retry = "/503", retry(1) }, want: "CRE POL CNG UNR POL CNG UNR ARF", cause: new(*sshttp.StatusError)},
+		{name: "503", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Retry = "/503", teststream.Retry(1) }, want: "CRE POL CNG UNR POL CNG UNR ARF", cause: new(*sshttp.StatusError)},
 		{name: "redirect", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.AllowRedirects = "/redirect", true }, want: "CRE POL CNG CON ACK DIS"},
 		{name: "redirect refused", st: url("/redirect"), want: "CRE POL CNG UNR ARF", cause: new(*sshttp.RedirectError)},
 		{name: "POST", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: "hello", want: fetched, body: "hello"},
@@ -222,7 +183,7 @@ func TestSequences(t *testing.T) {
 		{name: "no answer", st: url("/never"), limit: 300 * time.Millisecond, want: "CRE POL CNG UNR ARF", cause: runtime.ErrTimeout},
 		{name: "wrong store", st: func(st *runtime.StreamType) { st.TrustStore = other.Store() }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
 		{name: "wrong name", st: func(st *runtime.StreamType) { st.Endpoint = "localhost" }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
-		{name: "nobody there", st: func(st *runtime.StreamType) { st.Port = 1; st.Retry = retry(1) }, limit: 200 * time.Millisecond, want: "CRE POL CNG UNR POL CNG UNR ARF"},
+		{name: "nobody there", st: func(st *runtime.StreamType) { st.Port = 1; st.Retry = teststream.Retry(1) }, limit: 200 * time.Millisecond, want: "CRE POL CNG UNR POL CNG UNR ARF"},
 		{name: "perf", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Perf = "/204", true }, want: "CRE POL CNG perf CON ACK DIS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -12,10 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/secure-streams/sspolicy/internal/leaktest"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
@@ -52,34 +51,16 @@ func must[T any](v T, err error) T {
 
 // A trace records what a stream tells, and has what it is to send.
 type trace struct {
-	mu     sync.Mutex
-	cond   sync.Cond
-	events []string
-	body   []byte
-	out    []string // pieces for Tx
-	on     map[string]func(*runtime.Stream) runtime.Result
-	rx     func(*runtime.Stream, []byte)
+	teststream.Trace
+	rx func(*runtime.Stream, []byte)
+
+	mu   sync.Mutex
+	body []byte
+	out  []string // pieces for Tx
 }
 
 func newTrace() *trace {
-	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{}}
-	tr.cond.L = &tr.mu
-	return tr
-}
-
-func (tr *trace) note(event string) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	if event != "rx" || len(tr.events) == 0 || tr.events[len(tr.events)-1] != "rx" {
-		tr.events = append(tr.events, event)
-	}
-	tr.cond.Broadcast()
-}
-
-func (tr *trace) String() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return strings.Join(tr.events, " ")
+	return &trace{Trace: teststream.Trace{On: map[string]func(*runtime.Stream) runtime.Result{}}}
 }
 
 func (tr *trace) received() string {
@@ -88,34 +69,21 @@ func (tr *trace) received() string {
 	return string(tr.body)
 }
 
-// await waits until done says so.
 func (tr *trace) await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	late := time.AfterFunc(20*time.Second, func() {
-		tr.mu.Lock()
-		defer tr.mu.Unlock()
-		tr.events = append(tr.events, "LATE")
-		tr.cond.Broadcast()
-	})
-	defer late.Stop()
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for !done() {
-		if n := len(tr.events); n > 0 && tr.events[n-1] == "LATE" {
-			t.Fatalf("no %s: %v, received %q", what, tr.events, tr.body)
-		}
-		tr.cond.Wait()
+	if !tr.Await(done) {
+		t.Fatalf("no %s: %v, received %q", what, tr, tr.received())
 	}
 }
 
 func (tr *trace) saw(t *testing.T, event string) {
 	t.Helper()
-	tr.await(t, event, func() bool { return strings.Contains(" "+strings.Join(tr.events, " ")+" ", " "+event+" ") })
+	tr.await(t, event, func() bool { return tr.Count(event) > 0 })
 }
 
 func (tr *trace) got(t *testing.T, text string) {
 	t.Helper()
-	tr.await(t, fmt.Sprintf("%q", text), func() bool { return strings.Contains(string(tr.body), text) })
+	tr.await(t, fmt.Sprintf("%q", text), func() bool { return strings.Contains(tr.received(), text) })
 }
 
 // send has a piece sent.
@@ -126,23 +94,9 @@ func (tr *trace) send(s *runtime.Stream, piece string) {
 	s.RequestTx()
 }
 
-var short = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateTimeout: "TMO",
-}
-
 func (tr *trace) handlers() runtime.Handlers {
 	return runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			name := short[state]
-			r := runtime.OK
-			if f := tr.on[name]; f != nil {
-				r = f(s)
-			}
-			tr.note(name)
-			return r
-		},
+		State: tr.State,
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			tr.mu.Lock()
 			tr.body = append(tr.body, buf...)
@@ -150,12 +104,10 @@ func (tr *trace) handlers() runtime.Handlers {
 			if tr.rx != nil {
 				tr.rx(s, buf)
 			}
-			event := "rx"
 			if flags != 0 || len(buf) == 0 {
-				event = fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags)
+				return tr.Note(s, fmt.Sprintf("rx(%d bytes, flags %d)", len(buf), flags))
 			}
-			tr.note(event)
-			return runtime.OK
+			return tr.NoteOnce(s, "rx")
 		},
 		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			tr.mu.Lock()
@@ -175,25 +127,10 @@ func (tr *trace) handlers() runtime.Handlers {
 	}
 }
 
-// complaints takes the log of a runtime that has no reason to log anything.
-type complaints struct{ t testing.TB }
-
-func (c complaints) Write(line []byte) (int, error) {
-	c.t.Errorf("the runtime logged: %s", line)
-	return len(line), nil
-}
-
 func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
 	t.Helper()
 	o.Transports = []runtime.Transport{raw.New()}
-	o.Jitter = func() uint16 { return 0 }
-	o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return teststream.NewContext(t, o, st)
 }
 
 // streamType returns a streamtype "s" for a server, changed by each of change.

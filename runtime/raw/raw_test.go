@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -71,7 +70,7 @@ func TestSequences(t *testing.T) {
 			tr := newTrace()
 			s := must(c.NewStream("s", tr.handlers(), tt.option...))
 			s.RequestTx()
-			tr.await(t, tt.until, func() bool { return strings.HasSuffix(strings.Join(tr.events, " "), tt.until) })
+			tr.AwaitEnd(t, tt.until)
 			if tr.String() != tt.want || tr.received() != tt.body || tt.cause != nil && !errors.Is(s.Err(), tt.cause) {
 				t.Errorf("saw %s, received %q (%v)\nwant %s, %q (%v)", tr, tr.received(), s.Err(), tt.want, tt.body, tt.cause)
 			}
@@ -160,7 +159,7 @@ func TestCloseWrite(t *testing.T) {
 	})
 	c := newContext(t, runtime.Options{}, streamType(addr))
 	tr := newTrace()
-	tr.on["CON"] = func(s *runtime.Stream) runtime.Result {
+	tr.On["CON"] = func(s *runtime.Stream) runtime.Result {
 		tr.send(s, "all there is")
 		if err := raw.Of(s).CloseWrite(); err != nil {
 			t.Error(err)

@@ -25,15 +25,13 @@ func (tr *trace) announced(t *testing.T, c raw.Config) raw.Config {
 		if st := k.State(); st.Mode != m || st.Encrypted {
 			t.Errorf("told of mode %v: %v, encrypted %v", m, st.Mode, st.Encrypted)
 		}
-		tr.note(m.String())
-		return runtime.OK
+		return tr.Note(nil, m.String())
 	}
 	c.Encrypted = func(k *raw.Socket) runtime.Result {
 		if st := k.State(); !st.Encrypted || st.Mode == raw.Unencrypted || !st.TLS.HandshakeComplete {
 			t.Errorf("told that it is encrypted: %+v", st)
 		}
-		tr.note("encrypted")
-		return runtime.OK
+		return tr.Note(nil, "encrypted")
 	}
 	return c
 }
@@ -238,7 +236,7 @@ func TestVerify(t *testing.T) {
 				c := newContext(t, runtime.Options{}, streamType(addr, secure))
 				tr := newTrace()
 				if later {
-					tr.on["CON"] = func(s *runtime.Stream) runtime.Result {
+					tr.On["CON"] = func(s *runtime.Stream) runtime.Result {
 						if err := raw.Of(s).StartTLS(0); err != nil {
 							t.Error(err)
 						}
@@ -306,7 +304,7 @@ func TestRoots(t *testing.T) {
 			tr := newTrace()
 			s := must(c.NewStream("s", tr.handlers(), raw.With(raw.Config{TLS: tt.c})))
 			s.Connect()
-			tr.await(t, "end", func() bool { return tr.events[len(tr.events)-1] == "CON" || tr.events[len(tr.events)-1] == "ARF" })
+			tr.AwaitEnd(t, "CON", "ARF")
 			if !strings.Contains(tr.String(), tt.want) {
 				t.Errorf("saw %s (%v)", tr, s.Err())
 			}
@@ -460,7 +458,7 @@ func TestAdopt(t *testing.T) {
 	// A stream that does not get to use it closes it all the same.
 	ours, theirs = net.Pipe()
 	tr = newTrace()
-	tr.on["CNG"] = func(*runtime.Stream) runtime.Result { return runtime.DestroyMe }
+	tr.On["CNG"] = func(*runtime.Stream) runtime.Result { return runtime.DestroyMe }
 	c.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{}))
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is not closed: %v", err)

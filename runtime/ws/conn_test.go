@@ -13,6 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
@@ -56,7 +57,7 @@ func TestCloseCodes(t *testing.T) {
 			}
 			c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
 			if tt.end != nil {
-				tr.await(t, "CON", "DIS")
+				tr.AwaitEnd(t, "CON", "DIS")
 				tt.end(c, s)
 			}
 			if got := <-codes; got != tt.want {
@@ -75,7 +76,7 @@ func TestPeerThatDoesNotClose(t *testing.T) {
 	addr := accepted(t, nil, nil, func(*websocket.Conn) { <-block })
 	tr := &trace{on: on{"CRE": requestTx, "CON": destroy}}
 	newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{})
-	tr.await(t, "CON DIS DES")
+	tr.AwaitEnd(t, "CON DIS DES")
 }
 
 func TestConn(t *testing.T) {
@@ -202,7 +203,7 @@ func TestReconnect(t *testing.T) {
 		c.Write(context.Background(), websocket.MessageText, fmt.Appendf(msg, "%d", n.Load()))
 		c.Close(websocket.StatusGoingAway, "")
 	})
-	c := newContext(t, runtime.StreamType{Retry: retry(3)}, addr, runtime.Options{})
+	c := newContext(t, runtime.StreamType{Retry: teststream.Retry(3)}, addr, runtime.Options{})
 	for _, tt := range []struct {
 		name string
 		body runtime.CallOption
@@ -282,7 +283,7 @@ func TestCancel(t *testing.T) {
 	}
 	tr := &trace{on: on{"CRE": requestTx}}
 	_, s := newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
-	tr.await(t, "CRE POL CNG UNR ARF")
+	tr.AwaitEnd(t, "CRE POL CNG UNR ARF")
 	if !errors.Is(s.Err(), runtime.ErrTimeout) {
 		t.Errorf("%v", s.Err())
 	}

@@ -240,7 +240,7 @@ func TestBothFull(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tr.await(t, "DIS")
+		tr.AwaitEnd(t, "DIS")
 		if sent != size || received != size+2 || !strings.Contains(s.Err().Error(), "4000") {
 			t.Errorf("sent %d, received %d: %v", sent, received, s.Err())
 		}
@@ -291,7 +291,7 @@ func TestPiecesAreSent(t *testing.T) {
 		}
 	}
 	newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
-	tr.await(t, "CON <one..> <two..> <three> DIS")
+	tr.AwaitEnd(t, "CON <one..> <two..> <three> DIS")
 }
 
 // TestPrioritizeReads checks that what has come is taken in before anything is
@@ -322,7 +322,7 @@ func TestPrioritizeReads(t *testing.T) {
 		return copy(buf, "y"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 	}
 	newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{WSPrioritizeReads: true}}, addr, tr, runtime.Options{})
-	tr.await(t, "DIS")
+	tr.AwaitEnd(t, "DIS")
 	if before != n {
 		t.Errorf("%d of %d messages had been taken in when the first was sent", before, n)
 	}

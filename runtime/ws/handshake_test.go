@@ -86,7 +86,7 @@ func TestHandshake(t *testing.T) {
 				o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
 			}
 			_, s := newStream(t, runtime.StreamType{Opportunistic: true, Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}, addr, tr, o)
-			tr.await(t, "ARF")
+			tr.AwaitEnd(t, "ARF")
 			mu.Lock()
 			defer mu.Unlock()
 			got := seen
@@ -199,7 +199,7 @@ func TestRedirect(t *testing.T) {
 			}}}
 			_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []runtime.Metadata{{Name: "b", Header: "x-b:"}},
 				HTTP: &runtime.HTTP{URL: tt.url, AllowRedirects: true, AuthHeader: "authorization:"}}, addr, tr, runtime.Options{Credentials: creds})
-			tr.await(t, "DIS", "ARF")
+			tr.AwaitEnd(t, "DIS", "ARF")
 			mu.Lock()
 			defer mu.Unlock()
 			if got := strings.Join(seen, "|"); got != tt.want {
@@ -369,7 +369,7 @@ func TestCookies(t *testing.T) {
 		tr := &trace{on: on{"CRE": requestTx}}
 		newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{URL: "/from", Cookies: tt.keep, AllowRedirects: true}},
 			addr, tr, runtime.Options{Cookies: jar})
-		tr.await(t, "ARF")
+		tr.AwaitEnd(t, "ARF")
 		for _, want := range tt.want {
 			if got := <-seen; got != want {
 				t.Errorf("the server saw %q, want %q", got, want)

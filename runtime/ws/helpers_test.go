@@ -16,64 +16,27 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// A trace records what a stream tells its handlers, in lws's short names.
+// A trace records what a stream tells its handlers.
 type trace struct {
+	teststream.Trace
 	on map[string]func(*runtime.Stream) runtime.Result
 	tx func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result)
-
-	mu     sync.Mutex
-	events []string
-	more   chan struct{} // gets a value with each event
 }
 
 type on = map[string]func(*runtime.Stream) runtime.Result
 
-var short = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF",
-	runtime.StateTimeout: "TMO",
-}
-
-func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
-	tr.mu.Lock()
-	tr.events = append(tr.events, event)
-	tr.mu.Unlock()
-	r := runtime.OK
-	if f := tr.on[event]; f != nil {
-		r = f(s)
-	}
-	select {
-	case tr.more <- struct{}{}:
-	default:
-	}
-	return r
-}
-
-func (tr *trace) String() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return strings.Join(tr.events, " ")
-}
-
 func (tr *trace) handlers() runtime.Handlers {
-	tr.more = make(chan struct{}, 1)
+	tr.On = tr.on
 	return runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			name := short[state]
-			if name == "" {
-				name = state.String()
-			}
-			return tr.note(s, name)
-		},
+		State: tr.State,
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			text := string(buf)
 			if len(text) > 16 {
@@ -89,28 +52,9 @@ func (tr *trace) handlers() runtime.Handlers {
 					text += name
 				}
 			}
-			return tr.note(s, text)
+			return tr.Note(s, text)
 		},
 		Tx: tr.tx,
-	}
-}
-
-// await waits until the events end in one of these.
-func (tr *trace) await(t *testing.T, events ...string) {
-	t.Helper()
-	limit := time.After(20 * time.Second)
-	for {
-		got := tr.String()
-		for _, e := range events {
-			if strings.HasSuffix(got, e) {
-				return
-			}
-		}
-		select {
-		case <-tr.more:
-		case <-limit:
-			t.Fatalf("waited in vain for %v; saw %s", events, tr)
-		}
 	}
 }
 
@@ -248,14 +192,8 @@ func newContext(t testing.TB, st runtime.StreamType, addr netip.AddrPort, o runt
 	if o.Transports == nil {
 		o.Transports = []runtime.Transport{ws.New()}
 	}
-	o.Jitter = func() uint16 { return 0 }
 	o.Logger = slog.New(slog.DiscardHandler)
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return teststream.NewContext(t, o, &st)
 }
 
 // newStream makes a stream of the type against the address.
@@ -273,10 +211,6 @@ func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime
 func connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.OK }
 func disconnect(*runtime.Stream) runtime.Result  { return runtime.DisconnectMe }
 func destroy(*runtime.Stream) runtime.Result     { return runtime.DestroyMe }
-
-func retry(conceal uint16) *runtime.Retry {
-	return &runtime.Retry{Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
-}
 
 // silent reads the request, and says nothing until the channel is closed.
 func silent(hold <-chan struct{}) func(net.Conn) {

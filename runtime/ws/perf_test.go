@@ -55,11 +55,11 @@ func TestPerf(t *testing.T) {
 					t.Errorf("flags %d", flags)
 				}
 				got <- string(buf)
-				return tr.note(s, "perf")
+				return tr.Note(s, "perf")
 			}
 			s.SetHandlers(h)
 			s.RequestTx()
-			tr.await(t, "CON", "ARF")
+			tr.AwaitEnd(t, "CON", "ARF")
 			if tr.String() != tt.want {
 				t.Errorf("\n got %s\nwant %s", tr, tt.want)
 			}

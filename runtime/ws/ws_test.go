@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
@@ -35,10 +36,10 @@ func TestConformance(t *testing.T) {
 		upgrade(c, "", "\x81\x05hi")
 		c.(*net.TCPConn).SetLinger(0)
 	}
-	opportunistic := runtime.StreamType{Opportunistic: true, Retry: retry(2)}
-	conceal1 := runtime.StreamType{Opportunistic: true, Retry: retry(1)}
-	nailed := runtime.StreamType{NailedUp: true, Retry: retry(2)}
-	secure := runtime.StreamType{Opportunistic: true, Retry: retry(0), TLS: true, TrustStore: own.Store()}
+	opportunistic := runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(2)}
+	conceal1 := runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(1)}
+	nailed := runtime.StreamType{NailedUp: true, Retry: teststream.Retry(2)}
+	secure := runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(0), TLS: true, TrustStore: own.Store()}
 	const unreachable = "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF"
 	isClose := func(code int, reason string) func(error) bool {
 		return func(err error) bool {
@@ -75,7 +76,7 @@ func TestConformance(t *testing.T) {
 			want: "CRE POL CNG CON DIS", cause: isClose(4000, "enough")},
 		{name: "peer closes, by connect", st: opportunistic, server: closing(1000, ""), on: on{"CRE": connect},
 			want: "CRE CNG CON DIS", cause: isClose(1000, "")},
-		{name: "peer closes, not opportunistic", st: runtime.StreamType{Retry: retry(2)}, server: closing(1001, ""),
+		{name: "peer closes, not opportunistic", st: runtime.StreamType{Retry: teststream.Retry(2)}, server: closing(1001, ""),
 			until: []string{"CON DIS POL CNG CON"}, want: "CRE POL CNG CON DIS POL CNG CON"},
 		{name: "peer closes, not opportunistic, no retry", st: runtime.StreamType{}, server: closing(1001, ""),
 			want: "CRE POL CNG CON DIS UNR ARF"},
@@ -184,7 +185,7 @@ func TestConformance(t *testing.T) {
 					until = []string{" ARF"}
 				}
 			}
-			tr.await(t, until...)
+			tr.AwaitEnd(t, until...)
 			if got := tr.String(); got != tt.want && (tt.until == nil || !strings.HasPrefix(got, tt.want)) {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
 			}
@@ -203,7 +204,7 @@ func TestRetryAfter(t *testing.T) {
 	})
 	waits := make(chan time.Duration, 10)
 	tr := &trace{on: on{"CRE": requestTx}}
-	newStream(t, runtime.StreamType{Opportunistic: true, Retry: retry(2)}, addr, tr, runtime.Options{
+	newStream(t, runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(2)}, addr, tr, runtime.Options{
 		Hooks: runtime.Hooks{Wait: func(_ context.Context, _ *runtime.Stream, d time.Duration) { waits <- d }},
 	})
 	if d := <-waits; d != 7*time.Second {
