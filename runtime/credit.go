@@ -2,15 +2,18 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"sync"
 )
 
 // WithPeerTxCredit makes the flow control of a stream manual, over h2 and h3:
 // on each connection no more than n bytes of payload, at least 1, are delivered
-// until AddPeerTxCredit lets more through. The peer may send somewhat ahead of
-// it: over h2 up to 4 KiB more. Other protocols are not concerned, as in lws.
-// It is what lws has as manual_initial_tx_credit.
+// until AddPeerTxCredit lets more through; what is between the parts of a
+// multipart response needs none. The peer may send ahead of it: over h2 up to
+// 4 KiB, over h3 up to 4 MiB. Other protocols are not concerned, as in lws. It is
+// what lws has as manual_initial_tx_credit, and for NewStream: Fetch and Open
+// refuse it.
 func WithPeerTxCredit(n uint32) StreamOption { return creditOption(n) }
 
 type creditOption uint32
@@ -18,6 +21,9 @@ type creditOption uint32
 func (o creditOption) apply(c *call) { c.options = append(c.options, o) }
 
 func (o creditOption) fill(s *Stream) error {
+	if s.x != nil { // nobody could add to it
+		return fmt.Errorf("%w: WithPeerTxCredit is for NewStream", ErrUnsupported)
+	}
 	s.credit = &Credit{initial: max(uint64(o), 1), more: make(chan struct{}, 1)}
 	return nil
 }
@@ -64,13 +70,22 @@ func (c *Credit) restart() {
 
 // Take takes credit for 1 to n bytes, and waits until there is some.
 func (c *Credit) Take(ctx context.Context, n int) (int, error) {
+	n, err := c.Wait(ctx, n) // 0 with an error
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left -= uint64(n)
+	return n, err
+}
+
+// Wait returns for how many bytes there is credit, at most n, and waits until
+// there is some. Only one goroutine may wait at a time, and only it may Take.
+func (c *Credit) Wait(ctx context.Context, n int) (int, error) {
 	for {
 		c.mu.Lock()
-		n := int(min(uint64(n), c.left))
-		c.left -= uint64(n)
+		k := int(min(uint64(n), c.left))
 		c.mu.Unlock()
-		if n > 0 {
-			return n, nil
+		if k > 0 {
+			return k, nil
 		}
 		select {
 		case <-c.more:
@@ -79,6 +94,3 @@ func (c *Credit) Take(ctx context.Context, n int) (int, error) {
 		}
 	}
 }
-
-// Return gives back credit that was taken and not needed.
-func (c *Credit) Return(n int) { c.add(uint64(n)) }

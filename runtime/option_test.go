@@ -59,6 +59,10 @@ func TestTransportOption(t *testing.T) {
 	if !errors.Is(s.Err(), io.ErrUnexpectedEOF) {
 		t.Error(s.Err())
 	}
+	// Nobody could ever add to the credit.
+	if _, err := c.Fetch(t.Context(), "s", runtime.WithPeerTxCredit(1)); !errors.Is(err, runtime.ErrUnsupported) {
+		t.Error(err)
+	}
 	if _, err := c.NewStream("s", runtime.Handlers{}, runtime.TransportOption{Protocol: runtime.ProtocolMQTT}); !errors.Is(err, runtime.ErrUnsupported) {
 		t.Errorf("an option of another protocol: %v", err)
 	}

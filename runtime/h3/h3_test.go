@@ -289,6 +289,43 @@ func TestFlowControl(t *testing.T) {
 	}
 }
 
+// With a credit no more is delivered than it is, and each byte in its order.
+func TestPeerTxCredit(t *testing.T) {
+	addr := serve(t, handler)
+	c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) { st.HTTP.URL = "/large" }))
+	var body []byte
+	given, ended := 1000, make(chan error, 1)
+	s := must(c.NewStream("s", runtime.Handlers{
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateDisconnected || state == runtime.StateAllRetriesFailed {
+				ended <- s.Err()
+				return runtime.DestroyMe
+			}
+			return runtime.OK
+		},
+		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			if body = append(body, buf...); len(body) > given {
+				t.Errorf("%d bytes delivered with a credit of %d", len(body), given)
+			}
+			if len(body) == given { // all of it comes
+				more := min(given, len(large)-given)
+				given += more
+				s.AddPeerTxCredit(uint32(more))
+			}
+			return runtime.OK
+		},
+	}, runtime.WithPeerTxCredit(1000)))
+	s.RequestTx()
+	select {
+	case err := <-ended:
+		if err != nil || !bytes.Equal(body, large) {
+			t.Errorf("%d bytes of %d, %v", len(body), len(large), err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("stuck")
+	}
+}
+
 // A server that has gone without a word is found to be gone: the next attempt is
 // made on another connection.
 func TestServerGone(t *testing.T) {

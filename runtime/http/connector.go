@@ -242,10 +242,7 @@ func (n *connector) answer(ctx context.Context, l *runtime.Link, resp *http.Resp
 	if err := l.Connected(); err != nil {
 		return err
 	}
-	if c := l.PeerTxCredit(); c != nil && n.st.Protocol == runtime.ProtocolH2 && resp.Body != http.NoBody {
-		resp.Body = &credited{resp.Body, ctx, c}
-	}
-	if err := n.receive(l, resp); err != nil {
+	if err := n.receive(ctx, l, resp); err != nil {
 		return err
 	}
 	return l.Complete(n.good(resp.StatusCode))
@@ -259,10 +256,14 @@ func (n *connector) good(status int) bool {
 }
 
 // receive delivers a body. One that is empty is no message at all.
-func (n *connector) receive(l *runtime.Link, resp *http.Response) error {
+func (n *connector) receive(ctx context.Context, l *runtime.Link, resp *http.Response) error {
 	body := resp.Body
 	if body == http.NoBody {
 		return nil
+	}
+	rx, credit := l.Rx, l.PeerTxCredit()
+	if credit != nil && n.st.Protocol != runtime.ProtocolH1 {
+		rx = limited(ctx, credit, rx)
 	}
 	if n.st.HTTP.MultipartSSIn {
 		boundary, err := boundaryOf(resp.Header.Get("Content-Type"))
@@ -270,8 +271,11 @@ func (n *connector) receive(l *runtime.Link, resp *http.Response) error {
 			return err
 		}
 		if boundary != "" {
-			return takeApart(body, boundary, l.Rx)
+			return takeApart(body, boundary, rx)
 		}
+	}
+	if credit != nil && n.st.Protocol == runtime.ProtocolH2 {
+		body = &credited{body, ctx, credit}
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
@@ -279,7 +283,7 @@ func (n *connector) receive(l *runtime.Link, resp *http.Response) error {
 	for {
 		k, err := body.Read(buf[:])
 		if k > 0 {
-			if err := l.Rx(buf[:k], flags); err != nil {
+			if err := rx(buf[:k], flags); err != nil {
 				return err
 			}
 			flags = 0

@@ -7,7 +7,29 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// A credited is the body of a response that is read as far as there is credit.
+// limited returns an Rx that delivers as far as there is credit.
+func limited(ctx context.Context, c *runtime.Credit, rx func([]byte, runtime.Flags) error) func([]byte, runtime.Flags) error {
+	const ends = runtime.FlagEOM | runtime.FlagRelatedEnd
+	return func(p []byte, flags runtime.Flags) error {
+		for len(p) > 0 {
+			n, err := c.Take(ctx, len(p))
+			if err != nil {
+				return err
+			}
+			if n == len(p) {
+				break
+			}
+			if err := rx(p[:n], flags&^ends); err != nil {
+				return err
+			}
+			p, flags = p[n:], flags&ends
+		}
+		return rx(p, flags)
+	}
+}
+
+// A credited is the body of a response over h2 that is not even read where there
+// is no credit. What is delivered of it takes the credit.
 type credited struct {
 	io.ReadCloser
 	ctx    context.Context
@@ -20,13 +42,9 @@ func (r *credited) Read(p []byte) (int, error) {
 	if n, err := r.ReadCloser.Read(p[:0]); err != nil {
 		return n, err
 	}
-	k, err := r.credit.Take(r.ctx, len(p))
+	k, err := r.credit.Wait(r.ctx, len(p))
 	if err != nil {
 		return 0, err
 	}
-	n, err := r.ReadCloser.Read(p[:k])
-	if n < k {
-		r.credit.Return(k - n)
-	}
-	return n, err
+	return r.ReadCloser.Read(p[:k])
 }

@@ -122,7 +122,7 @@ func TestRequest(t *testing.T) {
 // is refused, not dropped.
 func TestRefusedHeaders(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
-	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-1", "te:": "trailers"} {
+	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-1", "te:": "trailers", "host:": "a b"} {
 		tr, s := fetch(t, runtime.StreamType{Metadata: []runtime.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
 			func(s *runtime.Stream) { s.SetMetadata("m", value) })
 		want(t, tr, "CRE POL CNG UNR ARF")

@@ -31,6 +31,12 @@ func boundaryOf(contentType string) (string, error) {
 	return "", errBoundary
 }
 
+// errOutside is why a multipart response is given up that has more outside of its
+// parts, where nobody looks, than any has reason to.
+var errOutside = fmt.Errorf("sspolicy: a multipart response with more than %d bytes before or after its parts", maxOutside)
+
+const maxOutside = 64 << 10
+
 // takeApart reads a multipart body (RFC 2046 section 5.1.1), and hands out the
 // group of messages that its parts are: a start, the pieces of each part, with
 // the headers that it has, and an end. mime/multipart would read the headers
@@ -50,9 +56,13 @@ func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) e
 		inside    bool          // of a part, and not of what comes before the first
 		begins    = true        // in stands at the beginning of a line, whose end has been passed
 		first     runtime.Flags // for the next piece
+		before    int           // how many bytes there were before the first part
 	)
 	give := func(p []byte, flags runtime.Flags) error {
 		if !inside {
+			if before += len(p); before > maxOutside {
+				return errOutside
+			}
 			return nil
 		}
 		flags |= first
@@ -72,11 +82,11 @@ func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) e
 			var err error
 			if inside {
 				err = give(in[:at], runtime.FlagEOM|runtime.FlagRelatedEnd)
-			} else { // there are no parts at all
+			} else if err = give(in[:at], 0); err == nil { // there are no parts at all
 				err = rx(nil, runtime.FlagRelatedEnd)
 			}
 			if err == nil {
-				_, err = io.Copy(io.Discard, body)
+				err = discardEnd(body, int64(len(in)-after))
 			}
 			return err
 		}
@@ -96,6 +106,16 @@ func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) e
 			return err
 		}
 	}
+}
+
+// discardEnd reads what comes after the last delimiter, of which n bytes have
+// been read already.
+func discardEnd(body io.Reader, n int64) error {
+	k, err := io.Copy(io.Discard, io.LimitReader(body, maxOutside+1))
+	if err == nil && n+k > maxOutside {
+		err = errOutside
+	}
+	return err
 }
 
 // What find has found.

@@ -150,7 +150,11 @@ func TestTakeApartMemory(t *testing.T) {
 				return nil
 			})
 			goruntime.ReadMemStats(&after)
-			if grown := after.TotalAlloc - before.TotalAlloc; err != io.ErrUnexpectedEOF || grown > 1<<20 {
+			want := io.ErrUnexpectedEOF
+			if start == "" && name != "empty parts" { // which are no preamble
+				want = errOutside
+			}
+			if grown := after.TotalAlloc - before.TotalAlloc; err != want || grown > 1<<20 {
 				t.Errorf("%s: %v, and %d bytes were allocated", name, err, grown)
 			}
 		}
@@ -189,6 +193,20 @@ func TestTakeApartErrors(t *testing.T) {
 		m, err := apart(t, io.MultiReader(strings.NewReader(body), iotest.ErrReader(broken)), "b")
 		if got := strings.Join(m.events, " "); err != broken || got != want {
 			t.Errorf("%q: %s, %v", body, got, err)
+		}
+	}
+	for _, n := range []int{maxOutside, maxOutside + 1} {
+		want := error(nil)
+		if n > maxOutside {
+			want = errOutside
+		}
+		junk := strings.Repeat("x", n)
+		for _, body := range []string{junk + "\r\n--b\r\n1\r\n--b--", "--b\r\n1\r\n--b--" + junk} {
+			for _, r := range []io.Reader{strings.NewReader(body), chunked{strings.NewReader(body), 7}} {
+				if _, err := apart(t, r, "b"); err != want {
+					t.Errorf("%d bytes outside of the parts: %v", n, err)
+				}
+			}
 		}
 	}
 	for stop := range 5 { // the stream ends by the program's wish

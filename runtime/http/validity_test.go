@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -244,6 +245,40 @@ func TestPeerTxCredit(t *testing.T) {
 	tr.AwaitEnd(t, "rx(EOM) ACK DIS")
 	if body() != size {
 		t.Errorf("%d bytes", body())
+	}
+}
+
+// TestPeerTxCreditParts checks that a program that gives credit for what it gets
+// gets all of a multipart response: what is between the parts needs none.
+func TestPeerTxCreditParts(t *testing.T) {
+	const parts, credit = 100, 50
+	url := both(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "multipart/mixed; boundary=0123456789")
+		io.WriteString(w, strings.Repeat("\r\n--0123456789\r\nhello", parts)+"\r\n--0123456789--\r\n"+strings.Repeat(" ", 1000))
+	}))
+	c := contextOf(t, runtime.ProtocolH2, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{MultipartSSIn: true}})
+	tr := &trace{}
+	h := tr.handlers()
+	var body []byte
+	given := credit
+	h.Rx = func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		body = append(body, buf...)
+		if len(body) > given {
+			t.Errorf("%d bytes delivered with a credit of %d", len(body), given)
+		}
+		more := min(len(buf), parts*len("hello")-given) // no more than needed
+		given += more
+		s.AddPeerTxCredit(uint32(more))
+		return runtime.OK
+	}
+	s, err := c.NewStream("s", h, runtime.WithPeerTxCredit(credit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Connect()
+	await(t, tr, "CRE CNG CON ACK DIS")
+	if string(body) != strings.Repeat("hello", parts) {
+		t.Errorf("got %q", body)
 	}
 }
 

@@ -176,6 +176,9 @@ func (s *Set) add(r *Header, name, value string) error {
 	case s.frames(name):
 		return &HeaderError{Header: name, Reason: "it frames the message or the connection, or is made from the policy"}
 	case name == "Host":
+		if strings.ContainsFunc(value, notInHost) { // net/http would send none at all
+			return &HeaderError{Header: name, Reason: "it is no name of a host, with or without a port"}
+		}
 		r.host = value
 		return nil
 	case name == "Content-Length":
@@ -193,6 +196,13 @@ func (s *Set) add(r *Header, name, value string) error {
 		r.Header[name] = append(r.Header[name], value)
 	}
 	return nil
+}
+
+// notInHost reports whether r can not stand in a Host header (RFC 3986 section
+// 3.2.2). A name that is not ASCII is sent in its ASCII form.
+func notInHost(r rune) bool {
+	return r < 0x80 && !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9') &&
+		!strings.ContainsRune("-._~!$&'()*+,;=:%[]", r)
 }
 
 // HostOr returns the value of the Host header, which is host unless the program
