@@ -276,7 +276,7 @@ func TestPeerTxCreditParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Connect()
-	await(t, tr, "CRE CNG CON ACK DIS")
+	tr.AwaitEnd(t, "CRE CNG CON ACK DIS")
 	if string(body) != strings.Repeat("hello", parts) {
 		t.Errorf("got %q", body)
 	}
