@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
@@ -78,63 +78,31 @@ func each(runs ...func(context.Context, *runtime.Link) error) func(context.Conte
 	}
 }
 
-// A trace records what a stream tells its handlers, in lws's short names.
+// A trace records what a stream tells its handlers.
 type trace struct {
+	teststream.Trace
 	start time.Time
 	times bool // put the time before each event, but those at the start
 	sends bool // has a Tx: messages of two pieces
 	on    map[string]func(s *runtime.Stream) runtime.Result
-
-	mu     sync.Mutex
-	events []string
-	inside bool
-}
-
-var short = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
-	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
-}
-
-func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
-	tr.mu.Lock()
-	if tr.inside {
-		tr.events = append(tr.events, "CONCURRENT")
-	}
-	tr.inside = true
-	e := event
-	if tr.times {
-		if d := time.Since(tr.start); d != 0 {
-			e = fmt.Sprintf("%d:%s", d.Milliseconds(), e)
-		}
-	}
-	tr.events = append(tr.events, e)
-	f := tr.on[event]
-	tr.mu.Unlock()
-	r := runtime.OK
-	if f != nil {
-		r = f(s)
-	}
-	tr.mu.Lock()
-	tr.inside = false
-	tr.mu.Unlock()
-	return r
-}
-
-func (tr *trace) String() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return strings.Join(tr.events, " ")
 }
 
 func (tr *trace) handlers() runtime.Handlers {
 	tr.start = time.Now()
+	tr.On = tr.on
+	if tr.times {
+		tr.Prefix = func() string {
+			if d := time.Since(tr.start); d != 0 {
+				return fmt.Sprintf("%d:", d.Milliseconds())
+			}
+			return ""
+		}
+	}
 	var tx func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result)
 	if tr.sends {
 		flags := runtime.FlagSOM
 		tx = func(s *runtime.Stream, _ uint32, _ []byte) (int, runtime.Flags, runtime.Result) {
-			r := tr.note(s, "tx")
+			r := tr.Note(s, "tx")
 			f := flags
 			if flags = runtime.FlagSOM; f == flags {
 				flags = runtime.FlagEOM
@@ -144,19 +112,13 @@ func (tr *trace) handlers() runtime.Handlers {
 		}
 	}
 	return runtime.Handlers{
-		Tx: tx,
-		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
-			name := short[state]
-			if name == "" {
-				name = state.String()
-			}
-			return tr.note(s, name)
-		},
+		Tx:    tx,
+		State: tr.State,
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			if len(buf) == 0 && flags == runtime.FlagEOM {
-				return tr.note(s, "eom")
+				return tr.Note(s, "eom")
 			}
-			return tr.note(s, "rx")
+			return tr.Note(s, "rx")
 		},
 	}
 }
@@ -172,16 +134,7 @@ func newContext(t *testing.T, st runtime.StreamType, run func(context.Context, *
 	if st.HTTP == nil && st.Protocol == runtime.ProtocolH1 {
 		st.HTTP = &runtime.HTTP{}
 	}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, runtime.Options{
-		Transports: []runtime.Transport{&fake{run}},
-		Jitter:     func() uint16 { return 0 },
-		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return teststream.NewContext(t, runtime.Options{Transports: []runtime.Transport{&fake{run}}, Logger: slog.New(slog.DiscardHandler)}, &st)
 }
 
 func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
@@ -197,12 +150,12 @@ func play(t *testing.T, st runtime.StreamType, run func(context.Context, *runtim
 		if err == nil {
 			time.Sleep(24 * time.Hour)
 			for _, step := range steps {
-				tr.note(s, "|")
+				tr.Note(s, "|")
 				step(s)
 				time.Sleep(24 * time.Hour)
 			}
 		} else {
-			tr.note(s, "FAILED")
+			tr.Note(s, "FAILED")
 		}
 		synctest.Wait()
 		c.Close()

@@ -69,7 +69,7 @@ func TestFile(t *testing.T) {
 			got = append(got, buf...)
 			all = append(all, flags)
 			mu.Unlock()
-			return tr.note(s, "rx")
+			return tr.Note(s, "rx")
 		}
 		s, err := c.NewStream("s", h)
 		if err != nil {

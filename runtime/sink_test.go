@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
@@ -61,7 +62,7 @@ func (j *journal) of(name string, answers map[string]func(*runtime.Stream) runti
 	}
 	return runtime.Handlers{
 		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			return answer(s, short[state])
+			return answer(s, teststream.Name(state))
 		},
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			return answer(s, fmt.Sprintf("rx(%s,%d)", buf, flags))

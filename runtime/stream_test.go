@@ -630,7 +630,7 @@ func TestTurn(t *testing.T) {
 				c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true}, tt.run)
 				h := tr.handlers()
 				h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-					return 1, 0, tr.note(s, "tx")
+					return 1, 0, tr.Note(s, "tx")
 				}
 				s, err := c.NewStream("s", h)
 				if err != nil {
@@ -754,7 +754,7 @@ func TestAbuse(t *testing.T) {
 		tr := &trace{}
 		h := tr.handlers()
 		h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			return 1, 0, tr.note(s, "tx")
+			return 1, 0, tr.Note(s, "tx")
 		}
 		s, err := c.NewStream("s", h)
 		if err != nil {
@@ -785,7 +785,7 @@ func TestAbuse(t *testing.T) {
 	}
 	c.Close()
 	for _, tr := range traces {
-		got := tr.events
+		got := tr.Events()
 		if got[len(got)-1] != "DES" {
 			t.Errorf("the last event is %s", got[len(got)-1])
 		}

@@ -516,9 +516,7 @@ func TestCutEverywhere(t *testing.T) {
 				over := make(chan struct{}, 10)
 				end := func(*runtime.Stream) runtime.Result { over <- struct{}{}; return runtime.OK }
 				got := func(s *runtime.Stream) runtime.Result {
-					tr.mu.Lock()
-					defer tr.mu.Unlock()
-					if tr.count("ACK") > 0 && tr.count("rx(x)") > 0 {
+					if tr.seen.Count("ACK") > 0 && tr.seen.Count("rx(x)") > 0 {
 						over <- struct{}{}
 					}
 					return runtime.OK

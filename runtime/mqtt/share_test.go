@@ -308,7 +308,7 @@ func TestPieces(t *testing.T) {
 						flags = runtime.FlagEOM
 					}
 					copy(buf, bytes.Repeat([]byte("x"), n))
-					return n, flags, tr.note(s, "tx")
+					return n, flags, tr.seen.Note(s, "tx")
 				}})
 				tr.Connect()
 				synctest.Wait()

@@ -2,45 +2,41 @@ package mqtt
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 )
-
-var short = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
-	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
-}
 
 // A trace is a stream, what it is to send, and what it was told.
 type trace struct {
 	*runtime.Stream
+	seen  teststream.Trace
 	on    map[string]func(*runtime.Stream) runtime.Result
 	times bool // put the time before each event
-	start time.Time
 
-	mu     sync.Mutex
-	cond   sync.Cond
-	events []string
-	msgs   []string // received
-	part   []byte
-	send   [][]byte // messages, each as a whole
-	inside bool
+	mu   sync.Mutex
+	msgs []string // received
+	part []byte
+	send [][]byte // messages, each as a whole
 }
 
 // open makes a stream that records what it is told.
 func (tr *trace) open(t testing.TB, c *runtime.Context, name string, metadata ...runtime.StreamOption) *trace {
 	t.Helper()
-	tr.cond.L = &tr.mu
-	tr.start = time.Now()
-	s, err := c.NewStream(name, runtime.Handlers{State: tr.state, Rx: tr.rx, Tx: tr.tx}, metadata...)
+	tr.seen.On = tr.on
+	if start := time.Now(); tr.times {
+		tr.seen.Prefix = func() string {
+			if d := time.Since(start); d != 0 {
+				return d.String() + ":"
+			}
+			return ""
+		}
+	}
+	s, err := c.NewStream(name, runtime.Handlers{State: tr.seen.State, Rx: tr.rx, Tx: tr.tx}, metadata...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,38 +44,10 @@ func (tr *trace) open(t testing.TB, c *runtime.Context, name string, metadata ..
 	return tr
 }
 
-func (tr *trace) note(s *runtime.Stream, event string) runtime.Result {
-	tr.mu.Lock()
-	if tr.inside {
-		tr.events = append(tr.events, "CONCURRENT")
-	}
-	tr.inside = true
-	e := event
-	if d := time.Since(tr.start); tr.times && d != 0 {
-		e = fmt.Sprintf("%v:%s", d, e)
-	}
-	tr.events = append(tr.events, e)
-	tr.cond.Broadcast()
-	f := tr.on[event]
-	tr.mu.Unlock()
-	r := runtime.OK
-	if f != nil {
-		r = f(s)
-	}
-	tr.mu.Lock()
-	tr.inside = false
-	tr.mu.Unlock()
-	return r
-}
-
-func (tr *trace) state(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-	return tr.note(s, short[state])
-}
-
 func (tr *trace) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 	tr.mu.Lock()
 	if (flags&runtime.FlagSOM != 0) != (tr.part == nil) {
-		tr.events = append(tr.events, "BAD FLAGS")
+		tr.seen.Note(s, "BAD FLAGS")
 	}
 	tr.part = append(tr.part, buf...)
 	if tr.part == nil {
@@ -96,7 +64,7 @@ func (tr *trace) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.
 	if len(msg) > 20 {
 		msg = fmt.Sprint(len(msg))
 	}
-	return tr.note(s, "rx("+msg+")")
+	return tr.seen.Note(s, "rx("+msg+")")
 }
 
 func (tr *trace) tx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
@@ -116,7 +84,7 @@ func (tr *trace) tx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags
 		s.RequestTxLen(uint64(len(tr.send[0])))
 	}
 	tr.mu.Unlock()
-	return n, runtime.FlagSOM | runtime.FlagEOM, tr.note(s, "tx")
+	return n, runtime.FlagSOM | runtime.FlagEOM, tr.seen.Note(s, "tx")
 }
 
 // publish sends a message.
@@ -128,39 +96,13 @@ func (tr *trace) publish(msg string) {
 	}
 }
 
-func (tr *trace) String() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return strings.Join(tr.events, " ")
-}
-
-func (tr *trace) count(event string) (n int) {
-	for _, e := range tr.events {
-		if e == event {
-			n++
-		}
-	}
-	return n
-}
+func (tr *trace) String() string { return tr.seen.String() }
 
 // await waits until the event has come n times.
 func (tr *trace) await(t testing.TB, n int, event string) {
 	t.Helper()
-	late := false
-	limit := time.AfterFunc(30*time.Second, func() {
-		tr.mu.Lock()
-		late = true
-		tr.mu.Unlock()
-		tr.cond.Broadcast()
-	})
-	defer limit.Stop()
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for tr.count(event) < n {
-		if late {
-			t.Fatalf("no %s, but %s; Err: %v", event, strings.Join(tr.events, " "), tr.Err())
-		}
-		tr.cond.Wait()
+	if !tr.seen.Await(func() bool { return tr.seen.Count(event) >= n }) {
+		t.Fatalf("no %s, but %s; Err: %v", event, tr, tr.Err())
 	}
 }
 
@@ -190,31 +132,14 @@ func topics(pub, sub string, qos byte) func(*runtime.StreamType) {
 func retry(conceal uint16) func(*runtime.StreamType) {
 	return func(st *runtime.StreamType) {
 		st.Opportunistic = false
-		st.Retry = &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+		st.Retry = teststream.Retry(conceal)
 	}
 }
 
 func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
 	t.Helper()
 	o.Transports = []runtime.Transport{New()}
-	o.Jitter = func() uint16 { return 0 }
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.NewTextHandler(complaints{t}, nil))
-	}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// complaints takes the log of a runtime that has no reason to log anything.
-type complaints struct{ t testing.TB }
-
-func (c complaints) Write(line []byte) (int, error) {
-	c.t.Errorf("the runtime logged: %s", line)
-	return len(line), nil
+	return teststream.NewContext(t, o, types...)
 }
 
 func credentials(id, user, password string) runtime.Credentials {
