@@ -170,6 +170,16 @@ func TestCompileReports(t *testing.T) {
 	}
 }
 
+// What is no boolean, but can only be meant for false, is that, as in lws.
+func TestCompileLikeFalse(t *testing.T) {
+	for _, value := range []string{`0`, `"0"`, `"false"`, `""`, `null`} {
+		p, found := compileText(`{"s":[{"a":{"tls":` + value + `}}]}`)
+		if len(found) > 0 || p.StreamTypes[0].TLS {
+			t.Errorf("%s: %v, tls is %v", value, found, p.StreamTypes[0].TLS)
+		}
+	}
+}
+
 // Whatever the text, it compiles to something, what is wrong has a place, and
 // the emitters either write it or say why they do not.
 func FuzzCompile(f *testing.F) {

@@ -45,7 +45,7 @@ func init() { // not in the declaration, since the setters reach the plans, and 
 
 func setBool(c *compiler, dst reflect.Value, s *schema.Setting) {
 	v := &s.Member.Value
-	if v.Kind != schema.Bool {
+	if v.Kind != schema.Bool && !v.LikeFalse() {
 		c.wrongType(v, s, "true or false")
 		return
 	}

@@ -201,7 +201,11 @@ func (l *Link) Blob(b Blob, index int) (string, error) {
 	default:
 		return text, nil
 	}
-	return "", fmt.Errorf("sspolicy: %v %d: %w", b, index, err)
+	name := b.Name(index)
+	if name == "" {
+		name = strconv.Itoa(index)
+	}
+	return "", fmt.Errorf("sspolicy: %v (%s): %w", b, name, err)
 }
 
 // clientCertificate returns the client certificate of the stream; nil if the
@@ -225,7 +229,7 @@ func (l *Link) clientCertificate() (*tls.Certificate, error) {
 			return cert, nil
 		}
 	}
-	return nil, fmt.Errorf("sspolicy: client certificate %d: %w", index, err)
+	return nil, fmt.Errorf("sspolicy: client certificate (client_cert.%d, client_key.%d): %w", index, index, err)
 }
 
 // checkKeyPair refuses a certificate that could not be used for its owner, or

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -84,6 +85,16 @@ func (v *Value) Text() string {
 		return unquote(v.Raw)
 	}
 	return v.Raw
+}
+
+// LikeFalse reports whether the value is no boolean, but can only be meant for
+// false, which is what lws makes of it where it expects a boolean.
+func (v *Value) LikeFalse() bool {
+	switch v.Kind {
+	case String, Number, Null:
+		return slices.Contains([]string{"false", "0", "", "null"}, v.Text())
+	}
+	return false
 }
 
 // Members returns the members of an object, and nothing for any other value.

@@ -285,11 +285,11 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	case k != nil && k.Section == Top && allows(s, "array"):
 		d.Message += "; lws ignores it"
 	case allows(s, "boolean"):
-		switch text {
-		case "true", "1":
+		switch {
+		case text == "true" || text == "1":
 			d.Message += "; lws takes it as not set"
 			d.Fixes = []Fix{{"write true", []Edit{{val.Span, "true"}}}}
-		case "false", "0", "", "null":
+		case val.LikeFalse():
 			d.Severity = Warning
 			d.Message += "; lws takes it as not set"
 			d.Fixes = []Fix{{"write false", []Edit{{val.Span, "false"}}}}

@@ -39,7 +39,7 @@ var exitCodes = []struct {
 	{exitOK, "all is well"},
 	{exitFindings, "findings: the policy, or a fragment, is not right"},
 	{exitUsage, "the command line is not right"},
-	{exitFailed, "sspolicy could not do it: a file that can't be read, say, or a protocol that it does not speak yet"},
+	{exitFailed, "sspolicy could not do it: a file that can't be read, say, or a key of the policy that it does not execute"},
 	{exitStream, "the stream failed (run)"},
 }
 

@@ -68,7 +68,7 @@ func (runCmd) Help() string {
 
 // Run executes the command.
 func (c *runCmd) Run(p *program) error {
-	_, policy, err := p.compile(c.File, c.Overlay, lint.Options{}, schema.Error)
+	doc, policy, err := p.compile(c.File, c.Overlay, lint.Options{}, schema.Error)
 	if err != nil {
 		return err
 	}
@@ -120,19 +120,22 @@ func (c *runCmd) Run(p *program) error {
 	if e.length() == 0 && st.Protocol <= runtime.ProtocolH3 {
 		h.Tx = nil // a body that is known to be empty
 	}
-	switch _, err := ctx.NewStream(st.Name, h); {
-	case err == nil, errors.Is(err, runtime.ErrRefused): // e knows why it refused
-	case errors.Is(err, runtime.ErrNoTransport):
-		return fmt.Errorf("streamtype %q: there is no transport for %v in this version", st.Name, st.Protocol)
-	default:
+	if _, err := ctx.NewStream(st.Name, h); err != nil && !errors.Is(err, runtime.ErrRefused) { // e knows why it refused
+		if at := schema.NewPolicy(doc).Lookup("s", st.Name); len(at) > 0 {
+			err = fmt.Errorf("%v: %w", at[0].NameSpan, err)
+		}
 		return err
 	}
+	late := false
 	select {
 	case err = <-e.done:
 	case <-time.After(c.Timeout):
-		err = fmt.Errorf("not done after %v", c.Timeout)
+		late = true
 	}
 	ctx.Close() // the last states are told
+	if late {
+		err = fmt.Errorf("not done after %v: %w", c.Timeout, e.pending(st))
+	}
 	if lost := jar.Close(); lost != nil && err == nil {
 		return lost
 	}
@@ -141,7 +144,7 @@ func (c *runCmd) Run(p *program) error {
 	}
 	if err != nil {
 		if c.JSON {
-			e.emit(event{Event: "failed", Error: err.Error()})
+			e.emit(event{Event: "failed", Error: strings.ReplaceAll(err.Error(), "sspolicy: ", "")})
 			return &exitError{code: exitStream}
 		}
 		return &exitError{exitStream, fmt.Errorf("stream %q: %w", st.Name, err)}
@@ -177,6 +180,8 @@ func unknown(problem, name string, names []string) error {
 	err := fmt.Errorf("%s %q", problem, name)
 	if better := schema.Nearest(name, names); better != "" {
 		err = fmt.Errorf("%w: did you mean %q?", err, better)
+	} else if len(names) > 0 && len(names) <= 20 {
+		err = fmt.Errorf("%w: there is %s", err, strings.Join(names, ", "))
 	}
 	return &exitError{exitUsage, err}
 }
@@ -196,6 +201,10 @@ func sendsBody(st *runtime.StreamType) bool {
 // data returns what the stream is to send; nil is nothing.
 func (c *runCmd) data(p *program, st *runtime.StreamType) ([]byte, error) {
 	switch {
+	case st.MQTT != nil && st.MQTT.Subscribe == "" && (c.Data == nil || c.Count > 0):
+		return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q receives nothing, since it has no mqtt_subscribe: say what to publish with --data, without --count", st.Name)}
+	case st.MQTT != nil && st.MQTT.Topic == "" && c.Data != nil:
+		return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q sends nothing, since it has no mqtt_topic", st.Name)}
 	case c.Data != nil && *c.Data != "" && !sends(st):
 		return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q sends nothing: its http_method is %s", st.Name, cmp.Or(st.HTTP.Method, "GET"))}
 	case c.Data != nil:
@@ -238,6 +247,9 @@ func (c *runCmd) messages(p *program, ctx *runtime.Context, st *runtime.StreamTy
 		names = append(names, other.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Part)) {
+		if name == st.Name {
+			return nil, &exitError{exitUsage, fmt.Errorf("--part is for the others that share the request: give what %q sends with --data", name)}
+		}
 		if !slices.Contains(names, name) {
 			return nil, unknown(fmt.Sprintf("streamtype %q shares no request with", st.Name), name, names)
 		}
@@ -320,15 +332,34 @@ func blobNames() (names []string) {
 // called two at a time.
 type execution struct {
 	events
-	set      map[string]string
-	messages map[string][]byte // what to send, by streamtype; nil is nothing
-	sent     map[string]int    // how much of it, by the attempt at hand
-	all      bool              // that was all
-	count    int               // of messages to receive; 0 is as many as there are
-	after    bool              // count those alone that come after all is sent
-	received int
-	stdout   io.Writer
-	done     chan error // gets how it ended, once
+	set       map[string]string
+	messages  map[string][]byte // what to send, by streamtype; nil is nothing
+	sent      map[string]int    // how much of it, by the attempt at hand
+	all       bool              // that was all
+	count     int               // of messages to receive; 0 is as many as there are
+	after     bool              // count those alone that come after all is sent
+	received  int
+	lost      error // why the last attempt failed, since there was a connection
+	connected bool
+	stdout    io.Writer
+	done      chan error // gets how it ended, once
+}
+
+// pending returns what has kept the stream from its end, or what it waits for.
+func (e *execution) pending(st *runtime.StreamType) error {
+	switch {
+	case e.lost != nil:
+		return fmt.Errorf("the last attempt failed: %w", e.lost)
+	case !e.connected:
+		return errors.New("the peer has not answered")
+	case e.count > 0:
+		return fmt.Errorf("%d of %d messages have come", e.received, e.count)
+	case st.Protocol == runtime.ProtocolRaw:
+		return errors.New("the peer has not closed (--count ends before that)")
+	case st.Protocol == runtime.ProtocolMQTT:
+		return errors.New("the peer has not acknowledged the message")
+	}
+	return errors.New("the answer is not complete")
 }
 
 // finish tells how the stream ended, if that is not known yet.
@@ -356,6 +387,8 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 		}
 	case runtime.StateConnecting:
 		e.sent, e.all = make(map[string]int), false
+	case runtime.StateConnected:
+		e.connected, e.lost = true, nil
 	case runtime.StateQoSAckRemote:
 		// Over HTTP it is the end of all. Over mqtt it is the end of what was
 		// sent, and there may be something to wait for.
@@ -365,6 +398,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 	case runtime.StateQoSNackRemote:
 		return e.finish(errors.New("the peer did not accept it (QOS_NACK_REMOTE)"))
 	case runtime.StateUnreachable:
+		e.connected, e.lost = false, s.Err()
 		if err := s.Err(); errors.Is(err, runtime.ErrNoCredentials) {
 			return e.finish(fmt.Errorf("%w: give them with --credential, --credentials or in the environment", err))
 		}
@@ -414,7 +448,7 @@ func cause(s *runtime.Stream, state runtime.State) string {
 	switch state {
 	case runtime.StateUnreachable, runtime.StateDisconnected, runtime.StateAuthFailed:
 		if err := s.Err(); err != nil && !errors.Is(err, runtime.ErrClosed) { // by run itself
-			return err.Error()
+			return strings.ReplaceAll(err.Error(), "sspolicy: ", "") // as complain does
 		}
 	}
 	return ""
