@@ -201,11 +201,10 @@ func parseTarget(text string, st *StreamType) (*Target, error) {
 	if t.Host[0] == '+' {
 		return fail("a host that begins with '+'")
 	}
-	if notAddr != nil {
-		for i := range len(t.Host) {
-			if b := t.Host[i]; b <= ' ' || b == 0x7f || strings.IndexByte(`/\?#@%<>"^|{}`+"`", b) >= 0 {
-				return fail("bad character in the host")
-			}
+	for i := range len(t.Host) {
+		b := t.Host[i]
+		if b <= ' ' || b == 0x7f || b == '%' && notAddr != nil || strings.IndexByte(`/\?#@<>"^|{}[]`+"`", b) >= 0 {
+			return fail("bad character in the host")
 		}
 	}
 	return t, nil
