@@ -78,6 +78,8 @@ type conn struct {
 	waiting bool     // the reader waits for a stream
 	waited  bool     // it has, since watch was started
 	sending *stream  // that is in the middle of a message; nil if none is
+	sent    bool     // a piece of that has been, since watch was started
+	moved   bool     // likewise, since lookForSlow looked
 	resend  *time.Timer
 	pending bool // resend is set
 	slow    *time.Timer
@@ -96,9 +98,8 @@ type conn struct {
 type subscription struct {
 	filter string
 	refs   int
-	asked  byte // the highest QoS that has been asked for, and 1
-	done   bool // SUBACK has come
-	failed bool // with a refusal
+	asked  byte    // the highest QoS that has been asked for, and 1
+	latest *outMsg // the SUBSCRIBE that asked for that
 }
 
 // An inMsg is a received message that has to be acknowledged, once all who get
@@ -181,14 +182,20 @@ func (c *conn) resume(present bool) {
 			c.hub.session = nil
 			if !c.set.clean {
 				c.hub.session = c.sess
+				c.hub.hold(c)
 			}
 		}
 		return
 	}
+	// A connection that is being closed has no more to do with the session. It
+	// may take its time where the server reads nothing, and say DISCONNECT only.
+	if was := c.hub.hold(c); was != nil {
+		was.fail(runtime.ErrClosed)
+	}
 	c.sess = c.hub.session
 	c.sess.cut()
 	now := time.Now()
-	for _, m := range c.sess.unfinished() {
+	for _, m := range c.sess.unfinished(func(*outMsg) bool { return true }) {
 		c.w.post(m.again)
 		m.written, m.tries, m.due = true, 0, now.Add(resendAfter)
 	}
@@ -217,13 +224,15 @@ func (c *conn) startWatch() {
 	if limit := c.keepAlive() * 3 / 2; limit > 0 && (hangup == 0 || limit < hangup) {
 		hangup = limit
 	}
-	c.waited = c.waiting
+	c.waited, c.sent = c.waiting, false
 	policy := &runtime.StreamType{Retry: &runtime.Retry{ValidPing: ping, ValidHangup: hangup}}
 	c.watch = c.ctx.StartValidity(policy, func() { c.w.post(appendPingreq) }, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		switch {
 		case c.err != nil:
+		case c.sent: // no PINGREQ could be, and the server takes what is sent instead
+			c.startWatch()
 		case c.waited && !c.w.stuck(): // what the server may have answered was not read
 			c.startWatch()
 		default:
@@ -303,6 +312,8 @@ func (c *conn) control(kind packetType, b []byte) error {
 		if len(b) != 0 {
 			return malformed("a PINGRESP of %d bytes", len(b))
 		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.watch.Confirm()
 		return nil
 	case typeSuback:
@@ -310,7 +321,6 @@ func (c *conn) control(kind packetType, b []byte) error {
 		if err != nil {
 			return err
 		}
-		c.watch.Confirm()
 		return c.subscribed(id, codes)
 	}
 	id, err := parseAck(b)
@@ -327,9 +337,9 @@ func (c *conn) control(kind packetType, b []byte) error {
 		c.w.post(func(b []byte) []byte { return appendAck(b, typePubcomp, id) })
 		return nil
 	}
-	c.watch.Confirm()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.watch.Confirm()
 	if c.err != nil { // the session may be another connection's by now
 		return c.err
 	}
@@ -341,7 +351,9 @@ func (c *conn) control(kind packetType, b []byte) error {
 		// forgets it too (section 4.3.3).
 		c.w.post(func(b []byte) []byte { return appendAck(b, typePubrel, id) })
 	case m == nil:
-	case kind == typePuback && m.qos == 1 && m.sub == nil && m.unsub == "":
+	case m.sub != nil:
+		return malformed("a packet of type %d answers a SUBSCRIBE", kind)
+	case kind == typePuback && m.qos == 1:
 		c.settle(m, false)
 		c.sess.free(m)
 	case kind == typePubrec && m.qos == 2:
@@ -360,6 +372,19 @@ func (c *conn) control(kind packetType, b []byte) error {
 		return malformed("a packet of type %d answers one of another kind", kind)
 	}
 	return nil
+}
+
+// errIDs: 65535 packets wait for an answer.
+var errIDs = errors.New("sspolicy: no packet identifier is free")
+
+// use finds an identifier for a packet. If there is none the connection ends:
+// so many packets are never answered, and their identifiers are free on the
+// next one. mu is held.
+func (c *conn) use(m *outMsg) error {
+	if c.err == nil && !c.sess.use(m) {
+		c.failLocked(errIDs)
+	}
+	return c.err
 }
 
 // settle says how a message has ended. mu is held.
@@ -397,22 +422,29 @@ func (c *conn) resendDue() {
 	}
 	now := time.Now()
 	var next time.Time
-	for _, m := range c.sess.unfinished() {
-		if m.sub != nil || m.unsub != "" || !m.written || m.done && !m.released || m.tries > maxResends {
+	soonest := func(due time.Time) {
+		if next.IsZero() || due.Before(next) {
+			next = due
+		}
+	}
+	for _, m := range c.sess.unfinished(func(m *outMsg) bool {
+		if !m.written || m.done && !m.released || m.tries > maxResends {
+			return false
+		}
+		if m.due.After(now) {
+			soonest(m.due)
+			return false
+		}
+		return true
+	}) {
+		m.tries++
+		m.due = now.Add(resendAfter)
+		if m.tries > maxResends {
+			c.giveUp(m)
 			continue
 		}
-		if !m.due.After(now) {
-			m.tries++
-			m.due = now.Add(resendAfter)
-			if m.tries > maxResends {
-				c.giveUp(m)
-				continue
-			}
-			c.w.post(m.again)
-		}
-		if next.IsZero() || m.due.Before(next) {
-			next = m.due
-		}
+		c.w.post(m.again)
+		soonest(m.due)
 	}
 	if !next.IsZero() {
 		c.pending = true
@@ -490,6 +522,9 @@ func (c *conn) push(b []byte, flags runtime.Flags, topic []byte, m *inMsg) error
 	}
 	last := flags&runtime.FlagEOM != 0 && m != nil
 	if last {
+		if len(c.acks) == maxString { // [MQTT-2.3.1-4]
+			return malformed("more unacknowledged messages than there are packet identifiers")
+		}
 		m.left = 1 // until all have it
 		c.acks = append(c.acks, m)
 		if m.qos == 2 {
@@ -535,6 +570,7 @@ func (c *conn) had(m *inMsg) {
 func (c *conn) subscribed(id uint16, codes []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.watch.Confirm()
 	if c.err != nil {
 		return c.err
 	}
@@ -557,7 +593,7 @@ func (c *conn) subscribed(id uint16, codes []byte) error {
 		return nil
 	}
 	s := m.sub
-	s.done, s.failed = true, failed
+	m.done, m.failed = true, failed
 	if failed {
 		delete(c.sess.filters, s.filter)
 		if c.subs[s.filter] == s {
@@ -598,14 +634,16 @@ func (c *conn) lookForSlow() {
 	if c.w.stuck() { // it is the server that is slow
 		return
 	}
+	moved := c.moved
+	c.moved = false
 	for _, st := range c.streams {
 		stuck := st.progress == st.seen
 		st.seen = st.progress
 		switch {
-		case !stuck:
-		case c.sending == st: // nothing else can be sent
+		case c.sending == st && !moved: // nothing else can be sent
 			c.failLocked(ErrSlow)
 			return
+		case !stuck:
 		case st.open && (st.busy || st.queue.size() > 0) && (c.waiting || len(c.acks) > maxUnacked):
 			st.expel(ErrSlow)
 		}
@@ -641,7 +679,7 @@ func (c *conn) detach(st *stream, unsubscribe bool) *outMsg {
 // unsubscribe sends an UNSUBSCRIBE. mu is held.
 func (c *conn) unsubscribe(filter string) *outMsg {
 	m := &outMsg{unsub: filter, answers: make(chan struct{})}
-	if !c.sess.use(m) {
+	if c.use(m) != nil {
 		return nil
 	}
 	delete(c.sess.filters, filter)
@@ -664,7 +702,7 @@ func (c *conn) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	stop := context.AfterFunc(ctx, func() { c.w.interrupt(ctx) })
 	c.nc.SetWriteDeadline(time.Now().Add(flushLimit))
-	_ = c.w.send(ctx, appendDisconnect)
+	_ = c.w.last(ctx, appendDisconnect)
 	stop()
 	cancel()
 	c.fail(runtime.ErrClosed)

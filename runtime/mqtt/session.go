@@ -99,12 +99,14 @@ func (s *session) cut() {
 	}
 }
 
-// unfinished returns the messages that are to be sent again by a new connection,
-// in order [MQTT-4.4.0-1, MQTT-4.6.0-1].
-func (s *session) unfinished() []*outMsg {
+// unfinished returns those of what waits for an answer that want says, in the
+// order in which they are to be sent again [MQTT-4.4.0-1, MQTT-4.6.0-1].
+func (s *session) unfinished(want func(*outMsg) bool) []*outMsg {
 	var all []*outMsg
 	for _, m := range s.out {
-		all = append(all, m)
+		if want(m) {
+			all = append(all, m)
+		}
 	}
 	slices.SortFunc(all, func(a, b *outMsg) int { return cmp.Compare(a.order, b.order) })
 	return all

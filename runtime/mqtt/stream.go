@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -287,33 +288,31 @@ func (st *stream) subscribe() error {
 	if s == nil {
 		s = &subscription{filter: st.filter}
 		if held, ok := c.sess.filters[st.filter]; ok {
-			s.asked, s.done = held+1, true
+			s.asked, s.latest = held+1, &outMsg{done: true}
 		}
 		c.subs[st.filter] = s
 	}
 	s.refs++
 	st.sub = s
 	if s.asked <= qos {
-		s.asked, s.done = qos+1, false
 		m := &outMsg{sub: s, qos: qos}
-		if !c.sess.use(m) {
-			defer c.mu.Unlock()
-			return errIDs
+		s.asked, s.latest = qos+1, m
+		if err := c.use(m); err != nil {
+			c.mu.Unlock()
+			return err
 		}
 		c.w.post(func(b []byte) []byte { return appendSubscribe(b, m.id, qos, s.filter) })
 	}
+	m := s.latest
 	c.mu.Unlock()
-	if err := st.await(func() bool { return s.done }); err != nil {
+	if err := st.await(func() bool { return m.done }); err != nil {
 		return err
 	}
-	if s.failed {
+	if m.failed {
 		return ErrSubscribe
 	}
 	return nil
 }
-
-// errIDs: 65535 packets wait for an answer.
-var errIDs = errors.New("sspolicy: no packet identifier is free")
 
 // sendBirth publishes the birth message, if no other stream of the connection
 // has or does.
@@ -352,13 +351,9 @@ func (st *stream) publish(m *outMsg, payload []byte) error {
 	if m.qos > 0 {
 		m.payload = append([]byte(nil), payload...)
 		c.mu.Lock()
-		if c.err != nil {
-			defer c.mu.Unlock()
-			return c.err
-		}
-		if !c.sess.use(m) {
-			defer c.mu.Unlock()
-			return errIDs
+		if err := c.use(m); err != nil {
+			c.mu.Unlock()
+			return err
 		}
 		if st.open {
 			st.inflight = append(st.inflight, m)
@@ -372,6 +367,9 @@ func (st *stream) publish(m *outMsg, payload []byte) error {
 	}
 	err := send(st.ctx, st.add)
 	st.packet.m, st.packet.payload = nil, nil
+	if err != nil && st.open && m.qos > 0 {
+		st.takeBack(m)
+	}
 	if err == nil && st.open {
 		st.unwritten++
 		if m.qos == 0 {
@@ -382,6 +380,17 @@ func (st *stream) publish(m *outMsg, payload []byte) error {
 		st.written(m)
 	}
 	return err
+}
+
+// takeBack forgets a message of which nothing has been written.
+func (st *stream) takeBack(m *outMsg) {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.sess.free(m)
+	}
+	st.inflight = slices.DeleteFunc(st.inflight, func(o *outMsg) bool { return o == m })
 }
 
 // written says that a message has been written, and now waits to be acknowledged.
@@ -416,7 +425,8 @@ func (st *stream) deliver() error {
 			st.inflight = st.inflight[1:]
 			acks++
 		}
-		st.canTx = st.cur != nil || st.n.st.MQTT.QoS == 0 || len(st.inflight) < window && c.sess.bytes < maxKept
+		st.canTx = st.cur != nil || st.n.st.MQTT.QoS == 0 ||
+			c.err != nil || len(st.inflight) < window && c.sess.bytes < maxKept
 		err := st.err
 		if err == nil {
 			err = c.err
@@ -557,7 +567,7 @@ func (st *stream) transmit() error {
 }
 
 // newMessage returns a message of the policy's topic; nil if it is none, which
-// the program has been told.
+// the program is to be told by a NAK.
 func (st *stream) newMessage(length uint64) (*outMsg, error) {
 	m := st.n.st.MQTT
 	topic, err := st.n.expand(st.l, "mqtt_topic", st.n.topic, wrongTopic[string])
@@ -566,13 +576,11 @@ func (st *stream) newMessage(length uint64) (*outMsg, error) {
 	}
 	if err != nil {
 		st.l.Logger().Warn("sspolicy: a message was not published", "streamtype", st.n.st.Name, "err", err)
-		return nil, st.l.Nack()
+		return nil, nil
 	}
 	if m.AWSIoT && isShadow(topic) {
-		if ok, err := st.beginShadow(topic); err != nil {
+		if ok, err := st.beginShadow(topic); !ok || err != nil {
 			return nil, err
-		} else if !ok {
-			return nil, st.l.Nack()
 		}
 	}
 	if m.QoS == 0 { // and so is done with when it is sent
@@ -588,11 +596,32 @@ func (st *stream) message(payload []byte) error {
 	st.wantTx = false
 	m, err := st.newMessage(uint64(len(payload)))
 	if m == nil {
+		if err == nil {
+			err = st.refuse()
+		}
 		return err
 	}
 	if err := st.publish(m, payload); err != nil {
 		return st.broken(err)
 	}
+	return nil
+}
+
+// refuse is for a message that can not be published: it is a NAK in its turn, so
+// that the program can count.
+func (st *stream) refuse() error {
+	if st.n.st.MQTT.QoS == 0 {
+		if err := st.push(); err != nil {
+			return err
+		}
+		return st.l.Nack()
+	}
+	m := &outMsg{}
+	m.told.done, m.told.failed = true, true
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	st.inflight = append(st.inflight, m)
+	st.wakeUp()
 	return nil
 }
 
@@ -638,6 +667,9 @@ func (st *stream) beginMessage(part []byte) error {
 	m, err := st.newMessage(total)
 	if m == nil {
 		if err == nil {
+			err = st.l.Nack()
+		}
+		if err == nil {
 			err = ErrTopic // the rest would be taken for another message
 		}
 		return err
@@ -645,23 +677,26 @@ func (st *stream) beginMessage(part []byte) error {
 	c := st.c
 	if m.qos > 0 {
 		c.mu.Lock()
-		ok := c.err == nil && c.sess.use(m)
-		if ok {
+		err := c.use(m)
+		if err == nil {
 			st.inflight = append(st.inflight, m)
 		}
 		c.mu.Unlock()
-		if !ok {
-			return st.broken(errIDs)
+		if err != nil {
+			return st.broken(err)
 		}
 	}
 	st.packet.m, st.packet.payload, st.packet.length = m, part, int(total)
 	err = c.w.begin(st.ctx, st.add)
 	st.packet.m, st.packet.payload = nil, nil
 	if err != nil {
+		if m.qos > 0 {
+			st.takeBack(m)
+		}
 		return st.broken(err)
 	}
 	c.mu.Lock()
-	c.sending = st
+	c.sending, c.sent, c.moved = st, true, true
 	c.mu.Unlock()
 	st.cur, st.left = m, int(total)-len(part)
 	if m.qos > 0 {
@@ -676,6 +711,9 @@ func (st *stream) continueMessage(part []byte, end bool) error {
 	if err := c.w.piece(st.ctx, part); err != nil {
 		return st.broken(err)
 	}
+	c.mu.Lock()
+	c.sent, c.moved = true, true
+	c.mu.Unlock()
 	if st.cur.qos > 0 {
 		st.part = append(st.part, part...)
 	}
@@ -718,7 +756,7 @@ func (st *stream) beginShadow(topic string) (bool, error) {
 		m := &outMsg{answers: make(chan struct{})}
 		qos := st.n.st.MQTT.QoS
 		c.mu.Lock()
-		if c.err != nil || !c.sess.use(m) {
+		if c.use(m) != nil {
 			c.mu.Unlock()
 			return false, nil
 		}

@@ -67,6 +67,7 @@ type hub struct {
 	users   int // connectors; guarded by the mu of the transport, as is conns
 	conns   []*conn
 	session *session // handed from one connection to the next; nil if there is none
+	holder  *conn    // that has it, and has not ended; guarded by the mu of the transport
 }
 
 // hub returns the hub of a key, for one more connector to use.
@@ -96,6 +97,18 @@ func (h *hub) drop(c *conn) {
 	h.t.mu.Lock()
 	defer h.t.mu.Unlock()
 	h.conns = slices.DeleteFunc(h.conns, func(o *conn) bool { return o == c })
+	if h.holder == c {
+		h.holder = nil
+	}
+}
+
+// hold says that a connection has the session, and returns the one that had it,
+// if that has not ended.
+func (h *hub) hold(c *conn) (was *conn) {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	was, h.holder = h.holder, c
+	return was
 }
 
 // reserve returns a connection with the settings, for one more stream. If it is

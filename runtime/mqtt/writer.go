@@ -35,6 +35,7 @@ type writer struct {
 	added   uint64 // bytes of packets, ever
 	written uint64
 	latest  time.Time // when the latest write ended
+	closed  bool      // DISCONNECT has been added, and is the last [MQTT-3.14.4-2]
 }
 
 func newWriter(nc net.Conn, fail func(error)) *writer {
@@ -77,16 +78,24 @@ func (w *writer) wake() {
 }
 
 func (w *writer) add(add func([]byte) []byte) {
+	if w.closed {
+		return
+	}
 	n := len(w.out)
 	w.out = add(w.out)
 	w.added += uint64(len(w.out) - n)
 }
 
-// flush writes all there is. mu is held, but not while it writes; nobody else
-// is writing, or in the middle of a message.
+// flush writes all there is; what is left for a stream that is to end another
+// writes. mu is held, but not while it writes; nobody else is writing, or in the
+// middle of a message.
 func (w *writer) flush() {
 	w.writing = true
 	for len(w.out) > 0 && w.err == nil {
+		if w.by != nil && w.by.Err() != nil {
+			w.wake()
+			break
+		}
 		w.flushOnce()
 	}
 	w.writing = false
@@ -139,6 +148,17 @@ func (w *writer) send(ctx context.Context, add func([]byte) []byte) error {
 	if err := w.addWhole(ctx, add); err != nil {
 		return err
 	}
+	return w.flushAll(ctx)
+}
+
+// last is send for a packet after which there is none.
+func (w *writer) last(ctx context.Context, add func([]byte) []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.addWhole(ctx, add); err != nil {
+		return err
+	}
+	w.closed = true
 	return w.flushAll(ctx)
 }
 
@@ -229,6 +249,9 @@ func (w *writer) begin(ctx context.Context, add func([]byte) []byte) error {
 func (w *writer) piece(ctx context.Context, b []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if ctx.Err() != nil { // interrupt comes no more
+		return context.Cause(ctx)
+	}
 	if w.err == nil {
 		w.writing, w.by = true, ctx
 		w.write(b)
