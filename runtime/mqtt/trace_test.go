@@ -138,7 +138,9 @@ func retry(conceal uint16) func(*runtime.StreamType) {
 
 func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{New()}
+	if o.Transports == nil {
+		o.Transports = []runtime.Transport{New()}
+	}
 	return teststream.NewContext(t, o, types...)
 }
 
