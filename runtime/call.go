@@ -36,7 +36,8 @@ func WithBody(b []byte) CallOption { return bodyOption{b} }
 
 // WithBodyReader sends what r has to give, length bytes of it; a length below 0
 // means that it is not known. If a part of it has been read when the policy
-// wants another attempt, r has to be an [io.Seeker]; else there is none.
+// wants another attempt, r has to be an [io.Seeker] that can seek, as a pipe can
+// not; else there is none.
 //
 // r is read by a goroutine of its own. A Read that blocks keeps neither the
 // answer nor a cancellation from being noticed, but is not interrupted by it.

@@ -460,9 +460,10 @@ func (x *exchange) pump() {
 		p := &x.parts[i]
 		if seeker, ok := p.reader.(io.Seeker); ok {
 			var err error
-			if p.start, err = seeker.Seek(0, io.SeekCurrent); err != nil {
-				x.abort(fmt.Errorf("the body: %w", err))
-				return
+			if p.start, err = seeker.Seek(0, io.SeekCurrent); err != nil { // a pipe, say
+				x.mu.Lock()
+				p.reader = struct{ io.Reader }{p.reader}
+				x.mu.Unlock()
 			}
 		}
 	}

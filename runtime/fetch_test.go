@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,7 @@ func TestFetch(t *testing.T) {
 		{"reader of no length", "post", []runtime.CallOption{runtime.WithBodyReader(bytes.NewReader(big), -1)}, string(big) + " (POST, -1)"},
 		{"empty reader", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader(""), -1)}, " (POST, -1)"},
 		{"reader with more than it should", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abcdef"), 3)}, "abc (POST, 3)"},
+		{"pipe", "post", []runtime.CallOption{runtime.WithBodyReader(pipe(t, "abc"), -1)}, "abc (POST, -1)"},
 		{"reader by bytes", "post", []runtime.CallOption{runtime.WithBodyReader(io.MultiReader(strings.NewReader("a"), strings.NewReader("b")), -1)}, "ab (POST, -1)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -314,6 +316,7 @@ func TestFetchRetry(t *testing.T) {
 		{"seeker, from where it stands", runtime.WithBodyReader(onlySeeker, 4), nil},
 		{"seeker of no length", runtime.WithBodyReader(strings.NewReader("body"), -1), nil},
 		{"reader", runtime.WithBodyReader(io.MultiReader(strings.NewReader("body")), 4), runtime.ErrBodySpent},
+		{"pipe", runtime.WithBodyReader(pipe(t, "body"), 4), runtime.ErrBodySpent},
 		{"broken seeker", runtime.WithBodyReader(struct {
 			io.Reader
 			io.Seeker
@@ -344,7 +347,24 @@ func TestFetchRetry(t *testing.T) {
 
 type badSeeker struct{}
 
-func (badSeeker) Seek(int64, int) (int64, error) { return 0, errFake }
+func (badSeeker) Seek(_ int64, whence int) (int64, error) {
+	if whence == io.SeekCurrent {
+		return 0, nil
+	}
+	return 0, errFake
+}
+
+// pipe returns a file that says it can seek, and can not.
+func pipe(t *testing.T, text string) *os.File {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	io.WriteString(w, text)
+	w.Close()
+	return r
+}
 
 // A body that nobody asks for is not read.
 func TestFetchReadsNoBodyInVain(t *testing.T) {
