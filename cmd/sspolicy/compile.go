@@ -25,7 +25,7 @@ import (
 type compileCmd struct {
 	Lang    string         `enum:"go,c" required:"" placeholder:"go|c" help:"The language to write: go or c."`
 	Package string         `default:"policy" help:"The package of the Go file (${default})."`
-	LWS     schema.Version `name:"lws" default:"${lws}" placeholder:"VERSION" help:"The lws version that the C file is for (${default})."`
+	LWS     schema.Version `name:"lws" complete:"versions" default:"${lws}" placeholder:"VERSION" help:"The lws version that the C file is for (${default})."`
 	Entry   string         `placeholder:"NAME" help:"The name of the C table that lws is given (PREFIXstatic_policy_entry)."`
 	Prefix  string         `default:"_ss_" help:"What the names in the C file begin with (${default}). Policies of one program need one each."`
 	Overlay []string       `sep:"none" placeholder:"FRAGMENT" help:"Lay this over the policy first. May be repeated."`

@@ -11,7 +11,7 @@ import (
 )
 
 type explainCmd struct {
-	Name string `arg:"" help:"A rule, such as forward-reference; a key, such as port or retry.conceal; or a state, such as CONNECTED."`
+	Name string `arg:"" complete:"names" help:"A rule, such as forward-reference; a key, such as port or retry.conceal; or a state, such as CONNECTED."`
 }
 
 // Run executes the command.

@@ -76,7 +76,7 @@ func TestCompletion(t *testing.T) {
 		if code := run([]string{"completion", shell}, nil, &out, &stderr); code != exitOK {
 			t.Fatalf("%s: exit %d: %s", shell, code, stderr.String())
 		}
-		for _, word := range []string{"lint", "fail-level", "warning"} {
+		for _, word := range []string{"lint", "fail-level", "warning", "5.0", "forward-reference"} {
 			if !strings.Contains(out.String(), word) {
 				t.Errorf("%s: %q is missing", shell, word)
 			}
@@ -88,6 +88,8 @@ func TestCompletion(t *testing.T) {
 			"sspolicy li":              "lint",
 			"sspolicy lint --fail":     "--fail-level",
 			"sspolicy compile --lang ": "go c",
+			"sspolicy compile --lws ":  "4.1 4.2 4.3 4.4 4.5 5.0",
+			"sspolicy explain forward": "forward-reference",
 		} {
 			script := out.String() + "\nCOMP_WORDS=(" + line
 			if strings.HasSuffix(line, " ") {

@@ -18,7 +18,7 @@ import (
 
 // checkFlags are the flags of the commands that report on policies.
 type checkFlags struct {
-	LWS []schema.Version `name:"lws" placeholder:"VERSION" help:"The lws versions that the policy is for, 4.1 to 5.0 (${lws})."`
+	LWS []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws versions that the policy is for, 4.1 to 5.0 (${lws})."`
 	reportFlags
 	Config string   `placeholder:"FILE" help:"The configuration, instead of the nearest .sspolicy.json in or above the working directory; none for none."`
 	Files  []string `arg:"" name:"file" help:"The policies."`
