@@ -171,6 +171,9 @@ func (c *dialedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// Dialed returns the connection as net, or Options.DialContext, has made it.
+func (c *dialedConn) Dialed() net.Conn { return c.Conn }
+
 // CloseWrite ends what is sent, if the connection can do that by itself.
 func (c *dialedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {

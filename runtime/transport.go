@@ -29,8 +29,8 @@ type Connector interface {
 	// unreachable. After it, nil means that the connection has done what it
 	// was for, and another error that it was lost.
 	//
-	// After Run has returned neither l nor ctx may be used, unless Tx or
-	// TxReady of l has been called: then calls to l, which fail, are allowed.
+	// After Run has returned neither l nor ctx may be used, unless Tx,
+	// TxReady or TellTx of l has been called: then calls to l, which fail, are allowed.
 	Run(ctx context.Context, l *Link) error
 
 	// Close is called when no stream of the streamtype has been there for a
@@ -73,6 +73,7 @@ type Link struct {
 	spent      bool      // not to be used for another attempt
 	cause      error     // why the link is to end, if not by the transport
 	txReady    chan struct{}
+	tellTx     func()
 	txHeld     bool // it is not to tell
 	target     *Target
 	url        string
@@ -296,10 +297,17 @@ func (l *Link) TxFailed(err error) {
 
 // enter waits for the turn to call back, and takes it. An error means that the
 // link has ended, and the turn was not taken.
-func (l *Link) enter() (Handlers, error) { return l.enterRx(0) }
+func (l *Link) enter() (Handlers, error) {
+	if err := l.take(); err != nil {
+		return Handlers{}, err
+	}
+	h := l.s.h
+	l.s.mu.Unlock()
+	return h, nil
+}
 
-// enterRx is enter, for so many bytes to be delivered.
-func (l *Link) enterRx(n int) (Handlers, error) {
+// take is enter, and keeps the stream's mu if there is no error.
+func (l *Link) take() error {
 	s := l.s
 	s.mu.Lock()
 	for s.busy && l.phase == running {
@@ -313,20 +321,22 @@ func (l *Link) enterRx(n int) (Handlers, error) {
 			err = ErrClosed
 		}
 		s.mu.Unlock()
-		return Handlers{}, err
+		return err
 	}
 	s.busy = true
-	l.delivered += int64(n)
-	h := s.h
-	s.mu.Unlock()
-	return h, nil
+	return nil
 }
 
 // leave does what the callback answered and gives the turn up. An error means
 // that the transport is to give up.
 func (l *Link) leave(r Result) error {
+	l.s.mu.Lock()
+	return l.give(r)
+}
+
+// give is leave where the stream's mu is held, which it gives up.
+func (l *Link) give(r Result) error {
 	s := l.s
-	s.mu.Lock()
 	if r == OK && s.asked&(askTimeout|askDestroy) == 0 {
 		s.yield()
 	} else {
@@ -416,7 +426,7 @@ func (l *Link) Rx(buf []byte, flags Flags) error {
 
 // RxAsk is Rx for a transport that can send on the goroutine that it receives
 // on, which is quicker: ask reports whether the program has asked to send. Of
-// what is asked for while the callback runs TxReady does not tell.
+// what is asked for while the callback runs neither TxReady nor TellTx tells.
 func (l *Link) RxAsk(buf []byte, flags Flags) (ask bool, err error) {
 	return l.rx(buf, flags, true)
 }
@@ -426,28 +436,23 @@ func (l *Link) rx(buf []byte, flags Flags, hold bool) (ask bool, err error) {
 	if l.x != nil {
 		l.x.room(len(buf), flags)
 	}
-	h, err := l.enterRx(len(buf))
-	if err != nil {
+	if err := l.take(); err != nil {
 		return false, err
 	}
+	l.delivered += int64(len(buf))
+	l.txHeld = hold
+	h := s.h.Rx
+	s.mu.Unlock()
 	if f := l.c.opts.Hooks.Rx; f != nil {
 		f(s.context(), s, len(buf))
 	}
 	r := OK
-	if h.Rx != nil {
-		if hold {
-			s.mu.Lock()
-			l.txHeld = true
-			s.mu.Unlock()
-		}
-		r = s.callRx(h.Rx, buf, flags)
-		if hold {
-			s.mu.Lock()
-			l.txHeld, ask = false, s.wantTx
-			s.mu.Unlock()
-		}
+	if h != nil {
+		r = s.callRx(h, buf, flags)
 	}
-	return ask, l.leave(r)
+	s.mu.Lock()
+	l.txHeld, ask = false, s.wantTx
+	return ask, l.give(r)
 }
 
 // Asked reports whether the program has asked to send since the latest Tx.
@@ -479,22 +484,20 @@ func (l *Link) RxEnd() error {
 // another one has ended is seen from Rideshare, which then is the next one, and
 // TxReady is told.
 func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
-	h, err := l.enter()
-	if err != nil {
+	if err := l.take(); err != nil {
 		return 0, 0, err
 	}
 	s := l.s
-	s.mu.Lock()
 	l.spent = true // transports send from goroutines that may outlive Run
 	l.takeTx()
-	ordinal := s.ordinal
-	if h.Tx != nil {
+	h, ordinal := s.h.Tx, s.ordinal
+	if h != nil {
 		s.ordinal++
 	}
 	s.mu.Unlock()
 	r := TxDontSend
-	if h.Tx != nil {
-		n, flags, r = s.callTx(h.Tx, ordinal, buf)
+	if h != nil {
+		n, flags, r = s.callTx(h, ordinal, buf)
 		if n < 0 || n > len(buf) {
 			s.c.log.Error("sspolicy: the Tx callback returned a length that does not fit the buffer",
 				"streamtype", s.t.policy.Name, "n", n, "len", len(buf))
@@ -521,11 +524,10 @@ func (l *Link) Tx(buf []byte) (n int, flags Flags, err error) {
 		s.wantTx = true
 		l.requestTx()
 	}
-	s.mu.Unlock()
 	if r == TxDontSend {
 		r = OK
 	}
-	return n, flags, l.leave(r)
+	return n, flags, l.give(r)
 }
 
 // Rideshare returns the streamtype that the next Tx is for. It is that of the
@@ -551,9 +553,27 @@ func (l *Link) TxReady() <-chan struct{} {
 	return l.txReady
 }
 
+// TellTx is TxReady for a transport that has no goroutine to wait there: f is
+// called, as often as the program asks to send. It is called with locks held, by
+// the goroutine that asks: it must not wait for anything, nor call l.
+func (l *Link) TellTx(f func()) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.spent, l.tellTx = true, f
+	if l.s.wantTx {
+		f()
+	}
+}
+
 // requestTx says that the program wants to send. The stream's mu is held.
 func (l *Link) requestTx() {
-	if l.txReady != nil && !l.txHeld {
+	if l.txHeld {
+		return
+	}
+	if l.tellTx != nil {
+		l.tellTx()
+	}
+	if l.txReady != nil {
 		select {
 		case l.txReady <- struct{}{}:
 		default:

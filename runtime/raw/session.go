@@ -15,27 +15,34 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// A connection that is quiet has a small buffer of its own. While pieces come
-// that fill it, it reads into one of those that connections share.
+// A connection that is quiet has a small buffer, or none. While pieces come that
+// fill it, it reads into one of those that connections share. Most records of TLS
+// that are one of many have recordSize bytes, which is the most.
 const (
 	smallBuffer = 2 << 10
+	recordSize  = 16 << 10
 	largeBuffer = 64 << 10
 )
 
+// mostReplies is how many pieces the reading goroutine sends before it reads on.
+const mostReplies = 16
+
 var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
-// A session is one connection. The goroutine of Run reads and does handshakes;
-// another one writes.
+// A session is one connection. The goroutine of Run reads and does handshakes,
+// and sends what the program asks to send while it is told what has been read, as
+// far as that needs no waiting: else a peer that reads nothing while it can not
+// send would stop both. All else another goroutine sends, which is there while
+// there is something to send.
 type session struct {
-	k     *Socket
-	l     *runtime.Link
-	ctx   context.Context
-	base  net.Conn      // without TLS
-	limit time.Duration // of a handshake, and of a write when the peer has ended
-	kick  chan struct{} // wakes the writer
-	wrote chan struct{} // closed when the writer has ended
-	fin   atomic.Bool   // the peer has ended base, under TLS
-	own   [smallBuffer]byte
+	k      *Socket
+	l      *runtime.Link
+	ctx    context.Context
+	base   net.Conn      // without TLS
+	direct *direct       // base, if it can be used so; else nil
+	limit  time.Duration // of a handshake, and of a write when the peer has ended
+	fin    atomic.Bool   // the peer has ended base, under TLS
+	awake  atomic.Bool   // the writer is there, and will look for what there is to send
 
 	// Below is guarded by mu of k; turn says that some of it has changed.
 	turn       sync.Cond
@@ -44,11 +51,21 @@ type session struct {
 	over       bool     // it is to end
 	why        error    // if not by the peer
 	upgrade    *upgrade // a handshake is to be done, or under way
-	writing    bool     // the writer is at work
+	writing    bool     // something is being sent, or is in rest
+	rest       *rest    // what the reader has left to the writer; mostly nil
+	mute       bool     // nothing more can be sent
 	closeWrite bool     // what is sent is to end
 	draining   bool     // the peer has ended what it sends
 	broken     error    // why nothing can be sent
 	received   int64    // bytes of payload
+}
+
+// A rest is what is left of a piece.
+type rest struct {
+	buf  *[largeBuffer]byte
+	from int
+	to   int
+	last bool // there is none after it
 }
 
 // An upgrade is TLS that is to start.
@@ -58,8 +75,7 @@ type upgrade struct {
 }
 
 func newSession(ctx context.Context, l *runtime.Link, k *Socket, conn net.Conn) *session {
-	s := &session{k: k, l: l, ctx: ctx, base: conn, conn: conn, limit: l.Context().ConnectTimeout(),
-		kick: make(chan struct{}, 1), wrote: make(chan struct{})}
+	s := &session{k: k, l: l, ctx: ctx, base: conn, direct: newDirect(conn), conn: conn, limit: l.Context().ConnectTimeout()}
 	if s.limit == 0 {
 		s.limit = runtime.DefaultConnectTimeout
 	}
@@ -103,7 +119,7 @@ func (s *session) run() (err error) {
 	if err := s.l.Connected(); err != nil {
 		return err
 	}
-	go s.write(s.l.TxReady())
+	s.l.TellTx(s.wake)
 	err = s.read()
 	if err == io.EOF {
 		err = s.drain()
@@ -113,8 +129,8 @@ func (s *session) run() (err error) {
 	if s.why != nil {
 		err = s.why
 	}
+	s.awaitWriter()
 	k.mu.Unlock()
-	<-s.wrote
 	if secure, ok := s.conn.(*tls.Conn); ok {
 		s.base.SetDeadline(time.Time{})
 		secure.Close() // which sends close_notify
@@ -132,19 +148,12 @@ func (s *session) end(why error) {
 		s.base.Close()
 	}
 	s.turn.Broadcast()
-	s.wakeWriter()
-}
-
-func (s *session) wakeWriter() {
-	select {
-	case s.kick <- struct{}{}:
-	default:
-	}
 }
 
 // read delivers what comes, until the end, and starts TLS when that is asked for.
 func (s *session) read() error {
-	buf := s.own[:]
+	defer s.direct.release()
+	var small []byte
 	var large *[largeBuffer]byte
 	defer func() {
 		if large != nil {
@@ -155,6 +164,20 @@ func (s *session) read() error {
 		conn, err := s.ready()
 		if err != nil {
 			return err
+		}
+		if s.direct != nil && conn == s.base {
+			if err := s.readDirect(); err != nil {
+				return err
+			}
+			continue
+		}
+		s.direct.release()
+		if small == nil {
+			small = make([]byte, smallBuffer)
+		}
+		buf := small
+		if large != nil {
+			buf = large[:]
 		}
 		n, err := conn.Read(buf)
 		if n > 0 {
@@ -174,12 +197,85 @@ func (s *session) read() error {
 		switch {
 		case large == nil && n == len(buf):
 			large = buffers.Get().(*[largeBuffer]byte)
-			buf = large[:]
-		case large != nil && n < smallBuffer:
+		case large != nil && n < recordSize:
 			buffers.Put(large)
-			large, buf = nil, s.own[:]
+			large = nil
 		}
 	}
+}
+
+// readDirect delivers a piece from a socket, and sends what is asked for.
+func (s *session) readDirect() error {
+	p, err := s.direct.read()
+	if err != nil {
+		_, err = s.readError(err)
+		return err
+	}
+	if err := s.got(len(p)); err != nil {
+		return err
+	}
+	ask, err := s.l.RxAsk(p, 0)
+	if err == nil && ask {
+		s.reply()
+	}
+	return err
+}
+
+// reply sends what the program has asked to send, as far as that needs no
+// waiting. The rest is for the writer.
+func (s *session) reply() {
+	for range mostReplies {
+		if !s.beginReply() {
+			return
+		}
+		buf := s.direct.take()
+		n, flags, err := s.l.Tx(buf[:])
+		if err != nil {
+			buffers.Put(buf)
+			s.silence()
+			return
+		}
+		sent := 0
+		if n > 0 {
+			sent, err = s.direct.write(buf[:n])
+		}
+		if err != nil {
+			n = sent
+		}
+		last := flags&runtime.FlagEOM != 0 && s.l.TxEnded()
+		if sent < n || last {
+			s.leave(&rest{buf, sent, n, last})
+			return
+		}
+		buffers.Put(buf)
+		s.finish(err)
+		if err != nil {
+			return
+		}
+	}
+	s.wake()
+}
+
+// beginReply reports whether the reader is to send something.
+func (s *session) beginReply() bool {
+	asked := s.l.Asked()
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	if asked && (s.writing || s.upgrade != nil || s.over || s.mute) {
+		s.wake()
+		asked = false
+	}
+	s.writing = s.writing || asked
+	return asked
+}
+
+// leave leaves the end of a piece to the writer.
+func (s *session) leave(r *rest) {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.rest = r
+	s.turn.Broadcast()
+	s.wake()
 }
 
 // ready returns what to read from.
@@ -287,102 +383,132 @@ func (n *noticed) Read(b []byte) (int, error) {
 // drain lets the writer send what it has been asked to, when the peer has ended.
 func (s *session) drain() error {
 	s.k.mu.Lock()
-	s.draining = true
-	s.wakeWriter()
-	s.k.mu.Unlock()
-	<-s.wrote
-	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
+	s.draining = true
+	if !s.over {
+		s.base.SetWriteDeadline(time.Now().Add(s.limit)) // of what is being sent
+	}
+	s.wake()
+	s.awaitWriter()
 	if s.broken != nil {
 		return s.broken
 	}
 	return io.EOF
 }
 
-// write sends what the program has, a piece for each time it asks to.
-func (s *session) write(ready <-chan struct{}) {
-	defer close(s.wrote)
-	for {
-		select {
-		case <-ready:
-			if !s.send() {
-				return
-			}
-			continue
-		default:
-		}
-		s.k.mu.Lock()
-		closeWrite, done := s.closeWrite && !s.over, s.over || s.draining
-		s.closeWrite = false
-		s.k.mu.Unlock()
-		if closeWrite {
-			s.shut()
-			continue
-		}
-		if done {
-			return
-		}
-		select {
-		case <-ready:
-			if !s.send() {
-				return
-			}
-		case <-s.kick:
-		}
+// awaitWriter waits until the writer is not there. mu of k is held.
+func (s *session) awaitWriter() {
+	for s.awake.Load() {
+		s.turn.Wait()
 	}
 }
 
-// send sends a piece. It reports whether more may follow.
-func (s *session) send() bool {
-	conn := s.begin()
-	if conn == nil {
+// wake makes the writer look for what there is to send. It is called with locks
+// held, among them that of the stream.
+func (s *session) wake() {
+	if s.awake.CompareAndSwap(false, true) {
+		go s.write()
+	}
+}
+
+// write sends what there is to send.
+func (s *session) write() {
+	for s.step() {
+	}
+}
+
+// step sends a piece, or ends what is sent, if the program has asked for that.
+// It waits while TLS is being started. It reports whether the writer goes on.
+func (s *session) step() bool {
+	s.k.mu.Lock()
+	for !s.over && !s.mute && s.rest == nil && (s.upgrade != nil || s.writing) {
+		s.turn.Wait()
+	}
+	conn, left, end := s.conn, s.rest, false
+	switch {
+	case s.over, s.mute:
+		s.rest = nil
+		s.sleep()
 		return false
+	case left != nil: // writing is set
+		s.rest = nil
+	case s.l.Asked():
+	case s.closeWrite:
+		s.closeWrite, end = false, true
+	default:
+		s.sleep()
+		// What has been asked for since has not woken anybody.
+		return s.l.Asked() && s.awake.CompareAndSwap(false, true)
 	}
-	buf := buffers.Get().(*[largeBuffer]byte)
-	defer buffers.Put(buf)
-	n, flags, err := s.l.Tx(buf[:])
-	if err != nil {
-		s.finish(nil)
-		return false
+	s.writing = true
+	if s.draining {
+		s.base.SetWriteDeadline(time.Now().Add(s.limit))
 	}
-	if n > 0 {
-		if _, err := conn.Write(buf[:n]); err != nil {
-			s.finish(err)
-			return false
-		}
-	}
-	s.finish(nil)
-	if flags&runtime.FlagEOM != 0 && s.l.TxEnded() {
-		s.shut()
+	s.k.mu.Unlock()
+	switch {
+	case left != nil:
+		s.send(conn, left)
+	case end:
+		s.shut(conn)
+	default:
+		s.ask(conn)
 	}
 	return true
 }
 
-// begin returns what to write to; nil if it is too late. It waits while TLS is
-// being started.
-func (s *session) begin() net.Conn {
-	s.k.mu.Lock()
-	defer s.k.mu.Unlock()
-	for s.upgrade != nil && !s.over {
-		s.turn.Wait()
-	}
-	if s.over {
-		return nil
-	}
-	if s.draining {
-		s.base.SetWriteDeadline(time.Now().Add(s.limit))
-	}
-	s.writing = true
-	return s.conn
+// sleep says that the writer is not there any more. mu of k is held, and given up.
+func (s *session) sleep() {
+	s.awake.Store(false)
+	s.turn.Broadcast()
+	s.k.mu.Unlock()
 }
 
-// finish says that the writer is not at work. After an error nothing more can be
-// sent, but what the peer has sent before may still be read.
+// ask asks the program for a piece, and sends it.
+func (s *session) ask(conn net.Conn) {
+	buf := buffers.Get().(*[largeBuffer]byte)
+	n, flags, err := s.l.Tx(buf[:])
+	if err != nil {
+		buffers.Put(buf)
+		s.silence()
+		return
+	}
+	s.send(conn, &rest{buf, 0, n, flags&runtime.FlagEOM != 0 && s.l.TxEnded()})
+}
+
+// send sends a piece.
+func (s *session) send(conn net.Conn, r *rest) {
+	defer buffers.Put(r.buf)
+	if r.from < r.to {
+		if _, err := conn.Write(r.buf[r.from:r.to]); err != nil {
+			s.finish(err)
+			return
+		}
+	}
+	if r.last {
+		s.shut(conn)
+		return
+	}
+	s.finish(nil)
+}
+
+// silence says that there is nothing more to send, since the link has ended.
+func (s *session) silence() {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.writing, s.mute = false, true
+	s.turn.Broadcast()
+}
+
+// finish says that nothing is being sent. After an error nothing more can be, but
+// what the peer has sent before may still be read.
 func (s *session) finish(err error) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	s.writing = false
 	s.turn.Broadcast()
+	if err != nil {
+		s.mute = true
+	}
 	if err != nil && !s.over {
 		s.broken = err
 		s.base.SetReadDeadline(time.Now().Add(s.limit))
@@ -391,11 +517,7 @@ func (s *session) finish(err error) {
 }
 
 // shut ends what is sent.
-func (s *session) shut() {
-	conn := s.begin()
-	if conn == nil {
-		return
-	}
+func (s *session) shut(conn net.Conn) {
 	half, ok := conn.(interface{ CloseWrite() error })
 	err := fmt.Errorf("sspolicy: raw: half close of a %T: %w", conn, errors.ErrUnsupported)
 	if ok {

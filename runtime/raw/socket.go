@@ -211,7 +211,7 @@ func (k *Socket) CloseWrite() error {
 		return ErrNotConnected
 	}
 	s.closeWrite = true
-	s.wakeWriter()
+	s.wake()
 	return nil
 }
 
