@@ -4,7 +4,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	goruntime "runtime"
 	"testing"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/raw"
@@ -27,7 +29,11 @@ func serveRaw(ln net.Listener) {
 			if _, err := io.ReadFull(c, kind); err != nil {
 				return
 			}
-			buf := make([]byte, megabyte)
+			size := megabyte
+			if kind[0] == 'e' {
+				size = 64 << 10
+			}
+			buf := make([]byte, size)
 			for {
 				switch kind[0] {
 				case 'e':
@@ -165,4 +171,87 @@ func rawByHand(b *testing.B, addr string, kind byte, send, receive int) (run fun
 			}
 		}
 	}, func() { c.Close() }
+}
+
+// BenchmarkIdleRaw makes 10,000 connections, has a piece echoed over each, and
+// reports what each holds in this process while nothing comes: bytes, and
+// goroutines. By hand it is a net.Conn with a goroutine that reads into 2 KB.
+func BenchmarkIdleRaw(b *testing.B) {
+	const n = 10_000
+	s := startServers(b)
+	addr := netip.MustParseAddrPort(s.Raw)
+	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	hello := append([]byte{'e'}, make([]byte, 64)...)
+	echoed := make(chan struct{}, 1)
+	idle := func(b *testing.B, connect func()) {
+		var before, after goruntime.MemStats
+		goroutines := goruntime.NumGoroutine()
+		collect(&before)
+		for range n {
+			connect()
+			<-echoed
+		}
+		time.Sleep(100 * time.Millisecond) // what is not needed any more ends
+		collect(&after)
+		bytes := int64(after.HeapAlloc) - int64(before.HeapAlloc) + int64(after.StackInuse) - int64(before.StackInuse)
+		b.ReportMetric(float64(bytes)/n, "B/conn")
+		b.ReportMetric(float64(goruntime.NumGoroutine()-goroutines)/n, "goroutines/conn")
+	}
+	b.Run("stream", func(b *testing.B) {
+		for b.Loop() {
+			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			h := runtime.Handlers{
+				State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+					if state == runtime.StateUnreachable {
+						b.Error(s.Err())
+						echoed <- struct{}{}
+					}
+					return runtime.OK
+				},
+				Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+					return copy(buf, hello), 0, runtime.OK
+				},
+				Rx: func(*runtime.Stream, []byte, runtime.Flags) runtime.Result {
+					echoed <- struct{}{}
+					return runtime.OK
+				},
+			}
+			idle(b, func() {
+				s, err := c.NewStream("s", h)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.RequestTx()
+			})
+			c.Close()
+		}
+	})
+	b.Run("by hand", func(b *testing.B) {
+		for b.Loop() {
+			var conns []net.Conn
+			idle(b, func() {
+				c, err := net.Dial("tcp", s.Raw)
+				if err != nil {
+					b.Fatal(err)
+				}
+				conns = append(conns, c)
+				c.Write(hello)
+				go func() {
+					buf := make([]byte, 2<<10)
+					for {
+						if _, err := c.Read(buf); err != nil {
+							return
+						}
+						echoed <- struct{}{}
+					}
+				}()
+			})
+			for _, c := range conns {
+				c.Close()
+			}
+		}
+	})
 }

@@ -9,7 +9,7 @@ type direct struct{}
 
 func newDirect(net.Conn) *direct { return nil }
 
-func (*direct) read() ([]byte, error)     { panic("unreachable") }
-func (*direct) write([]byte) (int, error) { panic("unreachable") }
-func (*direct) take() *[largeBuffer]byte  { panic("unreachable") }
-func (*direct) release()                  {}
+func (*direct) read() ([]byte, error)           { panic("unreachable") }
+func (*direct) write([]byte, bool) (int, error) { panic("unreachable") }
+func (*direct) take() *[largeBuffer]byte        { panic("unreachable") }
+func (*direct) release()                        {}

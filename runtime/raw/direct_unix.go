@@ -22,6 +22,7 @@ type direct struct {
 	err           error
 	out           []byte
 	sent          int
+	wait          bool
 	sendErr       error
 	onRead, onOut func(uintptr) bool
 }
@@ -106,9 +107,9 @@ func (d *direct) release() {
 	}
 }
 
-// write writes as much of p as can be without waiting.
-func (d *direct) write(p []byte) (int, error) {
-	d.out, d.sent, d.sendErr = p, 0, nil
+// write writes as much of p as can be: without waiting, or until the deadline.
+func (d *direct) write(p []byte, wait bool) (int, error) {
+	d.out, d.sent, d.sendErr, d.wait = p, 0, nil, wait
 	err := d.raw.Write(d.onOut)
 	d.out = nil
 	if err == nil {
@@ -124,7 +125,7 @@ func (d *direct) writable(fd uintptr) bool {
 		case n > 0:
 			d.sent += n
 		case err == syscall.EAGAIN:
-			return true
+			return !d.wait
 		case err != nil && err != syscall.EINTR:
 			d.sendErr = d.opError("write", err)
 			return true

@@ -24,14 +24,18 @@ const (
 	largeBuffer = 64 << 10
 )
 
-// mostReplies is how many pieces the reading goroutine sends before it reads on.
-const mostReplies = 16
+// mostReplies is how many pieces the reading goroutine sends before it reads on,
+// and patience how long it waits, in all of that, for the peer to make room.
+const (
+	mostReplies = 64
+	patience    = 10 * time.Millisecond
+)
 
 var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
 // A session is one connection. The goroutine of Run reads and does handshakes,
 // and sends what the program asks to send while it is told what has been read, as
-// far as that needs no waiting: else a peer that reads nothing while it can not
+// far as that needs no long wait: else a peer that reads nothing while it can not
 // send would stop both. All else another goroutine sends, which is there while
 // there is something to send.
 type session struct {
@@ -221,61 +225,74 @@ func (s *session) readDirect() error {
 	return err
 }
 
-// reply sends what the program has asked to send, as far as that needs no
-// waiting. The rest is for the writer.
+// reply sends what the program has asked to send, in the place of the writer, as
+// far as that needs no long wait.
 func (s *session) reply() {
-	for range mostReplies {
-		if !s.beginReply() {
-			return
-		}
-		buf := s.direct.take()
-		n, flags, err := s.l.Tx(buf[:])
-		if err != nil {
-			buffers.Put(buf)
-			s.silence()
-			return
-		}
-		sent := 0
-		if n > 0 {
-			sent, err = s.direct.write(buf[:n])
-		}
-		if err != nil {
-			n = sent
-		}
-		last := flags&runtime.FlagEOM != 0 && s.l.TxEnded()
-		if sent < n || last {
-			s.leave(&rest{buf, sent, n, last})
-			return
-		}
+	if !s.awake.CompareAndSwap(false, true) {
+		return // the writer sees to it
+	}
+	waits := false
+	var left *rest
+	for i := 0; i < mostReplies && left == nil && s.begin(); i++ {
+		left = s.replyPiece(&waits)
+	}
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	if waits && !s.over {
+		s.base.SetWriteDeadline(time.Time{})
+	}
+	s.rest = left
+	if left != nil || s.closeWrite || !s.sleep() {
+		go s.write()
+	}
+}
+
+// begin reports whether the reader is to send something.
+func (s *session) begin() bool {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	if s.upgrade != nil || s.over || s.mute || !s.l.Asked() {
+		return false
+	}
+	s.writing = true
+	return true
+}
+
+// replyPiece sends a piece. It returns what is left of it. waits says whether
+// there is a deadline for all of them.
+func (s *session) replyPiece(waits *bool) *rest {
+	buf := s.direct.take()
+	n, flags, err := s.l.Tx(buf[:])
+	if err != nil {
 		buffers.Put(buf)
-		s.finish(err)
-		if err != nil {
-			return
+		s.silence()
+		return nil
+	}
+	sent := 0
+	if n > 0 {
+		sent, err = s.direct.write(buf[:n], *waits)
+	}
+	if err == nil && sent < n {
+		*waits = true
+		s.k.mu.Lock()
+		if !s.over {
+			s.base.SetWriteDeadline(time.Now().Add(patience))
 		}
+		s.k.mu.Unlock()
+		var more int
+		more, err = s.direct.write(buf[sent:n], true)
+		sent += more
 	}
-	s.wake()
-}
-
-// beginReply reports whether the reader is to send something.
-func (s *session) beginReply() bool {
-	asked := s.l.Asked()
-	s.k.mu.Lock()
-	defer s.k.mu.Unlock()
-	if asked && (s.writing || s.upgrade != nil || s.over || s.mute) {
-		s.wake()
-		asked = false
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil // if it is end that has set it, the writer will see
 	}
-	s.writing = s.writing || asked
-	return asked
-}
-
-// leave leaves the end of a piece to the writer.
-func (s *session) leave(r *rest) {
-	s.k.mu.Lock()
-	defer s.k.mu.Unlock()
-	s.rest = r
-	s.turn.Broadcast()
-	s.wake()
+	last := flags&runtime.FlagEOM != 0 && s.l.TxEnded()
+	if err == nil && (sent < n || last) {
+		return &rest{buf, sent, n, last}
+	}
+	buffers.Put(buf)
+	s.finish(err)
+	return nil
 }
 
 // ready returns what to read from.
@@ -421,24 +438,23 @@ func (s *session) write() {
 // It waits while TLS is being started. It reports whether the writer goes on.
 func (s *session) step() bool {
 	s.k.mu.Lock()
-	for !s.over && !s.mute && s.rest == nil && (s.upgrade != nil || s.writing) {
+	for !s.over && !s.mute && s.rest == nil && s.upgrade != nil {
 		s.turn.Wait()
 	}
 	conn, left, end := s.conn, s.rest, false
 	switch {
 	case s.over, s.mute:
 		s.rest = nil
-		s.sleep()
-		return false
+		defer s.k.mu.Unlock()
+		return !s.sleep()
 	case left != nil: // writing is set
 		s.rest = nil
 	case s.l.Asked():
 	case s.closeWrite:
 		s.closeWrite, end = false, true
 	default:
-		s.sleep()
-		// What has been asked for since has not woken anybody.
-		return s.l.Asked() && s.awake.CompareAndSwap(false, true)
+		defer s.k.mu.Unlock()
+		return !s.sleep()
 	}
 	s.writing = true
 	if s.draining {
@@ -456,11 +472,12 @@ func (s *session) step() bool {
 	return true
 }
 
-// sleep says that the writer is not there any more. mu of k is held, and given up.
-func (s *session) sleep() {
+// sleep says that the writer is not there any more. It reports false if it has to
+// be: what has been asked for meanwhile has not woken anybody. mu of k is held.
+func (s *session) sleep() bool {
 	s.awake.Store(false)
 	s.turn.Broadcast()
-	s.k.mu.Unlock()
+	return s.over || s.mute || !s.l.Asked() || !s.awake.CompareAndSwap(false, true)
 }
 
 // ask asks the program for a piece, and sends it.
