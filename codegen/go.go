@@ -190,26 +190,35 @@ func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
 	method("Metadata", "returns the fields in the form that package runtime takes.",
 		nil, jen.Qual(runtimePath, "MetadataOption"), jen.Qual(runtimePath, "WithFields").Call(pairs...))
 	c := jen.Id("c").Op("*").Qual(runtimePath, "Context")
+	options := jen.Append(
+		jen.Id("o").Index(jen.Op(":").Len(jen.Id("o")).Op(":").Len(jen.Id("o"))),
+		jen.Id("m").Dot("Metadata").Call(),
+	).Op("...")
 	method("NewStream", "makes a stream. The handlers are told what it does.",
-		[]jen.Code{c, jen.Id("h").Qual(runtimePath, "Handlers")}, orError("Stream"),
-		jen.Id("c").Dot("NewStream").Call(jen.Id(constant), jen.Id("h"), jen.Id("m").Dot("Metadata").Call()))
-	if st.Server || st.LocalSink {
+		[]jen.Code{c, jen.Id("h").Qual(runtimePath, "Handlers"), jen.Id("o").Op("...").Qual(runtimePath, "StreamOption")}, orError("Stream"),
+		jen.Id("c").Dot("NewStream").Call(jen.Id(constant), jen.Id("h"), options))
+	if st.Server {
 		return
 	}
 	call := []jen.Code{
 		jen.Id("ctx").Qual("context", "Context"), c,
 		jen.Id("o").Op("...").Qual(runtimePath, "CallOption"),
 	}
-	options := jen.Append(
-		jen.Id("o").Index(jen.Op(":").Len(jen.Id("o")).Op(":").Len(jen.Id("o"))),
-		jen.Id("m").Dot("Metadata").Call(),
-	).Op("...")
 	method("Open", "makes a stream that can be read and written. It has to be closed.", call, orError("Conn"),
 		jen.Id("c").Dot("Open").Call(jen.Id("ctx"), jen.Id(constant), options))
-	if st.HTTP != nil && st.Protocol != runtime.ProtocolWS {
-		method("Fetch", "makes one request and returns the answer.", call, orError("Response"),
-			jen.Id("c").Dot("Fetch").Call(jen.Id("ctx"), jen.Id(constant), options))
+	what := "makes one request and returns the answer."
+	switch {
+	case st.LocalSink || st.Protocol == runtime.ProtocolRaw:
+		return // no message has an end
+	case st.Protocol == runtime.ProtocolWS:
+		what = "sends one message, if it is given one, and returns the first that comes."
+	case st.MQTT != nil && st.MQTT.Topic == "":
+		return
+	case st.MQTT != nil:
+		what = "publishes one message, and returns when the server has it."
 	}
+	method("Fetch", what, call, orError("Response"),
+		jen.Id("c").Dot("Fetch").Call(jen.Id("ctx"), jen.Id(constant), options))
 }
 
 // itemComment says where the policy puts the value of a metadata item.

@@ -22,6 +22,11 @@
 //	...
 //	s.RequestTx()
 //
+// What there is beside that: another policy while streams live
+// ([Context.SetPolicy], [Context.Overlay]), credentials ([Credentials]), streams
+// that end in the program ([Context.NewSink]), messages between its parts
+// ([Context.SMD]), and reports of all that happens ([Hooks]).
+//
 // A [Context] holds a policy and the streams made from it. A [Stream] outlives
 // its connections: it is told of each step by its [Handlers], and answers with
 // a [Result]. A [Transport] makes the connections; a program links one, from

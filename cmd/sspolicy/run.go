@@ -63,7 +63,7 @@ func (c *runCmd) Validate() error {
 
 // Help is what "sspolicy run --help" adds.
 func (runCmd) Help() string {
-	return "Prints the states of the stream on standard error as they come, and the payload that it receives on standard output. It ends when the peer has acknowledged; over ws, and mqtt that sends nothing, when a message has come; over raw when the peer closes. It fails if the peer refuses, the answer is cut short, all retries have failed or the time is over. Credentials come from the flags, then the folder, then variables such as SSPOLICY_AUTH_0."
+	return "Prints the states of the stream on standard error as they come, and the payload that it receives on standard output. It ends when the peer has acknowledged; over ws, and mqtt that sends nothing, when a message has come; over raw when the peer closes. It fails if the peer refuses, the answer is cut short, all retries have failed, or the time is over (that of --timeout; over HTTP also timeout_ms of the policy). Credentials come from the flags, then the folder, then variables such as SSPOLICY_AUTH_0."
 }
 
 // Run executes the command.
@@ -418,13 +418,16 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 		}
 		return e.finish(err)
 	case runtime.StateTimeout:
-		return e.finish(errors.New("TIMEOUT"))
+		return e.finish(errors.New("TIMEOUT: the policy's timeout_ms is over"))
 	}
 	return runtime.OK
 }
 
 // begin starts the stream.
 func (e *execution) begin(s *runtime.Stream) error {
+	if s.StreamType().Protocol <= runtime.ProtocolH3 {
+		s.StartTimeout(0) // as Fetch does
+	}
 	if e.messages == nil {
 		if s.StreamType().Protocol <= runtime.ProtocolH3 {
 			return s.RequestTx()
