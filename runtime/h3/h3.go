@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,16 +94,29 @@ type pool struct {
 	limit time.Duration // of making a connection; 0: none
 	http3 *http3.Transport
 
-	mu     sync.Mutex
-	quic   *quic.Transport // nil: not open
-	conns  map[string]*quic.Conn
-	active int         // requests
-	idle   *time.Timer // closes the connections; nil while there are requests
-	closed bool
+	mu      sync.Mutex
+	quic    *quic.Transport       // nil: not open
+	conns   map[string]*quic.Conn // for new requests, by address
+	retired []retired
+	count   uint64              // of all requests there have been
+	active  map[uint64]struct{} // those under way, by their number
+	idle    *time.Timer         // closes the connections; nil while there are requests
+	closed  bool
 }
 
+// A retired is a connection that gets no new request: http3 makes another one
+// after each request that failed, also where it was the server that reset it.
+type retired struct {
+	conn    *quic.Conn
+	address string
+	last    uint64 // request that may be on it
+}
+
+// maxRetired is how many connections to an address may be retired at a time.
+const maxRetired = 4
+
 func newPool(c sshttp.Connections, o Options) *pool {
-	p := &pool{o: o, limit: c.Context.DialTimeout(), conns: map[string]*quic.Conn{}}
+	p := &pool{o: o, limit: c.Context.DialTimeout(), conns: map[string]*quic.Conn{}, active: map[uint64]struct{}{}}
 	if c.TLS == nil {
 		return p
 	}
@@ -205,15 +219,41 @@ func (p *pool) open(ctx context.Context) (*quic.Transport, error) {
 func (p *pool) add(address string, conn *quic.Conn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.active == 0 { // all that wanted it have given up
+	if len(p.active) == 0 { // all that wanted it have given up
 		conn.CloseWithError(0, "")
 		return runtime.ErrClosed
 	}
 	if old := p.conns[address]; old != nil {
-		old.CloseWithError(0, "")
+		p.retired = append(p.retired, retired{old, address, p.count})
+		p.sweep(address)
 	}
 	p.conns[address] = conn
 	return nil
+}
+
+// sweep closes the retired connections that no request is on any more, and the
+// oldest one to an address that has too many. mu is held.
+func (p *pool) sweep(address string) {
+	first, excess := p.count+1, -maxRetired
+	for number := range p.active {
+		first = min(first, number)
+	}
+	for _, r := range p.retired {
+		if r.address == address {
+			excess++
+		}
+	}
+	p.retired = slices.DeleteFunc(p.retired, func(r retired) bool {
+		over := r.last < first
+		if r.address == address && excess > 0 {
+			excess--
+			over = true
+		}
+		if over {
+			r.conn.CloseWithError(0, "")
+		}
+		return over
+	})
 }
 
 // RoundTrip makes one request.
@@ -221,35 +261,37 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	if p.http3 == nil || req.URL.Scheme != "https" {
 		return nil, errNoTLS
 	}
-	before := p.begin(req.URL.Host)
+	number, before := p.begin(req.URL.Host)
 	resp, err := p.http3.RoundTrip(req)
 	if err != nil {
 		if context.Cause(req.Context()) == runtime.ErrTimeout {
 			p.suspect(req.URL.Host, before)
 		}
-		p.end()
+		p.end(number)
 		if ctx := req.Context(); ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
-	resp.Body = &body{ReadCloser: resp.Body, end: sync.OnceFunc(p.end)}
+	resp.Body = &body{ReadCloser: resp.Body, end: sync.OnceFunc(func() { p.end(number) })}
 	return resp, nil
 }
 
-// begin counts a request. It returns how many packets the server has sent so far.
-func (p *pool) begin(address string) uint64 {
+// begin counts a request. It returns its number, and how many packets the server
+// has sent so far.
+func (p *pool) begin(address string) (number, packets uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.active++
+	p.count++
+	p.active[p.count] = struct{}{}
 	if p.idle != nil {
 		p.idle.Stop()
 		p.idle = nil
 	}
 	if conn := p.conns[address]; conn != nil {
-		return conn.ConnectionStats().PacketsReceived
+		packets = conn.ConnectionStats().PacketsReceived
 	}
-	return 0
+	return p.count, packets
 }
 
 // suspect gives up a connection on which a request went unanswered, if nothing at
@@ -264,10 +306,13 @@ func (p *pool) suspect(address string, before uint64) {
 }
 
 // end says that a request has ended.
-func (p *pool) end() {
+func (p *pool) end(number uint64) {
 	p.mu.Lock()
-	p.active--
-	if p.active == 0 && !p.closed {
+	delete(p.active, number)
+	if len(p.retired) > 0 {
+		p.sweep("")
+	}
+	if len(p.active) == 0 && !p.closed {
 		p.idle = time.AfterFunc(idleTimeout, p.shut)
 	}
 	closed := p.closed
@@ -280,7 +325,7 @@ func (p *pool) end() {
 // shut closes all connections, and their socket, unless there are requests.
 func (p *pool) shut() {
 	p.mu.Lock()
-	if p.active > 0 {
+	if len(p.active) > 0 {
 		p.mu.Unlock()
 		return
 	}
@@ -289,6 +334,10 @@ func (p *pool) shut() {
 	for _, conn := range p.conns {
 		conn.CloseWithError(0, "")
 	}
+	for _, r := range p.retired {
+		r.conn.CloseWithError(0, "")
+	}
+	p.retired = nil
 	clear(p.conns)
 	p.mu.Unlock()
 	if p.http3 != nil {

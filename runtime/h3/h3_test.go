@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/secure-streams/sspolicy/internal/leaktest"
@@ -324,6 +325,62 @@ func TestPeerTxCredit(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("stuck")
 	}
+}
+
+// A request that fails makes http3 take another connection for those that follow.
+// Those that are under way on the one before go on, and it is closed after them.
+func TestFailedRequest(t *testing.T) {
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	conns := make(chan *quic.Conn, 10)
+	pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	defer pc.Close()
+	srv := &http3.Server{
+		TLSConfig:   http3.ConfigureTLSConfig(own.Server(nil, "127.0.0.1")),
+		Logger:      slog.New(slog.DiscardHandler),
+		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context { conns <- c; return ctx },
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.Header.Get("X") {
+			case "slow":
+				io.WriteString(w, "hello ")
+				w.(http.Flusher).Flush()
+				close(begun)
+				<-goOn
+				io.WriteString(w, "world")
+			case "reset":
+				panic(http.ErrAbortHandler)
+			}
+		}),
+	}
+	go srv.Serve(pc)
+	defer srv.Close()
+	addr := pc.LocalAddr().(*net.UDPAddr).AddrPort()
+	c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) {
+		st.Metadata = []runtime.Metadata{{Name: "x", Header: "x:"}}
+	}))
+	slow := make(chan error, 1)
+	go func() {
+		r, err := c.Fetch(t.Context(), "s", runtime.WithMetadata("x", "slow"))
+		if err == nil && string(r.Body) != "hello world" {
+			err = fmt.Errorf("got %q", r.Body)
+		}
+		slow <- err
+	}()
+	<-begun
+	first := <-conns
+	for range 3 {
+		if _, err := c.Fetch(t.Context(), "s", runtime.WithMetadata("x", "reset")); err == nil {
+			t.Error("a request that is reset has not failed")
+		}
+		if _, err := c.Fetch(t.Context(), "s"); err != nil {
+			t.Error(err)
+		}
+		<-conns
+	}
+	close(goOn)
+	if err := <-slow; err != nil {
+		t.Errorf("the request that was under way: %v", err)
+	}
+	<-first.Context().Done()
 }
 
 // A server that has gone without a word is found to be gone: the next attempt is
