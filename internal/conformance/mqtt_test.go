@@ -22,8 +22,8 @@ import (
 )
 
 // startMosquitto starts a broker until the end of the test, which lets
-// nobody in on the third of its ports.
-func startMosquitto(t *testing.T, own *testcert.Authority) (plain, tls, closed netip.AddrPort) {
+// nobody in on the third of its ports. more is put into its configuration.
+func startMosquitto(t *testing.T, own *testcert.Authority, more string) (plain, tls, closed netip.AddrPort) {
 	t.Helper()
 	program, err := exec.LookPath("mosquitto")
 	if err != nil {
@@ -42,6 +42,7 @@ func startMosquitto(t *testing.T, own *testcert.Authority) (plain, tls, closed n
 	config := filepath.Join(dir, "conf")
 	text := fmt.Appendf(nil, `log_dest none
 user root
+%s
 per_listener_settings true
 listener %d 127.0.0.1
 allow_anonymous true
@@ -51,7 +52,7 @@ certfile %s
 keyfile %s
 listener %d 127.0.0.1
 allow_anonymous false
-`, plain.Port(), tls.Port(), pem, pem, closed.Port())
+`, more, plain.Port(), tls.Port(), pem, pem, closed.Port())
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func TestMQTT(t *testing.T) {
 	m := setMark()
 	t.Run("all", func(t *testing.T) {
 		own, other := testcert.New("own"), testcert.New("other")
-		plain, tls, closed := startMosquitto(t, own)
+		plain, tls, closed := startMosquitto(t, own, "")
 		nobody := must(net.Listen("tcp", "127.0.0.1:0"))
 		nobody.Close()
 		const echo = "rx(5 bytes, flags 3)"

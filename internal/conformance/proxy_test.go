@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -164,4 +165,107 @@ func pass(to, from *net.TCPConn, faulty bool, after int, strike func()) {
 			return
 		}
 	}
+}
+
+// A faultUDP is a faultProxy for UDP: what comes from one address is a
+// connection. It has no resets: after so many bytes nothing is passed on any
+// more, for as long as a stall takes, or, of another kind, for good.
+type faultUDP struct {
+	pc     *net.UDPConn
+	server *net.UDPAddr
+	plan   func() fault
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	ended bool
+	peers map[netip.AddrPort]*net.UDPConn
+}
+
+func newFaultUDP(server *net.UDPAddr, plan func() fault) *faultUDP {
+	p := &faultUDP{pc: must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})), server: server, plan: plan,
+		peers: map[netip.AddrPort]*net.UDPConn{}}
+	p.wg.Go(p.carry)
+	return p
+}
+
+func (p *faultUDP) addr() netip.AddrPort { return p.pc.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+func (p *faultUDP) close() {
+	p.pc.Close()
+	p.mu.Lock()
+	p.ended = true
+	for _, c := range p.peers {
+		c.Close()
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+// carry passes on what clients send.
+func (p *faultUDP) carry() {
+	buf := make([]byte, 64<<10)
+	gates := map[netip.AddrPort][2]*gate{}
+	for {
+		n, client, err := p.pc.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		g, ok := gates[client]
+		if !ok {
+			f := p.plan()
+			g = [2]*gate{{after: f.after, fault: f}, {after: f.after, fault: f}}
+			g[0].fault.reply, g[1].fault.reply = f.reply, !f.reply
+			gates[client] = g
+			up, err := net.DialUDP("udp", nil, p.server)
+			if err != nil {
+				continue
+			}
+			p.mu.Lock()
+			p.peers[client] = up
+			if p.ended {
+				up.Close()
+			}
+			p.mu.Unlock()
+			p.wg.Go(func() {
+				buf := make([]byte, 64<<10)
+				for {
+					n, err := up.Read(buf)
+					if errors.Is(err, net.ErrClosed) {
+						return
+					}
+					if err == nil && g[1].pass(n) {
+						p.pc.WriteToUDPAddrPort(buf[:n], client)
+					}
+				}
+			})
+		}
+		if g[0].pass(n) {
+			p.mu.Lock()
+			up := p.peers[client]
+			p.mu.Unlock()
+			if up != nil {
+				up.Write(buf[:n])
+			}
+		}
+	}
+}
+
+// A gate is one direction of what a faultUDP passes on.
+type gate struct {
+	fault fault // reply: it is for the other direction
+	after int
+	until time.Time
+}
+
+func (g *gate) pass(n int) bool {
+	if g.fault.kind == none || g.fault.reply {
+		return true
+	}
+	if g.after -= n; g.after >= 0 {
+		return true
+	}
+	if g.until.IsZero() {
+		g.until = time.Now().Add(g.fault.stall)
+	}
+	return g.fault.kind == blackHole && time.Now().After(g.until)
 }

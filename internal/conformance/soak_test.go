@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -22,10 +23,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
+
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 // TestSoak lets many streams of random policies do random things, over a
@@ -45,12 +52,15 @@ func TestSoak(t *testing.T) {
 	t.Logf("SOAKSEED=%d", seed)
 	var n tally
 	own, other := testcert.New("own"), testcert.New("other")
+	var brokers [2]string
+	plain, tls, _ := startMosquitto(t, own, "max_queued_messages 10")
+	brokers[0], brokers[1] = plain.String(), tls.String()
 	m := setMark()
 	var least, most uint64
 	end := time.Now().Add(duration)
 	logged := time.Now()
 	for round := 0; time.Now().Before(end) && !t.Failed(); round++ {
-		r := &soak{t: t, n: &n, rand: rand.New(rand.NewPCG(seed, uint64(round))), own: own, other: other}
+		r := &soak{t: t, n: &n, rand: rand.New(rand.NewPCG(seed, uint64(round))), own: own, other: other, brokers: brokers}
 		r.round(min(5*time.Second, max(time.Second, time.Until(end))))
 		if left := m.leaked(); left != "" {
 			t.Errorf("round %d left: %s", round, left)
@@ -73,7 +83,8 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	t.Logf("heap after the third round %d KB, most after any later %d KB", least>>10, most>>10)
-	if n.streams.Load() > 1000 && (n.acks.Load() == 0 || n.failures.Load() == 0 || n.lost.Load() == 0 || n.timeouts.Load() == 0) {
+	if n.streams.Load() > 1000 && (n.acks.Load() == 0 || n.failures.Load() == 0 || n.lost.Load() == 0 || n.timeouts.Load() == 0 ||
+		n.h3.Load() == 0 || n.ws.Load() == 0 || n.mqtt.Load() == 0 || n.raw.Load() == 0) {
 		t.Errorf("not everything happened: %s", &n)
 	}
 }
@@ -81,12 +92,13 @@ func TestSoak(t *testing.T) {
 // A tally counts what happened.
 type tally struct {
 	streams, events, acks, nacks, failures, lost, timeouts, destroyed, faults atomic.Int64
+	h3, ws, mqtt, raw                                                         atomic.Int64 // whole messages that have come by these
 }
 
 func (n *tally) String() string {
-	return fmt.Sprintf("%d streams, %d events, %d ACK, %d NAK, %d UNR, %d lost, %d TMO, %d destroyed while at work, %d faults",
+	return fmt.Sprintf("%d streams, %d events, %d ACK, %d NAK, %d UNR, %d lost, %d TMO, %d destroyed while at work, %d faults; messages: %d h3, %d ws, %d mqtt, %d raw",
 		n.streams.Load(), n.events.Load(), n.acks.Load(), n.nacks.Load(), n.failures.Load(), n.lost.Load(), n.timeouts.Load(),
-		n.destroyed.Load(), n.faults.Load())
+		n.destroyed.Load(), n.faults.Load(), n.h3.Load(), n.ws.Load(), n.mqtt.Load(), n.raw.Load())
 }
 
 // A soak is one round.
@@ -96,12 +108,31 @@ type soak struct {
 	rand       *rand.Rand
 	own, other *testcert.Authority
 
-	proxies []*faultProxy // h1, h1 with TLS, h2
+	brokers [2]string // without and with TLS
+	proxies []*faultProxy
+	udp     *faultUDP // h3
 	// serving is read-locked by each handler. http.Server.Close does not wait
 	// for handlers of h2, and one may even begin after it.
 	serving sync.RWMutex
 	stopped bool
 }
+
+// A kindOf stream goes to the proxy of that index, or by UDP.
+type kindOf int
+
+const (
+	overH1 kindOf = iota
+	overH1TLS
+	overH2
+	overRaw
+	overRawTLS
+	overMQTT
+	overMQTTTLS
+	overH3
+	kinds
+)
+
+func (k kindOf) secure() bool { return k != overH1 && k != overRaw && k != overMQTT }
 
 const (
 	soakLimit = 700 * time.Millisecond // of an attempt
@@ -138,6 +169,8 @@ func (r *soak) serve() (stop func()) {
 		}
 		size, _ := strconv.Atoi(q.URL.Query().Get("size"))
 		switch q.URL.Path {
+		case "/ws/echo", "/ws/close", "/ws/drop":
+			serveWS(w, q)
 		case "/echo":
 			body, err := io.ReadAll(q.Body)
 			if err != nil {
@@ -181,6 +214,33 @@ func (r *soak) serve() (stop func()) {
 		r.proxies = append(r.proxies, p)
 		stops = append(stops, p.close, func() { srv.Close() })
 	}
+	certificates := []tls.Certificate{r.own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}
+	echo := func(c net.Conn) { io.Copy(c, c) }
+	for _, config := range []*tls.Config{nil, {Certificates: certificates}} {
+		server, stop := tcp(config, echo)
+		p := newFaultProxy(server, r.fault)
+		r.proxies = append(r.proxies, p)
+		stops = append(stops, p.close, stop)
+	}
+	for _, broker := range r.brokers {
+		p := newFaultProxy(broker, r.fault)
+		r.proxies = append(r.proxies, p)
+		stops = append(stops, p.close)
+	}
+	pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	srv := &http3.Server{Handler: handler, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: certificates}),
+		Logger: slog.New(slog.DiscardHandler)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		srv.Serve(pc)
+	}()
+	r.udp = newFaultUDP(pc.LocalAddr().(*net.UDPAddr), r.fault)
+	stops = append(stops, r.udp.close, func() {
+		srv.Close()
+		<-done
+		pc.Close()
+	})
 	return func() {
 		for _, f := range stops {
 			f()
@@ -207,9 +267,21 @@ func (r *soak) fault() fault {
 // policy returns a random policy.
 func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 	p := &runtime.Policy{}
-	for i := range 12 {
-		kind := rnd.IntN(len(r.proxies))
-		st := streamType(r.proxies[kind].addr())
+	// Streams that share a connection to a broker agree on these.
+	shared := runtime.MQTT{CleanStart: rnd.IntN(2) == 0}
+	if rnd.IntN(3) == 0 {
+		shared.KeepAlive = time.Duration(1+rnd.IntN(3)) * time.Second
+	}
+	if rnd.IntN(3) == 0 {
+		shared.WillTopic, shared.WillMessage, shared.WillQoS = "will", "gone", byte(rnd.IntN(3))
+	}
+	for i := range 16 {
+		kind := kindOf(rnd.IntN(int(kinds)))
+		at := r.udp.addr()
+		if kind != overH3 {
+			at = r.proxies[kind].addr()
+		}
+		st := streamType(at)
 		st.Name = fmt.Sprint("s", i)
 		st.Opportunistic = rnd.IntN(3) > 0
 		st.NailedUp = rnd.IntN(4) == 0
@@ -223,19 +295,44 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 			}
 		}
 		st.Timeout = time.Duration(rnd.IntN(300)) * time.Millisecond
-		if kind > 0 {
+		if kind.secure() {
 			secure(r.own.Store())(st)
 			if rnd.IntN(8) == 0 {
 				secure(r.other.Store())(st)
 			}
 		}
-		if kind == 2 {
+		switch kind {
+		case overH2:
 			h2(st)
+		case overH3:
+			st.Protocol = runtime.ProtocolH3
+		case overRaw, overRawTLS:
+			rawOf(st)
+		case overMQTT, overMQTTTLS:
+			st.Protocol, st.HTTP = runtime.ProtocolMQTT, nil
+			m := shared
+			m.QoS, m.Topic = byte(rnd.IntN(3)), "soak/${id}"
+			m.Subscribe = m.Topic
+			if rnd.IntN(4) == 0 {
+				m.Subscribe = ""
+			}
+			if rnd.IntN(3) == 0 {
+				m.BirthTopic, m.BirthMessage, m.BirthQoS = "birth", "here", byte(rnd.IntN(3))
+			}
+			st.MQTT = &m
 		}
 		if rnd.IntN(12) == 0 {
 			st.Port = 1 // refused
 		}
-		st.Metadata = []runtime.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}}
+		st.Metadata = []runtime.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}, {Name: "id"}}
+		p.StreamTypes = append(p.StreamTypes, st)
+		if st.HTTP == nil {
+			continue
+		}
+		if kind <= overH1TLS && rnd.IntN(3) == 0 {
+			st.Protocol, st.HTTP.URL = runtime.ProtocolWS, []string{"/ws/echo", "/ws/echo", "/ws/echo", "/ws/close", "/ws/drop", "/404"}[rnd.IntN(6)]
+			continue
+		}
 		st.HTTP.URL = []string{"/get", "/get", "/slow", "/404", "/503", "/204", "/redirect", "/cut"}[rnd.IntN(8)] + "?size=${size}"
 		st.HTTP.AllowRedirects = rnd.IntN(2) == 0
 		if rnd.IntN(4) == 0 {
@@ -248,7 +345,6 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		if rnd.IntN(3) == 0 {
 			st.HTTP.RespMap = []runtime.StatusState{{Status: 404, State: 1404}, {Status: 200, State: 1200}}
 		}
-		p.StreamTypes = append(p.StreamTypes, st)
 	}
 	return p
 }
@@ -256,8 +352,13 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 // context lets some streams of one policy live and die.
 func (r *soak) context(rnd *rand.Rand, end time.Time) {
 	var open atomic.Int64 // connections
+	credentials := new(runtime.MemoryCredentials)
+	if rnd.IntN(3) == 0 { // so few that the broker has to close one connection for another
+		credentials.SetBlob(runtime.BlobMQTTClientID, 0, fmt.Sprint("soak", rnd.IntN(3)))
+	}
 	c, err := runtime.NewContext(r.policy(rnd), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()}, ConnectTimeout: soakLimit,
+		Transports:     []runtime.Transport{sshttp.New(), h3.New(), ws.New(), mqtt.New(), raw.New()},
+		ConnectTimeout: soakLimit, Credentials: credentials,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
 			if err != nil {
@@ -316,6 +417,8 @@ func (c *countedConn) Close() error {
 type player struct {
 	r      *soak
 	st     *runtime.StreamType
+	url    string
+	many   bool // a connection carries any number of messages, or bytes
 	size   int
 	calm   atomic.Bool // no more tricks: let it come to an end
 	inside atomic.Int32
@@ -331,6 +434,8 @@ type player struct {
 	connected bool
 	verdict   bool // ACK or NAK since CON
 	eom       bool // rx(EOM) since CON
+	within    bool // a message has begun and not ended
+	others    bool // what others send comes too
 	body      int
 	ended     bool
 	sent      int
@@ -346,7 +451,7 @@ var after = map[string]string{
 }
 
 func (p *player) fail(format string, args ...any) {
-	p.r.t.Errorf("%s (%v, %q): %s\nafter %s", p.st.Name, p.st.Protocol, p.st.HTTP.URL, fmt.Sprintf(format, args...), strings.Join(p.events, " "))
+	p.r.t.Errorf("%s (%v, %q): %s\nafter %s", p.st.Name, p.st.Protocol, p.url, fmt.Sprintf(format, args...), strings.Join(p.events, " "))
 }
 
 // enter checks that no callback runs at the same time.
@@ -376,7 +481,11 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 			last, _, _ = strings.Cut(p.events[i], "=")
 		}
 	}
-	if !strings.HasPrefix(name, "USER") && !slices.Contains(strings.Fields(after[last]), name) {
+	allowed := strings.Fields(after[last])
+	if p.many && (last == "ACK" || last == "NAK") {
+		allowed = append(allowed, "ACK", "NAK")
+	}
+	if !strings.HasPrefix(name, "USER") && !slices.Contains(allowed, name) {
 		p.fail("%s after %s", name, last)
 	}
 	if len(p.events) > 200 {
@@ -394,10 +503,10 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 		p.polled = was == runtime.StatePoll && p.answered == runtime.OK
 		p.sent, p.body = 0, 0
 	case runtime.StateConnected:
-		p.connected, p.verdict, p.eom, p.body = true, false, false, 0
+		p.connected, p.verdict, p.eom, p.within, p.body = true, false, false, false, 0
 	case runtime.StateQoSAckRemote, runtime.StateQoSNackRemote:
 		p.verdict = true
-		if p.eom != (p.body > 0) {
+		if !p.many && p.eom != (p.body > 0) {
 			p.fail("%s after %d bytes, end of message: %v", name, p.body, p.eom)
 		}
 		if state == runtime.StateQoSAckRemote {
@@ -406,7 +515,7 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 			n.nacks.Add(1)
 		}
 	case runtime.StateDisconnected:
-		if !p.verdict {
+		if !p.verdict || p.many {
 			n.lost.Add(1)
 		}
 		p.connected = false
@@ -448,13 +557,17 @@ func (p *player) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtim
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.latest = time.Now()
+	if p.many {
+		p.piece(buf, flags)
+		return p.answerRx(s)
+	}
 	if !p.connected || p.eom || p.verdict || p.ended {
 		p.fail("rx without a connection, or after the end of the message")
 	}
 	if flags&runtime.FlagSOM != 0 != (p.body == 0 && len(buf) > 0) {
 		p.fail("rx of %d bytes, flags %d, after %d", len(buf), flags, p.body)
 	}
-	if p.st.HTTP.URL != "/404?size=${size}" && !strings.HasPrefix(p.st.HTTP.URL, "/redirect") &&
+	if p.url != "/404?size=${size}" && !strings.HasPrefix(p.url, "/redirect") &&
 		(p.body+len(buf) > len(large) || !bytes.Equal(buf, large[p.body:p.body+len(buf)])) {
 		p.fail("rx of %d bytes at %d: not what was sent", len(buf), p.body)
 	}
@@ -462,12 +575,65 @@ func (p *player) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtim
 	if flags&runtime.FlagEOM != 0 {
 		p.eom = true
 		p.events = append(p.events, "rx(EOM)")
-		if p.st.HTTP.URL == "/echo" && p.body != p.size || strings.HasPrefix(p.st.HTTP.URL, "/get") && p.body != p.size {
+		if p.st.Protocol == runtime.ProtocolH3 {
+			p.r.n.h3.Add(1)
+		}
+		if p.url == "/echo" && p.body != p.size || strings.HasPrefix(p.url, "/get") && p.body != p.size {
 			p.fail("a message of %d bytes where there were %d", p.body, p.size)
 		}
 	} else if len(p.events) == 0 || p.events[len(p.events)-1] != "rx" {
 		p.events = append(p.events, "rx")
 	}
+	return p.answerRx(s)
+}
+
+// piece checks a piece of what comes back of the messages that are sent. Over
+// raw it is a stream of bytes, in which they follow each other.
+func (p *player) piece(buf []byte, flags runtime.Flags) {
+	if !p.connected || p.ended {
+		p.fail("rx without a connection")
+	}
+	n := p.r.n
+	if p.st.Protocol == runtime.ProtocolRaw {
+		for len(buf) > 0 {
+			k := min(len(buf), p.size-p.body)
+			if !bytes.Equal(buf[:k], large[p.body:p.body+k]) {
+				p.fail("rx of %d bytes at %d: not what was sent", k, p.body)
+			}
+			buf = buf[k:]
+			if p.body += k; p.body == p.size {
+				p.body = 0
+				n.raw.Add(1)
+			}
+		}
+		return
+	}
+	if first := flags&runtime.FlagSOM != 0; first != (!p.within) {
+		p.fail("rx of %d bytes, flags %d, within a message: %v", len(buf), flags, p.within)
+	}
+	p.within = flags&runtime.FlagEOM == 0
+	if p.url == "/ws/drop" {
+		return
+	}
+	if p.body+len(buf) > len(large) || !bytes.Equal(buf, large[p.body:p.body+len(buf)]) {
+		p.fail("rx of %d bytes at %d: not what was sent", len(buf), p.body)
+	}
+	if p.body += len(buf); p.within {
+		return
+	}
+	if p.body != p.size && !p.others {
+		p.fail("a message of %d bytes where there were %d", p.body, p.size)
+	}
+	p.body = 0
+	if p.st.Protocol == runtime.ProtocolWS {
+		n.ws.Add(1)
+	} else {
+		n.mqtt.Add(1)
+	}
+}
+
+// answerRx returns what Rx does after a piece.
+func (p *player) answerRx(s *runtime.Stream) runtime.Result {
 	if !p.calm.Load() {
 		switch p.rand.IntN(400) {
 		case 0:
@@ -502,7 +668,16 @@ func (p *player) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Fla
 			return 0, 0, runtime.TxDontSend
 		}
 	}
+	if p.many && p.sent == p.size {
+		p.sent = 0
+	}
+	if p.many && p.sent == 0 && (p.calm.Load() || p.rand.IntN(4) == 0) {
+		return 0, 0, runtime.TxDontSend
+	}
 	n := copy(buf, large[p.sent:p.size])
+	if p.many {
+		s.RequestTx()
+	}
 	var flags runtime.Flags
 	if p.sent == 0 {
 		flags |= runtime.FlagSOM
@@ -549,8 +724,10 @@ func (p *player) idle() bool {
 	switch p.state {
 	case runtime.StateDestroying, runtime.StateAllRetriesFailed:
 		return true
+	case runtime.StateConnected, runtime.StateQoSAckRemote, runtime.StateQoSNackRemote:
+		return p.many
 	case runtime.StateDisconnected:
-		return p.verdict || p.st.Opportunistic
+		return p.verdict && !p.many || p.st.Opportunistic
 	case runtime.StateUnreachable, runtime.StatePoll:
 		return p.answered != runtime.OK
 	case runtime.StateConnecting:
@@ -564,6 +741,10 @@ func (p *player) idle() bool {
 func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool {
 	types := c.Policy().StreamTypes
 	p := &player{r: r, st: types[w.IntN(len(types))], rand: rand.New(rand.NewPCG(w.Uint64(), 2)), latest: time.Now(), over: make(chan struct{})}
+	p.many = p.st.HTTP == nil || p.st.Protocol == runtime.ProtocolWS
+	if p.st.HTTP != nil {
+		p.url = p.st.HTTP.URL
+	}
 	p.size = 1 + w.IntN(2000)
 	if w.IntN(4) == 0 {
 		p.size = 1 + w.IntN(500_000)
@@ -571,15 +752,22 @@ func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool
 	p.mu.Lock()
 	h := runtime.Handlers{State: p.onState, Rx: p.onRx, Tx: p.onTx}
 	p.mu.Unlock()
-	s, err := c.NewStream(p.st.Name, h)
+	id := fmt.Sprint("own/", w.Uint64())
+	if p.st.MQTT != nil && !p.st.MQTT.CleanStart { // the broker keeps the filters
+		id, p.others = fmt.Sprint(w.IntN(32)), true
+	}
+	s, err := c.NewStream(p.st.Name, h, runtime.WithMetadata("size", fmt.Sprint(p.size)), runtime.WithMetadata("id", id))
 	if err != nil {
 		return c.Policy() != nil && !strings.Contains(err.Error(), runtime.ErrClosed.Error())
 	}
 	r.n.streams.Add(1)
-	s.SetMetadata("size", fmt.Sprint(p.size))
 	s.StartTimeout(time.Duration(50+w.IntN(1000)) * time.Millisecond)
-	for range 1 + w.IntN(6) {
-		if p.st.HTTP.URL == "/echo" && w.IntN(2) == 0 {
+	turns := 1 + w.IntN(6)
+	if p.many {
+		turns *= 3
+	}
+	for range turns {
+		if (p.url == "/echo" || p.many) && w.IntN(2) == 0 {
 			s.RequestTxLen(uint64(p.size))
 		} else {
 			s.RequestTx()
@@ -611,7 +799,7 @@ func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool
 		p.calm.Store(true)
 		p.mu.Lock()
 		// Over and over only a loss that is not opportunistic repeats itself.
-		again := !p.st.Opportunistic && strings.HasPrefix(p.st.HTTP.URL, "/cut")
+		again := !p.st.Opportunistic && (strings.HasPrefix(p.url, "/cut") || p.url == "/ws/close" || p.url == "/ws/drop")
 		p.mu.Unlock()
 		limit := time.Now().Add(2 * soakBound) // of what may go on for ever
 		if !wait("at work", func() bool { return p.idle() || again && time.Now().After(deadline) || time.Now().After(limit) }) {
