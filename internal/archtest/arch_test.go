@@ -53,6 +53,7 @@ var rooms = map[string]room{
 	"internal/clidoc":          {nil, []string{"github.com/alecthomas/kong"}},
 	"internal/demo":            {nil, nil},
 	"internal/leaktest":        {nil, nil},
+	"internal/testbroker":      {nil, nil},
 	"internal/testcert":        {[]string{"runtime"}, nil},
 	"internal/teststream":      {[]string{"runtime"}, nil},
 	// These hold tests alone, of all of the runtime.

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -25,24 +24,11 @@ import (
 // nobody in on the third of its ports. more is put into its configuration.
 func startMosquitto(t *testing.T, own *testcert.Authority, more string) (plain, tls, closed netip.AddrPort) {
 	t.Helper()
-	program, err := exec.LookPath("mosquitto")
-	if err != nil {
-		program = "/usr/sbin/mosquitto"
-	}
-	dir := t.TempDir()
 	cert := own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")
-	pem := filepath.Join(dir, "server.pem")
+	pem := filepath.Join(t.TempDir(), "server.pem")
 	testcert.WritePEM(pem, cert)
-	free := func() netip.AddrPort {
-		l := must(net.Listen("tcp", "127.0.0.1:0"))
-		defer l.Close()
-		return netip.MustParseAddrPort(l.Addr().String())
-	}
-	plain, tls, closed = free(), free(), free()
-	config := filepath.Join(dir, "conf")
-	text := fmt.Appendf(nil, `log_dest none
-user root
-%s
+	plain, tls, closed = testbroker.FreePort(t), testbroker.FreePort(t), testbroker.FreePort(t)
+	testbroker.Start(t, fmt.Sprintf(`%s
 per_listener_settings true
 listener %d 127.0.0.1
 allow_anonymous true
@@ -52,27 +38,8 @@ certfile %s
 keyfile %s
 listener %d 127.0.0.1
 allow_anonymous false
-`, more, plain.Port(), tls.Port(), pem, pem, closed.Port())
-	if err := os.WriteFile(config, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-c", config)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	for range 4000 {
-		if c, err := net.Dial("tcp", closed.String()); err == nil {
-			c.Close()
-			return plain, tls, closed
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("mosquitto does not listen")
-	return
+`, more, plain.Port(), tls.Port(), pem, pem, closed.Port()), closed)
+	return plain, tls, closed
 }
 
 // mqttType makes a streamtype one of mqtt, for its own echo.

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 )
@@ -36,24 +37,11 @@ type broker struct {
 	own  *testcert.Authority
 }
 
-func freePort(t testing.TB) netip.AddrPort {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return netip.MustParseAddrPort(l.Addr().String())
-}
-
 // startBroker starts a mosquitto with more settings, until the end of the test.
 func startBroker(t testing.TB, settings string) *broker {
 	t.Helper()
-	program, err := exec.LookPath("mosquitto")
-	if err != nil {
-		program = "/usr/sbin/mosquitto"
-	}
 	dir := t.TempDir()
-	b := &broker{addr: freePort(t), tls: freePort(t), unix: filepath.Join(dir, "s"), own: testcert.New("own")}
+	b := &broker{addr: testbroker.FreePort(t), tls: testbroker.FreePort(t), unix: filepath.Join(dir, "s"), own: testcert.New("own")}
 	write := func(name string, text []byte) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, text, 0o600); err != nil {
@@ -69,41 +57,22 @@ func startBroker(t testing.TB, settings string) *broker {
 	if !strings.Contains(settings, "password_file") {
 		settings += "\nallow_anonymous true"
 	}
-	config := write("mosquitto.conf", fmt.Appendf(nil, `
-log_dest none
-user root
+	config := fmt.Sprintf(`
 listener %d 127.0.0.1
 listener 0 %s
 listener %d 127.0.0.1
 certfile %s
 keyfile %s
 %s
-`, b.addr.Port(), b.unix, b.tls.Port(), certFile, keyFile, strings.ReplaceAll(settings, "DIR", dir)))
+`, b.addr.Port(), b.unix, b.tls.Port(), certFile, keyFile, strings.ReplaceAll(settings, "DIR", dir))
 	if strings.Contains(settings, "password_file") {
 		passwd := filepath.Join(dir, "passwd")
 		if out, err := exec.Command("mosquitto_passwd", "-b", "-c", passwd, "me", "secret").CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	cmd := exec.Command(program, "-c", config)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if c, err := net.Dial("tcp", b.tls.String()); err == nil {
-			c.Close()
-			return b
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("mosquitto does not listen: %s", log.String())
-		}
-	}
+	testbroker.Start(t, config, b.tls)
+	return b
 }
 
 // pub publishes by mosquitto's own client.

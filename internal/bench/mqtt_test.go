@@ -1,6 +1,6 @@
 //go:build linux
 
-package mqtt
+package bench
 
 import (
 	"bufio"
@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/mqtt"
 )
 
 // BenchmarkPublish publishes messages of 64 bytes to mosquitto: by a stream, by hand
@@ -22,7 +24,8 @@ import (
 // turns. With QoS 1 each of them has up to 20 messages under way. x/by-hand and
 // x/mosquitto_pub are the throughput relative to those.
 func BenchmarkPublish(b *testing.B) {
-	addr := startBroker(b, "").addr
+	addr := testbroker.FreePort(b)
+	testbroker.Start(b, fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\n", addr.Port()), addr)
 	for qos := range byte(2) {
 		b.Run(fmt.Sprintf("qos=%d", qos), func(b *testing.B) {
 			ours, stop := mqttStream(b, addr, qos)
@@ -66,7 +69,7 @@ func mqttStream(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int), s
 	}
 	last := *st
 	last.Name, last.MQTT = "last", &runtime.MQTT{Topic: "bench/last", QoS: 1, CleanStart: true}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st, &last}}, runtime.Options{Transports: []runtime.Transport{New()}})
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st, &last}}, runtime.Options{Transports: []runtime.Transport{mqtt.New()}})
 	if err != nil {
 		b.Fatal(err)
 	}
