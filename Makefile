@@ -5,7 +5,7 @@ GO ?= go
 FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
-PACKAGES := curl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients
+PACKAGES := curl openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -33,15 +33,15 @@ test: need lint
 	$(GO) test -race ./...
 
 # The tests compile generated C, with the headers of an lws too, and the race
-# detector needs a C compiler. The runtime is tested against nginx, haproxy and mosquitto;
-# that they are installed need not start them.
+# detector needs a C compiler. The runtime is tested against nginx, haproxy,
+# mosquitto and openssl; that they are installed need not start them.
 .PHONY: need
 need:
 	@if ! command -v $(GO) >/dev/null; then \
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
-	  ! (PATH=$$PATH:/usr/sbin; for p in curl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub; do command -v $$p >/dev/null || exit 1; done); then \
+	  ! (PATH=$$PATH:/usr/sbin; for p in curl openssl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 			echo 'make: the tests compile C and run servers, and some of what that takes is missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \
