@@ -58,12 +58,17 @@ var (
 	errInformational = errors.New("sspolicy: ws: too many informational responses to the handshake")
 )
 
+// errGone is what wire.Read returns for the end of the connection. It is neither
+// io.EOF nor io.ErrUnexpectedEOF, which the library takes for the end of a
+// message, behind the header of a frame or within a compressed one.
+var errGone = errors.New("the connection has ended")
+
 // readError returns why a connection has ended, of what the library says.
 func readError(err error) error {
 	if ce, ok := errors.AsType[websocket.CloseError](err); ok {
 		return &CloseError{int(ce.Code), ce.Reason}
 	}
-	if errors.Is(err, io.EOF) { // which would be an end in good order
+	if errors.Is(err, errGone) {
 		return fmt.Errorf("sspolicy: ws: the peer is gone without a close frame: %w", io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("sspolicy: ws: %w", err)

@@ -2,7 +2,10 @@ package ws_test
 
 import (
 	"bufio"
+	"bytes"
+	"compress/flate"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +14,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 // frame is a frame as a server sends it: first is its first byte.
@@ -265,6 +269,44 @@ func TestFrames(t *testing.T) {
 			}
 			if g != want {
 				t.Errorf("the peer got %q, want %q", g, want)
+			}
+		})
+	}
+}
+
+// TestCut ends the connection after each byte of a message: no part of one may
+// pass for the whole.
+func TestCut(t *testing.T) {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestCompression)
+	io.WriteString(w, strings.Repeat("hello, hello, hallo ", 10))
+	w.Flush()
+	compressed := strings.TrimSuffix(b.String(), "\x00\x00\xff\xff") // RFC 7692 section 7.2.1
+	for _, tt := range []struct {
+		name, headers, message string
+	}{
+		{"one frame", "", frame(0x81, "hello")},
+		{"fragments", "", fragments("hello, world", 4)},
+		{"compressed", "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n", frame(0xc1, compressed)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for n := range len(tt.message) + 1 {
+				addr := raw(t, func(c net.Conn) { upgrade(c, tt.headers, tt.message[:n]) })
+				tr := &trace{}
+				o := runtime.Options{}
+				if tt.headers != "" {
+					o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
+				}
+				c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, o)
+				s.RequestTx()
+				tr.await(t, "DIS", "ARF")
+				if whole := strings.Contains(tr.String(), ">"); whole != (n == len(tt.message)) || !strings.HasPrefix(tr.String(), "CRE POL CNG CON") {
+					t.Errorf("%d of %d bytes: %s", n, len(tt.message), tr)
+				}
+				if !errors.Is(s.Err(), io.ErrUnexpectedEOF) {
+					t.Errorf("%d of %d bytes: the cause is %v", n, len(tt.message), s.Err())
+				}
+				c.Close()
 			}
 		})
 	}

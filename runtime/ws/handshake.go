@@ -53,6 +53,8 @@ func (n *connector) dial(ctx context.Context, l *runtime.Link) (*websocket.Conn,
 		return ws, w, nil
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
+	case errors.As(err, &ue) && errors.Is(ue.Err, io.EOF): // which would be an end in good order
+		return nil, nil, io.ErrUnexpectedEOF
 	case errors.As(err, &ue): // from RoundTrip
 		return nil, nil, ue.Err
 	default:

@@ -164,6 +164,9 @@ func (c *conn) readWire(p []byte) (int, error) {
 	if n > 0 {
 		c.validity.Load().Confirm()
 	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errGone
+	}
 	return n, err
 }
 
