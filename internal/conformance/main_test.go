@@ -21,6 +21,7 @@ import (
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 func TestMain(m *testing.M) {
@@ -157,7 +158,7 @@ func (tr *trace) handlers() runtime.Handlers {
 // state, or whatever else the runtime has to log, is an error of the test.
 func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New()}
+	o.Transports = []runtime.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New(), ws.New()}
 	return teststream.NewContext(t, o, types...)
 }
 

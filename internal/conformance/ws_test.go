@@ -3,12 +3,21 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"log"
+	"maps"
+	"net"
 	"net/http"
+	goruntime "runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +28,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
+
+// flooded is how many bytes have been sent by "/ws/flood".
+var flooded atomic.Int64
 
 // serveWS is what stands behind the proxies.
 func serveWS(w http.ResponseWriter, r *http.Request) {
@@ -37,6 +49,10 @@ func serveWS(w http.ResponseWriter, r *http.Request) {
 		c.Close(4000, "enough")
 	case "/ws/drop":
 		c.Write(context.Background(), websocket.MessageText, []byte("hello"))
+	case "/ws/flood":
+		for piece := make([]byte, 100<<10); c.Write(context.Background(), websocket.MessageBinary, piece) == nil; {
+			flooded.Add(int64(len(piece)))
+		}
 	case "/ws/silent":
 		c.Read(context.Background())
 	default:
@@ -65,6 +81,7 @@ func TestWS(t *testing.T) {
 	}
 	rows := []struct {
 		name, at, url string
+		only          string // the program it is for; "" both
 		st            func(*runtime.StreamType)
 		tls           bool
 		tx            string
@@ -82,8 +99,13 @@ func TestWS(t *testing.T) {
 			st.Retry = &runtime.Retry{ValidPing: 300 * time.Millisecond, ValidHangup: 10 * time.Second}
 			st.Timeout = 3 * time.Second
 		}, want: "CRE POL CNG CON TMO DIS"},
+		{name: "hang up on silence", url: "/ws/silent", st: func(st *runtime.StreamType) {
+			st.Retry = &runtime.Retry{ValidHangup: 200 * time.Millisecond}
+		}, want: "CRE POL CNG CON DIS", cause: is(runtime.ErrNoValidity)},
 		{name: "not 101", url: "/ws/not", want: unreachable, cause: notFound},
 		{name: "503", url: "/503", want: unreachable},
+		{name: "connection rejected", only: "haproxy", at: "reject", want: unreachable},
+		{name: "connection rejected before TLS", only: "haproxy", at: "reject", tls: true, want: unreachable},
 		{name: "TLS", tls: true, url: "/ws/echo", tx: "hello", want: "CRE POL CNG CON rx(whole) DIS"},
 		{name: "expired", at: "expired", tls: true, url: "/ws/echo", want: unreachable, cause: isTLS},
 		{name: "wrong host", at: "wrong host", tls: true, url: "/ws/echo", want: unreachable, cause: isTLS},
@@ -95,6 +117,9 @@ func TestWS(t *testing.T) {
 			site := p.start(t, own)
 			t.Run(p.name, func(t *testing.T) {
 				for _, r := range rows {
+					if r.only != "" && r.only != p.name {
+						continue
+					}
 					t.Run(r.name, func(t *testing.T) {
 						t.Parallel()
 						at := r.at
@@ -109,11 +134,7 @@ func TestWS(t *testing.T) {
 						if r.st != nil {
 							r.st(st)
 						}
-						c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}},
-							runtime.Options{Transports: []runtime.Transport{ws.New()}})
-						if err != nil {
-							t.Fatal(err)
-						}
+						c := newContext(t, runtime.Options{}, st)
 						defer c.Close()
 						tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{}}
 						tr.on["TMO"] = func(*runtime.Stream) runtime.Result { return runtime.DisconnectMe }
@@ -170,5 +191,317 @@ func TestWS(t *testing.T) {
 			})
 		}
 	})
+	m.check(t)
+}
+
+// stalled waits until what is counted stands still, and reports whether it did.
+func stalled(count *atomic.Int64) bool {
+	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); {
+		was := count.Load()
+		if time.Sleep(200 * time.Millisecond); count.Load() == was {
+			return true
+		}
+	}
+	return false
+}
+
+// TestWSSlowReader takes at leisure what comes through nginx and haproxy as fast
+// as it can: what is not taken stays on the other side, and not in memory.
+func TestWSSlowReader(t *testing.T) {
+	m := setMark()
+	own := testcert.New("own")
+	t.Run("all", func(t *testing.T) {
+		for _, p := range []*program{&nginx, &haproxy} {
+			t.Run(p.name, func(t *testing.T) {
+				site := p.start(t, own)
+				for _, at := range []string{"plain", "TLS"} {
+					t.Run(at, func(t *testing.T) {
+						flooded.Store(0)
+						st := streamType(site.addrs[at])
+						st.Protocol, st.HTTP.URL = runtime.ProtocolWS, "/ws/flood"
+						if at == "TLS" {
+							secure(own.Store())(st)
+						}
+						c := newContext(t, runtime.Options{}, st)
+						defer c.Close()
+						tr := &trace{}
+						h := tr.handlers()
+						var before, after goruntime.MemStats
+						n := 0
+						h.Rx = func(*runtime.Stream, []byte, runtime.Flags) runtime.Result {
+							switch n++; n {
+							case 30:
+								goruntime.GC()
+								goruntime.ReadMemStats(&before)
+							case 300:
+								if !stalled(&flooded) {
+									t.Errorf("it is sent on and on, though nothing is taken: %d bytes", flooded.Load())
+								}
+								goruntime.GC()
+								goruntime.ReadMemStats(&after)
+								return runtime.DisconnectMe
+							}
+							time.Sleep(time.Millisecond)
+							return runtime.OK
+						}
+						s := must(c.NewStream("s", h))
+						s.RequestTx()
+						if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 }) || tr.String() != "CRE POL CNG CON DIS" {
+							t.Fatalf("saw %s (%v)", tr, s.Err())
+						}
+						if more := int64(after.HeapAlloc) - int64(before.HeapAlloc); more > 1<<20 {
+							t.Errorf("%d bytes more are held", more)
+						}
+					})
+				}
+			})
+		}
+	})
+	m.check(t)
+}
+
+// shout serves connections on which it answers a message with another one, and
+// closes.
+func shout(config *tls.Config) (addr string, stop func()) {
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
+	if config != nil {
+		ln = tls.NewListener(ln, config)
+	}
+	var wg sync.WaitGroup
+	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wg.Add(1)
+		defer wg.Done()
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		kind, msg, err := c.Read(context.Background())
+		if err == nil && c.Write(context.Background(), kind, bytes.ToUpper(msg)) == nil {
+			c.Close(websocket.StatusNormalClosure, "")
+		}
+	})}
+	go srv.Serve(ln)
+	return ln.Addr().String(), func() { srv.Close(); wg.Wait() }
+}
+
+// The ways in which an exchange with shout may end, in the order in which more
+// and more of it gets through.
+var wsEndings = []string{
+	"CRE POL CNG UNR ARF",
+	"CRE POL CNG CON DIS",
+	"CRE POL CNG CON rx DIS",
+	"CRE POL CNG CON rx rx(EOM) DIS",
+	"CRE POL CNG CON rx rx(EOM) DIS, closed",
+}
+
+// TestWSFaultAtEveryOffset breaks a connection after each byte (after each fifth,
+// where TLS is shut) of what is sent and of what is received: handshake, a
+// message, another one in answer, and the end. What has come is a beginning of
+// the answer; it is whole, and the end in good order, only if the peer said so.
+func TestWSFaultAtEveryOffset(t *testing.T) {
+	t.Setenv("GODEBUG", "tlsmlkem=0") // a short handshake
+	own := testcert.New("own")
+	config := &tls.Config{Certificates: []tls.Certificate{own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
+	for _, x := range []struct {
+		name   string
+		config *tls.Config
+		st     []func(*runtime.StreamType)
+		vary   int // a signature of TLS is up to so much shorter than another one
+	}{
+		{"h1", nil, nil, 0},
+		{"h1+TLS", config, []func(*runtime.StreamType){secure(own.Store())}, 8},
+	} {
+		for _, k := range []struct {
+			name  string
+			fault fault
+		}{
+			{"reset/request", fault{kind: reset}}, {"reset/reply", fault{kind: reset, reply: true}},
+			{"shut/request", fault{kind: shut}}, {"shut/reply", fault{kind: shut, reply: true}},
+		} {
+			t.Run(x.name+"/"+k.name, func(t *testing.T) {
+				m := setMark()
+				server, stop := shout(x.config)
+				step := int64(1)
+				if x.config != nil && k.fault.kind == shut {
+					step = 5
+				}
+				var next, closed atomic.Int64
+				var mu sync.Mutex
+				seen := map[int]int{} // how it ended, by offset
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						for closed.Load() < 8 {
+							f := k.fault
+							f.after = int(next.Add(step) - step)
+							if f.after > 5_000 {
+								return
+							}
+							end := wsAt(t, server, f, x.st)
+							mu.Lock()
+							seen[f.after] = end
+							mu.Unlock()
+							if end == len(wsEndings)-1 {
+								closed.Add(1)
+							}
+						}
+					})
+				}
+				wg.Wait()
+				stop()
+				counts := make([]int, len(wsEndings))
+				latest, at := 0, 0
+				for _, after := range slices.Sorted(maps.Keys(seen)) {
+					end := seen[after]
+					if end < 0 {
+						continue // told already
+					}
+					counts[end]++
+					if end < latest && after > at+x.vary {
+						t.Errorf("after %d bytes it ended %q, and after %d, %q", after, wsEndings[end], at, wsEndings[latest])
+					}
+					if end > latest {
+						latest, at = end, after
+					}
+				}
+				t.Log(counts)
+				if counts[0] == 0 || counts[len(counts)-1] == 0 {
+					t.Errorf("not all of the endings were seen: %v", counts)
+				}
+				m.check(t)
+			})
+		}
+	}
+}
+
+// wsAt runs an exchange with a fault, and then one without, and returns how the
+// former ended: an index of wsEndings.
+func wsAt(t *testing.T, server string, f fault, change []func(*runtime.StreamType)) int {
+	var clean atomic.Bool
+	p := newFaultProxy(server, func() fault {
+		if clean.Load() {
+			return fault{}
+		}
+		return f
+	})
+	defer p.close()
+	st := streamType(p.addr(), change...)
+	st.Protocol = runtime.ProtocolWS
+	c := newContext(t, runtime.Options{}, st)
+	defer c.Close()
+	sent := false
+	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
+		"CNG": func(*runtime.Stream) runtime.Result { sent = false; return runtime.OK }}}
+	h := tr.handlers()
+	h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		tr.mu.Lock()
+		if som := len(tr.body) == 0; som != (flags&runtime.FlagSOM != 0) {
+			t.Errorf("fault after %d bytes: flags %d behind %q", f.after, flags, tr.body)
+		}
+		tr.body = append(tr.body, buf...)
+		tr.mu.Unlock()
+		tr.NoteOnce(s, "rx")
+		if flags&runtime.FlagEOM != 0 {
+			return tr.Note(s, "rx(EOM)")
+		}
+		return runtime.OK
+	}
+	h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		if sent {
+			return 0, 0, runtime.TxDontSend
+		}
+		sent = true
+		return copy(buf, "hello"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+	}
+	s := must(c.NewStream("s", h))
+	exchange := func(n int) (events, body string) {
+		tr.mu.Lock()
+		tr.body = nil
+		tr.mu.Unlock()
+		s.RequestTx()
+		if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") == n }) {
+			t.Errorf("fault after %d bytes: stuck after %s", f.after, tr)
+		}
+		return tr.String(), string(tr.body)
+	}
+	events, body := exchange(1)
+	closed := errors.Is(s.Err(), io.EOF)
+	switch whole := body == "HELLO"; {
+	case s.Err() == nil:
+		t.Errorf("fault after %d bytes: %s, for no reason", f.after, events)
+	case !strings.HasPrefix("HELLO", body), closed && !whole, strings.Contains(events, "EOM") != whole:
+		t.Errorf("fault after %d bytes: %s, received %q, and it ended for %v", f.after, events, body, s.Err())
+	}
+	end := slices.Index(wsEndings, events)
+	if end < 0 {
+		t.Errorf("fault after %d bytes: %s", f.after, events)
+	}
+	if closed {
+		end = len(wsEndings) - 1
+	}
+	clean.Store(true)
+	again, body := exchange(2)
+	if again != events+" POL CNG CON rx rx(EOM) DIS" || body != "HELLO" || !errors.Is(s.Err(), io.EOF) {
+		t.Errorf("fault after %d bytes: %s, and then, without a fault: %s (%v)", f.after, events, again, s.Err())
+	}
+	return end
+}
+
+// TestWSNobody connects to where nobody listens, and to peers that say nothing.
+func TestWSNobody(t *testing.T) {
+	m := setMark()
+	own := testcert.New("own")
+	for _, x := range []struct {
+		name   string
+		config *tls.Config
+		st     []func(*runtime.StreamType)
+	}{
+		{"h1", nil, nil},
+		{"h1+TLS", own.Server(nil, "127.0.0.1"), []func(*runtime.StreamType){secure(own.Store())}},
+	} {
+		server, stop := shout(x.config)
+		for _, k := range []struct {
+			name  string
+			fault fault
+			st    func(*runtime.StreamType)
+			want  string
+			cause func(error) bool
+		}{
+			{"refused", fault{kind: none}, nil, unreachable, is(syscall.ECONNREFUSED)},
+			{"silence before the handshake", fault{reply: true}, nil, "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF", is(runtime.ErrTimeout)},
+			{"silence after it, no PING", fault{reply: true, after: 1 << 20}, func(st *runtime.StreamType) { st.Retry.ValidHangup = 150 * time.Millisecond },
+				"CRE POL CNG CON DIS", is(runtime.ErrNoValidity)},
+		} {
+			t.Run(x.name+"/"+k.name, func(t *testing.T) {
+				k.fault.stall = time.Hour
+				if k.name != "refused" && k.fault.after == 0 {
+					k.fault.kind = blackHole
+				}
+				p := newFaultProxy(server, func() fault { return k.fault })
+				defer p.close()
+				if k.name == "refused" {
+					p.ln.Close()
+				}
+				st := streamType(p.addr(), x.st...)
+				st.Protocol, st.Retry = runtime.ProtocolWS, teststream.Retry(2)
+				if k.st != nil {
+					k.st(st)
+				}
+				c := newContext(t, runtime.Options{ConnectTimeout: 200 * time.Millisecond}, st)
+				defer c.Close()
+				tr := &trace{}
+				s := must(c.NewStream("s", tr.handlers()))
+				s.RequestTx()
+				if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 }) || tr.String() != k.want {
+					t.Errorf("saw %s", tr)
+				}
+				if !k.cause(s.Err()) {
+					t.Errorf("the cause is %v", s.Err())
+				}
+			})
+		}
+		stop()
+	}
 	m.check(t)
 }

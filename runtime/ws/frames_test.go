@@ -299,7 +299,7 @@ func TestCut(t *testing.T) {
 				}
 				c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, o)
 				s.RequestTx()
-				tr.await(t, "DIS", "ARF")
+				tr.AwaitEnd(t, "DIS", "ARF")
 				if whole := strings.Contains(tr.String(), ">"); whole != (n == len(tt.message)) || !strings.HasPrefix(tr.String(), "CRE POL CNG CON") {
 					t.Errorf("%d of %d bytes: %s", n, len(tt.message), tr)
 				}
