@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 type servers struct {
 	Plain, TLS string // addresses; the latter speaks h1 and h2
 	H3, Raw    string
-	Root       []byte // certificate that all but Plain and Raw can be trusted by, DER
+	WS         string // an echo
+	Root       []byte // certificate that TLS and H3 can be trusted by, DER
 }
 
 // serve serves until its standard input ends.
@@ -63,8 +64,13 @@ func serve() error {
 		return err
 	}
 	go serveRaw(bytes)
+	echo, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go http.Serve(echo, http.HandlerFunc(echoWS))
 	if err := json.NewEncoder(os.Stdout).Encode(servers{Plain: plain.Addr().String(), TLS: secure.Addr().String(),
-		H3: udp.LocalAddr().String(), Raw: bytes.Addr().String(), Root: own.Cert.Raw}); err != nil {
+		H3: udp.LocalAddr().String(), Raw: bytes.Addr().String(), WS: echo.Addr().String(), Root: own.Cert.Raw}); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)

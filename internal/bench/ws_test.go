@@ -1,0 +1,246 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	goruntime "runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	ssws "github.com/secure-streams/sspolicy/runtime/ws"
+)
+
+// echoWS sends back what comes, as it comes.
+func echoWS(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer c.CloseNow()
+	c.SetReadLimit(-1)
+	var buf bytes.Buffer
+	for {
+		kind, r, err := c.Reader(context.Background())
+		if err != nil {
+			return
+		}
+		buf.Reset()
+		if _, err := buf.ReadFrom(r); err != nil || c.Write(context.Background(), kind, buf.Bytes()) != nil {
+			return
+		}
+	}
+}
+
+// BenchmarkWS sends a message and waits for its echo, again and again, on one
+// connection and on 16. The peer is the library by hand. An operation is a
+// message.
+func BenchmarkWS(b *testing.B) {
+	addr := netip.MustParseAddrPort(startServers(b).WS)
+	for _, size := range []int{64, 4 << 10, 1 << 20} {
+		for _, streams := range []int{1, 16} {
+			b.Run(fmt.Sprintf("%d/streams=%d", size, streams), func(b *testing.B) {
+				ours, stop := policyWS(b, addr, size, streams)
+				defer stop()
+				bare, stop := bareWS(b, addr, size, streams)
+				defer stop()
+				against(b, "bare", streams, ours, bare)
+			})
+		}
+	}
+}
+
+// policyWS returns what lets each of the streams have so many echoes.
+func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int), stop func()) {
+	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{WSBinary: true}}
+	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	msg := make([]byte, size)
+	all := make([]*runtime.Stream, streams)
+	left := make([]atomic.Int32, streams)
+	for i := range streams {
+		sent := 0
+		all[i], err = c.NewStream("s", runtime.Handlers{
+			State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+				if state == runtime.StateDisconnected && left[i].Load() > 0 || state == runtime.StateUnreachable {
+					b.Error(s.Err())
+				}
+				return runtime.OK
+			},
+			Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+				n := copy(buf, msg[sent:])
+				var f runtime.Flags
+				if sent == 0 {
+					f |= runtime.FlagSOM
+				}
+				if sent += n; sent == size {
+					f |= runtime.FlagEOM
+					sent = 0
+				}
+				return n, f, runtime.OK
+			},
+			Rx: func(s *runtime.Stream, _ []byte, f runtime.Flags) runtime.Result {
+				if f&runtime.FlagEOM != 0 {
+					if left[i].Add(-1) > 0 {
+						s.RequestTx()
+					} else {
+						wg.Done()
+					}
+				}
+				return runtime.OK
+			},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return func(each int) {
+		wg.Add(streams)
+		for i, s := range all {
+			left[i].Store(int32(each))
+			s.RequestTx()
+		}
+		wg.Wait()
+	}, func() { c.Close() }
+}
+
+// dialWS is what one would write by hand.
+func dialWS(b *testing.B, addr netip.AddrPort) *websocket.Conn {
+	c, _, err := websocket.Dial(context.Background(), "ws://"+addr.String()+"/", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.SetReadLimit(-1)
+	return c
+}
+
+// bareWS returns the same with the library by hand.
+func bareWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int), stop func()) {
+	all := make([]*websocket.Conn, streams)
+	for i := range all {
+		all[i] = dialWS(b, addr)
+	}
+	msg := make([]byte, size)
+	bufs := make([][]byte, streams)
+	for i := range bufs {
+		bufs[i] = make([]byte, 16<<10)
+	}
+	return func(each int) {
+			var wg sync.WaitGroup
+			for i, c := range all {
+				wg.Go(func() {
+					for range each {
+						if err := c.Write(context.Background(), websocket.MessageBinary, msg); err != nil {
+							b.Error(err)
+							return
+						}
+						_, r, err := c.Reader(context.Background())
+						for err == nil {
+							_, err = r.Read(bufs[i])
+						}
+						if !errors.Is(err, io.EOF) {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		}, func() {
+			for _, c := range all {
+				c.CloseNow()
+			}
+		}
+}
+
+// BenchmarkIdleWS holds 10,000 connected streams, and as many connections by
+// hand, and reports what each takes: bytes and goroutines.
+func BenchmarkIdleWS(b *testing.B) {
+	const n = 10_000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < n+1000 {
+		b.Fatalf("%d connections need as many files: ulimit -n says %d (%v)", n, limit.Cur, err)
+	}
+	addr := netip.MustParseAddrPort(startServers(b).WS)
+	held := func(b *testing.B, hold func() (release func())) {
+		var bytes, stacks, goroutines float64
+		for b.Loop() {
+			var before, after goruntime.MemStats
+			idle := goruntime.NumGoroutine()
+			collect(&before)
+			release := hold()
+			time.Sleep(100 * time.Millisecond)
+			collect(&after)
+			bytes = float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+int64(after.StackInuse)-int64(before.StackInuse)) / n
+			stacks = float64(int64(after.StackInuse)-int64(before.StackInuse)) / n
+			goroutines = float64(goruntime.NumGoroutine()-idle) / n
+			release()
+		}
+		b.ReportMetric(bytes, "B/stream")
+		b.ReportMetric(stacks, "stack-B/stream")
+		b.ReportMetric(goroutines, "goroutines/stream")
+	}
+	b.Run("streams", func(b *testing.B) {
+		held(b, func() func() {
+			st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
+			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			more := make(chan struct{}, 100) // at a time
+			for range cap(more) {
+				more <- struct{}{}
+			}
+			for range n {
+				<-more
+				s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+					switch state {
+					case runtime.StateUnreachable:
+						b.Error(s.Err())
+						more <- struct{}{}
+					case runtime.StateConnected:
+						more <- struct{}{}
+					}
+					return runtime.OK
+				}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.Connect()
+			}
+			for range cap(more) {
+				<-more
+			}
+			return func() { c.Close() }
+		})
+	})
+	b.Run("by hand", func(b *testing.B) {
+		held(b, func() func() {
+			all := make([]*websocket.Conn, n)
+			var wg sync.WaitGroup
+			for i := range all {
+				all[i] = dialWS(b, addr)
+				wg.Go(func() { all[i].Reader(context.Background()) }) // as an idle client has to
+			}
+			return func() {
+				for _, c := range all {
+					c.CloseNow()
+				}
+				wg.Wait()
+			}
+		})
+	})
+}
