@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
@@ -54,12 +56,48 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.tags = append(s.tags, r.Header.Get("X-Upload-Tag")+" "+r.URL.Query().Get("uptag"))
 		s.mu.Unlock()
 		w.Write(bytes.Repeat([]byte("x"), 2000))
+	case "GET /", "GET /v1/live":
+		s.echo(w, r)
+	case "GET /stream":
+		s.feed(w, r)
 	case "GET /policy/minimal-proxy.json":
 		io.WriteString(w, `{ "s": [] }`)
 	case "GET /generate_204", "GET /httpbin/status/204":
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		http.NotFound(w, r)
+	}
+}
+
+// echo sends messages back, to who speaks a subprotocol that it knows.
+func (s *service) echo(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"lws-mirror-protocol", "weather-live"}})
+	if err != nil {
+		return
+	}
+	defer c.CloseNow()
+	for c.Subprotocol() != "" {
+		kind, msg, err := c.Read(r.Context())
+		if err != nil || kind != websocket.MessageBinary || c.Write(r.Context(), kind, msg) != nil {
+			return
+		}
+	}
+}
+
+// feed sends messages for as long as they are wanted, each of a kind that the
+// query names.
+func (s *service) feed(w http.ResponseWriter, r *http.Request) {
+	kinds := strings.Split(r.URL.Query().Get("streams"), "/")
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer c.CloseNow()
+	for ctx, i := c.CloseRead(r.Context()), 0; ctx.Err() == nil; i++ {
+		msg := fmt.Sprintf("{%q: %q}\n", "stream", kinds[i%len(kinds)])
+		if c.Write(ctx, websocket.MessageText, []byte(msg)) != nil {
+			return
+		}
 	}
 }
 
@@ -222,6 +260,25 @@ func (v *services) assistant(t *testing.T, event, audio, directives string) {
 	}
 }
 
+// echoes sends messages, and gets them back.
+func (v *services) echoes(t *testing.T, streamtype string) {
+	t.Helper()
+	for _, msg := range []string{"hello", strings.Repeat("hello ", 5000)} {
+		if got := v.run(t, streamtype, "--data", msg); got != msg {
+			t.Errorf("%s: %d bytes came back, of %d", streamtype, len(got), len(msg))
+		}
+	}
+}
+
+// follows gets messages from a feed.
+func (v *services) follows(t *testing.T, streamtype string) {
+	t.Helper()
+	want := `{"stream": "btcusdt@depth@0ms"}` + "\n" + `{"stream": "btcusdt@bookTicker"}` + "\n" + `{"stream": "btcusdt@aggTrade"}` + "\n"
+	if got := v.run(t, streamtype, "--count", "3"); got != want {
+		t.Errorf("%s: %q", streamtype, got)
+	}
+}
+
 // pages gets many pages at once.
 func (v *services) pages(t *testing.T, streamtype string) {
 	t.Helper()
@@ -327,6 +384,11 @@ func TestRunRaw(t *testing.T) {
 	}
 }
 
+// TestRunWS executes the ws streamtype of station.json.
+func TestRunWS(t *testing.T) {
+	newServices(t, "../../fixtures/station.json", nil, "live").echoes(t, "live")
+}
+
 // TestRunMQTT publishes to a mosquitto, and receives what it has kept.
 func TestRunMQTT(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -393,6 +455,11 @@ func TestServicesOfLWS(t *testing.T) {
 		{"v4.1.6-avs.json", []string{"api_amazon_com_auth", "avs_event", "avs_metadata", "avs_audio"},
 			func(v *services) { v.assistant(v.t, "avs_metadata", "avs_audio", "avs_event") }},
 		{"v5.0.0-post-post.json", []string{"fetch_policy", portal}, func(v *services) { v.system(v.t, true) }},
+		{"v4.5.8-client-ws-echo-example-policy.json", []string{"sx_ws_echo"}, func(v *services) { v.echoes(v.t, "sx_ws_echo") }},
+		{"v5.0.0-client-ws-echo-example-policy.json", []string{"sx_ws_echo"}, func(v *services) { v.echoes(v.t, "sx_ws_echo") }},
+		{"v5.0.0-client-ws-echo-policy-local.json", []string{"sx_ws_echo"}, func(v *services) { v.echoes(v.t, "sx_ws_echo") }},
+		{"v5.0.0-binance-policy.json", []string{"binance"}, func(v *services) { v.follows(v.t, "binance") }},
+		{"v5.0.0-client-binance-example-policy.json", []string{"binance"}, func(v *services) { v.follows(v.t, "binance") }},
 		{"v5.0.0-stress-direct.json", []string{"mintest", portal}, func(v *services) { v.pages(v.t, "mintest"); v.system(v.t, false) }},
 		{"v5.0.0-stress-policy-local.json", []string{"mintest", portal}, func(v *services) { v.pages(v.t, "mintest"); v.system(v.t, false) }},
 	} {
