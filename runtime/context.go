@@ -247,8 +247,8 @@ func (c *Context) newStream(streamtype string, h Handlers, fill func(*Stream) er
 
 // Close destroys every stream, and waits until the last DESTROYING has been
 // answered and every goroutine and connection of the context is gone. Called
-// from inside a callback, or a method of Credentials, it can not wait, and returns at once. It may be
-// called more than once; it returns nil.
+// from inside a callback, or a method of Credentials, it can not wait, and
+// returns at once. It may be called more than once; it returns nil.
 func (c *Context) Close() error {
 	c.mu.Lock()
 	first := !c.closed

@@ -40,16 +40,12 @@ func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, er
 	}, func(err error) error { return &ProxyError{p.address, err} })
 }
 
-// Dial makes the network connection of the attempt: to its target, by the proxy
-// of its streamtype, and with TLS if the target wants it. The handshake asks for
-// the protocols of alpn (RFC 7301), and fails if the server agrees on none of
-// them but another. ctx is that of Run; the limit of the attempt holds as well.
-func (l *Link) Dial(ctx context.Context, alpn ...string) (net.Conn, error) {
-	return l.DialTarget(ctx, l.target, alpn...)
-}
-
-// DialTarget is Dial to another target, such as one that the peer redirects to.
-func (l *Link) DialTarget(ctx context.Context, t *Target, alpn ...string) (net.Conn, error) {
+// Dial makes the network connection of the attempt, by the proxy of its
+// streamtype: to Target, or to where the peer redirects, and with TLS if t wants
+// it. The handshake asks for the protocols of alpn (RFC 7301), and fails if the
+// server agrees on none of them but another. ctx is that of Run; the limit of the
+// attempt holds as well.
+func (l *Link) Dial(ctx context.Context, t *Target, alpn ...string) (net.Conn, error) {
 	var config *tls.Config
 	if t.TLS {
 		shared, err := l.TLSConfig()
@@ -62,7 +58,7 @@ func (l *Link) DialTarget(ctx context.Context, t *Target, alpn ...string) (net.C
 			config.ServerName = "localhost"
 		}
 	}
-	conn, err := l.dialPlain(ctx, t)
+	conn, err := l.DialPlain(ctx, t)
 	if err != nil || config == nil {
 		return conn, err
 	}
@@ -76,11 +72,9 @@ func (l *Link) DialTarget(ctx context.Context, t *Target, alpn ...string) (net.C
 	return secure, nil
 }
 
-// DialPlain is Dial without TLS, whatever the target wants: for a transport that
-// sees to that by itself.
-func (l *Link) DialPlain(ctx context.Context) (net.Conn, error) { return l.dialPlain(ctx, l.target) }
-
-func (l *Link) dialPlain(ctx context.Context, t *Target) (net.Conn, error) {
+// DialPlain is Dial without TLS, whatever t wants: for a transport that sees to
+// that by itself.
+func (l *Link) DialPlain(ctx context.Context, t *Target) (net.Conn, error) {
 	d, err := l.c.Dialer(l.t.policy)
 	if err != nil {
 		return nil, err

@@ -188,11 +188,8 @@ func (c *Context) transport(p Protocol) (Transport, error) {
 	if t := c.transports[p]; t != nil {
 		return t, nil
 	}
-	if int(p) < len(transportPackages) && transportPackages[p] != "" {
-		return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
-			ErrNoTransport, p, transportPackages[p])
-	}
-	return nil, fmt.Errorf("%w for protocol %v in Options.Transports", ErrNoTransport, p)
+	return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
+		ErrNoTransport, p, transportPackages[p])
 }
 
 // check refuses a streamtype that asks for what no transport does. What would

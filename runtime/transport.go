@@ -13,9 +13,10 @@ type Transport interface {
 	Protocols() []Protocol
 
 	// Prepare is called for a context and streamtype with the first stream, and
-	// with the first one after Close of what it returned. It refuses a streamtype that asks for what the transport does
-	// not do, with an error that wraps ErrUnsupported or ErrNoCredentials.
-	// What concerns every protocol has been checked by then.
+	// with the first one after Close of what it returned. It refuses a streamtype
+	// that asks for what the transport does not do, with an error that wraps
+	// ErrUnsupported or ErrNoCredentials. What concerns every protocol has been
+	// checked by then.
 	Prepare(c *Context, st *StreamType) (Connector, error)
 }
 
@@ -172,9 +173,6 @@ func (l *Link) Target() *Target { return l.target }
 // URL returns the http_url of the policy with the metadata put in as it was
 // before CONNECTING was delivered.
 func (l *Link) URL() string { return l.url }
-
-// Logger returns the logger of the context.
-func (l *Link) Logger() Logger { return l.c.log }
 
 // HasTx reports whether the stream has a Tx callback.
 func (l *Link) HasTx() bool {

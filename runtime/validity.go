@@ -10,18 +10,19 @@ import (
 // the connection works in both directions, so it was given up.
 var ErrNoValidity = errors.New("no sign of life from the peer")
 
-// DefaultValidPing and DefaultValidHangup hold for streamtypes without a
-// "retry" in the policy, as in lws 5.0.0 (lib/core/context.c).
+// What holds for streamtypes without a "retry" in the policy, as in lws 5.0.0
+// (lib/core/context.c).
 const (
-	DefaultValidPing   = 40 * time.Second
-	DefaultValidHangup = 50 * time.Second
+	defaultValidPing   = 40 * time.Second
+	defaultValidHangup = 50 * time.Second
 )
 
 // Validity returns how long a connection may go without proof that it works in
 // both directions before it is probed, and before it is given up; 0 is never.
+// Without a retry in the policy they are 40 s and 50 s.
 func (st *StreamType) Validity() (ping, hangup time.Duration) {
 	if st.Retry == nil {
-		return DefaultValidPing, DefaultValidHangup
+		return defaultValidPing, defaultValidHangup
 	}
 	return max(st.Retry.ValidPing, 0), max(st.Retry.ValidHangup, 0)
 }

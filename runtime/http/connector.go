@@ -45,17 +45,12 @@ type madeURL struct {
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
 func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if err := request.CheckCookies(c, st); err != nil {
+	if err := request.Check(c, st); err != nil {
 		return nil, err
 	}
 	n := &connector{t: t, c: c, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
 	if !request.IsToken(n.method) || n.method == http.MethodConnect {
 		return nil, fmt.Errorf("%w: http_method %q", runtime.ErrUnsupported, n.method)
-	}
-	for _, m := range st.HTTP.RespMap {
-		if m.State < runtime.StateUserBase {
-			return nil, fmt.Errorf("%w: http_resp_map to a state below %d: %d", runtime.ErrUnsupported, runtime.StateUserBase, m.State)
-		}
 	}
 	var err error
 	if n.chain, err = c.Rideshares(st); err != nil {
@@ -231,13 +226,8 @@ func (n *connector) answer(ctx context.Context, l *runtime.Link, resp *http.Resp
 	if n.st.DirectProtoStr {
 		l.ReceiveDirect(resp.Header.Get)
 	}
-	for _, m := range n.st.HTTP.RespMap {
-		if int(m.Status) == resp.StatusCode {
-			if err := l.UserState(m.State); err != nil {
-				return err
-			}
-			break
-		}
+	if err := request.UserState(l, resp.StatusCode); err != nil {
+		return err
 	}
 	if err := l.Connected(); err != nil {
 		return err

@@ -112,7 +112,7 @@ type inMsg struct {
 
 // connect makes the connection: dials, and exchanges CONNECT and CONNACK.
 func (c *conn) connect(ctx context.Context, l *runtime.Link, id, password string, first *stream) error {
-	nc, err := l.Dial(ctx, alpn)
+	nc, err := l.Dial(ctx, l.Target(), alpn)
 	if err != nil {
 		return err
 	}

@@ -219,7 +219,7 @@ func TestSlow(t *testing.T) {
 // TestAckOrder: a message is acknowledged when all who get it have had it, and
 // after those before it.
 func TestAckOrder(t *testing.T) {
-	p := &peer{}
+	p := &peer{answer: silent("PUBREC 12")} // a PUBCOMP may come before or after 13
 	bubble(t, p, runtime.Options{}, one(streamType("a", nowhere, topics("", "a", 1)), streamType("b", nowhere, topics("", "+", 1))), func(t *testing.T, c *runtime.Context) {
 		free := make(chan struct{})
 		a := new(trace).open(t, c, "a")
@@ -238,7 +238,7 @@ func TestAckOrder(t *testing.T) {
 		p.want(t, "")
 		close(free)
 		synctest.Wait()
-		p.want(t, "PUBACK 11; PUBREC 12; PUBACK 13; PUBCOMP 12")
+		p.want(t, "PUBACK 11; PUBREC 12; PUBACK 13")
 	})
 }
 

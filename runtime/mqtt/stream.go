@@ -575,7 +575,7 @@ func (st *stream) newMessage(length uint64) (*outMsg, error) {
 		err = errors.New("sspolicy: the message is longer than MQTT allows")
 	}
 	if err != nil {
-		st.l.Logger().Warn("sspolicy: a message was not published", "streamtype", st.n.st.Name, "err", err)
+		st.l.Context().Logger().Warn("sspolicy: a message was not published", "streamtype", st.n.st.Name, "err", err)
 		return nil, nil
 	}
 	if m.AWSIoT && isShadow(topic) {

@@ -91,7 +91,7 @@ func (connector) Run(ctx context.Context, l *runtime.Link) error {
 		if conn = k.adopt.take(); conn == nil {
 			return ErrAdopted
 		}
-	} else if conn, err = l.DialPlain(ctx); err != nil {
+	} else if conn, err = l.DialPlain(ctx, l.Target()); err != nil {
 		return err
 	}
 	return newSession(ctx, l, k, conn).run()

@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/internal/request"
 )
 
 const (
@@ -184,7 +185,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	if n.st.HTTP.WSPrioritizeReads {
 		c.gate = newGate()
 	}
-	if err = n.userState(l, http.StatusSwitchingProtocols); err == nil {
+	if err = request.UserState(l, http.StatusSwitchingProtocols); err == nil {
 		err = l.Connected()
 	}
 	if err != nil {

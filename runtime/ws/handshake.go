@@ -77,7 +77,7 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 		if resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, nil
 		}
-		if err := h.n.userState(h.l, resp.StatusCode); err != nil {
+		if err := request.UserState(h.l, resp.StatusCode); err != nil {
 			return nil, err
 		}
 		switch {
@@ -112,21 +112,11 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// userState delivers the state that the policy has for a status, if any.
-func (n *connector) userState(l *runtime.Link, status int) error {
-	for _, m := range n.st.HTTP.RespMap {
-		if int(m.Status) == status {
-			return l.UserState(m.State)
-		}
-	}
-	return nil
-}
-
 // exchange sends the request on a new connection, which it closes unless the
 // response is 101.
 func (h *handshake) exchange(req *http.Request, target *runtime.Target) (*http.Response, error) {
 	h.l.Perf().Begin()
-	conn, err := h.l.DialTarget(h.ctx, target, "http/1.1")
+	conn, err := h.l.Dial(h.ctx, target, "http/1.1")
 	if err != nil {
 		return nil, err
 	}

@@ -62,13 +62,8 @@ type connector struct {
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
 func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if err := request.CheckCookies(c, st); err != nil {
+	if err := request.Check(c, st); err != nil {
 		return nil, err
-	}
-	for _, m := range st.HTTP.RespMap {
-		if m.State < runtime.StateUserBase {
-			return nil, fmt.Errorf("%w: http_resp_map to a state below %d: %d", runtime.ErrUnsupported, runtime.StateUserBase, m.State)
-		}
 	}
 	n := &connector{t: t, st: st, kind: websocket.MessageText}
 	if st.HTTP.WSBinary {

@@ -1,21 +1,11 @@
 package request
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 
 	"github.com/secure-streams/sspolicy/runtime"
 )
-
-// CheckCookies refuses a streamtype that wants cookies kept where nobody does.
-func CheckCookies(c *runtime.Context, st *runtime.StreamType) error {
-	if st.HTTP.Cookies && c.CookieJar() == nil {
-		return fmt.Errorf("%w: http_cookies without a jar: put New() of package github.com/secure-streams/sspolicy/runtime/cookies into Options.Cookies",
-			runtime.ErrUnsupported)
-	}
-	return nil
-}
 
 // WithCookies sends a request by do: with the cookies that the jar of the context
 // has for its URL, beside those that the program has set, and keeps those that
