@@ -72,6 +72,7 @@ type Options struct {
 // also from inside callbacks.
 type Context struct {
 	policy     atomic.Pointer[Policy]
+	next       atomic.Pointer[Policy] // that is about to be laid over the present one, or nil; set under mu
 	opts       Options
 	log        Logger
 	transports [maxProtocol + 1]Transport
@@ -97,7 +98,6 @@ type Context struct {
 	mu    sync.Mutex
 	types map[string]*streamType   // those that have streams, or had some lately
 	stale map[*streamType]struct{} // those that have streams, but will have no more
-	next  *Policy                  // that is about to be laid over the present one, or nil
 	first *Stream                  // list of the streams not yet destroyed
 	empty *sync.Cond               // first is nil
 	sinks map[string]*Sink         // by streamtype
@@ -151,6 +151,16 @@ func NewContext(p *Policy, o Options) (*Context, error) {
 // Policy returns the policy that the context executes: the one that SetPolicy or
 // Overlay has set last, else that of NewContext.
 func (c *Context) Policy() *Policy { return c.policy.Load() }
+
+// String returns the release and product of the policy, for messages. It, and
+// GoString, keep fmt from printing what is in a context, such as passwords of proxies.
+func (c *Context) String() string {
+	p := c.Policy()
+	return fmt.Sprintf("policy %q of product %q", p.Release, p.Product)
+}
+
+// GoString is String, for %#v.
+func (c *Context) GoString() string { return c.String() }
 
 // SMD returns the message distribution of the context.
 func (c *Context) SMD() *SMD { return &c.smd }

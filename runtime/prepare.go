@@ -109,10 +109,10 @@ func (c *Context) closeType(t *streamType) {
 	c.trust.release(t)
 }
 
-// tables returns the policy that streamtypes are made ready by. c.mu is held.
+// tables returns the policy that streamtypes are made ready by.
 func (c *Context) tables() *Policy {
-	if c.next != nil {
-		return c.next
+	if next := c.next.Load(); next != nil {
+		return next
 	}
 	return c.Policy()
 }

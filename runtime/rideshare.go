@@ -7,7 +7,9 @@ import (
 
 // Rideshares returns the streamtypes whose messages make up one request: st,
 // the one that its rideshare names, the one that that one names, and so on. An
-// error names the key and what is wrong. It is for Prepare of a [Transport].
+// error names the key and what is wrong. It is for Prepare of a [Transport]; anywhere
+// else the others are those of the policy in force, or of the one that an Overlay is
+// about to put in force.
 func (c *Context) Rideshares(st *StreamType) ([]*StreamType, error) {
 	chain := []*StreamType{st}
 	for last := st; last.Rideshare != ""; {

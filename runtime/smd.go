@@ -96,8 +96,12 @@ type Listener struct {
 
 // Register makes f a listener of the classes in mask, for what is sent from now
 // on, also by f itself. f is called on goroutines of this package, never twice at
-// a time, and may call whatever it likes. The payload belongs to it.
+// a time, and may call whatever it likes. The payload belongs to it. If f is nil
+// the listener is closed from the start.
 func (d *SMD) Register(mask Class, f func(Message)) *Listener {
+	if f == nil { // what nobody takes would be in the way of others
+		return &Listener{smd: d, closed: true}
+	}
 	return d.add(&Listener{smd: d, mask: mask, f: f})
 }
 

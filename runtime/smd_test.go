@@ -301,3 +301,14 @@ func TestSMDCloseInside(t *testing.T) {
 	<-done
 	c.Close()
 }
+
+// TestSMDNobody checks that a listener that can take nothing is in nobody's way.
+func TestSMDNobody(t *testing.T) {
+	c := smdContext(t)
+	defer c.Close()
+	l := c.SMD().Register(runtime.ClassesAll, nil)
+	if err := c.SMD().Send(runtime.ClassUser, nil); !errors.Is(err, runtime.ErrNoListener) {
+		t.Error(err)
+	}
+	l.Close()
+}

@@ -100,6 +100,13 @@ func (s *Stream) create() bool {
 	return !gone
 }
 
+// String returns the name of the streamtype, for messages. It, and GoString, keep fmt
+// from printing what is in a stream, such as metadata.
+func (s *Stream) String() string { return s.StreamType().Name }
+
+// GoString is String, for %#v.
+func (s *Stream) GoString() string { return s.String() }
+
 // StreamType returns what the policy says of the stream. After an Overlay it is
 // what the policy said before, until the next attempt.
 func (s *Stream) StreamType() *StreamType {

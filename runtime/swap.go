@@ -108,8 +108,8 @@ func (c *Context) overlay(p *Policy) error {
 	// All that has streams is made ready before anything is changed.
 	same := sameness(p)
 	ready := map[string]*streamType{}
-	c.next = p
-	defer func() { c.next = nil }()
+	c.next.Store(p)
+	defer c.next.Store(nil)
 	for s := c.first; s != nil; s = s.next {
 		name := s.t.policy.Name
 		if ready[name] != nil || s.t.of == nil {

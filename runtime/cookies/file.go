@@ -44,17 +44,21 @@ func Open(o Options) (*Jar, error) {
 	if o.File == "" {
 		return j, nil
 	}
-	f, err := os.Open(o.File)
+	// Opening a named pipe would wait for someone to write to it.
+	info, err := os.Stat(o.File)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return j, nil
 	case err != nil:
 		return nil, fmt.Errorf("sspolicy: cookies: %w", err)
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+	case !info.Mode().IsRegular() || info.Size() > maxFile:
 		return nil, fmt.Errorf("sspolicy: cookies: %s is no file of at most %d MiB", o.File, maxFile>>20)
 	}
+	f, err := os.Open(o.File)
+	if err != nil {
+		return nil, fmt.Errorf("sspolicy: cookies: %w", err)
+	}
+	defer f.Close()
 	bad, err := j.read(f, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("sspolicy: cookies: %s: %w", o.File, err)

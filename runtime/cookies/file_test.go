@@ -1,3 +1,5 @@
+//go:build unix
+
 package cookies_test
 
 import (
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,7 +58,11 @@ func TestFile(t *testing.T) {
 	if !strings.Contains(log.String(), "lines=14") || strings.Contains(log.String(), "Domain") {
 		t.Errorf("log: %s", &log)
 	}
-	for _, bad := range []string{filepath.Dir(file), "/dev/zero"} {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{filepath.Dir(file), "/dev/zero", pipe} {
 		if _, err := cookies.Open(cookies.Options{File: bad}); err == nil {
 			t.Errorf("%s was read", bad)
 		}

@@ -22,5 +22,5 @@ type StatusError = request.StatusError
 type RedirectError = request.RedirectError
 
 // A HeaderError says that metadata can not be sent as the Header that the
-// policy maps it to. Value is "" where it may be a secret.
+// policy maps it to. It does not tell the value, which may be a secret.
 type HeaderError = request.HeaderError

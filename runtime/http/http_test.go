@@ -122,12 +122,14 @@ func TestRequest(t *testing.T) {
 // is refused, not dropped.
 func TestRefusedHeaders(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
-	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-1", "te:": "trailers", "host:": "a b"} {
+	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-12345", "te:": "trailers", "host:": "a b"} {
 		tr, s := fetch(t, runtime.StreamType{Metadata: []runtime.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
 			func(s *runtime.Stream) { s.SetMetadata("m", value) })
 		want(t, tr, "CRE POL CNG UNR ARF")
 		if _, ok := errors.AsType[*sshttp.HeaderError](s.Err()); !ok {
 			t.Errorf("%s: %v", name, s.Err())
+		} else if text := fmt.Sprintf("%v %+v %#v", s.Err(), s.Err(), s.Err()); strings.Contains(text, value) {
+			t.Errorf("%s: the error tells the value: %s", name, text)
 		}
 	}
 }

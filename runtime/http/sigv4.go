@@ -105,7 +105,7 @@ func (s *sigV4) sign(l *runtime.Link, req *http.Request) error {
 	if h[amzDate] == nil {
 		h[amzDate] = []string{time.Now().UTC().Format(sigv4Time)}
 	} else if _, err := time.Parse(sigv4Time, h.Get(amzDate)); err != nil || len(h[amzDate]) > 1 {
-		return &HeaderError{Header: amzDate, Value: h.Get(amzDate), Reason: "it is no time like " + sigv4Time}
+		return &HeaderError{Header: amzDate, Reason: "it is no time like " + sigv4Time}
 	}
 	if h[amzHash] == nil {
 		hash, err := hashBody(req, k.raw && req.URL.Scheme == "https", s.st.HTTP.NoContentLength)

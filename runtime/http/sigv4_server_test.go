@@ -168,6 +168,7 @@ func TestSigV4(t *testing.T) {
 		{name: "no key", addr: plain, creds: temporary, options: aws(), err: runtime.ErrNoCredentials},
 		{name: "no secret", addr: plain, creds: noSecret, options: aws(), err: runtime.ErrNoCredentials},
 		{name: "the program's own signature", addr: plain, options: aws("auth", "s3kr1t"), err: errors.New("")},
+		{name: "a time that is none", addr: plain, options: aws("date", "s3kr1t"), err: errors.New("")},
 		{name: "two session tokens", addr: plain, creds: runtime.ChainCredentials{creds, temporary}, options: aws("token", "s3kr1t"), err: errors.New("")},
 		{name: "redirect", addr: plain, h: runtime.HTTP{URL: "/same"}, options: aws(), want: "0 /there?x=1%202 [] e3b0c442"},
 		{name: "redirect of a POST", addr: secure, h: runtime.HTTP{Method: "POST", URL: "/same"}, options: with([]byte("body"), aws()...), want: "0 /there?x=1%202 [] e3b0c442"},

@@ -119,8 +119,12 @@ type flight struct {
 	err  error
 }
 
-// New returns a source. It has to be bound to a context.
+// New returns a source. It has to be bound to a context. If inside is nil there are
+// no other credentials, and Options.Request is needed.
 func New(inside runtime.Credentials, o Options) *Source {
+	if inside == nil {
+		inside = runtime.ChainCredentials{}
+	}
 	if o.Margin <= 0 {
 		o.Margin = time.Minute
 	}

@@ -547,3 +547,14 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// TestNothingInside checks that a source may do without other credentials.
+func TestNothingInside(t *testing.T) {
+	s := New(nil, Options{})
+	if text, err := s.Blob(t.Context(), runtime.BlobAuth, 0); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
+		t.Errorf("%q, %v", text, err)
+	}
+	if cert, err := s.ClientCertificate(t.Context(), 1); cert != nil || !errors.Is(err, runtime.ErrNoCredentials) {
+		t.Errorf("%v, %v", cert, err)
+	}
+}

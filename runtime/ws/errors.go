@@ -44,7 +44,7 @@ type StatusError = request.StatusError
 type RedirectError = request.RedirectError
 
 // A HeaderError says that metadata can not be sent as the Header that the
-// policy maps it to. Value is "" where it may be a secret.
+// policy maps it to. It does not tell the value, which may be a secret.
 type HeaderError = request.HeaderError
 
 // What the flags of a Tx callback can be wrong about. They end the connection.

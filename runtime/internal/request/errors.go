@@ -32,17 +32,12 @@ func (e *RedirectError) Error() string {
 }
 
 // A HeaderError says that metadata can not be sent as the header that the
-// policy maps it to.
+// policy maps it to. It does not tell the value, which may be a secret.
 type HeaderError struct {
 	Header string
-	Value  string // "" where it may be a secret
 	Reason string
 }
 
 func (e *HeaderError) Error() string {
-	value := ""
-	if e.Value != "" {
-		value = fmt.Sprintf(" with the value %q", e.Value)
-	}
-	return fmt.Sprintf("sspolicy: header %s can not be sent%s: %s", e.Header, value, e.Reason)
+	return fmt.Sprintf("sspolicy: header %s can not be sent: %s", e.Header, e.Reason)
 }

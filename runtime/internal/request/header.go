@@ -184,7 +184,7 @@ func (s *Set) add(r *Header, name, value string) error {
 	case name == "Content-Length":
 		v, err := strconv.ParseInt(value, 10, 64)
 		if err != nil || v < 0 {
-			return &HeaderError{Header: name, Value: value, Reason: "it is no length"}
+			return &HeaderError{Header: name, Reason: "it is no length"}
 		}
 		r.Length = v
 		return nil

@@ -1,0 +1,132 @@
+package runtime_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// TestAllAtOnce does everything at a time that can be done with a context, some
+// of it from inside callbacks, while it is closed. The race detector looks on.
+func TestAllAtOnce(t *testing.T) {
+	policies := []*runtime.Policy{
+		sinkPolicy(), sinkPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 })),
+		sinkPolicy(change("b", func(st *runtime.StreamType) { st.Endpoint = "other.example" })),
+	}
+	for range 20 {
+		c, err := runtime.NewContext(policies[0], runtime.Options{
+			Transports: []runtime.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}},
+			Wake:       func(time.Time) {},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		do := func() {
+			switch rand.N(8) {
+			case 0:
+				c.SetPolicy(policies[rand.N(len(policies))])
+			case 1:
+				c.Overlay(policies[rand.N(len(policies))])
+			case 2:
+				if k, err := c.NewSink("sink", func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }); err == nil {
+					k.Close()
+				}
+			case 3:
+				c.SMD().Send(runtime.ClassUser, []byte("x"))
+			case 4:
+				c.Rideshares(c.Policy().StreamTypes[0])
+			case 5:
+				c.SMD().Register(runtime.ClassesAll, func(runtime.Message) { time.Sleep(time.Microsecond) }).Close()
+			case 6:
+				c.Resumed(time.Second)
+			}
+		}
+		c.NewSink("sink", func(uint32) (runtime.Handlers, runtime.Result) {
+			do()
+			return runtime.Handlers{
+				Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result {
+					do()
+					s.RequestTx()
+					return runtime.OK
+				},
+				Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+					return 1, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+				},
+			}, runtime.OK
+		})
+		handlers := runtime.Handlers{
+			State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+				do()
+				if state == runtime.StateCreating {
+					s.StartTimeout(time.Duration(rand.N(1000)) * time.Microsecond)
+					s.RequestTx()
+				}
+				return []runtime.Result{runtime.OK, runtime.OK, runtime.OK, runtime.OK, runtime.DisconnectMe, runtime.DestroyMe}[rand.N(6)]
+			},
+			Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result { do(); return runtime.OK },
+			Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+				do()
+				return min(20, len(buf)), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+			},
+		}
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				var streams []*runtime.Stream
+				for range 60 {
+					name := []string{"a", "b", "c", "sink", runtime.SMDStreamType}[rand.N(5)]
+					var options []runtime.StreamOption
+					if name == runtime.SMDStreamType {
+						options = append(options, runtime.WithClasses(runtime.ClassesAll))
+					}
+					if s, err := c.NewStream(name, handlers, options...); err == nil {
+						streams = append(streams, s)
+					}
+					do()
+					if len(streams) > 0 {
+						s := streams[rand.N(len(streams))]
+						switch rand.N(6) {
+						case 0:
+							s.Destroy()
+						case 1:
+							s.Connect()
+						case 2:
+							s.RequestTx()
+						case 3:
+							s.CancelTimeout()
+						case 4:
+							s.SetMetadata("x", "1")
+						case 5:
+							_ = s.String() + s.State().String() + s.StreamType().Name + s.Rideshare().Name
+						}
+					}
+				}
+			})
+		}
+		wg.Go(func() { time.Sleep(time.Duration(rand.N(20)) * time.Millisecond); c.Close() })
+		wg.Wait()
+		if _, err := c.NewStream("a", handlers); !errors.Is(err, runtime.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+		for what, err := range map[string]error{"SetPolicy": c.SetPolicy(policies[0]), "Overlay": c.Overlay(policies[0]),
+			"Send": c.SMD().Send(runtime.ClassUser, nil)} {
+			if !errors.Is(err, runtime.ErrClosed) {
+				t.Errorf("%s after Close: %v", what, err)
+			}
+		}
+		c.SMD().Register(runtime.ClassesAll, func(runtime.Message) {}).Close()
+		c.Resumed(time.Second)
+		c.StartValidity(policies[0].StreamTypes[0], func() {}, func() {}).Stop()
+	}
+}
+
+// sinkPolicy is swapPolicy with a streamtype that is a local_sink.
+func sinkPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
+	return swapPolicy(append(f, func(p *runtime.Policy) {
+		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{Name: "sink", Protocol: runtime.ProtocolRaw, LocalSink: true})
+	})...)
+}

@@ -1,0 +1,28 @@
+package runtime_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// TestPrint checks that fmt prints nothing of what streams and contexts keep.
+func TestPrint(t *testing.T) {
+	c := newContext(t, runtime.StreamType{
+		Protocol: runtime.ProtocolRaw, SOCKS5Proxy: "user:s3cret@proxy.example:1080", Metadata: []runtime.Metadata{{Name: "m"}},
+	}, hang)
+	defer c.Close()
+	s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithMetadata("m", "s3cret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{s, c} {
+		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+			if text := fmt.Sprintf(format, v); strings.Contains(text, "s3cret") || text == "" {
+				t.Errorf("%T %s: %q", v, format, text)
+			}
+		}
+	}
+}
