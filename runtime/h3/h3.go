@@ -135,14 +135,31 @@ func newPool(c sshttp.Connections, o Options) *pool {
 		config.HandshakeIdleTimeout = p.limit
 	}
 	p.http3 = &http3.Transport{
-		TLSClientConfig:        c.TLS.Clone(),
-		QUICConfig:             config,
-		Dial:                   p.dial,
+		TLSClientConfig: c.TLS.Clone(),
+		QUICConfig:      config,
+		Dial: func(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+			conn, err := p.dial(ctx, address, config, qc)
+			if err != nil {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return nil, &dialError{err, p.count}
+			}
+			return conn, nil
+		},
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		DisableCompression:     true,
 	}
 	return p
 }
+
+// A dialError is why a connection could not be made. http3 keeps it for the next
+// request, though all that waited for the connection may have given up before.
+type dialError struct {
+	error
+	last uint64 // request that it is for
+}
+
+func (e *dialError) Unwrap() error { return e.error }
 
 // dial makes a connection, to the first address of the host that answers. It may
 // go on when the request that wanted it has given up, so it has a limit of its own.
@@ -189,7 +206,7 @@ func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc 
 			trace.ConnectDone("udp", addr.String(), err)
 		}
 		if err == nil {
-			return conn, p.add(address, conn)
+			return conn, p.add(t, address, conn)
 		}
 		var handshake *quic.TransportError
 		if ctx.Err() != nil || errors.As(err, &handshake) {
@@ -216,10 +233,12 @@ func (p *pool) open(ctx context.Context) (*quic.Transport, error) {
 	return p.quic, nil
 }
 
-func (p *pool) add(address string, conn *quic.Conn) error {
+// add makes a connection one for requests, though all that wanted it may have
+// given up, unless the socket has been closed meanwhile.
+func (p *pool) add(t *quic.Transport, address string, conn *quic.Conn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.active) == 0 { // all that wanted it have given up
+	if p.closed && len(p.active) == 0 || p.quic != t {
 		conn.CloseWithError(0, "")
 		return runtime.ErrClosed
 	}
@@ -263,6 +282,9 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	number, before := p.begin(req.URL.Host)
 	resp, err := p.http3.RoundTrip(req)
+	for stale, ok := errors.AsType[*dialError](err); ok && stale.last < number; stale, ok = errors.AsType[*dialError](err) {
+		resp, err = p.http3.RoundTrip(req) // which has not been looked at yet
+	}
 	if err != nil {
 		if context.Cause(req.Context()) == runtime.ErrTimeout {
 			p.suspect(req.URL.Host, before)

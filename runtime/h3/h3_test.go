@@ -383,6 +383,42 @@ func TestFailedRequest(t *testing.T) {
 	<-first.Context().Done()
 }
 
+// A request that is given up while its connection is made leaves the next one the
+// connection, and nothing of the error if there is none.
+func TestGivenUp(t *testing.T) {
+	addr := serve(t, handler)
+	for _, broken := range []error{nil, errors.New("no socket")} {
+		asked, goOn := make(chan struct{}, 2), make(chan error, 2)
+		tr := h3.NewWith(h3.Options{ListenPacket: func(context.Context) (net.PacketConn, error) {
+			asked <- struct{}{}
+			if err := <-goOn; err != nil {
+				return nil, err
+			}
+			return net.ListenPacket("udp", "127.0.0.1:0")
+		}})
+		c := newContext(t, runtime.Options{Transports: []runtime.Transport{tr}}, streamType(addr))
+		ctx, cancel := context.WithCancel(t.Context())
+		given := make(chan error)
+		go func() {
+			_, err := c.Fetch(ctx, "s")
+			given <- err
+		}()
+		<-asked
+		cancel()
+		if err := <-given; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		time.Sleep(20 * time.Millisecond) // for the request to have ended, of which no one tells
+		goOn <- broken
+		time.Sleep(50 * time.Millisecond) // and the connection to have been made
+		goOn <- nil
+		if _, err := c.Fetch(t.Context(), "s"); err != nil {
+			t.Errorf("after %v: %v", broken, err)
+		}
+		c.Close()
+	}
+}
+
 // A server that has gone without a word is found to be gone: the next attempt is
 // made on another connection.
 func TestServerGone(t *testing.T) {
