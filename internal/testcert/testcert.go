@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -122,4 +123,18 @@ func WritePEM(path string, c tls.Certificate) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		panic(err)
 	}
+}
+
+// SystemRoots makes an authority the only one that the operating system trusts,
+// as far as this process sees, if it has not used TLS yet. remove removes the
+// file for that.
+func (a *Authority) SystemRoots() (remove func()) {
+	dir := must(os.MkdirTemp("", "sspolicy"))
+	roots := filepath.Join(dir, "roots.pem")
+	if err := os.WriteFile(roots, a.PEM(), 0o644); err != nil {
+		panic(err)
+	}
+	os.Setenv("SSL_CERT_FILE", roots)
+	os.Setenv("SSL_CERT_DIR", filepath.Join(dir, "none"))
+	return func() { os.RemoveAll(dir) }
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -27,18 +26,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
 	system, own = testcert.New("the operating system's"), testcert.New("own")
-	dir, err := os.MkdirTemp("", "sspolicy")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		roots := filepath.Join(dir, "roots.pem")
-		err = os.WriteFile(roots, system.PEM(), 0o644)
-		os.Setenv("SSL_CERT_FILE", roots)
-		os.Setenv("SSL_CERT_DIR", dir+"/none")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
+	defer system.SystemRoots()()
 	return leaktest.Run(m)
 }
 
