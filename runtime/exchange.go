@@ -206,7 +206,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	case StateConnecting:
 		return x.connecting()
 	case StateConnected:
-		x.connected, x.status = true, s.status()
+		x.connected, x.status = true, s.Status()
 		if x.messages() && (x.pending || x.call.hasBody()) {
 			_ = s.RequestTx() // what was asked for before has gone with the connection before
 		}

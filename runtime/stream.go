@@ -503,8 +503,10 @@ func (s *Stream) begin() *Link {
 	return l
 }
 
-// status returns what Link.Status has said.
-func (s *Stream) status() int {
+// Status returns the HTTP status of the answer, from CONNECTED to DISCONNECTED; 0
+// before and after, and for protocols that have none.
+// lws tells of it only by the states of http_resp_map.
+func (s *Stream) Status() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.link == nil {

@@ -244,7 +244,7 @@ func (l *Link) RetryAfter(d time.Duration) {
 	l.retryAfter = max(l.retryAfter, d)
 }
 
-// Status says which status the answer has, for Fetch and Open to tell. It is
+// Status says which status the answer has, for Stream.Status to tell. It is
 // called before Connected, by transports of protocols that have such a thing.
 func (l *Link) Status(code int) {
 	l.s.mu.Lock()

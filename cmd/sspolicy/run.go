@@ -396,7 +396,11 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 			return e.finish(nil)
 		}
 	case runtime.StateQoSNackRemote:
-		return e.finish(errors.New("the peer did not accept it (QOS_NACK_REMOTE)"))
+		err := errors.New("the peer did not accept it (QOS_NACK_REMOTE)")
+		if code := s.Status(); code != 0 {
+			err = fmt.Errorf("%w: status %d", err, code)
+		}
+		return e.finish(err)
 	case runtime.StateUnreachable:
 		e.connected, e.lost = false, s.Err()
 		if err := s.Err(); errors.Is(err, runtime.ErrNoCredentials) {

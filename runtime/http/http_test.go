@@ -55,6 +55,20 @@ func want(t *testing.T, tr *trace, want string) {
 	}
 }
 
+func TestStatus(t *testing.T) {
+	addr := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	seen := map[string]int{}
+	note := func(state string) func(*runtime.Stream) runtime.Result {
+		return func(s *runtime.Stream) runtime.Result { seen[state] = s.Status(); return runtime.OK }
+	}
+	tr := &trace{on: on{"CRE": requestTx, "CNG": note("CNG"), "CON": note("CON"), "NAK": note("NAK"), "DIS": note("DIS")}}
+	newStream(t, runtime.StreamType{HTTP: &runtime.HTTP{}, Opportunistic: true}, addr, tr, runtime.Options{})
+	tr.AwaitEnd(t, "DIS")
+	if got := fmt.Sprint(seen); got != "map[CNG:0 CON:418 DIS:418 NAK:418]" {
+		t.Error(got)
+	}
+}
+
 // TestRequest checks what goes on the wire.
 func TestRequest(t *testing.T) {
 	var mu sync.Mutex
