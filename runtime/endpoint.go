@@ -196,6 +196,9 @@ func parseTarget(text string, st *StreamType) (*Target, error) {
 		}
 	}
 	if t.Host == "" {
+		if strings.Contains(st.Endpoint, "${") {
+			return fail("no host: its metadata is empty or not set")
+		}
 		return fail("no host")
 	}
 	if t.Host[0] == '+' {

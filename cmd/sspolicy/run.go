@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,7 +143,11 @@ func (c *runCmd) Run(p *program) error {
 	if errors.Is(err, runtime.ErrNoCredentials) && noTokens != nil {
 		err = fmt.Errorf("%w (%w)", err, noTokens)
 	}
+	if usage, ok := errors.AsType[*exitError](err); ok {
+		return usage
+	}
 	if err != nil {
+		err = trustHint(err, st)
 		if c.JSON {
 			e.emit(event{Event: "failed", Error: strings.ReplaceAll(err.Error(), "sspolicy: ", "")})
 			return &exitError{code: exitStream}
@@ -345,6 +350,17 @@ type execution struct {
 	done      chan error // gets how it ended, once
 }
 
+// trustHint says which certificates are trusted if the peer's is not.
+func trustHint(err error, st *runtime.StreamType) error {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
+		return err
+	}
+	if st.TrustStore == nil {
+		return fmt.Errorf("%w (there is no tls_trust_store: those of the system are trusted)", err)
+	}
+	return fmt.Errorf("%w (tls_trust_store is %q: what is in there is trusted, and nothing else)", err, st.TrustStore.Name)
+}
+
 // pending returns what has kept the stream from its end, or what it waits for.
 func (e *execution) pending(st *runtime.StreamType) error {
 	switch {
@@ -377,7 +393,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 	case runtime.StateCreating:
 		for name, value := range e.set {
 			if err := s.SetMetadata(name, value); err != nil {
-				e.finish(err)
+				e.finish(&exitError{exitUsage, err})
 				return runtime.DestroyMe
 			}
 		}
