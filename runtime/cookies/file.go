@@ -228,18 +228,20 @@ func (j *Jar) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.closed = true
-	if j.save == nil {
+	if j.save == nil && !j.failed {
 		return nil
 	}
-	j.save.Stop()
-	j.save = nil
+	if j.save != nil {
+		j.save.Stop()
+		j.save = nil
+	}
 	return j.write()
 }
 
 // write writes the file as a whole, or not at all. mu is held.
 func (j *Jar) write() (err error) {
 	defer func() {
-		if err != nil {
+		if j.failed = err != nil; j.failed {
 			err = fmt.Errorf("sspolicy: cookies: %w", err)
 		}
 	}()

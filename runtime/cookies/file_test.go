@@ -191,3 +191,26 @@ func FuzzCookieFile(f *testing.F) {
 		}
 	})
 }
+
+// TestWriteAgain checks that what could not be written is written by Close.
+func TestWriteAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later")
+	synctest.Test(t, func(t *testing.T) {
+		j, err := cookies.Open(cookies.Options{File: filepath.Join(dir, "cookies")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.SetCookies(all, parse(t, "http://h.test/"), []string{"a=1"})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if text, err := os.ReadFile(filepath.Join(dir, "cookies")); err != nil || !strings.Contains(string(text), "\ta\t1") {
+		t.Errorf("%q, %v", text, err)
+	}
+}

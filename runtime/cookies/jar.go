@@ -62,6 +62,7 @@ type Jar struct {
 	count  int    // of cookies
 	order  uint64 // of the latest one that was set
 	save   *time.Timer
+	failed bool // to write the latest changes
 	closed bool
 }
 
