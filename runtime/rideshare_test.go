@@ -294,6 +294,7 @@ func TestSplitPart(t *testing.T) {
 		{"a: b", "map[A:[b]]", ""},
 		{"no header\r\n\r\nbody", "error", ""},
 		{"no header", "error", ""},
+		{"a: " + strings.Repeat("b", 64<<10) + "\r\n\r\nbody", "error", ""},
 	} {
 		header, body, err := runtime.SplitPart([]byte(tt.part))
 		got := fmt.Sprint(header)
