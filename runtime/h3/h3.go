@@ -134,8 +134,12 @@ func newPool(c sshttp.Connections, o Options) *pool {
 	if p.limit > 0 {
 		config.HandshakeIdleTimeout = p.limit
 	}
+	secure := c.TLS.Clone()
+	if secure.ClientSessionCache != nil {
+		secure.ClientSessionCache = ownSessions{secure.ClientSessionCache}
+	}
 	p.http3 = &http3.Transport{
-		TLSClientConfig: c.TLS.Clone(),
+		TLSClientConfig: secure,
 		QUICConfig:      config,
 		Dial: func(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
 			conn, err := p.dial(ctx, address, config, qc)

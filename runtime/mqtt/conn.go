@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -181,6 +182,9 @@ func (c *conn) resume(present bool) {
 		if c.hub.key.id != "" { // else there are other connections
 			c.hub.session = nil
 			if !c.set.clean {
+				if present { // the server may wait for identifiers of another process
+					c.sess.next = uint16(rand.Uint32())
+				}
 				c.hub.session = c.sess
 				c.hub.hold(c)
 			}
@@ -651,10 +655,12 @@ func (c *conn) lookForSlow() {
 }
 
 // detach takes a stream off, with its part in what the connection does. It
-// returns the UNSUBSCRIBE that is to be waited for, or nil. mu is held.
-func (c *conn) detach(st *stream, unsubscribe bool) *outMsg {
+// returns the UNSUBSCRIBE that is to be waited for, or nil, and whether messages
+// for the stream were left to the next connection: those for the last stream of
+// one, if the server keeps the session. mu is held.
+func (c *conn) detach(st *stream, unsubscribe bool) (m *outMsg, kept bool) {
 	c.streams = slices.DeleteFunc(c.streams, func(o *stream) bool { return o == st })
-	st.drop()
+	kept = st.drop(!unsubscribe && !c.set.clean && len(c.streams) == 0 && c.err == nil)
 	if c.err == nil {
 		for _, m := range st.inflight {
 			m.st = nil
@@ -664,16 +670,16 @@ func (c *conn) detach(st *stream, unsubscribe bool) *outMsg {
 	s := st.sub
 	st.sub = nil
 	if s == nil {
-		return nil
+		return nil, kept
 	}
 	if s.refs--; s.refs > 0 || c.subs[s.filter] != s {
-		return nil
+		return nil, kept
 	}
 	if c.err != nil || !unsubscribe && len(c.streams) == 0 {
-		return nil
+		return nil, kept
 	}
 	delete(c.subs, s.filter)
-	return c.unsubscribe(s.filter)
+	return c.unsubscribe(s.filter), kept
 }
 
 // unsubscribe sends an UNSUBSCRIBE. mu is held.

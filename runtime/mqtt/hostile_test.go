@@ -331,3 +331,52 @@ func TestNoIdentifiers(t *testing.T) {
 		other.want(t, "CRE CNG CON DIS POL CNG CON")
 	})
 }
+
+// TestLeftToTheServer: what the last stream of a connection has not had, when it
+// is destroyed, is not acknowledged if the server keeps the session, and comes
+// again.
+func TestLeftToTheServer(t *testing.T) {
+	for _, clean := range []bool{false, true} {
+		p := &peer{}
+		p.answer = func(c *peerConn, packet string) bool {
+			if c.n == 1 && strings.HasPrefix(packet, "CONNECT") {
+				io.WriteString(c, "\x20\x02\x01\x00")
+				return true
+			}
+			return strings.HasPrefix(packet, "PUBREC")
+		}
+		st := streamType("s", nowhere, topics("", "f", 2))
+		st.MQTT.CleanStart = clean
+		o := runtime.Options{Credentials: credentials("device", "", "")}
+		bubble(t, p, o, one(st), func(t *testing.T, c *runtime.Context) {
+			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
+				"rx(1)": func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK },
+				"rx(2)": func(*runtime.Stream) runtime.Result { return runtime.DestroyMe },
+			}}
+			tr.open(t, c, "s")
+			tr.Connect()
+			synctest.Wait()
+			for i, msg := range []string{"1", "2", "3", "4"} {
+				p.latest().send(message("f", uint16(10+i), byte(1+i%2), msg))
+			}
+			time.Sleep(2 * time.Second)
+			tr.want(t, "CRE CNG CON rx(1) rx(2) DIS DES")
+			want := "PUBACK 10; 1s: PUBREC 11; 1s: DISCONNECT"
+			if clean {
+				want = "PUBACK 10; 1s: PUBREC 11; 1s: PUBACK 12; 1s: PUBREC 13; 1s: DISCONNECT"
+			}
+			if got := p.String(); !strings.HasSuffix(got, want) {
+				t.Errorf("clean %v: got %s", clean, got)
+			}
+			if clean {
+				return
+			}
+			again := new(trace).open(t, c, "s")
+			again.Connect()
+			synctest.Wait()
+			p.latest().send(message("f", 11, 2, "2") + message("f", 12, 1, "3") + message("f", 13, 2, "4"))
+			synctest.Wait()
+			again.want(t, "CRE CNG CON rx(3) rx(4)")
+		})
+	}
+}

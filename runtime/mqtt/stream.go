@@ -40,6 +40,9 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 // errUnfinished: a stream has left in the middle of a message.
 var errUnfinished = errors.New("sspolicy: a message was not finished")
 
+// errKept: the last stream has left messages to the next connection.
+var errKept = errors.New("sspolicy: messages wait at the server for another connection")
+
 // A stream is an attempt of a stream, and its part of a connection.
 type stream struct {
 	ctx    context.Context
@@ -65,6 +68,7 @@ type stream struct {
 
 	// Of the goroutine of Run.
 	taken       queue
+	told        int64  // bytes of payload, to the program
 	topic       string // of the message that is being delivered
 	wantTx      bool
 	canTx       bool
@@ -91,7 +95,7 @@ type stream struct {
 }
 
 func newStream(ctx context.Context, n *connector, l *runtime.Link) *stream {
-	st := &stream{ctx: ctx, n: n, l: l, wake: make(chan struct{}, 1)}
+	st := &stream{ctx: ctx, n: n, l: l, wake: make(chan struct{}, 1), told: l.Delivered()}
 	st.birth.qos, st.birth.retain = n.st.MQTT.BirthQoS, n.st.MQTT.BirthRetain
 	st.add = func(b []byte) []byte {
 		p := &st.packet
@@ -172,18 +176,29 @@ func (st *stream) names(topic []byte, flags runtime.Flags) string {
 // expel makes the stream leave.
 func (st *stream) expel(err error) {
 	st.err = err
-	st.drop()
+	st.drop(false)
 	st.wakeUp()
 }
 
-// drop gives up what waits for the stream, and makes others not wait for it.
-func (st *stream) drop() {
+// drop gives up what waits for the stream, and makes others not wait for it. With
+// keep the server keeps it for the next connection, since it is not acknowledged;
+// kept says that there is such.
+func (st *stream) drop(keep bool) (kept bool) {
 	st.gone = true
 	for _, p := range st.queue.pieces {
-		st.c.had(p.m)
+		switch {
+		case !keep:
+			st.c.had(p.m)
+		case p.m != nil:
+			kept = true
+			if p.m.qos == 2 {
+				delete(st.c.sess.received, p.m.id)
+			}
+		}
 	}
 	st.queue = queue{}
 	st.c.room.Broadcast()
+	return kept
 }
 
 // run is the life of the stream on its connection.
@@ -456,9 +471,10 @@ func (st *stream) deliverTaken() error {
 	for i := range st.taken.pieces {
 		p := &st.taken.pieces[i]
 		if err := st.rx(p, st.taken.buf[start:p.end]); err != nil {
-			st.abandon(i)
+			st.abandon(i, st.l.Delivered() > st.told)
 			return err
 		}
+		st.told += int64(p.end - start)
 		start = p.end
 		st.c.mu.Lock()
 		st.progress++
@@ -467,7 +483,7 @@ func (st *stream) deliverTaken() error {
 		gone := st.gone
 		st.c.mu.Unlock()
 		if gone {
-			st.abandon(i + 1)
+			st.abandon(i+1, false)
 			return nil
 		}
 		if i == len(st.taken.pieces)-1 {
@@ -478,14 +494,24 @@ func (st *stream) deliverTaken() error {
 	return nil
 }
 
-// abandon gives up the pieces from i on.
-func (st *stream) abandon(i int) {
+// abandon leaves the pieces from i on, of which the program may have had the
+// first, to drop.
+func (st *stream) abandon(i int, had bool) {
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	for _, p := range st.taken.pieces[i:] {
-		st.c.had(p.m)
-	}
+	left := st.taken.pieces[i:]
 	st.taken = queue{}
+	if had {
+		st.c.had(left[0].m)
+		left = left[1:]
+	}
+	if st.gone {
+		for _, p := range left {
+			st.c.had(p.m)
+		}
+		return
+	}
+	st.queue.pieces = append(left, st.queue.pieces...)
 }
 
 // rx delivers a piece.
@@ -826,7 +852,7 @@ func (st *stream) leave() {
 	}
 	wanted := errors.Is(context.Cause(st.ctx), runtime.ErrDisconnected)
 	c.mu.Lock()
-	m := c.detach(st, wanted)
+	m, kept := c.detach(st, wanted)
 	c.mu.Unlock()
 	if m != nil && wanted {
 		limit := time.NewTimer(unsubscribeLimit)
@@ -839,5 +865,7 @@ func (st *stream) leave() {
 	}
 	if c.hub.leave(c) {
 		c.close()
+	} else if kept { // and somebody joins, for whom no more would come
+		c.fail(errKept)
 	}
 }

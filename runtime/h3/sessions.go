@@ -1,0 +1,28 @@
+package h3
+
+import "crypto/tls"
+
+// ownSessions is a cache of TLS sessions whose every answer is a copy. quic-go
+// (0.65.0) writes to the session that it resumes, and connections that are made
+// at the same time may get the same one from the cache.
+type ownSessions struct{ tls.ClientSessionCache }
+
+func (c ownSessions) Get(key string) (*tls.ClientSessionState, bool) {
+	s, ok := c.ClientSessionCache.Get(key)
+	if !ok || s == nil {
+		return nil, false
+	}
+	ticket, state, err := s.ResumptionState()
+	if err != nil || state == nil {
+		return nil, false
+	}
+	b, err := state.Bytes()
+	if err != nil {
+		return nil, false
+	}
+	if state, err = tls.ParseSessionState(b); err != nil {
+		return nil, false
+	}
+	s, err = tls.NewResumptionState(ticket, state)
+	return s, err == nil
+}

@@ -1,0 +1,62 @@
+package h3
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+)
+
+// TestSessions: connections that are made at the same time resume one session,
+// and do not write to what they share.
+func TestSessions(t *testing.T) {
+	own := testcert.New("sessions")
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	srv := &http3.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		TLSConfig: http3.ConfigureTLSConfig(own.Server(nil, "127.0.0.1"))}
+	var serving sync.WaitGroup
+	serving.Go(func() { srv.Serve(pc) })
+	defer serving.Wait()
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(own.Cert)
+	config := &tls.Config{RootCAs: roots, ClientSessionCache: ownSessions{tls.NewLRUClientSessionCache(1)}}
+	get := func() bool {
+		c := &http3.Transport{TLSClientConfig: config}
+		defer c.Close()
+		req, err := http.NewRequest("GET", "https://"+pc.LocalAddr().String()+"/", nil)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		resp, err := c.RoundTrip(req)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		resp.Body.Close()
+		return resp.TLS.DidResume
+	}
+	get()
+	for range 4 {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if !get() {
+					t.Error("the session was not resumed")
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
