@@ -91,8 +91,13 @@ func (connector) Run(ctx context.Context, l *runtime.Link) error {
 		if conn = k.adopt.take(); conn == nil {
 			return ErrAdopted
 		}
-	} else if conn, err = l.DialPlain(ctx, l.Target()); err != nil {
-		return err
+	} else {
+		// To connect needs more stack than an idle connection is to keep.
+		var dialing sync.WaitGroup
+		dialing.Go(func() { conn, err = l.DialPlain(ctx, l.Target()) })
+		if dialing.Wait(); err != nil {
+			return err
+		}
 	}
 	return newSession(ctx, l, k, conn).run()
 }

@@ -570,7 +570,9 @@ func (s *session) handshake(mode Mode) error {
 	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, runtime.ErrTimeout)
 	defer cancel()
 	done := s.l.Perf().Handshake()
-	if err := secure.HandshakeContext(ctx); err != nil {
+	var shaking sync.WaitGroup // elsewhere, for its stack
+	shaking.Go(func() { err = secure.HandshakeContext(ctx) })
+	if shaking.Wait(); err != nil {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
