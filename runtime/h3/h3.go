@@ -320,12 +320,13 @@ func (p *pool) begin(address string) (number, packets uint64) {
 	return p.count, packets
 }
 
-// suspect gives up a connection on which a request went unanswered, if nothing at
-// all has come meanwhile: a server that is there acknowledges what it gets.
+// suspect gives up a connection on which a request went unanswered, if there is no
+// other one on it, or nothing at all has come meanwhile: a server that is there
+// acknowledges what it gets.
 func (p *pool) suspect(address string, before uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if conn := p.conns[address]; conn != nil && conn.ConnectionStats().PacketsReceived == before {
+	if conn := p.conns[address]; conn != nil && (len(p.active) == 1 || conn.ConnectionStats().PacketsReceived == before) {
 		conn.CloseWithError(0, "")
 		delete(p.conns, address)
 	}
