@@ -25,25 +25,56 @@ import (
 // github.com/secure-streams/sspolicy/load makes a policy of a text and refuses a
 // bad one.
 func (c *Context) SetPolicy(p *Policy) error {
-	err := c.setPolicy(p)
-	if err != nil {
-		return fmt.Errorf("sspolicy: set policy: %w", err)
-	}
-	c.announcePolicy()
-	return nil
+	_, err := c.setPolicy(nil, p)
+	return err
 }
 
-func (c *Context) setPolicy(p *Policy) error {
+// CompareAndSetPolicy is SetPolicy if old is the policy of the context, and else
+// does nothing. It reports which.
+func (c *Context) CompareAndSetPolicy(old, p *Policy) (set bool, err error) {
+	if old == nil {
+		return false, nil
+	}
+	return c.setPolicy(old, p)
+}
+
+// setPolicy sets the policy if it is old, or old is nil.
+func (c *Context) setPolicy(old, p *Policy) (set bool, err error) {
+	gone, set, err := c.replace(old, p)
+	if err != nil {
+		return false, fmt.Errorf("sspolicy: set policy: %w", err)
+	}
+	if !set {
+		return false, nil
+	}
+	for _, s := range gone {
+		s.mu.Lock()
+		x := s.x
+		s.mu.Unlock()
+		s.destroy(false, ErrPolicyChanged)
+		if x != nil { // it may be waiting for someone to read
+			x.replaced()
+		}
+	}
+	c.announcePolicy()
+	return true, nil
+}
+
+// replace puts p in the place of the policy, if that is old or old is nil. It
+// returns the streams that are to go.
+func (c *Context) replace(old, p *Policy) (gone []*Stream, set bool, err error) {
 	if p == nil {
-		return errNoPolicy
+		return nil, false, errNoPolicy
 	}
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return ErrClosed
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil, false, ErrClosed
+	case old != nil && c.Policy() != old:
+		return nil, false, nil
 	}
 	same := sameness(p)
-	var gone []*Stream
 	for s := c.first; s != nil; s = s.next {
 		// One that an Overlay has left behind is to go on with what there is now.
 		now := c.types[s.t.policy.Name]
@@ -58,17 +89,7 @@ func (c *Context) setPolicy(p *Policy) error {
 		}
 	}
 	c.policy.Store(p)
-	c.mu.Unlock()
-	for _, s := range gone {
-		s.mu.Lock()
-		x := s.x
-		s.mu.Unlock()
-		s.destroy(false, ErrPolicyChanged)
-		if x != nil { // it may be waiting for someone to read
-			x.replaced()
-		}
-	}
-	return nil
+	return gone, true, nil
 }
 
 // Overlay makes p the policy of the context, and leaves the streams alone:

@@ -225,6 +225,31 @@ func TestSetPolicyRefuses(t *testing.T) {
 	}
 }
 
+func TestCompareAndSetPolicy(t *testing.T) {
+	first, second := swapPolicy(), swapPolicy()
+	c, err := runtime.NewContext(first, runtime.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		old, new *runtime.Policy
+		set      bool
+	}{{second, first, false}, {nil, second, false}, {first, second, true}, {first, second, false}, {second, first, true}} {
+		was := c.Policy()
+		set, err := c.CompareAndSetPolicy(tt.old, tt.new)
+		if want := map[bool]*runtime.Policy{true: tt.new, false: was}[tt.set]; set != tt.set || err != nil || c.Policy() != want {
+			t.Errorf("%v, %v, want %v; the right policy: %v", set, err, tt.set, c.Policy() == want)
+		}
+	}
+	if set, err := c.CompareAndSetPolicy(first, nil); set || err == nil {
+		t.Errorf("nil is taken: %v, %v", set, err)
+	}
+	c.Close()
+	if set, err := c.CompareAndSetPolicy(first, second); set || !errors.Is(err, runtime.ErrClosed) {
+		t.Errorf("closed: %v, %v", set, err)
+	}
+}
+
 // TestSetPolicyBusy: a stream that waits for a retry, or is amid an
 // attempt, is destroyed too.
 func TestSetPolicyBusy(t *testing.T) {

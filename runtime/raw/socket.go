@@ -160,7 +160,9 @@ func (k *Socket) State() State {
 // From when the peer says that TLS may start it must say no more in clear. unread
 // is how many bytes the program has got beyond that, from Rx or into a buffer of
 // its own: there must be none. If there are, or the runtime has some, the error
-// is ErrPlaintext, and the connection has ended for that reason too.
+// is ErrPlaintext, and the connection has ended for that reason too. Called from
+// outside of the callbacks of a stream, StartTLS does not count what Rx is being
+// called with at that moment: there, trust what comes after Encrypted alone.
 //
 // Else the error is ErrNotConnected or ErrEncrypted, and the call has no effect.
 func (k *Socket) StartTLS(unread int) error { return k.start(Client, unread, nil) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,6 +44,11 @@ type FetcherOptions struct {
 	// Verify, if any, is asked before Load: an error refuses the policy. It is for
 	// signatures. from is the response, with its metadata, or nil for the text
 	// that is in File.
+	//
+	// Who can make a policy that passes can do what a policy can do, which is to
+	// say where fetch_policy itself is to look next, and over what. An older one
+	// with a good signature passes as well, unless Verify compares what the text
+	// says of its release with what is in force.
 	Verify func(text []byte, from *runtime.Response) error
 
 	// MaxSize is how many bytes a policy may have, Timeout how long it may take to
@@ -136,10 +142,8 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 	if f.o.Probe != "" {
 		if err := f.probe(ctx); err != nil {
 			err = fmt.Errorf("%w: streamtype %q: %w", ErrRolledBack, f.o.Probe, err)
-			if f.c.Policy() == p { // nobody else has set one
-				err = errors.Join(err, f.c.SetPolicy(old))
-			}
-			return err
+			_, back := f.c.CompareAndSetPolicy(p, old) // unless somebody else has set one
+			return errors.Join(err, back)
 		}
 	}
 	if f.o.File != "" {
@@ -267,7 +271,7 @@ func (f *Fetcher) read() ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, int64(f.o.MaxSize)+1))
+	text, err := io.ReadAll(io.LimitReader(file, min(int64(f.o.MaxSize), math.MaxInt64-1)+1))
 	if err == nil && len(text) > f.o.MaxSize {
 		err = fmt.Errorf("%w: it is %w: %d bytes", ErrRefused, runtime.ErrTooLong, f.o.MaxSize)
 	}
