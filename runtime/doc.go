@@ -40,9 +40,16 @@
 // program makes, but for one exception: [Context.NewStream] delivers
 // [StateCreating], and what a stream that connects at once has to say before
 // its first attempt (without a network, up to [StateConnected]), before it
-// returns. So a program may hold its own locks
-// while it calls any method of a Stream, also when its callbacks take the same
-// locks. Every method of Stream may be called from inside its callbacks.
+// returns. So a program may hold its own locks while it calls any method of a
+// Stream, also when its callbacks take the same locks. Every method of Stream may
+// be called from inside its callbacks.
+//
+// # Transports
+//
+// What follows is for packages that speak a protocol, and a program has no use for
+// it: [Transport], [Connector], [Link], [Target], [Dialer], [Proxy], [Validity],
+// [Perf], [Template], [TransportOption], the TransportData of streams, and those
+// methods of Context whose documentation says so.
 //
 // The names and numbers of states, flags and results are those of
 // libwebsockets 5.0.0 (include/libwebsockets/lws-secure-streams.h). Where the
