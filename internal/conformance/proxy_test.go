@@ -31,6 +31,16 @@ type fault struct {
 	stall time.Duration // of a stall: how long, before a reset
 }
 
+// breaks are the ways to break a connection, after a number of bytes of what is
+// sent or received.
+var breaks = []struct {
+	name  string
+	fault fault
+}{
+	{"reset/request", fault{kind: reset}}, {"reset/reply", fault{kind: reset, reply: true}},
+	{"shut/request", fault{kind: shut}}, {"shut/reply", fault{kind: shut, reply: true}},
+}
+
 type kind int
 
 const (

@@ -62,13 +62,7 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 		{"TCP", nil, []func(*runtime.StreamType){rawOf}},
 		{"TLS", config, []func(*runtime.StreamType){rawOf, secure(own.Store())}},
 	} {
-		for _, k := range []struct {
-			name  string
-			fault fault
-		}{
-			{"reset/request", fault{kind: reset}}, {"reset/reply", fault{kind: reset, reply: true}},
-			{"shut/request", fault{kind: shut}}, {"shut/reply", fault{kind: shut, reply: true}},
-		} {
+		for _, k := range breaks {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
 				m := setMark()
 				server, stop := tcp(x.config, func(c net.Conn) {

@@ -312,13 +312,7 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 		{"h1", nil, nil, 0},
 		{"h1+TLS", config, []func(*runtime.StreamType){secure(own.Store())}, 8},
 	} {
-		for _, k := range []struct {
-			name  string
-			fault fault
-		}{
-			{"reset/request", fault{kind: reset}}, {"reset/reply", fault{kind: reset, reply: true}},
-			{"shut/request", fault{kind: shut}}, {"shut/reply", fault{kind: shut, reply: true}},
-		} {
+		for _, k := range breaks {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
 				m := setMark()
 				server, stop := shout(x.config)

@@ -32,7 +32,7 @@ func fetchPolicy(release, port string, more ...string) string {
 		return fmt.Sprintf(`{ %q: { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET",
 			"http_url": %q, "opportunistic": true, "retry": "r", "metadata": [ { "signature": "x-signature:" } ] } }`, name, port, url)
 	}
-	streams := []string{stream("fetch_policy", "policy.json"), stream("work", "work/"+release), stream("same", "same")}
+	streams := []string{stream("fetch_policy", "policy.json"), stream("work", "use/"+release), stream("same", "same")}
 	return fmt.Sprintf(`{ "release": %q, "schema-version": 1,
 		"retry": [ { "r": { "backoff": [ 10 ], "conceal": 1, "svalidping": 30, "svalidhup": 35 } } ],
 		"s": [ %s ] }`, release, strings.Join(append(streams, more...), ",\n"))
@@ -183,8 +183,8 @@ func TestFetch(t *testing.T) {
 			if _, err := c.Fetch(t.Context(), "work"); err != nil {
 				t.Error(err)
 			}
-			if _, ok := server.paths.Load("/work/" + release); !ok {
-				t.Errorf("/work/%s was not asked for", release)
+			if _, ok := server.paths.Load("/use/" + release); !ok {
+				t.Errorf("/use/%s was not asked for", release)
 			}
 		})
 	}

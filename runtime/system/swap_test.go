@@ -37,7 +37,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		stopping atomic.Bool
 	)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		release, isWork := strings.CutPrefix(r.URL.Path, "/work/")
+		release, isWork := strings.CutPrefix(r.URL.Path, "/use/")
 		switch {
 		case r.URL.Path == "/policy.json":
 			io.WriteString(w, *serve.Load())
@@ -110,7 +110,7 @@ func TestSwapUnderLoad(t *testing.T) {
 				return runtime.OK
 			},
 			Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-				if want := s.StreamType().HTTP.URL; name == "work" && len(buf) > 0 && "work/"+string(buf) != want {
+				if want := s.StreamType().HTTP.URL; name == "work" && len(buf) > 0 && "use/"+string(buf) != want {
 					t.Errorf("%s was answered as %s", want, buf)
 				}
 				return runtime.OK
