@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 var names = map[runtime.State]string{
@@ -169,13 +170,13 @@ func (c complaints) Write(line []byte) (int, error) {
 
 // NewContext returns a context for streamtypes, without jitter, that is closed
 // at the end of the test. If the options have no logger, it may log nothing.
-func NewContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
+func NewContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
 	o.Jitter = func() uint16 { return 0 }
 	if o.Logger == nil {
 		o.Logger = Logger(t)
 	}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +185,6 @@ func NewContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *
 }
 
 // Retry conceals so many failures, with a wait of 5 ms.
-func Retry(conceal uint16) *runtime.Retry {
-	return &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+func Retry(conceal uint16) *policy.Retry {
+	return &policy.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
 }
