@@ -6,6 +6,8 @@ FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
 PACKAGES := curl openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients
+# Optional and test-only dependencies are in modules of their own.
+MODULES := . internal/thirdparty runtime/otel
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -30,7 +32,7 @@ build:
 
 .PHONY: test
 test: need lint
-	$(GO) test -race ./...
+	@set -e; for m in $(MODULES); do $(GO) test -C $$m -race ./...; done
 
 # The tests compile generated C, with the headers of an lws too, and the race
 # detector needs a C compiler. The runtime is tested against nginx, haproxy,
@@ -54,8 +56,10 @@ lint:
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then \
 		echo "not in the form that gofmt gives:" >&2; echo "$$files" >&2; exit 1; \
 	fi
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	@set -e; for m in $(MODULES); do \
+		$(GO) vet -C $$m ./...; \
+		$(GO) run -C $$m $(STATICCHECK) ./...; \
+	done
 
 .PHONY: bench
 bench:
