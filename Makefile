@@ -58,6 +58,8 @@ lint:
 	fi
 	@set -e; for m in $(MODULES); do \
 		$(GO) vet -C $$m ./...; \
+		GOOS=windows $(GO) vet -C $$m ./...; \
+		GOOS=darwin $(GO) vet -C $$m ./...; \
 		$(GO) run -C $$m $(STATICCHECK) ./...; \
 	done
 
