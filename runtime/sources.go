@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 )
 
 // maxClientCert is the highest index of a client certificate: a policy's
@@ -198,19 +200,7 @@ func (f *FileCredentials) SetBlob(b Blob, index int, text string) error {
 	if name == "" || f.Dir == "" {
 		return fmt.Errorf("sspolicy: set %v %d: %w: there is no file for it", b, index, ErrNoCredentials)
 	}
-	file, err := os.CreateTemp(f.Dir, "."+name+".*") // which only the owner may read
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(text + "\n")
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), filepath.Join(f.Dir, name))
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-	}
-	return err
+	return atomicfile.WritePrivate(filepath.Join(f.Dir, name), []byte(text+"\n"))
 }
 
 // Exposed returns the files of the folder that hold a secret and that others
