@@ -211,7 +211,7 @@ func TestGoDocs(t *testing.T) {
 	imports := map[string]string{}
 	for _, path := range []string{"bufio", "context", "crypto/tls", "errors", "fmt", "io", "io/fs", "log", "log/slog", "net", "os", "strings",
 		"generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
-		"github.com/secure-streams/sspolicy/lint", "github.com/secure-streams/sspolicy/load", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/ws"} {
+		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/ws"} {
 		imports[filepath.Base(path)] = path
 	}
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllSubmatch(doc, -1)

@@ -36,9 +36,9 @@ var (
 
 // FetcherOptions are the settings of a Fetcher.
 type FetcherOptions struct {
-	// Load makes a policy of a text, or says why not. It has to be set: Func of
-	// package github.com/secure-streams/sspolicy/load returns one that does
-	// all the checks there are.
+	// Load compiles the text of a policy, or returns an error. It must be set;
+	// Loader of package github.com/secure-streams/sspolicy returns one that makes
+	// all checks.
 	Load func(text []byte) (*runtime.Policy, error)
 
 	// Verify, if any, is asked before Load: an error refuses the policy. It is for
