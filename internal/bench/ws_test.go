@@ -115,7 +115,7 @@ func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(ea
 			s.RequestTx()
 		}
 		wg.Wait()
-	}, func() { c.Close() }
+	}, func() { c.Shutdown(context.Background()) }
 }
 
 // dialWS is what one would write by hand.
@@ -222,7 +222,7 @@ func BenchmarkIdleWS(b *testing.B) {
 			for range cap(more) {
 				<-more
 			}
-			return func() { c.Close() }
+			return func() { c.Shutdown(context.Background()) }
 		})
 	})
 	b.Run("by hand", func(b *testing.B) {

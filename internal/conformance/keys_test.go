@@ -374,7 +374,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	left := max(r.times, 1)
 	var events []string
 	done := make(chan struct{})
@@ -455,7 +455,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	}
 	<-done
 	w.see("captive portal: %v", s.CaptivePortal())
-	c.Close()
+	c.Shutdown(context.Background())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := "events: " + strings.Join(events, " ") + "\n" + strings.Join(w.seen, "\n")
