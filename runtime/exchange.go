@@ -78,50 +78,6 @@ const (
 	tailSent             // it has ended
 )
 
-// start makes the stream of a Fetch or Open, and begins an attempt.
-func (c *Context) start(ctx context.Context, streamtype string, options []CallOption, collect bool) (*exchange, error) {
-	if ctx.Err() != nil {
-		return nil, contextError(ctx)
-	}
-	x := &exchange{ctx: ctx, collect: collect}
-	x.cond.L = &x.mu
-	var err error
-	if x.call, err = newCall(options); err != nil {
-		return nil, err
-	}
-	s, err := c.NewStream(streamtype, Handlers{State: x.state, Rx: x.rx, TxFailed: x.txFailed}, append(x.call.options, WithContext(ctx))...)
-	if err != nil {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if errors.Is(err, ErrRefused) && x.err != nil {
-			return nil, x.err
-		}
-		return nil, errors.Unwrap(err) // the caller names the streamtype
-	}
-	if collect {
-		s.StartTimeout(0)
-	}
-	_ = s.RequestTx() // if the stream has ended already, x knows why
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.over {
-		return x, nil
-	}
-	x.stop = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
-	if x.out.parts != nil {
-		go x.pump()
-	}
-	return x, nil
-}
-
-// contextError returns why ctx, which is done, is done.
-func contextError(ctx context.Context) error {
-	if cause := context.Cause(ctx); cause != ctx.Err() {
-		return fmt.Errorf("%w: %w", ctx.Err(), cause)
-	}
-	return ctx.Err()
-}
-
 // createLocked checks at CREATING whether the stream can do what the call wants.
 func (x *exchange) createLocked(s *Stream) (err error) {
 	x.s, x.st, x.out.chain = s, s.StreamType(), s.Rideshares()
@@ -138,6 +94,20 @@ func (x *exchange) createLocked(s *Stream) (err error) {
 		return s.RequestTxLen(x.txLength())
 	}
 	return nil
+}
+
+// txLength returns the length of the body for RequestTxLen; 0 if it is unknown.
+func (x *exchange) txLength() (n uint64) {
+	if x.out.parts == nil {
+		return uint64(len(x.call.body))
+	}
+	for i := range x.out.parts { // no copies: pump writes the rest of each
+		if x.out.parts[i].length < 0 {
+			return 0
+		}
+		n += uint64(x.out.parts[i].length)
+	}
+	return n
 }
 
 // finishLocked notes how it all ended, unless that is known already.

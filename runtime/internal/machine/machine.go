@@ -82,7 +82,12 @@ type Machine struct {
 	declined bool   // a callback has answered DisconnectMe in this attempt
 	reached  bool   // CONNECTED has been delivered in this attempt
 	again    bool   // another attempt follows this connection
-	failure  Failure
+	replaced bool   // see Replaced
+
+	// Of the attempt that has ended; see Failure.
+	final bool
+	arg   uint32
+	least time.Duration
 }
 
 // A phase is the place in the sequence of states.
@@ -184,6 +189,15 @@ func (m *Machine) CancelTimeout() { m.requests &^= requestTimeout }
 // Destroy asks the stream to end.
 func (m *Machine) Destroy() { m.requests |= requestDestroy }
 
+// Replace is Destroy because a new policy defines the stream differently.
+func (m *Machine) Replace() {
+	m.Destroy()
+	m.replaced = true
+}
+
+// Replaced reports whether Replace has been called.
+func (m *Machine) Replaced() bool { return m.replaced }
+
 // Kill ends a stream at once, without another callback.
 func (m *Machine) Kill() { m.phase, m.requests, m.waiting = gone, 0, false }
 
@@ -205,7 +219,7 @@ func (m *Machine) Reach(state policy.State) Effect {
 // Ended reports that the attempt has returned. If it was connected, the result
 // tells whether another attempt follows by itself.
 func (m *Machine) Ended(f Failure) (again bool) {
-	m.failure = f
+	m.final, m.arg, m.least = f.Final, f.Arg, f.Least
 	if !m.reached {
 		m.phase = unreachable
 		return false
@@ -236,12 +250,12 @@ func (m *Machine) Next() Effect {
 	case lost:
 		return m.deliver(policy.StateDisconnected, 0)
 	case unreachable:
-		return m.deliver(policy.StateUnreachable, m.failure.Arg)
+		return m.deliver(policy.StateUnreachable, m.arg)
 	case exhausted:
 		return m.deliver(policy.StateUnreachable, 0)
 	case backingOff:
 		m.phase, m.waiting = idle, true
-		return Effect{Do: Wait, tries: m.tries - 1, least: m.failure.Least}
+		return Effect{Do: Wait, tries: m.tries - 1, least: m.least}
 	case allFailed:
 		return m.deliver(policy.StateAllRetriesFailed, 0)
 	case destroying:
@@ -317,7 +331,7 @@ func (m *Machine) Answer(e Effect, r policy.Result) {
 		m.decided(ok, destroy)
 	case starting:
 		m.phase = running
-		m.cut, m.declined, m.reached, m.again, m.failure = false, false, false, false, Failure{}
+		m.cut, m.declined, m.reached, m.again = false, false, false, false
 	case lost:
 		m.disconnected()
 	case unreachable, exhausted:
@@ -362,7 +376,7 @@ func (m *Machine) decided(ok, destroy bool) {
 	case destroy || m.byCall || m.Accepted:
 		m.over()
 	default: // it counts as a failed attempt
-		m.failure = Failure{}
+		m.least = 0
 		m.phase = allFailed
 		if m.count() {
 			m.phase = backingOff
@@ -394,7 +408,7 @@ func (m *Machine) unreached(ok bool, r policy.Result) {
 	case was == exhausted:
 		m.phase = allFailed
 	case m.requests&requestConnect != 0:
-	case !m.failure.Final && m.count():
+	case !m.final && m.count():
 		m.phase = backingOff
 	default:
 		m.phase = allFailed
