@@ -238,43 +238,6 @@ func TestWake(t *testing.T) {
 	})
 }
 
-// TestSlowCallback checks that a callback that takes its time does not keep the
-// timers of others.
-func TestSlowCallback(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, err := NewContext(&Policy{StreamTypes: []*StreamType{{Name: "s", Protocol: ProtocolRaw, Endpoint: "h", Port: 1}}},
-			Options{Transports: []Transport{never{}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		start := time.Now()
-		var mu sync.Mutex
-		var at []time.Duration
-		for i := range 100 {
-			s, err := c.NewStream("s", Handlers{State: func(_ *Stream, state State, _ uint32) Result {
-				if state == StateTimeout {
-					mu.Lock()
-					at = append(at, time.Since(start))
-					mu.Unlock()
-					time.Sleep(time.Hour)
-				}
-				return OK
-			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.StartTimeout(time.Duration(1 + i))
-		}
-		time.Sleep(time.Second)
-		mu.Lock()
-		defer mu.Unlock()
-		if len(at) != 100 || at[99] != 100 {
-			t.Errorf("timeouts at %v", at)
-		}
-	})
-}
-
 // TestTimersShrink checks that what many timers took is given back.
 func TestTimersShrink(t *testing.T) {
 	w := newTimers(t, nil)
