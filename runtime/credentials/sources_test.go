@@ -1,4 +1,4 @@
-package runtime_test
+package credentials_test
 
 import (
 	"bytes"
@@ -20,9 +20,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // write writes files into a folder.
@@ -35,8 +35,8 @@ func write(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestFileCredentials checks what is read of files, and when.
-func TestFileCredentials(t *testing.T) {
+// TestFiles checks what Files reads, when, and what it refuses.
+func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
 		"auth.0": "secret\r\n\n", "auth.1": " a b \nc\n", "auth.2": "\n", "auth.3": strings.Repeat("s", 256<<10+1),
@@ -62,17 +62,17 @@ func TestFileCredentials(t *testing.T) {
 		err   error
 	}{
 		{policy.BlobAuth, 0, "secret", nil},
-		{policy.BlobAuth, 1, " a b \nc", nil}, // which Link.Blob refuses
-		{policy.BlobAuth, 2, "", nil},         // which Link.Blob takes for none
-		{policy.BlobAuth, 3, "", runtime.ErrBadCredentials},
-		{policy.BlobAuth, 4, "", runtime.ErrNoCredentials},
+		{policy.BlobAuth, 1, " a b \nc", nil}, // Setup.Secret refuses it
+		{policy.BlobAuth, 2, "", nil},         // Setup.Secret counts it as missing
+		{policy.BlobAuth, 3, "", transport.ErrBadCredentials},
+		{policy.BlobAuth, 4, "", transport.ErrNoCredentials},
 		{policy.BlobDeviceSerial, 0, strings.Repeat("s", 256<<10), nil},
-		{policy.BlobDeviceSerial, 1, "", runtime.ErrNoCredentials},
-		{policy.BlobFirmwareVersion, 0, "", runtime.ErrBadCredentials},
-		{policy.BlobDeviceType, 0, "", runtime.ErrBadCredentials},
+		{policy.BlobDeviceSerial, 1, "", transport.ErrNoCredentials},
+		{policy.BlobFirmwareVersion, 0, "", transport.ErrBadCredentials},
+		{policy.BlobDeviceType, 0, "", transport.ErrBadCredentials},
 		{policy.BlobMQTTPassword, 0, "secret", nil},
 		{policy.BlobMQTTUsername, 0, "", syscall.ELOOP},
-		{policy.BlobMQTTClientID, 0, "", runtime.ErrNoCredentials},
+		{policy.BlobMQTTClientID, 0, "", transport.ErrNoCredentials},
 		{policy.BlobAWSSecret, 3, "aws", nil},
 	} {
 		if text, err := f.Blob(t.Context(), tt.b, tt.index); text != tt.text || !errors.Is(err, tt.err) {
@@ -81,31 +81,31 @@ func TestFileCredentials(t *testing.T) {
 	}
 	write(t, dir, map[string]string{"auth.0": "new"})
 	if text, err := f.Blob(t.Context(), policy.BlobAuth, 0); text != "new" {
-		t.Errorf("a file that has changed is %q, %v", text, err)
+		t.Errorf("a changed file is %q, %v", text, err)
 	}
 	if err := f.SetBlob(policy.BlobAuth, 0, "kept"); err != nil {
 		t.Error(err)
 	}
 	if text, err := f.Blob(t.Context(), policy.BlobAuth, 0); text != "kept" {
-		t.Errorf("a text that was set is %q, %v", text, err)
+		t.Errorf("after SetBlob the text is %q, %v", text, err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "auth.0")); err != nil || info.Mode() != 0o600 {
 		t.Errorf("the file has %v, %v", info.Mode(), err)
 	}
-	if err := f.SetBlob(policy.BlobAuth, 4, "secret"); !errors.Is(err, runtime.ErrNoCredentials) {
-		t.Errorf("a text without a name: %v", err)
+	if err := f.SetBlob(policy.BlobAuth, 4, "secret"); !errors.Is(err, transport.ErrNoCredentials) {
+		t.Errorf("SetBlob without a file name: %v", err)
 	}
-	if err := f.SetBlob(policy.BlobFirmwareVersion, 0, "secret"); err == nil || strings.Contains(err.Error(), "secret") { // a folder is there
-		t.Errorf("in place of a folder: %v", err)
+	if err := f.SetBlob(policy.BlobFirmwareVersion, 0, "secret"); err == nil || strings.Contains(err.Error(), "secret") { // a directory
+		t.Errorf("SetBlob over a directory: %v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); left != nil {
-		t.Errorf("left behind: %v", left)
+		t.Errorf("temporary files remain: %v", left)
 	}
-	if _, err := new(credentials.Files).Blob(t.Context(), policy.BlobAuth, 0); !errors.Is(err, runtime.ErrNoCredentials) {
-		t.Errorf("without a folder: %v", err)
+	if _, err := new(credentials.Files).Blob(t.Context(), policy.BlobAuth, 0); !errors.Is(err, transport.ErrNoCredentials) {
+		t.Errorf("no Dir: %v", err)
 	}
 	if got := f.Exposed(); got != nil {
-		t.Errorf("files of the owner alone are exposed: %v", got)
+		t.Errorf("files with mode 0600 are exposed: %v", got)
 	}
 	for _, name := range []string{"auth.0", "client_key.7", "README"} {
 		write(t, dir, map[string]string{name: "x"})
@@ -118,7 +118,7 @@ func TestFileCredentials(t *testing.T) {
 	}
 }
 
-// pemOf returns a block.
+// pemOf returns a PEM block.
 func pemOf(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
@@ -136,8 +136,8 @@ func selfSigned(key crypto.Signer) []byte {
 	return must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key))
 }
 
-// TestCertificateSources checks each form of a certificate and its key, from
-// files and from the environment, and that what can not be used is not.
+// TestCertificateSources checks each encoding of a certificate and its key, in
+// files and in the environment, and that unusable ones are refused.
 func TestCertificateSources(t *testing.T) {
 	ec := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
@@ -149,20 +149,20 @@ func TestCertificateSources(t *testing.T) {
 		err             error
 	}{
 		{"PEM, PKCS 8", pemOf("CERTIFICATE", ecCert), pemOf("PRIVATE KEY", pkcs8), 1, nil},
-		{"PEM, a chain, and words between", "leaf\n" + pemOf("CERTIFICATE", ecCert) + "CA\n" + pemOf("CERTIFICATE", rsaCert), pemOf("EC PARAMETERS", []byte{6, 1, 1}) + pemOf("EC PRIVATE KEY", sec1), 2, nil},
+		{"PEM, a chain with text between", "leaf\n" + pemOf("CERTIFICATE", ecCert) + "CA\n" + pemOf("CERTIFICATE", rsaCert), pemOf("EC PARAMETERS", []byte{6, 1, 1}) + pemOf("EC PRIVATE KEY", sec1), 2, nil},
 		{"PEM, PKCS 1", pemOf("CERTIFICATE", rsaCert), pemOf("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey)), 1, nil},
 		{"DER, PKCS 8", string(ecCert), string(pkcs8), 1, nil},
 		{"DER, SEC 1", string(ecCert), string(sec1), 1, nil},
 		{"DER, PKCS 1", string(rsaCert), string(x509.MarshalPKCS1PrivateKey(rsaKey)), 1, nil},
-		{"both in one text", pemOf("PRIVATE KEY", pkcs8) + pemOf("CERTIFICATE", ecCert), pemOf("CERTIFICATE", ecCert) + pemOf("PRIVATE KEY", pkcs8), 1, nil},
-		{"another's key", string(ecCert), string(x509.MarshalPKCS1PrivateKey(rsaKey)), 0, runtime.ErrBadCredentials},
-		{"encrypted", string(ecCert), pemOf("ENCRYPTED PRIVATE KEY", []byte("secret")), 0, runtime.ErrBadCredentials},
-		{"no certificate", "secret", string(pkcs8), 0, runtime.ErrBadCredentials},
-		{"no key", string(ecCert), "secret", 0, runtime.ErrBadCredentials},
-		{"too long", string(ecCert), strings.Repeat("s", 256<<10+1), 0, runtime.ErrBadCredentials},
-		{"half of it", string(ecCert), "", 0, runtime.ErrBadCredentials},
-		{"the other half", "", string(pkcs8), 0, runtime.ErrBadCredentials},
-		{"nothing", "", "", 0, runtime.ErrNoCredentials},
+		{"certificate and key in both", pemOf("PRIVATE KEY", pkcs8) + pemOf("CERTIFICATE", ecCert), pemOf("CERTIFICATE", ecCert) + pemOf("PRIVATE KEY", pkcs8), 1, nil},
+		{"key of another certificate", string(ecCert), string(x509.MarshalPKCS1PrivateKey(rsaKey)), 0, transport.ErrBadCredentials},
+		{"encrypted", string(ecCert), pemOf("ENCRYPTED PRIVATE KEY", []byte("secret")), 0, transport.ErrBadCredentials},
+		{"no certificate", "secret", string(pkcs8), 0, transport.ErrBadCredentials},
+		{"no key", string(ecCert), "secret", 0, transport.ErrBadCredentials},
+		{"too long", string(ecCert), strings.Repeat("s", 256<<10+1), 0, transport.ErrBadCredentials},
+		{"certificate alone", string(ecCert), "", 0, transport.ErrBadCredentials},
+		{"key alone", "", string(pkcs8), 0, transport.ErrBadCredentials},
+		{"nothing", "", "", 0, transport.ErrNoCredentials},
 	} {
 		dir := t.TempDir()
 		for name, text := range map[string]string{"client_cert.254": tt.cert, "client_key.254": tt.key} {
@@ -170,7 +170,7 @@ func TestCertificateSources(t *testing.T) {
 				write(t, dir, map[string]string{name: text})
 			}
 		}
-		sources := []runtime.Credentials{&credentials.Files{Dir: dir}}
+		sources := []transport.Credentials{&credentials.Files{Dir: dir}}
 		if !strings.ContainsRune(tt.cert+tt.key, 0) && tt.name != "too long" {
 			t.Setenv("T_CLIENT_CERT_254", tt.cert)
 			t.Setenv("T_CLIENT_KEY_254", tt.key)
@@ -185,9 +185,9 @@ func TestCertificateSources(t *testing.T) {
 				t.Errorf("%s, %T: %v", tt.name, source, cert)
 			}
 			if again, _ := source.ClientCertificate(t.Context(), 254); again != cert {
-				t.Errorf("%s, %T: another certificate of the same text", tt.name, source)
+				t.Errorf("%s, %T: the same text was parsed again", tt.name, source)
 			}
-			if _, err := source.ClientCertificate(t.Context(), 255); !errors.Is(err, runtime.ErrNoCredentials) {
+			if _, err := source.ClientCertificate(t.Context(), 255); !errors.Is(err, transport.ErrNoCredentials) {
 				t.Errorf("%s, %T: certificate 255: %v", tt.name, source, err)
 			}
 		}
@@ -198,17 +198,17 @@ func TestCertificateSources(t *testing.T) {
 	write(t, dir, map[string]string{"client_cert.0": string(ecCert), "client_key.0": string(pkcs8)})
 	old := must(f.ClientCertificate(t.Context(), 0))
 	write(t, dir, map[string]string{"client_cert.0": string(rsaCert)})
-	if _, err := f.ClientCertificate(t.Context(), 0); !errors.Is(err, runtime.ErrBadCredentials) {
-		t.Errorf("half renewed: %v", err)
+	if _, err := f.ClientCertificate(t.Context(), 0); !errors.Is(err, transport.ErrBadCredentials) {
+		t.Errorf("new certificate with the old key: %v", err)
 	}
 	write(t, dir, map[string]string{"client_key.0": string(x509.MarshalPKCS1PrivateKey(rsaKey))})
 	if cert := must(f.ClientCertificate(t.Context(), 0)); cert == old || !bytes.Equal(cert.Certificate[0], rsaCert) {
-		t.Error("the certificate stays what it was when the file is another")
+		t.Error("the certificate of the old files is returned")
 	}
 }
 
-// TestCredentialSources checks the environment, chains and hex digits.
-func TestCredentialSources(t *testing.T) {
+// TestSources checks Env, Chain and HexAuth.
+func TestSources(t *testing.T) {
 	t.Setenv("T_AUTH_0", "token")
 	t.Setenv("T_DEVICE_SERIAL", "serial")
 	t.Setenv("T_AUTH_1", "")
@@ -225,7 +225,7 @@ func TestCredentialSources(t *testing.T) {
 	empty := credentials.Funcs{BlobFunc: func(context.Context, policy.Blob, int) (string, error) { return "", nil }}
 	for _, tt := range []struct {
 		name   string
-		source runtime.Credentials
+		source transport.Credentials
 		b      policy.Blob
 		index  int
 		text   string
@@ -233,17 +233,17 @@ func TestCredentialSources(t *testing.T) {
 	}{
 		{"a variable", env, policy.BlobAuth, 0, "token", nil},
 		{"a variable without an index", env, policy.BlobDeviceSerial, 0, "serial", nil},
-		{"an empty variable", env, policy.BlobAuth, 1, "", runtime.ErrNoCredentials},
-		{"no variable", env, policy.BlobAuth, 2, "", runtime.ErrNoCredentials},
-		{"another prefix", &credentials.Env{}, policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{"an empty variable", env, policy.BlobAuth, 1, "", transport.ErrNoCredentials},
+		{"no variable", env, policy.BlobAuth, 2, "", transport.ErrNoCredentials},
+		{"another prefix", &credentials.Env{}, policy.BlobAuth, 0, "", transport.ErrNoCredentials},
 		{"the first of a chain", credentials.Chain{env, memory}, policy.BlobAuth, 0, "token", nil},
 		{"the second", credentials.Chain{env, empty, memory}, policy.BlobAuth, 1, "second\xff", nil},
-		{"none", credentials.Chain{env, memory}, policy.BlobAuth, 2, "", runtime.ErrNoCredentials},
-		{"no source", credentials.Chain{}, policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
-		{"one that fails", credentials.Chain{failing, memory}, policy.BlobAuth, 0, "", errSource},
-		{"before one that fails", credentials.Chain{memory, failing}, policy.BlobAuth, 0, "later", nil},
+		{"none", credentials.Chain{env, memory}, policy.BlobAuth, 2, "", transport.ErrNoCredentials},
+		{"no source", credentials.Chain{}, policy.BlobAuth, 0, "", transport.ErrNoCredentials},
+		{"a failing source", credentials.Chain{failing, memory}, policy.BlobAuth, 0, "", errSource},
+		{"a failing source behind another", credentials.Chain{memory, failing}, policy.BlobAuth, 0, "later", nil},
 		{"hex", credentials.HexAuth{memory}, policy.BlobAuth, 1, "7365636f6e64ff", nil},
-		{"hex of none", credentials.HexAuth{memory}, policy.BlobAuth, 3, "", runtime.ErrNoCredentials},
+		{"hex of none", credentials.HexAuth{memory}, policy.BlobAuth, 3, "", transport.ErrNoCredentials},
 		{"hex is for tokens", credentials.HexAuth{env}, policy.BlobDeviceSerial, 0, "serial", nil},
 	} {
 		if text, err := tt.source.Blob(t.Context(), tt.b, tt.index); text != tt.text || !errors.Is(err, tt.err) {
@@ -251,12 +251,12 @@ func TestCredentialSources(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		source runtime.Credentials
+		source transport.Credentials
 		err    error
 	}{
 		{credentials.Chain{env, memory}, nil},
 		{credentials.HexAuth{memory}, nil},
-		{credentials.Chain{env}, runtime.ErrNoCredentials},
+		{credentials.Chain{env}, transport.ErrNoCredentials},
 		{credentials.Chain{failing, memory}, errSource},
 	} {
 		if cert, err := tt.source.ClientCertificate(t.Context(), 3); !errors.Is(err, tt.err) || (cert == nil) != (tt.err != nil) {
@@ -265,7 +265,7 @@ func TestCredentialSources(t *testing.T) {
 	}
 }
 
-// TestBasicAuth has the example of RFC 7617 section 2, and what can not be sent.
+// TestBasicAuth checks the examples of RFC 7617, and what they cannot encode.
 func TestBasicAuth(t *testing.T) {
 	for _, tt := range []struct {
 		user, password, want string
@@ -278,7 +278,7 @@ func TestBasicAuth(t *testing.T) {
 		{"a", "secret\x00", ""},
 	} {
 		got, err := credentials.BasicAuth(tt.user, tt.password)
-		if got != tt.want || errors.Is(err, runtime.ErrBadCredentials) != (tt.want == "") || err != nil && strings.Contains(err.Error(), "secret") {
+		if got != tt.want || errors.Is(err, transport.ErrBadCredentials) != (tt.want == "") || err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q, %q: %q, %v", tt.user, tt.password, got, err)
 		}
 	}
