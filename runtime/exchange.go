@@ -185,7 +185,7 @@ func (x *exchange) sendsBody() bool {
 func (x *exchange) oneMessage() bool { return x.collect && x.st.Protocol == policy.ProtocolWS }
 
 // hasVerdict reports whether ACK and NACK decide about the whole exchange.
-func (x *exchange) hasVerdict() bool { return x.st.Protocol.IsHTTP() || x.collect }
+func (x *exchange) hasVerdict() bool { return x.st.IsHTTP() || x.collect }
 
 func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	x.mu.Lock()
@@ -208,7 +208,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict = state
-		if x.collect && !x.st.Protocol.IsHTTP() { // over HTTP the connection ends by itself
+		if x.collect && !x.st.IsHTTP() { // over HTTP the connection ends by itself
 			return x.endLocked(x.resultLocked(nil))
 		}
 	case StateDisconnected:
@@ -256,7 +256,7 @@ func (x *exchange) resultLocked(err error) error {
 		return nil
 	case err == ErrPolicyChanged:
 		return err
-	case !x.st.Protocol.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
+	case !x.st.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
 		return nil // the peer has finished
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return err

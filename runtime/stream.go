@@ -584,7 +584,7 @@ func (s *Stream) finish(l *link, err error) {
 	})
 	if connected {
 		s.wantsTx = false
-		if !again || !s.t.stream.Protocol.IsHTTP() {
+		if !again || !s.t.stream.IsHTTP() {
 			s.stopTimeoutLocked()
 		}
 	}

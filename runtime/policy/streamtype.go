@@ -87,6 +87,11 @@ func (st *StreamType) Carrier() Protocol {
 	return st.Protocol
 }
 
+// IsHTTP reports whether a connection of a stream of this type is one request and
+// its response. A file stands in for the protocol of the policy, a local_sink does
+// not.
+func (st *StreamType) IsHTTP() bool { return st.Protocol.IsHTTP() && !st.LocalSink }
+
 // Sends reports whether streams of this type send payload: over HTTP, whether a
 // body follows the headers of the request, as in lws 5.0.0
 // (lib/secure-streams/protocols/ss-h1.c).

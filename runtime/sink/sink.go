@@ -80,6 +80,8 @@ func (t *Transport) add(k *Sink) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch st := k.c.Policy().StreamType(k.streamtype); {
+	case t.env != nil && t.env.Closing().Err() != nil:
+		return runtime.ErrClosed
 	case st == nil:
 		return runtime.ErrUnknownStreamType
 	case !st.LocalSink:

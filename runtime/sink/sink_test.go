@@ -1,11 +1,10 @@
-package runtime_test
+package sink_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -16,22 +15,17 @@ import (
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/sink"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// newSinkContext returns a context with the streamtype "s", a local_sink. It is
-// closed at the end of the test.
-func newSinkContext(t *testing.T, st policy.StreamType) *runtime.Context {
+// newContext returns a context with the streamtype "s", a local_sink, and its
+// transport.
+func newContext(t *testing.T, st policy.StreamType) (*runtime.Context, *sink.Transport) {
 	t.Helper()
 	st.Name, st.LocalSink = "s", true
-	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st, {Name: "network"}}}, runtime.Options{
-		Jitter: func() uint16 { return 0 },
-		Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	tr := sink.New()
+	return teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{tr}}, &st, &policy.StreamType{Name: "network"}), tr
 }
 
 // A journal records what both ends of a sink are told, in one list.
@@ -53,7 +47,7 @@ func (j *journal) String() string {
 }
 
 // of returns handlers that note what they get under a name. answers are by event.
-func (j *journal) of(name string, answers map[string]func(*runtime.Stream) runtime.Result) runtime.Handlers {
+func (j *journal) of(name string, answers teststream.Actions) runtime.Handlers {
 	answer := func(s *runtime.Stream, event string) runtime.Result {
 		j.note(name + event)
 		if f := answers[event]; f != nil {
@@ -75,34 +69,34 @@ func (j *journal) of(name string, answers map[string]func(*runtime.Stream) runti
 // accepted stream, s the source.
 func TestSink(t *testing.T) {
 	destroy := func(s *runtime.Stream) runtime.Result { s.Destroy(); return runtime.OK }
-	retry := &policy.Retry{Backoff: ms(300), Conceal: 1}
+	retry := &policy.Retry{Backoff: []time.Duration{300 * time.Millisecond}, Conceal: 1}
 	for _, tt := range []struct {
 		name           string
 		st             policy.StreamType
-		sink           on // answers of the accepted streams
-		source         on
+		sink           teststream.Actions // answers of the accepted streams
+		source         teststream.Actions
 		result         runtime.Result // of join
 		later          func(source *runtime.Stream, accepted []*runtime.Stream)
 		err            error
 		want, endOfAll string
 	}{
 		{name: "joined", want: "join0 aCRE aCNG aCON sCRE sCNG sCON", endOfAll: "aDIS aDES sDIS sDES"},
-		{name: "refused", result: runtime.DisconnectMe, err: runtime.ErrSinkRefused, want: "join0"},
-		{name: "refused by DestroyMe", result: runtime.DestroyMe, err: runtime.ErrSinkRefused, want: "join0"},
-		{name: "refused from CREATING", sink: on{"CRE": answer(runtime.DestroyMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aDES"},
-		{name: "refused from CONNECTING", sink: on{"CNG": answer(runtime.DestroyMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aDES"},
-		{name: "declined from CONNECTING", st: policy.StreamType{Retry: retry}, sink: on{"CNG": answer(runtime.DisconnectMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aDES"},
-		{name: "refused from CONNECTED", sink: on{"CON": answer(runtime.DestroyMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aCON aDIS aDES"},
-		{name: "disconnected from CONNECTED", st: policy.StreamType{Retry: retry}, sink: on{"CON": answer(runtime.DisconnectMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aCON aDIS aDES"},
-		{name: "the source ends in CREATING", source: on{"CRE": answer(runtime.DestroyMe)}, err: runtime.ErrRefused,
+		{name: "refused", result: runtime.DisconnectMe, err: sink.ErrRefused, want: "join0"},
+		{name: "refused by DestroyMe", result: runtime.DestroyMe, err: sink.ErrRefused, want: "join0"},
+		{name: "refused from CREATING", sink: teststream.Actions{"CRE": teststream.Destroy}, err: sink.ErrRefused, want: "join0 aCRE aDES"},
+		{name: "refused from CONNECTING", sink: teststream.Actions{"CNG": teststream.Destroy}, err: sink.ErrRefused, want: "join0 aCRE aCNG aDES"},
+		{name: "declined from CONNECTING", st: policy.StreamType{Retry: retry}, sink: teststream.Actions{"CNG": teststream.Disconnect}, err: sink.ErrRefused, want: "join0 aCRE aCNG aDES"},
+		{name: "refused from CONNECTED", sink: teststream.Actions{"CON": teststream.Destroy}, err: sink.ErrRefused, want: "join0 aCRE aCNG aCON aDIS aDES"},
+		{name: "disconnected from CONNECTED", st: policy.StreamType{Retry: retry}, sink: teststream.Actions{"CON": teststream.Disconnect}, err: sink.ErrRefused, want: "join0 aCRE aCNG aCON aDIS aDES"},
+		{name: "the source ends in CREATING", source: teststream.Actions{"CRE": teststream.Destroy}, err: runtime.ErrRefused,
 			want: "join0 aCRE aCNG aCON sCRE sDES aDIS aDES"},
-		{name: "the source ends in CONNECTING", source: on{"CNG": answer(runtime.DestroyMe)}, err: runtime.ErrRefused,
+		{name: "the source ends in CONNECTING", source: teststream.Actions{"CNG": teststream.Destroy}, err: runtime.ErrRefused,
 			want: "join0 aCRE aCNG aCON sCRE sCNG sDES aDIS aDES"},
-		{name: "the source declines CONNECTING", source: on{"CNG": answer(runtime.DisconnectMe)},
+		{name: "the source declines CONNECTING", source: teststream.Actions{"CNG": teststream.Disconnect},
 			want: "join0 aCRE aCNG aCON sCRE sCNG sARF aDIS aDES", endOfAll: "sDES"},
-		{name: "the source ends in CONNECTED", source: on{"CON": answer(runtime.DestroyMe)}, err: runtime.ErrRefused,
+		{name: "the source ends in CONNECTED", source: teststream.Actions{"CON": teststream.Destroy}, err: runtime.ErrRefused,
 			want: "join0 aCRE aCNG aCON sCRE sCNG sCON sDIS sDES aDIS aDES"},
-		{name: "RequestTx and Connect in CREATING", source: on{"CRE": both(requestTx, connect)},
+		{name: "RequestTx and Connect in CREATING", source: teststream.Actions{"CRE": both(teststream.RequestTx, teststream.Connect)},
 			want: "join0 aCRE aCNG aCON sCRE sCNG sCON", endOfAll: "aDIS aDES sDIS sDES"},
 		{name: "the source is destroyed", later: func(s *runtime.Stream, _ []*runtime.Stream) { s.Destroy() },
 			want: "join0 aCRE aCNG aCON sCRE sCNG sCON sDIS sDES aDIS aDES"},
@@ -116,29 +110,29 @@ func TestSink(t *testing.T) {
 			later:    func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
 			want:     "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
 			endOfAll: "aDIS aDES sDIS sDES"},
-		{name: "the accepted one disconnects", st: policy.StreamType{Opportunistic: true}, sink: on{"TMO": answer(runtime.DisconnectMe)},
+		{name: "the accepted one disconnects", st: policy.StreamType{Opportunistic: true}, sink: teststream.Actions{"TMO": teststream.Disconnect},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].StartTimeout(time.Second) },
 			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS", endOfAll: "sDES"},
-		{name: "and RequestTx joins again", st: policy.StreamType{Opportunistic: true}, sink: on{"TMO": answer(runtime.DisconnectMe)},
+		{name: "and RequestTx joins again", st: policy.StreamType{Opportunistic: true}, sink: teststream.Actions{"TMO": teststream.Disconnect},
 			later: func(s *runtime.Stream, a []*runtime.Stream) {
 				a[0].StartTimeout(time.Second)
 				time.AfterFunc(time.Minute, func() { s.RequestTx() })
 			},
 			want:     "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
 			endOfAll: "aDIS aDES sDIS sDES"},
-		{name: "the source destroys itself in DISCONNECTED", st: policy.StreamType{Retry: retry}, source: on{"DIS": destroy},
+		{name: "the source destroys itself in DISCONNECTED", st: policy.StreamType{Retry: retry}, source: teststream.Actions{"DIS": destroy},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
 			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sDES"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newSinkContext(t, tt.st)
+				c, tr := newContext(t, tt.st)
 				var j journal
 				var accepted []*runtime.Stream
-				sink := before(tt.sink, "CRE", func(s *runtime.Stream) { accepted = append(accepted, s) })
-				if _, err := c.NewSink("s", func(joined uint32) (runtime.Handlers, runtime.Result) {
+				actions := before(tt.sink, "CRE", func(s *runtime.Stream) { accepted = append(accepted, s) })
+				if _, err := tr.Accept(c, "s", func(joined uint32) (runtime.Handlers, runtime.Result) {
 					j.note(fmt.Sprintf("join%d", joined))
-					return j.of("a", sink), tt.result
+					return j.of("a", actions), tt.result
 				}); err != nil {
 					t.Fatal(err)
 				}
@@ -156,7 +150,7 @@ func TestSink(t *testing.T) {
 				if !sameJournal(got, tt.want) {
 					t.Errorf("\n got %s\nwant %s", got, tt.want)
 				}
-				c.Close()
+				teststream.Shutdown(t, c)
 				if end := strings.TrimPrefix(j.String(), got); !sameJournal(end, tt.endOfAll) {
 					t.Errorf("the end brings %s, want %s", end, tt.endOfAll)
 				}
@@ -179,8 +173,8 @@ func sameJournal(a, b string) bool {
 }
 
 // before returns answers with something done before one of them.
-func before(answers on, event string, first func(*runtime.Stream)) on {
-	with := on{}
+func before(answers teststream.Actions, event string, first func(*runtime.Stream)) teststream.Actions {
+	with := teststream.Actions{}
 	for k, v := range answers {
 		with[k] = v
 	}
@@ -193,6 +187,11 @@ func before(answers on, event string, first func(*runtime.Stream)) on {
 		return runtime.OK
 	}
 	return with
+}
+
+// both does one action after the other.
+func both(a, b func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
+	return func(s *runtime.Stream) runtime.Result { a(s); return b(s) }
 }
 
 // script returns a Tx that sends these pieces, one each time that it is called.
@@ -219,16 +218,16 @@ func script(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtim
 // the one who calls it.
 func TestSinkPayload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
+		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
 		var j journal
-		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
-			h := j.of("a", on{"rx(three,2)": requestTx})
+		if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
+			h := j.of("a", teststream.Actions{"rx(three,2)": teststream.RequestTx})
 			h.Tx = script("yes", "")
 			return h, runtime.OK
 		}); err != nil {
 			t.Fatal(err)
 		}
-		h := j.of("s", on{"CRE": requestTx, "rx(,2)": answer(runtime.DestroyMe)})
+		h := j.of("s", teststream.Actions{"CRE": teststream.RequestTx, "rx(,2)": teststream.Destroy})
 		h.Tx = script("one", "two", "three")
 		if _, err := c.NewStream("s", h); err != nil {
 			t.Fatal(err)
@@ -240,14 +239,14 @@ func TestSinkPayload(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
+		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
 		var j journal
-		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
-			return j.of("a", on{"CON": func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }}), runtime.OK
+		if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
+			return j.of("a", teststream.Actions{"CON": func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }}), runtime.OK
 		}); err != nil {
 			t.Fatal(err)
 		}
-		h := j.of("s", on{"CRE": requestTx})
+		h := j.of("s", teststream.Actions{"CRE": teststream.RequestTx})
 		h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			time.AfterFunc(time.Second, s.Destroy)
 			return copy(buf, "last"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
@@ -266,7 +265,7 @@ func TestSinkPayload(t *testing.T) {
 // asked, but not from being destroyed.
 func TestSinkBackpressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
+		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
 		var mu sync.Mutex
 		asked, received := 0, 0
 		look := func() string {
@@ -275,7 +274,7 @@ func TestSinkBackpressure(t *testing.T) {
 			defer mu.Unlock()
 			return fmt.Sprint(asked, received)
 		}
-		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
+		if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
 			return runtime.Handlers{Rx: func(*runtime.Stream, []byte, runtime.Flags) runtime.Result {
 				mu.Lock()
 				received++
@@ -314,8 +313,8 @@ func TestSinkBackpressure(t *testing.T) {
 // TestSinkConn uses a sink by Open and Fetch.
 func TestSinkConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
-		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
+		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
+		if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
 			var message []byte
 			end := false
 			return runtime.Handlers{
@@ -375,8 +374,8 @@ func TestSinkConn(t *testing.T) {
 // TestSinkUnread writes to a Conn from which nothing is read for long.
 func TestSinkUnread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
-		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
+		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
+		if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
 			received, sent := 0, 0
 			return runtime.Handlers{
 				Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result {
@@ -420,7 +419,7 @@ func TestSinkUnread(t *testing.T) {
 }
 
 func TestSinkErrors(t *testing.T) {
-	c := newSinkContext(t, policy.StreamType{})
+	c, tr := newContext(t, policy.StreamType{})
 	join := func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }
 	check := func(what string, err, want error) {
 		t.Helper()
@@ -429,39 +428,52 @@ func TestSinkErrors(t *testing.T) {
 		}
 	}
 	_, err := c.NewStream("s", runtime.Handlers{})
-	check("no sink", err, runtime.ErrNoSink)
-	_, err = c.NewSink("none", join)
+	check("no sink", err, sink.ErrNoSink)
+	_, err = tr.Accept(c, "none", join)
 	check("no streamtype", err, runtime.ErrUnknownStreamType)
-	_, err = c.NewSink("network", join)
+	_, err = tr.Accept(c, "network", join)
 	check("no local_sink", err, runtime.ErrUnsupported)
-	k, err := c.NewSink("s", join)
+	k, err := tr.Accept(c, "s", join)
 	check("a sink", err, nil)
-	_, err = c.NewSink("s", join)
-	check("another sink", err, runtime.ErrSinkExists)
+	_, err = tr.Accept(c, "s", join)
+	check("another sink", err, sink.ErrExists)
 	_, err = c.NewStream("s", runtime.Handlers{})
 	check("a source", err, nil)
 	k.Close()
 	_, err = c.NewStream("s", runtime.Handlers{})
-	check("a closed sink", err, runtime.ErrNoSink)
-	_, err = c.NewSink("s", join)
+	check("a closed sink", err, sink.ErrNoSink)
+	_, err = tr.Accept(c, "s", join)
 	check("a new sink", err, nil)
 	k.Close()
 	_, err = c.NewStream("s", runtime.Handlers{})
 	check("an old sink is closed once more", err, nil)
 	c.Close()
-	_, err = c.NewSink("s", join)
+	_, err = tr.Accept(c, "s", join)
 	check("a closed context", err, runtime.ErrClosed)
 	for _, st := range []policy.StreamType{{DirectProtoStr: true}, {Rideshare: "network"}} {
-		_, err = newSinkContext(t, st).NewStream("s", runtime.Handlers{})
+		c, _ := newContext(t, st)
+		_, err = c.NewStream("s", runtime.Handlers{})
 		check("a key that means nothing", err, runtime.ErrUnsupported)
+	}
+}
+
+// TestTwoContexts checks that a transport refuses a second context.
+func TestTwoContexts(t *testing.T) {
+	tr := sink.New()
+	st := &policy.StreamType{Name: "s", LocalSink: true}
+	for _, want := range []error{sink.ErrNoSink, runtime.ErrUnsupported} {
+		c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{tr}}, st)
+		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
 	}
 }
 
 // TestSinkCount checks how many sources join is told of, and that a limit holds.
 func TestSinkCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
-		if _, err := c.NewSink("s", func(joined uint32) (runtime.Handlers, runtime.Result) {
+		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
+		if _, err := tr.Accept(c, "s", func(joined uint32) (runtime.Handlers, runtime.Result) {
 			if joined >= 3 {
 				return runtime.Handlers{}, runtime.DisconnectMe
 			}
@@ -479,7 +491,7 @@ func TestSinkCount(t *testing.T) {
 						mu.Lock()
 						streams = append(streams, s)
 						mu.Unlock()
-					} else if !errors.Is(err, runtime.ErrSinkRefused) {
+					} else if !errors.Is(err, sink.ErrRefused) {
 						t.Error(err)
 					}
 				})
@@ -500,23 +512,23 @@ func TestSinkCount(t *testing.T) {
 func TestSinkClose(t *testing.T) {
 	for _, at := range []string{"join", "aCRE", "aCNG", "aCON", "sCRE", "sCNG", "sCON", "arx(x,3)", "aDIS", "aDES"} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newSinkContext(t, policy.StreamType{})
+			c, tr := newContext(t, policy.StreamType{})
 			var j journal
 			closing := func(*runtime.Stream) runtime.Result { c.Close(); return runtime.OK }
-			if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
+			if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
 				if at == "join" {
 					c.Close()
 				}
-				return j.of("a", on{at[1:]: closing}), runtime.OK
+				return j.of("a", teststream.Actions{at[1:]: closing}), runtime.OK
 			}); err != nil {
 				t.Fatal(err)
 			}
-			answers := on{"CRE": requestTx}
+			answers := teststream.Actions{"CRE": teststream.RequestTx}
 			if at[0] == 's' {
-				answers[at[1:]] = both(requestTx, closing)
+				answers[at[1:]] = both(teststream.RequestTx, closing)
 			}
 			if at[0] == 'a' && at[1:] != "rx(x,3)" {
-				answers["rx(x,3)"] = answer(runtime.DestroyMe)
+				answers["rx(x,3)"] = teststream.Destroy
 			}
 			h := j.of("s", answers)
 			h.Tx = script("x")
@@ -526,7 +538,7 @@ func TestSinkClose(t *testing.T) {
 				s.Destroy()
 				synctest.Wait()
 			}
-			c.Close()
+			teststream.Shutdown(t, c)
 			for _, end := range []string{"a", "s"} {
 				if got := j.String(); strings.Contains(got, end+"CRE") != strings.Contains(got, end+"DES") {
 					t.Errorf("closed from %s: %s", at, got)
@@ -538,7 +550,7 @@ func TestSinkClose(t *testing.T) {
 
 // TestSinkAbuse lets sources and accepted streams come, send and go at random.
 func TestSinkAbuse(t *testing.T) {
-	c := newSinkContext(t, policy.StreamType{Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535}})
+	c, tr := newContext(t, policy.StreamType{Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535}})
 	send := func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 		if ordinal%100 == 99 {
 			return 0, 0, runtime.DisconnectMe
@@ -546,7 +558,7 @@ func TestSinkAbuse(t *testing.T) {
 		s.RequestTx()
 		return min(len(buf), int(ordinal)), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 	}
-	if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
+	if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
 		return runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 			if state == runtime.StateConnected {
 				s.RequestTx()

@@ -1,6 +1,6 @@
 //go:build unix
 
-package runtime_test
+package file_test
 
 import (
 	"bytes"
@@ -8,17 +8,24 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/file"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestFile checks streamtypes whose endpoint is a file: no transport is needed.
+// newContext returns a context for streamtypes whose endpoint is a file.
+func newContext(t *testing.T, types ...*policy.StreamType) *runtime.Context {
+	return teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{file.New()}}, types...)
+}
+
+// TestFile checks the events, payload and flags of files, and which paths are
+// refused.
 func TestFile(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, size int) []byte {
@@ -55,13 +62,10 @@ func TestFile(t *testing.T) {
 		{"file://" + dir, "", " UNR ARF", 0, runtime.ErrEndpoint},
 		{"file://" + dir + "/pipe", "", " UNR ARF", 0, runtime.ErrEndpoint},
 	} {
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Endpoint: tt.endpoint,
-			Opportunistic: true, ClientCert: 1, HTTP: &policy.HTTP{AuthHeader: "authorization:"}, Metadata: []policy.Metadata{{Name: "m"}}}}}, runtime.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		tr := &trace{}
-		h := tr.handlers()
+		c := newContext(t, &policy.StreamType{Name: "s", Endpoint: tt.endpoint, Opportunistic: true,
+			ClientCert: 1, HTTP: &policy.HTTP{AuthHeader: "authorization:"}, Metadata: []policy.Metadata{{Name: "m"}}})
+		tr := new(teststream.Trace)
+		h := runtime.Handlers{State: tr.State}
 		var mu sync.Mutex
 		var got []byte
 		var all []runtime.Flags
@@ -80,18 +84,13 @@ func TestFile(t *testing.T) {
 			t.Error(err)
 		}
 		s.RequestTx()
-		for deadline := time.Now().Add(5 * time.Second); !strings.HasSuffix(tr.String(), "DIS") && !strings.HasSuffix(tr.String(), "ARF"); {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: waited in vain: %s", tt.endpoint, tr)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		tr.AwaitEnd(t, "DIS", "ARF")
 		if tr.String() != "CRE POL CNG"+tt.want || !errors.Is(s.Err(), tt.err) {
 			t.Errorf("%s with %q: %s, %v; want CRE POL CNG%s, %v", tt.endpoint, tt.m, tr, s.Err(), tt.want, tt.err)
 		}
 		mu.Lock()
 		if want := bytes.Repeat([]byte("0123456789"), 10_000)[:tt.size]; !bytes.Equal(got, want) {
-			t.Errorf("%s: got %d bytes, want %d, or others", tt.endpoint, len(got), tt.size)
+			t.Errorf("%s: got %d bytes, want %d, or the bytes differ", tt.endpoint, len(got), tt.size)
 		}
 		for i, flags := range all {
 			var want runtime.Flags
@@ -106,29 +105,23 @@ func TestFile(t *testing.T) {
 			}
 		}
 		mu.Unlock()
-		c.Close()
 	}
 }
 
-// TestFileNames checks what metadata may put into the name of a file.
+// TestFileNames checks what metadata may put into a path.
 func TestFileNames(t *testing.T) {
-	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{
-		{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "file:///tmp/${m}", Metadata: []policy.Metadata{{Name: "m"}}},
-		{Name: "none", Protocol: policy.ProtocolRaw, Endpoint: "file://"}}}, runtime.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := newContext(t, &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "file:///tmp/${m}", Metadata: []policy.Metadata{{Name: "m"}}},
+		&policy.StreamType{Name: "none", Protocol: policy.ProtocolRaw, Endpoint: "file://"})
 	s, err := c.NewStream("s", runtime.Handlers{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, v := range []string{"a/b", "../x", "a\x00", "a\n"} {
 		if err := s.SetMetadata("m", v); !errors.Is(err, runtime.ErrMetadataValue) {
-			t.Errorf("%q is taken: %v", v, err)
+			t.Errorf("%q is accepted: %v", v, err)
 		}
 	}
 	if _, err := c.NewStream("none", runtime.Handlers{}); !errors.Is(err, runtime.ErrEndpoint) {
-		t.Errorf("no name: %v", err)
+		t.Errorf("an empty path: %v", err)
 	}
 }
