@@ -31,7 +31,7 @@ type Env struct {
 	end    context.CancelFunc
 	timers *timers.Timers
 	trust  trustCache
-	dialed dialed
+	dialed connSet
 
 	ineffective sync.Map // attributes that are known to have no effect
 

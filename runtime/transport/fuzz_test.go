@@ -35,7 +35,7 @@ func FuzzProxy(f *testing.F) {
 		if login {
 			text = "user:s3kr1t@" + text
 		}
-		p, err := ParseProxy(text)
+		p, err := parseProxy(text)
 		if err != nil {
 			t.Fatal(err)
 		}

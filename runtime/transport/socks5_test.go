@@ -25,7 +25,7 @@ func TestParseProxy(t *testing.T) {
 		{"u:p:q@r@h", "h:1080", "u", "p:q@r"},
 		{strings.Repeat("u", 255) + ":" + strings.Repeat("p", 255) + "@h", "h:1080", strings.Repeat("u", 255), strings.Repeat("p", 255)},
 	} {
-		p, err := ParseProxy(tt.text)
+		p, err := parseProxy(tt.text)
 		if err != nil {
 			t.Errorf("%q: %v", tt.text, err)
 			continue
@@ -40,7 +40,7 @@ func TestParseProxy(t *testing.T) {
 	}
 	for _, text := range []string{"", ":", ":1080", "h:", "h:0", "h:x", "h:65536", "h:1:2", "socks5://h:1", "h/x", "a b", "h\r\n",
 		"secret@h", "secret:@h", ":secret@h", "u:secret@", "u:secret@:1", "u:secret@h:x", strings.Repeat("secret", 50) + ":p@h"} {
-		p, err := ParseProxy(text)
+		p, err := parseProxy(text)
 		if !errors.Is(err, ErrEndpoint) {
 			t.Errorf("%q is %v, %v", text, p, err)
 		} else if strings.Contains(err.Error(), "secret") {
@@ -132,9 +132,9 @@ func TestProxyAnswers(t *testing.T) {
 		{secret, []string{"\x05\x02", "\x01\x00", ok}, ""},
 		{secret, []string{"\x05\x02", "\x01\x01"}, "refused the user name"},
 		{secret, []string{"\x05\x02", "\x05\x00", ok}, "refused the user name"},
-		{secret, []string{"\x05\xff"}, "does not take"},
-		{nil, []string{"\x05\x02"}, "wants a login"},
-		{nil, []string{"\x05\xff"}, "wants a login"},
+		{secret, []string{"\x05\xff"}, "does not accept"},
+		{nil, []string{"\x05\x02"}, "requires a login"},
+		{nil, []string{"\x05\xff"}, "requires a login"},
 		{nil, []string{"\x04\x00"}, "does not speak"},
 		{nil, []string{"HTTP/1.1 400\r\n"}, "does not speak"},
 		{nil, []string{"\x05\x00", "\x05\x01\x00\x01"}, "general failure"},
