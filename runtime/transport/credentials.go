@@ -21,7 +21,7 @@ import (
 // hold no secret. It wraps ErrNoCredentials if there is no such credential.
 //
 // Methods are called concurrently. They may block, but must return when ctx is
-// done, which it is at the end of the attempt.
+// done, which it is when the attempt is given up.
 type Credentials interface {
 	// Blob returns a text. The index is 0 to 3 for an indexed kind, else 0. An
 	// empty text counts as ErrNoCredentials.
