@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -22,22 +23,22 @@ import (
 func TestPrint(t *testing.T) {
 	memory := new(credentials.Memory)
 	memory.SetBlob(policy.BlobAuth, 0, "secret")
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	key := teststream.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	dir := t.TempDir()
-	write(t, dir, map[string]string{"auth.0": "secret", "client_cert.0": string(selfSigned(key)), "client_key.0": string(must(x509.MarshalPKCS8PrivateKey(key)))})
+	write(t, dir, map[string]string{"auth.0": "secret", "client_cert.0": string(selfSigned(key)), "client_key.0": string(teststream.Must(x509.MarshalPKCS8PrivateKey(key)))})
 	t.Setenv("T_AUTH_0", "secret")
 	t.Setenv("T_CLIENT_CERT_0", pemOf("CERTIFICATE", selfSigned(key)))
-	t.Setenv("T_CLIENT_KEY_0", pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))))
+	t.Setenv("T_CLIENT_KEY_0", pemOf("PRIVATE KEY", teststream.Must(x509.MarshalPKCS8PrivateKey(key))))
 	files, env := &credentials.Files{Dir: dir}, &credentials.Env{Prefix: "T_"}
 	funcs := credentials.Funcs{BlobFunc: memory.Blob}
 	chain := credentials.Chain{memory, files, env, funcs}
-	memory.SetClientCertificate(0, must(files.ClientCertificate(t.Context(), 0)))
+	memory.SetClientCertificate(0, teststream.Must(files.ClientCertificate(t.Context(), 0)))
 	for _, source := range chain[:3] { // so that each holds what it caches
 		source.Blob(t.Context(), policy.BlobAuth, 0)
 		source.ClientCertificate(t.Context(), 0)
 	}
 	private := []string{"secret", fmt.Sprintf("%x", "secret"), fmt.Sprint([]byte("secret")),
-		new(big.Int).SetBytes(must(key.Bytes())).String(), fmt.Sprintf("%x", must(key.Bytes())), fmt.Sprint(must(x509.MarshalPKCS8PrivateKey(key)))}
+		new(big.Int).SetBytes(teststream.Must(key.Bytes())).String(), fmt.Sprintf("%x", teststream.Must(key.Bytes())), fmt.Sprint(teststream.Must(x509.MarshalPKCS8PrivateKey(key)))}
 	o := runtime.Options{Credentials: chain}
 	c, err := runtime.NewContext(&policy.Policy{}, o)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
@@ -123,26 +124,19 @@ func pemOf(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
 // selfSigned returns a certificate for a key.
 func selfSigned(key crypto.Signer) []byte {
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	return must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key))
+	return teststream.Must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key))
 }
 
 // TestCertificateSources checks each encoding of a certificate and its key, in
 // files and in the environment, and that unusable ones are refused.
 func TestCertificateSources(t *testing.T) {
-	ec := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
+	ec := teststream.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	rsaKey := teststream.Must(rsa.GenerateKey(rand.Reader, 2048))
 	ecCert, rsaCert := selfSigned(ec), selfSigned(rsaKey)
-	pkcs8, sec1 := must(x509.MarshalPKCS8PrivateKey(ec)), must(x509.MarshalECPrivateKey(ec))
+	pkcs8, sec1 := teststream.Must(x509.MarshalPKCS8PrivateKey(ec)), teststream.Must(x509.MarshalECPrivateKey(ec))
 	for _, tt := range []struct {
 		name, cert, key string
 		chain           int
@@ -196,13 +190,13 @@ func TestCertificateSources(t *testing.T) {
 	dir := t.TempDir()
 	f := &credentials.Files{Dir: dir}
 	write(t, dir, map[string]string{"client_cert.0": string(ecCert), "client_key.0": string(pkcs8)})
-	old := must(f.ClientCertificate(t.Context(), 0))
+	old := teststream.Must(f.ClientCertificate(t.Context(), 0))
 	write(t, dir, map[string]string{"client_cert.0": string(rsaCert)})
 	if _, err := f.ClientCertificate(t.Context(), 0); !errors.Is(err, transport.ErrBadCredentials) {
 		t.Errorf("new certificate with the old key: %v", err)
 	}
 	write(t, dir, map[string]string{"client_key.0": string(x509.MarshalPKCS1PrivateKey(rsaKey))})
-	if cert := must(f.ClientCertificate(t.Context(), 0)); cert == old || !bytes.Equal(cert.Certificate[0], rsaCert) {
+	if cert := teststream.Must(f.ClientCertificate(t.Context(), 0)); cert == old || !bytes.Equal(cert.Certificate[0], rsaCert) {
 		t.Error("the certificate of the old files is returned")
 	}
 }
