@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -28,13 +29,13 @@ func newContext(t *testing.T, st policy.StreamType) (*runtime.Context, *sink.Tra
 	return teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{tr}}, &st, &policy.StreamType{Name: "network"}), tr
 }
 
-// A journal records what both ends of a sink are told, in one list.
+// A journal records the events of both ends of a sink in one list.
 type journal struct {
 	mu     sync.Mutex
 	events []string
 }
 
-func (j *journal) note(event string) {
+func (j *journal) add(event string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.events = append(j.events, event)
@@ -46,11 +47,11 @@ func (j *journal) String() string {
 	return strings.Join(j.events, " ")
 }
 
-// of returns handlers that note what they get under a name. answers are by event.
-func (j *journal) of(name string, answers teststream.Actions) runtime.Handlers {
+// of returns handlers that record events with the prefix name and run their actions.
+func (j *journal) of(name string, actions teststream.Actions) runtime.Handlers {
 	answer := func(s *runtime.Stream, event string) runtime.Result {
-		j.note(name + event)
-		if f := answers[event]; f != nil {
+		j.add(name + event)
+		if f := actions[event]; f != nil {
 			return f(s)
 		}
 		return runtime.OK
@@ -65,22 +66,22 @@ func (j *journal) of(name string, answers teststream.Actions) runtime.Handlers {
 	}
 }
 
-// TestSink is the table of what the two ends of a sink are told: a is the
-// accepted stream, s the source.
+// TestSink checks the events of both ends of a sink: those of the accepted stream begin
+// with a, and those of the source with s.
 func TestSink(t *testing.T) {
 	destroy := func(s *runtime.Stream) runtime.Result { s.Destroy(); return runtime.OK }
 	retry := &policy.Retry{Backoff: []time.Duration{300 * time.Millisecond}, Conceal: 1}
 	for _, tt := range []struct {
-		name           string
-		st             policy.StreamType
-		sink           teststream.Actions // answers of the accepted streams
-		source         teststream.Actions
-		result         runtime.Result // of join
-		later          func(source *runtime.Stream, accepted []*runtime.Stream)
-		err            error
-		want, endOfAll string
+		name        string
+		st          policy.StreamType
+		sink        teststream.Actions // of the accepted streams
+		source      teststream.Actions
+		result      runtime.Result // of join
+		later       func(source *runtime.Stream, accepted []*runtime.Stream)
+		err         error
+		want, atEnd string
 	}{
-		{name: "joined", want: "join0 aCRE aCNG aCON sCRE sCNG sCON", endOfAll: "aDIS aDES sDIS sDES"},
+		{name: "joined", want: "join0 aCRE aCNG aCON sCRE sCNG sCON", atEnd: "aDIS aDES sDIS sDES"},
 		{name: "refused", result: runtime.DisconnectMe, err: sink.ErrRefused, want: "join0"},
 		{name: "refused by DestroyMe", result: runtime.DestroyMe, err: sink.ErrRefused, want: "join0"},
 		{name: "refused from CREATING", sink: teststream.Actions{"CRE": teststream.Destroy}, err: sink.ErrRefused, want: "join0 aCRE aDES"},
@@ -93,33 +94,33 @@ func TestSink(t *testing.T) {
 		{name: "the source ends in CONNECTING", source: teststream.Actions{"CNG": teststream.Destroy}, err: runtime.ErrRefused,
 			want: "join0 aCRE aCNG aCON sCRE sCNG sDES aDIS aDES"},
 		{name: "the source declines CONNECTING", source: teststream.Actions{"CNG": teststream.Disconnect},
-			want: "join0 aCRE aCNG aCON sCRE sCNG sARF aDIS aDES", endOfAll: "sDES"},
+			want: "join0 aCRE aCNG aCON sCRE sCNG sARF aDIS aDES", atEnd: "sDES"},
 		{name: "the source ends in CONNECTED", source: teststream.Actions{"CON": teststream.Destroy}, err: runtime.ErrRefused,
 			want: "join0 aCRE aCNG aCON sCRE sCNG sCON sDIS sDES aDIS aDES"},
 		{name: "RequestTx and Connect in CREATING", source: teststream.Actions{"CRE": both(teststream.RequestTx, teststream.Connect)},
-			want: "join0 aCRE aCNG aCON sCRE sCNG sCON", endOfAll: "aDIS aDES sDIS sDES"},
+			want: "join0 aCRE aCNG aCON sCRE sCNG sCON", atEnd: "aDIS aDES sDIS sDES"},
 		{name: "the source is destroyed", later: func(s *runtime.Stream, _ []*runtime.Stream) { s.Destroy() },
 			want: "join0 aCRE aCNG aCON sCRE sCNG sCON sDIS sDES aDIS aDES"},
 		{name: "the accepted one is destroyed, opportunistic", st: policy.StreamType{Opportunistic: true, Retry: retry},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
-			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS", endOfAll: "sDES"},
+			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS", atEnd: "sDES"},
 		{name: "the accepted one is destroyed, no retry",
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
-			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sUNR sARF", endOfAll: "sDES"},
+			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sUNR sARF", atEnd: "sDES"},
 		{name: "the accepted one is destroyed, retry", st: policy.StreamType{Retry: retry},
-			later:    func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
-			want:     "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
-			endOfAll: "aDIS aDES sDIS sDES"},
+			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
+			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
+			atEnd: "aDIS aDES sDIS sDES"},
 		{name: "the accepted one disconnects", st: policy.StreamType{Opportunistic: true}, sink: teststream.Actions{"TMO": teststream.Disconnect},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].StartTimeout(time.Second) },
-			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS", endOfAll: "sDES"},
+			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS", atEnd: "sDES"},
 		{name: "and RequestTx joins again", st: policy.StreamType{Opportunistic: true}, sink: teststream.Actions{"TMO": teststream.Disconnect},
 			later: func(s *runtime.Stream, a []*runtime.Stream) {
 				a[0].StartTimeout(time.Second)
 				time.AfterFunc(time.Minute, func() { s.RequestTx() })
 			},
-			want:     "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
-			endOfAll: "aDIS aDES sDIS sDES"},
+			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
+			atEnd: "aDIS aDES sDIS sDES"},
 		{name: "the source destroys itself in DISCONNECTED", st: policy.StreamType{Retry: retry}, source: teststream.Actions{"DIS": destroy},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
 			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sDES"},
@@ -131,14 +132,14 @@ func TestSink(t *testing.T) {
 				var accepted []*runtime.Stream
 				actions := before(tt.sink, "CRE", func(s *runtime.Stream) { accepted = append(accepted, s) })
 				if _, err := tr.Accept(c, "s", func(joined uint32) (runtime.Handlers, runtime.Result) {
-					j.note(fmt.Sprintf("join%d", joined))
+					j.add(fmt.Sprintf("join%d", joined))
 					return j.of("a", actions), tt.result
 				}); err != nil {
 					t.Fatal(err)
 				}
 				s, err := c.NewStream("s", j.of("s", tt.source))
 				if !errors.Is(err, tt.err) || (err == nil) != (tt.err == nil) {
-					t.Errorf("NewStream says %v, want %v", err, tt.err)
+					t.Errorf("NewStream: %v, want %v", err, tt.err)
 				}
 				if tt.later != nil {
 					synctest.Wait()
@@ -151,16 +152,16 @@ func TestSink(t *testing.T) {
 					t.Errorf("\n got %s\nwant %s", got, tt.want)
 				}
 				teststream.Shutdown(t, c)
-				if end := strings.TrimPrefix(j.String(), got); !sameJournal(end, tt.endOfAll) {
-					t.Errorf("the end brings %s, want %s", end, tt.endOfAll)
+				if end := strings.TrimPrefix(j.String(), got); !sameJournal(end, tt.atEnd) {
+					t.Errorf("Shutdown brings %s, want %s", end, tt.atEnd)
 				}
 			})
 		})
 	}
 }
 
-// sameJournal reports whether two journals are the same up to the first end of a
-// stream, and after that for each of the two: they end independently.
+// sameJournal reports whether two journals are equal up to the first end of a stream,
+// and after it equal for each stream: streams end independently.
 func sameJournal(a, b string) bool {
 	of := func(journal, end string) []string {
 		return slices.DeleteFunc(strings.Fields(journal), func(e string) bool { return e[:1] != end })
@@ -172,29 +173,26 @@ func sameJournal(a, b string) bool {
 	return start(a) == start(b) && slices.Equal(of(a, "a"), of(b, "a")) && slices.Equal(of(a, "s"), of(b, "s"))
 }
 
-// before returns answers with something done before one of them.
-func before(answers teststream.Actions, event string, first func(*runtime.Stream)) teststream.Actions {
+// before returns actions in which first precedes that of event.
+func before(actions teststream.Actions, event string, first func(*runtime.Stream)) teststream.Actions {
 	with := teststream.Actions{}
-	for k, v := range answers {
-		with[k] = v
-	}
-	was := answers[event]
+	maps.Copy(with, actions)
 	with[event] = func(s *runtime.Stream) runtime.Result {
 		first(s)
-		if was != nil {
-			return was(s)
+		if second := actions[event]; second != nil {
+			return second(s)
 		}
 		return runtime.OK
 	}
 	return with
 }
 
-// both does one action after the other.
+// both returns an action that runs a and then b.
 func both(a, b func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
 	return func(s *runtime.Stream) runtime.Result { a(s); return b(s) }
 }
 
-// script returns a Tx that sends these pieces, one each time that it is called.
+// script returns a Tx that sends one of the pieces in each call, as one message.
 func script(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
 	return func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 		if int(ordinal) >= len(pieces) {
@@ -213,9 +211,8 @@ func script(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtim
 	}
 }
 
-// TestSinkPayload checks that payload comes through in both directions with its
-// flags, what is sent before an end included, and that RequestTx asks the Tx of
-// the one who calls it.
+// TestSinkPayload checks that payload passes in both directions with its flags, also
+// when it is sent just before the end, and that RequestTx is for the stream's own Tx.
 func TestSinkPayload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
@@ -261,18 +258,18 @@ func TestSinkPayload(t *testing.T) {
 	})
 }
 
-// TestSinkBackpressure checks that a slow Rx keeps the other side from being
-// asked, but not from being destroyed.
+// TestSinkBackpressure checks that a slow Rx delays the Tx of the other side, but not
+// its Destroy.
 func TestSinkBackpressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
 		var mu sync.Mutex
-		asked, received := 0, 0
+		sent, received := 0, 0
 		look := func() string {
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			return fmt.Sprint(asked, received)
+			return fmt.Sprint(sent, received)
 		}
 		if _, err := tr.Accept(c, "s", func(uint32) (runtime.Handlers, runtime.Result) {
 			return runtime.Handlers{Rx: func(*runtime.Stream, []byte, runtime.Flags) runtime.Result {
@@ -287,7 +284,7 @@ func TestSinkBackpressure(t *testing.T) {
 		}
 		s, err := c.NewStream("s", runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			mu.Lock()
-			asked++
+			sent++
 			mu.Unlock()
 			s.RequestTx()
 			return len(buf), 0, runtime.OK
@@ -371,7 +368,7 @@ func TestSinkConn(t *testing.T) {
 	})
 }
 
-// TestSinkUnread writes to a Conn from which nothing is read for long.
+// TestSinkUnread checks that a Conn can write many messages before it reads.
 func TestSinkUnread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
@@ -469,7 +466,7 @@ func TestTwoContexts(t *testing.T) {
 	}
 }
 
-// TestSinkCount checks how many sources join is told of, and that a limit holds.
+// TestSinkCount checks that Join can limit the number of sources.
 func TestSinkCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
@@ -498,7 +495,7 @@ func TestSinkCount(t *testing.T) {
 			}
 			wg.Wait()
 			if len(streams) != 3 {
-				t.Errorf("%d sources have joined, want 3", len(streams))
+				t.Errorf("%d sources joined, want 3", len(streams))
 			}
 			for _, s := range streams {
 				s.Destroy()
@@ -508,7 +505,7 @@ func TestSinkCount(t *testing.T) {
 	})
 }
 
-// TestSinkClose closes the context from inside of each callback.
+// TestSinkClose closes the context in each callback.
 func TestSinkClose(t *testing.T) {
 	for _, at := range []string{"join", "aCRE", "aCNG", "aCON", "sCRE", "sCNG", "sCON", "arx(x,3)", "aDIS", "aDES"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -523,14 +520,14 @@ func TestSinkClose(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			answers := teststream.Actions{"CRE": teststream.RequestTx}
+			actions := teststream.Actions{"CRE": teststream.RequestTx}
 			if at[0] == 's' {
-				answers[at[1:]] = both(teststream.RequestTx, closing)
+				actions[at[1:]] = both(teststream.RequestTx, closing)
 			}
 			if at[0] == 'a' && at[1:] != "rx(x,3)" {
-				answers["rx(x,3)"] = teststream.Destroy
+				actions["rx(x,3)"] = teststream.Destroy
 			}
-			h := j.of("s", answers)
+			h := j.of("s", actions)
 			h.Tx = script("x")
 			s, _ := c.NewStream("s", h)
 			synctest.Wait()
@@ -548,7 +545,7 @@ func TestSinkClose(t *testing.T) {
 	}
 }
 
-// TestSinkAbuse lets sources and accepted streams come, send and go at random.
+// TestSinkAbuse makes, uses and destroys sources and accepted streams concurrently.
 func TestSinkAbuse(t *testing.T) {
 	c, tr := newContext(t, policy.StreamType{Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535}})
 	send := func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {

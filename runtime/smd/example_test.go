@@ -7,7 +7,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/smd"
 )
 
-// One part of a program tells the others that there is an address.
+// One part of a program notifies the others of a new address.
 func Example() {
 	d := smd.New(nil)
 	defer d.Close()

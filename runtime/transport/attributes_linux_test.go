@@ -13,7 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// listen returns a server that accepts connections and leaves them alone.
+// listen returns a listener. The system accepts its connections.
 func listen(t *testing.T, network, address string) net.Listener {
 	t.Helper()
 	ln, err := net.Listen(network, address)
@@ -24,7 +24,7 @@ func listen(t *testing.T, network, address string) net.Listener {
 	return ln
 }
 
-// TestAttributes reads back from a connection what the policy has said of it.
+// TestAttributes checks the socket options of a connection.
 func TestAttributes(t *testing.T) {
 	for _, tt := range []struct {
 		st            policy.StreamType
@@ -32,10 +32,10 @@ func TestAttributes(t *testing.T) {
 	}{
 		{policy.StreamType{}, 0, 0},
 		{policy.StreamType{Priority: 5}, 0, 5},
-		{policy.StreamType{AttrLowLatency: true}, 0x10, 6}, // the priority that Linux gives it
+		{policy.StreamType{AttrLowLatency: true}, 0x10, 6}, // Linux sets the priority
 		{policy.StreamType{AttrHighThroughput: true}, 0x08, 2},
 		{policy.StreamType{AttrHighReliability: true}, 0x04, 0},
-		{policy.StreamType{AttrLowCost: true}, 0, 0}, // the bit is one of ECN now
+		{policy.StreamType{AttrLowCost: true}, 0, 0}, // the bit belongs to ECN now
 		{policy.StreamType{AttrLowLatency: true, AttrHighThroughput: true, AttrHighReliability: true, Priority: 1}, 0x1c, 1},
 	} {
 		for _, ln := range []net.Listener{
@@ -43,8 +43,8 @@ func TestAttributes(t *testing.T) {
 			listen(t, "unix", filepath.Join(t.TempDir(), "s")),
 		} {
 			for name, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
-				"our own":            nil,
-				"that of the caller": new(net.Dialer).DialContext,
+				"of package net": nil,
+				"of the caller":  new(net.Dialer).DialContext,
 			} {
 				network := ln.Addr().Network()
 				var log strings.Builder
@@ -71,7 +71,7 @@ func TestAttributes(t *testing.T) {
 				tos, priority := 0, tt.priority
 				if network == "tcp" {
 					tos = get(syscall.IPPROTO_IP, syscall.IP_TOS)
-				} else { // has none
+				} else { // unix sockets have none
 					tos, priority = tt.tos, int(tt.st.Priority)
 				}
 				if p := get(syscall.SOL_SOCKET, syscall.SO_PRIORITY); p != priority || tos != tt.tos {
@@ -87,8 +87,8 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// TestAttributesIPv6 does so with a socket alone, since there need not be an
-// address for it.
+// TestAttributesIPv6 checks the options of an unconnected socket, because the machine
+// may have no IPv6 address.
 func TestAttributesIPv6(t *testing.T) {
 	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -109,8 +109,8 @@ func TestAttributesIPv6(t *testing.T) {
 	}
 }
 
-// TestAttributesRefused checks that what the system does not allow is said
-// once, and keeps no connection from being made.
+// TestAttributesRefused checks that options that cannot be set are logged once, and
+// that the connection is made.
 func TestAttributesRefused(t *testing.T) {
 	ln := listen(t, "tcp", "127.0.0.1:0")
 	pipe, _ := net.Pipe()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -70,13 +71,7 @@ func newContext(t *testing.T, o runtime.Options, types ...*policy.StreamType) *r
 	for _, st := range types {
 		st.Protocol, st.Endpoint, st.Port = policy.ProtocolRaw, "h", 1
 	}
-	o.Jitter = func() uint16 { return 0 }
-	c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Shutdown(context.Background()) })
-	return c
+	return teststream.NewContext(t, o, types...)
 }
 
 // newStream returns a stream of the named type whose first attempt has begun.

@@ -25,7 +25,7 @@ func TestSetupDial(t *testing.T) {
 		host   string   // in the certificate of the server
 		server []string // its protocols
 		alpn   []string
-		want   string // the protocol that is agreed on
+		want   string // the negotiated protocol
 		err    string // part of the error; "" means none
 	}{
 		{"no protocol", authority.Store(), "127.0.0.1", nil, nil, "", ""},
@@ -53,7 +53,7 @@ func TestSetupDial(t *testing.T) {
 		setup := newSetup(t, newEnv(t, Config{}), &policy.StreamType{TrustStore: tt.store})
 		target := &policy.Target{Network: "tcp", Host: "127.0.0.1", Port: uint16(ln.Addr().(*net.TCPAddr).Port), TLS: true}
 		var steps []string
-		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{ // has not every hook
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{ // without some hooks
 			TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 				steps = append(steps, "done")
 				if (err != nil) != (tt.err != "") {
@@ -114,8 +114,8 @@ func TestDialEnd(t *testing.T) {
 	}
 }
 
-// TestDialLimit checks that a dial ends at DialTimeout, and with its context, the
-// environment or the proxy.
+// TestDialLimit checks that a dial ends after DialTimeout, with its context, or with the
+// environment.
 func TestDialLimit(t *testing.T) {
 	hang := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()

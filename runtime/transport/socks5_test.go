@@ -44,12 +44,12 @@ func TestParseProxy(t *testing.T) {
 		if !errors.Is(err, ErrEndpoint) {
 			t.Errorf("%q is %v, %v", text, p, err)
 		} else if strings.Contains(err.Error(), "secret") {
-			t.Errorf("the error tells the login: %v", err)
+			t.Errorf("the error quotes the login: %v", err)
 		}
 	}
 }
 
-// TestProxyIdentity checks that what may be shared is told by the pointer.
+// TestProxyIdentity checks that equal proxies are one pointer, and prints no password.
 func TestProxyIdentity(t *testing.T) {
 	p := &policy.Policy{SOCKS5Proxy: "global", StreamTypes: []*policy.StreamType{{Name: "inherits"}, {Name: "has", SOCKS5Proxy: "x"}}}
 	env := newEnv(t, Config{})
@@ -63,7 +63,7 @@ func TestProxyIdentity(t *testing.T) {
 	x := get("x")
 	inherits, has := p.Effective("inherits"), p.Effective("has")
 	if get(inherits.SOCKS5Proxy) != get("global") || get(has.SOCKS5Proxy) != x || get("") != nil || x != get("x") || get("a:b@x") == x || get("a:b@x") == get("a:c@x") {
-		t.Error("proxies are mixed up")
+		t.Error("equal proxies differ, or different ones are equal")
 	}
 	if p := get("user:secret@h"); p.String() != "h:1080" {
 		t.Errorf("the proxy is %s", p)
@@ -76,7 +76,7 @@ func TestProxyIdentity(t *testing.T) {
 	}
 }
 
-// TestProxyRequest checks what the proxy is asked for.
+// TestProxyRequest checks the requests for addresses of each type.
 func TestProxyRequest(t *testing.T) {
 	for address, want := range map[string]string{
 		"example.com:443":               "\x05\x01\x00\x03\x0bexample.com\x01\xbb",
@@ -97,9 +97,8 @@ func TestProxyRequest(t *testing.T) {
 	}
 }
 
-// script runs the client's side of a handshake against a proxy that says answers
-// one after the other, each when it has been told the question before it, and
-// then closes.
+// script runs a handshake with a proxy that reads before each of its answers, and then
+// closes the connection.
 func script(t *testing.T, login *login, answers ...string) error {
 	here, there := net.Pipe()
 	defer here.Close()
@@ -116,14 +115,14 @@ func script(t *testing.T, login *login, answers ...string) error {
 	return p.connect(ctx, here, "h:1")
 }
 
-// TestProxyAnswers checks that only a proxy that agrees is used.
+// TestProxyAnswers checks the error for each answer of a proxy.
 func TestProxyAnswers(t *testing.T) {
 	secret := &login{"user", "secret"}
 	const ok = "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 	for _, tt := range []struct {
 		login   *login
 		answers []string
-		want    string // of the error; "": none
+		want    string // part of the error; "" means none
 	}{
 		{nil, []string{"\x05\x00", ok}, ""},
 		{nil, []string{"\x05\x00", "\x05\x00\x00\x03\x02ab\x00\x00"}, ""},
@@ -149,21 +148,21 @@ func TestProxyAnswers(t *testing.T) {
 		case tt.want == "" && err != nil, tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 			t.Errorf("%q: %v, want %q", tt.answers, err, tt.want)
 		case err != nil && strings.Contains(err.Error(), "secret"):
-			t.Errorf("the error tells the password: %v", err)
+			t.Errorf("the error quotes the password: %v", err)
 		}
 	}
-	// Cut off at each byte.
+	// The answers end after each byte.
 	whole := []string{"\x05\x02", "\x01\x00", ok}
 	for i, a := range whole {
 		for n := range len(a) {
 			if err := script(t, secret, append(append([]string{}, whole[:i]...), a[:n])...); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.ErrClosedPipe) {
-				t.Errorf("cut off after %d of answer %d: %v", n, i, err)
+				t.Errorf("end after %d bytes of answer %d: %v", n, i, err)
 			}
 		}
 	}
 }
 
-// TestProxySilent checks that a proxy that says nothing is given up.
+// TestProxySilent checks that the context ends the wait for a proxy.
 func TestProxySilent(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()

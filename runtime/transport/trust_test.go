@@ -10,7 +10,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// certs are credentials that are client certificates alone.
+// certs are credentials with client certificates only.
 type certs map[int]*tls.Certificate
 
 func (c certs) Blob(context.Context, policy.Blob, int) (string, error) {
@@ -123,7 +123,7 @@ func TestTrustReleased(t *testing.T) {
 	use := func() (*Setup, *tls.Config) {
 		s := newSetup(t, env, &policy.StreamType{TrustStore: store})
 		var config *tls.Config
-		for range 2 { // a second call does not count
+		for range 2 { // the second call does not count
 			var err error
 			if config, err = s.TLS(t.Context()); err != nil {
 				t.Fatal(err)
@@ -155,7 +155,7 @@ func TestTrustReleased(t *testing.T) {
 		t.Errorf("%d users, want 2", n)
 	}
 	b.Release()
-	newSetup(t, env, &policy.StreamType{TrustStore: store}).Release() // not used
+	newSetup(t, env, &policy.StreamType{TrustStore: store}).Release() // without a use
 	if n := users(); n != 1 {
 		t.Errorf("%d users, want 1", n)
 	}

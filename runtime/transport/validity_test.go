@@ -12,7 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestValidity checks when a connection is probed and given up.
+// TestValidity checks the times of probes and of the end.
 func TestValidity(t *testing.T) {
 	const s = time.Second
 	retry := func(ping, hangup time.Duration) *policy.Retry {
@@ -21,7 +21,7 @@ func TestValidity(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		retry   *policy.Retry
-		confirm []time.Duration // times
+		confirm []time.Duration // times of Confirm
 		stop    time.Duration
 		want    string
 	}{
@@ -32,7 +32,7 @@ func TestValidity(t *testing.T) {
 		{"hang up alone", retry(0, 15*s), nil, 0, "15:end"},
 		{"a probe that would come too late", retry(15*s, 10*s), nil, 0, "10:end"},
 		{"a probe that would come with the end", retry(10*s, 10*s), nil, 0, "10:end"},
-		{"proof puts the probe off", retry(10*s, 15*s), []time.Duration{3 * s, 6 * s}, 0, "16:probe 21:end"},
+		{"proof delays the probe", retry(10*s, 15*s), []time.Duration{3 * s, 6 * s}, 0, "16:probe 21:end"},
 		{"proof after the probe", retry(10*s, 15*s), []time.Duration{12 * s}, 0, "10:probe 22:probe 27:end"},
 		{"proof at the last moment", retry(10*s, 15*s), []time.Duration{15*s - 1}, 0, "10:probe 24.999999999:probe 29.999999999:end"},
 		{"proof without a probe", retry(0, 15*s), []time.Duration{3 * s, 14 * s}, 0, "29:end"},
@@ -54,15 +54,15 @@ func TestValidity(t *testing.T) {
 					next = at
 				}})
 				start := time.Now()
-				note := func(what string) func() {
+				record := func(event string) func() {
 					return func() {
 						mu.Lock()
 						defer mu.Unlock()
-						got = append(got, fmt.Sprintf("%v:%s", time.Since(start).Seconds(), what))
+						got = append(got, fmt.Sprintf("%v:%s", time.Since(start).Seconds(), event))
 					}
 				}
 				setup := newSetup(t, env, &policy.StreamType{Retry: tt.retry, SwakeValidity: true})
-				v := setup.Watch(note("probe"), note("end"))
+				v := setup.Watch(record("probe"), record("end"))
 				for _, at := range tt.confirm {
 					time.AfterFunc(at, v.Confirm)
 				}
