@@ -7,6 +7,7 @@ import "strconv"
 // come from the policy's http_resp_map.
 type State uint16
 
+// States of lws.
 const (
 	// StateCreating is the first state of every stream, whose methods may be called
 	// from now on. If the stream connects at once, metadata for its endpoint and

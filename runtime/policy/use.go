@@ -9,6 +9,7 @@ import (
 // A Use is the set of places where the policy puts the value of a metadata item.
 type Use uint8
 
+// Places of a value.
 const (
 	UseHeader Use = 1 << iota // a header, in either direction
 	UseURL                    // the path or query of a URL

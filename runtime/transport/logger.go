@@ -11,7 +11,10 @@ import (
 // interface because log/slog would add 276 KB to a program that does not use it.
 // Methods are called concurrently.
 type Logger interface {
+	// Warn reports something that the policy's author or the program can change.
 	Warn(msg string, args ...any)
+
+	// Error reports a defect of the program, a transport or the runtime.
 	Error(msg string, args ...any)
 }
 
