@@ -80,6 +80,22 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%v %d is %q, %v, want %q, %v", tt.b, tt.index, text, err, tt.text, tt.err)
 		}
 	}
+	if _, err := new(credentials.Files).Blob(t.Context(), policy.BlobAuth, 0); !errors.Is(err, transport.ErrNoCredentials) {
+		t.Errorf("no Dir: %v", err)
+	}
+}
+
+// TestFilesSetBlob checks that SetBlob and other programs can replace a file.
+func TestFilesSetBlob(t *testing.T) {
+	dir := t.TempDir()
+	f := &credentials.Files{Dir: dir}
+	write(t, dir, map[string]string{"auth.0": "old"})
+	if err := os.Mkdir(filepath.Join(dir, "firmware_version"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := f.Blob(t.Context(), policy.BlobAuth, 0); text != "old" {
+		t.Errorf("the file is %q, %v", text, err)
+	}
 	write(t, dir, map[string]string{"auth.0": "new"})
 	if text, err := f.Blob(t.Context(), policy.BlobAuth, 0); text != "new" {
 		t.Errorf("a changed file is %q, %v", text, err)
@@ -102,8 +118,15 @@ func TestFiles(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); left != nil {
 		t.Errorf("temporary files remain: %v", left)
 	}
-	if _, err := new(credentials.Files).Blob(t.Context(), policy.BlobAuth, 0); !errors.Is(err, transport.ErrNoCredentials) {
-		t.Errorf("no Dir: %v", err)
+}
+
+// TestFilesExposed checks which files others may read.
+func TestFilesExposed(t *testing.T) {
+	dir := t.TempDir()
+	f := &credentials.Files{Dir: dir}
+	write(t, dir, map[string]string{"auth.0": "secret", "auth.1": "secret"})
+	if err := os.Symlink("auth.0", filepath.Join(dir, "mqtt_password")); err != nil {
+		t.Fatal(err)
 	}
 	if got := f.Exposed(); got != nil {
 		t.Errorf("files with mode 0600 are exposed: %v", got)
@@ -186,10 +209,16 @@ func TestCertificateSources(t *testing.T) {
 			}
 		}
 	}
+}
 
+// TestCertificateRenewed checks that a changed certificate needs its own key.
+func TestCertificateRenewed(t *testing.T) {
+	ec := teststream.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	rsaKey := teststream.Must(rsa.GenerateKey(rand.Reader, 2048))
+	rsaCert := selfSigned(rsaKey)
 	dir := t.TempDir()
 	f := &credentials.Files{Dir: dir}
-	write(t, dir, map[string]string{"client_cert.0": string(ecCert), "client_key.0": string(pkcs8)})
+	write(t, dir, map[string]string{"client_cert.0": string(selfSigned(ec)), "client_key.0": string(teststream.Must(x509.MarshalPKCS8PrivateKey(ec)))})
 	old := teststream.Must(f.ClientCertificate(t.Context(), 0))
 	write(t, dir, map[string]string{"client_cert.0": string(rsaCert)})
 	if _, err := f.ClientCertificate(t.Context(), 0); !errors.Is(err, transport.ErrBadCredentials) {

@@ -45,6 +45,10 @@ func TestProtocols(t *testing.T) {
 			t.Errorf("ParseProtocol(%q) is %v, %v", p, got, ok)
 		}
 	}
+}
+
+// TestProtocolUnknown checks a number and names that are not in the table.
+func TestProtocolUnknown(t *testing.T) {
 	unknown := Protocol(NumProtocols)
 	if unknown.String() != "protocol(9)" || unknown.Constant() != "" || unknown.Dir() != "" || unknown.Named() ||
 		unknown.IsHTTP() || unknown.HasMessages() || unknown.DefaultPort(true) != 0 {

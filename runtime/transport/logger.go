@@ -11,10 +11,10 @@ import (
 // interface because log/slog would add 276 KB to a program that does not use it.
 // Methods are called concurrently.
 type Logger interface {
-	// Warn reports something that the policy's author or the program can change.
+	// Warn reports a problem that the runtime works around.
 	Warn(msg string, args ...any)
 
-	// Error reports a defect of the program, a transport or the runtime.
+	// Error reports a problem that ends a stream or loses data.
 	Error(msg string, args ...any)
 }
 

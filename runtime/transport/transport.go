@@ -20,8 +20,8 @@
 //		... // l.Rx what arrives; when l.Ready signals, send what l.Tx returns
 //	}
 //
-// Run reports what happens and asks for payload. The stream alone decides which
-// state follows, and when to try again.
+// The package example is a whole transport. Run reports what happens and asks for
+// payload; the stream alone decides which state follows, and when to try again.
 //
 // # Services
 //

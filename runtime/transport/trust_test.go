@@ -53,17 +53,10 @@ func TestTrustShared(t *testing.T) {
 				t.Errorf("%s and %s share sessions", name, seen[other])
 			}
 		}
-		if config.MinVersion != tls.VersionTLS12 || config.InsecureSkipVerify || (config.RootCAs == nil) != (name == "system") {
-			t.Errorf("%s: version %x, skip %v, roots %v", name, config.MinVersion, config.InsecureSkipVerify, config.RootCAs)
-		}
-		if (config.GetClientCertificate != nil) != (st.ClientCert != 0) {
-			t.Errorf("%s: client certificate %v", name, config.GetClientCertificate != nil)
-		}
+		checkConfig(t, name, config, &st)
 	}
-	// A copy of a store, as a new policy has, is the same store.
-	again := *one
 	for name, st := range map[string]policy.StreamType{
-		"one":    {TrustStore: &again},
+		"one":    {TrustStore: new(*one)}, // as in a new policy
 		"system": {},
 		"client": {TrustStore: one, ClientCert: 1},
 	} {
@@ -76,6 +69,17 @@ func TestTrustShared(t *testing.T) {
 	}
 	if config, err := get(policy.StreamType{TrustStore: one, ClientCert: 3}); config != nil || !errors.Is(err, ErrNoCredentials) {
 		t.Errorf("a missing certificate: %v, %v", config, err)
+	}
+}
+
+// checkConfig checks that a config is that of a streamtype.
+func checkConfig(t *testing.T, name string, config *tls.Config, st *policy.StreamType) {
+	t.Helper()
+	if config.MinVersion != tls.VersionTLS12 || config.InsecureSkipVerify || (config.RootCAs == nil) != (st.TrustStore == nil) {
+		t.Errorf("%s: version %x, skip %v, roots %v", name, config.MinVersion, config.InsecureSkipVerify, config.RootCAs)
+	}
+	if (config.GetClientCertificate != nil) != (st.ClientCert != 0) {
+		t.Errorf("%s: client certificate %v", name, config.GetClientCertificate != nil)
 	}
 }
 
