@@ -5,6 +5,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -138,7 +139,7 @@ func mqttStream(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int), s
 			}
 		}, func() {
 			s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
-			c.Close()
+			c.Shutdown(context.Background())
 		}
 }
 

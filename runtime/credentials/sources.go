@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -199,25 +200,13 @@ func (f *Files) read(name string) ([]byte, error) {
 // SetBlob writes the file of a text, for later attempts. The file is replaced as a
 // whole, with mode 0600. It is for credentials that the program gets and must keep,
 // such as a refresh token. The error wraps ErrNoCredentials if the text has no file
-// name, or is an error of package os.
+// name; it is an *fs.PathError if the file cannot be written.
 func (f *Files) SetBlob(b policy.Blob, index int, text string) error {
 	name := b.Name(index)
 	if name == "" || f.Dir == "" {
 		return fmt.Errorf("sspolicy: set %v %d: %w: no file has that text", b, index, transport.ErrNoCredentials)
 	}
-	file, err := os.CreateTemp(f.Dir, "."+name+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(text + "\n")
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), filepath.Join(f.Dir, name))
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-	}
-	return err
+	return atomicfile.WritePrivate(filepath.Join(f.Dir, name), []byte(text+"\n"))
 }
 
 // Exposed returns the paths of the files in Dir that hold a secret and that users other

@@ -46,7 +46,7 @@ func TestFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "firmware_version"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mkfifo(filepath.Join(dir, "device_type"), 0o600); err != nil {
+	if err := mkfifo(filepath.Join(dir, "device_type")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink("auth.0", filepath.Join(dir, "mqtt_password")); err != nil {

@@ -188,9 +188,13 @@ func (m *Machine) Destroy() { m.requests |= requestDestroy }
 func (m *Machine) Kill() { m.phase, m.requests, m.waiting = gone, 0, false }
 
 // Reach is for a state that the running attempt reports: CONNECTED, a user
-// state, a verdict. The runner delivers it if the effect is Deliver, and calls
-// Answer; if it is Illegal it calls Answer with DestroyMe.
+// state, a verdict. CONNECTED comes once, and no verdict comes before it. The
+// runner delivers the state if the effect is Deliver, and calls Answer; if it is
+// Illegal it calls Answer with DestroyMe.
 func (m *Machine) Reach(state policy.State) Effect {
+	if !state.Unordered() && m.reached == (state == policy.StateConnected) {
+		return Effect{Do: Illegal, State: state}
+	}
 	e := m.deliver(state, 0)
 	if e.Do == Deliver && state == policy.StateConnected {
 		m.reached, m.tries = true, 0
@@ -252,7 +256,7 @@ func (m *Machine) Next() Effect {
 	case destroy && !isRunning:
 		m.phase, m.requests, m.waiting = destroying, requestDestroy, false
 		return m.Next()
-	case (destroy || m.declined) && !m.cut:
+	case isRunning && (destroy || m.declined) && !m.cut:
 		m.cut = true
 		return Effect{Do: Cut, Destroy: destroy}
 	case !destroy && m.requests&requestTimeout != 0:
@@ -315,11 +319,20 @@ func (m *Machine) Answer(e Effect, r policy.Result) {
 		m.phase = running
 		m.cut, m.declined, m.reached, m.again, m.failure = false, false, false, false, Failure{}
 	case lost:
-		m.disconnected(destroy || m.Accepted)
+		m.disconnected()
 	case unreachable, exhausted:
 		m.unreached(ok, r)
 	case allFailed:
 		m.phase = idle
+	}
+}
+
+// over makes the phase after an attempt idle, which is the end of an accepted
+// stream.
+func (m *Machine) over() {
+	m.phase = idle
+	if m.Accepted {
+		m.Destroy()
 	}
 }
 
@@ -346,8 +359,8 @@ func (m *Machine) decided(ok, destroy bool) {
 	switch {
 	case ok:
 		m.phase = starting
-	case destroy || m.byCall:
-		m.phase = idle
+	case destroy || m.byCall || m.Accepted:
+		m.over()
 	default: // it counts as a failed attempt
 		m.failure = Failure{}
 		m.phase = allFailed
@@ -358,13 +371,10 @@ func (m *Machine) decided(ok, destroy bool) {
 }
 
 // disconnected goes on after DISCONNECTED.
-func (m *Machine) disconnected(destroy bool) {
-	if destroy {
-		m.Destroy()
-	}
+func (m *Machine) disconnected() {
+	m.over()
 	switch {
 	case !m.again || m.requests&(requestDestroy|requestConnect) != 0:
-		m.phase = idle
 	case m.count():
 		m.phase = backingOff
 	default:
@@ -375,9 +385,9 @@ func (m *Machine) disconnected(destroy bool) {
 // unreached goes on after UNREACHABLE.
 func (m *Machine) unreached(ok bool, r policy.Result) {
 	was := m.phase
-	m.phase = idle
+	m.over()
 	switch {
-	case !ok:
+	case !ok || m.Accepted:
 		if r != policy.OK && r != policy.DestroyMe {
 			m.requests &^= requestTx
 		}
