@@ -15,6 +15,8 @@ import (
 func TestSlowCallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, hang)
+		release := make(chan struct{})
+		defer close(release)
 		start := time.Now()
 		var mu sync.Mutex
 		var at []time.Duration
@@ -24,7 +26,7 @@ func TestSlowCallback(t *testing.T) {
 					mu.Lock()
 					at = append(at, time.Since(start))
 					mu.Unlock()
-					time.Sleep(time.Hour)
+					<-release
 				}
 				return runtime.OK
 			}})
