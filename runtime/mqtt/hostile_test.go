@@ -11,8 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestSessionHandedOver: a connection that is slow to close, since the server
@@ -38,7 +40,7 @@ func TestSessionHandedOver(t *testing.T) {
 	st.MQTT.CleanStart = false
 	synctest.Test(t, func(t *testing.T) {
 		free = make(chan struct{})
-		c := newContext(t, runtime.Options{Credentials: credentials("device", "", ""), DialContext: p.dial}, st)
+		c := newContext(t, runtime.Options{Credentials: identify("device", "", ""), DialContext: p.dial}, st)
 		a := new(trace).open(t, c, "s")
 		a.Connect()
 		a.publish("one")
@@ -56,7 +58,7 @@ func TestSessionHandedOver(t *testing.T) {
 		synctest.Wait()
 		b.want(t, "CRE CNG CON tx ACK")
 		close(free)
-		c.Close()
+		teststream.Shutdown(t, c)
 	})
 }
 
@@ -230,7 +232,7 @@ func TestLeaveWhileWriting(t *testing.T) {
 		time.Sleep(time.Second)
 		a.want(t, "CRE CNG CON tx ACK tx DIS DES")
 		start := time.Now()
-		c.Close()
+		teststream.Shutdown(t, c)
 		if d := time.Since(start); d > 2*flushLimit {
 			t.Errorf("Close took %v", d)
 		}
@@ -309,14 +311,14 @@ func TestNakInTurn(t *testing.T) {
 // the next one has all of them.
 func TestNoIdentifiers(t *testing.T) {
 	p := &peer{}
-	transport := New()
-	o := runtime.Options{Transports: []transport.Transport{transport}}
+	mqtt := New()
+	o := runtime.Options{Transports: []transport.Transport{mqtt}}
 	bubble(t, p, o, one(streamType("s", nowhere, topics("t", "", 1), retry(5))), func(t *testing.T, c *runtime.Context) {
 		tr, other := new(trace).open(t, c, "s"), new(trace).open(t, c, "s")
 		tr.Connect()
 		other.Connect()
 		synctest.Wait()
-		for _, h := range transport.hubs {
+		for _, h := range mqtt.hubs {
 			c := h.conns[0]
 			c.mu.Lock()
 			for c.sess.use(&outMsg{qos: 1, failed: true, done: true}) { // given up
@@ -348,7 +350,7 @@ func TestLeftToTheServer(t *testing.T) {
 		}
 		st := streamType("s", nowhere, topics("", "f", 2))
 		st.MQTT.CleanStart = clean
-		o := runtime.Options{Credentials: credentials("device", "", "")}
+		o := runtime.Options{Credentials: identify("device", "", "")}
 		bubble(t, p, o, one(st), func(t *testing.T, c *runtime.Context) {
 			tr := &trace{on: map[string]func(*runtime.Stream) policy.Result{
 				"rx(1)": func(*runtime.Stream) policy.Result { time.Sleep(time.Second); return policy.OK },

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
@@ -25,7 +26,7 @@ func bubble(t *testing.T, p *peer, o runtime.Options, types []*policy.StreamType
 		o.DialContext = p.dial
 		c := newContext(t, o, types...)
 		f(t, c)
-		c.Close()
+		teststream.Shutdown(t, c)
 		synctest.Wait()
 	})
 }
@@ -338,7 +339,7 @@ func TestConnect(t *testing.T) {
 	m.BirthTopic, m.BirthMessage, m.BirthQoS, m.BirthRetain = "b/${who}", "${who} is here", 1, true
 	m.Retain, m.CleanStart = true, false
 	p := &peer{}
-	o := runtime.Options{Credentials: credentials("device", "me", "secret")}
+	o := runtime.Options{Credentials: identify("device", "me", "secret")}
 	bubble(t, p, o, one(st), func(t *testing.T, c *runtime.Context) {
 		tr := new(trace).open(t, c, "s", runtime.WithMetadata("who", "ann"))
 		tr.Connect()
@@ -354,9 +355,9 @@ func TestConnect(t *testing.T) {
 
 func TestBadCredentials(t *testing.T) {
 	for name, o := range map[string]runtime.Options{
-		"client id too long":           {Credentials: credentials(strings.Repeat("x", 129), "", "")},
-		"password without a user name": {Credentials: credentials("", "", "secret")},
-		"not UTF-8":                    {Credentials: credentials("", "\xff", "")},
+		"client id too long":           {Credentials: identify(strings.Repeat("x", 129), "", "")},
+		"password without a user name": {Credentials: identify("", "", "secret")},
+		"not UTF-8":                    {Credentials: identify("", "\xff", "")},
 	} {
 		p := &peer{}
 		bubble(t, p, o, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
@@ -481,7 +482,7 @@ func TestResume(t *testing.T) {
 	}
 	st := streamType("s", nowhere, topics("t", "f", 2), retry(5))
 	st.MQTT.CleanStart = false
-	o := runtime.Options{Credentials: credentials("device", "", "")}
+	o := runtime.Options{Credentials: identify("device", "", "")}
 	bubble(t, p, o, one(st), func(t *testing.T, c *runtime.Context) {
 		tr := new(trace).open(t, c, "s")
 		tr.Connect()
@@ -509,7 +510,7 @@ func TestNoSession(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool { return strings.HasPrefix(packet, "PUBLISH") && c.n == 0 }}
 	st := streamType("s", nowhere, topics("t", "f", 1), retry(5))
 	st.MQTT.CleanStart = false
-	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, one(st), func(t *testing.T, c *runtime.Context) {
+	bubble(t, p, runtime.Options{Credentials: identify("device", "", "")}, one(st), func(t *testing.T, c *runtime.Context) {
 		tr := new(trace).open(t, c, "s")
 		tr.Connect()
 		tr.publish("one")

@@ -26,6 +26,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -173,7 +174,7 @@ func TestMosquitto(t *testing.T) {
 				if !slices.Equal(msgs, []string{"one", "", "three"}) {
 					t.Errorf("received %q", msgs)
 				}
-				c.Close()
+				teststream.Shutdown(t, c)
 				got := tr.String()
 				for _, msg := range []string{"rx(one) ", "rx() ", "rx(three) "} {
 					got = strings.Replace(got, msg, "", 1)
@@ -222,7 +223,7 @@ func TestPasswords(t *testing.T) {
 	for _, c := range []struct{ user, password, want string }{
 		{"me", "secret", "CRE POL CNG CON"}, {"me", "wrong", "CRE POL CNG UNR ARF"}, {"", "", "CRE POL CNG UNR ARF"},
 	} {
-		ctx := newContext(t, runtime.Options{Credentials: credentials("", c.user, c.password)}, streamType("s", b.addr, topics("t", "", 0)))
+		ctx := newContext(t, runtime.Options{Credentials: identify("", c.user, c.password)}, streamType("s", b.addr, topics("t", "", 0)))
 		tr := new(trace).open(t, ctx, "s")
 		tr.RequestTx()
 		tr.await(t, 1, c.want[len(c.want)-3:])
@@ -314,7 +315,7 @@ func TestSession(t *testing.T) {
 	b := startBroker(t, "")
 	st := streamType("s", b.addr, topics("", "kept", 1))
 	st.MQTT.CleanStart = false
-	c := newContext(t, runtime.Options{Credentials: credentials("device", "", "")}, st)
+	c := newContext(t, runtime.Options{Credentials: identify("device", "", "")}, st)
 	tr := new(trace).open(t, c, "s")
 	tr.Connect()
 	tr.await(t, 1, "CON")
@@ -511,7 +512,7 @@ func TestCutEverywhere(t *testing.T) {
 					tr.Connect()
 					tr.await(t, 1+strings.Count(seen, "CON"), "CON")
 				}
-				c.Close()
+				teststream.Shutdown(t, c)
 			}
 		})
 	}

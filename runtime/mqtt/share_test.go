@@ -80,7 +80,7 @@ func TestNotShared(t *testing.T) {
 		}
 	})
 	p = &peer{}
-	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, types, func(t *testing.T, c *runtime.Context) {
+	bubble(t, p, runtime.Options{Credentials: identify("device", "", "")}, types, func(t *testing.T, c *runtime.Context) {
 		a, b := new(trace).open(t, c, "a"), new(trace).open(t, c, "b")
 		a.Connect()
 		synctest.Wait()
@@ -104,7 +104,7 @@ func TestManyStreams(t *testing.T) {
 	st := streamType("s", nowhere, topics("", "f", 0))
 	for id, conns := range map[string]int{"": 2, "device": 1} {
 		p := &peer{}
-		bubble(t, p, runtime.Options{Credentials: credentials(id, "", "")}, one(st), func(t *testing.T, c *runtime.Context) {
+		bubble(t, p, runtime.Options{Credentials: identify(id, "", "")}, one(st), func(t *testing.T, c *runtime.Context) {
 			var last *trace
 			for range maxStreams + 1 {
 				last = new(trace).open(t, c, "s")
@@ -444,7 +444,7 @@ func TestSharedPolicyChange(t *testing.T) {
 	b := func(filter string) *policy.StreamType { return streamType("b", nowhere, topics("y", filter, 1)) }
 	d := streamType("d", nowhere, topics("z", "", 1))
 	p := &peer{}
-	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, one(a(), b("g")), func(t *testing.T, c *runtime.Context) {
+	bubble(t, p, runtime.Options{Credentials: identify("device", "", "")}, one(a(), b("g")), func(t *testing.T, c *runtime.Context) {
 		all := map[string]*trace{}
 		open := func(name string) {
 			all[name] = new(trace).open(t, c, name)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -146,7 +147,7 @@ func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *r
 	return teststream.NewContext(t, o, types...)
 }
 
-func credentials(id, user, password string) transport.Credentials {
+func identify(id, user, password string) transport.Credentials {
 	m := new(credentials.Memory)
 	m.SetBlob(policy.BlobMQTTClientID, 0, id)
 	m.SetBlob(policy.BlobMQTTUsername, 0, user)

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -64,17 +65,13 @@ func (b *bench) Write(p []byte) (int, error) {
 	return b.log.Write(p)
 }
 
-func newBench(t *testing.T, p *policy.Policy, o Options, transport transport.Transport) *bench {
+func newBench(t *testing.T, p *policy.Policy, o Options, tr transport.Transport) *bench {
 	t.Helper()
 	memory := new(credentials.Memory)
 	memory.SetBlob(policy.BlobAuth, rootIndex, root)
 	b := &bench{source: New(memory, o)}
-	var err error
-	b.Context, err = runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{transport}, Credentials: b.source,
-		Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.Context = teststream.NewPolicyContext(t, runtime.Options{Transports: []transport.Transport{tr}, Credentials: b.source,
+		Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))}, p)
 	if err := b.source.Bind(b.Context); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +82,7 @@ func newBench(t *testing.T, p *policy.Policy, o Options, transport transport.Tra
 // prints of the values.
 func (b *bench) private(t *testing.T, err error) {
 	t.Helper()
-	b.Close()
+	teststream.Shutdown(t, b.Context)
 	b.source.mu.Lock() // fmt looks at all that it finds
 	defer b.source.mu.Unlock()
 	text := b.log.String() + fmt.Sprintf("%v %+v %#v %q %x", err, err, err, err, err)
@@ -139,7 +136,6 @@ func TestOnce(t *testing.T) {
 	tokens := &tokenServer{}
 	rotated := ""
 	b := newBench(t, policyFor(t, addr(t, tokens), addr(t, echo)), Options{Rotated: func(index int, request string) { rotated = fmt.Sprint(index, request) }}, sshttp.New())
-	defer b.Close()
 	all := func(want string) {
 		t.Helper()
 		var wg sync.WaitGroup
@@ -227,16 +223,22 @@ type loop struct {
 }
 
 func (t *loop) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolH1} }
-func (t *loop) Prepare(*runtime.Context, *policy.StreamType) (transport.Connector, error) {
-	return t, nil
+func (t *loop) Prepare(s *transport.Setup) (transport.Connector, error) {
+	return loopConnector{t, s}, nil
 }
-func (t *loop) Close() error { return nil }
 
-func (t *loop) Run(ctx context.Context, l transport.Link) error {
+type loopConnector struct {
+	*loop
+	setup *transport.Setup
+}
+
+func (loopConnector) Close() error { return nil }
+
+func (t loopConnector) Run(ctx context.Context, l transport.Link) error {
 	text := ""
-	if l.StreamType().Name == "tokens" {
+	if t.setup.Stream.Name == "tokens" {
 		buf := make([]byte, 1024)
-		n, _, err := l.Tx(buf)
+		piece, err := l.Tx(buf)
 		if err != nil {
 			return err
 		}
@@ -249,12 +251,12 @@ func (t *loop) Run(ctx context.Context, l transport.Link) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if text, err = t.answer(k, string(buf[:n])); err != nil {
+		if text, err = t.answer(k, string(buf[:piece.N])); err != nil {
 			return err
 		}
 	} else {
 		var err error
-		if text, err = l.Blob(policy.BlobAuth, 0); err != nil {
+		if text, err = t.setup.Secret(ctx, policy.BlobAuth, 0); err != nil {
 			return err
 		}
 	}
@@ -264,7 +266,7 @@ func (t *loop) Run(ctx context.Context, l transport.Link) error {
 	if err := l.Rx([]byte(text), runtime.FlagSOM|runtime.FlagEOM); err != nil {
 		return err
 	}
-	return l.Complete(true)
+	return l.Done(true)
 }
 
 // get returns the token that a stream gets, or the error.
@@ -289,7 +291,6 @@ func TestRenewal(t *testing.T) {
 			return fmt.Sprintf(`{"access_token": "token-%d", "expires_in": "1000"}`, n), nil
 		}, Options{Margin: 100 * time.Second})
 		tr.delay = 2 * time.Second
-		defer b.Close()
 		for _, step := range []struct {
 			at   time.Duration // in seconds
 			want string
@@ -337,7 +338,7 @@ func TestSpread(t *testing.T) {
 					t.Errorf("renewed after %v of %d s", left, tt.life)
 				}
 				different[left] = true
-				b.Close()
+				teststream.Shutdown(t, b.Context)
 			}
 			if len(different) < 10 {
 				t.Errorf("only %d different times of 20", len(different))
@@ -358,7 +359,6 @@ func TestBackoff(t *testing.T) {
 			}
 			return `{"access_token": "token", "expires_in": 100}`, nil
 		}, Options{Margin: 20 * time.Second})
-		defer b.Close()
 		good, bad := 0, 0
 		for time.Since(tr.start) < time.Hour {
 			if got := b.get(t); got == "token" {
@@ -407,7 +407,7 @@ func TestGivenUp(t *testing.T) {
 		go b.get(t)
 		time.Sleep(time.Second)
 		began := time.Now()
-		b.Close()
+		teststream.Shutdown(t, b.Context)
 		if d := time.Since(began); d != 0 {
 			t.Errorf("Close takes %v", d)
 		}
@@ -432,11 +432,7 @@ func TestInside(t *testing.T) {
 		p := policyFor(t, "tokens:1", "service:1")
 		p.StreamTypes[0].Auth, p.StreamTypes[1].Name = nil, "tokens"
 		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{Name: "x", Auth: &policy.Auth{StreamType: "tokens", Blob: 0}, HTTP: &policy.HTTP{}})
-		c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{tr}, Credentials: source})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := teststream.NewPolicyContext(t, runtime.Options{Transports: []transport.Transport{tr}, Credentials: source}, p)
 		get := func(want string, target error) {
 			t.Helper()
 			if text, err := source.Blob(t.Context(), policy.BlobAuth, 0); text != want || !errors.Is(err, target) {
@@ -504,11 +500,8 @@ func TestBind(t *testing.T) {
 		{[]*policy.StreamType{{Name: "s3", HTTP: post, Auth: &policy.Auth{Type: "sigv4", StreamType: "none"}}}, [4]string{}, ""},
 	} {
 		p := &policy.Policy{StreamTypes: tt.types}
-		c, err := runtime.NewContext(p, runtime.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = New(new(credentials.Memory), Options{}).Bind(c)
+		c := teststream.NewPolicyContext(t, runtime.Options{}, p)
+		err := New(new(credentials.Memory), Options{}).Bind(c)
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%v, want %s", err, tt.err)
 		}
@@ -517,15 +510,10 @@ func TestBind(t *testing.T) {
 				t.Errorf("token %d is got by %q, want %q", i, got, want)
 			}
 		}
-		c.Close()
 	}
 	s := New(new(credentials.Memory), Options{})
 	for i := range 2 {
-		c, err := runtime.NewContext(&policy.Policy{}, runtime.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := teststream.NewContext(t, runtime.Options{})
 		if err := s.Bind(c); (err == nil) != (i == 0) {
 			t.Errorf("context %d: %v", i, err)
 		}

@@ -77,12 +77,12 @@ func (s *policyServer) serves(text string) {
 
 func (s *policyServer) port() string { return portOf(s.URL) }
 
-func newFetcher(t testing.TB, c *runtime.Context, o system.FetcherOptions) *system.Fetcher {
+func newFetcher(t testing.TB, c bench, o system.FetcherOptions) *system.Fetcher {
 	t.Helper()
 	if o.Load == nil {
 		o.Load = load.Func("fetched", lint.Options{})
 	}
-	f, err := system.NewFetcher(c, o)
+	f, err := system.NewFetcher(c.Context, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,9 +161,9 @@ func TestFetch(t *testing.T) {
 				serve = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, good) }
 			}
 			server.will(serve)
-			old := policy(t, fetchPolicy("1", server.port())).Policy
-			c := newContext(t, old)
-			told := listen(c, smd.ClassSystemState)
+			old := compile(t, fetchPolicy("1", server.port())).Policy
+			c := newBench(t, old)
+			told := c.listen(smd.ClassSystemState)
 			err := newFetcher(t, c, test.o).Fetch(t.Context())
 			if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.says) {
 				t.Fatalf("%v, want %v", err, test.want)
@@ -175,11 +175,11 @@ func TestFetch(t *testing.T) {
 				if c.Policy().Release != "2" {
 					t.Errorf("release %q is in force", c.Policy().Release)
 				}
-				if m := told.next(); !strings.HasPrefix(m, `{"policy":"updated","ts":`) {
+				if m := <-told; !strings.HasPrefix(m, `{"policy":"updated","ts":`) {
 					t.Error(m)
 				}
-			} else if c.Policy() != old || len(told.more) != 0 {
-				t.Errorf("release %q is in force, %d messages", c.Policy().Release, len(told.more))
+			} else if c.Policy() != old || len(told) != 0 {
+				t.Errorf("release %q is in force, %d messages", c.Policy().Release, len(told))
 			}
 			release := c.Policy().Release
 			if _, err := c.Fetch(t.Context(), "work"); err != nil {
@@ -190,17 +190,17 @@ func TestFetch(t *testing.T) {
 			}
 		})
 	}
-	if _, err := system.NewFetcher(newContext(t, &policy.Policy{}), system.FetcherOptions{}); err == nil {
+	if _, err := system.NewFetcher(newBench(t, &policy.Policy{}).Context, system.FetcherOptions{}); err == nil {
 		t.Error("a Fetcher without Load")
 	}
-	if _, err := system.NewFetcher(newContext(t, &policy.Policy{}), system.FetcherOptions{Load: load.Func("", lint.Options{}), MaxSize: -1}); err == nil {
+	if _, err := system.NewFetcher(newBench(t, &policy.Policy{}).Context, system.FetcherOptions{Load: load.Func("", lint.Options{}), MaxSize: -1}); err == nil {
 		t.Error("a Fetcher with a limit below 0")
 	}
 }
 
 // TestFetchUnreachable: nobody there, no streamtype, no context.
 func TestFetchUnreachable(t *testing.T) {
-	c := newContext(t, policy(t, fetchPolicy("1", closedPort(t))).Policy)
+	c := newBench(t, compile(t, fetchPolicy("1", closedPort(t))).Policy)
 	f := newFetcher(t, c, system.FetcherOptions{})
 	if err := f.Fetch(t.Context()); !errors.Is(err, runtime.ErrAllRetriesFailed) || c.Policy().Release != "1" {
 		t.Error(err)
@@ -214,7 +214,7 @@ func TestFetchUnreachable(t *testing.T) {
 	if err := f.Fetch(t.Context()); !errors.Is(err, runtime.ErrClosed) {
 		t.Error(err)
 	}
-	c = newContext(t, &policy.Policy{})
+	c = newBench(t, &policy.Policy{})
 	if err := newFetcher(t, c, system.FetcherOptions{}).Fetch(t.Context()); !errors.Is(err, runtime.ErrUnknownStreamType) {
 		t.Error(err)
 	}
@@ -227,7 +227,7 @@ type witness struct {
 	gone chan error
 }
 
-func watch(t *testing.T, c *runtime.Context, streamtype string) *witness {
+func watch(t *testing.T, c bench, streamtype string) *witness {
 	t.Helper()
 	w := &witness{con: make(chan struct{}, 10), gone: make(chan error, 1)}
 	var err error
@@ -273,8 +273,8 @@ func TestLiveStreams(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server.serves(test.policy)
-			old := policy(t, fetchPolicy("1", server.port(), hold("1"))).Policy
-			c := newContext(t, old)
+			old := compile(t, fetchPolicy("1", server.port(), hold("1"))).Policy
+			c := newBench(t, old)
 			held, moved := watch(t, c, "held"), watch(t, c, "moved")
 			if err := newFetcher(t, c, test.o).Fetch(t.Context()); !errors.Is(err, test.want) {
 				t.Fatal(err)
@@ -302,9 +302,9 @@ func TestRollbackGivesWay(t *testing.T) {
 	server := newPolicyServer(t)
 	server.serves(fetchPolicy("2", server.port(), fmt.Sprintf(
 		`{ "mute": { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET", "http_url": "mute" } }`, server.port())))
-	c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
-	third := policy(t, fetchPolicy("3", server.port())).Policy
-	c.SMD().Register(smd.ClassSystemState, func(smd.Message) {
+	c := newBench(t, compile(t, fetchPolicy("1", server.port())).Policy)
+	third := compile(t, fetchPolicy("3", server.port())).Policy
+	c.smd.Register(smd.ClassSystemState, func(smd.Message) {
 		if c.Policy() != third {
 			c.SetPolicy(third)
 		}
@@ -320,9 +320,9 @@ func TestKept(t *testing.T) {
 	server := newPolicyServer(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "policy.json")
-	first := policy(t, fetchPolicy("1", server.port())).Policy
+	first := compile(t, fetchPolicy("1", server.port())).Policy
 	o := system.FetcherOptions{File: file, MaxSize: 1 << 16}
-	c := newContext(t, first)
+	c := newBench(t, first)
 	f := newFetcher(t, c, o)
 	if err := f.Restore(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a file: %v", err)
@@ -345,7 +345,7 @@ func TestKept(t *testing.T) {
 	}
 	// The next start.
 	restore := func(o system.FetcherOptions) (string, error) {
-		c := newContext(t, first)
+		c := newBench(t, first)
 		err := newFetcher(t, c, o).Restore()
 		return c.Policy().Release, err
 	}
@@ -380,7 +380,7 @@ func TestKept(t *testing.T) {
 	// One that can not be written.
 	server.serves(second)
 	o.File = filepath.Join(dir, "none", "policy.json")
-	c = newContext(t, first)
+	c = newBench(t, first)
 	if err := newFetcher(t, c, o).Fetch(t.Context()); !errors.Is(err, system.ErrNotKept) || c.Policy().Release != "2" {
 		t.Errorf("%v, %s", err, c.Policy().Release)
 	}
@@ -419,7 +419,7 @@ func TestSigned(t *testing.T) {
 			w.Header().Set("X-Signature", test.signature)
 			io.WriteString(w, test.text)
 		})
-		c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
+		c := newBench(t, compile(t, fetchPolicy("1", server.port())).Policy)
 		err := newFetcher(t, c, o).Fetch(t.Context())
 		if (err == nil) != test.good || (c.Policy().Release == "2") != test.good {
 			t.Errorf("%q: %v, release %s", test.signature, err, c.Policy().Release)
@@ -436,10 +436,10 @@ func FuzzFetch(f *testing.F) {
 	f.Add([]byte("/etc/passwd"))
 	f.Add([]byte(`{ "s": [] }`))
 	f.Add([]byte(`{ "release": "x", "s": [ { "work": {} } ] }`))
-	first := policy(f, fetchPolicy("1", server.port())).Policy
+	first := compile(f, fetchPolicy("1", server.port())).Policy
 	f.Fuzz(func(t *testing.T, text []byte) {
 		server.serves(string(text))
-		c := newContext(t, first)
+		c := newBench(t, first)
 		defer c.Close()
 		var loaded *policy.Policy
 		fetcher := newFetcher(t, c, system.FetcherOptions{MaxSize: 1 << 16, Load: func(got []byte) (*policy.Policy, error) {
@@ -470,7 +470,7 @@ func TestFetchLast(t *testing.T) {
 	server := newPolicyServer(t)
 	server.serves(fmt.Sprintf(`{ "release": "2", "s": [ { "work": { "endpoint": "127.0.0.1", "port": %s,
 		"protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`, server.port()))
-	c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
+	c := newBench(t, compile(t, fetchPolicy("1", server.port())).Policy)
 	f := newFetcher(t, c, system.FetcherOptions{})
 	if err := f.Fetch(t.Context()); err != nil || c.Policy().Release != "2" {
 		t.Fatalf("%v, release %s", err, c.Policy().Release)

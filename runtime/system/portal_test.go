@@ -57,7 +57,7 @@ func closedPort(t *testing.T) string {
 // TestOutcomes: the three of them, each by an overlay of nothing but settings of
 // captive_portal_detect, as the examples of lws force them.
 func TestOutcomes(t *testing.T) {
-	base := policy(t, strings.Replace(portalPolicy, "PORT", portOf(internet(t).URL), 1))
+	base := compile(t, strings.Replace(portalPolicy, "PORT", portOf(internet(t).URL), 1))
 	for _, test := range []struct {
 		name, settings string
 		want           system.Outcome
@@ -79,17 +79,16 @@ func TestOutcomes(t *testing.T) {
 			if l == nil {
 				t.Fatal(found)
 			}
-			c := newContext(t, base.Policy)
+			c := newBench(t, base.Policy)
 			if err := c.Overlay(l.Policy); err != nil {
 				t.Fatal(err)
 			}
-			told := listen(c, smd.ClassNetwork)
+			told := c.listen(smd.ClassNetwork)
 			o := system.DetectorOptions{}
 			if strings.Contains(test.settings, "hang") {
 				o.Timeout = 50 * time.Millisecond
 			}
-			d := system.NewDetector(c, o)
-			defer d.Close()
+			d := c.newDetector(t, o)
 			if d.Outcome() != system.Unknown {
 				t.Errorf("before: %v", d.Outcome())
 			}
@@ -97,7 +96,7 @@ func TestOutcomes(t *testing.T) {
 			if got != test.want || err != nil || d.Outcome() != test.want {
 				t.Errorf("%v, %v, %v; want %v", got, d.Outcome(), err, test.want)
 			}
-			if m, want := told.next(), fmt.Sprintf(`{"type":"cpd","result":"%v"}`, test.want); m != want {
+			if m, want := <-told, fmt.Sprintf(`{"type":"cpd","result":"%v"}`, test.want); m != want {
 				t.Errorf("told %s, want %s", m, want)
 			}
 		})
@@ -110,21 +109,20 @@ func TestTriggers(t *testing.T) {
 		requests <- r.URL.Path
 		w.WriteHeader(204)
 	}))
-	defer server.Close()
-	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)).Policy)
-	told := listen(c, smd.ClassNetwork)
-	d := system.NewDetector(c, system.DetectorOptions{})
-	defer d.Close()
+	t.Cleanup(server.Close)
+	c := newBench(t, compile(t, strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)).Policy)
+	told := c.listen(smd.ClassNetwork)
+	c.newDetector(t, system.DetectorOptions{})
 	for _, m := range []string{`{"trigger": "cpdcheck", "src":"test"}`, `{"type":"ipacq","if":"eth0"}`} {
 		for _, other := range []string{`{"type":"linkup"}`, `cpdcheck`, `{"trigger":1}`} {
-			c.SMD().Send(smd.ClassNetwork, []byte(other))
-			told.next()
+			c.smd.Send(smd.ClassNetwork, []byte(other))
+			<-told
 		}
-		if err := c.SMD().Send(smd.ClassNetwork, []byte(m)); err != nil {
+		if err := c.smd.Send(smd.ClassNetwork, []byte(m)); err != nil {
 			t.Fatal(err)
 		}
-		told.next()
-		if got := told.next(); got != `{"type":"cpd","result":"OK"}` {
+		<-told
+		if got := <-told; got != `{"type":"cpd","result":"OK"}` {
 			t.Errorf("%s gives %s", m, got)
 		}
 	}
@@ -141,10 +139,9 @@ func TestAlreadyRunning(t *testing.T) {
 		<-answer
 		w.WriteHeader(204)
 	}))
-	defer server.Close()
-	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)).Policy)
-	d := system.NewDetector(c, system.DetectorOptions{Timeout: time.Hour})
-	defer d.Close()
+	t.Cleanup(server.Close)
+	c := newBench(t, compile(t, strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)).Policy)
+	d := c.newDetector(t, system.DetectorOptions{Timeout: time.Hour})
 	for range 3 {
 		if err := d.Start(); err != nil {
 			t.Fatal(err)
@@ -162,7 +159,7 @@ func TestAlreadyRunning(t *testing.T) {
 
 func TestNoStreamtype(t *testing.T) {
 	var log strings.Builder
-	c, err := runtime.NewContext(policy(t, `{ "s": [ { "a": { "endpoint": "x", "port": 1, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`).Policy,
+	c, err := runtime.NewContext(compile(t, `{ "s": [ { "a": { "endpoint": "x", "port": 1, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`).Policy,
 		runtime.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +179,7 @@ func TestNoStreamtype(t *testing.T) {
 }
 
 func TestPlatformAndBypass(t *testing.T) {
-	c := newContext(t, &policy.Policy{}) // neither needs the streamtype
+	c := newBench(t, &policy.Policy{}) // neither needs the streamtype
 	platform := func(o system.Outcome, err error) func(context.Context) (system.Outcome, error) {
 		return func(context.Context) (system.Outcome, error) { return o, err }
 	}
@@ -203,8 +200,7 @@ func TestPlatformAndBypass(t *testing.T) {
 		}}, system.NoInternet},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := system.NewDetector(c, test.o)
-			defer d.Close()
+			d := c.newDetector(t, test.o)
 			if o, err := d.Check(t.Context()); o != test.want || err != nil {
 				t.Errorf("%v, %v, want %v", o, err, test.want)
 			}
@@ -215,7 +211,7 @@ func TestPlatformAndBypass(t *testing.T) {
 // TestDetectorClose: what ends meanwhile.
 func TestDetectorClose(t *testing.T) {
 	server := internet(t)
-	l := policy(t, strings.Replace(strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1), "generate_204", "hang", 1))
+	l := compile(t, strings.Replace(strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1), "generate_204", "hang", 1))
 	for _, test := range []struct {
 		name string
 		end  func(*runtime.Context, *system.Detector)
@@ -227,13 +223,12 @@ func TestDetectorClose(t *testing.T) {
 			system.DetectorOptions{Platform: func(ctx context.Context) (system.Outcome, error) { <-ctx.Done(); return 0, ctx.Err() }}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := newContext(t, l.Policy)
-			d := system.NewDetector(c, test.o)
-			defer d.Close()
+			c := newBench(t, l.Policy)
+			d := c.newDetector(t, test.o)
 			if err := d.Start(); err != nil {
 				t.Fatal(err)
 			}
-			time.AfterFunc(10*time.Millisecond, func() { test.end(c, d) })
+			time.AfterFunc(10*time.Millisecond, func() { test.end(c.Context, d) })
 			if o, err := d.Check(t.Context()); o != system.Unknown || !errors.Is(err, runtime.ErrClosed) {
 				t.Errorf("%v, %v", o, err)
 			}
@@ -249,19 +244,18 @@ func TestDetectorClose(t *testing.T) {
 func TestDetectorPolicyChange(t *testing.T) {
 	server := internet(t)
 	text := strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)
-	c := newContext(t, policy(t, strings.Replace(text, "generate_204", "hang", 1)).Policy)
-	d := system.NewDetector(c, system.DetectorOptions{Timeout: time.Hour})
-	defer d.Close()
+	c := newBench(t, compile(t, strings.Replace(text, "generate_204", "hang", 1)).Policy)
+	d := c.newDetector(t, system.DetectorOptions{Timeout: time.Hour})
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetPolicy(policy(t, text).Policy); err != nil {
+	if err := c.SetPolicy(compile(t, text).Policy); err != nil {
 		t.Fatal(err)
 	}
 	if o, err := d.Check(t.Context()); o != system.OK || err != nil {
 		t.Errorf("%v, %v", o, err)
 	}
-	if err := c.SetPolicy(policy(t, strings.Replace(text, "generate_204", "hang", 1)).Policy); err != nil {
+	if err := c.SetPolicy(compile(t, strings.Replace(text, "generate_204", "hang", 1)).Policy); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Start(); err != nil {

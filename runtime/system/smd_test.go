@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
@@ -13,13 +14,12 @@ import (
 // that sends messages of two classes, one of which it does not receive, and asks
 // for a check for a captive portal; beside a listener that receives all.
 func TestSMDProgram(t *testing.T) {
-	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(internet(t).URL), 1)).Policy)
-	d := system.NewDetector(c, system.DetectorOptions{})
-	defer d.Close()
-	direct := listen(c, smd.ClassesAll)
+	c := newBench(t, compile(t, strings.Replace(portalPolicy, "PORT", portOf(internet(t).URL), 1)).Policy)
+	c.newDetector(t, system.DetectorOptions{})
+	direct := c.listen(smd.ClassesAll)
 	received := make(chan string, 100)
 	const sends = 20
-	s, err := c.NewStream(smd.SMDStreamType, runtime.Handlers{
+	s, err := c.NewStream(smd.StreamType, runtime.Handlers{
 		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
 			if class := smd.Class(binary.BigEndian.Uint64(buf)); class == smd.ClassInteraction {
 				t.Errorf("the stream got %s", buf[16:])
@@ -51,7 +51,7 @@ func TestSMDProgram(t *testing.T) {
 	const outcome = `{"type":"cpd","result":"OK"}`
 	all, told := 0, false
 	for ; all < sends+1; all++ { // and the outcome
-		told = direct.next() == outcome || told
+		told = <-direct == outcome || told
 	}
 	if !told {
 		t.Error("the listener was not told the outcome")

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -65,7 +66,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		}
 		io.WriteString(w, release)
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close)
 	live, dead := portOf(server.URL), closedPort(t)
 	text := func(release, port string) string {
 		return fetchPolicy(release, live,
@@ -73,7 +74,7 @@ func TestSwapUnderLoad(t *testing.T) {
 			fmt.Sprintf(`{ "steady": { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET", "http_url": "same", "retry": "r" } }`, live))
 	}
 	valid.Store("0", true)
-	c := newContext(t, policy(t, text("0", live)).Policy)
+	c := newBench(t, compile(t, text("0", live)).Policy)
 
 	var made, gone, lost atomic.Int64
 	var handlers func(name string) runtime.Handlers
@@ -175,7 +176,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	answers.Range(func(_, n any) bool { total += n.(*atomic.Int64).Load(); return true })
 	t.Logf("%d policies in %v; %d streams made; %d requests answered", swaps, took.Round(time.Millisecond), made.Load(), total)
 	stopping.Store(true)
-	c.Close()
+	teststream.Shutdown(t, c.Context)
 	if made.Load() != gone.Load() {
 		t.Errorf("%d streams made, %d gone", made.Load(), gone.Load())
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -15,9 +14,6 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime"
-	sshttp "github.com/secure-streams/sspolicy/runtime/http"
-	"github.com/secure-streams/sspolicy/runtime/transport"
-	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 // TestSwapTransports: streams of each protocol, some at work and some connected,
@@ -45,7 +41,7 @@ func TestSwapTransports(t *testing.T) {
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
 	server.Start()
-	defer server.Close()
+	t.Cleanup(server.Close)
 	protocols := []string{"h1", "h2", "ws"}
 	text := func(n int) string {
 		s := ""
@@ -64,14 +60,7 @@ func TestSwapTransports(t *testing.T) {
 		}
 		return `{ "retry": [ { "r": { "backoff": [ 1 ], "conceal": 65535, "svalidping": 30, "svalidhup": 35 } } ], "s": [ ` + s + ` ] }`
 	}
-	c, err := runtime.NewContext(policy(t, text(0)).Policy, runtime.Options{
-		Transports: []transport.Transport{sshttp.New(), ws.New()},
-		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := newBench(t, compile(t, text(0)).Policy)
 
 	var stop atomic.Bool
 	var wg sync.WaitGroup
@@ -116,7 +105,7 @@ func TestSwapTransports(t *testing.T) {
 		}
 	}
 	for i := 1; i <= 40; i++ {
-		p := policy(t, text(i)).Policy
+		p := compile(t, text(i)).Policy
 		set := c.SetPolicy
 		if i%3 == 0 {
 			set = c.Overlay
