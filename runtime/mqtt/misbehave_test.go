@@ -521,3 +521,39 @@ func TestNoSession(t *testing.T) {
 		p.want(t, "CONNECT device; SUBSCRIBE 1 f qos 1; PUBLISH t id 2 qos 1 one; 5ms: CONNECT device; 5ms: SUBSCRIBE 1 f qos 1")
 	})
 }
+
+// TestWake: with swake_validity, Options.Wake gets the times at which the
+// connection is to be checked; without it, none.
+func TestWake(t *testing.T) {
+	for _, swake := range []bool{false, true} {
+		st := streamType("s", nowhere, topics("t", "", 0))
+		st.Retry = &policy.Retry{ValidPing: 15 * time.Second, ValidHangup: 20 * time.Second}
+		st.SwakeValidity = swake
+		var got []string
+		start := time.Now()
+		o := runtime.Options{Wake: func(at time.Time) {
+			if at.IsZero() {
+				got = append(got, "never")
+			} else {
+				got = append(got, at.Sub(start).String())
+			}
+		}}
+		p := &peer{answer: silent("PINGREQ")}
+		synctest.Test(t, func(t *testing.T) {
+			start = time.Now()
+			o.DialContext = p.dial
+			tr := new(trace).open(t, newContext(t, o, st), "s")
+			tr.Connect()
+			synctest.Wait()
+			time.Sleep(time.Minute)
+			tr.want(t, "CRE CNG CON DIS")
+		})
+		want := ""
+		if swake {
+			want = "15s 20s never"
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("swake_validity %v: Wake got %q, want %q", swake, got, want)
+		}
+	}
+}
