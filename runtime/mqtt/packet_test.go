@@ -182,7 +182,7 @@ func FuzzPublish(f *testing.F) {
 	f.Add("a/b", uint16(7), byte(1), true, false, []byte("hello"))
 	f.Add("$x/é", uint16(0), byte(0), false, true, []byte{})
 	f.Fuzz(func(t *testing.T, topic string, id uint16, qos byte, dup, retain bool, payload []byte) {
-		if wrongTopic(topic) != "" || qos > 2 || qos > 0 && id == 0 || qos == 0 && dup {
+		if invalidTopic(topic) != "" || qos > 2 || qos > 0 && id == 0 || qos == 0 && dup {
 			return
 		}
 		if qos == 0 {

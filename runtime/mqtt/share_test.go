@@ -513,3 +513,29 @@ func TestBadTopic(t *testing.T) {
 		p.want(t, "CONNECT random clean; PUBLISH a/b id 1 qos 1 hello; DISCONNECT")
 	})
 }
+
+// TestShadowEarlyAnswer: a message on the topic of the answer that comes before
+// the SUBACK does not answer the message.
+func TestShadowEarlyAnswer(t *testing.T) {
+	const topic = "$aws/things/lamp/shadow/get"
+	st := streamType("s", nowhere, topics(topic, "", 0))
+	st.MQTT.AWSIoT = true
+	p := &peer{answer: silent("SUBSCRIBE")}
+	bubble(t, p, runtime.Options{}, one(st), func(t *testing.T, c *runtime.Context) {
+		tr := new(trace).open(t, c, "s")
+		tr.Connect()
+		synctest.Wait()
+		p.reset()
+		tr.publish("{}")
+		synctest.Wait()
+		p.latest().send(message(topic+"/accepted", 0, 0, "early"))
+		synctest.Wait()
+		p.latest().send("\x90\x04\x00\x01\x00\x00") // SUBACK
+		synctest.Wait()
+		p.latest().send(message(topic+"/accepted", 0, 0, "state"))
+		synctest.Wait()
+		tr.want(t, "CRE CNG CON tx rx(early) ACK rx(state)")
+		p.want(t, "SUBSCRIBE 1 "+topic+"/accepted qos 0 "+topic+"/rejected qos 0; PUBLISH "+topic+" {}; "+
+			"UNSUBSCRIBE 2 "+topic+"/accepted; UNSUBSCRIBE 3 "+topic+"/rejected")
+	})
+}
