@@ -48,7 +48,7 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-// slowMatch is section 4.7 level by level.
+// slowMatch is section 4.7, level by level.
 func slowMatch(filter, topic string) bool {
 	f, p := strings.Split(filter, "/"), strings.Split(topic, "/")
 	if strings.HasPrefix(topic, "$") && (f[0] == "+" || f[0] == "#") {
@@ -80,11 +80,11 @@ func FuzzMatches(f *testing.F) {
 	})
 }
 
-func TestWrong(t *testing.T) {
+func TestInvalid(t *testing.T) {
 	long := strings.Repeat("x", maxString)
 	for _, c := range []struct {
-		text         string
-		topic, other bool // good as a topic, as a filter
+		text          string
+		topic, filter bool // valid
 	}{
 		{"a", true, true}, {"/", true, true}, {"", false, false}, {"a/b c/é", true, true},
 		{"+", false, true}, {"#", false, true}, {"a/#", false, true}, {"a/+/b", false, true},
@@ -94,7 +94,7 @@ func TestWrong(t *testing.T) {
 		if got := invalidTopic(c.text); (got == "") != c.topic {
 			t.Errorf("topic %.20q: %q", c.text, got)
 		}
-		if got := invalidFilter(c.text); (got == "") != c.other {
+		if got := invalidFilter(c.text); (got == "") != c.filter {
 			t.Errorf("filter %.20q: %q", c.text, got)
 		}
 	}
