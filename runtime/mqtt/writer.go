@@ -30,7 +30,7 @@ type writer struct {
 	change   sync.Cond       // fields below have changed
 	err      error           // nothing more is written
 	writing  bool            // a goroutine is writing
-	by       context.Context // of the stream that is writing; nil if none is
+	by       context.Context // of the goroutine that is writing, see interrupt
 	deadline bool            // nc has a write deadline
 	partial  bool            // a packet has begun and not ended; see begin
 	out      []byte          // packets to write
@@ -54,7 +54,7 @@ func (w *writer) run(done <-chan struct{}) {
 		case <-w.kicks:
 			w.mu.Lock()
 			if !w.writing && !w.partial {
-				w.flushLocked(nil)
+				w.flushLocked(context.Background())
 			}
 			w.mu.Unlock()
 		case <-done:
@@ -90,13 +90,13 @@ func (w *writer) addLocked(add func([]byte) []byte) {
 	w.added += uint64(len(w.out) - n)
 }
 
-// flushLocked writes all packets there are, by a stream's context or for run. Once
-// the context is done it leaves the rest to run. It releases mu while it writes. It
-// must not be called while writing or partial is set.
+// flushLocked writes all packets there are. Once by, the context of the calling
+// stream, is done it leaves the rest to run. It releases mu while it writes. It must
+// not be called while writing or partial is set.
 func (w *writer) flushLocked(by context.Context) {
 	w.writing, w.by = true, by
 	for len(w.out) > 0 && w.err == nil {
-		if by != nil && by.Err() != nil {
+		if by.Err() != nil {
 			w.kick()
 			break
 		}
