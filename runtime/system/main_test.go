@@ -2,16 +2,17 @@ package system_test
 
 import (
 	"log/slog"
+	"net/http"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/secure-streams/sspolicy/internal/leaktest"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
-	"github.com/secure-streams/sspolicy/runtime/http"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
@@ -22,35 +23,59 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-// compile loads a policy.
-func compile(t testing.TB, text string) *load.Loaded {
+// loadPolicy is for FetcherOptions.Load. errLoad is the error of a bad policy.
+var (
+	loadPolicy = load.Func("fetched", lint.Options{})
+	errLoad    = load.ErrRefused
+)
+
+// compile returns the policy of a text.
+func compile(t testing.TB, text string) *policy.Policy {
 	t.Helper()
 	l, found := load.Text("test.json", []byte(text), lint.Options{})
 	if l == nil {
 		t.Fatal(load.Err(found))
 	}
-	return l
+	return l.Policy
 }
 
-// A bench is a context with an SMD.
+// overlay returns the policy of a text with a fragment applied to it.
+func overlay(t testing.TB, text, fragment string) *policy.Policy {
+	t.Helper()
+	l, found := load.Text("test.json", []byte(text), lint.Options{})
+	if l == nil {
+		t.Fatal(load.Err(found))
+	}
+	if l, found = l.Overlay(lint.Options{}, schema.Parse("fragment.json", []byte(fragment))); l == nil {
+		t.Fatal(load.Err(found))
+	}
+	return l.Policy
+}
+
+// A bench is a context with a network of its own and an SMD. A server at "live",
+// port 80, answers requests.
 type bench struct {
 	*runtime.Context
 	smd *smd.SMD
 }
 
-// newBench returns a context for HTTP, WebSocket and SMD, which are shut down at
-// the end of the test.
-func newBench(t testing.TB, p *policy.Policy) bench {
+// newBench returns a context for HTTP, WebSocket and SMD. A nil server refuses
+// connections.
+func newBench(t testing.TB, p *policy.Policy, server http.HandlerFunc) bench {
 	t.Helper()
-	o := runtime.Options{Logger: slog.New(slog.DiscardHandler)}
+	var network testserver.Network
+	if server != nil {
+		network.Serve(t, "live:80", server)
+	}
+	o := runtime.Options{Logger: slog.New(slog.DiscardHandler), DialContext: network.DialContext}
 	d := smd.New(o.Logger)
 	t.Cleanup(func() { d.Close() })
-	o.Transports = []transport.Transport{http.New(), ws.New(), d}
+	o.Transports = []transport.Transport{sshttp.New(), ws.New(), d}
 	return bench{teststream.NewPolicyContext(t, o, p), d}
 }
 
-// newDetector returns a detector that uses the SMD and is closed at the end of
-// the test.
+// newDetector returns a detector that uses the SMD, and closes it at the end of the
+// test.
 func (b bench) newDetector(t testing.TB, o system.DetectorOptions) *system.Detector {
 	t.Helper()
 	o.SMD = b.smd
@@ -59,11 +84,14 @@ func (b bench) newDetector(t testing.TB, o system.DetectorOptions) *system.Detec
 	return d
 }
 
-// fragment parses a fragment.
-func fragment(text string) *schema.Document { return schema.Parse("fragment.json", []byte(text)) }
-
-// portOf returns the port of the URL of a test server.
-func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
+// newFetcher returns a fetcher, by default with loadPolicy.
+func (b bench) newFetcher(t testing.TB, o system.FetcherOptions) *system.Fetcher {
+	t.Helper()
+	if o.Load == nil {
+		o.Load = loadPolicy
+	}
+	return teststream.Must(system.NewFetcher(b.Context, o))
+}
 
 // listen returns a channel of the payloads of messages.
 func (b bench) listen(mask smd.Class) <-chan string {
