@@ -37,8 +37,8 @@ type connector struct {
 	hubs map[hubKey]*hub // that attempts have used
 }
 
-// Prepare returns the connector of a streamtype. It refuses use_auth, levels of QoS
-// and times that MQTT does not have, and bad topics.
+// Prepare returns the connector of a streamtype. It refuses use_auth, bad topics, and
+// values of QoS and keep alive that MQTT does not have.
 func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	st := s.Stream
 	n := &connector{t: t, setup: s, st: st, topicItem: -1, subscribeItem: -1, hubs: map[hubKey]*hub{}}
@@ -132,8 +132,8 @@ func (n *connector) hub(ctx context.Context, l transport.Link, id string) (*hub,
 	return h, nil
 }
 
-// maxHubs limits the hubs of a streamtype. Each host that metadata name, and each
-// client certificate, has its own.
+// maxHubs limits the hubs of a streamtype, which needs one for each host and each
+// client certificate that it has ever used.
 const maxHubs = 64
 
 // trimLocked releases a hub other than the one of keep.
@@ -182,7 +182,7 @@ func (n *connector) blob(ctx context.Context, b policy.Blob) (string, error) {
 	return s, err
 }
 
-// Run makes one attempt.
+// Run joins a connection, and serves the stream until one of them ends.
 func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	set, id, password, err := n.settings(ctx, l)
 	if err != nil {

@@ -224,7 +224,7 @@ func malformedAfter(t *testing.T, in string) {
 	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 2))), func(t *testing.T, c *runtime.Context) {
 		cl := open(t, c, "s")
 		cl.Connect()
-		cl.publish("message 2") // identifier 2; 1 was that of SUBSCRIBE
+		cl.publish("message 2") // has identifier 2; SUBSCRIBE has 1
 		synctest.Wait()
 		io.WriteString(p.latest(), in)
 		synctest.Wait()

@@ -32,7 +32,7 @@ const (
 )
 
 // maxRemaining is the maximum size of a packet after its fixed header (section
-// 2.2.3), and maxString that of a string (section 1.5.3), in bytes.
+// 2.2.3), maxString the maximum size of a string (section 1.5.3), in bytes.
 const (
 	maxRemaining = 1<<28 - 1
 	maxString    = 1<<16 - 1
@@ -94,7 +94,7 @@ func unexpected(err error) error {
 }
 
 // maxControl is the maximum size of packets other than PUBLISH after the fixed
-// header, in bytes: that of a SUBACK for two filters.
+// header, in bytes: a SUBACK for two filters has 4.
 const maxControl = 4
 
 // readControl reads the rest of a packet other than a PUBLISH.

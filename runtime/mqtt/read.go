@@ -202,8 +202,8 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 	m := c.sess.out[id]
 	switch {
 	case m == nil && kind == typePubrec:
-		// Of a message that this client has given up or does not know: the server
-		// has to forget it too (section 4.3.3).
+		// The client has given up the message or does not know it. PUBREL makes the
+		// server forget it too (section 4.3.3).
 		c.postAck(typePubrel, id)
 	case m == nil: // late or repeated: ignored
 	case kind == typeUnsuback && m.kind == typeUnsubscribe:

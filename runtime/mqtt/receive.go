@@ -20,7 +20,7 @@ type inbox struct {
 	busy      bool   // the stream is delivering what was in queue
 	lastTopic string // cache of topicLocked
 
-	// Of the stream's goroutine.
+	// Used by the stream's goroutine only.
 	batch queue  // what was in queue
 	bytes int64  // of payload, passed to the program
 	topic string // of the message that is being delivered

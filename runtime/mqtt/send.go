@@ -29,7 +29,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 type outbox struct {
 	inflight []*outMsg // messages whose outcome the program awaits, in order; guarded by the mu of the connection
 
-	// Of the stream's goroutine.
+	// Used by the stream's goroutine only.
 	wantsTx     bool    // the program wants to send
 	mayAsk      bool    // the program may be asked for a message
 	total       uint64  // length of the next message; 0 means unknown

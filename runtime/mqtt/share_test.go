@@ -428,8 +428,8 @@ func TestTopicItem(t *testing.T) {
 	})
 }
 
-// TestSharedPolicyChange checks that streams of a new policy share the connection of
-// those of the old one.
+// TestSharedPolicyChange checks that streams of a new policy and of the old one share a
+// connection.
 func TestSharedPolicyChange(t *testing.T) {
 	a := func() *policy.StreamType { return streamType("a", nowhere, topics("x", "f", 1)) }
 	b := func(filter string) *policy.StreamType { return streamType("b", nowhere, topics("y", filter, 1)) }

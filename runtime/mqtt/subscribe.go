@@ -74,7 +74,7 @@ func (c *conn) subscribed(id uint16, codes []byte) error {
 	c.sess.free(m)
 	want := 1
 	if m.sub == nil {
-		want = 2 // those of a shadow
+		want = 2 // of a shadow
 	}
 	if len(codes) != want { // [MQTT-3.8.4-5]
 		return malformed("a SUBACK with %d codes for %d filters", len(codes), want)

@@ -90,8 +90,8 @@ func (w *writer) addLocked(add func([]byte) []byte) {
 	w.added += uint64(len(w.out) - n)
 }
 
-// flushLocked writes all packets there are. Once by, the context of the calling
-// stream, is done it leaves the rest to run. It releases mu while it writes. It must
+// flushLocked writes all packets in out. Once by, the context of the calling stream,
+// is done, it leaves the rest to run. It releases mu while it writes. It must
 // not be called while writing or partial is set.
 func (w *writer) flushLocked(by context.Context) {
 	w.writing, w.by = true, by
@@ -173,7 +173,7 @@ func (w *writer) queue(ctx context.Context, add func([]byte) []byte) error {
 	return w.queueLocked(ctx, add)
 }
 
-// push returns when all packets there are have been written or ctx is done.
+// push returns when all packets added so far have been written or ctx is done.
 func (w *writer) push(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
