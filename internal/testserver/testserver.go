@@ -57,16 +57,16 @@ func (n *Network) DialContext(ctx context.Context, network, address string) (net
 // then waits for the handlers, except those that have taken over a connection.
 func (n *Network) Serve(t testing.TB, address string, h http.HandlerFunc) {
 	t.Helper()
-	var running sync.WaitGroup // Serve and connections
+	var tasks sync.WaitGroup // Serve and connections
 	s := &http.Server{
 		Handler:   h,
 		Protocols: new(http.Protocols),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
-				running.Add(1)
+				tasks.Add(1)
 			case http.StateHijacked, http.StateClosed:
-				running.Done()
+				tasks.Done()
 			}
 		},
 		ErrorLog: log.New(io.Discard, "", 0),
@@ -74,10 +74,10 @@ func (n *Network) Serve(t testing.TB, address string, h http.HandlerFunc) {
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
 	l := n.Listen(address)
-	running.Go(func() { s.Serve(l) })
+	tasks.Go(func() { s.Serve(l) })
 	t.Cleanup(func() {
 		s.Close()
-		running.Wait()
+		tasks.Wait()
 	})
 }
 

@@ -64,7 +64,7 @@ type conn struct {
 	liveness liveness
 	room     sync.Cond // the queue of a stream may have room
 	acks     []*inMsg  // messages to acknowledge, in the order of their arrival
-	sending  *stream   // the stream that is in the middle of a message, or nil
+	uploader *stream   // the stream that is in the middle of a message, or nil
 }
 
 func newConn(h *hub, set settings) *conn {

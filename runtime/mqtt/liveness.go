@@ -25,7 +25,7 @@ type liveness struct {
 
 	blocked           bool // the reader waits for room in the queue of a stream
 	blockedSinceWatch bool // it has waited since watchLocked
-	sentSinceWatch    bool // a piece of the message of conn.sending was written since watchLocked
+	sentSinceWatch    bool // a piece of the message of conn.uploader was written since watchLocked
 	sentSinceCheck    bool // the same, since checkProgress
 }
 
@@ -38,7 +38,7 @@ func (v *liveness) stop() {
 // blockLocked reports that the reader has to wait.
 func (v *liveness) blockLocked() { v.blocked, v.blockedSinceWatch = true, true }
 
-// advanceLocked reports that a piece of the message of conn.sending was written.
+// advanceLocked reports that a piece of the message of conn.uploader was written.
 func (v *liveness) advanceLocked() { v.sentSinceWatch, v.sentSinceCheck = true, true }
 
 func (c *conn) keepAlive() time.Duration { return time.Duration(c.set.keepAlive) * time.Second }
@@ -107,7 +107,7 @@ func (c *conn) checkProgress() {
 		stuck := st.progress == st.lastProgress
 		st.lastProgress = st.progress
 		switch {
-		case c.sending == st && !sent: // nothing else can be sent
+		case c.uploader == st && !sent: // nothing else can be sent
 			c.failLocked(ErrSlow)
 			return
 		case !stuck:

@@ -315,7 +315,7 @@ func (st *stream) beginMessage(part []byte) error {
 		return st.sendError(err)
 	}
 	c.mu.Lock()
-	c.sending = st
+	c.uploader = st
 	c.liveness.advanceLocked()
 	c.mu.Unlock()
 	st.out.current, st.out.left = m, int(total)-len(part)
@@ -349,7 +349,7 @@ func (st *stream) continueMessage(part []byte, end bool) error {
 	o.wantsTx = false
 	payload := o.takePart()
 	c.mu.Lock()
-	c.sending = nil
+	c.uploader = nil
 	if c.err == nil && c.sess.out[m.id] == m {
 		m.payload = payload
 		c.sess.bytes += len(payload)
