@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// FreePort returns a port of the loopback that nobody listens on.
+// FreePort returns a free port on loopback.
 func FreePort(t testing.TB) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -23,8 +23,8 @@ func FreePort(t testing.TB) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Start starts a broker, until the end of the test. last is the listener that
-// config, which is that of mosquitto.conf(5), has last.
+// Start runs a broker until the end of the test. config is a mosquitto.conf(5); last is
+// the last listener in it.
 func Start(t testing.TB, config string, last netip.AddrPort) {
 	t.Helper()
 	program, err := exec.LookPath("mosquitto")
@@ -41,14 +41,14 @@ func Start(t testing.TB, config string, last netip.AddrPort) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(done)
 		cmd.Wait()
 	}()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
-		<-ended
+		<-done
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if c, err := net.Dial("tcp", last.String()); err == nil {
@@ -56,8 +56,8 @@ func Start(t testing.TB, config string, last netip.AddrPort) {
 			return
 		}
 		select {
-		case <-ended:
-			t.Fatalf("mosquitto has ended: %s", log.String())
+		case <-done:
+			t.Fatalf("mosquitto exited: %s", log.String())
 		default:
 		}
 		if time.Now().After(deadline) {
