@@ -10,7 +10,7 @@ import (
 
 func TestExplain(t *testing.T) {
 	for name, want := range map[string]string{
-		"forward-reference": "## What lws does", "port": "C member: port", "retry.conceal": "65535 is for ever",
+		"forward-reference": "## What lws does", "port": "C member: port", "retry.conceal": "65535 means no limit",
 		"CONNECTED": "State 5.", "LWSSSCS_ALL_RETRIES_FAILED": "State 9.",
 	} {
 		if got := Explain(name); !strings.Contains(got, want) {
