@@ -238,8 +238,8 @@ func TestCCompiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, found := compileText(string(text))
-		if schema.HasErrors(found) {
+		p, diags := compileText(string(text))
+		if schema.HasErrors(diags) {
 			continue
 		}
 		for _, target := range targets() {

@@ -27,8 +27,8 @@ func compileFile(t testing.TB, path string) *runtime.Policy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, found := compileText(string(text))
-	for _, d := range found {
+	p, diags := compileText(string(text))
+	for _, d := range diags {
 		t.Errorf("%v: %s [%s]", d.Span, d.Message, d.Rule)
 	}
 	return p
@@ -87,8 +87,8 @@ func TestCompile(t *testing.T) {
 				{Name: "a", DER: "\xff\xef"}, {Name: "b", DER: "\xff\xef"}, {Name: "a", DER: "\xff\xef"}}}})},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, found := compileText("{" + test.text + "}")
-			for _, d := range found {
+			got, diags := compileText("{" + test.text + "}")
+			for _, d := range diags {
 				t.Errorf("%v: %s", d.Span, d.Message)
 			}
 			if diff := cmp.Diff([]*runtime.StreamType{test.want}, got.StreamTypes); diff != "" {
@@ -157,14 +157,14 @@ func TestCompileErrors(t *testing.T) {
 		{"missing value", `{"s":[{"a":{"port":}}]}`, "1:20 wrong-type"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, found := compileText(test.text)
+			_, diags := compileText(test.text)
 			var got []string
-			for _, d := range found {
+			for _, d := range diags {
 				p := d.Span.Position()
 				got = append(got, fmt.Sprintf("%d:%d %s", p.Line, p.Column, d.Rule))
 			}
 			if diff := cmp.Diff([]string{test.want}, got); diff != "" {
-				t.Error(diff, found)
+				t.Error(diff, diags)
 			}
 		})
 	}
@@ -173,9 +173,9 @@ func TestCompileErrors(t *testing.T) {
 // TestCompileLikeFalse checks values that lws reads as false.
 func TestCompileLikeFalse(t *testing.T) {
 	for _, value := range []string{`0`, `"0"`, `"false"`, `""`, `null`} {
-		p, found := compileText(`{"s":[{"a":{"tls":` + value + `}}]}`)
-		if len(found) > 0 || p.StreamTypes[0].TLS {
-			t.Errorf("%s: %v, tls is %v", value, found, p.StreamTypes[0].TLS)
+		p, diags := compileText(`{"s":[{"a":{"tls":` + value + `}}]}`)
+		if len(diags) > 0 || p.StreamTypes[0].TLS {
+			t.Errorf("%s: %v, tls is %v", value, diags, p.StreamTypes[0].TLS)
 		}
 	}
 }
@@ -192,8 +192,8 @@ func FuzzCompile(f *testing.F) {
 	}
 	f.Add([]byte(`{"s":[{"a":{"retry":"r","retry":[],"port":,"metadata":[{"a"}]}}],"retry":[{"r":[]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		p, found := compileText(string(text))
-		for _, d := range found {
+		p, diags := compileText(string(text))
+		for _, d := range diags {
 			if d.Span.Source == nil || d.Rule == "" || d.Message == "" {
 				t.Errorf("incomplete diagnostic %+v", d)
 			}

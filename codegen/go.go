@@ -251,14 +251,7 @@ func itemComment(st *runtime.StreamType, m runtime.Metadata) string {
 func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 	switch x := v.Interface().(type) {
 	case time.Duration:
-		for _, u := range []struct {
-			size time.Duration
-			name string
-		}{{time.Second, "Second"}, {time.Millisecond, "Millisecond"}, {time.Nanosecond, "Nanosecond"}} {
-			if x%u.size == 0 {
-				return jen.Lit(int(x/u.size)).Op("*").Qual("time", u.name)
-			}
-		}
+		return duration(x)
 	case runtime.Protocol:
 		if g, ok := goProtocols[x]; ok {
 			return jen.Qual(runtimePath, g.name)
@@ -302,6 +295,17 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 	default:
 		return jen.Id(strconv.FormatUint(v.Uint(), 10))
 	}
+}
+
+// duration returns a duration in its largest unit.
+func duration(d time.Duration) jen.Code {
+	unit, name := time.Nanosecond, "Nanosecond"
+	if d%time.Second == 0 {
+		unit, name = time.Second, "Second"
+	} else if d%time.Millisecond == 0 {
+		unit, name = time.Millisecond, "Millisecond"
+	}
+	return jen.Lit(int(d/unit)).Op("*").Qual("time", name)
 }
 
 // fields returns a composite literal of a struct.

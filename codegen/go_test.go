@@ -282,9 +282,9 @@ func TestCorpus(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := schema.Parse(file, text)
-		p, found := Compile(schema.NewPolicy(d))
-		found = append(found, schema.Validate(d)...)
-		found = append(found, d.Syntax...)
+		p, diags := Compile(schema.NewPolicy(d))
+		diags = append(diags, schema.Validate(d)...)
+		diags = append(diags, d.Syntax...)
 		m.add(t, file, string(text))
 		for _, target := range targets() {
 			var b bytes.Buffer
@@ -292,13 +292,13 @@ func TestCorpus(t *testing.T) {
 			switch {
 			case err == nil:
 				c.add(t, target, b.String())
-			case target == DefaultTarget && !schema.HasErrors(found) && len(p.StreamTypes) > 0:
+			case target == DefaultTarget && !schema.HasErrors(diags) && len(p.StreamTypes) > 0:
 				t.Errorf("%s: %v", file, err)
 			default:
 				skipped++
 			}
 		}
-		if schema.HasErrors(found) {
+		if schema.HasErrors(diags) {
 			invalid++
 		}
 	}

@@ -124,11 +124,11 @@ int main(void)
 	return 0;
 }
 `
-	included := c.write(t, "5.0/included.c", "#include \"single-a.h\"\n#include \"single-b.h\"\n"+program)
-	linked := c.write(t, "5.0/linked.c", "#include \"a.h\"\n#include \"b.h\"\n#include \"a.h\"\n"+program)
+	single := c.write(t, "5.0/single.c", "#include \"single-a.h\"\n#include \"single-b.h\"\n"+program)
+	split := c.write(t, "5.0/split.c", "#include \"a.h\"\n#include \"b.h\"\n#include \"a.h\"\n"+program)
 	out := filepath.Join(dir, "program")
 	for _, cc := range compilers {
-		for _, files := range [][]string{{included}, append([]string{linked}, sources...)} {
+		for _, files := range [][]string{{single}, append([]string{split}, sources...)} {
 			compileC(t, cc, append([]string{"-I", dir, "-o", out}, files...)...)
 			if got, want := run(t, out), "two\none\nthree\nproxy:1\n"; got != want {
 				t.Errorf("%s prints %q, want %q", cc[0], got, want)
@@ -142,8 +142,8 @@ int main(void)
 		compileC(t, compilers[0], "-I", dir, "-c", "-o", o, s)
 		objects = append(objects, o)
 	}
-	cpp := strings.TrimSuffix(linked, ".c") + ".cpp"
-	if err := os.Rename(linked, cpp); err != nil {
+	cpp := strings.TrimSuffix(split, ".c") + ".cpp"
+	if err := os.Rename(split, cpp); err != nil {
 		t.Fatal(err)
 	}
 	compileC(t, []string{"g++", "-std=c++20"}, append([]string{"-I", dir, "-o", out, cpp}, objects...)...)
@@ -164,7 +164,7 @@ func TestCSymbols(t *testing.T) {
 
 // TestCShares checks that equal objects are written once.
 func TestCShares(t *testing.T) {
-	p, found := compileText(`{
+	p, diags := compileText(`{
 		"retry":[{"a":{"backoff":[1,2],"conceal":3}},{"b":{"backoff":[1,2],"conceal":3}},{"c":{"backoff":[1,2]}}],
 		"certs":[{"x":"AAAA"},{"y":"AAAA"}],
 		"trust_stores":[{"name":"t","stack":["x","y"]}],
@@ -177,7 +177,7 @@ func TestCShares(t *testing.T) {
 			{"five":{"server":true,"options":[{"a":"b"}]}},
 			{"six":{"server":true,"options":[{"a":"b"}]}}
 		]}`)
-	for _, d := range found {
+	for _, d := range diags {
 		t.Fatal(d.Message)
 	}
 	var b strings.Builder

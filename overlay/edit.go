@@ -70,10 +70,10 @@ func remove(o *schema.Object, key string) {
 	if o == nil {
 		return
 	}
-	kept := o.Members[:0]
+	rest := o.Members[:0]
 	for i, m := range o.Members {
 		if m.Key != key {
-			kept = append(kept, m)
+			rest = append(rest, m)
 			continue
 		}
 		before, _ := line(m.Name.Before) // may be a comment of the previous member
@@ -87,15 +87,15 @@ func remove(o *schema.Object, key string) {
 		if m.Comma != "" {
 			bracket = ""
 		}
-		if len(kept) == 0 {
+		if len(rest) == 0 {
 			o.Tail = before + bracket + o.Tail
 			continue
 		}
-		last := kept[len(kept)-1]
+		last := rest[len(rest)-1]
 		last.Comma = ""
 		last.Value.After += before + bracket
 	}
-	o.Members = kept
+	o.Members = rest
 }
 
 // line splits the text before an entry into the part on the line of the previous

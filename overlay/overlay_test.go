@@ -17,7 +17,7 @@ func TestApply(t *testing.T) {
 			"{ \"s\": [ { \"a\": {\n  \"port\" : 80 , # the port\n  \"tls\":true } } ] } # end\n",
 			`{"s":[{"a":{"port":1}}]}`,
 			"{ \"s\": [ { \"a\": {\n  \"port\" : 1 , # the port\n  \"tls\":true } } ] } # end\n"},
-		{"clear a flag, which lws can't",
+		{"clear a flag, which lws cannot",
 			`{"s":[{"a":{"tls":true}}]}`, `{"s":[{"a":{"tls":false}}]}`, `{"s":[{"a":{"tls":false}}]}`},
 		{"add a setting in the layout of the others",
 			"{\"s\":[{\"a\":{\n    \"port\": 80 # p\n  }}]}", `{"s":[{"a":{"tls":true,"retry":"r"}}]}`,
@@ -47,9 +47,9 @@ func TestApply(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			base := schema.Parse("base", []byte(test.base))
-			got, found := Apply(base, schema.Parse("fragment", []byte(test.fragment)))
+			got, diags := Apply(base, schema.Parse("fragment", []byte(test.fragment)))
 			if got == nil {
-				t.Fatal(found)
+				t.Fatal(diags)
 			}
 			if d := cmp.Diff(test.want, got.String()); d != "" {
 				t.Error(d)
@@ -79,12 +79,12 @@ func TestApplyErrors(t *testing.T) {
 		``:                                         `1:1 the text is empty`,
 		`{"s":[{"hello":{"port":1}}],"x":1,"s":2}`: `1:29 an overlay changes only streamtypes, in "s": define "x"`,
 	} {
-		got, found := Apply(schema.Parse("base", []byte(base)), schema.Parse("fragment", []byte(fragment)))
-		if got != nil || len(found) == 0 {
+		got, diags := Apply(schema.Parse("base", []byte(base)), schema.Parse("fragment", []byte(fragment)))
+		if got != nil || len(diags) == 0 {
 			t.Errorf("%s: no error", fragment)
 			continue
 		}
-		if msg := strings.TrimPrefix(found[0].Span.String(), "fragment:") + " " + found[0].Message; !strings.HasPrefix(msg, want) {
+		if msg := strings.TrimPrefix(diags[0].Span.String(), "fragment:") + " " + diags[0].Message; !strings.HasPrefix(msg, want) {
 			t.Errorf("%s: %s, want %s", fragment, msg, want)
 		}
 	}
@@ -95,9 +95,9 @@ func TestProvenance(t *testing.T) {
 	base := schema.Parse("base", []byte(`{"s":[{"a":{"port":1,"tls":true,"endpoint":"x"}}]}`))
 	first := schema.Parse("first", []byte(`{"s":[{"a":{"port":2,"retry":"r"}}]}`))
 	second := schema.Parse("second", []byte(`{"s":[{"a":{"port":3}}]}`))
-	got, found := Apply(base, first, second)
+	got, diags := Apply(base, first, second)
 	if got == nil {
-		t.Fatal(found)
+		t.Fatal(diags)
 	}
 	want := map[string]string{"port": "second:1:20 3", "tls": "base:1:28 true", "retry": `first:1:30 "r"`, "endpoint": `base:1:44 "x"`}
 	for _, s := range schema.NewPolicy(got).Section(schema.Streams)[0].Settings {
@@ -127,9 +127,9 @@ func FuzzApply(f *testing.F) {
 		if schema.HasErrors(parsed.Syntax) {
 			t.Fatalf("%q over %q gives %q: %s", above, below, got, parsed.Syntax[0].Message)
 		}
-		twice, found := Apply(parsed, fragment)
+		twice, diags := Apply(parsed, fragment)
 		if twice == nil {
-			t.Fatalf("%q over %q fails the second time: %s", above, below, found[0].Message)
+			t.Fatalf("%q over %q fails the second time: %s", above, below, diags[0].Message)
 		}
 		if twice.String() != got.String() {
 			t.Fatalf("%q over %q gives %q, and a second time %q", above, below, got, twice)

@@ -31,8 +31,8 @@ func FuzzParse(f *testing.F) {
 		if c := d.Clone(); c.String() != string(text) {
 			t.Fatalf("the clone prints as %q, was %q", c.String(), text)
 		}
-		found := append(d.Syntax, Validate(d)...)
-		for _, g := range found {
+		diags := append(d.Syntax, Validate(d)...)
+		for _, g := range diags {
 			if g.Span.Start < 0 || g.Span.End < g.Span.Start || g.Span.End > len(text) {
 				t.Fatalf("span %d-%d outside the text: %s", g.Span.Start, g.Span.End, g.Message)
 			}

@@ -194,8 +194,8 @@ func (d *Definition) Protocol() string {
 		return "h1"
 	}
 	name := s.Member.Value.Text()
-	if meant, ok := s.Key.ValueAliases[name]; ok {
-		return meant["protocol"]
+	if use, ok := s.Key.ValueAliases[name]; ok {
+		return use["protocol"]
 	}
 	if !slices.Contains(s.Key.Enum, name) {
 		return ""

@@ -62,11 +62,11 @@ var longNumber = regexp.MustCompile(`[0-9.]{40}|[eE][-+]?[0-9]{3}`)
 func TestLongNumbers(t *testing.T) {
 	digits := strings.Repeat("9", 4<<20)
 	d := Parse("f", []byte(`{"s":[{"a":{"port":`+digits+`,"timeout_ms":0.`+digits+`,"proxy_buflen":-`+digits+`}}]}`))
-	found := Validate(d)
-	if len(found) != 3 {
-		t.Fatalf("%d findings, want 3", len(found))
+	diags := Validate(d)
+	if len(diags) != 3 {
+		t.Fatalf("%d findings, want 3", len(diags))
 	}
-	for _, g := range found {
+	for _, g := range diags {
 		if len(g.Message) > 300 {
 			t.Errorf("a message of %d bytes", len(g.Message))
 		}

@@ -35,15 +35,15 @@ func TestParse(t *testing.T) {
 		{`{"ignore": [}`, []string{`1:13 "]" is missing`}},
 		{`[]`, []string{`1:1 a policy is a JSON object`}},
 	} {
-		_, found := Parse("c.json", []byte(test.text))
-		for i, d := range found {
+		_, diags := Parse("c.json", []byte(test.text))
+		for i, d := range diags {
 			got := strings.TrimPrefix(d.Span.String(), "c.json:") + " " + d.Message
 			if i >= len(test.want) || !strings.HasPrefix(got, test.want[i]) {
 				t.Errorf("%s: found %s, want %q", test.text, got, test.want)
 			}
 		}
-		if len(found) < len(test.want) {
-			t.Errorf("%s: missing: %q", test.text, test.want[len(found):])
+		if len(diags) < len(test.want) {
+			t.Errorf("%s: missing: %q", test.text, test.want[len(diags):])
 		}
 		// The published schema agrees, except about rules, versions and duplicates.
 		s := jsonschema.MustCompileString("config.schema.json", JSONSchema)
@@ -60,9 +60,9 @@ func TestParse(t *testing.T) {
 
 func TestApply(t *testing.T) {
 	dir := t.TempDir()
-	c, found := Parse(filepath.Join(dir, Name), []byte(`{"severity":{"bad-value":"info","bad-length":"off"},"ignore":[{"rule":"unknown-key","paths":["old/*.json","x.json"],"reason":"r"}]}`))
-	if len(found) > 0 {
-		t.Fatal(found)
+	c, diags := Parse(filepath.Join(dir, Name), []byte(`{"severity":{"bad-value":"info","bad-length":"off"},"ignore":[{"rule":"unknown-key","paths":["old/*.json","x.json"],"reason":"r"}]}`))
+	if len(diags) > 0 {
+		t.Fatal(diags)
 	}
 	var got []string
 	for _, name := range []string{"old/a.json", "new/a.json", "new/x.json"} {

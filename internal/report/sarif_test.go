@@ -48,7 +48,7 @@ func validSARIF(text []byte, r *Report) error {
 	seen := map[string]bool{}
 	for i, result := range run.Results {
 		if run.Tool.Driver.Rules[result.RuleIndex].ID != result.RuleID {
-			return fmt.Errorf("result %d: rule %q is not that of index %d", i, result.RuleID, result.RuleIndex)
+			return fmt.Errorf("result %d: rule %q, but index %d is another rule", i, result.RuleID, result.RuleIndex)
 		}
 		regions := []sarifRegion{}
 		for _, l := range append(result.Locations, result.RelatedLocations...) {
