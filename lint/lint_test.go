@@ -102,9 +102,9 @@ func TestFindings(t *testing.T) {
 		want         []string // rule, text it is at, and part of the message
 	}{
 		{"sound", `{"retry":[{"r":{"backoff":[1]}}],"s":[{"a":{"retry":"r","rideshare":"b"}},{"b":{}}],"retry":[{"q":{}}],"s":[{"c":{"retry":"q"}}]}`, nil},
-		{"phantom", `{"s":[{"a":{"Port":1,"tls":true}}]}`, []string{`unknown-key|"Port"|did you mean "port"? lws makes a phantom streamtype`}},
+		{"phantom", `{"s":[{"a":{"Port":1,"tls":true}}]}`, []string{`unknown-key|"Port"|did you mean "port"? lws makes it a phantom streamtype`}},
 		{"documented alias", `{"s":[{"a":{"client cert":1}}]}`, []string{`unknown-key|"client cert"|did you mean "client_cert"?`}},
-		{"far from any key", `{"s":[{"a":{"zzzzzz":1}}]}`, []string{`unknown-key|"zzzzzz"|is no key of a streamtype; lws`}},
+		{"far from any key", `{"s":[{"a":{"zzzzzz":1}}]}`, []string{`unknown-key|"zzzzzz"|is not a key of a streamtype; lws`}},
 		{"unknown at the top", `{"extra":1}`, []string{`unknown-key|"extra"|lws ignores it`}},
 		{"our own object", `{"x-sspolicy":{"streams":{"a":{"anything":[1]}}},"s":[]}`, nil},
 		{"stack before its certificates", `{"trust_stores":[{"name":"t","stack":["c"]}],"certs":[{"c":"MIIB"}]}`,
@@ -112,13 +112,13 @@ func TestFindings(t *testing.T) {
 		{"rideshare may come later", `{"s":[{"a":{"rideshare":"b"}},{"b":{}}]}`, nil},
 		{"rideshare to nowhere", `{"s":[{"a":{"rideshare":"c"}},{"b":{}}]}`, []string{`undefined-reference|"c"|there is no streamtype "c": did you mean "a"?`}},
 		{"each of two keys", `{"s":[{"a":{"port":"x","port":70000}}]}`,
-			[]string{`wrong-type|"x"|port is an integer, not a string`, `duplicate-key|"port"|only the last counts`, `out-of-range|70000|lws keeps 4464`}},
+			[]string{`wrong-type|"x"|port must be an integer, not a string`, `duplicate-key|"port"|only the last counts`, `out-of-range|70000|lws keeps 4464`}},
 		{"flags are joined", `{"s":[{"a":{"tls":true,"tls":false}}]}`, []string{`duplicate-key|"tls"|true if one of them is`}},
 		{"across repeated sections", `{"s":[{"a":{}}],"s":[{"a":{}}]}`, []string{`duplicate-definition|"a"|streamtype "a" is defined again`}},
 		{"section as an object", `{"s":{"a":{}}}`, []string{`wrong-type|{"a":{}}|lws ignores it`}},
 		{"exponent", `{"s":[{"a":{"timeout_ms":1e3}}]}`, []string{`bad-value|1e3|lws reads 1 and stops`}},
-		{"bytes are counted, not characters", `{"s":[{"a":{"http_url":"` + strings.Repeat("é", 127) + `"}}]}`, []string{`bad-length|"éé|http_url has 254 bytes, and lws keeps at most 253; lws keeps nothing of it`}},
-		{"status", `{"s":[{"a":{"http_resp_map":[{"999":1000}]}}]}`, []string{`bad-value|"999"|no HTTP status`}},
+		{"bytes are counted, not characters", `{"s":[{"a":{"http_url":"` + strings.Repeat("é", 127) + `"}}]}`, []string{`bad-length|"éé|http_url has 254 bytes; lws keeps at most 253, and nothing of this one`}},
+		{"status", `{"s":[{"a":{"http_resp_map":[{"999":1000}]}}]}`, []string{`bad-value|"999"|not an HTTP status`}},
 		{"cut off", `{"retry":[{"r":{"backoff":[1],"jitterpc":1}}],"s":[{"a":{"endpoint":"example.com","retry":"r"`, []string{`syntax||the text ends here`}},
 		{"empty reference", `{"s":[{"a":{"retry":""}}]}`, []string{`bad-length|""|retry is empty`}},
 	} {

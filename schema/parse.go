@@ -13,35 +13,34 @@ import (
 // deep; earlier versions less.
 const (
 	MaxSize  = 16 << 20 // bytes
-	MaxDepth = 64       // objects and arrays inside one another
+	MaxDepth = 64       // nested objects and arrays
 
-	maxSyntax = 50 // how many syntax errors are told
+	maxSyntax = 50 // reported syntax errors
 )
 
 // The rules that the parser reports.
 const (
-	RuleSyntax    = "syntax"     // lws does not read the policy either, or reads something else
-	RuleLaxSyntax = "lax-syntax" // lws reads it as it was meant, but it is not JSON
+	RuleSyntax    = "syntax"     // lws fails to read the policy, or misreads it
+	RuleLaxSyntax = "lax-syntax" // not JSON, but lws reads it as intended
 )
 
-// ReadAll reads the text of a policy. It returns an error if the text is
-// larger than MaxSize.
+// ReadAll reads the text of a policy. It fails if the text is larger than MaxSize.
 func ReadAll(r io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err == nil && len(text) > MaxSize {
-		err = fmt.Errorf("larger than %d MiB, which is the most that a policy may have", MaxSize>>20)
+		err = fmt.Errorf("larger than %d MiB, the limit of a policy", MaxSize>>20)
 	}
 	return text, err
 }
 
-// Parse reads a policy. The name is the one that messages call it by. It takes
-// JSON (RFC 8259) and, as lws does, comments from "#" to the end of the line.
-// It never fails: what is wrong is in Document.Syntax, and the document holds
-// as much as could be made of the text.
+// Parse reads a policy: JSON (RFC 8259), with comments from "#" to the end of the
+// line as in lws. Positions in diagnostics begin with name. Parse never fails:
+// errors are in Document.Syntax, and the document holds as much of the text as
+// could be read.
 //
-// What lws reads as it was meant although it is not JSON is reported as
-// lax-syntax: a comma before a closing "]", one "}" too many there, and zeros
-// before a number (lib/misc/lejp.c; each was run on lws 4.3.10 and 5.0.0).
+// Deviations from JSON that lws reads as intended are lax-syntax: a comma before a
+// closing "]", one surplus "}" there, and leading zeros of a number
+// (lib/misc/lejp.c, observed on lws 4.3.10 and 5.0.0).
 func Parse(name string, text []byte) *Document {
 	src := &Source{Name: name, Text: string(text)}
 	p := &parser{src: src, text: src.Text}
@@ -54,7 +53,7 @@ func Parse(name string, text []byte) *Document {
 		return d
 	}
 	if strings.HasPrefix(p.text, bom) {
-		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for the name of a file")
+		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for a file name")
 		p.pos = len(bom)
 		d.Root = p.value()
 		d.Root.Before = bom + d.Root.Before
@@ -75,22 +74,22 @@ type parser struct {
 	text string
 	pos  int
 
-	open    []int // offsets of the brackets that are open
+	open    []int // offsets of the open brackets
 	diags   []Diagnostic
-	tooMany bool // there were more errors than diags takes
-	ended   bool // the end of the text inside of something was reported
-	stray   bool // a bracket that lws passes over was reported
+	tooMany bool // errors beyond maxSyntax were dropped
+	ended   bool // an unexpected end of the text was reported
+	stray   bool // a surplus bracket that lws ignores was reported
 }
 
-// unreadable says why the text is not one that can be parsed at all, and where.
+// unreadable returns why the text cannot be parsed at all, and where; or "".
 func (p *parser) unreadable() (problem string, at int) {
 	switch {
 	case len(p.text) > MaxSize:
-		return fmt.Sprintf("the text is larger than %d MiB, which is the most that a policy may have", MaxSize>>20), 0
+		return fmt.Sprintf("the text is larger than %d MiB, the limit of a policy", MaxSize>>20), 0
 	case strings.HasPrefix(p.text, "\xff\xfe"), strings.HasPrefix(p.text, "\xfe\xff"):
 		return "the text is UTF-16: save it as UTF-8", 0
 	case strings.IndexByte(p.text, 0) >= 0:
-		return "this is no text: it holds a NUL byte", strings.IndexByte(p.text, 0)
+		return "not a text file: it holds a NUL byte", strings.IndexByte(p.text, 0)
 	}
 	for i, r := range p.text {
 		if r == utf8.RuneError {
@@ -109,7 +108,7 @@ func (p *parser) report(d Diagnostic) {
 	case !p.tooMany:
 		p.tooMany = true
 		p.diags = append(p.diags, Diagnostic{Rule: RuleSyntax, Severity: Error, Span: d.Span,
-			Message: "more syntax errors from here on: mend those above first"})
+			Message: "more syntax errors follow: fix those above first"})
 	}
 }
 
@@ -119,7 +118,7 @@ func (p *parser) errorf(start, end int, format string, args ...any) {
 	p.report(Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)})
 }
 
-// fixf reports an error that an edit of start to end would mend.
+// fixf reports an error that replacing the text from start to end would fix.
 func (p *parser) fixf(start, end int, fix, newText, format string, args ...any) {
 	d := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)}
 	d.Fixes = []Fix{{fix, []Edit{{p.span(start, end), newText}}}}
@@ -134,7 +133,7 @@ func (p *parser) peek() byte {
 	return 0
 }
 
-// space passes over white space and comments.
+// space skips white space and comments.
 func (p *parser) space() {
 	for p.pos < len(p.text) {
 		switch c := p.text[p.pos]; {
@@ -147,7 +146,7 @@ func (p *parser) space() {
 		case c == '/' && strings.HasPrefix(p.text[p.pos:], "//"):
 			start := p.pos
 			p.line()
-			p.fixf(start, start+2, `write "#"`, "#", `lws knows no "//" comments: a comment runs from "#" to the end of the line`)
+			p.fixf(start, start+2, `write "#"`, "#", `lws has no "//" comments: a comment runs from "#" to the end of the line`)
 		case c == '/' && strings.HasPrefix(p.text[p.pos:], "/*"):
 			start := p.pos
 			if end := strings.Index(p.text[start+2:], "*/"); end >= 0 {
@@ -155,14 +154,14 @@ func (p *parser) space() {
 			} else {
 				p.pos = len(p.text)
 			}
-			p.errorf(start, start+2, `lws knows no "/*" comments: a comment runs from "#" to the end of the line`)
+			p.errorf(start, start+2, `lws has no "/*" comments: a comment runs from "#" to the end of the line`)
 		default:
 			return
 		}
 	}
 }
 
-// line passes over the rest of the line.
+// line skips the rest of the line.
 func (p *parser) line() {
 	if i := strings.IndexByte(p.text[p.pos:], '\n'); i >= 0 {
 		p.pos += i
@@ -171,16 +170,15 @@ func (p *parser) line() {
 	}
 }
 
-// value reads a value and the space around it. If there is none it reports
-// that and returns a value of Kind Missing.
+// value reads a value and the space around it. A missing value is reported, and has
+// Kind Missing.
 func (p *parser) value() Value {
 	start := p.pos
 	p.space()
 	return p.valueAfter(start)
 }
 
-// valueAfter reads the value at the parser's place, with the text from start
-// on before it.
+// valueAfter reads the value at p.pos. Its Before is the text from start on.
 func (p *parser) valueAfter(start int) Value {
 	v := Value{Before: p.text[start:p.pos]}
 	from := p.pos
@@ -221,10 +219,10 @@ func (p *parser) push() {
 
 func (p *parser) pop() { p.open = p.open[:len(p.open)-1] }
 
-// closer deals with a closing bracket in an object or array that is closed by
-// want. It returns the text of the bracket that ends it and true; if another
-// one that encloses it ends here, that is "". If the bracket is one too many it
-// passes over it and returns false. after says that it stands after an element.
+// closer reads a closing bracket in an object or array that want closes. It returns
+// the text of its bracket and true. If the bracket closes an enclosing object or
+// array instead, the text is "". A surplus bracket is skipped, and closer returns
+// false. after reports whether the bracket follows an element.
 func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	c := p.text[p.pos]
 	if c == want {
@@ -237,7 +235,7 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	next := strings.TrimLeft(p.text[p.pos+1:], " \t\r\n")
 	encloses := slices.ContainsFunc(p.open[:len(p.open)-1], func(at int) bool { return p.text[at]+2 == c })
 	if encloses && (next == "" || next[0] != want) {
-		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy, or takes it as loaded and waits for more of it", string(want), string(c))
+		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy, or accepts it and waits for more", string(want), string(c))
 		d.Fixes = []Fix{{fmt.Sprintf("insert %q", string(want)), []Edit{{p.span(p.pos, p.pos), string(want)}}}}
 		p.report(d)
 		return "", true
@@ -246,17 +244,17 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	d.Fixes = []Fix{{"remove it", []Edit{{d.Span, ""}}}}
 	p.report(d)
 	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
-		p.stray = true // lws forgives one
-		p.lax("; lws passes over it")
+		p.stray = true // lws ignores only one
+		p.lax("; lws ignores it")
 	}
 	p.pos++
 	if p.space(); p.peek() == ',' {
-		p.pos++ // it stands where it should, but for this bracket
+		p.pos++ // of the element before the surplus bracket
 	}
 	return "", false
 }
 
-// eof reports the end of the text inside of objects or arrays, once.
+// eof reports the end of the text inside objects or arrays, once.
 func (p *parser) eof() {
 	if p.ended {
 		return
@@ -269,7 +267,7 @@ func (p *parser) eof() {
 	} else {
 		d.Message += fmt.Sprintf("the %d objects and arrays around it are not closed", n)
 	}
-	d.Message += "; lws takes such a policy as loaded, with what it has read so far"
+	d.Message += "; lws accepts such a policy, with what it has read so far"
 	for i := len(p.open) - 1; i >= 0 && len(d.Related) < 4; i-- {
 		d.Related = append(d.Related, Related{p.span(p.open[i], p.open[i]+1), "not closed"})
 	}
@@ -280,7 +278,7 @@ func (p *parser) object() *Object {
 	o := &Object{}
 	p.push()
 	defer p.pop()
-	start := p.pos // of the text that is not yet in the tree
+	start := p.pos // of the text that the tree does not hold yet
 	for {
 		p.space()
 		switch c := p.peek(); {
@@ -299,7 +297,7 @@ func (p *parser) object() *Object {
 				return o
 			}
 		case c == ',':
-			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma stands after nothing")
+			p.fixf(p.pos, p.pos+1, "remove it", "", "unexpected comma")
 			p.pos++
 		case c == ':':
 			p.errorf(p.pos, p.pos+1, "a key is missing before \":\"")
@@ -308,7 +306,7 @@ func (p *parser) object() *Object {
 			o.Members = append(o.Members, p.member(start))
 			start = p.pos
 		case c == '{' || c == '[':
-			p.errorf(p.pos, p.pos+1, "%q where a key in double quotes should be", string(c))
+			p.errorf(p.pos, p.pos+1, "%q where a key in double quotes is expected", string(c))
 			from := p.pos
 			v := p.valueAfter(p.pos)
 			o.Members = append(o.Members, &Member{
@@ -326,7 +324,7 @@ func (p *parser) object() *Object {
 // end returns the offset of the comma after a member.
 func (m *Member) end() int { return m.Value.Span.End + len(m.Value.After) }
 
-// member reads a member; the text from start on stands before it.
+// member reads a member. Its Before is the text from start on.
 func (p *parser) member(start int) *Member {
 	m := &Member{Name: Value{Before: p.text[start:p.pos], Kind: String}}
 	from := p.pos
@@ -339,7 +337,7 @@ func (p *parser) member(start int) *Member {
 		p.token()
 		m.Name.Raw = p.text[from:p.pos]
 		m.Key = strings.Trim(m.Name.Raw, "'")
-		p.fixf(from, p.pos, "write "+Quote(m.Key), Quote(m.Key), "a key stands in double quotes: %s", Quote(m.Key))
+		p.fixf(from, p.pos, "write "+Quote(m.Key), Quote(m.Key), "a key needs double quotes: %s", Quote(m.Key))
 	}
 	m.Name.Span = p.span(from, p.pos)
 	start = p.pos
@@ -372,8 +370,8 @@ func (p *parser) member(start int) *Member {
 	return m
 }
 
-// comma reads the comma after a value, and reports it if it is missing before
-// something else than the closing bracket.
+// comma reads the comma after a value. A missing one is reported unless a closing
+// bracket follows.
 func (p *parser) comma(after *Value) string {
 	switch c := p.peek(); {
 	case c == ',':
@@ -393,7 +391,7 @@ func (p *parser) comma(after *Value) string {
 	return ""
 }
 
-// upcoming returns the start of what comes next, for a message.
+// upcoming returns the start of the next token, for a message.
 func (p *parser) upcoming() string {
 	end := p.pos + 1
 	for end < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}#", p.text[end]) < 0 {
@@ -421,16 +419,16 @@ func (p *parser) array() *Array {
 					last := &a.Elems[n-1].Value
 					at := last.Span.End + len(last.After)
 					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON", "]")
-					p.lax("; lws passes over it")
+					p.lax("; lws ignores it")
 				}
 				a.Tail, a.Close = tail, text
 				return a
 			}
 		case c == ',':
-			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma stands after nothing")
+			p.fixf(p.pos, p.pos+1, "remove it", "", "unexpected comma")
 			p.pos++
 		case c == ':':
-			p.errorf(p.pos, p.pos+1, "\":\" in an array, whose elements have no keys")
+			p.errorf(p.pos, p.pos+1, "\":\" in an array: its elements have no keys")
 			p.pos++
 		default:
 			e := &Element{Value: p.valueAfter(start)}
@@ -441,7 +439,7 @@ func (p *parser) array() *Array {
 	}
 }
 
-// lax turns the last diagnostic into one of what lws does not mind.
+// lax makes the last diagnostic a warning of lax-syntax.
 func (p *parser) lax(lws string) {
 	if !p.tooMany {
 		d := &p.diags[len(p.diags)-1]
@@ -450,9 +448,9 @@ func (p *parser) lax(lws string) {
 	}
 }
 
-// skipDeep passes over an object or array that is nested too deep.
+// skipDeep skips an object or array that is nested too deep.
 func (p *parser) skipDeep() {
-	p.errorf(p.pos, p.pos+1, "more than %d objects and arrays inside one another; lws 5.0 reads 62 objects, earlier versions fewer", MaxDepth)
+	p.errorf(p.pos, p.pos+1, "objects and arrays nested more than %d deep; lws 5.0 reads 62 objects, earlier versions fewer", MaxDepth)
 	depth := 0
 	for p.pos < len(p.text) {
 		switch p.text[p.pos] {
@@ -473,10 +471,10 @@ func (p *parser) skipDeep() {
 			return
 		}
 	}
-	p.ended = true // the missing ends are no news
+	p.ended = true // the depth was reported
 }
 
-// token passes over a word, or a text in single quotes.
+// token skips a word, or a text in single quotes.
 func (p *parser) token() {
 	if p.peek() == '\'' {
 		rest := p.text[p.pos+1:]
@@ -496,7 +494,7 @@ var (
 	zeroNumber = regexp.MustCompile(`^-?0+[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 )
 
-// word reads a value that is neither a string nor an object or array.
+// word reads a value other than a string, object or array.
 func (p *parser) word() Kind {
 	start := p.pos
 	p.token()
@@ -517,22 +515,22 @@ func (p *parser) word() Kind {
 			want = "0" + want
 		}
 		want = sign + want
-		p.fixf(start, p.pos, "write "+want, want, "a number does not start with a zero: write %s", want)
-		p.lax("; lws passes over the zeros")
+		p.fixf(start, p.pos, "write "+want, want, "a number must not start with a zero: write %s", want)
+		p.lax("; lws ignores the zeros")
 		return Number
 	case strings.EqualFold(w, "true"), strings.EqualFold(w, "false"), strings.EqualFold(w, "null"):
 		want := strings.ToLower(w)
 		p.fixf(start, p.pos, "write "+want, want, "%s is written %s", w, want)
 	case w[0] == '\'':
 		want := Quote(strings.Trim(w, "'"))
-		p.fixf(start, p.pos, "write "+want, want, "a string stands in double quotes: %s", want)
+		p.fixf(start, p.pos, "write "+want, want, "a string needs double quotes: %s", want)
 	default:
-		p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s is no JSON value: a string stands in double quotes", QuoteName(w))
+		p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s is not a JSON value: a string needs double quotes", QuoteName(w))
 	}
 	return Invalid
 }
 
-// digits reports whether w is a plain decimal number, which nearly all are.
+// digits reports whether w is a plain decimal number, as most numbers are.
 func digits(w string) bool {
 	for i := range len(w) {
 		if w[i] < '0' || w[i] > '9' {
@@ -542,8 +540,8 @@ func digits(w string) bool {
 	return w == "0" || w[0] != '0'
 }
 
-// str passes over a string, and reports what is wrong in it. One that is not
-// closed is Invalid.
+// str skips a string and reports errors in it. A string that is not closed is
+// Invalid.
 func (p *parser) str() Kind {
 	start := p.pos
 	p.pos++
@@ -569,7 +567,7 @@ func (p *parser) str() Kind {
 	return Invalid
 }
 
-// escape passes over an escape in a string.
+// escape skips an escape in a string.
 func (p *parser) escape() {
 	start := p.pos
 	p.pos++
@@ -584,7 +582,7 @@ func (p *parser) escape() {
 		p.pos++
 		for range 4 {
 			if p.pos == len(p.text) || !isHex(p.text[p.pos]) {
-				p.errorf(start, p.pos, `\u takes four hexadecimal digits`)
+				p.errorf(start, p.pos, `\u needs four hexadecimal digits`)
 				return
 			}
 			p.pos++
@@ -593,14 +591,14 @@ func (p *parser) escape() {
 	}
 	_, size := utf8.DecodeRuneInString(p.text[p.pos:])
 	p.pos += size
-	p.fixf(start, start+1, `write "\\"`, `\\`, "%s is no JSON escape: for a backslash write \\\\", p.text[start:p.pos])
+	p.fixf(start, start+1, `write "\\"`, `\\`, "%s is not a JSON escape: write \\\\ for a backslash", p.text[start:p.pos])
 }
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// finish reports what only the whole document shows.
+// finish reports errors that only the whole document shows.
 func (p *parser) finish(d *Document) {
 	switch {
 	case d.Root.Kind == Missing || p.ended:
@@ -608,6 +606,6 @@ func (p *parser) finish(d *Document) {
 		p.errorf(d.Root.Span.Start, d.Root.Span.Start+1, "a policy is a JSON object, not %s", d.Root.Kind)
 	case d.Tail != "":
 		at := len(p.text) - len(d.Tail)
-		p.errorf(at, at+1, "text after the end of the policy: what lws makes of it depends on where its buffers end")
+		p.errorf(at, at+1, "text after the end of the policy: its effect on lws depends on the buffers it arrives in")
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A Policy is a document seen as what it defines, with names resolved. It is a
-// view: whatever has the wrong shape is left out, since Validate reports that.
+// A Policy is a view of a document: its definitions, with references resolved. It
+// omits values of the wrong shape, which Validate reports.
 type Policy struct {
 	Document    *Document
 	Settings    []*Setting    // the scalars at the top, in the order of the text
@@ -26,38 +26,37 @@ type Definition struct {
 	Section  Section
 	Name     string
 	NameSpan Span   // of the name where it is defined
-	Value    *Value // what is defined: an object, or the string of a certificate
+	Value    *Value // an object, or the string of a certificate
 	Settings []*Setting
 
-	// Unreadable is set on a definition whose form lws does not read, such as
+	// Unreadable is set if lws does not read the form of the definition, such as
 	// a trust store in the form {"name": ["cert"]} of lws's README.
 	Unreadable bool
 }
 
-// A Setting is a key that a definition gives a value.
+// A Setting is a key of a definition with its value.
 type Setting struct {
-	Key    *Key // nil if there is no such key
+	Key    *Key // nil for an unknown key
 	Member *Member
 }
 
-// A Reference is a place where a definition names another one.
+// A Reference is a name that a definition uses for another one.
 type Reference struct {
 	From *Definition
 	Key  *Key
 	Span Span // of the name
 	Name string
 
-	// Target is the newest definition of exactly this name before the
-	// reference. For a reference that lws does not check when it reads it
-	// (MatchUnchecked), it is the last one of that name.
+	// Target is the last definition of exactly this name before the reference,
+	// or, for MatchUnchecked, in the policy. It is nil if there is none.
 	Target *Definition
 
-	// Later is the first definition of this name after the reference, if
-	// there is none before it.
+	// Later is the first definition of this name after the reference, if Target
+	// is nil.
 	Later *Definition
 }
 
-// NewPolicy returns the view of a document.
+// NewPolicy returns a view of the document.
 func NewPolicy(d *Document) *Policy {
 	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}}
 	for _, m := range d.Root.Members() {
@@ -81,8 +80,8 @@ func NewPolicy(d *Document) *Policy {
 	return p
 }
 
-// define adds a definition and its settings. References are resolved against
-// what stands before them, so this runs in the order of the text.
+// define adds a definition and its settings. It must be called in the order of the
+// text, since references are resolved against earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
 	for _, m := range v.Members() {
@@ -105,13 +104,12 @@ func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	return d
 }
 
-// defineNamed adds a definition that has its name in a member.
+// defineNamed adds a definition whose name is the value of a member.
 func (p *Policy) defineNamed(s Section, v *Value) {
-	named := false
 	for _, m := range v.Members() {
-		if m.Key == "name" && m.Value.Kind == String && !named {
-			named = true
+		if m.Key == "name" && m.Value.Kind == String {
 			p.define(s, m.Value.Text(), m.Value.Span, v)
+			break
 		}
 	}
 	for _, m := range v.Members() {
@@ -131,7 +129,7 @@ func (p *Policy) refer(from *Definition, k *Key, v *Value) {
 	p.References = append(p.References, r)
 }
 
-// resolve finds what the references without a target name.
+// resolve resolves the references that define left without a target.
 func (p *Policy) resolve() {
 	for _, r := range p.References {
 		if r.Target != nil {
@@ -164,8 +162,7 @@ func (p *Policy) Section(s Section) []*Definition {
 	return defs
 }
 
-// Get returns the setting that counts for a key: the last one, as in lws. It
-// is nil if there is none.
+// Get returns the setting of a key: the last one, as in lws, or nil.
 func (d *Definition) Get(key string) *Setting {
 	for i := len(d.Settings) - 1; i >= 0; i-- {
 		if d.Settings[i].Member.Key == key {
@@ -175,7 +172,7 @@ func (d *Definition) Get(key string) *Setting {
 	return nil
 }
 
-// Text returns the text of a scalar setting, or "" if there is none.
+// Text returns the text of a scalar setting, or "".
 func (d *Definition) Text(key string) string {
 	if s := d.Get(key); s != nil {
 		return s.Member.Value.Text()
@@ -189,17 +186,16 @@ func (d *Definition) Bool(key string) bool {
 	return s != nil && s.Member.Value.Kind == Bool && s.Member.Value.Raw == "true"
 }
 
-// Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
-// and the one that is meant by a name of lws's documentation which lws does not
-// read. It is "" if there is no such protocol.
+// Protocol returns the protocol of a streamtype: h1 by default, as in lws. For a name
+// that only lws's documentation has, it is the protocol meant; for an unknown one, "".
 func (d *Definition) Protocol() string {
 	s := d.Get("protocol")
 	if s == nil {
 		return "h1"
 	}
 	name := s.Member.Value.Text()
-	if meant, ok := s.Key.ValueAliases[name]; ok {
-		return meant["protocol"]
+	if use, ok := s.Key.ValueAliases[name]; ok {
+		return use["protocol"]
 	}
 	if !slices.Contains(s.Key.Enum, name) {
 		return ""
@@ -207,12 +203,12 @@ func (d *Definition) Protocol() string {
 	return name
 }
 
-// String returns what the definition is, for messages.
+// String describes the definition for messages, such as `streamtype "a"`.
 func (d *Definition) String() string {
 	return d.Section.Noun() + " " + QuoteName(d.Name)
 }
 
-// QuoteName quotes a name for a message, shortened if it is very long.
+// QuoteName quotes a name for a message. It shortens a very long one.
 func QuoteName(name string) string {
 	const most = 60
 	if len(name) > most {

@@ -6,25 +6,24 @@ import (
 	"strings"
 )
 
-// A Document is the syntax tree of a policy. It holds every byte of its source:
-// printing an unchanged document gives the source back, comments, white space,
-// duplicate keys and even syntax errors included.
+// A Document is the syntax tree of a policy. It holds every byte of its source: an
+// unchanged document prints as the source, with comments, white space, duplicate
+// keys and even syntax errors.
 type Document struct {
 	Source *Source
 	Root   Value
-	Tail   string // what follows the policy; anything but white space and comments is an error
+	Tail   string // text after the policy; only white space and comments are valid
 
-	// Syntax holds what is wrong with the text itself, in its order.
-	Syntax []Diagnostic
+	Syntax []Diagnostic // syntax errors, in the order of the text
 }
 
-// A Kind is what a value is.
+// A Kind is the kind of a value.
 type Kind uint8
 
 // The kinds of value.
 const (
-	Missing Kind = iota // there is no value where there should be one
-	Invalid             // a word that is no JSON value
+	Missing Kind = iota // no value where one is expected
+	Invalid             // a word that is not a JSON value
 	Null
 	Bool
 	Number
@@ -33,37 +32,37 @@ const (
 	ArrayKind
 )
 
-var kindNames = [...]string{"nothing", "no JSON value", "null", "a boolean", "a number", "a string", "an object", "an array"}
+var kindNames = [...]string{"nothing", "an invalid value", "null", "a boolean", "a number", "a string", "an object", "an array"}
 
 // String returns the kind as a noun with its article, for messages.
 func (k Kind) String() string { return kindNames[k] }
 
-// A Value is a JSON value with the white space and comments around it (and,
-// after a syntax error, the text that could not be used).
+// A Value is a JSON value with the white space and comments around it, and, after a
+// syntax error, the text that was skipped.
 type Value struct {
 	Before, After string
 	Span          Span // of the value alone
 	Kind          Kind
-	Raw           string  // the text of anything but an object or array
+	Raw           string  // the text, unless it is an object or array
 	Object        *Object // if Kind is ObjectKind
 	Array         *Array  // if Kind is ArrayKind
 }
 
-// An Object is a JSON object. Its members stand in the order of the text, those
-// with the same key included.
+// An Object is a JSON object. Its members are in the order of the text, duplicate
+// keys included.
 type Object struct {
 	Members []*Member
-	Tail    string // between the last member and the bracket that closes
-	Close   string // empty if it was not closed
+	Tail    string // between the last member and the closing bracket
+	Close   string // the closing bracket, or ""
 }
 
 // A Member is a key and its value.
 type Member struct {
 	Name  Value  // the key as written
 	Key   string // the key, unquoted
-	Colon string // empty if it is missing
+	Colon string // ":" or ""
 	Value Value
-	Comma string // empty if there is none
+	Comma string // "," or ""
 }
 
 // An Array is a JSON array.
@@ -79,7 +78,7 @@ type Element struct {
 	Comma string
 }
 
-// Text returns a string's meaning, and the text of any other scalar.
+// Text returns the decoded string, or the text of any other scalar.
 func (v *Value) Text() string {
 	if v.Kind == String {
 		return unquote(v.Raw)
@@ -87,8 +86,8 @@ func (v *Value) Text() string {
 	return v.Raw
 }
 
-// LikeFalse reports whether the value is no boolean, but can only be meant for
-// false, which is what lws makes of it where it expects a boolean.
+// LikeFalse reports whether the value is not a boolean, but can only mean false. lws
+// reads it as false where it expects a boolean.
 func (v *Value) LikeFalse() bool {
 	switch v.Kind {
 	case String, Number, Null:
@@ -97,7 +96,7 @@ func (v *Value) LikeFalse() bool {
 	return false
 }
 
-// Members returns the members of an object, and nothing for any other value.
+// Members returns the members of an object, or nil for any other value.
 func (v *Value) Members() []*Member {
 	if v.Object == nil {
 		return nil
@@ -105,7 +104,7 @@ func (v *Value) Members() []*Member {
 	return v.Object.Members
 }
 
-// Elems returns the elements of an array, and nothing for any other value.
+// Elems returns the elements of an array, or nil for any other value.
 func (v *Value) Elems() []*Element {
 	if v.Array == nil {
 		return nil
@@ -122,8 +121,8 @@ func (m *Member) Span() Span {
 	return s
 }
 
-// unquote decodes a JSON string. What is wrong with it has been reported by
-// the parser: the text between the quotes stands in for it.
+// unquote decodes a JSON string. If it is invalid, which the parser has reported,
+// unquote returns the text between the quotes.
 func unquote(raw string) string {
 	inner := strings.TrimPrefix(raw, `"`)
 	if strings.IndexByte(inner, '\\') < 0 {
@@ -181,15 +180,14 @@ func (v *Value) print(b *strings.Builder) {
 	b.WriteString(v.After)
 }
 
-// Clone returns a copy of the document that shares nothing that can be changed
-// with it.
+// Clone returns a deep copy of the document.
 func (d *Document) Clone() *Document {
 	c := *d
 	c.Root = d.Root.Clone()
 	return &c
 }
 
-// Clone returns a copy of the value, down to its leaves.
+// Clone returns a deep copy of the value.
 func (v *Value) Clone() Value {
 	c := *v
 	if v.Object != nil {

@@ -1,4 +1,4 @@
-// Package config reads the configuration of the lint, .sspolicy.json.
+// Package config reads the configuration of lint, .sspolicy.json.
 package config
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Name is what a configuration is called.
+// Name is the name of a configuration file.
 const Name = ".sspolicy.json"
 
-// Rule is the rule that the diagnostics of this package name.
+// Rule is the rule of this package's diagnostics.
 const Rule = "config"
 
 // JSONSchema is the JSON Schema (draft 2020-12) of a configuration.
@@ -29,27 +29,26 @@ const Rule = "config"
 //go:embed config.schema.json
 var JSONSchema string
 
-// A Config is what a project has decided about the lint.
+// A Config is the configuration of a project.
 type Config struct {
-	LWS       []schema.Version // nil if it does not say
-	FailLevel string           // "error", "warning", "info" or "none"; empty if it does not say
-	CertWarn  time.Duration    // less than 0 if it does not say
+	LWS       []schema.Version // nil if not set
+	FailLevel string           // "error", "warning", "info" or "none"; empty if not set
+	CertWarn  time.Duration    // negative if not set
 
-	dir      string // that paths are relative to
+	dir      string // the base of paths
 	severity map[string]schema.Severity
 	off      map[string]bool
 	ignore   []ignore
 }
 
-// An ignore leaves out what a rule finds in some files.
+// An ignore drops the findings of a rule in some files.
 type ignore struct {
 	rule  string
 	paths []string // nil for all
 }
 
-// Find returns the configuration for a folder: the file of this Name in it, or
-// in the nearest folder above it up to the one that is a repository's. It
-// returns "" if there is none.
+// Find returns the configuration file for a folder: the one in it, or in the nearest
+// folder above it, up to the root of the repository. It returns "" if there is none.
 func Find(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -71,11 +70,11 @@ func Find(dir string) (string, error) {
 	}
 }
 
-// Parse reads a configuration. It is JSON, with comments as in a policy. What
-// is wrong with it is returned as diagnostics.
+// Parse parses a configuration: JSON, with comments as in a policy. It returns errors
+// as diagnostics.
 func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 	d := schema.Parse(file, text)
-	r := &reader{c: &Config{CertWarn: -1, dir: filepath.Dir(file), severity: map[string]schema.Severity{}, off: map[string]bool{}}, found: d.Syntax}
+	r := &reader{c: &Config{CertWarn: -1, dir: filepath.Dir(file), severity: map[string]schema.Severity{}, off: map[string]bool{}}, diags: d.Syntax}
 	if !schema.HasErrors(d.Syntax) {
 		r.object(&d.Root, map[string]func(*schema.Value){
 			"$schema":    func(v *schema.Value) { r.text(v) },
@@ -86,27 +85,27 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 			"ignore":     r.ignores,
 		})
 	}
-	return r.c, schema.SortDiagnostics(r.found)
+	return r.c, schema.SortDiagnostics(r.diags)
 }
 
 type reader struct {
 	c     *Config
-	found []schema.Diagnostic
+	diags []schema.Diagnostic
 }
 
 func (r *reader) errorf(at schema.Span, format string, args ...any) {
-	r.found = append(r.found, schema.Diagnostic{Rule: Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...)})
+	r.diags = append(r.diags, schema.Diagnostic{Rule: Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...)})
 }
 
-// is reports whether a value is of a kind, and that it is not.
+// is reports whether a value is of a kind. If not, that is an error.
 func (r *reader) is(v *schema.Value, k schema.Kind) bool {
 	if v.Kind != k {
-		r.errorf(v.Span, "this is %s, not %s", v.Kind, k)
+		r.errorf(v.Span, "this must be %s, not %s", k, v.Kind)
 	}
 	return v.Kind == k
 }
 
-// object reads the members of an object, each of which may stand once.
+// object reads the members of an object. A repeated key is an error.
 func (r *reader) object(v *schema.Value, keys map[string]func(*schema.Value)) {
 	if !r.is(v, schema.ObjectKind) {
 		return
@@ -121,9 +120,9 @@ func (r *reader) object(v *schema.Value, keys map[string]func(*schema.Value)) {
 				names = append(names, name)
 			}
 			slices.Sort(names)
-			r.errorf(m.Name.Span, "%s is no setting: there is %s", schema.QuoteName(m.Key), strings.Join(names, ", "))
+			r.errorf(m.Name.Span, "unknown setting %s: use %s", schema.QuoteName(m.Key), strings.Join(names, ", "))
 		case seen[m.Key]:
-			r.errorf(m.Name.Span, "%s stands here twice", schema.QuoteName(m.Key))
+			r.errorf(m.Name.Span, "%s is set twice", schema.QuoteName(m.Key))
 		default:
 			seen[m.Key] = true
 			read(&m.Value)
@@ -175,18 +174,18 @@ func (r *reader) certWarn(v *schema.Value) {
 		return
 	}
 	if _, err := fmt.Sscanf(v.Raw+"\n", "%d\n", &days); err != nil || days < 0 || days > 36500 {
-		r.errorf(v.Span, "cert-warn is a number of days, 0 to 36500")
+		r.errorf(v.Span, "cert-warn must be a number of days, 0 to 36500")
 		return
 	}
 	r.c.CertWarn = time.Duration(days) * 24 * time.Hour
 }
 
-// rule reads the name of a rule that may be changed.
+// rule reports whether name is a rule that may be changed. If not, that is an error.
 func (r *reader) rule(name string, at schema.Span) bool {
 	rule := lint.Lookup(name)
 	switch {
 	case rule == nil:
-		message := fmt.Sprintf("there is no rule %s", schema.QuoteName(name))
+		message := fmt.Sprintf("unknown rule %s", schema.QuoteName(name))
 		var names []string
 		for _, r := range lint.Rules() {
 			names = append(names, r.Name)
@@ -196,7 +195,7 @@ func (r *reader) rule(name string, at schema.Span) bool {
 		}
 		r.errorf(at, "%s", message)
 	case rule.Firm:
-		r.errorf(at, "the rule %s can't be suppressed or changed", name)
+		r.errorf(at, "the rule %s cannot be suppressed or changed", name)
 	default:
 		return true
 	}
@@ -236,7 +235,7 @@ func (r *reader) ignores(v *schema.Value) {
 				r.list(v, func(e *schema.Value) {
 					pattern := r.text(e)
 					if _, err := path.Match(pattern, ""); err != nil {
-						r.errorf(e.Span, "%s is no pattern: %v", schema.QuoteName(pattern), err)
+						r.errorf(e.Span, "invalid pattern %s: %v", schema.QuoteName(pattern), err)
 					}
 					i.paths = append(i.paths, pattern)
 				})
@@ -244,7 +243,7 @@ func (r *reader) ignores(v *schema.Value) {
 			"reason": func(v *schema.Value) { reason = strings.TrimSpace(r.text(v)) },
 		})
 		if e.Kind == schema.ObjectKind && reason == "" {
-			r.errorf(schema.Span{Source: e.Span.Source, Start: e.Span.Start, End: e.Span.Start + 1}, "a reason is missing: it is for whoever reads this next")
+			r.errorf(schema.Span{Source: e.Span.Source, Start: e.Span.Start, End: e.Span.Start + 1}, "a reason is missing: say why the findings are ignored")
 		}
 		if i.rule != "" {
 			r.c.ignore = append(r.c.ignore, i)
@@ -252,24 +251,24 @@ func (r *reader) ignores(v *schema.Value) {
 	})
 }
 
-// Apply changes the severities of diagnostics and leaves out what is ignored.
-func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
-	kept := slices.DeleteFunc(found, func(d schema.Diagnostic) bool {
+// Apply sets the severities of diagnostics and removes ignored ones.
+func (c *Config) Apply(diags []schema.Diagnostic) []schema.Diagnostic {
+	diags = slices.DeleteFunc(diags, func(d schema.Diagnostic) bool {
 		return c.off[d.Rule] || slices.ContainsFunc(c.ignore, func(i ignore) bool {
 			return i.rule == d.Rule && c.matches(i.paths, d.Span.Source.Name)
 		})
 	})
-	for i, d := range kept {
+	for i, d := range diags {
 		if s, ok := c.severity[d.Rule]; ok {
-			kept[i].Severity = s
+			diags[i].Severity = s
 		}
 	}
-	return kept
+	return diags
 }
 
-// matches reports whether a file is one of those that patterns are for. A
-// pattern is matched (path.Match) with the file's path as seen from the
-// configuration, and, if there is no slash in it, with its name.
+// matches reports whether one of the patterns matches a file; nil matches all. A
+// pattern (see path.Match) applies to the path relative to the configuration or, if
+// it has no slash, to the name in any folder.
 func (c *Config) matches(patterns []string, file string) bool {
 	if patterns == nil {
 		return true
