@@ -409,7 +409,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	var length uint64 // of a message that may begin now
 	if h != nil {
 		s.ordinal++
-		if l.t.stream.Protocol.HasMessages() {
+		if l.t.carrier.HasMessages() {
 			length, s.txLen = s.txLen, 0
 		}
 	}
