@@ -8,6 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func Example() {
@@ -15,7 +16,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	c, err := runtime.NewContext(p.Policy, runtime.Options{Transports: []runtime.Transport{http.New()}})
+	c, err := runtime.NewContext(p.Policy, runtime.Options{Transports: []transport.Transport{http.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}

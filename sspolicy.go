@@ -21,13 +21,13 @@ import (
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/overlay"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 // A Policy is a compiled policy and what it was compiled from.
 type Policy struct {
-	Policy      *runtime.Policy
+	Policy      *policy.Policy
 	Document    *schema.Document    // the text, with overlays applied
 	Diagnostics []schema.Diagnostic // warnings and infos, sorted by position
 }
@@ -84,8 +84,8 @@ func Parse(name string, text []byte, o Options) (*Policy, error) {
 
 // Loader returns a function that loads a policy as Parse does and returns its
 // compiled form, for packages that take such a function as an option.
-func Loader(name string, o Options) func(text []byte) (*runtime.Policy, error) {
-	return func(text []byte) (*runtime.Policy, error) {
+func Loader(name string, o Options) func(text []byte) (*policy.Policy, error) {
+	return func(text []byte) (*policy.Policy, error) {
 		p, err := Parse(name, text, o)
 		if err != nil {
 			return nil, err

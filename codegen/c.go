@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -32,7 +32,7 @@ type COptions struct {
 // that sets pss_policies of lws_context_creation_info to the address of Entry.
 //
 // If the target cannot hold the whole policy, C fails and writes nothing.
-func C(w io.Writer, p *runtime.Policy, o COptions) error {
+func C(w io.Writer, p *policy.Policy, o COptions) error {
 	c, err := newCFile(p, o, false)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func C(w io.Writer, p *runtime.Policy, o COptions) error {
 
 // CWithHeader writes the tables in two files: a header that declares Entry, and a
 // source file that includes the header by the name include.
-func CWithHeader(header, source io.Writer, include string, p *runtime.Policy, o COptions) error {
+func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("invalid name of an included header: %q", include)
 	}
@@ -81,14 +81,14 @@ type cFile struct {
 	tokens      strings.Builder // macros before the body
 	parts       [4]parts        // by alignment
 	symbols     *symbols
-	expressions map[any]string         // by the part of the policy
-	objects     map[string]string      // expressions by type and initialiser
-	keep        map[*runtime.Cert]bool // used by servers
-	macros      map[string]bool        // that the build of lws must define
-	nodes       map[string][]node      // layouts by type
-	has         map[string]bool        // whether the target includes a release
-	oldest      int                    // LWS_LIBRARY_VERSION_NUMBER that is needed
-	subject     string                 // for errors
+	expressions map[any]string        // by the part of the policy
+	objects     map[string]string     // expressions by type and initialiser
+	keep        map[*policy.Cert]bool // used by servers
+	macros      map[string]bool       // that the build of lws must define
+	nodes       map[string][]node     // layouts by type
+	has         map[string]bool       // whether the target includes a release
+	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
+	subject     string                // for errors
 	errs        []error
 	size        sizes
 }
@@ -103,7 +103,7 @@ const (
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
+func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 	o.Target = cmp.Or(o.Target, DefaultTarget)
 	o.Prefix = cmp.Or(o.Prefix, "_ss_")
 	o.Entry = cmp.Or(o.Entry, o.Prefix+"static_policy_entry")
@@ -122,7 +122,7 @@ func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
 		symbols:     newSymbols("metrics"),
 		expressions: map[any]string{},
 		objects:     map[string]string{},
-		keep:        map[*runtime.Cert]bool{},
+		keep:        map[*policy.Cert]bool{},
 		macros:      map[string]bool{},
 		nodes:       map[string][]node{},
 		has:         map[string]bool{},
@@ -161,7 +161,7 @@ var cKeywords = func() map[string]bool {
 	return m
 }()
 
-func (c *cFile) policy(p *runtime.Policy, external bool) {
+func (c *cFile) policy(p *policy.Policy, external bool) {
 	for _, st := range p.StreamTypes {
 		if st.Server {
 			c.keep[st.ServerCert], c.keep[st.ServerKey] = true, true
@@ -207,7 +207,7 @@ func (c *cFile) macroDefinitions() string {
 
 // stream returns the members of a streamtype, and writes the objects that they point
 // to.
-func (c *cFile) stream(st *runtime.StreamType) values {
+func (c *cFile) stream(st *policy.StreamType) values {
 	c.subject = "streamtype " + schema.QuoteName(st.Name)
 	v := values{"streamtype": c.text(st.Name), "protocol": c.protocol(st.Protocol)}
 	var flags []*schema.Key
@@ -290,21 +290,21 @@ func (c *cFile) setDefault(v values, member string) {
 // they point to. symbol is the streamtype as a part of a symbol.
 func (c *cFile) member(v values, k *schema.Key, field reflect.Value, symbol string) {
 	switch x := field.Interface().(type) {
-	case []runtime.Metadata:
+	case []policy.Metadata:
 		v["metadata"] = c.metadata(symbol, x)
 		v["metadata_count"] = c.count(len(x), 255, "metadata items")
-	case []runtime.StatusState:
+	case []policy.StatusState:
 		v["u.http.respmap"] = c.respmap(symbol, x)
 		v["u.http.count_respmap"] = c.count(len(x), 255, "statuses")
-	case []runtime.Option:
+	case []policy.Option:
 		v["pvo"] = c.options(symbol, x)
-	case *runtime.Retry:
+	case *policy.Retry:
 		v[k.Member] = c.retry(x)
-	case *runtime.TrustStore:
+	case *policy.TrustStore:
 		v[k.Member] = c.trustStore(x)
-	case *runtime.Auth:
+	case *policy.Auth:
 		v[k.Member] = c.auth(x)
-	case *runtime.Cert:
+	case *policy.Cert:
 		v[k.Member] = c.cert(x)
 	default:
 		v[k.Member] = c.scalar(field, k)

@@ -5,14 +5,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 // The functions in this file write the objects that streamtypes point to. Each returns
 // the expression for a pointer to its object.
 
-func (c *cFile) metrics(list []*runtime.Metric) string {
+func (c *cFile) metrics(list []*policy.Metric) string {
 	if len(list) == 0 {
 		return ""
 	}
@@ -36,7 +36,7 @@ func (c *cFile) metrics(list []*runtime.Metric) string {
 // the value in a stream, in the order of definition.
 //
 // Lists with the same first items therefore end in the same nodes, and share them.
-func (c *cFile) metadata(symbol string, list []runtime.Metadata) string {
+func (c *cFile) metadata(symbol string, list []policy.Metadata) string {
 	type itemsKey string // the names and headers of the first items
 	keys := make([]itemsKey, len(list)+1)
 	for i, m := range list {
@@ -96,7 +96,7 @@ func (c *cFile) header(mapping string) string {
 	return c.expressions[h]
 }
 
-func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
+func (c *cFile) respmap(symbol string, list []policy.StatusState) string {
 	var b strings.Builder
 	b.WriteString("{\n")
 	for _, s := range list {
@@ -109,7 +109,7 @@ func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
 }
 
 // options writes a list in the order of the policy.
-func (c *cFile) options(symbol string, list []runtime.Option) string {
+func (c *cFile) options(symbol string, list []policy.Option) string {
 	type options string
 	key := options(fmt.Sprintf("%q", list))
 	if name := c.expressions[key]; name != "" {
@@ -129,7 +129,7 @@ func (c *cFile) options(symbol string, list []runtime.Option) string {
 	return name
 }
 
-func (c *cFile) retry(r *runtime.Retry) string {
+func (c *cFile) retry(r *policy.Retry) string {
 	return c.once(r, func() string {
 		v := c.keyed(r)
 		if len(r.Backoff) > 0 {
@@ -146,11 +146,11 @@ func (c *cFile) retry(r *runtime.Retry) string {
 	})
 }
 
-func (c *cFile) auth(a *runtime.Auth) string {
+func (c *cFile) auth(a *policy.Auth) string {
 	return c.once(a, func() string { return c.share("lws_ss_auth_t", "auth", cSymbol(a.Name), "", c.keyed(a)) })
 }
 
-func (c *cFile) trustStore(t *runtime.TrustStore) string {
+func (c *cFile) trustStore(t *policy.TrustStore) string {
 	return c.once(t, func() string {
 		if len(t.Stack) == 0 {
 			c.errs = append(c.errs, fmt.Errorf("trust store %s has no certificate: lws would crash", schema.QuoteName(t.Name)))
@@ -164,7 +164,7 @@ func (c *cFile) trustStore(t *runtime.TrustStore) string {
 	})
 }
 
-func (c *cFile) cert(x *runtime.Cert) string {
+func (c *cFile) cert(x *policy.Cert) string {
 	return c.once(x, func() string {
 		v := values{"vhost_name": c.text(x.Name), "ca_der": c.der(x), "ca_der_len": strconv.Itoa(len(x.DER))}
 		if c.keep[x] {
@@ -174,7 +174,7 @@ func (c *cFile) cert(x *runtime.Cert) string {
 	})
 }
 
-func (c *cFile) der(x *runtime.Cert) string {
+func (c *cFile) der(x *policy.Cert) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
 	b.WriteByte('{')

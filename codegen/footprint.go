@@ -3,7 +3,7 @@ package codegen
 import (
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // A Footprint is the size of C tables in read-only memory, in bytes. Equal strings
@@ -27,7 +27,7 @@ func (f Footprint) Total() int { return f.Strings + f.DER + f.Numbers + f.Struct
 // CFootprint returns the footprint of the tables that C writes, for pointers of 32 and
 // of 64 bits. It assumes an lws built with servers, the default, and with the options
 // that the policy needs.
-func CFootprint(p *runtime.Policy, o COptions) ([2]Footprint, error) {
+func CFootprint(p *policy.Policy, o COptions) ([2]Footprint, error) {
 	c, err := newCFile(p, o, false)
 	if err != nil {
 		return [2]Footprint{}, err

@@ -96,12 +96,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/secure-streams/sspolicy/codegen"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 
 `+m.imports.String()+`)
 
-func compare(name, file string, got *runtime.Policy) {
+func compare(name, file string, got *policy.Policy) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		panic(err)
@@ -211,7 +211,8 @@ func TestGoDocs(t *testing.T) {
 	imports := map[string]string{}
 	for _, path := range []string{"bufio", "context", "crypto/tls", "errors", "fmt", "io", "io/fs", "log", "log/slog", "net", "os", "strings",
 		"generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
-		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/ws"} {
+		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/policy",
+		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials", "github.com/secure-streams/sspolicy/runtime/ws"} {
 		imports[filepath.Base(path)] = path
 	}
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllSubmatch(doc, -1)

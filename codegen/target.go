@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -41,17 +41,17 @@ func number(release string) (n int) {
 // numbers changed with h3, so tables use the symbols (lws-secure-streams-policy.h of
 // each release).
 var cProtocols = []struct {
-	protocol runtime.Protocol
+	protocol policy.Protocol
 	symbol   string
 	since    string
 	macro    string // that the build of lws must define
 }{
-	{runtime.ProtocolH1, "LWSSSP_H1", "4.1", "LWS_ROLE_H1"},
-	{runtime.ProtocolH2, "LWSSSP_H2", "4.1", "LWS_ROLE_H2"},
-	{runtime.ProtocolH3, "LWSSSP_H3", "5.0", "LWS_ROLE_H3"},
-	{runtime.ProtocolWS, "LWSSSP_WS", "4.1", "LWS_ROLE_WS"},
-	{runtime.ProtocolMQTT, "LWSSSP_MQTT", "4.1", "LWS_ROLE_MQTT"},
-	{runtime.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
+	{policy.ProtocolH1, "LWSSSP_H1", "4.1", "LWS_ROLE_H1"},
+	{policy.ProtocolH2, "LWSSSP_H2", "4.1", "LWS_ROLE_H2"},
+	{policy.ProtocolH3, "LWSSSP_H3", "5.0", "LWS_ROLE_H3"},
+	{policy.ProtocolWS, "LWSSSP_WS", "4.1", "LWS_ROLE_WS"},
+	{policy.ProtocolMQTT, "LWSSSP_MQTT", "4.1", "LWS_ROLE_MQTT"},
+	{policy.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
 }
 
 // buildOptions are the cmake options of lws that define the macros which a policy may

@@ -30,16 +30,16 @@ func TestExplain(t *testing.T) {
 // TestGenerated checks that the generated files are current.
 func TestGenerated(t *testing.T) {
 	dir := t.TempDir()
-	for _, sub := range []string{"internal/explain", "runtime", "docs/rules"} {
+	for _, sub := range []string{"internal/explain", "runtime/policy", "docs/rules"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile("../../runtime/states.go")
+	text, err := os.ReadFile("../../runtime/policy/states.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "runtime/states.go"), text, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "runtime/policy/states.go"), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(dir, "gen")

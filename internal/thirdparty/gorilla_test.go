@@ -11,6 +11,8 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -30,9 +32,9 @@ func TestGorilla(t *testing.T) {
 				if deflate {
 					options = append(options, ws.WithDeflate())
 				}
-				c := teststream.NewContext(t, runtime.Options{Transports: []runtime.Transport{ws.New(options...)}}, &runtime.StreamType{
-					Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(),
-					HTTP: &runtime.HTTP{WSSubprotocol: "a,b", WSBinary: binary}})
+				c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{ws.New(options...)}}, &policy.StreamType{
+					Name: "s", Protocol: policy.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(),
+					HTTP: &policy.HTTP{WSSubprotocol: "a,b", WSBinary: binary}})
 				conn, err := c.Open(t.Context(), "s")
 				if err != nil {
 					t.Fatal(err)

@@ -12,8 +12,11 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestSigV4H3 checks the signatures of requests over h3.
@@ -44,19 +47,19 @@ func TestSigV4H3(t *testing.T) {
 		<-done
 		pc.Close()
 	})
-	creds := new(runtime.MemoryCredentials)
-	creds.SetBlob(runtime.BlobAWSKeyID, 0, "AKID")
-	creds.SetBlob(runtime.BlobAWSSecret, 0, "s3kr1t")
+	creds := new(credentials.Memory)
+	creds.SetBlob(policy.BlobAWSKeyID, 0, "AKID")
+	creds.SetBlob(policy.BlobAWSSecret, 0, "s3kr1t")
 	for _, tt := range []struct{ service, method, url, body, want string }{
 		{"execute-api", "GET", "a b?z=1&a=x+y", "", "GET /a%20b?z=1&a=x%20y 0"},
 		{"execute-api", "POST", "", "body", "POST / 4"},
 		{"s3", "GET", "bucket/a:b+c", "", "GET /bucket/a%3Ab%2Bc 0"},
 	} {
 		addr := pc.LocalAddr().(*net.UDPAddr).AddrPort()
-		c := teststream.NewContext(t, runtime.Options{Transports: []runtime.Transport{h3.New(sshttp.SigV4)}, Credentials: creds}, &runtime.StreamType{
-			Name: "s", Protocol: runtime.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: own.Store(), Endpoint: addr.Addr().String(), Port: addr.Port(),
-			HTTP: &runtime.HTTP{Method: tt.method, URL: tt.url}, Auth: &runtime.Auth{Type: runtime.AuthSigV4},
-			AWSRegion: "region", AWSService: "service", Metadata: []runtime.Metadata{{Name: "region"}, {Name: "service"}}})
+		c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{h3.New(sshttp.SigV4)}, Credentials: creds}, &policy.StreamType{
+			Name: "s", Protocol: policy.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: own.Store(), Endpoint: addr.Addr().String(), Port: addr.Port(),
+			HTTP: &policy.HTTP{Method: tt.method, URL: tt.url}, Auth: &policy.Auth{Type: policy.AuthSigV4},
+			AWSRegion: "region", AWSService: "service", Metadata: []policy.Metadata{{Name: "region"}, {Name: "service"}}})
 		o := []runtime.CallOption{runtime.WithFields("region", "eu-west-1", "service", tt.service)}
 		if tt.body != "" {
 			o = append(o, runtime.WithBody([]byte(tt.body)))

@@ -6,36 +6,39 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestSigV4Refused checks policies that can not be executed.
 func TestSigV4Refused(t *testing.T) {
-	meta := []runtime.Metadata{{Name: "region"}, {Name: "service"}}
+	meta := []policy.Metadata{{Name: "region"}, {Name: "service"}}
 	for _, tt := range []struct {
-		st   runtime.StreamType
+		st   policy.StreamType
 		none bool
 		want error
 	}{
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service"}, false, nil},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service"}, true, runtime.ErrNoCredentials},
-		{runtime.StreamType{AWSService: "service"}, false, runtime.ErrUnsupported},
-		{runtime.StreamType{AWSRegion: "region"}, false, runtime.ErrUnsupported},
-		{runtime.StreamType{AWSRegion: "eu-west-1", AWSService: "service"}, false, runtime.ErrUnknownMetadata},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "s3"}, false, runtime.ErrUnknownMetadata},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service", HTTP: &runtime.HTTP{AuthHeader: "authorization:"}}, false, runtime.ErrUnsupported},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service", Protocol: runtime.ProtocolRaw}, false, runtime.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service"}, false, nil},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service"}, true, runtime.ErrNoCredentials},
+		{policy.StreamType{AWSService: "service"}, false, runtime.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region"}, false, runtime.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "eu-west-1", AWSService: "service"}, false, runtime.ErrUnknownMetadata},
+		{policy.StreamType{AWSRegion: "region", AWSService: "s3"}, false, runtime.ErrUnknownMetadata},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service", HTTP: &policy.HTTP{AuthHeader: "authorization:"}}, false, runtime.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service", Protocol: policy.ProtocolRaw}, false, runtime.ErrUnsupported},
 	} {
 		st := tt.st
-		st.Name, st.Endpoint, st.Metadata, st.Auth = "s", "h", meta, &runtime.Auth{Type: "sigv4"}
+		st.Name, st.Endpoint, st.Metadata, st.Auth = "s", "h", meta, &policy.Auth{Type: "sigv4"}
 		if st.HTTP == nil {
-			st.HTTP = &runtime.HTTP{}
+			st.HTTP = &policy.HTTP{}
 		}
-		o := runtime.Options{Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: new(runtime.MemoryCredentials)}
+		o := runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: new(credentials.Memory)}
 		if tt.none {
 			o.Credentials = nil
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, o)
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}}, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,10 +51,10 @@ func TestSigV4Refused(t *testing.T) {
 
 // A transport without the option refuses what it is for, and says so.
 func TestSigV4Option(t *testing.T) {
-	st := runtime.StreamType{Name: "s", Endpoint: "h", HTTP: new(runtime.HTTP), Auth: &runtime.Auth{Type: runtime.AuthSigV4},
-		Metadata: []runtime.Metadata{{Name: "r"}}, AWSRegion: "r", AWSService: "r"}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}},
-		runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)})
+	st := policy.StreamType{Name: "s", Endpoint: "h", HTTP: new(policy.HTTP), Auth: &policy.Auth{Type: policy.AuthSigV4},
+		Metadata: []policy.Metadata{{Name: "r"}}, AWSRegion: "r", AWSService: "r"}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}},
+		runtime.Options{Transports: []transport.Transport{sshttp.New()}, Credentials: new(credentials.Memory)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/otel"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 func ExampleHooks() {
@@ -12,7 +13,7 @@ func ExampleHooks() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	policy := new(runtime.Policy) // compiled, or loaded
+	policy := new(policy.Policy) // compiled, or loaded
 	c, err := runtime.NewContext(policy, runtime.Options{Hooks: hooks})
 	if err != nil {
 		log.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/system"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A server has a new policy for the program, by which the program goes on.
@@ -32,7 +33,7 @@ func ExampleFetcher() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func ExampleDetector() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
