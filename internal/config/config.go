@@ -14,7 +14,7 @@ import (
 
 	_ "embed"
 
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -183,12 +183,12 @@ func (r *reader) certWarn(v *schema.Value) {
 
 // rule reads the name of a rule that may be changed.
 func (r *reader) rule(name string, at schema.Span) bool {
-	rule := lint.Lookup(name)
+	rule := rules.Lookup(name)
 	switch {
 	case rule == nil:
 		message := fmt.Sprintf("there is no rule %s", schema.QuoteName(name))
 		var names []string
-		for _, r := range lint.Rules() {
+		for _, r := range rules.All() {
 			names = append(names, r.Name)
 		}
 		if better := schema.Nearest(name, names); better != "" {
