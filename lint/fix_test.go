@@ -14,7 +14,7 @@ import (
 
 func TestFix(t *testing.T) {
 	for _, test := range []struct {
-		name, policy, want string
+		name, policy, want string // with unsafe fixes
 	}{
 		{"nothing to fix", `{"s":[]}`, `{"s":[]}`},
 		{"sections in order, with their comments",
@@ -26,15 +26,18 @@ func TestFix(t *testing.T) {
 		{"another name is no misspelt one",
 			`{"retry":[{"fast1":{}}],"s":[{"a":{"retry":"fast2"}}]}`, `{"retry":[{"fast1":{}}],"s":[{"a":{"retry":"fast2"}}]}`},
 		{"several forward references at once",
-			`{"s":[{"a":{"retry":"r","tls_trust_store":"t"}}],"trust_stores":[{"name":"t","stack":["c"]}],"certs":[{"c":"MIIB"}],"retry":[{"r":{}}]}`,
-			`{"retry":[{"r":{}}],"certs":[{"c":"MIIB"}],"trust_stores":[{"name":"t","stack":["c"]}],"s":[{"a":{"retry":"r","tls_trust_store":"t"}}]}`},
+			`{"s":[{"a":{"retry":"r"}}],"trust_stores":[{"name":"t","stack":["c"]}],"certs":[{"c":"MIIB"}],"retry":[{"r":{}}]}`,
+			`{"retry":[{"r":{}}],"certs":[{"c":"MIIB"}],"trust_stores":[{"name":"t","stack":["c"]}],"s":[{"a":{"retry":"r"}}]}`},
+		{"a fix that would show another mistake",
+			`{"s":[{"a":{"tls_trust_store":"t"}}],"trust_stores":[{"name":"t","stack":["c"]}],"certs":[{"c":"MIIB"}]}`,
+			`{"s":[{"a":{"tls_trust_store":"t"}}],"trust_stores":[{"name":"t","stack":["c"]}],"certs":[{"c":"MIIB"}]}`},
 		{"misspelt, in a misspelt place", `{"s":[{"a":{"prot":80,"Retry":"defualt",}}],"retry":[{"default":{"backof":[1]}}]}`,
 			`{"retry":[{"default":{"backoff":[1]}}],"s":[{"a":{"port":80,"retry":"default"}}]}`},
-		{"two keys are as near", `{"s":[{"a":{"attr_low_cos":true,"mqtt_rill_qos":1}}]}`, `{"s":[{"a":{"attr_low_cost":true,"mqtt_will_qos":1}}]}`},
+		{"two keys are as near", `{"s":[{"a":{"protocol":"mqtt","attr_low_cos":true,"mqtt_will_topic":"t","mqtt_rill_qos":1}}]}`, `{"s":[{"a":{"protocol":"mqtt","attr_low_cost":true,"mqtt_will_topic":"t","mqtt_will_qos":1}}]}`},
 		{"types", `{"s":[{"a":{"tls":"true","port":"443","opportunistic":0,"endpoint":12}}]}`, `{"s":[{"a":{"tls":true,"port":443,"opportunistic":false,"endpoint":"12"}}]}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, _ := lint.Fix(schema.Parse("p", []byte(test.policy)), rules.All(), lint.Options{})
+			got, _ := lint.Fix(schema.Parse("p", []byte(test.policy)), rules.All(), lint.Options{UnsafeFixes: true})
 			if d := cmp.Diff(test.want, got.String()); d != "" {
 				t.Error(d)
 			}
@@ -66,8 +69,8 @@ func FuzzFix(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		d := schema.Parse("p", []byte(text))
-		fixed, n := lint.Fix(d, rules.All(), lint.Options{})
-		if n == 0 {
+		fixed, mended := lint.Fix(d, rules.All(), lint.Options{})
+		if len(mended) == 0 {
 			return
 		}
 		if !schema.HasErrors(d.Syntax) && schema.HasErrors(fixed.Syntax) {

@@ -32,6 +32,9 @@ type Rule struct {
 	// breaks it, or cannot read the policy at all.
 	Firm bool
 
+	// Fixes says what kind of fixes the rule offers.
+	Fixes Fixability
+
 	// Shape is set on a rule with a Check that Options.Shape does not skip.
 	Shape bool
 
@@ -64,33 +67,64 @@ type Options struct {
 	// versions are checked.
 	Shape bool
 
+	// UnsafeFixes makes Fix apply all fixes, not only the safe ones.
+	UnsafeFixes bool
+
 	// Filter, if not nil, returns the diagnostics to be reported.
 	Filter func([]schema.Diagnostic) []schema.Diagnostic
 }
 
 // Run checks a document and returns what it finds, sorted by place. It may be
 // called from several goroutines.
+//
+// In a text with syntax errors, the rules check what was probably meant; see
+// [schema.Document.Corrected]. Only syntax errors have fixes then. Of a text
+// that is not a policy, Run finds nothing else.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	checked := rules
 	if o.Shape {
 		checked = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil && !r.Shape })
 	}
-	p := newPass(d, o)
-	shape := map[string][]*schema.Diagnostic{}
-	for _, g := range slices.Concat(d.Syntax, schema.Validate(d)) {
-		shape[g.Rule] = append(shape[g.Rule], &g)
+	found := check(d, checked, o)
+	s := &suppressor{rules: rules, checked: checked}
+	result := schema.SortDiagnostics(s.apply(d, found))
+	if o.Filter != nil {
+		result = o.Filter(result)
 	}
-	for _, r := range checked {
-		if p.rule = r; r.Check != nil {
-			r.Check(p)
-		} else {
-			p.found = append(p.found, shape[r.Name]...)
+	return result
+}
+
+// check returns what the rules find, suppressed or not.
+func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
+	shape := map[string][]*schema.Diagnostic{} // by rule
+	add := func(ds []schema.Diagnostic) {
+		for i := range ds {
+			shape[ds[i].Rule] = append(shape[ds[i].Rule], &ds[i])
 		}
 	}
-	s := &suppressor{rules: rules, checked: checked}
-	found := schema.SortDiagnostics(s.apply(d, p.found))
-	if o.Filter != nil {
-		found = o.Filter(found)
+	p := newPass(d.Corrected(), o)
+	if other := d.NotPolicy(); other != nil {
+		add([]schema.Diagnostic{*other})
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
+	} else {
+		add(slices.Clone(d.Syntax))
+		valid := schema.Validate(p.Document)
+		for i := range valid {
+			p.locate(d, &valid[i])
+		}
+		add(valid)
 	}
-	return found
+	for _, r := range rules {
+		if r.Check == nil {
+			p.found = append(p.found, shape[r.Name]...)
+			continue
+		}
+		p.rule = r
+		n := len(p.found)
+		r.Check(p)
+		for _, g := range p.found[n:] {
+			p.locate(d, g)
+		}
+	}
+	return p.found
 }

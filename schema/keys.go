@@ -73,6 +73,7 @@ type Key struct {
 	Member       string   // C member of lws that holds the value, such as u.http.url; empty if none does
 	Flag         string   // C flag that stands for it, such as LWSSSPOLF_TLS; empty if none does
 	Bit          int      // the bit of Flag
+	Unit         string   // of an integer: "ms", "s", "us", "%" or ""
 	Width        int      // bits of an integer's C member; 0 if it is no integer
 	Since        string   // the first lws release that reads it
 	Protocols    []string // the protocols that it serves; nil for all
@@ -107,6 +108,7 @@ var table = sync.OnceValue(func() keyTable {
 		Flag         string                       `json:"flag"`
 		Bit          int                          `json:"bit"`
 		Width        int                          `json:"width"`
+		Unit         string                       `json:"unit"`
 		Since        string                       `json:"since"`
 		Protocols    []string                     `json:"protocols"`
 		Role         string                       `json:"role"`
@@ -147,7 +149,7 @@ var table = sync.OnceValue(func() keyTable {
 				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
 				Minimum: p.Value.Minimum, Maximum: p.Value.Maximum, Description: p.Value.Description,
 				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
-				Width: p.Value.LWS.Width, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
+				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
 				Inert: p.Value.LWS.Inert, Aliases: p.Value.LWS.Aliases,
 				ValueAliases: p.Value.LWS.ValueAliases, ValueSince: p.Value.LWS.ValueSince,

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -22,6 +23,8 @@ const (
 const (
 	RuleSyntax    = "syntax"     // lws does not read the policy either, or reads something else
 	RuleLaxSyntax = "lax-syntax" // lws reads it as it was meant, but it is not JSON
+
+	RuleNotPolicy = "not-a-policy" // the text is something else
 )
 
 // ReadAll reads the text of a policy. It returns an error if the text is
@@ -34,16 +37,26 @@ func ReadAll(r io.Reader) ([]byte, error) {
 	return text, err
 }
 
-// Parse reads a policy. The name is the one that messages call it by. It takes
-// JSON (RFC 8259) and, as lws does, comments from "#" to the end of the line.
-// It never fails: what is wrong is in Document.Syntax, and the document holds
-// as much as could be made of the text.
+// Parse reads a policy. Messages call it by name. It takes JSON (RFC 8259) and,
+// as lws does, comments from "#" to the end of the line. It never fails:
+// Document.Syntax holds the errors, and the document as much as could be read.
 //
-// What lws reads as it was meant although it is not JSON is reported as
+// Text that lws reads as it was meant, although it is not JSON, is reported as
 // lax-syntax: a comma before a closing "]", one "}" too many there, and zeros
 // before a number (lib/misc/lejp.c; each was run on lws 4.3.10 and 5.0.0).
+//
+// Where the place of a mistake is beyond doubt, Document.Syntax has one
+// diagnostic for it, with a fix; see [Document.Corrected].
 func Parse(name string, text []byte) *Document {
-	src := &Source{Name: name, Text: string(text)}
+	d, p := parse(&Source{Name: name, Text: string(text)})
+	if HasErrors(d.Syntax) {
+		correct(d, p)
+	}
+	return d
+}
+
+// parse reads a policy and corrects nothing.
+func parse(src *Source) (*Document, *parser) {
 	p := &parser{src: src, text: src.Text}
 	d := &Document{Source: src}
 	if problem, at := p.unreadable(); problem != "" {
@@ -51,7 +64,7 @@ func Parse(name string, text []byte) *Document {
 		d.Root.Span = Span{src, at, at}
 		d.Tail = src.Text
 		d.Syntax = p.diags
-		return d
+		return d, p
 	}
 	if strings.HasPrefix(p.text, bom) {
 		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for the name of a file")
@@ -63,8 +76,8 @@ func Parse(name string, text []byte) *Document {
 	}
 	d.Tail = p.text[p.pos:]
 	p.finish(d)
-	d.Syntax = SortDiagnostics(p.diags)
-	return d
+	d.Syntax = SortDiagnostics(slices.Clone(p.diags))
+	return d, p
 }
 
 // bom is the byte order mark that some editors put before UTF-8.
@@ -77,9 +90,14 @@ type parser struct {
 
 	open    []int // offsets of the brackets that are open
 	diags   []Diagnostic
-	tooMany bool // there were more errors than diags takes
-	ended   bool // the end of the text inside of something was reported
-	stray   bool // a bracket that lws passes over was reported
+	around  []int // the innermost bracket open at each of diags
+	tooMany bool  // there were more errors than diags takes
+	ended   bool  // the end of the text inside of something was reported
+	stray   bool  // a bracket that lws passes over was reported
+	guessed bool  // a fix was offered for a bracket, which may belong elsewhere
+
+	section Section // around the parser's place
+	key     *Key    // of the setting whose value is being read, if it is in the table
 }
 
 // unreadable says why the text is not one that can be parsed at all, and where.
@@ -106,11 +124,20 @@ func (p *parser) report(d Diagnostic) {
 	switch {
 	case len(p.diags) < maxSyntax:
 		p.diags = append(p.diags, d)
+		p.around = append(p.around, p.innermost())
 	case !p.tooMany:
 		p.tooMany = true
 		p.diags = append(p.diags, Diagnostic{Rule: RuleSyntax, Severity: Error, Span: d.Span,
 			Message: "more syntax errors from here on: mend those above first"})
 	}
+}
+
+// innermost returns the offset of the innermost bracket that is open.
+func (p *parser) innermost() int {
+	if len(p.open) == 0 {
+		return 0
+	}
+	return p.open[len(p.open)-1]
 }
 
 func (p *parser) span(start, end int) Span { return Span{p.src, start, end} }
@@ -122,7 +149,7 @@ func (p *parser) errorf(start, end int, format string, args ...any) {
 // fixf reports an error that an edit of start to end would mend.
 func (p *parser) fixf(start, end int, fix, newText, format string, args ...any) {
 	d := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)}
-	d.Fixes = []Fix{{fix, []Edit{{p.span(start, end), newText}}}}
+	d.Fixes = []Fix{newFix(fix, p.span(start, end), newText)}
 	p.report(d)
 }
 
@@ -156,6 +183,13 @@ func (p *parser) space() {
 				p.pos = len(p.text)
 			}
 			p.errorf(start, start+2, `lws knows no "/*" comments: a comment runs from "#" to the end of the line`)
+		case c >= utf8.RuneSelf:
+			r, size := utf8.DecodeRuneInString(p.text[p.pos:])
+			if !unicode.IsSpace(r) && r != '\ufeff' && r != '\u200b' {
+				return
+			}
+			p.fixf(p.pos, p.pos+size, "write a space", " ", "the character U+%04X only looks like a space: write a space", r)
+			p.pos += size
 		default:
 			return
 		}
@@ -238,12 +272,14 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	encloses := slices.ContainsFunc(p.open[:len(p.open)-1], func(at int) bool { return p.text[at]+2 == c })
 	if encloses && (next == "" || next[0] != want) {
 		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy, or takes it as loaded and waits for more of it", string(want), string(c))
-		d.Fixes = []Fix{{fmt.Sprintf("insert %q", string(want)), []Edit{{p.span(p.pos, p.pos), string(want)}}}}
+		d.Fixes = []Fix{newFix(fmt.Sprintf("insert %q", string(want)), p.span(p.pos, p.pos), string(want))}
+		p.guessed = true
 		p.report(d)
 		return "", true
 	}
 	d.Message = fmt.Sprintf("this %q closes nothing: %q is open", string(c), opener.Text())
-	d.Fixes = []Fix{{"remove it", []Edit{{d.Span, ""}}}}
+	d.Fixes = []Fix{newFix("remove it", d.Span, "")}
+	p.guessed = true
 	p.report(d)
 	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
 		p.stray = true // lws forgives one
@@ -336,19 +372,24 @@ func (p *parser) member(start int) *Member {
 		m.Key = unquote(m.Name.Raw)
 	} else {
 		m.Name.Kind = Invalid
-		p.token()
+		m.Key = p.bareKey()
 		m.Name.Raw = p.text[from:p.pos]
-		m.Key = strings.Trim(m.Name.Raw, "'")
-		p.fixf(from, p.pos, "write "+Quote(m.Key), Quote(m.Key), "a key stands in double quotes: %s", Quote(m.Key))
 	}
 	m.Name.Span = p.span(from, p.pos)
 	start = p.pos
 	p.space()
 	m.Name.After = p.text[start:p.pos]
+	defer func(s Section, k *Key) { p.section, p.key = s, k }(p.section, p.key)
+	p.enter(m.Key)
 	switch c := p.peek(); {
-	case c == ':':
-		p.pos++
-		m.Colon = ":"
+	case c == ':' || c == '=':
+		at := p.pos
+		for p.pos < len(p.text) && strings.IndexByte(":=>", p.text[p.pos]) >= 0 && p.pos-at < 2 {
+			p.pos++
+		}
+		if m.Colon = p.text[at:p.pos]; m.Colon != ":" {
+			p.fixf(at, p.pos, `write ":"`, ":", `":" stands after a key, not %q`, m.Colon)
+		}
 		m.Value = p.value()
 		m.Comma = p.comma(&m.Value)
 		return m
@@ -372,6 +413,76 @@ func (p *parser) member(start int) *Member {
 	return m
 }
 
+// enter sets what is known of the member with this key, which is about to be
+// read.
+func (p *parser) enter(key string) {
+	depth := len(p.open)
+	if depth == 1 {
+		p.section = Top
+		if _, ok := sections[Section(key)]; ok {
+			p.section, depth = Section(key), 0
+		}
+	}
+	at := 3 // the depth at which the settings of a definition stand
+	if sections[p.section].keyed {
+		at = 4
+	} else if p.section == Top {
+		at = 1
+	}
+	p.key = nil
+	if depth == at {
+		p.key = LookupKey(p.section, key)
+	}
+}
+
+var identifier = regexp.MustCompile(`^[A-Za-z_$][A-Za-z0-9_$-]*$`)
+
+// bareKey reads a key that is not in double quotes, and returns it.
+func (p *parser) bareKey() string {
+	from := p.pos
+	key, quoted := p.quoted()
+	if !quoted {
+		p.token()
+		word := p.text[from:p.pos]
+		if i := strings.IndexByte(word, '='); i > 0 {
+			p.pos = from + i
+		}
+		key = p.text[from:p.pos]
+	}
+	rest := strings.TrimLeft(p.text[p.pos:], " \t")
+	if (quoted || identifier.MatchString(key)) && rest != "" && (rest[0] == ':' || rest[0] == '=') {
+		p.fixf(from, p.pos, "write "+Quote(key), Quote(key), "a key stands in double quotes: %s", Quote(key))
+	} else {
+		p.errorf(from, p.pos, "%s is not a key in double quotes", QuoteName(key))
+	}
+	return key
+}
+
+// quotes are the marks that people, or their word processors, write in the
+// place of double quotes, each with those that may end it.
+var quotes = map[rune]string{'\'': "'", '“': "”“\"", '”': "”\"", '„': "“”\"", '‟': "”\"", '«': "»", '‘': "’"}
+
+// quoted reads a text in quotation marks other than double quotes, if there is
+// one that ends on its line and needs no escapes, and returns what is in it.
+func (p *parser) quoted() (text string, ok bool) {
+	r, size := utf8.DecodeRuneInString(p.text[p.pos:])
+	ends, ok := quotes[r]
+	if !ok {
+		return "", false
+	}
+	rest := p.text[p.pos+size:]
+	i := strings.IndexAny(rest, ends+"\"\\\n")
+	if i < 0 {
+		return "", false
+	}
+	end, endSize := utf8.DecodeRuneInString(rest[i:])
+	if !strings.ContainsRune(ends, end) {
+		return "", false
+	}
+	p.pos += size + i + endSize
+	return rest[:i], true
+}
+
 // comma reads the comma after a value, and reports it if it is missing before
 // something else than the closing bracket.
 func (p *parser) comma(after *Value) string {
@@ -379,6 +490,10 @@ func (p *parser) comma(after *Value) string {
 	case c == ',':
 		p.pos++
 		return ","
+	case c == ';':
+		p.fixf(p.pos, p.pos+1, `write ","`, ",", `"," stands after a value, not ";"`)
+		p.pos++
+		return ";"
 	case p.pos == len(p.text), c == '}' || c == ']', c == ':':
 		return ""
 	}
@@ -476,17 +591,10 @@ func (p *parser) skipDeep() {
 	p.ended = true // the missing ends are no news
 }
 
-// token passes over a word, or a text in single quotes.
+// token passes over a word.
 func (p *parser) token() {
-	if p.peek() == '\'' {
-		rest := p.text[p.pos+1:]
-		if i := strings.IndexAny(rest, "'\n"); i >= 0 && rest[i] == '\'' {
-			p.pos += i + 2
-			return
-		}
-	}
 	p.pos++
-	for p.pos < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}\"#", p.text[p.pos]) < 0 {
+	for p.pos < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}\"#;", p.text[p.pos]) < 0 {
 		p.pos++
 	}
 }
@@ -499,6 +607,11 @@ var (
 // word reads a value that is neither a string nor an object or array.
 func (p *parser) word() Kind {
 	start := p.pos
+	if text, ok := p.quoted(); ok {
+		want := Quote(text)
+		p.fixf(start, p.pos, "write "+want, want, "a string stands in double quotes: %s", want)
+		return Invalid
+	}
 	p.token()
 	switch w := p.text[start:p.pos]; {
 	case w == "true" || w == "false":
@@ -523,11 +636,17 @@ func (p *parser) word() Kind {
 	case strings.EqualFold(w, "true"), strings.EqualFold(w, "false"), strings.EqualFold(w, "null"):
 		want := strings.ToLower(w)
 		p.fixf(start, p.pos, "write "+want, want, "%s is written %s", w, want)
-	case w[0] == '\'':
-		want := Quote(strings.Trim(w, "'"))
-		p.fixf(start, p.pos, "write "+want, want, "a string stands in double quotes: %s", want)
 	default:
-		p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s is no JSON value: a string stands in double quotes", QuoteName(w))
+		what := QuoteName(w) + " is not a JSON value"
+		if want, ok := p.key.meant(w); ok {
+			p.fixf(start, p.pos, "write "+want, want, "%s: write %s", what, want)
+		} else if p.key == nil {
+			p.errorf(start, p.pos, "%s", what)
+		} else if slices.Equal(p.key.Types, []string{"string"}) {
+			p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s: a string stands in double quotes", what)
+		} else {
+			p.errorf(start, p.pos, "%s: %s is %s", what, p.key.Name, article(p.key.Types[0]))
+		}
 	}
 	return Invalid
 }
@@ -593,7 +712,11 @@ func (p *parser) escape() {
 	}
 	_, size := utf8.DecodeRuneInString(p.text[p.pos:])
 	p.pos += size
-	p.fixf(start, start+1, `write "\\"`, `\\`, "%s is no JSON escape: for a backslash write \\\\", p.text[start:p.pos])
+	if line, _ := p.src.Line(start); strings.Contains(line, `\"`) {
+		p.errorf(start, p.pos, "%s is not a JSON escape", p.text[start:p.pos]) // a quotation mark may be missing
+		return
+	}
+	p.fixf(start, start+1, `write "\\"`, `\\`, "%s is not a JSON escape: for a backslash write \\\\", p.text[start:p.pos])
 }
 
 func isHex(c byte) bool {

@@ -178,10 +178,31 @@ func (d *Definition) Text(key string) string {
 	return ""
 }
 
-// Bool reports whether a setting is true.
+// Bool reports whether a setting is true, or has another type and is meant to be
+// true beyond doubt.
 func (d *Definition) Bool(key string) bool {
+	value, _ := d.flag(key)
+	return value == "true"
+}
+
+// Unclear reports whether a setting is there, but cannot be told to be true or
+// false. What depends on it is unknown until that is mended.
+func (d *Definition) Unclear(key string) bool {
+	_, ok := d.flag(key)
+	return !ok
+}
+
+func (d *Definition) flag(key string) (value string, ok bool) {
 	s := d.Get(key)
-	return s != nil && s.Member.Value.Kind == Bool && s.Member.Value.Raw == "true"
+	switch {
+	case s == nil:
+		return "false", true
+	case s.Member.Value.Object != nil || s.Member.Value.Array != nil:
+		return "", false
+	case s.Member.Value.Kind == Bool:
+		return s.Member.Value.Raw, true
+	}
+	return s.Key.meant(s.Member.Value.Text())
 }
 
 // Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,

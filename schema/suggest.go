@@ -53,6 +53,11 @@ func nearestAll(name string, names []string) []string {
 	return best
 }
 
+// misspelt reports whether name is key with one mistake in at least four letters.
+func misspelt(name, key string) bool {
+	return len(name) >= 4 && distance(fold(name), fold(key), 2) < 2
+}
+
 // fold takes out of a name what is most often wrong in one.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {

@@ -16,6 +16,39 @@ type Document struct {
 
 	// Syntax holds what is wrong with the text itself, in its order.
 	Syntax []Diagnostic
+
+	corrected *Document  // the document without the mistakes that can be mended
+	corrector *corrector // maps its spans to Source
+}
+
+// NotPolicy returns a diagnostic if a document is something else than a Secure
+// Streams policy: not an object, or an object without any key of a policy. It
+// returns nil for an empty object or text.
+func (d *Document) NotPolicy() *Diagnostic {
+	root := &d.Corrected().Root
+	at := d.Origin(root.Span)
+	at.End = min(at.End, at.Start+1)
+	g := &Diagnostic{Rule: RuleNotPolicy, Severity: Error, Span: at}
+	members := root.Members()
+	switch {
+	case root.Kind == Missing, root.Kind == ObjectKind && len(members) == 0:
+		return nil
+	case root.Kind != ObjectKind:
+		g.Message = "this is not a Secure Streams policy: it starts with " + root.Kind.String() + ", and a policy is a JSON object"
+		return g
+	}
+	var keys []string
+	for _, m := range members {
+		if key := fold(m.Key); key != "$schema" && slices.ContainsFunc(Keys(Top), func(k *Key) bool { return fold(k.Name) == key }) ||
+			key == "$schema" && strings.HasSuffix(m.Value.Text(), "/policy.schema.json") {
+			return nil
+		}
+		if len(keys) < 3 {
+			keys = append(keys, QuoteName(m.Key))
+		}
+	}
+	g.Message = "this is not a Secure Streams policy: it has " + strings.Join(keys, ", ") + ", and no key of a policy, such as \"s\""
+	return g
 }
 
 // A Kind is what a value is.
@@ -33,7 +66,7 @@ const (
 	ArrayKind
 )
 
-var kindNames = [...]string{"nothing", "no JSON value", "null", "a boolean", "a number", "a string", "an object", "an array"}
+var kindNames = [...]string{"nothing", "text that is not JSON", "null", "a boolean", "a number", "a string", "an object", "an array"}
 
 // String returns the kind as a noun with its article, for messages.
 func (k Kind) String() string { return kindNames[k] }

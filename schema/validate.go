@@ -150,12 +150,9 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 
 // legacyStore reports whether a trust store is in the form of lws's README.
 func (v *validator) legacyStore(val *Value) bool {
-	for _, m := range val.Object.Members {
-		if LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind {
-			return true
-		}
-	}
-	return false
+	return !v.has("name") && slices.ContainsFunc(val.Object.Members, func(m *Member) bool {
+		return LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind
+	})
 }
 
 func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
@@ -189,29 +186,34 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 	case k != nil && k.Name == "x-sspolicy":
 		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", QuoteName(m.Key))
 		return
-	case in == TrustStores && m.Value.Kind == ArrayKind:
+	case in == TrustStores && m.Value.Kind == ArrayKind && !v.has("name"):
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,
 			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
-		d.Fixes = []Fix{{"write name and stack", []Edit{{
-			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start},
-			`"name": ` + m.Name.Raw + `, "stack": `}}}}
+		d.Fixes = []Fix{newFix("write name and stack",
+			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw+`, "stack": `)}
 		return
 	}
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
 	join := "; "
+	rename := func(key string, safe bool) {
+		if k := LookupKey(in, key); v.has(key) || k == nil || !k.takes(&m.Value) {
+			return
+		}
+		fix := newFix("write "+key, m.Name.Span, Quote(key))
+		fix.Safe = safe
+		d.Fixes = []Fix{fix}
+	}
 	if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better) + "?"
 		join = " "
 		if only {
-			d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
+			rename(better, slices.Contains(LookupKey(in, better).Aliases, m.Key) || fold(better) == fold(m.Key) || in != Top && misspelt(m.Key, better))
 		}
 	} else if use, ok := table().documented[in][m.Key]; ok {
 		d.Message += ", though lws's documentation has it"
 		if use != "" {
 			d.Message += ": use " + QuoteName(use)
-			if !v.has(use) {
-				d.Fixes = []Fix{{"write " + use, []Edit{{m.Name.Span, Quote(use)}}}}
-			}
+			rename(use, true)
 		}
 	}
 	switch {
@@ -233,7 +235,8 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 			v.tooLong(s, k, k.Name, val)
 		}
 		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw, ".eE") {
-			v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+			d := v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+			v.rewrite(d, k, val)
 		}
 		return
 	}
@@ -285,24 +288,55 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	case k != nil && k.Section == Top && allows(s, "array"):
 		d.Message += "; lws ignores it"
 	case allows(s, "boolean"):
-		switch {
-		case text == "true" || text == "1":
-			d.Message += "; lws takes it as not set"
-			d.Fixes = []Fix{{"write true", []Edit{{val.Span, "true"}}}}
-		case val.LikeFalse():
+		if val.LikeFalse() {
 			d.Severity = Warning
-			d.Message += "; lws takes it as not set"
-			d.Fixes = []Fix{{"write false", []Edit{{val.Span, "false"}}}}
 		}
-	case allows(s, "integer") && val.Kind == String && text != "" && strings.Trim(text, "0123456789") == "":
-		d.Severity = Warning
-		d.Message += "; lws reads the digits"
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		if val.Kind != ObjectKind && val.Kind != ArrayKind {
+			d.Message += "; lws takes it as not set"
+			v.rewrite(d, k, val)
+		}
+	case allows(s, "integer") && val.Kind == String:
+		if text != "" && strings.Trim(text, "0123456789") == "" {
+			d.Severity = Warning
+			d.Message += "; lws reads the digits"
+		}
+		v.rewrite(d, k, val)
 	case allows(s, "string") && val.Kind == Number:
 		d.Severity = Warning
 		d.Message += "; lws takes its digits as the string"
-		d.Fixes = []Fix{{"write " + Quote(text), []Edit{{val.Span, Quote(text)}}}}
+		d.Fixes = []Fix{newFix("write "+Quote(text), val.Span, Quote(text))}
 	}
+}
+
+// rewrite adds the fix that writes a value in the type of its key, if it is
+// beyond doubt which value that is.
+func (v *validator) rewrite(d *Diagnostic, k *Key, val *Value) {
+	if want, ok := k.meant(val.Text()); ok {
+		d.Fixes = []Fix{newFix("write "+want, val.Span, want)}
+	}
+}
+
+// takes reports whether a value has a type of the key, or is meant for one.
+func (k *Key) takes(v *Value) bool {
+	switch v.Kind {
+	case ObjectKind:
+		return k.Is("object")
+	case ArrayKind:
+		return k.Is("array")
+	case String:
+		if k.Is("string") {
+			return k.Enum == nil || slices.Contains(k.Enum, v.Text()) || k.ValueAliases[v.Text()] != nil
+		}
+	case Number:
+		if k.Is("integer") && digits(v.Raw) {
+			n, ok := new(big.Int).SetString(v.Raw, 10)
+			return ok && k.holds(n)
+		}
+	case Bool:
+		return k.Is("boolean")
+	}
+	_, ok := k.meant(v.Text())
+	return ok
 }
 
 func article(typ string) string {
@@ -323,7 +357,7 @@ func (v *validator) badEnum(k *Key, name string, val *Value) {
 		}
 		d.Rule = RuleLegacyForm
 		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), text)
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		d.Fixes = []Fix{newFix("write "+text, val.Span, text)}
 	}
 }
 

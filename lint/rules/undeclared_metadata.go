@@ -8,6 +8,7 @@ import (
 var undeclaredMetadata = &lint.Rule{
 	Name:     "undeclared-metadata",
 	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "a metadata item is used that the streamtype does not declare",
 	Why: `A streamtype has no other metadata than what its own list declares; an item that
 only fills in ${name} is declared as {"name": ""}. The items that aws_region and
