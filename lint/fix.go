@@ -22,11 +22,15 @@ func fixRounds(size int) int {
 // document itself if there was nothing to fix, and how many fixes were applied.
 // What is left, in a text that is wrong from end to end, another call may mend.
 // Comments and layout outside of what is fixed stay as they are.
-func Fix(d *schema.Document, o Options) (*schema.Document, int) {
+func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, int) {
 	fixed := 0
 	seen := map[string]bool{d.Source.Text: true}
 	for range fixRounds(len(d.Source.Text)) {
-		text, n := applyFixes(d.Source, Run(d, o))
+		var fixes []schema.Fix
+		for _, g := range Run(d, rules, o) {
+			fixes = append(fixes, g.Fixes[:min(1, len(g.Fixes))]...)
+		}
+		text, n := Apply(d.Source, fixes...)
 		if n == 0 || seen[text] {
 			break
 		}
@@ -37,16 +41,12 @@ func Fix(d *schema.Document, o Options) (*schema.Document, int) {
 	return d, fixed
 }
 
-// applyFixes returns the text of a source with the fixes of the diagnostics
-// applied that do not get into each other's way, and how many those were.
-func applyFixes(s *schema.Source, found []schema.Diagnostic) (string, int) {
+// Apply returns the text of a source after fixes, and the number of fixes
+// applied. It skips a fix that touches the text of an earlier one.
+func Apply(s *schema.Source, fixes ...schema.Fix) (text string, applied int) {
 	var edits []schema.Edit // sorted by place
-	applied := 0
-	for _, d := range found {
-		if len(d.Fixes) == 0 {
-			continue
-		}
-		if with, ok := mergeEdits(edits, s, d.Fixes[0].Edits); ok {
+	for _, f := range fixes {
+		if with, ok := mergeEdits(edits, s, f.Edits); ok {
 			edits = with
 			applied++
 		}

@@ -1,4 +1,4 @@
-package lint
+package lint_test
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -32,7 +34,7 @@ func TestFix(t *testing.T) {
 		{"types", `{"s":[{"a":{"tls":"true","port":"443","opportunistic":0,"endpoint":12}}]}`, `{"s":[{"a":{"tls":true,"port":443,"opportunistic":false,"endpoint":"12"}}]}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, _ := Fix(schema.Parse("p", []byte(test.policy)), Options{})
+			got, _ := lint.Fix(schema.Parse("p", []byte(test.policy)), rules.All(), lint.Options{})
 			if d := cmp.Diff(test.want, got.String()); d != "" {
 				t.Error(d)
 			}
@@ -47,8 +49,8 @@ func TestFixReadmeExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fixed, _ := Fix(schema.Parse("readme.json", text), Options{})
-	for _, d := range Run(fixed, Options{}) {
+	fixed, _ := lint.Fix(schema.Parse("readme.json", text), rules.All(), lint.Options{})
+	for _, d := range lint.Run(fixed, rules.All(), lint.Options{}) {
 		if d.Severity == schema.Error && d.Rule != "cert-encoding" {
 			t.Errorf("left: %s: %s [%s]\n%s", d.Span, d.Message, d.Rule, fixed)
 		}
@@ -58,20 +60,20 @@ func TestFixReadmeExample(t *testing.T) {
 // Fixing ends, at a text that parses if it ever did, and fixing that again
 // changes nothing.
 func FuzzFix(f *testing.F) {
-	for _, r := range Rules() {
+	for _, r := range rules.All() {
 		f.Add(r.Bad)
 		f.Add(r.Good)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		d := schema.Parse("p", []byte(text))
-		fixed, n := Fix(d, Options{})
+		fixed, n := lint.Fix(d, rules.All(), lint.Options{})
 		if n == 0 {
 			return
 		}
 		if !schema.HasErrors(d.Syntax) && schema.HasErrors(fixed.Syntax) {
 			t.Fatalf("%q was fixed to %q: %s", text, fixed, fixed.Syntax[0].Message)
 		}
-		if again, _ := Fix(fixed, Options{}); again.String() != fixed.String() {
+		if again, _ := lint.Fix(fixed, rules.All(), lint.Options{}); again.String() != fixed.String() {
 			t.Fatalf("%q was fixed to %q, and again to %q", text, fixed, again)
 		}
 	})

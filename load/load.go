@@ -19,6 +19,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/schema"
@@ -64,7 +65,7 @@ func Document(d *schema.Document, o lint.Options, fragments ...*schema.Document)
 		}
 		return found
 	}
-	found = append(found, lint.Run(d, o)...)
+	found = append(found, lint.Run(d, rules.All(), o)...)
 	if schema.HasErrors(found) {
 		return nil, found
 	}

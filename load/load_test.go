@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 func TestParserRules(t *testing.T) {
 	for _, name := range parserRules {
-		if !slices.ContainsFunc(lint.Rules(), func(r *lint.Rule) bool { return r.Name == name }) {
+		if !slices.ContainsFunc(rules.All(), func(r *lint.Rule) bool { return r.Name == name }) {
 			t.Errorf("there is no rule %s", name)
 		}
 	}

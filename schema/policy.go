@@ -13,7 +13,8 @@ type Policy struct {
 	Definitions []*Definition // in the order of the text
 	References  []*Reference  // in the order of the text
 
-	byName map[definitionName][]*Definition
+	byName    map[definitionName][]*Definition
+	bySection map[Section][]*Definition
 }
 
 type definitionName struct {
@@ -59,7 +60,7 @@ type Reference struct {
 
 // NewPolicy returns the view of a document.
 func NewPolicy(d *Document) *Policy {
-	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}}
+	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}, bySection: map[Section][]*Definition{}}
 	for _, m := range d.Root.Members() {
 		s := Section(m.Key)
 		switch info, ok := sections[s]; {
@@ -77,7 +78,7 @@ func NewPolicy(d *Document) *Policy {
 			}
 		}
 	}
-	p.resolve()
+	p.link()
 	return p
 }
 
@@ -102,6 +103,7 @@ func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	p.Definitions = append(p.Definitions, d)
 	n := definitionName{s, name}
 	p.byName[n] = append(p.byName[n], d)
+	p.bySection[s] = append(p.bySection[s], d)
 	return d
 }
 
@@ -131,8 +133,8 @@ func (p *Policy) refer(from *Definition, k *Key, v *Value) {
 	p.References = append(p.References, r)
 }
 
-// resolve finds what the references without a target name.
-func (p *Policy) resolve() {
+// link sets Target or Later of the references without a target.
+func (p *Policy) link() {
 	for _, r := range p.References {
 		if r.Target != nil {
 			continue
@@ -153,16 +155,9 @@ func (p *Policy) Lookup(s Section, name string) []*Definition {
 	return p.byName[definitionName{s, name}]
 }
 
-// Section returns the definitions of a section, in the order of the text.
-func (p *Policy) Section(s Section) []*Definition {
-	var defs []*Definition
-	for _, d := range p.Definitions {
-		if d.Section == s {
-			defs = append(defs, d)
-		}
-	}
-	return defs
-}
+// Section returns the definitions of a section, in the order of the text. The
+// caller must not change the slice.
+func (p *Policy) Section(s Section) []*Definition { return p.bySection[s] }
 
 // Get returns the setting that counts for a key: the last one, as in lws. It
 // is nil if there is none.

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/secure-streams/sspolicy/internal/report"
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -121,7 +121,7 @@ func (f *reportFlags) template() (*template.Template, error) {
 // write writes what was found in files.
 func (f *reportFlags) write(p *program, outs []outputFlag, files []string, found []schema.Diagnostic) error {
 	r := &report.Report{Files: files, Diagnostics: found, Version: version(), Fails: f.FailLevel}
-	for _, l := range lint.Rules() {
+	for _, l := range rules.All() {
 		r.Rules = append(r.Rules, report.Rule{
 			Name: l.Name, Severity: l.Severity, Summary: l.Summary, Why: l.Why, LWS: l.LWS,
 		})

@@ -13,6 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -108,7 +109,7 @@ func (c *validateCmd) Run(p *program) error {
 		return err
 	}
 	return c.check(p, cfg, "error", func(d *schema.Document) []schema.Diagnostic {
-		return lint.Shape(d, lint.Options{LWS: c.LWS, Filter: cfg.Apply})
+		return lint.Run(d, rules.All(), lint.Options{LWS: c.LWS, Shape: true, Filter: cfg.Apply})
 	})
 }
 
@@ -156,7 +157,7 @@ func (c *lintCmd) Run(p *program) error {
 			return err
 		}
 	}
-	return c.check(p, cfg, "warning", func(d *schema.Document) []schema.Diagnostic { return lint.Run(d, o) })
+	return c.check(p, cfg, "warning", func(d *schema.Document) []schema.Diagnostic { return lint.Run(d, rules.All(), o) })
 }
 
 // fix mends the files, or prints what that would change. Files that can't be
@@ -174,7 +175,7 @@ func (c *lintCmd) fix(p *program, o lint.Options) error {
 			}
 			continue
 		}
-		fixed, n := lint.Fix(d, o)
+		fixed, n := lint.Fix(d, rules.All(), o)
 		switch {
 		case n == 0:
 		case c.Diff:

@@ -16,7 +16,7 @@ import (
 	_ "embed"
 
 	"github.com/secure-streams/sspolicy/internal/ignore"
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -220,12 +220,12 @@ func (r *reader) patterns(v *schema.Value, l *ignore.List) {
 	})
 }
 
-// rules reports whether a name or pattern stands for rules whose findings may
+// selects reports whether a name or pattern stands for rules whose findings may
 // be changed, and adds an error if it does not.
-func (r *reader) rules(pattern string, at schema.Span) bool {
+func (r *reader) selects(pattern string, at schema.Span) bool {
 	var names []string
 	matched := 0
-	for _, rule := range lint.Rules() {
+	for _, rule := range rules.All() {
 		names = append(names, rule.Name)
 		if matches(pattern, rule.Name) {
 			if matched++; !rule.Firm {
@@ -259,7 +259,7 @@ func (r *reader) severities(v *schema.Value) {
 	}
 	for _, m := range v.Members() {
 		word := r.oneOf(&m.Value, "error", "warning", "info", "off")
-		if !r.rules(m.Key, m.Name.Span) || word == "" {
+		if !r.selects(m.Key, m.Name.Span) || word == "" {
 			continue
 		}
 		s := severity{rules: m.Key, off: word == "off"}
@@ -287,7 +287,7 @@ func (r *reader) ignores(v *schema.Value) {
 		reason := ""
 		r.object(e, map[string]func(*schema.Value){
 			"rule": func(v *schema.Value) {
-				if name := r.text(v); v.Kind == schema.String && r.rules(name, v.Span) {
+				if name := r.text(v); v.Kind == schema.String && r.selects(name, v.Span) {
 					i.rules = name
 				}
 			},
@@ -311,7 +311,7 @@ func (r *reader) ignores(v *schema.Value) {
 func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
 	kept := found[:0]
 	for _, d := range found {
-		if rule := lint.Lookup(d.Rule); rule == nil || !rule.Firm {
+		if rule := rules.Lookup(d.Rule); rule == nil || !rule.Firm {
 			s, ok := c.severity(d.Rule)
 			if ok && s.off || c.ignored(d) {
 				continue

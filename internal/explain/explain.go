@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -26,7 +27,7 @@ var states string
 // retry.conceal.
 func Explain(name string) string {
 	var parts []string
-	if r := lint.Lookup(name); r != nil {
+	if r := rules.Lookup(name); r != nil {
 		parts = append(parts, Rule(r))
 	}
 	for _, s := range Sections() {
@@ -47,7 +48,7 @@ func Explain(name string) string {
 // Names returns all that Explain can explain.
 func Names() []string {
 	var names []string
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		names = append(names, r.Name)
 	}
 	for _, s := range Sections() {
@@ -146,7 +147,7 @@ func RuleTable() string {
 	var b strings.Builder
 	b.WriteString("# Rules\n\nEach rule fires on the wrong example of its page and is silent on the right one: the tests run them.\n\n")
 	b.WriteString("| rule | severity | what is wrong |\n|---|---|---|\n")
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", r.Name, r.Name, r.Severity, strings.ReplaceAll(r.Summary, "|", `\|`))
 	}
 	return b.String()
