@@ -16,6 +16,7 @@ import (
 	_ "embed"
 
 	"github.com/secure-streams/sspolicy/internal/ignore"
+	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -34,6 +35,7 @@ var JSONSchema string
 // A Config holds the settings of a project.
 type Config struct {
 	LWS       []schema.Version // nil if not set
+	With      []string         // the groups and rules to check in addition
 	FailLevel string           // "error", "warning", "info" or "none"; empty if not set
 	CertWarn  time.Duration    // negative if not set
 
@@ -102,6 +104,7 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 		"fail-level": func(v *schema.Value) { r.c.FailLevel = r.oneOf(v, "error", "warning", "info", "none") },
 		"cert-warn":  r.certWarn,
 		"exclude":    func(v *schema.Value) { r.patterns(v, &r.c.exclude) },
+		"with":       r.groups,
 		"severity":   r.severities,
 		"ignore":     r.ignores,
 	})
@@ -220,6 +223,20 @@ func (r *reader) patterns(v *schema.Value, l *ignore.List) {
 	})
 }
 
+// groups reads names of groups of opt-in rules.
+func (r *reader) groups(v *schema.Value) {
+	r.list(v, func(e *schema.Value) {
+		name := r.text(e)
+		switch {
+		case e.Kind != schema.String:
+		case !slices.Contains(rules.Groups(), name):
+			r.errorf(e.Span, "unknown group %s: want one of %s", schema.QuoteName(name), strings.Join(rules.Groups(), ", "))
+		default:
+			r.c.With = append(r.c.With, name)
+		}
+	})
+}
+
 // selects reports whether a name or pattern stands for rules whose findings may
 // be changed, and adds an error if it does not.
 func (r *reader) selects(pattern string, at schema.Span) bool {
@@ -227,7 +244,7 @@ func (r *reader) selects(pattern string, at schema.Span) bool {
 	matched := 0
 	for _, rule := range rules.All() {
 		names = append(names, rule.Name)
-		if matches(pattern, rule.Name) {
+		if matches(pattern, rule) {
 			if matched++; !rule.Firm {
 				return true
 			}
@@ -246,11 +263,11 @@ func (r *reader) selects(pattern string, at schema.Span) bool {
 	return false
 }
 
-// matches reports whether a pattern, which may have wildcards, stands for a
-// rule.
-func matches(pattern, rule string) bool {
-	ok, err := path.Match(pattern, rule)
-	return ok && err == nil
+// matches reports whether a pattern stands for a rule: the pattern is a group, a
+// name, or a name with wildcards.
+func matches(pattern string, rule *lint.Rule) bool {
+	ok, err := path.Match(pattern, rule.Name)
+	return ok && err == nil || pattern == rule.Group
 }
 
 func (r *reader) severities(v *schema.Value) {
@@ -267,15 +284,18 @@ func (r *reader) severities(v *schema.Value) {
 			_ = s.level.UnmarshalText([]byte(word)) // one of the words above
 		}
 		r.c.severities = append(r.c.severities, s)
+		if !s.off && (slices.Contains(rules.Groups(), m.Key) || rules.Lookup(m.Key) != nil) {
+			r.c.With = append(r.c.With, m.Key) // a rule with a severity is to be checked
+		}
 	}
 	// The most specific pattern decides, so it comes last.
 	slices.SortStableFunc(r.c.severities, func(a, b severity) int { return specificity(a.rules) - specificity(b.rules) })
 }
 
-// specificity orders patterns: the more characters that are not wildcards, the
-// more specific, and a name is the most specific.
+// specificity orders patterns by the number of their characters that are not
+// wildcards. The name of a rule is the most specific.
 func specificity(pattern string) int {
-	if !strings.ContainsAny(pattern, "*?[") {
+	if rules.Lookup(pattern) != nil {
 		return 1 << 16
 	}
 	return len(pattern) - strings.Count(pattern, "*")
@@ -311,9 +331,9 @@ func (r *reader) ignores(v *schema.Value) {
 func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
 	kept := found[:0]
 	for _, d := range found {
-		if rule := rules.Lookup(d.Rule); rule == nil || !rule.Firm {
-			s, ok := c.severity(d.Rule)
-			if ok && s.off || c.ignored(d) {
+		if rule := rules.Lookup(d.Rule); rule != nil && !rule.Firm {
+			s, ok := c.severity(rule)
+			if ok && s.off || c.ignored(rule, d) {
 				continue
 			}
 			if ok {
@@ -327,7 +347,7 @@ func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
 }
 
 // severity returns the setting for a rule, if there is one.
-func (c *Config) severity(rule string) (severity, bool) {
+func (c *Config) severity(rule *lint.Rule) (severity, bool) {
 	for _, s := range slices.Backward(c.severities) {
 		if matches(s.rules, rule) {
 			return s, true
@@ -336,9 +356,9 @@ func (c *Config) severity(rule string) (severity, bool) {
 	return severity{}, false
 }
 
-func (c *Config) ignored(d schema.Diagnostic) bool {
+func (c *Config) ignored(rule *lint.Rule, d schema.Diagnostic) bool {
 	return slices.ContainsFunc(c.ignore, func(i exception) bool {
-		return matches(i.rules, d.Rule) && (i.paths == nil || c.covers(i.paths, d.Span.Source.Name))
+		return matches(i.rules, rule) && (i.paths == nil || c.covers(i.paths, d.Span.Source.Name))
 	})
 }
 

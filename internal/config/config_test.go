@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +28,8 @@ func TestParse(t *testing.T) {
 		{"\ufeff" + `{ // one
 		/* two, */ "lws": [ "4.3", /* three */ ], # four
 		"$schema": "https://x/#y,]", }`, nil},
+		{`{"with": ["policy2c"]}`, nil},
+		{`{"with": ["policy3c"]}`, []string{`1:11 unknown group "policy3c": want one of policy2c`}},
 		{`{"lsw": []}`, []string{`1:2 unknown setting "lsw": want one of $schema, cert-warn`}},
 		{`{"lws": "4.3"}`, []string{`1:9 want an array, got a string`}},
 		{`{"lws": ["9.9", 1]}`, []string{`1:10 no lws version "9.9" is known`, `1:17 want a string, got a number`}},
@@ -133,6 +136,24 @@ func TestApply(t *testing.T) {
 			if got := c.Excludes(at.prefix + name); got != want {
 				t.Errorf("%+v: %s is excluded: %v", at, name, got)
 			}
+		}
+	}
+}
+
+// TestWith: a severity for a rule or a group says to check it, one for a pattern
+// does not.
+func TestWith(t *testing.T) {
+	for text, want := range map[string][]string{
+		`{}`:                                    nil,
+		`{"with": ["policy2c"]}`:                {"policy2c"},
+		`{"severity": {"policy2c": "warning"}}`: {"policy2c"},
+		`{"severity": {"policy2c-*": "warning"}}`:  nil,
+		`{"severity": {"policy2c": "off"}}`:        nil,
+		`{"severity": {"policy2c-order": "info"}}`: {"policy2c-order"},
+	} {
+		c, found := Parse(Name, []byte(text))
+		if len(found) > 0 || !slices.Equal(c.With, want) {
+			t.Errorf("%s: with %q, %v", text, c.With, found)
 		}
 	}
 }

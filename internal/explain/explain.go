@@ -75,8 +75,11 @@ func Rule(r *lint.Rule) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s: %s.\n\n%s\n", r.Name, title(r.Severity.String()), r.Summary, r.Why)
 	fmt.Fprintf(&b, "\n## What lws does\n\n%s\n", r.LWS)
+	if r.Group != "" {
+		fmt.Fprintf(&b, "\nThis rule is in the group `%s`: it is checked only with `--with %s`.\n", r.Group, r.Group)
+	}
 	if r.Firm {
-		b.WriteString("\nThis rule can't be suppressed.\n")
+		b.WriteString("\nThis rule cannot be suppressed.\n")
 	}
 	versions := ""
 	if len(r.Versions) > 0 {
