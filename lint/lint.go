@@ -28,6 +28,10 @@ type Rule struct {
 	Bad, Good string
 	Versions  []schema.Version // of lws, for the examples; nil for the latest
 
+	// Group makes the rule opt-in: Run checks it only if Options.With names the
+	// group or the rule. It is "" for a rule that is always checked.
+	Group string
+
 	// Firm is set on a rule that cannot be suppressed: lws crashes on what
 	// breaks it, or cannot read the policy at all.
 	Firm bool
@@ -70,8 +74,20 @@ type Options struct {
 	// UnsafeFixes makes Fix apply all fixes, not only the safe ones.
 	UnsafeFixes bool
 
+	// With names the groups, and single rules of groups, to check in addition to
+	// the rules without a group.
+	With []string
+
 	// Filter, if not nil, returns the diagnostics to be reported.
 	Filter func([]schema.Diagnostic) []schema.Diagnostic
+}
+
+// selects reports whether the options say to check a rule.
+func (o *Options) selects(r *Rule) bool {
+	if o.Shape && r.Check != nil && !r.Shape {
+		return false
+	}
+	return r.Group == "" || slices.Contains(o.With, r.Group) || slices.Contains(o.With, r.Name)
 }
 
 // Run checks a document and returns what it finds, sorted by place. It may be
@@ -81,10 +97,7 @@ type Options struct {
 // [schema.Document.Corrected]. Only syntax errors have fixes then. Of a text
 // that is not a policy, Run finds nothing else.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
-	checked := rules
-	if o.Shape {
-		checked = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil && !r.Shape })
-	}
+	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
 	found := check(d, checked, o)
 	s := &suppressor{rules: rules, checked: checked}
 	result := schema.SortDiagnostics(s.apply(d, found))

@@ -83,8 +83,11 @@ func Rule(r *lint.Rule) string {
 	case lint.MixedFix:
 		b.WriteString("\n`sspolicy lint --fix` fixes some of it, and `--unsafe-fixes` more.\n")
 	}
+	if r.Group != "" {
+		fmt.Fprintf(&b, "\nThis rule is in the group `%s`: it is checked only with `--with %s`.\n", r.Group, r.Group)
+	}
 	if r.Firm {
-		b.WriteString("\nThis rule can't be suppressed.\n")
+		b.WriteString("\nThis rule cannot be suppressed.\n")
 	}
 	versions := ""
 	if len(r.Versions) > 0 {

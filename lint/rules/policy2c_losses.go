@@ -9,6 +9,7 @@ import (
 
 var policy2cLosses = &lint.Rule{
 	Name:     "policy2c-losses",
+	Group:    "policy2c",
 	Severity: schema.Info,
 	Summary:  "lws's policy2c leaves this out, or fails on it",
 	Why: `policy2c is lws's own program that makes C tables of a policy. sspolicy compile --lang c

@@ -7,6 +7,7 @@ import (
 
 var policy2cOrder = &lint.Rule{
 	Name:     "policy2c-order",
+	Group:    "policy2c",
 	Severity: schema.Info,
 	Summary:  "lws's policy2c turns the order of a list round",
 	Why: `It matters to a program that counts on the index of a metadata item, and to whoever compares

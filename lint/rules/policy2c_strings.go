@@ -9,6 +9,7 @@ import (
 
 var policy2cStrings = &lint.Rule{
 	Name:     "policy2c-strings",
+	Group:    "policy2c",
 	Severity: schema.Info,
 	Summary:  "lws's policy2c does not escape this string for C",
 	Why: `policy2c is lws's own program that makes C tables of a policy. sspolicy compile --lang c

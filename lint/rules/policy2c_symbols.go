@@ -9,6 +9,7 @@ import (
 
 var policy2cSymbols = &lint.Rule{
 	Name:     "policy2c-symbols",
+	Group:    "policy2c",
 	Severity: schema.Info,
 	Summary:  "lws's policy2c makes no good C symbol of this name",
 	Why: `policy2c, lws's own program that makes C tables, turns names into symbols of C: letters,

@@ -296,7 +296,7 @@ func TestProtocolRules(t *testing.T) {
 		tested[test.rule] = true
 		t.Run(test.rule.Name+"/"+test.policy[:min(90, len(test.policy))], func(t *testing.T) {
 			var found []schema.Diagnostic
-			for _, d := range lint.Run(schema.Parse("p", []byte(test.policy)), All(), lint.Options{LWS: test.lws}) {
+			for _, d := range lint.Run(schema.Parse("p", []byte(test.policy)), All(), lint.Options{LWS: test.lws, With: Groups()}) {
 				if d.Rule == test.rule.Name {
 					found = append(found, d)
 				}
@@ -348,7 +348,7 @@ func serverPair(a, b string) string {
 // What a rule offers as a fix mends what the rule found in its bad example.
 func TestProtocolFixes(t *testing.T) {
 	for _, r := range protocolRules {
-		o := lint.Options{LWS: r.Versions, UnsafeFixes: true}
+		o := lint.Options{LWS: r.Versions, UnsafeFixes: true, With: Groups()}
 		fixed, mended := lint.Fix(schema.Parse("bad", []byte(r.Bad)), All(), o)
 		if len(mended) == 0 {
 			continue
@@ -432,7 +432,7 @@ func TestHazards(t *testing.T) {
 			t.Errorf("%s: no rule is named for it", name)
 			continue
 		}
-		if !slices.ContainsFunc(lint.Run(d, All(), lint.Options{}), func(g schema.Diagnostic) bool { return g.Rule == hazards[name] }) {
+		if !slices.ContainsFunc(lint.Run(d, All(), lint.Options{With: Groups()}), func(g schema.Diagnostic) bool { return g.Rule == hazards[name] }) {
 			t.Errorf("%s: no %s", name, hazards[name])
 		}
 	}
@@ -448,7 +448,7 @@ func TestRealPolicies(t *testing.T) {
 	type finding struct{ rule, severity, what string }
 	count := map[finding]int{}
 	for _, d := range corpus(t, "lws") {
-		for _, g := range lint.Run(d, All(), lint.Options{}) {
+		for _, g := range lint.Run(d, All(), lint.Options{With: Groups()}) {
 			if mine[g.Rule] {
 				count[finding{g.Rule, g.Severity.String(), g.Message}]++
 			}

@@ -124,3 +124,15 @@ func All() []*lint.Rule { return slices.Clone(all) }
 
 // Lookup returns the rule of this name, or nil.
 func Lookup(name string) *lint.Rule { return lint.Lookup(all, name) }
+
+// Groups returns the names of the groups of opt-in rules, sorted.
+func Groups() []string {
+	var groups []string
+	for _, r := range all {
+		if r.Group != "" {
+			groups = append(groups, r.Group)
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
+}

@@ -33,7 +33,7 @@ func TestRules(t *testing.T) {
 			if strings.HasSuffix(r.Summary, ".") {
 				t.Error("Summary ends with a full stop")
 			}
-			o := lint.Options{LWS: r.Versions}
+			o := lint.Options{LWS: r.Versions, With: []string{r.Group}}
 			found := lint.Run(schema.Parse("bad", []byte(r.Bad)), All(), o)
 			if len(found) == 0 {
 				t.Errorf("nothing found in the bad example")
@@ -146,7 +146,7 @@ func TestFindings(t *testing.T) {
 func TestVersions(t *testing.T) {
 	d := schema.Parse("p", []byte(`{"s":[{"a":{"mqtt_retain":true,"protocol":"h3","http_cookies":true}}]}`))
 	var got []string
-	for _, g := range lint.Run(d, All(), lint.Options{LWS: []schema.Version{{Major: 4, Minor: 1}, {Major: 4, Minor: 3}, {Major: 5, Minor: 0}}}) {
+	for _, g := range lint.Run(d, All(), lint.Options{With: Groups(), LWS: []schema.Version{{Major: 4, Minor: 1}, {Major: 4, Minor: 3}, {Major: 5, Minor: 0}}}) {
 		if g.Rule == unsupportedVersion.Name {
 			got = append(got, g.Message)
 		}
@@ -175,6 +175,31 @@ func BenchmarkRun(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		lint.Run(schema.Parse("p", text), All(), lint.Options{})
+		lint.Run(schema.Parse("p", text), All(), lint.Options{With: Groups()})
+	}
+}
+
+// TestGroups: the rules of a group are checked on request alone, the whole group
+// or one of them.
+func TestGroups(t *testing.T) {
+	d := schema.Parse("p", []byte(policy2cOrder.Bad))
+	for _, test := range []struct {
+		with []string
+		want bool
+	}{
+		{nil, false}, {[]string{"policy2c"}, true}, {[]string{"other", "policy2c-order"}, true}, {[]string{"policy2c-losses"}, false},
+	} {
+		found := lint.Run(d, All(), lint.Options{With: test.with})
+		if got := slices.ContainsFunc(found, func(g schema.Diagnostic) bool { return g.Rule == "policy2c-order" }); got != test.want {
+			t.Errorf("with %q: reported: %v", test.with, got)
+		}
+	}
+	// A comment for a rule that is not checked is neither wrong nor unused.
+	d = schema.Parse("p", []byte(strings.Replace(policy2cOrder.Bad, "{", "{ # sspolicy:ignore policy2c-order -- why\n", 1)))
+	if found := lint.Run(d, All(), lint.Options{}); len(found) > 0 {
+		t.Errorf("found %v", found)
+	}
+	if !slices.IsSorted(Groups()) || !slices.Contains(Groups(), "policy2c") {
+		t.Errorf("the groups are %q", Groups())
 	}
 }
