@@ -11,7 +11,7 @@ import (
 const maxCorrections = 20
 
 // searchBudget is how many bytes the search may parse.
-const searchBudget = 64 << 20
+const searchBudget = 16 << 20
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
 // of a character or a word after which the text parses. Where one mistake
@@ -162,7 +162,7 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 		tried = nil
 	}
 	for _, g := range tried {
-		if r := c.try(d, g); r != nil && r.errors == 0 {
+		if r := c.tryClean(d, g); r != nil {
 			all = append(all, *r)
 		}
 	}
@@ -253,9 +253,37 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 	c.budget -= len(d.Source.Text)
 	after, _ := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
 	if r.errors = count(after); r.errors == 0 {
-		r.means = compact(&after.Root)
-		r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
+		r.weigh(after)
 	}
+	return r
+}
+
+// weigh notes what a correction makes of the text.
+func (r *correction) weigh(after *Document) {
+	r.means = compact(&after.Root)
+	r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
+}
+
+// unclean is the panic of a parser that is to find no error.
+type unclean struct{}
+
+// tryClean applies the fix of a diagnostic. It returns nil if anything is wrong
+// with the result.
+func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
+	defer func() {
+		if e := recover(); e != nil {
+			if _, ok := e.(unclean); !ok {
+				panic(e)
+			}
+			r = nil
+		}
+	}()
+	c.budget -= len(d.Source.Text)
+	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
+	after := &Document{Source: src}
+	(&parser{src: src, text: src.Text, clean: true}).document(after)
+	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
+	r.weigh(after)
 	return r
 }
 

@@ -66,6 +66,13 @@ func parse(src *Source) (*Document, *parser) {
 		d.Syntax = p.diags
 		return d, p
 	}
+	p.document(d)
+	d.Syntax = SortDiagnostics(slices.Clone(p.diags))
+	return d, p
+}
+
+// document reads the text into a document.
+func (p *parser) document(d *Document) {
 	if strings.HasPrefix(p.text, bom) {
 		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for the name of a file")
 		p.pos = len(bom)
@@ -76,8 +83,6 @@ func parse(src *Source) (*Document, *parser) {
 	}
 	d.Tail = p.text[p.pos:]
 	p.finish(d)
-	d.Syntax = SortDiagnostics(slices.Clone(p.diags))
-	return d, p
 }
 
 // bom is the byte order mark that some editors put before UTF-8.
@@ -95,6 +100,8 @@ type parser struct {
 	ended   bool  // the end of the text inside of something was reported
 	stray   bool  // a bracket that lws passes over was reported
 	guessed bool  // a fix was offered for a bracket, which may belong elsewhere
+
+	clean bool // the first error ends the parsing, by a panic
 
 	section Section // around the parser's place
 	key     *Key    // of the setting whose value is being read, if it is in the table
@@ -121,6 +128,9 @@ func (p *parser) unreadable() (problem string, at int) {
 }
 
 func (p *parser) report(d Diagnostic) {
+	if p.clean && d.Severity == Error {
+		panic(unclean{})
+	}
 	switch {
 	case len(p.diags) < maxSyntax:
 		p.diags = append(p.diags, d)
@@ -146,11 +156,27 @@ func (p *parser) errorf(start, end int, format string, args ...any) {
 	p.report(Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)})
 }
 
-// fixf reports an error that an edit of start to end would mend.
+// fixf reports an error that an edit of start to end mends.
 func (p *parser) fixf(start, end int, fix, newText, format string, args ...any) {
-	d := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)}
-	d.Fixes = []Fix{newFix(fix, p.span(start, end), newText)}
+	p.report(p.fixable(start, end, fix, newText, fmt.Sprintf(format, args...)))
+}
+
+// laxf is fixf for text that lws reads all the same.
+func (p *parser) laxf(start, end int, fix, newText, lws, format string, args ...any) {
+	d := p.fixable(start, end, fix, newText, fmt.Sprintf(format, args...))
+	d.lax(lws)
 	p.report(d)
+}
+
+func (p *parser) fixable(start, end int, fix, newText, message string) Diagnostic {
+	return Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: message,
+		Fixes: []Fix{newFix(fix, p.span(start, end), newText)}}
+}
+
+// lax makes a syntax error one that lws does not mind.
+func (d *Diagnostic) lax(lws string) {
+	d.Rule, d.Severity = RuleLaxSyntax, Warning
+	d.Message += "; " + lws
 }
 
 // peek returns the next byte, or 0 at the end.
@@ -280,11 +306,11 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	d.Message = fmt.Sprintf("this %q closes nothing: %q is open", string(c), opener.Text())
 	d.Fixes = []Fix{newFix("remove it", d.Span, "")}
 	p.guessed = true
-	p.report(d)
 	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
 		p.stray = true // lws forgives one
-		p.lax("; lws passes over it")
+		d.lax("lws passes over it")
 	}
+	p.report(d)
 	p.pos++
 	if p.space(); p.peek() == ',' {
 		p.pos++ // it stands where it should, but for this bracket
@@ -535,8 +561,7 @@ func (p *parser) array() *Array {
 				if n := len(a.Elems); n > 0 && a.Elems[n-1].Comma != "" {
 					last := &a.Elems[n-1].Value
 					at := last.Span.End + len(last.After)
-					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON", "]")
-					p.lax("; lws passes over it")
+					p.laxf(at, at+1, "remove the comma", "", "lws passes over it", "a comma before %q is not JSON", "]")
 				}
 				a.Tail, a.Close = tail, text
 				return a
@@ -553,15 +578,6 @@ func (p *parser) array() *Array {
 			a.Elems = append(a.Elems, e)
 			start = p.pos
 		}
-	}
-}
-
-// lax turns the last diagnostic into one of what lws does not mind.
-func (p *parser) lax(lws string) {
-	if !p.tooMany {
-		d := &p.diags[len(p.diags)-1]
-		d.Rule, d.Severity = RuleLaxSyntax, Warning
-		d.Message += lws
 	}
 }
 
@@ -630,8 +646,7 @@ func (p *parser) word() Kind {
 			want = "0" + want
 		}
 		want = sign + want
-		p.fixf(start, p.pos, "write "+want, want, "a number does not start with a zero: write %s", want)
-		p.lax("; lws passes over the zeros")
+		p.laxf(start, p.pos, "write "+want, want, "lws passes over the zeros", "a number does not start with a zero: write %s", want)
 		return Number
 	case strings.EqualFold(w, "true"), strings.EqualFold(w, "false"), strings.EqualFold(w, "null"):
 		want := strings.ToLower(w)
@@ -671,7 +686,10 @@ func (p *parser) str() Kind {
 		case c == '"':
 			p.pos++
 			return String
-		case c == '\n':
+		case c == '\n', c == '\r' && strings.HasPrefix(p.text[p.pos:], "\r\n"):
+			if p.wrapped(start) {
+				return String
+			}
 			p.errorf(start, p.pos, "the string is not closed on its line")
 			return Invalid
 		case c < 0x20:
@@ -686,6 +704,39 @@ func (p *parser) str() Kind {
 	p.errorf(start, start+1, "the string is not closed before the end of the text")
 	p.ended = true
 	return Invalid
+}
+
+// wrapped is base64 over several lines, with or without the first and last line
+// of PEM, up to the double quote that closes it.
+var wrapped = regexp.MustCompile(`^\s*(?:-----BEGIN [A-Z0-9 ]+-----\s)?([A-Za-z0-9+/_-]{16,}(?:[ \t\r]*\n[ \t]*[A-Za-z0-9+/_-]+)*={0,2})\s*(?:-----END [A-Z0-9 ]+-----\s*)?"`)
+
+// wrapped reads the rest of a string that holds base64 over several lines, if
+// the string at start is one.
+func (p *parser) wrapped(start int) bool {
+	at := wrapped.FindStringSubmatchIndex(p.text[start+1:])
+	if at == nil {
+		return false
+	}
+	base := start + 1
+	p.pos = base + at[1]
+	p.errorf(start, p.pos, "a string stands on one line: join the %d lines of this one", strings.Count(p.text[start:p.pos], "\n")+1)
+	var edits []Edit // that remove what is not base64; so they hold nothing of a key
+	from := base
+	for line := range strings.FieldsSeq(p.text[base+at[2] : base+at[3]]) {
+		to := max(from, base+at[2])
+		to += strings.Index(p.text[to:], line)
+		if from < to {
+			edits = append(edits, Edit{p.span(from, to), ""})
+		}
+		from = to + len(line)
+	}
+	if end := p.pos - 1; from < end {
+		edits = append(edits, Edit{p.span(from, end), ""})
+	}
+	if !p.tooMany {
+		p.diags[len(p.diags)-1].Fixes = []Fix{{Message: "join its lines", Edits: edits, Safe: true}}
+	}
+	return true
 }
 
 // escape passes over an escape in a string.
