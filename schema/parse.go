@@ -103,8 +103,9 @@ type parser struct {
 
 	clean bool // the first error ends the parsing, by a panic
 
-	section Section // around the parser's place
-	key     *Key    // of the setting whose value is being read, if it is in the table
+	top   string // the key at the top around the parser's place
+	key   string // of the innermost member around it
+	depth int    // of that member's object
 }
 
 // unreadable says why the text is not one that can be parsed at all, and where.
@@ -405,8 +406,10 @@ func (p *parser) member(start int) *Member {
 	start = p.pos
 	p.space()
 	m.Name.After = p.text[start:p.pos]
-	defer func(s Section, k *Key) { p.section, p.key = s, k }(p.section, p.key)
-	p.enter(m.Key)
+	defer func(key string, depth int) { p.key, p.depth = key, depth }(p.key, p.depth)
+	if p.key, p.depth = m.Key, len(p.open); p.depth == 1 {
+		p.top = m.Key
+	}
 	switch c := p.peek(); {
 	case c == ':' || c == '=':
 		at := p.pos
@@ -439,26 +442,19 @@ func (p *parser) member(start int) *Member {
 	return m
 }
 
-// enter sets what is known of the member with this key, which is about to be
-// read.
-func (p *parser) enter(key string) {
-	depth := len(p.open)
-	if depth == 1 {
-		p.section = Top
-		if _, ok := sections[Section(key)]; ok {
-			p.section, depth = Section(key), 0
-		}
-	}
-	at := 3 // the depth at which the settings of a definition stand
-	if sections[p.section].keyed {
+// setting returns the key of the setting whose value is being read, or nil if it
+// is not in the table.
+func (p *parser) setting() *Key {
+	section, at := Section(p.top), 3 // the depth at which the settings of a definition stand
+	if info, ok := sections[section]; !ok {
+		section, at = Top, 1
+	} else if info.keyed {
 		at = 4
-	} else if p.section == Top {
-		at = 1
 	}
-	p.key = nil
-	if depth == at {
-		p.key = LookupKey(p.section, key)
+	if p.depth != at {
+		return nil
 	}
+	return LookupKey(section, p.key)
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_$][A-Za-z0-9_$-]*$`)
@@ -652,15 +648,15 @@ func (p *parser) word() Kind {
 		want := strings.ToLower(w)
 		p.fixf(start, p.pos, "write "+want, want, "%s is written %s", w, want)
 	default:
-		what := QuoteName(w) + " is not a JSON value"
-		if want, ok := p.key.meant(w); ok {
+		what, k := QuoteName(w)+" is not a JSON value", p.setting()
+		if want, ok := k.meant(w); ok {
 			p.fixf(start, p.pos, "write "+want, want, "%s: write %s", what, want)
-		} else if p.key == nil {
+		} else if k == nil {
 			p.errorf(start, p.pos, "%s", what)
-		} else if slices.Equal(p.key.Types, []string{"string"}) {
+		} else if slices.Equal(k.Types, []string{"string"}) {
 			p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s: a string stands in double quotes", what)
 		} else {
-			p.errorf(start, p.pos, "%s: %s is %s", what, p.key.Name, article(p.key.Types[0]))
+			p.errorf(start, p.pos, "%s: %s is %s", what, k.Name, article(k.Types[0]))
 		}
 	}
 	return Invalid
