@@ -300,21 +300,34 @@ func (p *Policy) known() int {
 	return n
 }
 
-// padded counts the strings that start with a space, as those do whose quotation
-// mark is in the wrong place.
+// padded counts the strings that hold a space which probably stands outside of
+// them: the first character, or the last one before a bracket that has a space
+// inside at its other end.
 func padded(v *Value) (n int) {
-	of := func(v *Value) {
+	leading := func(v *Value) {
 		if v.Kind == String && strings.HasPrefix(v.Text(), " ") {
 			n++
 		}
 	}
-	of(v)
-	for _, m := range v.Members() {
-		of(&m.Name)
-		n += padded(&m.Value)
+	trailing := func(last *Value, first string) {
+		if text := last.Text(); last.Kind == String && last.After == "" && strings.HasPrefix(first, " ") &&
+			strings.HasSuffix(text, " ") && !strings.HasSuffix(text, "  ") {
+			n++
+		}
 	}
-	for _, e := range v.Elems() {
-		n += padded(&e.Value)
+	leading(v)
+	if ms := v.Members(); len(ms) > 0 {
+		trailing(&ms[len(ms)-1].Value, ms[0].Name.Before)
+		for _, m := range ms {
+			leading(&m.Name)
+			n += padded(&m.Value)
+		}
+	}
+	if es := v.Elems(); len(es) > 0 {
+		trailing(&es[len(es)-1].Value, es[0].Value.Before)
+		for _, e := range es {
+			n += padded(&e.Value)
+		}
 	}
 	return n
 }
