@@ -93,9 +93,9 @@ func (o *Options) selects(r *Rule) bool {
 // Run checks a document and returns what it finds, sorted by place. It may be
 // called from several goroutines.
 //
-// In a text with syntax errors, the rules check what was probably meant; see
-// [schema.Document.Corrected]. Only syntax errors have fixes then. Of a text
-// that is not a policy, Run finds nothing else.
+// If the text has syntax errors, the rules check the text as it was probably meant
+// ([schema.Document.Corrected]), and only syntax errors have fixes. If the text is
+// not a policy, Run reports only that.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
 	found := check(d, checked, o)

@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// maxCorrections is the most mistakes that the search below mends in a text.
+// maxCorrections is the most mistakes that are corrected in a text.
 const maxCorrections = 20
 
-// searchBudget is how many bytes the search may parse.
+// searchBudget is the number of bytes that the search may parse.
 const searchBudget = 16 << 20
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
 // of a character or a word after which the text parses. Where one mistake
-// explains the errors better than all others, it replaces them in d.Syntax. All
-// other errors lose their fixes, since nobody knows what they would do.
+// explains the errors better than all others, it replaces them in d.Syntax. The
+// other errors lose their fixes, whose effect is unknown.
 //
 // This is minimum-distance error correction (Aho and Peterson, 1972) of one
 // mistake after the other, limited to the neighbourhood of the first error. Of
 // corrections that make the text parse, it prefers those with fewer edits, and
-// of these the ones after which the JSON Schema finds less. If what is left
-// means different things, none is taken.
+// of these the ones after which the JSON Schema reports less. If the best ones
+// differ in meaning, it takes none.
 func correct(d *Document, p *parser) {
 	c := &corrector{src: d.Source, budget: searchBudget}
 	cur := d
@@ -58,9 +58,9 @@ func correct(d *Document, p *parser) {
 	}
 }
 
-// Corrected returns the document as it was probably meant: d without the
-// mistakes for which d.Syntax has fixes. It is d itself if there are none. Its
-// source is not that of d; see Origin.
+// Corrected returns the document as it was probably meant: with the fixes of
+// d.Syntax applied, if that has errors with fixes, and otherwise d. Origin maps its
+// spans to the source of d.
 func (d *Document) Corrected() *Document {
 	if d.corrected == nil {
 		return d
@@ -90,8 +90,8 @@ type correction struct {
 	edits  []Edit
 	found  []Diagnostic // the mistakes, each with the fix that edits is made of
 	errors int          // left afterwards
-	shape  int          // what is wrong with its shape afterwards, less what is right
-	means  string       // what the text holds afterwards
+	shape  int          // mistakes in its shape afterwards, less the known keys
+	means  string       // the values afterwards
 }
 
 // original maps a span of the text after n steps to the source.
@@ -258,17 +258,17 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 	return r
 }
 
-// weigh notes what a correction makes of the text.
+// weigh sets the shape and meaning of a correction from its result.
 func (r *correction) weigh(after *Document) {
 	r.means = compact(&after.Root)
 	r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
 }
 
-// unclean is the panic of a parser that is to find no error.
+// unclean is the panic of a clean parser at an error.
 type unclean struct{}
 
-// tryClean applies the fix of a diagnostic. It returns nil if anything is wrong
-// with the result.
+// tryClean applies the fix of a diagnostic. It returns nil if the result has an
+// error.
 func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
 	defer func() {
 		if e := recover(); e != nil {
@@ -300,9 +300,9 @@ func (p *Policy) known() int {
 	return n
 }
 
-// padded counts the strings that hold a space which probably stands outside of
-// them: the first character, or the last one before a bracket that has a space
-// inside at its other end.
+// padded counts the strings that probably end at the wrong side of a space: those
+// that start with one, and those that end with one before a closing bracket if the
+// opening bracket has a space after it.
 func padded(v *Value) (n int) {
 	leading := func(v *Value) {
 		if v.Kind == String && strings.HasPrefix(v.Text(), " ") {
@@ -430,9 +430,9 @@ func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) []Dia
 	return list
 }
 
-// mistaken returns the tokens among which a mistake may be that shows at the last
-// of them, inside of the bracket at an offset. That is all since the bracket, or
-// inside of the policy itself, since the last of its keys.
+// mistaken returns the tokens among which the mistake may be that shows at the
+// last one, inside of the bracket at an offset: those from the bracket on, or from
+// the last key in it.
 func mistaken(ts []Span, bracket int) []Span {
 	from, depth, opened := 0, 0, false
 	for i, t := range ts {
@@ -452,7 +452,7 @@ func mistaken(ts []Span, bracket int) []Span {
 	return ts[from:]
 }
 
-// class tells letters and digits (1), space (2) and all other bytes (0) apart.
+// class returns 1 for letters and digits, 2 for space and 0 for other bytes.
 func class(c byte) int {
 	switch {
 	case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c >= 0x80:

@@ -11,18 +11,18 @@ import (
 )
 
 // The limits of a policy. lws 5.0.0 reads objects nested 62 deep and arrays 64
-// deep; earlier versions less.
+// deep; earlier versions read fewer levels.
 const (
 	MaxSize  = 16 << 20 // bytes
-	MaxDepth = 64       // objects and arrays inside one another
+	MaxDepth = 64       // levels of objects and arrays
 
-	maxSyntax = 50 // how many syntax errors are told
+	maxSyntax = 50 // syntax errors reported
 )
 
 // The rules that the parser reports.
 const (
-	RuleSyntax    = "syntax"     // lws does not read the policy either, or reads something else
-	RuleLaxSyntax = "lax-syntax" // lws reads it as it was meant, but it is not JSON
+	RuleSyntax    = "syntax"     // lws refuses the policy or reads something else
+	RuleLaxSyntax = "lax-syntax" // lws reads the text as meant, but it is not JSON
 
 	RuleNotPolicy = "not-a-policy" // the text is something else
 )
@@ -32,7 +32,7 @@ const (
 func ReadAll(r io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err == nil && len(text) > MaxSize {
-		err = fmt.Errorf("larger than %d MiB, which is the most that a policy may have", MaxSize>>20)
+		err = fmt.Errorf("larger than %d MiB, the limit for a policy", MaxSize>>20)
 	}
 	return text, err
 }
@@ -41,8 +41,7 @@ func ReadAll(r io.Reader) ([]byte, error) {
 // as lws does, comments from "#" to the end of the line. It never fails:
 // Document.Syntax holds the errors, and the document as much as could be read.
 //
-// Text that lws reads as it was meant, although it is not JSON, is reported as
-// lax-syntax: a comma before a closing "]", one "}" too many there, and zeros
+// lax-syntax is text that lws reads as meant although it is not JSON: a comma before a closing "]", one "}" too many there, and zeros
 // before a number (lib/misc/lejp.c; each was run on lws 4.3.10 and 5.0.0).
 //
 // Where the place of a mistake is beyond doubt, Document.Syntax has one
@@ -96,27 +95,27 @@ type parser struct {
 	open    []int // offsets of the brackets that are open
 	diags   []Diagnostic
 	around  []int // the innermost bracket open at each of diags
-	tooMany bool  // there were more errors than diags takes
-	ended   bool  // the end of the text inside of something was reported
-	stray   bool  // a bracket that lws passes over was reported
+	tooMany bool  // maxSyntax was reached
+	ended   bool  // the text ended inside of an object, array or string
+	stray   bool  // a bracket that lws skips was reported
 	guessed bool  // a fix was offered for a bracket, which may belong elsewhere
 
-	clean bool // the first error ends the parsing, by a panic
+	clean bool // the first error stops the parser by a panic
 
 	top   string // the key at the top around the parser's place
 	key   string // of the innermost member around it
 	depth int    // of that member's object
 }
 
-// unreadable says why the text is not one that can be parsed at all, and where.
+// unreadable returns why the text cannot be parsed at all, and where, or "".
 func (p *parser) unreadable() (problem string, at int) {
 	switch {
 	case len(p.text) > MaxSize:
-		return fmt.Sprintf("the text is larger than %d MiB, which is the most that a policy may have", MaxSize>>20), 0
+		return fmt.Sprintf("the text is larger than %d MiB, the limit for a policy", MaxSize>>20), 0
 	case strings.HasPrefix(p.text, "\xff\xfe"), strings.HasPrefix(p.text, "\xfe\xff"):
 		return "the text is UTF-16: save it as UTF-8", 0
 	case strings.IndexByte(p.text, 0) >= 0:
-		return "this is no text: it holds a NUL byte", strings.IndexByte(p.text, 0)
+		return "the file is not text: it holds a NUL byte", strings.IndexByte(p.text, 0)
 	}
 	for i, r := range p.text {
 		if r == utf8.RuneError {
@@ -139,7 +138,7 @@ func (p *parser) report(d Diagnostic) {
 	case !p.tooMany:
 		p.tooMany = true
 		p.diags = append(p.diags, Diagnostic{Rule: RuleSyntax, Severity: Error, Span: d.Span,
-			Message: "more syntax errors from here on: mend those above first"})
+			Message: "more syntax errors follow: fix those above first"})
 	}
 }
 
@@ -188,7 +187,7 @@ func (p *parser) peek() byte {
 	return 0
 }
 
-// space passes over white space and comments.
+// space skips white space and comments.
 func (p *parser) space() {
 	for p.pos < len(p.text) {
 		switch c := p.text[p.pos]; {
@@ -201,7 +200,7 @@ func (p *parser) space() {
 		case c == '/' && strings.HasPrefix(p.text[p.pos:], "//"):
 			start := p.pos
 			p.line()
-			p.fixf(start, start+2, `write "#"`, "#", `lws knows no "//" comments: a comment runs from "#" to the end of the line`)
+			p.fixf(start, start+2, `write "#"`, "#", `lws does not read "//" comments: a comment runs from "#" to the end of the line`)
 		case c == '/' && strings.HasPrefix(p.text[p.pos:], "/*"):
 			start := p.pos
 			if end := strings.Index(p.text[start+2:], "*/"); end >= 0 {
@@ -209,7 +208,7 @@ func (p *parser) space() {
 			} else {
 				p.pos = len(p.text)
 			}
-			p.errorf(start, start+2, `lws knows no "/*" comments: a comment runs from "#" to the end of the line`)
+			p.errorf(start, start+2, `lws does not read "/*" comments: a comment runs from "#" to the end of the line`)
 		case c >= utf8.RuneSelf:
 			r, size := utf8.DecodeRuneInString(p.text[p.pos:])
 			if !unicode.IsSpace(r) && r != '\ufeff' && r != '\u200b' {
@@ -223,7 +222,7 @@ func (p *parser) space() {
 	}
 }
 
-// line passes over the rest of the line.
+// line skips the rest of the line.
 func (p *parser) line() {
 	if i := strings.IndexByte(p.text[p.pos:], '\n'); i >= 0 {
 		p.pos += i
@@ -232,16 +231,15 @@ func (p *parser) line() {
 	}
 }
 
-// value reads a value and the space around it. If there is none it reports
-// that and returns a value of Kind Missing.
+// value reads a value and the space around it. It reports a missing value and
+// returns one of Kind Missing.
 func (p *parser) value() Value {
 	start := p.pos
 	p.space()
 	return p.valueAfter(start)
 }
 
-// valueAfter reads the value at the parser's place, with the text from start
-// on before it.
+// valueAfter reads a value. The text from start on is the space before it.
 func (p *parser) valueAfter(start int) Value {
 	v := Value{Before: p.text[start:p.pos]}
 	from := p.pos
@@ -282,10 +280,10 @@ func (p *parser) push() {
 
 func (p *parser) pop() { p.open = p.open[:len(p.open)-1] }
 
-// closer deals with a closing bracket in an object or array that is closed by
-// want. It returns the text of the bracket that ends it and true; if another
-// one that encloses it ends here, that is "". If the bracket is one too many it
-// passes over it and returns false. after says that it stands after an element.
+// closer handles a closing bracket in an object or array that want closes. It
+// returns the bracket and true, or "" and true if the bracket closes an enclosing
+// object or array. It skips a bracket that closes nothing and returns false.
+// after is set after an element.
 func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	c := p.text[p.pos]
 	if c == want {
@@ -298,7 +296,7 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	next := strings.TrimLeft(p.text[p.pos+1:], " \t\r\n")
 	encloses := slices.ContainsFunc(p.open[:len(p.open)-1], func(at int) bool { return p.text[at]+2 == c })
 	if encloses && (next == "" || next[0] != want) {
-		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy, or takes it as loaded and waits for more of it", string(want), string(c))
+		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy or waits for the rest of it", string(want), string(c))
 		d.Fixes = []Fix{newFix(fmt.Sprintf("insert %q", string(want)), p.span(p.pos, p.pos), string(want))}
 		p.guessed = true
 		p.report(d)
@@ -314,12 +312,12 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	p.report(d)
 	p.pos++
 	if p.space(); p.peek() == ',' {
-		p.pos++ // it stands where it should, but for this bracket
+		p.pos++ // the comma after the element before the bracket
 	}
 	return "", false
 }
 
-// eof reports the end of the text inside of objects or arrays, once.
+// eof reports once that the text ends inside of objects or arrays.
 func (p *parser) eof() {
 	if p.ended {
 		return
@@ -332,7 +330,7 @@ func (p *parser) eof() {
 	} else {
 		d.Message += fmt.Sprintf("the %d objects and arrays around it are not closed", n)
 	}
-	d.Message += "; lws takes such a policy as loaded, with what it has read so far"
+	d.Message += "; lws loads what it has read so far"
 	for i := len(p.open) - 1; i >= 0 && len(d.Related) < 4; i-- {
 		d.Related = append(d.Related, Related{p.span(p.open[i], p.open[i]+1), "not closed"})
 	}
@@ -362,7 +360,7 @@ func (p *parser) object() *Object {
 				return o
 			}
 		case c == ',':
-			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma stands after nothing")
+			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
 			p.pos++
 		case c == ':':
 			p.errorf(p.pos, p.pos+1, "a key is missing before \":\"")
@@ -371,7 +369,7 @@ func (p *parser) object() *Object {
 			o.Members = append(o.Members, p.member(start))
 			start = p.pos
 		case c == '{' || c == '[':
-			p.errorf(p.pos, p.pos+1, "%q where a key in double quotes should be", string(c))
+			p.errorf(p.pos, p.pos+1, "want a key in double quotes, not %q", string(c))
 			from := p.pos
 			v := p.valueAfter(p.pos)
 			o.Members = append(o.Members, &Member{
@@ -389,7 +387,7 @@ func (p *parser) object() *Object {
 // end returns the offset of the comma after a member.
 func (m *Member) end() int { return m.Value.Span.End + len(m.Value.After) }
 
-// member reads a member; the text from start on stands before it.
+// member reads a member. The text from start on is the space before its key.
 func (p *parser) member(start int) *Member {
 	m := &Member{Name: Value{Before: p.text[start:p.pos], Kind: String}}
 	from := p.pos
@@ -417,7 +415,7 @@ func (p *parser) member(start int) *Member {
 			p.pos++
 		}
 		if m.Colon = p.text[at:p.pos]; m.Colon != ":" {
-			p.fixf(at, p.pos, `write ":"`, ":", `":" stands after a key, not %q`, m.Colon)
+			p.fixf(at, p.pos, `write ":"`, ":", `want ":" after a key, not %q`, m.Colon)
 		}
 		m.Value = p.value()
 		m.Comma = p.comma(&m.Value)
@@ -473,7 +471,7 @@ func (p *parser) bareKey() string {
 	}
 	rest := strings.TrimLeft(p.text[p.pos:], " \t")
 	if (quoted || identifier.MatchString(key)) && rest != "" && (rest[0] == ':' || rest[0] == '=') {
-		p.fixf(from, p.pos, "write "+Quote(key), Quote(key), "a key stands in double quotes: %s", Quote(key))
+		p.fixf(from, p.pos, "write "+Quote(key), Quote(key), "write keys in double quotes: %s", Quote(key))
 	} else {
 		p.errorf(from, p.pos, "%s is not a key in double quotes", QuoteName(key))
 	}
@@ -505,15 +503,15 @@ func (p *parser) quoted() (text string, ok bool) {
 	return rest[:i], true
 }
 
-// comma reads the comma after a value, and reports it if it is missing before
-// something else than the closing bracket.
+// comma reads the comma after a value. It reports a missing one, except before a
+// closing bracket.
 func (p *parser) comma(after *Value) string {
 	switch c := p.peek(); {
 	case c == ',':
 		p.pos++
 		return ","
 	case c == ';':
-		p.fixf(p.pos, p.pos+1, `write ","`, ",", `"," stands after a value, not ";"`)
+		p.fixf(p.pos, p.pos+1, `write ","`, ",", `want "," after a value, not ";"`)
 		p.pos++
 		return ";"
 	case p.pos == len(p.text), c == '}' || c == ']', c == ':':
@@ -523,7 +521,7 @@ func (p *parser) comma(after *Value) string {
 	if after != nil {
 		at = after.Span.End
 		if after.Kind == Invalid || after.Kind == Missing {
-			return "" // reported already
+			return "" // already reported
 		}
 	}
 	p.fixf(at, at, `insert ","`, ",", "\",\" is missing here, before %s", p.upcoming())
@@ -563,7 +561,7 @@ func (p *parser) array() *Array {
 				return a
 			}
 		case c == ',':
-			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma stands after nothing")
+			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
 			p.pos++
 		case c == ':':
 			p.errorf(p.pos, p.pos+1, "\":\" in an array, whose elements have no keys")
@@ -577,9 +575,9 @@ func (p *parser) array() *Array {
 	}
 }
 
-// skipDeep passes over an object or array that is nested too deep.
+// skipDeep skips an object or array that is nested too deep.
 func (p *parser) skipDeep() {
-	p.errorf(p.pos, p.pos+1, "more than %d objects and arrays inside one another; lws 5.0 reads 62 objects, earlier versions fewer", MaxDepth)
+	p.errorf(p.pos, p.pos+1, "nested more than %d deep; lws 5.0 reads 62 objects, earlier versions fewer", MaxDepth)
 	depth := 0
 	for p.pos < len(p.text) {
 		switch p.text[p.pos] {
@@ -600,10 +598,10 @@ func (p *parser) skipDeep() {
 			return
 		}
 	}
-	p.ended = true // the missing ends are no news
+	p.ended = true // one error is enough
 }
 
-// token passes over a word.
+// token skips a word.
 func (p *parser) token() {
 	p.pos++
 	for p.pos < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}\"#;", p.text[p.pos]) < 0 {
@@ -621,7 +619,7 @@ func (p *parser) word() Kind {
 	start := p.pos
 	if text, ok := p.quoted(); ok {
 		want := Quote(text)
-		p.fixf(start, p.pos, "write "+want, want, "a string stands in double quotes: %s", want)
+		p.fixf(start, p.pos, "write "+want, want, "write strings in double quotes: %s", want)
 		return Invalid
 	}
 	p.token()
@@ -654,7 +652,7 @@ func (p *parser) word() Kind {
 		} else if k == nil {
 			p.errorf(start, p.pos, "%s", what)
 		} else if slices.Equal(k.Types, []string{"string"}) {
-			p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s: a string stands in double quotes", what)
+			p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s: write strings in double quotes", what)
 		} else {
 			p.errorf(start, p.pos, "%s: %s is %s", what, k.Name, article(k.Types[0]))
 		}
@@ -662,7 +660,7 @@ func (p *parser) word() Kind {
 	return Invalid
 }
 
-// digits reports whether w is a plain decimal number, which nearly all are.
+// digits reports whether w is a plain decimal number. Nearly all numbers are.
 func digits(w string) bool {
 	for i := range len(w) {
 		if w[i] < '0' || w[i] > '9' {
@@ -672,8 +670,8 @@ func digits(w string) bool {
 	return w == "0" || w[0] != '0'
 }
 
-// str passes over a string, and reports what is wrong in it. One that is not
-// closed is Invalid.
+// str skips a string and reports mistakes in it. It returns Invalid if the string
+// is not closed.
 func (p *parser) str() Kind {
 	start := p.pos
 	p.pos++
@@ -689,7 +687,7 @@ func (p *parser) str() Kind {
 			p.errorf(start, p.pos, "the string is not closed on its line")
 			return Invalid
 		case c < 0x20:
-			p.fixf(p.pos, p.pos+1, "escape it", fmt.Sprintf(`\u%04x`, c), "the control character 0x%02x in a string: write it as an escape", c)
+			p.fixf(p.pos, p.pos+1, "escape it", fmt.Sprintf(`\u%04x`, c), "control character 0x%02x in a string: write it as an escape", c)
 			p.pos++
 		case c == '\\':
 			p.escape()
@@ -715,8 +713,8 @@ func (p *parser) wrapped(start int) bool {
 	}
 	base := start + 1
 	p.pos = base + at[1]
-	p.errorf(start, p.pos, "a string stands on one line: join the %d lines of this one", strings.Count(p.text[start:p.pos], "\n")+1)
-	var edits []Edit // that remove what is not base64; so they hold nothing of a key
+	p.errorf(start, p.pos, "write strings on one line: join the %d lines of this one", strings.Count(p.text[start:p.pos], "\n")+1)
+	var edits []Edit // which only remove, so that no report repeats a private key
 	from := base
 	for line := range strings.FieldsSeq(p.text[base+at[2] : base+at[3]]) {
 		to := max(from, base+at[2])
@@ -735,7 +733,7 @@ func (p *parser) wrapped(start int) bool {
 	return true
 }
 
-// escape passes over an escape in a string.
+// escape skips an escape in a string.
 func (p *parser) escape() {
 	start := p.pos
 	p.pos++
@@ -770,7 +768,7 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// finish reports what only the whole document shows.
+// finish checks what follows the root value.
 func (p *parser) finish(d *Document) {
 	switch {
 	case d.Root.Kind == Missing || p.ended:
@@ -778,6 +776,6 @@ func (p *parser) finish(d *Document) {
 		p.errorf(d.Root.Span.Start, d.Root.Span.Start+1, "a policy is a JSON object, not %s", d.Root.Kind)
 	case d.Tail != "":
 		at := len(p.text) - len(d.Tail)
-		p.errorf(at, at+1, "text after the end of the policy: what lws makes of it depends on where its buffers end")
+		p.errorf(at, at+1, "text after the end of the policy: whether lws reads it depends on its buffers")
 	}
 }

@@ -7,14 +7,14 @@ import (
 )
 
 // A Document is the syntax tree of a policy. It holds every byte of its source:
-// printing an unchanged document gives the source back, comments, white space,
-// duplicate keys and even syntax errors included.
+// it prints as its source, with comments, white space, duplicate keys and even
+// syntax errors.
 type Document struct {
 	Source *Source
 	Root   Value
-	Tail   string // what follows the policy; anything but white space and comments is an error
+	Tail   string // the text after the policy: only white space and comments are valid
 
-	// Syntax holds what is wrong with the text itself, in its order.
+	// Syntax holds the mistakes in the text itself, sorted by place.
 	Syntax []Diagnostic
 
 	corrected *Document  // the document without the mistakes that can be mended
@@ -51,13 +51,13 @@ func (d *Document) NotPolicy() *Diagnostic {
 	return g
 }
 
-// A Kind is what a value is.
+// A Kind is the type of a value.
 type Kind uint8
 
 // The kinds of value.
 const (
-	Missing Kind = iota // there is no value where there should be one
-	Invalid             // a word that is no JSON value
+	Missing Kind = iota // a value is missing
+	Invalid             // text that is not a JSON value
 	Null
 	Bool
 	Number
@@ -82,8 +82,8 @@ type Value struct {
 	Array         *Array  // if Kind is ArrayKind
 }
 
-// An Object is a JSON object. Its members stand in the order of the text, those
-// with the same key included.
+// An Object is a JSON object. Its members are in the order of the text; several
+// may have the same key.
 type Object struct {
 	Members []*Member
 	Tail    string // between the last member and the bracket that closes
@@ -112,7 +112,7 @@ type Element struct {
 	Comma string
 }
 
-// Text returns a string's meaning, and the text of any other scalar.
+// Text returns the value of a string, and the text of any other scalar.
 func (v *Value) Text() string {
 	if v.Kind == String {
 		return unquote(v.Raw)
@@ -120,8 +120,8 @@ func (v *Value) Text() string {
 	return v.Raw
 }
 
-// LikeFalse reports whether the value is no boolean, but can only be meant for
-// false, which is what lws makes of it where it expects a boolean.
+// LikeFalse reports whether the value has another type than boolean, but can only
+// mean false. lws reads it as false.
 func (v *Value) LikeFalse() bool {
 	switch v.Kind {
 	case String, Number, Null:
@@ -155,8 +155,8 @@ func (m *Member) Span() Span {
 	return s
 }
 
-// unquote decodes a JSON string. What is wrong with it has been reported by
-// the parser: the text between the quotes stands in for it.
+// unquote decodes a JSON string. For an invalid one, which the parser reports, it
+// returns the text between the quotes.
 func unquote(raw string) string {
 	inner := strings.TrimPrefix(raw, `"`)
 	if strings.IndexByte(inner, '\\') < 0 {
@@ -214,8 +214,7 @@ func (v *Value) print(b *strings.Builder) {
 	b.WriteString(v.After)
 }
 
-// Clone returns a copy of the document that shares nothing that can be changed
-// with it.
+// Clone returns a deep copy of the document.
 func (d *Document) Clone() *Document {
 	c := *d
 	c.Root = d.Root.Clone()
