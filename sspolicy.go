@@ -20,6 +20,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
@@ -141,7 +142,7 @@ func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) 
 		}
 		return diags
 	}
-	diags = append(diags, lint.Run(d, o)...)
+	diags = append(diags, lint.Run(d, rules.All(), o)...)
 	if schema.HasErrors(diags) {
 		return nil, &Error{schema.SortDiagnostics(diags)}
 	}

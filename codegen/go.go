@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dave/jennifer/jen"
+
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
@@ -121,7 +122,7 @@ func (g *goFile) functions(f *jen.File, p *policy.Policy) {
 	for _, st := range p.StreamTypes {
 		carrier := st.Carrier()
 		if carrier == policy.ProtocolSink {
-			continue // the program makes its own, to give its sinks to
+			continue // the program makes the transport, to register its sinks
 		}
 		path := transportOf(carrier)
 		if !slices.Contains(paths, path) {

@@ -23,19 +23,7 @@ type Related struct {
 	Message string
 }
 
-// A Fix is a set of edits that corrects the fault.
-type Fix struct {
-	Message string
-	Edits   []Edit // in the order of the text, not overlapping
-}
-
-// An Edit replaces the text of a span.
-type Edit struct {
-	Span    Span
-	NewText string
-}
-
-// A Severity is the severity of a diagnostic.
+// A Severity says how bad a diagnostic is.
 type Severity uint8
 
 // The severities, in ascending order.

@@ -58,7 +58,7 @@ const (
 
 // A Key is a row of the table of keys.
 type Key struct {
-	Section     Section // of the entries that may have the key
+	Section     Section // of the entries that have the key
 	Name        string
 	Types       []string // JSON Schema's names of the types that it may have
 	Enum        []string // the values that a string may have; nil for any
@@ -66,14 +66,15 @@ type Key struct {
 	Maximum     json.Number
 	Description string
 
-	Member       string   // C member of lws that holds the value, such as u.http.url, or ""
-	Flag         string   // C flag that holds the value, such as LWSSSPOLF_TLS, or ""
+	Member       string   // C member of lws that holds the value, such as u.http.url; empty if none does
+	Flag         string   // C flag for it, such as LWSSSPOLF_TLS; empty if none does
 	Bit          int      // the bit of Flag
-	Width        int      // bits of the C member of an integer, or 0
+	Unit         string   // of an integer: "ms", "s", "us", "%" or ""
+	Width        int      // bits of an integer's C member; 0 for other types
 	Since        string   // the first lws release that reads it
 	Protocols    []string // the protocols that use it; nil for all
 	Role         string   // "client" or "server"; empty for both
-	Ref          Section  // the section of the entry that the value names, or Top
+	Ref          Section  // the section that the value names an entry of; Top if the value is not a reference
 	Match        Match
 	Inert        bool                         // no lws version acts on it
 	Aliases      []string                     // documented names for it that no lws version reads
@@ -103,6 +104,7 @@ var table = sync.OnceValue(func() keyTable {
 		Flag         string                       `json:"flag"`
 		Bit          int                          `json:"bit"`
 		Width        int                          `json:"width"`
+		Unit         string                       `json:"unit"`
 		Since        string                       `json:"since"`
 		Protocols    []string                     `json:"protocols"`
 		Role         string                       `json:"role"`
@@ -143,7 +145,7 @@ var table = sync.OnceValue(func() keyTable {
 				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
 				Minimum: p.Value.Minimum, Maximum: p.Value.Maximum, Description: p.Value.Description,
 				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
-				Width: p.Value.LWS.Width, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
+				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
 				Inert: p.Value.LWS.Inert, Aliases: p.Value.LWS.Aliases,
 				ValueAliases: p.Value.LWS.ValueAliases, ValueSince: p.Value.LWS.ValueSince,

@@ -5,15 +5,16 @@ import (
 	"strings"
 )
 
-// A Policy is a view of a document: its definitions, with references resolved. It
-// omits values of the wrong shape, which Validate reports.
+// A Policy is a view of a document: its definitions and references, with names
+// resolved. It leaves out values of the wrong shape, which Validate reports.
 type Policy struct {
 	Document    *Document
 	Settings    []*Setting    // the scalars at the top, in the order of the text
 	Definitions []*Definition // in the order of the text
 	References  []*Reference  // in the order of the text
 
-	byName map[definitionName][]*Definition
+	byName    map[definitionName][]*Definition
+	bySection map[Section][]*Definition
 }
 
 type definitionName struct {
@@ -29,14 +30,14 @@ type Definition struct {
 	Value    *Value // an object, or the string of a certificate
 	Settings []*Setting
 
-	// Unreadable is set if lws does not read the form of the definition, such as
-	// a trust store in the form {"name": ["cert"]} of lws's README.
+	// Unreadable is set on a definition in a form that lws does not read, such
+	// as a trust store in the form {"name": ["cert"]} of lws's README.
 	Unreadable bool
 }
 
 // A Setting is a key of a definition with its value.
 type Setting struct {
-	Key    *Key // nil for an unknown key
+	Key    *Key // nil if the key is unknown
 	Member *Member
 }
 
@@ -58,7 +59,7 @@ type Reference struct {
 
 // NewPolicy returns a view of the document.
 func NewPolicy(d *Document) *Policy {
-	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}}
+	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}, bySection: map[Section][]*Definition{}}
 	for _, m := range d.Root.Members() {
 		s := Section(m.Key)
 		switch info, ok := sections[s]; {
@@ -76,12 +77,12 @@ func NewPolicy(d *Document) *Policy {
 			}
 		}
 	}
-	p.resolve()
+	p.link()
 	return p
 }
 
 // define adds a definition and its settings. It must be called in the order of the
-// text, since references are resolved against earlier definitions.
+// text, since references resolve to earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
 	for _, m := range v.Members() {
@@ -101,6 +102,7 @@ func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	p.Definitions = append(p.Definitions, d)
 	n := definitionName{s, name}
 	p.byName[n] = append(p.byName[n], d)
+	p.bySection[s] = append(p.bySection[s], d)
 	return d
 }
 
@@ -129,8 +131,8 @@ func (p *Policy) refer(from *Definition, k *Key, v *Value) {
 	p.References = append(p.References, r)
 }
 
-// resolve resolves the references that define left without a target.
-func (p *Policy) resolve() {
+// link sets Target or Later of the references without a target.
+func (p *Policy) link() {
 	for _, r := range p.References {
 		if r.Target != nil {
 			continue
@@ -151,16 +153,9 @@ func (p *Policy) Lookup(s Section, name string) []*Definition {
 	return p.byName[definitionName{s, name}]
 }
 
-// Section returns the definitions of a section, in the order of the text.
-func (p *Policy) Section(s Section) []*Definition {
-	var defs []*Definition
-	for _, d := range p.Definitions {
-		if d.Section == s {
-			defs = append(defs, d)
-		}
-	}
-	return defs
-}
+// Section returns the definitions of a section, in the order of the text. The
+// caller must not change the slice.
+func (p *Policy) Section(s Section) []*Definition { return p.bySection[s] }
 
 // Get returns the setting of a key: the last one, as in lws, or nil.
 func (d *Definition) Get(key string) *Setting {
@@ -180,14 +175,36 @@ func (d *Definition) Text(key string) string {
 	return ""
 }
 
-// Bool reports whether a setting is true.
+// Bool reports whether a setting is true, or a value of another type that means
+// true beyond doubt.
 func (d *Definition) Bool(key string) bool {
-	s := d.Get(key)
-	return s != nil && s.Member.Value.Kind == Bool && s.Member.Value.Raw == "true"
+	value, _ := d.flag(key)
+	return value == "true"
 }
 
-// Protocol returns the protocol of a streamtype: h1 by default, as in lws. For a name
-// that only lws's documentation has, it is the protocol meant; for an unknown one, "".
+// Unclear reports whether a setting has a value that is neither true nor false,
+// nor meant for one beyond doubt.
+func (d *Definition) Unclear(key string) bool {
+	_, ok := d.flag(key)
+	return !ok
+}
+
+func (d *Definition) flag(key string) (value string, ok bool) {
+	s := d.Get(key)
+	switch {
+	case s == nil:
+		return "false", true
+	case s.Member.Value.Object != nil || s.Member.Value.Array != nil:
+		return "", false
+	case s.Member.Value.Kind == Bool:
+		return s.Member.Value.Raw, true
+	}
+	return s.Key.meant(s.Member.Value.Text())
+}
+
+// Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
+// and the one that is meant by a name of lws's documentation which lws does not
+// read. It returns "" for an unknown protocol.
 func (d *Definition) Protocol() string {
 	s := d.Get("protocol")
 	if s == nil {

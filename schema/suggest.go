@@ -52,7 +52,12 @@ func nearestAll(name string, names []string) []string {
 	return best
 }
 
-// fold removes differences that are common in misspelt names.
+// misspelt reports whether name is key with one mistake in at least four letters.
+func misspelt(name, key string) bool {
+	return len(name) >= 4 && distance(fold(name), fold(key), 2) < 2
+}
+
+// fold removes the differences in which names are most often misspelt.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '-' || r == ' ' {
@@ -62,8 +67,8 @@ func fold(name string) string {
 	}, strings.ToLower(name))
 }
 
-// distance returns the optimal string alignment distance of two strings in bytes, or
-// limit if that is less.
+// distance returns the optimal string alignment distance of two strings, by
+// bytes, or limit if that is less.
 func distance(a, b string, limit int) int {
 	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit

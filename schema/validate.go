@@ -31,10 +31,11 @@ var policySchema = sync.OnceValue(func() *jsonschema.Schema {
 })
 
 // Validate checks the shape of a policy against the JSON Schema: keys, types,
-// ranges. It does not repeat syntax errors.
+// ranges. Each diagnostic is at the key or value that is wrong. Syntax errors
+// are not repeated.
 //
-// It walks the tree and the schema together and gives only scalars to jsonschema.
-// So it sees all members that share a key, and each diagnostic has a position.
+// It walks the tree together with the schema, to check each of several members
+// with the same key, and to know the place of each value.
 func Validate(d *Document) []Diagnostic {
 	v := &validator{}
 	if d.Root.Kind == ObjectKind {
@@ -45,12 +46,12 @@ func Validate(d *Document) []Diagnostic {
 
 type validator struct {
 	diags  []Diagnostic
-	parent *Object // of the member that is being checked
+	around *Object // whose members are being checked
 }
 
-// has reports whether the parent has a member with this key.
+// has reports whether the object being checked has a member with this key.
 func (v *validator) has(key string) bool {
-	return slices.ContainsFunc(v.parent.Members, func(m *Member) bool { return m.Key == key })
+	return slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == key })
 }
 
 func (v *validator) report(rule string, sev Severity, at Span, format string, args ...any) *Diagnostic {
@@ -58,8 +59,8 @@ func (v *validator) report(rule string, sev Severity, at Span, format string, ar
 	return &v.diags[len(v.diags)-1]
 }
 
-// value checks a value of a definition in section in. k is its key, or nil if the
-// table does not have it.
+// value checks a value of a key, which is nil if it is not in the table, in a
+// definition of a section.
 func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	for s.Ref != nil {
 		s = s.Ref
@@ -82,10 +83,10 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 	n := len(val.Array.Elems)
 	if s.MaxItems >= 0 && n > s.MaxItems {
 		e := val.Array.Elems[s.MaxItems]
-		v.report(RuleBadCount, Error, e.Value.Span, "%s has %d entries, but takes at most %d", k.Name, n, s.MaxItems)
+		v.report(RuleBadCount, Error, e.Value.Span, "%s has %d entries, and takes at most %d", k.Name, n, s.MaxItems)
 	}
 	if s.MinItems >= 0 && n < s.MinItems {
-		v.report(RuleBadCount, Error, val.Span, "%s is empty, but needs at least %d", k.Name, s.MinItems)
+		v.report(RuleBadCount, Error, val.Span, "%s is empty: it takes at least %d", k.Name, s.MinItems)
 	}
 	if s.Items2020 != nil {
 		for _, e := range val.Array.Elems {
@@ -95,25 +96,51 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 }
 
 func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value) {
-	defer func(o *Object) { v.parent = o }(v.parent)
+	defer func(o *Object) { v.around = o }(v.around)
 	seen := make(map[string]*Member, len(val.Object.Members))
 	for _, m := range val.Object.Members {
 		if m.Name.Kind == Missing {
 			continue
 		}
-		v.parent = val.Object
-		first := seen[m.Key]
-		if first == nil {
-			seen[m.Key] = m
+		v.around = val.Object
+		prop, sub := s.Properties[m.Key], in
+		for re, p := range s.PatternProperties {
+			if prop == nil && re.MatchString(m.Key) {
+				prop = p
+			}
 		}
-		v.member(s, in, k, m, first)
+		known := prop != nil
+		if rest, ok := s.AdditionalProperties.(*jsonschema.Schema); ok && !known {
+			prop = rest
+		}
+		memberKey := k
+		if s.Properties[m.Key] != nil {
+			memberKey = LookupKey(in, m.Key)
+			if in == Top {
+				sub = Section(m.Key)
+			}
+		}
+		if first, twice := seen[m.Key]; !twice {
+			seen[m.Key] = m
+		} else if known {
+			v.duplicate(in, memberKey, first, m)
+		}
+		switch {
+		case prop == nil && s.AdditionalProperties == false:
+			v.unknown(in, k, m)
+		case prop != nil:
+			if s.PropertyNames != nil && s.PropertyNames.Validate(m.Key) != nil {
+				v.report(RuleBadLength, Error, m.Name.Span, "this name is empty: lws 4.1 to 5.0 crash on it or add its settings to the entry before")
+			}
+			v.value(prop, sub, memberKey, &m.Value)
+		}
 	}
 	for _, name := range s.Required {
 		if seen[name] != nil {
 			continue
 		}
-		if in == TrustStores && (name == "stack" && seen["name"] == nil || legacyStore(val)) {
-			continue // the entry has a diagnostic already
+		if in == TrustStores && name == "stack" && seen["name"] == nil || in == TrustStores && v.legacyStore(val) {
+			continue // one diagnostic for the entry is enough
 		}
 		at := val.Span
 		at.End = at.Start + 1
@@ -121,110 +148,79 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 	}
 }
 
-// member checks a member of an object that s describes. first is the first member
-// with the same key, or nil.
-func (v *validator) member(s *jsonschema.Schema, in Section, k *Key, m, first *Member) {
-	prop := s.Properties[m.Key]
-	if prop != nil {
-		k = LookupKey(in, m.Key)
-		if in == Top {
-			in = Section(m.Key)
-		}
-	}
-	for re, p := range s.PatternProperties {
-		if prop == nil && re.MatchString(m.Key) {
-			prop = p
-		}
-	}
-	if prop != nil && first != nil {
-		v.duplicate(k, first, m)
-	}
-	if rest, ok := s.AdditionalProperties.(*jsonschema.Schema); ok && prop == nil {
-		prop = rest
-	}
-	switch {
-	case prop == nil && s.AdditionalProperties == false:
-		v.unknown(in, k, m)
-	case prop != nil:
-		if s.PropertyNames != nil && s.PropertyNames.Validate(m.Key) != nil {
-			v.report(RuleBadLength, Error, m.Name.Span, "the name is empty: lws 4.1 to 5.0 crash, or add its settings to the previous entry")
-		}
-		v.value(prop, in, k, &m.Value)
-	}
+// legacyStore reports whether a trust store has the form of lws's README.
+func (v *validator) legacyStore(val *Value) bool {
+	return !v.has("name") && slices.ContainsFunc(val.Object.Members, func(m *Member) bool {
+		return LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind
+	})
 }
 
-// legacyStore reports whether a trust store has the form that lws's README shows.
-func legacyStore(val *Value) bool {
-	for _, m := range val.Object.Members {
-		if LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind {
-			return true
-		}
-	}
-	return false
-}
-
-// duplicate reports a key, or nil for one of a map such as http_resp_map, that an
-// object has twice.
-func (v *validator) duplicate(k *Key, first, second *Member) {
-	top := k != nil && k.Section == Top
-	if top && sections[Section(second.Key)].noun != "" {
+func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
+	if in == Top && Section(again.Key) != Top && sections[Section(again.Key)].noun != "" {
 		return // sections may be repeated
 	}
-	d := v.report(RuleDuplicateKey, Error, second.Name.Span, "%s is set twice", QuoteName(second.Key))
+	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "duplicate key %s", QuoteName(again.Key))
 	d.Related = []Related{{first.Name.Span, "the first one"}}
 	switch {
-	case first.Value.Span.Text() == second.Value.Span.Text():
+	case first.Value.Span.Text() == again.Value.Span.Text():
 		d.Severity = Warning
-		d.Message += ", to the same value"
-	case top && k.Inert:
+		d.Message += ", with the same value"
+	case k != nil && k.Inert && in == Top:
 		d.Severity = Warning
 	case k != nil && (k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff"):
 		d.Severity = Warning
 		d.Message += ": lws joins the lists"
 	case k != nil && k.Is("boolean") && k.Flag != "":
-		d.Message += ": lws reads true if one of them is true"
+		d.Message += ": for lws it is true if one of them is"
 	default:
 		d.Message += ": only the last counts"
 	}
 }
 
-// unknown reports a key that the schema does not have.
+// unknown reports a key that is not in the schema.
 func (v *validator) unknown(in Section, k *Key, m *Member) {
 	switch {
 	case k != nil && k.Name == "http_resp_map":
-		v.report(RuleBadValue, Error, m.Name.Span, "%s is not an HTTP status from 100 to 599", QuoteName(m.Key))
+		v.report(RuleBadValue, Error, m.Name.Span, "%s is not an HTTP status: these are 100 to 599", QuoteName(m.Key))
 		return
 	case k != nil && k.Name == "x-sspolicy":
-		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no key %s, only \"streams\"", QuoteName(m.Key))
+		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", QuoteName(m.Key))
 		return
-	case in == TrustStores && m.Value.Kind == ArrayKind:
+	case in == TrustStores && m.Value.Kind == ArrayKind && !v.has("name"):
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,
-			"lws ignores this form of a trust store, although its README shows it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
-		d.Fixes = []Fix{{"write name and stack", []Edit{{
-			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start},
-			`"name": ` + m.Name.Raw + `, "stack": `}}}}
+			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
+		d.Fixes = []Fix{newFix("write name and stack",
+			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw+`, "stack": `)}
 		return
 	}
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is not a key of a %s", QuoteName(m.Key), in.Noun())
 	join := "; "
+	rename := func(key string, safe bool) {
+		if k := LookupKey(in, key); v.has(key) || k == nil || !k.takes(&m.Value) {
+			return
+		}
+		fix := newFix("write "+key, m.Name.Span, Quote(key))
+		fix.Safe = safe
+		d.Fixes = []Fix{fix}
+	}
 	if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better) + "?"
 		join = " "
 		if only {
-			d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
+			rename(better, slices.Contains(LookupKey(in, better).Aliases, m.Key) || fold(better) == fold(m.Key) || in != Top && misspelt(m.Key, better))
 		}
 	} else if use, ok := table().documented[in][m.Key]; ok {
-		d.Message += ", although lws's documentation has it"
+		d.Message += ", though lws's documentation has it"
 		if use != "" {
 			d.Message += ": use " + QuoteName(use)
-			if !v.has(use) {
-				d.Fixes = []Fix{{"write " + use, []Edit{{m.Name.Span, Quote(use)}}}}
-			}
+			rename(use, true)
 		}
 	}
-	switch in {
-	case Streams, Retry:
-		d.Message += join + "lws makes it a phantom " + in.Noun() + " that takes every later key of this one"
+	switch {
+	case in == Streams:
+		d.Message += join + "lws makes a phantom streamtype of it, which takes every later key of this one"
+	case in == Retry:
+		d.Message += join + "lws makes a phantom backoff scheme of it, which takes every later key of this one"
 	default:
 		d.Severity = Warning
 		d.Message += join + "lws ignores it"
@@ -239,7 +235,8 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 			v.tooLong(s, k, k.Name, val)
 		}
 		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw, ".eE") {
-			v.report(RuleBadValue, Error, val.Span, "write this integer without point or exponent: lws reads %s and stops at the next character", shortNumber(leadingDigits(val.Raw)))
+			d := v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+			v.rewrite(d, k, val)
 		}
 		return
 	}
@@ -291,24 +288,55 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	case k != nil && k.Section == Top && allows(s, "array"):
 		d.Message += "; lws ignores it"
 	case allows(s, "boolean"):
-		switch {
-		case text == "true" || text == "1":
-			d.Message += "; lws treats it as unset"
-			d.Fixes = []Fix{{"write true", []Edit{{val.Span, "true"}}}}
-		case val.LikeFalse():
+		if val.LikeFalse() {
 			d.Severity = Warning
-			d.Message += "; lws treats it as unset"
-			d.Fixes = []Fix{{"write false", []Edit{{val.Span, "false"}}}}
 		}
-	case allows(s, "integer") && val.Kind == String && text != "" && strings.Trim(text, "0123456789") == "":
-		d.Severity = Warning
-		d.Message += "; lws reads the digits"
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		if val.Kind != ObjectKind && val.Kind != ArrayKind {
+			d.Message += "; lws takes it as not set"
+			v.rewrite(d, k, val)
+		}
+	case allows(s, "integer") && val.Kind == String:
+		if text != "" && strings.Trim(text, "0123456789") == "" {
+			d.Severity = Warning
+			d.Message += "; lws reads the digits"
+		}
+		v.rewrite(d, k, val)
 	case allows(s, "string") && val.Kind == Number:
 		d.Severity = Warning
-		d.Message += "; lws reads its digits as the string"
-		d.Fixes = []Fix{{"write " + Quote(text), []Edit{{val.Span, Quote(text)}}}}
+		d.Message += "; lws takes its digits as the string"
+		d.Fixes = []Fix{newFix("write "+Quote(text), val.Span, Quote(text))}
 	}
+}
+
+// rewrite adds the fix that writes a value in the type of its key, if it is
+// beyond doubt which value that is.
+func (v *validator) rewrite(d *Diagnostic, k *Key, val *Value) {
+	if want, ok := k.meant(val.Text()); ok {
+		d.Fixes = []Fix{newFix("write "+want, val.Span, want)}
+	}
+}
+
+// takes reports whether a value has a type of the key, or is meant for one.
+func (k *Key) takes(v *Value) bool {
+	switch v.Kind {
+	case ObjectKind:
+		return k.Is("object")
+	case ArrayKind:
+		return k.Is("array")
+	case String:
+		if k.Is("string") {
+			return k.Enum == nil || slices.Contains(k.Enum, v.Text()) || k.ValueAliases[v.Text()] != nil
+		}
+	case Number:
+		if k.Is("integer") && digits(v.Raw) {
+			n, ok := new(big.Int).SetString(v.Raw, 10)
+			return ok && k.holds(n)
+		}
+	case Bool:
+		return k.Is("boolean")
+	}
+	_, ok := k.meant(v.Text())
+	return ok
 }
 
 func article(typ string) string {
@@ -319,7 +347,7 @@ func article(typ string) string {
 }
 
 func (v *validator) badEnum(k *Key, name string, val *Value) {
-	d := v.report(RuleBadValue, Error, val.Span, "%s is not a valid %s: use one of %s", QuoteName(val.Text()), name, strings.Join(k.Enum, ", "))
+	d := v.report(RuleBadValue, Error, val.Span, "unknown %s %s: want one of %s", name, QuoteName(val.Text()), strings.Join(k.Enum, ", "))
 	if use := k.ValueAliases[val.Text()]; use != nil {
 		text := Quote(use[k.Name])
 		for _, other := range slices.Sorted(maps.Keys(use)) {
@@ -328,30 +356,30 @@ func (v *validator) badEnum(k *Key, name string, val *Value) {
 			}
 		}
 		d.Rule = RuleLegacyForm
-		d.Message = fmt.Sprintf("lws refuses the %s %s, although its README shows it: write %s", name, QuoteName(val.Text()), text)
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), text)
+		d.Fixes = []Fix{newFix("write "+text, val.Span, text)}
 	}
 }
 
-// tooLong reports a string that lws truncates. JSON Schema counts characters, but
-// lws counts bytes.
+// tooLong reports a string that lws cuts. JSON Schema counts characters, and lws
+// bytes.
 func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Value) {
 	n := len(val.Text())
-	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes; lws keeps at most %d", name, n, s.MaxLength)
+	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes, and lws keeps at most %d", name, n, s.MaxLength)
 	switch chunk := s.MaxLength + 1; {
 	case k != nil && k.Ref != Top:
-		d.Message += ", and refuses this one"
+		d.Message += "; lws refuses it"
 	case k != nil && k.Name == "metadata":
-		d.Message += fmt.Sprintf(", and splits it into items of %d bytes", chunk)
+		d.Message += fmt.Sprintf("; lws makes several items of it, each %d bytes", chunk)
 	case n%chunk == 0:
-		d.Message += ", and nothing of this one"
+		d.Message += "; lws keeps nothing of it"
 	default:
-		d.Message += fmt.Sprintf(", and of this one the last %d", n%chunk)
+		d.Message += fmt.Sprintf("; lws keeps the last %d", n%chunk)
 	}
 }
 
-// Plain returns a value as encoding/json decodes it into an any, with json.Number for
-// numbers. The last of members with the same key counts.
+// Plain returns a value as encoding/json would decode it, with json.Number for
+// numbers. Of members with the same key the last counts.
 func Plain(v *Value) any {
 	switch v.Kind {
 	case ObjectKind:
@@ -370,8 +398,8 @@ func Plain(v *Value) any {
 	return goValue(v)
 }
 
-// goValue returns a scalar for jsonschema. Objects and arrays are empty: only their
-// type is checked.
+// goValue returns a scalar as jsonschema takes it, and an empty object or array
+// for any other.
 func goValue(v *Value) any {
 	switch v.Kind {
 	case Bool:
@@ -388,9 +416,9 @@ func goValue(v *Value) any {
 	return nil
 }
 
-// plainNumber returns a number for jsonschema, which parses it as a fraction of all
-// its digits. A very long number is replaced by a short one of the same sign that is
-// also out of range or not an integer.
+// plainNumber returns a number as jsonschema takes it, which makes a fraction of
+// all its digits. For a number that is too long, it returns another one of the
+// same sign that is out of range or not whole as well.
 func plainNumber(raw string) json.Number {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(raw), "e")
 	if len(mantissa) <= maxDigits && len(exponent) <= 4 {
@@ -406,10 +434,10 @@ func plainNumber(raw string) json.Number {
 	return json.Number(text)
 }
 
-// maxDigits is how many digits of a number are parsed, and shown.
+// maxDigits is the most digits of a number that are read and shown.
 const maxDigits = 40
 
-// shortNumber shortens a number for a message.
+// shortNumber returns a number for a message.
 func shortNumber(raw string) string {
 	if len(raw) > maxDigits {
 		return raw[:maxDigits] + "…"
@@ -417,12 +445,12 @@ func shortNumber(raw string) string {
 	return raw
 }
 
-// Wrap returns the value that lws stores for a number that is out of the range of its
-// C member. lws parses the leading digits and keeps the lowest bits (atoi and a C
+// Wrap returns what lws keeps of a number that is too large for its C member: it
+// reads the leading digits, and keeps the low bits of the result (atoi and a C
 // conversion: lws 4.1.6 to 5.0.0, lib/secure-streams/policy-json.c).
 func Wrap(raw string, k *Key) string {
 	digits := leadingDigits(raw)
-	var n uint64 // modulo 2^64, a multiple of every width
+	var n uint64 // modulo 2^64, of which every width is a part
 	for _, d := range strings.TrimPrefix(digits, "-") {
 		n = n*10 + uint64(d-'0')
 	}
@@ -431,7 +459,7 @@ func Wrap(raw string, k *Key) string {
 	}
 	mask := ^uint64(0) >> (64 - k.Width)
 	if k.Name == "client_cert" {
-		n = (n + 1) & mask // lws stores it plus 1: 0 means none
+		n = (n + 1) & mask // it is stored so, for 0 to mean none
 		if n == 0 {
 			return "none"
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -25,7 +26,7 @@ var states string
 // an unknown name. A key may have its section, as in retry.conceal.
 func Explain(name string) string {
 	var parts []string
-	if r := lint.Lookup(name); r != nil {
+	if r := rules.Lookup(name); r != nil {
 		parts = append(parts, Rule(r))
 	}
 	for _, s := range Sections() {
@@ -46,7 +47,7 @@ func Explain(name string) string {
 // Names returns all names that Explain describes.
 func Names() []string {
 	var names []string
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		names = append(names, r.Name)
 	}
 	for _, s := range Sections() {
@@ -72,6 +73,17 @@ func Rule(r *lint.Rule) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s: %s.\n\n%s\n", r.Name, title(r.Severity.String()), r.Summary, r.Why)
 	fmt.Fprintf(&b, "\n## What lws does\n\n%s\n", r.LWS)
+	switch r.Fixes {
+	case lint.SafeFix:
+		b.WriteString("\n`sspolicy lint --fix` fixes it where it can.\n")
+	case lint.UnsafeFix:
+		b.WriteString("\n`sspolicy lint --unsafe-fixes` fixes it where it can.\n")
+	case lint.MixedFix:
+		b.WriteString("\n`sspolicy lint --fix` fixes some of it, and `--unsafe-fixes` more.\n")
+	}
+	if r.Group != "" {
+		fmt.Fprintf(&b, "\nThis rule is in the group `%s`: it is checked only with `--with %s`.\n", r.Group, r.Group)
+	}
 	if r.Firm {
 		b.WriteString("\nThis rule cannot be suppressed.\n")
 	}
@@ -143,7 +155,7 @@ func RuleTable() string {
 	var b strings.Builder
 	b.WriteString("# Rules\n\nEach rule reports the wrong example of its page and not the right one: the tests run both.\n\n")
 	b.WriteString("| rule | severity | summary |\n|---|---|---|\n")
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", r.Name, r.Name, r.Severity, strings.ReplaceAll(r.Summary, "|", `\|`))
 	}
 	return b.String()

@@ -15,7 +15,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/explain"
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
@@ -30,7 +30,7 @@ func main() {
 		"../../docs/keys.md":         explain.KeyPage(),
 		"../../docs/rules/README.md": explain.RuleTable(),
 	}
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		files["../../docs/rules/"+r.Name+".md"] = explain.Rule(r)
 	}
 	old, err := filepath.Glob("../../docs/rules/*.md")
