@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/internal/timers"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -25,7 +26,7 @@ type link struct {
 
 	t         *streamType // of the attempt, constant during it
 	phase     phase
-	timing    bool  // timer has been started and not stopped
+	timing    bool  // timer has been started and not stopped: see Expire
 	done      bool  // Done has been called
 	spent     bool  // not to be used for another attempt
 	silent    bool  // requests to send are not signalled
@@ -99,14 +100,21 @@ func (l *link) release() {
 	l.e.links.Put(l)
 }
 
-// endLocked makes the transport give up.
+// abandonAfter is how long a transport may take to give up. It is longer than any
+// transport of this module waits for a peer then.
+const abandonAfter = 5 * time.Second
+
+// endLocked makes the transport give up. If it does not, the stream goes on without
+// it.
 func (l *link) endLocked(cause error) {
-	if l.cause == nil {
-		l.cause = cause
+	if l.cause != nil {
+		return
 	}
+	l.cause = cause
 	l.spent = true
-	l.cancel(l.cause)
+	l.cancel(cause)
 	l.broadcastLocked() // to a transport that waits for ResumeRx
+	l.startLocked(abandonAfter)
 }
 
 // broadcastLocked wakes those that wait for the turn.
@@ -125,10 +133,12 @@ func (l *link) waitLocked() {
 
 // startTimerLocked starts or restarts the limit of the attempt.
 func (l *link) startTimerLocked() {
-	d := l.e.env.ConnectTimeout()
-	if d == 0 {
-		return
+	if d := l.e.env.ConnectTimeout(); d > 0 && l.cause == nil {
+		l.startLocked(d)
 	}
+}
+
+func (l *link) startLocked(d time.Duration) {
 	l.stopTimerLocked()
 	l.timing = true
 	l.e.timers.Start(&l.timer, d)
@@ -143,13 +153,17 @@ func (l *link) stopTimerLocked() {
 	}
 }
 
-// Expire is for the timers.
+// Expire is called when the limit of the attempt, or the time to give up, is over.
 func (l *link) Expire(*timers.Timer) {
 	// A link that was stopped while its timer expired is never used again, so s
 	// is still the same.
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if l.timing && l.phase == running && !l.s.machine.Connected() {
+	switch {
+	case !l.timing || l.phase != running:
+	case l.cause != nil:
+		go l.s.abandon(l)
+	case !l.s.machine.Connected():
 		l.endLocked(ErrTimeout)
 	}
 }

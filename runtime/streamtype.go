@@ -168,9 +168,20 @@ func (r *registry) dropLocked(same func(*streamType) bool) {
 	}
 }
 
-// close closes the connections of a streamtype and gives up its trust.
+// close closes the connections of a streamtype and gives up its trust. It does not
+// wait for a transport for longer than abandonAfter.
 func (t *streamType) close() {
-	if err := t.connector.Close(); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- t.connector.Close() }()
+	late := time.NewTimer(abandonAfter)
+	defer late.Stop()
+	var err error
+	select {
+	case err = <-done:
+	case <-late.C:
+		err = ErrTimeout
+	}
+	if err != nil {
 		t.setup.Logger().Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
 	}
 	t.r.host.Drop(t.setup)
