@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"iter"
 	"sync"
 	"time"
 
@@ -198,7 +197,7 @@ func (l *link) Expand(t *policy.Template) string {
 	return t.Expand(l.s.meta.own())
 }
 
-func (l *link) DirectHeaders() iter.Seq2[string, string] {
+func (l *link) DirectHeaders() []transport.Field {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	return l.s.meta.directHeaders().all()

@@ -205,7 +205,11 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 
 // answer reports the response to the stream.
 func (n *connector) answer(ctx context.Context, l transport.Link, resp *http.Response) error {
-	l.Answer(transport.Answer{Status: resp.StatusCode, Header: resp.Header.Get})
+	a := transport.Answer{Status: resp.StatusCode}
+	if n.st.DirectProtoStr {
+		a.Header = resp.Header.Get
+	}
+	l.Answer(a)
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		l.Answer(transport.Answer{RetryAfter: request.RetryAfter(resp.Header)})

@@ -132,8 +132,8 @@ func (s *Set) Make(ctx context.Context, l transport.Link) (Header, error) {
 		}
 	}
 	if s.direct {
-		for name, value := range l.DirectHeaders() {
-			if err := s.add(&r, http.CanonicalHeaderKey(name), value); err != nil {
+		for _, f := range l.DirectHeaders() {
+			if err := s.add(&r, http.CanonicalHeaderKey(f.Name), f.Value); err != nil {
 				return Header{}, err
 			}
 		}
