@@ -124,7 +124,7 @@ func run(t *testing.T, o runtime.Options, st *policy.StreamType, data string) (e
 		s.RequestTx()
 	}
 	tr.AwaitEnd(t, "DES")
-	c.Close()
+	c.Shutdown(context.Background())
 	return strings.TrimSuffix(tr.String(), " DES"), string(got), err
 }
 
@@ -261,7 +261,7 @@ func TestConnection(t *testing.T) {
 	if n := sockets.Load(); n != 1 || len(peers) != 1 || !peers[socket.LocalAddr().String()] {
 		t.Errorf("%d sockets, requests from %v", n, peers)
 	}
-	c.Close()
+	c.Shutdown(context.Background())
 	if err := socket.SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the socket is open: %v", err)
 	}
@@ -417,7 +417,7 @@ func TestGivenUp(t *testing.T) {
 		if _, err := c.Fetch(t.Context(), "s"); err != nil {
 			t.Errorf("after %v: %v", broken, err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }
 
@@ -478,11 +478,11 @@ func TestClose(t *testing.T) {
 		for range 10 {
 			must(c.NewStream("s", runtime.Handlers{})).Connect()
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 	silent := must(net.ListenPacket("udp", "127.0.0.1:0")) // no handshake
 	defer silent.Close()
 	c := newContext(t, runtime.Options{}, streamType(silent.LocalAddr().(*net.UDPAddr).AddrPort()))
 	must(c.NewStream("s", runtime.Handlers{})).Connect()
-	c.Close()
+	c.Shutdown(context.Background())
 }

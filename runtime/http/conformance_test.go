@@ -318,7 +318,7 @@ func TestConformance(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 			err := s.Err()
-			c.Close()
+			c.Shutdown(context.Background())
 			got := tr.String()
 			t.Logf("saw %s (%v)", got, err)
 			if tt.prefix {

@@ -2,6 +2,7 @@ package http_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ func TestCredentialHeaders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			s, err := c.NewStream("s", tr.handlers())
 			if err != nil {
 				t.Fatal(err)
@@ -139,7 +140,7 @@ func TestCredentialsRefused(t *testing.T) {
 		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
 			t.Errorf("%+v, %+v: %v", tt.h, tt.auth, err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }
 
@@ -263,7 +264,7 @@ func TestClientCertificates(t *testing.T) {
 		run("taken away, with connections still there", "zero", "", 3, transport.ErrNoCredentials)
 		creds.SetClientCertificate(0, clients.Client(104))
 		run("to another server", "redirect", "", 4, nil)
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }
 
@@ -312,7 +313,7 @@ func TestSessions(t *testing.T) {
 				t.Errorf("TLS %x, step %d, %s: resumed %q, want %q: %s, %v", version, i, step.name, tr.body, step.resumed, tr, s.Err())
 			}
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }
 

@@ -185,7 +185,7 @@ func TestPrepare(t *testing.T) {
 		if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 			t.Errorf("%+v %+v: %v", tt.h, tt.m, err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }
 
@@ -577,7 +577,7 @@ func TestKeepAlive(t *testing.T) {
 				t.Errorf("%v, stream %s: %s, %d dials so far, want success %v with %d", protocol, step.name, tr, dials.Load(), step.ok, step.dials)
 			}
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }
 
@@ -620,7 +620,7 @@ func TestCloseInFlight(t *testing.T) {
 		tr := &trace{on: on{"CRE": connect}}
 		c, _ := newStream(t, policy.StreamType{HTTP: &policy.HTTP{URL: path}}, addr, tr, runtime.Options{})
 		tr.await(t, len(strings.Fields(want))-2)
-		c.Close()
+		c.Shutdown(context.Background())
 		if got := tr.String(); got != want && got != strings.Replace(want, " DIS", "", 1) {
 			t.Errorf("\n got %s\nwant %s", got, want)
 		}
@@ -640,7 +640,7 @@ func TestCloseInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	c.Close()
+	c.Shutdown(context.Background())
 	want(t, tr, "CRE CNG DES")
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.Copy(io.Discard, conn); err != nil {
@@ -682,5 +682,5 @@ func TestMany(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	c.Close()
+	c.Shutdown(context.Background())
 }

@@ -196,7 +196,7 @@ func TestSigV4(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			answer, err := c.Fetch(t.Context(), "s", tt.options...)
 			if strings.Contains(fmt.Sprintf("%v %+v %#v %s", err, err, err, &logged), "s3kr1t") {
 				t.Errorf("the secret got out: %v; %s", err, &logged)
@@ -252,7 +252,7 @@ func TestSigV4Refused(t *testing.T) {
 		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
 			t.Errorf("%q, %q: %v, want %v", st.AWSRegion, st.AWSService, err, tt.want)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }
 
@@ -265,7 +265,7 @@ func TestSigV4Option(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), "SigV4") {
 		t.Errorf("%v", err)
 	}

@@ -200,7 +200,7 @@ func TestSOCKS5Apart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	for _, step := range []struct {
 		name  string
 		dials int

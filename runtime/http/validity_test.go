@@ -318,7 +318,7 @@ func TestIdleConnection(t *testing.T) {
 		if got := fmt.Sprint(pings, closed); got != "[7s 14s 21s 28s] 30s" {
 			t.Errorf("pings and close at %s", got)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	})
 }
 

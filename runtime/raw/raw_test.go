@@ -269,6 +269,6 @@ func TestClose(t *testing.T) {
 			s.Connect()
 			go c.Open(ctx, "s")
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 }

@@ -124,7 +124,7 @@ func TestValidity(t *testing.T) {
 				if got := pings.Load(); got != tt.pings {
 					t.Errorf("%d PINGs, want %d", got, tt.pings)
 				}
-				c.Close()
+				c.Shutdown(context.Background())
 				close(end)
 				theirs.Close()
 				wg.Wait()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/flate"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -308,7 +309,7 @@ func TestCut(t *testing.T) {
 				if !errors.Is(s.Err(), io.ErrUnexpectedEOF) {
 					t.Errorf("%d of %d bytes: the cause is %v", n, len(tt.message), s.Err())
 				}
-				c.Close()
+				c.Shutdown(context.Background())
 			}
 		})
 	}
