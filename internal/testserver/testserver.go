@@ -2,6 +2,7 @@
 package testserver
 
 import (
+	"context"
 	"io"
 	"log"
 	"net"
@@ -123,3 +124,52 @@ func Protocols(h1, unencryptedH2 bool) *http.Protocols {
 	p.SetUnencryptedHTTP2(unencryptedH2)
 	return p
 }
+
+// A Pipe is a listener of connections in memory, which do not buffer, for bubbles
+// of package synctest.
+type Pipe struct {
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+}
+
+// NewPipe returns a listener that is closed at the end of the test.
+func NewPipe(t testing.TB) *Pipe {
+	p := &Pipe{conns: make(chan net.Conn), done: make(chan struct{})}
+	p.close = sync.OnceFunc(func() { close(p.done) })
+	t.Cleanup(p.close)
+	return p
+}
+
+// DialContext connects to the listener, whatever the address is. It is for
+// runtime.Options.
+func (p *Pipe) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case p.conns <- theirs:
+		return ours, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Accept returns the peer of the next connection.
+func (p *Pipe) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept and DialContext.
+func (p *Pipe) Close() error {
+	p.close()
+	return nil
+}
+
+// Addr returns an address that nothing listens on.
+func (p *Pipe) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }

@@ -250,7 +250,7 @@ func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Re
 			return err
 		}
 		if boundary != "" {
-			return takeApart(body, boundary, rx)
+			return split(body, boundary, rx)
 		}
 	}
 	if credit != nil && n.st.Protocol == policy.ProtocolH2 {

@@ -44,7 +44,7 @@ const maxOutside = 64 << 10
 //
 // A line that begins with the delimiter but goes on otherwise is a part of a
 // part. The body is to end with the last delimiter, and what may come after it.
-func takeApart(body io.Reader, boundary string, rx func([]byte, policy.Flags) error) error {
+func split(body io.Reader, boundary string, rx func([]byte, policy.Flags) error) error {
 	if err := rx(nil, policy.FlagRelatedStart); err != nil {
 		return err
 	}

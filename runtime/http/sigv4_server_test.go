@@ -29,8 +29,8 @@ import (
 
 var authorizationForm = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=AKID/(\d{8})/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=[0-9a-f]{64}$`)
 
-// verify signs a request that a server got again, with AWS's own library, and
-// returns what is wrong with the signature that it came with.
+// verify signs a request that a server got with AWS's own library, and returns how
+// its signature differs.
 func verify(r *http.Request, body []byte) error {
 	m := authorizationForm.FindStringSubmatch(r.Header.Get("Authorization"))
 	if m == nil {
@@ -69,8 +69,8 @@ func verify(r *http.Request, body []byte) error {
 	return nil
 }
 
-// TestSigV4 checks that a server which knows the secret takes what is sent, and
-// that nothing is sent where it could not.
+// TestSigV4 checks that a server which knows the secret accepts the requests, and
+// that a request which cannot be signed is not sent.
 func TestSigV4(t *testing.T) {
 	var requests atomic.Int32
 	other := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -142,14 +142,14 @@ func TestSigV4(t *testing.T) {
 		creds   transport.Credentials
 		options []runtime.CallOption
 		want    string
-		err     error // what is not sent at all
+		err     error // the request is not sent because of it, or of any if it has no text
 	}{
 		{name: "GET", addr: plain, h: policy.HTTP{URL: "/a b/c:d?z=1&a=x y&+="}, options: aws(), want: "0 /a%20b/c:d?z=1&a=x%20y&%20= [] e3b0c442"},
 		{name: "GET over TLS", addr: secure, h: policy.HTTP{URL: "/"}, options: aws(), want: "0 / [] e3b0c442"},
 		{name: "GET over h2", addr: secure, proto: policy.ProtocolH2, h: policy.HTTP{URL: "/x?y"}, options: aws(), want: "0 /x?y [] e3b0c442"},
 		{name: "temporary key", addr: plain, creds: credentials.Chain{creds, temporary}, options: aws(), want: "0 / [] e3b0c442"},
 		{name: "more headers", addr: plain, options: aws("meta", "  a  b "), want: "0 / [] e3b0c442"},
-		{name: "a time of the program's", addr: plain, options: aws("date", time.Now().UTC().Format("20060102T150405Z")), want: "0 / [] e3b0c442"},
+		{name: "the program's own time", addr: plain, options: aws("date", time.Now().UTC().Format("20060102T150405Z")), want: "0 / [] e3b0c442"},
 		{name: "not a time", addr: plain, options: aws("date", "today"), err: errors.New("")},
 		{name: "POST", addr: plain, h: policy.HTTP{Method: "POST"}, options: with([]byte("body"), aws()...), want: "4 / [] 230d8358"},
 		{name: "POST of a form", addr: plain, h: policy.HTTP{Method: "POST", WWWFormURLEncoded: true}, options: with([]byte("a=b"), aws()...), want: "3 / [] 42144f39"},
@@ -167,11 +167,11 @@ func TestSigV4(t *testing.T) {
 		{name: "PUT to S3 without TLS", addr: plain, h: policy.HTTP{Method: "PUT", URL: "/b/k"}, options: with([]byte("body"), s3...), want: "4 /b/k [] 230d8358"},
 		{name: "no region", addr: plain, options: aws("region", "", "service", "s3"), err: errors.New("")},
 		{name: "no service", addr: plain, options: aws("region", "r"), err: errors.New("")},
-		{name: "no name of a region", addr: plain, options: aws("region", "a/b", "service", "s3"), err: errors.New("")},
+		{name: "not a region", addr: plain, options: aws("region", "a/b", "service", "s3"), err: errors.New("")},
 		{name: "no key", addr: plain, creds: temporary, options: aws(), err: transport.ErrNoCredentials},
 		{name: "no secret", addr: plain, creds: noSecret, options: aws(), err: transport.ErrNoCredentials},
 		{name: "the program's own signature", addr: plain, options: aws("auth", "s3kr1t"), err: errors.New("")},
-		{name: "a time that is none", addr: plain, options: aws("date", "s3kr1t"), err: errors.New("")},
+		{name: "an invalid time", addr: plain, options: aws("date", "s3kr1t"), err: errors.New("")},
 		{name: "two session tokens", addr: plain, creds: credentials.Chain{creds, temporary}, options: aws("token", "s3kr1t"), err: errors.New("")},
 		{name: "redirect", addr: plain, h: policy.HTTP{URL: "/same"}, options: aws(), want: "0 /there?x=1%202 [] e3b0c442"},
 		{name: "redirect of a POST", addr: secure, h: policy.HTTP{Method: "POST", URL: "/same"}, options: with([]byte("body"), aws()...), want: "0 /there?x=1%202 [] e3b0c442"},
@@ -191,15 +191,11 @@ func TestSigV4(t *testing.T) {
 				source = creds
 			}
 			var logged bytes.Buffer
-			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
+			c := newPolicy(t, []*policy.StreamType{st}, runtime.Options{
 				Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Shutdown(context.Background())
 			answer, err := c.Fetch(t.Context(), "s", tt.options...)
 			if strings.Contains(fmt.Sprintf("%v %+v %#v %s", err, err, err, &logged), "s3kr1t") {
-				t.Errorf("the secret got out: %v; %s", err, &logged)
+				t.Errorf("the secret is in an error or in the log: %v; %s", err, &logged)
 			}
 			switch {
 			case tt.err != nil:
@@ -219,7 +215,7 @@ func TestSigV4(t *testing.T) {
 	}
 }
 
-// TestSigV4Refused checks policies that can not be executed.
+// TestSigV4Refused checks policies that cannot be executed.
 func TestSigV4Refused(t *testing.T) {
 	meta := []policy.Metadata{{Name: "region"}, {Name: "service"}}
 	for _, tt := range []struct {
@@ -245,27 +241,18 @@ func TestSigV4Refused(t *testing.T) {
 		if tt.none {
 			o.Credentials = nil
 		}
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}}, o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, []*policy.StreamType{&st}, o)
 		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
 			t.Errorf("%q, %q: %v, want %v", st.AWSRegion, st.AWSService, err, tt.want)
 		}
-		c.Shutdown(context.Background())
 	}
 }
 
-// A transport without the option refuses what it is for, and says so.
+// TestSigV4Option checks that a transport without the option names it.
 func TestSigV4Option(t *testing.T) {
 	st := policy.StreamType{Name: "s", Endpoint: "h", HTTP: new(policy.HTTP), Auth: &policy.Auth{Type: policy.AuthSigV4},
 		Metadata: []policy.Metadata{{Name: "r"}}, AWSRegion: "r", AWSService: "r"}
-	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}},
-		runtime.Options{Transports: []transport.Transport{sshttp.New()}, Credentials: new(credentials.Memory)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Shutdown(context.Background())
+	c := newPolicy(t, []*policy.StreamType{&st}, runtime.Options{Credentials: new(credentials.Memory)})
 	if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), "SigV4") {
 		t.Errorf("%v", err)
 	}

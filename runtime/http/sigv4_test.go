@@ -14,7 +14,7 @@ import (
 
 const exampleID, exampleSecret = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
-// TestSigV4Vectors has the test suite of AWS.
+// TestSigV4Vectors runs the test suite of AWS.
 func TestSigV4Vectors(t *testing.T) {
 	text, err := os.ReadFile("testdata/sigv4.json")
 	if err != nil {
@@ -60,7 +60,7 @@ func TestSigV4Vectors(t *testing.T) {
 	}
 }
 
-// TestSigV4OfAWS compares with the signer of AWS's own library.
+// TestSigV4OfAWS compares signatures with those of AWS's own library.
 func TestSigV4OfAWS(t *testing.T) {
 	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
 	for _, target := range []string{
@@ -70,12 +70,12 @@ func TestSigV4OfAWS(t *testing.T) {
 		for _, service := range []string{"execute-api", "s3"} {
 			for _, token := range []string{"", "session"} {
 				if service != "s3" && strings.Contains(target, "//") {
-					continue // the library leaves it to the caller to make the path a normal one
+					continue // the library expects a normalized path
 				}
 				target := target
 				if service == "s3" {
 					path, query, _ := strings.Cut(target, "?")
-					target = canonicalPath(path, true) + "?" + query // as sign does: the library signs what it is given
+					target = canonicalPath(path, true) + "?" + query // as sign does
 				}
 				req, err := http.NewRequest("PUT", "https://example.amazonaws.com:8443"+target, nil)
 				if err != nil {
