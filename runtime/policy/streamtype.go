@@ -87,6 +87,12 @@ func (st *StreamType) Carrier() Protocol {
 	return st.Protocol
 }
 
+// HasBody reports whether requests with the method have a body by themselves, as
+// in lws 5.0.0.
+func (h *HTTP) HasBody() bool {
+	return slices.Contains([]string{"POST", "PUT", "PATCH"}, h.Method)
+}
+
 // Sends reports whether streams of this type send payload: over HTTP, whether a
 // body follows the headers of the request, as in lws 5.0.0
 // (lib/secure-streams/protocols/ss-h1.c).
@@ -98,7 +104,7 @@ func (st *StreamType) Sends() bool {
 		return st.MQTT.Topic != ""
 	case !st.Protocol.IsHTTP():
 		return true
-	case slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method):
+	case st.HTTP.HasBody():
 		return true
 	case st.HTTP.Multipart || st.HTTP.MultipartName != "":
 		return true
