@@ -286,6 +286,7 @@ func (c *Context) close() {
 	types = slices.AppendSeq(types, maps.Keys(c.stale))
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
+	c.env.StopDials()
 	for _, t := range types {
 		t.close()
 	}

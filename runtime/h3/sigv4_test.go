@@ -18,8 +18,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestSigV4 checks that what a server gets over h3 is what was signed, by
-// signing it again with AWS's own library.
+// TestSigV4 signs the requests that a server gets with AWS's own library, and compares
+// the signatures.
 func TestSigV4(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

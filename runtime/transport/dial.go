@@ -94,7 +94,7 @@ func (d Dialer) dial(ctx context.Context, network, address string, prepare func(
 		ctx, cancel = context.WithCancel(ctx)
 	}
 	defer cancel()
-	defer context.AfterFunc(d.env.life, cancel)()
+	defer context.AfterFunc(d.env.dials, cancel)()
 	conn, err := d.connect(ctx, network, address)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,8 @@ type Env struct {
 	config Config
 	life   context.Context // done once the context closes
 	end    context.CancelFunc
+	dials  context.Context // done once no stream is left
+	stop   context.CancelFunc
 	timers *timers.Timers
 	trust  trustCache
 	dialed dialed
@@ -49,6 +51,7 @@ func NewEnv(c Config) *Env {
 	}
 	e := &Env{config: c, timers: timers.New(c.Wake)}
 	e.life, e.end = context.WithCancel(context.Background())
+	e.dials, e.stop = context.WithCancel(context.Background())
 	return e
 }
 
@@ -78,8 +81,12 @@ func (e *Env) DialTimeout() time.Duration {
 // Closing returns a context that is done when the runtime's context closes.
 func (e *Env) Closing() context.Context { return e.life }
 
-// Close begins the end: dials stop.
+// Close makes Closing done.
 func (e *Env) Close() { e.end() }
+
+// StopDials stops the dials that attempts have left behind. It is called when no
+// stream is left, so that no attempt fails because of it.
+func (e *Env) StopDials() { e.stop() }
 
 // Release closes what is left, after the last connector has been closed.
 func (e *Env) Release() {

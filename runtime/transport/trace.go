@@ -8,9 +8,10 @@ import (
 
 // Trace returns the client trace of the context of an attempt, never nil. Packages
 // net and net/http call its hooks themselves; a transport that works without them
-// calls these, which are never nil: GetConn when a request begins, GotConn when
-// its connection is ready, TLSHandshakeStart and TLSHandshakeDone, WroteHeaders
-// when the request has been sent, GotFirstResponseByte.
+// calls these, which are never nil: GetConn when a request begins, ConnectStart and
+// ConnectDone, GotConn when its connection is ready, TLSHandshakeStart and
+// TLSHandshakeDone, WroteHeaders when the request has been sent,
+// GotFirstResponseByte.
 func Trace(ctx context.Context) *httptrace.ClientTrace {
 	if t := httptrace.ContextClientTrace(ctx); t != nil {
 		return t
@@ -20,6 +21,8 @@ func Trace(ctx context.Context) *httptrace.ClientTrace {
 
 var silent = httptrace.ClientTrace{
 	GetConn:              func(string) {},
+	ConnectStart:         func(string, string) {},
+	ConnectDone:          func(string, string, error) {},
 	GotConn:              func(httptrace.GotConnInfo) {},
 	TLSHandshakeStart:    func() {},
 	TLSHandshakeDone:     func(tls.ConnectionState, error) {},
