@@ -12,7 +12,7 @@ import (
 
 // A link is the transport.Link of one attempt after the other.
 type link struct {
-	c      *Context
+	e      *engine
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	run    func() // what the goroutine of a stream starts with
@@ -37,6 +37,7 @@ type link struct {
 	perf      *perf // nil if the policy does not want figures
 	answer    transport.Answer
 	ride      int // index in the chain of the streamtype
+	pending   int // bytes that wait for ResumeRx
 	delivered int64
 }
 
@@ -52,10 +53,10 @@ const (
 )
 
 // newLink returns a link for a stream, whose mu is held.
-func (c *Context) newLink(s *Stream) *link {
-	l, _ := c.links.Get().(*link)
+func newLink(s *Stream) *link {
+	l, _ := s.e.links.Get().(*link)
 	if l == nil {
-		l = &link{c: c}
+		l = &link{e: s.e}
 		l.ctx, l.cancel = context.WithCancelCause(context.Background())
 		l.run = l.work
 		l.turn = sync.NewCond(nil)
@@ -94,8 +95,8 @@ func (l *link) release() {
 		l.cancel(nil)
 		return
 	}
-	*l = link{c: l.c, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: timers.Timer{Owner: l}}
-	l.c.links.Put(l)
+	*l = link{e: l.e, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: timers.Timer{Owner: l}}
+	l.e.links.Put(l)
 }
 
 // endLocked makes the transport give up.
@@ -124,13 +125,13 @@ func (l *link) waitLocked() {
 
 // startTimerLocked starts or restarts the limit of the attempt.
 func (l *link) startTimerLocked() {
-	d := l.c.env.ConnectTimeout()
+	d := l.e.env.ConnectTimeout()
 	if d == 0 {
 		return
 	}
 	l.stopTimerLocked()
 	l.timing = true
-	l.c.timers.Start(&l.timer, d)
+	l.e.timers.Start(&l.timer, d)
 }
 
 // stopTimerLocked stops the limit of the attempt. If it has just expired, Expire
@@ -138,7 +139,7 @@ func (l *link) startTimerLocked() {
 func (l *link) stopTimerLocked() {
 	if l.timing {
 		l.timing = false
-		l.spent = !l.c.timers.Stop(&l.timer) || l.spent
+		l.spent = !l.e.timers.Stop(&l.timer) || l.spent
 	}
 }
 
@@ -153,6 +154,17 @@ func (l *link) Expire(*timers.Timer) {
 	}
 }
 
+// deliverPerf calls Rx with the figures of an attempt, once, and ignores its
+// result. The caller has the turn and does not hold mu.
+func (l *link) deliverPerf(h Handlers) {
+	if l.perf == nil || h.Rx == nil {
+		return
+	}
+	if figures := l.perf.take(); figures != nil {
+		h.Rx(l.s, figures, FlagPerfJSON|FlagSOM|FlagEOM)
+	}
+}
+
 func (l *link) Target() *policy.Target { return l.target }
 
 func (l *link) URL() string { return l.url }
@@ -160,7 +172,7 @@ func (l *link) URL() string { return l.url }
 func (l *link) Metadata(item int) (value string, set bool) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if own := l.s.ownLocked(); item < len(own) {
+	if own := l.s.meta.own(); item < len(own) {
 		return own[item].Text, own[item].Set
 	}
 	return "", false
@@ -169,16 +181,16 @@ func (l *link) Metadata(item int) (value string, set bool) {
 func (l *link) Expand(t *policy.Template) string {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return t.Expand(l.s.ownLocked())
+	return t.Expand(l.s.meta.own())
 }
 
 func (l *link) DirectHeaders() iter.Seq2[string, string] {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return l.s.direct.all()
+	return l.s.meta.directHeaders().all()
 }
 
-func (l *link) Data(make func() any) any { return l.s.TransportData(make) }
+func (l *link) Data(make func() any) any { return l.s.data(make) }
 
 func (l *link) Credit() *transport.Credit { return l.s.credit }
 
@@ -201,7 +213,7 @@ func (l *link) Answer(a transport.Answer) {
 		s.captive = true
 	}
 	if a.Header != nil && l.t.stream.DirectProtoStr {
-		s.directLocked().received = a.Header
+		s.metadataLocked().newDirectHeaders().received = a.Header
 	}
 }
 
@@ -209,7 +221,7 @@ func (l *link) Receive(item int, value string) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	if l.phase == running {
-		l.s.receiveLocked(item, value)
+		l.s.metadataLocked().receive(item, value)
 	}
 }
 
@@ -230,14 +242,14 @@ func (l *link) takeLocked(size int) error {
 	s.mu.Lock()
 	for l.phase == running && l.cause == nil {
 		if hold := s.paused && size != notPayload; hold {
-			s.pending = size
+			l.pending = size
 		} else if !s.busy {
 			break
 		}
 		l.waitLocked()
 	}
 	if size != notPayload {
-		s.pending = 0
+		l.pending = 0
 	}
 	if l.phase != running || l.cause != nil {
 		err := l.cause
@@ -353,7 +365,7 @@ func (l *link) rx(buf []byte, flags Flags, silent bool) (wantsTx bool, err error
 	l.silent = silent
 	h := s.h.Rx
 	s.mu.Unlock()
-	if f := l.c.opts.Hooks.Rx; f != nil {
+	if f := l.e.hooks.Rx; f != nil {
 		f(s.context(), s, len(buf))
 	}
 	r := OK
@@ -399,7 +411,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	var length uint64 // of a message that may begin now
 	if h != nil {
 		s.ordinal++
-		if l.t.stream.Protocol.HasMessages() {
+		if l.t.carrier.HasMessages() {
 			length, s.txLen = s.txLen, 0
 		}
 	}
@@ -408,7 +420,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	if h != nil {
 		p.N, p.Flags, r = h(s, ordinal, buf)
 		if p.N < 0 || p.N > len(buf) {
-			s.c.log.Error("sspolicy: the Tx callback returned a length that does not fit the buffer",
+			s.e.log.Error("sspolicy: the Tx callback returned a length that does not fit the buffer",
 				"streamtype", s.t.stream.Name, "n", p.N, "len", len(buf))
 			r = DisconnectMe
 		}
@@ -416,7 +428,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	if r != OK {
 		p.N, p.Flags = 0, 0
 	}
-	if f := s.c.opts.Hooks.Tx; f != nil && p.N > 0 {
+	if f := s.e.hooks.Tx; f != nil && p.N > 0 {
 		f(s.context(), s, p.N)
 	}
 	s.mu.Lock()

@@ -195,14 +195,3 @@ func (p *perf) take() []byte {
 	}
 	return append(b, '}')
 }
-
-// deliverPerf calls Rx with the figures of an attempt, once, and ignores its
-// result. The caller has the turn and does not hold mu.
-func (l *link) deliverPerf(h Handlers) {
-	if l.perf == nil || h.Rx == nil {
-		return
-	}
-	if figures := l.perf.take(); figures != nil {
-		h.Rx(l.s, figures, FlagPerfJSON|FlagSOM|FlagEOM)
-	}
-}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -170,7 +171,7 @@ func policyClientBy(b *testing.B, t transport.Transport, st *policy.StreamType, 
 			s.RequestTx()
 		}
 		wg.Wait()
-	}, func() { c.Close() }
+	}, func() { c.Shutdown(context.Background()) }
 }
 
 // netHTTPClient returns the same, by hand.

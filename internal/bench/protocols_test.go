@@ -49,7 +49,7 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	r, err := c.Fetch(context.Background(), os.Args[1])
 	if err != nil {
 		panic(err)

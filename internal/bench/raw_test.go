@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -139,7 +140,7 @@ func rawStream(b *testing.B, st *policy.StreamType, kind byte, send, receive int
 			<-done
 		}, func() {
 			s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
-			c.Close()
+			c.Shutdown(context.Background())
 		}
 }
 
@@ -228,7 +229,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 				}
 				s.RequestTx()
 			})
-			c.Close()
+			c.Shutdown(context.Background())
 		}
 	})
 	b.Run("by hand", func(b *testing.B) {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"os"
 	goruntime "runtime"
 	"testing"
@@ -83,7 +84,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 				collect(&after)
 				bytes = float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+int64(after.StackInuse)-int64(before.StackInuse)) / float64(k.n)
 				goroutines = float64(goruntime.NumGoroutine()-idle) / float64(k.n)
-				c.Close()
+				c.Shutdown(context.Background())
 				goruntime.KeepAlive(all)
 			}
 			b.ReportMetric(bytes, "B/stream")
@@ -129,7 +130,7 @@ func BenchmarkFirstStream(b *testing.B) {
 		if _, err := c.NewStream(streamType, runtime.Handlers{}); err != nil {
 			b.Fatal(err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 	b.Run("compiled", func(b *testing.B) {
 		b.ReportAllocs()

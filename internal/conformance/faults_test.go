@@ -220,7 +220,7 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 	defer p.close()
 	st := streamType(p.addr(), x.st...)
 	c := newContext(t, runtime.Options{}, st)
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	tr := &trace{}
 	s, err := c.NewStream("s", tr.handlers())
 	if err != nil {
@@ -244,7 +244,7 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 			t.Errorf("%s fault after %d bytes: then, without a fault: %s (%v)", x.name, f.after, got, s.Err())
 		}
 	}
-	if err := c.Close(); err != nil {
+	if err := c.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
 	return seen, struck
@@ -276,7 +276,7 @@ func TestBlackHole(t *testing.T) {
 				defer p.close()
 				st := streamType(p.addr(), append(x.st, func(st *policy.StreamType) { st.Retry = teststream.Retry(1) })...)
 				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond}, st)
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
 					// The rest of an answer may take as long as it likes, but for
 					// the timer of the program.
@@ -306,7 +306,7 @@ func TestBlackHole(t *testing.T) {
 		addr, stop := fullListener(t)
 		defer stop()
 		c := newContext(t, runtime.Options{ConnectTimeout: 100 * time.Millisecond}, streamType(addr))
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		tr := &trace{}
 		s := must(c.NewStream("s", tr.handlers()))
 		s.RequestTx()
@@ -381,7 +381,7 @@ func TestIdleConnectionReset(t *testing.T) {
 				h2(st)
 			}
 			c := newContext(t, runtime.Options{}, st)
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			tr := &trace{}
 			s := must(c.NewStream("s", tr.handlers()))
 			for i := 1; i <= 20; i++ {
@@ -442,7 +442,7 @@ func TestResolver(t *testing.T) {
 				st.Endpoint, st.Retry = "there-is-no.such-name.test.", teststream.Retry(2)
 			})
 			c := newContext(t, runtime.Options{DialContext: d.DialContext, ConnectTimeout: 500 * time.Millisecond}, st)
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			tr := &trace{}
 			s := must(c.NewStream("s", tr.handlers()))
 			s.RequestTx()

@@ -107,7 +107,7 @@ func TestH3(t *testing.T) {
 				tt.st(st)
 			}
 			c := newContext(t, runtime.Options{ConnectTimeout: limit}, st)
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			for range 2 {
 				tr := &trace{}
 				h := tr.handlers()
@@ -222,7 +222,7 @@ func TestH3Silence(t *testing.T) {
 					st.Retry = &policy.Retry{Name: "r", ValidPing: 500 * time.Millisecond, ValidHangup: time.Second}
 				})
 				c := newContext(t, runtime.Options{ConnectTimeout: time.Second}, st)
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				tr := &trace{}
 				s := must(c.NewStream("s", tr.handlers()))
 				ended := func(n int) func() bool { return func() bool { return tr.Count("DIS")+tr.Count("ARF") == n } }

@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -39,7 +40,7 @@ certfile %s
 keyfile %s
 listener %d 127.0.0.1
 allow_anonymous false
-`, more, plain.Port(), tls.Port(), pem, pem, closed.Port()), closed)
+`, more, plain.Port(), tls.Port(), pem, pem, closed.Port()))
 	return plain, tls, closed
 }
 
@@ -95,7 +96,7 @@ func TestMQTT(t *testing.T) {
 			t.Run(r.name, func(t *testing.T) {
 				st := streamType(r.addr, mqttType(1), r.st, func(st *policy.StreamType) { st.Retry = teststream.Retry(2) })
 				c := newContext(t, runtime.Options{}, st)
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				tr := &trace{}
 				s, err := c.NewStream("s", tr.handlers())
 				if err != nil {
@@ -144,7 +145,7 @@ func mqttFaults(t *testing.T, server netip.AddrPort) {
 					t.Errorf("after %d bytes: %s", after, got)
 				}
 				counts[got]++
-				c.Close()
+				c.Shutdown(context.Background())
 				p.close()
 			}
 			if counts[endings[0]] == 0 || counts[endings[4]] == 0 {

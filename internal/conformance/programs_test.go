@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
@@ -181,7 +182,7 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 		want = r.h2
 	}
 	c := newContext(t, runtime.Options{ConnectTimeout: r.limit}, st)
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{}}
 	left := max(r.times, 1)
 	var done atomic.Bool
@@ -245,7 +246,7 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 		tr.Note(s, "took "+took.String())
 		r.result(t, tr, s)
 	}
-	if err := c.Close(); err != nil {
+	if err := c.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
 	if tr.Count("DES") != 1 {
@@ -330,7 +331,7 @@ func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
 		types = append(types, st)
 	}
 	c := newContext(t, runtime.Options{}, types...)
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	for _, known := range []bool{true, false} {
 		length := int64(len(large))
 		if !known {
@@ -372,7 +373,7 @@ func sharedH2(t *testing.T, site *site, own *testcert.Authority) {
 	st := streamType(site.addrs["TLS"], secure(own.Store()), h2)
 	st.HTTP.URL = "/port"
 	c := newContext(t, runtime.Options{}, st)
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	ports := map[string]int{}
 	var mu sync.Mutex
 	fetch := func() {

@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*po
 	})
 	defer p.close()
 	c := newContext(t, runtime.Options{}, streamType(p.addr(), change...))
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	tr := &trace{}
 	h := tr.handlers()
 	sent := false
@@ -229,7 +230,7 @@ func TestRawProxy(t *testing.T) {
 		} {
 			t.Run(k.at, func(t *testing.T) {
 				c := newContext(t, runtime.Options{}, streamType(site.addrs[k.at], k.st...))
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				conn := must(c.Open(t.Context(), "s"))
 				defer conn.Close()
 				for _, b := range []byte("GET /hello HTTP/1.0\r\n\r\n") {
@@ -246,7 +247,7 @@ func TestRawProxy(t *testing.T) {
 		t.Run("rejected", func(t *testing.T) {
 			for _, st := range [][]func(*policy.StreamType){{rawOf}, {rawOf, secure(own.Store())}} {
 				c := newContext(t, runtime.Options{}, streamType(site.addrs["reject"], st...))
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				tr := &trace{}
 				s := must(c.NewStream("s", tr.handlers()))
 				s.Connect()
@@ -307,7 +308,7 @@ func TestRawSlowReader(t *testing.T) {
 				t.Errorf("the server has sent %d bytes, of which 200 KB are read", n)
 			}
 			conn.Close()
-			c.Close()
+			c.Shutdown(context.Background())
 			stop()
 		})
 	}

@@ -378,7 +378,7 @@ func (r *soak) context(rnd *rand.Rand, end time.Time) {
 	}
 	if d := min(time.Until(end), time.Duration(rnd.IntN(3000))*time.Millisecond); rnd.IntN(4) == 0 && d > 0 {
 		// It closes in the midst of it all.
-		timer := time.AfterFunc(d, func() { c.Close() })
+		timer := time.AfterFunc(d, func() { c.Shutdown(context.Background()) })
 		defer timer.Stop()
 	}
 	var wg sync.WaitGroup
@@ -396,7 +396,7 @@ func (r *soak) context(rnd *rand.Rand, end time.Time) {
 		})
 	}
 	wg.Wait()
-	if err := c.Close(); err != nil {
+	if err := c.Shutdown(context.Background()); err != nil {
 		r.t.Error(err)
 	}
 	if n := open.Load(); n != 0 {

@@ -136,7 +136,7 @@ func TestWS(t *testing.T) {
 							r.st(st)
 						}
 						c := newContext(t, runtime.Options{}, st)
-						defer c.Close()
+						defer c.Shutdown(context.Background())
 						tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{}}
 						tr.on["TMO"] = func(*runtime.Stream) runtime.Result { return runtime.DisconnectMe }
 						h := tr.handlers()
@@ -224,7 +224,7 @@ func TestWSSlowReader(t *testing.T) {
 							secure(own.Store())(st)
 						}
 						c := newContext(t, runtime.Options{}, st)
-						defer c.Close()
+						defer c.Shutdown(context.Background())
 						tr := &trace{}
 						h := tr.handlers()
 						var before, after goruntime.MemStats
@@ -384,7 +384,7 @@ func wsAt(t *testing.T, server string, f fault, change []func(*policy.StreamType
 	st := streamType(p.addr(), change...)
 	st.Protocol = policy.ProtocolWS
 	c := newContext(t, runtime.Options{}, st)
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	sent := false
 	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
 		"CNG": func(*runtime.Stream) runtime.Result { sent = false; return runtime.OK }}}
@@ -484,7 +484,7 @@ func TestWSNobody(t *testing.T) {
 					k.st(st)
 				}
 				c := newContext(t, runtime.Options{ConnectTimeout: 200 * time.Millisecond}, st)
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				tr := &trace{}
 				s := must(c.NewStream("s", tr.handlers()))
 				s.RequestTx()

@@ -1,8 +1,8 @@
-// Package testserver runs servers on loopback for tests. They end with the test.
+// Package testserver runs servers for tests, on loopback or on a network within the
+// process. They end with the test.
 package testserver
 
 import (
-	"context"
 	"io"
 	"log"
 	"net"
@@ -35,8 +35,8 @@ func listen(t testing.TB, network, address string) net.Listener {
 	return ln
 }
 
-// Addr returns the address of a TCP listener.
-func Addr(ln net.Listener) netip.AddrPort { return ln.Addr().(*net.TCPAddr).AddrPort() }
+// Addr returns the address of a listener, which must be an IP address and a port.
+func Addr(ln net.Listener) netip.AddrPort { return netip.MustParseAddrPort(ln.Addr().String()) }
 
 // Refused returns an address that refuses connections.
 func Refused(t testing.TB) netip.AddrPort {
@@ -97,8 +97,8 @@ func ServeTCP(t testing.TB, handle func(net.Conn)) netip.AddrPort {
 	return Addr(ln)
 }
 
-// HTTP runs a server on ln. It logs nothing unless it has an ErrorLog. At the end
-// of the test it is closed; HTTP then waits for its handlers.
+// HTTP runs a server on ln. It logs nothing unless it has an ErrorLog. At the end of
+// the test it closes the server and waits for the handlers.
 func HTTP(t testing.TB, ln net.Listener, server *http.Server) {
 	if server.ErrorLog == nil {
 		server.ErrorLog = log.New(io.Discard, "", 0)
@@ -114,7 +114,7 @@ func HTTP(t testing.TB, ln net.Listener, server *http.Server) {
 		server.Close()
 		wg.Wait()
 	})
-	go server.Serve(ln)
+	wg.Go(func() { server.Serve(ln) })
 }
 
 // Protocols returns a set of HTTP/1 and HTTP/2 without TLS.
@@ -124,52 +124,3 @@ func Protocols(h1, unencryptedH2 bool) *http.Protocols {
 	p.SetUnencryptedHTTP2(unencryptedH2)
 	return p
 }
-
-// A Pipe is a listener of connections in memory, which do not buffer, for bubbles
-// of package synctest.
-type Pipe struct {
-	conns chan net.Conn
-	done  chan struct{}
-	close func()
-}
-
-// NewPipe returns a listener that is closed at the end of the test.
-func NewPipe(t testing.TB) *Pipe {
-	p := &Pipe{conns: make(chan net.Conn), done: make(chan struct{})}
-	p.close = sync.OnceFunc(func() { close(p.done) })
-	t.Cleanup(p.close)
-	return p
-}
-
-// DialContext connects to the listener, whatever the address is. It is for
-// runtime.Options.
-func (p *Pipe) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
-	select {
-	case p.conns <- theirs:
-		return ours, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// Accept returns the peer of the next connection.
-func (p *Pipe) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends Accept and DialContext.
-func (p *Pipe) Close() error {
-	p.close()
-	return nil
-}
-
-// Addr returns an address that nothing listens on.
-func (p *Pipe) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }

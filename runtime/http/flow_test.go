@@ -28,7 +28,8 @@ func TestSlowReader(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var written atomic.Int64
 			chunk := make([]byte, 64<<10)
-			ln := testserver.NewPipe(t)
+			var network testserver.Network
+			ln := network.Listen("127.0.0.1:80")
 			testserver.HTTP(t, ln, &http.Server{Protocols: testserver.Protocols(true, true), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				for range size / len(chunk) {
 					if _, err := w.Write(chunk); err != nil {
@@ -42,7 +43,7 @@ func TestSlowReader(t *testing.T) {
 			goruntime.GC()
 			goruntime.ReadMemStats(&before)
 			tr := &teststream.Trace{}
-			_, s := newStream(t, policy.StreamType{Protocol: protocol, Opportunistic: true}, testserver.Addr(ln), tr, runtime.Options{DialContext: ln.DialContext})
+			_, s := newStream(t, policy.StreamType{Protocol: protocol, Opportunistic: true}, testserver.Addr(ln), tr, runtime.Options{DialContext: network.DialContext})
 			s.SetHandlers(runtime.Handlers{Rx: func(_ *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 				last := got >> 24
 				got += int64(len(buf))
@@ -84,11 +85,12 @@ func TestSlowWriter(t *testing.T) {
 		{"OK and a flag", policy.FlagSOM, policy.OK, 2},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			ln := testserver.NewPipe(t)
+			var network testserver.Network
+			ln := network.Listen("127.0.0.1:80")
 			testserver.HTTP(t, ln, &http.Server{Handler: echo})
 			var calls, give atomic.Uint32
 			tr := &teststream.Trace{}
-			_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, testserver.Addr(ln), tr, runtime.Options{DialContext: ln.DialContext})
+			_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, testserver.Addr(ln), tr, runtime.Options{DialContext: network.DialContext})
 			s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				calls.Add(1)
 				switch give.Swap(0) {
@@ -125,7 +127,8 @@ func TestSlowWriter(t *testing.T) {
 func TestLongPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		own := testcert.New("own")
-		ln := testserver.NewPipe(t)
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
 		config := own.Server([]string{"h2"}, "127.0.0.1")
 		testserver.HTTP(t, tls.NewListener(ln, config), &http.Server{TLSConfig: config, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(200)
@@ -137,7 +140,7 @@ func TestLongPoll(t *testing.T) {
 		})})
 		tr := &teststream.Trace{}
 		_, s := newStream(t, policy.StreamType{Protocol: policy.ProtocolH2, TLS: true, TrustStore: own.Store(), Opportunistic: true,
-			HTTP: &policy.HTTP{LongPoll: true}}, testserver.Addr(ln), tr, runtime.Options{ConnectTimeout: 100 * time.Millisecond, DialContext: ln.DialContext})
+			HTTP: &policy.HTTP{LongPoll: true}}, testserver.Addr(ln), tr, runtime.Options{ConnectTimeout: 100 * time.Millisecond, DialContext: network.DialContext})
 		s.Connect()
 		tr.AwaitEnd(t, "DIS", "ARF")
 		if tr.Body() != "news news news " {

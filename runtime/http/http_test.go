@@ -448,7 +448,8 @@ func TestRetryAfter(t *testing.T) {
 	for _, header := range []string{"1", "date"} {
 		synctest.Test(t, func(t *testing.T) {
 			var times []time.Time
-			ln := testserver.NewPipe(t)
+			var network testserver.Network
+			ln := network.Listen("127.0.0.1:80")
 			testserver.HTTP(t, ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if times = append(times, time.Now()); len(times) > 1 {
 					return
@@ -464,7 +465,7 @@ func TestRetryAfter(t *testing.T) {
 			})})
 			tr := &teststream.Trace{}
 			_, s := newStream(t, policy.StreamType{Opportunistic: true, Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
-				testserver.Addr(ln), tr, runtime.Options{DialContext: ln.DialContext})
+				testserver.Addr(ln), tr, runtime.Options{DialContext: network.DialContext})
 			s.RequestTx()
 			tr.AwaitEnd(t, "DIS")
 			tr.Want(t, "CRE POL CNG UNR POL CNG CON ACK DIS")

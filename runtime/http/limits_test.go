@@ -98,13 +98,14 @@ func TestUnixByMetadata(t *testing.T) {
 // however often others are first.
 func TestH2StreamLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ln := testserver.NewPipe(t)
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
 		testserver.HTTP(t, ln, &http.Server{Protocols: testserver.Protocols(false, true), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1},
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				time.Sleep(5 * time.Millisecond)
 				io.WriteString(w, "x")
 			})})
-		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2}, testserver.Addr(ln), runtime.Options{DialContext: ln.DialContext})
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2}, testserver.Addr(ln), runtime.Options{DialContext: network.DialContext})
 		var wg sync.WaitGroup
 		for range 40 {
 			wg.Go(func() {
@@ -222,20 +223,15 @@ func TestStalledBody(t *testing.T) {
 		"302 x\r\nTransfer-Encoding: chunked\r\nLocation: http://good.test/\r\n": "there",
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			good, stalled := testserver.NewPipe(t), testserver.NewPipe(t)
-			testserver.HTTP(t, good, &http.Server{Handler: status(200, "there")})
-			testserver.Serve(t, stalled, func(c net.Conn) {
+			var network testserver.Network
+			network.Serve(t, "good.test:80", status(200, "there").ServeHTTP)
+			ln := network.Listen("127.0.0.1:80")
+			testserver.Serve(t, ln, func(c net.Conn) {
 				c.Read(make([]byte, 4096))
 				io.WriteString(c, "HTTP/1.1 "+head+"\r\n")
 				c.Read(make([]byte, 1))
 			})
-			c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true}}, testserver.Addr(stalled), runtime.Options{
-				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-					if address == "good.test:80" {
-						return good.DialContext(ctx, network, address)
-					}
-					return stalled.DialContext(ctx, network, address)
-				}})
+			c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true}}, testserver.Addr(ln), runtime.Options{DialContext: network.DialContext})
 			start := time.Now()
 			body, err := get(t, c)
 			se, _ := errors.AsType[*sshttp.StatusError](err)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,8 @@ type frameServer struct {
 	on func(c *frameConn, f http2.Frame)
 }
 
+var frameAddr = netip.MustParseAddrPort("127.0.0.1:80")
+
 type frameConn struct {
 	net.Conn
 	*http2.Framer
@@ -46,11 +49,11 @@ func (c *frameConn) answer(stream uint32, end bool) {
 	c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: b.Bytes(), EndHeaders: true, EndStream: end})
 }
 
-// start runs the server in a bubble of synctest.
-func (s frameServer) start(t *testing.T) *testserver.Pipe {
-	ln := testserver.NewPipe(t)
+// start runs the server at frameAddr in a bubble of synctest.
+func (s frameServer) start(t *testing.T) *testserver.Network {
+	var network testserver.Network
 	var conns atomic.Int32
-	testserver.Serve(t, ln, func(conn net.Conn) {
+	testserver.Serve(t, network.Listen(frameAddr.String()), func(conn net.Conn) {
 		q := newQueuingConn(conn)
 		defer q.Close()
 		r := bufio.NewReader(q)
@@ -70,7 +73,7 @@ func (s frameServer) start(t *testing.T) *testserver.Pipe {
 			s.on(c, f)
 		}
 	})
-	return ln
+	return &network
 }
 
 // A queuingConn is a connection whose writes do not wait for the reader.
@@ -118,7 +121,7 @@ func TestValidity(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var pings []time.Duration
-				ln := frameServer{on: func(c *frameConn, f http2.Frame) {
+				network := frameServer{on: func(c *frameConn, f http2.Frame) {
 					switch f := f.(type) {
 					case *http2.HeadersFrame:
 						c.answer(f.StreamID, false)
@@ -144,7 +147,7 @@ func TestValidity(t *testing.T) {
 				}}}
 				_, s := newStream(t, policy.StreamType{Protocol: policy.ProtocolH2, NailedUp: true,
 					Retry: &policy.Retry{Backoff: []time.Duration{10 * ms}, Conceal: 3, ValidPing: tt.ping, ValidHangup: tt.hangup}},
-					testserver.Addr(ln), tr, runtime.Options{DialContext: ln.DialContext})
+					frameAddr, tr, runtime.Options{DialContext: network.DialContext})
 				const want = "CRE CNG CON rx(SOM) DIS POL CNG CON rx(SOM)"
 				tr.AwaitEnd(t, want)
 				s.Destroy()
@@ -164,7 +167,7 @@ func TestValidity(t *testing.T) {
 func TestValidityIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conns, pings := 0, 0
-		ln := frameServer{on: func(c *frameConn, f http2.Frame) {
+		network := frameServer{on: func(c *frameConn, f http2.Frame) {
 			switch f := f.(type) {
 			case *http2.HeadersFrame:
 				conns = c.n
@@ -181,7 +184,7 @@ func TestValidityIdle(t *testing.T) {
 			types = append(types, &policy.StreamType{Name: name, Protocol: policy.ProtocolH2, HTTP: &policy.HTTP{},
 				Endpoint: "127.0.0.1", Port: 80, Retry: &policy.Retry{ValidPing: ping}})
 		}
-		c := newPolicy(t, types, runtime.Options{DialContext: ln.DialContext})
+		c := newPolicy(t, types, runtime.Options{DialContext: network.DialContext})
 		for _, name := range []string{"a", "b", "a"} {
 			if _, err := c.Fetch(t.Context(), name); err != nil {
 				t.Fatal(err)
@@ -220,7 +223,7 @@ func TestPeerTxCredit(t *testing.T) {
 				sent, may = sent+n, may-n
 			}
 		}
-		ln := frameServer{on: func(c *frameConn, f http2.Frame) {
+		network := frameServer{on: func(c *frameConn, f http2.Frame) {
 			mu.Lock()
 			defer mu.Unlock()
 			switch f := f.(type) {
@@ -239,7 +242,7 @@ func TestPeerTxCredit(t *testing.T) {
 				}
 			}
 		}}.start(t)
-		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2, Opportunistic: true}, testserver.Addr(ln), runtime.Options{DialContext: ln.DialContext})
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2, Opportunistic: true}, frameAddr, runtime.Options{DialContext: network.DialContext})
 		tr := &teststream.Trace{}
 		s, err := c.NewStream("s", handlers(tr), runtime.WithPeerTxCredit(1500))
 		if err != nil {
@@ -307,7 +310,7 @@ func TestIdleConnection(t *testing.T) {
 		var pings []time.Duration
 		var closed time.Duration
 		start := time.Now()
-		ln := frameServer{on: func(c *frameConn, f http2.Frame) {
+		network := frameServer{on: func(c *frameConn, f http2.Frame) {
 			switch f := f.(type) {
 			case *http2.HeadersFrame:
 				c.answer(f.StreamID, true)
@@ -318,8 +321,8 @@ func TestIdleConnection(t *testing.T) {
 		}}.start(t)
 		c := newPolicy(t, []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolH2, HTTP: &policy.HTTP{}, Endpoint: "127.0.0.1", Port: 80,
 			Retry: &policy.Retry{ValidPing: 7 * time.Second, ValidHangup: 20 * time.Second}}},
-			runtime.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := ln.DialContext(ctx, network, address)
+			runtime.Options{DialContext: func(ctx context.Context, protocol, address string) (net.Conn, error) {
+				conn, err := network.DialContext(ctx, protocol, address)
 				return closeNotifier{conn, sync.OnceFunc(func() { closed = time.Since(start) })}, err
 			}})
 		if _, err := c.Fetch(t.Context(), "s"); err != nil {

@@ -75,11 +75,12 @@ func TestPeerThatDoesNotClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		block := make(chan struct{})
 		defer close(block)
-		ln := testserver.NewPipe(t)
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
 		serveOn(t, ln, nil, accept(func(*websocket.Conn) { <-block }))
 		start := time.Now()
 		tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx, "CON": teststream.Destroy})
-		newStream(t, policy.StreamType{}, testserver.Addr(ln), tr, runtime.Options{DialContext: ln.DialContext})
+		newStream(t, policy.StreamType{}, testserver.Addr(ln), tr, runtime.Options{DialContext: network.DialContext})
 		tr.AwaitEnd(t, "CON DIS DES")
 		if d := time.Since(start); d != 2*time.Second {
 			t.Errorf("after %v", d)
@@ -282,9 +283,10 @@ func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
 		defer close(hold)
-		ln := testserver.NewPipe(t)
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
 		testserver.Serve(t, ln, silent(hold))
-		o := runtime.Options{DialContext: ln.DialContext, ConnectTimeout: 50 * time.Millisecond}
+		o := runtime.Options{DialContext: network.DialContext, ConnectTimeout: 50 * time.Millisecond}
 		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
 		defer cancel()
 		c := newContext(t, policy.StreamType{}, testserver.Addr(ln), o)

@@ -139,7 +139,8 @@ func TestValidity(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
-		ln := testserver.NewPipe(t)
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
 		serveOn(t, ln, nil, accept(func(c *websocket.Conn) {
 			w, err := c.Writer(context.Background(), websocket.MessageBinary)
 			buf := make([]byte, 64<<10)
@@ -163,7 +164,7 @@ func TestSlowReader(t *testing.T) {
 			}
 			return policy.OK
 		}
-		c := newContext(t, policy.StreamType{Opportunistic: true}, testserver.Addr(ln), runtime.Options{DialContext: ln.DialContext})
+		c := newContext(t, policy.StreamType{Opportunistic: true}, testserver.Addr(ln), runtime.Options{DialContext: network.DialContext})
 		if _, err := c.NewStream("s", h); err != nil {
 			t.Fatal(err)
 		}

@@ -82,29 +82,34 @@ type Machine struct {
 	declined bool   // a callback has answered DisconnectMe in this attempt
 	reached  bool   // CONNECTED has been delivered in this attempt
 	again    bool   // another attempt follows this connection
-	failure  Failure
+	replaced bool   // see Replaced
+
+	// Of the attempt that has ended; see Failure.
+	final bool
+	arg   uint32
+	least time.Duration
 }
 
 // A phase is the place in the sequence of states.
 type phase uint8
 
 const (
-	fresh        phase = iota // CREATING is next
-	idle                      // no attempt
-	preparing                 // Prepare is next
-	polling                   // POLL is next
-	connecting                // CONNECTING is next
-	starting                  // Attempt is next
-	running                   // the transport runs
-	lost                      // DISCONNECTED is next
-	unreachable               // UNREACHABLE is next, and then perhaps a wait
-	exhausted                 // UNREACHABLE is next, and then ALL_RETRIES_FAILED
-	backingOff                // Wait is next
-	allFailed                 // ALL_RETRIES_FAILED is next
-	destroying                // DESTROYING is next
-	releasing                 // Release is next
-	gone                      // nothing is next
-	numberPhases = int(gone) + 1
+	fresh       phase = iota // CREATING is next
+	idle                     // no attempt
+	preparing                // Prepare is next
+	polling                  // POLL is next
+	connecting               // CONNECTING is next
+	starting                 // Attempt is next
+	running                  // the transport runs
+	lost                     // DISCONNECTED is next
+	unreachable              // UNREACHABLE is next, and then perhaps a wait
+	exhausted                // UNREACHABLE is next, and then ALL_RETRIES_FAILED
+	backingOff               // Wait is next
+	allFailed                // ALL_RETRIES_FAILED is next
+	destroying               // DESTROYING is next
+	releasing                // Release is next
+	gone                     // nothing is next
+	phases                   // how many there are
 )
 
 // requests are what the stream has been asked to do, and has not begun.
@@ -184,13 +189,26 @@ func (m *Machine) CancelTimeout() { m.requests &^= requestTimeout }
 // Destroy asks the stream to end.
 func (m *Machine) Destroy() { m.requests |= requestDestroy }
 
+// Replace is Destroy because a new policy defines the stream differently.
+func (m *Machine) Replace() {
+	m.Destroy()
+	m.replaced = true
+}
+
+// Replaced reports whether Replace has been called.
+func (m *Machine) Replaced() bool { return m.replaced }
+
 // Kill ends a stream at once, without another callback.
 func (m *Machine) Kill() { m.phase, m.requests, m.waiting = gone, 0, false }
 
 // Reach is for a state that the running attempt reports: CONNECTED, a user
-// state, a verdict. The runner delivers it if the effect is Deliver, and calls
-// Answer; if it is Illegal it calls Answer with DestroyMe.
+// state, a verdict. CONNECTED comes once, and no verdict comes before it. The
+// runner delivers the state if the effect is Deliver, and calls Answer; if it is
+// Illegal it calls Answer with DestroyMe.
 func (m *Machine) Reach(state policy.State) Effect {
+	if !state.Unordered() && m.reached == (state == policy.StateConnected) {
+		return Effect{Do: Illegal, State: state}
+	}
 	e := m.deliver(state, 0)
 	if e.Do == Deliver && state == policy.StateConnected {
 		m.reached, m.tries = true, 0
@@ -201,7 +219,7 @@ func (m *Machine) Reach(state policy.State) Effect {
 // Ended reports that the attempt has returned. If it was connected, the result
 // tells whether another attempt follows by itself.
 func (m *Machine) Ended(f Failure) (again bool) {
-	m.failure = f
+	m.final, m.arg, m.least = f.Final, f.Arg, f.Least
 	if !m.reached {
 		m.phase = unreachable
 		return false
@@ -211,58 +229,81 @@ func (m *Machine) Ended(f Failure) (again bool) {
 	return m.again
 }
 
+// deliveries holds the state that is delivered in a phase.
+var deliveries = [phases]policy.State{
+	fresh:       policy.StateCreating,
+	polling:     policy.StatePoll,
+	connecting:  policy.StateConnecting,
+	lost:        policy.StateDisconnected,
+	unreachable: policy.StateUnreachable,
+	exhausted:   policy.StateUnreachable,
+	allFailed:   policy.StateAllRetriesFailed,
+	destroying:  policy.StateDestroying,
+}
+
 // Next returns what is to be done. The runner does it, and, for Prepare, Deliver,
 // Attempt and Illegal, calls Answer, before it calls Next again.
 func (m *Machine) Next() Effect {
-	destroy := m.requests&requestDestroy != 0
-	if destroy && (m.phase == unreachable || m.phase == exhausted || m.phase == backingOff || m.phase == allFailed) {
-		m.phase = idle // after the end of an attempt that was not connected there is no more to say
+	if m.requests&requestDestroy != 0 && m.phase >= unreachable && m.phase <= allFailed {
+		m.phase = idle // there is no more to say about an attempt that was not connected
+	}
+	if state := deliveries[m.phase]; state != 0 {
+		arg := uint32(0)
+		if m.phase == unreachable {
+			arg = m.arg
+		}
+		return m.deliver(state, arg)
 	}
 	switch m.phase {
-	case fresh:
-		return m.deliver(policy.StateCreating, 0)
+	case idle:
+		return m.rest()
+	case running:
+		return m.work()
 	case preparing:
 		return Effect{Do: Prepare}
-	case polling:
-		return m.deliver(policy.StatePoll, 0)
-	case connecting:
-		return m.deliver(policy.StateConnecting, 0)
 	case starting:
 		return Effect{Do: Attempt}
-	case lost:
-		return m.deliver(policy.StateDisconnected, 0)
-	case unreachable:
-		return m.deliver(policy.StateUnreachable, m.failure.Arg)
-	case exhausted:
-		return m.deliver(policy.StateUnreachable, 0)
 	case backingOff:
 		m.phase, m.waiting = idle, true
-		return Effect{Do: Wait, tries: m.tries - 1, least: m.failure.Least}
-	case allFailed:
-		return m.deliver(policy.StateAllRetriesFailed, 0)
-	case destroying:
-		return m.deliver(policy.StateDestroying, 0)
+		return Effect{Do: Wait, tries: m.tries - 1, least: m.least}
 	case releasing:
 		m.phase = gone
 		return Effect{Do: Release}
-	case gone:
-		return Effect{}
 	}
-	switch isRunning := m.phase == running; {
-	case destroy && !isRunning:
-		m.phase, m.requests, m.waiting = destroying, requestDestroy, false
+	return Effect{}
+}
+
+// rest is Next without an attempt.
+func (m *Machine) rest() Effect {
+	switch {
+	case m.requests&requestDestroy != 0:
+		m.phase, m.waiting = destroying, false
 		return m.Next()
-	case (destroy || m.declined) && !m.cut:
-		m.cut = true
-		return Effect{Do: Cut, Destroy: destroy}
-	case !destroy && m.requests&requestTimeout != 0:
-		m.requests &^= requestTimeout
-		return m.deliver(policy.StateTimeout, 0)
-	case !isRunning && m.requests&requestAttempt != 0:
+	case m.requests&requestTimeout != 0:
+		return m.timeout()
+	case m.requests&requestAttempt != 0:
 		m.phase = preparing
 		return m.Next()
 	}
 	return Effect{}
+}
+
+// work is Next during an attempt.
+func (m *Machine) work() Effect {
+	destroy := m.requests&requestDestroy != 0
+	switch {
+	case (destroy || m.declined) && !m.cut:
+		m.cut = true
+		return Effect{Do: Cut, Destroy: destroy}
+	case !destroy && m.requests&requestTimeout != 0:
+		return m.timeout()
+	}
+	return Effect{}
+}
+
+func (m *Machine) timeout() Effect {
+	m.requests &^= requestTimeout
+	return m.deliver(policy.StateTimeout, 0)
 }
 
 // deliver makes a state the present one, if it may follow it.
@@ -313,13 +354,22 @@ func (m *Machine) Answer(e Effect, r policy.Result) {
 		m.decided(ok, destroy)
 	case starting:
 		m.phase = running
-		m.cut, m.declined, m.reached, m.again, m.failure = false, false, false, false, Failure{}
+		m.cut, m.declined, m.reached, m.again = false, false, false, false
 	case lost:
-		m.disconnected(destroy || m.Accepted)
+		m.disconnected()
 	case unreachable, exhausted:
 		m.unreached(ok, r)
 	case allFailed:
 		m.phase = idle
+	}
+}
+
+// over makes the phase after an attempt idle, which is the end of an accepted
+// stream.
+func (m *Machine) over() {
+	m.phase = idle
+	if m.Accepted {
+		m.Destroy()
 	}
 }
 
@@ -346,10 +396,10 @@ func (m *Machine) decided(ok, destroy bool) {
 	switch {
 	case ok:
 		m.phase = starting
-	case destroy || m.byCall:
-		m.phase = idle
+	case destroy || m.byCall || m.Accepted:
+		m.over()
 	default: // it counts as a failed attempt
-		m.failure = Failure{}
+		m.least = 0
 		m.phase = allFailed
 		if m.count() {
 			m.phase = backingOff
@@ -358,13 +408,10 @@ func (m *Machine) decided(ok, destroy bool) {
 }
 
 // disconnected goes on after DISCONNECTED.
-func (m *Machine) disconnected(destroy bool) {
-	if destroy {
-		m.Destroy()
-	}
+func (m *Machine) disconnected() {
+	m.over()
 	switch {
 	case !m.again || m.requests&(requestDestroy|requestConnect) != 0:
-		m.phase = idle
 	case m.count():
 		m.phase = backingOff
 	default:
@@ -375,16 +422,16 @@ func (m *Machine) disconnected(destroy bool) {
 // unreached goes on after UNREACHABLE.
 func (m *Machine) unreached(ok bool, r policy.Result) {
 	was := m.phase
-	m.phase = idle
+	m.over()
 	switch {
-	case !ok:
+	case !ok || m.Accepted:
 		if r != policy.OK && r != policy.DestroyMe {
 			m.requests &^= requestTx
 		}
 	case was == exhausted:
 		m.phase = allFailed
 	case m.requests&requestConnect != 0:
-	case !m.failure.Final && m.count():
+	case !m.final && m.count():
 		m.phase = backingOff
 	default:
 		m.phase = allFailed
