@@ -275,6 +275,7 @@ func (c *Context) close() {
 	types = slices.AppendSeq(types, maps.Keys(c.stale))
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
+	c.host.StopDials()
 	for _, t := range types {
 		t.close()
 	}

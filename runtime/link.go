@@ -212,8 +212,10 @@ func (l *link) Answer(a transport.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.Status != 0 {
-		l.answer.Status = a.Status
 		l.perf.setStatus(a.Status)
+		if l.t.stream.Protocol.IsHTTP() {
+			l.answer.Status = a.Status
+		}
 	}
 	l.answer.RetryAfter = max(l.answer.RetryAfter, a.RetryAfter)
 	l.answer.Final = l.answer.Final || a.Final

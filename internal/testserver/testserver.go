@@ -1,110 +1,126 @@
-// Package testserver is a network within a process. Both ends of its connections may
-// be in a bubble of package synctest.
+// Package testserver runs servers for tests, on loopback or on a network within the
+// process. They end with the test.
 package testserver
 
 import (
-	"context"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
+	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 )
 
-// A Network connects dialers to listeners. The zero value is ready for use. Its
-// methods may be called from any goroutine.
-type Network struct {
-	mu        sync.Mutex
-	listeners map[string]*listener // by address
-}
-
-// Listen returns a listener. address is any text, such as "host:80".
-func (n *Network) Listen(address string) net.Listener {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l := &listener{address: address, conns: make(chan net.Conn), done: make(chan struct{})}
-	if n.listeners == nil {
-		n.listeners = make(map[string]*listener)
-	}
-	n.listeners[address] = l
-	return l
-}
-
-// DialContext connects to a listener, as net.Dialer.DialContext does. Without one the
-// connection is refused. Writes to the connection block until the other end reads.
-func (n *Network) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	n.mu.Lock()
-	l := n.listeners[address]
-	n.mu.Unlock()
-	refused := &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
-	if l == nil {
-		return nil, refused
-	}
-	ours, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return ours, nil
-	case <-l.done:
-		return nil, refused
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// Serve runs an HTTP server for h1 and h2 without TLS until the end of the test. It
-// then waits for the handlers, except those that have taken over a connection.
-func (n *Network) Serve(t testing.TB, address string, h http.HandlerFunc) {
+// Listen returns a listener on a free TCP port of 127.0.0.1.
+func Listen(t testing.TB) net.Listener {
 	t.Helper()
-	var tasks sync.WaitGroup // Serve and connections
-	s := &http.Server{
-		Handler:   h,
-		Protocols: new(http.Protocols),
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				tasks.Add(1)
-			case http.StateHijacked, http.StateClosed:
-				tasks.Done()
-			}
-		},
-		ErrorLog: log.New(io.Discard, "", 0),
+	return listen(t, "tcp", "127.0.0.1:0")
+}
+
+// ListenUnix returns a listener on a unix socket in a folder of the test.
+func ListenUnix(t testing.TB) net.Listener {
+	t.Helper()
+	return listen(t, "unix", filepath.Join(t.TempDir(), "s"))
+}
+
+func listen(t testing.TB, network, address string) net.Listener {
+	t.Helper()
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.Protocols.SetHTTP1(true)
-	s.Protocols.SetUnencryptedHTTP2(true)
-	l := n.Listen(address)
-	tasks.Go(func() { s.Serve(l) })
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+// Addr returns the address of a listener, which must be an IP address and a port.
+func Addr(ln net.Listener) netip.AddrPort { return netip.MustParseAddrPort(ln.Addr().String()) }
+
+// Refused returns an address that refuses connections.
+func Refused(t testing.TB) netip.AddrPort {
+	t.Helper()
+	ln := Listen(t)
+	ln.Close()
+	return Addr(ln)
+}
+
+// Serve calls handle for each connection of ln, on a goroutine of its own, and
+// closes the connection when handle returns. At the end of the test it closes the
+// listener and the connections, and waits for the calls.
+func Serve(t testing.TB, ln net.Listener, handle func(net.Conn)) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	conns := map[net.Conn]bool{}
+	ended := false
 	t.Cleanup(func() {
-		s.Close()
-		tasks.Wait()
+		ln.Close()
+		mu.Lock()
+		ended = true
+		for c := range conns {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns[c] = true
+			if ended {
+				c.Close()
+			}
+			mu.Unlock()
+			wg.Go(func() {
+				defer func() {
+					c.Close()
+					mu.Lock()
+					delete(conns, c)
+					mu.Unlock()
+				}()
+				handle(c)
+			})
+		}
 	})
 }
 
-type listener struct {
-	address string
-	conns   chan net.Conn
-	once    sync.Once
-	done    chan struct{}
+// ServeTCP is Serve on a free TCP port of 127.0.0.1. It returns the address.
+func ServeTCP(t testing.TB, handle func(net.Conn)) netip.AddrPort {
+	t.Helper()
+	ln := Listen(t)
+	Serve(t, ln, handle)
+	return Addr(ln)
 }
 
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
+// HTTP runs a server on ln. It logs nothing unless it has an ErrorLog. At the end of
+// the test it closes the server and waits for the handlers.
+func HTTP(t testing.TB, ln net.Listener, server *http.Server) {
+	if server.ErrorLog == nil {
+		server.ErrorLog = log.New(io.Discard, "", 0)
 	}
+	var wg sync.WaitGroup
+	handler := server.Handler
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wg.Add(1)
+		defer wg.Done()
+		handler.ServeHTTP(w, r)
+	})
+	t.Cleanup(func() {
+		server.Close()
+		wg.Wait()
+	})
+	wg.Go(func() { server.Serve(ln) })
 }
 
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
+// Protocols returns a set of HTTP/1 and HTTP/2 without TLS.
+func Protocols(h1, unencryptedH2 bool) *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(h1)
+	p.SetUnencryptedHTTP2(unencryptedH2)
+	return p
 }
-
-func (l *listener) Addr() net.Addr { return addr(l.address) }
-
-type addr string
-
-func (addr) Network() string  { return "tcp" }
-func (a addr) String() string { return string(a) }

@@ -133,7 +133,7 @@ func TestDialLimit(t *testing.T) {
 		{"short limit", time.Millisecond, time.Hour, func(Host, context.CancelFunc) {}, 1001250 * time.Microsecond, context.DeadlineExceeded},
 		{"no limit", -1, time.Hour, func(_ Host, cancel context.CancelFunc) { cancel() }, time.Hour, context.Canceled},
 		{"context", 8 * time.Second, time.Second, func(_ Host, cancel context.CancelFunc) { cancel() }, time.Second, context.Canceled},
-		{"Close", 8 * time.Second, time.Second, func(e Host, _ context.CancelFunc) { e.Close() }, time.Second, context.Canceled},
+		{"StopDials", 8 * time.Second, time.Second, func(e Host, _ context.CancelFunc) { e.StopDials() }, time.Second, context.Canceled},
 	} {
 		for _, proxy := range []string{"", "proxy"} {
 			synctest.Test(t, func(t *testing.T) {

@@ -33,6 +33,8 @@ type Env struct {
 	config Config
 	life   context.Context    // done when Close is called
 	end    context.CancelFunc // of life
+	dials  context.Context    // done when StopDials is called
+	stop   context.CancelFunc // of dials
 	timers *timers.Timers
 	trust  trustCache
 	dialed connSet
@@ -56,17 +58,23 @@ func NewHost(c Config) Host {
 	}
 	e := &Env{config: c, timers: timers.New(c.Wake)}
 	e.life, e.end = context.WithCancel(context.Background())
+	e.dials, e.stop = context.WithCancel(context.Background())
 	return Host{e}
 }
 
 // Timers returns the timers of the context.
 func (h Host) Timers() *timers.Timers { return h.timers }
 
-// Close makes Closing done and cancels dials. It does not wait for them.
+// Close makes Closing done.
 func (h Host) Close() { h.end() }
 
+// StopDials cancels the dials that attempts have left behind, without waiting for
+// them. It is called when no stream is left: an attempt must not fail because its
+// context closes.
+func (h Host) StopDials() { h.stop() }
+
 // Release closes the connections that are still open and stops the timers. It is
-// called once, after Close and the Close of every connector.
+// called once, after StopDials and the Close of every connector.
 func (h Host) Release() {
 	h.dialed.close()
 	h.timers.Close()
