@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	goruntime "runtime"
 	"testing"
 
@@ -16,12 +15,6 @@ func (never) Protocols() []policy.Protocol                          { return []p
 func (never) Prepare(*transport.Setup) (transport.Connector, error) { return never{}, nil }
 func (never) Close() error                                          { return nil }
 func (never) Run(ctx context.Context, l transport.Link) error       { return ctx.Err() }
-
-// unreachable is a transport whose attempts fail.
-type unreachable struct{ never }
-
-func (unreachable) Prepare(*transport.Setup) (transport.Connector, error) { return unreachable{}, nil }
-func (unreachable) Run(context.Context, transport.Link) error             { return errors.New("fake failure") }
 
 // TestIdleStreams checks that a stream that does nothing costs next to nothing.
 func TestIdleStreams(t *testing.T) {
