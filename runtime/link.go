@@ -25,11 +25,12 @@ type link struct {
 
 	t         *streamType // of the attempt, constant during it
 	phase     phase
-	timing    bool  // timer has been started and not stopped: see Expire
-	done      bool  // Done has been called
-	spent     bool  // not to be used for another attempt
-	silent    bool  // requests to send are not signalled
-	cause     error // why the link is to end, if not because of the transport
+	timing    bool        // timer has been started and not stopped
+	done      bool        // Done has been called
+	spent     bool        // not to be used for another attempt
+	silent    bool        // requests to send are not signalled
+	cause     error       // why the link is to end, if not because of the transport
+	late      *time.Timer // abandons a transport that does not give up; nil without cause
 	ready     chan struct{}
 	notify    func()
 	target    *policy.Target
@@ -113,7 +114,8 @@ func (l *link) endLocked(cause error) {
 	l.spent = true
 	l.cancel(cause)
 	l.broadcastLocked() // to a transport that waits for ResumeRx
-	l.startLocked(abandonAfter)
+	// Not a timer of the context: the time that the system sleeps does not count.
+	l.late = time.AfterFunc(abandonAfter, func() { l.s.abandon(l) })
 }
 
 // broadcastLocked wakes those that wait for the turn.
@@ -132,15 +134,11 @@ func (l *link) waitLocked() {
 
 // startTimerLocked starts or restarts the limit of the attempt.
 func (l *link) startTimerLocked() {
-	if d := l.e.env.ConnectTimeout(); d > 0 && l.cause == nil {
-		l.startLocked(d)
+	if d := l.e.env.ConnectTimeout(); d > 0 {
+		l.stopTimerLocked()
+		l.timing = true
+		l.e.timers.Start(&l.timer, d)
 	}
-}
-
-func (l *link) startLocked(d time.Duration) {
-	l.stopTimerLocked()
-	l.timing = true
-	l.e.timers.Start(&l.timer, d)
 }
 
 // stopTimerLocked stops the limit of the attempt. If it has just expired, Expire
@@ -152,17 +150,13 @@ func (l *link) stopTimerLocked() {
 	}
 }
 
-// Expire is called when the limit of the attempt, or the time to give up, is over.
+// Expire is called when the limit of the attempt is over.
 func (l *link) Expire(*timers.Timer) {
 	// A link that was stopped while its timer expired is never used again, so s
 	// is still the same.
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	switch {
-	case !l.timing || l.phase != running:
-	case l.cause != nil:
-		go l.s.abandon(l)
-	case !l.s.machine.Connected():
+	if l.timing && l.phase == running && !l.s.machine.Connected() {
 		l.endLocked(ErrTimeout)
 	}
 }

@@ -176,18 +176,14 @@ func (s *Stream) create() bool {
 	}
 	l, gone := s.settleLocked()
 	if l != nil {
-		if o, ok := s.t.connector.(transport.Opener); !ok {
-			go l.run()
-		} else if err := o.Open(l); err == nil {
-			go l.run()
-		} else {
-			s.mu.Lock()
-			l.endLocked(err)
-			s.mu.Unlock()
-			l.run() // which ends at once
-			s.mu.Lock()
-			gone = s.machine.Gone()
-			s.mu.Unlock()
+		if o, ok := l.t.connector.(transport.Opener); ok {
+			if err := o.Open(l); err != nil {
+				s.finish(l, err)
+				l, gone = s.settleLocked()
+			}
+		}
+		if l != nil {
+			go s.work(l)
 		}
 	}
 	finished = true
@@ -407,7 +403,7 @@ func (s *Stream) work(l *link) {
 		err := l.cause
 		s.mu.Unlock()
 		if err == nil {
-			err = s.t.connector.Run(l.runContext(), l)
+			err = l.t.connector.Run(l.runContext(), l)
 		}
 		if !s.finish(l, err) {
 			return
@@ -609,6 +605,9 @@ func (s *Stream) finish(l *link, err error) bool {
 	s.busy = true
 	l.phase = ended
 	l.stopTimerLocked()
+	if l.late != nil {
+		l.late.Stop()
+	}
 	if l.cause != nil {
 		err = l.cause
 	}
