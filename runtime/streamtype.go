@@ -148,8 +148,8 @@ func (r *registry) retireLocked(t *streamType) {
 	}()
 }
 
-// dropLocked makes the types stale that are not the same any more.
-func (r *registry) dropLocked(same func(*streamType) bool) {
+// outdateLocked makes the types stale that are not the same any more.
+func (r *registry) outdateLocked(same func(*streamType) bool) {
 	for name, t := range r.types {
 		if same(t) {
 			continue
