@@ -117,3 +117,12 @@ func TestMan(t *testing.T) {
 		}
 	}
 }
+
+// TestFixturesAreFormatted: readme-example.json is a copy of lws's own text.
+func TestFixturesAreFormatted(t *testing.T) {
+	var out bytes.Buffer
+	run([]string{"fmt", "--check", "../../fixtures"}, nil, &out, &out)
+	if want := "../../fixtures/readme-example.json\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
