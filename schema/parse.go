@@ -82,6 +82,7 @@ func (p *parser) document(d *Document) {
 	}
 	d.Tail = p.text[p.pos:]
 	p.finish(d)
+	d.damaged = p.damaged
 }
 
 // bom is the byte order mark that some editors put before UTF-8.
@@ -98,6 +99,7 @@ type parser struct {
 	tooMany bool  // maxSyntax was reached
 	ended   bool  // the text ended inside of an object, array or string
 	stray   bool  // a bracket that lws skips was reported
+	damaged bool  // the errors so far leave the structure in doubt
 	guessed bool  // a fix was offered for a bracket, which may belong elsewhere
 
 	clean bool // the first error stops the parser by a panic
@@ -136,6 +138,7 @@ func (p *parser) report(d Diagnostic) {
 		p.diags = append(p.diags, d)
 		p.around = append(p.around, p.innermost())
 	case !p.tooMany:
+		p.damaged = true
 		p.tooMany = true
 		p.diags = append(p.diags, Diagnostic{Rule: RuleSyntax, Severity: Error, Span: d.Span,
 			Message: "more syntax errors follow: fix those above first"})
@@ -298,7 +301,7 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	if encloses && (next == "" || next[0] != want) {
 		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy or waits for the rest of it", string(want), string(c))
 		d.Fixes = []Fix{newFix(fmt.Sprintf("insert %q", string(want)), p.span(p.pos, p.pos), string(want))}
-		p.guessed = true
+		p.guessed, p.damaged = true, true
 		p.report(d)
 		return "", true
 	}
@@ -308,6 +311,8 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
 		p.stray = true // lws forgives one
 		d.lax("lws passes over it")
+	} else {
+		p.damaged = true
 	}
 	p.report(d)
 	p.pos++
@@ -363,12 +368,14 @@ func (p *parser) object() *Object {
 			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
 			p.pos++
 		case c == ':':
+			p.damaged = true
 			p.errorf(p.pos, p.pos+1, "a key is missing before \":\"")
 			p.pos++
 		case c == '"':
 			o.Members = append(o.Members, p.member(start))
 			start = p.pos
 		case c == '{' || c == '[':
+			p.damaged = true
 			p.errorf(p.pos, p.pos+1, "want a key in double quotes, not %q", string(c))
 			from := p.pos
 			v := p.valueAfter(p.pos)
@@ -473,6 +480,7 @@ func (p *parser) bareKey() string {
 	if (quoted || identifier.MatchString(key)) && rest != "" && (rest[0] == ':' || rest[0] == '=') {
 		p.fixf(from, p.pos, "write "+Quote(key), Quote(key), "write keys in double quotes: %s", Quote(key))
 	} else {
+		p.damaged = true
 		p.errorf(from, p.pos, "%s is not a key in double quotes", QuoteName(key))
 	}
 	return key
@@ -564,6 +572,7 @@ func (p *parser) array() *Array {
 			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
 			p.pos++
 		case c == ':':
+			p.damaged = true
 			p.errorf(p.pos, p.pos+1, "\":\" in an array, whose elements have no keys")
 			p.pos++
 		default:
@@ -684,6 +693,7 @@ func (p *parser) str() Kind {
 			if p.wrapped(start) {
 				return String
 			}
+			p.damaged = true
 			p.errorf(start, p.pos, "the string is not closed on its line")
 			return Invalid
 		case c < 0x20:
@@ -695,6 +705,7 @@ func (p *parser) str() Kind {
 			p.pos++
 		}
 	}
+	p.damaged = true
 	p.errorf(start, start+1, "the string is not closed before the end of the text")
 	p.ended = true
 	return Invalid
@@ -776,6 +787,7 @@ func (p *parser) finish(d *Document) {
 		p.errorf(d.Root.Span.Start, d.Root.Span.Start+1, "a policy is a JSON object, not %s", d.Root.Kind)
 	case d.Tail != "":
 		at := len(p.text) - len(d.Tail)
+		p.damaged = true
 		p.errorf(at, at+1, "text after the end of the policy: whether lws reads it depends on its buffers")
 	}
 }

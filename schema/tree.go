@@ -17,9 +17,15 @@ type Document struct {
 	// Syntax holds the mistakes in the text itself, sorted by place.
 	Syntax []Diagnostic
 
+	damaged   bool       // see Damaged
 	corrected *Document  // the document without the mistakes that can be mended
 	corrector *corrector // maps its spans to Source
 }
+
+// Damaged reports whether syntax errors that could not be corrected leave the
+// structure of the document in doubt, such as a missing bracket that may belong in
+// several places.
+func (d *Document) Damaged() bool { return d.Corrected().damaged }
 
 // NotPolicy returns a diagnostic if a document is something else than a Secure
 // Streams policy: not an object, or an object without any key of a policy. It
