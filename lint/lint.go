@@ -36,6 +36,9 @@ type Rule struct {
 	// breaks it, or cannot read the policy at all.
 	Firm bool
 
+	// Fixes says what kind of fixes the rule offers.
+	Fixes Fixability
+
 	// Shape is set on a rule with a Check that Options.Shape does not skip.
 	Shape bool
 
@@ -68,6 +71,9 @@ type Options struct {
 	// versions are checked.
 	Shape bool
 
+	// UnsafeFixes makes Fix apply all fixes, not only the safe ones.
+	UnsafeFixes bool
+
 	// With names the groups, and single rules of groups, to check in addition to
 	// the rules without a group.
 	With []string
@@ -86,24 +92,53 @@ func (o *Options) selects(r *Rule) bool {
 
 // Run checks a document and returns what it finds, sorted by place. It may be
 // called from several goroutines.
+//
+// If the text has syntax errors, the rules check the text as it was probably meant
+// ([schema.Document.Corrected]), and only syntax errors have fixes. If the errors
+// leave its structure in doubt, or the text is not a policy, Run reports only that.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
-	p := newPass(d, o)
-	shape := map[string][]*schema.Diagnostic{}
-	for _, g := range slices.Concat(d.Syntax, schema.Validate(d)) {
-		shape[g.Rule] = append(shape[g.Rule], &g)
+	found := check(d, checked, o)
+	s := &suppressor{rules: rules, checked: checked}
+	result := schema.SortDiagnostics(s.apply(d, found))
+	if o.Filter != nil {
+		result = o.Filter(result)
 	}
-	for _, r := range checked {
-		if p.rule = r; r.Check != nil {
-			r.Check(p)
-		} else {
-			p.found = append(p.found, shape[r.Name]...)
+	return result
+}
+
+// check returns what the rules find, suppressed or not.
+func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
+	shape := map[string][]*schema.Diagnostic{} // by rule
+	add := func(ds []schema.Diagnostic) {
+		for i := range ds {
+			shape[ds[i].Rule] = append(shape[ds[i].Rule], &ds[i])
 		}
 	}
-	s := &suppressor{rules: rules, checked: checked}
-	found := schema.SortDiagnostics(s.apply(d, p.found))
-	if o.Filter != nil {
-		found = o.Filter(found)
+	p := newPass(d.Corrected(), o)
+	if other := d.NotPolicy(); other != nil {
+		add([]schema.Diagnostic{*other})
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
+	} else if add(slices.Clone(d.Syntax)); d.Damaged() {
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
+	} else {
+		valid := schema.Validate(p.Document)
+		for i := range valid {
+			p.locate(d, &valid[i])
+		}
+		add(valid)
 	}
-	return found
+	for _, r := range rules {
+		if r.Check == nil {
+			p.found = append(p.found, shape[r.Name]...)
+			continue
+		}
+		p.rule = r
+		n := len(p.found)
+		r.Check(p)
+		for _, g := range p.found[n:] {
+			p.locate(d, g)
+		}
+	}
+	return p.found
 }

@@ -11,7 +11,7 @@ import (
 // A Pass is one run over a document. Rules read it and report to it, one after
 // the other.
 type Pass struct {
-	Document *schema.Document
+	Document *schema.Document // without the syntax errors that can be corrected
 	Policy   *schema.Policy   // the view of Document
 	LWS      []schema.Version // the versions to check for, at least one
 	At       time.Time        // when certificates must be valid
@@ -39,6 +39,19 @@ func (p *Pass) Reportf(at schema.Span, format string, args ...any) *schema.Diagn
 	g := &schema.Diagnostic{Rule: p.rule.Name, Severity: p.rule.Severity, Span: at, Message: fmt.Sprintf(format, args...)}
 	p.found = append(p.found, g)
 	return g
+}
+
+// locate moves a diagnostic of the pass's document to the document that this was
+// corrected from. It drops the fixes if that has syntax errors.
+func (p *Pass) locate(d *schema.Document, g *schema.Diagnostic) {
+	if !schema.HasErrors(d.Syntax) {
+		return
+	}
+	g.Fixes = nil
+	g.Span = d.Origin(g.Span)
+	for i := range g.Related {
+		g.Related[i].Span = d.Origin(g.Related[i].Span)
+	}
 }
 
 // Versions lists the versions of the pass for which f returns true, for a

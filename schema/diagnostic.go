@@ -24,18 +24,6 @@ type Related struct {
 	Message string
 }
 
-// A Fix is a set of edits of the source that mends what a diagnostic is about.
-type Fix struct {
-	Message string
-	Edits   []Edit // in order of place, not overlapping
-}
-
-// An Edit replaces the text of a span.
-type Edit struct {
-	Span    Span
-	NewText string
-}
-
 // A Severity says how bad a diagnostic is.
 type Severity uint8
 

@@ -1,7 +1,7 @@
-// Package schema reads policies, and knows what is in them.
+// Package schema reads and validates policies.
 //
 // [Parse] makes a [Document] of a text: a syntax tree that keeps every byte, and
-// knows where each thing stands. [Validate] checks the shape of one by the JSON
+// knows the place of everything. [Validate] checks the shape of one by the JSON
 // Schema ([JSONSchema]), which also says what libwebsockets does with each key
 // ([Keys]). [NewPolicy] is a view of it as a policy: definitions, settings, and
 // references with what they refer to. What is wrong is a [Diagnostic], in this

@@ -15,7 +15,7 @@ import (
 // be larger than MaxSize.
 func Format(d *Document) (string, error) {
 	if HasErrors(d.Syntax) {
-		return "", errors.New("a policy with syntax errors can't be formatted")
+		return "", errors.New("a policy with syntax errors cannot be formatted")
 	}
 	f := &formatter{}
 	above, _ := comments(d.Root.Before)
@@ -37,7 +37,7 @@ func Format(d *Document) (string, error) {
 	}
 	f.b.WriteByte('\n')
 	if f.b.Len() > MaxSize {
-		return "", fmt.Errorf("formatted it would be larger than %d MiB, which is the most that a policy may have", MaxSize>>20)
+		return "", fmt.Errorf("formatted it would be larger than %d MiB, the limit for a policy", MaxSize>>20)
 	}
 	return f.b.String(), nil
 }

@@ -19,7 +19,7 @@ var JSONSchema string
 // name.
 type Section string
 
-// The sections of a policy. Top stands for its outermost object.
+// The sections of a policy. Top is its outermost object.
 const (
 	Top         Section = ""
 	Retry       Section = "retry"
@@ -62,7 +62,7 @@ const (
 
 // A Key is one row of the key table: what sspolicy knows of a key in a policy.
 type Key struct {
-	Section     Section // where the key stands: in an entry of this section
+	Section     Section // of the entries that have the key
 	Name        string
 	Types       []string // JSON Schema's names of the types that it may have
 	Enum        []string // the values that a string may have; nil for any
@@ -71,13 +71,14 @@ type Key struct {
 	Description string
 
 	Member       string   // C member of lws that holds the value, such as u.http.url; empty if none does
-	Flag         string   // C flag that stands for it, such as LWSSSPOLF_TLS; empty if none does
+	Flag         string   // C flag for it, such as LWSSSPOLF_TLS; empty if none does
 	Bit          int      // the bit of Flag
-	Width        int      // bits of an integer's C member; 0 if it is no integer
+	Unit         string   // of an integer: "ms", "s", "us", "%" or ""
+	Width        int      // bits of an integer's C member; 0 for other types
 	Since        string   // the first lws release that reads it
 	Protocols    []string // the protocols that it serves; nil for all
 	Role         string   // "client" or "server"; empty for both
-	Ref          Section  // the section that the value names an entry of; Top if it is no reference
+	Ref          Section  // the section that the value names an entry of; Top if the value is not a reference
 	Match        Match
 	Inert        bool                         // no lws version acts on it
 	Aliases      []string                     // documented names for it that no lws version reads
@@ -107,6 +108,7 @@ var table = sync.OnceValue(func() keyTable {
 		Flag         string                       `json:"flag"`
 		Bit          int                          `json:"bit"`
 		Width        int                          `json:"width"`
+		Unit         string                       `json:"unit"`
 		Since        string                       `json:"since"`
 		Protocols    []string                     `json:"protocols"`
 		Role         string                       `json:"role"`
@@ -147,7 +149,7 @@ var table = sync.OnceValue(func() keyTable {
 				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
 				Minimum: p.Value.Minimum, Maximum: p.Value.Maximum, Description: p.Value.Description,
 				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
-				Width: p.Value.LWS.Width, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
+				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
 				Inert: p.Value.LWS.Inert, Aliases: p.Value.LWS.Aliases,
 				ValueAliases: p.Value.LWS.ValueAliases, ValueSince: p.Value.LWS.ValueSince,

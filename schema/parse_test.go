@@ -77,22 +77,22 @@ func TestSyntax(t *testing.T) {
 		{`{"a":[1,]}`, []string{`1:8 lax-syntax a comma before "]"`}, `{"a":[1]}`},
 		{`{"a":[{}}]}`, []string{`1:9 lax-syntax this "}" closes nothing`}, `{"a":[{}]}`},
 		{`{"a":[{}}],"b":[{}}]}`, []string{`1:9 lax-syntax this "}" closes nothing`, `1:19 syntax this "}" closes nothing`}, `{"a":[{}],"b":[{}]}`},
-		{`{"a":[}]}`, []string{`1:7 syntax this "}" closes nothing`}, `{"a":[]}`},
+		{`{"a":[}]}`, []string{`1:7 syntax "{" is missing here`}, `{"a":[]}`},
 		{`{"a":[{}}`, []string{`1:9 syntax "]" is missing before this "}"`}, `{"a":[{}]}`},
-		{`{"a":{"b":1],"c":2}}`, []string{`1:12 syntax this "]" closes nothing`}, `{"a":{"b":1,"c":2}}`},
+		{`{"a":{"b":1],"c":2}}`, []string{`1:11 syntax "[" is missing here`}, `{"a":{"b":1,"c":2}}`},
 		{`{"a":[1}`, []string{`1:8 syntax "]" is missing`}, `{"a":[1]}`},
-		{`{"a":1 "b":2,,"c":3}`, []string{`1:7 syntax "," is missing here, before "b"`, `1:14 syntax this comma stands after nothing`}, `{"a":1,"b":2,"c":3}`},
+		{`{"a":1 "b":2,,"c":3}`, []string{`1:7 syntax "," is missing here, before "b"`, `1:14 syntax this comma follows nothing`}, `{"a":1,"b":2,"c":3}`},
 		{`{"a" 1,"b":,"c"}`, []string{`1:5 syntax ":" is missing after the key "a"`, `1:12 syntax a value is missing before ","`, `1:13 syntax the key "c" has no value`}, `{"a":1,"b":?,"c":?}`},
-		{`{a:1,'b':'x',"c":True,"d":nil}`, []string{`1:2 syntax a key stands in double quotes: "a"`, `1:6 syntax a key stands in double quotes: "b"`, `1:10 syntax a string stands in double quotes: "x"`, `1:18 syntax True is written true`, `1:27 syntax "nil" is no JSON value`}, `{"a":1,"b":!,"c":!,"d":!}`},
-		{"{\"a\":1, // c\n\"b\":2}", []string{`1:9 syntax lws knows no "//" comments`}, `{"a":1,"b":2}`},
+		{`{a:1,'b':'x',"c":True,"d":nil}`, []string{`1:2 syntax write keys in double quotes: "a"`, `1:6 syntax write keys in double quotes: "b"`, `1:10 syntax write strings in double quotes: "x"`, `1:18 syntax True is written true`, `1:27 syntax "nil" is not a JSON value`}, `{"a":1,"b":!,"c":!,"d":!}`},
+		{"{\"a\":1, // c\n\"b\":2}", []string{`1:9 syntax lws does not read "//" comments`}, `{"a":1,"b":2}`},
 		{"{\"a\":\"x\n\"b\":2}", []string{`1:6 syntax the string is not closed on its line`}, `{"a":!,"b":2}`},
-		{`{"a":"\x41\u12"}`, []string{`1:7 syntax \x is no JSON escape`, `1:11 syntax \u takes four hexadecimal digits`}, `{"a":"\\x41\\u12"}`},
-		{"{\"a\":\"\t\"}", []string{`1:7 syntax the control character 0x09`}, `{"a":"\t"}`},
-		{`{"a":007,"b":1.,"c":-0}`, []string{`1:6 lax-syntax a number does not start with a zero: write 7`, `1:14 syntax "1." is no JSON value`}, `{"a":007,"b":!,"c":-0}`},
+		{`{"a":"\x41\u12"}`, []string{`1:7 syntax \x is not a JSON escape`, `1:11 syntax \u takes four hexadecimal digits`}, `{"a":"\\x41\\u12"}`},
+		{"{\"a\":\"\t\"}", []string{`1:7 syntax control character 0x09`}, `{"a":"\t"}`},
+		{`{"a":007,"b":1.,"c":-0}`, []string{`1:6 lax-syntax a number does not start with a zero: write 7`, `1:14 syntax "1." is not a JSON value`}, `{"a":007,"b":!,"c":-0}`},
 		{`{} {}`, []string{`1:4 syntax text after the end`}, `{}`},
 		{"\xef\xbb\xbf{}", []string{`1:1 syntax the text starts with a byte order mark`}, `{}`},
 		{"{\"é\":\"\xff\"}", []string{`1:7 syntax the byte 0xff is not UTF-8`}, `?`},
-		{"{\x00}", []string{`1:2 syntax this is no text`}, `?`},
+		{"{\x00}", []string{`1:2 syntax the file is not text`}, `?`},
 		{"\xff\xfe{\x00", []string{`1:1 syntax the text is UTF-16`}, `?`},
 		{`{"a":` + strings.Repeat(`[`, 70) + `}`, []string{`1:69 syntax more than 64`}, `{"a":` + strings.Repeat("[", 63) + "!" + strings.Repeat("]", 63) + `}`},
 	} {
@@ -150,7 +150,7 @@ func sketch(v *Value) string {
 // until none is left gives a text without errors.
 func TestFixes(t *testing.T) {
 	for _, text := range []string{
-		`{"a":1,}`, `{"a":[1,]}`, `{"a":[{}}]}`, `{"a":[{}}`, `{"a":1 "b":2,,"c":3}`, `{"a" 1}`, `{a:'b',"c":True,"d":nil,"e":-007}`,
+		`{"a":1,}`, `{"a":[1,]}`, `{"a":[{}}]}`, `{"s":[{}}`, `{"a":1 "b":2,,"c":3}`, `{"a" 1}`, `{a:'b',"c":True,"e":-007}`,
 		`{"a":"\x41"}`, "{\"a\":\"\t\"}", "{\"a\":1 // c\n}",
 	} {
 		fixed := text

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A Policy is a document seen as what it defines, with names resolved. It is a
-// view: whatever has the wrong shape is left out, since Validate reports that.
+// A Policy is a view of a document: its definitions and references, with names
+// resolved. It leaves out values of the wrong shape, which Validate reports.
 type Policy struct {
 	Document    *Document
 	Settings    []*Setting    // the scalars at the top, in the order of the text
@@ -27,17 +27,17 @@ type Definition struct {
 	Section  Section
 	Name     string
 	NameSpan Span   // of the name where it is defined
-	Value    *Value // what is defined: an object, or the string of a certificate
+	Value    *Value // an object, or the string of a certificate
 	Settings []*Setting
 
-	// Unreadable is set on a definition whose form lws does not read, such as
-	// a trust store in the form {"name": ["cert"]} of lws's README.
+	// Unreadable is set on a definition in a form that lws does not read, such
+	// as a trust store in the form {"name": ["cert"]} of lws's README.
 	Unreadable bool
 }
 
 // A Setting is a key that a definition gives a value.
 type Setting struct {
-	Key    *Key // nil if there is no such key
+	Key    *Key // nil if the key is unknown
 	Member *Member
 }
 
@@ -82,8 +82,8 @@ func NewPolicy(d *Document) *Policy {
 	return p
 }
 
-// define adds a definition and its settings. References are resolved against
-// what stands before them, so this runs in the order of the text.
+// define adds a definition and its settings. It must be called in the order of the
+// text, since references resolve to earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
 	for _, m := range v.Members() {
@@ -178,15 +178,36 @@ func (d *Definition) Text(key string) string {
 	return ""
 }
 
-// Bool reports whether a setting is true.
+// Bool reports whether a setting is true, or a value of another type that means
+// true beyond doubt.
 func (d *Definition) Bool(key string) bool {
+	value, _ := d.flag(key)
+	return value == "true"
+}
+
+// Unclear reports whether a setting has a value that is neither true nor false,
+// nor meant for one beyond doubt.
+func (d *Definition) Unclear(key string) bool {
+	_, ok := d.flag(key)
+	return !ok
+}
+
+func (d *Definition) flag(key string) (value string, ok bool) {
 	s := d.Get(key)
-	return s != nil && s.Member.Value.Kind == Bool && s.Member.Value.Raw == "true"
+	switch {
+	case s == nil:
+		return "false", true
+	case s.Member.Value.Object != nil || s.Member.Value.Array != nil:
+		return "", false
+	case s.Member.Value.Kind == Bool:
+		return s.Member.Value.Raw, true
+	}
+	return s.Key.meant(s.Member.Value.Text())
 }
 
 // Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
 // and the one that is meant by a name of lws's documentation which lws does not
-// read. It is "" if there is no such protocol.
+// read. It returns "" for an unknown protocol.
 func (d *Definition) Protocol() string {
 	s := d.Get("protocol")
 	if s == nil {

@@ -53,7 +53,12 @@ func nearestAll(name string, names []string) []string {
 	return best
 }
 
-// fold takes out of a name what is most often wrong in one.
+// misspelt reports whether name is key with one mistake in at least four letters.
+func misspelt(name, key string) bool {
+	return len(name) >= 4 && distance(fold(name), fold(key), 2) < 2
+}
+
+// fold removes the differences in which names are most often misspelt.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '-' || r == ' ' {
@@ -64,7 +69,7 @@ func fold(name string) string {
 }
 
 // distance returns the optimal string alignment distance of two strings, by
-// bytes, or limit if it is no less.
+// bytes, or limit if that is less.
 func distance(a, b string, limit int) int {
 	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit

@@ -40,8 +40,7 @@ type lintCmd struct {
 	At            time.Time `format:"2006-01-02" placeholder:"DATE" help:"The day on which certificates must be valid, as 2006-01-02, for a result that does not change with time (today)."`
 	Baseline      string    `xor:"baseline" placeholder:"FILE" help:"Do not report the findings that this file lists."`
 	WriteBaseline string    `xor:"baseline" placeholder:"FILE" help:"Write all findings to this file instead of reporting them."`
-	Fix           bool      `help:"Fix in the files what can be fixed without a doubt, and report the rest."`
-	Diff          bool      `help:"With --fix: change nothing, and print what would change as a unified diff."`
+	fixFlags
 }
 
 // Help is what "sspolicy lint --help" adds.
@@ -51,10 +50,7 @@ func (lintCmd) Help() string {
 
 // Validate checks the flags.
 func (c *lintCmd) Validate() error {
-	switch {
-	case c.Diff && !c.Fix:
-		return errors.New("--diff needs --fix")
-	case c.CertWarn != nil && (*c.CertWarn < 0 || *c.CertWarn > 36500):
+	if c.CertWarn != nil && (*c.CertWarn < 0 || *c.CertWarn > 36500) {
 		return fmt.Errorf("--cert-warn must be a number of days from 0 to 36500, not %d", *c.CertWarn)
 	}
 	for _, g := range c.With {
@@ -62,7 +58,7 @@ func (c *lintCmd) Validate() error {
 			return fmt.Errorf("--with: unknown group %q: want one of %s", g, strings.Join(rules.Groups(), ", "))
 		}
 	}
-	return nil
+	return c.fixFlags.Validate()
 }
 
 const day = 24 * time.Hour
@@ -83,7 +79,7 @@ func (c *lintCmd) Run(p *program) error {
 		return c.options(cfg, func(found []schema.Diagnostic) []schema.Diagnostic { return known.apply(cfg.Apply(found)) })
 	}
 	if c.Fix {
-		if err := c.fix(p, targets, options); err != nil || c.Diff {
+		if p, err = c.fixFiles(p, targets, options); err != nil || c.Diff {
 			return err
 		}
 	}
@@ -125,34 +121,31 @@ func (c *lintCmd) writeBaseline(p *program, targets []target, options func(*conf
 	return p.output(c.WriteBaseline, b.write)
 }
 
-// fix fixes the files, or prints what would change. It skips a file that cannot
-// be read if check reports that afterwards.
-func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config) lint.Options) error {
+// fixFiles fixes the files. It leaves files that cannot be read to the report
+// that follows, if there is one. It returns the program for that report.
+func (c *lintCmd) fixFiles(p *program, targets []target, options func(*config.Config) lint.Options) (*program, error) {
 	var failed error
+	any := false
+	after := *p
 	for _, t := range targets {
-		file := t.file
-		if file == "-" && !c.Diff {
-			return usage("--fix: standard input cannot be changed: add --diff to print what would change")
-		}
-		d, err := p.document(file)
+		text, err := p.read(t.file)
 		if err != nil {
 			if c.Diff {
-				failed = errors.Join(failed, err)
+				failed = errors.Join(failed, fileError(t.file, err))
 			}
 			continue
 		}
-		fixed, n := lint.Fix(d, rules.All(), options(t.config))
-		switch {
-		case n == 0:
-		case c.Diff:
-			if err := c.diff(p, "", d.Source, "fixed", fixed.Source.Text); err != nil {
-				return err
-			}
-		default:
-			if err := p.output(file, write(fixed.Source.Text)); err != nil {
-				return err
-			}
+		fixed, changed, err := c.fix(p, &c.colorFlag, t.file, schema.Parse(displayName(t.file), text), options(t.config), c.Quiet)
+		if err != nil {
+			return nil, err
+		}
+		any = any || changed
+		if t.file == "-" {
+			after.stdin, after.stdout = strings.NewReader(fixed.Source.Text), p.stderr
 		}
 	}
-	return failed
+	if failed == nil && any && c.Diff {
+		failed = errFindings
+	}
+	return &after, failed
 }

@@ -73,6 +73,14 @@ func Rule(r *lint.Rule) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s: %s.\n\n%s\n", r.Name, title(r.Severity.String()), r.Summary, r.Why)
 	fmt.Fprintf(&b, "\n## What lws does\n\n%s\n", r.LWS)
+	switch r.Fixes {
+	case lint.SafeFix:
+		b.WriteString("\n`sspolicy lint --fix` fixes it where it can.\n")
+	case lint.UnsafeFix:
+		b.WriteString("\n`sspolicy lint --unsafe-fixes` fixes it where it can.\n")
+	case lint.MixedFix:
+		b.WriteString("\n`sspolicy lint --fix` fixes some of it, and `--unsafe-fixes` more.\n")
+	}
 	if r.Group != "" {
 		fmt.Fprintf(&b, "\nThis rule is in the group `%s`: it is checked only with `--with %s`.\n", r.Group, r.Group)
 	}

@@ -87,7 +87,7 @@ func BenchmarkLongLine(b *testing.B) {
 					start := 6 + i*len(element) + strings.Index(element, "70000")
 					r.Diagnostics = append(r.Diagnostics, schema.Diagnostic{
 						Rule: "out-of-range", Severity: schema.Error, Span: schema.Span{Source: src, Start: start, End: start + 5},
-						Message: "port is 0 to 65535, not 70000",
+						Message: "port must be 0 to 65535, not 70000",
 						Related: []schema.Related{{Span: schema.Span{Source: src, Start: len(text) / 2, End: len(text)/2 + 1}, Message: "here"}},
 					})
 				}

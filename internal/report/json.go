@@ -51,6 +51,7 @@ type jsonRelated struct {
 
 type jsonFix struct {
 	Message string     `json:"message"`
+	Safe    bool       `json:"safe"`
 	Edits   []jsonEdit `json:"edits"`
 }
 
@@ -74,7 +75,7 @@ func newJSONDiagnostic(d schema.Diagnostic) jsonDiagnostic {
 		j.Related = append(j.Related, jsonRelated{newJSONSpan(r.Span), r.Message})
 	}
 	for _, f := range d.Fixes {
-		fix := jsonFix{f.Message, make([]jsonEdit, 0, len(f.Edits))}
+		fix := jsonFix{f.Message, f.Safe, make([]jsonEdit, 0, len(f.Edits))}
 		for _, e := range f.Edits {
 			fix.Edits = append(fix.Edits, jsonEdit{newJSONSpan(e.Span), e.NewText})
 		}

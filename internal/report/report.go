@@ -6,6 +6,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/template"
 	"unicode"
@@ -150,7 +151,32 @@ func (r *Report) Summary() string {
 	if n := len(r.files()); n > 1 {
 		summary += fmt.Sprintf(" in %d of %d files", len(hit), n)
 	}
-	return summary
+	return summary + r.fixable()
+}
+
+// Fixable reports whether some of the findings have fixes.
+func (r *Report) Fixable() bool { return r.fixable() != "" }
+
+// fixable says how many findings have fixes, for the summary.
+func (r *Report) fixable() string {
+	safe, unsafe := 0, 0
+	for _, d := range r.Diagnostics {
+		switch {
+		case slices.ContainsFunc(d.Fixes, func(f schema.Fix) bool { return f.Safe }):
+			safe++
+		case len(d.Fixes) > 0:
+			unsafe++
+		}
+	}
+	switch {
+	case safe > 0 && unsafe > 0:
+		return fmt.Sprintf("; %d can be fixed with --fix, %d more with --unsafe-fixes", safe, unsafe)
+	case safe > 0:
+		return fmt.Sprintf("; %d can be fixed with --fix", safe)
+	case unsafe > 0:
+		return fmt.Sprintf("; %d can be fixed with --unsafe-fixes", unsafe)
+	}
+	return ""
 }
 
 // clamp returns a span limited to its source.

@@ -74,7 +74,7 @@ func sample() *Report {
 		{Span: where(plain, 94, 100), Message: "defined here"},
 		{Span: at(plain, `"retry"`), Message: "on the line that is shown already"},
 	}
-	d = add("unknown-key", schema.Error, at(plain, `"tsl"`), `"tsl" is no key of a streamtype: did you mean "tls"?`)
+	d = add("unknown-key", schema.Error, at(plain, `"tsl"`), `"tsl" is not a key of a streamtype: did you mean "tls"?`)
 	d.Fixes = []schema.Fix{
 		{Message: "write tls", Edits: []schema.Edit{{Span: at(plain, `"tsl"`), NewText: `"tls"`}}},
 		{Message: "remove it, and say so\nin the fragment", Edits: []schema.Edit{

@@ -33,7 +33,11 @@ func writeText(w io.Writer, r *Report, color bool) error {
 			}
 		}
 		for _, f := range d.Fixes {
-			fmt.Fprintf(t, "  %s %s\n", t.paint(styleFix, "fix:"), inline(f.Message))
+			label := "fix:"
+			if !f.Safe {
+				label = "unsafe fix:"
+			}
+			fmt.Fprintf(t, "  %s %s\n", t.paint(styleFix, label), inline(f.Message))
 		}
 	}
 	return t.Flush()

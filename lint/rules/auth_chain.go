@@ -8,6 +8,7 @@ import (
 var authChain = &lint.Rule{
 	Name:     "auth-chain",
 	Severity: schema.Info,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "the streamtype of an auth scheme does not exist, or needs the scheme itself",
 	Why: `The streamtype that an auth scheme names is the one that fetches what the scheme
 needs. It can't do that if it is not there, or authenticates by the same scheme.`,

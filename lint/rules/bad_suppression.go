@@ -8,6 +8,7 @@ import (
 var badSuppression = &lint.Rule{
 	Name:     lint.RuleBadSuppression,
 	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "a comment that should suppress findings does not",
 	Why: `A finding is suppressed by a comment on its line or the line above:
 

@@ -8,6 +8,7 @@ import (
 var badValue = &lint.Rule{
 	Name:     schema.RuleBadValue,
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "the key does not take this value",
 	Why:      `The type is right, but the value is not one that means anything there.`,
 	LWS: `lws refuses a protocol that it does not know. It reads a number up to the first

@@ -12,6 +12,7 @@ import (
 var certEncoding = &lint.Rule{
 	Name:     "cert-encoding",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "a certificate is not base64",
 	Why: `A certificate stands in a policy as the base64 of its DER, which is what a PEM
 file has between its first and its last line. Padding is optional, and the
@@ -31,6 +32,7 @@ with 3072 bytes of whatever is in memory as the certificate.`,
 					g.Fixes = []schema.Fix{{
 						Message: "write the base64 alone",
 						Edits:   []schema.Edit{{Span: d.Value.Span, NewText: schema.Quote(der)}},
+						Safe:    true,
 					}}
 				}
 			} else if _, err := schema.DecodeCert(d.Value.Text()); err != nil {

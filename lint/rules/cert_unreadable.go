@@ -8,6 +8,7 @@ import (
 var certUnreadable = &lint.Rule{
 	Name:     "cert-unreadable",
 	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "an entry of certs is not the certificate or key that it is used as",
 	Why: `An entry holds the base64 of one certificate in DER, or of one private key
 (PKCS #8, PKCS #1 or SEC 1) where a server_key names it. Entries that nothing uses

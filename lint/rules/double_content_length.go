@@ -10,6 +10,7 @@ import (
 var doubleContentLength = &lint.Rule{
 	Name:     "double-content-length",
 	Severity: schema.Warning,
+	Fixes:    lint.SafeFix,
 	Summary:  "a form is sent with two content-length headers",
 	Why: `http_www_form_urlencoded brings a content-length of its own. Servers may refuse a
 request with two.`,

@@ -104,6 +104,12 @@ func secrets(p *lint.Pass, v *schema.Value, key string, walk bool) {
 				}
 			}
 		}
+	case "http_auth_header":
+		text := v.Text()
+		if name, rest, ok := strings.Cut(text, ":"); ok && strings.TrimSpace(rest) != "" {
+			found(len(name)+1, len(text), "http_auth_header is the name of a header, such as %s: what follows it is sent to nobody, and may be a secret", schema.Quote(name+":"))
+			return
+		}
 	case "http_auth_preamble":
 		text := v.Text()
 		if at := preamble.FindStringSubmatchIndex(text); at != nil && credentials(text[at[2]:at[3]], text[at[4]:at[5]]) {

@@ -10,6 +10,7 @@ import (
 var endpointOverride = &lint.Rule{
 	Name:     "endpoint-override",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "the endpoint is a URL or host:port, and overrides other settings",
 	Why: `An endpoint with a ":" in it is taken for a URL. Its port and path count, even if
 there are none, and "port" and "http_url" do not. Write the host alone.`,
@@ -60,7 +61,7 @@ host; one in brackets is understood, with its port after it (4.1.6 to 5.0.0).`,
 				d.Related = append(d.Related, schema.Related{Span: url.Member.Span(), Message: "the path"})
 			}
 			if port != nil && samePort && e.scheme == "" && e.path == "" && !strings.HasPrefix(e.host, "[") && !strings.Contains(v.Text(), "$") {
-				d.Fixes = []schema.Fix{{Message: "write the host alone", Edits: []schema.Edit{{Span: v.Span, NewText: schema.Quote(e.host)}}}}
+				d.Fixes = []schema.Fix{{Message: "write the host alone", Edits: []schema.Edit{{Span: v.Span, NewText: schema.Quote(e.host)}}, Safe: true}}
 			}
 		}
 	},

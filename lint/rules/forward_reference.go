@@ -8,6 +8,7 @@ import (
 var forwardReference = &lint.Rule{
 	Name:     "forward-reference",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "something is used before it is defined",
 	Why: `lws reads a policy once, from its start to its end, so what a streamtype or trust
 store names must stand before it. Put the sections in the order retry, certs,
@@ -32,7 +33,7 @@ line number that follows it is the parser's, not the policy's (4.1.6 to 5.0.0).`
 			}
 			mended = true
 			if edits := reorder(p.Policy.Document); len(edits) > 0 {
-				d.Fixes = []schema.Fix{{Message: "put the sections in the order in which lws needs them", Edits: edits}}
+				d.Fixes = []schema.Fix{{Message: "put the sections in the order in which lws needs them", Edits: edits, Safe: true}}
 			}
 		}
 	},

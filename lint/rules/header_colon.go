@@ -10,6 +10,7 @@ import (
 var headerColon = &lint.Rule{
 	Name:     "header-colon",
 	Severity: schema.Info,
+	Fixes:    lint.SafeFix,
 	Summary:  "the name of a header has no colon",
 	Why: `Write "content-type:", not "content-type". It is a warning if the policy is for lws 4.1 or
 4.2.`,
@@ -23,7 +24,7 @@ the policy has it (4.3.10 and 5.0.0).`,
 		for _, d := range streams(p) {
 			eachHeader(d, func(v *schema.Value) {
 				name := v.Text()
-				if strings.HasSuffix(name, ":") || headerPrefixOf(name) != "" && strings.TrimSuffix(headerPrefixOf(name), ":") != name {
+				if strings.ContainsAny(name, ": \t") || headerPrefixOf(name) != "" && strings.TrimSuffix(headerPrefixOf(name), ":") != name {
 					return // the latter is a header-prefix
 				}
 				g := p.Reportf(v.Span, "write %s, with a colon", schema.Quote(name+":"))

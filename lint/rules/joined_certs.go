@@ -8,6 +8,7 @@ import (
 var joinedCerts = &lint.Rule{
 	Name:     "joined-certs",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "there are several certificates in one object",
 	Why:      `Each certificate needs an object of its own: [ {"one": "..."}, {"two": "..."} ].`,
 	LWS: `lws stores a certificate at the end of its object. Of several only the last is
@@ -32,7 +33,7 @@ about it (4.1.6 to 5.0.0).`,
 						at := lost.Value.Span
 						at.Start = at.End + len(lost.Value.After)
 						at.End = at.Start + len(lost.Comma)
-						d.Fixes = []schema.Fix{{Message: "split the object", Edits: []schema.Edit{{Span: at, NewText: " }, {"}}}}
+						d.Fixes = []schema.Fix{{Message: "split the object", Edits: []schema.Edit{{Span: at, NewText: " }, {"}}, Safe: true}}
 					}
 				}
 			}

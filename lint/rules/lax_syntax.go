@@ -8,6 +8,7 @@ import (
 var laxSyntax = &lint.Rule{
 	Name:     schema.RuleLaxSyntax,
 	Severity: schema.Warning,
+	Fixes:    lint.SafeFix,
 	Summary:  "lws reads this as it was meant, but it is not JSON",
 	Why:      `Editors, and every other program that reads JSON, refuse such a policy.`,
 	LWS: `lws passes over a comma before a closing "]" (but not before a "}"), over one

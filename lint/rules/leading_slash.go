@@ -10,6 +10,7 @@ import (
 var leadingSlash = &lint.Rule{
 	Name:     "leading-slash",
 	Severity: schema.Warning,
+	Fixes:    lint.SafeFix,
 	Summary:  `http_url starts with a "/" that lws doubles`,
 	Why:      `lws puts a slash before the path. Many servers take //path for /path, but not all.`,
 	LWS: `On ws, "/x" is asked for as //x (4.2.2 to 5.0.0). On h1 it is in 4.1.6 alone, on h2 in
@@ -33,7 +34,7 @@ var leadingSlash = &lint.Rule{
 				g := p.Reportf(inside(v, 0, 1), "lws %s puts a slash before the path: leave this one out", versions)
 				if strings.HasPrefix(v.Raw, `"/`) {
 					slash := schema.Span{Source: v.Span.Source, Start: v.Span.Start + 1, End: v.Span.Start + 2}
-					g.Fixes = []schema.Fix{{Message: "remove the slash", Edits: []schema.Edit{{Span: slash}}}}
+					g.Fixes = []schema.Fix{{Message: "remove the slash", Edits: []schema.Edit{{Span: slash}}, Safe: true}}
 				}
 			}
 		}

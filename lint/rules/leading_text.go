@@ -10,6 +10,7 @@ import (
 var leadingText = &lint.Rule{
 	Name:     "leading-text",
 	Severity: schema.Warning,
+	Fixes:    lint.SafeFix,
 	Summary:  `the policy does not start with "{"`,
 	Why: `A comment at the top stands after the first "{", not before it. Not even an empty
 line may stand there.`,
@@ -22,7 +23,8 @@ versions do if they are given the name of its file (5.0.0, read from the source)
   "s": [] }`,
 	Check: func(p *lint.Pass) {
 		root := &p.Policy.Document.Root
-		if root.Kind != schema.ObjectKind || root.Before == "" {
+		before := strings.TrimPrefix(root.Before, "\ufeff") // a byte order mark is a syntax error
+		if root.Kind != schema.ObjectKind || before == "" {
 			return
 		}
 		with := p.Versions(since(4, 3))
@@ -30,13 +32,13 @@ versions do if they are given the name of its file (5.0.0, read from the source)
 			return
 		}
 		at := root.Span
-		at.Start, at.End = 0, len(root.Before)
+		at.Start, at.End = len(root.Before)-len(before), len(root.Before)
 		d := p.Reportf(at, `this stands before the first "{": lws %s takes such a policy in memory for the name of a file`, with)
 		edits := []schema.Edit{{Span: at}}
-		if strings.TrimSpace(root.Before) != "" {
+		if strings.TrimSpace(before) != "" {
 			at.Start, at.End = root.Span.Start+1, root.Span.Start+1
-			edits = append(edits, schema.Edit{Span: at, NewText: " " + root.Before})
+			edits = append(edits, schema.Edit{Span: at, NewText: " " + before})
 		}
-		d.Fixes = []schema.Fix{{Message: `start with "{"`, Edits: edits}}
+		d.Fixes = []schema.Fix{{Message: `start with "{"`, Edits: edits, Safe: true}}
 	},
 }

@@ -8,6 +8,7 @@ import (
 var legacyForm = &lint.Rule{
 	Name:     schema.RuleLegacyForm,
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "lws's documentation has this form, but no version of lws reads it",
 	Why: `The example in lws's README writes a trust store as its name with the list of
 its certificates, and names the protocol h1get. Neither works.`,

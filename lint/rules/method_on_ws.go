@@ -8,6 +8,7 @@ import (
 var methodOnWS = &lint.Rule{
 	Name:     "method-on-ws",
 	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "a ws streamtype has an http_method",
 	Why:      `A websocket is asked for without a method.`,
 	LWS:      `With a method, lws sends a plain HTTP request and no upgrade (4.1.6 to 5.0.0).`,

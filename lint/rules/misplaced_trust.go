@@ -10,6 +10,7 @@ import (
 var misplacedTrust = &lint.Rule{
 	Name:     "misplaced-trust",
 	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "a client has a server's certificate, or a server a trust store",
 	Why: `A client trusts by tls_trust_store, and a server shows server_cert with server_key.
 lws keeps the two in one place, and takes the one for the other. It is only a
@@ -25,6 +26,9 @@ tls_trust_store takes its place (4.1.6 to 5.0.0).`,
 	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, s := range streams(p) {
+			if unclear(s) {
+				continue
+			}
 			server := s.Bool("server")
 			for i, set := range s.Settings {
 				if set.Key == nil {

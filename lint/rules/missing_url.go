@@ -10,6 +10,7 @@ import (
 var missingURL = &lint.Rule{
 	Name:     "missing-url",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "a streamtype has no http_url where lws needs one",
 	Why:      `For the path "/", write "http_url": "".`,
 	LWS: `On ws, lws asks for a subprotocol of its own, lws-secstream-ws, in the place of

@@ -8,6 +8,7 @@ import (
 var nameNotFirst = &lint.Rule{
 	Name:     "name-not-first",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "a trust store or metric policy does not start with its name",
 	Why:      `The name makes the entry. What stands before it goes to the entry before.`,
 	LWS: `The certificates are added to the trust store before, and a metric policy's values
@@ -45,6 +46,7 @@ to the one before. If there is none, lws crashes (4.1.6 to 5.0.0).`,
 					Message: "move the name to the start",
 					Edits: append([]schema.Edit{{Span: at, NewText: n.Span().Text() + ", "}},
 						removal(members, name)...),
+					Safe: true,
 				}}
 			}
 		}

@@ -8,6 +8,7 @@ import (
 var optionsKey = &lint.Rule{
 	Name:     "options-key",
 	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "lws does not read options as it should, and makes nothing of it",
 	Why:      `No version of lws hands the options to anything. Leave the key out.`,
 	LWS: `The key makes a phantom streamtype called options. From 4.4 on it holds the options,

@@ -24,7 +24,7 @@ force (5.0.0).`,
                              "http_url": "policy.json", "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
 		for _, s := range p.Policy.Lookup(schema.Streams, "fetch_policy") {
-			if s.Bool("tls") || s.Bool("server") || s.Bool("local_sink") || s.Get("endpoint") == nil {
+			if unclear(s) || s.Bool("tls") || s.Bool("server") || s.Bool("local_sink") || s.Get("endpoint") == nil {
 				continue
 			}
 			host := s.Text("endpoint")

@@ -30,8 +30,12 @@ listed from the last one (policy2c of 5.0.0).`,
 			}
 		}
 		for _, d := range p.Policy.Section(schema.TrustStores) {
-			if s := d.Get("stack"); s != nil && len(s.Member.Value.Elems()) > 1 {
-				p.Reportf(s.Member.Name.Span, "policy2c lists the certificates of a trust store from the last one; compile --lang c does not")
+			at, list := d.NameSpan, d.Value // in the form of lws's README
+			if s := d.Get("stack"); s != nil {
+				at, list = s.Member.Name.Span, &s.Member.Value
+			}
+			if len(list.Elems()) > 1 {
+				p.Reportf(at, "policy2c lists the certificates of a trust store from the last one; compile --lang c does not")
 				break
 			}
 		}

@@ -10,6 +10,7 @@ import (
 var prefixMatch = &lint.Rule{
 	Name:     "prefix-match",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "lws takes another definition, whose name only begins with the one given",
 	Why: `Of the definitions that stand before the reference lws takes the newest one whose
 name begins with it. Put the longer name first, or give the two names that do
@@ -43,6 +44,7 @@ a trust store no further than the reference goes (4.1.6 to 5.0.0).`,
 				d.Fixes = []schema.Fix{{
 					Message: "move " + ref.Target.String() + " after " + got.String(),
 					Edits:   edits,
+					Safe:    true,
 				}}
 			}
 		}

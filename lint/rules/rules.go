@@ -71,6 +71,7 @@ var all = sorted(
 	nailedUpWithoutRetry,
 	nameNotFirst,
 	networkPriority,
+	notAPolicy,
 	nulCharacter,
 	opportunisticNailedUp,
 	optionsKey,

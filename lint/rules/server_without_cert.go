@@ -23,7 +23,7 @@ it.`,
 	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, s := range streams(p) {
-			if !s.Bool("server") || !s.Bool("tls") || strings.HasPrefix(s.Text("endpoint"), "!") {
+			if unclear(s) || !s.Bool("server") || !s.Bool("tls") || strings.HasPrefix(s.Text("endpoint"), "!") {
 				continue
 			}
 			at := s.Get("tls").Member.Span()

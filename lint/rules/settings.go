@@ -13,12 +13,19 @@ import (
 var clients = lint.Memo(func(p *lint.Pass) []*schema.Definition {
 	var clients []*schema.Definition
 	for _, d := range streams(p) {
-		if d.Value.Kind == schema.ObjectKind && d.Value.Object.Close != "" && !d.Bool("server") && !d.Bool("local_sink") && d.Name != "_lws_smd" {
+		if d.Value.Kind == schema.ObjectKind && d.Value.Object.Close != "" && !unclear(d) && !d.Bool("server") && !d.Bool("local_sink") && d.Name != "_lws_smd" {
 			clients = append(clients, d)
 		}
 	}
 	return clients
 })
+
+// unclear reports whether a key has a wrong type that decides what a streamtype
+// is, a server or a client, with TLS or without. Findings that depend on it wait
+// until the type is right.
+func unclear(d *schema.Definition) bool {
+	return d.Unclear("server") || d.Unclear("local_sink") || d.Unclear("tls")
+}
 
 // http reports whether a protocol is one of HTTP without websocket.
 func http(protocol string) bool { return protocol == "h1" || protocol == "h2" || protocol == "h3" }
@@ -72,12 +79,12 @@ func remove(g *schema.Diagnostic, d *schema.Definition, s *schema.Setting) {
 func insert(g *schema.Diagnostic, after *schema.Member, member string) {
 	at := after.Value.Span
 	at.Start = at.End
-	g.Fixes = []schema.Fix{{Message: "add " + member, Edits: []schema.Edit{{Span: at, NewText: ", " + member}}}}
+	g.Fixes = []schema.Fix{{Message: "add " + member, Edits: []schema.Edit{{Span: at, NewText: ", " + member}}, Safe: true}}
 }
 
 // write adds the fix that puts a string in the place of a value.
 func write(g *schema.Diagnostic, v *schema.Value, text string) {
-	g.Fixes = []schema.Fix{{Message: "write " + schema.Quote(text), Edits: []schema.Edit{{Span: v.Span, NewText: schema.Quote(text)}}}}
+	g.Fixes = []schema.Fix{{Message: "write " + schema.Quote(text), Edits: []schema.Edit{{Span: v.Span, NewText: schema.Quote(text)}}, Safe: true}}
 }
 
 // before and since tell the versions of lws up to and from one on.

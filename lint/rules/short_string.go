@@ -8,6 +8,7 @@ import (
 var shortString = &lint.Rule{
 	Name:     "short-string",
 	Severity: schema.Info,
+	Fixes:    lint.SafeFix,
 	Summary:  "lws may keep a string of one character inside a number",
 	Why: `To save memory, lws looks for the bytes of a string in all that it has stored so
 far, numbers and flags included, and if it finds them it keeps no copy. When the

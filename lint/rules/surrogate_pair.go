@@ -11,6 +11,7 @@ import (
 var surrogatePair = &lint.Rule{
 	Name:     "surrogate-pair",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "a character is written as a pair of escapes",
 	Why:      `Write the character itself: a policy is UTF-8.`,
 	LWS: `lws makes three bytes of each half of the pair. The result is not UTF-8, and what
@@ -32,7 +33,7 @@ reads it may refuse it (4.1.6 to 5.0.0).`,
 				}
 				quoted := &schema.Value{Kind: schema.String, Raw: `"` + escape + `"`}
 				d := p.Reportf(span, "lws makes six bytes of %s, which are not UTF-8: write %s", escape, quoted.Text())
-				d.Fixes = []schema.Fix{{Message: "write " + quoted.Text(), Edits: []schema.Edit{{Span: span, NewText: quoted.Text()}}}}
+				d.Fixes = []schema.Fix{{Message: "write " + quoted.Text(), Edits: []schema.Edit{{Span: span, NewText: quoted.Text()}}, Safe: true}}
 			}
 		})
 	},

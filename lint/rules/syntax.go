@@ -8,6 +8,7 @@ import (
 var syntax = &lint.Rule{
 	Name:     schema.RuleSyntax,
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Firm:     true,
 	Summary:  "the text is not a policy that lws can read",
 	Why: `A policy is one JSON object (RFC 8259), in which "#" may start a comment that

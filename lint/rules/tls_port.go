@@ -26,7 +26,7 @@ such a client.`,
 		for _, s := range streams(p) {
 			port := s.Get("port")
 			endpoint := s.Text("endpoint")
-			if port == nil || s.Bool("server") || s.Bool("local_sink") || s.Protocol() == "raw" ||
+			if port == nil || unclear(s) || s.Bool("server") || s.Bool("local_sink") || s.Protocol() == "raw" ||
 				strings.HasPrefix(endpoint, "+") || parseEndpoint(endpoint).overrides {
 				continue
 			}

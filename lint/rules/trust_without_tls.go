@@ -8,6 +8,7 @@ import (
 var trustWithoutTLS = &lint.Rule{
 	Name:     "trust-without-tls",
 	Severity: schema.Warning,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "a streamtype has a trust store, but no TLS",
 	Why: `The streamtype goes over the network in clear, though it looks as if it did not.
 Set "tls": true, or take tls_trust_store out.`,
@@ -22,7 +23,7 @@ Set "tls": true, or take tls_trust_store out.`,
 	Check: func(p *lint.Pass) {
 		for _, s := range streams(p) {
 			store := s.Get("tls_trust_store")
-			if store == nil || s.Bool("server") || s.Bool("tls") {
+			if store == nil || unclear(s) || s.Bool("server") || s.Bool("tls") {
 				continue
 			}
 			d := p.Reportf(store.Member.Name.Span, "%s has a trust store, but no \"tls\": true: it is not encrypted", s)

@@ -10,6 +10,7 @@ import (
 var undefinedReference = &lint.Rule{
 	Name:     "undefined-reference",
 	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "something is used that is not defined",
 	Why:      `The name is misspelt, or the entry is missing.`,
 	LWS: `The policy is refused, or, if there is a backoff scheme, trust store or

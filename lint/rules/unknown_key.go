@@ -8,6 +8,7 @@ import (
 var unknownKey = &lint.Rule{
 	Name:     schema.RuleUnknownKey,
 	Severity: schema.Error,
+	Fixes:    lint.MixedFix,
 	Summary:  "there is no such key",
 	Why: `Most often it is misspelt. A comment is written with "#", and settings that only
 sspolicy knows stand in the object x-sspolicy at the top of the policy.`,

@@ -11,6 +11,7 @@ import (
 var unknownMethod = &lint.Rule{
 	Name:     "unknown-method",
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "lws knows no such HTTP method",
 	Why:      `Methods are written in capitals.`,
 	LWS: `On h1, lws connects and sends nothing for a method other than GET, POST, PUT, PATCH,

@@ -8,6 +8,7 @@ import (
 var wrongRole = &lint.Rule{
 	Name:     "wrong-role",
 	Severity: schema.Warning,
+	Fixes:    lint.UnsafeFix,
 	Summary:  "a key is for a client and the streamtype a server, or the other way",
 	Why: `A server waits for connections: it has no method, no retry, and does not connect by
 itself. It can't be one of mqtt or h3.`,
@@ -18,7 +19,9 @@ itself. It can't be one of mqtt or h3.`,
 	Check: func(p *lint.Pass) {
 		for _, d := range streams(p) {
 			role, other := "client", "server"
-			if d.Bool("server") {
+			if unclear(d) {
+				continue
+			} else if d.Bool("server") {
 				role, other = other, role
 			} else if d.Bool("local_sink") {
 				continue

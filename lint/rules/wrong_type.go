@@ -8,6 +8,7 @@ import (
 var wrongType = &lint.Rule{
 	Name:     schema.RuleWrongType,
 	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
 	Summary:  "the value is not of the type that the key takes",
 	Why:      `It is only a warning where lws makes of the value what was meant.`,
 	LWS: `A flag is set by true alone: by "true" or 1 it is not. Of a string, a number is

@@ -126,8 +126,8 @@ func TestFetch(t *testing.T) {
 				}
 			}
 		}, want: runtime.ErrTooLong},
-		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: load.ErrRefused, says: "[syntax]"},
-		{name: "a path", want: load.ErrRefused, says: "[syntax]"},
+		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: load.ErrRefused, says: "[not-a-policy]"},
+		{name: "a path", want: load.ErrRefused, says: "[not-a-policy]"},
 		{name: "lint", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, strings.Replace(good, `"retry": "r"`, `"retry": "none"`, 1))
 		}, want: load.ErrRefused, says: "[undefined-reference]"},
