@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	events FILE WANT        checks what sspolicy run --json has printed
 //	nofile FILE...          checks that there are no such files, nor pieces of one
 //	make WHAT FILE          makes a file that is too big, or no text, or new each time, to stand in a story
+//	interrupt CODE TEXT COMMAND...  executes a command that is to exit with that code when it is interrupted after it has printed the text on standard error
 //
 // In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@
 // for the certificate of its CA and @OTHER_CA@ for that of another one, both as
@@ -65,7 +66,7 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile,
+			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile, "interrupt": interrupt,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CHECKOUT", checkout)
@@ -104,6 +105,7 @@ func newServer(t *testing.T) *httptest.Server {
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "hello from the server\n")
 	})
+	mux.HandleFunc("GET /empty", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /greet/{name}", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello %s, your token is %q\n", r.PathValue("name"), r.Header.Get("X-Token"))
 	})
@@ -192,6 +194,12 @@ func newServer(t *testing.T) *httptest.Server {
 		}
 		defer c.CloseNow()
 		c.SetReadLimit(1 << 20)
+		if r.URL.RawQuery == "hangup" { // after the first message
+			_, _, _ = c.Read(r.Context())
+			_ = c.Write(r.Context(), websocket.MessageText, []byte("bye\n"))
+			c.Close(websocket.StatusNormalClosure, "")
+			return
+		}
 		if r.URL.RawQuery == "greet" {
 			_ = c.Write(r.Context(), websocket.MessageText, []byte("welcome\n"))
 		}
@@ -231,6 +239,39 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if stderr := ts.ReadFile("stderr"); strings.Contains(stderr, "goroutine ") {
 		ts.Fatalf("it has panicked")
+	}
+}
+
+// interrupt sends SIGINT to a command when its standard error holds a text.
+func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: interrupt code text command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	program, err := exec.LookPath(args[2])
+	ts.Check(err)
+	c := exec.Command(program, args[3:]...)
+	c.Dir = ts.MkAbs(".")
+	var stdout bytes.Buffer
+	c.Stdout = &stdout
+	stderr, err := c.StderrPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	var lines strings.Builder
+	sent := false
+	for in := bufio.NewScanner(stderr); in.Scan(); {
+		lines.WriteString(in.Text() + "\n")
+		if !sent && strings.Contains(in.Text(), args[1]) {
+			sent = true
+			ts.Check(c.Process.Signal(os.Interrupt))
+		}
+	}
+	_ = c.Wait() // the exit code is checked
+	ts.Check(os.WriteFile(ts.MkAbs("interrupted.out"), stdout.Bytes(), 0o666))
+	ts.Check(os.WriteFile(ts.MkAbs("interrupted.err"), []byte(lines.String()), 0o666))
+	if got := c.ProcessState.ExitCode(); got != want || !sent {
+		ts.Fatalf("exit code %d, want %d; interrupted: %v\n%s", got, want, sent, lines.String())
 	}
 }
 
@@ -285,7 +326,7 @@ func compareEvents(ts *testscript.TestScript, neg bool, args []string) {
 		var e struct {
 			Event, Stream, State, Error string
 			Ordinal, Length             *int
-			Flags                       []string
+			Flags, Metadata             []string
 			T                           *float64
 		}
 		d := json.NewDecoder(strings.NewReader(in.Text()))

@@ -10,11 +10,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// fingerprints returns for each diagnostic a hash by which it is known again in
-// a later report, although the text has moved: of its rule, the names of the
-// sections, definitions and keys around it, and the text that it is about. What
-// these don't tell apart in one file is counted.
-func fingerprints(ds []schema.Diagnostic) []string {
+// Fingerprints returns a hash for each diagnostic that identifies it in a later
+// report even if the text has moved. It is made of the rule, the names of the
+// sections, definitions and keys around the diagnostic, and its text. Equal
+// diagnostics of one file are numbered.
+func Fingerprints(ds []schema.Diagnostic) []string {
 	documents := map[*schema.Source]*schema.Document{}
 	seen := map[string]int{}
 	sums := make([]string, 0, len(ds))

@@ -43,8 +43,11 @@ type Report struct {
 
 	Rules   []Rule // the rules that were checked, for formats that describe them
 	Version string // of sspolicy
-	Fails   Level  // the findings that are failures, for formats that know passed and failed
 	Dir     string // the working directory: absolute names below it become relative where a program reads them
+
+	// Fails reports whether a finding is a failure, for formats that distinguish
+	// passed and failed. It may be nil: nothing fails.
+	Fails func(schema.Diagnostic) bool
 }
 
 // A Rule describes a rule to those who read of its findings.

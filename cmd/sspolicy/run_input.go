@@ -1,0 +1,170 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// sends reports whether streams of a type send payload.
+//
+// Package runtime decides the same when it executes the stream.
+func sends(st *runtime.StreamType) bool {
+	switch {
+	case st.LocalSink:
+		return true
+	case st.Protocol == runtime.ProtocolMQTT:
+		return st.MQTT.Topic != ""
+	case st.Protocol > runtime.ProtocolH3 || hasBody(st):
+		return true
+	case st.HTTP.Multipart || st.HTTP.MultipartName != "":
+		return true
+	}
+	return slices.ContainsFunc(st.Metadata, func(m runtime.Metadata) bool {
+		return strings.EqualFold(strings.TrimSuffix(m.Header, ":"), "content-length")
+	})
+}
+
+// hasBody reports whether the HTTP method of a streamtype sends a body.
+func hasBody(st *runtime.StreamType) bool {
+	return st.HTTP != nil && st.Protocol <= runtime.ProtocolH3 && slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method)
+}
+
+// data returns the payload to send; nil for none.
+func (c *runCmd) data(p *program, st *runtime.StreamType) ([]byte, error) {
+	switch {
+	case st.MQTT != nil && st.MQTT.Subscribe == "" && (c.Data == nil || c.Count > 0):
+		return nil, usage("streamtype %q has no mqtt_subscribe and receives nothing: give the payload to publish with --data, without --count", st.Name)
+	case st.MQTT != nil && st.MQTT.Topic == "" && c.Data != nil:
+		return nil, usage("streamtype %q has no mqtt_topic and sends nothing", st.Name)
+	case c.Data != nil && *c.Data != "" && !sends(st):
+		return nil, usage("streamtype %q sends nothing: its http_method is %s", st.Name, cmp.Or(st.HTTP.Method, "GET"))
+	case c.Data != nil:
+		return c.text(p, "--data", *c.Data)
+	case hasBody(st):
+		return c.text(p, "--data", "@-")
+	}
+	return nil, nil
+}
+
+// text returns the value of a flag, or the content of the file that it names. The
+// text is never nil.
+func (c *runCmd) text(p *program, flag, value string) ([]byte, error) {
+	file, ok := strings.CutPrefix(value, "@")
+	if !ok {
+		return []byte(value), nil
+	}
+	if file == "-" {
+		if c.stdin != "" || c.File == "-" || slices.Contains(c.Overlay, "-") {
+			return nil, usage("standard input is already %s: give %s a file or a text", cmp.Or(c.stdin, "a policy"), flag)
+		}
+		c.stdin = flag
+		data, err := io.ReadAll(p.stdin)
+		return append([]byte{}, data...), err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fileError(file, err)
+	}
+	return append([]byte{}, data...), nil
+}
+
+// messages returns the payload to send, by streamtype; nil for none.
+func (c *runCmd) messages(p *program, ctx *runtime.Context, st *runtime.StreamType, data []byte) (map[string][]byte, error) {
+	chain, err := ctx.Rideshares(st)
+	if err != nil {
+		return nil, fmt.Errorf("streamtype %q: %w", st.Name, err)
+	}
+	var names []string
+	for _, other := range chain[1:] {
+		names = append(names, other.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Part)) {
+		if name == st.Name {
+			return nil, usage("--part is for other streamtypes: give the payload of %q with --data", name)
+		}
+		if !slices.Contains(names, name) {
+			return nil, unknown(fmt.Sprintf("streamtype %q shares no request with", st.Name), name, names)
+		}
+	}
+	if data == nil {
+		return nil, nil
+	}
+	messages := map[string][]byte{st.Name: data}
+	for _, name := range names {
+		text, ok := c.Part[name]
+		if !ok {
+			return nil, usage("streamtype %q shares its request with %q: give the payload of that with --part %s=TEXT", st.Name, name, name)
+		}
+		if messages[name], err = c.text(p, "--part", text); err != nil {
+			return nil, err
+		}
+	}
+	return messages, nil
+}
+
+// credentials returns those of the flags, the folder and the environment.
+func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
+	memory := new(runtime.MemoryCredentials)
+	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
+		b, index, ok := runtime.ParseBlob(name)
+		if !ok {
+			return nil, unknown("there is no credential", name, blobNames())
+		}
+		text, err := c.text(p, "--credential", c.Credential[name])
+		if err != nil {
+			return nil, err
+		}
+		memory.SetBlob(b, index, strings.TrimRight(string(text), "\r\n"))
+	}
+	chain := runtime.ChainCredentials{memory}
+	if c.Credentials != "" {
+		if info, err := os.Stat(c.Credentials); err != nil {
+			return nil, fileError(c.Credentials, err)
+		} else if !info.IsDir() {
+			return nil, usage("--credentials: %s is not a folder", c.Credentials)
+		}
+		files := &runtime.FileCredentials{Dir: c.Credentials}
+		if !c.JSON {
+			for _, name := range files.Exposed() {
+				fmt.Fprintf(p.stderr, "sspolicy: warning: others may read the secret in %s\n", harmless(name))
+			}
+		}
+		chain = append(chain, files)
+	}
+	return append(chain, &runtime.EnvCredentials{Prefix: "SSPOLICY_"}), nil
+}
+
+// keep saves the request for the next token where the last one came from, which
+// is now worthless.
+func (c *runCmd) keep(p *program, request string) {
+	name := runtime.BlobAuth.Name(1)
+	files := &runtime.FileCredentials{Dir: c.Credentials}
+	err := errors.New("it was not in a file of --credentials")
+	if c.Credential[name] == "" {
+		if _, err = files.Blob(context.Background(), runtime.BlobAuth, 1); err == nil {
+			err = files.SetBlob(runtime.BlobAuth, 1, request)
+		}
+	}
+	if err != nil && !c.JSON {
+		fmt.Fprintf(p.stderr, "sspolicy: warning: the token server has replaced the refresh token in %s, and the new one is lost: %v\n", name, err)
+	}
+}
+
+// blobNames returns the names of all credentials that are texts.
+func blobNames() (names []string) {
+	for b := runtime.Blob(0); b.Name(0) != ""; b++ {
+		for index := 0; b.Name(index) != ""; index++ {
+			names = append(names, b.Name(index))
+		}
+	}
+	return names
+}
