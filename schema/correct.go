@@ -10,8 +10,11 @@ import (
 // maxCorrections is the most mistakes that are corrected in a text.
 const maxCorrections = 20
 
-// searchBudget is the number of bytes that the search may parse.
-const searchBudget = 16 << 20
+// The limits of the search in a text.
+const (
+	searchBudget = 16 << 20 // bytes to parse
+	searchTries  = 3000     // candidates
+)
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
 // of a character or a word after which the text parses. Where one mistake
@@ -24,7 +27,7 @@ const searchBudget = 16 << 20
 // of these the ones after which the JSON Schema reports less. If the best ones
 // differ in meaning, it takes none.
 func correct(d *Document, p *parser) {
-	c := &corrector{src: d.Source, budget: searchBudget}
+	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
 	cur := d
 	for range maxCorrections {
 		if !HasErrors(cur.Syntax) {
@@ -81,7 +84,8 @@ func (d *Document) Origin(s Span) Span {
 type corrector struct {
 	src    *Source
 	steps  []correction
-	budget int
+	budget int // bytes left to parse
+	tries  int // candidates left
 }
 
 // A correction is a way of mending the first error of a text.
@@ -161,7 +165,7 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 		all = append(all, *local)
 	}
 	tried, complete := c.candidates(d, first, p.around[i])
-	if len(tried)*len(d.Source.Text) > c.budget {
+	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text) > c.budget {
 		tried, complete = nil, false
 	}
 	if !complete && p.guessed {

@@ -19,7 +19,7 @@ type reportFlags struct {
 	Format   []outputFlag `sep:"none" complete:"formats" placeholder:"FORMAT[=FILE]" help:"The format of the report: text (the default), json, jsonl, sarif, github, gitlab, junit or template; to FILE, if given. May be repeated, with a file each."`
 	Template string       `placeholder:"TEXT" help:"Report with this Go text/template over the list of diagnostics, as in JSON; @FILE for the content of a file."`
 	colorFlag
-	Quiet     bool         `short:"q" help:"Print the findings only: no summary, and no list of the fixes applied."`
+	Quiet     bool         `short:"q" help:"Print findings only: no summary, and no list of the fixes that were applied."`
 	FailLevel report.Level `enum:",error,warning,info,none" default:"" placeholder:"LEVEL" help:"Fail on findings of this severity and above: error, warning, info or none (${fail_level})."`
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -79,7 +78,7 @@ func (c *lintCmd) Run(p *program) error {
 		return c.options(cfg, func(found []schema.Diagnostic) []schema.Diagnostic { return known.apply(cfg.Apply(found)) })
 	}
 	if c.Fix {
-		if p, err = c.fixFiles(p, targets, options); err != nil || c.Diff {
+		if p, err = c.fix(p, targets, options); err != nil || c.Diff {
 			return err
 		}
 	}
@@ -119,33 +118,4 @@ func (c *lintCmd) writeBaseline(p *program, targets []target, options func(*conf
 		b.add(lint.Run(d, rules.All(), options(t.config)))
 	}
 	return p.output(c.WriteBaseline, b.write)
-}
-
-// fixFiles fixes the files. It leaves files that cannot be read to the report
-// that follows, if there is one. It returns the program for that report.
-func (c *lintCmd) fixFiles(p *program, targets []target, options func(*config.Config) lint.Options) (*program, error) {
-	var failed error
-	any := false
-	after := *p
-	for _, t := range targets {
-		text, err := p.read(t.file)
-		if err != nil {
-			if c.Diff {
-				failed = errors.Join(failed, fileError(t.file, err))
-			}
-			continue
-		}
-		fixed, changed, err := c.fix(p, &c.colorFlag, t.file, schema.Parse(displayName(t.file), text), options(t.config), c.Quiet)
-		if err != nil {
-			return nil, err
-		}
-		any = any || changed
-		if t.file == "-" {
-			after.stdin, after.stdout = strings.NewReader(fixed.Source.Text), p.stderr
-		}
-	}
-	if failed == nil && any && c.Diff {
-		failed = errFindings
-	}
-	return &after, failed
 }
