@@ -114,7 +114,7 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
 		b, index, ok := runtime.ParseBlob(name)
 		if !ok {
-			return nil, unknown("there is no credential", name, blobNames())
+			return nil, unknown("unknown credential", name, blobNames())
 		}
 		text, err := c.text(p, "--credential", c.Credential[name])
 		if err != nil {
