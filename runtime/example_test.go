@@ -11,11 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // Two streamtypes make a form together, and the answer comes in parts.
@@ -32,18 +33,18 @@ func ExampleWithPart() {
 	}))
 	defer server.Close()
 
-	policy := &runtime.Policy{StreamTypes: []*runtime.StreamType{{
+	policy := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name: "title", Rideshare: "photo", Endpoint: server.URL, Opportunistic: true,
-		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
+		HTTP: &policy.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
 	}, {
 		Name: "photo", Endpoint: server.URL, Opportunistic: true,
-		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
+		HTTP: &policy.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
 	}}}
-	c, err := runtime.NewContext(policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	answer, err := c.Fetch(context.Background(), "title",
 		runtime.WithPart("title", []byte("At the sea")),
@@ -71,21 +72,21 @@ func Example() {
 	defer server.Close()
 
 	// Mostly compiled from JSON by codegen.Compile, or generated as Go source.
-	policy := &runtime.Policy{StreamTypes: []*runtime.StreamType{{
+	policy := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name:          "greeting",
-		Protocol:      runtime.ProtocolH1,
+		Protocol:      policy.ProtocolH1,
 		Endpoint:      "${server}",
 		Opportunistic: true,
-		Metadata:      []runtime.Metadata{{Name: "server"}},
-		HTTP:          &runtime.HTTP{Method: "GET"},
+		Metadata:      []policy.Metadata{{Name: "server"}},
+		HTTP:          &policy.HTTP{Method: "GET"},
 	}}}
 	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	done := make(chan struct{})
 	s, err := c.NewStream("greeting", runtime.Handlers{
@@ -126,22 +127,22 @@ func Example() {
 
 // examplePolicy is what the examples execute. Mostly a policy is compiled from
 // JSON by codegen.Compile, or generated as Go source.
-func examplePolicy() *runtime.Policy {
-	st := func(name, method string) *runtime.StreamType {
-		return &runtime.StreamType{
+func examplePolicy() *policy.Policy {
+	st := func(name, method string) *policy.StreamType {
+		return &policy.StreamType{
 			Name:          name,
-			Protocol:      runtime.ProtocolH1,
+			Protocol:      policy.ProtocolH1,
 			Endpoint:      "${server}",
 			Opportunistic: true,
-			Metadata: []runtime.Metadata{
+			Metadata: []policy.Metadata{
 				{Name: "server"},
 				{Name: "language", Header: "accept-language:"},
 				{Name: "served_by", Header: "x-served-by:"},
 			},
-			HTTP: &runtime.HTTP{Method: method},
+			HTTP: &policy.HTTP{Method: method},
 		}
 	}
-	return &runtime.Policy{StreamTypes: []*runtime.StreamType{st("greeting", "GET"), st("echo", "POST")}}
+	return &policy.Policy{StreamTypes: []*policy.StreamType{st("greeting", "GET"), st("echo", "POST")}}
 }
 
 // A request and its answer.
@@ -155,12 +156,12 @@ func ExampleContext_Fetch() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -190,12 +191,12 @@ func ExampleWithMetadata() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	answer, err := c.Fetch(context.Background(), "greeting",
 		runtime.WithMetadata("server", server.URL),
@@ -219,12 +220,12 @@ func ExampleContext_Open() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	conn, err := c.Open(context.Background(), "echo", runtime.WithMetadata("server", server.URL))
 	if err != nil {
@@ -256,12 +257,12 @@ func ExampleConn_Messages() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	conn, err := c.Open(context.Background(), "greeting", runtime.WithMetadata("server", server.URL))
 	if err != nil {
@@ -285,21 +286,21 @@ func ExampleTrustStore() {
 	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	defer server.Close()
-	policy := examplePolicy()
-	greeting := policy.StreamType("greeting")
+	p := examplePolicy()
+	greeting := p.StreamType("greeting")
 	greeting.TLS = true
-	greeting.TrustStore = &runtime.TrustStore{
+	greeting.TrustStore = &policy.TrustStore{
 		Name:  "ours",
-		Stack: []*runtime.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
+		Stack: []*policy.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
 	}
-	policy.StreamType("echo").TLS = true // with the roots of the operating system
-	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+	p.StreamType("echo").TLS = true // with the roots of the operating system
+	c, err := runtime.NewContext(p, runtime.Options{
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	at := runtime.WithMetadata("server", server.URL)
 	answer, err := c.Fetch(context.Background(), "greeting", at)
@@ -313,40 +314,4 @@ func ExampleTrustStore() {
 	// Output:
 	// trusted
 	// untrusted: true
-}
-
-// A streamtype that the policy says local_sink of ends in the program itself.
-func ExampleContext_NewSink() {
-	c, err := runtime.NewContext(&runtime.Policy{
-		StreamTypes: []*runtime.StreamType{{Name: "log", LocalSink: true, Opportunistic: true}},
-	}, runtime.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-	var got sync.WaitGroup
-	_, err = c.NewSink("log", func(joined uint32) (runtime.Handlers, runtime.Result) {
-		return runtime.Handlers{
-			Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-				fmt.Printf("%s\n", buf)
-				got.Done()
-				return runtime.OK
-			},
-		}, runtime.OK
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-
-	conn, err := c.Open(context.Background(), "log")
-	if err != nil {
-		log.Fatal(err)
-	}
-	got.Add(2)
-	fmt.Fprint(conn, "begun")
-	fmt.Fprint(conn, "done")
-	got.Wait()
-	// Output:
-	// begun
-	// done
 }

@@ -8,10 +8,9 @@
 // package and all others; nothing here returns an error for it.
 //
 //	d := schema.Parse("policy.json", text)
-//	for _, found := range schema.Validate(d) {
-//		fmt.Printf("%v: %v: %s\n", found.Span, found.Severity, found.Message)
+//	for _, diag := range schema.Validate(d) {
+//		fmt.Printf("%v: %v: %s\n", diag.Span, diag.Severity, diag.Message)
 //	}
 //
-// A document is never changed once it is made, so it and its views may be used
-// by several goroutines.
+// Documents and their views are immutable and safe for concurrent use.
 package schema

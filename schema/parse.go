@@ -27,8 +27,7 @@ const (
 	RuleNotPolicy = "not-a-policy" // the text is something else
 )
 
-// ReadAll reads the text of a policy. It returns an error if the text is
-// larger than MaxSize.
+// ReadAll reads the text of a policy. It fails if the text is larger than MaxSize.
 func ReadAll(r io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err == nil && len(text) > MaxSize {
@@ -73,7 +72,7 @@ func parse(src *Source) (*Document, *parser) {
 // document reads the text into a document.
 func (p *parser) document(d *Document) {
 	if strings.HasPrefix(p.text, bom) {
-		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for the name of a file")
+		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for a file name")
 		p.pos = len(bom)
 		d.Root = p.value()
 		d.Root.Before = bom + d.Root.Before
@@ -93,7 +92,7 @@ type parser struct {
 	text string
 	pos  int
 
-	open    []int // offsets of the brackets that are open
+	open    []int // offsets of the open brackets
 	diags   []Diagnostic
 	around  []int // the innermost bracket open at each of diags
 	tooMany bool  // maxSyntax was reached
@@ -352,7 +351,7 @@ func (p *parser) object() *Object {
 	o := &Object{}
 	p.push()
 	defer p.pop()
-	start := p.pos // of the text that is not yet in the tree
+	start := p.pos // of the text that the tree does not hold yet
 	for {
 		p.space()
 		switch c := p.peek(); {
@@ -542,7 +541,7 @@ func (p *parser) comma(after *Value) string {
 	return ""
 }
 
-// upcoming returns the start of what comes next, for a message.
+// upcoming returns the start of the next token, for a message.
 func (p *parser) upcoming() string {
 	end := p.pos + 1
 	for end < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}#", p.text[end]) < 0 {
@@ -629,7 +628,7 @@ var (
 	zeroNumber = regexp.MustCompile(`^-?0+[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 )
 
-// word reads a value that is neither a string nor an object or array.
+// word reads a value other than a string, object or array.
 func (p *parser) word() Kind {
 	start := p.pos
 	if text, ok := p.quoted(); ok {
@@ -765,7 +764,7 @@ func (p *parser) escape() {
 		p.pos++
 		for range 4 {
 			if p.pos == len(p.text) || !isHex(p.text[p.pos]) {
-				p.errorf(start, p.pos, `\u takes four hexadecimal digits`)
+				p.errorf(start, p.pos, `\u needs four hexadecimal digits`)
 				return
 			}
 			p.pos++

@@ -35,30 +35,29 @@ type Definition struct {
 	Unreadable bool
 }
 
-// A Setting is a key that a definition gives a value.
+// A Setting is a key of a definition with its value.
 type Setting struct {
 	Key    *Key // nil if the key is unknown
 	Member *Member
 }
 
-// A Reference is a place where a definition names another one.
+// A Reference is a name that a definition uses for another one.
 type Reference struct {
 	From *Definition
 	Key  *Key
 	Span Span // of the name
 	Name string
 
-	// Target is the newest definition of exactly this name before the
-	// reference. For a reference that lws does not check when it reads it
-	// (MatchUnchecked), it is the last one of that name.
+	// Target is the last definition of exactly this name before the reference,
+	// or, for MatchUnchecked, in the policy. It is nil if there is none.
 	Target *Definition
 
-	// Later is the first definition of this name after the reference, if
-	// there is none before it.
+	// Later is the first definition of this name after the reference, if Target
+	// is nil.
 	Later *Definition
 }
 
-// NewPolicy returns the view of a document.
+// NewPolicy returns a view of the document.
 func NewPolicy(d *Document) *Policy {
 	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}, bySection: map[Section][]*Definition{}}
 	for _, m := range d.Root.Members() {
@@ -107,13 +106,12 @@ func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	return d
 }
 
-// defineNamed adds a definition that has its name in a member.
+// defineNamed adds a definition whose name is the value of a member.
 func (p *Policy) defineNamed(s Section, v *Value) {
-	named := false
 	for _, m := range v.Members() {
-		if m.Key == "name" && m.Value.Kind == String && !named {
-			named = true
+		if m.Key == "name" && m.Value.Kind == String {
 			p.define(s, m.Value.Text(), m.Value.Span, v)
+			break
 		}
 	}
 	for _, m := range v.Members() {
@@ -159,8 +157,7 @@ func (p *Policy) Lookup(s Section, name string) []*Definition {
 // caller must not change the slice.
 func (p *Policy) Section(s Section) []*Definition { return p.bySection[s] }
 
-// Get returns the setting that counts for a key: the last one, as in lws. It
-// is nil if there is none.
+// Get returns the setting of a key: the last one, as in lws, or nil.
 func (d *Definition) Get(key string) *Setting {
 	for i := len(d.Settings) - 1; i >= 0; i-- {
 		if d.Settings[i].Member.Key == key {
@@ -170,7 +167,7 @@ func (d *Definition) Get(key string) *Setting {
 	return nil
 }
 
-// Text returns the text of a scalar setting, or "" if there is none.
+// Text returns the text of a scalar setting, or "".
 func (d *Definition) Text(key string) string {
 	if s := d.Get(key); s != nil {
 		return s.Member.Value.Text()
@@ -214,8 +211,8 @@ func (d *Definition) Protocol() string {
 		return "h1"
 	}
 	name := s.Member.Value.Text()
-	if meant, ok := s.Key.ValueAliases[name]; ok {
-		return meant["protocol"]
+	if use, ok := s.Key.ValueAliases[name]; ok {
+		return use["protocol"]
 	}
 	if !slices.Contains(s.Key.Enum, name) {
 		return ""
@@ -223,12 +220,12 @@ func (d *Definition) Protocol() string {
 	return name
 }
 
-// String returns what the definition is, for messages.
+// String describes the definition for messages, such as `streamtype "a"`.
 func (d *Definition) String() string {
 	return d.Section.Noun() + " " + QuoteName(d.Name)
 }
 
-// QuoteName quotes a name for a message, shortened if it is very long.
+// QuoteName quotes a name for a message. It shortens a very long one.
 func QuoteName(name string) string {
 	const most = 60
 	if len(name) > most {

@@ -77,13 +77,13 @@ var kindNames = [...]string{"nothing", "text that is not JSON", "null", "a boole
 // String returns the kind as a noun with its article, for messages.
 func (k Kind) String() string { return kindNames[k] }
 
-// A Value is a JSON value with the white space and comments around it (and,
-// after a syntax error, the text that could not be used).
+// A Value is a JSON value with the white space and comments around it, and, after a
+// syntax error, the text that was skipped.
 type Value struct {
 	Before, After string
 	Span          Span // of the value alone
 	Kind          Kind
-	Raw           string  // the text of anything but an object or array
+	Raw           string  // the text, unless it is an object or array
 	Object        *Object // if Kind is ObjectKind
 	Array         *Array  // if Kind is ArrayKind
 }
@@ -92,17 +92,17 @@ type Value struct {
 // may have the same key.
 type Object struct {
 	Members []*Member
-	Tail    string // between the last member and the bracket that closes
-	Close   string // empty if it was not closed
+	Tail    string // between the last member and the closing bracket
+	Close   string // the closing bracket, or ""
 }
 
 // A Member is a key and its value.
 type Member struct {
 	Name  Value  // the key as written
 	Key   string // the key, unquoted
-	Colon string // empty if it is missing
+	Colon string // ":" or ""
 	Value Value
-	Comma string // empty if there is none
+	Comma string // "," or ""
 }
 
 // An Array is a JSON array.
@@ -136,7 +136,7 @@ func (v *Value) LikeFalse() bool {
 	return false
 }
 
-// Members returns the members of an object, and nothing for any other value.
+// Members returns the members of an object, or nil for any other value.
 func (v *Value) Members() []*Member {
 	if v.Object == nil {
 		return nil
@@ -144,7 +144,7 @@ func (v *Value) Members() []*Member {
 	return v.Object.Members
 }
 
-// Elems returns the elements of an array, and nothing for any other value.
+// Elems returns the elements of an array, or nil for any other value.
 func (v *Value) Elems() []*Element {
 	if v.Array == nil {
 		return nil
@@ -227,7 +227,7 @@ func (d *Document) Clone() *Document {
 	return &c
 }
 
-// Clone returns a copy of the value, down to its leaves.
+// Clone returns a deep copy of the value.
 func (v *Value) Clone() Value {
 	c := *v
 	if v.Object != nil {

@@ -26,7 +26,7 @@ const (
 	RuleBadCount     = "bad-count"
 )
 
-var compiled = sync.OnceValue(func() *jsonschema.Schema {
+var policySchema = sync.OnceValue(func() *jsonschema.Schema {
 	return jsonschema.MustCompileString("policy.schema.json", JSONSchema) // a test compiles it
 })
 
@@ -39,7 +39,7 @@ var compiled = sync.OnceValue(func() *jsonschema.Schema {
 func Validate(d *Document) []Diagnostic {
 	v := &validator{}
 	if d.Root.Kind == ObjectKind {
-		v.object(compiled(), Top, nil, &d.Root)
+		v.object(policySchema(), Top, nil, &d.Root)
 	}
 	return SortDiagnostics(v.diags)
 }

@@ -14,11 +14,11 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -133,16 +133,16 @@ func (c *compileCmd) depfileName() string {
 
 // Run executes the command.
 func (c *compileCmd) Run(p *program) error {
-	doc, policy, err := p.compile(c.File, c.Overlay, lint.Options{LWS: []schema.Version{c.lws()}}, schema.Warning)
+	doc, compiled, err := p.compile(c.File, c.Overlay, lint.Options{LWS: []schema.Version{c.lws()}}, schema.Warning)
 	if err != nil {
 		return err
 	}
-	outputs, err := c.outputs(doc, policy)
+	outputs, err := c.outputs(doc, compiled)
 	if err != nil {
 		return err
 	}
 	if c.Size {
-		if err := c.size(p.stdout, doc, policy); err != nil || c.Output == "" {
+		if err := c.size(p.stdout, doc, compiled); err != nil || c.Output == "" {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ type generatedFile struct {
 }
 
 // outputs returns the files to write, OUT first.
-func (c *compileCmd) outputs(doc *schema.Document, policy *runtime.Policy) ([]generatedFile, error) {
+func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]generatedFile, error) {
 	// A build in another folder gives the same file.
 	source := filepath.Base(displayName(c.File))
 	for _, f := range c.Overlay {
@@ -175,20 +175,20 @@ func (c *compileCmd) outputs(doc *schema.Document, policy *runtime.Policy) ([]ge
 	hash := hex.EncodeToString(sum[:])
 	var out, header bytes.Buffer
 	if c.Lang == "go" {
-		err := codegen.Go(&out, policy, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
+		err := codegen.Go(&out, compiled, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
 		return []generatedFile{{c.Output, out.Bytes()}}, err
 	}
 	o := c.cOptions()
 	o.Source, o.SHA256 = source, hash
 	if c.Header == "" {
-		err := codegen.C(&out, policy, o)
+		err := codegen.C(&out, compiled, o)
 		return []generatedFile{{c.Output, out.Bytes()}}, c.cError(err)
 	}
 	include, err := filepath.Rel(filepath.Dir(c.Output), c.Header)
 	if err != nil {
 		include = c.Header
 	}
-	err = codegen.CWithHeader(&header, &out, filepath.ToSlash(include), policy, o)
+	err = codegen.CWithHeader(&header, &out, filepath.ToSlash(include), compiled, o)
 	return []generatedFile{{c.Output, out.Bytes()}, {c.Header, header.Bytes()}}, c.cError(err)
 }
 
@@ -206,8 +206,8 @@ func (c *compileCmd) cError(err error) error {
 }
 
 // size prints the sizes of the C tables.
-func (c *compileCmd) size(w io.Writer, doc *schema.Document, policy *runtime.Policy) error {
-	size, err := codegen.CFootprint(policy, c.cOptions())
+func (c *compileCmd) size(w io.Writer, doc *schema.Document, compiled *policy.Policy) error {
+	size, err := codegen.CFootprint(compiled, c.cOptions())
 	if err != nil {
 		return c.cError(err)
 	}
@@ -300,7 +300,7 @@ func makeName(file string) string {
 
 // compile compiles a policy with fragments, unless it has errors. It reports
 // findings of the severity show and above on standard error.
-func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *runtime.Policy, error) {
+func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, err := p.document(file)
 	if err != nil {
 		return nil, nil, err
@@ -309,13 +309,21 @@ func (p *program) compile(file string, fragments []string, o lint.Options, show 
 	if err != nil {
 		return nil, nil, err
 	}
-	loaded, found := load.Document(base, o, above...)
+	compiled, err := sspolicy.Compile(base, o, above...)
+	var found []schema.Diagnostic
+	if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
+		found = refused.Diagnostics
+	} else if err != nil {
+		return nil, nil, err
+	} else {
+		found = compiled.Diagnostics
+	}
 	found = slices.DeleteFunc(found, func(d schema.Diagnostic) bool { return d.Severity < show })
 	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
 		return nil, nil, err
 	}
-	if loaded == nil {
+	if compiled == nil {
 		return nil, nil, errFindings
 	}
-	return loaded.Document, loaded.Policy, nil
+	return compiled.Document, compiled.Policy, nil
 }

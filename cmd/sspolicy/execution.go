@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
@@ -16,7 +17,7 @@ import (
 // called concurrently.
 type execution struct {
 	*events
-	st       *runtime.StreamType
+	st       *policy.StreamType
 	set      map[string]string
 	messages map[string][]byte // payload to send, by streamtype; nil for none
 	stdout   io.Writer
@@ -35,9 +36,9 @@ type execution struct {
 	repeat   bool           // another request follows
 }
 
-func newExecution(st *runtime.StreamType, c *runCmd, messages map[string][]byte, out *events, stdout io.Writer) *execution {
+func newExecution(st *policy.StreamType, c *runCmd, messages map[string][]byte, out *events, stdout io.Writer) *execution {
 	e := &execution{events: out, st: st, set: c.Set, messages: messages, stdout: stdout, count: c.Count, done: make(chan error, 1)}
-	if e.count == 0 && !st.NailedUp && (st.Protocol == runtime.ProtocolWS || st.Protocol == runtime.ProtocolMQTT && messages == nil) {
+	if e.count == 0 && !st.NailedUp && (st.Protocol == policy.ProtocolWS || st.Protocol == policy.ProtocolMQTT && messages == nil) {
 		e.count, e.after = 1, true
 	}
 	return e
@@ -45,7 +46,7 @@ func newExecution(st *runtime.StreamType, c *runCmd, messages map[string][]byte,
 
 func (e *execution) handlers() runtime.Handlers {
 	h := runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}
-	if e.length() == 0 && isHTTP(e.st) {
+	if e.length() == 0 && e.st.Protocol.IsHTTP() {
 		h.Tx = nil // the body is known to be empty
 	}
 	return h
@@ -63,9 +64,9 @@ func (e *execution) pending() error {
 		return fmt.Errorf("received %d of %d messages", e.received, e.count)
 	case e.st.NailedUp:
 		return nil
-	case e.st.Protocol == runtime.ProtocolRaw:
+	case e.st.Protocol == policy.ProtocolRaw:
 		return errors.New("the peer has not closed (--count ends before that)")
-	case e.st.Protocol == runtime.ProtocolMQTT:
+	case e.st.Protocol == policy.ProtocolMQTT:
 		return errors.New("the peer has not acknowledged the message")
 	}
 	return errors.New("the answer is not complete")
@@ -98,7 +99,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 		e.sent, e.complete, e.answered = make(map[string]int), false, false
 	case runtime.StateConnected:
 		e.connected, e.lost = true, nil
-		if e.st.NailedUp && e.messages != nil && !isHTTP(e.st) { // also on a later connection
+		if e.st.NailedUp && e.messages != nil && !e.st.Protocol.IsHTTP() { // also on a later connection
 			if err := s.RequestTxLen(e.length()); err != nil {
 				return e.finish(err)
 			}
@@ -133,14 +134,14 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 // acknowledged handles the acknowledgement of the peer. Over HTTP it completes the
 // exchange; over mqtt it completes a message, and others may be expected.
 func (e *execution) acknowledged() runtime.Result {
-	if isHTTP(e.st) && !e.answered {
+	if e.st.Protocol.IsHTTP() && !e.answered {
 		e.received++ // an empty answer
 	}
 	switch {
 	case e.count > 0 && e.received < e.count:
-		e.repeat = isHTTP(e.st)
+		e.repeat = e.st.Protocol.IsHTTP()
 		return runtime.OK
-	case e.st.NailedUp && !isHTTP(e.st):
+	case e.st.NailedUp && !e.st.Protocol.IsHTTP():
 		return runtime.OK
 	}
 	return e.finish(nil)
@@ -160,7 +161,7 @@ func (e *execution) disconnected(s *runtime.Stream) runtime.Result {
 		return runtime.OK
 	}
 	clean := s.Err() == nil || errors.Is(s.Err(), io.EOF)
-	if clean && e.st.Protocol == runtime.ProtocolRaw && e.count == 0 && !e.reconnects() && (e.messages == nil || e.complete) {
+	if clean && e.st.Protocol == policy.ProtocolRaw && e.count == 0 && !e.reconnects() && (e.messages == nil || e.complete) {
 		return e.finish(nil)
 	}
 	err := errors.New("disconnected before the end of the answer")
@@ -179,11 +180,11 @@ func (e *execution) reconnects() bool { return e.st.NailedUp && !e.st.Opportunis
 
 // start starts a request or a connection.
 func (e *execution) start(s *runtime.Stream) error {
-	if isHTTP(e.st) {
+	if e.st.Protocol.IsHTTP() {
 		s.StartTimeout(0) // as Fetch does
 	}
 	if e.messages == nil {
-		if isHTTP(e.st) {
+		if e.st.Protocol.IsHTTP() {
 			return s.RequestTx()
 		}
 		return s.Connect()
@@ -202,7 +203,7 @@ func (e *execution) length() (n uint64) {
 // cause returns the reason why a connection or an attempt ended, or "".
 func cause(s *runtime.Stream, state runtime.State) string {
 	switch state {
-	case runtime.StateUnreachable, runtime.StateDisconnected, runtime.StateAuthFailed:
+	case runtime.StateUnreachable, runtime.StateDisconnected, policy.StateAuthFailed:
 		if err := s.Err(); err != nil && !errors.Is(err, runtime.ErrClosed) { // closed by run itself
 			return plain(err)
 		}
@@ -227,7 +228,7 @@ func (e *execution) rx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runti
 		return runtime.DestroyMe
 	}
 	// raw has no messages: each piece counts.
-	end := flags&runtime.FlagEOM != 0 || e.st.Protocol == runtime.ProtocolRaw
+	end := flags&runtime.FlagEOM != 0 || e.st.Protocol == policy.ProtocolRaw
 	if end && (!e.after || e.complete || e.messages == nil) {
 		e.answered = true
 		if e.received++; e.received == e.count {
@@ -253,7 +254,7 @@ func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runt
 		flags |= runtime.FlagEOM
 	}
 	e.emit(event{Event: "tx", Ordinal: &ordinal, Length: &n, Flags: flagNames(flags)})
-	if e.complete && e.count == 0 && st.Protocol == runtime.ProtocolRaw && !e.st.NailedUp {
+	if e.complete && e.count == 0 && st.Protocol == policy.ProtocolRaw && !e.st.NailedUp {
 		// Many servers answer when they have all. The end is sent after this piece.
 		if err := raw.Of(s).CloseWrite(); err != nil {
 			e.finish(err)

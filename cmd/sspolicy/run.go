@@ -16,11 +16,14 @@ import (
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/file"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/oauth"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -72,13 +75,13 @@ func (runCmd) Help() string {
 
 // Run executes the command.
 func (c *runCmd) Run(p *program) error {
-	doc, policy, err := p.compile(c.File, c.Overlay, lint.Options{}, schema.Error)
+	doc, compiled, err := p.compile(c.File, c.Overlay, lint.Options{}, schema.Error)
 	if err != nil {
 		return err
 	}
-	st := policy.StreamType(c.StreamType)
+	st := compiled.StreamType(c.StreamType)
 	if st == nil {
-		return unknownStreamType(policy, c.StreamType)
+		return unknownStreamType(compiled, c.StreamType)
 	}
 	if err := c.checkSet(st); err != nil {
 		return err
@@ -87,7 +90,7 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	credentials, err := c.credentials(p)
+	sources, err := c.credentials(p)
 	if err != nil {
 		return err
 	}
@@ -97,9 +100,9 @@ func (c *runCmd) Run(p *program) error {
 		return err
 	}
 	defer jar.Close()
-	tokens := oauth.New(credentials, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
-	ctx, err := runtime.NewContext(policy, runtime.Options{
-		Transports:     []runtime.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.New(), raw.New(), ws.New()},
+	tokens := oauth.New(sources, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
+	ctx, err := runtime.NewContext(compiled, runtime.Options{
+		Transports:     []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.New(), raw.New(), ws.New(), file.New()},
 		ConnectTimeout: c.ConnectTimeout,
 		Logger:         logger,
 		Credentials:    tokens,
@@ -108,7 +111,7 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	defer ctx.Close()
+	defer ctx.Shutdown(context.Background())
 	noTokens := tokens.Bind(ctx) // matters only if the stream needs a token
 	messages, err := c.messages(p, ctx, st, data)
 	if err != nil {
@@ -156,30 +159,30 @@ func (c *runCmd) wait(ctx *runtime.Context, e *execution) error {
 	reason := ""
 	select {
 	case err := <-e.done:
-		ctx.Close()
+		ctx.Shutdown(context.Background())
 		return err
 	case <-expired:
 		reason = fmt.Sprintf("not done after %v", limit)
 	case <-interrupt.Done():
 		reason = "interrupted"
 	}
-	ctx.Close() // delivers the last states
+	ctx.Shutdown(context.Background()) // delivers the last states
 	if err := e.pending(); err != nil {
 		return fmt.Errorf("%s: %w", reason, err)
 	}
 	return nil
 }
 
-func unknownStreamType(policy *runtime.Policy, name string) error {
+func unknownStreamType(compiled *policy.Policy, name string) error {
 	var names []string
-	for _, st := range policy.StreamTypes {
+	for _, st := range compiled.StreamTypes {
 		names = append(names, st.Name)
 	}
 	return unknown("the policy has no streamtype", name, names)
 }
 
 // checkSet checks that the streamtype has the metadata of --set.
-func (c *runCmd) checkSet(st *runtime.StreamType) error {
+func (c *runCmd) checkSet(st *policy.StreamType) error {
 	names := metadataNames(st)
 	for _, name := range slices.Sorted(maps.Keys(c.Set)) {
 		// With direct_proto_str it may be a header too.
@@ -191,14 +194,14 @@ func (c *runCmd) checkSet(st *runtime.StreamType) error {
 }
 
 // unset returns the names of the metadata without a value.
-func (c *runCmd) unset(st *runtime.StreamType) []string {
+func (c *runCmd) unset(st *policy.StreamType) []string {
 	return slices.DeleteFunc(metadataNames(st), func(name string) bool {
 		_, ok := c.Set[name]
 		return ok
 	})
 }
 
-func metadataNames(st *runtime.StreamType) (names []string) {
+func metadataNames(st *policy.StreamType) (names []string) {
 	for _, m := range st.Metadata {
 		names = append(names, m.Name)
 	}

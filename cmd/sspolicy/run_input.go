@@ -12,41 +12,22 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// sends reports whether streams of a type send payload.
-//
-// Package runtime decides the same when it executes the stream.
-func sends(st *runtime.StreamType) bool {
-	switch {
-	case st.LocalSink:
-		return true
-	case st.Protocol == runtime.ProtocolMQTT:
-		return st.MQTT.Topic != ""
-	case !isHTTP(st):
-		return true
-	case slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method), st.HTTP.Multipart, st.HTTP.MultipartName != "":
-		return true
-	}
-	return slices.ContainsFunc(st.Metadata, func(m runtime.Metadata) bool {
-		return strings.EqualFold(strings.TrimSuffix(m.Header, ":"), "content-length")
-	})
-}
-
-func isHTTP(st *runtime.StreamType) bool { return st.Protocol <= runtime.ProtocolH3 }
-
 // data returns the payload to send; nil for none.
-func (c *runCmd) data(p *program, st *runtime.StreamType) ([]byte, error) {
+func (c *runCmd) data(p *program, st *policy.StreamType) ([]byte, error) {
 	switch {
 	case st.MQTT != nil && st.MQTT.Subscribe == "" && (c.Data == nil || c.Count > 0):
 		return nil, usage("streamtype %q has no mqtt_subscribe and receives nothing: give the payload to publish with --data, without --count", st.Name)
 	case st.MQTT != nil && st.MQTT.Topic == "" && c.Data != nil:
 		return nil, usage("streamtype %q has no mqtt_topic and sends nothing", st.Name)
-	case c.Data != nil && *c.Data != "" && !sends(st):
+	case c.Data != nil && *c.Data != "" && !st.Sends():
 		return nil, usage("streamtype %q sends nothing: its http_method is %s", st.Name, cmp.Or(st.HTTP.Method, "GET"))
 	case c.Data != nil:
 		return c.text(p, "--data", *c.Data)
-	case isHTTP(st) && sends(st):
+	case st.Protocol.IsHTTP() && st.Sends():
 		return c.text(p, "--data", "@-")
 	}
 	return nil, nil
@@ -75,8 +56,8 @@ func (c *runCmd) text(p *program, flag, value string) ([]byte, error) {
 }
 
 // messages returns the payload to send, by streamtype; nil for none.
-func (c *runCmd) messages(p *program, ctx *runtime.Context, st *runtime.StreamType, data []byte) (map[string][]byte, error) {
-	chain, err := ctx.Rideshares(st)
+func (c *runCmd) messages(p *program, ctx *runtime.Context, st *policy.StreamType, data []byte) (map[string][]byte, error) {
+	chain, err := ctx.Policy().Chain(st)
 	if err != nil {
 		return nil, fmt.Errorf("streamtype %q: %w", st.Name, err)
 	}
@@ -110,9 +91,9 @@ func (c *runCmd) messages(p *program, ctx *runtime.Context, st *runtime.StreamTy
 
 // credentials returns those of the flags, the folder and the environment.
 func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
-	memory := new(runtime.MemoryCredentials)
+	memory := new(credentials.Memory)
 	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
-		b, index, ok := runtime.ParseBlob(name)
+		b, index, ok := policy.ParseBlob(name)
 		if !ok {
 			return nil, unknown("unknown credential", name, blobNames())
 		}
@@ -122,14 +103,14 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 		}
 		memory.SetBlob(b, index, strings.TrimRight(string(text), "\r\n"))
 	}
-	chain := runtime.ChainCredentials{memory}
+	chain := credentials.Chain{memory}
 	if c.Credentials != "" {
 		if info, err := os.Stat(c.Credentials); err != nil {
 			return nil, fileError(c.Credentials, err)
 		} else if !info.IsDir() {
 			return nil, usage("--credentials: %s is not a folder", c.Credentials)
 		}
-		files := &runtime.FileCredentials{Dir: c.Credentials}
+		files := &credentials.Files{Dir: c.Credentials}
 		if !c.JSON {
 			for _, name := range files.Exposed() {
 				fmt.Fprintf(p.stderr, "sspolicy: warning: others may read the secret in %s\n", harmless(name))
@@ -137,18 +118,18 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 		}
 		chain = append(chain, files)
 	}
-	return append(chain, &runtime.EnvCredentials{Prefix: "SSPOLICY_"}), nil
+	return append(chain, &credentials.Env{Prefix: "SSPOLICY_"}), nil
 }
 
 // keep saves the request for the next token where the last one came from, which
 // is now worthless.
 func (c *runCmd) keep(p *program, request string) {
-	name := runtime.BlobAuth.Name(1)
-	files := &runtime.FileCredentials{Dir: c.Credentials}
+	name := policy.BlobAuth.Name(1)
+	files := &credentials.Files{Dir: c.Credentials}
 	err := errors.New("it was not in a file of --credentials")
 	if c.Credential[name] == "" {
-		if _, err = files.Blob(context.Background(), runtime.BlobAuth, 1); err == nil {
-			err = files.SetBlob(runtime.BlobAuth, 1, request)
+		if _, err = files.Blob(context.Background(), policy.BlobAuth, 1); err == nil {
+			err = files.SetBlob(policy.BlobAuth, 1, request)
 		}
 	}
 	if err != nil && !c.JSON {
@@ -158,7 +139,7 @@ func (c *runCmd) keep(p *program, request string) {
 
 // blobNames returns the names of all credentials that are texts.
 func blobNames() (names []string) {
-	for b := runtime.Blob(0); b.Name(0) != ""; b++ {
+	for b := policy.Blob(0); b.Name(0) != ""; b++ {
 		for index := 0; b.Name(index) != ""; index++ {
 			names = append(names, b.Name(index))
 		}

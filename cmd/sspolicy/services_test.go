@@ -389,7 +389,7 @@ func TestRunWS(t *testing.T) {
 // TestRunMQTT publishes to mosquitto, and receives the retained message.
 func TestRunMQTT(t *testing.T) {
 	at := testbroker.FreePort(t)
-	testbroker.Start(t, fmt.Sprintf("allow_anonymous true\nlistener %d 127.0.0.1\n", at.Port()), at)
+	testbroker.Start(t, fmt.Sprintf("allow_anonymous true\nlistener %d 127.0.0.1\n", at.Port()))
 	v := newServices(t, "", nil)
 	v.policy = v.write("policy.json", fmt.Sprintf(`{"s": [
 		{"say": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_topic": "a/b", "mqtt_qos": 1, "mqtt_retain": true, "mqtt_clean_start": true, "opportunistic": true}},

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // explainTLS returns the text of an error. Where the wording of crypto/x509 does
@@ -83,7 +83,7 @@ func explainIssuer(c *x509.Certificate, sent []*x509.Certificate) string {
 
 // trustHint returns the text of an error, with the certificates that are trusted
 // if that of the peer is not.
-func trustHint(err error, st *runtime.StreamType) string {
+func trustHint(err error, st *policy.StreamType) string {
 	text := plain(err)
 	switch _, unknown := errors.AsType[x509.UnknownAuthorityError](err); {
 	case !unknown:

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // An issued certificate and its key.
@@ -147,11 +147,11 @@ func TestClock(t *testing.T) {
 func TestTrustHint(t *testing.T) {
 	err := handshake(t, issue(t, "other", nil, nil), issue(t, "device", nil, func(c *x509.Certificate) { c.DNSNames = []string{"device.example.com"} }))
 	for _, test := range []struct {
-		st   *runtime.StreamType
+		st   *policy.StreamType
 		want string
 	}{
-		{&runtime.StreamType{}, "(without tls_trust_store, only the system's certificates are trusted)"},
-		{&runtime.StreamType{TrustStore: &runtime.TrustStore{Name: "ours"}}, `(tls_trust_store is "ours": only its certificates are trusted)`},
+		{&policy.StreamType{}, "(without tls_trust_store, only the system's certificates are trusted)"},
+		{&policy.StreamType{TrustStore: &policy.TrustStore{Name: "ours"}}, `(tls_trust_store is "ours": only its certificates are trusted)`},
 	} {
 		if got := trustHint(err, test.st); !strings.HasSuffix(got, test.want) {
 			t.Errorf("got %q", got)

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -9,7 +10,9 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // megabyte is what is received or sent at a time.
@@ -64,7 +67,7 @@ func serveRaw(ln net.Listener) {
 func BenchmarkRaw(b *testing.B) {
 	s := startServers(b)
 	addr := netip.MustParseAddrPort(s.Raw)
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
 	for _, k := range []struct {
 		name           string
 		kind           byte
@@ -84,8 +87,8 @@ func BenchmarkRaw(b *testing.B) {
 }
 
 // rawStream returns what makes so many operations, by a stream.
-func rawStream(b *testing.B, st *runtime.StreamType, kind byte, send, receive int) (run func(each int), stop func()) {
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+func rawStream(b *testing.B, st *policy.StreamType, kind byte, send, receive int) (run func(each int), stop func()) {
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{raw.New()}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -137,7 +140,7 @@ func rawStream(b *testing.B, st *runtime.StreamType, kind byte, send, receive in
 			<-done
 		}, func() {
 			s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
-			c.Close()
+			c.Shutdown(context.Background())
 		}
 }
 
@@ -180,7 +183,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 	const n = 10_000
 	s := startServers(b)
 	addr := netip.MustParseAddrPort(s.Raw)
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
 	hello := append([]byte{'e'}, make([]byte, 64)...)
 	echoed := make(chan struct{}, 1)
 	idle := func(b *testing.B, connect func()) {
@@ -199,7 +202,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 	}
 	b.Run("stream", func(b *testing.B) {
 		for b.Loop() {
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{raw.New()}})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -226,7 +229,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 				}
 				s.RequestTx()
 			})
-			c.Close()
+			c.Shutdown(context.Background())
 		}
 	})
 	b.Run("by hand", func(b *testing.B) {

@@ -11,13 +11,14 @@ import (
 	goruntime "runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	ssws "github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -62,8 +63,8 @@ func BenchmarkWS(b *testing.B) {
 
 // policyWS returns what lets each of the streams have so many echoes.
 func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int), stop func()) {
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{WSBinary: true}}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{WSBinary: true}}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{ssws.New()}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(ea
 			s.RequestTx()
 		}
 		wg.Wait()
-	}, func() { c.Close() }
+	}, func() { c.Shutdown(context.Background()) }
 }
 
 // dialWS is what one would write by hand.
@@ -170,10 +171,7 @@ func bareWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each
 // hand, and reports what each takes: bytes and goroutines.
 func BenchmarkIdleWS(b *testing.B) {
 	const n = 10_000
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < n+1000 {
-		b.Fatalf("%d connections need as many files: ulimit -n says %d (%v)", n, limit.Cur, err)
-	}
+	needFiles(b, n+1000)
 	addr := netip.MustParseAddrPort(startServers(b).WS)
 	held := func(b *testing.B, hold func() (release func())) {
 		var bytes, stacks, goroutines float64
@@ -195,8 +193,8 @@ func BenchmarkIdleWS(b *testing.B) {
 	}
 	b.Run("streams", func(b *testing.B) {
 		held(b, func() func() {
-			st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
+			st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{ssws.New()}})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -224,7 +222,7 @@ func BenchmarkIdleWS(b *testing.B) {
 			for range cap(more) {
 				<-more
 			}
-			return func() { c.Close() }
+			return func() { c.Shutdown(context.Background()) }
 		})
 	})
 	b.Run("by hand", func(b *testing.B) {

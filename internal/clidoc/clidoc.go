@@ -45,7 +45,7 @@ func firstSentence(s string) string {
 	return first
 }
 
-// roff escapes a text, and keeps its line breaks.
+// roff escapes a text and keeps its line breaks.
 func roff(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(strings.TrimSpace(s))
 	lines := strings.Split(s, "\n")

@@ -23,13 +23,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -338,25 +340,25 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	}
 	text := w.policy(t, r, by, with, strings.NewReplacer("SERVER", plain.String(), "SOCKS", w.socks.String(), "TLSPORT", fmt.Sprint(w.secure.Port()),
 		"PORT2", fmt.Sprint(second.Port()), "PORT", fmt.Sprint(plain.Port())))
-	p, found := load.Text("policy", text, lint.Options{})
-	if p == nil {
-		t.Fatal(load.Err(found))
+	p, err := sspolicy.Parse("policy", text, sspolicy.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	creds := new(runtime.MemoryCredentials)
+	creds := new(credentials.Memory)
 	for i := range 4 {
-		creds.SetBlob(runtime.BlobAuth, i, fmt.Sprint("token", i))
+		creds.SetBlob(policy.BlobAuth, i, fmt.Sprint("token", i))
 	}
-	creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
-	creds.SetBlob(runtime.BlobFirmwareVersion, 0, "version")
-	creds.SetBlob(runtime.BlobDeviceType, 0, "type")
+	creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
+	creds.SetBlob(policy.BlobFirmwareVersion, 0, "version")
+	creds.SetBlob(policy.BlobDeviceType, 0, "type")
 	creds.SetClientCertificate(0, w.clients.Client(77))
 	for i := range 2 {
-		creds.SetBlob(runtime.BlobAWSKeyID, i, "id")
-		creds.SetBlob(runtime.BlobAWSSecret, i, "secret")
+		creds.SetBlob(policy.BlobAWSKeyID, i, "id")
+		creds.SetBlob(policy.BlobAWSSecret, i, "secret")
 	}
 	var conn net.Conn
 	c, err := runtime.NewContext(p.Policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds, Cookies: cookies.New(),
+		Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds, Cookies: cookies.New(),
 		Jitter: func() uint16 { return 65535 },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -372,7 +374,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	left := max(r.times, 1)
 	var events []string
 	done := make(chan struct{})
@@ -453,7 +455,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	}
 	<-done
 	w.see("captive portal: %v", s.CaptivePortal())
-	c.Close()
+	c.Shutdown(context.Background())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := "events: " + strings.Join(events, " ") + "\n" + strings.Join(w.seen, "\n")

@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,9 +20,10 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-func rawOf(st *runtime.StreamType) { st.Protocol, st.HTTP = runtime.ProtocolRaw, nil }
+func rawOf(st *policy.StreamType) { st.Protocol, st.HTTP = policy.ProtocolRaw, nil }
 
 // tcp serves connections until stop.
 func tcp(config *tls.Config, do func(net.Conn)) (addr string, stop func()) {
@@ -57,10 +59,10 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 	for _, x := range []struct {
 		name   string
 		config *tls.Config
-		st     []func(*runtime.StreamType)
+		st     []func(*policy.StreamType)
 	}{
-		{"TCP", nil, []func(*runtime.StreamType){rawOf}},
-		{"TLS", config, []func(*runtime.StreamType){rawOf, secure(own.Store())}},
+		{"TCP", nil, []func(*policy.StreamType){rawOf}},
+		{"TLS", config, []func(*policy.StreamType){rawOf, secure(own.Store())}},
 	} {
 		for _, k := range breaks {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
@@ -111,7 +113,7 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 
 // rawAt runs an exchange with a fault, and then one without, and returns what was
 // seen of the former.
-func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*runtime.StreamType)) string {
+func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*policy.StreamType)) string {
 	var clean atomic.Bool
 	p := newFaultProxy(server, func() fault {
 		if clean.Load() {
@@ -121,7 +123,7 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*ru
 	})
 	defer p.close()
 	c := newContext(t, runtime.Options{}, streamType(p.addr(), change...))
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	tr := &trace{}
 	h := tr.handlers()
 	sent := false
@@ -221,14 +223,14 @@ func TestRawProxy(t *testing.T) {
 		site := relay.start(t, own)
 		for _, k := range []struct {
 			at string
-			st []func(*runtime.StreamType)
+			st []func(*policy.StreamType)
 		}{
-			{"no h2", []func(*runtime.StreamType){rawOf}},
-			{"TLS", []func(*runtime.StreamType){rawOf, secure(own.Store())}},
+			{"no h2", []func(*policy.StreamType){rawOf}},
+			{"TLS", []func(*policy.StreamType){rawOf, secure(own.Store())}},
 		} {
 			t.Run(k.at, func(t *testing.T) {
 				c := newContext(t, runtime.Options{}, streamType(site.addrs[k.at], k.st...))
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				conn := must(c.Open(t.Context(), "s"))
 				defer conn.Close()
 				for _, b := range []byte("GET /hello HTTP/1.0\r\n\r\n") {
@@ -243,9 +245,9 @@ func TestRawProxy(t *testing.T) {
 			})
 		}
 		t.Run("rejected", func(t *testing.T) {
-			for _, st := range [][]func(*runtime.StreamType){{rawOf}, {rawOf, secure(own.Store())}} {
+			for _, st := range [][]func(*policy.StreamType){{rawOf}, {rawOf, secure(own.Store())}} {
 				c := newContext(t, runtime.Options{}, streamType(site.addrs["reject"], st...))
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				tr := &trace{}
 				s := must(c.NewStream("s", tr.handlers()))
 				s.Connect()
@@ -306,7 +308,7 @@ func TestRawSlowReader(t *testing.T) {
 				t.Errorf("the server has sent %d bytes, of which 200 KB are read", n)
 			}
 			conn.Close()
-			c.Close()
+			c.Shutdown(context.Background())
 			stop()
 		})
 	}

@@ -1,6 +1,6 @@
 // Package explain describes rules, keys and states. The texts come from the rules, the
-// table of keys and the runtime's documentation. The pages in docs are made from them
-// too.
+// key table and the documentation of package runtime; the pages in docs are made of
+// them too.
 package explain
 
 //go:generate go run ./gen
@@ -16,14 +16,14 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// states describes the states of a stream: paragraphs that start with a line with the
-// name of the state, made by gen from package runtime.
+// states has a paragraph for each state of a stream: a line with its name, then its
+// documentation in package runtime. Command gen writes it.
 //
 //go:embed states.txt
 var states string
 
-// Explain returns the description of the rule, key or state of this name, in
-// Markdown, or "". A key may be given with its section, as in retry.conceal.
+// Explain describes the rule, key or state of this name in Markdown. It returns "" for
+// an unknown name. A key may have its section, as in retry.conceal.
 func Explain(name string) string {
 	var parts []string
 	if r := rules.Lookup(name); r != nil {
@@ -44,7 +44,7 @@ func Explain(name string) string {
 	return strings.Join(parts, "\n")
 }
 
-// Names returns all names that Explain knows, sorted.
+// Names returns all names that Explain describes.
 func Names() []string {
 	var names []string
 	for _, r := range rules.All() {
@@ -63,7 +63,7 @@ func Names() []string {
 	return slices.Compact(names)
 }
 
-// Sections returns the sections whose entries have keys, in the order of the pages.
+// Sections returns the sections whose entries have keys, in the order of KeyPage.
 func Sections() []schema.Section {
 	return []schema.Section{schema.Top, schema.Retry, schema.TrustStores, schema.Auth, schema.Metrics, schema.Streams}
 }
@@ -101,8 +101,7 @@ func Rule(r *lint.Rule) string {
 
 func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
-// maxExample is the number of characters of a line of an example that are shown.
-// Certificates are long.
+// maxExample is the maximum length of a line in an example: certificates are long.
 const maxExample = 160
 
 func code(policy string) string {
@@ -123,13 +122,13 @@ func keyTitle(k *schema.Key) string {
 	return string(k.Section) + "." + k.Name
 }
 
-// Key returns the description of a key in the table of keys.
+// Key describes a key by its row in the key table.
 func Key(k *schema.Key) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", k.Description)
-	row := func(what, is string) {
-		if is != "" {
-			fmt.Fprintf(&b, "- %s: %s\n", what, is)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "- %s: %s\n", name, value)
 		}
 	}
 	row("type", strings.Join(k.Types, " or "))
@@ -154,8 +153,8 @@ func Key(k *schema.Key) string {
 // RuleTable returns the table of all rules, with links to their pages.
 func RuleTable() string {
 	var b strings.Builder
-	b.WriteString("# Rules\n\nEach rule fires on the wrong example of its page and is silent on the right one: tests\ncheck that.\n\n")
-	b.WriteString("| rule | severity | what is wrong |\n|---|---|---|\n")
+	b.WriteString("# Rules\n\nEach rule reports the wrong example of its page and not the right one: the tests run both.\n\n")
+	b.WriteString("| rule | severity | summary |\n|---|---|---|\n")
 	for _, r := range rules.All() {
 		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", r.Name, r.Name, r.Severity, strings.ReplaceAll(r.Summary, "|", `\|`))
 	}
@@ -165,7 +164,7 @@ func RuleTable() string {
 // KeyPage returns the page of all keys.
 func KeyPage() string {
 	var b strings.Builder
-	b.WriteString("# Keys\n\nWhat sspolicy knows of each key of a policy. The source is the [JSON Schema](../schema/policy.schema.json).\n")
+	b.WriteString("# Keys\n\nAll keys of a policy. The source is the [JSON Schema](../schema/policy.schema.json).\n")
 	for _, s := range Sections() {
 		heading := "The top of a policy"
 		if s != schema.Top {

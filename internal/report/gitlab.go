@@ -6,11 +6,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A gitlabIssue has the members of a Code Climate issue that GitLab reads.
+// A gitlabIssue is the part of a Code Climate issue that GitLab reads.
 type gitlabIssue struct {
 	Description string         `json:"description"`
 	CheckName   string         `json:"check_name"`
-	Fingerprint string         `json:"fingerprint"` // unique
+	Fingerprint string         `json:"fingerprint"` // unique in a report
 	Severity    string         `json:"severity"`
 	Location    gitlabLocation `json:"location"`
 }
