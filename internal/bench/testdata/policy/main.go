@@ -8,6 +8,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
@@ -15,15 +16,15 @@ import (
 const root = "0"
 
 var (
-	retry  = policy.Retry{Name: "r", Backoff: []time.Duration{time.Second}, Conceal: 3}
-	own    = policy.Cert{Name: "own", DER: root}
-	trust  = policy.TrustStore{Name: "t", Stack: []*policy.Cert{&own}}
-	page   = policy.StreamType{Name: "page", Endpoint: "www.example.com", Port: 443, TLS: true, TrustStore: &trust, Retry: &retry, Opportunistic: true, Metadata: []policy.Metadata{{Name: "name"}}, HTTP: &policy.HTTP{Method: "GET", URL: "page?name=${name}"}}
-	policy = policy.Policy{StreamTypes: []*policy.StreamType{&page}}
+	retry = policy.Retry{Name: "r", Backoff: []time.Duration{time.Second}, Conceal: 3}
+	own   = policy.Cert{Name: "own", DER: root}
+	trust = policy.TrustStore{Name: "t", Stack: []*policy.Cert{&own}}
+	page  = policy.StreamType{Name: "page", Endpoint: "www.example.com", Port: 443, TLS: true, TrustStore: &trust, Retry: &retry, Opportunistic: true, Metadata: []policy.Metadata{{Name: "name"}}, HTTP: &policy.HTTP{Method: "GET", URL: "page?name=${name}"}}
+	table = policy.Policy{StreamTypes: []*policy.StreamType{&page}}
 )
 
 func main() {
-	c, err := runtime.NewContext(&policy, runtime.Options{Transports: []transport.Transport{http.New()}})
+	c, err := runtime.NewContext(&table, runtime.Options{Transports: []transport.Transport{http.New()}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
