@@ -155,7 +155,7 @@ func (x *exchange) sendsBody() bool {
 func (x *exchange) oneMessage() bool { return x.collect && x.st.Protocol == policy.ProtocolWS }
 
 // hasVerdict reports whether ACK and NACK decide about the whole exchange.
-func (x *exchange) hasVerdict() bool { return x.st.Protocol.IsHTTP() || x.collect }
+func (x *exchange) hasVerdict() bool { return x.st.IsHTTP() || x.collect }
 
 func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	x.mu.Lock()
@@ -178,7 +178,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict = state
-		if x.collect && !x.st.Protocol.IsHTTP() { // over HTTP the connection ends by itself
+		if x.collect && !x.st.IsHTTP() { // over HTTP the connection ends by itself
 			return x.endLocked(x.resultLocked(nil))
 		}
 	case StateDisconnected:
@@ -229,7 +229,7 @@ func (x *exchange) resultLocked(err error) error {
 		return &NackError{Status: x.status, State: x.user}
 	case x.verdict == StateQoSAckRemote && x.hasVerdict(), err == nil:
 		return nil
-	case !x.st.Protocol.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
+	case !x.st.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
 		return nil // the peer has finished
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return err

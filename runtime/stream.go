@@ -176,13 +176,18 @@ func (s *Stream) create() bool {
 	}
 	l, gone := s.settleLocked()
 	if l != nil {
-		if o, ok := s.t.connector.(transport.Opener); ok && o.Open(l) != nil {
+		if o, ok := s.t.connector.(transport.Opener); !ok {
+			go l.run()
+		} else if err := o.Open(l); err == nil {
+			go l.run()
+		} else {
+			s.mu.Lock()
+			l.endLocked(err)
+			s.mu.Unlock()
 			l.run() // which ends at once
 			s.mu.Lock()
 			gone = s.machine.Gone()
 			s.mu.Unlock()
-		} else {
-			go l.run()
 		}
 	}
 	finished = true
@@ -602,7 +607,7 @@ func (s *Stream) finish(l *link, err error) {
 	})
 	if connected {
 		s.wantsTx = false
-		if !again || !s.t.stream.Protocol.IsHTTP() {
+		if !again || !s.t.stream.IsHTTP() {
 			s.stopTimeoutLocked()
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// set sets the attributes of a socket.
+// set sets the attributes of the socket fd.
 func (a attributes) set(fd uintptr) error {
 	var errs []error
 	option := func(level, name int, value uint8) {
@@ -24,7 +24,7 @@ func (a attributes) set(fd uintptr) error {
 	case *syscall.SockaddrInet6:
 		option(syscall.IPPROTO_IPV6, syscall.IPV6_TCLASS, a.tos)
 	}
-	// The last, since IP_TOS sets a priority too.
+	// After IP_TOS, which sets a priority too.
 	option(syscall.SOL_SOCKET, syscall.SO_PRIORITY, a.priority)
 	return errors.Join(errs...)
 }

@@ -6,12 +6,15 @@ import (
 	"strings"
 )
 
-// A Logger receives what has no other way to the program. A *slog.Logger is one:
-// the arguments are keys and values as there. It is an interface because log/slog
-// would add 276 KB to a program that does not use it otherwise. Its methods may
-// be called from many goroutines.
+// A Logger receives what a program cannot learn otherwise, such as an internal
+// error. A *slog.Logger is a Logger: args are alternating keys and values. It is an
+// interface because log/slog would add 276 KB to a program that does not use it.
+// Methods are called concurrently.
 type Logger interface {
+	// Warn reports a problem that the runtime works around.
 	Warn(msg string, args ...any)
+
+	// Error reports a problem that ends a stream or loses data.
 	Error(msg string, args ...any)
 }
 
