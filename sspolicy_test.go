@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 func TestParserRules(t *testing.T) {
 	for _, name := range parserRules {
-		if !slices.ContainsFunc(lint.Rules(), func(r *lint.Rule) bool { return r.Name == name }) {
+		if !slices.ContainsFunc(rules.All(), func(r *lint.Rule) bool { return r.Name == name }) {
 			t.Errorf("lint has no rule %s", name)
 		}
 	}
@@ -36,8 +37,8 @@ func TestParse(t *testing.T) {
 		{"good", good, ""},
 		{"only lws's parser is affected", strings.ReplaceAll(good, `"a"`, `"a.b"`), ""},
 		{"empty", "", "p.json:1:1: "},
-		{"not JSON", "no policy", "[syntax]"},
-		{"a path", "/etc/passwd", "[syntax]"},
+		{"not JSON", "no policy", "[not-a-policy]"},
+		{"a path", "/etc/passwd", "[not-a-policy]"},
 		{"truncated", good[:len(good)-20], "[syntax]"},
 		{"wrong type", strings.Replace(good, `"port": 80`, `"port": {}`, 1), "[wrong-type]"},
 		{"undefined name", strings.Replace(good, `"retry": "r"`, `"retry": "q"`, 1), "[undefined-reference]"},

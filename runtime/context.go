@@ -91,7 +91,7 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 	if o.Jitter == nil {
 		o.Jitter = func() uint16 { return uint16(rand.Uint32()) }
 	}
-	env := transport.NewEnv(transport.Config{
+	host := transport.NewHost(transport.Config{
 		Logger:         o.Logger,
 		ConnectTimeout: o.ConnectTimeout,
 		Credentials:    o.Credentials,
@@ -100,8 +100,8 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 		Wake:           o.Wake,
 	})
 	c := &Context{opts: o, done: make(chan struct{})}
-	c.engine = engine{env: env, timers: env.Timers(), log: env.Logger(), hooks: o.Hooks, jitter: o.Jitter, owner: c}
-	c.env = env
+	c.engine = engine{env: host.Env, timers: host.Timers(), log: host.Logger(), hooks: o.Hooks, jitter: o.Jitter, owner: c}
+	c.host = host
 	c.policy.Store(p)
 	c.empty = sync.NewCond(&c.mu)
 	for _, t := range o.Transports {
@@ -127,12 +127,12 @@ func (c *Context) String() string {
 func (c *Context) GoString() string { return c.String() }
 
 // Logger returns the logger of the context, never nil.
-func (c *Context) Logger() Logger { return c.env.Logger() }
+func (c *Context) Logger() Logger { return c.host.Logger() }
 
 // Resumed reports that the system has slept for that long, which the clocks of a
 // Go program do not count (on Linux it is what CLOCK_BOOTTIME has gained on
 // CLOCK_MONOTONIC). Timers that have become due meanwhile expire at once.
-func (c *Context) Resumed(asleep time.Duration) { c.env.Timers().Resumed(asleep) }
+func (c *Context) Resumed(asleep time.Duration) { c.host.Timers().Resumed(asleep) }
 
 // NewStream makes a stream of the named type. Before it returns, the State
 // callback gets CREATING, and, if the stream connects at once because the policy
@@ -177,7 +177,7 @@ func (c *Context) newStream(streamtype string, h Handlers, options []StreamOptio
 	switch {
 	case s.create():
 		return s, nil
-	case c.env.Closing().Err() != nil:
+	case c.host.Closing().Err() != nil:
 		return nil, ErrClosed
 	case s.Err() == ErrPolicyChanged:
 		return nil, ErrPolicyChanged
@@ -237,7 +237,7 @@ func (c *Context) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	if first {
-		c.env.Close()
+		c.host.Close()
 		go c.close()
 	}
 	return nil
@@ -275,11 +275,12 @@ func (c *Context) close() {
 	types = slices.AppendSeq(types, maps.Keys(c.stale))
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
+	c.host.StopDials()
 	for _, t := range types {
 		t.close()
 	}
 	c.freeing.Wait()
-	c.env.Release()
+	c.host.Release()
 	close(c.done)
 }
 

@@ -90,7 +90,7 @@ func (x *exchange) createLocked(s *Stream) (err error) {
 	case x.call.hasBody() && !sends:
 		return ErrNoBody
 	case x.sendsBody() || !x.collect && sends:
-		s.SetHandlers(Handlers{Tx: x.tx})
+		s.SetHandlers(Handlers{Tx: x.tx, TxFailed: x.txFailed})
 		return s.RequestTxLen(x.txLength())
 	}
 	return nil

@@ -2,8 +2,8 @@ package runtime
 
 import (
 	"context"
-	"iter"
 	"sync"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/internal/timers"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -25,7 +25,7 @@ type link struct {
 
 	t         *streamType // of the attempt, constant during it
 	phase     phase
-	timing    bool  // timer has been started and not stopped
+	timing    bool  // timer has been started and not stopped: see Expire
 	done      bool  // Done has been called
 	spent     bool  // not to be used for another attempt
 	silent    bool  // requests to send are not signalled
@@ -99,14 +99,21 @@ func (l *link) release() {
 	l.e.links.Put(l)
 }
 
-// endLocked makes the transport give up.
+// abandonAfter is how long a transport may take to give up. It is longer than any
+// transport of this module waits for a peer then.
+const abandonAfter = 5 * time.Second
+
+// endLocked makes the transport give up. If it does not, the stream goes on without
+// it.
 func (l *link) endLocked(cause error) {
-	if l.cause == nil {
-		l.cause = cause
+	if l.cause != nil {
+		return
 	}
+	l.cause = cause
 	l.spent = true
-	l.cancel(l.cause)
+	l.cancel(cause)
 	l.broadcastLocked() // to a transport that waits for ResumeRx
+	l.startLocked(abandonAfter)
 }
 
 // broadcastLocked wakes those that wait for the turn.
@@ -125,10 +132,12 @@ func (l *link) waitLocked() {
 
 // startTimerLocked starts or restarts the limit of the attempt.
 func (l *link) startTimerLocked() {
-	d := l.e.env.ConnectTimeout()
-	if d == 0 {
-		return
+	if d := l.e.env.ConnectTimeout(); d > 0 && l.cause == nil {
+		l.startLocked(d)
 	}
+}
+
+func (l *link) startLocked(d time.Duration) {
 	l.stopTimerLocked()
 	l.timing = true
 	l.e.timers.Start(&l.timer, d)
@@ -143,13 +152,17 @@ func (l *link) stopTimerLocked() {
 	}
 }
 
-// Expire is for the timers.
+// Expire is called when the limit of the attempt, or the time to give up, is over.
 func (l *link) Expire(*timers.Timer) {
 	// A link that was stopped while its timer expired is never used again, so s
 	// is still the same.
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if l.timing && l.phase == running && !l.s.machine.Connected() {
+	switch {
+	case !l.timing || l.phase != running:
+	case l.cause != nil:
+		go l.s.abandon(l)
+	case !l.s.machine.Connected():
 		l.endLocked(ErrTimeout)
 	}
 }
@@ -184,7 +197,7 @@ func (l *link) Expand(t *policy.Template) string {
 	return t.Expand(l.s.meta.own())
 }
 
-func (l *link) DirectHeaders() iter.Seq2[string, string] {
+func (l *link) DirectHeaders() []transport.Field {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	return l.s.meta.directHeaders().all()
@@ -199,8 +212,10 @@ func (l *link) Answer(a transport.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.Status != 0 {
-		l.answer.Status = a.Status
 		l.perf.setStatus(a.Status)
+		if l.t.stream.Protocol.IsHTTP() {
+			l.answer.Status = a.Status
+		}
 	}
 	l.answer.RetryAfter = max(l.answer.RetryAfter, a.RetryAfter)
 	l.answer.Final = l.answer.Final || a.Final
@@ -409,7 +424,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	var length uint64 // of a message that may begin now
 	if h != nil {
 		s.ordinal++
-		if l.t.stream.Protocol.HasMessages() {
+		if l.t.carrier.HasMessages() {
 			length, s.txLen = s.txLen, 0
 		}
 	}

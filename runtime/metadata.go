@@ -2,11 +2,11 @@ package runtime
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // metadata holds the metadata of a stream. What the peer sent is kept apart from
@@ -129,11 +129,9 @@ func (m *metadata) moved(old, t *streamType) (*metadata, error) {
 
 // directHeaders are the headers of a stream whose policy says direct_proto_str.
 type directHeaders struct {
-	set      []directHeader
+	set      []transport.Field
 	received func(name string) string // nil before the peer has answered
 }
-
-type directHeader struct{ name, value string }
 
 func (m *metadata) newDirectHeaders() *directHeaders {
 	if m.direct == nil {
@@ -150,15 +148,15 @@ func (m *metadata) directHeaders() *directHeaders {
 }
 
 func (d *directHeaders) index(name string) int {
-	return slices.IndexFunc(d.set, func(h directHeader) bool { return strings.EqualFold(h.name, name) })
+	return slices.IndexFunc(d.set, func(f transport.Field) bool { return strings.EqualFold(f.Name, name) })
 }
 
 func (d *directHeaders) put(name, value string) {
 	if i := d.index(name); i >= 0 {
-		d.set[i].value = value
+		d.set[i].Value = value
 		return
 	}
-	d.set = append(d.set, directHeader{name, value})
+	d.set = append(d.set, transport.Field{Name: name, Value: value})
 }
 
 // get returns a header as the peer sent it, else as the program set it, else "".
@@ -172,22 +170,15 @@ func (d *directHeaders) get(name string) string {
 		}
 	}
 	if i := d.index(name); i >= 0 {
-		return d.set[i].value
+		return d.set[i].Value
 	}
 	return ""
 }
 
 // all returns the headers that the program has set by now.
-func (d *directHeaders) all() iter.Seq2[string, string] {
-	var set []directHeader
-	if d != nil {
-		set = slices.Clone(d.set)
+func (d *directHeaders) all() []transport.Field {
+	if d == nil {
+		return nil
 	}
-	return func(yield func(string, string) bool) {
-		for _, h := range set {
-			if !yield(h.name, h.value) {
-				return
-			}
-		}
-	}
+	return slices.Clone(d.set)
 }

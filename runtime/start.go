@@ -13,11 +13,10 @@ func (c *Context) start(ctx context.Context, streamtype string, options []CallOp
 	}
 	x := &exchange{ctx: ctx, collect: collect}
 	x.cond.L = &x.mu
-	var err error
-	if x.call, err = newCall(options); err != nil {
+	if err := x.call.set(options); err != nil {
 		return nil, err
 	}
-	s, err := c.NewStream(streamtype, Handlers{State: x.state, Rx: x.rx, TxFailed: x.txFailed}, append(x.call.options, WithContext(ctx))...)
+	s, err := c.NewStream(streamtype, Handlers{State: x.state, Rx: x.rx}, append(x.call.options, WithContext(ctx))...)
 	if err != nil {
 		x.mu.Lock()
 		defer x.mu.Unlock()

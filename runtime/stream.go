@@ -409,9 +409,23 @@ func (s *Stream) work(l *link) {
 		if err == nil {
 			err = s.t.connector.Run(l.runContext(), l)
 		}
-		s.finish(l, err)
+		if !s.finish(l, err) {
+			return
+		}
 		l, _ = s.settleLocked()
 	}
+}
+
+// abandon goes on without a transport that does not give up. Its Run may return at
+// any time to come.
+func (s *Stream) abandon(l *link) {
+	if !s.finish(l, nil) {
+		return
+	}
+	s.e.log.Warn("sspolicy: a transport does not give up; the stream goes on without it",
+		"streamtype", s.t.stream.Name, "cause", l.cause)
+	next, _ := s.settleLocked()
+	s.work(next)
 }
 
 // settleLocked runs the machine until it yields, and gives up the turn and mu,
@@ -579,9 +593,14 @@ func (s *Stream) yieldLocked() {
 }
 
 // finish ends an attempt or connection whose Run has returned err. It takes the
-// turn and mu, and keeps both.
-func (s *Stream) finish(l *link, err error) {
+// turn and mu, and keeps both. It reports false, and takes neither, if the attempt
+// has been abandoned.
+func (s *Stream) finish(l *link, err error) bool {
 	s.mu.Lock()
+	if l.phase != running {
+		s.mu.Unlock()
+		return false
+	}
 	l.phase = returned
 	l.broadcastLocked()
 	for s.busy {
@@ -611,6 +630,7 @@ func (s *Stream) finish(l *link, err error) {
 			s.stopTimeoutLocked()
 		}
 	}
+	return true
 }
 
 // unreachableArg is 1 for a failure of the resolver, but 0 for its answer that

@@ -18,6 +18,7 @@ type streamType struct {
 	stream    *policy.StreamType
 	policy    *policy.Policy // that it is from; nil if a transport brings it
 	setup     *transport.Setup
+	carrier   policy.Protocol
 	connector transport.Connector
 	endpoint  policy.Endpoint
 	url       *policy.Template
@@ -36,7 +37,7 @@ const linger = 30 * time.Second
 // A registry holds the streamtypes of a context.
 type registry struct {
 	policy     atomic.Pointer[policy.Policy] // written under mu
-	env        *transport.Env
+	host       transport.Host
 	transports [policy.NumProtocols]transport.Transport
 	builtIn    map[string]*policy.StreamType // that transports bring
 
@@ -98,7 +99,7 @@ func (r *registry) joinLocked(name string) (*streamType, error) {
 		r.types[name] = t
 	}
 	if t.streams++; t.streams == 1 {
-		r.env.Timers().Stop(&t.idle)
+		r.host.Timers().Stop(&t.idle)
 	}
 	return t, nil
 }
@@ -116,7 +117,7 @@ func (r *registry) leaveLocked(t *streamType) {
 }
 
 // lingerLocked keeps a streamtype without streams for a while.
-func (r *registry) lingerLocked(t *streamType) { r.env.Timers().Start(&t.idle, linger) }
+func (r *registry) lingerLocked(t *streamType) { r.host.Timers().Start(&t.idle, linger) }
 
 // Expire is called when the type has had no stream for a while.
 func (t *streamType) Expire(*timers.Timer) {
@@ -156,7 +157,7 @@ func (r *registry) dropLocked(same func(*streamType) bool) {
 		delete(r.types, name)
 		t.stale.Store(true)
 		if t.streams == 0 {
-			r.env.Timers().Stop(&t.idle)
+			r.host.Timers().Stop(&t.idle)
 			r.retireLocked(t)
 			continue
 		}
@@ -167,12 +168,23 @@ func (r *registry) dropLocked(same func(*streamType) bool) {
 	}
 }
 
-// close closes the connections of a streamtype and gives up its trust.
+// close closes the connections of a streamtype and gives up its trust. It does not
+// wait for a transport for longer than abandonAfter.
 func (t *streamType) close() {
-	if err := t.connector.Close(); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- t.connector.Close() }()
+	late := time.NewTimer(abandonAfter)
+	defer late.Stop()
+	var err error
+	select {
+	case err = <-done:
+	case <-late.C:
+		err = ErrTimeout
+	}
+	if err != nil {
 		t.setup.Logger().Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
 	}
-	t.setup.Release()
+	t.r.host.Drop(t.setup)
 }
 
 // makeReady prepares the named streamtype of a policy, or of a transport. The error
@@ -195,13 +207,14 @@ func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error)
 		return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
 			ErrNoTransport, carrier, carrier.Dir())
 	}
+	t.carrier = carrier
 	t.uses = make([]policy.Use, len(st.Metadata))
 	t.idle.Owner = t
 	if err := t.resolve(p, carrier); err != nil {
 		return nil, err
 	}
 	var err error
-	if t.setup, err = r.env.Setup(st, t.chain); err != nil {
+	if t.setup, err = r.host.Setup(st, t.chain); err != nil {
 		return nil, err
 	}
 	if t.connector, err = tr.Prepare(t.setup); err != nil {
@@ -264,5 +277,5 @@ func (r *registry) check(st *policy.StreamType, carrier policy.Protocol) error {
 	case carrier == policy.ProtocolFile:
 		return nil
 	}
-	return r.env.CheckCredentials(st)
+	return r.host.CheckCredentials(st)
 }

@@ -26,7 +26,7 @@ const (
 	RuleBadCount     = "bad-count"
 )
 
-var compiled = sync.OnceValue(func() *jsonschema.Schema {
+var policySchema = sync.OnceValue(func() *jsonschema.Schema {
 	return jsonschema.MustCompileString("policy.schema.json", JSONSchema) // a test compiles it
 })
 
@@ -34,22 +34,22 @@ var compiled = sync.OnceValue(func() *jsonschema.Schema {
 // ranges. Each diagnostic is at the key or value that is wrong. Syntax errors
 // are not repeated.
 //
-// The tree is walked together with the schema, so that members which share a
-// key are all seen, and each value is given to jsonschema where it stands.
+// It walks the tree together with the schema, to check each of several members
+// with the same key, and to know the place of each value.
 func Validate(d *Document) []Diagnostic {
 	v := &validator{}
 	if d.Root.Kind == ObjectKind {
-		v.object(compiled(), Top, nil, &d.Root)
+		v.object(policySchema(), Top, nil, &d.Root)
 	}
 	return SortDiagnostics(v.diags)
 }
 
 type validator struct {
 	diags  []Diagnostic
-	around *Object // the object whose members are being checked
+	around *Object // whose members are being checked
 }
 
-// has reports whether the object at hand has a member with this key.
+// has reports whether the object being checked has a member with this key.
 func (v *validator) has(key string) bool {
 	return slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == key })
 }
@@ -59,8 +59,8 @@ func (v *validator) report(rule string, sev Severity, at Span, format string, ar
 	return &v.diags[len(v.diags)-1]
 }
 
-// value checks a value. The key is the one it belongs to, if the table has it,
-// and the section is that of the definition around it.
+// value checks a value of a key, which is nil if it is not in the table, in a
+// definition of a section.
 func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	for s.Ref != nil {
 		s = s.Ref
@@ -83,7 +83,7 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 	n := len(val.Array.Elems)
 	if s.MaxItems >= 0 && n > s.MaxItems {
 		e := val.Array.Elems[s.MaxItems]
-		v.report(RuleBadCount, Error, e.Value.Span, "this is one too many of %d: %s takes at most %d", n, k.Name, s.MaxItems)
+		v.report(RuleBadCount, Error, e.Value.Span, "%s has %d entries, and takes at most %d", k.Name, n, s.MaxItems)
 	}
 	if s.MinItems >= 0 && n < s.MinItems {
 		v.report(RuleBadCount, Error, val.Span, "%s is empty: it takes at least %d", k.Name, s.MinItems)
@@ -148,21 +148,18 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 	}
 }
 
-// legacyStore reports whether a trust store is in the form of lws's README.
+// legacyStore reports whether a trust store has the form of lws's README.
 func (v *validator) legacyStore(val *Value) bool {
-	for _, m := range val.Object.Members {
-		if LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind {
-			return true
-		}
-	}
-	return false
+	return !v.has("name") && slices.ContainsFunc(val.Object.Members, func(m *Member) bool {
+		return LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind
+	})
 }
 
 func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 	if in == Top && Section(again.Key) != Top && sections[Section(again.Key)].noun != "" {
 		return // sections may be repeated
 	}
-	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "%s stands here twice", QuoteName(again.Key))
+	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "duplicate key %s", QuoteName(again.Key))
 	d.Related = []Related{{first.Name.Span, "the first one"}}
 	switch {
 	case first.Value.Span.Text() == again.Value.Span.Text():
@@ -180,38 +177,43 @@ func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 	}
 }
 
-// unknown reports a key that the schema does not have.
+// unknown reports a key that is not in the schema.
 func (v *validator) unknown(in Section, k *Key, m *Member) {
 	switch {
 	case k != nil && k.Name == "http_resp_map":
-		v.report(RuleBadValue, Error, m.Name.Span, "%s is no HTTP status, which are 100 to 599", QuoteName(m.Key))
+		v.report(RuleBadValue, Error, m.Name.Span, "%s is not an HTTP status: these are 100 to 599", QuoteName(m.Key))
 		return
 	case k != nil && k.Name == "x-sspolicy":
 		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", QuoteName(m.Key))
 		return
-	case in == TrustStores && m.Value.Kind == ArrayKind:
+	case in == TrustStores && m.Value.Kind == ArrayKind && !v.has("name"):
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,
 			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
-		d.Fixes = []Fix{{"write name and stack", []Edit{{
-			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start},
-			`"name": ` + m.Name.Raw + `, "stack": `}}}}
+		d.Fixes = []Fix{newFix("write name and stack",
+			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw+`, "stack": `)}
 		return
 	}
-	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
+	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is not a key of a %s", QuoteName(m.Key), in.Noun())
 	join := "; "
+	rename := func(key string, safe bool) {
+		if k := LookupKey(in, key); v.has(key) || k == nil || !k.takes(&m.Value) {
+			return
+		}
+		fix := newFix("write "+key, m.Name.Span, Quote(key))
+		fix.Safe = safe
+		d.Fixes = []Fix{fix}
+	}
 	if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better) + "?"
 		join = " "
 		if only {
-			d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
+			rename(better, slices.Contains(LookupKey(in, better).Aliases, m.Key) || fold(better) == fold(m.Key) || in != Top && misspelt(m.Key, better))
 		}
 	} else if use, ok := table().documented[in][m.Key]; ok {
 		d.Message += ", though lws's documentation has it"
 		if use != "" {
 			d.Message += ": use " + QuoteName(use)
-			if !v.has(use) {
-				d.Fixes = []Fix{{"write " + use, []Edit{{m.Name.Span, Quote(use)}}}}
-			}
+			rename(use, true)
 		}
 	}
 	switch {
@@ -233,7 +235,8 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 			v.tooLong(s, k, k.Name, val)
 		}
 		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw, ".eE") {
-			v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+			d := v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+			v.rewrite(d, k, val)
 		}
 		return
 	}
@@ -248,14 +251,14 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 	case "type":
 		v.wrongType(s, k, name, val)
 	case "minimum", "maximum":
-		d := v.report(RuleOutOfRange, Error, val.Span, "%s is %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
+		d := v.report(RuleOutOfRange, Error, val.Span, "%s must be %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
 		if k != nil && k.Width > 0 {
 			d.Message += "; lws keeps " + Wrap(val.Raw, k)
 		}
 	case "enum":
 		v.badEnum(k, name, val)
 	case "pattern":
-		v.report(RuleBadValue, Error, val.Span, "%s is host:port, or user:password@host:port", name)
+		v.report(RuleBadValue, Error, val.Span, "%s must be host:port or user:password@host:port", name)
 	case "minLength":
 		v.report(RuleBadLength, Error, val.Span, "%s is empty", name)
 	case "maxLength":
@@ -277,7 +280,7 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	for _, t := range s.Types {
 		want = append(want, article(t))
 	}
-	d := v.report(RuleWrongType, Error, val.Span, "%s is %s, not %s", name, strings.Join(want, " or "), val.Kind)
+	d := v.report(RuleWrongType, Error, val.Span, "%s must be %s, not %s", name, strings.Join(want, " or "), val.Kind)
 	text := val.Text()
 	switch {
 	case k != nil && k.Inert && k.Section == Top:
@@ -285,24 +288,55 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	case k != nil && k.Section == Top && allows(s, "array"):
 		d.Message += "; lws ignores it"
 	case allows(s, "boolean"):
-		switch {
-		case text == "true" || text == "1":
-			d.Message += "; lws takes it as not set"
-			d.Fixes = []Fix{{"write true", []Edit{{val.Span, "true"}}}}
-		case val.LikeFalse():
+		if val.LikeFalse() {
 			d.Severity = Warning
-			d.Message += "; lws takes it as not set"
-			d.Fixes = []Fix{{"write false", []Edit{{val.Span, "false"}}}}
 		}
-	case allows(s, "integer") && val.Kind == String && text != "" && strings.Trim(text, "0123456789") == "":
-		d.Severity = Warning
-		d.Message += "; lws reads the digits"
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		if val.Kind != ObjectKind && val.Kind != ArrayKind {
+			d.Message += "; lws takes it as not set"
+			v.rewrite(d, k, val)
+		}
+	case allows(s, "integer") && val.Kind == String:
+		if text != "" && strings.Trim(text, "0123456789") == "" {
+			d.Severity = Warning
+			d.Message += "; lws reads the digits"
+		}
+		v.rewrite(d, k, val)
 	case allows(s, "string") && val.Kind == Number:
 		d.Severity = Warning
 		d.Message += "; lws takes its digits as the string"
-		d.Fixes = []Fix{{"write " + Quote(text), []Edit{{val.Span, Quote(text)}}}}
+		d.Fixes = []Fix{newFix("write "+Quote(text), val.Span, Quote(text))}
 	}
+}
+
+// rewrite adds the fix that writes a value in the type of its key, if it is
+// beyond doubt which value that is.
+func (v *validator) rewrite(d *Diagnostic, k *Key, val *Value) {
+	if want, ok := k.meant(val.Text()); ok {
+		d.Fixes = []Fix{newFix("write "+want, val.Span, want)}
+	}
+}
+
+// takes reports whether a value has a type of the key, or is meant for one.
+func (k *Key) takes(v *Value) bool {
+	switch v.Kind {
+	case ObjectKind:
+		return k.Is("object")
+	case ArrayKind:
+		return k.Is("array")
+	case String:
+		if k.Is("string") {
+			return k.Enum == nil || slices.Contains(k.Enum, v.Text()) || k.ValueAliases[v.Text()] != nil
+		}
+	case Number:
+		if k.Is("integer") && digits(v.Raw) {
+			n, ok := new(big.Int).SetString(v.Raw, 10)
+			return ok && k.holds(n)
+		}
+	case Bool:
+		return k.Is("boolean")
+	}
+	_, ok := k.meant(v.Text())
+	return ok
 }
 
 func article(typ string) string {
@@ -313,7 +347,7 @@ func article(typ string) string {
 }
 
 func (v *validator) badEnum(k *Key, name string, val *Value) {
-	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", QuoteName(val.Text()), name, strings.Join(k.Enum, ", "))
+	d := v.report(RuleBadValue, Error, val.Span, "unknown %s %s: want one of %s", name, QuoteName(val.Text()), strings.Join(k.Enum, ", "))
 	if use := k.ValueAliases[val.Text()]; use != nil {
 		text := Quote(use[k.Name])
 		for _, other := range slices.Sorted(maps.Keys(use)) {
@@ -323,12 +357,12 @@ func (v *validator) badEnum(k *Key, name string, val *Value) {
 		}
 		d.Rule = RuleLegacyForm
 		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), text)
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		d.Fixes = []Fix{newFix("write "+text, val.Span, text)}
 	}
 }
 
-// tooLong reports a string that lws does not keep whole. jsonschema counts
-// characters, as JSON Schema says, while lws counts bytes.
+// tooLong reports a string that lws cuts. JSON Schema counts characters, and lws
+// bytes.
 func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Value) {
 	n := len(val.Text())
 	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes, and lws keeps at most %d", name, n, s.MaxLength)
@@ -364,8 +398,8 @@ func Plain(v *Value) any {
 	return goValue(v)
 }
 
-// goValue returns a scalar as jsonschema takes it. An object or array stands
-// for its type alone.
+// goValue returns a scalar as jsonschema takes it, and an empty object or array
+// for any other.
 func goValue(v *Value) any {
 	switch v.Kind {
 	case Bool:
@@ -383,8 +417,8 @@ func goValue(v *Value) any {
 }
 
 // plainNumber returns a number as jsonschema takes it, which makes a fraction of
-// all its digits. One that is too long for that stands in as another one with
-// its sign that is as little in range, or as little whole.
+// all its digits. For a number that is too long, it returns another one of the
+// same sign that is out of range or not whole as well.
 func plainNumber(raw string) json.Number {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(raw), "e")
 	if len(mantissa) <= maxDigits && len(exponent) <= 4 {
@@ -400,7 +434,7 @@ func plainNumber(raw string) json.Number {
 	return json.Number(text)
 }
 
-// maxDigits is the most digits of a number that are looked at, and shown.
+// maxDigits is the most digits of a number that are read and shown.
 const maxDigits = 40
 
 // shortNumber returns a number for a message.
@@ -411,9 +445,9 @@ func shortNumber(raw string) string {
 	return raw
 }
 
-// Wrap returns what lws keeps of a number that its member can't hold. It reads
-// digits as far as they go and takes the lowest bits of the result (atoi and
-// a C conversion: lws 4.1.6 to 5.0.0, lib/secure-streams/policy-json.c).
+// Wrap returns what lws keeps of a number that is too large for its C member: it
+// reads the leading digits, and keeps the low bits of the result (atoi and a C
+// conversion: lws 4.1.6 to 5.0.0, lib/secure-streams/policy-json.c).
 func Wrap(raw string, k *Key) string {
 	digits := leadingDigits(raw)
 	var n uint64 // modulo 2^64, of which every width is a part

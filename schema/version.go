@@ -8,17 +8,16 @@ import (
 	"strings"
 )
 
-// A Version is a release line of lws, such as 4.3. Its newest release is meant:
-// a key that came with 4.3.2 is in 4.3.
+// A Version is a release line of lws, such as 4.3. It stands for the newest release:
+// a key that 4.3.2 introduced is in 4.3.
 type Version struct {
 	Major, Minor int
 }
 
-// Versions are the release lines that sspolicy knows, oldest first. The last
-// one is the default wherever none is given.
+// Versions are the known release lines, oldest first. The last one is the default.
 var Versions = []Version{{4, 1}, {4, 2}, {4, 3}, {4, 4}, {4, 5}, {5, 0}}
 
-// Latest returns the newest release line that sspolicy knows.
+// Latest returns the newest known release line.
 func Latest() Version { return Versions[len(Versions)-1] }
 
 // String returns the version as "major.minor".
@@ -29,7 +28,7 @@ func (v Version) Compare(w Version) int {
 	return cmp.Or(cmp.Compare(v.Major, w.Major), cmp.Compare(v.Minor, w.Minor))
 }
 
-// UnmarshalText takes one of Versions, or a release of it such as 4.3.10.
+// UnmarshalText parses one of Versions, or a release of it such as 4.3.10.
 func (v *Version) UnmarshalText(text []byte) error {
 	if p, ok := parseVersion(string(text)); ok && slices.Contains(Versions, p) {
 		*v = p
@@ -39,10 +38,10 @@ func (v *Version) UnmarshalText(text []byte) error {
 	for _, k := range Versions {
 		known = append(known, k.String())
 	}
-	return fmt.Errorf("no lws version %q is known: there is %s", text, strings.Join(known, ", "))
+	return fmt.Errorf("unknown lws version %q: use one of %s", text, strings.Join(known, ", "))
 }
 
-// parseVersion reads the first two of the numbers of a release.
+// parseVersion parses the first two numbers of a release.
 func parseVersion(s string) (Version, bool) {
 	parts := strings.SplitN(s, ".", 3)
 	if len(parts) < 2 {
@@ -53,14 +52,13 @@ func parseVersion(s string) (Version, bool) {
 	return Version{major, minor}, err1 == nil && err2 == nil
 }
 
-// In reports whether a version of lws reads the key.
+// In reports whether v reads the key.
 func (k *Key) In(v Version) bool {
 	since, ok := parseVersion(k.Since)
 	return !ok || since.Compare(v) <= 0
 }
 
-// ValueIn reports whether a version of lws that reads the key reads this value
-// of it.
+// ValueIn reports whether v, if it reads the key, reads this value of it.
 func (k *Key) ValueIn(value string, v Version) bool {
 	since, ok := parseVersion(k.ValueSince[value])
 	return !ok || since.Compare(v) <= 0

@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/secure-streams/sspolicy/internal/explain"
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -33,7 +33,7 @@ type rulesCmd struct{}
 // Run executes the command.
 func (rulesCmd) Run(p *program) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Name, r.Severity, r.Summary)
 	}
 	return w.Flush()

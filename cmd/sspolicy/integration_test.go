@@ -56,6 +56,17 @@ func TestPreCommitHooks(t *testing.T) {
 	if len(entries) != 2 {
 		t.Fatalf("%d entries, want 2", len(entries))
 	}
+	for _, m := range regexp.MustCompile(`(?m)^  files: (.*)$`).FindAllStringSubmatch(string(text), -1) {
+		pattern := regexp.MustCompile(m[1])
+		for name, want := range map[string]bool{
+			"ss-policy.json": true, "config/secure_streams.policy.staging.json": true, "device-sspolicy.json": true,
+			"policy.json": false, "iam/access-policy.json": false, "policies/package.json": false,
+		} {
+			if got := pattern.MatchString(name); got != want {
+				t.Errorf("%s matches %s: %v, want %v", m[1], name, got, want)
+			}
+		}
+	}
 	for _, e := range entries {
 		policy := t.TempDir() + "/policy.json"
 		if err := os.WriteFile(policy, []byte("{\n  \"s\": [\n    {\n      \"a\": {\"endpoint\": \"example.com\", \"port\": 80, \"http_method\": \"GET\", \"http_url\": \"x\"}\n    }\n  ]\n}\n"), 0o644); err != nil {

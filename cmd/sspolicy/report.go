@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/secure-streams/sspolicy/internal/report"
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -21,6 +21,7 @@ type reportFlags struct {
 	Format    []outputFlag `sep:"none" placeholder:"FORMAT[=FILE]" help:"How to report: text (the default), json, jsonl, sarif, github, gitlab, junit or template; to a file if one is named. May be repeated, for a file each."`
 	Template  string       `placeholder:"TEXT" help:"Report by this text/template of Go, over the list of diagnostics as in JSON; @FILE for what is in a file."`
 	Color     string       `enum:"auto,always,never" default:"auto" help:"Colour text on standard output: auto, always or never (${default})."`
+	Quiet     bool         `short:"q" help:"Print the findings alone: no summary, and no list of the fixes applied."`
 	FailLevel report.Level `enum:",error,warning,info,none" default:"" placeholder:"LEVEL" help:"Fail on findings as bad as this: error, warning, info or none (${fail_level})."`
 }
 
@@ -121,7 +122,7 @@ func (f *reportFlags) template() (*template.Template, error) {
 // write writes what was found in files.
 func (f *reportFlags) write(p *program, outs []outputFlag, files []string, found []schema.Diagnostic) error {
 	r := &report.Report{Files: files, Diagnostics: found, Version: version(), Fails: f.FailLevel}
-	for _, l := range lint.Rules() {
+	for _, l := range rules.All() {
 		r.Rules = append(r.Rules, report.Rule{
 			Name: l.Name, Severity: l.Severity, Summary: l.Summary, Why: l.Why, LWS: l.LWS,
 		})
@@ -135,7 +136,7 @@ func (f *reportFlags) write(p *program, outs []outputFlag, files []string, found
 		if err != nil {
 			return err
 		}
-		if s := r.Summary(); s != "" && o.Format == report.FormatText && o.file == "-" && isTerminal(p.stderr) {
+		if s := r.Summary(); s != "" && o.Format == report.FormatText && o.file == "-" && !f.Quiet && (r.Fixable() || isTerminal(p.stderr)) {
 			fmt.Fprintln(p.stderr, s)
 		}
 	}

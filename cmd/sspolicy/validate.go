@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
-
-	"github.com/rogpeppe/go-internal/diff"
 
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -108,7 +108,7 @@ func (c *validateCmd) Run(p *program) error {
 		return err
 	}
 	return c.check(p, cfg, "error", func(d *schema.Document) []schema.Diagnostic {
-		return lint.Shape(d, lint.Options{LWS: c.LWS, Filter: cfg.Apply})
+		return lint.Run(d, rules.All(), lint.Options{LWS: c.LWS, Shape: true, Filter: cfg.Apply})
 	})
 }
 
@@ -116,8 +116,7 @@ type lintCmd struct {
 	checkFlags `embed:"" set:"fail_level=warning"`
 	CertWarn   *int      `placeholder:"DAYS" help:"Report certificates that end in less than so many days (30)."`
 	At         time.Time `format:"2006-01-02" placeholder:"DATE" help:"The day that certificates must be valid on, as 2006-01-02, for the same result at any time (today)."`
-	Fix        bool      `help:"Mend in the files what can be mended without a doubt, and report what is left."`
-	Diff       bool      `help:"With --fix: print what it would change, as a unified diff, and change nothing."`
+	fixFlags
 }
 
 // Help is what "sspolicy lint --help" adds.
@@ -127,13 +126,10 @@ func (lintCmd) Help() string {
 
 // Validate says what is wrong with the flags.
 func (c *lintCmd) Validate() error {
-	switch {
-	case c.Diff && !c.Fix:
-		return errors.New("--diff goes with --fix")
-	case c.CertWarn != nil && (*c.CertWarn < 0 || *c.CertWarn > 36500):
-		return fmt.Errorf("--cert-warn is a number of days, 0 to 36500, not %d", *c.CertWarn)
+	if c.CertWarn != nil && (*c.CertWarn < 0 || *c.CertWarn > 36500) {
+		return fmt.Errorf("--cert-warn must be a number of days from 0 to 36500, not %d", *c.CertWarn)
 	}
-	return nil
+	return c.fixFlags.Validate()
 }
 
 const day = 24 * time.Hour
@@ -152,40 +148,38 @@ func (c *lintCmd) Run(p *program) error {
 		o.CertWarn = cfg.CertWarn
 	}
 	if c.Fix {
-		if err := c.fix(p, o); err != nil || c.Diff {
+		if p, err = c.fixFiles(p, o); err != nil || c.Diff {
 			return err
 		}
 	}
-	return c.check(p, cfg, "warning", func(d *schema.Document) []schema.Diagnostic { return lint.Run(d, o) })
+	return c.check(p, cfg, "warning", func(d *schema.Document) []schema.Diagnostic { return lint.Run(d, rules.All(), o) })
 }
 
-// fix mends the files, or prints what that would change. Files that can't be
-// read are passed over here if they are reported afterwards.
-func (c *lintCmd) fix(p *program, o lint.Options) error {
+// fixFiles fixes the files. It leaves files that cannot be read to the report
+// that follows, if there is one. It returns the program for that report.
+func (c *lintCmd) fixFiles(p *program, o lint.Options) (*program, error) {
 	var failed error
+	any := false
+	after := *p
 	for _, file := range c.Files {
-		if file == "-" && !c.Diff {
-			return usage("--fix: standard input can't be changed: with --diff it shows what it would change")
-		}
-		d, err := p.document(file)
+		text, err := p.read(file)
 		if err != nil {
 			if c.Diff {
-				failed = errors.Join(failed, err)
+				failed = errors.Join(failed, fileError(file, err))
 			}
 			continue
 		}
-		fixed, n := lint.Fix(d, o)
-		switch {
-		case n == 0:
-		case c.Diff:
-			if _, err := p.stdout.Write(diff.Diff(harmless(d.Source.Name), []byte(d.Source.Text), "fixed", []byte(fixed.Source.Text))); err != nil {
-				return err
-			}
-		default:
-			if err := p.output(file, write(fixed.Source.Text)); err != nil {
-				return err
-			}
+		fixed, changed, err := c.fix(p, file, schema.Parse(displayName(file), text), o, c.Quiet)
+		if err != nil {
+			return nil, err
+		}
+		any = any || changed
+		if file == "-" {
+			after.stdin, after.stdout = strings.NewReader(fixed.Source.Text), p.stderr
 		}
 	}
-	return failed
+	if failed == nil && any && c.Diff {
+		failed = errFindings
+	}
+	return &after, failed
 }

@@ -28,7 +28,7 @@ import (
 // x/mosquitto_pub are the throughput relative to those.
 func BenchmarkPublish(b *testing.B) {
 	addr := testbroker.FreePort(b)
-	testbroker.Start(b, fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\n", addr.Port()), addr)
+	testbroker.Start(b, fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\n", addr.Port()))
 	for qos := range byte(2) {
 		b.Run(fmt.Sprintf("qos=%d", qos), func(b *testing.B) {
 			ours, stop := mqttStream(b, addr, qos)

@@ -1,5 +1,5 @@
-// Package clidoc makes a man page and shell completions of a command line that
-// kong describes.
+// Package clidoc makes the man page and the shell completions of a command line that
+// kong parses.
 package clidoc
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// commands returns the commands that are shown.
+// commands returns the visible commands.
 func commands(app *kong.Application) []*kong.Node {
 	var list []*kong.Node
 	for _, n := range app.Children {
@@ -21,7 +21,7 @@ func commands(app *kong.Application) []*kong.Node {
 	return list
 }
 
-// flags returns the flags of a command as they are typed.
+// flags returns the flags of a command with their dashes.
 func flags(n *kong.Node) []string {
 	var list []string
 	for _, f := range n.Flags {
@@ -36,11 +36,10 @@ func flags(n *kong.Node) []string {
 	return list
 }
 
-// Words are what can stand for a flag or an argument, by the text of its tag
-// "complete".
+// Words are the values of flags and arguments, by their tag "complete".
 type Words map[string][]string
 
-// of returns the values that a flag or an argument may have; nil for any.
+// of returns the values of a flag or argument; nil for any.
 func (w Words) of(v *kong.Value) []string {
 	if v.Enum != "" {
 		return strings.FieldsFunc(v.Enum, func(r rune) bool { return r == ',' })
@@ -48,7 +47,7 @@ func (w Words) of(v *kong.Value) []string {
 	return w[v.Tag.Get("complete")]
 }
 
-// arguments returns what the first argument of a command may be; nil for a file.
+// arguments returns the values of the first argument of a command; nil for a file.
 func (w Words) arguments(n *kong.Node) []string {
 	if len(n.Positional) == 0 {
 		return nil
@@ -169,7 +168,7 @@ func firstSentence(s string) string {
 	return first
 }
 
-// roff escapes a text, and keeps its line breaks.
+// roff escapes a text and keeps its line breaks.
 func roff(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(strings.TrimSpace(s))
 	lines := strings.Split(s, "\n")

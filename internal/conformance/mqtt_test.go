@@ -40,7 +40,7 @@ certfile %s
 keyfile %s
 listener %d 127.0.0.1
 allow_anonymous false
-`, more, plain.Port(), tls.Port(), pem, pem, closed.Port()), closed)
+`, more, plain.Port(), tls.Port(), pem, pem, closed.Port()))
 	return plain, tls, closed
 }
 

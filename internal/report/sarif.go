@@ -7,8 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The part of SARIF 2.1.0 (OASIS Standard, with Errata 01) that a report needs.
-// A field without omitempty is one that the standard or its readers require.
+// The types below are the part of SARIF 2.1.0 (OASIS Standard, with Errata 01) that a
+// report needs. The standard or its readers require the fields without omitempty.
 type sarifLog struct {
 	Schema  string     `json:"$schema"`
 	Version string     `json:"version"`
@@ -82,7 +82,7 @@ type sarifPhysicalLocation struct {
 	Region           sarifRegion           `json:"region"`
 }
 
-// A sarifRegion ends before its EndColumn.
+// A sarifRegion is a span. EndColumn is exclusive.
 type sarifRegion struct {
 	StartLine   int `json:"startLine"`
 	StartColumn int `json:"startColumn"`
@@ -113,7 +113,7 @@ const (
 	home      = "https://github.com/secure-streams/sspolicy"
 	rulePages = home + "/blob/main/docs/rules/"
 
-	// fingerprintName rises when fingerprints are made in another way.
+	// fingerprintName has the version of the way in which fingerprints are made.
 	fingerprintName = "sspolicyFinding/v1"
 )
 
@@ -165,7 +165,7 @@ func newSARIFRule(r Rule) sarifRule {
 	}
 }
 
-// help returns what is known of a rule. Examples are on its page.
+// help returns the description of a rule. Its page has examples as well.
 func (r Rule) help() *sarifMessage {
 	text := r.Why
 	markdown := r.Why
@@ -197,7 +197,7 @@ func (r *Report) sarifResult(d schema.Diagnostic, rule int, sum string) sarifRes
 	return result
 }
 
-// sarifChanges returns edits by the file that they change.
+// sarifChanges groups edits by file.
 func (r *Report) sarifChanges(edits []schema.Edit) []sarifArtifactChange {
 	var changes []sarifArtifactChange
 	for _, e := range edits {

@@ -87,6 +87,12 @@ func (st *StreamType) Carrier() Protocol {
 	return st.Protocol
 }
 
+// HasBody reports whether requests with the method have a body by themselves, as
+// in lws 5.0.0.
+func (h *HTTP) HasBody() bool {
+	return slices.Contains([]string{"POST", "PUT", "PATCH"}, h.Method)
+}
+
 // IsHTTP reports whether a connection of a stream of the type is one request and its
 // response. A file acts as the Protocol in this; a local_sink does not.
 func (st *StreamType) IsHTTP() bool { return st.Protocol.IsHTTP() && !st.LocalSink }
@@ -102,7 +108,7 @@ func (st *StreamType) Sends() bool {
 		return st.MQTT.Topic != ""
 	case !st.Protocol.IsHTTP():
 		return true
-	case slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method):
+	case st.HTTP.HasBody():
 		return true
 	case st.HTTP.Multipart || st.HTTP.MultipartName != "":
 		return true

@@ -48,7 +48,7 @@ func TestAttributes(t *testing.T) {
 			} {
 				network := ln.Addr().Network()
 				var log strings.Builder
-				env := NewEnv(Config{DialContext: dial, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				env := NewHost(Config{DialContext: dial, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				d, err := env.Dialer(&tt.st)
 				if err != nil {
 					t.Fatal(err)
@@ -125,7 +125,7 @@ func TestAttributesRefused(t *testing.T) {
 		"no socket": func(context.Context, string, string) (net.Conn, error) { return pipe, nil },
 	} {
 		var log strings.Builder
-		env := NewEnv(Config{DialContext: dial, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		env := NewHost(Config{DialContext: dial, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		for _, p := range []uint8{0, 1, 1, 2, 2} {
 			d, err := env.Dialer(&policy.StreamType{Priority: p})
 			if err != nil {

@@ -107,11 +107,11 @@ func CheckKeyPair(cert *tls.Certificate) error {
 // context has no source of them. Package runtime calls it before Prepare. The error
 // wraps ErrNoCredentials, or ErrUnsupported if the scheme of use_auth does not fit
 // the protocol.
-func (e *Env) CheckCredentials(st *policy.StreamType) error {
+func (h Host) CheckCredentials(st *policy.StreamType) error {
 	switch {
 	case st.Auth != nil && st.Auth.Type == policy.AuthSigV4 && !st.Protocol.IsHTTP():
 		return fmt.Errorf("%w: use_auth of type sigv4 over %v", ErrUnsupported, st.Protocol)
-	case e.config.Credentials != nil:
+	case h.config.Credentials != nil:
 		return nil
 	case st.Auth != nil:
 		return noCredentials("use_auth")

@@ -16,7 +16,7 @@ import (
 // newSetup returns the setup of a streamtype with a source of credentials.
 func newSetup(t *testing.T, source transport.Credentials, st *policy.StreamType) *transport.Setup {
 	t.Helper()
-	env := transport.NewEnv(transport.Config{Credentials: source})
+	env := transport.NewHost(transport.Config{Credentials: source})
 	t.Cleanup(func() {
 		env.Close()
 		env.Release()

@@ -98,7 +98,7 @@ func (d Dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 		ctx, cancel = context.WithCancel(ctx)
 	}
 	defer cancel()
-	defer context.AfterFunc(d.env.life, cancel)()
+	defer context.AfterFunc(d.env.dials, cancel)()
 	p := d.proxy
 	if p == nil || network != "tcp" {
 		return d.connect(ctx, network, address)

@@ -86,7 +86,7 @@ func TestSetupDial(t *testing.T) {
 func TestDialEnd(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()
-	env := NewEnv(Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return here, nil }})
+	env := NewHost(Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return here, nil }})
 	direct, err := env.Dialer(&policy.StreamType{})
 	if err != nil {
 		t.Fatal(err)
@@ -125,15 +125,15 @@ func TestDialLimit(t *testing.T) {
 		name  string
 		limit time.Duration // ConnectTimeout
 		after time.Duration // when end is called
-		end   func(*Env, context.CancelFunc)
+		end   func(Host, context.CancelFunc)
 		want  time.Duration
 		err   error
 	}{
-		{"limit", 8 * time.Second, time.Hour, func(*Env, context.CancelFunc) {}, 11 * time.Second, context.DeadlineExceeded},
-		{"short limit", time.Millisecond, time.Hour, func(*Env, context.CancelFunc) {}, 1001250 * time.Microsecond, context.DeadlineExceeded},
-		{"no limit", -1, time.Hour, func(_ *Env, cancel context.CancelFunc) { cancel() }, time.Hour, context.Canceled},
-		{"context", 8 * time.Second, time.Second, func(_ *Env, cancel context.CancelFunc) { cancel() }, time.Second, context.Canceled},
-		{"Close", 8 * time.Second, time.Second, func(e *Env, _ context.CancelFunc) { e.Close() }, time.Second, context.Canceled},
+		{"limit", 8 * time.Second, time.Hour, func(Host, context.CancelFunc) {}, 11 * time.Second, context.DeadlineExceeded},
+		{"short limit", time.Millisecond, time.Hour, func(Host, context.CancelFunc) {}, 1001250 * time.Microsecond, context.DeadlineExceeded},
+		{"no limit", -1, time.Hour, func(_ Host, cancel context.CancelFunc) { cancel() }, time.Hour, context.Canceled},
+		{"context", 8 * time.Second, time.Second, func(_ Host, cancel context.CancelFunc) { cancel() }, time.Second, context.Canceled},
+		{"StopDials", 8 * time.Second, time.Second, func(e Host, _ context.CancelFunc) { e.StopDials() }, time.Second, context.Canceled},
 	} {
 		for _, proxy := range []string{"", "proxy"} {
 			synctest.Test(t, func(t *testing.T) {

@@ -29,13 +29,12 @@ type Config struct {
 // An Env is the environment that the transports of one context share. Its address
 // identifies the context, and so can be part of the key of a connection pool. Its
 // methods may be called from any goroutine.
-//
-// Setup, CheckCredentials, Timers, Close and Release are for package runtime, and
-// for tests of transports.
 type Env struct {
 	config Config
 	life   context.Context    // done when Close is called
 	end    context.CancelFunc // of life
+	dials  context.Context    // done when StopDials is called
+	stop   context.CancelFunc // of dials
 	timers *timers.Timers
 	trust  trustCache
 	dialed connSet
@@ -48,18 +47,51 @@ type Env struct {
 	}
 }
 
-// NewEnv returns an environment, which ends with Close and Release.
-func NewEnv(c Config) *Env {
+// A Host makes an Env and its setups, and ends them. It is for package runtime, and
+// for tests of transports; a transport never sees it.
+type Host struct{ *Env }
+
+// NewHost returns a host with a new environment, which ends with Close and Release.
+func NewHost(c Config) Host {
 	if c.Logger == nil {
 		c.Logger = stdLogger{}
 	}
 	e := &Env{config: c, timers: timers.New(c.Wake)}
 	e.life, e.end = context.WithCancel(context.Background())
-	return e
+	e.dials, e.stop = context.WithCancel(context.Background())
+	return Host{e}
 }
 
 // Timers returns the timers of the context.
-func (e *Env) Timers() *timers.Timers { return e.timers }
+func (h Host) Timers() *timers.Timers { return h.timers }
+
+// Close makes Closing done.
+func (h Host) Close() { h.end() }
+
+// StopDials cancels the dials that attempts have left behind, without waiting for
+// them. It is called when no stream is left: an attempt must not fail because its
+// context closes.
+func (h Host) StopDials() { h.stop() }
+
+// Release closes the connections that are still open and stops the timers. It is
+// called once, after StopDials and the Close of every connector.
+func (h Host) Release() {
+	h.dialed.close()
+	h.timers.Close()
+}
+
+// Setup returns the setup of a streamtype. The error wraps ErrEndpoint if the
+// streamtype's proxy cannot be parsed.
+func (h Host) Setup(st *policy.StreamType, chain []*policy.StreamType) (*Setup, error) {
+	d, err := h.Dialer(st)
+	if err != nil {
+		return nil, err
+	}
+	return &Setup{Env: h.Env, Stream: st, Chain: chain, Dialer: d}, nil
+}
+
+// Drop ends a setup's use of its trust store, after the Close of its connector.
+func (h Host) Drop(s *Setup) { h.trust.release(s) }
 
 // Logger returns the logger of the context, never nil.
 func (e *Env) Logger() Logger { return e.config.Logger }
@@ -86,16 +118,6 @@ func (e *Env) DialTimeout() time.Duration {
 // closed.
 func (e *Env) Closing() context.Context { return e.life }
 
-// Close makes Closing done and cancels dials. It does not wait for them.
-func (e *Env) Close() { e.end() }
-
-// Release closes the connections that are still open and stops the timers. It is
-// called once, after Close and the Close of every connector.
-func (e *Env) Release() {
-	e.dialed.close()
-	e.timers.Close()
-}
-
 // A Setup is what the attempts of one streamtype have in common, and the services
 // of the Env for it. It must not be modified. Its methods may be called from any
 // goroutine.
@@ -114,20 +136,6 @@ type Setup struct {
 
 	trust *trust // guarded by the mu of the trustCache; nil before the first TLS
 }
-
-// Setup returns the setup of a streamtype. The error wraps ErrEndpoint if the
-// streamtype's proxy cannot be parsed.
-func (e *Env) Setup(st *policy.StreamType, chain []*policy.StreamType) (*Setup, error) {
-	d, err := e.Dialer(st)
-	if err != nil {
-		return nil, err
-	}
-	return &Setup{Env: e, Stream: st, Chain: chain, Dialer: d}, nil
-}
-
-// Release ends the setup's use of its trust store. Package runtime calls it after
-// the Close of the connector.
-func (s *Setup) Release() { s.Env.trust.release(s) }
 
 // Watch is [Env.Watch] with svalidping, svalidhup and swake_validity of the
 // streamtype.

@@ -11,8 +11,8 @@ import (
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // newEnv returns an environment that ends with the test.
-func newEnv(t testing.TB, c Config) *Env {
-	env := NewEnv(c)
+func newEnv(t testing.TB, c Config) Host {
+	env := NewHost(c)
 	t.Cleanup(func() {
 		env.Close()
 		env.Release()
@@ -21,7 +21,7 @@ func newEnv(t testing.TB, c Config) *Env {
 }
 
 // newSetup returns the setup of a streamtype.
-func newSetup(t testing.TB, env *Env, st *policy.StreamType) *Setup {
+func newSetup(t testing.TB, env Host, st *policy.StreamType) *Setup {
 	t.Helper()
 	s, err := env.Setup(st, []*policy.StreamType{st})
 	if err != nil {

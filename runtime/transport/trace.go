@@ -10,6 +10,7 @@ import (
 // below are nil. A transport calls those that package net and its library do not:
 //
 //   - GetConn when a request begins; it discards the figures of an earlier one
+//   - ConnectStart and ConnectDone
 //   - GotConn when its connection is ready
 //   - TLSHandshakeStart and TLSHandshakeDone, which Setup.Dial calls
 //   - WroteHeaders and WroteRequest when it has been sent
@@ -24,6 +25,8 @@ func Trace(ctx context.Context) *httptrace.ClientTrace {
 
 var noTrace = httptrace.ClientTrace{
 	GetConn:              func(string) {},
+	ConnectStart:         func(string, string) {},
+	ConnectDone:          func(string, string, error) {},
 	GotConn:              func(httptrace.GotConnInfo) {},
 	TLSHandshakeStart:    func() {},
 	TLSHandshakeDone:     func(tls.ConnectionState, error) {},

@@ -34,7 +34,6 @@ package transport
 
 import (
 	"context"
-	"iter"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -155,7 +154,7 @@ type Link interface {
 	// DirectHeaders returns the names and values of the headers that the program
 	// has set and the policy does not declare. There are none unless the policy
 	// says direct_proto_str.
-	DirectHeaders() iter.Seq2[string, string]
+	DirectHeaders() []Field
 
 	// Data returns what the transport keeps with the stream over all of its
 	// connections: the data of an Option, or what the first call of make returned.
@@ -239,6 +238,9 @@ type Link interface {
 	// may still arrive. It calls the program's TxFailed.
 	FailTx(error)
 }
+
+// A Field is the name and value of a header.
+type Field struct{ Name, Value string }
 
 // An Answer is what a peer answered to an attempt. Zero fields change nothing.
 type Answer struct {

@@ -148,8 +148,8 @@ func TestTrustReleased(t *testing.T) {
 	if n := users(); n != 2 {
 		t.Errorf("%d users, want 2", n)
 	}
-	a.Release()
-	a.Release()
+	env.Drop(a)
+	env.Drop(a)
 	if n := users(); n != 1 {
 		t.Errorf("%d users after the first release, want 1", n)
 	}
@@ -158,8 +158,8 @@ func TestTrustReleased(t *testing.T) {
 	} else if n := users(); n != 2 {
 		t.Errorf("%d users, want 2", n)
 	}
-	b.Release()
-	newSetup(t, env, &policy.StreamType{TrustStore: store}).Release() // without a use
+	env.Drop(b)
+	env.Drop(newSetup(t, env, &policy.StreamType{TrustStore: store})) // without a use
 	if n := users(); n != 1 {
 		t.Errorf("%d users, want 1", n)
 	}

@@ -94,22 +94,22 @@ type Machine struct {
 type phase uint8
 
 const (
-	fresh        phase = iota // CREATING is next
-	idle                      // no attempt
-	preparing                 // Prepare is next
-	polling                   // POLL is next
-	connecting                // CONNECTING is next
-	starting                  // Attempt is next
-	running                   // the transport runs
-	lost                      // DISCONNECTED is next
-	unreachable               // UNREACHABLE is next, and then perhaps a wait
-	exhausted                 // UNREACHABLE is next, and then ALL_RETRIES_FAILED
-	backingOff                // Wait is next
-	allFailed                 // ALL_RETRIES_FAILED is next
-	destroying                // DESTROYING is next
-	releasing                 // Release is next
-	gone                      // nothing is next
-	numberPhases = int(gone) + 1
+	fresh       phase = iota // CREATING is next
+	idle                     // no attempt
+	preparing                // Prepare is next
+	polling                  // POLL is next
+	connecting               // CONNECTING is next
+	starting                 // Attempt is next
+	running                  // the transport runs
+	lost                     // DISCONNECTED is next
+	unreachable              // UNREACHABLE is next, and then perhaps a wait
+	exhausted                // UNREACHABLE is next, and then ALL_RETRIES_FAILED
+	backingOff               // Wait is next
+	allFailed                // ALL_RETRIES_FAILED is next
+	destroying               // DESTROYING is next
+	releasing                // Release is next
+	gone                     // nothing is next
+	phases                   // how many there are
 )
 
 // requests are what the stream has been asked to do, and has not begun.
@@ -229,58 +229,81 @@ func (m *Machine) Ended(f Failure) (again bool) {
 	return m.again
 }
 
+// deliveries holds the state that is delivered in a phase.
+var deliveries = [phases]policy.State{
+	fresh:       policy.StateCreating,
+	polling:     policy.StatePoll,
+	connecting:  policy.StateConnecting,
+	lost:        policy.StateDisconnected,
+	unreachable: policy.StateUnreachable,
+	exhausted:   policy.StateUnreachable,
+	allFailed:   policy.StateAllRetriesFailed,
+	destroying:  policy.StateDestroying,
+}
+
 // Next returns what is to be done. The runner does it, and, for Prepare, Deliver,
 // Attempt and Illegal, calls Answer, before it calls Next again.
 func (m *Machine) Next() Effect {
-	destroy := m.requests&requestDestroy != 0
-	if destroy && (m.phase == unreachable || m.phase == exhausted || m.phase == backingOff || m.phase == allFailed) {
-		m.phase = idle // after the end of an attempt that was not connected there is no more to say
+	if m.requests&requestDestroy != 0 && m.phase >= unreachable && m.phase <= allFailed {
+		m.phase = idle // there is no more to say about an attempt that was not connected
+	}
+	if state := deliveries[m.phase]; state != 0 {
+		arg := uint32(0)
+		if m.phase == unreachable {
+			arg = m.arg
+		}
+		return m.deliver(state, arg)
 	}
 	switch m.phase {
-	case fresh:
-		return m.deliver(policy.StateCreating, 0)
+	case idle:
+		return m.rest()
+	case running:
+		return m.work()
 	case preparing:
 		return Effect{Do: Prepare}
-	case polling:
-		return m.deliver(policy.StatePoll, 0)
-	case connecting:
-		return m.deliver(policy.StateConnecting, 0)
 	case starting:
 		return Effect{Do: Attempt}
-	case lost:
-		return m.deliver(policy.StateDisconnected, 0)
-	case unreachable:
-		return m.deliver(policy.StateUnreachable, m.arg)
-	case exhausted:
-		return m.deliver(policy.StateUnreachable, 0)
 	case backingOff:
 		m.phase, m.waiting = idle, true
 		return Effect{Do: Wait, tries: m.tries - 1, least: m.least}
-	case allFailed:
-		return m.deliver(policy.StateAllRetriesFailed, 0)
-	case destroying:
-		return m.deliver(policy.StateDestroying, 0)
 	case releasing:
 		m.phase = gone
 		return Effect{Do: Release}
-	case gone:
-		return Effect{}
 	}
-	switch isRunning := m.phase == running; {
-	case destroy && !isRunning:
-		m.phase, m.requests, m.waiting = destroying, requestDestroy, false
+	return Effect{}
+}
+
+// rest is Next without an attempt.
+func (m *Machine) rest() Effect {
+	switch {
+	case m.requests&requestDestroy != 0:
+		m.phase, m.waiting = destroying, false
 		return m.Next()
-	case isRunning && (destroy || m.declined) && !m.cut:
-		m.cut = true
-		return Effect{Do: Cut, Destroy: destroy}
-	case !destroy && m.requests&requestTimeout != 0:
-		m.requests &^= requestTimeout
-		return m.deliver(policy.StateTimeout, 0)
-	case !isRunning && m.requests&requestAttempt != 0:
+	case m.requests&requestTimeout != 0:
+		return m.timeout()
+	case m.requests&requestAttempt != 0:
 		m.phase = preparing
 		return m.Next()
 	}
 	return Effect{}
+}
+
+// work is Next during an attempt.
+func (m *Machine) work() Effect {
+	destroy := m.requests&requestDestroy != 0
+	switch {
+	case (destroy || m.declined) && !m.cut:
+		m.cut = true
+		return Effect{Do: Cut, Destroy: destroy}
+	case !destroy && m.requests&requestTimeout != 0:
+		return m.timeout()
+	}
+	return Effect{}
+}
+
+func (m *Machine) timeout() Effect {
+	m.requests &^= requestTimeout
+	return m.deliver(policy.StateTimeout, 0)
 }
 
 // deliver makes a state the present one, if it may follow it.

@@ -1,0 +1,34 @@
+package rules
+
+import (
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var badSymbol = &lint.Rule{
+	Name:     "bad-symbol",
+	Severity: schema.Error,
+	Summary:  `a "$" in a string does not mean what it seems to`,
+	Why: `lws replaces ${name} in endpoint, http_url and the topics and messages of MQTT by
+the metadata of that name. The name has 1 to 31 bytes. There is no escape; a "$"
+before anything but "{" or another "$" stands for itself.`,
+	LWS: `Of "ab${cd" and of "ab$" only "ab" is left, and "a$$b" becomes "a$$$b". A name of
+32 bytes is as bad as one that is not declared (4.1.6 to 5.0.0).`,
+	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
+  "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
+                  "http_url": "devices/${id/state", "metadata": [ { "id": "x-device-id:" } ],
+                  "opportunistic": true, "retry": "default" } } ] }`,
+	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
+  "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
+                  "http_url": "devices/${id}/state", "metadata": [ { "id": "x-device-id:" } ],
+                  "opportunistic": true, "retry": "default" } } ] }`,
+	Check: func(p *lint.Pass) {
+		for _, s := range streams(p) {
+			eachSymbol(s, func(k *schema.Key, v *schema.Value, sym symbol) {
+				if sym.problem != "" {
+					p.Reportf(inside(v, sym.start, sym.end), "%s: %s", k.Name, sym.problem)
+				}
+			})
+		}
+	},
+}

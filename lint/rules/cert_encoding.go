@@ -1,0 +1,59 @@
+package rules
+
+import (
+	"encoding/base64"
+	"regexp"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var certEncoding = &lint.Rule{
+	Name:     "cert-encoding",
+	Severity: schema.Error,
+	Fixes:    lint.SafeFix,
+	Summary:  "a certificate is not base64",
+	Why: `A certificate stands in a policy as the base64 of its DER, which is what a PEM
+file has between its first and its last line. Padding is optional, and the
+URL-safe alphabet will do.`,
+	LWS: `4.1 to 4.3 skip the characters that do not fit. 4.4 to 5.0 log a line and go on
+with 3072 bytes of whatever is in memory as the certificate.`,
+	Bad:  `{ "certs": [ { "ca": "MIIFazCCA1OgAw...AnX5iItreGCc=" } ] }`,
+	Good: `{ "certs": [ { "ca": "MIIFazCCA1OgAwIBAgIRAIIQz7DSQONZRGPgu2OCiwAw" } ] }`,
+	Check: func(p *lint.Pass) {
+		for _, d := range p.Policy.Section(schema.Certs) {
+			if d.Value.Kind != schema.String {
+				continue
+			}
+			if der := pemText(d.Value.Text()); der != "" {
+				g := p.Reportf(d.Value.Span, "%s is PEM: leave out its first and last line, and the line ends", d)
+				if !strings.Contains(d.Value.Text(), "PRIVATE KEY") { // which no output should repeat
+					g.Fixes = []schema.Fix{{
+						Message: "write the base64 alone",
+						Edits:   []schema.Edit{{Span: d.Value.Span, NewText: schema.Quote(der)}},
+						Safe:    true,
+					}}
+				}
+			} else if _, err := schema.DecodeCert(d.Value.Text()); err != nil {
+				p.Reportf(d.Value.Span, "%s: %v", d, err)
+			}
+		}
+	},
+}
+
+// pemText returns the base64 of a PEM certificate or key, or "". Its lines may
+// have been joined.
+func pemText(text string) string {
+	at := pemForm.FindStringSubmatch(text)
+	if at == nil {
+		return ""
+	}
+	der, err := schema.DecodeCert(at[1])
+	if err != nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(der)
+}
+
+var pemForm = regexp.MustCompile(`^\s*-----BEGIN [A-Z0-9 ]+-----([A-Za-z0-9+/=\s]+)-----END [A-Z0-9 ]+-----\s*$`)

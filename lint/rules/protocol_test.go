@@ -1,0 +1,475 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	diff "github.com/google/go-cmp/cmp"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// protocolRules are the rules of this file: those of shape that are not in the
+// JSON Schema, of what fits a protocol, and of what policy2c makes of a policy.
+var protocolRules = []*lint.Rule{
+	backoffCut, badTopic, bothRedirects, bufferThresholds, captivePortal, defaultJitter, dottedName, doubleContentLength,
+	emptyPolicy, expectedStatusMapped, finiteConceal, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
+	leadingSlash, leadingText, longEndpoint, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
+	missingTopic, missingURL, nailedUpWithoutRetry, networkPriority, nulCharacter, opportunisticNailedUp, optionsKey,
+	policy2cLosses, policy2cOrder, policy2cStrings, policy2cSymbols, serverMetadata, sharedPort, sharedStorage,
+	shortString, surrogatePair, systemStreamtype, tooDeep, unequalMQTT, unknownMethod, unreachableStatus, wrongProtocol,
+	wrongRole,
+}
+
+// The policies of these tests: a streamtype "a" of a protocol, with more keys.
+func h1(more string) string {
+	return stream(`"endpoint":"example.com","port":80,"protocol":"h1","http_method":"GET","http_url":"x"`, more)
+}
+
+func ws(more string) string {
+	return stream(`"endpoint":"example.com","port":80,"protocol":"ws"`, more)
+}
+
+func mqtt(more string) string {
+	return stream(`"endpoint":"example.com","port":1883,"protocol":"mqtt"`, more)
+}
+
+func raw(more string) string {
+	return stream(`"endpoint":"example.com","port":22,"protocol":"raw"`, more)
+}
+
+func stream(keys, more string) string {
+	if keys != "" && more != "" {
+		keys += ","
+	}
+	return `{"s":[{"a":{` + keys + more + `}}]}`
+}
+
+// scheme is a backoff scheme, and a streamtype that names it.
+func scheme(keys, streamKeys string) string {
+	return `{"retry":[{"r":{` + keys + `}}],` + raw(`"retry":"r"` + streamKeys)[1:]
+}
+
+func lws(major, minor int) []schema.Version { return []schema.Version{{Major: major, Minor: minor}} }
+
+func TestProtocolRules(t *testing.T) {
+	tested := map[*lint.Rule]bool{}
+	for _, test := range []struct {
+		rule   *lint.Rule
+		policy string
+		lws    []schema.Version
+		want   []string // severity, text it is at, and part of the message
+	}{
+		{leadingText, ` {"s":[]}`, nil, []string{"warning| |name of a file"}},
+		{leadingText, ` {"s":[]}`, lws(4, 2), nil},
+		{leadingText, `{"s":[]} `, nil, nil},
+		{leadingText, ``, nil, nil},
+		{emptyPolicy, `{}`, nil, nil},
+		{emptyPolicy, `{}`, lws(4, 1), []string{"error|{}|lws 4.1 refuses"}},
+		{emptyPolicy, `{"s":[{}]}`, lws(4, 1), nil},
+
+		{tooDeep, h1(`"metadata":[{"m":"x:"}]`), lws(4, 1), nil},
+		{tooDeep, `{"retry":[],"certs":[],"trust_stores":[],` + h1(`"metadata":[{"m":"x:"}]`)[1:], lws(4, 1), nil},
+		{tooDeep, `{"retry":[],"certs":[],"trust_stores":[],"auth":[],` + h1(`"metadata":[{"m":"x:"}]`)[1:], lws(4, 1), []string{"error|[|this is array 6"}},
+		{tooDeep, `{"retry":[],"certs":[],"trust_stores":[],"auth":[],` + h1(`"metadata":[{"m":"x:"}]`)[1:], lws(4, 2), nil},
+		{tooDeep, `{"release":"1","x":` + nested(10) + `}`, lws(4, 3), nil},
+		{tooDeep, `{"release":"1","x":` + nested(11) + `}`, lws(4, 3), []string{"error|{|nested 11 deep: lws 4.3 takes 10"}},
+		{tooDeep, `{"release":"1","x":` + nested(14) + `}`, lws(4, 5), nil},
+		{tooDeep, `{"release":"1","x":` + nested(15) + `}`, lws(4, 5), []string{"error|{|nested 15 deep"}},
+		{tooDeep, `{"release":"1","x":` + nested(62) + `}`, nil, nil},
+		{tooDeep, `{"release":"1","x":` + nested(63) + `}`, nil, []string{"error|{|nested 63 deep"}},
+		{tooDeep, `{"release":"1","x":{"a":[1],"b":[1],"c":[1],"d":[1],"e":[1],"f":[1]}}`, lws(4, 1), nil},
+
+		{longName, named(112, `"metadata":[{"m":"x:"}]`), nil, nil},
+		{longName, named(113, `"metadata":[{"m":"x:"}]`), nil, []string{"error|nnn|with over 112 lws loses what is in metadata"}},
+		{longName, named(113, `"metadata":[]`), nil, nil},
+		{longName, named(107, `"http_resp_map":[{"404":1404}]`), nil, nil},
+		{longName, named(108, `"http_resp_map":[{"404":1404}]`), nil, []string{"error|nnn|with over 107"}},
+		{longName, named(118, `"port":1`), lws(4, 3), nil}, // s[]. + 118 + .port = 127
+		{longName, named(119, `"port":1`), lws(4, 3), []string{"error|port|has 128 bytes, and lws 4.3 has room for 127"}},
+		{longName, named(182, `"port":1`), nil, nil},
+		{longName, named(183, `"port":1`), nil, []string{"error|port|has 192 bytes, and lws 5.0 has room for 191"}},
+		{longName, named(112, `"plugins":[]`), lws(4, 3), nil},
+		{longName, named(113, `"plugins":[]`), lws(4, 3), []string{"error|plugins|has 125 bytes, and lws 4.3 has room for 124"}},
+		{longName, named(113, `"plugins":[]`), lws(4, 4), nil},
+
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 95)+`"`, ""), lws(4, 4), nil},
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 96)+`"`, ""), lws(4, 4), []string{"error|eee|has 96 bytes, and lws 4.4"}},
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 191)+`"`, ""), lws(4, 5), nil},
+		{longEndpoint, stream(`"endpoint":"`+strings.Repeat("e", 240)+`"`, ""), nil, []string{"error|eee|has 240 bytes"}},
+		{longEndpoint, stream(`"endpoint":"${x}`+strings.Repeat("e", 239)+`"`, ""), nil, nil},
+		{unsupportedVersion, `{"auth":[{"name":"x"}],"metrics":[{"name":"x"}]}`, lws(4, 1), []string{"error|auth|4.2", "error|metrics|4.2"}},
+		{unsupportedVersion, stream(`"endpoint":"file:///x"`, ""), lws(4, 3), []string{"error|file:///x|4.4"}},
+		{unsupportedVersion, stream(`"endpoint":"file:///x"`, ""), lws(4, 4), nil},
+
+		{dottedName, `{"s":[{"a.b":{}}]}`, lws(4, 1), []string{"error|a.b|a phantom streamtype of each key"}},
+		{dottedName, `{"s":[{"a.port":{}}]}`, nil, []string{"error|a.port|reads this name as the key port"}},
+		{dottedName, `{"s":[{"a[b":{}}]}`, lws(4, 3), nil},
+		{dottedName, `{"s":[{"a[b":{}}]}`, lws(4, 4), []string{"error|a[b|lws 4.4 loses the keys"}},
+		{dottedName, `{"retry":[{"a.b":{}}],"certs":[{"a.b":""}],"trust_stores":[{"name":"a.b"}]}`, nil, []string{"error|a.b|backoff scheme empty"}},
+		{dottedName, h1(`"metadata":[{"a.b":"x:"}]`), nil, nil},
+		{dottedName, `{"s":[{"a*b":{}}]}`, nil, nil},
+
+		{nulCharacter, h1(`"payload_fmt":"a\u0000b"`), nil, []string{`error|a\u0000b|ends the string`}},
+		{nulCharacter, `{"s":[{"a\u0000":{}}]}`, nil, []string{`error|a\u0000|ends the string`}},
+		{nulCharacter, h1(`"payload_fmt":"a\\u0000b\u0001"`), nil, nil},
+		{surrogatePair, h1(`"payload_fmt":"x\ud83d\uDE00y"`), nil, []string{`error|\ud83d\uDE00|write 😀`}},
+		{surrogatePair, h1(`"payload_fmt":"\udc00"`), nil, []string{`error|\udc00|half of a character`}},
+		{surrogatePair, h1(`"payload_fmt":"\\ud83d \u00e9 \ue000"`), nil, nil},
+		{longNumber, `{"schema-version":00000000000000000001}`, nil, nil},
+		{longNumber, `{"schema-version":000000000000000000001}`, nil, []string{"error|000|has 21 characters"}},
+
+		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, nil, []string{"info|[1,2]|lws 5.0 keeps only the first of these 2 waits, 1"}},
+		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, lws(4, 3), nil},
+		{backoffCut, `{"retry":[{"r":{"backoff":[1]}},{"q":{}}]}`, nil, nil},
+		{optionsKey, h1(`"options":[]`), nil, []string{"error|options|every later key of streamtype"}},
+		{optionsKey, h1(`"Options":[]`), nil, nil}, // an unknown-key
+
+		{shortString, stream("", `"endpoint":"e","http_url":"/"`), nil, []string{"info|e|may keep", `info|/|write ""`}},
+		{shortString, stream("", `"endpoint":"ee","http_url":"","retry":"r"`), nil, nil},
+		{shortString, stream("", `"opportunistic":true,"nailed_up":true,"urgent_tx":true,"urgent_rx":true,"long_poll":true,"http_url":"/","tls":true`), nil,
+			[]string{`warning|/|with tls it becomes "?"`}},
+		{shortString, stream("", `"opportunistic":true,"nailed_up":true,"urgent_tx":true,"urgent_rx":true,"long_poll":true,"http_url":"/"`), nil, []string{`info|/|`}},
+		{shortString, stream("", `"opportunistic":true,"nailed_up":true,"urgent_tx":true,"urgent_rx":true,"long_poll":true,"http_url":"/","tls":false`), nil, []string{`info|/|`}},
+
+		{missingEndpoint, stream(`"port":1`, ""), nil, []string{"error|a|crashes"}},
+		{missingEndpoint, stream(`"port":1,"endpont":"x"`, ""), nil, nil}, // an unknown-key
+		{missingEndpoint, stream(`"port":1,"server":true`, ""), nil, nil},
+		{missingEndpoint, stream(`"local_sink":true`, ""), nil, nil},
+		{missingPort, stream(`"endpoint":"e"`, ""), nil, []string{"error|a|no port"}},
+		{missingPort, stream(`"endpoint":"e","port":0`, ""), nil, []string{"error|0|no port"}},
+		{missingPort, stream(`"endpoint":"e","prot":1`, ""), nil, nil},
+		{missingPort, stream(`"endpoint":"http://e"`, ""), nil, nil},
+		{missingPort, stream(`"endpoint":"file:///x"`, ""), nil, nil},
+		{missingPort, stream(`"endpoint":"e:81"`, ""), nil, nil},
+		{missingPort, stream(`"endpoint":"+@x"`, ""), nil, nil},
+		{missingPort, stream(`"endpoint":"${e}"`, ""), nil, nil},
+		{missingPort, stream(`"server":true`, ""), nil, []string{"error|a|the server"}},
+		{missingPort, stream(`"server":true,"endpoint":"!v"`, ""), nil, nil},
+		{missingPort, stream(`"server":true,"endpoint":"+/run/x"`, ""), nil, nil},
+		{missingPort, stream(`"server":true,"endpoint":"eth0"`, ""), nil, []string{"error|a|the server"}},
+		{missingMethod, stream(`"endpoint":"e"`, ""), nil, []string{"error|a|asks for a websocket instead"}},
+		{missingMethod, stream(`"endpoint":"e","protocol":"h2"`, ""), lws(4, 5), nil},
+		{missingMethod, stream(`"endpoint":"e","protocol":"h2"`, ""), nil, []string{"error|a|lws 5.0 asks"}},
+		{missingMethod, stream(`"endpoint":"file:///x"`, ""), nil, nil},
+		{missingMethod, stream(`"server":true`, ""), nil, nil},
+		{missingMethod, ws(``), nil, nil},
+		{unknownMethod, stream(`"http_method":"post"`, ""), nil, []string{"error|post|GET, POST"}},
+		{unknownMethod, stream(`"http_method":""`, ""), nil, []string{"error||GET, POST"}},
+		{unknownMethod, stream(`"http_method":"HEAD"`, ""), nil, nil},
+		{unknownMethod, stream(`"http_method":"PROPFIND","protocol":"h2"`, ""), nil, nil},
+		{missingURL, ws(``), nil, []string{"error|a|lws-secstream-ws"}},
+		{missingURL, ws(`"ws_subprotocol":"s"`), nil, []string{"error|a|ws_subprotocol"}},
+		{missingURL, ws(`"http_url":""`), nil, nil},
+		{missingURL, stream(`"protocol":"h1"`, ""), lws(4, 3), nil},
+		{missingURL, stream(`"protocol":"h1"`, ""), lws(4, 2), []string{"error|a|lws 4.2 asks for no valid path"}},
+		{leadingSlash, ws(`"http_url":"/x"`), nil, []string{"warning|/|puts a slash"}},
+		{leadingSlash, ws(`"http_url":"x/"`), nil, nil},
+		{leadingSlash, stream(`"http_url":"/x"`, ""), nil, nil},
+		{leadingSlash, stream(`"http_url":"/x"`, ""), lws(4, 1), []string{"warning|/|lws 4.1 puts"}},
+		{leadingSlash, stream(`"protocol":"h2","http_url":"/x"`, ""), lws(4, 2), []string{"warning|/|lws 4.2 puts"}},
+		{leadingSlash, stream(`"protocol":"h2","http_url":"/x"`, ""), lws(4, 3), nil},
+		{methodOnWS, ws(`"http_method":"GET"`), nil, []string{"error|http_method|plain HTTP"}},
+		{methodOnWS, stream(`"server":true,"protocol":"ws","http_method":"GET"`, ""), nil, nil},
+		{headersOnWS, ws(`"metadata":[{"a":""},{"b":"x:"}],"http_dsn_header":"d:"`), nil, []string{"warning|x:|x:", "warning|http_dsn_header|http_dsn_header"}},
+		{headersOnWS, h1(`"metadata":[{"b":"x:"}]`), nil, nil},
+
+		{sharedStorage, h1(`"mqtt_qos":1`), nil, []string{"error|mqtt_qos|where http has"}},
+		{sharedStorage, stream(`"mqtt_topic":"t"`, ""), nil, []string{`error|mqtt_topic|"protocol": "mqtt"`}},
+		{sharedStorage, mqtt(`"http_url":"x","ws_binary":true`), nil, []string{"error|http_url|where mqtt has", "error|ws_binary|where mqtt has"}},
+		{sharedStorage, h1(`"aws_iot":false`), nil, nil},
+		{sharedStorage, raw(`"mqtt_qos":1`), nil, nil},
+		{sharedStorage, mqtt(`"mqtt_qos":1,"http_no_content_length":true`), nil, nil},
+		{wrongProtocol, mqtt(`"http_no_content_length":true`), nil, []string{"info|http_no_content_length|nothing to mqtt: it is for h1, h2, h3"}},
+		{wrongProtocol, raw(`"mqtt_qos":1,"http_url":"x"`), nil, []string{"info|mqtt_qos|raw", "info|http_url|raw"}},
+		{wrongProtocol, h1(`"long_poll":false`), nil, nil},
+		{wrongProtocol, stream(`"protocol":"h2"`, `"long_poll":true`), nil, nil},
+		{wrongRole, stream(`"server":true`, `"opportunistic":true,"http_url":"","tls":true,"metadata":[],"plugins":[]`), nil,
+			[]string{"warning|opportunistic|is for a client", "warning|http_url|is for a client"}},
+		{wrongRole, stream(`"server":true,"protocol":"mqtt"`, ``), nil, []string{"error|server|no server for mqtt"}},
+		{wrongRole, h1(`"opportunistic":true,"server":false`), nil, nil},
+
+		{opportunisticNailedUp, raw(`"opportunistic":true,"nailed_up":false`), nil, nil},
+		{opportunisticNailedUp, raw(`"opportunistic":true,"nailed_up":true`), nil, []string{"warning|opportunistic|nailed_up"}},
+		{nailedUpWithoutRetry, raw(`"nailed_up":true`), nil, []string{"warning|nailed_up|gives up"}},
+		{nailedUpWithoutRetry, raw(`"nailed_up":true,"retry":"x"`), nil, nil},
+		{finiteConceal, scheme(`"conceal":65535`, `,"nailed_up":true`), nil, nil},
+		{finiteConceal, scheme(`"conceal":65534`, `,"nailed_up":true`), nil, []string{"info|r|after 65535 failures"}},
+		{finiteConceal, scheme(``, `,"nailed_up":true`), nil, []string{"info|r|after 1 failures"}},
+		{finiteConceal, scheme(`"conceal":1`, ``), nil, nil},
+		{defaultJitter, `{"retry":[{"r":{}},{"q":{"jitterpc":0}},{"p":{"jitterpc":1}}]}`, nil, []string{"info|r|no jitterpc", "info|0|30 per cent"}},
+		{latePing, `{"retry":[{"r":{"svalidping":5,"svalidhup":5}}]}`, nil, []string{"warning|5|after 5 seconds"}},
+		{latePing, `{"retry":[{"r":{"svalidping":5,"svalidhup":0}},{"q":{"svalidping":5}},{"p":{"svalidping":4,"svalidhup":5}}]}`, nil, nil},
+		{bothRedirects, h1(`"allow_redirects":true,"http_fail_redirect":true`), nil, []string{"warning|allow_redirects|followed"}},
+		{bothRedirects, h1(`"allow_redirects":true,"http_fail_redirect":false`), nil, nil},
+		{unreachableStatus, h1(`"http_expect":204`), nil, nil},
+		{unreachableStatus, h1(`"http_expect":0`), nil, nil},
+		{unreachableStatus, h1(`"http_expect":304`), nil, nil},
+		{unreachableStatus, h1(`"http_expect":503`), nil, []string{"warning|503|tries again later"}},
+		{unreachableStatus, h1(`"http_expect":600`), nil, []string{"warning|600|no HTTP status"}},
+		{unreachableStatus, h1(`"http_expect":1404,"http_resp_map":[{"404":1404}]`), nil, []string{"warning|1404|the state that 404 is mapped to"}},
+		{unreachableStatus, h1(`"http_resp_map":[{"404":1404},{"302":1302}]`), nil, []string{"warning|302|follows the redirect"}},
+		{lowState, h1(`"http_resp_map":[{"404":999,"500":1000}]`), nil, []string{"error|999|start at 1000"}},
+		{expectedStatusMapped, h1(`"http_expect":404,"http_resp_map":[{"404":1404,"500":1500}]`), nil, []string{"info|404|told both"}},
+		{expectedStatusMapped, h1(`"http_resp_map":[{"404":1404}]`), nil, nil},
+		{doubleContentLength, stream(`"http_method":"POST","http_www_form_urlencoded":true`, ""), nil, []string{"warning|http_www_form_urlencoded|two"}},
+		{doubleContentLength, stream(`"http_method":"GET","http_www_form_urlencoded":true`, ""), nil, nil},
+		{doubleContentLength, stream(`"protocol":"h2","http_method":"POST","http_www_form_urlencoded":true`, ""), nil, nil},
+		{headerColon, h1(`"metadata":[{"a":"accept"},{"b":""},{"c":"x-y:"}]`), nil, []string{`info|accept|write "accept:"`}},
+		{headerColon, h1(`"http_auth_header":"authorization"`), lws(4, 2), []string{`warning|authorization|lws 4.2 sends none`}},
+		{headerColon, h1(`"metadata":[{"a":"acc"}]`), nil, nil}, // a header-prefix
+		{headerColon, ws(`"metadata":[{"a":"x"}]`), nil, nil},
+		{headerCase, h1(`"metadata":[{"a":"Accept:"},{"B":"x:"}]`), nil, []string{`info|Accept:|"accept:" would do`}},
+		{headerPrefix, h1(`"metadata":[{"a":"c"},{"b":"accept"},{"c":"accept:"},{"d":""},{"e":"x-foo"},{"f":"C"}]`), nil, []string{`warning|c|"connection:"`}},
+		{headerPrefix, h1(`"metadata":[{"a":"c"}]`), lws(4, 1), nil},
+
+		{missingTopic, mqtt(``), nil, []string{"error|a|HTTP request"}},
+		{missingTopic, mqtt(`"mqtt_subscribe":"x"`), nil, nil},
+		{missingTopic, mqtt(`"mqtt_topic":"x","mqtt_will_qos":1,"mqtt_birth_retain":true,"mqtt_birth_message":"m"`), nil,
+			[]string{"warning|mqtt_will_qos|no will", "warning|mqtt_birth_message|no birth"}},
+		{missingTopic, mqtt(`"mqtt_topic":"x","mqtt_will_qos":0,"mqtt_will_retain":false`), nil, nil},
+		{badTopic, mqtt(`"mqtt_topic":"a/+"`), nil, []string{"error|a/+|for filters"}},
+		{badTopic, mqtt(`"mqtt_topic":""`), nil, []string{"error||empty"}},
+		{badTopic, mqtt(`"mqtt_topic":"$SYS/x"`), nil, []string{"error|$SYS/x|broker's own"}},
+		{badTopic, mqtt(`"mqtt_topic":"$aws/x","aws_iot":true`), nil, nil},
+		{badTopic, mqtt(`"mqtt_subscribe":"$SYS/#"`), nil, []string{"error|$SYS/#|subscribes to nothing"}},
+		{badTopic, mqtt(`"mqtt_subscribe":"#","mqtt_topic":"/"`), nil, nil},
+		{badTopic, mqtt(`"mqtt_subscribe":"a/#"`), nil, nil},
+		{badTopic, mqtt(`"mqtt_subscribe":"a#"`), nil, []string{"error|a#|alone"}},
+		{badTopic, mqtt(`"mqtt_subscribe":"#/a"`), nil, []string{"error|#/a|last level"}},
+		{badTopic, mqtt(`"mqtt_subscribe":"+/a/+"`), nil, nil},
+		{badTopic, mqtt(`"mqtt_subscribe":"a+/b"`), nil, []string{"error|a+/b|alone"}},
+		{badTopic, mqtt(`"mqtt_subscribe":"${x}+/b","metadata":[{"x":""}]`), nil, nil},
+		{badTopic, mqtt(`"mqtt_subscribe":"1/2/3/4/5/6/7/8","aws_iot":true`), nil, nil},
+		{badTopic, mqtt(`"mqtt_subscribe":"1/2/3/4/5/6/7/8/9","aws_iot":true`), nil, []string{"error|1/2|7 slashes"}},
+		{badTopic, mqtt(`"mqtt_subscribe":"1/2/3/4/5/6/7/8/9"`), nil, nil},
+		{badTopic, mqtt(`"mqtt_topic":"a","mqtt_will_topic":"b/#","mqtt_birth_topic":"+"`), nil, []string{"error|b/#|mqtt_will_topic", "error|+|mqtt_birth_topic"}},
+		{unequalMQTT, two(`"mqtt_keep_alive":60`, `"mqtt_keep_alive":0`, ``), nil, []string{"warning|0|mqtt_keep_alive"}},
+		{unequalMQTT, two(`"mqtt_keep_alive":0,"mqtt_clean_start":false`, ``, ``), nil, nil},
+		{unequalMQTT, two(`"mqtt_will_topic":"w"`, ``, ``), nil, []string{"warning|b|mqtt_will_topic"}},
+		{unequalMQTT, two(`"mqtt_will_topic":"w"`, ``, `"tls":true`), nil, nil},
+		{bufferThresholds, h1(`"proxy_buflen_rxflow_on_above":8,"proxy_buflen_rxflow_off_below":8`), nil, []string{"warning|8|must be less"}},
+		{bufferThresholds, h1(`"client_buflen":8,"client_buflen_rxflow_on_above":8,"client_buflen_rxflow_off_below":1`), nil, []string{"warning|8|never filled"}},
+		{bufferThresholds, h1(`"proxy_buflen":0,"proxy_buflen_rxflow_on_above":8`), nil, nil},
+		{networkPriority, h1(`"attr_priority":6`), nil, nil},
+		{networkPriority, h1(`"attr_priority":7`), nil, []string{"warning|7|6"}},
+
+		{sharedPort, serverPair(`"port":1`, `"port":1`), nil, []string{"error|1|only one"}},
+		{sharedPort, serverPair(`"port":1`, `"port":1,"endpoint":"lo"`), nil, []string{"error|1|only one"}},
+		{sharedPort, serverPair(`"port":1,"endpoint":"lo"`, `"port":1`), nil, []string{"error|1|only one"}},
+		{sharedPort, serverPair(`"port":1,"endpoint":"eth0"`, `"port":1,"endpoint":"lo"`), nil, nil},
+		{sharedPort, serverPair(`"port":1`, `"port":1,"endpoint":"!v"`), nil, nil},
+		{sharedPort, serverPair(`"port":1`, `"port":2`), nil, nil},
+		{serverMetadata, stream(`"server":true`, `"metadata":[{"path":""}]`), nil, []string{`error|a|"method"`}},
+		{serverMetadata, stream(`"server":true,"protocol":"ws"`, ``), nil, nil},
+		{captivePortal, strings.Replace(h1(`"http_expect":204,"tls":true`), `"a"`, `"captive_portal_detect"`, 1), nil,
+			[]string{"warning|captive_portal_detect|http_fail_redirect", "warning|tls|TLS"}},
+		{captivePortal, strings.Replace(h1(`"http_expect":0,"http_fail_redirect":true`), `"a"`, `"captive_portal_detect"`, 1), nil, []string{"warning|captive_portal_detect|http_expect"}},
+		{systemStreamtype, `{"s":[{"Fetch_Policy":{}},{"fetchpolicy":{}},{"fetch_ploicy":{}},{"fetch_policies":{}},{"api_amazon_com_lwa":{}},{"_lws_smd":{}}]}`, nil,
+			[]string{"warning|Fetch_Policy|", "warning|fetchpolicy|", "warning|fetch_ploicy|", "warning|_lws_smd|of its own"}},
+		{systemStreamtype, `{"s":[{"fetch-policy":{}},{"fetch_policy":{}}]}`, nil, nil},
+
+		{policy2cStrings, h1(`"payload_fmt":"a\tb","via-socks5":"a\\b"`), nil, []string{`info|a\tb|a control character`, `info|a\\b|a backslash`}},
+		{policy2cStrings, `{"s":[{"a\"":{"endpoint":"??=x","metadata":[{"m":"??x"}]}}]}`, nil, []string{`info|a|a quote`, "info|??=x|the trigraph ??="}},
+		{policy2cStrings, `{"certs":[{"c":"a\nb"}],"s":[{"a":{"endpoint":"é?"}}]}`, nil, nil},
+		{policy2cSymbols, `{"certs":[{"a-b":"MIIB"},{"a_b":"MIIB"}],"trust_stores":[{"name":"a_b","stack":["a-b"]}]}`, nil,
+			[]string{"info|a_b|_ss_der_a_b", "info|a-b|no symbol of C"}},
+		{policy2cSymbols, `{"s":[{"a_b":{"metadata":[{"c":""},{"c":""}]}},{"a":{"metadata":[{"b_c":""}]}}]}`, nil, []string{"info|c|_md_a_b_c", "info|b_c|_md_a_b_c"}},
+		{policy2cSymbols, named(63, `"metadata":[{"`+strings.Repeat("m", 59)+`":""}]`), nil, nil},
+		{policy2cSymbols, named(63, `"metadata":[{"`+strings.Repeat("m", 60)+`":""}]`), nil, []string{"info|mmm|have 123 bytes"}},
+		{policy2cSymbols, named(64, ``), nil, []string{"info|nnn|has 64 bytes"}},
+		{policy2cLosses, h1(`"http_auth_header":"a:","http_dsn_header":"d:","http_fwv_header":"f:"`), nil, nil},
+		{policy2cLosses, h1(`"http_auth_header":"a:","http_devtype_header":"t:"`), nil, []string{"info|http_devtype_header|in the place of"}},
+		{policy2cLosses, h1(`"http_dsn_header":"d:"`), nil, []string{"info|http_dsn_header|no http_auth_header"}},
+		{policy2cLosses, h1(`"attr_priority":3,"tls":false`), nil, []string{"info|attr_priority|no flag"}},
+		{policy2cLosses, h1(`"attr_priority":3,"tls":true`), nil, nil},
+		{policy2cOrder, `{"trust_stores":[{"name":"t","stack":["a","b"]},{"name":"u","stack":["a","b"]}]}`, nil, []string{"info|stack|from the last"}},
+		{policy2cOrder, h1(`"metadata":[{"a":""},{"b":""}]`), nil, []string{"info|metadata|from the last"}},
+	} {
+		tested[test.rule] = true
+		t.Run(test.rule.Name+"/"+test.policy[:min(90, len(test.policy))], func(t *testing.T) {
+			var found []schema.Diagnostic
+			for _, d := range lint.Run(schema.Parse("p", []byte(test.policy)), All(), lint.Options{LWS: test.lws, With: Groups()}) {
+				if d.Rule == test.rule.Name {
+					found = append(found, d)
+				}
+			}
+			for i, d := range found {
+				text := strings.Trim(d.Span.Text(), `"`)
+				got := fmt.Sprintf("%s|%s|%s", d.Severity, text, d.Message)
+				if i >= len(test.want) {
+					t.Errorf("found %s", got)
+					continue
+				}
+				want := strings.SplitN(test.want[i], "|", 3)
+				if d.Severity.String() != want[0] || !strings.HasPrefix(text, want[1]) || want[1] == "" && text != "" || !strings.Contains(d.Message, want[2]) {
+					t.Errorf("found %s, want %s", got, test.want[i])
+				}
+			}
+			if len(found) < len(test.want) {
+				t.Errorf("not found: %q", test.want[len(found):])
+			}
+		})
+	}
+	for _, r := range protocolRules {
+		if !tested[r] {
+			t.Errorf("%s has no test but its examples", r.Name)
+		}
+	}
+}
+
+// nested is an object with objects in it, n of them in all.
+func nested(n int) string {
+	return strings.Repeat(`{"k":`, n) + "1" + strings.Repeat("}", n)
+}
+
+// named is a streamtype with a name of n bytes.
+func named(n int, keys string) string {
+	return `{"s":[{"` + strings.Repeat("n", n) + `":{` + keys + `}}]}`
+}
+
+// two are streamtypes of mqtt at one broker.
+func two(a, b, moreOfB string) string {
+	return mqtt(a)[:len(mqtt(a))-2] + "," + strings.Replace(strings.TrimPrefix(mqtt(strings.Trim(b+","+moreOfB, ",")), `{"s":[`), `"a"`, `"b"`, 1)
+}
+
+// serverPair is two servers of raw.
+func serverPair(a, b string) string {
+	return `{"s":[{"a":{"server":true,"protocol":"raw",` + a + `}},{"b":{"server":true,"protocol":"raw",` + b + `}}]}`
+}
+
+// What a rule offers as a fix mends what the rule found in its bad example.
+func TestProtocolFixes(t *testing.T) {
+	for _, r := range protocolRules {
+		o := lint.Options{LWS: r.Versions, UnsafeFixes: true, With: Groups()}
+		fixed, mended := lint.Fix(schema.Parse("bad", []byte(r.Bad)), All(), o)
+		if len(mended) == 0 {
+			continue
+		}
+		for _, d := range lint.Run(fixed, All(), o) {
+			if d.Rule == r.Name || d.Rule == schema.RuleSyntax {
+				t.Errorf("%s: left after its fix: %s\n%s", r.Name, d.Message, fixed)
+			}
+		}
+	}
+	for policy, want := range map[string]string{
+		"\n\n{\"s\":[]}":                     `{"s":[]}`,
+		"# a\n{\"s\":[]}":                    "{ # a\n\"s\":[]}",
+		h1(`"payload_fmt":"x\ud83d\uDE00y"`): h1(`"payload_fmt":"x😀y"`),
+		stream(`"server":true,"protocol":"raw","port":1,"nailed_up":true`, ""):                                                               stream(`"server":true,"protocol":"raw","port":1`, ""),
+		"{\"s\":[{\"a\":{\n  \"server\":true,\n  \"nailed_up\":true, # for ever\n  \"protocol\":\"raw\", \"retry\":\"r\",\n  \"port\":1}}]}": "{\"s\":[{\"a\":{\n  \"server\":true,\n   # for ever\n  \"protocol\":\"raw\", \"port\":1}}]}",
+		ws(`"http_url":"/chat"`): ws(`"http_url":"chat"`),
+	} {
+		if got, _ := lint.Fix(schema.Parse("p", []byte(policy)), All(), lint.Options{UnsafeFixes: true}); got.String() != want {
+			t.Errorf("%s is fixed to %s, want %s", policy, got, want)
+		}
+	}
+}
+
+// hazards are the rules that name the hazard of each of the policies that hurt
+// lws or policy2c.
+var hazards = map[string]string{
+	"D01-cert-order-reversed": "policy2c-order", "D02-cert-name-not-mangled": "policy2c-symbols",
+	"D03a-quote-unescaped": "policy2c-strings", "D03b-backslash-unescaped": "policy2c-strings",
+	"D03c-newline-unescaped": "policy2c-strings", "D03d-backslash-hex": "policy2c-strings",
+	"D04a-symbol-collision-stream": "policy2c-symbols", "D04b-symbol-collision-metadata": "policy2c-symbols",
+	"D04d-symbol-collision-truststore": "policy2c-symbols", "D04e-symbol-collision-auth": "policy2c-symbols",
+	"D04f-symbol-collision-utf8": "policy2c-symbols", "D04g-duplicate-streamtype": "duplicate-definition",
+	"D04h-duplicate-metadata": "policy2c-symbols", "D05a-name-64": "policy2c-symbols",
+	"D05b-md-symbol-truncated": "policy2c-symbols", "D05c-name-long-smash": "policy2c-symbols",
+	"D06-raw-unsupported": "policy2c-losses", "D08a-blob-header-no-auth": "policy2c-losses",
+	"D08b-blob-header-shifted": "policy2c-losses", "D09-priority-without-flags": "policy2c-losses",
+	"D10-global-socks5": "policy2c-losses", "D11-buflens": "policy2c-losses", "D12a-metadata-order": "policy2c-order",
+	"D12b-metadata-nul": "nul-character", "D13-metrics": "policy2c-losses", "D14-options": "options-key",
+	"D15-auth-null": "policy2c-losses", "D15b-auth-noname": "missing-key", "D17-empty-s": "policy2c-losses",
+	"D24-incomplete": "syntax", "D40-trigraph": "policy2c-strings", "L01-backoff-truncated": "backoff-cut",
+	"L02-options-bogus-stream": "options-key", "L03-unknown-member": "unknown-key", "L04-long-string": "bad-length",
+	"L05-long-metadata": "bad-length", "L06-prefix-match": "prefix-match", "L07-dotted-name": "dotted-name",
+	"L08-string-fold-flags": "short-string", "L09-string-fold-chunks": "short-string",
+	"L10-two-certs-one-object": "joined-certs", "L11-bad-base64": "cert-encoding", "L12-big-cert": "cert-too-big",
+	"L14-empty-stack": "bad-count", "L15-stack-before-name": "name-not-first", "L16-mqtt-members-on-h1": "shared-storage",
+	"L17-long-path": "long-name", "L18-surrogate-pair": "surrogate-pair", "L19-empty-streamtype-name": "bad-length",
+	"L20-leading-space": "leading-text", "L22-metrics-before-name": "name-not-first", "L23-stack-first-crash": "name-not-first",
+	"L24-small-bad-base64": "cert-encoding", "L25-wrong-types": "wrong-type", "L26-integer-wrap": "out-of-range",
+	"L27-forward-reference": "forward-reference", "L28-http-token-prefix": "header-prefix",
+	"L29-mismatched-brackets": "lax-syntax", "L30-trailing-comma": "lax-syntax", "L31-metadata-256": "bad-count",
+}
+
+// corpus returns the policies in a folder of the corpus.
+func corpus(t *testing.T, folder string) map[string]*schema.Document {
+	t.Helper()
+	root := os.Getenv("SSPOLICY_CORPUS")
+	if root == "" {
+		t.Skip("SSPOLICY_CORPUS is not set to the folder of the corpus")
+	}
+	files, err := filepath.Glob(filepath.Join(root, folder, "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no policies in %s/%s", root, folder)
+	}
+	docs := map[string]*schema.Document{}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimSuffix(filepath.Base(f), ".json")
+		docs[name] = schema.Parse(name, text)
+	}
+	return docs
+}
+
+// Every policy that hurts lws gets the finding that names its hazard.
+func TestHazards(t *testing.T) {
+	for name, d := range corpus(t, "hazards") {
+		if hazards[name] == "" {
+			t.Errorf("%s: no rule is named for it", name)
+			continue
+		}
+		if !slices.ContainsFunc(lint.Run(d, All(), lint.Options{With: Groups()}), func(g schema.Diagnostic) bool { return g.Rule == hazards[name] }) {
+			t.Errorf("%s: no %s", name, hazards[name])
+		}
+	}
+}
+
+// What these rules find in the real policies is in testdata/real.txt, each of
+// it looked at by eye. To write it anew, remove it first.
+func TestRealPolicies(t *testing.T) {
+	mine := map[string]bool{}
+	for _, r := range protocolRules {
+		mine[r.Name] = true
+	}
+	type finding struct{ rule, severity, what string }
+	count := map[finding]int{}
+	for _, d := range corpus(t, "lws") {
+		for _, g := range lint.Run(d, All(), lint.Options{With: Groups()}) {
+			if mine[g.Rule] {
+				count[finding{g.Rule, g.Severity.String(), g.Message}]++
+			}
+		}
+	}
+	var got strings.Builder
+	for _, f := range slices.SortedFunc(maps.Keys(count), func(a, b finding) int {
+		return cmp.Or(cmp.Compare(a.rule, b.rule), cmp.Compare(a.what, b.what))
+	}) {
+		fmt.Fprintf(&got, "%3d %-7s %-23s %s\n", count[f], f.severity, f.rule, f.what)
+	}
+	file := filepath.FromSlash("testdata/real.txt")
+	want, err := os.ReadFile(file)
+	if os.IsNotExist(err) {
+		err = os.WriteFile(file, []byte(got.String()), 0o666)
+		t.Errorf("wrote %s: look at it, and run the test again", file)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := diff.Diff(string(want), got.String()); d != "" && want != nil {
+		t.Error(d)
+	}
+}

@@ -1,0 +1,205 @@
+package rules
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// Every rule is documented, fires on its bad example and finds nothing there
+// that another one takes for wrong, and no rule at all has anything against its
+// good one. What other rules think is worth knowing does not count.
+func TestRules(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range All() {
+		t.Run(r.Name, func(t *testing.T) {
+			if !regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z]+)*$`).MatchString(r.Name) || seen[r.Name] {
+				t.Errorf("the name %q is not a unique name of words", r.Name)
+			}
+			seen[r.Name] = true
+			for what, text := range map[string]string{"Summary": r.Summary, "Why": r.Why, "LWS": r.LWS} {
+				if text == "" {
+					t.Errorf("%s is empty", what)
+				}
+			}
+			if strings.HasSuffix(r.Summary, ".") {
+				t.Error("Summary ends with a full stop")
+			}
+			o := lint.Options{LWS: r.Versions, With: []string{r.Group}}
+			found := lint.Run(schema.Parse("bad", []byte(r.Bad)), All(), o)
+			if len(found) == 0 {
+				t.Errorf("nothing found in the bad example")
+			}
+			for _, d := range found {
+				if d.Rule != r.Name && d.Severity > schema.Info {
+					t.Errorf("bad example: %s: %s [%s]", d.Span, d.Message, d.Rule)
+				}
+			}
+			for _, d := range lint.Run(schema.Parse("good", []byte(r.Good)), All(), o) {
+				if d.Rule == r.Name || d.Severity > schema.Info {
+					t.Errorf("good example: %s: %s [%s]", d.Span, d.Message, d.Rule)
+				}
+			}
+		})
+	}
+}
+
+// A name that a diagnostic carries is that of a rule.
+func TestEveryFindingHasARule(t *testing.T) {
+	names := map[string]bool{}
+	for _, r := range All() {
+		names[r.Name] = true
+	}
+	for _, rule := range []string{
+		schema.RuleSyntax, schema.RuleLaxSyntax, schema.RuleDuplicateKey, schema.RuleUnknownKey, schema.RuleLegacyForm,
+		schema.RuleMissingKey, schema.RuleWrongType, schema.RuleBadValue, schema.RuleOutOfRange, schema.RuleBadLength, schema.RuleBadCount,
+	} {
+		if !names[rule] {
+			t.Errorf("schema reports %s, which is no rule of lint", rule)
+		}
+	}
+}
+
+// The example policy of lws's README is the first one that newcomers try. It
+// does not load in any version, for three reasons.
+func TestReadmeExample(t *testing.T) {
+	text, err := os.ReadFile(filepath.FromSlash("../../fixtures/readme-example.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range slices.DeleteFunc(lint.Run(schema.Parse("readme.json", text), All(), lint.Options{}), short) {
+		got = append(got, d.Span.String()+" "+d.Rule+" "+d.Span.Text())
+	}
+	want := []string{
+		`readme.json:13:17 cert-encoding "MIIFazCCA1OgAw...AnX5iItreGCc="`,
+		`readme.json:15:22 cert-encoding "MIIFjTCCA3WgAwIB...WEsikxqEt"`,
+		`readme.json:18:1 legacy-form "le_via_isrg"`,
+		`readme.json:24:13 legacy-form "h1get"`,
+		`readme.json:25:1 unknown-key "aux"`,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// short reports whether a diagnostic is there because the policy of a test is
+// short, or is only worth knowing.
+func short(d schema.Diagnostic) bool {
+	return d.Severity == schema.Info || d.Rule == "missing-endpoint" || d.Rule == "missing-port" || d.Rule == "missing-method"
+}
+
+func TestFindings(t *testing.T) {
+	for _, test := range []struct {
+		name, policy string
+		want         []string // rule, text it is at, and part of the message
+	}{
+		{"sound", `{"retry":[{"r":{"backoff":[1]}}],"s":[{"a":{"retry":"r","rideshare":"b"}},{"b":{}}],"retry":[{"q":{}}],"s":[{"c":{"retry":"q"}}]}`, nil},
+		{"phantom", `{"s":[{"a":{"Port":1,"tls":true}}]}`, []string{`unknown-key|"Port"|did you mean "port"? lws makes a phantom streamtype`}},
+		{"documented alias", `{"s":[{"a":{"client cert":1}}]}`, []string{`unknown-key|"client cert"|did you mean "client_cert"?`}},
+		{"far from any key", `{"s":[{"a":{"zzzzzz":1}}]}`, []string{`unknown-key|"zzzzzz"|is not a key of a streamtype; lws`}},
+		{"unknown at the top", `{"extra":1,"s":[]}`, []string{`unknown-key|"extra"|lws ignores it`}},
+		{"our own object", `{"x-sspolicy":{"streams":{"a":{"anything":[1]}}},"s":[]}`, nil},
+		{"stack before its certificates", `{"trust_stores":[{"name":"t","stack":["c"]}],"certs":[{"c":"MIIB"}]}`,
+			[]string{`forward-reference|"c"|certificate "c" is defined only later: lws needs it before it is used in trust store "t"`}},
+		{"rideshare may come later", `{"s":[{"a":{"rideshare":"b"}},{"b":{}}]}`, nil},
+		{"rideshare to nowhere", `{"s":[{"a":{"rideshare":"c"}},{"b":{}}]}`, []string{`undefined-reference|"c"|there is no streamtype "c": did you mean "a"?`}},
+		{"each of two keys", `{"s":[{"a":{"port":"x","port":70000}}]}`,
+			[]string{`wrong-type|"x"|port must be an integer, not a string`, `duplicate-key|"port"|only the last counts`, `out-of-range|70000|lws keeps 4464`}},
+		{"flags are joined", `{"s":[{"a":{"tls":true,"tls":false}}]}`, []string{`duplicate-key|"tls"|true if one of them is`}},
+		{"across repeated sections", `{"s":[{"a":{}}],"s":[{"a":{}}]}`, []string{`duplicate-definition|"a"|streamtype "a" is defined again`}},
+		{"section as an object", `{"s":{"a":{}}}`, []string{`wrong-type|{"a":{}}|lws ignores it`}},
+		{"exponent", `{"s":[{"a":{"timeout_ms":1e3}}]}`, []string{`bad-value|1e3|lws reads 1 and stops`}},
+		{"bytes are counted, not characters", `{"s":[{"a":{"http_url":"` + strings.Repeat("é", 127) + `"}}]}`, []string{`bad-length|"éé|http_url has 254 bytes, and lws keeps at most 253; lws keeps nothing of it`}},
+		{"status", `{"s":[{"a":{"http_resp_map":[{"999":1000}]}}]}`, []string{`bad-value|"999"|not an HTTP status`}},
+		{"cut off", `{"retry":[{"r":{"backoff":[1],"jitterpc":1}}],"s":[{"a":{"endpoint":"example.com","retry":"r"`, []string{`syntax||the text ends here`}},
+		{"empty reference", `{"s":[{"a":{"retry":""}}]}`, []string{`bad-length|""|retry is empty`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			found := slices.DeleteFunc(lint.Run(schema.Parse("p", []byte(test.policy)), All(), lint.Options{}), short)
+			for i, d := range found {
+				got := d.Rule + "|" + d.Span.Text() + "|" + d.Message
+				if i >= len(test.want) {
+					t.Errorf("found %s", got)
+					continue
+				}
+				want := strings.SplitN(test.want[i], "|", 3)
+				if d.Rule != want[0] || !strings.HasPrefix(d.Span.Text(), want[1]) || !strings.Contains(d.Message, want[2]) {
+					t.Errorf("found %s, want %s", got, test.want[i])
+				}
+			}
+			if len(found) < len(test.want) {
+				t.Errorf("not found: %q", test.want[len(found):])
+			}
+		})
+	}
+}
+
+func TestVersions(t *testing.T) {
+	d := schema.Parse("p", []byte(`{"s":[{"a":{"mqtt_retain":true,"protocol":"h3","http_cookies":true}}]}`))
+	var got []string
+	for _, g := range lint.Run(d, All(), lint.Options{With: Groups(), LWS: []schema.Version{{Major: 4, Minor: 1}, {Major: 4, Minor: 3}, {Major: 5, Minor: 0}}}) {
+		if g.Rule == unsupportedVersion.Name {
+			got = append(got, g.Message)
+		}
+	}
+	want := []string{
+		"lws 4.1 has no mqtt_retain: it came with 4.3.2",
+		`lws 4.1, 4.3 has no protocol "h3": it came with 5.0`,
+		"lws 4.1 has no http_cookies: it came with 4.3",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func BenchmarkRun(b *testing.B) {
+	var s strings.Builder
+	s.WriteString(`{"retry":[{"default":{"backoff":[1000,2000],"conceal":5}}],"s":[`)
+	for i := range 1000 {
+		if i > 0 {
+			s.WriteByte(',')
+		}
+		s.WriteString(`{"stream` + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676)) + `":{"endpoint":"example.com","port":443,"protocol":"h1","http_method":"GET","http_url":"/index.html","tls":true,"opportunistic":true,"retry":"default"}}`)
+	}
+	s.WriteString(`]}`)
+	text := []byte(s.String())
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		lint.Run(schema.Parse("p", text), All(), lint.Options{With: Groups()})
+	}
+}
+
+// TestGroups: the rules of a group are checked on request alone, the whole group
+// or one of them.
+func TestGroups(t *testing.T) {
+	d := schema.Parse("p", []byte(policy2cOrder.Bad))
+	for _, test := range []struct {
+		with []string
+		want bool
+	}{
+		{nil, false}, {[]string{"policy2c"}, true}, {[]string{"other", "policy2c-order"}, true}, {[]string{"policy2c-losses"}, false},
+	} {
+		found := lint.Run(d, All(), lint.Options{With: test.with})
+		if got := slices.ContainsFunc(found, func(g schema.Diagnostic) bool { return g.Rule == "policy2c-order" }); got != test.want {
+			t.Errorf("with %q: reported: %v", test.with, got)
+		}
+	}
+	// A comment for a rule that is not checked is neither wrong nor unused.
+	d = schema.Parse("p", []byte(strings.Replace(policy2cOrder.Bad, "{", "{ # sspolicy:ignore policy2c-order -- why\n", 1)))
+	if found := lint.Run(d, All(), lint.Options{}); len(found) > 0 {
+		t.Errorf("found %v", found)
+	}
+	if !slices.IsSorted(Groups()) || !slices.Contains(Groups(), "policy2c") {
+		t.Errorf("the groups are %q", Groups())
+	}
+}

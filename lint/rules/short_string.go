@@ -1,0 +1,94 @@
+package rules
+
+import (
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var shortString = &lint.Rule{
+	Name:     "short-string",
+	Severity: schema.Info,
+	Fixes:    lint.SafeFix,
+	Summary:  "lws may keep a string of one character inside a number",
+	Why: `To save memory, lws looks for the bytes of a string in all that it has stored so
+far, numbers and flags included, and if it finds them it keeps no copy. When the
+number changes later, so does the string. For the path "/", write "": lws puts a
+slash before it.
+
+It is a warning where flags of the same streamtype are in the way.`,
+	LWS: `With the flags opportunistic, nailed_up, urgent_tx, urgent_rx and long_poll before
+it, http_url "/" becomes "?" when tls follows. In a policy of 60 streamtypes, the
+http_url of two or three was something else than "/" (4.1.6 to 5.0.0).`,
+	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "/" } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
+	Check: func(p *lint.Pass) {
+		for _, d := range streams(p) {
+			for i, s := range d.Settings {
+				v := &s.Member.Value
+				if s.Key == nil || v.Kind != schema.String || s.Key.Member == "" || s.Key.Ref != schema.Top || s.Key.Name == "protocol" || len(v.Text()) > 3 {
+					continue
+				}
+				text := v.Text()
+				becomes, by := foldedFlags(d.Settings, i, text)
+				var g *schema.Diagnostic
+				switch {
+				case becomes != "":
+					g = p.Reportf(v.Span, "lws keeps %s inside the flags before it: with %s it becomes %s", schema.Quote(text), by, schema.Quote(becomes))
+					g.Severity = schema.Warning
+				case len(text) == 1:
+					g = p.Reportf(v.Span, "lws may keep %s inside a number, and change it with that", schema.Quote(text))
+				default:
+					continue
+				}
+				if s.Key.Name == "http_url" && text == "/" {
+					g.Message += `: write "", which asks for / as well`
+					write(g, v, "")
+				}
+			}
+		}
+	},
+}
+
+// foldedFlags returns what a string becomes that stands in the flags which are
+// set before it (a 32-bit integer, the lowest byte first), and the first flag
+// that changes it.
+func foldedFlags(settings []*schema.Setting, i int, text string) (becomes, by string) {
+	var flags uint32
+	for _, s := range settings[:i] {
+		flags |= flagOf(s)
+	}
+	at := func(flags uint32, n int) byte { return byte(flags >> (8 * n)) }
+	for from := 0; text != "" && from+len(text) < 4; from++ {
+		match := at(flags, from+len(text)) == 0
+		for n := range len(text) {
+			match = match && text[n] == at(flags, from+n)
+		}
+		if !match {
+			continue
+		}
+		final := flags
+		for _, s := range settings[i+1:] {
+			final |= flagOf(s)
+			if by == "" && final>>(8*from) != flags>>(8*from) {
+				by = s.Member.Key
+			}
+		}
+		var b []byte
+		for n := from; n < 4 && at(final, n) != 0; n++ {
+			b = append(b, at(final, n))
+		}
+		if string(b) != text {
+			return string(b), by
+		}
+		return "", ""
+	}
+	return "", ""
+}
+
+// flagOf returns the flag that a setting sets, if any.
+func flagOf(s *schema.Setting) uint32 {
+	if s.Key == nil || s.Key.Flag == "" || s.Key.Is("boolean") && s.Member.Value.Raw != "true" {
+		return 0
+	}
+	return 1 << s.Key.Bit
+}

@@ -1,0 +1,102 @@
+package rules
+
+import (
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var tooDeep = &lint.Rule{
+	Name:     "too-deep",
+	Severity: schema.Error,
+	Summary:  "objects and arrays are nested deeper, or sections are more, than lws can take",
+	Why: `lws's parser has room for few brackets, and every array at the top of a policy
+takes some of it for good. Join sections that are split, and leave out those that
+are empty.`,
+	LWS: `Inside of the outermost object there may be 10 levels of objects and arrays in 4.1
+to 4.3, 14 in 4.4 and 4.5, and 62 in 5.0. The arrays at the top up to a place, with
+those that are open there, may be 5 in 4.1, 8 in 4.2 and 4.3, 12 in 4.4 and 4.5,
+and 64 in 5.0. More is refused (4.1.6 to 5.0.0).`,
+	Bad: `{ "retry": [], "certs": [], "trust_stores": [], "metrics": [], "auth": [], "retry": [], "certs": [],
+  "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
+                  "metadata": [ { "id": "x-id:" } ] } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
+                  "metadata": [ { "id": "x-id:" } ] } } ] }`,
+	Versions: []schema.Version{{Major: 4, Minor: 2}},
+	Check: func(p *lint.Pass) {
+		least := leastNesting(p.LWS)
+		tops := 0 // arrays at the top so far
+		var walk func(v *schema.Value, depth, arrays int) bool
+		walk = func(v *schema.Value, depth, arrays int) bool {
+			at := v.Span
+			at.End = min(at.End, at.Start+1)
+			switch {
+			case depth > least.depth:
+				p.Reportf(at, "this is nested %d deep: lws %s takes %d", depth,
+					p.Versions(func(v schema.Version) bool { return nesting(v).depth < depth }), least.depth)
+				return false
+			case tops+arrays > least.arrays:
+				p.Reportf(at, "this is array %d of those at the top so far and those it is in: lws %s takes %d", tops+arrays,
+					p.Versions(func(v schema.Version) bool { return nesting(v).arrays < tops+arrays }), least.arrays)
+				return false
+			}
+			for _, m := range v.Members() {
+				if !into(&m.Value, depth, arrays, walk) {
+					return false
+				}
+			}
+			for _, e := range v.Elems() {
+				if !into(&e.Value, depth, arrays, walk) {
+					return false
+				}
+			}
+			return true
+		}
+		for _, m := range p.Policy.Document.Root.Members() {
+			ok := true
+			if m.Value.Kind == schema.ArrayKind {
+				tops++
+				ok = walk(&m.Value, 1, 0)
+			} else {
+				ok = into(&m.Value, 0, 0, walk)
+			}
+			if !ok {
+				return // the rest is no news
+			}
+		}
+	},
+}
+
+// into walks into an object or array inside of another one.
+func into(v *schema.Value, depth, arrays int, walk func(*schema.Value, int, int) bool) bool {
+	switch v.Kind {
+	case schema.ObjectKind:
+		return walk(v, depth+1, arrays)
+	case schema.ArrayKind:
+		return walk(v, depth+1, arrays+1)
+	}
+	return true
+}
+
+// limits are how deep a version of lws reads.
+type limits struct{ depth, arrays int }
+
+func nesting(v schema.Version) limits {
+	switch {
+	case before(4, 2)(v):
+		return limits{10, 5}
+	case before(4, 4)(v):
+		return limits{10, 8}
+	case before(5, 0)(v):
+		return limits{14, 12}
+	}
+	return limits{62, 64}
+}
+
+func leastNesting(versions []schema.Version) limits {
+	least := nesting(schema.Latest())
+	for _, v := range versions {
+		n := nesting(v)
+		least = limits{min(least.depth, n.depth), min(least.arrays, n.arrays)}
+	}
+	return least
+}

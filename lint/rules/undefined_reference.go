@@ -1,0 +1,61 @@
+package rules
+
+import (
+	"strings"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var undefinedReference = &lint.Rule{
+	Name:     "undefined-reference",
+	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
+	Summary:  "something is used that is not defined",
+	Why:      `The name is misspelt, or the entry is missing.`,
+	LWS: `The policy is refused, or, if there is a backoff scheme, trust store or
+certificate whose name only begins with the one given, that is taken. A request
+that shares its connection with a streamtype that does not exist never ends
+(4.1.6 to 5.0.0).`,
+	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
+  "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "defualt" } } ] }`,
+	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
+  "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ] }`,
+	Check: func(p *lint.Pass) {
+		taken := resolution(p).Taken
+		for _, r := range p.Policy.References {
+			if r.Target != nil || r.Later != nil || r.Name == "" {
+				continue // an empty name is a bad-length
+			}
+			d := p.Reportf(r.Span, "there is no %s %s", r.Key.Ref.Noun(), schema.QuoteName(r.Name))
+			if better := nearest(p, r.Key.Ref, r.Name); better != "" {
+				d.Message += ": did you mean " + schema.QuoteName(better) + "?"
+				if ref := r.Key.Ref; (ref == schema.Retry || ref == schema.Streams) && misspelt(r.Name, better) {
+					d.Fixes = []schema.Fix{{
+						Message: "write " + better,
+						Edits:   []schema.Edit{{Span: r.Span, NewText: schema.Quote(better)}},
+					}}
+				}
+			}
+			if got := taken[r]; got != nil {
+				d.Message += "; lws takes " + schema.QuoteName(got.Name) + ", whose name begins with it"
+				d.Related = []schema.Related{{Span: got.NameSpan, Message: "lws takes this"}}
+			}
+		}
+	},
+}
+
+// misspelt reports whether a name is another one with a mistake in it. Names
+// that differ in their digits alone are not: prod2 is no prod1. Nobody's trust
+// is changed on such a guess in any case.
+func misspelt(name, other string) bool {
+	letters := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if '0' <= r && r <= '9' {
+				return -1
+			}
+			return r
+		}, s)
+	}
+	return letters(name) != letters(other)
+}

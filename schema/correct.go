@@ -1,0 +1,491 @@
+package schema
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxCorrections is the most mistakes that are corrected in a text.
+const maxCorrections = 20
+
+// searchBudget is the number of bytes that the search may parse.
+const searchBudget = 16 << 20
+
+// correct looks for the mistakes behind the syntax errors of a document: edits
+// of a character or a word after which the text parses. Where one mistake
+// explains the errors better than all others, it replaces them in d.Syntax. The
+// other errors lose their fixes, whose effect is unknown.
+//
+// This is minimum-distance error correction (Aho and Peterson, 1972) of one
+// mistake after the other, limited to the neighbourhood of the first error. Of
+// corrections that make the text parse, it prefers those with fewer edits, and
+// of these the ones after which the JSON Schema reports less. If the best ones
+// differ in meaning, it takes none.
+func correct(d *Document, p *parser) {
+	c := &corrector{src: d.Source, budget: searchBudget}
+	cur := d
+	for range maxCorrections {
+		if !HasErrors(cur.Syntax) {
+			break
+		}
+		found := c.search(cur, p)
+		if found == nil {
+			break
+		}
+		c.steps = append(c.steps, *found)
+		cur, p = parse(&Source{Name: d.Source.Name, Text: ApplyEdits(cur.Source, found.edits)})
+	}
+	rest := slices.Clone(cur.Syntax)
+	for i, g := range rest {
+		rest[i] = c.origin(len(c.steps), g)
+		if HasErrors(cur.Syntax) {
+			rest[i].Fixes = nil
+		}
+	}
+	if fixes := c.mistakes(); c.consistent(fixes, cur.Source.Text) {
+		d.Syntax = SortDiagnostics(append(fixes, rest...))
+		d.corrected, d.corrector = cur, c
+		d.Source.Comments = nil
+		for _, s := range cur.Source.Comments {
+			d.Source.Comments = append(d.Source.Comments, c.original(len(c.steps), s))
+		}
+		return
+	}
+	for i := range d.Syntax {
+		d.Syntax[i].Fixes = nil
+	}
+}
+
+// Corrected returns the document as it was probably meant: with the fixes of
+// d.Syntax applied, if that has errors with fixes, and otherwise d. Origin maps its
+// spans to the source of d.
+func (d *Document) Corrected() *Document {
+	if d.corrected == nil {
+		return d
+	}
+	return d.corrected
+}
+
+// Origin returns where a span of d.Corrected() is in the source of d.
+func (d *Document) Origin(s Span) Span {
+	if d.corrector == nil || s.Source != d.corrected.Source {
+		return s
+	}
+	return d.corrector.original(len(d.corrector.steps), s)
+}
+
+// A corrector holds the mistakes found so far. Each is in the text that those
+// before it have corrected.
+type corrector struct {
+	src    *Source
+	steps  []correction
+	budget int
+}
+
+// A correction is a way of mending the first error of a text.
+type correction struct {
+	src    *Source // before the edits
+	edits  []Edit
+	found  []Diagnostic // the mistakes, each with the fix that edits is made of
+	errors int          // left afterwards
+	shape  int          // mistakes in its shape afterwards, less the known keys
+	means  string       // the values afterwards
+}
+
+// original maps a span of the text after n steps to the source.
+func (c *corrector) original(n int, s Span) Span {
+	for n--; n >= 0; n-- {
+		s = Unedited(c.steps[n].src, c.steps[n].edits, s)
+	}
+	s.Source = c.src
+	return s
+}
+
+// origin returns a diagnostic of the text after n steps in terms of the source.
+func (c *corrector) origin(n int, g Diagnostic) Diagnostic {
+	g.Span = c.original(n, g.Span)
+	g.Related = slices.Clone(g.Related)
+	for i := range g.Related {
+		g.Related[i].Span = c.original(n, g.Related[i].Span)
+	}
+	g.Fixes = slices.Clone(g.Fixes)
+	for i := range g.Fixes {
+		edits := slices.Clone(g.Fixes[i].Edits)
+		for j := range edits {
+			edits[j].Span = c.original(n, edits[j].Span)
+		}
+		g.Fixes[i].Edits = edits
+	}
+	return g
+}
+
+// mistakes returns the diagnostics of all steps, in terms of the source.
+func (c *corrector) mistakes() []Diagnostic {
+	var ds []Diagnostic
+	for n, step := range c.steps {
+		for _, g := range step.found {
+			ds = append(ds, c.origin(n, g))
+		}
+	}
+	return ds
+}
+
+// consistent reports whether the fixes of ds together make want of the source.
+func (c *corrector) consistent(ds []Diagnostic, want string) bool {
+	var edits []Edit
+	for _, g := range ds {
+		var ok bool
+		if edits, ok = MergeEdits(edits, g.Fixes[0].Edits); !ok {
+			return false
+		}
+	}
+	return ApplyEdits(c.src, edits) == want
+}
+
+// search returns the one correction of the first error that is better than all
+// others, or nil.
+func (c *corrector) search(d *Document, p *parser) *correction {
+	local := c.local(d)
+	if local != nil && local.errors == 0 && !p.guessed {
+		return local
+	}
+	i := slices.IndexFunc(p.diags, isError)
+	first := p.diags[i]
+	var all []correction
+	if local != nil && local.errors == 0 {
+		all = append(all, *local)
+	}
+	tried := c.candidates(d, first, p.around[i])
+	if len(tried)*len(d.Source.Text) > c.budget {
+		tried = nil
+	}
+	for _, g := range tried {
+		if r := c.tryClean(d, g); r != nil {
+			all = append(all, *r)
+		}
+	}
+	if len(all) == 0 && len(first.Fixes) > 0 && !p.guessed {
+		if r := c.try(d, first); r != nil && r.errors < count(d) {
+			return r // nothing else is wrong so far
+		}
+	}
+	best := unique(all)
+	if e := best.edit(); best != nil && count(d) == 1 && e.Span.Start == first.Span.Start && e.Span.End-e.Span.Start == len(first.Span.Text()) {
+		first.Fixes = best.found[0].Fixes // which says more of it
+		best.found = []Diagnostic{first}
+	}
+	return best
+}
+
+// edit returns the edit of a correction that has one.
+func (r *correction) edit() Edit {
+	if r == nil || len(r.edits) != 1 {
+		return Edit{}
+	}
+	return r.edits[0]
+}
+
+// compare returns -1 if a correction is a better explanation than another, 1 if
+// the other one is, and 0 if they are as good.
+func (r *correction) compare(o *correction) int {
+	return cmp.Or(cmp.Compare(len(r.edits), len(o.edits)), cmp.Compare(r.shape, o.shape), cmp.Compare(r.removed(), o.removed()))
+}
+
+// removed returns the number of bytes that a correction removes.
+func (r *correction) removed() (n int) {
+	for _, e := range r.edits {
+		n += max(0, e.Span.End-e.Span.Start-len(e.NewText))
+	}
+	return n
+}
+
+// unique returns the best correction, or nil if others that mean something else
+// are as good.
+func unique(all []correction) *correction {
+	var best *correction
+	only := true
+	for i := range all {
+		if r := &all[i]; best == nil || r.compare(best) < 0 {
+			best, only = r, true
+		} else if r.compare(best) == 0 && r.means != best.means {
+			only = false
+		}
+	}
+	if !only {
+		return nil
+	}
+	return best
+}
+
+func isError(g Diagnostic) bool { return g.Severity == Error }
+
+func count(d *Document) (errors int) {
+	for _, g := range d.Syntax {
+		if isError(g) {
+			errors++
+		}
+	}
+	return errors
+}
+
+// local returns the correction that consists of the parser's own fixes, if it
+// has one for every error.
+func (c *corrector) local(d *Document) *correction {
+	errors := slices.DeleteFunc(slices.Clone(d.Syntax), func(g Diagnostic) bool { return !isError(g) })
+	if slices.ContainsFunc(errors, func(g Diagnostic) bool { return len(g.Fixes) == 0 }) {
+		return nil
+	}
+	return c.try(d, errors...)
+}
+
+// try applies the fixes of diagnostics, and then what the parser would fix in
+// the result. It returns nil if two of them touch.
+func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
+	r := &correction{src: d.Source, found: ds}
+	for _, g := range ds {
+		var ok bool
+		if r.edits, ok = MergeEdits(r.edits, g.Fixes[0].Edits); !ok {
+			return nil
+		}
+	}
+	c.budget -= len(d.Source.Text)
+	after, _ := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
+	if r.errors = count(after); r.errors == 0 {
+		r.weigh(after)
+	}
+	return r
+}
+
+// weigh sets the shape and meaning of a correction from its result.
+func (r *correction) weigh(after *Document) {
+	r.means = compact(&after.Root)
+	r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
+}
+
+// unclean is the panic of a clean parser at an error.
+type unclean struct{}
+
+// tryClean applies the fix of a diagnostic. It returns nil if the result has an
+// error.
+func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
+	defer func() {
+		if e := recover(); e != nil {
+			if _, ok := e.(unclean); !ok {
+				panic(e)
+			}
+			r = nil
+		}
+	}()
+	c.budget -= len(d.Source.Text)
+	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
+	after := &Document{Source: src}
+	(&parser{src: src, text: src.Text, clean: true}).document(after)
+	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
+	r.weigh(after)
+	return r
+}
+
+// known counts the definitions of a policy and their settings.
+func (p *Policy) known() int {
+	n := len(p.Definitions)
+	for _, d := range p.Definitions {
+		for _, s := range d.Settings {
+			if s.Key != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// padded counts the strings that probably end at the wrong side of a space: those
+// that start with one, and those that end with one before a closing bracket if the
+// opening bracket has a space after it.
+func padded(v *Value) (n int) {
+	leading := func(v *Value) {
+		if v.Kind == String && strings.HasPrefix(v.Text(), " ") {
+			n++
+		}
+	}
+	trailing := func(last *Value, first string) {
+		if text := last.Text(); last.Kind == String && last.After == "" && strings.HasPrefix(first, " ") &&
+			strings.HasSuffix(text, " ") && !strings.HasSuffix(text, "  ") {
+			n++
+		}
+	}
+	leading(v)
+	if ms := v.Members(); len(ms) > 0 {
+		trailing(&ms[len(ms)-1].Value, ms[0].Name.Before)
+		for _, m := range ms {
+			leading(&m.Name)
+			n += padded(&m.Value)
+		}
+	}
+	if es := v.Elems(); len(es) > 0 {
+		trailing(&es[len(es)-1].Value, es[0].Value.Before)
+		for _, e := range es {
+			n += padded(&e.Value)
+		}
+	}
+	return n
+}
+
+// compact writes a value without space and comments.
+func compact(v *Value) string {
+	var b strings.Builder
+	var write func(v *Value)
+	write = func(v *Value) {
+		switch v.Kind {
+		case ObjectKind:
+			b.WriteByte('{')
+			for _, m := range v.Object.Members {
+				b.WriteString(m.Name.Raw)
+				b.WriteByte(':')
+				write(&m.Value)
+				b.WriteByte(',')
+			}
+			b.WriteByte('}')
+		case ArrayKind:
+			b.WriteByte('[')
+			for _, e := range v.Array.Elems {
+				write(&e.Value)
+				b.WriteByte(',')
+			}
+			b.WriteByte(']')
+		default:
+			b.WriteString(v.Raw)
+		}
+	}
+	write(v)
+	return b.String()
+}
+
+// candidates returns the mistakes of one character that may be behind an error
+// inside of the bracket at an offset: a character that is missing or one too
+// many.
+func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
+	text, at := d.Source.Text, first.Span.Start
+	var list []Diagnostic
+	seen := map[[2]int]bool{}
+	add := func(offset, n int, new string, format string, args ...any) {
+		key := [2]int{offset, n<<8 | int((new + "\x00")[0])}
+		if seen[key] {
+			return
+		}
+		seen[key] = true
+		s := Span{d.Source, offset, offset + n}
+		g := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: s, Message: fmt.Sprintf(format, args...)}
+		what := fmt.Sprintf("insert %s", Quote(new))
+		if new == `"` {
+			what = "insert a double quote"
+		}
+		if n > 0 {
+			what = "remove it"
+		}
+		g.Fixes = []Fix{newFix(what, s, new)}
+		list = append(list, g)
+	}
+	const near = 400 // bytes
+	_, start := d.Source.Line(at)
+	line, _ := d.Source.Line(at)
+	from, to := max(start, at-near), min(start+len(line), first.Span.End+near)
+	for i := from; i <= to; i++ {
+		if i > 0 && text[i-1] == '\\' {
+			continue
+		}
+		if i == from || i == to || class(text[i-1]) != class(text[i]) || class(text[i]) == 0 {
+			add(i, 0, `"`, "a double quote is missing here")
+		}
+	}
+	const most, near2 = 1000, 8 // tokens
+	ts := tokens(text, first.Span.End)
+	region := mistaken(ts, bracket)
+	if len(region) > most {
+		return list
+	}
+	before := byte(':')
+	for i, t := range region {
+		c := text[t.Start]
+		if strings.IndexByte(",:", c) < 0 {
+			add(t.End, 0, "}", `"}" is missing here`)
+			add(t.End, 0, "]", `"]" is missing here`)
+			if strings.IndexByte(",:[{", before) >= 0 {
+				add(t.Start, 0, "{", `"{" is missing here`)
+				add(t.Start, 0, "[", `"[" is missing here`)
+			}
+		}
+		before = c
+		if i < len(region)-near2 {
+			continue
+		}
+		if strings.IndexByte(`{}[],:"`, c) >= 0 {
+			add(t.Start, 1, "", "this %q is one too many", string(c))
+		}
+		if c == '"' && t.End > t.Start+1 {
+			add(t.End-1, 1, "", "this %q is one too many", `"`)
+		}
+	}
+	return list
+}
+
+// mistaken returns the tokens among which the mistake may be that shows at the
+// last one, inside of the bracket at an offset: those from the bracket on, or from
+// the last key in it.
+func mistaken(ts []Span, bracket int) []Span {
+	from, depth, opened := 0, 0, false
+	for i, t := range ts {
+		switch t.Source.Text[t.Start] {
+		case '{', '[':
+			depth++
+			opened = opened || t.Start == bracket
+		case '}', ']':
+			depth--
+		}
+		if t.Start == bracket {
+			from = i
+		} else if opened && depth == 1 && i+1 < len(ts) && ts[i+1].Text() == ":" && i < len(ts)-2 {
+			from = i
+		}
+	}
+	return ts[from:]
+}
+
+// class returns 1 for letters and digits, 2 for space and 0 for other bytes.
+func class(c byte) int {
+	switch {
+	case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c >= 0x80:
+		return 1
+	case c == ' ' || c == '\t' || c == '\r' || c == '\n':
+		return 2
+	}
+	return 0
+}
+
+// tokens returns the tokens of a text up to one that ends at or after an
+// offset.
+func tokens(text string, upTo int) []Span {
+	src := &Source{Text: text}
+	p := &parser{src: src, text: text}
+	var list []Span
+	for p.pos < len(text) {
+		if p.space(); p.pos == len(text) {
+			break
+		}
+		start := p.pos
+		switch {
+		case strings.IndexByte("{}[],:", p.peek()) >= 0:
+			p.pos++
+		case p.peek() == '"':
+			p.str()
+		default:
+			p.token()
+		}
+		list = append(list, Span{src, start, p.pos})
+		if p.pos >= upTo {
+			break
+		}
+	}
+	return list
+}
