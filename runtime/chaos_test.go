@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	goruntime "runtime"
 	"sync"
@@ -29,6 +30,7 @@ func TestConcurrentUse(t *testing.T) {
 		c := teststream.NewPolicyContext(t, runtime.Options{
 			Transports: []transport.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}, sinks, messages},
 			Wake:       func(time.Time) {},
+			Logger:     slog.New(slog.DiscardHandler), // Resumed makes the context abandon transports
 		}, policies[0])
 		var calls atomic.Int64
 		enough, last := make(chan struct{}), 1+rand.Int64N(500)

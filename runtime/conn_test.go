@@ -129,7 +129,7 @@ func TestConnBackpressure(t *testing.T) {
 	const most = 256 << 10 // what the buffers of net/http hold
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
-		c := serveInMemory(t, func(w http.ResponseWriter, r *http.Request) {
+		c := serveInProcess(t, func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				n, err := w.Write(make([]byte, 64<<10))
 				sent.Add(int64(n))
@@ -229,7 +229,7 @@ func TestConnEnds(t *testing.T) {
 // left to read.
 func TestConnClosedUnread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, err := serveInMemory(t, echo, nil).Open(t.Context(), "get")
+		conn, err := serveInProcess(t, echo, nil).Open(t.Context(), "get")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +264,7 @@ func TestConnRetry(t *testing.T) {
 func TestConnRetryEmpty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int32
-		c := serveInMemory(t, func(w http.ResponseWriter, r *http.Request) {
+		c := serveInProcess(t, func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			if n.Add(1) == 1 {
 				w.WriteHeader(http.StatusServiceUnavailable)
@@ -290,7 +290,7 @@ func TestConnRetryEmpty(t *testing.T) {
 // to Open.
 func TestCloseWriteWithBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := serveInMemory(t, func(w http.ResponseWriter, r *http.Request) {
+		c := serveInProcess(t, func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).EnableFullDuplex()
 			w.(http.Flusher).Flush()
 			io.Copy(w, r.Body)

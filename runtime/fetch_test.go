@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -18,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -29,49 +28,20 @@ import (
 // a server on loopback.
 func serve(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	return contextFor(t, runtime.Options{}, server.URL+"/x", change)
+	ln := testserver.Listen(t)
+	testserver.HTTP(t, ln, &http.Server{Handler: h})
+	return contextFor(t, runtime.Options{}, "http://"+ln.Addr().String()+"/x", change)
 }
 
-// serveInMemory is serve without a network, for bubbles of package synctest.
-func serveInMemory(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
+// serveInProcess is serve without loopback, for bubbles of package synctest.
+func serveInProcess(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
-	l := pipeListener{make(chan net.Conn), make(chan struct{})}
-	server := &http.Server{Handler: h}
-	go server.Serve(l)
-	t.Cleanup(func() { server.Close() })
-	return contextFor(t, runtime.Options{DialContext: l.dial}, "http://h/x", change)
+	var n testserver.Network
+	n.Serve(t, "h:80", h)
+	return contextFor(t, runtime.Options{DialContext: n.DialContext}, "http://h/x", change)
 }
 
-// A pipeListener is a net.Listener without a network.
-type pipeListener struct {
-	conns chan net.Conn
-	done  chan struct{}
-}
-
-func (l pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l pipeListener) Close() error   { close(l.done); return nil }
-func (l pipeListener) Addr() net.Addr { return new(net.UnixAddr) }
-
+// contextFor returns a context whose streamtypes "get" and "post" have an endpoint.
 func contextFor(t *testing.T, o runtime.Options, endpoint string, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
 	p := &policy.Policy{}
@@ -163,14 +133,7 @@ func TestFetchNack(t *testing.T) {
 }
 
 // refusing returns the URL of a port without a listener.
-func refusing(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return "http://" + l.Addr().String() + "/"
-}
+func refusing(t *testing.T) string { return "http://" + testserver.Refused(t).String() + "/" }
 
 // cutShort answers with less than it announces.
 func cutShort(w http.ResponseWriter, _ *http.Request) {
@@ -247,7 +210,7 @@ func TestFetchErrors(t *testing.T) {
 	})
 	t.Run("the policy's timeout", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := serveInMemory(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			c := serveInProcess(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 				func(st *policy.StreamType) { st.Timeout = 7 * time.Second })
 			start := time.Now()
 			if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTimeout) || time.Since(start) != 7*time.Second {

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -61,12 +61,12 @@ func TestRideshareRefused(t *testing.T) {
 // h answers.
 func forms(t *testing.T, h http.HandlerFunc, retry *policy.Retry) *runtime.Context {
 	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
+	ln := testserver.Listen(t)
+	testserver.HTTP(t, ln, &http.Server{Handler: h})
 	p := &policy.Policy{}
 	for _, st := range []struct{ name, next, filename string }{{"about", "file", ""}, {"file", "end", "a.bin"}, {"end", "", ""}} {
 		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{
-			Name: st.name, Rideshare: st.next, Endpoint: server.URL, Retry: retry, Opportunistic: true,
+			Name: st.name, Rideshare: st.next, Endpoint: "http://" + ln.Addr().String(), Retry: retry, Opportunistic: true,
 			HTTP: &policy.HTTP{Method: "POST", MultipartName: st.name, MultipartFilename: st.filename},
 		})
 	}
