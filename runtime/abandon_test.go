@@ -16,7 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A stubborn transport returns from nothing until it is released.
+// A stubborn is a transport whose Run and Close do not return until it is released.
 type stubborn struct {
 	fake
 	released chan struct{}
@@ -38,7 +38,7 @@ func (f *stubborn) Close() error { <-f.released; return nil }
 func TestAbandon(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		run  func(context.Context, transport.Link) error
+		run  run
 		act  func(*runtime.Stream)
 		want string
 	}{
@@ -55,42 +55,32 @@ func TestAbandon(t *testing.T) {
 				st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1,
 					Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1}}
 				var log bytes.Buffer
-				c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
-					Transports: []transport.Transport{f}, Jitter: func() uint16 { return 0 },
-					Logger: slog.New(slog.NewTextHandler(&log, nil)),
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				tr := &trace{times: true, on: teststream.Actions{"CRE": connect}}
-				s, err := c.NewStream("s", tr.handlers())
-				if err != nil {
-					t.Fatal(err)
-				}
+				c := teststream.NewContext(t, runtime.Options{
+					Transports: []transport.Transport{f},
+					Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+				}, st)
+				tr := newTrace(on{"CRE": connect})
+				tr.times = true
+				s := newStream(t, c, tr.handlers())
 				synctest.Wait()
 				tt.act(s)
 				time.Sleep(24 * time.Hour)
 				start := time.Now()
-				if err := c.Shutdown(context.Background()); err != nil {
-					t.Error(err)
-				}
+				teststream.Shutdown(t, c)
 				if d := time.Since(start); d > 15*time.Second {
 					t.Errorf("Shutdown took %v", d)
 				}
-				if got := tr.String(); got != tt.want {
-					t.Errorf("\n got %s\nwant %s", got, tt.want)
-				}
+				tr.Want(t, tt.want)
 				if !strings.Contains(log.String(), "goes on without it") {
 					t.Errorf("no warning: %s", &log)
 				}
 				close(f.released)
 				synctest.Wait()
-				if got := tr.String(); got != tt.want {
-					t.Errorf("after the transport returned\n got %s\nwant %s", got, tt.want)
-				}
+				tr.Want(t, tt.want) // nothing after the transport has returned
 			})
 		})
 	}
 }
 
+// connected is an attempt that returns after CONNECTED.
 func connected(_ context.Context, l transport.Link) error { return l.Connected() }

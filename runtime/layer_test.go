@@ -15,9 +15,8 @@ import (
 // calls are the files of Fetch, Open and Conn.
 var calls = []string{"body.go", "call.go", "conn.go", "exchange.go", "fetch.go", "part.go", "response.go", "start.go"}
 
-// TestCallsAreALayer checks that Fetch, Open and Conn use the exported names of
-// the other files alone, and that those do not use them: whatever calls do, a
-// program can do with callbacks.
+// TestCallsAreALayer checks that Fetch, Open and Conn use only exported names of the
+// other files, which do not use them: a program can do the same with callbacks.
 func TestCallsAreALayer(t *testing.T) {
 	fset := token.NewFileSet()
 	names, err := filepath.Glob("*.go")
@@ -50,7 +49,7 @@ func TestCallsAreALayer(t *testing.T) {
 		from, to := slices.Contains(calls, at.Filename), slices.Contains(calls, of.Filename)
 		switch {
 		case from && !to && !object.Exported():
-			t.Errorf("%v: a call uses %s of %s, which a program cannot", at, object.Name(), of.Filename)
+			t.Errorf("%v: a call uses %s of %s, which is not exported", at, object.Name(), of.Filename)
 		case !from && to:
 			t.Errorf("%v: %s of %s is used below the calls", at, object.Name(), of.Filename)
 		case from && !to:
@@ -58,6 +57,6 @@ func TestCallsAreALayer(t *testing.T) {
 		}
 	}
 	if used == 0 {
-		t.Error("the calls use nothing of the other files")
+		t.Error("no use of another file was found")
 	}
 }

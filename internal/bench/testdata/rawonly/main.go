@@ -1,4 +1,4 @@
-// Command rawonly runs a policy of raw streams alone.
+// Command rawonly executes a policy that has only raw streams.
 package main
 
 import (
@@ -27,7 +27,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	conn, err := c.Open(context.Background(), "s")
 	if err != nil {
 		return err
