@@ -15,7 +15,7 @@ import (
 // policies and those in SSPOLICY_CORPUS are sampled; TestDeletions of package
 // schema tries all places.
 func TestDeletions(t *testing.T) {
-	const most = 150 // places in a policy
+	const most = 60 // places in a policy
 	o := lint.Options{}
 	right, alone := 0, 0
 	for _, text := range readPolicies(t) {

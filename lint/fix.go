@@ -27,7 +27,7 @@ const (
 // the result again changes nothing. Comments and layout stay as they are.
 func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
 	f := &fixer{rules: rules, o: o, seen: map[string]bool{d.Source.Text: true}}
-	f.runs = max(10, min(200, (16<<20)/max(1, len(d.Source.Text))))
+	f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
 	cur := &state{doc: d, found: f.run(d)}
 	var fixed []schema.Diagnostic
 	for {

@@ -126,7 +126,7 @@ func readPolicies(t testing.TB) []string {
 				return err
 			}
 			text, err := os.ReadFile(path)
-			if len(text) < 32<<10 {
+			if len(text) < 12<<10 {
 				texts = append(texts, string(text))
 			}
 			return err

@@ -94,8 +94,8 @@ func (o *Options) selects(r *Rule) bool {
 // called from several goroutines.
 //
 // If the text has syntax errors, the rules check the text as it was probably meant
-// ([schema.Document.Corrected]), and only syntax errors have fixes. If the text is
-// not a policy, Run reports only that.
+// ([schema.Document.Corrected]), and only syntax errors have fixes. If the errors
+// leave its structure in doubt, or the text is not a policy, Run reports only that.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
 	found := check(d, checked, o)
@@ -119,8 +119,9 @@ func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
 	if other := d.NotPolicy(); other != nil {
 		add([]schema.Diagnostic{*other})
 		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
+	} else if add(slices.Clone(d.Syntax)); d.Damaged() {
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
 	} else {
-		add(slices.Clone(d.Syntax))
 		valid := schema.Validate(p.Document)
 		for i := range valid {
 			p.locate(d, &valid[i])

@@ -135,10 +135,11 @@ func (c *Context) Logger() Logger { return c.host.Logger() }
 func (c *Context) Resumed(asleep time.Duration) { c.host.Timers().Resumed(asleep) }
 
 // NewStream makes a stream of the named type. Before it returns, the State
-// callback gets CREATING, and, if the stream connects at once because the policy
-// says nailed_up or the callback asked for it, CONNECTING; a stream without a
-// network also CONNECTED. If one of them is answered with DestroyMe the stream is
-// destroyed and the error is ErrRefused.
+// callback gets CREATING. If the stream connects at once, because the policy says
+// nailed_up, or because the callback calls Connect or RequestTx, it also gets POLL
+// (after RequestTx) and CONNECTING; a stream without a network also CONNECTED. If
+// one of them is answered with DestroyMe, the stream is destroyed and the error is
+// ErrRefused.
 //
 // Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport,
 // ErrPolicyChanged if the policy is replaced meanwhile, those of the packages of

@@ -54,7 +54,7 @@ func TestNewStreamErrors(t *testing.T) {
 		{"s", with(func(st *policy.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
 		{"s", with(func(st *policy.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},
 		{"s", with(func(st *policy.StreamType) { st.LocalSink = true }), runtime.ErrNoTransport, "sspolicy/runtime/sink"},
-		{"s", with(func(st *policy.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "rideshare over raw"},
+		{"s", with(func(st *policy.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "it speaks raw"},
 		{"s", with(func(st *policy.StreamType) { st.SOCKS5Proxy = "p:x" }), runtime.ErrEndpoint, "via-socks5"},
 		{"s", with(func(st *policy.StreamType) { st.DirectProtoStr = true; st.Protocol = policy.ProtocolRaw }), runtime.ErrUnsupported, "direct_proto_str"},
 		{"s", with(func(st *policy.StreamType) { st.Auth = &policy.Auth{} }), runtime.ErrNoCredentials, "use_auth"},

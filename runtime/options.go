@@ -39,8 +39,8 @@ func WithFields(pairs ...string) MetadataOption {
 
 // settings are the options of this package that are not metadata.
 type settings struct {
-	credit *transport.Credit
-	hooks  context.Context
+	credit       *transport.Credit
+	hooksContext context.Context
 }
 
 // A streamOption sets something of a new stream.
@@ -60,5 +60,5 @@ func WithPeerTxCredit(n uint32) StreamOption {
 
 // WithContext sets the context that [Hooks] get. Fetch and Open set their own.
 func WithContext(ctx context.Context) StreamOption {
-	return streamOption(func(s *settings) { s.hooks = ctx })
+	return streamOption(func(s *settings) { s.hooksContext = ctx })
 }

@@ -38,10 +38,10 @@ func TestRideshareRefused(t *testing.T) {
 	}{
 		"self":    {runtime.ErrUnsupported, `rideshare of "self" to "self"`},
 		"a":       {runtime.ErrUnsupported, `rideshare of "c" to "b"`},
-		"nowhere": {runtime.ErrUnknownStreamType, `rideshare of "nowhere": unknown streamtype: "none"`},
-		"other":   {runtime.ErrUnsupported, `rideshare of "other" to "h2", which speaks another protocol`},
-		"raw":     {runtime.ErrUnsupported, "rideshare over raw"},
-		"lacks":   {nil, `"bare" lacks the settings`},
+		"nowhere": {runtime.ErrUnknownStreamType, `unknown streamtype: rideshare of "nowhere" to "none"`},
+		"other":   {runtime.ErrUnsupported, `rideshare of "other" to "h2": that speaks another protocol`},
+		"raw":     {runtime.ErrUnsupported, "it speaks raw"},
+		"lacks":   {nil, `"bare": that lacks the settings`},
 	} {
 		_, err := c.NewStream(name, runtime.Handlers{})
 		if err == nil || want.err != nil && !errors.Is(err, want.err) || !strings.Contains(err.Error(), want.text) {

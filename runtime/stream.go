@@ -87,16 +87,18 @@ type owner interface {
 	remove(*Stream)
 }
 
-// A Stream is one use of a streamtype. It outlives its connections. While it is
-// idle it holds no goroutine, timer or connection. Its methods may be called from
-// any goroutine, including from its callbacks, and never block.
+// A Stream is one use of a streamtype. It outlives its connections: unless the
+// policy says opportunistic, it connects again when one is lost, as often as the
+// policy's retry conceals failures. While it is idle it holds no goroutine or
+// connection. Its methods may be called from any goroutine, including from its
+// callbacks, and never block.
 type Stream struct {
 	e          *engine
-	t          *streamType // written under the turn, mu, and mu of the context; any one of them suffices to read it
+	t          *streamType // written with the turn, mu, and mu of the context; any one of them suffices to read it
 	prev, next *Stream     // list of the context, guarded by its mu
 
 	// Whoever sets busy has the turn: it alone may call back, until it clears
-	// busy. Before that it runs the machine, see settleLocked, so that requests
+	// busy. Before that it runs the machine, see settleAndUnlock, so that requests
 	// made in the meantime are not forgotten.
 	mu      sync.Mutex
 	machine machine.Machine
@@ -152,7 +154,7 @@ func (s *Stream) metadataLocked() *metadata {
 
 // context returns the context for hooks.
 func (s *Stream) context() context.Context {
-	return cmp.Or(s.settings.hooks, context.Background())
+	return cmp.Or(s.hooksContext, context.Background())
 }
 
 // create delivers the first states of a stream. It reports whether the stream
@@ -165,7 +167,7 @@ func (s *Stream) create() bool {
 			s.machine.Kill()
 			s.stopRetryLocked()
 			s.stopTimeoutLocked()
-			s.dropLocked()
+			s.dropLinkLocked()
 			s.mu.Unlock()
 			s.remove()
 		}
@@ -174,30 +176,26 @@ func (s *Stream) create() bool {
 	if s.t.stream.NailedUp {
 		s.machine.Start()
 	}
-	l, gone := s.settleLocked()
+	l, gone := s.settleAndUnlock()
 	if l != nil {
-		if o, ok := s.t.connector.(transport.Opener); !ok {
-			go l.run()
-		} else if err := o.Open(l); err == nil {
-			go l.run()
-		} else {
-			s.mu.Lock()
-			l.endLocked(err)
-			s.mu.Unlock()
-			l.run() // which ends at once
-			s.mu.Lock()
-			gone = s.machine.Gone()
-			s.mu.Unlock()
+		if o, ok := l.t.connector.(transport.Opener); ok {
+			if err := o.Open(l); err != nil {
+				s.finish(l, err)
+				l, gone = s.settleAndUnlock()
+			}
+		}
+		if l != nil {
+			go s.work(l)
 		}
 	}
 	finished = true
 	return !gone
 }
 
-// RequestTx requests one call of Tx. If the stream is not connected, it starts an
-// attempt, after POLL, within the present series of retries. During an attempt or
-// a wait for the next one it starts nothing. Two requests before a Tx count as
-// one. The error is nil or ErrClosed.
+// RequestTx requests one call of Tx. Without a connection it starts an attempt,
+// after POLL; the count of failures goes on. During an attempt, or a wait for the
+// next one, it starts nothing. Two requests before a Tx count as one. The end of a
+// connection discards a request. The error is nil or ErrClosed.
 func (s *Stream) RequestTx() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,16 +221,15 @@ func (s *Stream) requestTxLocked() error {
 	}
 	s.wantsTx = true
 	if s.machine.Attempting() {
-		s.link.signalTx()
+		s.link.signalTxLocked()
 	} else if s.machine.Request() {
 		s.wakeLocked()
 	}
 	return nil
 }
 
-// Connect starts an attempt at once and a new series of retries, without POLL. It
-// cuts a wait for a retry short. If the stream is connected, or an attempt is
-// running, it changes nothing. The error is nil or ErrClosed.
+// Connect starts an attempt at once, without POLL, and resets the count of failures. It cuts a wait for a retry short. If the stream is connected, or an
+// attempt is running, it changes nothing. The error is nil or ErrClosed.
 func (s *Stream) Connect() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,8 +243,9 @@ func (s *Stream) Connect() error {
 }
 
 // PauseRx stops the delivery of payload until ResumeRx, so that the peer has to
-// wait. States are delivered, and Tx is called, all the same. A piece whose
-// delivery has begun is not stopped.
+// wait. Tx is called all the same. A piece whose delivery has begun is not stopped.
+// A transport that has a piece to deliver reads no further, and so may notice the
+// end of the connection only after ResumeRx.
 func (s *Stream) PauseRx() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,7 +303,7 @@ func (s *Stream) destroy(here bool, cause error) {
 		// Whoever has the turn, or is about to take it in finish, will see.
 	case here:
 		s.busy = true
-		s.settleLocked()
+		s.settleAndUnlock()
 		s.mu.Lock()
 	default:
 		s.wakeLocked()
@@ -380,7 +378,7 @@ func (s *Stream) errClosedLocked() error {
 
 // runningLocked reports whether the transport's Run has been called, or is about
 // to be, and has not returned.
-func (s *Stream) runningLocked() bool { return s.link != nil && s.link.phase == running }
+func (s *Stream) runningLocked() bool { return s.link != nil && s.link.phase == attempting }
 
 // wakeLocked starts a goroutine that runs the machine, unless somebody has the
 // turn, and so runs it anyway.
@@ -391,11 +389,11 @@ func (s *Stream) wakeLocked() {
 		s.busy = true
 		s.link = newLink(s)
 		go s.link.run()
-	case s.link.phase == running: // the goroutine of the stream is in Run
+	case s.link.phase == attempting: // the goroutine of the stream is in Run
 		s.busy = true
 		go func() {
 			s.mu.Lock()
-			s.settleLocked()
+			s.settleAndUnlock()
 		}()
 	}
 }
@@ -407,12 +405,12 @@ func (s *Stream) work(l *link) {
 		err := l.cause
 		s.mu.Unlock()
 		if err == nil {
-			err = s.t.connector.Run(l.runContext(), l)
+			err = l.t.connector.Run(l.runContext(), l)
 		}
 		if !s.finish(l, err) {
 			return
 		}
-		l, _ = s.settleLocked()
+		l, _ = s.settleAndUnlock()
 	}
 }
 
@@ -424,26 +422,26 @@ func (s *Stream) abandon(l *link) {
 	}
 	s.e.log.Warn("sspolicy: a transport does not give up; the stream goes on without it",
 		"streamtype", s.t.stream.Name, "cause", l.cause)
-	next, _ := s.settleLocked()
+	next, _ := s.settleAndUnlock()
 	s.work(next)
 }
 
-// settleLocked runs the machine until it yields, and gives up the turn and mu,
+// settleAndUnlock runs the machine until it yields, and gives up the turn and mu,
 // which the caller has. If an attempt has begun it returns the link of it; the
 // caller has to see to its Run. It also reports whether the stream has ended.
-func (s *Stream) settleLocked() (begun *link, gone bool) {
+func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 	for {
 		if s.link != nil && s.link.phase == returned {
-			s.passLocked() // to finish, which settles
+			s.yieldAndUnlock() // to finish, which settles
 			return nil, false
 		}
 		switch e := s.machine.Next(); e.Do {
-		case machine.Prepare:
+		case machine.Begin:
 			s.prepareLocked()
 			s.machine.Answer(e, OK)
 		case machine.Attempt:
 			begun = s.link
-			begun.phase = running
+			begun.phase = attempting
 			begun.startTimerLocked()
 			s.credit.Restart()
 			s.machine.Answer(e, OK)
@@ -454,17 +452,17 @@ func (s *Stream) settleLocked() (begun *link, gone bool) {
 			}
 			s.link.endLocked(cause)
 		case machine.Wait:
-			s.waitLocked(e)
+			s.backOffLocked(e)
 		case machine.Release:
-			s.releaseLocked()
+			s.releaseAndUnlock()
 			return nil, true
 		case machine.Yield:
 			if !s.machine.Running() {
-				s.dropLocked()
+				s.dropLinkLocked()
 			}
-			s.passLocked()
+			s.yieldAndUnlock()
 			return begun, false
-		default:
+		case machine.Deliver, machine.Illegal:
 			s.machine.Answer(e, s.deliverLocked(e))
 		}
 	}
@@ -480,13 +478,13 @@ func (s *Stream) prepareLocked() {
 		err = s.e.owner.renew(s)
 		s.mu.Lock()
 	}
-	if s.link != nil && s.link.phase != idle {
-		s.dropLocked()
+	if s.link != nil && s.link.phase != unused {
+		s.dropLinkLocked()
 	}
 	if s.link == nil {
 		s.link = newLink(s)
 	}
-	s.link.phase, s.link.t, s.link.cause = starting, s.t, err
+	s.link.phase, s.link.t, s.link.cause = preparing, s.t, err
 }
 
 // resolveLocked fixes the endpoint and URL of an attempt.
@@ -520,7 +518,7 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 		}
 		s.stopRetryLocked()
 		s.stopTimeoutLocked()
-		s.dropLocked()
+		s.dropLinkLocked()
 	}
 	s.mu.Unlock()
 	if l != nil && (e.State == StateUnreachable || e.State == StateConnected) {
@@ -544,7 +542,7 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 }
 
 // waitLocked starts the wait for the next attempt.
-func (s *Stream) waitLocked(e machine.Effect) {
+func (s *Stream) backOffLocked(e machine.Effect) {
 	d := e.Delay(s.t.stream.Retry, s.e.jitter())
 	s.retry = &timers.Timer{Owner: (*expiry)(s), Wakes: s.t.stream.SwakeValidity}
 	s.e.timers.Start(s.retry, d)
@@ -556,9 +554,9 @@ func (s *Stream) waitLocked(e machine.Effect) {
 }
 
 // releaseLocked ends a stream after DESTROYING. It gives up the turn and mu.
-func (s *Stream) releaseLocked() {
+func (s *Stream) releaseAndUnlock() {
 	s.h = Handlers{}
-	s.passLocked()
+	s.yieldAndUnlock()
 	s.remove()
 }
 
@@ -571,15 +569,15 @@ func (s *Stream) remove() {
 }
 
 // dropLocked ends the use of the link.
-func (s *Stream) dropLocked() {
+func (s *Stream) dropLinkLocked() {
 	if l := s.link; l != nil {
 		s.link = nil
-		l.release()
+		l.recycleLocked()
 	}
 }
 
-// passLocked gives up the turn and mu.
-func (s *Stream) passLocked() {
+// yieldAndUnlock gives up the turn and mu.
+func (s *Stream) yieldAndUnlock() {
 	s.yieldLocked()
 	s.mu.Unlock()
 }
@@ -597,18 +595,21 @@ func (s *Stream) yieldLocked() {
 // has been abandoned.
 func (s *Stream) finish(l *link, err error) bool {
 	s.mu.Lock()
-	if l.phase != running {
+	if l.phase != attempting {
 		s.mu.Unlock()
 		return false
 	}
 	l.phase = returned
 	l.broadcastLocked()
 	for s.busy {
-		l.waitLocked()
+		l.awaitTurnLocked()
 	}
 	s.busy = true
-	l.phase = ended
+	l.phase = finished
 	l.stopTimerLocked()
+	if l.late != nil {
+		l.late.Stop()
+	}
 	if l.cause != nil {
 		err = l.cause
 	}

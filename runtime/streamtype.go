@@ -148,8 +148,8 @@ func (r *registry) retireLocked(t *streamType) {
 	}()
 }
 
-// dropLocked makes the types stale that are not the same any more.
-func (r *registry) dropLocked(same func(*streamType) bool) {
+// outdateLocked makes the types stale that are not the same any more.
+func (r *registry) outdateLocked(same func(*streamType) bool) {
 	for name, t := range r.types {
 		if same(t) {
 			continue
@@ -256,26 +256,27 @@ func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err err
 // check refuses a streamtype that requires what no transport does. What would only
 // change how well it is executed passes; see docs/runtime.md.
 func (r *registry) check(st *policy.StreamType, carrier policy.Protocol) error {
-	unsupported := func(key string) error {
-		return fmt.Errorf("%w: %s", ErrUnsupported, key)
-	}
+	p := st.Protocol
+	why := ""
 	switch {
-	case int(st.Protocol) >= policy.NumProtocols:
-		return unsupported(st.Protocol.String())
+	case int(p) >= policy.NumProtocols:
+		why = p.String()
 	case st.Server:
-		return unsupported("server")
+		why = "server"
 	case st.LocalSink && st.Rideshare != "":
-		return unsupported("rideshare with local_sink")
+		why = "rideshare with local_sink"
 	case st.LocalSink && st.DirectProtoStr:
-		return unsupported("direct_proto_str with local_sink")
+		why = "direct_proto_str with local_sink"
 	case carrier == policy.ProtocolSink || carrier == policy.ProtocolSMD:
 		return nil // the rest is about a network
-	case st.DirectProtoStr && !st.Protocol.IsHTTP():
-		return unsupported("direct_proto_str over " + st.Protocol.String())
-	case st.HTTP == nil && (st.Protocol.IsHTTP() || st.Protocol == policy.ProtocolWS), st.MQTT == nil && st.Protocol == policy.ProtocolMQTT:
+	case st.DirectProtoStr && !p.IsHTTP():
+		why = "direct_proto_str over " + p.String()
+	case st.HTTP == nil && (p.IsHTTP() || p == policy.ProtocolWS), st.MQTT == nil && p == policy.ProtocolMQTT:
 		return errors.New("the compiled policy lacks the settings of the protocol")
 	case carrier == policy.ProtocolFile:
 		return nil
+	default:
+		return r.host.CheckCredentials(st)
 	}
-	return r.host.CheckCredentials(st)
+	return fmt.Errorf("%w: %s", ErrUnsupported, why)
 }

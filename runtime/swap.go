@@ -74,7 +74,7 @@ func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err 
 			gone = append(gone, s)
 		}
 	}
-	c.dropLocked(same)
+	c.outdateLocked(same)
 	c.policy.Store(p)
 	return gone, true, nil
 }
@@ -116,7 +116,7 @@ func (c *Context) overlay(p *policy.Policy) error {
 	if err != nil {
 		return err
 	}
-	c.dropLocked(same)
+	c.outdateLocked(same)
 	for _, t := range ready {
 		c.lingerLocked(t)
 	}

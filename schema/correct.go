@@ -10,8 +10,11 @@ import (
 // maxCorrections is the most mistakes that are corrected in a text.
 const maxCorrections = 20
 
-// searchBudget is the number of bytes that the search may parse.
-const searchBudget = 16 << 20
+// The limits of the search in a text.
+const (
+	searchBudget = 16 << 20 // bytes to parse
+	searchTries  = 3000     // candidates
+)
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
 // of a character or a word after which the text parses. Where one mistake
@@ -24,7 +27,7 @@ const searchBudget = 16 << 20
 // of these the ones after which the JSON Schema reports less. If the best ones
 // differ in meaning, it takes none.
 func correct(d *Document, p *parser) {
-	c := &corrector{src: d.Source, budget: searchBudget}
+	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
 	cur := d
 	for range maxCorrections {
 		if !HasErrors(cur.Syntax) {
@@ -81,7 +84,8 @@ func (d *Document) Origin(s Span) Span {
 type corrector struct {
 	src    *Source
 	steps  []correction
-	budget int
+	budget int // bytes left to parse
+	tries  int // candidates left
 }
 
 // A correction is a way of mending the first error of a text.
@@ -147,6 +151,9 @@ func (c *corrector) consistent(ds []Diagnostic, want string) bool {
 // search returns the one correction of the first error that is better than all
 // others, or nil.
 func (c *corrector) search(d *Document, p *parser) *correction {
+	if c.budget < 0 {
+		return nil
+	}
 	local := c.local(d)
 	if local != nil && local.errors == 0 && !p.guessed {
 		return local
@@ -157,9 +164,12 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	if local != nil && local.errors == 0 {
 		all = append(all, *local)
 	}
-	tried := c.candidates(d, first, p.around[i])
-	if len(tried)*len(d.Source.Text) > c.budget {
-		tried = nil
+	tried, complete := c.candidates(d, first, p.around[i])
+	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text) > c.budget {
+		tried, complete = nil, false
+	}
+	if !complete && p.guessed {
+		return nil // the right one may not be among them
 	}
 	for _, g := range tried {
 		if r := c.tryClean(d, g); r != nil {
@@ -190,31 +200,38 @@ func (r *correction) edit() Edit {
 // compare returns -1 if a correction is a better explanation than another, 1 if
 // the other one is, and 0 if they are as good.
 func (r *correction) compare(o *correction) int {
-	return cmp.Or(cmp.Compare(len(r.edits), len(o.edits)), cmp.Compare(r.shape, o.shape), cmp.Compare(r.removed(), o.removed()))
+	return cmp.Or(cmp.Compare(len(r.edits), len(o.edits)), cmp.Compare(r.shape, o.shape))
 }
 
-// removed returns the number of bytes that a correction removes.
-func (r *correction) removed() (n int) {
-	for _, e := range r.edits {
-		n += max(0, e.Span.End-e.Span.Start-len(e.NewText))
-	}
-	return n
+// removes reports whether a correction removes something that the author wrote.
+func (r *correction) removes() bool {
+	return slices.ContainsFunc(r.edits, func(e Edit) bool { return e.Span.End-e.Span.Start > len(e.NewText) })
 }
 
 // unique returns the best correction, or nil if others that mean something else
-// are as good.
+// are as good. It returns one that removes something only if no other is possible.
 func unique(all []correction) *correction {
-	var best *correction
-	only := true
+	adding, removing := best(all, false), best(all, true)
+	switch {
+	case adding == nil:
+		adding = removing
+	case removing != nil && adding.compare(removing) > 0:
+		return nil
+	}
 	for i := range all {
-		if r := &all[i]; best == nil || r.compare(best) < 0 {
-			best, only = r, true
-		} else if r.compare(best) == 0 && r.means != best.means {
-			only = false
+		if r := &all[i]; adding.removes() == r.removes() && adding.compare(r) == 0 && adding.means != r.means {
+			return nil
 		}
 	}
-	if !only {
-		return nil
+	return adding
+}
+
+// best returns the best correction that removes something, or that does not.
+func best(all []correction, removes bool) (best *correction) {
+	for i := range all {
+		if r := &all[i]; r.removes() == removes && (best == nil || r.compare(best) < 0) {
+			best = r
+		}
 	}
 	return best
 }
@@ -364,10 +381,9 @@ func compact(v *Value) string {
 
 // candidates returns the mistakes of one character that may be behind an error
 // inside of the bracket at an offset: a character that is missing or one too
-// many.
-func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
+// many. It is complete unless there are too many places.
+func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) (list []Diagnostic, complete bool) {
 	text, at := d.Source.Text, first.Span.Start
-	var list []Diagnostic
 	seen := map[[2]int]bool{}
 	add := func(offset, n int, new string, format string, args ...any) {
 		key := [2]int{offset, n<<8 | int((new + "\x00")[0])}
@@ -403,7 +419,7 @@ func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) []Dia
 	ts := tokens(text, first.Span.End)
 	region := mistaken(ts, bracket)
 	if len(region) > most {
-		return list
+		return list, false
 	}
 	before := byte(':')
 	for i, t := range region {
@@ -427,7 +443,7 @@ func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) []Dia
 			add(t.End-1, 1, "", "this %q is one too many", `"`)
 		}
 	}
-	return list
+	return list, true
 }
 
 // mistaken returns the tokens among which the mistake may be that shows at the

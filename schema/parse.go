@@ -155,11 +155,17 @@ func (p *parser) innermost() int {
 func (p *parser) span(start, end int) Span { return Span{p.src, start, end} }
 
 func (p *parser) errorf(start, end int, format string, args ...any) {
+	if p.clean {
+		panic(unclean{})
+	}
 	p.report(Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)})
 }
 
 // fixf reports an error that an edit of start to end mends.
 func (p *parser) fixf(start, end int, fix, newText, format string, args ...any) {
+	if p.clean {
+		panic(unclean{})
+	}
 	p.report(p.fixable(start, end, fix, newText, fmt.Sprintf(format, args...)))
 }
 

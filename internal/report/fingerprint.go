@@ -10,10 +10,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// fingerprints returns a hash for each diagnostic that identifies it in later reports,
+// Fingerprints returns a hash for each diagnostic that identifies it in later reports,
 // even if it has moved: of its rule, the keys that lead to its position, and its text.
 // A counter distinguishes diagnostics of a file that agree in these.
-func fingerprints(ds []schema.Diagnostic) []string {
+func Fingerprints(ds []schema.Diagnostic) []string {
 	documents := map[*schema.Source]*schema.Document{}
 	seen := map[string]int{}
 	sums := make([]string, 0, len(ds))

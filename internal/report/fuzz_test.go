@@ -27,7 +27,7 @@ func FuzzWrite(f *testing.F) {
 		}
 		e := d
 		e.Span, e.Severity, e.Related, e.Fixes = other, schema.Error, nil, nil
-		r := &Report{Files: []string{name, "b"}, Diagnostics: []schema.Diagnostic{d, e, d}, Fails: "warning"}
+		r := &Report{Files: []string{name, "b"}, Diagnostics: []schema.Diagnostic{d, e, d}, Fails: failing}
 		for file, o := range outs {
 			got := write(t, o, r)
 			if err := valid(o.Format, got, r); err != nil {

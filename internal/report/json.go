@@ -94,7 +94,7 @@ func newJSONDiagnostics(ds []schema.Diagnostic) []jsonDiagnostic {
 
 // writeJSON writes the report as one object.
 func writeJSON(w io.Writer, r *Report) error {
-	return encode(w, jsonReport{jsonVersion, append([]string{}, r.files()...), newJSONDiagnostics(r.Diagnostics)})
+	return Encode(w, jsonReport{jsonVersion, append([]string{}, r.files()...), newJSONDiagnostics(r.Diagnostics)})
 }
 
 // writeJSONL writes each diagnostic as an object on one line.
@@ -109,8 +109,8 @@ func writeJSONL(w io.Writer, r *Report) error {
 	return nil
 }
 
-// encode writes a value as indented JSON.
-func encode(w io.Writer, v any) error {
+// Encode writes a value as indented JSON.
+func Encode(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)

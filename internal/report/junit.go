@@ -54,7 +54,7 @@ func writeJUnit(w io.Writer, r *Report) error {
 		report.Suites = append(report.Suites, suites[name])
 	}
 	for _, d := range r.Diagnostics {
-		suites[d.Span.Source.Name].add(d, r.Fails.Fails(d.Severity))
+		suites[d.Span.Source.Name].add(d, r.Fails != nil && r.Fails(d))
 	}
 	for _, s := range report.Suites {
 		if len(s.Cases) == 0 {

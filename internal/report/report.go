@@ -40,8 +40,11 @@ type Report struct {
 
 	Rules   []Rule // all rules, for formats that describe them
 	Version string // of sspolicy
-	Fails   Level  // for formats that distinguish failures
 	Dir     string // the working directory: formats for programs write absolute names below it relative to it
+
+	// Fails reports whether a finding is a failure, for formats that distinguish
+	// passed and failed. It may be nil: nothing fails.
+	Fails func(schema.Diagnostic) bool
 }
 
 // A Rule describes a rule.

@@ -55,7 +55,7 @@ func sample() *Report {
 	fragment := &schema.Source{Name: "/srv/work/fragment.json", Text: "{}\n"}
 
 	r := &Report{
-		Version: "v1.2.3", Fails: "warning", Dir: "/srv/work",
+		Version: "v1.2.3", Fails: failing, Dir: "/srv/work",
 		Rules: []Rule{
 			{Name: "forward-reference", Severity: schema.Error, Summary: "something is used before it is defined",
 				Why: "lws reads a policy once.", LWS: "The policy is refused."},
@@ -353,7 +353,7 @@ func TestFingerprints(t *testing.T) {
 				i += j + len(s)
 			}
 		}
-		return fingerprints(ds)
+		return Fingerprints(ds)
 	}
 	old := sums(before, "70000")
 	if d := cmp.Diff(old, sums(after, "70000")); d != "" {
@@ -408,7 +408,7 @@ func validJUnit(text []byte, r *Report) error {
 	}
 	failures := 0
 	for _, g := range r.Diagnostics {
-		if r.Fails.Fails(g.Severity) {
+		if r.Fails(g) {
 			failures++
 		}
 	}
@@ -453,3 +453,5 @@ func TestJUnitText(t *testing.T) {
 		t.Errorf("message %q", m)
 	}
 }
+
+func failing(d schema.Diagnostic) bool { return Level("warning").Fails(d.Severity) }

@@ -140,14 +140,14 @@ func writeSARIF(w io.Writer, r *Report) error {
 	for _, rule := range r.Rules {
 		addRule(newSARIFRule(rule))
 	}
-	sums := fingerprints(r.Diagnostics)
+	sums := Fingerprints(r.Diagnostics)
 	for i, d := range r.Diagnostics {
 		if _, ok := rules[d.Rule]; !ok {
 			addRule(sarifRule{ID: d.Rule, DefaultConfiguration: sarifConfiguration{sarifLevels[d.Severity]}})
 		}
 		run.Results = append(run.Results, r.sarifResult(d, rules[d.Rule], sums[i]))
 	}
-	return encode(w, sarifLog{
+	return Encode(w, sarifLog{
 		Schema:  "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
 		Version: "2.1.0",
 		Runs:    []sarifRun{run},

@@ -86,7 +86,7 @@ func (p Protocol) DefaultPort(tls bool) uint16 {
 }
 
 // Named reports whether a policy can name p.
-func (p Protocol) Named() bool { return p <= ProtocolRaw }
+func (p Protocol) Named() bool { return p < ProtocolFile }
 
 // ParseProtocol returns the protocol with a name in a policy, and whether there is
 // one. The match is exact, as in lws.

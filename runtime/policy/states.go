@@ -103,53 +103,49 @@ func (s State) String() string {
 // A stateSet has a bit for each state below 32.
 type stateSet uint32
 
-// states returns the set of the listed states.
-func states(list ...State) (set stateSet) {
-	for _, s := range list {
-		set |= 1 << s
-	}
-	return set
-}
-
 // nextStates holds the states that may follow each state; the first entry is for a
 // stream without a state. It is the table of lws 5.0.0
 // (lib/secure-streams/secure-streams.c) in a build with MQTT, and three steps that
 // servers need: CONNECTING to SERVER_UPGRADE, SERVER_UPGRADE to CONNECTED, TIMEOUT to
 // SERVER_TXN.
 var nextStates = [...]stateSet{
-	0: states(StateCreating, StateDestroying),
-	StateCreating: states(StateConnecting, StateTimeout, StatePoll,
-		StateServerUpgrade, StateDestroying),
-	StateDisconnected: states(StateConnecting, StateConnected, StateTimeout,
-		StatePoll, StateDestroying, StateUnreachable),
-	StateUnreachable: states(StateAllRetriesFailed, StateTimeout, StatePoll,
-		StateUnreachable, StateConnecting, StateConnected, StateDestroying),
-	StateAuthFailed: states(StateAllRetriesFailed, StateTimeout,
-		StateConnecting, StateDestroying),
-	StateConnected: states(StateServerUpgrade, StateServerTxn, StateAuthFailed,
-		StateQoSAckRemote, StateQoSNackRemote, StateQoSAckLocal, StateQoSNackLocal,
-		StateDisconnected, StateTimeout, StateConnecting, StatePoll, StateDestroying),
-	StateConnecting: states(StateUnreachable, StateAuthFailed, StateConnecting,
-		StateConnected, StateQoSAckRemote, StateQoSNackRemote, StateTimeout, StatePoll,
-		StateAllRetriesFailed, StateDisconnected, StateDestroying, StateServerUpgrade),
+	0: 1<<StateCreating | 1<<StateDestroying,
+	StateCreating: 1<<StateConnecting | 1<<StateTimeout | 1<<StatePoll |
+		1<<StateServerUpgrade | 1<<StateDestroying,
+	StateDisconnected: 1<<StateConnecting | 1<<StateConnected | 1<<StateTimeout |
+		1<<StatePoll | 1<<StateDestroying | 1<<StateUnreachable,
+	StateUnreachable: 1<<StateAllRetriesFailed | 1<<StateTimeout | 1<<StatePoll |
+		1<<StateUnreachable | 1<<StateConnecting | 1<<StateConnected |
+		1<<StateDestroying,
+	StateAuthFailed: 1<<StateAllRetriesFailed | 1<<StateTimeout | 1<<StateConnecting |
+		1<<StateDestroying,
+	StateConnected: 1<<StateServerUpgrade | 1<<StateServerTxn | 1<<StateAuthFailed |
+		1<<StateQoSAckRemote | 1<<StateQoSNackRemote | 1<<StateQoSAckLocal |
+		1<<StateQoSNackLocal | 1<<StateDisconnected | 1<<StateTimeout |
+		1<<StateConnecting | 1<<StatePoll | 1<<StateDestroying,
+	StateConnecting: 1<<StateUnreachable | 1<<StateAuthFailed | 1<<StateConnecting |
+		1<<StateConnected | 1<<StateQoSAckRemote | 1<<StateQoSNackRemote |
+		1<<StateTimeout | 1<<StatePoll | 1<<StateAllRetriesFailed |
+		1<<StateDisconnected | 1<<StateDestroying | 1<<StateServerUpgrade,
 	StateDestroying: 0,
-	StatePoll: states(StateConnecting, StateTimeout, StateAllRetriesFailed,
-		StateDestroying),
-	StateAllRetriesFailed: states(StateConnecting, StatePoll, StateTimeout,
-		StateUnreachable, StateDestroying),
-	StateQoSAckRemote: states(StateDisconnected, StateTimeout, StateConnecting,
-		StateDestroying, StateQoSAckRemote, StateQoSNackRemote),
-	StateQoSNackRemote: states(StateDisconnected, StateTimeout, StateDestroying,
-		StateQoSAckRemote, StateQoSNackRemote),
-	StateQoSAckLocal:  states(StateDisconnected, StateTimeout, StateDestroying),
-	StateQoSNackLocal: states(StateDestroying, StateTimeout),
-	StateTimeout: states(StateConnecting, StateConnected, StateQoSAckRemote,
-		StateQoSNackRemote, StatePoll, StateTimeout, StateDisconnected,
-		StateUnreachable, StateDestroying, StateServerTxn),
-	StateServerTxn: states(StateDisconnected, StateTimeout, StateServerTxn,
-		StateDestroying),
-	StateServerUpgrade: states(StateServerUpgrade, StateServerTxn, StateTimeout,
-		StateDisconnected, StateDestroying, StateConnected),
+	StatePoll: 1<<StateConnecting | 1<<StateTimeout | 1<<StateAllRetriesFailed |
+		1<<StateDestroying,
+	StateAllRetriesFailed: 1<<StateConnecting | 1<<StatePoll | 1<<StateTimeout |
+		1<<StateUnreachable | 1<<StateDestroying,
+	StateQoSAckRemote: 1<<StateDisconnected | 1<<StateTimeout | 1<<StateConnecting |
+		1<<StateDestroying | 1<<StateQoSAckRemote | 1<<StateQoSNackRemote,
+	StateQoSNackRemote: 1<<StateDisconnected | 1<<StateTimeout | 1<<StateDestroying |
+		1<<StateQoSAckRemote | 1<<StateQoSNackRemote,
+	StateQoSAckLocal:  1<<StateDisconnected | 1<<StateTimeout | 1<<StateDestroying,
+	StateQoSNackLocal: 1<<StateDestroying | 1<<StateTimeout,
+	StateTimeout: 1<<StateConnecting | 1<<StateConnected | 1<<StateQoSAckRemote |
+		1<<StateQoSNackRemote | 1<<StatePoll | 1<<StateTimeout |
+		1<<StateDisconnected | 1<<StateUnreachable | 1<<StateDestroying |
+		1<<StateServerTxn,
+	StateServerTxn: 1<<StateDisconnected | 1<<StateTimeout | 1<<StateServerTxn |
+		1<<StateDestroying,
+	StateServerUpgrade: 1<<StateServerUpgrade | 1<<StateServerTxn | 1<<StateTimeout |
+		1<<StateDisconnected | 1<<StateDestroying | 1<<StateConnected,
 }
 
 // Unordered reports whether s is outside the sequence of states: it may come at any

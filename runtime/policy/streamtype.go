@@ -53,24 +53,25 @@ func Same(p, q *Policy, name string) bool {
 func (p *Policy) Chain(st *StreamType) ([]*StreamType, error) {
 	chain := []*StreamType{st}
 	for last := st; last.Rideshare != ""; {
-		if !last.Protocol.IsHTTP() {
-			return nil, fmt.Errorf("%w: rideshare over %v", ErrUnsupported, last.Protocol)
-		}
 		next := p.StreamType(last.Rideshare)
+		err, why := ErrUnsupported, ""
 		switch {
+		case !last.Protocol.IsHTTP():
+			why = "it speaks " + last.Protocol.String()
 		case next == nil:
-			return nil, fmt.Errorf("rideshare of %q: %w: %q", last.Name, ErrUnknownStreamType, last.Rideshare)
+			err, why = ErrUnknownStreamType, "there is none"
 		case slices.ContainsFunc(chain, func(st *StreamType) bool { return st.Name == next.Name }):
-			return nil, fmt.Errorf("%w: rideshare of %q to %q, which precedes it: the request would never end",
-				ErrUnsupported, last.Name, next.Name)
+			why = "that precedes it: the request would never end"
 		case next.Protocol != st.Protocol:
-			return nil, fmt.Errorf("%w: rideshare of %q to %q, which speaks another protocol",
-				ErrUnsupported, last.Name, next.Name)
+			why = "that speaks another protocol"
 		case next.HTTP == nil:
-			return nil, fmt.Errorf("rideshare of %q: streamtype %q lacks the settings of its protocol", last.Name, next.Name)
+			return nil, fmt.Errorf("rideshare of %q to %q: that lacks the settings of its protocol", last.Name, last.Rideshare)
+		default:
+			chain = append(chain, next)
+			last = next
+			continue
 		}
-		chain = append(chain, next)
-		last = next
+		return nil, fmt.Errorf("%w: rideshare of %q to %q: %s", err, last.Name, last.Rideshare, why)
 	}
 	return chain, nil
 }

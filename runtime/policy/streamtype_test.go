@@ -83,7 +83,7 @@ func TestChain(t *testing.T) {
 		{"loop", "", ErrUnsupported, `"loop2" to "loop"`},
 		{"nobody", "", ErrUnknownStreamType, `rideshare of "nobody"`},
 		{"other", "", ErrUnsupported, "another protocol"},
-		{"ws", "", ErrUnsupported, "rideshare over ws"},
+		{"ws", "", ErrUnsupported, "it speaks ws"},
 		{"incomplete", "", nil, "lacks the settings"},
 	} {
 		chain, err := p.Chain(p.StreamType(tt.name))

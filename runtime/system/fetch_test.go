@@ -107,8 +107,8 @@ func TestFetch(t *testing.T) {
 				}
 			}
 		}, want: runtime.ErrTooLong},
-		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: errLoad, says: "[syntax]"},
-		{name: "a path", want: errLoad, says: "[syntax]"},
+		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: errLoad, says: "[not-a-policy]"},
+		{name: "a path", want: errLoad, says: "[not-a-policy]"},
 		{name: "lint", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, strings.Replace(good, `"retry": "r"`, `"retry": "none"`, 1))
 		}, want: errLoad, says: "[undefined-reference]"},

@@ -74,13 +74,17 @@ type Connector interface {
 	// an httptrace.ClientTrace if the policy requires performance figures; see
 	// Trace.
 	//
-	// Neither l nor ctx may be used after Run has returned. If Tx, Ready or Notify
-	// has been called, methods of l may still be called then, and fail.
+	// A stream whose Run takes longer than 5 s to return goes on without it.
+	//
+	// Goroutines of the transport that have called Tx, Ready or Notify may call l
+	// until they end, even if Run has returned: events fail then. Otherwise l is
+	// reused as soon as Run has returned, and must not be called.
 	Run(ctx context.Context, l Link) error
 
 	// Close closes what the connector has kept between connections. It is called
 	// once, when the streamtype has had no stream for 30 s, or the context is
-	// closed or has another policy, and no Run is running. The error is logged.
+	// closed or has another policy. All calls of Run have returned by then, except
+	// those that their streams went on without. The error is logged.
 	Close() error
 }
 
@@ -124,15 +128,15 @@ type PolicyObserver interface {
 }
 
 // A Link is what Run sees of its stream: one attempt to connect, and the connection
-// that results. The methods up to Data describe the attempt, those up to Call report
-// what the peer does, those up to Credit receive payload, and the rest send it.
+// that results. Methods may be called from any goroutine.
 //
-// A method that returns an error delivers an event: it calls the program back on the
-// calling goroutine, and returns after the callback. Events of a stream wait for
-// each other, so these methods must not be called from a callback. An error means
-// that the attempt or connection is over, and that Run must return.
+// State, Connected, Ack, Done, Call, Rx, RxReply, RxEnd, Tx and FailTx deliver an
+// event: they call the program back on the calling goroutine, and return after the
+// callback. Events of a stream wait for each other, so these methods must not be
+// called from a callback. An error means that the attempt or connection is over, and
+// that Run must return.
 //
-// Methods may be called from any goroutine.
+// The other methods do not block.
 type Link interface {
 	// Where to connect, and what to send.
 

@@ -155,7 +155,7 @@ func (n *node) next() error {
 	}
 	n.pending = Effect{}
 	switch e.Do {
-	case Prepare, Attempt:
+	case Begin, Attempt:
 		n.pending = e
 	case Deliver:
 		return n.deliver(before, e)
@@ -210,7 +210,7 @@ func (n *node) answer(r policy.Result) error {
 	e := n.pending
 	n.pending = Effect{}
 	n.m.Answer(e, r)
-	if e.Do == Prepare && n.m.byCall {
+	if e.Do == Begin && n.m.byCall {
 		n.history.waits = 0
 	}
 	n.history.agreed = e.Do == Deliver && e.State == policy.StateConnecting && n.m.phase == starting

@@ -22,9 +22,9 @@ type Action uint8
 const (
 	// Yield means that nothing is to be done until the next event.
 	Yield Action = iota
-	// Prepare means that an attempt begins: the runner makes the machine's Type
+	// Begin means that an attempt begins: the runner makes the machine's Type
 	// current and stops the retry timer.
-	Prepare
+	Begin
 	// Deliver means to call the State callback with State and Arg.
 	Deliver
 	// Attempt means to run the transport, and to call Ended when it has returned.
@@ -69,7 +69,7 @@ type Failure struct {
 // A Machine is the state of one stream. Its zero value, with Type set, is that
 // of a stream that has not been created. Machines can be compared with ==.
 type Machine struct {
-	Type     *policy.StreamType // changed by the runner at Prepare only
+	Type     *policy.StreamType // changed by the runner at Begin only
 	Accepted bool               // by a listener or sink: it never connects again
 
 	state    policy.State // the latest that was delivered, without the unordered ones
@@ -96,7 +96,7 @@ type phase uint8
 const (
 	fresh       phase = iota // CREATING is next
 	idle                     // no attempt
-	preparing                // Prepare is next
+	preparing                // Begin is next
 	polling                  // POLL is next
 	connecting               // CONNECTING is next
 	starting                 // Attempt is next
@@ -241,7 +241,7 @@ var deliveries = [phases]policy.State{
 	destroying:  policy.StateDestroying,
 }
 
-// Next returns what is to be done. The runner does it, and, for Prepare, Deliver,
+// Next returns what is to be done. The runner does it, and, for Begin, Deliver,
 // Attempt and Illegal, calls Answer, before it calls Next again.
 func (m *Machine) Next() Effect {
 	if m.requests&requestDestroy != 0 && m.phase >= unreachable && m.phase <= allFailed {
@@ -256,11 +256,11 @@ func (m *Machine) Next() Effect {
 	}
 	switch m.phase {
 	case idle:
-		return m.rest()
+		return m.betweenAttempts()
 	case running:
-		return m.work()
+		return m.duringAttempt()
 	case preparing:
-		return Effect{Do: Prepare}
+		return Effect{Do: Begin}
 	case starting:
 		return Effect{Do: Attempt}
 	case backingOff:
@@ -273,8 +273,8 @@ func (m *Machine) Next() Effect {
 	return Effect{}
 }
 
-// rest is Next without an attempt.
-func (m *Machine) rest() Effect {
+// betweenAttempts is Next without an attempt.
+func (m *Machine) betweenAttempts() Effect {
 	switch {
 	case m.requests&requestDestroy != 0:
 		m.phase, m.waiting = destroying, false
@@ -288,8 +288,8 @@ func (m *Machine) rest() Effect {
 	return Effect{}
 }
 
-// work is Next during an attempt.
-func (m *Machine) work() Effect {
+// duringAttempt is Next during an attempt.
+func (m *Machine) duringAttempt() Effect {
 	destroy := m.requests&requestDestroy != 0
 	switch {
 	case (destroy || m.declined) && !m.cut:
@@ -373,7 +373,7 @@ func (m *Machine) over() {
 	}
 }
 
-// prepared goes on after Prepare.
+// prepared goes on after Begin.
 func (m *Machine) prepared(destroy bool) {
 	if destroy {
 		m.phase = idle
