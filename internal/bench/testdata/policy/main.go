@@ -1,4 +1,4 @@
-// Command policy fetches one page by policy, as ../nethttp does by hand.
+// Command policy fetches a page by a policy, as nethttp does by hand.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// root stands for a certificate.
+// root stands in for a certificate.
 const root = "0"
 
 var (
