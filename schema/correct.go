@@ -2,7 +2,6 @@ package schema
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -164,7 +163,7 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	if local != nil && local.errors == 0 {
 		all = append(all, *local)
 	}
-	tried, complete := c.candidates(d, first, p.around[i])
+	tried, complete := candidates(d, first, p.around[i])
 	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text) > c.budget {
 		tried, complete = nil, false
 	}
@@ -377,131 +376,4 @@ func compact(v *Value) string {
 	}
 	write(v)
 	return b.String()
-}
-
-// candidates returns the mistakes of one character that may be behind an error
-// inside of the bracket at an offset: a character that is missing or one too
-// many. It is complete unless there are too many places.
-func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) (list []Diagnostic, complete bool) {
-	text, at := d.Source.Text, first.Span.Start
-	seen := map[[2]int]bool{}
-	add := func(offset, n int, new string, format string, args ...any) {
-		key := [2]int{offset, n<<8 | int((new + "\x00")[0])}
-		if seen[key] {
-			return
-		}
-		seen[key] = true
-		s := Span{d.Source, offset, offset + n}
-		g := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: s, Message: fmt.Sprintf(format, args...)}
-		what := fmt.Sprintf("insert %s", Quote(new))
-		if new == `"` {
-			what = "insert a double quote"
-		}
-		if n > 0 {
-			what = "remove it"
-		}
-		g.Fixes = []Fix{newFix(what, s, new)}
-		list = append(list, g)
-	}
-	const near = 400 // bytes
-	_, start := d.Source.Line(at)
-	line, _ := d.Source.Line(at)
-	from, to := max(start, at-near), min(start+len(line), first.Span.End+near)
-	for i := from; i <= to; i++ {
-		if i > 0 && text[i-1] == '\\' {
-			continue
-		}
-		if i == from || i == to || class(text[i-1]) != class(text[i]) || class(text[i]) == 0 {
-			add(i, 0, `"`, "a double quote is missing here")
-		}
-	}
-	const most, near2 = 1000, 8 // tokens
-	ts := tokens(text, first.Span.End)
-	region := mistaken(ts, bracket)
-	if len(region) > most {
-		return list, false
-	}
-	before := byte(':')
-	for i, t := range region {
-		c := text[t.Start]
-		if strings.IndexByte(",:", c) < 0 {
-			add(t.End, 0, "}", `"}" is missing here`)
-			add(t.End, 0, "]", `"]" is missing here`)
-			if strings.IndexByte(",:[{", before) >= 0 {
-				add(t.Start, 0, "{", `"{" is missing here`)
-				add(t.Start, 0, "[", `"[" is missing here`)
-			}
-		}
-		before = c
-		if i < len(region)-near2 {
-			continue
-		}
-		if strings.IndexByte(`{}[],:"`, c) >= 0 {
-			add(t.Start, 1, "", "this %q is one too many", string(c))
-		}
-		if c == '"' && t.End > t.Start+1 {
-			add(t.End-1, 1, "", "this %q is one too many", `"`)
-		}
-	}
-	return list, true
-}
-
-// mistaken returns the tokens among which the mistake may be that shows at the
-// last one, inside of the bracket at an offset: those from the bracket on, or from
-// the last key in it.
-func mistaken(ts []Span, bracket int) []Span {
-	from, depth, opened := 0, 0, false
-	for i, t := range ts {
-		switch t.Source.Text[t.Start] {
-		case '{', '[':
-			depth++
-			opened = opened || t.Start == bracket
-		case '}', ']':
-			depth--
-		}
-		if t.Start == bracket {
-			from = i
-		} else if opened && depth == 1 && i+1 < len(ts) && ts[i+1].Text() == ":" && i < len(ts)-2 {
-			from = i
-		}
-	}
-	return ts[from:]
-}
-
-// class returns 1 for letters and digits, 2 for space and 0 for other bytes.
-func class(c byte) int {
-	switch {
-	case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c >= 0x80:
-		return 1
-	case c == ' ' || c == '\t' || c == '\r' || c == '\n':
-		return 2
-	}
-	return 0
-}
-
-// tokens returns the tokens of a text up to one that ends at or after an
-// offset.
-func tokens(text string, upTo int) []Span {
-	src := &Source{Text: text}
-	p := &parser{src: src, text: text}
-	var list []Span
-	for p.pos < len(text) {
-		if p.space(); p.pos == len(text) {
-			break
-		}
-		start := p.pos
-		switch {
-		case strings.IndexByte("{}[],:", p.peek()) >= 0:
-			p.pos++
-		case p.peek() == '"':
-			p.str()
-		default:
-			p.token()
-		}
-		list = append(list, Span{src, start, p.pos})
-		if p.pos >= upTo {
-			break
-		}
-	}
-	return list
 }
