@@ -89,12 +89,13 @@ type corrector struct {
 
 // A correction is a way of mending the first error of a text.
 type correction struct {
-	src    *Source // before the edits
-	edits  []Edit
-	found  []Diagnostic // the mistakes, each with the fix that edits is made of
-	errors int          // left afterwards
-	shape  int          // mistakes in its shape afterwards, less the known keys
-	means  string       // the values afterwards
+	src     *Source // before the edits
+	edits   []Edit
+	found   []Diagnostic // the mistakes, each with the fix that edits is made of
+	errors  int          // left afterwards
+	fixable bool         // the parser has a fix for every error left
+	shape   int          // mistakes in its shape afterwards, less the known keys
+	means   string       // the values afterwards
 }
 
 // original maps a span of the text after n steps to the source.
@@ -175,10 +176,8 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 			all = append(all, *r)
 		}
 	}
-	if len(all) == 0 && len(first.Fixes) > 0 && !p.guessed {
-		if r := c.try(d, first); r != nil && r.errors < count(d) {
-			return r // nothing else is wrong so far
-		}
+	if len(all) == 0 {
+		all = c.partial(d, p, first, tried)
 	}
 	best := unique(all)
 	if e := best.edit(); best != nil && count(d) == 1 && e.Span.Start == first.Span.Start && e.Span.End-e.Span.Start == len(first.Span.Text()) {
@@ -186,6 +185,30 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 		best.found = []Diagnostic{first}
 	}
 	return best
+}
+
+// partial returns the corrections after which the parser has a fix for everything
+// that is left. If there are none, it returns the parser's own fix of the first
+// error, provided that no candidate leaves fewer errors.
+func (c *corrector) partial(d *Document, p *parser, first Diagnostic, tried []Diagnostic) (all []correction) {
+	least := count(d)
+	for _, g := range tried {
+		if c.budget < 0 {
+			return nil
+		}
+		if r := c.try(d, g); r.fixable {
+			all = append(all, *r)
+		} else {
+			least = min(least, r.errors)
+		}
+	}
+	if len(all) > 0 || len(first.Fixes) == 0 || p.guessed {
+		return all
+	}
+	if r := c.try(d, first); r.errors < count(d) && r.errors <= least {
+		return []correction{*r}
+	}
+	return nil
 }
 
 // edit returns the edit of a correction that has one.
@@ -199,7 +222,7 @@ func (r *correction) edit() Edit {
 // compare returns -1 if a correction is a better explanation than another, 1 if
 // the other one is, and 0 if they are as good.
 func (r *correction) compare(o *correction) int {
-	return cmp.Or(cmp.Compare(len(r.edits), len(o.edits)), cmp.Compare(r.shape, o.shape))
+	return cmp.Or(cmp.Compare(len(r.edits)+r.errors, len(o.edits)+o.errors), cmp.Compare(r.shape, o.shape))
 }
 
 // removes reports whether a correction removes something that the author wrote.
@@ -267,10 +290,10 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 		}
 	}
 	c.budget -= len(d.Source.Text)
-	after, _ := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
-	if r.errors = count(after); r.errors == 0 {
-		r.weigh(after)
-	}
+	after, p := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
+	r.errors = count(after)
+	r.fixable = !p.guessed && !slices.ContainsFunc(after.Syntax, func(g Diagnostic) bool { return isError(g) && len(g.Fixes) == 0 })
+	r.weigh(after)
 	return r
 }
 
