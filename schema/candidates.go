@@ -15,17 +15,17 @@ const (
 
 // candidates returns the mistakes of one character that may be behind an error
 // inside of the bracket at an offset: a character that is missing or one too
-// many. It is complete unless there are too many places.
-func candidates(d *Document, first Diagnostic, bracket int) (list []Diagnostic, complete bool) {
+// many. There are no brackets among them if those may be missing in too many
+// places.
+func candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
 	c := &candidateList{src: d.Source, seen: map[string]bool{}}
 	c.quotes(first)
 	region := mistaken(tokens(d.Source.Text, first.Span.End), bracket)
-	if len(region) > regionTokens {
-		return c.list, false
+	if len(region) <= regionTokens {
+		c.brackets(region)
+		c.strays(region[max(0, len(region)-nearTokens):])
 	}
-	c.brackets(region)
-	c.strays(region[max(0, len(region)-nearTokens):])
-	return c.list, true
+	return c.list
 }
 
 // A candidateList collects mistakes, each once.

@@ -161,15 +161,12 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	i := slices.IndexFunc(p.diags, isError)
 	first := p.diags[i]
 	var all []correction
-	if local != nil && local.errors == 0 {
-		all = append(all, *local)
+	tried := candidates(d, first, p.around[i])
+	if len(first.Fixes) > 0 {
+		tried = slices.Insert(tried, 0, first)
 	}
-	tried, complete := candidates(d, first, p.around[i])
 	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text) > c.budget {
-		tried, complete = nil, false
-	}
-	if !complete && p.guessed {
-		return nil // the right one may not be among them
+		tried = nil
 	}
 	for _, g := range tried {
 		if r := c.tryClean(d, g); r != nil {
@@ -177,11 +174,11 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 		}
 	}
 	if len(all) == 0 {
-		all = c.partial(d, p, first, tried)
+		all = c.partial(d, first, tried)
 	}
 	best := unique(all)
-	if e := best.edit(); best != nil && count(d) == 1 && e.Span.Start == first.Span.Start && e.Span.End-e.Span.Start == len(first.Span.Text()) {
-		first.Fixes = best.found[0].Fixes // which says more of it
+	if best != nil && len(best.edits) == 1 && count(d) == 1 && best.edits[0].Span == first.Span {
+		first.Fixes = best.found[0].Fixes // the parser says more about it
 		best.found = []Diagnostic{first}
 	}
 	return best
@@ -190,11 +187,15 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 // partial returns the corrections after which the parser has a fix for everything
 // that is left. If there are none, it returns the parser's own fix of the first
 // error, provided that no candidate leaves fewer errors.
-func (c *corrector) partial(d *Document, p *parser, first Diagnostic, tried []Diagnostic) (all []correction) {
+func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (all []correction) {
 	least := count(d)
+	plain := len(first.Fixes) > 0 && !ofBracket(first.Fixes[0].Edits[0])
 	for _, g := range tried {
 		if c.budget < 0 {
 			return nil
+		}
+		if e := g.Fixes[0].Edits[0]; plain && e.NewText != `"` && e.Span.Text() != `"` {
+			continue // a bracket may be missing behind the error as well
 		}
 		if r := c.try(d, g); r.fixable {
 			all = append(all, *r)
@@ -202,7 +203,7 @@ func (c *corrector) partial(d *Document, p *parser, first Diagnostic, tried []Di
 			least = min(least, r.errors)
 		}
 	}
-	if len(all) > 0 || len(first.Fixes) == 0 || p.guessed {
+	if len(all) > 0 || !plain {
 		return all
 	}
 	if r := c.try(d, first); r.errors < count(d) && r.errors <= least {
@@ -211,13 +212,8 @@ func (c *corrector) partial(d *Document, p *parser, first Diagnostic, tried []Di
 	return nil
 }
 
-// edit returns the edit of a correction that has one.
-func (r *correction) edit() Edit {
-	if r == nil || len(r.edits) != 1 {
-		return Edit{}
-	}
-	return r.edits[0]
-}
+// ofBracket reports whether an edit adds or removes a bracket.
+func ofBracket(e Edit) bool { return strings.ContainsAny(e.NewText+e.Span.Text(), "{}[]") }
 
 // compare returns -1 if a correction is a better explanation than another, 1 if
 // the other one is, and 0 if they are as good.

@@ -21,7 +21,7 @@ func TestDeletions(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := Parse("p", text)
-		if len(d.Syntax) > 0 || len(text) > 64<<10 {
+		if len(d.Syntax) > 0 || len(text) > 16<<10 {
 			continue // nobody knows what was meant
 		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
