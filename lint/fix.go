@@ -31,6 +31,9 @@ func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []sche
 	var fixed []schema.Diagnostic
 	for {
 		f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
+		if schema.HasErrors(cur.doc.Syntax) {
+			f.runs = 10 // each one may search for corrections
+		}
 		next := f.try(cur, f.plan(cur.found))
 		if next == nil {
 			break

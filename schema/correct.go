@@ -11,8 +11,8 @@ const maxCorrections = 20
 
 // The limits of the search in a text.
 const (
-	searchBudget = 16 << 20 // bytes to parse
-	searchTries  = 3000     // candidates
+	searchBudget = 8 << 20 // bytes to parse
+	searchTries  = 3000    // candidates
 )
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
