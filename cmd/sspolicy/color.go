@@ -8,8 +8,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 	"golang.org/x/term"
-
-	"github.com/secure-streams/sspolicy/schema"
 )
 
 // colorFlag says when to colour.
@@ -40,14 +38,14 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// diff writes how a text differs from its source, to a file or, coloured, to
-// standard output.
-func (f *colorFlag) diff(p *program, file string, before *schema.Source, label, after string) error {
-	text := diff.Diff(harmless(before.Name), []byte(before.Text), label, []byte(after))
+// diff writes how one text differs from another, to a file or, coloured, to standard
+// output.
+func (f *colorFlag) diff(p *program, file, name, text, otherName, other string) error {
+	changes := diff.Diff(harmless(name), []byte(text), otherName, []byte(other))
 	if file == "" && f.color(p.stdout) {
-		text = paintDiff(text)
+		changes = paintDiff(changes)
 	}
-	return p.output(file, write(string(text)))
+	return p.output(file, write(string(changes)))
 }
 
 // paintDiff colours a unified diff as Git does.

@@ -45,13 +45,11 @@ func newExecution(st *runtime.StreamType, c *runCmd, messages map[string][]byte,
 
 func (e *execution) handlers() runtime.Handlers {
 	h := runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}
-	if e.length() == 0 && e.isHTTP() {
+	if e.length() == 0 && isHTTP(e.st) {
 		h.Tx = nil // the body is known to be empty
 	}
 	return h
 }
-
-func (e *execution) isHTTP() bool { return e.st.Protocol <= runtime.ProtocolH3 }
 
 // pending returns the reason why the run is not done. It is nil for a nailed_up
 // stream that is connected and has no messages to wait for.
@@ -100,7 +98,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 		e.sent, e.complete, e.answered = make(map[string]int), false, false
 	case runtime.StateConnected:
 		e.connected, e.lost = true, nil
-		if e.st.NailedUp && e.messages != nil && !e.isHTTP() { // also on a later connection
+		if e.st.NailedUp && e.messages != nil && !isHTTP(e.st) { // also on a later connection
 			if err := s.RequestTxLen(e.length()); err != nil {
 				return e.finish(err)
 			}
@@ -135,14 +133,14 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 // acknowledged handles the acknowledgement of the peer. Over HTTP it completes the
 // exchange; over mqtt it completes a message, and others may be expected.
 func (e *execution) acknowledged() runtime.Result {
-	if e.isHTTP() && !e.answered {
+	if isHTTP(e.st) && !e.answered {
 		e.received++ // an empty answer
 	}
 	switch {
 	case e.count > 0 && e.received < e.count:
-		e.repeat = e.isHTTP()
+		e.repeat = isHTTP(e.st)
 		return runtime.OK
-	case e.st.NailedUp && !e.isHTTP():
+	case e.st.NailedUp && !isHTTP(e.st):
 		return runtime.OK
 	}
 	return e.finish(nil)
@@ -181,11 +179,11 @@ func (e *execution) reconnects() bool { return e.st.NailedUp && !e.st.Opportunis
 
 // start starts a request or a connection.
 func (e *execution) start(s *runtime.Stream) error {
-	if e.isHTTP() {
+	if isHTTP(e.st) {
 		s.StartTimeout(0) // as Fetch does
 	}
 	if e.messages == nil {
-		if e.isHTTP() {
+		if isHTTP(e.st) {
 			return s.RequestTx()
 		}
 		return s.Connect()

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -55,14 +55,11 @@ func (c *rulesCmd) Run(p *program) error {
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	for _, r := range rules.All() {
-		fix, group := "", ""
-		if fixable(r) {
-			fix = "fix"
-		}
+		group := ""
 		if r.Group != "" {
 			group = " (--with " + r.Group + ")"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s%s\n", r.Name, r.Severity, fix, r.Summary, group)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s%s\n", r.Name, r.Severity, cmp.Or(r.Fixes, "-"), r.Summary, group)
 	}
 	return w.Flush()
 }
@@ -86,7 +83,7 @@ type ruleJSON struct {
 	Name         string          `json:"name"`
 	Severity     schema.Severity `json:"severity"`
 	Group        string          `json:"group,omitempty"` // opt-in with --with
-	Fixable      bool            `json:"fixable"`         // lint --fix mends some of its findings
+	Fixes        lint.Fixability `json:"fixes"`           // none, safe, unsafe or mixed
 	Suppressible bool            `json:"suppressible"`
 	Summary      string          `json:"summary"`
 	Why          string          `json:"why"`
@@ -96,17 +93,9 @@ type ruleJSON struct {
 	Versions     []string        `json:"versions,omitempty"` // of lws, for the examples
 }
 
-// fixable reports whether --fix mends findings of a rule: that of its example.
-func fixable(r *lint.Rule) bool {
-	o := lint.Options{LWS: r.Versions, With: []string{r.Name}}
-	return slices.ContainsFunc(lint.Run(schema.Parse(r.Name, []byte(r.Bad)), rules.All(), o), func(d schema.Diagnostic) bool {
-		return d.Rule == r.Name && len(d.Fixes) > 0
-	})
-}
-
 func newRuleJSON(r *lint.Rule) *ruleJSON {
 	j := &ruleJSON{
-		Name: r.Name, Severity: r.Severity, Group: r.Group, Fixable: fixable(r), Suppressible: !r.Firm,
+		Name: r.Name, Severity: r.Severity, Group: r.Group, Fixes: cmp.Or(r.Fixes, "none"), Suppressible: !r.Firm,
 		Summary: r.Summary, Why: r.Why, LWS: r.LWS, Bad: strings.TrimSpace(r.Bad), Good: strings.TrimSpace(r.Good),
 	}
 	for _, v := range r.Versions {

@@ -189,7 +189,7 @@ func (s *search) isPolicy(file string) bool {
 // section beside a second key of a policy.
 func looksLikePolicy(d *schema.Document) bool {
 	keys, sections := 0, 0
-	for _, m := range d.Root.Members() {
+	for _, m := range d.Corrected().Root.Members() {
 		if m.Key == "$schema" || schema.LookupKey(schema.Top, m.Key) == nil {
 			continue
 		}

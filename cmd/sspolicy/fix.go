@@ -9,7 +9,6 @@ import (
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
-	"github.com/secure-streams/sspolicy/schema"
 )
 
 // fixFlags are the flags of lint that apply fixes.
@@ -51,7 +50,7 @@ func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config)
 		switch {
 		case c.Diff && len(list) > 0:
 			name := diffName(d.Source.Name)
-			err = c.diff(p, "", &schema.Source{Name: "a/" + name, Text: d.Source.Text}, "b/"+name, fixed.Source.Text)
+			err = c.diff(p, "", "a/"+name, d.Source.Text, "b/"+name, fixed.Source.Text)
 		case c.Diff:
 		case len(list) > 0 || t.file == "-":
 			err = p.output(t.file, write(fixed.Source.Text))

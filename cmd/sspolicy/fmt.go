@@ -49,7 +49,7 @@ func (c *fmtCmd) Run(p *program) error {
 		case c.Check && !same:
 			fmt.Fprintln(p.stdout, harmless(d.Source.Name))
 		case c.Diff:
-			err = c.diff(p, "", d.Source, "formatted", text)
+			err = c.diff(p, "", d.Source.Name, d.Source.Text, "formatted", text)
 		case c.Write && !same:
 			err = p.output(t.file, write(text))
 		case !c.Check && !c.Write:

@@ -34,7 +34,7 @@ func (c *overlayCmd) Run(p *program) error {
 		return err
 	}
 	if c.Diff {
-		return c.diff(p, c.Output, base.Source, "overlaid", result.String())
+		return c.diff(p, c.Output, base.Source.Name, base.Source.Text, "overlaid", result.String())
 	}
 	return p.output(c.Output, write(result.String()))
 }

@@ -28,7 +28,7 @@ import (
 type runCmd struct {
 	JSON           bool              `name:"json" help:"Print events as JSON, one object a line."`
 	Set            map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"Set a metadata item of the stream. May be repeated."`
-	Data           *string           `placeholder:"TEXT" help:"The payload to send; @FILE for the content of a file, @- for standard input. The default is standard input if the streamtype's http_method is POST, PUT or PATCH."`
+	Data           *string           `placeholder:"TEXT" help:"The payload to send; @FILE for the content of a file, @- for standard input. The default is standard input if the streamtype is HTTP and sends a body."`
 	Part           map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"The payload of streamtype NAME, which shares the request (rideshare). May be repeated."`
 	Count          int               `placeholder:"N" help:"End when N messages have been received; over raw, N pieces. Over HTTP the request is repeated until then."`
 	Credential     map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0 and so on. May be repeated."`

@@ -23,9 +23,9 @@ func sends(st *runtime.StreamType) bool {
 		return true
 	case st.Protocol == runtime.ProtocolMQTT:
 		return st.MQTT.Topic != ""
-	case st.Protocol > runtime.ProtocolH3 || hasBody(st):
+	case !isHTTP(st):
 		return true
-	case st.HTTP.Multipart || st.HTTP.MultipartName != "":
+	case slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method), st.HTTP.Multipart, st.HTTP.MultipartName != "":
 		return true
 	}
 	return slices.ContainsFunc(st.Metadata, func(m runtime.Metadata) bool {
@@ -33,10 +33,7 @@ func sends(st *runtime.StreamType) bool {
 	})
 }
 
-// hasBody reports whether the HTTP method of a streamtype sends a body.
-func hasBody(st *runtime.StreamType) bool {
-	return st.HTTP != nil && st.Protocol <= runtime.ProtocolH3 && slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method)
-}
+func isHTTP(st *runtime.StreamType) bool { return st.Protocol <= runtime.ProtocolH3 }
 
 // data returns the payload to send; nil for none.
 func (c *runCmd) data(p *program, st *runtime.StreamType) ([]byte, error) {
@@ -49,7 +46,7 @@ func (c *runCmd) data(p *program, st *runtime.StreamType) ([]byte, error) {
 		return nil, usage("streamtype %q sends nothing: its http_method is %s", st.Name, cmp.Or(st.HTTP.Method, "GET"))
 	case c.Data != nil:
 		return c.text(p, "--data", *c.Data)
-	case hasBody(st):
+	case isHTTP(st) && sends(st):
 		return c.text(p, "--data", "@-")
 	}
 	return nil, nil
@@ -117,7 +114,7 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
 		b, index, ok := runtime.ParseBlob(name)
 		if !ok {
-			return nil, unknown("there is no credential", name, blobNames())
+			return nil, unknown("unknown credential", name, blobNames())
 		}
 		text, err := c.text(p, "--credential", c.Credential[name])
 		if err != nil {

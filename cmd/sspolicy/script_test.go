@@ -31,24 +31,25 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-var update = flag.Bool("update", false, "rewrite what the stories in testdata/script expect")
+var update = flag.Bool("update", false, "update the expected outputs in testdata/script and the documentation")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"sspolicy": main})
 }
 
-// The stories have, besides the commands of testscript:
+// TestStories runs the scripts in testdata/script. They have these commands besides
+// those of testscript:
 //
-//	exits CODE COMMAND...   executes a command that is to exit with that code
-//	json FILE PATH VALUE    checks a value in a JSON document
-//	events FILE WANT        checks what sspolicy run --json has printed
-//	nofile FILE...          checks that there are no such files, nor pieces of one
-//	make WHAT FILE          makes a file that is too big, or no text, or new each time, to stand in a story
-//	interrupt CODE TEXT COMMAND...  executes a command that is to exit with that code when it is interrupted after it has printed the text on standard error
+//	exits CODE COMMAND...           executes a command that must exit with CODE
+//	interrupt CODE TEXT COMMAND...  interrupts a command when TEXT is on its standard error; it must exit with CODE
+//	json FILE PATH VALUE            checks a value in a JSON document
+//	events FILE WANT                checks the events of sspolicy run --json
+//	nofile FILE...                  checks that files, and pieces of them, do not exist
+//	make WHAT FILE                  creates a file that is too large, not text, or new each time
 //
-// In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@
-// for the certificate of its CA and @OTHER_CA@ for that of another one, both as
-// in a policy.
+// In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@ for
+// the certificate of its CA, and @OTHER_CA@ for that of another CA, both as in a
+// policy.
 func TestStories(t *testing.T) {
 	srv := newServer(t)
 	_, port, err := net.SplitHostPort(srv.Listener.Addr().String())
@@ -99,7 +100,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// newServer starts the server that the stories run streams against.
+// newServer starts the server for the streams of the stories.
 func newServer(t *testing.T) *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {
@@ -155,7 +156,7 @@ func newServer(t *testing.T) *httptest.Server {
 		}
 		io.WriteString(w, `{"access_token": "fresh", "expires_in": 3600}`)
 	})
-	mux.HandleFunc("POST /parts", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/parts", func(w http.ResponseWriter, r *http.Request) {
 		parts, err := r.MultipartReader()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -215,7 +216,7 @@ func newServer(t *testing.T) *httptest.Server {
 	})
 	srv := httptest.NewUnstartedServer(mux)
 	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that a story makes fail
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // some stories make handshakes fail
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	return srv
@@ -238,7 +239,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
 	if stderr := ts.ReadFile("stderr"); strings.Contains(stderr, "goroutine ") {
-		ts.Fatalf("it has panicked")
+		ts.Fatalf("the command panicked")
 	}
 }
 
@@ -281,7 +282,7 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	var doc any
 	if err := json.Unmarshal([]byte(ts.ReadFile(args[0])), &doc); err != nil {
-		ts.Fatalf("%s is no JSON document: %v", args[0], err)
+		ts.Fatalf("%s is not JSON: %v", args[0], err)
 	}
 	for step := range strings.SplitSeq(args[1], ".") {
 		switch v := doc.(type) {
@@ -302,7 +303,7 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			doc = member
 		default:
-			ts.Fatalf("%s: nothing to take %s of", args[1], step)
+			ts.Fatalf("%s: no %s in a scalar", args[1], step)
 		}
 	}
 	if s, ok := doc.(string); ok && s == args[2] {
@@ -313,8 +314,7 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// compareEvents compares the events of a run, without their times, which are only
-// checked to be in order.
+// compareEvents compares the events of a run. Times must be in order.
 func compareEvents(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: events file want")
@@ -363,7 +363,7 @@ func noFile(ts *testscript.TestScript, neg bool, args []string) {
 		found, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"+filepath.Base(path)+"*"))
 		ts.Check(err)
 		if _, err := os.Lstat(path); err == nil || len(found) > 0 {
-			ts.Fatalf("there is %s %q", name, found)
+			ts.Fatalf("%s exists: %q", name, found)
 		}
 	}
 }
@@ -390,7 +390,7 @@ func makeFile(ts *testscript.TestScript, neg bool, args []string) {
 		testcert.WritePEM(ts.MkAbs(args[1]), *testcert.New("clients").Client(77))
 		return
 	default:
-		ts.Fatalf("no idea how to make %s", args[0])
+		ts.Fatalf("unknown file %s", args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o666))
 }

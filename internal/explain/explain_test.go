@@ -27,7 +27,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// What gen writes is what is there: go generate has been run.
+// The generated files are up to date: go generate has been run.
 func TestGenerated(t *testing.T) {
 	dir := t.TempDir()
 	for _, sub := range []string{"internal/explain", "runtime", "docs/rules"} {

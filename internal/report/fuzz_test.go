@@ -8,8 +8,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Whatever is found in whatever text, all formats can be written, and programs
-// can read them.
+// FuzzWrite: any findings in any text can be written in all formats, and programs can
+// read them.
 func FuzzWrite(f *testing.F) {
 	for _, d := range sample().Diagnostics {
 		f.Add(d.Span.Source.Name, d.Span.Source.Text, d.Rule, d.Message, d.Span.Start, d.Span.End, uint8(d.Severity))
@@ -41,8 +41,8 @@ func FuzzWrite(f *testing.F) {
 	})
 }
 
-// checkText checks that no line of text was broken by what stands in it, and
-// that there is a mark under each excerpt.
+// checkText checks that the contents break no line of text, and that there is a mark
+// under each excerpt.
 func checkText(t *testing.T, text string, r *Report) {
 	heads, excerpts, marks := 0, 0, 0
 	for line := range strings.Lines(text) {

@@ -11,8 +11,8 @@ import (
 
 var githubCommands = [...]string{schema.Info: "notice", schema.Warning: "warning", schema.Error: "error"}
 
-// writeGitHub writes each diagnostic as a workflow command, of which GitHub
-// Actions makes an annotation of the file.
+// writeGitHub writes each diagnostic as a workflow command, which GitHub Actions
+// turns into an annotation of the file.
 func writeGitHub(w io.Writer, r *Report) error {
 	b := bufio.NewWriter(w)
 	for _, d := range r.Diagnostics {
@@ -33,7 +33,7 @@ func writeGitHub(w io.Writer, r *Report) error {
 	return b.Flush()
 }
 
-// What follows the second "::" of a workflow command is escaped, and more so
+// The escapes of the text after the second "::" of a workflow command, and those of
 // the values of its properties.
 var (
 	githubDataEscapes     = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")

@@ -6,11 +6,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A gitlabIssue is what GitLab Code Quality reads of a Code Climate issue.
+// A gitlabIssue has the members of a Code Climate issue that GitLab reads.
 type gitlabIssue struct {
 	Description string         `json:"description"`
 	CheckName   string         `json:"check_name"`
-	Fingerprint string         `json:"fingerprint"` // no two issues have the same
+	Fingerprint string         `json:"fingerprint"` // unique
 	Severity    string         `json:"severity"`
 	Location    gitlabLocation `json:"location"`
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// jsonVersion is the version of the JSON forms. It rises when a field changes
-// its meaning or goes; new fields come without that.
+// jsonVersion is the version of the JSON formats. It increases when a field changes
+// its meaning or is removed; new fields do not change it.
 const jsonVersion = 1
 
 type jsonReport struct {

@@ -9,7 +9,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The JUnit form: a testsuite for each file, and a testcase for each finding in
+// The JUnit format: a testsuite for each file, and a testcase for each finding in
 // it. A file without findings has one testcase, which passed.
 type junitReport struct {
 	XMLName  xml.Name `xml:"testsuites"`

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// stdin is the name of a Source that was read from standard input.
+// stdin is the name of a Source read from standard input.
 const stdin = "<stdin>"
 
 // path returns the name of a file as programs expect it: with slashes, without
@@ -32,5 +32,5 @@ func (r *Report) uri(name string) string {
 		return u.String()
 	}
 	u := url.URL{Path: path}
-	return strings.ReplaceAll(u.EscapedPath(), ":", "%3A") // what stands before a colon is a scheme
+	return strings.ReplaceAll(u.EscapedPath(), ":", "%3A") // text before a colon would be a scheme
 }

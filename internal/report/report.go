@@ -1,7 +1,6 @@
 // Package report writes diagnostics for people and for programs.
 //
-// Each format has a file of its own. docs/formats.md describes them for their
-// users.
+// Each format has its own file. docs/formats.md describes the formats.
 package report
 
 import (
@@ -35,32 +34,31 @@ func Formats() []Format {
 	return []Format{FormatText, FormatJSON, FormatJSONL, FormatSARIF, FormatGitHub, FormatGitLab, FormatJUnit, FormatTemplate}
 }
 
-// A Report is what there is to tell: what was checked, by what, and what was
-// found.
+// A Report holds the files checked and the findings.
 type Report struct {
-	Files       []string // the names of what was checked, as in the Sources
+	Files       []string // the names of the files checked, as in the Sources
 	Diagnostics []schema.Diagnostic
 
-	Rules   []Rule // the rules that were checked, for formats that describe them
+	Rules   []Rule // the rules checked, for formats that describe them
 	Version string // of sspolicy
-	Dir     string // the working directory: absolute names below it become relative where a program reads them
+	Dir     string // the working directory: formats for programs make absolute names below it relative
 
 	// Fails reports whether a finding is a failure, for formats that distinguish
 	// passed and failed. It may be nil: nothing fails.
 	Fails func(schema.Diagnostic) bool
 }
 
-// A Rule describes a rule to those who read of its findings.
+// A Rule describes a rule.
 type Rule struct {
 	Name     string
 	Severity schema.Severity // of most of its diagnostics
 	Summary  string          // one line
 	Why      string          // in Markdown
-	LWS      string          // what lws does, likewise
+	LWS      string          // what lws does, in Markdown
 }
 
-// A Level is the name of the severity from which on findings are failures, or
-// LevelNone. None are failures by the zero Level.
+// A Level is the name of the severity from which on findings are failures. With
+// LevelNone and the zero Level none are.
 type Level string
 
 // LevelNone is the level that no finding reaches.
@@ -107,7 +105,7 @@ func Write(w io.Writer, f Format, ds []schema.Diagnostic) error {
 	return Output{Format: f}.Write(w, &Report{Diagnostics: ds})
 }
 
-// files returns the names of all files that were checked or are to be blamed.
+// files returns the names of all files that were checked or have findings.
 func (r *Report) files() []string {
 	var names []string
 	seen := map[string]bool{}
@@ -126,8 +124,8 @@ func (r *Report) files() []string {
 	return names
 }
 
-// Summary counts what was found, as in "3 errors, 1 warning in 2 of 5 files".
-// It is empty if nothing was.
+// Summary counts the findings, as in "3 errors, 1 warning in 2 of 5 files". It is
+// empty if there are none.
 func (r *Report) Summary() string {
 	if len(r.Diagnostics) == 0 {
 		return ""
@@ -181,7 +179,7 @@ func (r *Report) fixable() string {
 	return ""
 }
 
-// clamp returns a span that is inside of its source.
+// clamp returns a span limited to its source.
 func clamp(s schema.Span) schema.Span {
 	s.Start = max(0, min(s.Start, len(s.Source.Text)))
 	s.End = max(s.Start, min(s.End, len(s.Source.Text)))
@@ -200,8 +198,8 @@ func notes(d schema.Diagnostic) []string {
 	return lines
 }
 
-// clean removes control characters but for white space, and what else XML 1.0
-// can't hold even escaped.
+// clean removes control characters, except white space, and other characters that
+// XML 1.0 cannot hold even escaped.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff {

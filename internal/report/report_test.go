@@ -33,7 +33,7 @@ func where(s *schema.Source, start, end int) schema.Span {
 	return schema.Span{Source: s, Start: start, End: end}
 }
 
-// sample returns a report with what there is to get wrong.
+// sample returns a report with all that is hard to write.
 func sample() *Report {
 	plain := &schema.Source{Name: "policies/plain.json", Text: `{
   "s": [ { "mintest": {
@@ -153,8 +153,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// Without color there is no escape sequence in the text, whatever the policy
-// holds, and with color the text is the same but for those.
+// Without colour the text has no escape sequence, whatever the policy holds. With
+// colour the text differs only by those.
 func TestColor(t *testing.T) {
 	plain := string(write(t, Output{Format: FormatText}, sample()))
 	if strings.ContainsRune(plain, '\x1b') {
@@ -258,7 +258,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// docs/formats.md says what each member of the JSON forms is.
+// docs/formats.md describes each member of the JSON formats.
 func TestDocsHaveEveryMember(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/formats.md")
 	if err != nil {
@@ -331,8 +331,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// A finding keeps its fingerprint when other things come and go around it, and
-// findings that differ have different ones.
+// A finding keeps its fingerprint when the text around it changes, and different
+// findings have different fingerprints.
 func TestFingerprints(t *testing.T) {
 	const before = `{"s":[{"a":{"port":70000,"port":70000}},{"b":{"port":70000}}]}`
 	const after = `
@@ -368,7 +368,7 @@ func TestFingerprints(t *testing.T) {
 	}
 }
 
-// valid checks that programs can read what was written.
+// valid checks that programs can read the output.
 func valid(f Format, text []byte, r *Report) error {
 	switch f {
 	case FormatJSON, FormatGitLab:

@@ -165,7 +165,7 @@ func newSARIFRule(r Rule) sarifRule {
 	}
 }
 
-// help returns what is known of a rule. Examples are on its page.
+// help returns the documentation of a rule without its examples.
 func (r Rule) help() *sarifMessage {
 	text := r.Why
 	markdown := r.Why
@@ -197,7 +197,7 @@ func (r *Report) sarifResult(d schema.Diagnostic, rule int, sum string) sarifRes
 	return result
 }
 
-// sarifChanges returns edits by the file that they change.
+// sarifChanges groups edits by file.
 func (r *Report) sarifChanges(edits []schema.Edit) []sarifArtifactChange {
 	var changes []sarifArtifactChange
 	for _, e := range edits {

@@ -27,8 +27,8 @@ var sarifSchema = sync.OnceValue(func() *jsonschema.Schema {
 	return c.MustCompile("sarif.json")
 })
 
-// validSARIF checks a log against the schema of OASIS, and what readers need
-// beyond that.
+// validSARIF checks a log with the schema of OASIS, and the further needs of its
+// readers.
 func validSARIF(text []byte, r *Report) error {
 	var doc any
 	if err := json.Unmarshal(text, &doc); err != nil {
@@ -86,7 +86,7 @@ func TestSARIF(t *testing.T) {
 	}
 }
 
-// The schema that logs are checked against does find mistakes.
+// The schema finds mistakes in logs.
 func TestSARIFSchema(t *testing.T) {
 	good := write(t, Output{Format: FormatSARIF}, sample())
 	for _, test := range []struct{ from, to string }{

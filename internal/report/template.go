@@ -8,9 +8,9 @@ import (
 	"text/template"
 )
 
-// ParseTemplate returns the template of a format that the user makes. It is
-// executed over the list of diagnostics, each with the fields that it has in
-// the JSON format, and has a function json besides those of text/template.
+// ParseTemplate parses the template of a custom format. It is executed over the list
+// of diagnostics, each with its fields in the JSON format, and has a function json
+// besides those of text/template.
 func ParseTemplate(text string) (*template.Template, error) {
 	return template.New("--template").Option("missingkey=error").Funcs(template.FuncMap{
 		"json": func(v any) (string, error) {
@@ -31,8 +31,8 @@ func writeTemplate(w io.Writer, r *Report, t *template.Template) error {
 	return t.Execute(w, diagnostics)
 }
 
-// plain returns a value as the maps and lists that its JSON form has. Numbers
-// are integers.
+// plain converts a value to the maps and lists of its JSON form. Numbers are
+// integers.
 func plain(v any) (any, error) {
 	text, err := json.Marshal(v)
 	if err != nil {

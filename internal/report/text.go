@@ -15,8 +15,8 @@ import (
 )
 
 // writeText writes each diagnostic as file:line:col: severity: message [rule],
-// with the line of the source and a mark under what it is about. Related places
-// and fixes follow.
+// with the line of the source and a mark under its span. Related places and fixes
+// follow.
 func writeText(w io.Writer, r *Report, color bool) error {
 	t := &textWriter{bufio.NewWriter(w), color}
 	for _, d := range r.Diagnostics {
@@ -43,8 +43,7 @@ func writeText(w io.Writer, r *Report, color bool) error {
 	return t.Flush()
 }
 
-// The styles of a terminal, as parameters of the escape sequence that selects
-// them.
+// The styles of a terminal, as parameters of their escape sequence.
 const (
 	styleStrong = "1"
 	styleFaint  = "2"
@@ -79,8 +78,8 @@ func (w window) holds(s schema.Span) bool {
 	return s.Source == w.Source && w.Start <= s.Start && s.Start <= w.End
 }
 
-// excerpt writes the line that a span starts on, or what is near the span if
-// the line is long, and marks the span in it.
+// excerpt writes the line that a span starts on, or the part near the span if the
+// line is long, and marks the span.
 func (t *textWriter) excerpt(s schema.Span, style string) window {
 	s = clamp(s)
 	line, start := s.Source.Line(s.Start)
@@ -138,7 +137,7 @@ func width(s string) int {
 	return narrow.StringWidth(s)
 }
 
-// printable replaces what would move the cursor, or the text around it, by
+// printable replaces characters that would move the cursor or the text around it by
 // spaces.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
@@ -149,8 +148,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// inline returns a name or message as it can stand in a line: what can't be
-// printed is written as in a Go string.
+// inline escapes the characters of a name or message that cannot be printed, as in a
+// Go string.
 func inline(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s

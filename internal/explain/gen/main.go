@@ -1,6 +1,5 @@
-// Command gen writes what is made of the texts in the source: the pages of the
-// rules and keys in docs, and the texts of the states in package explain. It
-// runs in the folder of that package.
+// Command gen writes the pages of the rules and keys in docs, and the texts of the
+// states in package explain. It runs in the folder of that package.
 package main
 
 import (
