@@ -11,8 +11,8 @@ const maxCorrections = 20
 
 // The limits of the search in a text.
 const (
-	searchBudget = 8 << 20 // bytes to parse
-	searchTries  = 3000    // candidates
+	searchBudget = 16 << 20 // bytes to parse
+	searchTries  = 3000     // candidates
 )
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
@@ -165,12 +165,16 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	if len(first.Fixes) > 0 {
 		tried = slices.Insert(tried, 0, first)
 	}
-	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text) > c.budget {
+	const copies = 16 // copying a text is this much cheaper than parsing it
+	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
 		tried = nil
 	}
 	for _, g := range tried {
 		if r := c.tryClean(d, g); r != nil {
 			all = append(all, *r)
+		}
+		if c.budget < 0 {
+			return nil // the best one may be among the rest
 		}
 	}
 	if len(all) == 0 {
@@ -305,7 +309,10 @@ type unclean struct{}
 // tryClean applies the fix of a diagnostic. It returns nil if the result has an
 // error.
 func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
+	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
+	p := &parser{src: src, text: src.Text, clean: true}
 	defer func() {
+		c.budget -= p.pos
 		if e := recover(); e != nil {
 			if _, ok := e.(unclean); !ok {
 				panic(e)
@@ -313,10 +320,8 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
 			r = nil
 		}
 	}()
-	c.budget -= len(d.Source.Text)
-	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
 	after := &Document{Source: src}
-	(&parser{src: src, text: src.Text, clean: true}).document(after)
+	p.document(after)
 	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
 	r.weigh(after)
 	return r
