@@ -15,13 +15,17 @@ const (
 
 // candidates returns the mistakes of one character that may be behind an error
 // inside of the bracket at an offset: a character that is missing or one too
-// many. There are no brackets among them if those may be missing in too many
-// places.
+// many. The first is that of the parser. There are no brackets among them if those
+// may be missing in too many places.
 func candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
 	c := &candidateList{src: d.Source, seen: map[string]bool{}}
-	c.quotes(first)
 	region := mistaken(tokens(d.Source.Text, first.Span.End), bracket)
-	if len(region) <= regionTokens {
+	few := len(region) <= regionTokens
+	if len(first.Fixes) > 0 && (few || !ofBracket(first.Fixes[0].Edits[0])) {
+		c.list = append(c.list, first)
+	}
+	c.quotes(first)
+	if few {
 		c.brackets(region)
 		c.strays(region[max(0, len(region)-nearTokens):])
 	}

@@ -162,9 +162,6 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	first := p.diags[i]
 	var all []correction
 	tried := candidates(d, first, p.around[i])
-	if len(first.Fixes) > 0 {
-		tried = slices.Insert(tried, 0, first)
-	}
 	const copies = 16 // copying a text is this much cheaper than parsing it
 	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
 		tried = nil
