@@ -56,7 +56,7 @@ func mistake(text string, kind byte, place int) string {
 			marks = append(marks, i)
 		}
 	}
-	if len(marks) == 0 {
+	if len(marks) < 2 {
 		return text
 	}
 	n := place % len(marks)

@@ -16,7 +16,7 @@ const (
 	MaxSize  = 16 << 20 // bytes
 	MaxDepth = 64       // levels of objects and arrays
 
-	maxSyntax = 50 // syntax errors reported
+	maxSyntax = 1000 // syntax errors reported
 )
 
 // The rules that the parser reports.

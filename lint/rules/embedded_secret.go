@@ -107,7 +107,7 @@ func secrets(p *lint.Pass, v *schema.Value, key string, walk bool) {
 	case "http_auth_header":
 		text := v.Text()
 		if name, rest, ok := strings.Cut(text, ":"); ok && strings.TrimSpace(rest) != "" {
-			found(len(name)+1, len(text), "http_auth_header is the name of a header, such as %s: what follows it is sent to nobody, and may be a secret", schema.Quote(name+":"))
+			found(len(name)+1, len(text), "http_auth_header must be the name of a header, %s: this one holds a value too, which may be a secret", schema.QuoteName(name+":"))
 			return
 		}
 	case "http_auth_preamble":
