@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -34,7 +34,7 @@ type COptions struct {
 // address of Entry.
 //
 // It writes nothing unless the target can hold all that the policy says.
-func C(w io.Writer, p *runtime.Policy, o COptions) error {
+func C(w io.Writer, p *policy.Policy, o COptions) error {
 	c, err := newCFile(p, o, false)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func C(w io.Writer, p *runtime.Policy, o COptions) error {
 // CWithHeader writes the same in two files: a header for whoever needs Entry,
 // and a source file with the tables, which includes the header by the name
 // include.
-func CWithHeader(header, source io.Writer, include string, p *runtime.Policy, o COptions) error {
+func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("a header can't be included by the name %q", include)
 	}
@@ -85,9 +85,9 @@ type cFile struct {
 	tokens  strings.Builder // macros that stand before it
 	parts   [4]parts        // by alignment
 	symbols *symbols
-	made    map[any]string         // what a part of the policy was written as
-	shared  map[string]string      // expression for the object with an initialiser
-	keep    map[*runtime.Cert]bool // what servers use
+	made    map[any]string        // what a part of the policy was written as
+	shared  map[string]string     // expression for the object with an initialiser
+	keep    map[*policy.Cert]bool // what servers use
 	macros  map[string]bool
 	nodes   map[string][]node
 	has     map[string]bool // whether the target has what came with a release
@@ -107,7 +107,7 @@ const (
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
+func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 	o.Target = cmp.Or(o.Target, DefaultTarget)
 	o.Prefix = cmp.Or(o.Prefix, "_ss_")
 	o.Entry = cmp.Or(o.Entry, o.Prefix+"static_policy_entry")
@@ -126,7 +126,7 @@ func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
 		symbols: newSymbols("metrics"),
 		made:    map[any]string{},
 		shared:  map[string]string{},
-		keep:    map[*runtime.Cert]bool{},
+		keep:    map[*policy.Cert]bool{},
 		macros:  map[string]bool{},
 		nodes:   map[string][]node{},
 		has:     map[string]bool{},
@@ -166,7 +166,7 @@ var cKeywords = func() map[string]bool {
 	return m
 }()
 
-func (c *cFile) policy(p *runtime.Policy, external bool) {
+func (c *cFile) policy(p *policy.Policy, external bool) {
 	for _, st := range p.StreamTypes {
 		if st.Server {
 			c.keep[st.ServerCert], c.keep[st.ServerKey] = true, true
@@ -211,7 +211,7 @@ func (c *cFile) macroDefinitions() string {
 }
 
 // stream returns the members of a streamtype, and writes what they point to.
-func (c *cFile) stream(st *runtime.StreamType) values {
+func (c *cFile) stream(st *policy.StreamType) values {
 	c.what = "streamtype " + schema.QuoteName(st.Name)
 	v := values{"streamtype": c.text(st.Name)}
 	symbol := cSymbol(st.Name)
@@ -242,21 +242,21 @@ func (c *cFile) stream(st *runtime.StreamType) values {
 			continue
 		}
 		switch x := fv.Interface().(type) {
-		case []runtime.Metadata:
+		case []policy.Metadata:
 			v["metadata"] = c.metadata(symbol, x)
 			v["metadata_count"] = c.count(len(x), 255, "metadata items")
-		case []runtime.StatusState:
+		case []policy.StatusState:
 			v["u.http.respmap"] = c.respmap(symbol, x)
 			v["u.http.count_respmap"] = c.count(len(x), 255, "statuses")
-		case []runtime.Option:
+		case []policy.Option:
 			v["pvo"] = c.options(symbol, x)
-		case *runtime.Retry:
+		case *policy.Retry:
 			v[f.key.Member] = c.retry(x)
-		case *runtime.TrustStore:
+		case *policy.TrustStore:
 			v[f.key.Member] = c.trustStore(x)
-		case *runtime.Auth:
+		case *policy.Auth:
 			v[f.key.Member] = c.auth(x)
-		case *runtime.Cert:
+		case *policy.Cert:
 			v[f.key.Member] = c.cert(x)
 		default:
 			v[f.key.Member] = c.scalar(fv, f.key)

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -256,7 +256,7 @@ func TestCCompiles(t *testing.T) {
 		t.Errorf("only %d tables are of the fixtures", compiled)
 	}
 	// Longer than a string literal may be.
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "long", Endpoint: strings.Repeat("a\\'\"é\n??/", 600)}}}
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{Name: "long", Endpoint: strings.Repeat("a\\'\"é\n??/", 600)}}}
 	var b strings.Builder
 	if err := C(&b, p, COptions{}); err != nil {
 		t.Fatal(err)
@@ -307,7 +307,7 @@ func (c *cTest) dump(t *testing.T, target Target, tables string, args ...string)
 }
 
 // dumpPolicy returns the lines that testdata/dump.c prints for a policy.
-func dumpPolicy(p *runtime.Policy, target Target) []string {
+func dumpPolicy(p *policy.Policy, target Target) []string {
 	var lines []string
 	line := func(path string, value any) { lines = append(lines, fmt.Sprintf("%s %v", path, value)) }
 	text := func(s string) string {
@@ -344,7 +344,7 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 				for i, d := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), d.Milliseconds())
 				}
-			case []runtime.Metadata:
+			case []policy.Metadata:
 				var order []string
 				for i, m := range x {
 					order = append([]string{fmt.Sprint(i)}, order...)
@@ -354,21 +354,21 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 					}
 				}
 				line(at+".order", strings.Join(order, " "))
-			case []runtime.Option:
+			case []policy.Option:
 				for i, o := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), text(o.Name)+" "+text(o.Value))
 				}
-			case []runtime.StatusState:
+			case []policy.StatusState:
 				for i, s := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), fmt.Sprint(s.Status, " ", uint16(s.State)))
 				}
-			case *runtime.Cert:
+			case *policy.Cert:
 				line(at, text(x.Name)+" "+text(x.DER)+" keep")
-			case []*runtime.Cert:
+			case []*policy.Cert:
 				for i, c := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), text(c.Name)+" "+text(c.DER))
 				}
-			case *runtime.Retry, *runtime.TrustStore, *runtime.Auth:
+			case *policy.Retry, *policy.TrustStore, *policy.Auth:
 				line(at, "set")
 				fields(at, f)
 			default:
@@ -430,7 +430,7 @@ func TestCRefuses(t *testing.T) {
 			t.Errorf("%.60s for lws %s: %d bytes, error %v; want %q", test.text, test.target, b.Len(), err, test.want)
 		}
 	}
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "a", Timeout: 1500 * time.Microsecond, Protocol: 200}}}
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{Name: "a", Timeout: 1500 * time.Microsecond, Protocol: 200}}}
 	if err := C(&strings.Builder{}, p, COptions{}); err == nil || !strings.Contains(err.Error(), "timeout_ms") || !strings.Contains(err.Error(), "protocol(200)") {
 		t.Errorf("a table made by hand gives the error %v", err)
 	}

@@ -5,7 +5,7 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -19,7 +19,7 @@ import (
 // the same name the last counts, whole. Where lws misreads a policy (matching
 // references by prefix, cutting lists, strings and integers), the tables say
 // what the text says. What nothing refers to is left out.
-func Compile(p *schema.Policy) (*runtime.Policy, []schema.Diagnostic) {
+func Compile(p *schema.Policy) (*policy.Policy, []schema.Diagnostic) {
 	c := &compiler{
 		policy:     p,
 		references: make(map[schema.Span]*schema.Reference, len(p.References)),
@@ -29,10 +29,10 @@ func Compile(p *schema.Policy) (*runtime.Policy, []schema.Diagnostic) {
 		c.references[r.Span] = r
 	}
 
-	out := &runtime.Policy{}
-	c.fill(reflect.ValueOf(out).Elem(), plans()[reflect.TypeFor[runtime.Policy]()], p.Settings)
+	out := &policy.Policy{}
+	c.fill(reflect.ValueOf(out).Elem(), plans()[reflect.TypeFor[policy.Policy]()], p.Settings)
 	for _, d := range p.Section(schema.Metrics) {
-		out.Metrics = append(out.Metrics, entry[runtime.Metric](c, d))
+		out.Metrics = append(out.Metrics, entry[policy.Metric](c, d))
 	}
 	streams := p.Section(schema.Streams)
 	seen := make(map[string]bool, len(streams))
@@ -86,15 +86,15 @@ func (c *compiler) fill(dst reflect.Value, p *plan, settings []*schema.Setting) 
 	c.last = last
 }
 
-func (c *compiler) stream(d *schema.Definition) *runtime.StreamType {
-	st := &runtime.StreamType{Name: d.Name}
-	protocol, _ := runtime.ParseProtocol(d.Protocol()) // fill reports one that there is not
+func (c *compiler) stream(d *schema.Definition) *policy.StreamType {
+	st := &policy.StreamType{Name: d.Name}
+	protocol, _ := policy.ParseProtocol(d.Protocol()) // fill reports one that there is not
 	a := armOf(protocol)
 	switch a {
 	case armHTTP:
-		st.HTTP = &runtime.HTTP{}
+		st.HTTP = &policy.HTTP{}
 	case armMQTT:
-		st.MQTT = &runtime.MQTT{}
+		st.MQTT = &policy.MQTT{}
 	}
 	c.object(d)
 	c.fill(reflect.ValueOf(st).Elem(), streamPlans()[a], d.Settings)
@@ -130,11 +130,11 @@ func (c *compiler) object(d *schema.Definition) {
 }
 
 // cert returns a certificate or key.
-func (c *compiler) cert(d *schema.Definition) *runtime.Cert {
-	if v, ok := c.made[d].(*runtime.Cert); ok {
+func (c *compiler) cert(d *schema.Definition) *policy.Cert {
+	if v, ok := c.made[d].(*policy.Cert); ok {
 		return v
 	}
-	v := &runtime.Cert{Name: d.Name}
+	v := &policy.Cert{Name: d.Name}
 	c.made[d] = v
 	if d.Value.Kind != schema.String {
 		c.report("wrong-type", d.Value.Span, "%v must be a string, not %v", d, d.Value.Kind)

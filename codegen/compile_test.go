@@ -12,16 +12,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-func compileText(text string) (*runtime.Policy, []schema.Diagnostic) {
+func compileText(text string) (*policy.Policy, []schema.Diagnostic) {
 	return Compile(schema.NewPolicy(schema.Parse("policy.json", []byte(text))))
 }
 
 // compileFile compiles a policy that has to be without errors.
-func compileFile(t testing.TB, path string) *runtime.Policy {
+func compileFile(t testing.TB, path string) *policy.Policy {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -44,46 +44,46 @@ func policyFiles(t testing.TB) []string {
 }
 
 func TestCompile(t *testing.T) {
-	retry := func(r *runtime.Retry) *runtime.StreamType {
+	retry := func(r *policy.Retry) *policy.StreamType {
 		r.Name = "r"
-		return &runtime.StreamType{Name: "a", Retry: r, HTTP: &runtime.HTTP{}}
+		return &policy.StreamType{Name: "a", Retry: r, HTTP: &policy.HTTP{}}
 	}
-	stream := func(st runtime.StreamType) *runtime.StreamType {
+	stream := func(st policy.StreamType) *policy.StreamType {
 		st.Name = "a"
 		if armOf(st.Protocol) == armHTTP && st.HTTP == nil {
-			st.HTTP = &runtime.HTTP{}
+			st.HTTP = &policy.HTTP{}
 		}
 		return &st
 	}
 	for _, test := range []struct {
 		name, text string
-		want       *runtime.StreamType
+		want       *policy.StreamType
 	}{
-		{"empty", `"s":[{"a":{}}]`, stream(runtime.StreamType{})},
-		{"the last setting counts", `"s":[{"a":{"port":1,"tls":true,"port":2,"tls":false}}]`, stream(runtime.StreamType{Port: 2})},
-		{"also where the first is wrong", `"s":[{"a":{"port":{},"port":2}}]`, stream(runtime.StreamType{Port: 2})},
-		{"the last streamtype counts, whole", `"s":[{"a":{"port":1,"tls":true}},{"a":{"port":2}}]`, stream(runtime.StreamType{Port: 2})},
-		{"digits", `"s":[{"a":{"port":"0443"}}]`, stream(runtime.StreamType{Port: 443})},
-		{"a number for a string", `"s":[{"a":{"payload_fmt":7}}]`, stream(runtime.StreamType{PayloadFmt: "7"})},
-		{"integers written otherwise", `"s":[{"a":{"port":443.0,"timeout_ms":1e3}}]`, stream(runtime.StreamType{Port: 443, Timeout: time.Second})},
-		{"client certificates count from 1", `"s":[{"a":{"client_cert":254}}]`, stream(runtime.StreamType{ClientCert: 255})},
-		{"metadata grows", `"s":[{"a":{"metadata":[{"x":"","y":"h:"}],"metadata":[{"z":""}]}}]`, stream(runtime.StreamType{
-			Metadata: []runtime.Metadata{{Name: "x"}, {Name: "y", Header: "h:"}, {Name: "z"}}})},
-		{"the response map does not", `"s":[{"a":{"http_resp_map":[{"404":1}],"http_resp_map":[{"500":2},{"200":3}]}}]`, stream(runtime.StreamType{
-			HTTP: &runtime.HTTP{RespMap: []runtime.StatusState{{Status: 500, State: 2}, {Status: 200, State: 3}}}})},
-		{"keys of another protocol", `"s":[{"a":{"protocol":"mqtt","http_url":"/","mqtt_topic":"t","mqtt_keep_alive":60}}]`, stream(runtime.StreamType{
-			Protocol: runtime.ProtocolMQTT, MQTT: &runtime.MQTT{Topic: "t", KeepAlive: time.Minute}})},
-		{"raw", `"s":[{"a":{"protocol":"raw","http_url":"/","mqtt_topic":"t"}}]`, stream(runtime.StreamType{Protocol: runtime.ProtocolRaw})},
-		{"the protocol may come last", `"s":[{"a":{"http_url":"/","protocol":"ws"}}]`, stream(runtime.StreamType{
-			Protocol: runtime.ProtocolWS, HTTP: &runtime.HTTP{URL: "/"}})},
-		{"a part with an empty name", `"s":[{"a":{"http_multipart_name":""}}]`, stream(runtime.StreamType{HTTP: &runtime.HTTP{Multipart: true}})},
-		{"unknown keys", `"s":[{"a":{"nonsense":[{}],"plugins":["x"],"port":1}}],"x":{}`, stream(runtime.StreamType{Port: 1})},
-		{"the newest definition before", `"retry":[{"r":{"conceal":1}},{"r":{"conceal":2}}],"s":[{"a":{"retry":"r"}}],"retry":[{"r":{"conceal":3}}]`, retry(&runtime.Retry{Conceal: 2})},
-		{"a longer name does not match", `"retry":[{"r":{"conceal":1},"r2":{"conceal":2}}],"s":[{"a":{"retry":"r"}}]`, retry(&runtime.Retry{Conceal: 1})},
+		{"empty", `"s":[{"a":{}}]`, stream(policy.StreamType{})},
+		{"the last setting counts", `"s":[{"a":{"port":1,"tls":true,"port":2,"tls":false}}]`, stream(policy.StreamType{Port: 2})},
+		{"also where the first is wrong", `"s":[{"a":{"port":{},"port":2}}]`, stream(policy.StreamType{Port: 2})},
+		{"the last streamtype counts, whole", `"s":[{"a":{"port":1,"tls":true}},{"a":{"port":2}}]`, stream(policy.StreamType{Port: 2})},
+		{"digits", `"s":[{"a":{"port":"0443"}}]`, stream(policy.StreamType{Port: 443})},
+		{"a number for a string", `"s":[{"a":{"payload_fmt":7}}]`, stream(policy.StreamType{PayloadFmt: "7"})},
+		{"integers written otherwise", `"s":[{"a":{"port":443.0,"timeout_ms":1e3}}]`, stream(policy.StreamType{Port: 443, Timeout: time.Second})},
+		{"client certificates count from 1", `"s":[{"a":{"client_cert":254}}]`, stream(policy.StreamType{ClientCert: 255})},
+		{"metadata grows", `"s":[{"a":{"metadata":[{"x":"","y":"h:"}],"metadata":[{"z":""}]}}]`, stream(policy.StreamType{
+			Metadata: []policy.Metadata{{Name: "x"}, {Name: "y", Header: "h:"}, {Name: "z"}}})},
+		{"the response map does not", `"s":[{"a":{"http_resp_map":[{"404":1}],"http_resp_map":[{"500":2},{"200":3}]}}]`, stream(policy.StreamType{
+			HTTP: &policy.HTTP{RespMap: []policy.StatusState{{Status: 500, State: 2}, {Status: 200, State: 3}}}})},
+		{"keys of another protocol", `"s":[{"a":{"protocol":"mqtt","http_url":"/","mqtt_topic":"t","mqtt_keep_alive":60}}]`, stream(policy.StreamType{
+			Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t", KeepAlive: time.Minute}})},
+		{"raw", `"s":[{"a":{"protocol":"raw","http_url":"/","mqtt_topic":"t"}}]`, stream(policy.StreamType{Protocol: policy.ProtocolRaw})},
+		{"the protocol may come last", `"s":[{"a":{"http_url":"/","protocol":"ws"}}]`, stream(policy.StreamType{
+			Protocol: policy.ProtocolWS, HTTP: &policy.HTTP{URL: "/"}})},
+		{"a part with an empty name", `"s":[{"a":{"http_multipart_name":""}}]`, stream(policy.StreamType{HTTP: &policy.HTTP{Multipart: true}})},
+		{"unknown keys", `"s":[{"a":{"nonsense":[{}],"plugins":["x"],"port":1}}],"x":{}`, stream(policy.StreamType{Port: 1})},
+		{"the newest definition before", `"retry":[{"r":{"conceal":1}},{"r":{"conceal":2}}],"s":[{"a":{"retry":"r"}}],"retry":[{"r":{"conceal":3}}]`, retry(&policy.Retry{Conceal: 2})},
+		{"a longer name does not match", `"retry":[{"r":{"conceal":1},"r2":{"conceal":2}}],"s":[{"a":{"retry":"r"}}]`, retry(&policy.Retry{Conceal: 1})},
 		{"backoff may be a number, and grows", `"retry":[{"r":{"backoff":"100","backoff":[200,300],"svalidping":3}}],"s":[{"a":{"retry":"r"}}]`,
-			retry(&runtime.Retry{Backoff: []time.Duration{100e6, 200e6, 300e6}, ValidPing: 3 * time.Second})},
+			retry(&policy.Retry{Backoff: []time.Duration{100e6, 200e6, 300e6}, ValidPing: 3 * time.Second})},
 		{"base64 of all sorts", `"certs":[{"a":"_-8"},{"b":"/+\n8="}],"trust_stores":[{"name":"t","stack":"a","stack":["b","a"]}],"s":[{"a":{"tls_trust_store":"t"}}]`,
-			stream(runtime.StreamType{TrustStore: &runtime.TrustStore{Name: "t", Stack: []*runtime.Cert{
+			stream(policy.StreamType{TrustStore: &policy.TrustStore{Name: "t", Stack: []*policy.Cert{
 				{Name: "a", DER: "\xff\xef"}, {Name: "b", DER: "\xff\xef"}, {Name: "a", DER: "\xff\xef"}}}})},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestCompile(t *testing.T) {
 			for _, d := range found {
 				t.Errorf("%v: %s", d.Span, d.Message)
 			}
-			if diff := cmp.Diff([]*runtime.StreamType{test.want}, got.StreamTypes); diff != "" {
+			if diff := cmp.Diff([]*policy.StreamType{test.want}, got.StreamTypes); diff != "" {
 				t.Error(diff)
 			}
 		})

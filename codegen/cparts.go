@@ -5,14 +5,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 // Here is what streamtypes point to. Each function writes an object, or several,
 // and returns the expression that points to it.
 
-func (c *cFile) metrics(list []*runtime.Metric) string {
+func (c *cFile) metrics(list []*policy.Metric) string {
 	if len(list) == 0 {
 		return ""
 	}
@@ -37,7 +37,7 @@ func (c *cFile) metrics(list []*runtime.Metric) string {
 //
 // So a list that begins as another one does ends with the nodes of that, and
 // has them from there.
-func (c *cFile) metadata(symbol string, list []runtime.Metadata) string {
+func (c *cFile) metadata(symbol string, list []policy.Metadata) string {
 	type beginning string // of lists: names and headers
 	keys := make([]beginning, len(list)+1)
 	for i, m := range list {
@@ -98,7 +98,7 @@ func (c *cFile) header(mapping string) string {
 	return c.made[h]
 }
 
-func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
+func (c *cFile) respmap(symbol string, list []policy.StatusState) string {
 	var b strings.Builder
 	b.WriteString("{\n")
 	for _, s := range list {
@@ -111,7 +111,7 @@ func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
 }
 
 // options writes a list that is linked as the policy has it.
-func (c *cFile) options(symbol string, list []runtime.Option) string {
+func (c *cFile) options(symbol string, list []policy.Option) string {
 	type options string
 	key := options(fmt.Sprintf("%q", list))
 	if name := c.made[key]; name != "" {
@@ -131,7 +131,7 @@ func (c *cFile) options(symbol string, list []runtime.Option) string {
 	return name
 }
 
-func (c *cFile) retry(r *runtime.Retry) string {
+func (c *cFile) retry(r *policy.Retry) string {
 	return c.once(r, func() string {
 		v := c.keyed(r)
 		if len(r.Backoff) > 0 {
@@ -148,11 +148,11 @@ func (c *cFile) retry(r *runtime.Retry) string {
 	})
 }
 
-func (c *cFile) auth(a *runtime.Auth) string {
+func (c *cFile) auth(a *policy.Auth) string {
 	return c.once(a, func() string { return c.share("lws_ss_auth_t", "auth", cSymbol(a.Name), "", c.keyed(a)) })
 }
 
-func (c *cFile) trustStore(t *runtime.TrustStore) string {
+func (c *cFile) trustStore(t *policy.TrustStore) string {
 	return c.once(t, func() string {
 		if len(t.Stack) == 0 {
 			c.errs = append(c.errs, fmt.Errorf("trust store %s has no certificate: lws would crash", schema.QuoteName(t.Name)))
@@ -166,7 +166,7 @@ func (c *cFile) trustStore(t *runtime.TrustStore) string {
 	})
 }
 
-func (c *cFile) cert(x *runtime.Cert) string {
+func (c *cFile) cert(x *policy.Cert) string {
 	return c.once(x, func() string {
 		v := values{"vhost_name": c.text(x.Name), "ca_der": c.der(x), "ca_der_len": strconv.Itoa(len(x.DER))}
 		if c.keep[x] {
@@ -176,7 +176,7 @@ func (c *cFile) cert(x *runtime.Cert) string {
 	})
 }
 
-func (c *cFile) der(x *runtime.Cert) string {
+func (c *cFile) der(x *policy.Cert) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
 	b.WriteByte('{')

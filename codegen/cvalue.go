@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -15,7 +15,7 @@ func (c *cFile) scalar(v reflect.Value, k *schema.Key) string {
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return c.duration(x, k)
-	case runtime.Protocol:
+	case policy.Protocol:
 		return c.protocol(x)
 	case string:
 		return c.text(x)
@@ -39,7 +39,7 @@ func (c *cFile) duration(d time.Duration, k *schema.Key) string {
 	return c.scalar(reflect.ValueOf(uint64(d/u)), k)
 }
 
-func (c *cFile) protocol(p runtime.Protocol) string {
+func (c *cFile) protocol(p policy.Protocol) string {
 	for _, l := range cProtocols {
 		if l.protocol == p && c.available("protocol "+p.String(), l.since) {
 			c.macros[l.macro] = true

@@ -3,7 +3,7 @@ package codegen
 import (
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // A Footprint says how many bytes of read-only memory C tables take, by kind.
@@ -28,7 +28,7 @@ func (f Footprint) Total() int { return f.Strings + f.DER + f.Numbers + f.Struct
 // CFootprint returns what the tables that C writes take with pointers of 32 and
 // of 64 bits. Of the members that depend on how lws was built, it counts that
 // which servers need, as lws is by default, and those that the policy needs.
-func CFootprint(p *runtime.Policy, o COptions) ([2]Footprint, error) {
+func CFootprint(p *policy.Policy, o COptions) ([2]Footprint, error) {
 	c, err := newCFile(p, o, false)
 	if err != nil {
 		return [2]Footprint{}, err

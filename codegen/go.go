@@ -15,26 +15,21 @@ import (
 	"unicode/utf8"
 
 	"github.com/dave/jennifer/jen"
-
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // version is the contract with package runtime that generated files are
-// written to: see runtime.MaxVersion.
-const version = 3
+// written to: see policy.MaxVersion.
+const version = 4
 
-const runtimePath = "github.com/secure-streams/sspolicy/runtime"
+const (
+	runtimePath   = "github.com/secure-streams/sspolicy/runtime"
+	policyPath    = runtimePath + "/policy"
+	transportPath = runtimePath + "/transport"
+)
 
-// goProtocols has the constants of package runtime for the protocols, and the
-// packages that speak them, each with a func New.
-var goProtocols = map[runtime.Protocol]struct{ name, transport string }{
-	runtime.ProtocolH1:   {"ProtocolH1", runtimePath + "/http"},
-	runtime.ProtocolH2:   {"ProtocolH2", runtimePath + "/http"},
-	runtime.ProtocolH3:   {"ProtocolH3", runtimePath + "/h3"},
-	runtime.ProtocolWS:   {"ProtocolWS", runtimePath + "/ws"},
-	runtime.ProtocolMQTT: {"ProtocolMQTT", runtimePath + "/mqtt"},
-	runtime.ProtocolRaw:  {"ProtocolRaw", runtimePath + "/raw"},
-}
+// transportOf returns the import path of the package that executes a protocol.
+func transportOf(p policy.Protocol) string { return runtimePath + "/" + p.Dir() }
 
 // GoOptions are the settings of Go.
 type GoOptions struct {
@@ -51,7 +46,7 @@ type GoOptions struct {
 //
 // All that the tables consist of is constants and addresses, which the Go
 // compiler and linker lay out: the package does nothing at init.
-func Go(w io.Writer, p *runtime.Policy, o GoOptions) error {
+func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 	o.Package = cmp.Or(o.Package, "policy")
 	if !token.IsIdentifier(o.Package) || o.Package == "_" {
 		return fmt.Errorf("%q is no name for a Go package", o.Package)
@@ -63,15 +58,17 @@ func Go(w io.Writer, p *runtime.Policy, o GoOptions) error {
 			f.HeaderComment(line.name + ": " + commentText(line.text))
 		}
 	}
-	f.ImportName(runtimePath, "runtime")
-	for _, g := range goProtocols {
-		f.ImportName(g.transport, path.Base(g.transport))
+	for _, p := range []string{runtimePath, policyPath, transportPath} {
+		f.ImportName(p, path.Base(p))
+	}
+	for p := range policy.Protocol(policy.NumProtocols) {
+		f.ImportName(transportOf(p), p.Dir())
 	}
 
 	f.Line().Comment("These do not compile if this file and package runtime are too far apart.")
 	f.Const().Defs(
-		jen.Id("_").Op("=").Qual(runtimePath, "EnforceVersion").Call(jen.Lit(version).Op("-").Qual(runtimePath, "MinVersion")),
-		jen.Id("_").Op("=").Qual(runtimePath, "EnforceVersion").Call(jen.Qual(runtimePath, "MaxVersion").Op("-").Lit(version)),
+		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Lit(version).Op("-").Qual(policyPath, "MinVersion")),
+		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Qual(policyPath, "MaxVersion").Op("-").Lit(version)),
 	)
 
 	g := &goFile{
@@ -119,15 +116,15 @@ type goFile struct {
 }
 
 // functions writes what executes the policy.
-func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
+func (g *goFile) functions(f *jen.File, p *policy.Policy) {
 	var paths []string
 	signs := map[string]bool{} // paths of those that sign requests
 	for _, st := range p.StreamTypes {
-		path := goProtocols[st.Protocol].transport
+		path := transportOf(st.Carrier())
 		if !slices.Contains(paths, path) {
 			paths = append(paths, path)
 		}
-		if st.HTTP != nil && st.Protocol != runtime.ProtocolWS && st.Auth != nil && st.Auth.Type == runtime.AuthSigV4 {
+		if st.HTTP != nil && st.Protocol != policy.ProtocolWS && st.Auth != nil && st.Auth.Type == policy.AuthSigV4 {
 			signs[path] = true
 		}
 	}
@@ -142,9 +139,9 @@ func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
 	f.Line().Comment("Transports returns new transports for the protocols of the policy.")
 	list := jen.Return(jen.Nil())
 	if calls != nil {
-		list = jen.Return(jen.Index().Qual(runtimePath, "Transport").Values(calls...))
+		list = jen.Return(jen.Index().Qual(transportPath, "Transport").Values(calls...))
 	}
-	f.Func().Id("Transports").Params().Index().Qual(runtimePath, "Transport").Block(list)
+	f.Func().Id("Transports").Params().Index().Qual(transportPath, "Transport").Block(list)
 
 	f.Line().Comment("NewContext returns a context for the policy. It has Transports, unless o has")
 	f.Comment("others.")
@@ -160,7 +157,7 @@ func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
 
 // accessors writes the type of a streamtype: its metadata as fields, and what
 // makes a stream of that.
-func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
+func accessors(f *jen.File, st *policy.StreamType, typ, constant string) {
 	fields := newSymbols("Fetch", "Open", "NewStream", "Metadata")
 	seen := map[string]bool{}
 	var defs, pairs []jen.Code
@@ -208,9 +205,9 @@ func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
 		jen.Id("c").Dot("Open").Call(jen.Id("ctx"), jen.Id(constant), options))
 	what := "makes one request and returns the answer."
 	switch {
-	case st.LocalSink || st.Protocol == runtime.ProtocolRaw:
+	case st.LocalSink || st.Protocol == policy.ProtocolRaw:
 		return // no message has an end
-	case st.Protocol == runtime.ProtocolWS:
+	case st.Protocol == policy.ProtocolWS:
 		what = "sends one message, if it is given one, and returns the first that comes."
 	case st.MQTT != nil && st.MQTT.Topic == "":
 		return
@@ -222,7 +219,7 @@ func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
 }
 
 // itemComment says where the policy puts the value of a metadata item.
-func itemComment(st *runtime.StreamType, m runtime.Metadata) string {
+func itemComment(st *policy.StreamType, m policy.Metadata) string {
 	uses := []string{strconv.Quote(m.Name)}
 	if h := strings.TrimSuffix(m.Header, ":"); h != "" {
 		uses = append(uses, "header "+h)
@@ -261,17 +258,15 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 				return jen.Lit(int(x/u.size)).Op("*").Qual("time", u.name)
 			}
 		}
-	case runtime.Protocol:
-		if g, ok := goProtocols[x]; ok {
-			return jen.Qual(runtimePath, g.name)
-		}
-	case *runtime.Retry:
+	case policy.Protocol:
+		return jen.Qual(policyPath, x.Constant())
+	case *policy.Retry:
 		return g.share(x, "retry")
-	case *runtime.TrustStore:
+	case *policy.TrustStore:
 		return g.share(x, "trust")
-	case *runtime.Cert:
+	case *policy.Cert:
 		return g.share(x, "cert")
-	case *runtime.Auth:
+	case *policy.Auth:
 		return g.share(x, "auth")
 	}
 	switch v.Kind() {
@@ -289,7 +284,7 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 			elems = append(elems, g.literal(v.Index(i), ""))
 		}
 		switch v.Interface().(type) {
-		case []time.Duration, []*runtime.Cert: // short
+		case []time.Duration, []*policy.Cert: // short
 			return goType(v.Type()).Values(elems...)
 		}
 		return lines(goType(v.Type()), elems)
@@ -339,7 +334,7 @@ func (g *goFile) share(x any, kind string) jen.Code {
 		symbol = g.symbols.unique(kind + goSymbol("", name))
 		g.shared[x] = symbol
 		g.pending = append(g.pending, func(f *jen.File) {
-			if c, ok := x.(*runtime.Cert); ok {
+			if c, ok := x.(*policy.Cert); ok {
 				f.Line().Add(g.cert(symbol, c))
 			} else {
 				f.Line().Var().Id(symbol).Op("=").Add(g.fields(goType(v.Type().Elem()), v.Elem()))
@@ -350,7 +345,7 @@ func (g *goFile) share(x any, kind string) jen.Code {
 }
 
 // cert returns the definition of a certificate, with a word on what it is.
-func (g *goFile) cert(symbol string, c *runtime.Cert) jen.Code {
+func (g *goFile) cert(symbol string, c *policy.Cert) jen.Code {
 	const most = 18 // bytes on a line
 	var der strings.Builder
 	for i := 0; i < len(c.DER); i += most {
@@ -371,7 +366,7 @@ func (g *goFile) cert(symbol string, c *runtime.Cert) jen.Code {
 	if c.DER != "" {
 		elems = append(elems, jen.Id("DER").Op(":").Id(der.String()))
 	}
-	return s.Var().Id(symbol).Op("=").Add(lines(goType(reflect.TypeFor[runtime.Cert]()), elems))
+	return s.Var().Id(symbol).Op("=").Add(lines(goType(reflect.TypeFor[policy.Cert]()), elems))
 }
 
 // goType returns a type as it is written in a generated file.

@@ -101,7 +101,7 @@ import (
 
 `+m.imports.String()+`)
 
-func compare(name, file string, got *runtime.Policy) {
+func compare(name, file string, got *policy.Policy) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		panic(err)

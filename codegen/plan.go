@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -50,7 +50,7 @@ func (p *plan) add(s schema.Section, t reflect.Type, at []int) {
 			set:   setters[f.Type],
 			// The lists of lws grow with every repetition of their key; only
 			// the response map starts anew.
-			adds: f.Type.Kind() == reflect.Slice && f.Type != reflect.TypeFor[[]runtime.StatusState](),
+			adds: f.Type.Kind() == reflect.Slice && f.Type != reflect.TypeFor[[]policy.StatusState](),
 		})
 	}
 }
@@ -63,11 +63,11 @@ func (f *field) value(of reflect.Value) reflect.Value { return of.FieldByIndex(f
 var plans = sync.OnceValue(func() map[reflect.Type]*plan {
 	m := map[reflect.Type]*plan{}
 	for t, s := range map[reflect.Type]schema.Section{
-		reflect.TypeFor[runtime.Policy]():     schema.Top,
-		reflect.TypeFor[runtime.Retry]():      schema.Retry,
-		reflect.TypeFor[runtime.TrustStore](): schema.TrustStores,
-		reflect.TypeFor[runtime.Metric]():     schema.Metrics,
-		reflect.TypeFor[runtime.Auth]():       schema.Auth,
+		reflect.TypeFor[policy.Policy]():     schema.Top,
+		reflect.TypeFor[policy.Retry]():      schema.Retry,
+		reflect.TypeFor[policy.TrustStore](): schema.TrustStores,
+		reflect.TypeFor[policy.Metric]():     schema.Metrics,
+		reflect.TypeFor[policy.Auth]():       schema.Auth,
 	} {
 		m[t] = newPlan(s, t)
 	}
@@ -75,7 +75,7 @@ var plans = sync.OnceValue(func() map[reflect.Type]*plan {
 })
 
 var streamPlans = sync.OnceValue(func() map[arm]*plan {
-	t := reflect.TypeFor[runtime.StreamType]()
+	t := reflect.TypeFor[policy.StreamType]()
 	return map[arm]*plan{
 		noArm:   newPlan(schema.Streams, t),
 		armHTTP: newPlan(schema.Streams, t, "HTTP"),
@@ -93,11 +93,11 @@ const (
 	armMQTT
 )
 
-func armOf(p runtime.Protocol) arm {
+func armOf(p policy.Protocol) arm {
 	switch p {
-	case runtime.ProtocolH1, runtime.ProtocolH2, runtime.ProtocolH3, runtime.ProtocolWS:
+	case policy.ProtocolH1, policy.ProtocolH2, policy.ProtocolH3, policy.ProtocolWS:
 		return armHTTP
-	case runtime.ProtocolMQTT:
+	case policy.ProtocolMQTT:
 		return armMQTT
 	}
 	return noArm

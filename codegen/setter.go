@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -22,24 +23,24 @@ var setters map[reflect.Type]setter
 
 func init() { // not in the declaration, since the setters reach the plans, and those this
 	setters = map[reflect.Type]setter{
-		reflect.TypeFor[bool]():                  setBool,
-		reflect.TypeFor[string]():                setString,
-		reflect.TypeFor[uint8]():                 setInteger,
-		reflect.TypeFor[uint16]():                setInteger,
-		reflect.TypeFor[uint32]():                setInteger,
-		reflect.TypeFor[uint64]():                setInteger,
-		reflect.TypeFor[int64]():                 setInteger,
-		reflect.TypeFor[time.Duration]():         setDuration,
-		reflect.TypeFor[[]time.Duration]():       addDurations,
-		reflect.TypeFor[runtime.Protocol]():      setProtocol,
-		reflect.TypeFor[[]runtime.Metadata]():    addPairs,
-		reflect.TypeFor[[]runtime.Option]():      addPairs,
-		reflect.TypeFor[[]runtime.StatusState](): setStatuses,
-		reflect.TypeFor[*runtime.Retry]():        setReference(entry[runtime.Retry]),
-		reflect.TypeFor[*runtime.TrustStore]():   setReference(entry[runtime.TrustStore]),
-		reflect.TypeFor[*runtime.Auth]():         setReference(entry[runtime.Auth]),
-		reflect.TypeFor[*runtime.Cert]():         setReference((*compiler).cert),
-		reflect.TypeFor[[]*runtime.Cert]():       addCerts,
+		reflect.TypeFor[bool]():                 setBool,
+		reflect.TypeFor[string]():               setString,
+		reflect.TypeFor[uint8]():                setInteger,
+		reflect.TypeFor[uint16]():               setInteger,
+		reflect.TypeFor[uint32]():               setInteger,
+		reflect.TypeFor[uint64]():               setInteger,
+		reflect.TypeFor[int64]():                setInteger,
+		reflect.TypeFor[time.Duration]():        setDuration,
+		reflect.TypeFor[[]time.Duration]():      addDurations,
+		reflect.TypeFor[policy.Protocol]():      setProtocol,
+		reflect.TypeFor[[]policy.Metadata]():    addPairs,
+		reflect.TypeFor[[]policy.Option]():      addPairs,
+		reflect.TypeFor[[]policy.StatusState](): setStatuses,
+		reflect.TypeFor[*policy.Retry]():        setReference(entry[policy.Retry]),
+		reflect.TypeFor[*policy.TrustStore]():   setReference(entry[policy.TrustStore]),
+		reflect.TypeFor[*policy.Auth]():         setReference(entry[policy.Auth]),
+		reflect.TypeFor[*policy.Cert]():         setReference((*compiler).cert),
+		reflect.TypeFor[[]*policy.Cert]():       addCerts,
 	}
 }
 
@@ -102,7 +103,7 @@ func setProtocol(c *compiler, dst reflect.Value, s *schema.Setting) {
 	v := &s.Member.Value
 	if v.Kind != schema.String {
 		c.wrongType(v, s, "a string")
-	} else if p, ok := runtime.ParseProtocol(v.Text()); !ok {
+	} else if p, ok := policy.ParseProtocol(v.Text()); !ok {
 		c.report("out-of-range", v.Span, "there is no protocol %s", schema.QuoteName(v.Text()))
 	} else {
 		dst.Set(reflect.ValueOf(p))
@@ -124,14 +125,14 @@ func addPairs(c *compiler, dst reflect.Value, s *schema.Setting) {
 }
 
 func setStatuses(c *compiler, dst reflect.Value, s *schema.Setting) {
-	var list []runtime.StatusState
+	var list []policy.StatusState
 	for m := range c.pairs(s) {
 		_, state, ok := c.integer(&m.Value, s)
 		status, err := strconv.ParseUint(m.Key, 10, 16)
 		if err != nil {
 			c.report("wrong-type", m.Name.Span, "%s is no HTTP status", schema.QuoteName(m.Key))
 		} else if ok {
-			list = append(list, runtime.StatusState{Status: uint16(status), State: runtime.State(state)})
+			list = append(list, policy.StatusState{Status: uint16(status), State: runtime.State(state)})
 		}
 	}
 	dst.Set(reflect.ValueOf(list))

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -19,12 +19,12 @@ var notCompiled = map[schema.Section][]string{
 
 func TestEveryKeyHasAField(t *testing.T) {
 	all := map[schema.Section]*plan{
-		schema.Top:         plans()[reflect.TypeFor[runtime.Policy]()],
-		schema.Retry:       plans()[reflect.TypeFor[runtime.Retry]()],
-		schema.TrustStores: plans()[reflect.TypeFor[runtime.TrustStore]()],
-		schema.Metrics:     plans()[reflect.TypeFor[runtime.Metric]()],
-		schema.Auth:        plans()[reflect.TypeFor[runtime.Auth]()],
-		schema.Streams:     newPlan(schema.Streams, reflect.TypeFor[runtime.StreamType](), "HTTP", "MQTT"),
+		schema.Top:         plans()[reflect.TypeFor[policy.Policy]()],
+		schema.Retry:       plans()[reflect.TypeFor[policy.Retry]()],
+		schema.TrustStores: plans()[reflect.TypeFor[policy.TrustStore]()],
+		schema.Metrics:     plans()[reflect.TypeFor[policy.Metric]()],
+		schema.Auth:        plans()[reflect.TypeFor[policy.Auth]()],
+		schema.Streams:     newPlan(schema.Streams, reflect.TypeFor[policy.StreamType](), "HTTP", "MQTT"),
 	}
 	for s, p := range all {
 		for _, k := range schema.Keys(s) {
@@ -90,9 +90,9 @@ func TestEveryMemberIsLaidOut(t *testing.T) {
 }
 
 func TestEveryProtocol(t *testing.T) {
-	for p := runtime.Protocol(0); ; p++ {
+	for p := policy.Protocol(0); ; p++ {
 		name := p.String()
-		if _, known := runtime.ParseProtocol(name); !known {
+		if _, known := policy.ParseProtocol(name); !known {
 			break
 		}
 		if goProtocols[p].name != "Protocol"+strings.ToUpper(name) && goProtocols[p].name != "Protocol"+strings.ToUpper(name[:1])+name[1:] {

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -42,17 +42,17 @@ func number(release string) (n int) {
 // their numbers changed when h3 came (lws-secure-streams-policy.h of each
 // release), so that only the names are right for more than one.
 var cProtocols = []struct {
-	protocol runtime.Protocol
+	protocol policy.Protocol
 	symbol   string
 	since    string
 	macro    string // that the build of lws must have defined
 }{
-	{runtime.ProtocolH1, "LWSSSP_H1", "4.1", "LWS_ROLE_H1"},
-	{runtime.ProtocolH2, "LWSSSP_H2", "4.1", "LWS_ROLE_H2"},
-	{runtime.ProtocolH3, "LWSSSP_H3", "5.0", "LWS_ROLE_H3"},
-	{runtime.ProtocolWS, "LWSSSP_WS", "4.1", "LWS_ROLE_WS"},
-	{runtime.ProtocolMQTT, "LWSSSP_MQTT", "4.1", "LWS_ROLE_MQTT"},
-	{runtime.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
+	{policy.ProtocolH1, "LWSSSP_H1", "4.1", "LWS_ROLE_H1"},
+	{policy.ProtocolH2, "LWSSSP_H2", "4.1", "LWS_ROLE_H2"},
+	{policy.ProtocolH3, "LWSSSP_H3", "5.0", "LWS_ROLE_H3"},
+	{policy.ProtocolWS, "LWSSSP_WS", "4.1", "LWS_ROLE_WS"},
+	{policy.ProtocolMQTT, "LWSSSP_MQTT", "4.1", "LWS_ROLE_MQTT"},
+	{policy.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
 }
 
 // buildOptions says how to get the macros that a policy may need of the build

@@ -21,14 +21,14 @@ import (
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 // Loaded is a policy without errors.
 type Loaded struct {
 	Document *schema.Document // its text, with the fragments that were laid over it
-	Policy   *runtime.Policy  // its tables
+	Policy   *policy.Policy   // its tables
 }
 
 // parserRules are the rules about what lws's parser makes of the text of a
@@ -102,8 +102,8 @@ func Err(found []schema.Diagnostic) error {
 
 // Func returns a function that makes tables of a text, or an error that wraps
 // ErrRefused. Packages that must not import this one take it as an option.
-func Func(name string, o lint.Options) func(text []byte) (*runtime.Policy, error) {
-	return func(text []byte) (*runtime.Policy, error) {
+func Func(name string, o lint.Options) func(text []byte) (*policy.Policy, error) {
+	return func(text []byte) (*policy.Policy, error) {
 		l, found := Text(name, text, o)
 		if l == nil {
 			return nil, Err(found)

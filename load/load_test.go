@@ -120,7 +120,7 @@ func FuzzText(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, st := range l.Policy.StreamTypes {
-			if s, err := c.NewStream(st.Name, runtime.Handlers{}); err == nil && !strings.HasPrefix(st.Endpoint, "file://") && st.Name != runtime.SMDStreamType {
+			if s, err := c.NewStream(st.Name, runtime.Handlers{}); err == nil && !strings.HasPrefix(st.Endpoint, "file://") && st.Name != smd.SMDStreamType {
 				t.Errorf("%s can be made without a transport", s.StreamType().Name)
 			}
 		}

@@ -8,18 +8,20 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestAllAtOnce does everything at a time that can be done with a context, some
 // of it from inside callbacks, while it is closed. The race detector looks on.
 func TestAllAtOnce(t *testing.T) {
-	policies := []*runtime.Policy{
-		sinkPolicy(), sinkPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 })),
-		sinkPolicy(change("b", func(st *runtime.StreamType) { st.Endpoint = "other.example" })),
+	policies := []*policy.Policy{
+		sinkPolicy(), sinkPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 })),
+		sinkPolicy(change("b", func(st *policy.StreamType) { st.Endpoint = "other.example" })),
 	}
 	for range 20 {
 		c, err := runtime.NewContext(policies[0], runtime.Options{
-			Transports: []runtime.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}},
+			Transports: []transport.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}},
 			Wake:       func(time.Time) {},
 		})
 		if err != nil {
@@ -36,11 +38,11 @@ func TestAllAtOnce(t *testing.T) {
 					k.Close()
 				}
 			case 3:
-				c.SMD().Send(runtime.ClassUser, []byte("x"))
+				c.SMD().Send(smd.ClassUser, []byte("x"))
 			case 4:
 				c.Rideshares(c.Policy().StreamTypes[0])
 			case 5:
-				c.SMD().Register(runtime.ClassesAll, func(runtime.Message) { time.Sleep(time.Microsecond) }).Close()
+				c.SMD().Register(smd.ClassesAll, func(smd.Message) { time.Sleep(time.Microsecond) }).Close()
 			case 6:
 				c.Resumed(time.Second)
 			}
@@ -78,10 +80,10 @@ func TestAllAtOnce(t *testing.T) {
 			wg.Go(func() {
 				var streams []*runtime.Stream
 				for range 60 {
-					name := []string{"a", "b", "c", "sink", runtime.SMDStreamType}[rand.N(5)]
+					name := []string{"a", "b", "c", "sink", smd.SMDStreamType}[rand.N(5)]
 					var options []runtime.StreamOption
-					if name == runtime.SMDStreamType {
-						options = append(options, runtime.WithClasses(runtime.ClassesAll))
+					if name == smd.SMDStreamType {
+						options = append(options, smd.WithClasses(smd.ClassesAll))
 					}
 					if s, err := c.NewStream(name, handlers, options...); err == nil {
 						streams = append(streams, s)
@@ -113,20 +115,20 @@ func TestAllAtOnce(t *testing.T) {
 			t.Errorf("after Close: %v", err)
 		}
 		for what, err := range map[string]error{"SetPolicy": c.SetPolicy(policies[0]), "Overlay": c.Overlay(policies[0]),
-			"Send": c.SMD().Send(runtime.ClassUser, nil)} {
+			"Send": c.SMD().Send(smd.ClassUser, nil)} {
 			if !errors.Is(err, runtime.ErrClosed) {
 				t.Errorf("%s after Close: %v", what, err)
 			}
 		}
-		c.SMD().Register(runtime.ClassesAll, func(runtime.Message) {}).Close()
+		c.SMD().Register(smd.ClassesAll, func(smd.Message) {}).Close()
 		c.Resumed(time.Second)
 		c.StartValidity(policies[0].StreamTypes[0], func() {}, func() {}).Stop()
 	}
 }
 
 // sinkPolicy is swapPolicy with a streamtype that is a local_sink.
-func sinkPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
-	return swapPolicy(append(f, func(p *runtime.Policy) {
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{Name: "sink", Protocol: runtime.ProtocolRaw, LocalSink: true})
+func sinkPolicy(f ...func(*policy.Policy)) *policy.Policy {
+	return swapPolicy(append(f, func(p *policy.Policy) {
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{Name: "sink", Protocol: policy.ProtocolRaw, LocalSink: true})
 	})...)
 }

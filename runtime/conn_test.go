@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func TestOpen(t *testing.T) {
@@ -180,7 +182,7 @@ func TestConnEnds(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				for _, rx := range []int{0, 3} {
-					c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, func(ctx context.Context, l *runtime.Link) error {
+					c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, func(ctx context.Context, l transport.Link) error {
 						if err := l.Connected(); err != nil {
 							return err
 						}
@@ -247,7 +249,7 @@ func TestConnRetry(t *testing.T) {
 		http.NewResponseController(w).EnableFullDuplex() // else it waits for the rest of the body
 		io.ReadFull(r.Body, make([]byte, 3))
 		w.WriteHeader(http.StatusServiceUnavailable)
-	}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535} })
+	}, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 65535} })
 	conn, err := c.Open(t.Context(), "post")
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +272,7 @@ func TestConnRetryEmpty(t *testing.T) {
 			return
 		}
 		io.WriteString(w, "fine")
-	}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535} })
+	}, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 65535} })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	conn, err := c.Open(ctx, "post")
@@ -311,10 +313,10 @@ func TestCloseWriteWithBody(t *testing.T) {
 }
 
 // newMessages returns a context whose streamtype "s" is ws, spoken by a fake.
-func newMessages(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error) *runtime.Context {
-	st.Name, st.Protocol, st.Endpoint, st.HTTP = "s", runtime.ProtocolWS, "h", &runtime.HTTP{}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, runtime.Options{
-		Transports: []runtime.Transport{fakeWS{&fake{run}}}, Logger: slog.New(slog.DiscardHandler),
+func newMessages(t *testing.T, st policy.StreamType, run func(context.Context, transport.Link) error) *runtime.Context {
+	st.Name, st.Protocol, st.Endpoint, st.HTTP = "s", policy.ProtocolWS, "h", &policy.HTTP{}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}}, runtime.Options{
+		Transports: []transport.Transport{fakeWS{&fake{run}}}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -324,12 +326,12 @@ func newMessages(t *testing.T, st runtime.StreamType, run func(context.Context, 
 
 type fakeWS struct{ *fake }
 
-func (fakeWS) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolWS} }
+func (fakeWS) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolWS} }
 
 // pieces connects and delivers pieces: "[" before one starts a message, "]"
 // after one ends it.
-func pieces(texts ...string) func(context.Context, *runtime.Link) error {
-	return func(_ context.Context, l *runtime.Link) error {
+func pieces(texts ...string) func(context.Context, transport.Link) error {
+	return func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -353,22 +355,22 @@ func pieces(texts ...string) func(context.Context, *runtime.Link) error {
 }
 
 func TestMessages(t *testing.T) {
-	bye := func(context.Context, *runtime.Link) error { return errFake }
+	bye := func(context.Context, transport.Link) error { return errFake }
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
-		runs []func(context.Context, *runtime.Link) error
+		st   policy.StreamType
+		runs []func(context.Context, transport.Link) error
 		want []string
 		err  error
 	}{
-		{"whole and in parts", runtime.StreamType{Opportunistic: true},
-			[]func(context.Context, *runtime.Link) error{pieces("[one]", "[t", "w", "o]", "perf", "[]", "[three", "]")},
+		{"whole and in parts", policy.StreamType{Opportunistic: true},
+			[]func(context.Context, transport.Link) error{pieces("[one]", "[t", "w", "o]", "perf", "[]", "[three", "]")},
 			[]string{"one", "two", "", "three"}, errFake},
-		{"cut, then with the next connection", runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 1}},
-			[]func(context.Context, *runtime.Link) error{pieces("[one]", "[tw"), pieces("[three]"), bye},
+		{"cut, then with the next connection", policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 1}},
+			[]func(context.Context, transport.Link) error{pieces("[one]", "[tw"), pieces("[three]"), bye},
 			[]string{"one", "three"}, runtime.ErrAllRetriesFailed},
-		{"too long", runtime.StreamType{Opportunistic: true},
-			[]func(context.Context, *runtime.Link) error{pieces("[12345]", "[123", "456]")},
+		{"too long", policy.StreamType{Opportunistic: true},
+			[]func(context.Context, transport.Link) error{pieces("[12345]", "[123", "456]")},
 			[]string{"12345"}, runtime.ErrTooLong},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -420,8 +422,8 @@ func TestMessagesHTTP(t *testing.T) {
 func TestWriteMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
-		take := func(n int) func(context.Context, *runtime.Link) error {
-			return func(ctx context.Context, l *runtime.Link) error {
+		take := func(n int) func(context.Context, transport.Link) error {
+			return func(ctx context.Context, l transport.Link) error {
 				if err := l.Connected(); err != nil {
 					return err
 				}
@@ -445,7 +447,7 @@ func TestWriteMessages(t *testing.T) {
 				return errFake
 			}
 		}
-		c := newMessages(t, runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 65535}}, each(take(4), take(100)))
+		c := newMessages(t, policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 65535}}, each(take(4), take(100)))
 		conn, err := c.Open(t.Context(), "s")
 		if err != nil {
 			t.Fatal(err)
@@ -474,7 +476,7 @@ func TestWriteMessages(t *testing.T) {
 // The message that a lost connection has taken a part of fails.
 func TestWriteLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newMessages(t, runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 65535}}, func(ctx context.Context, l *runtime.Link) error {
+		c := newMessages(t, policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 65535}}, func(ctx context.Context, l transport.Link) error {
 			if err := l.Connected(); err != nil {
 				return err
 			}
@@ -506,9 +508,9 @@ func TestWriteLost(t *testing.T) {
 // connection is lost is sent on the next one.
 func TestConnWriteKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newContext(t, runtime.StreamType{
-			Protocol: runtime.ProtocolMQTT, MQTT: &runtime.MQTT{Topic: "t"}, Retry: &runtime.Retry{Backoff: ms(100), Conceal: 1},
-		}, each(func(_ context.Context, l *runtime.Link) error {
+		c := newContext(t, policy.StreamType{
+			Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t"}, Retry: &policy.Retry{Backoff: ms(100), Conceal: 1},
+		}, each(func(_ context.Context, l transport.Link) error {
 			if err := l.Connected(); err != nil {
 				return err
 			}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestImports checks that a program that needs no HTTP does not link net/http.
@@ -28,39 +30,39 @@ func TestNewContext(t *testing.T) {
 	if _, err := runtime.NewContext(nil, runtime.Options{}); err == nil {
 		t.Error("no policy was taken")
 	}
-	two := []runtime.Transport{&fake{}, &fake{}}
-	if _, err := runtime.NewContext(&runtime.Policy{}, runtime.Options{Transports: two}); err == nil || !strings.Contains(err.Error(), "two transports") {
+	two := []transport.Transport{&fake{}, &fake{}}
+	if _, err := runtime.NewContext(&policy.Policy{}, runtime.Options{Transports: two}); err == nil || !strings.Contains(err.Error(), "two transports") {
 		t.Errorf("two transports for one protocol: %v", err)
 	}
 }
 
 func TestNewStreamErrors(t *testing.T) {
-	raw := runtime.StreamType{Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1}
-	with := func(f func(*runtime.StreamType)) runtime.StreamType { st := raw; f(&st); return st }
+	raw := policy.StreamType{Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}
+	with := func(f func(*policy.StreamType)) policy.StreamType { st := raw; f(&st); return st }
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
+		st   policy.StreamType
 		want error
 		text string
 	}{
 		{"none", raw, nil, ""},
 		{"other", raw, runtime.ErrUnknownStreamType, `"other"`},
-		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolWS; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/ws"},
-		{"s", with(func(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH2; st.HTTP = &runtime.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/http"},
-		{"s", with(func(st *runtime.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
-		{"s", with(func(st *runtime.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},
-		{"s", with(func(st *runtime.StreamType) { st.LocalSink = true }), runtime.ErrNoSink, ""},
-		{"s", with(func(st *runtime.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "rideshare over raw"},
-		{"s", with(func(st *runtime.StreamType) { st.SOCKS5Proxy = "p:x" }), runtime.ErrEndpoint, "via-socks5"},
-		{"s", with(func(st *runtime.StreamType) { st.DirectProtoStr = true; st.Protocol = runtime.ProtocolRaw }), runtime.ErrUnsupported, "direct_proto_str"},
-		{"s", with(func(st *runtime.StreamType) { st.Auth = &runtime.Auth{} }), runtime.ErrNoCredentials, "use_auth"},
-		{"s", with(func(st *runtime.StreamType) { st.ClientCert = 1 }), runtime.ErrNoCredentials, "client_cert"},
-		{"s", with(func(st *runtime.StreamType) { st.Endpoint = "${x}" }), runtime.ErrUnknownMetadata, `"x"`},
-		{"s", with(func(st *runtime.StreamType) { st.Endpoint = "${x" }), runtime.ErrTemplate, "${x"},
-		{"s", with(func(st *runtime.StreamType) { st.Endpoint = "" }), runtime.ErrEndpoint, ""},
-		{"s", with(func(st *runtime.StreamType) {
-			st.Protocol = runtime.ProtocolH1
-			st.HTTP = &runtime.HTTP{URL: "/${x}"}
+		{"s", with(func(st *policy.StreamType) { st.Protocol = policy.ProtocolWS; st.HTTP = &policy.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/ws"},
+		{"s", with(func(st *policy.StreamType) { st.Protocol = policy.ProtocolH2; st.HTTP = &policy.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/http"},
+		{"s", with(func(st *policy.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
+		{"s", with(func(st *policy.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},
+		{"s", with(func(st *policy.StreamType) { st.LocalSink = true }), runtime.ErrNoSink, ""},
+		{"s", with(func(st *policy.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "rideshare over raw"},
+		{"s", with(func(st *policy.StreamType) { st.SOCKS5Proxy = "p:x" }), runtime.ErrEndpoint, "via-socks5"},
+		{"s", with(func(st *policy.StreamType) { st.DirectProtoStr = true; st.Protocol = policy.ProtocolRaw }), runtime.ErrUnsupported, "direct_proto_str"},
+		{"s", with(func(st *policy.StreamType) { st.Auth = &policy.Auth{} }), runtime.ErrNoCredentials, "use_auth"},
+		{"s", with(func(st *policy.StreamType) { st.ClientCert = 1 }), runtime.ErrNoCredentials, "client_cert"},
+		{"s", with(func(st *policy.StreamType) { st.Endpoint = "${x}" }), runtime.ErrUnknownMetadata, `"x"`},
+		{"s", with(func(st *policy.StreamType) { st.Endpoint = "${x" }), runtime.ErrTemplate, "${x"},
+		{"s", with(func(st *policy.StreamType) { st.Endpoint = "" }), runtime.ErrEndpoint, ""},
+		{"s", with(func(st *policy.StreamType) {
+			st.Protocol = policy.ProtocolH1
+			st.HTTP = &policy.HTTP{URL: "/${x}"}
 		}), runtime.ErrUnknownMetadata, "http_url"},
 	} {
 		st := tt.st
@@ -68,8 +70,8 @@ func TestNewStreamErrors(t *testing.T) {
 			tt.name = "s"
 		}
 		st.Name = "s"
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}},
-			runtime.Options{Transports: []runtime.Transport{&notH2{}}, Logger: slog.New(slog.DiscardHandler)})
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}},
+			runtime.Options{Transports: []transport.Transport{&notH2{}}, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,18 +93,18 @@ func TestNewStreamErrors(t *testing.T) {
 
 type notH2 struct{ fake }
 
-func (*notH2) Protocols() []runtime.Protocol {
-	return []runtime.Protocol{runtime.ProtocolRaw, runtime.ProtocolH1}
+func (*notH2) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolRaw, policy.ProtocolH1}
 }
 
 func TestMetadata(t *testing.T) {
 	var sent, expanded, url string
-	st := runtime.StreamType{
-		Protocol: runtime.ProtocolH1, Endpoint: "${host}.test", Port: 1,
-		HTTP:     &runtime.HTTP{URL: "/${path}"},
-		Metadata: []runtime.Metadata{{Name: "host"}, {Name: "path"}, {Name: "hdr", Header: "x-h:"}, {Name: "free"}},
+	st := policy.StreamType{
+		Protocol: policy.ProtocolH1, Endpoint: "${host}.test", Port: 1,
+		HTTP:     &policy.HTTP{URL: "/${path}"},
+		Metadata: []policy.Metadata{{Name: "host"}, {Name: "path"}, {Name: "hdr", Header: "x-h:"}, {Name: "free"}},
 	}
-	c := newContext(t, st, func(_ context.Context, l *runtime.Link) error {
+	c := newContext(t, st, func(_ context.Context, l transport.Link) error {
 		if _, set := l.Metadata(3); set {
 			t.Error("an item is set that nobody has set")
 		}
@@ -165,16 +167,18 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestErr(t *testing.T) {
-	retry := runtime.StreamType{Protocol: runtime.ProtocolRaw}
+	retry := policy.StreamType{Protocol: policy.ProtocolRaw}
 	for _, tt := range []struct {
-		run  func(context.Context, *runtime.Link) error
+		run  func(context.Context, transport.Link) error
 		want error
 		arg  uint32
 	}{
 		{unreachable, errFake, 0},
-		{func(context.Context, *runtime.Link) error { return &net.DNSError{IsNotFound: true} }, &net.DNSError{}, 0},
-		{func(context.Context, *runtime.Link) error { return &net.OpError{Err: &net.DNSError{IsTemporary: true}} }, &net.DNSError{}, 1},
-		{func(context.Context, *runtime.Link) error { return nil }, errors.New(""), 0},
+		{func(context.Context, transport.Link) error { return &net.DNSError{IsNotFound: true} }, &net.DNSError{}, 0},
+		{func(context.Context, transport.Link) error {
+			return &net.OpError{Err: &net.DNSError{IsTemporary: true}}
+		}, &net.DNSError{}, 1},
+		{func(context.Context, transport.Link) error { return nil }, errors.New(""), 0},
 	} {
 		c := newContext(t, retry, tt.run)
 		done := make(chan uint32, 1)
@@ -201,7 +205,7 @@ func TestErr(t *testing.T) {
 // context, whatever the transport does.
 func TestDial(t *testing.T) {
 	here, there := net.Pipe()
-	c, err := runtime.NewContext(&runtime.Policy{}, runtime.Options{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	c, err := runtime.NewContext(&policy.Policy{}, runtime.Options{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		if network == "tcp" {
 			return there, nil
 		}
@@ -211,7 +215,7 @@ func TestDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := c.Dialer(&runtime.StreamType{})
+	d, err := c.Dialer(&policy.StreamType{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,38 +17,41 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestCredentials checks that what is not there, or can not stand in a header,
 // is not used.
 func TestCredentials(t *testing.T) {
 	errSource := errors.New("source is down")
-	memory := new(runtime.MemoryCredentials)
-	memory.SetBlob(runtime.BlobAuth, 1, "one")
-	memory.SetBlob(runtime.BlobAuth, 2, "")
-	memory.SetBlob(runtime.BlobAuth, 3, "secret\r\nx: y")
-	memory.SetBlob(runtime.BlobDeviceSerial, 0, "secret\x00")
-	failing := runtime.CredentialFuncs{BlobFunc: func(context.Context, runtime.Blob, int) (string, error) { return "secret", errSource }}
+	memory := new(credentials.Memory)
+	memory.SetBlob(policy.BlobAuth, 1, "one")
+	memory.SetBlob(policy.BlobAuth, 2, "")
+	memory.SetBlob(policy.BlobAuth, 3, "secret\r\nx: y")
+	memory.SetBlob(policy.BlobDeviceSerial, 0, "secret\x00")
+	failing := credentials.Funcs{BlobFunc: func(context.Context, policy.Blob, int) (string, error) { return "secret", errSource }}
 	for _, tt := range []struct {
 		source runtime.Credentials
-		b      runtime.Blob
+		b      policy.Blob
 		index  int
 		text   string
 		err    error
 	}{
-		{memory, runtime.BlobAuth, 1, "one", nil},
-		{memory, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
-		{memory, runtime.BlobAuth, 2, "", runtime.ErrNoCredentials},
-		{memory, runtime.BlobAuth, 3, "", runtime.ErrBadCredentials},
-		{memory, runtime.BlobDeviceSerial, 0, "", runtime.ErrBadCredentials},
-		{memory, runtime.BlobDeviceType, 0, "", runtime.ErrNoCredentials},
-		{new(runtime.MemoryCredentials), runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
-		{runtime.CredentialFuncs{}, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
-		{failing, runtime.BlobAuth, 0, "", errSource},
-		{nil, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{memory, policy.BlobAuth, 1, "one", nil},
+		{memory, policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{memory, policy.BlobAuth, 2, "", runtime.ErrNoCredentials},
+		{memory, policy.BlobAuth, 3, "", runtime.ErrBadCredentials},
+		{memory, policy.BlobDeviceSerial, 0, "", runtime.ErrBadCredentials},
+		{memory, policy.BlobDeviceType, 0, "", runtime.ErrNoCredentials},
+		{new(credentials.Memory), policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{credentials.Funcs{}, policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{failing, policy.BlobAuth, 0, "", errSource},
+		{nil, policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
 	} {
 		got, err := "", error(nil)
-		withLink(t, tt.source, 0, func(l *runtime.Link) { got, err = l.Blob(tt.b, tt.index) })
+		withLink(t, tt.source, 0, func(l transport.Link) { got, err = l.Blob(tt.b, tt.index) })
 		if got != tt.text || !errors.Is(err, tt.err) || err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v %d is %q, %v", tt.b, tt.index, got, err)
 		}
@@ -56,13 +59,13 @@ func TestCredentials(t *testing.T) {
 }
 
 // withLink runs f in an attempt.
-func withLink(t *testing.T, source runtime.Credentials, clientCert uint8, f func(*runtime.Link)) {
+func withLink(t *testing.T, source runtime.Credentials, clientCert uint8, f func(transport.Link)) {
 	t.Helper()
 	done := make(chan struct{})
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
-		{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1, ClientCert: clientCert}}}, runtime.Options{
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{
+		{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, ClientCert: clientCert}}}, runtime.Options{
 		Credentials: source,
-		Transports: []runtime.Transport{&fake{func(_ context.Context, l *runtime.Link) error {
+		Transports: []transport.Transport{&fake{func(_ context.Context, l transport.Link) error {
 			f(l)
 			close(done)
 			return errFake
@@ -85,17 +88,17 @@ func withLink(t *testing.T, source runtime.Credentials, clientCert uint8, f func
 func TestCloseFromCredentials(t *testing.T) {
 	for _, clientCert := range []uint8{0, 1} {
 		var c *runtime.Context
-		source := runtime.CredentialFuncs{
-			BlobFunc:              func(context.Context, runtime.Blob, int) (string, error) { return "x", c.Close() },
+		source := credentials.Funcs{
+			BlobFunc:              func(context.Context, policy.Blob, int) (string, error) { return "x", c.Close() },
 			ClientCertificateFunc: func(context.Context, int) (*tls.Certificate, error) { return nil, c.Close() },
 		}
-		withLink(t, source, clientCert, func(l *runtime.Link) {
+		withLink(t, source, clientCert, func(l transport.Link) {
 			c = l.Context()
 			returned := make(chan struct{})
 			go func() {
 				defer close(returned)
 				if clientCert == 0 {
-					l.Blob(runtime.BlobAuth, 0)
+					l.Blob(policy.BlobAuth, 0)
 				} else {
 					l.TLSConfig()
 				}
@@ -134,13 +137,13 @@ func TestClientCertificate(t *testing.T) {
 		{"another's key", &crossed, nil, runtime.ErrBadCredentials},
 		{"an error", &good, errSource, errSource},
 	} {
-		source := runtime.CredentialFuncs{ClientCertificateFunc: func(_ context.Context, index int) (*tls.Certificate, error) {
+		source := credentials.Funcs{ClientCertificateFunc: func(_ context.Context, index int) (*tls.Certificate, error) {
 			if index != 6 {
 				t.Errorf("asked for certificate %d", index)
 			}
 			return tt.cert, tt.err
 		}}
-		withLink(t, source, 7, func(l *runtime.Link) {
+		withLink(t, source, 7, func(l transport.Link) {
 			config, err := l.TLSConfig()
 			if !errors.Is(err, tt.want) || (config == nil) != (tt.want != nil) {
 				t.Errorf("%s: %v, %v", tt.name, config, err)
@@ -152,32 +155,32 @@ func TestClientCertificate(t *testing.T) {
 // TestSecretsArePrivate checks that credentials do not get out by the usual
 // ways of printing.
 func TestSecretsArePrivate(t *testing.T) {
-	memory := new(runtime.MemoryCredentials)
-	memory.SetBlob(runtime.BlobAuth, 0, "secret")
+	memory := new(credentials.Memory)
+	memory.SetBlob(policy.BlobAuth, 0, "secret")
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"auth.0": "secret", "client_cert.0": string(selfSigned(key)), "client_key.0": string(must(x509.MarshalPKCS8PrivateKey(key)))})
 	t.Setenv("T_AUTH_0", "secret")
 	t.Setenv("T_CLIENT_CERT_0", pemOf("CERTIFICATE", selfSigned(key)))
 	t.Setenv("T_CLIENT_KEY_0", pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))))
-	files, env := &runtime.FileCredentials{Dir: dir}, &runtime.EnvCredentials{Prefix: "T_"}
-	funcs := runtime.CredentialFuncs{BlobFunc: memory.Blob}
-	chain := runtime.ChainCredentials{memory, files, env, funcs}
+	files, env := &credentials.Files{Dir: dir}, &credentials.Env{Prefix: "T_"}
+	funcs := credentials.Funcs{BlobFunc: memory.Blob}
+	chain := credentials.Chain{memory, files, env, funcs}
 	memory.SetClientCertificate(0, must(files.ClientCertificate(t.Context(), 0)))
 	for _, source := range chain[:3] { // what is kept of them is in them
-		source.Blob(t.Context(), runtime.BlobAuth, 0)
+		source.Blob(t.Context(), policy.BlobAuth, 0)
 		source.ClientCertificate(t.Context(), 0)
 	}
 	private := []string{"secret", fmt.Sprintf("%x", "secret"), fmt.Sprint([]byte("secret")),
 		new(big.Int).SetBytes(must(key.Bytes())).String(), fmt.Sprintf("%x", must(key.Bytes())), fmt.Sprint(must(x509.MarshalPKCS8PrivateKey(key)))}
 	o := runtime.Options{Credentials: chain}
-	c, err := runtime.NewContext(&runtime.Policy{}, o)
+	c, err := runtime.NewContext(&policy.Policy{}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for _, v := range []any{memory, files, env, funcs, chain, runtime.HexAuth{Credentials: memory}, o, &o, c,
-		struct{ m *runtime.MemoryCredentials }{memory}, struct{ f *runtime.FileCredentials }{files}} {
+	for _, v := range []any{memory, files, env, funcs, chain, credentials.HexAuth{Credentials: memory}, o, &o, c,
+		struct{ m *credentials.Memory }{memory}, struct{ f *credentials.Files }{files}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q", "%x"} {
 			s := fmt.Sprintf(verb, v)
 			for _, p := range private {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // Two streamtypes make a form together, and the answer comes in parts.
@@ -32,14 +34,14 @@ func ExampleWithPart() {
 	}))
 	defer server.Close()
 
-	policy := &runtime.Policy{StreamTypes: []*runtime.StreamType{{
+	policy := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name: "title", Rideshare: "photo", Endpoint: server.URL, Opportunistic: true,
-		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
+		HTTP: &policy.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
 	}, {
 		Name: "photo", Endpoint: server.URL, Opportunistic: true,
-		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
+		HTTP: &policy.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
 	}}}
-	c, err := runtime.NewContext(policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -71,16 +73,16 @@ func Example() {
 	defer server.Close()
 
 	// Mostly compiled from JSON by codegen.Compile, or generated as Go source.
-	policy := &runtime.Policy{StreamTypes: []*runtime.StreamType{{
+	policy := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name:          "greeting",
-		Protocol:      runtime.ProtocolH1,
+		Protocol:      policy.ProtocolH1,
 		Endpoint:      "${server}",
 		Opportunistic: true,
-		Metadata:      []runtime.Metadata{{Name: "server"}},
-		HTTP:          &runtime.HTTP{Method: "GET"},
+		Metadata:      []policy.Metadata{{Name: "server"}},
+		HTTP:          &policy.HTTP{Method: "GET"},
 	}}}
 	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -126,22 +128,22 @@ func Example() {
 
 // examplePolicy is what the examples execute. Mostly a policy is compiled from
 // JSON by codegen.Compile, or generated as Go source.
-func examplePolicy() *runtime.Policy {
-	st := func(name, method string) *runtime.StreamType {
-		return &runtime.StreamType{
+func examplePolicy() *policy.Policy {
+	st := func(name, method string) *policy.StreamType {
+		return &policy.StreamType{
 			Name:          name,
-			Protocol:      runtime.ProtocolH1,
+			Protocol:      policy.ProtocolH1,
 			Endpoint:      "${server}",
 			Opportunistic: true,
-			Metadata: []runtime.Metadata{
+			Metadata: []policy.Metadata{
 				{Name: "server"},
 				{Name: "language", Header: "accept-language:"},
 				{Name: "served_by", Header: "x-served-by:"},
 			},
-			HTTP: &runtime.HTTP{Method: method},
+			HTTP: &policy.HTTP{Method: method},
 		}
 	}
-	return &runtime.Policy{StreamTypes: []*runtime.StreamType{st("greeting", "GET"), st("echo", "POST")}}
+	return &policy.Policy{StreamTypes: []*policy.StreamType{st("greeting", "GET"), st("echo", "POST")}}
 }
 
 // A request and its answer.
@@ -155,7 +157,7 @@ func ExampleContext_Fetch() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -190,7 +192,7 @@ func ExampleWithMetadata() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -219,7 +221,7 @@ func ExampleContext_Open() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -256,7 +258,7 @@ func ExampleConn_Messages() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -288,13 +290,13 @@ func ExampleTrustStore() {
 	policy := examplePolicy()
 	greeting := policy.StreamType("greeting")
 	greeting.TLS = true
-	greeting.TrustStore = &runtime.TrustStore{
+	greeting.TrustStore = &policy.TrustStore{
 		Name:  "ours",
-		Stack: []*runtime.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
+		Stack: []*policy.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
 	}
 	policy.StreamType("echo").TLS = true // with the roots of the operating system
 	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -317,8 +319,8 @@ func ExampleTrustStore() {
 
 // A streamtype that the policy says local_sink of ends in the program itself.
 func ExampleContext_NewSink() {
-	c, err := runtime.NewContext(&runtime.Policy{
-		StreamTypes: []*runtime.StreamType{{Name: "log", LocalSink: true, Opportunistic: true}},
+	c, err := runtime.NewContext(&policy.Policy{
+		StreamTypes: []*policy.StreamType{{Name: "log", LocalSink: true, Opportunistic: true}},
 	}, runtime.Options{})
 	if err != nil {
 		log.Fatal(err)

@@ -11,32 +11,34 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A fake is a transport whose attempts do what a test says.
 type fake struct {
-	run func(ctx context.Context, l *runtime.Link) error
+	run func(ctx context.Context, l transport.Link) error
 }
 
-func (f *fake) Protocols() []runtime.Protocol {
-	return []runtime.Protocol{runtime.ProtocolRaw, runtime.ProtocolH1, runtime.ProtocolMQTT}
+func (f *fake) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolRaw, policy.ProtocolH1, policy.ProtocolMQTT}
 }
-func (f *fake) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, error) {
+func (f *fake) Prepare(*runtime.Context, *policy.StreamType) (transport.Connector, error) {
 	return f, nil
 }
-func (f *fake) Run(ctx context.Context, l *runtime.Link) error { return f.run(ctx, l) }
-func (f *fake) Close() error                                   { return nil }
+func (f *fake) Run(ctx context.Context, l transport.Link) error { return f.run(ctx, l) }
+func (f *fake) Close() error                                    { return nil }
 
 var errFake = fmt.Errorf("fake failure")
 
 // unreachable fails at once.
-func unreachable(context.Context, *runtime.Link) error { return errFake }
+func unreachable(context.Context, transport.Link) error { return errFake }
 
 // hang never gets an answer.
-func hang(ctx context.Context, _ *runtime.Link) error { <-ctx.Done(); return ctx.Err() }
+func hang(ctx context.Context, _ transport.Link) error { <-ctx.Done(); return ctx.Err() }
 
 // fetch is an HTTP transaction.
-func fetch(_ context.Context, l *runtime.Link) error {
+func fetch(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
@@ -50,7 +52,7 @@ func fetch(_ context.Context, l *runtime.Link) error {
 }
 
 // stay connects and stays so.
-func stay(ctx context.Context, l *runtime.Link) error {
+func stay(ctx context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
@@ -58,7 +60,7 @@ func stay(ctx context.Context, l *runtime.Link) error {
 }
 
 // lose connects and loses the connection.
-func lose(_ context.Context, l *runtime.Link) error {
+func lose(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
@@ -66,10 +68,10 @@ func lose(_ context.Context, l *runtime.Link) error {
 }
 
 // each runs one after the other, and the last one again and again.
-func each(runs ...func(context.Context, *runtime.Link) error) func(context.Context, *runtime.Link) error {
+func each(runs ...func(context.Context, transport.Link) error) func(context.Context, transport.Link) error {
 	var mu sync.Mutex
 	i := 0
-	return func(ctx context.Context, l *runtime.Link) error {
+	return func(ctx context.Context, l transport.Link) error {
 		mu.Lock()
 		run := runs[min(i, len(runs)-1)]
 		i++
@@ -125,16 +127,16 @@ func (tr *trace) handlers() runtime.Handlers {
 
 // newContext returns a context with one streamtype, "s", that is closed at the
 // end of the test. Jitter is 0.
-func newContext(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error) *runtime.Context {
+func newContext(t *testing.T, st policy.StreamType, run func(context.Context, transport.Link) error) *runtime.Context {
 	t.Helper()
 	st.Name = "s"
 	if st.Endpoint == "" {
 		st.Endpoint, st.Port = "example.com", 1
 	}
-	if st.HTTP == nil && st.Protocol == runtime.ProtocolH1 {
-		st.HTTP = &runtime.HTTP{}
+	if st.HTTP == nil && st.Protocol == policy.ProtocolH1 {
+		st.HTTP = &policy.HTTP{}
 	}
-	return teststream.NewContext(t, runtime.Options{Transports: []runtime.Transport{&fake{run}}, Logger: slog.New(slog.DiscardHandler)}, &st)
+	return teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{&fake{run}}, Logger: slog.New(slog.DiscardHandler)}, &st)
 }
 
 func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
@@ -142,7 +144,7 @@ func connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.O
 
 // play makes a stream in a bubble, gives it a day of its own, and returns what
 // it was told.
-func play(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error, tr *trace, steps ...func(s *runtime.Stream)) string {
+func play(t *testing.T, st policy.StreamType, run func(context.Context, transport.Link) error, tr *trace, steps ...func(s *runtime.Stream)) string {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := newContext(t, st, run)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // BenchmarkFetch compares a Fetch with the same by hand.
@@ -37,9 +39,9 @@ func BenchmarkFetch(b *testing.B) {
 	})
 	b.Run("fetch", func(b *testing.B) {
 		b.ReportAllocs()
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{
-			Name: "s", Protocol: runtime.ProtocolH1, Endpoint: server.URL, Opportunistic: true, HTTP: &runtime.HTTP{},
-		}}}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{
+			Name: "s", Protocol: policy.ProtocolH1, Endpoint: server.URL, Opportunistic: true, HTTP: &policy.HTTP{},
+		}}}, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -21,11 +21,13 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // serve returns a context whose streamtypes talk to a server on loopback:
 // "get" and "post", with some metadata.
-func serve(t *testing.T, h http.HandlerFunc, change func(*runtime.StreamType)) *runtime.Context {
+func serve(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
@@ -33,15 +35,15 @@ func serve(t *testing.T, h http.HandlerFunc, change func(*runtime.StreamType)) *
 	return c
 }
 
-func contextFor(t *testing.T, endpoint string, change func(*runtime.StreamType)) *runtime.Context {
+func contextFor(t *testing.T, endpoint string, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
-	p := &runtime.Policy{}
+	p := &policy.Policy{}
 	for _, method := range []string{"GET", "POST"} {
-		st := &runtime.StreamType{
-			Name: strings.ToLower(method), Protocol: runtime.ProtocolH1,
+		st := &policy.StreamType{
+			Name: strings.ToLower(method), Protocol: policy.ProtocolH1,
 			Endpoint: endpoint, Opportunistic: true,
-			Metadata: []runtime.Metadata{{Name: "in", Header: "x-in"}, {Name: "out", Header: "x-out"}, {Name: "free"}},
-			HTTP:     &runtime.HTTP{Method: method, RespMap: []runtime.StatusState{{Status: 418, State: 1418}}},
+			Metadata: []policy.Metadata{{Name: "in", Header: "x-in"}, {Name: "out", Header: "x-out"}, {Name: "free"}},
+			HTTP:     &policy.HTTP{Method: method, RespMap: []policy.StatusState{{Status: 418, State: 1418}}},
 		}
 		if change != nil {
 			change(st)
@@ -49,7 +51,7 @@ func contextFor(t *testing.T, endpoint string, change func(*runtime.StreamType))
 		p.StreamTypes = append(p.StreamTypes, st)
 	}
 	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 		Logger:     slog.New(slog.DiscardHandler),
 		Jitter:     func() uint16 { return 0 },
 	})
@@ -152,8 +154,8 @@ func cutShort(w http.ResponseWriter, _ *http.Request) {
 
 func TestFetchErrors(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
-		c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
-			st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 2}
+		c := contextFor(t, refusing(t), func(st *policy.StreamType) {
+			st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 2}
 		})
 		_, err := c.Fetch(t.Context(), "get")
 		if !errors.Is(err, runtime.ErrAllRetriesFailed) || !errors.Is(err, syscall.ECONNREFUSED) {
@@ -166,9 +168,9 @@ func TestFetchErrors(t *testing.T) {
 	})
 	for _, opportunistic := range []bool{true, false} {
 		t.Run(fmt.Sprintf("cut short, opportunistic %v", opportunistic), func(t *testing.T) {
-			c := serve(t, cutShort, func(st *runtime.StreamType) {
+			c := serve(t, cutShort, func(st *policy.StreamType) {
 				st.Opportunistic = opportunistic
-				st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535}
+				st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 65535}
 			})
 			if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Error(err)
@@ -216,7 +218,7 @@ func TestFetchErrors(t *testing.T) {
 	})
 	t.Run("the policy's timeout", func(t *testing.T) {
 		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			func(st *runtime.StreamType) { st.Timeout = 20 * time.Millisecond })
+			func(st *policy.StreamType) { st.Timeout = 20 * time.Millisecond })
 		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTimeout) {
 			t.Error(err)
 		}
@@ -283,8 +285,8 @@ func TestFetchContext(t *testing.T) {
 		})
 	}
 	t.Run("in a wait for a retry", func(t *testing.T) {
-		c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
-			st.Retry = &runtime.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 65535}
+		c := contextFor(t, refusing(t), func(st *policy.StreamType) {
+			st.Retry = &policy.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 65535}
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
@@ -331,7 +333,7 @@ func TestFetchRetry(t *testing.T) {
 					return
 				}
 				w.Write(b)
-			}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 5} })
+			}, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 5} })
 			r, err := c.Fetch(t.Context(), "post", tt.o)
 			switch {
 			case !errors.Is(err, tt.want):
@@ -368,8 +370,8 @@ func pipe(t *testing.T, text string) *os.File {
 
 // A body that nobody asks for is not read.
 func TestFetchReadsNoBodyInVain(t *testing.T) {
-	c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
-		st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 2}
+	c := contextFor(t, refusing(t), func(st *policy.StreamType) {
+		st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 2}
 	})
 	r := strings.NewReader("body")
 	if _, err := c.Fetch(t.Context(), "post", runtime.WithBodyReader(io.MultiReader(r), 4)); !errors.Is(err, runtime.ErrAllRetriesFailed) {
@@ -383,7 +385,7 @@ func TestFetchReadsNoBodyInVain(t *testing.T) {
 // No more is sent of a reader than was said.
 func TestFetchLongReader(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
-		c := serve(t, echo, func(st *runtime.StreamType) { st.HTTP.NoContentLength = chunked })
+		c := serve(t, echo, func(st *policy.StreamType) { st.HTTP.NoContentLength = chunked })
 		a, err := c.Fetch(t.Context(), "post", runtime.WithBodyReader(strings.NewReader("0123456789"), 4))
 		if err != nil {
 			t.Fatal(err)
@@ -396,7 +398,7 @@ func TestFetchLongReader(t *testing.T) {
 
 // nailed_up connects before Fetch has a chance to ask for it.
 func TestFetchNailedUp(t *testing.T) {
-	c := serve(t, echo, func(st *runtime.StreamType) { st.NailedUp = true })
+	c := serve(t, echo, func(st *policy.StreamType) { st.NailedUp = true })
 	for range 20 {
 		r, err := c.Fetch(t.Context(), "post", runtime.WithBody([]byte("abc")))
 		if err != nil || string(r.Body) != "abc (POST, 3)" {
@@ -424,7 +426,7 @@ func TestFetchMany(t *testing.T) {
 
 // Beyond HTTP, Fetch ends with the acknowledgement, or when the peer is done.
 func TestFetchRaw(t *testing.T) {
-	acked := func(ctx context.Context, l *runtime.Link) error {
+	acked := func(ctx context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -433,7 +435,7 @@ func TestFetchRaw(t *testing.T) {
 		}
 		return hang(ctx, l)
 	}
-	nacked := func(ctx context.Context, l *runtime.Link) error {
+	nacked := func(ctx context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -442,7 +444,7 @@ func TestFetchRaw(t *testing.T) {
 		}
 		return hang(ctx, l)
 	}
-	done := func(_ context.Context, l *runtime.Link) error {
+	done := func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -452,7 +454,7 @@ func TestFetchRaw(t *testing.T) {
 		return io.EOF
 	}
 	for name, tt := range map[string]struct {
-		run  func(context.Context, *runtime.Link) error
+		run  func(context.Context, transport.Link) error
 		body string
 		want error
 	}{
@@ -461,7 +463,7 @@ func TestFetchRaw(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, tt.run)
+				c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, tt.run)
 				r, err := c.Fetch(t.Context(), "s")
 				if !errors.Is(err, tt.want) || err == nil && string(r.Body) != tt.body {
 					t.Error(r, err)
@@ -475,7 +477,7 @@ func TestFetchRaw(t *testing.T) {
 // TestFetchAnyMoment ends contexts at any moment of a Fetch or Open. TestMain
 // finds what is left behind.
 func TestFetchAnyMoment(t *testing.T) {
-	c := serve(t, echo, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 3} })
+	c := serve(t, echo, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 3} })
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -501,8 +503,8 @@ func TestFetchAnyMoment(t *testing.T) {
 }
 
 func TestMetadataOptions(t *testing.T) {
-	c := newContext(t, runtime.StreamType{
-		Protocol: runtime.ProtocolRaw, Metadata: []runtime.Metadata{{Name: "a"}, {Name: "b"}},
+	c := newContext(t, policy.StreamType{
+		Protocol: policy.ProtocolRaw, Metadata: []policy.Metadata{{Name: "a"}, {Name: "b"}},
 	}, unreachable)
 	s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		if v, _ := s.Metadata("a"); state == runtime.StateCreating && v != "1" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestFile checks streamtypes whose endpoint is a file: no transport is needed.
@@ -54,8 +55,8 @@ func TestFile(t *testing.T) {
 		{"file://" + dir, "", " UNR ARF", 0, runtime.ErrEndpoint},
 		{"file://" + dir + "/pipe", "", " UNR ARF", 0, runtime.ErrEndpoint},
 	} {
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Endpoint: tt.endpoint,
-			Opportunistic: true, ClientCert: 1, HTTP: &runtime.HTTP{AuthHeader: "authorization:"}, Metadata: []runtime.Metadata{{Name: "m"}}}}}, runtime.Options{})
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Endpoint: tt.endpoint,
+			Opportunistic: true, ClientCert: 1, HTTP: &policy.HTTP{AuthHeader: "authorization:"}, Metadata: []policy.Metadata{{Name: "m"}}}}}, runtime.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,9 +112,9 @@ func TestFile(t *testing.T) {
 
 // TestFileNames checks what metadata may put into the name of a file.
 func TestFileNames(t *testing.T) {
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
-		{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "file:///tmp/${m}", Metadata: []runtime.Metadata{{Name: "m"}}},
-		{Name: "none", Protocol: runtime.ProtocolRaw, Endpoint: "file://"}}}, runtime.Options{})
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{
+		{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "file:///tmp/${m}", Metadata: []policy.Metadata{{Name: "m"}}},
+		{Name: "none", Protocol: policy.ProtocolRaw, Endpoint: "file://"}}}, runtime.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,160 +2,185 @@ package runtime
 
 import (
 	"fmt"
-	"net/netip"
+	"iter"
+	"slices"
 	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A metadataValue is the value of one item of one stream.
-type metadataValue struct {
-	text string
-	set  bool
+// SetMetadata sets the metadata item of that name, which the streamtype must
+// declare; otherwise the error is ErrUnknownMetadata. The value stays over
+// reconnects until it is set again. A value for the endpoint or the URL must be
+// set before CONNECTING is delivered; a value for a header can still be set then.
+//
+// A value that must not stand where the policy puts it, such as one with a line
+// break in a header, is refused with ErrMetadataValue.
+//
+// If the policy says direct_proto_str, an undeclared name is that of a header,
+// with or without a final colon.
+func (s *Stream) SetMetadata(name, value string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.setMetadataLocked(name, value); err != nil {
+		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.stream.Name, err)
+	}
+	return nil
 }
 
-// metadataUse says where the policy puts the value of an item.
-type metadataUse uint8
+func (s *Stream) setMetadataLocked(name, value string) error {
+	st := s.t.stream
+	i := policy.ItemIndex(st.Metadata, name)
+	use := policy.UseHeader
+	switch header := strings.TrimSuffix(name, ":"); {
+	case i >= 0:
+		use = s.t.uses[i]
+	case !st.DirectProtoStr:
+		return fmt.Errorf("%w: the policy does not declare it", ErrUnknownMetadata)
+	case !policy.IsToken(header):
+		return fmt.Errorf("%w: the policy does not declare it, and no header has that name", ErrUnknownMetadata)
+	default:
+		name = header
+	}
+	if err := use.Check(value); err != nil {
+		return err
+	}
+	switch {
+	case s.machine.Gone():
+		return ErrClosed
+	case i < 0:
+		s.directLocked().put(name, value)
+		return nil
+	case s.meta == nil:
+		s.meta = make([]policy.Value, len(st.Metadata))
+	}
+	s.meta[i] = policy.Value{Text: value, Set: true}
+	return nil
+}
 
-const (
-	inHeader metadataUse = 1 << iota // a header, in either direction
-	inURL                            // the path or query of a URL
-	inName                           // the name that is connected to
-	inHost                           // the host or port of a URL that is connected to
-	inPath                           // the path of a unix socket or file
-)
-
-// check refuses a value that would mean something else than a value where the
-// policy puts it. It is checked when it is set, so that the program that sets
-// it hears of it. Sources: RFC 9110 section 5.5 for headers, RFC 3986 section
-// 3.2 for what ends or splits a host.
-func (u metadataUse) check(value string) error {
-	if u&(inHeader|inURL|inName|inHost|inPath) != 0 && strings.ContainsAny(value, "\r\n\x00") {
-		return fmt.Errorf("%w: CR, LF and NUL can not stand in a header, host or URL", ErrMetadataValue)
+// SetAll sets the metadata that WithMetadata, or a generated type, holds. It stops
+// at the first error, which is one of SetMetadata.
+func (s *Stream) SetAll(o MetadataOption) error {
+	if len(o.pairs)%2 != 0 {
+		return fmt.Errorf("sspolicy: set metadata of streamtype %q: a name without a value", s.StreamType().Name)
 	}
-	if u&inHeader != 0 && strings.ContainsFunc(value, isControl) {
-		return fmt.Errorf("%w: a control character can not stand in a header", ErrMetadataValue)
-	}
-	if u&inPath != 0 && strings.Contains(value, "/") {
-		return fmt.Errorf("%w: a part of the path of a unix socket or file can not hold \"/\"", ErrMetadataValue)
-	}
-	// A ':' would make a URL of a name, and bring a port into a URL; but not
-	// that of an IPv6 address, which has more than one.
-	if u&inName != 0 || u&inHost != 0 && !isIPv6(value) {
-		for i := range len(value) {
-			if b := value[i]; !alphanumeric(b) && strings.IndexByte("-._~", b) < 0 {
-				return fmt.Errorf("%w: a part of a host name can not hold %q", ErrMetadataValue, value[i])
-			}
+	for pair := range slices.Chunk(o.pairs, 2) {
+		if o.skipEmpty && pair[1] == "" {
+			continue
+		}
+		if err := s.SetMetadata(pair[0], pair[1]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// isIPv6 reports whether s is an IPv6 address without a zone, perhaps in
-// brackets.
-func isIPv6(s string) bool {
-	if len(s) > 1 && s[0] == '[' && s[len(s)-1] == ']' {
-		s = s[1 : len(s)-1]
-	}
-	a, err := netip.ParseAddr(s)
-	return err == nil && a.Is6() && a.Zone() == ""
-}
-
-// isControl reports whether r can not stand in the value of a header.
-func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
-
-func alphanumeric(b byte) bool {
-	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
-}
-
-// SetMetadata sets the metadata item of that name, which must be one that the
-// streamtype declares; else the error is ErrUnknownMetadata. The value stays
-// over reconnects, until it is set anew. What goes into the endpoint or the
-// URL must be set before CONNECTING is delivered, what goes into a header may
-// still be set then.
-//
-// A value that can not stand where the policy puts it, as one with a line
-// break in a header, is refused with ErrMetadataValue.
-//
-// If the policy says direct_proto_str, a name that is not declared is that of
-// a header, with or without a colon at its end.
-func (s *Stream) SetMetadata(name, value string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := itemIndex(s.t.policy.Metadata, name)
-	if i < 0 && s.t.policy.DirectProtoStr {
-		return s.setDirect(name, value)
-	}
-	if i < 0 {
-		return fmt.Errorf("sspolicy: set metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, s.t.policy.Name, name)
-	}
-	if err := s.t.uses[i].check(value); err != nil {
-		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, err)
-	}
-	if s.gone {
-		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, ErrClosed)
-	}
-	if s.meta == nil {
-		s.meta = make([]metadataValue, len(s.t.policy.Metadata))
-	}
-	s.meta[i] = metadataValue{value, true}
-	return nil
-}
-
 // Metadata returns the value of the metadata item of that name: what the peer
-// sent in the current or latest connection, if the item is mapped to a header
-// that was in the response, else what SetMetadata set, else "". A name that the
-// streamtype does not declare is ErrUnknownMetadata, or, if the policy says
-// direct_proto_str, that of a header.
+// sent in the current or latest connection, if it sent a header that the item is
+// mapped to, else what SetMetadata set, else "". An undeclared name is
+// ErrUnknownMetadata, or, if the policy says direct_proto_str, that of a header.
 func (s *Stream) Metadata(name string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := itemIndex(s.t.policy.Metadata, name)
-	if i < 0 && s.t.policy.DirectProtoStr {
-		return s.getDirect(name), nil
+	st := s.t.stream
+	i := policy.ItemIndex(st.Metadata, name)
+	if i < 0 && st.DirectProtoStr {
+		return s.direct.get(strings.TrimSuffix(name, ":")), nil
 	}
 	if i < 0 {
-		return "", fmt.Errorf("sspolicy: get metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, s.t.policy.Name, name)
+		return "", fmt.Errorf("sspolicy: get metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, st.Name, name)
 	}
-	if j := len(s.t.policy.Metadata) + i; j < len(s.meta) && s.meta[j].set {
-		return s.meta[j].text, nil
+	if j := len(st.Metadata) + i; j < len(s.meta) && s.meta[j].Set {
+		return s.meta[j].Text, nil
 	}
 	if i < len(s.meta) {
-		return s.meta[i].text, nil
+		return s.meta[i].Text, nil
 	}
 	return "", nil
 }
 
-// own returns the values that the program has set. mu is held.
-func (s *Stream) own() []metadataValue {
-	return s.meta[:min(len(s.meta), len(s.t.policy.Metadata))]
+// ownLocked returns the values that the program has set.
+func (s *Stream) ownLocked() []policy.Value {
+	return s.meta[:min(len(s.meta), len(s.t.stream.Metadata))]
 }
 
-// receive sets what the peer sent for item i. It is kept apart from what the
-// program set, which must not change under it, nor be sent back to the peer.
-// mu is held.
-func (s *Stream) receive(i int, value string) {
-	n := len(s.t.policy.Metadata)
+// receiveLocked sets what the peer sent for an item. It is kept apart from what
+// the program set, which must not change because of it, nor be sent back.
+func (s *Stream) receiveLocked(item int, value string) {
+	n := len(s.t.stream.Metadata)
 	if len(s.meta) < 2*n {
-		meta := make([]metadataValue, 2*n)
+		meta := make([]policy.Value, 2*n)
 		copy(meta, s.meta)
 		s.meta = meta
 	}
-	s.meta[n+i] = metadataValue{value, true}
+	s.meta[n+item] = policy.Value{Text: value, Set: true}
 }
 
-// received returns what the peer has sent, by item, in buf if there is room.
-func (s *Stream) received(buf []metadataValue) []metadataValue {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append(buf[:0], s.meta[min(len(s.meta), len(s.t.policy.Metadata)):]...)
-}
-
-// forget drops what the peer sent in an earlier connection. mu is held.
-func (s *Stream) forget() {
+// forgetReceivedLocked drops what the peer sent in an earlier connection.
+func (s *Stream) forgetReceivedLocked() {
 	s.captive = false
-	if n := len(s.t.policy.Metadata); len(s.meta) > n {
+	if n := len(s.t.stream.Metadata); len(s.meta) > n {
 		clear(s.meta[n:])
 	}
 	if s.direct != nil {
 		s.direct.received = nil
+	}
+}
+
+// directHeaders are the headers of a stream whose policy says direct_proto_str.
+type directHeaders struct {
+	set      []directHeader
+	received func(name string) string // nil before the peer has answered
+}
+
+type directHeader struct{ name, value string }
+
+func (s *Stream) directLocked() *directHeaders {
+	if s.direct == nil {
+		s.direct = new(directHeaders)
+	}
+	return s.direct
+}
+
+func (d *directHeaders) index(name string) int {
+	return slices.IndexFunc(d.set, func(h directHeader) bool { return strings.EqualFold(h.name, name) })
+}
+
+func (d *directHeaders) put(name, value string) {
+	if i := d.index(name); i >= 0 {
+		d.set[i].value = value
+		return
+	}
+	d.set = append(slices.Clip(d.set), directHeader{name, value})
+}
+
+// get returns a header as the peer sent it, else as the program set it, else "".
+func (d *directHeaders) get(name string) string {
+	if d == nil {
+		return ""
+	}
+	if d.received != nil {
+		if v := d.received(name); v != "" {
+			return v
+		}
+	}
+	if i := d.index(name); i >= 0 {
+		return d.set[i].value
+	}
+	return ""
+}
+
+// all returns the headers that the program has set by now.
+func (d *directHeaders) all() iter.Seq2[string, string] {
+	var set []directHeader
+	if d != nil {
+		set = slices.Clone(d.set)
+	}
+	return func(yield func(string, string) bool) {
+		for _, h := range set {
+			if !yield(h.name, h.value) {
+				return
+			}
+		}
 	}
 }

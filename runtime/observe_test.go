@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestHooks checks what hooks are told, and with which context.
@@ -18,12 +20,12 @@ func TestHooks(t *testing.T) {
 		type key struct{}
 		var got []string
 		note := func(ctx context.Context, text string) { got = append(got, fmt.Sprint(ctx.Value(key{}), " ", text)) }
-		st := &runtime.StreamType{
-			Name: "s", Protocol: runtime.ProtocolH1, Endpoint: "h", Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"},
-			Retry: &runtime.Retry{Backoff: ms(1500), Conceal: 1},
+		st := &policy.StreamType{
+			Name: "s", Protocol: policy.ProtocolH1, Endpoint: "h", Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"},
+			Retry: &policy.Retry{Backoff: ms(1500), Conceal: 1},
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{
-			Transports: []runtime.Transport{&fake{each(unreachable, func(ctx context.Context, l *runtime.Link) error {
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
+			Transports: []transport.Transport{&fake{each(unreachable, func(ctx context.Context, l transport.Link) error {
 				if _, _, err := l.Tx(make([]byte, 3)); err != nil {
 					return err
 				}

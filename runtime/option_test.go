@@ -8,21 +8,23 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // What a transport adds to a stream: data that stays with it, an attempt at once,
 // callbacks of its own, no retry, and a word when it is gone.
 func TestTransportOption(t *testing.T) {
 	f := &fake{}
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{f}})
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{f}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	gone := make(chan struct{})
 	var events []string
-	f.run = func(_ context.Context, l *runtime.Link) error {
+	f.run = func(_ context.Context, l transport.Link) error {
 		l.NoRetry()
 		if data := l.TransportData(nil); data != "data" {
 			t.Errorf("data is %v", data)
@@ -47,7 +49,7 @@ func TestTransportOption(t *testing.T) {
 			return runtime.DestroyMe
 		}
 		return runtime.OK
-	}}, runtime.TransportOption{Protocol: runtime.ProtocolRaw, Data: func() any { return "data" }, Connect: true, End: func() { close(gone) }})
+	}}, transport.Option{Protocol: policy.ProtocolRaw, Data: func() any { return "data" }, Connect: true, End: func() { close(gone) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,13 +65,13 @@ func TestTransportOption(t *testing.T) {
 	if _, err := c.Fetch(t.Context(), "s", runtime.WithPeerTxCredit(1)); !errors.Is(err, runtime.ErrUnsupported) {
 		t.Error(err)
 	}
-	if _, err := c.NewStream("s", runtime.Handlers{}, runtime.TransportOption{Protocol: runtime.ProtocolMQTT}); !errors.Is(err, runtime.ErrUnsupported) {
+	if _, err := c.NewStream("s", runtime.Handlers{}, transport.Option{Protocol: policy.ProtocolMQTT}); !errors.Is(err, runtime.ErrUnsupported) {
 		t.Errorf("an option of another protocol: %v", err)
 	}
 }
 
 func TestBuffered(t *testing.T) {
-	f := &fake{run: func(ctx context.Context, l *runtime.Link) error {
+	f := &fake{run: func(ctx context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -83,8 +85,8 @@ func TestBuffered(t *testing.T) {
 		}
 		return hang(ctx, l)
 	}}
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{f}})
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{f}})
 	if err != nil {
 		t.Fatal(err)
 	}

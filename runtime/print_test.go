@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestPrint checks that fmt prints nothing of what streams and contexts keep.
 func TestPrint(t *testing.T) {
-	c := newContext(t, runtime.StreamType{
-		Protocol: runtime.ProtocolRaw, SOCKS5Proxy: "user:s3cret@proxy.example:1080", Metadata: []runtime.Metadata{{Name: "m"}},
+	c := newContext(t, policy.StreamType{
+		Protocol: policy.ProtocolRaw, SOCKS5Proxy: "user:s3cret@proxy.example:1080", Metadata: []policy.Metadata{{Name: "m"}},
 	}, hang)
 	defer c.Close()
 	s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithMetadata("m", "s3cret"))

@@ -14,23 +14,25 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestRideshareRefused checks that a chain that can not be executed makes no
 // stream, and that the error says where it goes wrong.
 func TestRideshareRefused(t *testing.T) {
-	h1 := func(name, rideshare string) *runtime.StreamType {
-		return &runtime.StreamType{Name: name, Endpoint: "h", Port: 1, Rideshare: rideshare, HTTP: &runtime.HTTP{Method: "POST"}}
+	h1 := func(name, rideshare string) *policy.StreamType {
+		return &policy.StreamType{Name: name, Endpoint: "h", Port: 1, Rideshare: rideshare, HTTP: &policy.HTTP{Method: "POST"}}
 	}
 	h2 := h1("h2", "")
-	h2.Protocol = runtime.ProtocolH2
-	raw := &runtime.StreamType{Name: "raw", Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1, Rideshare: "end"}
+	h2.Protocol = policy.ProtocolH2
+	raw := &policy.StreamType{Name: "raw", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, Rideshare: "end"}
 	bare := h1("bare", "")
 	bare.HTTP = nil
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{
 		h1("end", ""), h1("good", "on"), h1("on", "end"), h1("self", "self"), h1("a", "b"), h1("b", "c"), h1("c", "b"),
 		h1("nowhere", "none"), h1("other", "h2"), h2, raw, h1("lacks", "bare"), bare,
-	}}, runtime.Options{Transports: []runtime.Transport{&fake{hang}}, Logger: slog.New(slog.DiscardHandler)})
+	}}, runtime.Options{Transports: []transport.Transport{&fake{hang}}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,19 +64,19 @@ func TestRideshareRefused(t *testing.T) {
 
 // forms returns a context whose streamtypes "about", "file" and "end" make a
 // form together, against a server.
-func forms(t *testing.T, h http.HandlerFunc, retry *runtime.Retry) *runtime.Context {
+func forms(t *testing.T, h http.HandlerFunc, retry *policy.Retry) *runtime.Context {
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	p := &runtime.Policy{}
+	p := &policy.Policy{}
 	for _, st := range []struct{ name, next, filename string }{{"about", "file", ""}, {"file", "end", "a.bin"}, {"end", "", ""}} {
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{
 			Name: st.name, Rideshare: st.next, Endpoint: server.URL, Retry: retry, Opportunistic: true,
-			HTTP: &runtime.HTTP{Method: "POST", MultipartName: st.name, MultipartFilename: st.filename},
+			HTTP: &policy.HTTP{Method: "POST", MultipartName: st.name, MultipartFilename: st.filename},
 		})
 	}
 	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()}, Logger: slog.New(slog.DiscardHandler), Jitter: func() uint16 { return 0 },
+		Transports: []transport.Transport{sshttp.New()}, Logger: slog.New(slog.DiscardHandler), Jitter: func() uint16 { return 0 },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +147,7 @@ func TestFetchParts(t *testing.T) {
 // on, and that there is none if that is not possible.
 func TestFetchPartsAgain(t *testing.T) {
 	big := strings.Repeat("0123456789", 10_000)
-	retry := &runtime.Retry{Backoff: ms(1), Conceal: 5}
+	retry := &policy.Retry{Backoff: ms(1), Conceal: 5}
 	serve := func() http.HandlerFunc {
 		var tries atomic.Int32
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -239,7 +241,7 @@ func TestAnswerInParts(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "multipart/related; boundary=b")
 		io.WriteString(w, body)
-	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	}, func(st *policy.StreamType) { st.HTTP.MultipartSSIn = true })
 	want := []string{"Content-Type: text/plain\r\n\r\none", "\r\ntwo", ""}
 	r, err := c.Fetch(t.Context(), "get")
 	if err != nil {
@@ -270,14 +272,14 @@ func TestAnswerInParts(t *testing.T) {
 	c = serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "multipart/related; boundary=b")
 		io.WriteString(w, strings.Repeat("--b\r\n\r\n", 10_001)+"--b--")
-	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	}, func(st *policy.StreamType) { st.HTTP.MultipartSSIn = true })
 	if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTooLong) {
 		t.Errorf("10001 parts: %v", err)
 	}
 	c = serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "multipart/related; boundary=b")
 		io.WriteString(w, body[:len(body)-10])
-	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	}, func(st *policy.StreamType) { st.HTTP.MultipartSSIn = true })
 	if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("without the last delimiter: %v", err)
 	}
@@ -317,7 +319,7 @@ func TestOverlayOfParts(t *testing.T) {
 			formEcho(w, r)
 			return
 		}
-		p := &runtime.Policy{}
+		p := &policy.Policy{}
 		for _, st := range c.Policy().StreamTypes {
 			changed := *st
 			if st.Name == "about" {
@@ -329,7 +331,7 @@ func TestOverlayOfParts(t *testing.T) {
 			t.Error(err)
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
-	}, &runtime.Retry{Backoff: ms(1), Conceal: 5})
+	}, &policy.Retry{Backoff: ms(1), Conceal: 5})
 	_, err := c.Fetch(t.Context(), "about", runtime.WithPart("file", []byte("x")))
 	if !errors.Is(err, runtime.ErrUnsupported) || tries.Load() != 1 {
 		t.Errorf("after %d attempts: %v", tries.Load(), err)

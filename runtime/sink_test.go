@@ -15,14 +15,15 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // newSinkContext returns a context with the streamtype "s", a local_sink. It is
 // closed at the end of the test.
-func newSinkContext(t *testing.T, st runtime.StreamType) *runtime.Context {
+func newSinkContext(t *testing.T, st policy.StreamType) *runtime.Context {
 	t.Helper()
 	st.Name, st.LocalSink = "s", true
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st, {Name: "network"}}}, runtime.Options{
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st, {Name: "network"}}}, runtime.Options{
 		Jitter: func() uint16 { return 0 },
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -74,10 +75,10 @@ func (j *journal) of(name string, answers map[string]func(*runtime.Stream) runti
 // accepted stream, s the source.
 func TestSink(t *testing.T) {
 	destroy := func(s *runtime.Stream) runtime.Result { s.Destroy(); return runtime.OK }
-	retry := &runtime.Retry{Backoff: ms(300), Conceal: 1}
+	retry := &policy.Retry{Backoff: ms(300), Conceal: 1}
 	for _, tt := range []struct {
 		name           string
-		st             runtime.StreamType
+		st             policy.StreamType
 		sink           on // answers of the accepted streams
 		source         on
 		result         runtime.Result // of join
@@ -90,9 +91,9 @@ func TestSink(t *testing.T) {
 		{name: "refused by DestroyMe", result: runtime.DestroyMe, err: runtime.ErrSinkRefused, want: "join0"},
 		{name: "refused from CREATING", sink: on{"CRE": answer(runtime.DestroyMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aDES"},
 		{name: "refused from CONNECTING", sink: on{"CNG": answer(runtime.DestroyMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aDES"},
-		{name: "declined from CONNECTING", st: runtime.StreamType{Retry: retry}, sink: on{"CNG": answer(runtime.DisconnectMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aDES"},
+		{name: "declined from CONNECTING", st: policy.StreamType{Retry: retry}, sink: on{"CNG": answer(runtime.DisconnectMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aDES"},
 		{name: "refused from CONNECTED", sink: on{"CON": answer(runtime.DestroyMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aCON aDIS aDES"},
-		{name: "disconnected from CONNECTED", st: runtime.StreamType{Retry: retry}, sink: on{"CON": answer(runtime.DisconnectMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aCON aDIS aDES"},
+		{name: "disconnected from CONNECTED", st: policy.StreamType{Retry: retry}, sink: on{"CON": answer(runtime.DisconnectMe)}, err: runtime.ErrSinkRefused, want: "join0 aCRE aCNG aCON aDIS aDES"},
 		{name: "the source ends in CREATING", source: on{"CRE": answer(runtime.DestroyMe)}, err: runtime.ErrRefused,
 			want: "join0 aCRE aCNG aCON sCRE sDES aDIS aDES"},
 		{name: "the source ends in CONNECTING", source: on{"CNG": answer(runtime.DestroyMe)}, err: runtime.ErrRefused,
@@ -105,27 +106,27 @@ func TestSink(t *testing.T) {
 			want: "join0 aCRE aCNG aCON sCRE sCNG sCON", endOfAll: "aDIS aDES sDIS sDES"},
 		{name: "the source is destroyed", later: func(s *runtime.Stream, _ []*runtime.Stream) { s.Destroy() },
 			want: "join0 aCRE aCNG aCON sCRE sCNG sCON sDIS sDES aDIS aDES"},
-		{name: "the accepted one is destroyed, opportunistic", st: runtime.StreamType{Opportunistic: true, Retry: retry},
+		{name: "the accepted one is destroyed, opportunistic", st: policy.StreamType{Opportunistic: true, Retry: retry},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
 			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS", endOfAll: "sDES"},
 		{name: "the accepted one is destroyed, no retry",
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
 			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sUNR sARF", endOfAll: "sDES"},
-		{name: "the accepted one is destroyed, retry", st: runtime.StreamType{Retry: retry},
+		{name: "the accepted one is destroyed, retry", st: policy.StreamType{Retry: retry},
 			later:    func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
 			want:     "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
 			endOfAll: "aDIS aDES sDIS sDES"},
-		{name: "the accepted one disconnects", st: runtime.StreamType{Opportunistic: true}, sink: on{"TMO": answer(runtime.DisconnectMe)},
+		{name: "the accepted one disconnects", st: policy.StreamType{Opportunistic: true}, sink: on{"TMO": answer(runtime.DisconnectMe)},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].StartTimeout(time.Second) },
 			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS", endOfAll: "sDES"},
-		{name: "and RequestTx joins again", st: runtime.StreamType{Opportunistic: true}, sink: on{"TMO": answer(runtime.DisconnectMe)},
+		{name: "and RequestTx joins again", st: policy.StreamType{Opportunistic: true}, sink: on{"TMO": answer(runtime.DisconnectMe)},
 			later: func(s *runtime.Stream, a []*runtime.Stream) {
 				a[0].StartTimeout(time.Second)
 				time.AfterFunc(time.Minute, func() { s.RequestTx() })
 			},
 			want:     "join0 aCRE aCNG aCON sCRE sCNG sCON aTMO aDIS aDES sDIS sPOL sCNG join0 aCRE aCNG aCON sCON",
 			endOfAll: "aDIS aDES sDIS sDES"},
-		{name: "the source destroys itself in DISCONNECTED", st: runtime.StreamType{Retry: retry}, source: on{"DIS": destroy},
+		{name: "the source destroys itself in DISCONNECTED", st: policy.StreamType{Retry: retry}, source: on{"DIS": destroy},
 			later: func(_ *runtime.Stream, a []*runtime.Stream) { a[0].Destroy() },
 			want:  "join0 aCRE aCNG aCON sCRE sCNG sCON aDIS aDES sDIS sDES"},
 	} {
@@ -218,7 +219,7 @@ func script(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtim
 // the one who calls it.
 func TestSinkPayload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, runtime.StreamType{Opportunistic: true})
+		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
 		var j journal
 		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
 			h := j.of("a", on{"rx(three,2)": requestTx})
@@ -239,7 +240,7 @@ func TestSinkPayload(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, runtime.StreamType{Opportunistic: true})
+		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
 		var j journal
 		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
 			return j.of("a", on{"CON": func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }}), runtime.OK
@@ -265,7 +266,7 @@ func TestSinkPayload(t *testing.T) {
 // asked, but not from being destroyed.
 func TestSinkBackpressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, runtime.StreamType{Opportunistic: true})
+		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
 		var mu sync.Mutex
 		asked, received := 0, 0
 		look := func() string {
@@ -313,7 +314,7 @@ func TestSinkBackpressure(t *testing.T) {
 // TestSinkConn uses a sink by Open and Fetch.
 func TestSinkConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, runtime.StreamType{Opportunistic: true})
+		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
 		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
 			var message []byte
 			end := false
@@ -374,7 +375,7 @@ func TestSinkConn(t *testing.T) {
 // TestSinkUnread writes to a Conn from which nothing is read for long.
 func TestSinkUnread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, runtime.StreamType{Opportunistic: true})
+		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
 		if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
 			received, sent := 0, 0
 			return runtime.Handlers{
@@ -419,7 +420,7 @@ func TestSinkUnread(t *testing.T) {
 }
 
 func TestSinkErrors(t *testing.T) {
-	c := newSinkContext(t, runtime.StreamType{})
+	c := newSinkContext(t, policy.StreamType{})
 	join := func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }
 	check := func(what string, err, want error) {
 		t.Helper()
@@ -450,7 +451,7 @@ func TestSinkErrors(t *testing.T) {
 	c.Close()
 	_, err = c.NewSink("s", join)
 	check("a closed context", err, runtime.ErrClosed)
-	for _, st := range []runtime.StreamType{{DirectProtoStr: true}, {Rideshare: "network"}} {
+	for _, st := range []policy.StreamType{{DirectProtoStr: true}, {Rideshare: "network"}} {
 		_, err = newSinkContext(t, st).NewStream("s", runtime.Handlers{})
 		check("a key that means nothing", err, runtime.ErrUnsupported)
 	}
@@ -459,7 +460,7 @@ func TestSinkErrors(t *testing.T) {
 // TestSinkCount checks how many sources join is told of, and that a limit holds.
 func TestSinkCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newSinkContext(t, runtime.StreamType{Opportunistic: true})
+		c := newSinkContext(t, policy.StreamType{Opportunistic: true})
 		if _, err := c.NewSink("s", func(joined uint32) (runtime.Handlers, runtime.Result) {
 			if joined >= 3 {
 				return runtime.Handlers{}, runtime.DisconnectMe
@@ -499,7 +500,7 @@ func TestSinkCount(t *testing.T) {
 func TestSinkClose(t *testing.T) {
 	for _, at := range []string{"join", "aCRE", "aCNG", "aCON", "sCRE", "sCNG", "sCON", "arx(x,3)", "aDIS", "aDES"} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newSinkContext(t, runtime.StreamType{})
+			c := newSinkContext(t, policy.StreamType{})
 			var j journal
 			closing := func(*runtime.Stream) runtime.Result { c.Close(); return runtime.OK }
 			if _, err := c.NewSink("s", func(uint32) (runtime.Handlers, runtime.Result) {
@@ -537,7 +538,7 @@ func TestSinkClose(t *testing.T) {
 
 // TestSinkAbuse lets sources and accepted streams come, send and go at random.
 func TestSinkAbuse(t *testing.T) {
-	c := newSinkContext(t, runtime.StreamType{Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535}})
+	c := newSinkContext(t, policy.StreamType{Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535}})
 	send := func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 		if ordinal%100 == 99 {
 			return 0, 0, runtime.DisconnectMe

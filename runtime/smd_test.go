@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // An inbox keeps what a listener gets.
@@ -21,7 +22,7 @@ type inbox struct {
 	list []string
 }
 
-func (b *inbox) put(m runtime.Message) {
+func (b *inbox) put(m smd.Message) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.list = append(b.list, string(m.Payload))
@@ -33,7 +34,7 @@ func (b *inbox) String() string {
 	return strings.Join(b.list, " ")
 }
 
-func send(t *testing.T, c *runtime.Context, class runtime.Class, text string) {
+func send(t *testing.T, c *runtime.Context, class smd.Class, text string) {
 	t.Helper()
 	if err := c.SMD().Send(class, []byte(text)); err != nil {
 		t.Error(err)
@@ -41,7 +42,7 @@ func send(t *testing.T, c *runtime.Context, class runtime.Class, text string) {
 }
 
 func smdContext(t *testing.T) *runtime.Context {
-	return newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, stay)
+	return newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, stay)
 }
 
 func TestSMD(t *testing.T) {
@@ -49,20 +50,20 @@ func TestSMD(t *testing.T) {
 		c := smdContext(t)
 		defer c.Close()
 		var network, all inbox
-		one := c.SMD().Register(runtime.ClassNetwork, network.put)
-		c.SMD().Register(runtime.ClassesAll, func(m runtime.Message) {
+		one := c.SMD().Register(smd.ClassNetwork, network.put)
+		c.SMD().Register(smd.ClassesAll, func(m smd.Message) {
 			all.put(m)
 			if string(m.Payload) == "ping" { // a listener may send, and gets what it sends
-				send(t, c, runtime.ClassUser, "pong")
+				send(t, c, smd.ClassUser, "pong")
 			}
 		})
-		send(t, c, runtime.ClassNetwork, "a")
-		send(t, c, runtime.ClassInteraction, "b")
-		send(t, c, runtime.ClassInteraction|runtime.ClassNetwork, "c")
+		send(t, c, smd.ClassNetwork, "a")
+		send(t, c, smd.ClassInteraction, "b")
+		send(t, c, smd.ClassInteraction|smd.ClassNetwork, "c")
 		synctest.Wait()
 		one.Close()
 		one.Close()
-		send(t, c, runtime.ClassNetwork, "ping")
+		send(t, c, smd.ClassNetwork, "ping")
 		synctest.Wait()
 		if got, want := network.String()+" | "+all.String(), "a c | a b c ping pong"; got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -74,24 +75,24 @@ func TestSMDRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := smdContext(t)
 		d := c.SMD()
-		refused := func(class runtime.Class, n int, want error) {
+		refused := func(class smd.Class, n int, want error) {
 			t.Helper()
 			if err := d.Send(class, make([]byte, n)); !errors.Is(err, want) {
 				t.Errorf("%d bytes of class %#x: %v, want %v", n, class, err, want)
 			}
 		}
-		refused(runtime.ClassNetwork, 1, runtime.ErrNoListener)
-		l := d.Register(runtime.ClassNetwork, func(runtime.Message) {})
-		refused(0, 1, runtime.ErrNoListener)
-		refused(runtime.ClassMetrics, 1, runtime.ErrNoListener)
-		refused(runtime.ClassNetwork, 385, runtime.ErrTooLong)
-		refused(runtime.ClassNetwork, 384, nil)
+		refused(smd.ClassNetwork, 1, smd.ErrNoListener)
+		l := d.Register(smd.ClassNetwork, func(smd.Message) {})
+		refused(0, 1, smd.ErrNoListener)
+		refused(smd.ClassMetrics, 1, smd.ErrNoListener)
+		refused(smd.ClassNetwork, 385, runtime.ErrTooLong)
+		refused(smd.ClassNetwork, 384, nil)
 		l.Close()
-		refused(runtime.ClassNetwork, 1, runtime.ErrNoListener)
+		refused(smd.ClassNetwork, 1, smd.ErrNoListener)
 		c.Close()
-		refused(runtime.ClassNetwork, 1, runtime.ErrClosed)
-		d.Register(runtime.ClassesAll, func(runtime.Message) { t.Error("told after Close") })
-		refused(runtime.ClassNetwork, 1, runtime.ErrClosed)
+		refused(smd.ClassNetwork, 1, runtime.ErrClosed)
+		d.Register(smd.ClassesAll, func(smd.Message) { t.Error("told after Close") })
+		refused(smd.ClassNetwork, 1, runtime.ErrClosed)
 	})
 }
 
@@ -103,14 +104,14 @@ func TestSMDSlowListener(t *testing.T) {
 		defer c.Close()
 		var slow, quick inbox
 		hang := make(chan struct{})
-		c.SMD().Register(runtime.ClassUser, func(m runtime.Message) { slow.put(m); <-hang })
-		c.SMD().Register(runtime.ClassUser, quick.put)
+		c.SMD().Register(smd.ClassUser, func(m smd.Message) { slow.put(m); <-hang })
+		c.SMD().Register(smd.ClassUser, quick.put)
 		sent, full := 0, 0
 		for i := range 100 {
-			switch err := c.SMD().Send(runtime.ClassUser, fmt.Appendf(nil, "%d", i)); {
+			switch err := c.SMD().Send(smd.ClassUser, fmt.Appendf(nil, "%d", i)); {
 			case err == nil:
 				sent++
-			case errors.Is(err, runtime.ErrQueueFull):
+			case errors.Is(err, smd.ErrQueueFull):
 				full++
 			default:
 				t.Fatal(err)
@@ -121,8 +122,8 @@ func TestSMDSlowListener(t *testing.T) {
 		if sent != 41 || full != 59 || len(quick.list) != 41 {
 			t.Errorf("%d sent, %d refused, %d came", sent, full, len(quick.list))
 		}
-		time.Sleep(runtime.SMDLifetime + 1)
-		send(t, c, runtime.ClassUser, "late")
+		time.Sleep(smd.SMDLifetime + 1)
+		send(t, c, smd.ClassUser, "late")
 		synctest.Wait()
 		if quick.list[len(quick.list)-1] != "late" {
 			t.Errorf("got %v", quick.list)
@@ -143,19 +144,19 @@ func TestSMDThreads(t *testing.T) {
 	const senders, each = 4, 200
 	var got [3]inbox
 	for i := range got {
-		c.SMD().Register(runtime.ClassUser, got[i].put)
+		c.SMD().Register(smd.ClassUser, got[i].put)
 	}
 	var wg sync.WaitGroup
 	for s := range senders {
 		wg.Go(func() {
 			for i := range each {
-				c.SMD().Register(runtime.ClassUser<<1, func(runtime.Message) {}).Close()
+				c.SMD().Register(smd.ClassUser<<1, func(smd.Message) {}).Close()
 				for {
-					err := c.SMD().Send(runtime.ClassUser, fmt.Appendf(nil, "%d:%d", s, i))
+					err := c.SMD().Send(smd.ClassUser, fmt.Appendf(nil, "%d:%d", s, i))
 					if err == nil {
 						break
 					}
-					if !errors.Is(err, runtime.ErrQueueFull) {
+					if !errors.Is(err, smd.ErrQueueFull) {
 						t.Error(err)
 						return
 					}
@@ -196,7 +197,7 @@ func TestSMDStream(t *testing.T) {
 		c := smdContext(t)
 		defer c.Close()
 		var direct inbox
-		c.SMD().Register(runtime.ClassesAll, direct.put)
+		c.SMD().Register(smd.ClassesAll, direct.put)
 		tr := &trace{}
 		h := tr.handlers()
 		var received []string
@@ -223,14 +224,14 @@ func TestSMDStream(t *testing.T) {
 			}
 			return copy(buf, frames[i-1]), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 		}
-		s, err := c.NewStream(runtime.SMDStreamType, h, runtime.WithClasses(runtime.ClassNetwork|runtime.ClassSystemState))
+		s, err := c.NewStream(smd.SMDStreamType, h, smd.WithClasses(smd.ClassNetwork|smd.ClassSystemState))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := tr.String(); got != "CRE CNG CON" {
 			t.Errorf("after NewStream: %s", got)
 		}
-		send(t, c, runtime.ClassNetwork, "first")
+		send(t, c, smd.ClassNetwork, "first")
 		for range len(frames) + 1 {
 			s.RequestTx()
 			synctest.Wait()
@@ -270,11 +271,11 @@ func TestSMDStreamRefused(t *testing.T) {
 				c := smdContext(t)
 				defer c.Close()
 				tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{test.at: test.answer}}
-				_, err := c.NewStream(runtime.SMDStreamType, tr.handlers(), runtime.WithClasses(runtime.ClassesAll))
+				_, err := c.NewStream(smd.SMDStreamType, tr.handlers(), smd.WithClasses(smd.ClassesAll))
 				if !errors.Is(err, test.err) || tr.String() != test.want {
 					t.Errorf("%v, %s", err, tr)
 				}
-				if err := c.SMD().Send(runtime.ClassUser, nil); !errors.Is(err, runtime.ErrNoListener) {
+				if err := c.SMD().Send(smd.ClassUser, nil); !errors.Is(err, smd.ErrNoListener) {
 					t.Errorf("someone listens: %v", err)
 				}
 			})
@@ -284,10 +285,10 @@ func TestSMDStreamRefused(t *testing.T) {
 
 func TestSMDStreamOptions(t *testing.T) {
 	c := smdContext(t)
-	if _, err := c.NewStream("s", runtime.Handlers{}, runtime.WithClasses(1)); !errors.Is(err, runtime.ErrUnsupported) {
+	if _, err := c.NewStream("s", runtime.Handlers{}, smd.WithClasses(1)); !errors.Is(err, runtime.ErrUnsupported) {
 		t.Errorf("classes for another streamtype: %v", err)
 	}
-	if _, err := c.Open(context.Background(), runtime.SMDStreamType); !errors.Is(err, runtime.ErrUnsupported) {
+	if _, err := c.Open(context.Background(), smd.SMDStreamType); !errors.Is(err, runtime.ErrUnsupported) {
 		t.Errorf("Open: %v", err)
 	}
 }
@@ -296,8 +297,8 @@ func TestSMDStreamOptions(t *testing.T) {
 func TestSMDCloseInside(t *testing.T) {
 	c := smdContext(t)
 	done := make(chan struct{})
-	c.SMD().Register(runtime.ClassUser, func(runtime.Message) { c.Close(); close(done) })
-	send(t, c, runtime.ClassUser, "")
+	c.SMD().Register(smd.ClassUser, func(smd.Message) { c.Close(); close(done) })
+	send(t, c, smd.ClassUser, "")
 	<-done
 	c.Close()
 }
@@ -306,8 +307,8 @@ func TestSMDCloseInside(t *testing.T) {
 func TestSMDNobody(t *testing.T) {
 	c := smdContext(t)
 	defer c.Close()
-	l := c.SMD().Register(runtime.ClassesAll, nil)
-	if err := c.SMD().Send(runtime.ClassUser, nil); !errors.Is(err, runtime.ErrNoListener) {
+	l := c.SMD().Register(smd.ClassesAll, nil)
+	if err := c.SMD().Send(smd.ClassUser, nil); !errors.Is(err, smd.ErrNoListener) {
 		t.Error(err)
 	}
 	l.Close()

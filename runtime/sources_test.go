@@ -21,19 +21,21 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestBlobNames checks that a name is of one text, and no two have the same.
 func TestBlobNames(t *testing.T) {
 	n := 0
-	for b := range runtime.Blob(20) {
+	for b := range policy.Blob(20) {
 		for index := -1; index < 6; index++ {
 			name := b.Name(index)
 			if name == "" {
 				continue
 			}
 			n++
-			if gotB, gotIndex, ok := runtime.ParseBlob(name); gotB != b || gotIndex != index || !ok {
+			if gotB, gotIndex, ok := policy.ParseBlob(name); gotB != b || gotIndex != index || !ok {
 				t.Errorf("%q is %v %d, %v, want %v %d", name, gotB, gotIndex, ok, b, index)
 			}
 		}
@@ -42,7 +44,7 @@ func TestBlobNames(t *testing.T) {
 		t.Errorf("%d names, want %d", n, want)
 	}
 	for _, name := range []string{"", "auth", "auth.4", "auth.-1", "auth.00", "AUTH.0", "device_serial.0", "client_cert.0"} {
-		if b, index, ok := runtime.ParseBlob(name); ok {
+		if b, index, ok := policy.ParseBlob(name); ok {
 			t.Errorf("%q is %v %d", name, b, index)
 		}
 	}
@@ -77,54 +79,54 @@ func TestFileCredentials(t *testing.T) {
 	if err := os.Symlink("mqtt_username", filepath.Join(dir, "mqtt_username")); err != nil {
 		t.Fatal(err)
 	}
-	f := &runtime.FileCredentials{Dir: dir}
+	f := &credentials.Files{Dir: dir}
 	for _, tt := range []struct {
-		b     runtime.Blob
+		b     policy.Blob
 		index int
 		text  string
 		err   error
 	}{
-		{runtime.BlobAuth, 0, "secret", nil},
-		{runtime.BlobAuth, 1, " a b \nc", nil}, // which Link.Blob refuses
-		{runtime.BlobAuth, 2, "", nil},         // which Link.Blob takes for none
-		{runtime.BlobAuth, 3, "", runtime.ErrBadCredentials},
-		{runtime.BlobAuth, 4, "", runtime.ErrNoCredentials},
-		{runtime.BlobDeviceSerial, 0, strings.Repeat("s", 256<<10), nil},
-		{runtime.BlobDeviceSerial, 1, "", runtime.ErrNoCredentials},
-		{runtime.BlobFirmwareVersion, 0, "", runtime.ErrBadCredentials},
-		{runtime.BlobDeviceType, 0, "", runtime.ErrBadCredentials},
-		{runtime.BlobMQTTPassword, 0, "secret", nil},
-		{runtime.BlobMQTTUsername, 0, "", syscall.ELOOP},
-		{runtime.BlobMQTTClientID, 0, "", runtime.ErrNoCredentials},
-		{runtime.BlobAWSSecret, 3, "aws", nil},
+		{policy.BlobAuth, 0, "secret", nil},
+		{policy.BlobAuth, 1, " a b \nc", nil}, // which Link.Blob refuses
+		{policy.BlobAuth, 2, "", nil},         // which Link.Blob takes for none
+		{policy.BlobAuth, 3, "", runtime.ErrBadCredentials},
+		{policy.BlobAuth, 4, "", runtime.ErrNoCredentials},
+		{policy.BlobDeviceSerial, 0, strings.Repeat("s", 256<<10), nil},
+		{policy.BlobDeviceSerial, 1, "", runtime.ErrNoCredentials},
+		{policy.BlobFirmwareVersion, 0, "", runtime.ErrBadCredentials},
+		{policy.BlobDeviceType, 0, "", runtime.ErrBadCredentials},
+		{policy.BlobMQTTPassword, 0, "secret", nil},
+		{policy.BlobMQTTUsername, 0, "", syscall.ELOOP},
+		{policy.BlobMQTTClientID, 0, "", runtime.ErrNoCredentials},
+		{policy.BlobAWSSecret, 3, "aws", nil},
 	} {
 		if text, err := f.Blob(t.Context(), tt.b, tt.index); text != tt.text || !errors.Is(err, tt.err) {
 			t.Errorf("%v %d is %q, %v, want %q, %v", tt.b, tt.index, text, err, tt.text, tt.err)
 		}
 	}
 	write(t, dir, map[string]string{"auth.0": "new"})
-	if text, err := f.Blob(t.Context(), runtime.BlobAuth, 0); text != "new" {
+	if text, err := f.Blob(t.Context(), policy.BlobAuth, 0); text != "new" {
 		t.Errorf("a file that has changed is %q, %v", text, err)
 	}
-	if err := f.SetBlob(runtime.BlobAuth, 0, "kept"); err != nil {
+	if err := f.SetBlob(policy.BlobAuth, 0, "kept"); err != nil {
 		t.Error(err)
 	}
-	if text, err := f.Blob(t.Context(), runtime.BlobAuth, 0); text != "kept" {
+	if text, err := f.Blob(t.Context(), policy.BlobAuth, 0); text != "kept" {
 		t.Errorf("a text that was set is %q, %v", text, err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "auth.0")); err != nil || info.Mode() != 0o600 {
 		t.Errorf("the file has %v, %v", info.Mode(), err)
 	}
-	if err := f.SetBlob(runtime.BlobAuth, 4, "secret"); !errors.Is(err, runtime.ErrNoCredentials) {
+	if err := f.SetBlob(policy.BlobAuth, 4, "secret"); !errors.Is(err, runtime.ErrNoCredentials) {
 		t.Errorf("a text without a name: %v", err)
 	}
-	if err := f.SetBlob(runtime.BlobFirmwareVersion, 0, "secret"); err == nil || strings.Contains(err.Error(), "secret") { // a folder is there
+	if err := f.SetBlob(policy.BlobFirmwareVersion, 0, "secret"); err == nil || strings.Contains(err.Error(), "secret") { // a folder is there
 		t.Errorf("in place of a folder: %v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); left != nil {
 		t.Errorf("left behind: %v", left)
 	}
-	if _, err := new(runtime.FileCredentials).Blob(t.Context(), runtime.BlobAuth, 0); !errors.Is(err, runtime.ErrNoCredentials) {
+	if _, err := new(credentials.Files).Blob(t.Context(), policy.BlobAuth, 0); !errors.Is(err, runtime.ErrNoCredentials) {
 		t.Errorf("without a folder: %v", err)
 	}
 	if got := f.Exposed(); got != nil {
@@ -193,11 +195,11 @@ func TestCertificateSources(t *testing.T) {
 				write(t, dir, map[string]string{name: text})
 			}
 		}
-		sources := []runtime.Credentials{&runtime.FileCredentials{Dir: dir}}
+		sources := []runtime.Credentials{&credentials.Files{Dir: dir}}
 		if !strings.ContainsRune(tt.cert+tt.key, 0) && tt.name != "too long" {
 			t.Setenv("T_CLIENT_CERT_254", tt.cert)
 			t.Setenv("T_CLIENT_KEY_254", tt.key)
-			sources = append(sources, &runtime.EnvCredentials{Prefix: "T_"})
+			sources = append(sources, &credentials.Env{Prefix: "T_"})
 		}
 		for _, source := range sources {
 			cert, err := source.ClientCertificate(t.Context(), 254)
@@ -217,7 +219,7 @@ func TestCertificateSources(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	f := &runtime.FileCredentials{Dir: dir}
+	f := &credentials.Files{Dir: dir}
 	write(t, dir, map[string]string{"client_cert.0": string(ecCert), "client_key.0": string(pkcs8)})
 	old := must(f.ClientCertificate(t.Context(), 0))
 	write(t, dir, map[string]string{"client_cert.0": string(rsaCert)})
@@ -235,39 +237,39 @@ func TestCredentialSources(t *testing.T) {
 	t.Setenv("T_AUTH_0", "token")
 	t.Setenv("T_DEVICE_SERIAL", "serial")
 	t.Setenv("T_AUTH_1", "")
-	env := &runtime.EnvCredentials{Prefix: "T_"}
-	memory := new(runtime.MemoryCredentials)
-	memory.SetBlob(runtime.BlobAuth, 0, "later")
-	memory.SetBlob(runtime.BlobAuth, 1, "second\xff")
+	env := &credentials.Env{Prefix: "T_"}
+	memory := new(credentials.Memory)
+	memory.SetBlob(policy.BlobAuth, 0, "later")
+	memory.SetBlob(policy.BlobAuth, 1, "second\xff")
 	memory.SetClientCertificate(3, &tls.Certificate{})
 	errSource := errors.New("source is down")
-	failing := runtime.CredentialFuncs{
-		BlobFunc:              func(context.Context, runtime.Blob, int) (string, error) { return "", errSource },
+	failing := credentials.Funcs{
+		BlobFunc:              func(context.Context, policy.Blob, int) (string, error) { return "", errSource },
 		ClientCertificateFunc: func(context.Context, int) (*tls.Certificate, error) { return nil, errSource },
 	}
-	empty := runtime.CredentialFuncs{BlobFunc: func(context.Context, runtime.Blob, int) (string, error) { return "", nil }}
+	empty := credentials.Funcs{BlobFunc: func(context.Context, policy.Blob, int) (string, error) { return "", nil }}
 	for _, tt := range []struct {
 		name   string
 		source runtime.Credentials
-		b      runtime.Blob
+		b      policy.Blob
 		index  int
 		text   string
 		err    error
 	}{
-		{"a variable", env, runtime.BlobAuth, 0, "token", nil},
-		{"a variable without an index", env, runtime.BlobDeviceSerial, 0, "serial", nil},
-		{"an empty variable", env, runtime.BlobAuth, 1, "", runtime.ErrNoCredentials},
-		{"no variable", env, runtime.BlobAuth, 2, "", runtime.ErrNoCredentials},
-		{"another prefix", &runtime.EnvCredentials{}, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
-		{"the first of a chain", runtime.ChainCredentials{env, memory}, runtime.BlobAuth, 0, "token", nil},
-		{"the second", runtime.ChainCredentials{env, empty, memory}, runtime.BlobAuth, 1, "second\xff", nil},
-		{"none", runtime.ChainCredentials{env, memory}, runtime.BlobAuth, 2, "", runtime.ErrNoCredentials},
-		{"no source", runtime.ChainCredentials{}, runtime.BlobAuth, 0, "", runtime.ErrNoCredentials},
-		{"one that fails", runtime.ChainCredentials{failing, memory}, runtime.BlobAuth, 0, "", errSource},
-		{"before one that fails", runtime.ChainCredentials{memory, failing}, runtime.BlobAuth, 0, "later", nil},
-		{"hex", runtime.HexAuth{memory}, runtime.BlobAuth, 1, "7365636f6e64ff", nil},
-		{"hex of none", runtime.HexAuth{memory}, runtime.BlobAuth, 3, "", runtime.ErrNoCredentials},
-		{"hex is for tokens", runtime.HexAuth{env}, runtime.BlobDeviceSerial, 0, "serial", nil},
+		{"a variable", env, policy.BlobAuth, 0, "token", nil},
+		{"a variable without an index", env, policy.BlobDeviceSerial, 0, "serial", nil},
+		{"an empty variable", env, policy.BlobAuth, 1, "", runtime.ErrNoCredentials},
+		{"no variable", env, policy.BlobAuth, 2, "", runtime.ErrNoCredentials},
+		{"another prefix", &credentials.Env{}, policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{"the first of a chain", credentials.Chain{env, memory}, policy.BlobAuth, 0, "token", nil},
+		{"the second", credentials.Chain{env, empty, memory}, policy.BlobAuth, 1, "second\xff", nil},
+		{"none", credentials.Chain{env, memory}, policy.BlobAuth, 2, "", runtime.ErrNoCredentials},
+		{"no source", credentials.Chain{}, policy.BlobAuth, 0, "", runtime.ErrNoCredentials},
+		{"one that fails", credentials.Chain{failing, memory}, policy.BlobAuth, 0, "", errSource},
+		{"before one that fails", credentials.Chain{memory, failing}, policy.BlobAuth, 0, "later", nil},
+		{"hex", credentials.HexAuth{memory}, policy.BlobAuth, 1, "7365636f6e64ff", nil},
+		{"hex of none", credentials.HexAuth{memory}, policy.BlobAuth, 3, "", runtime.ErrNoCredentials},
+		{"hex is for tokens", credentials.HexAuth{env}, policy.BlobDeviceSerial, 0, "serial", nil},
 	} {
 		if text, err := tt.source.Blob(t.Context(), tt.b, tt.index); text != tt.text || !errors.Is(err, tt.err) {
 			t.Errorf("%s: %q, %v, want %q, %v", tt.name, text, err, tt.text, tt.err)
@@ -277,10 +279,10 @@ func TestCredentialSources(t *testing.T) {
 		source runtime.Credentials
 		err    error
 	}{
-		{runtime.ChainCredentials{env, memory}, nil},
-		{runtime.HexAuth{memory}, nil},
-		{runtime.ChainCredentials{env}, runtime.ErrNoCredentials},
-		{runtime.ChainCredentials{failing, memory}, errSource},
+		{credentials.Chain{env, memory}, nil},
+		{credentials.HexAuth{memory}, nil},
+		{credentials.Chain{env}, runtime.ErrNoCredentials},
+		{credentials.Chain{failing, memory}, errSource},
 	} {
 		if cert, err := tt.source.ClientCertificate(t.Context(), 3); !errors.Is(err, tt.err) || (cert == nil) != (tt.err != nil) {
 			t.Errorf("%v, %v", cert, err)
@@ -300,7 +302,7 @@ func TestBasicAuth(t *testing.T) {
 		{"a\n", "secret", ""},
 		{"a", "secret\x00", ""},
 	} {
-		got, err := runtime.BasicAuth(tt.user, tt.password)
+		got, err := credentials.BasicAuth(tt.user, tt.password)
 		if got != tt.want || errors.Is(err, runtime.ErrBadCredentials) != (tt.want == "") || err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q, %q: %q, %v", tt.user, tt.password, got, err)
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 type on = map[string]func(*runtime.Stream) runtime.Result
@@ -22,14 +24,14 @@ func both(a, b func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runti
 	return func(s *runtime.Stream) runtime.Result { a(s); return b(s) }
 }
 
-func userState(_ context.Context, l *runtime.Link) error {
+func userState(_ context.Context, l transport.Link) error {
 	if err := l.UserState(1530); err != nil {
 		return err
 	}
 	return fetch(context.Background(), l)
 }
 
-func nack(_ context.Context, l *runtime.Link) error {
+func nack(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
@@ -37,8 +39,8 @@ func nack(_ context.Context, l *runtime.Link) error {
 }
 
 // sending asks for payload, before or after it is connected.
-func sending(connected bool) func(context.Context, *runtime.Link) error {
-	return func(ctx context.Context, l *runtime.Link) error {
+func sending(connected bool) func(context.Context, transport.Link) error {
+	return func(ctx context.Context, l transport.Link) error {
 		if connected {
 			if err := l.Connected(); err != nil {
 				return err
@@ -57,12 +59,12 @@ func sending(connected bool) func(context.Context, *runtime.Link) error {
 // TestResults is the table of what each answer of each callback does.
 func TestResults(t *testing.T) {
 	const disconnect, destroy, notSend, odd = runtime.DisconnectMe, runtime.DestroyMe, runtime.TxDontSend, runtime.Result(99)
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 1}
 	for _, tt := range []struct {
 		event  string
 		result runtime.Result
 		start  func(*runtime.Stream) runtime.Result
-		run    func(context.Context, *runtime.Link) error
+		run    func(context.Context, transport.Link) error
 		want   string
 	}{
 		{"CRE", disconnect, nil, fetch, "CRE DES"},
@@ -121,7 +123,7 @@ func TestResults(t *testing.T) {
 					return runtime.DisconnectMe
 				}
 			}
-			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1, Retry: retry}, tt.run, tr)
+			got := play(t, policy.StreamType{Protocol: policy.ProtocolH1, Retry: retry}, tt.run, tr)
 			if got != tt.want {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
 			}
@@ -150,7 +152,7 @@ func TestRevive(t *testing.T) {
 		if tt.event == "POL" {
 			run = fetch
 		}
-		got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, run, tr, func(s *runtime.Stream) { tt.revive(s) })
+		got := play(t, policy.StreamType{Protocol: policy.ProtocolH1}, run, tr, func(s *runtime.Stream) { tt.revive(s) })
 		if got != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.event, got, tt.want)
 		}
@@ -159,38 +161,38 @@ func TestRevive(t *testing.T) {
 
 // TestSequences is of calls and answers at times when they change what comes.
 func TestSequences(t *testing.T) {
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 2}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 2}
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
-		run  func(context.Context, *runtime.Link) error
+		st   policy.StreamType
+		run  func(context.Context, transport.Link) error
 		on   on
 		want string
 	}{
-		{"nailed up and Connect", runtime.StreamType{NailedUp: true}, fetch, on{"CRE": connect},
+		{"nailed up and Connect", policy.StreamType{NailedUp: true}, fetch, on{"CRE": connect},
 			"CRE CNG CON rx eom ACK DIS DES"},
-		{"nailed up, refused from CONNECTING", runtime.StreamType{NailedUp: true}, fetch, on{"CNG": answer(runtime.DestroyMe)},
+		{"nailed up, refused from CONNECTING", policy.StreamType{NailedUp: true}, fetch, on{"CNG": answer(runtime.DestroyMe)},
 			"CRE CNG DES FAILED"},
-		{"nailed up, declined from CONNECTING", runtime.StreamType{NailedUp: true, Retry: retry}, fetch, on{"CNG": answer(runtime.DisconnectMe)},
+		{"nailed up, declined from CONNECTING", policy.StreamType{NailedUp: true, Retry: retry}, fetch, on{"CNG": answer(runtime.DisconnectMe)},
 			"CRE CNG POL CNG POL CNG ARF DES"},
-		{"both flags absent", runtime.StreamType{}, fetch, nil, "CRE DES"},
-		{"RequestTx twice", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, requestTx)},
+		{"both flags absent", policy.StreamType{}, fetch, nil, "CRE DES"},
+		{"RequestTx twice", policy.StreamType{}, fetch, on{"CRE": both(requestTx, requestTx)},
 			"CRE POL CNG CON rx eom ACK DIS DES"},
-		{"RequestTx and Connect", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, connect)},
+		{"RequestTx and Connect", policy.StreamType{}, fetch, on{"CRE": both(requestTx, connect)},
 			"CRE CNG CON rx eom ACK DIS DES"},
-		{"RequestTx and Connect while connecting", runtime.StreamType{}, fetch,
+		{"RequestTx and Connect while connecting", policy.StreamType{}, fetch,
 			on{"CRE": connect, "CNG": both(requestTx, connect)}, "CRE CNG CON rx eom ACK DIS DES"},
-		{"RequestTx and Connect while connected", runtime.StreamType{}, fetch,
+		{"RequestTx and Connect while connected", policy.StreamType{}, fetch,
 			on{"CRE": connect, "CON": both(requestTx, connect), "ACK": both(requestTx, connect)}, "CRE CNG CON rx eom ACK DIS DES"},
-		{"RequestTx does not shorten a wait", runtime.StreamType{Retry: retry}, unreachable,
+		{"RequestTx does not shorten a wait", policy.StreamType{Retry: retry}, unreachable,
 			on{"CRE": connect, "UNR": requestTx}, "CRE CNG UNR POL CNG UNR POL CNG UNR ARF DES"},
-		{"RequestTx after DISCONNECTED waits", runtime.StreamType{Retry: retry}, each(lose, unreachable),
+		{"RequestTx after DISCONNECTED waits", policy.StreamType{Retry: retry}, each(lose, unreachable),
 			on{"CRE": connect, "DIS": requestTx}, "CRE CNG CON DIS POL CNG UNR POL CNG UNR ARF DES"},
-		{"RequestTx from DISCONNECTED of an idle stream", runtime.StreamType{Opportunistic: true}, each(lose, unreachable),
+		{"RequestTx from DISCONNECTED of an idle stream", policy.StreamType{Opportunistic: true}, each(lose, unreachable),
 			on{"CRE": connect, "DIS": requestTx}, "CRE CNG CON DIS POL CNG UNR ARF DES"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.st.Protocol = runtime.ProtocolH1
+			tt.st.Protocol = policy.ProtocolH1
 			if got := play(t, tt.st, tt.run, &trace{on: tt.on}); got != tt.want {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
 			}
@@ -202,7 +204,7 @@ func TestSequences(t *testing.T) {
 // no attempt comes of the wait any more.
 func TestConnectInWait(t *testing.T) {
 	for _, tt := range []struct {
-		run  func(context.Context, *runtime.Link) error
+		run  func(context.Context, transport.Link) error
 		want string
 	}{
 		{unreachable, "CRE POL CNG UNR 400:CNG 400:UNR 1400:POL 1400:CNG 1400:UNR 1400:ARF 3600400:DES"},
@@ -210,8 +212,8 @@ func TestConnectInWait(t *testing.T) {
 	} {
 		tr := &trace{times: true, on: on{"CRE": requestTx}}
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{
-				Protocol: runtime.ProtocolH1, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1},
+			c := newContext(t, policy.StreamType{
+				Protocol: policy.ProtocolH1, Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1},
 			}, tt.run)
 			s, err := c.NewStream("s", tr.handlers())
 			if err != nil {
@@ -232,7 +234,7 @@ func TestConnectInWait(t *testing.T) {
 // but not the connection that it was made in.
 func TestRequestTxKept(t *testing.T) {
 	var ready []bool
-	look := func(l *runtime.Link) {
+	look := func(l transport.Link) {
 		select {
 		case <-l.TxReady():
 			ready = append(ready, true)
@@ -241,13 +243,13 @@ func TestRequestTxKept(t *testing.T) {
 		}
 	}
 	tr := &trace{on: on{"CRE": requestTx}}
-	play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true, Retry: &runtime.Retry{Conceal: 1}},
-		each(unreachable, func(ctx context.Context, l *runtime.Link) error {
+	play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Opportunistic: true, Retry: &policy.Retry{Conceal: 1}},
+		each(unreachable, func(ctx context.Context, l transport.Link) error {
 			look(l)
 			tr.on["CON"] = requestTx
 			defer delete(tr.on, "CON")
 			return lose(ctx, l)
-		}, func(ctx context.Context, l *runtime.Link) error {
+		}, func(ctx context.Context, l transport.Link) error {
 			look(l)
 			return lose(ctx, l)
 		}), tr, func(s *runtime.Stream) { s.Connect() })
@@ -260,48 +262,48 @@ func TestTimeout(t *testing.T) {
 	startTimeout := func(d time.Duration) func(*runtime.Stream) runtime.Result {
 		return func(s *runtime.Stream) runtime.Result { s.StartTimeout(d); return runtime.OK }
 	}
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 1}
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
-		run  func(context.Context, *runtime.Link) error
+		st   policy.StreamType
+		run  func(context.Context, transport.Link) error
 		on   on
 		want string
 	}{
-		{"while idle", runtime.StreamType{}, fetch, on{"CRE": startTimeout(time.Second)}, "CRE 1000:TMO"},
-		{"of the policy", runtime.StreamType{Timeout: 5 * time.Second}, fetch, on{"CRE": startTimeout(0)}, "CRE 5000:TMO"},
-		{"none at all", runtime.StreamType{}, fetch, on{"CRE": startTimeout(0)}, "CRE"},
-		{"replaced", runtime.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), startTimeout(2*time.Second))}, "CRE 2000:TMO"},
-		{"cancelled", runtime.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), func(s *runtime.Stream) runtime.Result {
+		{"while idle", policy.StreamType{}, fetch, on{"CRE": startTimeout(time.Second)}, "CRE 1000:TMO"},
+		{"of the policy", policy.StreamType{Timeout: 5 * time.Second}, fetch, on{"CRE": startTimeout(0)}, "CRE 5000:TMO"},
+		{"none at all", policy.StreamType{}, fetch, on{"CRE": startTimeout(0)}, "CRE"},
+		{"replaced", policy.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), startTimeout(2*time.Second))}, "CRE 2000:TMO"},
+		{"cancelled", policy.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), func(s *runtime.Stream) runtime.Result {
 			s.CancelTimeout()
 			return runtime.OK
 		})}, "CRE"},
-		{"OK leaves the connection alone", runtime.StreamType{}, stay, on{"CRE": connect, "CON": startTimeout(time.Second)},
+		{"OK leaves the connection alone", policy.StreamType{}, stay, on{"CRE": connect, "CON": startTimeout(time.Second)},
 			"CRE CNG CON 1000:TMO"},
-		{"DisconnectMe", runtime.StreamType{Opportunistic: true}, stay,
+		{"DisconnectMe", policy.StreamType{Opportunistic: true}, stay,
 			on{"CRE": connect, "CON": startTimeout(time.Second), "TMO": answer(runtime.DisconnectMe)},
 			"CRE CNG CON 1000:TMO 1000:DIS"},
-		{"DisconnectMe while connecting", runtime.StreamType{Retry: retry}, each(hang, fetch),
+		{"DisconnectMe while connecting", policy.StreamType{Retry: retry}, each(hang, fetch),
 			on{"CRE": both(connect, startTimeout(time.Second)), "TMO": answer(runtime.DisconnectMe)},
 			"CRE CNG 1000:TMO 1000:UNR 1200:POL 1200:CNG 1200:CON 1200:rx 1200:eom 1200:ACK 1200:DIS"},
-		{"DestroyMe", runtime.StreamType{}, stay,
+		{"DestroyMe", policy.StreamType{}, stay,
 			on{"CRE": connect, "CON": startTimeout(time.Second), "TMO": answer(runtime.DestroyMe)},
 			"CRE CNG CON 1000:TMO 1000:DIS 1000:DES"},
-		{"DestroyMe while connecting", runtime.StreamType{}, hang,
+		{"DestroyMe while connecting", policy.StreamType{}, hang,
 			on{"CRE": both(connect, startTimeout(time.Second)), "TMO": answer(runtime.DestroyMe)},
 			"CRE CNG 1000:TMO 1000:DES"},
-		{"a transaction ends it", runtime.StreamType{}, fetch, on{"CRE": connect, "CON": startTimeout(time.Second)},
+		{"a transaction ends it", policy.StreamType{}, fetch, on{"CRE": connect, "CON": startTimeout(time.Second)},
 			"CRE CNG CON rx eom ACK DIS"},
-		{"it survives a failed attempt", runtime.StreamType{Retry: retry}, unreachable,
+		{"it survives a failed attempt", policy.StreamType{Retry: retry}, unreachable,
 			on{"CRE": both(connect, startTimeout(time.Second))},
 			"CRE CNG UNR 200:POL 200:CNG 200:UNR 200:ARF 1000:TMO"},
-		{"it survives an HTTP loss that is retried", runtime.StreamType{Retry: retry}, each(lose, unreachable),
+		{"it survives an HTTP loss that is retried", policy.StreamType{Retry: retry}, each(lose, unreachable),
 			on{"CRE": both(connect, startTimeout(time.Second))},
 			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 200:ARF 1000:TMO"},
-		{"other protocols' losses end it", runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: retry}, each(lose, unreachable),
+		{"other protocols' losses end it", policy.StreamType{Protocol: policy.ProtocolRaw, Retry: retry}, each(lose, unreachable),
 			on{"CRE": both(connect, startTimeout(time.Second))},
 			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 200:ARF"},
-		{"it can be started again from inside", runtime.StreamType{}, fetch, func() on {
+		{"it can be started again from inside", policy.StreamType{}, fetch, func() on {
 			n := 0
 			return on{"CRE": startTimeout(time.Second), "TMO": func(s *runtime.Stream) runtime.Result {
 				if n++; n < 3 {
@@ -310,12 +312,12 @@ func TestTimeout(t *testing.T) {
 				return runtime.OK
 			}}
 		}(), "CRE 1000:TMO 2000:TMO 3000:TMO"},
-		{"RequestTx from inside", runtime.StreamType{}, fetch, on{"CRE": startTimeout(time.Second), "TMO": requestTx},
+		{"RequestTx from inside", policy.StreamType{}, fetch, on{"CRE": startTimeout(time.Second), "TMO": requestTx},
 			"CRE 1000:TMO 1000:POL 1000:CNG 1000:CON 1000:rx 1000:eom 1000:ACK 1000:DIS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.st.Protocol == 0 {
-				tt.st.Protocol = runtime.ProtocolH1
+				tt.st.Protocol = policy.ProtocolH1
 			}
 			tr := &trace{times: true, on: tt.on}
 			got := play(t, tt.st, tt.run, tr)
@@ -338,7 +340,7 @@ func TestTx(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []call
 		var last error
-		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true}, func(ctx context.Context, l *runtime.Link) error {
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw, Opportunistic: true}, func(ctx context.Context, l transport.Link) error {
 			ready := l.TxReady()
 			if err := l.Connected(); err != nil {
 				return err
@@ -402,7 +404,7 @@ func TestConnectTimeout(t *testing.T) {
 	tr := &trace{times: true, on: on{"CRE": connect}}
 	pieces := 0
 	synctest.Test(t, func(t *testing.T) {
-		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, func(ctx context.Context, l *runtime.Link) error {
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, func(ctx context.Context, l transport.Link) error {
 			ready := l.TxReady()
 			for {
 				n, flags, err := l.Tx(make([]byte, 1))
@@ -471,13 +473,13 @@ func TestDestroy(t *testing.T) {
 		} else {
 			tr.on[tt.event] = destroy
 		}
-		if got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch, tr); got != tt.want {
+		if got := play(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch, tr); got != tt.want {
 			t.Errorf("from %s:\n got %s\nwant %s", tt.event, got, tt.want)
 		}
 	}
 	for _, tt := range []struct {
 		name string
-		run  func(context.Context, *runtime.Link) error
+		run  func(context.Context, transport.Link) error
 		on   on
 		want string
 	}{
@@ -488,7 +490,7 @@ func TestDestroy(t *testing.T) {
 	} {
 		tr := &trace{on: tt.on}
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1}}, tt.run)
+			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH1, Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1}}, tt.run)
 			s, err := c.NewStream("s", tr.handlers())
 			if err != nil {
 				t.Fatal(err)
@@ -520,7 +522,7 @@ func TestClose(t *testing.T) {
 				tr.on[event] = closing
 			}
 			synctest.Test(t, func(t *testing.T) {
-				c = newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch)
+				c = newContext(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch)
 				s, err := c.NewStream("s", tr.handlers())
 				if err == nil && event == "DES" {
 					s.Destroy()
@@ -537,7 +539,7 @@ func TestClose(t *testing.T) {
 	}
 	t.Run("waits for all", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1, NailedUp: true}, stay)
+			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH1, NailedUp: true}, stay)
 			var mu sync.Mutex
 			gone := 0
 			for range 100 {
@@ -575,17 +577,17 @@ func TestClose(t *testing.T) {
 // them, and in what order they come when a connection ends in the meantime.
 func TestTurn(t *testing.T) {
 	slow := func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }
-	send := func(l *runtime.Link) {
+	send := func(l transport.Link) {
 		l.TxReady()
 		go l.Tx(make([]byte, 1))
 	}
 	for _, tt := range []struct {
 		name string
-		run  func(ctx context.Context, l *runtime.Link) error
+		run  func(ctx context.Context, l transport.Link) error
 		step func(s *runtime.Stream)
 		want string
 	}{
-		{"tx, rx and the timer", func(ctx context.Context, l *runtime.Link) error {
+		{"tx, rx and the timer", func(ctx context.Context, l transport.Link) error {
 			send(l)
 			time.Sleep(10 * time.Millisecond)
 			if err := l.Connected(); err != nil {
@@ -595,25 +597,25 @@ func TestTurn(t *testing.T) {
 			return hang(ctx, l)
 		}, func(s *runtime.Stream) { s.StartTimeout(500 * time.Millisecond) },
 			"CRE CNG tx 1000:TMO 2000:CON 3000:rx"},
-		{"the end waits for tx", func(ctx context.Context, l *runtime.Link) error {
+		{"the end waits for tx", func(ctx context.Context, l transport.Link) error {
 			send(l)
 			time.Sleep(10 * time.Millisecond)
 			return errFake
 		}, nil, "CRE CNG tx 1000:UNR 2000:ARF"},
-		{"destroyed in tx", func(ctx context.Context, l *runtime.Link) error {
+		{"destroyed in tx", func(ctx context.Context, l transport.Link) error {
 			l.Connected()
 			send(l)
 			return hang(ctx, l)
 		}, func(s *runtime.Stream) { time.Sleep(1500 * time.Millisecond); s.Destroy() },
 			"CRE CNG CON 1000:tx 2000:DIS 3000:DES"},
-		{"destroyed in tx after the end", func(ctx context.Context, l *runtime.Link) error {
+		{"destroyed in tx after the end", func(ctx context.Context, l transport.Link) error {
 			l.Connected()
 			send(l)
 			time.Sleep(10 * time.Millisecond)
 			return errFake
 		}, func(s *runtime.Stream) { time.Sleep(1500 * time.Millisecond); s.Destroy() },
 			"CRE CNG CON 1000:tx 2000:DIS 3000:DES"},
-		{"tx after the end", func(ctx context.Context, l *runtime.Link) error {
+		{"tx after the end", func(ctx context.Context, l transport.Link) error {
 			l.TxReady()
 			time.AfterFunc(10*time.Millisecond, func() {
 				if _, _, err := l.Tx(make([]byte, 1)); err == nil {
@@ -627,7 +629,7 @@ func TestTurn(t *testing.T) {
 			tr := &trace{times: true, on: on{"CRE": connect, "CON": slow, "rx": slow, "tx": slow, "UNR": slow, "TMO": slow, "DIS": slow}}
 			var got string
 			synctest.Test(t, func(t *testing.T) {
-				c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true}, tt.run)
+				c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw, Opportunistic: true}, tt.run)
 				h := tr.handlers()
 				h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 					return 1, 0, tr.Note(s, "tx")
@@ -652,7 +654,7 @@ func TestTurn(t *testing.T) {
 // TestExitFromCreating checks that a callback that ends its goroutine, as
 // t.Fatal does, leaves no stream that Close would wait for.
 func TestExitFromCreating(t *testing.T) {
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, fetch)
+	c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, fetch)
 	func() {
 		defer func() { recover() }()
 		c.NewStream("s", runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { panic("test") }})
@@ -664,7 +666,7 @@ func TestExitFromCreating(t *testing.T) {
 func TestExitFromConnecting(t *testing.T) {
 	for _, at := range []runtime.State{runtime.StatePoll, runtime.StateConnecting, runtime.StateDestroying} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, fetch)
+			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, fetch)
 			func() {
 				defer func() {
 					if recover() == nil {
@@ -695,7 +697,7 @@ func TestExitFromConnecting(t *testing.T) {
 func TestLocks(t *testing.T) {
 	var mu sync.Mutex
 	done := make(chan struct{})
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch)
+	c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch)
 	s, err := c.NewStream("s", runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		mu.Lock()
 		defer mu.Unlock()
@@ -721,7 +723,7 @@ func TestSetHandlers(t *testing.T) {
 	h := second.handlers()
 	h.Rx = nil
 	first.on["CON"] = func(s *runtime.Stream) runtime.Result { s.SetHandlers(h); return runtime.OK }
-	play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch, first)
+	play(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch, first)
 	if got, want := first.String(), "CRE CNG CON rx eom"; got != want {
 		t.Errorf("the old handlers got %s, want %s", got, want)
 	}
@@ -733,10 +735,10 @@ func TestSetHandlers(t *testing.T) {
 // TestAbuse lets many goroutines use one stream at once. It is for the race
 // detector, and for callbacks that overlap.
 func TestAbuse(t *testing.T) {
-	c := newContext(t, runtime.StreamType{
-		Protocol: runtime.ProtocolH1, Metadata: []runtime.Metadata{{Name: "m"}},
-		Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
-	}, each(unreachable, lose, fetch, lose, fetch, unreachable, func(ctx context.Context, l *runtime.Link) error {
+	c := newContext(t, policy.StreamType{
+		Protocol: policy.ProtocolH1, Metadata: []policy.Metadata{{Name: "m"}},
+		Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
+	}, each(unreachable, lose, fetch, lose, fetch, unreachable, func(ctx context.Context, l transport.Link) error {
 		// Send from a goroutine that may outlive the attempt.
 		l.TxReady()
 		go func() {

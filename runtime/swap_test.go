@@ -15,19 +15,22 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/smd"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // swapPolicy returns a policy whose streamtypes are made by f, with all their
 // parts anew.
-func swapPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
-	cert := func(der string) *runtime.Cert { return &runtime.Cert{Name: "ca", DER: der} }
-	p := &runtime.Policy{}
+func swapPolicy(f ...func(*policy.Policy)) *policy.Policy {
+	cert := func(der string) *policy.Cert { return &policy.Cert{Name: "ca", DER: der} }
+	p := &policy.Policy{}
 	for _, name := range []string{"a", "b", "c"} {
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{
-			Name: name, Protocol: runtime.ProtocolRaw, Endpoint: name + ".example", Port: 1,
-			TrustStore: &runtime.TrustStore{Name: "t", Stack: []*runtime.Cert{cert("der")}},
-			Retry:      &runtime.Retry{Name: "r", Backoff: ms(1000), Conceal: 65535},
-			Metadata:   []runtime.Metadata{{Name: "x"}, {Name: "y"}},
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{
+			Name: name, Protocol: policy.ProtocolRaw, Endpoint: name + ".example", Port: 1,
+			TrustStore: &policy.TrustStore{Name: "t", Stack: []*policy.Cert{cert("der")}},
+			Retry:      &policy.Retry{Name: "r", Backoff: ms(1000), Conceal: 65535},
+			Metadata:   []policy.Metadata{{Name: "x"}, {Name: "y"}},
 		})
 	}
 	for _, f := range f {
@@ -36,12 +39,12 @@ func swapPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
 	return p
 }
 
-func change(name string, f func(*runtime.StreamType)) func(*runtime.Policy) {
-	return func(p *runtime.Policy) { f(p.StreamType(name)) }
+func change(name string, f func(*policy.StreamType)) func(*policy.Policy) {
+	return func(p *policy.Policy) { f(p.StreamType(name)) }
 }
 
-func without(name string) func(*runtime.Policy) {
-	return func(p *runtime.Policy) {
+func without(name string) func(*policy.Policy) {
+	return func(p *policy.Policy) {
 		for i, st := range p.StreamTypes {
 			if st.Name == name {
 				p.StreamTypes = append(p.StreamTypes[:i:i], p.StreamTypes[i+1:]...)
@@ -61,10 +64,10 @@ type swapper struct {
 
 type swapConnector struct {
 	*swapper
-	st *runtime.StreamType
+	st *policy.StreamType
 }
 
-func (w *swapper) Prepare(_ *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
+func (w *swapper) Prepare(_ *runtime.Context, st *policy.StreamType) (transport.Connector, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if fmt.Sprint(st.Port) == w.refuse {
@@ -74,7 +77,7 @@ func (w *swapper) Prepare(_ *runtime.Context, st *runtime.StreamType) (runtime.C
 	return &swapConnector{w, st}, nil
 }
 
-func (n *swapConnector) Run(ctx context.Context, l *runtime.Link) error {
+func (n *swapConnector) Run(ctx context.Context, l transport.Link) error {
 	if l.StreamType() != n.st {
 		return errors.New("a connector of another streamtype")
 	}
@@ -94,11 +97,11 @@ func (w *swapper) open(name string) int {
 	return w.prepared[name] - w.ended[name]
 }
 
-func swapContext(t *testing.T, p *runtime.Policy, run func(context.Context, *runtime.Link) error) (*runtime.Context, *swapper) {
+func swapContext(t *testing.T, p *policy.Policy, run func(context.Context, transport.Link) error) (*runtime.Context, *swapper) {
 	t.Helper()
 	w := &swapper{fake: fake{run}, prepared: map[string]int{}, ended: map[string]int{}}
 	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{w},
+		Transports: []transport.Transport{w},
 		Jitter:     func() uint16 { return 0 },
 		Logger:     slog.New(slog.DiscardHandler),
 	})
@@ -113,21 +116,21 @@ func swapContext(t *testing.T, p *runtime.Policy, run func(context.Context, *run
 func TestSetPolicy(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		change []func(*runtime.Policy)
+		change []func(*policy.Policy)
 		gone   string // streams of a and c are connected, that of b is idle
 	}{
 		{"nothing", nil, ""},
-		{"release", []func(*runtime.Policy){func(p *runtime.Policy) { p.Release = "2" }}, ""},
-		{"port", []func(*runtime.Policy){change("a", func(st *runtime.StreamType) { st.Port = 2 })}, "a"},
-		{"idle", []func(*runtime.Policy){change("b", func(st *runtime.StreamType) { st.Port = 2 })}, "b"},
-		{"vanished", []func(*runtime.Policy){without("c")}, "c"},
-		{"certificate", []func(*runtime.Policy){change("c", func(st *runtime.StreamType) { st.TrustStore.Stack[0].DER = "other" })}, "c"},
-		{"retry", []func(*runtime.Policy){change("c", func(st *runtime.StreamType) { st.Retry.Conceal = 3 })}, "c"},
-		{"priority", []func(*runtime.Policy){change("a", func(st *runtime.StreamType) { st.Priority = 3 })}, "a"},
-		{"metadata", []func(*runtime.Policy){change("b", func(st *runtime.StreamType) { st.Metadata[0].Header = "x:" })}, "b"},
-		{"global proxy", []func(*runtime.Policy){
-			func(p *runtime.Policy) { p.SOCKS5Proxy = "127.0.0.1:1080" },
-			change("b", func(st *runtime.StreamType) { st.SOCKS5Proxy = "" }),
+		{"release", []func(*policy.Policy){func(p *policy.Policy) { p.Release = "2" }}, ""},
+		{"port", []func(*policy.Policy){change("a", func(st *policy.StreamType) { st.Port = 2 })}, "a"},
+		{"idle", []func(*policy.Policy){change("b", func(st *policy.StreamType) { st.Port = 2 })}, "b"},
+		{"vanished", []func(*policy.Policy){without("c")}, "c"},
+		{"certificate", []func(*policy.Policy){change("c", func(st *policy.StreamType) { st.TrustStore.Stack[0].DER = "other" })}, "c"},
+		{"retry", []func(*policy.Policy){change("c", func(st *policy.StreamType) { st.Retry.Conceal = 3 })}, "c"},
+		{"priority", []func(*policy.Policy){change("a", func(st *policy.StreamType) { st.Priority = 3 })}, "a"},
+		{"metadata", []func(*policy.Policy){change("b", func(st *policy.StreamType) { st.Metadata[0].Header = "x:" })}, "b"},
+		{"global proxy", []func(*policy.Policy){
+			func(p *policy.Policy) { p.SOCKS5Proxy = "127.0.0.1:1080" },
+			change("b", func(st *policy.StreamType) { st.SOCKS5Proxy = "" }),
 		}, "abc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -135,7 +138,7 @@ func TestSetPolicy(t *testing.T) {
 				c, w := swapContext(t, swapPolicy(), stay)
 				defer c.Close()
 				var news inbox
-				c.SMD().Register(runtime.ClassSystemState, news.put)
+				c.SMD().Register(smd.ClassSystemState, news.put)
 				streams, traces := map[string]*runtime.Stream{}, map[string]*trace{}
 				for _, name := range []string{"a", "b", "c"} {
 					tr := &trace{}
@@ -232,12 +235,12 @@ func TestCompareAndSetPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		old, new *runtime.Policy
+		old, new *policy.Policy
 		set      bool
 	}{{second, first, false}, {nil, second, false}, {first, second, true}, {first, second, false}, {second, first, true}} {
 		was := c.Policy()
 		set, err := c.CompareAndSetPolicy(tt.old, tt.new)
-		if want := map[bool]*runtime.Policy{true: tt.new, false: was}[tt.set]; set != tt.set || err != nil || c.Policy() != want {
+		if want := map[bool]*policy.Policy{true: tt.new, false: was}[tt.set]; set != tt.set || err != nil || c.Policy() != want {
 			t.Errorf("%v, %v, want %v; the right policy: %v", set, err, tt.set, c.Policy() == want)
 		}
 	}
@@ -253,15 +256,15 @@ func TestCompareAndSetPolicy(t *testing.T) {
 // TestSetPolicyBusy: a stream that waits for a retry, or is amid an
 // attempt, is destroyed too.
 func TestSetPolicyBusy(t *testing.T) {
-	changed := swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 }))
+	changed := swapPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 }))
 	for _, test := range []struct {
 		name string
-		run  func(context.Context, *runtime.Link) error
+		run  func(context.Context, transport.Link) error
 		want string
 	}{
 		{"retry", unreachable, "CRE CNG UNR DES"},
 		{"attempt", hang, "CRE CNG DES"},
-		{"complete", func(ctx context.Context, l *runtime.Link) error { fetch(ctx, l); return nil }, "CRE CNG CON rx eom ACK DIS DES"},
+		{"complete", func(ctx context.Context, l transport.Link) error { fetch(ctx, l); return nil }, "CRE CNG CON rx eom ACK DIS DES"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -291,7 +294,7 @@ func TestSetPolicyBusy(t *testing.T) {
 
 // TestSetPolicyCalls: Fetch, Open and NewStream say what happened.
 func TestSetPolicyCalls(t *testing.T) {
-	changed := swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 }))
+	changed := swapPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 }))
 	t.Run("Fetch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, _ := swapContext(t, swapPolicy(), stay)
@@ -304,7 +307,7 @@ func TestSetPolicyCalls(t *testing.T) {
 	})
 	t.Run("Open", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l *runtime.Link) error {
+			c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l transport.Link) error {
 				l.Connected()
 				for {
 					if err := l.Rx([]byte("x"), 0); err != nil {
@@ -348,9 +351,9 @@ func TestOverlay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var targets inbox
 		lost := make(chan struct{})
-		c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l *runtime.Link) error {
+		c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l transport.Link) error {
 			y, _ := l.Metadata(len(l.StreamType().Metadata) - 1)
-			targets.put(runtime.Message{Payload: []byte(l.Target().Address() + "/" + y)})
+			targets.put(smd.Message{Payload: []byte(l.Target().Address() + "/" + y)})
 			if err := l.Connected(); err != nil {
 				return err
 			}
@@ -369,12 +372,12 @@ func TestOverlay(t *testing.T) {
 		}
 		s.Connect()
 		synctest.Wait()
-		for i, f := range []func(*runtime.StreamType){
-			func(st *runtime.StreamType) { st.Port = 2 },
-			func(st *runtime.StreamType) { st.Port = 3; st.Metadata = st.Metadata[1:] }, // x is gone
-			func(st *runtime.StreamType) {
+		for i, f := range []func(*policy.StreamType){
+			func(st *policy.StreamType) { st.Port = 2 },
+			func(st *policy.StreamType) { st.Port = 3; st.Metadata = st.Metadata[1:] }, // x is gone
+			func(st *policy.StreamType) {
 				st.Port = 4
-				st.Metadata = []runtime.Metadata{{Name: "z"}, {Name: "x"}, {Name: "y"}}
+				st.Metadata = []policy.Metadata{{Name: "z"}, {Name: "x"}, {Name: "y"}}
 			},
 		} {
 			if err := c.Overlay(swapPolicy(change("a", f))); err != nil {
@@ -408,8 +411,8 @@ func TestOverlay(t *testing.T) {
 // TestOverlayThenSetPolicy: a stream that an overlay left behind is judged by
 // what it has, or is to have.
 func TestOverlayThenSetPolicy(t *testing.T) {
-	port := func(n uint16) func(*runtime.Policy) {
-		return change("a", func(st *runtime.StreamType) { st.Port = n })
+	port := func(n uint16) func(*policy.Policy) {
+		return change("a", func(st *policy.StreamType) { st.Port = n })
 	}
 	for _, test := range []struct {
 		port uint16
@@ -453,22 +456,22 @@ func TestOverlayRefused(t *testing.T) {
 			}
 		}
 		err := c.Overlay(swapPolicy(
-			change("a", func(st *runtime.StreamType) { st.Port = 2 }),
-			change("b", func(st *runtime.StreamType) { st.Port = 2 }),
-			change("a", func(st *runtime.StreamType) { st.Port = 9 })))
+			change("a", func(st *policy.StreamType) { st.Port = 2 }),
+			change("b", func(st *policy.StreamType) { st.Port = 2 }),
+			change("a", func(st *policy.StreamType) { st.Port = 9 })))
 		synctest.Wait()
 		if !errors.Is(err, runtime.ErrUnsupported) || c.Policy() != p || w.open("a") != 1 || w.open("b") != 1 {
 			t.Errorf("%v, %d, %d", err, w.open("a"), w.open("b"))
 		}
-		err = c.Overlay(swapPolicy(change("a", func(st *runtime.StreamType) {
-			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{}
+		err = c.Overlay(swapPolicy(change("a", func(st *policy.StreamType) {
+			st.Protocol, st.HTTP = policy.ProtocolH1, &policy.HTTP{}
 		})))
 		synctest.Wait()
 		if !errors.Is(err, runtime.ErrUnsupported) || c.Policy() != p || w.open("a") != 1 {
 			t.Errorf("another protocol: %v, %d", err, w.open("a"))
 		}
 		// What has no stream is found out when it gets one.
-		if err := c.Overlay(swapPolicy(change("c", func(st *runtime.StreamType) { st.Port = 9 }))); err != nil {
+		if err := c.Overlay(swapPolicy(change("c", func(st *policy.StreamType) { st.Port = 9 }))); err != nil {
 			t.Error(err)
 		}
 	})
@@ -481,7 +484,7 @@ func TestOverlayBadValue(t *testing.T) {
 		defer c.Close()
 		tr := &trace{}
 		s, _ := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "a\r\nb"))
-		if err := c.Overlay(swapPolicy(change("a", func(st *runtime.StreamType) {
+		if err := c.Overlay(swapPolicy(change("a", func(st *policy.StreamType) {
 			st.Metadata[0].Header = "x:"
 			st.Retry.Conceal = 0
 		}))); err != nil {
@@ -539,10 +542,10 @@ func TestSwapRace(t *testing.T) {
 	for i := range 200 {
 		var err error
 		if i%20 == 0 {
-			err = c.SetPolicy(swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = uint16(i + 1) })))
+			err = c.SetPolicy(swapPolicy(change("a", func(st *policy.StreamType) { st.Port = uint16(i + 1) })))
 		} else {
-			err = c.Overlay(swapPolicy(change("b", func(st *runtime.StreamType) { st.Port = uint16(i + 1) }),
-				change("c", func(st *runtime.StreamType) { st.Port = uint16(i + 1); st.Metadata = st.Metadata[i/2%2:] })))
+			err = c.Overlay(swapPolicy(change("b", func(st *policy.StreamType) { st.Port = uint16(i + 1) }),
+				change("c", func(st *policy.StreamType) { st.Port = uint16(i + 1); st.Metadata = st.Metadata[i/2%2:] })))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -561,9 +564,9 @@ func TestSwapRace(t *testing.T) {
 // TestSetPolicyRideshare: a streamtype is another one if one that shares its
 // request is.
 func TestSetPolicyRideshare(t *testing.T) {
-	share := func(p *runtime.Policy) {
+	share := func(p *policy.Policy) {
 		for i, st := range p.StreamTypes {
-			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{Method: "POST"}
+			st.Protocol, st.HTTP = policy.ProtocolH1, &policy.HTTP{Method: "POST"}
 			if i > 0 {
 				p.StreamTypes[i-1].Rideshare = st.Name
 			}
@@ -579,11 +582,11 @@ func TestSetPolicyRideshare(t *testing.T) {
 			}
 		}
 		for _, step := range []struct {
-			change  func(*runtime.Policy)
+			change  func(*policy.Policy)
 			a, b, c string
 		}{
-			{func(*runtime.Policy) {}, "CRE", "CRE", "CRE"},
-			{change("b", func(st *runtime.StreamType) { st.HTTP.MultipartName = "x" }), "CRE DES", "CRE DES", "CRE"},
+			{func(*policy.Policy) {}, "CRE", "CRE", "CRE"},
+			{change("b", func(st *policy.StreamType) { st.HTTP.MultipartName = "x" }), "CRE DES", "CRE DES", "CRE"},
 		} {
 			if err := c.SetPolicy(swapPolicy(share, step.change)); err != nil {
 				t.Fatal(err)
@@ -599,16 +602,16 @@ func TestSetPolicyRideshare(t *testing.T) {
 // TestOverlayOldLink: what a transport has left of an old attempt goes on with
 // what the attempt was made by.
 func TestOverlayOldLink(t *testing.T) {
-	share := func(p *runtime.Policy) {
+	share := func(p *policy.Policy) {
 		for _, st := range p.StreamTypes {
-			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{Method: "POST"}
+			st.Protocol, st.HTTP = policy.ProtocolH1, &policy.HTTP{Method: "POST"}
 		}
 		p.StreamType("a").Rideshare = "b"
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var old *runtime.Link
-		var first *runtime.StreamType
-		c, _ := swapContext(t, swapPolicy(share), each(func(ctx context.Context, l *runtime.Link) error {
+		var old transport.Link
+		var first *policy.StreamType
+		c, _ := swapContext(t, swapPolicy(share), each(func(ctx context.Context, l transport.Link) error {
 			old, first = l, l.StreamType()
 			if _, _, err := l.Tx(make([]byte, 10)); err != nil {
 				return err
@@ -627,7 +630,7 @@ func TestOverlayOldLink(t *testing.T) {
 		if got := old.Rideshare().Name; got != "b" {
 			t.Errorf("the next message is that of %s", got)
 		}
-		if err := c.Overlay(swapPolicy(share, change("a", func(st *runtime.StreamType) { st.Rideshare = "" }))); err != nil {
+		if err := c.Overlay(swapPolicy(share, change("a", func(st *policy.StreamType) { st.Rideshare = "" }))); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
@@ -647,10 +650,10 @@ func TestOverlayOldLink(t *testing.T) {
 // say the same, so that they share connections and sessions as those of one do.
 func TestSwapTrust(t *testing.T) {
 	one, two := testcert.New("one"), testcert.New("two")
-	policy := func(st map[string]*testcert.Authority) *runtime.Policy {
-		p := &runtime.Policy{}
+	policy := func(st map[string]*testcert.Authority) *policy.Policy {
+		p := &policy.Policy{}
 		for name, a := range st {
-			s := &runtime.StreamType{Name: name, Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1, TLS: true}
+			s := &policy.StreamType{Name: name, Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, TLS: true}
 			if a != nil {
 				s.TrustStore = a.Store()
 			}
@@ -660,7 +663,7 @@ func TestSwapTrust(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		configs := map[string]*tls.Config{}
-		c, _ := swapContext(t, policy(map[string]*testcert.Authority{"a": one, "b": nil}), func(ctx context.Context, l *runtime.Link) error {
+		c, _ := swapContext(t, policy(map[string]*testcert.Authority{"a": one, "b": nil}), func(ctx context.Context, l transport.Link) error {
 			config, err := l.TLSConfig()
 			if err != nil {
 				t.Error(err)

@@ -18,7 +18,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/load"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -144,7 +144,7 @@ type generatedFile struct {
 }
 
 // outputs returns the files in the language.
-func (c *compileCmd) outputs(doc *schema.Document, policy *runtime.Policy) ([]generatedFile, error) {
+func (c *compileCmd) outputs(doc *schema.Document, policy *policy.Policy) ([]generatedFile, error) {
 	// Where the policy is must not matter: a build in another folder gives
 	// the same file.
 	source := filepath.Base(displayName(c.File))
@@ -186,7 +186,7 @@ func (c *compileCmd) cError(err error) error {
 }
 
 // size prints the footprint.
-func (c *compileCmd) size(w io.Writer, doc *schema.Document, policy *runtime.Policy) error {
+func (c *compileCmd) size(w io.Writer, doc *schema.Document, policy *policy.Policy) error {
 	size, err := codegen.CFootprint(policy, c.cOptions())
 	if err != nil {
 		return c.cError(err)
@@ -280,7 +280,7 @@ func makeName(file string) string {
 
 // compile compiles a policy with its fragments, unless there are errors in it.
 // What is found is reported on standard error if it is as bad as show.
-func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *runtime.Policy, error) {
+func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, err := p.document(file)
 	if err != nil {
 		return nil, nil, err

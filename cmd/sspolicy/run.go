@@ -19,11 +19,15 @@ import (
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/file"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/oauth"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -69,13 +73,13 @@ func (runCmd) Help() string {
 
 // Run executes the command.
 func (c *runCmd) Run(p *program) error {
-	doc, policy, err := p.compile(c.File, c.Overlay, lint.Options{}, schema.Error)
+	doc, compiled, err := p.compile(c.File, c.Overlay, lint.Options{}, schema.Error)
 	if err != nil {
 		return err
 	}
-	st := policy.StreamType(c.StreamType)
+	st := compiled.StreamType(c.StreamType)
 	if st == nil {
-		return unknownStreamType(policy, c.StreamType)
+		return unknownStreamType(compiled, c.StreamType)
 	}
 	if err := c.checkSet(st); err != nil {
 		return err
@@ -84,7 +88,7 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	credentials, err := c.credentials(p)
+	sources, err := c.credentials(p)
 	if err != nil {
 		return err
 	}
@@ -94,9 +98,9 @@ func (c *runCmd) Run(p *program) error {
 		return err
 	}
 	defer jar.Close()
-	tokens := oauth.New(credentials, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
-	ctx, err := runtime.NewContext(policy, runtime.Options{
-		Transports:  []runtime.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.New(), raw.New(), ws.New()},
+	tokens := oauth.New(sources, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
+	ctx, err := runtime.NewContext(compiled, runtime.Options{
+		Transports:  []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.New(), raw.New(), ws.New(), file.New()},
 		Logger:      logger,
 		Credentials: tokens,
 		Cookies:     jar,
@@ -104,7 +108,7 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	defer ctx.Close()
+	defer ctx.Shutdown(context.Background())
 	noTokens := tokens.Bind(ctx) // which matters if the stream needs one that is not given
 	messages, err := c.messages(p, ctx, st, data)
 	if err != nil {
@@ -114,11 +118,11 @@ func (c *runCmd) Run(p *program) error {
 		events: events{w: p.stderr, json: c.JSON, stream: st.Name, start: time.Now()},
 		set:    c.Set, messages: messages, count: c.Count, stdout: p.stdout, done: make(chan error, 1),
 	}
-	if e.count == 0 && (st.Protocol == runtime.ProtocolWS || st.Protocol == runtime.ProtocolMQTT && messages == nil) {
+	if e.count == 0 && (st.Protocol == policy.ProtocolWS || st.Protocol == policy.ProtocolMQTT && messages == nil) {
 		e.count, e.after = 1, true
 	}
 	h := runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}
-	if e.length() == 0 && st.Protocol <= runtime.ProtocolH3 {
+	if e.length() == 0 && st.Protocol.IsHTTP() {
 		h.Tx = nil // a body that is known to be empty
 	}
 	if _, err := ctx.NewStream(st.Name, h); err != nil && !errors.Is(err, runtime.ErrRefused) { // e knows why it refused
@@ -133,7 +137,7 @@ func (c *runCmd) Run(p *program) error {
 	case <-time.After(c.Timeout):
 		late = true
 	}
-	ctx.Close() // the last states are told
+	ctx.Shutdown(context.Background()) // delivers the last states
 	if late {
 		err = fmt.Errorf("not done after %v: %w", c.Timeout, e.pending(st))
 	}
@@ -157,7 +161,7 @@ func (c *runCmd) Run(p *program) error {
 	return nil
 }
 
-func unknownStreamType(policy *runtime.Policy, name string) error {
+func unknownStreamType(policy *policy.Policy, name string) error {
 	var names []string
 	for _, st := range policy.StreamTypes {
 		names = append(names, st.Name)
@@ -166,7 +170,7 @@ func unknownStreamType(policy *runtime.Policy, name string) error {
 }
 
 // checkSet checks that the streamtype has the metadata that is to be set.
-func (c *runCmd) checkSet(st *runtime.StreamType) error {
+func (c *runCmd) checkSet(st *policy.StreamType) error {
 	var names []string
 	for _, m := range st.Metadata {
 		names = append(names, m.Name)
@@ -191,30 +195,18 @@ func unknown(problem, name string, names []string) error {
 	return &exitError{exitUsage, err}
 }
 
-// sends reports whether the streamtype sends what it is given.
-func sends(st *runtime.StreamType) bool {
-	return st.Protocol > runtime.ProtocolH3 || sendsBody(st) ||
-		slices.ContainsFunc(st.Metadata, func(m runtime.Metadata) bool {
-			return strings.EqualFold(strings.TrimSuffix(m.Header, ":"), "content-length")
-		})
-}
-
-func sendsBody(st *runtime.StreamType) bool {
-	return st.HTTP != nil && st.Protocol <= runtime.ProtocolH3 && slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method)
-}
-
 // data returns what the stream is to send; nil is nothing.
-func (c *runCmd) data(p *program, st *runtime.StreamType) ([]byte, error) {
+func (c *runCmd) data(p *program, st *policy.StreamType) ([]byte, error) {
 	switch {
 	case st.MQTT != nil && st.MQTT.Subscribe == "" && (c.Data == nil || c.Count > 0):
 		return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q receives nothing, since it has no mqtt_subscribe: say what to publish with --data, without --count", st.Name)}
 	case st.MQTT != nil && st.MQTT.Topic == "" && c.Data != nil:
 		return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q sends nothing, since it has no mqtt_topic", st.Name)}
-	case c.Data != nil && *c.Data != "" && !sends(st):
+	case c.Data != nil && *c.Data != "" && !st.Sends():
 		return nil, &exitError{exitUsage, fmt.Errorf("streamtype %q sends nothing: its http_method is %s", st.Name, cmp.Or(st.HTTP.Method, "GET"))}
 	case c.Data != nil:
 		return c.text(p, "--data", *c.Data)
-	case sendsBody(st):
+	case st.Protocol.IsHTTP() && st.Sends():
 		return c.text(p, "--data", "@-")
 	}
 	return nil, nil
@@ -242,8 +234,8 @@ func (c *runCmd) text(p *program, flag, value string) ([]byte, error) {
 }
 
 // messages returns what is sent, by the streamtype that sends it; nil is nothing.
-func (c *runCmd) messages(p *program, ctx *runtime.Context, st *runtime.StreamType, data []byte) (map[string][]byte, error) {
-	chain, err := ctx.Rideshares(st)
+func (c *runCmd) messages(p *program, ctx *runtime.Context, st *policy.StreamType, data []byte) (map[string][]byte, error) {
+	chain, err := ctx.Policy().Chain(st)
 	if err != nil {
 		return nil, fmt.Errorf("streamtype %q: %w", st.Name, err)
 	}
@@ -277,9 +269,9 @@ func (c *runCmd) messages(p *program, ctx *runtime.Context, st *runtime.StreamTy
 
 // credentials returns those of the flags and of the environment.
 func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
-	memory := new(runtime.MemoryCredentials)
+	memory := new(credentials.Memory)
 	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
-		b, index, ok := runtime.ParseBlob(name)
+		b, index, ok := policy.ParseBlob(name)
 		if !ok {
 			return nil, unknown("there is no credential", name, blobNames())
 		}
@@ -289,14 +281,14 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 		}
 		memory.SetBlob(b, index, strings.TrimRight(string(text), "\r\n"))
 	}
-	chain := runtime.ChainCredentials{memory}
+	chain := credentials.Chain{memory}
 	if c.Credentials != "" {
 		if info, err := os.Stat(c.Credentials); err != nil {
 			return nil, fileError(c.Credentials, err)
 		} else if !info.IsDir() {
 			return nil, &exitError{exitUsage, fmt.Errorf("--credentials: %s is not a folder", c.Credentials)}
 		}
-		files := &runtime.FileCredentials{Dir: c.Credentials}
+		files := &credentials.Files{Dir: c.Credentials}
 		if !c.JSON {
 			for _, name := range files.Exposed() {
 				fmt.Fprintf(p.stderr, "sspolicy: warning: others may read the secret in %s\n", harmless(name))
@@ -304,18 +296,18 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 		}
 		chain = append(chain, files)
 	}
-	return append(chain, &runtime.EnvCredentials{Prefix: "SSPOLICY_"}), nil
+	return append(chain, &credentials.Env{Prefix: "SSPOLICY_"}), nil
 }
 
 // keep writes what the next token is to be asked for with, where the last one
 // has come from, since that is worthless now.
 func (c *runCmd) keep(p *program, request string) {
-	name := runtime.BlobAuth.Name(1)
-	files := &runtime.FileCredentials{Dir: c.Credentials}
+	name := policy.BlobAuth.Name(1)
+	files := &credentials.Files{Dir: c.Credentials}
 	err := errors.New("it was not in a file of --credentials")
 	if c.Credential[name] == "" {
-		if _, err = files.Blob(context.Background(), runtime.BlobAuth, 1); err == nil {
-			err = files.SetBlob(runtime.BlobAuth, 1, request)
+		if _, err = files.Blob(context.Background(), policy.BlobAuth, 1); err == nil {
+			err = files.SetBlob(policy.BlobAuth, 1, request)
 		}
 	}
 	if err != nil && !c.JSON {
@@ -325,7 +317,7 @@ func (c *runCmd) keep(p *program, request string) {
 
 // blobNames returns the names of all credentials that are texts.
 func blobNames() (names []string) {
-	for b := runtime.Blob(0); b.Name(0) != ""; b++ {
+	for b := policy.Blob(0); b.Name(0) != ""; b++ {
 		for index := 0; b.Name(index) != ""; index++ {
 			names = append(names, b.Name(index))
 		}
@@ -351,7 +343,7 @@ type execution struct {
 }
 
 // trustHint says which certificates are trusted if the peer's is not.
-func trustHint(err error, st *runtime.StreamType) error {
+func trustHint(err error, st *policy.StreamType) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		return err
 	}
@@ -362,7 +354,7 @@ func trustHint(err error, st *runtime.StreamType) error {
 }
 
 // pending returns what has kept the stream from its end, or what it waits for.
-func (e *execution) pending(st *runtime.StreamType) error {
+func (e *execution) pending(st *policy.StreamType) error {
 	switch {
 	case e.lost != nil:
 		return fmt.Errorf("the last attempt failed: %w", e.lost)
@@ -370,9 +362,9 @@ func (e *execution) pending(st *runtime.StreamType) error {
 		return errors.New("the peer has not answered")
 	case e.count > 0:
 		return fmt.Errorf("%d of %d messages have come", e.received, e.count)
-	case st.Protocol == runtime.ProtocolRaw:
+	case st.Protocol == policy.ProtocolRaw:
 		return errors.New("the peer has not closed (--count ends before that)")
-	case st.Protocol == runtime.ProtocolMQTT:
+	case st.Protocol == policy.ProtocolMQTT:
 		return errors.New("the peer has not acknowledged the message")
 	}
 	return errors.New("the answer is not complete")
@@ -408,7 +400,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 	case runtime.StateQoSAckRemote:
 		// Over HTTP it is the end of all. Over mqtt it is the end of what was
 		// sent, and there may be something to wait for.
-		if e.count == 0 || s.StreamType().Protocol <= runtime.ProtocolH3 {
+		if e.count == 0 || s.StreamType().Protocol.IsHTTP() {
 			return e.finish(nil)
 		}
 	case runtime.StateQoSNackRemote:
@@ -429,7 +421,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 		}
 		return e.finish(err)
 	case runtime.StateDisconnected:
-		if (s.Err() == nil || errors.Is(s.Err(), io.EOF)) && s.StreamType().Protocol == runtime.ProtocolRaw && e.count == 0 && (e.messages == nil || e.all) {
+		if (s.Err() == nil || errors.Is(s.Err(), io.EOF)) && s.StreamType().Protocol == policy.ProtocolRaw && e.count == 0 && (e.messages == nil || e.all) {
 			return e.finish(nil)
 		}
 		err := errors.New("disconnected before the end of the answer")
@@ -445,11 +437,11 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 
 // begin starts the stream.
 func (e *execution) begin(s *runtime.Stream) error {
-	if s.StreamType().Protocol <= runtime.ProtocolH3 {
+	if s.StreamType().Protocol.IsHTTP() {
 		s.StartTimeout(0) // as Fetch does
 	}
 	if e.messages == nil {
-		if s.StreamType().Protocol <= runtime.ProtocolH3 {
+		if s.StreamType().Protocol.IsHTTP() {
 			return s.RequestTx()
 		}
 		return s.Connect()
@@ -469,7 +461,7 @@ func (e *execution) length() (n uint64) {
 // did.
 func cause(s *runtime.Stream, state runtime.State) string {
 	switch state {
-	case runtime.StateUnreachable, runtime.StateDisconnected, runtime.StateAuthFailed:
+	case runtime.StateUnreachable, runtime.StateDisconnected, policy.StateAuthFailed:
 		if err := s.Err(); err != nil && !errors.Is(err, runtime.ErrClosed) { // by run itself
 			return strings.ReplaceAll(err.Error(), "sspolicy: ", "") // as complain does
 		}
@@ -494,7 +486,7 @@ func (e *execution) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runti
 		return runtime.DestroyMe
 	}
 	// raw has no messages: each piece is one.
-	end := flags&runtime.FlagEOM != 0 || s.StreamType().Protocol == runtime.ProtocolRaw
+	end := flags&runtime.FlagEOM != 0 || s.StreamType().Protocol == policy.ProtocolRaw
 	if end && (!e.after || e.all || e.messages == nil) {
 		if e.received++; e.received == e.count {
 			return e.finish(nil)
@@ -519,7 +511,7 @@ func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runt
 		flags |= runtime.FlagEOM
 	}
 	e.emit(event{Event: "tx", Ordinal: &ordinal, Length: &n, Flags: flagNames(flags)})
-	if e.all && e.count == 0 && st.Protocol == runtime.ProtocolRaw {
+	if e.all && e.count == 0 && st.Protocol == policy.ProtocolRaw {
 		// Many a server answers when it has all. This is after what is returned.
 		if err := raw.Of(s).CloseWrite(); err != nil {
 			e.finish(err)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // BenchmarkH3 is GET after GET, as BenchmarkHTTP, against the http3 of quic-go
@@ -19,8 +19,8 @@ func BenchmarkH3(b *testing.B) {
 	s := startServers(b)
 	addr := netip.MustParseAddrPort(s.H3)
 	store, roots := trust(b, s)
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: store,
-		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: store,
+		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
 	tr := &http3.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{RootCAs: roots}}
 	defer tr.Close()
 	for _, streams := range []int{1, 16} {

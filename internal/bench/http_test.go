@@ -14,6 +14,8 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // BenchmarkHTTP is GET after GET over kept connections, by one stream and by 16
@@ -33,7 +35,7 @@ func BenchmarkHTTP(b *testing.B) {
 		{"h1", s.Plain, false, false}, {"h1+TLS", s.TLS, true, false}, {"h2", s.TLS, true, true},
 	} {
 		addr := netip.MustParseAddrPort(k.addr)
-		st := &runtime.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
+		st := &policy.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
 		tr := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, Protocols: new(http.Protocols)}
 		tr.Protocols.SetHTTP1(!k.h2)
 		tr.Protocols.SetHTTP2(k.h2)
@@ -44,7 +46,7 @@ func BenchmarkHTTP(b *testing.B) {
 			url = "https://" + k.addr + "/"
 		}
 		if k.h2 {
-			st.Protocol = runtime.ProtocolH2
+			st.Protocol = policy.ProtocolH2
 		}
 		for _, streams := range []int{1, 16} {
 			b.Run(fmt.Sprintf("%s/streams=%d", k.name, streams), func(b *testing.B) {
@@ -127,12 +129,12 @@ func (c *cost) add(f func(each int), each, streams int) {
 }
 
 // policyClient returns what lets each of the streams make so many requests.
-func policyClient(b *testing.B, st *runtime.StreamType, streams int) (run func(each int), stop func()) {
+func policyClient(b *testing.B, st *policy.StreamType, streams int) (run func(each int), stop func()) {
 	return policyClientBy(b, sshttp.New(), st, streams)
 }
 
-func policyClientBy(b *testing.B, t runtime.Transport, st *runtime.StreamType, streams int) (run func(each int), stop func()) {
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{t}})
+func policyClientBy(b *testing.B, t transport.Transport, st *policy.StreamType, streams int) (run func(each int), stop func()) {
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{t}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -207,12 +209,12 @@ func netHTTPClient(b *testing.B, client *http.Client, url string, streams int) (
 }
 
 // trust returns the root of the servers, as a trust store and as a pool.
-func trust(b *testing.B, s servers) (*runtime.TrustStore, *x509.CertPool) {
+func trust(b *testing.B, s servers) (*policy.TrustStore, *x509.CertPool) {
 	root, err := x509.ParseCertificate(s.Root)
 	if err != nil {
 		b.Fatal(err)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
-	return &runtime.TrustStore{Name: "own", Stack: []*runtime.Cert{{Name: "own", DER: string(s.Root)}}}, roots
+	return &policy.TrustStore{Name: "own", Stack: []*policy.Cert{{Name: "own", DER: string(s.Root)}}}, roots
 }

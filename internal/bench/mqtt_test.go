@@ -17,6 +17,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // BenchmarkPublish publishes messages of 64 bytes to mosquitto: by a stream, by hand
@@ -63,13 +65,13 @@ var mqttPayload = strings.Repeat("x", 64)
 
 // mqttStream returns what publishes so many messages by a stream.
 func mqttStream(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int), stop func()) {
-	st := &runtime.StreamType{
-		Name: "s", Protocol: runtime.ProtocolMQTT, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(),
-		MQTT: &runtime.MQTT{Topic: "bench/topic", QoS: qos, CleanStart: true},
+	st := &policy.StreamType{
+		Name: "s", Protocol: policy.ProtocolMQTT, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(),
+		MQTT: &policy.MQTT{Topic: "bench/topic", QoS: qos, CleanStart: true},
 	}
 	last := *st
-	last.Name, last.MQTT = "last", &runtime.MQTT{Topic: "bench/last", QoS: 1, CleanStart: true}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st, &last}}, runtime.Options{Transports: []runtime.Transport{mqtt.New()}})
+	last.Name, last.MQTT = "last", &policy.MQTT{Topic: "bench/last", QoS: 1, CleanStart: true}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st, &last}}, runtime.Options{Transports: []transport.Transport{mqtt.New()}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/codegen"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -111,7 +111,7 @@ func writeFor(t testing.TB, protocols []string) (overlay, folder string) {
 // TestProtocolsLink checks that the program of each protocol alone links the
 // transport of it, and nothing of the others.
 func TestProtocolsLink(t *testing.T) {
-	for p := runtime.ProtocolH1; p <= runtime.ProtocolRaw; p++ {
+	for p := policy.ProtocolH1; p <= policy.ProtocolRaw; p++ {
 		t.Run(p.String(), func(t *testing.T) {
 			overlay, folder := writeFor(t, []string{p.String()})
 			packages := strings.Fields(run(t, "list", "-overlay", overlay, "-deps", folder))

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // megabyte is what is received or sent at a time.
@@ -64,7 +66,7 @@ func serveRaw(ln net.Listener) {
 func BenchmarkRaw(b *testing.B) {
 	s := startServers(b)
 	addr := netip.MustParseAddrPort(s.Raw)
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
 	for _, k := range []struct {
 		name           string
 		kind           byte
@@ -84,8 +86,8 @@ func BenchmarkRaw(b *testing.B) {
 }
 
 // rawStream returns what makes so many operations, by a stream.
-func rawStream(b *testing.B, st *runtime.StreamType, kind byte, send, receive int) (run func(each int), stop func()) {
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+func rawStream(b *testing.B, st *policy.StreamType, kind byte, send, receive int) (run func(each int), stop func()) {
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{raw.New()}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -180,7 +182,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 	const n = 10_000
 	s := startServers(b)
 	addr := netip.MustParseAddrPort(s.Raw)
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
 	hello := append([]byte{'e'}, make([]byte, 64)...)
 	echoed := make(chan struct{}, 1)
 	idle := func(b *testing.B, connect func()) {
@@ -199,7 +201,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 	}
 	b.Run("stream", func(b *testing.B) {
 		for b.Loop() {
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{raw.New()}})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -10,6 +10,8 @@ import (
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -59,9 +61,9 @@ func BenchmarkIdleStreams(b *testing.B) {
 		b.Run(k.name, func(b *testing.B) {
 			var bytes, goroutines float64
 			for b.Loop() {
-				c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Opportunistic: true,
-					Endpoint: "http://" + s.Plain + "/", Metadata: []runtime.Metadata{{Name: "a", Header: "x-a:"}}, HTTP: &runtime.HTTP{}}}},
-					runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+				c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Opportunistic: true,
+					Endpoint: "http://" + s.Plain + "/", Metadata: []policy.Metadata{{Name: "a", Header: "x-a:"}}, HTTP: &policy.HTTP{}}}},
+					runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -102,7 +104,7 @@ const (
 	streamType = "get_weather"
 )
 
-func compile(b *testing.B, text []byte) *runtime.Policy {
+func compile(b *testing.B, text []byte) *policy.Policy {
 	d := schema.Parse(policyFile, text)
 	p, diagnostics := codegen.Compile(schema.NewPolicy(d))
 	if schema.HasErrors(d.Syntax) || schema.HasErrors(diagnostics) {
@@ -119,8 +121,8 @@ func BenchmarkFirstStream(b *testing.B) {
 		b.Fatal(err)
 	}
 	compiled := compile(b, text)
-	first := func(b *testing.B, p *runtime.Policy) {
-		c, err := runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	first := func(b *testing.B, p *policy.Policy) {
+		c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -159,7 +161,7 @@ func BenchmarkFirstStream(b *testing.B) {
 
 // TestPolicyAllocatesNothing: to find a streamtype in a compiled policy.
 func TestPolicyAllocatesNothing(t *testing.T) {
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "a"}, {Name: "b"}}}
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{Name: "a"}, {Name: "b"}}}
 	if n := testing.AllocsPerRun(100, func() { p.StreamType("b") }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

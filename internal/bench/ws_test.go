@@ -18,6 +18,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	ssws "github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -62,8 +64,8 @@ func BenchmarkWS(b *testing.B) {
 
 // policyWS returns what lets each of the streams have so many echoes.
 func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int), stop func()) {
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{WSBinary: true}}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{WSBinary: true}}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{ssws.New()}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -195,8 +197,8 @@ func BenchmarkIdleWS(b *testing.B) {
 	}
 	b.Run("streams", func(b *testing.B) {
 		held(b, func() func() {
-			st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
+			st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{Transports: []transport.Transport{ssws.New()}})
 			if err != nil {
 				b.Fatal(err)
 			}

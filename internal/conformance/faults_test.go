@@ -24,6 +24,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // An exchange is short: a request, a head and a body, each in a piece of its
@@ -31,7 +32,7 @@ import (
 type exchange struct {
 	name   string
 	server func() (addr string, stop func())
-	st     []func(*runtime.StreamType)
+	st     []func(*policy.StreamType)
 	step   int // between the offsets at which it is reset
 	shut   int // and those at which it is shut
 }
@@ -98,8 +99,8 @@ func TestFaultAtEveryOffset(t *testing.T) {
 	}
 	for _, x := range []exchange{
 		{"h1", answer1(nil), nil, 1, 1},
-		{"h1+TLS", answer1(config("http/1.1")), []func(*runtime.StreamType){secure(own.Store())}, 1, 5},
-		{"h2", answer2(config("h2")), []func(*runtime.StreamType){secure(own.Store()), h2}, 7, 35},
+		{"h1+TLS", answer1(config("http/1.1")), []func(*policy.StreamType){secure(own.Store())}, 1, 5},
+		{"h2", answer2(config("h2")), []func(*policy.StreamType){secure(own.Store()), h2}, 7, 35},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			for _, f := range []struct {
@@ -258,7 +259,7 @@ func TestBlackHole(t *testing.T) {
 		own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 	for _, x := range []exchange{
 		{name: "h1", server: answer1(nil)},
-		{name: "h1+TLS", server: answer1(config), st: []func(*runtime.StreamType){secure(own.Store())}},
+		{name: "h1+TLS", server: answer1(config), st: []func(*policy.StreamType){secure(own.Store())}},
 	} {
 		server, stop := x.server()
 		for _, f := range []fault{
@@ -273,7 +274,7 @@ func TestBlackHole(t *testing.T) {
 				}
 				p := newFaultProxy(server, func() fault { return f })
 				defer p.close()
-				st := streamType(p.addr(), append(x.st, func(st *runtime.StreamType) { st.Retry = teststream.Retry(1) })...)
+				st := streamType(p.addr(), append(x.st, func(st *policy.StreamType) { st.Retry = teststream.Retry(1) })...)
 				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond}, st)
 				defer c.Close()
 				tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
@@ -437,7 +438,7 @@ func TestResolver(t *testing.T) {
 			d := &net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "udp", pc.LocalAddr().String())
 			}}}
-			st := streamType(netip.MustParseAddrPort("127.0.0.1:80"), func(st *runtime.StreamType) {
+			st := streamType(netip.MustParseAddrPort("127.0.0.1:80"), func(st *policy.StreamType) {
 				st.Endpoint, st.Retry = "there-is-no.such-name.test.", teststream.Retry(2)
 			})
 			c := newContext(t, runtime.Options{DialContext: d.DialContext, ConnectTimeout: 500 * time.Millisecond}, st)

@@ -23,9 +23,10 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-func h3Of(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH3 }
+func h3Of(st *policy.StreamType) { st.Protocol = policy.ProtocolH3 }
 
 // An h3Conn is the key of the connection in the context of a request.
 type h3Conn struct{}
@@ -75,7 +76,7 @@ func TestH3(t *testing.T) {
 	nobody.Close()
 	for _, tt := range []struct {
 		name, url string
-		st        func(*runtime.StreamType)
+		st        func(*policy.StreamType)
 		tx        string
 		want      string
 		body      string
@@ -89,10 +90,10 @@ func TestH3(t *testing.T) {
 		{name: "reset in the body", url: "/reset", want: cutShort, body: "hello"},
 		{name: "reset before the answer", url: "/reset-first", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF"},
 		{name: "no answer", url: "/never", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF", cause: is(runtime.ErrTimeout)},
-		{name: "nobody there", url: "/hello", st: func(st *runtime.StreamType) {
+		{name: "nobody there", url: "/hello", st: func(st *policy.StreamType) {
 			st.Port, st.Retry = nobody.LocalAddr().(*net.UDPAddr).AddrPort().Port(), teststream.Retry(1)
 		}, want: "CRE POL CNG UNR POL CNG UNR ARF"},
-		{name: "wrong store", url: "/hello", st: func(st *runtime.StreamType) { st.TrustStore, st.Retry = other.Store(), teststream.Retry(1) },
+		{name: "wrong store", url: "/hello", st: func(st *policy.StreamType) { st.TrustStore, st.Retry = other.Store(), teststream.Retry(1) },
 			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isTLS},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -216,9 +217,9 @@ func TestH3Silence(t *testing.T) {
 			wg.Go(func() {
 				p := newUDPProxy(server, after, reply)
 				defer p.close()
-				st := streamType(p.conn.LocalAddr().(*net.UDPAddr).AddrPort(), h3Of, secure(own.Store()), func(st *runtime.StreamType) {
+				st := streamType(p.conn.LocalAddr().(*net.UDPAddr).AddrPort(), h3Of, secure(own.Store()), func(st *policy.StreamType) {
 					st.HTTP.URL = "/hello"
-					st.Retry = &runtime.Retry{Name: "r", ValidPing: 500 * time.Millisecond, ValidHangup: time.Second}
+					st.Retry = &policy.Retry{Name: "r", ValidPing: 500 * time.Millisecond, ValidHangup: time.Second}
 				})
 				c := newContext(t, runtime.Options{ConnectTimeout: time.Second}, st)
 				defer c.Close()

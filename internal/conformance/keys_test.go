@@ -29,7 +29,10 @@ import (
 	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -342,21 +345,21 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	if p == nil {
 		t.Fatal(load.Err(found))
 	}
-	creds := new(runtime.MemoryCredentials)
+	creds := new(credentials.Memory)
 	for i := range 4 {
-		creds.SetBlob(runtime.BlobAuth, i, fmt.Sprint("token", i))
+		creds.SetBlob(policy.BlobAuth, i, fmt.Sprint("token", i))
 	}
-	creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
-	creds.SetBlob(runtime.BlobFirmwareVersion, 0, "version")
-	creds.SetBlob(runtime.BlobDeviceType, 0, "type")
+	creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
+	creds.SetBlob(policy.BlobFirmwareVersion, 0, "version")
+	creds.SetBlob(policy.BlobDeviceType, 0, "type")
 	creds.SetClientCertificate(0, w.clients.Client(77))
 	for i := range 2 {
-		creds.SetBlob(runtime.BlobAWSKeyID, i, "id")
-		creds.SetBlob(runtime.BlobAWSSecret, i, "secret")
+		creds.SetBlob(policy.BlobAWSKeyID, i, "id")
+		creds.SetBlob(policy.BlobAWSSecret, i, "secret")
 	}
 	var conn net.Conn
 	c, err := runtime.NewContext(p.Policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds, Cookies: cookies.New(),
+		Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds, Cookies: cookies.New(),
 		Jitter: func() uint16 { return 65535 },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, address)

@@ -20,7 +20,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -156,15 +158,15 @@ func (tr *trace) handlers() runtime.Handlers {
 
 // newContext returns a context for the streamtypes, without jitter. An illegal
 // state, or whatever else the runtime has to log, is an error of the test.
-func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
+func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New(), ws.New()}
+	o.Transports = []transport.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New(), ws.New()}
 	return teststream.NewContext(t, o, types...)
 }
 
 // streamType returns a streamtype "s" for a server, changed by each of change.
-func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runtime.StreamType {
-	st := &runtime.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
+func streamType(addr netip.AddrPort, change ...func(*policy.StreamType)) *policy.StreamType {
+	st := &policy.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
 	for _, f := range change {
 		f(st)
 	}
@@ -172,11 +174,11 @@ func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runti
 }
 
 // secure turns TLS on, with a trust store.
-func secure(store *runtime.TrustStore) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) { st.TLS, st.TrustStore = true, store }
+func secure(store *policy.TrustStore) func(*policy.StreamType) {
+	return func(st *policy.StreamType) { st.TLS, st.TrustStore = true, store }
 }
 
-func h2(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH2 }
+func h2(st *policy.StreamType) { st.Protocol = policy.ProtocolH2 }
 
 func must[T any](v T, err error) T {
 	if err != nil {

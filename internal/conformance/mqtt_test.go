@@ -18,6 +18,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // startMosquitto starts a broker until the end of the test, which lets
@@ -43,10 +44,10 @@ allow_anonymous false
 }
 
 // mqttType makes a streamtype one of mqtt, for its own echo.
-func mqttType(qos byte) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) {
-		st.Protocol, st.HTTP = runtime.ProtocolMQTT, nil
-		st.MQTT = &runtime.MQTT{Topic: "echo", Subscribe: "echo", QoS: qos, CleanStart: true}
+func mqttType(qos byte) func(*policy.StreamType) {
+	return func(st *policy.StreamType) {
+		st.Protocol, st.HTTP = policy.ProtocolMQTT, nil
+		st.MQTT = &policy.MQTT{Topic: "echo", Subscribe: "echo", QoS: qos, CleanStart: true}
 	}
 }
 
@@ -76,14 +77,14 @@ func TestMQTT(t *testing.T) {
 		for _, r := range []struct {
 			name  string
 			addr  netip.AddrPort
-			st    func(*runtime.StreamType)
+			st    func(*policy.StreamType)
 			want  string // without the echo, which may come before or after ACK
 			cause func(error) bool
 		}{
 			{"QoS 0", plain, mqttType(0), "CRE POL CNG CON tx ACK", nil},
 			{"QoS 1", plain, mqttType(1), "CRE POL CNG CON tx ACK", nil},
 			{"QoS 2", plain, mqttType(2), "CRE POL CNG CON tx ACK", nil},
-			{"nailed_up", plain, func(st *runtime.StreamType) { st.NailedUp = true }, "CRE CNG CON tx ACK", nil},
+			{"nailed_up", plain, func(st *policy.StreamType) { st.NailedUp = true }, "CRE CNG CON tx ACK", nil},
 			{"TLS", tls, secure(own.Store()), "CRE POL CNG CON tx ACK", nil},
 			{"wrong store", tls, secure(other.Store()), unreachable, isTLS},
 			{"TLS to a plain port", plain, secure(own.Store()), unreachable, nil},
@@ -92,7 +93,7 @@ func TestMQTT(t *testing.T) {
 			{"not allowed", closed, mqttType(0), unreachable, refused},
 		} {
 			t.Run(r.name, func(t *testing.T) {
-				st := streamType(r.addr, mqttType(1), r.st, func(st *runtime.StreamType) { st.Retry = teststream.Retry(2) })
+				st := streamType(r.addr, mqttType(1), r.st, func(st *policy.StreamType) { st.Retry = teststream.Retry(2) })
 				c := newContext(t, runtime.Options{}, st)
 				defer c.Close()
 				tr := &trace{}
@@ -127,7 +128,7 @@ func mqttFaults(t *testing.T, server netip.AddrPort) {
 			for after := 0; counts[endings[4]] == 0 && after < 300; after += 3 {
 				f.after = after
 				p := newFaultProxy(server.String(), func() fault { return f })
-				st := streamType(p.addr(), mqttType(2), func(st *runtime.StreamType) { st.MQTT.Subscribe = "" })
+				st := streamType(p.addr(), mqttType(2), func(st *policy.StreamType) { st.MQTT.Subscribe = "" })
 				c := newContext(t, runtime.Options{}, st)
 				tr := &trace{}
 				s, err := c.NewStream("s", tr.handlers())

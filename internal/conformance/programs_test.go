@@ -19,6 +19,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 const (
@@ -34,7 +35,7 @@ type row struct {
 	at   string // the address; "" plain for h1, TLS for the rest
 	by   string // ways to run it: of "h1", "h1+TLS", "h2"; "" all
 	url  string
-	st   func(*runtime.StreamType)
+	st   func(*policy.StreamType)
 
 	tx      string // what it sends, if anything
 	chunked bool   // without saying before how long that is
@@ -54,7 +55,7 @@ func TestPrograms(t *testing.T) {
 	own, other := testcert.New("own"), testcert.New("other")
 	rows := []row{
 		{name: "GET 200", url: "/hello", want: fetched, body: "hello"},
-		{name: "by Connect", url: "/hello", st: func(st *runtime.StreamType) { st.NailedUp = true },
+		{name: "by Connect", url: "/hello", st: func(st *policy.StreamType) { st.NailedUp = true },
 			want: "CRE CNG CON rx rx(EOM) ACK DIS", body: "hello"},
 		{name: "keep-alive", url: "/port", times: 4, want: again(fetched, 4), result: onePort},
 		{name: "the server closes each time", at: "closing", by: "h1", url: "/port", times: 3, want: again(fetched, 3), result: newPorts},
@@ -62,14 +63,14 @@ func TestPrograms(t *testing.T) {
 		{name: "empty body", url: "/empty", want: "CRE POL CNG CON ACK DIS"},
 		{name: "HEAD", url: "/large", st: method("HEAD"), want: "CRE POL CNG CON ACK DIS"},
 		{name: "404", url: "/404", want: "CRE POL CNG CON rx rx(EOM) NAK DIS", body: "there is no such page"},
-		{name: "404 expected", url: "/404", st: func(st *runtime.StreamType) { st.HTTP.Expect = 404 }, want: fetched},
-		{name: "404 mapped to 1404", url: "/404", st: func(st *runtime.StreamType) {
-			st.HTTP.RespMap = []runtime.StatusState{{Status: 404, State: 1404}}
+		{name: "404 expected", url: "/404", st: func(st *policy.StreamType) { st.HTTP.Expect = 404 }, want: fetched},
+		{name: "404 mapped to 1404", url: "/404", st: func(st *policy.StreamType) {
+			st.HTTP.RespMap = []policy.StatusState{{Status: 404, State: 1404}}
 		}, want: "CRE POL CNG USER_1404 CON rx rx(EOM) NAK DIS"},
 		{name: "503 with Retry-After", url: "/503", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isStatus(503),
 			result: waited(time.Second)},
 		{name: "429", url: "/429", want: unreachable, cause: isStatus(429)},
-		{name: "redirect followed", url: "/redirect", st: func(st *runtime.StreamType) { st.HTTP.AllowRedirects = true }, want: fetched, body: "hello"},
+		{name: "redirect followed", url: "/redirect", st: func(st *policy.StreamType) { st.HTTP.AllowRedirects = true }, want: fetched, body: "hello"},
 		{name: "redirect refused", url: "/redirect", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isRedirect},
 		{name: "POST with its length", url: "/echo", st: method("POST"), tx: "one and two", want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS",
 			body: "one and two", result: framing("11")},
@@ -256,15 +257,15 @@ func again(seq string, n int) string {
 	return seq + strings.Repeat(strings.TrimPrefix(seq, "CRE"), n-1)
 }
 
-func method(m string) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) {
+func method(m string) func(*policy.StreamType) {
+	return func(st *policy.StreamType) {
 		st.HTTP.Method = m
-		st.Metadata = []runtime.Metadata{{Name: "framing", Header: "x-framing:"}}
+		st.Metadata = []policy.Metadata{{Name: "framing", Header: "x-framing:"}}
 	}
 }
 
-func conceal(n uint16) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) { st.Retry = teststream.Retry(n) }
+func conceal(n uint16) func(*policy.StreamType) {
+	return func(st *policy.StreamType) { st.Retry = teststream.Retry(n) }
 }
 
 func onePort(t *testing.T, tr *trace, _ *runtime.Stream) {
@@ -307,7 +308,7 @@ func framing(want string) func(*testing.T, *trace, *runtime.Stream) {
 // an answer in parts is taken apart.
 func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
 	t.Parallel()
-	types := []*runtime.StreamType{}
+	types := []*policy.StreamType{}
 	for _, name := range []string{"about", "file", "parts"} {
 		st := streamType(site.addrs[map[bool]string{true: "plain", false: "TLS"}[by == "h1"]])
 		st.Name = name
@@ -324,7 +325,7 @@ func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
 		case "file":
 			st.HTTP.MultipartFilename, st.HTTP.MIMEContentType = "a.bin", "application/octet-stream"
 		case "parts":
-			st.HTTP = &runtime.HTTP{URL: "/parts", MultipartSSIn: true}
+			st.HTTP = &policy.HTTP{URL: "/parts", MultipartSSIn: true}
 		}
 		types = append(types, st)
 	}

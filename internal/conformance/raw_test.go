@@ -19,9 +19,10 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-func rawOf(st *runtime.StreamType) { st.Protocol, st.HTTP = runtime.ProtocolRaw, nil }
+func rawOf(st *policy.StreamType) { st.Protocol, st.HTTP = policy.ProtocolRaw, nil }
 
 // tcp serves connections until stop.
 func tcp(config *tls.Config, do func(net.Conn)) (addr string, stop func()) {
@@ -57,10 +58,10 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 	for _, x := range []struct {
 		name   string
 		config *tls.Config
-		st     []func(*runtime.StreamType)
+		st     []func(*policy.StreamType)
 	}{
-		{"TCP", nil, []func(*runtime.StreamType){rawOf}},
-		{"TLS", config, []func(*runtime.StreamType){rawOf, secure(own.Store())}},
+		{"TCP", nil, []func(*policy.StreamType){rawOf}},
+		{"TLS", config, []func(*policy.StreamType){rawOf, secure(own.Store())}},
 	} {
 		for _, k := range breaks {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
@@ -111,7 +112,7 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 
 // rawAt runs an exchange with a fault, and then one without, and returns what was
 // seen of the former.
-func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*runtime.StreamType)) string {
+func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*policy.StreamType)) string {
 	var clean atomic.Bool
 	p := newFaultProxy(server, func() fault {
 		if clean.Load() {
@@ -221,10 +222,10 @@ func TestRawProxy(t *testing.T) {
 		site := relay.start(t, own)
 		for _, k := range []struct {
 			at string
-			st []func(*runtime.StreamType)
+			st []func(*policy.StreamType)
 		}{
-			{"no h2", []func(*runtime.StreamType){rawOf}},
-			{"TLS", []func(*runtime.StreamType){rawOf, secure(own.Store())}},
+			{"no h2", []func(*policy.StreamType){rawOf}},
+			{"TLS", []func(*policy.StreamType){rawOf, secure(own.Store())}},
 		} {
 			t.Run(k.at, func(t *testing.T) {
 				c := newContext(t, runtime.Options{}, streamType(site.addrs[k.at], k.st...))
@@ -243,7 +244,7 @@ func TestRawProxy(t *testing.T) {
 			})
 		}
 		t.Run("rejected", func(t *testing.T) {
-			for _, st := range [][]func(*runtime.StreamType){{rawOf}, {rawOf, secure(own.Store())}} {
+			for _, st := range [][]func(*policy.StreamType){{rawOf}, {rawOf, secure(own.Store())}} {
 				c := newContext(t, runtime.Options{}, streamType(site.addrs["reject"], st...))
 				defer c.Close()
 				tr := &trace{}

@@ -28,10 +28,13 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -265,10 +268,10 @@ func (r *soak) fault() fault {
 }
 
 // policy returns a random policy.
-func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
-	p := &runtime.Policy{}
+func (r *soak) policy(rnd *rand.Rand) *policy.Policy {
+	p := &policy.Policy{}
 	// Streams that share a connection to a broker agree on these.
-	shared := runtime.MQTT{CleanStart: rnd.IntN(2) == 0}
+	shared := policy.MQTT{CleanStart: rnd.IntN(2) == 0}
 	if rnd.IntN(3) == 0 {
 		shared.KeepAlive = time.Duration(1+rnd.IntN(3)) * time.Second
 	}
@@ -286,7 +289,7 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		st.Opportunistic = rnd.IntN(3) > 0
 		st.NailedUp = rnd.IntN(4) == 0
 		if rnd.IntN(4) > 0 {
-			st.Retry = &runtime.Retry{Conceal: uint16(rnd.IntN(4))}
+			st.Retry = &policy.Retry{Conceal: uint16(rnd.IntN(4))}
 			for range rnd.IntN(3) {
 				st.Retry.Backoff = append(st.Retry.Backoff, time.Duration(rnd.IntN(30))*time.Millisecond)
 			}
@@ -305,11 +308,11 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		case overH2:
 			h2(st)
 		case overH3:
-			st.Protocol = runtime.ProtocolH3
+			st.Protocol = policy.ProtocolH3
 		case overRaw, overRawTLS:
 			rawOf(st)
 		case overMQTT, overMQTTTLS:
-			st.Protocol, st.HTTP = runtime.ProtocolMQTT, nil
+			st.Protocol, st.HTTP = policy.ProtocolMQTT, nil
 			m := shared
 			m.QoS, m.Topic = byte(rnd.IntN(3)), "soak/${id}"
 			m.Subscribe = m.Topic
@@ -324,13 +327,13 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		if rnd.IntN(12) == 0 {
 			st.Port = 1 // refused
 		}
-		st.Metadata = []runtime.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}, {Name: "id"}}
+		st.Metadata = []policy.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}, {Name: "id"}}
 		p.StreamTypes = append(p.StreamTypes, st)
 		if st.HTTP == nil {
 			continue
 		}
 		if kind <= overH1TLS && rnd.IntN(3) == 0 {
-			st.Protocol, st.HTTP.URL = runtime.ProtocolWS, []string{"/ws/echo", "/ws/echo", "/ws/echo", "/ws/close", "/ws/drop", "/404"}[rnd.IntN(6)]
+			st.Protocol, st.HTTP.URL = policy.ProtocolWS, []string{"/ws/echo", "/ws/echo", "/ws/echo", "/ws/close", "/ws/drop", "/404"}[rnd.IntN(6)]
 			continue
 		}
 		st.HTTP.URL = []string{"/get", "/get", "/slow", "/404", "/503", "/204", "/redirect", "/cut"}[rnd.IntN(8)] + "?size=${size}"
@@ -343,7 +346,7 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 			st.HTTP.NoContentLength = rnd.IntN(3) == 0
 		}
 		if rnd.IntN(3) == 0 {
-			st.HTTP.RespMap = []runtime.StatusState{{Status: 404, State: 1404}, {Status: 200, State: 1200}}
+			st.HTTP.RespMap = []policy.StatusState{{Status: 404, State: 1404}, {Status: 200, State: 1200}}
 		}
 	}
 	return p
@@ -352,12 +355,12 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 // context lets some streams of one policy live and die.
 func (r *soak) context(rnd *rand.Rand, end time.Time) {
 	var open atomic.Int64 // connections
-	credentials := new(runtime.MemoryCredentials)
+	credentials := new(credentials.Memory)
 	if rnd.IntN(3) == 0 { // so few that the broker has to close one connection for another
-		credentials.SetBlob(runtime.BlobMQTTClientID, 0, fmt.Sprint("soak", rnd.IntN(3)))
+		credentials.SetBlob(policy.BlobMQTTClientID, 0, fmt.Sprint("soak", rnd.IntN(3)))
 	}
 	c, err := runtime.NewContext(r.policy(rnd), runtime.Options{
-		Transports:     []runtime.Transport{sshttp.New(), h3.New(), ws.New(), mqtt.New(), raw.New()},
+		Transports:     []transport.Transport{sshttp.New(), h3.New(), ws.New(), mqtt.New(), raw.New()},
 		ConnectTimeout: soakLimit, Credentials: credentials,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -416,7 +419,7 @@ func (c *countedConn) Close() error {
 // A player is a stream that does at random what a stream may do.
 type player struct {
 	r      *soak
-	st     *runtime.StreamType
+	st     *policy.StreamType
 	url    string
 	many   bool // a connection carries any number of messages, or bytes
 	size   int
@@ -575,7 +578,7 @@ func (p *player) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtim
 	if flags&runtime.FlagEOM != 0 {
 		p.eom = true
 		p.events = append(p.events, "rx(EOM)")
-		if p.st.Protocol == runtime.ProtocolH3 {
+		if p.st.Protocol == policy.ProtocolH3 {
 			p.r.n.h3.Add(1)
 		}
 		if p.url == "/echo" && p.body != p.size || strings.HasPrefix(p.url, "/get") && p.body != p.size {
@@ -594,7 +597,7 @@ func (p *player) piece(buf []byte, flags runtime.Flags) {
 		p.fail("rx without a connection")
 	}
 	n := p.r.n
-	if p.st.Protocol == runtime.ProtocolRaw {
+	if p.st.Protocol == policy.ProtocolRaw {
 		for len(buf) > 0 {
 			k := min(len(buf), p.size-p.body)
 			if !bytes.Equal(buf[:k], large[p.body:p.body+k]) {
@@ -625,7 +628,7 @@ func (p *player) piece(buf []byte, flags runtime.Flags) {
 		p.fail("a message of %d bytes where there were %d", p.body, p.size)
 	}
 	p.body = 0
-	if p.st.Protocol == runtime.ProtocolWS {
+	if p.st.Protocol == policy.ProtocolWS {
 		n.ws.Add(1)
 	} else {
 		n.mqtt.Add(1)
@@ -741,7 +744,7 @@ func (p *player) idle() bool {
 func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool {
 	types := c.Policy().StreamTypes
 	p := &player{r: r, st: types[w.IntN(len(types))], rand: rand.New(rand.NewPCG(w.Uint64(), 2)), latest: time.Now(), over: make(chan struct{})}
-	p.many = p.st.HTTP == nil || p.st.Protocol == runtime.ProtocolWS
+	p.many = p.st.HTTP == nil || p.st.Protocol == policy.ProtocolWS
 	if p.st.HTTP != nil {
 		p.url = p.st.HTTP.URL
 	}

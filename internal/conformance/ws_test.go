@@ -26,6 +26,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -82,7 +83,7 @@ func TestWS(t *testing.T) {
 	rows := []struct {
 		name, at, url string
 		only          string // the program it is for; "" both
-		st            func(*runtime.StreamType)
+		st            func(*policy.StreamType)
 		tls           bool
 		tx            string
 		want          string // how the sequence begins
@@ -91,16 +92,16 @@ func TestWS(t *testing.T) {
 		{name: "echo", url: "/ws/echo", tx: "hello", want: "CRE POL CNG CON rx(whole) DIS"},
 		{name: "large echo", url: "/ws/echo", tx: string(large[:1<<20]), want: "CRE POL CNG CON rx"},
 		{name: "the peer closes", url: "/ws/close", want: "CRE POL CNG CON DIS", cause: closed(4000, "enough")},
-		{name: "the peer closes, not opportunistic", url: "/ws/close", st: func(st *runtime.StreamType) { st.Opportunistic = false },
+		{name: "the peer closes, not opportunistic", url: "/ws/close", st: func(st *policy.StreamType) { st.Opportunistic = false },
 			want: "CRE POL CNG CON DIS POL CNG CON DIS"},
 		{name: "the peer is gone", url: "/ws/drop", want: "CRE POL CNG CON rx(whole) DIS", cause: is(io.ErrUnexpectedEOF)},
 		{name: "the proxy hangs up on silence", url: "/ws/silent", want: "CRE POL CNG CON DIS", cause: is(io.ErrUnexpectedEOF)},
-		{name: "PINGs keep it", url: "/ws/echo", st: func(st *runtime.StreamType) {
-			st.Retry = &runtime.Retry{ValidPing: 300 * time.Millisecond, ValidHangup: 10 * time.Second}
+		{name: "PINGs keep it", url: "/ws/echo", st: func(st *policy.StreamType) {
+			st.Retry = &policy.Retry{ValidPing: 300 * time.Millisecond, ValidHangup: 10 * time.Second}
 			st.Timeout = 3 * time.Second
 		}, want: "CRE POL CNG CON TMO DIS"},
-		{name: "hang up on silence", url: "/ws/silent", st: func(st *runtime.StreamType) {
-			st.Retry = &runtime.Retry{ValidHangup: 200 * time.Millisecond}
+		{name: "hang up on silence", url: "/ws/silent", st: func(st *policy.StreamType) {
+			st.Retry = &policy.Retry{ValidHangup: 200 * time.Millisecond}
 		}, want: "CRE POL CNG CON DIS", cause: is(runtime.ErrNoValidity)},
 		{name: "not 101", url: "/ws/not", want: unreachable, cause: notFound},
 		{name: "503", url: "/503", want: unreachable},
@@ -127,7 +128,7 @@ func TestWS(t *testing.T) {
 							at = map[bool]string{true: "TLS", false: "plain"}[r.tls]
 						}
 						st := streamType(site.addrs[at])
-						st.Protocol, st.HTTP.URL, st.Retry = runtime.ProtocolWS, r.url, teststream.Retry(2)
+						st.Protocol, st.HTTP.URL, st.Retry = policy.ProtocolWS, r.url, teststream.Retry(2)
 						if r.tls {
 							secure(own.Store())(st)
 						}
@@ -218,7 +219,7 @@ func TestWSSlowReader(t *testing.T) {
 					t.Run(at, func(t *testing.T) {
 						flooded.Store(0)
 						st := streamType(site.addrs[at])
-						st.Protocol, st.HTTP.URL = runtime.ProtocolWS, "/ws/flood"
+						st.Protocol, st.HTTP.URL = policy.ProtocolWS, "/ws/flood"
 						if at == "TLS" {
 							secure(own.Store())(st)
 						}
@@ -306,11 +307,11 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 	for _, x := range []struct {
 		name   string
 		config *tls.Config
-		st     []func(*runtime.StreamType)
+		st     []func(*policy.StreamType)
 		vary   int // a signature of TLS is up to so much shorter than another one
 	}{
 		{"h1", nil, nil, 0},
-		{"h1+TLS", config, []func(*runtime.StreamType){secure(own.Store())}, 8},
+		{"h1+TLS", config, []func(*policy.StreamType){secure(own.Store())}, 8},
 	} {
 		for _, k := range breaks {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
@@ -371,7 +372,7 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 
 // wsAt runs an exchange with a fault, and then one without, and returns how the
 // former ended: an index of wsEndings.
-func wsAt(t *testing.T, server string, f fault, change []func(*runtime.StreamType)) int {
+func wsAt(t *testing.T, server string, f fault, change []func(*policy.StreamType)) int {
 	var clean atomic.Bool
 	p := newFaultProxy(server, func() fault {
 		if clean.Load() {
@@ -381,7 +382,7 @@ func wsAt(t *testing.T, server string, f fault, change []func(*runtime.StreamTyp
 	})
 	defer p.close()
 	st := streamType(p.addr(), change...)
-	st.Protocol = runtime.ProtocolWS
+	st.Protocol = policy.ProtocolWS
 	c := newContext(t, runtime.Options{}, st)
 	defer c.Close()
 	sent := false
@@ -449,22 +450,22 @@ func TestWSNobody(t *testing.T) {
 	for _, x := range []struct {
 		name   string
 		config *tls.Config
-		st     []func(*runtime.StreamType)
+		st     []func(*policy.StreamType)
 	}{
 		{"h1", nil, nil},
-		{"h1+TLS", own.Server(nil, "127.0.0.1"), []func(*runtime.StreamType){secure(own.Store())}},
+		{"h1+TLS", own.Server(nil, "127.0.0.1"), []func(*policy.StreamType){secure(own.Store())}},
 	} {
 		server, stop := shout(x.config)
 		for _, k := range []struct {
 			name  string
 			fault fault
-			st    func(*runtime.StreamType)
+			st    func(*policy.StreamType)
 			want  string
 			cause func(error) bool
 		}{
 			{"refused", fault{kind: none}, nil, unreachable, is(syscall.ECONNREFUSED)},
 			{"silence before the handshake", fault{reply: true}, nil, "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF", is(runtime.ErrTimeout)},
-			{"silence after it, no PING", fault{reply: true, after: 1 << 20}, func(st *runtime.StreamType) { st.Retry.ValidHangup = 150 * time.Millisecond },
+			{"silence after it, no PING", fault{reply: true, after: 1 << 20}, func(st *policy.StreamType) { st.Retry.ValidHangup = 150 * time.Millisecond },
 				"CRE POL CNG CON DIS", is(runtime.ErrNoValidity)},
 		} {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
@@ -478,7 +479,7 @@ func TestWSNobody(t *testing.T) {
 					p.ln.Close()
 				}
 				st := streamType(p.addr(), x.st...)
-				st.Protocol, st.Retry = runtime.ProtocolWS, teststream.Retry(2)
+				st.Protocol, st.Retry = policy.ProtocolWS, teststream.Retry(2)
 				if k.st != nil {
 					k.st(st)
 				}

@@ -17,7 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 func must[T any](v T, err error) T {
@@ -59,8 +59,8 @@ func (a *Authority) Pool() *x509.CertPool {
 }
 
 // Store returns a trust store of a policy with just this authority.
-func (a *Authority) Store() *runtime.TrustStore {
-	return &runtime.TrustStore{Name: a.Name, Stack: []*runtime.Cert{{Name: a.Name, DER: string(a.Cert.Raw)}}}
+func (a *Authority) Store() *policy.TrustStore {
+	return &policy.TrustStore{Name: a.Name, Stack: []*policy.Cert{{Name: a.Name, DER: string(a.Cert.Raw)}}}
 }
 
 // Certify returns the certificate of a server with the names, each a host or an

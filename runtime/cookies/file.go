@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // maxFile is how many bytes a file may have.
@@ -75,7 +75,7 @@ func (j *Jar) read(r io.Reader, now time.Time) (bad int, err error) {
 	defer j.mu.Unlock()
 	lines := bufio.NewScanner(io.LimitReader(r, maxFile))
 	lines.Buffer(nil, maxFile+1)
-	var key runtime.CookieScope
+	var key transport.CookieScope
 	known := true // key is
 	for n := 0; lines.Scan(); n++ {
 		if n == maxLines {
@@ -111,7 +111,7 @@ func (j *Jar) read(r io.Reader, now time.Time) (bad int, err error) {
 }
 
 // parseScope returns the scope of a scopeLine.
-func parseScope(text string) (key runtime.CookieScope, ok bool) {
+func parseScope(text string) (key transport.CookieScope, ok bool) {
 	for _, to := range []*string{&key.StreamType, &key.Peer} {
 		quoted, err := strconv.QuotedPrefix(text)
 		if err != nil {
@@ -163,18 +163,18 @@ func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
 func (j *Jar) text(now time.Time) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Netscape HTTP Cookie File\n")
-	keys := make([]runtime.CookieScope, 0, len(j.scopes))
+	keys := make([]transport.CookieScope, 0, len(j.scopes))
 	for key := range j.scopes {
 		keys = append(keys, key)
 	}
 	// Those for everyone come first, without a scopeLine.
-	slices.SortFunc(keys, func(a, b runtime.CookieScope) int {
+	slices.SortFunc(keys, func(a, b transport.CookieScope) int {
 		return strings.Compare(a.StreamType+"\x00"+a.Peer, b.StreamType+"\x00"+b.Peer)
 	})
 	truth := map[bool]string{false: "FALSE", true: "TRUE"}
 	for _, key := range keys {
 		s := j.scopes[key]
-		if key != (runtime.CookieScope{}) {
+		if key != (transport.CookieScope{}) {
 			fmt.Fprintf(&b, "%s%q %q\n", scopeLine, key.StreamType, key.Peer)
 		}
 		all := make([]*cookie, 0, len(s.cookies))

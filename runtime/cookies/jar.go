@@ -3,7 +3,7 @@
 //
 // What a server may set is for net/http/cookiejar and the public suffix list to
 // say (RFC 6265), and for the rules of RFC 6265bis on Secure and the prefixes of
-// names. Beside that, cookies are kept apart by [runtime.CookieScope].
+// names. Beside that, cookies are kept apart by [transport.CookieScope].
 //
 // The package is apart from the transports since the list takes 140 KB of a
 // program.
@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // Limits of a jar. RFC 6265 section 6.1 asks for the first three at least.
@@ -58,7 +59,7 @@ type Jar struct {
 	o Options
 
 	mu     sync.Mutex
-	scopes map[runtime.CookieScope]*scope
+	scopes map[transport.CookieScope]*scope
 	count  int    // of cookies
 	order  uint64 // of the latest one that was set
 	save   *time.Timer
@@ -92,10 +93,10 @@ type cookie struct {
 }
 
 // New returns a jar that keeps cookies in memory.
-func New() *Jar { return &Jar{scopes: make(map[runtime.CookieScope]*scope)} }
+func New() *Jar { return &Jar{scopes: make(map[transport.CookieScope]*scope)} }
 
 // key returns the scope to use.
-func (j *Jar) key(s runtime.CookieScope) runtime.CookieScope {
+func (j *Jar) key(s transport.CookieScope) transport.CookieScope {
 	if !j.o.PerStreamType {
 		s.StreamType = ""
 	}
@@ -103,7 +104,7 @@ func (j *Jar) key(s runtime.CookieScope) runtime.CookieScope {
 }
 
 // Cookies returns the value of the Cookie header of a request for u, or "".
-func (j *Jar) Cookies(sc runtime.CookieScope, u *url.URL) string {
+func (j *Jar) Cookies(sc transport.CookieScope, u *url.URL) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.scopes[j.key(sc)]
@@ -125,7 +126,7 @@ func (j *Jar) Cookies(sc runtime.CookieScope, u *url.URL) string {
 
 // SetCookies takes the Set-Cookie headers of a response from u. What is no
 // cookie, or may not be set, is passed over, as RFC 6265 wants.
-func (j *Jar) SetCookies(sc runtime.CookieScope, u *url.URL, lines []string) {
+func (j *Jar) SetCookies(sc transport.CookieScope, u *url.URL, lines []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	changed := false
@@ -141,7 +142,7 @@ func (j *Jar) SetCookies(sc runtime.CookieScope, u *url.URL, lines []string) {
 
 // set sets a cookie, or takes it away. It reports whether something has
 // changed. mu is held.
-func (j *Jar) set(key runtime.CookieScope, u *url.URL, c *http.Cookie, now time.Time) bool {
+func (j *Jar) set(key transport.CookieScope, u *url.URL, c *http.Cookie, now time.Time) bool {
 	k := &cookie{value: c.Value, quoted: c.Quoted, secure: c.Secure, httpOnly: c.HttpOnly, hostOnly: c.Domain == ""}
 	host := hostOf(u)
 	k.id = id{cmp.Or(strings.ToLower(strings.TrimPrefix(c.Domain, ".")), host), c.Path, c.Name}

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func parse(t testing.TB, s string) *url.URL {
@@ -22,7 +22,7 @@ func parse(t testing.TB, s string) *url.URL {
 	return u
 }
 
-var all runtime.CookieScope
+var all transport.CookieScope
 
 // TestJar checks who gets a cookie.
 func TestJar(t *testing.T) {
@@ -119,7 +119,7 @@ func TestScopes(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, peer := range []string{"", "trust=00", `unix="/x y"`} {
-			j.SetCookies(runtime.CookieScope{StreamType: "a b", Peer: peer}, u, []string{fmt.Sprint("a=", i)})
+			j.SetCookies(transport.CookieScope{StreamType: "a b", Peer: peer}, u, []string{fmt.Sprint("a=", i)})
 		}
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
@@ -131,13 +131,13 @@ func TestScopes(t *testing.T) {
 		for _, j := range []*cookies.Jar{j, again} {
 			for i, peer := range []string{"", "trust=00", `unix="/x y"`} {
 				want := fmt.Sprint("a=", i)
-				if got := j.Cookies(runtime.CookieScope{StreamType: "a b", Peer: peer}, u); got != want {
+				if got := j.Cookies(transport.CookieScope{StreamType: "a b", Peer: peer}, u); got != want {
 					t.Errorf("per streamtype %v, peer %s: got %q, want %q", per, peer, got, want)
 				}
 				if per {
 					want = ""
 				}
-				if got := j.Cookies(runtime.CookieScope{StreamType: "b", Peer: peer}, u); got != want {
+				if got := j.Cookies(transport.CookieScope{StreamType: "b", Peer: peer}, u); got != want {
 					t.Errorf("per streamtype %v, peer %s, another streamtype: got %q, want %q", per, peer, got, want)
 				}
 			}

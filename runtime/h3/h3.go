@@ -26,8 +26,9 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const (
@@ -53,7 +54,7 @@ type Options struct {
 	ListenPacket func(context.Context) (net.PacketConn, error)
 }
 
-// Transport is a [runtime.Transport] for h3. It may be given to any number of
+// Transport is a [transport.Transport] for h3. It may be given to any number of
 // contexts.
 type Transport struct{ *sshttp.Transport }
 
@@ -68,24 +69,22 @@ func NewWith(o Options, options ...sshttp.Option) *Transport {
 		}
 	}
 	return &Transport{sshttp.NewVersion(sshttp.Version{
-		Protocol:     runtime.ProtocolH3,
+		Protocol:     policy.ProtocolH3,
 		RoundTripper: func(c sshttp.Connections) sshttp.RoundTripper { return newPool(c, o) },
 	}, options...)}
 }
 
 // Prepare refuses what QUIC can not do, and what the package http does not do.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	switch p, err := c.Proxy(st); {
-	case err != nil:
-		return nil, err
-	case p != nil:
-		return nil, fmt.Errorf("%w: via-socks5 over h3", runtime.ErrUnsupported)
+func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	switch st := s.Stream; {
+	case s.Dialer.Proxy() != nil:
+		return nil, fmt.Errorf("%w: via-socks5 over h3", transport.ErrUnsupported)
 	case strings.HasPrefix(st.Endpoint, "+"):
-		return nil, fmt.Errorf("%w: a unix socket (endpoint) over h3", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: a unix socket (endpoint) over h3", transport.ErrUnsupported)
 	case !st.TLS:
-		return nil, fmt.Errorf("%w: h3 without tls", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: h3 without tls", transport.ErrUnsupported)
 	}
-	return t.Transport.Prepare(c, st)
+	return t.Transport.Prepare(s)
 }
 
 // A pool is a set of connections, over one UDP socket.
@@ -116,7 +115,7 @@ type retired struct {
 const maxRetired = 4
 
 func newPool(c sshttp.Connections, o Options) *pool {
-	p := &pool{o: o, limit: c.Context.DialTimeout(), conns: map[string]*quic.Conn{}, active: map[uint64]struct{}{}}
+	p := &pool{o: o, limit: c.Env.DialTimeout(), conns: map[string]*quic.Conn{}, active: map[uint64]struct{}{}}
 	if c.TLS == nil {
 		return p
 	}
@@ -225,7 +224,7 @@ func (p *pool) open(ctx context.Context) (*quic.Transport, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, runtime.ErrClosed
+		return nil, transport.ErrClosed
 	}
 	if p.quic == nil {
 		conn, err := p.o.ListenPacket(ctx)
@@ -244,7 +243,7 @@ func (p *pool) add(t *quic.Transport, address string, conn *quic.Conn) error {
 	defer p.mu.Unlock()
 	if p.closed && len(p.active) == 0 || p.quic != t {
 		conn.CloseWithError(0, "")
-		return runtime.ErrClosed
+		return transport.ErrClosed
 	}
 	if old := p.conns[address]; old != nil {
 		p.retired = append(p.retired, retired{old, address, p.count})
@@ -290,7 +289,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp, err = p.http3.RoundTrip(req) // which has not been looked at yet
 	}
 	if err != nil {
-		if context.Cause(req.Context()) == runtime.ErrTimeout {
+		if context.Cause(req.Context()) == transport.ErrTimeout {
 			p.suspect(req.URL.Host, before)
 		}
 		p.end(number)

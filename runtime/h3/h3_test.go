@@ -27,6 +27,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 var own = testcert.New("own")
@@ -61,41 +63,41 @@ func serveBy(t testing.TB, config *tls.Config, h http.HandlerFunc) netip.AddrPor
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runtime.StreamType {
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: own.Store(),
-		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{URL: "/x"}}
+func streamType(addr netip.AddrPort, change ...func(*policy.StreamType)) *policy.StreamType {
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: own.Store(),
+		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{URL: "/x"}}
 	for _, f := range change {
 		f(st)
 	}
 	return st
 }
 
-func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
+func newContext(t testing.TB, o runtime.Options, st *policy.StreamType) *runtime.Context {
 	t.Helper()
 	if o.Transports == nil {
-		o.Transports = []runtime.Transport{h3.New(sshttp.SigV4)}
+		o.Transports = []transport.Transport{h3.New(sshttp.SigV4)}
 	}
 	return teststream.NewContext(t, o, st)
 }
 
 // run makes a transaction, and returns what the stream told and received.
-func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (events, body string, err error) {
+func run(t *testing.T, o runtime.Options, st *policy.StreamType, data string) (events, body string, err error) {
 	c := newContext(t, o, st)
 	var tr teststream.Trace
 	var got []byte
-	end := func(s *runtime.Stream) runtime.Result {
+	end := func(s *runtime.Stream) policy.Result {
 		err = s.Err()
-		return runtime.DestroyMe
+		return policy.DestroyMe
 	}
-	tr.On = map[string]func(*runtime.Stream) runtime.Result{"DIS": end, "ARF": end}
+	tr.On = map[string]func(*runtime.Stream) policy.Result{"DIS": end, "ARF": end}
 	h := runtime.Handlers{
 		State: tr.State,
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 			got = append(got, buf...)
 			name := "rx"
-			if flags&runtime.FlagPerfJSON != 0 {
+			if flags&policy.FlagPerfJSON != 0 {
 				name = "perf"
-			} else if flags == runtime.FlagEOM && len(buf) == 0 {
+			} else if flags == policy.FlagEOM && len(buf) == 0 {
 				name = "rx(EOM)"
 			}
 			return tr.NoteOnce(s, name)
@@ -103,16 +105,16 @@ func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (
 	}
 	sent := 0
 	if data != "" {
-		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			var flags runtime.Flags
+		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
+			var flags policy.Flags
 			if sent == 0 {
-				flags |= runtime.FlagSOM
+				flags |= policy.FlagSOM
 			}
 			n := copy(buf, data[sent:])
 			if sent += n; sent == len(data) {
-				flags |= runtime.FlagEOM
+				flags |= policy.FlagEOM
 			}
-			return n, flags, runtime.OK
+			return n, flags, policy.OK
 		}
 	}
 	s := must(c.NewStream("s", h))
@@ -160,11 +162,11 @@ func handler(w http.ResponseWriter, r *http.Request) {
 func TestSequences(t *testing.T) {
 	addr := serve(t, handler)
 	other := testcert.New("other")
-	url := func(u string) func(*runtime.StreamType) { return func(st *runtime.StreamType) { st.HTTP.URL = u } }
+	url := func(u string) func(*policy.StreamType) { return func(st *policy.StreamType) { st.HTTP.URL = u } }
 	const fetched = "CRE POL CNG CON rx rx(EOM) ACK DIS"
 	for _, tt := range []struct {
 		name  string
-		st    func(*runtime.StreamType)
+		st    func(*policy.StreamType)
 		data  string
 		limit time.Duration
 		want  string
@@ -175,17 +177,17 @@ func TestSequences(t *testing.T) {
 		{name: "large", st: url("/large"), want: fetched, body: string(large)},
 		{name: "404", st: url("/404"), want: "CRE POL CNG CON rx rx(EOM) NAK DIS", body: "no"},
 		{name: "204", st: url("/204"), want: "CRE POL CNG CON ACK DIS"},
-		{name: "503", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Retry = "/503", teststream.Retry(1) }, want: "CRE POL CNG UNR POL CNG UNR ARF", cause: new(*sshttp.StatusError)},
-		{name: "redirect", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.AllowRedirects = "/redirect", true }, want: "CRE POL CNG CON ACK DIS"},
+		{name: "503", st: func(st *policy.StreamType) { st.HTTP.URL, st.Retry = "/503", teststream.Retry(1) }, want: "CRE POL CNG UNR POL CNG UNR ARF", cause: new(*sshttp.StatusError)},
+		{name: "redirect", st: func(st *policy.StreamType) { st.HTTP.URL, st.HTTP.AllowRedirects = "/redirect", true }, want: "CRE POL CNG CON ACK DIS"},
 		{name: "redirect refused", st: url("/redirect"), want: "CRE POL CNG UNR ARF", cause: new(*sshttp.RedirectError)},
-		{name: "POST", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: "hello", want: fetched, body: "hello"},
-		{name: "large POST", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: string(large), want: fetched, body: string(large)},
+		{name: "POST", st: func(st *policy.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: "hello", want: fetched, body: "hello"},
+		{name: "large POST", st: func(st *policy.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: string(large), want: fetched, body: string(large)},
 		{name: "cut", st: url("/cut"), want: "CRE POL CNG CON rx DIS", body: "hello", cause: new(*http3.Error)},
-		{name: "no answer", st: url("/never"), limit: 300 * time.Millisecond, want: "CRE POL CNG UNR ARF", cause: runtime.ErrTimeout},
-		{name: "wrong store", st: func(st *runtime.StreamType) { st.TrustStore = other.Store() }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
-		{name: "wrong name", st: func(st *runtime.StreamType) { st.Endpoint = "localhost" }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
-		{name: "nobody there", st: func(st *runtime.StreamType) { st.Port = 1; st.Retry = teststream.Retry(1) }, limit: 200 * time.Millisecond, want: "CRE POL CNG UNR POL CNG UNR ARF"},
-		{name: "perf", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Perf = "/204", true }, want: "CRE POL CNG perf CON ACK DIS"},
+		{name: "no answer", st: url("/never"), limit: 300 * time.Millisecond, want: "CRE POL CNG UNR ARF", cause: transport.ErrTimeout},
+		{name: "wrong store", st: func(st *policy.StreamType) { st.TrustStore = other.Store() }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
+		{name: "wrong name", st: func(st *policy.StreamType) { st.Endpoint = "localhost" }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
+		{name: "nobody there", st: func(st *policy.StreamType) { st.Port = 1; st.Retry = teststream.Retry(1) }, limit: 200 * time.Millisecond, want: "CRE POL CNG UNR POL CNG UNR ARF"},
+		{name: "perf", st: func(st *policy.StreamType) { st.HTTP.URL, st.Perf = "/204", true }, want: "CRE POL CNG perf CON ACK DIS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			st := streamType(addr)
@@ -213,18 +215,18 @@ func TestSequences(t *testing.T) {
 
 // What can not be is refused.
 func TestRefused(t *testing.T) {
-	for name, change := range map[string]func(*runtime.StreamType){
-		"socks5":      func(st *runtime.StreamType) { st.SOCKS5Proxy = "127.0.0.1:1" },
-		"unix":        func(st *runtime.StreamType) { st.Endpoint = "+/tmp/x" },
-		"without TLS": func(st *runtime.StreamType) { st.TLS = false },
+	for name, change := range map[string]func(*policy.StreamType){
+		"socks5":      func(st *policy.StreamType) { st.SOCKS5Proxy = "127.0.0.1:1" },
+		"unix":        func(st *policy.StreamType) { st.Endpoint = "+/tmp/x" },
+		"without TLS": func(st *policy.StreamType) { st.TLS = false },
 	} {
 		c := newContext(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), change))
-		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) {
+		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// An endpoint may turn TLS off.
-	events, _, err := run(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), func(st *runtime.StreamType) { st.Endpoint = "http://127.0.0.1:1/" }), "")
+	events, _, err := run(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), func(st *policy.StreamType) { st.Endpoint = "http://127.0.0.1:1/" }), "")
 	if events != "CRE POL CNG UNR ARF" {
 		t.Errorf("saw %s (%v)", events, err)
 	}
@@ -242,7 +244,7 @@ func TestConnection(t *testing.T) {
 	})
 	var sockets atomic.Int32
 	var socket net.PacketConn
-	c := newContext(t, runtime.Options{Transports: []runtime.Transport{h3.NewWith(h3.Options{
+	c := newContext(t, runtime.Options{Transports: []transport.Transport{h3.NewWith(h3.Options{
 		ListenPacket: func(ctx context.Context) (net.PacketConn, error) {
 			sockets.Add(1)
 			var err error
@@ -293,18 +295,18 @@ func TestFlowControl(t *testing.T) {
 // With a credit no more is delivered than it is, and each byte in its order.
 func TestPeerTxCredit(t *testing.T) {
 	addr := serve(t, handler)
-	c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) { st.HTTP.URL = "/large" }))
+	c := newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) { st.HTTP.URL = "/large" }))
 	var body []byte
 	given, ended := 1000, make(chan error, 1)
 	s := must(c.NewStream("s", runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			if state == runtime.StateDisconnected || state == runtime.StateAllRetriesFailed {
+		State: func(s *runtime.Stream, state policy.State, _ uint32) policy.Result {
+			if state == policy.StateDisconnected || state == policy.StateAllRetriesFailed {
 				ended <- s.Err()
-				return runtime.DestroyMe
+				return policy.DestroyMe
 			}
-			return runtime.OK
+			return policy.OK
 		},
-		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			if body = append(body, buf...); len(body) > given {
 				t.Errorf("%d bytes delivered with a credit of %d", len(body), given)
 			}
@@ -313,7 +315,7 @@ func TestPeerTxCredit(t *testing.T) {
 				given += more
 				s.AddPeerTxCredit(uint32(more))
 			}
-			return runtime.OK
+			return policy.OK
 		},
 	}, runtime.WithPeerTxCredit(1000)))
 	s.RequestTx()
@@ -354,8 +356,8 @@ func TestFailedRequest(t *testing.T) {
 	go srv.Serve(pc)
 	defer srv.Close()
 	addr := pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) {
-		st.Metadata = []runtime.Metadata{{Name: "x", Header: "x:"}}
+	c := newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) {
+		st.Metadata = []policy.Metadata{{Name: "x", Header: "x:"}}
 	}))
 	slow := make(chan error, 1)
 	go func() {
@@ -396,7 +398,7 @@ func TestGivenUp(t *testing.T) {
 			}
 			return net.ListenPacket("udp", "127.0.0.1:0")
 		}})
-		c := newContext(t, runtime.Options{Transports: []runtime.Transport{tr}}, streamType(addr))
+		c := newContext(t, runtime.Options{Transports: []transport.Transport{tr}}, streamType(addr))
 		ctx, cancel := context.WithCancel(t.Context())
 		given := make(chan error)
 		go func() {
@@ -459,7 +461,7 @@ func TestServerGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	deaf.Store(true)
-	if _, err := c.Fetch(t.Context(), "s"); !errors.Is(err, runtime.ErrTimeout) {
+	if _, err := c.Fetch(t.Context(), "s"); !errors.Is(err, transport.ErrTimeout) {
 		t.Errorf("without an answer: %v", err)
 	}
 	deaf.Store(false)
@@ -472,7 +474,7 @@ func TestServerGone(t *testing.T) {
 func TestClose(t *testing.T) {
 	addr := serve(t, handler)
 	for _, url := range []string{"/never", "/large", "/x"} {
-		c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) { st.HTTP.URL = url }))
+		c := newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) { st.HTTP.URL = url }))
 		for range 10 {
 			must(c.NewStream("s", runtime.Handlers{})).Connect()
 		}

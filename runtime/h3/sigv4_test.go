@@ -14,6 +14,8 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestSigV4 checks that what a server gets over h3 is what was signed, by
@@ -38,19 +40,19 @@ func TestSigV4(t *testing.T) {
 		}
 		fmt.Fprintf(w, "%s %s %d", r.Method, r.RequestURI, len(body))
 	})
-	creds := new(runtime.MemoryCredentials)
-	creds.SetBlob(runtime.BlobAWSKeyID, 0, "AKID")
-	creds.SetBlob(runtime.BlobAWSSecret, 0, "s3kr1t")
+	creds := new(credentials.Memory)
+	creds.SetBlob(policy.BlobAWSKeyID, 0, "AKID")
+	creds.SetBlob(policy.BlobAWSSecret, 0, "s3kr1t")
 	for _, tt := range []struct{ service, method, url, body, want string }{
 		{"execute-api", "GET", "a b?z=1&a=x+y", "", "GET /a%20b?z=1&a=x%20y 0"},
 		{"execute-api", "POST", "", "body", "POST / 4"},
 		{"s3", "GET", "bucket/a:b+c", "", "GET /bucket/a%3Ab%2Bc 0"},
 	} {
-		c := newContext(t, runtime.Options{Credentials: creds}, streamType(addr, func(st *runtime.StreamType) {
-			st.HTTP = &runtime.HTTP{Method: tt.method, URL: tt.url}
-			st.Auth = &runtime.Auth{Type: "sigv4"}
+		c := newContext(t, runtime.Options{Credentials: creds}, streamType(addr, func(st *policy.StreamType) {
+			st.HTTP = &policy.HTTP{Method: tt.method, URL: tt.url}
+			st.Auth = &policy.Auth{Type: "sigv4"}
 			st.AWSRegion, st.AWSService = "region", "service"
-			st.Metadata = []runtime.Metadata{{Name: "region"}, {Name: "service", Header: "x-service:"}}
+			st.Metadata = []policy.Metadata{{Name: "region"}, {Name: "service", Header: "x-service:"}}
 		}))
 		o := []runtime.CallOption{runtime.WithFields("region", "eu-west-1", "service", tt.service)}
 		if tt.body != "" {

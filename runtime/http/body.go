@@ -9,7 +9,8 @@ import (
 	"mime/multipart"
 	"sync"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // errBodyShort is why a request fails whose program ended its message early.
@@ -26,7 +27,7 @@ var errBodyClosed = errors.New("sspolicy: the request has ended")
 // streamtypes share the request.
 type body struct {
 	ctx    context.Context
-	l      *runtime.Link
+	l      transport.Link
 	ready  <-chan struct{}
 	length int64 // of the body; -1 if it is not known
 	left   int64 // of the messages; -1 if it is not known
@@ -46,13 +47,13 @@ var errNoTx = errors.New("sspolicy: a message with a length, but no Tx callback"
 // body returns the body of the request, or nil if it has none. length is the
 // content-length that comes from metadata, or -1; as in lws, one above 0 makes
 // a body follow whatever the method, and so does multipart.
-func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*body, error) {
+func (n *connector) body(ctx context.Context, l transport.Link, length int64) (*body, error) {
+	announced, tx := l.Outgoing()
 	if length < 0 && (hasBody(n.method) || n.form != nil) && !n.st.HTTP.NoContentLength {
-		if k := l.TxLen(); k > 0 && k <= math.MaxInt64/2 {
-			length = int64(k)
+		if announced > 0 && announced <= math.MaxInt64/2 {
+			length = int64(announced)
 		}
 	}
-	tx := l.HasTx()
 	switch {
 	case length > 0 && !tx:
 		return nil, errNoTx
@@ -60,7 +61,7 @@ func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*b
 	case length == 0, length < 0 && !hasBody(n.method), !tx:
 		return nil, nil
 	}
-	b := &body{ctx: ctx, l: l, length: length, left: length, parts: len(n.chain), closed: make(chan struct{})}
+	b := &body{ctx: ctx, l: l, length: length, left: length, parts: len(n.setup.Chain), closed: make(chan struct{})}
 	if n.form != nil {
 		b.form = n.form
 		b.w = multipart.NewWriter(&b.frame)
@@ -73,7 +74,7 @@ func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*b
 		}
 	}
 	if tx {
-		b.ready = l.TxReady()
+		b.ready = l.Ready()
 	} else {
 		for b.parts > 0 { // each message is empty
 			b.next()
@@ -112,14 +113,11 @@ func (b *body) Read(p []byte) (int, error) {
 		if b.left >= 0 && int64(len(p)) > b.left {
 			p = p[:max(b.left, 1)]
 		}
-		var riding *runtime.StreamType
-		if b.parts > 1 {
-			riding = b.l.Rideshare()
-		}
-		n, flags, err := b.l.Tx(p)
+		piece, err := b.l.Tx(p)
 		if err != nil {
 			return 0, err
 		}
+		n := piece.N
 		if b.left >= 0 {
 			if int64(n) > b.left {
 				return 0, errBodyLong
@@ -127,13 +125,13 @@ func (b *body) Read(p []byte) (int, error) {
 			b.left -= int64(n)
 		}
 		switch {
-		case flags&runtime.FlagEOM != 0:
+		case piece.Flags&policy.FlagEOM != 0:
 			b.parts = 1
 			b.next()
 			if b.left > 0 {
 				return n, errBodyShort
 			}
-		case b.parts > 1 && b.l.Rideshare() != riding:
+		case b.parts > 1 && piece.Next:
 			b.next()
 			if n == 0 {
 				continue
@@ -142,7 +140,7 @@ func (b *body) Read(p []byte) (int, error) {
 		if n > 0 {
 			return n, nil
 		}
-		if flags != 0 && !empty {
+		if piece.Flags != 0 && !empty {
 			// An empty piece with a flag: as in lws another one is asked for at
 			// once, but not for ever.
 			empty = true

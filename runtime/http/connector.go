@@ -13,21 +13,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A connector makes the requests of one streamtype of one context.
 type connector struct {
 	t       *Transport
-	c       *runtime.Context
-	st      *runtime.StreamType
+	setup   *transport.Setup
+	st      *policy.StreamType // of setup
 	method  string
 	headers *request.Set
-	dialer  runtime.Dialer
-	chain   []*runtime.StreamType // whose messages make the body of a request
-	form    *form                 // nil if that is not multipart
-	signer  signer                // nil if requests are not signed
+	form    *form  // nil if that is not multipart
+	signer  signer // nil if requests are not signed
 
 	pools [4]lazyPool // by TLS, and a credit of the stream
 	url   atomic.Pointer[madeURL]
@@ -36,7 +35,7 @@ type connector struct {
 // A madeURL is what a target and a http_url have last been made into. Where
 // neither holds metadata it is made once.
 type madeURL struct {
-	target *runtime.Target
+	target *policy.Target
 	text   string
 	url    *url.URL
 	host   string // of the Host header
@@ -44,28 +43,23 @@ type madeURL struct {
 
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if err := request.Check(c, st); err != nil {
+func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	if err := request.Check(s); err != nil {
 		return nil, err
 	}
-	n := &connector{t: t, c: c, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
-	if !request.IsToken(n.method) || n.method == http.MethodConnect {
-		return nil, fmt.Errorf("%w: http_method %q", runtime.ErrUnsupported, n.method)
+	st := s.Stream
+	n := &connector{t: t, setup: s, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
+	if !policy.IsToken(n.method) || n.method == http.MethodConnect {
+		return nil, fmt.Errorf("%w: http_method %q", transport.ErrUnsupported, n.method)
 	}
 	var err error
-	if n.chain, err = c.Rideshares(st); err != nil {
+	if n.form, err = newForm(s.Chain); err != nil {
 		return nil, err
 	}
-	if n.form, err = newForm(n.chain); err != nil {
+	if n.signer, err = t.newSigner(s); err != nil {
 		return nil, err
 	}
-	if n.signer, err = t.newSigner(st); err != nil {
-		return nil, err
-	}
-	if n.headers, err = request.NewSet(st, n.reserves); err != nil {
-		return nil, err
-	}
-	if n.dialer, err = c.Dialer(st); err != nil {
+	if n.headers, err = request.NewSet(s, n.reserves); err != nil {
 		return nil, err
 	}
 	if st.HTTP.WWWFormURLEncoded {
@@ -88,9 +82,9 @@ type lazyPool struct {
 }
 
 // pool returns the connections to use for a target with or without TLS.
-func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
-	h2 := n.st.Protocol == runtime.ProtocolH2
-	credit := h2 && l.PeerTxCredit() != nil
+func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*pool, error) {
+	h2 := n.st.Protocol == policy.ProtocolH2
+	credit := h2 && l.Credit() != nil
 	z := &n.pools[0]
 	switch {
 	case secure && credit:
@@ -107,14 +101,14 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 	if p := z.p.Load(); p != nil && p.unix == unix && (!secure || n.st.ClientCert == 0) {
 		return p, nil
 	}
-	k := poolKey{c: n.c, dialer: n.dialer, unix: unix, h2: h2, credit: credit}
-	if n.st.Protocol != runtime.ProtocolH1 {
+	k := poolKey{env: n.setup.Env, dialer: n.setup.Dialer, unix: unix, h2: h2, credit: credit}
+	if n.st.Protocol != policy.ProtocolH1 {
 		k.ping, k.hangup = n.st.Validity()
 		k.wakes = n.st.SwakeValidity
 	}
 	if secure {
 		// It changes with the client certificate, and is an error without it.
-		trust, err := l.TLSConfig()
+		trust, err := n.setup.TLS(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -147,7 +141,7 @@ func (n *connector) Close() error {
 }
 
 // urlFor returns the URL of the request and the value of its Host header.
-func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
+func (n *connector) urlFor(l transport.Link) (*url.URL, string) {
 	target, text := l.Target(), l.URL()
 	if m := n.url.Load(); m != nil && m.target == target && m.text == text {
 		return m.url, m.host
@@ -158,14 +152,13 @@ func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
 }
 
 // Run makes one request, and the ones that it is redirected to.
-func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
-	ctx = l.Perf().Context(ctx)
-	p, err := n.pool(l, l.Target().TLS)
+func (n *connector) Run(ctx context.Context, l transport.Link) error {
+	p, err := n.pool(ctx, l, l.Target().TLS)
 	if err != nil {
 		return err
 	}
 	u, host := n.urlFor(l)
-	h, err := n.headers.Make(l)
+	h, err := n.headers.Make(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -188,12 +181,12 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		req.ContentLength = b.length
 	}
 	if n.signer != nil {
-		if err := n.signer.sign(l, req); err != nil {
+		if err := n.signer.sign(ctx, l, req); err != nil {
 			return err
 		}
 	}
-	resp, err := request.WithCookies(l, req, p.RoundTrip)
-	if err != nil && n.st.Protocol == runtime.ProtocolH2 && !l.Target().TLS {
+	resp, err := request.WithCookies(n.setup, l, req, p.RoundTrip)
+	if err != nil && n.st.Protocol == policy.ProtocolH2 && !l.Target().TLS {
 		// What net/http says of a server that does not speak it is less plain.
 		err = fmt.Errorf("sspolicy: h2 without TLS: %w", err)
 	}
@@ -211,22 +204,18 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 }
 
 // answer reports the response to the stream.
-func (n *connector) answer(ctx context.Context, l *runtime.Link, resp *http.Response) error {
-	l.Status(resp.StatusCode)
-	l.Perf().Status(resp.StatusCode)
+func (n *connector) answer(ctx context.Context, l transport.Link, resp *http.Response) error {
+	l.Answer(transport.Answer{Status: resp.StatusCode, Header: resp.Header.Get})
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		l.RetryAfter(request.RetryAfter(resp.Header))
+		l.Answer(transport.Answer{RetryAfter: request.RetryAfter(resp.Header)})
 		discard(resp)
 		return &StatusError{Code: resp.StatusCode}
 	case http.StatusSwitchingProtocols:
 		return errors.New("sspolicy: the server switched protocols unasked")
 	}
 	n.headers.Receive(l, resp.Header)
-	if n.st.DirectProtoStr {
-		l.ReceiveDirect(resp.Header.Get)
-	}
-	if err := request.UserState(l, resp.StatusCode); err != nil {
+	if err := request.UserState(n.setup, l, resp.StatusCode); err != nil {
 		return err
 	}
 	if err := l.Connected(); err != nil {
@@ -235,7 +224,7 @@ func (n *connector) answer(ctx context.Context, l *runtime.Link, resp *http.Resp
 	if err := n.receive(ctx, l, resp); err != nil {
 		return err
 	}
-	return l.Complete(n.good(resp.StatusCode))
+	return l.Done(n.good(resp.StatusCode))
 }
 
 func (n *connector) good(status int) bool {
@@ -246,13 +235,13 @@ func (n *connector) good(status int) bool {
 }
 
 // receive delivers a body. One that is empty is no message at all.
-func (n *connector) receive(ctx context.Context, l *runtime.Link, resp *http.Response) error {
+func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Response) error {
 	body := resp.Body
 	if body == http.NoBody {
 		return nil
 	}
-	rx, credit := l.Rx, l.PeerTxCredit()
-	if credit != nil && n.st.Protocol != runtime.ProtocolH1 {
+	rx, credit := l.Rx, l.Credit()
+	if credit != nil && n.st.Protocol != policy.ProtocolH1 {
 		rx = limited(ctx, credit, rx)
 	}
 	if n.st.HTTP.MultipartSSIn {
@@ -264,12 +253,12 @@ func (n *connector) receive(ctx context.Context, l *runtime.Link, resp *http.Res
 			return takeApart(body, boundary, rx)
 		}
 	}
-	if credit != nil && n.st.Protocol == runtime.ProtocolH2 {
+	if credit != nil && n.st.Protocol == policy.ProtocolH2 {
 		body = &credited{body, ctx, credit}
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	flags := runtime.FlagSOM
+	flags := policy.FlagSOM
 	for {
 		k, err := body.Read(buf[:])
 		if k > 0 {

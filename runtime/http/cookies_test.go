@@ -14,6 +14,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestCookies checks which cookies a server sees: those of all responses, also
@@ -40,22 +42,22 @@ func TestCookies(t *testing.T) {
 	plain := serve(t, h)
 	secure := server{handler: http.HandlerFunc(h), tls: own.Server([]string{"h2", "http/1.1"}, "a.test", "b.test")}.start(t)
 	store := own.Store()
-	both := &runtime.TrustStore{Name: "both", Stack: append(own.Store().Stack, other.Store().Stack...)}
-	st := func(name, host string, change func(*runtime.StreamType)) *runtime.StreamType {
-		st := &runtime.StreamType{Name: name, Endpoint: host, HTTP: &runtime.HTTP{URL: "/" + name, Cookies: true, AllowRedirects: true},
-			Metadata: []runtime.Metadata{{Name: "own", Header: "cookie:"}}}
+	both := &policy.TrustStore{Name: "both", Stack: append(own.Store().Stack, other.Store().Stack...)}
+	st := func(name, host string, change func(*policy.StreamType)) *policy.StreamType {
+		st := &policy.StreamType{Name: name, Endpoint: host, HTTP: &policy.HTTP{URL: "/" + name, Cookies: true, AllowRedirects: true},
+			Metadata: []policy.Metadata{{Name: "own", Header: "cookie:"}}}
 		if change != nil {
 			change(st)
 		}
 		return st
 	}
-	tls := func(s *runtime.TrustStore) func(*runtime.StreamType) {
-		return func(st *runtime.StreamType) { st.TLS, st.TrustStore, st.Protocol = true, s, runtime.ProtocolH2 }
+	tls := func(s *policy.TrustStore) func(*policy.StreamType) {
+		return func(st *policy.StreamType) { st.TLS, st.TrustStore, st.Protocol = true, s, policy.ProtocolH2 }
 	}
 	jar := cookies.New()
-	c := newPolicy(t, []*runtime.StreamType{
+	c := newPolicy(t, []*policy.StreamType{
 		st("one", "a.test", nil), st("two", "a.test", nil), st("here", "a.test", nil), st("away", "a.test", nil), st("busy", "a.test", nil),
-		st("none", "a.test", func(st *runtime.StreamType) { st.HTTP.Cookies = false }),
+		st("none", "a.test", func(st *policy.StreamType) { st.HTTP.Cookies = false }),
 		st("stored", "a.test", tls(store)), st("same", "a.test", tls(store)), st("others", "a.test", tls(both)),
 	}, runtime.Options{Cookies: jar, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		to := plain
@@ -105,9 +107,9 @@ func TestCookies(t *testing.T) {
 // TestNoJar checks that a policy that wants cookies kept is refused where nobody
 // does.
 func TestNoJar(t *testing.T) {
-	c := newPolicy(t, []*runtime.StreamType{{Name: "s", Endpoint: "h", HTTP: &runtime.HTTP{Cookies: true}}}, runtime.Options{})
+	c := newPolicy(t, []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &policy.HTTP{Cookies: true}}}, runtime.Options{})
 	_, err := c.NewStream("s", runtime.Handlers{})
-	if !errors.Is(err, runtime.ErrUnsupported) || !strings.Contains(err.Error(), "http_cookies") || !strings.Contains(err.Error(), "Options.Cookies") {
+	if !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), "http_cookies") || !strings.Contains(err.Error(), "Options.Cookies") {
 		t.Error(err)
 	}
 }

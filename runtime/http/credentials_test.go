@@ -17,7 +17,10 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestCredentialHeaders checks what is sent of the credentials, and that
@@ -32,52 +35,52 @@ func TestCredentialHeaders(t *testing.T) {
 		_, head, _ := strings.Cut(string(buf[:n]), "\r\n")
 		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(head), head)
 	}}.start(t)
-	blobs := func(b ...any) *runtime.MemoryCredentials {
-		m := new(runtime.MemoryCredentials)
+	blobs := func(b ...any) *credentials.Memory {
+		m := new(credentials.Memory)
 		for i := 0; i < len(b); i += 3 {
-			m.SetBlob(b[i].(runtime.Blob), b[i+1].(int), b[i+2].(string))
+			m.SetBlob(b[i].(policy.Blob), b[i+1].(int), b[i+2].(string))
 		}
 		return m
 	}
-	auth := runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}
-	basic, err := runtime.BasicAuth("Aladdin", "open sesame") // of RFC 7617 section 2
+	auth := policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}
+	basic, err := credentials.BasicAuth("Aladdin", "open sesame") // of RFC 7617 section 2
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := runtime.HTTP{AuthHeader: "x-auth", DSNHeader: "x-dsn:", FWVHeader: "X-Fwv:", DevTypeHeader: "x-dev:"}
+	all := policy.HTTP{AuthHeader: "x-auth", DSNHeader: "x-dsn:", FWVHeader: "X-Fwv:", DevTypeHeader: "x-dev:"}
 	for _, tt := range []struct {
 		name  string
-		h     runtime.HTTP
-		auth  *runtime.Auth
-		creds runtime.Credentials
+		h     policy.HTTP
+		auth  *policy.Auth
+		creds transport.Credentials
 		meta  map[string]string
 		want  string // headers after Host; "-": no attempt gets as far as a connection
 		err   error
 	}{
-		{name: "token", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret"), want: "Authorization: Bearer secret\r\n"},
-		{name: "token of an index", h: auth, auth: &runtime.Auth{Type: "x", Blob: 3}, creds: blobs(runtime.BlobAuth, 0, "zero", runtime.BlobAuth, 3, "three"),
+		{name: "token", h: auth, creds: blobs(policy.BlobAuth, 0, "secret"), want: "Authorization: Bearer secret\r\n"},
+		{name: "token of an index", h: auth, auth: &policy.Auth{Type: "x", Blob: 3}, creds: blobs(policy.BlobAuth, 0, "zero", policy.BlobAuth, 3, "three"),
 			want: "Authorization: Bearer three\r\n"},
-		{name: "all", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobFirmwareVersion, 0, "2", runtime.BlobDeviceType, 0, "3"),
+		{name: "all", h: all, creds: blobs(policy.BlobAuth, 0, "a", policy.BlobDeviceSerial, 0, "1", policy.BlobFirmwareVersion, 0, "2", policy.BlobDeviceType, 0, "3"),
 			want: "X-Auth: a\r\nX-Dev: 3\r\nX-Dsn: 1\r\nX-Fwv: 2\r\n"},
-		{name: "Basic as a token", h: runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic "}, creds: blobs(runtime.BlobAuth, 0, basic), want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
+		{name: "Basic as a token", h: policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic "}, creds: blobs(policy.BlobAuth, 0, basic), want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
 		{name: "Basic as metadata", meta: map[string]string{"auth": "Basic " + basic}, want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
-		{name: "hex digits", h: auth, creds: runtime.HexAuth{Credentials: blobs(runtime.BlobAuth, 0, "\x00\n\xff")}, want: "Authorization: Bearer 000aff\r\n"},
-		{name: "no token", h: auth, creds: blobs(runtime.BlobAuth, 1, "secret"), want: "-", err: runtime.ErrNoCredentials},
-		{name: "empty token", h: auth, creds: blobs(runtime.BlobAuth, 0, ""), want: "-", err: runtime.ErrNoCredentials},
-		{name: "one of four is missing", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobDeviceType, 0, "3"),
-			want: "-", err: runtime.ErrNoCredentials},
-		{name: "line break", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret\r\nX-Evil: 1"), want: "-", err: runtime.ErrBadCredentials},
-		{name: "metadata too", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret"), meta: map[string]string{"auth": "secret"}, want: "-"},
-		{name: "another control character", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret\x01"), want: "-"},
+		{name: "hex digits", h: auth, creds: credentials.HexAuth{Credentials: blobs(policy.BlobAuth, 0, "\x00\n\xff")}, want: "Authorization: Bearer 000aff\r\n"},
+		{name: "no token", h: auth, creds: blobs(policy.BlobAuth, 1, "secret"), want: "-", err: transport.ErrNoCredentials},
+		{name: "empty token", h: auth, creds: blobs(policy.BlobAuth, 0, ""), want: "-", err: transport.ErrNoCredentials},
+		{name: "one of four is missing", h: all, creds: blobs(policy.BlobAuth, 0, "a", policy.BlobDeviceSerial, 0, "1", policy.BlobDeviceType, 0, "3"),
+			want: "-", err: transport.ErrNoCredentials},
+		{name: "line break", h: auth, creds: blobs(policy.BlobAuth, 0, "secret\r\nX-Evil: 1"), want: "-", err: transport.ErrBadCredentials},
+		{name: "metadata too", h: auth, creds: blobs(policy.BlobAuth, 0, "secret"), meta: map[string]string{"auth": "secret"}, want: "-"},
+		{name: "another control character", h: auth, creds: blobs(policy.BlobAuth, 0, "secret\x01"), want: "-"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			conns.Store(0)
 			tr := &trace{}
 			var logged bytes.Buffer
-			st := &runtime.StreamType{Name: "s", Endpoint: addr.Addr().String(), Port: addr.Port(), Opportunistic: true, HTTP: &tt.h, Auth: tt.auth,
-				Metadata: []runtime.Metadata{{Name: "auth", Header: "Authorization:"}}}
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{
-				Transports: []runtime.Transport{sshttp.New()}, Credentials: tt.creds, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			st := &policy.StreamType{Name: "s", Endpoint: addr.Addr().String(), Port: addr.Port(), Opportunistic: true, HTTP: &tt.h, Auth: tt.auth,
+				Metadata: []policy.Metadata{{Name: "auth", Header: "Authorization:"}}}
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
+				Transports: []transport.Transport{sshttp.New()}, Credentials: tt.creds, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,25 +114,25 @@ func TestCredentialHeaders(t *testing.T) {
 // TestCredentialsRefused checks policies that can not be executed.
 func TestCredentialsRefused(t *testing.T) {
 	for _, tt := range []struct {
-		h    runtime.HTTP
-		auth *runtime.Auth
+		h    policy.HTTP
+		auth *policy.Auth
 		none bool // no source of credentials
 		want error
 	}{
-		{h: runtime.HTTP{AuthHeader: "authorization:"}, none: true, want: runtime.ErrNoCredentials},
-		{h: runtime.HTTP{AuthHeader: "transfer-encoding:"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "host"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "a b:"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "x\r\ny:"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "x:", DSNHeader: "X"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "x:", AuthPreamble: "a\r\nb"}, want: runtime.ErrUnsupported},
-		{auth: &runtime.Auth{Type: "x"}, want: runtime.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "authorization:"}, none: true, want: transport.ErrNoCredentials},
+		{h: policy.HTTP{AuthHeader: "transfer-encoding:"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "host"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "a b:"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "x\r\ny:"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "x:", DSNHeader: "X"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "x:", AuthPreamble: "a\r\nb"}, want: transport.ErrUnsupported},
+		{auth: &policy.Auth{Type: "x"}, want: transport.ErrUnsupported},
 	} {
-		o := runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)}
+		o := runtime.Options{Transports: []transport.Transport{sshttp.New()}, Credentials: new(credentials.Memory)}
 		if tt.none {
 			o.Credentials = nil
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Auth: tt.auth}}}, o)
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Auth: tt.auth}}}, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,12 +174,12 @@ func TestCredentialsOnRedirect(t *testing.T) {
 		"there and back": {plain, "http://" + back.String(), "||m"},
 	} {
 		to = tt.to
-		creds := new(runtime.MemoryCredentials)
-		creds.SetBlob(runtime.BlobAuth, 0, "secret")
-		creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
-		tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result { s.SetMetadata("m", "m"); return requestTx(s) }}}
-		_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []runtime.Metadata{{Name: "m", Header: "x-m:"}},
-			HTTP: &runtime.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
+		creds := new(credentials.Memory)
+		creds.SetBlob(policy.BlobAuth, 0, "secret")
+		creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
+		tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result { s.SetMetadata("m", "m"); return requestTx(s) }}}
+		_, s := newStream(t, policy.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []policy.Metadata{{Name: "m", Header: "x-m:"}},
+			HTTP: &policy.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
 		tr.AwaitEnd(t, "DIS", "ARF")
 		if string(tr.body) != tt.want {
 			t.Errorf("%s: the last server got %q, want %q: %v", name, tr.body, tt.want, s.Err())
@@ -188,7 +191,7 @@ func TestCredentialsOnRedirect(t *testing.T) {
 // policy names, over h1 and h2, and is not even connected to without it.
 func TestClientCertificates(t *testing.T) {
 	own, clients, strangers := testcert.New("own"), testcert.New("clients"), testcert.New("strangers")
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
 		config := own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 		config.ClientCAs = clients.Pool()
@@ -208,14 +211,14 @@ func TestClientCertificates(t *testing.T) {
 		other := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		to = "https://" + other.String()
 
-		creds := new(runtime.MemoryCredentials)
+		creds := new(credentials.Memory)
 		creds.SetClientCertificate(0, clients.Client(100))
 		creds.SetClientCertificate(1, clients.Client(101))
 		creds.SetClientCertificate(2, strangers.Client(102))
-		var types []*runtime.StreamType
+		var types []*policy.StreamType
 		for name, cert := range map[string]uint8{"anonymous": 0, "zero": 1, "zero again": 1, "one": 2, "stranger": 3, "missing": 4, "redirect": 1} {
-			st := &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: own.Store(), ClientCert: cert, Opportunistic: true,
-				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{AllowRedirects: true}}
+			st := &policy.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: own.Store(), ClientCert: cert, Opportunistic: true,
+				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{AllowRedirects: true}}
 			if len(types) > 0 {
 				st.TrustStore = types[0].TrustStore
 			}
@@ -224,8 +227,8 @@ func TestClientCertificates(t *testing.T) {
 			}
 			types = append(types, st)
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
-			Transports: []runtime.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{
+			Transports: []transport.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,11 +256,11 @@ func TestClientCertificates(t *testing.T) {
 		run("another index", "one", "101", 2, nil)
 		run("no certificate", "anonymous", "", 2, nil)
 		run("not of the server's authority", "stranger", "", 2, nil)
-		run("not there", "missing", "", 2, runtime.ErrNoCredentials)
+		run("not there", "missing", "", 2, transport.ErrNoCredentials)
 		creds.SetClientCertificate(0, clients.Client(103))
 		run("replaced", "zero", "103", 3, nil)
 		creds.SetClientCertificate(0, nil)
-		run("taken away, with connections still there", "zero", "", 3, runtime.ErrNoCredentials)
+		run("taken away, with connections still there", "zero", "", 3, transport.ErrNoCredentials)
 		creds.SetClientCertificate(0, clients.Client(104))
 		run("to another server", "redirect", "", 4, nil)
 		c.Close()
@@ -276,21 +279,21 @@ func TestSessions(t *testing.T) {
 			w.Header().Set("Connection", "close")
 			io.WriteString(w, fmt.Sprint(r.TLS.DidResume))
 		}), tls: config}.start(t)
-		creds := new(runtime.MemoryCredentials)
+		creds := new(credentials.Memory)
 		creds.SetClientCertificate(0, own.Client(100))
 		store, twin := own.Store(), own.Store()
 		twin.Name = "twin" // names of stores are unique in a policy
-		var types []*runtime.StreamType
-		for name, st := range map[string]runtime.StreamType{
+		var types []*policy.StreamType
+		for name, st := range map[string]policy.StreamType{
 			"a": {TrustStore: store}, "b": {TrustStore: store}, "twin": {TrustStore: twin},
 			"other": {TrustStore: testcert.New("other").Store()}, "system": {}, "client": {TrustStore: store, ClientCert: 1},
 		} {
-			st.Name, st.TLS, st.Opportunistic, st.HTTP = name, true, true, &runtime.HTTP{}
+			st.Name, st.TLS, st.Opportunistic, st.HTTP = name, true, true, &policy.HTTP{}
 			st.Endpoint, st.Port = addr.Addr().String(), addr.Port()
 			types = append(types, &st)
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
-			Transports: []runtime.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{
+			Transports: []transport.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -319,14 +322,14 @@ func TestDirectProtoStr(t *testing.T) {
 		w.Header().Set("X-Answer", "42")
 		fmt.Fprintf(w, "%s|%s|%s", r.Header.Values("X-Ask"), r.Header.Get("X-Mapped"), r.Host)
 	})
-	st := runtime.StreamType{Opportunistic: true, DirectProtoStr: true, Metadata: []runtime.Metadata{{Name: "mapped", Header: "x-mapped:"}}}
+	st := policy.StreamType{Opportunistic: true, DirectProtoStr: true, Metadata: []policy.Metadata{{Name: "mapped", Header: "x-mapped:"}}}
 	answers := ""
-	tr := &trace{on: on{"CON": func(s *runtime.Stream) runtime.Result {
+	tr := &trace{on: on{"CON": func(s *runtime.Stream) policy.Result {
 		for _, name := range []string{"x-answer", "X-Answer:", "x-ask", "none"} {
 			v, err := s.Metadata(name)
 			answers += fmt.Sprintf("%s,%v;", v, err)
 		}
-		return runtime.OK
+		return policy.OK
 	}}}
 	_, s := newStream(t, st, addr, tr, runtime.Options{})
 	for name, value := range map[string]string{"x-ask:": "old", "mapped": "m", "host": "other.test"} {

@@ -4,13 +4,14 @@ import (
 	"context"
 	"io"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // limited returns an Rx that delivers as far as there is credit.
-func limited(ctx context.Context, c *runtime.Credit, rx func([]byte, runtime.Flags) error) func([]byte, runtime.Flags) error {
-	const ends = runtime.FlagEOM | runtime.FlagRelatedEnd
-	return func(p []byte, flags runtime.Flags) error {
+func limited(ctx context.Context, c *transport.Credit, rx func([]byte, policy.Flags) error) func([]byte, policy.Flags) error {
+	const ends = policy.FlagEOM | policy.FlagRelatedEnd
+	return func(p []byte, flags policy.Flags) error {
 		for len(p) > 0 {
 			n, err := c.Take(ctx, len(p))
 			if err != nil {
@@ -33,7 +34,7 @@ func limited(ctx context.Context, c *runtime.Credit, rx func([]byte, runtime.Fla
 type credited struct {
 	io.ReadCloser
 	ctx    context.Context
-	credit *runtime.Credit
+	credit *transport.Credit
 }
 
 // Read reads from the body.

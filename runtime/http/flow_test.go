@@ -10,6 +10,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestSlowReader receives 200 MB by a callback that at times stops for a while,
@@ -19,7 +20,7 @@ func TestSlowReader(t *testing.T) {
 		t.Skip("moves 200 MB")
 	}
 	const size = 200 << 20
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
 		var written atomic.Int64
 		chunk := make([]byte, 64<<10)
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,7 +32,7 @@ func TestSlowReader(t *testing.T) {
 			}
 		})
 		addr := serve(t, h)
-		if protocol == runtime.ProtocolH2 {
+		if protocol == policy.ProtocolH2 {
 			addr = serveH2C(t, h)
 		}
 		got, ahead, heap := int64(0), int64(0), uint64(0)
@@ -39,8 +40,8 @@ func TestSlowReader(t *testing.T) {
 		goruntime.GC()
 		goruntime.ReadMemStats(&before)
 		tr := &trace{}
-		_, s := newStream(t, runtime.StreamType{Protocol: protocol, Opportunistic: true}, addr, tr, runtime.Options{})
-		s.SetHandlers(runtime.Handlers{Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		_, s := newStream(t, policy.StreamType{Protocol: protocol, Opportunistic: true}, addr, tr, runtime.Options{})
+		s.SetHandlers(runtime.Handlers{Rx: func(_ *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			was := got >> 24
 			got += int64(len(buf))
 			if got>>24 != was { // every 16 MB
@@ -50,11 +51,11 @@ func TestSlowReader(t *testing.T) {
 				goruntime.ReadMemStats(&m)
 				heap = max(heap, m.HeapInuse)
 			}
-			return runtime.OK
+			return policy.OK
 		}})
 		s.RequestTx()
 		tr.await(t, 3)
-		for deadline := time.Now().Add(60 * time.Second); s.State() != runtime.StateDisconnected && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(60 * time.Second); s.State() != policy.StateDisconnected && time.Now().Before(deadline); {
 			time.Sleep(10 * time.Millisecond)
 		}
 		more := int64(heap) - int64(before.HeapInuse)
@@ -77,24 +78,24 @@ func TestSlowWriter(t *testing.T) {
 	addr := serve(t, echo)
 	for _, tt := range []struct {
 		name  string
-		flags runtime.Flags
-		r     runtime.Result
+		flags policy.Flags
+		r     policy.Result
 		most  uint32 // calls that are made of one RequestTx
 	}{
-		{"TxDontSend", 0, runtime.TxDontSend, 1},
-		{"OK and nothing", 0, runtime.OK, 1},
-		{"OK and a flag", runtime.FlagSOM, runtime.OK, 2},
+		{"TxDontSend", 0, policy.TxDontSend, 1},
+		{"OK and nothing", 0, policy.OK, 1},
+		{"OK and a flag", policy.FlagSOM, policy.OK, 2},
 	} {
 		var calls, give atomic.Uint32
 		tr := &trace{}
-		_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
-		s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+		s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			calls.Add(1)
 			switch give.Swap(0) {
 			case 1:
-				return copy(buf, "piece "), 0, runtime.OK
+				return copy(buf, "piece "), 0, policy.OK
 			case 2:
-				return copy(buf, "end"), runtime.FlagEOM, runtime.OK
+				return copy(buf, "end"), policy.FlagEOM, policy.OK
 			}
 			return 0, tt.flags, tt.r
 		}})
@@ -131,8 +132,8 @@ func TestLongPoll(t *testing.T) {
 		}
 	}), tls: own.Server([]string{"h2"}, "127.0.0.1")}.start(t)
 	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Protocol: runtime.ProtocolH2, TLS: true, TrustStore: own.Store(), Opportunistic: true,
-		HTTP: &runtime.HTTP{LongPoll: true}}, addr, tr, runtime.Options{ConnectTimeout: 100 * time.Millisecond})
+	_, s := newStream(t, policy.StreamType{Protocol: policy.ProtocolH2, TLS: true, TrustStore: own.Store(), Opportunistic: true,
+		HTTP: &policy.HTTP{LongPoll: true}}, addr, tr, runtime.Options{ConnectTimeout: 100 * time.Millisecond})
 	s.Connect()
 	tr.AwaitEnd(t, "DIS", "ARF")
 	if string(tr.body) != "news news news " {

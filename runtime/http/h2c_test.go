@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // serveH2C returns the address of a server that speaks h2 without TLS only.
@@ -41,7 +42,7 @@ func TestClearTextH2(t *testing.T) {
 	addr := serveH2C(t, proto)
 	var dials atomic.Int32
 	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Protocol: runtime.ProtocolH2, Opportunistic: true, HTTP: &runtime.HTTP{URL: "/x?y"}}, addr, tr,
+	_, s := newStream(t, policy.StreamType{Protocol: policy.ProtocolH2, Opportunistic: true, HTTP: &policy.HTTP{URL: "/x?y"}}, addr, tr,
 		runtime.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			dials.Add(1)
 			return new(net.Dialer).DialContext(ctx, network, address)
@@ -62,14 +63,14 @@ func TestClearTextH2(t *testing.T) {
 		t.Fatal(err)
 	}
 	startH2C(t, ln, echo)
-	tr, s = fetch(t, runtime.StreamType{Protocol: runtime.ProtocolH2, Endpoint: "+" + name, HTTP: &runtime.HTTP{Method: "POST"}}, netip.AddrPort{},
+	tr, s = fetch(t, policy.StreamType{Protocol: policy.ProtocolH2, Endpoint: "+" + name, HTTP: &policy.HTTP{Method: "POST"}}, netip.AddrPort{},
 		runtime.Handlers{Tx: sender("ab", "cd")}, nil)
 	if string(tr.body) != "abcd" {
 		t.Errorf("got %q back: %s, %v", tr.body, tr, s.Err())
 	}
 
 	old := server{handler: proto}.start(t)
-	tr, s = fetch(t, runtime.StreamType{Protocol: runtime.ProtocolH2}, old, runtime.Handlers{}, nil)
+	tr, s = fetch(t, policy.StreamType{Protocol: policy.ProtocolH2}, old, runtime.Handlers{}, nil)
 	want(t, tr, "CRE POL CNG UNR ARF")
 	if s.Err() == nil || !strings.Contains(s.Err().Error(), "h2 without TLS") {
 		t.Errorf("the cause is %v", s.Err())

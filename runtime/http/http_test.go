@@ -21,6 +21,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // serve returns the address of a plain server.
@@ -30,11 +32,11 @@ func serve(t *testing.T, h http.HandlerFunc) netip.AddrPort {
 
 // fetch makes a stream, lets set prepare it, runs one transaction and returns
 // what it saw, without DES.
-func fetch(t *testing.T, st runtime.StreamType, addr netip.AddrPort, h runtime.Handlers, set func(*runtime.Stream)) (*trace, *runtime.Stream) {
+func fetch(t *testing.T, st policy.StreamType, addr netip.AddrPort, h runtime.Handlers, set func(*runtime.Stream)) (*trace, *runtime.Stream) {
 	t.Helper()
 	// From inside CREATING, so that there is one transaction even if set asks
 	// for one too.
-	tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+	tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result {
 		s.SetHandlers(h)
 		if set != nil {
 			set(s)
@@ -59,11 +61,11 @@ func want(t *testing.T, tr *trace, want string) {
 func TestStatus(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 	seen := map[string]int{}
-	note := func(state string) func(*runtime.Stream) runtime.Result {
-		return func(s *runtime.Stream) runtime.Result { seen[state] = s.Status(); return runtime.OK }
+	note := func(state string) func(*runtime.Stream) policy.Result {
+		return func(s *runtime.Stream) policy.Result { seen[state] = s.Status(); return policy.OK }
 	}
 	tr := &trace{on: on{"CRE": requestTx, "CNG": note("CNG"), "CON": note("CON"), "NAK": note("NAK"), "DIS": note("DIS")}}
-	newStream(t, runtime.StreamType{HTTP: &runtime.HTTP{}, Opportunistic: true}, addr, tr, runtime.Options{})
+	newStream(t, policy.StreamType{HTTP: &policy.HTTP{}, Opportunistic: true}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "DIS")
 	if got := fmt.Sprint(seen); got != "map[CNG:0 CON:418 DIS:418 NAK:418]" {
 		t.Error(got)
@@ -84,39 +86,39 @@ func TestRequest(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 	}}.start(t)
 	host := "Host: " + addr.String() + "\r\n"
-	items := []runtime.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization"},
+	items := []policy.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization"},
 		{Name: "h", Header: "host:"}, {Name: "ct", Header: "content-type:"}, {Name: "len", Header: "content-length:"}}
 	for _, tt := range []struct {
 		name     string
 		endpoint string
-		h        runtime.HTTP
+		h        policy.HTTP
 		set      map[string]string
 		want     string
 	}{
-		{"plain", "", runtime.HTTP{}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
-		{"url", "", runtime.HTTP{URL: "path?q=1"}, nil, "GET /path?q=1 HTTP/1.1\r\n" + host + "\r\n"},
-		{"double slash", "", runtime.HTTP{URL: "//path//x"}, nil, "GET /path//x HTTP/1.1\r\n" + host + "\r\n"},
-		{"slashes from metadata", "", runtime.HTTP{URL: "/${a}"}, map[string]string{"a": "//internal.test/x"},
+		{"plain", "", policy.HTTP{}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
+		{"url", "", policy.HTTP{URL: "path?q=1"}, nil, "GET /path?q=1 HTTP/1.1\r\n" + host + "\r\n"},
+		{"double slash", "", policy.HTTP{URL: "//path//x"}, nil, "GET /path//x HTTP/1.1\r\n" + host + "\r\n"},
+		{"slashes from metadata", "", policy.HTTP{URL: "/${a}"}, map[string]string{"a": "//internal.test/x"},
 			"GET /internal.test/x HTTP/1.1\r\n" + host + "\r\n"},
-		{"method", "", runtime.HTTP{Method: "DELETE", URL: "/x"}, nil, "DELETE /x HTTP/1.1\r\n" + host + "\r\n"},
-		{"metadata in the URL", "", runtime.HTTP{URL: "/${a}/x?y=${a}&${b}"}, map[string]string{"a": "1/2"},
+		{"method", "", policy.HTTP{Method: "DELETE", URL: "/x"}, nil, "DELETE /x HTTP/1.1\r\n" + host + "\r\n"},
+		{"metadata in the URL", "", policy.HTTP{URL: "/${a}/x?y=${a}&${b}"}, map[string]string{"a": "1/2"},
 			"GET /1/2/x?y=1/2& HTTP/1.1\r\n" + host + "\r\n"},
-		{"escapes", "", runtime.HTTP{URL: "/${a}"}, map[string]string{"a": "a b\tc\"#é%41%"},
+		{"escapes", "", policy.HTTP{URL: "/${a}"}, map[string]string{"a": "a b\tc\"#é%41%"},
 			"GET /a%20b%09c%22%23%C3%A9%41% HTTP/1.1\r\n" + host + "\r\n"},
-		{"headers", "", runtime.HTTP{}, map[string]string{"b": "1, 2", "auth": "Bearer x"},
+		{"headers", "", policy.HTTP{}, map[string]string{"b": "1, 2", "auth": "Bearer x"},
 			"GET / HTTP/1.1\r\n" + host + "Authorization: Bearer x\r\nX-B: 1, 2\r\n\r\n"},
-		{"an empty header", "", runtime.HTTP{}, map[string]string{"b": ""}, "GET / HTTP/1.1\r\n" + host + "X-B: \r\n\r\n"},
-		{"host", "", runtime.HTTP{}, map[string]string{"h": "other.test"}, "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n"},
-		{"form", "", runtime.HTTP{Method: "POST", WWWFormURLEncoded: true}, nil,
+		{"an empty header", "", policy.HTTP{}, map[string]string{"b": ""}, "GET / HTTP/1.1\r\n" + host + "X-B: \r\n\r\n"},
+		{"host", "", policy.HTTP{}, map[string]string{"h": "other.test"}, "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n"},
+		{"form", "", policy.HTTP{Method: "POST", WWWFormURLEncoded: true}, nil,
 			"POST / HTTP/1.1\r\n" + host + "Content-Length: 0\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n"},
-		{"form with its own type", "", runtime.HTTP{WWWFormURLEncoded: true}, map[string]string{"ct": "a/b"},
+		{"form with its own type", "", policy.HTTP{WWWFormURLEncoded: true}, map[string]string{"ct": "a/b"},
 			"GET / HTTP/1.1\r\n" + host + "Content-Type: a/b\r\n\r\n"},
-		{"endpoint is a URL", "http://" + addr.String() + "/from/endpoint?q", runtime.HTTP{URL: "/unused"}, nil,
+		{"endpoint is a URL", "http://" + addr.String() + "/from/endpoint?q", policy.HTTP{URL: "/unused"}, nil,
 			"GET /from/endpoint?q HTTP/1.1\r\n" + host + "\r\n"},
-		{"endpoint is host and port", addr.String(), runtime.HTTP{URL: "/unused"}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
+		{"endpoint is host and port", addr.String(), policy.HTTP{URL: "/unused"}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			st := runtime.StreamType{Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}
+			st := policy.StreamType{Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}
 			fetch(t, st, addr, runtime.Handlers{}, func(s *runtime.Stream) {
 				for k, v := range tt.set {
 					if err := s.SetMetadata(k, v); err != nil {
@@ -138,7 +140,7 @@ func TestRequest(t *testing.T) {
 func TestRefusedHeaders(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-12345", "te:": "trailers", "host:": "a b"} {
-		tr, s := fetch(t, runtime.StreamType{Metadata: []runtime.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
+		tr, s := fetch(t, policy.StreamType{Metadata: []policy.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
 			func(s *runtime.Stream) { s.SetMetadata("m", value) })
 		want(t, tr, "CRE POL CNG UNR ARF")
 		if _, ok := errors.AsType[*sshttp.HeaderError](s.Err()); !ok {
@@ -151,31 +153,31 @@ func TestRefusedHeaders(t *testing.T) {
 
 func TestPrepare(t *testing.T) {
 	for _, tt := range []struct {
-		h    runtime.HTTP
-		m    []runtime.Metadata
+		h    policy.HTTP
+		m    []policy.Metadata
 		want error
 		text string
 	}{
-		{h: runtime.HTTP{AuthHeader: "authorization:"}, want: runtime.ErrNoCredentials, text: "http_auth_header"},
-		{h: runtime.HTTP{DSNHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_dsn_header"},
-		{h: runtime.HTTP{FWVHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_fwv_header"},
-		{h: runtime.HTTP{DevTypeHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_devtype_header"},
-		{h: runtime.HTTP{MultipartFilename: "x"}, want: runtime.ErrUnsupported, text: "http_multipart_name"},
-		{h: runtime.HTTP{MIMEContentType: "text/plain"}, want: runtime.ErrUnsupported, text: "http_multipart_name"},
-		{h: runtime.HTTP{MultipartName: "a\r\nb"}, want: runtime.ErrUnsupported, text: "http_multipart_name"},
-		{h: runtime.HTTP{MultipartName: "x", MultipartFilename: "a\x00"}, want: runtime.ErrUnsupported, text: "http_multipart_filename"},
-		{h: runtime.HTTP{MultipartName: "x", MIMEContentType: "a/b\nx: y"}, want: runtime.ErrUnsupported, text: "http_mime_content_type"},
-		{h: runtime.HTTP{MultipartName: "x", MIMEContentType: "no type"}, want: runtime.ErrUnsupported, text: "http_mime_content_type"},
-		{h: runtime.HTTP{MultipartName: "x", WWWFormURLEncoded: true}, want: runtime.ErrUnsupported, text: "http_www_form_urlencoded"},
-		{h: runtime.HTTP{Method: "G T"}, want: runtime.ErrUnsupported, text: "http_method"},
-		{h: runtime.HTTP{Method: "GET\r\nx: y"}, want: runtime.ErrUnsupported, text: "http_method"},
-		{h: runtime.HTTP{Method: "CONNECT"}, want: runtime.ErrUnsupported, text: "http_method"},
-		{h: runtime.HTTP{RespMap: []runtime.StatusState{{Status: 200, State: 5}}}, want: runtime.ErrUnsupported, text: "http_resp_map"},
-		{m: []runtime.Metadata{{Name: "m", Header: "a b:"}}, text: "not the name of a header"},
-		{m: []runtime.Metadata{{Name: "m", Header: ":"}}, text: "not the name of a header"},
+		{h: policy.HTTP{AuthHeader: "authorization:"}, want: transport.ErrNoCredentials, text: "http_auth_header"},
+		{h: policy.HTTP{DSNHeader: "x:"}, want: transport.ErrNoCredentials, text: "http_dsn_header"},
+		{h: policy.HTTP{FWVHeader: "x:"}, want: transport.ErrNoCredentials, text: "http_fwv_header"},
+		{h: policy.HTTP{DevTypeHeader: "x:"}, want: transport.ErrNoCredentials, text: "http_devtype_header"},
+		{h: policy.HTTP{MultipartFilename: "x"}, want: transport.ErrUnsupported, text: "http_multipart_name"},
+		{h: policy.HTTP{MIMEContentType: "text/plain"}, want: transport.ErrUnsupported, text: "http_multipart_name"},
+		{h: policy.HTTP{MultipartName: "a\r\nb"}, want: transport.ErrUnsupported, text: "http_multipart_name"},
+		{h: policy.HTTP{MultipartName: "x", MultipartFilename: "a\x00"}, want: transport.ErrUnsupported, text: "http_multipart_filename"},
+		{h: policy.HTTP{MultipartName: "x", MIMEContentType: "a/b\nx: y"}, want: transport.ErrUnsupported, text: "http_mime_content_type"},
+		{h: policy.HTTP{MultipartName: "x", MIMEContentType: "no type"}, want: transport.ErrUnsupported, text: "http_mime_content_type"},
+		{h: policy.HTTP{MultipartName: "x", WWWFormURLEncoded: true}, want: transport.ErrUnsupported, text: "http_www_form_urlencoded"},
+		{h: policy.HTTP{Method: "G T"}, want: transport.ErrUnsupported, text: "http_method"},
+		{h: policy.HTTP{Method: "GET\r\nx: y"}, want: transport.ErrUnsupported, text: "http_method"},
+		{h: policy.HTTP{Method: "CONNECT"}, want: transport.ErrUnsupported, text: "http_method"},
+		{h: policy.HTTP{RespMap: []policy.StatusState{{Status: 200, State: 5}}}, want: transport.ErrUnsupported, text: "http_resp_map"},
+		{m: []policy.Metadata{{Name: "m", Header: "a b:"}}, text: "not the name of a header"},
+		{m: []policy.Metadata{{Name: "m", Header: ":"}}, text: "not the name of a header"},
 	} {
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
-			{Name: "s", Endpoint: "h", HTTP: &tt.h, Metadata: tt.m}}}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{
+			{Name: "s", Endpoint: "h", HTTP: &tt.h, Metadata: tt.m}}}, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,12 +200,12 @@ func TestResponseHeaders(t *testing.T) {
 	})
 	var got []string
 	h := runtime.Handlers{State: nil}
-	tr := &trace{on: on{"CON": func(s *runtime.Stream) runtime.Result {
+	tr := &trace{on: on{"CON": func(s *runtime.Stream) policy.Result {
 		v, err := s.Metadata("srv")
 		got = append(got, fmt.Sprint(v, err))
-		return runtime.OK
+		return policy.OK
 	}}}
-	_, s := newStream(t, runtime.StreamType{Opportunistic: true, Metadata: []runtime.Metadata{{Name: "srv", Header: "X-Srv:"}}}, addr, tr, runtime.Options{})
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, Metadata: []policy.Metadata{{Name: "srv", Header: "X-Srv:"}}}, addr, tr, runtime.Options{})
 	s.SetHandlers(h)
 	s.RequestTx()
 	tr.AwaitEnd(t, "DIS")
@@ -215,18 +217,18 @@ func TestResponseHeaders(t *testing.T) {
 }
 
 // sender returns a Tx that sends pieces, the last with FlagEOM.
-func sender(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+func sender(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
 	i := 0
-	return func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	return func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		n := copy(buf, pieces[i])
-		var flags runtime.Flags
+		var flags policy.Flags
 		if i == 0 {
-			flags |= runtime.FlagSOM
+			flags |= policy.FlagSOM
 		}
 		if i++; i == len(pieces) {
-			flags |= runtime.FlagEOM
+			flags |= policy.FlagEOM
 		}
-		return n, flags, runtime.OK
+		return n, flags, policy.OK
 	}
 }
 
@@ -235,10 +237,10 @@ func TestBody(t *testing.T) {
 		w.Header().Set("X-Length", fmt.Sprint(r.ContentLength))
 		echo(w, r)
 	})
-	post := runtime.StreamType{HTTP: &runtime.HTTP{Method: "POST"}, Metadata: []runtime.Metadata{{Name: "len", Header: "content-length:"}, {Name: "seen", Header: "x-length:"}}}
+	post := policy.StreamType{HTTP: &policy.HTTP{Method: "POST"}, Metadata: []policy.Metadata{{Name: "len", Header: "content-length:"}, {Name: "seen", Header: "x-length:"}}}
 	for _, tt := range []struct {
 		name   string
-		st     runtime.StreamType
+		st     policy.StreamType
 		set    func(*runtime.Stream)
 		pieces []string
 		length int64
@@ -247,10 +249,10 @@ func TestBody(t *testing.T) {
 		{"chunked", post, nil, []string{"ab", "cd"}, -1, "abcd"},
 		{"empty", post, nil, []string{""}, -1, ""},
 		{"with a length", post, func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, 4, "abcd"},
-		{"no_content_length", runtime.StreamType{HTTP: &runtime.HTTP{Method: "PUT", NoContentLength: true}, Metadata: post.Metadata},
+		{"no_content_length", policy.StreamType{HTTP: &policy.HTTP{Method: "PUT", NoContentLength: true}, Metadata: post.Metadata},
 			func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, -1, "abcd"},
 		{"length from metadata", post, func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
-		{"length from metadata with another method", runtime.StreamType{HTTP: &runtime.HTTP{Method: "REPORT"}, Metadata: post.Metadata},
+		{"length from metadata with another method", policy.StreamType{HTTP: &policy.HTTP{Method: "REPORT"}, Metadata: post.Metadata},
 			func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
 		{"too short", post, func(s *runtime.Stream) { s.RequestTxLen(5) }, []string{"ab", "cd"}, 0, "-"},
 		{"more than announced is not asked for", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, []string{"ab", "cd"}, 2, "ab"},
@@ -285,7 +287,7 @@ func TestMethods(t *testing.T) {
 		body, err := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s %d %q %v", r.Proto, r.Method, r.ContentLength, body, err)
 	}))
-	proto := map[runtime.Protocol]string{runtime.ProtocolH1: "HTTP/1.1", runtime.ProtocolH2: "HTTP/2.0"}
+	proto := map[policy.Protocol]string{policy.ProtocolH1: "HTTP/1.1", policy.ProtocolH2: "HTTP/2.0"}
 	for _, p := range protocols {
 		for _, method := range []string{"POST", "PUT", "PATCH"} {
 			for _, tt := range []struct {
@@ -301,7 +303,7 @@ func TestMethods(t *testing.T) {
 				{"http_no_content_length without one", 0, true, []string{"abcd"}, `-1 "abcd" <nil>`},
 				{"no Tx", 0, false, nil, `0 "" <nil>`},
 			} {
-				c := contextOf(t, p, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{Method: method, NoContentLength: tt.noLength}})
+				c := contextOf(t, p, url, policy.StreamType{Name: "s", HTTP: &policy.HTTP{Method: method, NoContentLength: tt.noLength}})
 				h := runtime.Handlers{}
 				if tt.pieces != nil {
 					h.Tx = sender(tt.pieces...)
@@ -321,16 +323,16 @@ func TestTxDontSend(t *testing.T) {
 	asked := make(chan uint32, 10)
 	ready := false
 	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	var mu sync.Mutex
-	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		mu.Lock()
 		defer mu.Unlock()
 		asked <- ordinal
 		if !ready {
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		}
-		return copy(buf, "late"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		return copy(buf, "late"), policy.FlagSOM | policy.FlagEOM, policy.OK
 	}})
 	s.Connect()
 	if n := <-asked; n != 0 {
@@ -359,17 +361,17 @@ func TestEarlyAnswer(t *testing.T) {
 		http.Error(w, "too much", http.StatusRequestEntityTooLarge)
 	})
 	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	var ended atomic.Bool
-	tr.on = on{"DIS": func(*runtime.Stream) runtime.Result { ended.Store(true); return runtime.OK }}
-	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	tr.on = on{"DIS": func(*runtime.Stream) policy.Result { ended.Store(true); return policy.OK }}
+	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		if ended.Load() {
 			t.Error("Tx after DISCONNECTED")
 		}
 		if ordinal == 0 {
-			return copy(buf, "x"), runtime.FlagSOM, runtime.OK
+			return copy(buf, "x"), policy.FlagSOM, policy.OK
 		}
-		return 0, 0, runtime.TxDontSend
+		return 0, 0, policy.TxDontSend
 	}})
 	s.Connect()
 	tr.AwaitEnd(t, "DIS")
@@ -380,7 +382,7 @@ func TestEarlyAnswer(t *testing.T) {
 func TestLarge(t *testing.T) {
 	const size = 3 << 20
 	own := testcert.New("own")
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
 		addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).EnableFullDuplex()
 			w.WriteHeader(200)
@@ -389,10 +391,10 @@ func TestLarge(t *testing.T) {
 		sent, got := 0, 0
 		out, in := sha256.New(), sha256.New()
 		tr := &trace{}
-		_, s := newStream(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store(), Opportunistic: true,
-			HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+		_, s := newStream(t, policy.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store(), Opportunistic: true,
+			HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 		s.SetHandlers(runtime.Handlers{
-			Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				n := min(len(buf), size-sent)
 				for i := range n {
 					buf[i] = byte((sent + i) * 7)
@@ -400,14 +402,14 @@ func TestLarge(t *testing.T) {
 				out.Write(buf[:n])
 				sent += n
 				if sent == size {
-					return n, runtime.FlagEOM, runtime.OK
+					return n, policy.FlagEOM, policy.OK
 				}
-				return n, 0, runtime.OK
+				return n, 0, policy.OK
 			},
-			Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			Rx: func(_ *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 				in.Write(buf)
 				got += len(buf)
-				return runtime.OK
+				return policy.OK
 			},
 		})
 		s.RequestTx()
@@ -478,9 +480,9 @@ func TestRedirects(t *testing.T) {
 			if tt.tls {
 				addr = secure
 			}
-			tr, s := fetch(t, runtime.StreamType{TLS: tt.tls, TrustStore: own.Store(),
-				HTTP:     &runtime.HTTP{Method: tt.method, URL: "/start", AllowRedirects: true},
-				Metadata: []runtime.Metadata{{Name: "auth", Header: "authorization:"}, {Name: "m", Header: "x-m:"}, {Name: "ct", Header: "content-type:"}},
+			tr, s := fetch(t, policy.StreamType{TLS: tt.tls, TrustStore: own.Store(),
+				HTTP:     &policy.HTTP{Method: tt.method, URL: "/start", AllowRedirects: true},
+				Metadata: []policy.Metadata{{Name: "auth", Header: "authorization:"}, {Name: "m", Header: "x-m:"}, {Name: "ct", Header: "content-type:"}},
 			}, addr, runtime.Handlers{Tx: sender("body")}, func(s *runtime.Stream) {
 				s.SetMetadata("auth", "secret")
 				s.SetMetadata("m", "v")
@@ -518,7 +520,7 @@ func TestRetryAfter(t *testing.T) {
 			second = time.Now()
 		})
 		tr := &trace{}
-		_, s := newStream(t, runtime.StreamType{Opportunistic: true, Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
+		_, s := newStream(t, policy.StreamType{Opportunistic: true, Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
 			addr, tr, runtime.Options{})
 		s.RequestTx()
 		tr.AwaitEnd(t, "DIS")
@@ -533,23 +535,23 @@ func TestRetryAfter(t *testing.T) {
 // same trust only.
 func TestKeepAlive(t *testing.T) {
 	own, other := testcert.New("own"), testcert.New("other")
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
 		addr := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		var dials atomic.Int32
-		var types []*runtime.StreamType
-		stores := map[string]*runtime.TrustStore{"a": own.Store(), "wrong": other.Store(), "system": nil}
+		var types []*policy.StreamType
+		stores := map[string]*policy.TrustStore{"a": own.Store(), "wrong": other.Store(), "system": nil}
 		stores["b"] = stores["a"]
 		for name, store := range stores {
-			types = append(types, &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: store, Opportunistic: true,
-				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}})
+			types = append(types, &policy.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: store, Opportunistic: true,
+				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}})
 		}
 		urgent, fast := *types[0], *types[0]
 		urgent.Name, urgent.TrustStore, urgent.Priority = "urgent", stores["a"], 1
 		fast.Name, fast.TrustStore, fast.AttrLowLatency = "fast", stores["a"], true
 		types = append(types, &urgent, &fast)
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{
 			Logger:     slog.New(slog.DiscardHandler),
-			Transports: []runtime.Transport{sshttp.New()},
+			Transports: []transport.Transport{sshttp.New()},
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				dials.Add(1)
 				return new(net.Dialer).DialContext(ctx, network, address)
@@ -590,7 +592,7 @@ func TestUnix(t *testing.T) {
 		}
 		hs := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL) })}
 		go hs.Serve(ln)
-		tr, _ := fetch(t, runtime.StreamType{Endpoint: "+" + name, HTTP: &runtime.HTTP{URL: "/x?y"}}, netip.AddrPort{}, runtime.Handlers{
+		tr, _ := fetch(t, policy.StreamType{Endpoint: "+" + name, HTTP: &policy.HTTP{URL: "/x?y"}}, netip.AddrPort{}, runtime.Handlers{
 			Rx: nil,
 		}, nil)
 		want(t, tr, fetched)
@@ -616,7 +618,7 @@ func TestCloseInFlight(t *testing.T) {
 	})
 	for path, want := range map[string]string{"/head": "CRE CNG DES", "/body": "CRE CNG CON rx(SOM) DIS DES"} {
 		tr := &trace{on: on{"CRE": connect}}
-		c, _ := newStream(t, runtime.StreamType{HTTP: &runtime.HTTP{URL: path}}, addr, tr, runtime.Options{})
+		c, _ := newStream(t, policy.StreamType{HTTP: &policy.HTTP{URL: path}}, addr, tr, runtime.Options{})
 		tr.await(t, len(strings.Fields(want))-2)
 		c.Close()
 		if got := tr.String(); got != want && got != strings.Replace(want, " DIS", "", 1) {
@@ -632,7 +634,7 @@ func TestCloseInFlight(t *testing.T) {
 	}
 	defer ln.Close()
 	tr := &trace{on: on{"CRE": connect}}
-	c, _ := newStream(t, runtime.StreamType{TLS: true}, ln.Addr().(*net.TCPAddr).AddrPort(), tr, runtime.Options{})
+	c, _ := newStream(t, policy.StreamType{TLS: true}, ln.Addr().(*net.TCPAddr).AddrPort(), tr, runtime.Options{})
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -649,9 +651,9 @@ func TestCloseInFlight(t *testing.T) {
 // TestMany runs many streams at once.
 func TestMany(t *testing.T) {
 	addr := serve(t, echo)
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Opportunistic: true,
-		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{Method: "POST"}}}},
-		runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Opportunistic: true,
+		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{Method: "POST"}}}},
+		runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -660,8 +662,8 @@ func TestMany(t *testing.T) {
 		wg.Go(func() {
 			tr := &trace{}
 			h := tr.handlers()
-			h.Tx = func(s *runtime.Stream, n uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-				return copy(buf, fmt.Sprint(i, ":", n)), runtime.FlagEOM, runtime.OK
+			h.Tx = func(s *runtime.Stream, n uint32, buf []byte) (int, policy.Flags, policy.Result) {
+				return copy(buf, fmt.Sprint(i, ":", n)), policy.FlagEOM, policy.OK
 			}
 			s, err := c.NewStream("s", h)
 			if err != nil {

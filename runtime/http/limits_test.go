@@ -21,11 +21,14 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // newContext returns a context whose only streamtype is "s".
-func newContext(t *testing.T, st runtime.StreamType, addr netip.AddrPort, o runtime.Options) *runtime.Context {
+func newContext(t *testing.T, st policy.StreamType, addr netip.AddrPort, o runtime.Options) *runtime.Context {
 	t.Helper()
 	st.Name = "s"
 	if st.Endpoint == "" {
@@ -35,15 +38,15 @@ func newContext(t *testing.T, st runtime.StreamType, addr netip.AddrPort, o runt
 		st.Port = addr.Port()
 	}
 	if st.HTTP == nil {
-		st.HTTP = &runtime.HTTP{}
+		st.HTTP = &policy.HTTP{}
 	}
-	return newPolicy(t, []*runtime.StreamType{&st}, o)
+	return newPolicy(t, []*policy.StreamType{&st}, o)
 }
 
 // newPolicy returns a context for the streamtypes.
-func newPolicy(t *testing.T, types []*runtime.StreamType, o runtime.Options) *runtime.Context {
+func newPolicy(t *testing.T, types []*policy.StreamType, o runtime.Options) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{sshttp.New()}
+	o.Transports = []transport.Transport{sshttp.New()}
 	o.Logger = slog.New(slog.DiscardHandler)
 	return teststream.NewContext(t, o, types...)
 }
@@ -83,13 +86,13 @@ func TestUnixByURL(t *testing.T) {
 			w.Header().Set("Location", to)
 			w.WriteHeader(302)
 		})
-		c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: true}}, addr, runtime.Options{})
+		c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true}}, addr, runtime.Options{})
 		if body, err := get(t, c); !isRedirect(err) {
 			t.Errorf("redirect to %s: %q, %v", to, body, err)
 		}
 		for _, proxy := range []string{"", "127.0.0.1:1"} {
-			c = newContext(t, runtime.StreamType{Endpoint: "${e}", Port: 80, SOCKS5Proxy: proxy, Metadata: []runtime.Metadata{{Name: "e"}}}, addr, runtime.Options{})
-			if body, err := get(t, c, runtime.WithMetadata("e", to)); !errors.Is(err, runtime.ErrEndpoint) {
+			c = newContext(t, policy.StreamType{Endpoint: "${e}", Port: 80, SOCKS5Proxy: proxy, Metadata: []policy.Metadata{{Name: "e"}}}, addr, runtime.Options{})
+			if body, err := get(t, c, runtime.WithMetadata("e", to)); !errors.Is(err, transport.ErrEndpoint) {
 				t.Errorf("endpoint %s, proxy %q: %q, %v", to, proxy, body, err)
 			}
 		}
@@ -111,7 +114,7 @@ func TestUnixRedirects(t *testing.T) {
 			w.Header().Set("Location", to)
 			w.WriteHeader(302)
 		})
-		c := newContext(t, runtime.StreamType{Endpoint: "+" + path, HTTP: &runtime.HTTP{AllowRedirects: true}}, netip.AddrPort{}, runtime.Options{})
+		c := newContext(t, policy.StreamType{Endpoint: "+" + path, HTTP: &policy.HTTP{AllowRedirects: true}}, netip.AddrPort{}, runtime.Options{})
 		if body, err := get(t, c); body != want || want == "" && !isRedirect(err) {
 			t.Errorf("redirect to %s: %q, %v", to, body, err)
 		}
@@ -130,7 +133,7 @@ func TestUnixByMetadata(t *testing.T) {
 		t.Cleanup(func() { hs.Close() })
 		go hs.Serve(ln)
 	}
-	c := newContext(t, runtime.StreamType{Endpoint: "+" + dir + "/${m}", Metadata: []runtime.Metadata{{Name: "m"}}}, netip.AddrPort{}, runtime.Options{})
+	c := newContext(t, policy.StreamType{Endpoint: "+" + dir + "/${m}", Metadata: []policy.Metadata{{Name: "m"}}}, netip.AddrPort{}, runtime.Options{})
 	var wg sync.WaitGroup
 	for i := range 40 {
 		name := "ab"[i%2 : i%2+1]
@@ -158,7 +161,7 @@ func TestH2StreamLimit(t *testing.T) {
 	hs.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(func() { hs.Close() })
 	go hs.Serve(ln)
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH2}, ln.Addr().(*net.TCPAddr).AddrPort(), runtime.Options{})
+	c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2}, ln.Addr().(*net.TCPAddr).AddrPort(), runtime.Options{})
 	var wg sync.WaitGroup
 	for range 40 {
 		wg.Go(func() {
@@ -203,7 +206,7 @@ func TestH2Repeated(t *testing.T) {
 				io.Copy(io.Discard, c)
 			}
 		}}.start(t)
-		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH2}, addr, runtime.Options{ConnectTimeout: 2 * time.Second})
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2}, addr, runtime.Options{ConnectTimeout: 2 * time.Second})
 		start := time.Now()
 		_, err := get(t, c)
 		t.Logf("%s: %v, %d connections, %d requests in %v", name, err, conns.Load(), requests.Load(), time.Since(start))
@@ -241,7 +244,7 @@ func TestH2DeadConnection(t *testing.T) {
 		go pass(c, b)
 		pass(b, c)
 	}}.start(t)
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH2, Retry: &runtime.Retry{Backoff: []time.Duration{10 * time.Millisecond}, Conceal: 4}},
+	c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2, Retry: &policy.Retry{Backoff: []time.Duration{10 * time.Millisecond}, Conceal: 4}},
 		addr, runtime.Options{ConnectTimeout: 300 * time.Millisecond})
 	for range 2 {
 		if _, err := get(t, c); err != nil {
@@ -260,9 +263,9 @@ func TestBigHeaders(t *testing.T) {
 		}
 		w.Header().Set("X-B", strings.Repeat("a", n))
 	})
-	for protocol, addr := range map[runtime.Protocol]netip.AddrPort{runtime.ProtocolH1: serve(t, h.ServeHTTP), runtime.ProtocolH2: serveH2C(t, h)} {
+	for protocol, addr := range map[policy.Protocol]netip.AddrPort{policy.ProtocolH1: serve(t, h.ServeHTTP), policy.ProtocolH2: serveH2C(t, h)} {
 		for url, ok := range map[string]bool{"/": true, "/big": false} {
-			c := newContext(t, runtime.StreamType{Protocol: protocol, HTTP: &runtime.HTTP{URL: url}}, addr, runtime.Options{})
+			c := newContext(t, policy.StreamType{Protocol: protocol, HTTP: &policy.HTTP{URL: url}}, addr, runtime.Options{})
 			if _, err := get(t, c); (err == nil) != ok {
 				t.Errorf("%v, %s: %v", protocol, url, err)
 			}
@@ -285,7 +288,7 @@ func TestStalledBody(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 "+head+"\r\n")
 			c.Read(make([]byte, 1))
 		}}.start(t)
-		c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: true}}, addr, runtime.Options{ConnectTimeout: 2 * time.Second})
+		c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true}}, addr, runtime.Options{ConnectTimeout: 2 * time.Second})
 		start := time.Now()
 		body, err := get(t, c)
 		se, _ := errors.AsType[*sshttp.StatusError](err)
@@ -310,7 +313,7 @@ func TestRedirectErrors(t *testing.T) {
 			if allow && strings.HasPrefix(to, "https://u") {
 				continue // would be followed
 			}
-			c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: allow, URL: "/?${m}%zz"}, Metadata: []runtime.Metadata{{Name: "m"}}}, addr, runtime.Options{})
+			c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: allow, URL: "/?${m}%zz"}, Metadata: []policy.Metadata{{Name: "m"}}}, addr, runtime.Options{})
 			_, err := get(t, c, runtime.WithMetadata("m", "hunter2"))
 			if !isRedirect(err) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v", to, err)
@@ -319,7 +322,7 @@ func TestRedirectErrors(t *testing.T) {
 	}
 	// One whose own URL can not be parsed.
 	raw := server{conn: raw("HTTP/1.1 302 x\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n")}.start(t)
-	c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: true, URL: "/${m}"}, Metadata: []runtime.Metadata{{Name: "m"}}}, raw, runtime.Options{})
+	c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true, URL: "/${m}"}, Metadata: []policy.Metadata{{Name: "m"}}}, raw, runtime.Options{})
 	if _, err := get(t, c, runtime.WithMetadata("m", "hunter2%zz")); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the error is %v", err)
 	}
@@ -336,7 +339,7 @@ func TestRetryAfterLimit(t *testing.T) {
 			w.WriteHeader(503)
 		})
 		waits := make(chan time.Duration, 1)
-		c := newContext(t, runtime.StreamType{Retry: &runtime.Retry{Conceal: 1}}, addr, runtime.Options{Hooks: runtime.Hooks{
+		c := newContext(t, policy.StreamType{Retry: &policy.Retry{Conceal: 1}}, addr, runtime.Options{Hooks: runtime.Hooks{
 			Wait: func(_ context.Context, _ *runtime.Stream, d time.Duration) { waits <- d }}})
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
@@ -358,8 +361,8 @@ func TestRetryAfterLimit(t *testing.T) {
 func TestHugeConnectTimeout(t *testing.T) {
 	own := testcert.New("own")
 	addr := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
-		c := newContext(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store()}, addr, runtime.Options{ConnectTimeout: math.MaxInt64})
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
+		c := newContext(t, policy.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store()}, addr, runtime.Options{ConnectTimeout: math.MaxInt64})
 		if _, err := get(t, c); err != nil {
 			t.Errorf("%v: %v", protocol, err)
 		}
@@ -370,9 +373,9 @@ func TestHugeConnectTimeout(t *testing.T) {
 func TestControlCharacters(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for _, token := range []string{"hunter2\x01", "hunter2\x7f"} {
-		c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AuthHeader: "authorization:"}}, addr, runtime.Options{
-			Credentials: runtime.CredentialFuncs{BlobFunc: func(context.Context, runtime.Blob, int) (string, error) { return token, nil }}})
-		if _, err := get(t, c); !errors.Is(err, runtime.ErrBadCredentials) || strings.Contains(err.Error(), "hunter2") {
+		c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AuthHeader: "authorization:"}}, addr, runtime.Options{
+			Credentials: credentials.Funcs{BlobFunc: func(context.Context, policy.Blob, int) (string, error) { return token, nil }}})
+		if _, err := get(t, c); !errors.Is(err, transport.ErrBadCredentials) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: %v", token, err)
 		}
 	}
@@ -381,7 +384,7 @@ func TestControlCharacters(t *testing.T) {
 // TestEndpointPort checks that metadata can not bring in a port.
 func TestEndpointPort(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
-	c := newContext(t, runtime.StreamType{Endpoint: "http://${h}/", Metadata: []runtime.Metadata{{Name: "h"}}}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{Endpoint: "http://${h}/", Metadata: []policy.Metadata{{Name: "h"}}}, addr, runtime.Options{})
 	if _, err := get(t, c, runtime.WithMetadata("h", addr.String())); !errors.Is(err, runtime.ErrMetadataValue) {
 		t.Error(err)
 	}

@@ -8,7 +8,8 @@ import (
 	"net/textproto"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A form is what the policy says of a multipart/form-data request (RFC 7578):
@@ -20,7 +21,7 @@ type form struct {
 
 // newForm returns the form that the streamtypes of a request make, or nil if
 // they make none.
-func newForm(chain []*runtime.StreamType) (*form, error) {
+func newForm(chain []*policy.StreamType) (*form, error) {
 	f := &form{}
 	for _, st := range chain {
 		if !isMultipart(st.HTTP) {
@@ -37,9 +38,9 @@ func newForm(chain []*runtime.StreamType) (*form, error) {
 		return nil, nil
 	case len(f.parts) < len(chain):
 		return nil, fmt.Errorf("%w: rideshare of %q: give each of the streamtypes that share a request http_multipart_name, or none",
-			runtime.ErrUnsupported, first.Name)
+			transport.ErrUnsupported, first.Name)
 	case first.HTTP.WWWFormURLEncoded:
-		return nil, fmt.Errorf("%w: http_multipart_name together with http_www_form_urlencoded", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: http_multipart_name together with http_www_form_urlencoded", transport.ErrUnsupported)
 	}
 	var n countingWriter
 	w := multipart.NewWriter(&n)
@@ -51,15 +52,15 @@ func newForm(chain []*runtime.StreamType) (*form, error) {
 	return f, nil
 }
 
-func isMultipart(h *runtime.HTTP) bool {
+func isMultipart(h *policy.HTTP) bool {
 	return h.Multipart || h.MultipartName != "" || h.MultipartFilename != "" || h.MIMEContentType != ""
 }
 
 // partHeader returns the headers of the part of a streamtype. What is in names
 // that would end the quotes there is escaped as mime/multipart does.
-func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
+func partHeader(h *policy.HTTP) (textproto.MIMEHeader, error) {
 	if h.MultipartName == "" && !h.Multipart { // RFC 7578 section 4.2 wants one
-		return nil, fmt.Errorf("%w: a part without a name: set http_multipart_name", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: a part without a name: set http_multipart_name", transport.ErrUnsupported)
 	}
 	for _, k := range []struct{ key, value string }{
 		{"http_multipart_name", h.MultipartName},
@@ -67,7 +68,7 @@ func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
 		{"http_mime_content_type", h.MIMEContentType},
 	} {
 		if strings.ContainsFunc(k.value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return nil, fmt.Errorf("%w: %s with a control character", runtime.ErrUnsupported, k.key)
+			return nil, fmt.Errorf("%w: %s with a control character", transport.ErrUnsupported, k.key)
 		}
 	}
 	disposition := multipart.FileContentDisposition(h.MultipartName, h.MultipartFilename)
@@ -77,7 +78,7 @@ func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
 	header := textproto.MIMEHeader{"Content-Disposition": {disposition}}
 	if h.MIMEContentType != "" {
 		if _, _, err := mime.ParseMediaType(h.MIMEContentType); err != nil {
-			return nil, fmt.Errorf("%w: http_mime_content_type %q: %w", runtime.ErrUnsupported, h.MIMEContentType, err)
+			return nil, fmt.Errorf("%w: http_mime_content_type %q: %w", transport.ErrUnsupported, h.MIMEContentType, err)
 		}
 		header["Content-Type"] = []string{h.MIMEContentType}
 	}

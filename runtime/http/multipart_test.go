@@ -12,9 +12,11 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-var protocols = []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2}
+var protocols = []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2}
 
 // both returns the URL of a server that speaks h1 and h2 without TLS.
 func both(t *testing.T, h http.Handler) string {
@@ -30,15 +32,15 @@ func both(t *testing.T, h http.Handler) string {
 }
 
 // contextOf returns a context of streamtypes that speak to url.
-func contextOf(t *testing.T, p runtime.Protocol, url string, types ...runtime.StreamType) *runtime.Context {
+func contextOf(t *testing.T, p policy.Protocol, url string, types ...policy.StreamType) *runtime.Context {
 	t.Helper()
-	policy := &runtime.Policy{}
+	policy := &policy.Policy{}
 	for _, st := range types {
 		st.Protocol, st.Endpoint, st.Opportunistic = p, url, true
 		policy.StreamTypes = append(policy.StreamTypes, &st)
 	}
 	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 		Logger:     slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -49,9 +51,9 @@ func contextOf(t *testing.T, p runtime.Protocol, url string, types ...runtime.St
 }
 
 // upload is a streamtype whose message is a part of a multipart request.
-func upload(name, rideshare string, h runtime.HTTP) runtime.StreamType {
+func upload(name, rideshare string, h policy.HTTP) policy.StreamType {
 	h.Method = "POST"
-	return runtime.StreamType{Name: name, Rideshare: rideshare, HTTP: &h}
+	return policy.StreamType{Name: name, Rideshare: rideshare, HTTP: &h}
 }
 
 // describe writes the request as the server has it: method, each part with its
@@ -96,21 +98,21 @@ func (b *countedBody) Read(p []byte) (int, error) {
 
 // inTurn returns a Tx that gives the message of each streamtype in pieces, and
 // notes which it was asked for.
-func inTurn(messages map[string][]string, asked *[]string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+func inTurn(messages map[string][]string, asked *[]string) func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
 	at := map[string]int{}
-	return func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	return func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		name := s.Rideshare().Name
 		*asked = append(*asked, name)
 		m, i := messages[name], at[name]
 		at[name]++
-		var flags runtime.Flags
+		var flags policy.Flags
 		if i == 0 {
-			flags |= runtime.FlagSOM
+			flags |= policy.FlagSOM
 		}
 		if i == len(m)-1 {
-			flags |= runtime.FlagEOM
+			flags |= policy.FlagEOM
 		}
-		return copy(buf, m[i]), flags, runtime.OK
+		return copy(buf, m[i]), flags, policy.OK
 	}
 }
 
@@ -118,39 +120,39 @@ func inTurn(messages map[string][]string, asked *[]string) func(*runtime.Stream,
 // that streamtypes share.
 func TestMultipart(t *testing.T) {
 	const disposition = `map[Content-Disposition:[form-data; name=`
-	full := runtime.HTTP{MultipartName: "file", MultipartFilename: "a.txt", MIMEContentType: "text/plain; charset=utf-8"}
+	full := policy.HTTP{MultipartName: "file", MultipartFilename: "a.txt", MIMEContentType: "text/plain; charset=utf-8"}
 	fullHeader := disposition + `"file"; filename="a.txt"] Content-Type:[text/plain; charset=utf-8]]`
-	three := []runtime.StreamType{
-		upload("s", "two", runtime.HTTP{MultipartName: "one"}),
+	three := []policy.StreamType{
+		upload("s", "two", policy.HTTP{MultipartName: "one"}),
 		upload("two", "three", full),
-		upload("three", "", runtime.HTTP{MultipartName: "last"}),
+		upload("three", "", policy.HTTP{MultipartName: "last"}),
 	}
 	for _, tt := range []struct {
 		name     string
-		types    []runtime.StreamType
+		types    []policy.StreamType
 		messages map[string][]string
 		length   uint64 // for RequestTxLen
 		asked    string
 		known    bool // the content-length is
 		want     string
 	}{
-		{"name, filename and type", []runtime.StreamType{upload("s", "", full)},
+		{"name, filename and type", []policy.StreamType{upload("s", "", full)},
 			map[string][]string{"s": {"ab", "c"}}, 0, "s s", false, fullHeader + ` 3 "abc" <nil>`},
-		{"with a length", []runtime.StreamType{upload("s", "", full)},
+		{"with a length", []policy.StreamType{upload("s", "", full)},
 			map[string][]string{"s": {"ab", "c"}}, 3, "s s", true, fullHeader + ` 3 "abc" <nil>`},
-		{"no_content_length", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n", NoContentLength: true})},
+		{"no_content_length", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n", NoContentLength: true})},
 			map[string][]string{"s": {"ab", "c"}}, 3, "s s", false, disposition + `"n"]] 3 "abc" <nil>`},
-		{"more than announced is not asked for", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n"})},
+		{"more than announced is not asked for", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n"})},
 			map[string][]string{"s": {"ab", "c"}}, 2, "s", true, disposition + `"n"]] 2 "ab" <nil>`},
-		{"an empty message", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n"})},
+		{"an empty message", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n"})},
 			map[string][]string{"s": {""}}, 0, "s", false, disposition + `"n"]] 0 "" <nil>`},
-		{"no Tx", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n"})},
+		{"no Tx", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n"})},
 			nil, 0, "", true, disposition + `"n"]] 0 "" <nil>`},
-		{"names that need escapes", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: `a"b\`, MultipartFilename: `é"; x="`})},
+		{"names that need escapes", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: `a"b\`, MultipartFilename: `é"; x="`})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `"a\"b\\"; filename="é\"; x=\""]] 1 "x" <nil>`},
-		{"an empty name", []runtime.StreamType{upload("s", "", runtime.HTTP{Multipart: true})},
+		{"an empty name", []policy.StreamType{upload("s", "", policy.HTTP{Multipart: true})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `""]] 1 "x" <nil>`},
-		{"${} is not expanded", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: `${x}`})},
+		{"${} is not expanded", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: `${x}`})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `"${x}"]] 1 "x" <nil>`},
 		{"three parts", three,
 			map[string][]string{"s": {"1", "2"}, "two": {"", "x", ""}, "three": {"z"}}, 0, "s s two two two three",
@@ -192,10 +194,10 @@ func TestMultipart(t *testing.T) {
 // transact makes a stream "s", and waits for the end of its transaction.
 func transact(t *testing.T, c *runtime.Context, h runtime.Handlers, length uint64) *trace {
 	t.Helper()
-	tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+	tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result {
 		s.SetHandlers(h)
 		s.RequestTxLen(length)
-		return runtime.OK
+		return policy.OK
 	}}}
 	if _, err := c.NewStream("s", tr.handlers()); err != nil {
 		t.Fatal(err)
@@ -225,18 +227,18 @@ func TestMultipartForm(t *testing.T) {
 				t.Errorf("%q, %d bytes, %q, %v", v, len(body), h.Filename, h.Header)
 			}
 		}))
-		c := contextOf(t, p, url, upload("s", "file", runtime.HTTP{MultipartName: "about"}),
-			upload("file", "", runtime.HTTP{MultipartName: "file", MultipartFilename: "a.bin", MIMEContentType: "application/octet-stream"}))
+		c := contextOf(t, p, url, upload("s", "file", policy.HTTP{MultipartName: "about"}),
+			upload("file", "", policy.HTTP{MultipartName: "file", MultipartFilename: "a.bin", MIMEContentType: "application/octet-stream"}))
 		rest := strings.NewReader(file)
-		tr := transact(t, c, runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		tr := transact(t, c, runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			if s.Rideshare().Name == "s" {
-				return copy(buf, "me"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+				return copy(buf, "me"), policy.FlagSOM | policy.FlagEOM, policy.OK
 			}
 			n, err := rest.Read(buf)
 			if err == io.EOF {
-				return n, runtime.FlagEOM, runtime.OK
+				return n, policy.FlagEOM, policy.OK
 			}
-			return n, 0, runtime.OK
+			return n, 0, policy.OK
 		}}, 0)
 		want(t, tr, "CRE POL CNG CON ACK DIS")
 	}
@@ -244,7 +246,7 @@ func TestMultipartForm(t *testing.T) {
 
 // TestRideshare checks requests that are shared without being multipart.
 func TestRideshare(t *testing.T) {
-	types := []runtime.StreamType{upload("s", "b", runtime.HTTP{}), upload("b", "c", runtime.HTTP{}), upload("c", "", runtime.HTTP{})}
+	types := []policy.StreamType{upload("s", "b", policy.HTTP{}), upload("b", "c", policy.HTTP{}), upload("c", "", policy.HTTP{})}
 	for _, p := range protocols {
 		for _, tt := range []struct {
 			messages map[string][]string
@@ -269,7 +271,7 @@ func TestRideshare(t *testing.T) {
 
 // TestMultipartFails checks requests that can not be made whole.
 func TestMultipartFails(t *testing.T) {
-	two := []runtime.StreamType{upload("s", "b", runtime.HTTP{MultipartName: "a"}), upload("b", "", runtime.HTTP{MultipartName: "b"})}
+	two := []policy.StreamType{upload("s", "b", policy.HTTP{MultipartName: "a"}), upload("b", "", policy.HTTP{MultipartName: "b"})}
 	for _, p := range protocols {
 		for _, tt := range []struct {
 			name     string
@@ -289,8 +291,8 @@ func TestMultipartFails(t *testing.T) {
 			want(t, transact(t, c, h, tt.length), "CRE POL CNG UNR ARF")
 		}
 		for header, value := range map[string]string{"content-type:": "a/b", "content-length:": "100"} {
-			st := upload("s", "", runtime.HTTP{MultipartName: "a"})
-			st.Metadata = []runtime.Metadata{{Name: "m", Header: header}}
+			st := upload("s", "", policy.HTTP{MultipartName: "a"})
+			st.Metadata = []policy.Metadata{{Name: "m", Header: header}}
 			c := contextOf(t, p, both(t, http.HandlerFunc(describe)), st)
 			_, err := c.Fetch(t.Context(), "s", runtime.WithMetadata("m", value))
 			if _, ok := errors.AsType[*sshttp.HeaderError](err); !ok {
@@ -326,7 +328,7 @@ func TestMultipartAnswer(t *testing.T) {
 				w.WriteHeader(tt.status)
 				io.WriteString(w, tt.body)
 			}))
-			tr := transact(t, contextOf(t, p, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{MultipartSSIn: true}}), runtime.Handlers{}, 0)
+			tr := transact(t, contextOf(t, p, url, policy.StreamType{Name: "s", HTTP: &policy.HTTP{MultipartSSIn: true}}), runtime.Handlers{}, 0)
 			want(t, tr, "CRE POL CNG "+tt.want)
 			if string(tr.body) != tt.got {
 				t.Errorf("%s %v: got %q, want %q", tt.name, p, tr.body, tt.got)
@@ -350,7 +352,7 @@ func TestMultipartRedirected(t *testing.T) {
 				io.Copy(io.Discard, r.Body)
 				http.Redirect(w, r, "/to", status)
 			}))
-			st := upload("s", "", runtime.HTTP{MultipartName: "a", AllowRedirects: true})
+			st := upload("s", "", policy.HTTP{MultipartName: "a", AllowRedirects: true})
 			tr := transact(t, contextOf(t, p, url, st), runtime.Handlers{Tx: sender("x")}, 1)
 			want(t, tr, wanted)
 			if status < 307 && string(tr.body) != `GET "" 0` {

@@ -8,7 +8,7 @@ import (
 	"mime"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // errBoundary is why a multipart response can not be taken apart.
@@ -44,21 +44,21 @@ const maxOutside = 64 << 10
 //
 // A line that begins with the delimiter but goes on otherwise is a part of a
 // part. The body is to end with the last delimiter, and what may come after it.
-func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) error) error {
-	if err := rx(nil, runtime.FlagRelatedStart); err != nil {
+func takeApart(body io.Reader, boundary string, rx func([]byte, policy.Flags) error) error {
+	if err := rx(nil, policy.FlagRelatedStart); err != nil {
 		return err
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	var (
 		delimiter = []byte("\r\n--" + boundary)
-		in        []byte        // what has been read and not been handed out
-		inside    bool          // of a part, and not of what comes before the first
-		begins    = true        // in stands at the beginning of a line, whose end has been passed
-		first     runtime.Flags // for the next piece
-		before    int           // how many bytes there were before the first part
+		in        []byte       // what has been read and not been handed out
+		inside    bool         // of a part, and not of what comes before the first
+		begins    = true       // in stands at the beginning of a line, whose end has been passed
+		first     policy.Flags // for the next piece
+		before    int          // how many bytes there were before the first part
 	)
-	give := func(p []byte, flags runtime.Flags) error {
+	give := func(p []byte, flags policy.Flags) error {
 		if !inside {
 			if before += len(p); before > maxOutside {
 				return errOutside
@@ -73,17 +73,17 @@ func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) e
 		at, after, kind := find(in, delimiter, begins)
 		switch kind {
 		case next:
-			if err := give(in[:at], runtime.FlagEOM); err != nil {
+			if err := give(in[:at], policy.FlagEOM); err != nil {
 				return err
 			}
-			in, inside, begins, first = in[after:], true, true, runtime.FlagSOM
+			in, inside, begins, first = in[after:], true, true, policy.FlagSOM
 			continue
 		case last:
 			var err error
 			if inside {
-				err = give(in[:at], runtime.FlagEOM|runtime.FlagRelatedEnd)
+				err = give(in[:at], policy.FlagEOM|policy.FlagRelatedEnd)
 			} else if err = give(in[:at], 0); err == nil { // there are no parts at all
-				err = rx(nil, runtime.FlagRelatedEnd)
+				err = rx(nil, policy.FlagRelatedEnd)
 			}
 			if err == nil {
 				err = discardEnd(body, int64(len(in)-after))

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // A messages is what takeApart has handed out, put together: an event is
@@ -26,33 +26,33 @@ type messages struct {
 	inside bool
 }
 
-func (m *messages) rx(p []byte, flags runtime.Flags) error {
-	if flags == runtime.FlagRelatedStart {
+func (m *messages) rx(p []byte, flags policy.Flags) error {
+	if flags == policy.FlagRelatedStart {
 		if len(m.events) > 0 || len(p) > 0 {
 			m.t.Errorf("a start with %d bytes after %q", len(p), m.events)
 		}
 		m.events = append(m.events, "start")
 		return nil
 	}
-	if flags == runtime.FlagRelatedEnd {
+	if flags == policy.FlagRelatedEnd {
 		if len(p) > 0 || m.inside {
 			m.t.Errorf("an end with %d bytes after %q", len(p), m.events)
 		}
 		m.events = append(m.events, "end")
 		return nil
 	}
-	if som := flags&runtime.FlagSOM != 0; som == m.inside {
+	if som := flags&policy.FlagSOM != 0; som == m.inside {
 		m.t.Errorf("SOM is %v after %q", som, m.events)
 	} else if som {
 		m.inside = true
 		m.parts = append(m.parts, "")
 	}
 	m.parts[len(m.parts)-1] += string(p)
-	if flags&runtime.FlagEOM != 0 {
+	if flags&policy.FlagEOM != 0 {
 		m.inside = false
 		m.events = append(m.events, fmt.Sprintf("%q", m.parts[len(m.parts)-1]))
 	}
-	if flags&runtime.FlagRelatedEnd != 0 {
+	if flags&policy.FlagRelatedEnd != 0 {
 		m.events = append(m.events, "end")
 	}
 	return nil
@@ -143,7 +143,7 @@ func TestTakeApartMemory(t *testing.T) {
 			body := &repeated{start: start, piece: piece, n: 1 << 8} // 16 MB
 			var before, after goruntime.MemStats
 			goruntime.ReadMemStats(&before)
-			err := takeApart(body, "b", func(p []byte, _ runtime.Flags) error {
+			err := takeApart(body, "b", func(p []byte, _ policy.Flags) error {
 				if len(p) > bufferSize {
 					t.Errorf("%s: a piece of %d bytes", name, len(p))
 				}
@@ -211,7 +211,7 @@ func TestTakeApartErrors(t *testing.T) {
 	}
 	for stop := range 5 { // the stream ends by the program's wish
 		calls := 0
-		err := takeApart(strings.NewReader("--b\r\n1\r\n--b\r\n2\r\n--b\r\n3\r\n--b--"), "b", func([]byte, runtime.Flags) error {
+		err := takeApart(strings.NewReader("--b\r\n1\r\n--b\r\n2\r\n--b\r\n3\r\n--b--"), "b", func([]byte, policy.Flags) error {
 			if calls++; calls > stop {
 				return broken
 			}

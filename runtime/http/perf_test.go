@@ -9,6 +9,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // figures are what lws 5.0.0 has in the JSON of "perf".
@@ -32,7 +33,7 @@ func TestPerf(t *testing.T) {
 	good := status(200, "x")
 	for _, tt := range []struct {
 		name     string
-		st       runtime.StreamType
+		st       policy.StreamType
 		sv       server
 		again    bool // look at the second request, on the connection of the first
 		events   string
@@ -41,16 +42,16 @@ func TestPerf(t *testing.T) {
 		tls, new bool
 	}{
 		{name: "h1", sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true},
-		{name: "h1 by name", st: runtime.StreamType{Endpoint: "localhost"}, sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, dns: 1},
+		{name: "h1 by name", st: policy.StreamType{Endpoint: "localhost"}, sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, dns: 1},
 		{name: "h1 again", sv: server{handler: good}, again: true, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200},
-		{name: "h1 with TLS", st: runtime.StreamType{TLS: true}, sv: server{handler: good, tls: own.Server(nil, "127.0.0.1")},
+		{name: "h1 with TLS", st: policy.StreamType{TLS: true}, sv: server{handler: good, tls: own.Server(nil, "127.0.0.1")},
 			events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, tls: true},
-		{name: "h2", st: runtime.StreamType{TLS: true, Protocol: runtime.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
+		{name: "h2", st: policy.StreamType{TLS: true, Protocol: policy.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
 			events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, tls: true},
-		{name: "h2 again", st: runtime.StreamType{TLS: true, Protocol: runtime.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
+		{name: "h2 again", st: policy.StreamType{TLS: true, Protocol: policy.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
 			again: true, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200},
 		{name: "refused", sv: server{refused: true}, events: "CRE POL CNG perf UNR ARF"},
-		{name: "no such name", st: runtime.StreamType{Endpoint: "nowhere.invalid"}, sv: server{refused: true},
+		{name: "no such name", st: policy.StreamType{Endpoint: "nowhere.invalid"}, sv: server{refused: true},
 			events: "CRE POL CNG perf UNR ARF", dns: 3},
 		{name: "503", sv: server{handler: status(503, "")}, events: "CRE POL CNG perf UNR ARF", status: 503, new: true},
 	} {
@@ -67,11 +68,11 @@ func TestPerf(t *testing.T) {
 			_, s := newStream(t, st, addr, tr, runtime.Options{})
 			h := tr.handlers()
 			rx := h.Rx
-			h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-				if flags&runtime.FlagPerfJSON == 0 {
+			h.Rx = func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
+				if flags&policy.FlagPerfJSON == 0 {
 					return rx(s, buf, flags)
 				}
-				if flags != runtime.FlagPerfJSON|runtime.FlagSOM|runtime.FlagEOM {
+				if flags != policy.FlagPerfJSON|policy.FlagSOM|policy.FlagEOM {
 					t.Errorf("flags %d", flags)
 				}
 				mu.Lock()

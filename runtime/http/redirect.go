@@ -4,15 +4,15 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // redirect makes the request that resp, the response to req, redirects to. A
 // Host or credential is not sent to another origin.
-func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Response, hops int) (*http.Response, error) {
+func (n *connector) redirect(l transport.Link, req *http.Request, resp *http.Response, hops int) (*http.Response, error) {
 	discard(resp)
-	to, same, err := request.Redirect(l, req.URL, resp, hops)
+	to, same, err := request.Redirect(n.setup, l, req.URL, resp, hops)
 	if err != nil {
 		return nil, err
 	}
@@ -54,14 +54,14 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 			next.Header.Del(k)
 		}
 		if signed {
-			if err := n.signer.sign(l, next); err != nil {
+			if err := n.signer.sign(req.Context(), l, next); err != nil {
 				return nil, err
 			}
 		}
 	}
-	p, err := n.pool(l, to.Scheme == "https")
+	p, err := n.pool(req.Context(), l, to.Scheme == "https")
 	if err != nil {
 		return nil, err
 	}
-	return request.WithCookies(l, next, p.RoundTrip)
+	return request.WithCookies(n.setup, l, next, p.RoundTrip)
 }

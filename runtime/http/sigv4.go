@@ -2,6 +2,7 @@ package http
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,7 +17,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // Signature Version 4 of AWS, as its "Create a signed AWS API request" in the
@@ -42,46 +44,48 @@ const maxHashed = 1 << 20
 
 // A signer signs the requests of a streamtype.
 type signer interface {
-	sign(*runtime.Link, *http.Request) error
+	sign(context.Context, transport.Link, *http.Request) error
 }
 
 // SigV4 makes a transport sign the requests of streamtypes whose use_auth is of
 // type sigv4. Generated files give it to [New] where the policy has such a one;
 // it makes a program 32 KB larger.
 func SigV4(t *Transport) {
-	t.signer = func(st *runtime.StreamType) (signer, error) { return newSigV4(st) }
+	t.signer = func(s *transport.Setup) (signer, error) { return newSigV4(s) }
 }
 
 // newSigner returns what signs the requests of a streamtype; nil if the policy
 // does not want it.
-func (t *Transport) newSigner(st *runtime.StreamType) (signer, error) {
+func (t *Transport) newSigner(s *transport.Setup) (signer, error) {
+	st := s.Stream
 	switch {
-	case st.Auth == nil || st.Auth.Type != runtime.AuthSigV4:
+	case st.Auth == nil || st.Auth.Type != policy.AuthSigV4:
 		return nil, nil
 	case t.signer == nil:
-		return nil, fmt.Errorf("%w: use_auth of type %s: give the option SigV4 of package github.com/secure-streams/sspolicy/runtime/http to New", runtime.ErrUnsupported, st.Auth.Type)
+		return nil, fmt.Errorf("%w: use_auth of type %s: give the option SigV4 of package github.com/secure-streams/sspolicy/runtime/http to New", transport.ErrUnsupported, st.Auth.Type)
 	}
-	return t.signer(st)
+	return t.signer(s)
 }
 
 // A sigV4 is the signer of a streamtype.
 type sigV4 struct {
-	st              *runtime.StreamType
+	setup           *transport.Setup
 	region, service int // metadata items
 }
 
-func newSigV4(st *runtime.StreamType) (*sigV4, error) {
-	s := &sigV4{st: st}
+func newSigV4(setup *transport.Setup) (*sigV4, error) {
+	st := setup.Stream
+	s := &sigV4{setup: setup}
 	for _, k := range []struct {
 		key, name string
 		item      *int
 	}{{"aws_region", st.AWSRegion, &s.region}, {"aws_service", st.AWSService, &s.service}} {
-		*k.item = slices.IndexFunc(st.Metadata, func(m runtime.Metadata) bool { return m.Name == k.name })
+		*k.item = slices.IndexFunc(st.Metadata, func(m policy.Metadata) bool { return m.Name == k.name })
 		switch {
 		case k.name == "":
-			return nil, fmt.Errorf("%w: use_auth of type sigv4 without %s", runtime.ErrUnsupported, k.key)
+			return nil, fmt.Errorf("%w: use_auth of type sigv4 without %s", transport.ErrUnsupported, k.key)
 		case *k.item < 0:
-			return nil, fmt.Errorf("%w: %s %q: it is to name a metadata item of the streamtype", runtime.ErrUnknownMetadata, k.key, k.name)
+			return nil, fmt.Errorf("%w: %s %q: it is to name a metadata item of the streamtype", policy.ErrUnknownMetadata, k.key, k.name)
 		}
 	}
 	return s, nil
@@ -89,8 +93,8 @@ func newSigV4(st *runtime.StreamType) (*sigV4, error) {
 
 // sign signs a request. What the program has not set of its time and hash is
 // set; the body may be read for that.
-func (s *sigV4) sign(l *runtime.Link, req *http.Request) error {
-	k, err := s.key(l)
+func (s *sigV4) sign(ctx context.Context, l transport.Link, req *http.Request) error {
+	k, err := s.key(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -108,7 +112,7 @@ func (s *sigV4) sign(l *runtime.Link, req *http.Request) error {
 		return &HeaderError{Header: amzDate, Reason: "it is no time like " + sigv4Time}
 	}
 	if h[amzHash] == nil {
-		hash, err := hashBody(req, k.raw && req.URL.Scheme == "https", s.st.HTTP.NoContentLength)
+		hash, err := hashBody(req, k.raw && req.URL.Scheme == "https", s.setup.Stream.HTTP.NoContentLength)
 		if err != nil {
 			return err
 		}
@@ -138,7 +142,7 @@ func signsHeader(name string) bool {
 }
 
 // key returns what to sign with.
-func (s *sigV4) key(l *runtime.Link) (*signingKey, error) {
+func (s *sigV4) key(ctx context.Context, l transport.Link) (*signingKey, error) {
 	k := new(signingKey)
 	for _, m := range []struct {
 		item int
@@ -151,18 +155,18 @@ func (s *sigV4) key(l *runtime.Link) (*signingKey, error) {
 		}
 	}
 	k.raw = k.service == "s3"
-	blob := int(s.st.Auth.Blob)
+	blob := int(s.setup.Stream.Auth.Blob)
 	var err error
-	if k.id, err = l.Blob(runtime.BlobAWSKeyID, blob); err != nil {
+	if k.id, err = s.setup.Secret(ctx, policy.BlobAWSKeyID, blob); err != nil {
 		return nil, err
 	}
 	if !isScope(k.id) {
-		return nil, fmt.Errorf("sspolicy: sigv4: %w: an AWS key id is letters and digits", runtime.ErrBadCredentials)
+		return nil, fmt.Errorf("sspolicy: sigv4: %w: an AWS key id is letters and digits", transport.ErrBadCredentials)
 	}
-	if k.secret, err = l.Blob(runtime.BlobAWSSecret, blob); err != nil {
+	if k.secret, err = s.setup.Secret(ctx, policy.BlobAWSSecret, blob); err != nil {
 		return nil, err
 	}
-	if k.token, err = l.Blob(runtime.BlobAWSSessionToken, blob); err != nil && !errors.Is(err, runtime.ErrNoCredentials) {
+	if k.token, err = s.setup.Secret(ctx, policy.BlobAWSSessionToken, blob); err != nil && !errors.Is(err, transport.ErrNoCredentials) {
 		return nil, err
 	}
 	return k, nil

@@ -21,7 +21,10 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 var authorizationForm = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=AKID/(\d{8})/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=[0-9a-f]{64}$`)
@@ -109,13 +112,13 @@ func TestSigV4(t *testing.T) {
 	plain := serve(t, h)
 	secure := server{handler: h, tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 
-	creds := new(runtime.MemoryCredentials)
-	creds.SetBlob(runtime.BlobAWSKeyID, 2, "AKID")
-	creds.SetBlob(runtime.BlobAWSSecret, 2, "s3kr1t")
-	temporary := new(runtime.MemoryCredentials)
-	temporary.SetBlob(runtime.BlobAWSSessionToken, 2, "token/+=")
-	noSecret := new(runtime.MemoryCredentials)
-	noSecret.SetBlob(runtime.BlobAWSKeyID, 2, "AKID")
+	creds := new(credentials.Memory)
+	creds.SetBlob(policy.BlobAWSKeyID, 2, "AKID")
+	creds.SetBlob(policy.BlobAWSSecret, 2, "s3kr1t")
+	temporary := new(credentials.Memory)
+	temporary.SetBlob(policy.BlobAWSSessionToken, 2, "token/+=")
+	noSecret := new(credentials.Memory)
+	noSecret.SetBlob(policy.BlobAWSKeyID, 2, "AKID")
 	long := bytes.Repeat([]byte("x"), 1<<20)
 	aws := func(meta ...string) []runtime.CallOption {
 		o := []runtime.CallOption{runtime.WithFields(meta...)}
@@ -133,63 +136,63 @@ func TestSigV4(t *testing.T) {
 	s3 := aws("region", "us-east-1", "service", "s3")
 	for _, tt := range []struct {
 		name    string
-		h       runtime.HTTP
+		h       policy.HTTP
 		addr    netip.AddrPort
-		proto   runtime.Protocol
-		creds   runtime.Credentials
+		proto   policy.Protocol
+		creds   transport.Credentials
 		options []runtime.CallOption
 		want    string
 		err     error // what is not sent at all
 	}{
-		{name: "GET", addr: plain, h: runtime.HTTP{URL: "/a b/c:d?z=1&a=x y&+="}, options: aws(), want: "0 /a%20b/c:d?z=1&a=x%20y&%20= [] e3b0c442"},
-		{name: "GET over TLS", addr: secure, h: runtime.HTTP{URL: "/"}, options: aws(), want: "0 / [] e3b0c442"},
-		{name: "GET over h2", addr: secure, proto: runtime.ProtocolH2, h: runtime.HTTP{URL: "/x?y"}, options: aws(), want: "0 /x?y [] e3b0c442"},
-		{name: "temporary key", addr: plain, creds: runtime.ChainCredentials{creds, temporary}, options: aws(), want: "0 / [] e3b0c442"},
+		{name: "GET", addr: plain, h: policy.HTTP{URL: "/a b/c:d?z=1&a=x y&+="}, options: aws(), want: "0 /a%20b/c:d?z=1&a=x%20y&%20= [] e3b0c442"},
+		{name: "GET over TLS", addr: secure, h: policy.HTTP{URL: "/"}, options: aws(), want: "0 / [] e3b0c442"},
+		{name: "GET over h2", addr: secure, proto: policy.ProtocolH2, h: policy.HTTP{URL: "/x?y"}, options: aws(), want: "0 /x?y [] e3b0c442"},
+		{name: "temporary key", addr: plain, creds: credentials.Chain{creds, temporary}, options: aws(), want: "0 / [] e3b0c442"},
 		{name: "more headers", addr: plain, options: aws("meta", "  a  b "), want: "0 / [] e3b0c442"},
 		{name: "a time of the program's", addr: plain, options: aws("date", time.Now().UTC().Format("20060102T150405Z")), want: "0 / [] e3b0c442"},
 		{name: "not a time", addr: plain, options: aws("date", "today"), err: errors.New("")},
-		{name: "POST", addr: plain, h: runtime.HTTP{Method: "POST"}, options: with([]byte("body"), aws()...), want: "4 / [] 230d8358"},
-		{name: "POST of a form", addr: plain, h: runtime.HTTP{Method: "POST", WWWFormURLEncoded: true}, options: with([]byte("a=b"), aws()...), want: "3 / [] 42144f39"},
-		{name: "POST of unknown length", addr: plain, h: runtime.HTTP{Method: "POST"}, options: unknown([]byte("body"), aws()...), want: "4 / [] 230d8358"},
-		{name: "POST in chunks", addr: plain, h: runtime.HTTP{Method: "POST", NoContentLength: true}, options: with([]byte("body"), aws()...), want: "4 / [chunked] 230d8358"},
-		{name: "POST over h2", addr: secure, proto: runtime.ProtocolH2, h: runtime.HTTP{Method: "POST"}, options: with(long, aws()...), want: "1048576 / [] 8f990ba0"},
-		{name: "POST of nothing", addr: plain, h: runtime.HTTP{Method: "POST"}, options: unknown(nil, aws()...), want: "0 / [] e3b0c442"},
-		{name: "POST of too much", addr: plain, h: runtime.HTTP{Method: "POST"}, options: with(append(long, 'x'), aws()...), err: errors.New("")},
-		{name: "POST of too much, length unknown", addr: plain, h: runtime.HTTP{Method: "POST"}, options: unknown(append(long, 'x'), aws()...), err: errors.New("")},
-		{name: "POST of too much with its hash", addr: plain, h: runtime.HTTP{Method: "POST"},
+		{name: "POST", addr: plain, h: policy.HTTP{Method: "POST"}, options: with([]byte("body"), aws()...), want: "4 / [] 230d8358"},
+		{name: "POST of a form", addr: plain, h: policy.HTTP{Method: "POST", WWWFormURLEncoded: true}, options: with([]byte("a=b"), aws()...), want: "3 / [] 42144f39"},
+		{name: "POST of unknown length", addr: plain, h: policy.HTTP{Method: "POST"}, options: unknown([]byte("body"), aws()...), want: "4 / [] 230d8358"},
+		{name: "POST in chunks", addr: plain, h: policy.HTTP{Method: "POST", NoContentLength: true}, options: with([]byte("body"), aws()...), want: "4 / [chunked] 230d8358"},
+		{name: "POST over h2", addr: secure, proto: policy.ProtocolH2, h: policy.HTTP{Method: "POST"}, options: with(long, aws()...), want: "1048576 / [] 8f990ba0"},
+		{name: "POST of nothing", addr: plain, h: policy.HTTP{Method: "POST"}, options: unknown(nil, aws()...), want: "0 / [] e3b0c442"},
+		{name: "POST of too much", addr: plain, h: policy.HTTP{Method: "POST"}, options: with(append(long, 'x'), aws()...), err: errors.New("")},
+		{name: "POST of too much, length unknown", addr: plain, h: policy.HTTP{Method: "POST"}, options: unknown(append(long, 'x'), aws()...), err: errors.New("")},
+		{name: "POST of too much with its hash", addr: plain, h: policy.HTTP{Method: "POST"},
 			options: with(append(long, 'x'), aws("hash", fmt.Sprintf("%x", sha256.Sum256(append(long, 'x'))))...), want: "1048577 / [] 154b8ed3"},
-		{name: "multipart", addr: plain, h: runtime.HTTP{Method: "POST", MultipartName: "part"}, options: with([]byte("body"), aws()...), want: "* / [] *"},
-		{name: "S3", addr: secure, h: runtime.HTTP{URL: "/b/a:b//c@d+e?prefix=a/b"}, options: s3, want: "0 /b/a%3Ab//c%40d%2Be?prefix=a/b [] e3b0c442"},
-		{name: "PUT to S3", addr: secure, h: runtime.HTTP{Method: "PUT", URL: "/b/k"}, options: with(append(long, 'x'), s3...), want: "1048577 /b/k [] UNSIGNED"},
-		{name: "PUT to S3 without TLS", addr: plain, h: runtime.HTTP{Method: "PUT", URL: "/b/k"}, options: with([]byte("body"), s3...), want: "4 /b/k [] 230d8358"},
+		{name: "multipart", addr: plain, h: policy.HTTP{Method: "POST", MultipartName: "part"}, options: with([]byte("body"), aws()...), want: "* / [] *"},
+		{name: "S3", addr: secure, h: policy.HTTP{URL: "/b/a:b//c@d+e?prefix=a/b"}, options: s3, want: "0 /b/a%3Ab//c%40d%2Be?prefix=a/b [] e3b0c442"},
+		{name: "PUT to S3", addr: secure, h: policy.HTTP{Method: "PUT", URL: "/b/k"}, options: with(append(long, 'x'), s3...), want: "1048577 /b/k [] UNSIGNED"},
+		{name: "PUT to S3 without TLS", addr: plain, h: policy.HTTP{Method: "PUT", URL: "/b/k"}, options: with([]byte("body"), s3...), want: "4 /b/k [] 230d8358"},
 		{name: "no region", addr: plain, options: aws("region", "", "service", "s3"), err: errors.New("")},
 		{name: "no service", addr: plain, options: aws("region", "r"), err: errors.New("")},
 		{name: "no name of a region", addr: plain, options: aws("region", "a/b", "service", "s3"), err: errors.New("")},
-		{name: "no key", addr: plain, creds: temporary, options: aws(), err: runtime.ErrNoCredentials},
-		{name: "no secret", addr: plain, creds: noSecret, options: aws(), err: runtime.ErrNoCredentials},
+		{name: "no key", addr: plain, creds: temporary, options: aws(), err: transport.ErrNoCredentials},
+		{name: "no secret", addr: plain, creds: noSecret, options: aws(), err: transport.ErrNoCredentials},
 		{name: "the program's own signature", addr: plain, options: aws("auth", "s3kr1t"), err: errors.New("")},
 		{name: "a time that is none", addr: plain, options: aws("date", "s3kr1t"), err: errors.New("")},
-		{name: "two session tokens", addr: plain, creds: runtime.ChainCredentials{creds, temporary}, options: aws("token", "s3kr1t"), err: errors.New("")},
-		{name: "redirect", addr: plain, h: runtime.HTTP{URL: "/same"}, options: aws(), want: "0 /there?x=1%202 [] e3b0c442"},
-		{name: "redirect of a POST", addr: secure, h: runtime.HTTP{Method: "POST", URL: "/same"}, options: with([]byte("body"), aws()...), want: "0 /there?x=1%202 [] e3b0c442"},
-		{name: "redirect of a PUT to S3", addr: secure, proto: runtime.ProtocolH2, h: runtime.HTTP{Method: "PUT", URL: "/same"}, options: with([]byte("body"), s3...), want: "0 /there?x=1%202 [] e3b0c442"},
-		{name: "redirect elsewhere", addr: plain, h: runtime.HTTP{URL: "/other"}, options: aws("meta", "m"), want: "other"},
-		{name: "redirect there and back", addr: plain, h: runtime.HTTP{URL: "/back"}, creds: runtime.ChainCredentials{creds, temporary}, options: aws(), want: "unsigned true"},
+		{name: "two session tokens", addr: plain, creds: credentials.Chain{creds, temporary}, options: aws("token", "s3kr1t"), err: errors.New("")},
+		{name: "redirect", addr: plain, h: policy.HTTP{URL: "/same"}, options: aws(), want: "0 /there?x=1%202 [] e3b0c442"},
+		{name: "redirect of a POST", addr: secure, h: policy.HTTP{Method: "POST", URL: "/same"}, options: with([]byte("body"), aws()...), want: "0 /there?x=1%202 [] e3b0c442"},
+		{name: "redirect of a PUT to S3", addr: secure, proto: policy.ProtocolH2, h: policy.HTTP{Method: "PUT", URL: "/same"}, options: with([]byte("body"), s3...), want: "0 /there?x=1%202 [] e3b0c442"},
+		{name: "redirect elsewhere", addr: plain, h: policy.HTTP{URL: "/other"}, options: aws("meta", "m"), want: "other"},
+		{name: "redirect there and back", addr: plain, h: policy.HTTP{URL: "/back"}, creds: credentials.Chain{creds, temporary}, options: aws(), want: "unsigned true"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			requests.Store(0)
 			tt.h.AllowRedirects = true
-			st := &runtime.StreamType{Name: "s", Protocol: tt.proto, Endpoint: tt.addr.Addr().String(), Port: tt.addr.Port(), TLS: tt.addr == secure, TrustStore: own.Store(),
-				Opportunistic: true, HTTP: &tt.h, Auth: &runtime.Auth{Type: "sigv4", Blob: 2}, AWSRegion: "region", AWSService: "service",
-				Metadata: []runtime.Metadata{{Name: "region"}, {Name: "service"}, {Name: "meta", Header: "x-amz-meta:"}, {Name: "date", Header: "x-amz-date:"},
+			st := &policy.StreamType{Name: "s", Protocol: tt.proto, Endpoint: tt.addr.Addr().String(), Port: tt.addr.Port(), TLS: tt.addr == secure, TrustStore: own.Store(),
+				Opportunistic: true, HTTP: &tt.h, Auth: &policy.Auth{Type: "sigv4", Blob: 2}, AWSRegion: "region", AWSService: "service",
+				Metadata: []policy.Metadata{{Name: "region"}, {Name: "service"}, {Name: "meta", Header: "x-amz-meta:"}, {Name: "date", Header: "x-amz-date:"},
 					{Name: "hash", Header: "x-amz-content-sha256:"}, {Name: "auth", Header: "authorization:"}, {Name: "token", Header: "x-amz-security-token:"}}}
 			source := tt.creds
 			if source == nil {
 				source = creds
 			}
 			var logged bytes.Buffer
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{
-				Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
+				Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -218,31 +221,31 @@ func TestSigV4(t *testing.T) {
 
 // TestSigV4Refused checks policies that can not be executed.
 func TestSigV4Refused(t *testing.T) {
-	meta := []runtime.Metadata{{Name: "region"}, {Name: "service"}}
+	meta := []policy.Metadata{{Name: "region"}, {Name: "service"}}
 	for _, tt := range []struct {
-		st   runtime.StreamType
+		st   policy.StreamType
 		none bool
 		want error
 	}{
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service"}, false, nil},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service"}, true, runtime.ErrNoCredentials},
-		{runtime.StreamType{AWSService: "service"}, false, runtime.ErrUnsupported},
-		{runtime.StreamType{AWSRegion: "region"}, false, runtime.ErrUnsupported},
-		{runtime.StreamType{AWSRegion: "eu-west-1", AWSService: "service"}, false, runtime.ErrUnknownMetadata},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "s3"}, false, runtime.ErrUnknownMetadata},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service", HTTP: &runtime.HTTP{AuthHeader: "authorization:"}}, false, runtime.ErrUnsupported},
-		{runtime.StreamType{AWSRegion: "region", AWSService: "service", Protocol: runtime.ProtocolRaw}, false, runtime.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service"}, false, nil},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service"}, true, transport.ErrNoCredentials},
+		{policy.StreamType{AWSService: "service"}, false, transport.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region"}, false, transport.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "eu-west-1", AWSService: "service"}, false, runtime.ErrUnknownMetadata},
+		{policy.StreamType{AWSRegion: "region", AWSService: "s3"}, false, runtime.ErrUnknownMetadata},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service", HTTP: &policy.HTTP{AuthHeader: "authorization:"}}, false, transport.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service", Protocol: policy.ProtocolRaw}, false, transport.ErrUnsupported},
 	} {
 		st := tt.st
-		st.Name, st.Endpoint, st.Metadata, st.Auth = "s", "h", meta, &runtime.Auth{Type: "sigv4"}
+		st.Name, st.Endpoint, st.Metadata, st.Auth = "s", "h", meta, &policy.Auth{Type: "sigv4"}
 		if st.HTTP == nil {
-			st.HTTP = &runtime.HTTP{}
+			st.HTTP = &policy.HTTP{}
 		}
-		o := runtime.Options{Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: new(runtime.MemoryCredentials)}
+		o := runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: new(credentials.Memory)}
 		if tt.none {
 			o.Credentials = nil
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, o)
+		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}}, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,15 +258,15 @@ func TestSigV4Refused(t *testing.T) {
 
 // A transport without the option refuses what it is for, and says so.
 func TestSigV4Option(t *testing.T) {
-	st := runtime.StreamType{Name: "s", Endpoint: "h", HTTP: new(runtime.HTTP), Auth: &runtime.Auth{Type: runtime.AuthSigV4},
-		Metadata: []runtime.Metadata{{Name: "r"}}, AWSRegion: "r", AWSService: "r"}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}},
-		runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)})
+	st := policy.StreamType{Name: "s", Endpoint: "h", HTTP: new(policy.HTTP), Auth: &policy.Auth{Type: policy.AuthSigV4},
+		Metadata: []policy.Metadata{{Name: "r"}}, AWSRegion: "r", AWSService: "r"}
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}},
+		runtime.Options{Transports: []transport.Transport{sshttp.New()}, Credentials: new(credentials.Memory)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) || !strings.Contains(err.Error(), "SigV4") {
+	if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), "SigV4") {
 		t.Errorf("%v", err)
 	}
 }

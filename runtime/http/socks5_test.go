@@ -19,6 +19,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A proxy is a SOCKS5 proxy that sends every name to the same place.
@@ -111,31 +113,31 @@ func TestSOCKS5(t *testing.T) {
 		login         string         // of the proxy
 		global, local string         // via-socks5, PROXY is the address of the proxy
 		to            netip.AddrPort // where the proxy connects to
-		st            runtime.StreamType
+		st            policy.StreamType
 		body          string // "": unreachable
 		asked         string
 	}{
-		{name: "h1", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
-		{name: "for the stream", local: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
-		{name: "for the stream before the policy's", global: refused.String(), local: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80},
+		{name: "h1", global: "PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "for the stream", local: "PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "for the stream before the policy's", global: refused.String(), local: "PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80},
 			body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
-		{name: "IPv4", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: "192.0.2.1", Port: 7}, body: "192.0.2.1:7 HTTP/1.1", asked: "1 192.0.2.1:7"},
-		{name: "IPv6", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: "2001:db8::1", Port: 7}, body: "[2001:db8::1]:7 HTTP/1.1", asked: "4 2001:db8::1:7"},
-		{name: "a URL", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: "http://" + name + ":81/"}, body: name + ":81 HTTP/1.1", asked: "3 " + name + ":81"},
-		{name: "login", login: "u:p@w", global: "u:p@w@PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
-		{name: "login to a proxy that wants none", global: "u:pw@PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
-		{name: "wrong login", login: "u:pw", global: "u:secret@PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}},
-		{name: "no login", login: "u:pw", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80}},
-		{name: "h1 and TLS", global: "PROXY", to: secure, st: runtime.StreamType{Endpoint: name, Port: 443, TLS: true}, body: name + " HTTP/1.1", asked: "3 " + name + ":443"},
-		{name: "h2", global: "PROXY", to: secure, st: runtime.StreamType{Endpoint: name, Port: 443, TLS: true, Protocol: runtime.ProtocolH2}, body: name + " HTTP/2.0", asked: "3 " + name + ":443"},
-		{name: "h2 without TLS", global: "PROXY", to: clear2, st: runtime.StreamType{Endpoint: name, Port: 80, Protocol: runtime.ProtocolH2}, body: name + " HTTP/2.0", asked: "3 " + name + ":80"},
-		{name: "TLS of another host", global: "PROXY", to: secure, st: runtime.StreamType{Endpoint: "other.test", Port: 443, TLS: true}, asked: "3 other.test:443"},
-		{name: "redirect", global: "PROXY", to: plain, st: runtime.StreamType{Endpoint: name, Port: 80, HTTP: &runtime.HTTP{URL: "/redirect", AllowRedirects: true}},
+		{name: "IPv4", global: "PROXY", to: plain, st: policy.StreamType{Endpoint: "192.0.2.1", Port: 7}, body: "192.0.2.1:7 HTTP/1.1", asked: "1 192.0.2.1:7"},
+		{name: "IPv6", global: "PROXY", to: plain, st: policy.StreamType{Endpoint: "2001:db8::1", Port: 7}, body: "[2001:db8::1]:7 HTTP/1.1", asked: "4 2001:db8::1:7"},
+		{name: "a URL", global: "PROXY", to: plain, st: policy.StreamType{Endpoint: "http://" + name + ":81/"}, body: name + ":81 HTTP/1.1", asked: "3 " + name + ":81"},
+		{name: "login", login: "u:p@w", global: "u:p@w@PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "login to a proxy that wants none", global: "u:pw@PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80}, body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
+		{name: "wrong login", login: "u:pw", global: "u:secret@PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80}},
+		{name: "no login", login: "u:pw", global: "PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80}},
+		{name: "h1 and TLS", global: "PROXY", to: secure, st: policy.StreamType{Endpoint: name, Port: 443, TLS: true}, body: name + " HTTP/1.1", asked: "3 " + name + ":443"},
+		{name: "h2", global: "PROXY", to: secure, st: policy.StreamType{Endpoint: name, Port: 443, TLS: true, Protocol: policy.ProtocolH2}, body: name + " HTTP/2.0", asked: "3 " + name + ":443"},
+		{name: "h2 without TLS", global: "PROXY", to: clear2, st: policy.StreamType{Endpoint: name, Port: 80, Protocol: policy.ProtocolH2}, body: name + " HTTP/2.0", asked: "3 " + name + ":80"},
+		{name: "TLS of another host", global: "PROXY", to: secure, st: policy.StreamType{Endpoint: "other.test", Port: 443, TLS: true}, asked: "3 other.test:443"},
+		{name: "redirect", global: "PROXY", to: plain, st: policy.StreamType{Endpoint: name, Port: 80, HTTP: &policy.HTTP{URL: "/redirect", AllowRedirects: true}},
 			body: name + " HTTP/1.1", asked: "3 " + name + ":80"},
-		{name: "target refused", global: "PROXY", to: refused, st: runtime.StreamType{Endpoint: name, Port: 80}, asked: "3 " + name + ":80"},
-		{name: "proxy refused, server reachable", global: refused.String(), st: runtime.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}},
-		{name: "no proxy but a web server", global: direct.String(), st: runtime.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}},
-		{name: "none", st: runtime.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}, body: "direct"},
+		{name: "target refused", global: "PROXY", to: refused, st: policy.StreamType{Endpoint: name, Port: 80}, asked: "3 " + name + ":80"},
+		{name: "proxy refused, server reachable", global: refused.String(), st: policy.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}},
+		{name: "no proxy but a web server", global: direct.String(), st: policy.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}},
+		{name: "none", st: policy.StreamType{Endpoint: direct.Addr().String(), Port: direct.Port()}, body: "direct"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &proxy{login: tt.login, to: tt.to}
@@ -145,10 +147,10 @@ func TestSOCKS5(t *testing.T) {
 			st.TrustStore = own.Store()
 			st.SOCKS5Proxy = strings.Replace(tt.local, "PROXY", at, 1)
 			if st.HTTP == nil {
-				st.HTTP = &runtime.HTTP{}
+				st.HTTP = &policy.HTTP{}
 			}
-			c, err := runtime.NewContext(&runtime.Policy{SOCKS5Proxy: strings.Replace(tt.global, "PROXY", at, 1), StreamTypes: []*runtime.StreamType{&st}},
-				runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Logger: slog.New(slog.DiscardHandler), ConnectTimeout: 2 * time.Second})
+			c, err := runtime.NewContext(&policy.Policy{SOCKS5Proxy: strings.Replace(tt.global, "PROXY", at, 1), StreamTypes: []*policy.StreamType{&st}},
+				runtime.Options{Transports: []transport.Transport{sshttp.New()}, Logger: slog.New(slog.DiscardHandler), ConnectTimeout: 2 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +166,7 @@ func TestSOCKS5(t *testing.T) {
 				t.Errorf("%s with %q by way of %q; want %q by way of %q; %v", tr, tr.body, p.asked(), tt.body, tt.asked, s.Err())
 			}
 			if tt.body == "" && tt.asked == "" {
-				if _, ok := errors.AsType[*runtime.ProxyError](s.Err()); !ok && !errors.Is(s.Err(), runtime.ErrTimeout) || strings.Contains(s.Err().Error(), "secret") {
+				if _, ok := errors.AsType[*transport.ProxyError](s.Err()); !ok && !errors.Is(s.Err(), transport.ErrTimeout) || strings.Contains(s.Err().Error(), "secret") {
 					t.Errorf("the cause is %v", s.Err())
 				}
 			}
@@ -186,15 +188,15 @@ func TestSOCKS5Apart(t *testing.T) {
 	hs := &http.Server{Handler: status(200, "x")}
 	go hs.Serve(ln)
 	defer hs.Close()
-	var types []*runtime.StreamType
+	var types []*policy.StreamType
 	for n, via := range map[string]string{"a": at, "b": at, "login": "u:p@" + at, "other login": "u:q@" + at, "unix": at} {
-		st := &runtime.StreamType{Name: n, SOCKS5Proxy: via, Opportunistic: true, Endpoint: plain.Addr().String(), Port: plain.Port(), HTTP: &runtime.HTTP{}}
+		st := &policy.StreamType{Name: n, SOCKS5Proxy: via, Opportunistic: true, Endpoint: plain.Addr().String(), Port: plain.Port(), HTTP: &policy.HTTP{}}
 		if n == "unix" {
 			st.Endpoint = "+" + name
 		}
 		types = append(types, st)
 	}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,11 +230,11 @@ func TestSOCKS5Silent(t *testing.T) {
 		closed <- struct{}{}
 	}}.start(t)
 	tr := &trace{on: on{"CRE": requestTx}}
-	_, s := newStream(t, runtime.StreamType{Opportunistic: true, SOCKS5Proxy: at.String(), Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, SOCKS5Proxy: at.String(), Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
 		at, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
 	tr.AwaitEnd(t, "ARF")
 	want(t, tr, "CRE POL CNG UNR POL CNG UNR ARF")
-	if !errors.Is(s.Err(), runtime.ErrTimeout) && !errors.Is(s.Err(), context.DeadlineExceeded) {
+	if !errors.Is(s.Err(), transport.ErrTimeout) && !errors.Is(s.Err(), context.DeadlineExceeded) {
 		t.Errorf("the cause is %v", s.Err())
 	}
 	for range 2 {

@@ -24,8 +24,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // idleTimeout is how long a connection is kept without a request.
@@ -39,11 +40,11 @@ const creditWindow = 4 << 10
 // maxIdlePerHost is how many connections to one host are kept.
 const maxIdlePerHost = 256
 
-// Transport is a [runtime.Transport] for h1 and h2. It may be given to any
+// Transport is a [transport.Transport] for h1 and h2. It may be given to any
 // number of contexts.
 type Transport struct {
-	version *Version                                  // nil: h1 and h2
-	signer  func(*runtime.StreamType) (signer, error) // nil: none, see SigV4
+	version *Version                               // nil: h1 and h2
+	signer  func(*transport.Setup) (signer, error) // nil: none, see SigV4
 
 	mu    sync.Mutex
 	pools map[poolKey]*pool
@@ -65,17 +66,17 @@ func newVersion(v *Version, options []Option) *Transport {
 }
 
 // Protocols returns h1 and h2, or that of a Version.
-func (t *Transport) Protocols() []runtime.Protocol {
+func (t *Transport) Protocols() []policy.Protocol {
 	if t.version != nil {
-		return []runtime.Protocol{t.version.Protocol}
+		return []policy.Protocol{t.version.Protocol}
 	}
-	return []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2}
+	return []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2}
 }
 
 // A poolKey says which connections may be shared.
 type poolKey struct {
-	c      *runtime.Context
-	dialer runtime.Dialer
+	env    *transport.Env
+	dialer transport.Dialer
 	unix   string      // the socket that all connections go to; "": none
 	trust  *tls.Config // nil: without TLS
 
@@ -105,9 +106,9 @@ func (t *Transport) pool(k poolKey) *pool {
 	defer t.mu.Unlock()
 	p := t.pools[k]
 	if p == nil {
-		p = &pool{unix: k.unix, limit: k.c.ConnectTimeout()}
+		p = &pool{unix: k.unix, limit: k.env.ConnectTimeout()}
 		if t.version != nil {
-			p.other = t.version.RoundTripper(Connections{Context: k.c, TLS: k.trust, Ping: k.ping, Hangup: k.hangup})
+			p.other = t.version.RoundTripper(Connections{Env: k.env, TLS: k.trust, Ping: k.ping, Hangup: k.hangup})
 		} else {
 			p.Transport = newTransport(k)
 		}
@@ -132,7 +133,6 @@ func (t *Transport) release(k poolKey, p *pool) {
 }
 
 func newTransport(k poolKey) *http.Transport {
-	validity := &runtime.StreamType{SwakeValidity: k.wakes, Retry: &runtime.Retry{ValidPing: k.ping, ValidHangup: k.hangup}}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if g, ok := ctx.Value(repeatKey{}).(*repeatGuard); ok {
@@ -145,13 +145,13 @@ func newTransport(k poolKey) *http.Transport {
 			}
 			conn, err := k.dialer.Dial(ctx, network, addr)
 			if err == nil && k.h2 {
-				conn = watch(k.c, validity, conn)
+				conn = watch(k, conn)
 			}
 			return conn, err
 		},
 		// A dial, and with it the handshake, goes on when the attempt that
 		// wanted it has given up, so it needs a limit of its own.
-		TLSHandshakeTimeout:    k.c.DialTimeout(),
+		TLSHandshakeTimeout:    k.env.DialTimeout(),
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    maxIdlePerHost,
 		MaxResponseHeaderBytes: request.MaxHeaderBytes,
@@ -266,7 +266,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case err == nil:
 		p.answered.Add(1)
-	case g.conn != nil && context.Cause(g) == runtime.ErrTimeout:
+	case g.conn != nil && context.Cause(g) == transport.ErrTimeout:
 		g.conn.unanswered(g.at, p.limit)
 	}
 	return resp, err

@@ -20,6 +20,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A frameServer is a server of h2 without TLS that does nothing by itself but
@@ -110,17 +112,17 @@ func TestValidity(t *testing.T) {
 			}
 			losses := make(chan loss, 10)
 			start := time.Now()
-			tr := &trace{on: on{"DIS": func(s *runtime.Stream) runtime.Result {
+			tr := &trace{on: on{"DIS": func(s *runtime.Stream) policy.Result {
 				losses <- loss{s.Err(), time.Since(start)}
-				return runtime.OK
+				return policy.OK
 			}}}
-			_, s := newStream(t, runtime.StreamType{Protocol: runtime.ProtocolH2, NailedUp: true,
-				Retry: &runtime.Retry{Backoff: []time.Duration{10 * ms}, Conceal: 3, ValidPing: tt.ping, ValidHangup: tt.hangup}},
+			_, s := newStream(t, policy.StreamType{Protocol: policy.ProtocolH2, NailedUp: true,
+				Retry: &policy.Retry{Backoff: []time.Duration{10 * ms}, Conceal: 3, ValidPing: tt.ping, ValidHangup: tt.hangup}},
 				addr, tr, runtime.Options{})
 			tr.await(t, len(strings.Fields(tt.want)))
 			want(t, tr, tt.want)
 			s.Destroy()
-			if l := <-losses; !errors.Is(l.err, runtime.ErrNoValidity) || l.took < tt.hangup {
+			if l := <-losses; !errors.Is(l.err, transport.ErrNoValidity) || l.took < tt.hangup {
 				t.Errorf("hung up after %v, want %v at least: %v", l.took, tt.hangup, l.err)
 			}
 			mu.Lock()
@@ -154,10 +156,10 @@ func TestValidityIdle(t *testing.T) {
 		}
 	}}
 	addr := server{conn: sv.conn()}.start(t)
-	var types []*runtime.StreamType
+	var types []*policy.StreamType
 	for name, ping := range map[string]time.Duration{"a": 30 * time.Millisecond, "b": 30 * time.Millisecond, "c": time.Hour} {
-		types = append(types, &runtime.StreamType{Name: name, Protocol: runtime.ProtocolH2, HTTP: &runtime.HTTP{},
-			Endpoint: addr.Addr().String(), Port: addr.Port(), Retry: &runtime.Retry{ValidPing: ping}})
+		types = append(types, &policy.StreamType{Name: name, Protocol: policy.ProtocolH2, HTTP: &policy.HTTP{},
+			Endpoint: addr.Addr().String(), Port: addr.Port(), Retry: &policy.Retry{ValidPing: ping}})
 	}
 	c := newPolicy(t, types, runtime.Options{})
 	for _, name := range []string{"a", "b", "a"} {
@@ -215,7 +217,7 @@ func TestPeerTxCredit(t *testing.T) {
 		}
 	}}
 	addr := server{conn: sv.conn()}.start(t)
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH2, Opportunistic: true}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2, Opportunistic: true}, addr, runtime.Options{})
 	tr := &trace{}
 	s, err := c.NewStream("s", tr.handlers(), runtime.WithPeerTxCredit(1500))
 	if err != nil {
@@ -256,12 +258,12 @@ func TestPeerTxCreditParts(t *testing.T) {
 		w.Header().Set("Content-Type", "multipart/mixed; boundary=0123456789")
 		io.WriteString(w, strings.Repeat("\r\n--0123456789\r\nhello", parts)+"\r\n--0123456789--\r\n"+strings.Repeat(" ", 1000))
 	}))
-	c := contextOf(t, runtime.ProtocolH2, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{MultipartSSIn: true}})
+	c := contextOf(t, policy.ProtocolH2, url, policy.StreamType{Name: "s", HTTP: &policy.HTTP{MultipartSSIn: true}})
 	tr := &trace{}
 	h := tr.handlers()
 	var body []byte
 	given := credit
-	h.Rx = func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+	h.Rx = func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 		body = append(body, buf...)
 		if len(body) > given {
 			t.Errorf("%d bytes delivered with a credit of %d", len(body), given)
@@ -269,7 +271,7 @@ func TestPeerTxCreditParts(t *testing.T) {
 		more := min(len(buf), parts*len("hello")-given) // no more than needed
 		given += more
 		s.AddPeerTxCredit(uint32(more))
-		return runtime.OK
+		return policy.OK
 	}
 	s, err := c.NewStream("s", h, runtime.WithPeerTxCredit(credit))
 	if err != nil {
@@ -298,8 +300,8 @@ func TestIdleConnection(t *testing.T) {
 				c.WritePing(true, f.Data)
 			}
 		}}.conn()
-		c := newPolicy(t, []*runtime.StreamType{{Name: "s", Protocol: runtime.ProtocolH2, HTTP: &runtime.HTTP{}, Endpoint: "127.0.0.1", Port: 80,
-			Retry: &runtime.Retry{ValidPing: 7 * time.Second, ValidHangup: 20 * time.Second}}},
+		c := newPolicy(t, []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolH2, HTTP: &policy.HTTP{}, Endpoint: "127.0.0.1", Port: 80,
+			Retry: &policy.Retry{ValidPing: 7 * time.Second, ValidHangup: 20 * time.Second}}},
 			runtime.Options{DialContext: func(context.Context, string, string) (net.Conn, error) {
 				ours, theirs := net.Pipe()
 				go func() {

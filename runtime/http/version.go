@@ -5,14 +5,15 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A Version is a version of HTTP that another package can speak. All that makes
 // streams of requests is the same: headers, credentials, bodies, redirects,
 // states.
 type Version struct {
-	Protocol runtime.Protocol
+	Protocol policy.Protocol
 
 	// RoundTripper returns what makes the requests of all streamtypes that may
 	// share connections. It is called once for each such set. It opens nothing.
@@ -21,8 +22,8 @@ type Version struct {
 
 // Connections are what requests have in common that may share connections.
 type Connections struct {
-	Context *runtime.Context
-	TLS     *tls.Config // to be cloned, and given a name and protocols; nil: without TLS
+	Env *transport.Env
+	TLS *tls.Config // to be cloned, and given a name and protocols; nil means without TLS
 
 	// Ping and Hangup are how long a connection may go without proof that it works
 	// before it is probed, and before it is given up; 0 is never.

@@ -7,18 +7,18 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // errLost is why the streams of an h2 connection end that is given up.
-var errLost = fmt.Errorf("sspolicy: h2 connection given up: %w", runtime.ErrNoValidity)
+var errLost = fmt.Errorf("sspolicy: h2 connection given up: %w", transport.ErrNoValidity)
 
 // A watched is a connection of h2 that is given up when nothing comes from it:
 // for the policy's svalidhup, or when a request on it went unanswered and the
 // PING after it too.
 type watched struct {
 	net.Conn
-	validity *runtime.Validity
+	validity *transport.Validity
 	lost     atomic.Bool
 	last     atomic.Int64 // when something came last, as since has it
 
@@ -33,11 +33,11 @@ var epoch = time.Now()
 
 func since() int64 { return int64(time.Since(epoch)) }
 
-// watch watches over a new connection.
-func watch(c *runtime.Context, st *runtime.StreamType, conn net.Conn) *watched {
+// watch watches a new connection.
+func watch(k poolKey, conn net.Conn) *watched {
 	w := &watched{Conn: conn}
 	w.last.Store(since())
-	w.validity = c.StartValidity(st, nil, w.giveUp)
+	w.validity = k.env.Watch(0, k.hangup, k.wakes, nil, w.giveUp)
 	return w
 }
 

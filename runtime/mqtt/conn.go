@@ -8,11 +8,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http/httptrace"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const (
@@ -85,9 +87,8 @@ type conn struct {
 	pending bool // resend is set
 	slow    *time.Timer
 	keep    *time.Timer
-	watch   *runtime.Validity
-	ctx     *runtime.Context
-	policy  *runtime.StreamType // of the stream that made the connection
+	watch   *transport.Validity
+	setup   *transport.Setup // of the stream that made the connection
 
 	// The reader's own.
 	topic []byte
@@ -112,11 +113,13 @@ type inMsg struct {
 }
 
 // connect makes the connection: dials, and exchanges CONNECT and CONNACK.
-func (c *conn) connect(ctx context.Context, l *runtime.Link, id, password string, first *stream) error {
-	nc, err := l.Dial(ctx, l.Target(), alpn)
+func (c *conn) connect(ctx context.Context, l transport.Link, id, password string, first *stream) error {
+	c.setup = first.n.setup
+	nc, err := c.setup.Dial(ctx, l.Target(), alpn)
 	if err != nil {
 		return err
 	}
+	transport.Trace(ctx).GotConn(httptrace.GotConnInfo{Conn: nc})
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	c.nc, c.br = nc, bufio.NewReaderSize(nc, readBuffer)
@@ -131,7 +134,6 @@ func (c *conn) connect(ctx context.Context, l *runtime.Link, id, password string
 		}
 		return err
 	}
-	c.ctx, c.policy = l.Context(), l.StreamType()
 	c.w = newWriter(nc, c.fail)
 	c.mu.Lock()
 	c.resume(present)
@@ -194,7 +196,7 @@ func (c *conn) resume(present bool) {
 	// A connection that is being closed has no more to do with the session. It
 	// may take its time where the server reads nothing, and say DISCONNECT only.
 	if was := c.hub.hold(c); was != nil {
-		was.fail(runtime.ErrClosed)
+		was.fail(transport.ErrClosed)
 	}
 	c.sess = c.hub.session
 	c.sess.cut()
@@ -224,13 +226,12 @@ func (c *conn) keepAlive() time.Duration { return time.Duration(c.set.keepAlive)
 // and by the keep alive, whose PINGREQ is to be answered within half of it
 // (section 3.1.2.10 gives a server as long). mu is held.
 func (c *conn) startWatch() {
-	ping, hangup := c.policy.Validity()
+	ping, hangup := c.setup.Stream.Validity()
 	if limit := c.keepAlive() * 3 / 2; limit > 0 && (hangup == 0 || limit < hangup) {
 		hangup = limit
 	}
 	c.waited, c.sent = c.waiting, false
-	policy := &runtime.StreamType{Retry: &runtime.Retry{ValidPing: ping, ValidHangup: hangup}}
-	c.watch = c.ctx.StartValidity(policy, func() { c.w.post(appendPingreq) }, func() {
+	c.watch = c.setup.Env.Watch(ping, hangup, c.setup.Stream.SwakeValidity, func() { c.w.post(appendPingreq) }, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		switch {
@@ -240,7 +241,7 @@ func (c *conn) startWatch() {
 		case c.waited && !c.w.stuck(): // what the server may have answered was not read
 			c.startWatch()
 		default:
-			c.failLocked(runtime.ErrNoValidity)
+			c.failLocked(transport.ErrNoValidity)
 		}
 	})
 }
@@ -486,7 +487,7 @@ func (c *conn) receive(h header) error {
 		}
 	}
 	c.mu.Unlock()
-	flags := runtime.FlagSOM
+	flags := policy.FlagSOM
 	for left := p.payload; ; flags = 0 {
 		n := min(left, maxPiece)
 		b, err := c.br.Peek(n)
@@ -494,7 +495,7 @@ func (c *conn) receive(h header) error {
 			return unexpected(err)
 		}
 		if left -= n; left == 0 {
-			flags |= runtime.FlagEOM
+			flags |= policy.FlagEOM
 		}
 		if err := c.push(b, flags, p.topic, m); err != nil {
 			return err
@@ -508,7 +509,7 @@ func (c *conn) receive(h header) error {
 
 // push puts a piece into the queues of the streams that want the message, when
 // there is room in all of them.
-func (c *conn) push(b []byte, flags runtime.Flags, topic []byte, m *inMsg) error {
+func (c *conn) push(b []byte, flags policy.Flags, topic []byte, m *inMsg) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, st := range c.to {
@@ -524,7 +525,7 @@ func (c *conn) push(b []byte, flags runtime.Flags, topic []byte, m *inMsg) error
 	if c.err != nil {
 		return c.err
 	}
-	last := flags&runtime.FlagEOM != 0 && m != nil
+	last := flags&policy.FlagEOM != 0 && m != nil
 	if last {
 		if len(c.acks) == maxString { // [MQTT-2.3.1-4]
 			return malformed("more unacknowledged messages than there are packet identifiers")
@@ -711,6 +712,6 @@ func (c *conn) close() {
 	_ = c.w.last(ctx, appendDisconnect)
 	stop()
 	cancel()
-	c.fail(runtime.ErrClosed)
+	c.fail(transport.ErrClosed)
 	c.wg.Wait()
 }

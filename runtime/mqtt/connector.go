@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // maxClientID is how long a client id may be, as in lws.
@@ -22,13 +23,12 @@ const topicHeader = "topic"
 // A connector makes the attempts of one streamtype of one context.
 type connector struct {
 	t     *Transport
-	c     *runtime.Context
-	st    *runtime.StreamType
-	proxy *runtime.Proxy
+	setup *transport.Setup
+	st    *policy.StreamType // of setup
 
-	topic, subscribe          *runtime.Template // nil: none
-	willTopic, willMessage    *runtime.Template
-	birthTopic, birthMessage  *runtime.Template
+	topic, subscribe          *policy.Template // nil: none
+	willTopic, willMessage    *policy.Template
+	birthTopic, birthMessage  *policy.Template
 	topicItem, subscribedItem int // metadata that tells the topic; -1: none
 
 	mu   sync.Mutex
@@ -37,21 +37,22 @@ type connector struct {
 
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	n := &connector{t: t, c: c, st: st, topicItem: -1, subscribedItem: -1, hubs: map[hubKey]*hub{}}
+func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	st := s.Stream
+	n := &connector{t: t, setup: s, st: st, topicItem: -1, subscribedItem: -1, hubs: map[hubKey]*hub{}}
 	m := st.MQTT
 	switch {
 	case st.Auth != nil:
-		return nil, fmt.Errorf("%w: use_auth over mqtt", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: use_auth over mqtt", transport.ErrUnsupported)
 	case m.QoS > 2 || m.WillQoS > 2 || m.BirthQoS > 2:
-		return nil, fmt.Errorf("%w: a QoS above 2", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: a QoS above 2", transport.ErrUnsupported)
 	case m.KeepAlive < 0 || m.KeepAlive > maxString*time.Second:
-		return nil, fmt.Errorf("%w: mqtt_keep_alive above 65535 s", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: mqtt_keep_alive above 65535 s", transport.ErrUnsupported)
 	}
 	for _, k := range []struct {
 		key   string
 		text  string
-		to    **runtime.Template
+		to    **policy.Template
 		wrong func(string) string // nil: any text
 	}{
 		{"mqtt_topic", m.Topic, &n.topic, wrongTopic[string]},
@@ -61,7 +62,7 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 		{"mqtt_birth_topic", m.BirthTopic, &n.birthTopic, wrongTopic[string]},
 		{"mqtt_birth_message", m.BirthMessage, &n.birthMessage, nil},
 	} {
-		t, err := runtime.ParseTemplate(k.text, st.Metadata)
+		t, err := policy.ParseTemplate(k.text, st.Metadata)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", k.key, err)
 		}
@@ -83,9 +84,7 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 			n.subscribedItem = i
 		}
 	}
-	var err error
-	n.proxy, err = c.Proxy(st)
-	return n, err
+	return n, nil
 }
 
 // wrong says what keeps a text from being a topic or filter for this streamtype.
@@ -108,12 +107,12 @@ func (n *connector) Close() error {
 }
 
 // hub returns the connections for an attempt.
-func (n *connector) hub(l *runtime.Link, id string) (*hub, error) {
+func (n *connector) hub(ctx context.Context, l transport.Link, id string) (*hub, error) {
 	t := l.Target()
-	k := hubKey{c: n.c, network: t.Network, address: t.Address(), proxy: n.proxy, id: id}
+	k := hubKey{env: n.setup.Env, network: t.Network, address: t.Address(), proxy: n.setup.Dialer.Proxy(), id: id}
 	if t.TLS {
 		var err error
-		if k.trust, err = l.TLSConfig(); err != nil {
+		if k.trust, err = n.setup.TLS(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -146,7 +145,7 @@ func (n *connector) trim(keep hubKey) {
 }
 
 // text returns a text of the policy with the metadata put in; "" if it has none.
-func text(l *runtime.Link, t *runtime.Template) string {
+func text(l transport.Link, t *policy.Template) string {
 	if t == nil {
 		return ""
 	}
@@ -155,7 +154,7 @@ func text(l *runtime.Link, t *runtime.Template) string {
 
 // expand returns a topic or filter with the metadata put in. The error does not
 // tell it, for metadata may be secret.
-func (n *connector) expand(l *runtime.Link, key string, t *runtime.Template, wrong func(string) string) (string, error) {
+func (n *connector) expand(l transport.Link, key string, t *policy.Template, wrong func(string) string) (string, error) {
 	if t == nil {
 		return "", nil
 	}
@@ -167,22 +166,22 @@ func (n *connector) expand(l *runtime.Link, key string, t *runtime.Template, wro
 }
 
 // blob returns a text of the credentials; "" if there is none.
-func blob(l *runtime.Link, b runtime.Blob) (string, error) {
-	s, err := l.Blob(b, 0)
-	if errors.Is(err, runtime.ErrNoCredentials) {
+func (n *connector) blob(ctx context.Context, b policy.Blob) (string, error) {
+	s, err := n.setup.Secret(ctx, b, 0)
+	if errors.Is(err, transport.ErrNoCredentials) {
 		return "", nil
 	}
 	if err == nil {
 		if why := wrongString(s); why != "" {
-			err = fmt.Errorf("sspolicy: %v: %w: %s", b, runtime.ErrBadCredentials, why)
+			err = fmt.Errorf("sspolicy: %v: %w: %s", b, transport.ErrBadCredentials, why)
 		}
 	}
 	return s, err
 }
 
 // Run makes one attempt.
-func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
-	set, id, password, err := n.settings(l)
+func (n *connector) Run(ctx context.Context, l transport.Link) error {
+	set, id, password, err := n.settings(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -194,7 +193,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		return err
 	}
 	st.birth.message = text(l, n.birthMessage)
-	h, err := n.hub(l, id)
+	h, err := n.hub(ctx, l, id)
 	if err != nil {
 		return err
 	}
@@ -213,7 +212,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 }
 
 // settings returns what the connection begins with.
-func (n *connector) settings(l *runtime.Link) (set settings, id, password string, err error) {
+func (n *connector) settings(ctx context.Context, l transport.Link) (set settings, id, password string, err error) {
 	m := n.st.MQTT
 	set.keepAlive, set.clean = uint16(m.KeepAlive/time.Second), m.CleanStart
 	if set.will.topic, err = n.expand(l, "mqtt_will_topic", n.willTopic, wrongTopic[string]); err != nil {
@@ -225,20 +224,20 @@ func (n *connector) settings(l *runtime.Link) (set settings, id, password string
 			return set, "", "", fmt.Errorf("sspolicy: mqtt_will_message: it is longer than %d bytes", maxString)
 		}
 	}
-	if id, err = blob(l, runtime.BlobMQTTClientID); err != nil {
+	if id, err = n.blob(ctx, policy.BlobMQTTClientID); err != nil {
 		return set, "", "", err
 	}
 	if len(id) > maxClientID {
-		return set, "", "", fmt.Errorf("sspolicy: %v: %w: it is longer than %d bytes", runtime.BlobMQTTClientID, ErrClientID, maxClientID)
+		return set, "", "", fmt.Errorf("sspolicy: %v: %w: it is longer than %d bytes", policy.BlobMQTTClientID, ErrClientID, maxClientID)
 	}
-	if set.username, err = blob(l, runtime.BlobMQTTUsername); err != nil {
+	if set.username, err = n.blob(ctx, policy.BlobMQTTUsername); err != nil {
 		return set, "", "", err
 	}
-	if password, err = blob(l, runtime.BlobMQTTPassword); err != nil {
+	if password, err = n.blob(ctx, policy.BlobMQTTPassword); err != nil {
 		return set, "", "", err
 	}
 	if password != "" && set.username == "" { // [MQTT-3.1.2-22]
-		return set, "", "", fmt.Errorf("sspolicy: %v: %w: a password without a user name", runtime.BlobMQTTUsername, runtime.ErrNoCredentials)
+		return set, "", "", fmt.Errorf("sspolicy: %v: %w: a password without a user name", policy.BlobMQTTUsername, transport.ErrNoCredentials)
 	}
 	return set, id, password, nil
 }

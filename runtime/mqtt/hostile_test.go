@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestSessionHandedOver: a connection that is slow to close, since the server
@@ -65,7 +66,7 @@ func TestAckFlood(t *testing.T) {
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("", "f", 1))), func(t *testing.T, c *runtime.Context) {
 		free := make(chan struct{})
-		tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"rx(1)": func(*runtime.Stream) runtime.Result { <-free; return runtime.OK }}}
+		tr := &trace{on: map[string]func(*runtime.Stream) policy.Result{"rx(1)": func(*runtime.Stream) policy.Result { <-free; return policy.OK }}}
 		tr.open(t, c, "s")
 		tr.Connect()
 		synctest.Wait()
@@ -141,16 +142,16 @@ func TestLongUpload(t *testing.T) {
 			tr := &trace{times: true}
 			tr.open(t, c, "s")
 			n, paused := 0, false
-			tr.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			tr.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				if paused = !paused; ordinal == 0 || n == 400_000 || stops && n == 200_000 {
-					return 0, 0, runtime.TxDontSend
+					return 0, 0, policy.TxDontSend
 				}
 				if paused {
 					time.AfterFunc(time.Second, func() { s.RequestTx() })
-					return 0, 0, runtime.TxDontSend
+					return 0, 0, policy.TxDontSend
 				}
 				n += 10_000
-				return 10_000, 0, runtime.OK
+				return 10_000, 0, policy.OK
 			}})
 			tr.Connect()
 			synctest.Wait()
@@ -174,11 +175,11 @@ func TestSiblingReceives(t *testing.T) {
 	bubble(t, p, runtime.Options{}, one(streamType("a", nowhere, topics("t", "f", 0)), streamType("b", nowhere, topics("u", "", 0))), func(t *testing.T, c *runtime.Context) {
 		a := new(trace).open(t, c, "a")
 		n := 0
-		a.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		a.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			if n++; n > 4 || n == 1 {
-				return 0, 0, runtime.TxDontSend
+				return 0, 0, policy.TxDontSend
 			}
-			return len(buf), 0, runtime.OK
+			return len(buf), 0, policy.OK
 		}})
 		a.Connect()
 		synctest.Wait()
@@ -190,7 +191,7 @@ func TestSiblingReceives(t *testing.T) {
 			p.latest().send(message("f", 0, 0, "x"))
 			time.Sleep(time.Second)
 		}
-		if b.State() != runtime.StateDisconnected || !errors.Is(b.Err(), ErrSlow) {
+		if b.State() != policy.StateDisconnected || !errors.Is(b.Err(), ErrSlow) {
 			t.Errorf("%s, %v", b, b.Err())
 		}
 	})
@@ -211,7 +212,7 @@ func TestLeaveWhileWriting(t *testing.T) {
 			return false
 		}}
 		st := streamType("s", nowhere, topics("t", "", 0))
-		st.Retry = &runtime.Retry{}
+		st.Retry = &policy.Retry{}
 		c := newContext(t, runtime.Options{DialContext: p.dial}, st)
 		a, b := new(trace).open(t, c, "s"), new(trace).open(t, c, "s")
 		a.Connect()
@@ -269,12 +270,12 @@ func TestNakInTurn(t *testing.T) {
 	for qos := range byte(3) {
 		p := &peer{answer: func(c *peerConn, packet string) bool { return strings.HasPrefix(packet, "PUBLISH") }}
 		st := streamType("s", nowhere, topics("${topic}", "", qos))
-		st.Metadata = []runtime.Metadata{{Name: "topic"}}
+		st.Metadata = []policy.Metadata{{Name: "topic"}}
 		quiet := slog.New(slog.DiscardHandler)
 		bubble(t, p, runtime.Options{Logger: quiet}, one(st), func(t *testing.T, c *runtime.Context) {
-			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{}}
+			tr := &trace{on: map[string]func(*runtime.Stream) policy.Result{}}
 			n := 0
-			tr.on["tx"] = func(s *runtime.Stream) runtime.Result {
+			tr.on["tx"] = func(s *runtime.Stream) policy.Result {
 				topic := []string{"good", "#", "good"}[n]
 				s.SetMetadata("topic", topic)
 				if n++; n < 3 {
@@ -283,7 +284,7 @@ func TestNakInTurn(t *testing.T) {
 					tr.mu.Unlock()
 					s.RequestTx()
 				}
-				return runtime.OK
+				return policy.OK
 			}
 			tr.open(t, c, "s")
 			tr.Connect()
@@ -309,7 +310,7 @@ func TestNakInTurn(t *testing.T) {
 func TestNoIdentifiers(t *testing.T) {
 	p := &peer{}
 	transport := New()
-	o := runtime.Options{Transports: []runtime.Transport{transport}}
+	o := runtime.Options{Transports: []transport.Transport{transport}}
 	bubble(t, p, o, one(streamType("s", nowhere, topics("t", "", 1), retry(5))), func(t *testing.T, c *runtime.Context) {
 		tr, other := new(trace).open(t, c, "s"), new(trace).open(t, c, "s")
 		tr.Connect()
@@ -349,9 +350,9 @@ func TestLeftToTheServer(t *testing.T) {
 		st.MQTT.CleanStart = clean
 		o := runtime.Options{Credentials: credentials("device", "", "")}
 		bubble(t, p, o, one(st), func(t *testing.T, c *runtime.Context) {
-			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
-				"rx(1)": func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK },
-				"rx(2)": func(*runtime.Stream) runtime.Result { return runtime.DestroyMe },
+			tr := &trace{on: map[string]func(*runtime.Stream) policy.Result{
+				"rx(1)": func(*runtime.Stream) policy.Result { time.Sleep(time.Second); return policy.OK },
+				"rx(2)": func(*runtime.Stream) policy.Result { return policy.DestroyMe },
 			}}
 			tr.open(t, c, "s")
 			tr.Connect()

@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 var nowhere = netip.MustParseAddrPort("192.0.2.1:1883")
 
 // bubble runs a test with a clock of its own, and a context whose connections
 // go to a peer.
-func bubble(t *testing.T, p *peer, o runtime.Options, types []*runtime.StreamType, f func(t *testing.T, c *runtime.Context)) {
+func bubble(t *testing.T, p *peer, o runtime.Options, types []*policy.StreamType, f func(t *testing.T, c *runtime.Context)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		o.DialContext = p.dial
@@ -28,7 +30,7 @@ func bubble(t *testing.T, p *peer, o runtime.Options, types []*runtime.StreamTyp
 	})
 }
 
-func one(st ...*runtime.StreamType) []*runtime.StreamType { return st }
+func one(st ...*policy.StreamType) []*policy.StreamType { return st }
 
 // silent answers as it should but to packets that begin with one of these.
 func silent(to ...string) func(*peerConn, string) bool {
@@ -77,7 +79,7 @@ func TestResend(t *testing.T) {
 					// An answer that comes late is passed over.
 					p.latest().send([]string{1: "\x40\x02\x00\x01", 2: "\x50\x02\x00\x01"}[qos])
 					synctest.Wait()
-					if tr.State() != runtime.StateQoSAckRemote {
+					if tr.State() != policy.StateQoSAckRemote {
 						t.Errorf("after a late answer: %s, %v", tr, tr.Err())
 					}
 				})
@@ -123,16 +125,16 @@ func TestPubrel(t *testing.T) {
 func TestOutcomesInOrder(t *testing.T) {
 	p := &peer{answer: silent("PUBLISH t id 1 ")}
 	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{}}
+		tr := &trace{times: true, on: map[string]func(*runtime.Stream) policy.Result{}}
 		n := 0
-		tr.on["tx"] = func(s *runtime.Stream) runtime.Result {
+		tr.on["tx"] = func(s *runtime.Stream) policy.Result {
 			if n++; n < 25 {
 				tr.mu.Lock()
 				tr.send = append(tr.send, []byte("x"))
 				tr.mu.Unlock()
 				s.RequestTx()
 			}
-			return runtime.OK
+			return policy.OK
 		}
 		tr.open(t, c, "s")
 		tr.Connect()
@@ -203,7 +205,7 @@ func TestNoConnack(t *testing.T) {
 		tr.open(t, c, "s").RequestTx()
 		time.Sleep(time.Minute)
 		tr.want(t, "CRE POL CNG 15s:UNR 15s:ARF")
-		if !errors.Is(tr.Err(), runtime.ErrTimeout) {
+		if !errors.Is(tr.Err(), transport.ErrTimeout) {
 			t.Errorf("Err %v", tr.Err())
 		}
 	})
@@ -265,7 +267,7 @@ func TestKeepAlive(t *testing.T) {
 			st := streamType("s", nowhere, topics("t", "", 0))
 			st.MQTT.KeepAlive = c.keep
 			if !c.noRetry {
-				st.Retry = &runtime.Retry{ValidPing: c.ping, ValidHangup: c.hangup}
+				st.Retry = &policy.Retry{ValidPing: c.ping, ValidHangup: c.hangup}
 			}
 			p := &peer{answer: c.answer}
 			bubble(t, p, runtime.Options{}, one(st), func(t *testing.T, ctx *runtime.Context) {
@@ -277,7 +279,7 @@ func TestKeepAlive(t *testing.T) {
 				if got != c.peer {
 					t.Errorf("the peer got %s, want %s", got, c.peer)
 				}
-				if strings.HasSuffix(c.want, "DIS") && !errors.Is(tr.Err(), runtime.ErrNoValidity) {
+				if strings.HasSuffix(c.want, "DIS") && !errors.Is(tr.Err(), transport.ErrNoValidity) {
 					t.Errorf("Err %v", tr.Err())
 				}
 			})
@@ -300,8 +302,8 @@ func TestLeave(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := &peer{answer: c.answer}
 			bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, ctx *runtime.Context) {
-				tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{
-					"tx": func(*runtime.Stream) runtime.Result { return runtime.DisconnectMe },
+				tr := &trace{times: true, on: map[string]func(*runtime.Stream) policy.Result{
+					"tx": func(*runtime.Stream) policy.Result { return policy.DisconnectMe },
 				}}
 				tr.open(t, ctx, "s").Connect()
 				time.Sleep(time.Second)
@@ -329,7 +331,7 @@ func TestLeave(t *testing.T) {
 // TestConnect: what a connection begins with.
 func TestConnect(t *testing.T) {
 	st := streamType("s", nowhere, topics("t/${who}", "f/${who}", 1))
-	st.Metadata = []runtime.Metadata{{Name: "who"}}
+	st.Metadata = []policy.Metadata{{Name: "who"}}
 	m := st.MQTT
 	m.KeepAlive = 30 * time.Second
 	m.WillTopic, m.WillMessage, m.WillQoS, m.WillRetain = "w/${who}", "${who} is gone", 2, true
@@ -371,7 +373,7 @@ func TestBadCredentials(t *testing.T) {
 
 // TestBirth: it is sent once for a connection, and has to be acknowledged.
 func TestBirth(t *testing.T) {
-	st := func(name string) *runtime.StreamType {
+	st := func(name string) *policy.StreamType {
 		st := streamType(name, nowhere, topics("t", "", 0))
 		st.MQTT.BirthTopic, st.MQTT.BirthQoS = "b", 1
 		return st

@@ -27,6 +27,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // A broker is a mosquitto.
@@ -237,7 +238,7 @@ func TestPasswords(t *testing.T) {
 func TestOtherClients(t *testing.T) {
 	b := startBroker(t, "")
 	st := streamType("s", b.addr, topics("up/${n}", "down/#", 1))
-	st.Metadata = []runtime.Metadata{{Name: "n"}}
+	st.Metadata = []policy.Metadata{{Name: "n"}}
 	c := newContext(t, runtime.Options{}, st)
 	tr := new(trace).open(t, c, "s")
 	tr.Connect()
@@ -278,7 +279,7 @@ func TestWill(t *testing.T) {
 	b := startBroker(t, "")
 	st := streamType("s", b.addr, topics("t", "", 0))
 	st.MQTT.WillTopic, st.MQTT.WillMessage, st.MQTT.WillQoS, st.MQTT.WillRetain = "will/${n}", "gone ${n}", 1, false
-	st.Metadata = []runtime.Metadata{{Name: "n"}}
+	st.Metadata = []policy.Metadata{{Name: "n"}}
 	var mu sync.Mutex
 	var conns []net.Conn
 	c := newContext(t, runtime.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -352,7 +353,7 @@ func TestSystemTopics(t *testing.T) {
 func TestCalls(t *testing.T) {
 	b := startBroker(t, "")
 	echo := streamType("echo", b.addr, topics("e/${n}", "e/+", 1))
-	echo.Metadata = []runtime.Metadata{{Name: "n"}, {Name: "from", Header: "topic"}}
+	echo.Metadata = []policy.Metadata{{Name: "n"}, {Name: "from", Header: "topic"}}
 	c := newContext(t, runtime.Options{}, echo, streamType("pub", b.addr, topics("p", "", 2)), streamType("sub", b.addr, topics("", "p", 2)))
 	ctx := t.Context()
 
@@ -483,14 +484,14 @@ func TestCutEverywhere(t *testing.T) {
 				}}, streamType("s", b.addr, topics("t", "t", 2)))
 				tr := new(trace)
 				over := make(chan struct{}, 10)
-				end := func(*runtime.Stream) runtime.Result { over <- struct{}{}; return runtime.OK }
-				got := func(s *runtime.Stream) runtime.Result {
+				end := func(*runtime.Stream) policy.Result { over <- struct{}{}; return policy.OK }
+				got := func(s *runtime.Stream) policy.Result {
 					if tr.seen.Count("ACK") > 0 && tr.seen.Count("rx(x)") > 0 {
 						over <- struct{}{}
 					}
-					return runtime.OK
+					return policy.OK
 				}
-				tr.on = map[string]func(*runtime.Stream) runtime.Result{"DIS": end, "ARF": end, "ACK": got, "rx(x)": got}
+				tr.on = map[string]func(*runtime.Stream) policy.Result{"DIS": end, "ARF": end, "ACK": got, "rx(x)": got}
 				tr.open(t, c, "s")
 				tr.publish("x")
 				<-over

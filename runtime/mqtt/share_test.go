@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestShared: one connection, one subscription of a filter that two streams have,
@@ -172,11 +173,11 @@ func TestSlow(t *testing.T) {
 		t.Run(fmt.Sprint("shared ", shared), func(t *testing.T) {
 			p := &peer{}
 			st := streamType("slow", nowhere, topics("", "f", 0))
-			st.Retry = &runtime.Retry{ValidPing: 5 * time.Second, ValidHangup: 8 * time.Second}
+			st.Retry = &policy.Retry{ValidPing: 5 * time.Second, ValidHangup: 8 * time.Second}
 			bubble(t, p, runtime.Options{}, one(st, streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
 				free := make(chan struct{})
-				slow := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{
-					"rx(first)": func(*runtime.Stream) runtime.Result { <-free; return runtime.OK },
+				slow := &trace{times: true, on: map[string]func(*runtime.Stream) policy.Result{
+					"rx(first)": func(*runtime.Stream) policy.Result { <-free; return policy.OK },
 				}}
 				slow.open(t, c, "slow")
 				slow.Connect()
@@ -223,7 +224,7 @@ func TestAckOrder(t *testing.T) {
 	bubble(t, p, runtime.Options{}, one(streamType("a", nowhere, topics("", "a", 1)), streamType("b", nowhere, topics("", "+", 1))), func(t *testing.T, c *runtime.Context) {
 		free := make(chan struct{})
 		a := new(trace).open(t, c, "a")
-		b := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"rx(1)": func(*runtime.Stream) runtime.Result { <-free; return runtime.OK }}}
+		b := &trace{on: map[string]func(*runtime.Stream) policy.Result{"rx(1)": func(*runtime.Stream) policy.Result { <-free; return policy.OK }}}
 		b.open(t, c, "b")
 		a.Connect()
 		synctest.Wait()
@@ -248,7 +249,7 @@ func TestDeliveredBeforeTheEnd(t *testing.T) {
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, c *runtime.Context) {
 		free := make(chan struct{})
-		tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"rx(1)": func(*runtime.Stream) runtime.Result { <-free; return runtime.OK }}}
+		tr := &trace{on: map[string]func(*runtime.Stream) policy.Result{"rx(1)": func(*runtime.Stream) policy.Result { <-free; return policy.OK }}}
 		tr.open(t, c, "s")
 		tr.Connect()
 		synctest.Wait()
@@ -292,20 +293,20 @@ func TestPieces(t *testing.T) {
 			bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, ctx *runtime.Context) {
 				tr := new(trace).open(t, ctx, "s")
 				pieces, more := c.pieces, false
-				tr.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+				tr.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 					if len(pieces) == 0 || !more {
-						return 0, 0, runtime.TxDontSend
+						return 0, 0, policy.TxDontSend
 					}
 					n := pieces[0]
 					if n > len(buf) {
 						t.Errorf("%d bytes for a piece of %d", len(buf), n)
-						return 0, 0, runtime.DestroyMe
+						return 0, 0, policy.DestroyMe
 					}
 					pieces = pieces[1:]
 					more = n != 20 // a break in the middle
-					var flags runtime.Flags
+					var flags policy.Flags
 					if len(pieces) == 0 && c.eom {
-						flags = runtime.FlagEOM
+						flags = policy.FlagEOM
 					}
 					copy(buf, bytes.Repeat([]byte("x"), n))
 					return n, flags, tr.seen.Note(s, "tx")
@@ -313,7 +314,7 @@ func TestPieces(t *testing.T) {
 				tr.Connect()
 				synctest.Wait()
 				for range 2 {
-					if tr.State() == runtime.StateDisconnected {
+					if tr.State() == policy.StateDisconnected {
 						break
 					}
 					more = true
@@ -352,11 +353,11 @@ func TestSiblingInAMessage(t *testing.T) {
 		a := &trace{times: true}
 		a.open(t, c, "a")
 		n := 0
-		a.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		a.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			if n++; n > 4 || n == 1 {
-				return 0, 0, runtime.TxDontSend
+				return 0, 0, policy.TxDontSend
 			}
-			return len(buf), 0, runtime.OK
+			return len(buf), 0, policy.OK
 		}})
 		a.Connect()
 		synctest.Wait()
@@ -378,14 +379,14 @@ func TestSiblingInAMessage(t *testing.T) {
 func TestShadow(t *testing.T) {
 	st := streamType("s", nowhere, topics("$aws/things/${thing}/shadow/get", "${topic}", 1))
 	st.MQTT.AWSIoT = true
-	st.Metadata = []runtime.Metadata{{Name: "thing"}, {Name: "topic"}}
+	st.Metadata = []policy.Metadata{{Name: "thing"}, {Name: "topic"}}
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, one(st), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{}}
+		tr := &trace{times: true, on: map[string]func(*runtime.Stream) policy.Result{}}
 		seen := ""
-		tr.on["rx(state)"] = func(s *runtime.Stream) runtime.Result {
+		tr.on["rx(state)"] = func(s *runtime.Stream) policy.Result {
 			seen, _ = s.Metadata("topic")
-			return runtime.OK
+			return policy.OK
 		}
 		tr.open(t, c, "s", runtime.WithMetadata("thing", "lamp"), runtime.WithMetadata("topic", "news"))
 		tr.Connect()
@@ -416,15 +417,15 @@ func TestShadow(t *testing.T) {
 // TestTopicItem: an item that is mapped to "topic" tells that of each message.
 func TestTopicItem(t *testing.T) {
 	st := streamType("s", nowhere, topics("", "#", 0))
-	st.Metadata = []runtime.Metadata{{Name: "from", Header: "topic:"}}
+	st.Metadata = []policy.Metadata{{Name: "from", Header: "topic:"}}
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, one(st), func(t *testing.T, c *runtime.Context) {
 		tr := new(trace).open(t, c, "s")
 		var seen []string
-		tr.SetHandlers(runtime.Handlers{Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		tr.SetHandlers(runtime.Handlers{Rx: func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			from, _ := s.Metadata("from")
 			seen = append(seen, from+"="+string(buf))
-			return runtime.OK
+			return policy.OK
 		}})
 		tr.Connect()
 		synctest.Wait()
@@ -439,8 +440,8 @@ func TestTopicItem(t *testing.T) {
 // TestSharedPolicyChange: streams of another policy share the connection that
 // those of the one before have.
 func TestSharedPolicyChange(t *testing.T) {
-	a := func() *runtime.StreamType { return streamType("a", nowhere, topics("x", "f", 1)) }
-	b := func(filter string) *runtime.StreamType { return streamType("b", nowhere, topics("y", filter, 1)) }
+	a := func() *policy.StreamType { return streamType("a", nowhere, topics("x", "f", 1)) }
+	b := func(filter string) *policy.StreamType { return streamType("b", nowhere, topics("y", filter, 1)) }
 	d := streamType("d", nowhere, topics("z", "", 1))
 	p := &peer{}
 	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, one(a(), b("g")), func(t *testing.T, c *runtime.Context) {
@@ -454,7 +455,7 @@ func TestSharedPolicyChange(t *testing.T) {
 		open("a")
 		open("b")
 		p.reset()
-		if err := c.SetPolicy(&runtime.Policy{StreamTypes: one(a(), b("h"), d)}); err != nil {
+		if err := c.SetPolicy(&policy.Policy{StreamTypes: one(a(), b("h"), d)}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -469,7 +470,7 @@ func TestSharedPolicyChange(t *testing.T) {
 		all["a"].want(t, "CRE CNG CON rx(old) tx ACK")
 		all["b"].want(t, "CRE CNG CON rx(new)")
 		// An overlay shows in the next connection.
-		if err := c.Overlay(&runtime.Policy{StreamTypes: one(a(), b("i"), d)}); err != nil {
+		if err := c.Overlay(&policy.Policy{StreamTypes: one(a(), b("i"), d)}); err != nil {
 			t.Fatal(err)
 		}
 		p.reset()
@@ -490,7 +491,7 @@ func TestSharedPolicyChange(t *testing.T) {
 // on, unless the rest of the message was still to come.
 func TestBadTopic(t *testing.T) {
 	st := streamType("s", nowhere, topics("a/${x}", "", 1))
-	st.Metadata = []runtime.Metadata{{Name: "x"}}
+	st.Metadata = []policy.Metadata{{Name: "x"}}
 	p := &peer{}
 	bubble(t, p, runtime.Options{Logger: slog.New(slog.DiscardHandler)}, one(st), func(t *testing.T, c *runtime.Context) {
 		tr := new(trace).open(t, c, "s", runtime.WithMetadata("x", "#"))

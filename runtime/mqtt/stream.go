@@ -7,7 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const (
@@ -47,7 +48,7 @@ var errKept = errors.New("sspolicy: messages wait at the server for another conn
 type stream struct {
 	ctx    context.Context
 	n      *connector
-	l      *runtime.Link
+	l      transport.Link
 	c      *conn
 	filter string // "": none
 	birth  will
@@ -94,7 +95,7 @@ type stream struct {
 	add func([]byte) []byte
 }
 
-func newStream(ctx context.Context, n *connector, l *runtime.Link) *stream {
+func newStream(ctx context.Context, n *connector, l transport.Link) *stream {
 	st := &stream{ctx: ctx, n: n, l: l, wake: make(chan struct{}, 1), told: l.Delivered()}
 	st.birth.qos, st.birth.retain = n.st.MQTT.BirthQoS, n.st.MQTT.BirthRetain
 	st.add = func(b []byte) []byte {
@@ -113,7 +114,7 @@ type queue struct {
 
 type piece struct {
 	end   int // in buf
-	flags runtime.Flags
+	flags policy.Flags
 	topic string // of the first piece of a message, if somebody wants to know
 	m     *inMsg // of the last piece
 }
@@ -122,9 +123,9 @@ func (q *queue) size() int { return len(q.buf) + pieceCost*len(q.pieces) }
 
 func (q *queue) full() bool { return q.size() >= maxQueue }
 
-func (q *queue) add(b []byte, flags runtime.Flags, topic string, m *inMsg) {
+func (q *queue) add(b []byte, flags policy.Flags, topic string, m *inMsg) {
 	q.buf = append(q.buf, b...)
-	if flags&runtime.FlagEOM == 0 {
+	if flags&policy.FlagEOM == 0 {
 		m = nil
 	}
 	q.pieces = append(q.pieces, piece{len(q.buf), flags, topic, m})
@@ -163,8 +164,8 @@ func (st *stream) wants(topic []byte) bool {
 }
 
 // names returns the topic if it is a first piece and somebody wants to know.
-func (st *stream) names(topic []byte, flags runtime.Flags) string {
-	if flags&runtime.FlagSOM == 0 || st.n.topicItem < 0 && st.shadow == nil {
+func (st *stream) names(topic []byte, flags policy.Flags) string {
+	if flags&policy.FlagSOM == 0 || st.n.topicItem < 0 && st.shadow == nil {
 		return ""
 	}
 	if st.name != string(topic) {
@@ -216,8 +217,8 @@ func (st *stream) run() error {
 		return err
 	}
 	var ready <-chan struct{}
-	if st.n.topic != nil && st.l.HasTx() {
-		ready, st.wantTx = st.l.TxReady(), true
+	if _, hasTx := st.l.Outgoing(); hasTx && st.n.topic != nil {
+		ready, st.wantTx = st.l.Ready(), true
 	}
 	defer st.endShadow()
 	for {
@@ -454,11 +455,7 @@ func (st *stream) deliver() error {
 			return err
 		}
 		for ; acks > 0; acks-- {
-			tell := st.l.Ack
-			if nack && acks == 1 {
-				tell = st.l.Nack
-			}
-			if err := tell(); err != nil {
+			if err := st.l.Ack(!nack || acks > 1); err != nil {
 				return err
 			}
 		}
@@ -533,7 +530,7 @@ func (st *stream) rx(p *piece, b []byte) error {
 	if err := l.Rx(b, p.flags); err != nil {
 		return err
 	}
-	if p.flags&runtime.FlagEOM != 0 && st.shadowTopic != "" {
+	if p.flags&policy.FlagEOM != 0 && st.shadowTopic != "" {
 		if item >= 0 {
 			own, _ := l.Metadata(item)
 			l.Receive(item, own)
@@ -550,18 +547,19 @@ func (st *stream) transmit() error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	b := *buf
-	if n := st.l.TakeTxLen(); n > 0 && st.cur == nil && (st.total == 0 || len(st.part) == 0) {
-		st.total = n
-	}
 	if st.cur != nil && st.left < len(b) {
 		b = b[:st.left]
 	}
-	n, flags, err := st.l.Tx(b)
+	piece, err := st.l.Tx(b)
 	if err != nil {
 		return err
 	}
-	end := flags&runtime.FlagEOM != 0
-	if n == 0 && end && st.ended && flags&runtime.FlagSOM == 0 {
+	n, flags := piece.N, piece.Flags
+	if piece.Length > 0 && st.cur == nil && (st.total == 0 || len(st.part) == 0) {
+		st.total = piece.Length
+	}
+	end := flags&policy.FlagEOM != 0
+	if n == 0 && end && st.ended && flags&policy.FlagSOM == 0 {
 		end = false // of the message before
 	}
 	st.ended = st.ended && n == 0
@@ -601,7 +599,7 @@ func (st *stream) newMessage(length uint64) (*outMsg, error) {
 		err = errors.New("sspolicy: the message is longer than MQTT allows")
 	}
 	if err != nil {
-		st.l.Context().Logger().Warn("sspolicy: a message was not published", "streamtype", st.n.st.Name, "err", err)
+		st.n.setup.Logger().Warn("sspolicy: a message was not published", "streamtype", st.n.st.Name, "err", err)
 		return nil, nil
 	}
 	if m.AWSIoT && isShadow(topic) {
@@ -640,7 +638,7 @@ func (st *stream) refuse() error {
 		if err := st.push(); err != nil {
 			return err
 		}
-		return st.l.Nack()
+		return st.l.Ack(false)
 	}
 	m := &outMsg{}
 	m.told.done, m.told.failed = true, true
@@ -660,7 +658,7 @@ func (st *stream) push() error {
 		return st.broken(err)
 	}
 	for range n {
-		if err := st.l.Ack(); err != nil {
+		if err := st.l.Ack(true); err != nil {
 			return err
 		}
 	}
@@ -693,7 +691,7 @@ func (st *stream) beginMessage(part []byte) error {
 	m, err := st.newMessage(total)
 	if m == nil {
 		if err == nil {
-			err = st.l.Nack()
+			err = st.l.Ack(false)
 		}
 		if err == nil {
 			err = ErrTopic // the rest would be taken for another message
@@ -764,7 +762,7 @@ func (st *stream) continueMessage(part []byte, end bool) error {
 	st.written(m)
 	c.w.end()
 	if m.qos == 0 {
-		return st.l.Ack()
+		return st.l.Ack(true)
 	}
 	return nil
 }
@@ -850,7 +848,7 @@ func (st *stream) leave() {
 	if st.unwritten > 0 {
 		c.w.post(func(b []byte) []byte { return b })
 	}
-	wanted := errors.Is(context.Cause(st.ctx), runtime.ErrDisconnected)
+	wanted := errors.Is(context.Cause(st.ctx), transport.ErrDisconnected)
 	c.mu.Lock()
 	m, kept := c.detach(st, wanted)
 	c.mu.Unlock()

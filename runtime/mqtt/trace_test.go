@@ -9,13 +9,15 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A trace is a stream, what it is to send, and what it was told.
 type trace struct {
 	*runtime.Stream
 	seen  teststream.Trace
-	on    map[string]func(*runtime.Stream) runtime.Result
+	on    map[string]func(*runtime.Stream) policy.Result
 	times bool // put the time before each event
 
 	mu   sync.Mutex
@@ -44,18 +46,18 @@ func (tr *trace) open(t testing.TB, c *runtime.Context, name string, metadata ..
 	return tr
 }
 
-func (tr *trace) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+func (tr *trace) rx(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 	tr.mu.Lock()
-	if (flags&runtime.FlagSOM != 0) != (tr.part == nil) {
+	if (flags&policy.FlagSOM != 0) != (tr.part == nil) {
 		tr.seen.Note(s, "BAD FLAGS")
 	}
 	tr.part = append(tr.part, buf...)
 	if tr.part == nil {
 		tr.part = []byte{}
 	}
-	if flags&runtime.FlagEOM == 0 {
+	if flags&policy.FlagEOM == 0 {
 		tr.mu.Unlock()
-		return runtime.OK
+		return policy.OK
 	}
 	msg := string(tr.part)
 	tr.part = nil
@@ -67,24 +69,24 @@ func (tr *trace) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.
 	return tr.seen.Note(s, "rx("+msg+")")
 }
 
-func (tr *trace) tx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+func (tr *trace) tx(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 	tr.mu.Lock()
 	if len(tr.send) == 0 {
 		tr.mu.Unlock()
-		return 0, 0, runtime.TxDontSend
+		return 0, 0, policy.TxDontSend
 	}
 	n := copy(buf, tr.send[0])
 	if n < len(tr.send[0]) {
 		tr.send[0] = tr.send[0][n:]
 		tr.mu.Unlock()
-		return n, 0, runtime.OK
+		return n, 0, policy.OK
 	}
 	tr.send = tr.send[1:]
 	if len(tr.send) > 0 {
 		s.RequestTxLen(uint64(len(tr.send[0])))
 	}
 	tr.mu.Unlock()
-	return n, runtime.FlagSOM | runtime.FlagEOM, tr.seen.Note(s, "tx")
+	return n, policy.FlagSOM | policy.FlagEOM, tr.seen.Note(s, "tx")
 }
 
 // publish sends a message.
@@ -114,9 +116,9 @@ func (tr *trace) want(t testing.TB, want string) {
 	}
 }
 
-func streamType(name string, addr netip.AddrPort, change ...func(*runtime.StreamType)) *runtime.StreamType {
-	st := &runtime.StreamType{
-		Name: name, Protocol: runtime.ProtocolMQTT, Opportunistic: true, MQTT: &runtime.MQTT{CleanStart: true},
+func streamType(name string, addr netip.AddrPort, change ...func(*policy.StreamType)) *policy.StreamType {
+	st := &policy.StreamType{
+		Name: name, Protocol: policy.ProtocolMQTT, Opportunistic: true, MQTT: &policy.MQTT{CleanStart: true},
 		Endpoint: addr.Addr().String(), Port: addr.Port(),
 	}
 	for _, f := range change {
@@ -125,29 +127,29 @@ func streamType(name string, addr netip.AddrPort, change ...func(*runtime.Stream
 	return st
 }
 
-func topics(pub, sub string, qos byte) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) { st.MQTT.Topic, st.MQTT.Subscribe, st.MQTT.QoS = pub, sub, qos }
+func topics(pub, sub string, qos byte) func(*policy.StreamType) {
+	return func(st *policy.StreamType) { st.MQTT.Topic, st.MQTT.Subscribe, st.MQTT.QoS = pub, sub, qos }
 }
 
-func retry(conceal uint16) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) {
+func retry(conceal uint16) func(*policy.StreamType) {
+	return func(st *policy.StreamType) {
 		st.Opportunistic = false
 		st.Retry = teststream.Retry(conceal)
 	}
 }
 
-func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
+func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
 	if o.Transports == nil {
-		o.Transports = []runtime.Transport{New()}
+		o.Transports = []transport.Transport{New()}
 	}
 	return teststream.NewContext(t, o, types...)
 }
 
-func credentials(id, user, password string) runtime.Credentials {
-	m := new(runtime.MemoryCredentials)
-	m.SetBlob(runtime.BlobMQTTClientID, 0, id)
-	m.SetBlob(runtime.BlobMQTTUsername, 0, user)
-	m.SetBlob(runtime.BlobMQTTPassword, 0, password)
+func credentials(id, user, password string) transport.Credentials {
+	m := new(credentials.Memory)
+	m.SetBlob(policy.BlobMQTTClientID, 0, id)
+	m.SetBlob(policy.BlobMQTTUsername, 0, user)
+	m.SetBlob(policy.BlobMQTTPassword, 0, password)
 	return m
 }

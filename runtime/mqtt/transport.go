@@ -23,7 +23,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // alpn is what a TLS handshake asks for, as in lws 5.0.0
@@ -34,7 +35,7 @@ const alpn = "x-amzn-mqtt-ca"
 // maxStreams is how many streams share a connection.
 const maxStreams = 256
 
-// Transport is a [runtime.Transport] for mqtt. It may be given to any number of
+// Transport is a [transport.Transport] for mqtt. It may be given to any number of
 // contexts.
 type Transport struct {
 	mu   sync.Mutex
@@ -45,17 +46,17 @@ type Transport struct {
 func New() *Transport { return &Transport{hubs: make(map[hubKey]*hub)} }
 
 // Protocols returns mqtt.
-func (t *Transport) Protocols() []runtime.Protocol {
-	return []runtime.Protocol{runtime.ProtocolMQTT}
+func (t *Transport) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolMQTT}
 }
 
 // A hubKey says which connections may be shared, if their settings agree.
 type hubKey struct {
-	c       *runtime.Context
+	env     *transport.Env
 	network string
 	address string
 	trust   *tls.Config // nil: without TLS
-	proxy   *runtime.Proxy
+	proxy   *transport.Proxy
 	id      string // client id; "": each connection makes one up
 }
 
@@ -150,7 +151,7 @@ func (h *hub) leave(c *conn) bool {
 }
 
 // join puts a stream on a connection.
-func (h *hub) join(ctx context.Context, l *runtime.Link, set settings, password string, st *stream) (*conn, error) {
+func (h *hub) join(ctx context.Context, l transport.Link, set settings, password string, st *stream) (*conn, error) {
 	for {
 		c, isNew, err := h.reserve(set)
 		if err != nil {

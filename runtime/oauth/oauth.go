@@ -6,8 +6,8 @@
 // is to send a body (http_method POST); what the body is, the program knows: the
 // refresh request of RFC 6749 section 6, with whatever else the server wants.
 //
-//	memory := new(runtime.MemoryCredentials)
-//	memory.SetBlob(runtime.BlobAuth, 1, "grant_type=refresh_token&refresh_token=…&client_id=…")
+//	memory := new(credentials.Memory)
+//	memory.SetBlob(policy.BlobAuth, 1, "grant_type=refresh_token&refresh_token=…&client_id=…")
 //	source := oauth.New(memory, oauth.Options{})
 //	c, err := runtime.NewContext(policy, runtime.Options{Credentials: source, …})
 //	…
@@ -34,6 +34,8 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // rootIndex is the index of the auth token that is the body of a request.
@@ -123,7 +125,7 @@ type flight struct {
 // no other credentials, and Options.Request is needed.
 func New(inside runtime.Credentials, o Options) *Source {
 	if inside == nil {
-		inside = runtime.ChainCredentials{}
+		inside = credentials.Chain{}
 	}
 	if o.Margin <= 0 {
 		o.Margin = time.Minute
@@ -154,9 +156,9 @@ func (s *Source) Bind(c *runtime.Context) error {
 }
 
 // tokenOf returns the index of the auth token that a streamtype needs, or -1.
-func tokenOf(st *runtime.StreamType) int {
+func tokenOf(st *policy.StreamType) int {
 	switch {
-	case st.Auth != nil && st.Auth.Type != runtime.AuthSigV4:
+	case st.Auth != nil && st.Auth.Type != policy.AuthSigV4:
 		return int(st.Auth.Blob)
 	case st.HTTP != nil && st.HTTP.AuthHeader != "":
 		return 0
@@ -166,11 +168,11 @@ func tokenOf(st *runtime.StreamType) int {
 
 // getter returns the name of the streamtype that gets the auth token of an
 // index, or "" if there is none.
-func getter(p *runtime.Policy, index int) (string, error) {
+func getter(p *policy.Policy, index int) (string, error) {
 	name, auth := "", ""
 	for _, st := range p.StreamTypes {
 		a := st.Auth
-		if a == nil || a.StreamType == "" || a.Type == runtime.AuthSigV4 || int(a.Blob) != index {
+		if a == nil || a.StreamType == "" || a.Type == policy.AuthSigV4 || int(a.Blob) != index {
 			continue
 		}
 		if name != "" && name != a.StreamType {
@@ -202,9 +204,9 @@ func (s *Source) ClientCertificate(ctx context.Context, index int) (*tls.Certifi
 // Blob returns a text: that of the credentials inside, if they have it, else an
 // auth token, if the policy says how it is got. It waits for that until ctx is
 // done.
-func (s *Source) Blob(ctx context.Context, b runtime.Blob, index int) (string, error) {
+func (s *Source) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
 	text, err := s.inside.Blob(ctx, b, index)
-	if err == nil && text != "" || err != nil && !errors.Is(err, runtime.ErrNoCredentials) || b != runtime.BlobAuth {
+	if err == nil && text != "" || err != nil && !errors.Is(err, runtime.ErrNoCredentials) || b != policy.BlobAuth {
 		return text, err
 	}
 	s.mu.Lock()
@@ -334,7 +336,7 @@ func (s *Source) request(ctx context.Context, t *token, index int) (root string,
 	if s.o.Request != nil {
 		root, err = s.o.Request(ctx, index)
 	} else {
-		root, err = s.inside.Blob(ctx, runtime.BlobAuth, rootIndex)
+		root, err = s.inside.Blob(ctx, policy.BlobAuth, rootIndex)
 	}
 	if err == nil && root == "" {
 		err = runtime.ErrNoCredentials

@@ -19,19 +19,22 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const root = "grant_type=refresh_token&refresh_token=s3kr1t-0&client_id=me"
 
 // policyFor returns a policy with a service that needs a token, and with the
 // token server at that address.
-func policyFor(t *testing.T, tokens, service string) *runtime.Policy {
+func policyFor(t *testing.T, tokens, service string) *policy.Policy {
 	t.Helper()
-	auth := &runtime.Auth{Name: "lwa", StreamType: "tokens"}
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{
-		{Name: "service", Opportunistic: true, Auth: auth, HTTP: &runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}},
-		{Name: "tokens", Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST", URL: "/token", WWWFormURLEncoded: true}},
+	auth := &policy.Auth{Name: "lwa", StreamType: "tokens"}
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{
+		{Name: "service", Opportunistic: true, Auth: auth, HTTP: &policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}},
+		{Name: "tokens", Opportunistic: true, HTTP: &policy.HTTP{Method: "POST", URL: "/token", WWWFormURLEncoded: true}},
 	}}
 	for i, addr := range []string{service, tokens} {
 		host, port, err := net.SplitHostPort(addr)
@@ -61,13 +64,13 @@ func (b *bench) Write(p []byte) (int, error) {
 	return b.log.Write(p)
 }
 
-func newBench(t *testing.T, p *runtime.Policy, o Options, transport runtime.Transport) *bench {
+func newBench(t *testing.T, p *policy.Policy, o Options, transport transport.Transport) *bench {
 	t.Helper()
-	memory := new(runtime.MemoryCredentials)
-	memory.SetBlob(runtime.BlobAuth, rootIndex, root)
+	memory := new(credentials.Memory)
+	memory.SetBlob(policy.BlobAuth, rootIndex, root)
 	b := &bench{source: New(memory, o)}
 	var err error
-	b.Context, err = runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{transport}, Credentials: b.source,
+	b.Context, err = runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{transport}, Credentials: b.source,
 		Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
@@ -223,13 +226,13 @@ type loop struct {
 	delay    time.Duration
 }
 
-func (t *loop) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolH1} }
-func (t *loop) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, error) {
+func (t *loop) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolH1} }
+func (t *loop) Prepare(*runtime.Context, *policy.StreamType) (transport.Connector, error) {
 	return t, nil
 }
 func (t *loop) Close() error { return nil }
 
-func (t *loop) Run(ctx context.Context, l *runtime.Link) error {
+func (t *loop) Run(ctx context.Context, l transport.Link) error {
 	text := ""
 	if l.StreamType().Name == "tokens" {
 		buf := make([]byte, 1024)
@@ -251,7 +254,7 @@ func (t *loop) Run(ctx context.Context, l *runtime.Link) error {
 		}
 	} else {
 		var err error
-		if text, err = l.Blob(runtime.BlobAuth, 0); err != nil {
+		if text, err = l.Blob(policy.BlobAuth, 0); err != nil {
 			return err
 		}
 	}
@@ -409,7 +412,7 @@ func TestGivenUp(t *testing.T) {
 			t.Errorf("Close takes %v", d)
 		}
 		time.Sleep(time.Second)
-		if _, err := b.source.Blob(t.Context(), runtime.BlobAuth, 0); !errors.Is(err, runtime.ErrClosed) {
+		if _, err := b.source.Blob(t.Context(), policy.BlobAuth, 0); !errors.Is(err, runtime.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
@@ -424,50 +427,50 @@ func TestInside(t *testing.T) {
 			bodies = append(bodies, body)
 			return fmt.Sprintf(`{"access_token": "t%d", "refresh_token": "r%d"}`, n, n), nil
 		}}
-		memory := new(runtime.MemoryCredentials)
+		memory := new(credentials.Memory)
 		source := New(memory, Options{})
 		p := policyFor(t, "tokens:1", "service:1")
 		p.StreamTypes[0].Auth, p.StreamTypes[1].Name = nil, "tokens"
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{Name: "x", Auth: &runtime.Auth{StreamType: "tokens", Blob: 0}, HTTP: &runtime.HTTP{}})
-		c, err := runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{tr}, Credentials: source})
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{Name: "x", Auth: &policy.Auth{StreamType: "tokens", Blob: 0}, HTTP: &policy.HTTP{}})
+		c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{tr}, Credentials: source})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
 		get := func(want string, target error) {
 			t.Helper()
-			if text, err := source.Blob(t.Context(), runtime.BlobAuth, 0); text != want || !errors.Is(err, target) {
+			if text, err := source.Blob(t.Context(), policy.BlobAuth, 0); text != want || !errors.Is(err, target) {
 				t.Errorf("%q, %v, want %q, %v", text, err, want, target)
 			}
 		}
-		memory.SetBlob(runtime.BlobAuth, 1, "refresh_token=a&x=y")
+		memory.SetBlob(policy.BlobAuth, 1, "refresh_token=a&x=y")
 		get("", runtime.ErrNoCredentials) // not bound
 		if err := source.Bind(c); err != nil {
 			t.Fatal(err)
 		}
-		memory.SetBlob(runtime.BlobAuth, 0, "given")
+		memory.SetBlob(policy.BlobAuth, 0, "given")
 		get("given", nil)
-		memory.SetBlob(runtime.BlobAuth, 0, "")
+		memory.SetBlob(policy.BlobAuth, 0, "")
 		get("t1", nil)
 		source.Forget(0)
 		get("t2", nil)
 		source.Forget(0)
-		memory.SetBlob(runtime.BlobAuth, 1, "refresh_token=b")
+		memory.SetBlob(policy.BlobAuth, 1, "refresh_token=b")
 		get("t3", nil)
 		source.Forget(0)
-		memory.SetBlob(runtime.BlobAuth, 1, "no form %")
+		memory.SetBlob(policy.BlobAuth, 1, "no form %")
 		get("t4", nil)
 		source.Forget(0)
-		memory.SetBlob(runtime.BlobAuth, 1, "")
+		memory.SetBlob(policy.BlobAuth, 1, "")
 		get("", runtime.ErrNoCredentials)
 		want := []string{"refresh_token=a&x=y", "refresh_token=r1&x=y", "refresh_token=b", "no form %"}
 		if fmt.Sprint(bodies) != fmt.Sprint(want) {
 			t.Errorf("asked with %q, want %q", bodies, want)
 		}
 		for _, tt := range []struct {
-			b     runtime.Blob
+			b     policy.Blob
 			index int
-		}{{runtime.BlobAuth, 2}, {runtime.BlobAuth, 17}, {runtime.BlobDeviceSerial, 0}} {
+		}{{policy.BlobAuth, 2}, {policy.BlobAuth, 17}, {policy.BlobDeviceSerial, 0}} {
 			if text, err := source.Blob(t.Context(), tt.b, tt.index); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
 				t.Errorf("%v %d: %q, %v", tt.b, tt.index, text, err)
 			}
@@ -480,32 +483,32 @@ func TestInside(t *testing.T) {
 
 // TestBind has policies and who gets their tokens.
 func TestBind(t *testing.T) {
-	post := &runtime.HTTP{Method: "POST"}
-	uses := func(blob uint8, by string) *runtime.StreamType {
-		return &runtime.StreamType{Name: "uses-" + by, Auth: &runtime.Auth{Name: "a-" + by, StreamType: by, Blob: blob}, HTTP: &runtime.HTTP{AuthHeader: "x"}}
+	post := &policy.HTTP{Method: "POST"}
+	uses := func(blob uint8, by string) *policy.StreamType {
+		return &policy.StreamType{Name: "uses-" + by, Auth: &policy.Auth{Name: "a-" + by, StreamType: by, Blob: blob}, HTTP: &policy.HTTP{AuthHeader: "x"}}
 	}
-	plain := func(name string) *runtime.StreamType { return &runtime.StreamType{Name: name, HTTP: post} }
+	plain := func(name string) *policy.StreamType { return &policy.StreamType{Name: name, HTTP: post} }
 	for _, tt := range []struct {
-		types []*runtime.StreamType
+		types []*policy.StreamType
 		want  [4]string
 		err   string
 	}{
 		{nil, [4]string{}, ""},
-		{[]*runtime.StreamType{plain("api_amazon_com_auth")}, [4]string{"api_amazon_com_auth"}, ""},
-		{[]*runtime.StreamType{plain("api_amazon_com_auth"), plain("lwa"), uses(0, "lwa")}, [4]string{"lwa"}, ""},
-		{[]*runtime.StreamType{plain("a"), plain("b"), uses(0, "a"), uses(3, "b"), uses(3, "b")}, [4]string{"a", "", "", "b"}, ""},
-		{[]*runtime.StreamType{uses(0, "lwa")}, [4]string{}, `auth "a-lwa": the policy has no streamtype "lwa"`},
-		{[]*runtime.StreamType{plain("a"), plain("b"), uses(1, "a"), uses(1, "b")}, [4]string{}, `auth "a-a" and "a-b" get the token of the same blob, 1`},
-		{[]*runtime.StreamType{uses(2, "uses-uses-x"), {Name: "uses-uses-x", HTTP: post, Auth: &runtime.Auth{Blob: 2}}}, [4]string{}, `needs it itself`},
-		{[]*runtime.StreamType{{Name: "api_amazon_com_auth", HTTP: &runtime.HTTP{AuthHeader: "x"}}}, [4]string{}, `needs it itself`},
-		{[]*runtime.StreamType{{Name: "s3", HTTP: post, Auth: &runtime.Auth{Type: "sigv4", StreamType: "none"}}}, [4]string{}, ""},
+		{[]*policy.StreamType{plain("api_amazon_com_auth")}, [4]string{"api_amazon_com_auth"}, ""},
+		{[]*policy.StreamType{plain("api_amazon_com_auth"), plain("lwa"), uses(0, "lwa")}, [4]string{"lwa"}, ""},
+		{[]*policy.StreamType{plain("a"), plain("b"), uses(0, "a"), uses(3, "b"), uses(3, "b")}, [4]string{"a", "", "", "b"}, ""},
+		{[]*policy.StreamType{uses(0, "lwa")}, [4]string{}, `auth "a-lwa": the policy has no streamtype "lwa"`},
+		{[]*policy.StreamType{plain("a"), plain("b"), uses(1, "a"), uses(1, "b")}, [4]string{}, `auth "a-a" and "a-b" get the token of the same blob, 1`},
+		{[]*policy.StreamType{uses(2, "uses-uses-x"), {Name: "uses-uses-x", HTTP: post, Auth: &policy.Auth{Blob: 2}}}, [4]string{}, `needs it itself`},
+		{[]*policy.StreamType{{Name: "api_amazon_com_auth", HTTP: &policy.HTTP{AuthHeader: "x"}}}, [4]string{}, `needs it itself`},
+		{[]*policy.StreamType{{Name: "s3", HTTP: post, Auth: &policy.Auth{Type: "sigv4", StreamType: "none"}}}, [4]string{}, ""},
 	} {
-		p := &runtime.Policy{StreamTypes: tt.types}
+		p := &policy.Policy{StreamTypes: tt.types}
 		c, err := runtime.NewContext(p, runtime.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = New(new(runtime.MemoryCredentials), Options{}).Bind(c)
+		err = New(new(credentials.Memory), Options{}).Bind(c)
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%v, want %s", err, tt.err)
 		}
@@ -516,9 +519,9 @@ func TestBind(t *testing.T) {
 		}
 		c.Close()
 	}
-	s := New(new(runtime.MemoryCredentials), Options{})
+	s := New(new(credentials.Memory), Options{})
 	for i := range 2 {
-		c, err := runtime.NewContext(&runtime.Policy{}, runtime.Options{})
+		c, err := runtime.NewContext(&policy.Policy{}, runtime.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -551,7 +554,7 @@ func FuzzAnswer(f *testing.F) {
 // TestNothingInside checks that a source may do without other credentials.
 func TestNothingInside(t *testing.T) {
 	s := New(nil, Options{})
-	if text, err := s.Blob(t.Context(), runtime.BlobAuth, 0); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
+	if text, err := s.Blob(t.Context(), policy.BlobAuth, 0); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
 		t.Errorf("%q, %v", text, err)
 	}
 	if cert, err := s.ClientCertificate(t.Context(), 1); cert != nil || !errors.Is(err, runtime.ErrNoCredentials) {

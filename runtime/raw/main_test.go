@@ -15,7 +15,9 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // system is the authority that the operating system trusts, for these tests; own
@@ -48,7 +50,7 @@ type trace struct {
 }
 
 func newTrace() *trace {
-	return &trace{Trace: teststream.Trace{On: map[string]func(*runtime.Stream) runtime.Result{}}}
+	return &trace{Trace: teststream.Trace{On: map[string]func(*runtime.Stream) policy.Result{}}}
 }
 
 func (tr *trace) received() string {
@@ -85,7 +87,7 @@ func (tr *trace) send(s *runtime.Stream, piece string) {
 func (tr *trace) handlers() runtime.Handlers {
 	return runtime.Handlers{
 		State: tr.State,
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 			tr.mu.Lock()
 			tr.body = append(tr.body, buf...)
 			tr.mu.Unlock()
@@ -97,11 +99,11 @@ func (tr *trace) handlers() runtime.Handlers {
 			}
 			return tr.NoteOnce(s, "rx")
 		},
-		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			tr.mu.Lock()
 			defer tr.mu.Unlock()
 			if len(tr.out) == 0 {
-				return 0, 0, runtime.TxDontSend
+				return 0, 0, policy.TxDontSend
 			}
 			n := copy(buf, tr.out[0])
 			if tr.out[0] = tr.out[0][n:]; tr.out[0] == "" {
@@ -110,20 +112,20 @@ func (tr *trace) handlers() runtime.Handlers {
 			if len(tr.out) > 0 {
 				s.RequestTx()
 			}
-			return n, runtime.FlagEOM, runtime.OK // which means nothing
+			return n, policy.FlagEOM, policy.OK // which means nothing
 		},
 	}
 }
 
-func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
+func newContext(t testing.TB, o runtime.Options, st *policy.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{raw.New()}
+	o.Transports = []transport.Transport{raw.New()}
 	return teststream.NewContext(t, o, st)
 }
 
 // streamType returns a streamtype "s" for a server, changed by each of change.
-func streamType(addr net.Addr, change ...func(*runtime.StreamType)) *runtime.StreamType {
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, TrustStore: own.Store()}
+func streamType(addr net.Addr, change ...func(*policy.StreamType)) *policy.StreamType {
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, TrustStore: own.Store()}
 	if addr.Network() == "unix" {
 		st.Endpoint = "+" + addr.String()
 	} else {
@@ -136,7 +138,7 @@ func streamType(addr net.Addr, change ...func(*runtime.StreamType)) *runtime.Str
 	return st
 }
 
-func secure(st *runtime.StreamType) { st.TLS = true }
+func secure(st *policy.StreamType) { st.TLS = true }
 
 // serve does with each connection what a test says. It ends with the test.
 func serve(t testing.TB, do func(net.Conn)) net.Addr {

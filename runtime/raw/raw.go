@@ -22,7 +22,8 @@ import (
 	"net"
 	"sync"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // Errors to compare with [errors.Is].
@@ -57,7 +58,7 @@ func (e *HandshakeError) Error() string {
 // Unwrap returns the cause.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
-// Transport is a [runtime.Transport] for raw. It may be given to any number of
+// Transport is a [transport.Transport] for raw. It may be given to any number of
 // contexts.
 type Transport struct{}
 
@@ -65,41 +66,41 @@ type Transport struct{}
 func New() *Transport { return &Transport{} }
 
 // Protocols returns raw.
-func (*Transport) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolRaw} }
+func (*Transport) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
 
 // Prepare refuses what has no place in a stream of bytes.
-func (*Transport) Prepare(_ *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if st.Auth != nil {
-		return nil, fmt.Errorf("%w: use_auth over raw", runtime.ErrUnsupported)
+func (*Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	if s.Stream.Auth != nil {
+		return nil, fmt.Errorf("%w: use_auth over raw", transport.ErrUnsupported)
 	}
-	return connector{}, nil
+	return connector{s}, nil
 }
 
-type connector struct{}
+type connector struct{ setup *transport.Setup }
 
 // Close does nothing: no connection is kept.
 func (connector) Close() error { return nil }
 
 // Run makes a connection, or takes the one that the program has made, and carries
 // it until its end.
-func (connector) Run(ctx context.Context, l *runtime.Link) error {
-	k := socketOf(l)
+func (n connector) Run(ctx context.Context, l transport.Link) error {
+	k := socket(l.Data)
 	var conn net.Conn
 	var err error
 	if k.adopt != nil {
-		l.NoRetry()
+		l.Answer(transport.Answer{Final: true})
 		if conn = k.adopt.take(); conn == nil {
 			return ErrAdopted
 		}
 	} else {
 		// To connect needs more stack than an idle connection is to keep.
 		var dialing sync.WaitGroup
-		dialing.Go(func() { conn, err = l.DialPlain(ctx, l.Target()) })
+		dialing.Go(func() { t := l.Target(); conn, err = n.setup.Dialer.Dial(ctx, t.Network, t.Address()) })
 		if dialing.Wait(); err != nil {
 			return err
 		}
 	}
-	return newSession(ctx, l, k, conn).run()
+	return newSession(ctx, n.setup, l, k, conn).run()
 }
 
 // An adoption is a connection of the program's.

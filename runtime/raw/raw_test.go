@@ -14,13 +14,15 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-func retry(conceal uint16) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) {
+func retry(conceal uint16) func(*policy.StreamType) {
+	return func(st *policy.StreamType) {
 		st.Opportunistic = false
-		st.Retry = &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+		st.Retry = &policy.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
 	}
 }
 
@@ -40,7 +42,7 @@ func TestSequences(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		server func(net.Conn) // nil: nothing listens
-		change []func(*runtime.StreamType)
+		change []func(*policy.StreamType)
 		option []runtime.StreamOption
 		until  string
 		want   string
@@ -49,13 +51,13 @@ func TestSequences(t *testing.T) {
 	}{
 		{"the peer closes", greet, nil, nil, "DIS", "CRE POL CNG CON rx DIS", "hello", io.EOF},
 		{"the peer closes, nothing sent", func(net.Conn) {}, nil, nil, "DIS", "CRE POL CNG CON DIS", "", io.EOF},
-		{"the peer closes, not opportunistic", once(greet), []func(*runtime.StreamType){retry(2)}, nil, "DIS POL CNG CON", "CRE POL CNG CON rx DIS POL CNG CON", "hello", nil},
-		{"nailed up", greet, []func(*runtime.StreamType){func(st *runtime.StreamType) { st.NailedUp = true }}, nil, "DIS", "CRE CNG CON rx DIS", "hello", io.EOF},
+		{"the peer closes, not opportunistic", once(greet), []func(*policy.StreamType){retry(2)}, nil, "DIS POL CNG CON", "CRE POL CNG CON rx DIS POL CNG CON", "hello", nil},
+		{"nailed up", greet, []func(*policy.StreamType){func(st *policy.StreamType) { st.NailedUp = true }}, nil, "DIS", "CRE CNG CON rx DIS", "hello", io.EOF},
 		{"the peer resets", func(c net.Conn) { greet(c); time.Sleep(20 * time.Millisecond); c.(*net.TCPConn).SetLinger(0) }, nil, nil, "DIS", "CRE POL CNG CON rx DIS", "hello", syscall.ECONNRESET},
-		{"refused", nil, []func(*runtime.StreamType){retry(2)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF", "", syscall.ECONNREFUSED},
+		{"refused", nil, []func(*policy.StreamType){retry(2)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF", "", syscall.ECONNREFUSED},
 		{"refused, no retry", nil, nil, nil, "ARF", "CRE POL CNG UNR ARF", "", syscall.ECONNREFUSED},
-		{"no TLS there", func(c net.Conn) { io.WriteString(c, "220 what is this\r\n"); io.Copy(io.Discard, c) }, []func(*runtime.StreamType){secure, retry(1)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR ARF", "", nil},
-		{"silence where TLS should be", func(c net.Conn) { io.Copy(io.Discard, c) }, []func(*runtime.StreamType){secure}, nil, "ARF", "CRE POL CNG UNR ARF", "", runtime.ErrTimeout},
+		{"no TLS there", func(c net.Conn) { io.WriteString(c, "220 what is this\r\n"); io.Copy(io.Discard, c) }, []func(*policy.StreamType){secure, retry(1)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR ARF", "", nil},
+		{"silence where TLS should be", func(c net.Conn) { io.Copy(io.Discard, c) }, []func(*policy.StreamType){secure}, nil, "ARF", "CRE POL CNG UNR ARF", "", transport.ErrTimeout},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var addr net.Addr
@@ -84,12 +86,12 @@ func TestEcho(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		ln   func() net.Listener
-		st   func(*runtime.StreamType)
+		st   func(*policy.StreamType)
 	}{
-		{"TCP", func() net.Listener { return must(net.Listen("tcp", "127.0.0.1:0")) }, func(*runtime.StreamType) {}},
+		{"TCP", func() net.Listener { return must(net.Listen("tcp", "127.0.0.1:0")) }, func(*policy.StreamType) {}},
 		{"TLS", func() net.Listener { return must(tls.Listen("tcp", "127.0.0.1:0", config)) }, secure},
-		{"unix", func() net.Listener { return must(net.Listen("unix", filepath.Join(t.TempDir(), "s"))) }, func(*runtime.StreamType) {}},
-		{"unix, abstract", func() net.Listener { return must(net.Listen("unix", "@"+filepath.Base(t.TempDir())+"-raw")) }, func(*runtime.StreamType) {}},
+		{"unix", func() net.Listener { return must(net.Listen("unix", filepath.Join(t.TempDir(), "s"))) }, func(*policy.StreamType) {}},
+		{"unix, abstract", func() net.Listener { return must(net.Listen("unix", "@"+filepath.Base(t.TempDir())+"-raw")) }, func(*policy.StreamType) {}},
 		{"unix, TLS", func() net.Listener { return must(tls.Listen("unix", filepath.Join(t.TempDir(), "t"), config)) }, secure},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -159,12 +161,12 @@ func TestCloseWrite(t *testing.T) {
 	})
 	c := newContext(t, runtime.Options{}, streamType(addr))
 	tr := newTrace()
-	tr.On["CON"] = func(s *runtime.Stream) runtime.Result {
+	tr.On["CON"] = func(s *runtime.Stream) policy.Result {
 		tr.send(s, "all there is")
 		if err := raw.Of(s).CloseWrite(); err != nil {
 			t.Error(err)
 		}
-		return runtime.OK
+		return policy.OK
 	}
 	s := must(c.NewStream("s", tr.handlers()))
 	if err := raw.Of(s).CloseWrite(); err != raw.ErrNotConnected {
@@ -213,15 +215,15 @@ func TestBackPressure(t *testing.T) {
 	c := newContext(t, runtime.Options{}, streamType(addr))
 	hold := make(chan struct{})
 	_, err := c.NewStream("s", runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			if state == runtime.StateCreating {
+		State: func(s *runtime.Stream, state policy.State, _ uint32) policy.Result {
+			if state == policy.StateCreating {
 				s.Connect()
 			}
-			return runtime.OK
+			return policy.OK
 		},
-		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			<-hold
-			return runtime.OK
+			return policy.OK
 		},
 	})
 	if err != nil {
@@ -235,10 +237,10 @@ func TestBackPressure(t *testing.T) {
 
 	silent := serve(t, func(c net.Conn) { <-t.Context().Done() })
 	c = newContext(t, runtime.Options{}, streamType(silent))
-	s := must(c.NewStream("s", runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	s := must(c.NewStream("s", runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		taken.Add(int64(len(buf)))
 		s.RequestTx()
-		return len(buf), 0, runtime.OK
+		return len(buf), 0, policy.OK
 	}}))
 	s.RequestTx()
 	settled(&taken)
@@ -260,7 +262,7 @@ func TestClose(t *testing.T) {
 	addr := serve(t, func(c net.Conn) { c.Write(make([]byte, 1<<20)); io.Copy(io.Discard, c) })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for _, st := range []*runtime.StreamType{streamType(addr), streamType(addr, secure)} {
+	for _, st := range []*policy.StreamType{streamType(addr), streamType(addr, secure)} {
 		c := newContext(t, runtime.Options{}, st)
 		for range 10 {
 			s := must(c.NewStream("s", runtime.Handlers{}))

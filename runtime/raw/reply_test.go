@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
@@ -77,7 +78,7 @@ func TestReplyBefore(t *testing.T) {
 				}
 			}
 			next := h.Tx
-			h.Tx = func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			h.Tx = func(s *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				if left == 0 {
 					return next(s, ordinal, buf)
 				}
@@ -90,7 +91,7 @@ func TestReplyBefore(t *testing.T) {
 					}
 					tr.send(s, tt.after)
 				}
-				return n, 0, runtime.OK
+				return n, 0, policy.OK
 			}
 			s := must(c.NewStream("s", h))
 			s.Connect()

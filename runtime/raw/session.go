@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A connection that is quiet has a small buffer, or none. While pieces come that
@@ -31,6 +33,10 @@ const (
 	patience    = 10 * time.Millisecond
 )
 
+// defaultLimit is the limit of a handshake in a context without ConnectTimeout,
+// as in lws.
+const defaultLimit = 15 * time.Second
+
 var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
 // A session is one connection. The goroutine of Run reads and does handshakes,
@@ -40,7 +46,8 @@ var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 // there is something to send.
 type session struct {
 	k      *Socket
-	l      *runtime.Link
+	setup  *transport.Setup
+	l      transport.Link
 	ctx    context.Context
 	base   net.Conn      // without TLS
 	direct *direct       // base, if it can be used so; else nil
@@ -78,10 +85,10 @@ type upgrade struct {
 	goAhead []byte // to be sent in clear before
 }
 
-func newSession(ctx context.Context, l *runtime.Link, k *Socket, conn net.Conn) *session {
-	s := &session{k: k, l: l, ctx: ctx, base: conn, direct: newDirect(conn), conn: conn, limit: l.Context().ConnectTimeout()}
+func newSession(ctx context.Context, setup *transport.Setup, l transport.Link, k *Socket, conn net.Conn) *session {
+	s := &session{k: k, setup: setup, l: l, ctx: ctx, base: conn, direct: newDirect(conn), conn: conn, limit: setup.ConnectTimeout()}
 	if s.limit == 0 {
-		s.limit = runtime.DefaultConnectTimeout
+		s.limit = defaultLimit
 	}
 	s.turn.L = &k.mu
 	return s
@@ -117,13 +124,14 @@ func (s *session) run() (err error) {
 			return err
 		}
 	}
+	transport.Trace(s.ctx).GotConn(httptrace.GotConnInfo{Conn: s.base})
 	k.mu.Lock()
 	s.connected = true
 	k.mu.Unlock()
 	if err := s.l.Connected(); err != nil {
 		return err
 	}
-	s.l.TellTx(s.wake)
+	s.l.Notify(s.wake)
 	err = s.read()
 	if err == io.EOF {
 		err = s.drain()
@@ -218,7 +226,7 @@ func (s *session) readDirect() error {
 	if err := s.got(len(p)); err != nil {
 		return err
 	}
-	ask, err := s.l.RxAsk(p, 0)
+	ask, err := s.l.RxReply(p, 0)
 	if err == nil && ask {
 		s.reply()
 	}
@@ -251,7 +259,7 @@ func (s *session) reply() {
 func (s *session) begin() bool {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
-	if s.upgrade != nil || s.over || s.mute || !s.l.Asked() {
+	if s.upgrade != nil || s.over || s.mute || !s.l.WantsTx() {
 		return false
 	}
 	s.writing = true
@@ -262,12 +270,13 @@ func (s *session) begin() bool {
 // there is a deadline for all of them.
 func (s *session) replyPiece(waits *bool) *rest {
 	buf := s.direct.take()
-	n, flags, err := s.l.Tx(buf[:])
+	piece, err := s.l.Tx(buf[:])
 	if err != nil {
 		buffers.Put(buf)
 		s.silence()
 		return nil
 	}
+	n := piece.N
 	sent := 0
 	if n > 0 {
 		sent, err = s.direct.write(buf[:n], *waits)
@@ -286,7 +295,7 @@ func (s *session) replyPiece(waits *bool) *rest {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = nil // if it is end that has set it, the writer will see
 	}
-	last := flags&runtime.FlagEOM != 0 && s.l.TxEnded()
+	last := piece.Flags&policy.FlagEnd != 0
 	if err == nil && (sent < n || last) {
 		return &rest{buf, sent, n, last}
 	}
@@ -347,7 +356,7 @@ func (s *session) ended() error {
 	if s.why != nil {
 		return s.why
 	}
-	return runtime.ErrClosed
+	return transport.ErrClosed
 }
 
 // got counts what has been read. There must be none once TLS is to start.
@@ -449,7 +458,7 @@ func (s *session) step() bool {
 		return !s.sleep()
 	case left != nil: // writing is set
 		s.rest = nil
-	case s.l.Asked():
+	case s.l.WantsTx():
 	case s.closeWrite:
 		s.closeWrite, end = false, true
 	default:
@@ -477,19 +486,19 @@ func (s *session) step() bool {
 func (s *session) sleep() bool {
 	s.awake.Store(false)
 	s.turn.Broadcast()
-	return s.over || s.mute || !s.l.Asked() || !s.awake.CompareAndSwap(false, true)
+	return s.over || s.mute || !s.l.WantsTx() || !s.awake.CompareAndSwap(false, true)
 }
 
 // ask asks the program for a piece, and sends it.
 func (s *session) ask(conn net.Conn) {
 	buf := buffers.Get().(*[largeBuffer]byte)
-	n, flags, err := s.l.Tx(buf[:])
+	piece, err := s.l.Tx(buf[:])
 	if err != nil {
 		buffers.Put(buf)
 		s.silence()
 		return
 	}
-	s.send(conn, &rest{buf, 0, n, flags&runtime.FlagEOM != 0 && s.l.TxEnded()})
+	s.send(conn, &rest{buf, 0, piece.N, piece.Flags&policy.FlagEnd != 0})
 }
 
 // send sends a piece.
@@ -520,16 +529,19 @@ func (s *session) silence() {
 // what the peer has sent before may still be read.
 func (s *session) finish(err error) {
 	s.k.mu.Lock()
-	defer s.k.mu.Unlock()
 	s.writing = false
 	s.turn.Broadcast()
 	if err != nil {
 		s.mute = true
 	}
-	if err != nil && !s.over {
+	broken := err != nil && !s.over
+	if broken {
 		s.broken = err
 		s.base.SetReadDeadline(time.Now().Add(s.limit))
-		s.l.TxFailed(err)
+	}
+	s.k.mu.Unlock()
+	if broken {
+		s.l.FailTx(err)
 	}
 }
 
@@ -558,7 +570,7 @@ func (s *session) handshake(mode Mode) error {
 	c := k.config
 	k.mu.Unlock()
 	var wrong error
-	config, err := tlsConfig(s.l, c, mode, func(err error) { wrong = err })
+	config, err := s.tlsConfig(c, mode, func(err error) { wrong = err })
 	if err != nil {
 		return err
 	}
@@ -567,12 +579,15 @@ func (s *session) handshake(mode Mode) error {
 		start = tls.Server
 	}
 	secure := start(&noticed{s.base, &s.fin}, config)
-	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, runtime.ErrTimeout)
+	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, transport.ErrTimeout)
 	defer cancel()
-	done := s.l.Perf().Handshake()
+	trace := transport.Trace(s.ctx)
+	trace.TLSHandshakeStart()
 	var shaking sync.WaitGroup // elsewhere, for its stack
 	shaking.Go(func() { err = secure.HandshakeContext(ctx) })
-	if shaking.Wait(); err != nil {
+	shaking.Wait()
+	trace.TLSHandshakeDone(tls.ConnectionState{}, err)
+	if err != nil {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
@@ -581,7 +596,6 @@ func (s *session) handshake(mode Mode) error {
 		}
 		return &HandshakeError{mode, err}
 	}
-	done()
 	k.mu.Lock()
 	s.conn = secure
 	k.state.Encrypted = true
@@ -593,7 +607,7 @@ func (s *session) handshake(mode Mode) error {
 	if c.Encrypted == nil {
 		return nil
 	}
-	return s.l.Call(func() runtime.Result { return c.Encrypted(k) })
+	return s.l.Call(func() policy.Result { return c.Encrypted(k) })
 }
 
 // modeChanged tells the program that the mode has changed.
@@ -604,5 +618,5 @@ func (s *session) modeChanged(mode Mode) error {
 	if f == nil {
 		return nil
 	}
-	return s.l.Call(func() runtime.Result { return f(s.k, mode) })
+	return s.l.Call(func() policy.Result { return f(s.k, mode) })
 }

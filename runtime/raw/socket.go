@@ -7,7 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A Mode is the part that a stream plays in TLS.
@@ -71,11 +72,11 @@ type Config struct {
 	// and when an encrypted connection, or one in its handshake, has ended.
 	// It is a callback of the stream like a State callback, and not told any more
 	// of what the program itself ends.
-	ModeChanged func(*Socket, Mode) runtime.Result
+	ModeChanged func(*Socket, Mode) policy.Result
 
 	// Encrypted is told, once for each handshake, that it is done, and before
 	// anything is sent or received under TLS. It is a callback like ModeChanged.
-	Encrypted func(*Socket) runtime.Result
+	Encrypted func(*Socket) policy.Result
 }
 
 // A State is what is known of a connection.
@@ -97,15 +98,16 @@ type State struct {
 type Socket struct {
 	adopt *adoption // nil: the stream makes its connections itself
 
-	mu     sync.Mutex
-	config Config
-	state  State
-	s      *session // of the connection; nil if there is none
+	mu       sync.Mutex
+	buffered func() int // bytes that a runtime.Conn has received and not read; nil without one
+	config   Config
+	state    State
+	s        *session // of the connection; nil if there is none
 }
 
 // With sets how a new stream does TLS.
-func With(c Config) runtime.StreamOption {
-	return runtime.TransportOption{Protocol: runtime.ProtocolRaw, Data: func() any { return &Socket{config: c} }}
+func With(c Config) transport.Option {
+	return transport.Option{Protocol: policy.ProtocolRaw, Data: func() any { return &Socket{config: c} }}
 }
 
 // Adopt makes a new stream one of a connection that the program has made or
@@ -115,10 +117,10 @@ func With(c Config) runtime.StreamOption {
 // certificate has to be for. When the connection has ended there is no other,
 // whatever the policy says. The stream closes conn; if the stream can not be made
 // that is left to the caller, who may do so in any case. It is for one stream.
-func Adopt(conn net.Conn, c Config) runtime.StreamOption {
+func Adopt(conn net.Conn, c Config) transport.Option {
 	a := &adoption{conn: conn}
-	return runtime.TransportOption{
-		Protocol: runtime.ProtocolRaw,
+	return transport.Option{
+		Protocol: policy.ProtocolRaw,
 		Data:     func() any { return &Socket{config: c, adopt: a} },
 		Connect:  true,
 		End:      a.end,
@@ -126,10 +128,19 @@ func Adopt(conn net.Conn, c Config) runtime.StreamOption {
 }
 
 // Of returns the socket of a raw stream: of a [runtime.Stream] or [runtime.Conn].
-func Of(stream interface{ TransportData(func() any) any }) *Socket { return socketOf(stream) }
+func Of(stream interface{ TransportData(func() any) any }) *Socket {
+	k := socket(stream.TransportData)
+	if conn, ok := stream.(interface{ Buffered() int }); ok {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.buffered = conn.Buffered
+	}
+	return k
+}
 
-func socketOf(stream interface{ TransportData(func() any) any }) *Socket {
-	k, _ := stream.TransportData(func() any { return &Socket{} }).(*Socket)
+// socket returns the socket that a stream keeps.
+func socket(data func(func() any) any) *Socket {
+	k, _ := data(func() any { return &Socket{} }).(*Socket)
 	if k == nil {
 		return &Socket{} // of another transport: never connected
 	}
@@ -188,7 +199,7 @@ func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
 	case mode == Server && !hasCertificate(k.config.TLS):
 		return ErrNoCertificate
 	}
-	if unread > 0 || s.l.Buffered() > 0 || s.received != s.l.Delivered() {
+	if unread > 0 || k.buffered != nil && k.buffered() > 0 || s.received != s.l.Delivered() {
 		s.end(ErrPlaintext)
 		return ErrPlaintext
 	}

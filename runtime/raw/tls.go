@@ -5,7 +5,7 @@ import (
 	"crypto/x509"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func hasCertificate(c *tls.Config) bool {
@@ -14,31 +14,28 @@ func hasCertificate(c *tls.Config) bool {
 
 // tlsConfig returns the config for a handshake. What is wrong with the peer's
 // certificates, if that does not matter, is told to wrong.
-func tlsConfig(l *runtime.Link, c Config, mode Mode, wrong func(error)) (*tls.Config, error) {
-	policy, err := l.TLSConfig()
+func (s *session) tlsConfig(c Config, mode Mode, wrong func(error)) (*tls.Config, error) {
+	shared, err := s.setup.TLS(s.ctx)
 	if err != nil {
 		return nil, err
 	}
-	config := policy.Clone()
+	config := shared.Clone()
 	if c.TLS != nil {
 		config = c.TLS.Clone()
 		if config.RootCAs == nil {
-			config.RootCAs = policy.RootCAs
+			config.RootCAs = shared.RootCAs
 		}
 		if len(config.Certificates) == 0 && config.GetClientCertificate == nil {
-			config.GetClientCertificate = policy.GetClientCertificate
+			config.GetClientCertificate = shared.GetClientCertificate
 		}
 		config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	}
 	config.InsecureSkipVerify, config.GetConfigForClient = false, nil
 	if config.ServerName == "" {
-		config.ServerName = l.Target().Host
-		if l.Target().Network == "unix" {
-			config.ServerName = "localhost"
-		}
+		config.ServerName = transport.ServerName(s.l.Target())
 	}
 	if mode == Server {
-		return server(config, c.Verify, policy.RootCAs, wrong)
+		return server(config, c.Verify, shared.RootCAs, wrong)
 	}
 	switch c.Verify {
 	case VerifyNone, QueryPeer:

@@ -16,18 +16,21 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // announced makes a config note its callbacks in the trace.
 func (tr *trace) announced(t *testing.T, c raw.Config) raw.Config {
-	c.ModeChanged = func(k *raw.Socket, m raw.Mode) runtime.Result {
+	c.ModeChanged = func(k *raw.Socket, m raw.Mode) policy.Result {
 		if st := k.State(); st.Mode != m || st.Encrypted {
 			t.Errorf("told of mode %v: %v, encrypted %v", m, st.Mode, st.Encrypted)
 		}
 		return tr.Note(nil, m.String())
 	}
-	c.Encrypted = func(k *raw.Socket) runtime.Result {
+	c.Encrypted = func(k *raw.Socket) policy.Result {
 		if st := k.State(); !st.Encrypted || st.Mode == raw.Unencrypted || !st.TLS.HandshakeComplete {
 			t.Errorf("told that it is encrypted: %+v", st)
 		}
@@ -236,11 +239,11 @@ func TestVerify(t *testing.T) {
 				c := newContext(t, runtime.Options{}, streamType(addr, secure))
 				tr := newTrace()
 				if later {
-					tr.On["CON"] = func(s *runtime.Stream) runtime.Result {
+					tr.On["CON"] = func(s *runtime.Stream) policy.Result {
 						if err := raw.Of(s).StartTLS(0); err != nil {
 							t.Error(err)
 						}
-						return runtime.OK
+						return policy.OK
 					}
 				}
 				s := must(c.NewStream("s", tr.handlers(), raw.With(tr.announced(t, raw.Config{Verify: tt.verify, Later: later}))))
@@ -284,7 +287,7 @@ func TestRoots(t *testing.T) {
 	other := testcert.New("other")
 	for _, tt := range []struct {
 		name  string
-		store *runtime.TrustStore
+		store *policy.TrustStore
 		c     *tls.Config
 		want  string
 	}{
@@ -458,17 +461,17 @@ func TestAdopt(t *testing.T) {
 	// A stream that does not get to use it closes it all the same.
 	ours, theirs = net.Pipe()
 	tr = newTrace()
-	tr.On["CNG"] = func(*runtime.Stream) runtime.Result { return runtime.DestroyMe }
+	tr.On["CNG"] = func(*runtime.Stream) policy.Result { return policy.DestroyMe }
 	c.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{}))
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is not closed: %v", err)
 	}
 	// It has to be a stream of raw.
 	h1 := streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
-	h1.Protocol = runtime.ProtocolRaw
-	h1.Auth = &runtime.Auth{Name: "a"}
-	refuse := newContext(t, runtime.Options{Credentials: &runtime.MemoryCredentials{}}, h1)
-	if _, err := refuse.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) {
+	h1.Protocol = policy.ProtocolRaw
+	h1.Auth = &policy.Auth{Name: "a"}
+	refuse := newContext(t, runtime.Options{Credentials: &credentials.Memory{}}, h1)
+	if _, err := refuse.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) {
 		t.Errorf("use_auth: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/system"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A server has a new policy for the program, by which the program goes on.
@@ -33,7 +34,7 @@ func ExampleFetcher() {
 	if loaded == nil {
 		log.Fatal(load.Err(found))
 	}
-	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func ExampleDetector() {
 	if loaded == nil {
 		log.Fatal(load.Err(found))
 	}
-	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // The limits of a Fetcher whose options say nothing else.
@@ -39,7 +40,7 @@ type FetcherOptions struct {
 	// Load makes a policy of a text, or says why not. It has to be set: Func of
 	// package github.com/secure-streams/sspolicy/load returns one that does
 	// all the checks there are.
-	Load func(text []byte) (*runtime.Policy, error)
+	Load func(text []byte) (*policy.Policy, error)
 
 	// Verify, if any, is asked before Load: an error refuses the policy. It is for
 	// signatures. from is the response, with its metadata, or nil for the text
@@ -166,7 +167,7 @@ func (f *Fetcher) take(ctx context.Context) error {
 func (f *Fetcher) give() { <-f.turn }
 
 // load makes a policy of a text.
-func (f *Fetcher) load(text []byte, from *runtime.Response) (*runtime.Policy, error) {
+func (f *Fetcher) load(text []byte, from *runtime.Response) (*policy.Policy, error) {
 	if f.o.Verify != nil {
 		if err := f.o.Verify(text, from); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)

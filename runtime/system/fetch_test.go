@@ -22,6 +22,8 @@ import (
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
@@ -142,7 +144,7 @@ func TestFetch(t *testing.T) {
 		}, o: system.FetcherOptions{Timeout: 50 * time.Millisecond}, want: context.DeadlineExceeded},
 		{name: "verified", o: system.FetcherOptions{Verify: func([]byte, *runtime.Response) error { return nil }}},
 		{name: "not verified", o: system.FetcherOptions{Verify: func([]byte, *runtime.Response) error { return io.ErrNoProgress }}, want: io.ErrNoProgress},
-		{name: "Load says nothing", o: system.FetcherOptions{Load: func([]byte) (*runtime.Policy, error) { return nil, nil }}, want: system.ErrRefused},
+		{name: "Load says nothing", o: system.FetcherOptions{Load: func([]byte) (*policy.Policy, error) { return nil, nil }}, want: system.ErrRefused},
 		{name: "nothing to probe", o: system.FetcherOptions{Probe: "none"}, want: system.ErrRefused, says: `"none"`},
 		{name: "probed", o: system.FetcherOptions{Probe: "work"}},
 	} {
@@ -161,7 +163,7 @@ func TestFetch(t *testing.T) {
 			server.will(serve)
 			old := policy(t, fetchPolicy("1", server.port())).Policy
 			c := newContext(t, old)
-			told := listen(c, runtime.ClassSystemState)
+			told := listen(c, smd.ClassSystemState)
 			err := newFetcher(t, c, test.o).Fetch(t.Context())
 			if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.says) {
 				t.Fatalf("%v, want %v", err, test.want)
@@ -188,10 +190,10 @@ func TestFetch(t *testing.T) {
 			}
 		})
 	}
-	if _, err := system.NewFetcher(newContext(t, &runtime.Policy{}), system.FetcherOptions{}); err == nil {
+	if _, err := system.NewFetcher(newContext(t, &policy.Policy{}), system.FetcherOptions{}); err == nil {
 		t.Error("a Fetcher without Load")
 	}
-	if _, err := system.NewFetcher(newContext(t, &runtime.Policy{}), system.FetcherOptions{Load: load.Func("", lint.Options{}), MaxSize: -1}); err == nil {
+	if _, err := system.NewFetcher(newContext(t, &policy.Policy{}), system.FetcherOptions{Load: load.Func("", lint.Options{}), MaxSize: -1}); err == nil {
 		t.Error("a Fetcher with a limit below 0")
 	}
 }
@@ -212,7 +214,7 @@ func TestFetchUnreachable(t *testing.T) {
 	if err := f.Fetch(t.Context()); !errors.Is(err, runtime.ErrClosed) {
 		t.Error(err)
 	}
-	c = newContext(t, &runtime.Policy{})
+	c = newContext(t, &policy.Policy{})
 	if err := newFetcher(t, c, system.FetcherOptions{}).Fetch(t.Context()); !errors.Is(err, runtime.ErrUnknownStreamType) {
 		t.Error(err)
 	}
@@ -302,7 +304,7 @@ func TestRollbackGivesWay(t *testing.T) {
 		`{ "mute": { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET", "http_url": "mute" } }`, server.port())))
 	c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
 	third := policy(t, fetchPolicy("3", server.port())).Policy
-	c.SMD().Register(runtime.ClassSystemState, func(runtime.Message) {
+	c.SMD().Register(smd.ClassSystemState, func(smd.Message) {
 		if c.Policy() != third {
 			c.SetPolicy(third)
 		}
@@ -439,8 +441,8 @@ func FuzzFetch(f *testing.F) {
 		server.serves(string(text))
 		c := newContext(t, first)
 		defer c.Close()
-		var loaded *runtime.Policy
-		fetcher := newFetcher(t, c, system.FetcherOptions{MaxSize: 1 << 16, Load: func(got []byte) (*runtime.Policy, error) {
+		var loaded *policy.Policy
+		fetcher := newFetcher(t, c, system.FetcherOptions{MaxSize: 1 << 16, Load: func(got []byte) (*policy.Policy, error) {
 			if !bytes.Equal(got, text) {
 				t.Errorf("%q became %q", text, got)
 			}

@@ -12,6 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/smd"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -27,10 +29,10 @@ func policy(t testing.TB, text string) *load.Loaded {
 	return l
 }
 
-func newContext(t testing.TB, p *runtime.Policy) *runtime.Context {
+func newContext(t testing.TB, p *policy.Policy) *runtime.Context {
 	t.Helper()
 	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{http.New()},
+		Transports: []transport.Transport{http.New()},
 		Logger:     slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -53,9 +55,9 @@ type news struct {
 	more chan struct{}
 }
 
-func listen(c *runtime.Context, mask runtime.Class) *news {
+func listen(c *runtime.Context, mask smd.Class) *news {
 	n := &news{more: make(chan struct{}, 1000)}
-	c.SMD().Register(mask, func(m runtime.Message) {
+	c.SMD().Register(mask, func(m smd.Message) {
 		n.mu.Lock()
 		n.list = append(n.list, string(m.Payload))
 		n.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 )
 
 // DefaultTimeout is how long a check for a captive portal may take, as in lws.
@@ -49,6 +50,9 @@ type DetectorOptions struct {
 
 	// Timeout is how long a check may take; 0 means DefaultTimeout.
 	Timeout time.Duration
+
+	// SMD starts checks and gets their outcomes. Nil means that nobody does.
+	SMD *smd.SMD
 }
 
 // A Detector finds out whether there is a way to the internet, by a stream of
@@ -66,7 +70,7 @@ type DetectorOptions struct {
 type Detector struct {
 	c        *runtime.Context
 	o        DetectorOptions
-	listener *runtime.Listener
+	listener *smd.Listener
 	ctx      context.Context // done once Close has been called
 	cancel   context.CancelFunc
 	platform sync.WaitGroup
@@ -92,14 +96,18 @@ func NewDetector(c *runtime.Context, o DetectorOptions) *Detector {
 	}
 	d := &Detector{c: c, o: o}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.listener = c.SMD().Register(runtime.ClassNetwork, d.hear)
+	if o.SMD != nil {
+		d.listener = o.SMD.Register(smd.ClassNetwork, d.hear)
+	}
 	return d
 }
 
 // Close gives up the check that is under way, and makes no more of them. It waits
 // for Platform, and so must not be called by it.
 func (d *Detector) Close() {
-	d.listener.Close()
+	if d.listener != nil {
+		d.listener.Close()
+	}
 	d.cancel()
 	d.mu.Lock()
 	k := d.check
@@ -265,16 +273,16 @@ func (d *Detector) finish(k *check, outcome Outcome, err error) {
 	if s != nil {
 		s.Destroy()
 	}
-	if outcome == Unknown {
+	if outcome == Unknown || d.o.SMD == nil {
 		return
 	}
-	if err := d.c.SMD().Send(runtime.ClassNetwork, fmt.Appendf(nil, `{"type":"cpd","result":"%s"}`, outcome)); err != nil {
+	if err := d.o.SMD.Send(smd.ClassNetwork, fmt.Appendf(nil, `{"type":"cpd","result":"%s"}`, outcome)); err != nil {
 		d.c.Logger().Warn("sspolicy: captive portal detection: the outcome can not be told", "outcome", outcome, "err", err)
 	}
 }
 
 // hear begins a check if a message asks for one.
-func (d *Detector) hear(m runtime.Message) {
+func (d *Detector) hear(m smd.Message) {
 	var ask struct {
 		Trigger string `json:"trigger"`
 		Type    string `json:"type"`

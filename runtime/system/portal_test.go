@@ -15,6 +15,8 @@ import (
 
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
@@ -81,7 +83,7 @@ func TestOutcomes(t *testing.T) {
 			if err := c.Overlay(l.Policy); err != nil {
 				t.Fatal(err)
 			}
-			told := listen(c, runtime.ClassNetwork)
+			told := listen(c, smd.ClassNetwork)
 			o := system.DetectorOptions{}
 			if strings.Contains(test.settings, "hang") {
 				o.Timeout = 50 * time.Millisecond
@@ -110,15 +112,15 @@ func TestTriggers(t *testing.T) {
 	}))
 	defer server.Close()
 	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)).Policy)
-	told := listen(c, runtime.ClassNetwork)
+	told := listen(c, smd.ClassNetwork)
 	d := system.NewDetector(c, system.DetectorOptions{})
 	defer d.Close()
 	for _, m := range []string{`{"trigger": "cpdcheck", "src":"test"}`, `{"type":"ipacq","if":"eth0"}`} {
 		for _, other := range []string{`{"type":"linkup"}`, `cpdcheck`, `{"trigger":1}`} {
-			c.SMD().Send(runtime.ClassNetwork, []byte(other))
+			c.SMD().Send(smd.ClassNetwork, []byte(other))
 			told.next()
 		}
-		if err := c.SMD().Send(runtime.ClassNetwork, []byte(m)); err != nil {
+		if err := c.SMD().Send(smd.ClassNetwork, []byte(m)); err != nil {
 			t.Fatal(err)
 		}
 		told.next()
@@ -180,7 +182,7 @@ func TestNoStreamtype(t *testing.T) {
 }
 
 func TestPlatformAndBypass(t *testing.T) {
-	c := newContext(t, &runtime.Policy{}) // neither needs the streamtype
+	c := newContext(t, &policy.Policy{}) // neither needs the streamtype
 	platform := func(o system.Outcome, err error) func(context.Context) (system.Outcome, error) {
 		return func(context.Context) (system.Outcome, error) { return o, err }
 	}
@@ -265,7 +267,7 @@ func TestDetectorPolicyChange(t *testing.T) {
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.SetPolicy(&runtime.Policy{})
+	c.SetPolicy(&policy.Policy{})
 	if o, err := d.Check(t.Context()); o != system.Unknown || !errors.Is(err, runtime.ErrUnknownStreamType) {
 		t.Errorf("without the streamtype: %v, %v", o, err)
 	}

@@ -16,21 +16,21 @@ func TestSMDProgram(t *testing.T) {
 	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(internet(t).URL), 1)).Policy)
 	d := system.NewDetector(c, system.DetectorOptions{})
 	defer d.Close()
-	direct := listen(c, runtime.ClassesAll)
+	direct := listen(c, smd.ClassesAll)
 	received := make(chan string, 100)
 	const sends = 20
-	s, err := c.NewStream(runtime.SMDStreamType, runtime.Handlers{
+	s, err := c.NewStream(smd.SMDStreamType, runtime.Handlers{
 		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-			if class := runtime.Class(binary.BigEndian.Uint64(buf)); class == runtime.ClassInteraction {
+			if class := smd.Class(binary.BigEndian.Uint64(buf)); class == smd.ClassInteraction {
 				t.Errorf("the stream got %s", buf[16:])
 			}
 			received <- string(buf[16:])
 			return runtime.OK
 		},
 		Tx: func(s *runtime.Stream, i uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			class, text := runtime.ClassInteraction, `{"class":"INTERACTION"}`
+			class, text := smd.ClassInteraction, `{"class":"INTERACTION"}`
 			if i%2 == 0 {
-				class, text = runtime.ClassNetwork, `{"class":"NETWORK"}`
+				class, text = smd.ClassNetwork, `{"class":"NETWORK"}`
 			}
 			if i == 4 {
 				text = `{"trigger": "cpdcheck", "src":"test"}`
@@ -41,7 +41,7 @@ func TestSMDProgram(t *testing.T) {
 			binary.BigEndian.PutUint64(buf, uint64(class))
 			return 16 + copy(buf[16:], text), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 		},
-	}, runtime.WithClasses(runtime.ClassSystemState|runtime.ClassMetrics|runtime.ClassNetwork))
+	}, smd.WithClasses(smd.ClassSystemState|smd.ClassMetrics|smd.ClassNetwork))
 	if err != nil {
 		t.Fatal(err)
 	}

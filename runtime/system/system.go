@@ -13,7 +13,7 @@ const (
 	FetchPolicy         = "fetch_policy"
 )
 
-// info logs what is no problem, if the logger of the context takes that.
+// info logs an event that is not a problem, if the logger supports that.
 func info(c *runtime.Context, msg string, args ...any) {
 	if l, ok := c.Logger().(interface{ Info(string, ...any) }); ok {
 		l.Info(msg, args...)

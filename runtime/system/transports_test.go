@@ -16,6 +16,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -64,7 +65,7 @@ func TestSwapTransports(t *testing.T) {
 		return `{ "retry": [ { "r": { "backoff": [ 1 ], "conceal": 65535, "svalidping": 30, "svalidhup": 35 } } ], "s": [ ` + s + ` ] }`
 	}
 	c, err := runtime.NewContext(policy(t, text(0)).Policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New(), ws.New()},
+		Transports: []transport.Transport{sshttp.New(), ws.New()},
 		Logger:     slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -11,8 +11,9 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const (
@@ -129,7 +130,7 @@ func (w *wire) Read(p []byte) (int, error) {
 // writes.
 type conn struct {
 	n    *connector
-	l    *runtime.Link
+	l    transport.Link
 	ws   *websocket.Conn
 	wire *wire
 	gate *gate // nil without ws_prioritize_reads
@@ -152,7 +153,7 @@ type conn struct {
 
 	// Of the reading goroutine.
 	piece []byte // has been received, but not delivered; nil if there is none
-	flags runtime.Flags
+	flags policy.Flags
 	rxErr error // the link has ended
 	ask   bool  // to send what the program wants to
 
@@ -163,13 +164,13 @@ type conn struct {
 	looked   uint64        // turns as look has found it
 	taken    chan error    // gets what read returned to another goroutine
 
-	validity atomic.Pointer[runtime.Validity]
+	validity atomic.Pointer[transport.Validity]
 	inRx     atomic.Bool // the program is being told: the peer need not be heard of
 	unheard  atomic.Bool // svalidhup has passed in the meantime
 }
 
 // Run makes one connection and carries it until its end.
-func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
+func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	var ws *websocket.Conn
 	var w *wire
 	var err error
@@ -185,7 +186,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	if n.st.HTTP.WSPrioritizeReads {
 		c.gate = newGate()
 	}
-	if err = request.UserState(l, http.StatusSwitchingProtocols); err == nil {
+	if err = request.UserState(n.setup, l, http.StatusSwitchingProtocols); err == nil {
 		err = l.Connected()
 	}
 	if err != nil {
@@ -225,7 +226,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 // goes away, else 1000.
 func (c *conn) close() {
 	code := websocket.StatusNormalClosure
-	if c.l.Context().Closed() {
+	if c.n.setup.Closing().Err() != nil {
 		code = websocket.StatusGoingAway
 	}
 	c.closeWith(code)
@@ -283,7 +284,7 @@ func (c *conn) watch() {
 	if c.over {
 		return
 	}
-	c.validity.Store(c.l.Context().StartValidity(c.n.st, c.ping, c.invalid))
+	c.validity.Store(c.n.setup.Watch(c.ping, c.invalid))
 }
 
 // invalid is called when svalidhup has passed without a word from the peer.
@@ -297,7 +298,7 @@ func (c *conn) invalid() {
 		}
 		return
 	}
-	c.fail(runtime.ErrNoValidity)
+	c.fail(transport.ErrNoValidity)
 	c.wire.Conn.Close()
 }
 

@@ -15,6 +15,8 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -35,7 +37,7 @@ func TestCloseCodes(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		on   on
-		tx   func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result)
+		tx   func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result)
 		end  func(*runtime.Context, *runtime.Stream)
 		want websocket.StatusCode
 	}{
@@ -43,8 +45,8 @@ func TestCloseCodes(t *testing.T) {
 		{name: "DestroyMe", on: on{"CON": destroy}, want: websocket.StatusNormalClosure},
 		{name: "Destroy", end: func(_ *runtime.Context, s *runtime.Stream) { s.Destroy() }, want: websocket.StatusNormalClosure},
 		{name: "the context ends", end: func(c *runtime.Context, _ *runtime.Stream) { c.Close() }, want: websocket.StatusGoingAway},
-		{name: "a message without its start", on: on{"CON": requestTx}, tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
-			return 1, runtime.FlagEOM, runtime.OK
+		{name: "a message without its start", on: on{"CON": requestTx}, tx: func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
+			return 1, policy.FlagEOM, policy.OK
 		}, want: websocket.StatusInternalError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -55,7 +57,7 @@ func TestCloseCodes(t *testing.T) {
 			for k, f := range tt.on {
 				tr.on[k] = f
 			}
-			c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
+			c, s := newStream(t, policy.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
 			if tt.end != nil {
 				tr.AwaitEnd(t, "CON", "DIS")
 				tt.end(c, s)
@@ -75,7 +77,7 @@ func TestPeerThatDoesNotClose(t *testing.T) {
 	defer close(block)
 	addr := accepted(t, nil, nil, func(*websocket.Conn) { <-block })
 	tr := &trace{on: on{"CRE": requestTx, "CON": destroy}}
-	newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{})
+	newStream(t, policy.StreamType{}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "CON DIS DES")
 }
 
@@ -92,7 +94,7 @@ func TestConn(t *testing.T) {
 			c.Write(context.Background(), kind, msg)
 		}
 	})
-	c := newContext(t, runtime.StreamType{}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{}, addr, runtime.Options{})
 	conn, err := c.Open(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +162,7 @@ func TestMessagesEnd(t *testing.T) {
 				c.Write(context.Background(), websocket.MessageText, []byte("hello"))
 				tt.end(c)
 			})
-			c := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{})
+			c := newContext(t, policy.StreamType{Opportunistic: true}, addr, runtime.Options{})
 			conn, err := c.Open(t.Context(), "s")
 			if err != nil {
 				t.Fatal(err)
@@ -203,7 +205,7 @@ func TestReconnect(t *testing.T) {
 		c.Write(context.Background(), websocket.MessageText, fmt.Appendf(msg, "%d", n.Load()))
 		c.Close(websocket.StatusGoingAway, "")
 	})
-	c := newContext(t, runtime.StreamType{Retry: teststream.Retry(3)}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{Retry: teststream.Retry(3)}, addr, runtime.Options{})
 	for _, tt := range []struct {
 		name string
 		body runtime.CallOption
@@ -234,7 +236,7 @@ func TestReconnect(t *testing.T) {
 func TestFetch(t *testing.T) {
 	t.Parallel()
 	addr := accepted(t, nil, nil, echo)
-	c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{WSBinary: true}}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{WSBinary: true}}, addr, runtime.Options{})
 	for _, size := range []int{1, 125, 126, 16384, 65536, 1 << 20} {
 		body := bytes.Repeat([]byte{0xff, 0}, size)[:size]
 		for name, o := range map[string]runtime.CallOption{
@@ -252,18 +254,18 @@ func TestFetch(t *testing.T) {
 		c.Write(context.Background(), websocket.MessageText, []byte("hello"))
 		c.Read(context.Background())
 	})
-	r, err := newContext(t, runtime.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s")
+	r, err := newContext(t, policy.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s")
 	if err != nil || string(r.Body) != "hello" {
 		t.Errorf("%v, %v", r, err)
 	}
 
 	closes := accepted(t, nil, nil, func(c *websocket.Conn) { c.Close(websocket.StatusNormalClosure, "") })
-	_, err = newContext(t, runtime.StreamType{}, closes, runtime.Options{}).Fetch(t.Context(), "s")
+	_, err = newContext(t, policy.StreamType{}, closes, runtime.Options{}).Fetch(t.Context(), "s")
 	if e, ok := errors.AsType[*ws.CloseError](err); !ok || e.Code != 1000 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("closed without an answer: %v", err)
 	}
 
-	_, err = newContext(t, runtime.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s", runtime.WithLimit(4))
+	_, err = newContext(t, policy.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s", runtime.WithLimit(4))
 	if !errors.Is(err, runtime.ErrTooLong) {
 		t.Errorf("over the limit: %v", err)
 	}
@@ -277,14 +279,14 @@ func TestCancel(t *testing.T) {
 	addr := raw(t, silent(hold))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	c := newContext(t, runtime.StreamType{}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{}, addr, runtime.Options{})
 	if _, err := c.Open(ctx, "s"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 	tr := &trace{on: on{"CRE": requestTx}}
-	_, s := newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
+	_, s := newStream(t, policy.StreamType{}, addr, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
 	tr.AwaitEnd(t, "CRE POL CNG UNR ARF")
-	if !errors.Is(s.Err(), runtime.ErrTimeout) {
+	if !errors.Is(s.Err(), transport.ErrTimeout) {
 		t.Errorf("%v", s.Err())
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // TestValidity checks, with a clock of its own, when a PING is sent and when the
@@ -24,22 +26,22 @@ import (
 func TestValidity(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		retry  *runtime.Retry
+		retry  *policy.Retry
 		answer bool          // the PINGs
 		talk   time.Duration // the peer sends a message so often
 		busy   time.Duration // Rx takes so long
 		pings  int32         // within 99 s
 		hangup bool
 	}{
-		{name: "answered", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true, pings: 9},
-		{name: "silent", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, pings: 1, hangup: true},
-		{name: "talking", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 9 * time.Second},
-		{name: "talking, no answers", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 15 * time.Second, pings: 6},
-		{name: "no ping", retry: &runtime.Retry{ValidHangup: 20 * time.Second}, hangup: true},
-		{name: "no hangup", retry: &runtime.Retry{ValidPing: 10 * time.Second}, pings: 1},
-		{name: "neither", retry: &runtime.Retry{}},
+		{name: "answered", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true, pings: 9},
+		{name: "silent", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, pings: 1, hangup: true},
+		{name: "talking", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 9 * time.Second},
+		{name: "talking, no answers", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 15 * time.Second, pings: 6},
+		{name: "no ping", retry: &policy.Retry{ValidHangup: 20 * time.Second}, hangup: true},
+		{name: "no hangup", retry: &policy.Retry{ValidPing: 10 * time.Second}, pings: 1},
+		{name: "neither", retry: &policy.Retry{}},
 		{name: "no retry: lws's own times", answer: true, pings: 2},
-		{name: "the program is busy", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true,
+		{name: "the program is busy", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true,
 			talk: 9 * time.Second, busy: 45 * time.Second, pings: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,14 +96,14 @@ func TestValidity(t *testing.T) {
 				})
 				tr := &trace{on: on{"CRE": requestTx}}
 				first := true
-				tr.on["<x>"] = func(*runtime.Stream) runtime.Result {
+				tr.on["<x>"] = func(*runtime.Stream) policy.Result {
 					if first {
 						first = false
 						time.Sleep(tt.busy)
 					}
-					return runtime.OK
+					return policy.OK
 				}
-				c, s := newStream(t, runtime.StreamType{Opportunistic: true, Retry: tt.retry}, netip.MustParseAddrPort("127.0.0.1:1"), tr,
+				c, s := newStream(t, policy.StreamType{Opportunistic: true, Retry: tt.retry}, netip.MustParseAddrPort("127.0.0.1:1"), tr,
 					runtime.Options{DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil }})
 				start := time.Now()
 				ended := time.Duration(0)
@@ -114,7 +116,7 @@ func TestValidity(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 				switch err := s.Err(); {
-				case tt.hangup && (!errors.Is(err, runtime.ErrNoValidity) || ended != 20*time.Second):
+				case tt.hangup && (!errors.Is(err, transport.ErrNoValidity) || ended != 20*time.Second):
 					t.Errorf("given up after %v: %v", ended, err)
 				case !tt.hangup && ended != 0:
 					t.Errorf("given up after %v: %v", ended, err)
@@ -147,21 +149,21 @@ func TestSlowReader(t *testing.T) {
 	resume := make(chan struct{})
 	var got atomic.Int64
 	h := runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			if state == runtime.StateCreating {
+		State: func(s *runtime.Stream, state policy.State, _ uint32) policy.Result {
+			if state == policy.StateCreating {
 				s.RequestTx()
 			}
-			return runtime.OK
+			return policy.OK
 		},
-		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		Rx: func(_ *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			if got.Add(int64(len(buf))) == int64(len(buf)) {
 				close(first)
 				<-resume
 			}
-			return runtime.OK
+			return policy.OK
 		},
 	}
-	if _, err := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
+	if _, err := newContext(t, policy.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
 		t.Fatal(err)
 	}
 	<-first
@@ -207,35 +209,35 @@ func TestBothFull(t *testing.T) {
 		tr := &trace{on: on{"CRE": requestTx}}
 		sent, received := 0, 0
 		h := tr.handlers()
-		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			var f runtime.Flags
+		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
+			var f policy.Flags
 			if sent == 0 {
-				f |= runtime.FlagSOM
+				f |= policy.FlagSOM
 			}
 			n := min(len(buf), size-sent)
 			if sent += n; sent == size {
-				f |= runtime.FlagEOM
+				f |= policy.FlagEOM
 			}
-			return n, f, runtime.OK
+			return n, f, policy.OK
 		}
-		h.Rx = func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		h.Rx = func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			if received == 0 {
 				s.RequestTx()
 			}
 			received += len(buf)
-			return runtime.OK
+			return policy.OK
 		}
 		tr.on["CON"] = nil
-		h.State = func(was func(*runtime.Stream, runtime.State, uint32) runtime.Result) func(*runtime.Stream, runtime.State, uint32) runtime.Result {
-			return func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
-				if state == runtime.StateCreating {
+		h.State = func(was func(*runtime.Stream, policy.State, uint32) policy.Result) func(*runtime.Stream, policy.State, uint32) policy.Result {
+			return func(s *runtime.Stream, state policy.State, arg uint32) policy.Result {
+				if state == policy.StateCreating {
 					s.Connect()
-					return runtime.OK
+					return policy.OK
 				}
 				return was(s, state, arg)
 			}
 		}(h.State)
-		c := newContext(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{WSPrioritizeReads: first}}, addr, runtime.Options{})
+		c := newContext(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{WSPrioritizeReads: first}}, addr, runtime.Options{})
 		s, err := c.NewStream("s", h)
 		if err != nil {
 			t.Fatal(err)
@@ -269,28 +271,28 @@ func TestPiecesAreSent(t *testing.T) {
 		c.Close(4000, "")
 	})
 	pieces := []string{"one..", "two..", "three"}
-	var flags = []runtime.Flags{runtime.FlagSOM, 0, 0}
+	var flags = []policy.Flags{policy.FlagSOM, 0, 0}
 	next := false // asked for by what has come
 	tr := &trace{on: on{"CRE": requestTx}}
-	tr.tx = func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	tr.tx = func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		switch {
 		case ordinal > 0 && !next:
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		case len(pieces) == 0:
-			return 0, runtime.FlagEOM, runtime.OK
+			return 0, policy.FlagEOM, policy.OK
 		}
 		next = false
 		n, f := copy(buf, pieces[0]), flags[0]
 		pieces, flags = pieces[1:], flags[1:]
-		return n, f, runtime.OK
+		return n, f, policy.OK
 	}
 	for _, e := range []string{"<one..>", "<two..>", "<three>"} {
-		tr.on[e] = func(s *runtime.Stream) runtime.Result {
+		tr.on[e] = func(s *runtime.Stream) policy.Result {
 			next = true
 			return requestTx(s)
 		}
 	}
-	newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
+	newStream(t, policy.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "CON <one..> <two..> <three> DIS")
 }
 
@@ -314,14 +316,14 @@ func TestPrioritizeReads(t *testing.T) {
 	})
 	received, before := 0, -1
 	tr := &trace{on: on{"CRE": requestTx}}
-	tr.on["<x>"] = func(s *runtime.Stream) runtime.Result { received++; return requestTx(s) }
-	tr.tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	tr.on["<x>"] = func(s *runtime.Stream) policy.Result { received++; return requestTx(s) }
+	tr.tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		if before < 0 {
 			before = received
 		}
-		return copy(buf, "y"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		return copy(buf, "y"), policy.FlagSOM | policy.FlagEOM, policy.OK
 	}
-	newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{WSPrioritizeReads: true}}, addr, tr, runtime.Options{})
+	newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{WSPrioritizeReads: true}}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "DIS")
 	if before != n {
 		t.Errorf("%d of %d messages had been taken in when the first was sent", before, n)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -131,16 +133,16 @@ func readAll(r *bufio.Reader, more func(got string)) string {
 func echoHandlers() runtime.Handlers {
 	type piece struct {
 		text  string
-		flags runtime.Flags
+		flags policy.Flags
 	}
 	var queue []piece // of callbacks, of which one runs at a time
 	return runtime.Handlers{
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 			queue = append(queue, piece{string(buf), flags})
 			s.RequestTx()
-			return runtime.OK
+			return policy.OK
 		},
-		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			for len(queue) > 0 {
 				p := queue[0]
 				queue = queue[1:]
@@ -150,9 +152,9 @@ func echoHandlers() runtime.Handlers {
 				if len(queue) > 0 {
 					s.RequestTx()
 				}
-				return copy(buf, p.text), p.flags, runtime.OK
+				return copy(buf, p.text), p.flags, policy.OK
 			}
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		},
 	}
 }
@@ -247,13 +249,13 @@ func TestFrames(t *testing.T) {
 				})
 			})
 			h := echoHandlers()
-			h.State = func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-				if state == runtime.StateCreating {
+			h.State = func(s *runtime.Stream, state policy.State, _ uint32) policy.Result {
+				if state == policy.StateCreating {
 					s.RequestTx()
 				}
-				return runtime.OK
+				return policy.OK
 			}
-			if _, err := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
+			if _, err := newContext(t, policy.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
 				t.Fatal(err)
 			}
 			g := <-got
@@ -295,9 +297,9 @@ func TestCut(t *testing.T) {
 				tr := &trace{}
 				o := runtime.Options{}
 				if tt.headers != "" {
-					o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
+					o.Transports = []transport.Transport{ws.New(ws.WithDeflate())}
 				}
-				c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, o)
+				c, s := newStream(t, policy.StreamType{Opportunistic: true}, addr, tr, o)
 				s.RequestTx()
 				tr.AwaitEnd(t, "DIS", "ARF")
 				if whole := strings.Contains(tr.String(), ">"); whole != (n == len(tt.message)) || !strings.HasPrefix(tr.String(), "CRE POL CNG CON") {

@@ -9,14 +9,16 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"time"
 
 	"github.com/coder/websocket"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A handshake is the opening handshake of one attempt (RFC 6455 section 4.1).
@@ -25,14 +27,14 @@ import (
 type handshake struct {
 	n    *connector
 	ctx  context.Context
-	l    *runtime.Link
+	l    transport.Link
 	head request.Header
 	wire *wire // of the response
 }
 
 // dial makes a connection.
-func (n *connector) dial(ctx context.Context, l *runtime.Link) (*websocket.Conn, *wire, error) {
-	head, err := n.headers.Make(l)
+func (n *connector) dial(ctx context.Context, l transport.Link) (*websocket.Conn, *wire, error) {
+	head, err := n.headers.Make(ctx, l)
 	if err != nil {
 		return nil, nil, err // before anything is sent
 	}
@@ -69,26 +71,26 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 	u, host := request.URL(target, h.l.URL())
 	req.URL, req.Host = u, h.head.HostOr(host)
 	for hops := 0; ; hops++ {
-		resp, err := request.WithCookies(h.l, req, func(req *http.Request) (*http.Response, error) { return h.exchange(req, target) })
+		resp, err := request.WithCookies(h.n.setup, h.l, req, func(req *http.Request) (*http.Response, error) { return h.exchange(req, target) })
 		if err != nil {
 			return nil, err
 		}
-		h.l.Perf().Status(resp.StatusCode)
+		h.l.Answer(transport.Answer{Status: resp.StatusCode})
 		if resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, nil
 		}
-		if err := request.UserState(h.l, resp.StatusCode); err != nil {
+		if err := request.UserState(h.n.setup, h.l, resp.StatusCode); err != nil {
 			return nil, err
 		}
 		switch {
 		case request.IsRedirect(resp.StatusCode):
 		case resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusTooManyRequests:
-			h.l.RetryAfter(request.RetryAfter(resp.Header))
+			h.l.Answer(transport.Answer{RetryAfter: request.RetryAfter(resp.Header)})
 			fallthrough
 		default:
 			return nil, &StatusError{Code: resp.StatusCode}
 		}
-		to, same, err := request.Redirect(h.l, req.URL, resp, hops)
+		to, same, err := request.Redirect(h.n.setup, h.l, req.URL, resp, hops)
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +99,7 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !same {
 			req.Host = to.Host
 			h.n.headers.Strip(req.Header)
-			target = &runtime.Target{Network: "tcp", Host: to.Hostname(), Port: 80}
+			target = &policy.Target{Network: "tcp", Host: to.Hostname(), Port: 80}
 			if to.Scheme == "https" {
 				target.TLS, target.Port = true, 443
 			}
@@ -114,12 +116,14 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // exchange sends the request on a new connection, which it closes unless the
 // response is 101.
-func (h *handshake) exchange(req *http.Request, target *runtime.Target) (*http.Response, error) {
-	h.l.Perf().Begin()
-	conn, err := h.l.Dial(h.ctx, target, "http/1.1")
+func (h *handshake) exchange(req *http.Request, target *policy.Target) (*http.Response, error) {
+	trace := transport.Trace(h.ctx)
+	trace.GetConn(target.Address())
+	conn, err := h.n.setup.Dial(h.ctx, target, "http/1.1")
 	if err != nil {
 		return nil, err
 	}
+	trace.GotConn(httptrace.GotConnInfo{Conn: conn})
 	stop := context.AfterFunc(h.ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	resp, err := h.upgrade(req, conn)
 	if !stop() && err == nil {
@@ -141,8 +145,8 @@ func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, e
 	if err := req.Write(conn); err != nil {
 		return nil, err
 	}
-	perf := h.l.Perf()
-	perf.Sent()
+	trace := transport.Trace(h.ctx)
+	trace.WroteHeaders()
 	limit := &io.LimitedReader{R: conn, N: request.MaxHeaderBytes}
 	r := bufio.NewReader(limit)
 	if _, err := r.Peek(1); err == io.EOF {
@@ -150,7 +154,7 @@ func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, e
 	} else if err != nil {
 		return nil, err
 	}
-	perf.Answered()
+	trace.GotFirstResponseByte()
 	for range maxInformational {
 		resp, err := http.ReadResponse(r, req)
 		switch {

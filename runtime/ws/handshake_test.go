@@ -19,6 +19,9 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
@@ -33,10 +36,10 @@ func TestHandshake(t *testing.T) {
 		seen = string(buf[:n])
 		mu.Unlock()
 	})
-	creds := new(runtime.MemoryCredentials)
-	creds.SetBlob(runtime.BlobAuth, 0, "dXNlcjpwYXNz")
-	creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
-	items := []runtime.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization:"},
+	creds := new(credentials.Memory)
+	creds.SetBlob(policy.BlobAuth, 0, "dXNlcjpwYXNz")
+	creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
+	items := []policy.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization:"},
 		{Name: "h", Header: "host:"}, {Name: "o", Header: "Origin"}, {Name: "p", Header: "sec-websocket-protocol:"},
 		{Name: "up", Header: "upgrade:"}, {Name: "len", Header: "content-length:"}}
 	host := "Host: " + addr.String() + "\r\n"
@@ -46,26 +49,26 @@ func TestHandshake(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		endpoint string
-		h        runtime.HTTP
+		h        policy.HTTP
 		set      map[string]string
 		deflate  bool
 		want     string // "" if nothing is sent
 	}{
 		{name: "plain", want: "GET / HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
-		{name: "method and form mean nothing", h: runtime.HTTP{Method: "POST", WWWFormURLEncoded: true},
+		{name: "method and form mean nothing", h: policy.HTTP{Method: "POST", WWWFormURLEncoded: true},
 			want: "GET / HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
-		{name: "metadata in the URL", h: runtime.HTTP{URL: "chat/${a}?x=${a}"}, set: map[string]string{"a": "b c"},
+		{name: "metadata in the URL", h: policy.HTTP{URL: "chat/${a}?x=${a}"}, set: map[string]string{"a": "b c"},
 			want: "GET /chat/b%20c?x=b%20c HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
 		{name: "metadata in headers", set: map[string]string{"b": "1", "auth": "Basic dTpw", "o": "https://example.test"},
 			want: "GET / HTTP/1.1\r\n" + host + "Authorization: Basic dTpw\r\n" + upgrade + "Origin: https://example.test\r\n" + key + last + "X-B: 1\r\n\r\n"},
 		{name: "host", set: map[string]string{"h": "other.test"}, want: "GET / HTTP/1.1\r\nHost: other.test\r\n" + upgrade + key + last + "\r\n"},
-		{name: "subprotocols", h: runtime.HTTP{WSSubprotocol: "chat, v2.chat"},
+		{name: "subprotocols", h: policy.HTTP{WSSubprotocol: "chat, v2.chat"},
 			want: "GET / HTTP/1.1\r\n" + host + upgrade + key + "Sec-Websocket-Protocol: chat,v2.chat\r\n" + last + "\r\n"},
-		{name: "credentials", h: runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic ", DSNHeader: "dsn:"},
+		{name: "credentials", h: policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic ", DSNHeader: "dsn:"},
 			want: "GET / HTTP/1.1\r\n" + host + "Authorization: Basic dXNlcjpwYXNz\r\n" + upgrade + "Dsn: serial\r\n" + key + last + "\r\n"},
 		{name: "deflate", deflate: true, want: "GET / HTTP/1.1\r\n" + host + upgrade +
 			"Sec-Websocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n" + key + last + "\r\n"},
-		{name: "endpoint is a URL", endpoint: "ws://" + addr.String() + "/from?endpoint", h: runtime.HTTP{URL: "unused"},
+		{name: "endpoint is a URL", endpoint: "ws://" + addr.String() + "/from?endpoint", h: policy.HTTP{URL: "unused"},
 			want: "GET /from?endpoint HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
 		{name: "a header of the handshake", set: map[string]string{"p": "mine"}},
 		{name: "upgrade", set: map[string]string{"up": "mine"}},
@@ -73,7 +76,7 @@ func TestHandshake(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			seen = ""
-			tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+			tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result {
 				for k, v := range tt.set {
 					if err := s.SetMetadata(k, v); err != nil {
 						t.Error(err)
@@ -83,9 +86,9 @@ func TestHandshake(t *testing.T) {
 			}}}
 			o := runtime.Options{Credentials: creds}
 			if tt.deflate {
-				o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
+				o.Transports = []transport.Transport{ws.New(ws.WithDeflate())}
 			}
-			_, s := newStream(t, runtime.StreamType{Opportunistic: true, Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}, addr, tr, o)
+			_, s := newStream(t, policy.StreamType{Opportunistic: true, Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}, addr, tr, o)
 			tr.AwaitEnd(t, "ARF")
 			mu.Lock()
 			defer mu.Unlock()
@@ -107,17 +110,17 @@ func TestHandshake(t *testing.T) {
 // TestRefused checks what Prepare refuses.
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct {
-		st   runtime.StreamType
+		st   policy.StreamType
 		want string
 	}{
-		{runtime.StreamType{HTTP: &runtime.HTTP{WSSubprotocol: "no name"}}, "ws_subprotocol"},
-		{runtime.StreamType{HTTP: &runtime.HTTP{WSSubprotocol: "a,,b"}}, "ws_subprotocol"},
-		{runtime.StreamType{HTTP: &runtime.HTTP{RespMap: []runtime.StatusState{{Status: 404, State: 11}}}}, "http_resp_map"},
-		{runtime.StreamType{HTTP: &runtime.HTTP{AuthHeader: "sec-websocket-key:"}}, "http_auth_header"},
+		{policy.StreamType{HTTP: &policy.HTTP{WSSubprotocol: "no name"}}, "ws_subprotocol"},
+		{policy.StreamType{HTTP: &policy.HTTP{WSSubprotocol: "a,,b"}}, "ws_subprotocol"},
+		{policy.StreamType{HTTP: &policy.HTTP{RespMap: []policy.StatusState{{Status: 404, State: 11}}}}, "http_resp_map"},
+		{policy.StreamType{HTTP: &policy.HTTP{AuthHeader: "sec-websocket-key:"}}, "http_auth_header"},
 	} {
-		c := newContext(t, tt.st, netip.MustParseAddrPort("127.0.0.1:1"), runtime.Options{Credentials: new(runtime.MemoryCredentials)})
+		c := newContext(t, tt.st, netip.MustParseAddrPort("127.0.0.1:1"), runtime.Options{Credentials: new(credentials.Memory)})
 		_, err := c.NewStream("s", runtime.Handlers{})
-		if !errors.Is(err, runtime.ErrUnsupported) || !strings.Contains(err.Error(), tt.want) {
+		if !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", tt.want, err)
 		}
 	}
@@ -126,7 +129,7 @@ func TestRefused(t *testing.T) {
 // TestResponseHeaders checks that headers of the answer reach metadata.
 func TestResponseHeaders(t *testing.T) {
 	addr := raw(t, func(c net.Conn) { upgrade(c, "X-Session: 42\r\n", "\x88\x00") })
-	c := newContext(t, runtime.StreamType{Opportunistic: true, Metadata: []runtime.Metadata{{Name: "session", Header: "x-session:"}}}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{Opportunistic: true, Metadata: []policy.Metadata{{Name: "session", Header: "x-session:"}}}, addr, runtime.Options{})
 	conn, err := c.Open(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)
@@ -179,8 +182,8 @@ func TestRedirect(t *testing.T) {
 			}
 		}
 	})
-	creds := new(runtime.MemoryCredentials)
-	creds.SetBlob(runtime.BlobAuth, 0, "secret")
+	creds := new(credentials.Memory)
+	creds.SetBlob(policy.BlobAuth, 0, "secret")
 	for _, tt := range []struct {
 		url  string
 		code int // 0: refused
@@ -193,12 +196,12 @@ func TestRedirect(t *testing.T) {
 	} {
 		t.Run(tt.url, func(t *testing.T) {
 			seen = nil
-			tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+			tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result {
 				s.SetMetadata("b", "b")
 				return requestTx(s)
 			}}}
-			_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []runtime.Metadata{{Name: "b", Header: "x-b:"}},
-				HTTP: &runtime.HTTP{URL: tt.url, AllowRedirects: true, AuthHeader: "authorization:"}}, addr, tr, runtime.Options{Credentials: creds})
+			_, s := newStream(t, policy.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []policy.Metadata{{Name: "b", Header: "x-b:"}},
+				HTTP: &policy.HTTP{URL: tt.url, AllowRedirects: true, AuthHeader: "authorization:"}}, addr, tr, runtime.Options{Credentials: creds})
 			tr.AwaitEnd(t, "DIS", "ARF")
 			mu.Lock()
 			defer mu.Unlock()
@@ -237,7 +240,7 @@ func TestUnix(t *testing.T) {
 						echo(c)
 					}
 				})
-				c := newContext(t, runtime.StreamType{Endpoint: "+" + endpoint, TLS: secure, TrustStore: own.Store()}, netip.AddrPort{}, runtime.Options{})
+				c := newContext(t, policy.StreamType{Endpoint: "+" + endpoint, TLS: secure, TrustStore: own.Store()}, netip.AddrPort{}, runtime.Options{})
 				if r, err := c.Fetch(t.Context(), "s", runtime.WithBody([]byte("x"))); err != nil || string(r.Body) != "x" {
 					t.Errorf("%v, %v", r, err)
 				}
@@ -268,7 +271,7 @@ func TestSOCKS5(t *testing.T) {
 		go func() { io.Copy(out, c); out.Close() }()
 		io.Copy(c, out)
 	})
-	c := newContext(t, runtime.StreamType{Endpoint: "nowhere.test", Port: 80, SOCKS5Proxy: proxy.String()}, proxy, runtime.Options{})
+	c := newContext(t, policy.StreamType{Endpoint: "nowhere.test", Port: 80, SOCKS5Proxy: proxy.String()}, proxy, runtime.Options{})
 	if r, err := c.Fetch(t.Context(), "s", runtime.WithBody([]byte("x"))); err != nil || string(r.Body) != "x" {
 		t.Errorf("%v, %v", r, err)
 	}
@@ -305,9 +308,9 @@ func TestGorilla(t *testing.T) {
 			for _, binary := range []bool{false, true} {
 				o := runtime.Options{}
 				if deflate {
-					o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
+					o.Transports = []transport.Transport{ws.New(ws.WithDeflate())}
 				}
-				c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{WSSubprotocol: "a,b", WSBinary: binary}}, addr, o)
+				c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{WSSubprotocol: "a,b", WSBinary: binary}}, addr, o)
 				conn, err := c.Open(context.Background(), "s")
 				if err != nil {
 					t.Fatal(err)
@@ -367,7 +370,7 @@ func TestCookies(t *testing.T) {
 		{false, []string{"/from ", "/to "}},
 	} {
 		tr := &trace{on: on{"CRE": requestTx}}
-		newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{URL: "/from", Cookies: tt.keep, AllowRedirects: true}},
+		newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{URL: "/from", Cookies: tt.keep, AllowRedirects: true}},
 			addr, tr, runtime.Options{Cookies: jar})
 		tr.AwaitEnd(t, "ARF")
 		for _, want := range tt.want {

@@ -21,28 +21,30 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 // A trace records what a stream tells its handlers.
 type trace struct {
 	teststream.Trace
-	on map[string]func(*runtime.Stream) runtime.Result
-	tx func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result)
+	on map[string]func(*runtime.Stream) policy.Result
+	tx func(s *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result)
 }
 
-type on = map[string]func(*runtime.Stream) runtime.Result
+type on = map[string]func(*runtime.Stream) policy.Result
 
 func (tr *trace) handlers() runtime.Handlers {
 	tr.On = tr.on
 	return runtime.Handlers{
 		State: tr.State,
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 			text := string(buf)
 			if len(text) > 16 {
 				text = fmt.Sprint(len(text))
 			}
-			for f, name := range map[runtime.Flags]string{runtime.FlagSOM: "<", runtime.FlagEOM: ">"} {
+			for f, name := range map[policy.Flags]string{policy.FlagSOM: "<", policy.FlagEOM: ">"} {
 				if flags&f == 0 {
 					continue
 				}
@@ -60,30 +62,30 @@ func (tr *trace) handlers() runtime.Handlers {
 
 // send is a Tx that sends these messages, each as the pieces given. "|" ends a
 // piece, a piece is sent whenever Tx is asked for one.
-func send(messages ...string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+func send(messages ...string) func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
 	var pieces []string
-	var flags []runtime.Flags
+	var flags []policy.Flags
 	for _, m := range messages {
 		all := strings.Split(m, "|")
 		for i, p := range all {
-			var f runtime.Flags
+			var f policy.Flags
 			if i == 0 {
-				f |= runtime.FlagSOM
+				f |= policy.FlagSOM
 			}
 			if i == len(all)-1 {
-				f |= runtime.FlagEOM
+				f |= policy.FlagEOM
 			}
 			pieces, flags = append(pieces, p), append(flags, f)
 		}
 	}
-	return func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	return func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		if len(pieces) == 0 {
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		}
 		n, f := copy(buf, pieces[0]), flags[0]
 		pieces, flags = pieces[1:], flags[1:]
 		s.RequestTx()
-		return n, f, runtime.OK
+		return n, f, policy.OK
 	}
 }
 
@@ -177,9 +179,9 @@ func upgrade(c net.Conn, headers, behind string) (*bufio.Reader, *http.Request, 
 }
 
 // newContext returns a context with one streamtype, "s", for an address.
-func newContext(t testing.TB, st runtime.StreamType, addr netip.AddrPort, o runtime.Options) *runtime.Context {
+func newContext(t testing.TB, st policy.StreamType, addr netip.AddrPort, o runtime.Options) *runtime.Context {
 	t.Helper()
-	st.Name, st.Protocol = "s", runtime.ProtocolWS
+	st.Name, st.Protocol = "s", policy.ProtocolWS
 	if st.Endpoint == "" {
 		st.Endpoint = addr.Addr().String()
 	}
@@ -187,17 +189,17 @@ func newContext(t testing.TB, st runtime.StreamType, addr netip.AddrPort, o runt
 		st.Port = addr.Port()
 	}
 	if st.HTTP == nil {
-		st.HTTP = new(runtime.HTTP)
+		st.HTTP = new(policy.HTTP)
 	}
 	if o.Transports == nil {
-		o.Transports = []runtime.Transport{ws.New()}
+		o.Transports = []transport.Transport{ws.New()}
 	}
 	o.Logger = slog.New(slog.DiscardHandler)
 	return teststream.NewContext(t, o, &st)
 }
 
 // newStream makes a stream of the type against the address.
-func newStream(t testing.TB, st runtime.StreamType, addr netip.AddrPort, tr *trace, o runtime.Options) (*runtime.Context, *runtime.Stream) {
+func newStream(t testing.TB, st policy.StreamType, addr netip.AddrPort, tr *trace, o runtime.Options) (*runtime.Context, *runtime.Stream) {
 	t.Helper()
 	c := newContext(t, st, addr, o)
 	s, err := c.NewStream("s", tr.handlers())
@@ -207,10 +209,10 @@ func newStream(t testing.TB, st runtime.StreamType, addr netip.AddrPort, tr *tra
 	return c, s
 }
 
-func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
-func connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.OK }
-func disconnect(*runtime.Stream) runtime.Result  { return runtime.DisconnectMe }
-func destroy(*runtime.Stream) runtime.Result     { return runtime.DestroyMe }
+func requestTx(s *runtime.Stream) policy.Result { s.RequestTx(); return policy.OK }
+func connect(s *runtime.Stream) policy.Result   { s.Connect(); return policy.OK }
+func disconnect(*runtime.Stream) policy.Result  { return policy.DisconnectMe }
+func destroy(*runtime.Stream) policy.Result     { return policy.DestroyMe }
 
 // silent reads the request, and says nothing until the channel is closed.
 func silent(hold <-chan struct{}) func(net.Conn) {

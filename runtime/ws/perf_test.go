@@ -8,6 +8,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestPerf checks the figures of a handshake: what is in them, and when they come.
@@ -28,13 +29,13 @@ func TestPerf(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		addr   string
-		st     runtime.StreamType
+		st     policy.StreamType
 		want   string
 		status int // 0: no answer
 	}{
 		{name: "101", addr: good.String(), want: "CRE POL CNG perf CON", status: 101},
-		{name: "TLS", addr: secured.String(), st: runtime.StreamType{TLS: true}, want: "CRE POL CNG perf CON", status: 101},
-		{name: "redirected", addr: busy.String(), st: runtime.StreamType{HTTP: &runtime.HTTP{URL: "/moved", AllowRedirects: true}},
+		{name: "TLS", addr: secured.String(), st: policy.StreamType{TLS: true}, want: "CRE POL CNG perf CON", status: 101},
+		{name: "redirected", addr: busy.String(), st: policy.StreamType{HTTP: &policy.HTTP{URL: "/moved", AllowRedirects: true}},
 			want: "CRE POL CNG perf CON", status: 101},
 		{name: "503", addr: busy.String(), want: "CRE POL CNG perf UNR ARF", status: 503},
 		{name: "refused", addr: refused.String(), want: "CRE POL CNG perf UNR ARF"},
@@ -50,8 +51,8 @@ func TestPerf(t *testing.T) {
 			_, s := newStream(t, st, good, tr, runtime.Options{})
 			got := make(chan string, 1)
 			h := tr.handlers()
-			h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-				if flags != runtime.FlagPerfJSON|runtime.FlagSOM|runtime.FlagEOM {
+			h.Rx = func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
+				if flags != policy.FlagPerfJSON|policy.FlagSOM|policy.FlagEOM {
 					t.Errorf("flags %d", flags)
 				}
 				got <- string(buf)

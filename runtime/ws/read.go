@@ -7,7 +7,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // read delivers what the peer sends, until it closes or the connection fails.
@@ -50,10 +50,10 @@ func (c *conn) answer() (replaced bool) {
 		c.stall.Reset(stallWait)
 	}
 	var err error
-	if c.l.Asked() {
+	if c.l.WantsTx() {
 		err = c.step()
 	}
-	more := c.m.more || c.l.Asked()
+	more := c.m.more || c.l.WantsTx()
 	c.sends.Unlock()
 	replaced = !c.turns.CompareAndSwap(turn, turn+1)
 	switch {
@@ -97,7 +97,7 @@ func (c *conn) look() {
 func (c *conn) readMessage(r io.Reader) error {
 	buf := rxBuffers.Get().(*[2][bufferSize]byte)
 	defer rxBuffers.Put(buf)
-	c.flags = runtime.FlagSOM
+	c.flags = policy.FlagSOM
 	for i := 0; ; i ^= 1 {
 		n, err := r.Read(buf[i][:])
 		if n > 0 {
@@ -118,7 +118,7 @@ func (c *conn) readMessage(r io.Reader) error {
 }
 
 // deliver hands over the piece that waits, if one does.
-func (c *conn) deliver(end runtime.Flags) {
+func (c *conn) deliver(end policy.Flags) {
 	p := c.piece
 	if p == nil || c.rxErr != nil {
 		return
@@ -132,16 +132,16 @@ func (c *conn) deliver(end runtime.Flags) {
 // does.
 func (c *conn) deliverEnd() error {
 	if c.piece == nil {
-		c.rx(nil, c.flags|runtime.FlagEOM)
+		c.rx(nil, c.flags|policy.FlagEOM)
 	}
-	c.deliver(runtime.FlagEOM)
+	c.deliver(policy.FlagEOM)
 	return c.rxErr
 }
 
-func (c *conn) rx(p []byte, flags runtime.Flags) {
+func (c *conn) rx(p []byte, flags policy.Flags) {
 	c.inRx.Store(true)
-	if flags&runtime.FlagEOM != 0 {
-		c.ask, c.rxErr = c.l.RxAsk(p, flags)
+	if flags&policy.FlagEOM != 0 {
+		c.ask, c.rxErr = c.l.RxReply(p, flags)
 	} else {
 		c.rxErr = c.l.Rx(p, flags)
 	}

@@ -18,11 +18,12 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Transport is a [runtime.Transport] for ws. It may be given to any number of
+// Transport is a [transport.Transport] for ws. It may be given to any number of
 // contexts.
 type Transport struct{ deflate websocket.CompressionMode }
 
@@ -46,14 +47,15 @@ func New(o ...Option) *Transport {
 }
 
 // Protocols returns ws.
-func (t *Transport) Protocols() []runtime.Protocol {
-	return []runtime.Protocol{runtime.ProtocolWS}
+func (t *Transport) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolWS}
 }
 
 // A connector makes the connections of one streamtype of one context.
 type connector struct {
 	t            *Transport
-	st           *runtime.StreamType
+	setup        *transport.Setup
+	st           *policy.StreamType // of setup
 	headers      *request.Set
 	subprotocols []string
 	kind         websocket.MessageType
@@ -61,25 +63,26 @@ type connector struct {
 
 // Prepare refuses a streamtype that asks for what the package does not do, and
 // else returns what executes it.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if err := request.Check(c, st); err != nil {
+func (t *Transport) Prepare(setup *transport.Setup) (transport.Connector, error) {
+	if err := request.Check(setup); err != nil {
 		return nil, err
 	}
-	n := &connector{t: t, st: st, kind: websocket.MessageText}
+	st := setup.Stream
+	n := &connector{t: t, setup: setup, st: st, kind: websocket.MessageText}
 	if st.HTTP.WSBinary {
 		n.kind = websocket.MessageBinary
 	}
 	if s := st.HTTP.WSSubprotocol; s != "" {
 		for name := range strings.SplitSeq(s, ",") {
 			name = strings.Trim(name, " \t")
-			if !request.IsToken(name) {
-				return nil, fmt.Errorf("%w: ws_subprotocol %q: it is to be a name that a header can have, or several with commas", runtime.ErrUnsupported, s)
+			if !policy.IsToken(name) {
+				return nil, fmt.Errorf("%w: ws_subprotocol %q: it is to be a name that a header can have, or several with commas", transport.ErrUnsupported, s)
 			}
 			n.subprotocols = append(n.subprotocols, name)
 		}
 	}
 	var err error
-	n.headers, err = request.NewSet(st, func(name string) bool {
+	n.headers, err = request.NewSet(setup, func(name string) bool {
 		return strings.HasPrefix(name, "Sec-Websocket-") || name == "Content-Length"
 	})
 	if err != nil {

@@ -7,8 +7,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // lateRead is how long the reason is looked for, in what the peer has sent,
@@ -18,7 +17,7 @@ const lateRead = time.Second
 // write sends what the program has to send, until the end of the connection.
 func (c *conn) write() {
 	defer c.others.Done()
-	ready := c.l.TxReady()
+	ready := c.l.Ready()
 	for {
 		select {
 		case <-ready:
@@ -28,7 +27,7 @@ func (c *conn) write() {
 		}
 		var err error
 		c.sends.Lock()
-		for err == nil && !c.closing.Load() && (c.m.more || c.l.Asked()) {
+		for err == nil && !c.closing.Load() && (c.m.more || c.l.WantsTx()) {
 			err = c.step()
 		}
 		c.sends.Unlock()
@@ -62,8 +61,8 @@ func (c *conn) step() error {
 	defer txBuffers.Put(buf)
 	m := &c.m
 	c.gate.wait()
-	n, flags, err := c.l.Tx(buf[:])
-	som, eom := flags&runtime.FlagSOM != 0, flags&runtime.FlagEOM != 0
+	piece, err := c.l.Tx(buf[:])
+	n, som, eom := piece.N, piece.Flags&policy.FlagSOM != 0, piece.Flags&policy.FlagEOM != 0
 	switch {
 	case err != nil:
 		return err // the link has ended: close is called

@@ -4,12 +4,14 @@ package request
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A Set is the headers that a streamtype sends and receives.
@@ -18,6 +20,7 @@ type Set struct {
 	// canonical. It may be changed until the first Make.
 	Base http.Header
 
+	setup   *transport.Setup
 	direct  bool
 	reserve func(name string) bool
 	items   []item
@@ -34,22 +37,23 @@ type item struct {
 type secret struct {
 	name     string // canonical
 	preamble string
-	blob     runtime.Blob
+	blob     policy.Blob
 	index    int
 }
 
-// NewSet returns the headers of a streamtype. reserve, if any, says which names
+// NewSet returns the headers of a streamtype. reserve, if any, reports which names
 // of headers, in canonical form, are the transport's own.
-func NewSet(st *runtime.StreamType, reserve func(name string) bool) (*Set, error) {
+func NewSet(setup *transport.Setup, reserve func(name string) bool) (*Set, error) {
+	st := setup.Stream
 	// An empty User-Agent keeps net/http from sending its own.
-	s := &Set{Base: http.Header{"User-Agent": {""}}, direct: st.DirectProtoStr, reserve: reserve}
+	s := &Set{setup: setup, Base: http.Header{"User-Agent": {""}}, direct: st.DirectProtoStr, reserve: reserve}
 	for i, m := range st.Metadata {
 		if m.Header == "" {
 			continue
 		}
 		// lws wants the name with its colon; HTTP does not care for its case.
 		name := strings.TrimSuffix(m.Header, ":")
-		if !IsToken(name) {
+		if !policy.IsToken(name) {
 			return nil, fmt.Errorf("metadata %q: %q is not the name of a header", m.Name, m.Header)
 		}
 		s.items = append(s.items, item{http.CanonicalHeaderKey(name), i})
@@ -58,37 +62,37 @@ func NewSet(st *runtime.StreamType, reserve func(name string) bool) (*Set, error
 }
 
 // prepareSecrets notes the headers of the policy that hold credentials.
-func (s *Set) prepareSecrets(st *runtime.StreamType) error {
+func (s *Set) prepareSecrets(st *policy.StreamType) error {
 	h := st.HTTP
 	token := 0
-	if st.Auth != nil && st.Auth.Type != runtime.AuthSigV4 { // which is for the transport to do
+	if st.Auth != nil && st.Auth.Type != policy.AuthSigV4 { // which is for the transport to do
 		if h.AuthHeader == "" {
-			return fmt.Errorf("%w: use_auth without http_auth_header", runtime.ErrUnsupported)
+			return fmt.Errorf("%w: use_auth without http_auth_header", transport.ErrUnsupported)
 		}
 		token = int(st.Auth.Blob)
 	}
-	if strings.ContainsFunc(h.AuthPreamble, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return fmt.Errorf("%w: http_auth_preamble with a control character", runtime.ErrUnsupported)
+	if strings.ContainsFunc(h.AuthPreamble, policy.IsControl) {
+		return fmt.Errorf("%w: http_auth_preamble with a control character", transport.ErrUnsupported)
 	}
 	for _, k := range []struct {
 		header, key string
 		secret
 	}{
-		{h.AuthHeader, "http_auth_header", secret{preamble: h.AuthPreamble, blob: runtime.BlobAuth, index: token}},
-		{h.DSNHeader, "http_dsn_header", secret{blob: runtime.BlobDeviceSerial}},
-		{h.FWVHeader, "http_fwv_header", secret{blob: runtime.BlobFirmwareVersion}},
-		{h.DevTypeHeader, "http_devtype_header", secret{blob: runtime.BlobDeviceType}},
+		{h.AuthHeader, "http_auth_header", secret{preamble: h.AuthPreamble, blob: policy.BlobAuth, index: token}},
+		{h.DSNHeader, "http_dsn_header", secret{blob: policy.BlobDeviceSerial}},
+		{h.FWVHeader, "http_fwv_header", secret{blob: policy.BlobFirmwareVersion}},
+		{h.DevTypeHeader, "http_devtype_header", secret{blob: policy.BlobDeviceType}},
 	} {
 		if k.header == "" {
 			continue
 		}
 		name := http.CanonicalHeaderKey(strings.TrimSuffix(k.header, ":"))
-		if !IsToken(name) || s.frames(name) || name == "Host" || name == "Content-Length" {
-			return fmt.Errorf("%w: %s %q", runtime.ErrUnsupported, k.key, k.header)
+		if !policy.IsToken(name) || s.frames(name) || name == "Host" || name == "Content-Length" {
+			return fmt.Errorf("%w: %s %q", transport.ErrUnsupported, k.key, k.header)
 		}
 		for _, other := range s.secrets {
 			if other.name == name {
-				return fmt.Errorf("%w: %s %q is the header of another key too", runtime.ErrUnsupported, k.key, k.header)
+				return fmt.Errorf("%w: %s %q is the header of another key too", transport.ErrUnsupported, k.key, k.header)
 			}
 		}
 		k.name = name
@@ -116,9 +120,9 @@ type Header struct {
 	shared bool   // Header is that of the set, and must not be changed
 }
 
-// Make returns the headers of a request. An error, such as the want of a
-// credential, is to end the attempt before anything is sent.
-func (s *Set) Make(l *runtime.Link) (Header, error) {
+// Make returns the headers of a request. An error, such as a missing credential,
+// is to end the attempt before anything is sent. ctx is the context of Run.
+func (s *Set) Make(ctx context.Context, l transport.Link) (Header, error) {
 	r := Header{Header: s.Base, shared: true, Length: -1}
 	for _, m := range s.items {
 		if value, set := l.Metadata(m.index); set {
@@ -128,11 +132,7 @@ func (s *Set) Make(l *runtime.Link) (Header, error) {
 		}
 	}
 	if s.direct {
-		for i := 0; ; i++ {
-			name, value, ok := l.DirectHeader(i)
-			if !ok {
-				break
-			}
+		for name, value := range l.DirectHeaders() {
 			if err := s.add(&r, http.CanonicalHeaderKey(name), value); err != nil {
 				return Header{}, err
 			}
@@ -144,7 +144,7 @@ func (s *Set) Make(l *runtime.Link) (Header, error) {
 		if r.Header[k.name] != nil {
 			return Header{}, &HeaderError{Header: k.name, Reason: "there is metadata for it as well as a credential"}
 		}
-		value, err := l.Blob(k.blob, k.index)
+		value, err := s.setup.Secret(ctx, k.blob, k.index)
 		if err != nil {
 			return Header{}, err
 		}
@@ -210,7 +210,7 @@ func notInHost(r rune) bool {
 func (r *Header) HostOr(host string) string { return cmp.Or(r.host, host) }
 
 // Receive hands the headers of a response to the metadata mapped to them.
-func (s *Set) Receive(l *runtime.Link, h http.Header) {
+func (s *Set) Receive(l transport.Link, h http.Header) {
 	for _, m := range s.items {
 		if v := h[m.name]; len(v) > 0 {
 			l.Receive(m.index, v[0])
@@ -231,15 +231,4 @@ func (s *Set) Strip(h http.Header) {
 	for _, k := range s.secrets {
 		h.Del(k.name)
 	}
-}
-
-// IsToken reports whether s is a token of RFC 9110 section 5.6.2.
-func IsToken(s string) bool {
-	for i := range len(s) {
-		b := s[i]
-		if b <= ' ' || b >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, b) >= 0 {
-			return false
-		}
-	}
-	return s != ""
 }

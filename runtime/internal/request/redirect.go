@@ -8,7 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // MaxHeaderBytes is how many bytes the headers of a response may have.
@@ -33,13 +34,13 @@ func IsRedirect(status int) bool {
 // More than there: the policy has to allow it, TLS is not left for plain HTTP,
 // nor a unix socket, and a client certificate is for its own server alone. An
 // error is a *RedirectError.
-func Redirect(l *runtime.Link, from *url.URL, resp *http.Response, hops int) (to *url.URL, same bool, err error) {
+func Redirect(s *transport.Setup, l transport.Link, from *url.URL, resp *http.Response, hops int) (to *url.URL, same bool, err error) {
 	location := resp.Header.Get("Location")
 	refuse := func(reason string) (*url.URL, bool, error) {
 		return nil, false, &RedirectError{resp.StatusCode, location, reason}
 	}
-	st := l.StreamType()
-	l.Redirected()
+	st := s.Stream
+	l.Answer(transport.Answer{Redirected: true})
 	switch {
 	case !st.HTTP.AllowRedirects:
 		return refuse("the policy does not allow it")
@@ -60,7 +61,7 @@ func Redirect(l *runtime.Link, from *url.URL, resp *http.Response, hops int) (to
 		return refuse("it is no URL")
 	}
 	to.User, to.Fragment, to.RawFragment = nil, "", ""
-	if st.Protocol == runtime.ProtocolWS {
+	if st.Protocol == policy.ProtocolWS {
 		switch to.Scheme {
 		case "ws":
 			to.Scheme = "http"

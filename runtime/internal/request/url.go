@@ -5,7 +5,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // UnixHost is the host of the URL of a request to a unix socket. It can be no
@@ -14,7 +14,7 @@ const UnixHost = "+"
 
 // URL returns the URL of a request and the value of its Host header. text is
 // the http_url of the policy.
-func URL(target *runtime.Target, text string) (u *url.URL, host string) {
+func URL(target *policy.Target, text string) (u *url.URL, host string) {
 	path := text
 	if target.Path != "" {
 		path = target.Path

@@ -1,0 +1,54 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+type twiceConnected struct{}
+
+func (twiceConnected) Protocols() []Protocol                            { return []Protocol{ProtocolRaw} }
+func (twiceConnected) Prepare(*Context, *StreamType) (Connector, error) { return twiceConnected{}, nil }
+func (twiceConnected) Close() error                                     { return nil }
+func (twiceConnected) Run(_ context.Context, l *Link) error {
+	return errors.Join(l.Connected(), l.Connected())
+}
+
+func TestIllegalState(t *testing.T) {
+	var log bytes.Buffer
+	c, err := NewContext(&Policy{StreamTypes: []*StreamType{{Name: "s", Protocol: ProtocolRaw, Endpoint: "h", Port: 1}}},
+		Options{Transports: []Transport{twiceConnected{}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	gone := make(chan struct{})
+	s, err := c.NewStream("s", Handlers{State: func(_ *Stream, state State, _ uint32) Result {
+		got = append(got, state.String())
+		if state == StateDestroying {
+			close(gone)
+		}
+		return OK
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Connect(); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	c.Close()
+	if got, want := strings.Join(got, " "), "CREATING CONNECTING CONNECTED DISCONNECTED DESTROYING"; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	if !strings.Contains(log.String(), "illegal state") || !strings.Contains(log.String(), "from=CONNECTED to=CONNECTED") {
+		t.Errorf("the log does not tell: %s", log.String())
+	}
+}

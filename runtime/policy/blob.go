@@ -1,0 +1,73 @@
+package policy
+
+import "strconv"
+
+// A Blob is a kind of text that a policy uses but does not hold: a system blob
+// of lws (include/libwebsockets/lws-system.h).
+type Blob uint8
+
+const (
+	BlobAuth            Blob = iota // an auth token, by index
+	BlobDeviceSerial                // the serial number of the device
+	BlobFirmwareVersion             // the version of its firmware
+	BlobDeviceType                  // the kind of device
+	BlobMQTTClientID                // the client id of an MQTT connection
+	BlobMQTTUsername                // its user name
+	BlobMQTTPassword                // its password
+	BlobAWSKeyID                    // the id of an AWS access key, by index
+	BlobAWSSecret                   // the secret of that key, by index
+	BlobAWSSessionToken             // the session token of a temporary key, by index
+)
+
+// maxBlobs is the number of texts of an indexed kind, as in lws.
+const maxBlobs = 4
+
+// blobs holds the name of each kind in messages, and in credential sources.
+var blobs = [...]struct {
+	title, name string
+	indexed     bool
+}{
+	BlobAuth:            {"auth token", "auth", true},
+	BlobDeviceSerial:    {"device serial number", "device_serial", false},
+	BlobFirmwareVersion: {"firmware version", "firmware_version", false},
+	BlobDeviceType:      {"device type", "device_type", false},
+	BlobMQTTClientID:    {"MQTT client id", "mqtt_client_id", false},
+	BlobMQTTUsername:    {"MQTT user name", "mqtt_username", false},
+	BlobMQTTPassword:    {"MQTT password", "mqtt_password", false},
+	BlobAWSKeyID:        {"AWS key id", "aws_key_id", true},
+	BlobAWSSecret:       {"AWS secret", "aws_secret", true},
+	BlobAWSSessionToken: {"AWS session token", "aws_session_token", true},
+}
+
+// String returns the name of the kind in messages.
+func (b Blob) String() string {
+	if int(b) < len(blobs) {
+		return blobs[b].title
+	}
+	return "blob " + strconv.Itoa(int(b))
+}
+
+// Name returns the name of a text in credential sources: "auth.0" to "auth.3",
+// and so on for the other indexed kinds; "device_serial", and so on for the rest.
+// It is empty if there is no such text.
+func (b Blob) Name(index int) string {
+	switch {
+	case int(b) >= len(blobs) || index < 0 || index >= maxBlobs || index > 0 && !blobs[b].indexed:
+		return ""
+	case blobs[b].indexed:
+		return blobs[b].name + "." + strconv.Itoa(index)
+	}
+	return blobs[b].name
+}
+
+// ParseBlob is the inverse of [Blob.Name].
+func ParseBlob(name string) (b Blob, index int, ok bool) {
+	for b := range blobs {
+		for index := range maxBlobs {
+			if Blob(b).Name(index) == name && name != "" {
+				return Blob(b), index, true
+			}
+		}
+	}
+	return 0, 0, false
+}

@@ -1,0 +1,260 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// A Target is where an attempt connects to: the parts of the endpoint of the
+// policy, with its metadata inserted.
+type Target struct {
+	Network string // "tcp", "unix" or "file"; a stream without a network has the name of its carrier
+	Host    string // a name or address without brackets; for unix the path, or "@" and the abstract name; for file the path
+	Port    uint16 // 0 except for tcp
+	TLS     bool
+	Scheme  string // the scheme of an endpoint that is a URL, in lower case
+	Path    string // path and query of an endpoint that is a URL, which replace the policy's
+}
+
+// Address returns the target in the form that net.Dial takes.
+func (t *Target) Address() string {
+	if t.Network != "tcp" {
+		return t.Host
+	}
+	return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+}
+
+// fileScheme is the beginning of an endpoint that is a local file.
+const fileScheme = "file://"
+
+// An Endpoint is the endpoint of a client streamtype, ready to be resolved.
+type Endpoint struct {
+	st     *StreamType
+	text   *Template
+	target *Target // set if the text holds no metadata
+}
+
+// NewEndpoint parses the endpoint of a client streamtype, and adds to uses what
+// the metadata in it may hold. The text of the policy alone decides whether the
+// endpoint is a name, a URL or a unix socket, so that a value inserted into a
+// name cannot make a URL of it. The exception is an endpoint that is one ${item},
+// which may hold a name or a URL.
+//
+// The error wraps ErrEndpoint, ErrTemplate or ErrUnknownMetadata.
+func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
+	text, err := ParseTemplate(st.Endpoint, st.Metadata)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("endpoint: %w", err)
+	}
+	e := Endpoint{st: st, text: text}
+	switch {
+	case st.Endpoint == "":
+		return e, fmt.Errorf("%w: there is none", ErrEndpoint)
+	case text.Static():
+		e.target, err = ParseTarget(st.Endpoint, st)
+		return e, err
+	case len(text.parts) == 1:
+		text.Mark(uses, UseURL)
+		return e, nil
+	case st.Endpoint[0] == '+' || strings.HasPrefix(st.Endpoint, fileScheme):
+		text.Mark(uses, UsePath)
+		return e, nil
+	}
+	return e, text.markAuthority(uses)
+}
+
+// markAuthority notes the uses of the items of an endpoint that begins with a
+// name or a URL: up to the end of the authority they are part of it, and then of
+// the path.
+func (t *Template) markAuthority(uses []Use) error {
+	use := UseName
+	for _, p := range t.parts {
+		if p.item < 0 && strings.Contains(p.text, ":") {
+			use = UseHost
+		}
+	}
+	for i, p := range t.parts {
+		if p.item >= 0 {
+			uses[p.item] |= use
+			continue
+		}
+		literal := p.text
+		if _, after, found := strings.Cut(literal, "://"); found && use != UseURL {
+			if i > 0 {
+				return fmt.Errorf("%w: %q: the scheme of a URL cannot come from metadata", ErrEndpoint, t)
+			}
+			literal = after
+		}
+		if strings.ContainsAny(literal, "/?#") {
+			if use == UseName {
+				return fmt.Errorf("%w: %q: neither a name nor a URL", ErrEndpoint, t)
+			}
+			use = UseURL
+		}
+	}
+	return nil
+}
+
+// Resolve returns the target for the given metadata. Two calls with equal
+// results may return the same pointer; nobody may change what it points to. The
+// error wraps ErrEndpoint and does not contain metadata.
+func (e *Endpoint) Resolve(values []Value) (*Target, error) {
+	if e.target != nil {
+		return e.target, nil
+	}
+	text := e.text.Expand(values)
+	switch {
+	case strings.HasPrefix(text, "+") && !strings.HasPrefix(e.text.text, "+"):
+		return nil, fmt.Errorf("%w: %q: only the policy can name a unix socket", ErrEndpoint, e.text)
+	case strings.HasPrefix(e.text.text, fileScheme):
+		return fileTarget(text, true)
+	case strings.HasPrefix(text, "file:"):
+		return nil, fmt.Errorf("%w: %q: only the policy can name a file", ErrEndpoint, e.text)
+	}
+	return ParseTarget(text, e.st)
+}
+
+// ParseTarget parses an endpoint without ${metadata} by the rules of lws 5.0.0
+// (lib/secure-streams/secure-streams.c, _lws_ss_client_connect): a text with a
+// ':' is a URL, or host:port, whose host, port and path replace those of the
+// policy; the schemes http, ws and mqtt turn TLS off. Unlike lws it refuses https
+// and wss without TLS in the policy, and user names. The error wraps ErrEndpoint;
+// it quotes the policy's endpoint, never text, which may hold secret metadata.
+func ParseTarget(text string, st *StreamType) (*Target, error) {
+	if path, ok := strings.CutPrefix(text, "+"); ok {
+		if path == "" || path == "@" || strings.Contains(path, "\x00") {
+			return nil, endpointError(st, "a unix socket without a name")
+		}
+		return &Target{Network: "unix", Host: path, TLS: st.TLS}, nil
+	}
+	if strings.HasPrefix(text, fileScheme) {
+		return fileTarget(text, false)
+	}
+	t := &Target{Network: "tcp", Host: text, Port: st.Port, TLS: st.TLS}
+	_, err := netip.ParseAddr(text)
+	isAddr := err == nil
+	if strings.Contains(text, ":") && !isAddr {
+		if why := t.parseURL(text); why != "" {
+			return nil, endpointError(st, why)
+		}
+	}
+	if t.Port = cmp.Or(t.Port, st.Protocol.DefaultPort(t.TLS)); t.Port == 0 {
+		return nil, endpointError(st, "the policy has no port for it")
+	}
+	if why := t.wrongHost(isAddr); why != "" {
+		if t.Host == "" && strings.Contains(st.Endpoint, "${") {
+			why = "no host: its metadata is empty or not set"
+		}
+		return nil, endpointError(st, why)
+	}
+	return t, nil
+}
+
+func endpointError(st *StreamType, why string) error {
+	return fmt.Errorf("%w: %q: %s", ErrEndpoint, st.Endpoint, why)
+}
+
+// parseURL takes host, port and path from a URL or host:port. It returns what is
+// wrong with it, or "".
+func (t *Target) parseURL(text string) (why string) {
+	authority := text
+	if scheme, after, found := strings.Cut(text, "://"); found {
+		t.Scheme, authority = strings.ToLower(scheme), after
+	}
+	t.Port = 0
+	switch t.Scheme {
+	case "http", "ws":
+		t.Port, t.TLS = 80, false
+	case "mqtt":
+		t.Port, t.TLS = 1883, false
+	case "file":
+		return "the path of a file begins after \"file://\""
+	case "https", "wss":
+		if t.Port = 443; !t.TLS {
+			return "the policy has no TLS for it"
+		}
+	}
+	t.Path = "/"
+	if i := strings.IndexAny(authority, "/?#"); i >= 0 {
+		t.Path, _, _ = strings.Cut(authority[i:], "#")
+		if !strings.HasPrefix(t.Path, "/") {
+			t.Path = "/" + t.Path
+		}
+		authority = authority[:i]
+	}
+	if strings.Contains(authority, "@") {
+		return "a URL with a user name"
+	}
+	return t.parseAuthority(authority)
+}
+
+// parseAuthority is parseURL for host[:port].
+func (t *Target) parseAuthority(authority string) (why string) {
+	var port string
+	if after, ok := strings.CutPrefix(authority, "["); ok {
+		host, after, found := strings.Cut(after, "]")
+		if !found || after != "" && after[0] != ':' {
+			return "unbalanced brackets"
+		}
+		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() {
+			return "not an IPv6 address in brackets"
+		}
+		t.Host, port = host, strings.TrimPrefix(after, ":")
+	} else {
+		t.Host, port, _ = strings.Cut(authority, ":")
+	}
+	if port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			return "bad port"
+		}
+		t.Port = uint16(n)
+	}
+	if t.Port == 0 {
+		return "no port"
+	}
+	return ""
+}
+
+// wrongHost returns what is wrong with the host, or "".
+func (t *Target) wrongHost(isAddr bool) (why string) {
+	switch {
+	case t.Host == "":
+		return "no host"
+	case t.Host[0] == '+':
+		return "a host that begins with '+'"
+	}
+	for i := range len(t.Host) {
+		b := t.Host[i]
+		if b <= ' ' || b == 0x7f || b == '%' && !isAddr || strings.IndexByte(`/\?#@<>"^|{}[]`+"`", b) >= 0 {
+			return "bad character in the host"
+		}
+	}
+	return ""
+}
+
+// fileTarget returns the file that an endpoint names. Metadata in it must not
+// lead out of the folder that the policy names.
+func fileTarget(endpoint string, metadata bool) (*Target, error) {
+	path := strings.TrimPrefix(endpoint, fileScheme)
+	if path == "" || strings.ContainsRune(path, 0) {
+		return nil, fmt.Errorf("%w: %q: a file without a name", ErrEndpoint, endpoint)
+	}
+	if metadata {
+		for element := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
+			if element == ".." {
+				return nil, fmt.Errorf("%w: %q: \"..\" together with metadata", ErrEndpoint, endpoint)
+			}
+		}
+	}
+	return &Target{Network: "file", Host: path}, nil
+}
+
+// NoEndpoint returns the endpoint of streams that use no network.
+func NoEndpoint(carrier Protocol) Endpoint {
+	return Endpoint{target: &Target{Network: carrier.String()}}
+}

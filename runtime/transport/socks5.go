@@ -1,0 +1,244 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A Proxy is a SOCKS5 proxy (RFC 1928) that connections go through. Streamtypes
+// of a context with the same proxy have the same pointer.
+type Proxy struct {
+	address string // host and port
+	login   *login // nil means none; a pointer, so that fmt prints no secret
+}
+
+// A login is the user name and password of RFC 1929.
+type login struct{ user, password string }
+
+// String returns host and port of the proxy, without the login.
+func (p *Proxy) String() string { return p.address }
+
+// A ProxyError reports that a connection was not made by, or to, the proxy.
+type ProxyError struct {
+	Proxy string // host and port
+	Err   error
+}
+
+func (e *ProxyError) Error() string {
+	return fmt.Sprintf("sspolicy: SOCKS5 proxy %s: %v", e.Proxy, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *ProxyError) Unwrap() error { return e.Err }
+
+// proxy returns the proxy for the text of a via-socks5, or nil if it is empty.
+func (e *Env) proxy(text string) (*Proxy, error) {
+	if text == "" {
+		return nil, nil
+	}
+	e.proxies.Lock()
+	defer e.proxies.Unlock()
+	if p := e.proxies.m[text]; p != nil {
+		return p, nil
+	}
+	p, err := ParseProxy(text)
+	if err != nil {
+		return nil, err
+	}
+	if e.proxies.m == nil {
+		e.proxies.m = make(map[string]*Proxy)
+	}
+	e.proxies.m[text] = p
+	return p, nil
+}
+
+// socksPort is the default port of a proxy (RFC 1928 section 3).
+const socksPort = "1080"
+
+// ParseProxy parses "[user:password@]host[:port]". The error wraps ErrEndpoint and
+// does not contain the text, which may hold a password.
+func ParseProxy(text string) (*Proxy, error) {
+	fail := func(why string) (*Proxy, error) {
+		return nil, fmt.Errorf("%w: via-socks5: %s", ErrEndpoint, why)
+	}
+	p := new(Proxy)
+	host := text
+	if i := strings.LastIndexByte(text, '@'); i >= 0 {
+		user, password, found := strings.Cut(text[:i], ":")
+		if !found || user == "" || password == "" || len(user) > 255 || len(password) > 255 {
+			return fail(`before the "@" there must be user:password, of 1 to 255 bytes each`)
+		}
+		p.login = &login{user, password}
+		host = text[i+1:]
+	}
+	port := socksPort
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")); err == nil {
+		host = addr.String()
+	} else if h, s, err := net.SplitHostPort(host); err == nil {
+		host, port = h, s
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fail("bad port")
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		if host == "" {
+			return fail("no host")
+		}
+		if !policy.IsHostName(host) {
+			return fail("bad character in the host")
+		}
+	}
+	p.address = net.JoinHostPort(host, port)
+	return p, nil
+}
+
+// connect asks the proxy at the other end of conn for a connection to address.
+func (p *Proxy) connect(ctx context.Context, conn net.Conn, address string) error {
+	request, err := p.request(address)
+	if err != nil {
+		return err
+	}
+	past := time.Unix(1, 0)
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(past) })
+	err = p.handshake(conn, request)
+	if !stop() { // the deadline has been set, or is about to be
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// handshake is RFC 1928 sections 3 to 6. It reads no byte beyond the reply of
+// the proxy.
+func (p *Proxy) handshake(conn net.Conn, request []byte) error {
+	const version, none, usernamePassword = 5, 0, 2
+	hello := []byte{version, 1, none}
+	if p.login != nil {
+		hello = []byte{version, 2, none, usernamePassword}
+	}
+	if _, err := conn.Write(hello); err != nil {
+		return err
+	}
+	var buf [257]byte
+	if _, err := io.ReadFull(conn, buf[:2]); err != nil {
+		return err
+	}
+	switch {
+	case buf[0] != version:
+		return errors.New("it does not speak SOCKS5")
+	case buf[1] == none:
+	case buf[1] == usernamePassword && p.login != nil:
+		if err := p.login.send(conn); err != nil {
+			return err
+		}
+	case p.login == nil:
+		return errors.New("it wants a login, and the policy has none")
+	default:
+		return errors.New("it does not take a user name and password")
+	}
+	if _, err := conn.Write(request); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(conn, buf[:4]); err != nil {
+		return err
+	}
+	if buf[0] != version {
+		return errors.New("malformed reply")
+	}
+	if buf[1] != 0 {
+		return replyError(buf[1])
+	}
+	// The address that the proxy is bound to, and its port.
+	n := 0
+	switch buf[3] {
+	case addrIPv4:
+		n = 4
+	case addrIPv6:
+		n = 16
+	case addrName:
+		if _, err := io.ReadFull(conn, buf[:1]); err != nil {
+			return err
+		}
+		n = int(buf[0])
+	default:
+		return errors.New("malformed reply")
+	}
+	_, err := io.ReadFull(conn, buf[:n+2])
+	return err
+}
+
+// Types of addresses.
+const (
+	addrIPv4 = 1
+	addrName = 3
+	addrIPv6 = 4
+)
+
+// request returns the request for a connection to address.
+func (p *Proxy) request(address string) ([]byte, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("bad port %q", port)
+	}
+	b := []byte{5, 1, 0}
+	switch a, err := netip.ParseAddr(host); {
+	case err == nil && a.Zone() != "":
+		return nil, fmt.Errorf("the address %s has a zone, which means nothing to a proxy", host)
+	case err == nil && a.Unmap().Is4():
+		b = append(append(b, addrIPv4), a.Unmap().AsSlice()...)
+	case err == nil:
+		b = append(append(b, addrIPv6), a.AsSlice()...)
+	case len(host) == 0 || len(host) > 255:
+		return nil, errors.New("a name must have 1 to 255 bytes")
+	default:
+		b = append(append(b, addrName, byte(len(host))), host...)
+	}
+	return append(b, byte(n>>8), byte(n)), nil
+}
+
+// send is RFC 1929.
+func (u *login) send(conn net.Conn) error {
+	b := append([]byte{1, byte(len(u.user))}, u.user...)
+	b = append(append(b, byte(len(u.password))), u.password...)
+	if _, err := conn.Write(b); err != nil {
+		return err
+	}
+	var reply [2]byte
+	if _, err := io.ReadFull(conn, reply[:]); err != nil {
+		return err
+	}
+	if reply[0] != 1 || reply[1] != 0 {
+		return errors.New("it refused the user name or password")
+	}
+	return nil
+}
+
+// replyError is the meaning of a reply (RFC 1928 section 6).
+func replyError(code byte) error {
+	texts := [...]string{
+		1: "general failure",
+		2: "connection not allowed by its rules",
+		3: "network unreachable",
+		4: "host unreachable",
+		5: "connection refused",
+		6: "TTL expired",
+		7: "command not supported",
+		8: "address type not supported",
+	}
+	if int(code) < len(texts) {
+		return errors.New(texts[code])
+	}
+	return fmt.Errorf("unknown reply %d", code)
+}
