@@ -218,7 +218,7 @@ func (c *compiler) integer(v *schema.Value, s *schema.Setting) (negative bool, n
 		c.outOfRange(v, s)
 		return false, 0, false
 	}
-	return negative, n, true
+	return negative && n > 0, n, true
 }
 
 func (c *compiler) duration(v *schema.Value, s *schema.Setting) (time.Duration, bool) {

@@ -81,6 +81,7 @@ type Key struct {
 	Ref          Section  // the section that the value names an entry of; Top if it is no reference
 	Match        Match
 	Inert        bool                         // no lws version acts on it
+	Sticky       bool                         // a boolean that false does not clear once it is true
 	Aliases      []string                     // documented names for it that no lws version reads
 	ValueAliases map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
 	ValueSince   map[string]string            // the first lws release that reads a value, where that is later than Since
@@ -88,6 +89,10 @@ type Key struct {
 
 // Is reports whether a value may be of this type, by JSON Schema's name.
 func (k *Key) Is(typ string) bool { return slices.Contains(k.Types, typ) }
+
+// Joined reports whether lws joins the lists if the key stands in an object more
+// than once. Of any other key the last one counts.
+func (k *Key) Joined() bool { return k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff" }
 
 // Serves reports whether the key means anything to a protocol. To "", which is
 // not known, it may.
@@ -115,6 +120,7 @@ var table = sync.OnceValue(func() keyTable {
 		Ref          Section                      `json:"ref"`
 		Match        Match                        `json:"match"`
 		Inert        bool                         `json:"inert"`
+		Sticky       bool                         `json:"sticky"`
 		Aliases      []string                     `json:"aliases"`
 		ValueAliases map[string]map[string]string `json:"valueAliases"`
 		ValueSince   map[string]string            `json:"valueSince"`
@@ -151,7 +157,7 @@ var table = sync.OnceValue(func() keyTable {
 				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
 				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
-				Inert: p.Value.LWS.Inert, Aliases: p.Value.LWS.Aliases,
+				Inert: p.Value.LWS.Inert, Sticky: p.Value.LWS.Sticky || p.Value.LWS.Flag != "", Aliases: p.Value.LWS.Aliases,
 				ValueAliases: p.Value.LWS.ValueAliases, ValueSince: p.Value.LWS.ValueSince,
 			}
 			t.keys[s] = append(t.keys[s], k)

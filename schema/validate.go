@@ -38,6 +38,9 @@ var compiled = sync.OnceValue(func() *jsonschema.Schema {
 // key are all seen, and each value is given to jsonschema where it stands.
 func Validate(d *Document) []Diagnostic {
 	v := &validator{}
+	for _, half := range d.Root.Halves() {
+		v.report(RuleBadValue, Error, half, "%s is half of a character: lws makes bytes of it that are not UTF-8, and no table can hold it", half.Text())
+	}
 	if d.Root.Kind == ObjectKind {
 		v.object(compiled(), Top, nil, &d.Root)
 	}
@@ -80,12 +83,7 @@ func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 func allows(s *jsonschema.Schema, typ string) bool { return slices.Contains(s.Types, typ) }
 
 func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) {
-	n := len(val.Array.Elems)
-	if s.MaxItems >= 0 && n > s.MaxItems {
-		e := val.Array.Elems[s.MaxItems]
-		v.report(RuleBadCount, Error, e.Value.Span, "this is one too many of %d: %s takes at most %d", n, k.Name, s.MaxItems)
-	}
-	if s.MinItems >= 0 && n < s.MinItems {
+	if n := len(val.Array.Elems); s.MinItems >= 0 && n < s.MinItems {
 		v.report(RuleBadCount, Error, val.Span, "%s is empty: it takes at least %d", k.Name, s.MinItems)
 	}
 	if s.Items2020 != nil {
@@ -98,6 +96,7 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	defer func(o *Object) { v.around = o }(v.around)
 	seen := make(map[string]*Member, len(val.Object.Members))
+	var lists []*Member // the first of each key with a limited number of entries
 	for _, m := range val.Object.Members {
 		if m.Name.Kind == Missing {
 			continue
@@ -122,6 +121,9 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 		}
 		if first, twice := seen[m.Key]; !twice {
 			seen[m.Key] = m
+			if p := s.Properties[m.Key]; p != nil && p.MaxItems >= 0 {
+				lists = append(lists, m)
+			}
 		} else if known {
 			v.duplicate(in, memberKey, first, m)
 		}
@@ -135,8 +137,11 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 			v.value(prop, sub, memberKey, &m.Value)
 		}
 	}
+	for _, m := range lists {
+		v.count(m.Key, s.Properties[m.Key].MaxItems, LookupKey(in, m.Key), val.Object)
+	}
 	for _, name := range s.Required {
-		if seen[name] != nil {
+		if seen[name] != nil || v.misspelt(in, name) {
 			continue
 		}
 		if in == TrustStores && name == "stack" && seen["name"] == nil || in == TrustStores && v.legacyStore(val) {
@@ -146,6 +151,48 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 		at.End = at.Start + 1
 		v.report(RuleMissingKey, Error, at, "this %s has no %q", in.Noun(), name)
 	}
+}
+
+// count checks how many entries the lists of a key have together, or each of
+// them if lws keeps the last one alone. An object in a list has as many entries
+// as it has members.
+func (v *validator) count(name string, most int, k *Key, o *Object) {
+	var entries []Span
+	for _, m := range o.Members {
+		if m.Key != name {
+			continue
+		}
+		if k == nil || !k.Joined() {
+			entries = entries[:0]
+		}
+		n := len(entries)
+		for _, e := range m.Value.Elems() {
+			if len(e.Value.Members()) == 0 {
+				entries = append(entries, e.Value.Span)
+			}
+			for _, item := range e.Value.Members() {
+				entries = append(entries, item.Span())
+			}
+		}
+		if m.Value.Kind != ArrayKind {
+			entries = append(entries, m.Value.Span)
+		}
+		if n <= most && len(entries) > most {
+			v.report(RuleBadCount, Error, entries[most], "this is one too many of %d: %s takes at most %d", len(entries), name, most)
+		}
+	}
+}
+
+// misspelt reports whether the object at hand has an unknown key that is
+// probably meant to be this one.
+func (v *validator) misspelt(in Section, key string) bool {
+	return slices.ContainsFunc(v.around.Members, func(m *Member) bool {
+		if LookupKey(in, m.Key) != nil {
+			return false
+		}
+		best, _ := nearest(in, m.Key)
+		return best == key
+	})
 }
 
 // legacyStore reports whether a trust store is in the form of lws's README.
@@ -167,10 +214,10 @@ func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 		d.Message += ", with the same value"
 	case k != nil && k.Inert && in == Top:
 		d.Severity = Warning
-	case k != nil && (k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff"):
+	case k != nil && k.Joined():
 		d.Severity = Warning
 		d.Message += ": lws joins the lists"
-	case k != nil && k.Is("boolean") && k.Flag != "":
+	case k != nil && k.Is("boolean") && k.Sticky:
 		d.Message += ": for lws it is true if one of them is"
 	default:
 		d.Message += ": only the last counts"
@@ -196,7 +243,7 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
 	join := "; "
 	rename := func(key string, safe bool) {
-		if k := LookupKey(in, key); v.has(key) || k == nil || !k.takes(&m.Value) {
+		if k := LookupKey(in, key); v.has(key) || k == nil || !k.Takes(&m.Value) {
 			return
 		}
 		fix := newFix("write "+key, m.Name.Span, Quote(key))
@@ -316,8 +363,8 @@ func (v *validator) rewrite(d *Diagnostic, k *Key, val *Value) {
 	}
 }
 
-// takes reports whether a value has a type of the key, or is meant for one.
-func (k *Key) takes(v *Value) bool {
+// Takes reports whether a value has a type of the key, or is meant for one.
+func (k *Key) Takes(v *Value) bool {
 	switch v.Kind {
 	case ObjectKind:
 		return k.Is("object")
@@ -367,7 +414,7 @@ func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Valu
 	n := len(val.Text())
 	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes, and lws keeps at most %d", name, n, s.MaxLength)
 	switch chunk := s.MaxLength + 1; {
-	case k != nil && k.Ref != Top:
+	case k != nil && k.Ref != Top && k.Match != MatchUnchecked:
 		d.Message += "; lws refuses it"
 	case k != nil && k.Name == "metadata":
 		d.Message += fmt.Sprintf("; lws makes several items of it, each %d bytes", chunk)
@@ -445,18 +492,13 @@ func shortNumber(raw string) string {
 	return raw
 }
 
-// Wrap returns what lws keeps of a number that its member can't hold. It reads
-// digits as far as they go and takes the lowest bits of the result (atoi and
-// a C conversion: lws 4.1.6 to 5.0.0, lib/secure-streams/policy-json.c).
+// Wrap returns what lws keeps of a number that its member cannot hold. It reads
+// the leading digits as a 64-bit integer, which saturates, and takes its lowest
+// bits: glibc's atoi and a C conversion (lws 4.1.6 to 5.0.0,
+// lib/secure-streams/policy-json.c).
 func Wrap(raw string, k *Key) string {
-	digits := leadingDigits(raw)
-	var n uint64 // modulo 2^64, of which every width is a part
-	for _, d := range strings.TrimPrefix(digits, "-") {
-		n = n*10 + uint64(d-'0')
-	}
-	if strings.HasPrefix(digits, "-") {
-		n = -n
-	}
+	i, _ := strconv.ParseInt(leadingDigits(raw), 10, 64) // the nearest one, if it is out of range
+	n := uint64(i)
 	mask := ^uint64(0) >> (64 - k.Width)
 	if k.Name == "client_cert" {
 		n = (n + 1) & mask // it is stored so, for 0 to mean none

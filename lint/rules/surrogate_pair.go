@@ -27,10 +27,6 @@ reads it may refuse it (4.1.6 to 5.0.0).`,
 			for _, at := range surrogates.FindAllStringIndex(raw, -1) {
 				span := schema.Span{Source: v.Span.Source, Start: v.Span.Start + at[0], End: v.Span.Start + at[1]}
 				escape := span.Text()
-				if len(escape) < 12 {
-					p.Reportf(span, "%s is half of a character", escape)
-					continue
-				}
 				quoted := &schema.Value{Kind: schema.String, Raw: `"` + escape + `"`}
 				d := p.Reportf(span, "lws makes six bytes of %s, which are not UTF-8: write %s", escape, quoted.Text())
 				d.Fixes = []schema.Fix{{Message: "write " + quoted.Text(), Edits: []schema.Edit{{Span: span, NewText: quoted.Text()}}, Safe: true}}
@@ -39,4 +35,4 @@ reads it may refuse it (4.1.6 to 5.0.0).`,
 	},
 }
 
-var surrogates = regexp.MustCompile(`(?i)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2}`)
+var surrogates = regexp.MustCompile(`(?i)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}`)
