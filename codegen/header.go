@@ -118,7 +118,12 @@ var headerByName = func() map[string]*knownHeader {
 // one to "Content-Type:" nothing. A header's name has no case, and its colon
 // is punctuation; so it is the header of that name, whole.
 func lookupHeader(mapping string) *knownHeader {
-	name := strings.ToLower(mapping)
+	name := strings.Map(func(r rune) rune { // strings.ToLower makes a "k" of U+212A
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, mapping)
 	if t := headerByName[name]; t != nil {
 		return t
 	}

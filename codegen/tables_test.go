@@ -145,6 +145,7 @@ func TestLookupHeader(t *testing.T) {
 		"content-typ":    "",
 		"content-type::": "",
 		"x-own:":         "",
+		"coo\u212aie:":   "",
 	} {
 		got := ""
 		if h := lookupHeader(mapping); h != nil {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
@@ -21,7 +22,11 @@ created with, 4.2.2 to 5.0.0 crash (4.1.6 to 5.0.0).`,
 	Check: func(p *lint.Pass) {
 		for _, d := range p.Policy.Section(schema.Certs) {
 			if d.Value.Kind == schema.String && len(d.Value.Raw) > 4000 && tooBig(d.Value.Text()) {
-				p.Reportf(d.NameSpan, "%s is too big: lws takes 3018 bytes of DER, and this is %d", d, len(decodeCert(d.Value.Text())))
+				n := len(decodeCert(d.Value.Text()))
+				g := p.Reportf(d.NameSpan, "%s is too big: lws takes 3018 bytes of DER, and it has %d", d, n)
+				if n <= 3018 {
+					g.Message = fmt.Sprintf("the base64 of %s is too long for its %d bytes of DER: write it without white space", d, n)
+				}
 			}
 		}
 	},

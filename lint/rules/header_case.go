@@ -22,10 +22,21 @@ write small letters: the case of a header's name means nothing in HTTP.`,
 				continue
 			}
 			list(d, "metadata", func(m *schema.Member) {
-				if name := m.Value.Text(); m.Value.Kind == schema.String && strings.ToLower(name) != name {
-					p.Reportf(m.Value.Span, "lws finds no header of a response by a name with capitals: %s would do", schema.Quote(strings.ToLower(name)))
+				if name := m.Value.Text(); m.Value.Kind == schema.String && lowerASCII(name) != name {
+					p.Reportf(m.Value.Span, "lws finds no header of a response by a name with capitals: %s would do", schema.Quote(lowerASCII(name)))
 				}
 			})
 		}
 	},
+}
+
+// lowerASCII returns s with its ASCII letters in lower case. Unlike
+// strings.ToLower it makes no ASCII letter of another one, such as U+212A.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, s)
 }

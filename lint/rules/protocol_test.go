@@ -85,7 +85,14 @@ func TestProtocolRules(t *testing.T) {
 		{tooDeep, `{"release":"1","x":` + nested(15) + `}`, lws(4, 5), []string{"error|{|nested 15 deep"}},
 		{tooDeep, `{"release":"1","x":` + nested(62) + `}`, nil, nil},
 		{tooDeep, `{"release":"1","x":` + nested(63) + `}`, nil, []string{"error|{|nested 63 deep"}},
+		{tooDeep, `{"release":"1","x":` + strings.Repeat("[", 63) + "1" + strings.Repeat("]", 63) + `}`, nil, nil},
+		{tooDeep, `{"release":"1","x":` + strings.Repeat("[", 63) + `"1"` + strings.Repeat("]", 63) + `}`, nil, []string{"error|[|nested 63 deep"}},
 		{tooDeep, `{"release":"1","x":{"a":[1],"b":[1],"c":[1],"d":[1],"e":[1],"f":[1]}}`, lws(4, 1), nil},
+
+		{certEncoding, `{"certs":[{"c":"` + exampleRoot + `\n"}]}`, lws(4, 3), []string{`warning|"MII|lws 4.3 appends a byte`}},
+		{certEncoding, `{"certs":[{"c":"` + exampleRoot + ` "}]}`, lws(4, 5), []string{`error|"MII|lws 4.5 does not read base64 with spaces`}},
+		{certEncoding, `{"certs":[{"c":"` + exampleRoot + ` "}]}`, nil, nil},
+		{certEncoding, `{"certs":[{"c":"` + exampleRoot[:64] + `\n` + exampleRoot[64:] + `"}]}`, lws(4, 3), nil},
 
 		{longName, named(112, `"metadata":[{"m":"x:"}]`), nil, nil},
 		{longName, named(113, `"metadata":[{"m":"x:"}]`), nil, []string{"error|nnn|with over 112 lws loses what is in metadata"}},
@@ -124,7 +131,8 @@ func TestProtocolRules(t *testing.T) {
 		{surrogatePair, h1(`"payload_fmt":"\udc00"`), nil, nil}, // a bad-value
 		{surrogatePair, h1(`"payload_fmt":"\\ud83d \u00e9 \ue000"`), nil, nil},
 		{longNumber, `{"schema-version":00000000000000000001}`, nil, nil},
-		{longNumber, `{"schema-version":000000000000000000001}`, nil, []string{"error|000|has 21 characters"}},
+		{longNumber, `{"schema-version":000000000000000000001}`, nil, []string{"error|000|has 21 digits"}},
+		{longNumber, `{"schema-version":-12345678901234567890,"x":1234567890.1234567890}`, nil, nil},
 
 		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, nil, []string{"info|[1,2]|lws 5.0 keeps only the first of these 2 waits, 1"}},
 		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, lws(4, 3), nil},
@@ -226,6 +234,7 @@ func TestProtocolRules(t *testing.T) {
 		{headerColon, h1(`"http_auth_header":"authorization"`), lws(4, 2), []string{`warning|authorization|lws 4.2 sends none`}},
 		{headerColon, h1(`"metadata":[{"a":"acc"}]`), nil, nil}, // a header-prefix
 		{headerColon, ws(`"metadata":[{"a":"x"}]`), nil, nil},
+		{headerCase, h1(`"metadata":[{"a":"coo\u212aie:"}]`), nil, nil}, // a bad-header
 		{headerCase, h1(`"metadata":[{"a":"Accept:"},{"B":"x:"}]`), nil, []string{`info|Accept:|"accept:" would do`}},
 		{headerPrefix, h1(`"metadata":[{"a":"c"},{"b":"accept"},{"c":"accept:"},{"d":""},{"e":"x-foo"},{"f":"C"}]`), nil, []string{`warning|c|"connection:"`}},
 		{headerPrefix, h1(`"metadata":[{"a":"c"}]`), lws(4, 1), nil},

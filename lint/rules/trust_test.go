@@ -189,8 +189,8 @@ func TestTrust(t *testing.T) {
 		{"root in another store", trust([]string{"i", exampleIntermediate, "r", exampleRoot}, []string{"t", `["i"]`, "u", `["r"]`}, []string{"a", trusts, "b", tls + `,"tls_trust_store":"u"`}), []string{`info|incomplete-chain|"i"|`}},
 		{"weak signature", one("i", exampleSHA1, "r", exampleWeak), []string{`warning|weak-cert|"i"|the signature of certificate "i" is weak: SHA1-RSA`, `warning|weak-cert|"r"|the key of certificate "r" is weak: RSA of 1024 bits`}},
 		{"3018 bytes", trust([]string{"c", derOf(3018)}, nil, nil), nil},
-		{"3019 bytes", trust([]string{"c", derOf(3019)}, nil, nil), []string{`error|cert-too-big|"c"|lws takes 3018 bytes of DER, and this is 3019`}},
-		{"line ends count", trust([]string{"c", strings.Repeat(derOf(3018)[:40]+`\n`, 1)[:40] + `\n\n` + derOf(3018)[40:]}, nil, nil), []string{`error|cert-too-big|"c"|`}},
+		{"3019 bytes", trust([]string{"c", derOf(3019)}, nil, nil), []string{`error|cert-too-big|"c"|lws takes 3018 bytes of DER, and it has 3019`}},
+		{"line ends count", trust([]string{"c", strings.Repeat(derOf(3018)[:40]+`\n`, 1)[:40] + `\n\n` + derOf(3018)[40:]}, nil, nil), []string{`error|cert-too-big|"c"|the base64 of certificate "c" is too long for its 3018 bytes of DER`}},
 
 		// Servers.
 		{"server with SEC 1 key", trust([]string{"id", exampleServer, "key", exampleServerKey}, nil, []string{"a", serves}), []string{`info|private-key|"key"|is the private key of streamtype "a"`}},
