@@ -89,8 +89,8 @@ func TestProtocolRules(t *testing.T) {
 		{tooDeep, `{"release":"1","x":` + strings.Repeat("[", 63) + `"1"` + strings.Repeat("]", 63) + `}`, nil, []string{"error|[|nested 63 deep"}},
 		{tooDeep, `{"release":"1","x":{"a":[1],"b":[1],"c":[1],"d":[1],"e":[1],"f":[1]}}`, lws(4, 1), nil},
 
-		{certEncoding, `{"certs":[{"c":"` + exampleRoot + `\n"}]}`, lws(4, 3), []string{`warning|"MII|lws 4.3 appends a byte`}},
-		{certEncoding, `{"certs":[{"c":"` + exampleRoot + ` "}]}`, lws(4, 5), []string{`error|"MII|lws 4.5 does not read base64 with spaces`}},
+		{certEncoding, `{"certs":[{"c":"` + exampleRoot + `\n"}]}`, lws(4, 3), []string{`warning|MII|lws 4.3 appends a byte`}},
+		{certEncoding, `{"certs":[{"c":"` + exampleRoot + ` "}]}`, lws(4, 5), []string{`error|MII|lws 4.5 does not read base64 with spaces`}},
 		{certEncoding, `{"certs":[{"c":"` + exampleRoot + ` "}]}`, nil, nil},
 		{certEncoding, `{"certs":[{"c":"` + exampleRoot[:64] + `\n` + exampleRoot[64:] + `"}]}`, lws(4, 3), nil},
 
