@@ -120,11 +120,15 @@ func (g *goFile) functions(f *jen.File, p *policy.Policy) {
 	var paths []string
 	signs := map[string]bool{} // paths of those that sign requests
 	for _, st := range p.StreamTypes {
-		path := transportOf(st.Carrier())
+		carrier := st.Carrier()
+		if carrier == policy.ProtocolSink {
+			continue // the program makes its own, to give its sinks to
+		}
+		path := transportOf(carrier)
 		if !slices.Contains(paths, path) {
 			paths = append(paths, path)
 		}
-		if st.HTTP != nil && st.Protocol != policy.ProtocolWS && st.Auth != nil && st.Auth.Type == policy.AuthSigV4 {
+		if carrier.IsHTTP() && st.Auth != nil && st.Auth.Type == policy.AuthSigV4 {
 			signs[path] = true
 		}
 	}

@@ -96,7 +96,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/secure-streams/sspolicy/codegen"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 
 `+m.imports.String()+`)
@@ -210,8 +210,9 @@ func TestGoDocs(t *testing.T) {
 	m.write(t, "weather/policy.go", strings.Replace(goText(t, string(policy)), "package policy", "package weather", 1))
 	imports := map[string]string{}
 	for _, path := range []string{"bufio", "context", "crypto/tls", "errors", "fmt", "io", "io/fs", "log", "log/slog", "net", "os", "strings",
-		"generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/otel", "github.com/secure-streams/sspolicy/runtime/system",
-		"github.com/secure-streams/sspolicy/lint", "github.com/secure-streams/sspolicy/load", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/ws"} {
+		"generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
+		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/policy",
+		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials", "github.com/secure-streams/sspolicy/runtime/ws"} {
 		imports[filepath.Base(path)] = path
 	}
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllSubmatch(doc, -1)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -132,7 +131,7 @@ func setStatuses(c *compiler, dst reflect.Value, s *schema.Setting) {
 		if err != nil {
 			c.report("wrong-type", m.Name.Span, "%s is no HTTP status", schema.QuoteName(m.Key))
 		} else if ok {
-			list = append(list, policy.StatusState{Status: uint16(status), State: runtime.State(state)})
+			list = append(list, policy.StatusState{Status: uint16(status), State: policy.State(state)})
 		}
 	}
 	dst.Set(reflect.ValueOf(list))

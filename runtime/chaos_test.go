@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/sink"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
@@ -20,8 +23,9 @@ func TestAllAtOnce(t *testing.T) {
 		sinkPolicy(change("b", func(st *policy.StreamType) { st.Endpoint = "other.example" })),
 	}
 	for range 20 {
+		sinks, messages := sink.New(), smd.New(nil)
 		c, err := runtime.NewContext(policies[0], runtime.Options{
-			Transports: []transport.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}},
+			Transports: []transport.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}, sinks, messages},
 			Wake:       func(time.Time) {},
 		})
 		if err != nil {
@@ -34,20 +38,20 @@ func TestAllAtOnce(t *testing.T) {
 			case 1:
 				c.Overlay(policies[rand.N(len(policies))])
 			case 2:
-				if k, err := c.NewSink("sink", func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }); err == nil {
+				if k, err := sinks.Accept(c, "sink", func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }); err == nil {
 					k.Close()
 				}
 			case 3:
-				c.SMD().Send(smd.ClassUser, []byte("x"))
+				messages.Send(smd.ClassUser, []byte("x"))
 			case 4:
-				c.Rideshares(c.Policy().StreamTypes[0])
+				c.Policy().Chain(c.Policy().StreamTypes[0])
 			case 5:
-				c.SMD().Register(smd.ClassesAll, func(smd.Message) { time.Sleep(time.Microsecond) }).Close()
+				messages.Register(smd.ClassesAll, func(smd.Message) { time.Sleep(time.Microsecond) }).Close()
 			case 6:
 				c.Resumed(time.Second)
 			}
 		}
-		c.NewSink("sink", func(uint32) (runtime.Handlers, runtime.Result) {
+		sinks.Accept(c, "sink", func(uint32) (runtime.Handlers, runtime.Result) {
 			do()
 			return runtime.Handlers{
 				Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result {
@@ -80,9 +84,9 @@ func TestAllAtOnce(t *testing.T) {
 			wg.Go(func() {
 				var streams []*runtime.Stream
 				for range 60 {
-					name := []string{"a", "b", "c", "sink", smd.SMDStreamType}[rand.N(5)]
+					name := []string{"a", "b", "c", "sink", smd.StreamType}[rand.N(5)]
 					var options []runtime.StreamOption
-					if name == smd.SMDStreamType {
+					if name == smd.StreamType {
 						options = append(options, smd.WithClasses(smd.ClassesAll))
 					}
 					if s, err := c.NewStream(name, handlers, options...); err == nil {
@@ -109,20 +113,20 @@ func TestAllAtOnce(t *testing.T) {
 				}
 			})
 		}
-		wg.Go(func() { time.Sleep(time.Duration(rand.N(20)) * time.Millisecond); c.Close() })
+		wg.Go(func() { time.Sleep(time.Duration(rand.N(20)) * time.Millisecond); c.Shutdown(context.Background()) })
 		wg.Wait()
 		if _, err := c.NewStream("a", handlers); !errors.Is(err, runtime.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
+		messages.Close()
 		for what, err := range map[string]error{"SetPolicy": c.SetPolicy(policies[0]), "Overlay": c.Overlay(policies[0]),
-			"Send": c.SMD().Send(smd.ClassUser, nil)} {
+			"Send": messages.Send(smd.ClassUser, nil)} {
 			if !errors.Is(err, runtime.ErrClosed) {
 				t.Errorf("%s after Close: %v", what, err)
 			}
 		}
-		c.SMD().Register(smd.ClassesAll, func(smd.Message) {}).Close()
+		messages.Register(smd.ClassesAll, func(smd.Message) {}).Close()
 		c.Resumed(time.Second)
-		c.StartValidity(policies[0].StreamTypes[0], func() {}, func() {}).Stop()
 	}
 }
 

@@ -221,7 +221,7 @@ func TestConnEnds(t *testing.T) {
 							t.Errorf("%d received: %v", rx, err)
 						}
 					}
-					c.Close()
+					c.Shutdown(context.Background())
 					cancel()
 				}
 			})
@@ -376,7 +376,7 @@ func TestMessages(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newMessages(t, tt.st, each(tt.runs...))
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				conn, err := c.Open(t.Context(), "s", runtime.WithLimit(5))
 				if err != nil {
 					t.Fatal(err)
@@ -429,7 +429,7 @@ func TestWriteMessages(t *testing.T) {
 				}
 				buf := make([]byte, 4)
 				for i := 0; i < n; {
-					n, flags, err := l.Tx(buf)
+					n, flags, err := tx(l, buf)
 					if err != nil {
 						return err
 					}
@@ -439,7 +439,7 @@ func TestWriteMessages(t *testing.T) {
 						continue
 					}
 					select {
-					case <-l.TxReady():
+					case <-l.Ready():
 					case <-ctx.Done():
 						return ctx.Err()
 					}
@@ -465,7 +465,7 @@ func TestWriteMessages(t *testing.T) {
 		if n, err := io.WriteString(conn, "last"); n != 4 || err != nil {
 			t.Error(n, err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 		want := []string{"abc 3", "abcd 1", "ef 2", " 3", "next 3", "last 3"}
 		if !slices.Equal(got, want) {
 			t.Errorf("%q", got)
@@ -480,15 +480,15 @@ func TestWriteLost(t *testing.T) {
 			if err := l.Connected(); err != nil {
 				return err
 			}
-			if _, _, err := l.Tx(make([]byte, 2)); err != nil {
+			if _, _, err := tx(l, make([]byte, 2)); err != nil {
 				return err
 			}
 			select {
-			case <-l.TxReady():
+			case <-l.Ready():
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if _, _, err := l.Tx(make([]byte, 2)); err != nil {
+			if _, _, err := tx(l, make([]byte, 2)); err != nil {
 				return err
 			}
 			return errFake
@@ -500,7 +500,7 @@ func TestWriteLost(t *testing.T) {
 		if n, err := io.WriteString(conn, "abcdef"); n != 2 && n != 4 || !errors.Is(err, errFake) {
 			t.Error(n, err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	})
 }
 

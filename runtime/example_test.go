@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -45,7 +44,7 @@ func ExampleWithPart() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	answer, err := c.Fetch(context.Background(), "title",
 		runtime.WithPart("title", []byte("At the sea")),
@@ -87,7 +86,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	done := make(chan struct{})
 	s, err := c.NewStream("greeting", runtime.Handlers{
@@ -162,7 +161,7 @@ func ExampleContext_Fetch() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -197,7 +196,7 @@ func ExampleWithMetadata() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	answer, err := c.Fetch(context.Background(), "greeting",
 		runtime.WithMetadata("server", server.URL),
@@ -226,7 +225,7 @@ func ExampleContext_Open() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	conn, err := c.Open(context.Background(), "echo", runtime.WithMetadata("server", server.URL))
 	if err != nil {
@@ -263,7 +262,7 @@ func ExampleConn_Messages() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	conn, err := c.Open(context.Background(), "greeting", runtime.WithMetadata("server", server.URL))
 	if err != nil {
@@ -287,21 +286,21 @@ func ExampleTrustStore() {
 	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	defer server.Close()
-	policy := examplePolicy()
-	greeting := policy.StreamType("greeting")
+	p := examplePolicy()
+	greeting := p.StreamType("greeting")
 	greeting.TLS = true
 	greeting.TrustStore = &policy.TrustStore{
 		Name:  "ours",
 		Stack: []*policy.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
 	}
-	policy.StreamType("echo").TLS = true // with the roots of the operating system
-	c, err := runtime.NewContext(policy, runtime.Options{
+	p.StreamType("echo").TLS = true // with the roots of the operating system
+	c, err := runtime.NewContext(p, runtime.Options{
 		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	at := runtime.WithMetadata("server", server.URL)
 	answer, err := c.Fetch(context.Background(), "greeting", at)
@@ -315,40 +314,4 @@ func ExampleTrustStore() {
 	// Output:
 	// trusted
 	// untrusted: true
-}
-
-// A streamtype that the policy says local_sink of ends in the program itself.
-func ExampleContext_NewSink() {
-	c, err := runtime.NewContext(&policy.Policy{
-		StreamTypes: []*policy.StreamType{{Name: "log", LocalSink: true, Opportunistic: true}},
-	}, runtime.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-	var got sync.WaitGroup
-	_, err = c.NewSink("log", func(joined uint32) (runtime.Handlers, runtime.Result) {
-		return runtime.Handlers{
-			Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-				fmt.Printf("%s\n", buf)
-				got.Done()
-				return runtime.OK
-			},
-		}, runtime.OK
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-
-	conn, err := c.Open(context.Background(), "log")
-	if err != nil {
-		log.Fatal(err)
-	}
-	got.Add(2)
-	fmt.Fprint(conn, "begun")
-	fmt.Fprint(conn, "done")
-	got.Wait()
-	// Output:
-	// begun
-	// done
 }

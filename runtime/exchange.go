@@ -213,6 +213,10 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		}
 	case StateDisconnected:
 		err := s.Err()
+		if err == ErrClosed || err == ErrPolicyChanged { // destroyed from outside
+			x.dropped = true
+			return x.endLocked(err)
+		}
 		if x.messages() && !x.collect && err != nil && !x.st.Opportunistic {
 			x.lostLocked()
 			return OK // the policy makes another connection
@@ -232,6 +236,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 			err = ErrPolicyChanged
 		}
 		x.finishLocked(err)
+		x.dropped = true
 	default:
 		if state >= StateUserBase {
 			x.user = state
@@ -254,8 +259,6 @@ func (x *exchange) resultLocked(err error) error {
 		return &NackError{Status: x.status, State: x.user}
 	case x.verdict == StateQoSAckRemote && x.hasVerdict(), err == nil:
 		return nil
-	case err == ErrPolicyChanged:
-		return err
 	case !x.st.Protocol.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
 		return nil // the peer has finished
 	case errors.Is(err, io.ErrUnexpectedEOF):

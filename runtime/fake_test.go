@@ -23,11 +23,35 @@ type fake struct {
 func (f *fake) Protocols() []policy.Protocol {
 	return []policy.Protocol{policy.ProtocolRaw, policy.ProtocolH1, policy.ProtocolMQTT}
 }
-func (f *fake) Prepare(*runtime.Context, *policy.StreamType) (transport.Connector, error) {
-	return f, nil
+func (f *fake) Prepare(s *transport.Setup) (transport.Connector, error) {
+	return &fakeConnector{f, s}, nil
 }
-func (f *fake) Run(ctx context.Context, l transport.Link) error { return f.run(ctx, l) }
-func (f *fake) Close() error                                    { return nil }
+
+// A fakeConnector is a fake for one streamtype.
+type fakeConnector struct {
+	*fake
+	setup *transport.Setup
+}
+
+func (c *fakeConnector) Run(ctx context.Context, l transport.Link) error {
+	return c.run(ctx, fakeLink{l, c.setup})
+}
+func (c *fakeConnector) Close() error { return nil }
+
+// A fakeLink is a link that knows its setup.
+type fakeLink struct {
+	transport.Link
+	setup *transport.Setup
+}
+
+// setupOf returns the setup of a link of a fake.
+func setupOf(l transport.Link) *transport.Setup { return l.(fakeLink).setup }
+
+// tx asks a link for payload, and returns the parts of the piece.
+func tx(l transport.Link, buf []byte) (int, runtime.Flags, error) {
+	p, err := l.Tx(buf)
+	return p.N, p.Flags, err
+}
 
 var errFake = fmt.Errorf("fake failure")
 
@@ -48,7 +72,7 @@ func fetch(_ context.Context, l transport.Link) error {
 	if err := l.RxEnd(); err != nil {
 		return err
 	}
-	return l.Complete(true)
+	return l.Done(true)
 }
 
 // stay connects and stays so.
@@ -160,7 +184,7 @@ func play(t *testing.T, st policy.StreamType, run func(context.Context, transpor
 			tr.Note(s, "FAILED")
 		}
 		synctest.Wait()
-		c.Close()
+		c.Shutdown(context.Background())
 	})
 	return tr.String()
 }

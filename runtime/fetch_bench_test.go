@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -45,7 +46,7 @@ func BenchmarkFetch(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		for b.Loop() {
 			if _, err := c.Fetch(b.Context(), "s"); err != nil {
 				b.Fatal(err)

@@ -58,7 +58,7 @@ func contextFor(t *testing.T, endpoint string, change func(*policy.StreamType)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { c.Shutdown(context.Background()) })
 	return c
 }
 
@@ -225,7 +225,7 @@ func TestFetchErrors(t *testing.T) {
 	})
 	t.Run("a closed context", func(t *testing.T) {
 		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil)
-		time.AfterFunc(20*time.Millisecond, func() { c.Close() })
+		time.AfterFunc(20*time.Millisecond, func() { c.Shutdown(context.Background()) })
 		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrClosed) {
 			t.Error(err)
 		}
@@ -430,7 +430,7 @@ func TestFetchRaw(t *testing.T) {
 		if err := l.Connected(); err != nil {
 			return err
 		}
-		if err := l.Ack(); err != nil {
+		if err := l.Ack(true); err != nil {
 			return err
 		}
 		return hang(ctx, l)
@@ -439,7 +439,7 @@ func TestFetchRaw(t *testing.T) {
 		if err := l.Connected(); err != nil {
 			return err
 		}
-		if err := l.Nack(); err != nil {
+		if err := l.Ack(false); err != nil {
 			return err
 		}
 		return hang(ctx, l)
@@ -468,7 +468,7 @@ func TestFetchRaw(t *testing.T) {
 				if !errors.Is(err, tt.want) || err == nil && string(r.Body) != tt.body {
 					t.Error(r, err)
 				}
-				c.Close()
+				c.Shutdown(context.Background())
 			})
 		})
 	}

@@ -14,17 +14,19 @@ import (
 
 type twiceConnected struct{}
 
-func (twiceConnected) Protocols() []Protocol                            { return []Protocol{ProtocolRaw} }
-func (twiceConnected) Prepare(*Context, *StreamType) (Connector, error) { return twiceConnected{}, nil }
-func (twiceConnected) Close() error                                     { return nil }
-func (twiceConnected) Run(_ context.Context, l *Link) error {
+func (twiceConnected) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
+func (twiceConnected) Prepare(*transport.Setup) (transport.Connector, error) {
+	return twiceConnected{}, nil
+}
+func (twiceConnected) Close() error { return nil }
+func (twiceConnected) Run(_ context.Context, l transport.Link) error {
 	return errors.Join(l.Connected(), l.Connected())
 }
 
 func TestIllegalState(t *testing.T) {
 	var log bytes.Buffer
-	c, err := NewContext(&Policy{StreamTypes: []*StreamType{{Name: "s", Protocol: ProtocolRaw, Endpoint: "h", Port: 1}}},
-		Options{Transports: []Transport{twiceConnected{}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	c, err := NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}}},
+		Options{Transports: []transport.Transport{twiceConnected{}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +46,7 @@ func TestIllegalState(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-gone
-	c.Close()
+	c.Shutdown(context.Background())
 	if got, want := strings.Join(got, " "), "CREATING CONNECTING CONNECTED DISCONNECTED DESTROYING"; got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}

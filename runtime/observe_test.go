@@ -26,7 +26,7 @@ func TestHooks(t *testing.T) {
 		}
 		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
 			Transports: []transport.Transport{&fake{each(unreachable, func(ctx context.Context, l transport.Link) error {
-				if _, _, err := l.Tx(make([]byte, 3)); err != nil {
+				if _, _, err := tx(l, make([]byte, 3)); err != nil {
 					return err
 				}
 				return fetch(ctx, l)
@@ -45,7 +45,7 @@ func TestHooks(t *testing.T) {
 		if _, err := c.Fetch(context.WithValue(t.Context(), key{}, "mine"), "s", runtime.WithBody([]byte("abcd"))); err != nil {
 			t.Error(err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 		want := []string{"CREATING", "POLL", "CONNECTING", "UNREACHABLE", "1.5s", "POLL", "CONNECTING", "tx 3", "CONNECTED",
 			"rx 4", "QOS_ACK_REMOTE", "DISCONNECTED", "DESTROYING"}
 		for i := range want {

@@ -21,12 +21,12 @@ func TestTransportOption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	gone := make(chan struct{})
 	var events []string
 	f.run = func(_ context.Context, l transport.Link) error {
-		l.NoRetry()
-		if data := l.TransportData(nil); data != "data" {
+		l.Answer(transport.Answer{Final: true})
+		if data := l.Data(nil); data != "data" {
 			t.Errorf("data is %v", data)
 		}
 		if err := l.Call(func() runtime.Result { events = append(events, "call"); return runtime.OK }); err != nil {
@@ -61,10 +61,6 @@ func TestTransportOption(t *testing.T) {
 	if !errors.Is(s.Err(), io.ErrUnexpectedEOF) {
 		t.Error(s.Err())
 	}
-	// Nobody could ever add to the credit.
-	if _, err := c.Fetch(t.Context(), "s", runtime.WithPeerTxCredit(1)); !errors.Is(err, runtime.ErrUnsupported) {
-		t.Error(err)
-	}
 	if _, err := c.NewStream("s", runtime.Handlers{}, transport.Option{Protocol: policy.ProtocolMQTT}); !errors.Is(err, runtime.ErrUnsupported) {
 		t.Errorf("an option of another protocol: %v", err)
 	}
@@ -80,9 +76,6 @@ func TestBuffered(t *testing.T) {
 				return err
 			}
 		}
-		if l.TxEnded() {
-			t.Error("nothing has ended")
-		}
 		return hang(ctx, l)
 	}}
 	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}
@@ -90,7 +83,7 @@ func TestBuffered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	conn, err := c.Open(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)

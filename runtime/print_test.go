@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ func TestPrint(t *testing.T) {
 	c := newContext(t, policy.StreamType{
 		Protocol: policy.ProtocolRaw, SOCKS5Proxy: "user:s3cret@proxy.example:1080", Metadata: []policy.Metadata{{Name: "m"}},
 	}, hang)
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithMetadata("m", "s3cret"))
 	if err != nil {
 		t.Fatal(err)

@@ -8,15 +8,17 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func TestRetrySchedule(t *testing.T) {
-	table := &runtime.Retry{Backoff: ms(200, 900, 1500), Conceal: 4}
+	table := &policy.Retry{Backoff: ms(200, 900, 1500), Conceal: 4}
 	for _, tt := range []struct {
 		name  string
-		retry *runtime.Retry
+		retry *policy.Retry
 		start func(*runtime.Stream) runtime.Result
-		run   func(context.Context, *runtime.Link) error
+		run   func(context.Context, transport.Link) error
 		want  string
 	}{
 		{"the whole table, its last entry again", table, requestTx, unreachable,
@@ -27,30 +29,30 @@ func TestRetrySchedule(t *testing.T) {
 				"2600:POL 2600:CNG 2600:UNR 4100:POL 4100:CNG 4100:UNR 4100:ARF"},
 		{"no policy", nil, requestTx, unreachable, "CRE POL CNG UNR ARF"},
 		{"no policy, connect", nil, connect, unreachable, "CRE CNG UNR ARF"},
-		{"conceal 0", &runtime.Retry{Backoff: ms(200)}, requestTx, unreachable, "CRE POL CNG UNR ARF"},
-		{"empty table", &runtime.Retry{Conceal: 1}, requestTx, unreachable,
+		{"conceal 0", &policy.Retry{Backoff: ms(200)}, requestTx, unreachable, "CRE POL CNG UNR ARF"},
+		{"empty table", &policy.Retry{Conceal: 1}, requestTx, unreachable,
 			"CRE POL CNG UNR 3000:POL 3000:CNG 3000:UNR 3000:ARF"},
-		{"Retry-After raises", table, requestTx, each(func(_ context.Context, l *runtime.Link) error {
-			l.RetryAfter(2 * time.Second)
+		{"Retry-After raises", table, requestTx, each(func(_ context.Context, l transport.Link) error {
+			l.Answer(transport.Answer{RetryAfter: 2 * time.Second})
 			return errFake
 		}, fetch), "CRE POL CNG UNR 2000:POL 2000:CNG 2000:CON 2000:rx 2000:eom 2000:ACK 2000:DIS"},
-		{"Retry-After does not lower", table, requestTx, each(func(_ context.Context, l *runtime.Link) error {
-			l.RetryAfter(time.Millisecond)
+		{"Retry-After does not lower", table, requestTx, each(func(_ context.Context, l transport.Link) error {
+			l.Answer(transport.Answer{RetryAfter: time.Millisecond})
 			return errFake
 		}, fetch), "CRE POL CNG UNR 200:POL 200:CNG 200:CON 200:rx 200:eom 200:ACK 200:DIS"},
-		{"no answer", &runtime.Retry{Backoff: ms(200), Conceal: 1}, requestTx, hang,
+		{"no answer", &policy.Retry{Backoff: ms(200), Conceal: 1}, requestTx, hang,
 			"CRE POL CNG 15000:UNR 15200:POL 15200:CNG 30200:UNR 30200:ARF"},
-		{"a connection resets the counter", &runtime.Retry{Backoff: ms(200), Conceal: 1}, connect,
+		{"a connection resets the counter", &policy.Retry{Backoff: ms(200), Conceal: 1}, connect,
 			each(unreachable, lose, unreachable),
 			"CRE CNG UNR 200:POL 200:CNG 200:CON 200:DIS 400:POL 400:CNG 400:UNR 400:ARF"},
-		{"a loss takes one of the retries", &runtime.Retry{Backoff: ms(200), Conceal: 2}, connect,
+		{"a loss takes one of the retries", &policy.Retry{Backoff: ms(200), Conceal: 2}, connect,
 			each(lose, unreachable),
 			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 400:POL 400:CNG 400:UNR 400:ARF"},
 		{"a loss without retries", nil, connect, lose, "CRE CNG CON DIS UNR ARF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{"CRE": tt.start}}
-			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: tt.retry}, tt.run, tr)
+			got := play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Retry: tt.retry}, tt.run, tr)
 			got, _, _ = strings.Cut(got, " 86400000:DES")
 			if got != tt.want {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
@@ -75,12 +77,12 @@ func TestJitter(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
 			var second time.Time
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{
-				Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "example.com", Port: 1,
-				Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1, JitterPercent: tt.percent},
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{
+				Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "example.com", Port: 1,
+				Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1, JitterPercent: tt.percent},
 			}}}, runtime.Options{
 				Jitter: func() uint16 { return tt.random },
-				Transports: []runtime.Transport{&fake{func(context.Context, *runtime.Link) error {
+				Transports: []transport.Transport{&fake{func(context.Context, transport.Link) error {
 					second = time.Now()
 					return errFake
 				}}},
@@ -94,7 +96,7 @@ func TestJitter(t *testing.T) {
 			}
 			s.RequestTx()
 			time.Sleep(time.Minute)
-			c.Close()
+			c.Shutdown(context.Background())
 			if got := second.Sub(start); got != tt.want {
 				t.Errorf("jitter %d%%, random %d: retry after %v, want %v", tt.percent, tt.random, got, tt.want)
 			}
@@ -114,10 +116,10 @@ func TestConcealMany(t *testing.T) {
 	} {
 		n := 0
 		tr := &trace{on: on{"CRE": requestTx}}
-		got := play(t, runtime.StreamType{
-			Protocol: runtime.ProtocolRaw,
-			Retry:    &runtime.Retry{Backoff: ms(1000), Conceal: tt.conceal, JitterPercent: 1},
-		}, func(context.Context, *runtime.Link) error { n++; return errFake }, tr)
+		got := play(t, policy.StreamType{
+			Protocol: policy.ProtocolRaw,
+			Retry:    &policy.Retry{Backoff: ms(1000), Conceal: tt.conceal, JitterPercent: 1},
+		}, func(context.Context, transport.Link) error { n++; return errFake }, tr)
 		if n < tt.least || n > tt.most || !strings.HasSuffix(got, tt.end) {
 			t.Errorf("conceal %d: %d attempts in a day, then %s; want %d to %d, then%s",
 				tt.conceal, n, got[len(got)-12:], tt.least, tt.most, tt.end)
@@ -126,7 +128,7 @@ func TestConcealMany(t *testing.T) {
 }
 
 func TestAfterAllRetriesFailed(t *testing.T) {
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 1}
 	const series = "POL CNG UNR POL CNG UNR ARF"
 	step := func(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) {
 		return func(s *runtime.Stream) { f(s) }
@@ -146,7 +148,7 @@ func TestAfterAllRetriesFailed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"CRE": requestTx, "ARF": tt.arf}}
-			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: retry}, unreachable, tr, tt.steps...)
+			got := play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Retry: retry}, unreachable, tr, tt.steps...)
 			if got != tt.want {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
 			}

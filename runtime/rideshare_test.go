@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ func TestRideshareRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	for name, want := range map[string]struct {
 		err  error
 		text string
@@ -81,7 +82,7 @@ func forms(t *testing.T, h http.HandlerFunc, retry *policy.Retry) *runtime.Conte
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { c.Shutdown(context.Background()) })
 	return c
 }
 

@@ -30,14 +30,14 @@ func body(pieces int, good bool) func(context.Context, transport.Link) error {
 				return err
 			}
 		}
-		return l.Complete(good)
+		return l.Done(good)
 	}
 }
 
 // post is an HTTP transaction whose request has a body.
 func post(ctx context.Context, l transport.Link) error {
 	for {
-		_, flags, err := l.Tx(make([]byte, 10))
+		_, flags, err := tx(l, make([]byte, 10))
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func cut(_ context.Context, l transport.Link) error {
 // busy is a server that asks for patience.
 func busy(patience time.Duration) func(context.Context, transport.Link) error {
 	return func(_ context.Context, l transport.Link) error {
-		l.RetryAfter(patience)
+		l.Answer(transport.Answer{RetryAfter: patience})
 		return errFake
 	}
 }
@@ -71,19 +71,19 @@ func publish(ctx context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
-	ready := l.TxReady()
+	ready := l.Ready()
 	for {
 		select {
 		case <-ready:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_, flags, err := l.Tx(make([]byte, 10))
+		_, flags, err := tx(l, make([]byte, 10))
 		if err != nil {
 			return err
 		}
 		if flags&runtime.FlagEOM != 0 {
-			if err := l.Ack(); err != nil {
+			if err := l.Ack(true); err != nil {
 				return err
 			}
 		}
@@ -119,7 +119,7 @@ func TestSequenceTable(t *testing.T) {
 		{"404", policy.StreamType{Retry: conceal(2)}, body(1, false), byTx,
 			"CRE POL CNG CON rx eom NAK DIS"},
 		{"530 mapped to 1530", policy.StreamType{Retry: conceal(2)}, func(ctx context.Context, l transport.Link) error {
-			if err := l.UserState(1530); err != nil {
+			if err := l.State(1530); err != nil {
 				return err
 			}
 			return body(1, false)(ctx, l)

@@ -5,30 +5,33 @@ import (
 	"errors"
 	goruntime "runtime"
 	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 type never struct{}
 
-func (never) Protocols() []Protocol                            { return []Protocol{ProtocolRaw} }
-func (never) Prepare(*Context, *StreamType) (Connector, error) { return never{}, nil }
-func (never) Close() error                                     { return nil }
-func (never) Run(ctx context.Context, l *Link) error           { return ctx.Err() }
+func (never) Protocols() []policy.Protocol                          { return []policy.Protocol{policy.ProtocolRaw} }
+func (never) Prepare(*transport.Setup) (transport.Connector, error) { return never{}, nil }
+func (never) Close() error                                          { return nil }
+func (never) Run(ctx context.Context, l transport.Link) error       { return ctx.Err() }
 
 // unreachable is a transport whose attempts fail.
 type unreachable struct{ never }
 
-func (unreachable) Prepare(*Context, *StreamType) (Connector, error) { return unreachable{}, nil }
-func (unreachable) Run(context.Context, *Link) error                 { return errors.New("fake failure") }
+func (unreachable) Prepare(*transport.Setup) (transport.Connector, error) { return unreachable{}, nil }
+func (unreachable) Run(context.Context, transport.Link) error             { return errors.New("fake failure") }
 
 // TestIdleStreams checks that a stream that does nothing costs next to nothing.
 func TestIdleStreams(t *testing.T) {
 	const n = 10_000
-	c, err := NewContext(&Policy{StreamTypes: []*StreamType{{Name: "s", Protocol: ProtocolRaw, Endpoint: "h", Port: 1}}},
-		Options{Transports: []Transport{never{}}})
+	c, err := NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}}},
+		Options{Transports: []transport.Transport{never{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	var before, after goruntime.MemStats
 	goroutines := goruntime.NumGoroutine()
 	goruntime.GC()

@@ -25,7 +25,7 @@ func both(a, b func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runti
 }
 
 func userState(_ context.Context, l transport.Link) error {
-	if err := l.UserState(1530); err != nil {
+	if err := l.State(1530); err != nil {
 		return err
 	}
 	return fetch(context.Background(), l)
@@ -35,7 +35,7 @@ func nack(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
-	return l.Complete(false)
+	return l.Done(false)
 }
 
 // sending asks for payload, before or after it is connected.
@@ -46,11 +46,11 @@ func sending(connected bool) func(context.Context, transport.Link) error {
 				return err
 			}
 		}
-		if _, _, err := l.Tx(make([]byte, 1)); err != nil {
+		if _, _, err := tx(l, make([]byte, 1)); err != nil {
 			return err
 		}
 		if connected {
-			return l.Complete(true)
+			return l.Done(true)
 		}
 		return fetch(ctx, l)
 	}
@@ -236,7 +236,7 @@ func TestRequestTxKept(t *testing.T) {
 	var ready []bool
 	look := func(l transport.Link) {
 		select {
-		case <-l.TxReady():
+		case <-l.Ready():
 			ready = append(ready, true)
 		default:
 			ready = append(ready, false)
@@ -341,7 +341,7 @@ func TestTx(t *testing.T) {
 		var got []call
 		var last error
 		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw, Opportunistic: true}, func(ctx context.Context, l transport.Link) error {
-			ready := l.TxReady()
+			ready := l.Ready()
 			if err := l.Connected(); err != nil {
 				return err
 			}
@@ -352,7 +352,7 @@ func TestTx(t *testing.T) {
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-				n, flags, err := l.Tx(buf)
+				n, flags, err := tx(l, buf)
 				if err != nil {
 					last = err
 					return err
@@ -405,9 +405,9 @@ func TestConnectTimeout(t *testing.T) {
 	pieces := 0
 	synctest.Test(t, func(t *testing.T) {
 		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, func(ctx context.Context, l transport.Link) error {
-			ready := l.TxReady()
+			ready := l.Ready()
 			for {
-				n, flags, err := l.Tx(make([]byte, 1))
+				n, flags, err := tx(l, make([]byte, 1))
 				if err != nil {
 					return err
 				}
@@ -560,11 +560,11 @@ func TestClose(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 3 {
 				wg.Go(func() {
-					c.Close()
+					c.Shutdown(context.Background())
 					mu.Lock()
 					defer mu.Unlock()
 					if gone != 100 {
-						t.Errorf("Close returned with %d of 100 streams gone", gone)
+						t.Errorf("Shutdown returned with %d of 100 streams gone", gone)
 					}
 				})
 			}
@@ -578,7 +578,7 @@ func TestClose(t *testing.T) {
 func TestTurn(t *testing.T) {
 	slow := func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }
 	send := func(l transport.Link) {
-		l.TxReady()
+		l.Ready()
 		go l.Tx(make([]byte, 1))
 	}
 	for _, tt := range []struct {
@@ -616,9 +616,9 @@ func TestTurn(t *testing.T) {
 		}, func(s *runtime.Stream) { time.Sleep(1500 * time.Millisecond); s.Destroy() },
 			"CRE CNG CON 1000:tx 2000:DIS 3000:DES"},
 		{"tx after the end", func(ctx context.Context, l transport.Link) error {
-			l.TxReady()
+			l.Ready()
 			time.AfterFunc(10*time.Millisecond, func() {
-				if _, _, err := l.Tx(make([]byte, 1)); err == nil {
+				if _, _, err := tx(l, make([]byte, 1)); err == nil {
 					t.Error("Tx works after Run has returned")
 				}
 			})
@@ -659,7 +659,7 @@ func TestExitFromCreating(t *testing.T) {
 		defer func() { recover() }()
 		c.NewStream("s", runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { panic("test") }})
 	}()
-	c.Close()
+	c.Shutdown(context.Background())
 }
 
 // TestExitFromConnecting is that of the other callbacks inside NewStream.
@@ -687,7 +687,7 @@ func TestExitFromConnecting(t *testing.T) {
 					return runtime.OK
 				}})
 			}()
-			c.Close()
+			c.Shutdown(context.Background())
 		})
 	}
 }
@@ -740,10 +740,10 @@ func TestAbuse(t *testing.T) {
 		Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
 	}, each(unreachable, lose, fetch, lose, fetch, unreachable, func(ctx context.Context, l transport.Link) error {
 		// Send from a goroutine that may outlive the attempt.
-		l.TxReady()
+		l.Ready()
 		go func() {
 			for range 10 {
-				if _, _, err := l.Tx(make([]byte, 10)); err != nil {
+				if _, _, err := tx(l, make([]byte, 10)); err != nil {
 					return
 				}
 			}
@@ -785,7 +785,7 @@ func TestAbuse(t *testing.T) {
 	for _, s := range streams[:2] {
 		go s.Destroy()
 	}
-	c.Close()
+	c.Shutdown(context.Background())
 	for _, tr := range traces {
 		got := tr.Events()
 		if got[len(got)-1] != "DES" {

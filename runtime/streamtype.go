@@ -116,10 +116,10 @@ func (c *Context) makeReady(p *policy.Policy, name string) (*streamType, error) 
 		return nil, ErrUnknownStreamType
 	}
 	carrier := st.Carrier()
-	tr := c.transports[carrier]
 	if err := c.check(st, carrier); err != nil {
 		return nil, err
 	}
+	tr := c.transports[carrier]
 	if tr == nil {
 		return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
 			ErrNoTransport, carrier, carrier.Dir())

@@ -16,7 +16,6 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
-	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
@@ -59,37 +58,38 @@ type swapper struct {
 	fake
 	mu              sync.Mutex
 	prepared, ended map[string]int
+	notified        int    // of a new policy
 	refuse          string // a port that can not be executed
 }
 
 type swapConnector struct {
 	*swapper
-	st *policy.StreamType
+	setup *transport.Setup
 }
 
-func (w *swapper) Prepare(_ *runtime.Context, st *policy.StreamType) (transport.Connector, error) {
+func (w *swapper) Prepare(s *transport.Setup) (transport.Connector, error) {
+	st := s.Stream
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if fmt.Sprint(st.Port) == w.refuse {
 		return nil, runtime.ErrUnsupported
 	}
 	w.prepared[st.Name]++
-	return &swapConnector{w, st}, nil
+	return &swapConnector{w, s}, nil
 }
 
 func (n *swapConnector) Run(ctx context.Context, l transport.Link) error {
-	if l.StreamType() != n.st {
-		return errors.New("a connector of another streamtype")
-	}
-	return n.run(ctx, l)
+	return n.run(ctx, fakeLink{l, n.setup})
 }
 
 func (n *swapConnector) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.ended[n.st.Name]++
+	n.ended[n.setup.Stream.Name]++
 	return nil
 }
+
+func (w *swapper) PolicyChanged() { w.notified++ }
 
 func (w *swapper) open(name string) int {
 	w.mu.Lock()
@@ -108,7 +108,7 @@ func swapContext(t *testing.T, p *policy.Policy, run func(context.Context, trans
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { c.Shutdown(context.Background()) })
 	return c, w
 }
 
@@ -136,9 +136,7 @@ func TestSetPolicy(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, w := swapContext(t, swapPolicy(), stay)
-				defer c.Close()
-				var news inbox
-				c.SMD().Register(smd.ClassSystemState, news.put)
+				defer c.Shutdown(context.Background())
 				streams, traces := map[string]*runtime.Stream{}, map[string]*trace{}
 				for _, name := range []string{"a", "b", "c"} {
 					tr := &trace{}
@@ -179,8 +177,8 @@ func TestSetPolicy(t *testing.T) {
 						t.Errorf("%s: %d connectors, want %d", name, got, open)
 					}
 				}
-				if want := fmt.Sprintf(`{"policy":"updated","ts":%d}`, time.Now().Unix()); news.String() != want {
-					t.Errorf("SMD: %s", &news)
+				if w.notified != 1 {
+					t.Errorf("the transport was notified %d times", w.notified)
 				}
 				// New streams are of the new policy, and share what still holds.
 				for _, st := range p.StreamTypes {
@@ -192,7 +190,7 @@ func TestSetPolicy(t *testing.T) {
 						t.Errorf("%s: port %d, %d connectors", st.Name, s.StreamType().Port, w.open(st.Name))
 					}
 				}
-				c.Close()
+				c.Shutdown(context.Background())
 				for name := range streams {
 					if w.open(name) != 0 {
 						t.Errorf("%s: %d connectors after Close", name, w.open(name))
@@ -219,7 +217,7 @@ func TestSetPolicyRefuses(t *testing.T) {
 	if c.Policy() != p {
 		t.Error("a refused policy has been set")
 	}
-	c.Close()
+	c.Shutdown(context.Background())
 	if err := c.SetPolicy(p); !errors.Is(err, runtime.ErrClosed) {
 		t.Error(err)
 	}
@@ -247,7 +245,7 @@ func TestCompareAndSetPolicy(t *testing.T) {
 	if set, err := c.CompareAndSetPolicy(first, nil); set || err == nil {
 		t.Errorf("nil is taken: %v, %v", set, err)
 	}
-	c.Close()
+	c.Shutdown(context.Background())
 	if set, err := c.CompareAndSetPolicy(first, second); set || !errors.Is(err, runtime.ErrClosed) {
 		t.Errorf("closed: %v, %v", set, err)
 	}
@@ -269,7 +267,7 @@ func TestSetPolicyBusy(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, w := swapContext(t, swapPolicy(), test.run)
-				defer c.Close()
+				defer c.Shutdown(context.Background())
 				tr := &trace{}
 				s, err := c.NewStream("a", tr.handlers())
 				if err != nil {
@@ -298,7 +296,7 @@ func TestSetPolicyCalls(t *testing.T) {
 	t.Run("Fetch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, _ := swapContext(t, swapPolicy(), stay)
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			go func() { time.Sleep(time.Second); c.SetPolicy(changed) }()
 			if _, err := c.Fetch(t.Context(), "a"); !errors.Is(err, runtime.ErrPolicyChanged) {
 				t.Error(err)
@@ -315,7 +313,7 @@ func TestSetPolicyCalls(t *testing.T) {
 					}
 				}
 			})
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			conn, err := c.Open(t.Context(), "a")
 			if err != nil {
 				t.Fatal(err)
@@ -346,14 +344,32 @@ func TestSetPolicyCalls(t *testing.T) {
 	})
 }
 
+// An inbox collects texts.
+type inbox struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (b *inbox) put(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.list = append(b.list, text)
+}
+
+func (b *inbox) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Join(b.list, " ")
+}
+
 // TestOverlay: streams go on, and their next attempt is by the new policy.
 func TestOverlay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var targets inbox
 		lost := make(chan struct{})
 		c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l transport.Link) error {
-			y, _ := l.Metadata(len(l.StreamType().Metadata) - 1)
-			targets.put(smd.Message{Payload: []byte(l.Target().Address() + "/" + y)})
+			y, _ := l.Metadata(len(setupOf(l).Stream.Metadata) - 1)
+			targets.put(l.Target().Address() + "/" + y)
 			if err := l.Connected(); err != nil {
 				return err
 			}
@@ -364,7 +380,7 @@ func TestOverlay(t *testing.T) {
 				return errFake
 			}
 		})
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		tr := &trace{}
 		s, err := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "X"), runtime.WithMetadata("y", "Y"))
 		if err != nil {
@@ -422,7 +438,7 @@ func TestOverlayThenSetPolicy(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c, w := swapContext(t, swapPolicy(), stay)
-			defer c.Close()
+			defer c.Shutdown(context.Background())
 			tr := &trace{}
 			s, _ := c.NewStream("a", tr.handlers())
 			s.Connect()
@@ -447,7 +463,7 @@ func TestOverlayThenSetPolicy(t *testing.T) {
 func TestOverlayRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := swapContext(t, swapPolicy(), stay)
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		w.refuse = "9"
 		p := c.Policy()
 		for _, name := range []string{"a", "b"} {
@@ -481,7 +497,7 @@ func TestOverlayRefused(t *testing.T) {
 func TestOverlayBadValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := swapContext(t, swapPolicy(), stay)
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		tr := &trace{}
 		s, _ := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "a\r\nb"))
 		if err := c.Overlay(swapPolicy(change("a", func(st *policy.StreamType) {
@@ -553,7 +569,7 @@ func TestSwapRace(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	c.Close()
+	c.Shutdown(context.Background())
 	for _, name := range []string{"a", "b", "c"} {
 		if w.open(name) != 0 {
 			t.Errorf("%d connectors of %s are left", w.open(name), name)
@@ -574,7 +590,7 @@ func TestSetPolicyRideshare(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := swapContext(t, swapPolicy(share), stay)
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		traces := map[string]*trace{"a": {}, "b": {}, "c": {}}
 		for name, tr := range traces {
 			if _, err := c.NewStream(name, tr.handlers()); err != nil {
@@ -612,13 +628,13 @@ func TestOverlayOldLink(t *testing.T) {
 		var old transport.Link
 		var first *policy.StreamType
 		c, _ := swapContext(t, swapPolicy(share), each(func(ctx context.Context, l transport.Link) error {
-			old, first = l, l.StreamType()
-			if _, _, err := l.Tx(make([]byte, 10)); err != nil {
+			old, first = l, setupOf(l).Stream
+			if _, _, err := tx(l, make([]byte, 10)); err != nil {
 				return err
 			}
 			return errFake
 		}, stay))
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		s, err := c.NewStream("a", runtime.Handlers{Tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
 			return 1, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 		}})
@@ -627,8 +643,8 @@ func TestOverlayOldLink(t *testing.T) {
 		}
 		s.RequestTx()
 		synctest.Wait()
-		if got := old.Rideshare().Name; got != "b" {
-			t.Errorf("the next message is that of %s", got)
+		if s.StreamType() != first {
+			t.Error("the stream has changed its type")
 		}
 		if err := c.Overlay(swapPolicy(share, change("a", func(st *policy.StreamType) { st.Rideshare = "" }))); err != nil {
 			t.Fatal(err)
@@ -637,10 +653,7 @@ func TestOverlayOldLink(t *testing.T) {
 		if s.State() != runtime.StateConnected || s.Rideshare().Name != "a" || s.StreamType() == first {
 			t.Errorf("%v, %s", s.State(), s.Rideshare().Name)
 		}
-		if got := old.Rideshare().Name; got != "b" || old.StreamType() != first {
-			t.Errorf("the old attempt sends for %s", got)
-		}
-		if _, _, err := old.Tx(make([]byte, 10)); err == nil {
+		if _, _, err := tx(old, make([]byte, 10)); err == nil {
 			t.Error("the old attempt still sends")
 		}
 	})
@@ -650,7 +663,7 @@ func TestOverlayOldLink(t *testing.T) {
 // say the same, so that they share connections and sessions as those of one do.
 func TestSwapTrust(t *testing.T) {
 	one, two := testcert.New("one"), testcert.New("two")
-	policy := func(st map[string]*testcert.Authority) *policy.Policy {
+	trusting := func(st map[string]*testcert.Authority) *policy.Policy {
 		p := &policy.Policy{}
 		for name, a := range st {
 			s := &policy.StreamType{Name: name, Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, TLS: true}
@@ -663,15 +676,15 @@ func TestSwapTrust(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		configs := map[string]*tls.Config{}
-		c, _ := swapContext(t, policy(map[string]*testcert.Authority{"a": one, "b": nil}), func(ctx context.Context, l transport.Link) error {
-			config, err := l.TLSConfig()
+		c, _ := swapContext(t, trusting(map[string]*testcert.Authority{"a": one, "b": nil}), func(ctx context.Context, l transport.Link) error {
+			config, err := setupOf(l).TLS(ctx)
 			if err != nil {
 				t.Error(err)
 			}
-			configs[l.StreamType().Name] = config
+			configs[setupOf(l).Stream.Name] = config
 			return stay(ctx, l)
 		})
-		defer c.Close()
+		defer c.Shutdown(context.Background())
 		connect := func(names ...string) {
 			for _, name := range names {
 				s, err := c.NewStream(name, runtime.Handlers{})
@@ -683,7 +696,7 @@ func TestSwapTrust(t *testing.T) {
 			}
 		}
 		connect("a", "b")
-		if err := c.SetPolicy(policy(map[string]*testcert.Authority{"a": one, "b": nil, "c": one, "d": nil, "e": two})); err != nil {
+		if err := c.SetPolicy(trusting(map[string]*testcert.Authority{"a": one, "b": nil, "c": one, "d": nil, "e": two})); err != nil {
 			t.Fatal(err)
 		}
 		connect("c", "d", "e")

@@ -14,10 +14,10 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -289,13 +289,21 @@ func (p *program) compile(file string, fragments []string, o lint.Options, show 
 	if err != nil {
 		return nil, nil, err
 	}
-	loaded, found := load.Document(base, o, above...)
+	compiled, err := sspolicy.Compile(base, o, above...)
+	var found []schema.Diagnostic
+	if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
+		found = refused.Diagnostics
+	} else if err != nil {
+		return nil, nil, err
+	} else {
+		found = compiled.Diagnostics
+	}
 	found = slices.DeleteFunc(found, func(d schema.Diagnostic) bool { return d.Severity < show })
 	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
 		return nil, nil, err
 	}
-	if loaded == nil {
+	if compiled == nil {
 		return nil, nil, errFindings
 	}
-	return loaded.Document, loaded.Policy, nil
+	return compiled.Document, compiled.Policy, nil
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -319,7 +320,7 @@ func noFile(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, name := range args {
 		path := ts.MkAbs(name)
-		found, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"+filepath.Base(path)+"*"))
+		found, err := filepath.Glob(filepath.Join(filepath.Dir(path), atomicfile.Prefix+"*"))
 		ts.Check(err)
 		if _, err := os.Lstat(path); err == nil || len(found) > 0 {
 			ts.Fatalf("there is %s %q", name, found)

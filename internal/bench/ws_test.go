@@ -11,7 +11,6 @@ import (
 	goruntime "runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -172,10 +171,7 @@ func bareWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each
 // hand, and reports what each takes: bytes and goroutines.
 func BenchmarkIdleWS(b *testing.B) {
 	const n = 10_000
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < n+1000 {
-		b.Fatalf("%d connections need as many files: ulimit -n says %d (%v)", n, limit.Cur, err)
-	}
+	needFiles(b, n+1000)
 	addr := netip.MustParseAddrPort(startServers(b).WS)
 	held := func(b *testing.B, hold func() (release func())) {
 		var bytes, stacks, goroutines float64

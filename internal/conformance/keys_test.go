@@ -23,10 +23,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
@@ -341,9 +340,9 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	}
 	text := w.policy(t, r, by, with, strings.NewReplacer("SERVER", plain.String(), "SOCKS", w.socks.String(), "TLSPORT", fmt.Sprint(w.secure.Port()),
 		"PORT2", fmt.Sprint(second.Port()), "PORT", fmt.Sprint(plain.Port())))
-	p, found := load.Text("policy", text, lint.Options{})
-	if p == nil {
-		t.Fatal(load.Err(found))
+	p, err := sspolicy.Parse("policy", text, sspolicy.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
 	creds := new(credentials.Memory)
 	for i := range 4 {

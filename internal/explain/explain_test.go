@@ -35,11 +35,11 @@ func TestGenerated(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile("../../runtime/states.go")
+	text, err := os.ReadFile("../../runtime/policy/states.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "runtime/states.go"), text, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "runtime/policy/states.go"), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(dir, "gen")

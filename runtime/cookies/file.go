@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
@@ -217,7 +217,7 @@ func (j *Jar) saveLater() {
 			return
 		}
 		j.save = nil
-		if err := j.write(); err != nil && j.o.Logger != nil {
+		if err := j.writeLocked(); err != nil && j.o.Logger != nil {
 			j.o.Logger.Error("sspolicy: the cookies can not be kept", "err", err)
 		}
 	})
@@ -235,30 +235,14 @@ func (j *Jar) Close() error {
 		j.save.Stop()
 		j.save = nil
 	}
-	return j.write()
+	return j.writeLocked()
 }
 
-// write writes the file as a whole, or not at all. mu is held.
-func (j *Jar) write() (err error) {
-	defer func() {
-		if j.failed = err != nil; j.failed {
-			err = fmt.Errorf("sspolicy: cookies: %w", err)
-		}
-	}()
-	f, err := os.CreateTemp(filepath.Dir(j.o.File), ".cookies-*") // for the owner alone
-	if err != nil {
-		return err
+// writeLocked writes the file.
+func (j *Jar) writeLocked() error {
+	err := atomicfile.WritePrivate(j.o.File, j.text(time.Now()))
+	if j.failed = err != nil; j.failed {
+		return fmt.Errorf("sspolicy: cookies: %w", err)
 	}
-	defer os.Remove(f.Name()) // is gone when all is well
-	_, err = f.Write(j.text(time.Now()))
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), j.o.File)
+	return nil
 }

@@ -22,7 +22,6 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
@@ -50,7 +49,7 @@ type Options struct {
 
 	// Logger is told of lines of the file that mean nothing, and of failures to
 	// write it. Nil is told nothing.
-	Logger runtime.Logger
+	Logger transport.Logger
 }
 
 // A Jar keeps cookies. Its methods may be called from any goroutine, and it may
@@ -67,7 +66,7 @@ type Jar struct {
 	closed bool
 }
 
-var _ runtime.CookieJar = (*Jar)(nil)
+var _ transport.CookieJar = (*Jar)(nil)
 
 // A scope is the cookies of one scope. cookiejar knows who gets them, but not
 // how many there are, nor does it tell what to write to a file.

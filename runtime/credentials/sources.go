@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -201,19 +202,7 @@ func (f *Files) SetBlob(b policy.Blob, index int, text string) error {
 	if name == "" || f.Dir == "" {
 		return fmt.Errorf("sspolicy: set %v %d: %w: there is no file for it", b, index, transport.ErrNoCredentials)
 	}
-	file, err := os.CreateTemp(f.Dir, "."+name+".*") // which only the owner may read
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(text + "\n")
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), filepath.Join(f.Dir, name))
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-	}
-	return err
+	return atomicfile.WritePrivate(filepath.Join(f.Dir, name), []byte(text+"\n"))
 }
 
 // Exposed returns the files of the folder that hold a secret and that others

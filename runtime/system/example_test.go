@@ -10,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/system"
@@ -30,16 +29,16 @@ func ExampleFetcher() {
 	}))
 	defer server.Close()
 
-	loaded, found := load.Text("first.json", []byte(text("1", portOf(server.URL))), lint.Options{})
-	if loaded == nil {
-		log.Fatal(load.Err(found))
+	loaded, err := sspolicy.Parse("first.json", []byte(text("1", portOf(server.URL))), sspolicy.Options{})
+	if err != nil {
+		log.Fatal(err)
 	}
 	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	f, err := system.NewFetcher(c, system.FetcherOptions{Load: load.Func("fetched", lint.Options{})})
+	f, err := system.NewFetcher(c, system.FetcherOptions{Load: sspolicy.Loader("fetched", sspolicy.Options{})})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -56,9 +55,9 @@ func ExampleFetcher() {
 func ExampleDetector() {
 	portal := httptest.NewServer(http.RedirectHandler("https://hotel.example/login", http.StatusFound))
 	defer portal.Close()
-	loaded, found := load.Text("policy.json", []byte(strings.Replace(portalPolicy, "PORT", portOf(portal.URL), 1)), lint.Options{})
-	if loaded == nil {
-		log.Fatal(load.Err(found))
+	loaded, err := sspolicy.Parse("policy.json", []byte(strings.Replace(portalPolicy, "PORT", portOf(portal.URL), 1)), sspolicy.Options{})
+	if err != nil {
+		log.Fatal(err)
 	}
 	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -37,9 +37,9 @@ var (
 
 // FetcherOptions are the settings of a Fetcher.
 type FetcherOptions struct {
-	// Load makes a policy of a text, or says why not. It has to be set: Func of
-	// package github.com/secure-streams/sspolicy/load returns one that does
-	// all the checks there are.
+	// Load compiles the text of a policy, or returns an error. It must be set;
+	// Loader of package github.com/secure-streams/sspolicy returns one that makes
+	// all checks.
 	Load func(text []byte) (*policy.Policy, error)
 
 	// Verify, if any, is asked before Load: an error refuses the policy. It is for
@@ -148,7 +148,7 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 		}
 	}
 	if f.o.File != "" {
-		if err := keep(f.o.File, r.Body); err != nil {
+		if err := atomicfile.WritePrivate(f.o.File, r.Body); err != nil {
 			return fmt.Errorf("%w: %w", ErrNotKept, err)
 		}
 	}
@@ -277,28 +277,4 @@ func (f *Fetcher) read() ([]byte, error) {
 		err = fmt.Errorf("%w: it is %w: %d bytes", ErrRefused, runtime.ErrTooLong, f.o.MaxSize)
 	}
 	return text, err
-}
-
-// keep writes a file as a whole or not at all.
-func keep(name string, text []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			os.Remove(file.Name())
-		}
-	}()
-	if _, err = file.Write(text); err != nil {
-		return err
-	}
-	if err = file.Sync(); err != nil {
-		return err
-	}
-	if err = file.Close(); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), name)
 }

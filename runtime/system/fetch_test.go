@@ -19,8 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/smd"
@@ -80,7 +79,7 @@ func (s *policyServer) port() string { return portOf(s.URL) }
 func newFetcher(t testing.TB, c *runtime.Context, o system.FetcherOptions) *system.Fetcher {
 	t.Helper()
 	if o.Load == nil {
-		o.Load = load.Func("fetched", lint.Options{})
+		o.Load = sspolicy.Loader("fetched", sspolicy.Options{})
 	}
 	f, err := system.NewFetcher(c, o)
 	if err != nil {
@@ -118,7 +117,7 @@ func TestFetch(t *testing.T) {
 		}, want: io.ErrUnexpectedEOF},
 		{name: "cut off without a word", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, good[:len(good)/2])
-		}, want: load.ErrRefused},
+		}, want: system.ErrRefused},
 		{name: "too long", o: system.FetcherOptions{MaxSize: len(good) - 1}, want: runtime.ErrTooLong},
 		{name: "just not too long", o: system.FetcherOptions{MaxSize: len(good)}},
 		{name: "endless", serve: func(w http.ResponseWriter, r *http.Request) {
@@ -128,11 +127,11 @@ func TestFetch(t *testing.T) {
 				}
 			}
 		}, want: runtime.ErrTooLong},
-		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: load.ErrRefused, says: "[syntax]"},
-		{name: "a path", want: load.ErrRefused, says: "[syntax]"},
+		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: system.ErrRefused, says: "[syntax]"},
+		{name: "a path", want: system.ErrRefused, says: "[syntax]"},
 		{name: "lint", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, strings.Replace(good, `"retry": "r"`, `"retry": "none"`, 1))
-		}, want: load.ErrRefused, says: "[undefined-reference]"},
+		}, want: system.ErrRefused, says: "[undefined-reference]"},
 		{name: "too slow", serve: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 			o: system.FetcherOptions{Timeout: 50 * time.Millisecond}, want: context.DeadlineExceeded},
 		{name: "a trickle", serve: func(w http.ResponseWriter, r *http.Request) {
@@ -168,7 +167,7 @@ func TestFetch(t *testing.T) {
 			if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.says) {
 				t.Fatalf("%v, want %v", err, test.want)
 			}
-			if refused := errors.Is(err, system.ErrRefused); refused != (errors.Is(test.want, system.ErrRefused) || test.want == load.ErrRefused || test.want == io.ErrNoProgress) {
+			if refused := errors.Is(err, system.ErrRefused); refused != (errors.Is(test.want, system.ErrRefused) || test.want == io.ErrNoProgress) {
 				t.Errorf("refused: %v", refused)
 			}
 			if test.want == nil {
@@ -193,7 +192,7 @@ func TestFetch(t *testing.T) {
 	if _, err := system.NewFetcher(newContext(t, &policy.Policy{}), system.FetcherOptions{}); err == nil {
 		t.Error("a Fetcher without Load")
 	}
-	if _, err := system.NewFetcher(newContext(t, &policy.Policy{}), system.FetcherOptions{Load: load.Func("", lint.Options{}), MaxSize: -1}); err == nil {
+	if _, err := system.NewFetcher(newContext(t, &policy.Policy{}), system.FetcherOptions{Load: sspolicy.Loader("", sspolicy.Options{}), MaxSize: -1}); err == nil {
 		t.Error("a Fetcher with a limit below 0")
 	}
 }
@@ -446,11 +445,11 @@ func FuzzFetch(f *testing.F) {
 			if !bytes.Equal(got, text) {
 				t.Errorf("%q became %q", text, got)
 			}
-			l, found := load.Text("fetched", got, lint.Options{})
-			if l == nil {
-				return nil, load.Err(found)
+			p, err := sspolicy.Parse("fetched", got, sspolicy.Options{})
+			if err != nil {
+				return nil, err
 			}
-			loaded = l.Policy
+			loaded = p.Policy
 			return loaded, nil
 		}})
 		err := fetcher.Fetch(t.Context())

@@ -7,9 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/leaktest"
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/smd"
@@ -20,13 +19,13 @@ import (
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // policy loads a policy.
-func policy(t testing.TB, text string) *load.Loaded {
+func policy(t testing.TB, text string) *sspolicy.Policy {
 	t.Helper()
-	l, found := load.Text("test.json", []byte(text), lint.Options{})
-	if l == nil {
-		t.Fatal(load.Err(found))
+	p, err := sspolicy.Parse("test.json", []byte(text), sspolicy.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return l
+	return p
 }
 
 func newContext(t testing.TB, p *policy.Policy) *runtime.Context {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -75,12 +76,12 @@ func TestOutcomes(t *testing.T) {
 		{"no answer", `"http_url": "hang"`, system.NoInternet},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, found := base.Overlay(lint.Options{}, fragment(`{ "s": [ { "captive_portal_detect": {`+test.settings+`} } ] }`))
-			if l == nil {
-				t.Fatal(found)
+			changed, err := sspolicy.Compile(base.Document, lint.Options{}, fragment(`{ "s": [ { "captive_portal_detect": {`+test.settings+`} } ] }`))
+			if err != nil {
+				t.Fatal(err)
 			}
 			c := newContext(t, base.Policy)
-			if err := c.Overlay(l.Policy); err != nil {
+			if err := c.Overlay(changed.Policy); err != nil {
 				t.Fatal(err)
 			}
 			told := listen(c, smd.ClassNetwork)

@@ -12,8 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
@@ -127,7 +126,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		}
 	}
 
-	f := newFetcher(t, c, system.FetcherOptions{MaxSize: maxSize, Probe: "probe", Load: load.Func("fetched", lint.Options{})})
+	f := newFetcher(t, c, system.FetcherOptions{MaxSize: maxSize, Probe: "probe", Load: sspolicy.Loader("fetched", sspolicy.Options{})})
 	last, start := "0", time.Now()
 	for i := 1; i <= swaps; i++ {
 		release := fmt.Sprint(i)
@@ -139,10 +138,10 @@ func TestSwapUnderLoad(t *testing.T) {
 			valid.Store(release, true)
 			last = release
 		case 1:
-			p, want = strings.Replace(text(release, live), `"retry": "r"`, `"retry": "none"`, 1), load.ErrRefused
+			p, want = strings.Replace(text(release, live), `"retry": "r"`, `"retry": "none"`, 1), system.ErrRefused
 		case 2:
 			p = text(release, live)
-			p, want = p[:len(p)*i/swaps], load.ErrRefused
+			p, want = p[:len(p)*i/swaps], system.ErrRefused
 		case 3:
 			p, want = text(release, live)+strings.Repeat(" ", maxSize), runtime.ErrTooLong
 		case 4: // in force until it is found that the probe can not be reached

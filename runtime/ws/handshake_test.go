@@ -1,7 +1,6 @@
 package ws_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
-	gorilla "github.com/gorilla/websocket"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -274,75 +272,6 @@ func TestSOCKS5(t *testing.T) {
 	c := newContext(t, policy.StreamType{Endpoint: "nowhere.test", Port: 80, SOCKS5Proxy: proxy.String()}, proxy, runtime.Options{})
 	if r, err := c.Fetch(t.Context(), "s", runtime.WithBody([]byte("x"))); err != nil || string(r.Body) != "x" {
 		t.Errorf("%v, %v", r, err)
-	}
-}
-
-// TestGorilla talks to another implementation, with its own subprotocol and
-// compression.
-func TestGorilla(t *testing.T) {
-	for _, deflate := range []bool{false, true} {
-		t.Run(fmt.Sprint("deflate ", deflate), func(t *testing.T) {
-			up := gorilla.Upgrader{Subprotocols: []string{"b"}, EnableCompression: deflate, ReadBufferSize: 512, WriteBufferSize: 512}
-			kinds := make(chan int, 100)
-			ln, addr := listen(t)
-			serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
-				c, err := up.Upgrade(w, r, nil)
-				if err != nil {
-					return
-				}
-				defer c.Close()
-				for {
-					kind, r, err := c.NextReader()
-					if err != nil {
-						return
-					}
-					kinds <- kind
-					w, err := c.NextWriter(kind) // which makes fragments of 512 bytes
-					if err != nil {
-						return
-					}
-					io.Copy(w, r)
-					w.Close()
-				}
-			})
-			for _, binary := range []bool{false, true} {
-				o := runtime.Options{}
-				if deflate {
-					o.Transports = []transport.Transport{ws.New(ws.WithDeflate())}
-				}
-				c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{WSSubprotocol: "a,b", WSBinary: binary}}, addr, o)
-				conn, err := c.Open(context.Background(), "s")
-				if err != nil {
-					t.Fatal(err)
-				}
-				var want []string
-				for _, n := range []int{0, 1, 125, 126, 511, 512, 513, 4000, 4001, 4096, 16384, 16385, 65535, 65536, 100_000} {
-					want = append(want, strings.Repeat("compress me, ", n/13+1)[:n])
-				}
-				go func() {
-					for _, m := range want {
-						io.WriteString(conn, m)
-					}
-				}()
-				i := 0
-				for msg, err := range conn.Messages() {
-					if err != nil || string(msg) != want[i] {
-						t.Fatalf("message of %d bytes came back as one of %d, %v", len(want[i]), len(msg), err)
-					}
-					wantKind := gorilla.TextMessage
-					if binary {
-						wantKind = gorilla.BinaryMessage
-					}
-					if kind := <-kinds; kind != wantKind {
-						t.Errorf("of type %d", kind)
-					}
-					if i++; i == len(want) {
-						break
-					}
-				}
-				conn.Close()
-			}
-		})
 	}
 }
 

@@ -17,12 +17,12 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/explain"
 	"github.com/secure-streams/sspolicy/lint/rules"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 func main() {
 	log.SetFlags(0)
-	states, err := stateTexts("../../runtime/states.go")
+	states, err := stateTexts("../../runtime/policy/states.go")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func stateTexts(file string) (string, error) {
 		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
 			if lit, ok := v.Values[0].(*ast.BasicLit); ok {
 				if n, err := strconv.ParseUint(lit.Value, 10, 16); err == nil {
-					names[v.Names[0].Name] = runtime.State(n).String()
+					names[v.Names[0].Name] = policy.State(n).String()
 				}
 			}
 		}
@@ -94,7 +94,7 @@ func stateTexts(file string) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			state := runtime.State(n).String()
+			state := policy.State(n).String()
 			text := v.Doc.Text() + v.Comment.Text()
 			text = strings.NewReplacer(v.Names[0].Name, state, "[", "", "]", "").Replace(text)
 			text = otherStates.ReplaceAllStringFunc(text, func(name string) string { return names[name] })

@@ -9,9 +9,10 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-var policy = runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "www.example.com", Port: 13, Opportunistic: true}}}
+var policy = policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "www.example.com", Port: 13, Opportunistic: true}}}
 
 func main() {
 	if err := run(); err != nil {
@@ -21,7 +22,7 @@ func main() {
 }
 
 func run() error {
-	c, err := runtime.NewContext(&policy, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+	c, err := runtime.NewContext(&policy, runtime.Options{Transports: []transport.Transport{raw.New()}})
 	if err != nil {
 		return err
 	}
