@@ -8,7 +8,6 @@ import (
 var badCount = &lint.Rule{
 	Name:     schema.RuleBadCount,
 	Severity: schema.Error,
-	Firm:     true,
 	Summary:  "the list has too few or too many entries",
 	Why: `A backoff scheme has at most 8 waits, a trust store 1 to 6 certificates, a
 streamtype 255 metadata items and 16 mapped statuses.`,

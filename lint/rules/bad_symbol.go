@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"strings"
+
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -25,8 +27,18 @@ before anything but "{" or another "$" stands for itself.`,
 	Check: func(p *lint.Pass) {
 		for _, s := range streams(p) {
 			eachSymbol(s, func(k *schema.Key, v *schema.Value, sym symbol) {
-				if sym.problem != "" {
-					p.Reportf(inside(v, sym.start, sym.end), "%s: %s", k.Name, sym.problem)
+				if sym.problem == "" {
+					return
+				}
+				g := p.Reportf(inside(v, sym.start, sym.end), "%s: %s", k.Name, sym.problem)
+				open, meant := strings.TrimPrefix(v.Text()[sym.start:sym.end], "${"), ""
+				for _, m := range metadata(s) { // the longest item that the rest begins with
+					if sym.name == "" && strings.HasPrefix(open, m.Key) && len(m.Key) > len(meant) {
+						meant = m.Key
+					}
+				}
+				if meant != "" {
+					g.Message += ": did you mean ${" + meant + "}?"
 				}
 			})
 		}

@@ -28,6 +28,9 @@ connection (4.3.10 and 5.0.0).`,
 			for _, key := range []string{"mqtt_topic", "mqtt_subscribe", "mqtt_will_topic", "mqtt_birth_topic"} {
 				if s := d.Get(key); s != nil && s.Member.Value.Kind == schema.String {
 					topic := s.Member.Value.Text()
+					if key == "mqtt_subscribe" && strings.Contains(topic, ",") {
+						p.Reportf(s.Member.Value.Span, "mqtt_subscribe %s is one filter, and the comma a part of it: write a streamtype for each", schema.QuoteName(topic)).Severity = schema.Warning
+					}
 					if wrong := wrongTopic(topic, key == "mqtt_subscribe", d.Bool("aws_iot")); wrong != "" {
 						p.Reportf(s.Member.Value.Span, "%s %s: %s", key, schema.QuoteName(topic), wrong)
 					}

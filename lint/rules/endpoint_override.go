@@ -45,14 +45,18 @@ host; one in brackets is understood, with its port after it (4.1.6 to 5.0.0).`,
 				continue
 			}
 			var d *schema.Diagnostic
+			what := "host and port"
+			if e.scheme != "" {
+				what = "a URL"
+			}
 			switch {
 			case samePort:
-				d = p.Reportf(v.Span, "the endpoint has a path or port: lws requests %s, and http_url is not used", schema.QuoteName("/"+e.path))
+				d = p.Reportf(v.Span, "the endpoint is %s: lws requests %s, and http_url is not used", what, schema.QuoteName("/"+e.path))
 			case !lost:
 				d = p.Reportf(v.Span, "the endpoint says port %s, and the port of %s is not used", e.port, s)
 			default:
-				d = p.Reportf(v.Span, "the endpoint has a path or port: lws requests %s from port %s, and port and http_url are not used",
-					schema.QuoteName("/"+e.path), e.port)
+				d = p.Reportf(v.Span, "the endpoint is %s: lws requests %s from port %s, and port and http_url are not used",
+					what, schema.QuoteName("/"+e.path), e.port)
 			}
 			if port != nil {
 				d.Related = append(d.Related, schema.Related{Span: port.Member.Span(), Message: "the port"})

@@ -21,7 +21,7 @@ to the program to connect it again. 65535 is for ever.`,
 			if r.Key.Name != "retry" || r.Target == nil || !r.From.Bool("nailed_up") || r.From.Bool("server") {
 				continue
 			}
-			if n, _ := number(r.Target, "conceal"); n != 65535 {
+			if n, _ := number(r.Target, "conceal"); n < 65535 { // more is out-of-range
 				g := p.Reportf(r.Span, "%s, which is nailed_up, gives up after %d failures in a row: 65535 is for ever", r.From, n+1)
 				g.Related = []schema.Related{{Span: at(r.Target, "conceal"), Message: "conceal is set here"}}
 			}

@@ -11,9 +11,9 @@ var longNumber = &lint.Rule{
 	Summary:  "a number has more than 20 digits",
 	Why: `No number in a policy needs that many. Leading zeros and the digits of a fraction
 and an exponent count too.`,
-	LWS: `The policy is refused (4.1.6 to 5.0.0).`,
-	Bad:      `{ "schema-version": 1000000000000000000000, "s": [] }`,
-	Good:     `{ "schema-version": 1, "s": [] }`,
+	LWS:  `The policy is refused (4.1.6 to 5.0.0).`,
+	Bad:  `{ "schema-version": 1000000000000000000000, "s": [] }`,
+	Good: `{ "schema-version": 1, "s": [] }`,
 	Check: func(p *lint.Pass) {
 		var walk func(v *schema.Value)
 		walk = func(v *schema.Value) {

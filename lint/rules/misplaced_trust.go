@@ -23,7 +23,6 @@ tls_trust_store takes its place (4.1.6 to 5.0.0).`,
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "server_cert": "identity", "protocol": "h1",
                   "http_method": "GET", "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
 	Good: certUnreadable.Good,
-	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, s := range streams(p) {
 			if unclear(s) {

@@ -8,7 +8,6 @@ import (
 var missingKey = &lint.Rule{
 	Name:     schema.RuleMissingKey,
 	Severity: schema.Error,
-	Firm:     true,
 	Summary:  "a key that an entry must have is missing",
 	Why:      `An entry of trust_stores, metrics or auth needs a name, and a trust store its stack.`,
 	LWS: `A trust store without a stack is accepted, and lws crashes when a streamtype

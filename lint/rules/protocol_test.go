@@ -19,11 +19,11 @@ import (
 // protocolRules are the rules of this file: those of shape that are not in the
 // JSON Schema, of what fits a protocol, and of what policy2c makes of a policy.
 var protocolRules = []*lint.Rule{
-	backoffCut, badTopic, bothRedirects, bufferThresholds, captivePortal, defaultJitter, dottedName, doubleContentLength,
-	emptyPolicy, expectedStatusMapped, finiteConceal, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
-	leadingSlash, leadingText, longEndpoint, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
+	backoffCut, badAuth, badContentType, badEndpoint, badHeader, badPreamble, badProxy, badSubprotocol, badTopic, badURL, bothRedirects, bufferThresholds, captivePortal, defaultJitter, dottedName, doubleContentLength, duplicateItem,
+	emptyPolicy, expectedStatusMapped, finiteConceal, h3Transport, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
+	leadingSlash, leadingText, literalSymbol, longEndpoint, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
 	missingTopic, missingURL, nailedUpWithoutRetry, networkPriority, nulCharacter, opportunisticNailedUp, optionsKey,
-	policy2cLosses, policy2cOrder, policy2cStrings, policy2cSymbols, serverMetadata, sharedPort, sharedStorage,
+	policy2cLosses, policy2cOrder, policy2cStrings, policy2cSymbols, rideshareMismatch, serverMetadata, sharedPort, sharedStorage,
 	shortString, surrogatePair, systemStreamtype, tooDeep, unequalMQTT, unknownMethod, unreachableStatus, wrongProtocol,
 	wrongRole,
 }
@@ -55,6 +55,23 @@ func stream(keys, more string) string {
 // scheme is a backoff scheme, and a streamtype that names it.
 func scheme(keys, streamKeys string) string {
 	return `{"retry":[{"r":{` + keys + `}}],` + raw(`"retry":"r"` + streamKeys)[1:]
+}
+
+func endpointOf(endpoint string) string {
+	return stream(`"port":80,"protocol":"h1","http_method":"GET","http_url":""`, `"endpoint":"`+endpoint+`","metadata":[{"m":""}]`)
+}
+
+func urlOf(url string) string {
+	return stream(`"endpoint":"x.org","port":80,"protocol":"h1","http_method":"GET"`, `"http_url":"`+url+`","metadata":[{"m":""}]`)
+}
+
+func h3(more string) string {
+	return stream(`"endpoint":"example.com","port":443,"protocol":"h3","http_method":"GET","http_url":"x"`, more)
+}
+
+// auth is a streamtype that uses an auth scheme of a type.
+func auth(typ, more string) string {
+	return `{"auth":[{"name":"x","type":"` + typ + `","blob":0}],` + h1(`"use_auth":"x","metadata":[{"r":""}]` + strings.Repeat(",", min(1, len(more))) + more)[1:]
 }
 
 func lws(major, minor int) []schema.Version { return []schema.Version{{Major: major, Minor: minor}} }
@@ -151,6 +168,121 @@ func TestProtocolRules(t *testing.T) {
 		{missingEndpoint, stream(`"port":1,"endpont":"x"`, ""), nil, nil}, // an unknown-key
 		{missingEndpoint, stream(`"port":1,"server":true`, ""), nil, nil},
 		{missingEndpoint, stream(`"local_sink":true`, ""), nil, nil},
+		{missingEndpoint, stream(`"protocol":"raw"`, ""), nil, nil}, // the program gives it a connection
+		{missingEndpoint, stream(`"protocol":"raw"`, ""), lws(4, 3), []string{"error|a|lws 4.3 crashes when it connects, and cannot adopt"}},
+		{missingEndpoint, stream(`"protocol":"raw","nailed_up":true`, ""), nil, []string{"error|a|crashes"}},
+
+		{badEndpoint, endpointOf(`x.org`), nil, nil},
+		{badEndpoint, endpointOf(`x.org/api`), nil, []string{"error|x.org/api|cannot hold '/'; the path belongs in http_url"}},
+		{badEndpoint, endpointOf(` x.org`), nil, []string{"error| x.org|remove the white space"}},
+		{badEndpoint, endpointOf(`https//x.org`), nil, []string{`error|https//x.org|"://" follows the scheme`}},
+		{badEndpoint, endpointOf(`exa mple.com`), nil, []string{"error|exa mple.com|cannot hold ' '"}},
+		{badEndpoint, endpointOf(`//x.org`), nil, []string{"error|//x.org|cannot hold '/'"}},
+		{badEndpoint, endpointOf(`x.org#top`), nil, []string{"error|x.org#top|cannot hold '#'"}},
+		{badEndpoint, endpointOf(`x.org?x=1`), nil, []string{"error|x.org?x=1|cannot hold '?'"}},
+		{badEndpoint, endpointOf(`192.168.0.300`), nil, []string{"error|192.168.0.300|not an IPv4 address"}},
+		{badEndpoint, endpointOf(`192.168.0.30`), nil, nil},
+		{badEndpoint, endpointOf(`*.example.com`), nil, []string{"error|*.example.com|cannot hold '*'"}},
+		{badEndpoint, endpointOf(`a..b`), nil, []string{"error|a..b|an empty label"}},
+		{badEndpoint, endpointOf(`a.b.`), nil, nil},
+		{badEndpoint, endpointOf(`my_host`), nil, nil},
+		{badEndpoint, endpointOf(strings.Repeat("a", 64) + `.org`), nil, []string{"error|aaa|more than 63 bytes"}},
+		{badEndpoint, endpointOf(`me@x.org:80`), nil, []string{"error|me@x.org:80|a URL with a user name"}},
+		{badEndpoint, endpointOf(`x.org:99999`), nil, []string{"error|x.org:99999|bad port"}},
+		{badEndpoint, endpointOf(`http://x.org:8080/a?b=c`), nil, nil},
+		{badEndpoint, endpointOf(`https://x.org`), nil, nil}, // an endpoint-scheme
+		{badEndpoint, endpointOf(`[::1]:80`), nil, nil},
+		{badEndpoint, endpointOf(`[::1`), nil, []string{"error|[::1|unbalanced brackets"}},
+		{badEndpoint, endpointOf(`+/run/x.sock`), nil, nil},
+		{badEndpoint, endpointOf(`+`), nil, []string{"error|+|a unix socket without a name"}},
+		{badEndpoint, endpointOf(`file:///tmp/x y`), nil, nil},
+		{badEndpoint, endpointOf(`${m}`), nil, nil},
+		{badEndpoint, endpointOf(`${m}.example.com`), nil, nil},
+		{badEndpoint, endpointOf(`${m}.example.com/a`), nil, []string{"error|${m}|neither a name nor a URL"}},
+		{badEndpoint, endpointOf(`${m}.exa mple.com`), nil, []string{"error|${m}|cannot hold ' '"}},
+		{badEndpoint, endpointOf(`${m}:${m}`), nil, nil},
+		{badEndpoint, endpointOf(`http://[${m}]:${m}/x`), nil, nil},
+		{badEndpoint, endpointOf(`http://${m}/x`), nil, nil},
+		{badEndpoint, endpointOf(`${m}://x.org`), nil, []string{"error|${m}|the scheme of a URL cannot come from metadata"}},
+		{badEndpoint, stream(`"server":true,"port":1`, `"endpoint":"eth0:1/x"`), nil, nil},
+
+		{badProxy, `{"via-socks5":"socks5://u:secret@h.org:1080","s":[]}`, nil, []string{`error|socks5:|not the address of a proxy`}},
+		{badProxy, `{"via-socks5":"socks5://h.org:1080","s":[]}`, nil, []string{`error|socks5:|a URL: write host:port`}},
+		{badProxy, `{"via-socks5":"h.org:99999","s":[]}`, nil, []string{`error|h.org:99999|"99999" is not a port`}},
+		{badProxy, `{"via-socks5":"[::1]:1080","s":[]}`, nil, []string{`error|[::1]:1080|lws does not read the IPv6 address`}},
+		{badProxy, `{"via-socks5":"a..b:1080","s":[]}`, nil, []string{`error|a..b:1080|an empty label`}},
+		{badProxy, `{"via-socks5":"` + strings.Repeat("u", 96) + `:p@h.org:1080","s":[]}`, nil, []string{`error|uuu|more than 95 bytes`}},
+		{badProxy, `{"via-socks5":"u:p@h.org:1080","s":[]}`, nil, nil},
+		{badProxy, `{"via-socks5":"h.org","s":[]}`, nil, nil}, // a bad-value
+		{badProxy, h1(`"via-socks5":"[::1]:1080"`), nil, nil},
+		{badProxy, h1(`"via-socks5":"ab:cd:1080"`), nil, []string{`error|ab:cd:1080|bad character`}},
+
+		{badURL, urlOf(`a/b?c=${m}&d=%20`), nil, nil},
+		{badURL, urlOf(`http://x.org/a`), nil, []string{"error|http://|the host belongs in endpoint"}},
+		{badURL, urlOf(`go?to=http://x.org/a`), nil, nil},
+		{badURL, urlOf(`a b`), nil, []string{"error| |write %20"}},
+		{badURL, urlOf(`a\nb`), nil, []string{`error|a\nb|write %0A`}},
+		{badURL, urlOf(`a#b`), nil, []string{"warning|#b|write %23"}},
+
+		{literalSymbol, h1(`"http_auth_header":"a:","http_auth_preamble":"${token} "`), nil, []string{"warning|${token}|replaces nothing in the http_auth_preamble of a client"}},
+		{literalSymbol, h1(`"payload_fmt":"a$b ${"`), nil, nil},
+		{literalSymbol, stream(`"server":true,"port":1`, `"endpoint":"${m}","metadata":[{"m":""}]`), nil, []string{"warning|${m}|in the endpoint of a server"}},
+		{literalSymbol, urlOf(`x/$(m)/$m/{m}/%m%/${m}`), nil, []string{"warning|$(m)|write ${m}", "warning|$m|write ${m}", "warning|{m}|write ${m}", "warning|%m%|write ${m}"}},
+		{literalSymbol, urlOf(`x/$(n)/$n/{n}/$mm/%20m%20`), nil, nil},
+		{badSymbol, urlOf(`x/${m`), nil, []string{"error|${m|did you mean ${m}?"}},
+
+		{badHeader, h1(`"metadata":[{"m":"X Id:"}]`), nil, []string{"error|X Id:|cannot hold ' '"}},
+		{badHeader, h1(`"metadata":[{"m":"x-id: "}]`), nil, []string{"error| |only the name of a header"}},
+		{badHeader, h1(`"metadata":[{"m":"coo\u212aie:"}]`), nil, []string{"error|coo|cannot hold"}},
+		{badHeader, h1(`"metadata":[{"m":":"}]`), nil, []string{"error|:|is missing before the colon"}},
+		{badHeader, h1(`"metadata":[{"m":"x-id:"},{"n":""},{"o":"X-ID"}]`), nil, nil},
+		{badHeader, raw(`"metadata":[{"m":"not a header"}]`), nil, nil},
+		{badHeader, h1(`"http_auth_header":"te:"`), nil, []string{"error|te:|frames the message"}},
+		{badHeader, h1(`"http_auth_header":"x-a:","http_dsn_header":"X-A"`), nil, []string{"error|X-A|is the header of http_auth_header too"}},
+		{badHeader, ws(`"http_auth_header":"sec-websocket-key:"`), nil, []string{"error|sec-websocket-key:|handshake of ws"}},
+		{badHeader, h1(`"http_multipart_name":"x","http_dsn_header":"content-type:"`), nil, []string{"error|content-type:|says that the request is multipart"}},
+
+		{badPreamble, h1(`"http_auth_header":"a:","http_auth_preamble":"Bearer\n"`), nil, []string{`error|Bearer\n|control character`}},
+		{badPreamble, h1(`"http_auth_header":"a:","http_auth_preamble":"bearer"`), nil, []string{`warning|bearer|write "bearer "`}},
+		{badPreamble, h1(`"http_auth_header":"a:","http_auth_preamble":"Bearer "`), nil, nil},
+		{badPreamble, h1(`"http_auth_header":"a:","http_auth_preamble":"key="`), nil, nil},
+		{badPreamble, h1(`"http_auth_preamble":"Bearer "`), nil, []string{`warning|http_auth_preamble|has no http_auth_header`}},
+
+		{badContentType, h1(`"http_multipart_name":"x","http_mime_content_type":"image/png; q=1"`), nil, nil},
+		{badContentType, h1(`"http_multipart_name":"x","http_mime_content_type":""`), nil, nil},
+		{badContentType, h1(`"http_multipart_name":"x","http_mime_content_type":"png"`), nil, []string{"error|png|is not a media type"}},
+		{badContentType, h1(`"http_multipart_name":"x\ty"`), nil, []string{`error|x\ty|control character`}},
+		{badContentType, h1(`"http_multipart_name":"x","http_www_form_urlencoded":true`), nil, []string{"error|http_www_form_urlencoded|one of the two forms"}},
+
+		{badSubprotocol, ws(`"ws_subprotocol":"a, b"`), nil, nil},
+		{badSubprotocol, ws(`"ws_subprotocol":"a b"`), nil, []string{"error|a b|not the name of a subprotocol"}},
+
+		{duplicateItem, h1(`"http_resp_map":[{"404":1404},{"404":1405}]`), nil, []string{"error|404|the status"}},
+		{duplicateItem, h1(`"http_resp_map":[{"404":1404}],"http_resp_map":[{"404":1405}]`), nil, nil}, // the last one counts
+		{duplicateItem, h1(`"metadata":[{"m":"a:"}],"metadata":[{"m":"b:"}]`), nil, []string{"error|m|metadata"}},
+		{duplicateItem, h1(`"metadata":[{"m":"a:","n":"b:"}]`), nil, nil},
+
+		{badAuth, auth("sigv4", `"aws_region":"r","aws_service":"r","http_auth_header":"Authorization:"`), nil, []string{"error|Authorization:|two authorization headers"}},
+		{badAuth, auth("sigv4", `"aws_region":"r","aws_service":"r","http_auth_header":"x-token:"`), nil, nil},
+		{badAuth, auth("sigv4", `"aws_region":"r"`), nil, []string{"error|x|has no aws_service"}},
+		{badAuth, auth("sigV4", `"http_auth_header":"a:"`), nil, []string{`error|sigV4|write "sigv4"`}},
+		{badAuth, auth("bearer", `"http_auth_header":"a:"`), nil, nil},
+		{badAuth, auth("bearer", ``), nil, []string{"error|x|has no http_auth_header"}},
+		{badAuth, strings.Replace(auth("bearer", ``), "h1", "mqtt", 1), nil, []string{"error|x|no effect on mqtt"}},
+		{badAuth, strings.Replace(auth("sigv4", ``), "h1", "ws", 1), nil, []string{"error|x|the handshake of ws is not signed"}},
+
+		{rideshareMismatch, `{"s":[{"a":{"protocol":"ws","rideshare":"b"}},{"b":{"protocol":"ws"}}]}`, nil, []string{"error|b|has no request to share"}},
+		{rideshareMismatch, `{"s":[{"a":{"protocol":"h2","rideshare":"b"}},{"b":{}}]}`, nil, []string{"error|b|cannot share a request"}},
+		{rideshareMismatch, `{"s":[{"a":{"rideshare":"b"}},{"b":{"server":true}}]}`, nil, []string{"error|b|sends no request"}},
+		{rideshareMismatch, `{"s":[{"a":{"local_sink":true,"rideshare":"b"}},{"b":{}}]}`, nil, []string{"error|b|is a local sink"}},
+		{rideshareMismatch, `{"s":[{"a":{"rideshare":"b"}},{"b":{}}]}`, nil, nil},
+
+		{h3Transport, h3(`"tls":true`), nil, nil},
+		{h3Transport, h3(``), nil, []string{"error|h3|always encrypted"}},
+		{h3Transport, h3(`"tls":false`), nil, []string{"error|false|always encrypted"}},
+		{h3Transport, h3(`"tls":true,"via-socks5":"h:1"`), nil, []string{"error|h3|SOCKS5"}},
+		{h3Transport, `{"via-socks5":"h:1",` + h3(`"tls":true`)[1:], nil, []string{"error|h3|SOCKS5"}},
+		{h3Transport, strings.Replace(h3(`"tls":true`), "example.com", "+/x", 1), nil, []string{"error|+/x|unix socket"}},
 		{missingPort, stream(`"endpoint":"e"`, ""), nil, []string{"error|a|no port"}},
 		{missingPort, stream(`"endpoint":"e","port":0`, ""), nil, []string{"error|0|no port"}},
 		{missingPort, stream(`"endpoint":"e","prot":1`, ""), nil, nil},
@@ -195,7 +327,7 @@ func TestProtocolRules(t *testing.T) {
 		{sharedStorage, h1(`"aws_iot":false`), nil, nil},
 		{sharedStorage, raw(`"mqtt_qos":1`), nil, nil},
 		{sharedStorage, mqtt(`"mqtt_qos":1,"http_no_content_length":true`), nil, nil},
-		{wrongProtocol, mqtt(`"http_no_content_length":true`), nil, []string{"info|http_no_content_length|nothing to mqtt: it is for h1, h2, h3"}},
+		{wrongProtocol, mqtt(`"http_no_content_length":true`), nil, []string{"info|http_no_content_length|no effect on mqtt: it is for h1, h2, h3"}},
 		{wrongProtocol, raw(`"mqtt_qos":1,"http_url":"x"`), nil, []string{"info|mqtt_qos|raw", "info|http_url|raw"}},
 		{wrongProtocol, h1(`"long_poll":false`), nil, nil},
 		{wrongProtocol, stream(`"protocol":"h2"`, `"long_poll":true`), nil, nil},
@@ -203,6 +335,8 @@ func TestProtocolRules(t *testing.T) {
 			[]string{"warning|opportunistic|is for a client", "warning|http_url|is for a client"}},
 		{wrongRole, stream(`"server":true,"protocol":"mqtt"`, ``), nil, []string{"error|server|no server for mqtt"}},
 		{wrongRole, h1(`"opportunistic":true,"server":false`), nil, nil},
+		{wrongRole, stream(`"server":true,"port":1`, `"http_no_content_length":true`), nil, nil},
+		{wrongRole, stream(`"server":true,"port":1`, `"http_no_content_length":true`), lws(4, 3), []string{"warning|http_no_content_length|is for a client"}},
 
 		{opportunisticNailedUp, raw(`"opportunistic":true,"nailed_up":false`), nil, nil},
 		{opportunisticNailedUp, raw(`"opportunistic":true,"nailed_up":true`), nil, []string{"warning|opportunistic|nailed_up"}},

@@ -20,7 +20,6 @@ it.`,
 	Good: `{ "certs": [ { "identity": "` + exampleServer + `" }, { "key": "` + exampleServerKey + `" } ],
   "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "tls": true,
                   "server_cert": "identity", "server_key": "key" } } ] }`,
-	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, s := range streams(p) {
 			if unclear(s) || !s.Bool("server") || !s.Bool("tls") || strings.HasPrefix(s.Text("endpoint"), "!") {

@@ -82,6 +82,12 @@ func insert(g *schema.Diagnostic, after *schema.Member, member string) {
 	g.Fixes = []schema.Fix{{Message: "add " + member, Edits: []schema.Edit{{Span: at, NewText: ", " + member}}, Safe: true}}
 }
 
+// suggest is write for a fix that is not safe.
+func suggest(g *schema.Diagnostic, v *schema.Value, text string) {
+	write(g, v, text)
+	g.Fixes[0].Safe = false
+}
+
 // write adds the fix that puts a string in the place of a value.
 func write(g *schema.Diagnostic, v *schema.Value, text string) {
 	g.Fixes = []schema.Fix{{Message: "write " + schema.Quote(text), Edits: []schema.Edit{{Span: v.Span, NewText: schema.Quote(text)}}, Safe: true}}

@@ -19,7 +19,6 @@ mqtt streamtype (4.1.6 to 5.0.0). mqtt_keep_alive, mqtt_qos and the like make po
 that lead nowhere: 4.3.10 to 5.0.0 crash.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "mqtt_keep_alive": 60 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
-	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, d := range streams(p) {
 			protocol := d.Protocol()

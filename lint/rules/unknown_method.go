@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -22,6 +23,10 @@ DELETE, OPTIONS and HEAD, "get" and "" among them. For the method MQTT it crashe
 	Check: func(p *lint.Pass) {
 		for _, d := range clients(p) {
 			s := d.Get("http_method")
+			if text := d.Text("http_method"); s != nil && (d.Protocol() == "h2" || d.Protocol() == "h3") && text != "" && (!policy.IsToken(text) || text == "CONNECT") {
+				p.Reportf(s.Member.Value.Span, "no request has the method %s", schema.QuoteName(text))
+				continue
+			}
 			if s == nil || d.Protocol() != "h1" || s.Member.Value.Kind != schema.String || slices.Contains(methods, s.Member.Value.Text()) {
 				continue
 			}

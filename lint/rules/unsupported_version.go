@@ -16,8 +16,8 @@ newest release of its line.`,
 	LWS: `To an older lws the key is an unknown one: in a streamtype it makes a phantom of
 it, which takes every later key. A file:// endpoint can not be
 reached (4.1.6 to 4.3.10).`,
-	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h3" } } ] }`,
-	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h2" } } ] }`,
+	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": true, "protocol": "h3" } } ] }`,
+	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": true, "protocol": "h2" } } ] }`,
 	Shape:    true,
 	Versions: []schema.Version{{Major: 4, Minor: 3}},
 	Check: func(p *lint.Pass) {

@@ -44,7 +44,8 @@ type Endpoint struct {
 // name cannot make a URL of it. The exception is an endpoint that is one ${item},
 // which may hold a name or a URL.
 //
-// The error wraps ErrEndpoint, ErrTemplate or ErrUnknownMetadata.
+// A raw streamtype may have none. The error wraps ErrEndpoint, ErrTemplate or
+// ErrUnknownMetadata.
 func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
 	text, err := ParseTemplate(st.Endpoint, st.Metadata)
 	if err != nil {
@@ -52,8 +53,10 @@ func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
 	}
 	e := Endpoint{st: st, text: text}
 	switch {
+	case st.Endpoint == "" && st.Protocol == ProtocolRaw:
+		return NoEndpoint(st.Protocol), nil // for connections that the program makes itself
 	case st.Endpoint == "":
-		return e, fmt.Errorf("%w: there is none", ErrEndpoint)
+		return e, &EndpointError{Why: "there is none"}
 	case text.Static():
 		e.target, err = ParseTarget(st.Endpoint, st)
 		return e, err

@@ -36,7 +36,7 @@ type EndpointError struct {
 
 func (e *EndpointError) Error() string {
 	if e.Text == "" {
-		return fmt.Sprintf("%v: via-socks5: %s", ErrEndpoint, e.Why)
+		return fmt.Sprintf("%v: %s", ErrEndpoint, e.Why)
 	}
 	return fmt.Sprintf("%v: %q: %s", ErrEndpoint, e.Text, e.Why)
 }

@@ -29,6 +29,9 @@ func ParseProxy(text string) (Proxy, error) {
 	fail := func(why string) (Proxy, error) { return Proxy{}, &EndpointError{Why: why} }
 	var p Proxy
 	host := text
+	if scheme, _, found := strings.Cut(text, "://"); found && !strings.Contains(scheme, ":") {
+		return fail("a URL: write host:port")
+	}
 	if i := strings.LastIndexByte(text, '@'); i >= 0 {
 		var found bool
 		p.User, p.Password, found = strings.Cut(text[:i], ":")
@@ -50,8 +53,6 @@ func ParseProxy(text string) (Proxy, error) {
 	case err == nil:
 	case host == "":
 		return fail("no host")
-	case strings.Contains(host, "://"):
-		return fail("a URL: write host:port")
 	case !IsHostName(host):
 		return fail("bad character in the host")
 	default:

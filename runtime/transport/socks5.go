@@ -65,7 +65,7 @@ func (e *Env) proxy(text string) (*Proxy, error) {
 func ParseProxy(text string) (*Proxy, error) {
 	parsed, err := policy.ParseProxy(text)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("via-socks5: %w", err)
 	}
 	p := &Proxy{address: parsed.Address}
 	if parsed.User != "" {
