@@ -144,7 +144,7 @@ func TestCompileReports(t *testing.T) {
 		{"no string", `{"s":[{"a":{"endpoint":null}}]}`, "1:24 wrong-type"},
 		{"no list", `{"s":[{"a":{"metadata":{"x":"y"}}}]}`, "1:24 wrong-type"},
 		{"no list of objects", `{"s":[{"a":{"metadata":["x"]}}]}`, "1:25 wrong-type"},
-		{"no list of strings", `{"s":[{"a":{"metadata":[{"x":1}]}}]}`, "1:30 wrong-type"},
+		{"no list of strings", `{"s":[{"a":{"metadata":[{"x":true}]}}]}`, "1:30 wrong-type"},
 		{"no status", `{"s":[{"a":{"http_resp_map":[{"x":1}]}}]}`, "1:31 wrong-type"},
 		{"no object", `{"s":[{"a":1}]}`, "1:12 wrong-type"},
 		{"no reference", `{"s":[{"a":{"retry":1}}]}`, "1:21 wrong-type"},

@@ -112,7 +112,7 @@ func setProtocol(c *compiler, dst reflect.Value, s *schema.Setting) {
 // addPairs is for a list of objects whose members are a name and a string.
 func addPairs(c *compiler, dst reflect.Value, s *schema.Setting) {
 	for m := range c.pairs(s) {
-		if m.Value.Kind != schema.String {
+		if m.Value.Kind != schema.String && m.Value.Kind != schema.Number { // lws takes the digits of a number
 			c.wrongType(&m.Value, s, "a list of names with a string each")
 			continue
 		}
