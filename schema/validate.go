@@ -134,7 +134,11 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 			if s.PropertyNames != nil && s.PropertyNames.Validate(m.Key) != nil {
 				v.report(RuleBadLength, Error, m.Name.Span, "this name is empty: lws 4.1 to 5.0 crash on it or add its settings to the entry before")
 			}
-			v.value(prop, sub, memberKey, &m.Value)
+			if !known && k != nil && k.Section == Top && sections[in].keyed && !allowsKind(prop, m.Value.Kind) {
+				v.notADefinition(in, prop, m)
+			} else {
+				v.value(prop, sub, memberKey, &m.Value)
+			}
 		}
 	}
 	for _, m := range lists {
@@ -151,6 +155,35 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 		at.End = at.Start + 1
 		v.report(RuleMissingKey, Error, at, "this %s has no %q", in.Noun(), name)
 	}
+}
+
+// notADefinition reports an entry of a section that has another type than its
+// definitions.
+func (v *validator) notADefinition(in Section, s *jsonschema.Schema, m *Member) {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	d := v.report(RuleWrongType, Error, m.Value.Span, "%s %s is %s, not %s", in.Noun(), QuoteName(m.Key), article(s.Types[0]), m.Value.Kind)
+	if m.Key == "name" {
+		d.Message += ": the name of a " + in.Noun() + " is its key"
+	}
+}
+
+// allowsKind reports whether a value of a kind has the type of a schema, or
+// stands for one that is missing.
+func allowsKind(s *jsonschema.Schema, kind Kind) bool {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	switch kind {
+	case ObjectKind:
+		return allows(s, "object")
+	case ArrayKind:
+		return allows(s, "array")
+	case String:
+		return allows(s, "string")
+	}
+	return kind == Missing || kind == Invalid
 }
 
 // count checks how many entries the lists of a key have together, or each of
@@ -250,7 +283,9 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		fix.Safe = safe
 		d.Fixes = []Fix{fix}
 	}
-	if better, only := nearest(in, m.Key); better != "" {
+	if advice := table().meant[in][m.Key]; advice != "" {
+		d.Message += ": " + advice
+	} else if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better) + "?"
 		join = " "
 		if only {
@@ -301,6 +336,9 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 		d := v.report(RuleOutOfRange, Error, val.Span, "%s is %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
 		if k != nil && k.Width > 0 {
 			d.Message += "; lws keeps " + Wrap(val.Raw, k)
+		}
+		if k != nil && k.Name == "conceal" && !strings.HasPrefix(val.Raw, "-") {
+			d.Fixes = []Fix{{Message: "write 65535, which is for ever", Edits: []Edit{{val.Span, "65535"}}}}
 		}
 	case "enum":
 		v.badEnum(k, name, val)
@@ -395,17 +433,30 @@ func article(typ string) string {
 
 func (v *validator) badEnum(k *Key, name string, val *Value) {
 	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", QuoteName(val.Text()), name, strings.Join(k.Enum, ", "))
-	if use := k.ValueAliases[val.Text()]; use != nil {
-		text := Quote(use[k.Name])
-		for _, other := range slices.Sorted(maps.Keys(use)) {
-			if other != k.Name && !v.has(other) {
-				text += ", " + Quote(other) + ": " + Quote(use[other])
-			}
+	use := k.Meant(val.Text())
+	if use == nil {
+		return
+	}
+	text, certain := Quote(use[k.Name].(string)), true
+	for _, other := range slices.Sorted(maps.Keys(use)) {
+		if other == k.Name {
+			continue
 		}
+		value, _ := json.Marshal(use[other])
+		if v.has(other) {
+			certain = certain && slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == other && m.Value.Raw == string(value) })
+		} else {
+			text += ", " + Quote(other) + ": " + string(value)
+		}
+	}
+	d.Message = fmt.Sprintf("%s is no %s: write %s", QuoteName(val.Text()), name, text)
+	if k.ValueAliases[val.Text()] != nil {
 		d.Rule = RuleLegacyForm
 		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), text)
-		d.Fixes = []Fix{newFix("write "+text, val.Span, text)}
+		certain = true
 	}
+	d.Fixes = []Fix{newFix("write "+text, val.Span, text)}
+	d.Fixes[0].Safe = certain
 }
 
 // tooLong reports a string that lws does not keep whole. jsonschema counts

@@ -24,7 +24,7 @@ send GET.`,
 				d.Get("mqtt_topic") != nil { // a shared-storage
 				continue
 			}
-			if s := d.Get("protocol"); s != nil && s.Key.ValueAliases[s.Member.Value.Text()] != nil {
+			if s := d.Get("protocol"); s != nil && s.Key.Meant(s.Member.Value.Text())["http_method"] != nil {
 				continue // a legacy-form, which brings the method
 			}
 			switch with := p.Versions(since(5, 0)); {

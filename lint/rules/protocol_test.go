@@ -88,7 +88,11 @@ func TestProtocolRules(t *testing.T) {
 		{leadingText, ` {"s":[]}`, lws(4, 2), nil},
 		{leadingText, `{"s":[]} `, nil, nil},
 		{leadingText, ``, nil, nil},
-		{emptyPolicy, `{}`, nil, nil},
+		{emptyPolicy, `{}`, nil, []string{"warning|{|no streamtype"}},
+		{emptyPolicy, `{"retry":[{"r":{"backoff":[1]}}]}`, nil, []string{"warning|{|no streamtype"}},
+		{emptyPolicy, `{"s":[]}`, nil, []string{"warning|s|no streamtype"}},
+		{emptyPolicy, `{"s":[{"a":{}}]}`, nil, nil},
+		{emptyPolicy, `{"s":{"a":{}}}`, nil, nil}, // a wrong-type
 		{emptyPolicy, `{}`, lws(4, 1), []string{"error|{}|lws 4.1 refuses"}},
 		{emptyPolicy, `{"s":[{}]}`, lws(4, 1), nil},
 
