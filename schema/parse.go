@@ -653,7 +653,9 @@ func (p *parser) word() Kind {
 		p.fixf(start, p.pos, "write "+want, want, "%s is written %s", w, want)
 	default:
 		what := QuoteName(w) + " is not a JSON value"
-		if want, ok := p.key.meant(w); ok {
+		if Placeholder(w) == w && (p.key == nil || !p.key.Is("string")) {
+			p.errorf(start, p.pos, "%s is a placeholder: check the policy in which it is filled in", QuoteName(w))
+		} else if want, ok := p.key.meant(w); ok {
 			p.fixf(start, p.pos, "write "+want, want, "%s: write %s", what, want)
 		} else if p.key == nil {
 			p.errorf(start, p.pos, "%s", what)

@@ -35,6 +35,10 @@ each time (4.1.6 to 5.0.0).`,
 			if why == "" {
 				continue
 			}
+			if unfilled := schema.Placeholder(v.Text()); unfilled != "" {
+				p.Reportf(v.Span, "%s is a placeholder: check the policy in which it is filled in", schema.QuoteName(unfilled))
+				continue
+			}
 			g := p.Reportf(v.Span, "no connection can be made to this endpoint: %s", why)
 			text := v.Text()
 			switch host, _, found := strings.Cut(text, "/"); {

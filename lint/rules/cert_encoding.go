@@ -28,7 +28,9 @@ if white space follows the base64.`,
 			if d.Value.Kind != schema.String {
 				continue
 			}
-			if der := pemText(d.Value.Text()); der != "" {
+			if unfilled := schema.Placeholder(d.Value.Text()); unfilled != "" {
+				p.Reportf(d.Value.Span, "%s: %s is a placeholder: check the policy in which it is filled in", d, schema.QuoteName(unfilled))
+			} else if der := pemText(d.Value.Text()); der != "" {
 				g := p.Reportf(d.Value.Span, "%s is PEM: leave out its first and last line, and the line ends", d)
 				if !strings.Contains(d.Value.Text(), "PRIVATE KEY") { // which no output should repeat
 					g.Fixes = []schema.Fix{{

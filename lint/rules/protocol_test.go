@@ -177,6 +177,8 @@ func TestProtocolRules(t *testing.T) {
 		{missingEndpoint, stream(`"protocol":"raw","nailed_up":true`, ""), nil, []string{"error|a|crashes"}},
 
 		{badEndpoint, endpointOf(`x.org`), nil, nil},
+		{badEndpoint, endpointOf(`@SERVER@`), nil, []string{"error|@SERVER@|is a placeholder"}},
+		{certEncoding, `{"certs":[{"c":"%s"}]}`, nil, []string{"error|%s|is a placeholder"}},
 		{badEndpoint, endpointOf(`x.org/api`), nil, []string{"error|x.org/api|cannot hold '/'; the path belongs in http_url"}},
 		{badEndpoint, endpointOf(` x.org`), nil, []string{"error| x.org|remove the white space"}},
 		{badEndpoint, endpointOf(`https//x.org`), nil, []string{`error|https//x.org|"://" follows the scheme`}},
@@ -581,6 +583,48 @@ func TestHazards(t *testing.T) {
 		}
 		if !slices.ContainsFunc(lint.Run(d, All(), lint.Options{With: Groups()}), func(g schema.Diagnostic) bool { return g.Rule == hazards[name] }) {
 			t.Errorf("%s: no %s", name, hazards[name])
+		}
+	}
+}
+
+// TestRealErrors: each error in a real policy is one that was looked at, and is
+// true, for the reason given here.
+func TestRealErrors(t *testing.T) {
+	reasons := map[string]string{ // by rule and the start of the message
+		`syntax "]" is missing`: "the programs build the text and leave a bracket out; lws takes what it has read, with -1",
+		`syntax "@`:             "templates of cmake",
+		`syntax "%d"`:           "formats of printf",
+		`bad-endpoint "@LWS_CTEST_SERVER_RESOLVE@"`:   "a template of cmake",
+		`cert-encoding certificate "local_ca": "%s"`:  "a format of printf",
+		`undefined-reference there is no trust store`: "the stores are built without the one that a streamtype names; lws refuses the policy",
+		`joined-certs certificate "isrg_root_x1"`:     "two certificates in one object; lws keeps the DER of the last one alone",
+		`out-of-range conceal is 0 to 65535`:          "99999, for never giving up; lws keeps 34463",
+		`missing-method streamtype`:                   "h1 without http_method; lws sends a websocket handshake",
+		`unknown-key "timeout"`:                       "meant for timeout_ms; the retry and trust store after it go to a phantom",
+		`bad-length this name is empty`:               "the name is made of a variable that is empty",
+	}
+	used := map[string]bool{}
+	for _, folder := range []string{"lws", "found"} {
+		for name, d := range corpus(t, folder) {
+			for _, g := range lint.Run(d, All(), lint.Options{}) {
+				if g.Severity != schema.Error {
+					continue
+				}
+				known := false
+				for reason := range reasons {
+					if strings.HasPrefix(g.Rule+" "+g.Message, reason) {
+						known, used[reason] = true, true
+					}
+				}
+				if !known {
+					t.Errorf("%s/%s: %v: %s [%s]", folder, name, g.Span, g.Message, g.Rule)
+				}
+			}
+		}
+	}
+	for reason := range reasons {
+		if !used[reason] {
+			t.Errorf("no policy has %s any more", reason)
 		}
 	}
 }
