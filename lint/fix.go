@@ -26,6 +26,7 @@ const (
 // error and no finding that was not there before, by rule and place; so fixing
 // the result again changes nothing. Comments and layout stay as they are.
 func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
+	o.unlimited = true // a finding that was hidden behind others is not a new one
 	f := &fixer{rules: rules, o: o, seen: map[string]bool{d.Source.Text: true}}
 	f.runs = max(10, min(200, (16<<20)/max(1, len(d.Source.Text))))
 	cur := &state{doc: d, found: f.run(d)}

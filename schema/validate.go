@@ -37,19 +37,36 @@ var compiled = sync.OnceValue(func() *jsonschema.Schema {
 // The tree is walked together with the schema, so that members which share a
 // key are all seen, and each value is given to jsonschema where it stands.
 func Validate(d *Document) []Diagnostic {
+	v := &validator{excess: map[string]*Excess{}}
+	v.document(d)
+	for _, e := range v.excess {
+		if rest := e.Rest(); rest != nil {
+			v.diags = append(v.diags, *rest)
+		}
+	}
+	return SortDiagnostics(v.diags)
+}
+
+// ValidateAll is Validate without the limit of MaxFindings.
+func ValidateAll(d *Document) []Diagnostic {
 	v := &validator{}
+	v.document(d)
+	return SortDiagnostics(v.diags)
+}
+
+func (v *validator) document(d *Document) {
 	for _, half := range d.Root.Halves() {
 		v.report(RuleBadValue, Error, half, "%s is half of a character: lws makes bytes of it that are not UTF-8, and no table can hold it", half.Text())
 	}
 	if d.Root.Kind == ObjectKind {
 		v.object(compiled(), Top, nil, &d.Root)
 	}
-	return SortDiagnostics(v.diags)
 }
 
 type validator struct {
 	diags  []Diagnostic
-	around *Object // the object whose members are being checked
+	excess map[string]*Excess // by rule; nil means no limit
+	around *Object            // the object whose members are being checked
 }
 
 // has reports whether the object at hand has a member with this key.
@@ -58,7 +75,18 @@ func (v *validator) has(key string) bool {
 }
 
 func (v *validator) report(rule string, sev Severity, at Span, format string, args ...any) *Diagnostic {
-	v.diags = append(v.diags, Diagnostic{Rule: rule, Severity: sev, Span: at, Message: fmt.Sprintf(format, args...)})
+	d := Diagnostic{Rule: rule, Severity: sev, Span: at, Message: fmt.Sprintf(format, args...)}
+	if v.excess != nil {
+		e := v.excess[rule]
+		if e == nil {
+			e = &Excess{}
+			v.excess[rule] = e
+		}
+		if instead, keep := e.Add(d); !keep {
+			return instead
+		}
+	}
+	v.diags = append(v.diags, d)
 	return &v.diags[len(v.diags)-1]
 }
 
@@ -274,6 +302,12 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		return
 	}
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
+	if e := v.excess[RuleUnknownKey]; e != nil && e.dropped > 0 {
+		if in != Streams && in != Retry {
+			d.Severity = Warning
+		}
+		return // nobody reads the rest of the message
+	}
 	join := "; "
 	rename := func(key string, safe bool) {
 		if k := LookupKey(in, key); v.has(key) || k == nil || !k.Takes(&m.Value) {
