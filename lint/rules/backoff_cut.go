@@ -23,11 +23,16 @@ keep all.`,
 		if cut == "" {
 			return
 		}
+		var g *schema.Diagnostic
 		for _, d := range p.Policy.Section(schema.Retry) {
-			if s := d.Get("backoff"); s != nil {
-				if waits := s.Member.Value.Elems(); len(waits) > 1 {
-					p.Reportf(s.Member.Value.Span, "lws %s keeps only the first of these %d waits, %s", cut, len(waits), waits[0].Value.Raw)
-				}
+			s := d.Get("backoff")
+			if s == nil || len(s.Member.Value.Elems()) < 2 {
+				continue
+			}
+			if waits := s.Member.Value.Elems(); g == nil {
+				g = p.Reportf(s.Member.Value.Span, "lws %s keeps only the first of these %d waits, %s", cut, len(waits), waits[0].Value.Raw)
+			} else {
+				g.Related = append(g.Related, schema.Related{Span: s.Member.Value.Span, Message: "and here"})
 			}
 		}
 	},

@@ -155,13 +155,15 @@ func TestProtocolRules(t *testing.T) {
 		{longNumber, `{"schema-version":000000000000000000001}`, nil, []string{"error|000|has 21 digits"}},
 		{longNumber, `{"schema-version":-12345678901234567890,"x":1234567890.1234567890}`, nil, nil},
 
+		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}},{"q":{"backoff":[1,2]}}]}`, nil, []string{"info|[1,2]|keeps only the first"}}, // once a file
 		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, nil, []string{"info|[1,2]|lws 5.0 keeps only the first of these 2 waits, 1"}},
 		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, lws(4, 3), nil},
 		{backoffCut, `{"retry":[{"r":{"backoff":[1]}},{"q":{}}]}`, nil, nil},
 		{optionsKey, h1(`"options":[]`), nil, []string{"error|options|every later key of streamtype"}},
 		{optionsKey, h1(`"Options":[]`), nil, nil}, // an unknown-key
 
-		{shortString, stream("", `"endpoint":"e","http_url":"/"`), nil, []string{"info|e|may keep", `info|/|write ""`}},
+		{shortString, `{"s":[{"a":{"http_url":"/"}},{"b":{"http_url":"/"}}]}`, nil, []string{"info|/|write \"\""}}, // once a file
+		{shortString, stream("", `"endpoint":"ee.org","http_url":"/"`), nil, []string{`info|/|write ""`}},
 		{shortString, stream("", `"endpoint":"ee","http_url":"","retry":"r"`), nil, nil},
 		{shortString, stream("", `"opportunistic":true,"nailed_up":true,"urgent_tx":true,"urgent_rx":true,"long_poll":true,"http_url":"/","tls":true`), nil,
 			[]string{`warning|/|with tls it becomes "?"`}},
