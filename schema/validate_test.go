@@ -183,7 +183,7 @@ func TestKeyTable(t *testing.T) {
 	if n < 106 {
 		t.Errorf("%d keys: some are lost", n)
 	}
-	if k := LookupKey(Streams, "http_cookies"); k.In(Version{4, 2}) || !k.In(Version{4, 3}) || k.Serves("mqtt") || !k.Serves("ws") {
+	if k := LookupKey(Streams, "http_cookies"); k.In(Version{Major: 4, Minor: 2}) || !k.In(Version{Major: 4, Minor: 3}) || k.Serves("mqtt") || !k.Serves("ws") {
 		t.Errorf("http_cookies: %+v", k)
 	}
 }
@@ -212,6 +212,29 @@ func TestDecodeCert(t *testing.T) {
 		_, err := DecodeCert(text)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, test := range []struct {
+		version, has string
+		want         bool
+	}{
+		{"4.3", "4.3.2", true}, {"4.3.1", "4.3.2", false}, {"4.3.2", "4.3.2", true}, {"4.3.10", "4.3.2", true}, {"4.2", "4.3.2", false},
+		{"4.4.0", "4.3.2", true}, {"4.3.0", "4.3", true}, {"5.0", "4.3.2", true}, {"4.1", "", true},
+	} {
+		var v Version
+		if err := v.UnmarshalText([]byte(test.version)); err != nil || v.String() != test.version {
+			t.Fatalf("%s: %v, %v", test.version, v, err)
+		}
+		if v.Has(test.has) != test.want {
+			t.Errorf("lws %s has %s: %v", v, test.has, !test.want)
+		}
+	}
+	for _, bad := range []string{"", "4", "4.0", "4.3.x", "4.3.-1", "4.3.1.2", "6.0"} {
+		if v := new(Version); v.UnmarshalText([]byte(bad)) == nil {
+			t.Errorf("%q is taken for %v", bad, v)
 		}
 	}
 }

@@ -173,7 +173,7 @@ func (c *compileCmd) outputs(doc *schema.Document, policy *policy.Policy) ([]gen
 }
 
 func (c *compileCmd) cOptions() codegen.COptions {
-	return codegen.COptions{Version: version(), Target: codegen.Target(c.LWS), Prefix: c.Prefix, Entry: c.Entry}
+	return codegen.COptions{Version: version(), Target: codegen.Target(c.LWS.Line()), Prefix: c.Prefix, Entry: c.Entry}
 }
 
 // cError makes findings of errors in writing C: the policy says what the tables
@@ -192,7 +192,7 @@ func (c *compileCmd) size(w io.Writer, doc *schema.Document, policy *policy.Poli
 		return c.cError(err)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "bytes for lws %v\t%d bit\t%d bit\t\n", c.LWS, size[0].Bits, size[1].Bits)
+	fmt.Fprintf(t, "bytes for lws %v\t%d bit\t%d bit\t\n", c.LWS.Line(), size[0].Bits, size[1].Bits)
 	for _, row := range []struct {
 		kind  string
 		bytes func(codegen.Footprint) int

@@ -60,6 +60,7 @@ var all = sorted(
 	incompleteChain,
 	joinedCerts,
 	keyMismatch,
+	knownVulnerable,
 	latePing,
 	laxSyntax,
 	leadingSlash,
