@@ -20,7 +20,7 @@ type Pass struct {
 	rule   *Rule // being checked
 	found  []*schema.Diagnostic
 	excess *schema.Excess // of the rule; nil means no limit
-	memo  map[any]any // results of Memo functions
+	memo   map[any]any    // results of Memo functions
 }
 
 func newPass(d *schema.Document, o Options) *Pass {

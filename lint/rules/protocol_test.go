@@ -20,11 +20,11 @@ import (
 // JSON Schema, of what fits a protocol, and of what policy2c makes of a policy.
 var protocolRules = []*lint.Rule{
 	backoffCut, badAuth, badContentType, badEndpoint, badHeader, badPreamble, badProxy, badSubprotocol, badTopic, badURL, bothRedirects, bufferThresholds, captivePortal, defaultJitter, dottedName, doubleContentLength, duplicateItem,
-	emptyPolicy, expectedStatusMapped, finiteConceal, h3Transport, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
+	emptyPolicy, expectedStatusMapped, finiteConceal, h3Transport, hammering, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
 	leadingSlash, leadingText, literalSymbol, longEndpoint, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
 	missingTopic, missingURL, nailedUpWithoutRetry, networkPriority, nulCharacter, opportunisticNailedUp, optionsKey,
-	policy2cLosses, policy2cOrder, policy2cStrings, policy2cSymbols, rideshareMismatch, serverMetadata, sharedPort, sharedStorage,
-	shortString, surrogatePair, systemStreamtype, tooDeep, unequalMQTT, unknownMethod, unreachableStatus, wrongProtocol,
+	policy2cLosses, policy2cOrder, policy2cStrings, plainText, policy2cSymbols, proxiedName, rideshareMismatch, secretInClear, serverMetadata, sharedPort, sharedStorage,
+	shortString, splitConnection, surrogatePair, systemStreamtype, tooDeep, unequalMQTT, unknownMethod, unreachableStatus, unwatchedConnection, wrongProtocol,
 	wrongRole,
 }
 
@@ -67,6 +67,17 @@ func urlOf(url string) string {
 
 func h3(more string) string {
 	return stream(`"endpoint":"example.com","port":443,"protocol":"h3","http_method":"GET","http_url":"x"`, more)
+}
+
+// twoH2 are two streamtypes of one server, each with more keys.
+func twoH2(a, b string) string {
+	stream := func(name, more string) string {
+		if more != "" {
+			more = "," + more
+		}
+		return `{"` + name + `":{"endpoint":"x.org","port":443,"tls":true,"protocol":"h2"` + more + `}}`
+	}
+	return `{"s":[` + stream("a", a) + "," + stream("b", b) + `]}`
 }
 
 // auth is a streamtype that uses an auth scheme of a type.
@@ -278,6 +289,36 @@ func TestProtocolRules(t *testing.T) {
 		{badAuth, auth("bearer", ``), nil, []string{"error|x|has no http_auth_header"}},
 		{badAuth, strings.Replace(auth("bearer", ``), "h1", "mqtt", 1), nil, []string{"error|x|no effect on mqtt"}},
 		{badAuth, strings.Replace(auth("sigv4", ``), "h1", "ws", 1), nil, []string{"error|x|the handshake of ws is not signed"}},
+
+		{secretInClear, h1(`"http_auth_header":"a:"`), nil, []string{"warning|http_auth_header|without TLS"}},
+		{secretInClear, h1(`"http_auth_header":"a:","tls":true`), nil, nil},
+		{secretInClear, strings.Replace(h1(`"http_auth_header":"a:","tls":true`), "example.com", "http://x.org/", 1), nil, []string{"warning|http_auth_header|without TLS"}},
+		{secretInClear, strings.Replace(h1(`"http_auth_header":"a:"`), "example.com", "127.0.0.1", 1), nil, nil},
+		{secretInClear, strings.Replace(h1(`"http_auth_header":"a:","metadata":[{"m":""}]`), "example.com", "${m}", 1), nil, nil},
+		{secretInClear, auth("bearer", `"http_auth_header":"a:"`), nil, []string{"warning|http_auth_header|without TLS"}},
+		{secretInClear, auth("sigv4", ``), nil, []string{"warning|use_auth|without TLS"}},
+
+		{unwatchedConnection, scheme(`"backoff":[1]`, `,"nailed_up":true`), nil, []string{"info|r|has no svalidhup"}},
+		{unwatchedConnection, scheme(`"backoff":[1],"svalidping":1,"svalidhup":2`, `,"nailed_up":true`), nil, nil},
+		{unwatchedConnection, scheme(`"backoff":[1]`, ``), nil, nil},
+		{unwatchedConnection, strings.Replace(scheme(`"backoff":[1]`, `,"nailed_up":true,"mqtt_keep_alive":60`), `"raw"`, `"mqtt"`, 1), nil, nil},
+
+		{hammering, scheme(`"backoff":[100,1000],"conceal":65535,"jitterpc":100`, ``), nil, []string{"info|1000|a million devices try 666666 times a second"}},
+		{hammering, scheme(`"backoff":[100,60000],"conceal":65535`, ``), nil, nil},
+		{hammering, scheme(`"backoff":[100],"conceal":5`, ``), nil, nil},
+		{hammering, scheme(`"conceal":65535`, ``), nil, []string{"info|r|every 3450 ms"}},
+		{hammering, `{"retry":[{"r":{"backoff":[1],"conceal":65535}}],"s":[]}`, nil, nil},
+
+		{splitConnection, twoH2(`"client_cert":0`, ``), nil, []string{"warning|b|share a connection"}},
+		{splitConnection, twoH2(`"client_cert":1`, `"client_cert":1`), nil, nil},
+		{splitConnection, twoH2(`"client_cert":1`, `"client_cert":0,"tls_trust_store":"t"`), nil, nil},
+
+		{proxiedName, `{"s":[{"` + strings.Repeat("n", 32) + `":{"client_buflen":1}}]}`, nil, []string{"warning|nnn|this has 32"}},
+		{proxiedName, `{"s":[{"` + strings.Repeat("n", 31) + `":{"client_buflen":1,"metadata":[{"` + strings.Repeat("m", 31) + `":""}]}}]}`, nil, []string{"warning|mmm|this has 31"}},
+		{proxiedName, `{"s":[{"` + strings.Repeat("n", 32) + `":{}}]}`, nil, nil},
+
+		{plainText, strings.Replace(h1(``), "example.com", "10.0.0.1", 1), nil, []string{"warning|a|without TLS"}},
+		{plainText, strings.Replace(h1(``), "example.com", "localhost", 1), nil, nil},
 
 		{rideshareMismatch, `{"s":[{"a":{"protocol":"ws","rideshare":"b"}},{"b":{"protocol":"ws"}}]}`, nil, []string{"error|b|has no request to share"}},
 		{rideshareMismatch, `{"s":[{"a":{"protocol":"h2","rideshare":"b"}},{"b":{}}]}`, nil, []string{"error|b|cannot share a request"}},
