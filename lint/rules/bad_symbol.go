@@ -10,12 +10,12 @@ import (
 var badSymbol = &lint.Rule{
 	Name:     "bad-symbol",
 	Severity: schema.Error,
-	Summary:  `a "$" in a string does not mean what it seems to`,
-	Why: `lws replaces ${name} in endpoint, http_url and the topics and messages of MQTT by
-the metadata of that name. The name has 1 to 31 bytes. There is no escape; a "$"
-before anything but "{" or another "$" stands for itself.`,
-	LWS: `Of "ab${cd" and of "ab$" only "ab" is left, and "a$$b" becomes "a$$$b". A name of
-32 bytes is as bad as one that is not declared (4.1.6 to 5.0.0).`,
+	Summary:  `a "$" in a string does not have the effect that it seems to have`,
+	Why: `lws replaces ${name} by the metadata of that name in endpoint, http_url, and the topics and
+messages of MQTT. The name has 1 to 31 bytes. There is no escape; a "$" before any character
+but "{" and "$" stands for itself.`,
+	LWS: `lws keeps "ab" of "ab${cd" and of "ab$", and makes "a$$$b" of "a$$b". A name of 32 bytes is
+treated as undeclared (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "devices/${id/state", "metadata": [ { "id": "x-device-id:" } ],

@@ -14,13 +14,11 @@ var certEncoding = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
 	Summary:  "a certificate is not base64",
-	Why: `A certificate stands in a policy as the base64 of its DER, which is what a PEM
-file has between its first and its last line. Padding is optional, and the
-URL-safe alphabet will do.`,
-	LWS: `4.1 to 4.3 skip the characters that do not fit. 4.4 to 5.0 log a line and go on
-with 3072 bytes of whatever is in memory as the certificate. White space is skipped,
-but 4.4 and 4.5 take no spaces, and 4.1.6 to 4.3.10 append a byte to the certificate
-if white space follows the base64.`,
+	Why: `A certificate is the base64 of its DER: the text between the first and the last line of a
+PEM file. Padding is optional, and the URL-safe alphabet is accepted.`,
+	LWS: `4.1 to 4.3 skip characters that are not base64. 4.4 to 5.0 log a line and use 3072 bytes of
+memory as the certificate. White space is skipped, except that 4.4 and 4.5 refuse spaces,
+and 4.1.6 to 4.3.10 append a byte to the certificate if white space follows the base64.`,
 	Bad:  `{ "certs": [ { "ca": "MIIFazCCA1OgAw...AnX5iItreGCc=" } ] }`,
 	Good: `{ "certs": [ { "ca": "MIIFazCCA1OgAwIBAgIRAIIQz7DSQONZRGPgu2OCiwAw" } ] }`,
 	Check: func(p *lint.Pass) {

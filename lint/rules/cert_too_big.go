@@ -11,11 +11,11 @@ import (
 var certTooBig = &lint.Rule{
 	Name:     "cert-too-big",
 	Severity: schema.Error,
-	Summary:  "a certificate is larger than lws takes",
-	Why: `A certificate may have 3018 bytes, that is 4024 characters of base64. Use a smaller
-key, or the certificate of the issuer, which is mostly smaller.`,
-	LWS: `The policy is refused, with "cert too big". If it is the one that the context is
-created with, 4.2.2 to 5.0.0 crash (4.1.6 to 5.0.0).`,
+	Summary:  "a certificate is larger than lws accepts",
+	Why: `A certificate has at most 3018 bytes, which are 4024 characters of base64. Use a smaller
+key, or the certificate of the issuer, which is usually smaller.`,
+	LWS: `lws refuses the policy with "cert too big". If the context is created with it, 4.2.2 to
+5.0.0 crash (4.1.6 to 5.0.0).`,
 	Bad:  `{ "certs": [ { "big": "` + strings.Repeat("MIIM", 1007) + `" } ] }`,
 	Good: `{ "certs": [ { "small": "` + exampleRoot + `" } ] }`,
 	Firm: true,

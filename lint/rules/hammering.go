@@ -47,7 +47,7 @@ of some minutes costs little: after an outage a device is back within it.`,
 				jitter = 30
 			}
 			mean := max(1, wait+wait*min(jitter, 255)/200) // milliseconds
-			p.Reportf(at, "%s tries again every %d ms for ever: a million devices try %d times a second", d, mean, 1e9/mean)
+			p.Reportf(at, "%s tries again every %d ms without end: a million devices try %d times a second", d, mean, 1e9/mean)
 		}
 	},
 }

@@ -10,15 +10,14 @@ var shortString = &lint.Rule{
 	Severity: schema.Info,
 	Fixes:    lint.SafeFix,
 	Summary:  "lws may keep a string of one character inside a number",
-	Why: `To save memory, lws looks for the bytes of a string in all that it has stored so
-far, numbers and flags included, and if it finds them it keeps no copy. When the
-number changes later, so does the string. For the path "/", write "": lws puts a
-slash before it.
+	Why: `To save memory, lws searches everything that it has stored so far, numbers and flags
+included, for the bytes of a string. If it finds them it keeps no copy, so the string changes with the
+number. For the path "/", write "": lws puts a slash before it. It is reported once a file.
 
-It is a warning where flags of the same streamtype are in the way.`,
-	LWS: `With the flags opportunistic, nailed_up, urgent_tx, urgent_rx and long_poll before
-it, http_url "/" becomes "?" when tls follows. In a policy of 60 streamtypes, the
-http_url of two or three was something else than "/" (4.1.6 to 5.0.0).`,
+It is a warning where flags of the same streamtype change the string.`,
+	LWS: `With the flags opportunistic, nailed_up, urgent_tx, urgent_rx and long_poll before it,
+http_url "/" becomes "?" when tls follows. In a policy of 60 streamtypes, two or three had another http_url
+than "/" (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "/" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -34,7 +33,7 @@ http_url of two or three was something else than "/" (4.1.6 to 5.0.0).`,
 				root := s.Key.Name == "http_url" && text == "/"
 				switch {
 				case becomes != "":
-					g := p.Reportf(v.Span, "lws keeps %s inside the flags before it: with %s it becomes %s", schema.Quote(text), by, schema.Quote(becomes))
+					g := p.Reportf(v.Span, "lws keeps %s inside the flags before it: %s changes it to %s", schema.Quote(text), by, schema.Quote(becomes))
 					g.Severity = schema.Warning
 					if root {
 						g.Message += writeEmpty
@@ -42,7 +41,7 @@ http_url of two or three was something else than "/" (4.1.6 to 5.0.0).`,
 					}
 				case len(text) != 1:
 				case first == nil:
-					first = p.Reportf(v.Span, "lws may keep %s inside a number, and change it with that", schema.Quote(text))
+					first = p.Reportf(v.Span, "lws may keep %s inside a number, and change it with the number", schema.Quote(text))
 					if root {
 						first.Message += writeEmpty
 						write(first, v, "")

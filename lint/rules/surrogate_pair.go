@@ -14,8 +14,8 @@ var surrogatePair = &lint.Rule{
 	Fixes:    lint.SafeFix,
 	Summary:  "a character is written as a pair of escapes",
 	Why:      `Write the character itself: a policy is UTF-8.`,
-	LWS: `lws makes three bytes of each half of the pair. The result is not UTF-8, and what
-reads it may refuse it (4.1.6 to 5.0.0).`,
+	LWS: `lws stores three bytes for each half of the pair. The result is not UTF-8, and its readers
+may refuse it (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "payload_fmt": "\ud83d\ude00" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "payload_fmt": "😀" } } ] }`,
 	Check: func(p *lint.Pass) {

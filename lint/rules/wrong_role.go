@@ -9,7 +9,7 @@ var wrongRole = &lint.Rule{
 	Name:     "wrong-role",
 	Severity: schema.Warning,
 	Fixes:    lint.UnsafeFix,
-	Summary:  "a key is for a client and the streamtype a server, or the other way",
+	Summary:  "a key of a client is in a server, or the reverse",
 	Why: `A server waits for connections: it has no method and no retry, and does not connect by
 itself. It cannot be one of mqtt or h3.`,
 	LWS: `lws stores the value, and creates a server of mqtt without an error (4.2.2 to 5.0.0). A
