@@ -26,6 +26,7 @@ const (
 // findings, and none that was not there before, by rule and place. Fixing the
 // result again changes nothing. Comments and layout stay as they are.
 func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
+	o.unlimited = true // a finding that was hidden behind others is not a new one
 	f := &fixer{rules: rules, o: o}
 	cur := &state{doc: d, found: f.run(d)}
 	var fixed []schema.Diagnostic
