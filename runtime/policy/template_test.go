@@ -72,7 +72,7 @@ func FuzzTemplate(f *testing.F) {
 			if ok = n > 0; ok {
 				item := ItemIndex(expandItems, text[i+2:i+n])
 				if ok = item >= 0; ok {
-					want.WriteString(values[item].text)
+					want.WriteString(values[item].Text)
 				}
 				i += n + 1
 			}

@@ -466,6 +466,25 @@ func TestAdopt(t *testing.T) {
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is not closed: %v", err)
 	}
+	// The policy need not say where to connect to. A stream that is not given a
+	// connection then has none.
+	bare := newContext(t, runtime.Options{}, &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw})
+	ours, theirs = net.Pipe()
+	tr = newTrace()
+	must(bare.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{})))
+	go func() {
+		io.WriteString(theirs, "hello")
+		theirs.Close()
+	}()
+	if tr.saw(t, "DIS"); tr.received() != "hello" {
+		t.Errorf("without an endpoint: %q", tr.received())
+	}
+	tr = newTrace()
+	lone := must(bare.NewStream("s", tr.handlers()))
+	lone.RequestTx()
+	if tr.saw(t, "ARF"); !errors.Is(lone.Err(), policy.ErrEndpoint) {
+		t.Errorf("neither an endpoint nor a connection: %v", lone.Err())
+	}
 	// It has to be a stream of raw.
 	h1 := streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
 	h1.Protocol = policy.ProtocolRaw
