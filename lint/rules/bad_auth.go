@@ -35,7 +35,7 @@ its own (4.2 to 5.0, ss-h1.c and sign.c).`,
 			}
 		}
 		for _, r := range p.Policy.References {
-			d, a := r.From, r.Target
+			d, a := r.From, intended(r)
 			if r.Key.Name != "use_auth" || a == nil || d.Get("use_auth").Member.Value.Span != r.Span || unclear(d) || d.Bool("server") {
 				continue
 			}

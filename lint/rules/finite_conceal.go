@@ -18,12 +18,12 @@ connect it again. 65535 means no limit.`,
   "s": [ { "a": { "endpoint": "example.com", "port": 22, "protocol": "raw", "nailed_up": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
 		for _, r := range p.Policy.References {
-			if r.Key.Name != "retry" || r.Target == nil || !r.From.Bool("nailed_up") || r.From.Bool("server") {
+			if r.Key.Name != "retry" || intended(r) == nil || !r.From.Bool("nailed_up") || r.From.Bool("server") {
 				continue
 			}
-			if n, _ := number(r.Target, "conceal"); n < 65535 { // more is out-of-range
+			if n, _ := number(intended(r), "conceal"); n < 65535 { // more is out-of-range
 				g := p.Reportf(r.Span, "%s, which is nailed_up, gives up after %d failures in a row: 65535 means never", r.From, n+1)
-				g.Related = []schema.Related{{Span: at(r.Target, "conceal"), Message: "conceal is set here"}}
+				g.Related = []schema.Related{{Span: at(intended(r), "conceal"), Message: "conceal is set here"}}
 			}
 		}
 	},

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"slices"
+
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -19,14 +21,11 @@ of some minutes costs little: after an outage a device is back within it.`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 60000 ], "conceal": 65535, "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "", "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		users := map[*schema.Definition]*schema.Definition{}
-		for _, r := range p.Policy.References {
-			if d := r.From; r.Key.Name == "retry" && r.Target != nil && users[r.Target] == nil && !d.Bool("server") && !d.Bool("local_sink") && beyondLoopback(d) {
-				users[r.Target] = d
-			}
+		if !slices.ContainsFunc(clients(p), beyondLoopback) {
+			return
 		}
 		for _, d := range p.Policy.Section(schema.Retry) {
-			if n, ok := number(d, "conceal"); !ok || n != 65535 || users[d] == nil {
+			if n, ok := number(d, "conceal"); !ok || n != 65535 {
 				continue
 			}
 			wait, at := uint64(3000), d.NameSpan // of a scheme without waits

@@ -12,9 +12,10 @@ import (
 var knownVulnerable = &lint.Rule{
 	Name:     "known-vulnerable",
 	Severity: schema.Warning,
-	Summary:  "the lws version that the policy is for has a known flaw in what the policy uses",
-	Why: `A peer can crash, stop or corrupt the program. Use a release in which it is fixed. Give --lws
-the release, such as 4.3.10; of a line, such as 4.3, the newest release is meant.`,
+	Summary:  "the lws version that the policy is for has a known flaw in a protocol that the policy uses",
+	Why: `A peer can crash, stop or corrupt the program. Use a release with the fix. Give the release to
+--lws, such as 4.3.10; a line, such as 4.3, stands for its newest release. It is an info if only some builds of
+lws have the flaw.`,
 	LWS: `The fixes, and the releases that have them, are those of the git history of lws up to 5.0.0
 ("git tag --contains"). The flaws were not tried out.`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ], "jitterpc": 20 } } ],
@@ -36,8 +37,11 @@ the release, such as 4.3.10; of a line, such as 4.3, the newest release is meant
 				case unclear(d) || !f.uses(d):
 				case g == nil:
 					g = p.Reportf(d.NameSpan, "lws %s: %s; fixed in %s (commit %s)", affected, f.what, f.releases(), f.commit)
+					if strings.HasPrefix(f.what, "built with") {
+						g.Severity = schema.Info // unknown here
+					}
 				default:
-					g.Related = append(g.Related, schema.Related{Span: d.NameSpan, Message: "so can that of " + d.String()})
+					g.Related = append(g.Related, schema.Related{Span: d.NameSpan, Message: d.String() + " is affected too"})
 				}
 			}
 		}
@@ -68,11 +72,11 @@ func (f *flaw) releases() string { return strings.Join(f.fixed, ", ") }
 
 // flaws are the ones that concern streams of a policy.
 var flaws = []flaw{
-	{"a broker can make it loop for ever with a packet of MQTT", "a06bb13e0", []string{"4.4.5", "4.5.8", "5.0.0"}, "", speaks("mqtt")},
+	{"a broker can make lws loop without end by a packet of MQTT", "a06bb13e0", []string{"4.4.5", "4.5.8", "5.0.0"}, "", speaks("mqtt")},
 	{"a broker can corrupt the connection with a PUBLISH packet that is too short", "a6629f9f2", []string{"5.0.0"}, "", speaks("mqtt")},
-	{"the peer of an h2 connection can make it allocate without a limit (HPACK)", "061adbccd", []string{"4.4.5", "4.5.8", "5.0.0"}, "", overH2},
+	{"the peer of an h2 connection can make lws allocate memory without a limit (HPACK)", "061adbccd", []string{"4.4.5", "4.5.8", "5.0.0"}, "", overH2},
 	{"the peer of an h2 connection can use up memory and cause a use after free with CONTINUATION frames", "7a64c40cd", []string{"4.4.5", "4.5.8", "5.0.0"}, "", overH2},
-	{"the peer of an http connection can send a content-length that it takes for a negative number", "cb29a5d54", []string{"4.4.5", "4.5.8", "5.0.0"}, "", speaks("h1", "h2", "ws")},
+	{"the peer of an HTTP connection can send a negative content-length", "cb29a5d54", []string{"4.4.5", "4.5.8", "5.0.0"}, "", speaks("h1", "h2", "ws")},
 	{"an http server can make the size of a chunk overflow", "d4d863fd2", []string{"4.5.3", "5.0.0"}, "", connects("h1")},
 	{"built with LWS_WITH_SYS_ASYNC_DNS, the answer of a name server can overflow a buffer", "2bb959856", []string{"4.3.7", "4.4.2", "4.5.0"}, "", looksUp},
 	{"built with LWS_WITH_SYS_ASYNC_DNS, a repeated answer of a name server causes a use after free", "c45738b37", []string{"4.5.0"}, "", looksUp},

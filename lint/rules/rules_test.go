@@ -229,12 +229,12 @@ func TestFlaws(t *testing.T) {
 	for _, test := range []struct {
 		lws, policy, want string // part of the message
 	}{
-		{"4.1", mqtt(`"mqtt_topic":"t"`), "loop for ever"},
-		{"4.3.10", mqtt(`"mqtt_topic":"t"`), "loop for ever"},
-		{"4.4.4", mqtt(`"mqtt_topic":"t"`), "loop for ever"},
-		{"4.4.5", mqtt(`"mqtt_topic":"t"`), "!loop for ever"},
+		{"4.1", mqtt(`"mqtt_topic":"t"`), "loop without end"},
+		{"4.3.10", mqtt(`"mqtt_topic":"t"`), "loop without end"},
+		{"4.4.4", mqtt(`"mqtt_topic":"t"`), "loop without end"},
+		{"4.4.5", mqtt(`"mqtt_topic":"t"`), "!loop without end"},
 		{"4.4.5", mqtt(`"mqtt_topic":"t"`), "too short"},
-		{"4.4", mqtt(`"mqtt_topic":"t"`), "!loop for ever"}, // the newest release is meant
+		{"4.4", mqtt(`"mqtt_topic":"t"`), "!loop without end"}, // the newest release is meant
 		{"5.0", mqtt(`"mqtt_topic":"t"`), ""},
 		{"5.0.0", mqtt(`"mqtt_topic":"t"`), ""},
 		{"4.5.2", h1(""), "size of a chunk"},

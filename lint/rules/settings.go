@@ -130,3 +130,12 @@ func lacks(d *schema.Definition, key string) bool {
 	}
 	return true
 }
+
+// intended returns the definition that a reference is for: the one that it finds,
+// or one that stands too late to be found.
+func intended(r *schema.Reference) *schema.Definition {
+	if r.Target != nil {
+		return r.Target
+	}
+	return r.Later
+}

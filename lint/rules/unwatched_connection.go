@@ -21,11 +21,11 @@ context (5.0.0, lib/core/context.c: 40 and 50 s).`,
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "ws", "http_url": "", "nailed_up": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
 		for _, r := range p.Policy.References {
-			d := r.From
-			if r.Key.Name != "retry" || r.Target == nil || unclear(d) || d.Bool("server") || d.Bool("local_sink") || !d.Bool("nailed_up") {
+			d, scheme := r.From, intended(r)
+			if r.Key.Name != "retry" || scheme == nil || unclear(d) || d.Bool("server") || d.Bool("local_sink") || !d.Bool("nailed_up") {
 				continue
 			}
-			if n, ok := number(r.Target, "svalidhup"); ok && n > 0 || !lacks(r.Target, "svalidhup") && !ok {
+			if n, ok := number(scheme, "svalidhup"); ok && n > 0 || !lacks(scheme, "svalidhup") && !ok {
 				continue
 			}
 			switch d.Protocol() {
@@ -37,8 +37,8 @@ context (5.0.0, lib/core/context.c: 40 and 50 s).`,
 			default:
 				continue
 			}
-			g := p.Reportf(r.Span, "nothing notices that the peer of %s is gone: %s has no svalidhup", d, r.Target)
-			g.Related = []schema.Related{{Span: r.Target.NameSpan, Message: "the backoff scheme"}}
+			g := p.Reportf(r.Span, "nothing notices that the peer of %s is gone: %s has no svalidhup", d, scheme)
+			g.Related = []schema.Related{{Span: scheme.NameSpan, Message: "the backoff scheme"}}
 		}
 	},
 }

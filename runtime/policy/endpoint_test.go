@@ -48,6 +48,16 @@ func TestTarget(t *testing.T) {
 		{plain, "a:b:c", Target{}},
 		{plain, "[::1", Target{}},
 		{plain, "[h]:80", Target{}},
+		{plain, "a.b.", Target{"tcp", "a.b.", 1234, false, "", ""}},
+		{plain, "x_y", Target{"tcp", "x_y", 1234, false, "", ""}},
+		{plain, "a..b", Target{}},
+		{plain, ".a", Target{}},
+		{plain, "*.example.com", Target{}},
+		{plain, "192.168.0.300", Target{}},
+		{plain, "12", Target{}},
+		{plain, strings.Repeat("a", 63) + ".b", Target{"tcp", strings.Repeat("a", 63) + ".b", 1234, false, "", ""}},
+		{plain, strings.Repeat("a", 64) + ".b", Target{}},
+		{plain, strings.Repeat("a.", 127) + "b", Target{}},
 		{plain, "a b", Target{}},
 		{plain, "a/b", Target{}},
 		{plain, "a\r\nb", Target{}},
@@ -187,5 +197,53 @@ func TestEndpointErrors(t *testing.T) {
 		if !errors.Is(err, ErrEndpoint) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), tt.endpoint) {
 			t.Errorf("%q with %q: %v", tt.endpoint, tt.m, err)
 		}
+	}
+}
+
+func TestParseProxy(t *testing.T) {
+	for _, tt := range []struct{ text, address, login string }{
+		{"h.org:1080", "h.org:1080", ""},
+		{"h.org", "h.org:1080", ""},
+		{"[::1]:1", "[::1]:1", ""},
+		{"::1", "[::1]:1080", ""},
+		{"u:p:q@h:1", "h:1", "u:p:q"},
+		{"u:p@q@h:1", "h:1", "u:p@q"},
+		{"u:a://b@h:1", "h:1", "u:a://b"},
+		{"", "", ""},
+		{":1080", "", ""},
+		{"h:0", "", ""},
+		{"h:99999", "", ""},
+		{"a b:1", "", ""},
+		{"a..b:1", "", ""},
+		{"u@h:1", "", ""},
+		{":p@h:1", "", ""},
+		{"socks5://h:1", "", ""},
+		{"socks5://u:p@h:1", "", ""},
+	} {
+		p, err := ParseProxy(tt.text)
+		login := ""
+		if p.User != "" {
+			login = p.User + ":" + p.Password
+		}
+		if (err == nil) != (tt.address != "") || err == nil && (p.Address != tt.address || login != tt.login) {
+			t.Errorf("%q: %q %q (%v), want %q %q", tt.text, p.Address, login, err, tt.address, tt.login)
+		}
+		if err != nil && (!errors.Is(err, ErrEndpoint) || tt.text != "" && strings.Contains(err.Error(), tt.text)) {
+			t.Errorf("%q: %v", tt.text, err)
+		}
+	}
+}
+
+// TestRawWithoutEndpoint: a raw streamtype may have none; others may not.
+func TestRawWithoutEndpoint(t *testing.T) {
+	e, err := NewEndpoint(&StreamType{Protocol: ProtocolRaw}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if target, err := e.Resolve(nil); err != nil || target.Network != "raw" {
+		t.Errorf("%+v, %v", target, err)
+	}
+	if _, err := NewEndpoint(&StreamType{Protocol: ProtocolH1}, nil); !errors.Is(err, ErrEndpoint) {
+		t.Errorf("h1: %v", err)
 	}
 }

@@ -464,6 +464,24 @@ func TestAdopt(t *testing.T) {
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is not closed: %v", err)
 	}
+	// A policy need not have an endpoint for it. A stream without either fails.
+	bare := newContext(t, runtime.Options{}, &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw})
+	ours, theirs = net.Pipe()
+	tr = newTrace()
+	teststream.Must(bare.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{})))
+	go func() {
+		io.WriteString(theirs, "hello")
+		theirs.Close()
+	}()
+	if tr.awaitEvent(t, "DIS"); tr.Body() != "hello" {
+		t.Errorf("without an endpoint: %q", tr.Body())
+	}
+	tr = newTrace()
+	lone := teststream.Must(bare.NewStream("s", tr.handlers()))
+	lone.RequestTx()
+	if tr.awaitEvent(t, "ARF"); !errors.Is(lone.Err(), policy.ErrEndpoint) {
+		t.Errorf("neither an endpoint nor a connection: %v", lone.Err())
+	}
 	// use_auth is not supported.
 	h1 := streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
 	h1.Protocol = policy.ProtocolRaw
