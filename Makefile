@@ -70,6 +70,7 @@ bench:
 # "make test" runs it for 20 s.
 .PHONY: soak
 soak:
+	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
 
 # go test fuzzes one target at a time.

@@ -144,7 +144,7 @@ func TestCompileErrors(t *testing.T) {
 		{"not a string", `{"s":[{"a":{"endpoint":null}}]}`, "1:24 wrong-type"},
 		{"not a list", `{"s":[{"a":{"metadata":{"x":"y"}}}]}`, "1:24 wrong-type"},
 		{"not a list of objects", `{"s":[{"a":{"metadata":["x"]}}]}`, "1:25 wrong-type"},
-		{"not a list of strings", `{"s":[{"a":{"metadata":[{"x":1}]}}]}`, "1:30 wrong-type"},
+		{"not a list of strings", `{"s":[{"a":{"metadata":[{"x":true}]}}]}`, "1:30 wrong-type"},
 		{"not a status", `{"s":[{"a":{"http_resp_map":[{"x":1}]}}]}`, "1:31 wrong-type"},
 		{"not an object", `{"s":[{"a":1}]}`, "1:12 wrong-type"},
 		{"not a reference", `{"s":[{"a":{"retry":1}}]}`, "1:21 wrong-type"},
@@ -154,6 +154,8 @@ func TestCompileErrors(t *testing.T) {
 		{"not base64", `{"certs":[{"c":"A*"}],"trust_stores":[{"name":"t","stack":"c"}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "1:16 cert-encoding"},
 		{"empty certificate", `{"certs":[{"c":""}],"trust_stores":[{"name":"t","stack":"c"}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "1:16 cert-encoding"},
 		{"certificate of another type", `{"certs":[{"c":1}],"trust_stores":[{"name":"t","stack":"c"}],"s":[{"a":{"tls_trust_store":"t"},"b":{"tls_trust_store":"t"}}]}`, "1:16 wrong-type"},
+		{"half of a character", `{"s":[{"a":{"payload_fmt":"x\ud83dy"}}]}`, "1:29 bad-value"},
+		{"half of a character in a name", `{"s":[{"a\udc00":{}}]}`, "1:10 bad-value"},
 		{"missing value", `{"s":[{"a":{"port":}}]}`, "1:20 wrong-type"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -167,6 +169,24 @@ func TestCompileErrors(t *testing.T) {
 				t.Error(diff, diags)
 			}
 		})
+	}
+}
+
+// TestCompileTakes checks values that Compile takes as lws does: any value of a key
+// that no version acts on, and 0 with a sign.
+func TestCompileTakes(t *testing.T) {
+	for _, text := range []string{
+		`{"product":null,"release":["x"],"schema-version":"one","s":[]}`,
+		`{"product":5,"schema-version":{},"s":[]}`,
+		`{"s":[{"a":{"attr_priority":-0,"timeout_ms":-0}}]}`,
+		`{"retry":[{"r":{"backoff":1000}}],"s":[{"a":{"retry":"r","plugins":"x"}}]}`,
+	} {
+		if _, found := compileText(text); len(found) > 0 {
+			t.Errorf("%s: %s [%s]", text, found[0].Message, found[0].Rule)
+		}
+		if found := schema.Validate(schema.Parse("policy.json", []byte(text))); schema.HasErrors(found) {
+			t.Errorf("%s: validate: %s [%s]", text, found[0].Message, found[0].Rule)
+		}
 	}
 }
 

@@ -115,7 +115,12 @@ var headerByName = func() map[string]*knownHeader {
 // first header in its table that begins with the mapping. So a mapping to "" or "c"
 // copies an unrelated header, and one to "Content-Type:" none.
 func lookupHeader(mapping string) *knownHeader {
-	name := strings.ToLower(mapping)
+	name := strings.Map(func(r rune) rune { // strings.ToLower makes a "k" of U+212A
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, mapping)
 	if t := headerByName[name]; t != nil {
 		return t
 	}

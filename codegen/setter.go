@@ -112,7 +112,7 @@ func setProtocol(c *compiler, dst reflect.Value, s *schema.Setting) {
 // addPairs sets a list of objects whose members are strings.
 func addPairs(c *compiler, dst reflect.Value, s *schema.Setting) {
 	for m := range c.pairs(s) {
-		if m.Value.Kind != schema.String {
+		if m.Value.Kind != schema.String && m.Value.Kind != schema.Number { // lws takes the digits of a number
 			c.wrongType(&m.Value, s, "a list of names with a string each")
 			continue
 		}
@@ -216,7 +216,7 @@ func (c *compiler) integer(v *schema.Value, s *schema.Setting) (negative bool, n
 		c.outOfRange(v, s)
 		return false, 0, false
 	}
-	return negative, n, true
+	return negative && n > 0, n, true
 }
 
 func (c *compiler) duration(v *schema.Value, s *schema.Setting) (time.Duration, bool) {

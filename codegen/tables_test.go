@@ -146,6 +146,7 @@ func TestLookupHeader(t *testing.T) {
 		"content-typ":    "",
 		"content-type::": "",
 		"x-own:":         "",
+		"coo\u212aie:":   "",
 	} {
 		got := ""
 		if h := lookupHeader(mapping); h != nil {

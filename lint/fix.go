@@ -22,15 +22,19 @@ const (
 // their places in d. It returns d itself if there is nothing to fix.
 //
 // Only safe fixes are applied, unless o.UnsafeFixes is set. No two fixes of a
-// round touch the same bytes. A fix is applied only if the result has no syntax
-// error and no finding that was not there before, by rule and place; so fixing
-// the result again changes nothing. Comments and layout stay as they are.
+// round touch the same bytes. Fixes are applied only if the result has fewer
+// findings, and none that was not there before, by rule and place. Fixing the
+// result again changes nothing. Comments and layout stay as they are.
 func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
-	f := &fixer{rules: rules, o: o, seen: map[string]bool{d.Source.Text: true}}
-	f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
+	o.unlimited = true // a finding that was hidden behind others is not a new one
+	f := &fixer{rules: rules, o: o}
 	cur := &state{doc: d, found: f.run(d)}
 	var fixed []schema.Diagnostic
 	for {
+		f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
+		if schema.HasErrors(cur.doc.Syntax) {
+			f.runs = 10 // each one may search for corrections
+		}
 		next := f.try(cur, f.plan(cur.found))
 		if next == nil {
 			break
@@ -49,8 +53,7 @@ func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []sche
 type fixer struct {
 	rules []*Rule
 	o     Options
-	runs  int             // of Run that are left, fewer for a large text
-	seen  map[string]bool // texts that fixes led to
+	runs  int // of Run that are left in the round, fewer for a large text
 }
 
 // A state is a document and the findings in it.
@@ -114,7 +117,7 @@ func (f *fixer) apply(s *state, plan []candidate) *state {
 		return nil
 	}
 	text := schema.ApplyEdits(s.doc.Source, edits)
-	if f.seen[text] || len(text) > schema.MaxSize {
+	if len(text) > schema.MaxSize {
 		return nil
 	}
 	next.doc = schema.Parse(s.doc.Source.Name, []byte(text))
@@ -140,8 +143,7 @@ func (f *fixer) try(s *state, plan []candidate) *state {
 	next := f.apply(s, plan)
 	for n := 0; next != nil && f.runs > 0; n++ {
 		fresh := introduced(s, next)
-		if len(fresh) == 0 && errors(next.doc) <= errors(s.doc) {
-			f.seen[next.doc.Source.Text] = true
+		if len(fresh) == 0 && len(next.found) < len(s.found) && errors(next.doc) <= errors(s.doc) {
 			return next
 		}
 		more := f.plan(fresh)

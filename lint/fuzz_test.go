@@ -56,7 +56,7 @@ func mistake(text string, kind byte, place int) string {
 			marks = append(marks, i)
 		}
 	}
-	if len(marks) == 0 {
+	if len(marks) < 2 {
 		return text
 	}
 	n := place % len(marks)
@@ -150,7 +150,7 @@ func readPolicies(t testing.TB) []string {
 var changing = []string{
 	"double-content-length", "endpoint-override", "header-colon", "leading-slash", "missing-url", "short-string",
 	"unknown-method", "wrong-type", "unknown-key", "bad-value", "surrogate-pair", "prefix-match", "joined-certs", "cert-encoding",
-	"name-not-first", "legacy-form", "leading-text", "syntax", "lax-syntax", "forward-reference",
+	"name-not-first", "legacy-form", "leading-text", "bad-endpoint", "bad-proxy", "syntax", "lax-syntax", "forward-reference",
 }
 
 // checkLaws checks the laws of fixes for a text.

@@ -78,6 +78,8 @@ type Options struct {
 	// the rules without a group.
 	With []string
 
+	unlimited bool // find more than schema.MaxFindings by a rule
+
 	// Filter, if not nil, returns the diagnostics to be reported.
 	Filter func([]schema.Diagnostic) []schema.Diagnostic
 }
@@ -96,10 +98,16 @@ func (o *Options) selects(r *Rule) bool {
 // If the text has syntax errors, the rules check the text as it was probably meant
 // ([schema.Document.Corrected]), and only syntax errors have fixes. If the errors
 // leave its structure in doubt, or the text is not a policy, Run reports only that.
+//
+// Run returns at most schema.MaxFindings of one rule, and the number of the rest.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
 	found := check(d, checked, o)
-	s := &suppressor{rules: rules, checked: checked}
+	count := map[string]int{}
+	for _, g := range found {
+		count[g.Rule]++
+	}
+	s := &suppressor{rules: rules, checked: slices.DeleteFunc(checked, func(r *Rule) bool { return count[r.Name] > schema.MaxFindings })}
 	result := schema.SortDiagnostics(s.apply(d, found))
 	if o.Filter != nil {
 		result = o.Filter(result)
@@ -122,7 +130,11 @@ func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
 	} else if add(slices.Clone(d.Syntax)); d.Damaged() {
 		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
 	} else {
-		valid := schema.Validate(p.Document)
+		validate := schema.Validate
+		if o.unlimited {
+			validate = schema.ValidateAll
+		}
+		valid := validate(p.Document)
 		for i := range valid {
 			p.locate(d, &valid[i])
 		}
@@ -134,8 +146,16 @@ func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
 			continue
 		}
 		p.rule = r
+		if !o.unlimited {
+			p.excess = &schema.Excess{}
+		}
 		n := len(p.found)
 		r.Check(p)
+		if p.excess != nil {
+			if rest := p.excess.Rest(); rest != nil {
+				p.found = append(p.found, rest)
+			}
+		}
 		for _, g := range p.found[n:] {
 			p.locate(d, g)
 		}

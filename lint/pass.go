@@ -17,9 +17,10 @@ type Pass struct {
 	At       time.Time        // when certificates must be valid
 	CertWarn time.Duration    // how long before its end a certificate is reported
 
-	rule  *Rule // being checked
-	found []*schema.Diagnostic
-	memo  map[any]any // results of Memo functions
+	rule   *Rule // being checked
+	found  []*schema.Diagnostic
+	excess *schema.Excess // of the rule; nil means no limit
+	memo   map[any]any    // results of Memo functions
 }
 
 func newPass(d *schema.Document, o Options) *Pass {
@@ -37,6 +38,11 @@ func newPass(d *schema.Document, o Options) *Pass {
 // the result: its severity, related places and fixes.
 func (p *Pass) Reportf(at schema.Span, format string, args ...any) *schema.Diagnostic {
 	g := &schema.Diagnostic{Rule: p.rule.Name, Severity: p.rule.Severity, Span: at, Message: fmt.Sprintf(format, args...)}
+	if p.excess != nil {
+		if instead, keep := p.excess.Add(*g); !keep {
+			return instead
+		}
+	}
 	p.found = append(p.found, g)
 	return g
 }

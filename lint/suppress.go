@@ -31,7 +31,7 @@ type suppression struct {
 // A suppressor removes the diagnostics that comments suppress.
 type suppressor struct {
 	rules   []*Rule // that a comment may name
-	checked []*Rule // that were checked
+	checked []*Rule // of which all findings are known
 	wrong   []schema.Diagnostic
 }
 

@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -132,12 +131,11 @@ func (s *Stream) SetAll(o MetadataOption) error {
 	if len(o.pairs)%2 != 0 {
 		return fmt.Errorf("sspolicy: set metadata of streamtype %q: a name without a value", s.StreamType().Name)
 	}
-	for pair := range slices.Chunk(o.pairs, 2) {
-		if o.skipEmpty && pair[1] == "" {
-			continue
-		}
-		if err := s.SetMetadata(pair[0], pair[1]); err != nil {
-			return err
+	for i := 0; i < len(o.pairs); i += 2 {
+		if name, value := o.pairs[i], o.pairs[i+1]; value != "" || !o.skipEmpty {
+			if err := s.SetMetadata(name, value); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -272,12 +270,14 @@ func (c *Context) close() {
 	for c.first != nil {
 		c.empty.Wait()
 	}
-	types := slices.Collect(maps.Values(c.types))
-	types = slices.AppendSeq(types, maps.Keys(c.stale))
+	types, stale := c.types, c.stale
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
 	c.host.StopDials()
 	for _, t := range types {
+		t.close()
+	}
+	for t := range stale {
 		t.close()
 	}
 	c.freeing.Wait()

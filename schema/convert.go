@@ -81,3 +81,10 @@ func (k *Key) holds(n *big.Int) bool {
 	}
 	return n.Sign() >= 0 && n.BitLen() <= k.Width
 }
+
+var placeholder = regexp.MustCompile(`@[A-Za-z_][A-Za-z0-9_]*@|^%[0-9]*l*[cdisux]$`)
+
+// Placeholder returns the first placeholder in a text, which a build or a program
+// replaces before lws gets it: @NAME@, or a text that is one %d or %s. It returns
+// "" if there is none.
+func Placeholder(text string) string { return placeholder.FindString(text) }

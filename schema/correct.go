@@ -2,7 +2,6 @@ package schema
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -90,12 +89,13 @@ type corrector struct {
 
 // A correction is a way of mending the first error of a text.
 type correction struct {
-	src    *Source // before the edits
-	edits  []Edit
-	found  []Diagnostic // the mistakes, each with the fix that edits is made of
-	errors int          // left afterwards
-	shape  int          // mistakes in its shape afterwards, less the known keys
-	means  string       // the values afterwards
+	src     *Source // before the edits
+	edits   []Edit
+	found   []Diagnostic // the mistakes, each with the fix that edits is made of
+	errors  int          // left afterwards
+	fixable bool         // the parser has a fix for every error left
+	shape   int          // mistakes in its shape afterwards, less the known keys
+	means   string       // the values afterwards
 }
 
 // original maps a span of the text after n steps to the source.
@@ -161,46 +161,65 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	i := slices.IndexFunc(p.diags, isError)
 	first := p.diags[i]
 	var all []correction
-	if local != nil && local.errors == 0 {
-		all = append(all, *local)
-	}
-	tried, complete := c.candidates(d, first, p.around[i])
-	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text) > c.budget {
-		tried, complete = nil, false
-	}
-	if !complete && p.guessed {
-		return nil // the right one may not be among them
+	tried := candidates(d, first, p.around[i])
+	const copies = 16 // copying a text is this much cheaper than parsing it
+	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
+		tried = nil
 	}
 	for _, g := range tried {
 		if r := c.tryClean(d, g); r != nil {
 			all = append(all, *r)
 		}
-	}
-	if len(all) == 0 && len(first.Fixes) > 0 && !p.guessed {
-		if r := c.try(d, first); r != nil && r.errors < count(d) {
-			return r // nothing else is wrong so far
+		if c.budget < 0 {
+			return nil // the best one may be among the rest
 		}
 	}
+	if len(all) == 0 {
+		all = c.partial(d, first, tried)
+	}
 	best := unique(all)
-	if e := best.edit(); best != nil && count(d) == 1 && e.Span.Start == first.Span.Start && e.Span.End-e.Span.Start == len(first.Span.Text()) {
-		first.Fixes = best.found[0].Fixes // which says more of it
+	if best != nil && len(best.edits) == 1 && count(d) == 1 && best.edits[0].Span == first.Span {
+		first.Fixes = best.found[0].Fixes // the parser says more about it
 		best.found = []Diagnostic{first}
 	}
 	return best
 }
 
-// edit returns the edit of a correction that has one.
-func (r *correction) edit() Edit {
-	if r == nil || len(r.edits) != 1 {
-		return Edit{}
+// partial returns the corrections after which the parser has a fix for everything
+// that is left. If there are none, it returns the parser's own fix of the first
+// error, provided that no candidate leaves fewer errors.
+func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (all []correction) {
+	least := count(d)
+	plain := len(first.Fixes) > 0 && !ofBracket(first.Fixes[0].Edits[0])
+	for _, g := range tried {
+		if c.budget < 0 {
+			return nil
+		}
+		if e := g.Fixes[0].Edits[0]; plain && e.NewText != `"` && e.Span.Text() != `"` {
+			continue // a bracket may be missing behind the error as well
+		}
+		if r := c.try(d, g); r.fixable {
+			all = append(all, *r)
+		} else {
+			least = min(least, r.errors)
+		}
 	}
-	return r.edits[0]
+	if len(all) > 0 || !plain {
+		return all
+	}
+	if r := c.try(d, first); r.errors < count(d) && r.errors <= least {
+		return []correction{*r}
+	}
+	return nil
 }
+
+// ofBracket reports whether an edit adds or removes a bracket.
+func ofBracket(e Edit) bool { return strings.ContainsAny(e.NewText+e.Span.Text(), "{}[]") }
 
 // compare returns -1 if a correction is a better explanation than another, 1 if
 // the other one is, and 0 if they are as good.
 func (r *correction) compare(o *correction) int {
-	return cmp.Or(cmp.Compare(len(r.edits), len(o.edits)), cmp.Compare(r.shape, o.shape))
+	return cmp.Or(cmp.Compare(len(r.edits)+r.errors, len(o.edits)+o.errors), cmp.Compare(r.shape, o.shape))
 }
 
 // removes reports whether a correction removes something that the author wrote.
@@ -268,10 +287,10 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 		}
 	}
 	c.budget -= len(d.Source.Text)
-	after, _ := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
-	if r.errors = count(after); r.errors == 0 {
-		r.weigh(after)
-	}
+	after, p := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
+	r.errors = count(after)
+	r.fixable = !p.guessed && !slices.ContainsFunc(after.Syntax, func(g Diagnostic) bool { return isError(g) && len(g.Fixes) == 0 })
+	r.weigh(after)
 	return r
 }
 
@@ -287,7 +306,10 @@ type unclean struct{}
 // tryClean applies the fix of a diagnostic. It returns nil if the result has an
 // error.
 func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
+	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
+	p := &parser{src: src, text: src.Text, clean: true}
 	defer func() {
+		c.budget -= p.pos
 		if e := recover(); e != nil {
 			if _, ok := e.(unclean); !ok {
 				panic(e)
@@ -295,10 +317,8 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
 			r = nil
 		}
 	}()
-	c.budget -= len(d.Source.Text)
-	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
 	after := &Document{Source: src}
-	(&parser{src: src, text: src.Text, clean: true}).document(after)
+	p.document(after)
 	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
 	r.weigh(after)
 	return r
@@ -377,131 +397,4 @@ func compact(v *Value) string {
 	}
 	write(v)
 	return b.String()
-}
-
-// candidates returns the mistakes of one character that may be behind an error
-// inside of the bracket at an offset: a character that is missing or one too
-// many. It is complete unless there are too many places.
-func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) (list []Diagnostic, complete bool) {
-	text, at := d.Source.Text, first.Span.Start
-	seen := map[[2]int]bool{}
-	add := func(offset, n int, new string, format string, args ...any) {
-		key := [2]int{offset, n<<8 | int((new + "\x00")[0])}
-		if seen[key] {
-			return
-		}
-		seen[key] = true
-		s := Span{d.Source, offset, offset + n}
-		g := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: s, Message: fmt.Sprintf(format, args...)}
-		what := fmt.Sprintf("insert %s", Quote(new))
-		if new == `"` {
-			what = "insert a double quote"
-		}
-		if n > 0 {
-			what = "remove it"
-		}
-		g.Fixes = []Fix{newFix(what, s, new)}
-		list = append(list, g)
-	}
-	const near = 400 // bytes
-	_, start := d.Source.Line(at)
-	line, _ := d.Source.Line(at)
-	from, to := max(start, at-near), min(start+len(line), first.Span.End+near)
-	for i := from; i <= to; i++ {
-		if i > 0 && text[i-1] == '\\' {
-			continue
-		}
-		if i == from || i == to || class(text[i-1]) != class(text[i]) || class(text[i]) == 0 {
-			add(i, 0, `"`, "a double quote is missing here")
-		}
-	}
-	const most, near2 = 1000, 8 // tokens
-	ts := tokens(text, first.Span.End)
-	region := mistaken(ts, bracket)
-	if len(region) > most {
-		return list, false
-	}
-	before := byte(':')
-	for i, t := range region {
-		c := text[t.Start]
-		if strings.IndexByte(",:", c) < 0 {
-			add(t.End, 0, "}", `"}" is missing here`)
-			add(t.End, 0, "]", `"]" is missing here`)
-			if strings.IndexByte(",:[{", before) >= 0 {
-				add(t.Start, 0, "{", `"{" is missing here`)
-				add(t.Start, 0, "[", `"[" is missing here`)
-			}
-		}
-		before = c
-		if i < len(region)-near2 {
-			continue
-		}
-		if strings.IndexByte(`{}[],:"`, c) >= 0 {
-			add(t.Start, 1, "", "this %q is one too many", string(c))
-		}
-		if c == '"' && t.End > t.Start+1 {
-			add(t.End-1, 1, "", "this %q is one too many", `"`)
-		}
-	}
-	return list, true
-}
-
-// mistaken returns the tokens among which the mistake may be that shows at the
-// last one, inside of the bracket at an offset: those from the bracket on, or from
-// the last key in it.
-func mistaken(ts []Span, bracket int) []Span {
-	from, depth, opened := 0, 0, false
-	for i, t := range ts {
-		switch t.Source.Text[t.Start] {
-		case '{', '[':
-			depth++
-			opened = opened || t.Start == bracket
-		case '}', ']':
-			depth--
-		}
-		if t.Start == bracket {
-			from = i
-		} else if opened && depth == 1 && i+1 < len(ts) && ts[i+1].Text() == ":" && i < len(ts)-2 {
-			from = i
-		}
-	}
-	return ts[from:]
-}
-
-// class returns 1 for letters and digits, 2 for space and 0 for other bytes.
-func class(c byte) int {
-	switch {
-	case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c >= 0x80:
-		return 1
-	case c == ' ' || c == '\t' || c == '\r' || c == '\n':
-		return 2
-	}
-	return 0
-}
-
-// tokens returns the tokens of a text up to one that ends at or after an
-// offset.
-func tokens(text string, upTo int) []Span {
-	src := &Source{Text: text}
-	p := &parser{src: src, text: text}
-	var list []Span
-	for p.pos < len(text) {
-		if p.space(); p.pos == len(text) {
-			break
-		}
-		start := p.pos
-		switch {
-		case strings.IndexByte("{}[],:", p.peek()) >= 0:
-			p.pos++
-		case p.peek() == '"':
-			p.str()
-		default:
-			p.token()
-		}
-		list = append(list, Span{src, start, p.pos})
-		if p.pos >= upTo {
-			break
-		}
-	}
-	return list
 }

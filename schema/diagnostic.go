@@ -83,3 +83,43 @@ func HasErrors(ds []Diagnostic) bool {
 	worst, _ := Worst(ds)
 	return worst == Error
 }
+
+// MaxFindings is how many diagnostics of one rule are reported of a document. One
+// more says how many there are besides.
+const MaxFindings = 1000
+
+// An Excess counts the diagnostics of one rule, and keeps no more than
+// MaxFindings. The zero value is ready to use.
+type Excess struct {
+	kept, dropped int
+	first, last   Diagnostic // that were dropped
+	worst         Severity   // of those before last
+}
+
+// Add reports whether a diagnostic is to be kept. If not, it returns a copy in its
+// place, which the caller may change until the next call.
+func (e *Excess) Add(d Diagnostic) (instead *Diagnostic, keep bool) {
+	if e.kept < MaxFindings {
+		e.kept++
+		return nil, true
+	}
+	if e.dropped == 0 {
+		e.first = d
+	}
+	e.worst = max(e.worst, e.last.Severity)
+	e.dropped++
+	e.last = d
+	return &e.last, false
+}
+
+// Full reports whether the next diagnostic will not be kept.
+func (e *Excess) Full() bool { return e.kept == MaxFindings }
+
+// Rest returns a diagnostic that stands for those that were not kept, or nil.
+func (e *Excess) Rest() *Diagnostic {
+	if e.dropped == 0 {
+		return nil
+	}
+	return &Diagnostic{Rule: e.first.Rule, Severity: max(e.worst, e.last.Severity), Span: e.first.Span,
+		Message: fmt.Sprintf("%d more findings of this rule, from here on", e.dropped)}
+}

@@ -77,13 +77,36 @@ type Key struct {
 	Ref          Section  // the section that the value names an entry of; Top if the value is not a reference
 	Match        Match
 	Inert        bool                         // no lws version acts on it
+	Sticky       bool                         // a boolean that false does not clear once it is true
 	Aliases      []string                     // documented names for it that no lws version reads
 	ValueAliases map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
+	ValueMeant   map[string]map[string]any    // other values that are written for the settings given
 	ValueSince   map[string]string            // the first lws release that reads a value, where that is later than Since
 }
 
 // Is reports whether a value may be of this type, by JSON Schema's name.
 func (k *Key) Is(typ string) bool { return slices.Contains(k.Types, typ) }
+
+// Meant returns the settings that an invalid value stands for, this key among them,
+// or nil.
+func (k *Key) Meant(value string) map[string]any {
+	if use, ok := k.ValueAliases[value]; ok {
+		meant := map[string]any{}
+		for key, v := range use {
+			meant[key] = v
+		}
+		return meant
+	}
+	lower := strings.ToLower(value)
+	if slices.Contains(k.Enum, lower) {
+		return map[string]any{k.Name: lower}
+	}
+	return k.ValueMeant[lower]
+}
+
+// Joined reports whether lws joins the lists if an object has the key more than
+// once. Of any other key, the last one counts.
+func (k *Key) Joined() bool { return k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff" }
 
 // Serves reports whether the protocol uses the key. It is true for "", an unknown
 // protocol.
@@ -96,6 +119,7 @@ type keyTable struct {
 	keys       map[Section][]*Key
 	byName     map[Section]map[string]*Key
 	documented map[Section]map[string]string // names that appear only in lws's documentation, and the key to use instead
+	meant      map[Section]map[string]string // names that people write, and what to do instead
 }
 
 var table = sync.OnceValue(func() keyTable {
@@ -111,11 +135,14 @@ var table = sync.OnceValue(func() keyTable {
 		Ref          Section                      `json:"ref"`
 		Match        Match                        `json:"match"`
 		Inert        bool                         `json:"inert"`
+		Sticky       bool                         `json:"sticky"`
 		Aliases      []string                     `json:"aliases"`
 		ValueAliases map[string]map[string]string `json:"valueAliases"`
+		ValueMeant   map[string]map[string]any    `json:"valueMeant"`
 		ValueSince   map[string]string            `json:"valueSince"`
 
 		DocumentedOnly map[string]string `json:"documentedOnly"`
+		Meant          map[string]string `json:"meant"`
 	}
 	type object struct {
 		Properties orderedMap[struct {
@@ -136,10 +163,10 @@ var table = sync.OnceValue(func() keyTable {
 		panic("schema: the embedded JSON Schema does not decode: " + err.Error()) // a test decodes it
 	}
 
-	t := keyTable{map[Section][]*Key{}, map[Section]map[string]*Key{}, map[Section]map[string]string{}}
+	t := keyTable{map[Section][]*Key{}, map[Section]map[string]*Key{}, map[Section]map[string]string{}, map[Section]map[string]string{}}
 	add := func(s Section, o object) {
 		t.byName[s] = map[string]*Key{}
-		t.documented[s] = o.LWS.DocumentedOnly
+		t.documented[s], t.meant[s] = o.LWS.DocumentedOnly, o.LWS.Meant
 		for _, p := range o.Properties {
 			k := &Key{
 				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
@@ -147,8 +174,8 @@ var table = sync.OnceValue(func() keyTable {
 				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
 				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
-				Inert: p.Value.LWS.Inert, Aliases: p.Value.LWS.Aliases,
-				ValueAliases: p.Value.LWS.ValueAliases, ValueSince: p.Value.LWS.ValueSince,
+				Inert: p.Value.LWS.Inert, Sticky: p.Value.LWS.Sticky || p.Value.LWS.Flag != "", Aliases: p.Value.LWS.Aliases,
+				ValueAliases: p.Value.LWS.ValueAliases, ValueMeant: p.Value.LWS.ValueMeant, ValueSince: p.Value.LWS.ValueSince,
 			}
 			t.keys[s] = append(t.keys[s], k)
 			t.byName[s][k.Name] = k

@@ -16,7 +16,7 @@ const (
 	MaxSize  = 16 << 20 // bytes
 	MaxDepth = 64       // levels of objects and arrays
 
-	maxSyntax = 50 // syntax errors reported
+	maxSyntax = 1000 // syntax errors reported
 )
 
 // The rules that the parser reports.
@@ -661,7 +661,9 @@ func (p *parser) word() Kind {
 		p.fixf(start, p.pos, "write "+want, want, "%s is written %s", w, want)
 	default:
 		what, k := QuoteName(w)+" is not a JSON value", p.setting()
-		if want, ok := k.meant(w); ok {
+		if Placeholder(w) == w && (k == nil || !k.Is("string")) {
+			p.errorf(start, p.pos, "%s is a placeholder: check the policy after it is filled in", QuoteName(w))
+		} else if want, ok := k.meant(w); ok {
 			p.fixf(start, p.pos, "write "+want, want, "%s: write %s", what, want)
 		} else if k == nil {
 			p.errorf(start, p.pos, "%s", what)

@@ -203,19 +203,15 @@ func (d *Definition) flag(key string) (value string, ok bool) {
 }
 
 // Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
-// and the one that is meant by a name of lws's documentation which lws does not
-// read. It returns "" for an unknown protocol.
+// or the one meant by another name for it. It returns "" for an unknown protocol.
 func (d *Definition) Protocol() string {
 	s := d.Get("protocol")
 	if s == nil {
 		return "h1"
 	}
 	name := s.Member.Value.Text()
-	if use, ok := s.Key.ValueAliases[name]; ok {
-		return use["protocol"]
-	}
 	if !slices.Contains(s.Key.Enum, name) {
-		return ""
+		name, _ = s.Key.Meant(name)[s.Key.Name].(string)
 	}
 	return name
 }

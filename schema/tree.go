@@ -2,6 +2,7 @@ package schema
 
 import (
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -174,6 +175,36 @@ func unquote(raw string) string {
 	}
 	return s
 }
+
+// Halves returns the escapes in the strings of a value, keys included, that are
+// half of a surrogate pair without the other half. Such a string has no UTF-8.
+func (v *Value) Halves() []Span {
+	var halves []Span
+	switch v.Kind {
+	case ObjectKind:
+		for _, m := range v.Object.Members {
+			halves = append(append(halves, m.Name.Halves()...), m.Value.Halves()...)
+		}
+	case ArrayKind:
+		for _, e := range v.Array.Elems {
+			halves = append(halves, e.Value.Halves()...)
+		}
+	case String:
+		if !strings.Contains(v.Raw, `\u`) {
+			return nil
+		}
+		raw := strings.ReplaceAll(v.Raw, `\\`, "..") // an escaped backslash starts no escape
+		for _, at := range surrogates.FindAllStringIndex(raw, -1) {
+			if at[1]-at[0] == len(`\ud800`) {
+				halves = append(halves, Span{v.Span.Source, v.Span.Start + at[0], v.Span.Start + at[1]})
+			}
+		}
+	}
+	return halves
+}
+
+// surrogates are a surrogate pair, or half of one.
+var surrogates = regexp.MustCompile(`(?i)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2}`)
 
 // Quote returns s as a JSON string.
 func Quote(s string) string {

@@ -42,7 +42,9 @@ func FuzzValidate(f *testing.F) {
 		var shapeDiags []Diagnostic
 		for _, g := range Validate(d) {
 			beyond := g.Rule == RuleBadValue && strings.Contains(g.Message, "point or exponent") ||
-				g.Rule == RuleBadLength && strings.Contains(g.Message, "bytes")
+				g.Rule == RuleBadLength && strings.Contains(g.Message, "bytes") ||
+				g.Rule == RuleBadCount && strings.Contains(g.Message, "too many") || // several entries in one object
+				strings.Contains(g.Message, "half of a character")
 			if !beyond {
 				shapeDiags = append(shapeDiags, g)
 			}
@@ -69,6 +71,34 @@ func TestLongNumbers(t *testing.T) {
 	for _, g := range diags {
 		if len(g.Message) > 300 {
 			t.Errorf("a message of %d bytes", len(g.Message))
+		}
+	}
+}
+
+func TestCounts(t *testing.T) {
+	list := func(item string, n int) string { return "[" + strings.Repeat(item+",", n-1) + item + "]" }
+	for _, test := range []struct {
+		text string
+		want string // the message, or ""
+	}{
+		{`{"retry":[{"r":{"backoff":` + list("1", 8) + `}}]}`, ""},
+		{`{"retry":[{"r":{"backoff":` + list("1", 8) + `,"backoff":1}}]}`, "this is one too many of 9: backoff takes at most 8"},
+		{`{"retry":[{"r":{"backoff":` + list("1", 4) + `,"backoff":` + list("1", 4) + `,"backoff":[1,1]}}]}`, "this is one too many of 10: backoff takes at most 8"},
+		{`{"trust_stores":[{"name":"t","stack":` + list(`"c"`, 6) + `,"stack":"d"}]}`, "this is one too many of 7: stack takes at most 6"},
+		{`{"s":[{"a":{"metadata":` + list(`{"m":""}`, 128) + `,"metadata":` + list(`{"m":""}`, 127) + `}}]}`, ""},
+		{`{"s":[{"a":{"metadata":` + list(`{"m":""}`, 128) + `,"metadata":` + list(`{"m":""}`, 128) + `}}]}`, "this is one too many of 256: metadata takes at most 255"},
+		{`{"s":[{"a":{"metadata":` + list(`{"m":"","n":""}`, 128) + `}}]}`, "this is one too many of 256: metadata takes at most 255"},
+		{`{"s":[{"a":{"http_resp_map":` + list(`{"404":1}`, 10) + `,"http_resp_map":` + list(`{"404":1}`, 10) + `}}]}`, ""}, // the last one counts
+		{`{"s":[{"a":{"http_resp_map":[{` + strings.Repeat(`"404":1,`, 16) + `"403":1}]}}]}`, "this is one too many of 17: http_resp_map takes at most 16"},
+	} {
+		got := ""
+		for _, g := range Validate(Parse("p", []byte(test.text))) {
+			if g.Rule == RuleBadCount {
+				got += g.Message
+			}
+		}
+		if got != test.want {
+			t.Errorf("%.80s…: found %q, want %q", test.text, got, test.want)
 		}
 	}
 }
@@ -153,7 +183,7 @@ func TestKeyTable(t *testing.T) {
 	if n < 106 {
 		t.Errorf("%d keys, want at least 106", n)
 	}
-	if k := LookupKey(Streams, "http_cookies"); k.In(Version{4, 2}) || !k.In(Version{4, 3}) || k.Serves("mqtt") || !k.Serves("ws") {
+	if k := LookupKey(Streams, "http_cookies"); k.In(Version{Major: 4, Minor: 2}) || !k.In(Version{Major: 4, Minor: 3}) || k.Serves("mqtt") || !k.Serves("ws") {
 		t.Errorf("http_cookies: %+v", k)
 	}
 }
@@ -165,6 +195,8 @@ func TestWrap(t *testing.T) {
 		{"port", "70000", "4464"}, {"port", "65536", "0"}, {"port", "-1", "65535"}, {"port", "80.9", "80"},
 		{"attr_priority", "256", "0"}, {"client_cert", "255", "none"}, {"client_cert", "-1", "none"}, {"client_cert", "256", "0"},
 		{"http_expect", "65740", "204"},
+		{"port", "9223372036854775808", "65535"}, {"port", "18446744073709551616", "65535"}, {"port", "-9223372036854775809", "0"},
+		{"timeout_ms", "4294967296", "0"}, {"timeout_ms", "9223372036854775808", "4294967295"}, {"timeout_ms", "-12345678901234567890", "0"},
 	} {
 		if got := Wrap(test.raw, LookupKey(Streams, test.key)); got != test.want {
 			t.Errorf("%s %s: %s, want %s (observed on lws 4.1.6 to 5.0.0)", test.key, test.raw, got, test.want)
@@ -180,6 +212,29 @@ func TestDecodeCert(t *testing.T) {
 		_, err := DecodeCert(text)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, test := range []struct {
+		version, has string
+		want         bool
+	}{
+		{"4.3", "4.3.2", true}, {"4.3.1", "4.3.2", false}, {"4.3.2", "4.3.2", true}, {"4.3.10", "4.3.2", true}, {"4.2", "4.3.2", false},
+		{"4.4.0", "4.3.2", true}, {"4.3.0", "4.3", true}, {"5.0", "4.3.2", true}, {"4.1", "", true},
+	} {
+		var v Version
+		if err := v.UnmarshalText([]byte(test.version)); err != nil || v.String() != test.version {
+			t.Fatalf("%s: %v, %v", test.version, v, err)
+		}
+		if v.Has(test.has) != test.want {
+			t.Errorf("lws %s has %s: %v", v, test.has, !test.want)
+		}
+	}
+	for _, bad := range []string{"", "4", "4.0", "4.3.x", "4.3.-1", "4.3.1.2", "6.0"} {
+		if v := new(Version); v.UnmarshalText([]byte(bad)) == nil {
+			t.Errorf("%q is taken for %v", bad, v)
 		}
 	}
 }

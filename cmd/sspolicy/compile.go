@@ -193,7 +193,7 @@ func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]g
 }
 
 func (c *compileCmd) cOptions() codegen.COptions {
-	return codegen.COptions{Version: version(), Target: codegen.Target(c.lws()), Prefix: c.prefix(), Entry: c.Entry}
+	return codegen.COptions{Version: version(), Target: codegen.Target(c.lws().Line()), Prefix: c.prefix(), Entry: c.Entry}
 }
 
 // cError makes a finding of an error of the C writer: the policy has something
@@ -212,7 +212,7 @@ func (c *compileCmd) size(w io.Writer, doc *schema.Document, compiled *policy.Po
 		return c.cError(err)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "bytes for lws %v\t%d bit\t%d bit\t\n", c.lws(), size[0].Bits, size[1].Bits)
+	fmt.Fprintf(t, "bytes for lws %v\t%d bit\t%d bit\t\n", c.lws().Line(), size[0].Bits, size[1].Bits)
 	for _, row := range []struct {
 		kind  string
 		bytes func(codegen.Footprint) int

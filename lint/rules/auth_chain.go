@@ -10,9 +10,9 @@ var authChain = &lint.Rule{
 	Severity: schema.Info,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "the streamtype of an auth scheme does not exist, or needs the scheme itself",
-	Why: `The streamtype that an auth scheme names is the one that fetches what the scheme
-needs. It can't do that if it is not there, or authenticates by the same scheme.`,
-	LWS: `lws keeps the name and never looks at it (4.2 to 5.0, by its source).`,
+	Why: `The streamtype that an auth scheme names fetches the token of the scheme. It has to exist,
+and must not authenticate by the same scheme.`,
+	LWS: `lws stores the name and does not use it (4.2 to 5.0, by the source).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "auth": [ { "name": "aws", "type": "sigv4", "streamtype": "token", "blob": 0 } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",

@@ -10,14 +10,13 @@ var badSuppression = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "a comment that should suppress findings does not",
-	Why: `A finding is suppressed by a comment on its line or the line above:
+	Why: `A comment suppresses findings on its line or on the line below:
 
     # sspolicy:ignore RULE, ... -- REASON
 
-or, for the whole file, by sspolicy:ignore-file. The reason is for whoever reads
-the policy next, and must not be missing. Rules about what lws crashes on can't
-be suppressed.`,
-	LWS: `lws reads over comments from "#" to the end of the line (4.3.10 and 5.0.0).`,
+or, for the whole file, with sspolicy:ignore-file. The reason is required: it is for the next reader.
+Rules about policies that lws cannot read cannot be suppressed.`,
+	LWS: `lws skips comments from "#" to the end of the line (4.3.10 and 5.0.0).`,
 	Bad: `{ # sspolicy:ignore unknown-key
   "s": [] }`,
 	Good: `{ "extra": 1, # sspolicy:ignore unknown-key -- read by our own tools

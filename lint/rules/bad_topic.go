@@ -11,13 +11,13 @@ var badTopic = &lint.Rule{
 	Name:     "bad-topic",
 	Severity: schema.Error,
 	Summary:  "MQTT does not allow this topic or filter",
-	Why: `"+" and "#" are wildcards, for filters only. "+" stands for one level and is alone in it;
-"#" stands for all that follow and is the last level (MQTT 3.1.1, section 4.7). Topics that
-start with "$" are the broker's own.`,
-	LWS: `lws does not connect with a filter that is wrong, with one that starts with "$", which
-MQTT allows, or, if there is aws_iot, with one of more than 7 slashes. An empty filter is
-not subscribed to. Topics are sent as they are, wildcards and all, and a broker closes the
-connection (4.3.10 and 5.0.0).`,
+	Why: `"+" and "#" are wildcards, which only filters may have. "+" is a whole level. "#" is the
+whole last level and stands for all that follow (MQTT 3.1.1, section 4.7). Topics that begin
+with "$" belong to the broker.`,
+	LWS: `lws does not connect with an invalid filter, with a filter that begins with "$", which MQTT
+allows, or, with aws_iot, with a filter of more than 7 slashes. It does not subscribe to an
+empty filter. It sends topics unchecked, and a broker closes the connection (4.3.10 and
+5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 1883, "protocol": "mqtt", "mqtt_subscribe": "rooms/#/state" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 1883, "protocol": "mqtt", "mqtt_subscribe": "rooms/+/state" } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -28,6 +28,9 @@ connection (4.3.10 and 5.0.0).`,
 			for _, key := range []string{"mqtt_topic", "mqtt_subscribe", "mqtt_will_topic", "mqtt_birth_topic"} {
 				if s := d.Get(key); s != nil && s.Member.Value.Kind == schema.String {
 					topic := s.Member.Value.Text()
+					if key == "mqtt_subscribe" && strings.Contains(topic, ",") {
+						p.Reportf(s.Member.Value.Span, "mqtt_subscribe %s is one filter, and the comma a part of it: write a streamtype for each", schema.QuoteName(topic)).Severity = schema.Warning
+					}
 					if wrong := wrongTopic(topic, key == "mqtt_subscribe", d.Bool("aws_iot")); wrong != "" {
 						p.Reportf(s.Member.Value.Span, "%s %s: %s", key, schema.QuoteName(topic), wrong)
 					}

@@ -8,11 +8,11 @@ import (
 var bufferThresholds = &lint.Rule{
 	Name:     "buffer-thresholds",
 	Severity: schema.Warning,
-	Summary:  "the thresholds of flow control are in the wrong order, or above the buffer",
-	Why: `Receiving stops when more than ..._rxflow_on_above bytes are in the buffer, and goes on
-when fewer than ..._rxflow_off_below are: the second is the smaller one, and both are less
-than the buffer has.`,
-	LWS: `lws stores the numbers as they are, and checks nothing (4.2.2 to 5.0.0).`,
+	Summary:  "the thresholds of flow control are in the wrong order, or above the size of the buffer",
+	Why: `Receiving stops when more than ..._rxflow_on_above bytes are buffered, and continues when
+fewer than ..._rxflow_off_below are. The second is the smaller one, and both are below the
+size of the buffer.`,
+	LWS: `lws stores the numbers unchecked (4.2.2 to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "proxy_buflen": 65536, "proxy_buflen_rxflow_on_above": 8192, "proxy_buflen_rxflow_off_below": 32768 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",

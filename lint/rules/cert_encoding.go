@@ -14,11 +14,11 @@ var certEncoding = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
 	Summary:  "a certificate is not base64",
-	Why: `A certificate stands in a policy as the base64 of its DER, which is what a PEM
-file has between its first and its last line. Padding is optional, and the
-URL-safe alphabet will do.`,
-	LWS: `4.1 to 4.3 skip the characters that do not fit. 4.4 to 5.0 log a line and go on
-with 3072 bytes of whatever is in memory as the certificate.`,
+	Why: `A certificate is the base64 of its DER: the text between the first and the last line of a
+PEM file. Padding is optional, and the URL-safe alphabet is accepted.`,
+	LWS: `4.1 to 4.3 skip characters that are not base64. 4.4 to 5.0 log a line and use 3072 bytes of
+memory as the certificate. White space is skipped, except that 4.4 and 4.5 refuse spaces,
+and 4.1.6 to 4.3.10 append a byte to the certificate if white space follows the base64.`,
 	Bad:  `{ "certs": [ { "ca": "MIIFazCCA1OgAw...AnX5iItreGCc=" } ] }`,
 	Good: `{ "certs": [ { "ca": "MIIFazCCA1OgAwIBAgIRAIIQz7DSQONZRGPgu2OCiwAw" } ] }`,
 	Check: func(p *lint.Pass) {
@@ -26,7 +26,9 @@ with 3072 bytes of whatever is in memory as the certificate.`,
 			if d.Value.Kind != schema.String {
 				continue
 			}
-			if der := pemText(d.Value.Text()); der != "" {
+			if unfilled := schema.Placeholder(d.Value.Text()); unfilled != "" {
+				p.Reportf(d.Value.Span, "%s: %s is a placeholder: check the policy in which it is filled in", d, schema.QuoteName(unfilled))
+			} else if der := pemText(d.Value.Text()); der != "" {
 				g := p.Reportf(d.Value.Span, "%s is PEM: leave out its first and last line, and the line ends", d)
 				if !strings.Contains(d.Value.Text(), "PRIVATE KEY") { // which no output should repeat
 					g.Fixes = []schema.Fix{{
@@ -37,9 +39,31 @@ with 3072 bytes of whatever is in memory as the certificate.`,
 				}
 			} else if _, err := schema.DecodeCert(d.Value.Text()); err != nil {
 				p.Reportf(d.Value.Span, "%s: %v", d, err)
+			} else if text := d.Value.Text(); strings.ContainsAny(text, " \n\r") {
+				blanks(p, d, text)
 			}
 		}
 	},
+}
+
+// blanks reports the white space in base64 that some versions of lws mistake for
+// something else.
+func blanks(p *lint.Pass, d *schema.Definition, text string) {
+	var g *schema.Diagnostic
+	garbage := p.Versions(func(v schema.Version) bool { return since(4, 4)(v) && before(5, 0)(v) })
+	longer := p.Versions(before(4, 4))
+	switch last := text[len(text)-1]; {
+	case garbage != "" && strings.Contains(text, " "):
+		g = p.Reportf(d.Value.Span, "%s: lws %s does not read base64 with spaces in it", d, garbage)
+	case longer != "" && strings.IndexByte(" \n\r", last) >= 0:
+		g = p.Reportf(d.Value.Span, "%s: lws %s appends a byte to it for the white space at the end", d, longer)
+		g.Severity = schema.Warning
+	default:
+		return
+	}
+	if der := decodeCert(text); !privateKey(der) { // which no output should repeat
+		write(g, d.Value, base64.StdEncoding.EncodeToString(der))
+	}
 }
 
 // pemText returns the base64 of a PEM certificate or key, or "". Its lines may

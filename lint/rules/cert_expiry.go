@@ -11,13 +11,12 @@ import (
 var certExpiry = &lint.Rule{
 	Name:     "cert-expiry",
 	Severity: schema.Warning,
-	Summary:  "a certificate has expired, or is about to",
-	Why: `No server that depends on it is accepted any more. --cert-warn says how long
-before it is reported, and --at what day it is. An intermediate certificate whose
-issuer is in the trust store as well is not needed there, so that it is only for
-information.`,
-	LWS: `lws loads an expired certificate without a word; each connection that depends on
-it then fails (4.1.6 to 5.0.0).`,
+	Summary:  "a certificate has expired, or expires soon",
+	Why: `Servers that depend on it are not accepted after that day. --cert-warn sets how early it is
+reported, and --at the day of the check. An intermediate certificate whose issuer is in the
+same trust store is not needed there, so its expiry is only an info.`,
+	LWS: `lws loads an expired certificate without an error; each connection that depends on it fails
+(4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "root": "` + exampleExpired + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "root" ] } ],

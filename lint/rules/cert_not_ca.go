@@ -10,11 +10,11 @@ import (
 var certNotCA = &lint.Rule{
 	Name:     "cert-not-ca",
 	Severity: schema.Warning,
-	Summary:  "a trust store holds a certificate that is not a CA's",
-	Why: `A trust store holds those who issue certificates, best the root. A server's own
-certificate can stand there only if it issued itself; such a one is not reported.`,
-	LWS: `lws loads it without a word. Its OpenSSL does not accept the server, even if it
-shows this very certificate (4.1.6 to 5.0.0, OpenSSL 3.0).`,
+	Summary:  "a trust store holds a certificate that is not of a CA",
+	Why: `A trust store holds certificates of issuers, best of the root. A certificate of a server
+works there only if it is self-issued; such a one is not reported.`,
+	LWS: `lws loads it without an error. Its OpenSSL does not accept the server, even if the server
+shows this certificate (4.1.6 to 5.0.0, OpenSSL 3.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "root": "` + exampleRoot + `" }, { "server": "` + exampleLeaf + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "root", "server" ] } ],

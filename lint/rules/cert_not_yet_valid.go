@@ -11,9 +11,9 @@ var certNotYetValid = &lint.Rule{
 	Name:     "cert-not-yet-valid",
 	Severity: schema.Warning,
 	Summary:  "a certificate is not valid yet",
-	Why: `No server that depends on it is accepted before that day. It may be right in a
-policy that is for later; --at says what day it is.`,
-	LWS: `lws loads it without a word; each connection that depends on it fails until then
+	Why: `Servers that depend on it are not accepted before that day. For a policy that is used later,
+set the day with --at.`,
+	LWS: `lws loads it without an error; each connection that depends on it fails until that day
 (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "root": "` + exampleFuture + `" } ],

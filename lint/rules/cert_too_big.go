@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
@@ -10,18 +11,22 @@ import (
 var certTooBig = &lint.Rule{
 	Name:     "cert-too-big",
 	Severity: schema.Error,
-	Summary:  "a certificate is larger than lws takes",
-	Why: `A certificate may have 3018 bytes, that is 4024 characters of base64. Use a smaller
-key, or the certificate of the issuer, which is mostly smaller.`,
-	LWS: `The policy is refused, with "cert too big". If it is the one that the context is
-created with, 4.2.2 to 5.0.0 crash (4.1.6 to 5.0.0).`,
+	Summary:  "a certificate is larger than lws accepts",
+	Why: `A certificate has at most 3018 bytes, which are 4024 characters of base64. Use a smaller
+key, or the certificate of the issuer, which is usually smaller.`,
+	LWS: `lws refuses the policy with "cert too big". If the context is created with it, 4.2.2 to
+5.0.0 crash (4.1.6 to 5.0.0).`,
 	Bad:  `{ "certs": [ { "big": "` + strings.Repeat("MIIM", 1007) + `" } ] }`,
 	Good: `{ "certs": [ { "small": "` + exampleRoot + `" } ] }`,
 	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, d := range p.Policy.Section(schema.Certs) {
 			if d.Value.Kind == schema.String && len(d.Value.Raw) > 4000 && tooBig(d.Value.Text()) {
-				p.Reportf(d.NameSpan, "%s is too big: lws takes 3018 bytes of DER, and this is %d", d, len(decodeCert(d.Value.Text())))
+				n := len(decodeCert(d.Value.Text()))
+				g := p.Reportf(d.NameSpan, "%s is too big: lws takes 3018 bytes of DER, and it has %d", d, n)
+				if n <= 3018 {
+					g.Message = fmt.Sprintf("the base64 of %s is too long for its %d bytes of DER: write it without white space", d, n)
+				}
 			}
 		}
 	},

@@ -10,13 +10,12 @@ var certUnreadable = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "an entry of certs is not the certificate or key that it is used as",
-	Why: `An entry holds the base64 of one certificate in DER, or of one private key
-(PKCS #8, PKCS #1 or SEC 1) where a server_key names it. Entries that nothing uses
-are not looked into.`,
-	LWS: `lws reads a certificate only when it needs it. In a trust store, one that is none
-makes 5.0.0 refuse the policy; 4.1.6 to 4.5.8 refuse it too, unless it stands
-first: then they log a line and go on without it. A server with one is not created
-by 4.1.6 to 4.5.8; 5.0.0 creates it, and it refuses every handshake.`,
+	Why: `An entry holds the base64 of one certificate in DER, or of one private key (PKCS #8, PKCS #1
+or SEC 1) if a server_key names it. Entries without a use are not checked.`,
+	LWS: `lws parses a certificate when it needs it. For one in a trust store that is not a
+certificate, 5.0.0 refuses the policy; so do 4.1.6 to 4.5.8 unless it is the first one,
+which they skip with a log line. 4.1.6 to 4.5.8 do not create a server with such a
+certificate; 5.0.0 creates it, and the server refuses every handshake.`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "root": "MIIFazCCA1OgAwIBAgIRAIIQz7DSQONZRGPgu2OCiwAw" } ],
   "trust_stores": [ { "name": "own", "stack": [ "root" ] } ],
@@ -42,7 +41,7 @@ by 4.1.6 to 4.5.8; 5.0.0 creates it, and it refuses every handshake.`,
 				return
 			}
 			if u.key != nil && !c.isKey {
-				what := "no private key"
+				what := "not a private key"
 				if c.cert != nil {
 					what = "a certificate"
 				}
@@ -53,7 +52,7 @@ by 4.1.6 to 4.5.8; 5.0.0 creates it, and it refuses every handshake.`,
 				return
 			}
 			if c.err != nil {
-				g := p.Reportf(d.NameSpan, "%s can't be read: %v", d, c.err)
+				g := p.Reportf(d.NameSpan, "%s cannot be read: %v", d, c.err)
 				if c.loose {
 					g.Severity = schema.Warning
 					g.Message += "; lws may be less strict"

@@ -9,9 +9,9 @@ var defaultJitter = &lint.Rule{
 	Name:     "default-jitter",
 	Severity: schema.Info,
 	Summary:  "a backoff scheme without jitterpc has a jitter of 30 per cent",
-	Why: `jitterpc is the most that is added to a wait at random. 0 is the same as none. The
-least that can be had is 1.`,
-	LWS:  `Up to 30 per cent are added (5.0.0).`,
+	Why: `jitterpc is the most that is added to a wait at random. 0 counts as missing; the smallest
+jitter is 1.`,
+	LWS:  `lws adds up to 30 per cent (5.0.0).`,
 	Bad:  `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 5, "jitterpc": 0 } } ], "s": [] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 5, "jitterpc": 1 } } ], "s": [] }`,
 	Check: func(p *lint.Pass) {

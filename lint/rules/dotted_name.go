@@ -10,13 +10,12 @@ import (
 var dottedName = &lint.Rule{
 	Name:     "dotted-name",
 	Severity: schema.Error,
-	Summary:  `the name of a streamtype or backoff scheme has a "." or "["`,
-	Why: `They are part of the paths that lws looks for, such as s[].NAME.port. Certificates,
-trust stores and metadata may have them in their names.`,
-	LWS: `With a "." in the name, each key of the streamtype becomes a phantom streamtype of
-its own, and a backoff scheme is left empty. If the name ends like a key, as
-"a.port" does, it is read as that key (4.1.6 to 5.0.0). "[" does the same from 4.4
-on.`,
+	Summary:  `the name of a streamtype or backoff scheme contains "." or "["`,
+	Why: `The names are part of paths such as s[].NAME.port, by which lws finds keys. Names of
+certificates, trust stores and metadata may contain both.`,
+	LWS: `With a "." in the name, each key of the streamtype becomes a phantom streamtype, and a
+backoff scheme stays empty. A name that ends like a key, such as "a.port", is read as that
+key (4.1.6 to 5.0.0). "[" has the same effect from 4.4 on.`,
 	Bad:  `{ "s": [ { "api.example.com": { "endpoint": "api.example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "api": { "endpoint": "api.example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {

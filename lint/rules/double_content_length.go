@@ -12,10 +12,10 @@ var doubleContentLength = &lint.Rule{
 	Severity: schema.Warning,
 	Fixes:    lint.SafeFix,
 	Summary:  "a form is sent with two content-length headers",
-	Why: `http_www_form_urlencoded brings a content-length of its own. Servers may refuse a
-request with two.`,
-	LWS: `Both headers are sent on h1, unless there is http_no_content_length; on h2 there is one
-(4.2.2 to 5.0.0).`,
+	Why: `http_www_form_urlencoded sends a content-length of its own. Servers may refuse a request
+with two.`,
+	LWS: `lws sends both headers on h1 unless http_no_content_length is set, and one on h2 (4.2.2 to
+5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "POST", "http_url": "login",
                   "http_www_form_urlencoded": true } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "POST", "http_url": "login",

@@ -9,10 +9,9 @@ var duplicateDefinition = &lint.Rule{
 	Name:     "duplicate-definition",
 	Severity: schema.Error,
 	Summary:  "two entries of a section have the same name",
-	Why: `They are not merged: one of them is in force and the other is not. To change an
-entry for a test, lay an overlay over the policy instead.`,
-	LWS: `lws keeps both and finds the newer one. What referred to the name in between
-keeps the older one (4.1.6 to 5.0.0).`,
+	Why:      `They are not merged: lws uses one of them. To change an entry for a test, use an overlay.`,
+	LWS: `lws keeps both and finds the newer one. References between the two keep the older one (4.1.6
+to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80 } },
          { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80 } },
@@ -20,7 +19,7 @@ keeps the older one (4.1.6 to 5.0.0).`,
 	Check: func(p *lint.Pass) {
 		for _, d := range p.Policy.Definitions {
 			if first := p.Policy.Lookup(d.Section, d.Name)[0]; first != d {
-				g := p.Reportf(d.NameSpan, "%s is defined again: of two with the same name lws uses the last", d)
+				g := p.Reportf(d.NameSpan, "%s is defined again: of two with the same name, lws uses the last", d)
 				g.Related = []schema.Related{{Span: first.NameSpan, Message: "first defined here"}}
 			}
 		}

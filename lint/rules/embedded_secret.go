@@ -13,14 +13,12 @@ import (
 var embeddedSecret = &lint.Rule{
 	Name:     "embedded-secret",
 	Severity: schema.Warning,
-	Summary:  "there is a password, token or key in the policy",
-	Why: `A policy is copied, committed and shipped, and so is what stands in it. Let the
-program give lws its credentials: as the blob that http_auth_header sends, as the
-blobs of an auth scheme or of MQTT, or as metadata that is mapped to a header. What
-has been in a policy should be replaced.`,
-	LWS: `lws sends http_auth_preamble with the token of the program after it. It does not
-understand a user and password in an endpoint: the connection fails (4.1.6 to
-5.0.0).`,
+	Summary:  "the policy contains a password, token or key",
+	Why: `A policy is copied, committed and shipped with everything in it. Let the program provide
+credentials: as the blob that http_auth_header sends, as blobs of an auth scheme or of MQTT,
+or as metadata that is sent as a header. Replace a credential that has been in a policy.`,
+	LWS: `lws sends http_auth_preamble followed by the token of the program. It does not support a
+user and password in an endpoint: the connection fails (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "http_auth_header": "authorization:",
@@ -107,7 +105,7 @@ func secrets(p *lint.Pass, v *schema.Value, key string, walk bool) {
 	case "http_auth_header":
 		text := v.Text()
 		if name, rest, ok := strings.Cut(text, ":"); ok && strings.TrimSpace(rest) != "" {
-			found(len(name)+1, len(text), "http_auth_header is the name of a header, such as %s: what follows it is sent to nobody, and may be a secret", schema.Quote(name+":"))
+			found(len(name)+1, len(text), "http_auth_header is the name of a header, such as %s: the text after it is not sent, and may be a secret", schema.Quote(name+":"))
 			return
 		}
 	case "http_auth_preamble":

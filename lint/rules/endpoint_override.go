@@ -12,11 +12,11 @@ var endpointOverride = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
 	Summary:  "the endpoint is a URL or host:port, and overrides other settings",
-	Why: `An endpoint with a ":" in it is taken for a URL. Its port and path count, even if
-there are none, and "port" and "http_url" do not. Write the host alone.`,
-	LWS: `With the endpoint "example.com:8080" and http_url "x" lws requests "/" from port
-8080, whatever "port" says. Of the IPv6 address 2001:db8::1 it takes "2001" for the
-host; one in brackets is understood, with its port after it (4.1.6 to 5.0.0).`,
+	Why: `lws parses an endpoint with a ":" as a URL. The port and path of the URL replace "port" and
+"http_url", even if the URL has none. Write the host alone.`,
+	LWS: `With the endpoint "example.com:8080" and http_url "x" lws requests "/" from port 8080,
+whatever "port" is. Of the IPv6 address 2001:db8::1 it uses "2001" as the host; an address
+in brackets is understood, with a port after it (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com:8443", "port": 8443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
@@ -32,7 +32,7 @@ host; one in brackets is understood, with its port after it (4.1.6 to 5.0.0).`,
 			e := parseEndpoint(v.Text())
 			if e.literal {
 				host, _, _ := strings.Cut(v.Text(), ":")
-				p.Reportf(v.Span, "lws takes %s for the host of this IPv6 address: write it in brackets, with the port after it", schema.QuoteName(host))
+				p.Reportf(v.Span, "lws uses %s as the host of this IPv6 address: write it in brackets, with the port after it", schema.QuoteName(host))
 				continue
 			}
 			if !e.overrides {
@@ -45,14 +45,18 @@ host; one in brackets is understood, with its port after it (4.1.6 to 5.0.0).`,
 				continue
 			}
 			var d *schema.Diagnostic
+			what := "host and port"
+			if e.scheme != "" {
+				what = "a URL"
+			}
 			switch {
 			case samePort:
-				d = p.Reportf(v.Span, "the endpoint has a path or port: lws requests %s, and http_url is not used", schema.QuoteName("/"+e.path))
+				d = p.Reportf(v.Span, "the endpoint is %s: lws requests %s, and http_url is not used", what, schema.QuoteName("/"+e.path))
 			case !lost:
 				d = p.Reportf(v.Span, "the endpoint says port %s, and the port of %s is not used", e.port, s)
 			default:
-				d = p.Reportf(v.Span, "the endpoint has a path or port: lws requests %s from port %s, and port and http_url are not used",
-					schema.QuoteName("/"+e.path), e.port)
+				d = p.Reportf(v.Span, "the endpoint is %s: lws requests %s from port %s, and port and http_url are not used",
+					what, schema.QuoteName("/"+e.path), e.port)
 			}
 			if port != nil {
 				d.Related = append(d.Related, schema.Related{Span: port.Member.Span(), Message: "the port"})

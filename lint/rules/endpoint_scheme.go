@@ -13,10 +13,10 @@ var endpointScheme = &lint.Rule{
 	Name:     "endpoint-scheme",
 	Severity: schema.Error,
 	Summary:  "the scheme of the endpoint contradicts tls",
-	Why: `An endpoint is a host name. lws takes a URL as well, but its scheme can only turn
-TLS off: write the host alone, and say by "tls" whether there is TLS.`,
-	LWS: `http, ws and mqtt turn TLS off, whatever "tls" says. https and wss do not turn it
-on: the request goes out in clear (4.1.6 to 5.0.0).`,
+	Why: `An endpoint is a host name. lws also accepts a URL, but its scheme can only turn TLS off.
+Write the host alone, and set tls.`,
+	LWS: `http, ws and mqtt turn TLS off, whatever tls is. https and wss do not turn it on: the
+request is sent in clear (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "http://example.com/index.html", "tls": true, "port": 80, "protocol": "h1",
                   "http_method": "GET", "opportunistic": true, "retry": "default" } } ] }`,

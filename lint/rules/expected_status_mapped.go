@@ -8,9 +8,10 @@ import (
 var expectedStatusMapped = &lint.Rule{
 	Name:     "expected-status-mapped",
 	Severity: schema.Info,
-	Summary:  "the status in http_expect is mapped to a state too",
-	Why:      `Both happen: the stream is told the state, and later that the transaction is a success.`,
-	LWS:      `The stream gets the state before CONNECTED, and QOS_ACK_REMOTE at the end (4.3.10 and 5.0.0).`,
+	Summary:  "the status in http_expect is mapped to a state as well",
+	Why:      `Both take effect: the stream gets the state, and later the success of the transaction.`,
+	LWS: `The stream gets the state before CONNECTED, and QOS_ACK_REMOTE at the end (4.3.10 and
+5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "http_expect": 204, "http_resp_map": [ { "204": 1204 } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
@@ -20,7 +21,7 @@ var expectedStatusMapped = &lint.Rule{
 			expect := d.Text("http_expect")
 			list(d, "http_resp_map", func(m *schema.Member) {
 				if expect != "" && m.Key == expect {
-					g := p.Reportf(m.Name.Span, "%s is also what http_expect takes for success: the stream is told both", m.Key)
+					g := p.Reportf(m.Name.Span, "%s is also the status of http_expect: the stream gets both the state and success", m.Key)
 					g.Related = []schema.Related{{Span: at(d, "http_expect"), Message: "expected here"}}
 				}
 			})

@@ -23,12 +23,12 @@ var resolution = lint.Memo(func(p *lint.Pass) *schema.Resolution { return p.Poli
 // the private key of one.
 type credential struct {
 	der   []byte
-	cert  *x509.Certificate // nil if it is none, or none that can be read here
+	cert  *x509.Certificate // nil if it is not one, or cannot be parsed here
 	isKey bool
 	key   crypto.PublicKey // of a private key; nil if it can't be read here
-	rest  []byte           // what follows in der
-	err   error            // why it is neither
-	loose bool             // lws may read it all the same
+	rest  []byte           // bytes after it in der
+	err   error            // why it is neither a certificate nor a key
+	loose bool             // lws may accept it
 }
 
 // read holds the credentials that have been read, by their definitions.
@@ -98,7 +98,7 @@ func readCredential(der []byte) *credential {
 	}
 	rest, err := asn1.Unmarshal(der, &outer)
 	if err != nil {
-		c.err = errors.New("its DER is no X.509 certificate")
+		c.err = errors.New("its DER is not an X.509 certificate")
 		return c
 	}
 	c.rest = rest

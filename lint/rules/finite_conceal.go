@@ -8,9 +8,9 @@ import (
 var finiteConceal = &lint.Rule{
 	Name:     "finite-conceal",
 	Severity: schema.Info,
-	Summary:  "a nailed_up streamtype gives up at some time",
-	Why: `After conceal failures in a row the stream is told ALL_RETRIES_FAILED, and it is up
-to the program to connect it again. 65535 is for ever.`,
+	Summary:  "a nailed_up streamtype stops trying to connect",
+	Why: `After conceal failures in a row the stream gets ALL_RETRIES_FAILED, and the program has to
+connect it again. 65535 means no limit.`,
 	LWS: `After ALL_RETRIES_FAILED the stream stays idle, nailed_up or not (5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 5, "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 22, "protocol": "raw", "nailed_up": true, "retry": "default" } } ] }`,
@@ -21,8 +21,8 @@ to the program to connect it again. 65535 is for ever.`,
 			if r.Key.Name != "retry" || r.Target == nil || !r.From.Bool("nailed_up") || r.From.Bool("server") {
 				continue
 			}
-			if n, _ := number(r.Target, "conceal"); n != 65535 {
-				g := p.Reportf(r.Span, "%s, which is nailed_up, gives up after %d failures in a row: 65535 is for ever", r.From, n+1)
+			if n, _ := number(r.Target, "conceal"); n < 65535 { // more is out-of-range
+				g := p.Reportf(r.Span, "%s, which is nailed_up, gives up after %d failures in a row: 65535 means never", r.From, n+1)
 				g.Related = []schema.Related{{Span: at(r.Target, "conceal"), Message: "conceal is set here"}}
 			}
 		}

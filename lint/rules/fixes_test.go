@@ -50,6 +50,8 @@ func TestFixKinds(t *testing.T) {
 		`{"certs":[{"c":"-----BEGIN CERTIFICATE-----\n` + exampleRoot + `\n-----END CERTIFICATE-----\n"}]}`,
 		`{"trust_stores":[{"t":["c"]}]}`,
 		`{"s":[{"a":{"endpoint":"${idd}","metadata":[{"id":""}]}}]}`,
+		`{"s":[{"a":{"endpoint":" x.org","port":80,"http_method":"GET","http_url":"$id","metadata":[{"id":"x-id: "}]}}]}`,
+		`{"auth":[{"name":"w","type":"SigV4","blob":0}],"s":[{"a":{"endpoint":"x.org","port":80,"http_method":"GET","http_url":"","use_auth":"w"}}]}`,
 	} {
 		look(text, lint.Options{})
 	}

@@ -9,12 +9,11 @@ var forwardReference = &lint.Rule{
 	Name:     "forward-reference",
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "something is used before it is defined",
-	Why: `lws reads a policy once, from its start to its end, so what a streamtype or trust
-store names must stand before it. Put the sections in the order retry, certs,
-trust_stores, auth, s.`,
-	LWS: `The policy is refused, with a message that does not say what was missing; the
-line number that follows it is the parser's, not the policy's (4.1.6 to 5.0.0).`,
+	Summary:  "a definition is used before it stands in the policy",
+	Why: `lws reads a policy once, from start to end, so a streamtype or trust store can name only
+what stands before it. The order retry, certs, trust_stores, auth, s always works.`,
+	LWS: `lws refuses the policy. Its message does not name the missing definition, and the line
+number in it is one of the parser (4.1.6 to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ],
   "retry": [ { "default": { "backoff": [ 1000 ] } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
@@ -25,7 +24,7 @@ line number that follows it is the parser's, not the policy's (4.1.6 to 5.0.0).`
 			if r.Later == nil || r.Later.Unreadable {
 				continue
 			}
-			d := p.Reportf(r.Span, "%s is defined only later: lws needs it before it is used in %s",
+			d := p.Reportf(r.Span, "%s is defined after its use in %s",
 				r.Later, r.From)
 			d.Related = []schema.Related{{Span: r.Later.NameSpan, Message: "defined here"}}
 			if mended {

@@ -9,11 +9,11 @@ var h2WithoutTLS = &lint.Rule{
 	Name:     "h2-without-tls",
 	Severity: schema.Info,
 	Summary:  "an h2 streamtype without TLS, over which lws speaks HTTP/1.1",
-	Why: `Who reads the policy expects HTTP/2. The runtime of sspolicy does speak it, from
-the first byte on (RFC 9113 section 3.3), and so does not reach a server that
-has HTTP/1.1 alone. Say "h1" where that is meant.`,
-	LWS: `HTTP/2 is agreed on in the TLS handshake alone; without it the request is one of
-HTTP/1.1 (measured on 5.0.0; 4.1.6 to 4.5.8 have the same code).`,
+	Why: `Readers of the policy expect HTTP/2. The runtime of sspolicy speaks it from the first byte
+on (RFC 9113 section 3.3), so it does not reach a server that supports only HTTP/1.1. If
+HTTP/1.1 is intended, write "h1".`,
+	LWS: `lws negotiates HTTP/2 in the TLS handshake only; without TLS it sends an HTTP/1.1 request
+(measured on 5.0.0; 4.1.6 to 4.5.8 have the same code).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h2", "http_method": "GET", "http_url": "index.html" } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "index.html", "retry": "default" } } ] }`,

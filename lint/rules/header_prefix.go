@@ -10,12 +10,12 @@ import (
 var headerPrefix = &lint.Rule{
 	Name:     "header-prefix",
 	Severity: schema.Warning,
-	Summary:  "lws takes the name of a header for a longer one that starts with it",
-	Why:      `Write the whole name and a colon, as in "x-id:".`,
-	LWS: `lws looks the name up by its start among the headers that it knows, in their order:
-"c" is found as connection:, and the item gets that header of the response. "content-"
-is found as content-length:, and the request fails if the value is no number (4.2.2 to
-5.0.0).`,
+	Summary:  "lws reads the name of a header as a longer one that begins with it",
+	Why:      `Write the whole name and a colon, such as "x-id:".`,
+	LWS: `lws looks the name up among the headers that it knows and takes the first one that begins
+with it. "c" is found as connection:, and the item gets that header of the response.
+"content-" is found as content-length:, and the request fails if the value is not a number
+(4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "metadata": [ { "id": "c" } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "metadata": [ { "id": "c:" } ] } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -33,7 +33,7 @@ is found as content-length:, and the request fails if the value is no number (4.
 					return
 				}
 				if known := headerPrefixOf(name); known != "" && known != name && known != name+":" {
-					p.Reportf(m.Value.Span, "lws %s takes this for %s, which starts with it: write the whole name and a colon", with, schema.Quote(known))
+					p.Reportf(m.Value.Span, "lws %s reads this as %s, which begins with it: write the whole name and a colon", with, schema.Quote(known))
 				}
 			})
 		}

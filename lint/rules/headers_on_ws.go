@@ -11,11 +11,10 @@ var headersOnWS = &lint.Rule{
 	Name:     "headers-on-ws",
 	Severity: schema.Warning,
 	Summary:  "a ws streamtype has headers, which lws does not send",
-	Why: `With lws there is no way to send headers with a websocket: put what the server
-must know into http_url, with ${name} for a metadata item. The runtime of sspolicy
-does send them.`,
-	LWS: `Neither the headers of metadata nor http_auth_header and the like are part of the
-request for the upgrade (4.3.10 and 5.0.0).`,
+	Why: `lws cannot send headers with a websocket handshake. Put what the server needs into http_url,
+with ${name} for a metadata item. The runtime of sspolicy sends the headers.`,
+	LWS: `The handshake contains neither the headers of metadata nor http_auth_header and similar keys
+(4.3.10 and 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "chat?user=${user}",
                   "metadata": [ { "user": "x-user:" } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "chat?user=${user}",

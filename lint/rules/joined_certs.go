@@ -9,11 +9,10 @@ var joinedCerts = &lint.Rule{
 	Name:     "joined-certs",
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "there are several certificates in one object",
+	Summary:  "several certificates stand in one object",
 	Why:      `Each certificate needs an object of its own: [ {"one": "..."}, {"two": "..."} ].`,
-	LWS: `lws stores a certificate at the end of its object. Of several only the last is
-stored; the others are empty, and a trust store goes without them, with no word
-about it (4.1.6 to 5.0.0).`,
+	LWS: `lws stores a certificate at the end of its object. Of several it stores the last one; the
+others stay empty, and a trust store does without them, without an error (4.1.6 to 5.0.0).`,
 	Bad:  `{ "certs": [ { "one": "` + exampleRoot + `", "two": "` + exampleRoot2 + `" } ] }`,
 	Good: `{ "certs": [ { "one": "` + exampleRoot + `" }, { "two": "` + exampleRoot2 + `" } ] }`,
 	Check: func(p *lint.Pass) {
@@ -27,7 +26,7 @@ about it (4.1.6 to 5.0.0).`,
 					if i == len(members)-1 {
 						break
 					}
-					d := p.Reportf(lost.Name.Span, "certificate %s is lost: of several in one object lws keeps the last, so give it its own",
+					d := p.Reportf(lost.Name.Span, "certificate %s is lost: lws keeps the last of several in one object, so give it its own",
 						schema.QuoteName(lost.Key))
 					if lost.Comma != "" {
 						at := lost.Value.Span

@@ -10,10 +10,10 @@ import (
 var keyMismatch = &lint.Rule{
 	Name:     "key-mismatch",
 	Severity: schema.Error,
-	Summary:  "a server's private key is not that of its certificate",
-	Why:      `One of the two has been replaced without the other.`,
-	LWS: `4.1.6 to 4.5.8 do not create the server. 5.0.0 creates it without a word, and it
-refuses every handshake.`,
+	Summary:  "the private key of a server does not belong to its certificate",
+	Why:      `Probably one of the two was replaced without the other.`,
+	LWS: `4.1.6 to 4.5.8 do not create the server. 5.0.0 creates it without an error, and it refuses
+every handshake.`,
 	Bad: `{ "certs": [ { "identity": "` + exampleServer + `" }, { "key": "` + exampleKey + `" } ],
   "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "tls": true,
                   "server_cert": "identity", "server_key": "key" } } ] }`,
@@ -23,7 +23,7 @@ refuses every handshake.`,
 	Check: func(p *lint.Pass) {
 		for _, s := range streams(p) {
 			if key := s.Get("server_key"); key != nil && !fits(p, s) {
-				d := p.Reportf(key.Member.Value.Span, "the key %s is not that of certificate %s",
+				d := p.Reportf(key.Member.Value.Span, "the key %s does not belong to certificate %s",
 					schema.QuoteName(s.Text("server_key")), schema.QuoteName(s.Text("server_cert")))
 				d.Related = []schema.Related{{Span: s.Get("server_cert").Member.Value.Span, Message: "the certificate"}}
 			}

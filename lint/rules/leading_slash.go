@@ -11,10 +11,10 @@ var leadingSlash = &lint.Rule{
 	Name:     "leading-slash",
 	Severity: schema.Warning,
 	Fixes:    lint.SafeFix,
-	Summary:  `http_url starts with a "/" that lws doubles`,
-	Why:      `lws puts a slash before the path. Many servers take //path for /path, but not all.`,
-	LWS: `On ws, "/x" is asked for as //x (4.2.2 to 5.0.0). On h1 it is in 4.1.6 alone, on h2 in
-4.1.6 and 4.2.2; later versions take the slash away first.`,
+	Summary:  `http_url begins with a "/" that lws doubles`,
+	Why:      `lws puts a slash before the path. Many servers treat //path as /path, but not all.`,
+	LWS: `On ws, lws requests //x for "/x" (4.2.2 to 5.0.0). On h1 only 4.1.6 does, on h2 4.1.6 and
+4.2.2; later versions remove the slash first.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "/chat" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "chat" } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -11,12 +11,12 @@ var leadingText = &lint.Rule{
 	Name:     "leading-text",
 	Severity: schema.Warning,
 	Fixes:    lint.SafeFix,
-	Summary:  `the policy does not start with "{"`,
-	Why: `A comment at the top stands after the first "{", not before it. Not even an empty
-line may stand there.`,
-	LWS: `If the first byte of a policy in memory is not "{", lws takes all of it for the
-name of a file, and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy, and all
-versions do if they are given the name of its file (5.0.0, read from the source).`,
+	Summary:  `the policy does not begin with "{"`,
+	Why: `A comment at the top belongs after the first "{". Not even an empty line may stand before
+it.`,
+	LWS: `If the first byte of a policy in memory is not "{", lws uses the text as the name of a file,
+and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy, and all versions do if they are
+given its file name (5.0.0, by the source).`,
 	Bad: `# policy of the door bell
 { "s": [] }`,
 	Good: `{ # policy of the door bell
@@ -33,7 +33,7 @@ versions do if they are given the name of its file (5.0.0, read from the source)
 		}
 		at := root.Span
 		at.Start, at.End = len(root.Before)-len(before), len(root.Before)
-		d := p.Reportf(at, `this stands before the first "{": lws %s takes such a policy in memory for the name of a file`, with)
+		d := p.Reportf(at, `this stands before the first "{": lws %s uses such a policy in memory as the name of a file`, with)
 		edits := []schema.Edit{{Span: at}}
 		if strings.TrimSpace(before) != "" {
 			at.Start, at.End = root.Span.Start+1, root.Span.Start+1

@@ -8,11 +8,11 @@ import (
 var longEndpoint = &lint.Rule{
 	Name:     "long-endpoint",
 	Severity: schema.Error,
-	Summary:  "the endpoint is longer than lws can connect to",
-	Why: `What is put in the place of ${name} counts too. In a policy for an older lws, give a
-short endpoint and the path in http_url.`,
-	LWS: `The endpoint has up to 95 bytes in 4.1.6, 4.2.2 and 4.3.10, 191 in 4.5.8 and 239 in
-5.0.0. With a longer one no connection is tried.`,
+	Summary:  "the endpoint is longer than lws supports",
+	Why: `The text that replaces ${name} counts too. In a policy for an older lws, write a short
+endpoint and put the path into http_url.`,
+	LWS: `The endpoint has up to 95 bytes in 4.1.6, 4.2.2 and 4.3.10, 191 in 4.5.8 and 239 in 5.0.0.
+lws does not connect to a longer one.`,
 	Bad: `{ "s": [ { "a": { "endpoint": "reports.temperature.second-basement.southern-building.headquarters.devices.production.example.com",
                   "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good:     `{ "s": [ { "a": { "endpoint": "reports.devices.example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
@@ -32,7 +32,7 @@ short endpoint and the path in http_url.`,
 				for _, v := range p.LWS {
 					most = min(most, longestEndpoint(v))
 				}
-				p.Reportf(s.Member.Value.Span, "the endpoint has %d bytes, and lws %s connects to none of more than %d", n, over, most)
+				p.Reportf(s.Member.Value.Span, "the endpoint has %d bytes, and lws %s supports %d", n, over, most)
 			}
 		}
 	},

@@ -9,16 +9,16 @@ var lowState = &lint.Rule{
 	Name:     "low-state",
 	Severity: schema.Error,
 	Summary:  "an HTTP status is mapped to a state below 1000",
-	Why:      `States below 1000 are lws's own. Those of a program start at 1000.`,
-	LWS: `For a state that lws does not have, or that is not legal at this time, it destroys the
-stream; others change what the stream is told afterwards (4.2.2 to 5.0.0).`,
+	Why:      `States below 1000 belong to lws. Those of a program start at 1000.`,
+	LWS: `lws destroys the stream if the state does not exist or is not legal at that time; other
+states change what the stream gets afterwards (4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "http_resp_map": [ { "404": 404 } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "http_resp_map": [ { "404": 1404 } ] } } ] }`,
 	Check: func(p *lint.Pass) {
 		for _, d := range streams(p) {
 			list(d, "http_resp_map", func(m *schema.Member) {
 				if n, ok := numeral(&m.Value); ok && n < 1000 {
-					p.Reportf(m.Value.Span, "states of the program's own start at 1000: with %d lws destroys the stream, or tells it something wrong", n)
+					p.Reportf(m.Value.Span, "states of a program start at 1000: with %d lws destroys the stream, or gives it a wrong state", n)
 				}
 			})
 		}

@@ -10,14 +10,14 @@ var methodOnWS = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "a ws streamtype has an http_method",
-	Why:      `A websocket is asked for without a method.`,
-	LWS:      `With a method, lws sends a plain HTTP request and no upgrade (4.1.6 to 5.0.0).`,
+	Why:      `A websocket handshake has no method to choose.`,
+	LWS:      `With a method, lws sends a plain HTTP request without an upgrade (4.1.6 to 5.0.0).`,
 	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_method": "GET", "http_url": "chat" } } ] }`,
 	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "chat" } } ] }`,
 	Check: func(p *lint.Pass) {
 		for _, d := range clients(p) {
 			if s := d.Get("http_method"); s != nil && d.Protocol() == "ws" {
-				remove(p.Reportf(s.Member.Name.Span, "lws makes a plain HTTP request of a ws streamtype with http_method: leave it out"), d, s)
+				remove(p.Reportf(s.Member.Name.Span, "with http_method lws sends a plain HTTP request instead of a websocket handshake: leave it out"), d, s)
 			}
 		}
 	},

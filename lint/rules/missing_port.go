@@ -11,11 +11,11 @@ var missingPort = &lint.Rule{
 	Name:     "missing-port",
 	Severity: schema.Error,
 	Summary:  "a streamtype has no port",
-	Why: `There is no default. Only an endpoint that says where to connect by itself needs no
-port: a URL, file://, or a unix socket (+path); for a server, a unix socket or a
-vhost that exists (!name).`,
-	LWS: `lws tries to connect to port 0, which fails (4.1.6 to 5.0.0). A server is created
-without a word, and without the port that its clients expect (4.2.2 to 5.0.0).`,
+	Why: `There is no default. An endpoint needs no port if it says where to connect itself: a URL,
+file://, or a unix socket (+path). A server needs none for a unix socket or a vhost that
+exists (!name).`,
+	LWS: `lws tries to connect to port 0, which fails (4.1.6 to 5.0.0). It creates a server without an
+error, but not on the port that its clients expect (4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {

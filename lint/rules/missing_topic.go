@@ -8,11 +8,11 @@ import (
 var missingTopic = &lint.Rule{
 	Name:     "missing-topic",
 	Severity: schema.Warning,
-	Summary:  "an mqtt streamtype has a message and no topic, or no topic at all",
-	Why: `A stream publishes on mqtt_topic and subscribes to mqtt_subscribe, and needs one of
-them. A will and a birth message each need a topic of their own.`,
-	LWS: `Without any topic lws sends an HTTP request to the broker. A will or birth message
-without a topic is not sent (4.3.10 and 5.0.0).`,
+	Summary:  "an mqtt streamtype has a message without a topic, or no topic at all",
+	Why: `A stream publishes on mqtt_topic and subscribes to mqtt_subscribe; it needs one of them. A
+will and a birth message each need their own topic.`,
+	LWS: `Without any topic lws sends an HTTP request to the broker. It does not send a will or birth
+message without a topic (4.3.10 and 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 1883, "protocol": "mqtt", "mqtt_topic": "a/b", "mqtt_will_message": "gone" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 1883, "protocol": "mqtt", "mqtt_topic": "a/b",
                   "mqtt_will_topic": "a/state", "mqtt_will_message": "gone" } } ] }`,

@@ -11,10 +11,10 @@ var missingURL = &lint.Rule{
 	Name:     "missing-url",
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "a streamtype has no http_url where lws needs one",
+	Summary:  "a streamtype has no http_url, which lws needs",
 	Why:      `For the path "/", write "http_url": "".`,
-	LWS: `On ws, lws asks for a subprotocol of its own, lws-secstream-ws, in the place of
-ws_subprotocol (4.1.6 to 5.0.0). 4.1.6 and 4.2.2 ask for the path (null), on h2 for none.`,
+	LWS: `On ws, lws asks for the subprotocol lws-secstream-ws instead of ws_subprotocol (4.1.6 to
+5.0.0). 4.1.6 and 4.2.2 request the path (null), and on h2 no path.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "ws_subprotocol": "chat" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "ws_subprotocol": "chat", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -26,11 +26,11 @@ ws_subprotocol (4.1.6 to 5.0.0). 4.1.6 and 4.2.2 ask for the path (null), on h2 
 			var g *schema.Diagnostic
 			switch {
 			case protocol == "ws" && d.Get("ws_subprotocol") != nil:
-				g = p.Reportf(d.NameSpan, "%s has no http_url: lws does not ask for its ws_subprotocol then; write \"http_url\": \"\"", d)
+				g = p.Reportf(d.NameSpan, "%s has no http_url: lws does not request its ws_subprotocol; write \"http_url\": \"\"", d)
 			case protocol == "ws":
-				g = p.Reportf(d.NameSpan, "%s has no http_url: lws asks for the subprotocol lws-secstream-ws then; write \"http_url\": \"\"", d)
+				g = p.Reportf(d.NameSpan, "%s has no http_url: lws requests the subprotocol lws-secstream-ws; write \"http_url\": \"\"", d)
 			case http(protocol) && old != "":
-				g = p.Reportf(d.NameSpan, "%s has no http_url: lws %s asks for no valid path then; write \"http_url\": \"\"", d, old)
+				g = p.Reportf(d.NameSpan, "%s has no http_url: lws %s requests no valid path; write \"http_url\": \"\"", d, old)
 			default:
 				continue
 			}

@@ -9,10 +9,10 @@ var nailedUpWithoutRetry = &lint.Rule{
 	Name:     "nailed-up-without-retry",
 	Severity: schema.Warning,
 	Summary:  "a nailed_up streamtype has no retry",
-	Why: `Without a backoff scheme nothing is tried twice. Define one with "conceal": 65535, so
-that it is tried for ever, and name it in retry.`,
-	LWS: `The stream connects once. If that fails, it is told UNREACHABLE and nothing follows;
-if the server closes the connection, it stays closed (4.3.10 and 5.0.0).`,
+	Why: `Without a backoff scheme nothing is tried again. Define one with "conceal": 65535, which has
+no limit, and name it in retry.`,
+	LWS: `The stream connects once. If that fails it gets UNREACHABLE, and lws does not try again; if
+the server closes the connection, it stays closed (4.3.10 and 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 22, "protocol": "raw", "nailed_up": true } } ] }`,
 	Good: `{ "retry": [ { "always": { "backoff": [ 1000 ], "conceal": 65535, "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 22, "protocol": "raw", "nailed_up": true, "retry": "always" } } ] }`,

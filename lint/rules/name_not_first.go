@@ -9,10 +9,10 @@ var nameNotFirst = &lint.Rule{
 	Name:     "name-not-first",
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "a trust store or metric policy does not start with its name",
-	Why:      `The name makes the entry. What stands before it goes to the entry before.`,
-	LWS: `The certificates are added to the trust store before, and a metric policy's values
-to the one before. If there is none, lws crashes (4.1.6 to 5.0.0).`,
+	Summary:  "a trust store or metric policy does not begin with its name",
+	Why:      `The name creates the entry. Keys before it belong to the entry before.`,
+	LWS: `lws adds the certificates to the trust store before, and the values of a metric policy to
+the one before. If there is none, it crashes (4.1.6 to 5.0.0).`,
 	Bad: `{ "certs": [ { "root": "` + exampleRoot + `" } ],
   "trust_stores": [ { "stack": [ "root" ], "name": "own" } ] }`,
 	Good: `{ "certs": [ { "root": "` + exampleRoot + `" } ],
@@ -38,7 +38,7 @@ to the one before. If there is none, lws crashes (4.1.6 to 5.0.0).`,
 					continue // a missing name is a missing-key
 				}
 				n := members[name]
-				d := p.Reportf(members[first].Name.Span, "%s stands before the name: lws gives it to the %s before %s, or crashes if there is none",
+				d := p.Reportf(members[first].Name.Span, "%s stands before the name: lws adds it to the %s before %s, or crashes if there is none",
 					members[first].Key, section.Noun(), schema.QuoteName(n.Value.Text()))
 				at := members[first].Name.Span
 				at.End = at.Start

@@ -8,10 +8,10 @@ import (
 var networkPriority = &lint.Rule{
 	Name:     "network-priority",
 	Severity: schema.Warning,
-	Summary:  "attr_priority 7 needs privilege",
-	Why:      `7 is the priority of what keeps the network itself going. For all others, 6 is the highest.`,
-	LWS: `A process without the privilege (CAP_NET_ADMIN on Linux) logs "unable to set socket pri
-7", and goes on without any priority (4.3.10 and 5.0.0).`,
+	Summary:  "attr_priority 7 requires privilege",
+	Why:      `7 is the priority of network control. For other traffic, 6 is the highest.`,
+	LWS: `A process without the privilege (CAP_NET_ADMIN on Linux) logs "unable to set socket pri 7"
+and continues without a priority (4.3.10 and 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "attr_priority": 7 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "attr_priority": 6 } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -10,9 +10,9 @@ var notAPolicy = &lint.Rule{
 	Severity: schema.Error,
 	Firm:     true,
 	Summary:  "the file is not a Secure Streams policy",
-	Why: `A policy is a JSON object with at least one of the keys of a policy, such as "s".
-Nothing else is checked in another file, and nothing is fixed.`,
-	LWS:  `lws ignores the keys that it does not know, and loads a policy without streams (4.1.6 to 5.0.0).`,
+	Why: `A policy is a JSON object with at least one key of a policy, such as "s". Other files are
+not checked further, and not fixed.`,
+	LWS:  `lws ignores unknown keys, and loads a policy without streams (4.1.6 to 5.0.0).`,
 	Bad:  `{ "name": "thermometer", "version": "1.0.0" }`,
 	Good: `{ "release": "1.0.0", "s": [] }`,
 }

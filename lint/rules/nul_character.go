@@ -10,10 +10,10 @@ import (
 var nulCharacter = &lint.Rule{
 	Name:     "nul-character",
 	Severity: schema.Error,
-	Summary:  "a string has a NUL character in it",
-	Why:      `lws's strings are those of C, which a NUL ends.`,
-	LWS: `What follows the \u0000 is lost, also to policy2c (4.1.6 to 5.0.0). Only the length
-that lws keeps of a metadata value counts it.`,
+	Summary:  "a string contains a NUL character",
+	Why:      `lws stores C strings, which a NUL ends.`,
+	LWS: `lws and policy2c lose the text after \u0000 (4.1.6 to 5.0.0). Only the stored length of a
+metadata value includes it.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com\u0000.org", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -8,11 +8,11 @@ import (
 var opportunisticNailedUp = &lint.Rule{
 	Name:     "opportunistic-nailed-up",
 	Severity: schema.Warning,
-	Summary:  "a streamtype is opportunistic and nailed_up",
-	Why: `nailed_up asks for a connection that is always there, opportunistic for one that is
-not made again. With both, the stream connects once.`,
-	LWS: `The stream connects when it is created, and when the server closes the connection it
-stays closed (4.3.10 and 5.0.0).`,
+	Summary:  "a streamtype is both opportunistic and nailed_up",
+	Why: `nailed_up keeps a connection at all times; opportunistic does not restore it. With both, the
+stream connects once.`,
+	LWS: `The stream connects when it is created. When the server closes the connection, it stays
+closed (4.3.10 and 5.0.0).`,
 	Bad: `{ "retry": [ { "always": { "backoff": [ 1000 ], "conceal": 65535 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 22, "protocol": "raw", "nailed_up": true, "opportunistic": true, "retry": "always" } } ] }`,
 	Good: `{ "retry": [ { "always": { "backoff": [ 1000 ], "conceal": 65535, "jitterpc": 20 } } ],
@@ -21,7 +21,7 @@ stays closed (4.3.10 and 5.0.0).`,
 		for _, d := range clients(p) {
 			if d.Bool("opportunistic") && d.Bool("nailed_up") {
 				s := d.Get("opportunistic")
-				g := p.Reportf(s.Member.Name.Span, "an opportunistic streamtype is not connected again, which nailed_up asks for: leave one of them out")
+				g := p.Reportf(s.Member.Name.Span, "opportunistic keeps lws from connecting again, which nailed_up requires: leave one of them out")
 				g.Related = []schema.Related{{Span: d.Get("nailed_up").Member.Name.Span, Message: "the other one"}}
 			}
 		}

@@ -12,10 +12,9 @@ var plainFetchPolicy = &lint.Rule{
 	Name:     "plain-fetch-policy",
 	Severity: schema.Warning,
 	Summary:  "the policy is fetched without TLS",
-	Why: `What the streamtype fetch_policy gets becomes the policy. Whoever is on the way can
-put another one in its place, with other endpoints and other trust stores.`,
-	LWS: `lws fetches the policy when the network is up, parses what comes, and puts it in
-force (5.0.0).`,
+	Why: `The response to fetch_policy becomes the policy. An attacker on the network path can replace
+it by another one, with other endpoints and trust stores.`,
+	LWS: `lws fetches the policy when the network is up, parses it, and puts it in force (5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "fetch_policy": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET",
                              "http_url": "policy.json", "opportunistic": true, "retry": "default" } } ] }`,
@@ -35,7 +34,7 @@ force (5.0.0).`,
 				strings.HasPrefix(host, "+") || strings.HasPrefix(host, "file://") {
 				continue
 			}
-			p.Reportf(s.NameSpan, "the policy is fetched without TLS: whoever is on the way can replace it")
+			p.Reportf(s.NameSpan, "the policy is fetched without TLS: an attacker on the network path can replace it")
 		}
 	},
 }

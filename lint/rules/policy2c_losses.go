@@ -13,13 +13,13 @@ var policy2cLosses = &lint.Rule{
 	Severity: schema.Info,
 	Summary:  "lws's policy2c leaves this out, or fails on it",
 	Why: `policy2c is lws's own program that makes C tables of a policy. sspolicy compile --lang c
-writes all of it. via-socks5 at the top has no place in lws's tables: it becomes a macro to
-hand to lws_set_socks().`,
-	LWS: `policy2c stops at the protocol raw, and at a server's certificate. It leaves out the sizes
-of buffers, metrics, options, via-socks5 at the top, a priority if there is no flag, and the
-headers of blobs if there is no http_auth_header; if there is, it closes the gaps between
-them, so that they carry other blobs. A type or streamtype that an auth scheme has none of
-becomes the text "(null)". Without streamtypes its output does not compile (policy2c of 5.0.0).`,
+writes all of it. via-socks5 at the top has no place in the tables of lws: it becomes a
+macro to pass to lws_set_socks().`,
+	LWS: `policy2c stops at the protocol raw, and at the certificate of a server. It leaves out the
+sizes of buffers, metrics, options, via-socks5 at the top, a priority without a flag, and
+the headers of blobs without http_auth_header; with it, it closes the gaps between them, so
+that they carry other blobs. A missing type or streamtype of an auth scheme becomes the text
+"(null)". Without streamtypes its output does not compile (policy2c of 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "proxy_buflen": 65536 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -30,7 +30,7 @@ becomes the text "(null)". Without streamtypes its output does not compile (poli
 		if root := &p.Policy.Document.Root; root.Kind == schema.ObjectKind && len(streams) == 0 {
 			at := root.Span
 			at.End = min(at.End, at.Start+1)
-			p.Reportf(at, "there is no streamtype: what policy2c makes of this does not compile")
+			p.Reportf(at, "there is no streamtype: the output of policy2c does not compile")
 		}
 		for _, s := range p.Policy.Settings {
 			if s.Member.Key == "via-socks5" {
@@ -58,7 +58,7 @@ becomes the text "(null)". Without streamtypes its output does not compile (poli
 				case s.Key.Name == "protocol" && s.Member.Value.Text() == "raw":
 					p.Reportf(s.Member.Value.Span, "policy2c stops at the protocol raw; compile --lang c does not")
 				case s.Key.Ref == schema.Certs:
-					p.Reportf(s.Member.Name.Span, "policy2c takes %s for a trust store, and crashes; compile --lang c does not", s.Key.Name)
+					p.Reportf(s.Member.Name.Span, "policy2c uses %s as a trust store, and crashes; compile --lang c does not", s.Key.Name)
 				case s.Key.Name == "options":
 					p.Reportf(s.Member.Name.Span, "policy2c leaves options out; compile --lang c does not")
 				case strings.Contains(s.Key.Name, "_buflen"):
@@ -75,7 +75,7 @@ becomes the text "(null)". Without streamtypes its output does not compile (poli
 				case blobs[0] == nil:
 					lost(s.Member.Name.Span, s.Key.Name, ", as there is no http_auth_header")
 				case blobs[max(i-1, 0)] == nil:
-					p.Reportf(s.Member.Name.Span, "policy2c puts %s in the place of one that is not there; compile --lang c does not", s.Key.Name)
+					p.Reportf(s.Member.Name.Span, "policy2c moves %s to another blob, since a header before it is missing; compile --lang c does not", s.Key.Name)
 				}
 			}
 			if s := d.Get("attr_priority"); s != nil && flags == 0 {

@@ -13,10 +13,10 @@ var policy2cStrings = &lint.Rule{
 	Severity: schema.Info,
 	Summary:  "lws's policy2c does not escape this string for C",
 	Why: `policy2c is lws's own program that makes C tables of a policy. sspolicy compile --lang c
-writes any string right.`,
-	LWS: `A quote or a control character makes C that does not compile, a backslash and what follows
-it an escape of C, or none. "??/" and the like are trigraphs to a C compiler (policy2c of
-5.0.0).`,
+escapes every string.`,
+	LWS: `A quote or control character makes C that does not compile. A backslash and the character
+after it become an escape of C, or an error. "??/" and similar ones are trigraphs to a C
+compiler (policy2c of 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "find?q=\"x\"" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "find?q=%22x%22" } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -26,7 +26,7 @@ it an escape of C, or none. "??/" and the like are trigraphs to a C compiler (po
 			}
 			check := func(at schema.Span, text string) {
 				if what := unescaped(text); what != "" {
-					p.Reportf(at, "policy2c writes %s in a string as it stands, which C takes for something else; compile --lang c escapes it", what)
+					p.Reportf(at, "policy2c writes %s in a string unescaped, which changes its meaning in C; compile --lang c escapes it", what)
 				}
 			}
 			check(d.NameSpan, d.Name)

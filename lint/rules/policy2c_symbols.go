@@ -11,14 +11,14 @@ var policy2cSymbols = &lint.Rule{
 	Name:     "policy2c-symbols",
 	Group:    "policy2c",
 	Severity: schema.Info,
-	Summary:  "lws's policy2c makes no good C symbol of this name",
-	Why: `policy2c, lws's own program that makes C tables, turns names into symbols of C: letters,
-digits and "_" stay, and all else becomes "_". sspolicy compile --lang c gives each thing a
-symbol of its own.`,
-	LWS: `Two names that become the same symbol are defined twice, which does not compile. So it is
-with a certificate in a trust store whose name has other characters, since the trust store
-names it as it stands, and with a streamtype and metadata item of more than 122 bytes
-together. A name of 64 bytes or more overflows a buffer (policy2c of 5.0.0).`,
+	Summary:  "lws's policy2c makes no usable C symbol of this name",
+	Why: `policy2c, lws's own program that makes C tables, turns names into C symbols: it keeps
+letters, digits and "_", and replaces other characters by "_". sspolicy compile --lang c
+makes unique symbols.`,
+	LWS: `Two names with the same symbol are defined twice, which does not compile. A certificate with
+other characters in its name does not compile in a trust store, which uses the name
+unchanged; nor does a streamtype and metadata item of more than 122 bytes together. A name
+of 64 bytes or more overflows a buffer (policy2c of 5.0.0).`,
 	Bad: `{ "s": [ { "door-bell": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } },
          { "door_bell": { "endpoint": "example.com", "port": 81, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "door_bell": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
@@ -27,7 +27,7 @@ together. A name of 64 bytes or more overflows a buffer (policy2c of 5.0.0).`,
 		define := func(at schema.Span, prefix, name string) {
 			symbol := prefix + cSymbol(name)
 			if one, twice := first[symbol]; twice {
-				g := p.Reportf(at, "policy2c defines the symbol %s for this and for something else; compile --lang c does not", schema.QuoteName(symbol))
+				g := p.Reportf(at, "policy2c defines the symbol %s twice; compile --lang c does not", schema.QuoteName(symbol))
 				g.Related = []schema.Related{{Span: one, Message: "the other one"}}
 				return
 			}
@@ -47,7 +47,7 @@ together. A name of 64 bytes or more overflows a buffer (policy2c of 5.0.0).`,
 					long(m.Name.Span, m.Key)
 					define(m.Name.Span, "_md_"+cSymbol(d.Name)+"_", m.Key)
 					if len(d.Name) <= 63 && len(m.Key) <= 63 && len(d.Name)+len(m.Key) > 122 {
-						p.Reportf(m.Name.Span, "this name and that of the streamtype have %d bytes, and policy2c has room for 122; compile --lang c takes them", len(d.Name)+len(m.Key))
+						p.Reportf(m.Name.Span, "this name and the name of the streamtype have %d bytes, and policy2c has room for 122; compile --lang c takes them", len(d.Name)+len(m.Key))
 					}
 				})
 			case schema.Certs:
@@ -63,7 +63,7 @@ together. A name of 64 bytes or more overflows a buffer (policy2c of 5.0.0).`,
 		}
 		for _, r := range p.Policy.References {
 			if r.Key.Name == "stack" && cSymbol(r.Name) != r.Name {
-				p.Reportf(r.Span, "policy2c names the certificate %s here, which is no symbol of C; compile --lang c does not", schema.QuoteName(r.Name))
+				p.Reportf(r.Span, "policy2c uses the name of certificate %s, which is not a C symbol; compile --lang c does not", schema.QuoteName(r.Name))
 			}
 		}
 	},

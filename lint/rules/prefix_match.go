@@ -11,12 +11,11 @@ var prefixMatch = &lint.Rule{
 	Name:     "prefix-match",
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "lws takes another definition, whose name only begins with the one given",
-	Why: `Of the definitions that stand before the reference lws takes the newest one whose
-name begins with it. Put the longer name first, or give the two names that do
-not begin alike.`,
-	LWS: `lws compares the names of backoff schemes, trust stores and the certificates of
-a trust store no further than the reference goes (4.1.6 to 5.0.0).`,
+	Summary:  "lws uses another definition, whose name begins with the one given",
+	Why: `Of the definitions before the reference, lws uses the newest one whose name begins with it.
+Put the longer name first, or choose names that do not begin alike.`,
+	LWS: `lws compares the names of backoff schemes, trust stores and the certificates of a trust
+store only up to the length of the reference (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "slow": { "backoff": [ 60000 ] } }, { "slower": { "backoff": [ 600000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "opportunistic": true, "retry": "slow" } },
@@ -34,11 +33,11 @@ a trust store no further than the reference goes (4.1.6 to 5.0.0).`,
 			if ref.Target == nil || got == nil || got.Name == ref.Name || ref.Name == "" || r.Lost[ref] != nil {
 				continue
 			}
-			d := p.Reportf(ref.Span, "lws takes %s here: it is newer than %s, and its name begins with that one's",
+			d := p.Reportf(ref.Span, "lws uses %s here: it is newer than %s, and its name begins with the same text",
 				got, schema.QuoteName(ref.Name))
 			d.Related = []schema.Related{
-				{Span: got.NameSpan, Message: "lws takes this"},
-				{Span: ref.Target.NameSpan, Message: "this was meant"},
+				{Span: got.NameSpan, Message: "lws uses this"},
+				{Span: ref.Target.NameSpan, Message: "this is intended"},
 			}
 			if edits := moveAfter(places(p), ref.Target, got); edits != nil {
 				d.Fixes = []schema.Fix{{

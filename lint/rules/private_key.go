@@ -9,12 +9,11 @@ var privateKeyRule = &lint.Rule{
 	Name:     "private-key",
 	Severity: schema.Warning,
 	Summary:  "the policy holds a private key",
-	Why: `Whoever can read the policy can pass for the one whose key it is. A server that
-lws makes by itself needs its key in the policy, so that there it is only for
-information: treat the policy as a secret, or let the program create the vhost with
-its key, and bind the server to it by "endpoint": "!vhost".`,
-	LWS: `lws keeps a server's key in memory as it stands, until the context is destroyed
-(4.1.6 to 5.0.0).`,
+	Why: `Readers of the policy can impersonate the owner of the key. A server that lws creates itself
+needs its key in the policy; for it this is only an info: treat the policy as a secret, or
+let the program create the vhost with its key, and bind the server to it by "endpoint":
+"!vhost".`,
+	LWS:  `lws keeps the key of a server in memory until the context is destroyed (4.1.6 to 5.0.0).`,
 	Bad:  `{ "certs": [ { "own": "` + exampleKey + `" } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "raw", "endpoint": "!secure", "port": 7681, "tls": true } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -26,7 +25,7 @@ its key, and bind the server to it by "endpoint": "!vhost".`,
 			}
 			switch u := uses[d]; {
 			case u == nil:
-				p.Reportf(d.NameSpan, "%s is a private key, and no server uses it: take it out", d)
+				p.Reportf(d.NameSpan, "%s is a private key, and no server uses it: remove it", d)
 			case u.key != nil && fits(p, u.key):
 				g := p.Reportf(d.NameSpan, "%s is the private key of %s: treat the policy as a secret", d, u.key)
 				g.Severity = schema.Info

@@ -8,10 +8,10 @@ import (
 var repeatedCert = &lint.Rule{
 	Name:     "repeated-cert",
 	Severity: schema.Warning,
-	Summary:  "a certificate is twice in one trust store",
-	Why: `It takes one of the six places, and probably another certificate was meant. Where
-two names stand for the same certificate, this is only for information.`,
-	LWS: `OpenSSL takes a certificate that it has already without a word (4.1.6 to 5.0.0).`,
+	Summary:  "a certificate is in one trust store twice",
+	Why: `It uses one of the six places, and probably another certificate was intended. If two names
+stand for the same certificate, it is only an info.`,
+	LWS: `OpenSSL accepts a certificate that it has already without an error (4.1.6 to 5.0.0).`,
 	Bad: `{ "certs": [ { "one": "` + exampleRoot + `" }, { "two": "` + exampleRoot2 + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "one", "one" ] } ] }`,
 	Good: `{ "certs": [ { "one": "` + exampleRoot + `" }, { "two": "` + exampleRoot2 + `" } ],

@@ -8,12 +8,11 @@ import (
 var rideshareLoop = &lint.Rule{
 	Name:     "rideshare-loop",
 	Severity: schema.Error,
-	Summary:  "a streamtype shares the request of itself",
-	Why: `A streamtype with rideshare sends its messages as parts of the request that the
-streamtype it names has open. The last one of such a chain ends the request, so
-a chain that comes back to its start never ends.`,
-	LWS: `The request is sent over and over, one part after the other, and never ends
-(4.1.6 to 5.0.0).`,
+	Summary:  "a streamtype shares its own request",
+	Why: `A streamtype with rideshare sends its messages as parts of the open request of the
+streamtype that it names. The last one of such a chain ends the request, so a chain that
+returns to its start never ends.`,
+	LWS: `lws sends the parts again and again, and the request never ends (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "upload": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "POST",
                        "http_url": "upload", "http_multipart_name": "data", "http_multipart_filename": "a.bin",

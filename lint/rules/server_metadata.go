@@ -9,9 +9,9 @@ var serverMetadata = &lint.Rule{
 	Name:     "server-metadata",
 	Severity: schema.Error,
 	Summary:  `an http server does not declare the metadata "method" and "path"`,
-	Why: `They are how the program is told what was asked for:
-"metadata": [ { "method": "" }, { "path": "" } ].`,
-	LWS:  `On h1, lws drops the connection when a request comes in (4.2.2 to 5.0.0).`,
+	Why: `They tell the program the method and path of a request: "metadata": [ { "method": "" }, {
+"path": "" } ].`,
+	LWS:  `On h1, lws drops the connection when a request arrives (4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "server": true, "protocol": "h1", "port": 8080 } } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "h1", "port": 8080, "metadata": [ { "method": "" }, { "path": "" } ] } } ] }`,
 	Check: func(p *lint.Pass) {

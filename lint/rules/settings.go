@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,11 @@ var clients = lint.Memo(func(p *lint.Pass) []*schema.Definition {
 // is, a server or a client, with TLS or without. Findings that depend on it wait
 // until the type is right.
 func unclear(d *schema.Definition) bool {
+	if s := d.Get("protocol"); s != nil && s.Key != nil && !slices.Contains(s.Key.Enum, s.Member.Value.Text()) && d.Get("tls") == nil {
+		if s.Key.Meant(s.Member.Value.Text())["tls"] != nil {
+			return true // "wss"
+		}
+	}
 	return d.Unclear("server") || d.Unclear("local_sink") || d.Unclear("tls")
 }
 
@@ -80,6 +86,12 @@ func insert(g *schema.Diagnostic, after *schema.Member, member string) {
 	at := after.Value.Span
 	at.Start = at.End
 	g.Fixes = []schema.Fix{{Message: "add " + member, Edits: []schema.Edit{{Span: at, NewText: ", " + member}}, Safe: true}}
+}
+
+// suggest is write for a fix that is not safe.
+func suggest(g *schema.Diagnostic, v *schema.Value, text string) {
+	write(g, v, text)
+	g.Fixes[0].Safe = false
 }
 
 // write adds the fix that puts a string in the place of a value.

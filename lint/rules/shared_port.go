@@ -9,11 +9,11 @@ var sharedPort = &lint.Rule{
 	Name:     "shared-port",
 	Severity: schema.Error,
 	Summary:  "two servers listen on one port",
-	Why: `Only one of them gets the connections. A server that is to take HTTP and websocket is one
-streamtype, with ws_subprotocol.`,
-	LWS: `On the same interface both are created without a word, and the connections go to the first
-one, whatever its protocol (5.0.0). If only one of them names an interface, the second one
-is not created (4.2.2 to 5.0.0).`,
+	Why: `Only one of them gets the connections. For HTTP and websocket on one port, write one
+streamtype with ws_subprotocol.`,
+	LWS: `On the same interface lws creates both without an error, and the first one gets all
+connections, whatever its protocol (5.0.0). If only one of them names an interface, the
+second one is not created (4.2.2 to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681 } },
          { "b": { "server": true, "protocol": "raw", "port": 7681 } } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681 } },

@@ -10,16 +10,15 @@ import (
 var sharedStorage = &lint.Rule{
 	Name:     "shared-storage",
 	Severity: schema.Error,
-	Summary:  "keys of mqtt and of http stand in one streamtype",
-	Why: `lws stores the one where the other has something else, whatever the protocol is:
-mqtt_topic in the place of http_method, mqtt_subscribe in that of http_url.`,
-	LWS: `With mqtt_topic "PUT" and mqtt_subscribe "zz", an h1 streamtype asks for PUT /zz, and
-a ws streamtype makes a plain request; http_method and http_url are the topics of an
-mqtt streamtype (4.1.6 to 5.0.0). mqtt_keep_alive, mqtt_qos and the like make pointers
-that lead nowhere: 4.3.10 to 5.0.0 crash.`,
+	Summary:  "a streamtype has keys of both mqtt and http",
+	Why: `lws stores both in one place, whatever the protocol is: mqtt_topic in http_method,
+mqtt_subscribe in http_url.`,
+	LWS: `With mqtt_topic "PUT" and mqtt_subscribe "zz", an h1 streamtype requests PUT /zz, and a ws
+streamtype makes a plain request; http_method and http_url are the topics of an mqtt
+streamtype (4.1.6 to 5.0.0). mqtt_keep_alive, mqtt_qos and similar keys make invalid
+pointers: 4.3.10 to 5.0.0 crash.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "mqtt_keep_alive": 60 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
-	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, d := range streams(p) {
 			protocol := d.Protocol()
@@ -33,7 +32,7 @@ that lead nowhere: 4.3.10 to 5.0.0 crash.`,
 				if s.Key == nil || !strings.HasPrefix(s.Key.Member, other) || s.Member.Value.Raw == "false" {
 					continue
 				}
-				g := p.Reportf(s.Member.Name.Span, "lws stores %s where %s has something else, whatever the protocol is: leave it out", s.Key.Name, what)
+				g := p.Reportf(s.Member.Name.Span, "lws stores %s in the place of a key of %s, whatever the protocol is: leave it out", s.Key.Name, what)
 				if d.Get("protocol") == nil {
 					g.Message += `, or set "protocol": "mqtt"`
 				}

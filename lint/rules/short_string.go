@@ -10,18 +10,18 @@ var shortString = &lint.Rule{
 	Severity: schema.Info,
 	Fixes:    lint.SafeFix,
 	Summary:  "lws may keep a string of one character inside a number",
-	Why: `To save memory, lws looks for the bytes of a string in all that it has stored so
-far, numbers and flags included, and if it finds them it keeps no copy. When the
-number changes later, so does the string. For the path "/", write "": lws puts a
-slash before it.
+	Why: `To save memory, lws searches everything that it has stored so far, numbers and flags
+included, for the bytes of a string. If it finds them it keeps no copy, so the string changes with the
+number. For the path "/", write "": lws puts a slash before it. It is reported once a file.
 
-It is a warning where flags of the same streamtype are in the way.`,
-	LWS: `With the flags opportunistic, nailed_up, urgent_tx, urgent_rx and long_poll before
-it, http_url "/" becomes "?" when tls follows. In a policy of 60 streamtypes, the
-http_url of two or three was something else than "/" (4.1.6 to 5.0.0).`,
+It is a warning where flags of the same streamtype change the string.`,
+	LWS: `With the flags opportunistic, nailed_up, urgent_tx, urgent_rx and long_poll before it,
+http_url "/" becomes "?" when tls follows. In a policy of 60 streamtypes, two or three had another http_url
+than "/" (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "/" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {
+		var first *schema.Diagnostic // of those that depend on numbers: one a file
 		for _, d := range streams(p) {
 			for i, s := range d.Settings {
 				v := &s.Member.Value
@@ -30,24 +30,38 @@ http_url of two or three was something else than "/" (4.1.6 to 5.0.0).`,
 				}
 				text := v.Text()
 				becomes, by := foldedFlags(d.Settings, i, text)
-				var g *schema.Diagnostic
+				root := s.Key.Name == "http_url" && text == "/"
 				switch {
 				case becomes != "":
-					g = p.Reportf(v.Span, "lws keeps %s inside the flags before it: with %s it becomes %s", schema.Quote(text), by, schema.Quote(becomes))
+					g := p.Reportf(v.Span, "lws keeps %s inside the flags before it: %s changes it to %s", schema.Quote(text), by, schema.Quote(becomes))
 					g.Severity = schema.Warning
-				case len(text) == 1:
-					g = p.Reportf(v.Span, "lws may keep %s inside a number, and change it with that", schema.Quote(text))
+					if root {
+						g.Message += writeEmpty
+						write(g, v, "")
+					}
+				case len(text) != 1:
+				case first == nil:
+					first = p.Reportf(v.Span, "lws may keep %s inside a number, and change it with the number", schema.Quote(text))
+					if root {
+						first.Message += writeEmpty
+						write(first, v, "")
+					}
 				default:
-					continue
-				}
-				if s.Key.Name == "http_url" && text == "/" {
-					g.Message += `: write "", which asks for / as well`
-					write(g, v, "")
+					first.Related = append(first.Related, schema.Related{Span: v.Span, Message: schema.Quote(text) + " too"})
+					if root {
+						edits := []schema.Edit{{Span: v.Span, NewText: `""`}}
+						if len(first.Fixes) > 0 {
+							edits = append(first.Fixes[0].Edits, edits...)
+						}
+						first.Fixes = []schema.Fix{{Message: `write ""`, Edits: edits, Safe: true}}
+					}
 				}
 			}
 		}
 	},
 }
+
+const writeEmpty = `: write "", which asks for / as well`
 
 // foldedFlags returns what a string becomes that stands in the flags which are
 // set before it (a 32-bit integer, the lowest byte first), and the first flag

@@ -57,7 +57,7 @@ func symbols(s string) []symbol {
 			case sym.name == "":
 				sym.problem = "there is no name in ${}"
 			case len(sym.name) > longestSymbol:
-				sym.problem = "the name in ${} is longer than 31 bytes, which lws can't look up"
+				sym.problem = "the name in ${} is longer than 31 bytes, which lws cannot look up"
 			}
 			found = append(found, sym)
 			i = sym.end

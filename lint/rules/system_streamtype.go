@@ -10,21 +10,22 @@ import (
 var systemStreamtype = &lint.Rule{
 	Name:     "system-streamtype",
 	Severity: schema.Warning,
-	Summary:  "the name is nearly that of a streamtype which lws itself uses",
-	Why: `lws finds captive_portal_detect, fetch_policy and api_amazon_com_auth in the policy by
-their exact names, and does without those that are not there. _lws_smd is built in: a policy
-can't define it.`,
-	LWS:  `Without captive_portal_detect or fetch_policy, lws does not detect portals or fetch a policy (5.0.0).`,
+	Summary:  "the name is almost that of a streamtype of lws itself",
+	Why: `lws looks up captive_portal_detect, fetch_policy and api_amazon_com_auth by their exact
+names, and does without them if they are missing. _lws_smd is built in; a policy cannot
+define it.`,
+	LWS: `Without captive_portal_detect or fetch_policy, lws does not detect portals or fetch a policy
+(5.0.0).`,
 	Bad:  `{ "s": [ { "fetch-policy": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "policy.json" } } ] }`,
 	Good: `{ "s": [ { "fetch_policy": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "policy.json" } } ] }`,
 	Check: func(p *lint.Pass) {
 		for _, d := range streams(p) {
 			if d.Name == "_lws_smd" {
-				p.Reportf(d.NameSpan, "lws has a streamtype _lws_smd of its own, and never looks for one in the policy")
+				p.Reportf(d.NameSpan, "_lws_smd is built in: lws does not look for it in the policy")
 			}
 			for _, name := range []string{"captive_portal_detect", "fetch_policy", "api_amazon_com_auth"} {
 				if len(p.Policy.Lookup(schema.Streams, name)) == 0 && nearly(d.Name, name) {
-					p.Reportf(d.NameSpan, "the streamtype that lws looks for is called %s", name)
+					p.Reportf(d.NameSpan, "lws looks for a streamtype called %s", name)
 				}
 			}
 		}

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"slices"
+
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -8,14 +10,13 @@ import (
 var tooDeep = &lint.Rule{
 	Name:     "too-deep",
 	Severity: schema.Error,
-	Summary:  "objects and arrays are nested deeper, or sections are more, than lws can take",
-	Why: `lws's parser has room for few brackets, and every array at the top of a policy
-takes some of it for good. Join sections that are split, and leave out those that
-are empty.`,
-	LWS: `Inside of the outermost object there may be 10 levels of objects and arrays in 4.1
-to 4.3, 14 in 4.4 and 4.5, and 62 in 5.0. The arrays at the top up to a place, with
-those that are open there, may be 5 in 4.1, 8 in 4.2 and 4.3, 12 in 4.4 and 4.5,
-and 64 in 5.0. More is refused (4.1.6 to 5.0.0).`,
+	Summary:  "objects and arrays are nested too deep, or there are too many sections",
+	Why: `lws's parser has a small stack, and every array at the top of a policy takes part of it for
+good. Join sections that are split, and leave out empty ones.`,
+	LWS: `Inside the outermost object, objects and arrays may be nested 10 deep in 4.1 to 4.3, 14 in
+4.4 and 4.5, and 62 in 5.0, and one deeper without a key or string in the innermost one. The
+arrays at the top up to a place, together with those open there, may be 5 in 4.1, 8 in 4.2
+and 4.3, 12 in 4.4 and 4.5, and 64 in 5.0. lws refuses more (4.1.6, 4.3.10 and 5.0.0).`,
 	Bad: `{ "retry": [], "certs": [], "trust_stores": [], "metrics": [], "auth": [], "retry": [], "certs": [],
   "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "metadata": [ { "id": "x-id:" } ] } } ] }`,
@@ -30,12 +31,12 @@ and 64 in 5.0. More is refused (4.1.6 to 5.0.0).`,
 			at := v.Span
 			at.End = min(at.End, at.Start+1)
 			switch {
-			case depth > least.depth:
-				p.Reportf(at, "this is nested %d deep: lws %s takes %d", depth,
+			case depth > least.depth+1, depth > least.depth && holdsText(v):
+				p.Reportf(at, "this is nested %d deep: lws %s reads %d", depth,
 					p.Versions(func(v schema.Version) bool { return nesting(v).depth < depth }), least.depth)
 				return false
 			case tops+arrays > least.arrays:
-				p.Reportf(at, "this is array %d of those at the top so far and those it is in: lws %s takes %d", tops+arrays,
+				p.Reportf(at, "this is array %d of those at the top so far and those around it: lws %s reads %d", tops+arrays,
 					p.Versions(func(v schema.Version) bool { return nesting(v).arrays < tops+arrays }), least.arrays)
 				return false
 			}
@@ -64,6 +65,12 @@ and 64 in 5.0. More is refused (4.1.6 to 5.0.0).`,
 			}
 		}
 	},
+}
+
+// holdsText reports whether an object or array has a key or a string directly in
+// it, which takes one more place of the parser's stack.
+func holdsText(v *schema.Value) bool {
+	return len(v.Members()) > 0 || slices.ContainsFunc(v.Elems(), func(e *schema.Element) bool { return e.Value.Kind == schema.String })
 }
 
 // into walks into an object or array inside of another one.

@@ -67,7 +67,7 @@ func der(s string) []byte {
 	return b
 }
 
-// derOf returns DER of a certificate that has n bytes and can't be read.
+// derOf returns DER of a certificate that has n bytes and cannot be read.
 func derOf(n int) string {
 	return base64Of(append([]byte{0x30, 0x82, byte((n - 4) >> 8), byte(n - 4)}, make([]byte, n-4)...))
 }
@@ -83,18 +83,18 @@ func TestTrust(t *testing.T) {
 		want         []string // severity, rule, text it is at, and part of the message
 	}{
 		// References.
-		{"longer name is newer", "{" + fmt.Sprintf(slow, "slow", "slower") + "}", []string{`error|prefix-match|"slow"|lws takes backoff scheme "slower" here`}},
+		{"longer name is newer", "{" + fmt.Sprintf(slow, "slow", "slower") + "}", []string{`error|prefix-match|"slow"|lws uses backoff scheme "slower" here`}},
 		{"longer name is older", "{" + fmt.Sprintf(slow, "slower", "slow") + "}", nil},
 		{"longer name comes after the use", `{"retry":[{"slow":{}}],"s":[{"a":{` + tls + `,"retry":"slow"}}],"retry":[{"slower":{}}],"s":[{"b":{` + tls + `,"retry":"slower"}}]}`, nil},
 		{"newest of several", `{"retry":[{"s":{}},{"sl":{}},{"sx":{}},{"sl":{}}],"s":[{"a":{` + tls + `,"retry":"s"}}]}`,
-			[]string{`info|unused-definition|"sx"|`, `error|prefix-match|"s"|lws takes backoff scheme "sl" here`}},
+			[]string{`info|unused-definition|"sx"|`, `error|prefix-match|"s"|lws uses backoff scheme "sl" here`}},
 		{"certificates", trust([]string{"c", exampleRoot, "ca", exampleRoot2}, []string{"t", `["c","ca"]`}, []string{"a", trusts}),
-			[]string{`error|prefix-match|"c"|lws takes certificate "ca" here`, `info|repeated-cert|"ca"|certificate "ca" is the same as "c"`}},
+			[]string{`error|prefix-match|"c"|lws uses certificate "ca" here`, `info|repeated-cert|"ca"|certificate "ca" is the same as "c"`}},
 		{"names that use_auth compares whole", `{"auth":[{"name":"x"},{"name":"xy"}],"s":[{"a":{` + tls + `,"use_auth":"x"}},{"b":{` + tls + `,"use_auth":"xy"}}]}`, nil},
 		{"only the start of a name", `{"retry":[{"default":{}}],"s":[{"a":{` + tls + `,"retry":"def"}}]}`,
-			[]string{`error|undefined-reference|"def"|there is no backoff scheme "def"; lws takes "default", whose name begins with it`}},
+			[]string{`error|undefined-reference|"def"|backoff scheme "def" is not defined; lws uses "default", whose name begins with it`}},
 		{"no start of a name", `{"auth":[{"name":"default"}],"s":[{"a":{` + tls + `,"use_auth":"def"}}]}`,
-			[]string{`error|undefined-reference|"def"|there is no auth scheme "def"`}},
+			[]string{`error|undefined-reference|"def"|auth scheme "def" is not defined`}},
 
 		{"each section", `{"retry":[{"r":{}}],"certs":[{"c":"` + exampleRoot + `"}],"trust_stores":[{"name":"t","stack":["c"]}],"auth":[{"name":"x"}],"s":[{"a":{` + tls + `}}]}`,
 			[]string{`info|unused-definition|"r"|nothing uses backoff scheme "r"`, `info|unused-definition|"t"|nothing uses trust store "t"`, `info|unused-definition|"x"|nothing uses auth scheme "x"`}},
@@ -143,19 +143,19 @@ func TestTrust(t *testing.T) {
 			[]string{`error|undeclared-metadata|${t}|which mqtt_topic names`, `error|undeclared-metadata|${w}|which mqtt_will_message names`}},
 		{"aws", client(tls + `,"aws_region":"region","aws_service":"us-west-2","metadata":[{"region":""}]`), []string{`error|undeclared-metadata|"us-west-2"|which aws_service names: its value is the name`}},
 
-		{"unused metadata", with("x", `{"m":"","n":"x-n:"}`), []string{`info|unused-metadata|"m"|goes nowhere`}},
+		{"unused metadata", with("x", `{"m":"","n":"x-n:"}`), []string{`info|unused-metadata|"m"|nothing uses`}},
 		{"metadata of a server", client(`"server":true,"port":1,"metadata":[{"path":""},{"arg":""}]`), nil},
 		{"metadata as headers", client(tls + `,"direct_proto_str":true,"metadata":[{"x-n":""}]`), nil},
 		{"metadata of mqtt", client(`"endpoint":"example.com","port":8883,"tls":true,"protocol":"mqtt","metadata":[{"m":""}]`), nil},
 
 		{"server certificate twice", trust([]string{"id", exampleServer, "key", exampleServerKey, "kez", exampleServerKey}, nil, []string{"a", serves, "b", strings.ReplaceAll(serves, `"key"`, `"kez"`)}),
-			[]string{`info|private-key|"key"|`, `info|private-key|"kez"|`, `error|shared-server-cert|"id"|lws does not find certificate "id" here: streamtype "a" has taken it away`}},
-		{"server key that is the certificate", trust([]string{"id", exampleServer}, nil, []string{"a", strings.ReplaceAll(serves, `"key"`, `"id"`)}), []string{`error|shared-server-cert|"id"|streamtype "a" has taken it away`}},
+			[]string{`info|private-key|"key"|`, `info|private-key|"kez"|`, `error|shared-server-cert|"id"|lws does not find certificate "id" here: streamtype "a" has used it`}},
+		{"server key that is the certificate", trust([]string{"id", exampleServer}, nil, []string{"a", strings.ReplaceAll(serves, `"key"`, `"id"`)}), []string{`error|shared-server-cert|"id"|streamtype "a" has used it`}},
 		{"trust after the server", `{"certs":[{"id":"` + exampleServer + `"}],"s":[{"a":{"server":true,"protocol":"raw","port":1,"server_cert":"id"}}],"trust_stores":[{"name":"t","stack":["id"]}],"s":[{"b":{` + trusts + `}}]}`,
 			[]string{`error|shared-server-cert|"id"|`}},
 		{"two of one name", trust([]string{"id", exampleServer, "id", exampleServer}, nil, []string{"a", `"server":true,"protocol":"raw","port":1,"server_cert":"id"`, "b", `"server":true,"protocol":"raw","port":2,"server_cert":"id"`}), nil},
 		{"same bytes, two names", trust([]string{"ca", exampleServer, "id", exampleServer}, []string{"t", `["ca"]`}, []string{"a", trusts, "b", `"server":true,"protocol":"raw","port":1,"server_cert":"id"`}),
-			[]string{`info|trusted-server-cert|"id"|is also what the clients of trust store "t" trust`}},
+			[]string{`info|trusted-server-cert|"id"|is also trusted by the clients of trust store "t"`}},
 
 		{"stack first", `{"certs":[{"c":"` + exampleRoot + `"}],"trust_stores":[{"stack":["c"],"name":"t"}]}`, []string{`error|name-not-first|"stack"|stack stands before the name`}},
 		{"metrics", `{"metrics":[{"report":"*","us_schedule":1,"name":"m"},{"name":"n","report":"*"}]}`, []string{`error|name-not-first|"report"|the metric policy before "m"`}},
@@ -172,7 +172,7 @@ func TestTrust(t *testing.T) {
 		{"no padding", one("c", strings.TrimRight(exampleRoot2, "=")), nil},
 		{"root and intermediate", one("i", exampleIntermediate, "r", exampleRoot), nil},
 		{"server's own", one("c", exampleServer), nil},
-		{"cut short", one("c", base64Of(der(exampleRoot)[:100])), []string{`error|cert-unreadable|"c"|its DER is no X.509 certificate`}},
+		{"cut short", one("c", base64Of(der(exampleRoot)[:100])), []string{`error|cert-unreadable|"c"|its DER is not an X.509 certificate`}},
 		{"damaged inside", one("c", base64Of(append(slices.Clone(der(exampleRoot)[:20]), append([]byte{0xff}, der(exampleRoot)[21:]...)...))), []string{`warning|cert-unreadable|"c"|lws may be less strict`}},
 		{"not used", trust([]string{"c", "MIIB", "d", exampleExpired}, nil, nil), nil},
 		{"in a store that is not used", trust([]string{"c", "MIIB"}, []string{"t", `["c"]`}, []string{"a", tls}), []string{`info|unused-definition|"t"|`}},
@@ -189,12 +189,12 @@ func TestTrust(t *testing.T) {
 		{"root in another store", trust([]string{"i", exampleIntermediate, "r", exampleRoot}, []string{"t", `["i"]`, "u", `["r"]`}, []string{"a", trusts, "b", tls + `,"tls_trust_store":"u"`}), []string{`info|incomplete-chain|"i"|`}},
 		{"weak signature", one("i", exampleSHA1, "r", exampleWeak), []string{`warning|weak-cert|"i"|the signature of certificate "i" is weak: SHA1-RSA`, `warning|weak-cert|"r"|the key of certificate "r" is weak: RSA of 1024 bits`}},
 		{"3018 bytes", trust([]string{"c", derOf(3018)}, nil, nil), nil},
-		{"3019 bytes", trust([]string{"c", derOf(3019)}, nil, nil), []string{`error|cert-too-big|"c"|lws takes 3018 bytes of DER, and this is 3019`}},
-		{"line ends count", trust([]string{"c", strings.Repeat(derOf(3018)[:40]+`\n`, 1)[:40] + `\n\n` + derOf(3018)[40:]}, nil, nil), []string{`error|cert-too-big|"c"|`}},
+		{"3019 bytes", trust([]string{"c", derOf(3019)}, nil, nil), []string{`error|cert-too-big|"c"|lws takes 3018 bytes of DER, and it has 3019`}},
+		{"line ends count", trust([]string{"c", strings.Repeat(derOf(3018)[:40]+`\n`, 1)[:40] + `\n\n` + derOf(3018)[40:]}, nil, nil), []string{`error|cert-too-big|"c"|the base64 of certificate "c" is too long for its 3018 bytes of DER`}},
 
 		// Servers.
 		{"server with SEC 1 key", trust([]string{"id", exampleServer, "key", exampleServerKey}, nil, []string{"a", serves}), []string{`info|private-key|"key"|is the private key of streamtype "a"`}},
-		{"server with another key", trust([]string{"id", exampleServer, "key", exampleKey}, nil, []string{"a", serves}), []string{`error|key-mismatch|"key"|the key "key" is not that of certificate "id"`}},
+		{"server with another key", trust([]string{"id", exampleServer, "key", exampleKey}, nil, []string{"a", serves}), []string{`error|key-mismatch|"key"|the key "key" does not belong to certificate "id"`}},
 		{"server with PKCS #8 key", trust([]string{"id", exampleLeaf, "key", exampleKey}, nil, []string{"a", serves}), []string{`info|private-key|"key"|`}},
 		{"mixed up", trust([]string{"key", exampleLeaf, "id", exampleKey}, nil, []string{"a", serves}),
 			[]string{`error|cert-unreadable|"key"|is a certificate, and streamtype "a" uses it as its private key`, `error|cert-unreadable|"id"|is a private key, and streamtype "a" uses it as a certificate`}},
@@ -204,12 +204,12 @@ func TestTrust(t *testing.T) {
 		{"no certificate", client(`"server":true,"protocol":"raw","port":1,"tls":true`), []string{`error|server-without-cert|"tls":true|neither server_cert nor server_key`}},
 		{"no TLS", client(`"server":true,"protocol":"raw","port":1`), nil},
 		{"vhost of the program", client(`"server":true,"protocol":"raw","endpoint":"!v","port":1,"tls":true`), nil},
-		{"client with a server's certificate", trust([]string{"id", exampleServer}, nil, []string{"a", tls + `,"server_cert":"id"`}), []string{`error|misplaced-trust|"server_cert"|is no server: lws takes its server_cert for a trust store, and crashes`}},
+		{"client with a server's certificate", trust([]string{"id", exampleServer}, nil, []string{"a", tls + `,"server_cert":"id"`}), []string{`error|misplaced-trust|"server_cert"|is not a server: lws uses its server_cert as a trust store, and crashes`}},
 		{"client with a server's key", trust([]string{"key", exampleServerKey}, nil, []string{"a", tls + `,"server_key":"key"`}),
-			[]string{`warning|private-key|"key"|`, `warning|misplaced-trust|"server_key"|has no use for server_key`}},
-		{"server with a trust store", trust([]string{"c", exampleRoot}, []string{"t", `["c"]`}, []string{"a", `"server":true,"protocol":"raw","port":1,"tls_trust_store":"t"`}), []string{`warning|misplaced-trust|"tls_trust_store"|has no use for a trust store`}},
+			[]string{`warning|private-key|"key"|`, `warning|misplaced-trust|"server_key"|does not use server_key`}},
+		{"server with a trust store", trust([]string{"c", exampleRoot}, []string{"t", `["c"]`}, []string{"a", `"server":true,"protocol":"raw","port":1,"tls_trust_store":"t"`}), []string{`warning|misplaced-trust|"tls_trust_store"|does not use a trust store`}},
 		{"server with a trust store for its certificate", trust([]string{"c", exampleRoot, "id", exampleServer, "key", exampleServerKey}, []string{"t", `["c"]`}, []string{"a", serves + `,"tls_trust_store":"t"`}),
-			[]string{`info|private-key|"key"|`, `error|misplaced-trust|"tls_trust_store"|takes its trust store for its certificate`}},
+			[]string{`info|private-key|"key"|`, `error|misplaced-trust|"tls_trust_store"|uses its trust store as its certificate`}},
 
 		// TLS.
 		{"trust without TLS", trust([]string{"c", exampleRoot}, []string{"t", `["c"]`}, []string{"a", `"endpoint":"example.com","port":443,"tls_trust_store":"t"`}), []string{`warning|trust-without-tls|"tls_trust_store"|it is not encrypted`}},
@@ -227,12 +227,12 @@ func TestTrust(t *testing.T) {
 		{"port in the endpoint", client(`"endpoint":"example.com:81","port":82`), []string{`error|endpoint-override|"example|the endpoint says port 81, and the port of streamtype "a" is not used`}},
 		{"port and path", client(`"endpoint":"https://example.com","port":8443,"tls":true,"http_url":"b"`), []string{`error|endpoint-override|"https|lws requests "/" from port 443, and port and http_url are not used`}},
 		{"port in brackets", client(`"endpoint":"[2001:db8::1]:81","port":81`), nil},
-		{"IPv6", client(`"endpoint":"2001:db8::1","port":81`), []string{`error|endpoint-override|"2001|lws takes "2001" for the host`}},
+		{"IPv6", client(`"endpoint":"2001:db8::1","port":81`), []string{`error|endpoint-override|"2001|lws uses "2001" as the host`}},
 		{"IPv6 that works", client(`"endpoint":"::1","port":81,"http_url":"x"`), nil},
 		{"colon in a symbol", client(`"endpoint":"${a:b}","port":81,"http_url":"x","metadata":[{"a:b":""}]`), nil},
 		{"port after a symbol", client(`"endpoint":"${h}:81","port":81,"http_url":"x","metadata":[{"h":""}]`), []string{`error|endpoint-override|"${h}:81"|http_url is not used`}},
 		{"policy from a loopback address", trust(nil, nil, []string{"fetch_policy", `"endpoint":"127.0.0.1","port":80`}), nil},
-		{"policy in clear", trust(nil, nil, []string{"fetch_policy", `"endpoint":"example.com","port":80`}), []string{`warning|plain-fetch-policy|"fetch_policy"|whoever is on the way can replace it`}},
+		{"policy in clear", trust(nil, nil, []string{"fetch_policy", `"endpoint":"example.com","port":80`}), []string{`warning|plain-fetch-policy|"fetch_policy"|an attacker on the network path can replace it`}},
 
 		// Secrets.
 		{"basic", client(tls + `,"http_auth_preamble":"Basic dXNlcjpwYXNz"`), []string{`warning|embedded-secret|dXNlcjpwYXNz|write "Basic ", and let the program give the rest`}},
@@ -240,6 +240,7 @@ func TestTrust(t *testing.T) {
 		{"bearer", client(tls + `,"http_auth_preamble":"Bearer 0123456789abcdef"`), []string{`warning|embedded-secret|0123456789abcdef|holds credentials`}},
 		{"what tokens follow", client(tls + `,"http_auth_preamble":"AWS4-HMAC-SHA256 Credential="`), nil},
 		{"bearer alone", client(tls + `,"http_auth_preamble":"Bearer "`), nil},
+		{"header with its value", client(tls + `,"http_auth_header":"authorization: Bearer abc"`), []string{`warning|embedded-secret| Bearer abc|http_auth_header is the name of a header`}},
 		{"password of a proxy", `{"via-socks5":"user:pass@127.0.0.1:1080"}`, []string{`warning|embedded-secret|pass|via-socks5 holds a password`}},
 		{"proxy", `{"via-socks5":"127.0.0.1:1080"}`, nil},
 		{"password in an endpoint", client(`"endpoint":"https://user:pass@example.com","port":443,"tls":true`), []string{`warning|embedded-secret|pass|endpoint holds a password`}},

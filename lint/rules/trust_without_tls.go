@@ -10,10 +10,9 @@ var trustWithoutTLS = &lint.Rule{
 	Severity: schema.Warning,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "a streamtype has a trust store, but no TLS",
-	Why: `The streamtype goes over the network in clear, though it looks as if it did not.
-Set "tls": true, or take tls_trust_store out.`,
-	LWS: `The trust store is loaded, and the connection is made without TLS (4.1.6 to
-5.0.0).`,
+	Why: `The streamtype is sent in clear, though the trust store suggests otherwise. Set "tls": true,
+or remove tls_trust_store.`,
+	LWS: `lws loads the trust store, and connects without TLS (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "root": "` + exampleRoot + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "root" ] } ],

@@ -8,12 +8,12 @@ import (
 var trustedServerCert = &lint.Rule{
 	Name:     "trusted-server-cert",
 	Severity: schema.Info,
-	Summary:  "what clients trust is the certificate of a server in the same policy",
-	Why: `It is what one does with a server's own certificate in a test. In the field it
-means that the clients no longer trust the server once it has a new certificate,
-and if it is that of a CA, that the CA's key is on the server.`,
-	LWS: `It works if the trust store stands before the server; after it, lws does not find
-the certificate (4.1.6 to 5.0.0).`,
+	Summary:  "clients trust the certificate of a server in the same policy",
+	Why: `That is normal in a test with a server's own certificate. In production the clients stop
+trusting the server when it gets a new certificate; and if the certificate is of a CA, the
+key of the CA is on the server.`,
+	LWS: `It works if the trust store stands before the server; after it, lws does not find the
+certificate (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "identity": "` + exampleServer + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "identity" ] } ],
@@ -41,7 +41,7 @@ the certificate (4.1.6 to 5.0.0).`,
 			}
 			store := uses[same].stores[0]
 			g := p.Reportf(u.cert.Get("server_cert").Member.Value.Span,
-				"%s, which %s shows, is also what the clients of %s trust", d, u.cert, store)
+				"%s, which %s shows, is also trusted by the clients of %s", d, u.cert, store)
 			g.Related = []schema.Related{{Span: store.NameSpan, Message: "the trust store"}}
 		})
 	},

@@ -11,12 +11,11 @@ var undefinedReference = &lint.Rule{
 	Name:     "undefined-reference",
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
-	Summary:  "something is used that is not defined",
+	Summary:  "a reference has no definition",
 	Why:      `The name is misspelt, or the entry is missing.`,
-	LWS: `The policy is refused, or, if there is a backoff scheme, trust store or
-certificate whose name only begins with the one given, that is taken. A request
-that shares its connection with a streamtype that does not exist never ends
-(4.1.6 to 5.0.0).`,
+	LWS: `lws refuses the policy, unless the name of a backoff scheme, trust store or certificate
+begins with the reference: it uses that one. A request that shares its connection with a
+streamtype that does not exist never ends (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "defualt" } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
@@ -27,7 +26,7 @@ that shares its connection with a streamtype that does not exist never ends
 			if r.Target != nil || r.Later != nil || r.Name == "" {
 				continue // an empty name is a bad-length
 			}
-			d := p.Reportf(r.Span, "there is no %s %s", r.Key.Ref.Noun(), schema.QuoteName(r.Name))
+			d := p.Reportf(r.Span, "%s %s is not defined", r.Key.Ref.Noun(), schema.QuoteName(r.Name))
 			if better := nearest(p, r.Key.Ref, r.Name); better != "" {
 				d.Message += ": did you mean " + schema.QuoteName(better) + "?"
 				if ref := r.Key.Ref; (ref == schema.Retry || ref == schema.Streams) && misspelt(r.Name, better) {
@@ -38,8 +37,8 @@ that shares its connection with a streamtype that does not exist never ends
 				}
 			}
 			if got := taken[r]; got != nil {
-				d.Message += "; lws takes " + schema.QuoteName(got.Name) + ", whose name begins with it"
-				d.Related = []schema.Related{{Span: got.NameSpan, Message: "lws takes this"}}
+				d.Message += "; lws uses " + schema.QuoteName(got.Name) + ", whose name begins with it"
+				d.Related = []schema.Related{{Span: got.NameSpan, Message: "lws uses this"}}
 			}
 		}
 	},

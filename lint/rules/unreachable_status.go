@@ -10,12 +10,12 @@ import (
 var unreachableStatus = &lint.Rule{
 	Name:     "unreachable-status",
 	Severity: schema.Warning,
-	Summary:  "a stream never sees the HTTP status that is asked for",
-	Why: `Redirects are followed or are failures to connect, and the statuses 429 and 503 make
-lws try again later. The stream is told of none of them.`,
-	LWS: `With http_expect 301, 302, 303, 307 or 308 no transaction succeeds, nor with one that is
-no status (4.1.6, 4.3.10 and 5.0.0). For 429 and 503 the stream is told UNREACHABLE,
-http_expect and http_resp_map or not (4.3.10 and 5.0.0).`,
+	Summary:  "a stream never gets the HTTP status",
+	Why: `Redirects are followed or are failures to connect, and lws handles the statuses 429 and 503
+by trying again later. The stream gets none of them.`,
+	LWS: `With http_expect 301, 302, 303, 307, 308 or a number that is not a status, no transaction
+succeeds (4.1.6, 4.3.10 and 5.0.0). For 429 and 503 the stream gets UNREACHABLE, whatever
+http_expect and http_resp_map are (4.3.10 and 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "http_expect": 302 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "http_expect": 204 } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -24,9 +24,9 @@ http_expect and http_resp_map or not (4.3.10 and 5.0.0).`,
 				span := at(d, "http_expect")
 				switch why := unseen[int(n)]; {
 				case why != "":
-					p.Reportf(span, "no stream sees the status %d: %s", n, why)
+					p.Reportf(span, "no stream gets the status %d: %s", n, why)
 				case n != 0 && (n < 100 || n > 599):
-					g := p.Reportf(span, "%d is no HTTP status, so that nothing is a success", n)
+					g := p.Reportf(span, "%d is not an HTTP status, so no transaction succeeds", n)
 					list(d, "http_resp_map", func(m *schema.Member) {
 						if m.Value.Text() == d.Text("http_expect") {
 							g.Message += ": it is the state that " + m.Key + " is mapped to"
@@ -38,7 +38,7 @@ http_expect and http_resp_map or not (4.3.10 and 5.0.0).`,
 			list(d, "http_resp_map", func(m *schema.Member) {
 				status, _ := strconv.Atoi(m.Key)
 				if why := unseen[status]; why != "" {
-					p.Reportf(m.Name.Span, "no stream sees the status %d: %s", status, why)
+					p.Reportf(m.Name.Span, "no stream gets the status %d: %s", status, why)
 				}
 			})
 		}

@@ -11,13 +11,12 @@ var unsupportedVersion = &lint.Rule{
 	Name:     "unsupported-version",
 	Severity: schema.Error,
 	Summary:  "a key or value is newer than the lws version that the policy is for",
-	Why: `The versions are those given with --lws, or the latest. A version stands for the
-newest release of its line.`,
-	LWS: `To an older lws the key is an unknown one: in a streamtype it makes a phantom of
-it, which takes every later key. A file:// endpoint can not be
-reached (4.1.6 to 4.3.10).`,
-	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h3" } } ] }`,
-	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "protocol": "h2" } } ] }`,
+	Why: `The versions are those of --lws, or the latest. A release line such as 4.3 stands for its
+newest release.`,
+	LWS: `An older lws treats it as an unknown key: in a streamtype it makes a phantom, which gets
+every later key. It cannot reach a file:// endpoint (4.1.6 to 4.3.10).`,
+	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": true, "protocol": "h3" } } ] }`,
+	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": true, "protocol": "h2" } } ] }`,
 	Shape:    true,
 	Versions: []schema.Version{{Major: 4, Minor: 3}},
 	Check: func(p *lint.Pass) {

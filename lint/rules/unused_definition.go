@@ -8,12 +8,12 @@ import (
 var unusedDefinition = &lint.Rule{
 	Name:     "unused-definition",
 	Severity: schema.Info,
-	Summary:  "a backoff scheme, certificate, trust store or auth scheme is not used",
-	Why: `It does no harm, but it takes room, and a certificate that nothing uses is a sign
-that a trust store is not what it was meant to be. A file without streamtypes is
-taken for a part of a policy, whose uses are elsewhere.`,
-	LWS: `lws keeps it in memory; of a certificate it drops the DER when the policy is in
-force (4.1.6 to 5.0.0).`,
+	Summary:  "nothing uses a backoff scheme, certificate, trust store or auth scheme",
+	Why: `It does no harm, but uses memory, and an unused certificate suggests that a trust store is
+incomplete. A file without streamtypes is part of a policy whose other parts use its
+definitions.`,
+	LWS: `lws keeps it in memory. It frees the DER of a certificate when the policy is in force (4.1.6
+to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } }, { "patient": { "backoff": [ 60000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,

@@ -10,10 +10,10 @@ import (
 var unusedMetadata = &lint.Rule{
 	Name:     "unused-metadata",
 	Severity: schema.Info,
-	Summary:  "a metadata item goes nowhere",
-	Why: `It is not the value of a header, since it names none, and no ${} takes it up. What
-the program sets it to is not sent.`,
-	LWS: `lws keeps what it is set to, and does nothing with it (5.0.0).`,
+	Summary:  "nothing uses a metadata item",
+	Why: `The item names no header, and no ${} contains it. The value that the program sets is not
+sent.`,
+	LWS: `lws stores the value and does not use it (5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "devices", "metadata": [ { "id": "" } ],
@@ -35,7 +35,7 @@ the program sets it to is not sent.`,
 			eachSymbol(s, func(_ *schema.Key, _ *schema.Value, sym symbol) { used[sym.name] = true })
 			for _, m := range metadata(s) {
 				if m.Value.Kind == schema.String && m.Value.Text() == "" && !used[m.Key] {
-					p.Reportf(m.Name.Span, "metadata %s of %s goes nowhere: it names no header, and there is no ${%s}",
+					p.Reportf(m.Name.Span, "nothing uses metadata %s of %s: it names no header, and there is no ${%s}",
 						schema.QuoteName(m.Key), s, m.Key)
 				}
 			}

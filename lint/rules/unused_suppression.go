@@ -8,9 +8,9 @@ import (
 var unusedSuppression = &lint.Rule{
 	Name:     lint.RuleUnusedSuppression,
 	Severity: schema.Warning,
-	Summary:  "a comment suppresses a finding that is not there",
-	Why:      `The mistake it was for has been mended, or it is on the wrong line.`,
-	LWS:      `lws reads over comments from "#" to the end of the line (4.3.10 and 5.0.0).`,
+	Summary:  "a comment suppresses a finding that does not exist",
+	Why:      `The mistake has been fixed, or the comment is on the wrong line.`,
+	LWS:      `lws skips comments from "#" to the end of the line (4.3.10 and 5.0.0).`,
 	Bad: `{ # sspolicy:ignore unknown-key -- read by our own tools
   "s": [] }`,
 	Good: `{ "extra": 1, # sspolicy:ignore unknown-key -- read by our own tools

@@ -48,7 +48,8 @@ type Endpoint struct {
 // unix socket or a file, so that metadata cannot turn a name into a URL. As an
 // exception, an endpoint that is just ${item} may become a name or a URL.
 //
-// The error wraps ErrEndpoint, ErrTemplate or ErrUnknownMetadata.
+// A raw streamtype may have none. The error wraps ErrEndpoint, ErrTemplate or
+// ErrUnknownMetadata.
 func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
 	text, err := ParseTemplate(st.Endpoint, st.Metadata)
 	if err != nil {
@@ -56,8 +57,10 @@ func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
 	}
 	e := Endpoint{st: st, text: text}
 	switch {
+	case st.Endpoint == "" && st.Protocol == ProtocolRaw:
+		return NoEndpoint(st.Protocol), nil // for connections that the program makes itself
 	case st.Endpoint == "":
-		return e, fmt.Errorf("%w: the policy has none", ErrEndpoint)
+		return e, &EndpointError{Why: "there is none"}
 	case text.Static():
 		e.target, err = ParseTarget(st.Endpoint, st)
 		return e, err
@@ -88,13 +91,13 @@ func (t *Template) markAuthority(uses []Use) error {
 		literal := p.text
 		if _, after, found := strings.Cut(literal, "://"); found && use != UseURL {
 			if i > 0 {
-				return fmt.Errorf("%w: %q: the scheme of a URL cannot come from metadata", ErrEndpoint, t)
+				return &EndpointError{t.String(), "the scheme of a URL cannot come from metadata"}
 			}
 			literal = after
 		}
 		if strings.ContainsAny(literal, "/?#") {
 			if use == UseName {
-				return fmt.Errorf("%w: %q: neither a name nor a URL", ErrEndpoint, t)
+				return &EndpointError{t.String(), "neither a name nor a URL"}
 			}
 			use = UseURL
 		}
@@ -113,11 +116,11 @@ func (e *Endpoint) Resolve(values []Value) (*Target, error) {
 	text := e.text.Expand(values)
 	switch {
 	case strings.HasPrefix(text, "+") && !strings.HasPrefix(e.text.text, "+"):
-		return nil, fmt.Errorf("%w: %q: only the policy can name a unix socket", ErrEndpoint, e.text)
+		return nil, &EndpointError{e.text.String(), "only the policy can name a unix socket"}
 	case strings.HasPrefix(e.text.text, fileScheme):
 		return fileTarget(text, e.st, true)
 	case strings.HasPrefix(text, "file:"):
-		return nil, fmt.Errorf("%w: %q: only the policy can name a file", ErrEndpoint, e.text)
+		return nil, &EndpointError{e.text.String(), "only the policy can name a file"}
 	}
 	return ParseTarget(text, e.st)
 }
@@ -163,7 +166,7 @@ func ParseTarget(text string, st *StreamType) (*Target, error) {
 
 // endpointError returns an ErrEndpoint with the endpoint as the policy has it.
 func endpointError(st *StreamType, why string) error {
-	return fmt.Errorf("%w: %q: %s", ErrEndpoint, st.Endpoint, why)
+	return &EndpointError{st.Endpoint, why}
 }
 
 // parseURL sets t from a URL or host:port. It returns the reason of a failure, or "".
@@ -237,9 +240,34 @@ func (t *Target) checkHost(isAddr bool) (why string) {
 	}
 	for i := range len(t.Host) {
 		b := t.Host[i]
-		if b <= ' ' || b == 0x7f || b == '%' && !isAddr || strings.IndexByte(`/\?#@<>"^|{}[]`+"`", b) >= 0 {
-			return "bad character in the host"
+		if b <= ' ' || b == 0x7f || b == '%' && !isAddr || strings.IndexByte(`/\?#@<>"^|{}[]*`+"`", b) >= 0 {
+			return fmt.Sprintf("a host name cannot hold %q", b)
 		}
+	}
+	if _, err := netip.ParseAddr(t.Host); err == nil {
+		return ""
+	}
+	return wrongLabels(strings.TrimSuffix(t.Host, "."))
+}
+
+// wrongLabels returns what is wrong with the labels of a host name (RFC 1035
+// section 2.3.4), or "". A name whose last label is a number is an IPv4 address
+// (RFC 1123 section 2.1).
+func wrongLabels(host string) (why string) {
+	if len(host) > 253 {
+		return "a host name of more than 253 bytes"
+	}
+	label := ""
+	for label = range strings.SplitSeq(host, ".") {
+		switch {
+		case label == "":
+			return "an empty label in the host name"
+		case len(label) > 63:
+			return "a label of more than 63 bytes in the host name"
+		}
+	}
+	if strings.Trim(label, "0123456789") == "" {
+		return "not an IPv4 address, and no host name ends in a number"
 	}
 	return ""
 }
@@ -249,7 +277,7 @@ func (t *Target) checkHost(isAddr bool) (why string) {
 func fileTarget(text string, st *StreamType, metadata bool) (*Target, error) {
 	path := strings.TrimPrefix(text, fileScheme)
 	if path == "" || strings.ContainsRune(path, 0) {
-		return nil, endpointError(st, "file without a name")
+		return nil, endpointError(st, "a file without a name")
 	}
 	if metadata {
 		for element := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {

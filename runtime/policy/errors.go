@@ -1,6 +1,9 @@
 package policy
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors to compare with [errors.Is]. A returned error usually wraps one of them
 // with details.
@@ -23,3 +26,20 @@ var (
 	// as written or after metadata has been inserted.
 	ErrEndpoint = errors.New("bad endpoint")
 )
+
+// An EndpointError says what is wrong with an endpoint or proxy. It wraps
+// ErrEndpoint.
+type EndpointError struct {
+	Text string // as the policy has it; empty for a proxy, which may hold a password
+	Why  string
+}
+
+func (e *EndpointError) Error() string {
+	if e.Text == "" {
+		return fmt.Sprintf("%v: %s", ErrEndpoint, e.Why)
+	}
+	return fmt.Sprintf("%v: %q: %s", ErrEndpoint, e.Text, e.Why)
+}
+
+// Unwrap returns ErrEndpoint.
+func (e *EndpointError) Unwrap() error { return ErrEndpoint }

@@ -93,6 +93,8 @@ func (n connector) Run(ctx context.Context, l transport.Link) error {
 		if conn = k.adopt.take(); conn == nil {
 			return ErrAdopted
 		}
+	} else if l.Target().Network == policy.ProtocolRaw.String() {
+		return &policy.EndpointError{Why: "the policy has none: the stream is for Adopt"}
 	} else {
 		// A dial needs more stack than an idle connection should keep.
 		var dialing sync.WaitGroup

@@ -3,7 +3,6 @@ package transport
 import (
 	"fmt"
 	"log"
-	"strings"
 )
 
 // A Logger receives what a program cannot learn otherwise, such as an internal
@@ -25,10 +24,8 @@ func (stdLogger) Warn(msg string, args ...any)  { stdLog("WARN", msg, args) }
 func (stdLogger) Error(msg string, args ...any) { stdLog("ERROR", msg, args) }
 
 func stdLog(level, msg string, args []any) {
-	var b strings.Builder
-	b.WriteString(level + " " + msg)
 	for i := 0; i+1 < len(args); i += 2 {
-		fmt.Fprintf(&b, " %v=%v", args[i], args[i+1])
+		msg += fmt.Sprintf(" %v=%v", args[i], args[i+1])
 	}
-	log.Print(b.String())
+	log.Print(level, " ", msg)
 }

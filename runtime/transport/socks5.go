@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -62,43 +61,17 @@ func (e *Env) proxy(text string) (*Proxy, error) {
 	return p, nil
 }
 
-// socksPort is the default port of a proxy (RFC 1928 section 3).
-const socksPort = "1080"
-
 // parseProxy parses "[user:password@]host[:port]". The error wraps ErrEndpoint and
 // does not quote the text, which may hold a password.
 func parseProxy(text string) (*Proxy, error) {
-	fail := func(why string) (*Proxy, error) {
-		return nil, fmt.Errorf("%w: via-socks5: %s", ErrEndpoint, why)
+	parsed, err := policy.ParseProxy(text)
+	if err != nil {
+		return nil, fmt.Errorf("via-socks5: %w", err)
 	}
-	p := new(Proxy)
-	host := text
-	if i := strings.LastIndexByte(text, '@'); i >= 0 {
-		user, password, found := strings.Cut(text[:i], ":")
-		if !found || user == "" || password == "" || len(user) > 255 || len(password) > 255 {
-			return fail(`before the "@" there must be user:password, each of 1 to 255 bytes`)
-		}
-		p.login = &login{user, password}
-		host = text[i+1:]
+	p := &Proxy{address: parsed.Address}
+	if parsed.User != "" {
+		p.login = &login{parsed.User, parsed.Password}
 	}
-	port := socksPort
-	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")); err == nil {
-		host = addr.String()
-	} else if h, s, err := net.SplitHostPort(host); err == nil {
-		host, port = h, s
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fail("bad port")
-	}
-	if _, err := netip.ParseAddr(host); err != nil {
-		if host == "" {
-			return fail("no host")
-		}
-		if !policy.IsHostName(host) {
-			return fail("bad character in the host")
-		}
-	}
-	p.address = net.JoinHostPort(host, port)
 	return p, nil
 }
 
