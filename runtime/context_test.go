@@ -61,7 +61,10 @@ func TestNewStreamErrors(t *testing.T) {
 		{"s", with(func(st *policy.StreamType) { st.ClientCert = 1 }), runtime.ErrNoCredentials, "client_cert"},
 		{"s", with(func(st *policy.StreamType) { st.Endpoint = "${x}" }), runtime.ErrUnknownMetadata, `"x"`},
 		{"s", with(func(st *policy.StreamType) { st.Endpoint = "${x" }), runtime.ErrTemplate, "${x"},
-		{"s", with(func(st *policy.StreamType) { st.Endpoint = "" }), runtime.ErrEndpoint, ""},
+		{"s", with(func(st *policy.StreamType) { st.Endpoint = "" }), nil, ""}, // for raw.Adopt
+		{"s", with(func(st *policy.StreamType) {
+			st.Protocol, st.HTTP, st.Endpoint = policy.ProtocolH1, &policy.HTTP{}, ""
+		}), runtime.ErrEndpoint, ""},
 		{"s", with(func(st *policy.StreamType) {
 			st.Protocol = policy.ProtocolH1
 			st.HTTP = &policy.HTTP{URL: "/${x}"}
