@@ -202,17 +202,19 @@ func TestGoDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy, err := os.ReadFile("../fixtures/weather.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	m := newGoModule(t)
-	m.write(t, "weather/policy.go", strings.Replace(goText(t, string(policy)), "package policy", "package weather", 1))
+	for _, name := range []string{"weather", "station"} {
+		policy, err := os.ReadFile("../fixtures/" + name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.write(t, name+"/policy.go", strings.Replace(goText(t, string(policy)), "package policy", "package "+name, 1))
+	}
 	imports := map[string]string{}
 	for _, path := range []string{"bufio", "context", "crypto/tls", "errors", "fmt", "io", "io/fs", "log", "log/slog", "net", "os", "strings",
-		"generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
+		"generated/station", "generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
 		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/policy",
-		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials", "github.com/secure-streams/sspolicy/runtime/ws"} {
+		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials"} {
 		imports[filepath.Base(path)] = path
 	}
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllSubmatch(doc, -1)

@@ -11,12 +11,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"sync/atomic"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
+	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 // Two streamtypes share a form, and the response is multipart.
@@ -315,4 +319,138 @@ func ExampleTrustStore() {
 	// Output:
 	// trusted
 	// untrusted: true
+}
+
+// Tx sends a message in as many pieces as its buffers need.
+func ExampleHandlers() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%d bytes", len(body))
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []transport.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Shutdown(context.Background())
+
+	message, flags := bytes.Repeat([]byte("x"), 100_000), runtime.FlagSOM
+	done := make(chan struct{})
+	s, err := c.NewStream("echo", runtime.Handlers{
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			if len(message) == 0 {
+				return 0, 0, runtime.TxDontSend
+			}
+			n, f := copy(buf, message), flags
+			if message, flags = message[n:], 0; len(message) == 0 {
+				return n, f | runtime.FlagEOM, runtime.OK
+			}
+			s.RequestTx() // the rest
+			return n, f, runtime.OK
+		},
+		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			fmt.Printf("%s", buf)
+			return runtime.OK
+		},
+		State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateDisconnected || state == runtime.StateAllRetriesFailed {
+				close(done)
+			}
+			return runtime.OK
+		},
+	}, runtime.WithMetadata("server", server.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	s.RequestTx()
+	<-done
+	// Output: 100000 bytes
+}
+
+// A program that has no room for more payload pauses the stream, and the peer waits.
+func ExampleStream_PauseRx() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Write(make([]byte, 1<<20))
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []transport.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Shutdown(context.Background())
+
+	pieces := make(chan []byte, 1)
+	s, err := c.NewStream("greeting", runtime.Handlers{
+		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			s.PauseRx()
+			pieces <- bytes.Clone(buf) // has room: Rx is not called before ResumeRx
+			return runtime.OK
+		},
+		State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateQoSAckRemote || state == runtime.StateAllRetriesFailed {
+				close(pieces)
+			}
+			return runtime.OK
+		},
+	}, runtime.WithMetadata("server", server.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	s.RequestTx()
+	total := 0
+	for piece := range pieces {
+		total += len(piece) // takes its time
+		s.ResumeRx()
+	}
+	fmt.Println(total, "bytes")
+	// Output: 1048576 bytes
+}
+
+// Messages continues with the next connection unless the streamtype is opportunistic.
+func ExampleConn_Messages_reconnect() {
+	var connections atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		conn.Write(r.Context(), websocket.MessageText, fmt.Appendf(nil, "connection %d", connections.Add(1)))
+		conn.CloseNow() // without a close frame
+	}))
+	defer server.Close()
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{
+		Name:     "live",
+		Protocol: policy.ProtocolWS,
+		Endpoint: server.URL,
+		HTTP:     &policy.HTTP{},
+		Retry:    &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
+	}}}
+	c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{ws.New()}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Shutdown(context.Background())
+
+	conn, err := c.Open(context.Background(), "live")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	for msg, err := range conn.Messages() {
+		if err != nil { // such as ErrAllRetriesFailed
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", msg)
+		if string(msg) == "connection 3" {
+			break
+		}
+	}
+	// Output:
+	// connection 1
+	// connection 2
+	// connection 3
 }
