@@ -228,8 +228,9 @@ func (s *Stream) requestTxLocked() error {
 	return nil
 }
 
-// Connect starts an attempt at once, without POLL, and resets the count of failures. It cuts a wait for a retry short. If the stream is connected, or an
-// attempt is running, it changes nothing. The error is nil or ErrClosed.
+// Connect starts an attempt at once, without POLL, and resets the count of failures.
+// It cuts a wait for a retry short. If the stream is connected, or an attempt is
+// running, it changes nothing. The error is nil or ErrClosed.
 func (s *Stream) Connect() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

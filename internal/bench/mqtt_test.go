@@ -133,11 +133,6 @@ func mqttStream(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int)) {
 	}
 }
 
-// ignoreStates makes the end of a stream no error.
-func ignoreStates(s *runtime.Stream) {
-	s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
-}
-
 // mqttByHand returns the same on a net.Conn.
 func mqttByHand(b *testing.B, addr netip.AddrPort, qos byte) (run func(n int)) {
 	c, err := net.Dial("tcp", addr.String())

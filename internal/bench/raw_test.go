@@ -134,6 +134,11 @@ func rawStream(b *testing.B, st *policy.StreamType, kind byte, send, receive int
 	}
 }
 
+// ignoreStates makes the end of a stream no error.
+func ignoreStates(s *runtime.Stream) {
+	s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
+}
+
 // rawByHand returns the same by hand.
 func rawByHand(b *testing.B, addr string, kind byte, send, receive int) (run func(each int)) {
 	c, err := net.Dial("tcp", addr)
