@@ -45,7 +45,7 @@ func ExampleError() {
 		}
 	}
 	// Output:
-	// fixtures/weather-mistakes.json:11:15 error out-of-range
-	// fixtures/weather-mistakes.json:17:7 error unknown-key
-	// fixtures/weather-mistakes.json:18:16 error forward-reference
+	// fixtures/weather-mistakes.json:12:17 error out-of-range
+	// fixtures/weather-mistakes.json:18:9 error unknown-key
+	// fixtures/weather-mistakes.json:19:18 error forward-reference
 }

@@ -30,7 +30,7 @@ import (
 type Policy struct {
 	Policy      *policy.Policy
 	Document    *schema.Document    // the text, with overlays applied
-	Diagnostics []schema.Diagnostic // warnings and infos, sorted by place
+	Diagnostics []schema.Diagnostic // warnings and infos, sorted by position
 }
 
 // Options are how a policy is loaded. The zero value is ready to use.
@@ -42,7 +42,7 @@ type Options struct {
 // An Error reports a policy that has errors. Load and the other functions return
 // it as *Error.
 type Error struct {
-	Diagnostics []schema.Diagnostic // all that was found, sorted by place
+	Diagnostics []schema.Diagnostic // errors, warnings and infos, sorted by position
 }
 
 // Error describes the first error and counts the others.
@@ -68,7 +68,7 @@ func (e *Error) Error() string {
 }
 
 // Load loads the policy in a file. If the policy or an overlay has errors, the
-// error is an [*Error]; if a file cannot be read, it is that of package os.
+// error is an [*Error]; if a file cannot be read, it is an error of package os.
 func Load(file string, o Options) (*Policy, error) {
 	d, err := read(file)
 	if err != nil {
@@ -126,32 +126,32 @@ func read(file string) (*schema.Document, error) {
 // The compiled form holds what the text says. Errors that affect only lws's JSON
 // parser are therefore warnings.
 func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) (*Policy, error) {
-	d, found := overlay.Apply(d, fragments...)
+	d, diags := overlay.Apply(d, fragments...)
 	if d == nil {
-		return nil, &Error{found}
+		return nil, &Error{diags}
 	}
 	filter := o.Filter
-	o.Filter = func(found []schema.Diagnostic) []schema.Diagnostic {
+	o.Filter = func(diags []schema.Diagnostic) []schema.Diagnostic {
 		if filter != nil {
-			found = filter(found)
+			diags = filter(diags)
 		}
-		for i := range found {
-			if d := &found[i]; d.Severity == schema.Error && slices.Contains(parserRules, d.Rule) {
+		for i := range diags {
+			if d := &diags[i]; d.Severity == schema.Error && slices.Contains(parserRules, d.Rule) {
 				d.Severity = schema.Warning
 			}
 		}
-		return found
+		return diags
 	}
-	found = append(found, lint.Run(d, rules.All(), o)...)
-	if schema.HasErrors(found) {
-		return nil, &Error{schema.SortDiagnostics(found)}
+	diags = append(diags, lint.Run(d, rules.All(), o)...)
+	if schema.HasErrors(diags) {
+		return nil, &Error{schema.SortDiagnostics(diags)}
 	}
 	p, more := codegen.Compile(schema.NewPolicy(d))
-	found = schema.SortDiagnostics(append(found, more...))
-	if schema.HasErrors(found) {
-		return nil, &Error{found}
+	diags = schema.SortDiagnostics(append(diags, more...))
+	if schema.HasErrors(diags) {
+		return nil, &Error{diags}
 	}
-	return &Policy{p, d, found}, nil
+	return &Policy{p, d, diags}, nil
 }
 
 // parserRules are the rules that affect only lws's JSON parser.

@@ -18,48 +18,50 @@ const (
 )
 
 // Fix applies the fixes of what Run finds until none is left, and returns the
-// fixed policy and what it mended: diagnostics of d with the fix that was
-// applied. It returns d itself if there is nothing to fix.
+// fixed policy and the diagnostics that it fixed, each with the fix applied, at
+// their places in d. It returns d itself if there is nothing to fix.
 //
 // Only safe fixes are applied, unless o.UnsafeFixes is set. No two fixes of a
-// round touch the same bytes. A fix is applied only if the result has no syntax
-// error and no finding that was not there before, by rule and place; so fixing
-// the result again changes nothing. Comments and layout stay as they are.
+// round touch the same bytes. Fixes are applied only if the result has fewer
+// findings, and none that was not there before, by rule and place. Fixing the
+// result again changes nothing. Comments and layout stay as they are.
 func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
 	o.unlimited = true // a finding that was hidden behind others is not a new one
-	f := &fixer{rules: rules, o: o, seen: map[string]bool{d.Source.Text: true}}
-	f.runs = max(10, min(200, (16<<20)/max(1, len(d.Source.Text))))
+	f := &fixer{rules: rules, o: o}
 	cur := &state{doc: d, found: f.run(d)}
-	var mended []schema.Diagnostic
+	var fixed []schema.Diagnostic
 	for {
+		f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
+		if schema.HasErrors(cur.doc.Syntax) {
+			f.runs = 10 // each one may search for corrections
+		}
 		next := f.try(cur, f.plan(cur.found))
 		if next == nil {
 			break
 		}
-		for _, g := range next.mended {
+		for _, g := range next.fixed {
 			g.Span = cur.original(d.Source, g.Span)
-			mended = append(mended, g)
+			fixed = append(fixed, g)
 		}
 		next.steps = slices.Concat(cur.steps, next.steps)
 		cur = next
 	}
-	return cur.doc, schema.SortDiagnostics(mended)
+	return cur.doc, schema.SortDiagnostics(fixed)
 }
 
 // A fixer applies fixes to a document.
 type fixer struct {
 	rules []*Rule
 	o     Options
-	runs  int             // left: a large text that is wrong throughout is not worth more
-	seen  map[string]bool // texts that were fixed before
+	runs  int // of Run that are left in the round, fewer for a large text
 }
 
-// A state is a document on the way, with what Run finds in it.
+// A state is a document and the findings in it.
 type state struct {
-	doc    *schema.Document
-	found  []schema.Diagnostic
-	steps  []step              // that led to it
-	mended []schema.Diagnostic // by the last round
+	doc   *schema.Document
+	found []schema.Diagnostic
+	steps []step              // that led to the document
+	fixed []schema.Diagnostic // by the last round
 }
 
 // A step is a set of edits of a source.
@@ -82,40 +84,40 @@ func (f *fixer) run(d *schema.Document) []schema.Diagnostic {
 	return Run(d, f.rules, f.o)
 }
 
-// A planned fix is the fix of a diagnostic that is to be applied.
-type planned struct {
+// A candidate is the fix of a diagnostic.
+type candidate struct {
 	of  schema.Diagnostic
 	fix schema.Fix
 }
 
 // plan returns the first fix that may be applied of each diagnostic.
-func (f *fixer) plan(found []schema.Diagnostic) []planned {
-	var plan []planned
+func (f *fixer) plan(found []schema.Diagnostic) []candidate {
+	var plan []candidate
 	for _, g := range found {
 		i := slices.IndexFunc(g.Fixes, func(x schema.Fix) bool { return x.Safe || f.o.UnsafeFixes })
 		if i >= 0 {
-			plan = append(plan, planned{g, g.Fixes[i]})
+			plan = append(plan, candidate{g, g.Fixes[i]})
 		}
 	}
 	return plan
 }
 
 // apply applies the fixes of a plan that do not touch those before them.
-func (f *fixer) apply(s *state, plan []planned) *state {
+func (f *fixer) apply(s *state, plan []candidate) *state {
 	var edits []schema.Edit
 	next := &state{}
 	for _, p := range plan {
 		if with, ok := schema.MergeEdits(edits, p.fix.Edits); ok && !foreign(p.fix, s.doc.Source) {
 			edits = with
 			p.of.Fixes = []schema.Fix{p.fix}
-			next.mended = append(next.mended, p.of)
+			next.fixed = append(next.fixed, p.of)
 		}
 	}
 	if len(edits) == 0 {
 		return nil
 	}
 	text := schema.ApplyEdits(s.doc.Source, edits)
-	if f.seen[text] || len(text) > schema.MaxSize {
+	if len(text) > schema.MaxSize {
 		return nil
 	}
 	next.doc = schema.Parse(s.doc.Source.Name, []byte(text))
@@ -129,19 +131,19 @@ func foreign(x schema.Fix, src *schema.Source) bool {
 	return slices.ContainsFunc(x.Edits, func(e schema.Edit) bool { return e.Span.Source != src })
 }
 
-// followUps is how many rounds a fix may take to mend what it brings to light.
+// followUps is how often a fix may be followed by fixes of the findings that it
+// brings to light.
 const followUps = 3
 
 // try applies a plan, or if that does harm, as much of it as does not.
-func (f *fixer) try(s *state, plan []planned) *state {
+func (f *fixer) try(s *state, plan []candidate) *state {
 	if len(plan) == 0 || f.runs <= 0 {
 		return nil
 	}
 	next := f.apply(s, plan)
 	for n := 0; next != nil && f.runs > 0; n++ {
 		fresh := introduced(s, next)
-		if len(fresh) == 0 && errors(next.doc) <= errors(s.doc) {
-			f.seen[next.doc.Source.Text] = true
+		if len(fresh) == 0 && len(next.found) < len(s.found) && errors(next.doc) <= errors(s.doc) {
 			return next
 		}
 		more := f.plan(fresh)
@@ -152,10 +154,10 @@ func (f *fixer) try(s *state, plan []planned) *state {
 		if after == nil {
 			break
 		}
-		for i := range after.mended {
-			after.mended[i].Span = next.original(s.doc.Source, after.mended[i].Span)
+		for i := range after.fixed {
+			after.fixed[i].Span = next.original(s.doc.Source, after.fixed[i].Span)
 		}
-		after.mended = slices.Concat(next.mended, after.mended)
+		after.fixed = slices.Concat(next.fixed, after.fixed)
 		after.steps = slices.Concat(next.steps, after.steps)
 		next = after
 	}

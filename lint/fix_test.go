@@ -34,6 +34,10 @@ func TestFix(t *testing.T) {
 		{"misspelt, in a misspelt place", `{"s":[{"a":{"prot":80,"Retry":"defualt",}}],"retry":[{"default":{"backof":[1]}}]}`,
 			`{"retry":[{"default":{"backoff":[1]}}],"s":[{"a":{"port":80,"retry":"default"}}]}`},
 		{"two keys are as near", `{"s":[{"a":{"protocol":"mqtt","attr_low_cos":true,"mqtt_will_topic":"t","mqtt_rill_qos":1}}]}`, `{"s":[{"a":{"protocol":"mqtt","attr_low_cost":true,"mqtt_will_topic":"t","mqtt_will_qos":1}}]}`},
+		{"metadata misspelt where it is declared", `{"s":[{"a":{"endpoint":"${region}.x.org","http_url":"${region}","metadata":[{"regoin":""}]}}]}`,
+			`{"s":[{"a":{"endpoint":"${region}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`},
+		{"metadata misspelt where it is used", `{"s":[{"a":{"endpoint":"${regoin}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`,
+			`{"s":[{"a":{"endpoint":"${region}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`},
 		{"types", `{"s":[{"a":{"tls":"true","port":"443","opportunistic":0,"endpoint":12}}]}`, `{"s":[{"a":{"tls":true,"port":443,"opportunistic":false,"endpoint":"12"}}]}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -95,10 +95,11 @@ func (o *Options) selects(r *Rule) bool {
 // Run checks a document and returns what it finds, sorted by place. It may be
 // called from several goroutines.
 //
-// In a text with syntax errors, the rules check what was probably meant; see
-// [schema.Document.Corrected]. Only syntax errors have fixes then. Of a text
-// that is not a policy, Run finds nothing else. Of a rule it reports no more than
-// schema.MaxFindings, and the number of the rest.
+// If the text has syntax errors, the rules check the text as it was probably meant
+// ([schema.Document.Corrected]), and only syntax errors have fixes. If the errors
+// leave its structure in doubt, or the text is not a policy, Run reports only that.
+//
+// Run returns at most schema.MaxFindings of one rule, and the number of the rest.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
 	found := check(d, checked, o)
@@ -126,8 +127,9 @@ func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
 	if other := d.NotPolicy(); other != nil {
 		add([]schema.Diagnostic{*other})
 		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
+	} else if add(slices.Clone(d.Syntax)); d.Damaged() {
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
 	} else {
-		add(slices.Clone(d.Syntax))
 		validate := schema.Validate
 		if o.unlimited {
 			validate = schema.ValidateAll

@@ -40,8 +40,8 @@ func (s *suppressor) report(rule string, severity schema.Severity, at schema.Spa
 	return &s.wrong[len(s.wrong)-1]
 }
 
-// apply returns what comments of the sources do not suppress, and what is wrong
-// with those comments.
+// apply returns the diagnostics that no comment suppresses, and those about the
+// comments.
 func (s *suppressor) apply(d *schema.Document, found []*schema.Diagnostic) []schema.Diagnostic {
 	sources := []*schema.Source{d.Source}
 	for _, g := range found {
@@ -64,7 +64,7 @@ func (s *suppressor) apply(d *schema.Document, found []*schema.Diagnostic) []sch
 	for _, src := range sources {
 		for _, u := range directives[src] {
 			if !u.used && slices.Contains(s.checked, u.rule) {
-				s.report(RuleUnusedSuppression, schema.Warning, u.at, "nothing here breaks the rule %s", u.rule.Name)
+				s.report(RuleUnusedSuppression, schema.Warning, u.at, "no finding of the rule %s here", u.rule.Name)
 			}
 		}
 	}
@@ -104,12 +104,12 @@ func (s *suppressor) directive(c schema.Span) []*suppression {
 		return s.report(RuleBadSuppression, schema.Error, at, format, args...)
 	}
 	if word != ignoreLine && word != ignoreFile {
-		bad(at(word), "there is no %s: it is %s or %s", word, ignoreLine, ignoreFile)
+		bad(at(word), "unknown directive %s: want %s or %s", word, ignoreLine, ignoreFile)
 		return nil
 	}
 	names, reason, ok := strings.Cut(text[len(word):], "--")
 	if !ok || strings.TrimSpace(reason) == "" {
-		bad(at(word), "a reason is missing: write # %s RULE -- REASON", word)
+		bad(at(word), "missing reason: write # %s RULE -- REASON", word)
 		return nil
 	}
 	var list []*suppression
@@ -121,7 +121,7 @@ func (s *suppressor) directive(c schema.Span) []*suppression {
 			for _, r := range s.rules {
 				known = append(known, r.Name)
 			}
-			g := bad(at(name), "there is no rule %s", schema.QuoteName(name))
+			g := bad(at(name), "unknown rule %s", schema.QuoteName(name))
 			if better := schema.Nearest(name, known); better != "" {
 				g.Message += ": did you mean " + better + "?"
 				g.Fixes = []schema.Fix{{Message: "write " + better, Edits: []schema.Edit{{Span: at(name), NewText: better}}}}
@@ -133,7 +133,7 @@ func (s *suppressor) directive(c schema.Span) []*suppression {
 		}
 	}
 	if len(list) == 0 && strings.TrimSpace(strings.ReplaceAll(names, ",", "")) == "" {
-		bad(at(word), "a rule is missing: write # %s RULE -- REASON", word)
+		bad(at(word), "missing rule: write # %s RULE -- REASON", word)
 	}
 	return list
 }

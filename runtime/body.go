@@ -6,20 +6,6 @@ import (
 	"io"
 )
 
-// txLength returns the length of the body for RequestTxLen; 0 if it is unknown.
-func (x *exchange) txLength() (n uint64) {
-	if x.out.parts == nil {
-		return uint64(len(x.call.body))
-	}
-	for i := range x.out.parts { // no copies: pump writes the rest of each
-		if x.out.parts[i].length < 0 {
-			return 0
-		}
-		n += uint64(x.out.parts[i].length)
-	}
-	return n
-}
-
 // writeLocked sends p, and returns when the transport has taken it.
 func (x *exchange) writeLocked(p []byte) (n int, err error) {
 	o := &x.out

@@ -59,6 +59,7 @@ func (callOption) CallOption() {}
 // A call holds the settings of a Fetch or Open.
 type call struct {
 	options []StreamOption
+	few     [4]StreamOption // the array of options, mostly
 	payload
 	parts []part
 	limit int
@@ -79,19 +80,21 @@ type payload struct {
 	start  int64 // where the reader stood, if it can seek
 }
 
-func newCall(options []CallOption) (call, error) {
-	c := call{limit: DefaultLimit}
+// set applies the options of a call.
+func (c *call) set(options []CallOption) error {
+	c.limit = DefaultLimit
+	c.options = c.few[:0]
 	for _, o := range options {
 		switch o := o.(type) {
 		case callOption:
-			o(&c)
+			o(c)
 		case StreamOption:
 			c.options = append(c.options, o)
 		default:
-			return c, fmt.Errorf("%w: an option of type %T", ErrUnsupported, o)
+			return fmt.Errorf("%w: an option of type %T", ErrUnsupported, o)
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func (p *payload) given() bool { return len(p.body) > 0 || p.reader != nil && p.length != 0 }

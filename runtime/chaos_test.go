@@ -1,13 +1,16 @@
 package runtime_test
 
 import (
-	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
+	goruntime "runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/sink"
@@ -15,23 +18,26 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestAllAtOnce does everything at a time that can be done with a context, some
-// of it from inside callbacks, while it is closed. The race detector looks on.
-func TestAllAtOnce(t *testing.T) {
+// TestConcurrentUse calls all methods of a context and its streams concurrently, also
+// in callbacks, while the context shuts down. It is for the race detector.
+func TestConcurrentUse(t *testing.T) {
 	policies := []*policy.Policy{
 		sinkPolicy(), sinkPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 })),
 		sinkPolicy(change("b", func(st *policy.StreamType) { st.Endpoint = "other.example" })),
 	}
 	for range 20 {
 		sinks, messages := sink.New(), smd.New(nil)
-		c, err := runtime.NewContext(policies[0], runtime.Options{
+		c := teststream.NewPolicyContext(t, runtime.Options{
 			Transports: []transport.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}, sinks, messages},
 			Wake:       func(time.Time) {},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+			Logger:     slog.New(slog.DiscardHandler), // Resumed makes the context abandon transports
+		}, policies[0])
+		var calls atomic.Int64
+		enough, last := make(chan struct{}), 1+rand.Int64N(500)
 		do := func() {
+			if calls.Add(1) == last {
+				close(enough)
+			}
 			switch rand.N(8) {
 			case 0:
 				c.SetPolicy(policies[rand.N(len(policies))])
@@ -46,7 +52,7 @@ func TestAllAtOnce(t *testing.T) {
 			case 4:
 				c.Policy().Chain(c.Policy().StreamTypes[0])
 			case 5:
-				messages.Register(smd.ClassesAll, func(smd.Message) { time.Sleep(time.Microsecond) }).Close()
+				messages.Register(smd.ClassesAll, func(smd.Message) { goruntime.Gosched() }).Close()
 			case 6:
 				c.Resumed(time.Second)
 			}
@@ -71,7 +77,13 @@ func TestAllAtOnce(t *testing.T) {
 					s.StartTimeout(time.Duration(rand.N(1000)) * time.Microsecond)
 					s.RequestTx()
 				}
-				return []runtime.Result{runtime.OK, runtime.OK, runtime.OK, runtime.OK, runtime.DisconnectMe, runtime.DestroyMe}[rand.N(6)]
+				switch rand.N(6) {
+				case 0:
+					return runtime.DisconnectMe
+				case 1:
+					return runtime.DestroyMe
+				}
+				return runtime.OK
 			},
 			Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result { do(); return runtime.OK },
 			Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
@@ -113,16 +125,16 @@ func TestAllAtOnce(t *testing.T) {
 				}
 			})
 		}
-		wg.Go(func() { time.Sleep(time.Duration(rand.N(20)) * time.Millisecond); c.Shutdown(context.Background()) })
+		wg.Go(func() { <-enough; teststream.Shutdown(t, c) })
 		wg.Wait()
 		if _, err := c.NewStream("a", handlers); !errors.Is(err, runtime.ErrClosed) {
-			t.Errorf("after Close: %v", err)
+			t.Errorf("NewStream after Close: %v", err)
 		}
 		messages.Close()
-		for what, err := range map[string]error{"SetPolicy": c.SetPolicy(policies[0]), "Overlay": c.Overlay(policies[0]),
+		for call, err := range map[string]error{"SetPolicy": c.SetPolicy(policies[0]), "Overlay": c.Overlay(policies[0]),
 			"Send": messages.Send(smd.ClassUser, nil)} {
 			if !errors.Is(err, runtime.ErrClosed) {
-				t.Errorf("%s after Close: %v", what, err)
+				t.Errorf("%s after Close: %v", call, err)
 			}
 		}
 		messages.Register(smd.ClassesAll, func(smd.Message) {}).Close()

@@ -14,19 +14,23 @@ import (
 // request, whose body is written, and one response, whose body is read.
 //
 // One goroutine may read and another write at the same time. Payload that has not
-// been read waits at the peer, except for one piece. A Conn must be closed, or its
-// context be done, unless Read has returned an error.
+// been read waits at the peer, except for one piece, and over mqtt 64 KiB. A Conn
+// must be closed, or its context be done, unless Read has returned an error.
+//
+// Over ws and mqtt a Conn outlives its connections as its stream does. Write waits
+// while there is none, and fails if part of its message was sent when one was lost;
+// later writes may succeed. Read and Messages fail when the policy gives up.
 type Conn struct{ x *exchange }
 
 var _ io.ReadWriteCloser = (*Conn)(nil)
 
 // Open makes a stream and connects it, with the retries of the policy. It returns
 // when payload can flow: when the peer has answered, or waits for a body that is
-// still to be written. If WithBody gives a body, nothing else can be written; over
-// ws it is one message.
+// still to be written; over ws and mqtt, when the connection is ready. If WithBody
+// gives a body, nothing else can be written; over ws it is one message.
 //
-// When ctx is done, even later, the Conn is closed, and its methods return
-// ctx.Err(). Other errors are those of Fetch.
+// When ctx is done, even later, the Conn is closed, and the errors of its methods
+// wrap ctx.Err(). Other errors are those of Fetch.
 func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) (*Conn, error) {
 	x, err := c.start(ctx, streamtype, o, false)
 	if err != nil {
@@ -226,7 +230,7 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Close ends the stream, and the connection if it has one. A Read or Write that
-// waits returns ErrClosed. Close returns nil, and may be called twice.
+// waits fails with ErrClosed. Close returns nil, and may be called twice.
 func (c *Conn) Close() error {
 	c.x.abort(ErrClosed)
 	return nil

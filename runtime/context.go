@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime/internal/timers"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -70,25 +66,14 @@ type Options struct {
 // A Context executes one policy. Its methods may be called from any goroutine,
 // including from callbacks.
 type Context struct {
-	policy     atomic.Pointer[policy.Policy]
-	opts       Options
-	log        Logger
-	env        *transport.Env
-	timers     *timers.Timers // of env
-	transports [policy.NumProtocols]transport.Transport
-	builtIn    map[string]*policy.StreamType // that transports bring
-	links      sync.Pool                     // of *link
+	registry
+	engine engine
+	opts   Options
 
-	// mu is locked while no other lock is held. The mu of a stream may be locked
-	// while it is.
-	mu      sync.Mutex
-	types   map[string]*streamType   // those that have streams, or had some lately
-	stale   map[*streamType]struct{} // those that have streams but get no more
-	first   *Stream                  // list of the streams not yet destroyed
-	empty   *sync.Cond               // first is nil
-	closed  bool
-	freeing sync.WaitGroup // calls of free and retire that have begun
-	done    chan struct{}  // closed when nothing of the context is left
+	// Guarded by the mu of the registry.
+	first *Stream       // list of the streams not yet destroyed
+	empty *sync.Cond    // first is nil
+	done  chan struct{} // closed when nothing of the context is left
 }
 
 // NewContext returns a context for the policy, which it keeps and never changes.
@@ -104,47 +89,25 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 	if o.Jitter == nil {
 		o.Jitter = func() uint16 { return uint16(rand.Uint32()) }
 	}
-	c := &Context{opts: o, done: make(chan struct{}), env: transport.NewEnv(transport.Config{
+	host := transport.NewHost(transport.Config{
 		Logger:         o.Logger,
 		ConnectTimeout: o.ConnectTimeout,
 		Credentials:    o.Credentials,
 		Cookies:        o.Cookies,
 		DialContext:    o.DialContext,
 		Wake:           o.Wake,
-	})}
+	})
+	c := &Context{opts: o, done: make(chan struct{})}
+	c.engine = engine{env: host.Env, timers: host.Timers(), log: host.Logger(), hooks: o.Hooks, jitter: o.Jitter, owner: c}
+	c.host = host
 	c.policy.Store(p)
-	c.log, c.timers = c.env.Logger(), c.env.Timers()
 	c.empty = sync.NewCond(&c.mu)
 	for _, t := range o.Transports {
-		if err := c.addTransport(t); err != nil {
+		if err := c.registry.add(t); err != nil {
 			return nil, fmt.Errorf("sspolicy: NewContext: %w", err)
 		}
 	}
 	return c, nil
-}
-
-func (c *Context) addTransport(t transport.Transport) error {
-	if t == nil {
-		return errors.New("a transport is nil")
-	}
-	for _, p := range t.Protocols() {
-		if int(p) >= len(c.transports) {
-			return fmt.Errorf("transport %T speaks an unknown protocol %v", t, p)
-		}
-		if c.transports[p] != nil {
-			return fmt.Errorf("two transports speak %v: %T and %T", p, c.transports[p], t)
-		}
-		c.transports[p] = t
-	}
-	if t, ok := t.(transport.StreamTyper); ok {
-		for _, st := range t.StreamTypes() {
-			if c.builtIn == nil {
-				c.builtIn = make(map[string]*policy.StreamType)
-			}
-			c.builtIn[st.Name] = st
-		}
-	}
-	return nil
 }
 
 // Policy returns the policy that the context executes: the latest of SetPolicy or
@@ -162,18 +125,19 @@ func (c *Context) String() string {
 func (c *Context) GoString() string { return c.String() }
 
 // Logger returns the logger of the context, never nil.
-func (c *Context) Logger() Logger { return c.log }
+func (c *Context) Logger() Logger { return c.host.Logger() }
 
 // Resumed reports that the system has slept for that long, which the clocks of a
 // Go program do not count (on Linux it is what CLOCK_BOOTTIME has gained on
 // CLOCK_MONOTONIC). Timers that have become due meanwhile expire at once.
-func (c *Context) Resumed(asleep time.Duration) { c.timers.Resumed(asleep) }
+func (c *Context) Resumed(asleep time.Duration) { c.host.Timers().Resumed(asleep) }
 
 // NewStream makes a stream of the named type. Before it returns, the State
-// callback gets CREATING, and, if the stream connects at once because the policy
-// says nailed_up or the callback asked for it, CONNECTING; a stream without a
-// network also CONNECTED. If one of them is answered with DestroyMe the stream is
-// destroyed and the error is ErrRefused.
+// callback gets CREATING. If the stream connects at once, because the policy says
+// nailed_up, or because the callback calls Connect or RequestTx, it also gets POLL
+// (after RequestTx) and CONNECTING; a stream without a network also CONNECTED. If
+// one of them is answered with DestroyMe, the stream is destroyed and the error is
+// ErrRefused.
 //
 // Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport,
 // ErrPolicyChanged if the policy is replaced meanwhile, those of the packages of
@@ -194,7 +158,7 @@ func (c *Context) newStream(streamtype string, h Handlers, options []StreamOptio
 		if err != nil {
 			return nil, err
 		}
-		s = &Stream{c: c, t: t, h: h, busy: true}
+		s = &Stream{e: &c.engine, t: t, h: h, busy: true}
 		s.machine.Type = t.stream
 		if err := s.apply(options); err != nil {
 			c.mu.Lock()
@@ -202,7 +166,7 @@ func (c *Context) newStream(streamtype string, h Handlers, options []StreamOptio
 			c.leaveLocked(t)
 			return nil, err
 		}
-		if added, err = c.add(s); err != nil {
+		if added, err = c.enter(s); err != nil {
 			return nil, err
 		}
 	}
@@ -212,12 +176,36 @@ func (c *Context) newStream(streamtype string, h Handlers, options []StreamOptio
 	switch {
 	case s.create():
 		return s, nil
-	case c.env.Closing().Err() != nil:
+	case c.host.Closing().Err() != nil:
 		return nil, ErrClosed
 	case s.Err() == ErrPolicyChanged:
 		return nil, ErrPolicyChanged
 	}
 	return nil, ErrRefused
+}
+
+// apply applies options to a new stream.
+func (s *Stream) apply(options []StreamOption) error {
+	for _, o := range options {
+		var err error
+		switch o := o.(type) {
+		case MetadataOption:
+			err = s.SetAll(o)
+		case streamOption:
+			o(&s.settings)
+		case transport.Option:
+			if p := s.t.stream.Carrier(); p != o.Protocol {
+				return fmt.Errorf("%w: an option for %v with a streamtype of %v", ErrUnsupported, o.Protocol, p)
+			}
+			s.attach(o)
+		default:
+			err = fmt.Errorf("%w: an option of type %T", ErrUnsupported, o)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // admit lets the connector decide about a new stream. After an error the stream
@@ -232,7 +220,7 @@ func (s *Stream) admit() error {
 	defer s.mu.Unlock()
 	if err != nil {
 		s.machine.Kill()
-		s.c.remove(s)
+		s.e.owner.remove(s)
 		return err
 	}
 	s.attach(o)
@@ -248,7 +236,7 @@ func (c *Context) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	if first {
-		c.env.Close()
+		c.host.Close()
 		go c.close()
 	}
 	return nil
@@ -282,21 +270,24 @@ func (c *Context) close() {
 	for c.first != nil {
 		c.empty.Wait()
 	}
-	types := slices.Collect(maps.Values(c.types))
-	types = slices.AppendSeq(types, maps.Keys(c.stale))
+	types, stale := c.types, c.stale
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
+	c.host.StopDials()
 	for _, t := range types {
 		t.close()
 	}
+	for t := range stale {
+		t.close()
+	}
 	c.freeing.Wait()
-	c.env.Release()
+	c.host.Release()
 	close(c.done)
 }
 
-// add enters s into the list of streams. It reports false if its type has become
+// enter puts s into the list of streams. It reports false if its type has become
 // stale; s has then left it.
-func (c *Context) add(s *Stream) (bool, error) {
+func (c *Context) enter(s *Stream) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

@@ -3,18 +3,19 @@ package runtime_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestImports checks that a program that needs no HTTP does not link net/http.
+// TestImports checks that the package imports nothing of other modules, and not
+// net/http.
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}{{if eq .ImportPath \"net/http\"}}net/http{{end}}", ".").Output()
 	if err != nil {
@@ -29,7 +30,7 @@ func TestImports(t *testing.T) {
 
 func TestNewContext(t *testing.T) {
 	if _, err := runtime.NewContext(nil, runtime.Options{}); err == nil {
-		t.Error("no policy was taken")
+		t.Error("NewContext accepts a nil policy")
 	}
 	two := []transport.Transport{&fake{}, &fake{}}
 	if _, err := runtime.NewContext(&policy.Policy{}, runtime.Options{Transports: two}); err == nil || !strings.Contains(err.Error(), "two transports") {
@@ -46,14 +47,14 @@ func TestNewStreamErrors(t *testing.T) {
 		want error
 		text string
 	}{
-		{"none", raw, nil, ""},
+		{"s", raw, nil, ""},
 		{"other", raw, runtime.ErrUnknownStreamType, `"other"`},
-		{"s", with(func(st *policy.StreamType) { st.Protocol = policy.ProtocolWS; st.HTTP = &policy.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/ws"},
+		{"s", with(func(st *policy.StreamType) { st.Protocol = policy.ProtocolH3; st.HTTP = &policy.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/h3"},
 		{"s", with(func(st *policy.StreamType) { st.Protocol = policy.ProtocolH2; st.HTTP = &policy.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/http"},
 		{"s", with(func(st *policy.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
 		{"s", with(func(st *policy.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},
 		{"s", with(func(st *policy.StreamType) { st.LocalSink = true }), runtime.ErrNoTransport, "sspolicy/runtime/sink"},
-		{"s", with(func(st *policy.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "rideshare over raw"},
+		{"s", with(func(st *policy.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "it speaks raw"},
 		{"s", with(func(st *policy.StreamType) { st.SOCKS5Proxy = "p:x" }), runtime.ErrEndpoint, "via-socks5"},
 		{"s", with(func(st *policy.StreamType) { st.DirectProtoStr = true; st.Protocol = policy.ProtocolRaw }), runtime.ErrUnsupported, "direct_proto_str"},
 		{"s", with(func(st *policy.StreamType) { st.Auth = &policy.Auth{} }), runtime.ErrNoCredentials, "use_auth"},
@@ -67,35 +68,21 @@ func TestNewStreamErrors(t *testing.T) {
 		}), runtime.ErrUnknownMetadata, "http_url"},
 	} {
 		st := tt.st
-		if tt.name == "none" {
-			tt.name = "s"
-		}
 		st.Name = "s"
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}},
-			runtime.Options{Transports: []transport.Transport{&notH2{}}, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		told := false
+		c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{&fake{}}}, &st)
+		called := false
 		s, err := c.NewStream(tt.name, runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result {
-			told = true
+			called = true
 			return runtime.OK
 		}})
 		if tt.want == nil {
 			if err != nil || s == nil || s.StreamType() != &st || s.State() != runtime.StateCreating {
 				t.Errorf("a good streamtype: %v", err)
 			}
-		} else if s != nil || told || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
-			t.Errorf("want %v with %q, got %v (told: %v)", tt.want, tt.text, err, told)
+		} else if s != nil || called || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("got %v, want %v with %q; State was called: %v", err, tt.want, tt.text, called)
 		}
-		c.Shutdown(context.Background())
 	}
-}
-
-type notH2 struct{ fake }
-
-func (*notH2) Protocols() []policy.Protocol {
-	return []policy.Protocol{policy.ProtocolRaw, policy.ProtocolH1}
 }
 
 func TestMetadata(t *testing.T) {
@@ -107,7 +94,7 @@ func TestMetadata(t *testing.T) {
 	}
 	c := newContext(t, st, func(_ context.Context, l transport.Link) error {
 		if _, set := l.Metadata(3); set {
-			t.Error("an item is set that nobody has set")
+			t.Error("an item is set that the program has not set")
 		}
 		sent, _ = l.Metadata(2)
 		expanded, url = l.Target().Address(), l.URL()
@@ -116,11 +103,11 @@ func TestMetadata(t *testing.T) {
 	})
 	done := make(chan struct{}, 1)
 	var atDis string
-	s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+	s := newStream(t, c, runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		switch state {
 		case runtime.StateConnecting:
 			if v, _ := s.Metadata("hdr"); v != "first" && v != "late" {
-				t.Errorf("what the peer sent last time is still there: %q", v)
+				t.Errorf("hdr is %q, which the peer sent in the last attempt", v)
 			}
 			s.SetMetadata("hdr", "late")
 			s.SetMetadata("path", "too-late")
@@ -130,9 +117,6 @@ func TestMetadata(t *testing.T) {
 		}
 		return runtime.OK
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, kv := range [][2]string{{"host", "h"}, {"path", "p?q=1"}, {"hdr", "first"}} {
 		if err := s.SetMetadata(kv[0], kv[1]); err != nil {
 			t.Error(err)
@@ -142,7 +126,7 @@ func TestMetadata(t *testing.T) {
 		s.RequestTx()
 		<-done
 		if sent != "late" || atDis != "from the peer" {
-			t.Errorf("sent %q, then read %q", sent, atDis)
+			t.Errorf("sent %q and received %q", sent, atDis)
 		}
 	}
 	if expanded != "h.test:1" || url != "/too-late" { // of the second request
@@ -159,7 +143,7 @@ func TestMetadata(t *testing.T) {
 	}
 	for _, kv := range [][2]string{{"host", "a/b"}, {"path", "a\r\nb"}, {"hdr", "a\nb"}, {"hdr", "a\x00b"}} {
 		if err := s.SetMetadata(kv[0], kv[1]); !errors.Is(err, runtime.ErrMetadataValue) {
-			t.Errorf("%s takes %q: %v", kv[0], kv[1], err)
+			t.Errorf("%s accepts %q: %v", kv[0], kv[1], err)
 		}
 	}
 	if v, _ := s.Metadata("path"); v != "too-late" {
@@ -168,9 +152,8 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestErr(t *testing.T) {
-	retry := policy.StreamType{Protocol: policy.ProtocolRaw}
 	for _, tt := range []struct {
-		run  func(context.Context, transport.Link) error
+		run  run
 		want error
 		arg  uint32
 	}{
@@ -181,17 +164,13 @@ func TestErr(t *testing.T) {
 		}, &net.DNSError{}, 1},
 		{func(context.Context, transport.Link) error { return nil }, errors.New(""), 0},
 	} {
-		c := newContext(t, retry, tt.run)
 		done := make(chan uint32, 1)
-		s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+		s := newStream(t, newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, tt.run), runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
 			if state == runtime.StateUnreachable {
 				done <- arg
 			}
 			return runtime.OK
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		s.Connect()
 		if arg := <-done; arg != tt.arg {
 			t.Errorf("%v: UNREACHABLE has arg %d, want %d", s.Err(), arg, tt.arg)

@@ -19,7 +19,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Two streamtypes make a form together, and the answer comes in parts.
+// Two streamtypes share a form, and the response is multipart.
 func ExampleWithPart() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, file, err := r.FormFile("photo")
@@ -33,26 +33,26 @@ func ExampleWithPart() {
 	}))
 	defer server.Close()
 
-	policy := &policy.Policy{StreamTypes: []*policy.StreamType{{
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name: "title", Rideshare: "photo", Endpoint: server.URL, Opportunistic: true,
 		HTTP: &policy.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
 	}, {
 		Name: "photo", Endpoint: server.URL, Opportunistic: true,
 		HTTP: &policy.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
 	}}}
-	c, err := runtime.NewContext(policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Shutdown(context.Background())
 
-	answer, err := c.Fetch(context.Background(), "title",
+	response, err := c.Fetch(context.Background(), "title",
 		runtime.WithPart("title", []byte("At the sea")),
 		runtime.WithPart("photo", []byte("not really one")))
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, part := range answer.Parts {
+	for _, part := range response.Parts {
 		header, body, err := runtime.SplitPart(part)
 		if err != nil {
 			log.Fatal(err)
@@ -64,15 +64,16 @@ func ExampleWithPart() {
 	// "text/plain" photo.jpg, 14 bytes
 }
 
-// A stream is told of each step of a request, and of what it brings.
+// The handlers of a stream receive each state of a request and the payload of the
+// response.
 func Example() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "hello from "+r.URL.Path)
 	}))
 	defer server.Close()
 
-	// Mostly compiled from JSON by codegen.Compile, or generated as Go source.
-	policy := &policy.Policy{StreamTypes: []*policy.StreamType{{
+	// Usually codegen.Compile makes a policy from JSON, or it is generated Go source.
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name:          "greeting",
 		Protocol:      policy.ProtocolH1,
 		Endpoint:      "${server}",
@@ -80,7 +81,7 @@ func Example() {
 		Metadata:      []policy.Metadata{{Name: "server"}},
 		HTTP:          &policy.HTTP{Method: "GET"},
 	}}}
-	c, err := runtime.NewContext(policy, runtime.Options{
+	c, err := runtime.NewContext(p, runtime.Options{
 		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
@@ -125,8 +126,8 @@ func Example() {
 	// DESTROYING
 }
 
-// examplePolicy is what the examples execute. Mostly a policy is compiled from
-// JSON by codegen.Compile, or generated as Go source.
+// examplePolicy returns the policy of the examples. Usually codegen.Compile makes a policy
+// from JSON, or it is generated Go source.
 func examplePolicy() *policy.Policy {
 	st := func(name, method string) *policy.StreamType {
 		return &policy.StreamType{
@@ -145,11 +146,11 @@ func examplePolicy() *policy.Policy {
 	return &policy.Policy{StreamTypes: []*policy.StreamType{st("greeting", "GET"), st("echo", "POST")}}
 }
 
-// A request and its answer.
+// Fetch makes a request and returns the response.
 func ExampleContext_Fetch() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/world" {
-			http.Error(w, "no such place", http.StatusNotFound)
+			http.Error(w, "not found", http.StatusNotFound)
 			return
 		}
 		io.WriteString(w, "hello from "+r.URL.Path)
@@ -166,7 +167,7 @@ func ExampleContext_Fetch() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for _, place := range []string{"/world", "/moon"} {
-		answer, err := c.Fetch(ctx, "greeting", runtime.WithMetadata("server", server.URL+place))
+		response, err := c.Fetch(ctx, "greeting", runtime.WithMetadata("server", server.URL+place))
 		if errors.Is(err, runtime.ErrNack) {
 			fmt.Println("not accepted")
 			continue
@@ -174,14 +175,14 @@ func ExampleContext_Fetch() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Printf("%s\n", answer.Body)
+		fmt.Printf("%s\n", response.Body)
 	}
 	// Output:
 	// hello from /world
 	// not accepted
 }
 
-// Metadata goes out, and comes back, in the headers that the policy says.
+// The policy maps metadata to headers of the request and the response.
 func ExampleWithMetadata() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Served-By", "node 7")
@@ -198,21 +199,21 @@ func ExampleWithMetadata() {
 	}
 	defer c.Shutdown(context.Background())
 
-	answer, err := c.Fetch(context.Background(), "greeting",
+	response, err := c.Fetch(context.Background(), "greeting",
 		runtime.WithMetadata("server", server.URL),
 		runtime.WithMetadata("language", "fr"))
 	if err != nil {
 		log.Fatal(err)
 	}
-	by, err := answer.Metadata("served_by")
+	by, err := response.Metadata("served_by")
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%s, says %s\n", answer.Body, by)
+	fmt.Printf("%s, says %s\n", response.Body, by)
 	// Output: bonjour, says node 7
 }
 
-// What is written is the body of the request, what is read that of the answer.
+// A Conn writes the body of the request and reads the body of the response.
 func ExampleContext_Open() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -247,7 +248,7 @@ func ExampleContext_Open() {
 	// LINE 2
 }
 
-// Messages come as a whole, however they were cut up on the way.
+// Messages returns whole messages, however the network split them.
 func ExampleConn_Messages() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for _, part := range []string{"all ", "of ", "it"} {
@@ -278,8 +279,8 @@ func ExampleConn_Messages() {
 	// Output: all of it
 }
 
-// A stream that names a trust store trusts the certificates in it, and nobody
-// else: not even who the operating system trusts.
+// A streamtype with a trust store trusts only its certificates, not those of the operating
+// system.
 func ExampleTrustStore() {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "trusted")
@@ -303,11 +304,11 @@ func ExampleTrustStore() {
 	defer c.Shutdown(context.Background())
 
 	at := runtime.WithMetadata("server", server.URL)
-	answer, err := c.Fetch(context.Background(), "greeting", at)
+	response, err := c.Fetch(context.Background(), "greeting", at)
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%s\n", answer.Body)
+	fmt.Printf("%s\n", response.Body)
 	_, err = c.Fetch(context.Background(), "echo", at)
 	_, untrusted := errors.AsType[x509.UnknownAuthorityError](err)
 	fmt.Println("untrusted:", untrusted)

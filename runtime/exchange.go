@@ -78,50 +78,6 @@ const (
 	tailSent             // it has ended
 )
 
-// start makes the stream of a Fetch or Open, and begins an attempt.
-func (c *Context) start(ctx context.Context, streamtype string, options []CallOption, collect bool) (*exchange, error) {
-	if ctx.Err() != nil {
-		return nil, contextError(ctx)
-	}
-	x := &exchange{ctx: ctx, collect: collect}
-	x.cond.L = &x.mu
-	var err error
-	if x.call, err = newCall(options); err != nil {
-		return nil, err
-	}
-	s, err := c.NewStream(streamtype, Handlers{State: x.state, Rx: x.rx, TxFailed: x.txFailed}, append(x.call.options, WithContext(ctx))...)
-	if err != nil {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if errors.Is(err, ErrRefused) && x.err != nil {
-			return nil, x.err
-		}
-		return nil, errors.Unwrap(err) // the caller names the streamtype
-	}
-	if collect {
-		s.StartTimeout(0)
-	}
-	_ = s.RequestTx() // if the stream has ended already, x knows why
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.over {
-		return x, nil
-	}
-	x.stop = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
-	if x.out.parts != nil {
-		go x.pump()
-	}
-	return x, nil
-}
-
-// contextError returns why ctx, which is done, is done.
-func contextError(ctx context.Context) error {
-	if cause := context.Cause(ctx); cause != ctx.Err() {
-		return fmt.Errorf("%w: %w", ctx.Err(), cause)
-	}
-	return ctx.Err()
-}
-
 // createLocked checks at CREATING whether the stream can do what the call wants.
 func (x *exchange) createLocked(s *Stream) (err error) {
 	x.s, x.st, x.out.chain = s, s.StreamType(), s.Rideshares()
@@ -134,10 +90,24 @@ func (x *exchange) createLocked(s *Stream) (err error) {
 	case x.call.hasBody() && !sends:
 		return ErrNoBody
 	case x.sendsBody() || !x.collect && sends:
-		s.SetHandlers(Handlers{Tx: x.tx})
+		s.SetHandlers(Handlers{Tx: x.tx, TxFailed: x.txFailed})
 		return s.RequestTxLen(x.txLength())
 	}
 	return nil
+}
+
+// txLength returns the length of the body for RequestTxLen; 0 if it is unknown.
+func (x *exchange) txLength() (n uint64) {
+	if x.out.parts == nil {
+		return uint64(len(x.call.body))
+	}
+	for i := range x.out.parts { // no copies: pump writes the rest of each
+		if x.out.parts[i].length < 0 {
+			return 0
+		}
+		n += uint64(x.out.parts[i].length)
+	}
+	return n
 }
 
 // finishLocked notes how it all ended, unless that is known already.
@@ -185,7 +155,7 @@ func (x *exchange) sendsBody() bool {
 func (x *exchange) oneMessage() bool { return x.collect && x.st.Protocol == policy.ProtocolWS }
 
 // hasVerdict reports whether ACK and NACK decide about the whole exchange.
-func (x *exchange) hasVerdict() bool { return x.st.Protocol.IsHTTP() || x.collect }
+func (x *exchange) hasVerdict() bool { return x.st.IsHTTP() || x.collect }
 
 func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	x.mu.Lock()
@@ -208,7 +178,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict = state
-		if x.collect && !x.st.Protocol.IsHTTP() { // over HTTP the connection ends by itself
+		if x.collect && !x.st.IsHTTP() { // over HTTP the connection ends by itself
 			return x.endLocked(x.resultLocked(nil))
 		}
 	case StateDisconnected:
@@ -259,7 +229,7 @@ func (x *exchange) resultLocked(err error) error {
 		return &NackError{Status: x.status, State: x.user}
 	case x.verdict == StateQoSAckRemote && x.hasVerdict(), err == nil:
 		return nil
-	case !x.st.Protocol.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
+	case !x.st.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
 		return nil // the peer has finished
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return err

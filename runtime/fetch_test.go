@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -19,23 +16,33 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// serve returns a context whose streamtypes talk to a server on loopback:
-// "get" and "post", with some metadata.
+// serve returns a context whose streamtypes "get" and "post", with some metadata, talk to
+// a server on loopback.
 func serve(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	c := contextFor(t, server.URL+"/x", change)
-	return c
+	ln := testserver.Listen(t)
+	testserver.HTTP(t, ln, &http.Server{Handler: h})
+	return contextFor(t, runtime.Options{}, "http://"+ln.Addr().String()+"/x", change)
 }
 
-func contextFor(t *testing.T, endpoint string, change func(*policy.StreamType)) *runtime.Context {
+// serveInProcess is serve without loopback, for bubbles of package synctest.
+func serveInProcess(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
+	t.Helper()
+	var n testserver.Network
+	n.Serve(t, "h:80", h)
+	return contextFor(t, runtime.Options{DialContext: n.DialContext}, "http://h/x", change)
+}
+
+// contextFor returns a context whose streamtypes "get" and "post" have an endpoint.
+func contextFor(t *testing.T, o runtime.Options, endpoint string, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
 	p := &policy.Policy{}
 	for _, method := range []string{"GET", "POST"} {
@@ -50,19 +57,11 @@ func contextFor(t *testing.T, endpoint string, change func(*policy.StreamType)) 
 		}
 		p.StreamTypes = append(p.StreamTypes, st)
 	}
-	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []transport.Transport{sshttp.New()},
-		Logger:     slog.New(slog.DiscardHandler),
-		Jitter:     func() uint16 { return 0 },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Shutdown(context.Background()) })
-	return c
+	o.Transports = []transport.Transport{sshttp.New()}
+	return teststream.NewPolicyContext(t, o, p)
 }
 
-// echo answers with what it gets.
+// echo answers with the body, method and length of the request.
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Out", "out of "+r.Header.Get("X-In"))
 	body, _ := io.ReadAll(r.Body)
@@ -84,9 +83,9 @@ func TestFetch(t *testing.T) {
 		{"bytes", "post", []runtime.CallOption{runtime.WithBody([]byte("abc"))}, "abc (POST, 3)"},
 		{"many bytes", "post", []runtime.CallOption{runtime.WithBody(big)}, string(big) + " (POST, 320000)"},
 		{"reader", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abc"), 3)}, "abc (POST, 3)"},
-		{"reader of no length", "post", []runtime.CallOption{runtime.WithBodyReader(bytes.NewReader(big), -1)}, string(big) + " (POST, -1)"},
+		{"reader without length", "post", []runtime.CallOption{runtime.WithBodyReader(bytes.NewReader(big), -1)}, string(big) + " (POST, -1)"},
 		{"empty reader", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader(""), -1)}, " (POST, -1)"},
-		{"reader with more than it should", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abcdef"), 3)}, "abc (POST, 3)"},
+		{"reader longer than its length", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abcdef"), 3)}, "abc (POST, 3)"},
 		{"pipe", "post", []runtime.CallOption{runtime.WithBodyReader(pipe(t, "abc"), -1)}, "abc (POST, -1)"},
 		{"reader by bytes", "post", []runtime.CallOption{runtime.WithBodyReader(io.MultiReader(strings.NewReader("a"), strings.NewReader("b")), -1)}, "ab (POST, -1)"},
 	} {
@@ -133,15 +132,8 @@ func TestFetchNack(t *testing.T) {
 	}
 }
 
-// refusing returns the address of a port that nobody listens on.
-func refusing(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return "http://" + l.Addr().String() + "/"
-}
+// refusing returns the URL of a port without a listener.
+func refusing(t *testing.T) string { return "http://" + testserver.Refused(t).String() + "/" }
 
 // cutShort answers with less than it announces.
 func cutShort(w http.ResponseWriter, _ *http.Request) {
@@ -154,7 +146,7 @@ func cutShort(w http.ResponseWriter, _ *http.Request) {
 
 func TestFetchErrors(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
-		c := contextFor(t, refusing(t), func(st *policy.StreamType) {
+		c := contextFor(t, runtime.Options{}, refusing(t), func(st *policy.StreamType) {
 			st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 2}
 		})
 		_, err := c.Fetch(t.Context(), "get")
@@ -184,7 +176,7 @@ func TestFetchErrors(t *testing.T) {
 			}
 		})
 	}
-	t.Run("what is asked for", func(t *testing.T) {
+	t.Run("bad requests", func(t *testing.T) {
 		c := serve(t, echo, nil)
 		for _, tt := range []struct {
 			streamtype string
@@ -217,15 +209,19 @@ func TestFetchErrors(t *testing.T) {
 		}
 	})
 	t.Run("the policy's timeout", func(t *testing.T) {
-		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			func(st *policy.StreamType) { st.Timeout = 20 * time.Millisecond })
-		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTimeout) {
-			t.Error(err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			c := serveInProcess(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+				func(st *policy.StreamType) { st.Timeout = 7 * time.Second })
+			start := time.Now()
+			if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTimeout) || time.Since(start) != 7*time.Second {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+		})
 	})
 	t.Run("a closed context", func(t *testing.T) {
-		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil)
-		time.AfterFunc(20*time.Millisecond, func() { c.Shutdown(context.Background()) })
+		requested := make(chan struct{})
+		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { close(requested); <-r.Context().Done() }, nil)
+		go func() { <-requested; c.Close() }()
 		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrClosed) {
 			t.Error(err)
 		}
@@ -239,8 +235,8 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errFake }
 
-// TestFetchContext ends the context at each stage, and checks that Fetch ends
-// at once, and that the server sees it.
+// TestFetchContext cancels the context at each stage, and checks that Fetch returns and
+// that the server sees the end.
 func TestFetchContext(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -277,25 +273,23 @@ func TestFetchContext(t *testing.T) {
 			if _, err := c.Fetch(ctx, streamtype, o...); !errors.Is(err, context.Canceled) || !errors.Is(err, errFake) {
 				t.Error(err)
 			}
-			select {
-			case <-seen:
-			case <-time.After(10 * time.Second):
-				t.Error("the connection lives on")
-			}
+			<-seen
 		})
 	}
 	t.Run("in a wait for a retry", func(t *testing.T) {
-		c := contextFor(t, refusing(t), func(st *policy.StreamType) {
-			st.Retry = &policy.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 65535}
+		synctest.Test(t, func(t *testing.T) {
+			c := newContext(t, policy.StreamType{
+				Protocol: policy.ProtocolH1, Retry: &policy.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 65535},
+			}, unreachable)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			start := time.Now()
+			for range 2 {
+				if _, err := c.Fetch(ctx, "s"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+			}
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		if _, err := c.Fetch(ctx, "get"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
-		}
-		if _, err := c.Fetch(ctx, "get"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
-		}
 	})
 }
 
@@ -304,8 +298,8 @@ type stuck struct{ ctx context.Context }
 
 func (s stuck) Read([]byte) (int, error) { <-s.ctx.Done(); return 0, io.EOF }
 
-// TestFetchRetry checks that a body is sent anew for another attempt, if it can
-// be had again.
+// TestFetchRetry checks that each attempt sends the whole body, or that there is no other
+// attempt if the body cannot be read again.
 func TestFetchRetry(t *testing.T) {
 	onlySeeker := struct{ io.ReadSeeker }{strings.NewReader("ab-body")}
 	onlySeeker.Seek(3, io.SeekStart)
@@ -315,8 +309,8 @@ func TestFetchRetry(t *testing.T) {
 		want error
 	}{
 		{"bytes", runtime.WithBody([]byte("body")), nil},
-		{"seeker, from where it stands", runtime.WithBodyReader(onlySeeker, 4), nil},
-		{"seeker of no length", runtime.WithBodyReader(strings.NewReader("body"), -1), nil},
+		{"seeker, from its offset", runtime.WithBodyReader(onlySeeker, 4), nil},
+		{"seeker without length", runtime.WithBodyReader(strings.NewReader("body"), -1), nil},
 		{"reader", runtime.WithBodyReader(io.MultiReader(strings.NewReader("body")), 4), runtime.ErrBodySpent},
 		{"pipe", runtime.WithBodyReader(pipe(t, "body"), 4), runtime.ErrBodySpent},
 		{"broken seeker", runtime.WithBodyReader(struct {
@@ -356,7 +350,7 @@ func (badSeeker) Seek(_ int64, whence int) (int64, error) {
 	return 0, errFake
 }
 
-// pipe returns a file that says it can seek, and can not.
+// pipe returns a file that has Seek but cannot seek.
 func pipe(t *testing.T, text string) *os.File {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -368,9 +362,9 @@ func pipe(t *testing.T, text string) *os.File {
 	return r
 }
 
-// A body that nobody asks for is not read.
-func TestFetchReadsNoBodyInVain(t *testing.T) {
-	c := contextFor(t, refusing(t), func(st *policy.StreamType) {
+// TestFetchUnreadBody checks that a body is not read before the transport requests it.
+func TestFetchUnreadBody(t *testing.T) {
+	c := contextFor(t, runtime.Options{}, refusing(t), func(st *policy.StreamType) {
 		st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 2}
 	})
 	r := strings.NewReader("body")
@@ -382,7 +376,7 @@ func TestFetchReadsNoBodyInVain(t *testing.T) {
 	}
 }
 
-// No more is sent of a reader than was said.
+// TestFetchLongReader checks that no more than the announced length of a reader is sent.
 func TestFetchLongReader(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		c := serve(t, echo, func(st *policy.StreamType) { st.HTTP.NoContentLength = chunked })
@@ -396,7 +390,7 @@ func TestFetchLongReader(t *testing.T) {
 	}
 }
 
-// nailed_up connects before Fetch has a chance to ask for it.
+// TestFetchNailedUp checks Fetch with a stream that connects before Fetch requests it.
 func TestFetchNailedUp(t *testing.T) {
 	c := serve(t, echo, func(st *policy.StreamType) { st.NailedUp = true })
 	for range 20 {
@@ -424,25 +418,19 @@ func TestFetchMany(t *testing.T) {
 	wg.Wait()
 }
 
-// Beyond HTTP, Fetch ends with the acknowledgement, or when the peer is done.
+// TestFetchRaw checks that, without HTTP, Fetch ends with the acknowledgement or the end
+// of the connection.
 func TestFetchRaw(t *testing.T) {
-	acked := func(ctx context.Context, l transport.Link) error {
-		if err := l.Connected(); err != nil {
-			return err
+	ack := func(good bool) run {
+		return func(ctx context.Context, l transport.Link) error {
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			if err := l.Ack(good); err != nil {
+				return err
+			}
+			return hang(ctx, l)
 		}
-		if err := l.Ack(true); err != nil {
-			return err
-		}
-		return hang(ctx, l)
-	}
-	nacked := func(ctx context.Context, l transport.Link) error {
-		if err := l.Connected(); err != nil {
-			return err
-		}
-		if err := l.Ack(false); err != nil {
-			return err
-		}
-		return hang(ctx, l)
 	}
 	done := func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
@@ -454,11 +442,11 @@ func TestFetchRaw(t *testing.T) {
 		return io.EOF
 	}
 	for name, tt := range map[string]struct {
-		run  func(context.Context, transport.Link) error
+		run  run
 		body string
 		want error
 	}{
-		"acked": {acked, "", nil}, "nacked": {nacked, "", runtime.ErrNack}, "done": {done, "all", nil},
+		"acked": {ack(true), "", nil}, "nacked": {ack(false), "", runtime.ErrNack}, "done": {done, "all", nil},
 		"lost": {lose, "", io.ErrUnexpectedEOF}, "unreachable": {unreachable, "", runtime.ErrAllRetriesFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -468,14 +456,13 @@ func TestFetchRaw(t *testing.T) {
 				if !errors.Is(err, tt.want) || err == nil && string(r.Body) != tt.body {
 					t.Error(r, err)
 				}
-				c.Shutdown(context.Background())
 			})
 		})
 	}
 }
 
-// TestFetchAnyMoment ends contexts at any moment of a Fetch or Open. TestMain
-// finds what is left behind.
+// TestFetchAnyMoment cancels contexts at any moment of Fetch and Open. TestMain finds
+// goroutines that are left.
 func TestFetchAnyMoment(t *testing.T) {
 	c := serve(t, echo, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 3} })
 	var wg sync.WaitGroup
@@ -506,15 +493,12 @@ func TestMetadataOptions(t *testing.T) {
 	c := newContext(t, policy.StreamType{
 		Protocol: policy.ProtocolRaw, Metadata: []policy.Metadata{{Name: "a"}, {Name: "b"}},
 	}, unreachable)
-	s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+	s := newStream(t, c, runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		if v, _ := s.Metadata("a"); state == runtime.StateCreating && v != "1" {
-			t.Errorf("a is %q when the stream begins", v)
+			t.Errorf("a is %q in CREATING", v)
 		}
 		return runtime.OK
 	}}, runtime.WithMetadata("a", "1"), runtime.WithFields("b", "2"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := s.SetAll(runtime.WithFields("a", "", "b", "3")); err != nil {
 		t.Error(err)
 	}
@@ -530,7 +514,7 @@ func TestMetadataOptions(t *testing.T) {
 		t.Errorf("a is %q", a)
 	}
 	if err := s.SetAll(runtime.WithFields("a")); err == nil {
-		t.Error("a name without a value was taken")
+		t.Error("SetAll accepts a name without a value")
 	}
 	if _, err := c.NewStream("s", runtime.Handlers{}, runtime.WithMetadata("none", "")); !errors.Is(err, runtime.ErrUnknownMetadata) {
 		t.Error(err)

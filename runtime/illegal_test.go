@@ -12,6 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
+// A twiceConnected is a transport that reports CONNECTED twice.
 type twiceConnected struct{}
 
 func (twiceConnected) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
@@ -23,6 +24,8 @@ func (twiceConnected) Run(_ context.Context, l transport.Link) error {
 	return errors.Join(l.Connected(), l.Connected())
 }
 
+// TestIllegalState checks that a state which must not follow is logged and destroys the
+// stream.
 func TestIllegalState(t *testing.T) {
 	var log bytes.Buffer
 	c, err := NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}}},
@@ -51,6 +54,6 @@ func TestIllegalState(t *testing.T) {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
 	if !strings.Contains(log.String(), "illegal state") || !strings.Contains(log.String(), "from=CONNECTED to=CONNECTED") {
-		t.Errorf("the log does not tell: %s", log.String())
+		t.Errorf("logged %s", log.String())
 	}
 }

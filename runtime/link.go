@@ -2,8 +2,8 @@ package runtime
 
 import (
 	"context"
-	"iter"
 	"sync"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/internal/timers"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -12,7 +12,7 @@ import (
 
 // A link is the transport.Link of one attempt after the other.
 type link struct {
-	c      *Context
+	e      *engine
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	run    func() // what the goroutine of a stream starts with
@@ -24,12 +24,13 @@ type link struct {
 	timer   timers.Timer // ends the attempt
 
 	t         *streamType // of the attempt, constant during it
-	phase     phase
-	timing    bool  // timer has been started and not stopped
-	done      bool  // Done has been called
-	spent     bool  // not to be used for another attempt
-	silent    bool  // requests to send are not signalled
-	cause     error // why the link is to end, if not because of the transport
+	phase     linkPhase
+	timing    bool        // timer has been started and not stopped
+	done      bool        // Done has been called
+	spent     bool        // not to be used for another attempt
+	silent    bool        // requests to send are not signalled
+	cause     error       // why the link is to end, if not because of the transport
+	late      *time.Timer // abandons a transport that does not give up; nil without cause
 	ready     chan struct{}
 	notify    func()
 	target    *policy.Target
@@ -37,27 +38,29 @@ type link struct {
 	perf      *perf // nil if the policy does not want figures
 	answer    transport.Answer
 	ride      int // index in the chain of the streamtype
+	pending   int // bytes that wait for ResumeRx
 	delivered int64
 }
 
-// A phase is the place of a link in the life of an attempt.
-type phase uint8
+// A linkPhase is the place of a link in the life of an attempt. The machine has its
+// own, finer, idea of that; this one is for the goroutines around it.
+type linkPhase uint8
 
 const (
-	idle     phase = iota // no attempt yet
-	starting              // POLL and CONNECTING are being delivered
-	running               // Run has been called or is about to be
-	returned              // Run has returned; finish is waiting for the turn
-	ended                 // finish has the turn
+	unused     linkPhase = iota // no attempt yet
+	preparing                   // POLL and CONNECTING are being delivered
+	attempting                  // Run has been called or is about to be
+	returned                    // Run has returned; finish is waiting for the turn
+	finished                    // finish has the turn
 )
 
 // newLink returns a link for a stream, whose mu is held.
-func (c *Context) newLink(s *Stream) *link {
-	l, _ := c.links.Get().(*link)
+func newLink(s *Stream) *link {
+	l, _ := s.e.links.Get().(*link)
 	if l == nil {
-		l = &link{c: c}
+		l = &link{e: s.e}
 		l.ctx, l.cancel = context.WithCancelCause(context.Background())
-		l.run = l.work
+		l.run = l.runStream
 		l.turn = sync.NewCond(nil)
 		l.timer.Owner = l
 	}
@@ -66,13 +69,13 @@ func (c *Context) newLink(s *Stream) *link {
 	return l
 }
 
-// work is the goroutine of a stream that is not idle. It begins with the turn, or
+// runStream is the goroutine of a stream that is not idle. It begins with the turn, or
 // with an attempt that has begun.
-func (l *link) work() {
+func (l *link) runStream() {
 	s := l.s
 	s.mu.Lock()
-	if l.phase == idle {
-		l, _ = s.settleLocked()
+	if l.phase == unused {
+		l, _ = s.settleAndUnlock()
 	} else {
 		s.mu.Unlock()
 	}
@@ -87,25 +90,33 @@ func (l *link) runContext() context.Context {
 	return l.perf.trace(l.ctx)
 }
 
-// release ends the use of a link for a stream, whose mu is held.
-func (l *link) release() {
+// recycleLocked ends the use of a link for a stream.
+func (l *link) recycleLocked() {
 	l.stopTimerLocked()
 	if l.spent || l.waiting > 0 {
 		l.cancel(nil)
 		return
 	}
-	*l = link{c: l.c, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: timers.Timer{Owner: l}}
-	l.c.links.Put(l)
+	*l = link{e: l.e, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: timers.Timer{Owner: l}}
+	l.e.links.Put(l)
 }
 
-// endLocked makes the transport give up.
+// abandonAfter is how long a transport may take to give up. It is longer than any
+// transport of this module waits for a peer then.
+const abandonAfter = 5 * time.Second
+
+// endLocked makes the transport give up. If it does not, the stream goes on without
+// it.
 func (l *link) endLocked(cause error) {
-	if l.cause == nil {
-		l.cause = cause
+	if l.cause != nil {
+		return
 	}
+	l.cause = cause
 	l.spent = true
-	l.cancel(l.cause)
+	l.cancel(cause)
 	l.broadcastLocked() // to a transport that waits for ResumeRx
+	// Not a timer of the context: the time that the system sleeps does not count.
+	l.late = time.AfterFunc(abandonAfter, func() { l.s.abandon(l) })
 }
 
 // broadcastLocked wakes those that wait for the turn.
@@ -116,7 +127,7 @@ func (l *link) broadcastLocked() {
 }
 
 // waitLocked waits for broadcastLocked.
-func (l *link) waitLocked() {
+func (l *link) awaitTurnLocked() {
 	l.waiting++
 	l.turn.Wait()
 	l.waiting--
@@ -124,13 +135,11 @@ func (l *link) waitLocked() {
 
 // startTimerLocked starts or restarts the limit of the attempt.
 func (l *link) startTimerLocked() {
-	d := l.c.env.ConnectTimeout()
-	if d == 0 {
-		return
+	if d := l.e.env.ConnectTimeout(); d > 0 {
+		l.stopTimerLocked()
+		l.timing = true
+		l.e.timers.Start(&l.timer, d)
 	}
-	l.stopTimerLocked()
-	l.timing = true
-	l.c.timers.Start(&l.timer, d)
 }
 
 // stopTimerLocked stops the limit of the attempt. If it has just expired, Expire
@@ -138,18 +147,29 @@ func (l *link) startTimerLocked() {
 func (l *link) stopTimerLocked() {
 	if l.timing {
 		l.timing = false
-		l.spent = !l.c.timers.Stop(&l.timer) || l.spent
+		l.spent = !l.e.timers.Stop(&l.timer) || l.spent
 	}
 }
 
-// Expire is for the timers.
+// Expire is called when the limit of the attempt is over.
 func (l *link) Expire(*timers.Timer) {
 	// A link that was stopped while its timer expired is never used again, so s
 	// is still the same.
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if l.timing && l.phase == running && !l.s.machine.Connected() {
+	if l.timing && l.phase == attempting && !l.s.machine.Connected() {
 		l.endLocked(ErrTimeout)
+	}
+}
+
+// deliverPerf calls Rx with the figures of an attempt, once, and ignores its
+// result. The caller has the turn and does not hold mu.
+func (l *link) deliverPerf(h Handlers) {
+	if l.perf == nil || h.Rx == nil {
+		return
+	}
+	if figures := l.perf.take(); figures != nil {
+		h.Rx(l.s, figures, FlagPerfJSON|FlagSOM|FlagEOM)
 	}
 }
 
@@ -160,7 +180,7 @@ func (l *link) URL() string { return l.url }
 func (l *link) Metadata(item int) (value string, set bool) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if own := l.s.ownLocked(); item < len(own) {
+	if own := l.s.meta.own(); item < len(own) {
 		return own[item].Text, own[item].Set
 	}
 	return "", false
@@ -169,16 +189,16 @@ func (l *link) Metadata(item int) (value string, set bool) {
 func (l *link) Expand(t *policy.Template) string {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return t.Expand(l.s.ownLocked())
+	return t.Expand(l.s.meta.own())
 }
 
-func (l *link) DirectHeaders() iter.Seq2[string, string] {
+func (l *link) DirectHeaders() []transport.Field {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return l.s.direct.all()
+	return l.s.meta.directHeaders().all()
 }
 
-func (l *link) Data(make func() any) any { return l.s.TransportData(make) }
+func (l *link) Data(make func() any) any { return l.s.data(make) }
 
 func (l *link) Credit() *transport.Credit { return l.s.credit }
 
@@ -187,27 +207,29 @@ func (l *link) Answer(a transport.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.Status != 0 {
-		l.answer.Status = a.Status
 		l.perf.setStatus(a.Status)
+		if l.t.stream.Protocol.IsHTTP() {
+			l.answer.Status = a.Status
+		}
 	}
 	l.answer.RetryAfter = max(l.answer.RetryAfter, a.RetryAfter)
 	l.answer.Final = l.answer.Final || a.Final
-	if l.phase != running {
+	if l.phase != attempting {
 		return
 	}
 	if h := l.t.stream.HTTP; a.Redirected && h != nil && h.FailRedirect {
 		s.captive = true
 	}
 	if a.Header != nil && l.t.stream.DirectProtoStr {
-		s.directLocked().received = a.Header
+		s.metadataLocked().newDirectHeaders().received = a.Header
 	}
 }
 
 func (l *link) Receive(item int, value string) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if l.phase == running {
-		l.s.receiveLocked(item, value)
+	if l.phase == attempting {
+		l.s.metadataLocked().receive(item, value)
 	}
 }
 
@@ -217,27 +239,27 @@ func (l *link) Delivered() int64 {
 	return l.delivered
 }
 
-// notPayload is the size for takeLocked of what PauseRx does not stop.
+// notPayload is the size for acquire of what PauseRx does not stop.
 const notPayload = -1
 
-// takeLocked waits for the turn, and with size bytes of payload also for ResumeRx.
+// acquire waits for the turn, and with size bytes of payload also for ResumeRx.
 // It takes the turn and mu. After an error, which means that the link has ended,
 // the caller has neither.
-func (l *link) takeLocked(size int) error {
+func (l *link) acquire(size int) error {
 	s := l.s
 	s.mu.Lock()
-	for l.phase == running && l.cause == nil {
+	for l.phase == attempting && l.cause == nil {
 		if hold := s.paused && size != notPayload; hold {
-			s.pending = size
+			l.pending = size
 		} else if !s.busy {
 			break
 		}
-		l.waitLocked()
+		l.awaitTurnLocked()
 	}
 	if size != notPayload {
-		s.pending = 0
+		l.pending = 0
 	}
-	if l.phase != running || l.cause != nil {
+	if l.phase != attempting || l.cause != nil {
 		err := l.cause
 		if err == nil {
 			err = ErrClosed
@@ -249,21 +271,21 @@ func (l *link) takeLocked(size int) error {
 	return nil
 }
 
-// giveLocked obeys the result of a callback, and gives up the turn and mu. An
+// release obeys the result of a callback, and gives up the turn and mu. An
 // error means that the transport is to give up.
-func (l *link) giveLocked(r Result) error {
+func (l *link) release(r Result) error {
 	s := l.s
 	if r != OK {
 		s.machine.Obey(r)
 	}
-	if !s.machine.Pending() && l.phase == running {
+	if !s.machine.Pending() && l.phase == attempting {
 		s.yieldLocked()
 	} else {
-		s.settleLocked()
+		s.settleAndUnlock()
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
-	if l.cause == nil && l.phase != running {
+	if l.cause == nil && l.phase != attempting {
 		return ErrClosed
 	}
 	return l.cause
@@ -271,27 +293,27 @@ func (l *link) giveLocked(r Result) error {
 
 // reach delivers a state.
 func (l *link) reach(state State) error {
-	if err := l.takeLocked(notPayload); err != nil {
+	if err := l.acquire(notPayload); err != nil {
 		return err
 	}
-	return l.reachLocked(state)
+	return l.reachAndUnlock(state)
 }
 
-func (l *link) reachLocked(state State) error {
+func (l *link) reachAndUnlock(state State) error {
 	s := l.s
 	e := s.machine.Reach(state)
 	r := s.deliverLocked(e)
 	s.machine.Answer(e, r)
-	return l.giveLocked(OK)
+	return l.release(OK)
 }
 
 func (l *link) Connected() error {
-	if err := l.takeLocked(notPayload); err != nil {
+	if err := l.acquire(notPayload); err != nil {
 		return err
 	}
 	l.stopTimerLocked()
 	l.s.err = nil
-	return l.reachLocked(StateConnected)
+	return l.reachAndUnlock(StateConnected)
 }
 
 func (l *link) State(state State) error { return l.reach(state) }
@@ -307,7 +329,7 @@ func verdict(good bool) State {
 func (l *link) Ack(good bool) error {
 	if good {
 		l.s.mu.Lock()
-		if l.phase == running {
+		if l.phase == attempting {
 			l.s.stopTimeoutLocked()
 		}
 		l.s.mu.Unlock()
@@ -316,21 +338,21 @@ func (l *link) Ack(good bool) error {
 }
 
 func (l *link) Done(good bool) error {
-	if err := l.takeLocked(notPayload); err != nil {
+	if err := l.acquire(notPayload); err != nil {
 		return err // a timeout, for one: the program does not hear of Done, so it has no effect
 	}
 	l.done = true
-	return l.reachLocked(verdict(good))
+	return l.reachAndUnlock(verdict(good))
 }
 
 func (l *link) Call(f func() Result) error {
-	if err := l.takeLocked(notPayload); err != nil {
+	if err := l.acquire(notPayload); err != nil {
 		return err
 	}
 	l.s.mu.Unlock()
 	r := f()
 	l.s.mu.Lock()
-	return l.giveLocked(r)
+	return l.release(r)
 }
 
 func (l *link) Rx(buf []byte, flags Flags) error {
@@ -344,14 +366,14 @@ func (l *link) RxReply(buf []byte, flags Flags) (wantsTx bool, err error) {
 
 func (l *link) rx(buf []byte, flags Flags, silent bool) (wantsTx bool, err error) {
 	s := l.s
-	if err := l.takeLocked(len(buf)); err != nil {
+	if err := l.acquire(len(buf)); err != nil {
 		return false, err
 	}
 	l.delivered += int64(len(buf))
 	l.silent = silent
 	h := s.h.Rx
 	s.mu.Unlock()
-	if f := l.c.opts.Hooks.Rx; f != nil {
+	if f := l.e.hooks.Rx; f != nil {
 		f(s.context(), s, len(buf))
 	}
 	r := OK
@@ -360,11 +382,11 @@ func (l *link) rx(buf []byte, flags Flags, silent bool) (wantsTx bool, err error
 	}
 	s.mu.Lock()
 	l.silent, wantsTx = false, s.wantsTx
-	return wantsTx, l.giveLocked(r)
+	return wantsTx, l.release(r)
 }
 
 func (l *link) RxEnd() error {
-	if err := l.takeLocked(notPayload); err != nil {
+	if err := l.acquire(notPayload); err != nil {
 		return err
 	}
 	s := l.s
@@ -377,7 +399,7 @@ func (l *link) RxEnd() error {
 		}
 	}
 	s.mu.Lock()
-	return l.giveLocked(r)
+	return l.release(r)
 }
 
 func (l *link) Outgoing() (length uint64, ok bool) {
@@ -387,17 +409,17 @@ func (l *link) Outgoing() (length uint64, ok bool) {
 }
 
 func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
-	if err := l.takeLocked(notPayload); err != nil {
+	if err := l.acquire(notPayload); err != nil {
 		return p, err
 	}
 	s := l.s
 	l.spent = true // transports send from goroutines that may outlive Run
-	l.takeTxLocked()
+	l.clearTxLocked()
 	h, ordinal := s.h.Tx, s.ordinal
 	var length uint64 // of a message that may begin now
 	if h != nil {
 		s.ordinal++
-		if l.t.stream.Protocol.HasMessages() {
+		if l.t.carrier.HasMessages() {
 			length, s.txLen = s.txLen, 0
 		}
 	}
@@ -406,7 +428,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	if h != nil {
 		p.N, p.Flags, r = h(s, ordinal, buf)
 		if p.N < 0 || p.N > len(buf) {
-			s.c.log.Error("sspolicy: the Tx callback returned a length that does not fit the buffer",
+			s.e.log.Error("sspolicy: the Tx callback returned a length that does not fit the buffer",
 				"streamtype", s.t.stream.Name, "n", p.N, "len", len(buf))
 			r = DisconnectMe
 		}
@@ -414,7 +436,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	if r != OK {
 		p.N, p.Flags = 0, 0
 	}
-	if f := s.c.opts.Hooks.Tx; f != nil && p.N > 0 {
+	if f := s.e.hooks.Tx; f != nil && p.N > 0 {
 		f(s.context(), s, p.N)
 	}
 	s.mu.Lock()
@@ -425,7 +447,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	} else {
 		p.Length = length
 	}
-	if !s.machine.Connected() && l.phase == running {
+	if !s.machine.Connected() && l.phase == attempting {
 		if p.Empty() {
 			l.stopTimerLocked() // the peer waits for the program
 		} else {
@@ -437,18 +459,18 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 		p.Next = true
 		l.ride++
 		s.wantsTx = true
-		l.signalTx()
+		l.signalTxLocked()
 	}
 	if r == TxDontSend {
 		r = OK
 	}
-	return p, l.giveLocked(r)
+	return p, l.release(r)
 }
 
 func (l *link) WantsTx() bool {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return l.s.wantsTx && l.phase == running
+	return l.s.wantsTx && l.phase == attempting
 }
 
 func (l *link) Ready() <-chan struct{} {
@@ -473,8 +495,8 @@ func (l *link) Notify(f func()) {
 	}
 }
 
-// signalTx signals that the program wants to send. The stream's mu is held.
-func (l *link) signalTx() {
+// signalTxLocked signals that the program wants to send. The stream's mu is held.
+func (l *link) signalTxLocked() {
 	if l.silent {
 		return
 	}
@@ -489,8 +511,8 @@ func (l *link) signalTx() {
 	}
 }
 
-// takeTxLocked takes back the signal that the program wants to send.
-func (l *link) takeTxLocked() {
+// clearTxLocked takes back the signal that the program wants to send.
+func (l *link) clearTxLocked() {
 	l.s.wantsTx = false
 	select {
 	case <-l.ready: // never ready if it is nil
@@ -499,7 +521,7 @@ func (l *link) takeTxLocked() {
 }
 
 func (l *link) FailTx(err error) {
-	if l.takeLocked(notPayload) != nil {
+	if l.acquire(notPayload) != nil {
 		return
 	}
 	f := l.s.h.TxFailed
@@ -508,7 +530,7 @@ func (l *link) FailTx(err error) {
 		f(l.s, err)
 	}
 	l.s.mu.Lock()
-	_ = l.giveLocked(OK)
+	_ = l.release(OK)
 }
 
 var _ transport.Link = (*link)(nil)

@@ -5,7 +5,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A State is a step in the life of a stream; package policy describes each.
+// A State is a step in the life of a stream, such as CONNECTED. "go doc policy.State",
+// in runtime/policy, describes each.
 type State = policy.State
 
 // The states that a stream of this module may deliver.
@@ -29,14 +30,13 @@ const (
 // Flags describe how a piece of payload lies in its message.
 type Flags = policy.Flags
 
-// Package policy describes each flag.
 const (
-	FlagSOM          = policy.FlagSOM
-	FlagEOM          = policy.FlagEOM
-	FlagRelatedStart = policy.FlagRelatedStart
-	FlagRelatedEnd   = policy.FlagRelatedEnd
-	FlagPerfJSON     = policy.FlagPerfJSON
-	FlagEnd          = policy.FlagEnd
+	FlagSOM          = policy.FlagSOM          // the piece starts a message
+	FlagEOM          = policy.FlagEOM          // the piece ends a message
+	FlagRelatedStart = policy.FlagRelatedStart // rx, empty: the parts of a multipart response begin
+	FlagRelatedEnd   = policy.FlagRelatedEnd   // rx: the parts end with this piece
+	FlagPerfJSON     = policy.FlagPerfJSON     // rx: performance figures as JSON
+	FlagEnd          = policy.FlagEnd          // tx: nothing follows on this connection
 )
 
 // A Result tells what a callback wants to happen to its stream; package policy
@@ -50,11 +50,18 @@ const (
 	DestroyMe    = policy.DestroyMe    // destroy the stream
 )
 
-// These names are explained where they are defined.
-type (
-	Credentials = transport.Credentials
-	CookieJar   = transport.CookieJar
-	Logger      = transport.Logger
-	TrustError  = transport.TrustError
-	ProxyError  = transport.ProxyError
-)
+// Credentials supply the tokens, keys and certificates that a policy requires and
+// must not hold. Package runtime/credentials has sources.
+type Credentials = transport.Credentials
+
+// A CookieJar keeps cookies. Package runtime/cookies has one.
+type CookieJar = transport.CookieJar
+
+// A Logger receives warnings and errors, as a *slog.Logger does.
+type Logger = transport.Logger
+
+// A TrustError reports a trust store that cannot be used.
+type TrustError = transport.TrustError
+
+// A ProxyError reports that a SOCKS5 proxy failed to make a connection.
+type ProxyError = transport.ProxyError

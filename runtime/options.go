@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -38,8 +37,14 @@ func WithFields(pairs ...string) MetadataOption {
 	return MetadataOption{pairs: pairs, skipEmpty: true}
 }
 
-// A streamOption changes a stream before its first state.
-type streamOption func(*Stream) error
+// settings are the options of this package that are not metadata.
+type settings struct {
+	credit       *transport.Credit
+	hooksContext context.Context
+}
+
+// A streamOption sets something of a new stream.
+type streamOption func(*settings)
 
 func (streamOption) StreamOption() {}
 
@@ -50,66 +55,10 @@ func (streamOption) StreamOption() {}
 // over h3 up to 4 MiB. Other protocols ignore it, as in lws, which calls it
 // manual_initial_tx_credit.
 func WithPeerTxCredit(n uint32) StreamOption {
-	return streamOption(func(s *Stream) error {
-		s.credit = transport.NewCredit(uint64(max(n, 1)))
-		return nil
-	})
+	return streamOption(func(s *settings) { s.credit = transport.NewCredit(uint64(max(n, 1))) })
 }
 
 // WithContext sets the context that [Hooks] get. Fetch and Open set their own.
 func WithContext(ctx context.Context) StreamOption {
-	return streamOption(func(s *Stream) error {
-		s.hooksContext = ctx
-		return nil
-	})
-}
-
-// apply applies options to a new stream.
-func (s *Stream) apply(options []StreamOption) error {
-	for _, o := range options {
-		var err error
-		switch o := o.(type) {
-		case MetadataOption:
-			err = s.SetAll(o)
-		case streamOption:
-			err = o(s)
-		case transport.Option:
-			if p := s.t.stream.Carrier(); p != o.Protocol {
-				return fmt.Errorf("%w: an option for %v with a streamtype of %v", ErrUnsupported, o.Protocol, p)
-			}
-			s.attach(o)
-		default:
-			err = fmt.Errorf("%w: an option of type %T", ErrUnsupported, o)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// An attachment is what a transport keeps with a stream.
-type attachment struct {
-	data any
-	transport.Option
-}
-
-func (s *Stream) attach(o transport.Option) {
-	s.attached = &attachment{o.Data(), o}
-	s.machine.Accepted = o.Accepted
-	if o.Connect {
-		s.machine.Start()
-	}
-}
-
-// TransportData returns what the transport keeps with the stream over all of its
-// connections, or what make returned on the first call. It is for the functions
-// of a transport's package that take a stream, such as raw.Of.
-func (s *Stream) TransportData(make func() any) any {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.attached == nil {
-		s.attached = &attachment{data: make()}
-	}
-	return s.attached.data
+	return streamOption(func(s *settings) { s.hooksContext = ctx })
 }

@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -158,51 +158,31 @@ func (p *perf) take() []byte {
 		return nil
 	}
 	p.taken = true
-	b := make([]byte, 0, maxPerf)
-	text := func(name string, a netip.Addr) {
-		b = append(b, name...)
-		b = append(b, '"')
-		if a.IsValid() {
-			b = a.AppendTo(b)
-		}
-		b = append(b, '"')
-	}
-	number := func(name string, n int64) {
-		b = append(b, name...)
-		b = strconv.AppendInt(b, min(n, math.MaxUint32), 10)
-	}
-	text(`{"peer":`, p.peer)
-	number(`,"dns_us":`, p.took[perfDNS].Microseconds())
-	number(`,"dns_disp":`, int64(p.dns))
-	number(`,"sockconn_us":`, p.took[perfConnect].Microseconds())
-	number(`,"tls_us":`, p.took[perfTLS].Microseconds())
-	number(`,"txn_resp_us":`, p.took[perfResponse].Microseconds())
-	b = append(b, `,"dns":[`...)
+	us := func(step int) int64 { return min(p.took[step].Microseconds(), math.MaxUint32) }
+	b := fmt.Appendf(make([]byte, 0, maxPerf), `{"peer":%q,"dns_us":%d,"dns_disp":%d,"sockconn_us":%d,"tls_us":%d,"txn_resp_us":%d,"dns":[`,
+		addrText(p.peer), us(perfDNS), p.dns, us(perfConnect), us(perfTLS), us(perfResponse))
 	const tail = len(`],"prot_specific":{"protocol":"http","resp":65535}}`)
 	for i, a := range p.found {
-		if len(b)+len(`,""`)+len(a.String())+tail > maxPerf {
+		text := addrText(a)
+		if len(b)+len(`,""`)+len(text)+tail > maxPerf {
 			break
 		}
 		if i > 0 {
 			b = append(b, ',')
 		}
-		text("", a)
+		b = fmt.Appendf(b, "%q", text)
 	}
 	b = append(b, ']')
 	if p.status != 0 {
-		number(`,"prot_specific":{"protocol":"http","resp":`, int64(p.status))
-		b = append(b, '}')
+		b = fmt.Appendf(b, `,"prot_specific":{"protocol":"http","resp":%d}`, p.status)
 	}
 	return append(b, '}')
 }
 
-// deliverPerf calls Rx with the figures of an attempt, once, and ignores its
-// result. The caller has the turn and does not hold mu.
-func (l *link) deliverPerf(h Handlers) {
-	if l.perf == nil || h.Rx == nil {
-		return
+// addrText returns an address as text, or "" for none.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
 	}
-	if figures := l.perf.take(); figures != nil {
-		h.Rx(l.s, figures, FlagPerfJSON|FlagSOM|FlagEOM)
-	}
+	return a.String()
 }

@@ -29,11 +29,11 @@ func TestPerfSize(t *testing.T) {
 		t.Errorf("%s", b)
 	}
 	if b := p.take(); b != nil {
-		t.Errorf("again: %s", b)
+		t.Errorf("the second take returns %s", b)
 	}
 }
 
-// TestPerfNone checks that figures that the policy does not want cost nothing.
+// TestPerfNone checks that a stream without "perf" does not pay for it.
 func TestPerfNone(t *testing.T) {
 	l := &link{ctx: t.Context()}
 	if n := testing.AllocsPerRun(100, func() {

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
@@ -17,11 +18,11 @@ func TestRetrySchedule(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		retry *policy.Retry
-		start func(*runtime.Stream) runtime.Result
-		run   func(context.Context, transport.Link) error
+		start action
+		run   run
 		want  string
 	}{
-		{"the whole table, its last entry again", table, requestTx, unreachable,
+		{"the whole table, then its last entry", table, requestTx, unreachable,
 			"CRE POL CNG UNR 200:POL 200:CNG 200:UNR 1100:POL 1100:CNG 1100:UNR " +
 				"2600:POL 2600:CNG 2600:UNR 4100:POL 4100:CNG 4100:UNR 4100:ARF"},
 		{"connect", table, connect, unreachable,
@@ -51,7 +52,8 @@ func TestRetrySchedule(t *testing.T) {
 		{"a loss without retries", nil, connect, lose, "CRE CNG CON DIS UNR ARF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{"CRE": tt.start}}
+			tr := newTrace(on{"CRE": tt.start})
+			tr.times = true
 			got := play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Retry: tt.retry}, tt.run, tr)
 			got, _, _ = strings.Cut(got, " 86400000:DES")
 			if got != tt.want {
@@ -75,36 +77,27 @@ func TestJitter(t *testing.T) {
 		{255, 65535, 3549 * time.Millisecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			start := time.Now()
-			var second time.Time
 			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{
 				Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "example.com", Port: 1,
 				Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1, JitterPercent: tt.percent},
 			}}}, runtime.Options{
-				Jitter: func() uint16 { return tt.random },
-				Transports: []transport.Transport{&fake{func(context.Context, transport.Link) error {
-					second = time.Now()
-					return errFake
-				}}},
+				Jitter:     func() uint16 { return tt.random },
+				Transports: []transport.Transport{&fake{unreachable}},
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := c.NewStream("s", runtime.Handlers{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.RequestTx()
+			defer teststream.Shutdown(t, c)
+			tr := newTrace(on{"CRE": requestTx})
+			tr.Prefix = teststream.Elapsed(0)
+			newStream(t, c, tr.handlers())
 			time.Sleep(time.Minute)
-			c.Shutdown(context.Background())
-			if got := second.Sub(start); got != tt.want {
-				t.Errorf("jitter %d%%, random %d: retry after %v, want %v", tt.percent, tt.random, got, tt.want)
-			}
+			tr.Want(t, strings.ReplaceAll("CRE POL CNG UNR @POL @CNG @UNR @ARF", "@", tt.want.String()+":"))
 		})
 	}
 }
 
-// TestConcealMany checks the greatest numbers of retries: 65535 is no end at all.
+// TestConcealMany checks the largest numbers of retries: 65535 means no limit.
 func TestConcealMany(t *testing.T) {
 	for _, tt := range []struct {
 		conceal     uint16
@@ -115,7 +108,7 @@ func TestConcealMany(t *testing.T) {
 		{65535, 86400, 86401, " UNR DES"},
 	} {
 		n := 0
-		tr := &trace{on: on{"CRE": requestTx}}
+		tr := newTrace(on{"CRE": requestTx})
 		got := play(t, policy.StreamType{
 			Protocol: policy.ProtocolRaw,
 			Retry:    &policy.Retry{Backoff: ms(1000), Conceal: tt.conceal, JitterPercent: 1},
@@ -130,12 +123,10 @@ func TestConcealMany(t *testing.T) {
 func TestAfterAllRetriesFailed(t *testing.T) {
 	retry := &policy.Retry{Backoff: ms(200), Conceal: 1}
 	const series = "POL CNG UNR POL CNG UNR ARF"
-	step := func(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) {
-		return func(s *runtime.Stream) { f(s) }
-	}
+	step := func(f action) func(*runtime.Stream) { return func(s *runtime.Stream) { f(s) } }
 	for _, tt := range []struct {
 		name  string
-		arf   func(*runtime.Stream) runtime.Result
+		arf   action
 		steps []func(*runtime.Stream)
 		want  string
 	}{
@@ -143,15 +134,13 @@ func TestAfterAllRetriesFailed(t *testing.T) {
 			"CRE " + series + " | POL CNG UNR ARF | POL CNG UNR ARF DES"},
 		{"Connect makes a series", nil, []func(*runtime.Stream){step(connect), step(connect)},
 			"CRE " + series + " | CNG UNR POL CNG UNR ARF | CNG UNR POL CNG UNR ARF DES"},
-		{"RequestTx from inside", firstOnly(requestTx), nil, "CRE " + series + " POL CNG UNR ARF DES"},
-		{"Connect from inside", firstOnly(connect), nil, "CRE " + series + " CNG UNR POL CNG UNR ARF DES"},
+		{"RequestTx in ARF", firstOnly(requestTx), nil, "CRE " + series + " POL CNG UNR ARF DES"},
+		{"Connect in ARF", firstOnly(connect), nil, "CRE " + series + " CNG UNR POL CNG UNR ARF DES"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"CRE": requestTx, "ARF": tt.arf}}
-			got := play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Retry: retry}, unreachable, tr, tt.steps...)
-			if got != tt.want {
-				t.Errorf("\n got %s\nwant %s", got, tt.want)
-			}
+			tr := newTrace(on{"CRE": requestTx, "ARF": tt.arf})
+			play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Retry: retry}, unreachable, tr, tt.steps...)
+			tr.Want(t, tt.want)
 		})
 	}
 }

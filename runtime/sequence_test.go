@@ -12,8 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// body is an HTTP transaction whose body comes in so many pieces.
-func body(pieces int, good bool) func(context.Context, transport.Link) error {
+// body returns an HTTP transaction whose response has that many pieces.
+func body(pieces int, good bool) run {
 	return func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
@@ -47,7 +47,7 @@ func post(ctx context.Context, l transport.Link) error {
 	}
 }
 
-// cut is an HTTP transaction that is lost in the body.
+// cut is an HTTP transaction that is lost in the body of the response.
 func cut(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
@@ -58,15 +58,15 @@ func cut(_ context.Context, l transport.Link) error {
 	return io.ErrUnexpectedEOF
 }
 
-// busy is a server that asks for patience.
-func busy(patience time.Duration) func(context.Context, transport.Link) error {
+// busy returns an attempt whose server answers with Retry-After.
+func busy(retryAfter time.Duration) run {
 	return func(_ context.Context, l transport.Link) error {
-		l.Answer(transport.Answer{RetryAfter: patience})
+		l.Answer(transport.Answer{RetryAfter: retryAfter})
 		return errFake
 	}
 }
 
-// publish is a connection on which each message is acknowledged.
+// publish is a connection whose peer acknowledges each message.
 func publish(ctx context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
@@ -90,11 +90,10 @@ func publish(ctx context.Context, l transport.Link) error {
 	}
 }
 
-// TestSequenceTable has a row for each row of the table "Sequences" in
-// docs/runtime.md, in its order, and for those that lws was measured with beside
-// them. What servers do to bring them about is in runtime/http/
-// conformance_test.go; files are in TestFile, the ends of a stream in
-// TestDestroy and TestClose.
+// TestSequenceTable has the rows of the table "Sequences" in docs/runtime.md that do not
+// depend on a protocol, in its order, and others that were measured with lws. The tests
+// of the transports have the same rows, brought about by servers, and those of their
+// protocols. Those of destroyed streams are in TestDestroy and TestClose.
 func TestSequenceTable(t *testing.T) {
 	conceal := func(n uint16) *policy.Retry { return &policy.Retry{Backoff: ms(300), Conceal: n} }
 	const h1, mqtt, raw = policy.ProtocolH1, policy.ProtocolMQTT, policy.ProtocolRaw
@@ -102,9 +101,9 @@ func TestSequenceTable(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		st   policy.StreamType
-		run  func(context.Context, transport.Link) error
+		run  run
 		on   on
-		want string // without what the end of the context brings
+		want string // without the end of the context
 	}{
 		{"GET 200", policy.StreamType{Opportunistic: true, Retry: conceal(2)}, body(3, true), byTx,
 			"CRE POL CNG CON rx rx rx eom ACK DIS"},
@@ -159,7 +158,7 @@ func TestSequenceTable(t *testing.T) {
 		{"lost, conceal 0", policy.StreamType{Protocol: raw, Retry: conceal(0)}, lose, byTx, "CRE POL CNG CON DIS UNR ARF"},
 		{"lost, opportunistic", policy.StreamType{Protocol: raw, Opportunistic: true, Retry: conceal(2)}, lose, byTx,
 			"CRE POL CNG CON DIS"},
-		{"lost, and made again", policy.StreamType{Protocol: raw, Retry: conceal(2)}, each(lose, lose, stay), byTx,
+		{"lost, and reconnected", policy.StreamType{Protocol: raw, Retry: conceal(2)}, each(lose, lose, stay), byTx,
 			"CRE POL CNG CON DIS 300:POL 300:CNG 300:CON 300:DIS 600:POL 600:CNG 600:CON"},
 		{"after ARF, RequestTx", policy.StreamType{Retry: conceal(1)}, unreachable,
 			on{"CRE": requestTx, "ARF": firstOnly(requestTx)},
@@ -169,7 +168,7 @@ func TestSequenceTable(t *testing.T) {
 			"CRE POL CNG UNR 300:POL 300:CNG 300:UNR 300:ARF 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
 		{"endpoint without its metadata", policy.StreamType{Endpoint: "${m}", Port: 1, Metadata: []policy.Metadata{{Name: "m"}}, Retry: conceal(1)}, fetch, byTx,
 			"CRE POL CNG UNR 300:POL 300:CNG 300:UNR 300:ARF"},
-		{"messages that are acknowledged", policy.StreamType{Protocol: mqtt, MQTT: &policy.MQTT{}, Retry: conceal(2)}, publish,
+		{"acknowledged messages", policy.StreamType{Protocol: mqtt, MQTT: &policy.MQTT{}, Retry: conceal(2)}, publish,
 			on{"CRE": requestTx, "ACK": firstOnly(requestTx)},
 			"CRE POL CNG CON tx tx ACK tx tx ACK"},
 	} {
@@ -177,7 +176,8 @@ func TestSequenceTable(t *testing.T) {
 			if tt.st.Protocol == 0 {
 				tt.st.Protocol = h1
 			}
-			tr := &trace{times: true, on: tt.on, sends: true}
+			tr := newTrace(tt.on)
+			tr.times, tr.sends = true, true
 			got := play(t, tt.st, tt.run, tr)
 			got, _, _ = strings.Cut(got, " 86400000:")
 			if got != tt.want {
@@ -187,8 +187,8 @@ func TestSequenceTable(t *testing.T) {
 	}
 }
 
-// firstOnly is f, the first time that it is called.
-func firstOnly(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
+// firstOnly returns an action that does f the first time.
+func firstOnly(f action) action {
 	done := false
 	return func(s *runtime.Stream) runtime.Result {
 		if done {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,42 +11,150 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime/internal/machine"
 	"github.com/secure-streams/sspolicy/runtime/internal/timers"
-	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Stream is one use of a streamtype. It outlives its connections. While it is
-// idle it holds no goroutine, timer or connection. Its methods may be called from
-// any goroutine, including from its callbacks, and never block.
+// Handlers are the callbacks of a stream. Any of them may be nil: without Rx
+// payload is dropped, without Tx nothing is sent, without State each state counts
+// as answered with OK.
+type Handlers struct {
+	// State is called for each state that the stream reaches. The meaning of arg
+	// depends on the state; mostly it is 0.
+	State func(s *Stream, state State, arg uint32) Result
+
+	// Rx receives payload. buf is only valid during the call. No more is read
+	// until Rx returns, so that a slow reader slows the peer down; see also
+	// [Stream.PauseRx].
+	Rx func(s *Stream, buf []byte, flags Flags) Result
+
+	// Tx puts payload into buf and returns how many bytes, with flags that say
+	// how they lie in the message. ordinal counts the Tx calls of this stream
+	// from 0. len(buf) is at least 1 and may change from call to call. A Tx that
+	// has nothing to send returns TxDontSend, and is called again after the next
+	// RequestTx. Where streamtypes share a request, Rideshare returns the one
+	// whose message is wanted.
+	Tx func(s *Stream, ordinal uint32, buf []byte) (n int, flags Flags, r Result)
+
+	// TxFailed is called when nothing more can be sent on a connection from which
+	// payload may still arrive.
+	TxFailed func(s *Stream, err error)
+}
+
+// Hooks are functions that observe the streams of a context, for metrics and
+// traces. Any of them may be nil; one that is nil costs nothing. They are called
+// while a stream is at work: they must be quick, and may call SetMetadata and the
+// methods of a Stream that only read. Those of one stream never run at the same
+// time.
+//
+// Package github.com/secure-streams/sspolicy/runtime/otel makes Hooks for
+// OpenTelemetry.
+type Hooks struct {
+	// State is called for each state, before the State callback of the program.
+	// An attempt begins with StateConnecting. It has ended with the next
+	// StateUnreachable, StateDisconnected or StateDestroying, when [Stream.Err]
+	// returns the reason. ctx is the context of Fetch or Open; for other streams
+	// it is context.Background().
+	State func(ctx context.Context, s *Stream, state State, arg uint32)
+
+	// Wait is called with the time until the next attempt.
+	Wait func(ctx context.Context, s *Stream, d time.Duration)
+
+	// Rx and Tx are called with the length in bytes of each piece of payload
+	// that has arrived or is to be sent: Rx before, Tx after the program's
+	// callback.
+	Rx func(ctx context.Context, s *Stream, n int)
+	Tx func(ctx context.Context, s *Stream, n int)
+}
+
+// An engine is what the streams of a context share.
+type engine struct {
+	env    *transport.Env
+	timers *timers.Timers // of env
+	log    Logger
+	hooks  Hooks
+	jitter func() uint16
+	links  sync.Pool // of *link
+	owner  owner
+}
+
+// An owner has the list of streams, and their types.
+type owner interface {
+	// renew moves a stream to the present type of its name. The caller has the
+	// turn, and no attempt is running. After an error the stream is unchanged.
+	renew(*Stream) error
+
+	// remove takes a stream that has ended out of the list.
+	remove(*Stream)
+}
+
+// A Stream is one use of a streamtype. It outlives its connections: unless the
+// policy says opportunistic, it connects again when one is lost, as often as the
+// policy's retry conceals failures. While it is idle it holds no goroutine or
+// connection. Its methods may be called from any goroutine, including from its
+// callbacks, and never block.
 type Stream struct {
-	c          *Context
-	t          *streamType // written under the turn, mu, and mu of the context; any one of them suffices to read it
+	e          *engine
+	t          *streamType // written with the turn, mu, and mu of the context; any one of them suffices to read it
 	prev, next *Stream     // list of the context, guarded by its mu
 
 	// Whoever sets busy has the turn: it alone may call back, until it clears
-	// busy. Before that it runs the machine, see settleLocked, so that requests
+	// busy. Before that it runs the machine, see settleAndUnlock, so that requests
 	// made in the meantime are not forgotten.
 	mu      sync.Mutex
-	busy    bool
 	machine machine.Machine
 
-	h            Handlers
-	link         *link             // of the attempt; nil when idle
-	retry        *timers.Timer     // of the wait for the next attempt; nil if there is none
-	timeout      *timers.Timer     // of StartTimeout; nil if it does not run
-	meta         []policy.Value    // set by the program, then sent by the peer
-	direct       *directHeaders    // of direct_proto_str; nil until it is used
-	attached     *attachment       // of the transport; nil until it is used
-	credit       *transport.Credit // nil without WithPeerTxCredit
-	hooksContext context.Context   // nil means Background
-	txLen        uint64
-	pending      int    // bytes that wait for ResumeRx
-	ordinal      uint32 // of the next Tx
-	wantsTx      bool   // RequestTx has been called and no Tx since
-	paused       bool   // by PauseRx
-	captive      bool   // see CaptivePortal
-	replaced     bool   // destroyed because of ErrPolicyChanged
-	err          error
+	h        Handlers
+	link     *link         // of the attempt; nil when idle
+	retry    *timers.Timer // of the wait for the next attempt; nil if there is none
+	timeout  *timers.Timer // of StartTimeout; nil if it does not run
+	meta     *metadata     // nil until it is used
+	attached *attachment   // of the transport; nil until it is used
+	settings
+	txLen   uint64
+	ordinal uint32 // of the next Tx
+	busy    bool   // see mu
+	wantsTx bool   // RequestTx has been called and no Tx since
+	paused  bool   // by PauseRx
+	captive bool   // see CaptivePortal
+	err     error
+}
+
+// An attachment is what a transport keeps with a stream.
+type attachment struct {
+	data any
+	transport.Option
+}
+
+func (s *Stream) attach(o transport.Option) {
+	s.attached = &attachment{o.Data(), o}
+	s.machine.Accepted = o.Accepted
+	if o.Connect {
+		s.machine.Start()
+	}
+}
+
+// data returns what the transport keeps with the stream, or what make returned on
+// the first call.
+func (s *Stream) data(make func() any) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attached == nil {
+		s.attached = &attachment{data: make()}
+	}
+	return s.attached.data
+}
+
+// metadataLocked returns the metadata of the stream, for writing.
+func (s *Stream) metadataLocked() *metadata {
+	if s.meta == nil {
+		s.meta = newMetadata(s.t)
+	}
+	return s.meta
+}
+
+// context returns the context for hooks.
+func (s *Stream) context() context.Context {
+	return cmp.Or(s.hooksContext, context.Background())
 }
 
 // create delivers the first states of a stream. It reports whether the stream
@@ -58,7 +167,7 @@ func (s *Stream) create() bool {
 			s.machine.Kill()
 			s.stopRetryLocked()
 			s.stopTimeoutLocked()
-			s.dropLocked()
+			s.dropLinkLocked()
 			s.mu.Unlock()
 			s.remove()
 		}
@@ -67,121 +176,26 @@ func (s *Stream) create() bool {
 	if s.t.stream.NailedUp {
 		s.machine.Start()
 	}
-	l, gone := s.settleLocked()
+	l, gone := s.settleAndUnlock()
 	if l != nil {
-		if o, ok := s.t.connector.(transport.Opener); ok && o.Open(l) != nil {
-			l.run() // which ends at once
-			s.mu.Lock()
-			gone = s.machine.Gone()
-			s.mu.Unlock()
-		} else {
-			go l.run()
+		if o, ok := l.t.connector.(transport.Opener); ok {
+			if err := o.Open(l); err != nil {
+				s.finish(l, err)
+				l, gone = s.settleAndUnlock()
+			}
+		}
+		if l != nil {
+			go s.work(l)
 		}
 	}
 	finished = true
 	return !gone
 }
 
-// String returns the name of the streamtype. It, and GoString, keep fmt from
-// printing the contents of a stream, such as metadata.
-func (s *Stream) String() string { return s.StreamType().Name }
-
-// GoString is String, for %#v.
-func (s *Stream) GoString() string { return s.String() }
-
-// StreamType returns what the policy says about the stream. After an Overlay it
-// is what the old policy said, until the next attempt.
-func (s *Stream) StreamType() *policy.StreamType {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.t.stream
-}
-
-// Rideshares returns the streamtypes whose messages make up one request of the
-// stream, in order: its own, and those that follow by rideshare.
-func (s *Stream) Rideshares() []*policy.StreamType {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.t.chain
-}
-
-// Rideshare returns the streamtype whose message Tx is to provide. Each attempt
-// begins with the stream's own; after a Tx has ended its message with FlagEOM it
-// is the next of Rideshares.
-func (s *Stream) Rideshare() *policy.StreamType {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.link == nil {
-		return s.t.stream
-	}
-	return s.t.chain[s.link.ride]
-}
-
-// CaptivePortal reports whether the server has answered the latest attempt with a
-// redirect although the policy says http_fail_redirect: a captive portal has
-// probably answered in its place. The redirect is still followed if the policy
-// says allow_redirects.
-func (s *Stream) CaptivePortal() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.captive
-}
-
-// State returns the latest state that was delivered, or is being delivered, user
-// states excepted.
-func (s *Stream) State() State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.machine.State()
-}
-
-// Status returns the HTTP status of the response from CONNECTED to DISCONNECTED,
-// else 0. lws reports it only through the states of http_resp_map.
-func (s *Stream) Status() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.link == nil {
-		return 0
-	}
-	return s.link.answer.Status
-}
-
-// Err returns why the latest attempt failed, or the latest connection ended; nil
-// if it did what it was for, or is still good. It is meant for people, and for
-// [errors.Is] and [errors.As]: ErrTimeout, ErrDisconnected, a *TrustError, and
-// the errors of net, crypto/tls and the transport.
-func (s *Stream) Err() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
-}
-
-// SetHandlers replaces the callbacks that are not nil in h, from the next event
-// on.
-func (s *Stream) SetHandlers(h Handlers) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.machine.Gone() {
-		return
-	}
-	if h.State != nil {
-		s.h.State = h.State
-	}
-	if h.Rx != nil {
-		s.h.Rx = h.Rx
-	}
-	if h.Tx != nil {
-		s.h.Tx = h.Tx
-	}
-	if h.TxFailed != nil {
-		s.h.TxFailed = h.TxFailed
-	}
-}
-
-// RequestTx requests one call of Tx. If the stream is not connected, it starts an
-// attempt, after POLL, within the present series of retries. During an attempt or
-// a wait for the next one it starts nothing. Two requests before a Tx count as
-// one. The error is nil or ErrClosed.
+// RequestTx requests one call of Tx. Without a connection it starts an attempt,
+// after POLL; the count of failures goes on. During an attempt, or a wait for the
+// next one, it starts nothing. Two requests before a Tx count as one. The end of a
+// connection discards a request. The error is nil or ErrClosed.
 func (s *Stream) RequestTx() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,16 +221,15 @@ func (s *Stream) requestTxLocked() error {
 	}
 	s.wantsTx = true
 	if s.machine.Attempting() {
-		s.link.signalTx()
+		s.link.signalTxLocked()
 	} else if s.machine.Request() {
 		s.wakeLocked()
 	}
 	return nil
 }
 
-// Connect starts an attempt at once and a new series of retries, without POLL. It
-// cuts a wait for a retry short. If the stream is connected, or an attempt is
-// running, it changes nothing. The error is nil or ErrClosed.
+// Connect starts an attempt at once, without POLL, and resets the count of failures. It cuts a wait for a retry short. If the stream is connected, or an
+// attempt is running, it changes nothing. The error is nil or ErrClosed.
 func (s *Stream) Connect() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,8 +243,9 @@ func (s *Stream) Connect() error {
 }
 
 // PauseRx stops the delivery of payload until ResumeRx, so that the peer has to
-// wait. States are delivered, and Tx is called, all the same. A piece whose
-// delivery has begun is not stopped.
+// wait. Tx is called all the same. A piece whose delivery has begun is not stopped.
+// A transport that has a piece to deliver reads no further, and so may notice the
+// end of the connection only after ResumeRx.
 func (s *Stream) PauseRx() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,7 +266,10 @@ func (s *Stream) ResumeRx() {
 func (s *Stream) PendingRx() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pending
+	if s.link == nil {
+		return 0
+	}
+	return s.link.pending
 }
 
 // AddPeerTxCredit allows n more bytes of payload on the present connection; see
@@ -274,8 +291,11 @@ func (s *Stream) destroy(here bool, cause error) {
 		return
 	}
 	running := s.runningLocked()
-	s.machine.Destroy()
-	s.replaced = cause == ErrPolicyChanged
+	if cause == ErrPolicyChanged {
+		s.machine.Replace()
+	} else {
+		s.machine.Destroy()
+	}
 	switch {
 	case running:
 		s.link.endLocked(cause)
@@ -283,7 +303,7 @@ func (s *Stream) destroy(here bool, cause error) {
 		// Whoever has the turn, or is about to take it in finish, will see.
 	case here:
 		s.busy = true
-		s.settleLocked()
+		s.settleAndUnlock()
 		s.mu.Lock()
 	default:
 		s.wakeLocked()
@@ -306,7 +326,7 @@ func (s *Stream) StartTimeout(d time.Duration) {
 	}
 	s.stopTimeoutLocked()
 	s.timeout = &timers.Timer{Owner: (*expiry)(s)}
-	s.c.timers.Start(s.timeout, d)
+	s.e.timers.Start(s.timeout, d)
 }
 
 // CancelTimeout stops the timer of StartTimeout. A TIMEOUT that is not being
@@ -339,7 +359,7 @@ func (x *expiry) Expire(t *timers.Timer) {
 
 func (s *Stream) stopTimeoutLocked() {
 	if s.timeout != nil {
-		s.c.timers.Stop(s.timeout)
+		s.e.timers.Stop(s.timeout)
 		s.timeout = nil
 	}
 	s.machine.CancelTimeout()
@@ -347,7 +367,7 @@ func (s *Stream) stopTimeoutLocked() {
 
 func (s *Stream) stopRetryLocked() {
 	if s.retry != nil {
-		s.c.timers.Stop(s.retry)
+		s.e.timers.Stop(s.retry)
 		s.retry = nil
 	}
 }
@@ -358,7 +378,7 @@ func (s *Stream) errClosedLocked() error {
 
 // runningLocked reports whether the transport's Run has been called, or is about
 // to be, and has not returned.
-func (s *Stream) runningLocked() bool { return s.link != nil && s.link.phase == running }
+func (s *Stream) runningLocked() bool { return s.link != nil && s.link.phase == attempting }
 
 // wakeLocked starts a goroutine that runs the machine, unless somebody has the
 // turn, and so runs it anyway.
@@ -367,13 +387,13 @@ func (s *Stream) wakeLocked() {
 	case s.busy:
 	case s.link == nil:
 		s.busy = true
-		s.link = s.c.newLink(s)
+		s.link = newLink(s)
 		go s.link.run()
-	case s.link.phase == running: // the goroutine of the stream is in Run
+	case s.link.phase == attempting: // the goroutine of the stream is in Run
 		s.busy = true
 		go func() {
 			s.mu.Lock()
-			s.settleLocked()
+			s.settleAndUnlock()
 		}()
 	}
 }
@@ -385,29 +405,43 @@ func (s *Stream) work(l *link) {
 		err := l.cause
 		s.mu.Unlock()
 		if err == nil {
-			err = s.t.connector.Run(l.runContext(), l)
+			err = l.t.connector.Run(l.runContext(), l)
 		}
-		s.finish(l, err)
-		l, _ = s.settleLocked()
+		if !s.finish(l, err) {
+			return
+		}
+		l, _ = s.settleAndUnlock()
 	}
 }
 
-// settleLocked runs the machine until it yields, and gives up the turn and mu,
+// abandon goes on without a transport that does not give up. Its Run may return at
+// any time to come.
+func (s *Stream) abandon(l *link) {
+	if !s.finish(l, nil) {
+		return
+	}
+	s.e.log.Warn("sspolicy: a transport does not give up; the stream goes on without it",
+		"streamtype", s.t.stream.Name, "cause", l.cause)
+	next, _ := s.settleAndUnlock()
+	s.work(next)
+}
+
+// settleAndUnlock runs the machine until it yields, and gives up the turn and mu,
 // which the caller has. If an attempt has begun it returns the link of it; the
 // caller has to see to its Run. It also reports whether the stream has ended.
-func (s *Stream) settleLocked() (begun *link, gone bool) {
+func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 	for {
 		if s.link != nil && s.link.phase == returned {
-			s.passLocked() // to finish, which settles
+			s.yieldAndUnlock() // to finish, which settles
 			return nil, false
 		}
 		switch e := s.machine.Next(); e.Do {
-		case machine.Prepare:
+		case machine.Begin:
 			s.prepareLocked()
 			s.machine.Answer(e, OK)
 		case machine.Attempt:
 			begun = s.link
-			begun.phase = running
+			begun.phase = attempting
 			begun.startTimerLocked()
 			s.credit.Restart()
 			s.machine.Answer(e, OK)
@@ -418,17 +452,17 @@ func (s *Stream) settleLocked() (begun *link, gone bool) {
 			}
 			s.link.endLocked(cause)
 		case machine.Wait:
-			s.waitLocked(e)
+			s.backOffLocked(e)
 		case machine.Release:
-			s.releaseLocked()
+			s.releaseAndUnlock()
 			return nil, true
 		case machine.Yield:
 			if !s.machine.Running() {
-				s.dropLocked()
+				s.dropLinkLocked()
 			}
-			s.passLocked()
+			s.yieldAndUnlock()
 			return begun, false
-		default:
+		case machine.Deliver, machine.Illegal:
 			s.machine.Answer(e, s.deliverLocked(e))
 		}
 	}
@@ -441,26 +475,27 @@ func (s *Stream) prepareLocked() {
 	var err error
 	if s.t.stale.Load() {
 		s.mu.Unlock()
-		err = s.renew()
+		err = s.e.owner.renew(s)
 		s.mu.Lock()
 	}
-	if s.link != nil && s.link.phase != idle {
-		s.dropLocked()
+	if s.link != nil && s.link.phase != unused {
+		s.dropLinkLocked()
 	}
 	if s.link == nil {
-		s.link = s.c.newLink(s)
+		s.link = newLink(s)
 	}
-	s.link.phase, s.link.t, s.link.cause = starting, s.t, err
+	s.link.phase, s.link.t, s.link.cause = preparing, s.t, err
 }
 
 // resolveLocked fixes the endpoint and URL of an attempt.
 func (s *Stream) resolveLocked() {
 	l := s.link
-	s.forgetReceivedLocked()
+	s.captive = false
+	s.meta.forgetReceived()
 	if l.cause == nil {
-		l.target, l.cause = s.t.endpoint.Resolve(s.ownLocked())
+		l.target, l.cause = s.t.endpoint.Resolve(s.meta.own())
 	}
-	l.url = s.t.url.Expand(s.ownLocked())
+	l.url = s.t.url.Expand(s.meta.own())
 	if s.t.stream.Perf && l.cause == nil {
 		l.perf = new(perf)
 	}
@@ -469,7 +504,7 @@ func (s *Stream) resolveLocked() {
 // deliverLocked does a machine's Deliver or Illegal, without mu in the callback.
 func (s *Stream) deliverLocked(e machine.Effect) Result {
 	if e.Do == machine.Illegal {
-		s.c.log.Error("sspolicy: internal error: illegal state; the stream is destroyed",
+		s.e.log.Error("sspolicy: internal error: illegal state; the stream is destroyed",
 			"streamtype", s.t.stream.Name, "from", s.machine.State(), "to", e.State)
 		return DestroyMe
 	}
@@ -478,18 +513,18 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 	case StateConnecting:
 		s.resolveLocked()
 	case StateDestroying:
-		if s.replaced {
+		if s.machine.Replaced() {
 			s.err = ErrPolicyChanged
 		}
 		s.stopRetryLocked()
 		s.stopTimeoutLocked()
-		s.dropLocked()
+		s.dropLinkLocked()
 	}
 	s.mu.Unlock()
 	if l != nil && (e.State == StateUnreachable || e.State == StateConnected) {
 		l.deliverPerf(h)
 	}
-	if f := s.c.opts.Hooks.State; f != nil {
+	if f := s.e.hooks.State; f != nil {
 		f(s.context(), s, e.State, e.Arg)
 	}
 	r := OK
@@ -507,11 +542,11 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 }
 
 // waitLocked starts the wait for the next attempt.
-func (s *Stream) waitLocked(e machine.Effect) {
-	d := e.Delay(s.t.stream.Retry, s.c.opts.Jitter())
+func (s *Stream) backOffLocked(e machine.Effect) {
+	d := e.Delay(s.t.stream.Retry, s.e.jitter())
 	s.retry = &timers.Timer{Owner: (*expiry)(s), Wakes: s.t.stream.SwakeValidity}
-	s.c.timers.Start(s.retry, d)
-	if f := s.c.opts.Hooks.Wait; f != nil {
+	s.e.timers.Start(s.retry, d)
+	if f := s.e.hooks.Wait; f != nil {
 		s.mu.Unlock()
 		f(s.context(), s, d)
 		s.mu.Lock()
@@ -519,9 +554,9 @@ func (s *Stream) waitLocked(e machine.Effect) {
 }
 
 // releaseLocked ends a stream after DESTROYING. It gives up the turn and mu.
-func (s *Stream) releaseLocked() {
+func (s *Stream) releaseAndUnlock() {
 	s.h = Handlers{}
-	s.passLocked()
+	s.yieldAndUnlock()
 	s.remove()
 }
 
@@ -530,19 +565,19 @@ func (s *Stream) remove() {
 	if a := s.attached; a != nil && a.End != nil {
 		a.End()
 	}
-	s.c.remove(s)
+	s.e.owner.remove(s)
 }
 
 // dropLocked ends the use of the link.
-func (s *Stream) dropLocked() {
+func (s *Stream) dropLinkLocked() {
 	if l := s.link; l != nil {
 		s.link = nil
-		l.release()
+		l.recycleLocked()
 	}
 }
 
-// passLocked gives up the turn and mu.
-func (s *Stream) passLocked() {
+// yieldAndUnlock gives up the turn and mu.
+func (s *Stream) yieldAndUnlock() {
 	s.yieldLocked()
 	s.mu.Unlock()
 }
@@ -556,17 +591,25 @@ func (s *Stream) yieldLocked() {
 }
 
 // finish ends an attempt or connection whose Run has returned err. It takes the
-// turn and mu, and keeps both.
-func (s *Stream) finish(l *link, err error) {
+// turn and mu, and keeps both. It reports false, and takes neither, if the attempt
+// has been abandoned.
+func (s *Stream) finish(l *link, err error) bool {
 	s.mu.Lock()
+	if l.phase != attempting {
+		s.mu.Unlock()
+		return false
+	}
 	l.phase = returned
 	l.broadcastLocked()
 	for s.busy {
-		l.waitLocked()
+		l.awaitTurnLocked()
 	}
 	s.busy = true
-	l.phase = ended
+	l.phase = finished
 	l.stopTimerLocked()
+	if l.late != nil {
+		l.late.Stop()
+	}
 	if l.cause != nil {
 		err = l.cause
 	}
@@ -584,10 +627,11 @@ func (s *Stream) finish(l *link, err error) {
 	})
 	if connected {
 		s.wantsTx = false
-		if !again || !s.t.stream.Protocol.IsHTTP() {
+		if !again || !s.t.stream.IsHTTP() {
 			s.stopTimeoutLocked()
 		}
 	}
+	return true
 }
 
 // unreachableArg is 1 for a failure of the resolver, but 0 for its answer that

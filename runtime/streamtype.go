@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,18 +14,19 @@ import (
 
 // A streamType is a streamtype of a policy, ready to be executed in a context.
 type streamType struct {
-	c         *Context
+	r         *registry
 	stream    *policy.StreamType
 	policy    *policy.Policy // that it is from; nil if a transport brings it
 	setup     *transport.Setup
+	carrier   policy.Protocol
 	connector transport.Connector
 	endpoint  policy.Endpoint
 	url       *policy.Template
 	uses      []policy.Use // of each metadata item
 	chain     []*policy.StreamType
 
-	stale   atomic.Bool  // there is another one now; written under mu of the context
-	streams int          // of the type; guarded by mu of the context
+	stale   atomic.Bool  // there is another one now; written under mu of the registry
+	streams int          // of the type; guarded by mu of the registry
 	idle    timers.Timer // ends the use of the type; runs while streams is 0
 }
 
@@ -32,105 +34,187 @@ type streamType struct {
 // is kept for the next stream when the last one is gone.
 const linger = 30 * time.Second
 
-// join returns the named streamtype for one more stream, and makes it ready if it
-// is not.
-func (c *Context) join(name string) (*streamType, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.joinLocked(name)
+// A registry holds the streamtypes of a context.
+type registry struct {
+	policy     atomic.Pointer[policy.Policy] // written under mu
+	host       transport.Host
+	transports [policy.NumProtocols]transport.Transport
+	builtIn    map[string]*policy.StreamType // that transports bring
+
+	// mu is that of the context. It is locked while no other lock is held. The
+	// mu of a stream may be locked while it is.
+	mu      sync.Mutex
+	closed  bool
+	types   map[string]*streamType   // those that have streams, or had some lately
+	stale   map[*streamType]struct{} // those that have streams but get no more
+	freeing sync.WaitGroup           // calls of free and retire that have begun
 }
 
-func (c *Context) joinLocked(name string) (*streamType, error) {
-	if c.closed {
+// add makes a transport execute the protocols that it speaks.
+func (r *registry) add(t transport.Transport) error {
+	if t == nil {
+		return errors.New("a transport is nil")
+	}
+	for _, p := range t.Protocols() {
+		if int(p) >= len(r.transports) {
+			return fmt.Errorf("transport %T speaks an unknown protocol %v", t, p)
+		}
+		if r.transports[p] != nil {
+			return fmt.Errorf("two transports speak %v: %T and %T", p, r.transports[p], t)
+		}
+		r.transports[p] = t
+	}
+	if t, ok := t.(transport.StreamTyper); ok {
+		for _, st := range t.StreamTypes() {
+			if r.builtIn == nil {
+				r.builtIn = make(map[string]*policy.StreamType)
+			}
+			r.builtIn[st.Name] = st
+		}
+	}
+	return nil
+}
+
+// join returns the named streamtype for one more stream, and makes it ready if it
+// is not.
+func (r *registry) join(name string) (*streamType, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.joinLocked(name)
+}
+
+func (r *registry) joinLocked(name string) (*streamType, error) {
+	if r.closed {
 		return nil, ErrClosed
 	}
-	t := c.types[name]
+	t := r.types[name]
 	if t == nil {
 		var err error
-		if t, err = c.makeReady(c.Policy(), name); err != nil {
+		if t, err = r.makeReady(r.policy.Load(), name); err != nil {
 			return nil, err
 		}
-		if c.types == nil {
-			c.types = make(map[string]*streamType)
+		if r.types == nil {
+			r.types = make(map[string]*streamType)
 		}
-		c.types[name] = t
+		r.types[name] = t
 	}
 	if t.streams++; t.streams == 1 {
-		c.timers.Stop(&t.idle)
+		r.host.Timers().Stop(&t.idle)
 	}
 	return t, nil
 }
 
 // leaveLocked takes a stream of the type away.
-func (c *Context) leaveLocked(t *streamType) {
-	if t.streams--; t.streams > 0 || c.closed {
+func (r *registry) leaveLocked(t *streamType) {
+	if t.streams--; t.streams > 0 || r.closed {
 		return
 	}
 	if t.stale.Load() {
-		c.retireLocked(t)
+		r.retireLocked(t)
 		return
 	}
-	c.timers.Start(&t.idle, linger)
+	r.lingerLocked(t)
 }
+
+// lingerLocked keeps a streamtype without streams for a while.
+func (r *registry) lingerLocked(t *streamType) { r.host.Timers().Start(&t.idle, linger) }
 
 // Expire is called when the type has had no stream for a while.
 func (t *streamType) Expire(*timers.Timer) {
-	go t.c.free(t) // a transport may take its time to close
+	go t.r.free(t) // a transport may take its time to close
 }
 
 // free ends the use of a streamtype that has no streams.
-func (c *Context) free(t *streamType) {
-	c.mu.Lock()
-	if t.streams > 0 || c.closed || c.types[t.stream.Name] != t {
-		c.mu.Unlock()
+func (r *registry) free(t *streamType) {
+	r.mu.Lock()
+	if t.streams > 0 || r.closed || r.types[t.stream.Name] != t {
+		r.mu.Unlock()
 		return
 	}
-	delete(c.types, t.stream.Name)
-	c.freeing.Add(1)
-	c.mu.Unlock()
-	defer c.freeing.Done()
+	delete(r.types, t.stream.Name)
+	r.freeing.Add(1)
+	r.mu.Unlock()
+	defer r.freeing.Done()
 	t.close()
 }
 
-// close closes the connections of a streamtype and gives up its trust.
+// retireLocked closes a streamtype that has no streams.
+func (r *registry) retireLocked(t *streamType) {
+	delete(r.stale, t)
+	r.freeing.Add(1)
+	go func() {
+		defer r.freeing.Done()
+		t.close()
+	}()
+}
+
+// outdateLocked makes the types stale that are not the same any more.
+func (r *registry) outdateLocked(same func(*streamType) bool) {
+	for name, t := range r.types {
+		if same(t) {
+			continue
+		}
+		delete(r.types, name)
+		t.stale.Store(true)
+		if t.streams == 0 {
+			r.host.Timers().Stop(&t.idle)
+			r.retireLocked(t)
+			continue
+		}
+		if r.stale == nil {
+			r.stale = make(map[*streamType]struct{})
+		}
+		r.stale[t] = struct{}{}
+	}
+}
+
+// close closes the connections of a streamtype and gives up its trust. It does not
+// wait for a transport for longer than abandonAfter.
 func (t *streamType) close() {
-	if err := t.connector.Close(); err != nil {
-		t.c.log.Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
+	done := make(chan error, 1)
+	go func() { done <- t.connector.Close() }()
+	late := time.NewTimer(abandonAfter)
+	defer late.Stop()
+	var err error
+	select {
+	case err = <-done:
+	case <-late.C:
+		err = ErrTimeout
 	}
-	t.setup.Release()
+	if err != nil {
+		t.setup.Logger().Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
+	}
+	t.r.host.Drop(t.setup)
 }
 
-// find returns the named streamtype of a policy, or of a transport, and the policy.
-func (c *Context) find(p *policy.Policy, name string) (*policy.StreamType, *policy.Policy) {
-	if st := p.Effective(name); st != nil {
-		return st, p
+// makeReady prepares the named streamtype of a policy, or of a transport. The error
+// is one of those that NewStream lists.
+func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error) {
+	t := &streamType{r: r, stream: p.Effective(name), policy: p}
+	if t.stream == nil {
+		t.stream, t.policy = r.builtIn[name], nil
 	}
-	return c.builtIn[name], nil
-}
-
-// makeReady prepares the named streamtype of a policy. The error is one of those
-// that NewStream lists.
-func (c *Context) makeReady(p *policy.Policy, name string) (*streamType, error) {
-	st, from := c.find(p, name)
-	if st == nil {
+	if t.stream == nil {
 		return nil, ErrUnknownStreamType
 	}
+	st := t.stream
 	carrier := st.Carrier()
-	if err := c.check(st, carrier); err != nil {
+	if err := r.check(st, carrier); err != nil {
 		return nil, err
 	}
-	tr := c.transports[carrier]
+	tr := r.transports[carrier]
 	if tr == nil {
 		return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
 			ErrNoTransport, carrier, carrier.Dir())
 	}
-	t := &streamType{c: c, stream: st, policy: from, uses: make([]policy.Use, len(st.Metadata))}
+	t.carrier = carrier
+	t.uses = make([]policy.Use, len(st.Metadata))
 	t.idle.Owner = t
 	if err := t.resolve(p, carrier); err != nil {
 		return nil, err
 	}
 	var err error
-	if t.setup, err = c.env.Setup(st, t.chain); err != nil {
+	if t.setup, err = r.host.Setup(st, t.chain); err != nil {
 		return nil, err
 	}
 	if t.connector, err = tr.Prepare(t.setup); err != nil {
@@ -171,27 +255,28 @@ func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err err
 
 // check refuses a streamtype that requires what no transport does. What would only
 // change how well it is executed passes; see docs/runtime.md.
-func (c *Context) check(st *policy.StreamType, carrier policy.Protocol) error {
-	unsupported := func(key string) error {
-		return fmt.Errorf("%w: %s", ErrUnsupported, key)
-	}
+func (r *registry) check(st *policy.StreamType, carrier policy.Protocol) error {
+	p := st.Protocol
+	why := ""
 	switch {
-	case int(st.Protocol) >= policy.NumProtocols:
-		return unsupported(st.Protocol.String())
+	case int(p) >= policy.NumProtocols:
+		why = p.String()
 	case st.Server:
-		return unsupported("server")
+		why = "server"
 	case st.LocalSink && st.Rideshare != "":
-		return unsupported("rideshare with local_sink")
+		why = "rideshare with local_sink"
 	case st.LocalSink && st.DirectProtoStr:
-		return unsupported("direct_proto_str with local_sink")
+		why = "direct_proto_str with local_sink"
 	case carrier == policy.ProtocolSink || carrier == policy.ProtocolSMD:
 		return nil // the rest is about a network
-	case st.DirectProtoStr && !st.Protocol.IsHTTP():
-		return unsupported("direct_proto_str over " + st.Protocol.String())
-	case st.HTTP == nil && (st.Protocol.IsHTTP() || st.Protocol == policy.ProtocolWS), st.MQTT == nil && st.Protocol == policy.ProtocolMQTT:
+	case st.DirectProtoStr && !p.IsHTTP():
+		why = "direct_proto_str over " + p.String()
+	case st.HTTP == nil && (p.IsHTTP() || p == policy.ProtocolWS), st.MQTT == nil && p == policy.ProtocolMQTT:
 		return errors.New("the compiled policy lacks the settings of the protocol")
 	case carrier == policy.ProtocolFile:
 		return nil
+	default:
+		return r.host.CheckCredentials(st)
 	}
-	return c.env.CheckCredentials(st)
+	return fmt.Errorf("%w: %s", ErrUnsupported, why)
 }

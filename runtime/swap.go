@@ -74,7 +74,7 @@ func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err 
 			gone = append(gone, s)
 		}
 	}
-	c.dropTypesLocked(same)
+	c.outdateLocked(same)
 	c.policy.Store(p)
 	return gone, true, nil
 }
@@ -116,9 +116,9 @@ func (c *Context) overlay(p *policy.Policy) error {
 	if err != nil {
 		return err
 	}
-	c.dropTypesLocked(same)
+	c.outdateLocked(same)
 	for _, t := range ready {
-		c.timers.Start(&t.idle, linger)
+		c.lingerLocked(t)
 	}
 	maps.Copy(c.types, ready)
 	c.policy.Store(p)
@@ -165,40 +165,7 @@ func (c *Context) announcePolicy() {
 	}
 }
 
-// dropTypesLocked makes the types stale that are not the same any more.
-func (c *Context) dropTypesLocked(same func(*streamType) bool) {
-	for name, t := range c.types {
-		if same(t) {
-			continue
-		}
-		delete(c.types, name)
-		t.stale.Store(true)
-		if t.streams == 0 {
-			c.timers.Stop(&t.idle)
-			c.retireLocked(t)
-			continue
-		}
-		if c.stale == nil {
-			c.stale = make(map[*streamType]struct{})
-		}
-		c.stale[t] = struct{}{}
-	}
-}
-
-// retireLocked closes a streamtype that has no streams.
-func (c *Context) retireLocked(t *streamType) {
-	delete(c.stale, t)
-	c.freeing.Add(1)
-	go func() {
-		defer c.freeing.Done()
-		t.close()
-	}()
-}
-
-// renew moves a stream to the present type of its name. The caller has the turn,
-// and no attempt is running. After an error the stream is unchanged.
-func (s *Stream) renew() error {
-	c := s.c
+func (c *Context) renew(s *Stream) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := s.t
@@ -208,23 +175,10 @@ func (s *Stream) renew() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var meta []policy.Value
-	for i, v := range s.ownLocked() {
-		j := policy.ItemIndex(t.stream.Metadata, old.stream.Metadata[i].Name)
-		if !v.Set || j < 0 {
-			continue
-		}
-		if err := t.uses[j].Check(v.Text); err != nil {
-			c.leaveLocked(t)
-			return fmt.Errorf("metadata %q: %w", old.stream.Metadata[i].Name, err)
-		}
-		if meta == nil {
-			meta = make([]policy.Value, len(t.stream.Metadata))
-		}
-		meta[j] = v
-	}
-	if !t.stream.DirectProtoStr {
-		s.direct = nil
+	meta, err := s.meta.moved(old, t)
+	if err != nil {
+		c.leaveLocked(t)
+		return err
 	}
 	if old.stream.Carrier() != t.stream.Carrier() {
 		s.attached = nil // the new transport would not understand it

@@ -4,8 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,13 +13,13 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// swapPolicy returns a policy whose streamtypes are made by f, with all their
-// parts anew.
+// swapPolicy returns a policy that f has changed. Two of them share no part.
 func swapPolicy(f ...func(*policy.Policy)) *policy.Policy {
 	cert := func(der string) *policy.Cert { return &policy.Cert{Name: "ca", DER: der} }
 	p := &policy.Policy{}
@@ -38,81 +37,67 @@ func swapPolicy(f ...func(*policy.Policy)) *policy.Policy {
 	return p
 }
 
+// change changes a streamtype of a swapPolicy.
 func change(name string, f func(*policy.StreamType)) func(*policy.Policy) {
 	return func(p *policy.Policy) { f(p.StreamType(name)) }
 }
 
+// without removes a streamtype of a swapPolicy.
 func without(name string) func(*policy.Policy) {
 	return func(p *policy.Policy) {
-		for i, st := range p.StreamTypes {
-			if st.Name == name {
-				p.StreamTypes = append(p.StreamTypes[:i:i], p.StreamTypes[i+1:]...)
-				return
-			}
-		}
+		p.StreamTypes = slices.DeleteFunc(p.StreamTypes, func(st *policy.StreamType) bool { return st.Name == name })
 	}
 }
 
-// A swapper is a transport that notes what it is asked to do.
+// A swapper is a transport that counts its connectors.
 type swapper struct {
 	fake
 	mu              sync.Mutex
 	prepared, ended map[string]int
-	notified        int    // of a new policy
-	refuse          string // a port that can not be executed
+	notified        int    // calls of PolicyChanged
+	refuse          uint16 // a port that Prepare refuses
 }
 
+// A swapConnector is a connector of a swapper.
 type swapConnector struct {
-	*swapper
-	setup *transport.Setup
+	fakeConnector
+	w *swapper
 }
 
 func (w *swapper) Prepare(s *transport.Setup) (transport.Connector, error) {
 	st := s.Stream
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if fmt.Sprint(st.Port) == w.refuse {
+	if w.refuse != 0 && st.Port == w.refuse {
 		return nil, runtime.ErrUnsupported
 	}
 	w.prepared[st.Name]++
-	return &swapConnector{w, s}, nil
-}
-
-func (n *swapConnector) Run(ctx context.Context, l transport.Link) error {
-	return n.run(ctx, fakeLink{l, n.setup})
+	return &swapConnector{fakeConnector{&w.fake, s}, w}, nil
 }
 
 func (n *swapConnector) Close() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.ended[n.setup.Stream.Name]++
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.ended[n.setup.Stream.Name]++
 	return nil
 }
 
 func (w *swapper) PolicyChanged() { w.notified++ }
 
+// open returns the number of open connectors of a streamtype.
 func (w *swapper) open(name string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.prepared[name] - w.ended[name]
 }
 
-func swapContext(t *testing.T, p *policy.Policy, run func(context.Context, transport.Link) error) (*runtime.Context, *swapper) {
+func swapContext(t *testing.T, p *policy.Policy, run run) (*runtime.Context, *swapper) {
 	t.Helper()
 	w := &swapper{fake: fake{run}, prepared: map[string]int{}, ended: map[string]int{}}
-	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []transport.Transport{w},
-		Jitter:     func() uint16 { return 0 },
-		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Shutdown(context.Background()) })
-	return c, w
+	return teststream.NewPolicyContext(t, runtime.Options{Transports: []transport.Transport{w}}, p), w
 }
 
-// TestSetPolicy: which streams live on.
+// TestSetPolicy checks which streams survive a new policy.
 func TestSetPolicy(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -136,10 +121,9 @@ func TestSetPolicy(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, w := swapContext(t, swapPolicy(), stay)
-				defer c.Shutdown(context.Background())
 				streams, traces := map[string]*runtime.Stream{}, map[string]*trace{}
 				for _, name := range []string{"a", "b", "c"} {
-					tr := &trace{}
+					tr := new(trace)
 					s, err := c.NewStream(name, tr.handlers())
 					if err != nil {
 						t.Fatal(err)
@@ -155,7 +139,7 @@ func TestSetPolicy(t *testing.T) {
 					t.Fatal(err)
 				}
 				if c.Policy() != p {
-					t.Error("Policy returns another")
+					t.Error("Policy returns another policy")
 				}
 				synctest.Wait()
 				for name, s := range streams {
@@ -180,7 +164,7 @@ func TestSetPolicy(t *testing.T) {
 				if w.notified != 1 {
 					t.Errorf("the transport was notified %d times", w.notified)
 				}
-				// New streams are of the new policy, and share what still holds.
+				// New streams follow the new policy, and share unchanged connectors.
 				for _, st := range p.StreamTypes {
 					s, err := c.NewStream(st.Name, runtime.Handlers{})
 					if err != nil {
@@ -190,7 +174,7 @@ func TestSetPolicy(t *testing.T) {
 						t.Errorf("%s: port %d, %d connectors", st.Name, s.StreamType().Port, w.open(st.Name))
 					}
 				}
-				c.Shutdown(context.Background())
+				teststream.Shutdown(t, c)
 				for name := range streams {
 					if w.open(name) != 0 {
 						t.Errorf("%s: %d connectors after Close", name, w.open(name))
@@ -201,23 +185,23 @@ func TestSetPolicy(t *testing.T) {
 	}
 }
 
-// TestSetPolicyRefuses: an error changes nothing.
-func TestSetPolicyRefuses(t *testing.T) {
+// TestSetPolicyErrors checks that an error changes nothing.
+func TestSetPolicyErrors(t *testing.T) {
 	c, _ := swapContext(t, swapPolicy(), stay)
 	p := c.Policy()
 	if err := c.SetPolicy(nil); err == nil {
-		t.Error("no policy")
+		t.Error("SetPolicy accepts nil")
 	}
 	if err := c.Overlay(nil); err == nil {
-		t.Error("no policy to lay over")
+		t.Error("Overlay accepts nil")
 	}
 	if err := c.Overlay(swapPolicy(without("b"))); !errors.Is(err, runtime.ErrUnknownStreamType) || !strings.Contains(err.Error(), `"b"`) {
-		t.Errorf("vanished: %v", err)
+		t.Errorf("Overlay without b: %v", err)
 	}
 	if c.Policy() != p {
-		t.Error("a refused policy has been set")
+		t.Error("a refused policy was set")
 	}
-	c.Shutdown(context.Background())
+	teststream.Shutdown(t, c)
 	if err := c.SetPolicy(p); !errors.Is(err, runtime.ErrClosed) {
 		t.Error(err)
 	}
@@ -228,10 +212,7 @@ func TestSetPolicyRefuses(t *testing.T) {
 
 func TestCompareAndSetPolicy(t *testing.T) {
 	first, second := swapPolicy(), swapPolicy()
-	c, err := runtime.NewContext(first, runtime.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := teststream.NewPolicyContext(t, runtime.Options{}, first)
 	for _, tt := range []struct {
 		old, new *policy.Policy
 		set      bool
@@ -239,20 +220,20 @@ func TestCompareAndSetPolicy(t *testing.T) {
 		was := c.Policy()
 		set, err := c.CompareAndSetPolicy(tt.old, tt.new)
 		if want := map[bool]*policy.Policy{true: tt.new, false: was}[tt.set]; set != tt.set || err != nil || c.Policy() != want {
-			t.Errorf("%v, %v, want %v; the right policy: %v", set, err, tt.set, c.Policy() == want)
+			t.Errorf("got %v, %v, want %v; the policy is right: %v", set, err, tt.set, c.Policy() == want)
 		}
 	}
 	if set, err := c.CompareAndSetPolicy(first, nil); set || err == nil {
-		t.Errorf("nil is taken: %v, %v", set, err)
+		t.Errorf("with nil: %v, %v", set, err)
 	}
-	c.Shutdown(context.Background())
+	teststream.Shutdown(t, c)
 	if set, err := c.CompareAndSetPolicy(first, second); set || !errors.Is(err, runtime.ErrClosed) {
 		t.Errorf("closed: %v, %v", set, err)
 	}
 }
 
-// TestSetPolicyBusy: a stream that waits for a retry, or is amid an
-// attempt, is destroyed too.
+// TestSetPolicyBusy checks that SetPolicy destroys streams that wait for a retry or are in
+// an attempt.
 func TestSetPolicyBusy(t *testing.T) {
 	changed := swapPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 }))
 	for _, test := range []struct {
@@ -267,8 +248,7 @@ func TestSetPolicyBusy(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, w := swapContext(t, swapPolicy(), test.run)
-				defer c.Shutdown(context.Background())
-				tr := &trace{}
+				tr := new(trace)
 				s, err := c.NewStream("a", tr.handlers())
 				if err != nil {
 					t.Fatal(err)
@@ -290,13 +270,12 @@ func TestSetPolicyBusy(t *testing.T) {
 	}
 }
 
-// TestSetPolicyCalls: Fetch, Open and NewStream say what happened.
+// TestSetPolicyCalls checks that Fetch, Conn and NewStream return ErrPolicyChanged.
 func TestSetPolicyCalls(t *testing.T) {
 	changed := swapPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 }))
 	t.Run("Fetch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, _ := swapContext(t, swapPolicy(), stay)
-			defer c.Shutdown(context.Background())
 			go func() { time.Sleep(time.Second); c.SetPolicy(changed) }()
 			if _, err := c.Fetch(t.Context(), "a"); !errors.Is(err, runtime.ErrPolicyChanged) {
 				t.Error(err)
@@ -313,7 +292,6 @@ func TestSetPolicyCalls(t *testing.T) {
 					}
 				}
 			})
-			defer c.Shutdown(context.Background())
 			conn, err := c.Open(t.Context(), "a")
 			if err != nil {
 				t.Fatal(err)
@@ -323,7 +301,7 @@ func TestSetPolicyCalls(t *testing.T) {
 			c.SetPolicy(changed)
 			synctest.Wait()
 			if w.open("a") != 0 {
-				t.Error("the stream is still there, waiting for someone to read")
+				t.Error("the stream still waits for a reader")
 			}
 			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, runtime.ErrPolicyChanged) {
 				t.Error(err)
@@ -344,32 +322,15 @@ func TestSetPolicyCalls(t *testing.T) {
 	})
 }
 
-// An inbox collects texts.
-type inbox struct {
-	mu   sync.Mutex
-	list []string
-}
-
-func (b *inbox) put(text string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.list = append(b.list, text)
-}
-
-func (b *inbox) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Join(b.list, " ")
-}
-
-// TestOverlay: streams go on, and their next attempt is by the new policy.
+// TestOverlay checks that streams stay connected and follow the new policy from their
+// next attempt on.
 func TestOverlay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var targets inbox
+		var targets []string
 		lost := make(chan struct{})
 		c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l transport.Link) error {
 			y, _ := l.Metadata(len(setupOf(l).Stream.Metadata) - 1)
-			targets.put(l.Target().Address() + "/" + y)
+			targets = append(targets, l.Target().Address()+"/"+y)
 			if err := l.Connected(); err != nil {
 				return err
 			}
@@ -380,8 +341,7 @@ func TestOverlay(t *testing.T) {
 				return errFake
 			}
 		})
-		defer c.Shutdown(context.Background())
-		tr := &trace{}
+		tr := new(trace)
 		s, err := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "X"), runtime.WithMetadata("y", "Y"))
 		if err != nil {
 			t.Fatal(err)
@@ -390,7 +350,7 @@ func TestOverlay(t *testing.T) {
 		synctest.Wait()
 		for i, f := range []func(*policy.StreamType){
 			func(st *policy.StreamType) { st.Port = 2 },
-			func(st *policy.StreamType) { st.Port = 3; st.Metadata = st.Metadata[1:] }, // x is gone
+			func(st *policy.StreamType) { st.Port = 3; st.Metadata = st.Metadata[1:] }, // without x
 			func(st *policy.StreamType) {
 				st.Port = 4
 				st.Metadata = []policy.Metadata{{Name: "z"}, {Name: "x"}, {Name: "y"}}
@@ -401,22 +361,22 @@ func TestOverlay(t *testing.T) {
 			}
 			synctest.Wait()
 			if got := int(s.StreamType().Port); got != i+1 || s.State() != runtime.StateConnected {
-				t.Errorf("before the next attempt: port %d, %v", got, s.State())
+				t.Errorf("port %d, %v before the next attempt", got, s.State())
 			}
 			lost <- struct{}{}
 			time.Sleep(time.Minute)
 			if got := int(s.StreamType().Port); got != i+2 {
-				t.Errorf("after it: port %d", got)
+				t.Errorf("port %d after it", got)
 			}
 			if w.open("a") != 1 {
 				t.Errorf("%d connectors", w.open("a"))
 			}
 		}
-		if got, want := targets.String(), "a.example:1/Y a.example:2/Y a.example:3/Y a.example:4/Y"; got != want {
+		if got, want := strings.Join(targets, " "), "a.example:1/Y a.example:2/Y a.example:3/Y a.example:4/Y"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 		if x, err := s.Metadata("x"); x != "" || err != nil {
-			t.Errorf("x, which was not there for a while, is %q, %v", x, err)
+			t.Errorf("x, which one policy did not declare, is %q, %v", x, err)
 		}
 		if want := "CRE CNG CON" + strings.Repeat(" DIS POL CNG CON", 3); tr.String() != want {
 			t.Error(tr)
@@ -424,8 +384,8 @@ func TestOverlay(t *testing.T) {
 	})
 }
 
-// TestOverlayThenSetPolicy: a stream that an overlay left behind is judged by
-// what it has, or is to have.
+// TestOverlayThenSetPolicy checks that SetPolicy keeps a stream that follows an older policy
+// than its streamtype if the new policy equals either.
 func TestOverlayThenSetPolicy(t *testing.T) {
 	port := func(n uint16) func(*policy.Policy) {
 		return change("a", func(st *policy.StreamType) { st.Port = n })
@@ -438,8 +398,7 @@ func TestOverlayThenSetPolicy(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c, w := swapContext(t, swapPolicy(), stay)
-			defer c.Shutdown(context.Background())
-			tr := &trace{}
+			tr := new(trace)
 			s, _ := c.NewStream("a", tr.handlers())
 			s.Connect()
 			synctest.Wait()
@@ -453,18 +412,18 @@ func TestOverlayThenSetPolicy(t *testing.T) {
 			s.Destroy()
 			time.Sleep(time.Hour)
 			if w.open("a") != 0 {
-				t.Errorf("port %d: %d connectors are left", test.port, w.open("a"))
+				t.Errorf("port %d: %d connectors at the end", test.port, w.open("a"))
 			}
 		})
 	}
 }
 
-// TestOverlayRefused: what streams need must be there, or nothing changes.
+// TestOverlayRefused checks that Overlay changes nothing if a stream could not follow the
+// new policy.
 func TestOverlayRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := swapContext(t, swapPolicy(), stay)
-		defer c.Shutdown(context.Background())
-		w.refuse = "9"
+		w.refuse = 9
 		p := c.Policy()
 		for _, name := range []string{"a", "b"} {
 			if _, err := c.NewStream(name, runtime.Handlers{}); err != nil {
@@ -486,19 +445,19 @@ func TestOverlayRefused(t *testing.T) {
 		if !errors.Is(err, runtime.ErrUnsupported) || c.Policy() != p || w.open("a") != 1 {
 			t.Errorf("another protocol: %v, %d", err, w.open("a"))
 		}
-		// What has no stream is found out when it gets one.
+		// A streamtype without streams is not checked.
 		if err := c.Overlay(swapPolicy(change("c", func(st *policy.StreamType) { st.Port = 9 }))); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// TestOverlayBadValue: a value that was good must not get where it is bad.
+// TestOverlayBadValue checks that a value fails attempts where the new policy must not put
+// it.
 func TestOverlayBadValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := swapContext(t, swapPolicy(), stay)
-		defer c.Shutdown(context.Background())
-		tr := &trace{}
+		tr := new(trace)
 		s, _ := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "a\r\nb"))
 		if err := c.Overlay(swapPolicy(change("a", func(st *policy.StreamType) {
 			st.Metadata[0].Header = "x:"
@@ -520,7 +479,7 @@ func TestOverlayBadValue(t *testing.T) {
 	})
 }
 
-// TestSwapRace: all of it at once.
+// TestSwapRace replaces policies while streams work.
 func TestSwapRace(t *testing.T) {
 	c, w := swapContext(t, swapPolicy(), fetch)
 	var stop atomic.Bool
@@ -569,16 +528,16 @@ func TestSwapRace(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	c.Shutdown(context.Background())
+	teststream.Shutdown(t, c)
 	for _, name := range []string{"a", "b", "c"} {
 		if w.open(name) != 0 {
-			t.Errorf("%d connectors of %s are left", w.open(name), name)
+			t.Errorf("%d connectors of %s at the end", w.open(name), name)
 		}
 	}
 }
 
-// TestSetPolicyRideshare: a streamtype is another one if one that shares its
-// request is.
+// TestSetPolicyRideshare checks that a change of a streamtype also changes those whose
+// requests it shares.
 func TestSetPolicyRideshare(t *testing.T) {
 	share := func(p *policy.Policy) {
 		for i, st := range p.StreamTypes {
@@ -590,7 +549,6 @@ func TestSetPolicyRideshare(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := swapContext(t, swapPolicy(share), stay)
-		defer c.Shutdown(context.Background())
 		traces := map[string]*trace{"a": {}, "b": {}, "c": {}}
 		for name, tr := range traces {
 			if _, err := c.NewStream(name, tr.handlers()); err != nil {
@@ -615,8 +573,8 @@ func TestSetPolicyRideshare(t *testing.T) {
 	})
 }
 
-// TestOverlayOldLink: what a transport has left of an old attempt goes on with
-// what the attempt was made by.
+// TestOverlayOldLink checks that a goroutine of an attempt before an Overlay cannot use the
+// attempt after it.
 func TestOverlayOldLink(t *testing.T) {
 	share := func(p *policy.Policy) {
 		for _, st := range p.StreamTypes {
@@ -634,7 +592,6 @@ func TestOverlayOldLink(t *testing.T) {
 			}
 			return errFake
 		}, stay))
-		defer c.Shutdown(context.Background())
 		s, err := c.NewStream("a", runtime.Handlers{Tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
 			return 1, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 		}})
@@ -644,7 +601,7 @@ func TestOverlayOldLink(t *testing.T) {
 		s.RequestTx()
 		synctest.Wait()
 		if s.StreamType() != first {
-			t.Error("the stream has changed its type")
+			t.Error("the streamtype changed before the Overlay")
 		}
 		if err := c.Overlay(swapPolicy(share, change("a", func(st *policy.StreamType) { st.Rideshare = "" }))); err != nil {
 			t.Fatal(err)
@@ -654,18 +611,18 @@ func TestOverlayOldLink(t *testing.T) {
 			t.Errorf("%v, %s", s.State(), s.Rideshare().Name)
 		}
 		if _, _, err := tx(old, make([]byte, 10)); err == nil {
-			t.Error("the old attempt still sends")
+			t.Error("the old link still sends")
 		}
 	})
 }
 
-// TestSwapTrust: what streams of two policies trust is the same if their stores
-// say the same, so that they share connections and sessions as those of one do.
+// TestSwapTrust checks that streams of two policies with equal trust stores share a TLS
+// configuration, and so connections and sessions.
 func TestSwapTrust(t *testing.T) {
 	one, two := testcert.New("one"), testcert.New("two")
-	trusting := func(st map[string]*testcert.Authority) *policy.Policy {
+	trusting := func(authorities map[string]*testcert.Authority) *policy.Policy {
 		p := &policy.Policy{}
-		for name, a := range st {
+		for name, a := range authorities {
 			s := &policy.StreamType{Name: name, Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, TLS: true}
 			if a != nil {
 				s.TrustStore = a.Store()
@@ -684,7 +641,6 @@ func TestSwapTrust(t *testing.T) {
 			configs[setupOf(l).Stream.Name] = config
 			return stay(ctx, l)
 		})
-		defer c.Shutdown(context.Background())
 		connect := func(names ...string) {
 			for _, name := range names {
 				s, err := c.NewStream(name, runtime.Handlers{})
@@ -701,10 +657,10 @@ func TestSwapTrust(t *testing.T) {
 		}
 		connect("c", "d", "e")
 		if configs["a"] != configs["c"] || configs["b"] != configs["d"] {
-			t.Error("what is trusted in the same way is not shared")
+			t.Error("equal trust is not shared")
 		}
 		if configs["a"] == configs["b"] || configs["a"] == configs["e"] || configs["b"] == configs["e"] {
-			t.Error("what is trusted in another way is shared")
+			t.Error("different trust is shared")
 		}
 	})
 }

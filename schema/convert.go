@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// meant returns the JSON text of the boolean or integer that a text of another
-// type stands for beyond doubt, and whether there is one.
+// meant returns the JSON text of the boolean or integer that a text means beyond
+// doubt where the key takes one, and whether there is one.
 func (k *Key) meant(text string) (string, bool) {
 	text = strings.TrimSpace(text)
 	switch {

@@ -2,29 +2,31 @@ package schema
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 )
 
-// maxCorrections is the most mistakes that the search below mends in a text.
+// maxCorrections is the most mistakes that are corrected in a text.
 const maxCorrections = 20
 
-// searchBudget is how many bytes the search may parse.
-const searchBudget = 16 << 20
+// The limits of the search in a text.
+const (
+	searchBudget = 16 << 20 // bytes to parse
+	searchTries  = 3000     // candidates
+)
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
 // of a character or a word after which the text parses. Where one mistake
-// explains the errors better than all others, it replaces them in d.Syntax. All
-// other errors lose their fixes, since nobody knows what they would do.
+// explains the errors better than all others, it replaces them in d.Syntax. The
+// other errors lose their fixes, whose effect is unknown.
 //
 // This is minimum-distance error correction (Aho and Peterson, 1972) of one
 // mistake after the other, limited to the neighbourhood of the first error. Of
 // corrections that make the text parse, it prefers those with fewer edits, and
-// of these the ones after which the JSON Schema finds less. If what is left
-// means different things, none is taken.
+// of these the ones after which the JSON Schema reports less. If the best ones
+// differ in meaning, it takes none.
 func correct(d *Document, p *parser) {
-	c := &corrector{src: d.Source, budget: searchBudget}
+	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
 	cur := d
 	for range maxCorrections {
 		if !HasErrors(cur.Syntax) {
@@ -58,9 +60,9 @@ func correct(d *Document, p *parser) {
 	}
 }
 
-// Corrected returns the document as it was probably meant: d without the
-// mistakes for which d.Syntax has fixes. It is d itself if there are none. Its
-// source is not that of d; see Origin.
+// Corrected returns the document as it was probably meant: with the fixes of
+// d.Syntax applied, if that has errors with fixes, and otherwise d. Origin maps its
+// spans to the source of d.
 func (d *Document) Corrected() *Document {
 	if d.corrected == nil {
 		return d
@@ -81,17 +83,19 @@ func (d *Document) Origin(s Span) Span {
 type corrector struct {
 	src    *Source
 	steps  []correction
-	budget int
+	budget int // bytes left to parse
+	tries  int // candidates left
 }
 
 // A correction is a way of mending the first error of a text.
 type correction struct {
-	src    *Source // before the edits
-	edits  []Edit
-	found  []Diagnostic // the mistakes, each with the fix that edits is made of
-	errors int          // left afterwards
-	shape  int          // what is wrong with its shape afterwards, less what is right
-	means  string       // what the text holds afterwards
+	src     *Source // before the edits
+	edits   []Edit
+	found   []Diagnostic // the mistakes, each with the fix that edits is made of
+	errors  int          // left afterwards
+	fixable bool         // the parser has a fix for every error left
+	shape   int          // mistakes in its shape afterwards, less the known keys
+	means   string       // the values afterwards
 }
 
 // original maps a span of the text after n steps to the source.
@@ -147,6 +151,9 @@ func (c *corrector) consistent(ds []Diagnostic, want string) bool {
 // search returns the one correction of the first error that is better than all
 // others, or nil.
 func (c *corrector) search(d *Document, p *parser) *correction {
+	if c.budget < 0 {
+		return nil
+	}
 	local := c.local(d)
 	if local != nil && local.errors == 0 && !p.guessed {
 		return local
@@ -154,67 +161,96 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	i := slices.IndexFunc(p.diags, isError)
 	first := p.diags[i]
 	var all []correction
-	if local != nil && local.errors == 0 {
-		all = append(all, *local)
-	}
-	tried := c.candidates(d, first, p.around[i])
-	if len(tried)*len(d.Source.Text) > c.budget {
+	tried := candidates(d, first, p.around[i])
+	const copies = 16 // copying a text is this much cheaper than parsing it
+	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
 		tried = nil
 	}
 	for _, g := range tried {
 		if r := c.tryClean(d, g); r != nil {
 			all = append(all, *r)
 		}
-	}
-	if len(all) == 0 && len(first.Fixes) > 0 && !p.guessed {
-		if r := c.try(d, first); r != nil && r.errors < count(d) {
-			return r // nothing else is wrong so far
+		if c.budget < 0 {
+			return nil // the best one may be among the rest
 		}
 	}
+	if len(all) == 0 {
+		all = c.partial(d, first, tried)
+	}
 	best := unique(all)
-	if e := best.edit(); best != nil && count(d) == 1 && e.Span.Start == first.Span.Start && e.Span.End-e.Span.Start == len(first.Span.Text()) {
-		first.Fixes = best.found[0].Fixes // which says more of it
+	if best != nil && len(best.edits) == 1 && count(d) == 1 && best.edits[0].Span == first.Span {
+		first.Fixes = best.found[0].Fixes // the parser says more about it
 		best.found = []Diagnostic{first}
 	}
 	return best
 }
 
-// edit returns the edit of a correction that has one.
-func (r *correction) edit() Edit {
-	if r == nil || len(r.edits) != 1 {
-		return Edit{}
+// partial returns the corrections after which the parser has a fix for everything
+// that is left. If there are none, it returns the parser's own fix of the first
+// error, provided that no candidate leaves fewer errors.
+func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (all []correction) {
+	least := count(d)
+	plain := len(first.Fixes) > 0 && !ofBracket(first.Fixes[0].Edits[0])
+	for _, g := range tried {
+		if c.budget < 0 {
+			return nil
+		}
+		if e := g.Fixes[0].Edits[0]; plain && e.NewText != `"` && e.Span.Text() != `"` {
+			continue // a bracket may be missing behind the error as well
+		}
+		if r := c.try(d, g); r.fixable {
+			all = append(all, *r)
+		} else {
+			least = min(least, r.errors)
+		}
 	}
-	return r.edits[0]
+	if len(all) > 0 || !plain {
+		return all
+	}
+	if r := c.try(d, first); r.errors < count(d) && r.errors <= least {
+		return []correction{*r}
+	}
+	return nil
 }
+
+// ofBracket reports whether an edit adds or removes a bracket.
+func ofBracket(e Edit) bool { return strings.ContainsAny(e.NewText+e.Span.Text(), "{}[]") }
 
 // compare returns -1 if a correction is a better explanation than another, 1 if
 // the other one is, and 0 if they are as good.
 func (r *correction) compare(o *correction) int {
-	return cmp.Or(cmp.Compare(len(r.edits), len(o.edits)), cmp.Compare(r.shape, o.shape), cmp.Compare(r.removed(), o.removed()))
+	return cmp.Or(cmp.Compare(len(r.edits)+r.errors, len(o.edits)+o.errors), cmp.Compare(r.shape, o.shape))
 }
 
-// removed returns the number of bytes that a correction removes.
-func (r *correction) removed() (n int) {
-	for _, e := range r.edits {
-		n += max(0, e.Span.End-e.Span.Start-len(e.NewText))
-	}
-	return n
+// removes reports whether a correction removes something that the author wrote.
+func (r *correction) removes() bool {
+	return slices.ContainsFunc(r.edits, func(e Edit) bool { return e.Span.End-e.Span.Start > len(e.NewText) })
 }
 
 // unique returns the best correction, or nil if others that mean something else
-// are as good.
+// are as good. It returns one that removes something only if no other is possible.
 func unique(all []correction) *correction {
-	var best *correction
-	only := true
+	adding, removing := best(all, false), best(all, true)
+	switch {
+	case adding == nil:
+		adding = removing
+	case removing != nil && adding.compare(removing) > 0:
+		return nil
+	}
 	for i := range all {
-		if r := &all[i]; best == nil || r.compare(best) < 0 {
-			best, only = r, true
-		} else if r.compare(best) == 0 && r.means != best.means {
-			only = false
+		if r := &all[i]; adding.removes() == r.removes() && adding.compare(r) == 0 && adding.means != r.means {
+			return nil
 		}
 	}
-	if !only {
-		return nil
+	return adding
+}
+
+// best returns the best correction that removes something, or that does not.
+func best(all []correction, removes bool) (best *correction) {
+	for i := range all {
+		if r := &all[i]; r.removes() == removes && (best == nil || r.compare(best) < 0) {
+			best = r
+		}
 	}
 	return best
 }
@@ -251,26 +287,29 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 		}
 	}
 	c.budget -= len(d.Source.Text)
-	after, _ := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
-	if r.errors = count(after); r.errors == 0 {
-		r.weigh(after)
-	}
+	after, p := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
+	r.errors = count(after)
+	r.fixable = !p.guessed && !slices.ContainsFunc(after.Syntax, func(g Diagnostic) bool { return isError(g) && len(g.Fixes) == 0 })
+	r.weigh(after)
 	return r
 }
 
-// weigh notes what a correction makes of the text.
+// weigh sets the shape and meaning of a correction from its result.
 func (r *correction) weigh(after *Document) {
 	r.means = compact(&after.Root)
 	r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
 }
 
-// unclean is the panic of a parser that is to find no error.
+// unclean is the panic of a clean parser at an error.
 type unclean struct{}
 
-// tryClean applies the fix of a diagnostic. It returns nil if anything is wrong
-// with the result.
+// tryClean applies the fix of a diagnostic. It returns nil if the result has an
+// error.
 func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
+	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
+	p := &parser{src: src, text: src.Text, clean: true}
 	defer func() {
+		c.budget -= p.pos
 		if e := recover(); e != nil {
 			if _, ok := e.(unclean); !ok {
 				panic(e)
@@ -278,10 +317,8 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
 			r = nil
 		}
 	}()
-	c.budget -= len(d.Source.Text)
-	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
 	after := &Document{Source: src}
-	(&parser{src: src, text: src.Text, clean: true}).document(after)
+	p.document(after)
 	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
 	r.weigh(after)
 	return r
@@ -300,21 +337,34 @@ func (p *Policy) known() int {
 	return n
 }
 
-// padded counts the strings that start with a space, as those do whose quotation
-// mark is in the wrong place.
+// padded counts the strings that probably end at the wrong side of a space: those
+// that start with one, and those that end with one before a closing bracket if the
+// opening bracket has a space after it.
 func padded(v *Value) (n int) {
-	of := func(v *Value) {
+	leading := func(v *Value) {
 		if v.Kind == String && strings.HasPrefix(v.Text(), " ") {
 			n++
 		}
 	}
-	of(v)
-	for _, m := range v.Members() {
-		of(&m.Name)
-		n += padded(&m.Value)
+	trailing := func(last *Value, first string) {
+		if text := last.Text(); last.Kind == String && last.After == "" && strings.HasPrefix(first, " ") &&
+			strings.HasSuffix(text, " ") && !strings.HasSuffix(text, "  ") {
+			n++
+		}
 	}
-	for _, e := range v.Elems() {
-		n += padded(&e.Value)
+	leading(v)
+	if ms := v.Members(); len(ms) > 0 {
+		trailing(&ms[len(ms)-1].Value, ms[0].Name.Before)
+		for _, m := range ms {
+			leading(&m.Name)
+			n += padded(&m.Value)
+		}
+	}
+	if es := v.Elems(); len(es) > 0 {
+		trailing(&es[len(es)-1].Value, es[0].Value.Before)
+		for _, e := range es {
+			n += padded(&e.Value)
+		}
 	}
 	return n
 }
@@ -347,132 +397,4 @@ func compact(v *Value) string {
 	}
 	write(v)
 	return b.String()
-}
-
-// candidates returns the mistakes of one character that may be behind an error
-// inside of the bracket at an offset: a character that is missing or one too
-// many.
-func (c *corrector) candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
-	text, at := d.Source.Text, first.Span.Start
-	var list []Diagnostic
-	seen := map[[2]int]bool{}
-	add := func(offset, n int, new string, format string, args ...any) {
-		key := [2]int{offset, n<<8 | int((new + "\x00")[0])}
-		if seen[key] {
-			return
-		}
-		seen[key] = true
-		s := Span{d.Source, offset, offset + n}
-		g := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: s, Message: fmt.Sprintf(format, args...)}
-		what := fmt.Sprintf("insert %s", Quote(new))
-		if new == `"` {
-			what = "insert a double quote"
-		}
-		if n > 0 {
-			what = "remove it"
-		}
-		g.Fixes = []Fix{newFix(what, s, new)}
-		list = append(list, g)
-	}
-	const near = 400 // bytes
-	_, start := d.Source.Line(at)
-	line, _ := d.Source.Line(at)
-	from, to := max(start, at-near), min(start+len(line), first.Span.End+near)
-	for i := from; i <= to; i++ {
-		if i > 0 && text[i-1] == '\\' {
-			continue
-		}
-		if i == from || i == to || class(text[i-1]) != class(text[i]) || class(text[i]) == 0 {
-			add(i, 0, `"`, "a double quote is missing here")
-		}
-	}
-	const most, near2 = 1000, 8 // tokens
-	ts := tokens(text, first.Span.End)
-	region := mistaken(ts, bracket)
-	if len(region) > most {
-		return list
-	}
-	before := byte(':')
-	for i, t := range region {
-		c := text[t.Start]
-		if strings.IndexByte(",:", c) < 0 {
-			add(t.End, 0, "}", `"}" is missing here`)
-			add(t.End, 0, "]", `"]" is missing here`)
-			if strings.IndexByte(",:[{", before) >= 0 {
-				add(t.Start, 0, "{", `"{" is missing here`)
-				add(t.Start, 0, "[", `"[" is missing here`)
-			}
-		}
-		before = c
-		if i < len(region)-near2 {
-			continue
-		}
-		if strings.IndexByte(`{}[],:"`, c) >= 0 {
-			add(t.Start, 1, "", "this %q is one too many", string(c))
-		}
-		if c == '"' && t.End > t.Start+1 {
-			add(t.End-1, 1, "", "this %q is one too many", `"`)
-		}
-	}
-	return list
-}
-
-// mistaken returns the tokens among which a mistake may be that shows at the last
-// of them, inside of the bracket at an offset. That is all since the bracket, or
-// inside of the policy itself, since the last of its keys.
-func mistaken(ts []Span, bracket int) []Span {
-	from, depth, opened := 0, 0, false
-	for i, t := range ts {
-		switch t.Source.Text[t.Start] {
-		case '{', '[':
-			depth++
-			opened = opened || t.Start == bracket
-		case '}', ']':
-			depth--
-		}
-		if t.Start == bracket {
-			from = i
-		} else if opened && depth == 1 && i+1 < len(ts) && ts[i+1].Text() == ":" && i < len(ts)-2 {
-			from = i
-		}
-	}
-	return ts[from:]
-}
-
-// class tells letters and digits (1), space (2) and all other bytes (0) apart.
-func class(c byte) int {
-	switch {
-	case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c >= 0x80:
-		return 1
-	case c == ' ' || c == '\t' || c == '\r' || c == '\n':
-		return 2
-	}
-	return 0
-}
-
-// tokens returns the tokens of a text up to one that ends at or after an
-// offset.
-func tokens(text string, upTo int) []Span {
-	src := &Source{Text: text}
-	p := &parser{src: src, text: text}
-	var list []Span
-	for p.pos < len(text) {
-		if p.space(); p.pos == len(text) {
-			break
-		}
-		start := p.pos
-		switch {
-		case strings.IndexByte("{}[],:", p.peek()) >= 0:
-			p.pos++
-		case p.peek() == '"':
-			p.str()
-		default:
-			p.token()
-		}
-		list = append(list, Span{src, start, p.pos})
-		if p.pos >= upTo {
-			break
-		}
-	}
-	return list
 }

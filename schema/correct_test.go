@@ -19,3 +19,15 @@ func BenchmarkCorrect(b *testing.B) {
 		Parse("p", broken)
 	}
 }
+
+// A bracket that may be missing in very many places is not guessed: the parser's
+// own fix, which would remove the other one, is not offered.
+func TestCorrectLong(t *testing.T) {
+	items := strings.TrimSuffix(strings.Repeat(`{"m":""},`, 300), ",")
+	text := `{"s":{"a":{"endpoint":"x.org","port":80,"metadata":[` + items + `]}}]}`
+	for _, g := range Parse("f", []byte(text)).Syntax {
+		if len(g.Fixes) > 0 {
+			t.Errorf("%s: %v", g.Message, g.Fixes)
+		}
+	}
+}

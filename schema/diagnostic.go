@@ -7,18 +7,17 @@ import (
 	"slices"
 )
 
-// A Diagnostic is one thing that is wrong with a policy, whichever part of
-// sspolicy found it.
+// A Diagnostic is a fault of a policy.
 type Diagnostic struct {
-	Rule     string // the name of the rule that it breaks
+	Rule     string // the name of the rule
 	Severity Severity
-	Span     Span // never empty of a Source
+	Span     Span // its Source is never nil
 	Message  string
-	Related  []Related // other places that matter, such as an earlier definition
+	Related  []Related // other positions, such as an earlier definition
 	Fixes    []Fix     // alternatives, the best one first
 }
 
-// A Related is another place that a diagnostic is about.
+// A Related is another position that a diagnostic refers to.
 type Related struct {
 	Span    Span
 	Message string
@@ -27,11 +26,11 @@ type Related struct {
 // A Severity says how bad a diagnostic is.
 type Severity uint8
 
-// The severities, from the least to the worst.
+// The severities, in ascending order.
 const (
 	Info    Severity = iota // worth knowing
-	Warning                 // works, but probably not as meant
-	Error                   // lws refuses the policy, or makes something else of it
+	Warning                 // works, but probably not as intended
+	Error                   // lws refuses or misreads the policy
 )
 
 var severityNames = [...]string{"info", "warning", "error"}
@@ -41,11 +40,11 @@ func (s Severity) String() string { return severityNames[s] }
 // MarshalText returns the severity's name.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText takes the name of a severity.
+// UnmarshalText parses the name of a severity.
 func (s *Severity) UnmarshalText(text []byte) error {
 	i := slices.Index(severityNames[:], string(text))
 	if i < 0 {
-		return fmt.Errorf("no severity %q: it is info, warning or error", text)
+		return fmt.Errorf("unknown severity %q: use info, warning or error", text)
 	}
 	*s = Severity(i)
 	return nil
@@ -56,7 +55,7 @@ var (
 	_ encoding.TextUnmarshaler = (*Severity)(nil)
 )
 
-// SortDiagnostics sorts by file, place and rule, and drops repetitions.
+// SortDiagnostics sorts ds by file, position and rule, and removes duplicates.
 func SortDiagnostics(ds []Diagnostic) []Diagnostic {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
 		return cmp.Or(

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// A Fix is a set of edits that mends a diagnostic.
+// A Fix is a set of edits that solves a diagnostic.
 type Fix struct {
 	Message string // what it does, such as "remove the comma"
 	Edits   []Edit // sorted by place, not overlapping
 
-	// Safe is set if the fix does beyond doubt what was meant: it removes
-	// nothing that the author wrote, and lws keeps what it kept before, or what
-	// Message says.
+	// Safe is set if the fix is beyond doubt what was meant: it removes nothing
+	// that the author wrote, and lws keeps the same values, or those that the
+	// message names.
 	Safe bool
 }
 

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A Policy is a document seen as what it defines, with names resolved. It is a
-// view: whatever has the wrong shape is left out, since Validate reports that.
+// A Policy is a view of a document: its definitions and references, with names
+// resolved. It leaves out values of the wrong shape, which Validate reports.
 type Policy struct {
 	Document    *Document
 	Settings    []*Setting    // the scalars at the top, in the order of the text
@@ -27,38 +27,37 @@ type Definition struct {
 	Section  Section
 	Name     string
 	NameSpan Span   // of the name where it is defined
-	Value    *Value // what is defined: an object, or the string of a certificate
+	Value    *Value // an object, or the string of a certificate
 	Settings []*Setting
 
-	// Unreadable is set on a definition whose form lws does not read, such as
-	// a trust store in the form {"name": ["cert"]} of lws's README.
+	// Unreadable is set on a definition in a form that lws does not read, such
+	// as a trust store in the form {"name": ["cert"]} of lws's README.
 	Unreadable bool
 }
 
-// A Setting is a key that a definition gives a value.
+// A Setting is a key of a definition with its value.
 type Setting struct {
-	Key    *Key // nil if there is no such key
+	Key    *Key // nil if the key is unknown
 	Member *Member
 }
 
-// A Reference is a place where a definition names another one.
+// A Reference is a name that a definition uses for another one.
 type Reference struct {
 	From *Definition
 	Key  *Key
 	Span Span // of the name
 	Name string
 
-	// Target is the newest definition of exactly this name before the
-	// reference. For a reference that lws does not check when it reads it
-	// (MatchUnchecked), it is the last one of that name.
+	// Target is the last definition of exactly this name before the reference,
+	// or, for MatchUnchecked, in the policy. It is nil if there is none.
 	Target *Definition
 
-	// Later is the first definition of this name after the reference, if
-	// there is none before it.
+	// Later is the first definition of this name after the reference, if Target
+	// is nil.
 	Later *Definition
 }
 
-// NewPolicy returns the view of a document.
+// NewPolicy returns a view of the document.
 func NewPolicy(d *Document) *Policy {
 	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}, bySection: map[Section][]*Definition{}}
 	for _, m := range d.Root.Members() {
@@ -82,8 +81,8 @@ func NewPolicy(d *Document) *Policy {
 	return p
 }
 
-// define adds a definition and its settings. References are resolved against
-// what stands before them, so this runs in the order of the text.
+// define adds a definition and its settings. It must be called in the order of the
+// text, since references resolve to earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
 	for _, m := range v.Members() {
@@ -107,13 +106,12 @@ func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	return d
 }
 
-// defineNamed adds a definition that has its name in a member.
+// defineNamed adds a definition whose name is the value of a member.
 func (p *Policy) defineNamed(s Section, v *Value) {
-	named := false
 	for _, m := range v.Members() {
-		if m.Key == "name" && m.Value.Kind == String && !named {
-			named = true
+		if m.Key == "name" && m.Value.Kind == String {
 			p.define(s, m.Value.Text(), m.Value.Span, v)
+			break
 		}
 	}
 	for _, m := range v.Members() {
@@ -159,8 +157,7 @@ func (p *Policy) Lookup(s Section, name string) []*Definition {
 // caller must not change the slice.
 func (p *Policy) Section(s Section) []*Definition { return p.bySection[s] }
 
-// Get returns the setting that counts for a key: the last one, as in lws. It
-// is nil if there is none.
+// Get returns the setting of a key: the last one, as in lws, or nil.
 func (d *Definition) Get(key string) *Setting {
 	for i := len(d.Settings) - 1; i >= 0; i-- {
 		if d.Settings[i].Member.Key == key {
@@ -170,7 +167,7 @@ func (d *Definition) Get(key string) *Setting {
 	return nil
 }
 
-// Text returns the text of a scalar setting, or "" if there is none.
+// Text returns the text of a scalar setting, or "".
 func (d *Definition) Text(key string) string {
 	if s := d.Get(key); s != nil {
 		return s.Member.Value.Text()
@@ -178,15 +175,15 @@ func (d *Definition) Text(key string) string {
 	return ""
 }
 
-// Bool reports whether a setting is true, or has another type and is meant to be
+// Bool reports whether a setting is true, or a value of another type that means
 // true beyond doubt.
 func (d *Definition) Bool(key string) bool {
 	value, _ := d.flag(key)
 	return value == "true"
 }
 
-// Unclear reports whether a setting is there, but cannot be told to be true or
-// false. What depends on it is unknown until that is mended.
+// Unclear reports whether a setting has a value that is neither true nor false,
+// nor meant for one beyond doubt.
 func (d *Definition) Unclear(key string) bool {
 	_, ok := d.flag(key)
 	return !ok
@@ -206,8 +203,7 @@ func (d *Definition) flag(key string) (value string, ok bool) {
 }
 
 // Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
-// and the one that is meant by another name for one. It is "" if there is no such
-// protocol.
+// or the one meant by another name for it. It returns "" for an unknown protocol.
 func (d *Definition) Protocol() string {
 	s := d.Get("protocol")
 	if s == nil {
@@ -220,12 +216,12 @@ func (d *Definition) Protocol() string {
 	return name
 }
 
-// String returns what the definition is, for messages.
+// String describes the definition for messages, such as `streamtype "a"`.
 func (d *Definition) String() string {
 	return d.Section.Noun() + " " + QuoteName(d.Name)
 }
 
-// QuoteName quotes a name for a message, shortened if it is very long.
+// QuoteName quotes a name for a message. It shortens a very long one.
 func QuoteName(name string) string {
 	const most = 60
 	if len(name) > most {

@@ -8,19 +8,25 @@ import (
 )
 
 // A Document is the syntax tree of a policy. It holds every byte of its source:
-// printing an unchanged document gives the source back, comments, white space,
-// duplicate keys and even syntax errors included.
+// it prints as its source, with comments, white space, duplicate keys and even
+// syntax errors.
 type Document struct {
 	Source *Source
 	Root   Value
-	Tail   string // what follows the policy; anything but white space and comments is an error
+	Tail   string // the text after the policy: only white space and comments are valid
 
-	// Syntax holds what is wrong with the text itself, in its order.
+	// Syntax holds the mistakes in the text itself, sorted by place.
 	Syntax []Diagnostic
 
+	damaged   bool       // see Damaged
 	corrected *Document  // the document without the mistakes that can be mended
 	corrector *corrector // maps its spans to Source
 }
+
+// Damaged reports whether syntax errors that could not be corrected leave the
+// structure of the document in doubt, such as a missing bracket that may belong in
+// several places.
+func (d *Document) Damaged() bool { return d.Corrected().damaged }
 
 // NotPolicy returns a diagnostic if a document is something else than a Secure
 // Streams policy: not an object, or an object without any key of a policy. It
@@ -52,13 +58,13 @@ func (d *Document) NotPolicy() *Diagnostic {
 	return g
 }
 
-// A Kind is what a value is.
+// A Kind is the type of a value.
 type Kind uint8
 
 // The kinds of value.
 const (
-	Missing Kind = iota // there is no value where there should be one
-	Invalid             // a word that is no JSON value
+	Missing Kind = iota // a value is missing
+	Invalid             // text that is not a JSON value
 	Null
 	Bool
 	Number
@@ -72,32 +78,32 @@ var kindNames = [...]string{"nothing", "text that is not JSON", "null", "a boole
 // String returns the kind as a noun with its article, for messages.
 func (k Kind) String() string { return kindNames[k] }
 
-// A Value is a JSON value with the white space and comments around it (and,
-// after a syntax error, the text that could not be used).
+// A Value is a JSON value with the white space and comments around it, and, after a
+// syntax error, the text that was skipped.
 type Value struct {
 	Before, After string
 	Span          Span // of the value alone
 	Kind          Kind
-	Raw           string  // the text of anything but an object or array
+	Raw           string  // the text, unless it is an object or array
 	Object        *Object // if Kind is ObjectKind
 	Array         *Array  // if Kind is ArrayKind
 }
 
-// An Object is a JSON object. Its members stand in the order of the text, those
-// with the same key included.
+// An Object is a JSON object. Its members are in the order of the text; several
+// may have the same key.
 type Object struct {
 	Members []*Member
-	Tail    string // between the last member and the bracket that closes
-	Close   string // empty if it was not closed
+	Tail    string // between the last member and the closing bracket
+	Close   string // the closing bracket, or ""
 }
 
 // A Member is a key and its value.
 type Member struct {
 	Name  Value  // the key as written
 	Key   string // the key, unquoted
-	Colon string // empty if it is missing
+	Colon string // ":" or ""
 	Value Value
-	Comma string // empty if there is none
+	Comma string // "," or ""
 }
 
 // An Array is a JSON array.
@@ -113,7 +119,7 @@ type Element struct {
 	Comma string
 }
 
-// Text returns a string's meaning, and the text of any other scalar.
+// Text returns the value of a string, and the text of any other scalar.
 func (v *Value) Text() string {
 	if v.Kind == String {
 		return unquote(v.Raw)
@@ -121,8 +127,8 @@ func (v *Value) Text() string {
 	return v.Raw
 }
 
-// LikeFalse reports whether the value is no boolean, but can only be meant for
-// false, which is what lws makes of it where it expects a boolean.
+// LikeFalse reports whether the value has another type than boolean, but can only
+// mean false. lws reads it as false.
 func (v *Value) LikeFalse() bool {
 	switch v.Kind {
 	case String, Number, Null:
@@ -131,7 +137,7 @@ func (v *Value) LikeFalse() bool {
 	return false
 }
 
-// Members returns the members of an object, and nothing for any other value.
+// Members returns the members of an object, or nil for any other value.
 func (v *Value) Members() []*Member {
 	if v.Object == nil {
 		return nil
@@ -139,7 +145,7 @@ func (v *Value) Members() []*Member {
 	return v.Object.Members
 }
 
-// Elems returns the elements of an array, and nothing for any other value.
+// Elems returns the elements of an array, or nil for any other value.
 func (v *Value) Elems() []*Element {
 	if v.Array == nil {
 		return nil
@@ -156,8 +162,8 @@ func (m *Member) Span() Span {
 	return s
 }
 
-// unquote decodes a JSON string. What is wrong with it has been reported by
-// the parser: the text between the quotes stands in for it.
+// unquote decodes a JSON string. For an invalid one, which the parser reports, it
+// returns the text between the quotes.
 func unquote(raw string) string {
 	inner := strings.TrimPrefix(raw, `"`)
 	if strings.IndexByte(inner, '\\') < 0 {
@@ -245,15 +251,14 @@ func (v *Value) print(b *strings.Builder) {
 	b.WriteString(v.After)
 }
 
-// Clone returns a copy of the document that shares nothing that can be changed
-// with it.
+// Clone returns a deep copy of the document.
 func (d *Document) Clone() *Document {
 	c := *d
 	c.Root = d.Root.Clone()
 	return &c
 }
 
-// Clone returns a copy of the value, down to its leaves.
+// Clone returns a deep copy of the value.
 func (v *Value) Clone() Value {
 	c := *v
 	if v.Object != nil {

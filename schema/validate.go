@@ -26,7 +26,7 @@ const (
 	RuleBadCount     = "bad-count"
 )
 
-var compiled = sync.OnceValue(func() *jsonschema.Schema {
+var policySchema = sync.OnceValue(func() *jsonschema.Schema {
 	return jsonschema.MustCompileString("policy.schema.json", JSONSchema) // a test compiles it
 })
 
@@ -34,8 +34,8 @@ var compiled = sync.OnceValue(func() *jsonschema.Schema {
 // ranges. Each diagnostic is at the key or value that is wrong. Syntax errors
 // are not repeated.
 //
-// The tree is walked together with the schema, so that members which share a
-// key are all seen, and each value is given to jsonschema where it stands.
+// It walks the tree together with the schema, to check each of several members
+// with the same key, and to know the place of each value.
 func Validate(d *Document) []Diagnostic {
 	v := &validator{excess: map[string]*Excess{}}
 	v.document(d)
@@ -59,7 +59,7 @@ func (v *validator) document(d *Document) {
 		v.report(RuleBadValue, Error, half, "%s is half of a character: lws makes bytes of it that are not UTF-8, and no table can hold it", half.Text())
 	}
 	if d.Root.Kind == ObjectKind {
-		v.object(compiled(), Top, nil, &d.Root)
+		v.object(policySchema(), Top, nil, &d.Root)
 	}
 }
 
@@ -69,7 +69,7 @@ type validator struct {
 	around *Object            // the object whose members are being checked
 }
 
-// has reports whether the object at hand has a member with this key.
+// has reports whether the object being checked has a member with this key.
 func (v *validator) has(key string) bool {
 	return slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == key })
 }
@@ -90,8 +90,8 @@ func (v *validator) report(rule string, sev Severity, at Span, format string, ar
 	return &v.diags[len(v.diags)-1]
 }
 
-// value checks a value. The key is the one it belongs to, if the table has it,
-// and the section is that of the definition around it.
+// value checks a value of a key, which is nil if it is not in the table, in a
+// definition of a section.
 func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	for s.Ref != nil {
 		s = s.Ref
@@ -214,8 +214,8 @@ func allowsKind(s *jsonschema.Schema, kind Kind) bool {
 	return kind == Missing || kind == Invalid
 }
 
-// count checks how many entries the lists of a key have together, or each of
-// them if lws keeps the last one alone. An object in a list has as many entries
+// count checks how many entries the lists of a key have together, or in
+// the last one if lws keeps only that. An object in a list has as many entries
 // as it has members.
 func (v *validator) count(name string, most int, k *Key, o *Object) {
 	var entries []Span
@@ -244,7 +244,7 @@ func (v *validator) count(name string, most int, k *Key, o *Object) {
 	}
 }
 
-// misspelt reports whether the object at hand has an unknown key that is
+// misspelt reports whether the object being checked has an unknown key that is
 // probably meant to be this one.
 func (v *validator) misspelt(in Section, key string) bool {
 	return slices.ContainsFunc(v.around.Members, func(m *Member) bool {
@@ -256,7 +256,7 @@ func (v *validator) misspelt(in Section, key string) bool {
 	})
 }
 
-// legacyStore reports whether a trust store is in the form of lws's README.
+// legacyStore reports whether a trust store has the form of lws's README.
 func (v *validator) legacyStore(val *Value) bool {
 	return !v.has("name") && slices.ContainsFunc(val.Object.Members, func(m *Member) bool {
 		return LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind
@@ -267,7 +267,7 @@ func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 	if in == Top && Section(again.Key) != Top && sections[Section(again.Key)].noun != "" {
 		return // sections may be repeated
 	}
-	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "%s stands here twice", QuoteName(again.Key))
+	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "duplicate key %s", QuoteName(again.Key))
 	d.Related = []Related{{first.Name.Span, "the first one"}}
 	switch {
 	case first.Value.Span.Text() == again.Value.Span.Text():
@@ -285,11 +285,11 @@ func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 	}
 }
 
-// unknown reports a key that the schema does not have.
+// unknown reports a key that is not in the schema.
 func (v *validator) unknown(in Section, k *Key, m *Member) {
 	switch {
 	case k != nil && k.Name == "http_resp_map":
-		v.report(RuleBadValue, Error, m.Name.Span, "%s is no HTTP status, which are 100 to 599", QuoteName(m.Key))
+		v.report(RuleBadValue, Error, m.Name.Span, "%s is not an HTTP status: these are 100 to 599", QuoteName(m.Key))
 		return
 	case k != nil && k.Name == "x-sspolicy":
 		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", QuoteName(m.Key))
@@ -301,7 +301,7 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw+`, "stack": `)}
 		return
 	}
-	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
+	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is not a key of a %s", QuoteName(m.Key), in.Noun())
 	if e := v.excess[RuleUnknownKey]; e != nil && e.dropped > 0 {
 		if in != Streams && in != Retry {
 			d.Severity = Warning
@@ -367,7 +367,7 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 	case "type":
 		v.wrongType(s, k, name, val)
 	case "minimum", "maximum":
-		d := v.report(RuleOutOfRange, Error, val.Span, "%s is %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
+		d := v.report(RuleOutOfRange, Error, val.Span, "%s must be %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
 		if k != nil && k.Width > 0 {
 			d.Message += "; lws keeps " + Wrap(val.Raw, k)
 		}
@@ -377,7 +377,7 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 	case "enum":
 		v.badEnum(k, name, val)
 	case "pattern":
-		v.report(RuleBadValue, Error, val.Span, "%s is host:port, or user:password@host:port", name)
+		v.report(RuleBadValue, Error, val.Span, "%s must be host:port or user:password@host:port", name)
 	case "minLength":
 		v.report(RuleBadLength, Error, val.Span, "%s is empty", name)
 	case "maxLength":
@@ -399,7 +399,7 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	for _, t := range s.Types {
 		want = append(want, article(t))
 	}
-	d := v.report(RuleWrongType, Error, val.Span, "%s is %s, not %s", name, strings.Join(want, " or "), val.Kind)
+	d := v.report(RuleWrongType, Error, val.Span, "%s must be %s, not %s", name, strings.Join(want, " or "), val.Kind)
 	text := val.Text()
 	switch {
 	case k != nil && k.Inert && k.Section == Top:
@@ -466,7 +466,7 @@ func article(typ string) string {
 }
 
 func (v *validator) badEnum(k *Key, name string, val *Value) {
-	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", QuoteName(val.Text()), name, strings.Join(k.Enum, ", "))
+	d := v.report(RuleBadValue, Error, val.Span, "unknown %s %s: want one of %s", name, QuoteName(val.Text()), strings.Join(k.Enum, ", "))
 	use := k.Meant(val.Text())
 	if use == nil {
 		return
@@ -483,7 +483,7 @@ func (v *validator) badEnum(k *Key, name string, val *Value) {
 			text += ", " + Quote(other) + ": " + string(value)
 		}
 	}
-	d.Message = fmt.Sprintf("%s is no %s: write %s", QuoteName(val.Text()), name, text)
+	d.Message = fmt.Sprintf("unknown %s %s: write %s", name, QuoteName(val.Text()), text)
 	if k.ValueAliases[val.Text()] != nil {
 		d.Rule = RuleLegacyForm
 		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), text)
@@ -493,8 +493,8 @@ func (v *validator) badEnum(k *Key, name string, val *Value) {
 	d.Fixes[0].Safe = certain
 }
 
-// tooLong reports a string that lws does not keep whole. jsonschema counts
-// characters, as JSON Schema says, while lws counts bytes.
+// tooLong reports a string that lws cuts. JSON Schema counts characters, and lws
+// bytes.
 func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Value) {
 	n := len(val.Text())
 	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes, and lws keeps at most %d", name, n, s.MaxLength)
@@ -530,8 +530,8 @@ func Plain(v *Value) any {
 	return goValue(v)
 }
 
-// goValue returns a scalar as jsonschema takes it. An object or array stands
-// for its type alone.
+// goValue returns a scalar as jsonschema takes it, and an empty object or array
+// for any other.
 func goValue(v *Value) any {
 	switch v.Kind {
 	case Bool:
@@ -549,8 +549,8 @@ func goValue(v *Value) any {
 }
 
 // plainNumber returns a number as jsonschema takes it, which makes a fraction of
-// all its digits. One that is too long for that stands in as another one with
-// its sign that is as little in range, or as little whole.
+// all its digits. For a number that is too long, it returns another one of the
+// same sign that is out of range or not whole as well.
 func plainNumber(raw string) json.Number {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(raw), "e")
 	if len(mantissa) <= maxDigits && len(exponent) <= 4 {
@@ -566,7 +566,7 @@ func plainNumber(raw string) json.Number {
 	return json.Number(text)
 }
 
-// maxDigits is the most digits of a number that are looked at, and shown.
+// maxDigits is the most digits of a number that are read and shown.
 const maxDigits = 40
 
 // shortNumber returns a number for a message.

@@ -8,21 +8,20 @@ import (
 	"strings"
 )
 
-// A Version is a release line of lws, such as 4.3, or one of its releases. Of a
-// line, its newest release is meant: a key that came with 4.3.2 is in 4.3.
+// A Version is a release line of lws, such as 4.3, or one of its releases. A line
+// stands for its newest release: a key that 4.3.2 introduced is in 4.3.
 type Version struct {
 	Major, Minor int
 
 	release int // 1 more than the last number of a release; 0 for a line
 }
 
-// Versions are the release lines that sspolicy knows, oldest first. The last
-// one is the default wherever none is given.
+// Versions are the known release lines, oldest first. The last one is the default.
 var Versions = []Version{
 	{Major: 4, Minor: 1}, {Major: 4, Minor: 2}, {Major: 4, Minor: 3}, {Major: 4, Minor: 4}, {Major: 4, Minor: 5}, {Major: 5, Minor: 0},
 }
 
-// Latest returns the newest release line that sspolicy knows.
+// Latest returns the newest known release line.
 func Latest() Version { return Versions[len(Versions)-1] }
 
 // String returns the version as "4.3" or, for a release, "4.3.10".
@@ -51,7 +50,7 @@ func (v Version) Has(release string) bool {
 	return v.release >= since.release
 }
 
-// UnmarshalText takes one of Versions, or a release of it such as 4.3.10.
+// UnmarshalText parses one of Versions, or a release of it such as 4.3.10.
 func (v *Version) UnmarshalText(text []byte) error {
 	if p, ok := parseVersion(string(text)); ok && slices.Contains(Versions, p.Line()) {
 		*v = p
@@ -61,10 +60,10 @@ func (v *Version) UnmarshalText(text []byte) error {
 	for _, k := range Versions {
 		known = append(known, k.String())
 	}
-	return fmt.Errorf("no lws version %q is known: there is %s", text, strings.Join(known, ", "))
+	return fmt.Errorf("unknown lws version %q: use one of %s", text, strings.Join(known, ", "))
 }
 
-// parseVersion reads a release line or a release.
+// parseVersion parses a release line or a release.
 func parseVersion(s string) (v Version, ok bool) {
 	parts := strings.Split(s, ".")
 	if len(parts) != 2 && len(parts) != 3 {
@@ -84,13 +83,12 @@ func parseVersion(s string) (v Version, ok bool) {
 	return v, true
 }
 
-// In reports whether a version of lws reads the key.
+// In reports whether v reads the key.
 func (k *Key) In(v Version) bool {
 	return v.Has(k.Since)
 }
 
-// ValueIn reports whether a version of lws that reads the key reads this value
-// of it.
+// ValueIn reports whether v, if it reads the key, reads this value of it.
 func (k *Key) ValueIn(value string, v Version) bool {
 	return v.Has(k.ValueSince[value])
 }

@@ -6,11 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/rogpeppe/go-internal/diff"
-
+	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
-	"github.com/secure-streams/sspolicy/schema"
 )
 
 // fixFlags are the flags of lint that apply fixes.
@@ -31,27 +29,49 @@ func (f *fixFlags) Validate() error {
 	return nil
 }
 
-// fix fixes a document and writes it back, or to standard output if it is from
-// standard input. With --diff it prints the difference. It reports whether there
-// is one.
-func (f *fixFlags) fix(p *program, file string, d *schema.Document, o lint.Options, quiet bool) (fixed *schema.Document, changed bool, err error) {
-	o.UnsafeFixes = f.UnsafeFixes
-	fixed, mended := lint.Fix(d, rules.All(), o)
-	changed = len(mended) > 0
-	switch {
-	case f.Diff && changed:
-		name := diffName(d.Source.Name)
-		_, err = p.stdout.Write(diff.Diff("a/"+name, []byte(d.Source.Text), "b/"+name, []byte(fixed.Source.Text)))
-	case f.Diff:
-	case changed || file == "-":
-		err = p.output(file, write(fixed.Source.Text))
-	}
-	if err == nil && !f.Diff && !quiet {
-		for _, g := range mended {
+// fix fixes the policies, or prints what would change and fails if there is
+// something. It skips a file that cannot be read if check reports that afterwards.
+// It returns the program for check, whose standard input is the fixed policy.
+func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config) lint.Options) (*program, error) {
+	var failed error
+	changed, after := false, *p
+	for _, t := range targets {
+		d, err := p.document(t.file)
+		if err != nil {
+			if c.Diff {
+				failed = errors.Join(failed, err)
+			}
+			continue
+		}
+		o := options(t.config)
+		o.UnsafeFixes = c.UnsafeFixes
+		fixed, list := lint.Fix(d, rules.All(), o)
+		changed = changed || len(list) > 0
+		switch {
+		case c.Diff && len(list) > 0:
+			name := diffName(d.Source.Name)
+			err = c.diff(p, "", "a/"+name, d.Source.Text, "b/"+name, fixed.Source.Text)
+		case c.Diff:
+		case len(list) > 0 || t.file == "-":
+			err = p.output(t.file, write(fixed.Source.Text))
+		}
+		if err != nil {
+			return nil, err
+		}
+		if t.file == "-" {
+			after.stdin, after.stdout = strings.NewReader(fixed.Source.Text), p.stderr
+		}
+		if c.Diff || c.Quiet {
+			continue
+		}
+		for _, g := range list {
 			fmt.Fprintf(p.stderr, "%s: fixed: %s [%s]\n", harmless(g.Span.String()), harmless(g.Fixes[0].Message), g.Rule)
 		}
 	}
-	return fixed, changed, err
+	if failed == nil && changed && c.Diff {
+		failed = errFindings
+	}
+	return &after, failed
 }
 
 // diffName returns a file's name in the form that git apply takes.

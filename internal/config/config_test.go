@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 		{`{"with": ["policy3c"]}`, []string{`1:11 unknown group "policy3c": want one of policy2c`}},
 		{`{"lsw": []}`, []string{`1:2 unknown setting "lsw": want one of $schema, cert-warn`}},
 		{`{"lws": "4.3"}`, []string{`1:9 want an array, got a string`}},
-		{`{"lws": ["9.9", 1]}`, []string{`1:10 no lws version "9.9" is known`, `1:17 want a string, got a number`}},
+		{`{"lws": ["9.9", 1]}`, []string{`1:10 unknown lws version "9.9"`, `1:17 want a string, got a number`}},
 		{`{"fail-level": "fatal"}`, []string{`1:16 "fatal" is not one of error, warning`}},
 		{`{"cert-warn": -1, "cert-warn": 1}`, []string{`1:15 cert-warn must be a number of days`, `1:19 duplicate setting "cert-warn"`}},
 		{`{"cert-warn": 1.5}`, []string{`1:15 cert-warn must be a number of days`}},

@@ -273,3 +273,15 @@ func Shutdown(t testing.TB, c *runtime.Context) {
 func Retry(conceal uint16) *policy.Retry {
 	return &policy.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
 }
+
+// Settle waits until the stream has done what is due, apart from waits for a
+// retry. It does so by two timeouts, which are recorded as "TMO TMO": an attempt
+// that is due begins between them.
+func (tr *Trace) Settle(t testing.TB, s *runtime.Stream) {
+	t.Helper()
+	for range 2 {
+		n := tr.Count("TMO")
+		s.StartTimeout(1)
+		tr.AwaitCount(t, n+1, "TMO")
+	}
+}

@@ -25,18 +25,22 @@ code passes NULL to strcmp (by the source of 5.0).`,
                   "http_url": "devices/${device}", "metadata": [ { "device": "x-device-id:" } ],
                   "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
+		renamed := map[*schema.Member]bool{}
 		for _, s := range streams(p) {
-			var declared map[string]bool
+			var declared map[string]*schema.Member
 			var names []string
+			var uses map[string]int // by name
 			check := func(k *schema.Key, at schema.Span, name, hint string, edit func(string) string) {
 				if declared == nil {
-					declared = map[string]bool{}
+					declared = map[string]*schema.Member{}
 					for _, m := range metadata(s) {
-						declared[m.Key] = true
+						declared[m.Key] = m
 						names = append(names, m.Key)
 					}
+					uses = map[string]int{}
+					eachSymbol(s, func(_ *schema.Key, _ *schema.Value, sym symbol) { uses[sym.name]++ })
 				}
-				if declared[name] {
+				if declared[name] != nil {
 					return
 				}
 				d := p.Reportf(at, "%s has no metadata %s, which %s names: ", s, schema.QuoteName(name), k.Name)
@@ -46,7 +50,15 @@ code passes NULL to strcmp (by the source of 5.0).`,
 					return
 				}
 				d.Message += "did you mean " + schema.QuoteName(better) + "?"
-				if misspelt(name, better) {
+				switch m := declared[better]; {
+				case !misspelt(name, better):
+				case uses[better] == 0 && uses[name] > 1: // the mistake is in the declaration
+					d.Related = []schema.Related{{Span: m.Name.Span, Message: "it is declared here as " + schema.QuoteName(better)}}
+					if !renamed[m] {
+						renamed[m] = true
+						d.Fixes = []schema.Fix{{Message: "declare " + name, Edits: []schema.Edit{{Span: m.Name.Span, NewText: schema.Quote(name)}}}}
+					}
+				default:
 					d.Fixes = []schema.Fix{{Message: "write " + better, Edits: []schema.Edit{{Span: at, NewText: edit(better)}}}}
 				}
 			}

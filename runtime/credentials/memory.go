@@ -9,14 +9,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Funcs are [Credentials] made of functions. One that is nil has
-// nothing.
+// Funcs is a source that calls functions, which must be safe for concurrent use. A nil
+// function has no credentials.
 type Funcs struct {
 	BlobFunc              func(ctx context.Context, b policy.Blob, index int) (string, error)
 	ClientCertificateFunc func(ctx context.Context, index int) (*tls.Certificate, error)
 }
 
-// Blob calls BlobFunc.
+// Blob returns the result of BlobFunc, or ErrNoCredentials if it is nil.
 func (f Funcs) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
 	if f.BlobFunc == nil {
 		return "", transport.ErrNoCredentials
@@ -24,7 +24,8 @@ func (f Funcs) Blob(ctx context.Context, b policy.Blob, index int) (string, erro
 	return f.BlobFunc(ctx, b, index)
 }
 
-// ClientCertificate calls ClientCertificateFunc.
+// ClientCertificate returns the result of ClientCertificateFunc, or ErrNoCredentials
+// if it is nil.
 func (f Funcs) ClientCertificate(ctx context.Context, index int) (*tls.Certificate, error) {
 	if f.ClientCertificateFunc == nil {
 		return nil, transport.ErrNoCredentials
@@ -32,27 +33,29 @@ func (f Funcs) ClientCertificate(ctx context.Context, index int) (*tls.Certifica
 	return f.ClientCertificateFunc(ctx, index)
 }
 
-// Memory are [Credentials] that are kept in memory. The zero value
-// has none. It may be used by many goroutines at a time, and must not be copied.
+// Memory is a source that holds credentials in memory. The zero value is empty. A
+// Memory must not be copied after first use.
 type Memory struct {
 	mu    sync.Mutex
 	blobs map[blobKey]*string // pointers, so that fmt prints no secret
 	certs map[int]hiddenCert
 }
 
-// A hiddenCert returns a certificate: fmt prints what it finds behind pointers,
-// a private key too, but never what is in a function.
+// A hiddenCert returns a certificate. It is a function because fmt follows pointers,
+// even to a private key, but not functions.
 type hiddenCert func() *tls.Certificate
 
+// hide returns cert as a hiddenCert.
 func hide(cert *tls.Certificate) hiddenCert { return func() *tls.Certificate { return cert } }
 
+// A blobKey identifies a text.
 type blobKey struct {
 	b     policy.Blob
 	index int
 }
 
-// SetBlob sets a text, for attempts that begin from now on; an empty one
-// removes it. index is that of an auth token, 0 to 3, and else 0.
+// SetBlob sets a text for later attempts; "" removes it. index is 0 to 3 for an
+// indexed kind, else 0.
 func (m *Memory) SetBlob(b policy.Blob, index int, text string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -62,9 +65,8 @@ func (m *Memory) SetBlob(b policy.Blob, index int, text string) {
 	m.blobs[blobKey{b, index}] = &text
 }
 
-// SetClientCertificate sets a client certificate, for attempts that begin from
-// now on; nil removes it. index is the policy's client_cert, 0 to 254. cert must
-// not be changed afterwards.
+// SetClientCertificate sets a client certificate for later attempts; nil removes it.
+// index is 0 to 254. cert must not be modified afterwards.
 func (m *Memory) SetClientCertificate(index int, cert *tls.Certificate) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -74,7 +76,7 @@ func (m *Memory) SetClientCertificate(index int, cert *tls.Certificate) {
 	m.certs[index] = hide(cert)
 }
 
-// Blob returns what SetBlob has set, else ErrNoCredentials.
+// Blob returns the text of SetBlob, or ErrNoCredentials.
 func (m *Memory) Blob(_ context.Context, b policy.Blob, index int) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -84,7 +86,7 @@ func (m *Memory) Blob(_ context.Context, b policy.Blob, index int) (string, erro
 	return "", transport.ErrNoCredentials
 }
 
-// ClientCertificate returns what SetClientCertificate has set, else
+// ClientCertificate returns the certificate of SetClientCertificate, or
 // ErrNoCredentials.
 func (m *Memory) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
 	m.mu.Lock()

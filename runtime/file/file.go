@@ -1,6 +1,6 @@
-// Package file executes streamtypes whose endpoint is a local file ("file://"),
-// whatever their protocol: the contents of the file are received as one message.
-// Payload that is sent is dropped.
+// Package file executes streamtypes whose endpoint is a local file ("file://"), with
+// any protocol: a stream receives the contents of the file as one message. It sends
+// nothing.
 package file
 
 import (
@@ -15,31 +15,33 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Transport executes streamtypes whose endpoint is a local file. It may serve
-// any number of contexts.
+// A Transport executes streamtypes whose endpoint is a local file. It may serve any
+// number of contexts.
 type Transport struct{}
 
 // New returns a transport.
 func New() *Transport { return &Transport{} }
 
-// Protocols returns the carrier of local files.
+// Protocols returns policy.ProtocolFile.
 func (*Transport) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolFile} }
 
-// Prepare returns the connector of a streamtype.
+// Prepare implements transport.Transport.
 func (*Transport) Prepare(*transport.Setup) (transport.Connector, error) { return connector{}, nil }
 
+// A connector executes any streamtype whose endpoint is a file.
 type connector struct{}
 
-// bufferSize is the most that one Rx gets, in bytes.
+// bufferSize is the largest size of a piece, in bytes.
 const bufferSize = 16 << 10
 
+// buffers holds pairs of buffers, of which one is delivered while the other is read.
 var buffers = sync.Pool{New: func() any { return new([2][bufferSize]byte) }}
 
-// Run delivers the file: CONNECTED when it is open, the pieces, the last one with
-// FlagEOM, and ACK. An empty file is an empty piece.
+// Run delivers CONNECTED when the file is open, then its pieces, of which the first one
+// has FlagSOM and the last one FlagEOM, and the ACK. An empty file is an empty piece.
 func (connector) Run(ctx context.Context, l transport.Link) error {
 	path := l.Target().Host
-	// Opening a named pipe would wait for a writer.
+	// Open would wait for the writer of a named pipe.
 	if info, err := os.Stat(path); err != nil {
 		return err
 	} else if !info.Mode().IsRegular() {
@@ -55,7 +57,7 @@ func (connector) Run(ctx context.Context, l transport.Link) error {
 	}
 	bufs := buffers.Get().(*[2][bufferSize]byte)
 	defer buffers.Put(bufs)
-	// One piece is read ahead, to know which one is the last.
+	// One piece is read ahead, to find the last one.
 	piece, err := readPiece(f, bufs[0][:])
 	flags := policy.FlagSOM
 	for i := 1; err == nil; i ^= 1 {
@@ -82,8 +84,8 @@ func (connector) Run(ctx context.Context, l transport.Link) error {
 	return l.Done(true)
 }
 
-// readPiece fills buf as far as the file goes. At the end of the file the piece is
-// empty and the error is io.EOF.
+// readPiece reads up to len(buf) bytes. At the end of the file the piece is empty and
+// the error is io.EOF.
 func readPiece(f *os.File, buf []byte) ([]byte, error) {
 	n, err := io.ReadFull(f, buf)
 	if errors.Is(err, io.ErrUnexpectedEOF) {

@@ -13,43 +13,39 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// errBodyShort is why a request fails whose program ended its message early.
-var errBodyShort = errors.New("sspolicy: the message is shorter than the program said it would be")
+// Errors of a body.
+var (
+	errBodyShort  = errors.New("sspolicy: the message is shorter than the length that was announced")
+	errBodyLong   = errors.New("sspolicy: the messages are longer than the length that was announced")
+	errBodyClosed = errors.New("sspolicy: the request has ended")
+	errNoTx       = errors.New("sspolicy: a message with a length, but no Tx callback")
+)
 
-// errBodyLong is why a request fails whose messages have more than was said,
-// before the last of them.
-var errBodyLong = errors.New("sspolicy: the messages are longer than the program said they would be")
-
-var errBodyClosed = errors.New("sspolicy: the request has ended")
-
-// A body is the body of a request, as net/http reads it. It asks the program
-// for the message a piece at a time, and for one message after the other where
-// streamtypes share the request.
+// A body is the body of a request, which net/http reads. It calls Tx for each piece
+// of the message, and for one message after the other if streamtypes share the
+// request.
 type body struct {
 	ctx    context.Context
 	l      transport.Link
 	ready  <-chan struct{}
-	length int64 // of the body; -1 if it is not known
-	left   int64 // of the messages; -1 if it is not known
-	parts  int   // how many messages there are still to come, the present one included
+	length int64 // of the body; -1 if unknown
+	left   int64 // of the messages; -1 if unknown
+	parts  int   // messages that are not complete
 
-	form  *form             // nil if it is not multipart
-	frame bytes.Buffer      // what is to be sent before more of the messages
+	form  *form             // nil unless multipart
+	frame bytes.Buffer      // to be sent before more of the messages
 	w     *multipart.Writer // to frame
 
 	once   sync.Once
 	closed chan struct{}
 }
 
-// errNoTx is why a request fails whose message nobody is there to give.
-var errNoTx = errors.New("sspolicy: a message with a length, but no Tx callback")
-
-// body returns the body of the request, or nil if it has none. length is the
-// content-length that comes from metadata, or -1; as in lws, one above 0 makes
-// a body follow whatever the method, and so does multipart.
+// body returns the body of a request, or nil if it has none. length is the
+// content-length of the metadata, or -1. As in lws, a request whose length is
+// above 0 has a body whatever its method, and so has one that is multipart.
 func (n *connector) body(ctx context.Context, l transport.Link, length int64) (*body, error) {
 	announced, tx := l.Outgoing()
-	if length < 0 && (hasBody(n.method) || n.form != nil) && !n.st.HTTP.NoContentLength {
+	if length < 0 && (n.st.HTTP.HasBody() || n.form != nil) && !n.st.HTTP.NoContentLength {
 		if announced > 0 && announced <= math.MaxInt64/2 {
 			length = int64(announced)
 		}
@@ -58,7 +54,7 @@ func (n *connector) body(ctx context.Context, l transport.Link, length int64) (*
 	case length > 0 && !tx:
 		return nil, errNoTx
 	case n.form != nil:
-	case length == 0, length < 0 && !hasBody(n.method), !tx:
+	case length == 0, length < 0 && !n.st.HTTP.HasBody(), !tx:
 		return nil, nil
 	}
 	b := &body{ctx: ctx, l: l, length: length, left: length, parts: len(n.setup.Chain), closed: make(chan struct{})}
@@ -83,7 +79,7 @@ func (n *connector) body(ctx context.Context, l transport.Link, length int64) (*
 	return b, nil
 }
 
-// next goes from a message that has ended to the next one.
+// next ends a message and begins the next one, if any.
 func (b *body) next() {
 	b.parts--
 	switch {
@@ -95,11 +91,11 @@ func (b *body) next() {
 	}
 }
 
-// Read gets a piece of the body. It blocks until the program has one.
+// Read reads a piece of the body. It blocks until the program has one.
 func (b *body) Read(p []byte) (int, error) {
 	for empty := false; ; {
 		if b.left == 0 && b.parts == 1 {
-			b.next() // what is more than was said is not asked for
+			b.next() // without a Tx for more than was announced
 		}
 		if b.frame.Len() > 0 {
 			return b.frame.Read(p)
@@ -141,8 +137,8 @@ func (b *body) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		if piece.Flags != 0 && !empty {
-			// An empty piece with a flag: as in lws another one is asked for at
-			// once, but not for ever.
+			// As in lws, Tx is called again after an empty piece with a flag, but
+			// here only once.
 			empty = true
 			continue
 		}
@@ -156,7 +152,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 }
 
-// Close ends the body, also for a Read that is waiting.
+// Close ends the body, and a Read that is waiting.
 func (b *body) Close() error {
 	b.once.Do(func() { close(b.closed) })
 	return nil

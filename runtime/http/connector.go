@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,24 +24,24 @@ type connector struct {
 	st      *policy.StreamType // of setup
 	method  string
 	headers *request.Set
-	form    *form  // nil if that is not multipart
-	signer  signer // nil if requests are not signed
+	form    *form  // nil unless requests are multipart
+	signer  signer // nil unless requests are signed
 
-	pools [4]lazyPool // by TLS, and a credit of the stream
-	url   atomic.Pointer[madeURL]
+	pools [4]lazyPool // by TLS and credit
+	url   atomic.Pointer[requestURL]
 }
 
-// A madeURL is what a target and a http_url have last been made into. Where
-// neither holds metadata it is made once.
-type madeURL struct {
+// A requestURL is the URL of the latest request, kept for those that have the same
+// target and text.
+type requestURL struct {
 	target *policy.Target
 	text   string
 	url    *url.URL
 	host   string // of the Host header
 }
 
-// Prepare refuses a streamtype that asks for what the package does not do, and
-// else returns what executes it.
+// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
+// names the key that is not valid.
 func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	if err := request.Check(s); err != nil {
 		return nil, err
@@ -68,20 +67,20 @@ func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	return n, nil
 }
 
-// reserves reports whether neither metadata nor a credential can be sent in the
-// header: those of a multipart request, and the signature, are made from the policy.
+// reserves reports whether a header is made from the policy, so that neither
+// metadata nor credentials can be sent in it.
 func (n *connector) reserves(name string) bool {
 	return n.form != nil && (name == "Content-Type" || name == "Content-Length") || n.signer != nil && name == authorize
 }
 
-// A lazyPool is a pool that a connector takes when it first needs it.
+// A lazyPool is a pool that a connector gets at its first use.
 type lazyPool struct {
 	mu  sync.Mutex
 	p   atomic.Pointer[pool]
 	key poolKey // of p
 }
 
-// pool returns the connections to use for a target with or without TLS.
+// pool returns the pool for requests with or without TLS.
 func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*pool, error) {
 	h2 := n.st.Protocol == policy.ProtocolH2
 	credit := h2 && l.Credit() != nil
@@ -107,7 +106,7 @@ func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*p
 		k.wakes = n.st.SwakeValidity
 	}
 	if secure {
-		// It changes with the client certificate, and is an error without it.
+		// Another client certificate has another config; a missing one is an error.
 		trust, err := n.setup.TLS(ctx)
 		if err != nil {
 			return nil, err
@@ -129,7 +128,7 @@ func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*p
 	return p, nil
 }
 
-// Close closes the connections, if no other streamtype uses them.
+// Close closes the connections unless another streamtype uses them.
 func (n *connector) Close() error {
 	for i := range n.pools {
 		z := &n.pools[i]
@@ -147,11 +146,11 @@ func (n *connector) urlFor(l transport.Link) (*url.URL, string) {
 		return m.url, m.host
 	}
 	u, host := request.URL(target, text)
-	n.url.Store(&madeURL{target, text, u, host})
+	n.url.Store(&requestURL{target, text, u, host})
 	return u, host
 }
 
-// Run makes one request, and the ones that it is redirected to.
+// Run makes one request, and follows its redirects.
 func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	p, err := n.pool(ctx, l, l.Target().TLS)
 	if err != nil {
@@ -187,7 +186,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	}
 	resp, err := request.WithCookies(n.setup, l, req, p.RoundTrip)
 	if err != nil && n.st.Protocol == policy.ProtocolH2 && !l.Target().TLS {
-		// What net/http says of a server that does not speak it is less plain.
+		// The error of net/http does not name the cause: a server without h2.
 		err = fmt.Errorf("sspolicy: h2 without TLS: %w", err)
 	}
 	for hops := 0; err == nil && request.IsRedirect(resp.StatusCode) && resp.StatusCode != int(n.st.HTTP.Expect); hops++ {
@@ -203,16 +202,20 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	return n.answer(ctx, l, resp)
 }
 
-// answer reports the response to the stream.
+// answer reports a response to the stream.
 func (n *connector) answer(ctx context.Context, l transport.Link, resp *http.Response) error {
-	l.Answer(transport.Answer{Status: resp.StatusCode, Header: resp.Header.Get})
+	a := transport.Answer{Status: resp.StatusCode}
+	if n.st.DirectProtoStr {
+		a.Header = resp.Header.Get
+	}
+	l.Answer(a)
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		l.Answer(transport.Answer{RetryAfter: request.RetryAfter(resp.Header)})
 		discard(resp)
 		return &StatusError{Code: resp.StatusCode}
 	case http.StatusSwitchingProtocols:
-		return errors.New("sspolicy: the server switched protocols unasked")
+		return errors.New("sspolicy: the server switched protocols without a request to")
 	}
 	n.headers.Receive(l, resp.Header)
 	if err := request.UserState(n.setup, l, resp.StatusCode); err != nil {
@@ -234,7 +237,7 @@ func (n *connector) good(status int) bool {
 	return status >= 200 && status <= 299
 }
 
-// receive delivers a body. One that is empty is no message at all.
+// receive delivers the body of a response. An empty body is not a message.
 func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Response) error {
 	body := resp.Body
 	if body == http.NoBody {
@@ -242,7 +245,7 @@ func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Re
 	}
 	rx, credit := l.Rx, l.Credit()
 	if credit != nil && n.st.Protocol != policy.ProtocolH1 {
-		rx = limited(ctx, credit, rx)
+		rx = withCredit(ctx, credit, rx)
 	}
 	if n.st.HTTP.MultipartSSIn {
 		boundary, err := boundaryOf(resp.Header.Get("Content-Type"))
@@ -250,11 +253,11 @@ func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Re
 			return err
 		}
 		if boundary != "" {
-			return takeApart(body, boundary, rx)
+			return split(body, boundary, rx)
 		}
 	}
 	if credit != nil && n.st.Protocol == policy.ProtocolH2 {
-		body = &credited{body, ctx, credit}
+		body = &creditBody{body, ctx, credit}
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
@@ -279,14 +282,14 @@ func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Re
 	}
 }
 
-// bufferSize is the most that one Rx gets. It holds the largest frame of
-// HTTP/2 that a client asks for, and a TLS record.
+// bufferSize is the most that one Rx gets: the largest HTTP/2 frame that a client
+// accepts by default, and the largest TLS record.
 const bufferSize = 16 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// discard gives up a body that nobody wants. One that is known to be short is
-// read, if it comes soon, so that the connection can be kept.
+// discard closes a body that is not needed. It first reads one that is short and
+// arrives soon, so that the connection can be kept.
 func discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		late := time.AfterFunc(100*time.Millisecond, func() { resp.Body.Close() })
@@ -294,8 +297,4 @@ func discard(resp *http.Response) {
 		late.Stop()
 	}
 	resp.Body.Close()
-}
-
-func hasBody(method string) bool {
-	return slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch}, method)
 }

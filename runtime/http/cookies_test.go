@@ -18,15 +18,15 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestCookies checks which cookies a server sees: those of all responses, also
-// of redirects and refusals, and only what is for it.
+// TestCookies checks which cookies a server gets: those of all responses, also of
+// redirects and refusals, that are meant for it.
 func TestCookies(t *testing.T) {
 	var mu sync.Mutex
-	var seen []string
+	var requests []string
 	own, other := testcert.New("own"), testcert.New("other")
 	h := func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
-		seen = append(seen, r.Host+r.URL.Path+" "+strings.Join(r.Header["Cookie"], " AND "))
+		requests = append(requests, r.Host+r.URL.Path+" "+strings.Join(r.Header["Cookie"], " AND "))
 		mu.Unlock()
 		w.Header().Add("Set-Cookie", fmt.Sprintf("%s=1; Path=/", strings.Trim(r.URL.Path, "/")))
 		w.Header().Add("Set-Cookie", "private=1; Path=/private")
@@ -84,7 +84,7 @@ func TestCookies(t *testing.T) {
 		{"others", "", "a.test/others "},
 	} {
 		mu.Lock()
-		seen = nil
+		requests = nil
 		mu.Unlock()
 		var o []runtime.CallOption
 		if tt.own != "" {
@@ -97,15 +97,14 @@ func TestCookies(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		mu.Lock()
-		if got := strings.Join(seen, ", "); got != tt.want {
-			t.Errorf("%s: the servers saw\n %s, want\n %s", tt.name, got, tt.want)
+		if got := strings.Join(requests, ", "); got != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
 		}
 		mu.Unlock()
 	}
 }
 
-// TestNoJar checks that a policy that wants cookies kept is refused where nobody
-// does.
+// TestNoJar checks that http_cookies is refused in a context without a jar.
 func TestNoJar(t *testing.T) {
 	c := newPolicy(t, []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &policy.HTTP{Cookies: true}}}, runtime.Options{})
 	_, err := c.NewStream("s", runtime.Handlers{})

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -23,12 +24,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestCredentialHeaders checks what is sent of the credentials, and that
-// nothing at all is sent without one.
+// TestCredentialHeaders checks the headers that hold credentials, and that nothing
+// is sent if one is missing.
 func TestCredentialHeaders(t *testing.T) {
 	var conns atomic.Int32
 	addr := server{conn: func(c net.Conn) {
-		defer c.Close()
 		conns.Add(1)
 		buf := make([]byte, 4096)
 		n, _ := c.Read(buf)
@@ -54,7 +54,7 @@ func TestCredentialHeaders(t *testing.T) {
 		auth  *policy.Auth
 		creds transport.Credentials
 		meta  map[string]string
-		want  string // headers after Host; "-": no attempt gets as far as a connection
+		want  string // headers after Host; "-" means that no connection is made
 		err   error
 	}{
 		{name: "token", h: auth, creds: blobs(policy.BlobAuth, 0, "secret"), want: "Authorization: Bearer secret\r\n"},
@@ -75,17 +75,12 @@ func TestCredentialHeaders(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			conns.Store(0)
-			tr := &trace{}
+			tr := &teststream.Trace{}
 			var logged bytes.Buffer
 			st := &policy.StreamType{Name: "s", Endpoint: addr.Addr().String(), Port: addr.Port(), Opportunistic: true, HTTP: &tt.h, Auth: tt.auth,
 				Metadata: []policy.Metadata{{Name: "auth", Header: "Authorization:"}}}
-			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
-				Transports: []transport.Transport{sshttp.New()}, Credentials: tt.creds, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			s, err := c.NewStream("s", tr.handlers())
+			c := newPolicy(t, []*policy.StreamType{st}, runtime.Options{Credentials: tt.creds, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			s, err := c.NewStream("s", handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,28 +90,28 @@ func TestCredentialHeaders(t *testing.T) {
 			s.RequestTx()
 			tr.AwaitEnd(t, "DIS", "ARF")
 			if tt.want == "-" {
-				want(t, tr, "CRE POL CNG UNR ARF")
+				tr.Want(t, "CRE POL CNG UNR ARF")
 				if conns.Load() != 0 || s.Err() == nil || tt.err != nil && !errors.Is(s.Err(), tt.err) {
 					t.Errorf("%d connections, %v, want none, %v", conns.Load(), s.Err(), tt.err)
 				}
 				if strings.Contains(fmt.Sprintf("%v %+v %#v", s.Err(), s.Err(), s.Err()), "secret") || strings.Contains(logged.String(), "secret") {
-					t.Errorf("the token got out: %v; %s", s.Err(), logged.String())
+					t.Errorf("the token is in an error or in the log: %v; %s", s.Err(), logged.String())
 				}
 				return
 			}
-			if got := string(tr.body); got != "Host: "+addr.String()+"\r\n"+tt.want+"\r\n" {
+			if got := tr.Body(); got != "Host: "+addr.String()+"\r\n"+tt.want+"\r\n" {
 				t.Errorf("the server got %q: %s, %v", got, tr, s.Err())
 			}
 		})
 	}
 }
 
-// TestCredentialsRefused checks policies that can not be executed.
+// TestCredentialsRefused checks policies that cannot be executed.
 func TestCredentialsRefused(t *testing.T) {
 	for _, tt := range []struct {
 		h    policy.HTTP
 		auth *policy.Auth
-		none bool // no source of credentials
+		none bool // without Options.Credentials
 		want error
 	}{
 		{h: policy.HTTP{AuthHeader: "authorization:"}, none: true, want: transport.ErrNoCredentials},
@@ -128,26 +123,22 @@ func TestCredentialsRefused(t *testing.T) {
 		{h: policy.HTTP{AuthHeader: "x:", AuthPreamble: "a\r\nb"}, want: transport.ErrUnsupported},
 		{auth: &policy.Auth{Type: "x"}, want: transport.ErrUnsupported},
 	} {
-		o := runtime.Options{Transports: []transport.Transport{sshttp.New()}, Credentials: new(credentials.Memory)}
+		o := runtime.Options{Credentials: new(credentials.Memory)}
 		if tt.none {
 			o.Credentials = nil
 		}
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Auth: tt.auth}}}, o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Auth: tt.auth}}, o)
 		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
 			t.Errorf("%+v, %+v: %v", tt.h, tt.auth, err)
 		}
-		c.Close()
 	}
 }
 
-// TestCredentialsOnRedirect checks that credentials reach no other server than
-// the one they are for, whatever header they are in.
+// TestCredentialsOnRedirect checks that credentials are not sent to another server,
+// whatever header they are in.
 func TestCredentialsOnRedirect(t *testing.T) {
 	own := testcert.New("own")
-	note := func(w http.ResponseWriter, r *http.Request) {
+	headers := func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s|%s|%s", r.Header.Get("X-Token"), r.Header.Get("X-Dsn"), r.Header.Get("X-M"))
 	}
 	to := ""
@@ -156,9 +147,9 @@ func TestCredentialsOnRedirect(t *testing.T) {
 			http.Redirect(w, r, to, http.StatusFound)
 			return
 		}
-		note(w, r)
+		headers(w, r)
 	})
-	other := serve(t, note)
+	other := serve(t, headers)
 	plain := serve(t, h)
 	back := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+plain.String()+"/end", http.StatusFound)
@@ -177,18 +168,18 @@ func TestCredentialsOnRedirect(t *testing.T) {
 		creds := new(credentials.Memory)
 		creds.SetBlob(policy.BlobAuth, 0, "secret")
 		creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
-		tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result { s.SetMetadata("m", "m"); return requestTx(s) }}}
+		tr := &teststream.Trace{On: teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result { s.SetMetadata("m", "m"); return teststream.RequestTx(s) }}}
 		_, s := newStream(t, policy.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []policy.Metadata{{Name: "m", Header: "x-m:"}},
 			HTTP: &policy.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
 		tr.AwaitEnd(t, "DIS", "ARF")
-		if string(tr.body) != tt.want {
-			t.Errorf("%s: the last server got %q, want %q: %v", name, tr.body, tt.want, s.Err())
+		if tr.Body() != tt.want {
+			t.Errorf("%s: the last server got %q, want %q: %v", name, tr.Body(), tt.want, s.Err())
 		}
 	}
 }
 
-// TestClientCertificates checks that a server gets the certificate that the
-// policy names, over h1 and h2, and is not even connected to without it.
+// TestClientCertificates checks that a server gets the certificate that the policy
+// names, over h1 and h2, and that no connection is made without it.
 func TestClientCertificates(t *testing.T) {
 	own, clients, strangers := testcert.New("own"), testcert.New("clients"), testcert.New("strangers")
 	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
@@ -227,15 +218,11 @@ func TestClientCertificates(t *testing.T) {
 			}
 			types = append(types, st)
 		}
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{
-			Transports: []transport.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, types, runtime.Options{Credentials: creds})
 		run := func(step, name, want string, nconns int, cause error) {
 			t.Helper()
-			tr := &trace{}
-			s, err := c.NewStream(name, tr.handlers())
+			tr := &teststream.Trace{}
+			s, err := c.NewStream(name, handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,8 +231,8 @@ func TestClientCertificates(t *testing.T) {
 			tr.AwaitEnd(t, "DIS", "ARF")
 			mu.Lock()
 			defer mu.Unlock()
-			if string(tr.body) != want || len(conns) != nconns || cause != nil && !errors.Is(s.Err(), cause) {
-				t.Errorf("%v, %s: %s, the server saw %q over %d connections, want %q over %d: %v", protocol, step, tr, tr.body, len(conns), want, nconns, s.Err())
+			if tr.Body() != want || len(conns) != nconns || cause != nil && !errors.Is(s.Err(), cause) {
+				t.Errorf("%v, %s: %s, the server answered %q over %d connections, want %q over %d: %v", protocol, step, tr, tr.Body(), len(conns), want, nconns, s.Err())
 			}
 			if want == "" && !strings.HasSuffix(tr.String(), "UNR ARF") {
 				t.Errorf("%v, %s: %s", protocol, step, tr)
@@ -256,20 +243,19 @@ func TestClientCertificates(t *testing.T) {
 		run("another index", "one", "101", 2, nil)
 		run("no certificate", "anonymous", "", 2, nil)
 		run("not of the server's authority", "stranger", "", 2, nil)
-		run("not there", "missing", "", 2, transport.ErrNoCredentials)
+		run("missing", "missing", "", 2, transport.ErrNoCredentials)
 		creds.SetClientCertificate(0, clients.Client(103))
 		run("replaced", "zero", "103", 3, nil)
 		creds.SetClientCertificate(0, nil)
-		run("taken away, with connections still there", "zero", "", 3, transport.ErrNoCredentials)
+		run("removed, while connections are kept", "zero", "", 3, transport.ErrNoCredentials)
 		creds.SetClientCertificate(0, clients.Client(104))
 		run("to another server", "redirect", "", 4, nil)
-		c.Close()
 	}
 }
 
-// TestSessions checks that TLS sessions are resumed, but never by a stream with
-// another trust store, even of the same certificates, or client certificate,
-// nor by one that has to trust what it does not.
+// TestSessions checks that TLS sessions are resumed, but not by a stream with
+// another client certificate or another trust store, even of the same
+// certificates.
 func TestSessions(t *testing.T) {
 	own := testcert.New("own")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -292,31 +278,26 @@ func TestSessions(t *testing.T) {
 			st.Endpoint, st.Port = addr.Addr().String(), addr.Port()
 			types = append(types, &st)
 		}
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{
-			Transports: []transport.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, types, runtime.Options{Credentials: creds})
 		for i, step := range []struct{ name, resumed string }{
 			{"a", "false"}, {"a", "true"}, {"b", "true"}, {"twin", "false"}, {"twin", "true"},
 			{"other", ""}, {"system", ""}, {"client", "false"}, {"client", "true"}, {"a", "true"},
 		} {
-			tr := &trace{}
-			s, err := c.NewStream(step.name, tr.handlers())
+			tr := &teststream.Trace{}
+			s, err := c.NewStream(step.name, handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
 			s.Connect()
 			tr.AwaitEnd(t, "DIS", "ARF")
-			if string(tr.body) != step.resumed || (step.resumed == "") != isTLS(s.Err()) {
-				t.Errorf("TLS %x, step %d, %s: resumed %q, want %q: %s, %v", version, i, step.name, tr.body, step.resumed, tr, s.Err())
+			if tr.Body() != step.resumed || (step.resumed == "") != isTLS(s.Err()) {
+				t.Errorf("TLS %x, step %d, %s: resumed %q, want %q: %s, %v", version, i, step.name, tr.Body(), step.resumed, tr, s.Err())
 			}
 		}
-		c.Close()
 	}
 }
 
-// TestDirectProtoStr checks headers by names that the policy does not declare.
+// TestDirectProtoStr checks headers that the policy does not declare.
 func TestDirectProtoStr(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Answer", "42")
@@ -324,7 +305,7 @@ func TestDirectProtoStr(t *testing.T) {
 	})
 	st := policy.StreamType{Opportunistic: true, DirectProtoStr: true, Metadata: []policy.Metadata{{Name: "mapped", Header: "x-mapped:"}}}
 	answers := ""
-	tr := &trace{on: on{"CON": func(s *runtime.Stream) policy.Result {
+	tr := &teststream.Trace{On: teststream.Actions{"CON": func(s *runtime.Stream) policy.Result {
 		for _, name := range []string{"x-answer", "X-Answer:", "x-ask", "none"} {
 			v, err := s.Metadata(name)
 			answers += fmt.Sprintf("%s,%v;", v, err)
@@ -342,13 +323,13 @@ func TestDirectProtoStr(t *testing.T) {
 	}
 	for name, value := range map[string]string{"x-evil": "a\r\nb", "x evil": "", "": "", ":": "", "x\r\ny": "z"} {
 		if err := s.SetMetadata(name, value); !errors.Is(err, runtime.ErrMetadataValue) && !errors.Is(err, runtime.ErrUnknownMetadata) {
-			t.Errorf("%q with %q is taken: %v", name, value, err)
+			t.Errorf("%q set to %q: %v", name, value, err)
 		}
 	}
 	s.RequestTx()
 	tr.AwaitEnd(t, "DIS", "ARF")
-	if string(tr.body) != "[new]|m|other.test" || answers != "42,<nil>;42,<nil>;new,<nil>;,<nil>;" {
-		t.Errorf("the server got %q, the stream %q: %s, %v", tr.body, answers, tr, s.Err())
+	if tr.Body() != "[new]|m|other.test" || answers != "42,<nil>;42,<nil>;new,<nil>;,<nil>;" {
+		t.Errorf("the server got %q, the stream %q: %s, %v", tr.Body(), answers, tr, s.Err())
 	}
 	if err := s.SetMetadata("transfer-encoding", "chunked"); err != nil {
 		t.Error(err)

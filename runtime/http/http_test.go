@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,72 +15,41 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// serve returns the address of a plain server.
-func serve(t *testing.T, h http.HandlerFunc) netip.AddrPort {
-	return server{handler: h}.start(t)
-}
-
-// fetch makes a stream, lets set prepare it, runs one transaction and returns
-// what it saw, without DES.
-func fetch(t *testing.T, st policy.StreamType, addr netip.AddrPort, h runtime.Handlers, set func(*runtime.Stream)) (*trace, *runtime.Stream) {
-	t.Helper()
-	// From inside CREATING, so that there is one transaction even if set asks
-	// for one too.
-	tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result {
-		s.SetHandlers(h)
-		if set != nil {
-			set(s)
-		}
-		return requestTx(s)
-	}}}
-	st.Opportunistic = true
-	_, s := newStream(t, st, addr, tr, runtime.Options{})
-	tr.AwaitEnd(t, "DIS", "ARF")
-	return tr, s
-}
-
-const fetched = "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"
-
-func want(t *testing.T, tr *trace, want string) {
-	t.Helper()
-	if got := tr.String(); got != want {
-		t.Errorf("\n got %s\nwant %s", got, want)
-	}
-}
-
 func TestStatus(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
-	seen := map[string]int{}
-	note := func(state string) func(*runtime.Stream) policy.Result {
-		return func(s *runtime.Stream) policy.Result { seen[state] = s.Status(); return policy.OK }
+	statuses := map[string]int{}
+	record := func(state string) func(*runtime.Stream) policy.Result {
+		return func(s *runtime.Stream) policy.Result { statuses[state] = s.Status(); return policy.OK }
 	}
-	tr := &trace{on: on{"CRE": requestTx, "CNG": note("CNG"), "CON": note("CON"), "NAK": note("NAK"), "DIS": note("DIS")}}
+	tr := &teststream.Trace{On: teststream.Actions{"CRE": teststream.RequestTx, "CNG": record("CNG"), "CON": record("CON"), "NAK": record("NAK"), "DIS": record("DIS")}}
 	newStream(t, policy.StreamType{HTTP: &policy.HTTP{}, Opportunistic: true}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "DIS")
-	if got := fmt.Sprint(seen); got != "map[CNG:0 CON:418 DIS:418 NAK:418]" {
+	if got := fmt.Sprint(statuses); got != "map[CNG:0 CON:418 DIS:418 NAK:418]" {
 		t.Error(got)
 	}
 }
 
-// TestRequest checks what goes on the wire.
+// TestRequest checks the bytes of requests.
 func TestRequest(t *testing.T) {
 	var mu sync.Mutex
-	var seen string
+	var request string
 	addr := server{conn: func(c net.Conn) {
-		defer c.Close()
 		buf := make([]byte, 4096)
 		n, _ := c.Read(buf)
 		mu.Lock()
-		seen = string(buf[:n])
+		request = string(buf[:n])
 		mu.Unlock()
 		io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 	}}.start(t)
@@ -128,25 +96,25 @@ func TestRequest(t *testing.T) {
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			if seen != tt.want {
-				t.Errorf("\n got %q\nwant %q", seen, tt.want)
+			if request != tt.want {
+				t.Errorf("\n got %q\nwant %q", request, tt.want)
 			}
 		})
 	}
 }
 
-// TestRefusedHeaders checks that what would break the framing of the request
-// is refused, not dropped.
+// TestRefusedHeaders checks that metadata in headers that frame the request fails
+// the attempt.
 func TestRefusedHeaders(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-12345", "te:": "trailers", "host:": "a b"} {
 		tr, s := fetch(t, policy.StreamType{Metadata: []policy.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
 			func(s *runtime.Stream) { s.SetMetadata("m", value) })
-		want(t, tr, "CRE POL CNG UNR ARF")
+		tr.Want(t, "CRE POL CNG UNR ARF")
 		if _, ok := errors.AsType[*sshttp.HeaderError](s.Err()); !ok {
 			t.Errorf("%s: %v", name, s.Err())
 		} else if text := fmt.Sprintf("%v %+v %#v", s.Err(), s.Err(), s.Err()); strings.Contains(text, value) {
-			t.Errorf("%s: the error tells the value: %s", name, text)
+			t.Errorf("%s: the error contains the value: %s", name, text)
 		}
 	}
 }
@@ -176,59 +144,36 @@ func TestPrepare(t *testing.T) {
 		{m: []policy.Metadata{{Name: "m", Header: "a b:"}}, text: "not the name of a header"},
 		{m: []policy.Metadata{{Name: "m", Header: ":"}}, text: "not the name of a header"},
 	} {
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{
-			{Name: "s", Endpoint: "h", HTTP: &tt.h, Metadata: tt.m}}}, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = c.NewStream("s", runtime.Handlers{})
+		c := newPolicy(t, []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Metadata: tt.m}}, runtime.Options{})
+		_, err := c.NewStream("s", runtime.Handlers{})
 		if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 			t.Errorf("%+v %+v: %v", tt.h, tt.m, err)
 		}
-		c.Close()
 	}
 }
 
-// TestResponseHeaders checks that metadata is set when CONNECTED comes.
+// TestResponseHeaders checks that metadata is set at CONNECTED.
 func TestResponseHeaders(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if v := r.Header.Get("X-Srv"); v != "" {
-			t.Errorf("what the server sent came back: %q", v)
+			t.Errorf("the request has the header of the last response: %q", v)
 		}
 		w.Header()["x-sRV"] = []string{"one"}
 		io.WriteString(w, "x")
 	})
 	var got []string
-	h := runtime.Handlers{State: nil}
-	tr := &trace{on: on{"CON": func(s *runtime.Stream) policy.Result {
+	tr := &teststream.Trace{On: teststream.Actions{"CON": func(s *runtime.Stream) policy.Result {
 		v, err := s.Metadata("srv")
 		got = append(got, fmt.Sprint(v, err))
 		return policy.OK
 	}}}
 	_, s := newStream(t, policy.StreamType{Opportunistic: true, Metadata: []policy.Metadata{{Name: "srv", Header: "X-Srv:"}}}, addr, tr, runtime.Options{})
-	s.SetHandlers(h)
 	s.RequestTx()
 	tr.AwaitEnd(t, "DIS")
 	s.RequestTx()
 	tr.AwaitEnd(t, "DIS POL CNG CON rx(SOM) rx(EOM) ACK DIS")
 	if strings.Join(got, ",") != "one<nil>,one<nil>" {
-		t.Errorf("metadata at CONNECTED is %q", got)
-	}
-}
-
-// sender returns a Tx that sends pieces, the last with FlagEOM.
-func sender(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
-	i := 0
-	return func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
-		n := copy(buf, pieces[i])
-		var flags policy.Flags
-		if i == 0 {
-			flags |= policy.FlagSOM
-		}
-		if i++; i == len(pieces) {
-			flags |= policy.FlagEOM
-		}
-		return n, flags, policy.OK
+		t.Errorf("at CONNECTED the metadata is %q", got)
 	}
 }
 
@@ -244,7 +189,7 @@ func TestBody(t *testing.T) {
 		set    func(*runtime.Stream)
 		pieces []string
 		length int64
-		body   string // "-": the request fails
+		body   string // "-" means that the request fails
 	}{
 		{"chunked", post, nil, []string{"ab", "cd"}, -1, "abcd"},
 		{"empty", post, nil, []string{""}, -1, ""},
@@ -255,7 +200,7 @@ func TestBody(t *testing.T) {
 		{"length from metadata with another method", policy.StreamType{HTTP: &policy.HTTP{Method: "REPORT"}, Metadata: post.Metadata},
 			func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
 		{"too short", post, func(s *runtime.Stream) { s.RequestTxLen(5) }, []string{"ab", "cd"}, 0, "-"},
-		{"more than announced is not asked for", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, []string{"ab", "cd"}, 2, "ab"},
+		{"longer than announced", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, []string{"ab", "cd"}, 2, "ab"},
 		{"a length and no Tx", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, nil, 0, "-"},
 		{"no Tx", post, nil, nil, 0, ""},
 	} {
@@ -266,24 +211,23 @@ func TestBody(t *testing.T) {
 			}
 			tr, s := fetch(t, tt.st, addr, h, tt.set)
 			if tt.body == "-" {
-				want(t, tr, "CRE POL CNG UNR ARF")
+				tr.Want(t, "CRE POL CNG UNR ARF")
 				if s.Err() == nil {
-					t.Error("no cause")
+					t.Error("Err returns nil")
 				}
 				return
 			}
 			length, _ := s.Metadata("seen")
-			if string(tr.body) != tt.body || length != fmt.Sprint(tt.length) {
-				t.Errorf("the server got %q with content-length %s, want %q with %d: %s, %v", tr.body, length, tt.body, tt.length, tr, s.Err())
+			if tr.Body() != tt.body || length != fmt.Sprint(tt.length) {
+				t.Errorf("the server got %q with content-length %s, want %q with %d: %s, %v", tr.Body(), length, tt.body, tt.length, tr, s.Err())
 			}
 		})
 	}
 }
 
-// TestMethods checks that the server gets the body of each method that has one,
-// and its length where that is known, in whatever pieces it is made.
+// TestMethods checks the body and its length for each method that has one.
 func TestMethods(t *testing.T) {
-	url := both(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s %d %q %v", r.Proto, r.Method, r.ContentLength, body, err)
 	}))
@@ -309,8 +253,8 @@ func TestMethods(t *testing.T) {
 					h.Tx = sender(tt.pieces...)
 				}
 				tr := transact(t, c, h, tt.length)
-				if want := proto[p] + " " + method + " " + tt.want; string(tr.body) != want {
-					t.Errorf("%s: the server got %s, want %s: %s", tt.name, tr.body, want, tr)
+				if want := proto[p] + " " + method + " " + tt.want; tr.Body() != want {
+					t.Errorf("%s: the server got %s, want %s: %s", tt.name, tr.Body(), want, tr)
 				}
 			}
 		}
@@ -320,50 +264,49 @@ func TestMethods(t *testing.T) {
 // TestTxDontSend checks that a body waits for RequestTx.
 func TestTxDontSend(t *testing.T) {
 	addr := serve(t, echo)
-	asked := make(chan uint32, 10)
+	ordinals := make(chan uint32, 10)
 	ready := false
-	tr := &trace{}
+	tr := &teststream.Trace{}
 	_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	var mu sync.Mutex
 	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		mu.Lock()
 		defer mu.Unlock()
-		asked <- ordinal
+		ordinals <- ordinal
 		if !ready {
 			return 0, 0, policy.TxDontSend
 		}
 		return copy(buf, "late"), policy.FlagSOM | policy.FlagEOM, policy.OK
 	}})
 	s.Connect()
-	if n := <-asked; n != 0 {
+	if n := <-ordinals; n != 0 {
 		t.Errorf("the first ordinal is %d", n)
 	}
 	s.RequestTx()
-	<-asked
+	<-ordinals
 	mu.Lock()
 	ready = true
 	mu.Unlock()
 	s.RequestTx()
-	if n := <-asked; n != 2 {
+	if n := <-ordinals; n != 2 {
 		t.Errorf("the third ordinal is %d", n)
 	}
 	tr.AwaitEnd(t, "DIS")
-	if string(tr.body) != "late" {
-		t.Errorf("the server got %q", tr.body)
+	if tr.Body() != "late" {
+		t.Errorf("the server got %q", tr.Body())
 	}
 }
 
-// TestEarlyAnswer checks that a server may answer before it has all of the
-// message, and that Tx stops then.
+// TestEarlyAnswer checks that a server may answer before the request is complete,
+// and that Tx is not called after that.
 func TestEarlyAnswer(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(w).EnableFullDuplex() // else net/http reads on before it answers
+		http.NewResponseController(w).EnableFullDuplex() // otherwise net/http reads the body first
 		http.Error(w, "too much", http.StatusRequestEntityTooLarge)
 	})
-	tr := &trace{}
-	_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	var ended atomic.Bool
-	tr.on = on{"DIS": func(*runtime.Stream) policy.Result { ended.Store(true); return policy.OK }}
+	tr := &teststream.Trace{On: teststream.Actions{"DIS": func(*runtime.Stream) policy.Result { ended.Store(true); return policy.OK }}}
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		if ended.Load() {
 			t.Error("Tx after DISCONNECTED")
@@ -375,10 +318,10 @@ func TestEarlyAnswer(t *testing.T) {
 	}})
 	s.Connect()
 	tr.AwaitEnd(t, "DIS")
-	want(t, tr, "CRE CNG CON rx(SOM) rx(EOM) NAK DIS")
+	tr.Want(t, "CRE CNG CON rx(SOM) rx(EOM) NAK DIS")
 }
 
-// TestLarge moves more than any buffer holds, both ways at once, over h1 and h2.
+// TestLarge moves more than buffers hold, in both directions at once.
 func TestLarge(t *testing.T) {
 	const size = 3 << 20
 	own := testcert.New("own")
@@ -390,7 +333,7 @@ func TestLarge(t *testing.T) {
 		}), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		sent, got := 0, 0
 		out, in := sha256.New(), sha256.New()
-		tr := &trace{}
+		tr := &teststream.Trace{}
 		_, s := newStream(t, policy.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store(), Opportunistic: true,
 			HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 		s.SetHandlers(runtime.Handlers{
@@ -423,14 +366,14 @@ func TestLarge(t *testing.T) {
 func TestRedirects(t *testing.T) {
 	own := testcert.New("own")
 	var mu sync.Mutex
-	var seen []string
-	note := func(w http.ResponseWriter, r *http.Request) {
+	var requests []string
+	record := func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
-		seen = append(seen, fmt.Sprintf("%s %s auth=%q x=%q ct=%q", r.Method, r.URL, r.Header.Get("Authorization"), r.Header.Get("X-M"), r.Header.Get("Content-Type")))
+		requests = append(requests, fmt.Sprintf("%s %s auth=%q x=%q ct=%q", r.Method, r.URL, r.Header.Get("Authorization"), r.Header.Get("X-M"), r.Header.Get("Content-Type")))
 		mu.Unlock()
 		io.WriteString(w, "end")
 	}
-	other := serve(t, note)
+	other := serve(t, record)
 	code := 302
 	to := ""
 	h := func(w http.ResponseWriter, r *http.Request) {
@@ -447,7 +390,7 @@ func TestRedirects(t *testing.T) {
 				return
 			}
 		}
-		note(w, r)
+		record(w, r)
 	}
 	plain := serve(t, h)
 	secure := server{handler: http.HandlerFunc(h), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
@@ -456,7 +399,7 @@ func TestRedirects(t *testing.T) {
 		tls          bool
 		code         int
 		to           string
-		want         string // what the last server saw; "": refused
+		want         string // the request at the end; "" means that the redirect fails
 	}{
 		{"relative", "GET", false, 302, "end?q", `GET /end?q auth="secret" x="v" ct="t"`},
 		{"same origin", "GET", false, 307, "http://" + plain.String() + "/end", `GET /end auth="secret" x="v" ct="t"`},
@@ -475,7 +418,7 @@ func TestRedirects(t *testing.T) {
 		{"HEAD 303", "HEAD", false, 303, "/end", `HEAD /end auth="secret" x="v" ct="t"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			code, to, seen = tt.code, tt.to, nil
+			code, to, requests = tt.code, tt.to, nil
 			addr := plain
 			if tt.tls {
 				addr = secure
@@ -490,11 +433,11 @@ func TestRedirects(t *testing.T) {
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			if got := strings.Join(seen, "; "); got != tt.want {
-				t.Errorf("the server saw %s, want %s (%s, %v)", got, tt.want, tr, s.Err())
+			if got := strings.Join(requests, "; "); got != tt.want {
+				t.Errorf("the server got %s, want %s (%s, %v)", got, tt.want, tr, s.Err())
 			}
 			if tt.want == "" && (!isRedirect(s.Err()) || !strings.HasSuffix(tr.String(), "UNR ARF")) {
-				t.Errorf("refused with %s, %v", tr, s.Err())
+				t.Errorf("got %s, %v", tr, s.Err())
 			}
 		})
 	}
@@ -503,36 +446,38 @@ func TestRedirects(t *testing.T) {
 // TestRetryAfter checks that the header raises the wait.
 func TestRetryAfter(t *testing.T) {
 	for _, header := range []string{"1", "date"} {
-		var first, second time.Time
-		addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			if first.IsZero() {
-				first = time.Now()
+		synctest.Test(t, func(t *testing.T) {
+			var times []time.Time
+			var network testserver.Network
+			ln := network.Listen("127.0.0.1:80")
+			testserver.HTTP(t, ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if times = append(times, time.Now()); len(times) > 1 {
+					return
+				}
 				v := header
 				if v == "date" { // of a server whose clock is a year off
-					now := first.Add(-365 * 24 * time.Hour).UTC()
+					now := time.Now().Add(-365 * 24 * time.Hour).UTC()
 					w.Header().Set("Date", now.Format(http.TimeFormat))
 					v = now.Add(time.Second).Format(http.TimeFormat)
 				}
 				w.Header().Set("Retry-After", v)
 				w.WriteHeader(503)
-				return
+			})})
+			tr := &teststream.Trace{}
+			_, s := newStream(t, policy.StreamType{Opportunistic: true, Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
+				testserver.Addr(ln), tr, runtime.Options{DialContext: network.DialContext})
+			s.RequestTx()
+			tr.AwaitEnd(t, "DIS")
+			tr.Want(t, "CRE POL CNG UNR POL CNG CON ACK DIS")
+			if d := times[1].Sub(times[0]); d != time.Second {
+				t.Errorf("Retry-After %s: the next request came after %v", header, d)
 			}
-			second = time.Now()
 		})
-		tr := &trace{}
-		_, s := newStream(t, policy.StreamType{Opportunistic: true, Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
-			addr, tr, runtime.Options{})
-		s.RequestTx()
-		tr.AwaitEnd(t, "DIS")
-		want(t, tr, "CRE POL CNG UNR POL CNG CON ACK DIS")
-		if d := second.Sub(first); d < time.Second || d > 5*time.Second {
-			t.Errorf("Retry-After %s: the next request came after %v", header, d)
-		}
 	}
 }
 
-// TestKeepAlive checks that connections are used again, by streams with the
-// same trust only.
+// TestKeepAlive checks that connections are kept, and shared only by streams with
+// the same trust and attributes.
 func TestKeepAlive(t *testing.T) {
 	own, other := testcert.New("own"), testcert.New("other")
 	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
@@ -549,25 +494,20 @@ func TestKeepAlive(t *testing.T) {
 		urgent.Name, urgent.TrustStore, urgent.Priority = "urgent", stores["a"], 1
 		fast.Name, fast.TrustStore, fast.AttrLowLatency = "fast", stores["a"], true
 		types = append(types, &urgent, &fast)
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{
-			Logger:     slog.New(slog.DiscardHandler),
-			Transports: []transport.Transport{sshttp.New()},
+		c := newPolicy(t, types, runtime.Options{
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				dials.Add(1)
 				return new(net.Dialer).DialContext(ctx, network, address)
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, step := range []struct {
 			name  string
 			ok    bool
 			dials int32
 		}{{"a", true, 1}, {"a", true, 1}, {"b", true, 1}, {"wrong", false, 2}, {"system", false, 3}, {"a", true, 3},
 			{"urgent", true, 4}, {"fast", true, 5}, {"urgent", true, 5}, {"a", true, 5}} {
-			tr := &trace{}
-			s, err := c.NewStream(step.name, tr.handlers())
+			tr := &teststream.Trace{}
+			s, err := c.NewStream(step.name, handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -577,33 +517,28 @@ func TestKeepAlive(t *testing.T) {
 				t.Errorf("%v, stream %s: %s, %d dials so far, want success %v with %d", protocol, step.name, tr, dials.Load(), step.ok, step.dials)
 			}
 		}
-		c.Close()
 	}
 }
 
 func TestUnix(t *testing.T) {
 	for _, name := range []string{filepath.Join(t.TempDir(), "s"), "@sspolicy-test-" + fmt.Sprint(time.Now().UnixNano())} {
 		if name[0] == '@' && goruntime.GOOS != "linux" {
-			continue // no other system has abstract names
+			continue // abstract names exist on Linux alone
 		}
 		ln, err := net.Listen("unix", name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		hs := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL) })}
-		go hs.Serve(ln)
-		tr, _ := fetch(t, policy.StreamType{Endpoint: "+" + name, HTTP: &policy.HTTP{URL: "/x?y"}}, netip.AddrPort{}, runtime.Handlers{
-			Rx: nil,
-		}, nil)
-		want(t, tr, fetched)
-		if string(tr.body) != "localhost/x?y" {
-			t.Errorf("the server saw %s", tr.body)
+		testserver.HTTP(t, ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL) })})
+		tr, _ := fetch(t, policy.StreamType{Endpoint: "+" + name, HTTP: &policy.HTTP{URL: "/x?y"}}, netip.AddrPort{}, runtime.Handlers{}, nil)
+		tr.Want(t, fetched)
+		if tr.Body() != "localhost/x?y" {
+			t.Errorf("the server got %s", tr.Body())
 		}
-		hs.Close()
 	}
 }
 
-// TestCloseInFlight closes the context at each point of a transaction.
+// TestCloseInFlight shuts the context down at each point of a transaction.
 func TestCloseInFlight(t *testing.T) {
 	release := make(chan struct{})
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -617,51 +552,42 @@ func TestCloseInFlight(t *testing.T) {
 		}
 	})
 	for path, want := range map[string]string{"/head": "CRE CNG DES", "/body": "CRE CNG CON rx(SOM) DIS DES"} {
-		tr := &trace{on: on{"CRE": connect}}
+		tr := &teststream.Trace{On: teststream.Actions{"CRE": teststream.Connect}}
 		c, _ := newStream(t, policy.StreamType{HTTP: &policy.HTTP{URL: path}}, addr, tr, runtime.Options{})
-		tr.await(t, len(strings.Fields(want))-2)
-		c.Close()
+		awaitEvents(t, tr, len(strings.Fields(want))-2)
+		teststream.Shutdown(t, c)
 		if got := tr.String(); got != want && got != strings.Replace(want, " DIS", "", 1) {
 			t.Errorf("\n got %s\nwant %s", got, want)
 		}
 	}
 	close(release)
 
-	// A peer that accepts and never says a word, not even for TLS.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	tr := &trace{on: on{"CRE": connect}}
-	c, _ := newStream(t, policy.StreamType{TLS: true}, ln.Addr().(*net.TCPAddr).AddrPort(), tr, runtime.Options{})
+	// A peer that accepts the connection and sends nothing, not even for TLS.
+	ln := testserver.Listen(t)
+	tr := &teststream.Trace{On: teststream.Actions{"CRE": teststream.Connect}}
+	c, _ := newStream(t, policy.StreamType{TLS: true}, testserver.Addr(ln), tr, runtime.Options{})
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	c.Close()
-	want(t, tr, "CRE CNG DES")
+	teststream.Shutdown(t, c)
+	tr.Want(t, "CRE CNG DES")
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.Copy(io.Discard, conn); err != nil {
 		t.Errorf("the connection outlived the context: %v", err)
 	}
 }
 
-// TestMany runs many streams at once.
+// TestMany runs many streams at the same time.
 func TestMany(t *testing.T) {
 	addr := serve(t, echo)
-	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Opportunistic: true,
-		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{Method: "POST"}}}},
-		runtime.Options{Transports: []transport.Transport{sshttp.New()}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newContext(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, runtime.Options{Logger: teststream.Logger(t)})
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			tr := &trace{}
-			h := tr.handlers()
+			tr := &teststream.Trace{}
+			h := handlers(tr)
 			h.Tx = func(s *runtime.Stream, n uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				return copy(buf, fmt.Sprint(i, ":", n)), policy.FlagEOM, policy.OK
 			}
@@ -670,17 +596,17 @@ func TestMany(t *testing.T) {
 				t.Error(err)
 				return
 			}
+			want := ""
 			for n := range 20 {
-				tr.body = nil
+				want += fmt.Sprint(i, ":", n)
 				tr.Reset()
 				s.RequestTx()
 				tr.AwaitEnd(t, "DIS", "ARF")
-				if string(tr.body) != fmt.Sprint(i, ":", n) {
-					t.Errorf("stream %d got %q: %s %v", i, tr.body, tr, s.Err())
+				if tr.Body() != want {
+					t.Errorf("stream %d got %q: %s %v", i, tr.Body(), tr, s.Err())
 				}
 			}
 		})
 	}
 	wg.Wait()
-	c.Close()
 }

@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// figures are what lws 5.0.0 has in the JSON of "perf".
+// figures are the JSON of "perf" in lws 5.0.0.
 type figures struct {
 	Peer         string
 	DNS          int      `json:"dns_us"`
@@ -27,7 +28,7 @@ type figures struct {
 	} `json:"prot_specific"`
 }
 
-// TestPerf checks the figures of an attempt: what is in them, and when they come.
+// TestPerf checks the figures of attempts and when they are delivered.
 func TestPerf(t *testing.T) {
 	own := testcert.New("own")
 	good := status(200, "x")
@@ -35,10 +36,10 @@ func TestPerf(t *testing.T) {
 		name     string
 		st       policy.StreamType
 		sv       server
-		again    bool // look at the second request, on the connection of the first
+		again    bool // check the second request, on the connection of the first
 		events   string
 		dns      int // dns_disp
-		status   int // 0: none
+		status   int // 0 means no response
 		tls, new bool
 	}{
 		{name: "h1", sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true},
@@ -64,9 +65,9 @@ func TestPerf(t *testing.T) {
 			}
 			var mu sync.Mutex
 			var got []string
-			tr := &trace{}
+			tr := &teststream.Trace{}
 			_, s := newStream(t, st, addr, tr, runtime.Options{})
-			h := tr.handlers()
+			h := handlers(tr)
 			rx := h.Rx
 			h.Rx = func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 				if flags&policy.FlagPerfJSON == 0 {
@@ -83,11 +84,11 @@ func TestPerf(t *testing.T) {
 			s.SetHandlers(h)
 			s.RequestTx()
 			tr.AwaitEnd(t, "DIS", "ARF")
-			want(t, tr, tt.events)
+			tr.Want(t, tt.events)
 			if tt.again {
 				n := len(tr.Events())
 				s.RequestTx()
-				tr.await(t, 2*n-1) // all but CRE
+				awaitEvents(t, tr, 2*n-1) // all except CRE
 			}
 			mu.Lock()
 			defer mu.Unlock()

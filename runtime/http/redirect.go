@@ -8,8 +8,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// redirect makes the request that resp, the response to req, redirects to. A
-// Host or credential is not sent to another origin.
+// redirect makes the request that resp, the response to req, redirects to. It does
+// not send the Host or credentials to another origin.
 func (n *connector) redirect(l transport.Link, req *http.Request, resp *http.Response, hops int) (*http.Response, error) {
 	discard(resp)
 	to, same, err := request.Redirect(n.setup, l, req.URL, resp, hops)
@@ -21,7 +21,7 @@ func (n *connector) redirect(l transport.Link, req *http.Request, resp *http.Res
 	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		if req.Body != nil {
 			return nil, &RedirectError{Code: resp.StatusCode, Location: resp.Header.Get("Location"),
-				Reason: "the body of the request can not be sent twice"}
+				Reason: "the body of the request cannot be sent twice"}
 		}
 	default:
 		if method != http.MethodHead {
@@ -48,7 +48,8 @@ func (n *connector) redirect(l transport.Link, req *http.Request, resp *http.Res
 		}
 	}
 	if n.signer != nil {
-		// Also not when it comes back from another origin: that one said what is asked for.
+		// After another origin the request stays unsigned, since that origin has
+		// chosen it.
 		signed := next.Header[authorize] != nil
 		for _, k := range []string{authorize, amzToken, amzDate, amzHash} {
 			next.Header.Del(k)

@@ -12,22 +12,22 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestSigV4Refused checks policies that can not be executed.
+// TestSigV4Refused checks policies that cannot be executed.
 func TestSigV4Refused(t *testing.T) {
 	meta := []policy.Metadata{{Name: "region"}, {Name: "service"}}
 	for _, tt := range []struct {
 		st   policy.StreamType
-		none bool
+		none bool // without Options.Credentials
 		want error
 	}{
 		{policy.StreamType{AWSRegion: "region", AWSService: "service"}, false, nil},
-		{policy.StreamType{AWSRegion: "region", AWSService: "service"}, true, runtime.ErrNoCredentials},
-		{policy.StreamType{AWSService: "service"}, false, runtime.ErrUnsupported},
-		{policy.StreamType{AWSRegion: "region"}, false, runtime.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service"}, true, transport.ErrNoCredentials},
+		{policy.StreamType{AWSService: "service"}, false, transport.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region"}, false, transport.ErrUnsupported},
 		{policy.StreamType{AWSRegion: "eu-west-1", AWSService: "service"}, false, runtime.ErrUnknownMetadata},
 		{policy.StreamType{AWSRegion: "region", AWSService: "s3"}, false, runtime.ErrUnknownMetadata},
-		{policy.StreamType{AWSRegion: "region", AWSService: "service", HTTP: &policy.HTTP{AuthHeader: "authorization:"}}, false, runtime.ErrUnsupported},
-		{policy.StreamType{AWSRegion: "region", AWSService: "service", Protocol: policy.ProtocolRaw}, false, runtime.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service", HTTP: &policy.HTTP{AuthHeader: "authorization:"}}, false, transport.ErrUnsupported},
+		{policy.StreamType{AWSRegion: "region", AWSService: "service", Protocol: policy.ProtocolRaw}, false, transport.ErrUnsupported},
 	} {
 		st := tt.st
 		st.Name, st.Endpoint, st.Metadata, st.Auth = "s", "h", meta, &policy.Auth{Type: "sigv4"}
@@ -38,28 +38,19 @@ func TestSigV4Refused(t *testing.T) {
 		if tt.none {
 			o.Credentials = nil
 		}
-		c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}}, o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, []*policy.StreamType{&st}, o)
 		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
 			t.Errorf("%q, %q: %v, want %v", st.AWSRegion, st.AWSService, err, tt.want)
 		}
-		c.Close()
 	}
 }
 
-// A transport without the option refuses what it is for, and says so.
+// TestSigV4Option checks that a transport without the option names it.
 func TestSigV4Option(t *testing.T) {
 	st := policy.StreamType{Name: "s", Endpoint: "h", HTTP: new(policy.HTTP), Auth: &policy.Auth{Type: policy.AuthSigV4},
 		Metadata: []policy.Metadata{{Name: "r"}}, AWSRegion: "r", AWSService: "r"}
-	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{&st}},
-		runtime.Options{Transports: []transport.Transport{sshttp.New()}, Credentials: new(credentials.Memory)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) || !strings.Contains(err.Error(), "SigV4") {
+	c := newPolicy(t, []*policy.StreamType{&st}, runtime.Options{Credentials: new(credentials.Memory)})
+	if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), "SigV4") {
 		t.Errorf("%v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 const exampleID, exampleSecret = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
-// TestSigV4Vectors has the test suite of AWS.
+// TestSigV4Vectors runs the test suite of AWS.
 func TestSigV4Vectors(t *testing.T) {
 	text, err := os.ReadFile("testdata/sigv4.json")
 	if err != nil {

@@ -2,21 +2,22 @@ package policy
 
 import "strconv"
 
-// A Blob is a kind of text that a policy uses but does not hold: a system blob
+// A Blob is a kind of text that a policy requires and does not hold: a system blob
 // of lws (include/libwebsockets/lws-system.h).
 type Blob uint8
 
+// Kinds of blobs. An indexed kind has four texts, with the indexes 0 to 3.
 const (
-	BlobAuth            Blob = iota // an auth token, by index
-	BlobDeviceSerial                // the serial number of the device
-	BlobFirmwareVersion             // the version of its firmware
-	BlobDeviceType                  // the kind of device
-	BlobMQTTClientID                // the client id of an MQTT connection
-	BlobMQTTUsername                // its user name
-	BlobMQTTPassword                // its password
-	BlobAWSKeyID                    // the id of an AWS access key, by index
-	BlobAWSSecret                   // the secret of that key, by index
-	BlobAWSSessionToken             // the session token of a temporary key, by index
+	BlobAuth            Blob = iota // auth token, indexed
+	BlobDeviceSerial                // serial number of the device
+	BlobFirmwareVersion             // version of the firmware
+	BlobDeviceType                  // type of the device
+	BlobMQTTClientID                // client id for MQTT
+	BlobMQTTUsername                // user name for MQTT
+	BlobMQTTPassword                // password for MQTT
+	BlobAWSKeyID                    // id of an AWS access key, indexed
+	BlobAWSSecret                   // secret of the key with the same index, indexed
+	BlobAWSSessionToken             // session token of a temporary key, indexed
 )
 
 // maxBlobs is the number of texts of an indexed kind, as in lws.
@@ -39,7 +40,7 @@ var blobs = [...]struct {
 	BlobAWSSessionToken: {"AWS session token", "aws_session_token", true},
 }
 
-// String returns the name of the kind in messages.
+// String returns the name of the kind for messages, such as "auth token".
 func (b Blob) String() string {
 	if int(b) < len(blobs) {
 		return blobs[b].title
@@ -47,9 +48,9 @@ func (b Blob) String() string {
 	return "blob " + strconv.Itoa(int(b))
 }
 
-// Name returns the name of a text in credential sources: "auth.0" to "auth.3",
-// and so on for the other indexed kinds; "device_serial", and so on for the rest.
-// It is empty if there is no such text.
+// Name returns the name that sources of credentials use for a text: "auth.0" to
+// "auth.3" for an indexed kind, "device_serial" for the others, whose index is 0. It
+// returns "" if there is no such text.
 func (b Blob) Name(index int) string {
 	switch {
 	case int(b) >= len(blobs) || index < 0 || index >= maxBlobs || index > 0 && !blobs[b].indexed:
@@ -60,7 +61,7 @@ func (b Blob) Name(index int) string {
 	return blobs[b].name
 }
 
-// ParseBlob is the inverse of [Blob.Name].
+// ParseBlob returns the kind and index of a text by its [Blob.Name].
 func ParseBlob(name string) (b Blob, index int, ok bool) {
 	for b := range blobs {
 		for index := range maxBlobs {

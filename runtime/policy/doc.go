@@ -1,12 +1,16 @@
-// Package policy is the compiled form of a Secure Streams policy, and the
+// Package policy defines the compiled form of a Secure Streams policy, and the
 // vocabulary that streams and transports share.
 //
-// The tables are plain data: codegen.Compile fills them in, and generated Go
-// files spell them out. [Policy] and [StreamType] come first. Around the tables
-// stand the facts that follow from them alone: the [Protocol] table, the
-// [Template] of a text with ${metadata}, the [Target] of an endpoint, the
-// arithmetic of a [Retry]. A [State], [Flags] and [Result] have the names and
-// numbers of libwebsockets 5.0.0 (include/libwebsockets/lws-secure-streams.h).
+// A [Policy] is a tree of plain tables, of which [StreamType] is the most important.
+// codegen.Compile fills them in, and generated Go files spell them out. What
+// follows from the tables alone is here too: the properties of a [Protocol], a
+// [Template] with ${metadata}, the [Target] of an [Endpoint], the delays of a
+// [Retry].
 //
-// Programs rarely need this package: package runtime has the names they use.
+// The names and numbers of [State], [Flags] and [Result] are those of libwebsockets
+// (lws) 5.0.0 (include/libwebsockets/lws-secure-streams.h).
+//
+// Programs rarely import this package: package runtime has the names they need. A
+// table must not be modified while a context uses it, and then may be read by any
+// number of goroutines.
 package policy

@@ -9,18 +9,19 @@ import (
 	"strings"
 )
 
-// A Target is where an attempt connects to: the parts of the endpoint of the
-// policy, with its metadata inserted.
+// A Target is where an attempt connects to: the policy's endpoint with metadata
+// inserted.
 type Target struct {
-	Network string // "tcp", "unix" or "file"; a stream without a network has the name of its carrier
-	Host    string // a name or address without brackets; for unix the path, or "@" and the abstract name; for file the path
-	Port    uint16 // 0 except for tcp
+	Network string // "tcp", "unix" or "file"; the name of the carrier if it uses no network
+	Host    string // a name, or an address without brackets; for unix a path, or "@" and an abstract name; for file a path
+	Port    uint16 // not 0 for tcp, 0 for others
 	TLS     bool
-	Scheme  string // the scheme of an endpoint that is a URL, in lower case
-	Path    string // path and query of an endpoint that is a URL, which replace the policy's
+	Scheme  string // of an endpoint that is a URL, in lower case
+	Path    string // path and query of an endpoint that is a URL or host:port, instead of those of http_url
 }
 
-// Address returns the target in the form that net.Dial takes.
+// Address returns the target in the form of net.Dial: "host:port" for tcp, else the
+// path.
 func (t *Target) Address() string {
 	if t.Network != "tcp" {
 		return t.Host
@@ -28,21 +29,24 @@ func (t *Target) Address() string {
 	return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
 }
 
-// fileScheme is the beginning of an endpoint that is a local file.
+// fileScheme is the prefix of an endpoint that is a local file.
 const fileScheme = "file://"
 
-// An Endpoint is the endpoint of a client streamtype, ready to be resolved.
+// An Endpoint is the parsed endpoint of a client streamtype. It may be used by any
+// number of goroutines.
 type Endpoint struct {
 	st     *StreamType
 	text   *Template
 	target *Target // set if the text holds no metadata
 }
 
-// NewEndpoint parses the endpoint of a client streamtype, and adds to uses what
-// the metadata in it may hold. The text of the policy alone decides whether the
-// endpoint is a name, a URL or a unix socket, so that a value inserted into a
-// name cannot make a URL of it. The exception is an endpoint that is one ${item},
-// which may hold a name or a URL.
+// NewEndpoint parses the endpoint of a client streamtype. It adds a use to the
+// element of uses for each metadata item in the endpoint; uses has an element for
+// each item of the streamtype.
+//
+// The text of the policy alone decides whether the endpoint is a host name, a URL, a
+// unix socket or a file, so that metadata cannot turn a name into a URL. As an
+// exception, an endpoint that is just ${item} may become a name or a URL.
 //
 // A raw streamtype may have none. The error wraps ErrEndpoint, ErrTemplate or
 // ErrUnknownMetadata.
@@ -70,9 +74,8 @@ func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
 	return e, text.markAuthority(uses)
 }
 
-// markAuthority notes the uses of the items of an endpoint that begins with a
-// name or a URL: up to the end of the authority they are part of it, and then of
-// the path.
+// markAuthority marks the items of an endpoint that is a name or a URL: an item is
+// part of the authority up to its end, and of the path after it.
 func (t *Template) markAuthority(uses []Use) error {
 	use := UseName
 	for _, p := range t.parts {
@@ -102,9 +105,10 @@ func (t *Template) markAuthority(uses []Use) error {
 	return nil
 }
 
-// Resolve returns the target for the given metadata. Two calls with equal
-// results may return the same pointer; nobody may change what it points to. The
-// error wraps ErrEndpoint and does not contain metadata.
+// Resolve returns the target for the given metadata, in the order of the
+// streamtype's items. Calls with equal results may return the same pointer, so the
+// target must not be modified. The error wraps ErrEndpoint and does not quote
+// metadata.
 func (e *Endpoint) Resolve(values []Value) (*Target, error) {
 	if e.target != nil {
 		return e.target, nil
@@ -114,28 +118,31 @@ func (e *Endpoint) Resolve(values []Value) (*Target, error) {
 	case strings.HasPrefix(text, "+") && !strings.HasPrefix(e.text.text, "+"):
 		return nil, &EndpointError{e.text.String(), "only the policy can name a unix socket"}
 	case strings.HasPrefix(e.text.text, fileScheme):
-		return fileTarget(text, true)
+		return fileTarget(text, e.st, true)
 	case strings.HasPrefix(text, "file:"):
 		return nil, &EndpointError{e.text.String(), "only the policy can name a file"}
 	}
 	return ParseTarget(text, e.st)
 }
 
-// ParseTarget parses an endpoint without ${metadata} by the rules of lws 5.0.0
-// (lib/secure-streams/secure-streams.c, _lws_ss_client_connect): a text with a
-// ':' is a URL, or host:port, whose host, port and path replace those of the
-// policy; the schemes http, ws and mqtt turn TLS off. Unlike lws it refuses https
-// and wss without TLS in the policy, and user names. The error wraps ErrEndpoint;
-// it quotes the policy's endpoint, never text, which may hold secret metadata.
+// ParseTarget parses the text of an endpoint of st, in which metadata has been
+// inserted, by the rules of lws 5.0.0 (lib/secure-streams/secure-streams.c,
+// _lws_ss_client_connect): a text with a ':' is a URL, or host:port, whose host,
+// port and path replace those of the policy; the schemes http, ws and mqtt turn TLS
+// off. Unlike lws, ParseTarget refuses https and wss if the policy has no TLS, and
+// user names.
+//
+// The error wraps ErrEndpoint. It quotes st.Endpoint, but not text, which may hold
+// secret metadata.
 func ParseTarget(text string, st *StreamType) (*Target, error) {
 	if path, ok := strings.CutPrefix(text, "+"); ok {
 		if path == "" || path == "@" || strings.Contains(path, "\x00") {
-			return nil, endpointError(st, "a unix socket without a name")
+			return nil, endpointError(st, "unix socket without a name")
 		}
 		return &Target{Network: "unix", Host: path, TLS: st.TLS}, nil
 	}
 	if strings.HasPrefix(text, fileScheme) {
-		return fileTarget(text, false)
+		return fileTarget(text, st, false)
 	}
 	t := &Target{Network: "tcp", Host: text, Port: st.Port, TLS: st.TLS}
 	_, err := netip.ParseAddr(text)
@@ -146,23 +153,23 @@ func ParseTarget(text string, st *StreamType) (*Target, error) {
 		}
 	}
 	if t.Port = cmp.Or(t.Port, st.Protocol.DefaultPort(t.TLS)); t.Port == 0 {
-		return nil, endpointError(st, "the policy has no port for it")
+		return nil, endpointError(st, "the policy has no port")
 	}
-	if why := t.wrongHost(isAddr); why != "" {
+	if why := t.checkHost(isAddr); why != "" {
 		if t.Host == "" && strings.Contains(st.Endpoint, "${") {
-			why = "no host: its metadata is empty or not set"
+			why = "no host: the metadata is empty or not set"
 		}
 		return nil, endpointError(st, why)
 	}
 	return t, nil
 }
 
+// endpointError returns an ErrEndpoint with the endpoint as the policy has it.
 func endpointError(st *StreamType, why string) error {
 	return &EndpointError{st.Endpoint, why}
 }
 
-// parseURL takes host, port and path from a URL or host:port. It returns what is
-// wrong with it, or "".
+// parseURL sets t from a URL or host:port. It returns the reason of a failure, or "".
 func (t *Target) parseURL(text string) (why string) {
 	authority := text
 	if scheme, after, found := strings.Cut(text, "://"); found {
@@ -175,10 +182,10 @@ func (t *Target) parseURL(text string) (why string) {
 	case "mqtt":
 		t.Port, t.TLS = 1883, false
 	case "file":
-		return "the path of a file begins after \"file://\""
+		return "a file needs \"file://\" before its path"
 	case "https", "wss":
 		if t.Port = 443; !t.TLS {
-			return "the policy has no TLS for it"
+			return "the policy has no TLS"
 		}
 	}
 	t.Path = "/"
@@ -190,12 +197,12 @@ func (t *Target) parseURL(text string) (why string) {
 		authority = authority[:i]
 	}
 	if strings.Contains(authority, "@") {
-		return "a URL with a user name"
+		return "user name in the URL"
 	}
 	return t.parseAuthority(authority)
 }
 
-// parseAuthority is parseURL for host[:port].
+// parseAuthority sets t from host[:port]. It returns the reason of a failure, or "".
 func (t *Target) parseAuthority(authority string) (why string) {
 	var port string
 	if after, ok := strings.CutPrefix(authority, "["); ok {
@@ -204,7 +211,7 @@ func (t *Target) parseAuthority(authority string) (why string) {
 			return "unbalanced brackets"
 		}
 		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() {
-			return "not an IPv6 address in brackets"
+			return "no IPv6 address in the brackets"
 		}
 		t.Host, port = host, strings.TrimPrefix(after, ":")
 	} else {
@@ -223,13 +230,13 @@ func (t *Target) parseAuthority(authority string) (why string) {
 	return ""
 }
 
-// wrongHost returns what is wrong with the host, or "".
-func (t *Target) wrongHost(isAddr bool) (why string) {
+// checkHost returns the reason why the host is not allowed, or "".
+func (t *Target) checkHost(isAddr bool) (why string) {
 	switch {
 	case t.Host == "":
 		return "no host"
 	case t.Host[0] == '+':
-		return "a host that begins with '+'"
+		return "the host begins with '+'"
 	}
 	for i := range len(t.Host) {
 		b := t.Host[i]
@@ -265,24 +272,25 @@ func wrongLabels(host string) (why string) {
 	return ""
 }
 
-// fileTarget returns the file that an endpoint names. Metadata in it must not
-// lead out of the folder that the policy names.
-func fileTarget(endpoint string, metadata bool) (*Target, error) {
-	path := strings.TrimPrefix(endpoint, fileScheme)
+// fileTarget returns the target of an endpoint that is a file. If it holds metadata
+// it must not have "..", which could lead out of the directory that the policy names.
+func fileTarget(text string, st *StreamType, metadata bool) (*Target, error) {
+	path := strings.TrimPrefix(text, fileScheme)
 	if path == "" || strings.ContainsRune(path, 0) {
-		return nil, &EndpointError{endpoint, "a file without a name"}
+		return nil, endpointError(st, "a file without a name")
 	}
 	if metadata {
 		for element := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
 			if element == ".." {
-				return nil, &EndpointError{endpoint, "\"..\" together with metadata"}
+				return nil, endpointError(st, "\"..\" in a path with metadata")
 			}
 		}
 	}
 	return &Target{Network: "file", Host: path}, nil
 }
 
-// NoEndpoint returns the endpoint of streams that use no network.
+// NoEndpoint returns the endpoint of a carrier that uses no network. It resolves to a
+// target whose Network is the name of the carrier.
 func NoEndpoint(carrier Protocol) Endpoint {
 	return Endpoint{target: &Target{Network: carrier.String()}}
 }

@@ -12,7 +12,7 @@ func TestTarget(t *testing.T) {
 	for _, tt := range []struct {
 		st   *StreamType
 		text string
-		want Target // zero: refused
+		want Target // the zero Target means an error
 	}{
 		{plain, "example.com", Target{"tcp", "example.com", 1234, false, "", ""}},
 		{secure, "example.com", Target{"tcp", "example.com", 1234, true, "", ""}},
@@ -81,11 +81,11 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// TestEndpointMetadata checks that metadata can not make more of an endpoint
-// than the policy has.
+// TestEndpointMetadata checks that metadata cannot change the part of an endpoint
+// that is outside of it.
 func TestEndpointMetadata(t *testing.T) {
 	for _, tt := range []struct {
-		endpoint, value, want string // want "": refused
+		endpoint, value, want string // "" means an error
 	}{
 		{"${m}.example.com", "eu", "eu.example.com:1"},
 		{"${m}.example.com", "evil.test/", ""},
@@ -118,7 +118,7 @@ func TestEndpointMetadata(t *testing.T) {
 		{"+/run/${m}.sock", "../x", ""},
 		{"${m}", "h", "h:1"},
 		{"${m}", "https://h/p", "h:443/p"},
-		{"${m}", "http://h/p", "h:80/p"}, // as in lws, and said in docs/runtime.md
+		{"${m}", "http://h/p", "h:80/p"}, // as in lws; see docs/runtime.md
 		{"${m}", "h\r\nx", ""},
 		{"${m}", "", ""},
 		{"${m}", "+/run/x.sock", ""},
@@ -141,13 +141,10 @@ func TestEndpointMetadata(t *testing.T) {
 			t.Errorf("%s with %q is %q, want %q", tt.endpoint, tt.value, got, tt.want)
 		}
 	}
-	for _, endpoint := range []string{"", "${m}://h/", "${m}", "file://", "file:x", "FILE://x", "${m}/x", "${nobody}", "${m"} {
-		if endpoint == "${m}" {
-			continue
-		}
+	for _, endpoint := range []string{"", "${m}://h/", "file://", "file:x", "FILE://x", "${m}/x", "${nobody}", "${m"} {
 		st := &StreamType{Endpoint: endpoint, Port: 1, Metadata: []Metadata{{Name: "m"}}}
 		if _, err := NewEndpoint(st, make([]Use, 1)); err == nil {
-			t.Errorf("endpoint %q was taken", endpoint)
+			t.Errorf("endpoint %q is accepted", endpoint)
 		}
 	}
 }
@@ -156,7 +153,7 @@ func TestMetadataUse(t *testing.T) {
 	for _, u := range []Use{UseHeader, UseURL, UseName, UseHost, UsePath} {
 		for _, v := range []string{"\r", "\n", "\x00", "a\r\nX: y"} {
 			if err := u.Check(v); !errors.Is(err, ErrMetadataValue) {
-				t.Errorf("use %b takes %q: %v", u, v, err)
+				t.Errorf("use %b accepts %q: %v", u, v, err)
 			}
 		}
 		if err := u.Check("fine-1.2"); err != nil {
@@ -165,32 +162,40 @@ func TestMetadataUse(t *testing.T) {
 	}
 	for _, v := range []string{"\x01", "a\x1f", "\x7f", "\x1b[2J"} {
 		if err := UseHeader.Check(v); !errors.Is(err, ErrMetadataValue) {
-			t.Errorf("a header takes %q: %v", v, err)
+			t.Errorf("a header accepts %q: %v", v, err)
 		}
 	}
 	if err := UseHeader.Check("a\tb\u00e9\xff"); err != nil {
 		t.Error(err)
 	}
 	if err := Use(0).Check("\r\n\x00"); err != nil {
-		t.Errorf("a value that is only read back: %v", err)
+		t.Errorf("a value without a use: %v", err)
 	}
 	if err := UseHeader.Check(strings.Repeat("x y/", 1000)); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestEndpointErrors checks that the error of an endpoint does not tell what
-// metadata put into it.
+// TestEndpointErrors checks that an error quotes the endpoint of the policy, and no
+// metadata.
 func TestEndpointErrors(t *testing.T) {
-	for _, value := range []string{"http://user:hunter2@h/", "http://h:hunter2/?hunter2", "+hunter2", "file://hunter2", "https://h?hunter2"} {
-		st := &StreamType{Endpoint: "${m}", Port: 1, Metadata: []Metadata{{Name: "m"}}}
-		e, err := NewEndpoint(st, make([]Use, 1))
+	for _, tt := range []struct{ endpoint, m, n string }{
+		{"${m}", "http://user:hunter2@h/", ""},
+		{"${m}", "http://h:hunter2/?hunter2", ""},
+		{"${m}", "+hunter2", ""},
+		{"${m}", "file://hunter2", ""},
+		{"${m}", "https://h?hunter2", ""},
+		{"file:///${m}/${n}", "hunter2", ".."},
+		{"file://${m}${n}", "", ""},
+	} {
+		st := &StreamType{Endpoint: tt.endpoint, Port: 1, Metadata: []Metadata{{Name: "m"}, {Name: "n"}}}
+		e, err := NewEndpoint(st, make([]Use, 2))
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = e.Resolve([]Value{{value, true}})
-		if !errors.Is(err, ErrEndpoint) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "${m}") {
-			t.Errorf("%q: %v", value, err)
+		_, err = e.Resolve([]Value{{tt.m, true}, {tt.n, true}})
+		if !errors.Is(err, ErrEndpoint) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), tt.endpoint) {
+			t.Errorf("%q with %q: %v", tt.endpoint, tt.m, err)
 		}
 	}
 }

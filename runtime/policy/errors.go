@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// Errors to compare with [errors.Is]. A returned error mostly wraps one of them
-// and adds details.
+// Errors to compare with [errors.Is]. A returned error usually wraps one of them
+// with details.
 var (
-	// ErrUnsupported is returned when the policy requires what this version
-	// does not execute.
+	// ErrUnsupported is returned when the policy requires something that this
+	// version does not execute.
 	ErrUnsupported = errors.New("not supported by this version")
 	// ErrUnknownStreamType is returned when the policy has no streamtype of
 	// that name.
@@ -17,7 +17,7 @@ var (
 	// ErrUnknownMetadata is returned when the streamtype declares no metadata
 	// of that name.
 	ErrUnknownMetadata = errors.New("unknown metadata")
-	// ErrMetadataValue is returned when a value must not stand where the policy
+	// ErrMetadataValue is returned when a value is not allowed where the policy
 	// puts it, such as a line break in a header or a slash in a host name.
 	ErrMetadataValue = errors.New("metadata value not allowed")
 	// ErrTemplate is returned when a text with ${metadata} is malformed.

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzTarget checks that what an endpoint is taken for can be connected to, and
-// that its host is no more than a host.
+// FuzzTarget checks that a parsed endpoint has an address to connect to, and a host
+// without any other part of a URL.
 func FuzzTarget(f *testing.F) {
 	for _, s := range []string{
 		"example.com", "https://example.com:8443/a?b#c", "[::1]:80", "::1", "+/run/x", "+@x", "file:///etc/hosts",

@@ -2,19 +2,18 @@ package policy
 
 import "time"
 
-// A Policy is a compiled policy: plain tables in which every reference is
-// resolved. codegen.Compile makes one in memory; "sspolicy compile --lang go"
-// writes one as Go source. A Policy is never modified, so any number of
-// contexts and goroutines may share it.
+// A Policy is a compiled policy: plain tables in which every reference is resolved.
+// codegen.Compile makes one in memory; "sspolicy compile --lang go" writes one as Go
+// source. Any number of contexts may share a Policy.
 //
-// The policy tag of a field is the key in the policy JSON that fills it; package
+// The policy tag of a field is the key of the policy JSON that sets it; package
 // schema describes each key.
 type Policy struct {
 	Release       string `policy:"release"`
 	Product       string `policy:"product"`
 	SchemaVersion int64  `policy:"schema-version"`
 
-	// SOCKS5Proxy is the proxy of every client stream that names none of its own:
+	// SOCKS5Proxy is the proxy of client streams whose streamtype has none:
 	// "[user:password@]host[:port]".
 	SOCKS5Proxy string `policy:"via-socks5"`
 
@@ -24,18 +23,18 @@ type Policy struct {
 	StreamTypes []*StreamType
 }
 
-// A StreamType is one entry of the policy's "s" section: everything about a kind
-// of stream except its payload.
+// A StreamType is one entry of the policy's "s" section: everything about a kind of
+// stream except its payload.
 type StreamType struct {
 	Name     string
 	Protocol Protocol `policy:"protocol"`
 
-	// Endpoint is, for a client, a DNS name, a unix socket ("+path",
-	// "+@abstract") or a URL, and may hold ${metadata}; for a server, the
-	// interface to listen on.
+	// Endpoint is for a client a host name, a URL, host:port, a unix socket
+	// ("+path", "+@abstract") or a file ("file://path"), and may hold ${metadata};
+	// for a server it is the interface to listen on.
 	Endpoint    string `policy:"endpoint"`
-	Port        uint16 `policy:"port"`
-	SOCKS5Proxy string `policy:"via-socks5"`
+	Port        uint16 `policy:"port"`       // 0 means the default of the protocol
+	SOCKS5Proxy string `policy:"via-socks5"` // as in Policy; "" means that of the policy
 
 	TLS        bool        `policy:"tls"`
 	TrustStore *TrustStore `policy:"tls_trust_store"` // nil means the roots of the operating system
@@ -47,8 +46,8 @@ type StreamType struct {
 
 	Opportunistic bool          `policy:"opportunistic"`
 	NailedUp      bool          `policy:"nailed_up"`
-	Retry         *Retry        `policy:"retry"` // nil means that no failure is concealed
-	Timeout       time.Duration `policy:"timeout_ms"`
+	Retry         *Retry        `policy:"retry"`      // nil means that no failure is concealed
+	Timeout       time.Duration `policy:"timeout_ms"` // 0 means none
 	SwakeValidity bool          `policy:"swake_validity"`
 
 	UrgentTx            bool  `policy:"urgent_tx"`
@@ -64,8 +63,8 @@ type StreamType struct {
 	DirectProtoStr bool   `policy:"direct_proto_str"`
 	PayloadFmt     string `policy:"payload_fmt"`
 
-	// Rideshare names the streamtype that shares this one's transaction: its
-	// message follows this one's in the body of the request.
+	// Rideshare names the streamtype whose message follows this one's in the body
+	// of the same request.
 	Rideshare string `policy:"rideshare"`
 
 	Auth       *Auth  `policy:"use_auth"`
@@ -80,7 +79,7 @@ type StreamType struct {
 	ClientBuflenRxflowOnAbove  uint32 `policy:"client_buflen_rxflow_on_above"`
 	ClientBuflenRxflowOffBelow uint32 `policy:"client_buflen_rxflow_off_below"`
 
-	// Metadata is in declaration order, which is the index that lws gives it.
+	// Metadata is in declaration order, so that indexes are those of lws.
 	Metadata []Metadata `policy:"metadata"`
 	Options  []Option   `policy:"options"`
 
@@ -94,21 +93,21 @@ type HTTP struct {
 	Method string `policy:"http_method"`
 	URL    string `policy:"http_url"` // may hold ${metadata}
 
-	// Expect is the only status that means success; 0 means 200 to 299.
+	// Expect is the only status that means success. 0 means any of 200 to 299.
 	Expect  uint16        `policy:"http_expect"`
 	RespMap []StatusState `policy:"http_resp_map"`
 
-	// Names of the headers that carry system blobs, and the text before the
-	// token in the auth header.
+	// Names of the headers that carry blobs, and the text before the token in the
+	// auth header.
 	AuthHeader    string `policy:"http_auth_header"`
 	DSNHeader     string `policy:"http_dsn_header"`
 	FWVHeader     string `policy:"http_fwv_header"`
 	DevTypeHeader string `policy:"http_devtype_header"`
 	AuthPreamble  string `policy:"http_auth_preamble"`
 
-	// Multipart reports that the policy has one of the three keys below, even
-	// if its value is empty. The message is then a part of a
-	// multipart/form-data request.
+	// Multipart reports whether the policy has one of the next three keys, even
+	// with an empty value. The message is then a part of a multipart/form-data
+	// request.
 	Multipart         bool
 	MultipartName     string `policy:"http_multipart_name"`
 	MultipartFilename string `policy:"http_multipart_filename"`
@@ -129,14 +128,14 @@ type HTTP struct {
 	WSPrioritizeReads bool   `policy:"ws_prioritize_reads"`
 }
 
-// MQTT holds the settings of a streamtype whose protocol is mqtt. The topics
-// and messages may hold ${metadata}.
+// MQTT holds the settings of a streamtype whose protocol is mqtt. Topics and
+// messages may hold ${metadata}. QoS values are 0 to 2.
 type MQTT struct {
 	Topic      string        `policy:"mqtt_topic"`
 	Subscribe  string        `policy:"mqtt_subscribe"`
 	QoS        uint8         `policy:"mqtt_qos"`
 	Retain     bool          `policy:"mqtt_retain"`
-	KeepAlive  time.Duration `policy:"mqtt_keep_alive"`
+	KeepAlive  time.Duration `policy:"mqtt_keep_alive"` // whole seconds
 	CleanStart bool          `policy:"mqtt_clean_start"`
 	AWSIoT     bool          `policy:"aws_iot"`
 
@@ -151,39 +150,39 @@ type MQTT struct {
 	BirthRetain  bool   `policy:"mqtt_birth_retain"`
 }
 
-// A Metadata item is a value that the user of a stream may set by name. Header
-// is the protocol header that carries it; if it is empty, only ${name} uses the
-// value.
+// A Metadata is an item of metadata: a value that the program may set for a stream.
 type Metadata struct {
 	Name   string
-	Header string
+	Header string // the header that carries the value; "" means that only ${Name} uses it
 }
 
-// A StatusState maps an HTTP status to the state that reports it.
+// A StatusState maps an HTTP status to the state that reports it, at least
+// StateUserBase.
 type StatusState struct {
 	Status uint16
 	State  State
 }
 
-// An Option is a name and value handed to a server's protocol.
+// An Option is a setting of a server's protocol.
 type Option struct {
 	Name  string
 	Value string
 }
 
-// A Retry is a backoff scheme.
+// A Retry says when to try again after a failure, and when to probe a connection.
 type Retry struct {
 	Name string
 
-	// Backoff holds the wait before each retry in turn; the last one repeats.
-	// If it is empty the wait is 3 s.
+	// Backoff holds the wait before each retry; the last one repeats. The wait is
+	// 3 s if it is empty.
 	Backoff []time.Duration `policy:"backoff"`
 
-	// Conceal is how many failures in a row stay unreported; 65535 means all.
+	// Conceal is how many successive failures are followed by a retry; 65535 means
+	// all.
 	Conceal uint16 `policy:"conceal"`
 
-	// JitterPercent is the largest random addition to a wait, in percent of it.
-	// 0 means 30, as in lws.
+	// JitterPercent is the largest random addition to a wait, in percent of it; 0
+	// means 30, as in lws.
 	JitterPercent uint8 `policy:"jitterpc"`
 
 	// ValidPing and ValidHangup are how long a connection may go without proof
@@ -192,35 +191,35 @@ type Retry struct {
 	ValidHangup time.Duration `policy:"svalidhup"`
 }
 
-// A Cert is a named X.509 certificate, or a server's private key, in DER.
+// A Cert is an X.509 certificate, or a server's private key.
 type Cert struct {
 	Name string
-	DER  string
+	DER  string // binary
 }
 
-// A TrustStore is a named set of root certificates.
+// A TrustStore is a set of root certificates.
 type TrustStore struct {
 	Name  string  `policy:"name"`
 	Stack []*Cert `policy:"stack"`
 }
 
-// An Auth is a scheme by which streams get and use an auth token.
+// An Auth is a scheme by which streams authenticate.
 type Auth struct {
 	Name       string `policy:"name"`
-	Type       string `policy:"type"`
-	StreamType string `policy:"streamtype"`
-	Blob       uint8  `policy:"blob"` // index of the blob that holds the token, 0 to 3
+	Type       string `policy:"type"`       // such as AuthSigV4
+	StreamType string `policy:"streamtype"` // name of the streamtype that gets tokens
+	Blob       uint8  `policy:"blob"`       // index of the token or key, 0 to 3
 }
 
 // AuthSigV4 is the Type of an Auth that signs requests with AWS Signature
 // Version 4.
 const AuthSigV4 = "sigv4"
 
-// A Metric selects metrics to report, and how often.
+// A Metric selects metrics of lws to report, and how often.
 type Metric struct {
 	Name       string `policy:"name"`
 	Report     string `policy:"report"`
-	ScheduleUs uint64 `policy:"us_schedule"`
-	HalfLifeUs uint32 `policy:"us_halflife"`
+	ScheduleUs uint64 `policy:"us_schedule"` // in microseconds
+	HalfLifeUs uint32 `policy:"us_halflife"` // in microseconds
 	MinOutlier uint8  `policy:"min_outlier"`
 }

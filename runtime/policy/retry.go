@@ -14,10 +14,10 @@ const (
 	defaultValidHangup = 50 * time.Second
 )
 
-// Delay returns how long to wait before the next attempt after tries failures in
-// this series. random is uniform over 0 to 65535. A nil Retry waits 3 s and up
-// to 30 % more. The arithmetic, in whole milliseconds, is that of lws 5.0.0
-// (lib/core-net/sorted-usec-list.c, lws_retry_get_delay_ms) on the whole table.
+// Delay returns the wait before the next attempt, in whole milliseconds. tries is the
+// number of waits before it in the series; random is uniform over 0 to 65535. A nil
+// Retry is an empty one. The arithmetic is that of lws 5.0.0
+// (lib/core-net/sorted-usec-list.c, lws_retry_get_delay_ms), but on all of Backoff.
 func (r *Retry) Delay(tries, random uint16) time.Duration {
 	base := defaultBackoff
 	percent := uint64(defaultJitter)
@@ -34,13 +34,14 @@ func (r *Retry) Delay(tries, random uint16) time.Duration {
 	return time.Duration(min(ms, math.MaxInt64/1_000_000)) * time.Millisecond
 }
 
-// Conceals reports whether another attempt follows the given number of failures
-// in a row. A Conceal of 65535 conceals all of them. A nil Retry conceals none.
+// Conceals reports whether a retry follows the given number of successive failures. A
+// nil Retry conceals none. The number must stop at 65535, so that a Conceal of 65535
+// conceals all.
 func (r *Retry) Conceals(failures uint16) bool { return r != nil && failures <= r.Conceal }
 
-// Validity returns how long a connection may go without proof that it works in
-// both directions before it is probed, and before it is closed; 0 means never.
-// Without a retry in the policy they are 40 s and 50 s.
+// Validity returns how long a connection may go without proof that it works in both
+// directions before it is probed, and before it is closed; 0 means never. If Retry is
+// nil they are 40 s and 50 s.
 func (st *StreamType) Validity() (ping, hangup time.Duration) {
 	if st.Retry == nil {
 		return defaultValidPing, defaultValidHangup

@@ -7,33 +7,34 @@ import "strconv"
 // come from the policy's http_resp_map.
 type State uint16
 
+// States of lws.
 const (
-	// StateCreating is the first state of every stream. Its methods may be used
-	// already. It is the last chance to set metadata that the endpoint or URL of
-	// a stream that connects at once is made of.
+	// StateCreating is the first state of every stream, whose methods may be called
+	// from now on. If the stream connects at once, metadata for its endpoint and
+	// URL must be set now.
 	StateCreating State = 1
 	// StateDisconnected reports the end of a connection that had reached
 	// StateConnected.
 	StateDisconnected State = 2
-	// StateUnreachable reports that one attempt failed before StateConnected.
-	// Its arg is 1 if the resolver failed (a name that does not exist is not
-	// such a failure), else 0. Stream.Err returns the cause.
+	// StateUnreachable reports that an attempt failed before StateConnected. Its
+	// arg is 1 if the resolver failed, else 0, also for a name that does not exist.
+	// Stream.Err returns the cause.
 	StateUnreachable State = 3
-	// StateAuthFailed is defined by lws; no transport of this module uses it.
+	// StateAuthFailed is defined by lws and not used by this module.
 	StateAuthFailed State = 4
 	// StateConnected reports that payload can flow. Over HTTP it comes with the
 	// headers of the response, not when the connection is made.
 	StateConnected State = 5
-	// StateConnecting reports that an attempt is about to start. Metadata that
-	// goes into headers can still be set; endpoint and URL are fixed.
+	// StateConnecting reports that an attempt is about to start. Endpoint and URL
+	// are fixed; metadata for headers can still be set.
 	StateConnecting State = 6
 	// StateDestroying is the last state of every stream.
 	StateDestroying State = 7
-	// StatePoll reports that a request to send, or the end of a wait, is about
-	// to cause an attempt.
+	// StatePoll reports that a request to send, or the end of a wait, is about to
+	// cause an attempt.
 	StatePoll State = 8
-	// StateAllRetriesFailed reports that the retries which the policy conceals
-	// are used up. The stream is idle; Connect starts a new series.
+	// StateAllRetriesFailed reports that no retry follows. The stream is idle;
+	// Connect starts a new series.
 	StateAllRetriesFailed State = 9
 	// StateQoSAckRemote reports that the peer accepted the message: over HTTP,
 	// that the response is complete and its status means success.
@@ -41,27 +42,28 @@ const (
 	// StateQoSNackRemote reports that the peer did not accept the message: over
 	// HTTP, that the response is complete and its status means failure.
 	StateQoSNackRemote State = 11
-	StateQoSAckLocal   State = 12 // defined by lws, used by nobody
-	StateQoSNackLocal  State = 13 // defined by lws, used by nobody
+	StateQoSAckLocal   State = 12 // not used by lws or this module
+	StateQoSNackLocal  State = 13 // not used by lws or this module
 	// StateTimeout reports that the timer of StartTimeout has expired.
 	StateTimeout State = 14
-	// StateServerTxn reports that a server has the headers of a request.
+	// StateServerTxn reports that a server has received the headers of a request.
 	StateServerTxn State = 15
 	// StateServerUpgrade reports that an HTTP connection has become a WebSocket.
 	StateServerUpgrade State = 16
-	// StateEventWaitCancelled is not part of the sequence of states.
+	// StateEventWaitCancelled is defined by lws and not used by this module.
 	StateEventWaitCancelled State = 17
-	// StateUpstreamLinkRetry is for streams that a proxy fulfils; its arg is how
-	// long, in ms, the link to the proxy has been down.
+	// StateUpstreamLinkRetry is for streams of lws that a proxy serves; its arg is
+	// how long the link to the proxy has been down, in milliseconds.
 	StateUpstreamLinkRetry State = 18
-	StateSinkJoin          State = 19 // in lws, tells a sink that a source wants to join
-	StateSinkPart          State = 20 // defined by lws, used by nobody
+	StateSinkJoin          State = 19 // in lws, asks a sink to accept a source; see package sink
+	StateSinkPart          State = 20 // not used by lws or this module
 
-	// StateUserBase is the lowest state that an http_resp_map may name. Such
-	// states come before StateConnected, in any order relative to the others.
+	// StateUserBase is the lowest state that an http_resp_map may name. Such a
+	// state comes before StateConnected or StateUnreachable.
 	StateUserBase State = 1000
 )
 
+// stateNames holds the names of lws.
 var stateNames = [...]string{
 	StateCreating:           "CREATING",
 	StateDisconnected:       "DISCONNECTED",
@@ -85,9 +87,9 @@ var stateNames = [...]string{
 	StateSinkPart:           "SINK_PART",
 }
 
-// String returns lws's name of the state without its prefix: "CREATING",
-// "QOS_ACK_REMOTE". A user state is "USER_" and its number; an unknown number is
-// "STATE_" and the number.
+// String returns the name that lws has for the state, without its prefix, such as
+// "QOS_ACK_REMOTE". States from StateUserBase up are "USER_" and the number; unknown
+// ones are "STATE_" and the number.
 func (s State) String() string {
 	if int(s) < len(stateNames) && stateNames[s] != "" {
 		return stateNames[s]
@@ -101,62 +103,59 @@ func (s State) String() string {
 // A stateSet has a bit for each state below 32.
 type stateSet uint32
 
-func states(list ...State) (set stateSet) {
-	for _, s := range list {
-		set |= 1 << s
-	}
-	return set
-}
-
-// nextStates holds the states that may follow each state; the first entry is for
-// a stream that has not reached any. It is the table of lws 5.0.0
-// (lib/secure-streams/secure-streams.c) in a build with MQTT, and three moves
-// that servers need: CONNECTING to SERVER_UPGRADE, SERVER_UPGRADE to CONNECTED,
-// TIMEOUT to SERVER_TXN.
+// nextStates holds the states that may follow each state; the first entry is for a
+// stream without a state. It is the table of lws 5.0.0
+// (lib/secure-streams/secure-streams.c) in a build with MQTT, and three steps that
+// servers need: CONNECTING to SERVER_UPGRADE, SERVER_UPGRADE to CONNECTED, TIMEOUT to
+// SERVER_TXN.
 var nextStates = [...]stateSet{
-	0: states(StateCreating, StateDestroying),
-	StateCreating: states(StateConnecting, StateTimeout, StatePoll,
-		StateServerUpgrade, StateDestroying),
-	StateDisconnected: states(StateConnecting, StateConnected, StateTimeout,
-		StatePoll, StateDestroying, StateUnreachable),
-	StateUnreachable: states(StateAllRetriesFailed, StateTimeout, StatePoll,
-		StateUnreachable, StateConnecting, StateConnected, StateDestroying),
-	StateAuthFailed: states(StateAllRetriesFailed, StateTimeout,
-		StateConnecting, StateDestroying),
-	StateConnected: states(StateServerUpgrade, StateServerTxn, StateAuthFailed,
-		StateQoSAckRemote, StateQoSNackRemote, StateQoSAckLocal, StateQoSNackLocal,
-		StateDisconnected, StateTimeout, StateConnecting, StatePoll, StateDestroying),
-	StateConnecting: states(StateUnreachable, StateAuthFailed, StateConnecting,
-		StateConnected, StateQoSAckRemote, StateQoSNackRemote, StateTimeout, StatePoll,
-		StateAllRetriesFailed, StateDisconnected, StateDestroying, StateServerUpgrade),
+	0: 1<<StateCreating | 1<<StateDestroying,
+	StateCreating: 1<<StateConnecting | 1<<StateTimeout | 1<<StatePoll |
+		1<<StateServerUpgrade | 1<<StateDestroying,
+	StateDisconnected: 1<<StateConnecting | 1<<StateConnected | 1<<StateTimeout |
+		1<<StatePoll | 1<<StateDestroying | 1<<StateUnreachable,
+	StateUnreachable: 1<<StateAllRetriesFailed | 1<<StateTimeout | 1<<StatePoll |
+		1<<StateUnreachable | 1<<StateConnecting | 1<<StateConnected |
+		1<<StateDestroying,
+	StateAuthFailed: 1<<StateAllRetriesFailed | 1<<StateTimeout | 1<<StateConnecting |
+		1<<StateDestroying,
+	StateConnected: 1<<StateServerUpgrade | 1<<StateServerTxn | 1<<StateAuthFailed |
+		1<<StateQoSAckRemote | 1<<StateQoSNackRemote | 1<<StateQoSAckLocal |
+		1<<StateQoSNackLocal | 1<<StateDisconnected | 1<<StateTimeout |
+		1<<StateConnecting | 1<<StatePoll | 1<<StateDestroying,
+	StateConnecting: 1<<StateUnreachable | 1<<StateAuthFailed | 1<<StateConnecting |
+		1<<StateConnected | 1<<StateQoSAckRemote | 1<<StateQoSNackRemote |
+		1<<StateTimeout | 1<<StatePoll | 1<<StateAllRetriesFailed |
+		1<<StateDisconnected | 1<<StateDestroying | 1<<StateServerUpgrade,
 	StateDestroying: 0,
-	StatePoll: states(StateConnecting, StateTimeout, StateAllRetriesFailed,
-		StateDestroying),
-	StateAllRetriesFailed: states(StateConnecting, StatePoll, StateTimeout,
-		StateUnreachable, StateDestroying),
-	StateQoSAckRemote: states(StateDisconnected, StateTimeout, StateConnecting,
-		StateDestroying, StateQoSAckRemote, StateQoSNackRemote),
-	StateQoSNackRemote: states(StateDisconnected, StateTimeout, StateDestroying,
-		StateQoSAckRemote, StateQoSNackRemote),
-	StateQoSAckLocal:  states(StateDisconnected, StateTimeout, StateDestroying),
-	StateQoSNackLocal: states(StateDestroying, StateTimeout),
-	StateTimeout: states(StateConnecting, StateConnected, StateQoSAckRemote,
-		StateQoSNackRemote, StatePoll, StateTimeout, StateDisconnected,
-		StateUnreachable, StateDestroying, StateServerTxn),
-	StateServerTxn: states(StateDisconnected, StateTimeout, StateServerTxn,
-		StateDestroying),
-	StateServerUpgrade: states(StateServerUpgrade, StateServerTxn, StateTimeout,
-		StateDisconnected, StateDestroying, StateConnected),
+	StatePoll: 1<<StateConnecting | 1<<StateTimeout | 1<<StateAllRetriesFailed |
+		1<<StateDestroying,
+	StateAllRetriesFailed: 1<<StateConnecting | 1<<StatePoll | 1<<StateTimeout |
+		1<<StateUnreachable | 1<<StateDestroying,
+	StateQoSAckRemote: 1<<StateDisconnected | 1<<StateTimeout | 1<<StateConnecting |
+		1<<StateDestroying | 1<<StateQoSAckRemote | 1<<StateQoSNackRemote,
+	StateQoSNackRemote: 1<<StateDisconnected | 1<<StateTimeout | 1<<StateDestroying |
+		1<<StateQoSAckRemote | 1<<StateQoSNackRemote,
+	StateQoSAckLocal:  1<<StateDisconnected | 1<<StateTimeout | 1<<StateDestroying,
+	StateQoSNackLocal: 1<<StateDestroying | 1<<StateTimeout,
+	StateTimeout: 1<<StateConnecting | 1<<StateConnected | 1<<StateQoSAckRemote |
+		1<<StateQoSNackRemote | 1<<StatePoll | 1<<StateTimeout |
+		1<<StateDisconnected | 1<<StateUnreachable | 1<<StateDestroying |
+		1<<StateServerTxn,
+	StateServerTxn: 1<<StateDisconnected | 1<<StateTimeout | 1<<StateServerTxn |
+		1<<StateDestroying,
+	StateServerUpgrade: 1<<StateServerUpgrade | 1<<StateServerTxn | 1<<StateTimeout |
+		1<<StateDisconnected | 1<<StateDestroying | 1<<StateConnected,
 }
 
-// Unordered reports whether a state stands outside the sequence: it may come at
-// any time, and does not become the state that a stream is in.
+// Unordered reports whether s is outside the sequence of states: it may come at any
+// time, and does not become the state of the stream.
 func (s State) Unordered() bool {
 	return s == StateEventWaitCancelled || s == StateUpstreamLinkRetry || s >= StateUserBase
 }
 
-// MayBecome reports whether next may follow s; the zero State is that of a
-// stream that has not reached any.
+// MayBecome reports whether next may follow s. The zero State is that of a stream
+// before StateCreating.
 func (s State) MayBecome(next State) bool {
 	return int(s) < len(nextStates) && next < 32 && nextStates[s]&(1<<next) != 0
 }

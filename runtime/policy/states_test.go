@@ -22,12 +22,12 @@ func TestStateNames(t *testing.T) {
 		}
 	}
 	if StateSinkPart != 20 || StateTimeout != 14 || StateUserBase != 1000 {
-		t.Error("the numbers of states are not those of lws")
+		t.Error("the numbers of states differ from those of lws")
 	}
 }
 
-// TestNextStates holds the table against one written down another way: the
-// rows of lws's matrix in short names, and "+" before what is added to it.
+// TestNextStates compares the table with the matrix of lws in short names, in which
+// "+" precedes an addition to it.
 func TestNextStates(t *testing.T) {
 	names := strings.Fields("- CRE DIS UNR AUF CON CNG DES POL ARF ACK NAK LAK LNK TMO TXN UPG EWC ULR SJN SPT")
 	rows := map[string]string{
@@ -52,10 +52,10 @@ func TestNextStates(t *testing.T) {
 	}
 	for _, s := range []State{StateEventWaitCancelled, StateUpstreamLinkRetry, StateUserBase, 65535} {
 		if !s.Unordered() {
-			t.Errorf("%v is taken for a part of the sequence", s)
+			t.Errorf("%v is part of the sequence", s)
 		}
 	}
 	if State(5000).MayBecome(StateCreating) || StateCreating.MayBecome(5000) {
-		t.Error("a number that is no state has a place in the table")
+		t.Error("an unknown state is in the table")
 	}
 }

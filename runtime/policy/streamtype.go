@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// StreamType returns the streamtype with exactly this name, or nil.
+// StreamType returns the streamtype with exactly that name, or nil.
 func (p *Policy) StreamType(name string) *StreamType {
 	for _, st := range p.StreamTypes {
 		if st.Name == name {
@@ -17,8 +17,8 @@ func (p *Policy) StreamType(name string) *StreamType {
 	return nil
 }
 
-// Effective returns the streamtype with this name and what it inherits from the
-// policy, or nil.
+// Effective returns the streamtype with that name, including what it inherits from
+// the policy, or nil. It may be a copy.
 func (p *Policy) Effective(name string) *StreamType {
 	st := p.StreamType(name)
 	if st == nil || st.SOCKS5Proxy != "" || p.SOCKS5Proxy == "" {
@@ -29,8 +29,8 @@ func (p *Policy) Effective(name string) *StreamType {
 	return &effective
 }
 
-// Same reports whether two policies define a streamtype, and those that share
-// its transaction, alike.
+// Same reports whether p and q define the streamtype with that name equally, and the
+// ones that share its requests. It compares what is Effective.
 func Same(p, q *Policy, name string) bool {
 	for range p.StreamTypes {
 		a, b := p.Effective(name), q.Effective(name)
@@ -47,36 +47,37 @@ func Same(p, q *Policy, name string) bool {
 	return true
 }
 
-// Chain returns the streamtypes whose messages make up one request: st, the one
-// that its rideshare names, the one that this one names, and so on. The error
-// names the key and wraps ErrUnsupported or ErrUnknownStreamType.
+// Chain returns the streamtypes whose messages make up one request of st: st, the one
+// that its Rideshare names, the one that this one names, and so on. The error wraps
+// ErrUnknownStreamType, or ErrUnsupported for a chain that cannot be executed.
 func (p *Policy) Chain(st *StreamType) ([]*StreamType, error) {
 	chain := []*StreamType{st}
 	for last := st; last.Rideshare != ""; {
-		if !last.Protocol.IsHTTP() {
-			return nil, fmt.Errorf("%w: rideshare over %v", ErrUnsupported, last.Protocol)
-		}
 		next := p.StreamType(last.Rideshare)
+		err, why := ErrUnsupported, ""
 		switch {
+		case !last.Protocol.IsHTTP():
+			why = "it speaks " + last.Protocol.String()
 		case next == nil:
-			return nil, fmt.Errorf("rideshare of %q: %w: %q", last.Name, ErrUnknownStreamType, last.Rideshare)
+			err, why = ErrUnknownStreamType, "there is none"
 		case slices.ContainsFunc(chain, func(st *StreamType) bool { return st.Name == next.Name }):
-			return nil, fmt.Errorf("%w: rideshare of %q to %q, which comes before it: the request would never end",
-				ErrUnsupported, last.Name, next.Name)
+			why = "that precedes it: the request would never end"
 		case next.Protocol != st.Protocol:
-			return nil, fmt.Errorf("%w: rideshare of %q to %q, which speaks another protocol",
-				ErrUnsupported, last.Name, next.Name)
+			why = "that speaks another protocol"
 		case next.HTTP == nil:
-			return nil, fmt.Errorf("rideshare of %q: streamtype %q lacks the settings of its protocol", last.Name, next.Name)
+			return nil, fmt.Errorf("rideshare of %q to %q: that lacks the settings of its protocol", last.Name, last.Rideshare)
+		default:
+			chain = append(chain, next)
+			last = next
+			continue
 		}
-		chain = append(chain, next)
-		last = next
+		return nil, fmt.Errorf("%w: rideshare of %q to %q: %s", err, last.Name, last.Rideshare, why)
 	}
 	return chain, nil
 }
 
-// Carrier returns what executes streams of this type: the protocol, or
-// ProtocolFile or ProtocolSink, which stand in for it.
+// Carrier returns what executes streams of the type: ProtocolSink for a local_sink,
+// ProtocolFile for an endpoint that is a file, else Protocol.
 func (st *StreamType) Carrier() Protocol {
 	switch {
 	case st.LocalSink:
@@ -87,9 +88,19 @@ func (st *StreamType) Carrier() Protocol {
 	return st.Protocol
 }
 
-// Sends reports whether streams of this type send payload: over HTTP, whether a
-// body follows the headers of the request, as in lws 5.0.0
-// (lib/secure-streams/protocols/ss-h1.c).
+// HasBody reports whether requests with the method have a body by themselves, as
+// in lws 5.0.0.
+func (h *HTTP) HasBody() bool {
+	return slices.Contains([]string{"POST", "PUT", "PATCH"}, h.Method)
+}
+
+// IsHTTP reports whether a connection of a stream of the type is one request and its
+// response. A file acts as the Protocol in this; a local_sink does not.
+func (st *StreamType) IsHTTP() bool { return st.Protocol.IsHTTP() && !st.LocalSink }
+
+// Sends reports whether streams of the type send payload: over HTTP, whether the
+// request has a body, as in lws 5.0.0 (lib/secure-streams/protocols/ss-h1.c). HTTP or
+// MQTT must be set as the Protocol requires.
 func (st *StreamType) Sends() bool {
 	switch {
 	case st.LocalSink:
@@ -98,7 +109,7 @@ func (st *StreamType) Sends() bool {
 		return st.MQTT.Topic != ""
 	case !st.Protocol.IsHTTP():
 		return true
-	case slices.Contains([]string{"POST", "PUT", "PATCH"}, st.HTTP.Method):
+	case st.HTTP.HasBody():
 		return true
 	case st.HTTP.Multipart || st.HTTP.MultipartName != "":
 		return true

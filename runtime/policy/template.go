@@ -5,14 +5,15 @@ import (
 	"strings"
 )
 
-// A Value is the value of one metadata item of one stream.
+// A Value is the value of a metadata item of a stream.
 type Value struct {
 	Text string
-	Set  bool
+	Set  bool // by the program
 }
 
-// A Template is a text of the policy in which ${name} stands for the value of
-// a metadata item. A '$' without a following '{' stands for itself.
+// A Template is a text of the policy in which ${name} stands for the value of a
+// metadata item. A '$' without a following '{' stands for itself. A Template may be
+// used by any number of goroutines.
 type Template struct {
 	text   string
 	parts  []templatePart // nil if the text holds no ${name}
@@ -25,8 +26,8 @@ type templatePart struct {
 	item int // index into the streamtype's metadata; -1 for literal text
 }
 
-// ParseTemplate parses a text whose names are those of a streamtype's metadata.
-// An undeclared name is ErrUnknownMetadata; "${" without "}" is ErrTemplate.
+// ParseTemplate parses a text whose names are those of items. The error wraps
+// ErrUnknownMetadata for another name, or ErrTemplate for "${" without "}".
 func ParseTemplate(text string, items []Metadata) (*Template, error) {
 	t := &Template{text: text}
 	for rest := text; ; {
@@ -58,7 +59,7 @@ func (t *Template) addLiteral(text string) {
 	}
 }
 
-// ItemIndex returns the index of the metadata item with that name, or -1.
+// ItemIndex returns the index of the item with that name, or -1.
 func ItemIndex(items []Metadata, name string) int {
 	for i := range items {
 		if items[i].Name == name {
@@ -71,10 +72,11 @@ func ItemIndex(items []Metadata, name string) int {
 // String returns the text as it was parsed.
 func (t *Template) String() string { return t.text }
 
-// Static reports whether the text is the same for all metadata.
+// Static reports whether the text holds no ${name}.
 func (t *Template) Static() bool { return t.parts == nil }
 
-// Mark adds a use to each item that the text names.
+// Mark adds u to the uses of each item that the text names. uses has an element for
+// each item.
 func (t *Template) Mark(uses []Use, u Use) {
 	for _, p := range t.parts {
 		if p.item >= 0 {
@@ -83,7 +85,8 @@ func (t *Template) Mark(uses []Use, u Use) {
 	}
 }
 
-// Expand returns the text with values inserted, nothing for those not set.
+// Expand returns the text with values inserted, which are in the order of the items. A
+// missing value is empty.
 func (t *Template) Expand(values []Value) string {
 	if t.Static() {
 		return t.text

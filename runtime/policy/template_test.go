@@ -19,7 +19,7 @@ func TestTemplate(t *testing.T) {
 		{"plain", "plain", nil},
 		{"${a}", "AA", nil},
 		{"x${a}y${a}z", "xAAyAAz", nil},
-		{"${b}", "${a}", nil}, // a value is not expanded again
+		{"${b}", "${a}", nil}, // values are not expanded
 		{"[${unset}]", "[]", nil},
 		{"${with space}", "S", nil},
 		{"$", "$", nil},
@@ -53,7 +53,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// FuzzTemplate holds the expansion against one written as a single loop.
+// FuzzTemplate compares the expansion with one that is a single loop.
 func FuzzTemplate(f *testing.F) {
 	for _, s := range []string{"", "x${a}y", "$${a}$", "${", "${a}${b}", "${unset}}", "${nobody}"} {
 		f.Add(s, "v")
@@ -79,7 +79,7 @@ func FuzzTemplate(f *testing.F) {
 		}
 		tmpl, err := ParseTemplate(text, expandItems)
 		if (err == nil) != ok {
-			t.Fatalf("%q: error %v, want one: %v", text, err, !ok)
+			t.Fatalf("%q: error %v, want an error: %v", text, err, !ok)
 		}
 		if err != nil {
 			return

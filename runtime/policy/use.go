@@ -9,6 +9,7 @@ import (
 // A Use is the set of places where the policy puts the value of a metadata item.
 type Use uint8
 
+// Places of a value.
 const (
 	UseHeader Use = 1 << iota // a header, in either direction
 	UseURL                    // the path or query of a URL
@@ -17,21 +18,21 @@ const (
 	UsePath                   // the path of a unix socket or file
 )
 
-// Check refuses a value that would change the meaning of the text around it,
-// with an error that wraps ErrMetadataValue. Sources: RFC 9110 section 5.5 for
-// headers, RFC 3986 section 3.2 for characters that end or split a host.
+// Check returns an error if value would change the meaning of the text around it. The
+// error wraps ErrMetadataValue and does not quote the value. The rules are those of
+// RFC 9110 section 5.5 for headers, and RFC 3986 section 3.2 for hosts.
 func (u Use) Check(value string) error {
 	if u != 0 && strings.ContainsAny(value, "\r\n\x00") {
-		return fmt.Errorf("%w: CR, LF and NUL cannot stand in a header, host or URL", ErrMetadataValue)
+		return fmt.Errorf("%w: a header, host or URL cannot hold CR, LF or NUL", ErrMetadataValue)
 	}
 	if u&UseHeader != 0 && strings.ContainsFunc(value, IsControl) {
-		return fmt.Errorf("%w: a control character cannot stand in a header", ErrMetadataValue)
+		return fmt.Errorf("%w: a header cannot hold a control character", ErrMetadataValue)
 	}
 	if u&UsePath != 0 && strings.Contains(value, "/") {
-		return fmt.Errorf("%w: part of the path of a unix socket or file cannot hold \"/\"", ErrMetadataValue)
+		return fmt.Errorf("%w: part of a path of a unix socket or file cannot hold \"/\"", ErrMetadataValue)
 	}
-	// A ':' would make a URL of a name, and bring a port into a URL; but an IPv6
-	// address, which has more than one, does neither.
+	// A ':' would turn a name into a URL, and add a port to a URL. An IPv6 address
+	// does neither.
 	if u&UseName != 0 || u&UseHost != 0 && !isIPv6(value) {
 		for i := range len(value) {
 			if !isHostByte(value[i]) {
@@ -42,8 +43,7 @@ func (u Use) Check(value string) error {
 	return nil
 }
 
-// isIPv6 reports whether s is an IPv6 address without a zone, with or without
-// brackets.
+// isIPv6 reports whether s is an IPv6 address without a zone, perhaps in brackets.
 func isIPv6(s string) bool {
 	if len(s) > 1 && s[0] == '[' && s[len(s)-1] == ']' {
 		s = s[1 : len(s)-1]
@@ -52,12 +52,12 @@ func isIPv6(s string) bool {
 	return err == nil && a.Is6() && a.Zone() == ""
 }
 
-// IsControl reports whether r cannot stand in the value of a header (RFC 9110
-// section 5.5).
+// IsControl reports whether r is a control character that the value of a header
+// cannot hold (RFC 9110 section 5.5): any except the tab.
 func IsControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
-// IsToken reports whether s is a token of RFC 9110 section 5.6.2, as the name
-// of a header is.
+// IsToken reports whether s is a token (RFC 9110 section 5.6.2), such as the name of a
+// header.
 func IsToken(s string) bool {
 	for i := range len(s) {
 		if !isAlphanumeric(s[i]) && strings.IndexByte("!#$%&'*+-.^_`|~", s[i]) < 0 {
@@ -71,11 +71,11 @@ func isAlphanumeric(b byte) bool {
 	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
 }
 
-// isHostByte reports whether b can stand in a host name; an underscore and a
-// tilde are no part of one, but resolvers take them.
+// isHostByte reports whether a host name may hold b. It includes underscore and tilde,
+// which resolvers accept.
 func isHostByte(b byte) bool { return isAlphanumeric(b) || strings.IndexByte("-._~", b) >= 0 }
 
-// IsHostName reports whether s consists of characters of a host name.
+// IsHostName reports whether s is not empty and holds only characters of host names.
 func IsHostName(s string) bool {
 	for i := range len(s) {
 		if !isHostByte(s[i]) {

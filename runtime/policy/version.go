@@ -1,14 +1,13 @@
 package policy
 
-// EnforceVersion is a type to which generated code converts constants, so that
-// a file and a runtime that do not fit together fail to compile: a negative
-// constant does not convert. Code written by hand does not use it.
+// EnforceVersion is a type to which generated code converts constants. A generated
+// file that does not fit this package fails to compile, because a negative constant
+// does not convert. Other code does not use it.
 type EnforceVersion uint
 
-// Versions of the tables in generated files. A file of version v works with a
-// runtime for which MinVersion <= v <= MaxVersion. MaxVersion rises when
-// generated files need something new of this package; MinVersion rises when this
-// package can no longer execute old files.
+// MinVersion and MaxVersion are the first and last version of generated files that
+// work with this package. MaxVersion rises when generated files need something new;
+// MinVersion rises when old files can no longer be executed.
 //
 //	1  tables
 //	2  types with accessors: CallOption, MetadataOption, WithFields, Fetch, Open

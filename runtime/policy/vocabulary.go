@@ -2,24 +2,25 @@ package policy
 
 import "strconv"
 
-// Flags describe how a piece of payload lies in its message.
+// Flags describe a piece of payload.
 type Flags uint16
 
+// Flags of lws, and FlagEnd.
 const (
 	FlagSOM          Flags = 1 << iota // the piece starts a message
 	FlagEOM                            // the piece ends a message
-	FlagPoll                           // not payload: cause the transaction
-	FlagRelatedStart                   // rx, empty: a group of messages begins, the parts of a multipart response
-	FlagRelatedEnd                     // rx: the group ends with this piece
-	FlagRideshare                      // the payload starts with the name of a rideshare
-	FlagPerfJSON                       // rx: performance figures as JSON, not part of any message
+	FlagPoll                           // not used by this module
+	FlagRelatedStart                   // to Rx, without payload: the parts of a multipart response follow
+	FlagRelatedEnd                     // to Rx: the last part ends with this piece
+	FlagRideshare                      // not used by this module
+	FlagPerfJSON                       // to Rx: performance figures as JSON, outside of messages
 
-	// FlagEnd is sspolicy's own: from Tx, no payload will follow on this
-	// connection. A raw stream then closes its direction of the connection.
+	// FlagEnd, which lws does not have, is from Tx: no payload will follow on this
+	// connection. A raw stream then closes its sending direction.
 	FlagEnd Flags = 1 << 15
 )
 
-// A Result tells what a callback wants to happen to its stream.
+// A Result is what a callback returns to decide what happens to its stream.
 //
 //	            OK            DisconnectMe              DestroyMe
 //	Creating    go on         as OK                     NewStream fails
@@ -41,19 +42,20 @@ const (
 //	                          attempt is given up       destroyed
 //	Destroying  ignored       ignored                   ignored
 //
-// At the end of an HTTP response body (an empty piece with FlagEOM) DisconnectMe
-// acts as OK, since the transaction is over. Any other value, and TxDontSend
-// from a callback other than Tx, acts as DisconnectMe.
+// At the end of an HTTP response body (an empty piece with FlagEOM) DisconnectMe acts
+// as OK, because the request is over. Any other value, and TxDontSend from a callback
+// other than Tx, acts as DisconnectMe.
 type Result int8
 
+// Results.
 const (
 	OK           Result = 0
-	TxDontSend   Result = 1  // from Tx: send nothing, and call Tx again only after the next request
+	TxDontSend   Result = 1  // from Tx: there is nothing to send before the next request
 	DisconnectMe Result = -1 // close the connection
 	DestroyMe    Result = -2 // destroy the stream
 )
 
-// String returns the name of the result.
+// String returns the name of the constant.
 func (r Result) String() string {
 	switch r {
 	case OK:

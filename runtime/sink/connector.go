@@ -13,28 +13,30 @@ import (
 type pipe struct {
 	toSink, toSource lane
 	done             chan struct{} // closed by close
-	close            func()        // called when one of the two has ended
+	close            func()        // disconnects both; may be called more than once
 }
 
-// A lane has room for one piece.
+// A lane is one direction of a pipe. It holds one piece.
 type lane struct {
 	full  chan piece
-	empty chan []byte // the buffer, while nothing is in it
+	empty chan []byte // the buffer, while the lane is empty
 }
 
+// A piece is payload with its flags, the first n bytes of buf.
 type piece struct {
 	buf   []byte
 	n     int
 	flags policy.Flags
 }
 
-// bufferSize is the size of the largest piece.
+// bufferSize is the size of the largest piece, in bytes.
 const bufferSize = 16 << 10
 
+// newPipe returns a pipe whose buffers are allocated at their first use.
 func newPipe() *pipe {
 	newLane := func() lane {
 		l := lane{make(chan piece, 1), make(chan []byte, 1)}
-		l.empty <- nil // made when it is needed
+		l.empty <- nil
 		return l
 	}
 	p := &pipe{toSink: newLane(), toSource: newLane(), done: make(chan struct{})}
@@ -42,7 +44,7 @@ func newPipe() *pipe {
 	return p
 }
 
-// over reports whether one of the two has ended.
+// over reports whether the pipe is closed.
 func (p *pipe) over() bool {
 	select {
 	case <-p.done:
@@ -52,15 +54,15 @@ func (p *pipe) over() bool {
 	}
 }
 
-// An end is what the transport keeps with a source or an accepted stream. The
-// stream's turn guards it.
+// An end is what the transport keeps with a source or an accepted stream. The attempts
+// and callbacks of a stream do not overlap, so it needs no lock.
 type end struct {
-	pipe     *pipe // of a source: nil if it has not joined
+	pipe     *pipe // nil if a source is not connected
 	accepted bool
-	link     transport.Link // that is connected
+	link     transport.Link // that Open has connected
 }
 
-// leave ends the connection of an end, if it has one.
+// leave closes the pipe. A source gets another one from its next attempt.
 func (e *end) leave() {
 	if e.pipe != nil {
 		e.pipe.close()
@@ -76,7 +78,7 @@ type connector struct {
 	setup *transport.Setup
 }
 
-// Admit joins a new stream, which is a source, to the sink.
+// Admit connects a new stream, which is a source, to the sink.
 func (c connector) Admit() (transport.Option, error) {
 	p, err := c.t.accept(c.setup.Stream.Name)
 	if err != nil {
@@ -85,7 +87,7 @@ func (c connector) Admit() (transport.Option, error) {
 	return source(&end{pipe: p}), nil
 }
 
-// source returns the option of a stream that is a source.
+// source returns the Option of a source.
 func source(e *end) transport.Option {
 	return transport.Option{
 		Protocol: policy.ProtocolSink,
@@ -96,7 +98,7 @@ func source(e *end) transport.Option {
 	}
 }
 
-// Open connects the stream before NewStream returns.
+// Open implements transport.Opener.
 func (c connector) Open(l transport.Link) error {
 	e := endOf(l)
 	if e.pipe == nil {
@@ -114,6 +116,8 @@ func (c connector) Open(l transport.Link) error {
 	return nil
 }
 
+// endOf returns the end of a stream. It makes one for a source that had another carrier
+// until the policy changed.
 func endOf(l transport.Link) *end { return l.Data(func() any { return new(end) }).(*end) }
 
 // Run passes payload to and from the stream.
@@ -135,12 +139,12 @@ func (c connector) Run(ctx context.Context, l transport.Link) error {
 	}
 	received := make(chan error, 1)
 	go func() { received <- c.receive(ctx, l, p, in) }()
-	// Whatever ends one of the two ends the other, so one error is enough.
+	// receive and transmit end for the same reasons, so one error is enough.
 	transmit(ctx, l, p, out)
 	return <-received
 }
 
-// receive passes payload to the stream until one side has ended.
+// receive passes payload to the stream until ctx is done or the pipe is closed.
 func (c connector) receive(ctx context.Context, l transport.Link, p *pipe, in lane) error {
 	rx := func(m piece) error {
 		err := l.Rx(m.buf[:m.n], m.flags)
@@ -157,13 +161,13 @@ func (c connector) receive(ctx context.Context, l transport.Link, p *pipe, in la
 			}
 		case <-p.done:
 			select {
-			case m := <-in.full: // the last
+			case m := <-in.full: // the last piece
 				if err := rx(m); err != nil {
 					return err
 				}
 			default:
 			}
-			if c.setup.Closing().Err() != nil { // both sides are about to be destroyed
+			if c.setup.Closing().Err() != nil { // the stream is about to be destroyed
 				<-ctx.Done()
 				return context.Cause(ctx)
 			}
@@ -172,7 +176,7 @@ func (c connector) receive(ctx context.Context, l transport.Link, p *pipe, in la
 	}
 }
 
-// transmit takes payload from the stream until one side has ended.
+// transmit passes payload from the stream until ctx is done or the pipe is closed.
 func transmit(ctx context.Context, l transport.Link, p *pipe, out lane) {
 	ready := l.Ready()
 	var buf []byte // not nil if a piece can be sent
@@ -205,5 +209,5 @@ func transmit(ctx context.Context, l transport.Link, p *pipe, out lane) {
 	}
 }
 
-// Close does nothing: what a stream holds is closed with it.
+// Close does nothing: a connector holds no resources.
 func (connector) Close() error { return nil }

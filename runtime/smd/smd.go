@@ -1,5 +1,5 @@
-// Package smd distributes short messages within a program, as lws's System Message
-// Distribution does: between functions, and by streams of the built-in streamtype
+// Package smd distributes short messages within a program, like lws's System Message
+// Distribution: between functions, and to and from streams of the built-in streamtype
 // "_lws_smd".
 package smd
 
@@ -14,68 +14,69 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// The limits of lws 5.0.0 (include/libwebsockets/lws-smd.h, lib/core/context.c).
+// Limits, as in lws 5.0.0 (include/libwebsockets/lws-smd.h, lib/core/context.c).
 const (
-	MaxPayload = 384             // bytes of the payload of a message
-	MaxQueue   = 40              // messages that wait for any listener
-	Lifetime   = 2 * time.Second // how long a message waits
+	MaxPayload = 384             // largest payload, in bytes
+	MaxQueue   = 40              // most messages that wait for a listener
+	Lifetime   = 2 * time.Second // longest time that a message waits
 )
 
-// A Class is a set of kinds of messages: mostly one for a message, and any number
-// for those that a listener wants. Those who use a kind give it its meaning,
-// except for the lowest ones.
+// A Class is a set of kinds of messages, one bit each: usually a single one for a
+// message, and any number for a listener.
 type Class uint32
 
-// The classes of lws (include/libwebsockets/lws-smd.h). Bits 24 to 31 are for
-// programs.
+// Classes of lws (include/libwebsockets/lws-smd.h). Bits 24 to 31 are for programs.
 const (
 	ClassInteraction Class = 1 << iota // someone uses the device
-	ClassSystemState                   // the state of the system, such as a new policy
-	ClassNetwork                       // the network: addresses, captive portals
-	ClassMetrics                       // figures
+	ClassSystemState                   // state of the system, such as a new policy
+	ClassNetwork                       // addresses, captive portals
+	ClassMetrics                       // measurements
 
-	ClassUser  Class = 1 << 24
-	ClassesAll Class = math.MaxUint32
+	ClassUser  Class = 1 << 24        // the first one for programs
+	ClassesAll Class = math.MaxUint32 // all kinds
 )
 
 // Errors of [SMD.Send], to compare with [errors.Is].
 var (
-	// ErrNoListener is returned when nobody listens to messages of that class,
-	// which is no fault.
-	ErrNoListener = errors.New("nobody listens to the class")
-	// ErrQueueFull is returned when MaxQueue messages are waiting for some
-	// listener. That ends after Lifetime at the latest.
-	ErrQueueFull = errors.New("too many messages are waiting")
-	// ErrTooLong is returned when a payload exceeds MaxPayload.
+	// ErrNoListener is returned when no listener wants the class. Most senders
+	// ignore it.
+	ErrNoListener = errors.New("no listener for the class")
+	// ErrQueueFull is returned when MaxQueue messages wait for some listener. It
+	// lasts for Lifetime at most.
+	ErrQueueFull = errors.New("too many messages wait for a listener")
+	// ErrTooLong is returned when a payload is longer than MaxPayload.
 	ErrTooLong = errors.New("the message is too long")
 )
 
-// A Message is what an [SMD] distributes.
+// A Message is a message as a listener gets it.
 type Message struct {
 	Class   Class
-	Time    time.Time // when it was sent
-	Payload []byte
+	Time    time.Time // of Send
+	Payload []byte    // up to MaxPayload bytes, often JSON
 }
 
-// An SMD distributes messages to all who listen to their class. Each listener gets
-// them in the order in which they were sent, at its own pace, and loses those that
-// it has not taken after Lifetime. An SMD is also the transport of StreamType, for
-// the contexts that it is given to. Its methods may be called from any goroutine,
-// including from callbacks, and do not block, except Close.
+// An SMD distributes each message to all listeners that want its class. A listener gets
+// messages in the order of Send, at its own pace, and loses those that have waited
+// longer than Lifetime.
+//
+// An SMD is also a transport, of StreamType; it may serve any number of contexts.
+//
+// Methods may be called from any goroutine, including from callbacks. They do not
+// block, except Close.
 type SMD struct {
 	log transport.Logger
 
 	mu        sync.Mutex
 	listeners []*Listener
-	queue     []*queued // that someone has not taken yet, oldest first
+	queue     []*queued // messages that some listener has not taken, oldest first
 	closed    bool
 	running   sync.WaitGroup // goroutines of listeners
 }
 
-// A queued message is one that some listener has not taken.
+// A queued message waits for listeners.
 type queued struct {
 	Message
-	waiting int // number of such listeners
+	waiting int // number of listeners that have not taken it
 }
 
 // A Listener gets messages until it is closed.
@@ -87,24 +88,25 @@ type Listener struct {
 
 	// Guarded by the mu of smd.
 	pending []*queued
-	running bool // there is a goroutine that calls f
+	running bool // a goroutine calls f
 	closed  bool
 }
 
-// New returns an SMD. log gets warnings; nil means that nobody does.
+// New returns an SMD. log gets warnings; nil discards them. Close ends it.
 func New(log transport.Logger) *SMD { return &SMD{log: log} }
 
-// Register makes f a listener of the classes in mask, for messages sent from now
-// on, including those that f sends. f is called on goroutines of this package; its
-// calls do not overlap, and it may block and call anything except Close. The
-// payload belongs to it. If f is nil the listener is closed from the start.
+// Register makes f a listener for the classes in mask, and for messages sent from now
+// on, including those that f sends. Calls of f do not overlap, and run on a goroutine
+// of this package. f may block, and may call anything except SMD.Close. It may keep and
+// modify the payload. If f is nil, or the SMD closed, the Listener is closed.
 func (d *SMD) Register(mask Class, f func(Message)) *Listener {
-	if f == nil { // messages that nobody takes would delay others
+	if f == nil { // its messages would fill the queue
 		return &Listener{smd: d, closed: true}
 	}
 	return d.add(&Listener{smd: d, mask: mask, f: f})
 }
 
+// add adds a listener, and returns it. It closes it if the SMD is closed.
 func (d *SMD) add(l *Listener) *Listener {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,7 +116,7 @@ func (d *SMD) add(l *Listener) *Listener {
 	return l
 }
 
-// Close ends the listening. A call that is running continues; none begins after
+// Close removes the listener. It does not wait for a running call; none begins after
 // it. It may be called more than once.
 func (l *Listener) Close() {
 	d := l.smd
@@ -127,8 +129,8 @@ func (l *Listener) Close() {
 	}
 }
 
-// Send sends a message, whose payload it copies. The error is ErrNoListener,
-// ErrTooLong, ErrQueueFull, or runtime.ErrClosed.
+// Send sends a copy of payload to the listeners of a class. The error wraps
+// ErrNoListener, ErrTooLong, ErrQueueFull, or runtime.ErrClosed.
 func (d *SMD) Send(class Class, payload []byte) error {
 	d.expire()
 	if err := d.send(class, payload); err != nil {
@@ -179,13 +181,13 @@ func (d *SMD) send(class Class, payload []byte) error {
 	return nil
 }
 
-// expire drops the messages that have waited for too long.
+// expire drops messages that have waited longer than Lifetime.
 func (d *SMD) expire() {
 	n := 0
 	d.mu.Lock()
 	for len(d.queue) > 0 && time.Since(d.queue[0].Time) > Lifetime {
 		n++
-		// It is the first message of each listener that has not taken it.
+		// A listener that has not taken it has it first.
 		m := d.queue[0]
 		for _, l := range d.listeners {
 			if len(l.pending) > 0 && l.pending[0] == m {
@@ -199,13 +201,14 @@ func (d *SMD) expire() {
 	}
 }
 
+// warn logs a warning.
 func (d *SMD) warn(msg string, args ...any) {
 	if d.log != nil {
 		d.log.Warn(msg, args...)
 	}
 }
 
-// takeLocked takes the first message that waits for the listener.
+// takeLocked takes the first pending message.
 func (l *Listener) takeLocked() *queued {
 	m := l.pending[0]
 	l.pending = slices.Delete(l.pending, 0, 1)
@@ -216,7 +219,8 @@ func (l *Listener) takeLocked() *queued {
 	return m
 }
 
-// next takes a message, if there is one.
+// next takes the next message, and reports whether there is one. If not, run must
+// return.
 func (l *Listener) next() (m Message, ok bool) {
 	l.smd.expire()
 	l.smd.mu.Lock()
@@ -230,7 +234,7 @@ func (l *Listener) next() (m Message, ok bool) {
 	return m, true
 }
 
-// run calls the listener until it has taken all messages.
+// run calls f until no message is pending.
 func (l *Listener) run() {
 	defer l.smd.running.Done()
 	for {
@@ -242,8 +246,8 @@ func (l *Listener) run() {
 	}
 }
 
-// Close closes all listeners, and waits until none is running. It must not be
-// called by a listener. It may be called more than once, and returns nil.
+// Close closes all listeners and waits for running calls. A listener must not call it.
+// It may be called more than once, and returns nil. Shut contexts down before it.
 func (d *SMD) Close() error {
 	d.mu.Lock()
 	d.closed = true

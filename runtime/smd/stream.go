@@ -12,36 +12,38 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// StreamType is the streamtype whose streams send and receive the messages of an
-// SMD. No policy has it. A stream of it is connected when NewStream returns. What
-// it receives, and what its Tx is to send, is a message in one piece: the class and
-// the time in microseconds since 1970, each as 8 bytes in big-endian order, and
-// then the payload. The time of a message that Tx sends is ignored, and so is a
-// piece of less than 16 bytes.
+// StreamType is the name of the streamtype whose streams send and receive the messages
+// of an SMD. Contexts with an SMD have it in addition to those of the policy. Its
+// streams are connected when NewStream returns.
+//
+// Each piece of payload is a message: a header of 16 bytes, and the payload of the
+// message. The header is the class, and the time of Send in microseconds since 1970,
+// both as 8 bytes in big-endian order. In what Tx sends, the time is ignored, and a
+// piece without a whole header is dropped.
 const StreamType = "_lws_smd"
 
-// headerSize is the size of the class and the time before a payload.
+// headerSize is the size of the header before a payload, in bytes.
 const headerSize = 16
 
-// Protocols returns the carrier of StreamType.
+// Protocols returns policy.ProtocolSMD.
 func (d *SMD) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolSMD} }
 
-// StreamTypes returns what a policy would say about StreamType.
+// StreamTypes implements transport.StreamTyper: it returns StreamType.
 func (d *SMD) StreamTypes() []*policy.StreamType {
 	return []*policy.StreamType{{Name: StreamType, Protocol: policy.ProtocolSMD, NailedUp: true, Opportunistic: true}}
 }
 
-// Prepare returns the connector of StreamType.
+// Prepare implements transport.Transport.
 func (d *SMD) Prepare(*transport.Setup) (transport.Connector, error) { return connector{d}, nil }
 
-// PolicyChanged announces a new policy to ClassSystemState, in the words of lws
-// 5.0.0 (lib/secure-streams/policy-common.c).
+// PolicyChanged implements transport.PolicyObserver: it sends the message of lws 5.0.0
+// for a new policy (lib/secure-streams/policy-common.c), of ClassSystemState.
 func (d *SMD) PolicyChanged() {
 	_ = d.Send(ClassSystemState, fmt.Appendf(nil, `{"policy":"updated","ts":%d}`, time.Now().Unix()))
 }
 
-// WithClasses sets which messages a stream of StreamType receives. Without it
-// there are none.
+// WithClasses sets the classes of messages that a stream of StreamType receives.
+// Without it the stream receives none.
 func WithClasses(mask Class) transport.Option {
 	return transport.Option{Protocol: policy.ProtocolSMD, Data: func() any { return &subscription{mask: mask} }}
 }
@@ -49,14 +51,14 @@ func WithClasses(mask Class) transport.Option {
 // A subscription is what the transport keeps with a stream.
 type subscription struct {
 	mask     Class
-	listener *Listener // of the connection
-	link     transport.Link
+	listener *Listener      // of the connection
+	link     transport.Link // that Open has connected
 }
 
 // A connector executes StreamType.
 type connector struct{ d *SMD }
 
-// Open connects the stream before NewStream returns.
+// Open implements transport.Opener.
 func (c connector) Open(l transport.Link) error {
 	s := subscriptionOf(l)
 	s.listener = c.d.add(&Listener{smd: c.d, mask: s.mask, wake: make(chan struct{}, 1)})
@@ -69,6 +71,7 @@ func (c connector) Open(l transport.Link) error {
 	return nil
 }
 
+// subscriptionOf returns the subscription of a stream.
 func subscriptionOf(l transport.Link) *subscription {
 	return l.Data(func() any { return new(subscription) }).(*subscription)
 }
@@ -117,13 +120,13 @@ func (c connector) Run(ctx context.Context, l transport.Link) error {
 	}
 }
 
-// transmit sends what a stream has sent.
+// transmit sends a message that Tx returned.
 func (c connector) transmit(frame []byte) {
 	if len(frame) == 0 {
 		return
 	}
 	if len(frame) < headerSize {
-		c.d.warn("sspolicy: smd: dropped a message without a complete header", "bytes", len(frame))
+		c.d.warn("sspolicy: smd: dropped a message without a whole header", "bytes", len(frame))
 		return
 	}
 	class := binary.BigEndian.Uint64(frame)
@@ -136,5 +139,5 @@ func (c connector) transmit(frame []byte) {
 	}
 }
 
-// Close does nothing: what a stream holds is closed with it.
+// Close does nothing: a connector holds no resources.
 func (connector) Close() error { return nil }

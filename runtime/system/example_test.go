@@ -17,7 +17,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A server has a new policy for the program, by which the program goes on.
+// The program fetches a new policy from a server.
 func ExampleFetcher() {
 	text := func(release, port string) string {
 		return fmt.Sprintf(`{ "release": %q, "s": [ { "fetch_policy": { "endpoint": "127.0.0.1", "port": %s,
@@ -51,11 +51,13 @@ func ExampleFetcher() {
 	// Output: release 2
 }
 
-// A captive portal sends all who come to its own page.
+// A captive portal redirects each request to its own page.
 func ExampleDetector() {
 	portal := httptest.NewServer(http.RedirectHandler("https://hotel.example/login", http.StatusFound))
 	defer portal.Close()
-	loaded, err := sspolicy.Parse("policy.json", []byte(strings.Replace(portalPolicy, "PORT", portOf(portal.URL), 1)), sspolicy.Options{})
+	text := fmt.Sprintf(`{ "s": [ { "captive_portal_detect": { "endpoint": "127.0.0.1", "port": %s, "http_url": "generate_204",
+		"protocol": "h1", "http_method": "GET", "http_expect": 204, "http_fail_redirect": true } } ] }`, portOf(portal.URL))
+	loaded, err := sspolicy.Parse("policy.json", []byte(text), sspolicy.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -70,3 +72,6 @@ func ExampleDetector() {
 	fmt.Println(outcome, err)
 	// Output: Captive <nil>
 }
+
+// portOf returns the port of the URL of a test server.
+func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }

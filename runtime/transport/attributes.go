@@ -8,14 +8,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// attributes are the attr_ keys of a streamtype: properties of its packets.
+// attributes hold the attr_ keys of a streamtype: properties of its packets.
 type attributes struct {
 	priority uint8 // SO_PRIORITY, 0 to 7; 0 is the default
-	tos      uint8 // the bits of the type of service
+	tos      uint8 // type of service
 }
 
-// The bits of the type of service (RFC 1349 section 4) that lws sets for the
-// attr_ keys (lib/plat/unix/unix-sockets.c; lws 5.0.0 has them, but disabled).
+// Bits of the type of service (RFC 1349 section 4) that lws sets for the attr_
+// keys (lib/plat/unix/unix-sockets.c; disabled in lws 5.0.0).
 const (
 	tosLowDelay        = 0x10
 	tosHighThroughput  = 0x08
@@ -41,8 +41,8 @@ func attributesOf(st *policy.StreamType) attributes {
 	return a
 }
 
-// control sets the attributes of a socket of a net.Dialer. It never fails: the
-// connection can be used without them.
+// control is the Control of a net.Dialer: it sets the attributes of a socket. It
+// returns nil, because the connection is usable without them.
 func (d Dialer) control(_, _ string, conn syscall.RawConn) error {
 	var err error
 	if outer := conn.Control(func(fd uintptr) { err = d.attributes.set(fd) }); err == nil {
@@ -54,7 +54,7 @@ func (d Dialer) control(_, _ string, conn syscall.RawConn) error {
 	return nil
 }
 
-// mark sets the attributes of a connection that Options.DialContext made.
+// mark sets the attributes of a connection made by Options.DialContext.
 func (d Dialer) mark(conn net.Conn) {
 	if d.attributes == (attributes{}) {
 		return
@@ -71,12 +71,12 @@ func (d Dialer) mark(conn net.Conn) {
 	_ = d.control("", "", raw)
 }
 
-var errNoSocket = errors.New("the connection of Options.DialContext is not a syscall.Conn")
+var errNoSocket = errors.New("the connection from Options.DialContext is not a syscall.Conn")
 
-// warn logs that attributes have no effect, once for each set of them.
+// warn logs that the attributes have no effect, once for each value of them.
 func (d Dialer) warn(err error) {
 	if _, known := d.env.ineffective.LoadOrStore(d.attributes, true); !known {
-		d.env.Logger().Warn("sspolicy: attributes of the policy have no effect on connections",
+		d.env.Logger().Warn("sspolicy: attr_ keys of the policy have no effect on connections",
 			"attr_priority", d.attributes.priority, "type of service", d.attributes.tos, "err", err)
 	}
 }

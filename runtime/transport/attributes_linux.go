@@ -6,25 +6,23 @@ import (
 	"syscall"
 )
 
-// set sets the attributes of a socket.
+// set sets the attributes of the socket fd.
 func (a attributes) set(fd uintptr) error {
-	var errs []error
-	option := func(level, name int, value uint8) {
-		if value != 0 {
-			errs = append(errs, os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), level, name, int(value))))
-		}
-	}
 	addr, err := syscall.Getsockname(int(fd))
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)
 	}
-	switch addr.(type) {
-	case *syscall.SockaddrInet4:
-		option(syscall.IPPROTO_IP, syscall.IP_TOS, a.tos)
-	case *syscall.SockaddrInet6:
-		option(syscall.IPPROTO_IPV6, syscall.IPV6_TCLASS, a.tos)
+	var tosErr, priorityErr error
+	if a.tos != 0 {
+		switch addr.(type) {
+		case *syscall.SockaddrInet4:
+			tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TOS, int(a.tos))
+		case *syscall.SockaddrInet6:
+			tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_TCLASS, int(a.tos))
+		}
 	}
-	// The last, since IP_TOS sets a priority too.
-	option(syscall.SOL_SOCKET, syscall.SO_PRIORITY, a.priority)
-	return errors.Join(errs...)
+	if a.priority != 0 { // after IP_TOS, which sets a priority too
+		priorityErr = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_PRIORITY, int(a.priority))
+	}
+	return os.NewSyscallError("setsockopt", errors.Join(tosErr, priorityErr))
 }

@@ -4,7 +4,7 @@ package transport
 
 import "fmt"
 
-// set says that there are no such attributes here.
+// set returns ErrUnsupported: only Linux has these attributes.
 func (attributes) set(uintptr) error {
-	return fmt.Errorf("%w: attr_ keys, on other systems than Linux", ErrUnsupported)
+	return fmt.Errorf("%w: attr_ keys on systems other than Linux", ErrUnsupported)
 }

@@ -10,34 +10,34 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A CookieJar keeps the cookies of streams whose policy says "http_cookies".
-// Package runtime/cookies has one. Its methods may be called from many
-// goroutines.
+// A CookieJar keeps the cookies of streams whose policy says http_cookies. Package
+// runtime/cookies has an implementation. Methods are called concurrently.
 type CookieJar interface {
 	// Cookies returns the value of the Cookie header of a request for u, or "".
 	Cookies(scope CookieScope, u *url.URL) string
 
-	// SetCookies takes the values of the Set-Cookie headers of a response from
-	// u, as the server sent them.
+	// SetCookies stores the values of the Set-Cookie headers of a response from
+	// u, which are as the server sent them.
 	SetCookies(scope CookieScope, u *url.URL, lines []string)
 }
 
-// A CookieScope limits who may see a cookie, beyond the limits of the cookie.
+// A CookieScope limits who may see a cookie, in addition to the cookie's own
+// attributes. Scopes are compared with ==.
 type CookieScope struct {
-	StreamType string
+	StreamType string // name
 
-	// Peer is what the name of a host depends on: another trust store, client
-	// certificate, proxy or unix socket may lead to another server of the same
-	// name, which must not get the cookies. It is "" for the trust store of the
-	// operating system and none of the others. It holds no secrets.
+	// Peer distinguishes servers of the same host name: those reached with
+	// another trust store or client certificate, or through another proxy or
+	// unix socket. It is "" for the trust store of the operating system and none
+	// of the others. It holds no secrets.
 	Peer string
 }
 
-// CookieScope returns the scope of the cookies of a connection.
+// CookieScope returns the scope of the cookies of connections to t.
 func (s *Setup) CookieScope(t *policy.Target) CookieScope {
 	var peer []string
 	if store := s.Stream.TrustStore; store != nil {
-		// The names of stores can mean something else in the next policy.
+		// The next policy may give the name to another store.
 		h := sha256.New()
 		for _, cert := range store.Stack {
 			sum := sha256.Sum256([]byte(cert.DER))

@@ -12,26 +12,30 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Credentials are what a context knows and its policy must not hold: tokens,
-// serial numbers, client certificates. Each attempt to connect asks for them
-// before anything is sent, so that they may change. An error makes the peer
-// unreachable: nothing is sent without the credentials that the policy requires.
-// Stream.Err returns the error, so it must hold no secret.
+// Credentials supply what a policy requires and must not hold: tokens, serial
+// numbers, client certificates. Package runtime/credentials has implementations.
 //
-// The methods are called from many goroutines. They may block, but are to return
-// when ctx is done, as it is when the attempt is over.
+// Each attempt to connect gets them before it sends anything, so that they may
+// change between attempts. An error ends the attempt: nothing is sent without the
+// credentials that the policy requires. Stream.Err returns the error, so it must
+// hold no secret. It wraps ErrNoCredentials if there is no such credential.
+//
+// Methods are called concurrently. They may block, but must return when ctx is
+// done, which it is when the attempt is given up.
 type Credentials interface {
-	// Blob returns a text. An empty one counts as ErrNoCredentials.
+	// Blob returns a text. The index is 0 to 3 for an indexed kind, else 0. An
+	// empty text counts as ErrNoCredentials.
 	Blob(ctx context.Context, b policy.Blob, index int) (string, error)
 
-	// ClientCertificate returns the certificate of an index, with its private
-	// key and the chain to send.
+	// ClientCertificate returns the certificate of an index, 0 to 254, with its
+	// private key and the chain to send. A nil or empty one counts as
+	// ErrNoCredentials. It must not be modified afterwards.
 	ClientCertificate(ctx context.Context, index int) (*tls.Certificate, error)
 }
 
-// Secret returns a text of the context's credentials that can stand in a header.
-// Otherwise the error wraps ErrNoCredentials, ErrBadCredentials, or the error of
-// the source; it does not contain the text.
+// Secret returns a text of the context's credentials. The error wraps
+// ErrNoCredentials, ErrBadCredentials if the text cannot stand in a header, or the
+// error of the source. It does not quote the text.
 func (e *Env) Secret(ctx context.Context, b policy.Blob, index int) (string, error) {
 	text, err := "", ErrNoCredentials
 	if e.config.Credentials != nil {
@@ -42,7 +46,7 @@ func (e *Env) Secret(ctx context.Context, b policy.Blob, index int) (string, err
 	case text == "":
 		err = ErrNoCredentials
 	case strings.ContainsFunc(text, policy.IsControl):
-		err = fmt.Errorf("%w: it holds a control character", ErrBadCredentials)
+		err = fmt.Errorf("%w: control character", ErrBadCredentials)
 	default:
 		return text, nil
 	}
@@ -53,8 +57,8 @@ func (e *Env) Secret(ctx context.Context, b policy.Blob, index int) (string, err
 	return "", fmt.Errorf("sspolicy: %v (%s): %w", b, name, err)
 }
 
-// clientCertificate returns the client certificate of the streamtype; nil if the
-// policy wants none.
+// clientCertificate returns the client certificate of the streamtype, or nil if
+// the policy requires none.
 func (s *Setup) clientCertificate(ctx context.Context) (*tls.Certificate, error) {
 	if s.Stream.ClientCert == 0 {
 		return nil, nil
@@ -77,8 +81,9 @@ func (s *Setup) clientCertificate(ctx context.Context) (*tls.Certificate, error)
 	return nil, fmt.Errorf("sspolicy: client certificate (client_cert.%d, client_key.%d): %w", index, index, err)
 }
 
-// CheckKeyPair refuses a certificate that is not usable by its owner, or only
-// until the handshake fails. The error wraps ErrBadCredentials.
+// CheckKeyPair returns an error if a non-empty certificate cannot be parsed or has
+// no private key, or that of another certificate. The error wraps
+// ErrBadCredentials.
 func CheckKeyPair(cert *tls.Certificate) error {
 	leaf := cert.Leaf
 	if leaf == nil {
@@ -89,7 +94,7 @@ func CheckKeyPair(cert *tls.Certificate) error {
 	}
 	key, ok := cert.PrivateKey.(crypto.Signer)
 	if !ok {
-		return fmt.Errorf("%w: it has no private key that signs", ErrBadCredentials)
+		return fmt.Errorf("%w: no private key that can sign", ErrBadCredentials)
 	}
 	public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(key.Public()) {
@@ -98,13 +103,15 @@ func CheckKeyPair(cert *tls.Certificate) error {
 	return nil
 }
 
-// CheckCredentials refuses a streamtype that needs credentials if the context has
-// no source of them. The error wraps ErrUnsupported or ErrNoCredentials.
-func (e *Env) CheckCredentials(st *policy.StreamType) error {
+// CheckCredentials returns an error if a streamtype requires credentials and the
+// context has no source of them. Package runtime calls it before Prepare. The error
+// wraps ErrNoCredentials, or ErrUnsupported if the scheme of use_auth does not fit
+// the protocol.
+func (h Host) CheckCredentials(st *policy.StreamType) error {
 	switch {
 	case st.Auth != nil && st.Auth.Type == policy.AuthSigV4 && !st.Protocol.IsHTTP():
 		return fmt.Errorf("%w: use_auth of type sigv4 over %v", ErrUnsupported, st.Protocol)
-	case e.config.Credentials != nil:
+	case h.config.Credentials != nil:
 		return nil
 	case st.Auth != nil:
 		return noCredentials("use_auth")

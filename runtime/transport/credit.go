@@ -6,20 +6,22 @@ import (
 	"sync"
 )
 
-// A Credit is how much payload a peer may still send, in bytes. Its methods may
-// be called from any goroutine.
+// A Credit counts the bytes of payload that a peer may still send on a connection.
+// Add and Restart may be called concurrently with each other and with one goroutine
+// that calls Take and Wait.
 type Credit struct {
 	initial uint64
-	more    chan struct{} // holds a value if credit was added since the last look
+	more    chan struct{} // holds a value if Add was called since the last Wait
 
 	mu   sync.Mutex
 	left uint64
 }
 
-// NewCredit returns a credit that is n bytes on each connection, before Add.
+// NewCredit returns a credit of which each connection begins with n bytes. It is 0
+// until Restart.
 func NewCredit(n uint64) *Credit { return &Credit{initial: n, more: make(chan struct{}, 1)} }
 
-// Add adds n bytes. It does nothing if c is nil.
+// Add adds n bytes, up to 2^63-1 in all. It does nothing if c is nil.
 func (c *Credit) Add(n uint64) {
 	if c == nil {
 		return
@@ -33,7 +35,8 @@ func (c *Credit) Add(n uint64) {
 	}
 }
 
-// Restart begins a new connection. It does nothing if c is nil.
+// Restart sets the credit to its initial value, for a new connection. It does
+// nothing if c is nil.
 func (c *Credit) Restart() {
 	if c != nil {
 		c.mu.Lock()
@@ -43,7 +46,8 @@ func (c *Credit) Restart() {
 	}
 }
 
-// Take waits until there is credit, and takes it for 1 to n bytes.
+// Take waits until there is credit, and takes 1 to n bytes of it, as many as there
+// are. n must be positive. The error is the cause of ctx, and n is 0 then.
 func (c *Credit) Take(ctx context.Context, n int) (int, error) {
 	n, err := c.Wait(ctx, n) // 0 with an error
 	c.mu.Lock()
@@ -52,8 +56,7 @@ func (c *Credit) Take(ctx context.Context, n int) (int, error) {
 	return n, err
 }
 
-// Wait waits until there is credit, and returns for how many bytes, at most n.
-// Only one goroutine may wait at a time, and only it may Take.
+// Wait is Take, but takes nothing.
 func (c *Credit) Wait(ctx context.Context, n int) (int, error) {
 	for {
 		c.mu.Lock()

@@ -11,16 +11,18 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Dialer makes network connections as the policy wants them for a streamtype:
-// through its proxy, with its priority and type of service. Equal Dialers make
-// the same connections, so a Dialer can be part of the key of a connection pool.
+// A Dialer makes the network connections of a streamtype: through its proxy, with
+// its priority and type of service. Equal Dialers make the same connections, so a
+// Dialer can be part of the key of a connection pool. It may be used by any number
+// of goroutines.
 type Dialer struct {
 	env        *Env
 	proxy      *Proxy // nil means none
 	attributes attributes
 }
 
-// Dialer returns the dialer of a streamtype. An error wraps ErrEndpoint.
+// Dialer returns the dialer of a streamtype. The error wraps ErrEndpoint if the
+// streamtype's proxy cannot be parsed.
 func (e *Env) Dialer(st *policy.StreamType) (Dialer, error) {
 	proxy, err := e.proxy(st.SOCKS5Proxy)
 	return Dialer{e, proxy, attributesOf(st)}, err
@@ -29,27 +31,28 @@ func (e *Env) Dialer(st *policy.StreamType) (Dialer, error) {
 // Proxy returns the proxy that the connections go through, or nil.
 func (d Dialer) Proxy() *Proxy { return d.proxy }
 
-// Dial makes a connection; network is "tcp" or "unix". It takes DialTimeout at
-// most, and the connection does not outlive the context. If there is a proxy,
-// "tcp" goes through it, and it resolves the name in address.
+// Dial makes a connection; network is "tcp" or "unix". If there is a proxy, "tcp"
+// goes through it, and it resolves the name in address. Dial takes DialTimeout at
+// most. The connection does not outlive the context: it is closed at the latest
+// when every connector of the context has been closed. An error of the proxy is a
+// *ProxyError.
+//
+// The connection has two more methods. CloseWrite() error closes the sending
+// direction, or returns errors.ErrUnsupported. Dialed() net.Conn returns what
+// package net or Options.DialContext made.
 func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	p := d.proxy
-	if p == nil || network != "tcp" {
-		return d.dial(ctx, network, address, nil)
-	}
-	conn, err := d.dial(ctx, network, p.address, func(ctx context.Context, conn net.Conn) error {
-		return p.connect(ctx, conn, address)
-	})
+	conn, err := d.dial(ctx, network, address)
 	if err != nil {
-		return nil, &ProxyError{p.address, err}
+		return nil, err
 	}
-	return conn, nil
+	return d.env.dialed.add(conn)
 }
 
-// Dial makes the network connection of an attempt, with TLS if t wants it: to the
+// Dial makes the network connection of an attempt, with TLS if t.TLS: t is the
 // Link's Target, or where the peer redirects. The handshake offers the protocols
-// of alpn (RFC 7301), and fails if the server agrees on another one. ctx is the
-// context of Run.
+// in alpn (RFC 7301), and fails if the server chooses another one. ctx is the
+// context of Run; its trace gets the TLS hooks. Errors are those of [Setup.TLS],
+// [Dialer.Dial] and crypto/tls.
 func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net.Conn, error) {
 	var config *tls.Config
 	if t.TLS {
@@ -76,7 +79,8 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 	return secure, nil
 }
 
-// ServerName returns the name that the certificate of a target has to be for.
+// ServerName returns the host name that a target's certificate must be valid for:
+// "localhost" for a unix socket, else the host.
 func ServerName(t *policy.Target) string {
 	if t.Network == "unix" {
 		return "localhost"
@@ -84,9 +88,9 @@ func ServerName(t *policy.Target) string {
 	return t.Host
 }
 
-// dial makes a connection, and prepares it for use; both within the limit.
-func (d Dialer) dial(ctx context.Context, network, address string, prepare func(context.Context, net.Conn) error) (net.Conn, error) {
-	// Transports may let a dial continue when its attempt has ended.
+// dial makes a connection within the limit, through the proxy if there is one.
+func (d Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	// Transports may let a dial continue after the end of its attempt.
 	var cancel context.CancelFunc
 	if limit := d.env.DialTimeout(); limit > 0 {
 		ctx, cancel = context.WithTimeout(ctx, limit)
@@ -94,18 +98,20 @@ func (d Dialer) dial(ctx context.Context, network, address string, prepare func(
 		ctx, cancel = context.WithCancel(ctx)
 	}
 	defer cancel()
-	defer context.AfterFunc(d.env.life, cancel)()
-	conn, err := d.connect(ctx, network, address)
+	defer context.AfterFunc(d.env.dials, cancel)()
+	p := d.proxy
+	if p == nil || network != "tcp" {
+		return d.connect(ctx, network, address)
+	}
+	conn, err := d.connect(ctx, network, p.address)
 	if err != nil {
-		return nil, err
+		return nil, &ProxyError{p.address, err}
 	}
-	if prepare != nil {
-		if err := prepare(ctx, conn); err != nil {
-			conn.Close()
-			return nil, err
-		}
+	if err := p.connect(ctx, conn, address); err != nil {
+		conn.Close()
+		return nil, &ProxyError{p.address, err}
 	}
-	return d.env.dialed.add(conn)
+	return conn, nil
 }
 
 // connect makes a connection with the attributes of the streamtype.
@@ -124,19 +130,21 @@ func (d Dialer) connect(ctx context.Context, network, address string) (net.Conn,
 	return dialer.DialContext(ctx, network, address)
 }
 
-// dialed is the set of open connections.
-type dialed struct {
+// A connSet is the set of the open connections of an Env.
+type connSet struct {
 	mu     sync.Mutex
 	conns  map[*dialedConn]struct{}
 	closed bool
 }
 
+// A dialedConn is a connection that Dial returned.
 type dialedConn struct {
 	net.Conn
-	set *dialed
+	set *connSet
 }
 
-func (d *dialed) add(conn net.Conn) (net.Conn, error) {
+// add adds conn. It closes it if the set is closed.
+func (d *connSet) add(conn net.Conn) (net.Conn, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -170,8 +178,8 @@ func (c *dialedConn) CloseWrite() error {
 	return fmt.Errorf("sspolicy: half close of a %T: %w", c.Conn, errors.ErrUnsupported)
 }
 
-// close closes all connections, and those still to come.
-func (d *dialed) close() {
+// close closes all connections, and any that is added later.
+func (d *connSet) close() {
 	d.mu.Lock()
 	d.closed = true
 	conns := d.conns

@@ -6,28 +6,27 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Errors to compare with [errors.Is]. Package runtime has them as well.
+// Errors to compare with [errors.Is]. Package runtime has the same ones.
 var (
-	// ErrUnsupported is returned when the policy requires what this version
-	// does not execute.
+	// ErrUnsupported is returned when the policy requires something that this
+	// version does not execute.
 	ErrUnsupported = policy.ErrUnsupported
 	// ErrEndpoint is returned when an endpoint cannot be connected to.
 	ErrEndpoint = policy.ErrEndpoint
-	// ErrClosed is returned when the stream or its context has been destroyed.
+	// ErrClosed is returned when the stream or its context is closed.
 	ErrClosed = errors.New("stream or context is closed")
-	// ErrTimeout is returned when the peer did not answer within the limit of an
-	// attempt.
+	// ErrTimeout is returned when the peer does not answer within ConnectTimeout.
 	ErrTimeout = errors.New("no answer in time")
-	// ErrDisconnected is returned when a callback answered DisconnectMe.
+	// ErrDisconnected is returned when a callback returned DisconnectMe.
 	ErrDisconnected = errors.New("disconnected by the stream's own handlers")
-	// ErrNoValidity is returned when nothing has proved for the time of the
-	// policy's svalidhup that a connection works in both directions.
+	// ErrNoValidity is returned when there was no proof for the policy's
+	// svalidhup that a connection works in both directions.
 	ErrNoValidity = errors.New("no sign of life from the peer")
 	// ErrNoCredentials is returned when the policy requires a certificate, token
-	// or serial number that the context has no source for, or the source lacks.
+	// or serial number that the context's credentials do not have.
 	ErrNoCredentials = errors.New("no credentials")
-	// ErrBadCredentials is returned when a source of credentials has returned
-	// something unusable, such as a token with a line break, or a certificate
-	// with the key of another.
+	// ErrBadCredentials is returned when a source of credentials returns something
+	// unusable, such as a token with a line break, or a certificate with the key
+	// of another.
 	ErrBadCredentials = errors.New("unusable credentials")
 )

@@ -3,15 +3,17 @@ package transport
 import (
 	"fmt"
 	"log"
-	"strings"
 )
 
-// A Logger receives what has no other way to the program. A *slog.Logger is one:
-// the arguments are keys and values as there. It is an interface because log/slog
-// would add 276 KB to a program that does not use it otherwise. Its methods may
-// be called from many goroutines.
+// A Logger receives what a program cannot learn otherwise, such as an internal
+// error. A *slog.Logger is a Logger: args are alternating keys and values. It is an
+// interface because log/slog would add 276 KB to a program that does not use it.
+// Methods are called concurrently.
 type Logger interface {
+	// Warn reports a problem that the runtime works around.
 	Warn(msg string, args ...any)
+
+	// Error reports a problem that ends a stream or loses data.
 	Error(msg string, args ...any)
 }
 
@@ -22,10 +24,8 @@ func (stdLogger) Warn(msg string, args ...any)  { stdLog("WARN", msg, args) }
 func (stdLogger) Error(msg string, args ...any) { stdLog("ERROR", msg, args) }
 
 func stdLog(level, msg string, args []any) {
-	var b strings.Builder
-	b.WriteString(level + " " + msg)
 	for i := 0; i+1 < len(args); i += 2 {
-		fmt.Fprintf(&b, " %v=%v", args[i], args[i+1])
+		msg += fmt.Sprintf(" %v=%v", args[i], args[i+1])
 	}
-	log.Print(b.String())
+	log.Print(level, " ", msg)
 }

@@ -2,28 +2,36 @@ package transport
 
 import "github.com/secure-streams/sspolicy/runtime/policy"
 
-// An Option gives a new stream what its transport needs beside the policy. The
-// transport's package makes it; a program passes it to NewStream, Open or Fetch.
+// An Option gives a new stream what its transport needs in addition to the policy.
+// The transport's package makes it; a program passes it to NewStream, Open or
+// Fetch. Its functions must neither block nor call the stream.
 type Option struct {
-	// Protocol is one of the transport's. NewStream fails with ErrUnsupported
-	// for a streamtype of another one.
+	// Protocol is the carrier of the streamtypes that the Option is for, one of
+	// the transport's. NewStream returns ErrUnsupported for any other.
 	Protocol policy.Protocol
-	// Data returns, for each stream, what Link.Data is to return.
+
+	// Data returns the value of Link.Data for a stream. It must not be nil, and is
+	// called once for each stream.
 	Data func() any
+
 	// Connect starts an attempt at once, as nailed_up does.
 	Connect bool
-	// Accepted marks the stream as one whose peer has connected to it: it ends
-	// with its connection.
+
+	// Accepted marks a stream whose peer has connected to it: the stream is
+	// destroyed when its connection ends.
 	Accepted bool
-	// Declined, if any, is called when a callback has declined an attempt, so that
-	// Run was not called.
+
+	// Declined, if not nil, is called when the program returns DisconnectMe from
+	// CONNECTING, so that Run is not called.
 	Declined func()
-	// End, if any, is called once the stream is gone.
+
+	// End, if not nil, is called once after DESTROYING. It is not called if
+	// NewStream fails before CREATING.
 	End func()
 }
 
-// CallOption and StreamOption make an Option one of package runtime's options.
+// CallOption marks a runtime.CallOption.
 func (Option) CallOption() {}
 
-// StreamOption is described at CallOption.
+// StreamOption marks a runtime.StreamOption.
 func (Option) StreamOption() {}

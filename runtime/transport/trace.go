@@ -6,20 +6,27 @@ import (
 	"net/http/httptrace"
 )
 
-// Trace returns the client trace of the context of an attempt, never nil. Packages
-// net and net/http call its hooks themselves; a transport that works without them
-// calls these, which are never nil: GetConn when a request begins, GotConn when
-// its connection is ready, TLSHandshakeStart and TLSHandshakeDone, WroteHeaders
-// when the request has been sent, GotFirstResponseByte.
+// Trace returns the client trace of an attempt's context. Neither it nor the hooks
+// below are nil. A transport calls those that package net and its library do not:
+//
+//   - GetConn when a request begins; it discards the figures of an earlier one
+//   - ConnectStart and ConnectDone
+//   - GotConn when its connection is ready
+//   - TLSHandshakeStart and TLSHandshakeDone, which Setup.Dial calls
+//   - WroteHeaders and WroteRequest when it has been sent
+//   - GotFirstResponseByte
 func Trace(ctx context.Context) *httptrace.ClientTrace {
-	if t := httptrace.ContextClientTrace(ctx); t != nil {
-		return t
+	if httptrace.ContextClientTrace(ctx) == nil {
+		return &noTrace
 	}
-	return &silent
+	t := noTrace // WithClientTrace adds the hooks of ctx to it
+	return httptrace.ContextClientTrace(httptrace.WithClientTrace(ctx, &t))
 }
 
-var silent = httptrace.ClientTrace{
+var noTrace = httptrace.ClientTrace{
 	GetConn:              func(string) {},
+	ConnectStart:         func(string, string) {},
+	ConnectDone:          func(string, string, error) {},
 	GotConn:              func(httptrace.GotConnInfo) {},
 	TLSHandshakeStart:    func() {},
 	TLSHandshakeDone:     func(tls.ConnectionState, error) {},

@@ -14,7 +14,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A TrustError reports a trust store that cannot be used.
+// A TrustError reports a trust store that cannot be used: an empty one, or one with
+// a malformed certificate.
 type TrustError struct {
 	Store string // name of the store
 	Cert  string // name of the faulty certificate, or ""
@@ -31,14 +32,14 @@ func (e *TrustError) Error() string {
 // Unwrap returns the cause.
 func (e *TrustError) Unwrap() error { return e.Err }
 
-// A trustCache holds a trust for each trust store of a policy, made at its first
-// use and dropped with its last user.
+// A trustCache holds a trust for each trust store that some setup uses.
 type trustCache struct {
 	mu     sync.Mutex
 	stores map[*policy.TrustStore]*trust
 }
 
-// A trust is a trust store, or the lack of one, made ready for crypto/tls.
+// A trust is a trust store in the form of crypto/tls. A nil store means the roots
+// of the operating system.
 type trust struct {
 	store   *policy.TrustStore
 	users   int // setups that have used it
@@ -48,7 +49,7 @@ type trust struct {
 	clients map[uint8]*clientConfig // by StreamType.ClientCert
 }
 
-// A clientConfig is a config that offers a client certificate.
+// A clientConfig is a config with a client certificate.
 type clientConfig struct {
 	config *tls.Config
 	cert   atomic.Pointer[tls.Certificate]
@@ -57,16 +58,19 @@ type clientConfig struct {
 // maxSessions is the number of sessions kept for each config, as in lws.
 const maxSessions = 10
 
-// TLS returns the TLS settings of the streamtype: the roots it trusts, the lowest
-// version, and the client certificate that it offers. A named store means exactly
-// its certificates; none means those of the operating system. Streams with the
-// same trust and certificate get the same config, so that its address can be part
-// of the key of a connection pool; change only a clone of it. Sessions are resumed
-// only under the same config. The caller sets the host name, unless its library
-// does.
+// TLS returns the TLS config of the streamtype: the roots that it trusts, the
+// lowest version, and its client certificate. A trust store is trusted alone;
+// without one the roots are those of the operating system. ServerName and
+// NextProtos are not set.
 //
-// An error, such as a missing client certificate, is to end the attempt before
-// anything is sent.
+// Streamtypes with the same trust and certificate get the same config, so that its
+// address can be part of the key of a connection pool. Modify only a clone of it.
+// Sessions are resumed only under the same config.
+//
+// TLS gets the client certificate from the credentials, which may block, and so is
+// called in each attempt. An error must end the attempt before anything is sent. It
+// is a *TrustError, or wraps ErrNoCredentials, ErrBadCredentials, or the error of
+// the source.
 func (s *Setup) TLS(ctx context.Context) (*tls.Config, error) {
 	cert, err := s.clientCertificate(ctx)
 	if err != nil {
@@ -104,9 +108,9 @@ func (c *trustCache) config(s *Setup, cert *tls.Certificate) (*tls.Config, error
 	return tr.config, nil
 }
 
-// findLocked returns the trust of a store, or nil. A policy that has replaced
-// another has stores of its own; if they hold the same, its streams share
-// connections with those of the other.
+// findLocked returns the trust of a store, or nil. An equal store counts as the
+// same one: a policy that replaces another has stores of its own, and its streams
+// share connections with those of the other.
 func (c *trustCache) findLocked(store *policy.TrustStore) *trust {
 	if tr := c.stores[store]; tr != nil || store == nil {
 		return tr
@@ -146,14 +150,15 @@ func (t *trust) newConfig() *tls.Config {
 	}
 }
 
-// client returns the config that offers cert. Another certificate has another
-// config, and so shares neither connections nor sessions with the last one.
+// client returns the config with the client certificate cert, whose index is key-1.
+// A renewed certificate gets a new config, and so shares neither connections nor
+// sessions with the old one.
 func (t *trust) client(key uint8, cert *tls.Certificate) *tls.Config {
 	c := t.clients[key]
 	if c == nil || !slices.EqualFunc(c.cert.Load().Certificate, cert.Certificate, bytes.Equal) {
 		c = &clientConfig{config: t.newConfig()}
-		// Not Certificates: crypto/tls sends none of those if the server's list
-		// of authorities fits none.
+		// Not Certificates: crypto/tls sends none of them if the server's list of
+		// authorities does not include theirs.
 		cert := &c.cert
 		c.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return cert.Load(), nil
@@ -167,8 +172,8 @@ func (t *trust) client(key uint8, cert *tls.Certificate) *tls.Config {
 	return c.config
 }
 
-// pool returns a store as a set of roots; nil means those of the operating
-// system, and is returned for no store.
+// pool returns the roots of a store. nil, which it returns for a nil store, means
+// those of the operating system.
 func pool(t *policy.TrustStore) (*x509.CertPool, error) {
 	if t == nil {
 		return nil, nil

@@ -7,9 +7,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/internal/timers"
 )
 
-// A Validity watches one connection: it asks for a probe, such as a ping, when
-// nothing has proved for a while that the connection works, and then gives it
-// up. Its methods may be called from any goroutine, and on nil.
+// A Validity watches one connection. Without proof for a while that the connection
+// works, it requests a probe, such as a ping, and after a further while the end of
+// the connection. Its methods may be called from any goroutine, and on nil.
 type Validity struct {
 	timers       *timers.Timers
 	ping, hangup time.Duration
@@ -17,17 +17,18 @@ type Validity struct {
 
 	mu      sync.Mutex
 	stopped bool
-	proof   int64 // time of the latest, on the clock of timers
-	probed  bool  // since then
+	proof   int64 // time of the latest proof, on the clock of timers
+	probed  bool  // since the latest proof
 	timer   timers.Timer
 }
 
-// Watch starts to watch a connection, which is good now. probe is called on a
-// goroutine of its own when ping has passed without Confirm. end is called so,
-// once, for hangup: it is to close the connection because of ErrNoValidity.
-// Either may be nil. As in lws there is no probe unless hangup is later. With
-// wakes the times are known to Options.Wake. The caller calls Stop when the
-// connection ends. The result is nil if there is nothing to watch for.
+// Watch starts to watch a connection that is valid now. When ping has passed
+// without Confirm, it calls probe, which should send what the peer answers; when
+// hangup has passed, it calls end, once, which must close the connection with
+// ErrNoValidity. Each call has a goroutine of its own. Either function may be nil,
+// and a time of 0 means never. As in lws, there is no probe unless ping is shorter
+// than hangup. If wakes, Options.Wake gets the times. The caller must call Stop when
+// the connection ends. Watch returns nil if there is nothing to call.
 func (e *Env) Watch(ping, hangup time.Duration, wakes bool, probe, end func()) *Validity {
 	if hangup > 0 && ping >= hangup || probe == nil {
 		ping = 0
@@ -71,7 +72,7 @@ func (x *expiry) Expire(*timers.Timer) {
 	if v.stopped {
 		return
 	}
-	// Confirm only notes the time: there may be many proofs a second.
+	// Confirm only records the time: there may be many proofs a second.
 	if left := v.leftLocked(); left > 0 {
 		v.timers.Start(&v.timer, left)
 		return
@@ -88,8 +89,8 @@ func (x *expiry) Expire(*timers.Timer) {
 	}
 }
 
-// Confirm reports a proof that the connection works in both directions: the peer
-// has sent something that answers what was sent.
+// Confirm records proof that the connection works in both directions: the peer has
+// answered something.
 func (v *Validity) Confirm() {
 	if v == nil {
 		return
@@ -103,7 +104,8 @@ func (v *Validity) Confirm() {
 	}
 }
 
-// Stop ends the watch. A call of probe or end may still be running.
+// Stop ends the watch. It does not wait for a running probe or end. It may be
+// called more than once.
 func (v *Validity) Stop() {
 	if v == nil {
 		return

@@ -21,27 +21,26 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A handshake is the opening handshake of one attempt (RFC 6455 section 4.1).
-// It is the http.RoundTripper that the library sends its request by, so that
-// the connection is one of the context's own.
+// A handshake is the opening handshake of one attempt (RFC 6455 section 4.1). It is
+// the http.RoundTripper of the library, so that the context makes the connection.
 type handshake struct {
 	n    *connector
 	ctx  context.Context
 	l    transport.Link
 	head request.Header
-	wire *wire // of the response
+	wire *wire // body of the response
 }
 
-// dial makes a connection.
+// dial makes a connection and its handshake.
 func (n *connector) dial(ctx context.Context, l transport.Link) (*websocket.Conn, *wire, error) {
 	head, err := n.headers.Make(ctx, l)
 	if err != nil {
 		return nil, nil, err // before anything is sent
 	}
-	w := new(wire) // and nothing of the handshake is kept beside it
+	w := new(wire) // the only part of the handshake that is kept
 	h := &handshake{n: n, ctx: ctx, l: l, head: head, wire: w}
-	// The URL is that of the target only in RoundTrip: the library would put it
-	// into its errors, and it may hold metadata.
+	// RoundTrip replaces the URL: the library includes it in errors, and the real
+	// one may contain metadata.
 	ws, _, err := websocket.Dial(ctx, "ws://peer/", &websocket.DialOptions{
 		HTTPClient:      &http.Client{Transport: h},
 		HTTPHeader:      head.Header,
@@ -51,11 +50,11 @@ func (n *connector) dial(ctx context.Context, l transport.Link) (*websocket.Conn
 	})
 	switch ue := (*url.Error)(nil); {
 	case err == nil:
-		ws.SetReadLimit(-1) // pieces are passed on as they come
+		ws.SetReadLimit(-1) // messages are not buffered
 		return ws, w, nil
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
-	case errors.As(err, &ue) && errors.Is(ue.Err, io.EOF): // which would be an end in good order
+	case errors.As(err, &ue) && errors.Is(ue.Err, io.EOF): // io.EOF is a clean close
 		return nil, nil, io.ErrUnexpectedEOF
 	case errors.As(err, &ue): // from RoundTrip
 		return nil, nil, ue.Err
@@ -64,8 +63,8 @@ func (n *connector) dial(ctx context.Context, l transport.Link) (*websocket.Conn
 	}
 }
 
-// RoundTrip sends the request, and follows redirects. It returns no response
-// but 101.
+// RoundTrip sends the request and follows redirects. It returns a response only if
+// the status is 101.
 func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 	target := h.l.Target()
 	u, host := request.URL(target, h.l.URL())
@@ -114,8 +113,8 @@ func (h *handshake) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// exchange sends the request on a new connection, which it closes unless the
-// response is 101.
+// exchange sends the request on a new connection. It closes the connection unless
+// the status is 101.
 func (h *handshake) exchange(req *http.Request, target *policy.Target) (*http.Response, error) {
 	trace := transport.Trace(h.ctx)
 	trace.GetConn(target.Address())
@@ -135,12 +134,11 @@ func (h *handshake) exchange(req *http.Request, target *policy.Target) (*http.Re
 	return resp, err
 }
 
-// maxInformational is how many responses of the kind 1xx may come before that
-// to the handshake.
+// maxInformational limits the 1xx responses before the response.
 const maxInformational = 8
 
-// upgrade sends the request and reads the response. The body of a 101 is what
-// follows on the connection; other bodies are not read.
+// upgrade sends the request and reads the header of the response. The body of a 101
+// is the connection; other bodies are not read.
 func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, error) {
 	if err := req.Write(conn); err != nil {
 		return nil, err
@@ -164,7 +162,7 @@ func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, e
 			return nil, err
 		case resp.StatusCode == http.StatusSwitchingProtocols:
 			limit.N = math.MaxInt64
-			first, _ := r.Peek(r.Buffered()) // sent right behind the headers
+			first, _ := r.Peek(r.Buffered()) // sent with the headers
 			h.wire.Conn, h.wire.first = conn, append([]byte(nil), first...)
 			h.n.headers.Receive(h.l, resp.Header)
 			resp.Body = h.wire

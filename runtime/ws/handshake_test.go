@@ -15,6 +15,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
@@ -23,15 +25,15 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestHandshake checks what goes on the wire.
+// TestHandshake checks the bytes of handshakes.
 func TestHandshake(t *testing.T) {
 	var mu sync.Mutex
-	var seen string
-	addr := raw(t, func(c net.Conn) {
+	var request string
+	addr := testserver.ServeTCP(t, func(c net.Conn) {
 		buf := make([]byte, 8192)
 		n, _ := c.Read(buf)
 		mu.Lock()
-		seen = string(buf[:n])
+		request = string(buf[:n])
 		mu.Unlock()
 	})
 	creds := new(credentials.Memory)
@@ -50,10 +52,10 @@ func TestHandshake(t *testing.T) {
 		h        policy.HTTP
 		set      map[string]string
 		deflate  bool
-		want     string // "" if nothing is sent
+		want     string // "" means that nothing is sent
 	}{
 		{name: "plain", want: "GET / HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
-		{name: "method and form mean nothing", h: policy.HTTP{Method: "POST", WWWFormURLEncoded: true},
+		{name: "method and form have no effect", h: policy.HTTP{Method: "POST", WWWFormURLEncoded: true},
 			want: "GET / HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
 		{name: "metadata in the URL", h: policy.HTTP{URL: "chat/${a}?x=${a}"}, set: map[string]string{"a": "b c"},
 			want: "GET /chat/b%20c?x=b%20c HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
@@ -73,15 +75,15 @@ func TestHandshake(t *testing.T) {
 		{name: "a length", set: map[string]string{"len": "1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			seen = ""
-			tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result {
+			request = ""
+			tr := newTrace(teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result {
 				for k, v := range tt.set {
 					if err := s.SetMetadata(k, v); err != nil {
 						t.Error(err)
 					}
 				}
-				return requestTx(s)
-			}}}
+				return teststream.RequestTx(s)
+			}})
 			o := runtime.Options{Credentials: creds}
 			if tt.deflate {
 				o.Transports = []transport.Transport{ws.New(ws.WithDeflate())}
@@ -90,7 +92,7 @@ func TestHandshake(t *testing.T) {
 			tr.AwaitEnd(t, "ARF")
 			mu.Lock()
 			defer mu.Unlock()
-			got := seen
+			got := request
 			if before, after, ok := strings.Cut(got, "Sec-Websocket-Key: "); ok {
 				_, after, _ = strings.Cut(after, "\r\n")
 				got = before + key + after
@@ -99,13 +101,13 @@ func TestHandshake(t *testing.T) {
 				t.Errorf("\n got %q\nwant %q", got, tt.want)
 			}
 			if _, ok := errors.AsType[*ws.HeaderError](s.Err()); ok != (tt.want == "") {
-				t.Errorf("the cause is %v", s.Err())
+				t.Errorf("Err returns %v", s.Err())
 			}
 		})
 	}
 }
 
-// TestRefused checks what Prepare refuses.
+// TestRefused checks streamtypes that Prepare refuses.
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct {
 		st   policy.StreamType
@@ -124,9 +126,9 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestResponseHeaders checks that headers of the answer reach metadata.
+// TestResponseHeaders checks that metadata gets headers of the response.
 func TestResponseHeaders(t *testing.T) {
-	addr := raw(t, func(c net.Conn) { upgrade(c, "X-Session: 42\r\n", "\x88\x00") })
+	addr := testserver.ServeTCP(t, func(c net.Conn) { upgrade(c, "X-Session: 42\r\n", "\x88\x00") })
 	c := newContext(t, policy.StreamType{Opportunistic: true, Metadata: []policy.Metadata{{Name: "session", Header: "x-session:"}}}, addr, runtime.Options{})
 	conn, err := c.Open(t.Context(), "s")
 	if err != nil {
@@ -138,33 +140,30 @@ func TestResponseHeaders(t *testing.T) {
 	}
 }
 
-// TestRedirect checks that credentials go where the policy sends them alone.
+// TestRedirect checks that credentials are not sent to another server.
 func TestRedirect(t *testing.T) {
 	var mu sync.Mutex
-	var seen []string
-	note := func(r *http.Request) {
+	var requests []string
+	record := func(r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		seen = append(seen, fmt.Sprintf("%s %s %s", r.URL, r.Header.Get("Authorization"), r.Header.Get("X-B")))
+		requests = append(requests, fmt.Sprintf("%s %s %s", r.URL, r.Header.Get("Authorization"), r.Header.Get("X-B")))
 	}
 	own := testcert.New("own")
-	lnFar, far := listen(t)
-	serve(t, lnFar, nil, func(w http.ResponseWriter, r *http.Request) {
-		note(r)
+	far := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		record(r)
 		if c, err := websocket.Accept(w, r, nil); err == nil {
 			c.Close(4001, "far")
 		}
 	})
-	lnTLS, secure := listen(t)
-	serve(t, lnTLS, own.Server(nil, "127.0.0.1"), func(w http.ResponseWriter, r *http.Request) {
-		note(r)
+	secure := serve(t, own.Server(nil, "127.0.0.1"), func(w http.ResponseWriter, r *http.Request) {
+		record(r)
 		if c, err := websocket.Accept(w, r, nil); err == nil {
 			c.Close(4002, "secure")
 		}
 	})
-	ln, addr := listen(t)
-	serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
-		note(r)
+	addr := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		record(r)
 		switch r.URL.Path {
 		case "/far":
 			http.Redirect(w, r, "ws://"+far.String()+"/there", http.StatusFound)
@@ -184,7 +183,7 @@ func TestRedirect(t *testing.T) {
 	creds.SetBlob(policy.BlobAuth, 0, "secret")
 	for _, tt := range []struct {
 		url  string
-		code int // 0: refused
+		code int // 0 means that the redirect fails
 		want string
 	}{
 		{"near", 4000, "/near secret b|/here secret b"},
@@ -193,18 +192,18 @@ func TestRedirect(t *testing.T) {
 		{"mail", 0, "/mail secret b"},
 	} {
 		t.Run(tt.url, func(t *testing.T) {
-			seen = nil
-			tr := &trace{on: on{"CRE": func(s *runtime.Stream) policy.Result {
+			requests = nil
+			tr := newTrace(teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result {
 				s.SetMetadata("b", "b")
-				return requestTx(s)
-			}}}
+				return teststream.RequestTx(s)
+			}})
 			_, s := newStream(t, policy.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []policy.Metadata{{Name: "b", Header: "x-b:"}},
 				HTTP: &policy.HTTP{URL: tt.url, AllowRedirects: true, AuthHeader: "authorization:"}}, addr, tr, runtime.Options{Credentials: creds})
 			tr.AwaitEnd(t, "DIS", "ARF")
 			mu.Lock()
 			defer mu.Unlock()
-			if got := strings.Join(seen, "|"); got != tt.want {
-				t.Errorf("the servers saw %q, want %q", got, tt.want)
+			if got := strings.Join(requests, "|"); got != tt.want {
+				t.Errorf("the servers got %q, want %q", got, tt.want)
 			}
 			if e, ok := errors.AsType[*ws.CloseError](s.Err()); tt.code != 0 && (!ok || e.Code != tt.code) {
 				t.Errorf("%v", s.Err())
@@ -232,12 +231,7 @@ func TestUnix(t *testing.T) {
 				if !secure {
 					config = nil
 				}
-				serve(t, ln, config, func(w http.ResponseWriter, r *http.Request) {
-					if c, err := websocket.Accept(w, r, nil); err == nil {
-						defer c.CloseNow()
-						echo(c)
-					}
-				})
+				serveOn(t, ln, config, accept(echo))
 				c := newContext(t, policy.StreamType{Endpoint: "+" + endpoint, TLS: secure, TrustStore: own.Store()}, netip.AddrPort{}, runtime.Options{})
 				if r, err := c.Fetch(t.Context(), "s", runtime.WithBody([]byte("x"))); err != nil || string(r.Body) != "x" {
 					t.Errorf("%v, %v", r, err)
@@ -247,10 +241,10 @@ func TestUnix(t *testing.T) {
 	}
 }
 
-// TestSOCKS5 checks that the proxy of the policy is used.
+// TestSOCKS5 checks that a stream uses the proxy of the policy.
 func TestSOCKS5(t *testing.T) {
-	server := accepted(t, nil, nil, echo)
-	proxy := raw(t, func(c net.Conn) {
+	server := serveWS(t, nil, echo)
+	proxy := testserver.ServeTCP(t, func(c net.Conn) {
 		buf := make([]byte, 300)
 		io.ReadFull(c, buf[:2])
 		io.ReadFull(c, buf[2:2+buf[1]])
@@ -275,13 +269,12 @@ func TestSOCKS5(t *testing.T) {
 	}
 }
 
-// TestCookies checks that a handshake sends cookies, and that those of every
-// response to one are kept, but only where the policy says http_cookies.
+// TestCookies checks that handshakes send cookies and keep those of their responses
+// if the policy says http_cookies, and not otherwise.
 func TestCookies(t *testing.T) {
-	seen := make(chan string, 10)
-	ln, addr := listen(t)
-	serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
-		seen <- r.URL.Path + " " + r.Header.Get("Cookie")
+	requests := make(chan string, 10)
+	addr := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		requests <- r.URL.Path + " " + r.Header.Get("Cookie")
 		w.Header().Set("Set-Cookie", strings.Trim(r.URL.Path, "/")+"=1; Path=/")
 		if r.URL.Path == "/from" {
 			http.Redirect(w, r, "/to", http.StatusFound)
@@ -298,13 +291,13 @@ func TestCookies(t *testing.T) {
 		{true, []string{"/from from=1; to=1", "/to from=1; to=1"}},
 		{false, []string{"/from ", "/to "}},
 	} {
-		tr := &trace{on: on{"CRE": requestTx}}
+		tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
 		newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{URL: "/from", Cookies: tt.keep, AllowRedirects: true}},
 			addr, tr, runtime.Options{Cookies: jar})
 		tr.AwaitEnd(t, "ARF")
 		for _, want := range tt.want {
-			if got := <-seen; got != want {
-				t.Errorf("the server saw %q, want %q", got, want)
+			if got := <-requests; got != want {
+				t.Errorf("the server got %q, want %q", got, want)
 			}
 		}
 	}

@@ -1,15 +1,14 @@
 // Package ws is the transport for streamtypes whose protocol is ws: WebSocket
-// (RFC 6455) over TCP, TLS and unix sockets, by means of
+// (RFC 6455) over TCP, TLS and unix sockets. It is built on
 // github.com/coder/websocket.
 //
-// A stream has a connection of its own. A message goes out as it comes from Tx:
-// in one frame if it comes in one piece, else in fragments. What comes in is
-// handed to Rx a piece at a time, FlagSOM on the first and FlagEOM on the last;
-// no message is ever held as a whole, and there is no limit to its length. A
-// program that does not return from Rx slows the peer down.
+// Each stream has its own connection. A message that Tx returns as one piece is
+// sent as one frame, otherwise in fragments. Rx gets a message in pieces, the first
+// with FlagSOM and the last with FlagEOM; messages are never held as a whole and
+// may have any length. While Rx does not return, the peer has to wait.
 //
-// PING, PONG and CLOSE frames are answered here. When the peer closes,
-// [runtime.Stream.Err] is a *CloseError.
+// The package answers PING and CLOSE frames. After the peer has closed the
+// connection, the Err method of the stream returns a *CloseError.
 package ws
 
 import (
@@ -30,9 +29,9 @@ type Transport struct{ deflate websocket.CompressionMode }
 // An Option is a setting of a Transport.
 type Option func(*Transport)
 
-// WithDeflate offers the server to compress messages (permessage-deflate, RFC
-// 7692), each by itself. A stream that sends has need of some 1.2 MB for the
-// time of a message. No policy says it, and so it is not done without this.
+// WithDeflate offers compression to the server (permessage-deflate, RFC 7692), of
+// each message by itself. While a stream sends a message, it uses 1.2 MB. Policies
+// have no key for compression, so it is off without this option.
 func WithDeflate() Option {
 	return func(t *Transport) { t.deflate = websocket.CompressionNoContextTakeover }
 }
@@ -61,8 +60,8 @@ type connector struct {
 	kind         websocket.MessageType
 }
 
-// Prepare refuses a streamtype that asks for what the package does not do, and
-// else returns what executes it.
+// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
+// names the key that is not valid.
 func (t *Transport) Prepare(setup *transport.Setup) (transport.Connector, error) {
 	if err := request.Check(setup); err != nil {
 		return nil, err
@@ -76,7 +75,7 @@ func (t *Transport) Prepare(setup *transport.Setup) (transport.Connector, error)
 		for name := range strings.SplitSeq(s, ",") {
 			name = strings.Trim(name, " \t")
 			if !policy.IsToken(name) {
-				return nil, fmt.Errorf("%w: ws_subprotocol %q: it is to be a name that a header can have, or several with commas", transport.ErrUnsupported, s)
+				return nil, fmt.Errorf("%w: ws_subprotocol %q: it must be a token, or several separated by commas", transport.ErrUnsupported, s)
 			}
 			n.subprotocols = append(n.subprotocols, name)
 		}

@@ -1,6 +1,5 @@
-// Command gen writes what is made of the texts in the source: the pages of the
-// rules and keys in docs, and the texts of the states in package explain. It
-// runs in the folder of that package.
+// Command gen writes the pages of rules and keys in docs, and the descriptions of
+// states in package explain. It runs in the folder of that package.
 package main
 
 import (
@@ -55,16 +54,17 @@ func main() {
 	}
 }
 
-// otherStates finds the names of constants in a text.
+// otherStates matches constants of states in a text.
 var otherStates = regexp.MustCompile(`\bState[A-Z]\w+`)
 
-// stateTexts returns the documentation of the constants of type State.
+// stateTexts returns the documentation of the constants of type State in a file, as
+// paragraphs.
 func stateTexts(file string) (string, error) {
 	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 	if err != nil {
 		return "", err
 	}
-	names := map[string]string{} // of the states, by their constants
+	names := map[string]string{} // names of states by constant
 	ast.Inspect(f, func(n ast.Node) bool {
 		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
 			if lit, ok := v.Values[0].(*ast.BasicLit); ok {

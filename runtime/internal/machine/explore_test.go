@@ -67,7 +67,7 @@ func (n *node) forget() {
 		m.tries = min(m.tries, 1)
 	}
 	if m.phase < lost || m.phase > backingOff {
-		m.failure, m.again = Failure{}, false
+		m.final, m.arg, m.least, m.again = false, 0, 0, false
 	}
 	if m.phase != running {
 		m.cut, m.declined, m.reached = false, false, false
@@ -137,7 +137,7 @@ func (n *node) next() error {
 		if h.waits++; h.waits > int(n.m.Type.Retry.Conceal) {
 			return fmt.Errorf("%d waits in a row, and the policy conceals %d failures", h.waits, n.m.Type.Retry.Conceal)
 		}
-		if d, least := e.Delay(n.m.Type.Retry, 0), n.m.failure.Least; d < least {
+		if d, least := e.Delay(n.m.Type.Retry, 0), n.m.least; d < least {
 			return fmt.Errorf("a wait of %v, and the peer wants %v", d, least)
 		}
 	case Release:
@@ -155,7 +155,7 @@ func (n *node) next() error {
 	}
 	n.pending = Effect{}
 	switch e.Do {
-	case Prepare, Attempt:
+	case Begin, Attempt:
 		n.pending = e
 	case Deliver:
 		return n.deliver(before, e)
@@ -210,7 +210,7 @@ func (n *node) answer(r policy.Result) error {
 	e := n.pending
 	n.pending = Effect{}
 	n.m.Answer(e, r)
-	if e.Do == Prepare && n.m.byCall {
+	if e.Do == Begin && n.m.byCall {
 		n.history.waits = 0
 	}
 	n.history.agreed = e.Do == Deliver && e.State == policy.StateConnecting && n.m.phase == starting

@@ -22,9 +22,9 @@ type Action uint8
 const (
 	// Yield means that nothing is to be done until the next event.
 	Yield Action = iota
-	// Prepare means that an attempt begins: the runner makes the machine's Type
+	// Begin means that an attempt begins: the runner makes the machine's Type
 	// current and stops the retry timer.
-	Prepare
+	Begin
 	// Deliver means to call the State callback with State and Arg.
 	Deliver
 	// Attempt means to run the transport, and to call Ended when it has returned.
@@ -69,7 +69,7 @@ type Failure struct {
 // A Machine is the state of one stream. Its zero value, with Type set, is that
 // of a stream that has not been created. Machines can be compared with ==.
 type Machine struct {
-	Type     *policy.StreamType // changed by the runner at Prepare only
+	Type     *policy.StreamType // changed by the runner at Begin only
 	Accepted bool               // by a listener or sink: it never connects again
 
 	state    policy.State // the latest that was delivered, without the unordered ones
@@ -82,29 +82,34 @@ type Machine struct {
 	declined bool   // a callback has answered DisconnectMe in this attempt
 	reached  bool   // CONNECTED has been delivered in this attempt
 	again    bool   // another attempt follows this connection
-	failure  Failure
+	replaced bool   // see Replaced
+
+	// Of the attempt that has ended; see Failure.
+	final bool
+	arg   uint32
+	least time.Duration
 }
 
 // A phase is the place in the sequence of states.
 type phase uint8
 
 const (
-	fresh        phase = iota // CREATING is next
-	idle                      // no attempt
-	preparing                 // Prepare is next
-	polling                   // POLL is next
-	connecting                // CONNECTING is next
-	starting                  // Attempt is next
-	running                   // the transport runs
-	lost                      // DISCONNECTED is next
-	unreachable               // UNREACHABLE is next, and then perhaps a wait
-	exhausted                 // UNREACHABLE is next, and then ALL_RETRIES_FAILED
-	backingOff                // Wait is next
-	allFailed                 // ALL_RETRIES_FAILED is next
-	destroying                // DESTROYING is next
-	releasing                 // Release is next
-	gone                      // nothing is next
-	numberPhases = int(gone) + 1
+	fresh       phase = iota // CREATING is next
+	idle                     // no attempt
+	preparing                // Begin is next
+	polling                  // POLL is next
+	connecting               // CONNECTING is next
+	starting                 // Attempt is next
+	running                  // the transport runs
+	lost                     // DISCONNECTED is next
+	unreachable              // UNREACHABLE is next, and then perhaps a wait
+	exhausted                // UNREACHABLE is next, and then ALL_RETRIES_FAILED
+	backingOff               // Wait is next
+	allFailed                // ALL_RETRIES_FAILED is next
+	destroying               // DESTROYING is next
+	releasing                // Release is next
+	gone                     // nothing is next
+	phases                   // how many there are
 )
 
 // requests are what the stream has been asked to do, and has not begun.
@@ -184,6 +189,15 @@ func (m *Machine) CancelTimeout() { m.requests &^= requestTimeout }
 // Destroy asks the stream to end.
 func (m *Machine) Destroy() { m.requests |= requestDestroy }
 
+// Replace is Destroy because a new policy defines the stream differently.
+func (m *Machine) Replace() {
+	m.Destroy()
+	m.replaced = true
+}
+
+// Replaced reports whether Replace has been called.
+func (m *Machine) Replaced() bool { return m.replaced }
+
 // Kill ends a stream at once, without another callback.
 func (m *Machine) Kill() { m.phase, m.requests, m.waiting = gone, 0, false }
 
@@ -205,7 +219,7 @@ func (m *Machine) Reach(state policy.State) Effect {
 // Ended reports that the attempt has returned. If it was connected, the result
 // tells whether another attempt follows by itself.
 func (m *Machine) Ended(f Failure) (again bool) {
-	m.failure = f
+	m.final, m.arg, m.least = f.Final, f.Arg, f.Least
 	if !m.reached {
 		m.phase = unreachable
 		return false
@@ -215,58 +229,81 @@ func (m *Machine) Ended(f Failure) (again bool) {
 	return m.again
 }
 
-// Next returns what is to be done. The runner does it, and, for Prepare, Deliver,
+// deliveries holds the state that is delivered in a phase.
+var deliveries = [phases]policy.State{
+	fresh:       policy.StateCreating,
+	polling:     policy.StatePoll,
+	connecting:  policy.StateConnecting,
+	lost:        policy.StateDisconnected,
+	unreachable: policy.StateUnreachable,
+	exhausted:   policy.StateUnreachable,
+	allFailed:   policy.StateAllRetriesFailed,
+	destroying:  policy.StateDestroying,
+}
+
+// Next returns what is to be done. The runner does it, and, for Begin, Deliver,
 // Attempt and Illegal, calls Answer, before it calls Next again.
 func (m *Machine) Next() Effect {
-	destroy := m.requests&requestDestroy != 0
-	if destroy && (m.phase == unreachable || m.phase == exhausted || m.phase == backingOff || m.phase == allFailed) {
-		m.phase = idle // after the end of an attempt that was not connected there is no more to say
+	if m.requests&requestDestroy != 0 && m.phase >= unreachable && m.phase <= allFailed {
+		m.phase = idle // there is no more to say about an attempt that was not connected
+	}
+	if state := deliveries[m.phase]; state != 0 {
+		arg := uint32(0)
+		if m.phase == unreachable {
+			arg = m.arg
+		}
+		return m.deliver(state, arg)
 	}
 	switch m.phase {
-	case fresh:
-		return m.deliver(policy.StateCreating, 0)
+	case idle:
+		return m.betweenAttempts()
+	case running:
+		return m.duringAttempt()
 	case preparing:
-		return Effect{Do: Prepare}
-	case polling:
-		return m.deliver(policy.StatePoll, 0)
-	case connecting:
-		return m.deliver(policy.StateConnecting, 0)
+		return Effect{Do: Begin}
 	case starting:
 		return Effect{Do: Attempt}
-	case lost:
-		return m.deliver(policy.StateDisconnected, 0)
-	case unreachable:
-		return m.deliver(policy.StateUnreachable, m.failure.Arg)
-	case exhausted:
-		return m.deliver(policy.StateUnreachable, 0)
 	case backingOff:
 		m.phase, m.waiting = idle, true
-		return Effect{Do: Wait, tries: m.tries - 1, least: m.failure.Least}
-	case allFailed:
-		return m.deliver(policy.StateAllRetriesFailed, 0)
-	case destroying:
-		return m.deliver(policy.StateDestroying, 0)
+		return Effect{Do: Wait, tries: m.tries - 1, least: m.least}
 	case releasing:
 		m.phase = gone
 		return Effect{Do: Release}
-	case gone:
-		return Effect{}
 	}
-	switch isRunning := m.phase == running; {
-	case destroy && !isRunning:
-		m.phase, m.requests, m.waiting = destroying, requestDestroy, false
+	return Effect{}
+}
+
+// betweenAttempts is Next without an attempt.
+func (m *Machine) betweenAttempts() Effect {
+	switch {
+	case m.requests&requestDestroy != 0:
+		m.phase, m.waiting = destroying, false
 		return m.Next()
-	case isRunning && (destroy || m.declined) && !m.cut:
-		m.cut = true
-		return Effect{Do: Cut, Destroy: destroy}
-	case !destroy && m.requests&requestTimeout != 0:
-		m.requests &^= requestTimeout
-		return m.deliver(policy.StateTimeout, 0)
-	case !isRunning && m.requests&requestAttempt != 0:
+	case m.requests&requestTimeout != 0:
+		return m.timeout()
+	case m.requests&requestAttempt != 0:
 		m.phase = preparing
 		return m.Next()
 	}
 	return Effect{}
+}
+
+// duringAttempt is Next during an attempt.
+func (m *Machine) duringAttempt() Effect {
+	destroy := m.requests&requestDestroy != 0
+	switch {
+	case (destroy || m.declined) && !m.cut:
+		m.cut = true
+		return Effect{Do: Cut, Destroy: destroy}
+	case !destroy && m.requests&requestTimeout != 0:
+		return m.timeout()
+	}
+	return Effect{}
+}
+
+func (m *Machine) timeout() Effect {
+	m.requests &^= requestTimeout
+	return m.deliver(policy.StateTimeout, 0)
 }
 
 // deliver makes a state the present one, if it may follow it.
@@ -317,7 +354,7 @@ func (m *Machine) Answer(e Effect, r policy.Result) {
 		m.decided(ok, destroy)
 	case starting:
 		m.phase = running
-		m.cut, m.declined, m.reached, m.again, m.failure = false, false, false, false, Failure{}
+		m.cut, m.declined, m.reached, m.again = false, false, false, false
 	case lost:
 		m.disconnected()
 	case unreachable, exhausted:
@@ -336,7 +373,7 @@ func (m *Machine) over() {
 	}
 }
 
-// prepared goes on after Prepare.
+// prepared goes on after Begin.
 func (m *Machine) prepared(destroy bool) {
 	if destroy {
 		m.phase = idle
@@ -362,7 +399,7 @@ func (m *Machine) decided(ok, destroy bool) {
 	case destroy || m.byCall || m.Accepted:
 		m.over()
 	default: // it counts as a failed attempt
-		m.failure = Failure{}
+		m.least = 0
 		m.phase = allFailed
 		if m.count() {
 			m.phase = backingOff
@@ -394,7 +431,7 @@ func (m *Machine) unreached(ok bool, r policy.Result) {
 	case was == exhausted:
 		m.phase = allFailed
 	case m.requests&requestConnect != 0:
-	case !m.failure.Final && m.count():
+	case !m.final && m.count():
 		m.phase = backingOff
 	default:
 		m.phase = allFailed

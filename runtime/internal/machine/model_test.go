@@ -243,7 +243,7 @@ func (r *runner) live() {
 		switch e := r.m.Next(); e.Do {
 		case Deliver:
 			r.deliver(e)
-		case Prepare:
+		case Begin:
 			r.m.Answer(e, policy.OK)
 		case Attempt:
 			r.note("attempt")

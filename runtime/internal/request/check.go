@@ -7,12 +7,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Check refuses a streamtype that wants cookies in a context without a jar, or
-// that maps statuses to states that are not the program's.
+// Check returns an error that wraps ErrUnsupported for a streamtype with
+// http_cookies in a context without a jar, or with an http_resp_map to states below
+// StateUserBase.
 func Check(s *transport.Setup) error {
 	st := s.Stream
 	if st.HTTP.Cookies && s.CookieJar() == nil {
-		return fmt.Errorf("%w: http_cookies without a jar: put New() of package github.com/secure-streams/sspolicy/runtime/cookies into Options.Cookies",
+		return fmt.Errorf("%w: http_cookies without a jar: set Options.Cookies to New() of package github.com/secure-streams/sspolicy/runtime/cookies",
 			transport.ErrUnsupported)
 	}
 	for _, m := range st.HTTP.RespMap {
@@ -23,7 +24,7 @@ func Check(s *transport.Setup) error {
 	return nil
 }
 
-// UserState delivers the state that the policy has for a status, if any.
+// UserState delivers the state of the http_resp_map for a status, if any.
 func UserState(s *transport.Setup, l transport.Link, status int) error {
 	for _, m := range s.Stream.HTTP.RespMap {
 		if int(m.Status) == status {

@@ -39,11 +39,12 @@ func WithCookies(s *transport.Setup, l transport.Link, req *http.Request, do fun
 	return resp, nil
 }
 
-// plainURL returns the URL of a request with its path apart, for what goes by it.
+// plainURL returns the URL of a request for a cookie jar: with a parsed path and
+// without a query.
 func plainURL(u *url.URL) *url.URL {
 	plain := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	if u.Opaque != "" {
-		plain.Path = "/" // of a path that can not be parsed
+		plain.Path = "/" // if the path cannot be parsed
 		if p, err := url.ParseRequestURI(u.Opaque); err == nil {
 			plain.Path = p.Path
 		}

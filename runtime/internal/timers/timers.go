@@ -1,4 +1,4 @@
-// Package timers runs any number of timers on one timer of the Go runtime.
+// Package timers multiplexes any number of timers on one timer of the Go runtime.
 package timers
 
 import (
@@ -8,18 +8,19 @@ import (
 	"time"
 )
 
-// Timers are the timers of a context. One timer of the Go runtime serves all of
-// them and is started for the earliest; while none is started, nothing ticks.
+// Timers are the timers of a context. One timer of the Go runtime serves them all: it
+// is started for the earliest one, and stopped while none runs.
 //
-// As in lws 5.0.0 (lib/core-net/sorted-usec-list.c) there are two lists: the
-// timers of the second are worth waking the system for.
+// As in lws 5.0.0 (lib/core-net/sorted-usec-list.c) there are two lists: the timers
+// of the second one are worth waking the system for.
 //
-// Methods may be called from any goroutine, also with locks held.
+// Methods may be called from any goroutine. All except Close may be called with locks
+// held.
 type Timers struct {
 	wake func(time.Time) // may be nil
 
-	base  time.Time    // the clock counts from here
-	slept atomic.Int64 // time that the clock has missed, see Resumed
+	base  time.Time    // zero of the clock
+	slept atomic.Int64 // nanoseconds that the Go clock has missed; see Resumed
 
 	mu    sync.Mutex
 	lists [2]queue
@@ -27,8 +28,8 @@ type Timers struct {
 	armed int64 // when timer expires; never if it is stopped
 	busy  bool  // fire is running, and will see all changes
 
-	earliest int64 // of the second list
-	reported int64 // the value of earliest that wake has got
+	earliest int64 // time of the first timer in the second list
+	reported int64 // value of earliest that wake has got last
 	waking   bool  // callWake is running
 
 	closed bool
@@ -38,30 +39,31 @@ type Timers struct {
 // never is the time of a timer that does not run.
 const never = math.MaxInt64
 
-// A Timer is started and stopped by Timers. Its zero value, with Owner set, is
-// ready for use.
+// A Timer is started and stopped by Timers. Its zero value, with Owner set, is ready
+// for use. The fields must not change while it runs.
 type Timer struct {
-	// Owner.Expire is called once for each start when the time is up, even if
-	// the timer is stopped or restarted at that very moment: the owner has to
-	// check whether the call still applies. It must not block.
+	// Owner.Expire is called when the time has passed, once for each Start. If the
+	// timer is stopped or restarted at that moment, it may be called all the same,
+	// so the owner must check whether the call still applies. It must not block.
 	Owner interface{ Expire(*Timer) }
 	Wakes bool // the timer is worth waking the system for
 
 	at    int64 // on the clock of Timers
-	place int32 // 1 + the index in its list; 0 if it is in none
+	place int32 // 1 + index in its list; 0 if it does not run
 }
 
-// New returns timers without any timer. wake, if not nil, gets the earliest time
-// of those with Wakes set, or the zero time if there is none, whenever it
-// changes; calls do not overlap.
+// New returns Timers of which none runs. wake, if not nil, is called when the earliest
+// time of a timer with Wakes changes, and gets that time, or the zero time if there is
+// none. Its calls do not overlap, and have a goroutine of their own.
 func New(wake func(time.Time)) *Timers {
 	return &Timers{wake: wake, base: time.Now(), armed: never, earliest: never, reported: never}
 }
 
-// Now returns the time on the clock of w, in nanoseconds.
+// Now returns the time since New in nanoseconds, including the time that Resumed has
+// added.
 func (w *Timers) Now() int64 { return int64(time.Since(w.base)) + w.slept.Load() }
 
-// Start starts or restarts a timer.
+// Start starts or restarts a timer, which expires after d. It does nothing after Close.
 func (w *Timers) Start(t *Timer, d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -74,8 +76,8 @@ func (w *Timers) Start(t *Timer, d time.Duration) {
 	w.armLocked(now)
 }
 
-// Stop stops a timer. It reports false if the timer was not running: it was
-// never started, or Expire has been called or is being called.
+// Stop stops a timer, and reports whether it was running. If it was not, Expire may
+// still be about to be called.
 func (w *Timers) Stop(t *Timer) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -87,6 +89,7 @@ func (w *Timers) Stop(t *Timer) bool {
 	return true
 }
 
+// list returns the list that t belongs to.
 func (w *Timers) list(t *Timer) *queue {
 	if t.Wakes {
 		return &w.lists[1]
@@ -94,8 +97,8 @@ func (w *Timers) list(t *Timer) *queue {
 	return &w.lists[0]
 }
 
-// armLocked sets the Go timer to the earliest time. now is the current time, or 0
-// if the caller does not have it.
+// armLocked starts the Go timer for the earliest time. now is the current time, or 0
+// if the caller does not know it.
 func (w *Timers) armLocked(now int64) {
 	if w.busy || w.closed {
 		return
@@ -159,8 +162,8 @@ func (w *Timers) fire() {
 	w.armLocked(0)
 }
 
-// callWake calls wake until it has the latest time. It has a goroutine of its
-// own because the users of timers hold locks.
+// callWake calls wake until it has got the latest time. It runs on a goroutine of its
+// own because callers of Start and Stop hold locks.
 func (w *Timers) callWake() {
 	defer w.calls.Done()
 	w.mu.Lock()
@@ -178,8 +181,8 @@ func (w *Timers) callWake() {
 	w.waking = false
 }
 
-// Resumed advances the clock by a time that the system has slept, and fires what
-// has become due.
+// Resumed advances the clock by the time that the system was asleep, and expires the
+// timers that are due.
 func (w *Timers) Resumed(asleep time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -191,8 +194,8 @@ func (w *Timers) Resumed(asleep time.Duration) {
 	w.armLocked(0)
 }
 
-// Close stops all timers, reports that none is left to wake for, and waits until
-// the calls under way have returned.
+// Close stops all timers, gives wake the zero time, and waits until running calls of
+// Expire and wake have returned.
 func (w *Timers) Close() {
 	w.mu.Lock()
 	for i := range w.lists {
@@ -215,6 +218,7 @@ type entry struct {
 	timer *Timer
 }
 
+// earliest returns the time of the first timer, or never.
 func (h queue) earliest() int64 {
 	if len(h) == 0 {
 		return never
@@ -222,7 +226,7 @@ func (h queue) earliest() int64 {
 	return h[0].at
 }
 
-// put adds a timer, or moves it to its new place.
+// put adds a timer, or moves it if it is in the queue.
 func (h *queue) put(t *Timer) {
 	if t.place == 0 {
 		*h = append(*h, entry{})
@@ -232,6 +236,7 @@ func (h *queue) put(t *Timer) {
 	h.fix(int(t.place)-1, entry{t.at, t})
 }
 
+// remove removes a timer, which must be in the queue.
 func (h *queue) remove(t *Timer) {
 	i, last := int(t.place)-1, len(*h)-1
 	t.place = 0
@@ -246,7 +251,7 @@ func (h *queue) remove(t *Timer) {
 	}
 }
 
-// fix puts e, which is to be at the free place i, where it belongs.
+// fix puts e where it belongs, given that the place i is free.
 func (h queue) fix(i int, e entry) {
 	if i > 0 && e.at < h[(i-1)/4].at {
 		h.up(i, e)
@@ -255,11 +260,13 @@ func (h queue) fix(i int, e entry) {
 	}
 }
 
+// set puts e into the place i.
 func (h queue) set(i int, e entry) {
 	h[i] = e
 	e.timer.place = int32(i + 1)
 }
 
+// up puts e into the place i or an ancestor of it.
 func (h queue) up(i int, e entry) {
 	for i > 0 {
 		parent := (i - 1) / 4
@@ -272,6 +279,7 @@ func (h queue) up(i int, e entry) {
 	h.set(i, e)
 }
 
+// down puts e into the place i or a descendant of it.
 func (h queue) down(i int, e entry) {
 	for {
 		first := 4*i + 1

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// noted is the owner of a timer, and notes when its time was up.
-type noted struct {
+// A recorder is the owner of a timer, and records when it expired.
+type recorder struct {
 	timer Timer
 	do    func()
 
@@ -20,7 +20,7 @@ type noted struct {
 	at []time.Time
 }
 
-func (n *noted) Expire(*Timer) {
+func (n *recorder) Expire(*Timer) {
 	n.mu.Lock()
 	n.at = append(n.at, time.Now())
 	n.mu.Unlock()
@@ -29,7 +29,7 @@ func (n *noted) Expire(*Timer) {
 	}
 }
 
-func (n *noted) times() []time.Time {
+func (n *recorder) times() []time.Time {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.at
@@ -42,24 +42,24 @@ func newTimers(t testing.TB, wake func(time.Time)) *Timers {
 	return w
 }
 
-// armedFor returns the time that the one timer is started for.
+// armedFor returns the time that the Go timer is started for.
 func armedFor(w *Timers) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return time.Duration(w.armed)
 }
 
-// TestTimers starts and stops timers at random, and checks that each is told
-// when its time is up, at that time, and not if it has been stopped.
+// TestTimers starts and stops timers at random, and checks that each expires at its
+// time, and not if it has been stopped.
 func TestTimers(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			w := newTimers(t, nil)
-			all := make([]noted, 300)
+			all := make([]recorder, 300)
 			want := make([][]time.Time, len(all))
 			pending := make([]time.Time, len(all))
-			settle := func() { // what has become due was told
+			settle := func() { // moves due times from pending to want
 				for i, at := range pending {
 					if !at.IsZero() && !at.After(time.Now()) {
 						want[i], pending[i] = append(want[i], at), time.Time{}
@@ -80,7 +80,7 @@ func TestTimers(t *testing.T) {
 					pending[i] = time.Now().Add(d)
 				case 4, 5:
 					if got := w.Stop(&all[i].timer); got == pending[i].IsZero() {
-						t.Fatalf("stop of a timer that is to expire at %v says %v", pending[i], got)
+						t.Fatalf("Stop of a timer that expires at %v returns %v", pending[i], got)
 					}
 					pending[i] = time.Time{}
 				default:
@@ -91,22 +91,21 @@ func TestTimers(t *testing.T) {
 			settle()
 			for i := range all {
 				if !slices.Equal(all[i].times(), want[i]) {
-					t.Errorf("seed %d: timer %d: told at %v, want %v", seed, i, all[i].times(), want[i])
+					t.Errorf("seed %d: timer %d expired at %v, want %v", seed, i, all[i].times(), want[i])
 				}
 			}
 			if armedFor(w) != never || len(w.lists[0])+len(w.lists[1]) != 0 {
-				t.Error("something is left when all timers have expired")
+				t.Error("a timer is left after all have expired")
 			}
 		})
 	}
 }
 
-// TestTimersFromInside checks timers that are started and stopped while others
-// are told.
+// TestTimersFromInside checks Start and Stop inside Expire.
 func TestTimersFromInside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTimers(t, nil)
-		var again, other noted
+		var again, other recorder
 		again.timer.Owner, other.timer.Owner = &again, &other
 		again.do = func() {
 			if len(again.times()) < 3 {
@@ -119,22 +118,22 @@ func TestTimersFromInside(t *testing.T) {
 		w.Start(&other.timer, time.Second+1)
 		time.Sleep(time.Minute)
 		if want := []time.Time{start.Add(time.Second), start.Add(2 * time.Second), start.Add(2 * time.Second)}; !slices.Equal(again.times(), want) {
-			t.Errorf("told at %v, want %v", again.times(), want)
+			t.Errorf("expired at %v, want %v", again.times(), want)
 		}
 		if other.times() != nil {
-			t.Error("a timer was stopped, and told all the same")
+			t.Error("a stopped timer expired")
 		}
 		w.Start(&again.timer, 1<<63-1)
 		w.Start(&other.timer, -1)
 		synctest.Wait()
 		if len(other.times()) != 1 {
-			t.Error("a time that is over was not told at once")
+			t.Error("a negative time did not expire at once")
 		}
 	})
 }
 
-// TestTimersArmed checks that there is a timer for the earliest time, and none
-// when nothing is due.
+// TestTimersArmed checks that the Go timer is started for the earliest time, and
+// stopped if no timer runs.
 func TestTimersArmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTimers(t, nil)
@@ -148,7 +147,7 @@ func TestTimersArmed(t *testing.T) {
 				t.Errorf("armed for %v, want %v", got, want)
 			}
 		}
-		n := make([]noted, 3)
+		n := make([]recorder, 3)
 		for i := range n {
 			n[i].timer.Owner = &n[i]
 		}
@@ -167,18 +166,17 @@ func TestTimersArmed(t *testing.T) {
 		w.Stop(&n[1].timer)
 		check(-1)
 		if w.timer.Stop() {
-			t.Error("the timer runs, and nothing is due")
+			t.Error("the Go timer runs while no timer does")
 		}
 	})
 }
 
-// TestWake checks what Options.Wake is told, and that the time that the system
-// has slept counts.
+// TestWake checks what wake gets, and that Resumed advances the clock.
 func TestWake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var mu sync.Mutex
-		var told []time.Duration // since start; -1: none
+		var wakes []time.Duration // since start; -1 for none
 		w := newTimers(t, func(at time.Time) {
 			d := time.Duration(-1)
 			if !at.IsZero() {
@@ -186,19 +184,19 @@ func TestWake(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			told = append(told, d)
+			wakes = append(wakes, d)
 		})
 		check := func(want ...time.Duration) {
 			t.Helper()
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			if !slices.Equal(told, want) {
-				t.Errorf("told %v, want %v", told, want)
+			if !slices.Equal(wakes, want) {
+				t.Errorf("wake got %v, want %v", wakes, want)
 			}
-			told = nil
+			wakes = nil
 		}
-		n := make([]noted, 3)
+		n := make([]recorder, 3)
 		for i := range n {
 			n[i].timer = Timer{Owner: &n[i], Wakes: i > 0}
 		}
@@ -217,14 +215,14 @@ func TestWake(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		check(-1)
 		if want := []time.Time{start.Add(15 * time.Second)}; !slices.Equal(n[2].times(), want) {
-			t.Errorf("told at %v, want %v", n[2].times(), want)
+			t.Errorf("expired at %v, want %v", n[2].times(), want)
 		}
 		w.Start(&n[1].timer, time.Minute)
 		check(75 * time.Second)
 		w.Resumed(time.Hour)
 		check(-1)
 		if len(n[1].times()) != 1 {
-			t.Error("what became due in the sleep was not told")
+			t.Error("a timer that became due while asleep did not expire")
 		}
 		w.Resumed(1<<63 - 1)
 		w.Resumed(1<<63 - 1)
@@ -238,47 +236,10 @@ func TestWake(t *testing.T) {
 	})
 }
 
-// TestSlowCallback checks that a callback that takes its time does not keep the
-// timers of others.
-func TestSlowCallback(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, err := NewContext(&Policy{StreamTypes: []*StreamType{{Name: "s", Protocol: ProtocolRaw, Endpoint: "h", Port: 1}}},
-			Options{Transports: []Transport{never{}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		start := time.Now()
-		var mu sync.Mutex
-		var at []time.Duration
-		for i := range 100 {
-			s, err := c.NewStream("s", Handlers{State: func(_ *Stream, state State, _ uint32) Result {
-				if state == StateTimeout {
-					mu.Lock()
-					at = append(at, time.Since(start))
-					mu.Unlock()
-					time.Sleep(time.Hour)
-				}
-				return OK
-			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.StartTimeout(time.Duration(1 + i))
-		}
-		time.Sleep(time.Second)
-		mu.Lock()
-		defer mu.Unlock()
-		if len(at) != 100 || at[99] != 100 {
-			t.Errorf("timeouts at %v", at)
-		}
-	})
-}
-
-// TestTimersShrink checks that what many timers took is given back.
+// TestTimersShrink checks that the memory of many timers is returned.
 func TestTimersShrink(t *testing.T) {
 	w := newTimers(t, nil)
-	all := make([]noted, 10_000)
+	all := make([]recorder, 10_000)
 	for i := range all {
 		w.Start(&all[i].timer, time.Hour)
 	}
@@ -286,21 +247,21 @@ func TestTimersShrink(t *testing.T) {
 		w.Stop(&all[i].timer)
 	}
 	if n := cap(w.lists[0]); n > 64 {
-		t.Errorf("an empty list has place for %d timers", n)
+		t.Errorf("an empty list has room for %d timers", n)
 	}
 }
 
-// BenchmarkTimers starts and stops one of many timers, as streams do, and does
-// the same with those of the Go runtime.
+// BenchmarkTimers stops and starts one of many timers, as streams do, and compares
+// that with timers of the Go runtime.
 func BenchmarkTimers(b *testing.B) {
 	for _, n := range []int{1, 1000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			w := newTimers(b, nil)
-			own := make([]noted, n)
+			own := make([]recorder, n)
 			for i := range own {
 				own[i].timer.Owner = &own[i]
 			}
-			// Half of the timers have one time, as those of one streamtype.
+			// Half of the timers have the same time, like those of one streamtype.
 			limit := func(i int) time.Duration { return time.Hour + time.Duration(i%2*i)*time.Millisecond }
 			ours := func(i int) {
 				w.Stop(&own[i].timer)
@@ -346,7 +307,7 @@ func BenchmarkTimers(b *testing.B) {
 			b.ReportMetric(float64(peerTook.Nanoseconds())/float64(b.N*round), "ns/AfterFunc")
 			b.ReportMetric(float64(peerTook)/float64(took), "ratio")
 			if n >= 100_000 {
-				b.ReportMetric(bytes+float64(32), "B/timer") // with the timer itself
+				b.ReportMetric(bytes+float64(32), "B/timer") // including the Timer
 				b.ReportMetric(peerBytes, "B/AfterFunc")
 			}
 		})

@@ -21,21 +21,27 @@ func TestColor(t *testing.T) {
 	}
 	defer file.Close()
 	for _, test := range []struct {
-		flag, noColor, term string
-		on, elsewhere       bool // on a terminal, and to a file or pipe
+		flag, noColor, forceColor, term string
+		on, elsewhere                   bool // on a terminal, and to a file or pipe
 	}{
-		{"auto", "", "xterm-256color", true, false},
-		{"auto", "", "", true, false},
-		{"auto", "1", "xterm", false, false},
-		{"auto", "0", "xterm", false, false},
-		{"auto", "", "dumb", false, false},
-		{"always", "", "xterm", true, true},
-		{"always", "1", "dumb", true, true}, // what is asked for goes before what is preferred
-		{"never", "", "xterm", false, false},
+		{"auto", "", "", "xterm-256color", true, false},
+		{"auto", "", "", "", true, false},
+		{"auto", "1", "", "xterm", false, false},
+		{"auto", "0", "", "xterm", false, false},
+		{"auto", "", "", "dumb", false, false},
+		{"auto", "", "1", "dumb", true, true},
+		{"auto", "", "3", "xterm", true, true},
+		{"auto", "", "0", "xterm", false, false},
+		{"auto", "", "false", "xterm", false, false},
+		{"auto", "1", "1", "xterm", false, false},
+		{"always", "", "", "xterm", true, true},
+		{"always", "1", "0", "dumb", true, true},
+		{"never", "", "1", "xterm", false, false},
 	} {
 		t.Setenv("NO_COLOR", test.noColor)
+		t.Setenv("FORCE_COLOR", test.forceColor)
 		t.Setenv("TERM", test.term)
-		f := reportFlags{Color: test.flag}
+		f := colorFlag{test.flag}
 		if got := f.color(terminal); got != test.on {
 			t.Errorf("%+v: %v on a terminal", test, got)
 		}
@@ -45,6 +51,15 @@ func TestColor(t *testing.T) {
 		if got := f.color(new(bytes.Buffer)); got != test.elsewhere {
 			t.Errorf("%+v: %v elsewhere", test, got)
 		}
+	}
+}
+
+func TestPaintDiff(t *testing.T) {
+	const plain = "diff a b\n--- a\n+++ b\n@@ -1 +1 @@\n same\n--- x\n+++ y\n+"
+	const want = "\x1b[1mdiff a b\x1b[0m\n\x1b[1m--- a\x1b[0m\n\x1b[1m+++ b\x1b[0m\n\x1b[36m@@ -1 +1 @@\x1b[0m\n same\n" +
+		"\x1b[31m--- x\x1b[0m\n\x1b[32m+++ y\x1b[0m\n\x1b[32m+\x1b[0m"
+	if got := string(paintDiff([]byte(plain))); got != want {
+		t.Errorf("got %q", got)
 	}
 }
 
