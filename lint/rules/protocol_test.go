@@ -307,7 +307,8 @@ func TestProtocolRules(t *testing.T) {
 		{hammering, scheme(`"backoff":[100,60000],"conceal":65535`, ``), nil, nil},
 		{hammering, scheme(`"backoff":[100],"conceal":5`, ``), nil, nil},
 		{hammering, scheme(`"conceal":65535`, ``), nil, []string{"info|r|every 3450 ms"}},
-		{hammering, `{"retry":[{"r":{"backoff":[1],"conceal":65535}}],"s":[]}`, nil, nil},
+		{hammering, `{"retry":[{"q":{"backoff":[1],"conceal":65535}}],` + scheme(`"backoff":[1]`, ``)[1:], nil, nil}, // an unused-definition
+		{hammering, strings.Replace(scheme(`"backoff":[1],"conceal":65535`, ``), `"retry":"r"`, `"retry":"rr"`, 1), nil, []string{"info|1|every 1 ms"}},
 
 		{splitConnection, twoH2(`"client_cert":0`, ``), nil, []string{"warning|b|share a connection"}},
 		{splitConnection, twoH2(`"client_cert":1`, `"client_cert":1`), nil, nil},
