@@ -642,7 +642,7 @@ func TestRealErrors(t *testing.T) {
 		`cert-encoding certificate "local_ca": "%s"`: "a format of printf",
 		`undefined-reference trust store`:            "the stores are built without the one that a streamtype names; lws refuses the policy",
 		`joined-certs certificate "isrg_root_x1"`:    "two certificates in one object; lws keeps the DER of the last one alone",
-		`out-of-range conceal is 0 to 65535`:         "99999, for never giving up; lws keeps 34463",
+		`out-of-range conceal must be 0 to 65535`:    "99999, for never giving up; lws keeps 34463",
 		`missing-method streamtype`:                  "h1 without http_method; lws sends a websocket handshake",
 		`unknown-key "timeout"`:                      "meant for timeout_ms; the retry and trust store after it go to a phantom",
 		`bad-length this name is empty`:              "the name is made of a variable that is empty",
