@@ -618,7 +618,7 @@ func corpus(t *testing.T, folder string) map[string]*schema.Document {
 	return docs
 }
 
-// Every policy that hurts lws gets the finding that names its hazard.
+// TestHazards: every policy that harms lws has the finding of its hazard.
 func TestHazards(t *testing.T) {
 	for name, d := range corpus(t, "hazards") {
 		if hazards[name] == "" {
@@ -673,8 +673,8 @@ func TestRealErrors(t *testing.T) {
 	}
 }
 
-// What these rules find in the real policies is in testdata/real.txt, each of
-// it looked at by eye. To write it anew, remove it first.
+// TestRealPolicies: testdata/real.txt holds the findings of these rules in real
+// policies, each reviewed by a person. Remove the file to write it again.
 func TestRealPolicies(t *testing.T) {
 	mine := map[string]bool{}
 	for _, r := range protocolRules {
