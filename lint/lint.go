@@ -32,8 +32,8 @@ type Rule struct {
 	// group or the rule. It is "" for a rule that is always checked.
 	Group string
 
-	// Firm is set on a rule that cannot be suppressed: lws crashes on what
-	// breaks it, or cannot read the policy at all.
+	// Firm is set on a rule that cannot be suppressed: lws cannot read the policy,
+	// or misreads it, whatever is laid over it.
 	Firm bool
 
 	// Fixes says what kind of fixes the rule offers.

@@ -71,7 +71,7 @@ func wrongEndpoint(d *schema.Definition, text string) string {
 	if len(found) == 0 || len(found) == 1 && found[0].end-found[0].start == len(text) {
 		return ""
 	}
-	// What the program will insert is unknown: a sample of the right kind stands in.
+	// The program inserts unknown text: check with a sample of the right kind.
 	sample, last := "", 0
 	for _, s := range found {
 		before := text[last:s.start]

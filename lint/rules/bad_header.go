@@ -34,7 +34,7 @@ something else (4.1.6 to 5.0.0).`,
 					badName(p, &m.Value, "")
 				}
 			})
-			names := map[string]*schema.Setting{}
+			var names map[string]*schema.Setting
 			for _, key := range []string{"http_auth_header", "http_dsn_header", "http_fwv_header", "http_devtype_header"} {
 				s := d.Get(key)
 				if s == nil || s.Member.Value.Kind != schema.String || s.Member.Value.Text() == "" {
@@ -54,6 +54,9 @@ something else (4.1.6 to 5.0.0).`,
 					g := p.Reportf(v.Span, "%s is the header of %s too", schema.QuoteName(v.Text()), other.Member.Key)
 					g.Related = []schema.Related{{Span: other.Member.Value.Span, Message: "the other one"}}
 				default:
+					if names == nil {
+						names = map[string]*schema.Setting{}
+					}
 					names[name] = s
 				}
 			}

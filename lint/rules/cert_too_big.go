@@ -33,7 +33,7 @@ key, or the certificate of the issuer, which is usually smaller.`,
 }
 
 // tooBig reports whether lws refuses a certificate for its size. It gets the
-// base64 in pieces of 254 bytes, and wants that what it has decoded so far and
+// base64 in pieces of 254 bytes, and requires that what it has decoded so far and
 // the next piece together are less than 3072 bytes
 // (lib/secure-streams/policy-json.c, 4.1.6 to 5.0.0).
 func tooBig(text string) bool {

@@ -18,14 +18,17 @@ stays empty; of a status, the first entry counts (4.1.6 to 5.0.0).`,
                   "metadata": [ { "id": "x-id:" }, { "device": "x-device:" } ] } } ] }`,
 	Check: func(p *lint.Pass) {
 		for _, d := range streams(p) {
-			first := map[string]*schema.Member{}
+			var first map[string]*schema.Member // of the lists that lws joins
 			for _, s := range d.Settings {
 				if s.Key == nil || s.Key.Name != "metadata" && s.Key.Name != "http_resp_map" {
 					continue
 				}
-				items := first // of all lists, which lws joins
-				if !s.Key.Joined() {
+				items := first
+				if items == nil || !s.Key.Joined() {
 					items = map[string]*schema.Member{}
+				}
+				if s.Key.Joined() {
+					first = items
 				}
 				for _, e := range s.Member.Value.Elems() {
 					for _, m := range e.Value.Members() {

@@ -64,7 +64,7 @@ var tokens = []struct {
 var (
 	github   = regexp.MustCompile(`\bgh[pousr]_[A-Za-z0-9]{36,}\b`)
 	userinfo = regexp.MustCompile(`^(?:[a-z0-9+.-]+://)?[^/@:]*:([^/@]+)@`)
-	// What is said to be a secret by its name; a symbol is filled in later.
+	// An argument whose name says that it is a secret. A symbol is replaced later.
 	argument  = regexp.MustCompile(`(?i)[?&](?:password|passwd|api_?key|access_token|client_secret)=([^&#${}]{4,})`)
 	preamble  = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_-]*)\s+(\S{8,})\s*$`)
 	withDigit = regexp.MustCompile(`[A-Za-z].*[0-9]|[0-9].*[A-Za-z]`)

@@ -41,7 +41,7 @@ request is sent in clear (4.1.6 to 5.0.0).`,
 	},
 }
 
-// An endpoint is what lws makes of the endpoint of a client.
+// An endpoint is the endpoint of a client as lws parses it.
 type endpoint struct {
 	overrides bool // it is a URL, or host:port, and overrides port and http_url
 	scheme    string
@@ -51,8 +51,8 @@ type endpoint struct {
 	literal   bool   // it is an IPv6 address without brackets
 }
 
-// parseEndpoint takes an endpoint apart as lws does, if it holds a ":". What
-// ${} will stand for is not known, and left alone.
+// parseEndpoint parses an endpoint with a ":" as lws does. The text of ${name} is
+// unknown, and is not parsed.
 func parseEndpoint(s string) endpoint {
 	if len(s) > schema.MaxString {
 		return endpoint{}

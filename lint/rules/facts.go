@@ -19,8 +19,7 @@ func streams(p *lint.Pass) []*schema.Definition { return p.Policy.Section(schema
 // resolution returns the definitions that lws takes for references.
 var resolution = lint.Memo(func(p *lint.Pass) *schema.Resolution { return p.Policy.Resolve() })
 
-// A credential is what an entry of the certs section holds: a certificate or
-// the private key of one.
+// A credential is an entry of the certs section: a certificate or a private key.
 type credential struct {
 	der   []byte
 	cert  *x509.Certificate // nil if it is not one, or cannot be parsed here
@@ -50,8 +49,8 @@ func credentialOf(p *lint.Pass, d *schema.Definition) *credential {
 	return c
 }
 
-// decodeCert is schema.DecodeCert, without detours for what is plain base64, and
-// for PEM, which is a cert-encoding, what was meant.
+// decodeCert is schema.DecodeCert with a fast path for plain base64. It accepts
+// PEM too, which the rule cert-encoding reports.
 func decodeCert(text string) []byte {
 	der, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(der) == 0 {
@@ -127,8 +126,8 @@ func issued(ca, c *x509.Certificate) bool {
 		(len(ca.SubjectKeyId) == 0 || len(c.AuthorityKeyId) == 0 || bytes.Equal(ca.SubjectKeyId, c.AuthorityKeyId))
 }
 
-// A use says what lws needs a certificate for. One that is not reached from any
-// streamtype has no use.
+// A use is the purpose of a certificate. Only certificates that a streamtype
+// refers to have one.
 type use struct {
 	stores []*schema.Definition // the trust stores of clients that hold it
 	cert   *schema.Definition   // the server that shows it
@@ -218,8 +217,8 @@ var stacked = lint.Memo(func(p *lint.Pass) map[*schema.Definition][]*schema.Defi
 // compared counts the names that nearest has compared.
 var compared = lint.Memo(func(*lint.Pass) *int { return new(int) })
 
-// nearest returns the definition of a section whose name is most like the one
-// given, or "". In a policy where thousands of names are wrong it gives up.
+// nearest returns the most similar name of a definition in a section, or "". It
+// gives up in a policy with thousands of wrong names.
 func nearest(p *lint.Pass, s schema.Section, name string) string {
 	defs := p.Policy.Section(s)
 	n := compared(p)
@@ -242,8 +241,7 @@ func inside(v *schema.Value, start, end int) schema.Span {
 	return schema.Span{Source: v.Span.Source, Start: v.Span.Start + 1 + start, End: v.Span.Start + 1 + end}
 }
 
-// removal returns the edits that take member i out of its object, its comma
-// included.
+// removal returns the edits that remove member i and its comma from its object.
 func removal(members []*schema.Member, i int) []schema.Edit {
 	m := members[i]
 	at := m.Span()

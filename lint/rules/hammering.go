@@ -1,8 +1,6 @@
 package rules
 
 import (
-	"slices"
-
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -21,11 +19,16 @@ of some minutes costs little: after an outage a device is back within it.`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 60000 ], "conceal": 65535, "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "", "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		if !slices.ContainsFunc(clients(p), beyondLoopback) {
-			return
+		used := map[*schema.Definition]bool{}
+		misspelt := false // then a reference may be intended for any scheme
+		for _, r := range p.Policy.References {
+			if d := r.From; r.Key.Name == "retry" && !d.Bool("server") && !d.Bool("local_sink") && beyondLoopback(d) {
+				used[intended(r)] = true
+				misspelt = misspelt || intended(r) == nil
+			}
 		}
 		for _, d := range p.Policy.Section(schema.Retry) {
-			if n, ok := number(d, "conceal"); !ok || n != 65535 {
+			if n, ok := number(d, "conceal"); !ok || n != 65535 || !used[d] && !misspelt {
 				continue
 			}
 			wait, at := uint64(3000), d.NameSpan // of a scheme without waits

@@ -31,7 +31,7 @@ the names of headers are case-insensitive.`,
 }
 
 // lowerASCII returns s with its ASCII letters in lower case. Unlike
-// strings.ToLower it makes no ASCII letter of another one, such as U+212A.
+// strings.ToLower it does not map other characters, such as U+212A, to ASCII.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

@@ -307,7 +307,8 @@ func TestProtocolRules(t *testing.T) {
 		{hammering, scheme(`"backoff":[100,60000],"conceal":65535`, ``), nil, nil},
 		{hammering, scheme(`"backoff":[100],"conceal":5`, ``), nil, nil},
 		{hammering, scheme(`"conceal":65535`, ``), nil, []string{"info|r|every 3450 ms"}},
-		{hammering, `{"retry":[{"r":{"backoff":[1],"conceal":65535}}],"s":[]}`, nil, nil},
+		{hammering, `{"retry":[{"q":{"backoff":[1],"conceal":65535}}],` + scheme(`"backoff":[1]`, ``)[1:], nil, nil}, // an unused-definition
+		{hammering, strings.Replace(scheme(`"backoff":[1],"conceal":65535`, ``), `"retry":"r"`, `"retry":"rr"`, 1), nil, []string{"info|1|every 1 ms"}},
 
 		{splitConnection, twoH2(`"client_cert":0`, ``), nil, []string{"warning|b|share a connection"}},
 		{splitConnection, twoH2(`"client_cert":1`, `"client_cert":1`), nil, nil},
@@ -617,7 +618,7 @@ func corpus(t *testing.T, folder string) map[string]*schema.Document {
 	return docs
 }
 
-// Every policy that hurts lws gets the finding that names its hazard.
+// TestHazards: every policy that harms lws has the finding of its hazard.
 func TestHazards(t *testing.T) {
 	for name, d := range corpus(t, "hazards") {
 		if hazards[name] == "" {
@@ -641,7 +642,7 @@ func TestRealErrors(t *testing.T) {
 		`cert-encoding certificate "local_ca": "%s"`: "a format of printf",
 		`undefined-reference trust store`:            "the stores are built without the one that a streamtype names; lws refuses the policy",
 		`joined-certs certificate "isrg_root_x1"`:    "two certificates in one object; lws keeps the DER of the last one alone",
-		`out-of-range conceal is 0 to 65535`:         "99999, for never giving up; lws keeps 34463",
+		`out-of-range conceal must be 0 to 65535`:    "99999, for never giving up; lws keeps 34463",
 		`missing-method streamtype`:                  "h1 without http_method; lws sends a websocket handshake",
 		`unknown-key "timeout"`:                      "meant for timeout_ms; the retry and trust store after it go to a phantom",
 		`bad-length this name is empty`:              "the name is made of a variable that is empty",
@@ -672,8 +673,8 @@ func TestRealErrors(t *testing.T) {
 	}
 }
 
-// What these rules find in the real policies is in testdata/real.txt, each of
-// it looked at by eye. To write it anew, remove it first.
+// TestRealPolicies: testdata/real.txt holds the findings of these rules in real
+// policies, each reviewed by a person. Remove the file to write it again.
 func TestRealPolicies(t *testing.T) {
 	mine := map[string]bool{}
 	for _, r := range protocolRules {

@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// clients returns the streamtypes that connect to a server. It leaves out one
-// that the text ends in, since the end may have been cut off.
+// clients returns the streamtypes that connect to a server, except one at whose
+// end the text may be cut off.
 var clients = lint.Memo(func(p *lint.Pass) []*schema.Definition {
 	var clients []*schema.Definition
 	for _, d := range streams(p) {
@@ -44,8 +44,7 @@ func number(d *schema.Definition, key string) (uint64, bool) {
 	return 0, false
 }
 
-// list calls f for each member of the objects in a setting that is a list, such
-// as metadata.
+// list calls f for each member of the objects in a list, such as metadata.
 func list(d *schema.Definition, key string, f func(*schema.Member)) {
 	for _, s := range d.Settings {
 		if s.Key == nil || s.Key.Name != key {
@@ -59,7 +58,7 @@ func list(d *schema.Definition, key string, f func(*schema.Member)) {
 	}
 }
 
-// remove adds the fix that takes a setting out of its definition.
+// remove adds the fix that removes a setting from its definition.
 func remove(g *schema.Diagnostic, d *schema.Definition, s *schema.Setting) {
 	members := d.Value.Members()
 	for i, m := range members {

@@ -15,15 +15,15 @@ var expanded = map[string]bool{
 // longestSymbol is the longest name in ${name}.
 const longestSymbol = 31
 
-// A symbol is a "$" that lws does not take as it stands.
+// A symbol is a "$" that lws does not keep as it is.
 type symbol struct {
 	start, end int
 	name       string // of ${name}
 	problem    string // what is wrong with its form
 }
 
-// symbols finds the symbols of a string as lws does (lws_strexp_expand): there
-// is no way to escape them, and "${" goes on to the next "}".
+// symbols finds the symbols of a string as lws does (lws_strexp_expand): they
+// cannot be escaped, and "${" extends to the next "}".
 func symbols(s string) []symbol {
 	var found []symbol
 	for i := 0; ; {

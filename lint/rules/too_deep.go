@@ -61,7 +61,7 @@ and 4.3, 12 in 4.4 and 4.5, and 64 in 5.0. lws refuses more (4.1.6, 4.3.10 and 5
 				ok = into(&m.Value, 0, 0, walk)
 			}
 			if !ok {
-				return // the rest is no news
+				return // report one place
 			}
 		}
 	},
