@@ -17,7 +17,7 @@ help:
 	@echo 'make build     build bin/sspolicy'
 	@echo 'make lint      run gofmt, go vet, staticcheck'
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
-	@echo 'make soak      run random streams and faults under the race detector for SOAK=$(SOAK)'
+	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK)'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make generate  regenerate pages and files of this tree'
 	@echo 'make update    rewrite the outputs that the tests expect'
@@ -71,6 +71,7 @@ bench:
 .PHONY: soak
 soak:
 	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
+	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
 
 # go test fuzzes one target at a time.

@@ -386,7 +386,7 @@ func (p *parser) object() *Object {
 			v := p.valueAfter(p.pos)
 			o.Members = append(o.Members, &Member{
 				Name:  Value{Before: p.text[start:from], Span: p.span(from, from)},
-				Value: v, Comma: p.comma(&v),
+				Value: v, Comma: p.comma(&v, true),
 			})
 			start = p.pos
 		default:
@@ -430,25 +430,25 @@ func (p *parser) member(start int) *Member {
 			p.fixf(at, p.pos, `write ":"`, ":", `want ":" after a key, not %q`, m.Colon)
 		}
 		m.Value = p.value()
-		m.Comma = p.comma(&m.Value)
+		m.Comma = p.comma(&m.Value, true)
 		return m
 	case c == ',' || c == '}' || c == ']' || p.pos == len(p.text):
 		if p.pos < len(p.text) {
 			p.errorf(m.Name.Span.Start, m.Name.Span.End, "the key %s has no value", QuoteName(m.Key))
 		}
 		m.Value.Span = p.span(p.pos, p.pos)
-		m.Comma = p.comma(nil)
+		m.Comma = p.comma(nil, true)
 		return m
 	}
 	if m.Name.Kind == Invalid {
 		m.Value = p.value()
-		m.Comma = p.comma(&m.Value)
+		m.Comma = p.comma(&m.Value, true)
 		return m
 	}
 	at := m.Name.Span.End
 	p.fixf(at, at, `insert ":"`, ":", "\":\" is missing after the key %s", QuoteName(m.Key))
 	m.Value = p.value()
-	m.Comma = p.comma(&m.Value)
+	m.Comma = p.comma(&m.Value, true)
 	return m
 }
 
@@ -516,9 +516,10 @@ func (p *parser) quoted() (text string, ok bool) {
 	return rest[:i], true
 }
 
-// comma reads the comma after a value. It reports a missing one, except before a
-// closing bracket.
-func (p *parser) comma(after *Value) string {
+// comma reads the comma after the value of a member or an element. It reports a
+// missing one, except before a closing bracket. Before a string that is not the key
+// of a member, it offers no fix.
+func (p *parser) comma(after *Value, member bool) string {
 	switch c := p.peek(); {
 	case c == ',':
 		p.pos++
@@ -537,9 +538,17 @@ func (p *parser) comma(after *Value) string {
 			return "" // already reported
 		}
 	}
-	p.fixf(at, at, `insert ","`, ",", "\",\" is missing here, before %s", p.upcoming())
+	const missing = `"," is missing here, before %s`
+	if member && notKey.MatchString(p.text[p.pos:]) {
+		p.errorf(at, at, missing, p.upcoming())
+	} else {
+		p.fixf(at, at, `insert ","`, ",", missing, p.upcoming())
+	}
 	return ""
 }
+
+// notKey matches a string that is not followed by a colon.
+var notKey = regexp.MustCompile(`^"[^"\\\n]*"\s*[,\]}]`)
 
 // upcoming returns the start of the next token, for a message.
 func (p *parser) upcoming() string {
@@ -582,7 +591,7 @@ func (p *parser) array() *Array {
 			p.pos++
 		default:
 			e := &Element{Value: p.valueAfter(start)}
-			e.Comma = p.comma(&e.Value)
+			e.Comma = p.comma(&e.Value, false)
 			a.Elems = append(a.Elems, e)
 			start = p.pos
 		}
