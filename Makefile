@@ -1,24 +1,26 @@
-# What to do with this tree. "make demo" shows what sspolicy does, "make test"
-# says whether it is in order; CONTRIBUTING.md has the rest.
+# "make demo" shows what sspolicy does, "make test" checks this tree. CONTRIBUTING.md
+# explains the other targets.
 
 GO ?= go
 FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
 PACKAGES := curl openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients
+# Optional and test-only dependencies are in modules of their own.
+MODULES := . internal/thirdparty runtime/otel
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
 help:
-	@echo 'make demo      one policy all the way: validate, lint, overlay, compile, run'
-	@echo 'make test      all checks and tests; installs what it needs (Debian, as root)'
-	@echo 'make build     bin/sspolicy'
-	@echo 'make lint      gofmt, go vet, staticcheck'
-	@echo 'make bench     the benchmarks (BENCH=regexp)'
-	@echo 'make soak      streams, faults and chance under the race detector for SOAK=$(SOAK)'
-	@echo 'make fuzz      each fuzz target for FUZZTIME=$(FUZZTIME)'
-	@echo 'make generate  what is generated in this tree'
-	@echo 'make update    the outputs that the tests expect'
+	@echo 'make demo      run one policy all the way: validate, lint, overlay, compile, run'
+	@echo 'make test      run all checks and tests; installs what they need (Debian, as root)'
+	@echo 'make build     build bin/sspolicy'
+	@echo 'make lint      run gofmt, go vet, staticcheck'
+	@echo 'make bench     run the benchmarks (BENCH=regexp)'
+	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK)'
+	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
+	@echo 'make generate  regenerate pages and files of this tree'
+	@echo 'make update    rewrite the outputs that the tests expect'
 
 .PHONY: demo
 demo:
@@ -30,11 +32,11 @@ build:
 
 .PHONY: test
 test: need lint
-	$(GO) test -race ./...
+	@set -e; for m in $(MODULES); do $(GO) test -C $$m -race ./...; done
 
-# The tests compile generated C, with the headers of an lws too, and the race
-# detector needs a C compiler. The runtime is tested against nginx, haproxy,
-# mosquitto and openssl; that they are installed need not start them.
+# The tests compile generated C, some of it with lws's headers, and the race detector
+# needs a C compiler. The runtime is tested against nginx, haproxy, mosquitto and
+# openssl. RUNLEVEL=1 keeps apt from starting the servers.
 .PHONY: need
 need:
 	@if ! command -v $(GO) >/dev/null; then \
@@ -43,7 +45,7 @@ need:
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
 	  ! (PATH=$$PATH:/usr/sbin; for p in curl openssl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-			echo 'make: the tests compile C and run servers, and some of what that takes is missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
+			echo 'make: the tests need programs that are missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \
 		apt-get update -q && \
 		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(PACKAGES); \
@@ -52,21 +54,27 @@ need:
 .PHONY: lint
 lint:
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then \
-		echo "not in the form that gofmt gives:" >&2; echo "$$files" >&2; exit 1; \
+		echo "not formatted by gofmt:" >&2; echo "$$files" >&2; exit 1; \
 	fi
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	@set -e; for m in $(MODULES); do \
+		$(GO) vet -C $$m ./...; \
+		GOOS=windows $(GO) vet -C $$m ./...; \
+		GOOS=darwin $(GO) vet -C $$m ./...; \
+		$(GO) run -C $$m $(STATICCHECK) ./...; \
+	done
 
 .PHONY: bench
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-# The tests have the same for 20 s.
+# "make test" runs it for 20 s.
 .PHONY: soak
 soak:
+	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
+	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
 
-# Each target alone: go test fuzzes one at a time.
+# go test fuzzes one target at a time.
 .PHONY: fuzz
 fuzz:
 	@set -e; for p in $$($(GO) list ./...); do \

@@ -11,30 +11,28 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// COptions are the settings of C.
+// COptions are the options of C.
 type COptions struct {
-	Source  string // name of the policy, for people
+	Source  string // the name of the policy, for the comment
 	SHA256  string // of its text, in hexadecimal
 	Version string // of sspolicy; see Equal
-	Target  Target // zero is DefaultTarget
+	Target  Target // zero means DefaultTarget
 
-	// Prefix is what all symbols and macros begin with; empty is "_ss_". Entry
-	// is what the first streamtype of the list is called; empty is the prefix
-	// and "static_policy_entry": by default, the name that policy2c of lws
-	// gives it.
+	// Prefix begins all symbols and macros; empty means "_ss_". Entry names the
+	// first streamtype of the list; empty means the prefix and
+	// "static_policy_entry", by default the name that lws's policy2c uses.
 	Prefix, Entry string
 }
 
-// C writes the policy as tables for lws, in one file. It is to be included by
-// the source file that sets pss_policies of lws_context_creation_info to the
-// address of Entry.
+// C writes the policy as tables for lws, in one file. Include it in the source file
+// that sets pss_policies of lws_context_creation_info to the address of Entry.
 //
-// It writes nothing unless the target can hold all that the policy says.
-func C(w io.Writer, p *runtime.Policy, o COptions) error {
+// If the target cannot hold the whole policy, C fails and writes nothing.
+func C(w io.Writer, p *policy.Policy, o COptions) error {
 	c, err := newCFile(p, o, false)
 	if err != nil {
 		return err
@@ -43,19 +41,18 @@ func C(w io.Writer, p *runtime.Policy, o COptions) error {
 	return err
 }
 
-// CWithHeader writes the same in two files: a header for whoever needs Entry,
-// and a source file with the tables, which includes the header by the name
-// include.
-func CWithHeader(header, source io.Writer, include string, p *runtime.Policy, o COptions) error {
+// CWithHeader writes the tables in two files: a header that declares Entry, and a
+// source file that includes the header by the name include.
+func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
-		return fmt.Errorf("a header can't be included by the name %q", include)
+		return fmt.Errorf("invalid name of an included header: %q", include)
 	}
 	c, err := newCFile(p, o, true)
 	if err != nil {
 		return err
 	}
 	guard := strings.ToUpper(strings.Trim(c.o.Prefix, "_")) + "_POLICY_H"
-	if guard[0] == '_' { // which is not for programs to define
+	if guard[0] == '_' { // reserved in C
 		guard = "SS" + guard
 	}
 	_, err = fmt.Fprintf(header, "%s\n#ifndef %s\n#define %[2]s\n%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n"+
@@ -68,37 +65,36 @@ func CWithHeader(header, source io.Writer, include string, p *runtime.Policy, o 
 	return err
 }
 
-// cFile is the C source being written.
+// A cFile is the C source being written.
 //
-// Its objects are const although lws declares some of the pointers to them
-// without it, next and metadata among them, and the casts that this takes are
-// safe: lws writes to neither a streamtype nor to its metadata, but to copies
-// in the stream. So all of it can stay in read-only memory, and equal objects
-// can be one.
+// Its objects are const, although lws declares some pointers to them without const,
+// such as next and metadata. The casts are safe: lws does not write to a streamtype
+// or its metadata, but to copies in the stream. So all objects can be in read-only
+// memory, and equal ones can be merged.
 type cFile struct {
-	o       COptions
-	streams string // symbol of the streamtypes
-	proxy   string // via-socks5 of the whole policy
-	release string
-	product string
-	body    strings.Builder
-	tokens  strings.Builder // macros that stand before it
-	parts   [4]parts        // by alignment
-	symbols *symbols
-	made    map[any]string         // what a part of the policy was written as
-	shared  map[string]string      // expression for the object with an initialiser
-	keep    map[*runtime.Cert]bool // what servers use
-	macros  map[string]bool
-	nodes   map[string][]node
-	has     map[string]bool // whether the target has what came with a release
-	oldest  int             // LWS_LIBRARY_VERSION_NUMBER that will do
-	what    string
-	errs    []error
-	size    sizes
+	o           COptions
+	streams     string // symbol of the streamtypes
+	proxy       string // via-socks5 of the policy
+	release     string
+	product     string
+	body        strings.Builder
+	tokens      strings.Builder // macros before the body
+	parts       [4]parts        // by alignment
+	symbols     *symbols
+	expressions map[any]string        // by the part of the policy
+	objects     map[string]string     // expressions by type and initialiser
+	keep        map[*policy.Cert]bool // used by servers
+	macros      map[string]bool       // that the build of lws must define
+	nodes       map[string][]node     // layouts by type
+	has         map[string]bool       // whether the target includes a release
+	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
+	subject     string                // for errors
+	errs        []error
+	size        sizes
 }
 
-// quiet and loud are around the tables: as C++, g++ -Wextra warns of members
-// that a designated initialiser leaves out.
+// quiet and loud surround the tables: as C++, g++ -Wextra warns of members that a
+// designated initialiser omits.
 const (
 	quiet = "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic push\n" +
 		"#pragma GCC diagnostic ignored \"-Wmissing-field-initializers\"\n#endif\n"
@@ -107,7 +103,7 @@ const (
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
+func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 	o.Target = cmp.Or(o.Target, DefaultTarget)
 	o.Prefix = cmp.Or(o.Prefix, "_ss_")
 	o.Entry = cmp.Or(o.Entry, o.Prefix+"static_policy_entry")
@@ -115,23 +111,23 @@ func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
 		return nil, err
 	}
 	if len(p.StreamTypes) == 0 {
-		return nil, errors.New("the policy has no streamtypes: there is nothing that C tables could start with")
+		return nil, errors.New("the policy has no streamtypes: C tables need at least one")
 	}
 	c := &cFile{
-		o:       o,
-		streams: o.Prefix + "streams",
-		proxy:   p.SOCKS5Proxy,
-		release: p.Release,
-		product: p.Product,
-		symbols: newSymbols("metrics"),
-		made:    map[any]string{},
-		shared:  map[string]string{},
-		keep:    map[*runtime.Cert]bool{},
-		macros:  map[string]bool{},
-		nodes:   map[string][]node{},
-		has:     map[string]bool{},
-		oldest:  lwsNumber(schema.Version(o.Target)),
-		size:    sizes{strings: map[string]bool{}, structs: map[string]int{}},
+		o:           o,
+		streams:     o.Prefix + "streams",
+		proxy:       p.SOCKS5Proxy,
+		release:     p.Release,
+		product:     p.Product,
+		symbols:     newSymbols("metrics"),
+		expressions: map[any]string{},
+		objects:     map[string]string{},
+		keep:        map[*policy.Cert]bool{},
+		macros:      map[string]bool{},
+		nodes:       map[string][]node{},
+		has:         map[string]bool{},
+		oldest:      lwsNumber(schema.Version(o.Target)),
+		size:        sizes{strings: map[string]bool{}, structs: map[string]int{}},
 	}
 	c.body.WriteString("\n" + quiet)
 	c.policy(p, external)
@@ -139,18 +135,17 @@ func newCFile(p *runtime.Policy, o COptions, external bool) (*cFile, error) {
 	return c, errors.Join(c.errs...)
 }
 
-// CheckSymbols says what is wrong with a prefix or entry; empty ones are right.
+// CheckSymbols returns an error unless the prefix and the entry are valid or empty.
 func CheckSymbols(prefix, entry string) error {
 	for _, s := range []string{prefix, entry} {
 		if s != "" && (!identifier.MatchString(s) || cKeywords[s]) {
-			return fmt.Errorf("%q can't be, or begin, a symbol of C", s)
+			return fmt.Errorf("%q is not a valid symbol, or start of one, in C", s)
 		}
 	}
 	return nil
 }
 
-// cKeywords are the words that are no symbols in C or C++, as far as they do not
-// begin with a capital.
+// cKeywords are the keywords of C and C++ that begin with a lower-case letter.
 var cKeywords = func() map[string]bool {
 	m := map[string]bool{}
 	for word := range strings.FieldsSeq(`
@@ -166,7 +161,7 @@ var cKeywords = func() map[string]bool {
 	return m
 }()
 
-func (c *cFile) policy(p *runtime.Policy, external bool) {
+func (c *cFile) policy(p *policy.Policy, external bool) {
 	for _, st := range p.StreamTypes {
 		if st.Server {
 			c.keep[st.ServerCert], c.keep[st.ServerKey] = true, true
@@ -181,7 +176,7 @@ func (c *cFile) policy(p *runtime.Policy, external bool) {
 		}
 	}
 	if metrics != "" {
-		streams[len(streams)-1]["metrics"] = metrics // lws looks for them at the head of the list alone
+		streams[len(streams)-1]["metrics"] = metrics // lws reads only those of the list head
 	}
 	c.body.WriteString(c.tokens.String())
 	c.writeParts()
@@ -189,9 +184,9 @@ func (c *cFile) policy(p *runtime.Policy, external bool) {
 	if external {
 		static = ""
 	}
-	fmt.Fprintf(&c.body, "\n/* The streamtypes. As lws would list them, the last one is the head of the list. */\n%sconst lws_ss_policy_t %s[] = {\n", static, c.streams)
+	fmt.Fprintf(&c.body, "\n/* The streamtypes, in lws's order: the last one is the head of the list. */\n%sconst lws_ss_policy_t %s[] = {\n", static, c.streams)
 	for i, v := range streams {
-		c.what = "streamtype " + schema.QuoteName(p.StreamTypes[i].Name)
+		c.subject = "streamtype " + schema.QuoteName(p.StreamTypes[i].Name)
 		c.body.WriteByte('\t')
 		c.size.pointers += c.object(&c.body, "\t", "lws_ss_policy_t", v)
 		c.body.WriteString(",\n")
@@ -204,104 +199,120 @@ func (c *cFile) policy(p *runtime.Policy, external bool) {
 func (c *cFile) macroDefinitions() string {
 	s := fmt.Sprintf("#define %s %s[%d]\n", c.o.Entry, c.streams, c.size.structs["lws_ss_policy_t"]-1)
 	if c.proxy != "" {
-		s += fmt.Sprintf("\n/* lws's tables have no place for via-socks5: give it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
+		s += fmt.Sprintf("\n/* lws's tables have no place for via-socks5: pass it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
 			c.o.Prefix, strings.ReplaceAll(cString(c.proxy), "\n", " \\\n\t"))
 	}
 	return s
 }
 
-// stream returns the members of a streamtype, and writes what they point to.
-func (c *cFile) stream(st *runtime.StreamType) values {
-	c.what = "streamtype " + schema.QuoteName(st.Name)
-	v := values{"streamtype": c.text(st.Name)}
-	symbol := cSymbol(st.Name)
+// stream returns the members of a streamtype, and writes the objects that they point
+// to.
+func (c *cFile) stream(st *policy.StreamType) values {
+	c.subject = "streamtype " + schema.QuoteName(st.Name)
+	v := values{"streamtype": c.text(st.Name), "protocol": c.protocol(st.Protocol)}
 	var flags []*schema.Key
-	plan := streamPlans()[noArm]
-	if st.HTTP != nil {
-		plan = streamPlans()[armHTTP]
-	} else if st.MQTT != nil {
-		plan = streamPlans()[armMQTT]
+	addFlag := func(k *schema.Key) {
+		if !slices.ContainsFunc(flags, func(f *schema.Key) bool { return f.Bit == k.Bit }) {
+			flags = append(flags, k)
+		}
 	}
+	a := noArm
+	if st.HTTP != nil {
+		a = armHTTP
+	} else if st.MQTT != nil {
+		a = armMQTT
+	}
+	plan := streamPlans()[a]
 	r := reflect.ValueOf(st).Elem()
 	for i := range plan.fields {
-		f := &plan.fields[i]
-		fv := f.value(r)
-		if fv.IsZero() || st.Server && f.key.Name == "tls_trust_store" || !st.Server && (f.key.Name == "server_cert" || f.key.Name == "server_key") {
-			continue // trust is a union: which half counts is for server to say
-		}
-		if !c.available(f.key.Name, f.key.Since) {
+		k, fv := plan.fields[i].key, plan.fields[i].value(r)
+		if fv.IsZero() || !inTrust(k, st.Server) || !c.available(k.Name, k.Since) {
 			continue
 		}
-		if macro := keyMacros[f.key.Name]; macro != "" {
+		if macro := keyMacros[k.Name]; macro != "" {
 			c.macros[macro] = true
 		}
-		if f.key.Flag != "" && !slices.ContainsFunc(flags, func(k *schema.Key) bool { return k.Bit == f.key.Bit }) {
-			flags = append(flags, f.key)
+		if k.Flag != "" {
+			addFlag(k)
 		}
-		if f.key.Member == "" {
-			continue
-		}
-		switch x := fv.Interface().(type) {
-		case []runtime.Metadata:
-			v["metadata"] = c.metadata(symbol, x)
-			v["metadata_count"] = c.count(len(x), 255, "metadata items")
-		case []runtime.StatusState:
-			v["u.http.respmap"] = c.respmap(symbol, x)
-			v["u.http.count_respmap"] = c.count(len(x), 255, "statuses")
-		case []runtime.Option:
-			v["pvo"] = c.options(symbol, x)
-		case *runtime.Retry:
-			v[f.key.Member] = c.retry(x)
-		case *runtime.TrustStore:
-			v[f.key.Member] = c.trustStore(x)
-		case *runtime.Auth:
-			v[f.key.Member] = c.auth(x)
-		case *runtime.Cert:
-			v[f.key.Member] = c.cert(x)
-		default:
-			v[f.key.Member] = c.scalar(fv, f.key)
+		if k.Member != "" {
+			c.member(v, k, fv, cSymbol(st.Name))
 		}
 	}
 	if st.HTTP != nil && st.HTTP.Multipart {
-		// Without a name, be it empty, lws makes no part of the message.
+		// Without a name, even an empty one, lws does not send a part.
 		name := schema.LookupKey(schema.Streams, "http_multipart_name")
-		if v[name.Member] == "" {
-			v[name.Member] = c.text("")
-		}
-		if !slices.ContainsFunc(flags, func(k *schema.Key) bool { return k.Bit == name.Bit }) {
-			flags = append(flags, name)
-		}
+		c.setDefault(v, name.Member)
+		addFlag(name)
 	}
-	v["protocol"] = c.protocol(st.Protocol) // also where it is 0
 	if !st.Server {
-		// To connect, lws reads an endpoint whether there is one or not
-		// (lib/secure-streams/secure-streams.c, 4.1 to 5.0). Without a url, be
-		// it empty, it skips what comes with the request: on ws the
-		// subprotocol, in 4.1 and 4.2 the path, with some flags
-		// (secstream_connect_munge_* of the protocols).
-		if v["endpoint"] == "" {
-			v["endpoint"] = c.text("")
-		}
-		if st.HTTP != nil && v["u.http.url"] == "" {
-			v["u.http.url"] = c.text("")
+		// To connect, lws reads the endpoint without a check for NULL
+		// (lib/secure-streams/secure-streams.c, 4.1 to 5.0). Without a url, even
+		// an empty one, it omits parts of the request: on ws the subprotocol, in
+		// 4.1 and 4.2 the path, with some flags (secstream_connect_munge_* of the
+		// protocols).
+		c.setDefault(v, "endpoint")
+		if st.HTTP != nil {
+			c.setDefault(v, "u.http.url")
 		}
 	}
 	if len(flags) > 0 {
 		slices.SortFunc(flags, func(a, b *schema.Key) int { return cmp.Compare(a.Bit, b.Bit) })
-		var b strings.Builder
+		names := make([]string, len(flags))
 		for i, k := range flags {
-			if i > 0 {
-				b.WriteString(" |\n")
-			}
-			b.WriteString(k.Flag)
+			names[i] = k.Flag
 		}
-		v["flags"] = b.String()
+		v["flags"] = strings.Join(names, " |\n")
 	}
 	return v
 }
 
-// keyed returns the members of the struct that an entry of a section other
-// than s is compiled to, but for those that are pointers.
+// inTrust reports whether the half of the union trust that a server or a client uses
+// holds the key. It is true for all other keys.
+func inTrust(k *schema.Key, server bool) bool {
+	switch k.Name {
+	case "tls_trust_store":
+		return !server
+	case "server_cert", "server_key":
+		return server
+	}
+	return true
+}
+
+// setDefault sets a member to the empty string if it has no value.
+func (c *cFile) setDefault(v values, member string) {
+	if v[member] == "" {
+		v[member] = c.text("")
+	}
+}
+
+// member sets the members of a streamtype for a field, and writes the objects that
+// they point to. symbol is the streamtype as a part of a symbol.
+func (c *cFile) member(v values, k *schema.Key, field reflect.Value, symbol string) {
+	switch x := field.Interface().(type) {
+	case []policy.Metadata:
+		v["metadata"] = c.metadata(symbol, x)
+		v["metadata_count"] = c.count(len(x), 255, "metadata items")
+	case []policy.StatusState:
+		v["u.http.respmap"] = c.respmap(symbol, x)
+		v["u.http.count_respmap"] = c.count(len(x), 255, "statuses")
+	case []policy.Option:
+		v["pvo"] = c.options(symbol, x)
+	case *policy.Retry:
+		v[k.Member] = c.retry(x)
+	case *policy.TrustStore:
+		v[k.Member] = c.trustStore(x)
+	case *policy.Auth:
+		v[k.Member] = c.auth(x)
+	case *policy.Cert:
+		v[k.Member] = c.cert(x)
+	default:
+		v[k.Member] = c.scalar(field, k)
+	}
+}
+
+// keyed returns the members, except pointers, of the struct for an entry of a section
+// other than s.
 func (c *cFile) keyed(entry any) values {
 	v := values{}
 	r := reflect.ValueOf(entry).Elem()
@@ -315,8 +326,8 @@ func (c *cFile) keyed(entry any) values {
 	return v
 }
 
-// available reports whether the target has what came with a release. If not,
-// that is an error; if so, the file needs that release.
+// available reports whether the target includes the release that introduced what. If
+// so, the file requires that release; if not, that is an error.
 func (c *cFile) available(what, since string) bool {
 	has, known := c.has[since]
 	if !known {
@@ -327,7 +338,7 @@ func (c *cFile) available(what, since string) bool {
 		}
 	}
 	if !has {
-		c.errs = append(c.errs, c.o.Target.errNewer(c.what+": "+what, since))
+		c.errs = append(c.errs, c.o.Target.errNewer(c.subject+": "+what, since))
 	}
 	return has
 }
@@ -337,7 +348,7 @@ func (c *cFile) comment() string {
 	var b strings.Builder
 	b.WriteString("/* " + generated + "\n *\n")
 	for _, line := range []struct{ name, text string }{
-		{madeBy, c.o.Version}, {"Source", c.o.Source}, {"SHA-256", c.o.SHA256}, {"Release", c.release}, {"Product", c.product},
+		{versionPrefix, c.o.Version}, {"Source", c.o.Source}, {"SHA-256", c.o.SHA256}, {"Release", c.release}, {"Product", c.product},
 	} {
 		if line.text != "" {
 			fmt.Fprintf(&b, " * %s: %s\n", line.name, commentText(line.text))
@@ -347,7 +358,7 @@ func (c *cFile) comment() string {
 	return b.String()
 }
 
-// needs returns the lines that include lws, and check that it is the right one.
+// needs returns the lines that include lws and check its version and build options.
 func (c *cFile) needs() string {
 	var b strings.Builder
 	b.WriteString("\n#include <libwebsockets.h>\n")
@@ -366,20 +377,18 @@ func (c *cFile) needs() string {
 	return b.String()
 }
 
-// generated is what the first line of a generated file says, and madeBy what the
-// line with the version of sspolicy begins with.
 const (
-	generated = "Code generated by sspolicy. DO NOT EDIT."
-	madeBy    = "By sspolicy"
+	generated     = "Code generated by sspolicy. DO NOT EDIT." // the first line of a file
+	versionPrefix = "By sspolicy"                              // begins the line with the version
 )
 
-// Equal reports whether two generated files are the same, but for the version
-// of sspolicy that they were written by.
+// Equal reports whether two generated files are equal, apart from the version of
+// sspolicy.
 func Equal(a, b []byte) bool { return bytes.Equal(withoutVersion(a), withoutVersion(b)) }
 
 func withoutVersion(file []byte) []byte {
-	const top = 1000 // bytes to look in
-	for _, mark := range []string{"\n * " + madeBy + ": ", "\n// " + madeBy + ": "} {
+	const top = 1000 // bytes to search
+	for _, mark := range []string{"\n * " + versionPrefix + ": ", "\n// " + versionPrefix + ": "} {
 		start := bytes.Index(file[:min(top, len(file))], []byte(mark))
 		if start < 0 {
 			continue

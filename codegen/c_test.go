@@ -15,14 +15,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 var strict = []string{"-Wall", "-Wextra", "-Werror", "-Wpedantic"}
 
-// compilers are all that C must compile with. C++ has designated initialisers
-// since C++20.
+// compilers are the compilers that must accept generated C. C++ has designated
+// initialisers since C++20.
 var compilers = [][]string{
 	{"gcc", "-std=c99"},
 	{"clang", "-std=c99"},
@@ -30,8 +30,7 @@ var compilers = [][]string{
 	{"clang++", "-std=c++20", "-x", "c++"},
 }
 
-// A cTest is a folder with a stand-in for the headers of each target, and
-// sources that include tables.
+// A cTest is a folder with stand-in headers of each target, and sources with tables.
 type cTest struct {
 	dir     string
 	sources map[Target][]string
@@ -60,8 +59,8 @@ func (c *cTest) write(t *testing.T, name, text string) string {
 
 var prefix = regexp.MustCompile(`\b_ss_`)
 
-// add adds tables to be compiled. So that those of a target can be compiled at
-// once, their symbols get a prefix each.
+// add adds tables to compile. Each gets its own prefix, so that all tables of a target
+// compile in one go.
 func (c *cTest) add(t *testing.T, target Target, tables string) {
 	t.Helper()
 	n := len(c.sources[target])
@@ -80,7 +79,7 @@ func (c *cTest) all(t *testing.T, target Target) string {
 	return c.write(t, target.String()+"/all.c", b.String())
 }
 
-// need fails without a program that a test runs.
+// need fails the test if a program is missing.
 func need(t *testing.T, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -88,7 +87,7 @@ func need(t *testing.T, program string) {
 	}
 }
 
-// compileC compiles sources strictly.
+// compileC compiles sources with all warnings as errors.
 func compileC(t *testing.T, compiler []string, args ...string) {
 	t.Helper()
 	need(t, compiler[0])
@@ -119,9 +118,8 @@ func (c *cTest) compile(t *testing.T) {
 	}
 }
 
-// standIn returns what a libwebsockets.h of the target declares, as far as
-// tables need it, built with all options on (but
-// for SIGV4 if NO_SIGV4 is defined).
+// standIn returns a libwebsockets.h of the target with the declarations that tables
+// need, and all build options on, except SIGV4 if NO_SIGV4 is defined.
 func standIn(target Target) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#ifndef STAND_IN\n#define STAND_IN\n#include <stddef.h>\n#include <stdint.h>\n#define LWS_LIBRARY_VERSION_NUMBER (%d) + \\\n\t(%d) + 999\n",
@@ -194,7 +192,7 @@ func declare(b *strings.Builder, indent string, target Target, list []member) {
 		case m.count > 0:
 			fmt.Fprintf(b, "%s%s%s[%d];\n", indent, m.typ, m.name, m.count)
 		case m.bits > 0:
-			// C99 has no bit fields of this type. Like lws, most compilers do.
+			// An extension to C99, which lws uses and most compilers have.
 			fmt.Fprintf(b, "%s__extension__ %s%s:%d;\n", indent, m.typ, m.name, m.bits)
 		default:
 			fmt.Fprintf(b, "%s%s%s;\n", indent, m.typ, m.name)
@@ -214,8 +212,8 @@ func flagBits() (bits [32]*schema.Key) {
 	return bits
 }
 
-// What C writes compiles for every release that can hold the policy, without a
-// warning.
+// TestCCompiles checks that tables compile without warnings for every release that can
+// hold the policy.
 func TestCCompiles(t *testing.T) {
 	c := newCTest(t)
 	for _, file := range policyFiles(t) {
@@ -234,29 +232,29 @@ func TestCCompiles(t *testing.T) {
 	if err != nil || err2 != nil || len(fixtures) == 0 || len(more) == 0 {
 		t.Fatal("the fixtures are missing", err, err2)
 	}
-	compiled := 0
+	n := 0
 	for _, file := range append(fixtures, more...) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, found := compileText(string(text))
-		if schema.HasErrors(found) {
-			continue // it shows mistakes
+		p, diags := compileText(string(text))
+		if schema.HasErrors(diags) {
+			continue
 		}
 		for _, target := range targets() {
 			var b strings.Builder
 			if err := C(&b, p, COptions{Target: target}); err == nil {
 				c.add(t, target, b.String())
-				compiled++
+				n++
 			}
 		}
 	}
-	if compiled < 10 {
-		t.Errorf("only %d tables are of the fixtures", compiled)
+	if n < 10 {
+		t.Errorf("fixtures give %d tables, want at least 10", n)
 	}
-	// Longer than a string literal may be.
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "long", Endpoint: strings.Repeat("a\\'\"é\n??/", 600)}}}
+	// A string longer than the limit of literals.
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{Name: "long", Endpoint: strings.Repeat("a\\'\"é\n??/", 600)}}}
 	var b strings.Builder
 	if err := C(&b, p, COptions{}); err != nil {
 		t.Fatal(err)
@@ -265,8 +263,8 @@ func TestCCompiles(t *testing.T) {
 	c.compile(t)
 }
 
-// The tables that C writes hold what the policy holds: testdata/dump.c, which
-// knows nothing of the emitter, prints both.
+// TestCHolds checks that tables hold the policy, with testdata/dump.c, which is
+// independent of the writer.
 func TestCHolds(t *testing.T) {
 	c := newCTest(t)
 	for _, file := range policyFiles(t) {
@@ -278,7 +276,7 @@ func TestCHolds(t *testing.T) {
 					if target == DefaultTarget {
 						t.Fatal(err)
 					}
-					t.Log(err) // an older release can't hold it
+					t.Log(err) // an older release cannot hold it
 					return
 				}
 				if diff := cmp.Diff(dumpPolicy(p, target), c.dump(t, target, b.String())); diff != "" {
@@ -289,8 +287,8 @@ func TestCHolds(t *testing.T) {
 	}
 }
 
-// dump returns the lines that testdata/dump.c prints for tables, sorted. More
-// arguments are for the compiler.
+// dump returns the lines that testdata/dump.c prints for tables, sorted. args are for
+// the compiler.
 func (c *cTest) dump(t *testing.T, target Target, tables string, args ...string) []string {
 	t.Helper()
 	source, err := filepath.Abs("testdata/dump.c")
@@ -307,7 +305,7 @@ func (c *cTest) dump(t *testing.T, target Target, tables string, args ...string)
 }
 
 // dumpPolicy returns the lines that testdata/dump.c prints for a policy.
-func dumpPolicy(p *runtime.Policy, target Target) []string {
+func dumpPolicy(p *policy.Policy, target Target) []string {
 	var lines []string
 	line := func(path string, value any) { lines = append(lines, fmt.Sprintf("%s %v", path, value)) }
 	text := func(s string) string {
@@ -344,7 +342,7 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 				for i, d := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), d.Milliseconds())
 				}
-			case []runtime.Metadata:
+			case []policy.Metadata:
 				var order []string
 				for i, m := range x {
 					order = append([]string{fmt.Sprint(i)}, order...)
@@ -354,21 +352,21 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 					}
 				}
 				line(at+".order", strings.Join(order, " "))
-			case []runtime.Option:
+			case []policy.Option:
 				for i, o := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), text(o.Name)+" "+text(o.Value))
 				}
-			case []runtime.StatusState:
+			case []policy.StatusState:
 				for i, s := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), fmt.Sprint(s.Status, " ", uint16(s.State)))
 				}
-			case *runtime.Cert:
+			case *policy.Cert:
 				line(at, text(x.Name)+" "+text(x.DER)+" keep")
-			case []*runtime.Cert:
+			case []*policy.Cert:
 				for i, c := range x {
 					line(fmt.Sprintf("%s[%d]", at, i), text(c.Name)+" "+text(c.DER))
 				}
-			case *runtime.Retry, *runtime.TrustStore, *runtime.Auth:
+			case *policy.Retry, *policy.TrustStore, *policy.Auth:
 				line(at, "set")
 				fields(at, f)
 			default:
@@ -403,19 +401,18 @@ func dumpPolicy(p *runtime.Policy, target Target) []string {
 	return lines
 }
 
-// What a release has no place for is an error that says so, and so is a policy
-// that no C table can be made of.
-func TestCRefuses(t *testing.T) {
+// TestCErrors checks policies that a target, or C tables at all, cannot hold.
+func TestCErrors(t *testing.T) {
 	for _, test := range []struct{ text, target, want string }{
 		{`{}`, "5.0", "the policy has no streamtypes"},
-		{`{"s":[{"a":{"protocol":"h3"}}]}`, "4.5", `streamtype "a": protocol h3: lws 4.5 has no place for it, only 5.0 and later do`},
-		{`{"s":[{"a":{"http_cookies":true}}]}`, "4.2", "http_cookies: lws 4.2 has no place for it, only 4.3 and later do"},
-		{`{"s":[{"a":{"protocol":"mqtt","mqtt_retain":true}}]}`, "4.2", "only 4.3.2 and later do"},
+		{`{"s":[{"a":{"protocol":"h3"}}]}`, "4.5", `streamtype "a": protocol h3 needs lws 5.0 or later, not 4.5`},
+		{`{"s":[{"a":{"http_cookies":true}}]}`, "4.2", "http_cookies needs lws 4.3 or later, not 4.2"},
+		{`{"s":[{"a":{"protocol":"mqtt","mqtt_retain":true}}]}`, "4.2", "needs lws 4.3.2 or later"},
 		{`{"s":[{"a":{"http_resp_map":[{"404":1000}]}}]}`, "4.1", "http_resp_map"},
 		{`{"metrics":[{"name":"m"}],"s":[{"a":{}}]}`, "4.1", "metric"},
 		{`{"auth":[{"name":"x"}],"s":[{"a":{"use_auth":"x"}}]}`, "4.1", "use_auth"},
 		{`{"trust_stores":[{"name":"t","stack":[]}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "5.0", `trust store "t" has no certificate`},
-		{`{"certs":[{"c":"AAAA"}],"trust_stores":[{"name":"t","stack":["c","c","c","c","c","c","c"]}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "5.0", "7 certificates in a trust store, and lws has room for 6"},
+		{`{"certs":[{"c":"AAAA"}],"trust_stores":[{"name":"t","stack":["c","c","c","c","c","c","c"]}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "5.0", "7 certificates in a trust store, but lws has room for 6"},
 		{`{"s":[{"a":{"metadata":[{"m":"` + strings.Repeat("x", 256) + `"}]}}]}`, "5.0", "256 bytes in a metadata item's header"},
 		{`{"s":[{"a":{"metadata":[` + strings.Repeat(`{"m":""},`, 255) + `{"m":""}]}}]}`, "5.0", "256 metadata items"},
 	} {
@@ -430,18 +427,18 @@ func TestCRefuses(t *testing.T) {
 			t.Errorf("%.60s for lws %s: %d bytes, error %v; want %q", test.text, test.target, b.Len(), err, test.want)
 		}
 	}
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "a", Timeout: 1500 * time.Microsecond, Protocol: 200}}}
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{Name: "a", Timeout: 1500 * time.Microsecond, Protocol: 200}}}
 	if err := C(&strings.Builder{}, p, COptions{}); err == nil || !strings.Contains(err.Error(), "timeout_ms") || !strings.Contains(err.Error(), "protocol(200)") {
-		t.Errorf("a table made by hand gives the error %v", err)
+		t.Errorf("invalid table: error %v", err)
 	}
 }
 
-// A file says what of lws it was made for, and what that must be built with.
+// TestCChecks checks the #error lines for the version and build options of lws.
 func TestCChecks(t *testing.T) {
 	c := newCTest(t)
 	var b strings.Builder
 	if err := C(&b, compileFile(t, "testdata/every-key.json"), COptions{Target: Target{Major: 4, Minor: 3}}); err == nil {
-		t.Fatal("4.3 has no options")
+		t.Fatal("no error, but 4.3 does not have options")
 	}
 	p, _ := compileText(`{"s":[{"a":{"protocol":"mqtt","mqtt_retain":true,"tls":true}}]}`)
 	if err := C(&b, p, COptions{Target: Target{Major: 4, Minor: 3}}); err != nil {

@@ -6,20 +6,19 @@ import (
 	"strings"
 )
 
-// values are what the members of a struct are set to, by their path. What is
-// not there is zero.
+// values are the values of members of a struct, by path. Others are zero.
 type values map[string]string
 
-// A node is a member of a struct as the target has it.
+// A node is a member of a struct in the target's layout.
 type node struct {
 	*member
 	path     string
-	elements []string // paths of what it holds, unless it has members
-	leaves   []string // paths of what it and its members hold
+	elements []string // paths of a plain member, or of its array elements
+	leaves   []string // paths of all plain members in it
 	nodes    []node
 }
 
-// layout returns the members of a struct as the target has it.
+// layout returns the members of a struct in the target's layout.
 func (c *cFile) layout(typ string) []node {
 	n, ok := c.nodes[typ]
 	if !ok {
@@ -48,8 +47,8 @@ func layoutOf(t Target, path string, list []member) (nodes []node) {
 	return nodes
 }
 
-// share writes an object, unless there is an equal one, and returns the
-// expression for it. about is for people.
+// share writes an object, unless an equal one exists, and returns the expression for
+// it. about is its comment.
 func (c *cFile) share(typ, kind, name, about string, v values) string {
 	var b strings.Builder
 	pointers := c.object(&b, "", typ, v)
@@ -59,25 +58,25 @@ func (c *cFile) share(typ, kind, name, about string, v values) string {
 	})
 }
 
-// define writes an object by its initialiser, unless there is an equal one, and
-// returns the expression for it. suffix makes an array of the type. What is
-// written is reported to wrote.
-func (c *cFile) define(typ, suffix, kind, name, about, initialiser string, wrote func()) string {
+// define writes an object with an initialiser, unless an equal one exists, and returns
+// the expression for it. A suffix makes it an array. If it writes the object, define
+// calls count.
+func (c *cFile) define(typ, suffix, kind, name, about, initialiser string, count func()) string {
 	key := typ + suffix + initialiser
-	if expression, ok := c.shared[key]; ok {
+	if expression, ok := c.objects[key]; ok {
 		return expression
 	}
 	symbol := c.symbol(kind, name)
-	c.shared[key] = c.table(symbol)
+	c.objects[key] = c.table(symbol)
 	c.part(typ, symbol+suffix, about, initialiser)
-	wrote()
-	return c.shared[key]
+	count()
+	return c.objects[key]
 }
 
-// table returns the expression for an object that streamtypes point to.
+// table returns the expression for an object with a symbol.
 func (c *cFile) table(symbol string) string { return c.o.Prefix + "tables." + symbol }
 
-// array writes an array of n objects, of which at returns the members.
+// array writes an array of n objects. at returns the members of each.
 func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 	var b strings.Builder
 	b.WriteString("{\n")
@@ -91,17 +90,15 @@ func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 	c.size.structs[typ] += n
 }
 
-// parts are members of the struct that all objects are in which streamtypes
-// point to. So there is nothing between them that a compiler would align them
-// with.
+// parts are members of the one struct that holds all objects that streamtypes point
+// to. As members they have no padding that compilers add to separate objects.
 type parts struct{ declarations, initialisers strings.Builder }
 
-// alignments has the place of each type among the parts: those that are
-// aligned more come first, so that the struct has no holes.
+// alignments is the order of types in the struct: larger alignments come first, so
+// that the struct has no holes. The default is 0.
 var alignments = map[string]int{"uint32_t": 1, "lws_ss_http_respmap_t": 2, "uint8_t": 3, "char": 3}
 
-// part writes an object. declarator is its symbol, with the number of elements
-// if it is an array.
+// part writes an object. declarator is its symbol, with the length of an array.
 func (c *cFile) part(typ, declarator, about, initialiser string) {
 	p := &c.parts[alignments[typ]]
 	fmt.Fprintf(&p.declarations, "\t%s %s;\n", typ, declarator)
@@ -112,12 +109,12 @@ func (c *cFile) part(typ, declarator, about, initialiser string) {
 	fmt.Fprintf(&p.initialisers, "\t.%s = %s,\n", symbol, strings.ReplaceAll(initialiser, "\n", "\n\t"))
 }
 
-// writeParts writes the struct.
+// writeParts writes the struct of all parts.
 func (c *cFile) writeParts() {
 	if c.parts[0].declarations.Len()+c.parts[1].declarations.Len()+c.parts[2].declarations.Len()+c.parts[3].declarations.Len() == 0 {
 		return
 	}
-	c.body.WriteString("\n/* What the streamtypes point to. */\nstatic const struct {\n")
+	c.body.WriteString("\n/* The objects that streamtypes point to. */\nstatic const struct {\n")
 	for i := range c.parts {
 		c.body.WriteString(c.parts[i].declarations.String())
 	}
@@ -128,11 +125,10 @@ func (c *cFile) writeParts() {
 	c.body.WriteString("};\n")
 }
 
-// object writes the initialiser of a struct, and returns how many addresses are
-// in it.
+// object writes the initialiser of a struct, and returns its number of addresses.
 func (c *cFile) object(b *strings.Builder, indent, typ string, v values) int {
 	layout := c.layout(typ)
-	if len(v) == 0 { // which C has no empty braces for
+	if len(v) == 0 { // C has no empty initialiser
 		v = values{layout[0].path: "NULL"}
 	}
 	b.WriteString("{\n")
@@ -141,8 +137,8 @@ func (c *cFile) object(b *strings.Builder, indent, typ string, v values) int {
 	return pointers
 }
 
-// members writes what v has for the members of a struct. They are in order,
-// and nested as the struct is, since C++ asks for that.
+// members writes the values of the members of a struct. They are in order and nested
+// like the struct, as C++ requires.
 func (c *cFile) members(b *strings.Builder, indent string, layout []node, v values) (pointers int) {
 	inner := indent + "\t"
 	value := func(text string, isPointer bool) {
@@ -186,7 +182,7 @@ func (c *cFile) members(b *strings.Builder, indent string, layout []node, v valu
 	return pointers
 }
 
-// any reports whether there is a value for the member, or inside of it.
+// any reports whether v has a value for the member or a part of it.
 func (v values) any(n *node) bool {
 	for _, leaf := range n.leaves {
 		if v[leaf] != "" {

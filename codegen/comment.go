@@ -5,8 +5,7 @@ import (
 	"unicode"
 )
 
-// commentText returns text that comes from outside so that it stays on its
-// line and inside of its comment, in Go and in C.
+// commentText escapes text from a policy for a one-line comment in Go or C.
 func commentText(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {

@@ -5,34 +5,36 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Compile makes the tables of a policy. It is for a policy that Validate and
-// lint find no error in; what it cannot represent nevertheless, it leaves at
-// its zero value and reports.
+// Compile compiles a policy to tables. The policy should pass Validate and lint; a
+// value that Compile cannot represent is reported and left zero.
 //
-// The rules are those of the lws parser where that does as it is told
-// (lib/secure-streams/policy-json.c, the same in 4.1 to 5.0): the last setting
-// of a key counts; lists of names grow with every setting; of streamtypes with
-// the same name the last counts, whole. Where lws misreads a policy (matching
-// references by prefix, cutting lists, strings and integers), the tables say
-// what the text says. What nothing refers to is left out.
-func Compile(p *schema.Policy) (*runtime.Policy, []schema.Diagnostic) {
+// The rules are those of the lws parser where it reads the text correctly
+// (lib/secure-streams/policy-json.c, the same in 4.1 to 5.0): the last setting of a
+// key counts; lists of names grow with every setting; the last of streamtypes with
+// the same name counts, whole. Where lws misreads a policy (it matches references by
+// prefix, and truncates lists, strings and integers), the tables hold what the text
+// says. Unreferenced definitions are omitted.
+func Compile(p *schema.Policy) (*policy.Policy, []schema.Diagnostic) {
 	c := &compiler{
 		policy:     p,
 		references: make(map[schema.Span]*schema.Reference, len(p.References)),
-		made:       map[*schema.Definition]any{},
+		entries:    map[*schema.Definition]any{},
 	}
 	for _, r := range p.References {
 		c.references[r.Span] = r
 	}
 
-	out := &runtime.Policy{}
-	c.fill(reflect.ValueOf(out).Elem(), plans()[reflect.TypeFor[runtime.Policy]()], p.Settings)
+	for _, half := range p.Document.Root.Halves() {
+		c.report("bad-value", half, "%s is half of a character", half.Text())
+	}
+	out := &policy.Policy{}
+	c.fill(reflect.ValueOf(out).Elem(), plans()[reflect.TypeFor[policy.Policy]()], p.Settings)
 	for _, d := range p.Section(schema.Metrics) {
-		out.Metrics = append(out.Metrics, entry[runtime.Metric](c, d))
+		out.Metrics = append(out.Metrics, entry[policy.Metric](c, d))
 	}
 	streams := p.Section(schema.Streams)
 	seen := make(map[string]bool, len(streams))
@@ -49,12 +51,11 @@ func Compile(p *schema.Policy) (*runtime.Policy, []schema.Diagnostic) {
 type compiler struct {
 	policy      *schema.Policy
 	references  map[schema.Span]*schema.Reference
-	made        map[*schema.Definition]any // what a definition was compiled to, once for all that refer to it
+	entries     map[*schema.Definition]any // compiled definitions, shared by their references
 	last        []*schema.Setting          // scratch space of fill
 	diagnostics []schema.Diagnostic
 }
 
-// report says what could not be compiled.
 func (c *compiler) report(rule string, at schema.Span, format string, args ...any) *schema.Diagnostic {
 	c.diagnostics = append(c.diagnostics, schema.Diagnostic{
 		Rule: rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...),
@@ -65,10 +66,10 @@ func (c *compiler) report(rule string, at schema.Span, format string, args ...an
 // fill sets the fields of a struct from settings.
 func (c *compiler) fill(dst reflect.Value, p *plan, settings []*schema.Setting) {
 	last := append(c.last[:0], make([]*schema.Setting, len(p.fields))...)
-	c.last = nil // while it is used here: to resolve a reference may fill another struct
+	c.last = nil // in use: resolving a reference may call fill
 	for _, s := range settings {
-		if s.Key == nil {
-			continue
+		if s.Key == nil || s.Key.Section == schema.Top && s.Key.Inert && s.Member.Value.Kind != schema.Number && !s.Key.Takes(&s.Member.Value) {
+			continue // lws ignores such a key, whatever its value
 		}
 		if i, ok := p.byKey[s.Key.Name]; !ok {
 			continue
@@ -86,33 +87,33 @@ func (c *compiler) fill(dst reflect.Value, p *plan, settings []*schema.Setting) 
 	c.last = last
 }
 
-func (c *compiler) stream(d *schema.Definition) *runtime.StreamType {
-	st := &runtime.StreamType{Name: d.Name}
-	protocol, _ := runtime.ParseProtocol(d.Protocol()) // fill reports one that there is not
+func (c *compiler) stream(d *schema.Definition) *policy.StreamType {
+	st := &policy.StreamType{Name: d.Name}
+	protocol, _ := policy.ParseProtocol(d.Protocol()) // fill reports an unknown one
 	a := armOf(protocol)
 	switch a {
 	case armHTTP:
-		st.HTTP = &runtime.HTTP{}
+		st.HTTP = &policy.HTTP{}
 	case armMQTT:
-		st.MQTT = &runtime.MQTT{}
+		st.MQTT = &policy.MQTT{}
 	}
 	c.object(d)
 	c.fill(reflect.ValueOf(st).Elem(), streamPlans()[a], d.Settings)
 	if st.HTTP != nil {
-		// A name that is empty is one all the same.
+		// An empty name counts as well.
 		st.HTTP.Multipart = d.Get("http_multipart_name") != nil ||
 			d.Get("http_multipart_filename") != nil || d.Get("http_mime_content_type") != nil
 	}
 	return st
 }
 
-// entry returns what a definition is compiled to: the same value each time.
+// entry returns the compiled definition, the same value each time.
 func entry[T any](c *compiler, d *schema.Definition) *T {
-	if v, ok := c.made[d].(*T); ok {
+	if v, ok := c.entries[d].(*T); ok {
 		return v
 	}
 	v := new(T)
-	c.made[d] = v
+	c.entries[d] = v
 	c.object(d)
 	r := reflect.ValueOf(v).Elem()
 	if name := r.FieldByName("Name"); name.IsValid() {
@@ -122,7 +123,7 @@ func entry[T any](c *compiler, d *schema.Definition) *T {
 	return v
 }
 
-// object reports a definition that is no object.
+// object reports a definition that is not an object.
 func (c *compiler) object(d *schema.Definition) {
 	if d.Value.Kind != schema.ObjectKind {
 		c.report("wrong-type", d.Value.Span, "%v must be an object, not %v", d, d.Value.Kind)
@@ -130,12 +131,12 @@ func (c *compiler) object(d *schema.Definition) {
 }
 
 // cert returns a certificate or key.
-func (c *compiler) cert(d *schema.Definition) *runtime.Cert {
-	if v, ok := c.made[d].(*runtime.Cert); ok {
+func (c *compiler) cert(d *schema.Definition) *policy.Cert {
+	if v, ok := c.entries[d].(*policy.Cert); ok {
 		return v
 	}
-	v := &runtime.Cert{Name: d.Name}
-	c.made[d] = v
+	v := &policy.Cert{Name: d.Name}
+	c.entries[d] = v
 	if d.Value.Kind != schema.String {
 		c.report("wrong-type", d.Value.Span, "%v must be a string, not %v", d, d.Value.Kind)
 		return v
@@ -165,7 +166,7 @@ func (c *compiler) target(v *schema.Value, s *schema.Setting) *schema.Definition
 		d := c.report("undefined-reference", v.Span, "%s %s has a form that no lws version reads", noun, schema.QuoteName(r.Name))
 		d.Related = []schema.Related{{Span: r.Target.NameSpan, Message: "defined here"}}
 	default:
-		c.report("undefined-reference", v.Span, "there is no %s %s", noun, schema.QuoteName(v.Text()))
+		c.report("undefined-reference", v.Span, "%s %s is not defined", noun, schema.QuoteName(v.Text()))
 	}
 	return nil
 }

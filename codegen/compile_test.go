@@ -12,23 +12,23 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-func compileText(text string) (*runtime.Policy, []schema.Diagnostic) {
+func compileText(text string) (*policy.Policy, []schema.Diagnostic) {
 	return Compile(schema.NewPolicy(schema.Parse("policy.json", []byte(text))))
 }
 
-// compileFile compiles a policy that has to be without errors.
-func compileFile(t testing.TB, path string) *runtime.Policy {
+// compileFile compiles a policy that must have no errors.
+func compileFile(t testing.TB, path string) *policy.Policy {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, found := compileText(string(text))
-	for _, d := range found {
+	p, diags := compileText(string(text))
+	for _, d := range diags {
 		t.Errorf("%v: %s [%s]", d.Span, d.Message, d.Rule)
 	}
 	return p
@@ -44,54 +44,54 @@ func policyFiles(t testing.TB) []string {
 }
 
 func TestCompile(t *testing.T) {
-	retry := func(r *runtime.Retry) *runtime.StreamType {
+	retry := func(r *policy.Retry) *policy.StreamType {
 		r.Name = "r"
-		return &runtime.StreamType{Name: "a", Retry: r, HTTP: &runtime.HTTP{}}
+		return &policy.StreamType{Name: "a", Retry: r, HTTP: &policy.HTTP{}}
 	}
-	stream := func(st runtime.StreamType) *runtime.StreamType {
+	stream := func(st policy.StreamType) *policy.StreamType {
 		st.Name = "a"
 		if armOf(st.Protocol) == armHTTP && st.HTTP == nil {
-			st.HTTP = &runtime.HTTP{}
+			st.HTTP = &policy.HTTP{}
 		}
 		return &st
 	}
 	for _, test := range []struct {
 		name, text string
-		want       *runtime.StreamType
+		want       *policy.StreamType
 	}{
-		{"empty", `"s":[{"a":{}}]`, stream(runtime.StreamType{})},
-		{"the last setting counts", `"s":[{"a":{"port":1,"tls":true,"port":2,"tls":false}}]`, stream(runtime.StreamType{Port: 2})},
-		{"also where the first is wrong", `"s":[{"a":{"port":{},"port":2}}]`, stream(runtime.StreamType{Port: 2})},
-		{"the last streamtype counts, whole", `"s":[{"a":{"port":1,"tls":true}},{"a":{"port":2}}]`, stream(runtime.StreamType{Port: 2})},
-		{"digits", `"s":[{"a":{"port":"0443"}}]`, stream(runtime.StreamType{Port: 443})},
-		{"a number for a string", `"s":[{"a":{"payload_fmt":7}}]`, stream(runtime.StreamType{PayloadFmt: "7"})},
-		{"integers written otherwise", `"s":[{"a":{"port":443.0,"timeout_ms":1e3}}]`, stream(runtime.StreamType{Port: 443, Timeout: time.Second})},
-		{"client certificates count from 1", `"s":[{"a":{"client_cert":254}}]`, stream(runtime.StreamType{ClientCert: 255})},
-		{"metadata grows", `"s":[{"a":{"metadata":[{"x":"","y":"h:"}],"metadata":[{"z":""}]}}]`, stream(runtime.StreamType{
-			Metadata: []runtime.Metadata{{Name: "x"}, {Name: "y", Header: "h:"}, {Name: "z"}}})},
-		{"the response map does not", `"s":[{"a":{"http_resp_map":[{"404":1}],"http_resp_map":[{"500":2},{"200":3}]}}]`, stream(runtime.StreamType{
-			HTTP: &runtime.HTTP{RespMap: []runtime.StatusState{{Status: 500, State: 2}, {Status: 200, State: 3}}}})},
-		{"keys of another protocol", `"s":[{"a":{"protocol":"mqtt","http_url":"/","mqtt_topic":"t","mqtt_keep_alive":60}}]`, stream(runtime.StreamType{
-			Protocol: runtime.ProtocolMQTT, MQTT: &runtime.MQTT{Topic: "t", KeepAlive: time.Minute}})},
-		{"raw", `"s":[{"a":{"protocol":"raw","http_url":"/","mqtt_topic":"t"}}]`, stream(runtime.StreamType{Protocol: runtime.ProtocolRaw})},
-		{"the protocol may come last", `"s":[{"a":{"http_url":"/","protocol":"ws"}}]`, stream(runtime.StreamType{
-			Protocol: runtime.ProtocolWS, HTTP: &runtime.HTTP{URL: "/"}})},
-		{"a part with an empty name", `"s":[{"a":{"http_multipart_name":""}}]`, stream(runtime.StreamType{HTTP: &runtime.HTTP{Multipart: true}})},
-		{"unknown keys", `"s":[{"a":{"nonsense":[{}],"plugins":["x"],"port":1}}],"x":{}`, stream(runtime.StreamType{Port: 1})},
-		{"the newest definition before", `"retry":[{"r":{"conceal":1}},{"r":{"conceal":2}}],"s":[{"a":{"retry":"r"}}],"retry":[{"r":{"conceal":3}}]`, retry(&runtime.Retry{Conceal: 2})},
-		{"a longer name does not match", `"retry":[{"r":{"conceal":1},"r2":{"conceal":2}}],"s":[{"a":{"retry":"r"}}]`, retry(&runtime.Retry{Conceal: 1})},
+		{"empty", `"s":[{"a":{}}]`, stream(policy.StreamType{})},
+		{"the last setting counts", `"s":[{"a":{"port":1,"tls":true,"port":2,"tls":false}}]`, stream(policy.StreamType{Port: 2})},
+		{"also where the first is wrong", `"s":[{"a":{"port":{},"port":2}}]`, stream(policy.StreamType{Port: 2})},
+		{"the last streamtype counts, whole", `"s":[{"a":{"port":1,"tls":true}},{"a":{"port":2}}]`, stream(policy.StreamType{Port: 2})},
+		{"digits", `"s":[{"a":{"port":"0443"}}]`, stream(policy.StreamType{Port: 443})},
+		{"a number for a string", `"s":[{"a":{"payload_fmt":7}}]`, stream(policy.StreamType{PayloadFmt: "7"})},
+		{"integers as fraction and exponent", `"s":[{"a":{"port":443.0,"timeout_ms":1e3}}]`, stream(policy.StreamType{Port: 443, Timeout: time.Second})},
+		{"client certificates count from 1", `"s":[{"a":{"client_cert":254}}]`, stream(policy.StreamType{ClientCert: 255})},
+		{"metadata grows", `"s":[{"a":{"metadata":[{"x":"","y":"h:"}],"metadata":[{"z":""}]}}]`, stream(policy.StreamType{
+			Metadata: []policy.Metadata{{Name: "x"}, {Name: "y", Header: "h:"}, {Name: "z"}}})},
+		{"the response map does not", `"s":[{"a":{"http_resp_map":[{"404":1}],"http_resp_map":[{"500":2},{"200":3}]}}]`, stream(policy.StreamType{
+			HTTP: &policy.HTTP{RespMap: []policy.StatusState{{Status: 500, State: 2}, {Status: 200, State: 3}}}})},
+		{"keys of another protocol", `"s":[{"a":{"protocol":"mqtt","http_url":"/","mqtt_topic":"t","mqtt_keep_alive":60}}]`, stream(policy.StreamType{
+			Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t", KeepAlive: time.Minute}})},
+		{"raw", `"s":[{"a":{"protocol":"raw","http_url":"/","mqtt_topic":"t"}}]`, stream(policy.StreamType{Protocol: policy.ProtocolRaw})},
+		{"the protocol may come last", `"s":[{"a":{"http_url":"/","protocol":"ws"}}]`, stream(policy.StreamType{
+			Protocol: policy.ProtocolWS, HTTP: &policy.HTTP{URL: "/"}})},
+		{"a part with an empty name", `"s":[{"a":{"http_multipart_name":""}}]`, stream(policy.StreamType{HTTP: &policy.HTTP{Multipart: true}})},
+		{"unknown keys", `"s":[{"a":{"nonsense":[{}],"plugins":["x"],"port":1}}],"x":{}`, stream(policy.StreamType{Port: 1})},
+		{"the last definition before", `"retry":[{"r":{"conceal":1}},{"r":{"conceal":2}}],"s":[{"a":{"retry":"r"}}],"retry":[{"r":{"conceal":3}}]`, retry(&policy.Retry{Conceal: 2})},
+		{"a longer name does not match", `"retry":[{"r":{"conceal":1},"r2":{"conceal":2}}],"s":[{"a":{"retry":"r"}}]`, retry(&policy.Retry{Conceal: 1})},
 		{"backoff may be a number, and grows", `"retry":[{"r":{"backoff":"100","backoff":[200,300],"svalidping":3}}],"s":[{"a":{"retry":"r"}}]`,
-			retry(&runtime.Retry{Backoff: []time.Duration{100e6, 200e6, 300e6}, ValidPing: 3 * time.Second})},
-		{"base64 of all sorts", `"certs":[{"a":"_-8"},{"b":"/+\n8="}],"trust_stores":[{"name":"t","stack":"a","stack":["b","a"]}],"s":[{"a":{"tls_trust_store":"t"}}]`,
-			stream(runtime.StreamType{TrustStore: &runtime.TrustStore{Name: "t", Stack: []*runtime.Cert{
+			retry(&policy.Retry{Backoff: []time.Duration{100e6, 200e6, 300e6}, ValidPing: 3 * time.Second})},
+		{"base64 of all kinds", `"certs":[{"a":"_-8"},{"b":"/+\n8="}],"trust_stores":[{"name":"t","stack":"a","stack":["b","a"]}],"s":[{"a":{"tls_trust_store":"t"}}]`,
+			stream(policy.StreamType{TrustStore: &policy.TrustStore{Name: "t", Stack: []*policy.Cert{
 				{Name: "a", DER: "\xff\xef"}, {Name: "b", DER: "\xff\xef"}, {Name: "a", DER: "\xff\xef"}}}})},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, found := compileText("{" + test.text + "}")
-			for _, d := range found {
+			got, diags := compileText("{" + test.text + "}")
+			for _, d := range diags {
 				t.Errorf("%v: %s", d.Span, d.Message)
 			}
-			if diff := cmp.Diff([]*runtime.StreamType{test.want}, got.StreamTypes); diff != "" {
+			if diff := cmp.Diff([]*policy.StreamType{test.want}, got.StreamTypes); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -129,7 +129,7 @@ func TestCompileShares(t *testing.T) {
 	}
 }
 
-func TestCompileReports(t *testing.T) {
+func TestCompileErrors(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"out of range", `{"s":[{"a":{"port":65536}}]}`, "1:20 out-of-range"},
 		{"negative", `{"s":[{"a":{"port":-1}}]}`, "1:20 out-of-range"},
@@ -138,50 +138,70 @@ func TestCompileReports(t *testing.T) {
 		{"the index of a client certificate", `{"s":[{"a":{"client_cert":255}}]}`, "1:27 out-of-range"},
 		{"an element", `{"retry":[{"r":{"backoff":[1,4294967296]}}],"s":[{"a":{"retry":"r"}}]}`, "1:30 out-of-range"},
 		{"unknown protocol", `{"s":[{"a":{"protocol":"h1get"}}]}`, "1:24 out-of-range"},
-		{"no integer", `{"s":[{"a":{"port":"80x"}}]}`, "1:20 wrong-type"},
+		{"not an integer", `{"s":[{"a":{"port":"80x"}}]}`, "1:20 wrong-type"},
 		{"a fraction", `{"s":[{"a":{"port":80.5}}]}`, "1:20 wrong-type"},
-		{"no boolean", `{"s":[{"a":{"tls":"true"}}]}`, "1:19 wrong-type"},
-		{"no string", `{"s":[{"a":{"endpoint":null}}]}`, "1:24 wrong-type"},
-		{"no list", `{"s":[{"a":{"metadata":{"x":"y"}}}]}`, "1:24 wrong-type"},
-		{"no list of objects", `{"s":[{"a":{"metadata":["x"]}}]}`, "1:25 wrong-type"},
-		{"no list of strings", `{"s":[{"a":{"metadata":[{"x":1}]}}]}`, "1:30 wrong-type"},
-		{"no status", `{"s":[{"a":{"http_resp_map":[{"x":1}]}}]}`, "1:31 wrong-type"},
-		{"no object", `{"s":[{"a":1}]}`, "1:12 wrong-type"},
-		{"no reference", `{"s":[{"a":{"retry":1}}]}`, "1:21 wrong-type"},
+		{"not a boolean", `{"s":[{"a":{"tls":"true"}}]}`, "1:19 wrong-type"},
+		{"not a string", `{"s":[{"a":{"endpoint":null}}]}`, "1:24 wrong-type"},
+		{"not a list", `{"s":[{"a":{"metadata":{"x":"y"}}}]}`, "1:24 wrong-type"},
+		{"not a list of objects", `{"s":[{"a":{"metadata":["x"]}}]}`, "1:25 wrong-type"},
+		{"not a list of strings", `{"s":[{"a":{"metadata":[{"x":true}]}}]}`, "1:30 wrong-type"},
+		{"not a status", `{"s":[{"a":{"http_resp_map":[{"x":1}]}}]}`, "1:31 wrong-type"},
+		{"not an object", `{"s":[{"a":1}]}`, "1:12 wrong-type"},
+		{"not a reference", `{"s":[{"a":{"retry":1}}]}`, "1:21 wrong-type"},
 		{"undefined", `{"s":[{"a":{"retry":"r"}}]}`, "1:21 undefined-reference"},
 		{"defined later", `{"s":[{"a":{"retry":"r"}}],"retry":[{"r":{}}]}`, "1:21 forward-reference"},
 		{"unreadable", `{"certs":[{"c":"AAAA"}],"trust_stores":[{"t":["c"]}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "1:83 undefined-reference"},
-		{"no base64", `{"certs":[{"c":"A*"}],"trust_stores":[{"name":"t","stack":"c"}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "1:16 cert-encoding"},
+		{"not base64", `{"certs":[{"c":"A*"}],"trust_stores":[{"name":"t","stack":"c"}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "1:16 cert-encoding"},
 		{"empty certificate", `{"certs":[{"c":""}],"trust_stores":[{"name":"t","stack":"c"}],"s":[{"a":{"tls_trust_store":"t"}}]}`, "1:16 cert-encoding"},
 		{"certificate of another type", `{"certs":[{"c":1}],"trust_stores":[{"name":"t","stack":"c"}],"s":[{"a":{"tls_trust_store":"t"},"b":{"tls_trust_store":"t"}}]}`, "1:16 wrong-type"},
+		{"half of a character", `{"s":[{"a":{"payload_fmt":"x\ud83dy"}}]}`, "1:29 bad-value"},
+		{"half of a character in a name", `{"s":[{"a\udc00":{}}]}`, "1:10 bad-value"},
 		{"missing value", `{"s":[{"a":{"port":}}]}`, "1:20 wrong-type"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, found := compileText(test.text)
+			_, diags := compileText(test.text)
 			var got []string
-			for _, d := range found {
+			for _, d := range diags {
 				p := d.Span.Position()
 				got = append(got, fmt.Sprintf("%d:%d %s", p.Line, p.Column, d.Rule))
 			}
 			if diff := cmp.Diff([]string{test.want}, got); diff != "" {
-				t.Error(diff, found)
+				t.Error(diff, diags)
 			}
 		})
 	}
 }
 
-// What is no boolean, but can only be meant for false, is that, as in lws.
-func TestCompileLikeFalse(t *testing.T) {
-	for _, value := range []string{`0`, `"0"`, `"false"`, `""`, `null`} {
-		p, found := compileText(`{"s":[{"a":{"tls":` + value + `}}]}`)
-		if len(found) > 0 || p.StreamTypes[0].TLS {
-			t.Errorf("%s: %v, tls is %v", value, found, p.StreamTypes[0].TLS)
+// TestCompileTakes checks values that Compile takes as lws does: any value of a key
+// that no version acts on, and 0 with a sign.
+func TestCompileTakes(t *testing.T) {
+	for _, text := range []string{
+		`{"product":null,"release":["x"],"schema-version":"one","s":[]}`,
+		`{"product":5,"schema-version":{},"s":[]}`,
+		`{"s":[{"a":{"attr_priority":-0,"timeout_ms":-0}}]}`,
+		`{"retry":[{"r":{"backoff":1000}}],"s":[{"a":{"retry":"r","plugins":"x"}}]}`,
+	} {
+		if _, found := compileText(text); len(found) > 0 {
+			t.Errorf("%s: %s [%s]", text, found[0].Message, found[0].Rule)
+		}
+		if found := schema.Validate(schema.Parse("policy.json", []byte(text))); schema.HasErrors(found) {
+			t.Errorf("%s: validate: %s [%s]", text, found[0].Message, found[0].Rule)
 		}
 	}
 }
 
-// Whatever the text, it compiles to something, what is wrong has a place, and
-// the emitters either write it or say why they do not.
+// TestCompileLikeFalse checks values that lws reads as false.
+func TestCompileLikeFalse(t *testing.T) {
+	for _, value := range []string{`0`, `"0"`, `"false"`, `""`, `null`} {
+		p, diags := compileText(`{"s":[{"a":{"tls":` + value + `}}]}`)
+		if len(diags) > 0 || p.StreamTypes[0].TLS {
+			t.Errorf("%s: %v, tls is %v", value, diags, p.StreamTypes[0].TLS)
+		}
+	}
+}
+
+// FuzzCompile checks that every text compiles, that diagnostics are complete, and that
+// the writers write nothing if they fail.
 func FuzzCompile(f *testing.F) {
 	for _, file := range policyFiles(f) {
 		text, err := os.ReadFile(file)
@@ -192,8 +212,8 @@ func FuzzCompile(f *testing.F) {
 	}
 	f.Add([]byte(`{"s":[{"a":{"retry":"r","retry":[],"port":,"metadata":[{"a"}]}}],"retry":[{"r":[]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		p, found := compileText(string(text))
-		for _, d := range found {
+		p, diags := compileText(string(text))
+		for _, d := range diags {
 			if d.Span.Source == nil || d.Rule == "" || d.Message == "" {
 				t.Errorf("incomplete diagnostic %+v", d)
 			}
@@ -217,7 +237,7 @@ func targets() (all []Target) {
 	return all
 }
 
-// policyOf returns the text of a policy of n streamtypes.
+// policyOf returns a policy of n streamtypes.
 func policyOf(n int) string {
 	var b strings.Builder
 	b.WriteString(`{"retry":[{"r":{"backoff":[1000,2000],"conceal":3}}],"certs":[{"c":"` + strings.Repeat("AAAA", 200) + `"}],"trust_stores":[{"name":"t","stack":["c"]}],"s":[`)
@@ -231,8 +251,8 @@ func policyOf(n int) string {
 	return b.String() + "]}"
 }
 
-// What is reported as growth is the time for a streamtype by that in the
-// smallest policy: 1 is linear.
+// BenchmarkCompile reports as growth the time per streamtype relative to the smallest
+// policy: 1 is linear.
 func BenchmarkCompile(b *testing.B) {
 	perStream := map[string]float64{} // of the smallest policy
 	for _, n := range []int{500, 5000} {

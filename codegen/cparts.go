@@ -5,24 +5,24 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Here is what streamtypes point to. Each function writes an object, or several,
-// and returns the expression that points to it.
+// The functions in this file write the objects that streamtypes point to. Each returns
+// the expression for a pointer to its object.
 
-func (c *cFile) metrics(list []*runtime.Metric) string {
+func (c *cFile) metrics(list []*policy.Metric) string {
 	if len(list) == 0 {
 		return ""
 	}
 	const symbol = "metrics"
 	name := c.table(symbol)
 	c.macros["LWS_WITH_SYS_METRICS"] = true
-	// The first in the list whose report fits a metric gets it. In lws's list
-	// that is the one defined last.
+	// The first policy in the list whose report matches a metric gets it. lws's
+	// list begins with the last definition.
 	c.array("lws_metric_policy_t", symbol, len(list), func(i int) values {
-		c.what = "metric policy " + schema.QuoteName(list[i].Name)
+		c.subject = "metric policy " + schema.QuoteName(list[i].Name)
 		v := c.keyed(list[i])
 		if i > 0 {
 			v["next"] = fmt.Sprintf("&%s[%d]", name, i-1)
@@ -32,41 +32,40 @@ func (c *cFile) metrics(list []*runtime.Metric) string {
 	return fmt.Sprintf("&%s[%d]", name, len(list)-1)
 }
 
-// metadata writes a list as lws links it: the one defined last is the first.
-// length is the index of the value in a stream, counted as defined.
+// metadata writes a list in lws's order: the last item first. length is the index of
+// the value in a stream, in the order of definition.
 //
-// So a list that begins as another one does ends with the nodes of that, and
-// has them from there.
-func (c *cFile) metadata(symbol string, list []runtime.Metadata) string {
-	type beginning string // of lists: names and headers
-	keys := make([]beginning, len(list)+1)
+// Lists with the same first items therefore end in the same nodes, and share them.
+func (c *cFile) metadata(symbol string, list []policy.Metadata) string {
+	type itemsKey string // the names and headers of the first items
+	keys := make([]itemsKey, len(list)+1)
 	for i, m := range list {
-		keys[i+1] = keys[i] + beginning(strconv.Quote(m.Name)+strconv.Quote(m.Header))
+		keys[i+1] = keys[i] + itemsKey(strconv.Quote(m.Name)+strconv.Quote(m.Header))
 	}
-	have := len(list)
-	for have > 0 && c.made[keys[have]] == "" {
-		have--
+	shared := len(list)
+	for shared > 0 && c.expressions[keys[shared]] == "" {
+		shared--
 	}
-	if have == len(list) {
-		return c.made[keys[have]]
+	if shared == len(list) {
+		return c.expressions[keys[shared]]
 	}
 	symbol = c.symbol("md", symbol)
 	name := c.table(symbol)
-	for i := have; i < len(list); i++ {
-		c.made[keys[i+1]] = fmt.Sprintf("(lws_ss_metadata_t *)&%s[%d]", name, i-have)
+	for i := shared; i < len(list); i++ {
+		c.expressions[keys[i+1]] = fmt.Sprintf("(lws_ss_metadata_t *)&%s[%d]", name, i-shared)
 	}
-	c.array("lws_ss_metadata_t", symbol, len(list)-have, func(i int) values {
-		i += have
+	c.array("lws_ss_metadata_t", symbol, len(list)-shared, func(i int) values {
+		i += shared
 		header := list[i].Header
 		v := values{
 			"name":   c.text(list[i].Name),
 			"length": strconv.Itoa(i),
 		}
 		if i > 0 {
-			v["next"] = c.made[keys[i]]
+			v["next"] = c.expressions[keys[i]]
 		}
 		value := "(void *)" + c.text(header)
-		if !c.o.Target.has("4.2", "") { // which brought the token, and another name for the value
+		if !c.o.Target.has("4.2", "") { // 4.2 added the token and renamed the value
 			v["value"] = value
 			return v
 		}
@@ -75,11 +74,10 @@ func (c *cFile) metadata(symbol string, list []runtime.Metadata) string {
 		v["value_is_http_token"] = c.header(header)
 		return v
 	})
-	return c.made[keys[len(list)]]
+	return c.expressions[keys[len(list)]]
 }
 
-// noHeader is LWS_HTTP_NO_KNOWN_HEADER, which programs do not get to see. 0
-// would be a header.
+// noHeader is LWS_HTTP_NO_KNOWN_HEADER, which lws does not export. 0 is a header.
 const noHeader = "255"
 
 // header returns the number of the header that a metadata item is mapped to.
@@ -90,15 +88,15 @@ func (c *cFile) header(mapping string) string {
 		return noHeader
 	case h.macros == "":
 		return h.symbol
-	case c.made[h] == "":
+	case c.expressions[h] == "":
 		name := c.o.Prefix + "token_" + cSymbol(h.name)
-		c.made[h] = name
+		c.expressions[h] = name
 		fmt.Fprintf(&c.tokens, "\n#if %s\n#define %s %s\n#else\n#define %s %s\n#endif\n", h.macros, name, h.symbol, name, noHeader)
 	}
-	return c.made[h]
+	return c.expressions[h]
 }
 
-func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
+func (c *cFile) respmap(symbol string, list []policy.StatusState) string {
 	var b strings.Builder
 	b.WriteString("{\n")
 	for _, s := range list {
@@ -110,16 +108,16 @@ func (c *cFile) respmap(symbol string, list []runtime.StatusState) string {
 	})
 }
 
-// options writes a list that is linked as the policy has it.
-func (c *cFile) options(symbol string, list []runtime.Option) string {
+// options writes a list in the order of the policy.
+func (c *cFile) options(symbol string, list []policy.Option) string {
 	type options string
 	key := options(fmt.Sprintf("%q", list))
-	if name := c.made[key]; name != "" {
+	if name := c.expressions[key]; name != "" {
 		return name
 	}
 	symbol = c.symbol("pvo", symbol)
 	name := c.table(symbol)
-	c.made[key] = name
+	c.expressions[key] = name
 	c.macros["LWS_WITH_SERVER"] = true
 	c.array("struct lws_protocol_vhost_options", symbol, len(list), func(i int) values {
 		v := values{"name": c.text(list[i].Name), "value": c.text(list[i].Value)}
@@ -131,7 +129,7 @@ func (c *cFile) options(symbol string, list []runtime.Option) string {
 	return name
 }
 
-func (c *cFile) retry(r *runtime.Retry) string {
+func (c *cFile) retry(r *policy.Retry) string {
 	return c.once(r, func() string {
 		v := c.keyed(r)
 		if len(r.Backoff) > 0 {
@@ -148,11 +146,11 @@ func (c *cFile) retry(r *runtime.Retry) string {
 	})
 }
 
-func (c *cFile) auth(a *runtime.Auth) string {
+func (c *cFile) auth(a *policy.Auth) string {
 	return c.once(a, func() string { return c.share("lws_ss_auth_t", "auth", cSymbol(a.Name), "", c.keyed(a)) })
 }
 
-func (c *cFile) trustStore(t *runtime.TrustStore) string {
+func (c *cFile) trustStore(t *policy.TrustStore) string {
 	return c.once(t, func() string {
 		if len(t.Stack) == 0 {
 			c.errs = append(c.errs, fmt.Errorf("trust store %s has no certificate: lws would crash", schema.QuoteName(t.Name)))
@@ -166,7 +164,7 @@ func (c *cFile) trustStore(t *runtime.TrustStore) string {
 	})
 }
 
-func (c *cFile) cert(x *runtime.Cert) string {
+func (c *cFile) cert(x *policy.Cert) string {
 	return c.once(x, func() string {
 		v := values{"vhost_name": c.text(x.Name), "ca_der": c.der(x), "ca_der_len": strconv.Itoa(len(x.DER))}
 		if c.keep[x] {
@@ -176,7 +174,7 @@ func (c *cFile) cert(x *runtime.Cert) string {
 	})
 }
 
-func (c *cFile) der(x *runtime.Cert) string {
+func (c *cFile) der(x *policy.Cert) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
 	b.WriteByte('{')
@@ -200,12 +198,13 @@ func (c *cFile) der(x *runtime.Cert) string {
 	})
 }
 
-// once returns the address of what a part of the policy is written as.
+// once returns the address of the object for a part of the policy. It calls define
+// only the first time.
 func (c *cFile) once(part any, define func() (symbol string)) string {
-	address, ok := c.made[part]
+	address, ok := c.expressions[part]
 	if !ok {
 		address = "&" + define()
-		c.made[part] = address
+		c.expressions[part] = address
 	}
 	return address
 }

@@ -7,15 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxCString is how many characters of a string literal, its NUL included,
-// every C99 compiler takes (C99 5.2.4.1).
+// maxCString is the length of a string literal, NUL included, that every C99 compiler
+// accepts (C99 5.2.4.1).
 const maxCString = 4095
 
-// cLine is about how much of a string is on one line.
+// cLine is the approximate length of a string on one line.
 const cLine = 60
 
-// cString returns s as a C string literal. One that is long is of several
-// pieces, each on a line of its own.
+// cString returns s as a C string literal. A long one has several lines.
 func cString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -23,7 +22,7 @@ func cString(s string) string {
 	for width := 0; s != ""; s = s[n:] {
 		last := piece
 		if piece, n = cChar(s, '"'); piece == "?" && last == "?" {
-			b.WriteByte('\\') // so that they start no trigraph
+			b.WriteByte('\\') // prevents a trigraph
 		}
 		b.WriteString(piece)
 		if width += len(piece); width >= cLine && len(s)-n > cLine/4 {
@@ -35,7 +34,7 @@ func cString(s string) string {
 	return b.String()
 }
 
-// cChars returns s as the elements of an array of char, its NUL included.
+// cChars returns s as the elements of an array of char, NUL included.
 func cChars(s string) string {
 	var b strings.Builder
 	for i := range len(s) + 1 {
@@ -56,9 +55,9 @@ func cChars(s string) string {
 	return b.String()
 }
 
-// cChar returns the first character of s as it is written between quotes, and
-// how many bytes of s it stands for. What does not print is in octal: unlike
-// hexadecimal, three octal digits end whatever follows.
+// cChar returns the first character of s for a literal, and its length in s. It
+// escapes unprintable characters in octal: unlike hexadecimal, an octal escape ends
+// after three digits.
 func cChar(s string, quote byte) (string, int) {
 	if i := strings.IndexByte("\n\t\r", s[0]); i >= 0 {
 		return [...]string{`\n`, `\t`, `\r`}[i], 1
@@ -79,7 +78,7 @@ func cChar(s string, quote byte) (string, int) {
 	return s[:n], n
 }
 
-// cSymbol returns a readable part of a C identifier for a name.
+// cSymbol returns a readable part of a C identifier for a name. It may be empty.
 func cSymbol(name string) string {
 	var b strings.Builder
 	for _, r := range name {
@@ -88,7 +87,7 @@ func cSymbol(name string) string {
 		} else if s := b.String(); s != "" && !strings.HasSuffix(s, "_") {
 			b.WriteByte('_')
 		}
-		if b.Len() == 40 { // C99 need not look at more than 63 characters
+		if b.Len() == 40 { // C99 compilers may ignore characters after the 63rd
 			break
 		}
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// describeDER says what a certificate is, for a comment; nothing of what does
-// not parse as one, such as a server's key.
+// describeDER describes a certificate for a comment. It returns "" for anything else,
+// such as a server's key.
 func describeDER(der string) string {
 	c, err := x509.ParseCertificate([]byte(der))
 	if err != nil {

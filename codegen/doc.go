@@ -1,8 +1,8 @@
-// Package codegen compiles a policy: from the typed view of its text to the
-// tables that the runtime executes, and from those to Go and to C source.
+// Package codegen compiles a policy to the tables that the runtime executes, and
+// writes these as Go or C source.
 //
-// The compiled form is runtime.Policy, whichever way it is delivered. What a
-// key means is in the key table of package schema; which field holds it is in
-// the policy tags of package runtime. Compile and both emitters read those two,
-// so that a new key is one row there and one field here.
+// The compiled form is always policy.Policy. The meaning of a key is in the key
+// table of package schema, and the field that holds it in the policy tags of package
+// runtime/policy. Compile and both writers read these two, so a new key takes one row and
+// one field.
 package codegen

@@ -3,13 +3,12 @@ package codegen
 import (
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Footprint says how many bytes of read-only memory C tables take, by kind.
-// Strings are counted once each, since compilers store equal ones once; what a
-// linker saves by letting a string be the end of another is not in it, nor the
-// few bytes that align the tables as a whole.
+// A Footprint is the size of C tables in read-only memory, in bytes. Equal strings
+// count once, since compilers merge them. It does not include the padding of the
+// tables as a whole, nor what a linker saves by merging the ends of strings.
 type Footprint struct {
 	Bits    int // of a pointer: 32 or 64
 	Strings int
@@ -17,18 +16,18 @@ type Footprint struct {
 	Numbers int // waits of backoff schemes
 	Structs int
 
-	// Pointers is the part of Structs that holds addresses: what has to be
-	// relocated where the image has no fixed place in memory.
+	// Pointers is the part of Structs that holds addresses, which a
+	// position-independent image relocates.
 	Pointers int
 }
 
 // Total returns the sum.
 func (f Footprint) Total() int { return f.Strings + f.DER + f.Numbers + f.Structs }
 
-// CFootprint returns what the tables that C writes take with pointers of 32 and
-// of 64 bits. Of the members that depend on how lws was built, it counts that
-// which servers need, as lws is by default, and those that the policy needs.
-func CFootprint(p *runtime.Policy, o COptions) ([2]Footprint, error) {
+// CFootprint returns the footprint of the tables that C writes, for pointers of 32 and
+// of 64 bits. It assumes an lws built with servers, the default, and with the options
+// that the policy needs.
+func CFootprint(p *policy.Policy, o COptions) ([2]Footprint, error) {
 	c, err := newCFile(p, o, false)
 	if err != nil {
 		return [2]Footprint{}, err
@@ -36,7 +35,7 @@ func CFootprint(p *runtime.Policy, o COptions) ([2]Footprint, error) {
 	return [2]Footprint{c.footprint(4), c.footprint(8)}, nil
 }
 
-// sizes is what is counted while tables are written.
+// sizes counts the parts of tables while they are written.
 type sizes struct {
 	strings  map[string]bool
 	der      int            // bytes
@@ -57,12 +56,12 @@ func (c *cFile) footprint(pointer int) Footprint {
 	return f
 }
 
-// structSize returns the size and alignment of a struct or union, by the rules
-// of the usual ABIs: each member is aligned to its size. (On i386 that is not
-// so for 64 bit numbers, and there is one in metric policies.)
+// structSize returns the size and alignment of a struct or union for ABIs that align
+// each member to its size. (i386 does not for 64-bit numbers; metric policies have
+// one.)
 func (c *cFile) structSize(layout []node, union bool, pointer int) (size, align int) {
 	align = 1
-	bits := 0 // used of the last byte, by bit fields
+	bits := 0 // of the last byte that bit fields use
 	for i := range layout {
 		n := &layout[i]
 		if n.macro != "" && n.macro != "LWS_WITH_SERVER" && !c.macros[n.macro] {
@@ -91,7 +90,7 @@ func (c *cFile) structSize(layout []node, union bool, pointer int) (size, align 
 	return (size + align - 1) / align * align, align
 }
 
-// size returns the size of a plain member, or of an element of it.
+// size returns the size of a plain member, or of its elements.
 func (m *member) size(pointer int) int {
 	switch typ := strings.TrimSpace(m.typ); {
 	case m.isPointer() || typ == "size_t":

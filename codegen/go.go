@@ -16,69 +16,66 @@ import (
 
 	"github.com/dave/jennifer/jen"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// version is the contract with package runtime that generated files are
-// written to: see runtime.MaxVersion.
-const version = 3
+// version is the version of the contract between generated files and package runtime,
+// see policy.MaxVersion.
+const version = 4
 
-const runtimePath = "github.com/secure-streams/sspolicy/runtime"
+const (
+	runtimePath   = "github.com/secure-streams/sspolicy/runtime"
+	policyPath    = runtimePath + "/policy"
+	transportPath = runtimePath + "/transport"
+)
 
-// goProtocols has the constants of package runtime for the protocols, and the
-// packages that speak them, each with a func New.
-var goProtocols = map[runtime.Protocol]struct{ name, transport string }{
-	runtime.ProtocolH1:   {"ProtocolH1", runtimePath + "/http"},
-	runtime.ProtocolH2:   {"ProtocolH2", runtimePath + "/http"},
-	runtime.ProtocolH3:   {"ProtocolH3", runtimePath + "/h3"},
-	runtime.ProtocolWS:   {"ProtocolWS", runtimePath + "/ws"},
-	runtime.ProtocolMQTT: {"ProtocolMQTT", runtimePath + "/mqtt"},
-	runtime.ProtocolRaw:  {"ProtocolRaw", runtimePath + "/raw"},
-}
+// transportOf returns the import path of the package that executes a protocol.
+func transportOf(p policy.Protocol) string { return runtimePath + "/" + p.Dir() }
 
-// GoOptions are the settings of Go.
+// GoOptions are the options of Go.
 type GoOptions struct {
-	Package string // name; empty is "policy"
-	Source  string // name of the policy, for people
+	Package string // name; empty means "policy"
+	Source  string // the name of the policy, for the comment
 	SHA256  string // of its text, in hexadecimal
 	Version string // of sspolicy; see Equal
 }
 
-// Go writes a package that holds the policy as static tables. Its Policy is
-// what Compile made. For each streamtype there is a constant with its name and
-// a type whose fields are the metadata that the policy declares, with the
-// methods that make a stream of it.
+// Go writes a package with the policy as static tables. For each streamtype it has a
+// constant with the name, and a type whose fields are the declared metadata and whose
+// methods make streams.
 //
-// All that the tables consist of is constants and addresses, which the Go
-// compiler and linker lay out: the package does nothing at init.
-func Go(w io.Writer, p *runtime.Policy, o GoOptions) error {
+// The tables consist of constants and addresses, which the Go compiler and linker lay
+// out: the package does nothing at init.
+func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 	o.Package = cmp.Or(o.Package, "policy")
 	if !token.IsIdentifier(o.Package) || o.Package == "_" {
-		return fmt.Errorf("%q is no name for a Go package", o.Package)
+		return fmt.Errorf("%q is not a valid name of a Go package", o.Package)
 	}
 	f := jen.NewFile(o.Package)
 	f.HeaderComment(generated)
-	for _, line := range []struct{ name, text string }{{madeBy, o.Version}, {"Source", o.Source}, {"SHA-256", o.SHA256}} {
+	for _, line := range []struct{ name, text string }{{versionPrefix, o.Version}, {"Source", o.Source}, {"SHA-256", o.SHA256}} {
 		if line.text != "" {
 			f.HeaderComment(line.name + ": " + commentText(line.text))
 		}
 	}
-	f.ImportName(runtimePath, "runtime")
-	for _, g := range goProtocols {
-		f.ImportName(g.transport, path.Base(g.transport))
+	for _, p := range []string{runtimePath, policyPath, transportPath} {
+		f.ImportName(p, path.Base(p))
+	}
+	for p := range policy.Protocol(policy.NumProtocols) {
+		f.ImportName(transportOf(p), p.Dir())
 	}
 
-	f.Line().Comment("These do not compile if this file and package runtime are too far apart.")
+	f.Line().Comment("The build fails here if this file and package runtime do not match.")
 	f.Const().Defs(
-		jen.Id("_").Op("=").Qual(runtimePath, "EnforceVersion").Call(jen.Lit(version).Op("-").Qual(runtimePath, "MinVersion")),
-		jen.Id("_").Op("=").Qual(runtimePath, "EnforceVersion").Call(jen.Qual(runtimePath, "MaxVersion").Op("-").Lit(version)),
+		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Lit(version).Op("-").Qual(policyPath, "MinVersion")),
+		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Qual(policyPath, "MaxVersion").Op("-").Lit(version)),
 	)
 
 	g := &goFile{
-		symbols: newSymbols("Policy", "Transports", "NewContext"),
-		shared:  map[any]string{},
+		symbols:   newSymbols("Policy", "Transports", "NewContext"),
+		variables: map[any]string{},
 	}
-	// The types have the first choice: they are what a program mostly names.
+	// Types choose their names first: programs use them most.
 	types := make([]string, len(p.StreamTypes))
 	for i, st := range p.StreamTypes {
 		types[i] = g.symbols.unique(goSymbol("Type", st.Name))
@@ -97,7 +94,7 @@ func Go(w io.Writer, p *runtime.Policy, o GoOptions) error {
 			}
 		})
 	}
-	f.Line().Comment("Policy is the policy, compiled. It must not be changed.")
+	f.Line().Comment("Policy is the compiled policy. It must not be changed.")
 	f.Var().Id("Policy").Op("=").Add(g.literal(reflect.ValueOf(p), "&"))
 	for len(g.pending) > 0 {
 		define := g.pending[0]
@@ -111,23 +108,27 @@ func Go(w io.Writer, p *runtime.Policy, o GoOptions) error {
 	return f.Render(w)
 }
 
-// goFile is the Go source being written.
+// A goFile is the Go source being written.
 type goFile struct {
-	symbols *symbols
-	shared  map[any]string    // symbol of what several values may point to
-	pending []func(*jen.File) // definitions yet to be written
+	symbols   *symbols
+	variables map[any]string    // symbols of shared values
+	pending   []func(*jen.File) // write the definitions that are missing
 }
 
-// functions writes what executes the policy.
-func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
+// functions writes Transports and NewContext.
+func (g *goFile) functions(f *jen.File, p *policy.Policy) {
 	var paths []string
-	signs := map[string]bool{} // paths of those that sign requests
+	signs := map[string]bool{} // paths of transports that sign requests
 	for _, st := range p.StreamTypes {
-		path := goProtocols[st.Protocol].transport
+		carrier := st.Carrier()
+		if carrier == policy.ProtocolSink {
+			continue // the program makes the transport, to register its sinks
+		}
+		path := transportOf(carrier)
 		if !slices.Contains(paths, path) {
 			paths = append(paths, path)
 		}
-		if st.HTTP != nil && st.Protocol != runtime.ProtocolWS && st.Auth != nil && st.Auth.Type == runtime.AuthSigV4 {
+		if carrier.IsHTTP() && st.Auth != nil && st.Auth.Type == policy.AuthSigV4 {
 			signs[path] = true
 		}
 	}
@@ -142,12 +143,12 @@ func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
 	f.Line().Comment("Transports returns new transports for the protocols of the policy.")
 	list := jen.Return(jen.Nil())
 	if calls != nil {
-		list = jen.Return(jen.Index().Qual(runtimePath, "Transport").Values(calls...))
+		list = jen.Return(jen.Index().Qual(transportPath, "Transport").Values(calls...))
 	}
-	f.Func().Id("Transports").Params().Index().Qual(runtimePath, "Transport").Block(list)
+	f.Func().Id("Transports").Params().Index().Qual(transportPath, "Transport").Block(list)
 
-	f.Line().Comment("NewContext returns a context for the policy. It has Transports, unless o has")
-	f.Comment("others.")
+	f.Line().Comment("NewContext returns a context for the policy. If o has no transports, it uses")
+	f.Comment("Transports.")
 	f.Func().Id("NewContext").Params(jen.Id("o").Qual(runtimePath, "Options")).
 		Params(jen.Op("*").Qual(runtimePath, "Context"), jen.Error()).
 		Block(
@@ -158,24 +159,24 @@ func (g *goFile) functions(f *jen.File, p *runtime.Policy) {
 		)
 }
 
-// accessors writes the type of a streamtype: its metadata as fields, and what
-// makes a stream of that.
-func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
+// accessors writes the type of a streamtype, with its metadata as fields and the
+// methods that make streams.
+func accessors(f *jen.File, st *policy.StreamType, typ, constant string) {
 	fields := newSymbols("Fetch", "Open", "NewStream", "Metadata")
 	seen := map[string]bool{}
 	var defs, pairs []jen.Code
 	for _, m := range st.Metadata {
 		if seen[m.Name] {
-			continue // the first of a name is the one that is meant
+			continue // the first one counts
 		}
 		seen[m.Name] = true
 		name := fields.unique(goSymbol("Item", m.Name))
 		defs = append(defs, jen.Id(name).String().Comment(itemComment(st, m)))
 		pairs = append(pairs, jen.Lit(m.Name), jen.Id("m").Dot(name))
 	}
-	about := typ + " is the metadata of streamtype " + commentText(strconv.Quote(st.Name)) + ", and makes streams of it."
+	about := typ + " is the metadata of streamtype " + commentText(strconv.Quote(st.Name)) + ". Its methods make streams."
 	if defs != nil {
-		about += "\nA field that is empty is not set."
+		about += "\nAn empty field is not set."
 	}
 	f.Line().Comment("// " + strings.ReplaceAll(about, "\n", "\n// "))
 	f.Type().Id(typ).Struct(defs...)
@@ -187,14 +188,14 @@ func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
 	orError := func(result string) *jen.Statement {
 		return jen.Params(jen.Op("*").Qual(runtimePath, result), jen.Error())
 	}
-	method("Metadata", "returns the fields in the form that package runtime takes.",
+	method("Metadata", "returns the fields as an option for package runtime.",
 		nil, jen.Qual(runtimePath, "MetadataOption"), jen.Qual(runtimePath, "WithFields").Call(pairs...))
 	c := jen.Id("c").Op("*").Qual(runtimePath, "Context")
 	options := jen.Append(
 		jen.Id("o").Index(jen.Op(":").Len(jen.Id("o")).Op(":").Len(jen.Id("o"))),
 		jen.Id("m").Dot("Metadata").Call(),
 	).Op("...")
-	method("NewStream", "makes a stream. The handlers are told what it does.",
+	method("NewStream", "makes a stream, which calls the handlers.",
 		[]jen.Code{c, jen.Id("h").Qual(runtimePath, "Handlers"), jen.Id("o").Op("...").Qual(runtimePath, "StreamOption")}, orError("Stream"),
 		jen.Id("c").Dot("NewStream").Call(jen.Id(constant), jen.Id("h"), options))
 	if st.Server {
@@ -204,25 +205,25 @@ func accessors(f *jen.File, st *runtime.StreamType, typ, constant string) {
 		jen.Id("ctx").Qual("context", "Context"), c,
 		jen.Id("o").Op("...").Qual(runtimePath, "CallOption"),
 	}
-	method("Open", "makes a stream that can be read and written. It has to be closed.", call, orError("Conn"),
+	method("Open", "makes a stream for reading and writing. The caller must close it.", call, orError("Conn"),
 		jen.Id("c").Dot("Open").Call(jen.Id("ctx"), jen.Id(constant), options))
-	what := "makes one request and returns the answer."
+	fetch := "makes one request and returns the response."
 	switch {
-	case st.LocalSink || st.Protocol == runtime.ProtocolRaw:
-		return // no message has an end
-	case st.Protocol == runtime.ProtocolWS:
-		what = "sends one message, if it is given one, and returns the first that comes."
+	case st.LocalSink || st.Protocol == policy.ProtocolRaw:
+		return // messages have no end
+	case st.Protocol == policy.ProtocolWS:
+		fetch = "sends one message, if there is one, and returns the first one received."
 	case st.MQTT != nil && st.MQTT.Topic == "":
 		return
 	case st.MQTT != nil:
-		what = "publishes one message, and returns when the server has it."
+		fetch = "publishes one message and returns when the server has acknowledged it."
 	}
-	method("Fetch", what, call, orError("Response"),
+	method("Fetch", fetch, call, orError("Response"),
 		jen.Id("c").Dot("Fetch").Call(jen.Id("ctx"), jen.Id(constant), options))
 }
 
-// itemComment says where the policy puts the value of a metadata item.
-func itemComment(st *runtime.StreamType, m runtime.Metadata) string {
+// itemComment describes where the policy uses a metadata item.
+func itemComment(st *policy.StreamType, m policy.Metadata) string {
 	uses := []string{strconv.Quote(m.Name)}
 	if h := strings.TrimSuffix(m.Header, ":"); h != "" {
 		uses = append(uses, "header "+h)
@@ -247,31 +248,21 @@ func itemComment(st *runtime.StreamType, m runtime.Metadata) string {
 	return commentText(strings.Join(uses, ", "))
 }
 
-// literal returns a value as it stands in a composite literal. A pointer is
-// written as address (which may be empty, inside of a list of pointers) and
-// what it points to.
+// literal returns a value for a composite literal. A pointer is written as address,
+// which is empty in a list of pointers, and the value that it points to.
 func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 	switch x := v.Interface().(type) {
 	case time.Duration:
-		for _, u := range []struct {
-			size time.Duration
-			name string
-		}{{time.Second, "Second"}, {time.Millisecond, "Millisecond"}, {time.Nanosecond, "Nanosecond"}} {
-			if x%u.size == 0 {
-				return jen.Lit(int(x/u.size)).Op("*").Qual("time", u.name)
-			}
-		}
-	case runtime.Protocol:
-		if g, ok := goProtocols[x]; ok {
-			return jen.Qual(runtimePath, g.name)
-		}
-	case *runtime.Retry:
+		return duration(x)
+	case policy.Protocol:
+		return jen.Qual(policyPath, x.Constant())
+	case *policy.Retry:
 		return g.share(x, "retry")
-	case *runtime.TrustStore:
+	case *policy.TrustStore:
 		return g.share(x, "trust")
-	case *runtime.Cert:
+	case *policy.Cert:
 		return g.share(x, "cert")
-	case *runtime.Auth:
+	case *policy.Auth:
 		return g.share(x, "auth")
 	}
 	switch v.Kind() {
@@ -289,12 +280,12 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 			elems = append(elems, g.literal(v.Index(i), ""))
 		}
 		switch v.Interface().(type) {
-		case []time.Duration, []*runtime.Cert: // short
+		case []time.Duration, []*policy.Cert: // short
 			return goType(v.Type()).Values(elems...)
 		}
 		return lines(goType(v.Type()), elems)
 	case reflect.Struct:
-		return jen.Values(g.elements(v)...) // short, and one of many: on one line
+		return jen.Values(g.elements(v)...) // short: on one line
 	case reflect.String:
 		return jen.Lit(v.String())
 	case reflect.Bool:
@@ -306,12 +297,23 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 	}
 }
 
+// duration returns a duration in its largest unit.
+func duration(d time.Duration) jen.Code {
+	unit, name := time.Nanosecond, "Nanosecond"
+	if d%time.Second == 0 {
+		unit, name = time.Second, "Second"
+	} else if d%time.Millisecond == 0 {
+		unit, name = time.Millisecond, "Millisecond"
+	}
+	return jen.Lit(int(d/unit)).Op("*").Qual("time", name)
+}
+
 // fields returns a composite literal of a struct.
 func (g *goFile) fields(typ *jen.Statement, v reflect.Value) jen.Code {
 	return lines(typ, g.elements(v))
 }
 
-// elements returns the fields of a struct that are not zero.
+// elements returns the non-zero fields of a struct.
 func (g *goFile) elements(v reflect.Value) (elems []jen.Code) {
 	for i := range v.NumField() {
 		if f := v.Field(i); !f.IsZero() {
@@ -326,20 +328,19 @@ func lines(typ *jen.Statement, elems []jen.Code) jen.Code {
 	return typ.Custom(jen.Options{Open: "{", Close: "}", Separator: ",", Multi: len(elems) > 0}, elems...)
 }
 
-// share returns the address of a variable that holds a value which others may
-// point to as well.
+// share returns the address of a variable with the value, which pointers share.
 func (g *goFile) share(x any, kind string) jen.Code {
 	v := reflect.ValueOf(x)
 	if v.IsNil() {
 		return jen.Nil()
 	}
 	name := v.Elem().FieldByName("Name").String()
-	symbol, ok := g.shared[x]
+	symbol, ok := g.variables[x]
 	if !ok {
 		symbol = g.symbols.unique(kind + goSymbol("", name))
-		g.shared[x] = symbol
+		g.variables[x] = symbol
 		g.pending = append(g.pending, func(f *jen.File) {
-			if c, ok := x.(*runtime.Cert); ok {
+			if c, ok := x.(*policy.Cert); ok {
 				f.Line().Add(g.cert(symbol, c))
 			} else {
 				f.Line().Var().Id(symbol).Op("=").Add(g.fields(goType(v.Type().Elem()), v.Elem()))
@@ -349,8 +350,8 @@ func (g *goFile) share(x any, kind string) jen.Code {
 	return jen.Op("&").Id(symbol)
 }
 
-// cert returns the definition of a certificate, with a word on what it is.
-func (g *goFile) cert(symbol string, c *runtime.Cert) jen.Code {
+// cert returns the definition of a certificate, with a comment that describes it.
+func (g *goFile) cert(symbol string, c *policy.Cert) jen.Code {
 	const most = 18 // bytes on a line
 	var der strings.Builder
 	for i := 0; i < len(c.DER); i += most {
@@ -371,7 +372,7 @@ func (g *goFile) cert(symbol string, c *runtime.Cert) jen.Code {
 	if c.DER != "" {
 		elems = append(elems, jen.Id("DER").Op(":").Id(der.String()))
 	}
-	return s.Var().Id(symbol).Op("=").Add(lines(goType(reflect.TypeFor[runtime.Cert]()), elems))
+	return s.Var().Id(symbol).Op("=").Add(lines(goType(reflect.TypeFor[policy.Cert]()), elems))
 }
 
 // goType returns a type as it is written in a generated file.
@@ -385,10 +386,9 @@ func goType(t reflect.Type) *jen.Statement {
 	return jen.Qual(t.PkgPath(), t.Name())
 }
 
-// goSymbol returns a readable exported identifier for a name: its words run
-// together, each with a capital. Where that begins with no capital letter, it
-// is put after prefix; an empty prefix means that what comes before is of no
-// concern.
+// goSymbol returns an exported identifier for a name: its words joined, each with a
+// capital. If that is not exported, it follows prefix. An empty prefix means that the
+// caller adds one.
 func goSymbol(prefix, name string) string {
 	var b strings.Builder
 	capital := true

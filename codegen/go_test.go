@@ -13,8 +13,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// goModule is a module, outside of this one, of packages that Go wrote, with a
-// program that compares what they hold with what Compile makes.
+// A goModule is a separate module of generated packages, with a program that compares
+// them with the result of Compile.
 type goModule struct {
 	dir      string
 	packages []string
@@ -84,7 +84,7 @@ func (m *goModule) run(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// check vets the packages and compares what they hold.
+// check vets the packages and compares their policies.
 func (m *goModule) check(t *testing.T) {
 	t.Helper()
 	m.write(t, "main.go", `package main
@@ -96,12 +96,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/secure-streams/sspolicy/codegen"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 
 `+m.imports.String()+`)
 
-func compare(name, file string, got *runtime.Policy) {
+func compare(name, file string, got *policy.Policy) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		panic(err)
@@ -135,8 +135,8 @@ func TestGoBuilds(t *testing.T) {
 	m.add(t, "empty", "{}")
 	m.check(t)
 
-	// No package does anything at init, and the test would see it. (The
-	// compiler may leave an init that returns at once.)
+	// Packages do nothing at init, except a control package that shows that the
+	// check works. (The compiler may emit an init that returns at once.)
 	m.write(t, "control/control.go", "package control\n\nimport \"os\"\n\nvar Args = len(os.Args)\n")
 	instruction := regexp.MustCompile(`(?m)^  \S+:\d+\t.*\t([A-Z]+)`)
 	for _, name := range append(m.packages, "control") {
@@ -150,18 +150,18 @@ func TestGoBuilds(t *testing.T) {
 			works = works || i[1] != "RET"
 		}
 		if want := name == "control"; works != want {
-			t.Errorf("%s does something at init: %v, want %v:\n%s", name, works, want, code)
+			t.Errorf("%s has code at init: %v, want %v:\n%s", name, works, want, code)
 		}
 	}
 
-	// A package of raw streams alone does without net/http.
+	// A policy of raw streams alone does not link net/http.
 	m.write(t, "raw/policy.go", goText(t, `{"s":[{"a":{"protocol":"raw"}}]}`))
 	if deps := m.run(t, "list", "-deps", "./raw"); strings.Contains(deps, "\nnet/http\n") {
 		t.Error("a policy of raw streams links net/http")
 	}
 }
 
-// TestGoProgram builds a program around a generated package and runs it.
+// TestGoProgram builds and runs a program around a generated package.
 func TestGoProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a program")
@@ -202,16 +202,19 @@ func TestGoDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy, err := os.ReadFile("../fixtures/weather.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	m := newGoModule(t)
-	m.write(t, "weather/policy.go", strings.Replace(goText(t, string(policy)), "package policy", "package weather", 1))
+	for _, name := range []string{"weather", "station"} {
+		policy, err := os.ReadFile("../fixtures/" + name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.write(t, name+"/policy.go", strings.Replace(goText(t, string(policy)), "package policy", "package "+name, 1))
+	}
 	imports := map[string]string{}
 	for _, path := range []string{"bufio", "context", "crypto/tls", "errors", "fmt", "io", "io/fs", "log", "log/slog", "net", "os", "strings",
-		"generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/otel", "github.com/secure-streams/sspolicy/runtime/system",
-		"github.com/secure-streams/sspolicy/lint", "github.com/secure-streams/sspolicy/load", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/ws"} {
+		"generated/station", "generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
+		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/policy",
+		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials"} {
 		imports[filepath.Base(path)] = path
 	}
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllSubmatch(doc, -1)
@@ -238,7 +241,7 @@ func TestGoDocs(t *testing.T) {
 		m.write(t, fmt.Sprintf("d%d/doc.go", i), strings.ReplaceAll(code, "example.com/program/", "generated/"))
 	}
 	if len(blocks) < 6 {
-		t.Errorf("%d pieces of code", len(blocks))
+		t.Errorf("%d blocks of code, want at least 6", len(blocks))
 	}
 	m.run(t, "vet", "./...")
 }
@@ -263,12 +266,11 @@ func TestGoPackageName(t *testing.T) {
 	}
 }
 
-// TestCorpus takes policies of lws and such as hurt it, which are not part of
-// this repository, through the compiler and both emitters.
+// TestCorpus runs the compiler and both writers on policies outside this repository.
 func TestCorpus(t *testing.T) {
 	root := os.Getenv("SSPOLICY_CORPUS")
 	if root == "" {
-		t.Skip("SSPOLICY_CORPUS names no folder of policies")
+		t.Skip("SSPOLICY_CORPUS is not set")
 	}
 	files, err := filepath.Glob(filepath.Join(root, "*", "*.json"))
 	if err != nil || len(files) == 0 {
@@ -276,16 +278,16 @@ func TestCorpus(t *testing.T) {
 	}
 	m := newGoModule(t)
 	c := newCTest(t)
-	var refused, skipped int
+	var invalid, skipped int
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		d := schema.Parse(file, text)
-		p, found := Compile(schema.NewPolicy(d))
-		found = append(found, schema.Validate(d)...)
-		found = append(found, d.Syntax...)
+		p, diags := Compile(schema.NewPolicy(d))
+		diags = append(diags, schema.Validate(d)...)
+		diags = append(diags, d.Syntax...)
 		m.add(t, file, string(text))
 		for _, target := range targets() {
 			var b bytes.Buffer
@@ -293,18 +295,18 @@ func TestCorpus(t *testing.T) {
 			switch {
 			case err == nil:
 				c.add(t, target, b.String())
-			case target == DefaultTarget && !schema.HasErrors(found) && len(p.StreamTypes) > 0:
+			case target == DefaultTarget && !schema.HasErrors(diags) && len(p.StreamTypes) > 0:
 				t.Errorf("%s: %v", file, err)
 			default:
 				skipped++
 			}
 		}
-		if schema.HasErrors(found) {
-			refused++
+		if schema.HasErrors(diags) {
+			invalid++
 		}
 	}
 	m.check(t)
 	c.compile(t)
 	c.compileInstalled(t)
-	t.Logf("%d policies, %d of them refused; %d tables that a release cannot hold", len(files), refused, skipped)
+	t.Logf("%d policies, %d of them invalid; %d tables that a release cannot hold", len(files), invalid, skipped)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
+var update = flag.Bool("update", false, "write the golden files instead of comparing")
 
 func golden(t *testing.T, path string, got []byte) {
 	t.Helper()

@@ -5,11 +5,11 @@ import "strings"
 // A knownHeader is a header that lws knows by number.
 type knownHeader struct {
 	name   string // as in its table, with the colon
-	symbol string // its number
-	macros string // condition under which a build of lws has it; empty for all
+	symbol string // of its number
+	macros string // #if condition of builds that have it; empty for all
 }
 
-// Conditions under which a build of lws knows a header.
+// The conditions of known headers.
 const (
 	headersAll   = " || defined(LWS_HTTP_HEADERS_ALL)"
 	uncommon     = "defined(LWS_WITH_HTTP_UNCOMMON_HEADERS)" + headersAll
@@ -18,10 +18,9 @@ const (
 	uncommonOrH2 = "defined(LWS_WITH_HTTP_UNCOMMON_HEADERS) || defined(LWS_ROLE_H2)" + headersAll
 )
 
-// knownHeaders has the known headers of lws 4.2 to 5.0, which are the same
-// (lib/roles/http/lextable-strings.h, and enum lws_token_indexes in
-// include/libwebsockets/lws-http.h). Their numbers depend on how lws was
-// built, so tables hold the symbols.
+// knownHeaders are the known headers of lws 4.2 to 5.0 (lib/roles/http/lextable-strings.h,
+// and enum lws_token_indexes in include/libwebsockets/lws-http.h). Their numbers depend
+// on the build of lws, so tables use the symbols.
 var knownHeaders = []knownHeader{
 	{"host:", "WSI_TOKEN_HOST", ""},
 	{"connection:", "WSI_TOKEN_CONNECTION", ""},
@@ -108,17 +107,20 @@ var headerByName = func() map[string]*knownHeader {
 	return m
 }()
 
-// lookupHeader returns the known header that a metadata item is mapped to, or
-// nil.
+// lookupHeader returns the known header that a metadata item is mapped to, or nil. It
+// compares whole names, without case and with or without the colon.
 //
-// All that lws does with the number (lib/secure-streams/protocols/ss-h1.c,
-// lws_extract_metadata) is to fetch the received header of that number into
-// the metadata. The lws parser takes the first header in its table that begins
-// with the mapping, so that one to "" or "c" fetches what nobody asked for, and
-// one to "Content-Type:" nothing. A header's name has no case, and its colon
-// is punctuation; so it is the header of that name, whole.
+// lws uses the number only to copy the received header into the metadata
+// (lib/secure-streams/protocols/ss-h1.c, lws_extract_metadata). Its parser takes the
+// first header in its table that begins with the mapping. So a mapping to "" or "c"
+// copies an unrelated header, and one to "Content-Type:" none.
 func lookupHeader(mapping string) *knownHeader {
-	name := strings.ToLower(mapping)
+	name := strings.Map(func(r rune) rune { // strings.ToLower makes a "k" of U+212A
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, mapping)
 	if t := headerByName[name]; t != nil {
 		return t
 	}

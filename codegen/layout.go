@@ -5,20 +5,20 @@ import (
 	"strings"
 )
 
-// A member is a member of a struct of lws.
+// A member is a member of a struct in lws.
 type member struct {
 	name    string
 	typ     string // C type of a plain member
-	count   int    // of an array's elements; 0 for none
-	bits    int    // of a bit field
-	since   string // first release that has it; empty is 4.1 or earlier
-	until   string // first release that has it no more
-	macro   string // that it is under #if defined() of
+	count   int    // length of an array, or 0
+	bits    int    // width of a bit field, or 0
+	since   string // first release that has it; empty for 4.1 or earlier
+	until   string // first release that does not have it any more
+	macro   string // of the #if defined() around it
 	members []member
 	union   bool
 }
 
-// elements returns the paths of what a plain member holds.
+// elements returns the paths of a plain member: its own, or those of array elements.
 func (m *member) elements(path string) []string {
 	if m.count == 0 {
 		return []string{path}
@@ -40,10 +40,10 @@ const (
 	u32 = "uint32_t "
 )
 
-// layouts has the structs of lws that tables are made of, members in order
+// layouts are the structs of lws that tables consist of, members in order
 // (include/libwebsockets/lws-secure-streams-policy.h, lws-retry.h and
-// lws-context-vhost.h of each release). Left out is what no policy can set and
-// designated initialisers need no word for, where it has an #if of its own.
+// lws-context-vhost.h of each release). They omit members under their own #if that no
+// policy can set.
 var layouts = map[string][]member{
 	"lws_retry_bo_t": {
 		{name: "retry_ms_table", typ: "const uint32_t *"},

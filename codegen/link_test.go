@@ -14,9 +14,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// installed returns the release line of the lws whose headers are installed,
-// and the options that let every policy compile with them.
-func installed(t *testing.T) (Target, []string) {
+// installedLWS returns the release line of the installed lws headers, and the compiler
+// options with which every policy compiles.
+func installedLWS(t *testing.T) (Target, []string) {
 	t.Helper()
 	need(t, "gcc")
 	c := cTest{dir: t.TempDir()}
@@ -31,16 +31,16 @@ func installed(t *testing.T) (Target, []string) {
 	}
 	var v schema.Version
 	if err := v.UnmarshalText([]byte(m[1] + "." + m[2])); err != nil {
-		t.Fatalf("the libwebsockets that is installed: %v", err)
+		t.Fatalf("installed libwebsockets: %v", err)
 	}
-	// Debian builds lws without these, but the declarations are there.
+	// Debian builds lws without these, but installs the declarations.
 	return Target(v), []string{"-DLWS_ROLE_MQTT", "-DLWS_WITH_SECURE_STREAMS_AUTH_SIGV4", "-DLWS_WITH_SYS_METRICS"}
 }
 
-// What C writes compiles with the headers of an lws that is installed, and
-// holds what the policy holds.
+// TestCWithInstalledHeaders checks that tables compile with the installed headers, and
+// hold the policy.
 func TestCWithInstalledHeaders(t *testing.T) {
-	target, options := installed(t)
+	target, options := installedLWS(t)
 	t.Logf("libwebsockets %v", target)
 	c := &cTest{t.TempDir(), map[Target][]string{}}
 	for _, file := range policyFiles(t) {
@@ -59,7 +59,7 @@ func TestCWithInstalledHeaders(t *testing.T) {
 	}
 	c.compileInstalled(t)
 
-	// The layouts have the same sizes.
+	// The sizes of the layouts are those of the headers.
 	f := cFile{o: COptions{Target: target}, nodes: map[string][]node{}, macros: map[string]bool{}}
 	checks := "#include <libwebsockets.h>\n"
 	for typ := range layouts {
@@ -72,11 +72,10 @@ func TestCWithInstalledHeaders(t *testing.T) {
 	run(t, "gcc", "-fsyntax-only", c.write(t, "sizes.c", checks))
 }
 
-// compileInstalled compiles the tables that are for the lws that is installed
-// with its headers.
+// compileInstalled compiles the tables for the installed lws with its headers.
 func (c *cTest) compileInstalled(t *testing.T) {
 	t.Helper()
-	target, options := installed(t)
+	target, options := installedLWS(t)
 	if len(c.sources[target]) == 0 {
 		t.Fatalf("no tables are for lws %v", target)
 	}
@@ -85,8 +84,8 @@ func (c *cTest) compileInstalled(t *testing.T) {
 	}
 }
 
-// Two policies go into one program, in C and in C++: each included by its user
-// or with a header of its own.
+// TestCTwoPolicies builds programs with two policies, in C and C++, with and without
+// separate headers.
 func TestCTwoPolicies(t *testing.T) {
 	c := newCTest(t)
 	first, _ := compileText(`{"retry":[{"r":{"backoff":[1]}}],"s":[{"one":{"protocol":"h1","retry":"r"}},{"two":{"protocol":"ws"}}]}`)
@@ -125,26 +124,26 @@ int main(void)
 	return 0;
 }
 `
-	included := c.write(t, "5.0/included.c", "#include \"single-a.h\"\n#include \"single-b.h\"\n"+program)
-	linked := c.write(t, "5.0/linked.c", "#include \"a.h\"\n#include \"b.h\"\n#include \"a.h\"\n"+program)
+	single := c.write(t, "5.0/single.c", "#include \"single-a.h\"\n#include \"single-b.h\"\n"+program)
+	split := c.write(t, "5.0/split.c", "#include \"a.h\"\n#include \"b.h\"\n#include \"a.h\"\n"+program)
 	out := filepath.Join(dir, "program")
 	for _, cc := range compilers {
-		for _, files := range [][]string{{included}, append([]string{linked}, sources...)} {
+		for _, files := range [][]string{{single}, append([]string{split}, sources...)} {
 			compileC(t, cc, append([]string{"-I", dir, "-o", out}, files...)...)
 			if got, want := run(t, out), "two\none\nthree\nproxy:1\n"; got != want {
 				t.Errorf("%s prints %q, want %q", cc[0], got, want)
 			}
 		}
 	}
-	// A header that is C is good for tables compiled as C, and a program in C++.
+	// Tables compiled as C, and a program in C++.
 	var objects []string
 	for _, s := range sources {
 		o := strings.TrimSuffix(s, ".c") + ".o"
 		compileC(t, compilers[0], "-I", dir, "-c", "-o", o, s)
 		objects = append(objects, o)
 	}
-	cpp := strings.TrimSuffix(linked, ".c") + ".cpp"
-	if err := os.Rename(linked, cpp); err != nil {
+	cpp := strings.TrimSuffix(split, ".c") + ".cpp"
+	if err := os.Rename(split, cpp); err != nil {
 		t.Fatal(err)
 	}
 	compileC(t, []string{"g++", "-std=c++20"}, append([]string{"-I", dir, "-o", out, cpp}, objects...)...)
@@ -159,13 +158,13 @@ func TestCSymbols(t *testing.T) {
 		}
 	}
 	if err := CWithHeader(&strings.Builder{}, &strings.Builder{}, "a\"b.h", p, COptions{}); err == nil {
-		t.Error("a header with a quote in its name is included")
+		t.Error("no error for a header with a quote in its name")
 	}
 }
 
-// What is equal is there once.
+// TestCShares checks that equal objects are written once.
 func TestCShares(t *testing.T) {
-	p, found := compileText(`{
+	p, diags := compileText(`{
 		"retry":[{"a":{"backoff":[1,2],"conceal":3}},{"b":{"backoff":[1,2],"conceal":3}},{"c":{"backoff":[1,2]}}],
 		"certs":[{"x":"AAAA"},{"y":"AAAA"}],
 		"trust_stores":[{"name":"t","stack":["x","y"]}],
@@ -178,7 +177,7 @@ func TestCShares(t *testing.T) {
 			{"five":{"server":true,"options":[{"a":"b"}]}},
 			{"six":{"server":true,"options":[{"a":"b"}]}}
 		]}`)
-	for _, d := range found {
+	for _, d := range diags {
 		t.Fatal(d.Message)
 	}
 	var b strings.Builder
@@ -198,7 +197,7 @@ func TestCShares(t *testing.T) {
 		"\tstruct lws_protocol_vhost_options ": 1,
 	} {
 		if got := strings.Count(b.String(), object); got != want {
-			t.Errorf("%q is there %d times, want %d", object, got, want)
+			t.Errorf("%q occurs %d times, want %d", object, got, want)
 		}
 	}
 	c := newCTest(t)
@@ -207,12 +206,11 @@ func TestCShares(t *testing.T) {
 	}
 }
 
-// The footprint is what compilers make of the tables: the sizes of the symbols,
-// of the section with the strings, and the number of addresses that the linker
-// fills in.
+// TestCFootprint compares footprints with compiled tables: the sizes of symbols and of
+// string sections, and the number of relocations.
 func TestCFootprint(t *testing.T) {
 	c := newCTest(t)
-	measured := 0
+	n := 0
 	for _, file := range policyFiles(t) {
 		p := compileFile(t, file)
 		for _, target := range targets() {
@@ -226,9 +224,9 @@ func TestCFootprint(t *testing.T) {
 				t.Fatal(err)
 			}
 			if strings.Contains(b.String(), `\000`) {
-				continue // compilers put strings with a NUL elsewhere
+				continue // compilers place strings with a NUL elsewhere
 			}
-			measured++
+			n++
 			source := c.write(t, target.String()+"/tables.c", b.String()+
 				"\nconst lws_ss_policy_t *entry(void);\nconst lws_ss_policy_t *entry(void)\n{\n\treturn &_ss_static_policy_entry;\n}\n")
 			for bits, cc := range [][]string{
@@ -239,12 +237,12 @@ func TestCFootprint(t *testing.T) {
 				object := filepath.Join(c.dir, "tables.o")
 				args := []string{"-std=c99", "-Os", "-fno-pic", "-c", "-I", filepath.Join(c.dir, target.String()), "-o", object, source}
 				if !strings.Contains(b.String(), "SIGV4") {
-					args = append(args, "-DNO_SIGV4") // as lws is built by default
+					args = append(args, "-DNO_SIGV4") // the default build of lws
 				}
 				compileC(t, cc, args...)
 				got := measure(t, object, want.Bits)
 				if end := got["the rest"] - (want.Total() - want.Strings); end > 0 && end < 8 {
-					got["the rest"] -= end // where all is aligned as a whole
+					got["the rest"] -= end // padding of the tables as a whole
 				}
 				if diff := cmp.Diff(map[string]int{
 					"strings": want.Strings, "the rest": want.Total() - want.Strings, "pointers": want.Pointers,
@@ -254,12 +252,12 @@ func TestCFootprint(t *testing.T) {
 			}
 		}
 	}
-	if measured < 10 {
-		t.Errorf("only %d tables were measured", measured)
+	if n < 10 {
+		t.Errorf("%d tables, want at least 10", n)
 	}
 }
 
-// measure returns what an object file says of the same things as a footprint.
+// measure returns the footprint of an object file.
 func measure(t *testing.T, object string, bits int) map[string]int {
 	t.Helper()
 	f, err := elf.Open(object)
@@ -275,7 +273,7 @@ func measure(t *testing.T, object string, bits int) map[string]int {
 		case (s.Type == elf.SHT_RELA || s.Type == elf.SHT_REL) && strings.Contains(s.Name, ".rodata"):
 			got["pointers"] += int(s.Size/s.Entsize) * bits / 8
 		case s.Flags&elf.SHF_WRITE != 0 && s.Size > 0:
-			t.Errorf("%d bytes of the tables are in %s, which can be written", s.Size, s.Name)
+			t.Errorf("%d bytes of the tables are in %s, which is writable", s.Size, s.Name)
 		}
 	}
 	symbols, err := f.Symbols()

@@ -10,39 +10,38 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A difference is one between what lws holds of a policy and what the tables
-// hold: of all lines that begin so.
+// A difference is a prefix of lines that differ between the result of lws's parser and
+// the tables.
 type difference struct{ at, reason string }
 
-// differences has, by the policy, all there are. Those of a version alone are
-// under that as well.
+// differences are all differences, by policy, or by policy and version.
 var differences = map[string][]difference{
 	"complete": {},
 	"misread": {
 		{"s[1].retry.conceal", "lws takes the newest scheme whose name begins with the reference"},
-		{"s[1].tls_trust_store.", "and so for trust stores; of several certificates in an object it decodes the last alone"},
+		{"s[1].tls_trust_store.", "the same for trust stores; of several certificates in an object lws decodes only the last"},
 		{"s[2].http_url", "lws keeps the last piece of a string that is longer than 253 bytes"},
-		{"s[3].metadata[0].token", "lws takes the first known header that begins with the mapping, be it empty"},
-		{"s[3].metadata[1].token", "and so for one letter"},
-		{"s[3].metadata[2].token", "lws knows no header with capitals"},
-		{"s[4].payload_fmt", "lws writes the halves of a surrogate pair one by one, which is no UTF-8"},
+		{"s[3].metadata[0].token", "lws takes the first known header that begins with the mapping, even if it is empty"},
+		{"s[3].metadata[1].token", "the same for one letter"},
+		{"s[3].metadata[2].token", "lws ignores a header with capitals"},
+		{"s[4].payload_fmt", "lws writes the halves of a surrogate pair one by one, which is not UTF-8"},
 		{"s[5].endpoint", "without an endpoint lws crashes when it connects"},
-		{"s[5].http_url", "without a url lws 4.1 and 4.2 ask for none, and on ws all versions for another subprotocol"},
-		{"s[7]", "of two streamtypes with the same name lws never reaches the first, and the tables leave it out"},
-		{"s[8]", "so that there is one less"},
+		{"s[5].http_url", "without a url lws 4.1 and 4.2 request an invalid path, and on ws all versions another subprotocol"},
+		{"s[7]", "the tables omit the first of two streamtypes with the same name, which lws never reaches"},
+		{"s[8]", "and so have one less"},
 	},
 	"misread 5.0.0": {
-		{"s[0].retry.backoff[", "lws 4.4 to 5.0 keep the first wait alone"},
+		{"s[0].retry.backoff[", "lws 4.4 to 5.0 keep only the first wait"},
 	},
 	"options": {
 		{"s[0].options[", "lws makes a streamtype of options"},
-		{"s[0].http_url", "and gives it the keys that come after"},
-		{"s[1]", "this one"},
+		{"s[0].http_url", "and gives it the keys that follow"},
+		{"s[1]", "this is that streamtype"},
 	},
 }
 
-// The tables hold what lws's own parser makes of a policy, member by member,
-// except where that is a mistake of the parser.
+// TestCLikeLWS compares tables with the result of lws's own parser, member by member.
+// They differ only where the parser misreads the policy.
 func TestCLikeLWS(t *testing.T) {
 	const dir = "../fixtures/codegen"
 	dumps, err := filepath.Glob(dir + "/*.lws-*.txt")
@@ -91,7 +90,7 @@ func TestCLikeLWS(t *testing.T) {
 		}
 		for i, d := range expected {
 			if !seen[i] {
-				t.Errorf("%s, lws %s: there is no difference at %s (%s)", name, version, d.at, d.reason)
+				t.Errorf("%s, lws %s: no difference at %s (%s)", name, version, d.at, d.reason)
 			}
 		}
 	}

@@ -6,26 +6,26 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A plan says which field of a runtime type holds which key of a section.
+// A plan maps the keys of a section to the fields of a runtime type.
 type plan struct {
 	fields []field
 	byKey  map[string]int // index into fields
 }
 
-// A field is one field with a policy tag.
+// A field is a field with a policy tag.
 type field struct {
 	key   *schema.Key
 	index []int // as for reflect.Value.FieldByIndex
 	set   setter
-	adds  bool // each setting of the key adds to those before
+	adds  bool // each setting of the key adds to the earlier ones
 }
 
-// newPlan returns the plan of a type, and of the structs that its fields named
-// arms point to.
+// newPlan returns the plan of a type, including the structs that the fields in arms
+// point to.
 func newPlan(s schema.Section, t reflect.Type, arms ...string) *plan {
 	p := &plan{byKey: map[string]int{}}
 	p.add(s, t, nil)
@@ -48,34 +48,34 @@ func (p *plan) add(s schema.Section, t reflect.Type, at []int) {
 			key:   schema.LookupKey(s, key),
 			index: append(slices.Clip(at), i),
 			set:   setters[f.Type],
-			// The lists of lws grow with every repetition of their key; only
-			// the response map starts anew.
-			adds: f.Type.Kind() == reflect.Slice && f.Type != reflect.TypeFor[[]runtime.StatusState](),
+			// In lws, lists grow with each repetition of their key, except the
+			// response map.
+			adds: f.Type.Kind() == reflect.Slice && f.Type != reflect.TypeFor[[]policy.StatusState](),
 		})
 	}
 }
 
-// value returns the field in a struct that the plan is for.
+// value returns the field of a struct.
 func (f *field) value(of reflect.Value) reflect.Value { return of.FieldByIndex(f.index) }
 
-// plans holds the plan of each type that a section's entries are compiled to;
-// streams, that of a streamtype by the arm that its protocol has.
+// plans returns the plan of each type except streamtypes.
 var plans = sync.OnceValue(func() map[reflect.Type]*plan {
 	m := map[reflect.Type]*plan{}
 	for t, s := range map[reflect.Type]schema.Section{
-		reflect.TypeFor[runtime.Policy]():     schema.Top,
-		reflect.TypeFor[runtime.Retry]():      schema.Retry,
-		reflect.TypeFor[runtime.TrustStore](): schema.TrustStores,
-		reflect.TypeFor[runtime.Metric]():     schema.Metrics,
-		reflect.TypeFor[runtime.Auth]():       schema.Auth,
+		reflect.TypeFor[policy.Policy]():     schema.Top,
+		reflect.TypeFor[policy.Retry]():      schema.Retry,
+		reflect.TypeFor[policy.TrustStore](): schema.TrustStores,
+		reflect.TypeFor[policy.Metric]():     schema.Metrics,
+		reflect.TypeFor[policy.Auth]():       schema.Auth,
 	} {
 		m[t] = newPlan(s, t)
 	}
 	return m
 })
 
+// streamPlans returns the plan of streamtypes with each arm.
 var streamPlans = sync.OnceValue(func() map[arm]*plan {
-	t := reflect.TypeFor[runtime.StreamType]()
+	t := reflect.TypeFor[policy.StreamType]()
 	return map[arm]*plan{
 		noArm:   newPlan(schema.Streams, t),
 		armHTTP: newPlan(schema.Streams, t, "HTTP"),
@@ -83,8 +83,8 @@ var streamPlans = sync.OnceValue(func() map[arm]*plan {
 	}
 })
 
-// An arm is the part of a streamtype that only some protocols have: in lws, a
-// member of the union u.
+// An arm is the part of a streamtype that depends on the protocol: in lws, a member
+// of the union u.
 type arm int
 
 const (
@@ -93,17 +93,17 @@ const (
 	armMQTT
 )
 
-func armOf(p runtime.Protocol) arm {
+func armOf(p policy.Protocol) arm {
 	switch p {
-	case runtime.ProtocolH1, runtime.ProtocolH2, runtime.ProtocolH3, runtime.ProtocolWS:
+	case policy.ProtocolH1, policy.ProtocolH2, policy.ProtocolH3, policy.ProtocolWS:
 		return armHTTP
-	case runtime.ProtocolMQTT:
+	case policy.ProtocolMQTT:
 		return armMQTT
 	}
 	return noArm
 }
 
-// unit returns what 1 means as the value of a key that is a time.
+// unit returns the unit of a key that is a duration.
 func unit(k *schema.Key) time.Duration {
 	switch k.Name {
 	case "svalidping", "svalidhup", "mqtt_keep_alive":

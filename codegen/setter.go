@@ -9,37 +9,37 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A setter gives a field the value of a setting. On what the field cannot hold
-// it reports that, and leaves the field alone.
+// A setter sets a field to the value of a setting. If the field cannot hold the
+// value, the setter reports it and leaves the field alone.
 type setter func(c *compiler, dst reflect.Value, s *schema.Setting)
 
 // setters has the setter of each type that a field with a policy tag may have.
 var setters map[reflect.Type]setter
 
-func init() { // not in the declaration, since the setters reach the plans, and those this
+func init() { // breaks the cycle: setters use plans, and plans use this map
 	setters = map[reflect.Type]setter{
-		reflect.TypeFor[bool]():                  setBool,
-		reflect.TypeFor[string]():                setString,
-		reflect.TypeFor[uint8]():                 setInteger,
-		reflect.TypeFor[uint16]():                setInteger,
-		reflect.TypeFor[uint32]():                setInteger,
-		reflect.TypeFor[uint64]():                setInteger,
-		reflect.TypeFor[int64]():                 setInteger,
-		reflect.TypeFor[time.Duration]():         setDuration,
-		reflect.TypeFor[[]time.Duration]():       addDurations,
-		reflect.TypeFor[runtime.Protocol]():      setProtocol,
-		reflect.TypeFor[[]runtime.Metadata]():    addPairs,
-		reflect.TypeFor[[]runtime.Option]():      addPairs,
-		reflect.TypeFor[[]runtime.StatusState](): setStatuses,
-		reflect.TypeFor[*runtime.Retry]():        setReference(entry[runtime.Retry]),
-		reflect.TypeFor[*runtime.TrustStore]():   setReference(entry[runtime.TrustStore]),
-		reflect.TypeFor[*runtime.Auth]():         setReference(entry[runtime.Auth]),
-		reflect.TypeFor[*runtime.Cert]():         setReference((*compiler).cert),
-		reflect.TypeFor[[]*runtime.Cert]():       addCerts,
+		reflect.TypeFor[bool]():                 setBool,
+		reflect.TypeFor[string]():               setString,
+		reflect.TypeFor[uint8]():                setInteger,
+		reflect.TypeFor[uint16]():               setInteger,
+		reflect.TypeFor[uint32]():               setInteger,
+		reflect.TypeFor[uint64]():               setInteger,
+		reflect.TypeFor[int64]():                setInteger,
+		reflect.TypeFor[time.Duration]():        setDuration,
+		reflect.TypeFor[[]time.Duration]():      addDurations,
+		reflect.TypeFor[policy.Protocol]():      setProtocol,
+		reflect.TypeFor[[]policy.Metadata]():    addPairs,
+		reflect.TypeFor[[]policy.Option]():      addPairs,
+		reflect.TypeFor[[]policy.StatusState](): setStatuses,
+		reflect.TypeFor[*policy.Retry]():        setReference(entry[policy.Retry]),
+		reflect.TypeFor[*policy.TrustStore]():   setReference(entry[policy.TrustStore]),
+		reflect.TypeFor[*policy.Auth]():         setReference(entry[policy.Auth]),
+		reflect.TypeFor[*policy.Cert]():         setReference((*compiler).cert),
+		reflect.TypeFor[[]*policy.Cert]():       addCerts,
 	}
 }
 
@@ -52,7 +52,7 @@ func setBool(c *compiler, dst reflect.Value, s *schema.Setting) {
 	dst.SetBool(v.Raw == "true")
 }
 
-// setString takes a number for a string, like lws: its digits.
+// setString accepts a number as its digits, like lws.
 func setString(c *compiler, dst reflect.Value, s *schema.Setting) {
 	if v := &s.Member.Value; v.Kind != schema.String && v.Kind != schema.Number {
 		c.wrongType(v, s, "a string")
@@ -74,7 +74,7 @@ func setInteger(c *compiler, dst reflect.Value, s *schema.Setting) {
 		}
 	default:
 		if s.Key.Name == "client_cert" {
-			n++ // as lws keeps it, so that 0 is none
+			n++ // like lws: 0 means none
 		}
 		if negative || dst.OverflowUint(n) {
 			c.outOfRange(v, s)
@@ -102,17 +102,17 @@ func setProtocol(c *compiler, dst reflect.Value, s *schema.Setting) {
 	v := &s.Member.Value
 	if v.Kind != schema.String {
 		c.wrongType(v, s, "a string")
-	} else if p, ok := runtime.ParseProtocol(v.Text()); !ok {
-		c.report("out-of-range", v.Span, "there is no protocol %s", schema.QuoteName(v.Text()))
+	} else if p, ok := policy.ParseProtocol(v.Text()); !ok {
+		c.report("out-of-range", v.Span, "unknown protocol %s", schema.QuoteName(v.Text()))
 	} else {
 		dst.Set(reflect.ValueOf(p))
 	}
 }
 
-// addPairs is for a list of objects whose members are a name and a string.
+// addPairs sets a list of objects whose members are strings.
 func addPairs(c *compiler, dst reflect.Value, s *schema.Setting) {
 	for m := range c.pairs(s) {
-		if m.Value.Kind != schema.String {
+		if m.Value.Kind != schema.String && m.Value.Kind != schema.Number { // lws takes the digits of a number
 			c.wrongType(&m.Value, s, "a list of names with a string each")
 			continue
 		}
@@ -124,25 +124,25 @@ func addPairs(c *compiler, dst reflect.Value, s *schema.Setting) {
 }
 
 func setStatuses(c *compiler, dst reflect.Value, s *schema.Setting) {
-	var list []runtime.StatusState
+	var list []policy.StatusState
 	for m := range c.pairs(s) {
 		_, state, ok := c.integer(&m.Value, s)
 		status, err := strconv.ParseUint(m.Key, 10, 16)
 		if err != nil {
-			c.report("wrong-type", m.Name.Span, "%s is no HTTP status", schema.QuoteName(m.Key))
+			c.report("wrong-type", m.Name.Span, "%s is not an HTTP status", schema.QuoteName(m.Key))
 		} else if ok {
-			list = append(list, runtime.StatusState{Status: uint16(status), State: runtime.State(state)})
+			list = append(list, policy.StatusState{Status: uint16(status), State: policy.State(state)})
 		}
 	}
 	dst.Set(reflect.ValueOf(list))
 }
 
-// setReference returns the setter of a field that points to what make returns
-// for the definition that the setting names.
-func setReference[T any](make func(*compiler, *schema.Definition) *T) setter {
+// setReference returns the setter of a pointer to the compiled form of the definition
+// that the setting names.
+func setReference[T any](compile func(*compiler, *schema.Definition) *T) setter {
 	return func(c *compiler, dst reflect.Value, s *schema.Setting) {
 		if d := c.target(&s.Member.Value, s); d != nil {
-			dst.Set(reflect.ValueOf(make(c, d)))
+			dst.Set(reflect.ValueOf(compile(c, d)))
 		}
 	}
 }
@@ -155,8 +155,7 @@ func addCerts(c *compiler, dst reflect.Value, s *schema.Setting) {
 	}
 }
 
-// scalars returns the elements of a setting that may be a list, or else its
-// value: lws makes no difference.
+// scalars returns the elements of a list, or the single value: lws treats them alike.
 func scalars(s *schema.Setting) iter.Seq[*schema.Value] {
 	return func(yield func(*schema.Value) bool) {
 		v := &s.Member.Value
@@ -172,7 +171,7 @@ func scalars(s *schema.Setting) iter.Seq[*schema.Value] {
 	}
 }
 
-// pairs returns the members of the objects in a setting that is a list of them.
+// pairs returns the members of the objects in a list.
 func (c *compiler) pairs(s *schema.Setting) iter.Seq[*schema.Member] {
 	return func(yield func(*schema.Member) bool) {
 		if v := &s.Member.Value; v.Kind != schema.ArrayKind {
@@ -191,8 +190,8 @@ func (c *compiler) pairs(s *schema.Setting) iter.Seq[*schema.Member] {
 	}
 }
 
-// integer returns an integer that fits into the C member of the key. Like lws,
-// it takes a string of digits for the number that they are.
+// integer returns an integer that fits into the C member of the key. Like lws, it
+// accepts a string of digits.
 func (c *compiler) integer(v *schema.Value, s *schema.Setting) (negative bool, n uint64, ok bool) {
 	text := v.Text()
 	switch {
@@ -217,7 +216,7 @@ func (c *compiler) integer(v *schema.Value, s *schema.Setting) (negative bool, n
 		c.outOfRange(v, s)
 		return false, 0, false
 	}
-	return negative, n, true
+	return negative && n > 0, n, true
 }
 
 func (c *compiler) duration(v *schema.Value, s *schema.Setting) (time.Duration, bool) {

@@ -5,22 +5,21 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Target is the lws release line that C tables are for. All that differs
-// between release lines is in the tables of this file and of layout.go, by the
-// release that a thing came with: a target is a place in them.
+// A Target is the lws release line that C tables are for. The tables in this file and
+// in layout.go describe all differences between release lines.
 type Target schema.Version
 
-// DefaultTarget is the newest release line that is known.
+// DefaultTarget is the newest known release line.
 var DefaultTarget = Target(schema.Latest())
 
 func (t Target) String() string { return schema.Version(t).String() }
 
-// has reports whether the newest release of the target has what came with
-// the release since, and lost it with until (either may be empty).
+// has reports whether the newest release of the target is at least since and before
+// until. Either may be empty.
 func (t Target) has(since, until string) bool {
 	next := schema.Version{Major: t.Major, Minor: t.Minor + 1}
 	return number(since) < lwsNumber(next) && (until == "" || number(until) >= lwsNumber(next))
@@ -38,25 +37,25 @@ func number(release string) (n int) {
 	return n
 }
 
-// cProtocols has what lws calls the protocols, in the order of their enum:
-// their numbers changed when h3 came (lws-secure-streams-policy.h of each
-// release), so that only the names are right for more than one.
+// cProtocols are lws's constants of the protocols, in the order of their enum. Their
+// numbers changed with h3, so tables use the symbols (lws-secure-streams-policy.h of
+// each release).
 var cProtocols = []struct {
-	protocol runtime.Protocol
+	protocol policy.Protocol
 	symbol   string
 	since    string
-	macro    string // that the build of lws must have defined
+	macro    string // that the build of lws must define
 }{
-	{runtime.ProtocolH1, "LWSSSP_H1", "4.1", "LWS_ROLE_H1"},
-	{runtime.ProtocolH2, "LWSSSP_H2", "4.1", "LWS_ROLE_H2"},
-	{runtime.ProtocolH3, "LWSSSP_H3", "5.0", "LWS_ROLE_H3"},
-	{runtime.ProtocolWS, "LWSSSP_WS", "4.1", "LWS_ROLE_WS"},
-	{runtime.ProtocolMQTT, "LWSSSP_MQTT", "4.1", "LWS_ROLE_MQTT"},
-	{runtime.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
+	{policy.ProtocolH1, "LWSSSP_H1", "4.1", "LWS_ROLE_H1"},
+	{policy.ProtocolH2, "LWSSSP_H2", "4.1", "LWS_ROLE_H2"},
+	{policy.ProtocolH3, "LWSSSP_H3", "5.0", "LWS_ROLE_H3"},
+	{policy.ProtocolWS, "LWSSSP_WS", "4.1", "LWS_ROLE_WS"},
+	{policy.ProtocolMQTT, "LWSSSP_MQTT", "4.1", "LWS_ROLE_MQTT"},
+	{policy.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
 }
 
-// buildOptions says how to get the macros that a policy may need of the build
-// of lws: the option to give to its cmake (CMakeLists.txt of each release).
+// buildOptions are the cmake options of lws that define the macros which a policy may
+// need (CMakeLists.txt of each release).
 var buildOptions = []struct{ macro, option string }{
 	{"LWS_WITH_TLS", "LWS_WITH_SSL=1"},
 	{"LWS_WITH_SERVER", "LWS_WITHOUT_SERVER=0"},
@@ -70,15 +69,14 @@ var buildOptions = []struct{ macro, option string }{
 	{"LWS_WITH_SS_DIRECT_PROTOCOL_STR", "LWS_WITH_SS_DIRECT_PROTOCOL_STR=1"},
 }
 
-// keyMacros has the macros that settings need to work, apart from those that
-// their members are under.
+// keyMacros are the macros that keys need, besides those around their members.
 var keyMacros = map[string]string{
 	"tls":              "LWS_WITH_TLS",
 	"server":           "LWS_WITH_SERVER",
 	"direct_proto_str": "LWS_WITH_SS_DIRECT_PROTOCOL_STR",
 }
 
-// errNewer says that a target lacks what came later.
+// errNewer returns the error for something that a later release introduced.
 func (t Target) errNewer(what, since string) error {
-	return fmt.Errorf("%s: lws %v has no place for it, only %s and later do", what, t, since)
+	return fmt.Errorf("%s needs lws %s or later, not %v", what, since, t)
 }

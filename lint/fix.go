@@ -2,81 +2,222 @@ package lint
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// fixRounds returns how often fixes are applied and the result checked anew. A
-// fix may bring to light what another one mends; more than a few rounds are
-// needed only by texts that are wrong from end to end, and a large one of those
-// is not worth the time.
-func fixRounds(size int) int {
-	const rounds, bytes = 100, 16 << 20
-	return max(5, min(rounds, bytes/max(1, size)))
-}
+// A Fixability says what kind of fixes a rule offers.
+type Fixability string
 
-// Fix applies the first fix of every finding that has one, checks the result,
-// and so on until nothing is left to fix. Of fixes that would change the same
-// text, one is applied in each round. It returns the fixed policy, which is the
-// document itself if there was nothing to fix, and how many fixes were applied.
-// What is left, in a text that is wrong from end to end, another call may mend.
-// Comments and layout outside of what is fixed stay as they are.
-func Fix(d *schema.Document, o Options) (*schema.Document, int) {
-	fixed := 0
-	seen := map[string]bool{d.Source.Text: true}
-	for range fixRounds(len(d.Source.Text)) {
-		text, n := applyFixes(d.Source, Run(d, o))
-		if n == 0 || seen[text] {
+// The kinds of fixes. Fix applies unsafe ones only with Options.UnsafeFixes.
+const (
+	NoFix     Fixability = ""
+	SafeFix   Fixability = "safe"
+	UnsafeFix Fixability = "unsafe"
+	MixedFix  Fixability = "mixed" // some safe, some not
+)
+
+// Fix applies the fixes of what Run finds until none is left, and returns the
+// fixed policy and the diagnostics that it fixed, each with the fix applied, at
+// their places in d. It returns d itself if there is nothing to fix.
+//
+// Only safe fixes are applied, unless o.UnsafeFixes is set. No two fixes of a
+// round touch the same bytes. Fixes are applied only if the result has fewer
+// findings, and none that was not there before, by rule and place. Fixing the
+// result again changes nothing. Comments and layout stay as they are.
+func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
+	o.unlimited = true // a finding that was hidden behind others is not a new one
+	f := &fixer{rules: rules, o: o}
+	cur := &state{doc: d, found: f.run(d)}
+	var fixed []schema.Diagnostic
+	for {
+		f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
+		if schema.HasErrors(cur.doc.Syntax) {
+			f.runs = 10 // each one may search for corrections
+		}
+		next := f.try(cur, f.plan(cur.found))
+		if next == nil {
 			break
 		}
-		seen[text] = true
-		d = schema.Parse(d.Source.Name, []byte(text))
-		fixed += n
+		for _, g := range next.fixed {
+			g.Span = cur.original(d.Source, g.Span)
+			fixed = append(fixed, g)
+		}
+		next.steps = slices.Concat(cur.steps, next.steps)
+		cur = next
 	}
-	return d, fixed
+	return cur.doc, schema.SortDiagnostics(fixed)
 }
 
-// applyFixes returns the text of a source with the fixes of the diagnostics
-// applied that do not get into each other's way, and how many those were.
-func applyFixes(s *schema.Source, found []schema.Diagnostic) (string, int) {
-	var edits []schema.Edit // sorted by place
-	applied := 0
-	for _, d := range found {
-		if len(d.Fixes) == 0 {
+// A fixer applies fixes to a document.
+type fixer struct {
+	rules []*Rule
+	o     Options
+	runs  int // of Run that are left in the round, fewer for a large text
+}
+
+// A state is a document and the findings in it.
+type state struct {
+	doc   *schema.Document
+	found []schema.Diagnostic
+	steps []step              // that led to the document
+	fixed []schema.Diagnostic // by the last round
+}
+
+// A step is a set of edits of a source.
+type step struct {
+	src   *schema.Source
+	edits []schema.Edit
+}
+
+// original returns where a span of the state's document was before its steps.
+func (s *state) original(first *schema.Source, at schema.Span) schema.Span {
+	for _, st := range slices.Backward(s.steps) {
+		at = schema.Unedited(st.src, st.edits, at)
+	}
+	at.Source = first
+	return at
+}
+
+func (f *fixer) run(d *schema.Document) []schema.Diagnostic {
+	f.runs--
+	return Run(d, f.rules, f.o)
+}
+
+// A candidate is the fix of a diagnostic.
+type candidate struct {
+	of  schema.Diagnostic
+	fix schema.Fix
+}
+
+// plan returns the first fix that may be applied of each diagnostic.
+func (f *fixer) plan(found []schema.Diagnostic) []candidate {
+	var plan []candidate
+	for _, g := range found {
+		i := slices.IndexFunc(g.Fixes, func(x schema.Fix) bool { return x.Safe || f.o.UnsafeFixes })
+		if i >= 0 {
+			plan = append(plan, candidate{g, g.Fixes[i]})
+		}
+	}
+	return plan
+}
+
+// apply applies the fixes of a plan that do not touch those before them.
+func (f *fixer) apply(s *state, plan []candidate) *state {
+	var edits []schema.Edit
+	next := &state{}
+	for _, p := range plan {
+		if with, ok := schema.MergeEdits(edits, p.fix.Edits); ok && !foreign(p.fix, s.doc.Source) {
+			edits = with
+			p.of.Fixes = []schema.Fix{p.fix}
+			next.fixed = append(next.fixed, p.of)
+		}
+	}
+	if len(edits) == 0 {
+		return nil
+	}
+	text := schema.ApplyEdits(s.doc.Source, edits)
+	if len(text) > schema.MaxSize {
+		return nil
+	}
+	next.doc = schema.Parse(s.doc.Source.Name, []byte(text))
+	next.found = f.run(next.doc)
+	next.steps = []step{{s.doc.Source, edits}}
+	return next
+}
+
+// foreign reports whether a fix is for another source, such as a fragment.
+func foreign(x schema.Fix, src *schema.Source) bool {
+	return slices.ContainsFunc(x.Edits, func(e schema.Edit) bool { return e.Span.Source != src })
+}
+
+// followUps is how often a fix may be followed by fixes of the findings that it
+// brings to light.
+const followUps = 3
+
+// try applies a plan, or if that does harm, as much of it as does not.
+func (f *fixer) try(s *state, plan []candidate) *state {
+	if len(plan) == 0 || f.runs <= 0 {
+		return nil
+	}
+	next := f.apply(s, plan)
+	for n := 0; next != nil && f.runs > 0; n++ {
+		fresh := introduced(s, next)
+		if len(fresh) == 0 && len(next.found) < len(s.found) && errors(next.doc) <= errors(s.doc) {
+			return next
+		}
+		more := f.plan(fresh)
+		if n == followUps || len(more) == 0 {
+			break
+		}
+		after := f.apply(next, more)
+		if after == nil {
+			break
+		}
+		for i := range after.fixed {
+			after.fixed[i].Span = next.original(s.doc.Source, after.fixed[i].Span)
+		}
+		after.fixed = slices.Concat(next.fixed, after.fixed)
+		after.steps = slices.Concat(next.steps, after.steps)
+		next = after
+	}
+	if len(plan) == 1 {
+		return nil
+	}
+	if done := f.try(s, plan[:len(plan)/2]); done != nil {
+		return done
+	}
+	return f.try(s, plan[len(plan)/2:])
+}
+
+func errors(d *schema.Document) (n int) {
+	for _, g := range d.Syntax {
+		if g.Severity == schema.Error {
+			n++
+		}
+	}
+	return n
+}
+
+// introduced returns the findings of a state that an earlier one does not have:
+// none of the same rule at the same place, or at the same text, which may have
+// been moved.
+func introduced(before, after *state) []schema.Diagnostic {
+	type place struct {
+		rule  string
+		start int
+	}
+	exact := map[place]int{} // findings of before that are not matched yet
+	for _, g := range before.found {
+		exact[place{g.Rule, g.Span.Start}]++
+	}
+	var left []schema.Diagnostic
+	for _, g := range after.found {
+		at := place{g.Rule, after.original(before.doc.Source, g.Span).Start}
+		if exact[at] == 0 {
+			left = append(left, g)
 			continue
 		}
-		if with, ok := mergeEdits(edits, s, d.Fixes[0].Edits); ok {
-			edits = with
-			applied++
+		exact[at]--
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	old := map[string][]schema.Diagnostic{} // by rule
+	for _, g := range before.found {
+		if at := (place{g.Rule, g.Span.Start}); exact[at] > 0 {
+			exact[at]--
+			old[g.Rule] = append(old[g.Rule], g)
 		}
 	}
-	var b strings.Builder
-	at := 0
-	for _, e := range edits {
-		b.WriteString(s.Text[at:e.Span.Start])
-		b.WriteString(e.NewText)
-		at = e.Span.End
-	}
-	b.WriteString(s.Text[at:])
-	return b.String(), applied
-}
-
-// mergeEdits puts edits among others, if none of them touches the text of another.
-// Insertions at the same place do.
-func mergeEdits(among []schema.Edit, s *schema.Source, edits []schema.Edit) ([]schema.Edit, bool) {
-	at := make([]int, len(edits))
-	for i, e := range edits {
-		n, same := slices.BinarySearchFunc(among, e, func(a, b schema.Edit) int { return a.Span.Start - b.Span.Start })
-		if same || e.Span.Source != s ||
-			n > 0 && among[n-1].Span.End > e.Span.Start ||
-			n < len(among) && among[n].Span.Start < e.Span.End {
-			return among, false
+	return slices.DeleteFunc(left, func(g schema.Diagnostic) bool {
+		at, text := after.original(before.doc.Source, g.Span), g.Span.Text()
+		i := slices.IndexFunc(old[g.Rule], func(was schema.Diagnostic) bool {
+			return was.Span.Start <= at.End && at.Start <= was.Span.End || was.Span.Text() == text
+		})
+		if i >= 0 {
+			old[g.Rule] = slices.Delete(old[g.Rule], i, i+1)
 		}
-		at[i] = n
-	}
-	for i, e := range edits { // each one moves the place of those behind it
-		among = slices.Insert(among, at[i]+i, e)
-	}
-	return among, true
+		return i >= 0
+	})
 }

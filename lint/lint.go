@@ -1,226 +1,164 @@
-// Package lint finds what is wrong or risky in a policy.
+// Package lint checks policies by rules, and applies their fixes.
 //
-// A rule is a value of type Rule: its documentation, its examples, which the
-// tests run, and the function that checks it. There is one file for each.
+// A [Rule] is documentation, examples and a function that checks a [Pass]. The
+// rules of sspolicy are in package lint/rules; [Run] takes any list of rules.
+//
+//	d := schema.Parse("policy.json", text)
+//	for _, g := range lint.Run(d, rules.All(), lint.Options{}) {
+//		fmt.Printf("%v: %v: %s [%s]\n", g.Span, g.Severity, g.Message, g.Rule)
+//	}
 package lint
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Rule is one kind of mistake.
+// A Rule describes one kind of mistake.
 type Rule struct {
-	Name     string          // as it stands in diagnostics, such as forward-reference
+	Name     string          // as in diagnostics: lower-case words joined by "-"
 	Severity schema.Severity // of most of its diagnostics
 	Summary  string          // one line, without a full stop
-	Why      string          // what it means for the author, in Markdown
-	LWS      string          // what lws does, and the versions that it was measured on
+	Why      string          // what the mistake means for the author, in Markdown
+	LWS      string          // what lws does, and the versions this was measured on
 
-	// Bad is a policy that breaks the rule, and Good one that does what Bad was
-	// meant to do.
+	// Bad is a policy that breaks the rule. Good does what Bad was meant to do.
 	Bad, Good string
-	Versions  []schema.Version // what the examples are for, if not the latest
+	Versions  []schema.Version // of lws, for the examples; nil for the latest
 
-	// Firm is set on a rule that can't be suppressed, because lws crashes on
-	// what breaks it or can't read the policy at all.
+	// Group makes the rule opt-in: Run checks it only if Options.With names the
+	// group or the rule. It is "" for a rule that is always checked.
+	Group string
+
+	// Firm is set on a rule that cannot be suppressed: lws cannot read the policy,
+	// or misreads it, whatever is laid over it.
 	Firm bool
 
-	// check finds what breaks the rule. Without it, the rule is one that the
-	// parser or the JSON Schema checks.
-	check func(*pass)
+	// Fixes says what kind of fixes the rule offers.
+	Fixes Fixability
+
+	// Shape is set on a rule with a Check that Options.Shape does not skip.
+	Shape bool
+
+	// Check reports what breaks the rule. It is nil for a rule that the parser,
+	// the JSON Schema or the engine checks.
+	Check func(*Pass)
 }
-
-// rules are all the rules, in the order of their names.
-var rules = sorted(
-	authChain,
-	backoffCut,
-	badCount,
-	badLength,
-	badSuppression,
-	badSymbol,
-	badTopic,
-	badValue,
-	bothRedirects,
-	bufferThresholds,
-	captivePortal,
-	certEncoding,
-	certExpiry,
-	certNotCA,
-	certNotYetValid,
-	certTooBig,
-	certUnreadable,
-	defaultJitter,
-	dottedName,
-	doubleContentLength,
-	duplicateDefinition,
-	duplicateKey,
-	embeddedSecret,
-	emptyPolicy,
-	endpointOverride,
-	endpointScheme,
-	expectedStatusMapped,
-	finiteConceal,
-	forwardReference,
-	h2WithoutTLS,
-	headerCase,
-	headerColon,
-	headerPrefix,
-	headersOnWS,
-	incompleteChain,
-	joinedCerts,
-	keyMismatch,
-	latePing,
-	laxSyntax,
-	leadingSlash,
-	leadingText,
-	legacyForm,
-	longEndpoint,
-	longName,
-	longNumber,
-	lowState,
-	methodOnWS,
-	misplacedTrust,
-	missingEndpoint,
-	missingKey,
-	missingMethod,
-	missingPort,
-	missingTopic,
-	missingURL,
-	multipartName,
-	nailedUpWithoutRetry,
-	nameNotFirst,
-	networkPriority,
-	nulCharacter,
-	opportunisticNailedUp,
-	optionsKey,
-	outOfRange,
-	plainFetchPolicy,
-	policy2cLosses,
-	policy2cOrder,
-	policy2cStrings,
-	policy2cSymbols,
-	prefixMatch,
-	privateKeyRule,
-	repeatedCert,
-	rideshareLoop,
-	serverMetadata,
-	serverWithoutCert,
-	sharedPort,
-	sharedServerCert,
-	sharedStorage,
-	shortString,
-	surrogatePair,
-	syntax,
-	systemStreamtype,
-	tlsPort,
-	tooDeep,
-	trustedServerCert,
-	trustWithoutTLS,
-	undeclaredMetadata,
-	undefinedReference,
-	unequalMQTT,
-	unknownKey,
-	unknownMethod,
-	unreachableStatus,
-	unsupportedVersion,
-	unusedDefinition,
-	unusedMetadata,
-	unusedSuppression,
-	weakCert,
-	wrongProtocol,
-	wrongRole,
-	wrongType,
-)
-
-func sorted(rs ...*Rule) []*Rule {
-	slices.SortFunc(rs, func(a, b *Rule) int { return cmp.Compare(a.Name, b.Name) })
-	return rs
-}
-
-// Rules returns all rules, in the order of their names.
-func Rules() []*Rule { return slices.Clone(rules) }
 
 // Lookup returns the rule of this name, or nil.
-func Lookup(name string) *Rule {
-	for _, r := range rules {
-		if r.Name == name {
-			return r
-		}
+func Lookup(rules []*Rule, name string) *Rule {
+	if i := slices.IndexFunc(rules, func(r *Rule) bool { return r.Name == name }); i >= 0 {
+		return rules[i]
 	}
 	return nil
 }
 
-// Options say what to check for.
+// Options configure a run.
 type Options struct {
-	// LWS are the versions of lws that the policy must work with; none means
-	// the latest.
+	// LWS are the versions of lws that the policy must work with. The default
+	// is the latest.
 	LWS []schema.Version
 
-	// At is the time that certificates must be valid at, and CertWarn how long
-	// before its end that of a certificate is reported. The zero time is now.
-	At       time.Time
+	// At is the time at which certificates must be valid. The default is now.
+	At time.Time
+
+	// CertWarn is how long before its end a certificate is reported.
 	CertWarn time.Duration
 
-	// Filter, if it is set, has the last word on what is found.
+	// Shape skips the rules about meaning: only syntax, keys, types, ranges and
+	// versions are checked.
+	Shape bool
+
+	// UnsafeFixes makes Fix apply all fixes, not only the safe ones.
+	UnsafeFixes bool
+
+	// With names the groups, and single rules of groups, to check in addition to
+	// the rules without a group.
+	With []string
+
+	unlimited bool // find more than schema.MaxFindings by a rule
+
+	// Filter, if not nil, returns the diagnostics to be reported.
 	Filter func([]schema.Diagnostic) []schema.Diagnostic
 }
 
-// Run checks a document by all rules. The result is sorted. It is safe to call
-// from several goroutines at once.
-func Run(d *schema.Document, o Options) []schema.Diagnostic { return run(d, o, rules) }
-
-// Shape checks a document by the rules for its syntax, keys, types and ranges.
-func Shape(d *schema.Document, o Options) []schema.Diagnostic {
-	return run(d, o, slices.DeleteFunc(Rules(), func(r *Rule) bool {
-		return r.check != nil && r != unsupportedVersion
-	}))
+// selects reports whether the options say to check a rule.
+func (o *Options) selects(r *Rule) bool {
+	if o.Shape && r.Check != nil && !r.Shape {
+		return false
+	}
+	return r.Group == "" || slices.Contains(o.With, r.Group) || slices.Contains(o.With, r.Name)
 }
 
-func run(d *schema.Document, o Options, rules []*Rule) []schema.Diagnostic {
-	if len(o.LWS) == 0 {
-		o.LWS = []schema.Version{schema.Latest()}
+// Run checks a document and returns what it finds, sorted by place. It may be
+// called from several goroutines.
+//
+// If the text has syntax errors, the rules check the text as it was probably meant
+// ([schema.Document.Corrected]), and only syntax errors have fixes. If the errors
+// leave its structure in doubt, or the text is not a policy, Run reports only that.
+//
+// Run returns at most schema.MaxFindings of one rule, and the number of the rest.
+func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
+	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
+	found := check(d, checked, o)
+	count := map[string]int{}
+	for _, g := range found {
+		count[g.Rule]++
 	}
-	if o.At.IsZero() {
-		o.At = time.Now()
+	s := &suppressor{rules: rules, checked: slices.DeleteFunc(checked, func(r *Rule) bool { return count[r.Name] > schema.MaxFindings })}
+	result := schema.SortDiagnostics(s.apply(d, found))
+	if o.Filter != nil {
+		result = o.Filter(result)
 	}
-	p := &pass{Options: o, policy: schema.NewPolicy(d)}
-	shape := map[string][]schema.Diagnostic{}
-	for _, g := range slices.Concat(d.Syntax, schema.Validate(d)) {
-		shape[g.Rule] = append(shape[g.Rule], g)
-	}
-	for _, r := range rules {
-		if p.rule = r; r.check != nil {
-			r.check(p)
-		} else {
-			p.found = append(p.found, shape[r.Name]...)
+	return result
+}
+
+// check returns what the rules find, suppressed or not.
+func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
+	shape := map[string][]*schema.Diagnostic{} // by rule
+	add := func(ds []schema.Diagnostic) {
+		for i := range ds {
+			shape[ds[i].Rule] = append(shape[ds[i].Rule], &ds[i])
 		}
 	}
-	found := schema.SortDiagnostics(suppress(d, p.found, rules))
-	if o.Filter != nil {
-		found = o.Filter(found)
+	p := newPass(d.Corrected(), o)
+	if other := d.NotPolicy(); other != nil {
+		add([]schema.Diagnostic{*other})
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
+	} else if add(slices.Clone(d.Syntax)); d.Damaged() {
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
+	} else {
+		validate := schema.Validate
+		if o.unlimited {
+			validate = schema.ValidateAll
+		}
+		valid := validate(p.Document)
+		for i := range valid {
+			p.locate(d, &valid[i])
+		}
+		add(valid)
 	}
-	return found
-}
-
-// A pass is one run over a document.
-type pass struct {
-	Options
-	policy *schema.Policy
-	facts  facts
-
-	rule  *Rule // the one that is being checked
-	found []schema.Diagnostic
-}
-
-// report adds a diagnostic of the rule at hand, and returns it to be completed.
-func (p *pass) report(at schema.Span, format string, args ...any) *schema.Diagnostic {
-	p.found = append(p.found, schema.Diagnostic{
-		Rule: p.rule.Name, Severity: p.rule.Severity, Span: at, Message: fmt.Sprintf(format, args...),
-	})
-	return &p.found[len(p.found)-1]
+	for _, r := range rules {
+		if r.Check == nil {
+			p.found = append(p.found, shape[r.Name]...)
+			continue
+		}
+		p.rule = r
+		if !o.unlimited {
+			p.excess = &schema.Excess{}
+		}
+		n := len(p.found)
+		r.Check(p)
+		if p.excess != nil {
+			if rest := p.excess.Rest(); rest != nil {
+				p.found = append(p.found, rest)
+			}
+		}
+		for _, g := range p.found[n:] {
+			p.locate(d, g)
+		}
+	}
+	return p.found
 }

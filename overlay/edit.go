@@ -7,8 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// space returns what goes before a new entry of a list, given what stands
-// before one that is there: its line break and indentation.
+// space returns the space before a new entry of a list, given the text before an
+// existing entry: its line break and indentation.
 func space(before string) string {
 	if i := strings.LastIndexByte(before, '\n'); i >= 0 {
 		return before[i:]
@@ -19,8 +19,8 @@ func space(before string) string {
 	return before
 }
 
-// closing splits what stands after the last entry of a list into what belongs
-// to the entry, such as a comment, and what belongs to the closing bracket.
+// closing splits the text after the last entry of a list into the part that belongs
+// to the entry, such as a comment, and the part that belongs to the closing bracket.
 func closing(after string) (entry, bracket string) {
 	i := len(strings.TrimRight(after, " \t\r\n"))
 	if j := strings.IndexByte(after[i:], '\n'); i > 0 && j >= 0 {
@@ -29,8 +29,8 @@ func closing(after string) (entry, bracket string) {
 	return after[:i], after[i:]
 }
 
-// follow makes room for an entry after the last one of a list, whose value and
-// comma are given. It returns what goes before and after the new one.
+// follow makes room for a new entry after the last one of a list, which has this
+// value and comma. It returns the text before and after the new entry.
 func follow(v *schema.Value, comma *string, indent string) (before, after string) {
 	if *comma != "" {
 		return indent, ""
@@ -39,7 +39,7 @@ func follow(v *schema.Value, comma *string, indent string) (before, after string
 	entry, bracket := closing(v.After)
 	v.After = ""
 	if entry != "" && !strings.HasPrefix(indent, "\n") {
-		indent = "\n" + indent // what belongs to the entry ends with a comment
+		indent = "\n" + indent // entry ends in a comment
 	}
 	return entry + indent, bracket
 }
@@ -65,20 +65,18 @@ func appendElem(a *schema.Array, v schema.Value) {
 	a.Elems = append(a.Elems, &schema.Element{Value: v})
 }
 
-// remove takes all members with this key out of an object, with the comments
-// that are about them.
+// remove removes all members with this key from an object, with their comments.
 func remove(o *schema.Object, key string) {
 	if o == nil {
 		return
 	}
-	kept := o.Members[:0]
+	rest := o.Members[:0]
 	for i, m := range o.Members {
 		if m.Key != key {
-			kept = append(kept, m)
+			rest = append(rest, m)
 			continue
 		}
-		// On the line of the member before there may be a comment about that.
-		before, _ := line(m.Name.Before)
+		before, _ := line(m.Name.Before) // may be a comment of the previous member
 		if i+1 < len(o.Members) {
 			next := o.Members[i+1]
 			_, own := line(next.Name.Before)
@@ -89,19 +87,19 @@ func remove(o *schema.Object, key string) {
 		if m.Comma != "" {
 			bracket = ""
 		}
-		if len(kept) == 0 {
+		if len(rest) == 0 {
 			o.Tail = before + bracket + o.Tail
 			continue
 		}
-		last := kept[len(kept)-1]
+		last := rest[len(rest)-1]
 		last.Comma = ""
 		last.Value.After += before + bracket
 	}
-	o.Members = kept
+	o.Members = rest
 }
 
-// line splits what stands before an entry into what is on the line of the entry
-// before it and the rest.
+// line splits the text before an entry into the part on the line of the previous
+// entry and the rest.
 func line(before string) (first, rest string) {
 	i := strings.IndexByte(before, '\n')
 	if i < 0 {
@@ -110,7 +108,7 @@ func line(before string) (first, rest string) {
 	return strings.TrimRight(before[:i], " \t\r"), before[i:]
 }
 
-// prune takes the empty objects out of an array.
+// prune removes the empty objects from an array.
 func prune(a *schema.Array) {
 	a.Elems = slices.DeleteFunc(a.Elems, func(e *schema.Element) bool {
 		return e.Value.Object != nil && len(e.Value.Object.Members) == 0

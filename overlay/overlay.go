@@ -1,11 +1,10 @@
-// Package overlay lays fragments of a policy over it.
+// Package overlay applies fragments to a policy.
 //
-// A fragment is a policy that holds nothing but streamtypes of the policy below
-// it, with the settings that are to be different. lws has the same idea for
-// testing error paths (lws_ss_policy_overlay in lws 4.1 to 5.0); here the
-// result is what the author of the fragment would expect, where lws finds
-// streamtypes by the start of their names, can't clear a flag, and can't use
-// what the policy below defines.
+// A fragment is a policy that holds only streamtypes of the base policy, with the
+// settings to change. lws has overlays for testing error paths
+// (lws_ss_policy_overlay in lws 4.1 to 5.0), with limits that this package does not
+// have: lws matches streamtypes by prefix, cannot clear a flag, and cannot refer to
+// definitions of the base policy.
 package overlay
 
 import (
@@ -14,41 +13,39 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Rule is the rule that the diagnostics of this package name.
+// Rule is the rule of this package's diagnostics.
 const Rule = "overlay"
 
-// Apply lays fragments over a document, one after the other, and returns the
-// result as a new document. Its values know the source that they came from, so
-// that what is later found wrong in them is shown there.
+// Apply applies fragments to a document, in order, and returns a new document. Each
+// value keeps the source that it came from, for later diagnostics.
 //
-// A setting of a fragment replaces that of the streamtype below, or is added
-// to it; null removes it. Metadata items are replaced and added one by one, by
-// their names. Everything else in the document below stays as it is, comments
-// and white space included.
+// A setting of a fragment replaces the setting of the base, or is added to it; null
+// removes it. Metadata items are replaced and added one by one, by name. Everything
+// else in the base stays as it is, comments and white space included.
 //
-// The diagnostics are what is wrong with the fragments. If there are errors
-// among them there is no result.
+// The diagnostics are the faults of the fragments. If there are errors among them,
+// the document is nil.
 func Apply(base *schema.Document, fragments ...*schema.Document) (*schema.Document, []schema.Diagnostic) {
 	l := &layer{result: base.Clone()}
 	for _, f := range fragments {
-		l.found = append(l.found, f.Syntax...)
+		l.diags = append(l.diags, f.Syntax...)
 		if schema.HasErrors(f.Syntax) {
 			continue
 		}
 		l.streams = lastStreams(l.result)
 		l.fragment(f)
 	}
-	l.found = schema.SortDiagnostics(l.found)
-	if schema.HasErrors(l.found) {
-		return nil, l.found
+	l.diags = schema.SortDiagnostics(l.diags)
+	if schema.HasErrors(l.diags) {
+		return nil, l.diags
 	}
-	return l.result, l.found
+	return l.result, l.diags
 }
 
 type layer struct {
 	result  *schema.Document
-	streams map[string]*schema.Value // the streamtypes of the result that are in force
-	found   []schema.Diagnostic
+	streams map[string]*schema.Value // the effective streamtypes of the result
+	diags   []schema.Diagnostic
 }
 
 func lastStreams(d *schema.Document) map[string]*schema.Value {
@@ -60,23 +57,23 @@ func lastStreams(d *schema.Document) map[string]*schema.Value {
 }
 
 func (l *layer) errorf(at schema.Span, format string, args ...any) *schema.Diagnostic {
-	l.found = append(l.found, schema.Diagnostic{
+	l.diags = append(l.diags, schema.Diagnostic{
 		Rule: Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...),
 	})
-	return &l.found[len(l.found)-1]
+	return &l.diags[len(l.diags)-1]
 }
 
 func (l *layer) fragment(f *schema.Document) {
 	for _, m := range f.Root.Members() {
 		switch {
 		case m.Key != string(schema.Streams):
-			l.errorf(m.Name.Span, "an overlay changes streamtypes only, in \"s\": define %s in the policy below it", schema.QuoteName(m.Key))
+			l.errorf(m.Name.Span, "an overlay changes only streamtypes, in \"s\": define %s in the base policy", schema.QuoteName(m.Key))
 		case m.Value.Kind != schema.ArrayKind:
-			l.errorf(m.Value.Span, "\"s\" is an array, not %s", m.Value.Kind)
+			l.errorf(m.Value.Span, "\"s\" must be an array, not %s", m.Value.Kind)
 		default:
 			for _, e := range m.Value.Elems() {
 				if e.Value.Kind != schema.ObjectKind {
-					l.errorf(e.Value.Span, "an entry of \"s\" is an object, not %s", e.Value.Kind)
+					l.errorf(e.Value.Span, "an entry of \"s\" must be an object, not %s", e.Value.Kind)
 				}
 				for _, stream := range e.Value.Members() {
 					l.stream(stream)
@@ -87,10 +84,10 @@ func (l *layer) fragment(f *schema.Document) {
 }
 
 func (l *layer) stream(m *schema.Member) {
-	below, ok := l.streams[m.Key]
+	base, ok := l.streams[m.Key]
 	switch {
 	case !ok:
-		d := l.errorf(m.Name.Span, "the policy below has no streamtype %s", schema.QuoteName(m.Key))
+		d := l.errorf(m.Name.Span, "the base policy has no streamtype %s", schema.QuoteName(m.Key))
 		names := make([]string, 0, len(l.streams))
 		for _, def := range schema.NewPolicy(l.result).Section(schema.Streams) {
 			names = append(names, def.Name)
@@ -99,40 +96,41 @@ func (l *layer) stream(m *schema.Member) {
 			d.Message += ": did you mean " + schema.QuoteName(better) + "?"
 		}
 	case m.Value.Kind != schema.ObjectKind:
-		l.errorf(m.Value.Span, "streamtype %s is an object, not %s", schema.QuoteName(m.Key), m.Value.Kind)
-	case below.Kind != schema.ObjectKind:
-		l.errorf(m.Name.Span, "streamtype %s of the policy below is %s, not an object", schema.QuoteName(m.Key), below.Kind)
+		l.errorf(m.Value.Span, "streamtype %s must be an object, not %s", schema.QuoteName(m.Key), m.Value.Kind)
+	case base.Kind != schema.ObjectKind:
+		l.errorf(m.Name.Span, "streamtype %s of the base policy must be an object, not %s", schema.QuoteName(m.Key), base.Kind)
 	default:
 		seen := map[string]bool{}
 		for _, setting := range m.Value.Members() {
 			if seen[setting.Key] {
-				l.errorf(setting.Name.Span, "%s stands twice in this fragment", schema.QuoteName(setting.Key))
+				l.errorf(setting.Name.Span, "this fragment sets %s twice", schema.QuoteName(setting.Key))
 				continue
 			}
 			seen[setting.Key] = true
-			set(below.Object, setting)
+			set(base.Object, setting)
 		}
 	}
 }
 
-// set lays a member over an object.
+// set applies a member of a fragment to an object.
 func set(o *schema.Object, m *schema.Member) {
 	if m.Value.Kind == schema.Null {
 		remove(o, m.Key)
 		return
 	}
-	below := last(o, m.Key)
+	old := last(o, m.Key)
 	switch {
-	case below == nil:
+	case old == nil:
 		add(o, m)
-	case m.Key == "metadata" && m.Value.Kind == schema.ArrayKind && below.Value.Kind == schema.ArrayKind:
-		items(below.Value.Array, m.Value.Array)
+	case m.Key == "metadata" && m.Value.Kind == schema.ArrayKind && old.Value.Kind == schema.ArrayKind:
+		items(old.Value.Array, m.Value.Array)
 	default:
-		put(&below.Value, &m.Value)
+		put(&old.Value, &m.Value)
 	}
 }
 
-// last returns the member of an object that counts for a key, or nil.
+// last returns the last member of an object with this key, the one that counts, or
+// nil.
 func last(o *schema.Object, key string) *schema.Member {
 	if o == nil {
 		return nil
@@ -145,36 +143,36 @@ func last(o *schema.Object, key string) *schema.Member {
 	return nil
 }
 
-// put replaces a value, but not the space around it.
+// put replaces a value and keeps the space around it.
 func put(v, by *schema.Value) {
 	n := by.Clone()
 	n.Before, n.After = v.Before, v.After
 	*v = n
 }
 
-// items lays metadata items over a list of them.
-func items(below, above *schema.Array) {
-	for _, e := range above.Elems {
+// items applies the metadata items of a fragment to a list.
+func items(list, fragment *schema.Array) {
+	for _, e := range fragment.Elems {
 		for _, m := range e.Value.Members() {
 			var old *schema.Member
-			for _, b := range below.Elems {
-				if f := last(b.Value.Object, m.Key); f != nil {
+			for _, item := range list.Elems {
+				if f := last(item.Value.Object, m.Key); f != nil {
 					old = f
 				}
 			}
 			switch {
 			case old != nil && m.Value.Kind == schema.Null:
-				for _, b := range below.Elems {
-					remove(b.Value.Object, m.Key)
+				for _, item := range list.Elems {
+					remove(item.Value.Object, m.Key)
 				}
-				prune(below)
+				prune(list)
 			case old != nil:
 				put(&old.Value, &m.Value)
 			case m.Value.Kind != schema.Null:
 				n := &schema.Member{Name: m.Name, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
 				n.Name.Before, n.Value.After = "", ""
 				item := schema.Value{Span: m.Span(), Kind: schema.ObjectKind, Object: &schema.Object{Members: []*schema.Member{n}, Close: "}"}}
-				appendElem(below, item)
+				appendElem(list, item)
 			}
 		}
 	}

@@ -13,32 +13,32 @@ func TestApply(t *testing.T) {
 	for _, test := range []struct {
 		name, base, fragment, want string
 	}{
-		{"replace a value and keep what is around it",
+		{"replace a value and keep the space around it",
 			"{ \"s\": [ { \"a\": {\n  \"port\" : 80 , # the port\n  \"tls\":true } } ] } # end\n",
 			`{"s":[{"a":{"port":1}}]}`,
 			"{ \"s\": [ { \"a\": {\n  \"port\" : 1 , # the port\n  \"tls\":true } } ] } # end\n"},
-		{"clear a flag, which lws can't",
+		{"clear a flag, which lws cannot",
 			`{"s":[{"a":{"tls":true}}]}`, `{"s":[{"a":{"tls":false}}]}`, `{"s":[{"a":{"tls":false}}]}`},
 		{"add a setting in the layout of the others",
 			"{\"s\":[{\"a\":{\n    \"port\": 80 # p\n  }}]}", `{"s":[{"a":{"tls":true,"retry":"r"}}]}`,
 			"{\"s\":[{\"a\":{\n    \"port\": 80, # p\n    \"tls\": true,\n    \"retry\": \"r\"\n  }}]}"},
 		{"add to an empty streamtype", `{"s":[{"a":{ }}]}`, `{"s":[{"a":{"port":1,"tls":true}}]}`, `{"s":[{"a":{"port":1,"tls":true }}]}`},
-		{"null removes, the last setting too", `{"s":[{"a":{"port":80, "tls":true}}]}`, `{"s":[{"a":{"tls":null,"retry":null}}]}`, `{"s":[{"a":{"port":80}}]}`},
-		{"the comments of others stay",
+		{"null removes, even the last setting", `{"s":[{"a":{"port":80, "tls":true}}]}`, `{"s":[{"a":{"tls":null,"retry":null}}]}`, `{"s":[{"a":{"port":80}}]}`},
+		{"comments of other settings stay",
 			"{\"s\":[{\"a\":{\n  \"tls\": true, # one\n  # about the port\n  \"port\": 80, # two\n  \"retry\": \"r\" # three\n }}]}", `{"s":[{"a":{"port":null}}]}`,
 			"{\"s\":[{\"a\":{\n  \"tls\": true, # one\n  \"retry\": \"r\" # three\n }}]}"},
-		{"the last one removed and another added",
+		{"remove the last setting and add another",
 			"{\"s\":[{\"a\":{\n  \"tls\": true, # one\n  \"port\": 80 # two\n }}]}", `{"s":[{"a":{"port":null,"retry":"r"}}]}`,
 			"{\"s\":[{\"a\":{\n  \"tls\": true, # one\n  \"retry\": \"r\"\n }}]}"},
-		{"of two settings the last counts", `{"s":[{"a":{"port":80,"port":81}}]}`, `{"s":[{"a":{"port":1}}]}`, `{"s":[{"a":{"port":80,"port":1}}]}`},
-		{"of two streamtypes the last counts", `{"s":[{"a":{"port":80}}],"s":[{"a":{"port":81}}]}`, `{"s":[{"a":{"port":1}}]}`,
+		{"the last of two settings counts", `{"s":[{"a":{"port":80,"port":81}}]}`, `{"s":[{"a":{"port":1}}]}`, `{"s":[{"a":{"port":80,"port":1}}]}`},
+		{"the last of two streamtypes counts", `{"s":[{"a":{"port":80}}],"s":[{"a":{"port":81}}]}`, `{"s":[{"a":{"port":1}}]}`,
 			`{"s":[{"a":{"port":80}}],"s":[{"a":{"port":1}}]}`},
 		{"names match exactly", `{"s":[{"ab":{"port":80}},{"a":{"port":81}},{"abc":{}}]}`, `{"s":[{"a":{"port":1}}]}`,
 			`{"s":[{"ab":{"port":80}},{"a":{"port":1}},{"abc":{}}]}`},
 		{"metadata by name", `{"s":[{"a":{"metadata":[{"x":"x-x:"}, {"y":"", "z":""}]}}]}`,
 			`{"s":[{"a":{"metadata":[{"y":"y:"},{"new":"n:"},{"x":null}]}}]}`,
 			`{"s":[{"a":{"metadata":[ {"y":"y:", "z":""}, {"new":"n:"}]}}]}`},
-		{"metadata to a streamtype without", `{"s":[{"a":{"port":1}}]}`, `{"s":[{"a":{"metadata":[{"y":"y:"}]}}]}`,
+		{"metadata for a streamtype without", `{"s":[{"a":{"port":1}}]}`, `{"s":[{"a":{"metadata":[{"y":"y:"}]}}]}`,
 			`{"s":[{"a":{"port":1,"metadata":[{"y":"y:"}]}}]}`},
 		{"other lists are replaced", `{"s":[{"a":{"http_resp_map":[{"404":1404}]}}]}`, `{"s":[{"a":{"http_resp_map":[{"500":1500}]}}]}`,
 			`{"s":[{"a":{"http_resp_map":[{"500":1500}]}}]}`},
@@ -47,9 +47,9 @@ func TestApply(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			base := schema.Parse("base", []byte(test.base))
-			got, found := Apply(base, schema.Parse("fragment", []byte(test.fragment)))
+			got, diags := Apply(base, schema.Parse("fragment", []byte(test.fragment)))
 			if got == nil {
-				t.Fatal(found)
+				t.Fatal(diags)
 			}
 			if d := cmp.Diff(test.want, got.String()); d != "" {
 				t.Error(d)
@@ -57,47 +57,47 @@ func TestApply(t *testing.T) {
 			if base.String() != test.base {
 				t.Errorf("the base was changed to %s", base)
 			}
-			if again := schema.Parse("again", []byte(got.String())); len(again.Syntax) > 0 {
-				t.Errorf("the result does not parse: %v", again.Syntax[0].Message)
+			if parsed := schema.Parse("result", []byte(got.String())); len(parsed.Syntax) > 0 {
+				t.Errorf("the result does not parse: %v", parsed.Syntax[0].Message)
 			}
 		})
 	}
 }
 
-func TestApplyRefuses(t *testing.T) {
+func TestApplyErrors(t *testing.T) {
 	const base = `{"retry":[{"r":{}}],"s":[{"hello":{"port":80}},{"bad":1}]}`
 	for fragment, want := range map[string]string{
-		`{"retry":[{"r":{}}]}`:                     `1:2 an overlay changes streamtypes only, in "s": define "retry" in the policy below it`,
-		`{"s":[{"helo":{"port":1}}]}`:              `1:8 the policy below has no streamtype "helo": did you mean "hello"?`,
-		`{"s":[{"zzzzzzzz":{"port":1}}]}`:          `1:8 the policy below has no streamtype "zzzzzzzz"`,
-		`{"s":{"hello":{"port":1}}}`:               `1:6 "s" is an array, not an object`,
-		`{"s":[["hello"]]}`:                        `1:7 an entry of "s" is an object, not an array`,
-		`{"s":[{"hello":1}]}`:                      `1:16 streamtype "hello" is an object, not a number`,
-		`{"s":[{"bad":{"port":1}}]}`:               `1:8 streamtype "bad" of the policy below is a number, not an object`,
-		`{"s":[{"hello":{"port":1,"port":2}}]}`:    `1:26 "port" stands twice in this fragment`,
+		`{"retry":[{"r":{}}]}`:                     `1:2 an overlay changes only streamtypes, in "s": define "retry" in the base policy`,
+		`{"s":[{"helo":{"port":1}}]}`:              `1:8 the base policy has no streamtype "helo": did you mean "hello"?`,
+		`{"s":[{"zzzzzzzz":{"port":1}}]}`:          `1:8 the base policy has no streamtype "zzzzzzzz"`,
+		`{"s":{"hello":{"port":1}}}`:               `1:6 "s" must be an array, not an object`,
+		`{"s":[["hello"]]}`:                        `1:7 an entry of "s" must be an object, not an array`,
+		`{"s":[{"hello":1}]}`:                      `1:16 streamtype "hello" must be an object, not a number`,
+		`{"s":[{"bad":{"port":1}}]}`:               `1:8 streamtype "bad" of the base policy must be an object, not a number`,
+		`{"s":[{"hello":{"port":1,"port":2}}]}`:    `1:26 this fragment sets "port" twice`,
 		`{"s":[{"hello":{"port":1}}`:               `1:27 the text ends here`,
 		``:                                         `1:1 the text is empty`,
-		`{"s":[{"hello":{"port":1}}],"x":1,"s":2}`: `1:29 an overlay changes streamtypes only, in "s": define "x"`,
+		`{"s":[{"hello":{"port":1}}],"x":1,"s":2}`: `1:29 an overlay changes only streamtypes, in "s": define "x"`,
 	} {
-		got, found := Apply(schema.Parse("base", []byte(base)), schema.Parse("fragment", []byte(fragment)))
-		if got != nil || len(found) == 0 {
-			t.Errorf("%s: not refused", fragment)
+		got, diags := Apply(schema.Parse("base", []byte(base)), schema.Parse("fragment", []byte(fragment)))
+		if got != nil || len(diags) == 0 {
+			t.Errorf("%s: no error", fragment)
 			continue
 		}
-		if msg := strings.TrimPrefix(found[0].Span.String(), "fragment:") + " " + found[0].Message; !strings.HasPrefix(msg, want) {
+		if msg := strings.TrimPrefix(diags[0].Span.String(), "fragment:") + " " + diags[0].Message; !strings.HasPrefix(msg, want) {
 			t.Errorf("%s: %s, want %s", fragment, msg, want)
 		}
 	}
 }
 
-// A value knows where it came from, through several fragments.
+// TestProvenance checks that values keep their source through several fragments.
 func TestProvenance(t *testing.T) {
 	base := schema.Parse("base", []byte(`{"s":[{"a":{"port":1,"tls":true,"endpoint":"x"}}]}`))
 	first := schema.Parse("first", []byte(`{"s":[{"a":{"port":2,"retry":"r"}}]}`))
 	second := schema.Parse("second", []byte(`{"s":[{"a":{"port":3}}]}`))
-	got, found := Apply(base, first, second)
+	got, diags := Apply(base, first, second)
 	if got == nil {
-		t.Fatal(found)
+		t.Fatal(diags)
 	}
 	want := map[string]string{"port": "second:1:20 3", "tls": "base:1:28 true", "retry": `first:1:30 "r"`, "endpoint": `base:1:44 "x"`}
 	for _, s := range schema.NewPolicy(got).Section(schema.Streams)[0].Settings {
@@ -107,8 +107,8 @@ func TestProvenance(t *testing.T) {
 	}
 }
 
-// Whatever is laid over whatever, the result parses, laying the same fragment
-// over it again changes nothing, and the base stays as it was.
+// FuzzApply checks that the result parses, that applying the same fragment again
+// changes nothing, and that the base is unchanged.
 func FuzzApply(f *testing.F) {
 	f.Add(`{"s":[{"a":{"port":80 # c
  }}]}`, `{"s":[{"a":{"tls":true,"port":null,"metadata":[{"x":"y"}]}}]}`)
@@ -123,13 +123,13 @@ func FuzzApply(f *testing.F) {
 		if got == nil || schema.HasErrors(base.Syntax) {
 			return
 		}
-		again := schema.Parse("result", []byte(got.String()))
-		if schema.HasErrors(again.Syntax) {
-			t.Fatalf("%q over %q gives %q: %s", above, below, got, again.Syntax[0].Message)
+		parsed := schema.Parse("result", []byte(got.String()))
+		if schema.HasErrors(parsed.Syntax) {
+			t.Fatalf("%q over %q gives %q: %s", above, below, got, parsed.Syntax[0].Message)
 		}
-		twice, found := Apply(again, fragment)
+		twice, diags := Apply(parsed, fragment)
 		if twice == nil {
-			t.Fatalf("%q over %q: not a second time: %s", above, below, found[0].Message)
+			t.Fatalf("%q over %q fails the second time: %s", above, below, diags[0].Message)
 		}
 		if twice.String() != got.String() {
 			t.Fatalf("%q over %q gives %q, and a second time %q", above, below, got, twice)

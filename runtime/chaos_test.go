@@ -2,50 +2,62 @@ package runtime_test
 
 import (
 	"errors"
+	"log/slog"
 	"math/rand/v2"
+	goruntime "runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/sink"
+	"github.com/secure-streams/sspolicy/runtime/smd"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestAllAtOnce does everything at a time that can be done with a context, some
-// of it from inside callbacks, while it is closed. The race detector looks on.
-func TestAllAtOnce(t *testing.T) {
-	policies := []*runtime.Policy{
-		sinkPolicy(), sinkPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 })),
-		sinkPolicy(change("b", func(st *runtime.StreamType) { st.Endpoint = "other.example" })),
+// TestConcurrentUse calls all methods of a context and its streams concurrently, also
+// in callbacks, while the context shuts down. It is for the race detector.
+func TestConcurrentUse(t *testing.T) {
+	policies := []*policy.Policy{
+		sinkPolicy(), sinkPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 })),
+		sinkPolicy(change("b", func(st *policy.StreamType) { st.Endpoint = "other.example" })),
 	}
 	for range 20 {
-		c, err := runtime.NewContext(policies[0], runtime.Options{
-			Transports: []runtime.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}},
+		sinks, messages := sink.New(), smd.New(nil)
+		c := teststream.NewPolicyContext(t, runtime.Options{
+			Transports: []transport.Transport{&fake{run: each(stay, lose, unreachable, fetch, stay, hang)}, sinks, messages},
 			Wake:       func(time.Time) {},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+			Logger:     slog.New(slog.DiscardHandler), // Resumed makes the context abandon transports
+		}, policies[0])
+		var calls atomic.Int64
+		enough, last := make(chan struct{}), 1+rand.Int64N(500)
 		do := func() {
+			if calls.Add(1) == last {
+				close(enough)
+			}
 			switch rand.N(8) {
 			case 0:
 				c.SetPolicy(policies[rand.N(len(policies))])
 			case 1:
 				c.Overlay(policies[rand.N(len(policies))])
 			case 2:
-				if k, err := c.NewSink("sink", func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }); err == nil {
+				if k, err := sinks.Accept(c, "sink", func(uint32) (runtime.Handlers, runtime.Result) { return runtime.Handlers{}, runtime.OK }); err == nil {
 					k.Close()
 				}
 			case 3:
-				c.SMD().Send(runtime.ClassUser, []byte("x"))
+				messages.Send(smd.ClassUser, []byte("x"))
 			case 4:
-				c.Rideshares(c.Policy().StreamTypes[0])
+				c.Policy().Chain(c.Policy().StreamTypes[0])
 			case 5:
-				c.SMD().Register(runtime.ClassesAll, func(runtime.Message) { time.Sleep(time.Microsecond) }).Close()
+				messages.Register(smd.ClassesAll, func(smd.Message) { goruntime.Gosched() }).Close()
 			case 6:
 				c.Resumed(time.Second)
 			}
 		}
-		c.NewSink("sink", func(uint32) (runtime.Handlers, runtime.Result) {
+		sinks.Accept(c, "sink", func(uint32) (runtime.Handlers, runtime.Result) {
 			do()
 			return runtime.Handlers{
 				Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result {
@@ -65,7 +77,13 @@ func TestAllAtOnce(t *testing.T) {
 					s.StartTimeout(time.Duration(rand.N(1000)) * time.Microsecond)
 					s.RequestTx()
 				}
-				return []runtime.Result{runtime.OK, runtime.OK, runtime.OK, runtime.OK, runtime.DisconnectMe, runtime.DestroyMe}[rand.N(6)]
+				switch rand.N(6) {
+				case 0:
+					return runtime.DisconnectMe
+				case 1:
+					return runtime.DestroyMe
+				}
+				return runtime.OK
 			},
 			Rx: func(s *runtime.Stream, _ []byte, _ runtime.Flags) runtime.Result { do(); return runtime.OK },
 			Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
@@ -78,10 +96,10 @@ func TestAllAtOnce(t *testing.T) {
 			wg.Go(func() {
 				var streams []*runtime.Stream
 				for range 60 {
-					name := []string{"a", "b", "c", "sink", runtime.SMDStreamType}[rand.N(5)]
+					name := []string{"a", "b", "c", "sink", smd.StreamType}[rand.N(5)]
 					var options []runtime.StreamOption
-					if name == runtime.SMDStreamType {
-						options = append(options, runtime.WithClasses(runtime.ClassesAll))
+					if name == smd.StreamType {
+						options = append(options, smd.WithClasses(smd.ClassesAll))
 					}
 					if s, err := c.NewStream(name, handlers, options...); err == nil {
 						streams = append(streams, s)
@@ -107,26 +125,26 @@ func TestAllAtOnce(t *testing.T) {
 				}
 			})
 		}
-		wg.Go(func() { time.Sleep(time.Duration(rand.N(20)) * time.Millisecond); c.Close() })
+		wg.Go(func() { <-enough; teststream.Shutdown(t, c) })
 		wg.Wait()
 		if _, err := c.NewStream("a", handlers); !errors.Is(err, runtime.ErrClosed) {
-			t.Errorf("after Close: %v", err)
+			t.Errorf("NewStream after Close: %v", err)
 		}
-		for what, err := range map[string]error{"SetPolicy": c.SetPolicy(policies[0]), "Overlay": c.Overlay(policies[0]),
-			"Send": c.SMD().Send(runtime.ClassUser, nil)} {
+		messages.Close()
+		for call, err := range map[string]error{"SetPolicy": c.SetPolicy(policies[0]), "Overlay": c.Overlay(policies[0]),
+			"Send": messages.Send(smd.ClassUser, nil)} {
 			if !errors.Is(err, runtime.ErrClosed) {
-				t.Errorf("%s after Close: %v", what, err)
+				t.Errorf("%s after Close: %v", call, err)
 			}
 		}
-		c.SMD().Register(runtime.ClassesAll, func(runtime.Message) {}).Close()
+		messages.Register(smd.ClassesAll, func(smd.Message) {}).Close()
 		c.Resumed(time.Second)
-		c.StartValidity(policies[0].StreamTypes[0], func() {}, func() {}).Stop()
 	}
 }
 
 // sinkPolicy is swapPolicy with a streamtype that is a local_sink.
-func sinkPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
-	return swapPolicy(append(f, func(p *runtime.Policy) {
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{Name: "sink", Protocol: runtime.ProtocolRaw, LocalSink: true})
+func sinkPolicy(f ...func(*policy.Policy)) *policy.Policy {
+	return swapPolicy(append(f, func(p *policy.Policy) {
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{Name: "sink", Protocol: policy.ProtocolRaw, LocalSink: true})
 	})...)
 }

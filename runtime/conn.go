@@ -5,25 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Conn is a stream as an [io.ReadWriteCloser]: made by Open. Over HTTP it is
-// one request, whose body is written, and one answer, whose body is read.
+// A Conn is a stream as an [io.ReadWriteCloser], made by Open. Over HTTP it is one
+// request, whose body is written, and one response, whose body is read.
 //
-// Reading and writing may be done by one goroutine each. What has been received
-// and not read is kept waiting at the peer, but for one piece of it. A Conn has
-// to be closed, or its context to be done, unless Read has returned an error.
+// One goroutine may read and another write at the same time. Payload that has not
+// been read waits at the peer, except for one piece, and over mqtt 64 KiB. A Conn
+// must be closed, or its context be done, unless Read has returned an error.
+//
+// Over ws and mqtt a Conn outlives its connections as its stream does. Write waits
+// while there is none, and fails if part of its message was sent when one was lost;
+// later writes may succeed. Read and Messages fail when the policy gives up.
 type Conn struct{ x *exchange }
 
 var _ io.ReadWriteCloser = (*Conn)(nil)
 
-// Open makes a stream and connects it, trying again as the policy says. It
-// returns when payload can flow: when the peer has answered, or when it waits
-// for a body that is still to be written. A body given by WithBody is sent, and
-// nothing can be written; over ws it is one message.
+// Open makes a stream and connects it, with the retries of the policy. It returns
+// when payload can flow: when the peer has answered, or waits for a body that is
+// still to be written; over ws and mqtt, when the connection is ready. If WithBody
+// gives a body, nothing else can be written; over ws it is one message.
 //
-// When ctx is done, also later, the Conn is closed, and its methods return
-// ctx.Err(). Other errors are those of Fetch.
+// When ctx is done, even later, the Conn is closed, and the errors of its methods
+// wrap ctx.Err(). Other errors are those of Fetch.
 func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) (*Conn, error) {
 	x, err := c.start(ctx, streamtype, o, false)
 	if err != nil {
@@ -31,7 +38,7 @@ func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) 
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for !x.over && !x.connected && (!x.asked || x.call.hasBody()) {
+	for !x.over && !x.connected && (!x.out.requested || x.call.hasBody()) {
 		x.cond.Wait()
 	}
 	if x.over && (!x.connected || x.dropped) {
@@ -40,12 +47,13 @@ func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) 
 	return &Conn{x}, nil
 }
 
-// Read reads what the peer sends. The end is io.EOF if all has come and the
-// peer has accepted. Else it is a *NackError, io.ErrUnexpectedEOF and the cause
-// if the rest was lost, or the error of the context.
+// Read reads what the peer sends. It returns io.EOF at the end if everything has
+// arrived and the peer has accepted. Otherwise the error is a *NackError,
+// io.ErrUnexpectedEOF with the cause if the rest was lost, or the error of the
+// context.
 //
-// The streams of ws, mqtt and local sinks go on with a new connection if the
-// policy wants one: Read does not tell, and Messages is what they are for.
+// Streams of ws, mqtt and local sinks go on with a new connection if the policy
+// wants one. Read does not show where; use Messages for them.
 func (c *Conn) Read(p []byte) (int, error) {
 	x := c.x
 	x.mu.Lock()
@@ -53,9 +61,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for x.wait() {
-		n := copy(p, x.buf[x.off:])
-		x.take(n)
+	for x.waitLocked() {
+		n := copy(p, x.in.buf[x.in.off:])
+		x.takeLocked(n)
 		if n > 0 {
 			return n, nil
 		}
@@ -66,116 +74,188 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return 0, c.wrap("read", x.err)
 }
 
-// wait waits for a piece. It reports false if none is to come. mu is held.
-func (x *exchange) wait() bool {
-	for !x.full && !x.over {
+// waitLocked waits for a piece. It reports false if none will come.
+func (x *exchange) waitLocked() bool {
+	for !x.in.full && !x.over {
 		x.cond.Wait()
 	}
-	return x.full && !x.dropped
+	return x.in.full && !x.dropped
 }
 
-// take takes n bytes of the piece. mu is held.
-func (x *exchange) take(n int) {
-	x.known = append(x.known[:0], x.told...)
-	if x.off += n; x.off == len(x.buf) {
-		x.full = false
+// takeLocked takes n bytes of the piece.
+func (x *exchange) takeLocked(n int) {
+	in := &x.in
+	in.taken = append(in.taken[:0], in.arrived...)
+	if in.off += n; in.off == len(in.buf) {
+		in.full = false
+		x.s.ResumeRx()
 		x.cond.Broadcast()
 	}
 }
 
-// Write sends p, and returns when the transport has taken it. Over ws, mqtt and
-// to a local sink p is a message of its own. Over HTTP it is a part of the body of the request,
-// which CloseWrite ends. If the policy wants another attempt when a part of the
-// body has been sent, there is none, and the error is ErrBodySpent.
+// Buffered returns how many bytes have arrived and not been read.
+func (c *Conn) Buffered() int {
+	x := c.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	n := x.s.PendingRx()
+	if x.in.full {
+		n += len(x.in.buf) - x.in.off
+	}
+	return n
+}
+
+// Messages returns the messages that the peer sends, each as a whole, as they
+// arrive. Over HTTP the body of the response is the only one.
+//
+//	for msg, err := range conn.Messages() {
+//		if err != nil {
+//			return err
+//		}
+//		...
+//	}
+//
+// The sequence ends when no more will come, or with the error that Read would
+// return, or ErrTooLong. A message that was cut short is left out; if the protocol
+// is ws or mqtt and the policy makes another connection, the next message is the
+// first one of that. The loop may end earlier, and another one go on with the next
+// message. The messages belong to the caller.
+func (c *Conn) Messages() iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for {
+			msg, ok, err := c.message()
+			if err != nil {
+				yield(nil, err)
+			}
+			if err != nil || !ok || !yield(msg, nil) {
+				return
+			}
+		}
+	}
+}
+
+// message returns the next message. If there is none, ok is false.
+func (c *Conn) message() (msg []byte, ok bool, err error) {
+	x := c.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for x.waitLocked() {
+		in := &x.in
+		if in.flags&FlagSOM != 0 && in.off == 0 {
+			msg = nil
+		}
+		if limit := x.call.limit; limit >= 0 && len(in.buf)-in.off > limit-len(msg) {
+			x.abortLocked(ErrTooLong)
+			return nil, false, c.wrap("read", fmt.Errorf("a message is %w: %d bytes", ErrTooLong, limit))
+		}
+		msg = append(msg, in.buf[in.off:]...)
+		end := in.flags&FlagEOM != 0
+		x.takeLocked(len(in.buf) - in.off)
+		if end {
+			return msg, true, nil
+		}
+	}
+	if x.err != nil {
+		return nil, false, c.wrap("read", x.err)
+	}
+	return msg, len(msg) > 0, nil // raw has no messages: all is one
+}
+
+// Write sends p, and returns when the transport has taken it. Over ws, mqtt and to
+// a local sink p is a message of its own. Over HTTP it is part of the body of the
+// request, which CloseWrite ends. If the policy wants another attempt after part
+// of the body has been sent, there is none, and the error is ErrBodySpent.
 func (c *Conn) Write(p []byte) (int, error) {
 	x := c.x
-	x.writing.Lock()
-	defer x.writing.Unlock()
+	x.out.writing.Lock()
+	defer x.out.writing.Unlock()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
-	case !x.s.StreamType().sends():
+	case !x.st.Sends():
 		return 0, c.wrap("write", ErrNoBody)
-	case x.call.hasBody() || x.tail != tailOpen:
+	case x.call.hasBody() || x.out.tail != tailOpen:
 		return 0, c.wrap("write", io.ErrClosedPipe)
 	case len(p) == 0 && !x.messages():
 		return 0, nil
 	}
-	n, err := x.write(p)
+	n, err := x.writeLocked(p)
 	if err != nil {
 		return n, c.wrap("write", err)
 	}
 	return n, nil
 }
 
-// NextPart says that the message of one of the streamtypes that share the
-// request (rideshare) has been written, and that what follows is that of the
-// next one. It returns when the transport knows. After CloseWrite those that
-// are left are empty.
+// NextPart ends the message of one of the streamtypes that share the request
+// (rideshare); what is written next is the message of the next one. It returns
+// when the transport knows. After CloseWrite the remaining messages are empty.
 func (c *Conn) NextPart() error {
 	x := c.x
-	x.writing.Lock()
-	defer x.writing.Unlock()
+	o := &x.out
+	o.writing.Lock()
+	defer o.writing.Unlock()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	at, restarts := x.at, x.restarts
+	at, restarts := o.at, o.restarts
 	switch {
 	case x.over:
-		return c.wrap("write", x.writeError())
-	case at >= len(x.chain)-1, x.call.hasBody(), x.tail != tailOpen:
+		return c.wrap("write", x.writeErrorLocked())
+	case at >= len(o.chain)-1, x.call.hasBody(), o.tail != tailOpen:
 		return c.wrap("write", io.ErrClosedPipe)
 	}
-	x.tail = tailLast
+	o.tail = tailLast
 	_ = x.s.RequestTx()
-	for x.at == at && !x.over && x.restarts == restarts {
+	for o.at == at && !x.over && o.restarts == restarts {
 		x.cond.Wait()
 	}
 	switch {
-	case x.at > at:
+	case o.at > at:
 		return nil
 	case x.over:
-		return c.wrap("write", x.writeError())
+		return c.wrap("write", x.writeErrorLocked())
 	}
 	return c.wrap("write", x.s.Err()) // the connection was lost
 }
 
-// CloseWrite says that all has been written. Over HTTP that ends the body of
-// the request, and most servers do not answer before. Over ws and mqtt, and
-// if the body was given to Open, it does nothing.
+// CloseWrite ends what is written. Over HTTP that ends the body of the request,
+// and most servers do not answer before. Over ws and mqtt, and if Open was given
+// the body, it does nothing.
 func (c *Conn) CloseWrite() error {
 	c.x.mu.Lock()
 	defer c.x.mu.Unlock()
 	if !c.x.call.hasBody() { // which ends by itself
-		c.x.closeWrite()
+		c.x.closeWriteLocked()
 	}
 	return nil
 }
 
 // Close ends the stream, and the connection if it has one. A Read or Write that
-// is waiting returns ErrClosed. It returns nil, and may be called twice.
+// waits fails with ErrClosed. Close returns nil, and may be called twice.
 func (c *Conn) Close() error {
 	c.x.abort(ErrClosed)
 	return nil
 }
 
-// Metadata returns the value of the metadata item of that name: what the peer
-// has sent, once it has answered, else what was set. Over mqtt what the peer has
-// sent is what came with the message that has been read last. The error is nil
-// or ErrUnknownMetadata.
+// Metadata returns the value of the metadata item of that name: what the peer has
+// sent, once it has answered, else what was set. Over mqtt it is what came with
+// the message that was read last. The error is nil or ErrUnknownMetadata.
 func (c *Conn) Metadata(name string) (string, error) {
 	x := c.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if i := itemIndex(x.s.StreamType().Metadata, name); i >= 0 && i < len(x.known) && x.known[i].set {
-		return x.known[i].text, nil
+	if i := policy.ItemIndex(x.st.Metadata, name); i >= 0 && i < len(x.in.taken) {
+		return x.in.taken[i], nil
 	}
 	return x.s.Metadata(name)
 }
 
-// wrap says what failed, unless that is that all was done.
-func (c *Conn) wrap(what string, err error) error {
+// TransportData is that of the stream; see [Stream.TransportData].
+func (c *Conn) TransportData(make func() any) any { return c.x.s.TransportData(make) }
+
+// wrap tells what failed, except at the end.
+func (c *Conn) wrap(operation string, err error) error {
 	if errors.Is(err, io.EOF) {
 		return err
 	}
-	return fmt.Errorf("sspolicy: %s %q: %w", what, c.x.s.StreamType().Name, err)
+	return fmt.Errorf("sspolicy: %s %q: %w", operation, c.x.st.Name, err)
 }

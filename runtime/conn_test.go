@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,7 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func TestOpen(t *testing.T) {
@@ -40,7 +42,7 @@ func TestOpen(t *testing.T) {
 	}
 	defer conn.Close()
 	buf := make([]byte, 100)
-	for _, text := range []string{"one", "two"} { // each is answered before the next is written
+	for _, text := range []string{"one", "two"} { // the server answers each before the next
 		if n, err := io.WriteString(conn, text); n != len(text) || err != nil {
 			t.Fatal(n, err)
 		}
@@ -70,7 +72,7 @@ func TestOpen(t *testing.T) {
 	}
 	conn.Close()
 	if _, err := conn.Write([]byte("more")); err == nil {
-		t.Error("a write after the end")
+		t.Error("Write succeeds after Close")
 	}
 }
 
@@ -122,49 +124,47 @@ func TestConnNack(t *testing.T) {
 	}
 }
 
-// TestConnBackpressure checks that what is not read stays at the peer.
+// TestConnBackpressure checks that payload which is not read stays at the peer.
 func TestConnBackpressure(t *testing.T) {
-	const piece = 64 << 10
-	var sent atomic.Int64
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		for r.Context().Err() == nil {
-			n, err := w.Write(make([]byte, piece))
-			sent.Add(int64(n))
-			if err != nil {
-				return
+	const (
+		most = 256 << 10 // what the buffers of net/http hold
+		read = 32 << 20
+	)
+	synctest.Test(t, func(t *testing.T) {
+		var sent atomic.Int64
+		c := serveInProcess(t, func(w http.ResponseWriter, r *http.Request) {
+			for sent.Load() < 2*read {
+				n, err := w.Write(make([]byte, 64<<10))
+				sent.Add(int64(n))
+				if err != nil {
+					return
+				}
 			}
+		}, nil)
+		conn, err := c.Open(t.Context(), "get")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}, nil)
-	conn, err := c.Open(t.Context(), "get")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stands := func() int64 { // where the server comes to a stop
-		last := int64(-1)
-		for n := sent.Load(); n != last; n = sent.Load() {
-			last = n
-			time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if n := sent.Load(); n > most {
+			t.Errorf("the peer could send %d bytes before any were read", n)
 		}
-		return last
-	}
-	first := stands()
-	if first > 32<<20 {
-		t.Errorf("the peer could send %d bytes that nobody reads", first)
-	}
-	if n, err := io.CopyN(io.Discard, conn, 32<<20); err != nil {
-		t.Fatal(n, err)
-	}
-	if n := stands(); n < 32<<20 {
-		t.Errorf("the peer has sent %d bytes, when %d have been read", n, 32<<20)
-	}
-	conn.Close()
-	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, runtime.ErrClosed) {
-		t.Error(n, err)
-	}
+		if n, err := io.CopyN(io.Discard, conn, read); err != nil {
+			t.Fatal(n, err)
+		}
+		synctest.Wait()
+		if n := sent.Load(); n < read || n > read+most {
+			t.Errorf("the peer has sent %d bytes when %d were read", n, read)
+		}
+		conn.Close()
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, runtime.ErrClosed) {
+			t.Error(n, err)
+		}
+	})
 }
 
-// TestConnEnds checks that whatever ends a Conn also ends the calls that wait,
-// while its Rx waits for a reader, and while there is nothing to receive.
+// TestConnEnds checks that the end of a Conn also ends blocked calls, while a received
+// piece waits for a reader and while there is none.
 func TestConnEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -180,7 +180,7 @@ func TestConnEnds(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				for _, rx := range []int{0, 3} {
-					c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, func(ctx context.Context, l *runtime.Link) error {
+					c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, func(ctx context.Context, l transport.Link) error {
 						if err := l.Connected(); err != nil {
 							return err
 						}
@@ -219,7 +219,7 @@ func TestConnEnds(t *testing.T) {
 							t.Errorf("%d received: %v", rx, err)
 						}
 					}
-					c.Close()
+					teststream.Shutdown(t, c)
 					cancel()
 				}
 			})
@@ -227,27 +227,29 @@ func TestConnEnds(t *testing.T) {
 	}
 }
 
-// A Conn that is closed with something left to read has not come to its end.
+// TestConnClosedUnread checks that Read does not return io.EOF after Close with payload
+// left to read.
 func TestConnClosedUnread(t *testing.T) {
-	c := serve(t, echo, nil)
-	conn, err := c.Open(t.Context(), "get")
-	if err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(50 * time.Millisecond) // all has come by then
-	conn.Close()
-	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, runtime.ErrClosed) {
-		t.Error(n, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		conn, err := serveInProcess(t, echo, nil).Open(t.Context(), "get")
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // everything has arrived
+		conn.Close()
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, runtime.ErrClosed) {
+			t.Error(n, err)
+		}
+	})
 }
 
-// What is written is not sent a second time, since it is gone.
+// TestConnRetry checks that a Conn does not retry after part of the body was sent.
 func TestConnRetry(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex() // else it waits for the rest of the body
 		io.ReadFull(r.Body, make([]byte, 3))
 		w.WriteHeader(http.StatusServiceUnavailable)
-	}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535} })
+	}, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 65535} })
 	conn, err := c.Open(t.Context(), "post")
 	if err != nil {
 		t.Fatal(err)
@@ -260,76 +262,71 @@ func TestConnRetry(t *testing.T) {
 	}
 }
 
-// A body that has been ended with nothing in it is so in later attempts too.
+// TestConnRetryEmpty checks that CloseWrite of an empty body holds for later attempts.
 func TestConnRetryEmpty(t *testing.T) {
-	var n atomic.Int32
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		if n.Add(1) == 1 {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
+	synctest.Test(t, func(t *testing.T) {
+		var n atomic.Int32
+		c := serveInProcess(t, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			if n.Add(1) == 1 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			io.WriteString(w, "fine")
+		}, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 65535} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		conn, err := c.Open(ctx, "post")
+		if err != nil {
+			t.Fatal(err)
 		}
-		io.WriteString(w, "fine")
-	}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535} })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	conn, err := c.Open(ctx, "post")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.CloseWrite()
-	if got, err := io.ReadAll(conn); string(got) != "fine" || err != nil || n.Load() != 2 {
-		t.Errorf("%q, %v after %d attempts", got, err, n.Load())
-	}
-}
-
-// CloseWrite does not cut a body short that was given to Open.
-func TestCloseWriteWithBody(t *testing.T) {
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(w).EnableFullDuplex()
-		w.(http.Flusher).Flush()
-		io.Copy(w, r.Body)
-	}, nil)
-	body, out := io.Pipe()
-	conn, err := c.Open(t.Context(), "post", runtime.WithBodyReader(body, -1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	io.WriteString(out, "abc")
-	conn.CloseWrite()
-	go func() {
-		time.Sleep(50 * time.Millisecond) // in which the message could end
-		io.WriteString(out, "def")
-		out.Close()
-	}()
-	defer body.Close()
-	if got, err := io.ReadAll(conn); string(got) != "abcdef" || err != nil {
-		t.Errorf("%q, %v", got, err)
-	}
-}
-
-// newMessages returns a context whose streamtype "s" is ws, spoken by a fake.
-func newMessages(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error) *runtime.Context {
-	st.Name, st.Protocol, st.Endpoint, st.HTTP = "s", runtime.ProtocolWS, "h", &runtime.HTTP{}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{&st}}, runtime.Options{
-		Transports: []runtime.Transport{fakeWS{&fake{run}}}, Logger: slog.New(slog.DiscardHandler),
+		defer conn.Close()
+		conn.CloseWrite()
+		if got, err := io.ReadAll(conn); string(got) != "fine" || err != nil || n.Load() != 2 {
+			t.Errorf("%q, %v after %d attempts", got, err, n.Load())
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
-type fakeWS struct{ *fake }
+// TestCloseWriteWithBody checks that CloseWrite does not truncate a body that was given
+// to Open.
+func TestCloseWriteWithBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := serveInProcess(t, func(w http.ResponseWriter, r *http.Request) {
+			http.NewResponseController(w).EnableFullDuplex()
+			w.(http.Flusher).Flush()
+			io.Copy(w, r.Body)
+		}, nil)
+		body, out := io.Pipe()
+		defer body.Close()
+		conn, err := c.Open(t.Context(), "post", runtime.WithBodyReader(body, -1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(out, "abc")
+		conn.CloseWrite()
+		synctest.Wait() // the message could end
+		go func() {
+			io.WriteString(out, "def")
+			out.Close()
+		}()
+		if got, err := io.ReadAll(conn); string(got) != "abcdef" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
 
-func (fakeWS) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolWS} }
+// newMessages returns a context whose streamtype "s" is ws, executed by run.
+func newMessages(t *testing.T, st policy.StreamType, run run) *runtime.Context {
+	st.Protocol, st.HTTP = policy.ProtocolWS, &policy.HTTP{}
+	return newContext(t, st, run)
+}
 
-// pieces connects and delivers pieces: "[" before one starts a message, "]"
-// after one ends it.
-func pieces(texts ...string) func(context.Context, *runtime.Link) error {
-	return func(_ context.Context, l *runtime.Link) error {
+// pieces returns an attempt that connects and delivers pieces: "[" starts a message, "]"
+// ends it.
+func pieces(texts ...string) run {
+	return func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -353,35 +350,32 @@ func pieces(texts ...string) func(context.Context, *runtime.Link) error {
 }
 
 func TestMessages(t *testing.T) {
-	bye := func(context.Context, *runtime.Link) error { return errFake }
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
-		runs []func(context.Context, *runtime.Link) error
+		st   policy.StreamType
+		runs []run
 		want []string
 		err  error
 	}{
-		{"whole and in parts", runtime.StreamType{Opportunistic: true},
-			[]func(context.Context, *runtime.Link) error{pieces("[one]", "[t", "w", "o]", "perf", "[]", "[three", "]")},
+		{"whole and in parts", policy.StreamType{Opportunistic: true},
+			[]run{pieces("[one]", "[t", "w", "o]", "perf", "[]", "[three", "]")},
 			[]string{"one", "two", "", "three"}, errFake},
-		{"cut, then with the next connection", runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 1}},
-			[]func(context.Context, *runtime.Link) error{pieces("[one]", "[tw"), pieces("[three]"), bye},
+		{"cut, then with the next connection", policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 1}},
+			[]run{pieces("[one]", "[tw"), pieces("[three]"), unreachable},
 			[]string{"one", "three"}, runtime.ErrAllRetriesFailed},
-		{"too long", runtime.StreamType{Opportunistic: true},
-			[]func(context.Context, *runtime.Link) error{pieces("[12345]", "[123", "456]")},
+		{"too long", policy.StreamType{Opportunistic: true},
+			[]run{pieces("[12345]", "[123", "456]")},
 			[]string{"12345"}, runtime.ErrTooLong},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newMessages(t, tt.st, each(tt.runs...))
-				defer c.Close()
-				conn, err := c.Open(t.Context(), "s", runtime.WithLimit(5))
+				conn, err := newMessages(t, tt.st, each(tt.runs...)).Open(t.Context(), "s", runtime.WithLimit(5))
 				if err != nil {
 					t.Fatal(err)
 				}
 				var got []string
 				var last error
-				for range 2 { // a loop goes on where the one before has left off
+				for range 2 { // the second loop continues where the first stopped
 					for m, err := range conn.Messages() {
 						if last = err; err != nil {
 							break
@@ -411,23 +405,23 @@ func TestMessagesHTTP(t *testing.T) {
 		got = append(got, fmt.Sprint(string(m), err))
 	}
 	if want := []string{"body (POST, 4)<nil>"}; !slices.Equal(got, want) {
-		t.Errorf("%q", got)
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-// Over ws each Write is a message, in as many pieces as the transport wants,
-// and one that a connection took in part is not gone on with in the next.
+// TestWriteMessages checks that each Write over ws is a message, in as many pieces as the
+// transport requests, and that a message does not continue on another connection.
 func TestWriteMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
-		take := func(n int) func(context.Context, *runtime.Link) error {
-			return func(ctx context.Context, l *runtime.Link) error {
+		take := func(n int) run {
+			return func(ctx context.Context, l transport.Link) error {
 				if err := l.Connected(); err != nil {
 					return err
 				}
 				buf := make([]byte, 4)
 				for i := 0; i < n; {
-					n, flags, err := l.Tx(buf)
+					n, flags, err := tx(l, buf)
 					if err != nil {
 						return err
 					}
@@ -437,7 +431,7 @@ func TestWriteMessages(t *testing.T) {
 						continue
 					}
 					select {
-					case <-l.TxReady():
+					case <-l.Ready():
 					case <-ctx.Done():
 						return ctx.Err()
 					}
@@ -445,7 +439,7 @@ func TestWriteMessages(t *testing.T) {
 				return errFake
 			}
 		}
-		c := newMessages(t, runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 65535}}, each(take(4), take(100)))
+		c := newMessages(t, policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 65535}}, each(take(4), take(100)))
 		conn, err := c.Open(t.Context(), "s")
 		if err != nil {
 			t.Fatal(err)
@@ -459,34 +453,34 @@ func TestWriteMessages(t *testing.T) {
 		if n, err := io.WriteString(conn, "next"); n != 4 || err != nil {
 			t.Error(n, err)
 		}
-		conn.CloseWrite() // of no effect
+		conn.CloseWrite() // has no effect
 		if n, err := io.WriteString(conn, "last"); n != 4 || err != nil {
 			t.Error(n, err)
 		}
-		c.Close()
+		teststream.Shutdown(t, c)
 		want := []string{"abc 3", "abcd 1", "ef 2", " 3", "next 3", "last 3"}
 		if !slices.Equal(got, want) {
-			t.Errorf("%q", got)
+			t.Errorf("got %q, want %q", got, want)
 		}
 	})
 }
 
-// The message that a lost connection has taken a part of fails.
+// TestWriteLost checks that Write fails when the connection is lost in its message.
 func TestWriteLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newMessages(t, runtime.StreamType{Retry: &runtime.Retry{Backoff: ms(1), Conceal: 65535}}, func(ctx context.Context, l *runtime.Link) error {
+		c := newMessages(t, policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 65535}}, func(ctx context.Context, l transport.Link) error {
 			if err := l.Connected(); err != nil {
 				return err
 			}
-			if _, _, err := l.Tx(make([]byte, 2)); err != nil {
+			if _, _, err := tx(l, make([]byte, 2)); err != nil {
 				return err
 			}
 			select {
-			case <-l.TxReady():
+			case <-l.Ready():
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if _, _, err := l.Tx(make([]byte, 2)); err != nil {
+			if _, _, err := tx(l, make([]byte, 2)); err != nil {
 				return err
 			}
 			return errFake
@@ -498,17 +492,16 @@ func TestWriteLost(t *testing.T) {
 		if n, err := io.WriteString(conn, "abcdef"); n != 2 && n != 4 || !errors.Is(err, errFake) {
 			t.Error(n, err)
 		}
-		c.Close()
 	})
 }
 
-// TestConnWriteKept checks that a message that is waiting to be sent when the
-// connection is lost is sent on the next one.
+// TestConnWriteKept checks that a message which is pending when the connection is lost is
+// sent on the next one.
 func TestConnWriteKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newContext(t, runtime.StreamType{
-			Protocol: runtime.ProtocolMQTT, MQTT: &runtime.MQTT{Topic: "t"}, Retry: &runtime.Retry{Backoff: ms(100), Conceal: 1},
-		}, each(func(_ context.Context, l *runtime.Link) error {
+		c := newContext(t, policy.StreamType{
+			Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t"}, Retry: &policy.Retry{Backoff: ms(100), Conceal: 1},
+		}, each(func(_ context.Context, l transport.Link) error {
 			if err := l.Connected(); err != nil {
 				return err
 			}

@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"math/rand/v2"
 	"net"
-	goruntime "runtime"
-	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // DefaultConnectTimeout is how long an attempt may take until the peer has
@@ -21,139 +18,104 @@ import (
 const DefaultConnectTimeout = 15 * time.Second
 
 // Options are the settings of a context that do not come from its policy. The
-// zero value is good but for its lack of transports.
+// zero value is ready for use, except that it has no transports.
 type Options struct {
-	// Transports are tried by protocol; no two may speak the same.
-	Transports []Transport
+	// Transports execute the streams, each the protocols that it speaks; no two
+	// may speak the same.
+	Transports []transport.Transport
 
-	// Logger gets what has no other way to the program, such as an internal
+	// Logger receives what has no other way to the program, such as an internal
 	// error. Nil means the standard logger of package log.
 	Logger Logger
 
 	// ConnectTimeout is how long an attempt may take from CONNECTING to
-	// CONNECTED. Sending a part of a message starts it anew, and it does not
-	// run while the peer waits for the program to send. 0 means
-	// DefaultConnectTimeout, less than 0 no limit.
+	// CONNECTED. Sending part of a message restarts it, and it does not run while
+	// the peer waits for the program to send. 0 means DefaultConnectTimeout, less
+	// than 0 no limit.
 	ConnectTimeout time.Duration
 
-	// Credentials has the tokens, keys, serial numbers and client certificates that
-	// the policy asks for. Nil has none: a stream that needs some can not be
-	// made.
+	// Credentials has the tokens, keys, serial numbers and client certificates
+	// that the policy requires. With nil, a stream that needs one cannot be made.
 	Credentials Credentials
 
-	// Cookies keeps the cookies of streams whose policy says http_cookies, as New
-	// of package runtime/cookies makes it. Nil keeps none: such a stream can not
-	// be made.
+	// Cookies keeps the cookies of streams whose policy says http_cookies; New of
+	// package runtime/cookies makes a jar. With nil, such a stream cannot be made.
 	Cookies CookieJar
 
 	// DialContext replaces the way network connections are made. network is
 	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer. For
-	// the attr_ keys of the policy, what it returns should be a syscall.Conn.
+	// the attr_ keys of the policy the result should be a syscall.Conn.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// Hooks are told what the streams do, for metrics and traces.
+	// Hooks observe the streams, for metrics and traces.
 	Hooks Hooks
 
-	// Wake is told until when the system may sleep: the earliest time at which
-	// a stream whose policy says swake_validity is to try again or to look after
-	// its connection; the zero time if there is none. It is called whenever that
-	// changes, with Context.Close for the last time, by one goroutine at a time,
-	// and is for programs that put the system to sleep: they set an alarm that
-	// wakes it, and say so to Context.Resumed. Nil has no effect.
+	// Wake is for programs that put the system to sleep. It gets the earliest
+	// time at which a stream whose policy says swake_validity is to try again or
+	// to check its connection, or the zero time if there is none, whenever that
+	// changes; calls do not overlap. The program sets an alarm that wakes the
+	// system, and then calls Context.Resumed. Nil means that nobody wants to
+	// know.
 	Wake func(at time.Time)
 
-	// Jitter returns the random number that spreads retries, uniform over
-	// 0 to 65535. It may be called by many goroutines at a time. Nil means
-	// math/rand/v2.
+	// Jitter returns the random number that spreads retries, uniform over 0 to
+	// 65535. It may be called from many goroutines. Nil means math/rand/v2.
 	Jitter func() uint16
 }
 
 // A Context executes one policy. Its methods may be called from any goroutine,
-// also from inside callbacks.
+// including from callbacks.
 type Context struct {
-	policy     atomic.Pointer[Policy]
-	next       atomic.Pointer[Policy] // that is about to be laid over the present one, or nil; set under mu
-	opts       Options
-	log        Logger
-	transports [maxProtocol + 1]Transport
+	registry
+	engine engine
+	opts   Options
 
-	life   context.Context // done once Close has been called
-	end    context.CancelFunc
-	links  sync.Pool // of *Link
-	trust  trustCache
-	dialed dialed
-	timers timers
-
-	unmarked sync.Map // attributes of which it is known that they have no effect
-
-	proxies struct {
-		sync.Mutex
-		m map[string]*Proxy // by the text in the policy
-	}
-
-	smd SMD
-
-	// mu is taken while no other lock is held. The mu of a stream may be taken
-	// while it is.
-	mu    sync.Mutex
-	types map[string]*streamType   // those that have streams, or had some lately
-	stale map[*streamType]struct{} // those that have streams, but will have no more
-	first *Stream                  // list of the streams not yet destroyed
-	empty *sync.Cond               // first is nil
-	sinks map[string]*Sink         // by streamtype
-
-	// What executes local sinks and SMDStreamType; nil until the program asks for
-	// it, so that it is not linked into one that never does.
-	sinkConnector, smdConnector Connector
-	closed                      bool
-	freeing                     sync.WaitGroup // counts calls of free that have begun
-	done                        chan struct{}  // closed when Close has done all
+	// Guarded by the mu of the registry.
+	first *Stream       // list of the streams not yet destroyed
+	empty *sync.Cond    // first is nil
+	done  chan struct{} // closed when nothing of the context is left
 }
 
-const maxProtocol = ProtocolRaw
-
-// NewContext returns a context for the policy, which it keeps and never
-// changes. It opens nothing: the cost of a streamtype, and the errors in it,
-// come with the first stream.
-func NewContext(p *Policy, o Options) (*Context, error) {
+// NewContext returns a context for the policy, which it keeps and never changes.
+// It opens nothing: the cost of a streamtype, and the errors in it, come with its
+// first stream.
+func NewContext(p *policy.Policy, o Options) (*Context, error) {
 	if p == nil {
 		return nil, errors.New("sspolicy: NewContext: no policy")
 	}
-	c := &Context{opts: o, log: o.Logger, done: make(chan struct{})}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = DefaultConnectTimeout
+	}
+	if o.Jitter == nil {
+		o.Jitter = func() uint16 { return uint16(rand.Uint32()) }
+	}
+	host := transport.NewHost(transport.Config{
+		Logger:         o.Logger,
+		ConnectTimeout: o.ConnectTimeout,
+		Credentials:    o.Credentials,
+		Cookies:        o.Cookies,
+		DialContext:    o.DialContext,
+		Wake:           o.Wake,
+	})
+	c := &Context{opts: o, done: make(chan struct{})}
+	c.engine = engine{env: host.Env, timers: host.Timers(), log: host.Logger(), hooks: o.Hooks, jitter: o.Jitter, owner: c}
+	c.host = host
 	c.policy.Store(p)
-	if c.log == nil {
-		c.log = stdLogger{}
-	}
-	if c.opts.ConnectTimeout == 0 {
-		c.opts.ConnectTimeout = DefaultConnectTimeout
-	}
-	if c.opts.Jitter == nil {
-		c.opts.Jitter = func() uint16 { return uint16(rand.Uint32()) }
-	}
+	c.empty = sync.NewCond(&c.mu)
 	for _, t := range o.Transports {
-		for _, p := range t.Protocols() {
-			if p > maxProtocol {
-				return nil, fmt.Errorf("sspolicy: NewContext: transport %T speaks an unknown protocol %v", t, p)
-			}
-			if c.transports[p] != nil {
-				return nil, fmt.Errorf("sspolicy: NewContext: two transports speak %v: %T and %T", p, c.transports[p], t)
-			}
-			c.transports[p] = t
+		if err := c.registry.add(t); err != nil {
+			return nil, fmt.Errorf("sspolicy: NewContext: %w", err)
 		}
 	}
-	c.timers.init(o.Wake)
-	c.smd.log = c.log
-	c.empty = sync.NewCond(&c.mu)
-	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
 }
 
-// Policy returns the policy that the context executes: the one that SetPolicy or
-// Overlay has set last, else that of NewContext.
-func (c *Context) Policy() *Policy { return c.policy.Load() }
+// Policy returns the policy that the context executes: the latest of SetPolicy or
+// Overlay, else that of NewContext.
+func (c *Context) Policy() *policy.Policy { return c.policy.Load() }
 
-// String returns the release and product of the policy, for messages. It, and
-// GoString, keep fmt from printing what is in a context, such as passwords of proxies.
+// String returns the release and product of the policy. It, and GoString, keep fmt
+// from printing the contents of a context, such as passwords of proxies.
 func (c *Context) String() string {
 	p := c.Policy()
 	return fmt.Sprintf("policy %q of product %q", p.Release, p.Product)
@@ -162,92 +124,59 @@ func (c *Context) String() string {
 // GoString is String, for %#v.
 func (c *Context) GoString() string { return c.String() }
 
-// SMD returns the message distribution of the context.
-func (c *Context) SMD() *SMD { return &c.smd }
+// Logger returns the logger of the context, never nil.
+func (c *Context) Logger() Logger { return c.host.Logger() }
 
-// Logger returns the logger of the context, never nil. It is for transports.
-func (c *Context) Logger() Logger { return c.log }
+// Resumed reports that the system has slept for that long, which the clocks of a
+// Go program do not count (on Linux it is what CLOCK_BOOTTIME has gained on
+// CLOCK_MONOTONIC). Timers that have become due meanwhile expire at once.
+func (c *Context) Resumed(asleep time.Duration) { c.host.Timers().Resumed(asleep) }
 
-// ConnectTimeout returns the limit of an attempt; 0 is none. It is for
-// transports.
-func (c *Context) ConnectTimeout() time.Duration { return max(c.opts.ConnectTimeout, 0) }
-
-// Resumed says that the system has slept for that long, which the clocks of a Go
-// program do not count (on Linux, it is what CLOCK_BOOTTIME has gained on
-// CLOCK_MONOTONIC). What has become due meanwhile is done at once.
-func (c *Context) Resumed(asleep time.Duration) { c.timers.resumed(asleep) }
-
-// DialTimeout is how long the making of a connection may go on when the attempt
-// that wanted it has given up; 0 is without a limit. It is longer than
-// ConnectTimeout, so that an attempt ends by its own limit, by more than the
-// clocks of a busy machine are late. It is for transports.
-func (c *Context) DialTimeout() time.Duration {
-	limit := c.ConnectTimeout()
-	if limit == 0 {
-		return 0
-	}
-	return limit + min(limit/4+time.Second, math.MaxInt64-limit)
-}
-
-// NewStream makes a stream of the named type, with those options: metadata,
-// mostly. Before it returns, the State callback gets CREATING, and, if the stream
-// is to connect at once, because the policy says nailed_up or the callback asked
-// for it, CONNECTING; a stream of SMDStreamType or of a local_sink also CONNECTED.
-// When one of them answers DestroyMe the stream is destroyed, and NewStream returns
+// NewStream makes a stream of the named type. Before it returns, the State
+// callback gets CREATING. If the stream connects at once, because the policy says
+// nailed_up, or because the callback calls Connect or RequestTx, it also gets POLL
+// (after RequestTx) and CONNECTING; a stream without a network also CONNECTED. If
+// one of them is answered with DestroyMe, the stream is destroyed and the error is
 // ErrRefused.
 //
 // Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport,
-// ErrPolicyChanged if the policy is replaced meanwhile, and those
-// that say what in the streamtype can not be executed: ErrUnsupported,
-// ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata; for a local_sink
-// also ErrNoSink and ErrSinkRefused.
+// ErrPolicyChanged if the policy is replaced meanwhile, those of the packages of
+// transports, and those that tell what in the streamtype cannot be executed:
+// ErrUnsupported, ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata.
 func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOption) (*Stream, error) {
-	for _, o := range options {
-		if o, ok := o.(interface{ enable(*Context) }); ok {
-			o.enable(c)
-		}
-	}
-	s, err := c.newStream(streamtype, h, func(s *Stream) error {
-		for _, o := range options {
-			if err := o.fill(s); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	s, err := c.newStream(streamtype, h, options)
 	if err != nil {
 		return nil, fmt.Errorf("sspolicy: new stream %q: %w", streamtype, err)
 	}
 	return s, nil
 }
 
-// newStream makes a stream. What fill does to it is done before it begins its
-// life.
-func (c *Context) newStream(streamtype string, h Handlers, fill func(*Stream) error) (*Stream, error) {
+func (c *Context) newStream(streamtype string, h Handlers, options []StreamOption) (*Stream, error) {
 	var s *Stream
-	for added := false; !added; { // once more if the policy changes meanwhile
-		t, err := c.prepare(streamtype)
+	for added := false; !added; { // again if the policy changes meanwhile
+		t, err := c.join(streamtype)
 		if err != nil {
 			return nil, err
 		}
-		s = &Stream{c: c, t: t, h: h, busy: true}
-		if err := fill(s); err != nil {
+		s = &Stream{e: &c.engine, t: t, h: h, busy: true}
+		s.machine.Type = t.stream
+		if err := s.apply(options); err != nil {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.leave(t)
+			c.leaveLocked(t)
 			return nil, err
 		}
-		if added, err = c.add(s); err != nil {
+		if added, err = c.enter(s); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.enterSink(); err != nil {
+	if err := s.admit(); err != nil {
 		return nil, err
 	}
 	switch {
 	case s.create():
 		return s, nil
-	case c.life.Err() != nil:
+	case c.host.Closing().Err() != nil:
 		return nil, ErrClosed
 	case s.Err() == ErrPolicyChanged:
 		return nil, ErrPolicyChanged
@@ -255,32 +184,77 @@ func (c *Context) newStream(streamtype string, h Handlers, fill func(*Stream) er
 	return nil, ErrRefused
 }
 
-// Close destroys every stream, and waits until the last DESTROYING has been
-// answered and every goroutine and connection of the context is gone. Called
-// from inside a callback, or a method of Credentials, it can not wait, and
-// returns at once. It may be called more than once; it returns nil.
+// apply applies options to a new stream.
+func (s *Stream) apply(options []StreamOption) error {
+	for _, o := range options {
+		var err error
+		switch o := o.(type) {
+		case MetadataOption:
+			err = s.SetAll(o)
+		case streamOption:
+			o(&s.settings)
+		case transport.Option:
+			if p := s.t.stream.Carrier(); p != o.Protocol {
+				return fmt.Errorf("%w: an option for %v with a streamtype of %v", ErrUnsupported, o.Protocol, p)
+			}
+			s.attach(o)
+		default:
+			err = fmt.Errorf("%w: an option of type %T", ErrUnsupported, o)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// admit lets the connector decide about a new stream. After an error the stream
+// has never existed.
+func (s *Stream) admit() error {
+	a, ok := s.t.connector.(transport.Admitter)
+	if !ok || s.attached != nil {
+		return nil
+	}
+	o, err := a.Admit()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.machine.Kill()
+		s.e.owner.remove(s)
+		return err
+	}
+	s.attach(o)
+	return nil
+}
+
+// Close ends the context: no stream is made any more, and those that exist are
+// destroyed. It does not wait for that, see Shutdown, and so may be called from
+// callbacks. It may be called more than once, and returns nil.
 func (c *Context) Close() error {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
 	c.mu.Unlock()
-	inside := insideCallback()
 	if first {
-		c.end()
-		if inside {
-			go c.close()
-		} else {
-			c.close()
-		}
-	}
-	if !inside {
-		<-c.done
+		c.host.Close()
+		go c.close()
 	}
 	return nil
 }
 
-// Closed reports whether Close has been called. It is for transports.
-func (c *Context) Closed() bool { return c.life.Err() != nil }
+// Shutdown is Close, and waits until the last DESTROYING has been answered and
+// every goroutine and connection of the context is gone, or until ctx is done,
+// whose error it returns then. In a callback it would wait for itself: use Close
+// there.
+func (c *Context) Shutdown(ctx context.Context) error {
+	c.Close()
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 func (c *Context) close() {
 	c.mu.Lock()
@@ -296,56 +270,31 @@ func (c *Context) close() {
 	for c.first != nil {
 		c.empty.Wait()
 	}
-	types := slices.Collect(maps.Values(c.types))
-	types = slices.AppendSeq(types, maps.Keys(c.stale))
+	types, stale := c.types, c.stale
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
+	c.host.StopDials()
 	for _, t := range types {
-		c.closeType(t)
+		t.close()
+	}
+	for t := range stale {
+		t.close()
 	}
 	c.freeing.Wait()
-	c.smd.close()
-	c.dialed.close()
-	c.timers.close()
+	c.host.Release()
 	close(c.done)
 }
 
-// insideCallback reports whether the calling goroutine is running a callback
-// of some stream, a method of Credentials for it, a listener of SMD, the
-// join of a Sink, or Options.Wake. There is no cheaper way to ask, but only Close asks.
-func insideCallback() bool {
-	pcs := make([]uintptr, 64)
-	for skip := 1; ; skip += len(pcs) {
-		n := goruntime.Callers(skip, pcs)
-		frames := goruntime.CallersFrames(pcs[:n])
-		for n > 0 {
-			f, more := frames.Next()
-			if strings.Contains(f.Function, "sspolicy/runtime.(*Stream).call") ||
-				strings.Contains(f.Function, "sspolicy/runtime.(*Listener).call") ||
-				strings.Contains(f.Function, "sspolicy/runtime.(*Sink).call") ||
-				strings.Contains(f.Function, "sspolicy/runtime.(*timers).call") {
-				return true
-			}
-			if !more {
-				break
-			}
-		}
-		if n < len(pcs) {
-			return false
-		}
-	}
-}
-
-// add enters s into the list of streams. It reports false if there are to be no
-// more streams of its type, which it then has left.
-func (c *Context) add(s *Stream) (bool, error) {
+// enter puts s into the list of streams. It reports false if its type has become
+// stale; s has then left it.
+func (c *Context) enter(s *Stream) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false, ErrClosed
 	}
 	if s.t.stale.Load() {
-		c.leave(s.t)
+		c.leaveLocked(s.t)
 		return false, nil
 	}
 	s.next = c.first
@@ -356,8 +305,8 @@ func (c *Context) add(s *Stream) (bool, error) {
 	return true, nil
 }
 
-// remove takes s out of the list. Whoever calls it does nothing after it that
-// Close would have to wait for.
+// remove takes s out of the list of streams. The caller does nothing after it that
+// Shutdown would have to wait for.
 func (c *Context) remove(s *Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -370,7 +319,7 @@ func (c *Context) remove(s *Stream) {
 		s.next.prev = s.prev
 	}
 	s.prev, s.next = nil, nil
-	c.leave(s.t)
+	c.leaveLocked(s.t)
 	if c.first == nil {
 		c.empty.Broadcast()
 	}

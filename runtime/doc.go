@@ -1,19 +1,31 @@
 // Package runtime executes compiled Secure Streams policies.
 //
-// A program names a streamtype and moves payload. The policy says the rest:
-// where the peer is, what is spoken to it, whom to trust, when to try again.
+// A program names a streamtype and moves payload. The policy says the rest: where
+// the peer is, which protocol it speaks, whom to trust, when to retry.
 //
 //	c, err := runtime.NewContext(policy, runtime.Options{
-//		Transports: []runtime.Transport{http.New()},
+//		Transports: []transport.Transport{http.New()},
 //	})
 //	...
-//	answer, err := c.Fetch(ctx, "get_weather", runtime.WithMetadata("city", "Paris"))
+//	response, err := c.Fetch(ctx, "get_weather", runtime.WithMetadata("city", "Paris"))
 //
-// There are three ways to move payload. [Context.Fetch] makes a request and
-// returns the answer. [Context.Open] returns a [Conn], which is an
-// [io.ReadWriteCloser], and has [Conn.Messages] to range over. And there is what
-// both are made of, and the only way to do all that libwebsockets can:
-// [Context.NewStream] with callbacks.
+// # Contexts
+//
+// A [Context] holds a policy and the streams made from it; [Options] are its
+// settings. It executes each protocol with a transport from the packages below this
+// one: http, h3, ws, mqtt, raw; file for endpoints that are local files; sink and
+// smd for streams that stay in the program. A program links those that its policy
+// needs. This package itself needs nothing but the standard library, and not
+// net/http.
+//
+// [Context.SetPolicy] and [Context.Overlay] replace the policy while streams live.
+// [Context.Close] ends all streams; [Context.Shutdown] also waits for them.
+//
+// # Streams
+//
+// A [Stream] is one use of a streamtype. It outlives its connections: the policy
+// decides when it connects again. [Context.NewStream] makes one with callbacks,
+// which is the only way to do all that libwebsockets can.
 //
 //	s, err := c.NewStream("get_weather", runtime.Handlers{
 //		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result { ... },
@@ -22,36 +34,38 @@
 //	...
 //	s.RequestTx()
 //
-// What there is beside that: another policy while streams live
-// ([Context.SetPolicy], [Context.Overlay]), credentials ([Credentials]), streams
-// that end in the program ([Context.NewSink]), messages between its parts
-// ([Context.SMD]), and reports of all that happens ([Hooks]).
+// # Handlers
 //
-// A [Context] holds a policy and the streams made from it. A [Stream] outlives
-// its connections: it is told of each step by its [Handlers], and answers with
-// a [Result]. A [Transport] makes the connections; a program links one, from
-// the packages below this one, for each protocol family its policy uses. This
-// package itself needs nothing but the standard library, and not net/http.
+// [Handlers] are the callbacks of a stream: they receive each [State] that it
+// reaches and each piece of payload, and answer with a [Result].
 //
-// # Callbacks
+// The callbacks of one stream never overlap; those of two streams may. They run on
+// goroutines of this package, never inside a call that the program makes, with one
+// exception: before it returns, NewStream delivers [StateCreating], and the states
+// up to the first attempt of a stream that connects at once (without a network, up
+// to [StateConnected]). A program may therefore hold its own locks while it calls
+// methods of a Stream, even if its callbacks take the same locks. Callbacks may
+// call every method of Stream, and every method of Context but Shutdown.
 //
-// The callbacks of one stream never run at the same time; those of two streams
-// may. They run on goroutines of this package, never inside a call that the
-// program makes, but for one exception: [Context.NewStream] delivers
-// [StateCreating], and what a stream that connects at once has to say before
-// its first attempt (without a network, up to [StateConnected]), before it
-// returns. So a program may hold its own locks while it calls any method of a
-// Stream, also when its callbacks take the same locks. Every method of Stream may
-// be called from inside its callbacks.
+// # Calls
 //
-// # Transports
+// Fetch and Open wrap a stream for programs that prefer calls to callbacks.
+// [Context.Fetch] makes a request and returns the [Response]. [Context.Open]
+// returns a [Conn], an [io.ReadWriteCloser] with [Conn.Messages] to range over.
+// They use nothing but the exported methods of Context and Stream.
 //
-// What follows is for packages that speak a protocol, and a program has no use for
-// it: [Transport], [Connector], [Link], [Target], [Dialer], [Proxy], [Validity],
-// [Perf], [Template], [TransportOption], the TransportData of streams, and those
-// methods of Context whose documentation says so.
+// # Options
 //
-// The names and numbers of states, flags and results are those of
-// libwebsockets 5.0.0 (include/libwebsockets/lws-secure-streams.h). Where the
-// behaviour differs from it on purpose, docs/runtime.md says so.
+// A [StreamOption] is a setting of a new stream, such as [WithMetadata]; a
+// [CallOption] is one of Fetch and Open, such as [WithBody]. [Credentials], a
+// [CookieJar], a [Logger] and [Hooks] are settings of a context.
+//
+// # Errors
+//
+// Errors wrap one of the variables of this package, to be compared with
+// [errors.Is]; a [NackError], [TrustError] or [ProxyError] has details.
+//
+// Names and numbers of states, flags and results are those of libwebsockets 5.0.0
+// (include/libwebsockets/lws-secure-streams.h). docs/runtime.md describes the
+// sequences of states, and where the behaviour differs from lws on purpose.
 package runtime

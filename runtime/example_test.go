@@ -11,14 +11,19 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// Two streamtypes make a form together, and the answer comes in parts.
+// Two streamtypes share a form, and the response is multipart.
 func ExampleWithPart() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, file, err := r.FormFile("photo")
@@ -32,26 +37,26 @@ func ExampleWithPart() {
 	}))
 	defer server.Close()
 
-	policy := &runtime.Policy{StreamTypes: []*runtime.StreamType{{
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name: "title", Rideshare: "photo", Endpoint: server.URL, Opportunistic: true,
-		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
+		HTTP: &policy.HTTP{Method: "POST", MultipartName: "title", MultipartSSIn: true},
 	}, {
 		Name: "photo", Endpoint: server.URL, Opportunistic: true,
-		HTTP: &runtime.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
+		HTTP: &policy.HTTP{Method: "POST", MultipartName: "photo", MultipartFilename: "photo.jpg", MIMEContentType: "image/jpeg"},
 	}}}
-	c, err := runtime.NewContext(policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
-	answer, err := c.Fetch(context.Background(), "title",
+	response, err := c.Fetch(context.Background(), "title",
 		runtime.WithPart("title", []byte("At the sea")),
 		runtime.WithPart("photo", []byte("not really one")))
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, part := range answer.Parts {
+	for _, part := range response.Parts {
 		header, body, err := runtime.SplitPart(part)
 		if err != nil {
 			log.Fatal(err)
@@ -63,29 +68,30 @@ func ExampleWithPart() {
 	// "text/plain" photo.jpg, 14 bytes
 }
 
-// A stream is told of each step of a request, and of what it brings.
+// The handlers of a stream receive each state of a request and the payload of the
+// response.
 func Example() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "hello from "+r.URL.Path)
 	}))
 	defer server.Close()
 
-	// Mostly compiled from JSON by codegen.Compile, or generated as Go source.
-	policy := &runtime.Policy{StreamTypes: []*runtime.StreamType{{
+	// Usually codegen.Compile makes a policy from JSON, or it is generated Go source.
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name:          "greeting",
-		Protocol:      runtime.ProtocolH1,
+		Protocol:      policy.ProtocolH1,
 		Endpoint:      "${server}",
 		Opportunistic: true,
-		Metadata:      []runtime.Metadata{{Name: "server"}},
-		HTTP:          &runtime.HTTP{Method: "GET"},
+		Metadata:      []policy.Metadata{{Name: "server"}},
+		HTTP:          &policy.HTTP{Method: "GET"},
 	}}}
-	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+	c, err := runtime.NewContext(p, runtime.Options{
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	done := make(chan struct{})
 	s, err := c.NewStream("greeting", runtime.Handlers{
@@ -124,48 +130,48 @@ func Example() {
 	// DESTROYING
 }
 
-// examplePolicy is what the examples execute. Mostly a policy is compiled from
-// JSON by codegen.Compile, or generated as Go source.
-func examplePolicy() *runtime.Policy {
-	st := func(name, method string) *runtime.StreamType {
-		return &runtime.StreamType{
+// examplePolicy returns the policy of the examples. Usually codegen.Compile makes a policy
+// from JSON, or it is generated Go source.
+func examplePolicy() *policy.Policy {
+	st := func(name, method string) *policy.StreamType {
+		return &policy.StreamType{
 			Name:          name,
-			Protocol:      runtime.ProtocolH1,
+			Protocol:      policy.ProtocolH1,
 			Endpoint:      "${server}",
 			Opportunistic: true,
-			Metadata: []runtime.Metadata{
+			Metadata: []policy.Metadata{
 				{Name: "server"},
 				{Name: "language", Header: "accept-language:"},
 				{Name: "served_by", Header: "x-served-by:"},
 			},
-			HTTP: &runtime.HTTP{Method: method},
+			HTTP: &policy.HTTP{Method: method},
 		}
 	}
-	return &runtime.Policy{StreamTypes: []*runtime.StreamType{st("greeting", "GET"), st("echo", "POST")}}
+	return &policy.Policy{StreamTypes: []*policy.StreamType{st("greeting", "GET"), st("echo", "POST")}}
 }
 
-// A request and its answer.
+// Fetch makes a request and returns the response.
 func ExampleContext_Fetch() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/world" {
-			http.Error(w, "no such place", http.StatusNotFound)
+			http.Error(w, "not found", http.StatusNotFound)
 			return
 		}
 		io.WriteString(w, "hello from "+r.URL.Path)
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for _, place := range []string{"/world", "/moon"} {
-		answer, err := c.Fetch(ctx, "greeting", runtime.WithMetadata("server", server.URL+place))
+		response, err := c.Fetch(ctx, "greeting", runtime.WithMetadata("server", server.URL+place))
 		if errors.Is(err, runtime.ErrNack) {
 			fmt.Println("not accepted")
 			continue
@@ -173,14 +179,14 @@ func ExampleContext_Fetch() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Printf("%s\n", answer.Body)
+		fmt.Printf("%s\n", response.Body)
 	}
 	// Output:
 	// hello from /world
 	// not accepted
 }
 
-// Metadata goes out, and comes back, in the headers that the policy says.
+// The policy maps metadata to headers of the request and the response.
 func ExampleWithMetadata() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Served-By", "node 7")
@@ -190,28 +196,28 @@ func ExampleWithMetadata() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
-	answer, err := c.Fetch(context.Background(), "greeting",
+	response, err := c.Fetch(context.Background(), "greeting",
 		runtime.WithMetadata("server", server.URL),
 		runtime.WithMetadata("language", "fr"))
 	if err != nil {
 		log.Fatal(err)
 	}
-	by, err := answer.Metadata("served_by")
+	by, err := response.Metadata("served_by")
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%s, says %s\n", answer.Body, by)
+	fmt.Printf("%s, says %s\n", response.Body, by)
 	// Output: bonjour, says node 7
 }
 
-// What is written is the body of the request, what is read that of the answer.
+// A Conn writes the body of the request and reads the body of the response.
 func ExampleContext_Open() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -219,12 +225,12 @@ func ExampleContext_Open() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	conn, err := c.Open(context.Background(), "echo", runtime.WithMetadata("server", server.URL))
 	if err != nil {
@@ -246,7 +252,7 @@ func ExampleContext_Open() {
 	// LINE 2
 }
 
-// Messages come as a whole, however they were cut up on the way.
+// Messages returns whole messages, however the network split them.
 func ExampleConn_Messages() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for _, part := range []string{"all ", "of ", "it"} {
@@ -256,12 +262,12 @@ func ExampleConn_Messages() {
 	}))
 	defer server.Close()
 	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	conn, err := c.Open(context.Background(), "greeting", runtime.WithMetadata("server", server.URL))
 	if err != nil {
@@ -277,36 +283,36 @@ func ExampleConn_Messages() {
 	// Output: all of it
 }
 
-// A stream that names a trust store trusts the certificates in it, and nobody
-// else: not even who the operating system trusts.
+// A streamtype with a trust store trusts only its certificates, not those of the operating
+// system.
 func ExampleTrustStore() {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "trusted")
 	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	defer server.Close()
-	policy := examplePolicy()
-	greeting := policy.StreamType("greeting")
+	p := examplePolicy()
+	greeting := p.StreamType("greeting")
 	greeting.TLS = true
-	greeting.TrustStore = &runtime.TrustStore{
+	greeting.TrustStore = &policy.TrustStore{
 		Name:  "ours",
-		Stack: []*runtime.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
+		Stack: []*policy.Cert{{Name: "ca", DER: string(server.Certificate().Raw)}},
 	}
-	policy.StreamType("echo").TLS = true // with the roots of the operating system
-	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
+	p.StreamType("echo").TLS = true // with the roots of the operating system
+	c, err := runtime.NewContext(p, runtime.Options{
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 
 	at := runtime.WithMetadata("server", server.URL)
-	answer, err := c.Fetch(context.Background(), "greeting", at)
+	response, err := c.Fetch(context.Background(), "greeting", at)
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%s\n", answer.Body)
+	fmt.Printf("%s\n", response.Body)
 	_, err = c.Fetch(context.Background(), "echo", at)
 	_, untrusted := errors.AsType[x509.UnknownAuthorityError](err)
 	fmt.Println("untrusted:", untrusted)
@@ -315,38 +321,136 @@ func ExampleTrustStore() {
 	// untrusted: true
 }
 
-// A streamtype that the policy says local_sink of ends in the program itself.
-func ExampleContext_NewSink() {
-	c, err := runtime.NewContext(&runtime.Policy{
-		StreamTypes: []*runtime.StreamType{{Name: "log", LocalSink: true, Opportunistic: true}},
-	}, runtime.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-	var got sync.WaitGroup
-	_, err = c.NewSink("log", func(joined uint32) (runtime.Handlers, runtime.Result) {
-		return runtime.Handlers{
-			Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-				fmt.Printf("%s\n", buf)
-				got.Done()
-				return runtime.OK
-			},
-		}, runtime.OK
+// Tx sends a message in as many pieces as its buffers need.
+func ExampleHandlers() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%d bytes", len(body))
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []transport.Transport{sshttp.New()},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer c.Shutdown(context.Background())
 
-	conn, err := c.Open(context.Background(), "log")
+	message, flags := bytes.Repeat([]byte("x"), 100_000), runtime.FlagSOM
+	done := make(chan struct{})
+	s, err := c.NewStream("echo", runtime.Handlers{
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			if len(message) == 0 {
+				return 0, 0, runtime.TxDontSend
+			}
+			n, f := copy(buf, message), flags
+			if message, flags = message[n:], 0; len(message) == 0 {
+				return n, f | runtime.FlagEOM, runtime.OK
+			}
+			s.RequestTx() // the rest
+			return n, f, runtime.OK
+		},
+		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			fmt.Printf("%s", buf)
+			return runtime.OK
+		},
+		State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateDisconnected || state == runtime.StateAllRetriesFailed {
+				close(done)
+			}
+			return runtime.OK
+		},
+	}, runtime.WithMetadata("server", server.URL))
 	if err != nil {
 		log.Fatal(err)
 	}
-	got.Add(2)
-	fmt.Fprint(conn, "begun")
-	fmt.Fprint(conn, "done")
-	got.Wait()
+	s.RequestTx()
+	<-done
+	// Output: 100000 bytes
+}
+
+// A program that has no room for more payload pauses the stream, and the peer waits.
+func ExampleStream_PauseRx() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Write(make([]byte, 1<<20))
+	}))
+	defer server.Close()
+	c, err := runtime.NewContext(examplePolicy(), runtime.Options{
+		Transports: []transport.Transport{sshttp.New()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Shutdown(context.Background())
+
+	pieces := make(chan []byte, 1)
+	s, err := c.NewStream("greeting", runtime.Handlers{
+		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			s.PauseRx()
+			pieces <- bytes.Clone(buf) // has room: Rx is not called before ResumeRx
+			return runtime.OK
+		},
+		State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			if state == runtime.StateQoSAckRemote || state == runtime.StateAllRetriesFailed {
+				close(pieces)
+			}
+			return runtime.OK
+		},
+	}, runtime.WithMetadata("server", server.URL))
+	if err != nil {
+		log.Fatal(err)
+	}
+	s.RequestTx()
+	total := 0
+	for piece := range pieces {
+		total += len(piece) // takes its time
+		s.ResumeRx()
+	}
+	fmt.Println(total, "bytes")
+	// Output: 1048576 bytes
+}
+
+// Messages continues with the next connection unless the streamtype is opportunistic.
+func ExampleConn_Messages_reconnect() {
+	var connections atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		conn.Write(r.Context(), websocket.MessageText, fmt.Appendf(nil, "connection %d", connections.Add(1)))
+		conn.CloseNow() // without a close frame
+	}))
+	defer server.Close()
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{
+		Name:     "live",
+		Protocol: policy.ProtocolWS,
+		Endpoint: server.URL,
+		HTTP:     &policy.HTTP{},
+		Retry:    &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
+	}}}
+	c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{ws.New()}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Shutdown(context.Background())
+
+	conn, err := c.Open(context.Background(), "live")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	for msg, err := range conn.Messages() {
+		if err != nil { // such as ErrAllRetriesFailed
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", msg)
+		if string(msg) == "connection 3" {
+			break
+		}
+	}
 	// Output:
-	// begun
-	// done
+	// connection 1
+	// connection 2
+	// connection 3
 }

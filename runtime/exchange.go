@@ -1,66 +1,75 @@
 package runtime
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An exchange is a stream whose handlers are those of Fetch or Open: it makes
-// calls that wait out of callbacks.
+// An exchange turns the callbacks of a stream into calls that wait, for Fetch and
+// Open. It uses the exported methods of Context and Stream alone.
 type exchange struct {
 	ctx     context.Context
-	s       *Stream
 	call    call
-	collect bool           // the answer is collected as a whole, for Fetch
-	stops   [2]func() bool // of what waits for a context to end
+	collect bool // the response is collected as a whole, for Fetch
 
-	// mu is taken inside of callbacks, which hold no other lock then, and is
-	// held while methods of s are called.
+	// mu is locked in callbacks, which hold no other lock, and while methods of
+	// s are called.
 	mu   sync.Mutex
 	cond sync.Cond // something below has changed
 
+	s    *Stream            // known from CREATING on
+	st   *policy.StreamType // of the present attempt
+	stop func() bool        // ends the wait for ctx
+
 	over      bool
-	err       error // of what is over; nil if all went well
-	dropped   bool  // over, and what has been received is not wanted any more
+	err       error // why it is over; nil if all went well
+	dropped   bool  // over, and payload that has not been read is not wanted
 	connected bool  // has been, at some time
 	verdict   State // StateQoSAckRemote, StateQoSNackRemote, or 0
 	user      State // of the policy's http_resp_map
-	status    int   // of the answer
+	status    int   // of the response
 
-	// What has been received. Fetch collects it. Open has place for one piece:
-	// the transport waits until there is place, and that slows the peer down.
-	buf     []byte
-	full    bool            // there is a piece
-	off     int             // how much of it has been taken
-	told    []metadataValue // what the peer said along with its message; empty if nothing
-	known   []metadataValue // along with the message that has been taken last
-	waiting int             // how many bytes wait for place
-	flags   Flags
-	related bool  // a group of messages is being received
-	ends    []int // where each of its messages ends in buf, for Fetch
-
-	// What is to be sent.
-	writing  sync.Mutex // held by a write, outside of mu
-	out      []byte
-	pending  bool // out is to be sent, though it may be empty
-	tail     tail
-	begun    bool          // a part of a message has been sent
-	asked    bool          // the transport has asked for payload in this attempt
-	closed   bool          // closeWrite has been called: true of later attempts too
-	used     bool          // a part of the body has been had
-	restarts int           // how often it is to be had from the start again
-	chain    []*StreamType // whose messages make the request, in this attempt
-	at       int           // index of the one whose message is being sent
-	parts    []payload     // to be read by pump; nil if there is none
-	broken   error         // why nothing more can be sent in this attempt
+	in  inbox
+	out outbox
 }
 
-// tail says how the message that is being sent ends.
+// An inbox is what has been received. Fetch collects all of it. Open has room for
+// one piece: the stream is paused until that has been read.
+type inbox struct {
+	buf     []byte
+	full    bool // there is a piece
+	off     int  // bytes of it that have been read
+	flags   Flags
+	arrived []string // metadata as it came with the piece's message
+	taken   []string // and with the message that was read last
+	related bool     // a group of messages is being received
+	ends    []int    // where each message of the group ends in buf, for Fetch
+}
+
+// An outbox is what is to be sent.
+type outbox struct {
+	writing   sync.Mutex // held by a write, outside of mu
+	buf       []byte
+	pending   bool // buf is to be sent, even if it is empty
+	tail      tail
+	started   bool                 // part of a message has been sent
+	requested bool                 // the transport has asked for payload in this attempt
+	closed    bool                 // closeWrite has been called; holds for later attempts
+	used      bool                 // part of the body has been taken
+	restarts  int                  // how often the body has to be taken from its start again
+	chain     []*policy.StreamType // whose messages make the request, in this attempt
+	at        int                  // index of the one whose message is being sent
+	parts     []payload            // to be read by pump; nil if there is none
+	broken    error                // why nothing more can be sent in this attempt
+}
+
+// A tail tells how the message that is being sent ends.
 type tail uint8
 
 const (
@@ -69,132 +78,84 @@ const (
 	tailSent             // it has ended
 )
 
-// start makes the stream of a Fetch or Open, and begins an attempt.
-func (c *Context) start(ctx context.Context, streamtype string, o []CallOption, collect bool) (*exchange, error) {
-	if ctx.Err() != nil {
-		return nil, contextError(ctx)
-	}
-	x := &exchange{ctx: ctx, collect: collect}
-	x.call.limit = DefaultLimit
-	for _, o := range o {
-		o.apply(&x.call)
-	}
-	x.cond.L = &x.mu
-	s, err := c.newStream(streamtype, Handlers{State: x.state, Rx: x.rx}, x.prepare)
-	if err != nil {
-		return nil, err
-	}
-	if collect {
-		s.StartTimeout(0)
-	}
-	_ = s.RequestTx() // if it has ended already, x knows why
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.over {
-		return x, nil
-	}
-	x.stops[0] = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
-	if !collect { // whose Rx may be waiting
-		x.stops[1] = context.AfterFunc(c.life, func() { x.abort(ErrClosed) })
-	}
-	if x.parts != nil {
-		go x.pump()
-	}
-	return x, nil
-}
-
-// prepare fills in a stream before it begins its life.
-func (x *exchange) prepare(s *Stream) (err error) {
-	x.s, s.x = s, x
-	x.chain = s.t.chain
-	if x.parts, err = x.call.readers(x.chain); err != nil {
+// createLocked checks at CREATING whether the stream can do what the call wants.
+func (x *exchange) createLocked(s *Stream) (err error) {
+	x.s, x.st, x.out.chain = s, s.StreamType(), s.Rideshares()
+	if x.out.parts, err = x.call.readers(x.out.chain); err != nil {
 		return err
 	}
-	switch sends := s.t.policy.sends(); {
-	case s.t.of == nil:
-		return fmt.Errorf("%w: it is for NewStream", ErrUnsupported)
+	switch sends := x.st.Sends(); {
+	case x.st.Carrier() == policy.ProtocolSMD:
+		return fmt.Errorf("%w: the streamtype is for NewStream", ErrUnsupported)
 	case x.call.hasBody() && !sends:
 		return ErrNoBody
 	case x.sendsBody() || !x.collect && sends:
-		s.h.Tx = x.tx
-		s.txLen = x.txLength()
-	}
-	for _, o := range x.call.options {
-		if err := o.fill(s); err != nil {
-			return err
-		}
+		s.SetHandlers(Handlers{Tx: x.tx, TxFailed: x.txFailed})
+		return s.RequestTxLen(x.txLength())
 	}
 	return nil
 }
 
-// contextError returns why ctx, which is done, is done.
-func contextError(ctx context.Context) error {
-	if cause := context.Cause(ctx); cause != ctx.Err() {
-		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+// txLength returns the length of the body for RequestTxLen; 0 if it is unknown.
+func (x *exchange) txLength() (n uint64) {
+	if x.out.parts == nil {
+		return uint64(len(x.call.body))
 	}
-	return ctx.Err()
+	for i := range x.out.parts { // no copies: pump writes the rest of each
+		if x.out.parts[i].length < 0 {
+			return 0
+		}
+		n += uint64(x.out.parts[i].length)
+	}
+	return n
 }
 
-// finish says how it all ended, if that is not known yet. mu is held.
-func (x *exchange) finish(err error) {
+// finishLocked notes how it all ended, unless that is known already.
+func (x *exchange) finishLocked(err error) {
 	if x.over {
 		return
 	}
 	x.over, x.err = true, err
-	for _, stop := range x.stops {
-		if stop != nil {
-			stop()
-		}
+	if x.stop != nil {
+		x.stop()
 	}
 	x.cond.Broadcast()
 }
 
-// abort ends the stream from outside of it.
+// abort ends the stream from outside.
 func (x *exchange) abort(err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.fail(err)
+	x.abortLocked(err)
 }
 
-// replaced is abort for a policy that has changed; but what has ended well has.
-func (x *exchange) replaced() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !x.over {
-		x.fail(ErrPolicyChanged)
-	}
-}
-
-// fail is abort where mu is held.
-func (x *exchange) fail(err error) {
-	x.finish(err)
-	if x.full && !x.collect {
-		x.err = err // though all went well, it is not all to be had any more
+func (x *exchange) abortLocked(err error) {
+	x.finishLocked(err)
+	if x.in.full && !x.collect {
+		x.err = err // all went well, but the rest cannot be read any more
 	}
 	x.dropped = true
 	x.s.Destroy()
 }
 
-// messages reports whether a connection carries any number of messages, so
-// that it makes sense to go on with another one.
-func (x *exchange) messages() bool {
-	st := x.s.StreamType()
-	return st.LocalSink || st.Protocol == ProtocolWS || st.Protocol == ProtocolMQTT
-}
+// messages reports whether a connection carries any number of messages, so that
+// another one can go on where it ended.
+func (x *exchange) messages() bool { return x.st.Carrier().HasMessages() }
 
-// apiece reports whether each write is a message of its own.
-func (x *exchange) apiece() bool { return x.messages() && x.parts == nil }
+// separate reports whether each write is a message of its own.
+func (x *exchange) separate() bool { return x.messages() && x.out.parts == nil }
 
 // sendsBody reports whether a body is sent that was given at the start. Fetch
-// publishes a message over mqtt, if an empty one.
+// publishes a message over mqtt even if it is empty.
 func (x *exchange) sendsBody() bool {
-	return x.call.hasBody() || x.collect && x.s.t.policy.Protocol == ProtocolMQTT && x.parts == nil
+	return x.call.hasBody() || x.collect && x.st.Protocol == policy.ProtocolMQTT && x.out.parts == nil
 }
 
-// oneMessage reports whether the answer is the first message that comes.
-func (x *exchange) oneMessage() bool {
-	return x.collect && x.s.t.policy.Protocol == ProtocolWS
-}
+// oneMessage reports whether the response is the first message that comes.
+func (x *exchange) oneMessage() bool { return x.collect && x.st.Protocol == policy.ProtocolWS }
+
+// hasVerdict reports whether ACK and NACK decide about the whole exchange.
+func (x *exchange) hasVerdict() bool { return x.st.IsHTTP() || x.collect }
 
 func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	x.mu.Lock()
@@ -203,44 +164,49 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		return DestroyMe
 	}
 	switch state {
+	case StateCreating:
+		if err := x.createLocked(s); err != nil {
+			return x.endLocked(err)
+		}
 	case StateConnecting:
-		return x.connecting()
+		return x.connectingLocked()
 	case StateConnected:
 		x.connected, x.status = true, s.Status()
-		if x.messages() && (x.pending || x.call.hasBody()) {
-			_ = s.RequestTx() // what was asked for before has gone with the connection before
+		if x.messages() && (x.out.pending || x.call.hasBody()) {
+			_ = s.RequestTx() // the request before has ended with its connection
 		}
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict = state
-		if x.collect && !s.t.http { // over HTTP the connection ends by itself
-			x.finish(x.result(nil))
-			return DestroyMe
+		if x.collect && !x.st.IsHTTP() { // over HTTP the connection ends by itself
+			return x.endLocked(x.resultLocked(nil))
 		}
 	case StateDisconnected:
 		err := s.Err()
-		if x.messages() && !x.collect && err != nil && !s.t.policy.Opportunistic {
-			x.lost()
+		if err == ErrClosed || err == ErrPolicyChanged { // destroyed from outside
+			x.dropped = true
+			return x.endLocked(err)
+		}
+		if x.messages() && !x.collect && err != nil && !x.st.Opportunistic {
+			x.lostLocked()
 			return OK // the policy makes another connection
 		}
-		x.finish(x.result(err))
-		return DestroyMe
+		return x.endLocked(x.resultLocked(err))
 	case StateAllRetriesFailed:
 		err := ErrAllRetriesFailed
 		if cause := s.Err(); cause != nil {
 			err = fmt.Errorf("%w: %w", err, cause)
 		}
-		x.finish(err)
-		return DestroyMe
+		return x.endLocked(err)
 	case StateTimeout:
-		x.finish(fmt.Errorf("%w: the policy's timeout_ms is over", ErrTimeout))
-		return DestroyMe
+		return x.endLocked(fmt.Errorf("%w: the policy's timeout_ms has passed", ErrTimeout))
 	case StateDestroying:
 		err := ErrClosed
 		if s.Err() == ErrPolicyChanged {
 			err = ErrPolicyChanged
 		}
-		x.finish(err)
+		x.finishLocked(err)
+		x.dropped = true
 	default:
 		if state >= StateUserBase {
 			x.user = state
@@ -249,315 +215,190 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	return OK
 }
 
-// result returns how the end of a connection is to be taken, that it ended for
-// the reason err. mu is held.
-func (x *exchange) result(err error) error {
+// endLocked is the result of a callback after which all is over.
+func (x *exchange) endLocked(err error) Result {
+	x.finishLocked(err)
+	return DestroyMe
+}
+
+// resultLocked returns the error of the exchange when a connection has ended for
+// the reason err.
+func (x *exchange) resultLocked(err error) error {
 	switch {
-	case x.verdict == StateQoSNackRemote && (x.s.t.http || x.collect):
+	case x.verdict == StateQoSNackRemote && x.hasVerdict():
 		return &NackError{Status: x.status, State: x.user}
-	case x.verdict == StateQoSAckRemote && (x.s.t.http || x.collect), err == nil:
+	case x.verdict == StateQoSAckRemote && x.hasVerdict(), err == nil:
 		return nil
-	case err == ErrPolicyChanged:
-		return err
-	case !x.s.t.http && errors.Is(err, io.EOF) && !x.oneMessage():
-		return nil // the peer is done
+	case !x.st.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
+		return nil // the peer has finished
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	}
 	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
 }
 
-// connecting makes all ready for an attempt. mu is held.
-func (x *exchange) connecting() Result {
+// connectingLocked prepares an attempt.
+func (x *exchange) connectingLocked() Result {
+	o := &x.out
+	x.st = x.s.StreamType()
 	x.user, x.verdict, x.status = 0, 0, 0
-	x.asked, x.broken = false, nil
-	was := x.chain
-	x.chain = x.s.t.chain
-	if x.parts != nil && !slices.EqualFunc(was, x.chain, func(a, b *StreamType) bool { return a.Name == b.Name }) {
-		x.finish(fmt.Errorf("%w: rideshare: by a new policy other streamtypes share the request than there are parts for", ErrUnsupported))
-		return DestroyMe
+	o.requested, o.broken = false, nil
+	last := o.chain
+	o.chain = x.s.Rideshares()
+	if o.parts != nil && !slices.EqualFunc(last, o.chain, func(a, b *policy.StreamType) bool { return a.Name == b.Name }) {
+		return x.endLocked(fmt.Errorf("%w: rideshare: a new policy makes the request of other streamtypes than those that have parts", ErrUnsupported))
 	}
-	if x.messages() && !x.collect && (!x.call.hasBody() || x.tail == tailSent) {
+	if x.messages() && !x.collect && (!x.call.hasBody() || o.tail == tailSent) {
 		return OK
 	}
 	if x.collect {
-		x.buf, x.related, x.ends = x.buf[:0], false, nil
+		x.in.buf, x.in.related, x.in.ends = x.in.buf[:0], false, nil
 	}
-	if x.used {
+	if o.used {
 		if x.spent() {
-			x.finish(fmt.Errorf("%w: %w", ErrBodySpent, x.s.Err()))
-			return DestroyMe
+			return x.endLocked(fmt.Errorf("%w: %w", ErrBodySpent, x.s.Err()))
 		}
-		x.used = false
-		x.restarts++
+		o.used = false
+		o.restarts++
 	}
 	if x.messages() {
 		_ = x.s.RequestTxLen(x.txLength()) // the attempt before may have taken it
 	}
-	x.begun, x.tail, x.at = false, tailOpen, 0
-	if x.parts != nil {
-		x.out, x.pending = nil, false
+	o.started, o.tail, o.at = false, tailOpen, 0
+	if o.parts != nil {
+		o.buf, o.pending = nil, false
 	} else if x.sendsBody() {
-		x.out, x.pending, x.tail = x.call.body, true, tailLast
-	} else if x.closed {
-		x.tail = tailLast
+		o.buf, o.pending, o.tail = x.call.body, true, tailLast
+	} else if o.closed {
+		o.tail = tailLast
 	}
 	x.cond.Broadcast()
 	return OK
 }
 
-// spent reports whether what has been had of the body can not be had again.
+// spent reports whether what has been taken of the body cannot be taken again.
 func (x *exchange) spent() bool {
-	for _, p := range x.parts {
-		if _, seeker := p.reader.(io.Seeker); p.used && !seeker {
+	for _, p := range x.out.parts {
+		if _, seeker := p.reader.(io.Seeker); p.read && !seeker {
 			return true
 		}
 	}
 	return !x.call.hasBody()
 }
 
-// lost is the end of a connection that is followed by another one. mu is held.
-func (x *exchange) lost() {
-	if x.begun { // the rest of a message makes none
-		x.begun = false
-		x.restarts++
+// lostLocked is the end of a connection that is followed by another one.
+func (x *exchange) lostLocked() {
+	if x.out.started { // the rest of a message makes none
+		x.out.started = false
+		x.out.restarts++
 		x.cond.Broadcast()
 	}
 }
 
-// room waits until a piece that the peer has sent can be taken, or is not wanted
-// any more. It is called before the turn is taken, so that a program that does
-// not read can still write.
-func (x *exchange) room(n int, flags Flags) {
+func (x *exchange) rx(s *Stream, buf []byte, flags Flags) Result {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.waiting = n
-	for !x.collect && x.full && !x.over && flags&FlagPerfJSON == 0 && (n > 0 || flags != FlagEOM) {
-		x.cond.Wait()
-	}
-	x.waiting = 0
-}
-
-func (x *exchange) rx(_ *Stream, buf []byte, flags Flags) Result {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	in := &x.in
 	switch {
 	case flags&FlagPerfJSON != 0:
 		return OK
 	case x.over:
 		return DestroyMe
 	case x.collect:
-		if limit := x.call.limit; limit >= 0 && len(buf) > limit-len(x.buf) {
-			x.finish(fmt.Errorf("the answer is %w: %d bytes", ErrTooLong, limit))
-			return DestroyMe
-		}
-		x.buf = append(x.buf, buf...)
-		if flags&FlagEOM != 0 && x.oneMessage() {
-			x.finish(nil)
-			return DestroyMe
-		}
-		x.related = x.related || flags&FlagRelatedStart != 0
-		if x.related && flags&FlagEOM != 0 {
-			if len(x.ends) == maxParts {
-				x.finish(fmt.Errorf("the answer is %w: %d parts", ErrTooLong, maxParts))
-				return DestroyMe
-			}
-			x.ends = append(x.ends, len(x.buf))
-		}
-		return OK
-	case x.full && len(buf) == 0 && flags == FlagEOM:
-		x.flags |= flags // of the piece that is there
+		return x.collectLocked(buf, flags)
+	case in.full && len(buf) == 0 && flags == FlagEOM:
+		in.flags |= flags // of the piece that is there
 		return OK
 	}
-	x.buf, x.off, x.flags, x.full = append(x.buf[:0], buf...), 0, flags, true
+	in.buf, in.off, in.flags, in.full = append(in.buf[:0], buf...), 0, flags, true
 	if flags&FlagSOM != 0 && x.messages() {
-		x.told = x.s.received(x.told)
+		in.arrived = in.arrived[:0]
+		for _, m := range x.st.Metadata {
+			value, _ := s.Metadata(m.Name)
+			in.arrived = append(in.arrived, value)
+		}
 	}
+	s.PauseRx()
 	x.cond.Broadcast()
+	return OK
+}
+
+// collectLocked adds a piece to the response to a Fetch.
+func (x *exchange) collectLocked(buf []byte, flags Flags) Result {
+	in := &x.in
+	if limit := x.call.limit; limit >= 0 && len(buf) > limit-len(in.buf) {
+		return x.endLocked(fmt.Errorf("the response is %w: %d bytes", ErrTooLong, limit))
+	}
+	in.buf = append(in.buf, buf...)
+	if flags&FlagEOM != 0 && x.oneMessage() {
+		return x.endLocked(nil)
+	}
+	in.related = in.related || flags&FlagRelatedStart != 0
+	if in.related && flags&FlagEOM != 0 {
+		if len(in.ends) == maxParts {
+			return x.endLocked(fmt.Errorf("the response is %w: %d parts", ErrTooLong, maxParts))
+		}
+		in.ends = append(in.ends, len(in.buf))
+	}
 	return OK
 }
 
 func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.asked {
-		x.asked = true
+	o := &x.out
+	if !o.requested {
+		o.requested = true
 		x.cond.Broadcast()
 	}
 	if x.over {
 		return 0, 0, DestroyMe
 	}
-	if !x.pending && x.tail != tailLast {
+	if !o.pending && o.tail != tailLast {
 		return 0, 0, TxDontSend
 	}
-	n := copy(buf, x.out)
-	x.out = x.out[n:]
-	x.used = x.used || n > 0
+	n := copy(buf, o.buf)
+	o.buf = o.buf[n:]
+	o.used = o.used || n > 0
 	var flags Flags
-	if !x.begun {
-		x.begun = true
+	if !o.started {
+		o.started = true
 		flags |= FlagSOM
 	}
-	if len(x.out) > 0 {
+	if len(o.buf) > 0 {
 		_ = s.RequestTx()
 		return n, flags, OK
 	}
-	x.out, x.pending = nil, false
-	if x.tail == tailLast {
-		x.tail = tailSent
-		if x.at++; x.at < len(x.chain) {
-			x.begun, x.used, x.tail = false, true, tailOpen
-			if x.parts == nil && (x.closed || x.call.hasBody()) {
-				x.tail = tailLast // the rest of the messages are empty
-			}
-		}
-		flags |= FlagEOM
-	} else if x.apiece() {
-		x.begun = false
+	o.buf, o.pending = nil, false
+	if o.tail == tailLast {
+		flags |= x.messageEndLocked()
+	} else if x.separate() {
+		o.started = false
 		flags |= FlagEOM
 	}
 	x.cond.Broadcast()
 	return n, flags, OK
 }
 
-// write sends p, and returns when the transport has taken it. mu is held.
-func (x *exchange) write(p []byte) (n int, err error) {
-	restarts := x.restarts
-	if x.over {
-		return 0, x.writeError()
+// messageEndLocked ends the message that is being sent, and returns its flags.
+func (x *exchange) messageEndLocked() Flags {
+	o := &x.out
+	o.tail = tailSent
+	o.at++
+	if o.at >= len(o.chain) {
+		return FlagEOM | FlagEnd
 	}
-	x.out, x.pending = p, true
-	if x.apiece() {
-		_ = x.s.RequestTxLen(uint64(len(p)))
-	} else {
-		_ = x.s.RequestTx()
+	o.started, o.used, o.tail = false, true, tailOpen
+	if o.parts == nil && (o.closed || x.call.hasBody()) {
+		o.tail = tailLast // the other messages are empty
 	}
-	for x.pending && !x.over && x.restarts == restarts && x.broken == nil {
-		x.cond.Wait()
-	}
-	if !x.pending {
-		return len(p), nil
-	}
-	n = len(p) - len(x.out)
-	x.out, x.pending = nil, false
-	if !x.over {
-		return n, cmp.Or(x.broken, x.s.Err()) // the connection was lost
-	}
-	return n, x.writeError()
+	return FlagEOM
 }
 
-// writeError returns why nothing more can be sent. mu is held.
-func (x *exchange) writeError() error {
-	if x.err == nil {
-		return io.ErrClosedPipe
-	}
-	return x.err
-}
-
-// pump sends what the reader has to give.
-func (x *exchange) pump() {
-	for i := range x.parts {
-		p := &x.parts[i]
-		if seeker, ok := p.reader.(io.Seeker); ok {
-			var err error
-			if p.start, err = seeker.Seek(0, io.SeekCurrent); err != nil { // a pipe, say
-				x.mu.Lock()
-				p.reader = struct{ io.Reader }{p.reader}
-				x.mu.Unlock()
-			}
-		}
-	}
-	buf := make([]byte, 16<<10)
+// txFailed makes writes fail though nobody reads.
+func (x *exchange) txFailed(_ *Stream, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for pass := x.restarts; ; pass = x.restarts {
-		if pass > 0 {
-			x.mu.Unlock()
-			err := x.rewind()
-			x.mu.Lock()
-			if err != nil {
-				x.fail(fmt.Errorf("%w: %w", ErrBodySpent, err))
-			}
-		}
-		for i := range x.parts {
-			x.pass(&x.parts[i], buf, pass)
-		}
-		if x.over {
-			return
-		}
-	}
-}
-
-// rewind makes all that has been read from ready to be read again.
-func (x *exchange) rewind() error {
-	for i := range x.parts {
-		if p := &x.parts[i]; p.used {
-			if _, err := p.reader.(io.Seeker).Seek(p.start, io.SeekStart); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// pass sends a message once. It returns when the next one is to be sent, all of
-// them once more, or all is over. mu is held, but not while it reads.
-func (x *exchange) pass(p *payload, buf []byte, pass int) {
-	done := func() bool { return x.over || x.restarts != pass }
-	r := p.reader
-	if p.length >= 0 {
-		r = io.LimitReader(r, p.length)
-	}
-	for total := int64(0); ; {
-		for !x.asked && !done() { // so that nothing is read in vain
-			x.cond.Wait()
-		}
-		if done() {
-			return
-		}
-		x.mu.Unlock()
-		n, err := r.Read(buf)
-		x.mu.Lock()
-		total += int64(n)
-		if n > 0 {
-			x.used, p.used = true, true
-		}
-		if done() {
-			return
-		}
-		if n > 0 {
-			if _, werr := x.write(buf[:n]); werr != nil {
-				for !done() {
-					x.cond.Wait()
-				}
-				return
-			}
-		}
-		switch {
-		case done():
-			return
-		case err == io.EOF && total < p.length:
-			x.fail(fmt.Errorf("the body: %w after %d of %d bytes", io.ErrUnexpectedEOF, total, p.length))
-			return
-		case err == io.EOF:
-			at := x.at
-			x.closeWrite()
-			for !done() && (x.at == at || at == len(x.parts)-1) {
-				x.cond.Wait()
-			}
-			return
-		case err != nil:
-			x.fail(fmt.Errorf("the body: %w", err))
-			return
-		}
-	}
-}
-
-// closeWrite ends the message that is being sent. mu is held.
-func (x *exchange) closeWrite() {
-	if x.tail == tailOpen && !x.apiece() {
-		x.closed = true
-		x.tail = tailLast
-		_ = x.s.RequestTx()
-	}
+	x.out.broken = err
+	x.cond.Broadcast()
 }

@@ -2,41 +2,67 @@ package runtime_test
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
-	"sync"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A fake is a transport whose attempts do what a test says.
-type fake struct {
-	run func(ctx context.Context, l *runtime.Link) error
+type fake struct{ run run }
+
+func (f *fake) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolRaw, policy.ProtocolH1, policy.ProtocolMQTT, policy.ProtocolWS}
+}
+func (f *fake) Prepare(s *transport.Setup) (transport.Connector, error) {
+	return &fakeConnector{f, s}, nil
 }
 
-func (f *fake) Protocols() []runtime.Protocol {
-	return []runtime.Protocol{runtime.ProtocolRaw, runtime.ProtocolH1, runtime.ProtocolMQTT}
+// A fakeConnector is a fake for one streamtype.
+type fakeConnector struct {
+	*fake
+	setup *transport.Setup
 }
-func (f *fake) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, error) {
-	return f, nil
-}
-func (f *fake) Run(ctx context.Context, l *runtime.Link) error { return f.run(ctx, l) }
-func (f *fake) Close() error                                   { return nil }
 
-var errFake = fmt.Errorf("fake failure")
+func (c *fakeConnector) Run(ctx context.Context, l transport.Link) error {
+	return c.run(ctx, fakeLink{l, c.setup})
+}
+func (c *fakeConnector) Close() error { return nil }
+
+// A fakeLink is a link that knows its setup.
+type fakeLink struct {
+	transport.Link
+	setup *transport.Setup
+}
+
+// setupOf returns the setup of a link of a fake.
+func setupOf(l transport.Link) *transport.Setup { return l.(fakeLink).setup }
+
+// tx requests payload from a link, and returns the length and flags of the piece.
+func tx(l transport.Link, buf []byte) (int, runtime.Flags, error) {
+	p, err := l.Tx(buf)
+	return p.N, p.Flags, err
+}
+
+var errFake = errors.New("fake failure")
+
+// A run is what a fake does in an attempt.
+type run = func(context.Context, transport.Link) error
 
 // unreachable fails at once.
-func unreachable(context.Context, *runtime.Link) error { return errFake }
+func unreachable(context.Context, transport.Link) error { return errFake }
 
-// hang never gets an answer.
-func hang(ctx context.Context, _ *runtime.Link) error { <-ctx.Done(); return ctx.Err() }
+// hang waits until the attempt is cancelled.
+func hang(ctx context.Context, _ transport.Link) error { <-ctx.Done(); return ctx.Err() }
 
 // fetch is an HTTP transaction.
-func fetch(_ context.Context, l *runtime.Link) error {
+func fetch(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
@@ -46,11 +72,11 @@ func fetch(_ context.Context, l *runtime.Link) error {
 	if err := l.RxEnd(); err != nil {
 		return err
 	}
-	return l.Complete(true)
+	return l.Done(true)
 }
 
-// stay connects and stays so.
-func stay(ctx context.Context, l *runtime.Link) error {
+// stay connects, and stays connected.
+func stay(ctx context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
@@ -58,61 +84,47 @@ func stay(ctx context.Context, l *runtime.Link) error {
 }
 
 // lose connects and loses the connection.
-func lose(_ context.Context, l *runtime.Link) error {
+func lose(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
 	return errFake
 }
 
-// each runs one after the other, and the last one again and again.
-func each(runs ...func(context.Context, *runtime.Link) error) func(context.Context, *runtime.Link) error {
-	var mu sync.Mutex
-	i := 0
-	return func(ctx context.Context, l *runtime.Link) error {
-		mu.Lock()
-		run := runs[min(i, len(runs)-1)]
-		i++
-		mu.Unlock()
-		return run(ctx, l)
+// each returns a run that uses the next of runs for each attempt, and repeats the last.
+func each(runs ...run) run {
+	var attempts atomic.Int64
+	return func(ctx context.Context, l transport.Link) error {
+		return runs[min(int(attempts.Add(1)), len(runs))-1](ctx, l)
 	}
 }
 
-// A trace records what a stream tells its handlers.
+type (
+	on     = teststream.Actions
+	action = func(*runtime.Stream) runtime.Result
+)
+
+var (
+	connect   = teststream.Connect
+	requestTx = teststream.RequestTx
+)
+
+// A trace records the calls of a stream's handlers.
 type trace struct {
 	teststream.Trace
 	start time.Time
-	times bool // put the time before each event, but those at the start
-	sends bool // has a Tx: messages of two pieces
-	on    map[string]func(s *runtime.Stream) runtime.Result
+	times bool // prefix each event with the time in milliseconds, except 0
+	sends bool // have a Tx, which sends messages of two pieces
 }
+
+func newTrace(actions on) *trace { return &trace{Trace: teststream.Trace{On: actions}} }
 
 func (tr *trace) handlers() runtime.Handlers {
 	tr.start = time.Now()
-	tr.On = tr.on
 	if tr.times {
-		tr.Prefix = func() string {
-			if d := time.Since(tr.start); d != 0 {
-				return fmt.Sprintf("%d:", d.Milliseconds())
-			}
-			return ""
-		}
+		tr.Prefix = teststream.Elapsed(time.Millisecond)
 	}
-	var tx func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result)
-	if tr.sends {
-		flags := runtime.FlagSOM
-		tx = func(s *runtime.Stream, _ uint32, _ []byte) (int, runtime.Flags, runtime.Result) {
-			r := tr.Note(s, "tx")
-			f := flags
-			if flags = runtime.FlagSOM; f == flags {
-				flags = runtime.FlagEOM
-				s.RequestTx()
-			}
-			return 1, f, r
-		}
-	}
-	return runtime.Handlers{
-		Tx:    tx,
+	h := runtime.Handlers{
 		State: tr.State,
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			if len(buf) == 0 && flags == runtime.FlagEOM {
@@ -121,44 +133,70 @@ func (tr *trace) handlers() runtime.Handlers {
 			return tr.Note(s, "rx")
 		},
 	}
+	if tr.sends {
+		next := runtime.FlagSOM
+		h.Tx = func(s *runtime.Stream, _ uint32, _ []byte) (int, runtime.Flags, runtime.Result) {
+			r := tr.Note(s, "tx")
+			flags := next
+			if flags == runtime.FlagSOM {
+				next = runtime.FlagEOM
+				s.RequestTx()
+			} else {
+				next = runtime.FlagSOM
+			}
+			return 1, flags, r
+		}
+	}
+	return h
 }
 
-// newContext returns a context with one streamtype, "s", that is closed at the
-// end of the test. Jitter is 0.
-func newContext(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error) *runtime.Context {
+// newContext returns a context whose only streamtype, "s", is executed by run. It must
+// not log.
+func newContext(t *testing.T, st policy.StreamType, run run) *runtime.Context {
+	t.Helper()
+	return newContextWith(t, runtime.Options{}, st, run)
+}
+
+// newContextWith is newContext with options.
+func newContextWith(t *testing.T, o runtime.Options, st policy.StreamType, run run) *runtime.Context {
 	t.Helper()
 	st.Name = "s"
 	if st.Endpoint == "" {
 		st.Endpoint, st.Port = "example.com", 1
 	}
-	if st.HTTP == nil && st.Protocol == runtime.ProtocolH1 {
-		st.HTTP = &runtime.HTTP{}
+	if st.HTTP == nil && st.Protocol == policy.ProtocolH1 {
+		st.HTTP = &policy.HTTP{}
 	}
-	return teststream.NewContext(t, runtime.Options{Transports: []runtime.Transport{&fake{run}}, Logger: slog.New(slog.DiscardHandler)}, &st)
+	o.Transports = []transport.Transport{&fake{run}}
+	return teststream.NewContext(t, o, &st)
 }
 
-func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
-func connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.OK }
+// newStream returns a stream of "s", and ends the test if there is none.
+func newStream(t *testing.T, c *runtime.Context, h runtime.Handlers, o ...runtime.StreamOption) *runtime.Stream {
+	t.Helper()
+	s, err := c.NewStream("s", h, o...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
 
-// play makes a stream in a bubble, gives it a day of its own, and returns what
-// it was told.
-func play(t *testing.T, st runtime.StreamType, run func(context.Context, *runtime.Link) error, tr *trace, steps ...func(s *runtime.Stream)) string {
+// play runs a stream in a bubble for a day, and for another one after each step. It
+// returns the events of the trace, with "|" before each step.
+func play(t *testing.T, st policy.StreamType, run run, tr *trace, steps ...func(s *runtime.Stream)) string {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := newContext(t, st, run)
-		s, err := c.NewStream("s", tr.handlers())
-		if err == nil {
-			time.Sleep(24 * time.Hour)
-			for _, step := range steps {
-				tr.Note(s, "|")
-				step(s)
-				time.Sleep(24 * time.Hour)
-			}
-		} else {
+		s, err := newContext(t, st, run).NewStream("s", tr.handlers())
+		if err != nil {
 			tr.Note(s, "FAILED")
+			return
 		}
-		synctest.Wait()
-		c.Close()
+		time.Sleep(24 * time.Hour)
+		for _, step := range steps {
+			tr.Note(s, "|")
+			step(s)
+			time.Sleep(24 * time.Hour)
+		}
 	})
 	return tr.String()
 }

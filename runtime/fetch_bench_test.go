@@ -6,11 +6,14 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// BenchmarkFetch compares a Fetch with the same by hand.
+// BenchmarkFetch compares Fetch with net/http.
 func BenchmarkFetch(b *testing.B) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "hello")
@@ -37,13 +40,9 @@ func BenchmarkFetch(b *testing.B) {
 	})
 	b.Run("fetch", func(b *testing.B) {
 		b.ReportAllocs()
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{
-			Name: "s", Protocol: runtime.ProtocolH1, Endpoint: server.URL, Opportunistic: true, HTTP: &runtime.HTTP{},
-		}}}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer c.Close()
+		c := teststream.NewContext(b, runtime.Options{Transports: []transport.Transport{sshttp.New()}}, &policy.StreamType{
+			Name: "s", Protocol: policy.ProtocolH1, Endpoint: server.URL, Opportunistic: true, HTTP: &policy.HTTP{},
+		})
 		for b.Loop() {
 			if _, err := c.Fetch(b.Context(), "s"); err != nil {
 				b.Fatal(err)

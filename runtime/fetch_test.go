@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -19,48 +16,52 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// serve returns a context whose streamtypes talk to a server on loopback:
-// "get" and "post", with some metadata.
-func serve(t *testing.T, h http.HandlerFunc, change func(*runtime.StreamType)) *runtime.Context {
+// serve returns a context whose streamtypes "get" and "post", with some metadata, talk to
+// a server on loopback.
+func serve(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	c := contextFor(t, server.URL+"/x", change)
-	return c
+	ln := testserver.Listen(t)
+	testserver.HTTP(t, ln, &http.Server{Handler: h})
+	return contextFor(t, runtime.Options{}, "http://"+ln.Addr().String()+"/x", change)
 }
 
-func contextFor(t *testing.T, endpoint string, change func(*runtime.StreamType)) *runtime.Context {
+// serveInProcess is serve without loopback, for bubbles of package synctest.
+func serveInProcess(t *testing.T, h http.HandlerFunc, change func(*policy.StreamType)) *runtime.Context {
 	t.Helper()
-	p := &runtime.Policy{}
+	var n testserver.Network
+	n.Serve(t, "h:80", h)
+	return contextFor(t, runtime.Options{DialContext: n.DialContext}, "http://h/x", change)
+}
+
+// contextFor returns a context whose streamtypes "get" and "post" have an endpoint.
+func contextFor(t *testing.T, o runtime.Options, endpoint string, change func(*policy.StreamType)) *runtime.Context {
+	t.Helper()
+	p := &policy.Policy{}
 	for _, method := range []string{"GET", "POST"} {
-		st := &runtime.StreamType{
-			Name: strings.ToLower(method), Protocol: runtime.ProtocolH1,
+		st := &policy.StreamType{
+			Name: strings.ToLower(method), Protocol: policy.ProtocolH1,
 			Endpoint: endpoint, Opportunistic: true,
-			Metadata: []runtime.Metadata{{Name: "in", Header: "x-in"}, {Name: "out", Header: "x-out"}, {Name: "free"}},
-			HTTP:     &runtime.HTTP{Method: method, RespMap: []runtime.StatusState{{Status: 418, State: 1418}}},
+			Metadata: []policy.Metadata{{Name: "in", Header: "x-in"}, {Name: "out", Header: "x-out"}, {Name: "free"}},
+			HTTP:     &policy.HTTP{Method: method, RespMap: []policy.StatusState{{Status: 418, State: 1418}}},
 		}
 		if change != nil {
 			change(st)
 		}
 		p.StreamTypes = append(p.StreamTypes, st)
 	}
-	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
-		Logger:     slog.New(slog.DiscardHandler),
-		Jitter:     func() uint16 { return 0 },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	o.Transports = []transport.Transport{sshttp.New()}
+	return teststream.NewPolicyContext(t, o, p)
 }
 
-// echo answers with what it gets.
+// echo answers with the body, method and length of the request.
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Out", "out of "+r.Header.Get("X-In"))
 	body, _ := io.ReadAll(r.Body)
@@ -82,9 +83,9 @@ func TestFetch(t *testing.T) {
 		{"bytes", "post", []runtime.CallOption{runtime.WithBody([]byte("abc"))}, "abc (POST, 3)"},
 		{"many bytes", "post", []runtime.CallOption{runtime.WithBody(big)}, string(big) + " (POST, 320000)"},
 		{"reader", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abc"), 3)}, "abc (POST, 3)"},
-		{"reader of no length", "post", []runtime.CallOption{runtime.WithBodyReader(bytes.NewReader(big), -1)}, string(big) + " (POST, -1)"},
+		{"reader without length", "post", []runtime.CallOption{runtime.WithBodyReader(bytes.NewReader(big), -1)}, string(big) + " (POST, -1)"},
 		{"empty reader", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader(""), -1)}, " (POST, -1)"},
-		{"reader with more than it should", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abcdef"), 3)}, "abc (POST, 3)"},
+		{"reader longer than its length", "post", []runtime.CallOption{runtime.WithBodyReader(strings.NewReader("abcdef"), 3)}, "abc (POST, 3)"},
 		{"pipe", "post", []runtime.CallOption{runtime.WithBodyReader(pipe(t, "abc"), -1)}, "abc (POST, -1)"},
 		{"reader by bytes", "post", []runtime.CallOption{runtime.WithBodyReader(io.MultiReader(strings.NewReader("a"), strings.NewReader("b")), -1)}, "ab (POST, -1)"},
 	} {
@@ -131,15 +132,8 @@ func TestFetchNack(t *testing.T) {
 	}
 }
 
-// refusing returns the address of a port that nobody listens on.
-func refusing(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return "http://" + l.Addr().String() + "/"
-}
+// refusing returns the URL of a port without a listener.
+func refusing(t *testing.T) string { return "http://" + testserver.Refused(t).String() + "/" }
 
 // cutShort answers with less than it announces.
 func cutShort(w http.ResponseWriter, _ *http.Request) {
@@ -152,8 +146,8 @@ func cutShort(w http.ResponseWriter, _ *http.Request) {
 
 func TestFetchErrors(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
-		c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
-			st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 2}
+		c := contextFor(t, runtime.Options{}, refusing(t), func(st *policy.StreamType) {
+			st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 2}
 		})
 		_, err := c.Fetch(t.Context(), "get")
 		if !errors.Is(err, runtime.ErrAllRetriesFailed) || !errors.Is(err, syscall.ECONNREFUSED) {
@@ -166,9 +160,9 @@ func TestFetchErrors(t *testing.T) {
 	})
 	for _, opportunistic := range []bool{true, false} {
 		t.Run(fmt.Sprintf("cut short, opportunistic %v", opportunistic), func(t *testing.T) {
-			c := serve(t, cutShort, func(st *runtime.StreamType) {
+			c := serve(t, cutShort, func(st *policy.StreamType) {
 				st.Opportunistic = opportunistic
-				st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 65535}
+				st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 65535}
 			})
 			if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Error(err)
@@ -182,7 +176,7 @@ func TestFetchErrors(t *testing.T) {
 			}
 		})
 	}
-	t.Run("what is asked for", func(t *testing.T) {
+	t.Run("bad requests", func(t *testing.T) {
 		c := serve(t, echo, nil)
 		for _, tt := range []struct {
 			streamtype string
@@ -215,15 +209,19 @@ func TestFetchErrors(t *testing.T) {
 		}
 	})
 	t.Run("the policy's timeout", func(t *testing.T) {
-		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			func(st *runtime.StreamType) { st.Timeout = 20 * time.Millisecond })
-		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTimeout) {
-			t.Error(err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			c := serveInProcess(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+				func(st *policy.StreamType) { st.Timeout = 7 * time.Second })
+			start := time.Now()
+			if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTimeout) || time.Since(start) != 7*time.Second {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+		})
 	})
 	t.Run("a closed context", func(t *testing.T) {
-		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil)
-		time.AfterFunc(20*time.Millisecond, func() { c.Close() })
+		requested := make(chan struct{})
+		c := serve(t, func(_ http.ResponseWriter, r *http.Request) { close(requested); <-r.Context().Done() }, nil)
+		go func() { <-requested; c.Close() }()
 		if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrClosed) {
 			t.Error(err)
 		}
@@ -237,8 +235,8 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errFake }
 
-// TestFetchContext ends the context at each stage, and checks that Fetch ends
-// at once, and that the server sees it.
+// TestFetchContext cancels the context at each stage, and checks that Fetch returns and
+// that the server sees the end.
 func TestFetchContext(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -275,25 +273,23 @@ func TestFetchContext(t *testing.T) {
 			if _, err := c.Fetch(ctx, streamtype, o...); !errors.Is(err, context.Canceled) || !errors.Is(err, errFake) {
 				t.Error(err)
 			}
-			select {
-			case <-seen:
-			case <-time.After(10 * time.Second):
-				t.Error("the connection lives on")
-			}
+			<-seen
 		})
 	}
 	t.Run("in a wait for a retry", func(t *testing.T) {
-		c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
-			st.Retry = &runtime.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 65535}
+		synctest.Test(t, func(t *testing.T) {
+			c := newContext(t, policy.StreamType{
+				Protocol: policy.ProtocolH1, Retry: &policy.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 65535},
+			}, unreachable)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			start := time.Now()
+			for range 2 {
+				if _, err := c.Fetch(ctx, "s"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+			}
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		if _, err := c.Fetch(ctx, "get"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
-		}
-		if _, err := c.Fetch(ctx, "get"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
-		}
 	})
 }
 
@@ -302,8 +298,8 @@ type stuck struct{ ctx context.Context }
 
 func (s stuck) Read([]byte) (int, error) { <-s.ctx.Done(); return 0, io.EOF }
 
-// TestFetchRetry checks that a body is sent anew for another attempt, if it can
-// be had again.
+// TestFetchRetry checks that each attempt sends the whole body, or that there is no other
+// attempt if the body cannot be read again.
 func TestFetchRetry(t *testing.T) {
 	onlySeeker := struct{ io.ReadSeeker }{strings.NewReader("ab-body")}
 	onlySeeker.Seek(3, io.SeekStart)
@@ -313,8 +309,8 @@ func TestFetchRetry(t *testing.T) {
 		want error
 	}{
 		{"bytes", runtime.WithBody([]byte("body")), nil},
-		{"seeker, from where it stands", runtime.WithBodyReader(onlySeeker, 4), nil},
-		{"seeker of no length", runtime.WithBodyReader(strings.NewReader("body"), -1), nil},
+		{"seeker, from its offset", runtime.WithBodyReader(onlySeeker, 4), nil},
+		{"seeker without length", runtime.WithBodyReader(strings.NewReader("body"), -1), nil},
 		{"reader", runtime.WithBodyReader(io.MultiReader(strings.NewReader("body")), 4), runtime.ErrBodySpent},
 		{"pipe", runtime.WithBodyReader(pipe(t, "body"), 4), runtime.ErrBodySpent},
 		{"broken seeker", runtime.WithBodyReader(struct {
@@ -331,7 +327,7 @@ func TestFetchRetry(t *testing.T) {
 					return
 				}
 				w.Write(b)
-			}, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 5} })
+			}, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 5} })
 			r, err := c.Fetch(t.Context(), "post", tt.o)
 			switch {
 			case !errors.Is(err, tt.want):
@@ -354,7 +350,7 @@ func (badSeeker) Seek(_ int64, whence int) (int64, error) {
 	return 0, errFake
 }
 
-// pipe returns a file that says it can seek, and can not.
+// pipe returns a file that has Seek but cannot seek.
 func pipe(t *testing.T, text string) *os.File {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -366,10 +362,10 @@ func pipe(t *testing.T, text string) *os.File {
 	return r
 }
 
-// A body that nobody asks for is not read.
-func TestFetchReadsNoBodyInVain(t *testing.T) {
-	c := contextFor(t, refusing(t), func(st *runtime.StreamType) {
-		st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 2}
+// TestFetchUnreadBody checks that a body is not read before the transport requests it.
+func TestFetchUnreadBody(t *testing.T) {
+	c := contextFor(t, runtime.Options{}, refusing(t), func(st *policy.StreamType) {
+		st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 2}
 	})
 	r := strings.NewReader("body")
 	if _, err := c.Fetch(t.Context(), "post", runtime.WithBodyReader(io.MultiReader(r), 4)); !errors.Is(err, runtime.ErrAllRetriesFailed) {
@@ -380,10 +376,10 @@ func TestFetchReadsNoBodyInVain(t *testing.T) {
 	}
 }
 
-// No more is sent of a reader than was said.
+// TestFetchLongReader checks that no more than the announced length of a reader is sent.
 func TestFetchLongReader(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
-		c := serve(t, echo, func(st *runtime.StreamType) { st.HTTP.NoContentLength = chunked })
+		c := serve(t, echo, func(st *policy.StreamType) { st.HTTP.NoContentLength = chunked })
 		a, err := c.Fetch(t.Context(), "post", runtime.WithBodyReader(strings.NewReader("0123456789"), 4))
 		if err != nil {
 			t.Fatal(err)
@@ -394,9 +390,9 @@ func TestFetchLongReader(t *testing.T) {
 	}
 }
 
-// nailed_up connects before Fetch has a chance to ask for it.
+// TestFetchNailedUp checks Fetch with a stream that connects before Fetch requests it.
 func TestFetchNailedUp(t *testing.T) {
-	c := serve(t, echo, func(st *runtime.StreamType) { st.NailedUp = true })
+	c := serve(t, echo, func(st *policy.StreamType) { st.NailedUp = true })
 	for range 20 {
 		r, err := c.Fetch(t.Context(), "post", runtime.WithBody([]byte("abc")))
 		if err != nil || string(r.Body) != "abc (POST, 3)" {
@@ -422,27 +418,21 @@ func TestFetchMany(t *testing.T) {
 	wg.Wait()
 }
 
-// Beyond HTTP, Fetch ends with the acknowledgement, or when the peer is done.
+// TestFetchRaw checks that, without HTTP, Fetch ends with the acknowledgement or the end
+// of the connection.
 func TestFetchRaw(t *testing.T) {
-	acked := func(ctx context.Context, l *runtime.Link) error {
-		if err := l.Connected(); err != nil {
-			return err
+	ack := func(good bool) run {
+		return func(ctx context.Context, l transport.Link) error {
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			if err := l.Ack(good); err != nil {
+				return err
+			}
+			return hang(ctx, l)
 		}
-		if err := l.Ack(); err != nil {
-			return err
-		}
-		return hang(ctx, l)
 	}
-	nacked := func(ctx context.Context, l *runtime.Link) error {
-		if err := l.Connected(); err != nil {
-			return err
-		}
-		if err := l.Nack(); err != nil {
-			return err
-		}
-		return hang(ctx, l)
-	}
-	done := func(_ context.Context, l *runtime.Link) error {
+	done := func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -452,30 +442,29 @@ func TestFetchRaw(t *testing.T) {
 		return io.EOF
 	}
 	for name, tt := range map[string]struct {
-		run  func(context.Context, *runtime.Link) error
+		run  run
 		body string
 		want error
 	}{
-		"acked": {acked, "", nil}, "nacked": {nacked, "", runtime.ErrNack}, "done": {done, "all", nil},
+		"acked": {ack(true), "", nil}, "nacked": {ack(false), "", runtime.ErrNack}, "done": {done, "all", nil},
 		"lost": {lose, "", io.ErrUnexpectedEOF}, "unreachable": {unreachable, "", runtime.ErrAllRetriesFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, tt.run)
+				c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, tt.run)
 				r, err := c.Fetch(t.Context(), "s")
 				if !errors.Is(err, tt.want) || err == nil && string(r.Body) != tt.body {
 					t.Error(r, err)
 				}
-				c.Close()
 			})
 		})
 	}
 }
 
-// TestFetchAnyMoment ends contexts at any moment of a Fetch or Open. TestMain
-// finds what is left behind.
+// TestFetchAnyMoment cancels contexts at any moment of Fetch and Open. TestMain finds
+// goroutines that are left.
 func TestFetchAnyMoment(t *testing.T) {
-	c := serve(t, echo, func(st *runtime.StreamType) { st.Retry = &runtime.Retry{Backoff: ms(1), Conceal: 3} })
+	c := serve(t, echo, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 3} })
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -501,18 +490,15 @@ func TestFetchAnyMoment(t *testing.T) {
 }
 
 func TestMetadataOptions(t *testing.T) {
-	c := newContext(t, runtime.StreamType{
-		Protocol: runtime.ProtocolRaw, Metadata: []runtime.Metadata{{Name: "a"}, {Name: "b"}},
+	c := newContext(t, policy.StreamType{
+		Protocol: policy.ProtocolRaw, Metadata: []policy.Metadata{{Name: "a"}, {Name: "b"}},
 	}, unreachable)
-	s, err := c.NewStream("s", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+	s := newStream(t, c, runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		if v, _ := s.Metadata("a"); state == runtime.StateCreating && v != "1" {
-			t.Errorf("a is %q when the stream begins", v)
+			t.Errorf("a is %q in CREATING", v)
 		}
 		return runtime.OK
 	}}, runtime.WithMetadata("a", "1"), runtime.WithFields("b", "2"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := s.SetAll(runtime.WithFields("a", "", "b", "3")); err != nil {
 		t.Error(err)
 	}
@@ -528,7 +514,7 @@ func TestMetadataOptions(t *testing.T) {
 		t.Errorf("a is %q", a)
 	}
 	if err := s.SetAll(runtime.WithFields("a")); err == nil {
-		t.Error("a name without a value was taken")
+		t.Error("SetAll accepts a name without a value")
 	}
 	if _, err := c.NewStream("s", runtime.Handlers{}, runtime.WithMetadata("none", "")); !errors.Is(err, runtime.ErrUnknownMetadata) {
 		t.Error(err)

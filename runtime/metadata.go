@@ -2,160 +2,183 @@ package runtime
 
 import (
 	"fmt"
-	"net/netip"
+	"slices"
 	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A metadataValue is the value of one item of one stream.
-type metadataValue struct {
-	text string
-	set  bool
+// metadata holds the metadata of a stream. What the peer sent is kept apart from
+// what the program set, which must not change because of it, nor be sent back.
+type metadata struct {
+	items  int            // number of items of the streamtype
+	values []policy.Value // of the items, set by the program; then as many, sent by the peer
+	direct *directHeaders // of direct_proto_str; nil until it is used
 }
 
-// metadataUse says where the policy puts the value of an item.
-type metadataUse uint8
+// newMetadata returns the metadata of a stream of a type.
+func newMetadata(t *streamType) *metadata { return &metadata{items: len(t.stream.Metadata)} }
 
-const (
-	inHeader metadataUse = 1 << iota // a header, in either direction
-	inURL                            // the path or query of a URL
-	inName                           // the name that is connected to
-	inHost                           // the host or port of a URL that is connected to
-	inPath                           // the path of a unix socket or file
-)
-
-// check refuses a value that would mean something else than a value where the
-// policy puts it. It is checked when it is set, so that the program that sets
-// it hears of it. Sources: RFC 9110 section 5.5 for headers, RFC 3986 section
-// 3.2 for what ends or splits a host.
-func (u metadataUse) check(value string) error {
-	if u&(inHeader|inURL|inName|inHost|inPath) != 0 && strings.ContainsAny(value, "\r\n\x00") {
-		return fmt.Errorf("%w: CR, LF and NUL can not stand in a header, host or URL", ErrMetadataValue)
+// set sets an item or, with direct_proto_str, a header.
+func (m *metadata) set(t *streamType, name, value string) error {
+	st := t.stream
+	i := policy.ItemIndex(st.Metadata, name)
+	use := policy.UseHeader
+	switch header := strings.TrimSuffix(name, ":"); {
+	case i >= 0:
+		use = t.uses[i]
+	case !st.DirectProtoStr:
+		return fmt.Errorf("%w: the policy does not declare it", ErrUnknownMetadata)
+	case !policy.IsToken(header):
+		return fmt.Errorf("%w: the policy does not declare it, and no header has that name", ErrUnknownMetadata)
+	default:
+		name = header
 	}
-	if u&inHeader != 0 && strings.ContainsFunc(value, isControl) {
-		return fmt.Errorf("%w: a control character can not stand in a header", ErrMetadataValue)
+	if err := use.Check(value); err != nil {
+		return err
 	}
-	if u&inPath != 0 && strings.Contains(value, "/") {
-		return fmt.Errorf("%w: a part of the path of a unix socket or file can not hold \"/\"", ErrMetadataValue)
+	if i < 0 {
+		m.newDirectHeaders().put(name, value)
+		return nil
 	}
-	// A ':' would make a URL of a name, and bring a port into a URL; but not
-	// that of an IPv6 address, which has more than one.
-	if u&inName != 0 || u&inHost != 0 && !isIPv6(value) {
-		for i := range len(value) {
-			if b := value[i]; !alphanumeric(b) && strings.IndexByte("-._~", b) < 0 {
-				return fmt.Errorf("%w: a part of a host name can not hold %q", ErrMetadataValue, value[i])
-			}
-		}
+	if m.values == nil {
+		m.values = make([]policy.Value, m.items)
 	}
+	m.values[i] = policy.Value{Text: value, Set: true}
 	return nil
 }
 
-// isIPv6 reports whether s is an IPv6 address without a zone, perhaps in
-// brackets.
-func isIPv6(s string) bool {
-	if len(s) > 1 && s[0] == '[' && s[len(s)-1] == ']' {
-		s = s[1 : len(s)-1]
+// get returns what the peer sent, else what the program set, else "".
+func (m *metadata) get(st *policy.StreamType, name string) (string, error) {
+	i := policy.ItemIndex(st.Metadata, name)
+	switch {
+	case i < 0 && st.DirectProtoStr:
+		return m.directHeaders().get(strings.TrimSuffix(name, ":")), nil
+	case i < 0:
+		return "", fmt.Errorf("%w: the policy does not declare it", ErrUnknownMetadata)
+	case m == nil:
+		return "", nil
 	}
-	a, err := netip.ParseAddr(s)
-	return err == nil && a.Is6() && a.Zone() == ""
-}
-
-// isControl reports whether r can not stand in the value of a header.
-func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
-
-func alphanumeric(b byte) bool {
-	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
-}
-
-// SetMetadata sets the metadata item of that name, which must be one that the
-// streamtype declares; else the error is ErrUnknownMetadata. The value stays
-// over reconnects, until it is set anew. What goes into the endpoint or the
-// URL must be set before CONNECTING is delivered, what goes into a header may
-// still be set then.
-//
-// A value that can not stand where the policy puts it, as one with a line
-// break in a header, is refused with ErrMetadataValue.
-//
-// If the policy says direct_proto_str, a name that is not declared is that of
-// a header, with or without a colon at its end.
-func (s *Stream) SetMetadata(name, value string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := itemIndex(s.t.policy.Metadata, name)
-	if i < 0 && s.t.policy.DirectProtoStr {
-		return s.setDirect(name, value)
+	if j := m.items + i; j < len(m.values) && m.values[j].Set {
+		return m.values[j].Text, nil
 	}
-	if i < 0 {
-		return fmt.Errorf("sspolicy: set metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, s.t.policy.Name, name)
-	}
-	if err := s.t.uses[i].check(value); err != nil {
-		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, err)
-	}
-	if s.gone {
-		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.policy.Name, ErrClosed)
-	}
-	if s.meta == nil {
-		s.meta = make([]metadataValue, len(s.t.policy.Metadata))
-	}
-	s.meta[i] = metadataValue{value, true}
-	return nil
-}
-
-// Metadata returns the value of the metadata item of that name: what the peer
-// sent in the current or latest connection, if the item is mapped to a header
-// that was in the response, else what SetMetadata set, else "". A name that the
-// streamtype does not declare is ErrUnknownMetadata, or, if the policy says
-// direct_proto_str, that of a header.
-func (s *Stream) Metadata(name string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := itemIndex(s.t.policy.Metadata, name)
-	if i < 0 && s.t.policy.DirectProtoStr {
-		return s.getDirect(name), nil
-	}
-	if i < 0 {
-		return "", fmt.Errorf("sspolicy: get metadata: %w: streamtype %q declares no %q", ErrUnknownMetadata, s.t.policy.Name, name)
-	}
-	if j := len(s.t.policy.Metadata) + i; j < len(s.meta) && s.meta[j].set {
-		return s.meta[j].text, nil
-	}
-	if i < len(s.meta) {
-		return s.meta[i].text, nil
+	if i < len(m.values) {
+		return m.values[i].Text, nil
 	}
 	return "", nil
 }
 
-// own returns the values that the program has set. mu is held.
-func (s *Stream) own() []metadataValue {
-	return s.meta[:min(len(s.meta), len(s.t.policy.Metadata))]
+// own returns the values that the program has set.
+func (m *metadata) own() []policy.Value {
+	if m == nil {
+		return nil
+	}
+	return m.values[:min(len(m.values), m.items)]
 }
 
-// receive sets what the peer sent for item i. It is kept apart from what the
-// program set, which must not change under it, nor be sent back to the peer.
-// mu is held.
-func (s *Stream) receive(i int, value string) {
-	n := len(s.t.policy.Metadata)
-	if len(s.meta) < 2*n {
-		meta := make([]metadataValue, 2*n)
-		copy(meta, s.meta)
-		s.meta = meta
+// receive sets what the peer sent for an item.
+func (m *metadata) receive(item int, value string) {
+	if len(m.values) < 2*m.items {
+		values := make([]policy.Value, 2*m.items)
+		copy(values, m.values)
+		m.values = values
 	}
-	s.meta[n+i] = metadataValue{value, true}
+	m.values[m.items+item] = policy.Value{Text: value, Set: true}
 }
 
-// received returns what the peer has sent, by item, in buf if there is room.
-func (s *Stream) received(buf []metadataValue) []metadataValue {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append(buf[:0], s.meta[min(len(s.meta), len(s.t.policy.Metadata)):]...)
+// forgetReceived drops what the peer sent in an earlier connection.
+func (m *metadata) forgetReceived() {
+	if m == nil {
+		return
+	}
+	if len(m.values) > m.items {
+		clear(m.values[m.items:])
+	}
+	if m.direct != nil {
+		m.direct.received = nil
+	}
 }
 
-// forget drops what the peer sent in an earlier connection. mu is held.
-func (s *Stream) forget() {
-	s.captive = false
-	if n := len(s.t.policy.Metadata); len(s.meta) > n {
-		clear(s.meta[n:])
+// moved returns the metadata for another version of the streamtype. Values are
+// kept by name.
+func (m *metadata) moved(old, t *streamType) (*metadata, error) {
+	if m == nil {
+		return nil, nil
 	}
-	if s.direct != nil {
-		s.direct.received = nil
+	next := newMetadata(t)
+	if t.stream.DirectProtoStr {
+		next.direct = m.direct
 	}
+	for i, v := range m.own() {
+		name := old.stream.Metadata[i].Name
+		j := policy.ItemIndex(t.stream.Metadata, name)
+		if !v.Set || j < 0 {
+			continue
+		}
+		if err := t.uses[j].Check(v.Text); err != nil {
+			return nil, fmt.Errorf("metadata %q: %w", name, err)
+		}
+		if next.values == nil {
+			next.values = make([]policy.Value, next.items)
+		}
+		next.values[j] = v
+	}
+	return next, nil
+}
+
+// directHeaders are the headers of a stream whose policy says direct_proto_str.
+type directHeaders struct {
+	set      []transport.Field
+	received func(name string) string // nil before the peer has answered
+}
+
+func (m *metadata) newDirectHeaders() *directHeaders {
+	if m.direct == nil {
+		m.direct = new(directHeaders)
+	}
+	return m.direct
+}
+
+func (m *metadata) directHeaders() *directHeaders {
+	if m == nil {
+		return nil
+	}
+	return m.direct
+}
+
+func (d *directHeaders) index(name string) int {
+	return slices.IndexFunc(d.set, func(f transport.Field) bool { return strings.EqualFold(f.Name, name) })
+}
+
+func (d *directHeaders) put(name, value string) {
+	if i := d.index(name); i >= 0 {
+		d.set[i].Value = value
+		return
+	}
+	d.set = append(d.set, transport.Field{Name: name, Value: value})
+}
+
+// get returns a header as the peer sent it, else as the program set it, else "".
+func (d *directHeaders) get(name string) string {
+	if d == nil {
+		return ""
+	}
+	if d.received != nil {
+		if v := d.received(name); v != "" {
+			return v
+		}
+	}
+	if i := d.index(name); i >= 0 {
+		return d.set[i].Value
+	}
+	return ""
+}
+
+// all returns the headers that the program has set by now.
+func (d *directHeaders) all() []transport.Field {
+	if d == nil {
+		return nil
+	}
+	return slices.Clone(d.set)
 }

@@ -7,7 +7,7 @@ import (
 	"net/textproto"
 )
 
-// maxParts is how many parts the answer to a Fetch may have.
+// maxParts is the most parts that the response to a Fetch may have.
 const maxParts = 10_000
 
 // maxPartHeader is how many bytes the headers of a part may have for SplitPart,

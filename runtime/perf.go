@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -17,15 +17,15 @@ import (
 // (lib/secure-streams/secure-streams.c). Addresses that do not fit are left out.
 const maxPerf = 500
 
-// A Perf notes the figures of one attempt, where the policy says "perf". Its
-// methods may be called from any goroutine, and on nil, which notes nothing.
-type Perf struct {
+// A perf records the figures of one attempt, if the policy says "perf". Its
+// methods may be called from any goroutine.
+type perf struct {
 	mu     sync.Mutex
-	told   bool         // the program has got them
-	used   bool         // a connection has been got; the making of another one counts no more
-	begun  [4]time.Time // of each step
+	taken  bool         // by the program
+	used   bool         // there is a connection: dials that still run do not count
+	start  [4]time.Time // of each step
 	took   [4]time.Duration
-	dns    uint8 // what came of it
+	dns    uint8 // the outcome
 	found  []netip.Addr
 	peer   netip.Addr
 	status int // of the response; 0 if there is none
@@ -39,7 +39,7 @@ const (
 	perfResponse
 )
 
-// What came of asking for the addresses of a name, in lws's numbers.
+// The outcome of a name lookup, in lws's numbers.
 const (
 	perfDNSNone        = 0
 	perfDNSOK          = 1
@@ -47,22 +47,14 @@ const (
 	perfDNSNoResult    = 3
 )
 
-// Perf returns what notes the figures of the attempt, or nil if the policy does
-// not want them. The program gets them before CONNECTED or UNREACHABLE.
-func (l *Link) Perf() *Perf { return l.perf }
-
-// Context returns ctx with what notes the time that net, crypto/tls and net/http
-// need for what is done with it. [Link.Dial] and DialPlain do without.
-func (p *Perf) Context(ctx context.Context) context.Context {
-	if p == nil {
-		return ctx
-	}
+// trace returns ctx with the trace that records the figures.
+func (p *perf) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn:  func(string) { p.Begin() },
-		GotConn:  func(i httptrace.GotConnInfo) { p.got(i.Conn, i.Reused) },
+		GetConn:  func(string) { p.reset() },
+		GotConn:  func(i httptrace.GotConnInfo) { p.connected(i.Conn, i.Reused) },
 		DNSStart: func(httptrace.DNSStartInfo) { p.begin(perfDNS) },
 		DNSDone:  func(i httptrace.DNSDoneInfo) { p.resolved(i.Addrs, i.Err) },
-		// There may be several at a time, of which one is to be used.
+		// Several may run at a time, of which one is to be used.
 		ConnectStart: func(string, string) { p.begin(perfConnect) },
 		ConnectDone: func(_, _ string, err error) {
 			if err == nil {
@@ -71,19 +63,13 @@ func (p *Perf) Context(ctx context.Context) context.Context {
 		},
 		TLSHandshakeStart:    func() { p.begin(perfTLS) },
 		TLSHandshakeDone:     func(tls.ConnectionState, error) { p.end(perfTLS) },
-		WroteHeaders:         p.Sent,
-		GotFirstResponseByte: p.Answered,
+		WroteHeaders:         p.sent,
+		WroteRequest:         func(httptrace.WroteRequestInfo) {},
+		GotFirstResponseByte: func() { p.end(perfResponse) },
 	})
 }
 
-// Handshake notes that a TLS handshake begins, and done, that it is done.
-func (p *Perf) Handshake() (done func()) {
-	p.begin(perfTLS)
-	return func() { p.end(perfTLS) }
-}
-
-// Status notes the status of a response of HTTP.
-func (p *Perf) Status(code int) {
+func (p *perf) setStatus(code int) {
 	if p != nil {
 		p.mu.Lock()
 		p.status = code
@@ -91,82 +77,57 @@ func (p *Perf) Status(code int) {
 	}
 }
 
-// Begin says that a request begins: one that was redirected, or sent in vain,
-// is forgotten. Like Sent and Answered it is called by Context's trace too.
-func (p *Perf) Begin() {
-	if p == nil {
-		return
-	}
+// reset begins a request: one that was redirected, or sent in vain, does not
+// count.
+func (p *perf) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.begun, p.took = [4]time.Time{}, [4]time.Duration{}
+	p.start, p.took = [4]time.Time{}, [4]time.Duration{}
 	p.used, p.dns, p.found, p.peer = false, perfDNSNone, nil, netip.Addr{}
 }
 
-// got notes the connection that is used. One that was there already has cost
+// connected records the connection of the request. One that was reused has cost
 // nothing.
-func (p *Perf) got(conn net.Conn, reused bool) {
+func (p *perf) connected(conn net.Conn, reused bool) {
 	if reused {
-		p.Begin()
-	}
-	p.connected(conn)
-	p.mu.Lock()
-	p.used = true
-	// Over h2 it may be told that the headers are written after the answer.
-	p.begun[perfResponse] = time.Now()
-	p.mu.Unlock()
-}
-
-// connected notes the peer.
-func (p *Perf) connected(conn net.Conn) {
-	if p == nil {
-		return
+		p.reset()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if addr, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
 		p.peer = addr.Addr().WithZone("")
 	}
+	p.used = true
+	// Over h2 net/http may report that the headers are written after the response.
+	p.start[perfResponse] = time.Now()
 }
 
-// Sent says that the response is waited for from now on.
-func (p *Perf) Sent() {
-	if p == nil {
-		return
-	}
+// sent begins the wait for the response.
+func (p *perf) sent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.took[perfResponse] == 0 {
-		p.begun[perfResponse] = time.Now()
+		p.start[perfResponse] = time.Now()
 	}
 }
 
-// Answered says that the response begins to come.
-func (p *Perf) Answered() { p.end(perfResponse) }
-
-func (p *Perf) begin(step int) {
-	if p == nil {
-		return
-	}
+func (p *perf) begin(step int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.begun[step].IsZero() && !p.used {
-		p.begun[step] = time.Now()
+	if p.start[step].IsZero() && !p.used {
+		p.start[step] = time.Now()
 	}
 }
 
-func (p *Perf) end(step int) {
-	if p == nil {
-		return
-	}
+func (p *perf) end(step int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.took[step] == 0 && !p.begun[step].IsZero() {
-		p.took[step] = time.Since(p.begun[step])
+	if p.took[step] == 0 && !p.start[step].IsZero() {
+		p.took[step] = time.Since(p.start[step])
 	}
 }
 
-func (p *Perf) resolved(addrs []net.IPAddr, err error) {
+func (p *perf) resolved(addrs []net.IPAddr, err error) {
 	p.end(perfDNS)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,59 +150,39 @@ func (p *Perf) resolved(addrs []net.IPAddr, err error) {
 	}
 }
 
-// take returns the figures with the names that lws has for them, the first time.
-func (p *Perf) take() []byte {
+// take returns the figures under lws's names on the first call, then nil.
+func (p *perf) take() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.told {
+	if p.taken {
 		return nil
 	}
-	p.told = true
-	b := make([]byte, 0, maxPerf)
-	text := func(name string, a netip.Addr) {
-		b = append(b, name...)
-		b = append(b, '"')
-		if a.IsValid() {
-			b = a.AppendTo(b)
-		}
-		b = append(b, '"')
-	}
-	number := func(name string, n int64) {
-		b = append(b, name...)
-		b = strconv.AppendInt(b, min(n, math.MaxUint32), 10)
-	}
-	text(`{"peer":`, p.peer)
-	number(`,"dns_us":`, p.took[perfDNS].Microseconds())
-	number(`,"dns_disp":`, int64(p.dns))
-	number(`,"sockconn_us":`, p.took[perfConnect].Microseconds())
-	number(`,"tls_us":`, p.took[perfTLS].Microseconds())
-	number(`,"txn_resp_us":`, p.took[perfResponse].Microseconds())
-	b = append(b, `,"dns":[`...)
+	p.taken = true
+	us := func(step int) int64 { return min(p.took[step].Microseconds(), math.MaxUint32) }
+	b := fmt.Appendf(make([]byte, 0, maxPerf), `{"peer":%q,"dns_us":%d,"dns_disp":%d,"sockconn_us":%d,"tls_us":%d,"txn_resp_us":%d,"dns":[`,
+		addrText(p.peer), us(perfDNS), p.dns, us(perfConnect), us(perfTLS), us(perfResponse))
 	const tail = len(`],"prot_specific":{"protocol":"http","resp":65535}}`)
 	for i, a := range p.found {
-		if len(b)+len(`,""`)+len(a.String())+tail > maxPerf {
+		text := addrText(a)
+		if len(b)+len(`,""`)+len(text)+tail > maxPerf {
 			break
 		}
 		if i > 0 {
 			b = append(b, ',')
 		}
-		text("", a)
+		b = fmt.Appendf(b, "%q", text)
 	}
 	b = append(b, ']')
 	if p.status != 0 {
-		number(`,"prot_specific":{"protocol":"http","resp":`, int64(p.status))
-		b = append(b, '}')
+		b = fmt.Appendf(b, `,"prot_specific":{"protocol":"http","resp":%d}`, p.status)
 	}
 	return append(b, '}')
 }
 
-// tellPerf delivers the figures of an attempt, once. What the program answers
-// does not matter. The caller has the turn and does not hold mu.
-func (l *Link) tellPerf(h Handlers) {
-	if l.perf == nil || h.Rx == nil {
-		return
+// addrText returns an address as text, or "" for none.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
 	}
-	if figures := l.perf.take(); figures != nil {
-		l.s.callRx(h.Rx, figures, FlagPerfJSON|FlagSOM|FlagEOM)
-	}
+	return a.String()
 }

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestPerfSize checks that the figures keep to lws's limit and are JSON,
+// TestPerfSize checks that the figures stay within lws's limit and are JSON,
 // however many addresses a name has.
 func TestPerfSize(t *testing.T) {
-	p := new(Perf)
+	p := new(perf)
 	for i := range p.took {
 		p.took[i] = 1 << 62
 	}
@@ -19,7 +19,7 @@ func TestPerfSize(t *testing.T) {
 		addrs[i].IP = net.IP("0123456789abcdef")
 	}
 	p.resolved(addrs, nil)
-	p.Status(599)
+	p.setStatus(599)
 	b := p.take()
 	var f struct{ DNS []string }
 	if err := json.Unmarshal(b, &f); err != nil || len(b) > maxPerf || len(f.DNS) < 5 {
@@ -29,20 +29,19 @@ func TestPerfSize(t *testing.T) {
 		t.Errorf("%s", b)
 	}
 	if b := p.take(); b != nil {
-		t.Errorf("again: %s", b)
+		t.Errorf("the second take returns %s", b)
 	}
 }
 
-// TestPerfNone checks that what is not wanted costs nothing.
+// TestPerfNone checks that a stream without "perf" does not pay for it.
 func TestPerfNone(t *testing.T) {
-	var p *Perf
+	l := &link{ctx: t.Context()}
 	if n := testing.AllocsPerRun(100, func() {
-		p.Context(t.Context())
-		p.begin(perfTLS)
-		p.end(perfTLS)
-		p.connected(nil)
-		p.Status(200)
-		(&Link{}).tellPerf(Handlers{})
+		l.perf.setStatus(200)
+		l.deliverPerf(Handlers{})
+		if l.runContext() != l.ctx {
+			t.Error("the context of Run carries a trace")
+		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

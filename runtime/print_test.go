@@ -6,18 +6,15 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestPrint checks that fmt prints nothing of what streams and contexts keep.
+// TestPrint checks that fmt does not print the secrets that streams and contexts hold.
 func TestPrint(t *testing.T) {
-	c := newContext(t, runtime.StreamType{
-		Protocol: runtime.ProtocolRaw, SOCKS5Proxy: "user:s3cret@proxy.example:1080", Metadata: []runtime.Metadata{{Name: "m"}},
+	c := newContext(t, policy.StreamType{
+		Protocol: policy.ProtocolRaw, SOCKS5Proxy: "user:s3cret@proxy.example:1080", Metadata: []policy.Metadata{{Name: "m"}},
 	}, hang)
-	defer c.Close()
-	s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithMetadata("m", "s3cret"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newStream(t, c, runtime.Handlers{}, runtime.WithMetadata("m", "s3cret"))
 	for _, v := range []any{s, c} {
 		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 			if text := fmt.Sprintf(format, v); strings.Contains(text, "s3cret") || text == "" {

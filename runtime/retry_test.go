@@ -7,19 +7,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func TestRetrySchedule(t *testing.T) {
-	table := &runtime.Retry{Backoff: ms(200, 900, 1500), Conceal: 4}
+	table := &policy.Retry{Backoff: ms(200, 900, 1500), Conceal: 4}
 	for _, tt := range []struct {
 		name  string
-		retry *runtime.Retry
-		start func(*runtime.Stream) runtime.Result
-		run   func(context.Context, *runtime.Link) error
+		retry *policy.Retry
+		start action
+		run   run
 		want  string
 	}{
-		{"the whole table, its last entry again", table, requestTx, unreachable,
+		{"the whole table, then its last entry", table, requestTx, unreachable,
 			"CRE POL CNG UNR 200:POL 200:CNG 200:UNR 1100:POL 1100:CNG 1100:UNR " +
 				"2600:POL 2600:CNG 2600:UNR 4100:POL 4100:CNG 4100:UNR 4100:ARF"},
 		{"connect", table, connect, unreachable,
@@ -27,30 +30,31 @@ func TestRetrySchedule(t *testing.T) {
 				"2600:POL 2600:CNG 2600:UNR 4100:POL 4100:CNG 4100:UNR 4100:ARF"},
 		{"no policy", nil, requestTx, unreachable, "CRE POL CNG UNR ARF"},
 		{"no policy, connect", nil, connect, unreachable, "CRE CNG UNR ARF"},
-		{"conceal 0", &runtime.Retry{Backoff: ms(200)}, requestTx, unreachable, "CRE POL CNG UNR ARF"},
-		{"empty table", &runtime.Retry{Conceal: 1}, requestTx, unreachable,
+		{"conceal 0", &policy.Retry{Backoff: ms(200)}, requestTx, unreachable, "CRE POL CNG UNR ARF"},
+		{"empty table", &policy.Retry{Conceal: 1}, requestTx, unreachable,
 			"CRE POL CNG UNR 3000:POL 3000:CNG 3000:UNR 3000:ARF"},
-		{"Retry-After raises", table, requestTx, each(func(_ context.Context, l *runtime.Link) error {
-			l.RetryAfter(2 * time.Second)
+		{"Retry-After raises", table, requestTx, each(func(_ context.Context, l transport.Link) error {
+			l.Answer(transport.Answer{RetryAfter: 2 * time.Second})
 			return errFake
 		}, fetch), "CRE POL CNG UNR 2000:POL 2000:CNG 2000:CON 2000:rx 2000:eom 2000:ACK 2000:DIS"},
-		{"Retry-After does not lower", table, requestTx, each(func(_ context.Context, l *runtime.Link) error {
-			l.RetryAfter(time.Millisecond)
+		{"Retry-After does not lower", table, requestTx, each(func(_ context.Context, l transport.Link) error {
+			l.Answer(transport.Answer{RetryAfter: time.Millisecond})
 			return errFake
 		}, fetch), "CRE POL CNG UNR 200:POL 200:CNG 200:CON 200:rx 200:eom 200:ACK 200:DIS"},
-		{"no answer", &runtime.Retry{Backoff: ms(200), Conceal: 1}, requestTx, hang,
+		{"no answer", &policy.Retry{Backoff: ms(200), Conceal: 1}, requestTx, hang,
 			"CRE POL CNG 15000:UNR 15200:POL 15200:CNG 30200:UNR 30200:ARF"},
-		{"a connection resets the counter", &runtime.Retry{Backoff: ms(200), Conceal: 1}, connect,
+		{"a connection resets the counter", &policy.Retry{Backoff: ms(200), Conceal: 1}, connect,
 			each(unreachable, lose, unreachable),
 			"CRE CNG UNR 200:POL 200:CNG 200:CON 200:DIS 400:POL 400:CNG 400:UNR 400:ARF"},
-		{"a loss takes one of the retries", &runtime.Retry{Backoff: ms(200), Conceal: 2}, connect,
+		{"a loss takes one of the retries", &policy.Retry{Backoff: ms(200), Conceal: 2}, connect,
 			each(lose, unreachable),
 			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 400:POL 400:CNG 400:UNR 400:ARF"},
 		{"a loss without retries", nil, connect, lose, "CRE CNG CON DIS UNR ARF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{"CRE": tt.start}}
-			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: tt.retry}, tt.run, tr)
+			tr := newTrace(on{"CRE": tt.start})
+			tr.times = true
+			got := play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Retry: tt.retry}, tt.run, tr)
 			got, _, _ = strings.Cut(got, " 86400000:DES")
 			if got != tt.want {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
@@ -73,36 +77,27 @@ func TestJitter(t *testing.T) {
 		{255, 65535, 3549 * time.Millisecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			start := time.Now()
-			var second time.Time
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{
-				Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "example.com", Port: 1,
-				Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1, JitterPercent: tt.percent},
+			c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{
+				Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "example.com", Port: 1,
+				Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1, JitterPercent: tt.percent},
 			}}}, runtime.Options{
-				Jitter: func() uint16 { return tt.random },
-				Transports: []runtime.Transport{&fake{func(context.Context, *runtime.Link) error {
-					second = time.Now()
-					return errFake
-				}}},
+				Jitter:     func() uint16 { return tt.random },
+				Transports: []transport.Transport{&fake{unreachable}},
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := c.NewStream("s", runtime.Handlers{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.RequestTx()
+			defer teststream.Shutdown(t, c)
+			tr := newTrace(on{"CRE": requestTx})
+			tr.Prefix = teststream.Elapsed(0)
+			newStream(t, c, tr.handlers())
 			time.Sleep(time.Minute)
-			c.Close()
-			if got := second.Sub(start); got != tt.want {
-				t.Errorf("jitter %d%%, random %d: retry after %v, want %v", tt.percent, tt.random, got, tt.want)
-			}
+			tr.Want(t, strings.ReplaceAll("CRE POL CNG UNR @POL @CNG @UNR @ARF", "@", tt.want.String()+":"))
 		})
 	}
 }
 
-// TestConcealMany checks the greatest numbers of retries: 65535 is no end at all.
+// TestConcealMany checks the largest numbers of retries: 65535 means no limit.
 func TestConcealMany(t *testing.T) {
 	for _, tt := range []struct {
 		conceal     uint16
@@ -113,11 +108,11 @@ func TestConcealMany(t *testing.T) {
 		{65535, 86400, 86401, " UNR DES"},
 	} {
 		n := 0
-		tr := &trace{on: on{"CRE": requestTx}}
-		got := play(t, runtime.StreamType{
-			Protocol: runtime.ProtocolRaw,
-			Retry:    &runtime.Retry{Backoff: ms(1000), Conceal: tt.conceal, JitterPercent: 1},
-		}, func(context.Context, *runtime.Link) error { n++; return errFake }, tr)
+		tr := newTrace(on{"CRE": requestTx})
+		got := play(t, policy.StreamType{
+			Protocol: policy.ProtocolRaw,
+			Retry:    &policy.Retry{Backoff: ms(1000), Conceal: tt.conceal, JitterPercent: 1},
+		}, func(context.Context, transport.Link) error { n++; return errFake }, tr)
 		if n < tt.least || n > tt.most || !strings.HasSuffix(got, tt.end) {
 			t.Errorf("conceal %d: %d attempts in a day, then %s; want %d to %d, then%s",
 				tt.conceal, n, got[len(got)-12:], tt.least, tt.most, tt.end)
@@ -126,14 +121,12 @@ func TestConcealMany(t *testing.T) {
 }
 
 func TestAfterAllRetriesFailed(t *testing.T) {
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 1}
 	const series = "POL CNG UNR POL CNG UNR ARF"
-	step := func(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) {
-		return func(s *runtime.Stream) { f(s) }
-	}
+	step := func(f action) func(*runtime.Stream) { return func(s *runtime.Stream) { f(s) } }
 	for _, tt := range []struct {
 		name  string
-		arf   func(*runtime.Stream) runtime.Result
+		arf   action
 		steps []func(*runtime.Stream)
 		want  string
 	}{
@@ -141,15 +134,13 @@ func TestAfterAllRetriesFailed(t *testing.T) {
 			"CRE " + series + " | POL CNG UNR ARF | POL CNG UNR ARF DES"},
 		{"Connect makes a series", nil, []func(*runtime.Stream){step(connect), step(connect)},
 			"CRE " + series + " | CNG UNR POL CNG UNR ARF | CNG UNR POL CNG UNR ARF DES"},
-		{"RequestTx from inside", firstOnly(requestTx), nil, "CRE " + series + " POL CNG UNR ARF DES"},
-		{"Connect from inside", firstOnly(connect), nil, "CRE " + series + " CNG UNR POL CNG UNR ARF DES"},
+		{"RequestTx in ARF", firstOnly(requestTx), nil, "CRE " + series + " POL CNG UNR ARF DES"},
+		{"Connect in ARF", firstOnly(connect), nil, "CRE " + series + " CNG UNR POL CNG UNR ARF DES"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"CRE": requestTx, "ARF": tt.arf}}
-			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: retry}, unreachable, tr, tt.steps...)
-			if got != tt.want {
-				t.Errorf("\n got %s\nwant %s", got, tt.want)
-			}
+			tr := newTrace(on{"CRE": requestTx, "ARF": tt.arf})
+			play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Retry: retry}, unreachable, tr, tt.steps...)
+			tr.Want(t, tt.want)
 		})
 	}
 }

@@ -4,47 +4,44 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestRideshareRefused checks that a chain that can not be executed makes no
-// stream, and that the error says where it goes wrong.
+// TestRideshareRefused checks that NewStream refuses a chain that cannot be executed, and
+// that the error names the faulty streamtype.
 func TestRideshareRefused(t *testing.T) {
-	h1 := func(name, rideshare string) *runtime.StreamType {
-		return &runtime.StreamType{Name: name, Endpoint: "h", Port: 1, Rideshare: rideshare, HTTP: &runtime.HTTP{Method: "POST"}}
+	h1 := func(name, rideshare string) *policy.StreamType {
+		return &policy.StreamType{Name: name, Endpoint: "h", Port: 1, Rideshare: rideshare, HTTP: &policy.HTTP{Method: "POST"}}
 	}
 	h2 := h1("h2", "")
-	h2.Protocol = runtime.ProtocolH2
-	raw := &runtime.StreamType{Name: "raw", Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1, Rideshare: "end"}
+	h2.Protocol = policy.ProtocolH2
+	raw := &policy.StreamType{Name: "raw", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, Rideshare: "end"}
 	bare := h1("bare", "")
 	bare.HTTP = nil
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
+	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{&fake{hang}}},
 		h1("end", ""), h1("good", "on"), h1("on", "end"), h1("self", "self"), h1("a", "b"), h1("b", "c"), h1("c", "b"),
-		h1("nowhere", "none"), h1("other", "h2"), h2, raw, h1("lacks", "bare"), bare,
-	}}, runtime.Options{Transports: []runtime.Transport{&fake{hang}}, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+		h1("nowhere", "none"), h1("other", "h2"), h2, raw, h1("lacks", "bare"), bare)
 	for name, want := range map[string]struct {
 		err  error
 		text string
 	}{
 		"self":    {runtime.ErrUnsupported, `rideshare of "self" to "self"`},
 		"a":       {runtime.ErrUnsupported, `rideshare of "c" to "b"`},
-		"nowhere": {runtime.ErrUnknownStreamType, `rideshare of "nowhere": unknown streamtype: "none"`},
-		"other":   {runtime.ErrUnsupported, `rideshare of "other" to "h2", which speaks another protocol`},
-		"raw":     {runtime.ErrUnsupported, "rideshare over raw"},
-		"lacks":   {nil, `"bare" lacks the settings`},
+		"nowhere": {runtime.ErrUnknownStreamType, `unknown streamtype: rideshare of "nowhere" to "none"`},
+		"other":   {runtime.ErrUnsupported, `rideshare of "other" to "h2": that speaks another protocol`},
+		"raw":     {runtime.ErrUnsupported, "it speaks raw"},
+		"lacks":   {nil, `"bare": that lacks the settings`},
 	} {
 		_, err := c.NewStream(name, runtime.Handlers{})
 		if err == nil || want.err != nil && !errors.Is(err, want.err) || !strings.Contains(err.Error(), want.text) {
@@ -56,34 +53,27 @@ func TestRideshareRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := s.Rideshare(); got != s.StreamType() {
-		t.Errorf("an idle stream fills %q", got.Name)
+		t.Errorf("Rideshare of an idle stream is %q", got.Name)
 	}
 }
 
-// forms returns a context whose streamtypes "about", "file" and "end" make a
-// form together, against a server.
-func forms(t *testing.T, h http.HandlerFunc, retry *runtime.Retry) *runtime.Context {
+// forms returns a context whose streamtypes "about", "file" and "end" share a form, which
+// h answers.
+func forms(t *testing.T, h http.HandlerFunc, retry *policy.Retry) *runtime.Context {
 	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	p := &runtime.Policy{}
+	ln := testserver.Listen(t)
+	testserver.HTTP(t, ln, &http.Server{Handler: h})
+	p := &policy.Policy{}
 	for _, st := range []struct{ name, next, filename string }{{"about", "file", ""}, {"file", "end", "a.bin"}, {"end", "", ""}} {
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{
-			Name: st.name, Rideshare: st.next, Endpoint: server.URL, Retry: retry, Opportunistic: true,
-			HTTP: &runtime.HTTP{Method: "POST", MultipartName: st.name, MultipartFilename: st.filename},
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{
+			Name: st.name, Rideshare: st.next, Endpoint: "http://" + ln.Addr().String(), Retry: retry, Opportunistic: true,
+			HTTP: &policy.HTTP{Method: "POST", MultipartName: st.name, MultipartFilename: st.filename},
 		})
 	}
-	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()}, Logger: slog.New(slog.DiscardHandler), Jitter: func() uint16 { return 0 },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return teststream.NewPolicyContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New()}}, p)
 }
 
-// formEcho answers with the form that it gets.
+// formEcho answers with the parts of the form.
 func formEcho(w http.ResponseWriter, r *http.Request) {
 	known := r.ContentLength > 0
 	mr, err := r.MultipartReader()
@@ -141,11 +131,11 @@ func TestFetchParts(t *testing.T) {
 	}
 }
 
-// TestFetchPartsAgain checks that each attempt sends all parts, from the first
-// on, and that there is none if that is not possible.
-func TestFetchPartsAgain(t *testing.T) {
+// TestFetchPartsRetry checks that each attempt sends all parts, or that there is no other
+// attempt if a part cannot be read again.
+func TestFetchPartsRetry(t *testing.T) {
 	big := strings.Repeat("0123456789", 10_000)
-	retry := &runtime.Retry{Backoff: ms(1), Conceal: 5}
+	retry := &policy.Retry{Backoff: ms(1), Conceal: 5}
 	serve := func() http.HandlerFunc {
 		var tries atomic.Int32
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -153,7 +143,7 @@ func TestFetchPartsAgain(t *testing.T) {
 			case 1:
 				io.Copy(io.Discard, r.Body)
 				w.WriteHeader(http.StatusServiceUnavailable)
-			case 2: // with the second part half read
+			case 2: // in the middle of the second part
 				io.CopyN(io.Discard, r.Body, 50_000)
 				conn, _, _ := http.NewResponseController(w).Hijack()
 				conn.Close()
@@ -172,11 +162,11 @@ func TestFetchPartsAgain(t *testing.T) {
 	}
 	_, err = forms(t, serve(), retry).Fetch(t.Context(), "about", runtime.WithPart("file", []byte("x")), runtime.WithPartReader("end", opaque{strings.NewReader("z")}, 1))
 	if !errors.Is(err, runtime.ErrBodySpent) {
-		t.Errorf("a part that can not be read twice: %v", err)
+		t.Errorf("a part that cannot be read twice: %v", err)
 	}
 }
 
-// TestOpenParts checks that a Conn writes one part after the other.
+// TestOpenParts checks the parts that a Conn writes.
 func TestOpenParts(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -229,17 +219,17 @@ func TestOpenParts(t *testing.T) {
 	}
 	defer conn.Close()
 	if err := conn.NextPart(); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("the parts were given: %v", err)
+		t.Errorf("NextPart when Open was given the parts: %v", err)
 	}
 }
 
-// TestAnswerInParts checks what Fetch and Messages make of a multipart answer.
-func TestAnswerInParts(t *testing.T) {
+// TestMultipartResponse checks the parts that Fetch and Messages return.
+func TestMultipartResponse(t *testing.T) {
 	const body = "--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\n\r\ntwo\r\n--b\r\n\r\n--b--\r\n"
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "multipart/related; boundary=b")
 		io.WriteString(w, body)
-	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	}, func(st *policy.StreamType) { st.HTTP.MultipartSSIn = true })
 	want := []string{"Content-Type: text/plain\r\n\r\none", "\r\ntwo", ""}
 	r, err := c.Fetch(t.Context(), "get")
 	if err != nil {
@@ -270,14 +260,14 @@ func TestAnswerInParts(t *testing.T) {
 	c = serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "multipart/related; boundary=b")
 		io.WriteString(w, strings.Repeat("--b\r\n\r\n", 10_001)+"--b--")
-	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	}, func(st *policy.StreamType) { st.HTTP.MultipartSSIn = true })
 	if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, runtime.ErrTooLong) {
 		t.Errorf("10001 parts: %v", err)
 	}
 	c = serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "multipart/related; boundary=b")
 		io.WriteString(w, body[:len(body)-10])
-	}, func(st *runtime.StreamType) { st.HTTP.MultipartSSIn = true })
+	}, func(st *policy.StreamType) { st.HTTP.MultipartSSIn = true })
 	if _, err := c.Fetch(t.Context(), "get"); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("without the last delimiter: %v", err)
 	}
@@ -307,9 +297,9 @@ func TestSplitPart(t *testing.T) {
 	}
 }
 
-// TestOverlayOfParts checks that parts are not sent as those of other
-// streamtypes if a new policy comes between two attempts.
-func TestOverlayOfParts(t *testing.T) {
+// TestOverlayParts checks that a new policy between two attempts does not move parts to
+// other streamtypes.
+func TestOverlayParts(t *testing.T) {
 	var c *runtime.Context
 	var tries atomic.Int32
 	c = forms(t, func(w http.ResponseWriter, r *http.Request) {
@@ -317,7 +307,7 @@ func TestOverlayOfParts(t *testing.T) {
 			formEcho(w, r)
 			return
 		}
-		p := &runtime.Policy{}
+		p := &policy.Policy{}
 		for _, st := range c.Policy().StreamTypes {
 			changed := *st
 			if st.Name == "about" {
@@ -329,7 +319,7 @@ func TestOverlayOfParts(t *testing.T) {
 			t.Error(err)
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
-	}, &runtime.Retry{Backoff: ms(1), Conceal: 5})
+	}, &policy.Retry{Backoff: ms(1), Conceal: 5})
 	_, err := c.Fetch(t.Context(), "about", runtime.WithPart("file", []byte("x")))
 	if !errors.Is(err, runtime.ErrUnsupported) || tries.Load() != 1 {
 		t.Errorf("after %d attempts: %v", tries.Load(), err)

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// body is an HTTP transaction whose body comes in so many pieces.
-func body(pieces int, good bool) func(context.Context, *runtime.Link) error {
-	return func(_ context.Context, l *runtime.Link) error {
+// body returns an HTTP transaction whose response has that many pieces.
+func body(pieces int, good bool) run {
+	return func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
 			return err
 		}
@@ -28,14 +30,14 @@ func body(pieces int, good bool) func(context.Context, *runtime.Link) error {
 				return err
 			}
 		}
-		return l.Complete(good)
+		return l.Done(good)
 	}
 }
 
 // post is an HTTP transaction whose request has a body.
-func post(ctx context.Context, l *runtime.Link) error {
+func post(ctx context.Context, l transport.Link) error {
 	for {
-		_, flags, err := l.Tx(make([]byte, 10))
+		_, flags, err := tx(l, make([]byte, 10))
 		if err != nil {
 			return err
 		}
@@ -45,8 +47,8 @@ func post(ctx context.Context, l *runtime.Link) error {
 	}
 }
 
-// cut is an HTTP transaction that is lost in the body.
-func cut(_ context.Context, l *runtime.Link) error {
+// cut is an HTTP transaction that is lost in the body of the response.
+func cut(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
@@ -56,118 +58,117 @@ func cut(_ context.Context, l *runtime.Link) error {
 	return io.ErrUnexpectedEOF
 }
 
-// busy is a server that asks for patience.
-func busy(patience time.Duration) func(context.Context, *runtime.Link) error {
-	return func(_ context.Context, l *runtime.Link) error {
-		l.RetryAfter(patience)
+// busy returns an attempt whose server answers with Retry-After.
+func busy(retryAfter time.Duration) run {
+	return func(_ context.Context, l transport.Link) error {
+		l.Answer(transport.Answer{RetryAfter: retryAfter})
 		return errFake
 	}
 }
 
-// publish is a connection on which each message is acknowledged.
-func publish(ctx context.Context, l *runtime.Link) error {
+// publish is a connection whose peer acknowledges each message.
+func publish(ctx context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
-	ready := l.TxReady()
+	ready := l.Ready()
 	for {
 		select {
 		case <-ready:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_, flags, err := l.Tx(make([]byte, 10))
+		_, flags, err := tx(l, make([]byte, 10))
 		if err != nil {
 			return err
 		}
 		if flags&runtime.FlagEOM != 0 {
-			if err := l.Ack(); err != nil {
+			if err := l.Ack(true); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// TestSequenceTable has a row for each row of the table "Sequences" in
-// docs/runtime.md, in its order, and for those that lws was measured with beside
-// them. What servers do to bring them about is in runtime/http/
-// conformance_test.go; files are in TestFile, the ends of a stream in
-// TestDestroy and TestClose.
+// TestSequenceTable has the rows of the table "Sequences" in docs/runtime.md that do not
+// depend on a protocol, in its order, and others that were measured with lws. The tests
+// of the transports have the same rows, brought about by servers, and those of their
+// protocols. Those of destroyed streams are in TestDestroy and TestClose.
 func TestSequenceTable(t *testing.T) {
-	conceal := func(n uint16) *runtime.Retry { return &runtime.Retry{Backoff: ms(300), Conceal: n} }
-	const h1, mqtt, raw = runtime.ProtocolH1, runtime.ProtocolMQTT, runtime.ProtocolRaw
+	conceal := func(n uint16) *policy.Retry { return &policy.Retry{Backoff: ms(300), Conceal: n} }
+	const h1, mqtt, raw = policy.ProtocolH1, policy.ProtocolMQTT, policy.ProtocolRaw
 	byTx, byConnect := on{"CRE": requestTx}, on{"CRE": connect}
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
-		run  func(context.Context, *runtime.Link) error
+		st   policy.StreamType
+		run  run
 		on   on
-		want string // without what the end of the context brings
+		want string // without the end of the context
 	}{
-		{"GET 200", runtime.StreamType{Opportunistic: true, Retry: conceal(2)}, body(3, true), byTx,
+		{"GET 200", policy.StreamType{Opportunistic: true, Retry: conceal(2)}, body(3, true), byTx,
 			"CRE POL CNG CON rx rx rx eom ACK DIS"},
-		{"GET 200, not opportunistic", runtime.StreamType{Retry: conceal(2)}, body(1, true), byTx,
+		{"GET 200, not opportunistic", policy.StreamType{Retry: conceal(2)}, body(1, true), byTx,
 			"CRE POL CNG CON rx eom ACK DIS"},
-		{"the same by Connect", runtime.StreamType{Retry: conceal(2)}, body(2, true), byConnect,
+		{"the same by Connect", policy.StreamType{Retry: conceal(2)}, body(2, true), byConnect,
 			"CRE CNG CON rx rx eom ACK DIS"},
-		{"the same by nailed_up", runtime.StreamType{NailedUp: true, Retry: conceal(2)}, body(2, true), nil,
+		{"the same by nailed_up", policy.StreamType{NailedUp: true, Retry: conceal(2)}, body(2, true), nil,
 			"CRE CNG CON rx rx eom ACK DIS"},
-		{"empty body", runtime.StreamType{Retry: conceal(2)}, body(0, true), byTx,
+		{"empty body", policy.StreamType{Retry: conceal(2)}, body(0, true), byTx,
 			"CRE POL CNG CON ACK DIS"},
-		{"404", runtime.StreamType{Retry: conceal(2)}, body(1, false), byTx,
+		{"404", policy.StreamType{Retry: conceal(2)}, body(1, false), byTx,
 			"CRE POL CNG CON rx eom NAK DIS"},
-		{"530 mapped to 1530", runtime.StreamType{Retry: conceal(2)}, func(ctx context.Context, l *runtime.Link) error {
-			if err := l.UserState(1530); err != nil {
+		{"530 mapped to 1530", policy.StreamType{Retry: conceal(2)}, func(ctx context.Context, l transport.Link) error {
+			if err := l.State(1530); err != nil {
 				return err
 			}
 			return body(1, false)(ctx, l)
 		}, byTx, "CRE POL CNG USER_1530 CON rx eom NAK DIS"},
-		{"POST", runtime.StreamType{Retry: conceal(2)}, post, byTx,
+		{"POST", policy.StreamType{Retry: conceal(2)}, post, byTx,
 			"CRE POL CNG tx tx CON rx eom ACK DIS"},
-		{"503 with Retry-After, conceal 1", runtime.StreamType{Retry: conceal(1)}, busy(2 * time.Second), byTx,
+		{"503 with Retry-After, conceal 1", policy.StreamType{Retry: conceal(1)}, busy(2 * time.Second), byTx,
 			"CRE POL CNG UNR 2000:POL 2000:CNG 2000:UNR 2000:ARF"},
-		{"503, then 200", runtime.StreamType{Retry: conceal(1)}, each(busy(2*time.Second), fetch), byTx,
+		{"503, then 200", policy.StreamType{Retry: conceal(1)}, each(busy(2*time.Second), fetch), byTx,
 			"CRE POL CNG UNR 2000:POL 2000:CNG 2000:CON 2000:rx 2000:eom 2000:ACK 2000:DIS"},
-		{"redirect not allowed, conceal 1", runtime.StreamType{Retry: conceal(1)}, unreachable, byTx,
+		{"redirect not allowed, conceal 1", policy.StreamType{Retry: conceal(1)}, unreachable, byTx,
 			"CRE POL CNG UNR 300:POL 300:CNG 300:UNR 300:ARF"},
-		{"refused, conceal 2", runtime.StreamType{Retry: conceal(2)}, unreachable, byTx,
+		{"refused, conceal 2", policy.StreamType{Retry: conceal(2)}, unreachable, byTx,
 			"CRE POL CNG UNR 300:POL 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
-		{"refused, by Connect", runtime.StreamType{Retry: conceal(2)}, unreachable, byConnect,
+		{"refused, by Connect", policy.StreamType{Retry: conceal(2)}, unreachable, byConnect,
 			"CRE CNG UNR 300:POL 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
-		{"refused, by nailed_up", runtime.StreamType{NailedUp: true, Retry: conceal(2)}, unreachable, nil,
+		{"refused, by nailed_up", policy.StreamType{NailedUp: true, Retry: conceal(2)}, unreachable, nil,
 			"CRE CNG UNR 300:POL 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
-		{"no retry", runtime.StreamType{}, unreachable, byTx, "CRE POL CNG UNR ARF"},
-		{"conceal 0", runtime.StreamType{Retry: conceal(0)}, unreachable, byTx, "CRE POL CNG UNR ARF"},
-		{"no retry, by Connect", runtime.StreamType{}, unreachable, byConnect, "CRE CNG UNR ARF"},
-		{"conceal 0, by Connect", runtime.StreamType{Retry: conceal(0)}, unreachable, byConnect, "CRE CNG UNR ARF"},
-		{"no retry, by nailed_up", runtime.StreamType{NailedUp: true}, unreachable, nil, "CRE CNG UNR ARF"},
-		{"conceal 0, by nailed_up", runtime.StreamType{NailedUp: true, Retry: conceal(0)}, unreachable, nil, "CRE CNG UNR ARF"},
-		{"no reply", runtime.StreamType{Retry: conceal(1)}, hang, byTx,
+		{"no retry", policy.StreamType{}, unreachable, byTx, "CRE POL CNG UNR ARF"},
+		{"conceal 0", policy.StreamType{Retry: conceal(0)}, unreachable, byTx, "CRE POL CNG UNR ARF"},
+		{"no retry, by Connect", policy.StreamType{}, unreachable, byConnect, "CRE CNG UNR ARF"},
+		{"conceal 0, by Connect", policy.StreamType{Retry: conceal(0)}, unreachable, byConnect, "CRE CNG UNR ARF"},
+		{"no retry, by nailed_up", policy.StreamType{NailedUp: true}, unreachable, nil, "CRE CNG UNR ARF"},
+		{"conceal 0, by nailed_up", policy.StreamType{NailedUp: true, Retry: conceal(0)}, unreachable, nil, "CRE CNG UNR ARF"},
+		{"no reply", policy.StreamType{Retry: conceal(1)}, hang, byTx,
 			"CRE POL CNG 15000:UNR 15300:POL 15300:CNG 30300:UNR 30300:ARF"},
-		{"body cut short, opportunistic", runtime.StreamType{Opportunistic: true, Retry: conceal(2)}, cut, byTx,
+		{"body cut short, opportunistic", policy.StreamType{Opportunistic: true, Retry: conceal(2)}, cut, byTx,
 			"CRE POL CNG CON rx DIS"},
-		{"body cut short, not opportunistic", runtime.StreamType{Retry: conceal(1)}, each(cut, cut, cut, fetch), byTx,
+		{"body cut short, not opportunistic", policy.StreamType{Retry: conceal(1)}, each(cut, cut, cut, fetch), byTx,
 			"CRE POL CNG CON rx DIS 300:POL 300:CNG 300:CON 300:rx 300:DIS " +
 				"600:POL 600:CNG 600:CON 600:rx 600:DIS 900:POL 900:CNG 900:CON 900:rx 900:eom 900:ACK 900:DIS"},
-		{"lost, server gone for good", runtime.StreamType{Protocol: raw, Retry: conceal(2)}, each(lose, unreachable), byTx,
+		{"lost, server gone for good", policy.StreamType{Protocol: raw, Retry: conceal(2)}, each(lose, unreachable), byTx,
 			"CRE POL CNG CON DIS 300:POL 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
-		{"lost, server gone for good, nailed_up", runtime.StreamType{Protocol: raw, NailedUp: true, Retry: conceal(2)}, each(lose, unreachable), nil,
+		{"lost, server gone for good, nailed_up", policy.StreamType{Protocol: raw, NailedUp: true, Retry: conceal(2)}, each(lose, unreachable), nil,
 			"CRE CNG CON DIS 300:POL 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
-		{"lost, no retry", runtime.StreamType{Protocol: raw}, lose, byTx, "CRE POL CNG CON DIS UNR ARF"},
-		{"lost, conceal 0", runtime.StreamType{Protocol: raw, Retry: conceal(0)}, lose, byTx, "CRE POL CNG CON DIS UNR ARF"},
-		{"lost, opportunistic", runtime.StreamType{Protocol: raw, Opportunistic: true, Retry: conceal(2)}, lose, byTx,
+		{"lost, no retry", policy.StreamType{Protocol: raw}, lose, byTx, "CRE POL CNG CON DIS UNR ARF"},
+		{"lost, conceal 0", policy.StreamType{Protocol: raw, Retry: conceal(0)}, lose, byTx, "CRE POL CNG CON DIS UNR ARF"},
+		{"lost, opportunistic", policy.StreamType{Protocol: raw, Opportunistic: true, Retry: conceal(2)}, lose, byTx,
 			"CRE POL CNG CON DIS"},
-		{"lost, and made again", runtime.StreamType{Protocol: raw, Retry: conceal(2)}, each(lose, lose, stay), byTx,
+		{"lost, and reconnected", policy.StreamType{Protocol: raw, Retry: conceal(2)}, each(lose, lose, stay), byTx,
 			"CRE POL CNG CON DIS 300:POL 300:CNG 300:CON 300:DIS 600:POL 600:CNG 600:CON"},
-		{"after ARF, RequestTx", runtime.StreamType{Retry: conceal(1)}, unreachable,
+		{"after ARF, RequestTx", policy.StreamType{Retry: conceal(1)}, unreachable,
 			on{"CRE": requestTx, "ARF": firstOnly(requestTx)},
 			"CRE POL CNG UNR 300:POL 300:CNG 300:UNR 300:ARF 300:POL 300:CNG 300:UNR 300:ARF"},
-		{"after ARF, Connect", runtime.StreamType{Retry: conceal(1)}, unreachable,
+		{"after ARF, Connect", policy.StreamType{Retry: conceal(1)}, unreachable,
 			on{"CRE": requestTx, "ARF": firstOnly(connect)},
 			"CRE POL CNG UNR 300:POL 300:CNG 300:UNR 300:ARF 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
-		{"endpoint without its metadata", runtime.StreamType{Endpoint: "${m}", Port: 1, Metadata: []runtime.Metadata{{Name: "m"}}, Retry: conceal(1)}, fetch, byTx,
+		{"endpoint without its metadata", policy.StreamType{Endpoint: "${m}", Port: 1, Metadata: []policy.Metadata{{Name: "m"}}, Retry: conceal(1)}, fetch, byTx,
 			"CRE POL CNG UNR 300:POL 300:CNG 300:UNR 300:ARF"},
-		{"messages that are acknowledged", runtime.StreamType{Protocol: mqtt, MQTT: &runtime.MQTT{}, Retry: conceal(2)}, publish,
+		{"acknowledged messages", policy.StreamType{Protocol: mqtt, MQTT: &policy.MQTT{}, Retry: conceal(2)}, publish,
 			on{"CRE": requestTx, "ACK": firstOnly(requestTx)},
 			"CRE POL CNG CON tx tx ACK tx tx ACK"},
 	} {
@@ -175,7 +176,8 @@ func TestSequenceTable(t *testing.T) {
 			if tt.st.Protocol == 0 {
 				tt.st.Protocol = h1
 			}
-			tr := &trace{times: true, on: tt.on, sends: true}
+			tr := newTrace(tt.on)
+			tr.times, tr.sends = true, true
 			got := play(t, tt.st, tt.run, tr)
 			got, _, _ = strings.Cut(got, " 86400000:")
 			if got != tt.want {
@@ -185,8 +187,8 @@ func TestSequenceTable(t *testing.T) {
 	}
 }
 
-// firstOnly is f, the first time that it is called.
-func firstOnly(f func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
+// firstOnly returns an action that does f the first time.
+func firstOnly(f action) action {
 	done := false
 	return func(s *runtime.Stream) runtime.Result {
 		if done {

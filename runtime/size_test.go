@@ -2,37 +2,34 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	goruntime "runtime"
 	"testing"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
+// A never is a transport that never connects.
 type never struct{}
 
-func (never) Protocols() []Protocol                            { return []Protocol{ProtocolRaw} }
-func (never) Prepare(*Context, *StreamType) (Connector, error) { return never{}, nil }
-func (never) Close() error                                     { return nil }
-func (never) Run(ctx context.Context, l *Link) error           { return ctx.Err() }
+func (never) Protocols() []policy.Protocol                          { return []policy.Protocol{policy.ProtocolRaw} }
+func (never) Prepare(*transport.Setup) (transport.Connector, error) { return never{}, nil }
+func (never) Close() error                                          { return nil }
+func (never) Run(ctx context.Context, l transport.Link) error       { return ctx.Err() }
 
-// unreachable is a transport whose attempts fail.
-type unreachable struct{ never }
-
-func (unreachable) Prepare(*Context, *StreamType) (Connector, error) { return unreachable{}, nil }
-func (unreachable) Run(context.Context, *Link) error                 { return errors.New("fake failure") }
-
-// TestIdleStreams checks that a stream that does nothing costs next to nothing.
+// TestIdleStreams checks that an idle stream takes at most 400 bytes and no goroutine.
 func TestIdleStreams(t *testing.T) {
 	const n = 10_000
-	c, err := NewContext(&Policy{StreamTypes: []*StreamType{{Name: "s", Protocol: ProtocolRaw, Endpoint: "h", Port: 1}}},
-		Options{Transports: []Transport{never{}}})
+	c, err := NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}}},
+		Options{Transports: []transport.Transport{never{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	var before, after goruntime.MemStats
 	goroutines := goruntime.NumGoroutine()
 	goruntime.GC()
-	goruntime.GC() // empties what pools of earlier tests still hold
+	goruntime.GC() // empties pools of earlier tests
 	goruntime.ReadMemStats(&before)
 	for range n {
 		if _, err := c.NewStream("s", Handlers{}); err != nil {
@@ -42,7 +39,7 @@ func TestIdleStreams(t *testing.T) {
 	goruntime.GC()
 	goruntime.ReadMemStats(&after)
 	each := (after.HeapAlloc - before.HeapAlloc) / n
-	t.Logf("%d bytes for each idle stream", each)
+	t.Logf("%d bytes per idle stream", each)
 	if each > 400 {
 		t.Errorf("an idle stream takes %d bytes", each)
 	}

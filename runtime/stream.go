@@ -1,605 +1,638 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/internal/machine"
+	"github.com/secure-streams/sspolicy/runtime/internal/timers"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Stream is one use of a streamtype. It outlives its connections. While it
-// is idle it holds no goroutine, timer or connection. Its methods may be called
-// from any goroutine, also from inside its callbacks, and never wait for one.
+// Handlers are the callbacks of a stream. Any of them may be nil: without Rx
+// payload is dropped, without Tx nothing is sent, without State each state counts
+// as answered with OK.
+type Handlers struct {
+	// State is called for each state that the stream reaches. The meaning of arg
+	// depends on the state; mostly it is 0.
+	State func(s *Stream, state State, arg uint32) Result
+
+	// Rx receives payload. buf is only valid during the call. No more is read
+	// until Rx returns, so that a slow reader slows the peer down; see also
+	// [Stream.PauseRx].
+	Rx func(s *Stream, buf []byte, flags Flags) Result
+
+	// Tx puts payload into buf and returns how many bytes, with flags that say
+	// how they lie in the message. ordinal counts the Tx calls of this stream
+	// from 0. len(buf) is at least 1 and may change from call to call. A Tx that
+	// has nothing to send returns TxDontSend, and is called again after the next
+	// RequestTx. Where streamtypes share a request, Rideshare returns the one
+	// whose message is wanted.
+	Tx func(s *Stream, ordinal uint32, buf []byte) (n int, flags Flags, r Result)
+
+	// TxFailed is called when nothing more can be sent on a connection from which
+	// payload may still arrive.
+	TxFailed func(s *Stream, err error)
+}
+
+// Hooks are functions that observe the streams of a context, for metrics and
+// traces. Any of them may be nil; one that is nil costs nothing. They are called
+// while a stream is at work: they must be quick, and may call SetMetadata and the
+// methods of a Stream that only read. Those of one stream never run at the same
+// time.
+//
+// Package github.com/secure-streams/sspolicy/runtime/otel makes Hooks for
+// OpenTelemetry.
+type Hooks struct {
+	// State is called for each state, before the State callback of the program.
+	// An attempt begins with StateConnecting. It has ended with the next
+	// StateUnreachable, StateDisconnected or StateDestroying, when [Stream.Err]
+	// returns the reason. ctx is the context of Fetch or Open; for other streams
+	// it is context.Background().
+	State func(ctx context.Context, s *Stream, state State, arg uint32)
+
+	// Wait is called with the time until the next attempt.
+	Wait func(ctx context.Context, s *Stream, d time.Duration)
+
+	// Rx and Tx are called with the length in bytes of each piece of payload
+	// that has arrived or is to be sent: Rx before, Tx after the program's
+	// callback.
+	Rx func(ctx context.Context, s *Stream, n int)
+	Tx func(ctx context.Context, s *Stream, n int)
+}
+
+// An engine is what the streams of a context share.
+type engine struct {
+	env    *transport.Env
+	timers *timers.Timers // of env
+	log    Logger
+	hooks  Hooks
+	jitter func() uint16
+	links  sync.Pool // of *link
+	owner  owner
+}
+
+// An owner has the list of streams, and their types.
+type owner interface {
+	// renew moves a stream to the present type of its name. The caller has the
+	// turn, and no attempt is running. After an error the stream is unchanged.
+	renew(*Stream) error
+
+	// remove takes a stream that has ended out of the list.
+	remove(*Stream)
+}
+
+// A Stream is one use of a streamtype. It outlives its connections: unless the
+// policy says opportunistic, it connects again when one is lost, as often as the
+// policy's retry conceals failures. While it is idle it holds no goroutine or
+// connection. Its methods may be called from any goroutine, including from its
+// callbacks, and never block.
 type Stream struct {
-	c          *Context
-	t          *streamType // set under the turn, mu, and mu of the context: any one of them is enough to read it
+	e          *engine
+	t          *streamType // written with the turn, mu, and mu of the context; any one of them suffices to read it
 	prev, next *Stream     // list of the context, guarded by its mu
 
-	// busy is the turn: whoever sets it may call back, until it clears it.
-	// What is asked for in the meantime is noted in asked, and done by the one
-	// that has the turn before it is given up, see settle.
-	mu    sync.Mutex
-	busy  bool
-	gone  bool // DESTROYING has been delivered, or is being
-	asked asked
+	// Whoever sets busy has the turn: it alone may call back, until it clears
+	// busy. Before that it runs the machine, see settleAndUnlock, so that requests
+	// made in the meantime are not forgotten.
+	mu      sync.Mutex
+	machine machine.Machine
 
-	wantTx bool // RequestTx has been called and no Tx since
-
-	state   State  // latest of those that are remembered
-	tries   uint16 // failed attempts in this series
-	ordinal uint32 // of the next Tx
-
-	h       Handlers
-	x       *exchange       // that the stream is for, if it is of Fetch or Open
-	link    *Link           // of the attempt; nil when idle
-	retry   *timer          // of the wait for the next attempt; nil if there is none
-	timeout *timer          // of StartTimeout; nil if it does not run
-	meta    []metadataValue // what the program set, then what the peer sent
-	direct  *direct         // headers beside those; mostly nil
-	data    *transportData  // mostly nil
-	credit  *Credit         // of the peer; mostly nil
-	sink    *sinkEnd        // of a local_sink; else nil
+	h        Handlers
+	link     *link         // of the attempt; nil when idle
+	retry    *timers.Timer // of the wait for the next attempt; nil if there is none
+	timeout  *timers.Timer // of StartTimeout; nil if it does not run
+	meta     *metadata     // nil until it is used
+	attached *attachment   // of the transport; nil until it is used
+	settings
 	txLen   uint64
-	classes Class // of WithClasses
-	captive bool  // see CaptivePortal
+	ordinal uint32 // of the next Tx
+	busy    bool   // see mu
+	wantsTx bool   // RequestTx has been called and no Tx since
+	paused  bool   // by PauseRx
+	captive bool   // see CaptivePortal
 	err     error
 }
 
-// asked is what a stream is to do when the turn is free.
-type asked uint8
+// An attachment is what a transport keeps with a stream.
+type attachment struct {
+	data any
+	transport.Option
+}
 
-const (
-	askTx      asked = 1 << iota // RequestTx, or the end of a retry wait
-	askConnect                   // Connect
-	askNailed                    // the first attempt of a nailed_up stream
-	askTimeout                   // the timer of StartTimeout has run out
-	askDestroy
-	askReplaced // beside askDestroy: for ErrPolicyChanged
-)
+func (s *Stream) attach(o transport.Option) {
+	s.attached = &attachment{o.Data(), o}
+	s.machine.Accepted = o.Accepted
+	if o.Connect {
+		s.machine.Start()
+	}
+}
 
-// create is the first turn of a stream. It reports whether the stream lives on.
+// data returns what the transport keeps with the stream, or what make returned on
+// the first call.
+func (s *Stream) data(make func() any) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attached == nil {
+		s.attached = &attachment{data: make()}
+	}
+	return s.attached.data
+}
+
+// metadataLocked returns the metadata of the stream, for writing.
+func (s *Stream) metadataLocked() *metadata {
+	if s.meta == nil {
+		s.meta = newMetadata(s.t)
+	}
+	return s.meta
+}
+
+// context returns the context for hooks.
+func (s *Stream) context() context.Context {
+	return cmp.Or(s.hooksContext, context.Background())
+}
+
+// create delivers the first states of a stream. It reports whether the stream
+// lives on.
 func (s *Stream) create() bool {
-	told := false
+	finished := false
 	defer func() {
-		if !told { // a callback panicked, or ended the goroutine
+		if !finished { // a callback panicked, or ended the goroutine
 			s.mu.Lock()
-			s.gone = true
-			s.asked = 0
-			s.stopRetry()
-			s.stopTimeout()
-			s.drop()
+			s.machine.Kill()
+			s.stopRetryLocked()
+			s.stopTimeoutLocked()
+			s.dropLinkLocked()
 			s.mu.Unlock()
-			s.leaveSink(true)
-			s.c.remove(s)
+			s.remove()
 		}
 	}()
-	r := s.tell(StateCreating, 0)
 	s.mu.Lock()
-	if r == DestroyMe {
-		s.asked |= askDestroy
+	if s.t.stream.NailedUp {
+		s.machine.Start()
 	}
-	if s.t.policy.NailedUp || s.sink != nil {
-		s.asked |= askNailed
-	}
-	l, gone := s.settle()
+	l, gone := s.settleAndUnlock()
 	if l != nil {
-		if o, ok := s.t.connector.(opener); ok && o.open(l) != nil {
-			l.run() // which ends at once
-			s.mu.Lock()
-			gone = s.gone
-			s.mu.Unlock()
-		} else {
-			go l.run()
+		if o, ok := l.t.connector.(transport.Opener); ok {
+			if err := o.Open(l); err != nil {
+				s.finish(l, err)
+				l, gone = s.settleAndUnlock()
+			}
+		}
+		if l != nil {
+			go s.work(l)
 		}
 	}
-	told = true
+	finished = true
 	return !gone
 }
 
-// String returns the name of the streamtype, for messages. It, and GoString, keep fmt
-// from printing what is in a stream, such as metadata.
-func (s *Stream) String() string { return s.StreamType().Name }
-
-// GoString is String, for %#v.
-func (s *Stream) GoString() string { return s.String() }
-
-// StreamType returns what the policy says of the stream. After an Overlay it is
-// what the policy said before, until the next attempt.
-func (s *Stream) StreamType() *StreamType {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.t.policy
-}
-
-// Rideshare returns the streamtype whose message Tx is to give: that of the
-// stream, and, once a Tx has ended its message with FlagEOM, the one that its
-// rideshare names, and so on. Each attempt begins with that of the stream.
-func (s *Stream) Rideshare() *StreamType {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.link == nil {
-		return s.t.policy
-	}
-	return s.t.chain[s.link.ride]
-}
-
-// CaptivePortal reports whether the server has answered the latest attempt with
-// a redirect, and the policy says http_fail_redirect: that a captive portal has
-// answered in place of the server. The redirect is followed all the same, if the
-// policy says allow_redirects.
-func (s *Stream) CaptivePortal() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.captive
-}
-
-// State returns the latest state that was delivered, or is being delivered;
-// user states do not count.
-func (s *Stream) State() State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state
-}
-
-// Err returns why the latest attempt failed, or the latest connection ended;
-// nil if it ended because all was done, or is still good. It is meant for
-// people, and for [errors.Is] and [errors.As]: ErrTimeout, ErrDisconnected,
-// a *TrustError, and what net, crypto/tls and the transport return.
-func (s *Stream) Err() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
-}
-
-// SetHandlers replaces those callbacks that are not nil in h, from the next
-// event on.
-func (s *Stream) SetHandlers(h Handlers) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone {
-		return
-	}
-	if h.State != nil {
-		s.h.State = h.State
-	}
-	if h.Rx != nil {
-		s.h.Rx = h.Rx
-	}
-	if h.Tx != nil {
-		s.h.Tx = h.Tx
-	}
-}
-
-// RequestTx asks for one call of Tx. If the stream is not connected it starts
-// an attempt, after POLL, that goes on with the present series of retries.
-// While an attempt or a wait for the next one is pending it changes nothing.
-// Asking twice is asking once. The error is nil or ErrClosed.
+// RequestTx requests one call of Tx. Without a connection it starts an attempt,
+// after POLL; the count of failures goes on. During an attempt, or a wait for the
+// next one, it starts nothing. Two requests before a Tx count as one. The end of a
+// connection discards a request. The error is nil or ErrClosed.
 func (s *Stream) RequestTx() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.requestTx()
+	return s.requestTxLocked()
 }
 
-// RequestTxLen is RequestTx, and says that the next message has n bytes. Over
-// HTTP it becomes the content-length of a POST, PUT or PATCH, unless the policy
-// says http_no_content_length. 0 means that the length is not known. It holds
-// until an HTTP transaction is complete, so also for retries of it. Where other
-// streamtypes share the request (rideshare), n is what all the messages have
-// together; what frames the parts of a multipart request is not counted.
+// RequestTxLen is RequestTx, and announces that the next message has n bytes. Over
+// HTTP that becomes the content-length of a POST, PUT or PATCH, unless the policy
+// says http_no_content_length. 0 means that the length is unknown. It holds until
+// an HTTP transaction is complete, and so for its retries. Where streamtypes share
+// the request (rideshare), n is the length of all messages together, without the
+// framing of the parts of a multipart request.
 func (s *Stream) RequestTxLen(n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.txLen = n
-	return s.requestTx()
+	return s.requestTxLocked()
 }
 
-func (s *Stream) requestTx() error {
-	if s.gone || s.asked&askDestroy != 0 {
-		return s.errClosed()
+func (s *Stream) requestTxLocked() error {
+	if s.machine.Destroying() {
+		return s.errClosedLocked()
 	}
-	s.wantTx = true
-	switch {
-	case s.attempt():
-		s.link.requestTx()
-	case s.retry == nil:
-		s.asked |= askTx
-		s.wake()
+	s.wantsTx = true
+	if s.machine.Attempting() {
+		s.link.signalTxLocked()
+	} else if s.machine.Request() {
+		s.wakeLocked()
 	}
 	return nil
 }
 
-// Connect starts an attempt at once, and a new series of retries, without
-// POLL. A wait for a retry is cut short. If the stream is connected, or an
-// attempt is under way, it changes nothing. The error is nil or ErrClosed.
+// Connect starts an attempt at once, without POLL, and resets the count of failures.
+// It cuts a wait for a retry short. If the stream is connected, or an attempt is
+// running, it changes nothing. The error is nil or ErrClosed.
 func (s *Stream) Connect() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.asked&askDestroy != 0 {
-		return s.errClosed()
+	if s.machine.Destroying() {
+		return s.errClosedLocked()
 	}
-	if !s.attempt() {
-		s.asked |= askConnect
-		s.wake()
+	if s.machine.Connect() {
+		s.wakeLocked()
 	}
 	return nil
 }
 
-// Destroy closes the connection and ends the stream: DISCONNECTED, if the
-// stream was connected, and DESTROYING are delivered, and nothing after them.
-// It does not wait for them. Called from inside one of the stream's own
-// callbacks it has the effect of the callback's answering DestroyMe.
-func (s *Stream) Destroy() { s.destroy(false, ErrClosed) }
-
-// destroy is Destroy for a cause, ErrClosed or ErrPolicyChanged, and delivers
-// the last states itself if it can and here says so.
-func (s *Stream) destroy(here bool, cause error) {
+// PauseRx stops the delivery of payload until ResumeRx, so that the peer has to
+// wait. Tx is called all the same. A piece whose delivery has begun is not stopped.
+// A transport that has a piece to deliver reads no further, and so may notice the
+// end of the connection only after ResumeRx.
+func (s *Stream) PauseRx() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.asked&askDestroy != 0 {
-		return
-	}
-	s.asked |= askDestroy
-	if cause == ErrPolicyChanged {
-		s.asked |= askReplaced
-	}
-	switch {
-	case s.link != nil && s.link.phase == running:
-		s.link.end(cause)
-	case s.busy || s.link != nil:
-		// Whoever has the turn, or is about to take it in finish, will see.
-	case here:
-		s.busy = true
-		s.settle() // with an attempt out of the question, it starts none
-		s.mu.Lock()
-	default:
-		s.wake()
-	}
+	s.paused = true
 }
 
-// StartTimeout starts the stream's timer, or starts it anew: after d, TIMEOUT
-// is delivered once. A d of 0 or less means the policy's timeout_ms; if that is
-// 0 too nothing is done. The timer is cancelled by CancelTimeout, by the end of
-// the connection unless an HTTP stream is going to retry, and by the end of the
-// stream. It survives failed attempts.
-func (s *Stream) StartTimeout(d time.Duration) {
+// ResumeRx ends PauseRx.
+func (s *Stream) ResumeRx() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d <= 0 {
-		d = s.t.policy.Timeout
-	}
-	if d <= 0 || s.gone {
-		return
-	}
-	s.stopTimeout()
-	s.timeout = &timer{owner: s}
-	s.c.timers.start(s.timeout, d)
-}
-
-// expire is called when a timer of the stream has run out.
-func (s *Stream) expire(t *timer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch t {
-	case s.timeout:
-		s.timeout = nil
-		s.asked |= askTimeout
-	case s.retry:
-		s.retry = nil
-		s.asked |= askTx
-	default:
-		return // stopped or replaced meanwhile
-	}
-	s.wake()
-}
-
-// CancelTimeout stops the timer of StartTimeout. A TIMEOUT that is not being
-// delivered already will not be.
-func (s *Stream) CancelTimeout() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopTimeout()
-}
-
-func (s *Stream) stopTimeout() {
-	if s.timeout != nil {
-		s.c.timers.stop(s.timeout)
-		s.timeout = nil
-	}
-	s.asked &^= askTimeout
-}
-
-func (s *Stream) stopRetry() {
-	if s.retry != nil {
-		s.c.timers.stop(s.retry)
-		s.retry = nil
+	s.paused = false
+	if s.link != nil {
+		s.link.broadcastLocked()
 	}
 }
 
-func (s *Stream) errClosed() error {
-	return fmt.Errorf("sspolicy: streamtype %q: %w", s.t.policy.Name, ErrClosed)
-}
-
-// attempt reports whether an attempt is under way, or its connection. mu is held.
-func (s *Stream) attempt() bool {
-	return s.link != nil && (s.link.phase == starting || s.link.phase == running)
-}
-
-// wake sees to it that what is asked gets done. If nobody has the turn it
-// starts a goroutine for it. mu is held.
-func (s *Stream) wake() {
-	switch {
-	case s.busy:
-	case s.link == nil:
-		s.busy = true
-		s.link = s.c.newLink(s)
-		go s.link.run()
-	case s.link.phase == running: // the goroutine of the stream is in Run
-		s.busy = true
-		go s.visit()
-	}
-}
-
-// visit does what is asked while the goroutine of the stream is in Run.
-func (s *Stream) visit() {
-	s.mu.Lock()
-	s.settle()
-}
-
-// work is the goroutine of a stream that is not idle. It begins with the turn
-// taken, or with an attempt begun.
-func (l *Link) work() {
-	s := l.s
-	s.mu.Lock()
-	if l.phase == idle {
-		l, _ = s.settle()
-	} else {
-		s.mu.Unlock()
-	}
-	s.work(l)
-}
-
-func (s *Stream) work(l *Link) {
-	for l != nil {
-		err := l.failed()
-		if err == nil {
-			err = s.t.connector.Run(l.ctx, l)
-		}
-		s.finish(l, err)
-		l, _ = s.settle()
-	}
-}
-
-// settle does all that is asked, and then gives up the turn. The caller has the
-// turn and holds mu; settle gives up both. If an attempt has been begun it
-// returns the link of it, whose Run the caller has to see to. It also returns
-// whether it has ended the stream.
-func (s *Stream) settle() (begun *Link, gone bool) {
-	for {
-		run := s.link != nil && s.link.phase == running
-		switch {
-		case s.link != nil && s.link.phase == ending:
-			// finish is waiting for the turn, and will settle.
-			s.pass()
-			return nil, false
-		case s.asked&askDestroy != 0 && !run:
-			s.finalize()
-			return nil, true
-		case s.asked&askDestroy != 0:
-			s.link.end(ErrClosed)
-			s.pass()
-			return begun, false
-		case s.asked&askTimeout != 0:
-			s.asked &^= askTimeout
-			s.mu.Unlock()
-			r := s.tell(StateTimeout, 0)
-			s.mu.Lock()
-			s.obey(r)
-		case run:
-			s.pass()
-			return begun, false
-		case s.asked&(askConnect|askNailed|askTx) != 0:
-			begun = s.begin()
-		default:
-			s.drop()
-			s.pass()
-			return nil, false
-		}
-	}
-}
-
-// drop ends the use of the link. mu is held.
-func (s *Stream) drop() {
-	if l := s.link; l != nil {
-		s.link = nil
-		l.release()
-	}
-}
-
-// pass gives up the turn and mu.
-func (s *Stream) pass() {
-	s.yield()
-	s.mu.Unlock()
-}
-
-// yield gives up the turn. mu is held.
-func (s *Stream) yield() {
-	s.busy = false
-	if s.link != nil && s.link.waiting > 0 {
-		s.link.turn.Broadcast()
-	}
-}
-
-// begin begins an attempt. It returns its link, or nil if a callback has
-// declined it. The caller has the turn and holds mu.
-func (s *Stream) begin() *Link {
-	var err error
-	if s.t.stale.Load() {
-		s.mu.Unlock()
-		err = s.renew()
-		s.mu.Lock()
-		if s.asked&askDestroy != 0 {
-			return nil
-		}
-	}
-	connect := s.asked&askConnect != 0
-	poll := !connect && s.asked&askNailed == 0 && s.state != StatePoll // POLL must not follow POLL
-	s.asked &^= askConnect | askNailed | askTx
-	s.stopRetry()
-	if connect {
-		s.tries = 0
-	}
-	if s.link == nil {
-		s.link = s.c.newLink(s)
-	}
-	l := s.link
-	l.phase, l.t = starting, s.t
-	if poll {
-		s.mu.Unlock()
-		r := s.tell(StatePoll, 0)
-		s.mu.Lock()
-		if r == DestroyMe {
-			s.asked |= askDestroy
-		}
-		if r != OK || s.asked&askDestroy != 0 {
-			s.drop()
-			return nil
-		}
-	}
-	s.forget()
-	if err == nil {
-		l.target, err = s.t.endpoint.resolve(s.t.policy, s.own())
-	}
-	l.cause = err
-	l.url = s.t.url.expand(s.own())
-	if s.t.policy.Perf && l.cause == nil {
-		l.perf = new(Perf)
-	}
-	s.mu.Unlock()
-	r := s.tell(StateConnecting, 0)
-	s.mu.Lock()
-	if r == DestroyMe {
-		s.asked |= askDestroy
-	}
-	switch {
-	case s.asked&askDestroy != 0:
-		s.drop()
-		return nil
-	case r != OK:
-		s.drop()
-		s.leaveSink(false)
-		s.err = ErrDisconnected
-		if !connect && !s.backoff(0) {
-			s.allFailed()
-		}
-		return nil
-	}
-	s.credit.restart()
-	l.phase = running
-	l.startTimer()
-	return l
-}
-
-// Status returns the HTTP status of the answer, from CONNECTED to DISCONNECTED; 0
-// before and after, and for protocols that have none.
-// lws tells of it only by the states of http_resp_map.
-func (s *Stream) Status() int {
+// PendingRx returns how many bytes have arrived and wait for ResumeRx.
+func (s *Stream) PendingRx() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.link == nil {
 		return 0
 	}
-	return s.link.status
+	return s.link.pending
 }
 
-// failed returns why the attempt is not to be made at all.
-func (l *Link) failed() error {
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	return l.cause
-}
+// AddPeerTxCredit allows n more bytes of payload on the present connection; see
+// WithPeerTxCredit, without which it does nothing.
+func (s *Stream) AddPeerTxCredit(n uint32) { s.credit.Add(uint64(n)) }
 
-// finish is the end of an attempt or connection. err is what Run returned. It
-// takes the turn and mu, and keeps both.
-func (s *Stream) finish(l *Link, err error) {
+// Destroy closes the connection and ends the stream: DISCONNECTED, if the stream
+// was connected, and DESTROYING are delivered, and nothing after them. It does
+// not wait for them. In one of the stream's own callbacks it acts like the result
+// DestroyMe.
+func (s *Stream) Destroy() { s.destroy(false, ErrClosed) }
+
+// destroy is Destroy with a cause, ErrClosed or ErrPolicyChanged. If here is set
+// it delivers the last states itself if it can.
+func (s *Stream) destroy(here bool, cause error) {
 	s.mu.Lock()
-	l.phase = ending
-	if l.waiting > 0 {
-		l.turn.Broadcast()
+	defer s.mu.Unlock()
+	if s.machine.Destroying() {
+		return
 	}
+	running := s.runningLocked()
+	if cause == ErrPolicyChanged {
+		s.machine.Replace()
+	} else {
+		s.machine.Destroy()
+	}
+	switch {
+	case running:
+		s.link.endLocked(cause)
+	case s.busy || s.link != nil:
+		// Whoever has the turn, or is about to take it in finish, will see.
+	case here:
+		s.busy = true
+		s.settleAndUnlock()
+		s.mu.Lock()
+	default:
+		s.wakeLocked()
+	}
+}
+
+// StartTimeout starts or restarts the stream's timer: after d, TIMEOUT is
+// delivered once. A d of 0 or less means the policy's timeout_ms; if that is 0
+// too nothing happens. CancelTimeout cancels the timer, and so do the end of the
+// connection, unless an HTTP stream is going to retry, and the end of the stream.
+// It survives failed attempts.
+func (s *Stream) StartTimeout(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d <= 0 {
+		d = s.t.stream.Timeout
+	}
+	if d <= 0 || s.machine.Gone() {
+		return
+	}
+	s.stopTimeoutLocked()
+	s.timeout = &timers.Timer{Owner: (*expiry)(s)}
+	s.e.timers.Start(s.timeout, d)
+}
+
+// CancelTimeout stops the timer of StartTimeout. A TIMEOUT that is not being
+// delivered already is not delivered.
+func (s *Stream) CancelTimeout() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopTimeoutLocked()
+}
+
+// An expiry is a Stream as the owner of its timers.
+type expiry Stream
+
+func (x *expiry) Expire(t *timers.Timer) {
+	s := (*Stream)(x)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch t {
+	case s.timeout:
+		s.timeout = nil
+		s.machine.TimedOut()
+	case s.retry:
+		s.retry = nil
+		s.machine.WaitOver()
+	default:
+		return // stopped or replaced meanwhile
+	}
+	s.wakeLocked()
+}
+
+func (s *Stream) stopTimeoutLocked() {
+	if s.timeout != nil {
+		s.e.timers.Stop(s.timeout)
+		s.timeout = nil
+	}
+	s.machine.CancelTimeout()
+}
+
+func (s *Stream) stopRetryLocked() {
+	if s.retry != nil {
+		s.e.timers.Stop(s.retry)
+		s.retry = nil
+	}
+}
+
+func (s *Stream) errClosedLocked() error {
+	return fmt.Errorf("sspolicy: streamtype %q: %w", s.t.stream.Name, ErrClosed)
+}
+
+// runningLocked reports whether the transport's Run has been called, or is about
+// to be, and has not returned.
+func (s *Stream) runningLocked() bool { return s.link != nil && s.link.phase == attempting }
+
+// wakeLocked starts a goroutine that runs the machine, unless somebody has the
+// turn, and so runs it anyway.
+func (s *Stream) wakeLocked() {
+	switch {
+	case s.busy:
+	case s.link == nil:
+		s.busy = true
+		s.link = newLink(s)
+		go s.link.run()
+	case s.link.phase == attempting: // the goroutine of the stream is in Run
+		s.busy = true
+		go func() {
+			s.mu.Lock()
+			s.settleAndUnlock()
+		}()
+	}
+}
+
+// work is the goroutine of a stream that is not idle, from an attempt on.
+func (s *Stream) work(l *link) {
+	for l != nil {
+		s.mu.Lock()
+		err := l.cause
+		s.mu.Unlock()
+		if err == nil {
+			err = l.t.connector.Run(l.runContext(), l)
+		}
+		if !s.finish(l, err) {
+			return
+		}
+		l, _ = s.settleAndUnlock()
+	}
+}
+
+// abandon goes on without a transport that does not give up. Its Run may return at
+// any time to come.
+func (s *Stream) abandon(l *link) {
+	if !s.finish(l, nil) {
+		return
+	}
+	s.e.log.Warn("sspolicy: a transport does not give up; the stream goes on without it",
+		"streamtype", s.t.stream.Name, "cause", l.cause)
+	next, _ := s.settleAndUnlock()
+	s.work(next)
+}
+
+// settleAndUnlock runs the machine until it yields, and gives up the turn and mu,
+// which the caller has. If an attempt has begun it returns the link of it; the
+// caller has to see to its Run. It also reports whether the stream has ended.
+func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
+	for {
+		if s.link != nil && s.link.phase == returned {
+			s.yieldAndUnlock() // to finish, which settles
+			return nil, false
+		}
+		switch e := s.machine.Next(); e.Do {
+		case machine.Begin:
+			s.prepareLocked()
+			s.machine.Answer(e, OK)
+		case machine.Attempt:
+			begun = s.link
+			begun.phase = attempting
+			begun.startTimerLocked()
+			s.credit.Restart()
+			s.machine.Answer(e, OK)
+		case machine.Cut:
+			cause := ErrDisconnected
+			if e.Destroy {
+				cause = ErrClosed
+			}
+			s.link.endLocked(cause)
+		case machine.Wait:
+			s.backOffLocked(e)
+		case machine.Release:
+			s.releaseAndUnlock()
+			return nil, true
+		case machine.Yield:
+			if !s.machine.Running() {
+				s.dropLinkLocked()
+			}
+			s.yieldAndUnlock()
+			return begun, false
+		case machine.Deliver, machine.Illegal:
+			s.machine.Answer(e, s.deliverLocked(e))
+		}
+	}
+}
+
+// prepareLocked begins an attempt: it makes the streamtype current and provides a
+// link. Its error, if any, is that of the attempt.
+func (s *Stream) prepareLocked() {
+	s.stopRetryLocked()
+	var err error
+	if s.t.stale.Load() {
+		s.mu.Unlock()
+		err = s.e.owner.renew(s)
+		s.mu.Lock()
+	}
+	if s.link != nil && s.link.phase != unused {
+		s.dropLinkLocked()
+	}
+	if s.link == nil {
+		s.link = newLink(s)
+	}
+	s.link.phase, s.link.t, s.link.cause = preparing, s.t, err
+}
+
+// resolveLocked fixes the endpoint and URL of an attempt.
+func (s *Stream) resolveLocked() {
+	l := s.link
+	s.captive = false
+	s.meta.forgetReceived()
+	if l.cause == nil {
+		l.target, l.cause = s.t.endpoint.Resolve(s.meta.own())
+	}
+	l.url = s.t.url.Expand(s.meta.own())
+	if s.t.stream.Perf && l.cause == nil {
+		l.perf = new(perf)
+	}
+}
+
+// deliverLocked does a machine's Deliver or Illegal, without mu in the callback.
+func (s *Stream) deliverLocked(e machine.Effect) Result {
+	if e.Do == machine.Illegal {
+		s.e.log.Error("sspolicy: internal error: illegal state; the stream is destroyed",
+			"streamtype", s.t.stream.Name, "from", s.machine.State(), "to", e.State)
+		return DestroyMe
+	}
+	l, h := s.link, s.h
+	switch e.State {
+	case StateConnecting:
+		s.resolveLocked()
+	case StateDestroying:
+		if s.machine.Replaced() {
+			s.err = ErrPolicyChanged
+		}
+		s.stopRetryLocked()
+		s.stopTimeoutLocked()
+		s.dropLinkLocked()
+	}
+	s.mu.Unlock()
+	if l != nil && (e.State == StateUnreachable || e.State == StateConnected) {
+		l.deliverPerf(h)
+	}
+	if f := s.e.hooks.State; f != nil {
+		f(s.context(), s, e.State, e.Arg)
+	}
+	r := OK
+	if h.State != nil {
+		r = h.State(s, e.State, e.Arg)
+	}
+	s.mu.Lock()
+	if e.State == StateConnecting && r != OK && r != DestroyMe {
+		s.err = ErrDisconnected
+		if a := s.attached; a != nil && a.Declined != nil {
+			a.Declined()
+		}
+	}
+	return r
+}
+
+// waitLocked starts the wait for the next attempt.
+func (s *Stream) backOffLocked(e machine.Effect) {
+	d := e.Delay(s.t.stream.Retry, s.e.jitter())
+	s.retry = &timers.Timer{Owner: (*expiry)(s), Wakes: s.t.stream.SwakeValidity}
+	s.e.timers.Start(s.retry, d)
+	if f := s.e.hooks.Wait; f != nil {
+		s.mu.Unlock()
+		f(s.context(), s, d)
+		s.mu.Lock()
+	}
+}
+
+// releaseLocked ends a stream after DESTROYING. It gives up the turn and mu.
+func (s *Stream) releaseAndUnlock() {
+	s.h = Handlers{}
+	s.yieldAndUnlock()
+	s.remove()
+}
+
+// remove takes a stream that has ended out of its context.
+func (s *Stream) remove() {
+	if a := s.attached; a != nil && a.End != nil {
+		a.End()
+	}
+	s.e.owner.remove(s)
+}
+
+// dropLocked ends the use of the link.
+func (s *Stream) dropLinkLocked() {
+	if l := s.link; l != nil {
+		s.link = nil
+		l.recycleLocked()
+	}
+}
+
+// yieldAndUnlock gives up the turn and mu.
+func (s *Stream) yieldAndUnlock() {
+	s.yieldLocked()
+	s.mu.Unlock()
+}
+
+// yieldLocked gives up the turn.
+func (s *Stream) yieldLocked() {
+	s.busy = false
+	if s.link != nil {
+		s.link.broadcastLocked()
+	}
+}
+
+// finish ends an attempt or connection whose Run has returned err. It takes the
+// turn and mu, and keeps both. It reports false, and takes neither, if the attempt
+// has been abandoned.
+func (s *Stream) finish(l *link, err error) bool {
+	s.mu.Lock()
+	if l.phase != attempting {
+		s.mu.Unlock()
+		return false
+	}
+	l.phase = returned
+	l.broadcastLocked()
 	for s.busy {
-		l.waiting++
-		l.turn.Wait()
-		l.waiting--
+		l.awaitTurnLocked()
 	}
 	s.busy = true
-	l.phase = ended
-	l.stopTimer()
+	l.phase = finished
+	l.stopTimerLocked()
+	if l.late != nil {
+		l.late.Stop()
+	}
 	if l.cause != nil {
 		err = l.cause
 	}
-	if l.connected {
-		s.lost(l, err)
-	} else {
-		s.unreachable(l, err)
-	}
-	s.drop()
-}
-
-// lost is the end of a connection. The caller has the turn and holds mu.
-func (s *Stream) lost(l *Link, err error) {
-	if l.complete {
+	connected := s.machine.Connected()
+	switch {
+	case connected && l.done:
 		err = nil
 		s.txLen = 0
-	}
-	s.err = err
-	s.wantTx = false
-	again := err != nil && !l.last && !s.t.policy.Opportunistic && s.asked&askDestroy == 0
-	if !again || !s.t.http {
-		s.stopTimeout()
-	}
-	s.mu.Unlock()
-	r := s.tell(StateDisconnected, 0)
-	s.mu.Lock()
-	if r == DestroyMe || s.accepted() {
-		s.asked |= askDestroy
-	}
-	if !again || s.asked&(askDestroy|askConnect) != 0 {
-		return
-	}
-	if s.backoff(l.retryAfter) {
-		return
-	}
-	// ALL_RETRIES_FAILED can not follow DISCONNECTED.
-	s.mu.Unlock()
-	r = s.tell(StateUnreachable, 0)
-	s.mu.Lock()
-	if s.obeyIdle(r) {
-		s.allFailed()
-	}
-}
-
-// unreachable is the end of an attempt that failed. The caller has the turn
-// and holds mu.
-func (s *Stream) unreachable(l *Link, err error) {
-	if err == nil {
+	case !connected && err == nil:
 		err = errors.New("sspolicy: the transport gave up without a reason")
 	}
 	s.err = err
-	if s.asked&askDestroy != 0 {
-		return
+	again := s.machine.Ended(machine.Failure{
+		Failed: err != nil, Arg: unreachableArg(err), Final: l.answer.Final, Least: l.answer.RetryAfter,
+	})
+	if connected {
+		s.wantsTx = false
+		if !again || !s.t.stream.IsHTTP() {
+			s.stopTimeoutLocked()
+		}
 	}
-	h := s.h
-	s.mu.Unlock()
-	l.tellPerf(h)
-	r := s.tell(StateUnreachable, unreachableArg(err))
-	s.mu.Lock()
-	if s.obeyIdle(r) && s.asked&askConnect == 0 && (l.last || !s.backoff(l.retryAfter)) {
-		s.allFailed()
-	}
+	return true
 }
 
 // unreachableArg is 1 for a failure of the resolver, but 0 for its answer that
@@ -609,149 +642,4 @@ func unreachableArg(err error) uint32 {
 		return 1
 	}
 	return 0
-}
-
-// backoff counts a failure, and starts the wait for the next attempt if the
-// policy conceals it; least is what the peer asked the wait to be at least. It
-// reports whether there is one. Requests to send that came since the attempt
-// ended are answered by either. mu is held.
-func (s *Stream) backoff(least time.Duration) bool {
-	s.asked &^= askTx
-	p := s.t.policy.Retry
-	n := s.tries
-	if s.tries < math.MaxUint16 {
-		s.tries++
-	}
-	if !p.conceals(s.tries) || s.asked&askDestroy != 0 {
-		return false
-	}
-	d := max(p.delay(n, s.c.opts.Jitter()), least)
-	if f := s.c.opts.Hooks.Wait; f != nil {
-		s.mu.Unlock()
-		f(s.context(), s, d)
-		s.mu.Lock()
-		s.asked &^= askTx
-		if s.asked&askDestroy != 0 {
-			return false
-		}
-	}
-	s.retry = &timer{owner: s, wakes: s.t.policy.SwakeValidity}
-	s.c.timers.start(s.retry, d)
-	return true
-}
-
-// allFailed says that no retry is left. The caller has the turn and holds mu.
-func (s *Stream) allFailed() {
-	if s.asked&askDestroy != 0 {
-		return
-	}
-	s.mu.Unlock()
-	r := s.tell(StateAllRetriesFailed, 0)
-	s.mu.Lock()
-	if r == DestroyMe {
-		s.asked |= askDestroy
-	}
-}
-
-// obey does what a callback answered. The caller has the turn and holds mu.
-func (s *Stream) obey(r Result) {
-	switch {
-	case r == OK:
-	case r == DestroyMe:
-		s.asked |= askDestroy
-	case s.link != nil && s.link.phase == running:
-		s.link.end(ErrDisconnected)
-	}
-}
-
-// obeyIdle does what the callback for UNREACHABLE answered, and reports whether
-// to go on with retries. mu is held.
-func (s *Stream) obeyIdle(r Result) bool {
-	if r == DestroyMe {
-		s.asked |= askDestroy
-	} else if r != OK {
-		s.asked &^= askTx
-	}
-	return r == OK && s.asked&askDestroy == 0
-}
-
-// finalize ends the stream. The caller has the turn and holds mu; finalize
-// gives up both.
-func (s *Stream) finalize() {
-	s.gone = true
-	if s.asked&askReplaced != 0 {
-		s.err = ErrPolicyChanged
-	}
-	s.asked = 0
-	s.stopRetry()
-	s.stopTimeout()
-	s.drop()
-	s.mu.Unlock()
-	s.tell(StateDestroying, 0)
-	s.mu.Lock()
-	s.h = Handlers{}
-	if s.x == nil { // else what Fetch and Open return has use for it
-		s.meta = nil
-		s.direct = nil
-	}
-	s.x = nil
-	data := s.data
-	s.pass()
-	s.leaveSink(true)
-	if data != nil && data.end != nil {
-		data.end()
-	}
-	s.c.remove(s)
-}
-
-// tell delivers a state. The caller has the turn and does not hold mu. A state
-// that can not come here is an error of this package or of a transport: it is
-// logged, not delivered, and the stream is destroyed.
-func (s *Stream) tell(state State, arg uint32) Result {
-	s.mu.Lock()
-	h := s.h.State
-	was := s.state
-	if !state.unordered() {
-		if !was.mayBecome(state) {
-			s.asked |= askDestroy
-			s.mu.Unlock()
-			s.c.log.Error("sspolicy: internal error: illegal state; the stream is destroyed",
-				"streamtype", s.t.policy.Name, "from", was, "to", state)
-			return DestroyMe
-		}
-		s.state = state
-	}
-	s.mu.Unlock()
-	if f := s.c.opts.Hooks.State; f != nil {
-		f(s.context(), s, state, arg)
-	}
-	if h == nil {
-		return OK
-	}
-	return s.callState(h, state, arg)
-}
-
-// All callbacks go through the methods below, whose names insideCallback looks
-// for, and so do the calls of Credentials.
-
-func (s *Stream) callState(f func(*Stream, State, uint32) Result, state State, arg uint32) Result {
-	return f(s, state, arg)
-}
-
-func (s *Stream) callRx(f func(*Stream, []byte, Flags) Result, buf []byte, flags Flags) Result {
-	return f(s, buf, flags)
-}
-
-func (s *Stream) callTx(f func(*Stream, uint32, []byte) (int, Flags, Result), ordinal uint32, buf []byte) (int, Flags, Result) {
-	return f(s, ordinal, buf)
-}
-
-func (s *Stream) callTransport(f func() Result) Result { return f() }
-
-func (s *Stream) callBlob(ctx context.Context, c Credentials, b Blob, index int) (string, error) {
-	return c.Blob(ctx, b, index)
-}
-
-func (s *Stream) callClientCertificate(ctx context.Context, c Credentials, index int) (*tls.Certificate, error) {
-	return c.ClientCertificate(ctx, index)
 }

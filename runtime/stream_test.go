@@ -1,68 +1,74 @@
 package runtime_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-type on = map[string]func(*runtime.Stream) runtime.Result
+// answer returns an action that only has a result.
+func answer(r runtime.Result) action { return func(*runtime.Stream) runtime.Result { return r } }
 
-func answer(r runtime.Result) func(*runtime.Stream) runtime.Result {
-	return func(*runtime.Stream) runtime.Result { return r }
-}
-
-// both does one after the other.
-func both(a, b func(*runtime.Stream) runtime.Result) func(*runtime.Stream) runtime.Result {
+// both returns an action that does a and then b, whose result it has.
+func both(a, b action) action {
 	return func(s *runtime.Stream) runtime.Result { a(s); return b(s) }
 }
 
-func userState(_ context.Context, l *runtime.Link) error {
-	if err := l.UserState(1530); err != nil {
+// userState is an HTTP transaction whose status has a state in the policy.
+func userState(_ context.Context, l transport.Link) error {
+	if err := l.State(1530); err != nil {
 		return err
 	}
 	return fetch(context.Background(), l)
 }
 
-func nack(_ context.Context, l *runtime.Link) error {
+// nack is an HTTP transaction whose status means failure.
+func nack(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
 	}
-	return l.Complete(false)
+	return l.Done(false)
 }
 
-// sending asks for payload, before or after it is connected.
-func sending(connected bool) func(context.Context, *runtime.Link) error {
-	return func(ctx context.Context, l *runtime.Link) error {
+// sending returns an attempt that requests payload before or after CONNECTED.
+func sending(connected bool) run {
+	return func(ctx context.Context, l transport.Link) error {
 		if connected {
 			if err := l.Connected(); err != nil {
 				return err
 			}
 		}
-		if _, _, err := l.Tx(make([]byte, 1)); err != nil {
+		if _, _, err := tx(l, make([]byte, 1)); err != nil {
 			return err
 		}
 		if connected {
-			return l.Complete(true)
+			return l.Done(true)
 		}
 		return fetch(ctx, l)
 	}
 }
 
-// TestResults is the table of what each answer of each callback does.
+// TestResults checks the effect of each result of each callback.
 func TestResults(t *testing.T) {
 	const disconnect, destroy, notSend, odd = runtime.DisconnectMe, runtime.DestroyMe, runtime.TxDontSend, runtime.Result(99)
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 1}
 	for _, tt := range []struct {
 		event  string
 		result runtime.Result
-		start  func(*runtime.Stream) runtime.Result
-		run    func(context.Context, *runtime.Link) error
+		start  action
+		run    run
 		want   string
 	}{
 		{"CRE", disconnect, nil, fetch, "CRE DES"},
@@ -111,29 +117,24 @@ func TestResults(t *testing.T) {
 		{"DIS", destroy, requestTx, each(lose, unreachable), "CRE POL CNG CON DIS DES"},
 	} {
 		t.Run(tt.event+" "+tt.result.String(), func(t *testing.T) {
-			tr := &trace{on: on{"CRE": tt.start}, sends: true}
-			tr.on[tt.event] = answer(tt.result)
-			destroyed := false
-			if tt.result == destroy {
-				// Destroyed at once, not by the end of the context.
-				tr.on["DES"] = func(s *runtime.Stream) runtime.Result {
-					destroyed = time.Since(tr.start) < time.Hour
-					return runtime.DisconnectMe
-				}
+			tr := newTrace(on{"CRE": tt.start})
+			tr.sends = true
+			tr.On[tt.event] = answer(tt.result)
+			atOnce := false // not by the end of the context
+			tr.On["DES"] = func(*runtime.Stream) runtime.Result {
+				atOnce = time.Since(tr.start) < time.Hour
+				return runtime.DisconnectMe
 			}
-			got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1, Retry: retry}, tt.run, tr)
-			if got != tt.want {
-				t.Errorf("\n got %s\nwant %s", got, tt.want)
-			}
-			if tt.result == destroy && !destroyed {
-				t.Error("the stream lived on")
+			play(t, policy.StreamType{Protocol: policy.ProtocolH1, Retry: retry}, tt.run, tr)
+			tr.Want(t, tt.want)
+			if atOnce != (tt.result == destroy) {
+				t.Errorf("destroyed at once: %v", atOnce)
 			}
 		})
 	}
 }
 
-// TestRevive checks that a stream whose retries were stopped by an answer can
-// be used again.
+// TestRevive checks that a stream whose callback stopped the retries can be used again.
 func TestRevive(t *testing.T) {
 	for _, tt := range []struct {
 		event  string
@@ -145,163 +146,155 @@ func TestRevive(t *testing.T) {
 		{"UNR", (*runtime.Stream).RequestTx, "CRE POL CNG UNR | POL CNG CON rx eom ACK DIS DES"},
 		{"UNR", (*runtime.Stream).Connect, "CRE POL CNG UNR | CNG CON rx eom ACK DIS DES"},
 	} {
-		tr := &trace{on: on{"CRE": requestTx, tt.event: answer(runtime.DisconnectMe)}}
+		tr := newTrace(on{"CRE": requestTx, tt.event: answer(runtime.DisconnectMe)})
 		run := each(unreachable, fetch)
 		if tt.event == "POL" {
 			run = fetch
 		}
-		got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, run, tr, func(s *runtime.Stream) { tt.revive(s) })
-		if got != tt.want {
-			t.Errorf("%s:\n got %s\nwant %s", tt.event, got, tt.want)
-		}
+		play(t, policy.StreamType{Protocol: policy.ProtocolH1}, run, tr, func(s *runtime.Stream) { tt.revive(s) })
+		tr.Want(t, tt.want)
 	}
 }
 
-// TestSequences is of calls and answers at times when they change what comes.
+// TestSequences checks calls and results that change the sequence of states.
 func TestSequences(t *testing.T) {
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 2}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 2}
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
-		run  func(context.Context, *runtime.Link) error
+		st   policy.StreamType
+		run  run
 		on   on
 		want string
 	}{
-		{"nailed up and Connect", runtime.StreamType{NailedUp: true}, fetch, on{"CRE": connect},
+		{"nailed up and Connect", policy.StreamType{NailedUp: true}, fetch, on{"CRE": connect},
 			"CRE CNG CON rx eom ACK DIS DES"},
-		{"nailed up, refused from CONNECTING", runtime.StreamType{NailedUp: true}, fetch, on{"CNG": answer(runtime.DestroyMe)},
+		{"nailed up, refused from CONNECTING", policy.StreamType{NailedUp: true}, fetch, on{"CNG": answer(runtime.DestroyMe)},
 			"CRE CNG DES FAILED"},
-		{"nailed up, declined from CONNECTING", runtime.StreamType{NailedUp: true, Retry: retry}, fetch, on{"CNG": answer(runtime.DisconnectMe)},
+		{"nailed up, declined from CONNECTING", policy.StreamType{NailedUp: true, Retry: retry}, fetch, on{"CNG": answer(runtime.DisconnectMe)},
 			"CRE CNG POL CNG POL CNG ARF DES"},
-		{"both flags absent", runtime.StreamType{}, fetch, nil, "CRE DES"},
-		{"RequestTx twice", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, requestTx)},
+		{"idle", policy.StreamType{}, fetch, nil, "CRE DES"},
+		{"RequestTx twice", policy.StreamType{}, fetch, on{"CRE": both(requestTx, requestTx)},
 			"CRE POL CNG CON rx eom ACK DIS DES"},
-		{"RequestTx and Connect", runtime.StreamType{}, fetch, on{"CRE": both(requestTx, connect)},
+		{"RequestTx and Connect", policy.StreamType{}, fetch, on{"CRE": both(requestTx, connect)},
 			"CRE CNG CON rx eom ACK DIS DES"},
-		{"RequestTx and Connect while connecting", runtime.StreamType{}, fetch,
+		{"RequestTx and Connect while connecting", policy.StreamType{}, fetch,
 			on{"CRE": connect, "CNG": both(requestTx, connect)}, "CRE CNG CON rx eom ACK DIS DES"},
-		{"RequestTx and Connect while connected", runtime.StreamType{}, fetch,
+		{"RequestTx and Connect while connected", policy.StreamType{}, fetch,
 			on{"CRE": connect, "CON": both(requestTx, connect), "ACK": both(requestTx, connect)}, "CRE CNG CON rx eom ACK DIS DES"},
-		{"RequestTx does not shorten a wait", runtime.StreamType{Retry: retry}, unreachable,
+		{"RequestTx does not shorten a wait", policy.StreamType{Retry: retry}, unreachable,
 			on{"CRE": connect, "UNR": requestTx}, "CRE CNG UNR POL CNG UNR POL CNG UNR ARF DES"},
-		{"RequestTx after DISCONNECTED waits", runtime.StreamType{Retry: retry}, each(lose, unreachable),
+		{"RequestTx after DISCONNECTED waits", policy.StreamType{Retry: retry}, each(lose, unreachable),
 			on{"CRE": connect, "DIS": requestTx}, "CRE CNG CON DIS POL CNG UNR POL CNG UNR ARF DES"},
-		{"RequestTx from DISCONNECTED of an idle stream", runtime.StreamType{Opportunistic: true}, each(lose, unreachable),
+		{"RequestTx from DISCONNECTED of an idle stream", policy.StreamType{Opportunistic: true}, each(lose, unreachable),
 			on{"CRE": connect, "DIS": requestTx}, "CRE CNG CON DIS POL CNG UNR ARF DES"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.st.Protocol = runtime.ProtocolH1
-			if got := play(t, tt.st, tt.run, &trace{on: tt.on}); got != tt.want {
-				t.Errorf("\n got %s\nwant %s", got, tt.want)
-			}
+			tt.st.Protocol = policy.ProtocolH1
+			tr := newTrace(tt.on)
+			play(t, tt.st, tt.run, tr)
+			tr.Want(t, tt.want)
 		})
 	}
 }
 
-// TestConnectInWait checks that Connect cuts a wait for a retry short, and that
-// no attempt comes of the wait any more.
+// TestConnectInWait checks that Connect replaces a wait for a retry.
 func TestConnectInWait(t *testing.T) {
 	for _, tt := range []struct {
-		run  func(context.Context, *runtime.Link) error
+		run  run
 		want string
 	}{
 		{unreachable, "CRE POL CNG UNR 400:CNG 400:UNR 1400:POL 1400:CNG 1400:UNR 1400:ARF 3600400:DES"},
 		{each(unreachable, fetch), "CRE POL CNG UNR 400:CNG 400:CON 400:rx 400:eom 400:ACK 400:DIS 3600400:DES"},
 	} {
-		tr := &trace{times: true, on: on{"CRE": requestTx}}
+		tr := newTrace(on{"CRE": requestTx})
+		tr.times = true
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{
-				Protocol: runtime.ProtocolH1, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1},
-			}, tt.run)
-			s, err := c.NewStream("s", tr.handlers())
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := newStream(t, newContext(t, policy.StreamType{
+				Protocol: policy.ProtocolH1, Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1},
+			}, tt.run), tr.handlers())
 			time.Sleep(400 * time.Millisecond)
 			s.RequestTx()
 			s.Connect()
 			time.Sleep(time.Hour)
 		})
-		if got := tr.String(); got != tt.want {
-			t.Errorf("\n got %s\nwant %s", got, tt.want)
-		}
+		tr.Want(t, tt.want)
 	}
 }
 
-// TestRequestTxKept checks that a request to send outlives a failed attempt,
-// but not the connection that it was made in.
+// TestRequestTxKept checks that a request to send survives a failed attempt, but not the
+// connection in which it was made.
 func TestRequestTxKept(t *testing.T) {
 	var ready []bool
-	look := func(l *runtime.Link) {
+	look := func(l transport.Link) {
 		select {
-		case <-l.TxReady():
+		case <-l.Ready():
 			ready = append(ready, true)
 		default:
 			ready = append(ready, false)
 		}
 	}
-	tr := &trace{on: on{"CRE": requestTx}}
-	play(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true, Retry: &runtime.Retry{Conceal: 1}},
-		each(unreachable, func(ctx context.Context, l *runtime.Link) error {
+	tr := newTrace(on{"CRE": requestTx})
+	play(t, policy.StreamType{Protocol: policy.ProtocolRaw, Opportunistic: true, Retry: &policy.Retry{Conceal: 1}},
+		each(unreachable, func(ctx context.Context, l transport.Link) error {
 			look(l)
-			tr.on["CON"] = requestTx
-			defer delete(tr.on, "CON")
+			tr.On["CON"] = requestTx
+			defer delete(tr.On, "CON")
 			return lose(ctx, l)
-		}, func(ctx context.Context, l *runtime.Link) error {
+		}, func(ctx context.Context, l transport.Link) error {
 			look(l)
 			return lose(ctx, l)
 		}), tr, func(s *runtime.Stream) { s.Connect() })
 	if len(ready) != 2 || !ready[0] || ready[1] {
-		t.Errorf("the transport was asked to send: %v, want true, then false", ready)
+		t.Errorf("Ready signalled: %v, want true, then false", ready)
 	}
 }
 
 func TestTimeout(t *testing.T) {
-	startTimeout := func(d time.Duration) func(*runtime.Stream) runtime.Result {
+	startTimeout := func(d time.Duration) action {
 		return func(s *runtime.Stream) runtime.Result { s.StartTimeout(d); return runtime.OK }
 	}
-	retry := &runtime.Retry{Backoff: ms(200), Conceal: 1}
+	retry := &policy.Retry{Backoff: ms(200), Conceal: 1}
 	for _, tt := range []struct {
 		name string
-		st   runtime.StreamType
-		run  func(context.Context, *runtime.Link) error
+		st   policy.StreamType
+		run  run
 		on   on
 		want string
 	}{
-		{"while idle", runtime.StreamType{}, fetch, on{"CRE": startTimeout(time.Second)}, "CRE 1000:TMO"},
-		{"of the policy", runtime.StreamType{Timeout: 5 * time.Second}, fetch, on{"CRE": startTimeout(0)}, "CRE 5000:TMO"},
-		{"none at all", runtime.StreamType{}, fetch, on{"CRE": startTimeout(0)}, "CRE"},
-		{"replaced", runtime.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), startTimeout(2*time.Second))}, "CRE 2000:TMO"},
-		{"cancelled", runtime.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), func(s *runtime.Stream) runtime.Result {
+		{"while idle", policy.StreamType{}, fetch, on{"CRE": startTimeout(time.Second)}, "CRE 1000:TMO"},
+		{"of the policy", policy.StreamType{Timeout: 5 * time.Second}, fetch, on{"CRE": startTimeout(0)}, "CRE 5000:TMO"},
+		{"none", policy.StreamType{}, fetch, on{"CRE": startTimeout(0)}, "CRE"},
+		{"replaced", policy.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), startTimeout(2*time.Second))}, "CRE 2000:TMO"},
+		{"cancelled", policy.StreamType{}, fetch, on{"CRE": both(startTimeout(time.Second), func(s *runtime.Stream) runtime.Result {
 			s.CancelTimeout()
 			return runtime.OK
 		})}, "CRE"},
-		{"OK leaves the connection alone", runtime.StreamType{}, stay, on{"CRE": connect, "CON": startTimeout(time.Second)},
+		{"OK keeps the connection", policy.StreamType{}, stay, on{"CRE": connect, "CON": startTimeout(time.Second)},
 			"CRE CNG CON 1000:TMO"},
-		{"DisconnectMe", runtime.StreamType{Opportunistic: true}, stay,
+		{"DisconnectMe", policy.StreamType{Opportunistic: true}, stay,
 			on{"CRE": connect, "CON": startTimeout(time.Second), "TMO": answer(runtime.DisconnectMe)},
 			"CRE CNG CON 1000:TMO 1000:DIS"},
-		{"DisconnectMe while connecting", runtime.StreamType{Retry: retry}, each(hang, fetch),
+		{"DisconnectMe while connecting", policy.StreamType{Retry: retry}, each(hang, fetch),
 			on{"CRE": both(connect, startTimeout(time.Second)), "TMO": answer(runtime.DisconnectMe)},
 			"CRE CNG 1000:TMO 1000:UNR 1200:POL 1200:CNG 1200:CON 1200:rx 1200:eom 1200:ACK 1200:DIS"},
-		{"DestroyMe", runtime.StreamType{}, stay,
+		{"DestroyMe", policy.StreamType{}, stay,
 			on{"CRE": connect, "CON": startTimeout(time.Second), "TMO": answer(runtime.DestroyMe)},
 			"CRE CNG CON 1000:TMO 1000:DIS 1000:DES"},
-		{"DestroyMe while connecting", runtime.StreamType{}, hang,
+		{"DestroyMe while connecting", policy.StreamType{}, hang,
 			on{"CRE": both(connect, startTimeout(time.Second)), "TMO": answer(runtime.DestroyMe)},
 			"CRE CNG 1000:TMO 1000:DES"},
-		{"a transaction ends it", runtime.StreamType{}, fetch, on{"CRE": connect, "CON": startTimeout(time.Second)},
+		{"a transaction ends it", policy.StreamType{}, fetch, on{"CRE": connect, "CON": startTimeout(time.Second)},
 			"CRE CNG CON rx eom ACK DIS"},
-		{"it survives a failed attempt", runtime.StreamType{Retry: retry}, unreachable,
+		{"a failed attempt does not end it", policy.StreamType{Retry: retry}, unreachable,
 			on{"CRE": both(connect, startTimeout(time.Second))},
 			"CRE CNG UNR 200:POL 200:CNG 200:UNR 200:ARF 1000:TMO"},
-		{"it survives an HTTP loss that is retried", runtime.StreamType{Retry: retry}, each(lose, unreachable),
+		{"a lost HTTP connection that is retried does not end it", policy.StreamType{Retry: retry}, each(lose, unreachable),
 			on{"CRE": both(connect, startTimeout(time.Second))},
 			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 200:ARF 1000:TMO"},
-		{"other protocols' losses end it", runtime.StreamType{Protocol: runtime.ProtocolRaw, Retry: retry}, each(lose, unreachable),
+		{"a lost connection of another protocol ends it", policy.StreamType{Protocol: policy.ProtocolRaw, Retry: retry}, each(lose, unreachable),
 			on{"CRE": both(connect, startTimeout(time.Second))},
 			"CRE CNG CON DIS 200:POL 200:CNG 200:UNR 200:ARF"},
-		{"it can be started again from inside", runtime.StreamType{}, fetch, func() on {
+		{"restarted in TIMEOUT", policy.StreamType{}, fetch, func() on {
 			n := 0
 			return on{"CRE": startTimeout(time.Second), "TMO": func(s *runtime.Stream) runtime.Result {
 				if n++; n < 3 {
@@ -310,14 +303,15 @@ func TestTimeout(t *testing.T) {
 				return runtime.OK
 			}}
 		}(), "CRE 1000:TMO 2000:TMO 3000:TMO"},
-		{"RequestTx from inside", runtime.StreamType{}, fetch, on{"CRE": startTimeout(time.Second), "TMO": requestTx},
+		{"RequestTx in TIMEOUT", policy.StreamType{}, fetch, on{"CRE": startTimeout(time.Second), "TMO": requestTx},
 			"CRE 1000:TMO 1000:POL 1000:CNG 1000:CON 1000:rx 1000:eom 1000:ACK 1000:DIS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.st.Protocol == 0 {
-				tt.st.Protocol = runtime.ProtocolH1
+				tt.st.Protocol = policy.ProtocolH1
 			}
-			tr := &trace{times: true, on: tt.on}
+			tr := newTrace(tt.on)
+			tr.times = true
 			got := play(t, tt.st, tt.run, tr)
 			if got != tt.want && got != tt.want+" 86400000:DES" && got != tt.want+" 86400000:DIS 86400000:DES" {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
@@ -326,7 +320,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestTx checks what Tx is asked, and what of its answers the transport gets.
+// TestTx checks the calls of Tx, and which of its results the transport gets.
 func TestTx(t *testing.T) {
 	type call struct {
 		n     int
@@ -338,8 +332,9 @@ func TestTx(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []call
 		var last error
-		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true}, func(ctx context.Context, l *runtime.Link) error {
-			ready := l.TxReady()
+		var log bytes.Buffer
+		c := newContextWith(t, runtime.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, policy.StreamType{Protocol: policy.ProtocolRaw, Opportunistic: true}, func(ctx context.Context, l transport.Link) error {
+			ready := l.Ready()
 			if err := l.Connected(); err != nil {
 				return err
 			}
@@ -350,7 +345,7 @@ func TestTx(t *testing.T) {
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-				n, flags, err := l.Tx(buf)
+				n, flags, err := tx(l, buf)
 				if err != nil {
 					last = err
 					return err
@@ -359,33 +354,24 @@ func TestTx(t *testing.T) {
 			}
 		})
 		twice := func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			if state == runtime.StateConnected { // with the one that caused it, one call
+			if state == runtime.StateConnected { // one call, with the request that caused it
 				s.RequestTx()
 				s.RequestTx()
 			}
 			return runtime.OK
 		}
-		s, err := c.NewStream("s", runtime.Handlers{State: twice, Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		s := newStream(t, c, runtime.Handlers{State: twice, Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			ordinals = append(ordinals, ordinal)
 			a := calls[0]
 			calls = calls[1:]
 			return a.n, a.flags, a.r
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		for range 4 {
 			s.RequestTx()
 			synctest.Wait()
 		}
-		want := []call{{5, runtime.FlagSOM, 0}, {0, 0, 0}, {2, runtime.FlagEOM, 0}}
-		if len(got) != len(want) {
-			t.Fatalf("the transport got %v, want %v", got, want)
-		}
-		for i := range want {
-			if got[i] != want[i] {
-				t.Errorf("the transport got %v, want %v", got, want)
-			}
+		if want := []call{{5, runtime.FlagSOM, 0}, {0, 0, 0}, {2, runtime.FlagEOM, 0}}; !slices.Equal(got, want) {
+			t.Errorf("the transport got %v, want %v", got, want)
 		}
 		if len(ordinals) != 4 || ordinals[3] != 3 {
 			t.Errorf("ordinals %v, want 0 to 3", ordinals)
@@ -393,19 +379,23 @@ func TestTx(t *testing.T) {
 		if !errors.Is(last, runtime.ErrDisconnected) || !errors.Is(s.Err(), runtime.ErrDisconnected) {
 			t.Errorf("a length above that of the buffer gave %v and %v", last, s.Err())
 		}
+		if !strings.Contains(log.String(), "length that does not fit") {
+			t.Errorf("logged %q", &log)
+		}
 	})
 }
 
-// TestConnectTimeout checks that the limit of an attempt leaves a program that
-// is sending alone, and counts from its last piece.
+// TestConnectTimeout checks that the limit of an attempt restarts with each piece that
+// the program sends, and stops while it has none.
 func TestConnectTimeout(t *testing.T) {
-	tr := &trace{times: true, on: on{"CRE": connect}}
+	tr := newTrace(on{"CRE": connect})
+	tr.times = true
 	pieces := 0
 	synctest.Test(t, func(t *testing.T) {
-		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, func(ctx context.Context, l *runtime.Link) error {
-			ready := l.TxReady()
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, func(ctx context.Context, l transport.Link) error {
+			ready := l.Ready()
 			for {
-				n, flags, err := l.Tx(make([]byte, 1))
+				n, flags, err := tx(l, make([]byte, 1))
 				if err != nil {
 					return err
 				}
@@ -430,19 +420,14 @@ func TestConnectTimeout(t *testing.T) {
 			}
 			return 1, 0, runtime.OK
 		}
-		s, err := c.NewStream("s", h)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := newStream(t, c, h)
 		time.Sleep(time.Hour)
 		if !errors.Is(s.Err(), runtime.ErrTimeout) {
 			t.Errorf("Err is %v", s.Err())
 		}
 	})
-	// Two pieces of 10 s, a minute of silence, one of 10 s, one, then 15 s.
-	if got, want := tr.String(), "CRE CNG 105000:UNR 105000:ARF 3600000:DES"; got != want {
-		t.Errorf("\n got %s\nwant %s", got, want)
-	}
+	// Two pieces of 10 s, a minute without any, one of 10 s, the last one, then 15 s.
+	tr.Want(t, "CRE CNG 105000:UNR 105000:ARF 3600000:DES")
 }
 
 func TestDestroy(t *testing.T) {
@@ -465,43 +450,36 @@ func TestDestroy(t *testing.T) {
 		{"DIS", "CRE POL CNG CON rx eom ACK DIS DES"},
 		{"DES", "CRE POL CNG CON rx eom ACK DIS DES"},
 	} {
-		tr := &trace{on: on{"CRE": requestTx}}
-		if tt.event == "CRE" {
-			tr.on["CRE"] = both(requestTx, destroy)
-		} else {
-			tr.on[tt.event] = destroy
-		}
-		if got := play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch, tr); got != tt.want {
-			t.Errorf("from %s:\n got %s\nwant %s", tt.event, got, tt.want)
-		}
+		tr := newTrace(on{"CRE": requestTx})
+		tr.On[tt.event] = both(requestTx, destroy)
+		play(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch, tr)
+		tr.Want(t, tt.want)
 	}
 	for _, tt := range []struct {
 		name string
-		run  func(context.Context, *runtime.Link) error
-		on   on
+		run  run
 		want string
 	}{
-		{"idle", hang, nil, "CRE DES"},
-		{"connecting", hang, on{"CRE": connect}, "CRE CNG DES"},
-		{"connected", stay, on{"CRE": connect}, "CRE CNG CON DIS DES"},
-		{"waiting", unreachable, on{"CRE": connect}, "CRE CNG UNR DES"},
+		{"idle", hang, "CRE DES"},
+		{"connecting", hang, "CRE CNG DES"},
+		{"connected", stay, "CRE CNG CON DIS DES"},
+		{"waiting", unreachable, "CRE CNG UNR DES"},
 	} {
-		tr := &trace{on: tt.on}
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1, Retry: &runtime.Retry{Backoff: ms(1000), Conceal: 1}}, tt.run)
-			s, err := c.NewStream("s", tr.handlers())
-			if err != nil {
-				t.Fatal(err)
+			tr := newTrace(on{"CRE": connect})
+			if tt.name == "idle" {
+				tr.On = nil
 			}
+			s := newStream(t, newContext(t, policy.StreamType{
+				Protocol: policy.ProtocolH1, Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1},
+			}, tt.run), tr.handlers())
 			synctest.Wait()
 			s.Destroy()
 			synctest.Wait()
-			if got := tr.String(); got != tt.want {
-				t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
-			}
+			tr.Want(t, tt.want)
 			for _, err := range []error{s.RequestTx(), s.RequestTxLen(1), s.Connect()} {
 				if !errors.Is(err, runtime.ErrClosed) {
-					t.Errorf("%s: a destroyed stream says %v", tt.name, err)
+					t.Errorf("%s: a destroyed stream returns %v", tt.name, err)
 				}
 			}
 		})
@@ -510,38 +488,53 @@ func TestDestroy(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	for _, event := range []string{"CRE", "POL", "CNG", "CON", "rx", "DIS", "DES"} {
-		t.Run("from "+event, func(t *testing.T) {
+		t.Run("in "+event, func(t *testing.T) {
 			var c *runtime.Context
-			tr := &trace{on: on{"CRE": requestTx}}
-			closing := func(*runtime.Stream) runtime.Result { c.Close(); return runtime.OK }
-			if event == "CRE" {
-				tr.on["CRE"] = both(requestTx, closing)
-			} else {
-				tr.on[event] = closing
-			}
+			tr := newTrace(on{"CRE": requestTx})
+			tr.On[event] = both(requestTx, func(*runtime.Stream) runtime.Result { c.Close(); return runtime.OK })
 			synctest.Test(t, func(t *testing.T) {
-				c = newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch)
+				c = newContext(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch)
 				s, err := c.NewStream("s", tr.handlers())
 				if err == nil && event == "DES" {
 					s.Destroy()
 				}
 				synctest.Wait()
-				if got := tr.String(); got[len(got)-3:] != "DES" {
-					t.Errorf("the context closed, but the stream saw only %s", got)
+				if tr.Last() != "DES" {
+					t.Errorf("the stream is not destroyed: %s", tr)
 				}
 				if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrClosed) {
-					t.Errorf("NewStream of a closed context says %v", err)
+					t.Errorf("NewStream of a closed context returns %v", err)
 				}
 			})
 		})
 	}
-	t.Run("waits for all", func(t *testing.T) {
+	t.Run("does not wait", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1, NailedUp: true}, stay)
+			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH1, NailedUp: true}, stay)
+			release := make(chan struct{})
+			defer close(release)
+			newStream(t, c, runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+				if state == runtime.StateDestroying {
+					<-release
+				}
+				return runtime.OK
+			}})
+			start := time.Now()
+			c.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := c.Shutdown(ctx); err != context.DeadlineExceeded || time.Since(start) != time.Minute {
+				t.Errorf("Shutdown returned %v after %v", err, time.Since(start))
+			}
+		})
+	})
+	t.Run("Shutdown waits", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH1, NailedUp: true}, stay)
 			var mu sync.Mutex
 			gone := 0
 			for range 100 {
-				_, err := c.NewStream("s", runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+				newStream(t, c, runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 					if state == runtime.StateDestroying {
 						time.Sleep(time.Second)
 						mu.Lock()
@@ -550,19 +543,16 @@ func TestClose(t *testing.T) {
 					}
 					return runtime.OK
 				}})
-				if err != nil {
-					t.Fatal(err)
-				}
 			}
 			synctest.Wait()
 			var wg sync.WaitGroup
 			for range 3 {
 				wg.Go(func() {
-					c.Close()
+					teststream.Shutdown(t, c)
 					mu.Lock()
 					defer mu.Unlock()
 					if gone != 100 {
-						t.Errorf("Close returned with %d of 100 streams gone", gone)
+						t.Errorf("Shutdown returned when %d of 100 streams had ended", gone)
 					}
 				})
 			}
@@ -571,21 +561,21 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestTurn checks that callbacks wait for each other, whoever has cause for
-// them, and in what order they come when a connection ends in the meantime.
+// TestTurn checks that callbacks of different causes wait for each other, and their order
+// when the connection ends meanwhile.
 func TestTurn(t *testing.T) {
 	slow := func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }
-	send := func(l *runtime.Link) {
-		l.TxReady()
+	send := func(l transport.Link) {
+		l.Ready()
 		go l.Tx(make([]byte, 1))
 	}
 	for _, tt := range []struct {
 		name string
-		run  func(ctx context.Context, l *runtime.Link) error
+		run  run
 		step func(s *runtime.Stream)
 		want string
 	}{
-		{"tx, rx and the timer", func(ctx context.Context, l *runtime.Link) error {
+		{"tx, rx and the timer", func(ctx context.Context, l transport.Link) error {
 			send(l)
 			time.Sleep(10 * time.Millisecond)
 			if err := l.Connected(); err != nil {
@@ -595,76 +585,60 @@ func TestTurn(t *testing.T) {
 			return hang(ctx, l)
 		}, func(s *runtime.Stream) { s.StartTimeout(500 * time.Millisecond) },
 			"CRE CNG tx 1000:TMO 2000:CON 3000:rx"},
-		{"the end waits for tx", func(ctx context.Context, l *runtime.Link) error {
+		{"the end waits for tx", func(ctx context.Context, l transport.Link) error {
 			send(l)
 			time.Sleep(10 * time.Millisecond)
 			return errFake
 		}, nil, "CRE CNG tx 1000:UNR 2000:ARF"},
-		{"destroyed in tx", func(ctx context.Context, l *runtime.Link) error {
+		{"destroyed in tx", func(ctx context.Context, l transport.Link) error {
 			l.Connected()
 			send(l)
 			return hang(ctx, l)
 		}, func(s *runtime.Stream) { time.Sleep(1500 * time.Millisecond); s.Destroy() },
 			"CRE CNG CON 1000:tx 2000:DIS 3000:DES"},
-		{"destroyed in tx after the end", func(ctx context.Context, l *runtime.Link) error {
+		{"destroyed in tx after the end", func(ctx context.Context, l transport.Link) error {
 			l.Connected()
 			send(l)
 			time.Sleep(10 * time.Millisecond)
 			return errFake
 		}, func(s *runtime.Stream) { time.Sleep(1500 * time.Millisecond); s.Destroy() },
 			"CRE CNG CON 1000:tx 2000:DIS 3000:DES"},
-		{"tx after the end", func(ctx context.Context, l *runtime.Link) error {
-			l.TxReady()
+		{"tx after the end", func(ctx context.Context, l transport.Link) error {
+			l.Ready()
 			time.AfterFunc(10*time.Millisecond, func() {
-				if _, _, err := l.Tx(make([]byte, 1)); err == nil {
-					t.Error("Tx works after Run has returned")
+				if _, _, err := tx(l, make([]byte, 1)); err == nil {
+					t.Error("Tx succeeds after Run has returned")
 				}
 			})
 			return errFake
 		}, nil, "CRE CNG UNR 1000:ARF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := &trace{times: true, on: on{"CRE": connect, "CON": slow, "rx": slow, "tx": slow, "UNR": slow, "TMO": slow, "DIS": slow}}
-			var got string
+			tr := newTrace(on{"CRE": connect, "CON": slow, "rx": slow, "tx": slow, "UNR": slow, "TMO": slow, "DIS": slow})
+			tr.times = true
 			synctest.Test(t, func(t *testing.T) {
-				c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw, Opportunistic: true}, tt.run)
+				c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw, Opportunistic: true}, tt.run)
 				h := tr.handlers()
 				h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 					return 1, 0, tr.Note(s, "tx")
 				}
-				s, err := c.NewStream("s", h)
-				if err != nil {
-					t.Fatal(err)
-				}
+				s := newStream(t, c, h)
 				if tt.step != nil {
 					tt.step(s)
 				}
 				time.Sleep(time.Hour)
-				got = tr.String()
+				tr.Want(t, tt.want)
 			})
-			if got != tt.want {
-				t.Errorf("\n got %s\nwant %s", got, tt.want)
-			}
 		})
 	}
 }
 
-// TestExitFromCreating checks that a callback that ends its goroutine, as
-// t.Fatal does, leaves no stream that Close would wait for.
-func TestExitFromCreating(t *testing.T) {
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, fetch)
-	func() {
-		defer func() { recover() }()
-		c.NewStream("s", runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { panic("test") }})
-	}()
-	c.Close()
-}
-
-// TestExitFromConnecting is that of the other callbacks inside NewStream.
-func TestExitFromConnecting(t *testing.T) {
-	for _, at := range []runtime.State{runtime.StatePoll, runtime.StateConnecting, runtime.StateDestroying} {
+// TestPanicInNewStream checks that a callback which panics inside NewStream leaves no
+// stream that Shutdown would wait for.
+func TestPanicInNewStream(t *testing.T) {
+	for _, at := range []runtime.State{runtime.StateCreating, runtime.StatePoll, runtime.StateConnecting, runtime.StateDestroying} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolRaw}, fetch)
+			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, fetch)
 			func() {
 				defer func() {
 					if recover() == nil {
@@ -685,18 +659,16 @@ func TestExitFromConnecting(t *testing.T) {
 					return runtime.OK
 				}})
 			}()
-			c.Close()
 		})
 	}
 }
 
-// TestLocks checks that a program may hold, while it calls a stream, a lock
-// that its callbacks take.
+// TestLocks checks that a program may hold a lock that its callbacks take while it calls
+// a stream.
 func TestLocks(t *testing.T) {
 	var mu sync.Mutex
 	done := make(chan struct{})
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch)
-	s, err := c.NewStream("s", runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+	s := newStream(t, newContext(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch), runtime.Handlers{State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		mu.Lock()
 		defer mu.Unlock()
 		if state == runtime.StateDestroying {
@@ -704,9 +676,6 @@ func TestLocks(t *testing.T) {
 		}
 		return runtime.OK
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	mu.Lock()
 	s.RequestTx()
 	s.Connect()
@@ -717,31 +686,27 @@ func TestLocks(t *testing.T) {
 }
 
 func TestSetHandlers(t *testing.T) {
-	first, second := &trace{on: on{"CRE": connect}}, &trace{}
+	first, second := newTrace(on{"CRE": connect}), new(trace)
 	h := second.handlers()
 	h.Rx = nil
-	first.on["CON"] = func(s *runtime.Stream) runtime.Result { s.SetHandlers(h); return runtime.OK }
-	play(t, runtime.StreamType{Protocol: runtime.ProtocolH1}, fetch, first)
-	if got, want := first.String(), "CRE CNG CON rx eom"; got != want {
-		t.Errorf("the old handlers got %s, want %s", got, want)
-	}
-	if got, want := second.String(), "ACK DIS DES"; got != want {
-		t.Errorf("the new handlers got %s, want %s", got, want)
-	}
+	first.On["CON"] = func(s *runtime.Stream) runtime.Result { s.SetHandlers(h); return runtime.OK }
+	play(t, policy.StreamType{Protocol: policy.ProtocolH1}, fetch, first)
+	first.Want(t, "CRE CNG CON rx eom")
+	second.Want(t, "ACK DIS DES")
 }
 
-// TestAbuse lets many goroutines use one stream at once. It is for the race
-// detector, and for callbacks that overlap.
+// TestAbuse uses streams by many goroutines at once. It is for the race detector, and
+// checks that callbacks do not overlap.
 func TestAbuse(t *testing.T) {
-	c := newContext(t, runtime.StreamType{
-		Protocol: runtime.ProtocolH1, Metadata: []runtime.Metadata{{Name: "m"}},
-		Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
-	}, each(unreachable, lose, fetch, lose, fetch, unreachable, func(ctx context.Context, l *runtime.Link) error {
+	c := newContext(t, policy.StreamType{
+		Protocol: policy.ProtocolH1, Metadata: []policy.Metadata{{Name: "m"}},
+		Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 65535},
+	}, each(unreachable, lose, fetch, lose, fetch, unreachable, func(ctx context.Context, l transport.Link) error {
 		// Send from a goroutine that may outlive the attempt.
-		l.TxReady()
+		l.Ready()
 		go func() {
 			for range 10 {
-				if _, _, err := l.Tx(make([]byte, 10)); err != nil {
+				if _, _, err := tx(l, make([]byte, 10)); err != nil {
 					return
 				}
 			}
@@ -751,16 +716,12 @@ func TestAbuse(t *testing.T) {
 	var streams []*runtime.Stream
 	var traces []*trace
 	for range 4 {
-		tr := &trace{}
+		tr := new(trace)
 		h := tr.handlers()
 		h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			return 1, 0, tr.Note(s, "tx")
 		}
-		s, err := c.NewStream("s", h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		streams, traces = append(streams, s), append(traces, tr)
+		streams, traces = append(streams, newStream(t, c, h)), append(traces, tr)
 	}
 	var wg sync.WaitGroup
 	for _, s := range streams {
@@ -783,16 +744,13 @@ func TestAbuse(t *testing.T) {
 	for _, s := range streams[:2] {
 		go s.Destroy()
 	}
-	c.Close()
+	teststream.Shutdown(t, c)
 	for _, tr := range traces {
-		got := tr.Events()
-		if got[len(got)-1] != "DES" {
-			t.Errorf("the last event is %s", got[len(got)-1])
+		if tr.Last() != "DES" {
+			t.Errorf("the last event is %s", tr.Last())
 		}
-		for _, e := range got {
-			if e == "CONCURRENT" {
-				t.Fatal("two callbacks of one stream ran at the same time")
-			}
+		if tr.Count("CONCURRENT") > 0 {
+			t.Error("callbacks of a stream overlapped")
 		}
 	}
 }

@@ -4,34 +4,32 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
-	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // SetPolicy makes p the policy of the context, which it keeps and never changes.
-// New streams are made by p. Of the streams that there are, those live on
-// untouched of whose streamtype p says the same, to the last certificate. The
-// others are destroyed: DISCONNECTED, if the stream was connected, and
-// DESTROYING are delivered, [Stream.Err] is ErrPolicyChanged, and so is the error
-// of a Fetch or Conn. SetPolicy does not wait for that, and may be called from
-// inside a callback. What the streams of a streamtype had in common, such as
-// kept connections, is given up with the last of them.
+// New streams follow p. Existing streams whose streamtype p defines alike, to the
+// last certificate, live on untouched. The others are destroyed: DISCONNECTED, if
+// the stream was connected, and DESTROYING are delivered, and ErrPolicyChanged is
+// returned by [Stream.Err] and by a Fetch or Conn. SetPolicy does not wait for
+// that, and may be called from a callback. What the streams of a streamtype share,
+// such as kept connections, is given up with the last of them.
 //
-// There is no time at which one part of the context has the new policy and
-// another the old one. An error, ErrClosed or that p is nil, changes nothing.
-// ClassSystemState of SMD is told that there is a new policy.
+// At no time does one part of the context have the new policy and another the old
+// one. An error, ErrClosed or that p is nil, changes nothing.
 //
-// It is up to the caller that p is sound: package
-// github.com/secure-streams/sspolicy/load makes a policy of a text and refuses a
-// bad one.
-func (c *Context) SetPolicy(p *Policy) error {
+// The caller ensures that p is sound: package sspolicy at the root of this module
+// compiles a policy and refuses a bad one.
+func (c *Context) SetPolicy(p *policy.Policy) error {
 	_, err := c.setPolicy(nil, p)
 	return err
 }
 
-// CompareAndSetPolicy is SetPolicy if old is the policy of the context, and else
-// does nothing. It reports which.
-func (c *Context) CompareAndSetPolicy(old, p *Policy) (set bool, err error) {
+// CompareAndSetPolicy is SetPolicy if old is the policy of the context, and does
+// nothing otherwise. It reports which.
+func (c *Context) CompareAndSetPolicy(old, p *policy.Policy) (set bool, err error) {
 	if old == nil {
 		return false, nil
 	}
@@ -39,7 +37,7 @@ func (c *Context) CompareAndSetPolicy(old, p *Policy) (set bool, err error) {
 }
 
 // setPolicy sets the policy if it is old, or old is nil.
-func (c *Context) setPolicy(old, p *Policy) (set bool, err error) {
+func (c *Context) setPolicy(old, p *policy.Policy) (set bool, err error) {
 	gone, set, err := c.replace(old, p)
 	if err != nil {
 		return false, fmt.Errorf("sspolicy: set policy: %w", err)
@@ -48,21 +46,15 @@ func (c *Context) setPolicy(old, p *Policy) (set bool, err error) {
 		return false, nil
 	}
 	for _, s := range gone {
-		s.mu.Lock()
-		x := s.x
-		s.mu.Unlock()
 		s.destroy(false, ErrPolicyChanged)
-		if x != nil { // it may be waiting for someone to read
-			x.replaced()
-		}
 	}
 	c.announcePolicy()
 	return true, nil
 }
 
-// replace puts p in the place of the policy, if that is old or old is nil. It
-// returns the streams that are to go.
-func (c *Context) replace(old, p *Policy) (gone []*Stream, set bool, err error) {
+// replace replaces the policy with p if it is old, or old is nil. It returns the
+// streams that are to be destroyed.
+func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err error) {
 	if p == nil {
 		return nil, false, errNoPolicy
 	}
@@ -76,43 +68,36 @@ func (c *Context) replace(old, p *Policy) (gone []*Stream, set bool, err error) 
 	}
 	same := sameness(p)
 	for s := c.first; s != nil; s = s.next {
-		// One that an Overlay has left behind is to go on with what there is now.
-		now := c.types[s.t.policy.Name]
+		// A stream that an Overlay has left behind goes on with the present type.
+		now := c.types[s.t.stream.Name]
 		if !same(s.t) && !(s.t.stale.Load() && now != nil && same(now)) {
 			gone = append(gone, s)
 		}
 	}
-	for name, t := range c.types {
-		if !same(t) {
-			delete(c.types, name)
-			c.outdate(t)
-		}
-	}
+	c.outdateLocked(same)
 	c.policy.Store(p)
 	return gone, true, nil
 }
 
-// Overlay makes p the policy of the context, and leaves the streams alone:
-// nothing is disconnected, and each stream begins its next attempt with what p
-// says of its streamtype. It is for a policy that is the present one with small
-// changes, as for tests; so every streamtype of the present policy must be in p,
-// else the error is ErrUnknownStreamType, and one that has streams must be of the
-// same protocol, else it is ErrUnsupported. An error may also be that of
-// NewStream, if a streamtype that has streams can not be executed as p has it. An
-// error changes nothing.
+// Overlay makes p the policy of the context, and leaves the streams alone: nothing
+// is disconnected, and each stream begins its next attempt with what p says about
+// its streamtype. It is for a policy that differs little from the present one, as
+// in tests; so p must have every streamtype of the present policy, else the error
+// is ErrUnknownStreamType, and one that has streams must keep its protocol, else
+// it is ErrUnsupported. Other errors are those of NewStream, for a streamtype that
+// has streams. An error changes nothing.
 //
-// Values of metadata are kept by name. If one must not stand where p puts it,
-// the attempts of that stream fail with ErrMetadataValue.
-func (c *Context) Overlay(p *Policy) error {
-	err := c.overlay(p)
-	if err != nil {
+// Values of metadata are kept by name. If one must not stand where p puts it, the
+// attempts of that stream fail with ErrMetadataValue.
+func (c *Context) Overlay(p *policy.Policy) error {
+	if err := c.overlay(p); err != nil {
 		return fmt.Errorf("sspolicy: overlay: %w", err)
 	}
 	c.announcePolicy()
 	return nil
 }
 
-func (c *Context) overlay(p *Policy) error {
+func (c *Context) overlay(p *policy.Policy) error {
 	if p == nil {
 		return errNoPolicy
 	}
@@ -126,154 +111,93 @@ func (c *Context) overlay(p *Policy) error {
 			return fmt.Errorf("%w: %q is not in the new policy", ErrUnknownStreamType, st.Name)
 		}
 	}
-	// All that has streams is made ready before anything is changed.
 	same := sameness(p)
-	ready := map[string]*streamType{}
-	c.next.Store(p)
-	defer c.next.Store(nil)
-	for s := c.first; s != nil; s = s.next {
-		name := s.t.policy.Name
-		if ready[name] != nil || s.t.of == nil {
-			continue
-		}
-		if now := c.types[name]; now != nil && same(now) {
-			continue
-		}
-		t, err := c.makeReady(name)
-		if err == nil && t.policy.Protocol != s.t.policy.Protocol {
-			// What a transport keeps with a stream means nothing to another one.
-			c.retire(t)
-			err = fmt.Errorf("%w: protocol: a stream can not change from %v to %v", ErrUnsupported, s.t.policy.Protocol, t.policy.Protocol)
-		}
-		if err != nil {
-			for _, t := range ready {
-				c.retire(t)
-			}
-			return fmt.Errorf("streamtype %q: %w", name, err)
-		}
-		ready[name] = t
+	ready, err := c.makeAllReadyLocked(p, same)
+	if err != nil {
+		return err
 	}
-	for name, t := range c.types {
-		if !same(t) {
-			delete(c.types, name)
-			c.outdate(t)
-		}
-	}
+	c.outdateLocked(same)
 	for _, t := range ready {
-		c.timers.start(&t.idle, linger)
+		c.lingerLocked(t)
 	}
 	maps.Copy(c.types, ready)
 	c.policy.Store(p)
 	return nil
 }
 
+// makeAllReadyLocked makes ready every streamtype of p that has streams and that p
+// changes. After an error nothing is left of them.
+func (c *Context) makeAllReadyLocked(p *policy.Policy, same func(*streamType) bool) (map[string]*streamType, error) {
+	ready := map[string]*streamType{}
+	for s := c.first; s != nil; s = s.next {
+		name := s.t.stream.Name
+		if ready[name] != nil || s.t.policy == nil {
+			continue
+		}
+		if now := c.types[name]; now != nil && same(now) {
+			continue
+		}
+		t, err := c.makeReady(p, name)
+		if err == nil {
+			ready[name] = t
+			if old, now := s.t.stream.Protocol, t.stream.Protocol; old != now {
+				err = fmt.Errorf("%w: protocol: a stream cannot change from %v to %v", ErrUnsupported, old, now)
+			}
+		}
+		if err != nil {
+			for _, t := range ready {
+				c.retireLocked(t)
+			}
+			return nil, fmt.Errorf("streamtype %q: %w", name, err)
+		}
+	}
+	return ready, nil
+}
+
 var errNoPolicy = errors.New("no policy")
 
-// announcePolicy says that there is a new policy, in the words of lws 5.0.0.
+// announcePolicy notifies the transports that want to know about a new policy.
 func (c *Context) announcePolicy() {
-	_ = c.smd.Send(ClassSystemState, fmt.Appendf(nil, `{"policy":"updated","ts":%d}`, time.Now().Unix()))
-}
-
-// outdate says that there will be no more streams of a type. c.mu is held.
-func (c *Context) outdate(t *streamType) {
-	t.stale.Store(true)
-	if t.streams == 0 {
-		c.timers.stop(&t.idle)
-		c.retire(t)
-		return
+	for _, t := range c.opts.Transports {
+		if t, ok := t.(transport.PolicyObserver); ok {
+			t.PolicyChanged()
+		}
 	}
-	if c.stale == nil {
-		c.stale = make(map[*streamType]struct{})
-	}
-	c.stale[t] = struct{}{}
 }
 
-// retire closes a streamtype that is in use no more. c.mu is held.
-func (c *Context) retire(t *streamType) {
-	delete(c.stale, t)
-	c.freeing.Add(1)
-	go func() {
-		defer c.freeing.Done()
-		c.closeType(t)
-	}()
-}
-
-// renew makes a stream one of the type that there is by now. The caller has the
-// turn, and no attempt is under way. After an error the stream is what it was.
-func (s *Stream) renew() error {
-	c := s.c
+func (c *Context) renew(s *Stream) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := s.t
-	t, err := c.join(old.policy.Name)
+	t, err := c.joinLocked(old.stream.Name)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var meta []metadataValue
-	for i, v := range s.own() {
-		j := itemIndex(t.policy.Metadata, old.policy.Metadata[i].Name)
-		if !v.set || j < 0 {
-			continue
-		}
-		if err := t.uses[j].check(v.text); err != nil {
-			c.leave(t)
-			return fmt.Errorf("metadata %q: %w", old.policy.Metadata[i].Name, err)
-		}
-		if meta == nil {
-			meta = make([]metadataValue, len(t.policy.Metadata))
-		}
-		meta[j] = v
+	meta, err := s.meta.moved(old, t)
+	if err != nil {
+		c.leaveLocked(t)
+		return err
 	}
-	if !t.policy.DirectProtoStr {
-		s.direct = nil
+	if old.stream.Carrier() != t.stream.Carrier() {
+		s.attached = nil // the new transport would not understand it
 	}
-	s.meta, s.t = meta, t
-	c.leave(old)
+	s.meta, s.t, s.machine.Type = meta, t, t.stream
+	c.leaveLocked(old)
 	return nil
 }
 
-// effective returns the streamtype with this name, with what it inherits from
-// the policy; nil if there is none.
-func (p *Policy) effective(name string) *StreamType {
-	st := p.StreamType(name)
-	if st == nil || st.SOCKS5Proxy != "" || p.SOCKS5Proxy == "" {
-		return st
-	}
-	inherits := *st
-	inherits.SOCKS5Proxy = p.SOCKS5Proxy
-	return &inherits
-}
-
-// sameness returns a function that reports whether p says of a streamtype what
-// it is. What the built-in ones are no policy says.
-func sameness(p *Policy) func(*streamType) bool {
+// sameness returns a function that reports whether p defines a streamtype as it
+// is. No policy defines those of transports.
+func sameness(p *policy.Policy) func(*streamType) bool {
 	known := map[*streamType]bool{}
 	return func(t *streamType) bool {
 		same, ok := known[t]
 		if !ok {
-			same = t.of == nil || t.of == p || sameStream(t.of, p, t.policy.Name)
+			same = t.policy == nil || t.policy == p || policy.Same(t.policy, p, t.stream.Name)
 			known[t] = same
 		}
 		return same
 	}
-}
-
-// sameStream reports whether two policies say the same of a streamtype and of
-// those that share its transaction.
-func sameStream(p, q *Policy, name string) bool {
-	for range p.StreamTypes {
-		a, b := p.effective(name), q.effective(name)
-		if a == nil || b == nil {
-			return a == b
-		}
-		if !reflect.DeepEqual(a, b) {
-			return false
-		}
-		if name = a.Rideshare; name == "" {
-			break
-		}
-	}
-	return true
 }

@@ -4,8 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,20 +13,22 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// swapPolicy returns a policy whose streamtypes are made by f, with all their
-// parts anew.
-func swapPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
-	cert := func(der string) *runtime.Cert { return &runtime.Cert{Name: "ca", DER: der} }
-	p := &runtime.Policy{}
+// swapPolicy returns a policy that f has changed. Two of them share no part.
+func swapPolicy(f ...func(*policy.Policy)) *policy.Policy {
+	cert := func(der string) *policy.Cert { return &policy.Cert{Name: "ca", DER: der} }
+	p := &policy.Policy{}
 	for _, name := range []string{"a", "b", "c"} {
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{
-			Name: name, Protocol: runtime.ProtocolRaw, Endpoint: name + ".example", Port: 1,
-			TrustStore: &runtime.TrustStore{Name: "t", Stack: []*runtime.Cert{cert("der")}},
-			Retry:      &runtime.Retry{Name: "r", Backoff: ms(1000), Conceal: 65535},
-			Metadata:   []runtime.Metadata{{Name: "x"}, {Name: "y"}},
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{
+			Name: name, Protocol: policy.ProtocolRaw, Endpoint: name + ".example", Port: 1,
+			TrustStore: &policy.TrustStore{Name: "t", Stack: []*policy.Cert{cert("der")}},
+			Retry:      &policy.Retry{Name: "r", Backoff: ms(1000), Conceal: 65535},
+			Metadata:   []policy.Metadata{{Name: "x"}, {Name: "y"}},
 		})
 	}
 	for _, f := range f {
@@ -36,109 +37,93 @@ func swapPolicy(f ...func(*runtime.Policy)) *runtime.Policy {
 	return p
 }
 
-func change(name string, f func(*runtime.StreamType)) func(*runtime.Policy) {
-	return func(p *runtime.Policy) { f(p.StreamType(name)) }
+// change changes a streamtype of a swapPolicy.
+func change(name string, f func(*policy.StreamType)) func(*policy.Policy) {
+	return func(p *policy.Policy) { f(p.StreamType(name)) }
 }
 
-func without(name string) func(*runtime.Policy) {
-	return func(p *runtime.Policy) {
-		for i, st := range p.StreamTypes {
-			if st.Name == name {
-				p.StreamTypes = append(p.StreamTypes[:i:i], p.StreamTypes[i+1:]...)
-				return
-			}
-		}
+// without removes a streamtype of a swapPolicy.
+func without(name string) func(*policy.Policy) {
+	return func(p *policy.Policy) {
+		p.StreamTypes = slices.DeleteFunc(p.StreamTypes, func(st *policy.StreamType) bool { return st.Name == name })
 	}
 }
 
-// A swapper is a transport that notes what it is asked to do.
+// A swapper is a transport that counts its connectors.
 type swapper struct {
 	fake
 	mu              sync.Mutex
 	prepared, ended map[string]int
-	refuse          string // a port that can not be executed
+	notified        int    // calls of PolicyChanged
+	refuse          uint16 // a port that Prepare refuses
 }
 
+// A swapConnector is a connector of a swapper.
 type swapConnector struct {
-	*swapper
-	st *runtime.StreamType
+	fakeConnector
+	w *swapper
 }
 
-func (w *swapper) Prepare(_ *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
+func (w *swapper) Prepare(s *transport.Setup) (transport.Connector, error) {
+	st := s.Stream
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if fmt.Sprint(st.Port) == w.refuse {
+	if w.refuse != 0 && st.Port == w.refuse {
 		return nil, runtime.ErrUnsupported
 	}
 	w.prepared[st.Name]++
-	return &swapConnector{w, st}, nil
-}
-
-func (n *swapConnector) Run(ctx context.Context, l *runtime.Link) error {
-	if l.StreamType() != n.st {
-		return errors.New("a connector of another streamtype")
-	}
-	return n.run(ctx, l)
+	return &swapConnector{fakeConnector{&w.fake, s}, w}, nil
 }
 
 func (n *swapConnector) Close() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.ended[n.st.Name]++
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.ended[n.setup.Stream.Name]++
 	return nil
 }
 
+func (w *swapper) PolicyChanged() { w.notified++ }
+
+// open returns the number of open connectors of a streamtype.
 func (w *swapper) open(name string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.prepared[name] - w.ended[name]
 }
 
-func swapContext(t *testing.T, p *runtime.Policy, run func(context.Context, *runtime.Link) error) (*runtime.Context, *swapper) {
+func swapContext(t *testing.T, p *policy.Policy, run run) (*runtime.Context, *swapper) {
 	t.Helper()
 	w := &swapper{fake: fake{run}, prepared: map[string]int{}, ended: map[string]int{}}
-	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{w},
-		Jitter:     func() uint16 { return 0 },
-		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c, w
+	return teststream.NewPolicyContext(t, runtime.Options{Transports: []transport.Transport{w}}, p), w
 }
 
-// TestSetPolicy: which streams live on.
+// TestSetPolicy checks which streams survive a new policy.
 func TestSetPolicy(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		change []func(*runtime.Policy)
+		change []func(*policy.Policy)
 		gone   string // streams of a and c are connected, that of b is idle
 	}{
 		{"nothing", nil, ""},
-		{"release", []func(*runtime.Policy){func(p *runtime.Policy) { p.Release = "2" }}, ""},
-		{"port", []func(*runtime.Policy){change("a", func(st *runtime.StreamType) { st.Port = 2 })}, "a"},
-		{"idle", []func(*runtime.Policy){change("b", func(st *runtime.StreamType) { st.Port = 2 })}, "b"},
-		{"vanished", []func(*runtime.Policy){without("c")}, "c"},
-		{"certificate", []func(*runtime.Policy){change("c", func(st *runtime.StreamType) { st.TrustStore.Stack[0].DER = "other" })}, "c"},
-		{"retry", []func(*runtime.Policy){change("c", func(st *runtime.StreamType) { st.Retry.Conceal = 3 })}, "c"},
-		{"priority", []func(*runtime.Policy){change("a", func(st *runtime.StreamType) { st.Priority = 3 })}, "a"},
-		{"metadata", []func(*runtime.Policy){change("b", func(st *runtime.StreamType) { st.Metadata[0].Header = "x:" })}, "b"},
-		{"global proxy", []func(*runtime.Policy){
-			func(p *runtime.Policy) { p.SOCKS5Proxy = "127.0.0.1:1080" },
-			change("b", func(st *runtime.StreamType) { st.SOCKS5Proxy = "" }),
+		{"release", []func(*policy.Policy){func(p *policy.Policy) { p.Release = "2" }}, ""},
+		{"port", []func(*policy.Policy){change("a", func(st *policy.StreamType) { st.Port = 2 })}, "a"},
+		{"idle", []func(*policy.Policy){change("b", func(st *policy.StreamType) { st.Port = 2 })}, "b"},
+		{"vanished", []func(*policy.Policy){without("c")}, "c"},
+		{"certificate", []func(*policy.Policy){change("c", func(st *policy.StreamType) { st.TrustStore.Stack[0].DER = "other" })}, "c"},
+		{"retry", []func(*policy.Policy){change("c", func(st *policy.StreamType) { st.Retry.Conceal = 3 })}, "c"},
+		{"priority", []func(*policy.Policy){change("a", func(st *policy.StreamType) { st.Priority = 3 })}, "a"},
+		{"metadata", []func(*policy.Policy){change("b", func(st *policy.StreamType) { st.Metadata[0].Header = "x:" })}, "b"},
+		{"global proxy", []func(*policy.Policy){
+			func(p *policy.Policy) { p.SOCKS5Proxy = "127.0.0.1:1080" },
+			change("b", func(st *policy.StreamType) { st.SOCKS5Proxy = "" }),
 		}, "abc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, w := swapContext(t, swapPolicy(), stay)
-				defer c.Close()
-				var news inbox
-				c.SMD().Register(runtime.ClassSystemState, news.put)
 				streams, traces := map[string]*runtime.Stream{}, map[string]*trace{}
 				for _, name := range []string{"a", "b", "c"} {
-					tr := &trace{}
+					tr := new(trace)
 					s, err := c.NewStream(name, tr.handlers())
 					if err != nil {
 						t.Fatal(err)
@@ -154,7 +139,7 @@ func TestSetPolicy(t *testing.T) {
 					t.Fatal(err)
 				}
 				if c.Policy() != p {
-					t.Error("Policy returns another")
+					t.Error("Policy returns another policy")
 				}
 				synctest.Wait()
 				for name, s := range streams {
@@ -176,10 +161,10 @@ func TestSetPolicy(t *testing.T) {
 						t.Errorf("%s: %d connectors, want %d", name, got, open)
 					}
 				}
-				if want := fmt.Sprintf(`{"policy":"updated","ts":%d}`, time.Now().Unix()); news.String() != want {
-					t.Errorf("SMD: %s", &news)
+				if w.notified != 1 {
+					t.Errorf("the transport was notified %d times", w.notified)
 				}
-				// New streams are of the new policy, and share what still holds.
+				// New streams follow the new policy, and share unchanged connectors.
 				for _, st := range p.StreamTypes {
 					s, err := c.NewStream(st.Name, runtime.Handlers{})
 					if err != nil {
@@ -189,7 +174,7 @@ func TestSetPolicy(t *testing.T) {
 						t.Errorf("%s: port %d, %d connectors", st.Name, s.StreamType().Port, w.open(st.Name))
 					}
 				}
-				c.Close()
+				teststream.Shutdown(t, c)
 				for name := range streams {
 					if w.open(name) != 0 {
 						t.Errorf("%s: %d connectors after Close", name, w.open(name))
@@ -200,23 +185,23 @@ func TestSetPolicy(t *testing.T) {
 	}
 }
 
-// TestSetPolicyRefuses: an error changes nothing.
-func TestSetPolicyRefuses(t *testing.T) {
+// TestSetPolicyErrors checks that an error changes nothing.
+func TestSetPolicyErrors(t *testing.T) {
 	c, _ := swapContext(t, swapPolicy(), stay)
 	p := c.Policy()
 	if err := c.SetPolicy(nil); err == nil {
-		t.Error("no policy")
+		t.Error("SetPolicy accepts nil")
 	}
 	if err := c.Overlay(nil); err == nil {
-		t.Error("no policy to lay over")
+		t.Error("Overlay accepts nil")
 	}
 	if err := c.Overlay(swapPolicy(without("b"))); !errors.Is(err, runtime.ErrUnknownStreamType) || !strings.Contains(err.Error(), `"b"`) {
-		t.Errorf("vanished: %v", err)
+		t.Errorf("Overlay without b: %v", err)
 	}
 	if c.Policy() != p {
-		t.Error("a refused policy has been set")
+		t.Error("a refused policy was set")
 	}
-	c.Close()
+	teststream.Shutdown(t, c)
 	if err := c.SetPolicy(p); !errors.Is(err, runtime.ErrClosed) {
 		t.Error(err)
 	}
@@ -227,47 +212,43 @@ func TestSetPolicyRefuses(t *testing.T) {
 
 func TestCompareAndSetPolicy(t *testing.T) {
 	first, second := swapPolicy(), swapPolicy()
-	c, err := runtime.NewContext(first, runtime.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := teststream.NewPolicyContext(t, runtime.Options{}, first)
 	for _, tt := range []struct {
-		old, new *runtime.Policy
+		old, new *policy.Policy
 		set      bool
 	}{{second, first, false}, {nil, second, false}, {first, second, true}, {first, second, false}, {second, first, true}} {
 		was := c.Policy()
 		set, err := c.CompareAndSetPolicy(tt.old, tt.new)
-		if want := map[bool]*runtime.Policy{true: tt.new, false: was}[tt.set]; set != tt.set || err != nil || c.Policy() != want {
-			t.Errorf("%v, %v, want %v; the right policy: %v", set, err, tt.set, c.Policy() == want)
+		if want := map[bool]*policy.Policy{true: tt.new, false: was}[tt.set]; set != tt.set || err != nil || c.Policy() != want {
+			t.Errorf("got %v, %v, want %v; the policy is right: %v", set, err, tt.set, c.Policy() == want)
 		}
 	}
 	if set, err := c.CompareAndSetPolicy(first, nil); set || err == nil {
-		t.Errorf("nil is taken: %v, %v", set, err)
+		t.Errorf("with nil: %v, %v", set, err)
 	}
-	c.Close()
+	teststream.Shutdown(t, c)
 	if set, err := c.CompareAndSetPolicy(first, second); set || !errors.Is(err, runtime.ErrClosed) {
 		t.Errorf("closed: %v, %v", set, err)
 	}
 }
 
-// TestSetPolicyBusy: a stream that waits for a retry, or is amid an
-// attempt, is destroyed too.
+// TestSetPolicyBusy checks that SetPolicy destroys streams that wait for a retry or are in
+// an attempt.
 func TestSetPolicyBusy(t *testing.T) {
-	changed := swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 }))
+	changed := swapPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 }))
 	for _, test := range []struct {
 		name string
-		run  func(context.Context, *runtime.Link) error
+		run  func(context.Context, transport.Link) error
 		want string
 	}{
 		{"retry", unreachable, "CRE CNG UNR DES"},
 		{"attempt", hang, "CRE CNG DES"},
-		{"complete", func(ctx context.Context, l *runtime.Link) error { fetch(ctx, l); return nil }, "CRE CNG CON rx eom ACK DIS DES"},
+		{"complete", func(ctx context.Context, l transport.Link) error { fetch(ctx, l); return nil }, "CRE CNG CON rx eom ACK DIS DES"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, w := swapContext(t, swapPolicy(), test.run)
-				defer c.Close()
-				tr := &trace{}
+				tr := new(trace)
 				s, err := c.NewStream("a", tr.handlers())
 				if err != nil {
 					t.Fatal(err)
@@ -289,13 +270,12 @@ func TestSetPolicyBusy(t *testing.T) {
 	}
 }
 
-// TestSetPolicyCalls: Fetch, Open and NewStream say what happened.
+// TestSetPolicyCalls checks that Fetch, Conn and NewStream return ErrPolicyChanged.
 func TestSetPolicyCalls(t *testing.T) {
-	changed := swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = 2 }))
+	changed := swapPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 }))
 	t.Run("Fetch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, _ := swapContext(t, swapPolicy(), stay)
-			defer c.Close()
 			go func() { time.Sleep(time.Second); c.SetPolicy(changed) }()
 			if _, err := c.Fetch(t.Context(), "a"); !errors.Is(err, runtime.ErrPolicyChanged) {
 				t.Error(err)
@@ -304,7 +284,7 @@ func TestSetPolicyCalls(t *testing.T) {
 	})
 	t.Run("Open", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l *runtime.Link) error {
+			c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l transport.Link) error {
 				l.Connected()
 				for {
 					if err := l.Rx([]byte("x"), 0); err != nil {
@@ -312,7 +292,6 @@ func TestSetPolicyCalls(t *testing.T) {
 					}
 				}
 			})
-			defer c.Close()
 			conn, err := c.Open(t.Context(), "a")
 			if err != nil {
 				t.Fatal(err)
@@ -322,7 +301,7 @@ func TestSetPolicyCalls(t *testing.T) {
 			c.SetPolicy(changed)
 			synctest.Wait()
 			if w.open("a") != 0 {
-				t.Error("the stream is still there, waiting for someone to read")
+				t.Error("the stream still waits for a reader")
 			}
 			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, runtime.ErrPolicyChanged) {
 				t.Error(err)
@@ -343,14 +322,15 @@ func TestSetPolicyCalls(t *testing.T) {
 	})
 }
 
-// TestOverlay: streams go on, and their next attempt is by the new policy.
+// TestOverlay checks that streams stay connected and follow the new policy from their
+// next attempt on.
 func TestOverlay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var targets inbox
+		var targets []string
 		lost := make(chan struct{})
-		c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l *runtime.Link) error {
-			y, _ := l.Metadata(len(l.StreamType().Metadata) - 1)
-			targets.put(runtime.Message{Payload: []byte(l.Target().Address() + "/" + y)})
+		c, w := swapContext(t, swapPolicy(), func(ctx context.Context, l transport.Link) error {
+			y, _ := l.Metadata(len(setupOf(l).Stream.Metadata) - 1)
+			targets = append(targets, l.Target().Address()+"/"+y)
 			if err := l.Connected(); err != nil {
 				return err
 			}
@@ -361,20 +341,19 @@ func TestOverlay(t *testing.T) {
 				return errFake
 			}
 		})
-		defer c.Close()
-		tr := &trace{}
+		tr := new(trace)
 		s, err := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "X"), runtime.WithMetadata("y", "Y"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.Connect()
 		synctest.Wait()
-		for i, f := range []func(*runtime.StreamType){
-			func(st *runtime.StreamType) { st.Port = 2 },
-			func(st *runtime.StreamType) { st.Port = 3; st.Metadata = st.Metadata[1:] }, // x is gone
-			func(st *runtime.StreamType) {
+		for i, f := range []func(*policy.StreamType){
+			func(st *policy.StreamType) { st.Port = 2 },
+			func(st *policy.StreamType) { st.Port = 3; st.Metadata = st.Metadata[1:] }, // without x
+			func(st *policy.StreamType) {
 				st.Port = 4
-				st.Metadata = []runtime.Metadata{{Name: "z"}, {Name: "x"}, {Name: "y"}}
+				st.Metadata = []policy.Metadata{{Name: "z"}, {Name: "x"}, {Name: "y"}}
 			},
 		} {
 			if err := c.Overlay(swapPolicy(change("a", f))); err != nil {
@@ -382,22 +361,22 @@ func TestOverlay(t *testing.T) {
 			}
 			synctest.Wait()
 			if got := int(s.StreamType().Port); got != i+1 || s.State() != runtime.StateConnected {
-				t.Errorf("before the next attempt: port %d, %v", got, s.State())
+				t.Errorf("port %d, %v before the next attempt", got, s.State())
 			}
 			lost <- struct{}{}
 			time.Sleep(time.Minute)
 			if got := int(s.StreamType().Port); got != i+2 {
-				t.Errorf("after it: port %d", got)
+				t.Errorf("port %d after it", got)
 			}
 			if w.open("a") != 1 {
 				t.Errorf("%d connectors", w.open("a"))
 			}
 		}
-		if got, want := targets.String(), "a.example:1/Y a.example:2/Y a.example:3/Y a.example:4/Y"; got != want {
+		if got, want := strings.Join(targets, " "), "a.example:1/Y a.example:2/Y a.example:3/Y a.example:4/Y"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 		if x, err := s.Metadata("x"); x != "" || err != nil {
-			t.Errorf("x, which was not there for a while, is %q, %v", x, err)
+			t.Errorf("x, which one policy did not declare, is %q, %v", x, err)
 		}
 		if want := "CRE CNG CON" + strings.Repeat(" DIS POL CNG CON", 3); tr.String() != want {
 			t.Error(tr)
@@ -405,11 +384,11 @@ func TestOverlay(t *testing.T) {
 	})
 }
 
-// TestOverlayThenSetPolicy: a stream that an overlay left behind is judged by
-// what it has, or is to have.
+// TestOverlayThenSetPolicy checks that SetPolicy keeps a stream that follows an older policy
+// than its streamtype if the new policy equals either.
 func TestOverlayThenSetPolicy(t *testing.T) {
-	port := func(n uint16) func(*runtime.Policy) {
-		return change("a", func(st *runtime.StreamType) { st.Port = n })
+	port := func(n uint16) func(*policy.Policy) {
+		return change("a", func(st *policy.StreamType) { st.Port = n })
 	}
 	for _, test := range []struct {
 		port uint16
@@ -419,8 +398,7 @@ func TestOverlayThenSetPolicy(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c, w := swapContext(t, swapPolicy(), stay)
-			defer c.Close()
-			tr := &trace{}
+			tr := new(trace)
 			s, _ := c.NewStream("a", tr.handlers())
 			s.Connect()
 			synctest.Wait()
@@ -434,18 +412,18 @@ func TestOverlayThenSetPolicy(t *testing.T) {
 			s.Destroy()
 			time.Sleep(time.Hour)
 			if w.open("a") != 0 {
-				t.Errorf("port %d: %d connectors are left", test.port, w.open("a"))
+				t.Errorf("port %d: %d connectors at the end", test.port, w.open("a"))
 			}
 		})
 	}
 }
 
-// TestOverlayRefused: what streams need must be there, or nothing changes.
+// TestOverlayRefused checks that Overlay changes nothing if a stream could not follow the
+// new policy.
 func TestOverlayRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := swapContext(t, swapPolicy(), stay)
-		defer c.Close()
-		w.refuse = "9"
+		w.refuse = 9
 		p := c.Policy()
 		for _, name := range []string{"a", "b"} {
 			if _, err := c.NewStream(name, runtime.Handlers{}); err != nil {
@@ -453,35 +431,35 @@ func TestOverlayRefused(t *testing.T) {
 			}
 		}
 		err := c.Overlay(swapPolicy(
-			change("a", func(st *runtime.StreamType) { st.Port = 2 }),
-			change("b", func(st *runtime.StreamType) { st.Port = 2 }),
-			change("a", func(st *runtime.StreamType) { st.Port = 9 })))
+			change("a", func(st *policy.StreamType) { st.Port = 2 }),
+			change("b", func(st *policy.StreamType) { st.Port = 2 }),
+			change("a", func(st *policy.StreamType) { st.Port = 9 })))
 		synctest.Wait()
 		if !errors.Is(err, runtime.ErrUnsupported) || c.Policy() != p || w.open("a") != 1 || w.open("b") != 1 {
 			t.Errorf("%v, %d, %d", err, w.open("a"), w.open("b"))
 		}
-		err = c.Overlay(swapPolicy(change("a", func(st *runtime.StreamType) {
-			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{}
+		err = c.Overlay(swapPolicy(change("a", func(st *policy.StreamType) {
+			st.Protocol, st.HTTP = policy.ProtocolH1, &policy.HTTP{}
 		})))
 		synctest.Wait()
 		if !errors.Is(err, runtime.ErrUnsupported) || c.Policy() != p || w.open("a") != 1 {
 			t.Errorf("another protocol: %v, %d", err, w.open("a"))
 		}
-		// What has no stream is found out when it gets one.
-		if err := c.Overlay(swapPolicy(change("c", func(st *runtime.StreamType) { st.Port = 9 }))); err != nil {
+		// A streamtype without streams is not checked.
+		if err := c.Overlay(swapPolicy(change("c", func(st *policy.StreamType) { st.Port = 9 }))); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// TestOverlayBadValue: a value that was good must not get where it is bad.
+// TestOverlayBadValue checks that a value fails attempts where the new policy must not put
+// it.
 func TestOverlayBadValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := swapContext(t, swapPolicy(), stay)
-		defer c.Close()
-		tr := &trace{}
+		tr := new(trace)
 		s, _ := c.NewStream("a", tr.handlers(), runtime.WithMetadata("x", "a\r\nb"))
-		if err := c.Overlay(swapPolicy(change("a", func(st *runtime.StreamType) {
+		if err := c.Overlay(swapPolicy(change("a", func(st *policy.StreamType) {
 			st.Metadata[0].Header = "x:"
 			st.Retry.Conceal = 0
 		}))); err != nil {
@@ -501,7 +479,7 @@ func TestOverlayBadValue(t *testing.T) {
 	})
 }
 
-// TestSwapRace: all of it at once.
+// TestSwapRace replaces policies while streams work.
 func TestSwapRace(t *testing.T) {
 	c, w := swapContext(t, swapPolicy(), fetch)
 	var stop atomic.Bool
@@ -539,10 +517,10 @@ func TestSwapRace(t *testing.T) {
 	for i := range 200 {
 		var err error
 		if i%20 == 0 {
-			err = c.SetPolicy(swapPolicy(change("a", func(st *runtime.StreamType) { st.Port = uint16(i + 1) })))
+			err = c.SetPolicy(swapPolicy(change("a", func(st *policy.StreamType) { st.Port = uint16(i + 1) })))
 		} else {
-			err = c.Overlay(swapPolicy(change("b", func(st *runtime.StreamType) { st.Port = uint16(i + 1) }),
-				change("c", func(st *runtime.StreamType) { st.Port = uint16(i + 1); st.Metadata = st.Metadata[i/2%2:] })))
+			err = c.Overlay(swapPolicy(change("b", func(st *policy.StreamType) { st.Port = uint16(i + 1) }),
+				change("c", func(st *policy.StreamType) { st.Port = uint16(i + 1); st.Metadata = st.Metadata[i/2%2:] })))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -550,20 +528,20 @@ func TestSwapRace(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	c.Close()
+	teststream.Shutdown(t, c)
 	for _, name := range []string{"a", "b", "c"} {
 		if w.open(name) != 0 {
-			t.Errorf("%d connectors of %s are left", w.open(name), name)
+			t.Errorf("%d connectors of %s at the end", w.open(name), name)
 		}
 	}
 }
 
-// TestSetPolicyRideshare: a streamtype is another one if one that shares its
-// request is.
+// TestSetPolicyRideshare checks that a change of a streamtype also changes those whose
+// requests it shares.
 func TestSetPolicyRideshare(t *testing.T) {
-	share := func(p *runtime.Policy) {
+	share := func(p *policy.Policy) {
 		for i, st := range p.StreamTypes {
-			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{Method: "POST"}
+			st.Protocol, st.HTTP = policy.ProtocolH1, &policy.HTTP{Method: "POST"}
 			if i > 0 {
 				p.StreamTypes[i-1].Rideshare = st.Name
 			}
@@ -571,7 +549,6 @@ func TestSetPolicyRideshare(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := swapContext(t, swapPolicy(share), stay)
-		defer c.Close()
 		traces := map[string]*trace{"a": {}, "b": {}, "c": {}}
 		for name, tr := range traces {
 			if _, err := c.NewStream(name, tr.handlers()); err != nil {
@@ -579,11 +556,11 @@ func TestSetPolicyRideshare(t *testing.T) {
 			}
 		}
 		for _, step := range []struct {
-			change  func(*runtime.Policy)
+			change  func(*policy.Policy)
 			a, b, c string
 		}{
-			{func(*runtime.Policy) {}, "CRE", "CRE", "CRE"},
-			{change("b", func(st *runtime.StreamType) { st.HTTP.MultipartName = "x" }), "CRE DES", "CRE DES", "CRE"},
+			{func(*policy.Policy) {}, "CRE", "CRE", "CRE"},
+			{change("b", func(st *policy.StreamType) { st.HTTP.MultipartName = "x" }), "CRE DES", "CRE DES", "CRE"},
 		} {
 			if err := c.SetPolicy(swapPolicy(share, step.change)); err != nil {
 				t.Fatal(err)
@@ -596,26 +573,25 @@ func TestSetPolicyRideshare(t *testing.T) {
 	})
 }
 
-// TestOverlayOldLink: what a transport has left of an old attempt goes on with
-// what the attempt was made by.
+// TestOverlayOldLink checks that a goroutine of an attempt before an Overlay cannot use the
+// attempt after it.
 func TestOverlayOldLink(t *testing.T) {
-	share := func(p *runtime.Policy) {
+	share := func(p *policy.Policy) {
 		for _, st := range p.StreamTypes {
-			st.Protocol, st.HTTP = runtime.ProtocolH1, &runtime.HTTP{Method: "POST"}
+			st.Protocol, st.HTTP = policy.ProtocolH1, &policy.HTTP{Method: "POST"}
 		}
 		p.StreamType("a").Rideshare = "b"
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var old *runtime.Link
-		var first *runtime.StreamType
-		c, _ := swapContext(t, swapPolicy(share), each(func(ctx context.Context, l *runtime.Link) error {
-			old, first = l, l.StreamType()
-			if _, _, err := l.Tx(make([]byte, 10)); err != nil {
+		var old transport.Link
+		var first *policy.StreamType
+		c, _ := swapContext(t, swapPolicy(share), each(func(ctx context.Context, l transport.Link) error {
+			old, first = l, setupOf(l).Stream
+			if _, _, err := tx(l, make([]byte, 10)); err != nil {
 				return err
 			}
 			return errFake
 		}, stay))
-		defer c.Close()
 		s, err := c.NewStream("a", runtime.Handlers{Tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
 			return 1, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 		}})
@@ -624,33 +600,30 @@ func TestOverlayOldLink(t *testing.T) {
 		}
 		s.RequestTx()
 		synctest.Wait()
-		if got := old.Rideshare().Name; got != "b" {
-			t.Errorf("the next message is that of %s", got)
+		if s.StreamType() != first {
+			t.Error("the streamtype changed before the Overlay")
 		}
-		if err := c.Overlay(swapPolicy(share, change("a", func(st *runtime.StreamType) { st.Rideshare = "" }))); err != nil {
+		if err := c.Overlay(swapPolicy(share, change("a", func(st *policy.StreamType) { st.Rideshare = "" }))); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
 		if s.State() != runtime.StateConnected || s.Rideshare().Name != "a" || s.StreamType() == first {
 			t.Errorf("%v, %s", s.State(), s.Rideshare().Name)
 		}
-		if got := old.Rideshare().Name; got != "b" || old.StreamType() != first {
-			t.Errorf("the old attempt sends for %s", got)
-		}
-		if _, _, err := old.Tx(make([]byte, 10)); err == nil {
-			t.Error("the old attempt still sends")
+		if _, _, err := tx(old, make([]byte, 10)); err == nil {
+			t.Error("the old link still sends")
 		}
 	})
 }
 
-// TestSwapTrust: what streams of two policies trust is the same if their stores
-// say the same, so that they share connections and sessions as those of one do.
+// TestSwapTrust checks that streams of two policies with equal trust stores share a TLS
+// configuration, and so connections and sessions.
 func TestSwapTrust(t *testing.T) {
 	one, two := testcert.New("one"), testcert.New("two")
-	policy := func(st map[string]*testcert.Authority) *runtime.Policy {
-		p := &runtime.Policy{}
-		for name, a := range st {
-			s := &runtime.StreamType{Name: name, Protocol: runtime.ProtocolRaw, Endpoint: "h", Port: 1, TLS: true}
+	trusting := func(authorities map[string]*testcert.Authority) *policy.Policy {
+		p := &policy.Policy{}
+		for name, a := range authorities {
+			s := &policy.StreamType{Name: name, Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, TLS: true}
 			if a != nil {
 				s.TrustStore = a.Store()
 			}
@@ -660,15 +633,14 @@ func TestSwapTrust(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		configs := map[string]*tls.Config{}
-		c, _ := swapContext(t, policy(map[string]*testcert.Authority{"a": one, "b": nil}), func(ctx context.Context, l *runtime.Link) error {
-			config, err := l.TLSConfig()
+		c, _ := swapContext(t, trusting(map[string]*testcert.Authority{"a": one, "b": nil}), func(ctx context.Context, l transport.Link) error {
+			config, err := setupOf(l).TLS(ctx)
 			if err != nil {
 				t.Error(err)
 			}
-			configs[l.StreamType().Name] = config
+			configs[setupOf(l).Stream.Name] = config
 			return stay(ctx, l)
 		})
-		defer c.Close()
 		connect := func(names ...string) {
 			for _, name := range names {
 				s, err := c.NewStream(name, runtime.Handlers{})
@@ -680,15 +652,15 @@ func TestSwapTrust(t *testing.T) {
 			}
 		}
 		connect("a", "b")
-		if err := c.SetPolicy(policy(map[string]*testcert.Authority{"a": one, "b": nil, "c": one, "d": nil, "e": two})); err != nil {
+		if err := c.SetPolicy(trusting(map[string]*testcert.Authority{"a": one, "b": nil, "c": one, "d": nil, "e": two})); err != nil {
 			t.Fatal(err)
 		}
 		connect("c", "d", "e")
 		if configs["a"] != configs["c"] || configs["b"] != configs["d"] {
-			t.Error("what is trusted in the same way is not shared")
+			t.Error("equal trust is not shared")
 		}
 		if configs["a"] == configs["b"] || configs["a"] == configs["e"] || configs["b"] == configs["e"] {
-			t.Error("what is trusted in another way is shared")
+			t.Error("different trust is shared")
 		}
 	})
 }

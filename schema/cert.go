@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// DecodeCert decodes a certificate of the certs section. It takes what lws
-// does on purpose: base64 in either alphabet, padded or not, with line ends in
-// it (lws 5.0.0, lib/misc/base64-decode.c).
+// DecodeCert decodes a certificate of the certs section. Like lws, it accepts base64
+// in either alphabet, padded or not, with line breaks (lws 5.0.0,
+// lib/misc/base64-decode.c).
 func DecodeCert(text string) ([]byte, error) {
 	clean := strings.NewReplacer("-", "+", "_", "/", "\n", "", "\r", "", " ", "").Replace(text)
 	clean = strings.TrimRight(clean, "=")
@@ -17,11 +17,11 @@ func DecodeCert(text string) ([]byte, error) {
 	var corrupt base64.CorruptInputError
 	switch {
 	case errors.As(err, &corrupt) && int(corrupt) < len(clean) && !base64Char(clean[corrupt]):
-		return nil, fmt.Errorf("%q is no base64", clean[corrupt:corrupt+1])
+		return nil, fmt.Errorf("%q is not base64", clean[corrupt:corrupt+1])
 	case err != nil:
-		return nil, errors.New("the base64 is cut short")
+		return nil, errors.New("the base64 is truncated")
 	case len(der) == 0:
-		return nil, errors.New("there is nothing in it")
+		return nil, errors.New("it is empty")
 	}
 	return der, nil
 }

@@ -7,43 +7,30 @@ import (
 	"slices"
 )
 
-// A Diagnostic is one thing that is wrong with a policy, whichever part of
-// sspolicy found it.
+// A Diagnostic is a fault of a policy.
 type Diagnostic struct {
-	Rule     string // the name of the rule that it breaks
+	Rule     string // the name of the rule
 	Severity Severity
-	Span     Span // never empty of a Source
+	Span     Span // its Source is never nil
 	Message  string
-	Related  []Related // other places that matter, such as an earlier definition
+	Related  []Related // other positions, such as an earlier definition
 	Fixes    []Fix     // alternatives, the best one first
 }
 
-// A Related is another place that a diagnostic is about.
+// A Related is another position that a diagnostic refers to.
 type Related struct {
 	Span    Span
 	Message string
 }
 
-// A Fix is a set of edits of the source that mends what a diagnostic is about.
-type Fix struct {
-	Message string
-	Edits   []Edit // in order of place, not overlapping
-}
-
-// An Edit replaces the text of a span.
-type Edit struct {
-	Span    Span
-	NewText string
-}
-
 // A Severity says how bad a diagnostic is.
 type Severity uint8
 
-// The severities, from the least to the worst.
+// The severities, in ascending order.
 const (
 	Info    Severity = iota // worth knowing
-	Warning                 // works, but probably not as meant
-	Error                   // lws refuses the policy, or makes something else of it
+	Warning                 // works, but probably not as intended
+	Error                   // lws refuses or misreads the policy
 )
 
 var severityNames = [...]string{"info", "warning", "error"}
@@ -53,11 +40,11 @@ func (s Severity) String() string { return severityNames[s] }
 // MarshalText returns the severity's name.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText takes the name of a severity.
+// UnmarshalText parses the name of a severity.
 func (s *Severity) UnmarshalText(text []byte) error {
 	i := slices.Index(severityNames[:], string(text))
 	if i < 0 {
-		return fmt.Errorf("no severity %q: it is info, warning or error", text)
+		return fmt.Errorf("unknown severity %q: use info, warning or error", text)
 	}
 	*s = Severity(i)
 	return nil
@@ -68,7 +55,7 @@ var (
 	_ encoding.TextUnmarshaler = (*Severity)(nil)
 )
 
-// SortDiagnostics sorts by file, place and rule, and drops repetitions.
+// SortDiagnostics sorts ds by file, position and rule, and removes duplicates.
 func SortDiagnostics(ds []Diagnostic) []Diagnostic {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
 		return cmp.Or(
@@ -95,4 +82,44 @@ func Worst(ds []Diagnostic) (worst Severity, any bool) {
 func HasErrors(ds []Diagnostic) bool {
 	worst, _ := Worst(ds)
 	return worst == Error
+}
+
+// MaxFindings is how many diagnostics of one rule are reported of a document. One
+// more says how many there are besides.
+const MaxFindings = 1000
+
+// An Excess counts the diagnostics of one rule, and keeps no more than
+// MaxFindings. The zero value is ready to use.
+type Excess struct {
+	kept, dropped int
+	first, last   Diagnostic // that were dropped
+	worst         Severity   // of those before last
+}
+
+// Add reports whether a diagnostic is to be kept. If not, it returns a copy in its
+// place, which the caller may change until the next call.
+func (e *Excess) Add(d Diagnostic) (instead *Diagnostic, keep bool) {
+	if e.kept < MaxFindings {
+		e.kept++
+		return nil, true
+	}
+	if e.dropped == 0 {
+		e.first = d
+	}
+	e.worst = max(e.worst, e.last.Severity)
+	e.dropped++
+	e.last = d
+	return &e.last, false
+}
+
+// Full reports whether the next diagnostic will not be kept.
+func (e *Excess) Full() bool { return e.kept == MaxFindings }
+
+// Rest returns a diagnostic that stands for those that were not kept, or nil.
+func (e *Excess) Rest() *Diagnostic {
+	if e.dropped == 0 {
+		return nil
+	}
+	return &Diagnostic{Rule: e.first.Rule, Severity: max(e.worst, e.last.Severity), Span: e.first.Span,
+		Message: fmt.Sprintf("%d more findings of this rule, from here on", e.dropped)}
 }

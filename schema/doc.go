@@ -1,17 +1,16 @@
-// Package schema reads policies, and knows what is in them.
+// Package schema reads and validates policies.
 //
 // [Parse] makes a [Document] of a text: a syntax tree that keeps every byte, and
-// knows where each thing stands. [Validate] checks the shape of one by the JSON
+// knows the place of everything. [Validate] checks the shape of one by the JSON
 // Schema ([JSONSchema]), which also says what libwebsockets does with each key
 // ([Keys]). [NewPolicy] is a view of it as a policy: definitions, settings, and
 // references with what they refer to. What is wrong is a [Diagnostic], in this
 // package and all others; nothing here returns an error for it.
 //
 //	d := schema.Parse("policy.json", text)
-//	for _, found := range schema.Validate(d) {
-//		fmt.Printf("%v: %v: %s\n", found.Span, found.Severity, found.Message)
+//	for _, diag := range schema.Validate(d) {
+//		fmt.Printf("%v: %v: %s\n", diag.Span, diag.Severity, diag.Message)
 //	}
 //
-// A document is never changed once it is made, so it and its views may be used
-// by several goroutines.
+// Documents and their views are immutable and safe for concurrent use.
 package schema

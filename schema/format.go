@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Format prints a policy in the one layout that sspolicy has for it: two spaces
-// a level, an entry and a setting a line, short lists on one line. Comments
-// stay with what they are about, and single blank lines stay. The result means
-// the same, and formatting it again changes nothing.
+// Format prints a policy in sspolicy's layout: two spaces per level, one line per
+// entry and setting, short lists on one line. Comments stay with their subject, and
+// single blank lines stay. The result has the same meaning, and formatting it again
+// changes nothing.
 //
-// It returns an error if the document has syntax errors, or if the result would
-// be larger than MaxSize.
+// Format fails if the document has syntax errors, or if the result would be larger
+// than MaxSize.
 func Format(d *Document) (string, error) {
 	if HasErrors(d.Syntax) {
-		return "", errors.New("a policy with syntax errors can't be formatted")
+		return "", errors.New("a policy with syntax errors cannot be formatted")
 	}
 	f := &formatter{}
 	above, _ := comments(d.Root.Before)
@@ -37,14 +37,14 @@ func Format(d *Document) (string, error) {
 	}
 	f.b.WriteByte('\n')
 	if f.b.Len() > MaxSize {
-		return "", fmt.Errorf("formatted it would be larger than %d MiB, which is the most that a policy may have", MaxSize>>20)
+		return "", fmt.Errorf("formatted it would be larger than %d MiB, the limit for a policy", MaxSize>>20)
 	}
 	return f.b.String(), nil
 }
 
 type formatter struct {
 	b     strings.Builder
-	depth int // of objects and arrays that are open
+	depth int // of the open objects and arrays
 }
 
 func (f *formatter) line(s string) {
@@ -62,22 +62,20 @@ func (f *formatter) newline() {
 
 // An item is a member or element with the comments around it.
 type item struct {
-	blank    bool     // a blank line stands above it
+	blank    bool     // follows a blank line
 	above    []string // comments on lines of their own
 	member   *Member  // nil in an array
 	value    *Value
 	trailing string // comment at the end of its line
 }
 
-// A comment is one that stands in white space.
 type comment struct {
 	text  string
-	own   bool // it is on a line of its own
-	blank bool // after a blank line
+	own   bool // on a line of its own
+	blank bool // follows a blank line
 }
 
-// comments returns the comments in white space, and whether a blank line
-// stands at its end.
+// comments returns the comments in white space, and whether it ends in a blank line.
 func comments(space string) (list []comment, blank bool) {
 	if !strings.ContainsAny(space, "\n#") {
 		return nil, false
@@ -96,54 +94,58 @@ func comments(space string) (list []comment, blank bool) {
 	return list, empty > 0
 }
 
-// items collects the members or elements of a value, and the comments that
-// stand behind the last one.
-func items(v *Value) (list []item, tail []string) {
-	add := func(before string, it item) {
-		above, blank := comments(before)
-		for i, c := range above {
-			if !c.own && i == 0 && len(list) > 0 && list[len(list)-1].trailing == "" {
-				list[len(list)-1].trailing = c.text
-				continue
-			}
-			it.blank = it.blank || c.blank && len(it.above) == 0
-			it.above = append(it.above, c.text)
-		}
-		it.blank = it.blank || blank && len(it.above) == 0
-		it.blank = it.blank && len(list) > 0
-		if it.member != nil {
-			for _, space := range []string{it.member.Name.After, it.value.Before} {
-				inside, _ := comments(space)
-				for _, c := range inside {
-					it.above = append(it.above, c.text)
-				}
-			}
-		}
-		list = append(list, it)
+// An itemList collects the members or elements of a value.
+type itemList []item
+
+// comments returns the comments in the white space after the last item, and whether
+// the space ends in a blank line. A comment on the line of that item becomes its
+// trailing comment.
+func (l itemList) comments(space string) (rest []comment, blank bool) {
+	rest, blank = comments(space)
+	if len(rest) > 0 && !rest[0].own && len(l) > 0 && l[len(l)-1].trailing == "" {
+		l[len(l)-1].trailing = rest[0].text
+		rest = rest[1:]
 	}
-	var left string // what stands before the next comma or bracket
-	var last string
+	return rest, blank
+}
+
+// add adds an item that follows the white space.
+func (l *itemList) add(space string, it item) {
+	above, blank := l.comments(space)
+	if len(above) > 0 {
+		blank = above[0].blank
+	}
+	it.blank = blank && len(*l) > 0
+	if it.member != nil {
+		for _, space := range []string{it.member.Name.After, it.value.Before} {
+			inside, _ := comments(space)
+			above = append(above, inside...)
+		}
+	}
+	for _, c := range above {
+		it.above = append(it.above, c.text)
+	}
+	*l = append(*l, it)
+}
+
+// items returns the members or elements of a value, and the comments after the last
+// one.
+func items(v *Value) (list itemList, tail []comment) {
+	var after string // white space before the next comma or bracket
+	for _, m := range v.Members() {
+		list.add(after+m.Name.Before, item{member: m, value: &m.Value})
+		after = m.Value.After
+	}
+	for _, e := range v.Elems() {
+		list.add(after+e.Value.Before, item{value: &e.Value})
+		after = e.Value.After
+	}
 	if v.Object != nil {
-		for _, m := range v.Object.Members {
-			add(left+m.Name.Before, item{member: m, value: &m.Value})
-			left = m.Value.After
-		}
-		last = v.Object.Tail
+		after += v.Object.Tail
 	} else {
-		for _, e := range v.Array.Elems {
-			add(left+e.Value.Before, item{value: &e.Value})
-			left = e.Value.After
-		}
-		last = v.Array.Tail
+		after += v.Array.Tail
 	}
-	behind, _ := comments(left + last)
-	for i, c := range behind {
-		if !c.own && i == 0 && len(list) > 0 && list[len(list)-1].trailing == "" {
-			list[len(list)-1].trailing = c.text
-		} else {
-			tail = append(tail, c.text)
-		}
-	}
+	tail, _ = list.comments(after)
 	return list, tail
 }
 
@@ -186,19 +188,18 @@ func (f *formatter) value(v *Value) {
 	}
 	for _, c := range tail {
 		f.newline()
-		f.b.WriteString(c)
+		f.b.WriteString(c.text)
 	}
 	f.depth--
 	f.newline()
 	f.b.WriteByte(shut)
 }
 
-// maxInline is the most bytes of a list on one line.
+// maxInline is the maximum length of a list on one line, in bytes.
 const maxInline = 80
 
-// inline reports whether a value goes on one line. By its depth, an object is
-// the policy (0), an entry of a section (2), what that defines (3) or some
-// setting of it; the arrays between are the sections (1).
+// inline reports whether a value goes on one line. The depth tells what it is: the
+// policy (0), a section (1), its entry (2), a definition (3), or a setting.
 func (f *formatter) inline(v *Value) bool {
 	switch {
 	case hasComments(v):
@@ -220,7 +221,7 @@ func (f *formatter) inline(v *Value) bool {
 	return b.Len() <= maxInline
 }
 
-// hasComments reports whether there are comments inside of a value.
+// hasComments reports whether a value contains comments.
 func hasComments(v *Value) bool {
 	has := func(space string) bool { return strings.IndexByte(space, '#') >= 0 }
 	for _, m := range v.Members() {

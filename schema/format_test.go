@@ -79,8 +79,7 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// The layout changes and nothing else: the values are the same, each comment is
-// still there, and formatting is done after one time.
+// FuzzFormat checks that formatting keeps values and comments, and is idempotent.
 func FuzzFormat(f *testing.F) {
 	for _, s := range syntaxSeeds {
 		f.Add(s)
@@ -92,11 +91,11 @@ func FuzzFormat(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again := Parse("f", []byte(got))
-		if len(again.Syntax) > 0 && again.Syntax[0].Rule != RuleLaxSyntax {
-			t.Fatalf("%q is formatted as %q: %s", text, got, again.Syntax[0].Message)
+		formatted := Parse("f", []byte(got))
+		if len(formatted.Syntax) > 0 && formatted.Syntax[0].Rule != RuleLaxSyntax {
+			t.Fatalf("%q is formatted as %q: %s", text, got, formatted.Syntax[0].Message)
 		}
-		if a, b := sketch(&d.Root), sketch(&again.Root); a != b {
+		if a, b := sketch(&d.Root), sketch(&formatted.Root); a != b {
 			t.Fatalf("%q is formatted as %q, which means %s", text, got, b)
 		}
 		count := func(d *Document) map[string]int {
@@ -106,10 +105,10 @@ func FuzzFormat(f *testing.F) {
 			}
 			return m
 		}
-		if diff := cmp.Diff(count(d), count(again)); diff != "" {
+		if diff := cmp.Diff(count(d), count(formatted)); diff != "" {
 			t.Fatalf("%q is formatted as %q: comments: %s", text, got, diff)
 		}
-		if twice, _ := Format(again); twice != got {
+		if twice, _ := Format(formatted); twice != got {
 			t.Fatalf("%q is formatted as %q, and then as %q", text, got, twice)
 		}
 	})

@@ -9,17 +9,16 @@ import (
 	"sync"
 )
 
-// JSONSchema is the JSON Schema (draft 2020-12) of a policy. It is the one
-// table of keys: all that sspolicy knows of a key, it reads from there.
+// JSONSchema is the JSON Schema (draft 2020-12) of a policy. It is the one table of
+// keys.
 //
 //go:embed policy.schema.json
 var JSONSchema string
 
-// A Section is one of the arrays at the top of a policy that define things by
-// name.
+// A Section is an array at the top of a policy that defines named entries.
 type Section string
 
-// The sections of a policy. Top stands for its outermost object.
+// The sections of a policy. Top is its outermost object.
 const (
 	Top         Section = ""
 	Retry       Section = "retry"
@@ -30,13 +29,10 @@ const (
 	Streams     Section = "s"
 )
 
-// sections says for each section what its entries are called, where the JSON
-// Schema defines them, and whether they are named by a key of their object (or
-// else by a member called name).
 var sections = map[Section]struct {
-	noun  string
-	def   string
-	keyed bool
+	noun  string // for an entry
+	def   string // its definition in the JSON Schema
+	keyed bool   // an entry's name is a key, not the value of a member "name"
 }{
 	Top:         {"policy", "", false},
 	Retry:       {"backoff scheme", "retry", true},
@@ -47,7 +43,7 @@ var sections = map[Section]struct {
 	Streams:     {"streamtype", "stream", true},
 }
 
-// Noun returns what an entry of the section is called.
+// Noun returns the noun for an entry of the section, such as "streamtype".
 func (s Section) Noun() string { return sections[s].noun }
 
 // A Match is how lws finds the entry that a reference names.
@@ -57,12 +53,12 @@ type Match string
 const (
 	MatchExact     Match = "exact"
 	MatchPrefix    Match = "prefix"    // the newest entry whose name starts with the reference
-	MatchUnchecked Match = "unchecked" // not at all until it is used
+	MatchUnchecked Match = "unchecked" // resolved only when it is used
 )
 
-// A Key is one row of the key table: what sspolicy knows of a key in a policy.
+// A Key is a row of the table of keys.
 type Key struct {
-	Section     Section // where the key stands: in an entry of this section
+	Section     Section // of the entries that have the key
 	Name        string
 	Types       []string // JSON Schema's names of the types that it may have
 	Enum        []string // the values that a string may have; nil for any
@@ -71,34 +67,59 @@ type Key struct {
 	Description string
 
 	Member       string   // C member of lws that holds the value, such as u.http.url; empty if none does
-	Flag         string   // C flag that stands for it, such as LWSSSPOLF_TLS; empty if none does
+	Flag         string   // C flag for it, such as LWSSSPOLF_TLS; empty if none does
 	Bit          int      // the bit of Flag
-	Width        int      // bits of an integer's C member; 0 if it is no integer
+	Unit         string   // of an integer: "ms", "s", "us", "%" or ""
+	Width        int      // bits of an integer's C member; 0 for other types
 	Since        string   // the first lws release that reads it
-	Protocols    []string // the protocols that it serves; nil for all
+	Protocols    []string // the protocols that use it; nil for all
 	Role         string   // "client" or "server"; empty for both
-	Ref          Section  // the section that the value names an entry of; Top if it is no reference
+	Ref          Section  // the section that the value names an entry of; Top if the value is not a reference
 	Match        Match
 	Inert        bool                         // no lws version acts on it
+	Sticky       bool                         // a boolean that false does not clear once it is true
 	Aliases      []string                     // documented names for it that no lws version reads
 	ValueAliases map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
+	ValueMeant   map[string]map[string]any    // other values that are written for the settings given
 	ValueSince   map[string]string            // the first lws release that reads a value, where that is later than Since
 }
 
 // Is reports whether a value may be of this type, by JSON Schema's name.
 func (k *Key) Is(typ string) bool { return slices.Contains(k.Types, typ) }
 
-// Serves reports whether the key means anything to a protocol. To "", which is
-// not known, it may.
+// Meant returns the settings that an invalid value stands for, this key among them,
+// or nil.
+func (k *Key) Meant(value string) map[string]any {
+	if use, ok := k.ValueAliases[value]; ok {
+		meant := map[string]any{}
+		for key, v := range use {
+			meant[key] = v
+		}
+		return meant
+	}
+	lower := strings.ToLower(value)
+	if slices.Contains(k.Enum, lower) {
+		return map[string]any{k.Name: lower}
+	}
+	return k.ValueMeant[lower]
+}
+
+// Joined reports whether lws joins the lists if an object has the key more than
+// once. Of any other key, the last one counts.
+func (k *Key) Joined() bool { return k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff" }
+
+// Serves reports whether the protocol uses the key. It is true for "", an unknown
+// protocol.
 func (k *Key) Serves(protocol string) bool {
 	return k.Protocols == nil || protocol == "" || slices.Contains(k.Protocols, protocol)
 }
 
-// keyTable is the JSON Schema, read as a table.
+// A keyTable is the JSON Schema as a table.
 type keyTable struct {
 	keys       map[Section][]*Key
 	byName     map[Section]map[string]*Key
-	documented map[Section]map[string]string // names that only lws's documentation has, and the key to use instead
+	documented map[Section]map[string]string // names that appear only in lws's documentation, and the key to use instead
+	meant      map[Section]map[string]string // names that people write, and what to do instead
 }
 
 var table = sync.OnceValue(func() keyTable {
@@ -107,17 +128,21 @@ var table = sync.OnceValue(func() keyTable {
 		Flag         string                       `json:"flag"`
 		Bit          int                          `json:"bit"`
 		Width        int                          `json:"width"`
+		Unit         string                       `json:"unit"`
 		Since        string                       `json:"since"`
 		Protocols    []string                     `json:"protocols"`
 		Role         string                       `json:"role"`
 		Ref          Section                      `json:"ref"`
 		Match        Match                        `json:"match"`
 		Inert        bool                         `json:"inert"`
+		Sticky       bool                         `json:"sticky"`
 		Aliases      []string                     `json:"aliases"`
 		ValueAliases map[string]map[string]string `json:"valueAliases"`
+		ValueMeant   map[string]map[string]any    `json:"valueMeant"`
 		ValueSince   map[string]string            `json:"valueSince"`
 
 		DocumentedOnly map[string]string `json:"documentedOnly"`
+		Meant          map[string]string `json:"meant"`
 	}
 	type object struct {
 		Properties orderedMap[struct {
@@ -138,19 +163,19 @@ var table = sync.OnceValue(func() keyTable {
 		panic("schema: the embedded JSON Schema does not decode: " + err.Error()) // a test decodes it
 	}
 
-	t := keyTable{map[Section][]*Key{}, map[Section]map[string]*Key{}, map[Section]map[string]string{}}
+	t := keyTable{map[Section][]*Key{}, map[Section]map[string]*Key{}, map[Section]map[string]string{}, map[Section]map[string]string{}}
 	add := func(s Section, o object) {
 		t.byName[s] = map[string]*Key{}
-		t.documented[s] = o.LWS.DocumentedOnly
+		t.documented[s], t.meant[s] = o.LWS.DocumentedOnly, o.LWS.Meant
 		for _, p := range o.Properties {
 			k := &Key{
 				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
 				Minimum: p.Value.Minimum, Maximum: p.Value.Maximum, Description: p.Value.Description,
 				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
-				Width: p.Value.LWS.Width, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
+				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
-				Inert: p.Value.LWS.Inert, Aliases: p.Value.LWS.Aliases,
-				ValueAliases: p.Value.LWS.ValueAliases, ValueSince: p.Value.LWS.ValueSince,
+				Inert: p.Value.LWS.Inert, Sticky: p.Value.LWS.Sticky || p.Value.LWS.Flag != "", Aliases: p.Value.LWS.Aliases,
+				ValueAliases: p.Value.LWS.ValueAliases, ValueMeant: p.Value.LWS.ValueMeant, ValueSince: p.Value.LWS.ValueSince,
 			}
 			t.keys[s] = append(t.keys[s], k)
 			t.byName[s][k.Name] = k
@@ -171,11 +196,10 @@ var table = sync.OnceValue(func() keyTable {
 // Schema. The caller must not change them.
 func Keys(s Section) []*Key { return table().keys[s] }
 
-// LookupKey returns the key with exactly this name, as lws compares them, or
-// nil.
+// LookupKey returns the key with exactly this name, as lws compares names, or nil.
 func LookupKey(s Section, name string) *Key { return table().byName[s][name] }
 
-// oneOrMore is JSON Schema's type keyword: a name, or several.
+// oneOrMore is the JSON Schema keyword type: a name or a list of names.
 type oneOrMore []string
 
 func (o *oneOrMore) UnmarshalJSON(b []byte) error {
@@ -195,7 +219,7 @@ type orderedMap[V any] []struct {
 func (o *orderedMap[V]) UnmarshalJSON(b []byte) error {
 	d := json.NewDecoder(strings.NewReader(string(b)))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return fmt.Errorf("want an object, have %v: %w", t, err)
+		return fmt.Errorf("got %v, want an object: %w", t, err)
 	}
 	for d.More() {
 		t, err := d.Token()

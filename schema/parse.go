@@ -6,44 +6,55 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
 // The limits of a policy. lws 5.0.0 reads objects nested 62 deep and arrays 64
-// deep; earlier versions less.
+// deep; earlier versions read fewer levels.
 const (
 	MaxSize  = 16 << 20 // bytes
-	MaxDepth = 64       // objects and arrays inside one another
+	MaxDepth = 64       // levels of objects and arrays
 
-	maxSyntax = 50 // how many syntax errors are told
+	maxSyntax = 1000 // syntax errors reported
 )
 
 // The rules that the parser reports.
 const (
-	RuleSyntax    = "syntax"     // lws does not read the policy either, or reads something else
-	RuleLaxSyntax = "lax-syntax" // lws reads it as it was meant, but it is not JSON
+	RuleSyntax    = "syntax"     // lws refuses the policy or reads something else
+	RuleLaxSyntax = "lax-syntax" // lws reads the text as meant, but it is not JSON
+
+	RuleNotPolicy = "not-a-policy" // the text is something else
 )
 
-// ReadAll reads the text of a policy. It returns an error if the text is
-// larger than MaxSize.
+// ReadAll reads the text of a policy. It fails if the text is larger than MaxSize.
 func ReadAll(r io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err == nil && len(text) > MaxSize {
-		err = fmt.Errorf("larger than %d MiB, which is the most that a policy may have", MaxSize>>20)
+		err = fmt.Errorf("larger than %d MiB, the limit for a policy", MaxSize>>20)
 	}
 	return text, err
 }
 
-// Parse reads a policy. The name is the one that messages call it by. It takes
-// JSON (RFC 8259) and, as lws does, comments from "#" to the end of the line.
-// It never fails: what is wrong is in Document.Syntax, and the document holds
-// as much as could be made of the text.
+// Parse reads a policy. Messages call it by name. It takes JSON (RFC 8259) and,
+// as lws does, comments from "#" to the end of the line. It never fails:
+// Document.Syntax holds the errors, and the document as much as could be read.
 //
-// What lws reads as it was meant although it is not JSON is reported as
-// lax-syntax: a comma before a closing "]", one "}" too many there, and zeros
+// lax-syntax is text that lws reads as meant although it is not JSON: a comma before a closing "]", one "}" too many there, and zeros
 // before a number (lib/misc/lejp.c; each was run on lws 4.3.10 and 5.0.0).
+//
+// Where the place of a mistake is beyond doubt, Document.Syntax has one
+// diagnostic for it, with a fix; see [Document.Corrected].
 func Parse(name string, text []byte) *Document {
-	src := &Source{Name: name, Text: string(text)}
+	d, p := parse(&Source{Name: name, Text: string(text)})
+	if HasErrors(d.Syntax) {
+		correct(d, p)
+	}
+	return d
+}
+
+// parse reads a policy and corrects nothing.
+func parse(src *Source) (*Document, *parser) {
 	p := &parser{src: src, text: src.Text}
 	d := &Document{Source: src}
 	if problem, at := p.unreadable(); problem != "" {
@@ -51,10 +62,17 @@ func Parse(name string, text []byte) *Document {
 		d.Root.Span = Span{src, at, at}
 		d.Tail = src.Text
 		d.Syntax = p.diags
-		return d
+		return d, p
 	}
+	p.document(d)
+	d.Syntax = SortDiagnostics(slices.Clone(p.diags))
+	return d, p
+}
+
+// document reads the text into a document.
+func (p *parser) document(d *Document) {
 	if strings.HasPrefix(p.text, bom) {
-		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for the name of a file")
+		p.fixf(0, len(bom), "remove it", "", "the text starts with a byte order mark: lws takes such a policy for a file name")
 		p.pos = len(bom)
 		d.Root = p.value()
 		d.Root.Before = bom + d.Root.Before
@@ -63,8 +81,7 @@ func Parse(name string, text []byte) *Document {
 	}
 	d.Tail = p.text[p.pos:]
 	p.finish(d)
-	d.Syntax = SortDiagnostics(p.diags)
-	return d
+	d.damaged = p.damaged
 }
 
 // bom is the byte order mark that some editors put before UTF-8.
@@ -75,22 +92,31 @@ type parser struct {
 	text string
 	pos  int
 
-	open    []int // offsets of the brackets that are open
+	open    []int // offsets of the open brackets
 	diags   []Diagnostic
-	tooMany bool // there were more errors than diags takes
-	ended   bool // the end of the text inside of something was reported
-	stray   bool // a bracket that lws passes over was reported
+	around  []int // the innermost bracket open at each of diags
+	tooMany bool  // maxSyntax was reached
+	ended   bool  // the text ended inside of an object, array or string
+	stray   bool  // a bracket that lws skips was reported
+	damaged bool  // the errors so far leave the structure in doubt
+	guessed bool  // a fix was offered for a bracket, which may belong elsewhere
+
+	clean bool // the first error stops the parser by a panic
+
+	top   string // the key at the top around the parser's place
+	key   string // of the innermost member around it
+	depth int    // of that member's object
 }
 
-// unreadable says why the text is not one that can be parsed at all, and where.
+// unreadable returns why the text cannot be parsed at all, and where, or "".
 func (p *parser) unreadable() (problem string, at int) {
 	switch {
 	case len(p.text) > MaxSize:
-		return fmt.Sprintf("the text is larger than %d MiB, which is the most that a policy may have", MaxSize>>20), 0
+		return fmt.Sprintf("the text is larger than %d MiB, the limit for a policy", MaxSize>>20), 0
 	case strings.HasPrefix(p.text, "\xff\xfe"), strings.HasPrefix(p.text, "\xfe\xff"):
 		return "the text is UTF-16: save it as UTF-8", 0
 	case strings.IndexByte(p.text, 0) >= 0:
-		return "this is no text: it holds a NUL byte", strings.IndexByte(p.text, 0)
+		return "the file is not text: it holds a NUL byte", strings.IndexByte(p.text, 0)
 	}
 	for i, r := range p.text {
 		if r == utf8.RuneError {
@@ -103,27 +129,62 @@ func (p *parser) unreadable() (problem string, at int) {
 }
 
 func (p *parser) report(d Diagnostic) {
+	if p.clean && d.Severity == Error {
+		panic(unclean{})
+	}
 	switch {
 	case len(p.diags) < maxSyntax:
 		p.diags = append(p.diags, d)
+		p.around = append(p.around, p.innermost())
 	case !p.tooMany:
+		p.damaged = true
 		p.tooMany = true
 		p.diags = append(p.diags, Diagnostic{Rule: RuleSyntax, Severity: Error, Span: d.Span,
-			Message: "more syntax errors from here on: mend those above first"})
+			Message: "more syntax errors follow: fix those above first"})
 	}
+}
+
+// innermost returns the offset of the innermost bracket that is open.
+func (p *parser) innermost() int {
+	if len(p.open) == 0 {
+		return 0
+	}
+	return p.open[len(p.open)-1]
 }
 
 func (p *parser) span(start, end int) Span { return Span{p.src, start, end} }
 
 func (p *parser) errorf(start, end int, format string, args ...any) {
+	if p.clean {
+		panic(unclean{})
+	}
 	p.report(Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)})
 }
 
-// fixf reports an error that an edit of start to end would mend.
+// fixf reports an error that an edit of start to end mends.
 func (p *parser) fixf(start, end int, fix, newText, format string, args ...any) {
-	d := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)}
-	d.Fixes = []Fix{{fix, []Edit{{p.span(start, end), newText}}}}
+	if p.clean {
+		panic(unclean{})
+	}
+	p.report(p.fixable(start, end, fix, newText, fmt.Sprintf(format, args...)))
+}
+
+// laxf is fixf for text that lws reads all the same.
+func (p *parser) laxf(start, end int, fix, newText, lws, format string, args ...any) {
+	d := p.fixable(start, end, fix, newText, fmt.Sprintf(format, args...))
+	d.lax(lws)
 	p.report(d)
+}
+
+func (p *parser) fixable(start, end int, fix, newText, message string) Diagnostic {
+	return Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: message,
+		Fixes: []Fix{newFix(fix, p.span(start, end), newText)}}
+}
+
+// lax makes a syntax error one that lws does not mind.
+func (d *Diagnostic) lax(lws string) {
+	d.Rule, d.Severity = RuleLaxSyntax, Warning
+	d.Message += "; " + lws
 }
 
 // peek returns the next byte, or 0 at the end.
@@ -134,7 +195,7 @@ func (p *parser) peek() byte {
 	return 0
 }
 
-// space passes over white space and comments.
+// space skips white space and comments.
 func (p *parser) space() {
 	for p.pos < len(p.text) {
 		switch c := p.text[p.pos]; {
@@ -147,7 +208,7 @@ func (p *parser) space() {
 		case c == '/' && strings.HasPrefix(p.text[p.pos:], "//"):
 			start := p.pos
 			p.line()
-			p.fixf(start, start+2, `write "#"`, "#", `lws knows no "//" comments: a comment runs from "#" to the end of the line`)
+			p.fixf(start, start+2, `write "#"`, "#", `lws does not read "//" comments: a comment runs from "#" to the end of the line`)
 		case c == '/' && strings.HasPrefix(p.text[p.pos:], "/*"):
 			start := p.pos
 			if end := strings.Index(p.text[start+2:], "*/"); end >= 0 {
@@ -155,14 +216,21 @@ func (p *parser) space() {
 			} else {
 				p.pos = len(p.text)
 			}
-			p.errorf(start, start+2, `lws knows no "/*" comments: a comment runs from "#" to the end of the line`)
+			p.errorf(start, start+2, `lws does not read "/*" comments: a comment runs from "#" to the end of the line`)
+		case c >= utf8.RuneSelf:
+			r, size := utf8.DecodeRuneInString(p.text[p.pos:])
+			if !unicode.IsSpace(r) && r != '\ufeff' && r != '\u200b' {
+				return
+			}
+			p.fixf(p.pos, p.pos+size, "write a space", " ", "the character U+%04X only looks like a space: write a space", r)
+			p.pos += size
 		default:
 			return
 		}
 	}
 }
 
-// line passes over the rest of the line.
+// line skips the rest of the line.
 func (p *parser) line() {
 	if i := strings.IndexByte(p.text[p.pos:], '\n'); i >= 0 {
 		p.pos += i
@@ -171,16 +239,15 @@ func (p *parser) line() {
 	}
 }
 
-// value reads a value and the space around it. If there is none it reports
-// that and returns a value of Kind Missing.
+// value reads a value and the space around it. It reports a missing value and
+// returns one of Kind Missing.
 func (p *parser) value() Value {
 	start := p.pos
 	p.space()
 	return p.valueAfter(start)
 }
 
-// valueAfter reads the value at the parser's place, with the text from start
-// on before it.
+// valueAfter reads a value. The text from start on is the space before it.
 func (p *parser) valueAfter(start int) Value {
 	v := Value{Before: p.text[start:p.pos]}
 	from := p.pos
@@ -221,10 +288,10 @@ func (p *parser) push() {
 
 func (p *parser) pop() { p.open = p.open[:len(p.open)-1] }
 
-// closer deals with a closing bracket in an object or array that is closed by
-// want. It returns the text of the bracket that ends it and true; if another
-// one that encloses it ends here, that is "". If the bracket is one too many it
-// passes over it and returns false. after says that it stands after an element.
+// closer handles a closing bracket in an object or array that want closes. It
+// returns the bracket and true, or "" and true if the bracket closes an enclosing
+// object or array. It skips a bracket that closes nothing and returns false.
+// after is set after an element.
 func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	c := p.text[p.pos]
 	if c == want {
@@ -237,26 +304,30 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	next := strings.TrimLeft(p.text[p.pos+1:], " \t\r\n")
 	encloses := slices.ContainsFunc(p.open[:len(p.open)-1], func(at int) bool { return p.text[at]+2 == c })
 	if encloses && (next == "" || next[0] != want) {
-		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy, or takes it as loaded and waits for more of it", string(want), string(c))
-		d.Fixes = []Fix{{fmt.Sprintf("insert %q", string(want)), []Edit{{p.span(p.pos, p.pos), string(want)}}}}
+		d.Message = fmt.Sprintf("%q is missing before this %q; lws refuses the policy or waits for the rest of it", string(want), string(c))
+		d.Fixes = []Fix{newFix(fmt.Sprintf("insert %q", string(want)), p.span(p.pos, p.pos), string(want))}
+		p.guessed, p.damaged = true, true
 		p.report(d)
 		return "", true
 	}
 	d.Message = fmt.Sprintf("this %q closes nothing: %q is open", string(c), opener.Text())
-	d.Fixes = []Fix{{"remove it", []Edit{{d.Span, ""}}}}
-	p.report(d)
+	d.Fixes = []Fix{newFix("remove it", d.Span, "")}
+	p.guessed = true
 	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
 		p.stray = true // lws forgives one
-		p.lax("; lws passes over it")
+		d.lax("lws passes over it")
+	} else {
+		p.damaged = true
 	}
+	p.report(d)
 	p.pos++
 	if p.space(); p.peek() == ',' {
-		p.pos++ // it stands where it should, but for this bracket
+		p.pos++ // the comma after the element before the bracket
 	}
 	return "", false
 }
 
-// eof reports the end of the text inside of objects or arrays, once.
+// eof reports once that the text ends inside of objects or arrays.
 func (p *parser) eof() {
 	if p.ended {
 		return
@@ -269,7 +340,7 @@ func (p *parser) eof() {
 	} else {
 		d.Message += fmt.Sprintf("the %d objects and arrays around it are not closed", n)
 	}
-	d.Message += "; lws takes such a policy as loaded, with what it has read so far"
+	d.Message += "; lws loads what it has read so far"
 	for i := len(p.open) - 1; i >= 0 && len(d.Related) < 4; i-- {
 		d.Related = append(d.Related, Related{p.span(p.open[i], p.open[i]+1), "not closed"})
 	}
@@ -280,7 +351,7 @@ func (p *parser) object() *Object {
 	o := &Object{}
 	p.push()
 	defer p.pop()
-	start := p.pos // of the text that is not yet in the tree
+	start := p.pos // of the text that the tree does not hold yet
 	for {
 		p.space()
 		switch c := p.peek(); {
@@ -299,21 +370,23 @@ func (p *parser) object() *Object {
 				return o
 			}
 		case c == ',':
-			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma stands after nothing")
+			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
 			p.pos++
 		case c == ':':
+			p.damaged = true
 			p.errorf(p.pos, p.pos+1, "a key is missing before \":\"")
 			p.pos++
 		case c == '"':
 			o.Members = append(o.Members, p.member(start))
 			start = p.pos
 		case c == '{' || c == '[':
-			p.errorf(p.pos, p.pos+1, "%q where a key in double quotes should be", string(c))
+			p.damaged = true
+			p.errorf(p.pos, p.pos+1, "want a key in double quotes, not %q", string(c))
 			from := p.pos
 			v := p.valueAfter(p.pos)
 			o.Members = append(o.Members, &Member{
 				Name:  Value{Before: p.text[start:from], Span: p.span(from, from)},
-				Value: v, Comma: p.comma(&v),
+				Value: v, Comma: p.comma(&v, true),
 			})
 			start = p.pos
 		default:
@@ -326,7 +399,7 @@ func (p *parser) object() *Object {
 // end returns the offset of the comma after a member.
 func (m *Member) end() int { return m.Value.Span.End + len(m.Value.After) }
 
-// member reads a member; the text from start on stands before it.
+// member reads a member. The text from start on is the space before its key.
 func (p *parser) member(start int) *Member {
 	m := &Member{Name: Value{Before: p.text[start:p.pos], Kind: String}}
 	from := p.pos
@@ -336,49 +409,125 @@ func (p *parser) member(start int) *Member {
 		m.Key = unquote(m.Name.Raw)
 	} else {
 		m.Name.Kind = Invalid
-		p.token()
+		m.Key = p.bareKey()
 		m.Name.Raw = p.text[from:p.pos]
-		m.Key = strings.Trim(m.Name.Raw, "'")
-		p.fixf(from, p.pos, "write "+Quote(m.Key), Quote(m.Key), "a key stands in double quotes: %s", Quote(m.Key))
 	}
 	m.Name.Span = p.span(from, p.pos)
 	start = p.pos
 	p.space()
 	m.Name.After = p.text[start:p.pos]
+	defer func(key string, depth int) { p.key, p.depth = key, depth }(p.key, p.depth)
+	if p.key, p.depth = m.Key, len(p.open); p.depth == 1 {
+		p.top = m.Key
+	}
 	switch c := p.peek(); {
-	case c == ':':
-		p.pos++
-		m.Colon = ":"
+	case c == ':' || c == '=':
+		at := p.pos
+		for p.pos < len(p.text) && strings.IndexByte(":=>", p.text[p.pos]) >= 0 && p.pos-at < 2 {
+			p.pos++
+		}
+		if m.Colon = p.text[at:p.pos]; m.Colon != ":" {
+			p.fixf(at, p.pos, `write ":"`, ":", `want ":" after a key, not %q`, m.Colon)
+		}
 		m.Value = p.value()
-		m.Comma = p.comma(&m.Value)
+		m.Comma = p.comma(&m.Value, true)
 		return m
 	case c == ',' || c == '}' || c == ']' || p.pos == len(p.text):
 		if p.pos < len(p.text) {
 			p.errorf(m.Name.Span.Start, m.Name.Span.End, "the key %s has no value", QuoteName(m.Key))
 		}
 		m.Value.Span = p.span(p.pos, p.pos)
-		m.Comma = p.comma(nil)
+		m.Comma = p.comma(nil, true)
 		return m
 	}
 	if m.Name.Kind == Invalid {
 		m.Value = p.value()
-		m.Comma = p.comma(&m.Value)
+		m.Comma = p.comma(&m.Value, true)
 		return m
 	}
 	at := m.Name.Span.End
 	p.fixf(at, at, `insert ":"`, ":", "\":\" is missing after the key %s", QuoteName(m.Key))
 	m.Value = p.value()
-	m.Comma = p.comma(&m.Value)
+	m.Comma = p.comma(&m.Value, true)
 	return m
 }
 
-// comma reads the comma after a value, and reports it if it is missing before
-// something else than the closing bracket.
-func (p *parser) comma(after *Value) string {
+// setting returns the key of the setting whose value is being read, or nil if it
+// is not in the table.
+func (p *parser) setting() *Key {
+	section, at := Section(p.top), 3 // the depth at which the settings of a definition stand
+	if info, ok := sections[section]; !ok {
+		section, at = Top, 1
+	} else if info.keyed {
+		at = 4
+	}
+	if p.depth != at {
+		return nil
+	}
+	return LookupKey(section, p.key)
+}
+
+var identifier = regexp.MustCompile(`^[A-Za-z_$][A-Za-z0-9_$-]*$`)
+
+// bareKey reads a key that is not in double quotes, and returns it.
+func (p *parser) bareKey() string {
+	from := p.pos
+	key, quoted := p.quoted()
+	if !quoted {
+		p.token()
+		word := p.text[from:p.pos]
+		if i := strings.IndexByte(word, '='); i > 0 {
+			p.pos = from + i
+		}
+		key = p.text[from:p.pos]
+	}
+	rest := strings.TrimLeft(p.text[p.pos:], " \t")
+	if (quoted || identifier.MatchString(key)) && rest != "" && (rest[0] == ':' || rest[0] == '=') {
+		p.fixf(from, p.pos, "write "+Quote(key), Quote(key), "write keys in double quotes: %s", Quote(key))
+	} else {
+		p.damaged = true
+		p.errorf(from, p.pos, "%s is not a key in double quotes", QuoteName(key))
+	}
+	return key
+}
+
+// quotes are the marks that people, or their word processors, write in the
+// place of double quotes, each with those that may end it.
+var quotes = map[rune]string{'\'': "'", '“': "”“\"", '”': "”\"", '„': "“”\"", '‟': "”\"", '«': "»", '‘': "’"}
+
+// quoted reads a text in quotation marks other than double quotes, if there is
+// one that ends on its line and needs no escapes, and returns what is in it.
+func (p *parser) quoted() (text string, ok bool) {
+	r, size := utf8.DecodeRuneInString(p.text[p.pos:])
+	ends, ok := quotes[r]
+	if !ok {
+		return "", false
+	}
+	rest := p.text[p.pos+size:]
+	i := strings.IndexAny(rest, ends+"\"\\\n")
+	if i < 0 {
+		return "", false
+	}
+	end, endSize := utf8.DecodeRuneInString(rest[i:])
+	if !strings.ContainsRune(ends, end) {
+		return "", false
+	}
+	p.pos += size + i + endSize
+	return rest[:i], true
+}
+
+// comma reads the comma after the value of a member or an element. It reports a
+// missing one, except before a closing bracket. Before a string that is not the key
+// of a member, it offers no fix.
+func (p *parser) comma(after *Value, member bool) string {
 	switch c := p.peek(); {
 	case c == ',':
 		p.pos++
 		return ","
+	case c == ';':
+		p.fixf(p.pos, p.pos+1, `write ","`, ",", `want "," after a value, not ";"`)
+		p.pos++
+		return ";"
 	case p.pos == len(p.text), c == '}' || c == ']', c == ':':
 		return ""
 	}
@@ -386,14 +535,22 @@ func (p *parser) comma(after *Value) string {
 	if after != nil {
 		at = after.Span.End
 		if after.Kind == Invalid || after.Kind == Missing {
-			return "" // reported already
+			return "" // already reported
 		}
 	}
-	p.fixf(at, at, `insert ","`, ",", "\",\" is missing here, before %s", p.upcoming())
+	const missing = `"," is missing here, before %s`
+	if member && notKey.MatchString(p.text[p.pos:]) {
+		p.errorf(at, at, missing, p.upcoming())
+	} else {
+		p.fixf(at, at, `insert ","`, ",", missing, p.upcoming())
+	}
 	return ""
 }
 
-// upcoming returns the start of what comes next, for a message.
+// notKey matches a string that is not followed by a colon.
+var notKey = regexp.MustCompile(`^"[^"\\\n]*"\s*[,\]}]`)
+
+// upcoming returns the start of the next token, for a message.
 func (p *parser) upcoming() string {
 	end := p.pos + 1
 	for end < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}#", p.text[end]) < 0 {
@@ -420,39 +577,30 @@ func (p *parser) array() *Array {
 				if n := len(a.Elems); n > 0 && a.Elems[n-1].Comma != "" {
 					last := &a.Elems[n-1].Value
 					at := last.Span.End + len(last.After)
-					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON", "]")
-					p.lax("; lws passes over it")
+					p.laxf(at, at+1, "remove the comma", "", "lws passes over it", "a comma before %q is not JSON", "]")
 				}
 				a.Tail, a.Close = tail, text
 				return a
 			}
 		case c == ',':
-			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma stands after nothing")
+			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
 			p.pos++
 		case c == ':':
+			p.damaged = true
 			p.errorf(p.pos, p.pos+1, "\":\" in an array, whose elements have no keys")
 			p.pos++
 		default:
 			e := &Element{Value: p.valueAfter(start)}
-			e.Comma = p.comma(&e.Value)
+			e.Comma = p.comma(&e.Value, false)
 			a.Elems = append(a.Elems, e)
 			start = p.pos
 		}
 	}
 }
 
-// lax turns the last diagnostic into one of what lws does not mind.
-func (p *parser) lax(lws string) {
-	if !p.tooMany {
-		d := &p.diags[len(p.diags)-1]
-		d.Rule, d.Severity = RuleLaxSyntax, Warning
-		d.Message += lws
-	}
-}
-
-// skipDeep passes over an object or array that is nested too deep.
+// skipDeep skips an object or array that is nested too deep.
 func (p *parser) skipDeep() {
-	p.errorf(p.pos, p.pos+1, "more than %d objects and arrays inside one another; lws 5.0 reads 62 objects, earlier versions fewer", MaxDepth)
+	p.errorf(p.pos, p.pos+1, "nested more than %d deep; lws 5.0 reads 62 objects, earlier versions fewer", MaxDepth)
 	depth := 0
 	for p.pos < len(p.text) {
 		switch p.text[p.pos] {
@@ -473,20 +621,13 @@ func (p *parser) skipDeep() {
 			return
 		}
 	}
-	p.ended = true // the missing ends are no news
+	p.ended = true // one error is enough
 }
 
-// token passes over a word, or a text in single quotes.
+// token skips a word.
 func (p *parser) token() {
-	if p.peek() == '\'' {
-		rest := p.text[p.pos+1:]
-		if i := strings.IndexAny(rest, "'\n"); i >= 0 && rest[i] == '\'' {
-			p.pos += i + 2
-			return
-		}
-	}
 	p.pos++
-	for p.pos < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}\"#", p.text[p.pos]) < 0 {
+	for p.pos < len(p.text) && strings.IndexByte(" \t\r\n,:[]{}\"#;", p.text[p.pos]) < 0 {
 		p.pos++
 	}
 }
@@ -496,9 +637,14 @@ var (
 	zeroNumber = regexp.MustCompile(`^-?0+[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 )
 
-// word reads a value that is neither a string nor an object or array.
+// word reads a value other than a string, object or array.
 func (p *parser) word() Kind {
 	start := p.pos
+	if text, ok := p.quoted(); ok {
+		want := Quote(text)
+		p.fixf(start, p.pos, "write "+want, want, "write strings in double quotes: %s", want)
+		return Invalid
+	}
 	p.token()
 	switch w := p.text[start:p.pos]; {
 	case w == "true" || w == "false":
@@ -517,22 +663,29 @@ func (p *parser) word() Kind {
 			want = "0" + want
 		}
 		want = sign + want
-		p.fixf(start, p.pos, "write "+want, want, "a number does not start with a zero: write %s", want)
-		p.lax("; lws passes over the zeros")
+		p.laxf(start, p.pos, "write "+want, want, "lws passes over the zeros", "a number does not start with a zero: write %s", want)
 		return Number
 	case strings.EqualFold(w, "true"), strings.EqualFold(w, "false"), strings.EqualFold(w, "null"):
 		want := strings.ToLower(w)
 		p.fixf(start, p.pos, "write "+want, want, "%s is written %s", w, want)
-	case w[0] == '\'':
-		want := Quote(strings.Trim(w, "'"))
-		p.fixf(start, p.pos, "write "+want, want, "a string stands in double quotes: %s", want)
 	default:
-		p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s is no JSON value: a string stands in double quotes", QuoteName(w))
+		what, k := QuoteName(w)+" is not a JSON value", p.setting()
+		if Placeholder(w) == w && (k == nil || !k.Is("string")) {
+			p.errorf(start, p.pos, "%s is a placeholder: check the policy after it is filled in", QuoteName(w))
+		} else if want, ok := k.meant(w); ok {
+			p.fixf(start, p.pos, "write "+want, want, "%s: write %s", what, want)
+		} else if k == nil {
+			p.errorf(start, p.pos, "%s", what)
+		} else if slices.Equal(k.Types, []string{"string"}) {
+			p.fixf(start, p.pos, "write "+Quote(w), Quote(w), "%s: write strings in double quotes", what)
+		} else {
+			p.errorf(start, p.pos, "%s: %s is %s", what, k.Name, article(k.Types[0]))
+		}
 	}
 	return Invalid
 }
 
-// digits reports whether w is a plain decimal number, which nearly all are.
+// digits reports whether w is a plain decimal number. Nearly all numbers are.
 func digits(w string) bool {
 	for i := range len(w) {
 		if w[i] < '0' || w[i] > '9' {
@@ -542,8 +695,8 @@ func digits(w string) bool {
 	return w == "0" || w[0] != '0'
 }
 
-// str passes over a string, and reports what is wrong in it. One that is not
-// closed is Invalid.
+// str skips a string and reports mistakes in it. It returns Invalid if the string
+// is not closed.
 func (p *parser) str() Kind {
 	start := p.pos
 	p.pos++
@@ -552,11 +705,15 @@ func (p *parser) str() Kind {
 		case c == '"':
 			p.pos++
 			return String
-		case c == '\n':
+		case c == '\n', c == '\r' && strings.HasPrefix(p.text[p.pos:], "\r\n"):
+			if p.wrapped(start) {
+				return String
+			}
+			p.damaged = true
 			p.errorf(start, p.pos, "the string is not closed on its line")
 			return Invalid
 		case c < 0x20:
-			p.fixf(p.pos, p.pos+1, "escape it", fmt.Sprintf(`\u%04x`, c), "the control character 0x%02x in a string: write it as an escape", c)
+			p.fixf(p.pos, p.pos+1, "escape it", fmt.Sprintf(`\u%04x`, c), "control character 0x%02x in a string: write it as an escape", c)
 			p.pos++
 		case c == '\\':
 			p.escape()
@@ -564,12 +721,46 @@ func (p *parser) str() Kind {
 			p.pos++
 		}
 	}
+	p.damaged = true
 	p.errorf(start, start+1, "the string is not closed before the end of the text")
 	p.ended = true
 	return Invalid
 }
 
-// escape passes over an escape in a string.
+// wrapped is base64 over several lines, with or without the first and last line
+// of PEM, up to the double quote that closes it.
+var wrapped = regexp.MustCompile(`^\s*(?:-----BEGIN [A-Z0-9 ]+-----\s)?([A-Za-z0-9+/_-]{16,}(?:[ \t\r]*\n[ \t]*[A-Za-z0-9+/_-]+)*={0,2})\s*(?:-----END [A-Z0-9 ]+-----\s*)?"`)
+
+// wrapped reads the rest of a string that holds base64 over several lines, if
+// the string at start is one.
+func (p *parser) wrapped(start int) bool {
+	at := wrapped.FindStringSubmatchIndex(p.text[start+1:])
+	if at == nil {
+		return false
+	}
+	base := start + 1
+	p.pos = base + at[1]
+	p.errorf(start, p.pos, "write strings on one line: join the %d lines of this one", strings.Count(p.text[start:p.pos], "\n")+1)
+	var edits []Edit // which only remove, so that no report repeats a private key
+	from := base
+	for line := range strings.FieldsSeq(p.text[base+at[2] : base+at[3]]) {
+		to := max(from, base+at[2])
+		to += strings.Index(p.text[to:], line)
+		if from < to {
+			edits = append(edits, Edit{p.span(from, to), ""})
+		}
+		from = to + len(line)
+	}
+	if end := p.pos - 1; from < end {
+		edits = append(edits, Edit{p.span(from, end), ""})
+	}
+	if !p.tooMany {
+		p.diags[len(p.diags)-1].Fixes = []Fix{{Message: "join its lines", Edits: edits, Safe: true}}
+	}
+	return true
+}
+
+// escape skips an escape in a string.
 func (p *parser) escape() {
 	start := p.pos
 	p.pos++
@@ -584,7 +775,7 @@ func (p *parser) escape() {
 		p.pos++
 		for range 4 {
 			if p.pos == len(p.text) || !isHex(p.text[p.pos]) {
-				p.errorf(start, p.pos, `\u takes four hexadecimal digits`)
+				p.errorf(start, p.pos, `\u needs four hexadecimal digits`)
 				return
 			}
 			p.pos++
@@ -593,14 +784,18 @@ func (p *parser) escape() {
 	}
 	_, size := utf8.DecodeRuneInString(p.text[p.pos:])
 	p.pos += size
-	p.fixf(start, start+1, `write "\\"`, `\\`, "%s is no JSON escape: for a backslash write \\\\", p.text[start:p.pos])
+	if line, _ := p.src.Line(start); strings.Contains(line, `\"`) {
+		p.errorf(start, p.pos, "%s is not a JSON escape", p.text[start:p.pos]) // a quotation mark may be missing
+		return
+	}
+	p.fixf(start, start+1, `write "\\"`, `\\`, "%s is not a JSON escape: for a backslash write \\\\", p.text[start:p.pos])
 }
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// finish reports what only the whole document shows.
+// finish checks what follows the root value.
 func (p *parser) finish(d *Document) {
 	switch {
 	case d.Root.Kind == Missing || p.ended:
@@ -608,6 +803,7 @@ func (p *parser) finish(d *Document) {
 		p.errorf(d.Root.Span.Start, d.Root.Span.Start+1, "a policy is a JSON object, not %s", d.Root.Kind)
 	case d.Tail != "":
 		at := len(p.text) - len(d.Tail)
-		p.errorf(at, at+1, "text after the end of the policy: what lws makes of it depends on where its buffers end")
+		p.damaged = true
+		p.errorf(at, at+1, "text after the end of the policy: whether lws reads it depends on its buffers")
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// syntaxSeeds are texts with each kind of syntax error, and some without.
+// syntaxSeeds are texts with each kind of syntax error, and some valid ones.
 var syntaxSeeds = []string{
 	``, ` `, `{}`, `{"a":1}`, `{"a" 1}`, `[`, `]`, `{"s":[{"a":{"port":80}}]}`, `{"a":[1,2,],}`, `{"a":[,1,,2]}`,
 	"# c\n{\"a\":\"\\u00zz\"}", `{"s":[{"a":{}}}`, `{a:'b'}`, `{"s":[{"a":{}}}]}`, `{"a":"b`, `{"a":tru,"b":01}`,
@@ -17,8 +17,8 @@ var syntaxSeeds = []string{
 	`{"a":{"b":[}]}`, `{"a":]}`, `{{"a":1}}`, "\xef\xbb\xbf{}", `{"a":-0012.5e3,"b":1.,"c":.5,"d":+1}`,
 }
 
-// What is printed is what was parsed, whatever it was, and every diagnostic is
-// at a place in it.
+// FuzzParse checks that a document prints as its text, and that spans and edits are
+// inside it.
 func FuzzParse(f *testing.F) {
 	for _, s := range syntaxSeeds {
 		f.Add([]byte(s))
@@ -31,20 +31,21 @@ func FuzzParse(f *testing.F) {
 		if c := d.Clone(); c.String() != string(text) {
 			t.Fatalf("the clone prints as %q, was %q", c.String(), text)
 		}
-		found := append(d.Syntax, Validate(d)...)
-		for _, g := range found {
+		diags := append(d.Syntax, Validate(d)...)
+		for _, g := range diags {
 			if g.Span.Start < 0 || g.Span.End < g.Span.Start || g.Span.End > len(text) {
-				t.Fatalf("span %d-%d outside of the text: %s", g.Span.Start, g.Span.End, g.Message)
+				t.Fatalf("span %d-%d outside the text: %s", g.Span.Start, g.Span.End, g.Message)
 			}
 			for _, fix := range g.Fixes {
-				applyFix(t, string(text), fix) // its edits are in order and inside of the text
+				applyFix(t, string(text), fix)
 			}
 		}
 		NewPolicy(d)
 	})
 }
 
-// applyFix returns the text with a fix applied.
+// applyFix returns the text with a fix applied. It fails the test if the edits are
+// not in order and inside the text.
 func applyFix(t *testing.T, text string, f Fix) string {
 	var b strings.Builder
 	at := 0
@@ -64,7 +65,7 @@ func TestSyntax(t *testing.T) {
 	for _, test := range []struct {
 		text string
 		want []string // line:column rule, and part of the message
-		tree string   // what was made of it
+		tree string   // as sketch returns it
 	}{
 		{`{"a":1}`, nil, `{"a":1}`},
 		{"{ # c } ]\n\"a\" : [ 1 , \"x\" ] # d\n} # e", nil, `{"a":[1,"x"]}`},
@@ -77,24 +78,24 @@ func TestSyntax(t *testing.T) {
 		{`{"a":[1,]}`, []string{`1:8 lax-syntax a comma before "]"`}, `{"a":[1]}`},
 		{`{"a":[{}}]}`, []string{`1:9 lax-syntax this "}" closes nothing`}, `{"a":[{}]}`},
 		{`{"a":[{}}],"b":[{}}]}`, []string{`1:9 lax-syntax this "}" closes nothing`, `1:19 syntax this "}" closes nothing`}, `{"a":[{}],"b":[{}]}`},
-		{`{"a":[}]}`, []string{`1:7 syntax this "}" closes nothing`}, `{"a":[]}`},
+		{`{"a":[}]}`, []string{`1:7 syntax "{" is missing here`}, `{"a":[]}`},
 		{`{"a":[{}}`, []string{`1:9 syntax "]" is missing before this "}"`}, `{"a":[{}]}`},
-		{`{"a":{"b":1],"c":2}}`, []string{`1:12 syntax this "]" closes nothing`}, `{"a":{"b":1,"c":2}}`},
+		{`{"a":{"b":1],"c":2}}`, []string{`1:11 syntax "[" is missing here`}, `{"a":{"b":1,"c":2}}`},
 		{`{"a":[1}`, []string{`1:8 syntax "]" is missing`}, `{"a":[1]}`},
-		{`{"a":1 "b":2,,"c":3}`, []string{`1:7 syntax "," is missing here, before "b"`, `1:14 syntax this comma stands after nothing`}, `{"a":1,"b":2,"c":3}`},
+		{`{"a":1 "b":2,,"c":3}`, []string{`1:7 syntax "," is missing here, before "b"`, `1:14 syntax this comma follows nothing`}, `{"a":1,"b":2,"c":3}`},
 		{`{"a" 1,"b":,"c"}`, []string{`1:5 syntax ":" is missing after the key "a"`, `1:12 syntax a value is missing before ","`, `1:13 syntax the key "c" has no value`}, `{"a":1,"b":?,"c":?}`},
-		{`{a:1,'b':'x',"c":True,"d":nil}`, []string{`1:2 syntax a key stands in double quotes: "a"`, `1:6 syntax a key stands in double quotes: "b"`, `1:10 syntax a string stands in double quotes: "x"`, `1:18 syntax True is written true`, `1:27 syntax "nil" is no JSON value`}, `{"a":1,"b":!,"c":!,"d":!}`},
-		{"{\"a\":1, // c\n\"b\":2}", []string{`1:9 syntax lws knows no "//" comments`}, `{"a":1,"b":2}`},
+		{`{a:1,'b':'x',"c":True,"d":nil}`, []string{`1:2 syntax write keys in double quotes: "a"`, `1:6 syntax write keys in double quotes: "b"`, `1:10 syntax write strings in double quotes: "x"`, `1:18 syntax True is written true`, `1:27 syntax "nil" is not a JSON value`}, `{"a":1,"b":!,"c":!,"d":!}`},
+		{"{\"a\":1, // c\n\"b\":2}", []string{`1:9 syntax lws does not read "//" comments`}, `{"a":1,"b":2}`},
 		{"{\"a\":\"x\n\"b\":2}", []string{`1:6 syntax the string is not closed on its line`}, `{"a":!,"b":2}`},
-		{`{"a":"\x41\u12"}`, []string{`1:7 syntax \x is no JSON escape`, `1:11 syntax \u takes four hexadecimal digits`}, `{"a":"\\x41\\u12"}`},
-		{"{\"a\":\"\t\"}", []string{`1:7 syntax the control character 0x09`}, `{"a":"\t"}`},
-		{`{"a":007,"b":1.,"c":-0}`, []string{`1:6 lax-syntax a number does not start with a zero: write 7`, `1:14 syntax "1." is no JSON value`}, `{"a":007,"b":!,"c":-0}`},
+		{`{"a":"\x41\u12"}`, []string{`1:7 syntax \x is not a JSON escape`, `1:11 syntax \u needs four hexadecimal digits`}, `{"a":"\\x41\\u12"}`},
+		{"{\"a\":\"\t\"}", []string{`1:7 syntax control character 0x09`}, `{"a":"\t"}`},
+		{`{"a":007,"b":1.,"c":-0}`, []string{`1:6 lax-syntax a number does not start with a zero: write 7`, `1:14 syntax "1." is not a JSON value`}, `{"a":007,"b":!,"c":-0}`},
 		{`{} {}`, []string{`1:4 syntax text after the end`}, `{}`},
 		{"\xef\xbb\xbf{}", []string{`1:1 syntax the text starts with a byte order mark`}, `{}`},
 		{"{\"é\":\"\xff\"}", []string{`1:7 syntax the byte 0xff is not UTF-8`}, `?`},
-		{"{\x00}", []string{`1:2 syntax this is no text`}, `?`},
+		{"{\x00}", []string{`1:2 syntax the file is not text`}, `?`},
 		{"\xff\xfe{\x00", []string{`1:1 syntax the text is UTF-16`}, `?`},
-		{`{"a":` + strings.Repeat(`[`, 70) + `}`, []string{`1:69 syntax more than 64`}, `{"a":` + strings.Repeat("[", 63) + "!" + strings.Repeat("]", 63) + `}`},
+		{`{"a":` + strings.Repeat(`[`, 70) + `}`, []string{`1:69 syntax nested more than 64 deep`}, `{"a":` + strings.Repeat("[", 63) + "!" + strings.Repeat("]", 63) + `}`},
 	} {
 		t.Run(fmt.Sprintf("%.30q", test.text), func(t *testing.T) {
 			d := Parse("f", []byte(test.text))
@@ -121,8 +122,8 @@ func TestSyntax(t *testing.T) {
 	}
 }
 
-// sketch writes what was parsed as JSON without space, with ? for what is
-// missing and ! for what is invalid.
+// sketch returns a value as JSON without space, with ? for a missing value and ! for
+// an invalid one.
 func sketch(v *Value) string {
 	var parts []string
 	switch v.Kind {
@@ -146,11 +147,11 @@ func sketch(v *Value) string {
 	return v.Raw
 }
 
-// Where the parser offers a fix for every error, applying the first of each
-// until none is left gives a text without errors.
+// TestFixes checks that applying fixes until none is left gives a text without
+// errors, if the parser offers a fix for each error.
 func TestFixes(t *testing.T) {
 	for _, text := range []string{
-		`{"a":1,}`, `{"a":[1,]}`, `{"a":[{}}]}`, `{"a":[{}}`, `{"a":1 "b":2,,"c":3}`, `{"a" 1}`, `{a:'b',"c":True,"d":nil,"e":-007}`,
+		`{"a":1,}`, `{"a":[1,]}`, `{"a":[{}}]}`, `{"s":[{}}`, `{"a":1 "b":2,,"c":3}`, `{"a" 1}`, `{a:'b',"c":True,"e":-007}`,
 		`{"a":"\x41"}`, "{\"a\":\"\t\"}", "{\"a\":1 // c\n}",
 	} {
 		fixed := text
@@ -174,10 +175,10 @@ func TestFixes(t *testing.T) {
 func TestSyntaxLimit(t *testing.T) {
 	d := Parse("f", []byte("{"+strings.Repeat("@ ", 10000)))
 	if n := len(d.Syntax); n != maxSyntax+1 {
-		t.Errorf("%d errors are reported, want %d", n, maxSyntax+1)
+		t.Errorf("%d errors, want %d", n, maxSyntax+1)
 	}
 	if d := Parse("f", make([]byte, MaxSize+1)); len(d.Syntax) != 1 || !strings.Contains(d.Syntax[0].Message, "16 MiB") {
-		t.Errorf("a text over the limit gives %v", d.Syntax)
+		t.Errorf("text over the limit: %v", d.Syntax)
 	}
 }
 

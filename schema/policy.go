@@ -5,15 +5,16 @@ import (
 	"strings"
 )
 
-// A Policy is a document seen as what it defines, with names resolved. It is a
-// view: whatever has the wrong shape is left out, since Validate reports that.
+// A Policy is a view of a document: its definitions and references, with names
+// resolved. It leaves out values of the wrong shape, which Validate reports.
 type Policy struct {
 	Document    *Document
 	Settings    []*Setting    // the scalars at the top, in the order of the text
 	Definitions []*Definition // in the order of the text
 	References  []*Reference  // in the order of the text
 
-	byName map[definitionName][]*Definition
+	byName    map[definitionName][]*Definition
+	bySection map[Section][]*Definition
 }
 
 type definitionName struct {
@@ -26,40 +27,39 @@ type Definition struct {
 	Section  Section
 	Name     string
 	NameSpan Span   // of the name where it is defined
-	Value    *Value // what is defined: an object, or the string of a certificate
+	Value    *Value // an object, or the string of a certificate
 	Settings []*Setting
 
-	// Unreadable is set on a definition whose form lws does not read, such as
-	// a trust store in the form {"name": ["cert"]} of lws's README.
+	// Unreadable is set on a definition in a form that lws does not read, such
+	// as a trust store in the form {"name": ["cert"]} of lws's README.
 	Unreadable bool
 }
 
-// A Setting is a key that a definition gives a value.
+// A Setting is a key of a definition with its value.
 type Setting struct {
-	Key    *Key // nil if there is no such key
+	Key    *Key // nil if the key is unknown
 	Member *Member
 }
 
-// A Reference is a place where a definition names another one.
+// A Reference is a name that a definition uses for another one.
 type Reference struct {
 	From *Definition
 	Key  *Key
 	Span Span // of the name
 	Name string
 
-	// Target is the newest definition of exactly this name before the
-	// reference. For a reference that lws does not check when it reads it
-	// (MatchUnchecked), it is the last one of that name.
+	// Target is the last definition of exactly this name before the reference,
+	// or, for MatchUnchecked, in the policy. It is nil if there is none.
 	Target *Definition
 
-	// Later is the first definition of this name after the reference, if
-	// there is none before it.
+	// Later is the first definition of this name after the reference, if Target
+	// is nil.
 	Later *Definition
 }
 
-// NewPolicy returns the view of a document.
+// NewPolicy returns a view of the document.
 func NewPolicy(d *Document) *Policy {
-	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}}
+	p := &Policy{Document: d, byName: map[definitionName][]*Definition{}, bySection: map[Section][]*Definition{}}
 	for _, m := range d.Root.Members() {
 		s := Section(m.Key)
 		switch info, ok := sections[s]; {
@@ -77,12 +77,12 @@ func NewPolicy(d *Document) *Policy {
 			}
 		}
 	}
-	p.resolve()
+	p.link()
 	return p
 }
 
-// define adds a definition and its settings. References are resolved against
-// what stands before them, so this runs in the order of the text.
+// define adds a definition and its settings. It must be called in the order of the
+// text, since references resolve to earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
 	for _, m := range v.Members() {
@@ -102,16 +102,16 @@ func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	p.Definitions = append(p.Definitions, d)
 	n := definitionName{s, name}
 	p.byName[n] = append(p.byName[n], d)
+	p.bySection[s] = append(p.bySection[s], d)
 	return d
 }
 
-// defineNamed adds a definition that has its name in a member.
+// defineNamed adds a definition whose name is the value of a member.
 func (p *Policy) defineNamed(s Section, v *Value) {
-	named := false
 	for _, m := range v.Members() {
-		if m.Key == "name" && m.Value.Kind == String && !named {
-			named = true
+		if m.Key == "name" && m.Value.Kind == String {
 			p.define(s, m.Value.Text(), m.Value.Span, v)
+			break
 		}
 	}
 	for _, m := range v.Members() {
@@ -131,8 +131,8 @@ func (p *Policy) refer(from *Definition, k *Key, v *Value) {
 	p.References = append(p.References, r)
 }
 
-// resolve finds what the references without a target name.
-func (p *Policy) resolve() {
+// link sets Target or Later of the references without a target.
+func (p *Policy) link() {
 	for _, r := range p.References {
 		if r.Target != nil {
 			continue
@@ -153,19 +153,11 @@ func (p *Policy) Lookup(s Section, name string) []*Definition {
 	return p.byName[definitionName{s, name}]
 }
 
-// Section returns the definitions of a section, in the order of the text.
-func (p *Policy) Section(s Section) []*Definition {
-	var defs []*Definition
-	for _, d := range p.Definitions {
-		if d.Section == s {
-			defs = append(defs, d)
-		}
-	}
-	return defs
-}
+// Section returns the definitions of a section, in the order of the text. The
+// caller must not change the slice.
+func (p *Policy) Section(s Section) []*Definition { return p.bySection[s] }
 
-// Get returns the setting that counts for a key: the last one, as in lws. It
-// is nil if there is none.
+// Get returns the setting of a key: the last one, as in lws, or nil.
 func (d *Definition) Get(key string) *Setting {
 	for i := len(d.Settings) - 1; i >= 0; i-- {
 		if d.Settings[i].Member.Key == key {
@@ -175,7 +167,7 @@ func (d *Definition) Get(key string) *Setting {
 	return nil
 }
 
-// Text returns the text of a scalar setting, or "" if there is none.
+// Text returns the text of a scalar setting, or "".
 func (d *Definition) Text(key string) string {
 	if s := d.Get(key); s != nil {
 		return s.Member.Value.Text()
@@ -183,36 +175,53 @@ func (d *Definition) Text(key string) string {
 	return ""
 }
 
-// Bool reports whether a setting is true.
+// Bool reports whether a setting is true, or a value of another type that means
+// true beyond doubt.
 func (d *Definition) Bool(key string) bool {
+	value, _ := d.flag(key)
+	return value == "true"
+}
+
+// Unclear reports whether a setting has a value that is neither true nor false,
+// nor meant for one beyond doubt.
+func (d *Definition) Unclear(key string) bool {
+	_, ok := d.flag(key)
+	return !ok
+}
+
+func (d *Definition) flag(key string) (value string, ok bool) {
 	s := d.Get(key)
-	return s != nil && s.Member.Value.Kind == Bool && s.Member.Value.Raw == "true"
+	switch {
+	case s == nil:
+		return "false", true
+	case s.Member.Value.Object != nil || s.Member.Value.Array != nil:
+		return "", false
+	case s.Member.Value.Kind == Bool:
+		return s.Member.Value.Raw, true
+	}
+	return s.Key.meant(s.Member.Value.Text())
 }
 
 // Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
-// and the one that is meant by a name of lws's documentation which lws does not
-// read. It is "" if there is no such protocol.
+// or the one meant by another name for it. It returns "" for an unknown protocol.
 func (d *Definition) Protocol() string {
 	s := d.Get("protocol")
 	if s == nil {
 		return "h1"
 	}
 	name := s.Member.Value.Text()
-	if meant, ok := s.Key.ValueAliases[name]; ok {
-		return meant["protocol"]
-	}
 	if !slices.Contains(s.Key.Enum, name) {
-		return ""
+		name, _ = s.Key.Meant(name)[s.Key.Name].(string)
 	}
 	return name
 }
 
-// String returns what the definition is, for messages.
+// String describes the definition for messages, such as `streamtype "a"`.
 func (d *Definition) String() string {
 	return d.Section.Noun() + " " + QuoteName(d.Name)
 }
 
-// QuoteName quotes a name for a message, shortened if it is very long.
+// QuoteName quotes a name for a message. It shortens a very long one.
 func QuoteName(name string) string {
 	const most = 60
 	if len(name) > most {

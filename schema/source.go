@@ -8,14 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// A Source is one file of policy text, or a fragment of one. It is safe for
-// concurrent use.
+// A Source is the text of a policy or a fragment. It is safe for concurrent use.
 type Source struct {
-	Name string // as it is to be shown; "<stdin>" for standard input
+	Name string // for messages; "<stdin>" for standard input
 	Text string
 
-	// Comments are the comments of a policy, each from its "#" to the end of
-	// its line, in their order. Parse finds them.
+	// Comments are the comments of a policy in order, each from its "#" to the
+	// end of the line. Parse sets them.
 	Comments []Span
 
 	once   sync.Once
@@ -23,14 +22,14 @@ type Source struct {
 	blocks []mark // one for each blockSize bytes
 }
 
-// A Position is a place in a source, as people count: from 1, the column in
+// A Position is a position in a source: lines and columns count from 1, columns in
 // characters.
 type Position struct {
 	Line, Column int
 }
 
-// A mark remembers how many characters there are before an offset, so that the
-// columns of a long line need not be counted from its start each time.
+// A mark is the number of characters before an offset. Marks save counting a long
+// line from its start for each column.
 type mark struct {
 	offset, characters int
 }
@@ -57,7 +56,7 @@ func (s *Source) index() {
 	}
 }
 
-// line returns the number of the line that holds an offset, from 0.
+// line returns the index of the line that holds an offset.
 func (s *Source) line(offset int) int {
 	s.once.Do(s.index)
 	line, found := slices.BinarySearch(s.lines, offset)
@@ -67,7 +66,7 @@ func (s *Source) line(offset int) int {
 	return line
 }
 
-// characters returns how many characters there are before an offset.
+// characters returns the number of characters before an offset.
 func (s *Source) characters(offset int) int {
 	var m mark
 	for i := min(offset/blockSize, len(s.blocks)-1); i >= 0; i-- {
@@ -78,16 +77,16 @@ func (s *Source) characters(offset int) int {
 	return m.characters + utf8.RuneCountInString(s.Text[m.offset:offset])
 }
 
-// Position returns the place of a byte offset; offsets outside of the text are
-// moved to its nearer end.
+// Position returns the position of a byte offset. Offsets outside the text count as
+// its nearer end.
 func (s *Source) Position(offset int) Position {
 	offset = max(0, min(offset, len(s.Text)))
 	line := s.line(offset)
 	return Position{line + 1, s.characters(offset) - s.characters(s.lines[line]) + 1}
 }
 
-// Line returns the text of the line that holds offset, without its end, and
-// the offset where it starts.
+// Line returns the line that holds offset, without its line break, and the offset of
+// its start.
 func (s *Source) Line(offset int) (text string, start int) {
 	line := s.line(max(0, min(offset, len(s.Text))))
 	start, end := s.lines[line], len(s.Text)
@@ -97,20 +96,20 @@ func (s *Source) Line(offset int) (text string, start int) {
 	return strings.TrimSuffix(s.Text[start:end], "\r"), start
 }
 
-// A Span is a range of bytes of a source, Start included and End not.
+// A Span is the bytes of a source from Start up to, not including, End.
 type Span struct {
 	Source     *Source
 	Start, End int
 }
 
-// Position returns the place where the span starts.
+// Position returns the position of the start of the span.
 func (s Span) Position() Position { return s.Source.Position(s.Start) }
 
-// String returns the place where the span starts, as file:line:column.
+// String returns the position of the start of the span, as file:line:column.
 func (s Span) String() string {
 	p := s.Position()
 	return fmt.Sprintf("%s:%d:%d", s.Source.Name, p.Line, p.Column)
 }
 
-// Text returns the text that the span covers.
+// Text returns the text of the span.
 func (s Span) Text() string { return s.Source.Text[s.Start:s.End] }

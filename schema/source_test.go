@@ -6,8 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// A position is what one gets by counting from the start of the line, wherever
-// the marks of the index are.
+// TestPositionByCounting compares positions with a count from the start of the line.
 func TestPositionByCounting(t *testing.T) {
 	for _, text := range []string{
 		"", "\n", "a", "a\r\nb\n",

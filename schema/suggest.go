@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// nearest returns the key of a section that a wrong key was probably meant to
-// be, or "", and whether no other key is as near.
+// nearest returns the key of a section that name is probably a misspelling of, or "",
+// and whether it is the only one at that distance.
 func nearest(s Section, name string) (key string, only bool) {
 	for _, k := range Keys(s) {
 		if slices.Contains(k.Aliases, name) {
@@ -24,9 +24,8 @@ func nearest(s Section, name string) (key string, only bool) {
 	return best[0], len(best) == 1
 }
 
-// Nearest returns the one of names that name is most likely a misspelling of,
-// or "" if none is near enough: of those that differ by the fewest letters put
-// in, left out, changed or swapped, the first.
+// Nearest returns the first of names with the smallest edit distance from name, or ""
+// if none is near enough to be a misspelling.
 func Nearest(name string, names []string) string {
 	if best := nearestAll(name, names); len(best) > 0 {
 		return best[0]
@@ -34,7 +33,7 @@ func Nearest(name string, names []string) string {
 	return ""
 }
 
-// nearestAll returns all the names that are as near as the nearest one.
+// nearestAll returns all names with the smallest edit distance.
 func nearestAll(name string, names []string) []string {
 	if len(name) > 64 {
 		return nil
@@ -53,7 +52,12 @@ func nearestAll(name string, names []string) []string {
 	return best
 }
 
-// fold takes out of a name what is most often wrong in one.
+// misspelt reports whether name is key with one mistake in at least four letters.
+func misspelt(name, key string) bool {
+	return len(name) >= 4 && distance(fold(name), fold(key), 2) < 2
+}
+
+// fold removes the differences in which names are most often misspelt.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '-' || r == ' ' {
@@ -64,7 +68,7 @@ func fold(name string) string {
 }
 
 // distance returns the optimal string alignment distance of two strings, by
-// bytes, or limit if it is no less.
+// bytes, or limit if that is less.
 func distance(a, b string, limit int) int {
 	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit

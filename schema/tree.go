@@ -2,29 +2,69 @@ package schema
 
 import (
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 )
 
 // A Document is the syntax tree of a policy. It holds every byte of its source:
-// printing an unchanged document gives the source back, comments, white space,
-// duplicate keys and even syntax errors included.
+// it prints as its source, with comments, white space, duplicate keys and even
+// syntax errors.
 type Document struct {
 	Source *Source
 	Root   Value
-	Tail   string // what follows the policy; anything but white space and comments is an error
+	Tail   string // the text after the policy: only white space and comments are valid
 
-	// Syntax holds what is wrong with the text itself, in its order.
+	// Syntax holds the mistakes in the text itself, sorted by place.
 	Syntax []Diagnostic
+
+	damaged   bool       // see Damaged
+	corrected *Document  // the document without the mistakes that can be mended
+	corrector *corrector // maps its spans to Source
 }
 
-// A Kind is what a value is.
+// Damaged reports whether syntax errors that could not be corrected leave the
+// structure of the document in doubt, such as a missing bracket that may belong in
+// several places.
+func (d *Document) Damaged() bool { return d.Corrected().damaged }
+
+// NotPolicy returns a diagnostic if a document is something else than a Secure
+// Streams policy: not an object, or an object without any key of a policy. It
+// returns nil for an empty object or text.
+func (d *Document) NotPolicy() *Diagnostic {
+	root := &d.Corrected().Root
+	at := d.Origin(root.Span)
+	at.End = min(at.End, at.Start+1)
+	g := &Diagnostic{Rule: RuleNotPolicy, Severity: Error, Span: at}
+	members := root.Members()
+	switch {
+	case root.Kind == Missing, root.Kind == ObjectKind && len(members) == 0:
+		return nil
+	case root.Kind != ObjectKind:
+		g.Message = "this is not a Secure Streams policy: it starts with " + root.Kind.String() + ", and a policy is a JSON object"
+		return g
+	}
+	var keys []string
+	for _, m := range members {
+		if key := fold(m.Key); key != "$schema" && slices.ContainsFunc(Keys(Top), func(k *Key) bool { return fold(k.Name) == key }) ||
+			key == "$schema" && strings.HasSuffix(m.Value.Text(), "/policy.schema.json") {
+			return nil
+		}
+		if len(keys) < 3 {
+			keys = append(keys, QuoteName(m.Key))
+		}
+	}
+	g.Message = "this is not a Secure Streams policy: it has " + strings.Join(keys, ", ") + ", and no key of a policy, such as \"s\""
+	return g
+}
+
+// A Kind is the type of a value.
 type Kind uint8
 
 // The kinds of value.
 const (
-	Missing Kind = iota // there is no value where there should be one
-	Invalid             // a word that is no JSON value
+	Missing Kind = iota // a value is missing
+	Invalid             // text that is not a JSON value
 	Null
 	Bool
 	Number
@@ -33,37 +73,37 @@ const (
 	ArrayKind
 )
 
-var kindNames = [...]string{"nothing", "no JSON value", "null", "a boolean", "a number", "a string", "an object", "an array"}
+var kindNames = [...]string{"nothing", "text that is not JSON", "null", "a boolean", "a number", "a string", "an object", "an array"}
 
 // String returns the kind as a noun with its article, for messages.
 func (k Kind) String() string { return kindNames[k] }
 
-// A Value is a JSON value with the white space and comments around it (and,
-// after a syntax error, the text that could not be used).
+// A Value is a JSON value with the white space and comments around it, and, after a
+// syntax error, the text that was skipped.
 type Value struct {
 	Before, After string
 	Span          Span // of the value alone
 	Kind          Kind
-	Raw           string  // the text of anything but an object or array
+	Raw           string  // the text, unless it is an object or array
 	Object        *Object // if Kind is ObjectKind
 	Array         *Array  // if Kind is ArrayKind
 }
 
-// An Object is a JSON object. Its members stand in the order of the text, those
-// with the same key included.
+// An Object is a JSON object. Its members are in the order of the text; several
+// may have the same key.
 type Object struct {
 	Members []*Member
-	Tail    string // between the last member and the bracket that closes
-	Close   string // empty if it was not closed
+	Tail    string // between the last member and the closing bracket
+	Close   string // the closing bracket, or ""
 }
 
 // A Member is a key and its value.
 type Member struct {
 	Name  Value  // the key as written
 	Key   string // the key, unquoted
-	Colon string // empty if it is missing
+	Colon string // ":" or ""
 	Value Value
-	Comma string // empty if there is none
+	Comma string // "," or ""
 }
 
 // An Array is a JSON array.
@@ -79,7 +119,7 @@ type Element struct {
 	Comma string
 }
 
-// Text returns a string's meaning, and the text of any other scalar.
+// Text returns the value of a string, and the text of any other scalar.
 func (v *Value) Text() string {
 	if v.Kind == String {
 		return unquote(v.Raw)
@@ -87,8 +127,8 @@ func (v *Value) Text() string {
 	return v.Raw
 }
 
-// LikeFalse reports whether the value is no boolean, but can only be meant for
-// false, which is what lws makes of it where it expects a boolean.
+// LikeFalse reports whether the value has another type than boolean, but can only
+// mean false. lws reads it as false.
 func (v *Value) LikeFalse() bool {
 	switch v.Kind {
 	case String, Number, Null:
@@ -97,7 +137,7 @@ func (v *Value) LikeFalse() bool {
 	return false
 }
 
-// Members returns the members of an object, and nothing for any other value.
+// Members returns the members of an object, or nil for any other value.
 func (v *Value) Members() []*Member {
 	if v.Object == nil {
 		return nil
@@ -105,7 +145,7 @@ func (v *Value) Members() []*Member {
 	return v.Object.Members
 }
 
-// Elems returns the elements of an array, and nothing for any other value.
+// Elems returns the elements of an array, or nil for any other value.
 func (v *Value) Elems() []*Element {
 	if v.Array == nil {
 		return nil
@@ -122,8 +162,8 @@ func (m *Member) Span() Span {
 	return s
 }
 
-// unquote decodes a JSON string. What is wrong with it has been reported by
-// the parser: the text between the quotes stands in for it.
+// unquote decodes a JSON string. For an invalid one, which the parser reports, it
+// returns the text between the quotes.
 func unquote(raw string) string {
 	inner := strings.TrimPrefix(raw, `"`)
 	if strings.IndexByte(inner, '\\') < 0 {
@@ -135,6 +175,36 @@ func unquote(raw string) string {
 	}
 	return s
 }
+
+// Halves returns the escapes in the strings of a value, keys included, that are
+// half of a surrogate pair without the other half. Such a string has no UTF-8.
+func (v *Value) Halves() []Span {
+	var halves []Span
+	switch v.Kind {
+	case ObjectKind:
+		for _, m := range v.Object.Members {
+			halves = append(append(halves, m.Name.Halves()...), m.Value.Halves()...)
+		}
+	case ArrayKind:
+		for _, e := range v.Array.Elems {
+			halves = append(halves, e.Value.Halves()...)
+		}
+	case String:
+		if !strings.Contains(v.Raw, `\u`) {
+			return nil
+		}
+		raw := strings.ReplaceAll(v.Raw, `\\`, "..") // an escaped backslash starts no escape
+		for _, at := range surrogates.FindAllStringIndex(raw, -1) {
+			if at[1]-at[0] == len(`\ud800`) {
+				halves = append(halves, Span{v.Span.Source, v.Span.Start + at[0], v.Span.Start + at[1]})
+			}
+		}
+	}
+	return halves
+}
+
+// surrogates are a surrogate pair, or half of one.
+var surrogates = regexp.MustCompile(`(?i)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2}`)
 
 // Quote returns s as a JSON string.
 func Quote(s string) string {
@@ -181,15 +251,14 @@ func (v *Value) print(b *strings.Builder) {
 	b.WriteString(v.After)
 }
 
-// Clone returns a copy of the document that shares nothing that can be changed
-// with it.
+// Clone returns a deep copy of the document.
 func (d *Document) Clone() *Document {
 	c := *d
 	c.Root = d.Root.Clone()
 	return &c
 }
 
-// Clone returns a copy of the value, down to its leaves.
+// Clone returns a deep copy of the value.
 func (v *Value) Clone() Value {
 	c := *v
 	if v.Object != nil {

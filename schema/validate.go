@@ -26,7 +26,7 @@ const (
 	RuleBadCount     = "bad-count"
 )
 
-var compiled = sync.OnceValue(func() *jsonschema.Schema {
+var policySchema = sync.OnceValue(func() *jsonschema.Schema {
 	return jsonschema.MustCompileString("policy.schema.json", JSONSchema) // a test compiles it
 })
 
@@ -34,33 +34,64 @@ var compiled = sync.OnceValue(func() *jsonschema.Schema {
 // ranges. Each diagnostic is at the key or value that is wrong. Syntax errors
 // are not repeated.
 //
-// The tree is walked together with the schema, so that members which share a
-// key are all seen, and each value is given to jsonschema where it stands.
+// It walks the tree together with the schema, to check each of several members
+// with the same key, and to know the place of each value.
 func Validate(d *Document) []Diagnostic {
-	v := &validator{}
-	if d.Root.Kind == ObjectKind {
-		v.object(compiled(), Top, nil, &d.Root)
+	v := &validator{excess: map[string]*Excess{}}
+	v.document(d)
+	for _, e := range v.excess {
+		if rest := e.Rest(); rest != nil {
+			v.diags = append(v.diags, *rest)
+		}
 	}
 	return SortDiagnostics(v.diags)
 }
 
-type validator struct {
-	diags  []Diagnostic
-	around *Object // the object whose members are being checked
+// ValidateAll is Validate without the limit of MaxFindings.
+func ValidateAll(d *Document) []Diagnostic {
+	v := &validator{}
+	v.document(d)
+	return SortDiagnostics(v.diags)
 }
 
-// has reports whether the object at hand has a member with this key.
+func (v *validator) document(d *Document) {
+	for _, half := range d.Root.Halves() {
+		v.report(RuleBadValue, Error, half, "%s is half of a character: lws makes bytes of it that are not UTF-8, and no table can hold it", half.Text())
+	}
+	if d.Root.Kind == ObjectKind {
+		v.object(policySchema(), Top, nil, &d.Root)
+	}
+}
+
+type validator struct {
+	diags  []Diagnostic
+	excess map[string]*Excess // by rule; nil means no limit
+	around *Object            // the object whose members are being checked
+}
+
+// has reports whether the object being checked has a member with this key.
 func (v *validator) has(key string) bool {
 	return slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == key })
 }
 
 func (v *validator) report(rule string, sev Severity, at Span, format string, args ...any) *Diagnostic {
-	v.diags = append(v.diags, Diagnostic{Rule: rule, Severity: sev, Span: at, Message: fmt.Sprintf(format, args...)})
+	d := Diagnostic{Rule: rule, Severity: sev, Span: at, Message: fmt.Sprintf(format, args...)}
+	if v.excess != nil {
+		e := v.excess[rule]
+		if e == nil {
+			e = &Excess{}
+			v.excess[rule] = e
+		}
+		if instead, keep := e.Add(d); !keep {
+			return instead
+		}
+	}
+	v.diags = append(v.diags, d)
 	return &v.diags[len(v.diags)-1]
 }
 
-// value checks a value. The key is the one it belongs to, if the table has it,
-// and the section is that of the definition around it.
+// value checks a value of a key, which is nil if it is not in the table, in a
+// definition of a section.
 func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	for s.Ref != nil {
 		s = s.Ref
@@ -80,12 +111,7 @@ func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 func allows(s *jsonschema.Schema, typ string) bool { return slices.Contains(s.Types, typ) }
 
 func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) {
-	n := len(val.Array.Elems)
-	if s.MaxItems >= 0 && n > s.MaxItems {
-		e := val.Array.Elems[s.MaxItems]
-		v.report(RuleBadCount, Error, e.Value.Span, "this is one too many of %d: %s takes at most %d", n, k.Name, s.MaxItems)
-	}
-	if s.MinItems >= 0 && n < s.MinItems {
+	if n := len(val.Array.Elems); s.MinItems >= 0 && n < s.MinItems {
 		v.report(RuleBadCount, Error, val.Span, "%s is empty: it takes at least %d", k.Name, s.MinItems)
 	}
 	if s.Items2020 != nil {
@@ -98,6 +124,7 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	defer func(o *Object) { v.around = o }(v.around)
 	seen := make(map[string]*Member, len(val.Object.Members))
+	var lists []*Member // the first of each key with a limited number of entries
 	for _, m := range val.Object.Members {
 		if m.Name.Kind == Missing {
 			continue
@@ -122,6 +149,9 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 		}
 		if first, twice := seen[m.Key]; !twice {
 			seen[m.Key] = m
+			if p := s.Properties[m.Key]; p != nil && p.MaxItems >= 0 {
+				lists = append(lists, m)
+			}
 		} else if known {
 			v.duplicate(in, memberKey, first, m)
 		}
@@ -132,11 +162,18 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 			if s.PropertyNames != nil && s.PropertyNames.Validate(m.Key) != nil {
 				v.report(RuleBadLength, Error, m.Name.Span, "this name is empty: lws 4.1 to 5.0 crash on it or add its settings to the entry before")
 			}
-			v.value(prop, sub, memberKey, &m.Value)
+			if !known && k != nil && k.Section == Top && sections[in].keyed && !allowsKind(prop, m.Value.Kind) {
+				v.notADefinition(in, prop, m)
+			} else {
+				v.value(prop, sub, memberKey, &m.Value)
+			}
 		}
 	}
+	for _, m := range lists {
+		v.count(m.Key, s.Properties[m.Key].MaxItems, LookupKey(in, m.Key), val.Object)
+	}
 	for _, name := range s.Required {
-		if seen[name] != nil {
+		if seen[name] != nil || v.misspelt(in, name) {
 			continue
 		}
 		if in == TrustStores && name == "stack" && seen["name"] == nil || in == TrustStores && v.legacyStore(val) {
@@ -148,21 +185,89 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 	}
 }
 
-// legacyStore reports whether a trust store is in the form of lws's README.
-func (v *validator) legacyStore(val *Value) bool {
-	for _, m := range val.Object.Members {
-		if LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind {
-			return true
+// notADefinition reports an entry of a section that has another type than its
+// definitions.
+func (v *validator) notADefinition(in Section, s *jsonschema.Schema, m *Member) {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	d := v.report(RuleWrongType, Error, m.Value.Span, "%s %s is %s, not %s", in.Noun(), QuoteName(m.Key), article(s.Types[0]), m.Value.Kind)
+	if m.Key == "name" {
+		d.Message += ": the name of a " + in.Noun() + " is its key"
+	}
+}
+
+// allowsKind reports whether a value of a kind has the type of a schema, or
+// stands for one that is missing.
+func allowsKind(s *jsonschema.Schema, kind Kind) bool {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	switch kind {
+	case ObjectKind:
+		return allows(s, "object")
+	case ArrayKind:
+		return allows(s, "array")
+	case String:
+		return allows(s, "string")
+	}
+	return kind == Missing || kind == Invalid
+}
+
+// count checks how many entries the lists of a key have together, or in
+// the last one if lws keeps only that. An object in a list has as many entries
+// as it has members.
+func (v *validator) count(name string, most int, k *Key, o *Object) {
+	var entries []Span
+	for _, m := range o.Members {
+		if m.Key != name {
+			continue
+		}
+		if k == nil || !k.Joined() {
+			entries = entries[:0]
+		}
+		n := len(entries)
+		for _, e := range m.Value.Elems() {
+			if len(e.Value.Members()) == 0 {
+				entries = append(entries, e.Value.Span)
+			}
+			for _, item := range e.Value.Members() {
+				entries = append(entries, item.Span())
+			}
+		}
+		if m.Value.Kind != ArrayKind {
+			entries = append(entries, m.Value.Span)
+		}
+		if n <= most && len(entries) > most {
+			v.report(RuleBadCount, Error, entries[most], "this is one too many of %d: %s takes at most %d", len(entries), name, most)
 		}
 	}
-	return false
+}
+
+// misspelt reports whether the object being checked has an unknown key that is
+// probably meant to be this one.
+func (v *validator) misspelt(in Section, key string) bool {
+	return slices.ContainsFunc(v.around.Members, func(m *Member) bool {
+		if LookupKey(in, m.Key) != nil {
+			return false
+		}
+		best, _ := nearest(in, m.Key)
+		return best == key
+	})
+}
+
+// legacyStore reports whether a trust store has the form of lws's README.
+func (v *validator) legacyStore(val *Value) bool {
+	return !v.has("name") && slices.ContainsFunc(val.Object.Members, func(m *Member) bool {
+		return LookupKey(TrustStores, m.Key) == nil && m.Value.Kind == ArrayKind
+	})
 }
 
 func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 	if in == Top && Section(again.Key) != Top && sections[Section(again.Key)].noun != "" {
 		return // sections may be repeated
 	}
-	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "%s stands here twice", QuoteName(again.Key))
+	d := v.report(RuleDuplicateKey, Error, again.Name.Span, "duplicate key %s", QuoteName(again.Key))
 	d.Related = []Related{{first.Name.Span, "the first one"}}
 	switch {
 	case first.Value.Span.Text() == again.Value.Span.Text():
@@ -170,48 +275,61 @@ func (v *validator) duplicate(in Section, k *Key, first, again *Member) {
 		d.Message += ", with the same value"
 	case k != nil && k.Inert && in == Top:
 		d.Severity = Warning
-	case k != nil && (k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff"):
+	case k != nil && k.Joined():
 		d.Severity = Warning
 		d.Message += ": lws joins the lists"
-	case k != nil && k.Is("boolean") && k.Flag != "":
+	case k != nil && k.Is("boolean") && k.Sticky:
 		d.Message += ": for lws it is true if one of them is"
 	default:
 		d.Message += ": only the last counts"
 	}
 }
 
-// unknown reports a key that the schema does not have.
+// unknown reports a key that is not in the schema.
 func (v *validator) unknown(in Section, k *Key, m *Member) {
 	switch {
 	case k != nil && k.Name == "http_resp_map":
-		v.report(RuleBadValue, Error, m.Name.Span, "%s is no HTTP status, which are 100 to 599", QuoteName(m.Key))
+		v.report(RuleBadValue, Error, m.Name.Span, "%s is not an HTTP status: these are 100 to 599", QuoteName(m.Key))
 		return
 	case k != nil && k.Name == "x-sspolicy":
 		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", QuoteName(m.Key))
 		return
-	case in == TrustStores && m.Value.Kind == ArrayKind:
+	case in == TrustStores && m.Value.Kind == ArrayKind && !v.has("name"):
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,
 			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
-		d.Fixes = []Fix{{"write name and stack", []Edit{{
-			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start},
-			`"name": ` + m.Name.Raw + `, "stack": `}}}}
+		d.Fixes = []Fix{newFix("write name and stack",
+			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw+`, "stack": `)}
 		return
 	}
-	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is no key of a %s", QuoteName(m.Key), in.Noun())
+	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is not a key of a %s", QuoteName(m.Key), in.Noun())
+	if e := v.excess[RuleUnknownKey]; e != nil && e.dropped > 0 {
+		if in != Streams && in != Retry {
+			d.Severity = Warning
+		}
+		return // nobody reads the rest of the message
+	}
 	join := "; "
-	if better, only := nearest(in, m.Key); better != "" {
+	rename := func(key string, safe bool) {
+		if k := LookupKey(in, key); v.has(key) || k == nil || !k.Takes(&m.Value) {
+			return
+		}
+		fix := newFix("write "+key, m.Name.Span, Quote(key))
+		fix.Safe = safe
+		d.Fixes = []Fix{fix}
+	}
+	if advice := table().meant[in][m.Key]; advice != "" {
+		d.Message += ": " + advice
+	} else if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better) + "?"
 		join = " "
 		if only {
-			d.Fixes = []Fix{{"write " + better, []Edit{{m.Name.Span, Quote(better)}}}}
+			rename(better, slices.Contains(LookupKey(in, better).Aliases, m.Key) || fold(better) == fold(m.Key) || in != Top && misspelt(m.Key, better))
 		}
 	} else if use, ok := table().documented[in][m.Key]; ok {
 		d.Message += ", though lws's documentation has it"
 		if use != "" {
 			d.Message += ": use " + QuoteName(use)
-			if !v.has(use) {
-				d.Fixes = []Fix{{"write " + use, []Edit{{m.Name.Span, Quote(use)}}}}
-			}
+			rename(use, true)
 		}
 	}
 	switch {
@@ -233,7 +351,8 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 			v.tooLong(s, k, k.Name, val)
 		}
 		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw, ".eE") {
-			v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+			d := v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+			v.rewrite(d, k, val)
 		}
 		return
 	}
@@ -248,14 +367,17 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 	case "type":
 		v.wrongType(s, k, name, val)
 	case "minimum", "maximum":
-		d := v.report(RuleOutOfRange, Error, val.Span, "%s is %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
+		d := v.report(RuleOutOfRange, Error, val.Span, "%s must be %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
 		if k != nil && k.Width > 0 {
 			d.Message += "; lws keeps " + Wrap(val.Raw, k)
+		}
+		if k != nil && k.Name == "conceal" && !strings.HasPrefix(val.Raw, "-") {
+			d.Fixes = []Fix{{Message: "write 65535, which is for ever", Edits: []Edit{{val.Span, "65535"}}}}
 		}
 	case "enum":
 		v.badEnum(k, name, val)
 	case "pattern":
-		v.report(RuleBadValue, Error, val.Span, "%s is host:port, or user:password@host:port", name)
+		v.report(RuleBadValue, Error, val.Span, "%s must be host:port or user:password@host:port", name)
 	case "minLength":
 		v.report(RuleBadLength, Error, val.Span, "%s is empty", name)
 	case "maxLength":
@@ -277,7 +399,7 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	for _, t := range s.Types {
 		want = append(want, article(t))
 	}
-	d := v.report(RuleWrongType, Error, val.Span, "%s is %s, not %s", name, strings.Join(want, " or "), val.Kind)
+	d := v.report(RuleWrongType, Error, val.Span, "%s must be %s, not %s", name, strings.Join(want, " or "), val.Kind)
 	text := val.Text()
 	switch {
 	case k != nil && k.Inert && k.Section == Top:
@@ -285,24 +407,55 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	case k != nil && k.Section == Top && allows(s, "array"):
 		d.Message += "; lws ignores it"
 	case allows(s, "boolean"):
-		switch {
-		case text == "true" || text == "1":
-			d.Message += "; lws takes it as not set"
-			d.Fixes = []Fix{{"write true", []Edit{{val.Span, "true"}}}}
-		case val.LikeFalse():
+		if val.LikeFalse() {
 			d.Severity = Warning
-			d.Message += "; lws takes it as not set"
-			d.Fixes = []Fix{{"write false", []Edit{{val.Span, "false"}}}}
 		}
-	case allows(s, "integer") && val.Kind == String && text != "" && strings.Trim(text, "0123456789") == "":
-		d.Severity = Warning
-		d.Message += "; lws reads the digits"
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		if val.Kind != ObjectKind && val.Kind != ArrayKind {
+			d.Message += "; lws takes it as not set"
+			v.rewrite(d, k, val)
+		}
+	case allows(s, "integer") && val.Kind == String:
+		if text != "" && strings.Trim(text, "0123456789") == "" {
+			d.Severity = Warning
+			d.Message += "; lws reads the digits"
+		}
+		v.rewrite(d, k, val)
 	case allows(s, "string") && val.Kind == Number:
 		d.Severity = Warning
 		d.Message += "; lws takes its digits as the string"
-		d.Fixes = []Fix{{"write " + Quote(text), []Edit{{val.Span, Quote(text)}}}}
+		d.Fixes = []Fix{newFix("write "+Quote(text), val.Span, Quote(text))}
 	}
+}
+
+// rewrite adds the fix that writes a value in the type of its key, if it is
+// beyond doubt which value that is.
+func (v *validator) rewrite(d *Diagnostic, k *Key, val *Value) {
+	if want, ok := k.meant(val.Text()); ok {
+		d.Fixes = []Fix{newFix("write "+want, val.Span, want)}
+	}
+}
+
+// Takes reports whether a value has a type of the key, or is meant for one.
+func (k *Key) Takes(v *Value) bool {
+	switch v.Kind {
+	case ObjectKind:
+		return k.Is("object")
+	case ArrayKind:
+		return k.Is("array")
+	case String:
+		if k.Is("string") {
+			return k.Enum == nil || slices.Contains(k.Enum, v.Text()) || k.ValueAliases[v.Text()] != nil
+		}
+	case Number:
+		if k.Is("integer") && digits(v.Raw) {
+			n, ok := new(big.Int).SetString(v.Raw, 10)
+			return ok && k.holds(n)
+		}
+	case Bool:
+		return k.Is("boolean")
+	}
+	_, ok := k.meant(v.Text())
+	return ok
 }
 
 func article(typ string) string {
@@ -313,27 +466,40 @@ func article(typ string) string {
 }
 
 func (v *validator) badEnum(k *Key, name string, val *Value) {
-	d := v.report(RuleBadValue, Error, val.Span, "%s is no %s: it is one of %s", QuoteName(val.Text()), name, strings.Join(k.Enum, ", "))
-	if use := k.ValueAliases[val.Text()]; use != nil {
-		text := Quote(use[k.Name])
-		for _, other := range slices.Sorted(maps.Keys(use)) {
-			if other != k.Name && !v.has(other) {
-				text += ", " + Quote(other) + ": " + Quote(use[other])
-			}
+	d := v.report(RuleBadValue, Error, val.Span, "unknown %s %s: want one of %s", name, QuoteName(val.Text()), strings.Join(k.Enum, ", "))
+	use := k.Meant(val.Text())
+	if use == nil {
+		return
+	}
+	text, certain := Quote(use[k.Name].(string)), true
+	for _, other := range slices.Sorted(maps.Keys(use)) {
+		if other == k.Name {
+			continue
 		}
+		value, _ := json.Marshal(use[other])
+		if v.has(other) {
+			certain = certain && slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == other && m.Value.Raw == string(value) })
+		} else {
+			text += ", " + Quote(other) + ": " + string(value)
+		}
+	}
+	d.Message = fmt.Sprintf("unknown %s %s: write %s", name, QuoteName(val.Text()), text)
+	if k.ValueAliases[val.Text()] != nil {
 		d.Rule = RuleLegacyForm
 		d.Message = fmt.Sprintf("lws refuses the %s %s, though its README has it: write %s", name, QuoteName(val.Text()), text)
-		d.Fixes = []Fix{{"write " + text, []Edit{{val.Span, text}}}}
+		certain = true
 	}
+	d.Fixes = []Fix{newFix("write "+text, val.Span, text)}
+	d.Fixes[0].Safe = certain
 }
 
-// tooLong reports a string that lws does not keep whole. jsonschema counts
-// characters, as JSON Schema says, while lws counts bytes.
+// tooLong reports a string that lws cuts. JSON Schema counts characters, and lws
+// bytes.
 func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Value) {
 	n := len(val.Text())
 	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes, and lws keeps at most %d", name, n, s.MaxLength)
 	switch chunk := s.MaxLength + 1; {
-	case k != nil && k.Ref != Top:
+	case k != nil && k.Ref != Top && k.Match != MatchUnchecked:
 		d.Message += "; lws refuses it"
 	case k != nil && k.Name == "metadata":
 		d.Message += fmt.Sprintf("; lws makes several items of it, each %d bytes", chunk)
@@ -364,8 +530,8 @@ func Plain(v *Value) any {
 	return goValue(v)
 }
 
-// goValue returns a scalar as jsonschema takes it. An object or array stands
-// for its type alone.
+// goValue returns a scalar as jsonschema takes it, and an empty object or array
+// for any other.
 func goValue(v *Value) any {
 	switch v.Kind {
 	case Bool:
@@ -383,8 +549,8 @@ func goValue(v *Value) any {
 }
 
 // plainNumber returns a number as jsonschema takes it, which makes a fraction of
-// all its digits. One that is too long for that stands in as another one with
-// its sign that is as little in range, or as little whole.
+// all its digits. For a number that is too long, it returns another one of the
+// same sign that is out of range or not whole as well.
 func plainNumber(raw string) json.Number {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(raw), "e")
 	if len(mantissa) <= maxDigits && len(exponent) <= 4 {
@@ -400,7 +566,7 @@ func plainNumber(raw string) json.Number {
 	return json.Number(text)
 }
 
-// maxDigits is the most digits of a number that are looked at, and shown.
+// maxDigits is the most digits of a number that are read and shown.
 const maxDigits = 40
 
 // shortNumber returns a number for a message.
@@ -411,18 +577,13 @@ func shortNumber(raw string) string {
 	return raw
 }
 
-// Wrap returns what lws keeps of a number that its member can't hold. It reads
-// digits as far as they go and takes the lowest bits of the result (atoi and
-// a C conversion: lws 4.1.6 to 5.0.0, lib/secure-streams/policy-json.c).
+// Wrap returns what lws keeps of a number that its member cannot hold. It reads
+// the leading digits as a 64-bit integer, which saturates, and takes its lowest
+// bits: glibc's atoi and a C conversion (lws 4.1.6 to 5.0.0,
+// lib/secure-streams/policy-json.c).
 func Wrap(raw string, k *Key) string {
-	digits := leadingDigits(raw)
-	var n uint64 // modulo 2^64, of which every width is a part
-	for _, d := range strings.TrimPrefix(digits, "-") {
-		n = n*10 + uint64(d-'0')
-	}
-	if strings.HasPrefix(digits, "-") {
-		n = -n
-	}
+	i, _ := strconv.ParseInt(leadingDigits(raw), 10, 64) // the nearest one, if it is out of range
+	n := uint64(i)
 	mask := ^uint64(0) >> (64 - k.Width)
 	if k.Name == "client_cert" {
 		n = (n + 1) & mask // it is stored so, for 0 to mean none

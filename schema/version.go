@@ -8,30 +8,51 @@ import (
 	"strings"
 )
 
-// A Version is a release line of lws, such as 4.3. Its newest release is meant:
-// a key that came with 4.3.2 is in 4.3.
+// A Version is a release line of lws, such as 4.3, or one of its releases. A line
+// stands for its newest release: a key that 4.3.2 introduced is in 4.3.
 type Version struct {
 	Major, Minor int
+
+	release int // 1 more than the last number of a release; 0 for a line
 }
 
-// Versions are the release lines that sspolicy knows, oldest first. The last
-// one is the default wherever none is given.
-var Versions = []Version{{4, 1}, {4, 2}, {4, 3}, {4, 4}, {4, 5}, {5, 0}}
+// Versions are the known release lines, oldest first. The last one is the default.
+var Versions = []Version{
+	{Major: 4, Minor: 1}, {Major: 4, Minor: 2}, {Major: 4, Minor: 3}, {Major: 4, Minor: 4}, {Major: 4, Minor: 5}, {Major: 5, Minor: 0},
+}
 
-// Latest returns the newest release line that sspolicy knows.
+// Latest returns the newest known release line.
 func Latest() Version { return Versions[len(Versions)-1] }
 
-// String returns the version as "major.minor".
-func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+// String returns the version as "4.3" or, for a release, "4.3.10".
+func (v Version) String() string {
+	if v.release == 0 {
+		return fmt.Sprintf("%d.%d", v.Major, v.Minor)
+	}
+	return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.release-1)
+}
 
-// Compare orders versions by age.
+// Line returns the release line of a version.
+func (v Version) Line() Version { return Version{Major: v.Major, Minor: v.Minor} }
+
+// Compare orders release lines by age.
 func (v Version) Compare(w Version) int {
 	return cmp.Or(cmp.Compare(v.Major, w.Major), cmp.Compare(v.Minor, w.Minor))
 }
 
-// UnmarshalText takes one of Versions, or a release of it such as 4.3.10.
+// Has reports whether a version has what came with a release of its line, such as
+// "4.3.2", or with an older line.
+func (v Version) Has(release string) bool {
+	since, ok := parseVersion(release)
+	if !ok || since.Compare(v) != 0 || v.release == 0 {
+		return !ok || since.Compare(v) <= 0
+	}
+	return v.release >= since.release
+}
+
+// UnmarshalText parses one of Versions, or a release of it such as 4.3.10.
 func (v *Version) UnmarshalText(text []byte) error {
-	if p, ok := parseVersion(string(text)); ok && slices.Contains(Versions, p) {
+	if p, ok := parseVersion(string(text)); ok && slices.Contains(Versions, p.Line()) {
 		*v = p
 		return nil
 	}
@@ -39,29 +60,35 @@ func (v *Version) UnmarshalText(text []byte) error {
 	for _, k := range Versions {
 		known = append(known, k.String())
 	}
-	return fmt.Errorf("no lws version %q is known: there is %s", text, strings.Join(known, ", "))
+	return fmt.Errorf("unknown lws version %q: use one of %s", text, strings.Join(known, ", "))
 }
 
-// parseVersion reads the first two of the numbers of a release.
-func parseVersion(s string) (Version, bool) {
-	parts := strings.SplitN(s, ".", 3)
-	if len(parts) < 2 {
+// parseVersion parses a release line or a release.
+func parseVersion(s string) (v Version, ok bool) {
+	parts := strings.Split(s, ".")
+	if len(parts) != 2 && len(parts) != 3 {
 		return Version{}, false
 	}
-	major, err1 := strconv.Atoi(parts[0])
-	minor, err2 := strconv.Atoi(parts[1])
-	return Version{major, minor}, err1 == nil && err2 == nil
+	var n [3]int
+	for i, part := range parts {
+		var err error
+		if n[i], err = strconv.Atoi(part); err != nil || n[i] < 0 {
+			return Version{}, false
+		}
+	}
+	v = Version{Major: n[0], Minor: n[1]}
+	if len(parts) == 3 {
+		v.release = n[2] + 1
+	}
+	return v, true
 }
 
-// In reports whether a version of lws reads the key.
+// In reports whether v reads the key.
 func (k *Key) In(v Version) bool {
-	since, ok := parseVersion(k.Since)
-	return !ok || since.Compare(v) <= 0
+	return v.Has(k.Since)
 }
 
-// ValueIn reports whether a version of lws that reads the key reads this value
-// of it.
+// ValueIn reports whether v, if it reads the key, reads this value of it.
 func (k *Key) ValueIn(value string, v Version) bool {
-	since, ok := parseVersion(k.ValueSince[value])
-	return !ok || since.Compare(v) <= 0
+	return v.Has(k.ValueSince[value])
 }

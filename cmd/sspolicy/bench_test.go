@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -13,7 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// generatedPolicy returns a sound policy with n streamtypes.
+// generatedPolicy returns a policy without mistakes that has n streamtypes.
 func generatedPolicy(n int) string {
 	var b strings.Builder
 	b.WriteString(`{"release":"1","retry":[{"default":{"backoff":[1000,2000,3000],"conceal":5,"jitterpc":20}}],"s":[`)
@@ -28,8 +30,8 @@ func generatedPolicy(n int) string {
 	return b.String()
 }
 
-// ajv validates the policies named on its command line by a schema, as a
-// program around ajv does that somebody writes for a CI step.
+// ajv validates the policies on its command line with a schema, like a script for
+// a CI step.
 const ajv = `
 const fs = require("fs"), Ajv = require("ajv/dist/2020");
 const [schema, ...files] = process.argv.slice(2);
@@ -37,16 +39,16 @@ const validate = new Ajv({strict: false, allErrors: true}).compile(JSON.parse(fs
 for (const f of files) if (!validate(JSON.parse(fs.readFileSync(f)))) { console.log(validate.errors); process.exitCode = 1; }
 `
 
-// BenchmarkLintProcess runs "sspolicy lint", and ajv over the same policies with
-// our own JSON Schema, each as a process. ajv checks the shape alone.
+// BenchmarkLintProcess runs the processes "sspolicy lint" and ajv over the same
+// policies, ajv with our JSON Schema, which covers the shape only.
 //
-// It prints the time and CPU time of a run and its memory, for ajv how many
-// times as much CPU it took, and for the larger policies how much more was
-// needed for ten times as many streamtypes.
+// It reports the time, CPU time and memory of a run, for ajv the ratio of its CPU
+// time to that of sspolicy, and for the larger policies the ratio to a tenth of the
+// streamtypes.
 func BenchmarkLintProcess(b *testing.B) {
 	for _, tool := range []string{"node", "npm", "go"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			b.Fatalf("%s is missing, which this benchmark needs", tool)
+			b.Fatalf("this benchmark needs %s", tool)
 		}
 	}
 	dir := b.TempDir()

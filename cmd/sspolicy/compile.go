@@ -14,72 +14,76 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 type compileCmd struct {
-	Lang    string         `enum:"go,c" required:"" placeholder:"go|c" help:"The language to write: go or c."`
-	Package string         `default:"policy" help:"The package of the Go file (${default})."`
-	LWS     schema.Version `name:"lws" complete:"versions" default:"${lws}" placeholder:"VERSION" help:"The lws version that the C file is for (${default})."`
-	Entry   string         `placeholder:"NAME" help:"The name of the C table that lws is given (PREFIXstatic_policy_entry)."`
-	Prefix  string         `default:"_ss_" help:"What the names in the C file begin with (${default}). Policies of one program need one each."`
-	Overlay []string       `sep:"none" placeholder:"FRAGMENT" help:"Lay this over the policy first. May be repeated."`
-	Output  string         `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
-	Header  string         `placeholder:"HEADER" help:"Split the C file: tables in OUT, their declaration in this file."`
-	Depfile string         `placeholder:"FILE" help:"Write what OUT is made from, as a rule for make."`
-	Depend  string         `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, but .d at the end."`
-	Check   bool           `help:"Write nothing, but fail if what would be written is not what is there."`
-	Size    bool           `help:"Print how many bytes the C tables take. They are written only if there is an OUT."`
-	File    string         `arg:"" help:"The policy."`
+	Lang    string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
+	Package *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
+	LWS     *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
+	Entry   string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
+	Prefix  *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
+	Header  string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
+	Size    bool            `help:"C: print the size of the tables. They are written only with --output."`
+	Overlay []string        `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Output  string          `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	Depfile string          `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
+	Depend  string          `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, with the extension .d."`
+	Check   bool            `help:"Write nothing, and fail if OUT is not up to date."`
+	File    string          `arg:"" help:"The policy."`
 }
 
 // Help is what "sspolicy compile --help" adds.
 func (compileCmd) Help() string {
-	return "A policy with errors in it is refused, as by lint; but what only the parser of lws would take amiss, and no table has to do with, is a warning. Warnings are shown on standard error."
+	return "Refuses a policy with errors. Errors that affect only lws's JSON parser are warnings here. Warnings are shown on standard error."
 }
 
 // Validate checks the command line.
 func (c *compileCmd) Validate() error {
-	if !token.IsIdentifier(c.Package) || c.Package == "_" {
-		return fmt.Errorf("--package: %q is no name for a Go package", c.Package)
+	if name := c.goPackage(); !token.IsIdentifier(name) || name == "_" {
+		return fmt.Errorf("--package: %q is not a name for a Go package", name)
 	}
-	if err := codegen.CheckSymbols(c.Prefix, ""); err != nil {
+	if err := codegen.CheckSymbols(c.prefix(), ""); err != nil {
 		return fmt.Errorf("--prefix: %w", err)
 	}
 	if err := codegen.CheckSymbols("", c.Entry); err != nil {
 		return fmt.Errorf("--entry: %w", err)
 	}
 	if c.Depend != "" && c.Depend != "D" {
-		return fmt.Errorf("-M%s: there is -MD alone", c.Depend)
+		return fmt.Errorf("-M%s: want -MD", c.Depend)
 	}
 	stdout := c.Output == "" || c.Output == "-"
 	for _, o := range []struct {
-		flag       string
-		used       bool
-		onlyC, out bool // what it takes
+		flag string
+		used bool
+		lang string // the only language it is for, or ""
+		out  bool   // it needs a file to write to
 	}{
-		{"--entry", c.Entry != "", true, false},
-		{"--header", c.Header != "", true, true},
-		{"--size", c.Size, true, false},
-		{"--depfile", c.Depfile != "", false, true},
-		{"-MD", c.Depend != "", false, true},
-		{"--check", c.Check, false, true},
+		{"--package", c.Package != nil, "go", false},
+		{"--lws", c.LWS != nil, "c", false},
+		{"--entry", c.Entry != "", "c", false},
+		{"--prefix", c.Prefix != nil, "c", false},
+		{"--header", c.Header != "", "c", true},
+		{"--size", c.Size, "c", false},
+		{"--depfile", c.Depfile != "", "", true},
+		{"-MD", c.Depend != "", "", true},
+		{"--check", c.Check, "", true},
 	} {
 		switch {
-		case o.used && o.onlyC && c.Lang != "c":
-			return fmt.Errorf("%s is for --lang c", o.flag)
+		case o.used && o.lang != "" && o.lang != c.Lang:
+			return fmt.Errorf("%s is for --lang %s", o.flag, o.lang)
 		case o.used && o.out && stdout:
 			return fmt.Errorf("%s needs --output with a file", o.flag)
 		}
 	}
 	taken := map[string]string{}
 	for _, f := range append([]string{c.File}, c.Overlay...) {
-		taken[identity(f)] = "what is compiled"
+		taken[identity(f)] = "an input"
 	}
 	taken["-"] = ""
 	for _, o := range []struct{ flag, file string }{
@@ -89,20 +93,37 @@ func (c *compileCmd) Validate() error {
 			return fmt.Errorf("%s: %s is %s", o.flag, o.file, what)
 		}
 		if identity(o.file) != "-" {
-			taken[identity(o.file)] = "what " + o.flag + " writes"
+			taken[identity(o.file)] = "the output of " + o.flag
 		}
 	}
 	if c.depfileName() != "" {
 		for _, f := range append([]string{c.File, c.Output, c.Header}, c.Overlay...) {
 			if strings.ContainsFunc(f, func(r rune) bool { return r < ' ' || r == 0x7f || r == ';' || r == '=' }) {
-				return fmt.Errorf("--depfile: the name %q can't stand in a makefile", f)
+				return fmt.Errorf("--depfile: the name %q cannot be written in a makefile", f)
 			}
 		}
 	}
 	return nil
 }
 
-// depfileName returns the name of the file for make, if there is to be one.
+// goPackage returns the name of the Go package.
+func (c *compileCmd) goPackage() string { return valueOr(c.Package, "policy") }
+
+// prefix returns the prefix of the names in the C file.
+func (c *compileCmd) prefix() string { return valueOr(c.Prefix, "_ss_") }
+
+// lws returns the version of lws to compile for.
+func (c *compileCmd) lws() schema.Version { return valueOr(c.LWS, schema.Latest()) }
+
+// valueOr returns the value of a flag, or a default if the flag is not given.
+func valueOr[T any](flag *T, value T) T {
+	if flag == nil {
+		return value
+	}
+	return *flag
+}
+
+// depfileName returns the name of the file for make, or "" for none.
 func (c *compileCmd) depfileName() string {
 	if c.Depfile == "" && c.Depend != "" {
 		return strings.TrimSuffix(c.Output, filepath.Ext(c.Output)) + ".d"
@@ -112,23 +133,23 @@ func (c *compileCmd) depfileName() string {
 
 // Run executes the command.
 func (c *compileCmd) Run(p *program) error {
-	doc, policy, err := p.compile(c.File, c.Overlay, lint.Options{LWS: []schema.Version{c.LWS}}, schema.Warning)
+	doc, compiled, err := p.compile(c.File, c.Overlay, lint.Options{LWS: []schema.Version{c.lws()}}, schema.Warning)
 	if err != nil {
 		return err
 	}
-	outputs, err := c.outputs(doc, policy)
+	outputs, err := c.outputs(doc, compiled)
 	if err != nil {
 		return err
 	}
 	if c.Size {
-		if err := c.size(p.stdout, doc, policy); err != nil || c.Output == "" {
+		if err := c.size(p.stdout, doc, compiled); err != nil || c.Output == "" {
 			return err
 		}
 	}
 	if c.Check {
 		return check(outputs)
 	}
-	// The output comes last: where it is, all that it needs is there.
+	// The output comes last: when it exists, the other files do.
 	for _, o := range slices.Concat(outputs[1:], c.depfile(outputs), outputs[:1]) {
 		if err := p.output(o.file, write(string(o.text))); err != nil {
 			return err
@@ -137,16 +158,15 @@ func (c *compileCmd) Run(p *program) error {
 	return nil
 }
 
-// A generatedFile is a file to write, by the name that the user has given.
+// A generatedFile is a file to write.
 type generatedFile struct {
 	file string
 	text []byte
 }
 
-// outputs returns the files in the language.
-func (c *compileCmd) outputs(doc *schema.Document, policy *runtime.Policy) ([]generatedFile, error) {
-	// Where the policy is must not matter: a build in another folder gives
-	// the same file.
+// outputs returns the files to write, OUT first.
+func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]generatedFile, error) {
+	// A build in another folder gives the same file.
 	source := filepath.Base(displayName(c.File))
 	for _, f := range c.Overlay {
 		source += ", with " + filepath.Base(displayName(f))
@@ -155,29 +175,29 @@ func (c *compileCmd) outputs(doc *schema.Document, policy *runtime.Policy) ([]ge
 	hash := hex.EncodeToString(sum[:])
 	var out, header bytes.Buffer
 	if c.Lang == "go" {
-		err := codegen.Go(&out, policy, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.Package})
+		err := codegen.Go(&out, compiled, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
 		return []generatedFile{{c.Output, out.Bytes()}}, err
 	}
 	o := c.cOptions()
 	o.Source, o.SHA256 = source, hash
 	if c.Header == "" {
-		err := codegen.C(&out, policy, o)
+		err := codegen.C(&out, compiled, o)
 		return []generatedFile{{c.Output, out.Bytes()}}, c.cError(err)
 	}
 	include, err := filepath.Rel(filepath.Dir(c.Output), c.Header)
 	if err != nil {
 		include = c.Header
 	}
-	err = codegen.CWithHeader(&header, &out, filepath.ToSlash(include), policy, o)
+	err = codegen.CWithHeader(&header, &out, filepath.ToSlash(include), compiled, o)
 	return []generatedFile{{c.Output, out.Bytes()}, {c.Header, header.Bytes()}}, c.cError(err)
 }
 
 func (c *compileCmd) cOptions() codegen.COptions {
-	return codegen.COptions{Version: version(), Target: codegen.Target(c.LWS), Prefix: c.Prefix, Entry: c.Entry}
+	return codegen.COptions{Version: version(), Target: codegen.Target(c.lws().Line()), Prefix: c.prefix(), Entry: c.Entry}
 }
 
-// cError makes findings of errors in writing C: the policy says what the tables
-// can't hold.
+// cError makes a finding of an error of the C writer: the policy has something
+// that the tables cannot hold.
 func (c *compileCmd) cError(err error) error {
 	if err != nil {
 		err = &exitError{exitFindings, fmt.Errorf("%s: %w", displayName(c.File), err)}
@@ -185,14 +205,14 @@ func (c *compileCmd) cError(err error) error {
 	return err
 }
 
-// size prints the footprint.
-func (c *compileCmd) size(w io.Writer, doc *schema.Document, policy *runtime.Policy) error {
-	size, err := codegen.CFootprint(policy, c.cOptions())
+// size prints the sizes of the C tables.
+func (c *compileCmd) size(w io.Writer, doc *schema.Document, compiled *policy.Policy) error {
+	size, err := codegen.CFootprint(compiled, c.cOptions())
 	if err != nil {
 		return c.cError(err)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "bytes for lws %v\t%d bit\t%d bit\t\n", c.LWS, size[0].Bits, size[1].Bits)
+	fmt.Fprintf(t, "bytes for lws %v\t%d bit\t%d bit\t\n", c.lws().Line(), size[0].Bits, size[1].Bits)
 	for _, row := range []struct {
 		kind  string
 		bytes func(codegen.Footprint) int
@@ -210,7 +230,7 @@ func (c *compileCmd) size(w io.Writer, doc *schema.Document, policy *runtime.Pol
 	return t.Flush()
 }
 
-// check fails if a file is not as it would be written.
+// check returns an error if a file is not as it would be written.
 func check(outputs []generatedFile) error {
 	var stale []error
 	for _, o := range outputs {
@@ -220,7 +240,7 @@ func check(outputs []generatedFile) error {
 		case err != nil:
 			return fileError(o.file, err)
 		case !codegen.Equal(have, o.text):
-			stale = append(stale, fmt.Errorf("%s is stale: compile it again", o.file))
+			stale = append(stale, fmt.Errorf("%s: out of date: compile it again", o.file))
 		}
 	}
 	if stale == nil {
@@ -229,7 +249,7 @@ func check(outputs []generatedFile) error {
 	return &exitError{exitFindings, errors.Join(stale...)}
 }
 
-// depfile returns the rule for make, if there is to be one.
+// depfile returns the file for make, if one is wanted.
 func (c *compileCmd) depfile(outputs []generatedFile) []generatedFile {
 	file := c.depfileName()
 	if file == "" {
@@ -251,13 +271,13 @@ func (c *compileCmd) depfile(outputs []generatedFile) []generatedFile {
 		}
 	}
 	b.WriteByte('\n')
-	for _, s := range sources { // so that make does not mind if one is gone
+	for _, s := range sources { // make continues if one is removed
 		b.WriteString("\n" + s + ":\n")
 	}
 	return []generatedFile{{file, []byte(b.String())}}
 }
 
-// makeName returns the name of a file as it is written in a makefile.
+// makeName quotes the name of a file for a makefile.
 func makeName(file string) string {
 	var b strings.Builder
 	for i := range len(file) {
@@ -265,7 +285,7 @@ func makeName(file string) string {
 		case '$':
 			b.WriteString("$$")
 		case ' ', '\t', '#', ':':
-			// A backslash before it would be taken for the one that quotes it.
+			// Backslashes before it would quote the one added here.
 			for j := i - 1; j >= 0 && file[j] == '\\'; j-- {
 				b.WriteByte('\\')
 			}
@@ -278,9 +298,9 @@ func makeName(file string) string {
 	return b.String()
 }
 
-// compile compiles a policy with its fragments, unless there are errors in it.
-// What is found is reported on standard error if it is as bad as show.
-func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *runtime.Policy, error) {
+// compile compiles a policy with fragments, unless it has errors. It reports
+// findings of the severity show and above on standard error.
+func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, err := p.document(file)
 	if err != nil {
 		return nil, nil, err
@@ -289,13 +309,21 @@ func (p *program) compile(file string, fragments []string, o lint.Options, show 
 	if err != nil {
 		return nil, nil, err
 	}
-	loaded, found := load.Document(base, o, above...)
+	compiled, err := sspolicy.Compile(base, o, above...)
+	var found []schema.Diagnostic
+	if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
+		found = refused.Diagnostics
+	} else if err != nil {
+		return nil, nil, err
+	} else {
+		found = compiled.Diagnostics
+	}
 	found = slices.DeleteFunc(found, func(d schema.Diagnostic) bool { return d.Severity < show })
 	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
 		return nil, nil, err
 	}
-	if loaded == nil {
+	if compiled == nil {
 		return nil, nil, errFindings
 	}
-	return loaded.Document, loaded.Policy, nil
+	return compiled.Document, compiled.Policy, nil
 }

@@ -1,27 +1,28 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/alecthomas/kong"
 
 	"github.com/secure-streams/sspolicy/internal/clidoc"
 	"github.com/secure-streams/sspolicy/internal/explain"
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish,powershell" help:"bash, zsh, fish or powershell."`
 }
 
 // Run executes the command.
 func (c *completionCmd) Run(p *program, ctx *kong.Context) error {
-	words := clidoc.Words{"names": explain.Names()}
-	for _, v := range schema.Versions {
-		words["versions"] = append(words["versions"], v.String())
+	script, err := clidoc.Script(c.Shell, ctx.Model.Name)
+	if err != nil {
+		return err
 	}
-	script := map[string]func(*kong.Application, clidoc.Words) string{
-		"bash": clidoc.Bash, "zsh": clidoc.Zsh, "fish": clidoc.Fish,
-	}[c.Shell]
-	return p.output("", write(script(ctx.Model, words)))
+	return p.output("", write(script))
 }
 
 type manCmd struct{}
@@ -29,4 +30,37 @@ type manCmd struct{}
 // Run executes the command.
 func (manCmd) Run(p *program, ctx *kong.Context) error {
 	return p.output("", write(clidoc.Man(ctx.Model)))
+}
+
+// complete writes the completions of a command line.
+func (p *program) complete(app *kong.Application, words []string) error {
+	list := func(names []string) func([]string) []string { return func([]string) []string { return names } }
+	var versions, formats []string
+	for _, v := range schema.Versions {
+		versions = append(versions, v.String())
+	}
+	for _, f := range report.Formats() {
+		formats = append(formats, string(f))
+	}
+	return clidoc.Complete(p.stdout, app, clidoc.Values{
+		"names": list(explain.Names()), "groups": list(rules.Groups()), "versions": list(versions), "formats": list(formats),
+		"streamtypes": p.streamTypeNames,
+	}, words)
+}
+
+// streamTypeNames returns the names of the streamtypes of the policy that the
+// first argument names.
+func (p *program) streamTypeNames(args []string) (names []string) {
+	if len(args) == 0 || args[0] == "-" {
+		return nil
+	}
+	d, err := p.document(args[0])
+	if err != nil {
+		return nil
+	}
+	for _, def := range schema.NewPolicy(d).Section(schema.Streams) {
+		names = append(names, def.Name)
+	}
+	slices.Sort(names)
+	return names
 }

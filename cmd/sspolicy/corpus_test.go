@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Whatever a policy is like, each command gets through with it: it works, or
-// says what is wrong. SSPOLICY_CORPUS is a folder of folders of policies.
+// TestCorpus: each command succeeds on any policy or reports what is wrong.
+// SSPOLICY_CORPUS is a folder with folders of policies.
 func TestCorpus(t *testing.T) {
 	dir := os.Getenv("SSPOLICY_CORPUS")
 	if dir == "" {
@@ -47,7 +47,7 @@ func TestCorpus(t *testing.T) {
 				case code != exitOK && code != exitFindings:
 					t.Errorf("%s: exit code %d: %s", command, code, out)
 				case code == exitFindings && !strings.Contains(out, filepath.Base(file)):
-					t.Errorf("%s: fails without a word about the file: %q", command, out)
+					t.Errorf("%s: fails without naming the file: %q", command, out)
 				case code == exitFindings && args[0] == "compile" && stdout.Len() > 0:
 					t.Errorf("%s: fails, but writes something", command)
 				case code == exitOK && args[0] == "compile" && stdout.Len() == 0:

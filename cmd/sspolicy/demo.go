@@ -12,7 +12,7 @@ type demoCmd struct {
 
 // Help is what "sspolicy demo --help" adds.
 func (demoCmd) Help() string {
-	return "Makes a CA and a TLS server on loopback and a policy that trusts that CA; validates and lints it, shows a broken variant being refused, compiles it to Go, builds and runs a program around that, and breaks the trust with an overlay. It needs the go command, and runs in a checkout of sspolicy."
+	return "Makes a CA and a TLS server on loopback, and a policy that trusts the CA. Validates and lints the policy, shows a broken variant being refused, compiles it to Go, builds and runs a program with it, and breaks the trust with an overlay. Needs the go command, and a checkout of sspolicy as the working directory."
 }
 
 // Run executes the command.

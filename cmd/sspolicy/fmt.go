@@ -4,29 +4,32 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/rogpeppe/go-internal/diff"
-
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 type fmtCmd struct {
-	Check bool     `xor:"how" help:"Write nothing: name the files whose layout is another, and fail if there are any."`
-	Write bool     `short:"w" xor:"how" help:"Write the result to the file instead of standard output."`
-	Diff  bool     `xor:"how" help:"Print what would change, as a unified diff."`
-	Files []string `arg:"" name:"file" help:"The policies."`
+	Check bool `xor:"how" help:"Write nothing. Name the files whose layout differs, and fail if there are any."`
+	Write bool `short:"w" xor:"how" help:"Write the result to the file instead of standard output."`
+	Diff  bool `xor:"how" help:"Print what would change, as a unified diff."`
+	colorFlag
+	fileFlags
 }
 
 // Help is what "sspolicy fmt --help" adds.
 func (fmtCmd) Help() string {
-	return "Comments and the order of everything stay as they are. A policy with syntax errors is refused."
+	return "Keeps comments and the order of everything. Refuses a policy with syntax errors."
 }
 
 // Run executes the command.
 func (c *fmtCmd) Run(p *program) error {
+	targets, err := c.targets(p)
+	if err != nil {
+		return err
+	}
 	changed := false
-	for _, file := range c.Files {
-		d, err := p.document(file)
+	for _, t := range targets {
+		d, err := p.document(t.file)
 		if err != nil {
 			return err
 		}
@@ -38,7 +41,7 @@ func (c *fmtCmd) Run(p *program) error {
 			return errFindings
 		}
 		if err != nil {
-			return fileError(file, err)
+			return fileError(t.file, err)
 		}
 		same := text == d.Source.Text
 		changed = changed || !same
@@ -46,9 +49,9 @@ func (c *fmtCmd) Run(p *program) error {
 		case c.Check && !same:
 			fmt.Fprintln(p.stdout, harmless(d.Source.Name))
 		case c.Diff:
-			_, err = p.stdout.Write(diff.Diff(harmless(d.Source.Name), []byte(d.Source.Text), "formatted", []byte(text)))
+			err = c.diff(p, "", d.Source.Name, d.Source.Text, "formatted", text)
 		case c.Write && !same:
-			err = p.output(file, write(text))
+			err = p.output(t.file, write(text))
 		case !c.Check && !c.Write:
 			err = p.output("", write(text))
 		}

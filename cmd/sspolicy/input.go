@@ -21,7 +21,7 @@ func (p *program) document(file string) (*schema.Document, error) {
 	return schema.Parse(displayName(file), text), nil
 }
 
-// documents reads and parses several.
+// documents reads and parses several files.
 func (p *program) documents(files []string) (all []*schema.Document, err error) {
 	for _, f := range files {
 		d, err := p.document(f)
@@ -33,8 +33,7 @@ func (p *program) documents(files []string) (all []*schema.Document, err error) 
 	return all, nil
 }
 
-// fileError says which file an error is about, by the name that the user has
-// given.
+// fileError adds the name of the file, as the user gave it, to an error.
 func fileError(file string, err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -62,8 +61,7 @@ func (p *program) read(file string) ([]byte, error) {
 	return schema.ReadAll(f)
 }
 
-// overlay lays fragments over a policy. What is wrong with a fragment is
-// reported on w.
+// overlay lays fragments over a policy. It reports mistakes in fragments on w.
 func (p *program) overlay(w io.Writer, base *schema.Document, fragments []string) (*schema.Document, error) {
 	above, err := p.documents(fragments)
 	if err != nil {

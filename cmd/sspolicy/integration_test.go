@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The problem matcher takes every line that tells a finding apart, and no
-// other.
+// TestProblemMatcher: the problem matcher matches the line of each finding, of
+// whichever rule, and no other line.
 func TestProblemMatcher(t *testing.T) {
 	text, err := os.ReadFile("../../problem-matcher.json")
 	if err != nil {
@@ -26,86 +30,77 @@ func TestProblemMatcher(t *testing.T) {
 		t.Fatal(err)
 	}
 	re := regexp.MustCompile(matcher.ProblemMatcher[0].Pattern[0].Regexp)
-	var out, stderr bytes.Buffer
-	if code := run([]string{"lint", "../../fixtures/readme-example.json"}, nil, &out, &stderr); code != exitFindings {
-		t.Fatalf("exit %d: %s", code, stderr.String())
-	}
-	var got []string
-	for line := range strings.Lines(out.String()) {
-		if m := re.FindStringSubmatch(strings.TrimSuffix(line, "\n")); m != nil {
-			got = append(got, strings.Join([]string{m[1], m[2], m[3], m[4], m[6]}, " "))
+	d := schema.Parse("a b.json", []byte("{\n  \"s\": 1\n}\n"))
+	at := d.Root.Members()[0].Value.Span
+	for _, r := range rules.All() {
+		found := []schema.Diagnostic{{
+			Rule: r.Name, Severity: r.Severity, Span: at, Message: "what is [wrong]",
+			Related: []schema.Related{{Span: at, Message: "here"}},
+			Fixes:   []schema.Fix{{Message: "write 2"}},
+		}}
+		var out bytes.Buffer
+		if err := report.Write(&out, report.FormatText, found); err != nil {
+			t.Fatal(err)
 		}
-	}
-	want := strings.Count(out.String(), "../../fixtures/readme-example.json:")
-	notes := strings.Count(out.String(), ": note: ")
-	if len(got) == 0 || len(got) != want-notes {
-		t.Errorf("%d lines match, want %d:\n%s", len(got), want-notes, out.String())
-	}
-	if want := "../../fixtures/readme-example.json 18 1 error legacy-form"; !strings.Contains(strings.Join(got, "\n"), want) {
-		t.Errorf("%q does not have %q", got, want)
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			if m := re.FindStringSubmatch(strings.TrimSuffix(line, "\n")); m != nil {
+				got = append(got, strings.Join(m[1:], "|"))
+			}
+		}
+		if want := "a b.json|2|8|" + r.Severity.String() + "|what is [wrong]|" + r.Name; len(got) != 1 || got[0] != want {
+			t.Errorf("%s: got %q, want %q", r.Name, got, want)
+		}
 	}
 }
 
-// What the pre-commit hooks run is a command line that sspolicy takes.
+// TestPreCommitHooks: the hooks check and format policies, and leave other JSON
+// alone.
 func TestPreCommitHooks(t *testing.T) {
 	text, err := os.ReadFile("../../.pre-commit-hooks.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if bytes.Contains(text, []byte("files:")) {
+		t.Error("the hooks choose files by name")
+	}
 	entries := regexp.MustCompile(`(?m)^  entry: sspolicy (.*)$`).FindAllStringSubmatch(string(text), -1)
 	if len(entries) != 2 {
 		t.Fatalf("%d entries, want 2", len(entries))
 	}
-	for _, e := range entries {
-		policy := t.TempDir() + "/policy.json"
-		if err := os.WriteFile(policy, []byte("{\n  \"s\": [\n    {\n      \"a\": {\"endpoint\": \"example.com\", \"port\": 80, \"http_method\": \"GET\", \"http_url\": \"x\"}\n    }\n  ]\n}\n"), 0o644); err != nil {
+	t.Chdir(t.TempDir())
+	files := map[string]string{
+		"policy.json":     "{\n  \"s\": [\n    {\n      \"a\": {\"endpoint\": \"example.com\", \"port\": 80, \"http_method\": \"GET\", \"http_url\": \"index.html\"}\n    }\n  ]\n}\n",
+		"iam-policy.json": `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`,
+		"package.json":    `{"name": "x", "policy": {}}`,
+		"list.json":       `[]`,
+	}
+	var names []string
+	for name, text := range files {
+		names = append(names, name)
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, e := range entries {
 		var out, stderr bytes.Buffer
-		if code := run(append(strings.Fields(e[1]), policy), nil, &out, &stderr); code != exitOK {
+		if code := run(append(strings.Fields(e[1]), names...), nil, &out, &stderr); code != exitOK {
 			t.Errorf("%s: exit %d: %s%s", e[1], code, out.String(), stderr.String())
 		}
 	}
-}
-
-// The completion scripts are ones that their shells take, and bash completes
-// by its own.
-func TestCompletion(t *testing.T) {
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		var out, stderr bytes.Buffer
-		if code := run([]string{"completion", shell}, nil, &out, &stderr); code != exitOK {
-			t.Fatalf("%s: exit %d: %s", shell, code, stderr.String())
+	for name, want := range files {
+		got, err := os.ReadFile(filepath.FromSlash(name))
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, word := range []string{"lint", "fail-level", "warning", "5.0", "forward-reference"} {
-			if !strings.Contains(out.String(), word) {
-				t.Errorf("%s: %q is missing", shell, word)
-			}
-		}
-		if shell != "bash" {
-			continue // they are not on every machine
-		}
-		for line, want := range map[string]string{
-			"sspolicy li":              "lint",
-			"sspolicy lint --fail":     "--fail-level",
-			"sspolicy compile --lang ": "go c",
-			"sspolicy compile --lws ":  "4.1 4.2 4.3 4.4 4.5 5.0",
-			"sspolicy explain forward": "forward-reference",
-		} {
-			script := out.String() + "\nCOMP_WORDS=(" + line
-			if strings.HasSuffix(line, " ") {
-				script += "''"
-			}
-			script += "); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _sspolicy; echo \"${COMPREPLY[@]}\""
-			got, err := exec.Command("bash", "-c", script).CombinedOutput()
-			if err != nil || strings.TrimSpace(string(got)) != want {
-				t.Errorf("%q completes to %q, %v, want %q", line, got, err, want)
-			}
+		if changed := string(got) != want; changed != (name == "policy.json") {
+			t.Errorf("%s: changed is %v", name, changed)
 		}
 	}
 }
 
-// The man page has every command, and nothing that roff would take for a
-// request of its own.
+// TestMan: the man page has every command, and no text that roff would take for a
+// request.
 func TestMan(t *testing.T) {
 	var out, stderr bytes.Buffer
 	if code := run([]string{"man"}, nil, &out, &stderr); code != exitOK {
@@ -113,12 +108,21 @@ func TestMan(t *testing.T) {
 	}
 	for line := range strings.Lines(out.String()) {
 		if strings.HasPrefix(line, ".") && !regexp.MustCompile(`^\.(TH|SH|SS|TP|PP|br|B|I)\b`).MatchString(line) {
-			t.Errorf("a request that is none of ours: %q", line)
+			t.Errorf("unexpected request %q", line)
 		}
 	}
-	for _, want := range []string{".SS lint", ".SS compile", "all is well", `\-\-fail\-level`} {
+	for _, want := range []string{".SS lint", ".SS compile", "success", `\-\-fail\-level`} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing", want)
 		}
+	}
+}
+
+// TestFixturesAreFormatted: readme-example.json is a copy of lws's own text.
+func TestFixturesAreFormatted(t *testing.T) {
+	var out bytes.Buffer
+	run([]string{"fmt", "--check", "../../fixtures"}, nil, &out, &out)
+	if want := "../../fixtures/readme-example.json\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }

@@ -16,6 +16,9 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/secure-streams/sspolicy/internal/clidoc"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -23,7 +26,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// The exit codes, and what the help says of them.
+// The exit codes.
 const (
 	exitOK       = 0
 	exitFindings = 1
@@ -36,15 +39,15 @@ var exitCodes = []struct {
 	code    int
 	meaning string
 }{
-	{exitOK, "all is well"},
-	{exitFindings, "findings: the policy, or a fragment, is not right"},
-	{exitUsage, "the command line is not right"},
-	{exitFailed, "sspolicy could not do it: a file that can't be read, say, or a key of the policy that it does not execute"},
+	{exitOK, "success"},
+	{exitFindings, "findings: the policy or a fragment has mistakes"},
+	{exitUsage, "usage: the command line or the configuration is wrong"},
+	{exitFailed, "failure: an unreadable file, or a key that is not supported"},
 	{exitStream, "the stream failed (run)"},
 }
 
-// An exitError is an error that ends the program with a code. Without an error
-// inside, all has been said already.
+// An exitError ends the program with a code. Without an error inside, everything
+// has been reported.
 type exitError struct {
 	code int
 	err  error
@@ -61,7 +64,7 @@ func (e *exitError) Unwrap() error { return e.err }
 
 var errFindings = &exitError{code: exitFindings}
 
-// A program is what the commands have in common.
+// A program holds what the commands share.
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -69,15 +72,15 @@ type program struct {
 
 type cli struct {
 	Validate validateCmd `cmd:"" help:"Check the syntax and shape of policies."`
-	Lint     lintCmd     `cmd:"" help:"Find every mistake in policies: syntax, shape and meaning."`
-	Fmt      fmtCmd      `cmd:"" help:"Bring policies into the one layout."`
+	Lint     lintCmd     `cmd:"" help:"Find the mistakes in policies: syntax, shape and meaning."`
+	Fmt      fmtCmd      `cmd:"" help:"Format policies."`
 	Explain  explainCmd  `cmd:"" help:"Explain a rule, a key or a state."`
 	Rules    rulesCmd    `cmd:"" help:"List the rules of lint."`
 	Schema   schemaCmd   `cmd:"" help:"Print the JSON Schema of a policy."`
 	Overlay  overlayCmd  `cmd:"" help:"Lay fragments over a policy and print the result."`
 	Compile  compileCmd  `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Run      runCmd      `cmd:"" help:"Execute one stream of a policy."`
-	Demo     demoCmd     `cmd:"" help:"Show the whole way of a policy, on loopback."`
+	Demo     demoCmd     `cmd:"" help:"Run the tour: one policy, from lint to a program."`
 	Version  versionCmd  `cmd:"" help:"Print the version of sspolicy."`
 
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
@@ -86,14 +89,14 @@ type cli struct {
 
 func description() string {
 	var b strings.Builder
-	b.WriteString("Checks, changes, compiles and executes libwebsockets Secure Streams policies. A file named - is standard input.\n\nExit codes:\n\n")
+	b.WriteString("Checks, changes, compiles and executes libwebsockets Secure Streams policies. The file - is standard input.\n\nExit codes:\n\n")
 	for _, c := range exitCodes {
 		fmt.Fprintf(&b, " %d  %s\n", c.code, c.meaning)
 	}
 	return b.String()
 }
 
-// exited is what kong's own exits (--help) panic with.
+// exited is the value with which kong's own exits (--help) panic.
 type exited int
 
 // run executes a command line and returns the exit code.
@@ -104,23 +107,17 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 				code = int(c)
 				return
 			}
-			fmt.Fprintf(stderr, "sspolicy: a defect of sspolicy, please report it: %v\n\n%s", e, debug.Stack())
+			fmt.Fprintf(stderr, "sspolicy: a bug in sspolicy, please report it: %v\n\n%s", e, debug.Stack())
 			code = exitFailed
 		}
 	}()
-	var c cli
-	parser, err := kong.New(&c,
-		kong.Name("sspolicy"),
-		kong.Description(description()),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { panic(exited(code)) }),
-		kong.Vars{"lws": schema.Latest().String()},
-		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),
-		kong.KindMapper(reflect.Int, kong.MapperFunc(integer)),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-	)
-	if err != nil {
-		panic(err) // the declarations above are wrong
+	parser := newParser(stdout, stderr)
+	p := &program{stdin, stdout, stderr}
+	if len(args) > 0 && args[0] == clidoc.CompleteCommand {
+		if err := p.complete(parser.Model, args[1:]); err != nil {
+			return exitFailed
+		}
+		return exitOK
 	}
 	ctx, err := parser.Parse(usual(args))
 	if err != nil {
@@ -133,7 +130,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		}
 		return exitUsage
 	}
-	err = ctx.Run(&program{stdin, stdout, stderr})
+	err = ctx.Run(p)
 	var e *exitError
 	switch {
 	case err == nil:
@@ -149,7 +146,26 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}
 }
 
-// usual makes commands of what people try first: --version, and help COMMAND.
+// newParser returns the parser of the command line.
+func newParser(stdout, stderr io.Writer) *kong.Kong {
+	return kong.Must(&cli{},
+		kong.Name("sspolicy"),
+		kong.Description(description()),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.Vars{
+			"lws":             schema.Latest().String(),
+			"groups":          strings.Join(rules.Groups(), ", "),
+			"connect_timeout": runtime.DefaultConnectTimeout.String(),
+		},
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),
+		kong.KindMapper(reflect.Int, kong.MapperFunc(integer)),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+}
+
+// usual returns the command for what people try first: --version, and help
+// COMMAND.
 func usual(args []string) []string {
 	switch {
 	case len(args) == 0:
@@ -161,7 +177,7 @@ func usual(args []string) []string {
 	return args
 }
 
-// duration reads a time span, and says what is missing.
+// duration reads a duration flag.
 func duration(ctx *kong.DecodeContext, target reflect.Value) error {
 	var text string
 	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
@@ -169,13 +185,13 @@ func duration(ctx *kong.DecodeContext, target reflect.Value) error {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		return fmt.Errorf("%q is no time span, as 10s, 500ms or 2m are", text)
+		return fmt.Errorf("%q is not a duration such as 10s, 500ms or 2m", text)
 	}
 	target.SetInt(int64(d))
 	return nil
 }
 
-// integer reads a whole number.
+// integer reads an integer flag.
 func integer(ctx *kong.DecodeContext, target reflect.Value) error {
 	var text string
 	if err := ctx.Scan.PopValueInto("number", &text); err != nil {
@@ -183,20 +199,18 @@ func integer(ctx *kong.DecodeContext, target reflect.Value) error {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		return fmt.Errorf("%q is no whole number, or too large a one", text)
+		return fmt.Errorf("%q is not an integer, or out of range", text)
 	}
 	target.SetInt(int64(n))
 	return nil
 }
 
-// complain writes an error for people. Those of package runtime say whose they
-// are, which a command need not say twice.
+// complain writes an error for people.
 func complain(w io.Writer, err error) {
-	fmt.Fprintf(w, "sspolicy: %s\n", harmless(strings.ReplaceAll(err.Error(), "sspolicy: ", "")))
+	fmt.Fprintf(w, "sspolicy: %s\n", harmless(plain(err)))
 }
 
-// harmless replaces what could make a terminal do something, as a file's name
-// may hold.
+// harmless replaces control characters, which a terminal would obey.
 func harmless(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || 0x7f <= r && r < 0xa0 {

@@ -9,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 )
 
 // output writes to a file, or to standard output if no name is given. The file
@@ -30,16 +30,13 @@ func (p *program) output(file string, write func(io.Writer) error) error {
 }
 
 func replace(file string, text []byte) error {
-	if target, err := filepath.EvalSymlinks(file); err == nil {
-		file = target // a link stays one
-	}
 	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
 		return overwrite(file, text) // a device, say, can't be replaced
 	}
 	if dir := filepath.Dir(file); !isThere(dir) {
 		return fmt.Errorf("the folder %s does not exist: make it first", dir)
 	}
-	return renameio.WriteFile(file, text, 0o644)
+	return atomicfile.Write(file, text, 0o644)
 }
 
 func isThere(file string) bool {

@@ -3,22 +3,21 @@ package main
 import (
 	"errors"
 
-	"github.com/rogpeppe/go-internal/diff"
-
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 type overlayCmd struct {
 	Base      string   `arg:"" help:"The policy."`
-	Fragments []string `arg:"" name:"fragment" help:"What to lay over it, in this order."`
+	Fragments []string `arg:"" name:"fragment" help:"The fragments to lay over it, in this order."`
 	Output    string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Diff      bool     `help:"Print what changes, as a unified diff, instead of the result."`
+	colorFlag
 }
 
 // Help is what "sspolicy overlay --help" adds.
 func (overlayCmd) Help() string {
-	return `A fragment is a policy that holds only streamtypes of the base, each with the settings that are to be different: {"s": [{"mintest": {"port": 1}}]}. A setting replaces that of the base, or is added; null removes it. Metadata items are replaced and added one by one.`
+	return `A fragment is a policy with streamtypes of the base only, each with the settings to change: {"s": [{"mintest": {"port": 1}}]}. A setting replaces that of the base or is added; null removes it. Metadata items are replaced and added one by one.`
 }
 
 // Run executes the command.
@@ -34,9 +33,8 @@ func (c *overlayCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	text := []byte(result.String())
 	if c.Diff {
-		text = diff.Diff(harmless(base.Source.Name), []byte(base.Source.Text), "overlaid", text)
+		return c.diff(p, c.Output, base.Source.Name, base.Source.Text, "overlaid", result.String())
 	}
-	return p.output(c.Output, write(string(text)))
+	return p.output(c.Output, write(result.String()))
 }

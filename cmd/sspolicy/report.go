@@ -9,36 +9,35 @@ import (
 	"strings"
 	"text/template"
 
-	"golang.org/x/term"
-
 	"github.com/secure-streams/sspolicy/internal/report"
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// reportFlags are the flags that say how to report, and what is a failure.
+// reportFlags say how to report, and what is a failure.
 type reportFlags struct {
-	Format    []outputFlag `sep:"none" placeholder:"FORMAT[=FILE]" help:"How to report: text (the default), json, jsonl, sarif, github, gitlab, junit or template; to a file if one is named. May be repeated, for a file each."`
-	Template  string       `placeholder:"TEXT" help:"Report by this text/template of Go, over the list of diagnostics as in JSON; @FILE for what is in a file."`
-	Color     string       `enum:"auto,always,never" default:"auto" help:"Colour text on standard output: auto, always or never (${default})."`
-	FailLevel report.Level `enum:",error,warning,info,none" default:"" placeholder:"LEVEL" help:"Fail on findings as bad as this: error, warning, info or none (${fail_level})."`
+	Format   []outputFlag `sep:"none" complete:"formats" placeholder:"FORMAT[=FILE]" help:"The format of the report: text (the default), json, jsonl, sarif, github, gitlab, junit or template; to FILE, if given. May be repeated, with a file each."`
+	Template string       `placeholder:"TEXT" help:"Report with this Go text/template over the list of diagnostics, as in JSON; @FILE for the content of a file."`
+	colorFlag
+	Quiet     bool         `short:"q" help:"Print findings only: no summary, and no list of the fixes that were applied."`
+	FailLevel report.Level `enum:",error,warning,info,none" default:"" placeholder:"LEVEL" help:"Fail on findings of this severity and above: error, warning, info or none (${fail_level})."`
 }
 
-// An outputFlag is a format and where it goes: FORMAT or FORMAT=FILE.
+// An outputFlag is a format and its destination: FORMAT or FORMAT=FILE.
 type outputFlag struct {
 	report.Output
 	file string // empty or "-" for standard output
 }
 
-// UnmarshalText takes the value of a flag.
+// UnmarshalText parses the value of a flag.
 func (o *outputFlag) UnmarshalText(text []byte) error {
 	name, file, named := strings.Cut(string(text), "=")
 	o.Format, o.file = report.Format(name), file
 	switch {
 	case !slices.Contains(report.Formats(), o.Format):
-		return fmt.Errorf("no format %q: there is %s", name, formatNames())
+		return fmt.Errorf("unknown format %q: want one of %s", name, formatNames())
 	case named && file == "":
-		return fmt.Errorf("a file name is missing after %q", text)
+		return fmt.Errorf("missing file name after %q", text)
 	}
 	return nil
 }
@@ -51,13 +50,13 @@ func formatNames() string {
 	return strings.Join(names, ", ")
 }
 
-// outputs returns what is to be written when files are checked.
+// outputs returns the reports to write when files are checked.
 func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) {
 	outs := slices.Clone(f.Format)
 	isTemplate := func(o outputFlag) bool { return o.Format == report.FormatTemplate }
 	switch {
 	case f.Template == "" && slices.ContainsFunc(outs, isTemplate):
-		return nil, usage("--format template: there is no --template")
+		return nil, usage("--format template needs --template")
 	case f.Template != "" && !slices.ContainsFunc(outs, isTemplate):
 		outs = append(outs, outputFlag{Output: report.Output{Format: report.FormatTemplate}})
 	case len(outs) == 0:
@@ -69,7 +68,7 @@ func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) 
 	}
 	taken := map[string]string{}
 	for _, file := range files {
-		taken[identity(file)] = "that is a policy to be checked"
+		taken[identity(file)] = "that is a policy"
 	}
 	taken["-"] = ""
 	for i := range outs {
@@ -82,7 +81,7 @@ func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) 
 		file := identity(o.file)
 		switch problem := taken[file]; {
 		case problem != "" && file == "-":
-			return nil, usage("--format: %s: for the others name files, as in --format sarif=FILE", problem)
+			return nil, usage("--format: %s: name files for the others, as in --format sarif=FILE", problem)
 		case problem != "":
 			return nil, usage("--format %s=%s: %s", o.Format, o.file, problem)
 		}
@@ -98,7 +97,7 @@ func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-// template returns the template to report by, or nil.
+// template returns the template of the report, or nil.
 func (f *reportFlags) template() (*template.Template, error) {
 	text := f.Template
 	if text == "" {
@@ -118,15 +117,15 @@ func (f *reportFlags) template() (*template.Template, error) {
 	return t, nil
 }
 
-// write writes what was found in files.
-func (f *reportFlags) write(p *program, outs []outputFlag, files []string, found []schema.Diagnostic) error {
-	r := &report.Report{Files: files, Diagnostics: found, Version: version(), Fails: f.FailLevel}
-	for _, l := range lint.Rules() {
+// write writes the findings in files.
+func (f *reportFlags) write(p *program, outs []outputFlag, files []string, found []schema.Diagnostic, fails func(schema.Diagnostic) bool) error {
+	r := &report.Report{Files: files, Diagnostics: found, Version: version(), Fails: fails}
+	for _, l := range rules.All() {
 		r.Rules = append(r.Rules, report.Rule{
 			Name: l.Name, Severity: l.Severity, Summary: l.Summary, Why: l.Why, LWS: l.LWS,
 		})
 	}
-	r.Dir, _ = os.Getwd() // without it, absolute names stay so
+	r.Dir, _ = os.Getwd() // on error, absolute names stay
 	for _, o := range outs {
 		err := p.output(o.file, func(w io.Writer) error { return o.Write(w, r) })
 		if e, ok := errors.AsType[template.ExecError](err); ok {
@@ -135,30 +134,9 @@ func (f *reportFlags) write(p *program, outs []outputFlag, files []string, found
 		if err != nil {
 			return err
 		}
-		if s := r.Summary(); s != "" && o.Format == report.FormatText && o.file == "-" && isTerminal(p.stderr) {
+		if s := r.Summary(); s != "" && o.Format == report.FormatText && o.file == "-" && !f.Quiet && (r.Fixable() || isTerminal(p.stderr)) {
 			fmt.Fprintln(p.stderr, s)
 		}
 	}
 	return nil
-}
-
-// failure returns an error if something is as bad as the level.
-func (f *reportFlags) failure(found []schema.Diagnostic) error {
-	if worst, any := schema.Worst(found); any && f.FailLevel.Fails(worst) {
-		return errFindings
-	}
-	return nil
-}
-
-// color reports whether text that is written to w is to be coloured.
-func (f *reportFlags) color(w io.Writer) bool {
-	if f.Color != "auto" {
-		return f.Color == "always"
-	}
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

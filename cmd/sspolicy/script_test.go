@@ -27,27 +27,30 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-var update = flag.Bool("update", false, "rewrite what the stories in testdata/script expect")
+var update = flag.Bool("update", false, "update the expected outputs in testdata/script and the documentation")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"sspolicy": main})
 }
 
-// The stories have, besides the commands of testscript:
+// TestStories runs the scripts in testdata/script. They have these commands besides
+// those of testscript:
 //
-//	exits CODE COMMAND...   executes a command that is to exit with that code
-//	json FILE PATH VALUE    checks a value in a JSON document
-//	events FILE WANT        checks what sspolicy run --json has printed
-//	nofile FILE...          checks that there are no such files, nor pieces of one
-//	make WHAT FILE          makes a file that is too big, or no text, or new each time, to stand in a story
+//	exits CODE COMMAND...           executes a command that must exit with CODE
+//	interrupt CODE TEXT COMMAND...  interrupts a command when TEXT is on its standard error; it must exit with CODE
+//	json FILE PATH VALUE            checks a value in a JSON document
+//	events FILE WANT                checks the events of sspolicy run --json
+//	nofile FILE...                  checks that files, and pieces of them, do not exist
+//	make WHAT FILE                  creates a file that is too large, not text, or new each time
 //
-// In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@
-// for the certificate of its CA and @OTHER_CA@ for that of another one, both as
-// in a policy.
+// In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@ for
+// the certificate of its CA, and @OTHER_CA@ for that of another CA, both as in a
+// policy.
 func TestStories(t *testing.T) {
 	srv := newServer(t)
 	_, port, err := net.SplitHostPort(srv.Listener.Addr().String())
@@ -65,7 +68,7 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile,
+			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile, "interrupt": interrupt,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CHECKOUT", checkout)
@@ -98,12 +101,13 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// newServer starts the server that the stories run streams against.
+// newServer starts the server for the streams of the stories.
 func newServer(t *testing.T) *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "hello from the server\n")
 	})
+	mux.HandleFunc("GET /empty", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /greet/{name}", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello %s, your token is %q\n", r.PathValue("name"), r.Header.Get("X-Token"))
 	})
@@ -153,7 +157,7 @@ func newServer(t *testing.T) *httptest.Server {
 		}
 		io.WriteString(w, `{"access_token": "fresh", "expires_in": 3600}`)
 	})
-	mux.HandleFunc("POST /parts", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/parts", func(w http.ResponseWriter, r *http.Request) {
 		parts, err := r.MultipartReader()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -192,6 +196,12 @@ func newServer(t *testing.T) *httptest.Server {
 		}
 		defer c.CloseNow()
 		c.SetReadLimit(1 << 20)
+		if r.URL.RawQuery == "hangup" { // after the first message
+			_, _, _ = c.Read(r.Context())
+			_ = c.Write(r.Context(), websocket.MessageText, []byte("bye\n"))
+			c.Close(websocket.StatusNormalClosure, "")
+			return
+		}
 		if r.URL.RawQuery == "greet" {
 			_ = c.Write(r.Context(), websocket.MessageText, []byte("welcome\n"))
 		}
@@ -207,7 +217,7 @@ func newServer(t *testing.T) *httptest.Server {
 	})
 	srv := httptest.NewUnstartedServer(mux)
 	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that a story makes fail
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // some stories make handshakes fail
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	return srv
@@ -230,7 +240,40 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
 	if stderr := ts.ReadFile("stderr"); strings.Contains(stderr, "goroutine ") {
-		ts.Fatalf("it has panicked")
+		ts.Fatalf("the command panicked")
+	}
+}
+
+// interrupt sends SIGINT to a command when its standard error holds a text.
+func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: interrupt code text command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	program, err := exec.LookPath(args[2])
+	ts.Check(err)
+	c := exec.Command(program, args[3:]...)
+	c.Dir = ts.MkAbs(".")
+	var stdout bytes.Buffer
+	c.Stdout = &stdout
+	stderr, err := c.StderrPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	var lines strings.Builder
+	sent := false
+	for in := bufio.NewScanner(stderr); in.Scan(); {
+		lines.WriteString(in.Text() + "\n")
+		if !sent && strings.Contains(in.Text(), args[1]) {
+			sent = true
+			ts.Check(c.Process.Signal(os.Interrupt))
+		}
+	}
+	_ = c.Wait() // the exit code is checked
+	ts.Check(os.WriteFile(ts.MkAbs("interrupted.out"), stdout.Bytes(), 0o666))
+	ts.Check(os.WriteFile(ts.MkAbs("interrupted.err"), []byte(lines.String()), 0o666))
+	if got := c.ProcessState.ExitCode(); got != want || !sent {
+		ts.Fatalf("exit code %d, want %d; interrupted: %v\n%s", got, want, sent, lines.String())
 	}
 }
 
@@ -240,7 +283,7 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	var doc any
 	if err := json.Unmarshal([]byte(ts.ReadFile(args[0])), &doc); err != nil {
-		ts.Fatalf("%s is no JSON document: %v", args[0], err)
+		ts.Fatalf("%s is not JSON: %v", args[0], err)
 	}
 	for step := range strings.SplitSeq(args[1], ".") {
 		switch v := doc.(type) {
@@ -261,7 +304,7 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			doc = member
 		default:
-			ts.Fatalf("%s: nothing to take %s of", args[1], step)
+			ts.Fatalf("%s: no %s in a scalar", args[1], step)
 		}
 	}
 	if s, ok := doc.(string); ok && s == args[2] {
@@ -272,8 +315,7 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// compareEvents compares the events of a run, without their times, which are only
-// checked to be in order.
+// compareEvents compares the events of a run. Times must be in order.
 func compareEvents(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: events file want")
@@ -285,7 +327,7 @@ func compareEvents(ts *testscript.TestScript, neg bool, args []string) {
 		var e struct {
 			Event, Stream, State, Error string
 			Ordinal, Length             *int
-			Flags                       []string
+			Flags, Metadata             []string
 			T                           *float64
 		}
 		d := json.NewDecoder(strings.NewReader(in.Text()))
@@ -319,10 +361,10 @@ func noFile(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, name := range args {
 		path := ts.MkAbs(name)
-		found, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"+filepath.Base(path)+"*"))
+		found, err := filepath.Glob(filepath.Join(filepath.Dir(path), atomicfile.Prefix+"*"))
 		ts.Check(err)
 		if _, err := os.Lstat(path); err == nil || len(found) > 0 {
-			ts.Fatalf("there is %s %q", name, found)
+			ts.Fatalf("%s exists: %q", name, found)
 		}
 	}
 }
@@ -349,7 +391,7 @@ func makeFile(ts *testscript.TestScript, neg bool, args []string) {
 		testcert.WritePEM(ts.MkAbs(args[1]), *testcert.New("clients").Client(77))
 		return
 	default:
-		ts.Fatalf("no idea how to make %s", args[0])
+		ts.Fatalf("unknown file %s", args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o666))
 }

@@ -14,27 +14,26 @@ import (
 	"net/http/httptest"
 	"net/textproto"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
-// A service answers as the servers do that the policies of lws's examples, and
-// assistant.json, are for: tokens, events and directives of a voice assistant,
-// pages, policies and what tells a captive portal.
+// A service answers like the servers of lws's example policies and of
+// assistant.json: tokens, events and directives of a voice assistant, pages,
+// policies, and the page that reveals a captive portal.
 type service struct {
 	t *testing.T
 
 	mu     sync.Mutex
-	tokens int // given
+	tokens int // issued
 	events []string
 	tags   []string
 }
@@ -69,7 +68,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// echo sends messages back, to who speaks a subprotocol that it knows.
+// echo sends messages back to a client with a known subprotocol.
 func (s *service) echo(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"lws-mirror-protocol", "weather-live"}})
 	if err != nil {
@@ -84,8 +83,7 @@ func (s *service) echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// feed sends messages for as long as they are wanted, each of a kind that the
-// query names.
+// feed sends messages until the client leaves, of the kinds that the query names.
 func (s *service) feed(w http.ResponseWriter, r *http.Request) {
 	kinds := strings.Split(r.URL.Query().Get("streams"), "/")
 	c, err := websocket.Accept(w, r, nil)
@@ -101,7 +99,7 @@ func (s *service) feed(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// token gives a token for the refresh token, as RFC 6749 section 6 has it.
+// token issues a token for the refresh token (RFC 6749 section 6).
 func (s *service) token(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" || r.PostFormValue("grant_type") != "refresh_token" || r.PostFormValue("refresh_token") != "root-s3kr1t" {
 		http.Error(w, `{"error": "invalid_grant"}`, http.StatusBadRequest)
@@ -121,7 +119,7 @@ func (s *service) authorized(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// parts answers with a part for each text, with pauses, as a downchannel does.
+// parts answers with a part for each text, like a downchannel.
 func (s *service) parts(w http.ResponseWriter, texts ...string) {
 	form := multipart.NewWriter(w)
 	w.Header().Set("Content-Type", "multipart/related; boundary="+form.Boundary())
@@ -136,12 +134,11 @@ func (s *service) parts(w http.ResponseWriter, texts ...string) {
 		}
 		io.WriteString(part, text)
 		http.NewResponseController(w).Flush()
-		time.Sleep(5 * time.Millisecond)
 	}
 	form.Close()
 }
 
-// event takes an event: JSON, and audio behind it.
+// event receives an event: JSON, followed by audio.
 func (s *service) event(w http.ResponseWriter, r *http.Request) {
 	got := ""
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "multipart/form-data" {
@@ -161,7 +158,7 @@ func (s *service) event(w http.ResponseWriter, r *http.Request) {
 	s.parts(w, `{"directive": "speak"}`, strings.Repeat("\x01audio", 10_000))
 }
 
-// start returns the port of the service without TLS, or with the config.
+// start starts the service, without TLS if config is nil, and returns its port.
 func (s *service) start(config *tls.Config) int {
 	srv := httptest.NewUnstartedServer(s)
 	srv.Config.Protocols = new(http.Protocols)
@@ -180,15 +177,15 @@ func (s *service) start(config *tls.Config) int {
 
 const portal = "captive_portal_detect"
 
-// A services is what a policy is executed against.
+// services are the servers that a policy is executed against.
 type services struct {
 	*service
 	dir, policy, overlay string
 }
 
-// newServices starts a service, and lays over a policy that its streamtypes are
-// there; with TLS if there is a config for it, but for the search for a captive
-// portal.
+// newServices starts a service, and writes an overlay that directs streamtypes of
+// a policy there. With a config the service uses TLS, except for captive portal
+// detection.
 func newServices(t *testing.T, policy string, config *tls.Config, streamtypes ...string) *services {
 	t.Helper()
 	v := &services{service: &service{t: t}, dir: t.TempDir(), policy: policy}
@@ -221,7 +218,7 @@ func (v *services) write(name, text string) string {
 	return path
 }
 
-// run executes a streamtype, and returns what it received. It is to end well.
+// run executes a streamtype, which must succeed, and returns what it received.
 func (v *services) run(t *testing.T, streamtype string, flags ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -235,7 +232,7 @@ func (v *services) run(t *testing.T, streamtype string, flags ...string) string 
 	return stdout.String()
 }
 
-// assistant does what a voice assistant does.
+// assistant acts as a voice assistant.
 func (v *services) assistant(t *testing.T, event, audio, directives string) {
 	t.Helper()
 	json := v.write("event.json", `{"event": {}}`)
@@ -260,17 +257,17 @@ func (v *services) assistant(t *testing.T, event, audio, directives string) {
 	}
 }
 
-// echoes sends messages, and gets them back.
+// echoes sends messages and expects them back.
 func (v *services) echoes(t *testing.T, streamtype string) {
 	t.Helper()
 	for _, msg := range []string{"hello", strings.Repeat("hello ", 5000)} {
-		if got := v.run(t, streamtype, "--data", msg); got != msg {
+		if got := v.run(t, streamtype, "--count", "1", "--data", msg); got != msg {
 			t.Errorf("%s: %d bytes came back, of %d", streamtype, len(got), len(msg))
 		}
 	}
 }
 
-// follows gets messages from a feed.
+// follows receives messages from a feed.
 func (v *services) follows(t *testing.T, streamtype string) {
 	t.Helper()
 	want := `{"stream": "btcusdt@depth@0ms"}` + "\n" + `{"stream": "btcusdt@bookTicker"}` + "\n" + `{"stream": "btcusdt@aggTrade"}` + "\n"
@@ -279,7 +276,7 @@ func (v *services) follows(t *testing.T, streamtype string) {
 	}
 }
 
-// pages gets many pages at once.
+// pages fetches many pages concurrently.
 func (v *services) pages(t *testing.T, streamtype string) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -298,7 +295,7 @@ func (v *services) pages(t *testing.T, streamtype string) {
 	}
 }
 
-// system does what a system does before all else.
+// system acts as a system at its start.
 func (v *services) system(t *testing.T, fetches bool) {
 	t.Helper()
 	if got := v.run(t, portal); got != "" {
@@ -330,8 +327,8 @@ func TestServices(t *testing.T) {
 	v.system(t, true)
 }
 
-// TestRunRaw executes a stream over TCP, to a server that answers when it has
-// all, and to one that never closes.
+// TestRunRaw executes streams over TCP, to a server that answers when it has
+// everything, and to one that never closes.
 func TestRunRaw(t *testing.T) {
 	listen := func(serve func(net.Conn)) int {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -389,41 +386,15 @@ func TestRunWS(t *testing.T) {
 	newServices(t, "../../fixtures/station.json", nil, "live").echoes(t, "live")
 }
 
-// TestRunMQTT publishes to a mosquitto, and receives what it has kept.
+// TestRunMQTT publishes to mosquitto, and receives the retained message.
 func TestRunMQTT(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
-	program, err := exec.LookPath("mosquitto")
-	if err != nil {
-		program = "/usr/sbin/mosquitto"
-	}
+	at := testbroker.FreePort(t)
+	testbroker.Start(t, fmt.Sprintf("allow_anonymous true\nlistener %d 127.0.0.1\n", at.Port()))
 	v := newServices(t, "", nil)
-	broker := exec.Command(program, "-c", v.write("mosquitto.conf", fmt.Sprintf("log_dest none\nuser root\nallow_anonymous true\nlistener %d 127.0.0.1\n", port)))
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		broker.Process.Kill()
-		broker.Wait()
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err == nil {
-			c.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("mosquitto does not listen")
-		}
-	}
 	v.policy = v.write("policy.json", fmt.Sprintf(`{"s": [
 		{"say": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_topic": "a/b", "mqtt_qos": 1, "mqtt_retain": true, "mqtt_clean_start": true, "opportunistic": true}},
 		{"hear": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_subscribe": "a/#", "mqtt_qos": 1, "mqtt_clean_start": true, "opportunistic": true}},
-		{"both": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_topic": "a/c", "mqtt_subscribe": "a/c", "mqtt_qos": 1, "mqtt_clean_start": true, "opportunistic": true}}]}`, port))
+		{"both": {"endpoint": "127.0.0.1", "port": %[1]d, "protocol": "mqtt", "mqtt_topic": "a/c", "mqtt_subscribe": "a/c", "mqtt_qos": 1, "mqtt_clean_start": true, "opportunistic": true}}]}`, at.Port()))
 	v.write("overlay.json", `{"s": []}`)
 	v.write("mqtt_client_id", "sspolicy-test")
 	if got := v.run(t, "say", "--data", "kept"); got != "" {
@@ -437,9 +408,9 @@ func TestRunMQTT(t *testing.T) {
 	}
 }
 
-// TestServicesOfLWS executes policies of lws's examples. SSPOLICY_CORPUS is a
-// folder of folders of policies. Their certificates are of servers elsewhere, so
-// it is without TLS, and h2 with prior knowledge.
+// TestServicesOfLWS executes policies of lws's examples, in folders of the folder
+// SSPOLICY_CORPUS. Their certificates belong to servers elsewhere, so the streams
+// run without TLS, and h2 with prior knowledge.
 func TestServicesOfLWS(t *testing.T) {
 	dir := os.Getenv("SSPOLICY_CORPUS")
 	if dir == "" {

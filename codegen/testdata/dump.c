@@ -1,12 +1,10 @@
 /*
- * Prints what tables hold, in terms of the keys of a policy. It is written
- * against the lws headers, not against the emitter, and does as well for what
- * lws's own parser makes: streamtypes are counted from the end of the list, which
- * is where the first one of a policy is.
+ * Prints tables as keys and values of a policy. It depends on the lws headers, not on
+ * the writer of tables, and also prints the result of lws's own parser. Streamtypes
+ * count from the end of the list, where the first one of a policy is.
  *
- * The tables are those in policy.h; or, with -DDUMP_ONLY, whatever the program
- * that includes this file gives to dump(). TOKEN_NAME(n) is the name of the
- * header with a number.
+ * The tables are those in policy.h; with -DDUMP_ONLY, the program that includes this
+ * file passes them to dump(). TOKEN_NAME(n) is the name of the header with number n.
  */
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +15,7 @@
 
 #define SINCE(major, minor) (LWS_LIBRARY_VERSION_NUMBER >= (major) * 1000000 + (minor) * 1000)
 
-static char at[200]; /* what the lines are about */
+static char at[200]; /* the path that lines begin with */
 
 static size_t enter(const char *key)
 {

@@ -1,4 +1,5 @@
-// Package archtest checks that what imports what is as in docs/architecture.md.
+// Package archtest checks that packages import each other only as the table of
+// rooms in docs/architecture.md allows.
 package archtest
 
 import (
@@ -8,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,58 +22,74 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const module = "github.com/secure-streams/sspolicy"
+const (
+	root   = "../.."
+	module = "github.com/secure-streams/sspolicy"
+)
 
-// A room is a folder and those below it.
+// A room is a row of the table: what the package of a folder may import besides
+// the standard library and packages of the same folder.
 type room struct {
-	ours   []string // the rooms that it may import besides itself; "*" for all
-	others []string // the modules that it may import; "*" for all
+	imports []string // folders and modules; "all" for any
+	never   []string // packages that must not be imported even indirectly
 }
 
-// rooms is the picture of docs/architecture.md.
-//
-// A transport, runtime/<name>, may import runtime and what its own row says: a
-// new one gets a row, with its one library.
-var rooms = map[string]room{
-	"schema":                   {nil, []string{"github.com/santhosh-tekuri/jsonschema/v5"}},
-	"lint":                     {[]string{"schema"}, nil},
-	"overlay":                  {[]string{"schema"}, nil},
-	"codegen":                  {[]string{"schema", "runtime"}, []string{"github.com/dave/jennifer"}},
-	"load":                     {[]string{"schema", "lint", "overlay", "codegen", "runtime"}, nil},
-	"runtime":                  {nil, nil},
-	"runtime/internal/request": {[]string{"runtime"}, nil},
-	"runtime/http":             {[]string{"runtime", "runtime/internal/request"}, nil},
-	"runtime/mqtt":             {[]string{"runtime"}, nil},
-	"runtime/ws":               {[]string{"runtime", "runtime/internal/request"}, []string{"github.com/coder/websocket"}},
-	"runtime/raw":              {[]string{"runtime"}, nil},
-	"runtime/h3":               {[]string{"runtime", "runtime/http"}, []string{"github.com/quic-go/quic-go"}},
-	"runtime/oauth":            {[]string{"runtime"}, nil},
-	"runtime/system":           {[]string{"runtime"}, nil},
-	"runtime/cookies":          {[]string{"runtime"}, []string{"golang.org/x/net"}},
-	"runtime/otel":             {[]string{"runtime"}, []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/metric"}},
-	"internal/config":          {[]string{"schema", "lint"}, nil},
-	"internal/report":          {[]string{"schema"}, []string{"github.com/mattn/go-runewidth"}},
-	"internal/explain":         {[]string{"schema", "lint", "runtime"}, nil},
-	"internal/clidoc":          {nil, []string{"github.com/alecthomas/kong"}},
-	"internal/demo":            {nil, nil},
-	"internal/leaktest":        {nil, nil},
-	"internal/testbroker":      {nil, nil},
-	"internal/testcert":        {[]string{"runtime"}, nil},
-	"internal/teststream":      {[]string{"runtime"}, nil},
-	// These hold tests alone, of all of the runtime.
-	"internal/conformance": {[]string{"runtime", "runtime/h3", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
-	"internal/bench":       {[]string{"schema", "codegen", "runtime", "runtime/h3", "runtime/http", "runtime/mqtt", "runtime/raw", "runtime/ws"}, nil},
-	"cmd/sspolicy":         {[]string{"*"}, []string{"*"}},
+var (
+	row  = regexp.MustCompile("^\\| `(\\S+)/` \\| .* \\|(.*)\\|$")
+	item = regexp.MustCompile("^(never )?`(\\S+)`$")
+)
+
+// parseRooms reads the table under the heading Rooms. A row without imports is
+// not a package.
+func parseRooms(doc string) (map[string]room, error) {
+	_, table, ok := strings.Cut(doc, "\n## Rooms\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	if !ok {
+		return nil, errors.New("no heading Rooms")
+	}
+	rooms := map[string]room{}
+	for line := range strings.Lines(table) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		m := row.FindStringSubmatch(line)
+		if m == nil {
+			return nil, fmt.Errorf("not a row of a folder, what it holds and its imports: %s", line)
+		}
+		folder, cell := m[1], strings.TrimSpace(m[2])
+		if _, ok := rooms[folder]; ok {
+			return nil, fmt.Errorf("%s has two rows", folder)
+		}
+		var r room
+		switch cell {
+		case "":
+			continue
+		case "nothing":
+		case "all":
+			r.imports = []string{"all"}
+		default:
+			for s := range strings.SplitSeq(cell, ", ") {
+				m := item.FindStringSubmatch(s)
+				if m == nil {
+					return nil, fmt.Errorf("%s: not a folder, a module, or never and a package: %s", folder, s)
+				}
+				if m[1] != "" {
+					r.never = append(r.never, m[2])
+				} else {
+					r.imports = append(r.imports, m[2])
+				}
+			}
+		}
+		rooms[folder] = r
+	}
+	if len(rooms) == 0 {
+		return nil, errors.New("no table")
+	}
+	return rooms, nil
 }
 
-// never is what must not even be imported by what a room imports.
-var never = map[string][]string{
-	// A policy for raw sockets alone must not link an HTTP client.
-	"runtime":     {"net/http"},
-	"runtime/raw": {"net/http"},
-}
-
-// A pkg is what go list -json says of a package.
+// A pkg is a package as go list -json describes it.
 type pkg struct {
 	ImportPath string
 	Standard   bool
@@ -79,142 +99,160 @@ type pkg struct {
 }
 
 func TestImports(t *testing.T) {
-	readFolders(t)
-	c := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps,Module", "./...")
-	c.Dir = "../.."
-	var stderr bytes.Buffer
-	c.Stderr = &stderr
-	out, err := c.Output()
+	doc, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))
 	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.Bytes())
+		t.Fatal(err)
 	}
-	var pkgs []*pkg
-	for d := json.NewDecoder(bytes.NewReader(out)); ; {
-		p := new(pkg)
-		if err := d.Decode(p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		pkgs = append(pkgs, p)
+	rooms, err := parseRooms(string(doc))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, v := range violations(pkgs) {
+	for _, v := range violations(rooms, list(t)) {
 		t.Error(v)
-	}
-	for name := range rooms {
-		if !slices.ContainsFunc(pkgs, func(p *pkg) bool { return p.ImportPath == path.Join(module, name) }) {
-			t.Errorf("%s is in the picture, but there is no such package", name)
-		}
 	}
 }
 
-// readFolders reads all folders of the module: go test remembers a success until
-// something that the test has read itself changes, and go list is not the test.
-func readFolders(t *testing.T) {
-	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && d.Name() == ".git" {
+// list returns the packages of all modules in the tree, and what they import. It
+// walks all folders itself: go test caches a result until a file changes that the
+// test has read, and does not know what go list reads.
+func list(t *testing.T) []*pkg {
+	t.Helper()
+	byPath := map[string]*pkg{}
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == ".git":
 			return filepath.SkipDir
+		case d.Name() != "go.mod":
+			return nil
 		}
-		return err
+		c := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps,Module", "./...")
+		c.Dir = filepath.Dir(file)
+		var stderr bytes.Buffer
+		c.Stderr = &stderr
+		out, err := c.Output()
+		if err != nil {
+			return fmt.Errorf("go list: %w\n%s", err, stderr.Bytes())
+		}
+		for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+			p := new(pkg)
+			if err := dec.Decode(p); errors.Is(err, io.EOF) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			byPath[p.ImportPath] = p
+		}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return slices.SortedFunc(maps.Values(byPath), func(a, b *pkg) int { return strings.Compare(a.ImportPath, b.ImportPath) })
 }
 
-// violations says what is not as in the picture.
-func violations(pkgs []*pkg) (wrong []string) {
+// violations describes each difference between the rooms and the packages.
+func violations(rooms map[string]room, pkgs []*pkg) (wrong []string) {
 	byPath := map[string]*pkg{}
 	for _, p := range pkgs {
 		byPath[p.ImportPath] = p
 	}
+	for _, name := range slices.Sorted(maps.Keys(rooms)) {
+		if byPath[path.Join(module, name)] == nil {
+			wrong = append(wrong, fmt.Sprintf("%s has a row, but is not a package", name))
+		}
+	}
 	for _, p := range pkgs {
-		name, ours := strings.CutPrefix(p.ImportPath, module+"/")
-		if !ours || name == "internal/archtest" {
+		name := folderOf(p.ImportPath)
+		if name == "" {
 			continue
 		}
-		in := roomOf(name)
-		if in == "" {
-			wrong = append(wrong, fmt.Sprintf("%s is not in the picture", name))
+		r, ok := rooms[name]
+		if !ok {
+			wrong = append(wrong, fmt.Sprintf("%s has no row", name))
 			continue
 		}
-		r := rooms[in]
-		for _, path := range p.Imports {
-			to, ours := strings.CutPrefix(path, module+"/")
-			switch d := byPath[path]; {
-			case ours && roomOf(to) == in:
-			case ours:
-				if !allows(r.ours, roomOf(to)) {
-					wrong = append(wrong, fmt.Sprintf("%s imports %s", name, to))
-				}
-			case d == nil || !d.Standard && (d.Module == nil || !allows(r.others, d.Module.Path)):
-				wrong = append(wrong, fmt.Sprintf("%s imports %s", name, path))
+		for _, i := range p.Imports {
+			needs := folderOf(i)
+			if d := byPath[i]; needs == "" && d != nil && d.Standard {
+				continue
+			} else if needs == "" && d != nil && d.Module != nil {
+				needs = d.Module.Path
+			}
+			if !slices.Contains(r.imports, needs) && !slices.Contains(r.imports, "all") {
+				wrong = append(wrong, fmt.Sprintf("%s imports %s", name, i))
 			}
 		}
-		for _, path := range p.Deps {
-			if slices.Contains(never[in], path) {
-				wrong = append(wrong, fmt.Sprintf("%s pulls in %s", name, path))
+		for _, d := range p.Deps {
+			if slices.Contains(r.never, d) {
+				wrong = append(wrong, fmt.Sprintf("%s imports %s indirectly", name, d))
 			}
 		}
 	}
 	return wrong
 }
 
-// roomOf returns the room that a package of ours is in, or "". A transport is
-// not in the room runtime.
-func roomOf(name string) string {
-	for dir := name; dir != "."; dir = path.Dir(dir) {
-		if _, ok := rooms[dir]; ok && (dir != "runtime" || name == dir || strings.HasPrefix(name, "runtime/internal/")) {
-			return dir
-		}
+// folderOf returns the folder of a package in this tree, or "".
+func folderOf(importPath string) string {
+	if importPath == module {
+		return "."
 	}
-	return ""
+	name, ok := strings.CutPrefix(importPath, module+"/")
+	if !ok {
+		return ""
+	}
+	return name
 }
 
-func allows(list []string, x string) bool {
-	return slices.Contains(list, x) || slices.Contains(list, "*")
-}
-
-// Each way of being wrong is seen.
 func TestViolations(t *testing.T) {
+	rooms, err := parseRooms("\n## Rooms\n\n| folder | holds | imports |\n|---|---|---|\n" +
+		"| `./` | x | `schema` |\n| `schema/` | x | nothing |\n| `lint/` | a, b | `schema` |\n" +
+		"| `codegen/` | x | `schema`, `example.com/jennifer` |\n| `runtime/` | x | never `net/http` |\n" +
+		"| `runtime/http/` | x | `runtime` |\n| `gone/` | x | nothing |\n| `docs/` | x |  |\n| `cmd/` | x | all |\n\n## More\n\n| `x` |\n")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ours := func(name string, imports ...string) *pkg {
-		for i, path := range imports {
-			if _, ok := rooms[path]; ok {
-				imports[i] = module + "/" + path
+		for i, p := range imports {
+			if _, ok := rooms[p]; ok {
+				imports[i] = path.Join(module, p)
 			}
 		}
-		return &pkg{ImportPath: module + "/" + name, Imports: imports, Deps: imports}
+		return &pkg{ImportPath: path.Join(module, name), Imports: imports, Deps: imports}
 	}
-	library := func(path, mod string) *pkg {
-		return &pkg{ImportPath: path, Module: &struct{ Path string }{mod}}
-	}
-	got := violations([]*pkg{
+	got := violations(rooms, []*pkg{
 		{ImportPath: "fmt", Standard: true}, {ImportPath: "net/http", Standard: true},
-		library("github.com/dave/jennifer/jen", "github.com/dave/jennifer"),
+		{ImportPath: "example.com/jennifer/jen", Module: &struct{ Path string }{"example.com/jennifer"}},
+		ours(".", "fmt", "schema", "runtime"),
 		ours("schema", "fmt", "lint"),
-		ours("lint", "fmt", "schema", "runtime"),
-		ours("lint/sub", "lint", "schema", "overlay"),
-		ours("codegen", "schema", "runtime", "github.com/dave/jennifer/jen"),
-		ours("overlay", "github.com/dave/jennifer/jen"),
+		ours("lint", "fmt", "schema", "example.com/jennifer/jen"),
+		ours("codegen", "schema", "example.com/jennifer/jen"),
 		ours("runtime", "net/http"),
-		ours("runtime/internal/queue", "fmt", "runtime/http"),
 		ours("runtime/http", "net/http", "runtime", "schema"),
 		ours("runtime/coap", "runtime"),
-		ours("extras", "fmt"),
-		ours("cmd/sspolicy", "fmt", "lint", "runtime/http", "github.com/dave/jennifer/jen"),
+		ours("cmd", "fmt", "lint", "runtime/http", "example.com/jennifer/jen"),
 	})
 	want := []string{
-		"schema imports lint",
-		"lint imports runtime",
-		"lint/sub imports overlay",
-		"overlay imports github.com/dave/jennifer/jen",
-		"runtime pulls in net/http",
-		"runtime/internal/queue imports runtime/http",
-		"runtime/http imports schema",
-		"runtime/coap is not in the picture",
-		"extras is not in the picture",
+		"gone has a row, but is not a package",
+		". imports " + module + "/runtime",
+		"schema imports " + module + "/lint",
+		"lint imports example.com/jennifer/jen",
+		"runtime imports net/http indirectly",
+		"runtime/http imports " + module + "/schema",
+		"runtime/coap has no row",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestParseRoomsErrors(t *testing.T) {
+	for _, table := range []string{"", "| `a/` | x |", "| `a/` | x | b |", "| `a/` | x | nothing |\n| `a/` | x | all |"} {
+		if rooms, err := parseRooms("\n## Rooms\n\n" + table + "\n"); err == nil {
+			t.Errorf("%q: %v", table, rooms)
+		}
+	}
+	if _, err := parseRooms("| `a/` | x | all |"); err == nil {
+		t.Error("no heading, no error")
 	}
 }

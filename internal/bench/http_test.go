@@ -12,15 +12,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// BenchmarkHTTP is GET after GET over kept connections, by one stream and by 16
-// at a time. What it reports is of the runtime; net/http-ns/op and
-// net/http-allocs/op are of the same by hand with net/http, in turns with it,
-// a short while each, so that both see the same machine. x/net/http is the
-// throughput relative to that: the median of the turns.
+// BenchmarkHTTP makes GET requests over kept connections, by one stream and by 16
+// concurrently. The figures are those of the runtime; net/http-ns/op and
+// net/http-allocs/op are those of net/http by hand, in short alternate turns, so that
+// both run under the same load. x/net/http is the throughput relative to net/http, the
+// median of the turns.
 func BenchmarkHTTP(b *testing.B) {
 	s := startServers(b)
 	store, roots := trust(b, s)
@@ -33,7 +36,7 @@ func BenchmarkHTTP(b *testing.B) {
 		{"h1", s.Plain, false, false}, {"h1+TLS", s.TLS, true, false}, {"h2", s.TLS, true, true},
 	} {
 		addr := netip.MustParseAddrPort(k.addr)
-		st := &runtime.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
+		st := &policy.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
 		tr := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, Protocols: new(http.Protocols)}
 		tr.Protocols.SetHTTP1(!k.h2)
 		tr.Protocols.SetHTTP2(k.h2)
@@ -44,33 +47,27 @@ func BenchmarkHTTP(b *testing.B) {
 			url = "https://" + k.addr + "/"
 		}
 		if k.h2 {
-			st.Protocol = runtime.ProtocolH2
+			st.Protocol = policy.ProtocolH2
 		}
 		for _, streams := range []int{1, 16} {
 			b.Run(fmt.Sprintf("%s/streams=%d", k.name, streams), func(b *testing.B) {
-				ours, stop := policyClient(b, st, streams)
-				defer stop()
-				inTurns(b, streams, ours, netHTTPClient(b, &http.Client{Transport: tr}, url, streams))
+				ours := policyClient(b, sshttp.New(), st, streams)
+				against(b, "net/http", streams, ours, netHTTPClient(b, &http.Client{Transport: tr}, url, streams))
 			})
 		}
 		tr.CloseIdleConnections()
 	}
 }
 
-// inTurns runs both for b.N requests, and reports what they cost.
-func inTurns(b *testing.B, streams int, ours, peers func(each int)) {
-	against(b, "net/http", streams, ours, peers)
-}
-
-// against is inTurns with a peer of that name.
+// against runs ours and peers in turns for b.N operations each, and reports their costs.
 func against(b *testing.B, peer string, streams int, ours, peers func(each int)) {
 	const turn = 50 * time.Millisecond
 	ours(20)
-	peers(20) // connections are made
+	peers(20) // makes the connections
 	each := 20
 	var o, p cost
 	b.ReportAllocs()
-	b.ResetTimer() // it is of both, for package testing to choose b.N by
+	b.ResetTimer() // the time of both, by which package testing chooses b.N
 	for i := 0; o.n < b.N; i++ {
 		n := min(each, (b.N-o.n+streams-1)/streams)
 		if i%2 == 0 {
@@ -93,16 +90,16 @@ func against(b *testing.B, peer string, streams int, ours, peers func(each int))
 	b.ReportMetric(ratio(p.turns, o.turns), "x/"+peer)
 }
 
-// A cost is what some requests took.
+// A cost is the cost of n operations.
 type cost struct {
 	n             int
 	took          time.Duration
 	allocs, bytes uint64
-	turns         []float64 // what one took in each turn, ns
+	turns         []float64 // nanoseconds per operation in each turn
 }
 
-// ratio returns the median of those of two turns that follow each other, which
-// what else the machine does moves less than the mean.
+// ratio returns the median ratio of adjacent turns, which depends less on other work of
+// the machine than the mean.
 func ratio(p, o []float64) float64 {
 	all := make([]float64, len(o))
 	for i := range all {
@@ -112,6 +109,7 @@ func ratio(p, o []float64) float64 {
 	return all[len(all)/2]
 }
 
+// add runs f, which makes each operations with each stream, and adds its cost.
 func (c *cost) add(f func(each int), each, streams int) {
 	var before, after goruntime.MemStats
 	goruntime.ReadMemStats(&before)
@@ -126,21 +124,19 @@ func (c *cost) add(f func(each int), each, streams int) {
 	c.bytes += after.TotalAlloc - before.TotalAlloc
 }
 
-// policyClient returns what lets each of the streams make so many requests.
-func policyClient(b *testing.B, st *runtime.StreamType, streams int) (run func(each int), stop func()) {
-	return policyClientBy(b, sshttp.New(), st, streams)
+// newContext returns a context with one transport.
+func newContext(b *testing.B, t transport.Transport, types ...*policy.StreamType) *runtime.Context {
+	return teststream.NewContext(b, runtime.Options{Transports: []transport.Transport{t}}, types...)
 }
 
-func policyClientBy(b *testing.B, t runtime.Transport, st *runtime.StreamType, streams int) (run func(each int), stop func()) {
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{t}})
-	if err != nil {
-		b.Fatal(err)
-	}
+// policyClient returns a function that makes requests with each stream.
+func policyClient(b *testing.B, t transport.Transport, st *policy.StreamType, streams int) (run func(each int)) {
+	c := newContext(b, t, st)
 	var wg sync.WaitGroup
 	left := make([]int, streams)
 	all := make([]*runtime.Stream, streams)
 	for i := range streams {
-		all[i], err = c.NewStream(st.Name, runtime.Handlers{
+		s, err := c.NewStream(st.Name, runtime.Handlers{
 			State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 				switch state {
 				case runtime.StateDisconnected:
@@ -160,6 +156,7 @@ func policyClientBy(b *testing.B, t runtime.Transport, st *runtime.StreamType, s
 		if err != nil {
 			b.Fatal(err)
 		}
+		all[i] = s
 	}
 	return func(each int) {
 		wg.Add(streams)
@@ -168,12 +165,12 @@ func policyClientBy(b *testing.B, t runtime.Transport, st *runtime.StreamType, s
 			s.RequestTx()
 		}
 		wg.Wait()
-	}, func() { c.Close() }
+	}
 }
 
-// netHTTPClient returns the same, by hand.
+// netHTTPClient returns the same by hand.
 func netHTTPClient(b *testing.B, client *http.Client, url string, streams int) (run func(each int)) {
-	header := http.Header{"User-Agent": {""}} // which the policy does not send either
+	header := http.Header{"User-Agent": {""}} // a policy does not send it either
 	buffers := make([][]byte, streams)
 	for i := range buffers {
 		buffers[i] = make([]byte, 16<<10)
@@ -206,13 +203,13 @@ func netHTTPClient(b *testing.B, client *http.Client, url string, streams int) (
 	}
 }
 
-// trust returns the root of the servers, as a trust store and as a pool.
-func trust(b *testing.B, s servers) (*runtime.TrustStore, *x509.CertPool) {
+// trust returns the root of the servers as a trust store and as a pool.
+func trust(b *testing.B, s servers) (*policy.TrustStore, *x509.CertPool) {
 	root, err := x509.ParseCertificate(s.Root)
 	if err != nil {
 		b.Fatal(err)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
-	return &runtime.TrustStore{Name: "own", Stack: []*runtime.Cert{{Name: "own", DER: string(s.Root)}}}, roots
+	return &policy.TrustStore{Name: "own", Stack: []*policy.Cert{{Name: "own", DER: string(s.Root)}}}, roots
 }

@@ -1,4 +1,4 @@
-// Package bench measures the runtime, each time with its peer beside it.
+// Package bench measures the runtime and, in the same run, an alternative to it.
 package bench
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
-// serverVar makes the test binary a server, so that what a server costs is not
-// counted as the client's.
+// serverVar makes the test binary a server, so that the costs of a server are not those
+// of the client.
 const serverVar = "SSPOLICY_BENCH_SERVER"
 
 func TestMain(m *testing.M) {
@@ -31,12 +31,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// servers is where the server process listens.
+// servers are the addresses of the server process.
 type servers struct {
-	Plain, TLS string // addresses; the latter speaks h1 and h2
+	Plain, TLS string // TLS has h1 and h2
 	H3, Raw    string
-	WS         string // an echo
-	Root       []byte // certificate that TLS and H3 can be trusted by, DER
+	WS         string // echoes messages
+	Root       []byte // certificate of the authority of TLS and H3, DER
 }
 
 // serve serves until its standard input ends.

@@ -11,15 +11,14 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/codegen"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// libraries are what the transports of the protocols stand on. A program whose
-// policy has none of the protocols must not link it.
+// libraries are packages that only programs with certain protocols link.
 var libraries = []struct {
-	name      string // of a package
-	protocols []string
+	name      string
+	protocols []string // that link it
 }{
 	{"net/http", []string{"h1", "h2", "h3", "ws"}},
 	{"github.com/coder/websocket", []string{"ws"}},
@@ -28,13 +27,13 @@ var libraries = []struct {
 	{"github.com/secure-streams/sspolicy/runtime/raw", []string{"raw"}},
 }
 
-// protocolSets are the sets of protocols whose programs are measured.
+// protocolSets are the sets of protocols of the measured programs.
 var protocolSets = [][]string{
 	{"raw"}, {"mqtt"}, {"raw", "mqtt"}, {"h1", "h2"}, {"ws"}, {"h1", "h2", "ws"},
 	{"h1", "h2", "mqtt"}, {"h3"}, {"h1", "h2", "h3"}, {"h1", "h2", "h3", "ws", "mqtt", "raw"},
 }
 
-// protocolProgram is a program around a generated file that uses all of it.
+// protocolProgram is a program that uses everything in a generated file.
 const protocolProgram = `package main
 
 import (
@@ -49,7 +48,7 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	r, err := c.Fetch(context.Background(), os.Args[1])
 	if err != nil {
 		panic(err)
@@ -58,9 +57,8 @@ func main() {
 }
 `
 
-// writeFor writes a program that executes a policy of these protocols, as
-// "sspolicy compile --lang go" writes it. It returns what to tell the go command
-// to find it in this module.
+// writeFor writes a program for a policy with these protocols, which "sspolicy compile
+// --lang go" would write. It returns the overlay and the folder for the go command.
 func writeFor(t testing.TB, protocols []string) (overlay, folder string) {
 	t.Helper()
 	var streams []string
@@ -83,7 +81,7 @@ func writeFor(t testing.TB, protocols []string) (overlay, folder string) {
 	if err := codegen.Go(&source, policy, codegen.GoOptions{Package: "main"}); err != nil {
 		t.Fatal(err)
 	}
-	// The files are in this module for the go command alone.
+	// The overlay puts the files into this module.
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -108,10 +106,10 @@ func writeFor(t testing.TB, protocols []string) (overlay, folder string) {
 	return overlay, folder
 }
 
-// TestProtocolsLink checks that the program of each protocol alone links the
-// transport of it, and nothing of the others.
+// TestProtocolsLink checks that a program with one protocol links the packages of that
+// protocol and of no other.
 func TestProtocolsLink(t *testing.T) {
-	for p := runtime.ProtocolH1; p <= runtime.ProtocolRaw; p++ {
+	for p := policy.ProtocolH1; p <= policy.ProtocolRaw; p++ {
 		t.Run(p.String(), func(t *testing.T) {
 			overlay, folder := writeFor(t, []string{p.String()})
 			packages := strings.Fields(run(t, "list", "-overlay", overlay, "-deps", folder))
@@ -125,8 +123,8 @@ func TestProtocolsLink(t *testing.T) {
 	}
 }
 
-// BenchmarkProtocolsSize reports the size of a program by the protocols in its
-// policy, and how much more that is than for the first one.
+// BenchmarkProtocolsSize reports the sizes of programs by the protocols of their policies,
+// also relative to the first.
 func BenchmarkProtocolsSize(b *testing.B) {
 	var first int64
 	for _, set := range protocolSets {

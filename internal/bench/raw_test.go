@@ -8,15 +8,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
-// megabyte is what is received or sent at a time.
+// megabyte is the size of a large message.
 const megabyte = 1 << 20
 
-// serveRaw does what the first byte of each connection says: 'e' is echo, 'r' is a
-// megabyte for each byte, 's' is a byte for each megabyte.
+// serveRaw serves connections by their first byte: 'e' echoes, 'r' answers each byte with
+// a megabyte, 's' answers each megabyte with a byte.
 func serveRaw(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
@@ -58,13 +60,13 @@ func serveRaw(ln net.Listener) {
 	}
 }
 
-// BenchmarkRaw is echo after echo, and megabytes either way, by one stream.
-// net.Conn-ns/op is of the same by hand with a net.Conn and buffers of 64 KB, in
-// turns with it; x/net.Conn is the throughput relative to that.
+// BenchmarkRaw exchanges echoes, and megabytes either way, by one stream. net.Conn-ns/op
+// is the same by hand with a net.Conn and buffers of 64 KB, in turns; x/net.Conn is the
+// throughput relative to that.
 func BenchmarkRaw(b *testing.B) {
 	s := startServers(b)
 	addr := netip.MustParseAddrPort(s.Raw)
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
 	for _, k := range []struct {
 		name           string
 		kind           byte
@@ -74,23 +76,16 @@ func BenchmarkRaw(b *testing.B) {
 		{"receive 1 MB", 'r', 1, megabyte}, {"send 1 MB", 's', megabyte, 1},
 	} {
 		b.Run(k.name, func(b *testing.B) {
-			ours, stop := rawStream(b, st, k.kind, k.send, k.received)
-			defer stop()
-			peers, end := rawByHand(b, s.Raw, k.kind, k.send, k.received)
-			defer end()
-			against(b, "net.Conn", 1, ours, peers)
+			against(b, "net.Conn", 1, rawStream(b, st, k.kind, k.send, k.received), rawByHand(b, s.Raw, k.kind, k.send, k.received))
 		})
 	}
 }
 
-// rawStream returns what makes so many operations, by a stream.
-func rawStream(b *testing.B, st *runtime.StreamType, kind byte, send, receive int) (run func(each int), stop func()) {
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
-	if err != nil {
-		b.Fatal(err)
-	}
+// rawStream returns a function that makes operations with a stream.
+func rawStream(b *testing.B, st *policy.StreamType, kind byte, send, receive int) (run func(each int)) {
+	c := newContext(b, raw.New(), st)
 	ready, done := make(chan struct{}, 1), make(chan struct{}, 1)
-	begun := false
+	started := false
 	var left, toSend, toReceive int
 	data := make([]byte, send)
 	s, err := c.NewStream(st.Name, runtime.Handlers{
@@ -101,8 +96,8 @@ func rawStream(b *testing.B, st *runtime.StreamType, kind byte, send, receive in
 			return runtime.OK
 		},
 		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			if !begun {
-				begun = true
+			if !started {
+				started = true
 				buf[0] = kind
 				ready <- struct{}{}
 				return 1, 0, runtime.OK
@@ -131,22 +126,26 @@ func rawStream(b *testing.B, st *runtime.StreamType, kind byte, send, receive in
 	}
 	s.RequestTx()
 	<-ready
+	b.Cleanup(func() { ignoreStates(s) })
 	return func(each int) {
-			left, toSend, toReceive = each, send, receive
-			s.RequestTx()
-			<-done
-		}, func() {
-			s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
-			c.Close()
-		}
+		left, toSend, toReceive = each, send, receive
+		s.RequestTx()
+		<-done
+	}
 }
 
-// rawByHand returns the same, by hand.
-func rawByHand(b *testing.B, addr string, kind byte, send, receive int) (run func(each int), stop func()) {
+// ignoreStates makes the end of a stream no error.
+func ignoreStates(s *runtime.Stream) {
+	s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
+}
+
+// rawByHand returns the same by hand.
+func rawByHand(b *testing.B, addr string, kind byte, send, receive int) (run func(each int)) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.Cleanup(func() { c.Close() })
 	if _, err := c.Write([]byte{kind}); err != nil {
 		b.Fatal(err)
 	}
@@ -154,7 +153,7 @@ func rawByHand(b *testing.B, addr string, kind byte, send, receive int) (run fun
 	return func(each int) {
 		for range each {
 			for left := send; left > 0; {
-				n := copy(out, data[:left]) // Tx has to do so too
+				n := copy(out, data[:left]) // as Tx must
 				if _, err := c.Write(out[:n]); err != nil {
 					b.Error(err)
 					return
@@ -170,17 +169,17 @@ func rawByHand(b *testing.B, addr string, kind byte, send, receive int) (run fun
 				left -= n
 			}
 		}
-	}, func() { c.Close() }
+	}
 }
 
-// BenchmarkIdleRaw makes 10,000 connections, has a piece echoed over each, and
-// reports what each holds in this process while nothing comes: bytes, and
-// goroutines. By hand it is a net.Conn with a goroutine that reads into 2 KB.
+// BenchmarkIdleRaw makes 10,000 connections with one echo each, and reports the bytes and
+// goroutines in this process per idle connection. By hand it is a net.Conn with a
+// goroutine that reads into 2 KB.
 func BenchmarkIdleRaw(b *testing.B) {
 	const n = 10_000
 	s := startServers(b)
 	addr := netip.MustParseAddrPort(s.Raw)
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port()}
 	hello := append([]byte{'e'}, make([]byte, 64)...)
 	echoed := make(chan struct{}, 1)
 	idle := func(b *testing.B, connect func()) {
@@ -191,7 +190,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 			connect()
 			<-echoed
 		}
-		time.Sleep(100 * time.Millisecond) // what is not needed any more ends
+		time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
 		collect(&after)
 		bytes := int64(after.HeapAlloc) - int64(before.HeapAlloc) + int64(after.StackInuse) - int64(before.StackInuse)
 		b.ReportMetric(float64(bytes)/n, "B/conn")
@@ -199,10 +198,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 	}
 	b.Run("stream", func(b *testing.B) {
 		for b.Loop() {
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{raw.New()}})
-			if err != nil {
-				b.Fatal(err)
-			}
+			c := newContext(b, raw.New(), st)
 			h := runtime.Handlers{
 				State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 					if state == runtime.StateUnreachable {
@@ -226,7 +222,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 				}
 				s.RequestTx()
 			})
-			c.Close()
+			teststream.Shutdown(b, c)
 		}
 	})
 	b.Run("by hand", func(b *testing.B) {

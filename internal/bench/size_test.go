@@ -21,6 +21,7 @@ func build(t testing.TB, name string, flags ...string) (file string, size int64)
 	return file, info.Size()
 }
 
+// run runs the go command and returns its output.
 func run(t testing.TB, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("go", args...)
@@ -32,9 +33,11 @@ func run(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// sizes are those of the programs in testdata, in bytes.
+// sizes are the sizes of the programs in testdata, in bytes.
 type sizes struct{ byHand, byPolicy, withoutHTTP int64 }
 
+// buildAll builds the programs in testdata. It returns their sizes and the file of the one
+// without HTTP.
 func buildAll(t testing.TB, flags ...string) (s sizes, withoutHTTP string) {
 	_, s.byHand = build(t, "nethttp", flags...)
 	_, s.byPolicy = build(t, "policy", flags...)
@@ -42,33 +45,32 @@ func buildAll(t testing.TB, flags ...string) (s sizes, withoutHTTP string) {
 	return s, withoutHTTP
 }
 
-// TestSize checks what an h1 policy adds to a program, and that one without the
-// HTTP transport has nothing of net/http in it.
+// TestSize checks how much an h1 policy adds to a program, and that a program without the
+// HTTP transport does not contain net/http.
 func TestSize(t *testing.T) {
 	s, _ := buildAll(t, "-ldflags=-s -w")
 	t.Logf("stripped: by hand %d KB, by policy %d KB: %+d KB; without HTTP %d KB",
 		s.byHand>>10, s.byPolicy>>10, (s.byPolicy-s.byHand)>>10, s.withoutHTTP>>10)
 	if more := s.byPolicy - s.byHand; more > 400<<10 {
-		t.Errorf("a policy adds %d KB to a program, aim is 400", more>>10)
+		t.Errorf("a policy adds %d KB to a program, more than 400", more>>10)
 	}
 	if deps := strings.Fields(run(t, "list", "-deps", "./testdata/rawonly")); slices.Contains(deps, "net/http") {
-		t.Error("without the HTTP transport, net/http is a dependency still")
+		t.Error("a program without the HTTP transport depends on net/http")
 	}
 	raw, _ := build(t, "rawonly")
 	symbols := run(t, "tool", "nm", raw)
 	for s := range strings.SplitSeq(symbols, "\n") {
 		if strings.Contains(s, " net/http.") {
-			t.Errorf("without the HTTP transport, the program has %s", s)
+			t.Errorf("a program without the HTTP transport contains %s", s)
 			break
 		}
 	}
 	if !strings.Contains(symbols, "sspolicy/runtime.NewContext") {
-		t.Error("go tool nm does not say what is in a program")
+		t.Error("go tool nm does not list NewContext")
 	}
 }
 
-// BenchmarkSize reports the sizes of programs: what a policy adds to net/http by
-// hand; and of one without HTTP.
+// BenchmarkSize reports the sizes of the programs in testdata.
 func BenchmarkSize(b *testing.B) {
 	for _, k := range []struct {
 		name  string

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"os"
 	goruntime "runtime"
 	"testing"
@@ -8,13 +9,16 @@ import (
 	"unsafe"
 
 	"github.com/secure-streams/sspolicy/codegen"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// BenchmarkIdleStreams makes 100,000 streams, and reports what each holds while
-// it is idle: bytes and goroutines.
+// BenchmarkIdleStreams makes 100,000 streams, and reports the bytes and goroutines per
+// idle stream.
 func BenchmarkIdleStreams(b *testing.B) {
 	s := startServers(b)
 	for _, k := range []struct {
@@ -31,10 +35,9 @@ func BenchmarkIdleStreams(b *testing.B) {
 			}
 		}},
 		{"after a request", 100_000, func(b *testing.B, all []*runtime.Stream) {
-			more := make(chan struct{}, 100) // at a time
-			for i := range cap(more) {
+			more := make(chan struct{}, 100) // limits concurrent requests
+			for range cap(more) {
 				more <- struct{}{}
-				_ = i
 			}
 			h := runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 				switch state {
@@ -59,17 +62,14 @@ func BenchmarkIdleStreams(b *testing.B) {
 		b.Run(k.name, func(b *testing.B) {
 			var bytes, goroutines float64
 			for b.Loop() {
-				c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Opportunistic: true,
-					Endpoint: "http://" + s.Plain + "/", Metadata: []runtime.Metadata{{Name: "a", Header: "x-a:"}}, HTTP: &runtime.HTTP{}}}},
-					runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
-				if err != nil {
-					b.Fatal(err)
-				}
+				c := newContext(b, sshttp.New(), &policy.StreamType{Name: "s", Opportunistic: true,
+					Endpoint: "http://" + s.Plain + "/", Metadata: []policy.Metadata{{Name: "a", Header: "x-a:"}}, HTTP: &policy.HTTP{}})
 				all := make([]*runtime.Stream, k.n)
 				var before, after goruntime.MemStats
 				idle := goruntime.NumGoroutine()
 				collect(&before)
 				for i := range all {
+					var err error
 					if all[i], err = c.NewStream("s", runtime.Handlers{}); err != nil {
 						b.Fatal(err)
 					}
@@ -81,7 +81,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 				collect(&after)
 				bytes = float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+int64(after.StackInuse)-int64(before.StackInuse)) / float64(k.n)
 				goroutines = float64(goruntime.NumGoroutine()-idle) / float64(k.n)
-				c.Close()
+				teststream.Shutdown(b, c)
 				goruntime.KeepAlive(all)
 			}
 			b.ReportMetric(bytes, "B/stream")
@@ -91,6 +91,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 	}
 }
 
+// collect collects garbage and reads the statistics.
 func collect(m *goruntime.MemStats) {
 	goruntime.GC()
 	goruntime.GC() // empties pools
@@ -102,7 +103,8 @@ const (
 	streamType = "get_weather"
 )
 
-func compile(b *testing.B, text []byte) *runtime.Policy {
+// compile compiles the text of policyFile.
+func compile(b *testing.B, text []byte) *policy.Policy {
 	d := schema.Parse(policyFile, text)
 	p, diagnostics := codegen.Compile(schema.NewPolicy(d))
 	if schema.HasErrors(d.Syntax) || schema.HasErrors(diagnostics) {
@@ -111,23 +113,23 @@ func compile(b *testing.B, text []byte) *runtime.Policy {
 	return p
 }
 
-// BenchmarkFirstStream goes from a policy to the first stream of it: one that is
-// compiled into the program, and one that the program has to read.
+// BenchmarkFirstStream makes the first stream of a policy, which is compiled into the
+// program or read as JSON.
 func BenchmarkFirstStream(b *testing.B) {
 	text, err := os.ReadFile(policyFile)
 	if err != nil {
 		b.Fatal(err)
 	}
 	compiled := compile(b, text)
-	first := func(b *testing.B, p *runtime.Policy) {
-		c, err := runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	first := func(b *testing.B, p *policy.Policy) {
+		c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 		if err != nil {
 			b.Fatal(err)
 		}
 		if _, err := c.NewStream(streamType, runtime.Handlers{}); err != nil {
 			b.Fatal(err)
 		}
-		c.Close()
+		c.Shutdown(context.Background())
 	}
 	b.Run("compiled", func(b *testing.B) {
 		b.ReportAllocs()
@@ -145,7 +147,7 @@ func BenchmarkFirstStream(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			if compiled.StreamType(streamType) == nil {
-				b.Fatal("it is not there")
+				b.Fatal("the streamtype is missing")
 			}
 		}
 	})
@@ -157,9 +159,9 @@ func BenchmarkFirstStream(b *testing.B) {
 	})
 }
 
-// TestPolicyAllocatesNothing: to find a streamtype in a compiled policy.
-func TestPolicyAllocatesNothing(t *testing.T) {
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "a"}, {Name: "b"}}}
+// TestStreamTypeAllocations checks that finding a streamtype does not allocate.
+func TestStreamTypeAllocations(t *testing.T) {
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{{Name: "a"}, {Name: "b"}}}
 	if n := testing.AllocsPerRun(100, func() { p.StreamType("b") }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

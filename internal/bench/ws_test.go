@@ -11,17 +11,18 @@ import (
 	goruntime "runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	ssws "github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// echoWS sends back what comes, as it comes.
+// echoWS echoes messages.
 func echoWS(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
@@ -42,38 +43,30 @@ func echoWS(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// BenchmarkWS sends a message and waits for its echo, again and again, on one
-// connection and on 16. The peer is the library by hand. An operation is a
-// message.
+// BenchmarkWS sends messages and waits for their echoes, by one stream and by 16
+// concurrently, compared with the library by hand. An operation is a message.
 func BenchmarkWS(b *testing.B) {
 	addr := netip.MustParseAddrPort(startServers(b).WS)
 	for _, size := range []int{64, 4 << 10, 1 << 20} {
 		for _, streams := range []int{1, 16} {
 			b.Run(fmt.Sprintf("%d/streams=%d", size, streams), func(b *testing.B) {
-				ours, stop := policyWS(b, addr, size, streams)
-				defer stop()
-				bare, stop := bareWS(b, addr, size, streams)
-				defer stop()
-				against(b, "bare", streams, ours, bare)
+				against(b, "bare", streams, policyWS(b, addr, size, streams), bareWS(b, addr, size, streams))
 			})
 		}
 	}
 }
 
-// policyWS returns what lets each of the streams have so many echoes.
-func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int), stop func()) {
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{WSBinary: true}}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
-	if err != nil {
-		b.Fatal(err)
-	}
+// policyWS returns a function that exchanges echoes with each stream.
+func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int)) {
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{WSBinary: true}}
+	c := newContext(b, ssws.New(), st)
 	var wg sync.WaitGroup
 	msg := make([]byte, size)
 	all := make([]*runtime.Stream, streams)
 	left := make([]atomic.Int32, streams)
 	for i := range streams {
 		sent := 0
-		all[i], err = c.NewStream("s", runtime.Handlers{
+		s, err := c.NewStream("s", runtime.Handlers{
 			State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 				if state == runtime.StateDisconnected && left[i].Load() > 0 || state == runtime.StateUnreachable {
 					b.Error(s.Err())
@@ -106,6 +99,7 @@ func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(ea
 		if err != nil {
 			b.Fatal(err)
 		}
+		all[i] = s
 	}
 	return func(each int) {
 		wg.Add(streams)
@@ -114,10 +108,10 @@ func policyWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(ea
 			s.RequestTx()
 		}
 		wg.Wait()
-	}, func() { c.Close() }
+	}
 }
 
-// dialWS is what one would write by hand.
+// dialWS connects by hand.
 func dialWS(b *testing.B, addr netip.AddrPort) *websocket.Conn {
 	c, _, err := websocket.Dial(context.Background(), "ws://"+addr.String()+"/", nil)
 	if err != nil {
@@ -128,10 +122,11 @@ func dialWS(b *testing.B, addr netip.AddrPort) *websocket.Conn {
 }
 
 // bareWS returns the same with the library by hand.
-func bareWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int), stop func()) {
+func bareWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each int)) {
 	all := make([]*websocket.Conn, streams)
 	for i := range all {
 		all[i] = dialWS(b, addr)
+		b.Cleanup(func() { all[i].CloseNow() })
 	}
 	msg := make([]byte, size)
 	bufs := make([][]byte, streams)
@@ -139,41 +134,34 @@ func bareWS(b *testing.B, addr netip.AddrPort, size, streams int) (run func(each
 		bufs[i] = make([]byte, 16<<10)
 	}
 	return func(each int) {
-			var wg sync.WaitGroup
-			for i, c := range all {
-				wg.Go(func() {
-					for range each {
-						if err := c.Write(context.Background(), websocket.MessageBinary, msg); err != nil {
-							b.Error(err)
-							return
-						}
-						_, r, err := c.Reader(context.Background())
-						for err == nil {
-							_, err = r.Read(bufs[i])
-						}
-						if !errors.Is(err, io.EOF) {
-							b.Error(err)
-							return
-						}
+		var wg sync.WaitGroup
+		for i, c := range all {
+			wg.Go(func() {
+				for range each {
+					if err := c.Write(context.Background(), websocket.MessageBinary, msg); err != nil {
+						b.Error(err)
+						return
 					}
-				})
-			}
-			wg.Wait()
-		}, func() {
-			for _, c := range all {
-				c.CloseNow()
-			}
+					_, r, err := c.Reader(context.Background())
+					for err == nil {
+						_, err = r.Read(bufs[i])
+					}
+					if !errors.Is(err, io.EOF) {
+						b.Error(err)
+						return
+					}
+				}
+			})
 		}
+		wg.Wait()
+	}
 }
 
-// BenchmarkIdleWS holds 10,000 connected streams, and as many connections by
-// hand, and reports what each takes: bytes and goroutines.
+// BenchmarkIdleWS makes 10,000 connected streams, and as many connections by hand, and
+// reports the bytes and goroutines of each.
 func BenchmarkIdleWS(b *testing.B) {
 	const n = 10_000
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < n+1000 {
-		b.Fatalf("%d connections need as many files: ulimit -n says %d (%v)", n, limit.Cur, err)
-	}
+	needFiles(b, n+1000)
 	addr := netip.MustParseAddrPort(startServers(b).WS)
 	held := func(b *testing.B, hold func() (release func())) {
 		var bytes, stacks, goroutines float64
@@ -182,7 +170,7 @@ func BenchmarkIdleWS(b *testing.B) {
 			idle := goruntime.NumGoroutine()
 			collect(&before)
 			release := hold()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
 			collect(&after)
 			bytes = float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+int64(after.StackInuse)-int64(before.StackInuse)) / n
 			stacks = float64(int64(after.StackInuse)-int64(before.StackInuse)) / n
@@ -195,12 +183,9 @@ func BenchmarkIdleWS(b *testing.B) {
 	}
 	b.Run("streams", func(b *testing.B) {
 		held(b, func() func() {
-			st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{Transports: []runtime.Transport{ssws.New()}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			more := make(chan struct{}, 100) // at a time
+			st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolWS, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
+			c := newContext(b, ssws.New(), st)
+			more := make(chan struct{}, 100) // limits concurrent attempts
 			for range cap(more) {
 				more <- struct{}{}
 			}
@@ -224,7 +209,7 @@ func BenchmarkIdleWS(b *testing.B) {
 			for range cap(more) {
 				<-more
 			}
-			return func() { c.Close() }
+			return func() { teststream.Shutdown(b, c) }
 		})
 	})
 	b.Run("by hand", func(b *testing.B) {
@@ -233,7 +218,7 @@ func BenchmarkIdleWS(b *testing.B) {
 			var wg sync.WaitGroup
 			for i := range all {
 				all[i] = dialWS(b, addr)
-				wg.Go(func() { all[i].Reader(context.Background()) }) // as an idle client has to
+				wg.Go(func() { all[i].Reader(context.Background()) }) // an idle client must read
 			}
 			return func() {
 				for _, c := range all {

@@ -1,7 +1,8 @@
-// Package config reads the configuration of the lint, .sspolicy.json.
+// Package config reads configurations of sspolicy, .sspolicy.json.
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,11 +15,13 @@ import (
 
 	_ "embed"
 
+	"github.com/secure-streams/sspolicy/internal/ignore"
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Name is what a configuration is called.
+// Name is the file name of a configuration.
 const Name = ".sspolicy.json"
 
 // Rule is the rule that the diagnostics of this package name.
@@ -29,27 +32,34 @@ const Rule = "config"
 //go:embed config.schema.json
 var JSONSchema string
 
-// A Config is what a project has decided about the lint.
+// A Config holds the settings of a project.
 type Config struct {
-	LWS       []schema.Version // nil if it does not say
-	FailLevel string           // "error", "warning", "info" or "none"; empty if it does not say
-	CertWarn  time.Duration    // less than 0 if it does not say
+	LWS       []schema.Version // nil if not set
+	With      []string         // the groups and rules to check in addition
+	FailLevel string           // "error", "warning", "info" or "none"; empty if not set
+	CertWarn  time.Duration    // negative if not set
 
-	dir      string // that paths are relative to
-	severity map[string]schema.Severity
-	off      map[string]bool
-	ignore   []ignore
+	dir        string // absolute; paths are relative to it
+	exclude    ignore.List
+	severities []severity
+	ignore     []exception
 }
 
-// An ignore leaves out what a rule finds in some files.
-type ignore struct {
-	rule  string
-	paths []string // nil for all
+// A severity replaces that of the rules that a pattern matches.
+type severity struct {
+	rules string
+	off   bool
+	level schema.Severity
 }
 
-// Find returns the configuration for a folder: the file of this Name in it, or
-// in the nearest folder above it up to the one that is a repository's. It
-// returns "" if there is none.
+// An exception drops the findings of some rules in some files.
+type exception struct {
+	rules string
+	paths *ignore.List // nil for all files
+}
+
+// Find returns the file of this Name in dir or in the nearest folder above it,
+// up to the root of the repository. It returns "" if there is none.
 func Find(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -71,22 +81,43 @@ func Find(dir string) (string, error) {
 	}
 }
 
-// Parse reads a configuration. It is JSON, with comments as in a policy. What
-// is wrong with it is returned as diagnostics.
+// Parse reads a configuration: JSON with comments and trailing commas. Mistakes
+// are returned as diagnostics.
 func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
-	d := schema.Parse(file, text)
-	r := &reader{c: &Config{CertWarn: -1, dir: filepath.Dir(file), severity: map[string]schema.Severity{}, off: map[string]bool{}}, found: d.Syntax}
-	if !schema.HasErrors(d.Syntax) {
-		r.object(&d.Root, map[string]func(*schema.Value){
-			"$schema":    func(v *schema.Value) { r.text(v) },
-			"lws":        r.versions,
-			"fail-level": func(v *schema.Value) { r.c.FailLevel = r.oneOf(v, "error", "warning", "info", "none") },
-			"cert-warn":  r.certWarn,
-			"severity":   r.severities,
-			"ignore":     r.ignores,
-		})
+	r := &reader{c: &Config{CertWarn: -1, dir: folder(file)}}
+	plain := standardize(text)
+	d := schema.Parse(file, plain)
+	d.Source.Text = string(text) // the same length and lines
+	// The reader of policies speaks of lws in its messages.
+	if err := json.Unmarshal(plain, new(any)); err != nil {
+		at := schema.Span{Source: d.Source}
+		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+			at.Start = max(0, int(e.Offset)-1)
+		}
+		at.End = min(at.Start+1, len(text))
+		r.errorf(at, "not JSON: %v", err)
+		return r.c, r.found
 	}
+	r.object(&d.Root, map[string]func(*schema.Value){
+		"$schema":    func(v *schema.Value) { r.text(v) },
+		"lws":        r.versions,
+		"fail-level": func(v *schema.Value) { r.c.FailLevel = r.oneOf(v, "error", "warning", "info", "none") },
+		"cert-warn":  r.certWarn,
+		"exclude":    func(v *schema.Value) { r.patterns(v, &r.c.exclude) },
+		"with":       r.groups,
+		"severity":   r.severities,
+		"ignore":     r.ignores,
+	})
 	return r.c, schema.SortDiagnostics(r.found)
+}
+
+// folder returns the absolute folder of a file.
+func folder(file string) string {
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return filepath.Dir(file)
+	}
+	return dir
 }
 
 type reader struct {
@@ -98,15 +129,15 @@ func (r *reader) errorf(at schema.Span, format string, args ...any) {
 	r.found = append(r.found, schema.Diagnostic{Rule: Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...)})
 }
 
-// is reports whether a value is of a kind, and that it is not.
+// is reports whether a value is of a kind, and adds an error if it is not.
 func (r *reader) is(v *schema.Value, k schema.Kind) bool {
 	if v.Kind != k {
-		r.errorf(v.Span, "this is %s, not %s", v.Kind, k)
+		r.errorf(v.Span, "want %s, got %s", k, v.Kind)
 	}
 	return v.Kind == k
 }
 
-// object reads the members of an object, each of which may stand once.
+// object reads the members of an object.
 func (r *reader) object(v *schema.Value, keys map[string]func(*schema.Value)) {
 	if !r.is(v, schema.ObjectKind) {
 		return
@@ -121,9 +152,9 @@ func (r *reader) object(v *schema.Value, keys map[string]func(*schema.Value)) {
 				names = append(names, name)
 			}
 			slices.Sort(names)
-			r.errorf(m.Name.Span, "%s is no setting: there is %s", schema.QuoteName(m.Key), strings.Join(names, ", "))
+			r.errorf(m.Name.Span, "unknown setting %s: want one of %s", schema.QuoteName(m.Key), strings.Join(names, ", "))
 		case seen[m.Key]:
-			r.errorf(m.Name.Span, "%s stands here twice", schema.QuoteName(m.Key))
+			r.errorf(m.Name.Span, "duplicate setting %s", schema.QuoteName(m.Key))
 		default:
 			seen[m.Key] = true
 			read(&m.Value)
@@ -147,7 +178,7 @@ func (r *reader) oneOf(v *schema.Value, words ...string) string {
 	return text
 }
 
-// list reads the strings of an array.
+// list reads the elements of an array.
 func (r *reader) list(v *schema.Value, read func(*schema.Value)) {
 	if r.is(v, schema.ArrayKind) {
 		for _, e := range v.Elems() {
@@ -174,33 +205,69 @@ func (r *reader) certWarn(v *schema.Value) {
 	if !r.is(v, schema.Number) {
 		return
 	}
-	if _, err := fmt.Sscanf(v.Raw+"\n", "%d\n", &days); err != nil || days < 0 || days > 36500 {
-		r.errorf(v.Span, "cert-warn is a number of days, 0 to 36500")
+	if err := json.Unmarshal([]byte(v.Raw), &days); err != nil || days < 0 || days > 36500 {
+		r.errorf(v.Span, "cert-warn must be a number of days, 0 to 36500")
 		return
 	}
 	r.c.CertWarn = time.Duration(days) * 24 * time.Hour
 }
 
-// rule reads the name of a rule that may be changed.
-func (r *reader) rule(name string, at schema.Span) bool {
-	rule := lint.Lookup(name)
-	switch {
-	case rule == nil:
-		message := fmt.Sprintf("there is no rule %s", schema.QuoteName(name))
-		var names []string
-		for _, r := range lint.Rules() {
-			names = append(names, r.Name)
+// patterns reads patterns as in .gitignore files.
+func (r *reader) patterns(v *schema.Value, l *ignore.List) {
+	r.list(v, func(e *schema.Value) {
+		if text := r.text(e); e.Kind == schema.String {
+			if err := l.Add(strings.TrimPrefix(text, "./")); err != nil {
+				r.errorf(e.Span, "%v", err)
+			}
 		}
-		if better := schema.Nearest(name, names); better != "" {
-			message += ": did you mean " + better + "?"
+	})
+}
+
+// groups reads names of groups of opt-in rules.
+func (r *reader) groups(v *schema.Value) {
+	r.list(v, func(e *schema.Value) {
+		name := r.text(e)
+		switch {
+		case e.Kind != schema.String:
+		case !slices.Contains(rules.Groups(), name):
+			r.errorf(e.Span, "unknown group %s: want one of %s", schema.QuoteName(name), strings.Join(rules.Groups(), ", "))
+		default:
+			r.c.With = append(r.c.With, name)
 		}
-		r.errorf(at, "%s", message)
-	case rule.Firm:
-		r.errorf(at, "the rule %s can't be suppressed or changed", name)
+	})
+}
+
+// selects reports whether a name or pattern stands for rules whose findings may
+// be changed, and adds an error if it does not.
+func (r *reader) selects(pattern string, at schema.Span) bool {
+	var names []string
+	matched := 0
+	for _, rule := range rules.All() {
+		names = append(names, rule.Name)
+		if matches(pattern, rule) {
+			if matched++; !rule.Firm {
+				return true
+			}
+		}
+	}
+	switch better := schema.Nearest(pattern, names); {
+	case matched > 0:
+		r.errorf(at, "rule %s cannot be suppressed or changed", pattern)
+	case strings.Contains(pattern, "*"):
+		r.errorf(at, "no rule matches %s", schema.QuoteName(pattern))
+	case better != "":
+		r.errorf(at, "unknown rule %s: did you mean %s?", schema.QuoteName(pattern), better)
 	default:
-		return true
+		r.errorf(at, "unknown rule %s", schema.QuoteName(pattern))
 	}
 	return false
+}
+
+// matches reports whether a pattern stands for a rule: the pattern is a group, a
+// name, or a name with wildcards.
+func matches(pattern string, rule *lint.Rule) bool {
+	ok, err := path.Match(pattern, rule.Name)
+	return ok && err == nil || pattern == rule.Group
 }
 
 func (r *reader) severities(v *schema.Value) {
@@ -209,80 +276,106 @@ func (r *reader) severities(v *schema.Value) {
 	}
 	for _, m := range v.Members() {
 		word := r.oneOf(&m.Value, "error", "warning", "info", "off")
-		if !r.rule(m.Key, m.Name.Span) || word == "" {
+		if !r.selects(m.Key, m.Name.Span) || word == "" {
 			continue
 		}
-		if word == "off" {
-			r.c.off[m.Key] = true
-			continue
+		s := severity{rules: m.Key, off: word == "off"}
+		if !s.off {
+			_ = s.level.UnmarshalText([]byte(word)) // one of the words above
 		}
-		var s schema.Severity
-		_ = s.UnmarshalText([]byte(word)) // one of the words above
-		r.c.severity[m.Key] = s
+		r.c.severities = append(r.c.severities, s)
+		if !s.off && (slices.Contains(rules.Groups(), m.Key) || rules.Lookup(m.Key) != nil) {
+			r.c.With = append(r.c.With, m.Key) // a rule with a severity is to be checked
+		}
 	}
+	// The most specific pattern decides, so it comes last.
+	slices.SortStableFunc(r.c.severities, func(a, b severity) int { return specificity(a.rules) - specificity(b.rules) })
+}
+
+// specificity orders patterns by the number of their characters that are not
+// wildcards. The name of a rule is the most specific.
+func specificity(pattern string) int {
+	if rules.Lookup(pattern) != nil {
+		return 1 << 16
+	}
+	return len(pattern) - strings.Count(pattern, "*")
 }
 
 func (r *reader) ignores(v *schema.Value) {
 	r.list(v, func(e *schema.Value) {
-		var i ignore
+		var i exception
 		reason := ""
 		r.object(e, map[string]func(*schema.Value){
 			"rule": func(v *schema.Value) {
-				if name := r.text(v); v.Kind == schema.String && r.rule(name, v.Span) {
-					i.rule = name
+				if name := r.text(v); v.Kind == schema.String && r.selects(name, v.Span) {
+					i.rules = name
 				}
 			},
 			"paths": func(v *schema.Value) {
-				r.list(v, func(e *schema.Value) {
-					pattern := r.text(e)
-					if _, err := path.Match(pattern, ""); err != nil {
-						r.errorf(e.Span, "%s is no pattern: %v", schema.QuoteName(pattern), err)
-					}
-					i.paths = append(i.paths, pattern)
-				})
+				i.paths = &ignore.List{}
+				r.patterns(v, i.paths)
 			},
 			"reason": func(v *schema.Value) { reason = strings.TrimSpace(r.text(v)) },
 		})
 		if e.Kind == schema.ObjectKind && reason == "" {
-			r.errorf(schema.Span{Source: e.Span.Source, Start: e.Span.Start, End: e.Span.Start + 1}, "a reason is missing: it is for whoever reads this next")
+			r.errorf(schema.Span{Source: e.Span.Source, Start: e.Span.Start, End: e.Span.Start + 1}, "missing reason: say why, for the next reader")
 		}
-		if i.rule != "" {
+		if i.rules != "" {
 			r.c.ignore = append(r.c.ignore, i)
 		}
 	})
 }
 
-// Apply changes the severities of diagnostics and leaves out what is ignored.
+// Apply changes the severities of diagnostics and drops those that the
+// configuration turns off or ignores.
 func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
-	kept := slices.DeleteFunc(found, func(d schema.Diagnostic) bool {
-		return c.off[d.Rule] || slices.ContainsFunc(c.ignore, func(i ignore) bool {
-			return i.rule == d.Rule && c.matches(i.paths, d.Span.Source.Name)
-		})
-	})
-	for i, d := range kept {
-		if s, ok := c.severity[d.Rule]; ok {
-			kept[i].Severity = s
+	kept := found[:0]
+	for _, d := range found {
+		if rule := rules.Lookup(d.Rule); rule != nil && !rule.Firm {
+			s, ok := c.severity(rule)
+			if ok && s.off || c.ignored(rule, d) {
+				continue
+			}
+			if ok {
+				d.Severity = s.level
+			}
 		}
+		kept = append(kept, d)
 	}
+	clear(found[len(kept):])
 	return kept
 }
 
-// matches reports whether a file is one of those that patterns are for. A
-// pattern is matched (path.Match) with the file's path as seen from the
-// configuration, and, if there is no slash in it, with its name.
-func (c *Config) matches(patterns []string, file string) bool {
-	if patterns == nil {
-		return true
-	}
-	rel := filepath.ToSlash(file)
-	if abs, err := filepath.Abs(file); err == nil {
-		if r, err := filepath.Rel(c.dir, abs); err == nil {
-			rel = filepath.ToSlash(r)
+// severity returns the setting for a rule, if there is one.
+func (c *Config) severity(rule *lint.Rule) (severity, bool) {
+	for _, s := range slices.Backward(c.severities) {
+		if matches(s.rules, rule) {
+			return s, true
 		}
 	}
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		whole, _ := path.Match(p, rel)
-		base, _ := path.Match(p, path.Base(rel))
-		return whole || base && !strings.Contains(p, "/")
+	return severity{}, false
+}
+
+func (c *Config) ignored(rule *lint.Rule, d schema.Diagnostic) bool {
+	return slices.ContainsFunc(c.ignore, func(i exception) bool {
+		return matches(i.rules, rule) && (i.paths == nil || c.covers(i.paths, d.Span.Source.Name))
 	})
+}
+
+// Excludes reports whether the configuration excludes a file from those that
+// are found in folders.
+func (c *Config) Excludes(file string) bool { return c.covers(&c.exclude, file) }
+
+// covers reports whether patterns, which start at the folder of the
+// configuration, match a file, by whichever name it is given.
+func (c *Config) covers(l *ignore.List, file string) bool {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(c.dir, abs)
+	if err != nil || !filepath.IsLocal(rel) {
+		return l.Covers(filepath.Base(file)) // elsewhere: patterns for names in any folder
+	}
+	return l.Covers(filepath.ToSlash(rel))
 }

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,20 +22,31 @@ func TestParse(t *testing.T) {
 		{`{}`, nil},
 		{`{ # c
 		"$schema": "x", "lws": ["4.3", "5.0.0"], "fail-level": "error", "cert-warn": 14,
-		"severity": {"unused-definition": "off", "unknown-key": "warning"},
+		"severity": {"unused-definition": "off", "unknown-key": "warning", "policy2c-*": "off", "*": "info"},
+		"exclude": ["/build/", "!keep.json"],
 		"ignore": [{"rule": "lax-syntax", "paths": ["old/*.json"], "reason": "not ours"}] }`, nil},
-		{`{"lsw": []}`, []string{`1:2 "lsw" is no setting: there is $schema, cert-warn`}},
-		{`{"lws": "4.3"}`, []string{`1:9 this is a string, not an array`}},
-		{`{"lws": ["9.9", 1]}`, []string{`1:10 no lws version "9.9" is known`, `1:17 this is a number, not a string`}},
+		{"\ufeff" + `{ // one
+		/* two, */ "lws": [ "4.3", /* three */ ], # four
+		"$schema": "https://x/#y,]", }`, nil},
+		{`{"with": ["policy2c"]}`, nil},
+		{`{"with": ["policy3c"]}`, []string{`1:11 unknown group "policy3c": want one of policy2c`}},
+		{`{"lsw": []}`, []string{`1:2 unknown setting "lsw": want one of $schema, cert-warn`}},
+		{`{"lws": "4.3"}`, []string{`1:9 want an array, got a string`}},
+		{`{"lws": ["9.9", 1]}`, []string{`1:10 unknown lws version "9.9"`, `1:17 want a string, got a number`}},
 		{`{"fail-level": "fatal"}`, []string{`1:16 "fatal" is not one of error, warning`}},
-		{`{"cert-warn": -1, "cert-warn": 1}`, []string{`1:15 cert-warn is a number of days`, `1:19 "cert-warn" stands here twice`}},
-		{`{"cert-warn": 1.5}`, []string{`1:15 cert-warn is a number of days`}},
-		{`{"severity": {"unknown-kye": "error", "syntax": "off", "bad-value": "loud"}}`,
-			[]string{`1:15 there is no rule "unknown-kye": did you mean unknown-key?`, `1:39 the rule syntax can't be`, `1:69 "loud" is not one of`}},
+		{`{"cert-warn": -1, "cert-warn": 1}`, []string{`1:15 cert-warn must be a number of days`, `1:19 duplicate setting "cert-warn"`}},
+		{`{"cert-warn": 1.5}`, []string{`1:15 cert-warn must be a number of days`}},
+		{`{"severity": {"unknown-kye": "error", "syntax": "off", "bad-value": "loud", "polcy2c-*": "off"}}`,
+			[]string{`1:15 unknown rule "unknown-kye": did you mean unknown-key?`, `1:39 rule syntax cannot be`, `1:69 "loud" is not one of`, `1:77 no rule matches "polcy2c-*"`}},
 		{`{"ignore": [{"rule": "bad-value"}, {"rule": "x", "paths": ["["], "reason": "r"}]}`,
-			[]string{`1:13 a reason is missing`, `1:45 there is no rule "x"`, `1:60 "[" is no pattern`}},
-		{`{"ignore": [}`, []string{`1:13 "]" is missing`}},
-		{`[]`, []string{`1:1 a policy is a JSON object`}},
+			[]string{`1:13 missing reason`, `1:45 unknown rule "x"`, `1:60 malformed pattern "["`}},
+		{`{"ignore": [}`, []string{`1:13 not JSON: invalid character '}'`}},
+		{`{"lws": ["4.3"] "x": 1}`, []string{`1:17 not JSON: invalid character '"' after object key:value pair`}},
+		{`{"lws": [,]}`, []string{`1:10 not JSON: invalid character ','`}},
+		{`{,}`, []string{`1:2 not JSON`}},
+		{`{/* }`, []string{`1:5 not JSON: unexpected end`}},
+		{``, []string{`1:1 not JSON: unexpected end of JSON input`}},
+		{`[]`, []string{`1:1 want an object, got an array`}},
 	} {
 		_, found := Parse("c.json", []byte(test.text))
 		for i, d := range found {
@@ -41,40 +54,123 @@ func TestParse(t *testing.T) {
 			if i >= len(test.want) || !strings.HasPrefix(got, test.want[i]) {
 				t.Errorf("%s: found %s, want %q", test.text, got, test.want)
 			}
+			if strings.Contains(got, "policy is") || strings.Contains(got, "lws refuses") {
+				t.Errorf("%s: %s is about policies", test.text, got)
+			}
 		}
 		if len(found) < len(test.want) {
 			t.Errorf("%s: not found: %q", test.text, test.want[len(found):])
 		}
-		// The published schema agrees, where it can say it.
+		// The published schema agrees where it can express the rule.
 		s := jsonschema.MustCompileString("config.schema.json", JSONSchema)
-		if d := schema.Parse("c.json", []byte(test.text)); !schema.HasErrors(d.Syntax) && !strings.Contains(test.text, "no rule") {
-			err := s.Validate(schema.Plain(&d.Root))
-			beyond := strings.Contains(strings.Join(test.want, " "), "no rule") || strings.Contains(strings.Join(test.want, " "), "known") || strings.Contains(strings.Join(test.want, " "), "twice")
-			if !beyond && (err != nil) != (len(test.want) > 0) {
+		var v any
+		if err := json.Unmarshal(standardize([]byte(test.text)), &v); err == nil {
+			all := strings.Join(test.want, " ")
+			beyond := strings.Contains(all, "rule") || strings.Contains(all, "known") || strings.Contains(all, "duplicate")
+			if err := s.Validate(v); !beyond && (err != nil) != (len(test.want) > 0) {
 				t.Errorf("%s: the schema says %v", test.text, err)
 			}
 		}
 	}
 }
 
+// FuzzParse: no configuration panics, and what is not JSON after
+// standardization is an error.
+func FuzzParse(f *testing.F) {
+	f.Add(`{ // c
+	"severity": {"policy2c-*": "off",}, # x
+	"ignore": [{"rule": "bad-value", "paths": ["a/**"], "reason": "r"}], /* y */ }`)
+	f.Add(`{"$schema": "\"//`)
+	f.Fuzz(func(t *testing.T, text string) {
+		plain := standardize([]byte(text))
+		if len(plain) != len(text) || strings.Count(string(plain), "\n") != strings.Count(text, "\n") {
+			t.Fatal("standardize moves text")
+		}
+		c, found := Parse("c.json", []byte(text))
+		if !json.Valid(plain) && len(found) == 0 {
+			t.Fatal("accepted, but not JSON")
+		}
+		c.Excludes("a/b.json")
+		c.Apply([]schema.Diagnostic{{Rule: "bad-value", Span: schema.Span{Source: &schema.Source{Name: "a/b.json"}}}})
+	})
+}
+
+// TestApply: a file is found by its path from the configuration, however it is
+// named.
 func TestApply(t *testing.T) {
 	dir := t.TempDir()
-	c, found := Parse(filepath.Join(dir, Name), []byte(`{"severity":{"bad-value":"info","bad-length":"off"},"ignore":[{"rule":"unknown-key","paths":["old/*.json","x.json"],"reason":"r"}]}`))
-	if len(found) > 0 {
-		t.Fatal(found)
+	if err := os.MkdirAll(filepath.Join(dir, "old", "sub"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	var got []string
-	for _, name := range []string{"old/a.json", "new/a.json", "new/x.json"} {
-		s := &schema.Source{Name: filepath.Join(dir, name)}
-		for _, rule := range []string{"bad-value", "bad-length", "unknown-key"} {
-			for _, d := range c.Apply([]schema.Diagnostic{{Rule: rule, Severity: schema.Error, Span: schema.Span{Source: s}}}) {
-				got = append(got, name+" "+d.Rule+" "+d.Severity.String())
+	t.Chdir(dir)
+	const text = `{"severity": {"header-*": "error", "header-case": "info", "header-colon": "off"},
+	  "exclude": ["/new/", "!/new/y.json", "*.tmp.json"],
+	  "ignore": [{"rule": "unknown-*", "paths": ["old/*.json", "x.json"], "reason": "r"}]}`
+	for _, at := range []struct{ wd, config, prefix string }{
+		{".", Name, ""}, {".", Name, "./"}, {".", "./" + Name, dir + "/"}, {".", filepath.Join(dir, Name), ""},
+		{"old", "../" + Name, "../"}, {"old/sub", filepath.Join(dir, Name), "../../"}, {"old/sub", "../../" + Name, "../../old/../"},
+	} {
+		t.Chdir(filepath.Join(dir, at.wd))
+		c, found := Parse(at.config, []byte(text))
+		if len(found) > 0 {
+			t.Fatal(found)
+		}
+		var got []string
+		for _, name := range []string{"old/a.json", "new/a.json", "new/x.json"} {
+			s := &schema.Source{Name: at.prefix + name}
+			for _, rule := range []string{"header-case", "header-colon", "header-prefix", "unknown-key"} {
+				for _, d := range c.Apply([]schema.Diagnostic{{Rule: rule, Severity: schema.Warning, Span: schema.Span{Source: s}}}) {
+					got = append(got, name+" "+d.Rule+" "+d.Severity.String())
+				}
+			}
+		}
+		want := []string{
+			"old/a.json header-case info", "old/a.json header-prefix error",
+			"new/a.json header-case info", "new/a.json header-prefix error", "new/a.json unknown-key warning",
+			"new/x.json header-case info", "new/x.json header-prefix error",
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%+v: %s", at, d)
+		}
+		for name, want := range map[string]bool{"new/a.json": true, "new/y.json": true, "old/a.json": false, "old/a.tmp.json": true} {
+			if got := c.Excludes(at.prefix + name); got != want {
+				t.Errorf("%+v: %s is excluded: %v", at, name, got)
 			}
 		}
 	}
-	want := []string{"old/a.json bad-value info", "new/a.json bad-value info", "new/a.json unknown-key error", "new/x.json bad-value info"}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
+}
+
+// TestWith: a severity for a rule or a group says to check it, one for a pattern
+// does not.
+func TestWith(t *testing.T) {
+	for text, want := range map[string][]string{
+		`{}`:                                    nil,
+		`{"with": ["policy2c"]}`:                {"policy2c"},
+		`{"severity": {"policy2c": "warning"}}`: {"policy2c"},
+		`{"severity": {"policy2c-*": "warning"}}`:  nil,
+		`{"severity": {"policy2c": "off"}}`:        nil,
+		`{"severity": {"policy2c-order": "info"}}`: {"policy2c-order"},
+	} {
+		c, found := Parse(Name, []byte(text))
+		if len(found) > 0 || !slices.Equal(c.With, want) {
+			t.Errorf("%s: with %q, %v", text, c.With, found)
+		}
+	}
+}
+
+// TestFirm: a pattern does not change the rules that cannot be suppressed.
+func TestFirm(t *testing.T) {
+	c, found := Parse(Name, []byte(`{"severity": {"*": "off"}}`))
+	if len(found) > 0 {
+		t.Fatal(found)
+	}
+	s := &schema.Source{Name: "a.json"}
+	kept := c.Apply([]schema.Diagnostic{
+		{Rule: "syntax", Severity: schema.Error, Span: schema.Span{Source: s}},
+		{Rule: "bad-value", Severity: schema.Error, Span: schema.Span{Source: s}},
+	})
+	if len(kept) != 1 || kept[0].Rule != "syntax" {
+		t.Errorf("kept %v", kept)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,63 +21,68 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An exchange is short: a request, a head and a body, each in a piece of its
-// own, so that a fault can fall between any two.
+// An exchange is a short request and response.
 type exchange struct {
-	name   string
-	server func() (addr string, stop func())
-	st     []func(*runtime.StreamType)
-	step   int // between the offsets at which it is reset
-	shut   int // and those at which it is shut
+	name    string
+	server  func(t *testing.T) (addr string)
+	changes []change
+	step    int // between the offsets of resets
+	shut    int // between the offsets of shuts
 }
 
-const answerHead = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
+// responseHead is what serveH1 sends before the body.
+const responseHead = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
 
-// answer1 answers each request over h1, in two writes.
-func answer1(config *tls.Config) func() (string, func()) {
-	return func() (string, func()) {
-		ln := must(net.Listen("tcp", "127.0.0.1:0"))
+// serveH1 returns a server that answers each request over h1, in two writes.
+func serveH1(config *tls.Config) func(*testing.T) string {
+	return func(t *testing.T) string {
+		ln := testserver.Listen(t)
 		if config != nil {
 			ln = tls.NewListener(ln, config)
 		}
-		srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		testserver.HTTP(t, ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c, _, err := w.(http.Hijacker).Hijack()
 			if err != nil {
 				return
 			}
 			defer c.Close()
-			io.WriteString(c, answerHead)
-			time.Sleep(time.Millisecond)
+			io.WriteString(c, responseHead)
 			io.WriteString(c, "hello")
-			io.Copy(io.Discard, c) // until the client has had enough
-		})}
-		go srv.Serve(ln)
-		return ln.Addr().String(), func() { srv.Close() }
+			io.Copy(io.Discard, c) // until the client closes
+		})})
+		return ln.Addr().String()
 	}
 }
 
-// answer2 answers over h2, in several frames.
-func answer2(config *tls.Config) func() (string, func()) {
-	return func() (string, func()) {
-		ln := must(net.Listen("tcp", "127.0.0.1:0"))
-		srv := &http.Server{TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0), Protocols: new(http.Protocols),
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("Content-Length", "5")
-				w.(http.Flusher).Flush()
-				io.WriteString(w, "hello")
-			})}
-		srv.Protocols.SetHTTP2(true)
-		go srv.ServeTLS(ln, "", "")
-		return ln.Addr().String(), func() { srv.Close() }
+// serveH2 returns a server that answers over h2, in several frames.
+func serveH2(config *tls.Config) func(*testing.T) string {
+	return func(t *testing.T) string {
+		ln := testserver.Listen(t)
+		testserver.HTTP(t, tls.NewListener(ln, config), &http.Server{TLSConfig: config, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "5")
+			w.(http.Flusher).Flush()
+			io.WriteString(w, "hello")
+		})})
+		return ln.Addr().String()
 	}
 }
 
-// The ways in which the exchange may end, in the order in which more and more
-// of the reply gets through.
+// shortHandshake returns the TLS configuration of a server whose handshakes are short and
+// almost of one length.
+func shortHandshake(t *testing.T, a *testcert.Authority, protos ...string) *tls.Config {
+	t.Setenv("GODEBUG", "tlsmlkem=0")
+	return &tls.Config{NextProtos: protos, Certificates: []tls.Certificate{
+		a.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
+}
+
+// endings are the documented sequences of an exchange, ordered by how much of the response
+// arrives.
 var endings = []string{
 	"CRE POL CNG UNR ARF",
 	"CRE POL CNG CON DIS",
@@ -86,20 +90,15 @@ var endings = []string{
 	"CRE POL CNG CON rx rx(EOM) ACK DIS",
 }
 
-// TestFaultAtEveryOffset breaks a connection after each byte of the request and
-// of the reply. The stream must end as is documented, with nothing left of the
-// connection, and be good for another attempt.
+// TestFaultAtEveryOffset breaks a connection after each byte of the request and of the
+// response. The stream must end as documented, leave nothing of the connection, and be
+// usable for another attempt.
 func TestFaultAtEveryOffset(t *testing.T) {
-	t.Setenv("GODEBUG", "tlsmlkem=0") // a short handshake
 	own := testcert.New("own")
-	config := func(proto string) *tls.Config {
-		return &tls.Config{NextProtos: []string{proto}, Certificates: []tls.Certificate{
-			own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
-	}
 	for _, x := range []exchange{
-		{"h1", answer1(nil), nil, 1, 1},
-		{"h1+TLS", answer1(config("http/1.1")), []func(*runtime.StreamType){secure(own.Store())}, 1, 5},
-		{"h2", answer2(config("h2")), []func(*runtime.StreamType){secure(own.Store()), h2}, 7, 35},
+		{"h1", serveH1(nil), nil, 1, 1},
+		{"h1+TLS", serveH1(shortHandshake(t, own, "http/1.1")), []change{secure(own.Store())}, 1, 5},
+		{"h2", serveH2(shortHandshake(t, own, "h2")), []change{secure(own.Store()), h2}, 7, 35},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			for _, f := range []struct {
@@ -113,20 +112,17 @@ func TestFaultAtEveryOffset(t *testing.T) {
 				{"shut/reply", fault{kind: shut, reply: true}, x.shut},
 			} {
 				t.Run(f.name, func(t *testing.T) {
-					m := setMark()
+					checkLeaks(t)
 					x.everyOffset(t, f.fault, f.step)
-					m.check(t)
 				})
 			}
 		})
 	}
 }
 
-// everyOffset tries the fault at each offset, up to one at which it comes too
-// late to matter.
+// everyOffset tries the fault at each offset, until it comes too late to matter.
 func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
-	server, stop := x.server()
-	defer stop()
+	server := x.server(t)
 	const workers = 4
 	var mu sync.Mutex
 	seen := map[int]string{}
@@ -136,7 +132,7 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 		wg.Go(func() {
 			for {
 				k := int(next.Add(int64(step))) - step
-				// Long after the end of a reply, the fault does not matter.
+				// After the end of a response the fault does not matter.
 				if f.reply && good.Load() > 8 || k > 20_000 || !f.reply && k > 2_000 {
 					return
 				}
@@ -164,10 +160,9 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 	var counts [4]int
 	var first [4]int
 	latest := 0
-	// The same byte of two exchanges is not at the same offset: a signature of
-	// TLS is up to 3 bytes shorter than another one, and over h2 frames that
-	// belong to no stream (SETTINGS and its ACK, WINDOW_UPDATE, PING) come
-	// before or after the reply as it happens.
+	// The same byte of two exchanges may be at different offsets: TLS signatures differ by
+	// up to 3 bytes, and over h2 frames without a stream (SETTINGS and its ACK,
+	// WINDOW_UPDATE, PING) come before or after the response.
 	vary := map[string]int{"h1": 0, "h1+TLS": 8, "h2": 64}[x.name]
 	for _, k := range offsets {
 		e := slices.Index(endings, seen[k])
@@ -176,10 +171,10 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 			t.Errorf("after %d bytes: %s", k, seen[k])
 			continue
 		case e < latest && k > first[latest]+vary && (f.reply || x.name != "h2"): // over h2 the client sends more than the request
-			t.Errorf("after %d bytes the stream saw %q, and with less, %q", k, seen[k], endings[latest])
+			t.Errorf("after %d bytes: %q, but after %d: %q", k, seen[k], first[latest], endings[latest])
 		case f.reply && x.name == "h1":
 			want := 0
-			switch n := k - len(answerHead); {
+			switch n := k - len(responseHead); {
 			case n >= 5:
 				want = 3
 			case n > 0:
@@ -188,7 +183,7 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 				want = 1
 			}
 			if e != want {
-				t.Errorf("after %d bytes: saw %q, want %q", k, seen[k], endings[want])
+				t.Errorf("after %d bytes: %q, want %q", k, seen[k], endings[want])
 			}
 		}
 		latest = max(latest, e)
@@ -202,12 +197,12 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 		}
 	}
 	if counts[0] == 0 || counts[3] == 0 || f.reply && x.name != "h2" && (counts[1] == 0 || counts[2] == 0 && x.name == "h1") {
-		t.Errorf("not all of the endings were seen: %v", counts)
+		t.Errorf("some endings did not occur: %v", counts)
 	}
 }
 
-// at runs the exchange through a proxy with a fault, and then once more without.
-// It returns what was seen of the former, and whether the fault made a difference.
+// at runs the exchange through a proxy with a fault, and then without. It returns the
+// events of the first, and whether the fault had an effect.
 func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck bool) {
 	var clean atomic.Bool
 	p := newFaultProxy(server, func() fault {
@@ -217,18 +212,16 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 		return f
 	})
 	defer p.close()
-	st := streamType(p.addr(), x.st...)
-	c := newContext(t, runtime.Options{}, st)
-	defer c.Close()
-	tr := &trace{}
+	c := newContext(t, runtime.Options{}, streamType(p.addr(), x.changes...))
+	defer teststream.Shutdown(t, c)
+	tr := newTrace(nil)
 	s, err := c.NewStream("s", tr.handlers())
 	if err != nil {
 		t.Error(err)
 		return "", false
 	}
-	ended := func(n int) func() bool { return func() bool { return tr.Count("DIS")+tr.Count("ARF") == n } }
 	s.RequestTx()
-	if !tr.Await(ended(1)) {
+	if !tr.awaitEnds(1) {
 		t.Errorf("%s fault after %d bytes: stuck after %s", x.name, f.after, tr)
 		return "", false
 	}
@@ -236,187 +229,191 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 	struck = seen != endings[3]
 	clean.Store(true)
 	s.Connect()
-	if !tr.Await(ended(2)) || tr.String() != seen+" CNG CON rx rx(EOM) ACK DIS" {
-		// A connection that h2 keeps has its fault with it.
+	if !tr.awaitEnds(2) || tr.String() != seen+" CNG CON rx rx(EOM) ACK DIS" {
+		// A connection that h2 keeps still has its fault.
 		if got := strings.TrimPrefix(tr.String(), seen); struck || x.name != "h2" ||
 			!slices.Contains(endings, "CRE POL"+got) {
 			t.Errorf("%s fault after %d bytes: then, without a fault: %s (%v)", x.name, f.after, got, s.Err())
 		}
 	}
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
 	return seen, struck
 }
 
-// TestBlackHole stops a connection without a word: before it is accepted, after
-// it, and in the middle of each part of an exchange.
+// TestBlackHole makes a connection fall silent: before it is accepted, after that, and in
+// each part of an exchange.
 func TestBlackHole(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	own := testcert.New("own")
-	config := &tls.Config{NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{
-		own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 	for _, x := range []exchange{
-		{name: "h1", server: answer1(nil)},
-		{name: "h1+TLS", server: answer1(config), st: []func(*runtime.StreamType){secure(own.Store())}},
+		{name: "h1", server: serveH1(nil)},
+		{name: "h1+TLS", server: serveH1(shortHandshake(t, own, "http/1.1")), changes: []change{secure(own.Store())}},
 	} {
-		server, stop := x.server()
+		server := x.server(t)
 		for _, f := range []fault{
 			{after: 0}, {after: 10}, {after: 1_000_000},
 			{reply: true, after: 0}, {reply: true, after: 10},
-			{reply: true, after: len(answerHead) - 1}, {reply: true, after: len(answerHead)}, {reply: true, after: len(answerHead) + 2},
+			{reply: true, after: len(responseHead) - 1}, {reply: true, after: len(responseHead)}, {reply: true, after: len(responseHead) + 2},
 		} {
 			t.Run(fmt.Sprintf("%s/reply=%v/%d", x.name, f.reply, f.after), func(t *testing.T) {
 				f.kind, f.stall = blackHole, time.Hour
 				if f.after == 1_000_000 {
-					f.reply, f.after = true, 0 // all of the request, nothing of the reply
+					f.reply, f.after = true, 0 // all of the request, nothing of the response
 				}
 				p := newFaultProxy(server, func() fault { return f })
-				defer p.close()
-				st := streamType(p.addr(), append(x.st, func(st *runtime.StreamType) { st.Retry = teststream.Retry(1) })...)
-				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond}, st)
-				defer c.Close()
-				tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{
-					// The rest of an answer may take as long as it likes, but for
-					// the timer of the program.
+				t.Cleanup(p.close)
+				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond},
+					streamType(p.addr(), append(x.changes, conceal(1))...))
+				tr := newTrace(teststream.Actions{
+					// After CONNECTED only the program has a limit.
 					"CON": func(s *runtime.Stream) runtime.Result { s.StartTimeout(20 * time.Millisecond); return runtime.OK },
-					"TMO": func(*runtime.Stream) runtime.Result { return runtime.DisconnectMe },
-				}}
-				s := must(c.NewStream("s", tr.handlers()))
+					"TMO": teststream.Disconnect,
+				})
+				s := newStream(t, c, tr.handlers())
 				s.RequestTx()
-				tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 })
+				tr.awaitEnds(1)
 				want, cause := "CRE POL CNG UNR POL CNG UNR ARF", runtime.ErrTimeout
-				if n := f.after - len(answerHead); x.name == "h1" && f.reply && n >= 0 {
+				if n := f.after - len(responseHead); x.name == "h1" && f.reply && n >= 0 {
 					want, cause = "CRE POL CNG CON TMO DIS", runtime.ErrDisconnected
 					if n > 0 {
 						want = "CRE POL CNG CON rx TMO DIS"
 					}
 				}
-				t.Logf("expected %s", want)
-				t.Logf("seen     %s (%v)", tr, s.Err())
 				if tr.String() != want || !errors.Is(s.Err(), cause) {
-					t.Errorf("saw %s (%v)\nwant %s (%v)", tr, s.Err(), want, cause)
+					t.Errorf("got  %s (%v)\nwant %s (%v)", tr, s.Err(), want, cause)
 				}
 			})
 		}
-		stop()
 	}
 	t.Run("not accepted", func(t *testing.T) {
-		addr, stop := fullListener(t)
-		defer stop()
-		c := newContext(t, runtime.Options{ConnectTimeout: 100 * time.Millisecond}, streamType(addr))
-		defer c.Close()
-		tr := &trace{}
-		s := must(c.NewStream("s", tr.handlers()))
+		c := newContext(t, runtime.Options{ConnectTimeout: 100 * time.Millisecond}, streamType(fullListener(t)))
+		tr := newTrace(nil)
+		s := newStream(t, c, tr.handlers())
 		s.RequestTx()
-		tr.Await(func() bool { return tr.Count("ARF") > 0 })
-		t.Logf("seen %s (%v)", tr, s.Err())
-		if tr.String() != endings[0] || !errors.Is(s.Err(), runtime.ErrTimeout) {
-			t.Errorf("saw %s (%v)", tr, s.Err())
+		tr.awaitEnds(1)
+		tr.Want(t, endings[0])
+		if !errors.Is(s.Err(), runtime.ErrTimeout) {
+			t.Errorf("the cause is %v", s.Err())
 		}
 	})
-	m.check(t)
 }
 
-// fullListener returns the address of a socket that listens, but whose queue is
-// full already.
-func fullListener(t *testing.T) (addr netip.AddrPort, stop func()) {
-	fd := must(syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0))
+// fullListener returns the address of a listening socket whose queue is full.
+func fullListener(t *testing.T) netip.AddrPort {
+	fd := teststream.Must(syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0))
+	t.Cleanup(func() { syscall.Close(fd) })
 	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
-	sa := must(syscall.Getsockname(fd)).(*syscall.SockaddrInet4)
-	addr = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	var conns []net.Conn
+	sa := teststream.Must(syscall.Getsockname(fd)).(*syscall.SockaddrInet4)
+	addr := netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	for range 16 {
 		c, err := net.DialTimeout("tcp", addr.String(), 50*time.Millisecond)
 		if err != nil {
-			return addr, func() {
-				for _, c := range conns {
-					c.Close()
-				}
-				syscall.Close(fd)
-			}
+			return addr
 		}
-		conns = append(conns, c)
+		t.Cleanup(func() { c.Close() })
 	}
 	t.Fatal("the queue of a listener does not fill")
-	return
+	return addr
 }
 
-// TestIdleConnectionReset resets a kept connection before the next request,
-// which must not notice.
+// An endingConn is a connection that signals the end of reading.
+type endingConn struct {
+	net.Conn
+	end func()
+}
+
+func (c *endingConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.end()
+	}
+	return n, err
+}
+
+// TestIdleConnectionReset resets a kept connection before the next request, which must
+// not fail.
 func TestIdleConnectionReset(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	own := testcert.New("own")
 	for _, proto := range []string{"h1", "h1+TLS", "h2"} {
 		t.Run(proto, func(t *testing.T) {
-			ln := must(net.Listen("tcp", "127.0.0.1:0"))
 			var mu sync.Mutex
-			var conns []net.Conn
-			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }),
-				Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0),
+			var conns []*net.TCPConn              // of the server
+			ended := map[string]<-chan struct{}{} // by the address of the client
+			srv := &http.Server{
+				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }),
 				ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 					if tc, ok := c.(*tls.Conn); ok {
 						c = tc.NetConn()
 					}
 					mu.Lock()
-					conns = append(conns, c)
-					mu.Unlock()
+					defer mu.Unlock()
+					conns = append(conns, c.(*net.TCPConn))
 					return ctx
 				}}
-			srv.Protocols.SetHTTP1(true)
-			srv.Protocols.SetHTTP2(true)
-			defer srv.Close()
-			st := streamType(ln.Addr().(*net.TCPAddr).AddrPort(), conceal(2))
-			if proto == "h1" {
-				go srv.Serve(ln)
-			} else {
-				srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
-				go srv.ServeTLS(ln, "", "")
+			ln := testserver.Listen(t)
+			st := streamType(testserver.Addr(ln), conceal(2))
+			if proto != "h1" {
+				srv.TLSConfig = own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")
+				ln = tls.NewListener(ln, srv.TLSConfig)
 				secure(own.Store())(st)
 			}
 			if proto == "h2" {
 				h2(st)
 			}
-			c := newContext(t, runtime.Options{}, st)
-			defer c.Close()
-			tr := &trace{}
-			s := must(c.NewStream("s", tr.handlers()))
+			testserver.HTTP(t, ln, srv)
+			c := newContext(t, runtime.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				c, err := new(net.Dialer).DialContext(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				end := make(chan struct{})
+				mu.Lock()
+				defer mu.Unlock()
+				ended[c.LocalAddr().String()] = end
+				return &endingConn{c, sync.OnceFunc(func() { close(end) })}, nil
+			}}, st)
+			tr := newTrace(nil)
+			s := newStream(t, c, tr.handlers())
 			for i := 1; i <= 20; i++ {
-				if s.RequestTx(); !tr.Await(func() bool { return tr.Count("DIS") == i }) {
+				if s.RequestTx(); !tr.awaitEnds(i) {
 					break
 				}
 				mu.Lock()
+				var ends []<-chan struct{}
 				for _, c := range conns {
-					c.(*net.TCPConn).SetLinger(0)
+					if end := ended[c.RemoteAddr().String()]; end != nil { // else it is still being dialed
+						ends = append(ends, end)
+					}
+					c.SetLinger(0)
 					c.Close()
 				}
 				conns = nil
 				mu.Unlock()
-				if i%2 == 0 {
-					time.Sleep(5 * time.Millisecond) // else the client may not know yet
+				if i%2 == 0 { // else the client may not know yet
+					for _, end := range ends {
+						<-end
+					}
 				}
 			}
-			// Over h2 a reset that the client learns of only when it has sent the
-			// request is an attempt that fails: the server may have got it.
+			// Over h2 an attempt fails if the client learns of the reset only after it
+			// has sent the request: the server may have received it.
 			got := tr.String()
 			if proto == "h2" {
 				got = strings.ReplaceAll(got, " POL CNG UNR", "")
 			}
 			if got != again(fetched, 20) {
-				t.Errorf("saw %s (%v)", tr, s.Err())
+				t.Errorf("got %s (%v)", tr, s.Err())
 			}
-			t.Logf("20 transactions, the connection reset after each: %s ... with %d UNR", fetched, tr.Count("UNR"))
+			t.Logf("%d UNR", tr.Count("UNR"))
 		})
 	}
-	m.check(t)
 }
 
-// TestResolver makes the name of the server one that is not known, or that the
-// resolver can not tell.
+// TestResolver lets the resolver fail to resolve the name of the server.
 func TestResolver(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	const nameError, serverFailure, silence = 3, 2, -1
 	for _, tt := range []struct {
 		name  string
@@ -429,34 +426,38 @@ func TestResolver(t *testing.T) {
 		{"no answer", silence, 0, is(runtime.ErrTimeout)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
+			pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 			var wg sync.WaitGroup
-			defer wg.Wait()
-			defer pc.Close()
+			t.Cleanup(wg.Wait)
+			t.Cleanup(func() { pc.Close() })
 			wg.Go(func() { answerDNS(pc, tt.rcode) })
 			d := &net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "udp", pc.LocalAddr().String())
 			}}}
-			st := streamType(netip.MustParseAddrPort("127.0.0.1:80"), func(st *runtime.StreamType) {
+			st := streamType(netip.MustParseAddrPort("127.0.0.1:80"), func(st *policy.StreamType) {
 				st.Endpoint, st.Retry = "there-is-no.such-name.test.", teststream.Retry(2)
 			})
 			c := newContext(t, runtime.Options{DialContext: d.DialContext, ConnectTimeout: 500 * time.Millisecond}, st)
-			defer c.Close()
-			tr := &trace{}
-			s := must(c.NewStream("s", tr.handlers()))
+			tr := newTrace(nil)
+			h := tr.handlers()
+			h.State = func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+				if state == runtime.StateUnreachable && arg != tt.arg {
+					t.Errorf("UNREACHABLE has arg %d, want %d", arg, tt.arg)
+				}
+				return tr.State(s, state, arg)
+			}
+			s := newStream(t, c, h)
 			s.RequestTx()
-			tr.Await(func() bool { return tr.Count("ARF") > 0 })
-			t.Logf("expected %s", unreachable)
-			t.Logf("seen     %s, args %v (%v)", tr, tr.args, s.Err())
-			if tr.String() != unreachable || !tt.cause(s.Err()) || tr.args[0] != tt.arg {
-				t.Errorf("saw %s, args %v (%v)", tr, tr.args, s.Err())
+			tr.awaitEnds(1)
+			tr.Want(t, unreachable)
+			if !tt.cause(s.Err()) {
+				t.Errorf("the cause is %v", s.Err())
 			}
 		})
 	}
-	m.check(t)
 }
 
-// answerDNS answers each query with an error; or not at all.
+// answerDNS answers each query with an error, or not at all if rcode is negative.
 func answerDNS(pc net.PacketConn, rcode int) {
 	buf := make([]byte, 1500)
 	for {
@@ -468,7 +469,7 @@ func answerDNS(pc net.PacketConn, rcode int) {
 			continue
 		}
 		q := buf[:n]
-		// The header and the question, without what may follow.
+		// The header and the question, without additional records.
 		end := 12
 		for end < n && q[end] != 0 {
 			end += 1 + int(q[end])

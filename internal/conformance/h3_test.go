@@ -23,15 +23,17 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-func h3Of(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH3 }
+func h3Of(st *policy.StreamType) { st.Protocol = policy.ProtocolH3 }
 
 // An h3Conn is the key of the connection in the context of a request.
 type h3Conn struct{}
 
-// serveH3 serves h3 until stop.
-func serveH3(config *tls.Config) (addr netip.AddrPort, stop func()) {
+// serveH3 runs a server for h3 until the end of the test. It cuts a body short after a
+// value from received.
+func serveH3(t *testing.T, config *tls.Config, received <-chan struct{}) netip.AddrPort {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "5")
@@ -46,7 +48,10 @@ func serveH3(config *tls.Config) (addr netip.AddrPort, stop func()) {
 			w.Header().Set("Content-Length", "10")
 			io.WriteString(w, "hello")
 			w.(http.Flusher).Flush()
-			time.Sleep(20 * time.Millisecond)
+			select {
+			case <-received:
+			case <-r.Context().Done():
+			}
 			end(r)
 		}
 	}
@@ -57,25 +62,27 @@ func serveH3(config *tls.Config) (addr netip.AddrPort, stop func()) {
 	mux.HandleFunc("/reset", cut(reset))
 	mux.HandleFunc("/reset-first", func(_ http.ResponseWriter, r *http.Request) { reset(r) })
 	mux.HandleFunc("/never", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	srv := &http3.Server{Handler: mux, TLSConfig: http3.ConfigureTLSConfig(config), Logger: slog.New(slog.DiscardHandler),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context { return context.WithValue(ctx, h3Conn{}, c) }}
 	var wg sync.WaitGroup
 	wg.Go(func() { srv.Serve(pc) })
-	return pc.LocalAddr().(*net.UDPAddr).AddrPort(), func() { srv.Close(); wg.Wait(); pc.Close() }
+	t.Cleanup(func() { srv.Close(); wg.Wait(); pc.Close() })
+	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// TestH3 runs the sequences of docs/runtime.md against the server of quic-go, each
-// twice by the same context.
+// TestH3 runs the sequences of docs/runtime.md against the server of quic-go, each twice
+// in one context.
 func TestH3(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	own, other := testcert.New("own"), testcert.New("other")
-	addr, stop := serveH3(own.Server(nil, "127.0.0.1"))
-	nobody := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	received := make(chan struct{}, 1)
+	addr := serveH3(t, own.Server(nil, "127.0.0.1"), received)
+	nobody := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	nobody.Close()
 	for _, tt := range []struct {
 		name, url string
-		st        func(*runtime.StreamType)
+		st        change
 		tx        string
 		want      string
 		body      string
@@ -89,10 +96,10 @@ func TestH3(t *testing.T) {
 		{name: "reset in the body", url: "/reset", want: cutShort, body: "hello"},
 		{name: "reset before the answer", url: "/reset-first", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF"},
 		{name: "no answer", url: "/never", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF", cause: is(runtime.ErrTimeout)},
-		{name: "nobody there", url: "/hello", st: func(st *runtime.StreamType) {
+		{name: "nobody there", url: "/hello", st: func(st *policy.StreamType) {
 			st.Port, st.Retry = nobody.LocalAddr().(*net.UDPAddr).AddrPort().Port(), teststream.Retry(1)
 		}, want: "CRE POL CNG UNR POL CNG UNR ARF"},
-		{name: "wrong store", url: "/hello", st: func(st *runtime.StreamType) { st.TrustStore, st.Retry = other.Store(), teststream.Retry(1) },
+		{name: "wrong store", url: "/hello", st: func(st *policy.StreamType) { st.TrustStore, st.Retry = other.Store(), teststream.Retry(1) },
 			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isTLS},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -106,36 +113,37 @@ func TestH3(t *testing.T) {
 				tt.st(st)
 			}
 			c := newContext(t, runtime.Options{ConnectTimeout: limit}, st)
-			defer c.Close()
 			for range 2 {
-				tr := &trace{}
-				h := tr.handlers()
-				if tt.tx != "" {
-					h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-						tr.Note(s, "tx")
-						return copy(buf, tt.tx), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+				tr := newTrace(teststream.Actions{"rx": func(*runtime.Stream) runtime.Result {
+					select {
+					case received <- struct{}{}:
+					default:
 					}
-				}
-				s := must(c.NewStream("s", h))
+					return runtime.OK
+				}})
+				tr.text, tr.noteTx = tt.tx, true
+				s := newStream(t, c, tr.handlers())
 				s.RequestTx()
-				if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") == 1 }) || tr.String() != tt.want || string(tr.body) != tt.body {
-					t.Errorf("saw %s, %q (%v)\nwant %s, %q", tr, tr.body, s.Err(), tt.want, tt.body)
+				if !tr.awaitEnds(1) || tr.String() != tt.want || tr.Body() != tt.body {
+					t.Errorf("got  %s, %q (%v)\nwant %s, %q", tr, tr.Body(), s.Err(), tt.want, tt.body)
 				}
 				if tt.cause != nil && !tt.cause(s.Err()) {
-					t.Errorf("ended for %v", s.Err())
+					t.Errorf("the cause is %v", s.Err())
+				}
+				select {
+				case <-received: // not for the next request
+				default:
 				}
 			}
 		})
 	}
-	stop()
-	m.check(t)
 }
 
-// A udpProxy passes so many datagrams of one direction, and then none of either.
+// A udpProxy forwards a number of datagrams in one direction, and then none in either.
 type udpProxy struct {
 	conn  *net.UDPConn
 	left  atomic.Int64
-	reply bool // it is those of the server that count
+	reply bool // left counts the datagrams of the server
 	clean atomic.Bool
 	wg    sync.WaitGroup
 	mu    sync.Mutex
@@ -143,7 +151,7 @@ type udpProxy struct {
 }
 
 func newUDPProxy(server netip.AddrPort, after int, reply bool) *udpProxy {
-	p := &udpProxy{conn: must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})), reply: reply}
+	p := &udpProxy{conn: teststream.Must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})), reply: reply}
 	p.left.Store(int64(after))
 	p.wg.Go(func() {
 		to := map[netip.AddrPort]*net.UDPConn{}
@@ -155,7 +163,7 @@ func newUDPProxy(server netip.AddrPort, after int, reply bool) *udpProxy {
 			}
 			out := to[from]
 			if out == nil {
-				out = must(net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server)))
+				out = teststream.Must(net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server)))
 				to[from] = out
 				p.mu.Lock()
 				p.back = append(p.back, out)
@@ -201,13 +209,13 @@ func (p *udpProxy) close() {
 	p.wg.Wait()
 }
 
-// TestH3Silence lets the network go silent after each datagram of either
-// direction. The stream ends as is documented, by the limit of an attempt or by
-// svalidhup, and when the network is there again, so is the stream.
+// TestH3Silence lets the network fall silent after each datagram of either direction. The
+// stream must end as documented, by the limit of an attempt or by svalidhup, and work
+// again when the network does.
 func TestH3Silence(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	own := testcert.New("own")
-	server, stop := serveH3(own.Server(nil, "127.0.0.1"))
+	server := serveH3(t, own.Server(nil, "127.0.0.1"), nil)
 	for _, reply := range []bool{false, true} {
 		var mu sync.Mutex
 		seen := map[string]int{}
@@ -216,17 +224,16 @@ func TestH3Silence(t *testing.T) {
 			wg.Go(func() {
 				p := newUDPProxy(server, after, reply)
 				defer p.close()
-				st := streamType(p.conn.LocalAddr().(*net.UDPAddr).AddrPort(), h3Of, secure(own.Store()), func(st *runtime.StreamType) {
+				st := streamType(p.conn.LocalAddr().(*net.UDPAddr).AddrPort(), h3Of, secure(own.Store()), func(st *policy.StreamType) {
 					st.HTTP.URL = "/hello"
-					st.Retry = &runtime.Retry{Name: "r", ValidPing: 500 * time.Millisecond, ValidHangup: time.Second}
+					st.Retry = &policy.Retry{Name: "r", ValidPing: 500 * time.Millisecond, ValidHangup: time.Second}
 				})
 				c := newContext(t, runtime.Options{ConnectTimeout: time.Second}, st)
-				defer c.Close()
-				tr := &trace{}
-				s := must(c.NewStream("s", tr.handlers()))
-				ended := func(n int) func() bool { return func() bool { return tr.Count("DIS")+tr.Count("ARF") == n } }
+				defer teststream.Shutdown(t, c)
+				tr := newTrace(nil)
+				s := teststream.Must(c.NewStream("s", tr.handlers()))
 				s.RequestTx()
-				if !tr.Await(ended(1)) || !slices.Contains(endings, tr.String()) {
+				if !tr.awaitEnds(1) || !slices.Contains(endings, tr.String()) {
 					t.Errorf("silence after %d datagrams: %s (%v)", after, tr, s.Err())
 					return
 				}
@@ -236,17 +243,15 @@ func TestH3Silence(t *testing.T) {
 				mu.Unlock()
 				p.clean.Store(true)
 				s.Connect()
-				if !tr.Await(ended(2)) || strings.TrimPrefix(tr.String(), got) != " CNG CON rx rx(EOM) ACK DIS" {
-					t.Errorf("silence after %d datagrams: %s, and then, without any: %s (%v)", after, got, tr, s.Err())
+				if !tr.awaitEnds(2) || strings.TrimPrefix(tr.String(), got) != " CNG CON rx rx(EOM) ACK DIS" {
+					t.Errorf("silence after %d datagrams: %s; then, without silence: %s (%v)", after, got, tr, s.Err())
 				}
 			})
 		}
 		wg.Wait()
 		t.Logf("reply=%v: %v", reply, seen)
 		if len(seen) < 2 {
-			t.Errorf("the silence makes no difference: %v", seen)
+			t.Errorf("the silence has no effect: %v", seen)
 		}
 	}
-	stop()
-	m.check(t)
 }

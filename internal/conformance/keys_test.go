@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -11,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -23,48 +23,50 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A keyRow shows what a key of the policy does over HTTP: a stream is run with
-// it and without, and what the server saw, and the stream told, is compared.
+// A keyRow shows the effect of a key over HTTP: it compares what the server sees and what
+// the stream receives with and without the key.
 type keyRow struct {
 	key  string // section and name
-	by   string // of "h1 h2"; "" both
-	both string // JSON members of the streamtype, with it and without
-	with string // with it
-	top  string // JSON members of the policy, both ways
-	sect string // and with it
+	by   string // of "h1 h2"; "" means both
+	both string // JSON members of the streamtype, with and without the key
+	with string // more of them with the key
+	top  string // JSON members of the policy, with and without the key
+	sect string // more of them with the key
 
 	set   map[string]string // metadata
-	times int               // transactions; 0 is 1
+	times int               // number of transactions; 0 means 1
 
-	saw  string // what is seen with it and not without; "" for no difference at all
-	lost string // what is seen without it and not with it
+	saw  string // seen only with the key; "" means that there is no difference
+	lost string // seen only without the key
 }
 
-// elsewhere are the keys that are about something else than a transaction of
-// HTTP, and where they are shown.
+// elsewhere has the tests of keys that do not concern an HTTP transaction.
 var elsewhere = map[string]string{
 	"retry.svalidping":    "runtime/http, TestValidity",
 	"retry.svalidhup":     "runtime/http, TestValidity",
 	"s.ws_subprotocol":    "runtime/ws",
 	"s.ws_binary":         "runtime/ws",
-	"s.local_sink":        "runtime, of streams within a process",
-	"s.plugins":           "of servers, in lws too",
-	"metrics.name":        "without effect: no figures are reported",
-	"metrics.us_schedule": "the same",
-	"metrics.us_halflife": "the same",
-	"metrics.min_outlier": "the same",
-	"metrics.report":      "the same",
-	"s.swake_validity":    "runtime, of Options.Wake",
+	"s.local_sink":        "runtime/sink",
+	"s.plugins":           "for servers only",
+	"metrics.name":        "no effect: no figures are reported",
+	"metrics.us_schedule": "no effect",
+	"metrics.us_halflife": "no effect",
+	"metrics.min_outlier": "no effect",
+	"metrics.report":      "no effect",
+	"s.swake_validity":    "runtime/transport and runtime/mqtt, Options.Wake",
 }
 
 const post = `"http_method":"POST","http_url":"/echo"`
@@ -106,7 +108,7 @@ var keyRows = []keyRow{
 	{key: "s.attr_low_latency", with: `"attr_low_latency":true`, saw: "tos 0x10"},
 	{key: "s.attr_high_throughput", with: `"attr_high_throughput":true`, saw: "tos 0x8"},
 	{key: "s.attr_high_reliability", with: `"attr_high_reliability":true`, saw: "tos 0x4"},
-	{key: "s.attr_low_cost", with: `"attr_low_cost":true`}, // Linux keeps that bit for ECN
+	{key: "s.attr_low_cost", with: `"attr_low_cost":true`}, // Linux reserves that bit for ECN
 	{key: "s.long_poll", by: "h2", with: `"long_poll":true`},
 	{key: "s.retry", both: `"http_url":"/503"`, with: `"retry":"r"`, top: `"retry":[{"r":{"backoff":[7],"conceal":1}}]`, saw: "UNR POL CNG UNR ARF"},
 	{key: "s.timeout_ms", both: `"http_url":"/slow"`, with: `"timeout_ms":20`, saw: "TMO"},
@@ -150,14 +152,14 @@ const awsMetadata = `"metadata":[{"m":""},{"n":""},{"date":"x-amz-date:"},{"sum"
 
 var awsValues = map[string]string{"m": "eu-x", "n": "svc", "date": "20150830T123600Z", "sum": "UNSIGNED-PAYLOAD"}
 
-// TestKeys runs each row over each protocol, and checks that there is one for
-// each key of the table that HTTP has to do with.
+// TestKeys runs each row over each protocol, and checks that there is one for each key
+// that concerns HTTP.
 func TestKeys(t *testing.T) {
 	rows := map[string]bool{}
 	for _, r := range keyRows {
 		rows[r.key] = true
 		if elsewhere[r.key] != "" {
-			t.Errorf("%s is shown here, not elsewhere", r.key)
+			t.Errorf("%s has a row and is in elsewhere", r.key)
 		}
 	}
 	sections := []schema.Section{schema.Top, schema.Retry, schema.Certs, schema.TrustStores, schema.Metrics, schema.Auth, schema.Streams}
@@ -180,37 +182,30 @@ func TestKeys(t *testing.T) {
 	}
 	for key := range rows {
 		if !known[key] {
-			t.Errorf("there is no key %s", key)
+			t.Errorf("%s is not a key", key)
 		}
 	}
 	w := newKeyWorld(t)
 	for _, r := range keyRows {
-		for _, by := range strings.Fields(or(r.by, "h1 h2")) {
+		for _, by := range strings.Fields(cmp.Or(r.by, "h1 h2")) {
 			t.Run(r.key+" over "+by, func(t *testing.T) {
 				without := w.run(t, r, by, false)
 				with := w.run(t, r, by, true)
 				if r.saw == "" && r.lost == "" && with != without {
-					t.Errorf("with it\n%s\nwithout\n%s", with, without)
+					t.Errorf("with the key\n%s\nwithout\n%s", with, without)
 				}
 				if r.saw != "" && (!strings.Contains(with, r.saw) || strings.Contains(without, r.saw)) {
-					t.Errorf("%q is not what it is about: with it\n%s\nwithout\n%s", r.saw, with, without)
+					t.Errorf("the key does not cause %q: with the key\n%s\nwithout\n%s", r.saw, with, without)
 				}
 				if r.lost != "" && (strings.Contains(with, r.lost) || !strings.Contains(without, r.lost)) {
-					t.Errorf("%q is not what it takes away: with it\n%s\nwithout\n%s", r.lost, with, without)
+					t.Errorf("the key does not prevent %q: with the key\n%s\nwithout\n%s", r.lost, with, without)
 				}
 			})
 		}
 	}
 }
 
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-// A keyWorld is what the streams of the rows are run against.
+// A keyWorld is the servers of the rows.
 type keyWorld struct {
 	own, other, clients                     *testcert.Authority
 	plain, second, secure, h2c, h2c2, socks netip.AddrPort
@@ -219,6 +214,7 @@ type keyWorld struct {
 	seen []string
 }
 
+// see records what a server or hook has seen.
 func (w *keyWorld) see(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -227,42 +223,24 @@ func (w *keyWorld) see(format string, args ...any) {
 
 func newKeyWorld(t *testing.T) *keyWorld {
 	w := &keyWorld{own: testcert.New("own"), other: testcert.New("other"), clients: testcert.New("clients")}
-	serve := func(tlsConfig *tls.Config, h2c bool) netip.AddrPort {
-		ln := must(net.Listen("tcp", "127.0.0.1:0"))
-		hs := &http.Server{Handler: w, TLSConfig: tlsConfig, ErrorLog: log.New(io.Discard, "", 0), Protocols: new(http.Protocols)}
-		hs.Protocols.SetHTTP1(!h2c)
-		hs.Protocols.SetHTTP2(tlsConfig != nil)
-		hs.Protocols.SetUnencryptedHTTP2(h2c)
-		t.Cleanup(func() { hs.Close() })
-		addr := ln.Addr().(*net.TCPAddr).AddrPort()
-		if tlsConfig != nil {
-			ln = tls.NewListener(ln, tlsConfig)
-		}
-		go hs.Serve(ln)
-		return addr
+	serve := func(protocols *http.Protocols) netip.AddrPort {
+		ln := testserver.Listen(t)
+		testserver.HTTP(t, ln, &http.Server{Handler: w, Protocols: protocols})
+		return testserver.Addr(ln)
 	}
+	h1, h2c := testserver.Protocols(true, false), testserver.Protocols(false, true)
+	w.plain, w.second, w.h2c, w.h2c2 = serve(h1), serve(h1), serve(h2c), serve(h2c)
 	config := w.own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")
 	config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, w.clients.Pool()
-	w.plain, w.second, w.h2c, w.h2c2, w.secure = serve(nil, false), serve(nil, false), serve(nil, true), serve(nil, true), serve(config, false)
-	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	w.socks = ln.Addr().(*net.TCPAddr).AddrPort()
-	var conns sync.WaitGroup
-	t.Cleanup(func() { ln.Close(); conns.Wait() })
-	conns.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			conns.Go(func() { w.proxy(c) })
-		}
-	})
+	ln := testserver.Listen(t)
+	w.secure = testserver.Addr(ln)
+	testserver.HTTP(t, tls.NewListener(ln, config), &http.Server{Handler: w, TLSConfig: config})
+	w.socks = testserver.ServeTCP(t, w.proxy)
 	return w
 }
 
 // proxy is a SOCKS5 proxy (RFC 1928) for IPv4 addresses.
 func (w *keyWorld) proxy(c net.Conn) {
-	defer c.Close()
 	b := make([]byte, 300)
 	if _, err := io.ReadFull(c, b[:2]); err != nil {
 		return
@@ -284,7 +262,7 @@ func (w *keyWorld) proxy(c net.Conn) {
 	io.Copy(c, to)
 }
 
-// ServeHTTP notes the request and answers it.
+// ServeHTTP records the request and answers it.
 func (w *keyWorld) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	var b bytes.Buffer
@@ -326,7 +304,7 @@ func (w *keyWorld) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	io.WriteString(rw, "answer")
 }
 
-// run runs the stream of a row, and returns what was seen of it.
+// run runs the stream of a row, and returns what was seen.
 func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	t.Helper()
 	w.mu.Lock()
@@ -338,25 +316,25 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	}
 	text := w.policy(t, r, by, with, strings.NewReplacer("SERVER", plain.String(), "SOCKS", w.socks.String(), "TLSPORT", fmt.Sprint(w.secure.Port()),
 		"PORT2", fmt.Sprint(second.Port()), "PORT", fmt.Sprint(plain.Port())))
-	p, found := load.Text("policy", text, lint.Options{})
-	if p == nil {
-		t.Fatal(load.Err(found))
+	p, err := sspolicy.Parse("policy", text, sspolicy.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	creds := new(runtime.MemoryCredentials)
+	creds := new(credentials.Memory)
 	for i := range 4 {
-		creds.SetBlob(runtime.BlobAuth, i, fmt.Sprint("token", i))
+		creds.SetBlob(policy.BlobAuth, i, fmt.Sprint("token", i))
 	}
-	creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
-	creds.SetBlob(runtime.BlobFirmwareVersion, 0, "version")
-	creds.SetBlob(runtime.BlobDeviceType, 0, "type")
+	creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
+	creds.SetBlob(policy.BlobFirmwareVersion, 0, "version")
+	creds.SetBlob(policy.BlobDeviceType, 0, "type")
 	creds.SetClientCertificate(0, w.clients.Client(77))
 	for i := range 2 {
-		creds.SetBlob(runtime.BlobAWSKeyID, i, "id")
-		creds.SetBlob(runtime.BlobAWSSecret, i, "secret")
+		creds.SetBlob(policy.BlobAWSKeyID, i, "id")
+		creds.SetBlob(policy.BlobAWSSecret, i, "secret")
 	}
 	var conn net.Conn
 	c, err := runtime.NewContext(p.Policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds, Cookies: cookies.New(),
+		Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds, Cookies: cookies.New(),
 		Jitter: func() uint16 { return 65535 },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -372,13 +350,13 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer teststream.Shutdown(t, c)
 	left := max(r.times, 1)
 	var events []string
 	done := make(chan struct{})
 	over := sync.OnceFunc(func() { close(done) })
 	sent := false
-	tr := &trace{}
+	tr := newTrace(nil)
 	h := tr.handlers()
 	note := h.State
 	end := func() { // of a transaction
@@ -399,7 +377,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 			w.mu.Lock()
 			sc := conn.(syscall.Conn)
 			w.mu.Unlock()
-			raw := must(sc.SyscallConn())
+			raw := teststream.Must(sc.SyscallConn())
 			raw.Control(func(fd uintptr) {
 				priority, _ := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_PRIORITY)
 				tos, _ := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TOS)
@@ -453,7 +431,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	}
 	<-done
 	w.see("captive portal: %v", s.CaptivePortal())
-	c.Close()
+	teststream.Shutdown(t, c)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := "events: " + strings.Join(events, " ") + "\n" + strings.Join(w.seen, "\n")
@@ -489,10 +467,10 @@ func (w *keyWorld) policy(t *testing.T, r keyRow, by string, with bool, places *
 	o := object(top...)
 	s := object(stream...)
 	mate := json.RawMessage(`{"mate":{"endpoint":"127.0.0.1","port":1,"protocol":"` + by + `","http_method":"POST","http_url":"/","http_multipart_name":"second","opportunistic":true}}`)
-	streams := must(json.Marshal([]any{mate, map[string]any{"s": s}}))
+	streams := teststream.Must(json.Marshal([]any{mate, map[string]any{"s": s}}))
 	var b bytes.Buffer
 	b.WriteString("{")
-	// What is referred to comes first.
+	// Definitions come before references.
 	for _, key := range slices.SortedFunc(maps.Keys(o), func(a, b string) int { return order(a) - order(b) }) {
 		fmt.Fprintf(&b, "%q:%s,\n", key, o[key])
 	}
@@ -500,7 +478,7 @@ func (w *keyWorld) policy(t *testing.T, r keyRow, by string, with bool, places *
 	return b.Bytes()
 }
 
-// order is where a section has to stand in a policy.
+// order returns the place of a section in a policy.
 func order(section string) int {
 	return slices.Index([]string{"retry", "certs", "trust_stores", "auth"}, section)
 }

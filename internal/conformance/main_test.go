@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package conformance tests the runtime as a whole: against nginx and haproxy,
-// under faults of the network, and over time.
+// Package conformance tests the runtime as a whole: against nginx, haproxy and
+// mosquitto, under network faults, and over time.
 package conformance
 
 import (
@@ -11,37 +11,29 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/leaktest"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 func TestMain(m *testing.M) {
-	// Nothing here may be trusted because the machine trusts it.
+	// Tests trust only their own authorities.
 	os.Setenv("SSL_CERT_FILE", "/nonexistent")
 	os.Setenv("SSL_CERT_DIR", "/nonexistent")
-	code := m.Run()
-	if code == 0 {
-		if _, left := goroutines(); left != "" {
-			time.Sleep(time.Second)
-			if _, left = goroutines(); left != "" {
-				fmt.Fprintf(os.Stderr, "goroutines left:\n%s\n", left)
-				code = 1
-			}
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaktest.Run(m))
 }
 
-// goroutines returns how many there are beside the one that asks and those of
+// goroutines returns the number of goroutines, without the calling one and those of
 // package testing, and their stacks.
 func goroutines() (n int, stacks string) {
 	buf := make([]byte, 64<<10)
@@ -79,7 +71,7 @@ func descriptors() map[string]string {
 	return open
 }
 
-// A mark is what a part of a test must leave as it has found it.
+// A mark is the goroutines and files at one moment, for comparison.
 type mark struct {
 	goroutines  int
 	descriptors map[string]string
@@ -90,8 +82,8 @@ func setMark() mark {
 	return mark{n, descriptors()}
 }
 
-// leaked returns what is there now and was not at the mark, or "". What is
-// about to end gets time to do so.
+// leaked describes what there is now and was not at the mark, or returns "". It waits up
+// to 10 s for what is about to end, of which there is no signal.
 func (m mark) leaked() string {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		n, stacks := goroutines()
@@ -105,44 +97,45 @@ func (m mark) leaked() string {
 		case n <= m.goroutines && len(files) == 0:
 			return ""
 		case time.Now().After(deadline):
-			return fmt.Sprintf("%d goroutines where there were %d; files %q\n%s", n, m.goroutines, files, stacks)
+			return fmt.Sprintf("%d goroutines, before %d; files %q\n%s", n, m.goroutines, files, stacks)
 		}
 	}
 }
 
-func (m mark) check(t *testing.T) {
-	t.Helper()
-	if left := m.leaked(); left != "" {
-		t.Errorf("left: %s", left)
-	}
+// checkLeaks checks at the end of the test, after all other cleanups, that it leaves no
+// goroutine and no open file.
+func checkLeaks(t *testing.T) {
+	m := setMark()
+	t.Cleanup(func() {
+		if left := m.leaked(); left != "" {
+			t.Errorf("left: %s", left)
+		}
+	})
 }
 
-// A trace records what a stream tells its handlers. A message is one "rx",
-// however many pieces it comes in, and an "rx(EOM)".
+// A trace records the calls of a stream's handlers. Successive pieces of a message are one
+// "rx", its end is "rx(EOM)".
 type trace struct {
 	teststream.Trace
-	on map[string]func(*runtime.Stream) runtime.Result
+	text   string // sent once in each connection
+	sent   int    // bytes of it in this connection
+	noteTx bool   // record "tx"
+}
 
-	mu   sync.Mutex
-	body []byte
-	args []uint32 // of each UNR
+func newTrace(actions teststream.Actions) *trace {
+	return &trace{Trace: teststream.Trace{On: actions}}
 }
 
 func (tr *trace) handlers() runtime.Handlers {
-	tr.On = tr.on
-	return runtime.Handlers{
+	h := runtime.Handlers{
 		State: func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
-			if state == runtime.StateUnreachable {
-				tr.mu.Lock()
-				tr.args = append(tr.args, arg)
-				tr.mu.Unlock()
+			if state == runtime.StateConnecting {
+				tr.sent = 0
 			}
 			return tr.State(s, state, arg)
 		},
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-			tr.mu.Lock()
-			tr.body = append(tr.body, buf...)
-			tr.mu.Unlock()
+			tr.Keep(buf)
 			switch {
 			case flags == runtime.FlagEOM && len(buf) == 0:
 				return tr.Note(s, "rx(EOM)")
@@ -152,35 +145,68 @@ func (tr *trace) handlers() runtime.Handlers {
 			return tr.NoteOnce(s, "rx")
 		},
 	}
+	if tr.text != "" {
+		h.Tx = tr.tx
+	}
+	return h
 }
 
-// newContext returns a context for the streamtypes, without jitter. An illegal
-// state, or whatever else the runtime has to log, is an error of the test.
-func newContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
+// tx sends the text as one message.
+func (tr *trace) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime.Flags, r runtime.Result) {
+	if tr.sent == len(tr.text) {
+		return 0, 0, runtime.TxDontSend
+	}
+	if tr.noteTx {
+		r = tr.NoteOnce(s, "tx")
+	}
+	if tr.sent == 0 {
+		flags = runtime.FlagSOM
+	}
+	n = copy(buf, tr.text[tr.sent:])
+	if tr.sent += n; tr.sent == len(tr.text) {
+		flags |= runtime.FlagEOM
+	}
+	return n, flags, r
+}
+
+// ends returns the number of recorded ends of connections and of series of retries.
+func (tr *trace) ends() int { return tr.Count("DIS") + tr.Count("ARF") }
+
+// awaitEnds waits until there are n ends, and reports whether that happened.
+func (tr *trace) awaitEnds(n int) bool { return tr.Await(func() bool { return tr.ends() >= n }) }
+
+// newContext returns a context for streamtypes, without jitter, that must not log.
+func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New(), ws.New()}
+	o.Transports = []transport.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New(), ws.New()}
 	return teststream.NewContext(t, o, types...)
 }
 
-// streamType returns a streamtype "s" for a server, changed by each of change.
-func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runtime.StreamType {
-	st := &runtime.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}}
-	for _, f := range change {
+// A change changes a streamtype.
+type change = func(*policy.StreamType)
+
+// newStream returns a stream of "s", and ends the test if there is none.
+func newStream(t testing.TB, c *runtime.Context, h runtime.Handlers) *runtime.Stream {
+	t.Helper()
+	s, err := c.NewStream("s", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// streamType returns a streamtype "s" for a server, with changes.
+func streamType(addr netip.AddrPort, changes ...change) *policy.StreamType {
+	st := &policy.StreamType{Name: "s", Opportunistic: true, Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}}
+	for _, f := range changes {
 		f(st)
 	}
 	return st
 }
 
 // secure turns TLS on, with a trust store.
-func secure(store *runtime.TrustStore) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) { st.TLS, st.TrustStore = true, store }
+func secure(store *policy.TrustStore) change {
+	return func(st *policy.StreamType) { st.TLS, st.TrustStore = true, store }
 }
 
-func h2(st *runtime.StreamType) { st.Protocol = runtime.ProtocolH2 }
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
+func h2(st *policy.StreamType) { st.Protocol = policy.ProtocolH2 }

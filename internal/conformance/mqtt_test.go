@@ -5,7 +5,6 @@ package conformance
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -15,13 +14,15 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// startMosquitto starts a broker until the end of the test, which lets
-// nobody in on the third of its ports. more is put into its configuration.
+// startMosquitto runs a broker until the end of the test, with a port that refuses every
+// client. more is added to its configuration.
 func startMosquitto(t *testing.T, own *testcert.Authority, more string) (plain, tls, closed netip.AddrPort) {
 	t.Helper()
 	cert := own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")
@@ -38,84 +39,62 @@ certfile %s
 keyfile %s
 listener %d 127.0.0.1
 allow_anonymous false
-`, more, plain.Port(), tls.Port(), pem, pem, closed.Port()), closed)
+`, more, plain.Port(), tls.Port(), pem, pem, closed.Port()))
 	return plain, tls, closed
 }
 
-// mqttType makes a streamtype one of mqtt, for its own echo.
-func mqttType(qos byte) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) {
-		st.Protocol, st.HTTP = runtime.ProtocolMQTT, nil
-		st.MQTT = &runtime.MQTT{Topic: "echo", Subscribe: "echo", QoS: qos, CleanStart: true}
+// mqttType makes a streamtype an mqtt one that receives its own messages.
+func mqttType(qos byte) change {
+	return func(st *policy.StreamType) {
+		st.Protocol, st.HTTP = policy.ProtocolMQTT, nil
+		st.MQTT = &policy.MQTT{Topic: "echo", Subscribe: "echo", QoS: qos, CleanStart: true}
 	}
-}
-
-// publish lets a trace send a message, once it is connected.
-func (tr *trace) publish(s *runtime.Stream, msg string) {
-	s.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-		if msg == "" {
-			return 0, 0, runtime.TxDontSend
-		}
-		n := copy(buf, msg)
-		msg = ""
-		return n, runtime.FlagSOM | runtime.FlagEOM, tr.Note(s, "tx")
-	}})
-	s.RequestTx()
 }
 
 // TestMQTT runs the sequences of docs/runtime.md against mosquitto.
 func TestMQTT(t *testing.T) {
-	m := setMark()
-	t.Run("all", func(t *testing.T) {
-		own, other := testcert.New("own"), testcert.New("other")
-		plain, tls, closed := startMosquitto(t, own, "")
-		nobody := must(net.Listen("tcp", "127.0.0.1:0"))
-		nobody.Close()
-		const echo = "rx(5 bytes, flags 3)"
-		refused := func(err error) bool { r, ok := errors.AsType[*mqtt.RefusedError](err); return ok && r.Code == 5 }
-		for _, r := range []struct {
-			name  string
-			addr  netip.AddrPort
-			st    func(*runtime.StreamType)
-			want  string // without the echo, which may come before or after ACK
-			cause func(error) bool
-		}{
-			{"QoS 0", plain, mqttType(0), "CRE POL CNG CON tx ACK", nil},
-			{"QoS 1", plain, mqttType(1), "CRE POL CNG CON tx ACK", nil},
-			{"QoS 2", plain, mqttType(2), "CRE POL CNG CON tx ACK", nil},
-			{"nailed_up", plain, func(st *runtime.StreamType) { st.NailedUp = true }, "CRE CNG CON tx ACK", nil},
-			{"TLS", tls, secure(own.Store()), "CRE POL CNG CON tx ACK", nil},
-			{"wrong store", tls, secure(other.Store()), unreachable, isTLS},
-			{"TLS to a plain port", plain, secure(own.Store()), unreachable, nil},
-			{"plain to a TLS port", tls, mqttType(0), unreachable, nil},
-			{"nobody there", netip.MustParseAddrPort(nobody.Addr().String()), mqttType(0), unreachable, nil},
-			{"not allowed", closed, mqttType(0), unreachable, refused},
-		} {
-			t.Run(r.name, func(t *testing.T) {
-				st := streamType(r.addr, mqttType(1), r.st, func(st *runtime.StreamType) { st.Retry = teststream.Retry(2) })
-				c := newContext(t, runtime.Options{}, st)
-				defer c.Close()
-				tr := &trace{}
-				s, err := c.NewStream("s", tr.handlers())
-				if err != nil {
-					t.Fatal(err)
-				}
-				tr.publish(s, "hello")
-				done := func() bool { return tr.Count("ACK") == 1 && tr.Count(echo) == 1 || tr.Count("ARF") == 1 }
-				if !tr.Await(done) {
-					t.Fatalf("stuck after %s (%v)", tr, s.Err())
-				}
-				if got := strings.Replace(tr.String(), " "+echo, "", 1); got != r.want {
-					t.Errorf("got %s, want %s (%v)", tr, r.want, s.Err())
-				}
-				if r.cause != nil && !r.cause(s.Err()) {
-					t.Errorf("Err %v", s.Err())
-				}
-			})
-		}
-		t.Run("faults", func(t *testing.T) { mqttFaults(t, plain) })
-	})
-	m.check(t)
+	checkLeaks(t)
+	own, other := testcert.New("own"), testcert.New("other")
+	plain, tls, closed := startMosquitto(t, own, "")
+	const echo = "rx(5 bytes, flags 3)"
+	refused := func(err error) bool { r, ok := errors.AsType[*mqtt.RefusedError](err); return ok && r.Code == 5 }
+	for _, r := range []struct {
+		name  string
+		addr  netip.AddrPort
+		st    change
+		want  string // without the echo, which may come before or after ACK
+		cause func(error) bool
+	}{
+		{"QoS 0", plain, mqttType(0), "CRE POL CNG CON tx ACK", nil},
+		{"QoS 1", plain, mqttType(1), "CRE POL CNG CON tx ACK", nil},
+		{"QoS 2", plain, mqttType(2), "CRE POL CNG CON tx ACK", nil},
+		{"nailed_up", plain, func(st *policy.StreamType) { st.NailedUp = true }, "CRE CNG CON tx ACK", nil},
+		{"TLS", tls, secure(own.Store()), "CRE POL CNG CON tx ACK", nil},
+		{"wrong store", tls, secure(other.Store()), unreachable, isTLS},
+		{"TLS to a plain port", plain, secure(own.Store()), unreachable, nil},
+		{"plain to a TLS port", tls, mqttType(0), unreachable, nil},
+		{"nobody there", testserver.Refused(t), mqttType(0), unreachable, nil},
+		{"not allowed", closed, mqttType(0), unreachable, refused},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			c := newContext(t, runtime.Options{}, streamType(r.addr, mqttType(1), r.st, conceal(2)))
+			tr := newTrace(nil)
+			tr.text, tr.noteTx = "hello", true
+			s := newStream(t, c, tr.handlers())
+			s.RequestTx()
+			done := func() bool { return tr.Count("ACK") == 1 && tr.Count(echo) == 1 || tr.Count("ARF") == 1 }
+			if !tr.Await(done) {
+				t.Fatalf("stuck after %s (%v)", tr, s.Err())
+			}
+			if got := strings.Replace(tr.String(), " "+echo, "", 1); got != r.want {
+				t.Errorf("got %s, want %s (%v)", tr, r.want, s.Err())
+			}
+			if r.cause != nil && !r.cause(s.Err()) {
+				t.Errorf("the cause is %v", s.Err())
+			}
+		})
+	}
+	t.Run("faults", func(t *testing.T) { mqttFaults(t, plain) })
 }
 
 // mqttFaults breaks connections in the middle of a short exchange.
@@ -127,15 +106,12 @@ func mqttFaults(t *testing.T, server netip.AddrPort) {
 			for after := 0; counts[endings[4]] == 0 && after < 300; after += 3 {
 				f.after = after
 				p := newFaultProxy(server.String(), func() fault { return f })
-				st := streamType(p.addr(), mqttType(2), func(st *runtime.StreamType) { st.MQTT.Subscribe = "" })
+				st := streamType(p.addr(), mqttType(2), func(st *policy.StreamType) { st.MQTT.Subscribe = "" })
 				c := newContext(t, runtime.Options{}, st)
-				tr := &trace{}
-				s, err := c.NewStream("s", tr.handlers())
-				if err != nil {
-					t.Fatal(err)
-				}
-				tr.publish(s, "hello")
-				if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF")+tr.Count("ACK") > 0 }) {
+				tr := newTrace(nil)
+				tr.text, tr.noteTx = "hello", true
+				newStream(t, c, tr.handlers()).RequestTx()
+				if !tr.Await(func() bool { return tr.ends()+tr.Count("ACK") > 0 }) {
 					t.Fatalf("after %d bytes: stuck after %s", after, tr)
 				}
 				got := tr.String()
@@ -143,11 +119,11 @@ func mqttFaults(t *testing.T, server netip.AddrPort) {
 					t.Errorf("after %d bytes: %s", after, got)
 				}
 				counts[got]++
-				c.Close()
+				teststream.Shutdown(t, c)
 				p.close()
 			}
 			if counts[endings[0]] == 0 || counts[endings[4]] == 0 {
-				t.Errorf("not all endings were seen: %v", counts)
+				t.Errorf("some endings did not occur: %v", counts)
 			}
 		})
 	}

@@ -4,11 +4,13 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 const (
@@ -27,22 +30,23 @@ const (
 	cutShort    = "CRE POL CNG CON rx DIS"
 )
 
-// A row is a line of the table of sequences.
+// A row is a row of the table of sequences.
 type row struct {
 	name string
-	only string // the program it is for; "" both
-	at   string // the address; "" plain for h1, TLS for the rest
-	by   string // ways to run it: of "h1", "h1+TLS", "h2"; "" all
+	only string // program; "" means both
+	at   string // address; "" means "plain" over h1, else "TLS"
+	by   string // of "h1 h1+TLS h2"; "" means all
 	url  string
-	st   func(*runtime.StreamType)
+	st   change
 
-	tx      string // what it sends, if anything
-	chunked bool   // without saying before how long that is
-	times   int    // how many transactions, one after the other; 0 is 1
-	limit   time.Duration
+	tx      string        // body of the request
+	chunked bool          // without its length
+	times   int           // number of transactions; 0 means 1
+	limit   time.Duration // of an attempt
+	least   time.Duration // that it takes
 
 	want   string // sequence
-	h2     string // sequence over h2, if another
+	h2     string // sequence over h2; "" means the same
 	cause  func(error) bool
 	body   string
 	result func(t *testing.T, tr *trace, s *runtime.Stream)
@@ -50,11 +54,11 @@ type row struct {
 
 // TestPrograms runs the sequences of docs/runtime.md against nginx and haproxy.
 func TestPrograms(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	own, other := testcert.New("own"), testcert.New("other")
 	rows := []row{
 		{name: "GET 200", url: "/hello", want: fetched, body: "hello"},
-		{name: "by Connect", url: "/hello", st: func(st *runtime.StreamType) { st.NailedUp = true },
+		{name: "by Connect", url: "/hello", st: func(st *policy.StreamType) { st.NailedUp = true },
 			want: "CRE CNG CON rx rx(EOM) ACK DIS", body: "hello"},
 		{name: "keep-alive", url: "/port", times: 4, want: again(fetched, 4), result: onePort},
 		{name: "the server closes each time", at: "closing", by: "h1", url: "/port", times: 3, want: again(fetched, 3), result: newPorts},
@@ -62,14 +66,13 @@ func TestPrograms(t *testing.T) {
 		{name: "empty body", url: "/empty", want: "CRE POL CNG CON ACK DIS"},
 		{name: "HEAD", url: "/large", st: method("HEAD"), want: "CRE POL CNG CON ACK DIS"},
 		{name: "404", url: "/404", want: "CRE POL CNG CON rx rx(EOM) NAK DIS", body: "there is no such page"},
-		{name: "404 expected", url: "/404", st: func(st *runtime.StreamType) { st.HTTP.Expect = 404 }, want: fetched},
-		{name: "404 mapped to 1404", url: "/404", st: func(st *runtime.StreamType) {
-			st.HTTP.RespMap = []runtime.StatusState{{Status: 404, State: 1404}}
+		{name: "404 expected", url: "/404", st: func(st *policy.StreamType) { st.HTTP.Expect = 404 }, want: fetched},
+		{name: "404 mapped to 1404", url: "/404", st: func(st *policy.StreamType) {
+			st.HTTP.RespMap = []policy.StatusState{{Status: 404, State: 1404}}
 		}, want: "CRE POL CNG USER_1404 CON rx rx(EOM) NAK DIS"},
-		{name: "503 with Retry-After", url: "/503", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isStatus(503),
-			result: waited(time.Second)},
+		{name: "503 with Retry-After", url: "/503", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isStatus(503), least: time.Second},
 		{name: "429", url: "/429", want: unreachable, cause: isStatus(429)},
-		{name: "redirect followed", url: "/redirect", st: func(st *runtime.StreamType) { st.HTTP.AllowRedirects = true }, want: fetched, body: "hello"},
+		{name: "redirect followed", url: "/redirect", st: func(st *policy.StreamType) { st.HTTP.AllowRedirects = true }, want: fetched, body: "hello"},
 		{name: "redirect refused", url: "/redirect", st: conceal(1), want: "CRE POL CNG UNR POL CNG UNR ARF", cause: isRedirect},
 		{name: "POST with its length", url: "/echo", st: method("POST"), tx: "one and two", want: "CRE POL CNG tx CON rx rx(EOM) ACK DIS",
 			body: "one and two", result: framing("11")},
@@ -101,7 +104,7 @@ func TestPrograms(t *testing.T) {
 		{name: "silent-drop before TLS", only: "haproxy", at: "silent-drop", by: "h1+TLS h2", limit: 200 * time.Millisecond, want: unreachable},
 		{name: "cut body", url: "/cut", want: cutShort, body: "hello", cause: isCut},
 		{name: "cut body, chunked", url: "/cut-chunked", only: "nginx", want: cutShort, body: "hello", cause: isCut},
-		// Over h2, haproxy 2.6 ends such a body as if it were whole.
+		// Over h2 haproxy 2.6 ends such a body as if it were complete.
 		{name: "cut body, chunked", url: "/cut-chunked", only: "haproxy", by: "h1 h1+TLS", want: cutShort, body: "hello", cause: isCut},
 		{name: "body that the server gives up", url: "/stall", want: cutShort, body: "hello", cause: isCut},
 
@@ -118,37 +121,34 @@ func TestPrograms(t *testing.T) {
 		{name: "h2 not offered", at: "no h2", by: "h2", url: "/hello", want: unreachable},
 		{name: "h1 where h2 is not offered", at: "no h2", by: "h1+TLS", url: "/hello", want: fetched},
 	}
-	t.Run("all", func(t *testing.T) {
-		for _, p := range []*program{&nginx, &haproxy} {
-			site := p.start(t, own)
-			checkOldTLS(t, site)
-			t.Run(p.name, func(t *testing.T) {
-				for _, r := range rows {
-					if r.only != "" && r.only != p.name {
+	for _, p := range []*program{&nginx, &haproxy} {
+		site := p.start(t, own)
+		checkOldTLS(t, site)
+		t.Run(p.name, func(t *testing.T) {
+			for _, r := range rows {
+				if r.only != "" && r.only != p.name {
+					continue
+				}
+				for _, by := range []string{"h1", "h1+TLS", "h2"} {
+					if r.by != "" && !strings.Contains(" "+r.by+" ", " "+by+" ") {
 						continue
 					}
-					for _, by := range []string{"h1", "h1+TLS", "h2"} {
-						if r.by != "" && !strings.Contains(" "+r.by+" ", " "+by+" ") {
-							continue
-						}
-						t.Run(r.name+"/"+by, func(t *testing.T) { r.run(t, site, by, own) })
-					}
+					t.Run(r.name+"/"+by, func(t *testing.T) { r.run(t, site, by, own) })
 				}
-				t.Run("h2 shared", func(t *testing.T) { sharedH2(t, site, own) })
-				for _, by := range []string{"h1", "h1+TLS", "h2"} {
-					t.Run("multipart/"+by, func(t *testing.T) { multiparts(t, site, by, own) })
-				}
-			})
-		}
-	})
-	m.check(t)
+			}
+			t.Run("h2 shared", func(t *testing.T) { sharedH2(t, site, own) })
+			for _, by := range []string{"h1", "h1+TLS", "h2"} {
+				t.Run("multipart/"+by, func(t *testing.T) { multiparts(t, site, by, own) })
+			}
+		})
+	}
 }
 
-// checkOldTLS checks that the server which is to be too old does work.
+// checkOldTLS checks that the server with TLS 1.1 works with a client that allows it.
 func checkOldTLS(t *testing.T, s *site) {
 	c, err := tls.Dial("tcp", s.addrs["TLS 1.1"].String(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10})
 	if err != nil {
-		t.Errorf("the server with TLS 1.1 does not talk to a client that would: %v", err)
+		t.Errorf("the server with TLS 1.1 does not accept a client: %v", err)
 		return
 	}
 	if v := c.ConnectionState().Version; v > tls.VersionTLS11 {
@@ -179,135 +179,113 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 	if by == "h2" && r.h2 != "" {
 		want = r.h2
 	}
-	c := newContext(t, runtime.Options{ConnectTimeout: r.limit}, st)
-	defer c.Close()
-	tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{}}
-	left := max(r.times, 1)
+	var waits atomic.Int64 // for retries
+	c := newContext(t, runtime.Options{ConnectTimeout: r.limit, Hooks: runtime.Hooks{
+		Wait: func(context.Context, *runtime.Stream, time.Duration) { waits.Add(1) },
+	}}, st)
+	times := max(r.times, 1)
 	var done atomic.Bool
-	tr.on["DIS"] = func(s *runtime.Stream) runtime.Result {
-		if left--; left > 0 {
-			tr.mu.Lock()
-			tr.body = append(tr.body, ' ')
-			tr.mu.Unlock()
-			s.RequestTx()
-		} else {
-			done.Store(true)
-		}
-		return runtime.OK
-	}
-	tr.on["ARF"] = func(*runtime.Stream) runtime.Result { done.Store(true); return runtime.OK }
-	h := tr.handlers()
-	sent := 0
-	if r.tx != "" {
-		h.Tx = func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			var flags runtime.Flags
-			if sent == 0 {
-				tr.Note(s, "tx")
-				flags = runtime.FlagSOM
+	tr := newTrace(nil)
+	tr.On = teststream.Actions{
+		"DIS": func(s *runtime.Stream) runtime.Result {
+			if tr.Count("DIS") < times {
+				tr.Keep([]byte{' '})
+				s.RequestTx()
+			} else {
+				done.Store(true)
 			}
-			n := copy(buf, r.tx[sent:])
-			if sent += n; sent == len(r.tx) {
-				flags |= runtime.FlagEOM
-			}
-			return n, flags, runtime.OK
-		}
+			return runtime.OK
+		},
+		"ARF": func(*runtime.Stream) runtime.Result { done.Store(true); return runtime.OK },
 	}
-	s, err := c.NewStream("s", h)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tr.text, tr.noteTx = r.tx, true
+	s := newStream(t, c, tr.handlers())
 	start := time.Now()
-	if !st.NailedUp {
-		if r.tx != "" && !r.chunked {
-			s.RequestTxLen(uint64(len(r.tx)))
-		} else {
-			s.RequestTx()
-		}
+	requests := times
+	switch {
+	case st.NailedUp:
+		requests--
+	case r.tx != "" && !r.chunked:
+		s.RequestTxLen(uint64(len(r.tx)))
+	default:
+		s.RequestTx()
 	}
 	tr.Await(done.Load)
 	took := time.Since(start)
-	time.Sleep(20 * time.Millisecond) // what comes too much would come within a few waits
+	tr.Settle(t, s)
+	if polls := tr.Count("POL"); polls != requests+int(waits.Load()) {
+		t.Errorf("another attempt follows: %d requests, %d waits, %d POLL", requests, waits.Load(), polls)
+	}
 	cause := s.Err()
-	got := tr.String()
-	t.Logf("expected %s", want)
-	t.Logf("seen     %s (%v, %v)", got, took.Round(time.Millisecond), cause)
+	got := strings.TrimSuffix(tr.String(), " TMO TMO")
+	t.Logf("after %v: %v", took.Round(time.Millisecond), cause)
 	if got != want {
-		t.Errorf("\n got %s\nwant %s", got, want)
+		t.Errorf("\ngot  %s\nwant %s", got, want)
 	}
 	if failed := strings.HasSuffix(want, "ARF") || strings.HasSuffix(want, "rx DIS"); failed != (cause != nil) || r.cause != nil && !r.cause(cause) {
 		t.Errorf("the cause is %v (%T)", cause, cause)
 	}
-	if r.body != "" && string(tr.body) != r.body {
-		t.Errorf("%d bytes of body where there should be %d, or others", len(tr.body), len(r.body))
+	if body := tr.Body(); r.body != "" && body != r.body {
+		t.Errorf("a body of %d bytes, want %d", len(body), len(r.body))
+	}
+	if took < r.least {
+		t.Errorf("it took %v, less than Retry-After", took)
 	}
 	if r.result != nil {
-		tr.Note(s, "took "+took.String())
 		r.result(t, tr, s)
 	}
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
+	teststream.Shutdown(t, c)
 	if tr.Count("DES") != 1 {
-		t.Errorf("no end of the stream: %s", tr)
+		t.Errorf("no DES: %s", tr)
 	}
 }
 
+// again returns a sequence that is repeated n times.
 func again(seq string, n int) string {
 	return seq + strings.Repeat(strings.TrimPrefix(seq, "CRE"), n-1)
 }
 
-func method(m string) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) {
+func method(m string) change {
+	return func(st *policy.StreamType) {
 		st.HTTP.Method = m
-		st.Metadata = []runtime.Metadata{{Name: "framing", Header: "x-framing:"}}
+		st.Metadata = []policy.Metadata{{Name: "framing", Header: "x-framing:"}}
 	}
 }
 
-func conceal(n uint16) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) { st.Retry = teststream.Retry(n) }
+func conceal(n uint16) change {
+	return func(st *policy.StreamType) { st.Retry = teststream.Retry(n) }
 }
 
+// onePort checks that all requests used one connection.
 func onePort(t *testing.T, tr *trace, _ *runtime.Stream) {
-	ports := bytes.Fields(tr.body)
-	for _, p := range ports {
-		if !bytes.Equal(p, ports[0]) {
-			t.Errorf("the requests came over several connections: from ports %q", ports)
-		}
+	if ports := strings.Fields(tr.Body()); len(slices.Compact(ports)) != 1 {
+		t.Errorf("the requests used several connections: %q", tr.Body())
 	}
 }
 
+// newPorts checks that each request used a new connection.
 func newPorts(t *testing.T, tr *trace, _ *runtime.Stream) {
-	seen := map[string]bool{}
-	for _, p := range bytes.Fields(tr.body) {
-		if seen[string(p)] {
-			t.Errorf("a connection that the server closed was used again: %q", tr.body)
-		}
-		seen[string(p)] = true
+	ports := strings.Fields(tr.Body())
+	n := len(ports)
+	slices.Sort(ports)
+	if len(slices.Compact(ports)) != n {
+		t.Errorf("requests shared a connection that the server closed: %q", tr.Body())
 	}
 }
 
-func waited(least time.Duration) func(*testing.T, *trace, *runtime.Stream) {
-	return func(t *testing.T, tr *trace, _ *runtime.Stream) {
-		took, err := time.ParseDuration(strings.TrimPrefix(tr.Last(), "took "))
-		if err != nil || took < least {
-			t.Errorf("it took %v, and the server asked to wait for %v", took, least)
-		}
-	}
-}
-
+// framing checks which length the server saw.
 func framing(want string) func(*testing.T, *trace, *runtime.Stream) {
 	return func(t *testing.T, _ *trace, s *runtime.Stream) {
 		if got, err := s.Metadata("framing"); got != want {
-			t.Errorf("the length that the server was told is %q, %v; want %q", got, err, want)
+			t.Errorf("the server saw the length %q, %v; want %q", got, err, want)
 		}
 	}
 }
 
-// multiparts checks that a form of two streamtypes reaches the server, and that
-// an answer in parts is taken apart.
+// multiparts checks a form of two streamtypes, and a multipart response.
 func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
 	t.Parallel()
-	types := []*runtime.StreamType{}
+	var types []*policy.StreamType
 	for _, name := range []string{"about", "file", "parts"} {
 		st := streamType(site.addrs[map[bool]string{true: "plain", false: "TLS"}[by == "h1"]])
 		st.Name = name
@@ -324,12 +302,11 @@ func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
 		case "file":
 			st.HTTP.MultipartFilename, st.HTTP.MIMEContentType = "a.bin", "application/octet-stream"
 		case "parts":
-			st.HTTP = &runtime.HTTP{URL: "/parts", MultipartSSIn: true}
+			st.HTTP = &policy.HTTP{URL: "/parts", MultipartSSIn: true}
 		}
 		types = append(types, st)
 	}
 	c := newContext(t, runtime.Options{}, types...)
-	defer c.Close()
 	for _, known := range []bool{true, false} {
 		length := int64(len(large))
 		if !known {
@@ -356,7 +333,7 @@ func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
 			t.Fatal(err)
 		}
 		if len(want) == 0 || string(m) != want[0] {
-			t.Fatalf("got a part of %d bytes, with %d parts to come", len(m), len(want))
+			t.Fatalf("got a part of %d bytes, with %d parts left", len(m), len(want))
 		}
 		want = want[1:]
 	}
@@ -365,28 +342,27 @@ func multiparts(t *testing.T, site *site, by string, own *testcert.Authority) {
 	}
 }
 
-// sharedH2 checks that streams at the same time share a connection.
+// sharedH2 checks that concurrent streams share a connection.
 func sharedH2(t *testing.T, site *site, own *testcert.Authority) {
 	t.Parallel()
 	st := streamType(site.addrs["TLS"], secure(own.Store()), h2)
 	st.HTTP.URL = "/port"
 	c := newContext(t, runtime.Options{}, st)
-	defer c.Close()
 	ports := map[string]int{}
 	var mu sync.Mutex
 	fetch := func() {
-		tr := &trace{}
+		tr := newTrace(nil)
 		s, err := c.NewStream("s", tr.handlers())
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		s.RequestTx()
-		if !tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 }) || tr.String() != fetched {
-			t.Errorf("saw %s (%v)", tr, s.Err())
+		if !tr.awaitEnds(1) || tr.String() != fetched {
+			t.Errorf("got %s (%v)", tr, s.Err())
 		}
 		mu.Lock()
-		ports[string(tr.body)]++
+		ports[tr.Body()]++
 		mu.Unlock()
 	}
 	fetch() // makes the connection
@@ -410,10 +386,10 @@ func isRedirect(err error) bool { _, ok := errors.AsType[*sshttp.RedirectError](
 
 func isTLS(err error) bool { _, ok := errors.AsType[*tls.CertificateVerificationError](err); return ok }
 
-// isAlert: the server, or crypto/tls, found no common version.
+// isAlert reports that the server or crypto/tls found no common version.
 func isAlert(err error) bool { return err != nil && strings.Contains(err.Error(), "version") }
 
-// isCut: over h1 the body ends early, over h2 the server resets the stream.
+// isCut reports that over h1 the body ended early, or over h2 the server reset the stream.
 func isCut(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || err != nil && strings.Contains(err.Error(), "stream error")
 }

@@ -8,10 +8,11 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/secure-streams/sspolicy/internal/teststream"
 )
 
-// A faultProxy passes connections on to a server, and does to each of them what
-// plan says.
+// A faultProxy forwards connections to a server, each with the fault that plan returns.
 type faultProxy struct {
 	ln     *net.TCPListener
 	server string
@@ -26,13 +27,12 @@ type faultProxy struct {
 // A fault is what happens to a connection.
 type fault struct {
 	kind  kind
-	reply bool          // it counts the bytes of the reply; else those of the request
-	after int           // how many bytes are passed on before it
-	stall time.Duration // of a stall: how long, before a reset
+	reply bool          // it counts the bytes of the response; else those of the request
+	after int           // number of bytes that are forwarded before it
+	stall time.Duration // of a black hole, before the reset
 }
 
-// breaks are the ways to break a connection, after a number of bytes of what is
-// sent or received.
+// breaks are the ways to break a connection.
 var breaks = []struct {
 	name  string
 	fault fault
@@ -41,17 +41,18 @@ var breaks = []struct {
 	{"shut/request", fault{kind: shut}}, {"shut/reply", fault{kind: shut, reply: true}},
 }
 
+// A kind is a kind of fault.
 type kind int
 
 const (
 	none      kind = iota
 	reset          // both sides are reset
 	shut           // the client sees an orderly end, and may still send
-	blackHole      // nothing more is passed on, for the time of stall
+	blackHole      // nothing more is forwarded for the time of stall
 )
 
 func newFaultProxy(server string, plan func() fault) *faultProxy {
-	p := &faultProxy{ln: must(net.Listen("tcp", "127.0.0.1:0")).(*net.TCPListener), server: server, plan: plan,
+	p := &faultProxy{ln: teststream.Must(net.Listen("tcp", "127.0.0.1:0")).(*net.TCPListener), server: server, plan: plan,
 		end: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	p.wg.Go(func() {
 		for {
@@ -78,6 +79,7 @@ func (p *faultProxy) close() {
 	p.wg.Wait()
 }
 
+// track makes close close a connection.
 func (p *faultProxy) track(c net.Conn) (untrack func()) {
 	p.mu.Lock()
 	p.conns[c] = struct{}{}
@@ -95,6 +97,7 @@ func (p *faultProxy) track(c net.Conn) (untrack func()) {
 	}
 }
 
+// carry forwards a connection.
 func (p *faultProxy) carry(client *net.TCPConn) {
 	defer p.track(client)()
 	f := p.plan()
@@ -125,7 +128,7 @@ func (p *faultProxy) carry(client *net.TCPConn) {
 			if server != nil {
 				server.CloseRead()
 			}
-			// The client may go on to send; whatever it is, it is read.
+			// Read what the client still sends.
 			client.SetReadDeadline(time.Now().Add(time.Second))
 			buf := make([]byte, 4096)
 			for {
@@ -149,8 +152,8 @@ func (p *faultProxy) carry(client *net.TCPConn) {
 	wg.Wait()
 }
 
-// pass copies from one side to the other, until strike after so many bytes, or
-// the end of either.
+// pass copies from one side to the other until either ends, or, if faulty, until strike
+// after that many bytes.
 func pass(to, from *net.TCPConn, faulty bool, after int, strike func()) {
 	buf := make([]byte, 16<<10)
 	for {
@@ -177,9 +180,9 @@ func pass(to, from *net.TCPConn, faulty bool, after int, strike func()) {
 	}
 }
 
-// A faultUDP is a faultProxy for UDP: what comes from one address is a
-// connection. It has no resets: after so many bytes nothing is passed on any
-// more, for as long as a stall takes, or, of another kind, for good.
+// A faultUDP is a faultProxy for UDP, where an address is a connection. Instead of
+// breaking a connection it forwards nothing more: a black hole for the time of stall, any
+// other fault for good.
 type faultUDP struct {
 	pc     *net.UDPConn
 	server *net.UDPAddr
@@ -192,7 +195,7 @@ type faultUDP struct {
 }
 
 func newFaultUDP(server *net.UDPAddr, plan func() fault) *faultUDP {
-	p := &faultUDP{pc: must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})), server: server, plan: plan,
+	p := &faultUDP{pc: teststream.Must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})), server: server, plan: plan,
 		peers: map[netip.AddrPort]*net.UDPConn{}}
 	p.wg.Go(p.carry)
 	return p
@@ -211,7 +214,7 @@ func (p *faultUDP) close() {
 	p.wg.Wait()
 }
 
-// carry passes on what clients send.
+// carry forwards what clients send.
 func (p *faultUDP) carry() {
 	buf := make([]byte, 64<<10)
 	gates := map[netip.AddrPort][2]*gate{}
@@ -260,13 +263,14 @@ func (p *faultUDP) carry() {
 	}
 }
 
-// A gate is one direction of what a faultUDP passes on.
+// A gate is one direction of a faultUDP.
 type gate struct {
-	fault fault // reply: it is for the other direction
+	fault fault // with reply it concerns the other direction
 	after int
 	until time.Time
 }
 
+// pass reports whether a datagram of n bytes is forwarded.
 func (g *gate) pass(n int) bool {
 	if g.fault.kind == none || g.fault.reply {
 		return true

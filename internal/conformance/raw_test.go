@@ -15,57 +15,43 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-func rawOf(st *runtime.StreamType) { st.Protocol, st.HTTP = runtime.ProtocolRaw, nil }
+func rawOf(st *policy.StreamType) { st.Protocol, st.HTTP = policy.ProtocolRaw, nil }
 
-// tcp serves connections until stop.
-func tcp(config *tls.Config, do func(net.Conn)) (addr string, stop func()) {
-	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	if config != nil {
-		ln = tls.NewListener(ln, config)
+// withTLS adds TLS to a listener if there is a configuration.
+func withTLS(ln net.Listener, config *tls.Config) net.Listener {
+	if config == nil {
+		return ln
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				c.SetDeadline(time.Now().Add(20 * time.Second))
-				do(c)
-			})
-		}
-	})
-	return ln.Addr().String(), func() { ln.Close(); wg.Wait() }
+	return tls.NewListener(ln, config)
 }
 
-// TestRawFaultAtEveryOffset breaks a connection after each byte (after each fifth,
-// where TLS is shut) of what is sent and of what is received: "hello", and "HELLO" with the end after it. What has
-// come is a beginning of that, and only the end that the peer has said itself is
-// one: not that of a TLS connection without its close_notify.
+// TestRawFaultAtEveryOffset breaks a connection after each byte (each fifth byte where TLS
+// is shut) of "hello", which the stream sends, and of the answer "HELLO" and its end. What
+// the stream receives is the beginning of the answer. Only an end that the peer sent is an
+// orderly one, which over TLS requires close_notify.
 func TestRawFaultAtEveryOffset(t *testing.T) {
-	t.Setenv("GODEBUG", "tlsmlkem=0") // a short handshake
 	own := testcert.New("own")
-	config := &tls.Config{Certificates: []tls.Certificate{own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 	for _, x := range []struct {
-		name   string
-		config *tls.Config
-		st     []func(*runtime.StreamType)
+		name    string
+		config  *tls.Config
+		changes []change
 	}{
-		{"TCP", nil, []func(*runtime.StreamType){rawOf}},
-		{"TLS", config, []func(*runtime.StreamType){rawOf, secure(own.Store())}},
+		{"TCP", nil, []change{rawOf}},
+		{"TLS", shortHandshake(t, own), []change{rawOf, secure(own.Store())}},
 	} {
 		for _, k := range breaks {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
-				m := setMark()
-				server, stop := tcp(x.config, func(c net.Conn) {
+				checkLeaks(t)
+				ln := withTLS(testserver.Listen(t), x.config)
+				testserver.Serve(t, ln, func(c net.Conn) {
 					b := make([]byte, 5)
 					if _, err := io.ReadFull(c, b); err == nil {
 						c.Write(bytes.ToUpper(b))
@@ -87,7 +73,7 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 							if f.after > 5_000 {
 								return
 							}
-							got := rawAt(t, server, f, x.config != nil, x.st)
+							got := rawAt(t, ln.Addr().String(), f, x.config != nil, x.changes)
 							mu.Lock()
 							seen[got]++
 							mu.Unlock()
@@ -98,20 +84,18 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				stop()
 				t.Logf("%v", seen)
 				if len(seen) < 2 {
-					t.Errorf("the fault makes no difference: %v", seen)
+					t.Errorf("the fault has no effect: %v", seen)
 				}
-				m.check(t)
 			})
 		}
 	}
 }
 
-// rawAt runs an exchange with a fault, and then one without, and returns what was
-// seen of the former.
-func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*runtime.StreamType)) string {
+// rawAt runs an exchange with a fault, and then one without. It returns the events of the
+// first.
+func rawAt(t *testing.T, server string, f fault, secured bool, changes []change) string {
 	var clean atomic.Bool
 	p := newFaultProxy(server, func() fault {
 		if clean.Load() {
@@ -120,40 +104,22 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*ru
 		return f
 	})
 	defer p.close()
-	c := newContext(t, runtime.Options{}, streamType(p.addr(), change...))
-	defer c.Close()
-	tr := &trace{}
+	c := newContext(t, runtime.Options{}, streamType(p.addr(), changes...))
+	defer teststream.Shutdown(t, c)
+	tr := newTrace(nil)
+	tr.text = "hello"
 	h := tr.handlers()
-	sent := false
-	h.State = func(next func(*runtime.Stream, runtime.State, uint32) runtime.Result) func(*runtime.Stream, runtime.State, uint32) runtime.Result {
-		return func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
-			if state == runtime.StateConnecting {
-				sent = false
-			}
-			return next(s, state, arg)
-		}
-	}(h.State)
-	h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-		tr.mu.Lock()
-		tr.body = append(tr.body, buf...)
-		tr.mu.Unlock()
+	h.Rx = func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		tr.Keep(buf)
 		return tr.NoteOnce(s, "rx")
 	}
-	h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-		if sent {
-			return 0, 0, runtime.TxDontSend
-		}
-		sent = true
-		return copy(buf, "hello"), 0, runtime.OK
-	}
-	s := must(c.NewStream("s", h))
-	ended := func(n int) func() bool { return func() bool { return tr.Count("DIS")+tr.Count("ARF") == n } }
+	s := teststream.Must(c.NewStream("s", h))
 	s.RequestTx()
-	if !tr.Await(ended(1)) {
+	if !tr.awaitEnds(1) {
 		t.Errorf("fault after %d bytes: stuck after %s", f.after, tr)
 		return "stuck"
 	}
-	seen, body, err := tr.String(), string(tr.body), s.Err()
+	seen, body, err := tr.String(), tr.Body(), s.Err()
 	whole := errors.Is(err, io.EOF)
 	switch {
 	case !strings.HasPrefix("HELLO", body):
@@ -161,18 +127,15 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*ru
 	case !slices.Contains([]string{"CRE POL CNG UNR ARF", "CRE POL CNG CON DIS", "CRE POL CNG CON rx DIS"}, seen):
 		t.Errorf("fault after %d bytes: %s", f.after, seen)
 	case err == nil, secured && whole && body != "HELLO":
-		t.Errorf("fault after %d bytes: %s, received %q, and it ended for %v", f.after, seen, body, err)
+		t.Errorf("fault after %d bytes: %s, received %q, cause %v", f.after, seen, body, err)
 	case !secured && f.kind == shut && f.reply && body != "HELLO"[:min(f.after, 5)]:
 		t.Errorf("end after %d bytes: received %q", f.after, body)
 	}
 	clean.Store(true)
-	tr.mu.Lock()
-	tr.body = nil
-	tr.mu.Unlock()
 	s.Connect()
 	s.RequestTx()
-	if !tr.Await(ended(2)) || tr.String() != seen+" CNG CON rx DIS" || string(tr.body) != "HELLO" {
-		t.Errorf("fault after %d bytes: %s, and then, without a fault: %s (%v)", f.after, seen, tr, s.Err())
+	if !tr.awaitEnds(2) || tr.String() != seen+" CNG CON rx DIS" || tr.Body() != body+"HELLO" {
+		t.Errorf("fault after %d bytes: %s; then, without a fault: %s (%v)", f.after, seen, tr, s.Err())
 	}
 	if body == "HELLO" && whole {
 		seen += " whole"
@@ -180,7 +143,7 @@ func rawAt(t *testing.T, server string, f fault, secured bool, change []func(*ru
 	return seen
 }
 
-// relay is haproxy as a TCP proxy: to a backend in clear, and with TLS taken off.
+// relay is haproxy as a TCP proxy, with and without TLS.
 var relay = program{
 	name: "haproxy",
 	args: haproxy.args,
@@ -212,67 +175,63 @@ listen refused
 	},
 }
 
-// TestRawProxy talks to a server of HTTP through haproxy, a byte after the other:
-// it answers and closes, after our half close too.
+// TestRawProxy sends a request to an HTTP server through haproxy, byte by byte. The server
+// answers and closes.
 func TestRawProxy(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	own := testcert.New("own")
-	t.Run("all", func(t *testing.T) {
-		site := relay.start(t, own)
-		for _, k := range []struct {
-			at string
-			st []func(*runtime.StreamType)
-		}{
-			{"no h2", []func(*runtime.StreamType){rawOf}},
-			{"TLS", []func(*runtime.StreamType){rawOf, secure(own.Store())}},
-		} {
-			t.Run(k.at, func(t *testing.T) {
-				c := newContext(t, runtime.Options{}, streamType(site.addrs[k.at], k.st...))
-				defer c.Close()
-				conn := must(c.Open(t.Context(), "s"))
-				defer conn.Close()
-				for _, b := range []byte("GET /hello HTTP/1.0\r\n\r\n") {
-					if _, err := conn.Write([]byte{b}); err != nil {
-						t.Fatal(err)
-					}
-				}
-				got, err := io.ReadAll(conn)
-				if err != nil || !bytes.HasPrefix(got, []byte("HTTP/1.0 ")) {
-					t.Errorf("%q, %v", got, err)
-				}
-			})
-		}
-		t.Run("rejected", func(t *testing.T) {
-			for _, st := range [][]func(*runtime.StreamType){{rawOf}, {rawOf, secure(own.Store())}} {
-				c := newContext(t, runtime.Options{}, streamType(site.addrs["reject"], st...))
-				defer c.Close()
-				tr := &trace{}
-				s := must(c.NewStream("s", tr.handlers()))
-				s.Connect()
-				want := "CRE CNG CON DIS"
-				if len(st) > 1 {
-					want = "CRE CNG UNR ARF"
-				}
-				tr.Await(func() bool { return tr.Count("DIS")+tr.Count("ARF") > 0 })
-				// The reset may come before the connection is there.
-				if got := tr.String(); got != want && got != "CRE CNG UNR ARF" {
-					t.Errorf("saw %s (%v)", got, s.Err())
+	site := relay.start(t, own)
+	for _, k := range []struct {
+		at      string
+		changes []change
+	}{
+		{"no h2", []change{rawOf}},
+		{"TLS", []change{rawOf, secure(own.Store())}},
+	} {
+		t.Run(k.at, func(t *testing.T) {
+			c := newContext(t, runtime.Options{}, streamType(site.addrs[k.at], k.changes...))
+			conn := teststream.Must(c.Open(t.Context(), "s"))
+			defer conn.Close()
+			for _, b := range []byte("GET /hello HTTP/1.0\r\n\r\n") {
+				if _, err := conn.Write([]byte{b}); err != nil {
+					t.Fatal(err)
 				}
 			}
+			got, err := io.ReadAll(conn)
+			if err != nil || !bytes.HasPrefix(got, []byte("HTTP/1.0 ")) {
+				t.Errorf("%q, %v", got, err)
+			}
 		})
+	}
+	t.Run("rejected", func(t *testing.T) {
+		for _, changes := range [][]change{{rawOf}, {rawOf, secure(own.Store())}} {
+			c := newContext(t, runtime.Options{}, streamType(site.addrs["reject"], changes...))
+			tr := newTrace(nil)
+			s := newStream(t, c, tr.handlers())
+			s.Connect()
+			want := "CRE CNG CON DIS"
+			if len(changes) > 1 {
+				want = "CRE CNG UNR ARF"
+			}
+			tr.awaitEnds(1)
+			// The reset may come before the connection is made.
+			if got := tr.String(); got != want && got != "CRE CNG UNR ARF" {
+				t.Errorf("got %s (%v)", got, s.Err())
+			}
+		}
 	})
-	m.check(t)
 }
 
-// TestRawSlowReader reads at leisure what a server sends as fast as it can: what
-// is not read stays with the server, and not in memory.
+// TestRawSlowReader reads little of what a server sends. The rest must stay with the
+// server, not in memory.
 func TestRawSlowReader(t *testing.T) {
-	m := setMark()
+	checkLeaks(t)
 	own := testcert.New("own")
 	for name, config := range map[string]*tls.Config{"TCP": nil, "TLS": own.Server(nil, "127.0.0.1")} {
 		t.Run(name, func(t *testing.T) {
 			var sent atomic.Int64
-			server, stop := tcp(config, func(c net.Conn) {
+			ln := newStallListener(t)
+			testserver.Serve(t, withTLS(ln, config), func(c net.Conn) {
 				for buf := make([]byte, 64<<10); ; {
 					n, err := c.Write(buf)
 					sent.Add(int64(n))
@@ -281,13 +240,12 @@ func TestRawSlowReader(t *testing.T) {
 					}
 				}
 			})
-			host, port, _ := net.SplitHostPort(server)
-			st := streamType(must(net.ResolveTCPAddr("tcp", net.JoinHostPort(host, port))).AddrPort(), rawOf)
+			st := streamType(testserver.Addr(ln), rawOf)
 			if config != nil {
 				secure(own.Store())(st)
 			}
-			c := newContext(t, runtime.Options{}, st)
-			conn := must(c.Open(t.Context(), "s"))
+			conn := teststream.Must(newContext(t, runtime.Options{}, st).Open(t.Context(), "s"))
+			defer conn.Close()
 			var before, after goruntime.MemStats
 			goruntime.GC()
 			goruntime.ReadMemStats(&before)
@@ -295,20 +253,16 @@ func TestRawSlowReader(t *testing.T) {
 				if _, err := io.ReadFull(conn, make([]byte, 1<<10)); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(time.Millisecond)
 			}
+			awaitStall(t, ln.stalled)
 			goruntime.GC()
 			goruntime.ReadMemStats(&after)
 			if more := int64(after.HeapAlloc) - int64(before.HeapAlloc); more > 2<<20 {
-				t.Errorf("%d bytes are held", more)
+				t.Errorf("the heap grew by %d bytes", more)
 			}
 			if n := sent.Load(); n > 16<<20 {
-				t.Errorf("the server has sent %d bytes, of which 200 KB are read", n)
+				t.Errorf("the server has sent %d bytes, of which 200 KB were read", n)
 			}
-			conn.Close()
-			c.Close()
-			stop()
 		})
 	}
-	m.check(t)
 }

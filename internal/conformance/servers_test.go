@@ -4,7 +4,9 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,31 +16,33 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 )
 
-// A program is a server that is not ours.
+// A program is a server of another project.
 type program struct {
 	name   string
-	config func(s *site) string         // the text of its configuration
-	args   func(config string) []string // to run in the foreground
-	env    func(fds int) []string       // that tells it of the sockets it inherits
+	config func(s *site) string         // text of the configuration
+	args   func(config string) []string // arguments to run in the foreground
+	env    func(fds int) []string       // environment that names the inherited sockets
 }
 
-// A site is what a program serves: one set of pages, at several addresses.
+// A site is the pages that a program serves, at several addresses.
 type site struct {
-	dir     string // for its files
-	backend string // address of the server behind it
+	dir     string          // of its files
+	backend string          // address of the server behind it
+	stalled <-chan struct{} // see stallListener; of the server behind it
 	names   []string
 	addrs   map[string]netip.AddrPort
 }
 
-// fd returns the number under which the program inherits the socket of a name.
+// fd returns the file descriptor of the inherited socket of an address.
 func (s *site) fd(name string) int {
 	for i, n := range s.names {
 		if n == name {
@@ -53,7 +57,7 @@ var nginx = program{
 	args: func(config string) []string {
 		return []string{"-p", filepath.Dir(config), "-c", config, "-e", "stderr"}
 	},
-	// This is how a new nginx takes over from an old one.
+	// A new nginx takes over from an old one this way.
 	env: func(fds int) []string {
 		v := "NGINX="
 		for i := range fds {
@@ -64,7 +68,7 @@ var nginx = program{
 	config: func(s *site) string {
 		var b strings.Builder
 		if os.Geteuid() == 0 {
-			b.WriteString("user root;\n") // who may read the files of the test
+			b.WriteString("user root;\n") // to read the files of the test
 		}
 		fmt.Fprintf(&b, `
 daemon off;
@@ -216,6 +220,7 @@ backend impatient
 	},
 }
 
+// pem returns the file with the certificate and key of an address.
 func (s *site) pem(name string) string {
 	switch name {
 	case "expired", "self-signed", "wrong host":
@@ -224,8 +229,8 @@ func (s *site) pem(name string) string {
 	return filepath.Join(s.dir, "good.pem")
 }
 
-// start runs the program until the end of the test. It inherits sockets that
-// listen already, so that no port is guessed and nothing waited for.
+// start runs the program until the end of the test. It inherits listening sockets, so
+// that no port has to be guessed.
 func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 	t.Helper()
 	exe, err := exec.LookPath(p.name)
@@ -234,14 +239,15 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 			t.Fatalf("%s is missing; make need installs it (Debian: apt install nginx-light haproxy)", p.name)
 		}
 	}
-	s := &site{dir: t.TempDir(), backend: startBackend(t), addrs: map[string]netip.AddrPort{}}
+	s := &site{dir: t.TempDir(), addrs: map[string]netip.AddrPort{}}
+	s.backend, s.stalled = startBackend(t)
 	s.names = []string{"plain", "TLS", "no h2", "TLS 1.1", "TLS 1.2", "expired", "self-signed", "wrong host", "closing"}
 	if p.name == "haproxy" {
 		s.names = append(s.names, "reject", "silent-drop")
 	}
 	now := time.Now().Add(-time.Hour)
 	if strings.Contains(s.dir, " ") {
-		t.Fatalf("the configuration of %s can not have a path with a space: %q", p.name, s.dir)
+		t.Fatalf("the configuration of %s cannot have a path with a space: %q", p.name, s.dir)
 	}
 	testcert.WritePEM(s.pem("good"), own.Certify(testcert.Key(), now, "127.0.0.1"))
 	testcert.WritePEM(s.pem("expired"), own.Certify(testcert.Key(), now.Add(-48*time.Hour), "127.0.0.1"))
@@ -252,9 +258,9 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 	}
 	var files []*os.File
 	for _, name := range s.names {
-		ln := must(net.Listen("tcp", "127.0.0.1:0")).(*net.TCPListener)
+		ln := teststream.Must(net.Listen("tcp", "127.0.0.1:0")).(*net.TCPListener)
 		s.addrs[name] = ln.Addr().(*net.TCPAddr).AddrPort()
-		files = append(files, must(ln.File()))
+		files = append(files, teststream.Must(ln.File()))
 		ln.Close()
 	}
 	config := filepath.Join(s.dir, p.name+".conf")
@@ -282,9 +288,9 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 	t.Cleanup(func() {
 		select {
 		case <-ended:
-			t.Errorf("%s ended by itself: %v\n%s", p.name, cmd.ProcessState, out.Bytes())
+			t.Errorf("%s has ended: %v\n%s", p.name, cmd.ProcessState, out.Bytes())
 		default:
-			_ = cmd.Process.Signal(syscall.SIGTERM) // which nginx passes on to its worker
+			_ = cmd.Process.Signal(syscall.SIGTERM) // nginx forwards it to its worker
 			select {
 			case <-ended:
 			case <-time.After(10 * time.Second):
@@ -293,36 +299,85 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 				t.Errorf("%s had to be killed", p.name)
 			}
 			if t.Failed() && out.Len() > 0 {
-				t.Logf("%s said:\n%s", p.name, out.Bytes())
+				t.Logf("output of %s:\n%s", p.name, out.Bytes())
 			}
 		}
 	})
-	// A server that does not like its configuration ends, and with it the
-	// sockets.
-	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		resp, err := http.Get("http://" + s.addrs["plain"].String() + "/hello")
-		if err == nil {
-			resp.Body.Close()
-			http.DefaultClient.CloseIdleConnections()
-			return s
-		}
-		select {
-		case <-ended:
-			t.Fatalf("%s does not start:\n%s", p.name, out.Bytes())
-		default:
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("%s does not answer: %v", p.name, err)
-		}
+	// The connection waits until the server accepts it. A server that rejects its
+	// configuration ends, and resets it.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req := teststream.Must(http.NewRequestWithContext(ctx, "GET", "http://"+s.addrs["plain"].String()+"/hello", nil))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("%s does not answer: %v", p.name, err) // its output follows
 	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	return s
 }
 
 // large is a large body.
 var large = bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
 
-// startBackend runs the server behind the program, for what the program can not
-// do by itself.
-func startBackend(t *testing.T) (addr string) {
+// stallTime is how long a write blocks before it counts as stalled.
+const stallTime = 200 * time.Millisecond
+
+// A stallListener accepts connections that signal when a write has been blocked for
+// stallTime, and again after each further stallTime.
+type stallListener struct {
+	net.Listener
+	stalled chan struct{}
+}
+
+func newStallListener(t *testing.T) stallListener {
+	return stallListener{testserver.Listen(t), make(chan struct{}, 1)}
+}
+
+func (l stallListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return stallConn{c, l.stalled}, nil
+}
+
+type stallConn struct {
+	net.Conn
+	stalled chan<- struct{}
+}
+
+func (c stallConn) Write(b []byte) (n int, err error) {
+	for {
+		c.SetWriteDeadline(time.Now().Add(stallTime))
+		k, err := c.Conn.Write(b[n:])
+		n += k
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		select {
+		case c.stalled <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// awaitStall waits until a write is stalled from now on.
+func awaitStall(t *testing.T, stalled <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-stalled: // may be from before
+	default:
+	}
+	select {
+	case <-stalled:
+	case <-time.After(20 * time.Second):
+		t.Error("the peer still sends")
+	}
+}
+
+// startBackend runs the server behind a program, for pages that a program cannot serve.
+func startBackend(t *testing.T) (addr string, stalled <-chan struct{}) {
 	end := make(chan struct{})
 	hijack := func(w http.ResponseWriter, text string, then func()) {
 		c, _, err := w.(http.Hijacker).Hijack()
@@ -337,7 +392,7 @@ func startBackend(t *testing.T) (addr string) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
-		framing := r.Header.Get("X-Client-Framing") // nginx measures a body that is in already
+		framing := r.Header.Get("X-Client-Framing") // nginx replaces that of a body it has read
 		switch {
 		case framing != "":
 		case r.ContentLength >= 0:
@@ -406,14 +461,8 @@ func startBackend(t *testing.T) (addr string) {
 		case <-r.Context().Done():
 		}
 	})
-	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	srv := &http.Server{Handler: mux}
-	var wg sync.WaitGroup
-	wg.Go(func() { srv.Serve(ln) })
-	t.Cleanup(func() {
-		close(end)
-		srv.Close()
-		wg.Wait()
-	})
-	return ln.Addr().String()
+	ln := newStallListener(t)
+	testserver.HTTP(t, ln, &http.Server{Handler: mux})
+	t.Cleanup(func() { close(end) })
+	return ln.Addr().String(), ln.stalled
 }

@@ -28,26 +28,29 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestSoak lets many streams of random policies do random things, over a
-// network that fails at random, for as long as SOAK says (20s). It works in
-// rounds: at the end of each all is closed, and nothing may be left of it.
+// TestSoak runs many streams of random policies, with random events and network faults,
+// for the time in SOAK (20s). At the end of each round everything is closed, and nothing
+// may be left.
 //
-// SOAKSEED repeats the choices of an earlier run, as far as time lets it.
+// SOAKSEED repeats the choices of an earlier run, as far as timing allows.
 func TestSoak(t *testing.T) {
 	duration := 20 * time.Second
 	if v := os.Getenv("SOAK"); v != "" {
-		duration = must(time.ParseDuration(v))
+		duration = teststream.Must(time.ParseDuration(v))
 	}
 	seed := rand.Uint64()
 	if v := os.Getenv("SOAKSEED"); v != "" {
-		seed = must(strconv.ParseUint(v, 10, 64))
+		seed = teststream.Must(strconv.ParseUint(v, 10, 64))
 	}
 	t.Logf("SOAKSEED=%d", seed)
 	var n tally
@@ -69,7 +72,7 @@ func TestSoak(t *testing.T) {
 		var mem goruntime.MemStats
 		goruntime.ReadMemStats(&mem)
 		switch {
-		case round < 2: // caches, pools and the heap of the test itself grow at first
+		case round < 2: // caches, pools and the test itself grow at first
 		case least == 0:
 			least = mem.HeapAlloc
 		default:
@@ -85,18 +88,18 @@ func TestSoak(t *testing.T) {
 	t.Logf("heap after the third round %d KB, most after any later %d KB", least>>10, most>>10)
 	if n.streams.Load() > 1000 && (n.acks.Load() == 0 || n.failures.Load() == 0 || n.lost.Load() == 0 || n.timeouts.Load() == 0 ||
 		n.h3.Load() == 0 || n.ws.Load() == 0 || n.mqtt.Load() == 0 || n.raw.Load() == 0) {
-		t.Errorf("not everything happened: %s", &n)
+		t.Errorf("some events did not occur: %s", &n)
 	}
 }
 
-// A tally counts what happened.
+// A tally counts events.
 type tally struct {
 	streams, events, acks, nacks, failures, lost, timeouts, destroyed, faults atomic.Int64
-	h3, ws, mqtt, raw                                                         atomic.Int64 // whole messages that have come by these
+	h3, ws, mqtt, raw                                                         atomic.Int64 // messages that arrived whole
 }
 
 func (n *tally) String() string {
-	return fmt.Sprintf("%d streams, %d events, %d ACK, %d NAK, %d UNR, %d lost, %d TMO, %d destroyed while at work, %d faults; messages: %d h3, %d ws, %d mqtt, %d raw",
+	return fmt.Sprintf("%d streams, %d events, %d ACK, %d NAK, %d UNR, %d lost, %d TMO, %d destroyed while busy, %d faults; messages: %d h3, %d ws, %d mqtt, %d raw",
 		n.streams.Load(), n.events.Load(), n.acks.Load(), n.nacks.Load(), n.failures.Load(), n.lost.Load(), n.timeouts.Load(),
 		n.destroyed.Load(), n.faults.Load(), n.h3.Load(), n.ws.Load(), n.mqtt.Load(), n.raw.Load())
 }
@@ -111,17 +114,17 @@ type soak struct {
 	brokers [2]string // without and with TLS
 	proxies []*faultProxy
 	udp     *faultUDP // h3
-	// serving is read-locked by each handler. http.Server.Close does not wait
-	// for handlers of h2, and one may even begin after it.
+	// serving is read-locked by each handler: http.Server.Close does not wait for handlers
+	// of h2, and one may even start after it.
 	serving sync.RWMutex
 	stopped bool
 }
 
-// A kindOf stream goes to the proxy of that index, or by UDP.
-type kindOf int
+// A carrier is the index of the proxy of a stream, or overH3.
+type carrier int
 
 const (
-	overH1 kindOf = iota
+	overH1 carrier = iota
 	overH1TLS
 	overH2
 	overRaw
@@ -129,16 +132,16 @@ const (
 	overMQTT
 	overMQTTTLS
 	overH3
-	kinds
+	carriers
 )
 
-func (k kindOf) secure() bool { return k != overH1 && k != overRaw && k != overMQTT }
+func (k carrier) secure() bool { return k != overH1 && k != overRaw && k != overMQTT }
 
 const (
 	soakLimit = 700 * time.Millisecond // of an attempt
-	soakStall = 300 * time.Millisecond // the longest that the network stands still
-	// soakBound is how long a stream may be at work without a word: the sum of
-	// all waits, and time for a machine that has other work.
+	soakStall = 300 * time.Millisecond // the longest black hole
+	// soakBound is how long a busy stream may have no event: the sum of all waits, and time
+	// for a machine with other work.
 	soakBound = 10 * time.Second
 )
 
@@ -159,7 +162,7 @@ func (r *soak) round(d time.Duration) {
 	wg.Wait()
 }
 
-// serve starts the servers, and before each a network with faults.
+// serve starts the servers, each behind a proxy with faults.
 func (r *soak) serve() (stop func()) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.serving.RLock()
@@ -179,7 +182,7 @@ func (r *soak) serve() (stop func()) {
 			w.Write(body)
 		case "/404":
 			w.WriteHeader(404)
-			io.WriteString(w, "there is no such page")
+			io.WriteString(w, "not found")
 		case "/503":
 			w.WriteHeader(503)
 		case "/204":
@@ -200,7 +203,7 @@ func (r *soak) serve() (stop func()) {
 	})
 	var stops []func()
 	for i := range 3 {
-		ln := must(net.Listen("tcp", "127.0.0.1:0"))
+		ln := teststream.Must(net.Listen("tcp", "127.0.0.1:0"))
 		srv := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0), Protocols: new(http.Protocols)}
 		srv.Protocols.SetHTTP1(i < 2)
 		srv.Protocols.SetHTTP2(i == 2)
@@ -215,9 +218,8 @@ func (r *soak) serve() (stop func()) {
 		stops = append(stops, p.close, func() { srv.Close() })
 	}
 	certificates := []tls.Certificate{r.own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}
-	echo := func(c net.Conn) { io.Copy(c, c) }
 	for _, config := range []*tls.Config{nil, {Certificates: certificates}} {
-		server, stop := tcp(config, echo)
+		server, stop := serveEcho(config)
 		p := newFaultProxy(server, r.fault)
 		r.proxies = append(r.proxies, p)
 		stops = append(stops, p.close, stop)
@@ -227,7 +229,7 @@ func (r *soak) serve() (stop func()) {
 		r.proxies = append(r.proxies, p)
 		stops = append(stops, p.close)
 	}
-	pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	srv := &http3.Server{Handler: handler, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: certificates}),
 		Logger: slog.New(slog.DiscardHandler)}
 	done := make(chan struct{})
@@ -251,7 +253,27 @@ func (r *soak) serve() (stop func()) {
 	}
 }
 
-// fault returns what is to happen to a connection.
+// serveEcho echoes bytes until stop.
+func serveEcho(config *tls.Config) (addr string, stop func()) {
+	ln := withTLS(teststream.Must(net.Listen("tcp", "127.0.0.1:0")), config)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(20 * time.Second))
+				io.Copy(c, c)
+			})
+		}
+	})
+	return ln.Addr().String(), func() { ln.Close(); wg.Wait() }
+}
+
+// fault returns a random fault, or none.
 func (r *soak) fault() fault {
 	if rand.IntN(3) != 0 {
 		return fault{}
@@ -265,10 +287,10 @@ func (r *soak) fault() fault {
 }
 
 // policy returns a random policy.
-func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
-	p := &runtime.Policy{}
-	// Streams that share a connection to a broker agree on these.
-	shared := runtime.MQTT{CleanStart: rnd.IntN(2) == 0}
+func (r *soak) policy(rnd *rand.Rand) *policy.Policy {
+	p := &policy.Policy{}
+	// Streams that share a connection to a broker must agree on these.
+	shared := policy.MQTT{CleanStart: rnd.IntN(2) == 0}
 	if rnd.IntN(3) == 0 {
 		shared.KeepAlive = time.Duration(1+rnd.IntN(3)) * time.Second
 	}
@@ -276,7 +298,7 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		shared.WillTopic, shared.WillMessage, shared.WillQoS = "will", "gone", byte(rnd.IntN(3))
 	}
 	for i := range 16 {
-		kind := kindOf(rnd.IntN(int(kinds)))
+		kind := carrier(rnd.IntN(int(carriers)))
 		at := r.udp.addr()
 		if kind != overH3 {
 			at = r.proxies[kind].addr()
@@ -286,7 +308,7 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		st.Opportunistic = rnd.IntN(3) > 0
 		st.NailedUp = rnd.IntN(4) == 0
 		if rnd.IntN(4) > 0 {
-			st.Retry = &runtime.Retry{Conceal: uint16(rnd.IntN(4))}
+			st.Retry = &policy.Retry{Conceal: uint16(rnd.IntN(4))}
 			for range rnd.IntN(3) {
 				st.Retry.Backoff = append(st.Retry.Backoff, time.Duration(rnd.IntN(30))*time.Millisecond)
 			}
@@ -305,11 +327,11 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		case overH2:
 			h2(st)
 		case overH3:
-			st.Protocol = runtime.ProtocolH3
+			st.Protocol = policy.ProtocolH3
 		case overRaw, overRawTLS:
 			rawOf(st)
 		case overMQTT, overMQTTTLS:
-			st.Protocol, st.HTTP = runtime.ProtocolMQTT, nil
+			st.Protocol, st.HTTP = policy.ProtocolMQTT, nil
 			m := shared
 			m.QoS, m.Topic = byte(rnd.IntN(3)), "soak/${id}"
 			m.Subscribe = m.Topic
@@ -324,13 +346,13 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 		if rnd.IntN(12) == 0 {
 			st.Port = 1 // refused
 		}
-		st.Metadata = []runtime.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}, {Name: "id"}}
+		st.Metadata = []policy.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}, {Name: "id"}}
 		p.StreamTypes = append(p.StreamTypes, st)
 		if st.HTTP == nil {
 			continue
 		}
 		if kind <= overH1TLS && rnd.IntN(3) == 0 {
-			st.Protocol, st.HTTP.URL = runtime.ProtocolWS, []string{"/ws/echo", "/ws/echo", "/ws/echo", "/ws/close", "/ws/drop", "/404"}[rnd.IntN(6)]
+			st.Protocol, st.HTTP.URL = policy.ProtocolWS, []string{"/ws/echo", "/ws/echo", "/ws/echo", "/ws/close", "/ws/drop", "/404"}[rnd.IntN(6)]
 			continue
 		}
 		st.HTTP.URL = []string{"/get", "/get", "/slow", "/404", "/503", "/204", "/redirect", "/cut"}[rnd.IntN(8)] + "?size=${size}"
@@ -343,22 +365,22 @@ func (r *soak) policy(rnd *rand.Rand) *runtime.Policy {
 			st.HTTP.NoContentLength = rnd.IntN(3) == 0
 		}
 		if rnd.IntN(3) == 0 {
-			st.HTTP.RespMap = []runtime.StatusState{{Status: 404, State: 1404}, {Status: 200, State: 1200}}
+			st.HTTP.RespMap = []policy.StatusState{{Status: 404, State: 1404}, {Status: 200, State: 1200}}
 		}
 	}
 	return p
 }
 
-// context lets some streams of one policy live and die.
+// context runs streams of a random policy in a context of its own.
 func (r *soak) context(rnd *rand.Rand, end time.Time) {
 	var open atomic.Int64 // connections
-	credentials := new(runtime.MemoryCredentials)
+	creds := new(credentials.Memory)
 	if rnd.IntN(3) == 0 { // so few that the broker has to close one connection for another
-		credentials.SetBlob(runtime.BlobMQTTClientID, 0, fmt.Sprint("soak", rnd.IntN(3)))
+		creds.SetBlob(policy.BlobMQTTClientID, 0, fmt.Sprint("soak", rnd.IntN(3)))
 	}
 	c, err := runtime.NewContext(r.policy(rnd), runtime.Options{
-		Transports:     []runtime.Transport{sshttp.New(), h3.New(), ws.New(), mqtt.New(), raw.New()},
-		ConnectTimeout: soakLimit, Credentials: credentials,
+		Transports:     []transport.Transport{sshttp.New(), h3.New(), ws.New(), mqtt.New(), raw.New()},
+		ConnectTimeout: soakLimit, Credentials: creds,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
 			if err != nil {
@@ -374,7 +396,7 @@ func (r *soak) context(rnd *rand.Rand, end time.Time) {
 		return
 	}
 	if d := min(time.Until(end), time.Duration(rnd.IntN(3000))*time.Millisecond); rnd.IntN(4) == 0 && d > 0 {
-		// It closes in the midst of it all.
+		// The context closes while its streams are busy.
 		timer := time.AfterFunc(d, func() { c.Close() })
 		defer timer.Stop()
 	}
@@ -393,11 +415,9 @@ func (r *soak) context(rnd *rand.Rand, end time.Time) {
 		})
 	}
 	wg.Wait()
-	if err := c.Close(); err != nil {
-		r.t.Error(err)
-	}
+	teststream.Shutdown(r.t, c)
 	if n := open.Load(); n != 0 {
-		r.t.Errorf("%d connections are open after Close", n)
+		r.t.Errorf("%d connections are open after Shutdown", n)
 	}
 }
 
@@ -413,55 +433,60 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// A player is a stream that does at random what a stream may do.
+// A player is a stream with random behaviour.
 type player struct {
-	r      *soak
-	st     *runtime.StreamType
-	url    string
-	many   bool // a connection carries any number of messages, or bytes
-	size   int
-	calm   atomic.Bool // no more tricks: let it come to an end
-	inside atomic.Int32
+	r       *soak
+	st      *policy.StreamType
+	url     string
+	many    bool // a connection carries any number of messages, or bytes
+	size    int
+	calm    atomic.Bool // the stream may come to an end undisturbed
+	inside  atomic.Int32
+	changed chan struct{} // receives a value after an event
+	over    chan struct{} // closed at DES
 
 	mu        sync.Mutex
 	rand      *rand.Rand
 	events    []string
-	latest    time.Time
-	state     runtime.State // latest but TMO
-	tmo       bool          // the latest is TMO
-	answered  runtime.Result
-	polled    bool // the latest CNG came after POL
+	latest    time.Time      // of an event
+	state     runtime.State  // latest except TMO
+	result    runtime.Result // of the callback of state
+	polled    bool           // the latest CNG came after POL
 	connected bool
 	verdict   bool // ACK or NAK since CON
 	eom       bool // rx(EOM) since CON
-	within    bool // a message has begun and not ended
-	others    bool // what others send comes too
-	body      int
+	within    bool // a message has started and not ended
+	others    bool // messages of other streams arrive too
+	body      int  // bytes received of the message
 	ended     bool
-	sent      int
-	over      chan struct{}
+	sent      int // bytes sent of the message
 }
 
-// after says which states may follow which: the table of libwebsockets, as far
-// as clients go.
+// after has the states that may follow each state: the table of lws for clients.
 var after = map[string]string{
 	"": "CRE", "CRE": "CNG TMO POL DES", "DIS": "CNG TMO POL DES UNR", "UNR": "ARF TMO POL CNG DES",
 	"CON": "ACK NAK DIS TMO DES", "CNG": "UNR CON TMO POL ARF CNG DES", "DES": "", "POL": "CNG TMO DES POL",
 	"ARF": "CNG POL TMO DES", "ACK": "DIS TMO", "NAK": "DIS TMO", "TMO": "CNG CON ACK NAK POL TMO DIS UNR DES",
 }
 
-func (p *player) fail(format string, args ...any) {
+func (p *player) failLocked(format string, args ...any) {
 	p.r.t.Errorf("%s (%v, %q): %s\nafter %s", p.st.Name, p.st.Protocol, p.url, fmt.Sprintf(format, args...), strings.Join(p.events, " "))
 }
 
-// enter checks that no callback runs at the same time.
+// enter checks that callbacks do not overlap. The callback calls the result at its end.
 func (p *player) enter() func() {
 	if p.inside.Add(1) != 1 {
 		p.mu.Lock()
-		p.fail("two callbacks at a time")
+		p.failLocked("callbacks overlap")
 		p.mu.Unlock()
 	}
-	return func() { p.inside.Add(-1) }
+	return func() {
+		p.inside.Add(-1)
+		select {
+		case p.changed <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
@@ -473,7 +498,7 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 	p.latest = time.Now()
 	name := teststream.Name(state)
 	if p.ended {
-		p.fail("%s after the end", name)
+		p.failLocked("%s after the end", name)
 	}
 	last := ""
 	for i := len(p.events) - 1; i >= 0 && last == ""; i-- {
@@ -486,7 +511,7 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 		allowed = append(allowed, "ACK", "NAK")
 	}
 	if !strings.HasPrefix(name, "USER") && !slices.Contains(allowed, name) {
-		p.fail("%s after %s", name, last)
+		p.failLocked("%s after %s", name, last)
 	}
 	if len(p.events) > 200 {
 		p.events = slices.Delete(p.events, 0, 100)
@@ -494,20 +519,20 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 	p.events = append(p.events, name)
 	was := p.state
 	if state != runtime.StateTimeout && state < runtime.StateUserBase {
-		p.state, p.tmo = state, false
+		p.state = state
 	}
 	r := runtime.OK
 	switch state {
 	case runtime.StateConnecting:
-		// Connect after a POLL that was declined needs no other.
-		p.polled = was == runtime.StatePoll && p.answered == runtime.OK
+		// After a declined POLL, Connect causes CNG without another POLL.
+		p.polled = was == runtime.StatePoll && p.result == runtime.OK
 		p.sent, p.body = 0, 0
 	case runtime.StateConnected:
 		p.connected, p.verdict, p.eom, p.within, p.body = true, false, false, false, 0
 	case runtime.StateQoSAckRemote, runtime.StateQoSNackRemote:
 		p.verdict = true
 		if !p.many && p.eom != (p.body > 0) {
-			p.fail("%s after %d bytes, end of message: %v", name, p.body, p.eom)
+			p.failLocked("%s after %d bytes, end of message: %v", name, p.body, p.eom)
 		}
 		if state == runtime.StateQoSAckRemote {
 			n.acks.Add(1)
@@ -523,11 +548,10 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 		n.failures.Add(1)
 	case runtime.StateTimeout:
 		n.timeouts.Add(1)
-		p.tmo = true
 		r = runtime.DisconnectMe
 	case runtime.StateDestroying:
 		if p.connected {
-			p.fail("DES of a connected stream without DIS")
+			p.failLocked("DES of a connected stream without DIS")
 		}
 		p.ended = true
 		close(p.over)
@@ -540,11 +564,11 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 		case 1:
 			r = runtime.DestroyMe
 		case 2, 3, 4:
-			p.trick(s)
+			p.trickLocked(s)
 		}
 	}
 	if state < runtime.StateUserBase && state != runtime.StateTimeout {
-		p.answered = r
+		p.result = r
 	}
 	if r != runtime.OK {
 		p.events[len(p.events)-1] += "=" + r.String()
@@ -558,47 +582,46 @@ func (p *player) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtim
 	defer p.mu.Unlock()
 	p.latest = time.Now()
 	if p.many {
-		p.piece(buf, flags)
-		return p.answerRx(s)
+		p.pieceLocked(buf, flags)
+		return p.rxResultLocked(s)
 	}
 	if !p.connected || p.eom || p.verdict || p.ended {
-		p.fail("rx without a connection, or after the end of the message")
+		p.failLocked("rx without a connection, or after the end of the message")
 	}
 	if flags&runtime.FlagSOM != 0 != (p.body == 0 && len(buf) > 0) {
-		p.fail("rx of %d bytes, flags %d, after %d", len(buf), flags, p.body)
+		p.failLocked("rx of %d bytes, flags %d, after %d", len(buf), flags, p.body)
 	}
 	if p.url != "/404?size=${size}" && !strings.HasPrefix(p.url, "/redirect") &&
 		(p.body+len(buf) > len(large) || !bytes.Equal(buf, large[p.body:p.body+len(buf)])) {
-		p.fail("rx of %d bytes at %d: not what was sent", len(buf), p.body)
+		p.failLocked("rx of %d bytes at %d: not what was sent", len(buf), p.body)
 	}
 	p.body += len(buf)
 	if flags&runtime.FlagEOM != 0 {
 		p.eom = true
 		p.events = append(p.events, "rx(EOM)")
-		if p.st.Protocol == runtime.ProtocolH3 {
+		if p.st.Protocol == policy.ProtocolH3 {
 			p.r.n.h3.Add(1)
 		}
 		if p.url == "/echo" && p.body != p.size || strings.HasPrefix(p.url, "/get") && p.body != p.size {
-			p.fail("a message of %d bytes where there were %d", p.body, p.size)
+			p.failLocked("a message of %d bytes where there were %d", p.body, p.size)
 		}
 	} else if len(p.events) == 0 || p.events[len(p.events)-1] != "rx" {
 		p.events = append(p.events, "rx")
 	}
-	return p.answerRx(s)
+	return p.rxResultLocked(s)
 }
 
-// piece checks a piece of what comes back of the messages that are sent. Over
-// raw it is a stream of bytes, in which they follow each other.
-func (p *player) piece(buf []byte, flags runtime.Flags) {
+// pieceLocked checks a piece of the echo of messages. Over raw they are a stream of bytes.
+func (p *player) pieceLocked(buf []byte, flags runtime.Flags) {
 	if !p.connected || p.ended {
-		p.fail("rx without a connection")
+		p.failLocked("rx without a connection")
 	}
 	n := p.r.n
-	if p.st.Protocol == runtime.ProtocolRaw {
+	if p.st.Protocol == policy.ProtocolRaw {
 		for len(buf) > 0 {
 			k := min(len(buf), p.size-p.body)
 			if !bytes.Equal(buf[:k], large[p.body:p.body+k]) {
-				p.fail("rx of %d bytes at %d: not what was sent", k, p.body)
+				p.failLocked("rx of %d bytes at %d: not what was sent", k, p.body)
 			}
 			buf = buf[k:]
 			if p.body += k; p.body == p.size {
@@ -609,31 +632,31 @@ func (p *player) piece(buf []byte, flags runtime.Flags) {
 		return
 	}
 	if first := flags&runtime.FlagSOM != 0; first != (!p.within) {
-		p.fail("rx of %d bytes, flags %d, within a message: %v", len(buf), flags, p.within)
+		p.failLocked("rx of %d bytes, flags %d, within a message: %v", len(buf), flags, p.within)
 	}
 	p.within = flags&runtime.FlagEOM == 0
 	if p.url == "/ws/drop" {
 		return
 	}
 	if p.body+len(buf) > len(large) || !bytes.Equal(buf, large[p.body:p.body+len(buf)]) {
-		p.fail("rx of %d bytes at %d: not what was sent", len(buf), p.body)
+		p.failLocked("rx of %d bytes at %d: not what was sent", len(buf), p.body)
 	}
 	if p.body += len(buf); p.within {
 		return
 	}
 	if p.body != p.size && !p.others {
-		p.fail("a message of %d bytes where there were %d", p.body, p.size)
+		p.failLocked("a message of %d bytes where there were %d", p.body, p.size)
 	}
 	p.body = 0
-	if p.st.Protocol == runtime.ProtocolWS {
+	if p.st.Protocol == policy.ProtocolWS {
 		n.ws.Add(1)
 	} else {
 		n.mqtt.Add(1)
 	}
 }
 
-// answerRx returns what Rx does after a piece.
-func (p *player) answerRx(s *runtime.Stream) runtime.Result {
+// rxResultLocked returns a result of Rx.
+func (p *player) rxResultLocked(s *runtime.Stream) runtime.Result {
 	if !p.calm.Load() {
 		switch p.rand.IntN(400) {
 		case 0:
@@ -641,7 +664,7 @@ func (p *player) answerRx(s *runtime.Stream) runtime.Result {
 		case 1:
 			return runtime.DestroyMe
 		case 2:
-			p.trick(s)
+			p.trickLocked(s)
 		case 3:
 			time.Sleep(time.Duration(p.rand.IntN(20)) * time.Millisecond)
 		}
@@ -655,7 +678,7 @@ func (p *player) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Fla
 	defer p.mu.Unlock()
 	p.latest = time.Now()
 	if p.ended {
-		p.fail("tx after the end")
+		p.failLocked("tx after the end")
 	}
 	if !p.calm.Load() {
 		switch p.rand.IntN(50) {
@@ -688,8 +711,8 @@ func (p *player) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Fla
 	return n, flags, runtime.OK
 }
 
-// trick does something that a program may do at any time.
-func (p *player) trick(s *runtime.Stream) {
+// trickLocked makes a random call that a program may make at any time.
+func (p *player) trickLocked(s *runtime.Stream) {
 	switch p.rand.IntN(10) {
 	case 0:
 		s.Connect()
@@ -705,7 +728,7 @@ func (p *player) trick(s *runtime.Stream) {
 		s.SetHandlers(runtime.Handlers{State: p.onState, Rx: p.onRx})
 	case 7:
 		if err := s.SetMetadata("x", fmt.Sprint(p.rand.Uint64())); err != nil && p.events != nil && !p.ended && s.State() != runtime.StateDestroying {
-			p.fail("%v", err)
+			p.failLocked("%v", err)
 		}
 	case 8:
 		s.Metadata("date")
@@ -717,7 +740,7 @@ func (p *player) trick(s *runtime.Stream) {
 	}
 }
 
-// idle reports whether the stream has come to an end that is documented.
+// idle reports whether the stream has ended as documented.
 func (p *player) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -729,19 +752,18 @@ func (p *player) idle() bool {
 	case runtime.StateDisconnected:
 		return p.verdict && !p.many || p.st.Opportunistic
 	case runtime.StateUnreachable, runtime.StatePoll:
-		return p.answered != runtime.OK
+		return p.result != runtime.OK
 	case runtime.StateConnecting:
-		return p.answered != runtime.OK && !p.polled
+		return p.result != runtime.OK && !p.polled
 	}
 	return false
 }
 
-// stream makes a stream and plays with it. It reports false when the context
-// is closed.
+// stream runs a stream. It reports false when the context is closed.
 func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool {
 	types := c.Policy().StreamTypes
-	p := &player{r: r, st: types[w.IntN(len(types))], rand: rand.New(rand.NewPCG(w.Uint64(), 2)), latest: time.Now(), over: make(chan struct{})}
-	p.many = p.st.HTTP == nil || p.st.Protocol == runtime.ProtocolWS
+	p := &player{r: r, st: types[w.IntN(len(types))], rand: rand.New(rand.NewPCG(w.Uint64(), 2)), latest: time.Now(), changed: make(chan struct{}, 1), over: make(chan struct{})}
+	p.many = p.st.HTTP == nil || p.st.Protocol == policy.ProtocolWS
 	if p.st.HTTP != nil {
 		p.url = p.st.HTTP.URL
 	}
@@ -772,9 +794,12 @@ func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool
 		} else {
 			s.RequestTx()
 		}
-		time.Sleep(time.Duration(w.IntN(60)) * time.Millisecond)
+		select {
+		case <-p.over:
+		case <-time.After(time.Duration(w.IntN(60)) * time.Millisecond):
+		}
 		p.mu.Lock()
-		p.trick(s)
+		p.trickLocked(s)
 		p.mu.Unlock()
 	}
 	wait := func(what string, done func() bool) bool {
@@ -782,12 +807,13 @@ func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool
 			select {
 			case <-p.over:
 				return true
-			case <-time.After(2 * time.Millisecond):
+			case <-p.changed:
+			case <-time.After(100 * time.Millisecond): // done may depend on the time
 			}
 			p.mu.Lock()
 			quiet := time.Since(p.latest)
 			if quiet > soakBound {
-				p.fail("stuck: %s, and nothing for %v; the context is closed: %v", what, quiet, s.RequestTx())
+				p.failLocked("stuck: %s, no event for %v; RequestTx: %v", what, quiet, s.RequestTx())
 				p.mu.Unlock()
 				return false
 			}
@@ -798,11 +824,11 @@ func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool
 	if w.IntN(3) > 0 {
 		p.calm.Store(true)
 		p.mu.Lock()
-		// Over and over only a loss that is not opportunistic repeats itself.
+		// A loss that is not opportunistic is repeated.
 		again := !p.st.Opportunistic && (strings.HasPrefix(p.url, "/cut") || p.url == "/ws/close" || p.url == "/ws/drop")
 		p.mu.Unlock()
-		limit := time.Now().Add(2 * soakBound) // of what may go on for ever
-		if !wait("at work", func() bool { return p.idle() || again && time.Now().After(deadline) || time.Now().After(limit) }) {
+		limit := time.Now().Add(2 * soakBound) // of what has no end
+		if !wait("busy", func() bool { return p.idle() || again && time.Now().After(deadline) || time.Now().After(limit) }) {
 			return false
 		}
 	} else {

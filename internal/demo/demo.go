@@ -1,5 +1,5 @@
-// Package demo shows the whole way of a policy on one machine: from its text,
-// by way of the checks and the compiler, to a program that executes it.
+// Package demo takes a policy all the way on one machine: from its text, through the
+// checks and the compiler, to a program that executes it.
 package demo
 
 import (
@@ -19,23 +19,23 @@ import (
 
 const modulePath = "github.com/secure-streams/sspolicy"
 
-// program is what the demo builds around the generated package.
+// program is the program that the demo builds around the generated package.
 //
 //go:embed hello.go.txt
 var program string
 
-// limit is how long the commands of the demo that are processes of their own
-// may take, together.
-const limit = 5 * time.Minute // to build net/http on a slow machine takes one
+// limit is the time that the processes of the demo may take together. Building
+// net/http on a slow machine takes a minute.
+const limit = 5 * time.Minute
 
-// Run shows the demo on w. The function sspolicy executes a command line of
-// sspolicy, writes all output of it to the writer and returns its exit code.
+// Run runs the demo and writes it to w. The function sspolicy executes a command line
+// of sspolicy, writes its output and returns its exit code.
 //
-// The files are written to keep, or if that is empty to a folder that is
-// removed at the end. For commands and messages as a user has them in that
-// folder, Run makes it the working directory until it returns.
+// The files go to the folder keep or, if that is empty, to a folder that is removed at
+// the end. Run changes to this folder until it returns, so that commands and messages
+// look as they do to a user.
 //
-// It returns an error if anything is not as announced.
+// Run fails if a command does not do what the demo says.
 func Run(w io.Writer, keep string, sspolicy func(w io.Writer, args ...string) int) (err error) {
 	checkout, err := findCheckout()
 	if err != nil {
@@ -60,15 +60,14 @@ func Run(w io.Writer, keep string, sspolicy func(w io.Writer, args ...string) in
 		return fmt.Errorf("demo: %s: %w", d.step, err)
 	}
 	d.heading("Done")
-	d.say("Everything went as announced.")
+	d.say("All commands did what they should.")
 	if keep != "" {
-		d.say("The files are in %s. The server is gone, so what connects to it now fails.", keep)
+		d.say("The files are in %s. The server has stopped, so connections to it fail now.", keep)
 	}
-	return d.failed
+	return d.writeErr
 }
 
-// findCheckout returns the folder of the module's source: the working directory
-// or one above it.
+// findCheckout returns the root of the module: the working directory or one above it.
 func findCheckout() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
@@ -80,13 +79,13 @@ func findCheckout() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("demo: %s is not in a checkout of sspolicy, where the demo finds the source of the package that generated code needs", start)
+			return "", fmt.Errorf("demo: %s is not in a checkout of sspolicy, which generated code is built against", start)
 		}
 	}
 }
 
-// enter makes dir the working directory, and the folder itself if need be. The
-// function that it returns goes back.
+// enter makes dir, if necessary, and changes to it. back returns to the previous
+// directory.
 func enter(dir string) (back func() error, err error) {
 	from, err := os.Getwd()
 	if err != nil {
@@ -106,9 +105,9 @@ type demo struct {
 	w        io.Writer
 	sspolicy func(io.Writer, ...string) int
 	checkout string
-	step     string // the heading of the step at hand
+	step     string // heading of the current step
 	steps    int
-	failed   error // of writing to w
+	writeErr error // the first error of w
 }
 
 func (d *demo) run() (err error) {
@@ -126,9 +125,9 @@ func (d *demo) run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, srv.close()) }()
-	d.say("It listens on 127.0.0.1, port %d.", srv.port)
+	d.say("The server listens on 127.0.0.1, port %d.", srv.port)
 
-	d.heading("A policy for it")
+	d.heading("A policy for the server")
 	sound, broken := policies(srv.port, ca, other)
 	for _, f := range []struct{ name, text string }{
 		{"policy.json", sound}, {"broken.json", broken}, {"break-trust.json", breakTrust},
@@ -148,38 +147,38 @@ func (d *demo) run() (err error) {
 		heading string
 		do      func() error
 	}{
-		{"Is its shape right?", func() error {
+		{"Validate its shape", func() error {
 			return d.command(0, nil, "validate", "policy.json")
 		}},
-		{"Does it mean what it seems to? No finding is good news", func() error {
+		{"Lint it: no output means no findings", func() error {
 			return d.command(0, nil, "lint", "policy.json")
 		}},
-		{"A variant with a misspelt key, and trust stores that come too late", func() error {
+		{"Lint a variant with a misspelt key, and trust stores defined too late", func() error {
 			return d.command(1, []string{"[unknown-key]", `did you mean "opportunistic"?`, "[forward-reference]", "^~"}, "lint", "broken.json")
 		}},
-		{"From the sound one: a Go package", func() error {
+		{"Compile the policy to a Go package", func() error {
 			return d.command(0, nil, "compile", "--lang", "go", "--package", "hellopolicy", "-o", "hellopolicy/policy.go", "policy.json")
 		}},
-		{"A program around that package", func() error {
+		{"Build and run a program around that package", func() error {
 			d.show("cat main.go", program)
 			if err := d.process(nil, "go", "build", "-o", exe("hello"), "."); err != nil {
 				return err
 			}
 			return d.process([]string{"state: CONNECTED\n", "payload: Hello, Ada! This came over TLS.\n", "state: QOS_ACK_REMOTE\n", "state: DESTROYING\n"}, "./"+exe("hello"))
 		}},
-		{"The same without a program: one stream, executed from the policy", func() error {
+		{"Run one stream of the policy, without a program", func() error {
 			return d.command(0, []string{"hello  CONNECTED\n", "Hello, Grace! This came over TLS.\n", "hello  QOS_ACK_REMOTE\n"},
 				"run", "--set", "name=Grace", "policy.json", "hello")
 		}},
-		{"For devices: the policy as C tables for lws (the first lines of them)", func() error {
+		{"Compile the policy to C tables for lws, for devices (first lines)", func() error {
 			return d.head(30, "compile", "--lang", "c", "policy.json")
 		}},
-		{"What if? A fragment to lay over the policy, and what it changes", func() error {
+		{"Write an overlay for a test, and show what it changes", func() error {
 			d.show("cat break-trust.json", breakTrust)
 			return d.command(0, []string{"\n-      \"tls_trust_store\": \"demo\",\n+      \"tls_trust_store\": \"vendor\",\n"},
 				"overlay", "--diff", "policy.json", "break-trust.json")
 		}},
-		{"The server is not trusted any more: three retries, then the program is told", func() error {
+		{"Run the stream with the overlay: the server is not trusted, all retries fail", func() error {
 			return d.command(4, []string{"UNREACHABLE: ", "hello  ALL_RETRIES_FAILED\n", "certificate signed by unknown authority"},
 				"run", "--set", "name=Grace", "--overlay", "break-trust.json", "policy.json", "hello")
 		}},
@@ -200,8 +199,8 @@ func exe(name string) string {
 }
 
 func (d *demo) say(format string, args ...any) {
-	if _, err := fmt.Fprintf(d.w, format+"\n", args...); d.failed == nil {
-		d.failed = err
+	if _, err := fmt.Fprintf(d.w, format+"\n", args...); d.writeErr == nil {
+		d.writeErr = err
 	}
 }
 
@@ -211,7 +210,7 @@ func (d *demo) heading(text string) {
 	d.say("\n== %d. %s", d.steps, text)
 }
 
-// show shows a text as the output of a command. Long lines are cut.
+// show shows a text as the output of a command. It truncates long lines.
 func (d *demo) show(command, text string) {
 	d.say("$ %s", command)
 	for line := range strings.Lines(text) {
@@ -223,8 +222,8 @@ func (d *demo) show(command, text string) {
 	}
 }
 
-// command executes a command line of sspolicy. It fails if the exit code is
-// another one than announced, or the output lacks something.
+// command executes a command line of sspolicy. It fails if the exit code is not exit, or
+// the output does not contain all of contains.
 func (d *demo) command(exit int, contains []string, args ...string) error {
 	d.say("$ sspolicy %s", strings.Join(args, " "))
 	out := &output{w: d.w}
@@ -236,8 +235,7 @@ func (d *demo) command(exit int, contains []string, args ...string) error {
 	return out.check("sspolicy "+args[0], contains)
 }
 
-// head executes a command line of sspolicy and shows the first lines of its
-// output.
+// head executes a command line of sspolicy and shows the first lines of the output.
 func (d *demo) head(lines int, args ...string) error {
 	var b bytes.Buffer
 	if code := d.sspolicy(&b, args...); code != 0 {
@@ -246,21 +244,20 @@ func (d *demo) head(lines int, args ...string) error {
 	}
 	all := strings.SplitAfter(b.String(), "\n")
 	if len(all) <= lines {
-		return fmt.Errorf("sspolicy %s: the output has less than %d lines", args[0], lines)
+		return fmt.Errorf("sspolicy %s: the output has fewer than %d lines", args[0], lines)
 	}
 	d.show(fmt.Sprintf("sspolicy %s | head -n %d", strings.Join(args, " "), lines), strings.Join(all[:lines], ""))
 	return nil
 }
 
-// process executes a program, and fails if that does or the output lacks
-// something.
+// process executes a program. It fails if the program fails, or the output does not
+// contain all of contains.
 func (d *demo) process(contains []string, name string, args ...string) error {
 	d.say("$ %s", strings.Join(append([]string{name}, args...), " "))
 	out := &output{w: d.w}
 	c := exec.CommandContext(d.ctx, name, args...)
 	c.Stdout, c.Stderr = out, out
-	// Nothing has to be downloaded, since the runtime uses the standard library
-	// alone: so nothing is.
+	// The runtime needs only the standard library, so nothing is downloaded.
 	c.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "GOPROXY=off", "GOWORK=off")
 	if err := c.Run(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -268,7 +265,7 @@ func (d *demo) process(contains []string, name string, args ...string) error {
 	return out.check(name, contains)
 }
 
-// output keeps what it passes on.
+// An output is a writer that keeps its text.
 type output struct {
 	w    io.Writer
 	mu   sync.Mutex
@@ -282,7 +279,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.w.Write(p)
 }
 
-// check fails if something is not in the output.
+// check returns an error unless the output contains all of contains.
 func (o *output) check(command string, contains []string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

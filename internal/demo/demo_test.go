@@ -8,18 +8,18 @@ import (
 	"testing"
 )
 
-// The demo fails when sspolicy does not do what the demo announces, and cleans
-// up after itself. That it works is a story of cmd/sspolicy.
-func TestRunFails(t *testing.T) {
+// TestRunErrors checks that the demo fails if sspolicy does not do what it should, and
+// that it cleans up. A script of cmd/sspolicy runs the whole demo.
+func TestRunErrors(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		sspolicy func(w io.Writer, args ...string) int
 		want     string
 	}{
-		{"refuses what is sound", func(io.Writer, ...string) int { return 1 },
-			"Is its shape right?: sspolicy validate: the exit code is 1, not 0"},
-		{"accepts what is broken", func(io.Writer, ...string) int { return 0 },
-			"A variant with a misspelt key, and trust stores that come too late: sspolicy lint: the exit code is 0, not 1"},
+		{"rejects the valid policy", func(io.Writer, ...string) int { return 1 },
+			"Validate its shape: sspolicy validate: the exit code is 1, not 0"},
+		{"accepts the broken policy", func(io.Writer, ...string) int { return 0 },
+			"Lint a variant with a misspelt key, and trust stores defined too late: sspolicy lint: the exit code is 0, not 1"},
 		{"finds only one of two mistakes", func(w io.Writer, args ...string) int {
 			if args[len(args)-1] != "broken.json" {
 				return 0
@@ -40,7 +40,7 @@ func TestRunFails(t *testing.T) {
 				t.Errorf("the error is %v, want %s", err, test.want)
 			}
 			if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
-				t.Errorf("it has left %v, %v", left, err)
+				t.Errorf("left behind: %v, %v", left, err)
 			}
 			if after, err := os.Getwd(); after != before {
 				t.Errorf("the working directory is %s, %v, was %s", after, err, before)
@@ -49,7 +49,7 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
-func TestRunOutsideOfACheckout(t *testing.T) {
+func TestRunOutsideCheckout(t *testing.T) {
 	t.Chdir(t.TempDir())
 	err := Run(io.Discard, "", nil)
 	if err == nil || !strings.Contains(err.Error(), "is not in a checkout of sspolicy") {

@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// The sections of the demo's policy. lws reads a policy once, from start to
-// end, so what a streamtype names stands before it.
+// The sections of the demo's policy. lws reads a policy in one pass, so definitions
+// come before their use.
 const (
-	retrySection = `  # A failed attempt is made again after 100 ms, and some more at random; after
-  # three such retries the program is told.
+	retrySection = `  # Retry a failed attempt after 100 ms, plus up to 10 % at random. After three
+  # retries, report the failure to the program.
   "retry": [{
     "briefly": { "backoff": [100], "conceal": 3, "jitterpc": 10 }
   }]`
 
-	certsSection = `  # Two CAs, made a moment ago. The server has its certificate from the first.
+	certsSection = `  # Two CAs, made just now. The first one issued the server's certificate.
   "certs": [{
     "demo_ca": %q
   }, {
     "vendor_ca": %q
   }]`
 
-	trustSection = `  # A stream that names a trust store trusts these CAs and no others.
+	trustSection = `  # A stream trusts only the CAs of the trust store that it names.
   "trust_stores": [
     { "name": "demo", "stack": ["demo_ca"] },
     { "name": "vendor", "stack": ["vendor_ca"] }
@@ -55,10 +55,10 @@ const (
     }
   }]`
 
-	// breakTrust lets the stream trust a CA that did not make the server's
+	// breakTrust makes the stream trust a CA that did not issue the server's
 	// certificate.
 	breakTrust = `{
-  # What if the server's certificate were not from a CA that we trust?
+  # A test: the server's certificate is not from a trusted CA.
   "s": [{
     "hello": { "tls_trust_store": "vendor" }
   }]

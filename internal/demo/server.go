@@ -23,7 +23,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// newAuthority makes a CA of that name.
+// newAuthority makes a CA.
 func newAuthority(name string) (*authority, error) {
 	cert, key, err := newCert(&x509.Certificate{
 		SerialNumber: big.NewInt(1),
@@ -36,7 +36,7 @@ func newAuthority(name string) (*authority, error) {
 	return &authority{cert, key}, err
 }
 
-// newCert makes a certificate that the CA has signed, or that is its own CA.
+// newCert makes a certificate signed by the CA, or self-signed if that is nil.
 func newCert(template *x509.Certificate, by *authority) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -53,14 +53,14 @@ func newCert(template *x509.Certificate, by *authority) (*x509.Certificate, *ecd
 	return cert, key, err
 }
 
-// A server answers with greetings, over TLS on loopback.
+// A server sends greetings, over TLS on loopback.
 type server struct {
-	http   http.Server
-	port   int
-	served chan error // gets what Serve returned
+	http http.Server
+	port int
+	done chan error // receives the result of Serve
 }
 
-// newServer starts a server whose certificate is from that CA.
+// newServer starts a server with a certificate from the CA.
 func newServer(ca *authority) (*server, error) {
 	cert, key, err := newCert(&x509.Certificate{
 		SerialNumber: big.NewInt(2),
@@ -78,11 +78,11 @@ func newServer(ca *authority) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{port: l.Addr().(*net.TCPAddr).Port, served: make(chan error, 1)}
+	s := &server{port: l.Addr().(*net.TCPAddr).Port, done: make(chan error, 1)}
 	s.http.Handler = http.HandlerFunc(greet)
-	s.http.ErrorLog = log.New(io.Discard, "", 0) // of refused handshakes, which the demo makes happen
+	s.http.ErrorLog = log.New(io.Discard, "", 0) // the demo causes handshake errors
 	s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}}
-	go func() { s.served <- s.http.ServeTLS(l, "", "") }()
+	go func() { s.done <- s.http.ServeTLS(l, "", "") }()
 	return s, nil
 }
 
@@ -95,12 +95,12 @@ func greet(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "Hello, %s! This came over TLS.\n", name)
 }
 
-// close ends the server.
+// close stops the server.
 func (s *server) close() error {
 	if err := s.http.Close(); err != nil {
 		return err
 	}
-	if err := <-s.served; !errors.Is(err, http.ErrServerClosed) {
+	if err := <-s.done; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -1,6 +1,6 @@
-// Package explain tells people what a rule, a key or a state is. The texts are
-// those of the rules, of the key table and of the runtime's documentation; the
-// pages in docs are made of them too.
+// Package explain describes rules, keys and states. The texts come from the rules, the
+// key table and the documentation of package runtime; the pages in docs are made of
+// them too.
 package explain
 
 //go:generate go run ./gen
@@ -12,21 +12,21 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// states are the states of a stream with what package runtime says of them:
-// paragraphs that start with a line of the state's name, made by gen.
+// states has a paragraph for each state of a stream: a line with its name, then its
+// documentation in package runtime. Command gen writes it.
 //
 //go:embed states.txt
 var states string
 
-// Explain returns what there is to say of a rule, a key or a state of this
-// name, in Markdown, or "". A key may be given with its section, as in
-// retry.conceal.
+// Explain describes the rule, key or state of this name in Markdown. It returns "" for
+// an unknown name. A key may have its section, as in retry.conceal.
 func Explain(name string) string {
 	var parts []string
-	if r := lint.Lookup(name); r != nil {
+	if r := rules.Lookup(name); r != nil {
 		parts = append(parts, Rule(r))
 	}
 	for _, s := range Sections() {
@@ -44,10 +44,10 @@ func Explain(name string) string {
 	return strings.Join(parts, "\n")
 }
 
-// Names returns all that Explain can explain.
+// Names returns all names that Explain describes.
 func Names() []string {
 	var names []string
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		names = append(names, r.Name)
 	}
 	for _, s := range Sections() {
@@ -63,8 +63,7 @@ func Names() []string {
 	return slices.Compact(names)
 }
 
-// Sections returns the sections whose entries have keys, in the order in which
-// they are explained.
+// Sections returns the sections whose entries have keys, in the order of KeyPage.
 func Sections() []schema.Section {
 	return []schema.Section{schema.Top, schema.Retry, schema.TrustStores, schema.Auth, schema.Metrics, schema.Streams}
 }
@@ -74,8 +73,19 @@ func Rule(r *lint.Rule) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s: %s.\n\n%s\n", r.Name, title(r.Severity.String()), r.Summary, r.Why)
 	fmt.Fprintf(&b, "\n## What lws does\n\n%s\n", r.LWS)
+	switch r.Fixes {
+	case lint.SafeFix:
+		b.WriteString("\n`sspolicy lint --fix` fixes it where it can.\n")
+	case lint.UnsafeFix:
+		b.WriteString("\n`sspolicy lint --unsafe-fixes` fixes it where it can.\n")
+	case lint.MixedFix:
+		b.WriteString("\n`sspolicy lint --fix` fixes some of it, and `--unsafe-fixes` more.\n")
+	}
+	if r.Group != "" {
+		fmt.Fprintf(&b, "\nThis rule is in the group `%s`: it is checked only with `--with %s`.\n", r.Group, r.Group)
+	}
 	if r.Firm {
-		b.WriteString("\nThis rule can't be suppressed.\n")
+		b.WriteString("\nThis rule cannot be suppressed.\n")
 	}
 	versions := ""
 	if len(r.Versions) > 0 {
@@ -91,8 +101,7 @@ func Rule(r *lint.Rule) string {
 
 func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
-// maxExample is the most characters of a line of an example that are shown:
-// certificates are long.
+// maxExample is the maximum length of a line in an example: certificates are long.
 const maxExample = 160
 
 func code(policy string) string {
@@ -113,13 +122,13 @@ func keyTitle(k *schema.Key) string {
 	return string(k.Section) + "." + k.Name
 }
 
-// Key returns what the key table says of a key.
+// Key describes a key by its row in the key table.
 func Key(k *schema.Key) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", k.Description)
-	row := func(what, is string) {
-		if is != "" {
-			fmt.Fprintf(&b, "- %s: %s\n", what, is)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "- %s: %s\n", name, value)
 		}
 	}
 	row("type", strings.Join(k.Types, " or "))
@@ -144,9 +153,9 @@ func Key(k *schema.Key) string {
 // RuleTable returns the table of all rules, with links to their pages.
 func RuleTable() string {
 	var b strings.Builder
-	b.WriteString("# Rules\n\nEach rule fires on the wrong example of its page and is silent on the right one: the tests run them.\n\n")
-	b.WriteString("| rule | severity | what is wrong |\n|---|---|---|\n")
-	for _, r := range lint.Rules() {
+	b.WriteString("# Rules\n\nEach rule reports the wrong example of its page and not the right one: the tests run both.\n\n")
+	b.WriteString("| rule | severity | summary |\n|---|---|---|\n")
+	for _, r := range rules.All() {
 		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", r.Name, r.Name, r.Severity, strings.ReplaceAll(r.Summary, "|", `\|`))
 	}
 	return b.String()
@@ -155,7 +164,7 @@ func RuleTable() string {
 // KeyPage returns the page of all keys.
 func KeyPage() string {
 	var b strings.Builder
-	b.WriteString("# Keys\n\nWhat sspolicy knows of each key of a policy. The source is the [JSON Schema](../schema/policy.schema.json).\n")
+	b.WriteString("# Keys\n\nAll keys of a policy. The source is the [JSON Schema](../schema/policy.schema.json).\n")
 	for _, s := range Sections() {
 		heading := "The top of a policy"
 		if s != schema.Top {

@@ -10,36 +10,36 @@ import (
 
 func TestExplain(t *testing.T) {
 	for name, want := range map[string]string{
-		"forward-reference": "## What lws does", "port": "C member: port", "retry.conceal": "65535 is for ever",
+		"forward-reference": "## What lws does", "port": "C member: port", "retry.conceal": "65535 means no limit",
 		"CONNECTED": "State 5.", "LWSSSCS_ALL_RETRIES_FAILED": "State 9.",
 	} {
 		if got := Explain(name); !strings.Contains(got, want) {
-			t.Errorf("%s: %q does not have %q", name, got, want)
+			t.Errorf("%s: %q does not contain %q", name, got, want)
 		}
 	}
 	if got := Explain("nothing"); got != "" {
-		t.Errorf("nothing is explained as %q", got)
+		t.Errorf("unknown name: %q", got)
 	}
 	for _, name := range Names() {
 		if Explain(name) == "" {
-			t.Errorf("%s is not explained", name)
+			t.Errorf("%s: no description", name)
 		}
 	}
 }
 
-// What gen writes is what is there: go generate has been run.
+// TestGenerated checks that the generated files are current.
 func TestGenerated(t *testing.T) {
 	dir := t.TempDir()
-	for _, sub := range []string{"internal/explain", "runtime", "docs/rules"} {
+	for _, sub := range []string{"internal/explain", "runtime/policy", "docs/rules"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile("../../runtime/states.go")
+	text, err := os.ReadFile("../../runtime/policy/states.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "runtime/states.go"), text, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "runtime/policy/states.go"), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(dir, "gen")
@@ -60,12 +60,11 @@ func TestGenerated(t *testing.T) {
 	}
 	compare("internal/explain/states.txt")
 	compare("docs/keys.md")
-	made, _ := filepath.Glob(filepath.Join(dir, "docs/rules/*.md"))
-	for _, f := range made {
+	want, _ := filepath.Glob(filepath.Join(dir, "docs/rules/*.md"))
+	for _, f := range want {
 		compare("docs/rules/" + filepath.Base(f))
 	}
-	there, _ := filepath.Glob("../../docs/rules/*.md")
-	if len(there) != len(made) {
-		t.Errorf("docs/rules has %d pages, want %d", len(there), len(made))
+	if got, _ := filepath.Glob("../../docs/rules/*.md"); len(got) != len(want) {
+		t.Errorf("docs/rules has %d pages, want %d", len(got), len(want))
 	}
 }

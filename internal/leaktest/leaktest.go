@@ -1,4 +1,4 @@
-// Package leaktest finds goroutines that tests leave behind.
+// Package leaktest finds goroutines that the tests of a package leave behind.
 package leaktest
 
 import (
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Run runs the tests of a package and returns the code to exit with: that of
-// the tests, or 1 if they passed but goroutines are left.
+// Run runs the tests of a package and returns the exit code: that of the tests, or 1 if
+// they passed but left goroutines behind.
 func Run(m *testing.M) int {
 	code := m.Run()
 	if code == 0 {
@@ -23,8 +23,8 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// leaked returns the stacks of goroutines that are still there when all tests
-// are done, beside the one that asks. Those about to end get time to do so.
+// leaked returns the stacks of all goroutines but its own. It waits up to 5 s for them
+// to end.
 func leaked() string {
 	var left []string
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

@@ -10,11 +10,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// fingerprints returns for each diagnostic a hash by which it is known again in
-// a later report, although the text has moved: of its rule, the names of the
-// sections, definitions and keys around it, and the text that it is about. What
-// these don't tell apart in one file is counted.
-func fingerprints(ds []schema.Diagnostic) []string {
+// Fingerprints returns a hash for each diagnostic that identifies it in later reports,
+// even if it has moved: of its rule, the keys that lead to its position, and its text.
+// A counter distinguishes diagnostics of a file that agree in these.
+func Fingerprints(ds []schema.Diagnostic) []string {
 	documents := map[*schema.Source]*schema.Document{}
 	seen := map[string]int{}
 	sums := make([]string, 0, len(ds))
@@ -23,10 +22,10 @@ func fingerprints(ds []schema.Diagnostic) []string {
 		if documents[s.Source] == nil {
 			documents[s.Source] = schema.Parse(s.Source.Name, []byte(s.Source.Text))
 		}
-		what := hash(d.Rule, strings.Join(around(documents[s.Source], s.Start), "\x00"), s.Text())
-		again := seen[s.Source.Name+what]
-		seen[s.Source.Name+what]++
-		sums = append(sums, hash(what, fmt.Sprint(again)))
+		sum := hash(d.Rule, strings.Join(keyPath(documents[s.Source], s.Start), "\x00"), s.Text())
+		n := seen[s.Source.Name+sum]
+		seen[s.Source.Name+sum]++
+		sums = append(sums, hash(sum, fmt.Sprint(n)))
 	}
 	return sums
 }
@@ -40,9 +39,9 @@ func hash(texts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// around returns the keys that lead to a place in a document. Places in arrays
-// are not among them, since they change when another element comes or goes.
-func around(d *schema.Document, offset int) []string {
+// keyPath returns the keys that lead to a position. It omits array indexes, which change
+// when elements are added or removed.
+func keyPath(d *schema.Document, offset int) []string {
 	var keys []string
 	for v := &d.Root; ; {
 		switch {

@@ -8,8 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Whatever is found in whatever text, all formats can be written, and programs
-// can read them.
+// FuzzWrite checks that all formats are valid for arbitrary texts and diagnostics.
 func FuzzWrite(f *testing.F) {
 	for _, d := range sample().Diagnostics {
 		f.Add(d.Span.Source.Name, d.Span.Source.Text, d.Rule, d.Message, d.Span.Start, d.Span.End, uint8(d.Severity))
@@ -28,7 +27,7 @@ func FuzzWrite(f *testing.F) {
 		}
 		e := d
 		e.Span, e.Severity, e.Related, e.Fixes = other, schema.Error, nil, nil
-		r := &Report{Files: []string{name, "b"}, Diagnostics: []schema.Diagnostic{d, e, d}, Fails: "warning"}
+		r := &Report{Files: []string{name, "b"}, Diagnostics: []schema.Diagnostic{d, e, d}, Fails: failing}
 		for file, o := range outs {
 			got := write(t, o, r)
 			if err := valid(o.Format, got, r); err != nil {
@@ -41,8 +40,7 @@ func FuzzWrite(f *testing.F) {
 	})
 }
 
-// checkText checks that no line of text was broken by what stands in it, and
-// that there is a mark under each excerpt.
+// checkText checks that the content breaks no line, and that each excerpt has a mark.
 func checkText(t *testing.T, text string, r *Report) {
 	heads, excerpts, marks := 0, 0, 0
 	for line := range strings.Lines(text) {
@@ -56,7 +54,7 @@ func checkText(t *testing.T, text string, r *Report) {
 			heads++
 		}
 		if strings.ContainsFunc(line[:len(line)-1], func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
-			t.Errorf("a control character in %q", line)
+			t.Errorf("control character in %q", line)
 		}
 	}
 	want := 0
@@ -68,7 +66,7 @@ func checkText(t *testing.T, text string, r *Report) {
 	}
 }
 
-// Ten thousand findings on one line of 1 MB.
+// BenchmarkLongLine writes 10,000 diagnostics on one line of 1 MB.
 func BenchmarkLongLine(b *testing.B) {
 	const n = 10_000
 	element := `{"stream":{"endpoint":"example.com","port":70000,"retry":"none","http_url":"/é"}},` + strings.Repeat(" ", 20)
@@ -87,7 +85,7 @@ func BenchmarkLongLine(b *testing.B) {
 					start := 6 + i*len(element) + strings.Index(element, "70000")
 					r.Diagnostics = append(r.Diagnostics, schema.Diagnostic{
 						Rule: "out-of-range", Severity: schema.Error, Span: schema.Span{Source: src, Start: start, End: start + 5},
-						Message: "port is 0 to 65535, not 70000",
+						Message: "port must be 0 to 65535, not 70000",
 						Related: []schema.Related{{Span: schema.Span{Source: src, Start: len(text) / 2, End: len(text)/2 + 1}, Message: "here"}},
 					})
 				}

@@ -11,8 +11,8 @@ import (
 
 var githubCommands = [...]string{schema.Info: "notice", schema.Warning: "warning", schema.Error: "error"}
 
-// writeGitHub writes each diagnostic as a workflow command, of which GitHub
-// Actions makes an annotation of the file.
+// writeGitHub writes each diagnostic as a workflow command, which GitHub Actions shows
+// as an annotation of the file.
 func writeGitHub(w io.Writer, r *Report) error {
 	b := bufio.NewWriter(w)
 	for _, d := range r.Diagnostics {
@@ -21,7 +21,7 @@ func writeGitHub(w io.Writer, r *Report) error {
 		message := strings.Join(append([]string{d.Message}, notes(d)...), "\n")
 		fmt.Fprintf(b, "::%s ", githubCommands[d.Severity])
 		if s.Source.Name == stdin {
-			message = s.String() + ": " + message // there is no file to annotate
+			message = s.String() + ": " + message // no file to annotate
 		} else {
 			fmt.Fprintf(b, "file=%s,line=%d,endLine=%d,", githubProperty(r.path(s.Source.Name)), start.Line, end.Line)
 			if start.Line == end.Line { // the runner drops columns otherwise
@@ -33,8 +33,7 @@ func writeGitHub(w io.Writer, r *Report) error {
 	return b.Flush()
 }
 
-// What follows the second "::" of a workflow command is escaped, and more so
-// the values of its properties.
+// The escapes of the message and of property values in a workflow command.
 var (
 	githubDataEscapes     = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
 	githubPropertyEscapes = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")

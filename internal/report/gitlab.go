@@ -6,11 +6,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A gitlabIssue is what GitLab Code Quality reads of a Code Climate issue.
+// A gitlabIssue is the part of a Code Climate issue that GitLab reads.
 type gitlabIssue struct {
 	Description string         `json:"description"`
 	CheckName   string         `json:"check_name"`
-	Fingerprint string         `json:"fingerprint"` // no two issues have the same
+	Fingerprint string         `json:"fingerprint"` // unique in a report
 	Severity    string         `json:"severity"`
 	Location    gitlabLocation `json:"location"`
 }
@@ -30,7 +30,7 @@ var gitlabSeverities = [...]string{schema.Info: "info", schema.Warning: "minor",
 // writeGitLab writes the diagnostics as a Code Quality report of GitLab.
 func writeGitLab(w io.Writer, r *Report) error {
 	issues := make([]gitlabIssue, 0, len(r.Diagnostics))
-	sums := fingerprints(r.Diagnostics)
+	sums := Fingerprints(r.Diagnostics)
 	for i, d := range r.Diagnostics {
 		s := clamp(d.Span)
 		path := r.path(s.Source.Name)
@@ -39,5 +39,5 @@ func writeGitLab(w io.Writer, r *Report) error {
 			gitlabLocation{path, gitlabLines{s.Position().Line, s.Source.Position(s.End).Line}},
 		})
 	}
-	return encode(w, issues)
+	return Encode(w, issues)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// jsonVersion is the version of the JSON forms. It rises when a field changes
-// its meaning or goes; new fields come without that.
+// jsonVersion is the version of the JSON formats. It rises when a field changes its
+// meaning or is removed, not when one is added.
 const jsonVersion = 1
 
 type jsonReport struct {
@@ -17,7 +17,7 @@ type jsonReport struct {
 	Diagnostics []jsonDiagnostic `json:"diagnostics"`
 }
 
-// A jsonLine is a line of jsonl.
+// A jsonLine is a line of FormatJSONL.
 type jsonLine struct {
 	Version int `json:"version"`
 	jsonDiagnostic
@@ -32,8 +32,8 @@ type jsonDiagnostic struct {
 	Fixes    []jsonFix       `json:"fixes"`
 }
 
-// jsonSpan has lines and columns from 1, columns in characters, and offsets
-// and lengths in bytes.
+// A jsonSpan has lines and columns from 1, columns in characters, and offset and length
+// in bytes.
 type jsonSpan struct {
 	File      string `json:"file"`
 	Line      int    `json:"line"`
@@ -51,6 +51,7 @@ type jsonRelated struct {
 
 type jsonFix struct {
 	Message string     `json:"message"`
+	Safe    bool       `json:"safe"`
 	Edits   []jsonEdit `json:"edits"`
 }
 
@@ -74,7 +75,7 @@ func newJSONDiagnostic(d schema.Diagnostic) jsonDiagnostic {
 		j.Related = append(j.Related, jsonRelated{newJSONSpan(r.Span), r.Message})
 	}
 	for _, f := range d.Fixes {
-		fix := jsonFix{f.Message, make([]jsonEdit, 0, len(f.Edits))}
+		fix := jsonFix{f.Message, f.Safe, make([]jsonEdit, 0, len(f.Edits))}
 		for _, e := range f.Edits {
 			fix.Edits = append(fix.Edits, jsonEdit{newJSONSpan(e.Span), e.NewText})
 		}
@@ -93,10 +94,10 @@ func newJSONDiagnostics(ds []schema.Diagnostic) []jsonDiagnostic {
 
 // writeJSON writes the report as one object.
 func writeJSON(w io.Writer, r *Report) error {
-	return encode(w, jsonReport{jsonVersion, append([]string{}, r.files()...), newJSONDiagnostics(r.Diagnostics)})
+	return Encode(w, jsonReport{jsonVersion, append([]string{}, r.files()...), newJSONDiagnostics(r.Diagnostics)})
 }
 
-// writeJSONL writes each diagnostic as an object on a line of its own.
+// writeJSONL writes each diagnostic as an object on one line.
 func writeJSONL(w io.Writer, r *Report) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
@@ -108,8 +109,8 @@ func writeJSONL(w io.Writer, r *Report) error {
 	return nil
 }
 
-// encode writes a value as JSON that people can read too.
-func encode(w io.Writer, v any) error {
+// Encode writes a value as indented JSON.
+func Encode(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)

@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The JUnit form: a testsuite for each file, and a testcase for each finding in
-// it. A file without findings has one testcase, which passed.
+// The JUnit format has a testsuite for each file, with a testcase for each diagnostic.
+// A file without diagnostics has one passing testcase.
 type junitReport struct {
 	XMLName  xml.Name `xml:"testsuites"`
 	Name     string   `xml:"name,attr"`
@@ -45,8 +45,7 @@ type junitFailure struct {
 	Text    string `xml:",chardata"`
 }
 
-// writeJUnit writes the report as JUnit XML. A finding is a failure if it makes
-// the command fail.
+// writeJUnit writes the report as JUnit XML. Diagnostics of level r.Fails are failures.
 func writeJUnit(w io.Writer, r *Report) error {
 	report := junitReport{Name: "sspolicy"}
 	suites := map[string]*junitSuite{}
@@ -55,7 +54,7 @@ func writeJUnit(w io.Writer, r *Report) error {
 		report.Suites = append(report.Suites, suites[name])
 	}
 	for _, d := range r.Diagnostics {
-		suites[d.Span.Source.Name].add(d, r.Fails.Fails(d.Severity))
+		suites[d.Span.Source.Name].add(d, r.Fails != nil && r.Fails(d))
 	}
 	for _, s := range report.Suites {
 		if len(s.Cases) == 0 {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// stdin is the name of a Source that was read from standard input.
+// stdin is the name of the Source of standard input.
 const stdin = "<stdin>"
 
-// path returns the name of a file as programs expect it: with slashes, without
-// "./", and relative if it is below the working directory.
+// path returns the name of a file for programs: with slashes, without "./", and relative
+// if it is below the working directory.
 func (r *Report) path(name string) string {
 	if name == stdin {
 		return name
@@ -24,7 +24,7 @@ func (r *Report) path(name string) string {
 	return filepath.ToSlash(name)
 }
 
-// uri returns the name of a file as a URI reference, which is never empty.
+// uri returns the name of a file as a URI reference. It is never empty.
 func (r *Report) uri(name string) string {
 	path := r.path(name)
 	if name != stdin && filepath.IsAbs(filepath.FromSlash(path)) {
@@ -32,5 +32,5 @@ func (r *Report) uri(name string) string {
 		return u.String()
 	}
 	u := url.URL{Path: path}
-	return strings.ReplaceAll(u.EscapedPath(), ":", "%3A") // what stands before a colon is a scheme
+	return strings.ReplaceAll(u.EscapedPath(), ":", "%3A") // a colon would end a scheme
 }

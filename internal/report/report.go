@@ -1,12 +1,11 @@
-// Package report writes diagnostics for people and for programs.
-//
-// Each format has a file of its own. docs/formats.md describes them for their
-// users.
+// Package report writes diagnostics in several formats, one per file. docs/formats.md
+// describes them.
 package report
 
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/template"
 	"unicode"
@@ -34,32 +33,34 @@ func Formats() []Format {
 	return []Format{FormatText, FormatJSON, FormatJSONL, FormatSARIF, FormatGitHub, FormatGitLab, FormatJUnit, FormatTemplate}
 }
 
-// A Report is what there is to tell: what was checked, by what, and what was
-// found.
+// A Report is the result of checking files.
 type Report struct {
-	Files       []string // the names of what was checked, as in the Sources
+	Files       []string // the names of all files, as in their Sources
 	Diagnostics []schema.Diagnostic
 
-	Rules   []Rule // the rules that were checked, for formats that describe them
+	Rules   []Rule // all rules, for formats that describe them
 	Version string // of sspolicy
-	Fails   Level  // the findings that are failures, for formats that know passed and failed
-	Dir     string // the working directory: absolute names below it become relative where a program reads them
+	Dir     string // the working directory: formats for programs write absolute names below it relative to it
+
+	// Fails reports whether a finding is a failure, for formats that distinguish
+	// passed and failed. It may be nil: nothing fails.
+	Fails func(schema.Diagnostic) bool
 }
 
-// A Rule describes a rule to those who read of its findings.
+// A Rule describes a rule.
 type Rule struct {
 	Name     string
 	Severity schema.Severity // of most of its diagnostics
 	Summary  string          // one line
 	Why      string          // in Markdown
-	LWS      string          // what lws does, likewise
+	LWS      string          // what lws does, in Markdown
 }
 
-// A Level is the name of the severity from which on findings are failures, or
-// LevelNone. None are failures by the zero Level.
+// A Level is the name of the lowest severity of failures, or LevelNone. With the zero
+// Level nothing is a failure.
 type Level string
 
-// LevelNone is the level that no finding reaches.
+// LevelNone is the level at which nothing is a failure.
 const LevelNone Level = "none"
 
 // Fails reports whether a finding is a failure.
@@ -68,7 +69,7 @@ func (l Level) Fails(s schema.Severity) bool {
 	return least.UnmarshalText([]byte(l)) == nil && s >= least
 }
 
-// An Output is a format with its settings.
+// An Output is a format with its options.
 type Output struct {
 	Format   Format
 	Color    bool               // for text
@@ -95,15 +96,15 @@ func (o Output) Write(w io.Writer, r *Report) error {
 	case FormatTemplate:
 		return writeTemplate(w, r, o.Template)
 	}
-	return fmt.Errorf("no format %q", o.Format)
+	return fmt.Errorf("unknown format %q", o.Format)
 }
 
-// Write writes diagnostics alone, in a format that needs no settings.
+// Write writes diagnostics in a format without options.
 func Write(w io.Writer, f Format, ds []schema.Diagnostic) error {
 	return Output{Format: f}.Write(w, &Report{Diagnostics: ds})
 }
 
-// files returns the names of all files that were checked or are to be blamed.
+// files returns the names of all files that were checked or have diagnostics.
 func (r *Report) files() []string {
 	var names []string
 	seen := map[string]bool{}
@@ -122,17 +123,17 @@ func (r *Report) files() []string {
 	return names
 }
 
-// Summary counts what was found, as in "3 errors, 1 warning in 2 of 5 files".
-// It is empty if nothing was.
+// Summary counts the diagnostics, as in "3 errors, 1 warning in 2 of 5 files". It
+// returns "" if there are none.
 func (r *Report) Summary() string {
 	if len(r.Diagnostics) == 0 {
 		return ""
 	}
 	counts := map[schema.Severity]int{}
-	hit := map[string]bool{}
+	files := map[string]bool{}
 	for _, d := range r.Diagnostics {
 		counts[d.Severity]++
-		hit[d.Span.Source.Name] = true
+		files[d.Span.Source.Name] = true
 	}
 	var parts []string
 	for _, s := range []schema.Severity{schema.Error, schema.Warning, schema.Info} {
@@ -147,19 +148,44 @@ func (r *Report) Summary() string {
 	}
 	summary := strings.Join(parts, ", ")
 	if n := len(r.files()); n > 1 {
-		summary += fmt.Sprintf(" in %d of %d files", len(hit), n)
+		summary += fmt.Sprintf(" in %d of %d files", len(files), n)
 	}
-	return summary
+	return summary + r.fixable()
 }
 
-// clamp returns a span that is inside of its source.
+// Fixable reports whether some of the findings have fixes.
+func (r *Report) Fixable() bool { return r.fixable() != "" }
+
+// fixable says how many findings have fixes, for the summary.
+func (r *Report) fixable() string {
+	safe, unsafe := 0, 0
+	for _, d := range r.Diagnostics {
+		switch {
+		case slices.ContainsFunc(d.Fixes, func(f schema.Fix) bool { return f.Safe }):
+			safe++
+		case len(d.Fixes) > 0:
+			unsafe++
+		}
+	}
+	switch {
+	case safe > 0 && unsafe > 0:
+		return fmt.Sprintf("; %d can be fixed with --fix, %d more with --unsafe-fixes", safe, unsafe)
+	case safe > 0:
+		return fmt.Sprintf("; %d can be fixed with --fix", safe)
+	case unsafe > 0:
+		return fmt.Sprintf("; %d can be fixed with --unsafe-fixes", unsafe)
+	}
+	return ""
+}
+
+// clamp moves a span inside its source.
 func clamp(s schema.Span) schema.Span {
 	s.Start = max(0, min(s.Start, len(s.Source.Text)))
 	s.End = max(s.Start, min(s.End, len(s.Source.Text)))
 	return s
 }
 
-// notes returns the related places and fixes of a diagnostic as lines of text.
+// notes returns the related positions and fixes of a diagnostic as lines of text.
 func notes(d schema.Diagnostic) []string {
 	var lines []string
 	for _, r := range d.Related {
@@ -171,8 +197,8 @@ func notes(d schema.Diagnostic) []string {
 	return lines
 }
 
-// clean removes control characters but for white space, and what else XML 1.0
-// can't hold even escaped.
+// clean removes control characters except white space, and other characters that XML
+// 1.0 cannot represent.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff {

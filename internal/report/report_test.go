@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the files in testdata/golden")
 
-// at returns the first place of a text in a source.
+// at returns the span of the first occurrence of a text in a source.
 func at(s *schema.Source, text string) schema.Span {
 	i := strings.Index(s.Text, text)
 	if i < 0 {
@@ -33,7 +33,7 @@ func where(s *schema.Source, start, end int) schema.Span {
 	return schema.Span{Source: s, Start: start, End: end}
 }
 
-// sample returns a report with what there is to get wrong.
+// sample returns a report that covers the edge cases of all formats.
 func sample() *Report {
 	plain := &schema.Source{Name: "policies/plain.json", Text: `{
   "s": [ { "mintest": {
@@ -52,14 +52,14 @@ func sample() *Report {
 	control := &schema.Source{Name: "control.json", Text: "{\"\x1b[31m\": \"\u009b\u202e\x00\xff\"}"}
 	empty := &schema.Source{Name: "empty.json"}
 	piped := &schema.Source{Name: stdin, Text: "{\"b\": 2}"}
-	unseen := &schema.Source{Name: "/srv/work/fragment.json", Text: "{}\n"}
+	fragment := &schema.Source{Name: "/srv/work/fragment.json", Text: "{}\n"}
 
 	r := &Report{
-		Version: "v1.2.3", Fails: "warning", Dir: "/srv/work",
+		Version: "v1.2.3", Fails: failing, Dir: "/srv/work",
 		Rules: []Rule{
 			{Name: "forward-reference", Severity: schema.Error, Summary: "something is used before it is defined",
 				Why: "lws reads a policy once.", LWS: "The policy is refused."},
-			{Name: "unknown-key", Severity: schema.Error, Summary: "a key that is none", Why: "lws makes a *phantom* of it."},
+			{Name: "unknown-key", Severity: schema.Error, Summary: "an unknown key", Why: "lws makes a *phantom* of it."},
 		},
 	}
 	for _, s := range []*schema.Source{plain, clean, name, tabs, wide, crlf, long, control, empty, piped} {
@@ -72,34 +72,34 @@ func sample() *Report {
 	d := add("forward-reference", schema.Error, at(plain, `"slow"`), `backoff scheme "slow" is defined only later`)
 	d.Related = []schema.Related{
 		{Span: where(plain, 94, 100), Message: "defined here"},
-		{Span: at(plain, `"retry"`), Message: "on the line that is shown already"},
+		{Span: at(plain, `"retry"`), Message: "on the same line"},
 	}
-	d = add("unknown-key", schema.Error, at(plain, `"tsl"`), `"tsl" is no key of a streamtype: did you mean "tls"?`)
+	d = add("unknown-key", schema.Error, at(plain, `"tsl"`), `"tsl" is not a key of a streamtype: did you mean "tls"?`)
 	d.Fixes = []schema.Fix{
 		{Message: "write tls", Edits: []schema.Edit{{Span: at(plain, `"tsl"`), NewText: `"tls"`}}},
 		{Message: "remove it, and say so\nin the fragment", Edits: []schema.Edit{
-			{Span: at(plain, `"tsl": true`), NewText: ""}, {Span: where(unseen, 1, 1), NewText: "\n"}}},
+			{Span: at(plain, `"tsl": true`), NewText: ""}, {Span: where(fragment, 1, 1), NewText: "\n"}}},
 		{Message: "a fix without edits"},
 	}
 	add("line-end", schema.Warning, at(name, `"a"`), "a message: 100%,\r\nwith <b>, \"quotes\" & 'such', \\ and {0} [link](1)")
 	add("tabs", schema.Info, at(tabs, `1`), "after tabs")
-	add("wide", schema.Warning, at(wide, `70000`), "日本語 before it")
-	add("wide", schema.Warning, at(wide, "\u0301e\u0301 👍🏽"), "it starts with what combines")
+	add("wide", schema.Warning, at(wide, `70000`), "after 日本語")
+	add("wide", schema.Warning, at(wide, "\u0301e\u0301 👍🏽"), "starts with a combining character")
 	add("crlf", schema.Warning, where(crlf, 8, 8), "an empty span at the end of a line")
 	add("crlf", schema.Warning, at(crlf, "[\r\n    1\r\n  ]"), "several lines")
 	add("crlf", schema.Error, where(crlf, len(crlf.Text), len(crlf.Text)), "the end of the text")
 	d = add("long", schema.Error, at(long, `70000`), "in the middle of a long line")
 	d.Related = []schema.Related{
-		{Span: at(long, `"tls"`), Message: "in sight"},
+		{Span: at(long, `"tls"`), Message: "in the same excerpt"},
 		{Span: where(long, len(long.Text)-8, len(long.Text)-5), Message: "far away on the same line"},
 	}
 	add("long", schema.Warning, where(long, 5, len(long.Text)-1), "a long span")
 	add("long", schema.Warning, where(long, 5, len(long.Text)-1), "the same span again")
-	add("control", schema.Error, at(control, "\x1b[31m"), "an escape \x1b[31m\x00\u202e\xff in it")
-	add("control", schema.Error, where(control, 12, 18), "ends inside of a character")
+	add("control", schema.Error, at(control, "\x1b[31m"), "contains an escape \x1b[31m\x00\u202e\xff")
+	add("control", schema.Error, where(control, 12, 18), "ends inside a character")
 	add("empty", schema.Error, where(empty, 0, 0), "the text is empty")
 	add("stdin", schema.Info, at(piped, `2`), "from standard input")
-	add("overlay", schema.Error, where(unseen, 0, 2), "in a file that was not asked for")
+	add("overlay", schema.Error, where(fragment, 0, 2), "in a file that is not among the arguments")
 	return r
 }
 
@@ -146,19 +146,19 @@ func TestGolden(t *testing.T) {
 			if d := cmp.Diff(string(want), string(got)); d != "" {
 				t.Error(d)
 			}
-			if again := write(t, o, sample()); !bytes.Equal(got, again) {
-				t.Error("it is not the same when written again")
+			if second := write(t, o, sample()); !bytes.Equal(got, second) {
+				t.Error("not deterministic")
 			}
 		})
 	}
 }
 
-// Without color there is no escape sequence in the text, whatever the policy
-// holds, and with color the text is the same but for those.
+// TestColor checks that text without color has no escape sequences, even if the policy
+// has some, and that color only adds escape sequences.
 func TestColor(t *testing.T) {
 	plain := string(write(t, Output{Format: FormatText}, sample()))
 	if strings.ContainsRune(plain, '\x1b') {
-		t.Error("there is an escape character in it")
+		t.Error("text contains an escape character")
 	}
 	color := string(write(t, Output{Format: FormatText, Color: true}, sample()))
 	for _, style := range append(severityStyles[:], styleStrong, styleFaint, styleNote, styleFix, "0") {
@@ -234,7 +234,7 @@ func TestTemplate(t *testing.T) {
 		{`{{len .}}`, "1"},
 		{`{{range .}}{{.rule}} {{.severity}} {{.endColumn}}{{end}}`, "forward-reference error 20"},
 		{`{{range .}}{{if eq .line 3}}three{{end}}{{end}}`, "three"},
-		{`{{range .}}{{range .related}}{{.line}}:{{.message}};{{end}}{{range .fixes}}none{{end}}{{end}}`, "6:defined here;3:on the line that is shown already;"},
+		{`{{range .}}{{range .related}}{{.line}}:{{.message}};{{end}}{{range .fixes}}none{{end}}{{end}}`, "6:defined here;3:on the same line;"},
 		{`{{json (index . 0 "message")}}`, `"backoff scheme \"slow\" is defined only later"`},
 		{`{{range .}}{{.nonsense}}{{end}}`, "error"},
 		{`{{.nonsense}}`, "error"},
@@ -258,7 +258,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// docs/formats.md says what each member of the JSON forms is.
+// TestDocsHaveEveryMember checks that docs/formats.md describes all members and formats.
 func TestDocsHaveEveryMember(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/formats.md")
 	if err != nil {
@@ -270,19 +270,19 @@ func TestDocsHaveEveryMember(t *testing.T) {
 		if name, _, ok := strings.Cut(strings.TrimSpace(line), `": `); ok && !seen[name] {
 			seen[name] = true
 			if member := strings.TrimPrefix(name, `"`); !bytes.Contains(docs, []byte("`"+member+"`")) {
-				t.Errorf("%s is not there", member)
+				t.Errorf("no member %s", member)
 			}
 		}
 	}
 	if len(seen) < 15 {
-		t.Errorf("only %d members were found", len(seen))
+		t.Errorf("%d members, want at least 15", len(seen))
 	}
 	if want := fmt.Sprintf("`version` is %d.", jsonVersion); !bytes.Contains(docs, []byte(want)) {
-		t.Errorf("%s is not there", want)
+		t.Errorf("no %q", want)
 	}
 	for _, f := range Formats() {
 		if !bytes.Contains(docs, []byte("\n## "+string(f)+"\n")) {
-			t.Errorf("%s is not there", f)
+			t.Errorf("no format %s", f)
 		}
 	}
 }
@@ -331,8 +331,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// A finding keeps its fingerprint when other things come and go around it, and
-// findings that differ have different ones.
+// TestFingerprints checks that fingerprints do not change when the text around them
+// does, and that they are unique.
 func TestFingerprints(t *testing.T) {
 	const before = `{"s":[{"a":{"port":70000,"port":70000}},{"b":{"port":70000}}]}`
 	const after = `
@@ -343,37 +343,37 @@ func TestFingerprints(t *testing.T) {
 	sums := func(text string, of ...string) []string {
 		src := &schema.Source{Name: "p.json", Text: text}
 		var ds []schema.Diagnostic
-		for _, what := range of {
+		for _, s := range of {
 			for i := 0; ; {
-				j := strings.Index(text[i:], what)
+				j := strings.Index(text[i:], s)
 				if j < 0 {
 					break
 				}
-				ds = append(ds, schema.Diagnostic{Rule: "r", Span: where(src, i+j, i+j+len(what))})
-				i += j + len(what)
+				ds = append(ds, schema.Diagnostic{Rule: "r", Span: where(src, i+j, i+j+len(s))})
+				i += j + len(s)
 			}
 		}
-		return fingerprints(ds)
+		return Fingerprints(ds)
 	}
-	was, is := sums(before, "70000"), sums(after, "70000")
-	if d := cmp.Diff(was, is); d != "" {
-		t.Errorf("they moved with the text: %s", d)
+	old := sums(before, "70000")
+	if d := cmp.Diff(old, sums(after, "70000")); d != "" {
+		t.Errorf("fingerprints changed: %s", d)
 	}
 	seen := map[string]bool{}
-	for _, sum := range append(was, sums(before, `"port"`)...) {
+	for _, sum := range append(old, sums(before, `"port"`)...) {
 		if seen[sum] {
-			t.Errorf("%s comes twice", sum)
+			t.Errorf("%s is not unique", sum)
 		}
 		seen[sum] = true
 	}
 }
 
-// valid checks that programs can read what was written.
+// valid checks that a text is valid in its format, and complete.
 func valid(f Format, text []byte, r *Report) error {
 	switch f {
 	case FormatJSON, FormatGitLab:
 		if !json.Valid(text) {
-			return fmt.Errorf("it is no JSON: %s", text)
+			return fmt.Errorf("invalid JSON: %s", text)
 		}
 	case FormatJSONL:
 		lines := strings.SplitAfter(string(text), "\n")
@@ -382,7 +382,7 @@ func valid(f Format, text []byte, r *Report) error {
 		}
 		for _, line := range lines {
 			if !json.Valid([]byte(line)) {
-				return fmt.Errorf("it is no JSON: %s", line)
+				return fmt.Errorf("invalid JSON: %s", line)
 			}
 		}
 	case FormatGitHub:
@@ -408,7 +408,7 @@ func validJUnit(text []byte, r *Report) error {
 	}
 	failures := 0
 	for _, g := range r.Diagnostics {
-		if r.Fails.Fails(g.Severity) {
+		if r.Fails(g) {
 			failures++
 		}
 	}
@@ -453,3 +453,5 @@ func TestJUnitText(t *testing.T) {
 		t.Errorf("message %q", m)
 	}
 }
+
+func failing(d schema.Diagnostic) bool { return Level("warning").Fails(d.Severity) }

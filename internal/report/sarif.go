@@ -7,8 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The part of SARIF 2.1.0 (OASIS Standard, with Errata 01) that a report needs.
-// A field without omitempty is one that the standard or its readers require.
+// The types below are the part of SARIF 2.1.0 (OASIS Standard, with Errata 01) that a
+// report needs. The standard or its readers require the fields without omitempty.
 type sarifLog struct {
 	Schema  string     `json:"$schema"`
 	Version string     `json:"version"`
@@ -82,7 +82,7 @@ type sarifPhysicalLocation struct {
 	Region           sarifRegion           `json:"region"`
 }
 
-// A sarifRegion ends before its EndColumn.
+// A sarifRegion is a span. EndColumn is exclusive.
 type sarifRegion struct {
 	StartLine   int `json:"startLine"`
 	StartColumn int `json:"startColumn"`
@@ -113,7 +113,7 @@ const (
 	home      = "https://github.com/secure-streams/sspolicy"
 	rulePages = home + "/blob/main/docs/rules/"
 
-	// fingerprintName rises when fingerprints are made in another way.
+	// fingerprintName has the version of the way in which fingerprints are made.
 	fingerprintName = "sspolicyFinding/v1"
 )
 
@@ -140,14 +140,14 @@ func writeSARIF(w io.Writer, r *Report) error {
 	for _, rule := range r.Rules {
 		addRule(newSARIFRule(rule))
 	}
-	sums := fingerprints(r.Diagnostics)
+	sums := Fingerprints(r.Diagnostics)
 	for i, d := range r.Diagnostics {
 		if _, ok := rules[d.Rule]; !ok {
 			addRule(sarifRule{ID: d.Rule, DefaultConfiguration: sarifConfiguration{sarifLevels[d.Severity]}})
 		}
 		run.Results = append(run.Results, r.sarifResult(d, rules[d.Rule], sums[i]))
 	}
-	return encode(w, sarifLog{
+	return Encode(w, sarifLog{
 		Schema:  "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
 		Version: "2.1.0",
 		Runs:    []sarifRun{run},
@@ -165,7 +165,7 @@ func newSARIFRule(r Rule) sarifRule {
 	}
 }
 
-// help returns what is known of a rule. Examples are on its page.
+// help returns the description of a rule. Its page has examples as well.
 func (r Rule) help() *sarifMessage {
 	text := r.Why
 	markdown := r.Why
@@ -197,7 +197,7 @@ func (r *Report) sarifResult(d schema.Diagnostic, rule int, sum string) sarifRes
 	return result
 }
 
-// sarifChanges returns edits by the file that they change.
+// sarifChanges groups edits by file.
 func (r *Report) sarifChanges(edits []schema.Edit) []sarifArtifactChange {
 	var changes []sarifArtifactChange
 	for _, e := range edits {

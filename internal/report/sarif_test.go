@@ -13,7 +13,7 @@ import (
 )
 
 // sarifSchema is the JSON Schema of SARIF 2.1.0 with Errata 01, by OASIS.
-// testdata/README.md says where this copy is from.
+// testdata/README.md has the source of this copy.
 var sarifSchema = sync.OnceValue(func() *jsonschema.Schema {
 	text, err := os.ReadFile("testdata/sarif-schema-2.1.0.json")
 	if err != nil {
@@ -27,8 +27,8 @@ var sarifSchema = sync.OnceValue(func() *jsonschema.Schema {
 	return c.MustCompile("sarif.json")
 })
 
-// validSARIF checks a log against the schema of OASIS, and what readers need
-// beyond that.
+// validSARIF checks a log against the schema of OASIS and further requirements of
+// readers.
 func validSARIF(text []byte, r *Report) error {
 	var doc any
 	if err := json.Unmarshal(text, &doc); err != nil {
@@ -48,7 +48,7 @@ func validSARIF(text []byte, r *Report) error {
 	seen := map[string]bool{}
 	for i, result := range run.Results {
 		if run.Tool.Driver.Rules[result.RuleIndex].ID != result.RuleID {
-			return fmt.Errorf("result %d: rule %q is not that of index %d", i, result.RuleID, result.RuleIndex)
+			return fmt.Errorf("result %d: rule %q, but index %d is another rule", i, result.RuleID, result.RuleIndex)
 		}
 		regions := []sarifRegion{}
 		for _, l := range append(result.Locations, result.RelatedLocations...) {
@@ -72,7 +72,7 @@ func validSARIF(text []byte, r *Report) error {
 		}
 		key := result.Locations[0].PhysicalLocation.ArtifactLocation.URI + result.PartialFingerprints[fingerprintName]
 		if seen[key] {
-			return fmt.Errorf("result %d: its fingerprint comes twice", i)
+			return fmt.Errorf("result %d: the fingerprint is not unique", i)
 		}
 		seen[key] = true
 	}
@@ -86,7 +86,7 @@ func TestSARIF(t *testing.T) {
 	}
 }
 
-// The schema that logs are checked against does find mistakes.
+// TestSARIFSchema checks that validSARIF finds mistakes.
 func TestSARIFSchema(t *testing.T) {
 	good := write(t, Output{Format: FormatSARIF}, sample())
 	for _, test := range []struct{ from, to string }{
@@ -99,10 +99,10 @@ func TestSARIFSchema(t *testing.T) {
 	} {
 		bad := bytes.Replace(good, []byte(test.from), []byte(test.to), 1)
 		if bytes.Equal(good, bad) {
-			t.Errorf("there is no %s", test.from)
+			t.Errorf("no %s in the log", test.from)
 		}
 		if validSARIF(bad, sample()) == nil {
-			t.Errorf("%s is taken", test.to)
+			t.Errorf("no error for %s", test.to)
 		}
 	}
 }

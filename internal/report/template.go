@@ -8,9 +8,9 @@ import (
 	"text/template"
 )
 
-// ParseTemplate returns the template of a format that the user makes. It is
-// executed over the list of diagnostics, each with the fields that it has in
-// the JSON format, and has a function json besides those of text/template.
+// ParseTemplate parses a template for FormatTemplate. Its data is the list of
+// diagnostics with the fields of FormatJSON. It can use the function json besides those
+// of text/template.
 func ParseTemplate(text string) (*template.Template, error) {
 	return template.New("--template").Option("missingkey=error").Funcs(template.FuncMap{
 		"json": func(v any) (string, error) {
@@ -31,8 +31,7 @@ func writeTemplate(w io.Writer, r *Report, t *template.Template) error {
 	return t.Execute(w, diagnostics)
 }
 
-// plain returns a value as the maps and lists that its JSON form has. Numbers
-// are integers.
+// plain returns a value as maps and slices, like its JSON. Numbers are integers.
 func plain(v any) (any, error) {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -58,7 +57,7 @@ func integers(v any) any {
 			v[i] = integers(v[i])
 		}
 	case json.Number:
-		n, _ := v.Int64() // there are no others
+		n, _ := v.Int64() // all numbers are integers
 		return int(n)
 	}
 	return v

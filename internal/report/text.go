@@ -14,9 +14,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// writeText writes each diagnostic as file:line:col: severity: message [rule],
-// with the line of the source and a mark under what it is about. Related places
-// and fixes follow.
+// writeText writes each diagnostic as file:line:col: severity: message [rule], with the
+// source line and the span underlined. Related positions and fixes follow.
 func writeText(w io.Writer, r *Report, color bool) error {
 	t := &textWriter{bufio.NewWriter(w), color}
 	for _, d := range r.Diagnostics {
@@ -24,23 +23,26 @@ func writeText(w io.Writer, r *Report, color bool) error {
 		fmt.Fprintf(t, "%s %s %s %s\n",
 			t.paint(styleStrong, inline(d.Span.String())+":"), t.paint(style, d.Severity.String()+":"),
 			inline(d.Message), t.paint(styleFaint, "["+inline(d.Rule)+"]"))
-		shown := t.excerpt(d.Span, style)
+		excerpt := t.excerpt(d.Span, style)
 		for _, r := range d.Related {
 			fmt.Fprintf(t, "  %s %s %s\n",
 				t.paint(styleStrong, inline(r.Span.String())+":"), t.paint(styleNote, "note:"), inline(r.Message))
-			if !shown.holds(r.Span) {
+			if !excerpt.contains(r.Span) {
 				t.excerpt(r.Span, styleNote)
 			}
 		}
 		for _, f := range d.Fixes {
-			fmt.Fprintf(t, "  %s %s\n", t.paint(styleFix, "fix:"), inline(f.Message))
+			label := "fix:"
+			if !f.Safe {
+				label = "unsafe fix:"
+			}
+			fmt.Fprintf(t, "  %s %s\n", t.paint(styleFix, label), inline(f.Message))
 		}
 	}
 	return t.Flush()
 }
 
-// The styles of a terminal, as parameters of the escape sequence that selects
-// them.
+// The styles, as parameters of the terminal's escape sequence.
 const (
 	styleStrong = "1"
 	styleFaint  = "2"
@@ -50,7 +52,7 @@ const (
 
 var severityStyles = [...]string{schema.Info: styleNote, schema.Warning: "1;33", schema.Error: "1;31"}
 
-// A textWriter keeps the first error, for Flush to return.
+// A textWriter writes text. Flush returns its first error.
 type textWriter struct {
 	*bufio.Writer
 	color bool
@@ -64,19 +66,19 @@ func (t *textWriter) paint(style, text string) string {
 	return "\x1b[" + style + "m" + text + "\x1b[0m"
 }
 
-// margin is how many characters of a long line are shown on either side of
-// where a span starts. Policies are often one line of thousands.
+// margin is the number of characters of a long line that are shown on either side of
+// the start of a span. Some policies are one line of thousands of characters.
 const margin = 60
 
 // A window is the part of a source that an excerpt shows.
 type window schema.Span
 
-func (w window) holds(s schema.Span) bool {
+func (w window) contains(s schema.Span) bool {
 	return s.Source == w.Source && w.Start <= s.Start && s.Start <= w.End
 }
 
-// excerpt writes the line that a span starts on, or what is near the span if
-// the line is long, and marks the span in it.
+// excerpt writes the first line of a span with the span underlined. Of a long line it
+// writes only the part around the span.
 func (t *textWriter) excerpt(s schema.Span, style string) window {
 	s = clamp(s)
 	line, start := s.Source.Line(s.Start)
@@ -84,30 +86,30 @@ func (t *textWriter) excerpt(s schema.Span, style string) window {
 	to := max(from, min(s.End-start, len(line)))
 
 	before := last(line[:from], margin)
-	marked := first(line[from:to], margin)
-	after := first(line[to:], max(0, margin-utf8.RuneCountInString(line[from:from+len(marked)])))
+	middle := first(line[from:to], margin)
+	after := first(line[to:], max(0, margin-utf8.RuneCountInString(line[from:from+len(middle)])))
 	lead, trail := "", ""
 	if len(before) < from {
 		lead = "…"
 	}
-	if from+len(marked) < to {
+	if from+len(middle) < to {
 		after = ""
 	}
-	if from+len(marked)+len(after) < len(line) {
+	if from+len(middle)+len(after) < len(line) {
 		trail = "…"
 	}
-	shown := window{s.Source, start + from - len(before), start + from + len(marked) + len(after)}
+	w := window{s.Source, start + from - len(before), start + from + len(middle) + len(after)}
 
-	before, marked, after = printable(before), printable(marked), printable(after)
+	before, middle, after = printable(before), printable(middle), printable(after)
 	number := fmt.Sprintf("%5d |", s.Position().Line)
 	gap := strings.Repeat(" ", width(lead+before))
-	mark := "^" + strings.Repeat("~", max(0, width(marked)-1))
-	fmt.Fprintf(t, "%s %s%s%s%s%s\n", t.paint(styleFaint, number), lead, before, marked, after, trail)
+	mark := "^" + strings.Repeat("~", max(0, width(middle)-1))
+	fmt.Fprintf(t, "%s %s%s%s%s%s\n", t.paint(styleFaint, number), lead, before, middle, after, trail)
 	fmt.Fprintf(t, "%s %s%s\n", t.paint(styleFaint, strings.Repeat(" ", len(number)-1)+"|"), gap, t.paint(style, mark))
-	return shown
+	return w
 }
 
-// first returns the first n characters of a text, or all if there are fewer.
+// first returns at most the first n characters of a text.
 func first(s string, n int) string {
 	end := 0
 	for ; n > 0 && end < len(s); n-- {
@@ -117,7 +119,7 @@ func first(s string, n int) string {
 	return s[:end]
 }
 
-// last returns the last n characters of a text, or all if there are fewer.
+// last returns at most the last n characters of a text.
 func last(s string, n int) string {
 	start := len(s)
 	for ; n > 0 && start > 0; n-- {
@@ -127,15 +129,13 @@ func last(s string, n int) string {
 	return s[start:]
 }
 
-// width returns how many cells of a terminal a text takes. It does not depend
-// on the locale.
+// width returns the width of a text in terminal cells, independent of the locale.
 func width(s string) int {
 	narrow := runewidth.Condition{StrictEmojiNeutral: true}
 	return narrow.StringWidth(s)
 }
 
-// printable replaces what would move the cursor, or the text around it, by
-// spaces.
+// printable replaces unprintable characters by spaces.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -145,8 +145,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// inline returns a name or message as it can stand in a line: what can't be
-// printed is written as in a Go string.
+// inline returns a name or message for one line: it escapes unprintable characters as
+// in a Go string.
 func inline(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s

@@ -2,17 +2,17 @@
 package testbroker
 
 import (
-	"bytes"
+	"bufio"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
-	"time"
 )
 
-// FreePort returns a port of the loopback that nobody listens on.
+// FreePort returns a port of the loopback on which nobody listens.
 func FreePort(t testing.TB) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -23,45 +23,49 @@ func FreePort(t testing.TB) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Start starts a broker, until the end of the test. last is the listener that
-// config, which is that of mosquitto.conf(5), has last.
-func Start(t testing.TB, config string, last netip.AddrPort) {
+// Start runs a broker until the end of the test. It returns when the broker
+// listens. config is a mosquitto.conf(5), except for the log and the user.
+func Start(t testing.TB, config string) {
 	t.Helper()
 	program, err := exec.LookPath("mosquitto")
 	if err != nil {
 		program = "/usr/sbin/mosquitto"
 	}
 	path := filepath.Join(t.TempDir(), "mosquitto.conf")
-	if err := os.WriteFile(path, []byte("log_dest none\nuser root\n"+config), 0o600); err != nil {
+	const own = "log_dest stderr\nlog_type error\nlog_type information\nuser root\n"
+	if err := os.WriteFile(path, []byte(own+config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "-c", path)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
+	started, ended := make(chan bool, 1), make(chan struct{})
+	var log strings.Builder
 	go func() {
 		defer close(ended)
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			log.WriteString(lines.Text() + "\n")
+			if strings.HasSuffix(lines.Text(), " running") {
+				select {
+				case started <- true:
+				default:
+				}
+			}
+		}
 		cmd.Wait()
 	}()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		<-ended
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if c, err := net.Dial("tcp", last.String()); err == nil {
-			c.Close()
-			return
-		}
-		select {
-		case <-ended:
-			t.Fatalf("mosquitto has ended: %s", log.String())
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("mosquitto does not listen")
-		}
+	select {
+	case <-started:
+	case <-ended:
+		t.Fatalf("mosquitto has ended:\n%s", log.String())
 	}
 }

@@ -1,4 +1,4 @@
-// Package testcert makes certificates for tests. What goes wrong in it panics.
+// Package testcert makes certificates for tests. It panics on errors.
 package testcert
 
 import (
@@ -17,7 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 func must[T any](v T, err error) T {
@@ -34,7 +34,7 @@ type Authority struct {
 	key  crypto.Signer
 }
 
-// New returns an authority with a key of its own. It may sign for 100 years.
+// New returns an authority with a new key. It is valid for 100 years.
 func New(name string) *Authority {
 	key := Key()
 	tmpl := &x509.Certificate{
@@ -51,21 +51,20 @@ func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert.Raw})
 }
 
-// Pool returns a pool of just this authority.
+// Pool returns a pool that contains only the authority.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.Cert)
 	return pool
 }
 
-// Store returns a trust store of a policy with just this authority.
-func (a *Authority) Store() *runtime.TrustStore {
-	return &runtime.TrustStore{Name: a.Name, Stack: []*runtime.Cert{{Name: a.Name, DER: string(a.Cert.Raw)}}}
+// Store returns a policy's trust store that contains only the authority.
+func (a *Authority) Store() *policy.TrustStore {
+	return &policy.TrustStore{Name: a.Name, Stack: []*policy.Cert{{Name: a.Name, DER: string(a.Cert.Raw)}}}
 }
 
-// Certify returns the certificate of a server with the names, each a host or an
-// IP address, good from notBefore for a day. A nil authority makes one that is
-// signed by itself.
+// Certify returns a server certificate for the names, hosts or IP addresses. It is valid
+// for a day from notBefore. A nil authority makes it self-signed.
 func (a *Authority) Certify(key crypto.Signer, notBefore time.Time, names ...string) tls.Certificate {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"},
@@ -87,8 +86,8 @@ func (a *Authority) Certify(key crypto.Signer, notBefore time.Time, names ...str
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// Server returns the config of a server with the names that is good now and
-// agrees on one of protos; nil for none.
+// Server returns the config of a server with these names and a valid certificate. protos
+// are its ALPN protocols.
 func (a *Authority) Server(protos []string, names ...string) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{a.Certify(Key(), time.Now().Add(-time.Hour), names...)},
@@ -96,8 +95,7 @@ func (a *Authority) Server(protos []string, names ...string) *tls.Config {
 	}
 }
 
-// Client returns the certificate of a client with the serial number, good for
-// an hour.
+// Client returns a client certificate with the serial number, valid for an hour.
 func (a *Authority) Client(serial int64) *tls.Certificate {
 	key := Key()
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour),
@@ -109,13 +107,13 @@ func (a *Authority) Client(serial int64) *tls.Certificate {
 // Key returns a new ECDSA key.
 func Key() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
 
-// Ed25519Key returns a new key whose signatures are all of one length.
+// Ed25519Key returns a new Ed25519 key. Its signatures have a fixed length.
 func Ed25519Key() crypto.Signer {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	return must(key, err)
 }
 
-// WritePEM writes a certificate and its key to one file, as servers read them.
+// WritePEM writes a certificate and its key to one PEM file.
 func WritePEM(path string, c tls.Certificate) {
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
 	key := must(x509.MarshalPKCS8PrivateKey(c.PrivateKey))
@@ -125,9 +123,8 @@ func WritePEM(path string, c tls.Certificate) {
 	}
 }
 
-// SystemRoots makes an authority the only one that the operating system trusts,
-// as far as this process sees, if it has not used TLS yet. remove removes the
-// file for that.
+// SystemRoots makes the authority the only system root of this process, if it has not
+// verified a certificate yet. remove deletes the file that this takes.
 func (a *Authority) SystemRoots() (remove func()) {
 	dir := must(os.MkdirTemp("", "sspolicy"))
 	roots := filepath.Join(dir, "roots.pem")

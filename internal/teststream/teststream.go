@@ -1,8 +1,10 @@
-// Package teststream holds what the tests of streams have in common: a record of
-// what a stream tells its handlers, and contexts that must have nothing to log.
+// Package teststream is the harness of tests of streams: it records the events of
+// a stream, and makes contexts that must not log.
 package teststream
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 var names = map[runtime.State]string{
@@ -20,7 +23,7 @@ var names = map[runtime.State]string{
 	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
 }
 
-// Name returns a state's short name, or that of lws if it has none.
+// Name returns the short name of a state, or the name that lws has for it.
 func Name(state runtime.State) string {
 	if name := names[state]; name != "" {
 		return name
@@ -28,26 +31,35 @@ func Name(state runtime.State) string {
 	return state.String()
 }
 
-// A Trace records what a stream tells its handlers, as events. It has no state
-// before its first use, and may be used in a bubble of synctest.
+// Actions are what a handler does at an event, by the event's name.
+type Actions = map[string]func(*runtime.Stream) runtime.Result
+
+// These are for Actions.
+func Connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.OK }
+func RequestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
+func Disconnect(*runtime.Stream) runtime.Result  { return runtime.DisconnectMe }
+func Destroy(*runtime.Stream) runtime.Result     { return runtime.DestroyMe }
+
+// A Trace records the calls of a stream's handlers as events. The zero value is
+// ready for use, also in a bubble of package synctest.
 type Trace struct {
-	On     map[string]func(*runtime.Stream) runtime.Result // what the handler does at an event
-	Prefix func() string                                   // stands before each event, if not nil
+	On     Actions
+	Prefix func() string // returns the text before each event; nil means none
 
 	mu      sync.Mutex
 	events  []string
+	body    []byte
 	inside  bool
 	changed chan struct{} // closed at the next event, if not nil
 }
 
-// Note records an event, and does what On has for it. Handlers that run at the
-// same time are a "CONCURRENT".
+// Note records an event and runs its action. It records "CONCURRENT" when two
+// handlers run at the same time.
 func (tr *Trace) Note(s *runtime.Stream, event string) runtime.Result {
 	return tr.note(s, event, false)
 }
 
-// NoteOnce is Note of an event that is recorded once, however often it comes in
-// a row.
+// NoteOnce is Note, but records successive equal events only once.
 func (tr *Trace) NoteOnce(s *runtime.Stream, event string) runtime.Result {
 	return tr.note(s, event, true)
 }
@@ -80,12 +92,26 @@ func (tr *Trace) note(s *runtime.Stream, event string, once bool) runtime.Result
 	return r
 }
 
-// State is a handler of states. An event is the name of one.
+// State is the State handler. The event is the Name of the state.
 func (tr *Trace) State(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 	return tr.Note(s, Name(state))
 }
 
-// Events returns what was recorded.
+// Keep adds received payload to the body of the trace.
+func (tr *Trace) Keep(payload []byte) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.body = append(tr.body, payload...)
+}
+
+// Body returns the payload that was kept.
+func (tr *Trace) Body() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return string(tr.body)
+}
+
+// Events returns the recorded events.
 func (tr *Trace) Events() []string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -94,7 +120,7 @@ func (tr *Trace) Events() []string {
 
 func (tr *Trace) String() string { return strings.Join(tr.Events(), " ") }
 
-// Count returns how often an event was recorded.
+// Count returns the number of recorded events of that name.
 func (tr *Trace) Count(event string) (n int) {
 	for _, e := range tr.Events() {
 		if e == event {
@@ -113,17 +139,20 @@ func (tr *Trace) Last() string {
 	return all[len(all)-1]
 }
 
-// Reset forgets what was recorded.
+// Reset forgets the recorded events, but not the body.
 func (tr *Trace) Reset() {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.events = nil
 }
 
-// Await asks done after each event, and waits until it says so, for 30 s at the
-// most. It reports whether it did.
+// awaitLimit ends a test that would wait forever.
+const awaitLimit = 30 * time.Second
+
+// Await calls done now and after each event until it returns true, for at most
+// 30 s. It returns the last result.
 func (tr *Trace) Await(done func() bool) bool {
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(awaitLimit)
 	defer limit.Stop()
 	for {
 		tr.mu.Lock()
@@ -143,47 +172,116 @@ func (tr *Trace) Await(done func() bool) bool {
 	}
 }
 
-// AwaitEnd waits until the events end in one of these. It ends the test if they
-// do not come to that.
-func (tr *Trace) AwaitEnd(t testing.TB, events ...string) {
+// AwaitEnd waits until the last events are one of the given sequences, whose
+// events are separated by spaces. If that does not happen, it ends the test.
+func (tr *Trace) AwaitEnd(t testing.TB, sequences ...string) {
 	t.Helper()
 	ends := func() bool {
 		got := tr.String()
-		return slices.ContainsFunc(events, func(e string) bool { return strings.HasSuffix(got, e) })
+		return slices.ContainsFunc(sequences, func(e string) bool { return strings.HasSuffix(got, e) })
 	}
 	if !tr.Await(ends) {
-		t.Fatalf("waited in vain for %v; saw %s", events, tr)
+		t.Fatalf("events do not end in %q: %s", sequences, tr)
 	}
 }
 
-// Logger returns a logger for a runtime that has no reason to log anything: each
-// line is an error of the test.
-func Logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(complaints{t}, nil)) }
+// AwaitCount waits until an event has been recorded n times. If that does not
+// happen, it ends the test.
+func (tr *Trace) AwaitCount(t testing.TB, n int, event string) {
+	t.Helper()
+	if !tr.Await(func() bool { return tr.Count(event) >= n }) {
+		t.Fatalf("not %d times %q: %s", n, event, tr)
+	}
+}
 
-type complaints struct{ t testing.TB }
+// Want compares the recorded events, joined by spaces, with want.
+func (tr *Trace) Want(t testing.TB, want string) {
+	t.Helper()
+	if got := tr.String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
 
-func (c complaints) Write(line []byte) (int, error) {
-	c.t.Errorf("the runtime logged: %s", line)
+// Elapsed returns a Prefix of the time since now in units, such as "3:"; there is
+// none at 0. A unit of 0 formats the time as a Duration, such as "3s:".
+func Elapsed(unit time.Duration) func() string {
+	start := time.Now()
+	return func() string {
+		switch d := time.Since(start); {
+		case d == 0:
+			return ""
+		case unit == 0:
+			return d.String() + ":"
+		default:
+			return fmt.Sprintf("%d:", d/unit)
+		}
+	}
+}
+
+// Must returns v, and panics if there is an error.
+func Must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// Logger returns a logger of which each line is an error of the test.
+func Logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(failer{t}, nil)) }
+
+type failer struct{ t testing.TB }
+
+func (f failer) Write(line []byte) (int, error) {
+	f.t.Errorf("the runtime logged: %s", line)
 	return len(line), nil
 }
 
-// NewContext returns a context for streamtypes, without jitter, that is closed
-// at the end of the test. If the options have no logger, it may log nothing.
-func NewContext(t testing.TB, o runtime.Options, types ...*runtime.StreamType) *runtime.Context {
+// NewContext returns a context for streamtypes, without jitter, and shuts it down
+// at the end of the test. If the options have no logger, it must not log.
+func NewContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
+	t.Helper()
+	return NewPolicyContext(t, o, &policy.Policy{StreamTypes: types})
+}
+
+// NewPolicyContext is NewContext for a policy.
+func NewPolicyContext(t testing.TB, o runtime.Options, p *policy.Policy) *runtime.Context {
 	t.Helper()
 	o.Jitter = func() uint16 { return 0 }
 	if o.Logger == nil {
 		o.Logger = Logger(t)
 	}
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, o)
+	c, err := runtime.NewContext(p, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { Shutdown(t, c) })
 	return c
 }
 
-// Retry conceals so many failures, with a wait of 5 ms.
-func Retry(conceal uint16) *runtime.Retry {
-	return &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+// Shutdown shuts a context down, and ends the test if anything of the context is
+// left after 30 s.
+func Shutdown(t testing.TB, c *runtime.Context) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
+	defer cancel()
+	if err := c.Shutdown(ctx); err != nil {
+		t.Fatalf("Shutdown: %v", err)
+	}
+}
+
+// Retry conceals that many failures, with a backoff of 5 ms.
+func Retry(conceal uint16) *policy.Retry {
+	return &policy.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+}
+
+// Settle waits until the stream has done what is due, apart from waits for a
+// retry. It does so by two timeouts, which are recorded as "TMO TMO": an attempt
+// that is due begins between them.
+func (tr *Trace) Settle(t testing.TB, s *runtime.Stream) {
+	t.Helper()
+	for range 2 {
+		n := tr.Count("TMO")
+		s.StartTimeout(1)
+		tr.AwaitCount(t, n+1, "TMO")
+	}
 }

@@ -10,41 +10,40 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// maxFile is how many bytes a file may have.
+// maxFile is the maximum size of a file in bytes.
 const maxFile = 16 << 20
 
-// maxLines is how many lines of a file are looked at.
+// maxLines is the maximum number of lines that are read.
 const maxLines = 10 * MaxJar
 
-// saveAfter is how long after a change the file is written.
+// saveAfter is the time from a change to the write of the file.
 const saveAfter = time.Second
 
-// scopeLine begins the line before cookies that are not for everyone. For lws
-// and curl it is a comment.
+// scopeLine begins the line before the cookies of a scope, except the empty one. For
+// lws and curl it is a comment.
 const scopeLine = "# sspolicy scope: "
 
-// httpOnlyMark is how curl begins the line of a cookie with HttpOnly.
+// httpOnlyMark begins the line of a cookie with HttpOnly, as in curl.
 const httpOnlyMark = "#HttpOnly_"
 
-// Open returns a jar with the cookies of the file, if there is one. Lines that
-// mean nothing are passed over. Close has to be called for the last changes to
-// be written.
+// Open returns a jar with the cookies of the file, if that exists. It ignores bad
+// lines. The caller must call Close, which writes the last changes.
 func Open(o Options) (*Jar, error) {
 	j := New()
 	j.o = o
 	if o.File == "" {
 		return j, nil
 	}
-	// Opening a named pipe would wait for someone to write to it.
+	// Opening a named pipe would block until another process writes to it.
 	info, err := os.Stat(o.File)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -52,7 +51,7 @@ func Open(o Options) (*Jar, error) {
 	case err != nil:
 		return nil, fmt.Errorf("sspolicy: cookies: %w", err)
 	case !info.Mode().IsRegular() || info.Size() > maxFile:
-		return nil, fmt.Errorf("sspolicy: cookies: %s is no file of at most %d MiB", o.File, maxFile>>20)
+		return nil, fmt.Errorf("sspolicy: cookies: %s: not a regular file of at most %d MiB", o.File, maxFile>>20)
 	}
 	f, err := os.Open(o.File)
 	if err != nil {
@@ -64,19 +63,19 @@ func Open(o Options) (*Jar, error) {
 		return nil, fmt.Errorf("sspolicy: cookies: %s: %w", o.File, err)
 	}
 	if bad > 0 && o.Logger != nil {
-		o.Logger.Warn("sspolicy: lines of the cookie file mean nothing", "file", o.File, "lines", bad)
+		o.Logger.Warn("sspolicy: the cookie file has bad lines", "file", o.File, "lines", bad)
 	}
 	return j, nil
 }
 
-// read reads a file, and returns how many lines of it mean nothing.
+// read reads a file and returns the number of bad lines.
 func (j *Jar) read(r io.Reader, now time.Time) (bad int, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	lines := bufio.NewScanner(io.LimitReader(r, maxFile))
 	lines.Buffer(nil, maxFile+1)
-	var key runtime.CookieScope
-	known := true // key is
+	var key transport.CookieScope
+	known := true // key is valid
 	for n := 0; lines.Scan(); n++ {
 		if n == maxLines {
 			return bad + 1, nil
@@ -102,7 +101,7 @@ func (j *Jar) read(r io.Reader, now time.Time) (bad int, err error) {
 		c.HttpOnly = httpOnly
 		if c.Expires.IsZero() || c.Expires.After(now) {
 			before := j.order
-			if j.set(j.key(key), u, c, now); j.order == before {
+			if j.setLocked(j.key(key), u, c, now); j.order == before {
 				bad++
 			}
 		}
@@ -111,7 +110,7 @@ func (j *Jar) read(r io.Reader, now time.Time) (bad int, err error) {
 }
 
 // parseScope returns the scope of a scopeLine.
-func parseScope(text string) (key runtime.CookieScope, ok bool) {
+func parseScope(text string) (key transport.CookieScope, ok bool) {
 	for _, to := range []*string{&key.StreamType, &key.Peer} {
 		quoted, err := strconv.QuotedPrefix(text)
 		if err != nil {
@@ -125,10 +124,9 @@ func parseScope(text string) (key runtime.CookieScope, ok bool) {
 
 // parseLine returns the cookie of a line, and a URL that may set it.
 //
-// The second column is where curl and lws do not agree: in curl's files TRUE
-// means that hosts below the domain get the cookie too, and then the domain
-// begins with a dot; in those of lws it means that they do not. So it is the dot
-// that counts: no host gets a cookie that was not for it.
+// curl and lws disagree about the second column: in files of curl TRUE means that
+// subdomains get the cookie too, and the domain begins with a dot; in files of lws it
+// means that they do not. So the dot decides: no host gets a cookie of another one.
 func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
 	f := strings.Split(line, "\t")
 	if len(f) == 6 {
@@ -141,7 +139,7 @@ func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
 	if err != nil || expires < 0 || !strings.HasPrefix(f[2], "/") {
 		return nil, nil, false
 	}
-	// As a server would say it, so that the same is checked.
+	// As a server would set it, so that it passes the same checks.
 	if c, err = http.ParseSetCookie(f[5] + "=" + f[6]); err != nil || c.Name != f[5] {
 		return nil, nil, false
 	}
@@ -159,22 +157,22 @@ func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
 	return (&cookie{id: id{path: c.Path}}).url(host), c, true
 }
 
-// text returns the file.
-func (j *Jar) text(now time.Time) []byte {
+// textLocked returns the contents of the file.
+func (j *Jar) textLocked(now time.Time) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Netscape HTTP Cookie File\n")
-	keys := make([]runtime.CookieScope, 0, len(j.scopes))
+	keys := make([]transport.CookieScope, 0, len(j.scopes))
 	for key := range j.scopes {
 		keys = append(keys, key)
 	}
-	// Those for everyone come first, without a scopeLine.
-	slices.SortFunc(keys, func(a, b runtime.CookieScope) int {
+	// The empty scope comes first and has no scopeLine.
+	slices.SortFunc(keys, func(a, b transport.CookieScope) int {
 		return strings.Compare(a.StreamType+"\x00"+a.Peer, b.StreamType+"\x00"+b.Peer)
 	})
 	truth := map[bool]string{false: "FALSE", true: "TRUE"}
 	for _, key := range keys {
 		s := j.scopes[key]
-		if key != (runtime.CookieScope{}) {
+		if key != (transport.CookieScope{}) {
 			fmt.Fprintf(&b, "%s%q %q\n", scopeLine, key.StreamType, key.Peer)
 		}
 		all := make([]*cookie, 0, len(s.cookies))
@@ -205,8 +203,8 @@ func (j *Jar) text(now time.Time) []byte {
 	return b.Bytes()
 }
 
-// saveLater sees to it that the file is written soon. mu is held.
-func (j *Jar) saveLater() {
+// saveLaterLocked schedules a write of the file.
+func (j *Jar) saveLaterLocked() {
 	if j.o.File == "" || j.save != nil || j.closed {
 		return
 	}
@@ -217,13 +215,14 @@ func (j *Jar) saveLater() {
 			return
 		}
 		j.save = nil
-		if err := j.write(); err != nil && j.o.Logger != nil {
-			j.o.Logger.Error("sspolicy: the cookies can not be kept", "err", err)
+		if err := j.writeLocked(); err != nil && j.o.Logger != nil {
+			j.o.Logger.Error("sspolicy: cannot write the cookies", "err", err)
 		}
 	})
 }
 
-// Close writes the file, if something has changed. The jar goes on in memory.
+// Close writes the file if the cookies have changed. After Close the jar works in
+// memory only.
 func (j *Jar) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -235,30 +234,14 @@ func (j *Jar) Close() error {
 		j.save.Stop()
 		j.save = nil
 	}
-	return j.write()
+	return j.writeLocked()
 }
 
-// write writes the file as a whole, or not at all. mu is held.
-func (j *Jar) write() (err error) {
-	defer func() {
-		if j.failed = err != nil; j.failed {
-			err = fmt.Errorf("sspolicy: cookies: %w", err)
-		}
-	}()
-	f, err := os.CreateTemp(filepath.Dir(j.o.File), ".cookies-*") // for the owner alone
-	if err != nil {
-		return err
+// writeLocked writes the file.
+func (j *Jar) writeLocked() error {
+	err := atomicfile.WritePrivate(j.o.File, j.textLocked(time.Now()))
+	if j.failed = err != nil; j.failed {
+		return fmt.Errorf("sspolicy: cookies: %w", err)
 	}
-	defer os.Remove(f.Name()) // is gone when all is well
-	_, err = f.Write(j.text(time.Now()))
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), j.o.File)
+	return nil
 }

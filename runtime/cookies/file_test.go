@@ -21,8 +21,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/cookies"
 )
 
-// TestFile checks what lines of a file mean, and that those that mean nothing
-// are passed over.
+// TestFile checks the meaning of lines, and that bad ones are ignored.
 func TestFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cookies")
 	text := strings.Join([]string{
@@ -30,10 +29,10 @@ func TestFile(t *testing.T) {
 		"h.test\tFALSE\t/\tFALSE\t0\ta\t1",
 		".h.test\tTRUE\t/\tTRUE\t4102444800\tb\t2\r",
 		"#HttpOnly_h.test\tFALSE\t/\tFALSE\t0\tc\t3",
-		"# Of lws: TRUE is for the host alone.",
+		"# In files of lws TRUE means the host only.",
 		"h.test\tTRUE\t/\tFALSE\t0\td\t4",
 		"h.test\tFALSE\t/\tFALSE\t0\te\t",
-		"h.test\tFALSE\t/\tFALSE\t1\texpired\t1", // no error
+		"h.test\tFALSE\t/\tFALSE\t1\texpired\t1", // not a bad line
 		"x", "h.test\tFALSE\t/\tFALSE\t-1\tf\t1", "h.test\tFALSE\t/\tFALSE\tx\tf\t1", "h.test\tFALSE\tx\tFALSE\t0\tf\t1",
 		"h.test\tFALSE\t/\tFALSE\t0\tf g\t1", "h.test\tFALSE\t/\tFALSE\t0\tf\t1; Secure", "h.test\tFALSE\t/\tFALSE\t0\tf=1\t1",
 		".com\tTRUE\t/\tFALSE\t0\tf\t1", "h.test/x\tFALSE\t/\tFALSE\t0\tf\t1", "\tFALSE\t/\tFALSE\t0\tf\t1",
@@ -69,7 +68,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// TestWrite checks when the file is written, and how.
+// TestWrite checks when and how the file is written.
 func TestWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -104,22 +103,22 @@ func TestWrite(t *testing.T) {
 		check("after Close", line+"h.test\tFALSE\t/\tFALSE\t0\tb\t1\n")
 		j.SetCookies(all, u, []string{"c=1"})
 		time.Sleep(2 * time.Second)
-		check("after that", line+"h.test\tFALSE\t/\tFALSE\t0\tb\t1\n")
+		check("later", line+"h.test\tFALSE\t/\tFALSE\t0\tb\t1\n")
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 			t.Errorf("%v %v", entries, err)
 		}
-		// Where nothing can be written the old file stays.
+		// A failed write is reported.
 		if j, err = cookies.Open(cookies.Options{File: filepath.Join(dir, "none", "cookies")}); err != nil {
 			t.Fatal(err)
 		}
 		j.SetCookies(all, u, []string{"a=1"})
 		if err := j.Close(); err == nil {
-			t.Error("wrote to no directory")
+			t.Error("wrote to a missing folder")
 		}
 	})
 }
 
-// TestCurl checks that curl and we read each other's files.
+// TestCurl checks that curl reads files of the jar, and the jar files of curl.
 func TestCurl(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/set" {
@@ -155,21 +154,21 @@ func TestCurl(t *testing.T) {
 	}
 	if got := sorted(j.Cookies(all, parse(t, srv.URL))); got != want {
 		text, _ := os.ReadFile(theirs)
-		t.Errorf("of curl's file we have %q\n%s", got, text)
+		t.Errorf("read from curl: %q\n%s", got, text)
 	}
-	// Written anew by us.
+	// Written by the jar.
 	j.SetCookies(all, parse(t, srv.URL), []string{"f=6; Max-Age=1000"})
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if got := sorted(curl("-b", theirs, srv.URL)); got != want+" f=6" {
 		text, _ := os.ReadFile(theirs)
-		t.Errorf("of our file curl has %q\n%s", got, text)
+		t.Errorf("read by curl: %q\n%s", got, text)
 	}
 }
 
-// FuzzCookieFile checks that no file does harm, and that what has been made of
-// one is the same after it has been written.
+// FuzzCookieFile checks that reading any file and writing it gives a file that reads
+// and writes as itself.
 func FuzzCookieFile(f *testing.F) {
 	f.Add("# Netscape HTTP Cookie File\nh.test\tFALSE\t/\tFALSE\t0\ta\t1\n")
 	f.Add("#HttpOnly_.h.test\tTRUE\t/x\tTRUE\t4102444800\tb\t\"2 3\"\r\n")
@@ -181,7 +180,7 @@ func FuzzCookieFile(f *testing.F) {
 		first := cookies.Text(j)
 		again := cookies.New()
 		if bad, err := cookies.Read(again, bytes.NewReader(first)); bad != 0 || err != nil {
-			t.Fatalf("%d lines of our own mean nothing: %v\n%s", bad, err, first)
+			t.Fatalf("%d bad lines in a written file: %v\n%s", bad, err, first)
 		}
 		if second := cookies.Text(again); !bytes.Equal(first, second) {
 			t.Errorf("written:\n%s\nread and written:\n%s", first, second)
@@ -192,7 +191,7 @@ func FuzzCookieFile(f *testing.F) {
 	})
 }
 
-// TestWriteAgain checks that what could not be written is written by Close.
+// TestWriteAgain checks that Close writes what could not be written before.
 func TestWriteAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	synctest.Test(t, func(t *testing.T) {

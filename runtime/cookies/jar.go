@@ -1,12 +1,12 @@
-// Package cookies keeps the cookies of streams whose policy says "http_cookies":
-// in memory, or also in a file of the format that lws and curl have.
+// Package cookies keeps the cookies of streams whose policy says http_cookies, in
+// memory and optionally in a file in the format of lws and curl.
 //
-// What a server may set is for net/http/cookiejar and the public suffix list to
-// say (RFC 6265), and for the rules of RFC 6265bis on Secure and the prefixes of
-// names. Beside that, cookies are kept apart by [runtime.CookieScope].
+// Which cookies a server may set follows RFC 6265, by net/http/cookiejar and the
+// public suffix list, and RFC 6265bis for Secure and the prefixes of names. Each
+// [transport.CookieScope] has its own cookies.
 //
-// The package is apart from the transports since the list takes 140 KB of a
-// program.
+// The package is not part of the transports because the public suffix list adds
+// 140 KB to a program.
 package cookies
 
 import (
@@ -22,15 +22,15 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Limits of a jar. RFC 6265 section 6.1 asks for the first three at least.
+// Limits of a jar. RFC 6265 section 6.1 demands at least the first three.
 const (
-	MaxSize   = 4096 // bytes of the name and the value of a cookie
-	MaxSite   = 50   // cookies of a site, which is a public suffix and one label more
-	MaxJar    = 3000 // cookies
-	MaxHeader = 16 << 10
+	MaxSize   = 4096     // bytes of the name and the value of a cookie
+	MaxSite   = 50       // cookies of a site: a public suffix and the label before it
+	MaxJar    = 3000     // cookies
+	MaxHeader = 16 << 10 // bytes of a Cookie header
 
 	maxAttribute = 1024                 // bytes of a path or domain
 	maxAge       = 400 * 24 * time.Hour // RFC 6265bis section 5.5
@@ -38,42 +38,42 @@ const (
 
 // Options are the settings of a jar.
 type Options struct {
-	// File is where the cookies are kept: read by Open, and written, as a whole
-	// and readable by its owner alone, within a second of a change and by Close.
-	// "" keeps them in memory. Two jars must not have the same file.
+	// File is the file of the cookies. Open reads it; it is replaced within a
+	// second of a change and by Close, and only its owner can read it. "" keeps
+	// the cookies in memory only. Two jars must not use the same file.
 	File string
 
-	// PerStreamType gives each streamtype its own cookies. Else they are shared,
-	// as far as their scope allows, as in lws.
+	// PerStreamType gives each streamtype its own cookies. Otherwise streamtypes
+	// with equal CookieScope.Peer share them, as in lws.
 	PerStreamType bool
 
-	// Logger is told of lines of the file that mean nothing, and of failures to
-	// write it. Nil is told nothing.
-	Logger runtime.Logger
+	// Logger receives warnings about bad lines of the file, and errors of writing
+	// it. Nil discards them.
+	Logger transport.Logger
 }
 
-// A Jar keeps cookies. Its methods may be called from any goroutine, and it may
-// be given to several contexts.
+// A Jar keeps cookies. Its methods may be called from any goroutine, and several
+// contexts may share it.
 type Jar struct {
 	o Options
 
 	mu     sync.Mutex
-	scopes map[runtime.CookieScope]*scope
-	count  int    // of cookies
-	order  uint64 // of the latest one that was set
-	save   *time.Timer
-	failed bool // to write the latest changes
+	scopes map[transport.CookieScope]*scope
+	count  int         // of cookies
+	order  uint64      // of the latest cookie
+	save   *time.Timer // writes the file; nil unless it runs
+	failed bool        // the latest changes could not be written
 	closed bool
 }
 
-var _ runtime.CookieJar = (*Jar)(nil)
+var _ transport.CookieJar = (*Jar)(nil)
 
-// A scope is the cookies of one scope. cookiejar knows who gets them, but not
-// how many there are, nor does it tell what to write to a file.
+// A scope is the cookies of one scope. jar decides who gets a cookie; cookies is for
+// limits and for the file, which a cookiejar.Jar does not support.
 type scope struct {
 	jar     *cookiejar.Jar
 	cookies map[id]*cookie
-	sites   map[string]int // how many cookies each has
+	sites   map[string]int // number of cookies of each site
 }
 
 type id struct{ domain, path, name string }
@@ -86,16 +86,16 @@ type cookie struct {
 	hostOnly bool
 	secure   bool
 	httpOnly bool
-	expires  time.Time // zero: never, as far as the server has said
+	expires  time.Time // zero means never
 	site     string
 	order    uint64
 }
 
 // New returns a jar that keeps cookies in memory.
-func New() *Jar { return &Jar{scopes: make(map[runtime.CookieScope]*scope)} }
+func New() *Jar { return &Jar{scopes: make(map[transport.CookieScope]*scope)} }
 
-// key returns the scope to use.
-func (j *Jar) key(s runtime.CookieScope) runtime.CookieScope {
+// key returns the key of a scope in j.scopes.
+func (j *Jar) key(s transport.CookieScope) transport.CookieScope {
 	if !j.o.PerStreamType {
 		s.StreamType = ""
 	}
@@ -103,7 +103,7 @@ func (j *Jar) key(s runtime.CookieScope) runtime.CookieScope {
 }
 
 // Cookies returns the value of the Cookie header of a request for u, or "".
-func (j *Jar) Cookies(sc runtime.CookieScope, u *url.URL) string {
+func (j *Jar) Cookies(sc transport.CookieScope, u *url.URL) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.scopes[j.key(sc)]
@@ -112,7 +112,7 @@ func (j *Jar) Cookies(sc runtime.CookieScope, u *url.URL) string {
 	}
 	r := http.Request{Header: make(http.Header, 1)}
 	value := ""
-	for _, c := range s.jar.Cookies(urlOf(u.Scheme, hostOf(u), u.Path)) { // those of the longest path first
+	for _, c := range s.jar.Cookies(urlOf(u.Scheme, hostOf(u), u.Path)) { // longest path first
 		r.AddCookie(c)
 		if longer := r.Header.Get("Cookie"); len(longer) <= MaxHeader {
 			value = longer
@@ -123,25 +123,24 @@ func (j *Jar) Cookies(sc runtime.CookieScope, u *url.URL) string {
 	return value
 }
 
-// SetCookies takes the Set-Cookie headers of a response from u. What is no
-// cookie, or may not be set, is passed over, as RFC 6265 wants.
-func (j *Jar) SetCookies(sc runtime.CookieScope, u *url.URL, lines []string) {
+// SetCookies stores the Set-Cookie headers of a response from u. It ignores malformed
+// and forbidden cookies, as RFC 6265 demands.
+func (j *Jar) SetCookies(sc transport.CookieScope, u *url.URL, lines []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	changed := false
 	for _, line := range lines[:min(len(lines), MaxSite)] {
 		if c, err := http.ParseSetCookie(line); err == nil {
-			changed = j.set(j.key(sc), u, c, time.Now()) || changed
+			changed = j.setLocked(j.key(sc), u, c, time.Now()) || changed
 		}
 	}
 	if changed {
-		j.saveLater()
+		j.saveLaterLocked()
 	}
 }
 
-// set sets a cookie, or takes it away. It reports whether something has
-// changed. mu is held.
-func (j *Jar) set(key runtime.CookieScope, u *url.URL, c *http.Cookie, now time.Time) bool {
+// setLocked sets or removes a cookie. It reports whether that changed anything.
+func (j *Jar) setLocked(key transport.CookieScope, u *url.URL, c *http.Cookie, now time.Time) bool {
 	k := &cookie{value: c.Value, quoted: c.Quoted, secure: c.Secure, httpOnly: c.HttpOnly, hostOnly: c.Domain == ""}
 	host := hostOf(u)
 	k.id = id{cmp.Or(strings.ToLower(strings.TrimPrefix(c.Domain, ".")), host), c.Path, c.Name}
@@ -181,20 +180,20 @@ func (j *Jar) set(key runtime.CookieScope, u *url.URL, c *http.Cookie, now time.
 		}
 		jar, err := cookiejar.New(&cookiejar.Options{PublicSuffixList: publicsuffix.List})
 		if err != nil {
-			return false // it never is
+			return false // never happens
 		}
 		s = &scope{jar, make(map[id]*cookie), make(map[string]int)}
 		j.scopes[key] = s
 	}
 	if gone {
 		old := s.cookies[k.id]
-		if old != nil && s.may(host, old) {
-			j.remove(s, old)
+		if old != nil && s.mayRemove(host, old) {
+			j.removeLocked(s, old)
 		}
 		return old != nil
 	}
 	s.put(host, k)
-	if !s.has(host, k) { // another domain, or one that is many people's
+	if !s.has(host, k) { // another domain, or a public suffix
 		if len(s.cookies) == 0 {
 			delete(j.scopes, key)
 		}
@@ -208,12 +207,12 @@ func (j *Jar) set(key runtime.CookieScope, u *url.URL, c *http.Cookie, now time.
 	j.order++
 	k.order = j.order
 	s.cookies[k.id] = k
-	j.evict(s, k.site, now)
+	j.evictLocked(s, k.site, now)
 	return old == nil || old.value != k.value || !old.expires.Equal(k.expires) || old.secure != k.secure || old.httpOnly != k.httpOnly
 }
 
-// hides reports whether there is a cookie of that name that came by TLS, and so
-// is not to be put aside by one that did not (RFC 6265bis section 5.7, step 9).
+// hides reports whether the scope has a Secure cookie of that name, which a cookie
+// from a connection without TLS must not hide (RFC 6265bis section 5.7, step 9).
 func (s *scope) hides(k *cookie) bool {
 	if s == nil || s.sites[k.site] == 0 {
 		return false
@@ -231,7 +230,7 @@ func under(name, domain string) bool {
 	return name == domain || strings.HasSuffix(name, "."+domain)
 }
 
-// put hands a cookie that is set by a host to cookiejar.
+// put stores a cookie that a host has set in the cookiejar.
 func (s *scope) put(host string, k *cookie) {
 	c := &http.Cookie{Name: k.name, Value: k.value, Quoted: k.quoted, Path: k.path, Secure: k.secure, HttpOnly: k.httpOnly, Expires: k.expires}
 	if !k.hostOnly {
@@ -240,27 +239,27 @@ func (s *scope) put(host string, k *cookie) {
 	s.jar.SetCookies(k.url(host), []*http.Cookie{c})
 }
 
-// has reports whether cookiejar has the cookie, for the host.
+// has reports whether the cookiejar returns the cookie for the host.
 func (s *scope) has(host string, k *cookie) bool {
 	return slices.ContainsFunc(s.jar.Cookies(k.url(host)), func(c *http.Cookie) bool { return c.Name == k.name && c.Value == k.value })
 }
 
-// may reports whether the host may take the cookie away.
-func (s *scope) may(host string, k *cookie) bool {
+// mayRemove reports whether the host may remove the cookie.
+func (s *scope) mayRemove(host string, k *cookie) bool {
 	return host == k.domain || !k.hostOnly && under(host, k.domain)
 }
 
-// url returns a URL of the host that the cookie is for.
+// url returns a URL of the host to which the cookie applies.
 func (k *cookie) url(host string) *url.URL { return urlOf("https", host, k.path) }
 
-// urlOf returns a URL for cookiejar, which takes an IPv6 address with a port, any
-// one, for another host than one without.
+// urlOf returns a URL for cookiejar. It always has a port, because cookiejar treats
+// an IPv6 address with a port and one without as two hosts.
 func urlOf(scheme, host, path string) *url.URL {
 	return &url.URL{Scheme: scheme, Host: net.JoinHostPort(host, "1"), Path: path}
 }
 
-// remove takes a cookie away.
-func (j *Jar) remove(s *scope, k *cookie) {
+// removeLocked removes a cookie.
+func (j *Jar) removeLocked(s *scope, k *cookie) {
 	delete(s.cookies, k.id)
 	if s.sites[k.site]--; s.sites[k.site] == 0 {
 		delete(s.sites, k.site)
@@ -271,9 +270,8 @@ func (j *Jar) remove(s *scope, k *cookie) {
 	s.put(k.domain, &gone)
 }
 
-// evict keeps the limits: expired cookies go first, then those that were set
-// the longest time ago.
-func (j *Jar) evict(s *scope, site string, now time.Time) {
+// evictLocked enforces the limits. Expired cookies go first, then the oldest.
+func (j *Jar) evictLocked(s *scope, site string, now time.Time) {
 	if s.sites[site] > MaxSite {
 		var of []*cookie
 		for _, k := range s.cookies {
@@ -282,7 +280,7 @@ func (j *Jar) evict(s *scope, site string, now time.Time) {
 			}
 		}
 		for _, k := range oldest(of, MaxSite, now) {
-			j.remove(s, k)
+			j.removeLocked(s, k)
 		}
 	}
 	if j.count <= MaxJar {
@@ -296,8 +294,8 @@ func (j *Jar) evict(s *scope, site string, now time.Time) {
 			in[k] = s
 		}
 	}
-	for _, k := range oldest(all, MaxJar*9/10, now) { // some more, so that it is not done each time
-		j.remove(in[k], k)
+	for _, k := range oldest(all, MaxJar*9/10, now) { // more than necessary, so that it is rare
+		j.removeLocked(in[k], k)
 	}
 	for key, s := range j.scopes {
 		if len(s.cookies) == 0 {
@@ -306,7 +304,7 @@ func (j *Jar) evict(s *scope, site string, now time.Time) {
 	}
 }
 
-// oldest returns which cookies have to go so that no more than limit are left.
+// oldest returns the cookies to remove so that at most limit are left.
 func oldest(all []*cookie, limit int, now time.Time) []*cookie {
 	if len(all) <= limit {
 		return nil
@@ -325,7 +323,7 @@ func oldest(all []*cookie, limit int, now time.Time) []*cookie {
 
 func (k *cookie) expired(now time.Time) bool { return !k.expires.IsZero() && !k.expires.After(now) }
 
-// hostOf returns the host of a URL as cookies know it, or "".
+// hostOf returns the host of a URL as in the domain of a cookie, or "".
 func hostOf(u *url.URL) string { return strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")) }
 
 func siteOf(domain string) string {
@@ -339,7 +337,7 @@ func siteOf(domain string) string {
 	return site
 }
 
-// hasPrefix is strings.HasPrefix whatever the case.
+// hasPrefix is strings.HasPrefix without regard to case.
 func hasPrefix(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }

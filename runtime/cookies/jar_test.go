@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func parse(t testing.TB, s string) *url.URL {
@@ -22,14 +22,14 @@ func parse(t testing.TB, s string) *url.URL {
 	return u
 }
 
-var all runtime.CookieScope
+var all transport.CookieScope
 
-// TestJar checks who gets a cookie.
+// TestJar checks which URLs get a cookie.
 func TestJar(t *testing.T) {
 	future := time.Now().Add(time.Hour).UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")
 	for _, tt := range []struct {
 		name  string
-		set   string // URL and Set-Cookie headers, apart by blanks and |
+		set   string // a URL, a blank, and Set-Cookie headers separated by " | "
 		get   string
 		value string
 	}{
@@ -40,7 +40,7 @@ func TestJar(t *testing.T) {
 		{"domain", "http://x.h.test/ a=1; Domain=h.test", "http://y.h.test/", "a=1"},
 		{"domain with a dot", "http://x.h.test/ a=1; Domain=.h.test", "http://h.test/", "a=1"},
 		{"another domain", "http://x.h.test/ a=1; Domain=y.h.test", "http://y.h.test/", ""},
-		{"a domain that ends alike", "http://evilh.test/ a=1; Domain=h.test", "http://h.test/", ""},
+		{"a domain with the same end", "http://evilh.test/ a=1; Domain=h.test", "http://h.test/", ""},
 		{"a top-level domain", "http://h.com/ a=1; Domain=com", "http://x.com/", ""},
 		{"a public suffix", "http://h.co.uk/ a=1; Domain=co.uk", "http://x.co.uk/", ""},
 		{"a private suffix", "http://h.github.io/ a=1; Domain=github.io", "http://x.github.io/", ""},
@@ -52,13 +52,13 @@ func TestJar(t *testing.T) {
 		{"path", "http://h.test/ a=1; Path=/x", "http://h.test/x/y", "a=1"},
 		{"the longest path first", "http://h.test/ a=1; Path=/ | a=2; Path=/x", "http://h.test/x", "a=2; a=1"},
 		{"replaced", "http://h.test/ a=1 | a=2", "http://h.test/", "a=2"},
-		{"taken away by age", "http://h.test/ a=1 | a=; Max-Age=0", "http://h.test/", ""},
-		{"taken away by date", "http://h.test/ a=1 | a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT", "http://h.test/", ""},
+		{"removed by age", "http://h.test/ a=1 | a=; Max-Age=0", "http://h.test/", ""},
+		{"removed by date", "http://h.test/ a=1 | a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT", "http://h.test/", ""},
 		{"not yet expired", "http://h.test/ a=1; Expires=" + future, "http://h.test/", "a=1"},
 		{"for a very long time", "http://h.test/ a=1; Max-Age=9999999999999", "http://h.test/", "a=1"},
 		{"secure", "https://h.test/ a=1; Secure", "https://h.test/", "a=1"},
-		{"secure, and no TLS", "https://h.test/ a=1; Secure", "http://h.test/", ""},
-		{"secure, from no TLS", "http://h.test/ a=1; Secure", "https://h.test/", ""},
+		{"secure, without TLS", "https://h.test/ a=1; Secure", "http://h.test/", ""},
+		{"secure, set without TLS", "http://h.test/ a=1; Secure", "https://h.test/", ""},
 		{"prefix", "https://h.test/ __Host-a=1; Secure; Path=/", "https://h.test/", "__Host-a=1"},
 		{"prefix and a domain", "https://h.test/ __Host-a=1; Secure; Path=/; Domain=h.test", "https://h.test/", ""},
 		{"prefix and a path", "https://h.test/ __Host-a=1; Secure; Path=/x", "https://h.test/x", ""},
@@ -68,7 +68,7 @@ func TestJar(t *testing.T) {
 		{"too long", "http://h.test/ a=" + strings.Repeat("x", cookies.MaxSize), "http://h.test/", ""},
 		{"a long path", "http://h.test/ a=1; Path=/" + strings.Repeat("x", 1024), "http://h.test/" + strings.Repeat("x", 1024), ""},
 	} {
-		// In memory, and after it has been in a file.
+		// In memory, and read from a file.
 		file := filepath.Join(t.TempDir(), "cookies")
 		j, err := cookies.Open(cookies.Options{File: file})
 		if err != nil {
@@ -92,8 +92,7 @@ func TestJar(t *testing.T) {
 	}
 }
 
-// TestSecureStays checks that a cookie that came by TLS is not put aside by one
-// that did not.
+// TestSecureStays checks that a connection without TLS cannot replace a Secure cookie.
 func TestSecureStays(t *testing.T) {
 	j := cookies.New()
 	j.SetCookies(all, parse(t, "https://h.test/"), []string{"a=1; Secure; Domain=h.test"})
@@ -109,7 +108,7 @@ func TestSecureStays(t *testing.T) {
 	}
 }
 
-// TestScopes checks what is kept apart.
+// TestScopes checks that scopes do not share cookies.
 func TestScopes(t *testing.T) {
 	u := parse(t, "https://h.test/")
 	for _, per := range []bool{false, true} {
@@ -119,7 +118,7 @@ func TestScopes(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, peer := range []string{"", "trust=00", `unix="/x y"`} {
-			j.SetCookies(runtime.CookieScope{StreamType: "a b", Peer: peer}, u, []string{fmt.Sprint("a=", i)})
+			j.SetCookies(transport.CookieScope{StreamType: "a b", Peer: peer}, u, []string{fmt.Sprint("a=", i)})
 		}
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
@@ -131,13 +130,13 @@ func TestScopes(t *testing.T) {
 		for _, j := range []*cookies.Jar{j, again} {
 			for i, peer := range []string{"", "trust=00", `unix="/x y"`} {
 				want := fmt.Sprint("a=", i)
-				if got := j.Cookies(runtime.CookieScope{StreamType: "a b", Peer: peer}, u); got != want {
+				if got := j.Cookies(transport.CookieScope{StreamType: "a b", Peer: peer}, u); got != want {
 					t.Errorf("per streamtype %v, peer %s: got %q, want %q", per, peer, got, want)
 				}
 				if per {
 					want = ""
 				}
-				if got := j.Cookies(runtime.CookieScope{StreamType: "b", Peer: peer}, u); got != want {
+				if got := j.Cookies(transport.CookieScope{StreamType: "b", Peer: peer}, u); got != want {
 					t.Errorf("per streamtype %v, peer %s, another streamtype: got %q, want %q", per, peer, got, want)
 				}
 			}
@@ -145,8 +144,8 @@ func TestScopes(t *testing.T) {
 	}
 }
 
-// TestLimits checks that a server that sets cookies without end gets to keep the
-// latest ones, and takes none from other sites.
+// TestLimits checks that a site with too many cookies keeps the latest ones and does
+// not evict those of other sites.
 func TestLimits(t *testing.T) {
 	j := cookies.New()
 	j.SetCookies(all, parse(t, "http://other.test/"), []string{"a=1"})

@@ -1,11 +1,11 @@
 // Package h3 is the transport for streamtypes whose protocol is h3: HTTP/3 (RFC
-// 9114), by means of quic-go. Streams are what those of package
-// [github.com/secure-streams/sspolicy/runtime/http] are over h2, which makes them.
+// 9114). It is built on quic-go, and on package
+// [github.com/secure-streams/sspolicy/runtime/http]: a stream behaves as over h2.
 //
-// A server that does not speak h3 is unreachable: there is no going back to h2 or
-// h1. There is always TLS, and no 0-RTT. A unix socket or a SOCKS5 proxy is
-// refused, since neither carries QUIC here. Options.DialContext of the context has
-// no effect, for it makes no UDP sockets: Options.ListenPacket does.
+// A server that does not speak h3 is unreachable, without a fallback to h2 or h1.
+// TLS is always on; 0-RTT is not used. Unix sockets and SOCKS5 proxies are not
+// supported. The DialContext of runtime.Options has no effect, since it does not
+// make UDP sockets: [Options].ListenPacket does.
 package h3
 
 import (
@@ -16,7 +16,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,34 +25,34 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const (
 	// idleTimeout is how long a connection is kept without a request.
 	idleTimeout = 30 * time.Second
-	// maxHeaderBytes is how many bytes the headers of a response may have.
+	// maxHeaderBytes is the size limit of the headers of a response.
 	maxHeaderBytes = 256 << 10
-	// never is how long a connection may be silent where the policy has no limit.
+	// never is how long a connection may be silent if the policy has no limit.
 	never = 24 * time.Hour
-	// streamWindow and connectionWindow are how many bytes the peer may send ahead
-	// of what is read.
+	// streamWindow and connectionWindow are how many bytes the peer may send
+	// before they are read.
 	streamWindow     = 4 << 20
 	connectionWindow = 16 << 20
 )
 
-// errNoTLS is why a request without TLS is not made.
-var errNoTLS = errors.New("sspolicy: h3 has no form without TLS")
+var errNoTLS = errors.New("sspolicy: h3 needs TLS")
 
 // Options are the settings of a transport.
 type Options struct {
-	// ListenPacket makes the UDP socket of connections, one for all that share
-	// them. Nil means one of any address and port.
+	// ListenPacket makes a UDP socket, which many connections share. Nil means one
+	// with any address and port.
 	ListenPacket func(context.Context) (net.PacketConn, error)
 }
 
-// Transport is a [runtime.Transport] for h3. It may be given to any number of
+// Transport is a [transport.Transport] for h3. It may be given to any number of
 // contexts.
 type Transport struct{ *sshttp.Transport }
 
@@ -68,55 +67,56 @@ func NewWith(o Options, options ...sshttp.Option) *Transport {
 		}
 	}
 	return &Transport{sshttp.NewVersion(sshttp.Version{
-		Protocol:     runtime.ProtocolH3,
+		Protocol:     policy.ProtocolH3,
 		RoundTripper: func(c sshttp.Connections) sshttp.RoundTripper { return newPool(c, o) },
 	}, options...)}
 }
 
-// Prepare refuses what QUIC can not do, and what the package http does not do.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	switch p, err := c.Proxy(st); {
-	case err != nil:
-		return nil, err
-	case p != nil:
-		return nil, fmt.Errorf("%w: via-socks5 over h3", runtime.ErrUnsupported)
+// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
+// names the key that is not valid.
+func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	switch st := s.Stream; {
+	case s.Dialer.Proxy() != nil:
+		return nil, fmt.Errorf("%w: via-socks5 over h3", transport.ErrUnsupported)
 	case strings.HasPrefix(st.Endpoint, "+"):
-		return nil, fmt.Errorf("%w: a unix socket (endpoint) over h3", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: a unix socket (endpoint) over h3", transport.ErrUnsupported)
 	case !st.TLS:
-		return nil, fmt.Errorf("%w: h3 without tls", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: h3 without tls", transport.ErrUnsupported)
 	}
-	return t.Transport.Prepare(c, st)
+	return t.Transport.Prepare(s)
 }
 
-// A pool is a set of connections, over one UDP socket.
+// A pool is a set of connections that share a UDP socket.
 type pool struct {
 	o     Options
-	limit time.Duration // of making a connection; 0: none
+	limit time.Duration // of a dial; 0 means none
 	http3 *http3.Transport
 
-	mu      sync.Mutex
-	quic    *quic.Transport       // nil: not open
-	conns   map[string]*quic.Conn // for new requests, by address
-	retired []retired
-	count   uint64              // of all requests there have been
-	active  map[uint64]struct{} // those under way, by their number
-	idle    *time.Timer         // closes the connections; nil while there are requests
-	closed  bool
+	opening sync.Mutex // locked before mu, during ListenPacket
+
+	mu     sync.Mutex
+	quic   *quic.Transport       // nil if not open
+	conns  map[string]*quic.Conn // for new requests, by address
+	old    []oldConn
+	count  uint64              // of requests so far
+	active map[uint64]struct{} // numbers of the requests under way
+	idle   *time.Timer         // closes the connections; nil while there are requests
+	closed bool
 }
 
-// A retired is a connection that gets no new request: http3 makes another one
-// after each request that failed, also where it was the server that reset it.
-type retired struct {
+// An oldConn is a connection that gets no new requests: http3 makes another one
+// after each request that failed, even if only that request was reset.
+type oldConn struct {
 	conn    *quic.Conn
 	address string
-	last    uint64 // request that may be on it
+	last    uint64 // number of the last request that may use it
 }
 
-// maxRetired is how many connections to an address may be retired at a time.
-const maxRetired = 4
+// maxOld is how many old connections to an address are kept.
+const maxOld = 4
 
 func newPool(c sshttp.Connections, o Options) *pool {
-	p := &pool{o: o, limit: c.Context.DialTimeout(), conns: map[string]*quic.Conn{}, active: map[uint64]struct{}{}}
+	p := &pool{o: o, limit: c.Env.DialTimeout(), conns: map[string]*quic.Conn{}, active: map[uint64]struct{}{}}
 	if c.TLS == nil {
 		return p
 	}
@@ -136,19 +136,19 @@ func newPool(c sshttp.Connections, o Options) *pool {
 	}
 	secure := c.TLS.Clone()
 	if secure.ClientSessionCache != nil {
-		secure.ClientSessionCache = ownSessions{secure.ClientSessionCache}
+		secure.ClientSessionCache = copyingCache{secure.ClientSessionCache}
 	}
 	p.http3 = &http3.Transport{
 		TLSClientConfig: secure,
 		QUICConfig:      config,
 		Dial: func(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
 			conn, err := p.dial(ctx, address, config, qc)
-			if err != nil {
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				return nil, &dialError{err, p.count}
+			if _, ok := errors.AsType[*dialError](err); err == nil || ok {
+				return conn, err
 			}
-			return conn, nil
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return nil, &dialError{err, p.count}
 		},
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		DisableCompression:     true,
@@ -156,17 +156,17 @@ func newPool(c sshttp.Connections, o Options) *pool {
 	return p
 }
 
-// A dialError is why a connection could not be made. http3 keeps it for the next
-// request, though all that waited for the connection may have given up before.
+// A dialError reports a failed dial. http3 returns it to the next request if those
+// that waited for the connection have ended.
 type dialError struct {
 	error
-	last uint64 // request that it is for
+	last uint64 // number of the last request that it concerns
 }
 
 func (e *dialError) Unwrap() error { return e.error }
 
-// dial makes a connection, to the first address of the host that answers. It may
-// go on when the request that wanted it has given up, so it has a limit of its own.
+// dial makes a connection to the first address of the host that answers. A dial may
+// continue when its request has ended, so it has its own limit.
 func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
 	if p.limit > 0 {
 		var cancel context.CancelFunc
@@ -181,7 +181,7 @@ func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc 
 	if err != nil {
 		return nil, err
 	}
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}
@@ -189,91 +189,93 @@ func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc 
 	if err != nil {
 		return nil, err
 	}
-	trace := httptrace.ContextClientTrace(ctx)
-	for i, addr := range found {
-		if left := time.Duration(len(found) - i); left > 1 && p.limit > 0 {
+	trace := transport.Trace(ctx)
+	for i, addr := range addrs {
+		if left := time.Duration(len(addrs) - i); left > 1 && p.limit > 0 {
 			qc = qc.Clone()
 			qc.HandshakeIdleTimeout = p.limit / left
 		}
-		if trace != nil && trace.ConnectStart != nil {
-			trace.ConnectStart("udp", addr.String())
-		}
-		if trace != nil && trace.TLSHandshakeStart != nil {
-			trace.TLSHandshakeStart()
-		}
+		trace.ConnectStart("udp", addr.String())
+		trace.TLSHandshakeStart()
 		var conn *quic.Conn
 		conn, err = t.Dial(ctx, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr.Unmap(), uint16(port))), config, qc)
-		if trace != nil && trace.TLSHandshakeDone != nil {
-			trace.TLSHandshakeDone(tls.ConnectionState{}, err)
-		}
-		if trace != nil && trace.ConnectDone != nil {
-			trace.ConnectDone("udp", addr.String(), err)
-		}
+		trace.TLSHandshakeDone(tls.ConnectionState{}, err)
+		trace.ConnectDone("udp", addr.String(), err)
 		if err == nil {
 			return conn, p.add(t, address, conn)
 		}
 		var handshake *quic.TransportError
 		if ctx.Err() != nil || errors.As(err, &handshake) {
-			break // it is the server that does not want, or is not trusted
+			break // the server refuses, or is not trusted
 		}
 	}
 	return nil, err
 }
 
-// open returns what sends and receives packets.
+// open returns the transport of the socket, which it opens if necessary.
 func (p *pool) open(ctx context.Context) (*quic.Transport, error) {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	p.mu.Lock()
+	t, closed := p.quic, p.closed
+	p.mu.Unlock()
+	switch {
+	case closed:
+		return nil, transport.ErrClosed
+	case t != nil:
+		return t, nil
+	}
+	conn, err := p.o.ListenPacket(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		return nil, runtime.ErrClosed
+	if len(p.active) == 0 { // and perhaps the pool is closed
+		conn.Close()
+		return nil, &dialError{transport.ErrClosed, p.count}
 	}
-	if p.quic == nil {
-		conn, err := p.o.ListenPacket(ctx)
-		if err != nil {
-			return nil, err
-		}
-		p.quic = &quic.Transport{Conn: conn}
-	}
+	p.quic = &quic.Transport{Conn: conn}
 	return p.quic, nil
 }
 
-// add makes a connection one for requests, though all that wanted it may have
-// given up, unless the socket has been closed meanwhile.
+// add makes a connection available to requests, unless the socket has been closed
+// meanwhile.
 func (p *pool) add(t *quic.Transport, address string, conn *quic.Conn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed && len(p.active) == 0 || p.quic != t {
 		conn.CloseWithError(0, "")
-		return runtime.ErrClosed
+		return transport.ErrClosed
 	}
 	if old := p.conns[address]; old != nil {
-		p.retired = append(p.retired, retired{old, address, p.count})
-		p.sweep(address)
+		p.old = append(p.old, oldConn{old, address, p.count})
+		p.sweepLocked(address)
 	}
 	p.conns[address] = conn
 	return nil
 }
 
-// sweep closes the retired connections that no request is on any more, and the
-// oldest one to an address that has too many. mu is held.
-func (p *pool) sweep(address string) {
-	first, excess := p.count+1, -maxRetired
+// sweepLocked closes the old connections without requests, and the oldest one if
+// there are too many to address.
+func (p *pool) sweepLocked(address string) {
+	first, excess := p.count+1, -maxOld
 	for number := range p.active {
 		first = min(first, number)
 	}
-	for _, r := range p.retired {
-		if r.address == address {
+	for _, o := range p.old {
+		if o.address == address {
 			excess++
 		}
 	}
-	p.retired = slices.DeleteFunc(p.retired, func(r retired) bool {
-		over := r.last < first
-		if r.address == address && excess > 0 {
+	p.old = slices.DeleteFunc(p.old, func(o oldConn) bool {
+		over := o.last < first
+		if o.address == address && excess > 0 {
 			excess--
 			over = true
 		}
 		if over {
-			r.conn.CloseWithError(0, "")
+			o.conn.CloseWithError(0, "")
 		}
 		return over
 	})
@@ -284,14 +286,14 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	if p.http3 == nil || req.URL.Scheme != "https" {
 		return nil, errNoTLS
 	}
-	number, before := p.begin(req.URL.Host)
+	number, packets := p.begin(req.URL.Host)
 	resp, err := p.http3.RoundTrip(req)
 	for stale, ok := errors.AsType[*dialError](err); ok && stale.last < number; stale, ok = errors.AsType[*dialError](err) {
-		resp, err = p.http3.RoundTrip(req) // which has not been looked at yet
+		resp, err = p.http3.RoundTrip(req)
 	}
 	if err != nil {
-		if context.Cause(req.Context()) == runtime.ErrTimeout {
-			p.suspect(req.URL.Host, before)
+		if context.Cause(req.Context()) == transport.ErrTimeout {
+			p.suspect(req.URL.Host, packets)
 		}
 		p.end(number)
 		if ctx := req.Context(); ctx.Err() != nil {
@@ -303,8 +305,8 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// begin counts a request. It returns its number, and how many packets the server
-// has sent so far.
+// begin counts a request. It returns its number, and how many packets have arrived
+// from the server.
 func (p *pool) begin(address string) (number, packets uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -320,24 +322,24 @@ func (p *pool) begin(address string) (number, packets uint64) {
 	return p.count, packets
 }
 
-// suspect gives up a connection on which a request went unanswered, if there is no
-// other one on it, or nothing at all has come meanwhile: a server that is there
-// acknowledges what it gets.
-func (p *pool) suspect(address string, before uint64) {
+// suspect closes a connection on which a request was not answered, if it has no
+// other requests, or if no packet has arrived since then: a live server sends
+// acknowledgements.
+func (p *pool) suspect(address string, packets uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if conn := p.conns[address]; conn != nil && (len(p.active) == 1 || conn.ConnectionStats().PacketsReceived == before) {
+	if conn := p.conns[address]; conn != nil && (len(p.active) == 1 || conn.ConnectionStats().PacketsReceived == packets) {
 		conn.CloseWithError(0, "")
 		delete(p.conns, address)
 	}
 }
 
-// end says that a request has ended.
+// end counts the end of a request.
 func (p *pool) end(number uint64) {
 	p.mu.Lock()
 	delete(p.active, number)
-	if len(p.retired) > 0 {
-		p.sweep("")
+	if len(p.old) > 0 {
+		p.sweepLocked("")
 	}
 	if len(p.active) == 0 && !p.closed {
 		p.idle = time.AfterFunc(idleTimeout, p.shut)
@@ -349,7 +351,7 @@ func (p *pool) end(number uint64) {
 	}
 }
 
-// shut closes all connections, and their socket, unless there are requests.
+// shut closes all connections and their socket, unless there are requests.
 func (p *pool) shut() {
 	p.mu.Lock()
 	if len(p.active) > 0 {
@@ -361,14 +363,14 @@ func (p *pool) shut() {
 	for _, conn := range p.conns {
 		conn.CloseWithError(0, "")
 	}
-	for _, r := range p.retired {
-		r.conn.CloseWithError(0, "")
+	for _, o := range p.old {
+		o.conn.CloseWithError(0, "")
 	}
-	p.retired = nil
+	p.old = nil
 	clear(p.conns)
 	p.mu.Unlock()
 	if p.http3 != nil {
-		p.http3.CloseIdleConnections() // waits for dials that are under way
+		p.http3.CloseIdleConnections() // waits for dials under way
 	}
 	if t != nil {
 		t.Close()
@@ -376,7 +378,7 @@ func (p *pool) shut() {
 	}
 }
 
-// Close closes all connections, at the end of the requests that there are.
+// Close closes all connections when the last request has ended.
 func (p *pool) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -389,13 +391,13 @@ func (p *pool) Close() error {
 	return nil
 }
 
-// A body says when a request has ended.
+// A body calls end when it is closed.
 type body struct {
 	io.ReadCloser
 	end func()
 }
 
-// Close ends the request.
+// Close closes the body and ends the request.
 func (b *body) Close() error {
 	err := b.ReadCloser.Close()
 	b.end()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -27,75 +29,71 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 var own = testcert.New("own")
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// serve serves h3 until the end of the test.
+// serve runs a server of h3 until the end of the test.
 func serve(t testing.TB, h http.HandlerFunc) netip.AddrPort {
 	return serveBy(t, own.Server(nil, "127.0.0.1"), h)
 }
 
 func serveBy(t testing.TB, config *tls.Config, h http.HandlerFunc) netip.AddrPort {
-	pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
-	srv := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(config), Logger: slog.New(slog.DiscardHandler)}
+	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
+	server := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(config), Logger: slog.New(slog.DiscardHandler)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		srv.Serve(pc)
+		server.Serve(pc)
 	}()
 	t.Cleanup(func() {
-		srv.Close()
+		server.Close()
 		<-done
 		pc.Close()
 	})
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-func streamType(addr netip.AddrPort, change ...func(*runtime.StreamType)) *runtime.StreamType {
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: own.Store(),
-		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{URL: "/x"}}
+func streamType(addr netip.AddrPort, change ...func(*policy.StreamType)) *policy.StreamType {
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolH3, Opportunistic: true, TLS: true, TrustStore: own.Store(),
+		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{URL: "/x"}}
 	for _, f := range change {
 		f(st)
 	}
 	return st
 }
 
-func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
+func newContext(t testing.TB, o runtime.Options, st *policy.StreamType) *runtime.Context {
 	t.Helper()
 	if o.Transports == nil {
-		o.Transports = []runtime.Transport{h3.New(sshttp.SigV4)}
+		o.Transports = []transport.Transport{h3.New(sshttp.SigV4)}
 	}
 	return teststream.NewContext(t, o, st)
 }
 
-// run makes a transaction, and returns what the stream told and received.
-func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (events, body string, err error) {
+// run makes a transaction, and returns its events, the payload received, and the
+// error at its end.
+func run(t *testing.T, o runtime.Options, st *policy.StreamType, data string, on teststream.Actions) (events, body string, err error) {
 	c := newContext(t, o, st)
-	var tr teststream.Trace
-	var got []byte
-	end := func(s *runtime.Stream) runtime.Result {
+	tr := teststream.Trace{On: teststream.Actions{}}
+	maps.Copy(tr.On, on)
+	end := func(s *runtime.Stream) policy.Result {
 		err = s.Err()
-		return runtime.DestroyMe
+		return policy.DestroyMe
 	}
-	tr.On = map[string]func(*runtime.Stream) runtime.Result{"DIS": end, "ARF": end}
+	tr.On["DIS"], tr.On["ARF"] = end, end
 	h := runtime.Handlers{
 		State: tr.State,
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-			got = append(got, buf...)
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
+			tr.Keep(buf)
 			name := "rx"
-			if flags&runtime.FlagPerfJSON != 0 {
+			if flags&policy.FlagPerfJSON != 0 {
 				name = "perf"
-			} else if flags == runtime.FlagEOM && len(buf) == 0 {
+			} else if flags == policy.FlagEOM && len(buf) == 0 {
 				name = "rx(EOM)"
 			}
 			return tr.NoteOnce(s, name)
@@ -103,30 +101,32 @@ func run(t *testing.T, o runtime.Options, st *runtime.StreamType, data string) (
 	}
 	sent := 0
 	if data != "" {
-		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			var flags runtime.Flags
+		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
+			var flags policy.Flags
 			if sent == 0 {
-				flags |= runtime.FlagSOM
+				flags |= policy.FlagSOM
 			}
 			n := copy(buf, data[sent:])
 			if sent += n; sent == len(data) {
-				flags |= runtime.FlagEOM
+				flags |= policy.FlagEOM
 			}
-			return n, flags, runtime.OK
+			return n, flags, policy.OK
 		}
 	}
-	s := must(c.NewStream("s", h))
+	s := teststream.Must(c.NewStream("s", h))
 	if data != "" {
 		s.RequestTxLen(uint64(len(data)))
 	} else {
 		s.RequestTx()
 	}
 	tr.AwaitEnd(t, "DES")
-	c.Close()
-	return strings.TrimSuffix(tr.String(), " DES"), string(got), err
+	return strings.TrimSuffix(tr.String(), " DES"), tr.Body(), err
 }
 
 var large = bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+
+// delivered gets a value when the client has the first piece of /cut.
+var delivered = make(chan bool)
 
 func handler(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
@@ -150,7 +150,7 @@ func handler(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "100")
 		io.WriteString(w, "hello")
 		w.(http.Flusher).Flush()
-		time.Sleep(50 * time.Millisecond) // a reset overtakes what it cuts
+		<-delivered // a reset overtakes payload
 		panic(http.ErrAbortHandler)
 	case "/never":
 		<-r.Context().Done()
@@ -160,78 +160,80 @@ func handler(w http.ResponseWriter, r *http.Request) {
 func TestSequences(t *testing.T) {
 	addr := serve(t, handler)
 	other := testcert.New("other")
-	url := func(u string) func(*runtime.StreamType) { return func(st *runtime.StreamType) { st.HTTP.URL = u } }
+	url := func(u string) func(*policy.StreamType) { return func(st *policy.StreamType) { st.HTTP.URL = u } }
 	const fetched = "CRE POL CNG CON rx rx(EOM) ACK DIS"
 	for _, tt := range []struct {
 		name  string
-		st    func(*runtime.StreamType)
+		st    func(*policy.StreamType)
 		data  string
 		limit time.Duration
 		want  string
 		body  string
 		cause any
+		on    teststream.Actions
 	}{
 		{name: "GET", want: fetched, body: "HTTP/3.0 " + addr.String()},
 		{name: "large", st: url("/large"), want: fetched, body: string(large)},
 		{name: "404", st: url("/404"), want: "CRE POL CNG CON rx rx(EOM) NAK DIS", body: "no"},
 		{name: "204", st: url("/204"), want: "CRE POL CNG CON ACK DIS"},
-		{name: "503", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Retry = "/503", teststream.Retry(1) }, want: "CRE POL CNG UNR POL CNG UNR ARF", cause: new(*sshttp.StatusError)},
-		{name: "redirect", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.AllowRedirects = "/redirect", true }, want: "CRE POL CNG CON ACK DIS"},
+		{name: "503", st: func(st *policy.StreamType) { st.HTTP.URL, st.Retry = "/503", teststream.Retry(1) }, want: "CRE POL CNG UNR POL CNG UNR ARF", cause: new(*sshttp.StatusError)},
+		{name: "redirect", st: func(st *policy.StreamType) { st.HTTP.URL, st.HTTP.AllowRedirects = "/redirect", true }, want: "CRE POL CNG CON ACK DIS"},
 		{name: "redirect refused", st: url("/redirect"), want: "CRE POL CNG UNR ARF", cause: new(*sshttp.RedirectError)},
-		{name: "POST", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: "hello", want: fetched, body: "hello"},
-		{name: "large POST", st: func(st *runtime.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: string(large), want: fetched, body: string(large)},
-		{name: "cut", st: url("/cut"), want: "CRE POL CNG CON rx DIS", body: "hello", cause: new(*http3.Error)},
-		{name: "no answer", st: url("/never"), limit: 300 * time.Millisecond, want: "CRE POL CNG UNR ARF", cause: runtime.ErrTimeout},
-		{name: "wrong store", st: func(st *runtime.StreamType) { st.TrustStore = other.Store() }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
-		{name: "wrong name", st: func(st *runtime.StreamType) { st.Endpoint = "localhost" }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
-		{name: "nobody there", st: func(st *runtime.StreamType) { st.Port = 1; st.Retry = teststream.Retry(1) }, limit: 200 * time.Millisecond, want: "CRE POL CNG UNR POL CNG UNR ARF"},
-		{name: "perf", st: func(st *runtime.StreamType) { st.HTTP.URL, st.Perf = "/204", true }, want: "CRE POL CNG perf CON ACK DIS"},
+		{name: "POST", st: func(st *policy.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: "hello", want: fetched, body: "hello"},
+		{name: "large POST", st: func(st *policy.StreamType) { st.HTTP.URL, st.HTTP.Method = "/echo", "POST" }, data: string(large), want: fetched, body: string(large)},
+		{name: "cut", st: url("/cut"), want: "CRE POL CNG CON rx DIS", body: "hello", cause: new(*http3.Error),
+			on: teststream.Actions{"rx": func(*runtime.Stream) policy.Result { delivered <- true; return policy.OK }}},
+		{name: "no answer", st: url("/never"), limit: 300 * time.Millisecond, want: "CRE POL CNG UNR ARF", cause: transport.ErrTimeout},
+		{name: "wrong store", st: func(st *policy.StreamType) { st.TrustStore = other.Store() }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
+		{name: "wrong name", st: func(st *policy.StreamType) { st.Endpoint = "localhost" }, want: "CRE POL CNG UNR ARF", cause: new(*tls.CertificateVerificationError)},
+		{name: "nobody there", st: func(st *policy.StreamType) { st.Port = 1; st.Retry = teststream.Retry(1) }, limit: 200 * time.Millisecond, want: "CRE POL CNG UNR POL CNG UNR ARF"},
+		{name: "perf", st: func(st *policy.StreamType) { st.HTTP.URL, st.Perf = "/204", true }, want: "CRE POL CNG perf CON ACK DIS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			st := streamType(addr)
 			if tt.st != nil {
 				tt.st(st)
 			}
-			events, body, err := run(t, runtime.Options{ConnectTimeout: tt.limit}, st, tt.data)
+			events, body, err := run(t, runtime.Options{ConnectTimeout: tt.limit}, st, tt.data, tt.on)
 			if events != tt.want || !st.Perf && body != tt.body {
-				t.Errorf("saw %s, %d bytes (%v)\nwant %s, %d bytes", events, len(body), err, tt.want, len(tt.body))
+				t.Errorf("got %s, %d bytes (%v)\nwant %s, %d bytes", events, len(body), err, tt.want, len(tt.body))
 			}
 			switch cause := tt.cause.(type) {
 			case nil:
 			case error:
 				if !errors.Is(err, cause) {
-					t.Errorf("ended for %v, want %v", err, cause)
+					t.Errorf("Err returns %v, want %v", err, cause)
 				}
 			default:
 				if !errors.As(err, cause) {
-					t.Errorf("ended for %v, want a %T", err, cause)
+					t.Errorf("Err returns %v, want a %T", err, cause)
 				}
 			}
 		})
 	}
 }
 
-// What can not be is refused.
+// TestRefused checks streamtypes that h3 does not support.
 func TestRefused(t *testing.T) {
-	for name, change := range map[string]func(*runtime.StreamType){
-		"socks5":      func(st *runtime.StreamType) { st.SOCKS5Proxy = "127.0.0.1:1" },
-		"unix":        func(st *runtime.StreamType) { st.Endpoint = "+/tmp/x" },
-		"without TLS": func(st *runtime.StreamType) { st.TLS = false },
+	for name, change := range map[string]func(*policy.StreamType){
+		"socks5":      func(st *policy.StreamType) { st.SOCKS5Proxy = "127.0.0.1:1" },
+		"unix":        func(st *policy.StreamType) { st.Endpoint = "+/tmp/x" },
+		"without TLS": func(st *policy.StreamType) { st.TLS = false },
 	} {
 		c := newContext(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), change))
-		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) {
+		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// An endpoint may turn TLS off.
-	events, _, err := run(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), func(st *runtime.StreamType) { st.Endpoint = "http://127.0.0.1:1/" }), "")
+	// The endpoint turns TLS off.
+	events, _, err := run(t, runtime.Options{}, streamType(netip.MustParseAddrPort("127.0.0.1:1"), func(st *policy.StreamType) { st.Endpoint = "http://127.0.0.1:1/" }), "", nil)
 	if events != "CRE POL CNG UNR ARF" {
-		t.Errorf("saw %s (%v)", events, err)
+		t.Errorf("got %s (%v)", events, err)
 	}
 }
 
-// Requests share a connection, whose socket is that of ListenPacket; it ends with
-// the context.
+// TestConnection checks that requests share a connection on the socket of
+// ListenPacket, which is closed with the context.
 func TestConnection(t *testing.T) {
 	var mu sync.Mutex
 	peers := map[string]bool{}
@@ -242,7 +244,7 @@ func TestConnection(t *testing.T) {
 	})
 	var sockets atomic.Int32
 	var socket net.PacketConn
-	c := newContext(t, runtime.Options{Transports: []runtime.Transport{h3.NewWith(h3.Options{
+	c := newContext(t, runtime.Options{Transports: []transport.Transport{h3.NewWith(h3.Options{
 		ListenPacket: func(ctx context.Context) (net.PacketConn, error) {
 			sockets.Add(1)
 			var err error
@@ -259,16 +261,20 @@ func TestConnection(t *testing.T) {
 	if n := sockets.Load(); n != 1 || len(peers) != 1 || !peers[socket.LocalAddr().String()] {
 		t.Errorf("%d sockets, requests from %v", n, peers)
 	}
-	c.Close()
+	teststream.Shutdown(t, c)
 	if err := socket.SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the socket is open: %v", err)
+		t.Errorf("the socket is still open: %v", err)
 	}
 }
 
-// A reader that takes its time slows the server down.
+// TestFlowControl checks that a server cannot send much more than is read.
 func TestFlowControl(t *testing.T) {
 	var sent atomic.Int64
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			handler(w, r)
+			return
+		}
 		for buf := make([]byte, 64<<10); ; {
 			n, err := w.Write(buf)
 			sent.Add(int64(n))
@@ -277,64 +283,62 @@ func TestFlowControl(t *testing.T) {
 			}
 		}
 	})
-	c := newContext(t, runtime.Options{}, streamType(addr))
-	conn := must(c.Open(t.Context(), "s"))
+	c := newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) {
+		st.HTTP.URL = "/${path}"
+		st.Metadata = []policy.Metadata{{Name: "path"}}
+	}))
+	conn := teststream.Must(c.Open(t.Context(), "s"))
 	defer conn.Close()
 	io.ReadFull(conn, make([]byte, 1<<20))
-	for was := int64(0); was == 0 || was != sent.Load(); {
-		was = sent.Load()
-		time.Sleep(100 * time.Millisecond)
+	for range 8 { // the same connection carries 32 MB meanwhile
+		teststream.Must(c.Fetch(t.Context(), "s", runtime.WithMetadata("path", "large")))
 	}
 	if n := sent.Load(); n > 8<<20 {
-		t.Errorf("the server has sent %d bytes, of which 1 MB is read", n)
+		t.Errorf("the server has sent %d bytes, of which 1 MB was read", n)
 	}
 }
 
-// With a credit no more is delivered than it is, and each byte in its order.
+// TestPeerTxCredit checks that no more than the credit is delivered, in order.
 func TestPeerTxCredit(t *testing.T) {
 	addr := serve(t, handler)
-	c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) { st.HTTP.URL = "/large" }))
+	c := newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) { st.HTTP.URL = "/large" }))
 	var body []byte
 	given, ended := 1000, make(chan error, 1)
-	s := must(c.NewStream("s", runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			if state == runtime.StateDisconnected || state == runtime.StateAllRetriesFailed {
+	s := teststream.Must(c.NewStream("s", runtime.Handlers{
+		State: func(s *runtime.Stream, state policy.State, _ uint32) policy.Result {
+			if state == policy.StateDisconnected || state == policy.StateAllRetriesFailed {
 				ended <- s.Err()
-				return runtime.DestroyMe
+				return policy.DestroyMe
 			}
-			return runtime.OK
+			return policy.OK
 		},
-		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			if body = append(body, buf...); len(body) > given {
 				t.Errorf("%d bytes delivered with a credit of %d", len(body), given)
 			}
-			if len(body) == given { // all of it comes
+			if len(body) == given {
 				more := min(given, len(large)-given)
 				given += more
 				s.AddPeerTxCredit(uint32(more))
 			}
-			return runtime.OK
+			return policy.OK
 		},
 	}, runtime.WithPeerTxCredit(1000)))
 	s.RequestTx()
-	select {
-	case err := <-ended:
-		if err != nil || !bytes.Equal(body, large) {
-			t.Errorf("%d bytes of %d, %v", len(body), len(large), err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("stuck")
+	if err := <-ended; err != nil || !bytes.Equal(body, large) {
+		t.Errorf("%d bytes of %d, %v", len(body), len(large), err)
 	}
 }
 
-// A request that fails makes http3 take another connection for those that follow.
-// Those that are under way on the one before go on, and it is closed after them.
+// TestFailedRequest checks that requests on the connection of a failed request
+// continue, although http3 makes another connection for later ones, and that the
+// old connection is closed after them.
 func TestFailedRequest(t *testing.T) {
-	begun, goOn := make(chan struct{}), make(chan struct{})
+	arrived, resume := make(chan struct{}), make(chan struct{})
 	conns := make(chan *quic.Conn, 10)
-	pc := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	defer pc.Close()
-	srv := &http3.Server{
+	server := &http3.Server{
 		TLSConfig:   http3.ConfigureTLSConfig(own.Server(nil, "127.0.0.1")),
 		Logger:      slog.New(slog.DiscardHandler),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context { conns <- c; return ctx },
@@ -343,19 +347,19 @@ func TestFailedRequest(t *testing.T) {
 			case "slow":
 				io.WriteString(w, "hello ")
 				w.(http.Flusher).Flush()
-				close(begun)
-				<-goOn
+				close(arrived)
+				<-resume
 				io.WriteString(w, "world")
 			case "reset":
 				panic(http.ErrAbortHandler)
 			}
 		}),
 	}
-	go srv.Serve(pc)
-	defer srv.Close()
+	go server.Serve(pc)
+	defer server.Close()
 	addr := pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) {
-		st.Metadata = []runtime.Metadata{{Name: "x", Header: "x:"}}
+	c := newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) {
+		st.Metadata = []policy.Metadata{{Name: "x", Header: "x:"}}
 	}))
 	slow := make(chan error, 1)
 	go func() {
@@ -365,68 +369,94 @@ func TestFailedRequest(t *testing.T) {
 		}
 		slow <- err
 	}()
-	<-begun
+	<-arrived
 	first := <-conns
 	for range 3 {
 		if _, err := c.Fetch(t.Context(), "s", runtime.WithMetadata("x", "reset")); err == nil {
-			t.Error("a request that is reset has not failed")
+			t.Error("a request that was reset has not failed")
 		}
 		if _, err := c.Fetch(t.Context(), "s"); err != nil {
 			t.Error(err)
 		}
 		<-conns
 	}
-	close(goOn)
+	close(resume)
 	if err := <-slow; err != nil {
-		t.Errorf("the request that was under way: %v", err)
+		t.Errorf("the request under way: %v", err)
 	}
 	<-first.Context().Done()
 }
 
-// A request that is given up while its connection is made leaves the next one the
-// connection, and nothing of the error if there is none.
-func TestGivenUp(t *testing.T) {
-	addr := serve(t, handler)
-	for _, broken := range []error{nil, errors.New("no socket")} {
-		asked, goOn := make(chan struct{}, 2), make(chan error, 2)
-		tr := h3.NewWith(h3.Options{ListenPacket: func(context.Context) (net.PacketConn, error) {
-			asked <- struct{}{}
-			if err := <-goOn; err != nil {
-				return nil, err
+// cancelDial cancels a request while ListenPacket is running, and waits for its end.
+// ListenPacket then returns what it gets from results, and then makes sockets.
+func cancelDial(t *testing.T, addr netip.AddrPort, results <-chan error) *runtime.Context {
+	dials, destroyed := make(chan struct{}, 10), make(chan struct{}, 10)
+	tr := h3.NewWith(h3.Options{ListenPacket: func(context.Context) (net.PacketConn, error) {
+		dials <- struct{}{}
+		if err := <-results; err != nil {
+			return nil, err
+		}
+		return net.ListenPacket("udp", "127.0.0.1:0")
+	}})
+	c := newContext(t, runtime.Options{Transports: []transport.Transport{tr}, Hooks: runtime.Hooks{
+		State: func(_ context.Context, _ *runtime.Stream, state policy.State, _ uint32) {
+			if state == policy.StateDestroying {
+				destroyed <- struct{}{}
 			}
-			return net.ListenPacket("udp", "127.0.0.1:0")
-		}})
-		c := newContext(t, runtime.Options{Transports: []runtime.Transport{tr}}, streamType(addr))
-		ctx, cancel := context.WithCancel(t.Context())
-		given := make(chan error)
-		go func() {
-			_, err := c.Fetch(ctx, "s")
-			given <- err
-		}()
-		<-asked
-		cancel()
-		if err := <-given; !errors.Is(err, context.Canceled) {
+		}}}, streamType(addr))
+	ctx, cancel := context.WithCancel(t.Context())
+	fetched := make(chan error)
+	go func() {
+		_, err := c.Fetch(ctx, "s")
+		fetched <- err
+	}()
+	<-dials
+	cancel()
+	if err := <-fetched; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	<-destroyed
+	return c
+}
+
+// TestCanceledDial checks that a request succeeds after, or during, the dial of a
+// request that was canceled.
+func TestCanceledDial(t *testing.T) {
+	addr := serve(t, handler)
+	for range 10 {
+		results := make(chan error)
+		c := cancelDial(t, addr, results)
+		close(results)
+		if _, err := c.Fetch(t.Context(), "s"); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(20 * time.Millisecond) // for the request to have ended, of which no one tells
-		goOn <- broken
-		time.Sleep(50 * time.Millisecond) // and the connection to have been made
-		goOn <- nil
-		if _, err := c.Fetch(t.Context(), "s"); err != nil {
-			t.Errorf("after %v: %v", broken, err)
-		}
-		c.Close()
 	}
 }
 
-// A server that has gone without a word is found to be gone: the next attempt is
-// made on another connection.
+// TestCanceledDialFails checks that a request does not get the error of a dial that
+// failed before the request was made.
+func TestCanceledDialFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := errors.New("first"), errors.New("second")
+		results := make(chan error, 1)
+		c := cancelDial(t, netip.MustParseAddrPort("127.0.0.1:1"), results)
+		results <- first
+		synctest.Wait()
+		results <- second
+		if _, err := c.Fetch(t.Context(), "s"); !errors.Is(err, second) || errors.Is(err, first) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestServerGone checks that an attempt after one without an answer makes another
+// connection.
 func TestServerGone(t *testing.T) {
-	front := must(net.ListenPacket("udp", "127.0.0.1:0"))
+	front := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	defer front.Close()
-	back := must(net.Dial("udp", serve(t, handler).String()))
+	back := teststream.Must(net.Dial("udp", serve(t, handler).String()))
 	defer back.Close()
-	var deaf atomic.Bool
+	var cut atomic.Bool
 	var client atomic.Pointer[net.UDPAddr]
 	relay := func(from net.PacketConn) {
 		buf := make([]byte, 2000)
@@ -436,7 +466,7 @@ func TestServerGone(t *testing.T) {
 				return
 			}
 			client.Store(peer.(*net.UDPAddr))
-			if !deaf.Load() {
+			if !cut.Load() {
 				back.Write(buf[:n])
 			}
 		}
@@ -449,7 +479,7 @@ func TestServerGone(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if to := client.Load(); to != nil && !deaf.Load() {
+			if to := client.Load(); to != nil && !cut.Load() {
 				front.WriteTo(buf[:n], to)
 			}
 		}
@@ -458,29 +488,29 @@ func TestServerGone(t *testing.T) {
 	if _, err := c.Fetch(t.Context(), "s"); err != nil {
 		t.Fatal(err)
 	}
-	deaf.Store(true)
-	if _, err := c.Fetch(t.Context(), "s"); !errors.Is(err, runtime.ErrTimeout) {
+	cut.Store(true)
+	if _, err := c.Fetch(t.Context(), "s"); !errors.Is(err, transport.ErrTimeout) {
 		t.Errorf("without an answer: %v", err)
 	}
-	deaf.Store(false)
+	cut.Store(false)
 	if _, err := c.Fetch(t.Context(), "s"); err != nil {
-		t.Errorf("when it is back: %v", err)
+		t.Errorf("with the server back: %v", err)
 	}
 }
 
-// Close, with requests in each of their phases, leaves nothing.
+// TestClose shuts contexts down with requests in each of their phases.
 func TestClose(t *testing.T) {
 	addr := serve(t, handler)
 	for _, url := range []string{"/never", "/large", "/x"} {
-		c := newContext(t, runtime.Options{}, streamType(addr, func(st *runtime.StreamType) { st.HTTP.URL = url }))
+		c := newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) { st.HTTP.URL = url }))
 		for range 10 {
-			must(c.NewStream("s", runtime.Handlers{})).Connect()
+			teststream.Must(c.NewStream("s", runtime.Handlers{})).Connect()
 		}
-		c.Close()
+		teststream.Shutdown(t, c)
 	}
-	silent := must(net.ListenPacket("udp", "127.0.0.1:0")) // no handshake
+	silent := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0")) // without a handshake
 	defer silent.Close()
 	c := newContext(t, runtime.Options{}, streamType(silent.LocalAddr().(*net.UDPAddr).AddrPort()))
-	must(c.NewStream("s", runtime.Handlers{})).Connect()
-	c.Close()
+	teststream.Must(c.NewStream("s", runtime.Handlers{})).Connect()
+	teststream.Shutdown(t, c)
 }

@@ -2,12 +2,12 @@ package h3
 
 import "crypto/tls"
 
-// ownSessions is a cache of TLS sessions whose every answer is a copy. quic-go
-// (0.65.0) writes to the session that it resumes, and connections that are made
-// at the same time may get the same one from the cache.
-type ownSessions struct{ tls.ClientSessionCache }
+// copyingCache is a cache of TLS sessions that returns copies. quic-go (0.65.0)
+// writes to the session that it resumes, and concurrent dials may get the same one
+// from a cache.
+type copyingCache struct{ tls.ClientSessionCache }
 
-func (c ownSessions) Get(key string) (*tls.ClientSessionState, bool) {
+func (c copyingCache) Get(key string) (*tls.ClientSessionState, bool) {
 	s, ok := c.ClientSessionCache.Get(key)
 	if !ok || s == nil {
 		return nil, false

@@ -2,7 +2,6 @@ package h3
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"net"
 	"net/http"
 	"sync"
@@ -13,8 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
-// TestSessions: connections that are made at the same time resume one session,
-// and do not write to what they share.
+// TestSessions checks that concurrent dials resume one session without a race.
 func TestSessions(t *testing.T) {
 	own := testcert.New("sessions")
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -22,15 +20,13 @@ func TestSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pc.Close()
-	srv := &http3.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+	server := &http3.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
 		TLSConfig: http3.ConfigureTLSConfig(own.Server(nil, "127.0.0.1"))}
 	var serving sync.WaitGroup
-	serving.Go(func() { srv.Serve(pc) })
+	serving.Go(func() { server.Serve(pc) })
 	defer serving.Wait()
-	defer srv.Close()
-	roots := x509.NewCertPool()
-	roots.AddCert(own.Cert)
-	config := &tls.Config{RootCAs: roots, ClientSessionCache: ownSessions{tls.NewLRUClientSessionCache(1)}}
+	defer server.Close()
+	config := &tls.Config{RootCAs: own.Pool(), ClientSessionCache: copyingCache{tls.NewLRUClientSessionCache(1)}}
 	get := func() bool {
 		c := &http3.Transport{TLSClientConfig: config}
 		defer c.Close()

@@ -9,58 +9,55 @@ import (
 	"mime/multipart"
 	"sync"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// errBodyShort is why a request fails whose program ended its message early.
-var errBodyShort = errors.New("sspolicy: the message is shorter than the program said it would be")
+// Errors of a body.
+var (
+	errBodyShort  = errors.New("sspolicy: the message is shorter than the length that was announced")
+	errBodyLong   = errors.New("sspolicy: the messages are longer than the length that was announced")
+	errBodyClosed = errors.New("sspolicy: the request has ended")
+	errNoTx       = errors.New("sspolicy: a message with a length, but no Tx callback")
+)
 
-// errBodyLong is why a request fails whose messages have more than was said,
-// before the last of them.
-var errBodyLong = errors.New("sspolicy: the messages are longer than the program said they would be")
-
-var errBodyClosed = errors.New("sspolicy: the request has ended")
-
-// A body is the body of a request, as net/http reads it. It asks the program
-// for the message a piece at a time, and for one message after the other where
-// streamtypes share the request.
+// A body is the body of a request, which net/http reads. It calls Tx for each piece
+// of the message, and for one message after the other if streamtypes share the
+// request.
 type body struct {
 	ctx    context.Context
-	l      *runtime.Link
+	l      transport.Link
 	ready  <-chan struct{}
-	length int64 // of the body; -1 if it is not known
-	left   int64 // of the messages; -1 if it is not known
-	parts  int   // how many messages there are still to come, the present one included
+	length int64 // of the body; -1 if unknown
+	left   int64 // of the messages; -1 if unknown
+	parts  int   // messages that are not complete
 
-	form  *form             // nil if it is not multipart
-	frame bytes.Buffer      // what is to be sent before more of the messages
+	form  *form             // nil unless multipart
+	frame bytes.Buffer      // to be sent before more of the messages
 	w     *multipart.Writer // to frame
 
 	once   sync.Once
 	closed chan struct{}
 }
 
-// errNoTx is why a request fails whose message nobody is there to give.
-var errNoTx = errors.New("sspolicy: a message with a length, but no Tx callback")
-
-// body returns the body of the request, or nil if it has none. length is the
-// content-length that comes from metadata, or -1; as in lws, one above 0 makes
-// a body follow whatever the method, and so does multipart.
-func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*body, error) {
-	if length < 0 && (hasBody(n.method) || n.form != nil) && !n.st.HTTP.NoContentLength {
-		if k := l.TxLen(); k > 0 && k <= math.MaxInt64/2 {
-			length = int64(k)
+// body returns the body of a request, or nil if it has none. length is the
+// content-length of the metadata, or -1. As in lws, a request whose length is
+// above 0 has a body whatever its method, and so has one that is multipart.
+func (n *connector) body(ctx context.Context, l transport.Link, length int64) (*body, error) {
+	announced, tx := l.Outgoing()
+	if length < 0 && (n.st.HTTP.HasBody() || n.form != nil) && !n.st.HTTP.NoContentLength {
+		if announced > 0 && announced <= math.MaxInt64/2 {
+			length = int64(announced)
 		}
 	}
-	tx := l.HasTx()
 	switch {
 	case length > 0 && !tx:
 		return nil, errNoTx
 	case n.form != nil:
-	case length == 0, length < 0 && !hasBody(n.method), !tx:
+	case length == 0, length < 0 && !n.st.HTTP.HasBody(), !tx:
 		return nil, nil
 	}
-	b := &body{ctx: ctx, l: l, length: length, left: length, parts: len(n.chain), closed: make(chan struct{})}
+	b := &body{ctx: ctx, l: l, length: length, left: length, parts: len(n.setup.Chain), closed: make(chan struct{})}
 	if n.form != nil {
 		b.form = n.form
 		b.w = multipart.NewWriter(&b.frame)
@@ -73,7 +70,7 @@ func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*b
 		}
 	}
 	if tx {
-		b.ready = l.TxReady()
+		b.ready = l.Ready()
 	} else {
 		for b.parts > 0 { // each message is empty
 			b.next()
@@ -82,7 +79,7 @@ func (n *connector) body(ctx context.Context, l *runtime.Link, length int64) (*b
 	return b, nil
 }
 
-// next goes from a message that has ended to the next one.
+// next ends a message and begins the next one, if any.
 func (b *body) next() {
 	b.parts--
 	switch {
@@ -94,11 +91,11 @@ func (b *body) next() {
 	}
 }
 
-// Read gets a piece of the body. It blocks until the program has one.
+// Read reads a piece of the body. It blocks until the program has one.
 func (b *body) Read(p []byte) (int, error) {
 	for empty := false; ; {
 		if b.left == 0 && b.parts == 1 {
-			b.next() // what is more than was said is not asked for
+			b.next() // without a Tx for more than was announced
 		}
 		if b.frame.Len() > 0 {
 			return b.frame.Read(p)
@@ -112,14 +109,11 @@ func (b *body) Read(p []byte) (int, error) {
 		if b.left >= 0 && int64(len(p)) > b.left {
 			p = p[:max(b.left, 1)]
 		}
-		var riding *runtime.StreamType
-		if b.parts > 1 {
-			riding = b.l.Rideshare()
-		}
-		n, flags, err := b.l.Tx(p)
+		piece, err := b.l.Tx(p)
 		if err != nil {
 			return 0, err
 		}
+		n := piece.N
 		if b.left >= 0 {
 			if int64(n) > b.left {
 				return 0, errBodyLong
@@ -127,13 +121,13 @@ func (b *body) Read(p []byte) (int, error) {
 			b.left -= int64(n)
 		}
 		switch {
-		case flags&runtime.FlagEOM != 0:
+		case piece.Flags&policy.FlagEOM != 0:
 			b.parts = 1
 			b.next()
 			if b.left > 0 {
 				return n, errBodyShort
 			}
-		case b.parts > 1 && b.l.Rideshare() != riding:
+		case b.parts > 1 && piece.Next:
 			b.next()
 			if n == 0 {
 				continue
@@ -142,9 +136,9 @@ func (b *body) Read(p []byte) (int, error) {
 		if n > 0 {
 			return n, nil
 		}
-		if flags != 0 && !empty {
-			// An empty piece with a flag: as in lws another one is asked for at
-			// once, but not for ever.
+		if piece.Flags != 0 && !empty {
+			// As in lws, Tx is called again after an empty piece with a flag, but
+			// here only once.
 			empty = true
 			continue
 		}
@@ -158,7 +152,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 }
 
-// Close ends the body, also for a Read that is waiting.
+// Close ends the body, and a Read that is waiting.
 func (b *body) Close() error {
 	b.once.Do(func() { close(b.closed) })
 	return nil

@@ -8,64 +8,57 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A connector makes the requests of one streamtype of one context.
 type connector struct {
 	t       *Transport
-	c       *runtime.Context
-	st      *runtime.StreamType
+	setup   *transport.Setup
+	st      *policy.StreamType // of setup
 	method  string
 	headers *request.Set
-	dialer  runtime.Dialer
-	chain   []*runtime.StreamType // whose messages make the body of a request
-	form    *form                 // nil if that is not multipart
-	signer  signer                // nil if requests are not signed
+	form    *form  // nil unless requests are multipart
+	signer  signer // nil unless requests are signed
 
-	pools [4]lazyPool // by TLS, and a credit of the stream
-	url   atomic.Pointer[madeURL]
+	pools [4]lazyPool // by TLS and credit
+	url   atomic.Pointer[requestURL]
 }
 
-// A madeURL is what a target and a http_url have last been made into. Where
-// neither holds metadata it is made once.
-type madeURL struct {
-	target *runtime.Target
+// A requestURL is the URL of the latest request, kept for those that have the same
+// target and text.
+type requestURL struct {
+	target *policy.Target
 	text   string
 	url    *url.URL
 	host   string // of the Host header
 }
 
-// Prepare refuses a streamtype that asks for what the package does not do, and
-// else returns what executes it.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if err := request.Check(c, st); err != nil {
+// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
+// names the key that is not valid.
+func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	if err := request.Check(s); err != nil {
 		return nil, err
 	}
-	n := &connector{t: t, c: c, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
-	if !request.IsToken(n.method) || n.method == http.MethodConnect {
-		return nil, fmt.Errorf("%w: http_method %q", runtime.ErrUnsupported, n.method)
+	st := s.Stream
+	n := &connector{t: t, setup: s, st: st, method: cmp.Or(st.HTTP.Method, http.MethodGet)}
+	if !policy.IsToken(n.method) || n.method == http.MethodConnect {
+		return nil, fmt.Errorf("%w: http_method %q", transport.ErrUnsupported, n.method)
 	}
 	var err error
-	if n.chain, err = c.Rideshares(st); err != nil {
+	if n.form, err = newForm(s.Chain); err != nil {
 		return nil, err
 	}
-	if n.form, err = newForm(n.chain); err != nil {
+	if n.signer, err = t.newSigner(s); err != nil {
 		return nil, err
 	}
-	if n.signer, err = t.newSigner(st); err != nil {
-		return nil, err
-	}
-	if n.headers, err = request.NewSet(st, n.reserves); err != nil {
-		return nil, err
-	}
-	if n.dialer, err = c.Dialer(st); err != nil {
+	if n.headers, err = request.NewSet(s, n.reserves); err != nil {
 		return nil, err
 	}
 	if st.HTTP.WWWFormURLEncoded {
@@ -74,23 +67,23 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 	return n, nil
 }
 
-// reserves reports whether neither metadata nor a credential can be sent in the
-// header: those of a multipart request, and the signature, are made from the policy.
+// reserves reports whether a header is made from the policy, so that neither
+// metadata nor credentials can be sent in it.
 func (n *connector) reserves(name string) bool {
 	return n.form != nil && (name == "Content-Type" || name == "Content-Length") || n.signer != nil && name == authorize
 }
 
-// A lazyPool is a pool that a connector takes when it first needs it.
+// A lazyPool is a pool that a connector gets at its first use.
 type lazyPool struct {
 	mu  sync.Mutex
 	p   atomic.Pointer[pool]
 	key poolKey // of p
 }
 
-// pool returns the connections to use for a target with or without TLS.
-func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
-	h2 := n.st.Protocol == runtime.ProtocolH2
-	credit := h2 && l.PeerTxCredit() != nil
+// pool returns the pool for requests with or without TLS.
+func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*pool, error) {
+	h2 := n.st.Protocol == policy.ProtocolH2
+	credit := h2 && l.Credit() != nil
 	z := &n.pools[0]
 	switch {
 	case secure && credit:
@@ -107,14 +100,14 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 	if p := z.p.Load(); p != nil && p.unix == unix && (!secure || n.st.ClientCert == 0) {
 		return p, nil
 	}
-	k := poolKey{c: n.c, dialer: n.dialer, unix: unix, h2: h2, credit: credit}
-	if n.st.Protocol != runtime.ProtocolH1 {
+	k := poolKey{env: n.setup.Env, dialer: n.setup.Dialer, unix: unix, h2: h2, credit: credit}
+	if n.st.Protocol != policy.ProtocolH1 {
 		k.ping, k.hangup = n.st.Validity()
 		k.wakes = n.st.SwakeValidity
 	}
 	if secure {
-		// It changes with the client certificate, and is an error without it.
-		trust, err := l.TLSConfig()
+		// Another client certificate has another config; a missing one is an error.
+		trust, err := n.setup.TLS(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -135,7 +128,7 @@ func (n *connector) pool(l *runtime.Link, secure bool) (*pool, error) {
 	return p, nil
 }
 
-// Close closes the connections, if no other streamtype uses them.
+// Close closes the connections unless another streamtype uses them.
 func (n *connector) Close() error {
 	for i := range n.pools {
 		z := &n.pools[i]
@@ -147,25 +140,24 @@ func (n *connector) Close() error {
 }
 
 // urlFor returns the URL of the request and the value of its Host header.
-func (n *connector) urlFor(l *runtime.Link) (*url.URL, string) {
+func (n *connector) urlFor(l transport.Link) (*url.URL, string) {
 	target, text := l.Target(), l.URL()
 	if m := n.url.Load(); m != nil && m.target == target && m.text == text {
 		return m.url, m.host
 	}
 	u, host := request.URL(target, text)
-	n.url.Store(&madeURL{target, text, u, host})
+	n.url.Store(&requestURL{target, text, u, host})
 	return u, host
 }
 
-// Run makes one request, and the ones that it is redirected to.
-func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
-	ctx = l.Perf().Context(ctx)
-	p, err := n.pool(l, l.Target().TLS)
+// Run makes one request, and follows its redirects.
+func (n *connector) Run(ctx context.Context, l transport.Link) error {
+	p, err := n.pool(ctx, l, l.Target().TLS)
 	if err != nil {
 		return err
 	}
 	u, host := n.urlFor(l)
-	h, err := n.headers.Make(l)
+	h, err := n.headers.Make(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -188,13 +180,13 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		req.ContentLength = b.length
 	}
 	if n.signer != nil {
-		if err := n.signer.sign(l, req); err != nil {
+		if err := n.signer.sign(ctx, l, req); err != nil {
 			return err
 		}
 	}
-	resp, err := request.WithCookies(l, req, p.RoundTrip)
-	if err != nil && n.st.Protocol == runtime.ProtocolH2 && !l.Target().TLS {
-		// What net/http says of a server that does not speak it is less plain.
+	resp, err := request.WithCookies(n.setup, l, req, p.RoundTrip)
+	if err != nil && n.st.Protocol == policy.ProtocolH2 && !l.Target().TLS {
+		// The error of net/http does not name the cause: a server without h2.
 		err = fmt.Errorf("sspolicy: h2 without TLS: %w", err)
 	}
 	for hops := 0; err == nil && request.IsRedirect(resp.StatusCode) && resp.StatusCode != int(n.st.HTTP.Expect); hops++ {
@@ -210,23 +202,23 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	return n.answer(ctx, l, resp)
 }
 
-// answer reports the response to the stream.
-func (n *connector) answer(ctx context.Context, l *runtime.Link, resp *http.Response) error {
-	l.Status(resp.StatusCode)
-	l.Perf().Status(resp.StatusCode)
+// answer reports a response to the stream.
+func (n *connector) answer(ctx context.Context, l transport.Link, resp *http.Response) error {
+	a := transport.Answer{Status: resp.StatusCode}
+	if n.st.DirectProtoStr {
+		a.Header = resp.Header.Get
+	}
+	l.Answer(a)
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		l.RetryAfter(request.RetryAfter(resp.Header))
+		l.Answer(transport.Answer{RetryAfter: request.RetryAfter(resp.Header)})
 		discard(resp)
 		return &StatusError{Code: resp.StatusCode}
 	case http.StatusSwitchingProtocols:
-		return errors.New("sspolicy: the server switched protocols unasked")
+		return errors.New("sspolicy: the server switched protocols without a request to")
 	}
 	n.headers.Receive(l, resp.Header)
-	if n.st.DirectProtoStr {
-		l.ReceiveDirect(resp.Header.Get)
-	}
-	if err := request.UserState(l, resp.StatusCode); err != nil {
+	if err := request.UserState(n.setup, l, resp.StatusCode); err != nil {
 		return err
 	}
 	if err := l.Connected(); err != nil {
@@ -235,7 +227,7 @@ func (n *connector) answer(ctx context.Context, l *runtime.Link, resp *http.Resp
 	if err := n.receive(ctx, l, resp); err != nil {
 		return err
 	}
-	return l.Complete(n.good(resp.StatusCode))
+	return l.Done(n.good(resp.StatusCode))
 }
 
 func (n *connector) good(status int) bool {
@@ -245,15 +237,15 @@ func (n *connector) good(status int) bool {
 	return status >= 200 && status <= 299
 }
 
-// receive delivers a body. One that is empty is no message at all.
-func (n *connector) receive(ctx context.Context, l *runtime.Link, resp *http.Response) error {
+// receive delivers the body of a response. An empty body is not a message.
+func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Response) error {
 	body := resp.Body
 	if body == http.NoBody {
 		return nil
 	}
-	rx, credit := l.Rx, l.PeerTxCredit()
-	if credit != nil && n.st.Protocol != runtime.ProtocolH1 {
-		rx = limited(ctx, credit, rx)
+	rx, credit := l.Rx, l.Credit()
+	if credit != nil && n.st.Protocol != policy.ProtocolH1 {
+		rx = withCredit(ctx, credit, rx)
 	}
 	if n.st.HTTP.MultipartSSIn {
 		boundary, err := boundaryOf(resp.Header.Get("Content-Type"))
@@ -261,15 +253,15 @@ func (n *connector) receive(ctx context.Context, l *runtime.Link, resp *http.Res
 			return err
 		}
 		if boundary != "" {
-			return takeApart(body, boundary, rx)
+			return split(body, boundary, rx)
 		}
 	}
-	if credit != nil && n.st.Protocol == runtime.ProtocolH2 {
-		body = &credited{body, ctx, credit}
+	if credit != nil && n.st.Protocol == policy.ProtocolH2 {
+		body = &creditBody{body, ctx, credit}
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	flags := runtime.FlagSOM
+	flags := policy.FlagSOM
 	for {
 		k, err := body.Read(buf[:])
 		if k > 0 {
@@ -290,14 +282,14 @@ func (n *connector) receive(ctx context.Context, l *runtime.Link, resp *http.Res
 	}
 }
 
-// bufferSize is the most that one Rx gets. It holds the largest frame of
-// HTTP/2 that a client asks for, and a TLS record.
+// bufferSize is the most that one Rx gets: the largest HTTP/2 frame that a client
+// accepts by default, and the largest TLS record.
 const bufferSize = 16 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// discard gives up a body that nobody wants. One that is known to be short is
-// read, if it comes soon, so that the connection can be kept.
+// discard closes a body that is not needed. It first reads one that is short and
+// arrives soon, so that the connection can be kept.
 func discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		late := time.AfterFunc(100*time.Millisecond, func() { resp.Body.Close() })
@@ -305,8 +297,4 @@ func discard(resp *http.Response) {
 		late.Stop()
 	}
 	resp.Body.Close()
-}
-
-func hasBody(method string) bool {
-	return slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch}, method)
 }

@@ -14,17 +14,19 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestCookies checks which cookies a server sees: those of all responses, also
-// of redirects and refusals, and only what is for it.
+// TestCookies checks which cookies a server gets: those of all responses, also of
+// redirects and refusals, that are meant for it.
 func TestCookies(t *testing.T) {
 	var mu sync.Mutex
-	var seen []string
+	var requests []string
 	own, other := testcert.New("own"), testcert.New("other")
 	h := func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
-		seen = append(seen, r.Host+r.URL.Path+" "+strings.Join(r.Header["Cookie"], " AND "))
+		requests = append(requests, r.Host+r.URL.Path+" "+strings.Join(r.Header["Cookie"], " AND "))
 		mu.Unlock()
 		w.Header().Add("Set-Cookie", fmt.Sprintf("%s=1; Path=/", strings.Trim(r.URL.Path, "/")))
 		w.Header().Add("Set-Cookie", "private=1; Path=/private")
@@ -40,22 +42,22 @@ func TestCookies(t *testing.T) {
 	plain := serve(t, h)
 	secure := server{handler: http.HandlerFunc(h), tls: own.Server([]string{"h2", "http/1.1"}, "a.test", "b.test")}.start(t)
 	store := own.Store()
-	both := &runtime.TrustStore{Name: "both", Stack: append(own.Store().Stack, other.Store().Stack...)}
-	st := func(name, host string, change func(*runtime.StreamType)) *runtime.StreamType {
-		st := &runtime.StreamType{Name: name, Endpoint: host, HTTP: &runtime.HTTP{URL: "/" + name, Cookies: true, AllowRedirects: true},
-			Metadata: []runtime.Metadata{{Name: "own", Header: "cookie:"}}}
+	both := &policy.TrustStore{Name: "both", Stack: append(own.Store().Stack, other.Store().Stack...)}
+	st := func(name, host string, change func(*policy.StreamType)) *policy.StreamType {
+		st := &policy.StreamType{Name: name, Endpoint: host, HTTP: &policy.HTTP{URL: "/" + name, Cookies: true, AllowRedirects: true},
+			Metadata: []policy.Metadata{{Name: "own", Header: "cookie:"}}}
 		if change != nil {
 			change(st)
 		}
 		return st
 	}
-	tls := func(s *runtime.TrustStore) func(*runtime.StreamType) {
-		return func(st *runtime.StreamType) { st.TLS, st.TrustStore, st.Protocol = true, s, runtime.ProtocolH2 }
+	tls := func(s *policy.TrustStore) func(*policy.StreamType) {
+		return func(st *policy.StreamType) { st.TLS, st.TrustStore, st.Protocol = true, s, policy.ProtocolH2 }
 	}
 	jar := cookies.New()
-	c := newPolicy(t, []*runtime.StreamType{
+	c := newPolicy(t, []*policy.StreamType{
 		st("one", "a.test", nil), st("two", "a.test", nil), st("here", "a.test", nil), st("away", "a.test", nil), st("busy", "a.test", nil),
-		st("none", "a.test", func(st *runtime.StreamType) { st.HTTP.Cookies = false }),
+		st("none", "a.test", func(st *policy.StreamType) { st.HTTP.Cookies = false }),
 		st("stored", "a.test", tls(store)), st("same", "a.test", tls(store)), st("others", "a.test", tls(both)),
 	}, runtime.Options{Cookies: jar, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		to := plain
@@ -82,7 +84,7 @@ func TestCookies(t *testing.T) {
 		{"others", "", "a.test/others "},
 	} {
 		mu.Lock()
-		seen = nil
+		requests = nil
 		mu.Unlock()
 		var o []runtime.CallOption
 		if tt.own != "" {
@@ -95,19 +97,18 @@ func TestCookies(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		mu.Lock()
-		if got := strings.Join(seen, ", "); got != tt.want {
-			t.Errorf("%s: the servers saw\n %s, want\n %s", tt.name, got, tt.want)
+		if got := strings.Join(requests, ", "); got != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
 		}
 		mu.Unlock()
 	}
 }
 
-// TestNoJar checks that a policy that wants cookies kept is refused where nobody
-// does.
+// TestNoJar checks that http_cookies is refused in a context without a jar.
 func TestNoJar(t *testing.T) {
-	c := newPolicy(t, []*runtime.StreamType{{Name: "s", Endpoint: "h", HTTP: &runtime.HTTP{Cookies: true}}}, runtime.Options{})
+	c := newPolicy(t, []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &policy.HTTP{Cookies: true}}}, runtime.Options{})
 	_, err := c.NewStream("s", runtime.Handlers{})
-	if !errors.Is(err, runtime.ErrUnsupported) || !strings.Contains(err.Error(), "http_cookies") || !strings.Contains(err.Error(), "Options.Cookies") {
+	if !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), "http_cookies") || !strings.Contains(err.Error(), "Options.Cookies") {
 		t.Error(err)
 	}
 }

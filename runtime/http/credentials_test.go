@@ -16,73 +16,71 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestCredentialHeaders checks what is sent of the credentials, and that
-// nothing at all is sent without one.
+// TestCredentialHeaders checks the headers that hold credentials, and that nothing
+// is sent if one is missing.
 func TestCredentialHeaders(t *testing.T) {
 	var conns atomic.Int32
 	addr := server{conn: func(c net.Conn) {
-		defer c.Close()
 		conns.Add(1)
 		buf := make([]byte, 4096)
 		n, _ := c.Read(buf)
 		_, head, _ := strings.Cut(string(buf[:n]), "\r\n")
 		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(head), head)
 	}}.start(t)
-	blobs := func(b ...any) *runtime.MemoryCredentials {
-		m := new(runtime.MemoryCredentials)
+	blobs := func(b ...any) *credentials.Memory {
+		m := new(credentials.Memory)
 		for i := 0; i < len(b); i += 3 {
-			m.SetBlob(b[i].(runtime.Blob), b[i+1].(int), b[i+2].(string))
+			m.SetBlob(b[i].(policy.Blob), b[i+1].(int), b[i+2].(string))
 		}
 		return m
 	}
-	auth := runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}
-	basic, err := runtime.BasicAuth("Aladdin", "open sesame") // of RFC 7617 section 2
+	auth := policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}
+	basic, err := credentials.BasicAuth("Aladdin", "open sesame") // of RFC 7617 section 2
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := runtime.HTTP{AuthHeader: "x-auth", DSNHeader: "x-dsn:", FWVHeader: "X-Fwv:", DevTypeHeader: "x-dev:"}
+	all := policy.HTTP{AuthHeader: "x-auth", DSNHeader: "x-dsn:", FWVHeader: "X-Fwv:", DevTypeHeader: "x-dev:"}
 	for _, tt := range []struct {
 		name  string
-		h     runtime.HTTP
-		auth  *runtime.Auth
-		creds runtime.Credentials
+		h     policy.HTTP
+		auth  *policy.Auth
+		creds transport.Credentials
 		meta  map[string]string
-		want  string // headers after Host; "-": no attempt gets as far as a connection
+		want  string // headers after Host; "-" means that no connection is made
 		err   error
 	}{
-		{name: "token", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret"), want: "Authorization: Bearer secret\r\n"},
-		{name: "token of an index", h: auth, auth: &runtime.Auth{Type: "x", Blob: 3}, creds: blobs(runtime.BlobAuth, 0, "zero", runtime.BlobAuth, 3, "three"),
+		{name: "token", h: auth, creds: blobs(policy.BlobAuth, 0, "secret"), want: "Authorization: Bearer secret\r\n"},
+		{name: "token of an index", h: auth, auth: &policy.Auth{Type: "x", Blob: 3}, creds: blobs(policy.BlobAuth, 0, "zero", policy.BlobAuth, 3, "three"),
 			want: "Authorization: Bearer three\r\n"},
-		{name: "all", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobFirmwareVersion, 0, "2", runtime.BlobDeviceType, 0, "3"),
+		{name: "all", h: all, creds: blobs(policy.BlobAuth, 0, "a", policy.BlobDeviceSerial, 0, "1", policy.BlobFirmwareVersion, 0, "2", policy.BlobDeviceType, 0, "3"),
 			want: "X-Auth: a\r\nX-Dev: 3\r\nX-Dsn: 1\r\nX-Fwv: 2\r\n"},
-		{name: "Basic as a token", h: runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic "}, creds: blobs(runtime.BlobAuth, 0, basic), want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
+		{name: "Basic as a token", h: policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic "}, creds: blobs(policy.BlobAuth, 0, basic), want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
 		{name: "Basic as metadata", meta: map[string]string{"auth": "Basic " + basic}, want: "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"},
-		{name: "hex digits", h: auth, creds: runtime.HexAuth{Credentials: blobs(runtime.BlobAuth, 0, "\x00\n\xff")}, want: "Authorization: Bearer 000aff\r\n"},
-		{name: "no token", h: auth, creds: blobs(runtime.BlobAuth, 1, "secret"), want: "-", err: runtime.ErrNoCredentials},
-		{name: "empty token", h: auth, creds: blobs(runtime.BlobAuth, 0, ""), want: "-", err: runtime.ErrNoCredentials},
-		{name: "one of four is missing", h: all, creds: blobs(runtime.BlobAuth, 0, "a", runtime.BlobDeviceSerial, 0, "1", runtime.BlobDeviceType, 0, "3"),
-			want: "-", err: runtime.ErrNoCredentials},
-		{name: "line break", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret\r\nX-Evil: 1"), want: "-", err: runtime.ErrBadCredentials},
-		{name: "metadata too", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret"), meta: map[string]string{"auth": "secret"}, want: "-"},
-		{name: "another control character", h: auth, creds: blobs(runtime.BlobAuth, 0, "secret\x01"), want: "-"},
+		{name: "hex digits", h: auth, creds: credentials.HexAuth{Credentials: blobs(policy.BlobAuth, 0, "\x00\n\xff")}, want: "Authorization: Bearer 000aff\r\n"},
+		{name: "no token", h: auth, creds: blobs(policy.BlobAuth, 1, "secret"), want: "-", err: transport.ErrNoCredentials},
+		{name: "empty token", h: auth, creds: blobs(policy.BlobAuth, 0, ""), want: "-", err: transport.ErrNoCredentials},
+		{name: "one of four is missing", h: all, creds: blobs(policy.BlobAuth, 0, "a", policy.BlobDeviceSerial, 0, "1", policy.BlobDeviceType, 0, "3"),
+			want: "-", err: transport.ErrNoCredentials},
+		{name: "line break", h: auth, creds: blobs(policy.BlobAuth, 0, "secret\r\nX-Evil: 1"), want: "-", err: transport.ErrBadCredentials},
+		{name: "metadata too", h: auth, creds: blobs(policy.BlobAuth, 0, "secret"), meta: map[string]string{"auth": "secret"}, want: "-"},
+		{name: "another control character", h: auth, creds: blobs(policy.BlobAuth, 0, "secret\x01"), want: "-"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			conns.Store(0)
-			tr := &trace{}
+			tr := &teststream.Trace{}
 			var logged bytes.Buffer
-			st := &runtime.StreamType{Name: "s", Endpoint: addr.Addr().String(), Port: addr.Port(), Opportunistic: true, HTTP: &tt.h, Auth: tt.auth,
-				Metadata: []runtime.Metadata{{Name: "auth", Header: "Authorization:"}}}
-			c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{st}}, runtime.Options{
-				Transports: []runtime.Transport{sshttp.New()}, Credentials: tt.creds, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			s, err := c.NewStream("s", tr.handlers())
+			st := &policy.StreamType{Name: "s", Endpoint: addr.Addr().String(), Port: addr.Port(), Opportunistic: true, HTTP: &tt.h, Auth: tt.auth,
+				Metadata: []policy.Metadata{{Name: "auth", Header: "Authorization:"}}}
+			c := newPolicy(t, []*policy.StreamType{st}, runtime.Options{Credentials: tt.creds, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			s, err := c.NewStream("s", handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,59 +90,55 @@ func TestCredentialHeaders(t *testing.T) {
 			s.RequestTx()
 			tr.AwaitEnd(t, "DIS", "ARF")
 			if tt.want == "-" {
-				want(t, tr, "CRE POL CNG UNR ARF")
+				tr.Want(t, "CRE POL CNG UNR ARF")
 				if conns.Load() != 0 || s.Err() == nil || tt.err != nil && !errors.Is(s.Err(), tt.err) {
 					t.Errorf("%d connections, %v, want none, %v", conns.Load(), s.Err(), tt.err)
 				}
 				if strings.Contains(fmt.Sprintf("%v %+v %#v", s.Err(), s.Err(), s.Err()), "secret") || strings.Contains(logged.String(), "secret") {
-					t.Errorf("the token got out: %v; %s", s.Err(), logged.String())
+					t.Errorf("the token is in an error or in the log: %v; %s", s.Err(), logged.String())
 				}
 				return
 			}
-			if got := string(tr.body); got != "Host: "+addr.String()+"\r\n"+tt.want+"\r\n" {
+			if got := tr.Body(); got != "Host: "+addr.String()+"\r\n"+tt.want+"\r\n" {
 				t.Errorf("the server got %q: %s, %v", got, tr, s.Err())
 			}
 		})
 	}
 }
 
-// TestCredentialsRefused checks policies that can not be executed.
+// TestCredentialsRefused checks policies that cannot be executed.
 func TestCredentialsRefused(t *testing.T) {
 	for _, tt := range []struct {
-		h    runtime.HTTP
-		auth *runtime.Auth
-		none bool // no source of credentials
+		h    policy.HTTP
+		auth *policy.Auth
+		none bool // without Options.Credentials
 		want error
 	}{
-		{h: runtime.HTTP{AuthHeader: "authorization:"}, none: true, want: runtime.ErrNoCredentials},
-		{h: runtime.HTTP{AuthHeader: "transfer-encoding:"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "host"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "a b:"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "x\r\ny:"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "x:", DSNHeader: "X"}, want: runtime.ErrUnsupported},
-		{h: runtime.HTTP{AuthHeader: "x:", AuthPreamble: "a\r\nb"}, want: runtime.ErrUnsupported},
-		{auth: &runtime.Auth{Type: "x"}, want: runtime.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "authorization:"}, none: true, want: transport.ErrNoCredentials},
+		{h: policy.HTTP{AuthHeader: "transfer-encoding:"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "host"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "a b:"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "x\r\ny:"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "x:", DSNHeader: "X"}, want: transport.ErrUnsupported},
+		{h: policy.HTTP{AuthHeader: "x:", AuthPreamble: "a\r\nb"}, want: transport.ErrUnsupported},
+		{auth: &policy.Auth{Type: "x"}, want: transport.ErrUnsupported},
 	} {
-		o := runtime.Options{Transports: []runtime.Transport{sshttp.New()}, Credentials: new(runtime.MemoryCredentials)}
+		o := runtime.Options{Credentials: new(credentials.Memory)}
 		if tt.none {
 			o.Credentials = nil
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Auth: tt.auth}}}, o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Auth: tt.auth}}, o)
 		if _, err := c.NewStream("s", runtime.Handlers{}); !errors.Is(err, tt.want) {
 			t.Errorf("%+v, %+v: %v", tt.h, tt.auth, err)
 		}
-		c.Close()
 	}
 }
 
-// TestCredentialsOnRedirect checks that credentials reach no other server than
-// the one they are for, whatever header they are in.
+// TestCredentialsOnRedirect checks that credentials are not sent to another server,
+// whatever header they are in.
 func TestCredentialsOnRedirect(t *testing.T) {
 	own := testcert.New("own")
-	note := func(w http.ResponseWriter, r *http.Request) {
+	headers := func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s|%s|%s", r.Header.Get("X-Token"), r.Header.Get("X-Dsn"), r.Header.Get("X-M"))
 	}
 	to := ""
@@ -153,9 +147,9 @@ func TestCredentialsOnRedirect(t *testing.T) {
 			http.Redirect(w, r, to, http.StatusFound)
 			return
 		}
-		note(w, r)
+		headers(w, r)
 	})
-	other := serve(t, note)
+	other := serve(t, headers)
 	plain := serve(t, h)
 	back := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+plain.String()+"/end", http.StatusFound)
@@ -171,24 +165,24 @@ func TestCredentialsOnRedirect(t *testing.T) {
 		"there and back": {plain, "http://" + back.String(), "||m"},
 	} {
 		to = tt.to
-		creds := new(runtime.MemoryCredentials)
-		creds.SetBlob(runtime.BlobAuth, 0, "secret")
-		creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
-		tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result { s.SetMetadata("m", "m"); return requestTx(s) }}}
-		_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []runtime.Metadata{{Name: "m", Header: "x-m:"}},
-			HTTP: &runtime.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
+		creds := new(credentials.Memory)
+		creds.SetBlob(policy.BlobAuth, 0, "secret")
+		creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
+		tr := &teststream.Trace{On: teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result { s.SetMetadata("m", "m"); return teststream.RequestTx(s) }}}
+		_, s := newStream(t, policy.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []policy.Metadata{{Name: "m", Header: "x-m:"}},
+			HTTP: &policy.HTTP{URL: "/start", AllowRedirects: true, AuthHeader: "x-token:", DSNHeader: "x-dsn:"}}, tt.from, tr, runtime.Options{Credentials: creds})
 		tr.AwaitEnd(t, "DIS", "ARF")
-		if string(tr.body) != tt.want {
-			t.Errorf("%s: the last server got %q, want %q: %v", name, tr.body, tt.want, s.Err())
+		if tr.Body() != tt.want {
+			t.Errorf("%s: the last server got %q, want %q: %v", name, tr.Body(), tt.want, s.Err())
 		}
 	}
 }
 
-// TestClientCertificates checks that a server gets the certificate that the
-// policy names, over h1 and h2, and is not even connected to without it.
+// TestClientCertificates checks that a server gets the certificate that the policy
+// names, over h1 and h2, and that no connection is made without it.
 func TestClientCertificates(t *testing.T) {
 	own, clients, strangers := testcert.New("own"), testcert.New("clients"), testcert.New("strangers")
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
 		config := own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 		config.ClientCAs = clients.Pool()
@@ -208,14 +202,14 @@ func TestClientCertificates(t *testing.T) {
 		other := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		to = "https://" + other.String()
 
-		creds := new(runtime.MemoryCredentials)
+		creds := new(credentials.Memory)
 		creds.SetClientCertificate(0, clients.Client(100))
 		creds.SetClientCertificate(1, clients.Client(101))
 		creds.SetClientCertificate(2, strangers.Client(102))
-		var types []*runtime.StreamType
+		var types []*policy.StreamType
 		for name, cert := range map[string]uint8{"anonymous": 0, "zero": 1, "zero again": 1, "one": 2, "stranger": 3, "missing": 4, "redirect": 1} {
-			st := &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: own.Store(), ClientCert: cert, Opportunistic: true,
-				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{AllowRedirects: true}}
+			st := &policy.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: own.Store(), ClientCert: cert, Opportunistic: true,
+				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{AllowRedirects: true}}
 			if len(types) > 0 {
 				st.TrustStore = types[0].TrustStore
 			}
@@ -224,15 +218,11 @@ func TestClientCertificates(t *testing.T) {
 			}
 			types = append(types, st)
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
-			Transports: []runtime.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, types, runtime.Options{Credentials: creds})
 		run := func(step, name, want string, nconns int, cause error) {
 			t.Helper()
-			tr := &trace{}
-			s, err := c.NewStream(name, tr.handlers())
+			tr := &teststream.Trace{}
+			s, err := c.NewStream(name, handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,8 +231,8 @@ func TestClientCertificates(t *testing.T) {
 			tr.AwaitEnd(t, "DIS", "ARF")
 			mu.Lock()
 			defer mu.Unlock()
-			if string(tr.body) != want || len(conns) != nconns || cause != nil && !errors.Is(s.Err(), cause) {
-				t.Errorf("%v, %s: %s, the server saw %q over %d connections, want %q over %d: %v", protocol, step, tr, tr.body, len(conns), want, nconns, s.Err())
+			if tr.Body() != want || len(conns) != nconns || cause != nil && !errors.Is(s.Err(), cause) {
+				t.Errorf("%v, %s: %s, the server answered %q over %d connections, want %q over %d: %v", protocol, step, tr, tr.Body(), len(conns), want, nconns, s.Err())
 			}
 			if want == "" && !strings.HasSuffix(tr.String(), "UNR ARF") {
 				t.Errorf("%v, %s: %s", protocol, step, tr)
@@ -253,20 +243,19 @@ func TestClientCertificates(t *testing.T) {
 		run("another index", "one", "101", 2, nil)
 		run("no certificate", "anonymous", "", 2, nil)
 		run("not of the server's authority", "stranger", "", 2, nil)
-		run("not there", "missing", "", 2, runtime.ErrNoCredentials)
+		run("missing", "missing", "", 2, transport.ErrNoCredentials)
 		creds.SetClientCertificate(0, clients.Client(103))
 		run("replaced", "zero", "103", 3, nil)
 		creds.SetClientCertificate(0, nil)
-		run("taken away, with connections still there", "zero", "", 3, runtime.ErrNoCredentials)
+		run("removed, while connections are kept", "zero", "", 3, transport.ErrNoCredentials)
 		creds.SetClientCertificate(0, clients.Client(104))
 		run("to another server", "redirect", "", 4, nil)
-		c.Close()
 	}
 }
 
-// TestSessions checks that TLS sessions are resumed, but never by a stream with
-// another trust store, even of the same certificates, or client certificate,
-// nor by one that has to trust what it does not.
+// TestSessions checks that TLS sessions are resumed, but not by a stream with
+// another client certificate or another trust store, even of the same
+// certificates.
 func TestSessions(t *testing.T) {
 	own := testcert.New("own")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -276,57 +265,52 @@ func TestSessions(t *testing.T) {
 			w.Header().Set("Connection", "close")
 			io.WriteString(w, fmt.Sprint(r.TLS.DidResume))
 		}), tls: config}.start(t)
-		creds := new(runtime.MemoryCredentials)
+		creds := new(credentials.Memory)
 		creds.SetClientCertificate(0, own.Client(100))
 		store, twin := own.Store(), own.Store()
 		twin.Name = "twin" // names of stores are unique in a policy
-		var types []*runtime.StreamType
-		for name, st := range map[string]runtime.StreamType{
+		var types []*policy.StreamType
+		for name, st := range map[string]policy.StreamType{
 			"a": {TrustStore: store}, "b": {TrustStore: store}, "twin": {TrustStore: twin},
 			"other": {TrustStore: testcert.New("other").Store()}, "system": {}, "client": {TrustStore: store, ClientCert: 1},
 		} {
-			st.Name, st.TLS, st.Opportunistic, st.HTTP = name, true, true, &runtime.HTTP{}
+			st.Name, st.TLS, st.Opportunistic, st.HTTP = name, true, true, &policy.HTTP{}
 			st.Endpoint, st.Port = addr.Addr().String(), addr.Port()
 			types = append(types, &st)
 		}
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
-			Transports: []runtime.Transport{sshttp.New()}, Credentials: creds, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := newPolicy(t, types, runtime.Options{Credentials: creds})
 		for i, step := range []struct{ name, resumed string }{
 			{"a", "false"}, {"a", "true"}, {"b", "true"}, {"twin", "false"}, {"twin", "true"},
 			{"other", ""}, {"system", ""}, {"client", "false"}, {"client", "true"}, {"a", "true"},
 		} {
-			tr := &trace{}
-			s, err := c.NewStream(step.name, tr.handlers())
+			tr := &teststream.Trace{}
+			s, err := c.NewStream(step.name, handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
 			s.Connect()
 			tr.AwaitEnd(t, "DIS", "ARF")
-			if string(tr.body) != step.resumed || (step.resumed == "") != isTLS(s.Err()) {
-				t.Errorf("TLS %x, step %d, %s: resumed %q, want %q: %s, %v", version, i, step.name, tr.body, step.resumed, tr, s.Err())
+			if tr.Body() != step.resumed || (step.resumed == "") != isTLS(s.Err()) {
+				t.Errorf("TLS %x, step %d, %s: resumed %q, want %q: %s, %v", version, i, step.name, tr.Body(), step.resumed, tr, s.Err())
 			}
 		}
-		c.Close()
 	}
 }
 
-// TestDirectProtoStr checks headers by names that the policy does not declare.
+// TestDirectProtoStr checks headers that the policy does not declare.
 func TestDirectProtoStr(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Answer", "42")
 		fmt.Fprintf(w, "%s|%s|%s", r.Header.Values("X-Ask"), r.Header.Get("X-Mapped"), r.Host)
 	})
-	st := runtime.StreamType{Opportunistic: true, DirectProtoStr: true, Metadata: []runtime.Metadata{{Name: "mapped", Header: "x-mapped:"}}}
+	st := policy.StreamType{Opportunistic: true, DirectProtoStr: true, Metadata: []policy.Metadata{{Name: "mapped", Header: "x-mapped:"}}}
 	answers := ""
-	tr := &trace{on: on{"CON": func(s *runtime.Stream) runtime.Result {
+	tr := &teststream.Trace{On: teststream.Actions{"CON": func(s *runtime.Stream) policy.Result {
 		for _, name := range []string{"x-answer", "X-Answer:", "x-ask", "none"} {
 			v, err := s.Metadata(name)
 			answers += fmt.Sprintf("%s,%v;", v, err)
 		}
-		return runtime.OK
+		return policy.OK
 	}}}
 	_, s := newStream(t, st, addr, tr, runtime.Options{})
 	for name, value := range map[string]string{"x-ask:": "old", "mapped": "m", "host": "other.test"} {
@@ -339,13 +323,13 @@ func TestDirectProtoStr(t *testing.T) {
 	}
 	for name, value := range map[string]string{"x-evil": "a\r\nb", "x evil": "", "": "", ":": "", "x\r\ny": "z"} {
 		if err := s.SetMetadata(name, value); !errors.Is(err, runtime.ErrMetadataValue) && !errors.Is(err, runtime.ErrUnknownMetadata) {
-			t.Errorf("%q with %q is taken: %v", name, value, err)
+			t.Errorf("%q set to %q: %v", name, value, err)
 		}
 	}
 	s.RequestTx()
 	tr.AwaitEnd(t, "DIS", "ARF")
-	if string(tr.body) != "[new]|m|other.test" || answers != "42,<nil>;42,<nil>;new,<nil>;,<nil>;" {
-		t.Errorf("the server got %q, the stream %q: %s, %v", tr.body, answers, tr, s.Err())
+	if tr.Body() != "[new]|m|other.test" || answers != "42,<nil>;42,<nil>;new,<nil>;,<nil>;" {
+		t.Errorf("the server got %q, the stream %q: %s, %v", tr.Body(), answers, tr, s.Err())
 	}
 	if err := s.SetMetadata("transfer-encoding", "chunked"); err != nil {
 		t.Error(err)

@@ -4,13 +4,14 @@ import (
 	"context"
 	"io"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// limited returns an Rx that delivers as far as there is credit.
-func limited(ctx context.Context, c *runtime.Credit, rx func([]byte, runtime.Flags) error) func([]byte, runtime.Flags) error {
-	const ends = runtime.FlagEOM | runtime.FlagRelatedEnd
-	return func(p []byte, flags runtime.Flags) error {
+// withCredit returns an Rx that takes credit for what it delivers, and waits for it.
+func withCredit(ctx context.Context, c *transport.Credit, rx func([]byte, policy.Flags) error) func([]byte, policy.Flags) error {
+	const ends = policy.FlagEOM | policy.FlagRelatedEnd
+	return func(p []byte, flags policy.Flags) error {
 		for len(p) > 0 {
 			n, err := c.Take(ctx, len(p))
 			if err != nil {
@@ -28,17 +29,17 @@ func limited(ctx context.Context, c *runtime.Credit, rx func([]byte, runtime.Fla
 	}
 }
 
-// A credited is the body of a response over h2 that is not even read where there
-// is no credit. What is delivered of it takes the credit.
-type credited struct {
+// A creditBody is the body of a response over h2 that is read only while there is
+// credit, so that the window of the peer closes. Delivery takes the credit.
+type creditBody struct {
 	io.ReadCloser
 	ctx    context.Context
-	credit *runtime.Credit
+	credit *transport.Credit
 }
 
 // Read reads from the body.
-func (r *credited) Read(p []byte) (int, error) {
-	// Waits until there is something, so that the end of the body needs no credit.
+func (r *creditBody) Read(p []byte) (int, error) {
+	// The end of the body needs no credit, so wait for payload first.
 	if n, err := r.ReadCloser.Read(p[:0]); err != nil {
 		return n, err
 	}

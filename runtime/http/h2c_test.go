@@ -6,72 +6,52 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// serveH2C returns the address of a server that speaks h2 without TLS only.
-func serveH2C(t *testing.T, h http.Handler) netip.AddrPort {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	startH2C(t, ln, h)
-	return ln.Addr().(*net.TCPAddr).AddrPort()
-}
-
-func startH2C(t *testing.T, ln net.Listener, h http.Handler) {
-	hs := &http.Server{Handler: h, Protocols: new(http.Protocols)}
-	hs.Protocols.SetUnencryptedHTTP2(true)
-	t.Cleanup(func() { hs.Close() })
-	go hs.Serve(ln)
-}
-
-// TestClearTextH2 checks h2 without TLS: that it is h2, that a connection is
-// shared, and that a server that speaks HTTP/1.1 only is unreachable.
+// TestClearTextH2 checks that h2 without TLS is HTTP/2, shares a connection, and
+// cannot reach a server of HTTP/1.1.
 func TestClearTextH2(t *testing.T) {
 	proto := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Proto, " ", r.Method, " ", r.Host, r.URL)
 	})
 	addr := serveH2C(t, proto)
 	var dials atomic.Int32
-	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Protocol: runtime.ProtocolH2, Opportunistic: true, HTTP: &runtime.HTTP{URL: "/x?y"}}, addr, tr,
+	tr := &teststream.Trace{}
+	_, s := newStream(t, policy.StreamType{Protocol: policy.ProtocolH2, Opportunistic: true, HTTP: &policy.HTTP{URL: "/x?y"}}, addr, tr,
 		runtime.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			dials.Add(1)
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}})
 	for i := range 3 {
 		s.Connect()
-		tr.await(t, 1+6*(i+1))
+		awaitEvents(t, tr, 1+6*(i+1))
 	}
 	one := "HTTP/2.0 GET " + addr.String() + "/x?y"
-	if string(tr.body) != one+one+one || dials.Load() != 1 {
-		t.Errorf("the server saw %q over %d connections: %s, %v", tr.body, dials.Load(), tr, s.Err())
+	if tr.Body() != one+one+one || dials.Load() != 1 {
+		t.Errorf("the server got %q over %d connections: %s, %v", tr.Body(), dials.Load(), tr, s.Err())
 	}
 
 	// A POST, and over a unix socket.
-	name := filepath.Join(t.TempDir(), "s")
-	ln, err := net.Listen("unix", name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	startH2C(t, ln, echo)
-	tr, s = fetch(t, runtime.StreamType{Protocol: runtime.ProtocolH2, Endpoint: "+" + name, HTTP: &runtime.HTTP{Method: "POST"}}, netip.AddrPort{},
+	ln := testserver.ListenUnix(t)
+	testserver.HTTP(t, ln, &http.Server{Handler: echo, Protocols: testserver.Protocols(false, true)})
+	tr, s = fetch(t, policy.StreamType{Protocol: policy.ProtocolH2, Endpoint: "+" + ln.Addr().String(), HTTP: &policy.HTTP{Method: "POST"}}, netip.AddrPort{},
 		runtime.Handlers{Tx: sender("ab", "cd")}, nil)
-	if string(tr.body) != "abcd" {
-		t.Errorf("got %q back: %s, %v", tr.body, tr, s.Err())
+	if tr.Body() != "abcd" {
+		t.Errorf("got %q back: %s, %v", tr.Body(), tr, s.Err())
 	}
 
 	old := server{handler: proto}.start(t)
-	tr, s = fetch(t, runtime.StreamType{Protocol: runtime.ProtocolH2}, old, runtime.Handlers{}, nil)
-	want(t, tr, "CRE POL CNG UNR ARF")
+	tr, s = fetch(t, policy.StreamType{Protocol: policy.ProtocolH2}, old, runtime.Handlers{}, nil)
+	tr.Want(t, "CRE POL CNG UNR ARF")
 	if s.Err() == nil || !strings.Contains(s.Err().Error(), "h2 without TLS") {
-		t.Errorf("the cause is %v", s.Err())
+		t.Errorf("Err returns %v", s.Err())
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,107 +15,78 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
-
-// serve returns the address of a plain server.
-func serve(t *testing.T, h http.HandlerFunc) netip.AddrPort {
-	return server{handler: h}.start(t)
-}
-
-// fetch makes a stream, lets set prepare it, runs one transaction and returns
-// what it saw, without DES.
-func fetch(t *testing.T, st runtime.StreamType, addr netip.AddrPort, h runtime.Handlers, set func(*runtime.Stream)) (*trace, *runtime.Stream) {
-	t.Helper()
-	// From inside CREATING, so that there is one transaction even if set asks
-	// for one too.
-	tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
-		s.SetHandlers(h)
-		if set != nil {
-			set(s)
-		}
-		return requestTx(s)
-	}}}
-	st.Opportunistic = true
-	_, s := newStream(t, st, addr, tr, runtime.Options{})
-	tr.AwaitEnd(t, "DIS", "ARF")
-	return tr, s
-}
-
-const fetched = "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"
-
-func want(t *testing.T, tr *trace, want string) {
-	t.Helper()
-	if got := tr.String(); got != want {
-		t.Errorf("\n got %s\nwant %s", got, want)
-	}
-}
 
 func TestStatus(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
-	seen := map[string]int{}
-	note := func(state string) func(*runtime.Stream) runtime.Result {
-		return func(s *runtime.Stream) runtime.Result { seen[state] = s.Status(); return runtime.OK }
+	statuses := map[string]int{}
+	record := func(state string) func(*runtime.Stream) policy.Result {
+		return func(s *runtime.Stream) policy.Result { statuses[state] = s.Status(); return policy.OK }
 	}
-	tr := &trace{on: on{"CRE": requestTx, "CNG": note("CNG"), "CON": note("CON"), "NAK": note("NAK"), "DIS": note("DIS")}}
-	newStream(t, runtime.StreamType{HTTP: &runtime.HTTP{}, Opportunistic: true}, addr, tr, runtime.Options{})
+	tr := &teststream.Trace{On: teststream.Actions{"CRE": teststream.RequestTx, "CNG": record("CNG"), "CON": record("CON"), "NAK": record("NAK"), "DIS": record("DIS")}}
+	newStream(t, policy.StreamType{HTTP: &policy.HTTP{}, Opportunistic: true}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "DIS")
-	if got := fmt.Sprint(seen); got != "map[CNG:0 CON:418 DIS:418 NAK:418]" {
+	if got := fmt.Sprint(statuses); got != "map[CNG:0 CON:418 DIS:418 NAK:418]" {
 		t.Error(got)
 	}
 }
 
-// TestRequest checks what goes on the wire.
+// TestRequest checks the bytes of requests.
 func TestRequest(t *testing.T) {
 	var mu sync.Mutex
-	var seen string
+	var request string
 	addr := server{conn: func(c net.Conn) {
-		defer c.Close()
 		buf := make([]byte, 4096)
 		n, _ := c.Read(buf)
 		mu.Lock()
-		seen = string(buf[:n])
+		request = string(buf[:n])
 		mu.Unlock()
 		io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 	}}.start(t)
 	host := "Host: " + addr.String() + "\r\n"
-	items := []runtime.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization"},
+	items := []policy.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization"},
 		{Name: "h", Header: "host:"}, {Name: "ct", Header: "content-type:"}, {Name: "len", Header: "content-length:"}}
 	for _, tt := range []struct {
 		name     string
 		endpoint string
-		h        runtime.HTTP
+		h        policy.HTTP
 		set      map[string]string
 		want     string
 	}{
-		{"plain", "", runtime.HTTP{}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
-		{"url", "", runtime.HTTP{URL: "path?q=1"}, nil, "GET /path?q=1 HTTP/1.1\r\n" + host + "\r\n"},
-		{"double slash", "", runtime.HTTP{URL: "//path//x"}, nil, "GET /path//x HTTP/1.1\r\n" + host + "\r\n"},
-		{"slashes from metadata", "", runtime.HTTP{URL: "/${a}"}, map[string]string{"a": "//internal.test/x"},
+		{"plain", "", policy.HTTP{}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
+		{"url", "", policy.HTTP{URL: "path?q=1"}, nil, "GET /path?q=1 HTTP/1.1\r\n" + host + "\r\n"},
+		{"double slash", "", policy.HTTP{URL: "//path//x"}, nil, "GET /path//x HTTP/1.1\r\n" + host + "\r\n"},
+		{"slashes from metadata", "", policy.HTTP{URL: "/${a}"}, map[string]string{"a": "//internal.test/x"},
 			"GET /internal.test/x HTTP/1.1\r\n" + host + "\r\n"},
-		{"method", "", runtime.HTTP{Method: "DELETE", URL: "/x"}, nil, "DELETE /x HTTP/1.1\r\n" + host + "\r\n"},
-		{"metadata in the URL", "", runtime.HTTP{URL: "/${a}/x?y=${a}&${b}"}, map[string]string{"a": "1/2"},
+		{"method", "", policy.HTTP{Method: "DELETE", URL: "/x"}, nil, "DELETE /x HTTP/1.1\r\n" + host + "\r\n"},
+		{"metadata in the URL", "", policy.HTTP{URL: "/${a}/x?y=${a}&${b}"}, map[string]string{"a": "1/2"},
 			"GET /1/2/x?y=1/2& HTTP/1.1\r\n" + host + "\r\n"},
-		{"escapes", "", runtime.HTTP{URL: "/${a}"}, map[string]string{"a": "a b\tc\"#é%41%"},
+		{"escapes", "", policy.HTTP{URL: "/${a}"}, map[string]string{"a": "a b\tc\"#é%41%"},
 			"GET /a%20b%09c%22%23%C3%A9%41% HTTP/1.1\r\n" + host + "\r\n"},
-		{"headers", "", runtime.HTTP{}, map[string]string{"b": "1, 2", "auth": "Bearer x"},
+		{"headers", "", policy.HTTP{}, map[string]string{"b": "1, 2", "auth": "Bearer x"},
 			"GET / HTTP/1.1\r\n" + host + "Authorization: Bearer x\r\nX-B: 1, 2\r\n\r\n"},
-		{"an empty header", "", runtime.HTTP{}, map[string]string{"b": ""}, "GET / HTTP/1.1\r\n" + host + "X-B: \r\n\r\n"},
-		{"host", "", runtime.HTTP{}, map[string]string{"h": "other.test"}, "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n"},
-		{"form", "", runtime.HTTP{Method: "POST", WWWFormURLEncoded: true}, nil,
+		{"an empty header", "", policy.HTTP{}, map[string]string{"b": ""}, "GET / HTTP/1.1\r\n" + host + "X-B: \r\n\r\n"},
+		{"host", "", policy.HTTP{}, map[string]string{"h": "other.test"}, "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n"},
+		{"form", "", policy.HTTP{Method: "POST", WWWFormURLEncoded: true}, nil,
 			"POST / HTTP/1.1\r\n" + host + "Content-Length: 0\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n"},
-		{"form with its own type", "", runtime.HTTP{WWWFormURLEncoded: true}, map[string]string{"ct": "a/b"},
+		{"form with its own type", "", policy.HTTP{WWWFormURLEncoded: true}, map[string]string{"ct": "a/b"},
 			"GET / HTTP/1.1\r\n" + host + "Content-Type: a/b\r\n\r\n"},
-		{"endpoint is a URL", "http://" + addr.String() + "/from/endpoint?q", runtime.HTTP{URL: "/unused"}, nil,
+		{"endpoint is a URL", "http://" + addr.String() + "/from/endpoint?q", policy.HTTP{URL: "/unused"}, nil,
 			"GET /from/endpoint?q HTTP/1.1\r\n" + host + "\r\n"},
-		{"endpoint is host and port", addr.String(), runtime.HTTP{URL: "/unused"}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
+		{"endpoint is host and port", addr.String(), policy.HTTP{URL: "/unused"}, nil, "GET / HTTP/1.1\r\n" + host + "\r\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			st := runtime.StreamType{Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}
+			st := policy.StreamType{Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}
 			fetch(t, st, addr, runtime.Handlers{}, func(s *runtime.Stream) {
 				for k, v := range tt.set {
 					if err := s.SetMetadata(k, v); err != nil {
@@ -126,107 +96,84 @@ func TestRequest(t *testing.T) {
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			if seen != tt.want {
-				t.Errorf("\n got %q\nwant %q", seen, tt.want)
+			if request != tt.want {
+				t.Errorf("\n got %q\nwant %q", request, tt.want)
 			}
 		})
 	}
 }
 
-// TestRefusedHeaders checks that what would break the framing of the request
-// is refused, not dropped.
+// TestRefusedHeaders checks that metadata in headers that frame the request fails
+// the attempt.
 func TestRefusedHeaders(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-12345", "te:": "trailers", "host:": "a b"} {
-		tr, s := fetch(t, runtime.StreamType{Metadata: []runtime.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
+		tr, s := fetch(t, policy.StreamType{Metadata: []policy.Metadata{{Name: "m", Header: name}}}, addr, runtime.Handlers{},
 			func(s *runtime.Stream) { s.SetMetadata("m", value) })
-		want(t, tr, "CRE POL CNG UNR ARF")
+		tr.Want(t, "CRE POL CNG UNR ARF")
 		if _, ok := errors.AsType[*sshttp.HeaderError](s.Err()); !ok {
 			t.Errorf("%s: %v", name, s.Err())
 		} else if text := fmt.Sprintf("%v %+v %#v", s.Err(), s.Err(), s.Err()); strings.Contains(text, value) {
-			t.Errorf("%s: the error tells the value: %s", name, text)
+			t.Errorf("%s: the error contains the value: %s", name, text)
 		}
 	}
 }
 
 func TestPrepare(t *testing.T) {
 	for _, tt := range []struct {
-		h    runtime.HTTP
-		m    []runtime.Metadata
+		h    policy.HTTP
+		m    []policy.Metadata
 		want error
 		text string
 	}{
-		{h: runtime.HTTP{AuthHeader: "authorization:"}, want: runtime.ErrNoCredentials, text: "http_auth_header"},
-		{h: runtime.HTTP{DSNHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_dsn_header"},
-		{h: runtime.HTTP{FWVHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_fwv_header"},
-		{h: runtime.HTTP{DevTypeHeader: "x:"}, want: runtime.ErrNoCredentials, text: "http_devtype_header"},
-		{h: runtime.HTTP{MultipartFilename: "x"}, want: runtime.ErrUnsupported, text: "http_multipart_name"},
-		{h: runtime.HTTP{MIMEContentType: "text/plain"}, want: runtime.ErrUnsupported, text: "http_multipart_name"},
-		{h: runtime.HTTP{MultipartName: "a\r\nb"}, want: runtime.ErrUnsupported, text: "http_multipart_name"},
-		{h: runtime.HTTP{MultipartName: "x", MultipartFilename: "a\x00"}, want: runtime.ErrUnsupported, text: "http_multipart_filename"},
-		{h: runtime.HTTP{MultipartName: "x", MIMEContentType: "a/b\nx: y"}, want: runtime.ErrUnsupported, text: "http_mime_content_type"},
-		{h: runtime.HTTP{MultipartName: "x", MIMEContentType: "no type"}, want: runtime.ErrUnsupported, text: "http_mime_content_type"},
-		{h: runtime.HTTP{MultipartName: "x", WWWFormURLEncoded: true}, want: runtime.ErrUnsupported, text: "http_www_form_urlencoded"},
-		{h: runtime.HTTP{Method: "G T"}, want: runtime.ErrUnsupported, text: "http_method"},
-		{h: runtime.HTTP{Method: "GET\r\nx: y"}, want: runtime.ErrUnsupported, text: "http_method"},
-		{h: runtime.HTTP{Method: "CONNECT"}, want: runtime.ErrUnsupported, text: "http_method"},
-		{h: runtime.HTTP{RespMap: []runtime.StatusState{{Status: 200, State: 5}}}, want: runtime.ErrUnsupported, text: "http_resp_map"},
-		{m: []runtime.Metadata{{Name: "m", Header: "a b:"}}, text: "not the name of a header"},
-		{m: []runtime.Metadata{{Name: "m", Header: ":"}}, text: "not the name of a header"},
+		{h: policy.HTTP{AuthHeader: "authorization:"}, want: transport.ErrNoCredentials, text: "http_auth_header"},
+		{h: policy.HTTP{DSNHeader: "x:"}, want: transport.ErrNoCredentials, text: "http_dsn_header"},
+		{h: policy.HTTP{FWVHeader: "x:"}, want: transport.ErrNoCredentials, text: "http_fwv_header"},
+		{h: policy.HTTP{DevTypeHeader: "x:"}, want: transport.ErrNoCredentials, text: "http_devtype_header"},
+		{h: policy.HTTP{MultipartFilename: "x"}, want: transport.ErrUnsupported, text: "http_multipart_name"},
+		{h: policy.HTTP{MIMEContentType: "text/plain"}, want: transport.ErrUnsupported, text: "http_multipart_name"},
+		{h: policy.HTTP{MultipartName: "a\r\nb"}, want: transport.ErrUnsupported, text: "http_multipart_name"},
+		{h: policy.HTTP{MultipartName: "x", MultipartFilename: "a\x00"}, want: transport.ErrUnsupported, text: "http_multipart_filename"},
+		{h: policy.HTTP{MultipartName: "x", MIMEContentType: "a/b\nx: y"}, want: transport.ErrUnsupported, text: "http_mime_content_type"},
+		{h: policy.HTTP{MultipartName: "x", MIMEContentType: "no type"}, want: transport.ErrUnsupported, text: "http_mime_content_type"},
+		{h: policy.HTTP{MultipartName: "x", WWWFormURLEncoded: true}, want: transport.ErrUnsupported, text: "http_www_form_urlencoded"},
+		{h: policy.HTTP{Method: "G T"}, want: transport.ErrUnsupported, text: "http_method"},
+		{h: policy.HTTP{Method: "GET\r\nx: y"}, want: transport.ErrUnsupported, text: "http_method"},
+		{h: policy.HTTP{Method: "CONNECT"}, want: transport.ErrUnsupported, text: "http_method"},
+		{h: policy.HTTP{RespMap: []policy.StatusState{{Status: 200, State: 5}}}, want: transport.ErrUnsupported, text: "http_resp_map"},
+		{m: []policy.Metadata{{Name: "m", Header: "a b:"}}, text: "not the name of a header"},
+		{m: []policy.Metadata{{Name: "m", Header: ":"}}, text: "not the name of a header"},
 	} {
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{
-			{Name: "s", Endpoint: "h", HTTP: &tt.h, Metadata: tt.m}}}, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = c.NewStream("s", runtime.Handlers{})
+		c := newPolicy(t, []*policy.StreamType{{Name: "s", Endpoint: "h", HTTP: &tt.h, Metadata: tt.m}}, runtime.Options{})
+		_, err := c.NewStream("s", runtime.Handlers{})
 		if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 			t.Errorf("%+v %+v: %v", tt.h, tt.m, err)
 		}
-		c.Close()
 	}
 }
 
-// TestResponseHeaders checks that metadata is set when CONNECTED comes.
+// TestResponseHeaders checks that metadata is set at CONNECTED.
 func TestResponseHeaders(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if v := r.Header.Get("X-Srv"); v != "" {
-			t.Errorf("what the server sent came back: %q", v)
+			t.Errorf("the request has the header of the last response: %q", v)
 		}
 		w.Header()["x-sRV"] = []string{"one"}
 		io.WriteString(w, "x")
 	})
 	var got []string
-	h := runtime.Handlers{State: nil}
-	tr := &trace{on: on{"CON": func(s *runtime.Stream) runtime.Result {
+	tr := &teststream.Trace{On: teststream.Actions{"CON": func(s *runtime.Stream) policy.Result {
 		v, err := s.Metadata("srv")
 		got = append(got, fmt.Sprint(v, err))
-		return runtime.OK
+		return policy.OK
 	}}}
-	_, s := newStream(t, runtime.StreamType{Opportunistic: true, Metadata: []runtime.Metadata{{Name: "srv", Header: "X-Srv:"}}}, addr, tr, runtime.Options{})
-	s.SetHandlers(h)
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, Metadata: []policy.Metadata{{Name: "srv", Header: "X-Srv:"}}}, addr, tr, runtime.Options{})
 	s.RequestTx()
 	tr.AwaitEnd(t, "DIS")
 	s.RequestTx()
 	tr.AwaitEnd(t, "DIS POL CNG CON rx(SOM) rx(EOM) ACK DIS")
 	if strings.Join(got, ",") != "one<nil>,one<nil>" {
-		t.Errorf("metadata at CONNECTED is %q", got)
-	}
-}
-
-// sender returns a Tx that sends pieces, the last with FlagEOM.
-func sender(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
-	i := 0
-	return func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-		n := copy(buf, pieces[i])
-		var flags runtime.Flags
-		if i == 0 {
-			flags |= runtime.FlagSOM
-		}
-		if i++; i == len(pieces) {
-			flags |= runtime.FlagEOM
-		}
-		return n, flags, runtime.OK
+		t.Errorf("at CONNECTED the metadata is %q", got)
 	}
 }
 
@@ -235,25 +182,25 @@ func TestBody(t *testing.T) {
 		w.Header().Set("X-Length", fmt.Sprint(r.ContentLength))
 		echo(w, r)
 	})
-	post := runtime.StreamType{HTTP: &runtime.HTTP{Method: "POST"}, Metadata: []runtime.Metadata{{Name: "len", Header: "content-length:"}, {Name: "seen", Header: "x-length:"}}}
+	post := policy.StreamType{HTTP: &policy.HTTP{Method: "POST"}, Metadata: []policy.Metadata{{Name: "len", Header: "content-length:"}, {Name: "seen", Header: "x-length:"}}}
 	for _, tt := range []struct {
 		name   string
-		st     runtime.StreamType
+		st     policy.StreamType
 		set    func(*runtime.Stream)
 		pieces []string
 		length int64
-		body   string // "-": the request fails
+		body   string // "-" means that the request fails
 	}{
 		{"chunked", post, nil, []string{"ab", "cd"}, -1, "abcd"},
 		{"empty", post, nil, []string{""}, -1, ""},
 		{"with a length", post, func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, 4, "abcd"},
-		{"no_content_length", runtime.StreamType{HTTP: &runtime.HTTP{Method: "PUT", NoContentLength: true}, Metadata: post.Metadata},
+		{"no_content_length", policy.StreamType{HTTP: &policy.HTTP{Method: "PUT", NoContentLength: true}, Metadata: post.Metadata},
 			func(s *runtime.Stream) { s.RequestTxLen(4) }, []string{"ab", "cd"}, -1, "abcd"},
 		{"length from metadata", post, func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
-		{"length from metadata with another method", runtime.StreamType{HTTP: &runtime.HTTP{Method: "REPORT"}, Metadata: post.Metadata},
+		{"length from metadata with another method", policy.StreamType{HTTP: &policy.HTTP{Method: "REPORT"}, Metadata: post.Metadata},
 			func(s *runtime.Stream) { s.SetMetadata("len", "3") }, []string{"abc"}, 3, "abc"},
 		{"too short", post, func(s *runtime.Stream) { s.RequestTxLen(5) }, []string{"ab", "cd"}, 0, "-"},
-		{"more than announced is not asked for", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, []string{"ab", "cd"}, 2, "ab"},
+		{"longer than announced", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, []string{"ab", "cd"}, 2, "ab"},
 		{"a length and no Tx", post, func(s *runtime.Stream) { s.RequestTxLen(2) }, nil, 0, "-"},
 		{"no Tx", post, nil, nil, 0, ""},
 	} {
@@ -264,28 +211,27 @@ func TestBody(t *testing.T) {
 			}
 			tr, s := fetch(t, tt.st, addr, h, tt.set)
 			if tt.body == "-" {
-				want(t, tr, "CRE POL CNG UNR ARF")
+				tr.Want(t, "CRE POL CNG UNR ARF")
 				if s.Err() == nil {
-					t.Error("no cause")
+					t.Error("Err returns nil")
 				}
 				return
 			}
 			length, _ := s.Metadata("seen")
-			if string(tr.body) != tt.body || length != fmt.Sprint(tt.length) {
-				t.Errorf("the server got %q with content-length %s, want %q with %d: %s, %v", tr.body, length, tt.body, tt.length, tr, s.Err())
+			if tr.Body() != tt.body || length != fmt.Sprint(tt.length) {
+				t.Errorf("the server got %q with content-length %s, want %q with %d: %s, %v", tr.Body(), length, tt.body, tt.length, tr, s.Err())
 			}
 		})
 	}
 }
 
-// TestMethods checks that the server gets the body of each method that has one,
-// and its length where that is known, in whatever pieces it is made.
+// TestMethods checks the body and its length for each method that has one.
 func TestMethods(t *testing.T) {
-	url := both(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s %d %q %v", r.Proto, r.Method, r.ContentLength, body, err)
 	}))
-	proto := map[runtime.Protocol]string{runtime.ProtocolH1: "HTTP/1.1", runtime.ProtocolH2: "HTTP/2.0"}
+	proto := map[policy.Protocol]string{policy.ProtocolH1: "HTTP/1.1", policy.ProtocolH2: "HTTP/2.0"}
 	for _, p := range protocols {
 		for _, method := range []string{"POST", "PUT", "PATCH"} {
 			for _, tt := range []struct {
@@ -301,14 +247,14 @@ func TestMethods(t *testing.T) {
 				{"http_no_content_length without one", 0, true, []string{"abcd"}, `-1 "abcd" <nil>`},
 				{"no Tx", 0, false, nil, `0 "" <nil>`},
 			} {
-				c := contextOf(t, p, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{Method: method, NoContentLength: tt.noLength}})
+				c := contextOf(t, p, url, policy.StreamType{Name: "s", HTTP: &policy.HTTP{Method: method, NoContentLength: tt.noLength}})
 				h := runtime.Handlers{}
 				if tt.pieces != nil {
 					h.Tx = sender(tt.pieces...)
 				}
 				tr := transact(t, c, h, tt.length)
-				if want := proto[p] + " " + method + " " + tt.want; string(tr.body) != want {
-					t.Errorf("%s: the server got %s, want %s: %s", tt.name, tr.body, want, tr)
+				if want := proto[p] + " " + method + " " + tt.want; tr.Body() != want {
+					t.Errorf("%s: the server got %s, want %s: %s", tt.name, tr.Body(), want, tr)
 				}
 			}
 		}
@@ -318,69 +264,68 @@ func TestMethods(t *testing.T) {
 // TestTxDontSend checks that a body waits for RequestTx.
 func TestTxDontSend(t *testing.T) {
 	addr := serve(t, echo)
-	asked := make(chan uint32, 10)
+	ordinals := make(chan uint32, 10)
 	ready := false
-	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+	tr := &teststream.Trace{}
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	var mu sync.Mutex
-	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		mu.Lock()
 		defer mu.Unlock()
-		asked <- ordinal
+		ordinals <- ordinal
 		if !ready {
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		}
-		return copy(buf, "late"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		return copy(buf, "late"), policy.FlagSOM | policy.FlagEOM, policy.OK
 	}})
 	s.Connect()
-	if n := <-asked; n != 0 {
+	if n := <-ordinals; n != 0 {
 		t.Errorf("the first ordinal is %d", n)
 	}
 	s.RequestTx()
-	<-asked
+	<-ordinals
 	mu.Lock()
 	ready = true
 	mu.Unlock()
 	s.RequestTx()
-	if n := <-asked; n != 2 {
+	if n := <-ordinals; n != 2 {
 		t.Errorf("the third ordinal is %d", n)
 	}
 	tr.AwaitEnd(t, "DIS")
-	if string(tr.body) != "late" {
-		t.Errorf("the server got %q", tr.body)
+	if tr.Body() != "late" {
+		t.Errorf("the server got %q", tr.Body())
 	}
 }
 
-// TestEarlyAnswer checks that a server may answer before it has all of the
-// message, and that Tx stops then.
+// TestEarlyAnswer checks that a server may answer before the request is complete,
+// and that Tx is not called after that.
 func TestEarlyAnswer(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(w).EnableFullDuplex() // else net/http reads on before it answers
+		http.NewResponseController(w).EnableFullDuplex() // otherwise net/http reads the body first
 		http.Error(w, "too much", http.StatusRequestEntityTooLarge)
 	})
-	tr := &trace{}
-	_, s := newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 	var ended atomic.Bool
-	tr.on = on{"DIS": func(*runtime.Stream) runtime.Result { ended.Store(true); return runtime.OK }}
-	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	tr := &teststream.Trace{On: teststream.Actions{"DIS": func(*runtime.Stream) policy.Result { ended.Store(true); return policy.OK }}}
+	_, s := newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+	s.SetHandlers(runtime.Handlers{Tx: func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		if ended.Load() {
 			t.Error("Tx after DISCONNECTED")
 		}
 		if ordinal == 0 {
-			return copy(buf, "x"), runtime.FlagSOM, runtime.OK
+			return copy(buf, "x"), policy.FlagSOM, policy.OK
 		}
-		return 0, 0, runtime.TxDontSend
+		return 0, 0, policy.TxDontSend
 	}})
 	s.Connect()
 	tr.AwaitEnd(t, "DIS")
-	want(t, tr, "CRE CNG CON rx(SOM) rx(EOM) NAK DIS")
+	tr.Want(t, "CRE CNG CON rx(SOM) rx(EOM) NAK DIS")
 }
 
-// TestLarge moves more than any buffer holds, both ways at once, over h1 and h2.
+// TestLarge moves more than buffers hold, in both directions at once.
 func TestLarge(t *testing.T) {
 	const size = 3 << 20
 	own := testcert.New("own")
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
 		addr := server{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).EnableFullDuplex()
 			w.WriteHeader(200)
@@ -388,11 +333,11 @@ func TestLarge(t *testing.T) {
 		}), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		sent, got := 0, 0
 		out, in := sha256.New(), sha256.New()
-		tr := &trace{}
-		_, s := newStream(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store(), Opportunistic: true,
-			HTTP: &runtime.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
+		tr := &teststream.Trace{}
+		_, s := newStream(t, policy.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store(), Opportunistic: true,
+			HTTP: &policy.HTTP{Method: "POST"}}, addr, tr, runtime.Options{})
 		s.SetHandlers(runtime.Handlers{
-			Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			Tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				n := min(len(buf), size-sent)
 				for i := range n {
 					buf[i] = byte((sent + i) * 7)
@@ -400,14 +345,14 @@ func TestLarge(t *testing.T) {
 				out.Write(buf[:n])
 				sent += n
 				if sent == size {
-					return n, runtime.FlagEOM, runtime.OK
+					return n, policy.FlagEOM, policy.OK
 				}
-				return n, 0, runtime.OK
+				return n, 0, policy.OK
 			},
-			Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+			Rx: func(_ *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 				in.Write(buf)
 				got += len(buf)
-				return runtime.OK
+				return policy.OK
 			},
 		})
 		s.RequestTx()
@@ -421,14 +366,14 @@ func TestLarge(t *testing.T) {
 func TestRedirects(t *testing.T) {
 	own := testcert.New("own")
 	var mu sync.Mutex
-	var seen []string
-	note := func(w http.ResponseWriter, r *http.Request) {
+	var requests []string
+	record := func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
-		seen = append(seen, fmt.Sprintf("%s %s auth=%q x=%q ct=%q", r.Method, r.URL, r.Header.Get("Authorization"), r.Header.Get("X-M"), r.Header.Get("Content-Type")))
+		requests = append(requests, fmt.Sprintf("%s %s auth=%q x=%q ct=%q", r.Method, r.URL, r.Header.Get("Authorization"), r.Header.Get("X-M"), r.Header.Get("Content-Type")))
 		mu.Unlock()
 		io.WriteString(w, "end")
 	}
-	other := serve(t, note)
+	other := serve(t, record)
 	code := 302
 	to := ""
 	h := func(w http.ResponseWriter, r *http.Request) {
@@ -445,7 +390,7 @@ func TestRedirects(t *testing.T) {
 				return
 			}
 		}
-		note(w, r)
+		record(w, r)
 	}
 	plain := serve(t, h)
 	secure := server{handler: http.HandlerFunc(h), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
@@ -454,7 +399,7 @@ func TestRedirects(t *testing.T) {
 		tls          bool
 		code         int
 		to           string
-		want         string // what the last server saw; "": refused
+		want         string // the request at the end; "" means that the redirect fails
 	}{
 		{"relative", "GET", false, 302, "end?q", `GET /end?q auth="secret" x="v" ct="t"`},
 		{"same origin", "GET", false, 307, "http://" + plain.String() + "/end", `GET /end auth="secret" x="v" ct="t"`},
@@ -473,14 +418,14 @@ func TestRedirects(t *testing.T) {
 		{"HEAD 303", "HEAD", false, 303, "/end", `HEAD /end auth="secret" x="v" ct="t"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			code, to, seen = tt.code, tt.to, nil
+			code, to, requests = tt.code, tt.to, nil
 			addr := plain
 			if tt.tls {
 				addr = secure
 			}
-			tr, s := fetch(t, runtime.StreamType{TLS: tt.tls, TrustStore: own.Store(),
-				HTTP:     &runtime.HTTP{Method: tt.method, URL: "/start", AllowRedirects: true},
-				Metadata: []runtime.Metadata{{Name: "auth", Header: "authorization:"}, {Name: "m", Header: "x-m:"}, {Name: "ct", Header: "content-type:"}},
+			tr, s := fetch(t, policy.StreamType{TLS: tt.tls, TrustStore: own.Store(),
+				HTTP:     &policy.HTTP{Method: tt.method, URL: "/start", AllowRedirects: true},
+				Metadata: []policy.Metadata{{Name: "auth", Header: "authorization:"}, {Name: "m", Header: "x-m:"}, {Name: "ct", Header: "content-type:"}},
 			}, addr, runtime.Handlers{Tx: sender("body")}, func(s *runtime.Stream) {
 				s.SetMetadata("auth", "secret")
 				s.SetMetadata("m", "v")
@@ -488,11 +433,11 @@ func TestRedirects(t *testing.T) {
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			if got := strings.Join(seen, "; "); got != tt.want {
-				t.Errorf("the server saw %s, want %s (%s, %v)", got, tt.want, tr, s.Err())
+			if got := strings.Join(requests, "; "); got != tt.want {
+				t.Errorf("the server got %s, want %s (%s, %v)", got, tt.want, tr, s.Err())
 			}
 			if tt.want == "" && (!isRedirect(s.Err()) || !strings.HasSuffix(tr.String(), "UNR ARF")) {
-				t.Errorf("refused with %s, %v", tr, s.Err())
+				t.Errorf("got %s, %v", tr, s.Err())
 			}
 		})
 	}
@@ -501,71 +446,68 @@ func TestRedirects(t *testing.T) {
 // TestRetryAfter checks that the header raises the wait.
 func TestRetryAfter(t *testing.T) {
 	for _, header := range []string{"1", "date"} {
-		var first, second time.Time
-		addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			if first.IsZero() {
-				first = time.Now()
+		synctest.Test(t, func(t *testing.T) {
+			var times []time.Time
+			var network testserver.Network
+			ln := network.Listen("127.0.0.1:80")
+			testserver.HTTP(t, ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if times = append(times, time.Now()); len(times) > 1 {
+					return
+				}
 				v := header
 				if v == "date" { // of a server whose clock is a year off
-					now := first.Add(-365 * 24 * time.Hour).UTC()
+					now := time.Now().Add(-365 * 24 * time.Hour).UTC()
 					w.Header().Set("Date", now.Format(http.TimeFormat))
 					v = now.Add(time.Second).Format(http.TimeFormat)
 				}
 				w.Header().Set("Retry-After", v)
 				w.WriteHeader(503)
-				return
+			})})
+			tr := &teststream.Trace{}
+			_, s := newStream(t, policy.StreamType{Opportunistic: true, Retry: &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
+				testserver.Addr(ln), tr, runtime.Options{DialContext: network.DialContext})
+			s.RequestTx()
+			tr.AwaitEnd(t, "DIS")
+			tr.Want(t, "CRE POL CNG UNR POL CNG CON ACK DIS")
+			if d := times[1].Sub(times[0]); d != time.Second {
+				t.Errorf("Retry-After %s: the next request came after %v", header, d)
 			}
-			second = time.Now()
 		})
-		tr := &trace{}
-		_, s := newStream(t, runtime.StreamType{Opportunistic: true, Retry: &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1}},
-			addr, tr, runtime.Options{})
-		s.RequestTx()
-		tr.AwaitEnd(t, "DIS")
-		want(t, tr, "CRE POL CNG UNR POL CNG CON ACK DIS")
-		if d := second.Sub(first); d < time.Second || d > 5*time.Second {
-			t.Errorf("Retry-After %s: the next request came after %v", header, d)
-		}
 	}
 }
 
-// TestKeepAlive checks that connections are used again, by streams with the
-// same trust only.
+// TestKeepAlive checks that connections are kept, and shared only by streams with
+// the same trust and attributes.
 func TestKeepAlive(t *testing.T) {
 	own, other := testcert.New("own"), testcert.New("other")
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
 		addr := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
 		var dials atomic.Int32
-		var types []*runtime.StreamType
-		stores := map[string]*runtime.TrustStore{"a": own.Store(), "wrong": other.Store(), "system": nil}
+		var types []*policy.StreamType
+		stores := map[string]*policy.TrustStore{"a": own.Store(), "wrong": other.Store(), "system": nil}
 		stores["b"] = stores["a"]
 		for name, store := range stores {
-			types = append(types, &runtime.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: store, Opportunistic: true,
-				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{}})
+			types = append(types, &policy.StreamType{Name: name, Protocol: protocol, TLS: true, TrustStore: store, Opportunistic: true,
+				Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &policy.HTTP{}})
 		}
 		urgent, fast := *types[0], *types[0]
 		urgent.Name, urgent.TrustStore, urgent.Priority = "urgent", stores["a"], 1
 		fast.Name, fast.TrustStore, fast.AttrLowLatency = "fast", stores["a"], true
 		types = append(types, &urgent, &fast)
-		c, err := runtime.NewContext(&runtime.Policy{StreamTypes: types}, runtime.Options{
-			Logger:     slog.New(slog.DiscardHandler),
-			Transports: []runtime.Transport{sshttp.New()},
+		c := newPolicy(t, types, runtime.Options{
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				dials.Add(1)
 				return new(net.Dialer).DialContext(ctx, network, address)
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, step := range []struct {
 			name  string
 			ok    bool
 			dials int32
 		}{{"a", true, 1}, {"a", true, 1}, {"b", true, 1}, {"wrong", false, 2}, {"system", false, 3}, {"a", true, 3},
 			{"urgent", true, 4}, {"fast", true, 5}, {"urgent", true, 5}, {"a", true, 5}} {
-			tr := &trace{}
-			s, err := c.NewStream(step.name, tr.handlers())
+			tr := &teststream.Trace{}
+			s, err := c.NewStream(step.name, handlers(tr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -575,33 +517,28 @@ func TestKeepAlive(t *testing.T) {
 				t.Errorf("%v, stream %s: %s, %d dials so far, want success %v with %d", protocol, step.name, tr, dials.Load(), step.ok, step.dials)
 			}
 		}
-		c.Close()
 	}
 }
 
 func TestUnix(t *testing.T) {
 	for _, name := range []string{filepath.Join(t.TempDir(), "s"), "@sspolicy-test-" + fmt.Sprint(time.Now().UnixNano())} {
 		if name[0] == '@' && goruntime.GOOS != "linux" {
-			continue // no other system has abstract names
+			continue // abstract names exist on Linux alone
 		}
 		ln, err := net.Listen("unix", name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		hs := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL) })}
-		go hs.Serve(ln)
-		tr, _ := fetch(t, runtime.StreamType{Endpoint: "+" + name, HTTP: &runtime.HTTP{URL: "/x?y"}}, netip.AddrPort{}, runtime.Handlers{
-			Rx: nil,
-		}, nil)
-		want(t, tr, fetched)
-		if string(tr.body) != "localhost/x?y" {
-			t.Errorf("the server saw %s", tr.body)
+		testserver.HTTP(t, ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.URL) })})
+		tr, _ := fetch(t, policy.StreamType{Endpoint: "+" + name, HTTP: &policy.HTTP{URL: "/x?y"}}, netip.AddrPort{}, runtime.Handlers{}, nil)
+		tr.Want(t, fetched)
+		if tr.Body() != "localhost/x?y" {
+			t.Errorf("the server got %s", tr.Body())
 		}
-		hs.Close()
 	}
 }
 
-// TestCloseInFlight closes the context at each point of a transaction.
+// TestCloseInFlight shuts the context down at each point of a transaction.
 func TestCloseInFlight(t *testing.T) {
 	release := make(chan struct{})
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -615,70 +552,61 @@ func TestCloseInFlight(t *testing.T) {
 		}
 	})
 	for path, want := range map[string]string{"/head": "CRE CNG DES", "/body": "CRE CNG CON rx(SOM) DIS DES"} {
-		tr := &trace{on: on{"CRE": connect}}
-		c, _ := newStream(t, runtime.StreamType{HTTP: &runtime.HTTP{URL: path}}, addr, tr, runtime.Options{})
-		tr.await(t, len(strings.Fields(want))-2)
-		c.Close()
+		tr := &teststream.Trace{On: teststream.Actions{"CRE": teststream.Connect}}
+		c, _ := newStream(t, policy.StreamType{HTTP: &policy.HTTP{URL: path}}, addr, tr, runtime.Options{})
+		awaitEvents(t, tr, len(strings.Fields(want))-2)
+		teststream.Shutdown(t, c)
 		if got := tr.String(); got != want && got != strings.Replace(want, " DIS", "", 1) {
 			t.Errorf("\n got %s\nwant %s", got, want)
 		}
 	}
 	close(release)
 
-	// A peer that accepts and never says a word, not even for TLS.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	tr := &trace{on: on{"CRE": connect}}
-	c, _ := newStream(t, runtime.StreamType{TLS: true}, ln.Addr().(*net.TCPAddr).AddrPort(), tr, runtime.Options{})
+	// A peer that accepts the connection and sends nothing, not even for TLS.
+	ln := testserver.Listen(t)
+	tr := &teststream.Trace{On: teststream.Actions{"CRE": teststream.Connect}}
+	c, _ := newStream(t, policy.StreamType{TLS: true}, testserver.Addr(ln), tr, runtime.Options{})
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	c.Close()
-	want(t, tr, "CRE CNG DES")
+	teststream.Shutdown(t, c)
+	tr.Want(t, "CRE CNG DES")
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.Copy(io.Discard, conn); err != nil {
 		t.Errorf("the connection outlived the context: %v", err)
 	}
 }
 
-// TestMany runs many streams at once.
+// TestMany runs many streams at the same time.
 func TestMany(t *testing.T) {
 	addr := serve(t, echo)
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Opportunistic: true,
-		Endpoint: addr.Addr().String(), Port: addr.Port(), HTTP: &runtime.HTTP{Method: "POST"}}}},
-		runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newContext(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"}}, addr, runtime.Options{Logger: teststream.Logger(t)})
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			tr := &trace{}
-			h := tr.handlers()
-			h.Tx = func(s *runtime.Stream, n uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-				return copy(buf, fmt.Sprint(i, ":", n)), runtime.FlagEOM, runtime.OK
+			tr := &teststream.Trace{}
+			h := handlers(tr)
+			h.Tx = func(s *runtime.Stream, n uint32, buf []byte) (int, policy.Flags, policy.Result) {
+				return copy(buf, fmt.Sprint(i, ":", n)), policy.FlagEOM, policy.OK
 			}
 			s, err := c.NewStream("s", h)
 			if err != nil {
 				t.Error(err)
 				return
 			}
+			want := ""
 			for n := range 20 {
-				tr.body = nil
+				want += fmt.Sprint(i, ":", n)
 				tr.Reset()
 				s.RequestTx()
 				tr.AwaitEnd(t, "DIS", "ARF")
-				if string(tr.body) != fmt.Sprint(i, ":", n) {
-					t.Errorf("stream %d got %q: %s %v", i, tr.body, tr, s.Err())
+				if tr.Body() != want {
+					t.Errorf("stream %d got %q: %s %v", i, tr.Body(), tr, s.Err())
 				}
 			}
 		})
 	}
 	wg.Wait()
-	c.Close()
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -16,65 +15,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
-	"github.com/secure-streams/sspolicy/internal/teststream"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// newContext returns a context whose only streamtype is "s".
-func newContext(t *testing.T, st runtime.StreamType, addr netip.AddrPort, o runtime.Options) *runtime.Context {
-	t.Helper()
-	st.Name = "s"
-	if st.Endpoint == "" {
-		st.Endpoint = addr.Addr().String()
-	}
-	if st.Port == 0 {
-		st.Port = addr.Port()
-	}
-	if st.HTTP == nil {
-		st.HTTP = &runtime.HTTP{}
-	}
-	return newPolicy(t, []*runtime.StreamType{&st}, o)
-}
-
-// newPolicy returns a context for the streamtypes.
-func newPolicy(t *testing.T, types []*runtime.StreamType, o runtime.Options) *runtime.Context {
-	t.Helper()
-	o.Transports = []runtime.Transport{sshttp.New()}
-	o.Logger = slog.New(slog.DiscardHandler)
-	return teststream.NewContext(t, o, types...)
-}
-
-// get makes one request and returns the body.
-func get(t *testing.T, c *runtime.Context, o ...runtime.CallOption) (string, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	r, err := c.Fetch(ctx, "s", o...)
-	if err != nil {
-		return "", err
-	}
-	return string(r.Body), nil
-}
-
-// serveUnix returns the path of the socket of a plain server.
-func serveUnix(t *testing.T, h http.HandlerFunc) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	hs := &http.Server{Handler: h}
-	t.Cleanup(func() { hs.Close() })
-	go hs.Serve(ln)
-	return path
-}
-
-// TestUnixByURL checks that no URL leads to a unix socket.
+// TestUnixByURL checks that a URL cannot name a unix socket.
 func TestUnixByURL(t *testing.T) {
 	path := serveUnix(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "local") })
 	for _, host := range []string{"+", "+" + hex.EncodeToString([]byte(path))} {
@@ -83,20 +36,20 @@ func TestUnixByURL(t *testing.T) {
 			w.Header().Set("Location", to)
 			w.WriteHeader(302)
 		})
-		c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: true}}, addr, runtime.Options{})
+		c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true}}, addr, runtime.Options{})
 		if body, err := get(t, c); !isRedirect(err) {
 			t.Errorf("redirect to %s: %q, %v", to, body, err)
 		}
 		for _, proxy := range []string{"", "127.0.0.1:1"} {
-			c = newContext(t, runtime.StreamType{Endpoint: "${e}", Port: 80, SOCKS5Proxy: proxy, Metadata: []runtime.Metadata{{Name: "e"}}}, addr, runtime.Options{})
-			if body, err := get(t, c, runtime.WithMetadata("e", to)); !errors.Is(err, runtime.ErrEndpoint) {
+			c = newContext(t, policy.StreamType{Endpoint: "${e}", Port: 80, SOCKS5Proxy: proxy, Metadata: []policy.Metadata{{Name: "e"}}}, addr, runtime.Options{})
+			if body, err := get(t, c, runtime.WithMetadata("e", to)); !errors.Is(err, transport.ErrEndpoint) {
 				t.Errorf("endpoint %s, proxy %q: %q, %v", to, proxy, body, err)
 			}
 		}
 	}
 }
 
-// TestUnixRedirects checks that a redirect stays on the unix socket.
+// TestUnixRedirects checks that a redirect cannot leave the unix socket.
 func TestUnixRedirects(t *testing.T) {
 	outside := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "outside") })
 	for to, want := range map[string]string{
@@ -111,14 +64,14 @@ func TestUnixRedirects(t *testing.T) {
 			w.Header().Set("Location", to)
 			w.WriteHeader(302)
 		})
-		c := newContext(t, runtime.StreamType{Endpoint: "+" + path, HTTP: &runtime.HTTP{AllowRedirects: true}}, netip.AddrPort{}, runtime.Options{})
+		c := newContext(t, policy.StreamType{Endpoint: "+" + path, HTTP: &policy.HTTP{AllowRedirects: true}}, netip.AddrPort{}, runtime.Options{})
 		if body, err := get(t, c); body != want || want == "" && !isRedirect(err) {
 			t.Errorf("redirect to %s: %q, %v", to, body, err)
 		}
 	}
 }
 
-// TestUnixByMetadata checks that each socket gets its own requests.
+// TestUnixByMetadata checks that requests reach the socket that metadata names.
 func TestUnixByMetadata(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b"} {
@@ -126,11 +79,9 @@ func TestUnixByMetadata(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		hs := &http.Server{Handler: status(200, name)}
-		t.Cleanup(func() { hs.Close() })
-		go hs.Serve(ln)
+		testserver.HTTP(t, ln, &http.Server{Handler: status(200, name)})
 	}
-	c := newContext(t, runtime.StreamType{Endpoint: "+" + dir + "/${m}", Metadata: []runtime.Metadata{{Name: "m"}}}, netip.AddrPort{}, runtime.Options{})
+	c := newContext(t, policy.StreamType{Endpoint: "+" + dir + "/${m}", Metadata: []policy.Metadata{{Name: "m"}}}, netip.AddrPort{}, runtime.Options{})
 	var wg sync.WaitGroup
 	for i := range 40 {
 		name := "ab"[i%2 : i%2+1]
@@ -143,53 +94,49 @@ func TestUnixByMetadata(t *testing.T) {
 	wg.Wait()
 }
 
-// TestH2StreamLimit checks that a request waits for a place on a connection
-// however often others take it.
+// TestH2StreamLimit checks that a request waits for its turn on a connection,
+// however often others are first.
 func TestH2StreamLimit(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	hs := &http.Server{Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(5 * time.Millisecond)
-			io.WriteString(w, "x")
-		})}
-	hs.Protocols.SetUnencryptedHTTP2(true)
-	t.Cleanup(func() { hs.Close() })
-	go hs.Serve(ln)
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH2}, ln.Addr().(*net.TCPAddr).AddrPort(), runtime.Options{})
-	var wg sync.WaitGroup
-	for range 40 {
-		wg.Go(func() {
-			for range 10 {
-				if _, err := get(t, c); err != nil {
-					t.Error(err)
-					return
+	synctest.Test(t, func(t *testing.T) {
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
+		testserver.HTTP(t, ln, &http.Server{Protocols: testserver.Protocols(false, true), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1},
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(5 * time.Millisecond)
+				io.WriteString(w, "x")
+			})})
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2}, testserver.Addr(ln), runtime.Options{DialContext: network.DialContext})
+		var wg sync.WaitGroup
+		for range 40 {
+			wg.Go(func() {
+				for range 10 {
+					if _, err := get(t, c); err != nil {
+						t.Error(err)
+						return
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
+			})
+		}
+		wg.Wait()
+	})
 }
 
-// TestH2Repeated checks that a server that hangs up on each connection, or resets
-// each request, gets few of them. There may be a connection or two without a
-// request on it: net/http can hand the one that was reset to the next try, when
-// it is busy, and so makes one more than it uses.
+// TestH2Repeated checks the number of requests to a server that closes each
+// connection, or resets each request. A few connections may have no request:
+// net/http can give the one that was reset to the next try, and then makes
+// another one.
 func TestH2Repeated(t *testing.T) {
 	for name, answer := range map[string]string{
-		"at once": "",
+		"closed": "",
 		// SETTINGS, and RST_STREAM of stream 1 with PROTOCOL_ERROR.
 		"reset": "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + "\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x01",
 	} {
 		var conns, requests atomic.Int32
 		addr := server{conn: func(c net.Conn) {
-			defer c.Close()
 			conns.Add(1)
 			if answer != "" {
 				for buf := make([]byte, 4096); ; {
-					// The headers are the first frame of that type on stream 1.
+					// The header of a HEADERS frame of stream 1.
 					n, err := c.Read(buf)
 					if err != nil {
 						return
@@ -203,24 +150,21 @@ func TestH2Repeated(t *testing.T) {
 				io.Copy(io.Discard, c)
 			}
 		}}.start(t)
-		c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH2}, addr, runtime.Options{ConnectTimeout: 2 * time.Second})
-		start := time.Now()
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2}, addr, runtime.Options{ConnectTimeout: 2 * time.Second})
 		_, err := get(t, c)
-		t.Logf("%s: %v, %d connections, %d requests in %v", name, err, conns.Load(), requests.Load(), time.Since(start))
+		t.Logf("%s: %v, %d connections, %d requests", name, err, conns.Load(), requests.Load())
 		if err == nil || requests.Load() > 16 || conns.Load() > 32 {
 			t.Errorf("%s: %v after %d connections, %d requests", name, err, conns.Load(), requests.Load())
 		}
 	}
 }
 
-// TestH2DeadConnection checks that a kept connection that has died in silence
-// is not used for ever.
+// TestH2DeadConnection checks that a kept connection whose peer is gone is replaced.
 func TestH2DeadConnection(t *testing.T) {
 	back := serveH2C(t, status(200, "x"))
 	var dead atomic.Bool
 	var conns atomic.Int32
 	addr := server{conn: func(c net.Conn) {
-		defer c.Close()
 		first := conns.Add(1) == 1
 		b, err := net.Dial("tcp", back.String())
 		if err != nil {
@@ -241,7 +185,7 @@ func TestH2DeadConnection(t *testing.T) {
 		go pass(c, b)
 		pass(b, c)
 	}}.start(t)
-	c := newContext(t, runtime.StreamType{Protocol: runtime.ProtocolH2, Retry: &runtime.Retry{Backoff: []time.Duration{10 * time.Millisecond}, Conceal: 4}},
+	c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2, Retry: &policy.Retry{Backoff: []time.Duration{10 * time.Millisecond}, Conceal: 4}},
 		addr, runtime.Options{ConnectTimeout: 300 * time.Millisecond})
 	for range 2 {
 		if _, err := get(t, c); err != nil {
@@ -251,7 +195,7 @@ func TestH2DeadConnection(t *testing.T) {
 	}
 }
 
-// TestBigHeaders checks that the headers of a response have a limit.
+// TestBigHeaders checks the limit of the size of response headers.
 func TestBigHeaders(t *testing.T) {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := 100 << 10
@@ -260,9 +204,9 @@ func TestBigHeaders(t *testing.T) {
 		}
 		w.Header().Set("X-B", strings.Repeat("a", n))
 	})
-	for protocol, addr := range map[runtime.Protocol]netip.AddrPort{runtime.ProtocolH1: serve(t, h.ServeHTTP), runtime.ProtocolH2: serveH2C(t, h)} {
+	for protocol, addr := range map[policy.Protocol]netip.AddrPort{policy.ProtocolH1: serve(t, h.ServeHTTP), policy.ProtocolH2: serveH2C(t, h)} {
 		for url, ok := range map[string]bool{"/": true, "/big": false} {
-			c := newContext(t, runtime.StreamType{Protocol: protocol, HTTP: &runtime.HTTP{URL: url}}, addr, runtime.Options{})
+			c := newContext(t, policy.StreamType{Protocol: protocol, HTTP: &policy.HTTP{URL: url}}, addr, runtime.Options{})
 			if _, err := get(t, c); (err == nil) != ok {
 				t.Errorf("%v, %s: %v", protocol, url, err)
 			}
@@ -270,32 +214,35 @@ func TestBigHeaders(t *testing.T) {
 	}
 }
 
-// TestStalledBody checks that a body that nobody wants is not waited for.
+// TestStalledBody checks that a body which is not needed is not waited for.
 func TestStalledBody(t *testing.T) {
-	good := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "there") })
 	for head, want := range map[string]string{
-		"503 x\r\nContent-Length: 100\r\n":                                                   "",
-		"503 x\r\nTransfer-Encoding: chunked\r\n":                                            "",
-		"302 x\r\nContent-Length: 100\r\nLocation: http://" + good.String() + "/\r\n":        "there",
-		"302 x\r\nTransfer-Encoding: chunked\r\nLocation: http://" + good.String() + "/\r\n": "there",
+		"503 x\r\nContent-Length: 100\r\n":                                       "",
+		"503 x\r\nTransfer-Encoding: chunked\r\n":                                "",
+		"302 x\r\nContent-Length: 100\r\nLocation: http://good.test/\r\n":        "there",
+		"302 x\r\nTransfer-Encoding: chunked\r\nLocation: http://good.test/\r\n": "there",
 	} {
-		addr := server{conn: func(c net.Conn) {
-			defer c.Close()
-			c.Read(make([]byte, 4096))
-			io.WriteString(c, "HTTP/1.1 "+head+"\r\n")
-			c.Read(make([]byte, 1))
-		}}.start(t)
-		c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: true}}, addr, runtime.Options{ConnectTimeout: 2 * time.Second})
-		start := time.Now()
-		body, err := get(t, c)
-		se, _ := errors.AsType[*sshttp.StatusError](err)
-		if body != want || want == "" && (se == nil || se.Code != 503) || time.Since(start) > time.Second {
-			t.Errorf("%q: %q, %v after %v", head, body, err, time.Since(start))
-		}
+		synctest.Test(t, func(t *testing.T) {
+			var network testserver.Network
+			network.Serve(t, "good.test:80", status(200, "there").ServeHTTP)
+			ln := network.Listen("127.0.0.1:80")
+			testserver.Serve(t, ln, func(c net.Conn) {
+				c.Read(make([]byte, 4096))
+				io.WriteString(c, "HTTP/1.1 "+head+"\r\n")
+				c.Read(make([]byte, 1))
+			})
+			c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true}}, testserver.Addr(ln), runtime.Options{DialContext: network.DialContext})
+			start := time.Now()
+			body, err := get(t, c)
+			se, _ := errors.AsType[*sshttp.StatusError](err)
+			if body != want || want == "" && (se == nil || se.Code != 503) || time.Since(start) > 100*time.Millisecond {
+				t.Errorf("%q: %q, %v after %v", head, body, err, time.Since(start))
+			}
+		})
 	}
 }
 
-// TestRedirectErrors checks that an error does not tell the query of a URL.
+// TestRedirectErrors checks that an error does not contain the query of a URL.
 func TestRedirectErrors(t *testing.T) {
 	for to, want := range map[string]string{
 		"https://u:hunter2@idp.test/cb?code=hunter2#hunter2": `"https://idp.test/cb"`,
@@ -308,24 +255,24 @@ func TestRedirectErrors(t *testing.T) {
 		})
 		for _, allow := range []bool{false, true} {
 			if allow && strings.HasPrefix(to, "https://u") {
-				continue // would be followed
+				continue // it is followed
 			}
-			c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: allow, URL: "/?${m}%zz"}, Metadata: []runtime.Metadata{{Name: "m"}}}, addr, runtime.Options{})
+			c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: allow, URL: "/?${m}%zz"}, Metadata: []policy.Metadata{{Name: "m"}}}, addr, runtime.Options{})
 			_, err := get(t, c, runtime.WithMetadata("m", "hunter2"))
 			if !isRedirect(err) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v", to, err)
 			}
 		}
 	}
-	// One whose own URL can not be parsed.
-	raw := server{conn: raw("HTTP/1.1 302 x\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n")}.start(t)
-	c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AllowRedirects: true, URL: "/${m}"}, Metadata: []runtime.Metadata{{Name: "m"}}}, raw, runtime.Options{})
+	// The URL of the request cannot be parsed.
+	addr := server{conn: raw("HTTP/1.1 302 x\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n")}.start(t)
+	c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AllowRedirects: true, URL: "/${m}"}, Metadata: []policy.Metadata{{Name: "m"}}}, addr, runtime.Options{})
 	if _, err := get(t, c, runtime.WithMetadata("m", "hunter2%zz")); err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Errorf("the error is %v", err)
+		t.Errorf("the error of an unparsable URL is %v", err)
 	}
 }
 
-// TestRetryAfterLimit checks that a server can not ask for more than a day.
+// TestRetryAfterLimit checks that a server cannot demand a wait of more than a day.
 func TestRetryAfterLimit(t *testing.T) {
 	for header, want := range map[string]time.Duration{
 		"7200": 2 * time.Hour, "86401": 24 * time.Hour, "4294967295": 24 * time.Hour, "99999999999999999999999": 24 * time.Hour,
@@ -336,52 +283,51 @@ func TestRetryAfterLimit(t *testing.T) {
 			w.WriteHeader(503)
 		})
 		waits := make(chan time.Duration, 1)
-		c := newContext(t, runtime.StreamType{Retry: &runtime.Retry{Conceal: 1}}, addr, runtime.Options{Hooks: runtime.Hooks{
+		c := newContext(t, policy.StreamType{Retry: &policy.Retry{Conceal: 1}}, addr, runtime.Options{Hooks: runtime.Hooks{
 			Wait: func(_ context.Context, _ *runtime.Stream, d time.Duration) { waits <- d }}})
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); c.Fetch(ctx, "s") }()
-		select {
-		case d := <-waits:
-			if d != want {
-				t.Errorf("Retry-After %s: a wait of %v, want %v", header, d, want)
-			}
-		case <-time.After(10 * time.Second):
-			t.Errorf("Retry-After %s: no wait", header)
+		go func() {
+			defer close(done)
+			c.Fetch(ctx, "s")
+		}()
+		if d := <-waits; d != want {
+			t.Errorf("Retry-After %s: a wait of %v, want %v", header, d, want)
 		}
 		cancel()
 		<-done
 	}
 }
 
-// TestHugeConnectTimeout checks that the largest limit is one.
+// TestHugeConnectTimeout checks that the largest limit does not overflow.
 func TestHugeConnectTimeout(t *testing.T) {
 	own := testcert.New("own")
 	addr := server{handler: status(200, "x"), tls: own.Server([]string{"h2", "http/1.1"}, "127.0.0.1")}.start(t)
-	for _, protocol := range []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2} {
-		c := newContext(t, runtime.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store()}, addr, runtime.Options{ConnectTimeout: math.MaxInt64})
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
+		c := newContext(t, policy.StreamType{Protocol: protocol, TLS: true, TrustStore: own.Store()}, addr, runtime.Options{ConnectTimeout: math.MaxInt64})
 		if _, err := get(t, c); err != nil {
 			t.Errorf("%v: %v", protocol, err)
 		}
 	}
 }
 
-// TestControlCharacters checks that a token with one is not sent, nor told.
+// TestControlCharacters checks that a token with a control character is neither sent
+// nor part of the error.
 func TestControlCharacters(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for _, token := range []string{"hunter2\x01", "hunter2\x7f"} {
-		c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{AuthHeader: "authorization:"}}, addr, runtime.Options{
-			Credentials: runtime.CredentialFuncs{BlobFunc: func(context.Context, runtime.Blob, int) (string, error) { return token, nil }}})
-		if _, err := get(t, c); !errors.Is(err, runtime.ErrBadCredentials) || strings.Contains(err.Error(), "hunter2") {
+		c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{AuthHeader: "authorization:"}}, addr, runtime.Options{
+			Credentials: credentials.Funcs{BlobFunc: func(context.Context, policy.Blob, int) (string, error) { return token, nil }}})
+		if _, err := get(t, c); !errors.Is(err, transport.ErrBadCredentials) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: %v", token, err)
 		}
 	}
 }
 
-// TestEndpointPort checks that metadata can not bring in a port.
+// TestEndpointPort checks that metadata of a host cannot set a port.
 func TestEndpointPort(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
-	c := newContext(t, runtime.StreamType{Endpoint: "http://${h}/", Metadata: []runtime.Metadata{{Name: "h"}}}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{Endpoint: "http://${h}/", Metadata: []policy.Metadata{{Name: "h"}}}, addr, runtime.Options{})
 	if _, err := get(t, c, runtime.WithMetadata("h", addr.String())); !errors.Is(err, runtime.ErrMetadataValue) {
 		t.Error(err)
 	}

@@ -8,19 +8,20 @@ import (
 	"net/textproto"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A form is what the policy says of a multipart/form-data request (RFC 7578):
-// the headers of its parts, each of which holds the message of a streamtype.
+// A form is the layout of a multipart/form-data request (RFC 7578): the headers of
+// its parts, each of which holds the message of a streamtype.
 type form struct {
 	parts    []textproto.MIMEHeader
-	overhead int64 // how many bytes there are beside the messages
+	overhead int64 // bytes of the body without the messages
 }
 
-// newForm returns the form that the streamtypes of a request make, or nil if
-// they make none.
-func newForm(chain []*runtime.StreamType) (*form, error) {
+// newForm returns the form of the streamtypes that share a request, or nil if the
+// request is not multipart.
+func newForm(chain []*policy.StreamType) (*form, error) {
 	f := &form{}
 	for _, st := range chain {
 		if !isMultipart(st.HTTP) {
@@ -36,10 +37,10 @@ func newForm(chain []*runtime.StreamType) (*form, error) {
 	case len(f.parts) == 0:
 		return nil, nil
 	case len(f.parts) < len(chain):
-		return nil, fmt.Errorf("%w: rideshare of %q: give each of the streamtypes that share a request http_multipart_name, or none",
-			runtime.ErrUnsupported, first.Name)
+		return nil, fmt.Errorf("%w: rideshare of %q: set http_multipart_name on all streamtypes that share a request, or on none",
+			transport.ErrUnsupported, first.Name)
 	case first.HTTP.WWWFormURLEncoded:
-		return nil, fmt.Errorf("%w: http_multipart_name together with http_www_form_urlencoded", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: http_multipart_name together with http_www_form_urlencoded", transport.ErrUnsupported)
 	}
 	var n countingWriter
 	w := multipart.NewWriter(&n)
@@ -47,19 +48,19 @@ func newForm(chain []*runtime.StreamType) (*form, error) {
 		_, _ = w.CreatePart(h)
 	}
 	_ = w.Close()
-	f.overhead = int64(n) // boundaries are all of the same length
+	f.overhead = int64(n) // all boundaries have the same length
 	return f, nil
 }
 
-func isMultipart(h *runtime.HTTP) bool {
+func isMultipart(h *policy.HTTP) bool {
 	return h.Multipart || h.MultipartName != "" || h.MultipartFilename != "" || h.MIMEContentType != ""
 }
 
-// partHeader returns the headers of the part of a streamtype. What is in names
-// that would end the quotes there is escaped as mime/multipart does.
-func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
-	if h.MultipartName == "" && !h.Multipart { // RFC 7578 section 4.2 wants one
-		return nil, fmt.Errorf("%w: a part without a name: set http_multipart_name", runtime.ErrUnsupported)
+// partHeader returns the headers of the part of a streamtype. Names are escaped as
+// mime/multipart does.
+func partHeader(h *policy.HTTP) (textproto.MIMEHeader, error) {
+	if h.MultipartName == "" && !h.Multipart { // required by RFC 7578 section 4.2
+		return nil, fmt.Errorf("%w: a part without a name: set http_multipart_name", transport.ErrUnsupported)
 	}
 	for _, k := range []struct{ key, value string }{
 		{"http_multipart_name", h.MultipartName},
@@ -67,7 +68,7 @@ func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
 		{"http_mime_content_type", h.MIMEContentType},
 	} {
 		if strings.ContainsFunc(k.value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return nil, fmt.Errorf("%w: %s with a control character", runtime.ErrUnsupported, k.key)
+			return nil, fmt.Errorf("%w: %s with a control character", transport.ErrUnsupported, k.key)
 		}
 	}
 	disposition := multipart.FileContentDisposition(h.MultipartName, h.MultipartFilename)
@@ -77,7 +78,7 @@ func partHeader(h *runtime.HTTP) (textproto.MIMEHeader, error) {
 	header := textproto.MIMEHeader{"Content-Disposition": {disposition}}
 	if h.MIMEContentType != "" {
 		if _, _, err := mime.ParseMediaType(h.MIMEContentType); err != nil {
-			return nil, fmt.Errorf("%w: http_mime_content_type %q: %w", runtime.ErrUnsupported, h.MIMEContentType, err)
+			return nil, fmt.Errorf("%w: http_mime_content_type %q: %w", transport.ErrUnsupported, h.MIMEContentType, err)
 		}
 		header["Content-Type"] = []string{h.MIMEContentType}
 	}
@@ -91,9 +92,10 @@ func (n *countingWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// begin writes what comes before the message of part i, and after that of the
-// part before it; end, what comes after the last one.
+// begin writes the boundary and headers before the message of part i.
 func (f *form) begin(w *multipart.Writer, i int) { _, _ = w.CreatePart(f.parts[i]) }
-func (f *form) end(w *multipart.Writer)          { _ = w.Close() }
+
+// end writes the last boundary.
+func (f *form) end(w *multipart.Writer) { _ = w.Close() }
 
 var _ io.Writer = (*countingWriter)(nil)

@@ -4,62 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-var protocols = []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2}
-
-// both returns the URL of a server that speaks h1 and h2 without TLS.
-func both(t *testing.T, h http.Handler) string {
-	t.Helper()
-	sv := httptest.NewUnstartedServer(h)
-	sv.Config.Protocols = new(http.Protocols)
-	sv.Config.Protocols.SetHTTP1(true)
-	sv.Config.Protocols.SetUnencryptedHTTP2(true)
-	sv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	sv.Start()
-	t.Cleanup(sv.Close)
-	return sv.URL
-}
-
-// contextOf returns a context of streamtypes that speak to url.
-func contextOf(t *testing.T, p runtime.Protocol, url string, types ...runtime.StreamType) *runtime.Context {
-	t.Helper()
-	policy := &runtime.Policy{}
-	for _, st := range types {
-		st.Protocol, st.Endpoint, st.Opportunistic = p, url, true
-		policy.StreamTypes = append(policy.StreamTypes, &st)
-	}
-	c, err := runtime.NewContext(policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()},
-		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// upload is a streamtype whose message is a part of a multipart request.
-func upload(name, rideshare string, h runtime.HTTP) runtime.StreamType {
+// upload returns a streamtype that posts its message, or shares it.
+func upload(name, rideshare string, h policy.HTTP) policy.StreamType {
 	h.Method = "POST"
-	return runtime.StreamType{Name: name, Rideshare: rideshare, HTTP: &h}
+	return policy.StreamType{Name: name, Rideshare: rideshare, HTTP: &h}
 }
 
-// describe writes the request as the server has it: method, each part with its
-// headers, and whether its length was announced.
+// describe answers with the method, the parts and the announced length of the
+// request.
 func describe(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, r.Method)
-	counted := &countedBody{ReadCloser: r.Body}
-	r.Body = counted
+	counter := &countingBody{ReadCloser: r.Body}
+	r.Body = counter
 	mr, err := r.MultipartReader()
 	if err != nil {
 		body, err2 := io.ReadAll(r.Body)
@@ -78,79 +44,78 @@ func describe(w http.ResponseWriter, r *http.Request) {
 	rest, err := io.ReadAll(r.Body)
 	length := "length unknown"
 	if r.ContentLength >= 0 {
-		length = fmt.Sprint("length ", r.ContentLength-counted.n, " off")
+		length = fmt.Sprint("length ", r.ContentLength-counter.n, " off")
 	}
 	fmt.Fprintf(w, "%d %v, %s", len(rest), err, length)
 }
 
-type countedBody struct {
+type countingBody struct {
 	io.ReadCloser
 	n int64
 }
 
-func (b *countedBody) Read(p []byte) (int, error) {
+func (b *countingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
 	return n, err
 }
 
-// inTurn returns a Tx that gives the message of each streamtype in pieces, and
-// notes which it was asked for.
-func inTurn(messages map[string][]string, asked *[]string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+// inTurn returns a Tx that sends the message of each streamtype in pieces, and
+// appends the streamtype of each call to calls.
+func inTurn(messages map[string][]string, calls *[]string) func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
 	at := map[string]int{}
-	return func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	return func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		name := s.Rideshare().Name
-		*asked = append(*asked, name)
+		*calls = append(*calls, name)
 		m, i := messages[name], at[name]
 		at[name]++
-		var flags runtime.Flags
+		var flags policy.Flags
 		if i == 0 {
-			flags |= runtime.FlagSOM
+			flags |= policy.FlagSOM
 		}
 		if i == len(m)-1 {
-			flags |= runtime.FlagEOM
+			flags |= policy.FlagEOM
 		}
-		return copy(buf, m[i]), flags, runtime.OK
+		return copy(buf, m[i]), flags, policy.OK
 	}
 }
 
-// TestMultipart checks what a server gets of multipart requests and of requests
-// that streamtypes share.
+// TestMultipart checks multipart requests, of one streamtype and of several.
 func TestMultipart(t *testing.T) {
 	const disposition = `map[Content-Disposition:[form-data; name=`
-	full := runtime.HTTP{MultipartName: "file", MultipartFilename: "a.txt", MIMEContentType: "text/plain; charset=utf-8"}
+	full := policy.HTTP{MultipartName: "file", MultipartFilename: "a.txt", MIMEContentType: "text/plain; charset=utf-8"}
 	fullHeader := disposition + `"file"; filename="a.txt"] Content-Type:[text/plain; charset=utf-8]]`
-	three := []runtime.StreamType{
-		upload("s", "two", runtime.HTTP{MultipartName: "one"}),
+	three := []policy.StreamType{
+		upload("s", "two", policy.HTTP{MultipartName: "one"}),
 		upload("two", "three", full),
-		upload("three", "", runtime.HTTP{MultipartName: "last"}),
+		upload("three", "", policy.HTTP{MultipartName: "last"}),
 	}
 	for _, tt := range []struct {
 		name     string
-		types    []runtime.StreamType
+		types    []policy.StreamType
 		messages map[string][]string
 		length   uint64 // for RequestTxLen
-		asked    string
-		known    bool // the content-length is
+		calls    string // the streamtypes of the calls of Tx
+		known    bool   // the content-length is announced
 		want     string
 	}{
-		{"name, filename and type", []runtime.StreamType{upload("s", "", full)},
+		{"name, filename and type", []policy.StreamType{upload("s", "", full)},
 			map[string][]string{"s": {"ab", "c"}}, 0, "s s", false, fullHeader + ` 3 "abc" <nil>`},
-		{"with a length", []runtime.StreamType{upload("s", "", full)},
+		{"with a length", []policy.StreamType{upload("s", "", full)},
 			map[string][]string{"s": {"ab", "c"}}, 3, "s s", true, fullHeader + ` 3 "abc" <nil>`},
-		{"no_content_length", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n", NoContentLength: true})},
+		{"no_content_length", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n", NoContentLength: true})},
 			map[string][]string{"s": {"ab", "c"}}, 3, "s s", false, disposition + `"n"]] 3 "abc" <nil>`},
-		{"more than announced is not asked for", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n"})},
+		{"longer than announced", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n"})},
 			map[string][]string{"s": {"ab", "c"}}, 2, "s", true, disposition + `"n"]] 2 "ab" <nil>`},
-		{"an empty message", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n"})},
+		{"an empty message", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n"})},
 			map[string][]string{"s": {""}}, 0, "s", false, disposition + `"n"]] 0 "" <nil>`},
-		{"no Tx", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: "n"})},
+		{"no Tx", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: "n"})},
 			nil, 0, "", true, disposition + `"n"]] 0 "" <nil>`},
-		{"names that need escapes", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: `a"b\`, MultipartFilename: `é"; x="`})},
+		{"names that need escapes", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: `a"b\`, MultipartFilename: `é"; x="`})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `"a\"b\\"; filename="é\"; x=\""]] 1 "x" <nil>`},
-		{"an empty name", []runtime.StreamType{upload("s", "", runtime.HTTP{Multipart: true})},
+		{"an empty name", []policy.StreamType{upload("s", "", policy.HTTP{Multipart: true})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `""]] 1 "x" <nil>`},
-		{"${} is not expanded", []runtime.StreamType{upload("s", "", runtime.HTTP{MultipartName: `${x}`})},
+		{"${} is not expanded", []policy.StreamType{upload("s", "", policy.HTTP{MultipartName: `${x}`})},
 			map[string][]string{"s": {"x"}}, 0, "s", false, disposition + `"${x}"]] 1 "x" <nil>`},
 		{"three parts", three,
 			map[string][]string{"s": {"1", "2"}, "two": {"", "x", ""}, "three": {"z"}}, 0, "s s two two two three",
@@ -166,22 +131,22 @@ func TestMultipart(t *testing.T) {
 	} {
 		for _, p := range protocols {
 			t.Run(tt.name+" "+p.String(), func(t *testing.T) {
-				c := contextOf(t, p, both(t, http.HandlerFunc(describe)), tt.types...)
-				var asked []string
+				c := contextOf(t, p, serveBoth(t, http.HandlerFunc(describe)), tt.types...)
+				var calls []string
 				h := runtime.Handlers{}
 				if tt.messages != nil {
-					h.Tx = inTurn(tt.messages, &asked)
+					h.Tx = inTurn(tt.messages, &calls)
 				}
 				tr := transact(t, c, h, tt.length)
-				want(t, tr, "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS")
-				if got := strings.Join(asked, " "); got != tt.asked {
-					t.Errorf("Tx was for %q, want %q", got, tt.asked)
+				tr.Want(t, fetched)
+				if got := strings.Join(calls, " "); got != tt.calls {
+					t.Errorf("Tx was called for %q, want %q", got, tt.calls)
 				}
 				length := "length unknown"
 				if tt.known {
 					length = "length 0 off"
 				}
-				if got, want := string(tr.body), "POST\n"+tt.want+"\nEOF\n0 <nil>, "+length; got != want {
+				if got, want := tr.Body(), "POST\n"+tt.want+"\nEOF\n0 <nil>, "+length; got != want {
 					t.Errorf("the server got\n%s\nwant\n%s", got, want)
 				}
 			})
@@ -189,27 +154,26 @@ func TestMultipart(t *testing.T) {
 	}
 }
 
-// transact makes a stream "s", and waits for the end of its transaction.
-func transact(t *testing.T, c *runtime.Context, h runtime.Handlers, length uint64) *trace {
+// transact runs one transaction of a new stream of "s".
+func transact(t *testing.T, c *runtime.Context, h runtime.Handlers, length uint64) *teststream.Trace {
 	t.Helper()
-	tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+	tr := &teststream.Trace{On: teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result {
 		s.SetHandlers(h)
 		s.RequestTxLen(length)
-		return runtime.OK
+		return policy.OK
 	}}}
-	if _, err := c.NewStream("s", tr.handlers()); err != nil {
+	if _, err := c.NewStream("s", handlers(tr)); err != nil {
 		t.Fatal(err)
 	}
 	tr.AwaitEnd(t, "DIS", "ARF")
 	return tr
 }
 
-// TestMultipartForm checks that net/http's own reading of a form finds values
-// and files.
+// TestMultipartForm checks that net/http finds the values and files of a form.
 func TestMultipartForm(t *testing.T) {
 	file := strings.Repeat("0123456789abcdef\r\n--", 20_000)
 	for _, p := range protocols {
-		url := both(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		url := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if err := r.ParseMultipartForm(1 << 20); err != nil {
 				t.Error(err)
 				return
@@ -225,26 +189,26 @@ func TestMultipartForm(t *testing.T) {
 				t.Errorf("%q, %d bytes, %q, %v", v, len(body), h.Filename, h.Header)
 			}
 		}))
-		c := contextOf(t, p, url, upload("s", "file", runtime.HTTP{MultipartName: "about"}),
-			upload("file", "", runtime.HTTP{MultipartName: "file", MultipartFilename: "a.bin", MIMEContentType: "application/octet-stream"}))
+		c := contextOf(t, p, url, upload("s", "file", policy.HTTP{MultipartName: "about"}),
+			upload("file", "", policy.HTTP{MultipartName: "file", MultipartFilename: "a.bin", MIMEContentType: "application/octet-stream"}))
 		rest := strings.NewReader(file)
-		tr := transact(t, c, runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		tr := transact(t, c, runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			if s.Rideshare().Name == "s" {
-				return copy(buf, "me"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+				return copy(buf, "me"), policy.FlagSOM | policy.FlagEOM, policy.OK
 			}
 			n, err := rest.Read(buf)
 			if err == io.EOF {
-				return n, runtime.FlagEOM, runtime.OK
+				return n, policy.FlagEOM, policy.OK
 			}
-			return n, 0, runtime.OK
+			return n, 0, policy.OK
 		}}, 0)
-		want(t, tr, "CRE POL CNG CON ACK DIS")
+		tr.Want(t, "CRE POL CNG CON ACK DIS")
 	}
 }
 
-// TestRideshare checks requests that are shared without being multipart.
+// TestRideshare checks shared requests that are not multipart.
 func TestRideshare(t *testing.T) {
-	types := []runtime.StreamType{upload("s", "b", runtime.HTTP{}), upload("b", "c", runtime.HTTP{}), upload("c", "", runtime.HTTP{})}
+	types := []policy.StreamType{upload("s", "b", policy.HTTP{}), upload("b", "c", policy.HTTP{}), upload("c", "", policy.HTTP{})}
 	for _, p := range protocols {
 		for _, tt := range []struct {
 			messages map[string][]string
@@ -254,22 +218,22 @@ func TestRideshare(t *testing.T) {
 			{map[string][]string{"s": {"a", "b"}, "b": {"", ""}, "c": {"c"}}, 0, " (POST, -1)"},
 			{map[string][]string{"s": {"a", "b"}, "b": {"", "c"}, "c": {""}}, 3, " (POST, 3)"},
 		} {
-			url := both(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			url := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				fmt.Fprintf(w, "%s (%s, %d)", body, r.Method, r.ContentLength)
 			}))
-			var asked []string
-			tr := transact(t, contextOf(t, p, url, types...), runtime.Handlers{Tx: inTurn(tt.messages, &asked)}, tt.length)
-			if got, want := string(tr.body), "abc"+tt.want; got != want {
+			var calls []string
+			tr := transact(t, contextOf(t, p, url, types...), runtime.Handlers{Tx: inTurn(tt.messages, &calls)}, tt.length)
+			if got, want := tr.Body(), "abc"+tt.want; got != want {
 				t.Errorf("%v: the server got %q, want %q: %s", p, got, want, tr)
 			}
 		}
 	}
 }
 
-// TestMultipartFails checks requests that can not be made whole.
+// TestMultipartFails checks requests whose messages do not fit their length.
 func TestMultipartFails(t *testing.T) {
-	two := []runtime.StreamType{upload("s", "b", runtime.HTTP{MultipartName: "a"}), upload("b", "", runtime.HTTP{MultipartName: "b"})}
+	two := []policy.StreamType{upload("s", "b", policy.HTTP{MultipartName: "a"}), upload("b", "", policy.HTTP{MultipartName: "b"})}
 	for _, p := range protocols {
 		for _, tt := range []struct {
 			name     string
@@ -280,18 +244,18 @@ func TestMultipartFails(t *testing.T) {
 			{"too long before the last", map[string][]string{"s": {"1", "2", ""}, "b": {"2"}}, 1},
 			{"a length and no Tx", nil, 3},
 		} {
-			c := contextOf(t, p, both(t, http.HandlerFunc(describe)), two...)
-			var asked []string
+			c := contextOf(t, p, serveBoth(t, http.HandlerFunc(describe)), two...)
+			var calls []string
 			h := runtime.Handlers{}
 			if tt.messages != nil {
-				h.Tx = inTurn(tt.messages, &asked)
+				h.Tx = inTurn(tt.messages, &calls)
 			}
-			want(t, transact(t, c, h, tt.length), "CRE POL CNG UNR ARF")
+			transact(t, c, h, tt.length).Want(t, "CRE POL CNG UNR ARF")
 		}
 		for header, value := range map[string]string{"content-type:": "a/b", "content-length:": "100"} {
-			st := upload("s", "", runtime.HTTP{MultipartName: "a"})
-			st.Metadata = []runtime.Metadata{{Name: "m", Header: header}}
-			c := contextOf(t, p, both(t, http.HandlerFunc(describe)), st)
+			st := upload("s", "", policy.HTTP{MultipartName: "a"})
+			st.Metadata = []policy.Metadata{{Name: "m", Header: header}}
+			c := contextOf(t, p, serveBoth(t, http.HandlerFunc(describe)), st)
 			_, err := c.Fetch(t.Context(), "s", runtime.WithMetadata("m", value))
 			if _, ok := errors.AsType[*sshttp.HeaderError](err); !ok {
 				t.Errorf("%v %s: %v", p, header, err)
@@ -300,7 +264,7 @@ func TestMultipartFails(t *testing.T) {
 	}
 }
 
-// TestMultipartAnswer checks what a stream gets of a multipart response.
+// TestMultipartAnswer checks the payload of multipart responses.
 func TestMultipartAnswer(t *testing.T) {
 	const two = "--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\n\r\n\r\n--b--\r\n"
 	for _, tt := range []struct {
@@ -321,28 +285,28 @@ func TestMultipartAnswer(t *testing.T) {
 		{"no boundary", "multipart/mixed", two, 200, "CON DIS", ""},
 	} {
 		for _, p := range protocols {
-			url := both(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			url := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", tt.contentType)
 				w.WriteHeader(tt.status)
 				io.WriteString(w, tt.body)
 			}))
-			tr := transact(t, contextOf(t, p, url, runtime.StreamType{Name: "s", HTTP: &runtime.HTTP{MultipartSSIn: true}}), runtime.Handlers{}, 0)
-			want(t, tr, "CRE POL CNG "+tt.want)
-			if string(tr.body) != tt.got {
-				t.Errorf("%s %v: got %q, want %q", tt.name, p, tr.body, tt.got)
+			tr := transact(t, contextOf(t, p, url, policy.StreamType{Name: "s", HTTP: &policy.HTTP{MultipartSSIn: true}}), runtime.Handlers{}, 0)
+			tr.Want(t, "CRE POL CNG "+tt.want)
+			if tr.Body() != tt.got {
+				t.Errorf("%s %v: got %q, want %q", tt.name, p, tr.Body(), tt.got)
 			}
 		}
 	}
 }
 
-// TestMultipartRedirected checks that a form is not sent twice, and that what
-// said it was one does not go with a request that has none.
+// TestMultipartRedirected checks that a form is not sent twice, and that a request
+// without the form does not have its Content-Type.
 func TestMultipartRedirected(t *testing.T) {
 	for _, p := range protocols {
 		for status, wanted := range map[int]string{
 			307: "CRE POL CNG UNR ARF", 308: "CRE POL CNG UNR ARF", 302: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS", 303: "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS",
 		} {
-			url := both(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			url := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/to" {
 					fmt.Fprintf(w, "%s %q %d", r.Method, r.Header.Get("Content-Type"), r.ContentLength)
 					return
@@ -350,11 +314,11 @@ func TestMultipartRedirected(t *testing.T) {
 				io.Copy(io.Discard, r.Body)
 				http.Redirect(w, r, "/to", status)
 			}))
-			st := upload("s", "", runtime.HTTP{MultipartName: "a", AllowRedirects: true})
+			st := upload("s", "", policy.HTTP{MultipartName: "a", AllowRedirects: true})
 			tr := transact(t, contextOf(t, p, url, st), runtime.Handlers{Tx: sender("x")}, 1)
-			want(t, tr, wanted)
-			if status < 307 && string(tr.body) != `GET "" 0` {
-				t.Errorf("%d: the second request was %s", status, tr.body)
+			tr.Want(t, wanted)
+			if status < 307 && tr.Body() != `GET "" 0` {
+				t.Errorf("%d: the second request was %s", status, tr.Body())
 			}
 		}
 	}

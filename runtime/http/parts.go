@@ -8,14 +8,13 @@ import (
 	"mime"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// errBoundary is why a multipart response can not be taken apart.
+// errBoundary is returned when a multipart response has no valid boundary.
 var errBoundary = errors.New("sspolicy: a multipart response without a boundary of 1 to 70 characters")
 
-// boundaryOf returns the boundary between the parts of a response, or "" if it
-// is not multipart.
+// boundaryOf returns the boundary of a Content-Type, or "" if it is not multipart.
 func boundaryOf(contentType string) (string, error) {
 	const prefix = "multipart/"
 	if len(contentType) < len(prefix) || !strings.EqualFold(contentType[:len(prefix)], prefix) {
@@ -31,34 +30,33 @@ func boundaryOf(contentType string) (string, error) {
 	return "", errBoundary
 }
 
-// errOutside is why a multipart response is given up that has more outside of its
-// parts, where nobody looks, than any has reason to.
+// errOutside is returned when a multipart response has too much payload outside of
+// its parts, where it is ignored.
 var errOutside = fmt.Errorf("sspolicy: a multipart response with more than %d bytes before or after its parts", maxOutside)
 
 const maxOutside = 64 << 10
 
-// takeApart reads a multipart body (RFC 2046 section 5.1.1), and hands out the
-// group of messages that its parts are: a start, the pieces of each part, with
-// the headers that it has, and an end. mime/multipart would read the headers
-// before it gives a part out, and would not give them as they were.
+// split reads a multipart body (RFC 2046 section 5.1.1), and delivers its parts as
+// a group of messages: a start, the pieces of each part including its headers, and
+// an end. mime/multipart is not used because it parses the headers of a part.
 //
-// A line that begins with the delimiter but goes on otherwise is a part of a
-// part. The body is to end with the last delimiter, and what may come after it.
-func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) error) error {
-	if err := rx(nil, runtime.FlagRelatedStart); err != nil {
+// A line that begins with the delimiter and continues is a line of the part. The
+// body ends with the last delimiter and an optional epilogue.
+func split(body io.Reader, boundary string, rx func([]byte, policy.Flags) error) error {
+	if err := rx(nil, policy.FlagRelatedStart); err != nil {
 		return err
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	var (
 		delimiter = []byte("\r\n--" + boundary)
-		in        []byte        // what has been read and not been handed out
-		inside    bool          // of a part, and not of what comes before the first
-		begins    = true        // in stands at the beginning of a line, whose end has been passed
-		first     runtime.Flags // for the next piece
-		before    int           // how many bytes there were before the first part
+		in        []byte       // read but not delivered
+		inside    bool         // in a part, not in the preamble
+		begins    = true       // in begins a line
+		first     policy.Flags // of the next piece
+		before    int          // bytes of the preamble
 	)
-	give := func(p []byte, flags runtime.Flags) error {
+	deliver := func(p []byte, flags policy.Flags) error {
 		if !inside {
 			if before += len(p); before > maxOutside {
 				return errOutside
@@ -73,17 +71,17 @@ func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) e
 		at, after, kind := find(in, delimiter, begins)
 		switch kind {
 		case next:
-			if err := give(in[:at], runtime.FlagEOM); err != nil {
+			if err := deliver(in[:at], policy.FlagEOM); err != nil {
 				return err
 			}
-			in, inside, begins, first = in[after:], true, true, runtime.FlagSOM
+			in, inside, begins, first = in[after:], true, true, policy.FlagSOM
 			continue
 		case last:
 			var err error
 			if inside {
-				err = give(in[:at], runtime.FlagEOM|runtime.FlagRelatedEnd)
-			} else if err = give(in[:at], 0); err == nil { // there are no parts at all
-				err = rx(nil, runtime.FlagRelatedEnd)
+				err = deliver(in[:at], policy.FlagEOM|policy.FlagRelatedEnd)
+			} else if err = deliver(in[:at], 0); err == nil { // without parts
+				err = rx(nil, policy.FlagRelatedEnd)
 			}
 			if err == nil {
 				err = discardEnd(body, int64(len(in)-after))
@@ -91,12 +89,12 @@ func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) e
 			return err
 		}
 		if at > 0 {
-			if err := give(in[:at], 0); err != nil {
+			if err := deliver(in[:at], 0); err != nil {
 				return err
 			}
 			begins = false
 		}
-		in = buf[:copy(buf[:], in[at:])] // less than a delimiter with its padding
+		in = buf[:copy(buf[:], in[at:])] // shorter than a delimiter with padding
 		n, err := body.Read(buf[len(in):])
 		in = buf[:len(in)+n]
 		if n == 0 && err == io.EOF {
@@ -108,8 +106,7 @@ func takeApart(body io.Reader, boundary string, rx func([]byte, runtime.Flags) e
 	}
 }
 
-// discardEnd reads what comes after the last delimiter, of which n bytes have
-// been read already.
+// discardEnd reads the epilogue, n bytes of which have been read already.
 func discardEnd(body io.Reader, n int64) error {
 	k, err := io.Copy(io.Discard, io.LimitReader(body, maxOutside+1))
 	if err == nil && n+k > maxOutside {
@@ -118,23 +115,22 @@ func discardEnd(body io.Reader, n int64) error {
 	return err
 }
 
-// What find has found.
-type found uint8
+// A matchKind is the result of find.
+type matchKind uint8
 
 const (
-	none    found = iota // at is how much is no part of a delimiter
-	partial              // the beginning of a delimiter at at
-	next                 // a delimiter from at to after
-	last                 // the last delimiter from at to after
+	none    matchKind = iota // no delimiter before at
+	partial                  // a delimiter may begin at at
+	next                     // a delimiter from at to after
+	last                     // the last delimiter from at to after
 )
 
-// maxPadding is how many spaces and tabs may stand between a delimiter and the
-// end of its line.
+// maxPadding is how many spaces and tabs may follow a delimiter.
 const maxPadding = 1 << 10
 
-// find looks for a delimiter. At the beginning of a line the line break that
-// belongs to it may be missing.
-func find(in, delimiter []byte, begins bool) (at, after int, kind found) {
+// find searches for a delimiter. If in begins a line, the line break of a delimiter
+// there may be missing.
+func find(in, delimiter []byte, begins bool) (at, after int, kind matchKind) {
 	if begins {
 		if after, kind = match(in, delimiter[2:]); kind != none {
 			return 0, after, kind
@@ -151,15 +147,15 @@ func find(in, delimiter []byte, begins bool) (at, after int, kind found) {
 		}
 		at += len(delimiter)
 	}
-	// The end may be the beginning of a delimiter, with the only CR in it.
+	// A delimiter that begins at the end contains its only CR.
 	if i := bytes.LastIndexByte(in[at:], '\r'); i >= 0 && bytes.HasPrefix(delimiter, in[at+i:]) {
 		return at + i, 0, partial
 	}
 	return len(in), 0, none
 }
 
-// match reports what of a delimiter in begins with, and how long it is.
-func match(in, delimiter []byte) (after int, kind found) {
+// match reports whether in begins with a delimiter, and returns its length.
+func match(in, delimiter []byte) (after int, kind matchKind) {
 	if !bytes.HasPrefix(in, delimiter) {
 		if bytes.HasPrefix(delimiter, in) {
 			return 0, partial

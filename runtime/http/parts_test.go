@@ -13,62 +13,61 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A messages is what takeApart has handed out, put together: an event is
-// "start", "end" or a whole message in quotes. It fails on pieces that do not
-// fit together.
-type messages struct {
+// An assembler joins the pieces that split delivers: an event is "start", "end", or
+// a whole message in quotes. It fails on pieces that do not fit together.
+type assembler struct {
 	t      testing.TB
 	events []string
 	parts  []string
 	inside bool
 }
 
-func (m *messages) rx(p []byte, flags runtime.Flags) error {
-	if flags == runtime.FlagRelatedStart {
+func (m *assembler) rx(p []byte, flags policy.Flags) error {
+	if flags == policy.FlagRelatedStart {
 		if len(m.events) > 0 || len(p) > 0 {
-			m.t.Errorf("a start with %d bytes after %q", len(p), m.events)
+			m.t.Errorf("start with %d bytes after %q", len(p), m.events)
 		}
 		m.events = append(m.events, "start")
 		return nil
 	}
-	if flags == runtime.FlagRelatedEnd {
+	if flags == policy.FlagRelatedEnd {
 		if len(p) > 0 || m.inside {
-			m.t.Errorf("an end with %d bytes after %q", len(p), m.events)
+			m.t.Errorf("end with %d bytes after %q", len(p), m.events)
 		}
 		m.events = append(m.events, "end")
 		return nil
 	}
-	if som := flags&runtime.FlagSOM != 0; som == m.inside {
+	if som := flags&policy.FlagSOM != 0; som == m.inside {
 		m.t.Errorf("SOM is %v after %q", som, m.events)
 	} else if som {
 		m.inside = true
 		m.parts = append(m.parts, "")
 	}
 	m.parts[len(m.parts)-1] += string(p)
-	if flags&runtime.FlagEOM != 0 {
+	if flags&policy.FlagEOM != 0 {
 		m.inside = false
 		m.events = append(m.events, fmt.Sprintf("%q", m.parts[len(m.parts)-1]))
 	}
-	if flags&runtime.FlagRelatedEnd != 0 {
+	if flags&policy.FlagRelatedEnd != 0 {
 		m.events = append(m.events, "end")
 	}
 	return nil
 }
 
-// apart takes a body apart that is read by r.
-func apart(t testing.TB, r io.Reader, boundary string) (*messages, error) {
-	m := &messages{t: t}
-	err := takeApart(r, boundary, m.rx)
+// parts splits the body that r reads.
+func parts(t testing.TB, r io.Reader, boundary string) (*assembler, error) {
+	m := &assembler{t: t}
+	err := split(r, boundary, m.rx)
 	if err == nil && (m.inside || len(m.events) == 0 || m.events[len(m.events)-1] != "end") {
-		t.Errorf("it ended with %q", m.events)
+		t.Errorf("the events end with %q", m.events)
 	}
 	return m, err
 }
 
-func TestTakeApart(t *testing.T) {
+func TestSplit(t *testing.T) {
 	long := strings.Repeat("0123456789", 7)
 	spaces := strings.Repeat(" ", maxPadding)
 	for _, tt := range []struct{ name, boundary, body, want string }{
@@ -98,7 +97,7 @@ func TestTakeApart(t *testing.T) {
 		for name, reader := range map[string]func(io.Reader) io.Reader{
 			"whole": func(r io.Reader) io.Reader { return r }, "bytes": iotest.OneByteReader, "halves": iotest.HalfReader, "with the error": iotest.DataErrReader,
 		} {
-			m, err := apart(t, reader(strings.NewReader(tt.body)), tt.boundary)
+			m, err := parts(t, reader(strings.NewReader(tt.body)), tt.boundary)
 			got := strings.Join(m.events, " ")
 			if err != nil {
 				got += " " + err.Error()
@@ -110,13 +109,13 @@ func TestTakeApart(t *testing.T) {
 	}
 }
 
-// TestTakeApartSplit checks that it does not matter where the reads end, around
-// the size of the buffer too.
-func TestTakeApartSplit(t *testing.T) {
+// TestSplitReads checks that the parts do not depend on where reads end, also around
+// the size of the buffer.
+func TestSplitReads(t *testing.T) {
 	for size := bufferSize - 100; size < bufferSize+100; size++ {
 		part := strings.Repeat("x", size)
 		body := "--b\r\n" + part + "\r\n--b\r\n" + part + "\r\n--b--"
-		m, err := apart(t, strings.NewReader(body), "b")
+		m, err := parts(t, strings.NewReader(body), "b")
 		if err != nil || !slices.Equal(m.parts, []string{part, part}) {
 			t.Fatalf("%d bytes: %d parts, %v", size, len(m.parts), err)
 		}
@@ -124,7 +123,7 @@ func TestTakeApartSplit(t *testing.T) {
 	body := "pre\r\n--bound\r\nA: b\r\n\r\n1\r\n--boun\r\n--bound \r\n\r\n2\r\n--bound--\r\npost"
 	for i := range body {
 		for j := i; j < len(body); j++ {
-			m, err := apart(t, io.MultiReader(strings.NewReader(body[:i]), strings.NewReader(body[i:j]), strings.NewReader(body[j:])), "bound")
+			m, err := parts(t, io.MultiReader(strings.NewReader(body[:i]), strings.NewReader(body[i:j]), strings.NewReader(body[j:])), "bound")
 			if got := strings.Join(m.events, " "); err != nil || got != `start "A: b\r\n\r\n1\r\n--boun" "\r\n2" end` {
 				t.Fatalf("split at %d and %d: %s, %v", i, j, got, err)
 			}
@@ -132,18 +131,18 @@ func TestTakeApartSplit(t *testing.T) {
 	}
 }
 
-// TestTakeApartMemory checks that what is held of a body does not grow with it:
-// not of a large part, nor of many, nor of what is no part.
-func TestTakeApartMemory(t *testing.T) {
+// TestSplitMemory checks that memory does not grow with the body, its parts, or
+// their number.
+func TestSplitMemory(t *testing.T) {
 	for name, piece := range map[string]string{
 		"one part": strings.Repeat("x", 1<<16), "line breaks": strings.Repeat("\r\n-", 1<<14), "empty parts": strings.Repeat("\r\n--b\r\n", 1<<13),
 		"padding": "\r\n--b" + strings.Repeat(" ", 1<<16),
 	} {
 		for _, start := range []string{"", "--b\r\n"} {
-			body := &repeated{start: start, piece: piece, n: 1 << 8} // 16 MB
+			body := &repeater{start: start, piece: piece, n: 1 << 8} // 16 MB
 			var before, after goruntime.MemStats
 			goruntime.ReadMemStats(&before)
-			err := takeApart(body, "b", func(p []byte, _ runtime.Flags) error {
+			err := split(body, "b", func(p []byte, _ policy.Flags) error {
 				if len(p) > bufferSize {
 					t.Errorf("%s: a piece of %d bytes", name, len(p))
 				}
@@ -151,7 +150,7 @@ func TestTakeApartMemory(t *testing.T) {
 			})
 			goruntime.ReadMemStats(&after)
 			want := io.ErrUnexpectedEOF
-			if start == "" && name != "empty parts" { // which are no preamble
+			if start == "" && name != "empty parts" { // the others are preamble
 				want = errOutside
 			}
 			if grown := after.TotalAlloc - before.TotalAlloc; err != want || grown > 1<<20 {
@@ -161,13 +160,13 @@ func TestTakeApartMemory(t *testing.T) {
 	}
 }
 
-// A repeated is a text, and then n times another one.
-type repeated struct {
+// A repeater reads start, and then n times piece.
+type repeater struct {
 	start, piece, rest string
 	n                  int
 }
 
-func (r *repeated) Read(p []byte) (int, error) {
+func (r *repeater) Read(p []byte) (int, error) {
 	n := copy(p, r.start)
 	r.start = r.start[n:]
 	for n < len(p) {
@@ -187,10 +186,10 @@ func (r *repeated) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func TestTakeApartErrors(t *testing.T) {
+func TestSplitErrors(t *testing.T) {
 	broken := errors.New("broken")
 	for body, want := range map[string]string{"": "start", "--b\r\n\r\nx": "start", "--b\r\n\r\nx\r\n--b--": `start "\r\nx" end`} {
-		m, err := apart(t, io.MultiReader(strings.NewReader(body), iotest.ErrReader(broken)), "b")
+		m, err := parts(t, io.MultiReader(strings.NewReader(body), iotest.ErrReader(broken)), "b")
 		if got := strings.Join(m.events, " "); err != broken || got != want {
 			t.Errorf("%q: %s, %v", body, got, err)
 		}
@@ -202,16 +201,16 @@ func TestTakeApartErrors(t *testing.T) {
 		}
 		junk := strings.Repeat("x", n)
 		for _, body := range []string{junk + "\r\n--b\r\n1\r\n--b--", "--b\r\n1\r\n--b--" + junk} {
-			for _, r := range []io.Reader{strings.NewReader(body), chunked{strings.NewReader(body), 7}} {
-				if _, err := apart(t, r, "b"); err != want {
+			for _, r := range []io.Reader{strings.NewReader(body), chunkReader{strings.NewReader(body), 7}} {
+				if _, err := parts(t, r, "b"); err != want {
 					t.Errorf("%d bytes outside of the parts: %v", n, err)
 				}
 			}
 		}
 	}
-	for stop := range 5 { // the stream ends by the program's wish
+	for stop := range 5 { // the program ends the stream
 		calls := 0
-		err := takeApart(strings.NewReader("--b\r\n1\r\n--b\r\n2\r\n--b\r\n3\r\n--b--"), "b", func([]byte, runtime.Flags) error {
+		err := split(strings.NewReader("--b\r\n1\r\n--b\r\n2\r\n--b\r\n3\r\n--b--"), "b", func([]byte, policy.Flags) error {
 			if calls++; calls > stop {
 				return broken
 			}
@@ -252,17 +251,17 @@ func TestBoundaryOf(t *testing.T) {
 	}
 }
 
-// chunked reads at most n bytes at a time.
-type chunked struct {
+// A chunkReader reads at most n bytes at a time.
+type chunkReader struct {
 	r io.Reader
 	n int
 }
 
-func (c chunked) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), c.n)]) }
+func (c chunkReader) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), c.n)]) }
 
-// FuzzMultipart checks that what mime/multipart writes is found again, that it
-// does not matter in what pieces it comes, and that where mime/multipart reads
-// a body of whatever bytes to its end the same parts are found.
+// FuzzMultipart checks that split finds the parts that mime/multipart writes, that
+// they do not depend on the sizes of reads, and that it finds the same parts as
+// mime/multipart in any body that that reads to its end.
 func FuzzMultipart(f *testing.F) {
 	f.Add("b", "body", "\r\n--b", "", uint8(3), "--b\r\n\r\nx\r\n--b--")
 	f.Add("----", "\r\n------", "--", "\r", uint8(1), "pre\r\n------\r\nA: b\r\n\r\nx\r\n------ \t\r\n\r\n\r\n--------\r\npost")
@@ -284,19 +283,19 @@ func FuzzMultipart(f *testing.F) {
 				want = append(want, "X: "+name+"\r\n\r\n"+body)
 			}
 			w.Close()
-			m, err := apart(t, chunked{&b, n}, boundary)
+			m, err := parts(t, chunkReader{&b, n}, boundary)
 			if err != nil || !slices.Equal(m.parts, want) {
 				t.Errorf("got %q, %v, want %q", m.parts, err, want)
 			}
 		}
 
-		whole, err := apart(t, strings.NewReader(raw), boundary)
-		pieces, err2 := apart(t, chunked{strings.NewReader(raw), n}, boundary)
+		whole, err := parts(t, strings.NewReader(raw), boundary)
+		pieces, err2 := parts(t, chunkReader{strings.NewReader(raw), n}, boundary)
 		if err != err2 || !slices.Equal(whole.events, pieces.events) {
 			t.Errorf("whole: %q, %v; in pieces of %d: %q, %v", whole.events, err, n, pieces.events, err2)
 		}
-		raw += "\r\n--" + boundary + "--\r\n" // for mime/multipart passes over some that are cut short
-		whole, err = apart(t, strings.NewReader(raw), boundary)
+		raw += "\r\n--" + boundary + "--\r\n" // mime/multipart accepts some bodies that are cut short
+		whole, err = parts(t, strings.NewReader(raw), boundary)
 		if bodies, ok := oracle(raw, boundary); ok {
 			if err != nil || len(bodies) != len(whole.parts) {
 				t.Fatalf("got %q, %v, want %q", whole.parts, err, bodies)
@@ -310,9 +309,8 @@ func FuzzMultipart(f *testing.F) {
 	})
 }
 
-// oracle returns the bodies of the parts as mime/multipart has them, if it has
-// no fault to find. It also takes line feeds for line breaks, and is then not
-// to be compared with.
+// oracle returns the bodies of the parts that mime/multipart finds. ok is false if
+// it fails, or if it might differ because it accepts line feeds as line breaks.
 func oracle(raw, boundary string) (bodies []string, ok bool) {
 	if strings.Count(raw, "\n") != strings.Count(raw, "\r\n") {
 		return nil, false

@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// figures are what lws 5.0.0 has in the JSON of "perf".
+// figures are the JSON of "perf" in lws 5.0.0.
 type figures struct {
 	Peer         string
 	DNS          int      `json:"dns_us"`
@@ -26,31 +28,31 @@ type figures struct {
 	} `json:"prot_specific"`
 }
 
-// TestPerf checks the figures of an attempt: what is in them, and when they come.
+// TestPerf checks the figures of attempts and when they are delivered.
 func TestPerf(t *testing.T) {
 	own := testcert.New("own")
 	good := status(200, "x")
 	for _, tt := range []struct {
 		name     string
-		st       runtime.StreamType
+		st       policy.StreamType
 		sv       server
-		again    bool // look at the second request, on the connection of the first
+		again    bool // check the second request, on the connection of the first
 		events   string
 		dns      int // dns_disp
-		status   int // 0: none
+		status   int // 0 means no response
 		tls, new bool
 	}{
 		{name: "h1", sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true},
-		{name: "h1 by name", st: runtime.StreamType{Endpoint: "localhost"}, sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, dns: 1},
+		{name: "h1 by name", st: policy.StreamType{Endpoint: "localhost"}, sv: server{handler: good}, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, dns: 1},
 		{name: "h1 again", sv: server{handler: good}, again: true, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200},
-		{name: "h1 with TLS", st: runtime.StreamType{TLS: true}, sv: server{handler: good, tls: own.Server(nil, "127.0.0.1")},
+		{name: "h1 with TLS", st: policy.StreamType{TLS: true}, sv: server{handler: good, tls: own.Server(nil, "127.0.0.1")},
 			events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, tls: true},
-		{name: "h2", st: runtime.StreamType{TLS: true, Protocol: runtime.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
+		{name: "h2", st: policy.StreamType{TLS: true, Protocol: policy.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
 			events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200, new: true, tls: true},
-		{name: "h2 again", st: runtime.StreamType{TLS: true, Protocol: runtime.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
+		{name: "h2 again", st: policy.StreamType{TLS: true, Protocol: policy.ProtocolH2}, sv: server{handler: good, tls: own.Server([]string{"h2"}, "127.0.0.1")},
 			again: true, events: "CRE POL CNG perf CON rx(SOM) rx(EOM) ACK DIS", status: 200},
 		{name: "refused", sv: server{refused: true}, events: "CRE POL CNG perf UNR ARF"},
-		{name: "no such name", st: runtime.StreamType{Endpoint: "nowhere.invalid"}, sv: server{refused: true},
+		{name: "no such name", st: policy.StreamType{Endpoint: "nowhere.invalid"}, sv: server{refused: true},
 			events: "CRE POL CNG perf UNR ARF", dns: 3},
 		{name: "503", sv: server{handler: status(503, "")}, events: "CRE POL CNG perf UNR ARF", status: 503, new: true},
 	} {
@@ -63,15 +65,15 @@ func TestPerf(t *testing.T) {
 			}
 			var mu sync.Mutex
 			var got []string
-			tr := &trace{}
+			tr := &teststream.Trace{}
 			_, s := newStream(t, st, addr, tr, runtime.Options{})
-			h := tr.handlers()
+			h := handlers(tr)
 			rx := h.Rx
-			h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-				if flags&runtime.FlagPerfJSON == 0 {
+			h.Rx = func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
+				if flags&policy.FlagPerfJSON == 0 {
 					return rx(s, buf, flags)
 				}
-				if flags != runtime.FlagPerfJSON|runtime.FlagSOM|runtime.FlagEOM {
+				if flags != policy.FlagPerfJSON|policy.FlagSOM|policy.FlagEOM {
 					t.Errorf("flags %d", flags)
 				}
 				mu.Lock()
@@ -82,11 +84,11 @@ func TestPerf(t *testing.T) {
 			s.SetHandlers(h)
 			s.RequestTx()
 			tr.AwaitEnd(t, "DIS", "ARF")
-			want(t, tr, tt.events)
+			tr.Want(t, tt.events)
 			if tt.again {
 				n := len(tr.Events())
 				s.RequestTx()
-				tr.await(t, 2*n-1) // all but CRE
+				awaitEvents(t, tr, 2*n-1) // all except CRE
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -4,15 +4,15 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// redirect makes the request that resp, the response to req, redirects to. A
-// Host or credential is not sent to another origin.
-func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Response, hops int) (*http.Response, error) {
+// redirect makes the request that resp, the response to req, redirects to. It does
+// not send the Host or credentials to another origin.
+func (n *connector) redirect(l transport.Link, req *http.Request, resp *http.Response, hops int) (*http.Response, error) {
 	discard(resp)
-	to, same, err := request.Redirect(l, req.URL, resp, hops)
+	to, same, err := request.Redirect(n.setup, l, req.URL, resp, hops)
 	if err != nil {
 		return nil, err
 	}
@@ -21,7 +21,7 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		if req.Body != nil {
 			return nil, &RedirectError{Code: resp.StatusCode, Location: resp.Header.Get("Location"),
-				Reason: "the body of the request can not be sent twice"}
+				Reason: "the body of the request cannot be sent twice"}
 		}
 	default:
 		if method != http.MethodHead {
@@ -48,20 +48,21 @@ func (n *connector) redirect(l *runtime.Link, req *http.Request, resp *http.Resp
 		}
 	}
 	if n.signer != nil {
-		// Also not when it comes back from another origin: that one said what is asked for.
+		// After another origin the request stays unsigned, since that origin has
+		// chosen it.
 		signed := next.Header[authorize] != nil
 		for _, k := range []string{authorize, amzToken, amzDate, amzHash} {
 			next.Header.Del(k)
 		}
 		if signed {
-			if err := n.signer.sign(l, next); err != nil {
+			if err := n.signer.sign(req.Context(), l, next); err != nil {
 				return nil, err
 			}
 		}
 	}
-	p, err := n.pool(l, to.Scheme == "https")
+	p, err := n.pool(req.Context(), l, to.Scheme == "https")
 	if err != nil {
 		return nil, err
 	}
-	return request.WithCookies(l, next, p.RoundTrip)
+	return request.WithCookies(n.setup, l, next, p.RoundTrip)
 }

@@ -2,6 +2,7 @@ package http
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,11 +17,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Signature Version 4 of AWS, as its "Create a signed AWS API request" in the
-// IAM User Guide has it. A library would do, but brings two modules and 110 KB.
+// Signature Version 4 follows "Create a signed AWS API request" of the AWS IAM User
+// Guide. AWS's own library would add two modules and 110 KB.
 
 const (
 	sigv4Algorithm = "AWS4-HMAC-SHA256"
@@ -33,64 +35,66 @@ const (
 	authorize = "Authorization"
 )
 
-// emptyHash is the hash of no payload.
+// emptyHash is the hash of an empty payload.
 var emptyHash = hashOf(nil)
 
-// maxHashed is how many bytes a body may have that is kept to be hashed before
-// it is sent. More than most services take.
+// maxHashed is the size limit of a body that is hashed before it is sent. Most
+// services accept less.
 const maxHashed = 1 << 20
 
 // A signer signs the requests of a streamtype.
 type signer interface {
-	sign(*runtime.Link, *http.Request) error
+	sign(context.Context, transport.Link, *http.Request) error
 }
 
 // SigV4 makes a transport sign the requests of streamtypes whose use_auth is of
-// type sigv4. Generated files give it to [New] where the policy has such a one;
-// it makes a program 32 KB larger.
+// type sigv4. Generated files pass it to [New] if the policy has such streamtypes.
+// It makes a program 32 KB larger.
 func SigV4(t *Transport) {
-	t.signer = func(st *runtime.StreamType) (signer, error) { return newSigV4(st) }
+	t.signer = func(s *transport.Setup) (signer, error) { return newSigV4(s) }
 }
 
-// newSigner returns what signs the requests of a streamtype; nil if the policy
-// does not want it.
-func (t *Transport) newSigner(st *runtime.StreamType) (signer, error) {
+// newSigner returns the signer of a streamtype, or nil if its requests are not
+// signed.
+func (t *Transport) newSigner(s *transport.Setup) (signer, error) {
+	st := s.Stream
 	switch {
-	case st.Auth == nil || st.Auth.Type != runtime.AuthSigV4:
+	case st.Auth == nil || st.Auth.Type != policy.AuthSigV4:
 		return nil, nil
 	case t.signer == nil:
-		return nil, fmt.Errorf("%w: use_auth of type %s: give the option SigV4 of package github.com/secure-streams/sspolicy/runtime/http to New", runtime.ErrUnsupported, st.Auth.Type)
+		return nil, fmt.Errorf("%w: use_auth of type %s: pass the option SigV4 of package github.com/secure-streams/sspolicy/runtime/http to New", transport.ErrUnsupported, st.Auth.Type)
 	}
-	return t.signer(st)
+	return t.signer(s)
 }
 
 // A sigV4 is the signer of a streamtype.
 type sigV4 struct {
-	st              *runtime.StreamType
+	setup           *transport.Setup
 	region, service int // metadata items
 }
 
-func newSigV4(st *runtime.StreamType) (*sigV4, error) {
-	s := &sigV4{st: st}
+func newSigV4(setup *transport.Setup) (*sigV4, error) {
+	st := setup.Stream
+	s := &sigV4{setup: setup}
 	for _, k := range []struct {
 		key, name string
 		item      *int
 	}{{"aws_region", st.AWSRegion, &s.region}, {"aws_service", st.AWSService, &s.service}} {
-		*k.item = slices.IndexFunc(st.Metadata, func(m runtime.Metadata) bool { return m.Name == k.name })
+		*k.item = slices.IndexFunc(st.Metadata, func(m policy.Metadata) bool { return m.Name == k.name })
 		switch {
 		case k.name == "":
-			return nil, fmt.Errorf("%w: use_auth of type sigv4 without %s", runtime.ErrUnsupported, k.key)
+			return nil, fmt.Errorf("%w: use_auth of type sigv4 without %s", transport.ErrUnsupported, k.key)
 		case *k.item < 0:
-			return nil, fmt.Errorf("%w: %s %q: it is to name a metadata item of the streamtype", runtime.ErrUnknownMetadata, k.key, k.name)
+			return nil, fmt.Errorf("%w: %s %q: it must name a metadata item of the streamtype", policy.ErrUnknownMetadata, k.key, k.name)
 		}
 	}
 	return s, nil
 }
 
-// sign signs a request. What the program has not set of its time and hash is
-// set; the body may be read for that.
-func (s *sigV4) sign(l *runtime.Link, req *http.Request) error {
-	k, err := s.key(l)
+// sign signs a request. It sets the time and hash unless the program has set them,
+// for which it may read the body.
+func (s *sigV4) sign(ctx context.Context, l transport.Link, req *http.Request) error {
+	k, err := s.key(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -98,24 +102,24 @@ func (s *sigV4) sign(l *runtime.Link, req *http.Request) error {
 	req.Header = h
 	if k.token != "" {
 		if h[amzToken] != nil {
-			return &HeaderError{Header: amzToken, Reason: "there is metadata for it as well as a credential"}
+			return &HeaderError{Header: amzToken, Reason: "there are both metadata and a credential for it"}
 		}
 		h[amzToken] = []string{k.token}
 	}
 	if h[amzDate] == nil {
 		h[amzDate] = []string{time.Now().UTC().Format(sigv4Time)}
 	} else if _, err := time.Parse(sigv4Time, h.Get(amzDate)); err != nil || len(h[amzDate]) > 1 {
-		return &HeaderError{Header: amzDate, Reason: "it is no time like " + sigv4Time}
+		return &HeaderError{Header: amzDate, Reason: "it is not a time like " + sigv4Time}
 	}
 	if h[amzHash] == nil {
-		hash, err := hashBody(req, k.raw && req.URL.Scheme == "https", s.st.HTTP.NoContentLength)
+		hash, err := hashBody(req, k.raw && req.URL.Scheme == "https", s.setup.Stream.HTTP.NoContentLength)
 		if err != nil {
 			return err
 		}
 		h[amzHash] = []string{hash}
 	}
-	// What is sent is what is signed, whichever way the server reads it: some
-	// take a "+" for a space, and S3 escapes more than a URL needs.
+	// Send the URL in the form that is signed: some servers read "+" as a space,
+	// and S3 escapes more than a URL needs.
 	target := req.URL.RequestURI()
 	path, query, hasQuery := strings.Cut(target, "?")
 	if k.raw {
@@ -131,14 +135,14 @@ func (s *sigV4) sign(l *runtime.Link, req *http.Request) error {
 	return nil
 }
 
-// signsHeader reports whether a header is signed: as in lws those that begin
-// with x-amz-, and, as AWS says, the type of the content.
+// signsHeader reports whether a header is signed: x-amz- headers as in lws, and
+// Content-Type as AWS requires.
 func signsHeader(name string) bool {
 	return name == "Content-Type" || strings.HasPrefix(name, "X-Amz-")
 }
 
-// key returns what to sign with.
-func (s *sigV4) key(l *runtime.Link) (*signingKey, error) {
+// key returns the signing key of a request.
+func (s *sigV4) key(ctx context.Context, l transport.Link) (*signingKey, error) {
 	k := new(signingKey)
 	for _, m := range []struct {
 		item int
@@ -147,34 +151,34 @@ func (s *sigV4) key(l *runtime.Link) (*signingKey, error) {
 	}{{s.region, "aws_region", &k.region}, {s.service, "aws_service", &k.service}} {
 		*m.to, _ = l.Metadata(m.item)
 		if !isScope(*m.to) {
-			return nil, fmt.Errorf("sspolicy: sigv4: the metadata that %s names is not set to letters, digits and -", m.key)
+			return nil, fmt.Errorf("sspolicy: sigv4: the metadata named by %s must be set to letters, digits and -", m.key)
 		}
 	}
 	k.raw = k.service == "s3"
-	blob := int(s.st.Auth.Blob)
+	blob := int(s.setup.Stream.Auth.Blob)
 	var err error
-	if k.id, err = l.Blob(runtime.BlobAWSKeyID, blob); err != nil {
+	if k.id, err = s.setup.Secret(ctx, policy.BlobAWSKeyID, blob); err != nil {
 		return nil, err
 	}
 	if !isScope(k.id) {
-		return nil, fmt.Errorf("sspolicy: sigv4: %w: an AWS key id is letters and digits", runtime.ErrBadCredentials)
+		return nil, fmt.Errorf("sspolicy: sigv4: %w: an AWS key id must consist of letters and digits", transport.ErrBadCredentials)
 	}
-	if k.secret, err = l.Blob(runtime.BlobAWSSecret, blob); err != nil {
+	if k.secret, err = s.setup.Secret(ctx, policy.BlobAWSSecret, blob); err != nil {
 		return nil, err
 	}
-	if k.token, err = l.Blob(runtime.BlobAWSSessionToken, blob); err != nil && !errors.Is(err, runtime.ErrNoCredentials) {
+	if k.token, err = s.setup.Secret(ctx, policy.BlobAWSSessionToken, blob); err != nil && !errors.Is(err, transport.ErrNoCredentials) {
 		return nil, err
 	}
 	return k, nil
 }
 
-// isScope reports whether s can stand in the scope of a signature.
+// isScope reports whether s is valid in the scope of a signature.
 func isScope(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 || !unreserved(byte(r)) })
 }
 
-// hashBody returns the hash of a request's body, which is kept in memory for
-// it, unless it may go unsigned.
+// hashBody returns the hash of a request's body, which it reads into memory, unless
+// the body may stay unsigned.
 func hashBody(req *http.Request, mayBeUnsigned, noLength bool) (string, error) {
 	switch {
 	case req.Body == nil || req.Body == http.NoBody:
@@ -202,18 +206,17 @@ func hashBody(req *http.Request, mayBeUnsigned, noLength bool) (string, error) {
 	return hashOf(body), nil
 }
 
-var errTooLongToHash = fmt.Errorf("sspolicy: sigv4: the message has more than %d bytes: map metadata to %s, and set it to its SHA-256, or what the service takes instead", maxHashed, strings.ToLower(amzHash))
+var errTooLongToHash = fmt.Errorf("sspolicy: sigv4: the message has more than %d bytes: map metadata to %s, and set it to the SHA-256 of the message or to a value that the service accepts instead", maxHashed, strings.ToLower(amzHash))
 
-// A signingKey is what a request is signed with.
+// A signingKey holds the values that sign a request.
 type signingKey struct {
 	id, secret, token string
 	region, service   string
-	raw               bool // the path is signed as it is: S3
+	raw               bool // the path is not normalized (S3)
 }
 
-// authorization returns the value of the Authorization header. host is signed,
-// and the headers that signs wants; among them must be those of the time and of
-// the hash of the payload.
+// authorization returns the value of the Authorization header. It signs the host and
+// the headers for which signs returns true. h must have the time and the hash.
 func (k *signingKey) authorization(method, target, host string, h http.Header, signs func(name string) bool) string {
 	values := map[string]string{"host": host}
 	for name, v := range h {
@@ -242,8 +245,8 @@ func (k *signingKey) authorization(method, target, host string, h http.Header, s
 	return fmt.Sprintf("%s Credential=%s/%s, SignedHeaders=%s, Signature=%x", sigv4Algorithm, k.id, scope, signed, signature)
 }
 
-// canonicalPath returns a path as it is signed. S3 signs what it decodes to;
-// the others sign what was sent, without "." and ".." and empty segments.
+// canonicalPath returns the path to sign: for S3 (raw) the decoded path, for other
+// services the path as sent, without ".", ".." and empty segments.
 func canonicalPath(p string, raw bool) string {
 	if !raw {
 		slash := strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/..")
@@ -261,8 +264,7 @@ func canonicalPath(p string, raw bool) string {
 	return strings.Join(segments, "/")
 }
 
-// canonicalQuery returns a query as it is signed: sorted, each name and value
-// escaped in the one way.
+// canonicalQuery returns the query to sign: sorted, with uniform escapes.
 func canonicalQuery(query string) string {
 	var pairs []string
 	for pair := range strings.SplitSeq(query, "&") {
@@ -271,14 +273,14 @@ func canonicalQuery(query string) string {
 			pairs = append(pairs, escape(unescape(name))+"="+escape(unescape(value)))
 		}
 	}
-	// By name, and then by value: "=" stands behind "-" and "." and "%".
+	// Sort by name and then by value: as a byte, "=" sorts after "-", "." and "%".
 	slices.SortFunc(pairs, func(a, b string) int {
 		return strings.Compare(strings.Replace(a, "=", "\x00", 1), strings.Replace(b, "=", "\x00", 1))
 	})
 	return strings.Join(pairs, "&")
 }
 
-// canonicalValue returns the values of a header as they are signed.
+// canonicalValue returns the value of a header to sign.
 func canonicalValue(values []string) string {
 	trimmed := make([]string, len(values))
 	for i, v := range values {
@@ -291,7 +293,7 @@ func unreserved(b byte) bool {
 	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '-' || b == '.' || b == '_' || b == '~'
 }
 
-// escape escapes all but what RFC 3986 section 2.3 says is unreserved.
+// escape escapes all bytes that are not unreserved (RFC 3986 section 2.3).
 func escape(s string) string {
 	const digits = "0123456789ABCDEF"
 	b := make([]byte, 0, len(s))
@@ -305,7 +307,7 @@ func escape(s string) string {
 	return string(b)
 }
 
-// unescape undoes escapes. Text with one that is none stays as it is.
+// unescape decodes escapes. It returns text with an invalid escape unchanged.
 func unescape(s string) string {
 	if t, err := url.PathUnescape(s); err == nil {
 		return t

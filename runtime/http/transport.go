@@ -1,16 +1,15 @@
-// Package http is the transport for streamtypes whose protocol is h1 or h2. It
-// speaks them over TCP, TLS and unix sockets, by means of net/http.
+// Package http is the transport for streamtypes whose protocol is h1 or h2, over
+// TCP, TLS and unix sockets. It is built on net/http.
 //
-// An h1 stream asks for "http/1.1" in its TLS handshake, an h2 stream for "h2",
-// and a server that does not agree is unreachable. An h2 stream without TLS
-// speaks HTTP/2 from the first byte on (RFC 9113 section 3.3).
+// An h1 stream offers "http/1.1" in its TLS handshake, an h2 stream "h2"; a server
+// that does not agree is unreachable. An h2 stream without TLS sends HTTP/2 from
+// the first byte (RFC 9113 section 3.3).
 //
-// Connections are kept for the next request. They are shared only between
-// streams of the same context, proxy, priority and type of service, trust store,
-// client certificate and protocol, over h2 also of the same times of validity.
-// No proxy is taken from the environment, and no compression is asked for. The
-// only headers sent beside Host, and those that frame a body, are those that the
-// policy asks for.
+// Connections are kept for later requests. Streams share a connection only if they
+// have the same context, proxy, priority, type of service, trust store, client
+// certificate and protocol, and over h2 the same times of validity. Proxies of the
+// environment are ignored, and no compression is requested. Requests contain the
+// headers that the policy requires, Host, and those that frame a body, no others.
 package http
 
 import (
@@ -24,33 +23,34 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // idleTimeout is how long a connection is kept without a request.
 const idleTimeout = 30 * time.Second
 
-// creditWindow is how many bytes the peer of an h2 stream may send ahead where
-// the stream has a credit of its own. net/http can do with less, but would then
-// tell the peer of each few bytes that are read.
+// creditWindow is how many bytes the peer of an h2 stream with a credit may send
+// ahead. net/http supports smaller windows, but then updates them for every few
+// bytes that are read.
 const creditWindow = 4 << 10
 
-// maxIdlePerHost is how many connections to one host are kept.
+// maxIdlePerHost is how many connections without a request are kept for a host.
 const maxIdlePerHost = 256
 
-// Transport is a [runtime.Transport] for h1 and h2. It may be given to any
+// Transport is a [transport.Transport] for h1 and h2. It may be given to any
 // number of contexts.
 type Transport struct {
-	version *Version                                  // nil: h1 and h2
-	signer  func(*runtime.StreamType) (signer, error) // nil: none, see SigV4
+	version *Version                               // nil: h1 and h2
+	signer  func(*transport.Setup) (signer, error) // nil: none, see SigV4
 
 	mu    sync.Mutex
 	pools map[poolKey]*pool
 }
 
-// An Option is what a transport is to do beside what every one does, such as
-// [SigV4]. It is for what is seldom wanted, and not small.
+// An Option adds to a transport what few programs need and what would make all of
+// them larger, such as [SigV4].
 type Option func(*Transport)
 
 // New returns a transport.
@@ -64,50 +64,49 @@ func newVersion(v *Version, options []Option) *Transport {
 	return t
 }
 
-// Protocols returns h1 and h2, or that of a Version.
-func (t *Transport) Protocols() []runtime.Protocol {
+// Protocols returns h1 and h2, or the protocol of the Version.
+func (t *Transport) Protocols() []policy.Protocol {
 	if t.version != nil {
-		return []runtime.Protocol{t.version.Protocol}
+		return []policy.Protocol{t.version.Protocol}
 	}
-	return []runtime.Protocol{runtime.ProtocolH1, runtime.ProtocolH2}
+	return []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2}
 }
 
-// A poolKey says which connections may be shared.
+// A poolKey identifies connections that may be shared.
 type poolKey struct {
-	c      *runtime.Context
-	dialer runtime.Dialer
-	unix   string      // the socket that all connections go to; "": none
-	trust  *tls.Config // nil: without TLS
+	env    *transport.Env
+	dialer transport.Dialer
+	unix   string      // path of the socket of all connections, or ""
+	trust  *tls.Config // nil means without TLS
 
-	// Over h2 and versions that other packages speak.
+	// Not over h1.
 	ping, hangup time.Duration // of the policy
 
-	// Over h2 alone.
+	// Over h2 only.
 	h2     bool
-	credit bool // streams have a credit of their own
+	credit bool // streams have a credit
 	wakes  bool // swake_validity
 }
 
 // A pool is a set of connections.
 type pool struct {
-	*http.Transport               // nil with other
+	*http.Transport               // nil if other is not
 	other           RoundTripper  // of a Version
 	unix            string        // of the key
 	limit           time.Duration // of an attempt
 	users           int           // connectors; guarded by the mu of Transport
-
-	answered atomic.Uint64 // requests over h2
+	answers         atomic.Uint64 // to requests over h2
 }
 
-// pool returns the pool of that key, for one more connector to use.
+// pool returns the pool for a key, and counts one more user.
 func (t *Transport) pool(k poolKey) *pool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.pools[k]
 	if p == nil {
-		p = &pool{unix: k.unix, limit: k.c.ConnectTimeout()}
+		p = &pool{unix: k.unix, limit: k.env.ConnectTimeout()}
 		if t.version != nil {
-			p.other = t.version.RoundTripper(Connections{Context: k.c, TLS: k.trust, Ping: k.ping, Hangup: k.hangup})
+			p.other = t.version.RoundTripper(Connections{Env: k.env, TLS: k.trust, Ping: k.ping, Hangup: k.hangup})
 		} else {
 			p.Transport = newTransport(k)
 		}
@@ -117,7 +116,7 @@ func (t *Transport) pool(k poolKey) *pool {
 	return p
 }
 
-// release ends a connector's use of the pool of that key.
+// release ends one use of a pool. The last one closes it.
 func (t *Transport) release(k poolKey, p *pool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,7 +131,6 @@ func (t *Transport) release(k poolKey, p *pool) {
 }
 
 func newTransport(k poolKey) *http.Transport {
-	validity := &runtime.StreamType{SwakeValidity: k.wakes, Retry: &runtime.Retry{ValidPing: k.ping, ValidHangup: k.hangup}}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if g, ok := ctx.Value(repeatKey{}).(*repeatGuard); ok {
@@ -145,13 +143,13 @@ func newTransport(k poolKey) *http.Transport {
 			}
 			conn, err := k.dialer.Dial(ctx, network, addr)
 			if err == nil && k.h2 {
-				conn = watch(k.c, validity, conn)
+				conn = newMonitor(k, conn)
 			}
 			return conn, err
 		},
-		// A dial, and with it the handshake, goes on when the attempt that
-		// wanted it has given up, so it needs a limit of its own.
-		TLSHandshakeTimeout:    k.c.DialTimeout(),
+		// A dial and its handshake continue when the attempt that started them
+		// has ended, so they have their own limit.
+		TLSHandshakeTimeout:    k.env.DialTimeout(),
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    maxIdlePerHost,
 		MaxResponseHeaderBytes: request.MaxHeaderBytes,
@@ -159,7 +157,7 @@ func newTransport(k poolKey) *http.Transport {
 		Protocols:              new(http.Protocols),
 	}
 	if k.h2 {
-		t.HTTP2 = &http.HTTP2Config{PingTimeout: math.MaxInt64} // hanging up is for a watched
+		t.HTTP2 = &http.HTTP2Config{PingTimeout: math.MaxInt64} // a monitor closes the connection
 		if k.hangup == 0 || k.ping < k.hangup {
 			t.HTTP2.SendPingTimeout = k.ping
 		}
@@ -191,46 +189,46 @@ func newTransport(k poolKey) *http.Transport {
 	return t
 }
 
-// maxSends is how many times a request over h2 may be sent, and maxSendsAnswered
-// how many times if the server has answered others meanwhile. More than once it
-// is where it found a kept connection dead, and where the server limits the
-// streams of a connection: on a new one it hears of the limit too late.
+// maxSends limits how often a request over h2 is sent, and maxSendsAnswered does
+// if the server answers other requests meanwhile. A request is sent again if a
+// kept connection turns out to be dead, or if the server limits the streams of a
+// connection: the limit of a new connection arrives after the request was sent.
 const (
 	maxSends         = 16
 	maxSendsAnswered = 64
 )
 
-// maxDials is how many connections may be made for one request over h2. Others
-// may take the place on one before its headers are written.
+// maxDials limits the connections made for one request over h2. Other requests may
+// use up a connection before the headers of this one are written.
 const maxDials = 256
 
-// A repeatGuard is the context of a request over h2. When a server resets such
-// a request with PROTOCOL_ERROR, net/http makes a connection and sends it again,
-// at once and without end; but when to try again is for the policy to say.
+// A repeatGuard is the context of a request over h2. When a server resets such a
+// request with PROTOCOL_ERROR, net/http sends it again on a new connection, at
+// once and without limit. The guard adds pauses and a limit, since retries are
+// the policy's business.
 type repeatGuard struct {
 	context.Context
-	p           *pool
-	answered    uint64       // of p, when the request began
-	sent, dials atomic.Int32 // how often its headers were written, connections made
+	p            *pool
+	answers      uint64       // of p, when the request began
+	sends, dials atomic.Int32 // how often its headers were written, a connection made
 
-	conn *watched // that the request is on
-	at   int64    // since when, as since has it
+	conn *monitor // of the request
+	at   int64    // when the request got it, as clock
 }
 
-// dial lets one more connection be made, after a pause if the request has been
-// sent twice.
+// dial permits one more connection, after a pause if the request was sent twice.
 func (g *repeatGuard) dial(ctx context.Context) error {
-	sent, limit := g.sent.Load(), int32(maxSends)
-	if g.p.answered.Load() != g.answered {
+	sends, limit := g.sends.Load(), int32(maxSends)
+	if g.p.answers.Load() != g.answers {
 		limit = maxSendsAnswered
 	}
-	if sent >= limit || g.dials.Add(1) > maxDials {
-		return errRepeated
+	if sends >= limit || g.dials.Add(1) > maxDials {
+		return errResets
 	}
-	if sent < 2 {
+	if sends < 2 {
 		return nil
 	}
-	pause := time.NewTimer(time.Duration(sent) * 5 * time.Millisecond)
+	pause := time.NewTimer(time.Duration(sends) * 5 * time.Millisecond)
 	defer pause.Stop()
 	select {
 	case <-pause.C:
@@ -258,15 +256,15 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	case p.Protocols.HTTP1():
 		return p.Transport.RoundTrip(req)
 	}
-	g := &repeatGuard{Context: req.Context(), p: p, answered: p.answered.Load()}
+	g := &repeatGuard{Context: req.Context(), p: p, answers: p.answers.Load()}
 	resp, err := p.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(g, &httptrace.ClientTrace{
-		GotConn:      func(i httptrace.GotConnInfo) { g.conn, g.at = watchedOf(i.Conn), since() },
-		WroteHeaders: func() { g.sent.Add(1) },
+		GotConn:      func(i httptrace.GotConnInfo) { g.conn, g.at = monitorOf(i.Conn), clock() },
+		WroteHeaders: func() { g.sends.Add(1) },
 	})))
 	switch {
 	case err == nil:
-		p.answered.Add(1)
-	case g.conn != nil && context.Cause(g) == runtime.ErrTimeout:
+		p.answers.Add(1)
+	case g.conn != nil && context.Cause(g) == transport.ErrTimeout:
 		g.conn.unanswered(g.at, p.limit)
 	}
 	return resp, err

@@ -5,44 +5,43 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Version is a version of HTTP that another package can speak. All that makes
-// streams of requests is the same: headers, credentials, bodies, redirects,
-// states.
+// A Version is a version of HTTP whose requests another package makes. Headers,
+// credentials, bodies, redirects and states are those of this package.
 type Version struct {
-	Protocol runtime.Protocol
+	Protocol policy.Protocol
 
-	// RoundTripper returns what makes the requests of all streamtypes that may
-	// share connections. It is called once for each such set. It opens nothing.
+	// RoundTripper returns the RoundTripper of streamtypes that may share
+	// connections. It opens nothing.
 	RoundTripper func(Connections) RoundTripper
 }
 
-// Connections are what requests have in common that may share connections.
+// Connections are the settings of requests that may share connections.
 type Connections struct {
-	Context *runtime.Context
-	TLS     *tls.Config // to be cloned, and given a name and protocols; nil: without TLS
+	Env *transport.Env
+	TLS *tls.Config // without name and protocols; must not be modified; nil means without TLS
 
-	// Ping and Hangup are how long a connection may go without proof that it works
-	// before it is probed, and before it is given up; 0 is never.
+	// Ping and Hangup are how long a connection may be silent before it is probed,
+	// and before it is closed; 0 means forever.
 	Ping, Hangup time.Duration
 }
 
-// A RoundTripper makes requests, by any number of goroutines at a time.
+// A RoundTripper makes requests. Its methods may be called from many goroutines.
 //
-// The context of a request ends it at any time, until its body has been closed.
-// Its URL may have an Opaque path. It is not to follow redirects, ask for
-// compression or keep cookies; and to send it again, if at all, only where it is
-// certain that the server has done nothing with it.
+// The context of a request can end it until the response body is closed. The URL
+// may have an Opaque path. A RoundTripper does not follow redirects, request
+// compression or keep cookies, and sends a request again only if the server has
+// certainly not processed it.
 type RoundTripper interface {
 	http.RoundTripper
 
-	// Close closes all connections. There are no requests then, but where the
-	// client certificate has changed: those are left to end by themselves.
+	// Close closes all connections. It lets requests complete, which there are
+	// only if the client certificate has changed.
 	Close() error
 }
 
-// NewVersion returns a transport for a version of HTTP that this package itself
-// does not speak.
+// NewVersion returns a transport for a Version.
 func NewVersion(v Version, o ...Option) *Transport { return newVersion(&v, o) }

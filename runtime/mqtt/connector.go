@@ -9,68 +9,71 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// maxClientID is how long a client id may be, as in lws.
+// maxClientID is the maximum length of a client id in bytes, as in lws.
 const maxClientID = 128
 
-// topicHeader is what a metadata item is mapped to that is to tell the topic of
-// each message that is received.
+// topicHeader is the header of a metadata item that receives the topic of each
+// message.
 const topicHeader = "topic"
 
 // A connector makes the attempts of one streamtype of one context.
 type connector struct {
 	t     *Transport
-	c     *runtime.Context
-	st    *runtime.StreamType
-	proxy *runtime.Proxy
+	setup *transport.Setup
+	st    *policy.StreamType // of setup
 
-	topic, subscribe          *runtime.Template // nil: none
-	willTopic, willMessage    *runtime.Template
-	birthTopic, birthMessage  *runtime.Template
-	topicItem, subscribedItem int // metadata that tells the topic; -1: none
+	// Nil if the policy has none.
+	topic, subscribe         *policy.Template
+	willTopic, willMessage   *policy.Template
+	birthTopic, birthMessage *policy.Template
+
+	topicItem, subscribeItem int // metadata items that receive the topic, or -1
 
 	mu   sync.Mutex
-	hubs map[hubKey]*hub // that it has used
+	hubs map[hubKey]*hub // that attempts have used
 }
 
-// Prepare refuses a streamtype that asks for what the package does not do, and
-// else returns what executes it.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	n := &connector{t: t, c: c, st: st, topicItem: -1, subscribedItem: -1, hubs: map[hubKey]*hub{}}
+// Prepare returns the connector of a streamtype. It refuses use_auth, bad topics, and
+// values of QoS and keep alive that MQTT does not have.
+func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	st := s.Stream
+	n := &connector{t: t, setup: s, st: st, topicItem: -1, subscribeItem: -1, hubs: map[hubKey]*hub{}}
 	m := st.MQTT
 	switch {
 	case st.Auth != nil:
-		return nil, fmt.Errorf("%w: use_auth over mqtt", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: use_auth over mqtt", transport.ErrUnsupported)
 	case m.QoS > 2 || m.WillQoS > 2 || m.BirthQoS > 2:
-		return nil, fmt.Errorf("%w: a QoS above 2", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: a QoS above 2", transport.ErrUnsupported)
 	case m.KeepAlive < 0 || m.KeepAlive > maxString*time.Second:
-		return nil, fmt.Errorf("%w: mqtt_keep_alive above 65535 s", runtime.ErrUnsupported)
+		return nil, fmt.Errorf("%w: mqtt_keep_alive outside 0 to 65535 s", transport.ErrUnsupported)
 	}
 	for _, k := range []struct {
 		key   string
 		text  string
-		to    **runtime.Template
-		wrong func(string) string // nil: any text
+		to    **policy.Template
+		check func(string) string // nil allows any text
 	}{
-		{"mqtt_topic", m.Topic, &n.topic, wrongTopic[string]},
-		{"mqtt_subscribe", m.Subscribe, &n.subscribe, wrongFilter},
-		{"mqtt_will_topic", m.WillTopic, &n.willTopic, wrongTopic[string]},
+		{"mqtt_topic", m.Topic, &n.topic, invalidTopic[string]},
+		{"mqtt_subscribe", m.Subscribe, &n.subscribe, invalidFilter},
+		{"mqtt_will_topic", m.WillTopic, &n.willTopic, invalidTopic[string]},
 		{"mqtt_will_message", m.WillMessage, &n.willMessage, nil},
-		{"mqtt_birth_topic", m.BirthTopic, &n.birthTopic, wrongTopic[string]},
+		{"mqtt_birth_topic", m.BirthTopic, &n.birthTopic, invalidTopic[string]},
 		{"mqtt_birth_message", m.BirthMessage, &n.birthMessage, nil},
 	} {
-		t, err := runtime.ParseTemplate(k.text, st.Metadata)
+		t, err := policy.ParseTemplate(k.text, st.Metadata)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", k.key, err)
 		}
-		if k.text == "" && k.wrong != nil {
+		if k.text == "" && k.check != nil {
 			continue
 		}
-		if k.wrong != nil && !strings.Contains(k.text, "${") {
-			if why := n.wrong(k.text, k.wrong); why != "" {
-				return nil, fmt.Errorf("%s %q: %w: %s", k.key, k.text, ErrTopic, why)
+		if k.check != nil && !strings.Contains(k.text, "${") {
+			if reason := n.refuse(k.text, k.check); reason != "" {
+				return nil, fmt.Errorf("%s %q: %w: %s", k.key, k.text, ErrTopic, reason)
 			}
 		}
 		*k.to = t
@@ -80,23 +83,22 @@ func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime
 			n.topicItem = i
 		}
 		if strings.Contains(m.Subscribe, "${"+item.Name+"}") {
-			n.subscribedItem = i
+			n.subscribeItem = i
 		}
 	}
-	var err error
-	n.proxy, err = c.Proxy(st)
-	return n, err
+	return n, nil
 }
 
-// wrong says what keeps a text from being a topic or filter for this streamtype.
-func (n *connector) wrong(text string, wrong func(string) string) string {
-	if why := wrong(text); why != "" {
-		return why
+// refuse returns why the streamtype must not use a topic or filter, or "". check is
+// invalidTopic or invalidFilter.
+func (n *connector) refuse(text string, check func(string) string) string {
+	if reason := check(text); reason != "" {
+		return reason
 	}
-	return wrongHere(text, n.st.MQTT.AWSIoT)
+	return reservedTopic(text, n.st.MQTT.AWSIoT)
 }
 
-// Close gives up the sessions that no other streamtype has a use for.
+// Close drops the sessions that no other streamtype uses.
 func (n *connector) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -107,13 +109,13 @@ func (n *connector) Close() error {
 	return nil
 }
 
-// hub returns the connections for an attempt.
-func (n *connector) hub(l *runtime.Link, id string) (*hub, error) {
+// hub returns the hub of an attempt with the client id.
+func (n *connector) hub(ctx context.Context, l transport.Link, id string) (*hub, error) {
 	t := l.Target()
-	k := hubKey{c: n.c, network: t.Network, address: t.Address(), proxy: n.proxy, id: id}
+	k := hubKey{env: n.setup.Env, network: t.Network, address: t.Address(), proxy: n.setup.Dialer.Proxy(), id: id}
 	if t.TLS {
 		var err error
-		if k.trust, err = l.TLSConfig(); err != nil {
+		if k.trust, err = n.setup.TLS(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -124,18 +126,18 @@ func (n *connector) hub(l *runtime.Link, id string) (*hub, error) {
 		h = n.t.hub(k)
 		n.hubs[k] = h
 		if len(n.hubs) > maxHubs {
-			n.trim(k)
+			n.trimLocked(k)
 		}
 	}
 	return h, nil
 }
 
-// maxHubs is how many sets of connections a streamtype keeps sessions for, where
-// its metadata names ever other hosts, or its client certificate changes.
+// maxHubs limits the hubs of a streamtype, which needs one for each host and each
+// client certificate that it has ever used.
 const maxHubs = 64
 
-// trim gives up sessions, but not that of keep. mu is held.
-func (n *connector) trim(keep hubKey) {
+// trimLocked releases a hub other than the one of keep.
+func (n *connector) trimLocked(keep hubKey) {
 	for k, h := range n.hubs {
 		if k != keep {
 			delete(n.hubs, k)
@@ -145,61 +147,61 @@ func (n *connector) trim(keep hubKey) {
 	}
 }
 
-// text returns a text of the policy with the metadata put in; "" if it has none.
-func text(l *runtime.Link, t *runtime.Template) string {
+// text returns a text of the policy with the metadata inserted. t may be nil.
+func text(l transport.Link, t *policy.Template) string {
 	if t == nil {
 		return ""
 	}
 	return l.Expand(t)
 }
 
-// expand returns a topic or filter with the metadata put in. The error does not
-// tell it, for metadata may be secret.
-func (n *connector) expand(l *runtime.Link, key string, t *runtime.Template, wrong func(string) string) (string, error) {
+// expand returns a topic or filter with the metadata inserted. t may be nil. The
+// error does not contain the result, because metadata may be secret.
+func (n *connector) expand(l transport.Link, key string, t *policy.Template, check func(string) string) (string, error) {
 	if t == nil {
 		return "", nil
 	}
 	topic := l.Expand(t)
-	if why := n.wrong(topic, wrong); why != "" {
-		return "", fmt.Errorf("sspolicy: %s %q: %w: %s", key, t, ErrTopic, why)
+	if reason := n.refuse(topic, check); reason != "" {
+		return "", fmt.Errorf("sspolicy: %s %q: %w: %s", key, t, ErrTopic, reason)
 	}
 	return topic, nil
 }
 
-// blob returns a text of the credentials; "" if there is none.
-func blob(l *runtime.Link, b runtime.Blob) (string, error) {
-	s, err := l.Blob(b, 0)
-	if errors.Is(err, runtime.ErrNoCredentials) {
+// blob returns a text of the credentials, or "" if there is none.
+func (n *connector) blob(ctx context.Context, b policy.Blob) (string, error) {
+	s, err := n.setup.Secret(ctx, b, 0)
+	if errors.Is(err, transport.ErrNoCredentials) {
 		return "", nil
 	}
 	if err == nil {
-		if why := wrongString(s); why != "" {
-			err = fmt.Errorf("sspolicy: %v: %w: %s", b, runtime.ErrBadCredentials, why)
+		if reason := invalidString(s); reason != "" {
+			err = fmt.Errorf("sspolicy: %v: %w: %s", b, transport.ErrBadCredentials, reason)
 		}
 	}
 	return s, err
 }
 
-// Run makes one attempt.
-func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
-	set, id, password, err := n.settings(l)
+// Run joins a connection, and serves the stream until one of them ends.
+func (n *connector) Run(ctx context.Context, l transport.Link) error {
+	set, id, password, err := n.settings(ctx, l)
 	if err != nil {
 		return err
 	}
 	st := newStream(ctx, n, l)
-	if st.filter, err = n.expand(l, "mqtt_subscribe", n.subscribe, wrongFilter); err != nil {
+	if st.filter, err = n.expand(l, "mqtt_subscribe", n.subscribe, invalidFilter); err != nil {
 		return err
 	}
-	if st.birth.topic, err = n.expand(l, "mqtt_birth_topic", n.birthTopic, wrongTopic[string]); err != nil {
+	if st.birth.topic, err = n.expand(l, "mqtt_birth_topic", n.birthTopic, invalidTopic[string]); err != nil {
 		return err
 	}
 	st.birth.message = text(l, n.birthMessage)
-	h, err := n.hub(l, id)
+	h, err := n.hub(ctx, l, id)
 	if err != nil {
 		return err
 	}
 	if h.key.id == "" {
-		set.clean = true // nobody could take up the session
+		set.clean = true // no connection could resume the session
 	}
 	c, err := h.join(ctx, l, set, password, st)
 	if err != nil {
@@ -212,11 +214,11 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	return err
 }
 
-// settings returns what the connection begins with.
-func (n *connector) settings(l *runtime.Link) (set settings, id, password string, err error) {
+// settings returns the contents of the CONNECT.
+func (n *connector) settings(ctx context.Context, l transport.Link) (set settings, id, password string, err error) {
 	m := n.st.MQTT
 	set.keepAlive, set.clean = uint16(m.KeepAlive/time.Second), m.CleanStart
-	if set.will.topic, err = n.expand(l, "mqtt_will_topic", n.willTopic, wrongTopic[string]); err != nil {
+	if set.will.topic, err = n.expand(l, "mqtt_will_topic", n.willTopic, invalidTopic[string]); err != nil {
 		return set, "", "", err
 	}
 	if set.will.topic != "" {
@@ -225,23 +227,23 @@ func (n *connector) settings(l *runtime.Link) (set settings, id, password string
 			return set, "", "", fmt.Errorf("sspolicy: mqtt_will_message: it is longer than %d bytes", maxString)
 		}
 	}
-	if id, err = blob(l, runtime.BlobMQTTClientID); err != nil {
+	if id, err = n.blob(ctx, policy.BlobMQTTClientID); err != nil {
 		return set, "", "", err
 	}
 	if len(id) > maxClientID {
-		return set, "", "", fmt.Errorf("sspolicy: %v: %w: it is longer than %d bytes", runtime.BlobMQTTClientID, ErrClientID, maxClientID)
+		return set, "", "", fmt.Errorf("sspolicy: %v: %w: it is longer than %d bytes", policy.BlobMQTTClientID, ErrClientID, maxClientID)
 	}
-	if set.username, err = blob(l, runtime.BlobMQTTUsername); err != nil {
+	if set.username, err = n.blob(ctx, policy.BlobMQTTUsername); err != nil {
 		return set, "", "", err
 	}
-	if password, err = blob(l, runtime.BlobMQTTPassword); err != nil {
+	if password, err = n.blob(ctx, policy.BlobMQTTPassword); err != nil {
 		return set, "", "", err
 	}
 	if password != "" && set.username == "" { // [MQTT-3.1.2-22]
-		return set, "", "", fmt.Errorf("sspolicy: %v: %w: a password without a user name", runtime.BlobMQTTUsername, runtime.ErrNoCredentials)
+		return set, "", "", fmt.Errorf("sspolicy: %v: %w: a password without a user name", policy.BlobMQTTUsername, transport.ErrNoCredentials)
 	}
 	return set, id, password, nil
 }
 
-// randomID makes up a client id that every server takes [MQTT-3.1.3-5].
+// randomID returns a client id that every server accepts [MQTT-3.1.3-5].
 func randomID() string { return rand.Text()[:23] }

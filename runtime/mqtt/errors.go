@@ -5,39 +5,42 @@ import (
 	"fmt"
 )
 
-// Errors of [runtime.Stream.Err], to compare with [errors.Is]. What is returned
-// mostly wraps one of them and says more.
+// Errors of [runtime.Stream.Err], to compare with [errors.Is]. Mostly an error wraps
+// one of them and adds details.
 var (
-	// ErrProtocol: the server sent what MQTT 3.1.1 does not allow. The
-	// connection was closed.
-	ErrProtocol = errors.New("the server does not keep to MQTT 3.1.1")
-	// ErrTopic: a topic or filter of the policy, with its metadata put in, is
-	// none. A message for mqtt_topic is a NAK then; if its rest was still to
-	// come, the stream is disconnected as well.
+	// ErrProtocol is returned when the server has violated MQTT 3.1.1. The
+	// connection has been closed.
+	ErrProtocol = errors.New("the server violates MQTT 3.1.1")
+	// ErrTopic is returned when a topic or filter of the policy is invalid with
+	// its metadata inserted. A message on an invalid mqtt_topic gets a NAK; if
+	// part of it has not been passed yet, the stream is disconnected too.
 	ErrTopic = errors.New("bad topic")
-	// ErrSubscribe: the server did not take the subscription.
+	// ErrSubscribe is returned when the server has refused the subscription.
 	ErrSubscribe = errors.New("the server refused the subscription")
-	// ErrBirth: nobody acknowledged the birth message.
+	// ErrBirth is returned when the birth message was not acknowledged.
 	ErrBirth = errors.New("the birth message was not acknowledged")
-	// ErrDisagree: another stream has the connection of the client id, and
-	// the two do not agree on the settings of a connection: user name,
-	// mqtt_keep_alive, mqtt_clean_start and mqtt_will_....
+	// ErrDisagree is returned when another stream has the connection of the
+	// client id, with another user name, mqtt_keep_alive, mqtt_clean_start or
+	// mqtt_will_... than this one.
 	ErrDisagree = errors.New("another stream is connected by the same client id with other settings")
-	// ErrTooMany: a connection carries no more streams.
+	// ErrTooMany is returned when the connection of the client id carries its
+	// maximum of 256 streams.
 	ErrTooMany = errors.New("too many streams on the connection of the client id")
-	// ErrSlow: other streams on the connection had to wait for a callback of
-	// this one, or for the rest of its message, for too long.
-	ErrSlow = errors.New("the stream kept others on its connection waiting")
-	// ErrLength: a message without RequestTxLen is longer than 1 MiB, or one
-	// with it is shorter than that said.
-	ErrLength = errors.New("RequestTxLen has to say how long a message of more than 1 MiB is")
-	// ErrClientID: the client id of the credentials can not be used.
+	// ErrSlow is returned when a callback of the stream, or a pause in the middle
+	// of its message, has blocked the other streams of the connection for too
+	// long.
+	ErrSlow = errors.New("the stream blocked others on its connection")
+	// ErrLength is returned when a message without RequestTxLen exceeds 1 MiB, or
+	// one with RequestTxLen has another length.
+	ErrLength = errors.New("a message of more than 1 MiB needs its exact length by RequestTxLen")
+	// ErrClientID is returned when the client id of the credentials cannot be
+	// used.
 	ErrClientID = errors.New("unusable client id")
 )
 
-// A RefusedError is the answer of a server that does not want the connection.
+// A RefusedError reports a CONNACK that refuses the connection.
 type RefusedError struct {
-	Code byte // 1 to 5, of section 3.2.2.3
+	Code byte // 1 to 5, see section 3.2.2.3
 }
 
 var refusals = [...]string{

@@ -10,27 +10,31 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 var nowhere = netip.MustParseAddrPort("192.0.2.1:1883")
 
-// bubble runs a test with a clock of its own, and a context whose connections
-// go to a peer.
-func bubble(t *testing.T, p *peer, o runtime.Options, types []*runtime.StreamType, f func(t *testing.T, c *runtime.Context)) {
+// bubble runs a test in a bubble of synctest, with a context whose connections go to
+// a peer.
+func bubble(t *testing.T, p *peer, o runtime.Options, types []*policy.StreamType, f func(t *testing.T, c *runtime.Context)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		o.DialContext = p.dial
 		c := newContext(t, o, types...)
 		f(t, c)
-		c.Close()
+		teststream.Shutdown(t, c)
 		synctest.Wait()
 	})
 }
 
-func one(st ...*runtime.StreamType) []*runtime.StreamType { return st }
+func types(st ...*policy.StreamType) []*policy.StreamType { return st }
 
-// silent answers as it should but to packets that begin with one of these.
+// silent returns an answer function that ignores packets that begin with one of the
+// texts.
 func silent(to ...string) func(*peerConn, string) bool {
 	return func(_ *peerConn, packet string) bool {
 		for _, s := range to {
@@ -45,25 +49,24 @@ func silent(to ...string) func(*peerConn, string) bool {
 func (p *peer) want(t *testing.T, want string) {
 	t.Helper()
 	if got := p.String(); got != want {
-		t.Errorf("the peer got  %s\nwant          %s", got, want)
+		t.Errorf("peer got %s\nwant     %s", got, want)
 	}
 }
 
-// TestResend: a message that nobody acknowledges is sent again after 3, 6 and
-// 9 s and given up after 12, and the connection is good for the next one.
+// TestResend checks that an unacknowledged message is repeated after 3, 6 and 9 s and
+// given up after 12 s, and that the connection stays good.
 func TestResend(t *testing.T) {
 	for qos := byte(1); qos <= 2; qos++ {
 		for _, payload := range []string{"hello", ""} {
 			t.Run(fmt.Sprint(qos, payload), func(t *testing.T) {
 				p := &peer{answer: silent("PUBLISH t id 1 ")}
-				bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", qos))), func(t *testing.T, c *runtime.Context) {
-					tr := &trace{times: true}
-					tr.open(t, c, "s")
-					tr.Connect()
+				bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", qos))), func(t *testing.T, c *runtime.Context) {
+					cl := open(t, c, "s").timed()
+					cl.Connect()
 					synctest.Wait()
-					tr.publish(payload)
+					cl.publish(payload)
 					time.Sleep(time.Minute)
-					tr.want(t, "CRE CNG CON tx 12s:NAK")
+					cl.want(t, "CRE CNG CON tx 12s:NAK")
 					dup := fmt.Sprintf("PUBLISH t id 1 qos %d DUP %s", qos, payload)
 					got := p.String()
 					got = strings.Split(got, "; 40s")[0]
@@ -71,14 +74,14 @@ func TestResend(t *testing.T) {
 						t.Errorf("got  %s\nwant %s", got, want)
 					}
 					p.reset()
-					tr.publish("more")
+					cl.publish("more")
 					synctest.Wait()
-					tr.want(t, "CRE CNG CON tx 12s:NAK 1m0s:tx 1m0s:ACK")
-					// An answer that comes late is passed over.
+					cl.want(t, "CRE CNG CON tx 12s:NAK 1m0s:tx 1m0s:ACK")
+					// A late answer is ignored.
 					p.latest().send([]string{1: "\x40\x02\x00\x01", 2: "\x50\x02\x00\x01"}[qos])
 					synctest.Wait()
-					if tr.State() != runtime.StateQoSAckRemote {
-						t.Errorf("after a late answer: %s, %v", tr, tr.Err())
+					if cl.State() != policy.StateQoSAckRemote {
+						t.Errorf("after a late answer: %s, %v", cl, cl.Err())
 					}
 				})
 			})
@@ -86,65 +89,58 @@ func TestResend(t *testing.T) {
 	}
 }
 
-// TestResendAnswered: the second copy is acknowledged, and then the first.
+// TestResendAnswered checks that a second acknowledgement is ignored.
 func TestResendAnswered(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool {
 		return strings.HasPrefix(packet, "PUBLISH") && !strings.Contains(packet, "DUP")
 	}}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true}
-		tr.open(t, c, "s")
-		tr.Connect()
-		tr.publish("a")
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s").timed()
+		cl.Connect()
+		cl.publish("a")
 		time.Sleep(10 * time.Second)
 		p.latest().send("\x40\x02\x00\x01")
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx 3s:ACK")
+		cl.want(t, "CRE CNG CON tx 3s:ACK")
 	})
 }
 
-// TestPubrel: the second half of QoS 2 is sent again too, and is no concern of
-// the program.
+// TestPubrel checks that a PUBREL is repeated too, which the program does not see.
 func TestPubrel(t *testing.T) {
 	p := &peer{answer: silent("PUBREL")}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 2))), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true}
-		tr.open(t, c, "s")
-		tr.Connect()
-		tr.publish("a")
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 2))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s").timed()
+		cl.Connect()
+		cl.publish("a")
 		time.Sleep(30 * time.Second)
-		tr.want(t, "CRE CNG CON tx ACK")
+		cl.want(t, "CRE CNG CON tx ACK")
 		p.want(t, "CONNECT random clean; PUBLISH t id 1 qos 2 a; PUBREL 1; 3s: PUBREL 1; 6s: PUBREL 1; 9s: PUBREL 1")
 	})
 }
 
-// TestOutcomesInOrder: a message that is given up keeps back the
-// acknowledgements of those after it, so that the program can count.
+// TestOutcomesInOrder checks that outcomes are delivered in the order of the messages,
+// so that the program can count.
 func TestOutcomesInOrder(t *testing.T) {
 	p := &peer{answer: silent("PUBLISH t id 1 ")}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{}}
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s").timed()
 		n := 0
-		tr.on["tx"] = func(s *runtime.Stream) runtime.Result {
+		cl.on(teststream.Actions{"tx": func(*runtime.Stream) policy.Result {
 			if n++; n < 25 {
-				tr.mu.Lock()
-				tr.send = append(tr.send, []byte("x"))
-				tr.mu.Unlock()
-				s.RequestTx()
+				cl.publish("x")
 			}
-			return runtime.OK
-		}
-		tr.open(t, c, "s")
-		tr.Connect()
-		tr.publish("x")
+			return policy.OK
+		}})
+		cl.Connect()
+		cl.publish("x")
 		time.Sleep(11 * time.Second)
-		tr.want(t, "CRE CNG CON"+strings.Repeat(" tx", window))
+		cl.want(t, "CRE CNG CON"+strings.Repeat(" tx", window))
 		time.Sleep(2 * time.Second)
-		if got := tr.String(); !strings.HasPrefix(got, "CRE CNG CON"+strings.Repeat(" tx", window)+" 12s:NAK"+strings.Repeat(" 12s:ACK", window-1)) {
+		if got := cl.String(); !strings.HasPrefix(got, "CRE CNG CON"+strings.Repeat(" tx", window)+" 12s:NAK"+strings.Repeat(" 12s:ACK", window-1)) {
 			t.Errorf("got %s", got)
 		}
-		if n := strings.Count(tr.String(), "ACK"); n != 24 {
-			t.Errorf("%d acknowledgements: %s", n, tr)
+		if n := strings.Count(cl.String(), "ACK"); n != 24 {
+			t.Errorf("%d acknowledgements: %s", n, cl)
 		}
 	})
 }
@@ -155,20 +151,20 @@ func TestRefused(t *testing.T) {
 			io.WriteString(c, "\x20\x02\x00"+string(rune(code)))
 			return true
 		}}
-		bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 1), retry(1))), func(t *testing.T, c *runtime.Context) {
-			tr := new(trace).open(t, c, "s")
-			tr.RequestTx()
+		bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1), retry(1))), func(t *testing.T, c *runtime.Context) {
+			cl := open(t, c, "s")
+			cl.RequestTx()
 			time.Sleep(time.Second)
-			tr.want(t, "CRE POL CNG UNR POL CNG UNR ARF")
-			refused, ok := errors.AsType[*RefusedError](tr.Err())
+			cl.want(t, "CRE POL CNG UNR POL CNG UNR ARF")
+			refused, ok := errors.AsType[*RefusedError](cl.Err())
 			if !ok || refused.Code != code {
-				t.Errorf("Err %v", tr.Err())
+				t.Errorf("Err %v", cl.Err())
 			}
 		})
 	}
 }
 
-// TestBadHandshake: what is not a good CONNACK makes the broker unreachable.
+// TestBadHandshake checks that a bad CONNACK makes the broker unreachable.
 func TestBadHandshake(t *testing.T) {
 	for name, bytes := range map[string]string{
 		"another packet": "\x40\x02\x00\x01", "code 9": "\x20\x02\x00\x09", "HTTP": "HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -182,12 +178,12 @@ func TestBadHandshake(t *testing.T) {
 				c.Close()
 				return true
 			}}
-			bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
-				tr := new(trace).open(t, c, "s")
-				tr.RequestTx()
+			bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
+				cl := open(t, c, "s")
+				cl.RequestTx()
 				synctest.Wait()
-				tr.want(t, "CRE POL CNG UNR ARF")
-				if err := tr.Err(); !errors.Is(err, ErrProtocol) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				cl.want(t, "CRE POL CNG UNR ARF")
+				if err := cl.Err(); !errors.Is(err, ErrProtocol) && !errors.Is(err, io.ErrUnexpectedEOF) {
 					t.Errorf("Err %v", err)
 				}
 			})
@@ -195,21 +191,19 @@ func TestBadHandshake(t *testing.T) {
 	}
 }
 
-// TestNoConnack: the limit of an attempt holds for the handshake.
+// TestNoConnack checks that the limit of an attempt includes the handshake.
 func TestNoConnack(t *testing.T) {
 	p := &peer{answer: silent("CONNECT")}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true}
-		tr.open(t, c, "s").RequestTx()
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s").timed()
+		cl.RequestTx()
 		time.Sleep(time.Minute)
-		tr.want(t, "CRE POL CNG 15s:UNR 15s:ARF")
-		if !errors.Is(tr.Err(), runtime.ErrTimeout) {
-			t.Errorf("Err %v", tr.Err())
-		}
+		cl.want(t, "CRE POL CNG 15s:UNR 15s:ARF")
+		cl.wantErr(t, transport.ErrTimeout)
 	})
 }
 
-// TestMalformed: what MQTT does not allow ends a connection.
+// TestMalformed checks that packets that violate MQTT end a connection.
 func TestMalformed(t *testing.T) {
 	for _, c := range packets {
 		if c.err == "" || strings.Contains(c.err, "EOF") {
@@ -227,22 +221,20 @@ func TestMalformed(t *testing.T) {
 
 func malformedAfter(t *testing.T, in string) {
 	p := &peer{answer: silent("PUBLISH")}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "f", 2))), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s")
-		tr.Connect()
-		tr.publish("message 2") // identifier 2; 1 was that of SUBSCRIBE
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 2))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
+		cl.publish("message 2") // has identifier 2; SUBSCRIBE has 1
 		synctest.Wait()
 		io.WriteString(p.latest(), in)
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx DIS")
-		if !errors.Is(tr.Err(), ErrProtocol) {
-			t.Errorf("Err %v", tr.Err())
-		}
+		cl.want(t, "CRE CNG CON tx DIS")
+		cl.wantErr(t, ErrProtocol)
 	})
 }
 
-// TestKeepAlive: PINGREQ at the lesser of the keep alive and svalidping, and the
-// end of the connection when nothing answers.
+// TestKeepAlive checks that PINGREQ is sent by the lesser of the keep alive and
+// svalidping, and that the connection ends without an answer.
 func TestKeepAlive(t *testing.T) {
 	s := func(n int) time.Duration { return time.Duration(n) * time.Second }
 	for _, c := range []struct {
@@ -265,28 +257,28 @@ func TestKeepAlive(t *testing.T) {
 			st := streamType("s", nowhere, topics("t", "", 0))
 			st.MQTT.KeepAlive = c.keep
 			if !c.noRetry {
-				st.Retry = &runtime.Retry{ValidPing: c.ping, ValidHangup: c.hangup}
+				st.Retry = &policy.Retry{ValidPing: c.ping, ValidHangup: c.hangup}
 			}
 			p := &peer{answer: c.answer}
-			bubble(t, p, runtime.Options{}, one(st), func(t *testing.T, ctx *runtime.Context) {
-				tr := &trace{times: true}
-				tr.open(t, ctx, "s").Connect()
+			bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, ctx *runtime.Context) {
+				cl := open(t, ctx, "s").timed()
+				cl.Connect()
 				time.Sleep(48 * time.Second)
-				tr.want(t, c.want)
+				cl.want(t, c.want)
 				_, got, _ := strings.Cut(p.String(), "; ")
 				if got != c.peer {
-					t.Errorf("the peer got %s, want %s", got, c.peer)
+					t.Errorf("peer got %s, want %s", got, c.peer)
 				}
-				if strings.HasSuffix(c.want, "DIS") && !errors.Is(tr.Err(), runtime.ErrNoValidity) {
-					t.Errorf("Err %v", tr.Err())
+				if strings.HasSuffix(c.want, "DIS") && !errors.Is(cl.Err(), transport.ErrNoValidity) {
+					t.Errorf("Err %v", cl.Err())
 				}
 			})
 		})
 	}
 }
 
-// TestLeave: a stream that wants to disconnect gives up its subscription first,
-// and waits 3 s for the answer.
+// TestLeave checks that a stream unsubscribes before it disconnects, and waits 3 s for
+// the answer.
 func TestLeave(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -299,52 +291,50 @@ func TestLeave(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := &peer{answer: c.answer}
-			bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, ctx *runtime.Context) {
-				tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{
-					"tx": func(*runtime.Stream) runtime.Result { return runtime.DisconnectMe },
-				}}
-				tr.open(t, ctx, "s").Connect()
+			bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, ctx *runtime.Context) {
+				cl := open(t, ctx, "s").timed().on(teststream.Actions{"tx": teststream.Disconnect})
+				cl.Connect()
 				time.Sleep(time.Second)
-				tr.publish("x")
+				cl.publish("x")
 				time.Sleep(10 * time.Second)
-				tr.want(t, c.want)
+				cl.want(t, c.want)
 				p.want(t, "CONNECT random clean; SUBSCRIBE 1 f qos 0; "+c.peer)
 			})
 		})
 	}
 	t.Run("destroyed", func(t *testing.T) {
 		p := &peer{}
-		bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, ctx *runtime.Context) {
-			tr := new(trace).open(t, ctx, "s")
-			tr.Connect()
+		bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, ctx *runtime.Context) {
+			cl := open(t, ctx, "s")
+			cl.Connect()
 			synctest.Wait()
-			tr.Destroy()
+			cl.Destroy()
 			synctest.Wait()
-			tr.want(t, "CRE CNG CON DIS DES")
+			cl.want(t, "CRE CNG CON DIS DES")
 			p.want(t, "CONNECT random clean; SUBSCRIBE 1 f qos 0; DISCONNECT")
 		})
 	})
 }
 
-// TestConnect: what a connection begins with.
+// TestConnect checks the packets at the start of a connection.
 func TestConnect(t *testing.T) {
 	st := streamType("s", nowhere, topics("t/${who}", "f/${who}", 1))
-	st.Metadata = []runtime.Metadata{{Name: "who"}}
+	st.Metadata = []policy.Metadata{{Name: "who"}}
 	m := st.MQTT
 	m.KeepAlive = 30 * time.Second
 	m.WillTopic, m.WillMessage, m.WillQoS, m.WillRetain = "w/${who}", "${who} is gone", 2, true
 	m.BirthTopic, m.BirthMessage, m.BirthQoS, m.BirthRetain = "b/${who}", "${who} is here", 1, true
 	m.Retain, m.CleanStart = true, false
 	p := &peer{}
-	o := runtime.Options{Credentials: credentials("device", "me", "secret")}
-	bubble(t, p, o, one(st), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s", runtime.WithMetadata("who", "ann"))
-		tr.Connect()
+	o := identify("device", "me", "secret")
+	bubble(t, p, o, types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s", runtime.WithMetadata("who", "ann"))
+		cl.Connect()
 		synctest.Wait()
-		tr.SetMetadata("who", "bob")
-		tr.publish("hello")
+		cl.SetMetadata("who", "bob")
+		cl.publish("hello")
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx ACK")
+		cl.want(t, "CRE CNG CON tx ACK")
 		p.want(t, "CONNECT device keep 30 will w/ann=ann is gone qos 2 retain true user me password secret; "+
 			"SUBSCRIBE 1 f/ann qos 1; PUBLISH b/ann id 2 qos 1 RETAIN ann is here; PUBLISH t/bob id 3 qos 1 RETAIN hello")
 	})
@@ -352,53 +342,52 @@ func TestConnect(t *testing.T) {
 
 func TestBadCredentials(t *testing.T) {
 	for name, o := range map[string]runtime.Options{
-		"client id too long":           {Credentials: credentials(strings.Repeat("x", 129), "", "")},
-		"password without a user name": {Credentials: credentials("", "", "secret")},
-		"not UTF-8":                    {Credentials: credentials("", "\xff", "")},
+		"client id too long":           identify(strings.Repeat("x", 129), "", ""),
+		"password without a user name": identify("", "", "secret"),
+		"not UTF-8":                    identify("", "\xff", ""),
 	} {
 		p := &peer{}
-		bubble(t, p, o, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
-			tr := new(trace).open(t, c, "s")
-			tr.RequestTx()
+		bubble(t, p, o, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
+			cl := open(t, c, "s")
+			cl.RequestTx()
 			synctest.Wait()
-			tr.want(t, "CRE POL CNG UNR ARF")
-			if p.String() != "" || tr.Err() == nil || strings.Contains(tr.Err().Error(), "secret") {
-				t.Errorf("%s: %v, and the peer got %s", name, tr.Err(), p)
+			cl.want(t, "CRE POL CNG UNR ARF")
+			if p.String() != "" || cl.Err() == nil || strings.Contains(cl.Err().Error(), "secret") {
+				t.Errorf("%s: %v; peer got %s", name, cl.Err(), p)
 			}
 		})
 	}
 }
 
-// TestBirth: it is sent once for a connection, and has to be acknowledged.
+// TestBirth checks that the birth message is sent once for a connection, and has to be
+// acknowledged.
 func TestBirth(t *testing.T) {
-	st := func(name string) *runtime.StreamType {
+	st := func(name string) *policy.StreamType {
 		st := streamType(name, nowhere, topics("t", "", 0))
 		st.MQTT.BirthTopic, st.MQTT.BirthQoS = "b", 1
 		return st
 	}
 	p := &peer{}
-	bubble(t, p, runtime.Options{}, one(st("s"), st("r")), func(t *testing.T, c *runtime.Context) {
+	bubble(t, p, runtime.Options{}, types(st("s"), st("r")), func(t *testing.T, c *runtime.Context) {
 		for _, name := range []string{"s", "r"} {
-			tr := new(trace).open(t, c, name)
-			tr.Connect()
+			cl := open(t, c, name)
+			cl.Connect()
 			synctest.Wait()
-			tr.want(t, "CRE CNG CON")
+			cl.want(t, "CRE CNG CON")
 		}
 		p.want(t, "CONNECT random clean; PUBLISH b id 1 qos 1 ")
 	})
 	p = &peer{answer: silent("PUBLISH")}
-	bubble(t, p, runtime.Options{}, one(st("s")), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true}
-		tr.open(t, c, "s").RequestTx()
+	bubble(t, p, runtime.Options{}, types(st("s")), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s").timed()
+		cl.RequestTx()
 		time.Sleep(time.Minute)
-		tr.want(t, "CRE POL CNG 12s:UNR 12s:ARF")
-		if !errors.Is(tr.Err(), ErrBirth) {
-			t.Errorf("Err %v", tr.Err())
-		}
+		cl.want(t, "CRE POL CNG 12s:UNR 12s:ARF")
+		cl.wantErr(t, ErrBirth)
 	})
 }
 
-// TestSubscribeRefused: a subscription that is refused is no connection.
+// TestSubscribeRefused checks that a refused subscription makes the peer unreachable.
 func TestSubscribeRefused(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool {
 		if strings.HasPrefix(packet, "SUBSCRIBE") {
@@ -407,37 +396,35 @@ func TestSubscribeRefused(t *testing.T) {
 		}
 		return false
 	}}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s")
-		tr.RequestTx()
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.RequestTx()
 		synctest.Wait()
-		tr.want(t, "CRE POL CNG UNR ARF")
-		if !errors.Is(tr.Err(), ErrSubscribe) {
-			t.Errorf("Err %v", tr.Err())
-		}
+		cl.want(t, "CRE POL CNG UNR ARF")
+		cl.wantErr(t, ErrSubscribe)
 	})
 }
 
-// TestTimeoutAndAck: an acknowledgement stops the timer of the program.
+// TestTimeoutAndAck checks that an acknowledgement stops the timer of StartTimeout.
 func TestTimeoutAndAck(t *testing.T) {
 	p := &peer{}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true}
-		tr.open(t, c, "s").Connect()
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s").timed()
+		cl.Connect()
 		synctest.Wait()
-		tr.StartTimeout(time.Second)
-		tr.publish("x")
+		cl.StartTimeout(time.Second)
+		cl.publish("x")
 		time.Sleep(5 * time.Second)
-		tr.want(t, "CRE CNG CON tx ACK")
+		cl.want(t, "CRE CNG CON tx ACK")
 	})
 }
 
-// TestDuplicate: a message with QoS 2 that is sent again is delivered once.
+// TestDuplicate checks that a repeated message with QoS 2 is delivered once.
 func TestDuplicate(t *testing.T) {
 	p := &peer{}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("", "f", 2))), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s")
-		tr.Connect()
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("", "f", 2))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
 		synctest.Wait()
 		msg := message("f", 9, 2, "hello")
 		p.answer = silent("PUBREC") // no PUBREL yet
@@ -450,13 +437,13 @@ func TestDuplicate(t *testing.T) {
 		p.latest().send(msg)
 		p.latest().send(message("f", 9, 1, "one"))
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON rx(hello) rx(hello) rx(one)")
+		cl.want(t, "CRE CNG CON rx(hello) rx(hello) rx(one)")
 		p.want(t, "CONNECT random clean; SUBSCRIBE 1 f qos 2; PUBREC 9; PUBREC 9; PUBREC 9; PUBCOMP 9; PUBREC 9; PUBACK 9")
 	})
 }
 
-// TestResume: a session that both sides know of goes on: what was not
-// acknowledged is sent again, and nothing is subscribed anew.
+// TestResume checks that a session that client and server have continues:
+// unacknowledged messages are repeated, and subscriptions stay.
 func TestResume(t *testing.T) {
 	connects := 0
 	p := &peer{}
@@ -467,7 +454,7 @@ func TestResume(t *testing.T) {
 				io.WriteString(c, "\x20\x02\x01\x00")
 				return true
 			}
-		case strings.HasPrefix(packet, "PUBREC "): // it is not released
+		case strings.HasPrefix(packet, "PUBREC "): // no PUBREL
 			return true
 		case c.n == 0 && (strings.Contains(packet, "two") || strings.Contains(packet, "three")):
 			return true
@@ -479,13 +466,13 @@ func TestResume(t *testing.T) {
 	}
 	st := streamType("s", nowhere, topics("t", "f", 2), retry(5))
 	st.MQTT.CleanStart = false
-	o := runtime.Options{Credentials: credentials("device", "", "")}
-	bubble(t, p, o, one(st), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s")
-		tr.Connect()
+	o := identify("device", "", "")
+	bubble(t, p, o, types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
 		synctest.Wait()
 		for _, msg := range []string{"one", "two", "three"} {
-			tr.publish(msg)
+			cl.publish(msg)
 			synctest.Wait()
 		}
 		p.latest().send(message("f", 7, 2, "in"))
@@ -494,7 +481,7 @@ func TestResume(t *testing.T) {
 		time.Sleep(time.Second)
 		p.latest().send(string(appendPublish(nil, "f", 7, 2, true, false, 2)) + "in")
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx ACK tx tx rx(in) ACK DIS POL CNG CON")
+		cl.want(t, "CRE CNG CON tx ACK tx tx rx(in) ACK DIS POL CNG CON")
 		_, again, _ := strings.Cut(p.String(), "PUBREL 3; ")
 		if want := "5ms: CONNECT device; 5ms: PUBREL 3; 5ms: PUBLISH t id 4 qos 2 DUP three; 5ms: PUBREL 4; 1s: PUBREC 7"; again != want {
 			t.Errorf("got  %s\nwant %s", again, want)
@@ -502,19 +489,55 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// TestNoSession: a session that the server knows nothing of is a new one.
+// TestNoSession checks that a session that the server does not have is a new one.
 func TestNoSession(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool { return strings.HasPrefix(packet, "PUBLISH") && c.n == 0 }}
 	st := streamType("s", nowhere, topics("t", "f", 1), retry(5))
 	st.MQTT.CleanStart = false
-	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, one(st), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s")
-		tr.Connect()
-		tr.publish("one")
+	bubble(t, p, identify("device", "", ""), types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
+		cl.publish("one")
 		synctest.Wait()
 		p.latest().Close()
 		time.Sleep(time.Second)
-		tr.want(t, "CRE CNG CON tx DIS POL CNG CON")
+		cl.want(t, "CRE CNG CON tx DIS POL CNG CON")
 		p.want(t, "CONNECT device; SUBSCRIBE 1 f qos 1; PUBLISH t id 2 qos 1 one; 5ms: CONNECT device; 5ms: SUBSCRIBE 1 f qos 1")
 	})
+}
+
+// TestWake checks that Options.Wake gets the times of the validity timer with
+// swake_validity, and none without.
+func TestWake(t *testing.T) {
+	for _, swake := range []bool{false, true} {
+		st := streamType("s", nowhere, topics("t", "", 0))
+		st.Retry = &policy.Retry{ValidPing: 15 * time.Second, ValidHangup: 20 * time.Second}
+		st.SwakeValidity = swake
+		var got []string
+		start := time.Now()
+		o := runtime.Options{Wake: func(at time.Time) {
+			if at.IsZero() {
+				got = append(got, "never")
+			} else {
+				got = append(got, at.Sub(start).String())
+			}
+		}}
+		p := &peer{answer: silent("PINGREQ")}
+		synctest.Test(t, func(t *testing.T) {
+			start = time.Now()
+			o.DialContext = p.dial
+			cl := open(t, newContext(t, o, st), "s")
+			cl.Connect()
+			synctest.Wait()
+			time.Sleep(time.Minute)
+			cl.want(t, "CRE CNG CON DIS")
+		})
+		want := ""
+		if swake {
+			want = "15s 20s never"
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("swake_validity %v: Wake got %q, want %q", swake, got, want)
+		}
+	}
 }

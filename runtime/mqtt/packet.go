@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Section numbers here are those of OASIS MQTT Version 3.1.1, 29 October 2014,
-// and so are the names of its rules, in brackets.
+// Section numbers, and rules in brackets, refer to OASIS MQTT Version 3.1.1,
+// 29 October 2014.
 
 // A packetType is the upper half of the first byte of a packet (section 2.2.1).
 type packetType byte
@@ -31,8 +31,8 @@ const (
 	typeDisconnect
 )
 
-// maxRemaining is the most that a packet may have after its fixed header
-// (section 2.2.3), and maxString the most that a string may (section 1.5.3).
+// maxRemaining is the maximum size of a packet after its fixed header (section
+// 2.2.3), maxString the maximum size of a string (section 1.5.3), in bytes.
 const (
 	maxRemaining = 1<<28 - 1
 	maxString    = 1<<16 - 1
@@ -42,14 +42,14 @@ const (
 type header struct {
 	kind   packetType
 	flags  byte
-	length int // of what follows, in bytes
+	length int // of the rest of the packet, in bytes
 }
 
 func malformed(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, a...))
 }
 
-// readHeader reads a fixed header, and refuses what a server does not send.
+// readHeader reads a fixed header. It refuses packets that servers do not send.
 func readHeader(r *bufio.Reader) (header, error) {
 	first, err := r.ReadByte()
 	if err != nil {
@@ -64,10 +64,10 @@ func readHeader(r *bufio.Reader) (header, error) {
 		want = 2 // [MQTT-3.6.1-1]
 	case typeConnack, typePuback, typePubrec, typePubcomp, typeSuback, typeUnsuback, typePingresp:
 	default:
-		return header{}, malformed("a packet of type %d from a server", h.kind)
+		return header{}, malformed("packet type %d from a server", h.kind)
 	}
 	if h.flags != want {
-		return header{}, malformed("flags %#x in a packet of type %d", h.flags, h.kind)
+		return header{}, malformed("flags %#x in packet type %d", h.flags, h.kind)
 	}
 	for shift := 0; ; shift += 7 {
 		b, err := r.ReadByte()
@@ -85,7 +85,7 @@ func readHeader(r *bufio.Reader) (header, error) {
 	return h, nil
 }
 
-// unexpected is for the end of what is read inside of a packet.
+// unexpected converts io.EOF in the middle of a packet to io.ErrUnexpectedEOF.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -93,23 +93,22 @@ func unexpected(err error) error {
 	return err
 }
 
-// maxControl is the most that a packet other than a PUBLISH may have after its
-// fixed header: a SUBACK for two filters is the longest that is asked for.
+// maxControl is the maximum size of packets other than PUBLISH after the fixed
+// header, in bytes: a SUBACK for two filters has 4.
 const maxControl = 4
 
-// readControl reads what follows the fixed header of a packet other than a
-// PUBLISH.
+// readControl reads the rest of a packet other than a PUBLISH.
 func readControl(r io.Reader, h header, buf *[maxControl]byte) ([]byte, error) {
 	if h.length > maxControl {
-		return nil, malformed("%d bytes in a packet of type %d", h.length, h.kind)
+		return nil, malformed("%d bytes in packet type %d", h.length, h.kind)
 	}
 	b := buf[:h.length]
 	_, err := io.ReadFull(r, b)
 	return b, unexpected(err)
 }
 
-// parseConnack reads what follows the fixed header of a CONNACK (section 3.2).
-// A refusal is a *RefusedError.
+// parseConnack parses a CONNACK (section 3.2) without its fixed header. A refusal is
+// a *RefusedError.
 func parseConnack(b []byte) (present bool, err error) {
 	switch {
 	case len(b) != 2:
@@ -119,24 +118,24 @@ func parseConnack(b []byte) (present bool, err error) {
 	case b[1] > 5:
 		return false, malformed("CONNACK code %d", b[1])
 	case b[1] != 0 && b[0] != 0: // [MQTT-3.2.2-4]
-		return false, malformed("a CONNACK that refuses, of a session that is present")
+		return false, malformed("a CONNACK that refuses and has a session")
 	case b[1] != 0:
 		return false, &RefusedError{Code: b[1]}
 	}
 	return b[0] == 1, nil
 }
 
-// parseID reads a packet identifier, which is not 0 [MQTT-2.3.1-1].
+// parseID parses a packet identifier, which must not be 0 [MQTT-2.3.1-1].
 func parseID(b []byte) (uint16, error) {
 	id := binary.BigEndian.Uint16(b)
 	if id == 0 {
-		return 0, malformed("the packet identifier 0")
+		return 0, malformed("packet identifier 0")
 	}
 	return id, nil
 }
 
-// parseAck reads what follows the fixed header of a PUBACK, PUBREC, PUBREL,
-// PUBCOMP or UNSUBACK (sections 3.4 to 3.7, 3.11).
+// parseAck parses a PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK (sections 3.4 to
+// 3.7, 3.11) without its fixed header.
 func parseAck(b []byte) (id uint16, err error) {
 	if len(b) != 2 {
 		return 0, malformed("an acknowledgement of %d bytes", len(b))
@@ -144,10 +143,10 @@ func parseAck(b []byte) (id uint16, err error) {
 	return parseID(b)
 }
 
-// subscribeFailed is the code of a filter that the server does not take.
+// subscribeFailed is the code of a refused filter.
 const subscribeFailed = 0x80
 
-// parseSuback reads what follows the fixed header of a SUBACK (section 3.9).
+// parseSuback parses a SUBACK (section 3.9) without its fixed header.
 func parseSuback(b []byte) (id uint16, codes []byte, err error) {
 	if len(b) < 3 {
 		return 0, nil, malformed("a SUBACK of %d bytes", len(b))
@@ -164,15 +163,15 @@ func parseSuback(b []byte) (id uint16, codes []byte, err error) {
 // A publish is a PUBLISH without its payload (section 3.3).
 type publish struct {
 	topic   []byte
-	id      uint16 // 0 if qos is
+	id      uint16 // 0 if qos is 0
 	qos     byte
 	dup     bool
 	retain  bool
 	payload int // length in bytes
 }
 
-// readPublish reads what a PUBLISH has before its payload. topic is where the
-// topic goes if there is room.
+// readPublish reads a PUBLISH up to its payload. It stores the topic in topic if
+// that has the capacity.
 func readPublish(r io.Reader, h header, topic []byte) (p publish, err error) {
 	p.dup, p.qos, p.retain = h.flags&8 != 0, h.flags>>1&3, h.flags&1 != 0
 	switch {
@@ -195,7 +194,7 @@ func readPublish(r io.Reader, h header, topic []byte) (p publish, err error) {
 		p.payload -= 2
 	}
 	if p.payload < 0 {
-		return p, malformed("a PUBLISH that is shorter than its topic")
+		return p, malformed("a PUBLISH shorter than its topic")
 	}
 	if n > cap(topic) {
 		topic = make([]byte, n)
@@ -204,8 +203,8 @@ func readPublish(r io.Reader, h header, topic []byte) (p publish, err error) {
 	if _, err := io.ReadFull(r, p.topic); err != nil {
 		return p, unexpected(err)
 	}
-	if why := wrongTopic(p.topic); why != "" {
-		return p, malformed("the topic of a PUBLISH: %s", why)
+	if reason := invalidTopic(p.topic); reason != "" {
+		return p, malformed("topic of a PUBLISH: %s", reason)
 	}
 	if p.qos > 0 {
 		if _, err := io.ReadFull(r, two[:]); err != nil {
@@ -270,7 +269,7 @@ func appendConnect(b []byte, id string, s *settings, password string) []byte {
 	return b
 }
 
-// publishLength returns what a PUBLISH has after its fixed header.
+// publishLength returns the length of a PUBLISH after its fixed header, in bytes.
 func publishLength(topic string, qos byte, payload int) int {
 	n := 2 + len(topic) + payload
 	if qos > 0 {
@@ -279,7 +278,7 @@ func publishLength(topic string, qos byte, payload int) int {
 	return n
 }
 
-// appendPublish appends a PUBLISH but for its payload, whose length in bytes is
+// appendPublish appends a PUBLISH without its payload, whose length in bytes is
 // payload.
 func appendPublish(b []byte, topic string, id uint16, qos byte, dup, retain bool, payload int) []byte {
 	flags := qos << 1
@@ -338,9 +337,8 @@ func appendUnsubscribe(b []byte, id uint16, filters ...string) []byte {
 func appendPingreq(b []byte) []byte    { return appendHeader(b, typePingreq, 0, 0) }
 func appendDisconnect(b []byte) []byte { return appendHeader(b, typeDisconnect, 0, 0) }
 
-// wrongString says what keeps a text from being a string of MQTT (section
-// 1.5.3); "" is nothing.
-func wrongString[T string | []byte](s T) string {
+// invalidString returns why a text is not a string of MQTT (section 1.5.3), or "".
+func invalidString[T string | []byte](s T) string {
 	if len(s) > maxString {
 		return "it is longer than 65535 bytes"
 	}
@@ -348,7 +346,7 @@ func wrongString[T string | []byte](s T) string {
 	for i := range len(s) {
 		switch b := s[i]; {
 		case b == 0: // [MQTT-1.5.3-2]
-			return "it holds a NUL"
+			return "it contains a NUL"
 		case b >= utf8.RuneSelf:
 			ascii = false
 		}

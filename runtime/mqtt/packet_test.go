@@ -10,58 +10,58 @@ import (
 	"testing"
 )
 
-// readAll reads packets as a connection does, and returns what it has seen.
-func readAll(r io.Reader) (seen []string, err error) {
+// readAll reads packets as a connection does, and returns their contents.
+func readAll(r io.Reader) (got []string, err error) {
 	br := bufio.NewReader(r)
 	var small [maxControl]byte
 	for {
 		h, err := readHeader(br)
 		if err != nil {
-			return seen, err
+			return got, err
 		}
 		if h.kind == typePublish {
 			p, err := readPublish(br, h, nil)
 			if err != nil {
-				return seen, err
+				return got, err
 			}
 			if p.payload > h.length || len(p.topic) == 0 || p.qos > 0 && p.id == 0 || p.qos == 0 && p.id != 0 {
-				return seen, fmt.Errorf("read as good: %+v", p)
+				return got, fmt.Errorf("bad packet accepted: %+v", p)
 			}
 			n, err := io.CopyN(io.Discard, br, int64(p.payload))
 			if err != nil {
-				return seen, unexpected(err)
+				return got, unexpected(err)
 			}
-			seen = append(seen, fmt.Sprintf("publish %q id %d qos %d dup %v retain %v %d", p.topic, p.id, p.qos, p.dup, p.retain, n))
+			got = append(got, fmt.Sprintf("publish %q id %d qos %d dup %v retain %v %d", p.topic, p.id, p.qos, p.dup, p.retain, n))
 			continue
 		}
 		b, err := readControl(br, h, &small)
 		if err != nil {
-			return seen, err
+			return got, err
 		}
 		switch h.kind {
 		case typeConnack:
 			present, err := parseConnack(b)
 			if err != nil {
-				return seen, err
+				return got, err
 			}
-			seen = append(seen, fmt.Sprintf("connack %v", present))
+			got = append(got, fmt.Sprintf("connack %v", present))
 		case typeSuback:
 			id, codes, err := parseSuback(b)
 			if err != nil {
-				return seen, err
+				return got, err
 			}
-			seen = append(seen, fmt.Sprintf("suback %d %x", id, codes))
+			got = append(got, fmt.Sprintf("suback %d %x", id, codes))
 		case typePingresp:
 			if len(b) != 0 {
-				return seen, malformed("a long PINGRESP")
+				return got, malformed("a long PINGRESP")
 			}
-			seen = append(seen, "pingresp")
+			got = append(got, "pingresp")
 		default:
 			id, err := parseAck(b)
 			if err != nil {
-				return seen, err
+				return got, err
 			}
-			seen = append(seen, fmt.Sprintf("ack %d %d", h.kind, id))
+			got = append(got, fmt.Sprintf("ack %d %d", h.kind, id))
 		}
 	}
 }
@@ -69,8 +69,8 @@ func readAll(r io.Reader) (seen []string, err error) {
 var packets = []struct {
 	name string
 	in   string
-	want string // what is seen
-	err  string // in the error; "" io.EOF, after the packet
+	want string // contents
+	err  string // part of the error; "" means io.EOF after the packet
 }{
 	{"accepted", "\x20\x02\x00\x00", "connack false", ""},
 	{"session present", "\x20\x02\x01\x00", "connack true", ""},
@@ -117,22 +117,22 @@ var packets = []struct {
 	{"cut in the topic", "\x30\x05\x00\x03a", "", "unexpected EOF"},
 	{"cut in the payload", "\x30\x05\x00\x01ah", "", "unexpected EOF"},
 	{"cut in an answer", "\x40\x02\x12", "", "unexpected EOF"},
-	{"a length in more bytes than it takes", "\x30\x83\x00\x00\x01a", `publish "a" id 0 qos 0 dup false retain false 0`, ""},
+	{"a length in more bytes than necessary", "\x30\x83\x00\x00\x01a", `publish "a" id 0 qos 0 dup false retain false 0`, ""},
 }
 
 func TestRead(t *testing.T) {
 	for _, p := range packets {
 		t.Run(p.name, func(t *testing.T) {
-			seen, err := readAll(strings.NewReader(p.in))
-			if got := strings.Join(seen, ", "); got != p.want {
-				t.Errorf("saw %s, want %s", got, p.want)
+			got, err := readAll(strings.NewReader(p.in))
+			if got := strings.Join(got, ", "); got != p.want {
+				t.Errorf("got %s, want %s", got, p.want)
 			}
 			if p.err == "" && err != io.EOF || p.err != "" && !strings.Contains(err.Error(), p.err) {
 				t.Errorf("error %v, want %q", err, p.err)
 			}
 			var refused *RefusedError
 			if p.err != "" && !errors.Is(err, ErrProtocol) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &refused) {
-				t.Errorf("error %v is none of those there are", err)
+				t.Errorf("unexpected kind of error: %v", err)
 			}
 		})
 	}
@@ -143,7 +143,7 @@ func TestAppend(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	for _, p := range []struct{ name, got, want string }{
 		{"CONNECT", string(appendConnect(nil, "id", new(settings), "")), "\x10\x0e\x00\x04MQTT\x04\x00\x00\x00\x00\x02id"},
-		{"CONNECT with all", string(appendConnect(nil, "id", set, "p")),
+		{"CONNECT with everything", string(appendConnect(nil, "id", set, "p")),
 			"\x10\x1f\x00\x04MQTT\x04\xee\x01\x2c\x00\x02id\x00\x03w/t\x00\x04gone\x00\x01u\x00\x01p"},
 		{"PUBLISH", string(appendPublish(nil, "t", 9, 1, true, true, 3)), "\x3b\x08\x00\x01t\x00\x09"},
 		{"long PUBLISH", string(appendPublish(nil, long, 0, 0, false, false, maxRemaining-202)), "\x30\xff\xff\xff\x7f\x00\xc8" + long},
@@ -162,8 +162,8 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// FuzzRead: nothing that a server sends makes the parsers panic, hold more than
-// it has sent, or take for good what is not.
+// FuzzRead checks that the parsers return a known error or valid packets for all that
+// a server may send.
 func FuzzRead(f *testing.F) {
 	for _, p := range packets {
 		f.Add([]byte(p.in))
@@ -172,17 +172,17 @@ func FuzzRead(f *testing.F) {
 		_, err := readAll(bytes.NewReader(b))
 		var refused *RefusedError
 		if err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrProtocol) && !errors.As(err, &refused) {
-			t.Errorf("error %v is none of those there are", err)
+			t.Errorf("unexpected kind of error: %v", err)
 		}
 	})
 }
 
-// FuzzPublish: what is published reads as the same.
+// FuzzPublish checks that a PUBLISH is read as it was written.
 func FuzzPublish(f *testing.F) {
 	f.Add("a/b", uint16(7), byte(1), true, false, []byte("hello"))
 	f.Add("$x/é", uint16(0), byte(0), false, true, []byte{})
 	f.Fuzz(func(t *testing.T, topic string, id uint16, qos byte, dup, retain bool, payload []byte) {
-		if wrongTopic(topic) != "" || qos > 2 || qos > 0 && id == 0 || qos == 0 && dup {
+		if invalidTopic(topic) != "" || qos > 2 || qos > 0 && id == 0 || qos == 0 && dup {
 			return
 		}
 		if qos == 0 {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,16 +15,16 @@ import (
 	"time"
 )
 
-// A peer is a broker of the test's own, that may misbehave. It answers each
-// packet as it should, unless the test answers.
+// A peer is a broker that a test controls. It answers each packet correctly, unless
+// answer does.
 type peer struct {
-	// answer is called for each packet but DISCONNECT, with what is in it as
-	// text. It reports whether that is all of the answer.
+	// answer is called for each packet, with its contents as text. It reports
+	// whether it has answered the packet.
 	answer func(c *peerConn, packet string) bool
 
 	mu    sync.Mutex
 	start time.Time
-	log   []string // packets, with the time before them if that is not 0
+	log   []string // packets, each after the time since start if that is not 0
 	conns []*peerConn
 }
 
@@ -35,13 +36,13 @@ type peerConn struct {
 	wrote atomic.Int64
 }
 
-// Write does not wait for the client to read.
+// Write does not block.
 func (c *peerConn) Write(b []byte) (int, error) {
 	c.queue <- bytes.Clone(b)
 	return len(b), nil
 }
 
-// Close closes the connection when all has been written.
+// Close closes the connection when everything has been written.
 func (c *peerConn) Close() error {
 	c.queue <- nil
 	return nil
@@ -76,7 +77,7 @@ func (p *peer) dial(context.Context, string, string) (net.Conn, error) {
 	return ours, nil
 }
 
-// String returns the packets that have come.
+// String returns the packets that have been received.
 func (p *peer) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,7 +90,7 @@ func (p *peer) reset() {
 	p.log, p.start = nil, time.Now()
 }
 
-// dials returns how many connections have been made.
+// dials returns the number of connections so far.
 func (p *peer) dials() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,8 +134,8 @@ func message(topic string, id uint16, qos byte, payload string) string {
 	return string(appendPublish(nil, topic, id, qos, false, false, len(payload))) + payload
 }
 
-// readClient reads a packet of a client, and returns what is in it as text, and
-// what is to be answered. The parser is not that of the package.
+// readClient reads a packet of a client. It returns the contents as text, and the
+// correct answer. It does not use the parser of the package.
 func readClient(br *bufio.Reader) (text, reply string, err error) {
 	first, err := br.ReadByte()
 	if err != nil {
@@ -163,7 +164,7 @@ func readClient(br *bufio.Reader) (text, reply string, err error) {
 	switch first >> 4 {
 	case 1:
 		if str() != "MQTT" || b[0] != 4 {
-			return "", "", fmt.Errorf("not MQTT 3.1.1")
+			return "", "", errors.New("not MQTT 3.1.1")
 		}
 		flags := b[1]
 		b = b[2:]

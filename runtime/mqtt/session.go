@@ -2,52 +2,65 @@ package mqtt
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 )
 
-// A session is the client's half of the state that section 4.1 is about. It is
-// guarded by the mu of the connection that has it. Where the policy says
-// mqtt_clean_start it ends with the connection, else it is kept, in memory, for
-// the next one.
+// The limits of lws 5.0.0 (lib/roles/mqtt/private-lib-roles-mqtt.h).
+const (
+	resendAfter = 3 * time.Second
+	maxResends  = 3
+)
+
+// maxKept is how many bytes of unacknowledged messages a session holds before
+// programs are asked for no more.
+const maxKept = 16 << 20
+
+// errIDs is returned when 65535 packets await an answer.
+var errIDs = errors.New("sspolicy: no packet identifier is free")
+
+// A session is the client's half of the session state (section 4.1), guarded by
+// the mu of the connection that has it. It ends with the connection if the policy
+// says mqtt_clean_start, and is kept in memory for the next one otherwise.
 type session struct {
 	out      map[uint16]*outMsg // by packet identifier, until it is free again
 	bytes    int                // of payload in out
 	order    uint64             // of the next message
 	next     uint16             // the packet identifier to try next
-	received map[uint16]bool    // of messages with QoS 2 that have not been released
-	filters  map[string]byte    // that the server holds, and their QoS
+	received map[uint16]bool    // identifiers of QoS 2 messages without a PUBREL
+	filters  map[string]byte    // subscriptions at the server, with their QoS
 }
 
-// maxKept is how many bytes of messages that have not been acknowledged a
-// session holds before no more are asked for.
-const maxKept = 16 << 20
-
-// An outMsg is a message that has been or is being published, or another packet
-// that an identifier is in use for.
+// An outMsg is a packet with an identifier that awaits an answer, or a PUBLISH with
+// QoS 0.
 type outMsg struct {
+	kind   packetType // typePublish, typeSubscribe, typeUnsubscribe
 	id     uint16
 	qos    byte
 	retain bool
 	topic  string
-	st     *stream // that is told; nil if nobody is
+	st     *stream // that awaits the outcome, or nil
 	order  uint64
 
-	payload []byte // kept for QoS 1 and 2, until it is acknowledged or given up
+	payload []byte // with QoS 1 and 2, until it is acknowledged or given up
 
-	// All below is guarded by the mu of the connection.
-	written  bool                        // as a whole, by this connection
-	released bool                        // PUBREC has come, and PUBREL has been sent
-	done     bool                        // acknowledged, or given up
-	failed   bool                        // given up
-	told     struct{ done, failed bool } // likewise, for st to look at
-	tries    int                         // how often it has been sent again
+	// Guarded by the mu of the connection that has the session.
+	complete bool // all of it has been handed to the writer of this connection
+	released bool // PUBREC has been received and PUBREL sent
+	done     bool // it has been acknowledged or given up
+	failed   bool // it has been given up
+	tries    int  // how often it has been repeated
 	due      time.Time
 
-	sub     *subscription // that the packet asks for; it is a SUBSCRIBE then
-	unsub   string        // the filter that the packet gives up
-	answers chan struct{} // closed when the answer to an UNSUBSCRIBE has come
+	outcome outcome // guarded by the mu of the connection of st
+
+	sub    *subscription // of a SUBSCRIBE, except for a shadow
+	answer chan struct{} // closed by the UNSUBACK
 }
+
+// An outcome is done and failed of a message as its stream sees them.
+type outcome struct{ known, failed bool }
 
 func newSession() *session {
 	return &session{
@@ -55,7 +68,7 @@ func newSession() *session {
 	}
 }
 
-// use finds an identifier for a message, and keeps it.
+// use gives a message an identifier. It reports whether one was free.
 func (s *session) use(m *outMsg) bool {
 	for range maxString {
 		s.next++
@@ -74,13 +87,13 @@ func (s *session) use(m *outMsg) bool {
 	return false
 }
 
-// free makes the identifier of a message free.
+// free makes the identifier of a message available.
 func (s *session) free(m *outMsg) {
 	s.forget(m)
 	delete(s.out, m.id)
 }
 
-// forget gives up the payload of a message.
+// forget drops the payload of a message.
 func (s *session) forget(m *outMsg) {
 	if s.out[m.id] == m {
 		s.bytes -= len(m.payload)
@@ -88,23 +101,23 @@ func (s *session) forget(m *outMsg) {
 	m.payload = nil
 }
 
-// cut drops what can not outlive a connection: what is half sent, given up, or
-// no message.
-func (s *session) cut() {
+// resume prepares the session for another connection. It drops what cannot
+// outlive a connection: incomplete messages, those given up, and other packets.
+func (s *session) resume() {
 	for _, m := range s.out {
 		m.st = nil
-		if m.sub != nil || m.unsub != "" || m.failed || !m.written && !m.released {
+		if m.kind != typePublish || m.failed || !m.complete && !m.released {
 			s.free(m)
 		}
 	}
 }
 
-// unfinished returns those of what waits for an answer that want says, in the
-// order in which they are to be sent again [MQTT-4.4.0-1, MQTT-4.6.0-1].
-func (s *session) unfinished(want func(*outMsg) bool) []*outMsg {
+// pending returns the packets that await an answer and match, in the order in
+// which they have to be repeated [MQTT-4.4.0-1, MQTT-4.6.0-1].
+func (s *session) pending(match func(*outMsg) bool) []*outMsg {
 	var all []*outMsg
 	for _, m := range s.out {
-		if want(m) {
+		if match(m) {
 			all = append(all, m)
 		}
 	}
@@ -112,11 +125,86 @@ func (s *session) unfinished(want func(*outMsg) bool) []*outMsg {
 	return all
 }
 
-// again appends what a message is sent again by.
-func (m *outMsg) again(b []byte) []byte {
+// appendAgain appends the packet that repeats a message.
+func (m *outMsg) appendAgain(b []byte) []byte {
 	if m.released {
 		return appendAck(b, typePubrel, m.id)
 	}
 	b = appendPublish(b, m.topic, m.id, m.qos, true, m.retain, len(m.payload))
 	return append(b, m.payload...)
+}
+
+// useLocked gives a packet an identifier. If none is free it ends the connection:
+// the server does not answer, and the next connection has all identifiers.
+func (c *conn) useLocked(m *outMsg) error {
+	if c.err == nil && !c.sess.use(m) {
+		c.failLocked(errIDs)
+	}
+	return c.err
+}
+
+// settleLocked sets the outcome of a message.
+func (c *conn) settleLocked(m *outMsg, failed bool) {
+	if m.done {
+		return
+	}
+	m.done, m.failed = true, failed
+	if m.st != nil {
+		m.outcome = outcome{known: true, failed: failed}
+		m.st.wakeUp()
+	}
+}
+
+// armResendLocked makes sure that resendDue runs in time.
+func (c *conn) armResendLocked() {
+	if !c.resendArmed && c.err == nil {
+		c.resendArmed = true
+		c.resend.Reset(resendAfter)
+	}
+}
+
+// resendDue repeats or gives up the messages that have not been answered in time.
+func (c *conn) resendDue() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resendArmed = false
+	if c.err != nil {
+		return
+	}
+	now := time.Now()
+	next := time.Duration(0) // time to the next call; 0 means none
+	schedule := func(m *outMsg) {
+		if d := m.due.Sub(now); next == 0 || d < next {
+			next = d
+		}
+	}
+	for _, m := range c.sess.pending(func(m *outMsg) bool {
+		return m.complete && (!m.done || m.released) && m.tries <= maxResends
+	}) {
+		switch {
+		case m.due.After(now):
+		case m.tries == maxResends:
+			m.tries++
+			c.giveUpLocked(m)
+			continue
+		default:
+			m.tries++
+			m.due = now.Add(resendAfter)
+			c.w.post(m.appendAgain)
+		}
+		schedule(m)
+	}
+	if next != 0 {
+		c.resendArmed = true
+		c.resend.Reset(next)
+	}
+}
+
+// giveUpLocked ends the repetition of a message. Its identifier stays in use,
+// because an answer may still come.
+func (c *conn) giveUpLocked(m *outMsg) {
+	if !m.released {
+		c.settleLocked(m, true)
+		c.sess.forget(m)
+	}
 }

@@ -11,19 +11,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestShared: one connection, one subscription of a filter that two streams have,
-// each message to each stream that it matches, and to the one that sent it.
+// TestShared checks that streams share one connection and one subscription of a
+// filter, and that a message goes to each stream whose filter it matches, the sender
+// included.
 func TestShared(t *testing.T) {
 	p := &peer{}
-	types := one(streamType("a", nowhere, topics("x", "f/+", 1)), streamType("b", nowhere, topics("y", "f/+", 1)),
+	types := types(streamType("a", nowhere, topics("x", "f/+", 1)), streamType("b", nowhere, topics("y", "f/+", 1)),
 		streamType("c", nowhere, topics("z", "#", 0)), streamType("d", nowhere, topics("", "f/+", 2)))
 	bubble(t, p, runtime.Options{}, types, func(t *testing.T, c *runtime.Context) {
-		all := map[string]*trace{}
+		all := map[string]*client{}
 		for _, name := range []string{"a", "b", "c", "d"} {
-			all[name] = new(trace).open(t, c, name)
+			all[name] = open(t, c, name)
 			all[name].Connect()
 			synctest.Wait()
 			all[name].want(t, "CRE CNG CON")
@@ -47,7 +50,7 @@ func TestShared(t *testing.T) {
 		all["d"].Destroy()
 		synctest.Wait()
 		p.reset()
-		all["b"].Destroy() // the last with that filter
+		all["b"].Destroy() // the last stream with that filter
 		synctest.Wait()
 		p.want(t, "UNSUBSCRIBE 6 f/+")
 		p.reset()
@@ -60,15 +63,15 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestNotShared: what connections begin with has to be the same. With a client
-// id of its own there can be no second connection.
+// TestNotShared checks that streams with different settings do not share a connection,
+// and that a client id has only one.
 func TestNotShared(t *testing.T) {
 	other := streamType("b", nowhere, topics("y", "", 1))
 	other.MQTT.KeepAlive = 30 * time.Second
-	types := one(streamType("a", nowhere, topics("x", "", 1)), other)
+	types := types(streamType("a", nowhere, topics("x", "", 1)), other)
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, types, func(t *testing.T, c *runtime.Context) {
-		a, b := new(trace).open(t, c, "a"), new(trace).open(t, c, "b")
+		a, b := open(t, c, "a"), open(t, c, "b")
 		a.Connect()
 		b.Connect()
 		synctest.Wait()
@@ -79,17 +82,15 @@ func TestNotShared(t *testing.T) {
 		}
 	})
 	p = &peer{}
-	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, types, func(t *testing.T, c *runtime.Context) {
-		a, b := new(trace).open(t, c, "a"), new(trace).open(t, c, "b")
+	bubble(t, p, identify("device", "", ""), types, func(t *testing.T, c *runtime.Context) {
+		a, b := open(t, c, "a"), open(t, c, "b")
 		a.Connect()
 		synctest.Wait()
 		b.RequestTx()
 		synctest.Wait()
 		a.want(t, "CRE CNG CON")
 		b.want(t, "CRE POL CNG UNR ARF")
-		if !errors.Is(b.Err(), ErrDisagree) {
-			t.Errorf("Err %v", b.Err())
-		}
+		b.wantErr(t, ErrDisagree)
 		a.Destroy()
 		synctest.Wait()
 		b.Connect()
@@ -98,15 +99,15 @@ func TestNotShared(t *testing.T) {
 	})
 }
 
-// TestManyStreams: a connection has a limit.
+// TestManyStreams checks the limit of streams on a connection.
 func TestManyStreams(t *testing.T) {
 	st := streamType("s", nowhere, topics("", "f", 0))
 	for id, conns := range map[string]int{"": 2, "device": 1} {
 		p := &peer{}
-		bubble(t, p, runtime.Options{Credentials: credentials(id, "", "")}, one(st), func(t *testing.T, c *runtime.Context) {
-			var last *trace
+		bubble(t, p, identify(id, "", ""), types(st), func(t *testing.T, c *runtime.Context) {
+			var last *client
 			for range maxStreams + 1 {
-				last = new(trace).open(t, c, "s")
+				last = open(t, c, "s")
 				last.RequestTx()
 			}
 			synctest.Wait()
@@ -120,19 +121,19 @@ func TestManyStreams(t *testing.T) {
 	}
 }
 
-// TestWaitForAnother: streams that wait for the connection that another one
-// makes do not fail if only that one gives up, and fail if it fails.
+// TestWaitForAnother checks that streams that await the connection of another stream
+// fail if its attempt fails, and do not if that stream gives up.
 func TestWaitForAnother(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool { return c.n == 0 }}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, c *runtime.Context) {
-		first := new(trace).open(t, c, "s")
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, c *runtime.Context) {
+		first := open(t, c, "s")
 		first.Connect()
 		synctest.Wait()
-		var rest []*trace
+		var rest []*client
 		for range 3 {
-			tr := new(trace).open(t, c, "s")
-			tr.Connect()
-			rest = append(rest, tr)
+			cl := open(t, c, "s")
+			cl.Connect()
+			rest = append(rest, cl)
 		}
 		synctest.Wait()
 		rest[0].Destroy()
@@ -151,11 +152,11 @@ func TestWaitForAnother(t *testing.T) {
 		io.WriteString(c, "\x20\x02\x00\x05")
 		return true
 	}}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, c *runtime.Context) {
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, c *runtime.Context) {
 		for range 2 {
-			tr := new(trace).open(t, c, "s")
-			tr.RequestTx()
-			defer func() { tr.want(t, "CRE POL CNG UNR ARF") }()
+			cl := open(t, c, "s")
+			cl.RequestTx()
+			defer func() { cl.want(t, "CRE POL CNG UNR ARF") }()
 		}
 		time.Sleep(2 * time.Second)
 		if p.dials() != 1 {
@@ -164,26 +165,25 @@ func TestWaitForAnother(t *testing.T) {
 	})
 }
 
-// TestSlow: a stream whose Rx does not return holds up the connection while it
-// is alone on it. Others wait no longer than 8 s for it.
+// TestSlow checks that a stream whose Rx does not return blocks a connection that it
+// has alone, and other streams for at most 8 s.
 func TestSlow(t *testing.T) {
 	big := strings.Repeat("x", 300_000)
 	for _, shared := range []bool{false, true} {
 		t.Run(fmt.Sprint("shared ", shared), func(t *testing.T) {
 			p := &peer{}
 			st := streamType("slow", nowhere, topics("", "f", 0))
-			st.Retry = &runtime.Retry{ValidPing: 5 * time.Second, ValidHangup: 8 * time.Second}
-			bubble(t, p, runtime.Options{}, one(st, streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
+			st.Retry = &policy.Retry{ValidPing: 5 * time.Second, ValidHangup: 8 * time.Second}
+			bubble(t, p, runtime.Options{}, types(st, streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
 				free := make(chan struct{})
-				slow := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{
-					"rx(first)": func(*runtime.Stream) runtime.Result { <-free; return runtime.OK },
-				}}
-				slow.open(t, c, "slow")
+				slow := open(t, c, "slow").timed().on(teststream.Actions{
+					"rx(first)": func(*runtime.Stream) policy.Result { <-free; return policy.OK },
+				})
 				slow.Connect()
 				synctest.Wait()
-				other := &trace{times: true}
+				var other *client
 				if shared {
-					other.open(t, c, "s")
+					other = open(t, c, "s").timed()
 					other.Connect()
 					synctest.Wait()
 				}
@@ -196,16 +196,14 @@ func TestSlow(t *testing.T) {
 				}
 				time.Sleep(54 * time.Second)
 				if all := p.latest().wrote.Load()-before > int64(len(big)); all != shared {
-					t.Errorf("all was read: %v", all)
+					t.Errorf("everything was read: %v", all)
 				}
 				if shared {
 					other.want(t, "CRE CNG CON 6s:tx 8s:ACK")
 					close(free)
 					synctest.Wait()
 					slow.want(t, "CRE CNG CON rx(first) 1m0s:DIS")
-					if !errors.Is(slow.Err(), ErrSlow) {
-						t.Errorf("Err %v", slow.Err())
-					}
+					slow.wantErr(t, ErrSlow)
 					return
 				}
 				close(free)
@@ -216,15 +214,14 @@ func TestSlow(t *testing.T) {
 	}
 }
 
-// TestAckOrder: a message is acknowledged when all who get it have had it, and
-// after those before it.
+// TestAckOrder checks that a message is acknowledged when all its receivers have
+// consumed it, and after earlier messages.
 func TestAckOrder(t *testing.T) {
-	p := &peer{answer: silent("PUBREC 12")} // a PUBCOMP may come before or after 13
-	bubble(t, p, runtime.Options{}, one(streamType("a", nowhere, topics("", "a", 1)), streamType("b", nowhere, topics("", "+", 1))), func(t *testing.T, c *runtime.Context) {
+	p := &peer{answer: silent("PUBREC 12")} // a PUBCOMP could come before or after 13
+	bubble(t, p, runtime.Options{}, types(streamType("a", nowhere, topics("", "a", 1)), streamType("b", nowhere, topics("", "+", 1))), func(t *testing.T, c *runtime.Context) {
 		free := make(chan struct{})
-		a := new(trace).open(t, c, "a")
-		b := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"rx(1)": func(*runtime.Stream) runtime.Result { <-free; return runtime.OK }}}
-		b.open(t, c, "b")
+		a := open(t, c, "a")
+		b := open(t, c, "b").on(teststream.Actions{"rx(1)": func(*runtime.Stream) policy.Result { <-free; return policy.OK }})
 		a.Connect()
 		synctest.Wait()
 		b.Connect()
@@ -242,15 +239,14 @@ func TestAckOrder(t *testing.T) {
 	})
 }
 
-// TestDeliveredBeforeTheEnd: what has come before the connection was lost is
-// delivered before DISCONNECTED, but for the end of a message that is cut.
-func TestDeliveredBeforeTheEnd(t *testing.T) {
+// TestDeliveryBeforeEnd checks that everything that has been received is delivered
+// before DISCONNECTED, except the last piece of an incomplete message.
+func TestDeliveryBeforeEnd(t *testing.T) {
 	p := &peer{}
-	bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, c *runtime.Context) {
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 0))), func(t *testing.T, c *runtime.Context) {
 		free := make(chan struct{})
-		tr := &trace{on: map[string]func(*runtime.Stream) runtime.Result{"rx(1)": func(*runtime.Stream) runtime.Result { <-free; return runtime.OK }}}
-		tr.open(t, c, "s")
-		tr.Connect()
+		cl := open(t, c, "s").on(teststream.Actions{"rx(1)": func(*runtime.Stream) policy.Result { <-free; return policy.OK }})
+		cl.Connect()
 		synctest.Wait()
 		cut := message("f", 0, 0, strings.Repeat("x", maxPiece*2))
 		p.latest().send(message("f", 0, 0, "1") + message("f", 0, 0, "2") + cut[:maxPiece+100])
@@ -258,21 +254,21 @@ func TestDeliveredBeforeTheEnd(t *testing.T) {
 		synctest.Wait()
 		close(free)
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON rx(1) rx(2) DIS")
-		if !errors.Is(tr.Err(), io.ErrUnexpectedEOF) || len(tr.part) != maxPiece {
-			t.Errorf("Err %v, %d bytes of the last message", tr.Err(), len(tr.part))
+		cl.want(t, "CRE CNG CON rx(1) rx(2) DIS")
+		if !errors.Is(cl.Err(), io.ErrUnexpectedEOF) || len(cl.part) != maxPiece {
+			t.Errorf("Err %v, %d bytes of the last message", cl.Err(), len(cl.part))
 		}
 	})
 }
 
-// TestPieces: messages whose length is known are sent as they are made, others
-// are put together first.
+// TestPieces checks that long messages of known length are sent in pieces, and that
+// others are assembled.
 func TestPieces(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		length uint64
-		pieces []int // the last has EOM, unless it is 0
-		eom    bool
+		pieces []int // lengths
+		eom    bool  // the last piece has FlagEOM
 		want   string
 		peer   string
 		err    error
@@ -289,49 +285,47 @@ func TestPieces(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := &peer{}
-			bubble(t, p, runtime.Options{}, one(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, ctx *runtime.Context) {
-				tr := new(trace).open(t, ctx, "s")
+			bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, ctx *runtime.Context) {
+				cl := open(t, ctx, "s")
 				pieces, more := c.pieces, false
-				tr.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+				cl.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 					if len(pieces) == 0 || !more {
-						return 0, 0, runtime.TxDontSend
+						return 0, 0, policy.TxDontSend
 					}
 					n := pieces[0]
 					if n > len(buf) {
 						t.Errorf("%d bytes for a piece of %d", len(buf), n)
-						return 0, 0, runtime.DestroyMe
+						return 0, 0, policy.DestroyMe
 					}
 					pieces = pieces[1:]
-					more = n != 20 // a break in the middle
-					var flags runtime.Flags
+					more = n != 20 // pause in the middle
+					var flags policy.Flags
 					if len(pieces) == 0 && c.eom {
-						flags = runtime.FlagEOM
+						flags = policy.FlagEOM
 					}
 					copy(buf, bytes.Repeat([]byte("x"), n))
-					return n, flags, tr.seen.Note(s, "tx")
+					return n, flags, cl.events.Note(s, "tx")
 				}})
-				tr.Connect()
+				cl.Connect()
 				synctest.Wait()
 				for range 2 {
-					if tr.State() == runtime.StateDisconnected {
+					if cl.State() == policy.StateDisconnected {
 						break
 					}
 					more = true
 					if c.length > 0 && len(pieces) == len(c.pieces) {
-						tr.RequestTxLen(c.length)
+						cl.RequestTxLen(c.length)
 					} else {
-						tr.RequestTx()
+						cl.RequestTx()
 					}
 					synctest.Wait()
 				}
-				tr.want(t, "CRE CNG CON "+c.want)
+				cl.want(t, "CRE CNG CON "+c.want)
 				got, _ := strings.CutPrefix(p.String(), "CONNECT random clean")
 				if got = strings.TrimPrefix(got, "; "); got != c.peer {
-					t.Errorf("the peer got %s, want %s", got, c.peer)
+					t.Errorf("peer got %s, want %s", got, c.peer)
 				}
-				if !errors.Is(tr.Err(), c.err) {
-					t.Errorf("Err %v", tr.Err())
-				}
+				cl.wantErr(t, c.err)
 			})
 		})
 	}
@@ -344,24 +338,22 @@ func slicesOf(n, times int) (all []int) {
 	return all
 }
 
-// TestSiblingInAMessage: a stream that does not go on with its message ends the
-// connection when others have waited.
-func TestSiblingInAMessage(t *testing.T) {
+// TestStuckMessage checks that a stream that stops in the middle of its message ends
+// the connection.
+func TestStuckMessage(t *testing.T) {
 	p := &peer{}
-	bubble(t, p, runtime.Options{}, one(streamType("a", nowhere, topics("t", "", 0)), streamType("b", nowhere, topics("u", "", 0))), func(t *testing.T, c *runtime.Context) {
-		a := &trace{times: true}
-		a.open(t, c, "a")
+	bubble(t, p, runtime.Options{}, types(streamType("a", nowhere, topics("t", "", 0)), streamType("b", nowhere, topics("u", "", 0))), func(t *testing.T, c *runtime.Context) {
+		a := open(t, c, "a").timed()
 		n := 0
-		a.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		a.SetHandlers(runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			if n++; n > 4 || n == 1 {
-				return 0, 0, runtime.TxDontSend
+				return 0, 0, policy.TxDontSend
 			}
-			return len(buf), 0, runtime.OK
+			return len(buf), 0, policy.OK
 		}})
 		a.Connect()
 		synctest.Wait()
-		b := &trace{times: true}
-		b.open(t, c, "b")
+		b := open(t, c, "b").timed()
 		b.Connect()
 		synctest.Wait()
 		a.RequestTxLen(1 << 20)
@@ -373,80 +365,80 @@ func TestSiblingInAMessage(t *testing.T) {
 	})
 }
 
-// TestShadow: a message to the shadow of a thing is answered on topics of its
-// own, for which there is a subscription as long as it takes.
+// TestShadow checks that a message for a device shadow is preceded by a subscription
+// to the topics of its answer, which ends with the answer or after 60 s.
 func TestShadow(t *testing.T) {
 	st := streamType("s", nowhere, topics("$aws/things/${thing}/shadow/get", "${topic}", 1))
 	st.MQTT.AWSIoT = true
-	st.Metadata = []runtime.Metadata{{Name: "thing"}, {Name: "topic"}}
+	st.Metadata = []policy.Metadata{{Name: "thing"}, {Name: "topic"}}
 	p := &peer{}
-	bubble(t, p, runtime.Options{}, one(st), func(t *testing.T, c *runtime.Context) {
-		tr := &trace{times: true, on: map[string]func(*runtime.Stream) runtime.Result{}}
-		seen := ""
-		tr.on["rx(state)"] = func(s *runtime.Stream) runtime.Result {
-			seen, _ = s.Metadata("topic")
-			return runtime.OK
-		}
-		tr.open(t, c, "s", runtime.WithMetadata("thing", "lamp"), runtime.WithMetadata("topic", "news"))
-		tr.Connect()
+	bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, c *runtime.Context) {
+		got := ""
+		cl := open(t, c, "s", runtime.WithMetadata("thing", "lamp"), runtime.WithMetadata("topic", "news")).timed()
+		cl.on(teststream.Actions{"rx(state)": func(s *runtime.Stream) policy.Result {
+			got, _ = s.Metadata("topic")
+			return policy.OK
+		}})
+		cl.Connect()
 		synctest.Wait()
-		tr.publish("{}")
+		cl.publish("{}")
 		synctest.Wait()
 		p.latest().send(message("$aws/things/lamp/shadow/get/accepted", 1, 1, "state"))
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx ACK rx(state)")
+		cl.want(t, "CRE CNG CON tx ACK rx(state)")
 		p.want(t, "CONNECT random clean; SUBSCRIBE 1 news qos 1; "+
 			"SUBSCRIBE 2 $aws/things/lamp/shadow/get/accepted qos 1 $aws/things/lamp/shadow/get/rejected qos 1; "+
 			"PUBLISH $aws/things/lamp/shadow/get id 3 qos 1 {}; "+
 			"UNSUBSCRIBE 4 $aws/things/lamp/shadow/get/accepted; UNSUBSCRIBE 5 $aws/things/lamp/shadow/get/rejected; PUBACK 1")
-		after, _ := tr.Metadata("topic")
-		if seen != "$aws/things/lamp/shadow/get/accepted" || after != "news" {
-			t.Errorf("the topic was %q, and then %q", seen, after)
+		after, _ := cl.Metadata("topic")
+		if got != "$aws/things/lamp/shadow/get/accepted" || after != "news" {
+			t.Errorf("topic %q during Rx, %q after it", got, after)
 		}
-		// Without an answer it ends after 60 s.
+		// Without an answer the subscription ends after 60 s.
 		p.reset()
-		tr.publish("{}")
+		cl.publish("{}")
 		time.Sleep(2 * time.Minute)
 		if got := p.String(); !strings.Contains(got, "; 1m0s: UNSUBSCRIBE") {
-			t.Errorf("the peer got %s", got)
+			t.Errorf("peer got %s", got)
 		}
 	})
 }
 
-// TestTopicItem: an item that is mapped to "topic" tells that of each message.
+// TestTopicItem checks that a metadata item with the header "topic" receives the topic
+// of each message.
 func TestTopicItem(t *testing.T) {
 	st := streamType("s", nowhere, topics("", "#", 0))
-	st.Metadata = []runtime.Metadata{{Name: "from", Header: "topic:"}}
+	st.Metadata = []policy.Metadata{{Name: "from", Header: "topic:"}}
 	p := &peer{}
-	bubble(t, p, runtime.Options{}, one(st), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s")
-		var seen []string
-		tr.SetHandlers(runtime.Handlers{Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+	bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		var got []string
+		cl.SetHandlers(runtime.Handlers{Rx: func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			from, _ := s.Metadata("from")
-			seen = append(seen, from+"="+string(buf))
-			return runtime.OK
+			got = append(got, from+"="+string(buf))
+			return policy.OK
 		}})
-		tr.Connect()
+		cl.Connect()
 		synctest.Wait()
 		p.latest().send(message("a/b", 0, 0, "1") + message("a/b", 0, 0, "2") + message("c", 0, 0, "3"))
 		synctest.Wait()
-		if got := strings.Join(seen, " "); got != "a/b=1 a/b=2 c=3" {
-			t.Errorf("saw %s", got)
+		if got := strings.Join(got, " "); got != "a/b=1 a/b=2 c=3" {
+			t.Errorf("got %s", got)
 		}
 	})
 }
 
-// TestSharedPolicyChange: streams of another policy share the connection that
-// those of the one before have.
+// TestSharedPolicyChange checks that streams of a new policy and of the old one share a
+// connection.
 func TestSharedPolicyChange(t *testing.T) {
-	a := func() *runtime.StreamType { return streamType("a", nowhere, topics("x", "f", 1)) }
-	b := func(filter string) *runtime.StreamType { return streamType("b", nowhere, topics("y", filter, 1)) }
+	a := func() *policy.StreamType { return streamType("a", nowhere, topics("x", "f", 1)) }
+	b := func(filter string) *policy.StreamType { return streamType("b", nowhere, topics("y", filter, 1)) }
 	d := streamType("d", nowhere, topics("z", "", 1))
 	p := &peer{}
-	bubble(t, p, runtime.Options{Credentials: credentials("device", "", "")}, one(a(), b("g")), func(t *testing.T, c *runtime.Context) {
-		all := map[string]*trace{}
+	bubble(t, p, identify("device", "", ""), types(a(), b("g")), func(t *testing.T, c *runtime.Context) {
+		all := map[string]*client{}
 		open := func(name string) {
-			all[name] = new(trace).open(t, c, name)
+			all[name] = open(t, c, name)
 			all[name].Connect()
 			synctest.Wait()
 			all[name].want(t, "CRE CNG CON")
@@ -454,7 +446,7 @@ func TestSharedPolicyChange(t *testing.T) {
 		open("a")
 		open("b")
 		p.reset()
-		if err := c.SetPolicy(&runtime.Policy{StreamTypes: one(a(), b("h"), d)}); err != nil {
+		if err := c.SetPolicy(&policy.Policy{StreamTypes: types(a(), b("h"), d)}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -468,8 +460,8 @@ func TestSharedPolicyChange(t *testing.T) {
 		synctest.Wait()
 		all["a"].want(t, "CRE CNG CON rx(old) tx ACK")
 		all["b"].want(t, "CRE CNG CON rx(new)")
-		// An overlay shows in the next connection.
-		if err := c.Overlay(&runtime.Policy{StreamTypes: one(a(), b("i"), d)}); err != nil {
+		// An overlay takes effect with the next connection.
+		if err := c.Overlay(&policy.Policy{StreamTypes: types(a(), b("i"), d)}); err != nil {
 			t.Fatal(err)
 		}
 		p.reset()
@@ -478,7 +470,7 @@ func TestSharedPolicyChange(t *testing.T) {
 		all["b"].RequestTx()
 		synctest.Wait()
 		if got := p.String(); !strings.Contains(got, " i qos 1") || strings.Contains(got, " h qos 1") {
-			t.Errorf("the peer got %s", got)
+			t.Errorf("peer got %s", got)
 		}
 		if p.dials() != 2 {
 			t.Errorf("%d connections", p.dials())
@@ -486,29 +478,53 @@ func TestSharedPolicyChange(t *testing.T) {
 	})
 }
 
-// TestBadTopic: a message for what is no topic is given up, and the stream goes
-// on, unless the rest of the message was still to come.
+// TestBadTopic checks that a message on a bad topic gets a NAK, and that the stream
+// continues, unless only a part of the message has been passed.
 func TestBadTopic(t *testing.T) {
 	st := streamType("s", nowhere, topics("a/${x}", "", 1))
-	st.Metadata = []runtime.Metadata{{Name: "x"}}
+	st.Metadata = []policy.Metadata{{Name: "x"}}
 	p := &peer{}
-	bubble(t, p, runtime.Options{Logger: slog.New(slog.DiscardHandler)}, one(st), func(t *testing.T, c *runtime.Context) {
-		tr := new(trace).open(t, c, "s", runtime.WithMetadata("x", "#"))
-		tr.Connect()
-		tr.publish("hello")
+	bubble(t, p, runtime.Options{Logger: slog.New(slog.DiscardHandler)}, types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s", runtime.WithMetadata("x", "#"))
+		cl.Connect()
+		cl.publish("hello")
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx NAK")
-		tr.SetMetadata("x", "b")
-		tr.publish("hello")
+		cl.want(t, "CRE CNG CON tx NAK")
+		cl.SetMetadata("x", "b")
+		cl.publish("hello")
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx NAK tx ACK")
-		tr.SetMetadata("x", "+")
-		tr.publish(strings.Repeat("x", 100_000))
+		cl.want(t, "CRE CNG CON tx NAK tx ACK")
+		cl.SetMetadata("x", "+")
+		cl.publish(strings.Repeat("x", 100_000))
 		synctest.Wait()
-		tr.want(t, "CRE CNG CON tx NAK tx ACK NAK DIS")
-		if !errors.Is(tr.Err(), ErrTopic) {
-			t.Errorf("Err %v", tr.Err())
-		}
+		cl.want(t, "CRE CNG CON tx NAK tx ACK NAK DIS")
+		cl.wantErr(t, ErrTopic)
 		p.want(t, "CONNECT random clean; PUBLISH a/b id 1 qos 1 hello; DISCONNECT")
+	})
+}
+
+// TestShadowEarlyAnswer checks that a message on the topic of the answer that comes
+// before the SUBACK does not count as the answer.
+func TestShadowEarlyAnswer(t *testing.T) {
+	const topic = "$aws/things/lamp/shadow/get"
+	st := streamType("s", nowhere, topics(topic, "", 0))
+	st.MQTT.AWSIoT = true
+	p := &peer{answer: silent("SUBSCRIBE")}
+	bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
+		synctest.Wait()
+		p.reset()
+		cl.publish("{}")
+		synctest.Wait()
+		p.latest().send(message(topic+"/accepted", 0, 0, "early"))
+		synctest.Wait()
+		p.latest().send("\x90\x04\x00\x01\x00\x00") // SUBACK
+		synctest.Wait()
+		p.latest().send(message(topic+"/accepted", 0, 0, "state"))
+		synctest.Wait()
+		cl.want(t, "CRE CNG CON tx rx(early) ACK rx(state)")
+		p.want(t, "SUBSCRIBE 1 "+topic+"/accepted qos 0 "+topic+"/rejected qos 0; PUBLISH "+topic+" {}; "+
+			"UNSUBSCRIBE 2 "+topic+"/accepted; UNSUBSCRIBE 3 "+topic+"/rejected")
 	})
 }

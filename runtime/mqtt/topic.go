@@ -2,22 +2,22 @@ package mqtt
 
 import "strings"
 
-// wrongTopic says what keeps a text from being a topic to publish on (section
-// 4.7.1.1, 4.7.3); "" is nothing.
-func wrongTopic[T string | []byte](topic T) string {
+// invalidTopic returns why a text is not a topic of a message (sections 4.7.1.1 and
+// 4.7.3), or "".
+func invalidTopic[T string | []byte](topic T) string {
 	if len(topic) == 0 { // [MQTT-4.7.3-1]
 		return "it is empty"
 	}
 	for i := range len(topic) {
 		if topic[i] == '+' || topic[i] == '#' { // [MQTT-3.3.2-2]
-			return `"+" and "#" are for filters`
+			return `"+" and "#" are for filters only`
 		}
 	}
-	return wrongString(topic)
+	return invalidString(topic)
 }
 
-// wrongFilter says what keeps a text from being a filter (section 4.7.1).
-func wrongFilter(filter string) string {
+// invalidFilter returns why a text is not a filter (section 4.7.1), or "".
+func invalidFilter(filter string) string {
 	if filter == "" { // [MQTT-4.7.3-1]
 		return "it is empty"
 	}
@@ -26,12 +26,12 @@ func wrongFilter(filter string) string {
 		level, rest, more = strings.Cut(rest, "/")
 		switch {
 		case strings.Contains(level, "+") && level != "+": // [MQTT-4.7.1-3]
-			return `"+" stands alone in its level`
+			return `"+" must be a level of its own`
 		case strings.Contains(level, "#") && (level != "#" || more): // [MQTT-4.7.1-2]
-			return `"#" stands alone in the last level`
+			return `"#" must be the last level`
 		}
 	}
-	return wrongString(filter)
+	return invalidString(filter)
 }
 
 // maxAWSTopic and maxAWSSlashes are the limits of AWS IoT Core; the first three
@@ -42,26 +42,25 @@ const (
 	maxAWSSlashes = 7
 )
 
-// wrongHere says what keeps a topic or filter, which is well-formed, from being
-// used by a policy: one that begins with '$' is the server's own, unless the
-// policy says aws_iot.
-func wrongHere(topic string, aws bool) string {
+// reservedTopic returns why a policy must not use a valid topic or filter, or "".
+// Those that begin with '$' belong to the server, except with aws_iot.
+func reservedTopic(topic string, aws bool) string {
 	reserved := strings.HasPrefix(topic, "$")
 	switch slashes := strings.Count(topic, "/"); {
 	case !aws && reserved:
-		return `it begins with "$", and the policy does not say aws_iot`
+		return `it begins with "$", which needs aws_iot`
 	case !aws:
 		return ""
 	case len(topic) > maxAWSTopic:
-		return "it is longer than 256 bytes, which AWS IoT does not take"
+		return "it is longer than the 256 bytes that AWS IoT accepts"
 	case !reserved && slashes > maxAWSSlashes, slashes > maxAWSSlashes+3:
-		return "it has more slashes than AWS IoT takes"
+		return "it has more slashes than AWS IoT accepts"
 	}
 	return ""
 }
 
-// matches reports whether a topic matches a filter (section 4.7). Both are
-// well-formed.
+// matches reports whether a topic matches a filter (section 4.7). Both must be
+// valid.
 func matches[T string | []byte](filter string, topic T) bool {
 	if topic[0] == '$' && (filter[0] == '+' || filter[0] == '#') { // [MQTT-4.7.2-1]
 		return false
@@ -88,9 +87,8 @@ func matches[T string | []byte](filter string, topic T) bool {
 	return i == len(topic)
 }
 
-// isShadow reports whether to publish on a topic is to ask for the shadow of a
-// thing, as lws takes it: $aws/things/T/shadow/OP or
-// $aws/things/T/shadow/name/N/OP.
+// isShadow reports whether messages on a topic are for the shadow of a thing, as in
+// lws: $aws/things/T/shadow/OP or $aws/things/T/shadow/name/N/OP.
 func isShadow(topic string) bool {
 	return matches("$aws/things/+/shadow/+", topic) || matches("$aws/things/+/shadow/name/+/+", topic)
 }

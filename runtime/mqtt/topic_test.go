@@ -48,7 +48,7 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-// slowMatch is section 4.7 level by level.
+// slowMatch is section 4.7, level by level.
 func slowMatch(filter, topic string) bool {
 	f, p := strings.Split(filter, "/"), strings.Split(topic, "/")
 	if strings.HasPrefix(topic, "$") && (f[0] == "+" || f[0] == "#") {
@@ -71,7 +71,7 @@ func FuzzMatches(f *testing.F) {
 	f.Add("+", "$SYS")
 	f.Add("/+/", "//")
 	f.Fuzz(func(t *testing.T, filter, topic string) {
-		if wrongFilter(filter) != "" || wrongTopic(topic) != "" {
+		if invalidFilter(filter) != "" || invalidTopic(topic) != "" {
 			return
 		}
 		if got, want := matches(filter, []byte(topic)), slowMatch(filter, topic); got != want {
@@ -80,21 +80,21 @@ func FuzzMatches(f *testing.F) {
 	})
 }
 
-func TestWrong(t *testing.T) {
+func TestInvalid(t *testing.T) {
 	long := strings.Repeat("x", maxString)
 	for _, c := range []struct {
-		text         string
-		topic, other bool // good as a topic, as a filter
+		text          string
+		topic, filter bool // valid
 	}{
 		{"a", true, true}, {"/", true, true}, {"", false, false}, {"a/b c/é", true, true},
 		{"+", false, true}, {"#", false, true}, {"a/#", false, true}, {"a/+/b", false, true},
 		{"a+", false, false}, {"+a/b", false, false}, {"a#", false, false}, {"#/a", false, false}, {"a/#/b", false, false},
 		{"a\x00", false, false}, {"\xff", false, false}, {long, true, true}, {long + "x", false, false},
 	} {
-		if got := wrongTopic(c.text); (got == "") != c.topic {
+		if got := invalidTopic(c.text); (got == "") != c.topic {
 			t.Errorf("topic %.20q: %q", c.text, got)
 		}
-		if got := wrongFilter(c.text); (got == "") != c.other {
+		if got := invalidFilter(c.text); (got == "") != c.filter {
 			t.Errorf("filter %.20q: %q", c.text, got)
 		}
 	}
@@ -107,8 +107,8 @@ func TestWrong(t *testing.T) {
 		{"1/2/3/4/5/6/7/8", true, true}, {"1/2/3/4/5/6/7/8/9", true, false},
 		{"$a/b/c/1/2/3/4/5/6/7/8", false, true}, {"$a/b/c/1/2/3/4/5/6/7/8/9", false, false},
 	} {
-		if wrongHere(c.text, false) == "" != c.plain || wrongHere(c.text, true) == "" != c.aws {
-			t.Errorf("%.30q: %q, %q", c.text, wrongHere(c.text, false), wrongHere(c.text, true))
+		if reservedTopic(c.text, false) == "" != c.plain || reservedTopic(c.text, true) == "" != c.aws {
+			t.Errorf("%.30q: %q, %q", c.text, reservedTopic(c.text, false), reservedTopic(c.text, true))
 		}
 	}
 	for topic, want := range map[string]bool{

@@ -7,51 +7,54 @@ import (
 	"time"
 )
 
-// maxUnsent is how many bytes may wait to be written before whoever adds to them
-// has to wait too.
-const maxUnsent = 64 << 10
+const (
+	// maxUnsent is how many bytes may wait to be written before a stream that adds
+	// a packet has to wait.
+	maxUnsent = 64 << 10
 
-// flushLimit is how long a stream that is to end waits for what it writes.
-const flushLimit = 3 * time.Second
+	// flushLimit is how long a stream that ends waits for its packets to be
+	// written.
+	flushLimit = 3 * time.Second
+)
 
-// A writer writes the packets of a connection, whole and in order. Whoever has
-// a packet writes it himself if nobody is writing; else the one who is takes it
-// along. So small packets cost no change of goroutine, and many at a time cost
-// one write.
+// A writer writes the packets of a connection, complete and in order. A caller
+// writes its own packet if the writer is idle; otherwise the active caller batches
+// it. So small packets cost no change of goroutine, and many at a time cost one
+// write.
 type writer struct {
-	nc   net.Conn
-	fail func(error) // ends the connection
-	kick chan struct{}
+	nc    net.Conn
+	fail  func(error)   // ends the connection
+	kicks chan struct{} // receives a value when run has something to write
 
-	mu      sync.Mutex
-	turn    sync.Cond // something below has changed
-	err     error     // nothing more is written
-	writing bool
-	by      context.Context // of the stream that is writing; nil if it is nobody's
-	hurry   bool            // there is a deadline
-	whole   bool            // nobody is in the middle of a message, see begin
-	out     []byte
-	spare   []byte
-	added   uint64 // bytes of packets, ever
-	written uint64
-	latest  time.Time // when the latest write ended
-	closed  bool      // DISCONNECT has been added, and is the last [MQTT-3.14.4-2]
+	mu       sync.Mutex
+	change   sync.Cond       // fields below have changed
+	err      error           // nothing more is written
+	writing  bool            // a goroutine is writing
+	by       context.Context // of the goroutine that is writing, see interrupt
+	deadline bool            // nc has a write deadline
+	partial  bool            // a packet has begun and not ended; see begin
+	out      []byte          // packets to write
+	spare    []byte          // memory for the next out
+	added    uint64          // bytes that have ever been added to out
+	written  uint64          // bytes of them that have been written
+	latest   time.Time       // end of the latest write
+	closed   bool            // the last packet has been added [MQTT-3.14.4-2]
 }
 
 func newWriter(nc net.Conn, fail func(error)) *writer {
-	w := &writer{nc: nc, fail: fail, kick: make(chan struct{}, 1), whole: true, latest: time.Now()}
-	w.turn.L = &w.mu
+	w := &writer{nc: nc, fail: fail, kicks: make(chan struct{}, 1), latest: time.Now()}
+	w.change.L = &w.mu
 	return w
 }
 
-// run writes what post has left, until done is closed.
+// run writes packets that no caller writes, until done is closed.
 func (w *writer) run(done <-chan struct{}) {
 	for {
 		select {
-		case <-w.kick:
+		case <-w.kicks:
 			w.mu.Lock()
-			if !w.writing && w.whole {
-				w.flush()
+			if !w.writing && !w.partial {
+				w.flushLocked(context.Background())
 			}
 			w.mu.Unlock()
 		case <-done:
@@ -60,24 +63,25 @@ func (w *writer) run(done <-chan struct{}) {
 	}
 }
 
-// post adds packets, and does not wait for anything.
+// post adds packets for run to write. It does not block.
 func (w *writer) post(add func([]byte) []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.add(add)
+	w.addLocked(add)
 	if !w.writing {
-		w.wake()
+		w.kick()
 	}
 }
 
-func (w *writer) wake() {
+// kick makes run look.
+func (w *writer) kick() {
 	select {
-	case w.kick <- struct{}{}:
+	case w.kicks <- struct{}{}:
 	default:
 	}
 }
 
-func (w *writer) add(add func([]byte) []byte) {
+func (w *writer) addLocked(add func([]byte) []byte) {
 	if w.closed {
 		return
 	}
@@ -86,35 +90,35 @@ func (w *writer) add(add func([]byte) []byte) {
 	w.added += uint64(len(w.out) - n)
 }
 
-// flush writes all there is; what is left for a stream that is to end another
-// writes. mu is held, but not while it writes; nobody else is writing, or in the
-// middle of a message.
-func (w *writer) flush() {
-	w.writing = true
+// flushLocked writes all packets in out. Once by, the context of the calling stream,
+// is done, it leaves the rest to run. It releases mu while it writes. It must
+// not be called while writing or partial is set.
+func (w *writer) flushLocked(by context.Context) {
+	w.writing, w.by = true, by
 	for len(w.out) > 0 && w.err == nil {
-		if w.by != nil && w.by.Err() != nil {
-			w.wake()
+		if by.Err() != nil {
+			w.kick()
 			break
 		}
-		w.flushOnce()
+		w.flushOnceLocked()
 	}
-	w.writing = false
-	w.turn.Broadcast()
+	w.writing, w.by = false, nil
+	w.change.Broadcast()
 }
 
-// flushOnce writes what there is now.
-func (w *writer) flushOnce() {
+// flushOnceLocked writes the packets that there are now.
+func (w *writer) flushOnceLocked() {
 	b := w.out
 	w.out, w.spare = w.spare[:0], nil
-	w.write(b)
+	w.writeLocked(b)
 	w.written += uint64(len(b))
 	if cap(b) <= 2*maxUnsent {
 		w.spare = b[:0]
 	}
 }
 
-// write writes b. mu is held, but not while it does. writing is true.
-func (w *writer) write(b []byte) {
+// writeLocked writes b, and releases mu meanwhile. writing is set.
+func (w *writer) writeLocked(b []byte) {
 	w.mu.Unlock()
 	_, err := w.nc.Write(b)
 	now := time.Now()
@@ -126,182 +130,178 @@ func (w *writer) write(b []byte) {
 	if err != nil && w.err == nil {
 		w.err = err
 	}
-	if w.hurry && w.err == nil {
-		w.hurry = false
+	if w.deadline && w.err == nil {
+		w.deadline = false
 		w.nc.SetWriteDeadline(time.Time{})
 	}
 }
 
-// room waits until there is room for more to be posted.
-func (w *writer) room() {
+// waitRoom waits until fewer than maxUnsent bytes wait to be written.
+func (w *writer) waitRoom() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(w.out) >= maxUnsent && w.err == nil {
-		w.turn.Wait()
+		w.change.Wait()
 	}
 }
 
-// send adds a packet, and returns when it has been written, or ctx is done.
+// send adds a packet, and returns when it has been written or ctx is done.
 func (w *writer) send(ctx context.Context, add func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.addWhole(ctx, add); err != nil {
+	if err := w.queueLocked(ctx, add); err != nil {
 		return err
 	}
-	return w.flushAll(ctx)
+	return w.pushLocked(ctx)
 }
 
-// last is send for a packet after which there is none.
+// last is send for a packet after which none is sent.
 func (w *writer) last(ctx context.Context, add func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.addWhole(ctx, add); err != nil {
+	if err := w.queueLocked(ctx, add); err != nil {
 		return err
 	}
 	w.closed = true
-	return w.flushAll(ctx)
+	return w.pushLocked(ctx)
 }
 
-// queue adds a packet, for push, or whoever else writes next, to write.
+// queue adds a packet, which the next write includes.
 func (w *writer) queue(ctx context.Context, add func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.addWhole(ctx, add)
+	return w.queueLocked(ctx, add)
 }
 
-// push returns when all that has been added has been written, or ctx is done.
+// push returns when all packets added so far have been written or ctx is done.
 func (w *writer) push(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.flushAll(ctx)
+	return w.pushLocked(ctx)
 }
 
-// addWhole adds a packet when there is room. mu is held, but not while it waits.
-func (w *writer) addWhole(ctx context.Context, add func([]byte) []byte) error {
-	for w.err == nil && ctx.Err() == nil && (!w.whole || len(w.out) >= maxUnsent) {
-		if w.whole && !w.writing { // what queue has added
-			w.by = ctx
-			w.flush()
-			w.by = nil
-			continue
+func (w *writer) queueLocked(ctx context.Context, add func([]byte) []byte) error {
+	for w.err == nil && ctx.Err() == nil && (w.partial || len(w.out) >= maxUnsent) {
+		if w.partial || w.writing {
+			w.change.Wait()
+		} else {
+			w.flushLocked(ctx)
 		}
-		w.turn.Wait()
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := w.errLocked(ctx); err != nil {
+		return err
 	}
-	if w.err != nil {
-		return w.err
-	}
-	w.add(add)
+	w.addLocked(add)
 	return nil
 }
 
-// flushAll is push. mu is held.
-func (w *writer) flushAll(ctx context.Context) error {
+// errLocked returns the error of a context that is done, or of the writer.
+func (w *writer) errLocked(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return w.err
+}
+
+func (w *writer) pushLocked(ctx context.Context) error {
 	for end := w.added; w.written < end; {
 		switch {
 		case w.err != nil:
 			return w.err
 		case ctx.Err() != nil:
 			if !w.writing {
-				w.wake()
+				w.kick()
 			}
 			return context.Cause(ctx)
-		case w.writing || !w.whole:
-			w.turn.Wait()
+		case w.writing || w.partial:
+			w.change.Wait()
 		default:
-			w.by = ctx
-			w.flush()
-			w.by = nil
+			w.flushLocked(ctx)
 		}
 	}
 	return nil
 }
 
-// begin is send for the start of a packet. If there is no error nobody else
-// writes until end is called.
+// begin sends the first part of a packet. Without an error, nothing else is written
+// until end is called.
 func (w *writer) begin(ctx context.Context, add func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.err == nil && ctx.Err() == nil && (!w.whole || w.writing) {
-		w.turn.Wait()
+	for w.err == nil && ctx.Err() == nil && (w.partial || w.writing) {
+		w.change.Wait()
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := w.errLocked(ctx); err != nil {
+		return err
 	}
-	if w.err != nil {
-		return w.err
-	}
-	w.whole = false
-	w.add(add)
+	w.partial = true
+	w.addLocked(add)
 	w.writing, w.by = true, ctx
-	w.flushOnce() // what comes meanwhile has to wait
+	w.flushOnceLocked()
 	w.writing, w.by = false, nil
-	w.turn.Broadcast()
+	w.change.Broadcast()
 	if w.err != nil {
-		w.whole = true
+		w.partial = false
 	}
 	return w.err
 }
 
-// piece writes a piece of the packet that has been begun.
+// piece writes the next part of the packet of begin.
 func (w *writer) piece(ctx context.Context, b []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if ctx.Err() != nil { // interrupt comes no more
+	if ctx.Err() != nil { // interrupt would have no effect any more
 		return context.Cause(ctx)
 	}
 	if w.err == nil {
 		w.writing, w.by = true, ctx
-		w.write(b)
+		w.writeLocked(b)
 		w.writing, w.by = false, nil
 	}
 	return w.err
 }
 
-// end ends the packet that has been begun.
+// end ends the packet of begin.
 func (w *writer) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.whole = true
+	w.partial = false
 	if len(w.out) > 0 {
-		w.wake()
+		w.kick()
 	}
-	w.turn.Broadcast()
+	w.change.Broadcast()
 }
 
-// interrupt makes those look whose context is done, as ctx is, and gives what is
-// being written for it a limit.
+// interrupt wakes waiters whose context is done. If ctx, which is done, belongs to
+// the stream that is writing, it limits that write to flushLimit.
 func (w *writer) interrupt(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.writing && w.by == ctx && w.err == nil {
-		w.hurry = true
+		w.deadline = true
 		w.nc.SetWriteDeadline(time.Now().Add(flushLimit))
 	}
-	w.turn.Broadcast()
+	w.change.Broadcast()
 }
 
-// stop makes all who wait return err.
+// stop makes all methods return err.
 func (w *writer) stop(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
 		w.err = err
 	}
-	w.turn.Broadcast()
+	w.change.Broadcast()
 }
 
-// stuck reports whether something is being written.
-func (w *writer) stuck() bool {
+// busy reports whether a write is running.
+func (w *writer) busy() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.writing
 }
 
-// silence returns since when nothing has been written.
-func (w *writer) silence() time.Time {
+// lastWrite returns the end of the latest write.
+func (w *writer) lastWrite() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.latest

@@ -1,23 +1,22 @@
 // Package oauth gets the auth tokens of a policy's streams from OAuth 2.0 token
-// servers, and gets new ones before they expire.
+// servers, and renews them before they expire.
 //
-// An entry of the policy's auth section says which streamtype asks for a token,
-// and the index of the token. The streamtype says where the token server is, and
-// is to send a body (http_method POST); what the body is, the program knows: the
-// refresh request of RFC 6749 section 6, with whatever else the server wants.
+// An entry of the policy's auth section names the index of a token and the streamtype
+// that gets it. The streamtype names the token server and must send a body
+// (http_method POST). The program provides the body: the refresh request of RFC 6749
+// section 6, with any further fields that the server needs.
 //
-//	memory := new(runtime.MemoryCredentials)
-//	memory.SetBlob(runtime.BlobAuth, 1, "grant_type=refresh_token&refresh_token=…&client_id=…")
+//	memory := new(credentials.Memory)
+//	memory.SetBlob(policy.BlobAuth, 1, "grant_type=refresh_token&refresh_token=…&client_id=…")
 //	source := oauth.New(memory, oauth.Options{})
 //	c, err := runtime.NewContext(policy, runtime.Options{Credentials: source, …})
 //	…
 //	err = source.Bind(c)
 //
-// As in lws (lib/secure-streams/system/auth-api.amazon.com of v5.0.0) auth token
-// 1 is the body, and the streamtype api_amazon_com_auth gets token 0, if no
-// entry says who else does. Other than there, nothing is asked for until a
-// stream needs it, a new token replaces the old one when it is there as a
-// whole, and no timer runs.
+// As in lws 5.0.0 (lib/secure-streams/system/auth-api.amazon.com) auth token 1 is the
+// body, and the streamtype api_amazon_com_auth gets token 0 if no entry names another
+// one. Unlike lws, a token is requested only when a stream needs it, a new token
+// replaces the old one only when it is complete, and no timer runs.
 package oauth
 
 import (
@@ -34,96 +33,99 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// rootIndex is the index of the auth token that is the body of a request.
+// rootIndex is the index of the auth token that is the body of requests.
 const rootIndex = 1
 
-// amazonStream is the streamtype that gets token 0 if no auth entry says which.
+// amazonStream is the streamtype that gets token 0 if no auth entry names one.
 const amazonStream = "api_amazon_com_auth"
 
-// maxAnswer is how many bytes the answer of a token server may have.
+// maxAnswer is the maximum size of an answer of a token server, in bytes.
 const maxAnswer = 64 << 10
 
-// maxLifetime is the longest that a token is taken to be good for.
+// maxLifetime limits the lifetime of tokens.
 const maxLifetime = 365 * 24 * time.Hour
 
-// How long to wait, after a request has failed, before the next.
+// The limits of the wait after a failed request.
 const (
 	minBackoff = time.Second
 	maxBackoff = 5 * time.Minute
 )
 
-// Options are the settings of a source. The zero value is good.
+// Options are the settings of a source. The zero value is ready for use.
 type Options struct {
 	// Request returns the body of the request for the auth token of an index.
-	// It may be called by several goroutines at a time, for different indexes.
-	// Nil means auth token 1 of the credentials inside.
+	// Calls for different indexes may overlap. Nil means auth token 1 of the
+	// credentials of New.
 	Request func(ctx context.Context, index int) (string, error)
 
-	// Rotated is told the body of the next request, when the server has
-	// answered with another refresh token than that in the one before (RFC 6749
-	// section 6). It is for the program to keep: the old one may be worthless
-	// by now. The body must be a form. It is called before the token is used.
+	// Rotated is called with the body of the next request if the server has
+	// answered with a new refresh token (RFC 6749 section 6). The program should
+	// store the body, since the old token may be invalid. Only bodies that are
+	// forms support this. Rotated is called before the token is used.
 	Rotated func(index int, request string)
 
-	// Margin is how long before a token expires a new one is got, if a stream
-	// needs it then; up to half of it more, at random, so that many devices do
-	// not come at once. A token whose life is less than two of it has a margin
-	// of half of that. 0 means a minute.
+	// Margin is the time before the expiry of a token in which a stream that
+	// needs the token also renews it. Up to half of it is added at random, so
+	// that many devices do not renew at once. It is at most half the lifetime of
+	// the token. 0 means a minute.
 	Margin time.Duration
 
-	// Timeout is how long a request may take, with all retries of the policy.
-	// 0 means a minute.
+	// Timeout is the limit of a request, including retries of the policy. 0 means
+	// a minute.
 	Timeout time.Duration
 }
 
-// A Source is [runtime.Credentials], those inside and besides the auth tokens
-// that the policy says how to get. It may be used by many goroutines at a time,
-// and by one context.
+// A Source is [runtime.Credentials] that add the tokens of the policy's auth section to
+// other credentials, the base. Its methods may be called from any goroutine. It serves
+// one context.
 //
-// Where the credentials inside have such a token, that is used, and no other is
-// got. Else one that is there and good is used at once; if it is about to
-// expire, a new one is got meanwhile. Streams that need one that is not there
-// wait for the one request for it. When a request fails, attempts to connect
-// that need the token fail with it, and there is no other for a time, which
-// doubles each time from 1 s to 5 min.
+// A token that the base has is used as it is. Otherwise a valid token is used at
+// once, and renewed in the background if it is about to expire. Streams that need a
+// missing token wait for one common request. If the request fails, their attempts to
+// connect fail with its error, and the next request is delayed, from 1 s after the
+// first failure to 5 min.
 type Source struct {
-	inside runtime.Credentials
-	o      Options
+	base runtime.Credentials
+	o    Options
 
 	mu     sync.Mutex
-	c      func() *runtime.Context // nil: not bound; in a function, which fmt does not look into
+	c      func() *runtime.Context // nil before Bind; a function, so that fmt does not print the context
 	tokens map[int]*token
 }
 
-// A token is an auth token, and how it is got. The texts are in functions,
-// which fmt does not look into.
+// A token is an auth token. Secrets are in functions, so that fmt does not print
+// them.
 type token struct {
-	text    func() string // nil: none
-	expires time.Time     // zero: never
-	renew   time.Time     // when to get a new one; zero: never
+	text    func() string // nil if there is none
+	expires time.Time     // zero means never
+	renew   time.Time     // when to request a new token; zero means never
 
-	flight  *flight
-	wait    time.Duration // after the last failure
-	retry   time.Time     // not before
-	failure error         // the last one, until a request succeeds
+	request *request      // that is running, or nil
+	wait    time.Duration // after the latest failure
+	retry   time.Time     // the earliest time of the next request
+	failure error         // the latest one, until a request succeeds
 
-	root, request func() string // what the credentials inside had, and what it has become
+	// The body of the next request, and the body of the program that it derives
+	// from.
+	body, root func() string
 }
 
-// A flight is one request for a token.
-type flight struct {
-	done chan struct{} // closed when text and err are there
+// A request is one request for a token.
+type request struct {
+	done chan struct{} // closed when text or err is set
 	text func() string
 	err  error
 }
 
-// New returns a source. It has to be bound to a context. If inside is nil there are
-// no other credentials, and Options.Request is needed.
-func New(inside runtime.Credentials, o Options) *Source {
-	if inside == nil {
-		inside = runtime.ChainCredentials{}
+// New returns a source, which needs Bind. A nil base means no other credentials; the
+// source then needs Options.Request.
+func New(base runtime.Credentials, o Options) *Source {
+	if base == nil {
+		base = credentials.Chain{}
 	}
 	if o.Margin <= 0 {
 		o.Margin = time.Minute
@@ -131,13 +133,12 @@ func New(inside runtime.Credentials, o Options) *Source {
 	if o.Timeout <= 0 {
 		o.Timeout = time.Minute
 	}
-	return &Source{inside: inside, o: o, tokens: make(map[int]*token)}
+	return &Source{base: base, o: o, tokens: make(map[int]*token)}
 }
 
-// Bind names the context whose streams get the tokens. Until then there are
-// none. The error says what in the policy's auth section can not be done:
-// a streamtype that there is not, one that needs the token that it is to get,
-// or two for the same token.
+// Bind sets the context whose streams get the tokens. Before it there are none. The
+// error reports an auth section that names a streamtype that does not exist, one that
+// needs the token that it has to get, or two for the same token.
 func (s *Source) Bind(c *runtime.Context) error {
 	for index := range 4 {
 		if _, err := getter(c.Policy(), index); err != nil {
@@ -153,10 +154,10 @@ func (s *Source) Bind(c *runtime.Context) error {
 	return nil
 }
 
-// tokenOf returns the index of the auth token that a streamtype needs, or -1.
-func tokenOf(st *runtime.StreamType) int {
+// tokenIndex returns the index of the auth token that a streamtype needs, or -1.
+func tokenIndex(st *policy.StreamType) int {
 	switch {
-	case st.Auth != nil && st.Auth.Type != runtime.AuthSigV4:
+	case st.Auth != nil && st.Auth.Type != policy.AuthSigV4:
 		return int(st.Auth.Blob)
 	case st.HTTP != nil && st.HTTP.AuthHeader != "":
 		return 0
@@ -166,15 +167,15 @@ func tokenOf(st *runtime.StreamType) int {
 
 // getter returns the name of the streamtype that gets the auth token of an
 // index, or "" if there is none.
-func getter(p *runtime.Policy, index int) (string, error) {
+func getter(p *policy.Policy, index int) (string, error) {
 	name, auth := "", ""
 	for _, st := range p.StreamTypes {
 		a := st.Auth
-		if a == nil || a.StreamType == "" || a.Type == runtime.AuthSigV4 || int(a.Blob) != index {
+		if a == nil || a.StreamType == "" || a.Type == policy.AuthSigV4 || int(a.Blob) != index {
 			continue
 		}
 		if name != "" && name != a.StreamType {
-			return "", fmt.Errorf("sspolicy: oauth: auth %q and %q get the token of the same blob, %d, by different streamtypes, %q and %q", auth, a.Name, index, name, a.StreamType)
+			return "", fmt.Errorf("sspolicy: oauth: auth %q and %q get the same token, blob %d, by different streamtypes, %q and %q", auth, a.Name, index, name, a.StreamType)
 		}
 		name, auth = a.StreamType, a.Name
 	}
@@ -188,23 +189,22 @@ func getter(p *runtime.Policy, index int) (string, error) {
 	switch {
 	case st == nil:
 		return "", fmt.Errorf("sspolicy: oauth: auth %q: the policy has no streamtype %q", auth, name)
-	case tokenOf(st) == index:
-		return "", fmt.Errorf("sspolicy: oauth: streamtype %q is to get auth token %d, and needs it itself", name, index)
+	case tokenIndex(st) == index:
+		return "", fmt.Errorf("sspolicy: oauth: streamtype %q has to get auth token %d, and needs it itself", name, index)
 	}
 	return name, nil
 }
 
-// ClientCertificate returns the certificate of the credentials inside.
+// ClientCertificate returns the certificate of the base.
 func (s *Source) ClientCertificate(ctx context.Context, index int) (*tls.Certificate, error) {
-	return s.inside.ClientCertificate(ctx, index)
+	return s.base.ClientCertificate(ctx, index)
 }
 
-// Blob returns a text: that of the credentials inside, if they have it, else an
-// auth token, if the policy says how it is got. It waits for that until ctx is
-// done.
-func (s *Source) Blob(ctx context.Context, b runtime.Blob, index int) (string, error) {
-	text, err := s.inside.Blob(ctx, b, index)
-	if err == nil && text != "" || err != nil && !errors.Is(err, runtime.ErrNoCredentials) || b != runtime.BlobAuth {
+// Blob returns a text of the base, or else an auth token if the policy names a
+// streamtype that gets it. It waits for the token until ctx is done.
+func (s *Source) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
+	text, err := s.base.Blob(ctx, b, index)
+	if err == nil && text != "" || err != nil && !errors.Is(err, runtime.ErrNoCredentials) || b != policy.BlobAuth {
 		return text, err
 	}
 	s.mu.Lock()
@@ -226,40 +226,40 @@ func (s *Source) Blob(ctx context.Context, b runtime.Blob, index int) (string, e
 		s.tokens[index] = t
 	}
 	now := time.Now()
-	good := t.text != nil && !past(now, t.expires)
-	due := !good || past(now, t.renew)
-	if due && t.flight == nil && !now.Before(t.retry) {
-		t.flight = &flight{done: make(chan struct{})}
-		go s.get(s.c(), t, t.flight, streamtype, index)
+	valid := t.text != nil && !past(now, t.expires)
+	due := !valid || past(now, t.renew)
+	if due && t.request == nil && !now.Before(t.retry) {
+		t.request = &request{done: make(chan struct{})}
+		go s.get(s.c(), t, t.request, streamtype, index)
 	}
-	f, held, failure := t.flight, t.text, t.failure
+	r, current, failure := t.request, t.text, t.failure
 	s.mu.Unlock()
 	switch {
-	case good:
-		return held(), nil
-	case f == nil:
+	case valid:
+		return current(), nil
+	case r == nil:
 		return "", failure
 	}
 	select {
-	case <-f.done:
-		if f.err != nil {
-			return "", f.err
+	case <-r.done:
+		if r.err != nil {
+			return "", r.err
 		}
-		return f.text(), nil
+		return r.text(), nil
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
 }
 
-// past reports whether it is t, or later, by either of the clocks: the monotonic
-// one may stand still while the system sleeps, the other may be set back. A zero
-// t is never.
+// past reports whether now is t or later, by either clock: the monotonic clock may
+// stop while the system sleeps, and the wall clock may be set back. A zero t means
+// never.
 func past(now, t time.Time) bool {
 	return !t.IsZero() && (!now.Before(t) || !now.Round(0).Before(t.Round(0)))
 }
 
-// Forget gives the auth token of an index up, as when a server has refused it.
-// The next attempt that needs it gets a new one.
+// Forget drops the auth token of an index, for example because a server has refused
+// it. The next attempt that needs the token requests a new one.
 func (s *Source) Forget(index int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,25 +268,25 @@ func (s *Source) Forget(index int) {
 	}
 }
 
-// get makes one request for a token.
-func (s *Source) get(c *runtime.Context, t *token, f *flight, streamtype string, index int) {
+// get makes a request for a token.
+func (s *Source) get(c *runtime.Context, t *token, r *request, streamtype string, index int) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.Timeout)
 	defer cancel()
-	a, err := s.ask(ctx, c, t, streamtype, index)
+	a, err := s.fetch(ctx, c, t, streamtype, index)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer close(f.done)
-	t.flight = nil
+	defer close(r.done)
+	t.request = nil
 	now := time.Now()
 	if err != nil {
 		t.wait = min(max(2*t.wait, minBackoff), maxBackoff)
 		t.retry = now.Add(t.wait/2 + rand.N(t.wait/2))
-		f.err = fmt.Errorf("sspolicy: oauth: streamtype %q: %w", streamtype, err)
-		t.failure = f.err
+		r.err = fmt.Errorf("sspolicy: oauth: streamtype %q: %w", streamtype, err)
+		t.failure = r.err
 		return
 	}
-	f.text = func() string { return a.token }
-	t.text, t.wait, t.retry, t.failure = f.text, 0, time.Time{}, nil
+	r.text = func() string { return a.token }
+	t.text, t.wait, t.retry, t.failure = r.text, 0, time.Time{}, nil
 	t.expires, t.renew = time.Time{}, time.Time{}
 	if a.lifetime > 0 {
 		margin := min(s.o.Margin, a.lifetime/2)
@@ -295,15 +295,15 @@ func (s *Source) get(c *runtime.Context, t *token, f *flight, streamtype string,
 	}
 }
 
-// ask asks the token server. Its error holds nothing of what was sent or
-// received. There is one call at a time for a token.
-func (s *Source) ask(ctx context.Context, c *runtime.Context, t *token, streamtype string, index int) (answer, error) {
-	request, err := s.request(ctx, t, index)
+// fetch asks the token server. The error contains nothing that was sent or received.
+// Calls for the same token do not overlap.
+func (s *Source) fetch(ctx context.Context, c *runtime.Context, t *token, streamtype string, index int) (answer, error) {
+	body, err := s.body(ctx, t, index)
 	if err != nil {
 		return answer{}, err
 	}
-	began := time.Now()
-	resp, err := c.Fetch(ctx, streamtype, runtime.WithBody([]byte(request)), runtime.WithLimit(maxAnswer))
+	start := time.Now()
+	resp, err := c.Fetch(ctx, streamtype, runtime.WithBody([]byte(body)), runtime.WithLimit(maxAnswer))
 	if nack, ok := errors.AsType[*runtime.NackError](err); ok {
 		return answer{}, &RefusedError{Code: errorCode(nack.Response.Body), Status: nack.Status}
 	}
@@ -314,13 +314,13 @@ func (s *Source) ask(ctx context.Context, c *runtime.Context, t *token, streamty
 	if err != nil {
 		return answer{}, err
 	}
-	// It was made some time after it was asked for.
+	// The lifetime began at some time since start.
 	if a.lifetime > 0 {
-		a.lifetime = max(a.lifetime-time.Since(began), time.Second)
+		a.lifetime = max(a.lifetime-time.Since(start), time.Second)
 	}
-	if next, ok := rotate(request, a.refresh); ok {
+	if next, ok := rotate(body, a.refresh); ok {
 		s.mu.Lock()
-		t.request = func() string { return next }
+		t.body = func() string { return next }
 		s.mu.Unlock()
 		if s.o.Rotated != nil {
 			s.o.Rotated(index, next)
@@ -329,32 +329,32 @@ func (s *Source) ask(ctx context.Context, c *runtime.Context, t *token, streamty
 	return a, nil
 }
 
-// request returns the body of the next request.
-func (s *Source) request(ctx context.Context, t *token, index int) (root string, err error) {
+// body returns the body of the next request.
+func (s *Source) body(ctx context.Context, t *token, index int) (root string, err error) {
 	if s.o.Request != nil {
 		root, err = s.o.Request(ctx, index)
 	} else {
-		root, err = s.inside.Blob(ctx, runtime.BlobAuth, rootIndex)
+		root, err = s.base.Blob(ctx, policy.BlobAuth, rootIndex)
 	}
 	if err == nil && root == "" {
 		err = runtime.ErrNoCredentials
 	}
 	if err != nil {
-		return "", fmt.Errorf("what to ask the token server with: %w", err)
+		return "", fmt.Errorf("body of the token request: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.root == nil || t.root() != root { // the program has got another one
+	if t.root == nil || t.root() != root { // the program has changed it
 		t.root = func() string { return root }
-		t.request = t.root
+		t.body = t.root
 	}
-	return t.request(), nil
+	return t.body(), nil
 }
 
-// rotate returns a form with another refresh token in it, and whether there is
-// anything to change.
-func rotate(request, refresh string) (string, bool) {
-	form, err := url.ParseQuery(request)
+// rotate returns a form with a new refresh token. It reports false if the form does
+// not change.
+func rotate(body, refresh string) (string, bool) {
+	form, err := url.ParseQuery(body)
 	if err != nil || refresh == "" || !form.Has("refresh_token") || form.Get("refresh_token") == refresh {
 		return "", false
 	}
@@ -362,12 +362,12 @@ func rotate(request, refresh string) (string, bool) {
 	return form.Encode(), true
 }
 
-// A RefusedError says that the token server was reached, and gave no token.
+// A RefusedError is returned when the token server has answered, but not with a token.
 type RefusedError struct {
-	// Code is the error of RFC 6749 section 5.2 that the server told, such as
-	// "invalid_grant", where the user has to log in again; "" if it told none.
+	// Code is the error code of the server (RFC 6749 section 5.2), or "". After
+	// "invalid_grant" the user has to log in again.
 	Code   string
-	Status int // of HTTP; 0 if the protocol has none
+	Status int // of HTTP; 0 with other protocols
 }
 
 func (e *RefusedError) Error() string {
@@ -381,8 +381,8 @@ func (e *RefusedError) Error() string {
 	return text
 }
 
-// errorCodes are those of RFC 6749 section 5.2. No other text is taken from an
-// answer: it might quote what was sent.
+// errorCodes are the codes of RFC 6749 section 5.2. No other text of an answer is
+// used, because it might quote the request.
 var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope"}
 
 func errorCode(body []byte) string {
@@ -395,18 +395,18 @@ func errorCode(body []byte) string {
 	return a.Error
 }
 
-// An answer is what a token server gave: RFC 6749 section 5.1.
+// An answer is the answer of a token server (RFC 6749 section 5.1).
 type answer struct {
 	token, refresh string
-	lifetime       time.Duration // 0: not told
+	lifetime       time.Duration // 0 means unknown
 }
 
-// ErrAnswer is why a request failed that was answered with something else than
-// a token.
+// ErrAnswer is returned when the token server has accepted the request, but its answer
+// holds no token.
 var ErrAnswer = errors.New("the answer is not the JSON of a token")
 
-// parseAnswer reads an answer. An expires_in may be a string of digits, as some
-// servers have it.
+// parseAnswer parses an answer. It accepts an expires_in that is a string, as some
+// servers send.
 func parseAnswer(body []byte) (answer, error) {
 	var a struct {
 		Token   string          `json:"access_token"`

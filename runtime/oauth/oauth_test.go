@@ -18,20 +18,24 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const root = "grant_type=refresh_token&refresh_token=s3kr1t-0&client_id=me"
 
-// policyFor returns a policy with a service that needs a token, and with the
-// token server at that address.
-func policyFor(t *testing.T, tokens, service string) *runtime.Policy {
+// policyFor returns a policy with the streamtypes "service", which needs a token, and
+// "tokens", which gets it, for servers at these addresses.
+func policyFor(t *testing.T, tokens, service string) *policy.Policy {
 	t.Helper()
-	auth := &runtime.Auth{Name: "lwa", StreamType: "tokens"}
-	p := &runtime.Policy{StreamTypes: []*runtime.StreamType{
-		{Name: "service", Opportunistic: true, Auth: auth, HTTP: &runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}},
-		{Name: "tokens", Opportunistic: true, HTTP: &runtime.HTTP{Method: "POST", URL: "/token", WWWFormURLEncoded: true}},
+	auth := &policy.Auth{Name: "lwa", StreamType: "tokens"}
+	p := &policy.Policy{StreamTypes: []*policy.StreamType{
+		{Name: "service", Opportunistic: true, Auth: auth, HTTP: &policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Bearer "}},
+		{Name: "tokens", Opportunistic: true, HTTP: &policy.HTTP{Method: "POST", URL: "/token", WWWFormURLEncoded: true}},
 	}}
 	for i, addr := range []string{service, tokens} {
 		host, port, err := net.SplitHostPort(addr)
@@ -47,7 +51,7 @@ func policyFor(t *testing.T, tokens, service string) *runtime.Policy {
 	return p
 }
 
-// A bench is a context whose tokens come from a server, and what it logs.
+// A bench is a context whose tokens come from a Source, and its log.
 type bench struct {
 	*runtime.Context
 	source *Source
@@ -61,29 +65,25 @@ func (b *bench) Write(p []byte) (int, error) {
 	return b.log.Write(p)
 }
 
-func newBench(t *testing.T, p *runtime.Policy, o Options, transport runtime.Transport) *bench {
+func newBench(t *testing.T, p *policy.Policy, o Options, tr transport.Transport) *bench {
 	t.Helper()
-	memory := new(runtime.MemoryCredentials)
-	memory.SetBlob(runtime.BlobAuth, rootIndex, root)
+	memory := new(credentials.Memory)
+	memory.SetBlob(policy.BlobAuth, rootIndex, root)
 	b := &bench{source: New(memory, o)}
-	var err error
-	b.Context, err = runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{transport}, Credentials: b.source,
-		Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.Context = teststream.NewPolicyContext(t, runtime.Options{Transports: []transport.Transport{tr}, Credentials: b.source,
+		Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))}, p)
 	if err := b.source.Bind(b.Context); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-// private checks that no secret is in what has been logged, nor in what fmt
-// prints of the values.
+// private shuts the context down, and checks that neither the log nor fmt reveals a
+// secret.
 func (b *bench) private(t *testing.T, err error) {
 	t.Helper()
-	b.Close()
-	b.source.mu.Lock() // fmt looks at all that it finds
+	teststream.Shutdown(t, b.Context)
+	b.source.mu.Lock() // fmt reads all fields
 	defer b.source.mu.Unlock()
 	text := b.log.String() + fmt.Sprintf("%v %+v %#v %q %x", err, err, err, err, err)
 	for _, v := range []any{b.source, *b.source.tokens[0]} {
@@ -93,13 +93,13 @@ func (b *bench) private(t *testing.T, err error) {
 	}
 	for _, secret := range []string{"s3kr1t", fmt.Sprintf("%x", "s3kr1t"), fmt.Sprint([]byte("s3kr1t"))} {
 		if strings.Contains(text, secret) {
-			t.Errorf("a secret got out: %s", text)
+			t.Errorf("secret %q in %s", secret, text)
 		}
 	}
 }
 
-// A tokenServer gives tokens, each with a number, for the refresh token that
-// goes with it.
+// A tokenServer returns numbered tokens. Each needs the refresh token of the answer
+// before.
 type tokenServer struct {
 	requests atomic.Int32
 	answer   func(w http.ResponseWriter, n int32)
@@ -120,23 +120,22 @@ func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"access_token": "s3kr1t-token-%d", "token_type": "bearer", "expires_in": 3600, "refresh_token": "s3kr1t-%d"}`, n, n)
 }
 
-// addr returns where a server for h listens.
+// addr returns the address of a server for h.
 func addr(t *testing.T, h http.Handler) string {
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	return srv.Listener.Addr().String()
 }
 
-// echo answers with the token that it got.
+// echo answers with the token of the request.
 var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("Authorization")) })
 
-// TestOnce checks that many streams make one request, and that the next one is
-// made with what the server gave.
+// TestOnce checks that many streams cause one request, and that the next request uses
+// the new refresh token.
 func TestOnce(t *testing.T) {
 	tokens := &tokenServer{}
 	rotated := ""
 	b := newBench(t, policyFor(t, addr(t, tokens), addr(t, echo)), Options{Rotated: func(index int, request string) { rotated = fmt.Sprint(index, request) }}, sshttp.New())
-	defer b.Close()
 	all := func(want string) {
 		t.Helper()
 		var wg sync.WaitGroup
@@ -155,17 +154,17 @@ func TestOnce(t *testing.T) {
 		t.Errorf("%d requests for a token", n)
 	}
 	if want := "0client_id=me&grant_type=refresh_token&refresh_token=s3kr1t-1"; rotated != want {
-		t.Errorf("what to keep is %q, want %q", rotated, want)
+		t.Errorf("Rotated got %q, want %q", rotated, want)
 	}
 	b.source.Forget(0)
-	all("Bearer s3kr1t-token-2") // which the server gives for the refresh token of the first answer alone
+	all("Bearer s3kr1t-token-2") // needs the refresh token of the first answer
 	if n := tokens.requests.Load(); n != 2 {
 		t.Errorf("%d requests for a token", n)
 	}
 	b.private(t, nil)
 }
 
-// TestFailures checks answers that hold no token.
+// TestFailures checks answers without a token.
 func TestFailures(t *testing.T) {
 	long := strings.Repeat(" ", maxAnswer)
 	for _, tt := range []struct {
@@ -178,15 +177,15 @@ func TestFailures(t *testing.T) {
 		{"another error", 401, `{"error": "s3kr1t"}`, refused("", 401)},
 		{"500", 500, `{"access_token": "s3kr1t"}`, refused("", 500)},
 		{"garbage", 200, `s3kr1t`, is(ErrAnswer)},
-		{"nothing", 200, ``, is(ErrAnswer)},
+		{"empty", 200, ``, is(ErrAnswer)},
 		{"no token", 200, `{"access_token": "", "refresh_token": "s3kr1t"}`, is(ErrAnswer)},
-		{"not a text", 200, `{"access_token": 1}`, is(ErrAnswer)},
-		{"more than JSON", 200, `{"access_token": "s3kr1t"} s3kr1t`, is(ErrAnswer)},
+		{"not a string", 200, `{"access_token": 1}`, is(ErrAnswer)},
+		{"trailing text", 200, `{"access_token": "s3kr1t"} s3kr1t`, is(ErrAnswer)},
 		{"cut short", 200, `{"access_token": "s3kr1t`, is(ErrAnswer)},
 		{"expired", 200, `{"access_token": "s3kr1t", "expires_in": 0}`, is(ErrAnswer)},
-		{"no time", 200, `{"access_token": "s3kr1t", "expires_in": "s3kr1t"}`, is(ErrAnswer)},
+		{"bad expires_in", 200, `{"access_token": "s3kr1t", "expires_in": "s3kr1t"}`, is(ErrAnswer)},
 		{"too long", 200, `{"access_token": "s3kr1t"}` + long, is(runtime.ErrTooLong)},
-		{"a line break in it", 200, `{"access_token": "s3kr1t\r\nx: y"}`, is(runtime.ErrBadCredentials)},
+		{"line break", 200, `{"access_token": "s3kr1t\r\nx: y"}`, is(runtime.ErrBadCredentials)},
 		{"unavailable", 503, `s3kr1t`, is(runtime.ErrAllRetriesFailed)},
 	} {
 		services := atomic.Int32{}
@@ -213,27 +212,33 @@ func refused(code string, status int) func(error) bool {
 	}
 }
 
-// A loop is a transport without a network: the streamtype tokens is answered by
-// answer, the others with the token that they have.
+// A loop is a transport without a network. The streamtype "tokens" gets the result of
+// answer, others get their token.
 type loop struct {
 	mu       sync.Mutex
-	requests []time.Duration // when, from the start
+	requests []time.Duration // times since start
 	start    time.Time
 	answer   func(n int, body string) (string, error)
 	delay    time.Duration
 }
 
-func (t *loop) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolH1} }
-func (t *loop) Prepare(*runtime.Context, *runtime.StreamType) (runtime.Connector, error) {
-	return t, nil
+func (t *loop) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolH1} }
+func (t *loop) Prepare(s *transport.Setup) (transport.Connector, error) {
+	return loopConnector{t, s}, nil
 }
-func (t *loop) Close() error { return nil }
 
-func (t *loop) Run(ctx context.Context, l *runtime.Link) error {
+type loopConnector struct {
+	*loop
+	setup *transport.Setup
+}
+
+func (loopConnector) Close() error { return nil }
+
+func (t loopConnector) Run(ctx context.Context, l transport.Link) error {
 	text := ""
-	if l.StreamType().Name == "tokens" {
+	if t.setup.Stream.Name == "tokens" {
 		buf := make([]byte, 1024)
-		n, _, err := l.Tx(buf)
+		piece, err := l.Tx(buf)
 		if err != nil {
 			return err
 		}
@@ -246,12 +251,12 @@ func (t *loop) Run(ctx context.Context, l *runtime.Link) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if text, err = t.answer(k, string(buf[:n])); err != nil {
+		if text, err = t.answer(k, string(buf[:piece.N])); err != nil {
 			return err
 		}
 	} else {
 		var err error
-		if text, err = l.Blob(runtime.BlobAuth, 0); err != nil {
+		if text, err = t.setup.Secret(ctx, policy.BlobAuth, 0); err != nil {
 			return err
 		}
 	}
@@ -261,10 +266,10 @@ func (t *loop) Run(ctx context.Context, l *runtime.Link) error {
 	if err := l.Rx([]byte(text), runtime.FlagSOM|runtime.FlagEOM); err != nil {
 		return err
 	}
-	return l.Complete(true)
+	return l.Done(true)
 }
 
-// get returns the token that a stream gets, or the error.
+// get returns the token of a stream, or the error as text.
 func (b *bench) get(t *testing.T) string {
 	answer, err := b.Fetch(t.Context(), "service")
 	if err != nil {
@@ -278,20 +283,19 @@ func newLoop(t *testing.T, answer func(n int, body string) (string, error), o Op
 	return tr, newBench(t, policyFor(t, "tokens:1", "service:1"), o, tr)
 }
 
-// TestRenewal checks when a new token is got: before the old one expires,
-// without anyone waiting for it, and not while nobody needs it.
+// TestRenewal checks that a token is renewed before it expires, without a stream that
+// waits, and only if a stream needs it.
 func TestRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, b := newLoop(t, func(n int, body string) (string, error) {
 			return fmt.Sprintf(`{"access_token": "token-%d", "expires_in": "1000"}`, n), nil
 		}, Options{Margin: 100 * time.Second})
 		tr.delay = 2 * time.Second
-		defer b.Close()
 		for _, step := range []struct {
 			at   time.Duration // in seconds
 			want string
-			n    int // requests by then
-			took time.Duration
+			n    int           // requests by then
+			took time.Duration // in seconds
 		}{
 			{0, "token-1", 1, 2},
 			{500, "token-1", 1, 0},
@@ -299,12 +303,12 @@ func TestRenewal(t *testing.T) {
 			{905, "token-1", 2, 0}, // the margin has begun
 			{908, "token-2", 2, 0},
 			{1500, "token-2", 2, 0},
-			{9000, "token-3", 3, 2}, // it had expired long since
+			{9000, "token-3", 3, 2}, // expired
 		} {
 			time.Sleep(time.Until(tr.start.Add(step.at * time.Second)))
-			began := time.Now()
-			if got := b.get(t); got != step.want || time.Since(began) != step.took*time.Second {
-				t.Errorf("after %v s: %s after %v, want %s after %v s", int(step.at), got, time.Since(began), step.want, int(step.took))
+			start := time.Now()
+			if got := b.get(t); got != step.want || time.Since(start) != step.took*time.Second {
+				t.Errorf("after %v s: %s after %v, want %s after %v s", int(step.at), got, time.Since(start), step.want, int(step.took))
 			}
 			synctest.Wait()
 			tr.mu.Lock()
@@ -316,13 +320,13 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
-// TestSpread checks that devices do not all renew at the same time, and that a
-// short life is not spent on renewing.
+// TestSpread checks that the time of renewal is random, and that tokens with a short
+// lifetime are not renewed all the time.
 func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			life, first, last time.Duration
-		}{{3600, 3510, 3540}, {10, 2, 6}} { // 60 s, and half of it more at random; a life of 10 s has a margin of 5 s
+		}{{3600, 3510, 3540}, {10, 2, 6}} { // a margin of 60 to 90 s; of 5 to 7.5 s with a lifetime of 10 s
 			different := map[time.Duration]bool{}
 			for range 20 {
 				_, b := newLoop(t, func(int, string) (string, error) {
@@ -334,7 +338,7 @@ func TestSpread(t *testing.T) {
 					t.Errorf("renewed after %v of %d s", left, tt.life)
 				}
 				different[left] = true
-				b.Close()
+				teststream.Shutdown(t, b.Context)
 			}
 			if len(different) < 10 {
 				t.Errorf("only %d different times of 20", len(different))
@@ -343,8 +347,8 @@ func TestSpread(t *testing.T) {
 	})
 }
 
-// TestBackoff checks that a token server that fails is let alone for a time, and
-// that the old token is used as long as it is good.
+// TestBackoff checks that failures delay the next request, and that a valid token is
+// used meanwhile.
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("down")
@@ -355,7 +359,6 @@ func TestBackoff(t *testing.T) {
 			}
 			return `{"access_token": "token", "expires_in": 100}`, nil
 		}, Options{Margin: 20 * time.Second})
-		defer b.Close()
 		good, bad := 0, 0
 		for time.Since(tr.start) < time.Hour {
 			if got := b.get(t); got == "token" {
@@ -381,14 +384,14 @@ func TestBackoff(t *testing.T) {
 		ok = 1000
 		time.Sleep(5 * time.Minute)
 		if got := b.get(t); got != "token" {
-			t.Errorf("when the server is back: %s", got)
+			t.Errorf("after the server has recovered: %s", got)
 		}
 	})
 }
 
-// TestGivenUp checks that a stream which is gone, or a context that closes,
-// waits for no token server.
-func TestGivenUp(t *testing.T) {
+// TestCancel checks that a stream that ends, or a context that closes, does not wait for
+// the token server.
+func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, b := newLoop(t, func(n int, body string) (string, error) { return `{"access_token": "token"}`, nil }, Options{})
 		tr.delay = 10 * time.Second
@@ -398,76 +401,71 @@ func TestGivenUp(t *testing.T) {
 			t.Error(err)
 		}
 		if got := b.get(t); got != "token" || len(tr.requests) != 1 || time.Since(tr.start) != 10*time.Second {
-			t.Errorf("%s after %v and %d requests: the one that was under way is for all", got, time.Since(tr.start), len(tr.requests))
+			t.Errorf("%s after %v and %d requests; want the token of the running request", got, time.Since(tr.start), len(tr.requests))
 		}
 		b.source.Forget(0)
 		go b.get(t)
 		time.Sleep(time.Second)
-		began := time.Now()
-		b.Close()
-		if d := time.Since(began); d != 0 {
-			t.Errorf("Close takes %v", d)
+		start := time.Now()
+		teststream.Shutdown(t, b.Context)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("Shutdown took %v", d)
 		}
 		time.Sleep(time.Second)
-		if _, err := b.source.Blob(t.Context(), runtime.BlobAuth, 0); !errors.Is(err, runtime.ErrClosed) {
-			t.Errorf("after Close: %v", err)
+		if _, err := b.source.Blob(t.Context(), policy.BlobAuth, 0); !errors.Is(err, runtime.ErrClosed) {
+			t.Errorf("after Shutdown: %v", err)
 		}
 	})
 }
 
-// TestInside checks what comes from the credentials inside, and what request is
-// made of them.
-func TestInside(t *testing.T) {
+// TestBase checks texts of the base, and requests made from it.
+func TestBase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var bodies []string
 		tr := &loop{start: time.Now(), answer: func(n int, body string) (string, error) {
 			bodies = append(bodies, body)
 			return fmt.Sprintf(`{"access_token": "t%d", "refresh_token": "r%d"}`, n, n), nil
 		}}
-		memory := new(runtime.MemoryCredentials)
+		memory := new(credentials.Memory)
 		source := New(memory, Options{})
 		p := policyFor(t, "tokens:1", "service:1")
 		p.StreamTypes[0].Auth, p.StreamTypes[1].Name = nil, "tokens"
-		p.StreamTypes = append(p.StreamTypes, &runtime.StreamType{Name: "x", Auth: &runtime.Auth{StreamType: "tokens", Blob: 0}, HTTP: &runtime.HTTP{}})
-		c, err := runtime.NewContext(p, runtime.Options{Transports: []runtime.Transport{tr}, Credentials: source})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		p.StreamTypes = append(p.StreamTypes, &policy.StreamType{Name: "x", Auth: &policy.Auth{StreamType: "tokens", Blob: 0}, HTTP: &policy.HTTP{}})
+		c := teststream.NewPolicyContext(t, runtime.Options{Transports: []transport.Transport{tr}, Credentials: source}, p)
 		get := func(want string, target error) {
 			t.Helper()
-			if text, err := source.Blob(t.Context(), runtime.BlobAuth, 0); text != want || !errors.Is(err, target) {
+			if text, err := source.Blob(t.Context(), policy.BlobAuth, 0); text != want || !errors.Is(err, target) {
 				t.Errorf("%q, %v, want %q, %v", text, err, want, target)
 			}
 		}
-		memory.SetBlob(runtime.BlobAuth, 1, "refresh_token=a&x=y")
-		get("", runtime.ErrNoCredentials) // not bound
+		memory.SetBlob(policy.BlobAuth, 1, "refresh_token=a&x=y")
+		get("", runtime.ErrNoCredentials) // before Bind
 		if err := source.Bind(c); err != nil {
 			t.Fatal(err)
 		}
-		memory.SetBlob(runtime.BlobAuth, 0, "given")
-		get("given", nil)
-		memory.SetBlob(runtime.BlobAuth, 0, "")
+		memory.SetBlob(policy.BlobAuth, 0, "base")
+		get("base", nil)
+		memory.SetBlob(policy.BlobAuth, 0, "")
 		get("t1", nil)
 		source.Forget(0)
 		get("t2", nil)
 		source.Forget(0)
-		memory.SetBlob(runtime.BlobAuth, 1, "refresh_token=b")
+		memory.SetBlob(policy.BlobAuth, 1, "refresh_token=b")
 		get("t3", nil)
 		source.Forget(0)
-		memory.SetBlob(runtime.BlobAuth, 1, "no form %")
+		memory.SetBlob(policy.BlobAuth, 1, "no form %")
 		get("t4", nil)
 		source.Forget(0)
-		memory.SetBlob(runtime.BlobAuth, 1, "")
+		memory.SetBlob(policy.BlobAuth, 1, "")
 		get("", runtime.ErrNoCredentials)
 		want := []string{"refresh_token=a&x=y", "refresh_token=r1&x=y", "refresh_token=b", "no form %"}
 		if fmt.Sprint(bodies) != fmt.Sprint(want) {
-			t.Errorf("asked with %q, want %q", bodies, want)
+			t.Errorf("requests %q, want %q", bodies, want)
 		}
 		for _, tt := range []struct {
-			b     runtime.Blob
+			b     policy.Blob
 			index int
-		}{{runtime.BlobAuth, 2}, {runtime.BlobAuth, 17}, {runtime.BlobDeviceSerial, 0}} {
+		}{{policy.BlobAuth, 2}, {policy.BlobAuth, 17}, {policy.BlobDeviceSerial, 0}} {
 			if text, err := source.Blob(t.Context(), tt.b, tt.index); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
 				t.Errorf("%v %d: %q, %v", tt.b, tt.index, text, err)
 			}
@@ -478,51 +476,43 @@ func TestInside(t *testing.T) {
 	})
 }
 
-// TestBind has policies and who gets their tokens.
+// TestBind checks which streamtype gets each token of a policy.
 func TestBind(t *testing.T) {
-	post := &runtime.HTTP{Method: "POST"}
-	uses := func(blob uint8, by string) *runtime.StreamType {
-		return &runtime.StreamType{Name: "uses-" + by, Auth: &runtime.Auth{Name: "a-" + by, StreamType: by, Blob: blob}, HTTP: &runtime.HTTP{AuthHeader: "x"}}
+	post := &policy.HTTP{Method: "POST"}
+	uses := func(blob uint8, by string) *policy.StreamType {
+		return &policy.StreamType{Name: "uses-" + by, Auth: &policy.Auth{Name: "a-" + by, StreamType: by, Blob: blob}, HTTP: &policy.HTTP{AuthHeader: "x"}}
 	}
-	plain := func(name string) *runtime.StreamType { return &runtime.StreamType{Name: name, HTTP: post} }
+	plain := func(name string) *policy.StreamType { return &policy.StreamType{Name: name, HTTP: post} }
 	for _, tt := range []struct {
-		types []*runtime.StreamType
+		types []*policy.StreamType
 		want  [4]string
 		err   string
 	}{
 		{nil, [4]string{}, ""},
-		{[]*runtime.StreamType{plain("api_amazon_com_auth")}, [4]string{"api_amazon_com_auth"}, ""},
-		{[]*runtime.StreamType{plain("api_amazon_com_auth"), plain("lwa"), uses(0, "lwa")}, [4]string{"lwa"}, ""},
-		{[]*runtime.StreamType{plain("a"), plain("b"), uses(0, "a"), uses(3, "b"), uses(3, "b")}, [4]string{"a", "", "", "b"}, ""},
-		{[]*runtime.StreamType{uses(0, "lwa")}, [4]string{}, `auth "a-lwa": the policy has no streamtype "lwa"`},
-		{[]*runtime.StreamType{plain("a"), plain("b"), uses(1, "a"), uses(1, "b")}, [4]string{}, `auth "a-a" and "a-b" get the token of the same blob, 1`},
-		{[]*runtime.StreamType{uses(2, "uses-uses-x"), {Name: "uses-uses-x", HTTP: post, Auth: &runtime.Auth{Blob: 2}}}, [4]string{}, `needs it itself`},
-		{[]*runtime.StreamType{{Name: "api_amazon_com_auth", HTTP: &runtime.HTTP{AuthHeader: "x"}}}, [4]string{}, `needs it itself`},
-		{[]*runtime.StreamType{{Name: "s3", HTTP: post, Auth: &runtime.Auth{Type: "sigv4", StreamType: "none"}}}, [4]string{}, ""},
+		{[]*policy.StreamType{plain("api_amazon_com_auth")}, [4]string{"api_amazon_com_auth"}, ""},
+		{[]*policy.StreamType{plain("api_amazon_com_auth"), plain("lwa"), uses(0, "lwa")}, [4]string{"lwa"}, ""},
+		{[]*policy.StreamType{plain("a"), plain("b"), uses(0, "a"), uses(3, "b"), uses(3, "b")}, [4]string{"a", "", "", "b"}, ""},
+		{[]*policy.StreamType{uses(0, "lwa")}, [4]string{}, `auth "a-lwa": the policy has no streamtype "lwa"`},
+		{[]*policy.StreamType{plain("a"), plain("b"), uses(1, "a"), uses(1, "b")}, [4]string{}, `auth "a-a" and "a-b" get the same token, blob 1`},
+		{[]*policy.StreamType{uses(2, "uses-uses-x"), {Name: "uses-uses-x", HTTP: post, Auth: &policy.Auth{Blob: 2}}}, [4]string{}, `needs it itself`},
+		{[]*policy.StreamType{{Name: "api_amazon_com_auth", HTTP: &policy.HTTP{AuthHeader: "x"}}}, [4]string{}, `needs it itself`},
+		{[]*policy.StreamType{{Name: "s3", HTTP: post, Auth: &policy.Auth{Type: "sigv4", StreamType: "none"}}}, [4]string{}, ""},
 	} {
-		p := &runtime.Policy{StreamTypes: tt.types}
-		c, err := runtime.NewContext(p, runtime.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = New(new(runtime.MemoryCredentials), Options{}).Bind(c)
+		p := &policy.Policy{StreamTypes: tt.types}
+		c := teststream.NewPolicyContext(t, runtime.Options{}, p)
+		err := New(new(credentials.Memory), Options{}).Bind(c)
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%v, want %s", err, tt.err)
 		}
 		for i, want := range tt.want {
 			if got, _ := getter(p, i); got != want && tt.err == "" {
-				t.Errorf("token %d is got by %q, want %q", i, got, want)
+				t.Errorf("streamtype %q gets token %d, want %q", got, i, want)
 			}
 		}
-		c.Close()
 	}
-	s := New(new(runtime.MemoryCredentials), Options{})
+	s := New(new(credentials.Memory), Options{})
 	for i := range 2 {
-		c, err := runtime.NewContext(&runtime.Policy{}, runtime.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := teststream.NewContext(t, runtime.Options{})
 		if err := s.Bind(c); (err == nil) != (i == 0) {
 			t.Errorf("context %d: %v", i, err)
 		}
@@ -548,10 +538,10 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// TestNothingInside checks that a source may do without other credentials.
-func TestNothingInside(t *testing.T) {
+// TestNoBase checks a source without other credentials.
+func TestNoBase(t *testing.T) {
 	s := New(nil, Options{})
-	if text, err := s.Blob(t.Context(), runtime.BlobAuth, 0); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
+	if text, err := s.Blob(t.Context(), policy.BlobAuth, 0); text != "" || !errors.Is(err, runtime.ErrNoCredentials) {
 		t.Errorf("%q, %v", text, err)
 	}
 	if cert, err := s.ClientCertificate(t.Context(), 1); cert != nil || !errors.Is(err, runtime.ErrNoCredentials) {

@@ -22,6 +22,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/otel"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func TestHooks(t *testing.T) {
@@ -52,13 +54,13 @@ func TestHooks(t *testing.T) {
 		}
 		io.Copy(w, r.Body)
 	}))
-	c, err := runtime.NewContext(&runtime.Policy{StreamTypes: []*runtime.StreamType{{
-		Name: "post", Protocol: runtime.ProtocolH1, Endpoint: server.URL + "/?" + secret, Opportunistic: true,
-		Retry:    &runtime.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1},
-		Metadata: []runtime.Metadata{{Name: "traceparent", Header: "traceparent:"}, {Name: "token", Header: "authorization:"}},
-		HTTP:     &runtime.HTTP{Method: "POST"},
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{
+		Name: "post", Protocol: policy.ProtocolH1, Endpoint: server.URL + "/?" + secret, Opportunistic: true,
+		Retry:    &policy.Retry{Backoff: []time.Duration{time.Millisecond}, Conceal: 1},
+		Metadata: []policy.Metadata{{Name: "traceparent", Header: "traceparent:"}, {Name: "token", Header: "authorization:"}},
+		HTTP:     &policy.HTTP{Method: "POST"},
 	}}}, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New()}, Hooks: hooks, Logger: slog.New(slog.DiscardHandler),
+		Transports: []transport.Transport{sshttp.New()}, Hooks: hooks, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

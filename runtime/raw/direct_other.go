@@ -4,12 +4,12 @@ package raw
 
 import "net"
 
-// A direct is what there is on unix alone.
-type direct struct{}
+// A directConn exists on unix systems only.
+type directConn struct{}
 
-func newDirect(net.Conn) *direct { return nil }
+func newDirectConn(net.Conn) *directConn { return nil }
 
-func (*direct) read() ([]byte, error)           { panic("unreachable") }
-func (*direct) write([]byte, bool) (int, error) { panic("unreachable") }
-func (*direct) take() *[largeBuffer]byte        { panic("unreachable") }
-func (*direct) release()                        {}
+func (*directConn) read() ([]byte, error)           { panic("unreachable") }
+func (*directConn) write([]byte, bool) (int, error) { panic("unreachable") }
+func (*directConn) take() *[largeBuffer]byte        { panic("unreachable") }
+func (*directConn) release()                        {}

@@ -9,15 +9,15 @@ import (
 	"syscall"
 )
 
-// A direct is a TCP or unix connection without TLS, used without what net does
-// for everyone: it holds no buffer while there is nothing to read, and can be
-// written to without any waiting.
-type direct struct {
+// A directConn does system calls on the socket of a TCP or unix connection. Unlike
+// package net it needs no buffer while there is nothing to read, and it can write
+// without blocking.
+type directConn struct {
 	conn net.Conn
 	raw  syscall.RawConn
 
 	// Of the reading goroutine.
-	in            *[largeBuffer]byte // holds what has been read; nil if there is none
+	in            *[largeBuffer]byte // the piece read; nil if there is none
 	n             int
 	err           error
 	out           []byte
@@ -27,8 +27,8 @@ type direct struct {
 	onRead, onOut func(uintptr) bool
 }
 
-// newDirect returns nil for a connection that is more, or less, than a socket.
-func newDirect(conn net.Conn) *direct {
+// newDirectConn returns nil for a connection that is not just a stream socket.
+func newDirectConn(conn net.Conn) *directConn {
 	if c, ok := conn.(interface{ Dialed() net.Conn }); ok {
 		conn = c.Dialed()
 	}
@@ -38,7 +38,7 @@ func newDirect(conn net.Conn) *direct {
 	case *net.TCPConn:
 		raw, err = c.SyscallConn()
 	case *net.UnixConn:
-		if c.LocalAddr().Network() != "unix" { // the others have messages
+		if c.LocalAddr().Network() != "unix" { // unixgram and unixpacket have messages
 			return nil
 		}
 		raw, err = c.SyscallConn()
@@ -48,14 +48,14 @@ func newDirect(conn net.Conn) *direct {
 	if err != nil {
 		return nil
 	}
-	d := &direct{conn: conn, raw: raw}
+	d := &directConn{conn: conn, raw: raw}
 	d.onRead, d.onOut = d.readable, d.writable
 	return d
 }
 
-// read waits for something, and returns it. It is there until the next read, or
+// read waits for a piece and returns it. It is valid until the next call of read or
 // release.
-func (d *direct) read() ([]byte, error) {
+func (d *directConn) read() ([]byte, error) {
 	d.n, d.err = 0, nil
 	if err := d.raw.Read(d.onRead); err != nil {
 		d.release()
@@ -68,7 +68,7 @@ func (d *direct) read() ([]byte, error) {
 	return d.in[:d.n], nil
 }
 
-func (d *direct) readable(fd uintptr) bool {
+func (d *directConn) readable(fd uintptr) bool {
 	if d.in == nil {
 		d.in = buffers.Get().(*[largeBuffer]byte)
 	}
@@ -89,8 +89,8 @@ func (d *direct) readable(fd uintptr) bool {
 	return true
 }
 
-// take takes the buffer over, for what it holds to be replaced.
-func (d *direct) take() *[largeBuffer]byte {
+// take returns the buffer of the piece for use by the caller, or another one.
+func (d *directConn) take() *[largeBuffer]byte {
 	buf := d.in
 	d.in = nil
 	if buf == nil {
@@ -99,16 +99,17 @@ func (d *direct) take() *[largeBuffer]byte {
 	return buf
 }
 
-// release gives the buffer up. d may be nil.
-func (d *direct) release() {
+// release gives the buffer of the piece up. d may be nil.
+func (d *directConn) release() {
 	if d != nil && d.in != nil {
 		buffers.Put(d.in)
 		d.in = nil
 	}
 }
 
-// write writes as much of p as can be: without waiting, or until the deadline.
-func (d *direct) write(p []byte, wait bool) (int, error) {
+// write writes as much of p as possible without blocking, or with wait until the
+// deadline.
+func (d *directConn) write(p []byte, wait bool) (int, error) {
 	d.out, d.sent, d.sendErr, d.wait = p, 0, nil, wait
 	err := d.raw.Write(d.onOut)
 	d.out = nil
@@ -118,7 +119,7 @@ func (d *direct) write(p []byte, wait bool) (int, error) {
 	return d.sent, err
 }
 
-func (d *direct) writable(fd uintptr) bool {
+func (d *directConn) writable(fd uintptr) bool {
 	for d.sent < len(d.out) {
 		n, err := syscall.Write(int(fd), d.out[d.sent:])
 		switch {
@@ -134,7 +135,7 @@ func (d *direct) writable(fd uintptr) bool {
 	return true
 }
 
-// opError is what net makes of an error.
-func (d *direct) opError(op string, err error) error {
+// opError returns err in the form of package net.
+func (d *directConn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: d.conn.LocalAddr().Network(), Source: d.conn.LocalAddr(), Addr: d.conn.RemoteAddr(), Err: os.NewSyscallError(op, err)}
 }

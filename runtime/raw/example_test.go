@@ -10,7 +10,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
-// A connection to a mail server, which begins in clear.
+// A connection to a mail server begins unencrypted.
 func ExampleSocket_StartTLS() {
 	dialogue := func(ctx context.Context, c *runtime.Context) error {
 		conn, err := c.Open(ctx, "mail")
@@ -19,7 +19,7 @@ func ExampleSocket_StartTLS() {
 		}
 		defer conn.Close()
 		r := bufio.NewReader(conn)
-		// ... EHLO, and what the server offers
+		// ... EHLO and its response
 		fmt.Fprint(conn, "STARTTLS\r\n")
 		if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "220 ") {
 			return fmt.Errorf("no TLS: %q %v", line, err)

@@ -2,6 +2,7 @@ package raw_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -13,13 +14,16 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/leaktest"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// system is the authority that the operating system trusts, for these tests; own
-// is that of the trust store "own".
+// system is the authority that the operating system trusts in these tests; own is
+// that of the trust store of streamType.
 var system, own *testcert.Authority
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -30,51 +34,32 @@ func run(m *testing.M) int {
 	return leaktest.Run(m)
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// A trace records what a stream tells, and has what it is to send.
+// A trace records the events of a stream and provides its payload.
 type trace struct {
 	teststream.Trace
-	rx func(*runtime.Stream, []byte)
+	rx func(*runtime.Stream, []byte) // called with each piece, if not nil
 
-	mu   sync.Mutex
-	body []byte
-	out  []string // pieces for Tx
+	mu  sync.Mutex
+	out []string // pieces for Tx
 }
 
-func newTrace() *trace {
-	return &trace{Trace: teststream.Trace{On: map[string]func(*runtime.Stream) runtime.Result{}}}
-}
+func newTrace() *trace { return &trace{Trace: teststream.Trace{On: teststream.Actions{}}} }
 
-func (tr *trace) received() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return string(tr.body)
-}
-
-func (tr *trace) await(t *testing.T, what string, done func() bool) {
+// awaitEvent waits for an event.
+func (tr *trace) awaitEvent(t *testing.T, event string) {
 	t.Helper()
-	if !tr.Await(done) {
-		t.Fatalf("no %s: %v, received %q", what, tr, tr.received())
+	tr.AwaitCount(t, 1, event)
+}
+
+// awaitBody waits until the payload received contains text.
+func (tr *trace) awaitBody(t *testing.T, text string) {
+	t.Helper()
+	if !tr.Await(func() bool { return strings.Contains(tr.Body(), text) }) {
+		t.Fatalf("%q is not in %q: %s", text, tr.Body(), tr)
 	}
 }
 
-func (tr *trace) saw(t *testing.T, event string) {
-	t.Helper()
-	tr.await(t, event, func() bool { return tr.Count(event) > 0 })
-}
-
-func (tr *trace) got(t *testing.T, text string) {
-	t.Helper()
-	tr.await(t, fmt.Sprintf("%q", text), func() bool { return strings.Contains(tr.received(), text) })
-}
-
-// send has a piece sent.
+// send requests to send a piece.
 func (tr *trace) send(s *runtime.Stream, piece string) {
 	tr.mu.Lock()
 	tr.out = append(tr.out, piece)
@@ -85,10 +70,8 @@ func (tr *trace) send(s *runtime.Stream, piece string) {
 func (tr *trace) handlers() runtime.Handlers {
 	return runtime.Handlers{
 		State: tr.State,
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-			tr.mu.Lock()
-			tr.body = append(tr.body, buf...)
-			tr.mu.Unlock()
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
+			tr.Keep(buf)
 			if tr.rx != nil {
 				tr.rx(s, buf)
 			}
@@ -97,11 +80,11 @@ func (tr *trace) handlers() runtime.Handlers {
 			}
 			return tr.NoteOnce(s, "rx")
 		},
-		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			tr.mu.Lock()
 			defer tr.mu.Unlock()
 			if len(tr.out) == 0 {
-				return 0, 0, runtime.TxDontSend
+				return 0, 0, policy.TxDontSend
 			}
 			n := copy(buf, tr.out[0])
 			if tr.out[0] = tr.out[0][n:]; tr.out[0] == "" {
@@ -110,20 +93,20 @@ func (tr *trace) handlers() runtime.Handlers {
 			if len(tr.out) > 0 {
 				s.RequestTx()
 			}
-			return n, runtime.FlagEOM, runtime.OK // which means nothing
+			return n, policy.FlagEOM, policy.OK // FlagEOM has no effect
 		},
 	}
 }
 
-func newContext(t testing.TB, o runtime.Options, st *runtime.StreamType) *runtime.Context {
+func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []runtime.Transport{raw.New()}
-	return teststream.NewContext(t, o, st)
+	o.Transports = []transport.Transport{raw.New()}
+	return teststream.NewContext(t, o, types...)
 }
 
-// streamType returns a streamtype "s" for a server, changed by each of change.
-func streamType(addr net.Addr, change ...func(*runtime.StreamType)) *runtime.StreamType {
-	st := &runtime.StreamType{Name: "s", Protocol: runtime.ProtocolRaw, Opportunistic: true, TrustStore: own.Store()}
+// streamType returns a streamtype "s" for an address, and applies changes.
+func streamType(addr net.Addr, change ...func(*policy.StreamType)) *policy.StreamType {
+	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Opportunistic: true, TrustStore: own.Store()}
 	if addr.Network() == "unix" {
 		st.Endpoint = "+" + addr.String()
 	} else {
@@ -136,57 +119,28 @@ func streamType(addr net.Addr, change ...func(*runtime.StreamType)) *runtime.Str
 	return st
 }
 
-func secure(st *runtime.StreamType) { st.TLS = true }
+func secure(st *policy.StreamType) { st.TLS = true }
 
-// serve does with each connection what a test says. It ends with the test.
-func serve(t testing.TB, do func(net.Conn)) net.Addr {
-	return serveOn(t, must(net.Listen("tcp", "127.0.0.1:0")), do)
+// serve calls handle for each connection of a TCP server.
+func serve(t testing.TB, handle func(net.Conn)) net.Addr {
+	t.Helper()
+	return serveOn(t, testserver.Listen(t), handle)
 }
 
-func serveOn(t testing.TB, ln net.Listener, do func(net.Conn)) net.Addr {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	conns := map[net.Conn]bool{}
-	ended := false
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			conns[c] = true
-			if ended {
-				c.Close()
-			}
-			mu.Unlock()
-			wg.Go(func() {
-				defer func() {
-					c.Close()
-					mu.Lock()
-					delete(conns, c)
-					mu.Unlock()
-				}()
-				do(c)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		mu.Lock()
-		ended = true
-		for c := range conns {
-			c.Close()
-		}
-		mu.Unlock()
-		wg.Wait()
-	})
+// serveTLS is serve over TLS.
+func serveTLS(t testing.TB, config *tls.Config, handle func(net.Conn)) net.Addr {
+	t.Helper()
+	return serveOn(t, tls.NewListener(testserver.Listen(t), config), handle)
+}
+
+func serveOn(t testing.TB, ln net.Listener, handle func(net.Conn)) net.Addr {
+	testserver.Serve(t, ln, handle)
 	return ln.Addr()
 }
 
 func echo(c net.Conn) { io.Copy(c, c) }
 
-// line reads a line of a dialogue, without its end.
+// line reads a line, without its end.
 func line(r *bufio.Reader) string {
 	text, _ := r.ReadString('\n')
 	return strings.TrimRight(text, "\r\n")

@@ -1,14 +1,14 @@
-// Package raw is the transport for streamtypes whose protocol is raw: bytes, over
-// TCP, TLS and unix sockets, with no idea of messages. CONNECTED comes when they
-// can flow; over TLS, when the handshake is done.
+// Package raw is the transport for streamtypes whose protocol is raw: bytes over
+// TCP, TLS and unix sockets, without messages. CONNECTED is delivered when bytes
+// can flow: over TLS, after the handshake.
 //
-// Rx gets pieces as they come, with no flags, and the flags that Tx returns mean
-// nothing, as in lws. One Tx follows each RequestTx. When the peer has ended what
-// it sends, what the program has asked to send by then still goes out, and then
-// the connection has ended, with [io.EOF].
+// As in lws, Rx gets pieces as they arrive, without flags, and the flags of Tx have
+// no effect; each RequestTx causes one Tx. When the peer closes its direction, what
+// the program has requested to send is still sent, and then the connection ends
+// with [io.EOF].
 //
-// A [Socket] is what there is beside payload: TLS that starts later, what is known
-// of the peer, half close, and connections that the program has made itself.
+// A [Socket] offers what is not payload: TLS that starts later, information about
+// the peer, half close, and connections that the program has made.
 //
 //	s, err := c.NewStream("smtp", runtime.Handlers{...}, raw.With(raw.Config{Encrypted: ...}))
 //	...
@@ -22,29 +22,32 @@ import (
 	"net"
 	"sync"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // Errors to compare with [errors.Is].
 var (
-	// ErrNotConnected: there is no connection that TLS could start on.
+	// ErrNotConnected is returned when there is no connection.
 	ErrNotConnected = errors.New("sspolicy: raw: not connected")
-	// ErrEncrypted: TLS has started already.
-	ErrEncrypted = errors.New("sspolicy: raw: TLS has started already")
-	// ErrPlaintext: there is more plaintext than there may be when TLS starts.
-	// Whoever can put something into the connection might have sent it, for it to
-	// be taken for what came under TLS (RFC 3207 section 6, CVE-2011-0411).
-	ErrPlaintext = errors.New("sspolicy: raw: plaintext from the peer that TLS was not to start after")
-	// ErrNoCertificate: the server side of TLS has no certificate to show.
+	// ErrEncrypted is returned when TLS has already started.
+	ErrEncrypted = errors.New("sspolicy: raw: TLS has already started")
+	// ErrPlaintext is returned when plaintext arrives between the request to start
+	// TLS and its handshake. An attacker could inject it, to be taken for bytes that
+	// arrived under TLS (RFC 3207 section 6, CVE-2011-0411).
+	ErrPlaintext = errors.New("sspolicy: raw: plaintext from the peer after the start of TLS")
+	// ErrNoCertificate is returned when a server of TLS has no certificate.
 	ErrNoCertificate = errors.New("sspolicy: raw: no certificate for the server side of TLS")
-	// ErrNoPeerCertificate: the peer has shown no certificate; see State.
+	// ErrNoPeerCertificate is returned when the peer has sent no certificate; see
+	// State.
 	ErrNoPeerCertificate = errors.New("sspolicy: raw: the peer has no certificate")
-	// ErrAdopted: the connection of the program has ended, and there is no other.
+	// ErrAdopted is returned when an adopted connection has ended, after which the
+	// stream cannot connect.
 	ErrAdopted = errors.New("sspolicy: raw: the adopted connection has ended")
 )
 
-// A HandshakeError says that TLS could not be started. It wraps what crypto/tls
-// says, such as a [tls.CertificateVerificationError] or a [tls.AlertError].
+// A HandshakeError reports a failed handshake of TLS. It wraps the error of
+// crypto/tls, such as a [tls.CertificateVerificationError] or a [tls.AlertError].
 type HandshakeError struct {
 	Mode Mode
 	Err  error
@@ -57,7 +60,7 @@ func (e *HandshakeError) Error() string {
 // Unwrap returns the cause.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
-// Transport is a [runtime.Transport] for raw. It may be given to any number of
+// Transport is a [transport.Transport] for raw. It may be given to any number of
 // contexts.
 type Transport struct{}
 
@@ -65,47 +68,48 @@ type Transport struct{}
 func New() *Transport { return &Transport{} }
 
 // Protocols returns raw.
-func (*Transport) Protocols() []runtime.Protocol { return []runtime.Protocol{runtime.ProtocolRaw} }
+func (*Transport) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
 
-// Prepare refuses what has no place in a stream of bytes.
-func (*Transport) Prepare(_ *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if st.Auth != nil {
-		return nil, fmt.Errorf("%w: use_auth over raw", runtime.ErrUnsupported)
+// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported.
+func (*Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	if s.Stream.Auth != nil {
+		return nil, fmt.Errorf("%w: use_auth over raw", transport.ErrUnsupported)
 	}
-	return connector{}, nil
+	return connector{s}, nil
 }
 
-type connector struct{}
+type connector struct{ setup *transport.Setup }
 
-// Close does nothing: no connection is kept.
+// Close does nothing: a connection belongs to its stream.
 func (connector) Close() error { return nil }
 
-// Run makes a connection, or takes the one that the program has made, and carries
-// it until its end.
-func (connector) Run(ctx context.Context, l *runtime.Link) error {
-	k := socketOf(l)
+// Run makes a connection, or takes the adopted one, and carries it until its end.
+func (n connector) Run(ctx context.Context, l transport.Link) error {
+	k := socket(l.Data)
 	var conn net.Conn
 	var err error
 	if k.adopt != nil {
-		l.NoRetry()
+		l.Answer(transport.Answer{Final: true})
 		if conn = k.adopt.take(); conn == nil {
 			return ErrAdopted
 		}
+	} else if l.Target().Network == policy.ProtocolRaw.String() {
+		return &policy.EndpointError{Why: "the policy has none: the stream is for Adopt"}
 	} else {
-		// To connect needs more stack than an idle connection is to keep.
+		// A dial needs more stack than an idle connection should keep.
 		var dialing sync.WaitGroup
-		dialing.Go(func() { conn, err = l.DialPlain(ctx, l.Target()) })
+		dialing.Go(func() { t := l.Target(); conn, err = n.setup.Dialer.Dial(ctx, t.Network, t.Address()) })
 		if dialing.Wait(); err != nil {
 			return err
 		}
 	}
-	return newSession(ctx, l, k, conn).run()
+	return newSession(ctx, n.setup, l, k, conn).run()
 }
 
-// An adoption is a connection of the program's.
+// An adoption is a connection that the program has made.
 type adoption struct {
 	mu   sync.Mutex
-	conn net.Conn // nil once it has been taken
+	conn net.Conn // nil once taken
 }
 
 func (a *adoption) take() net.Conn {
@@ -116,7 +120,7 @@ func (a *adoption) take() net.Conn {
 	return conn
 }
 
-// end closes a connection that nobody has taken.
+// end closes the connection unless it was taken.
 func (a *adoption) end() {
 	if conn := a.take(); conn != nil {
 		conn.Close()

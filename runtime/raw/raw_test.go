@@ -8,23 +8,27 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-func retry(conceal uint16) func(*runtime.StreamType) {
-	return func(st *runtime.StreamType) {
-		st.Opportunistic = false
-		st.Retry = &runtime.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
+func retry(conceal uint16) func(*policy.StreamType) {
+	return func(st *policy.StreamType) {
+		st.Opportunistic, st.Retry = false, teststream.Retry(conceal)
 	}
 }
 
-// TestSequences has the rows for raw of docs/runtime.md.
+// TestSequences checks the sequences of docs/runtime.md.
 func TestSequences(t *testing.T) {
 	greet := func(c net.Conn) { io.WriteString(c, "hello") }
 	once := func(do func(net.Conn)) func(net.Conn) {
@@ -34,13 +38,14 @@ func TestSequences(t *testing.T) {
 				do(c)
 				return
 			}
-			io.Copy(io.Discard, c) // stays
+			io.Copy(io.Discard, c)
 		}
 	}
+	var received chan struct{} // gets a value with each piece
 	for _, tt := range []struct {
 		name   string
-		server func(net.Conn) // nil: nothing listens
-		change []func(*runtime.StreamType)
+		server func(net.Conn) // nil means that the address refuses connections
+		change []func(*policy.StreamType)
 		option []runtime.StreamOption
 		until  string
 		want   string
@@ -49,64 +54,60 @@ func TestSequences(t *testing.T) {
 	}{
 		{"the peer closes", greet, nil, nil, "DIS", "CRE POL CNG CON rx DIS", "hello", io.EOF},
 		{"the peer closes, nothing sent", func(net.Conn) {}, nil, nil, "DIS", "CRE POL CNG CON DIS", "", io.EOF},
-		{"the peer closes, not opportunistic", once(greet), []func(*runtime.StreamType){retry(2)}, nil, "DIS POL CNG CON", "CRE POL CNG CON rx DIS POL CNG CON", "hello", nil},
-		{"nailed up", greet, []func(*runtime.StreamType){func(st *runtime.StreamType) { st.NailedUp = true }}, nil, "DIS", "CRE CNG CON rx DIS", "hello", io.EOF},
-		{"the peer resets", func(c net.Conn) { greet(c); time.Sleep(20 * time.Millisecond); c.(*net.TCPConn).SetLinger(0) }, nil, nil, "DIS", "CRE POL CNG CON rx DIS", "hello", syscall.ECONNRESET},
-		{"refused", nil, []func(*runtime.StreamType){retry(2)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF", "", syscall.ECONNREFUSED},
+		{"the peer closes, not opportunistic", once(greet), []func(*policy.StreamType){retry(2)}, nil, "DIS POL CNG CON", "CRE POL CNG CON rx DIS POL CNG CON", "hello", nil},
+		{"nailed up", greet, []func(*policy.StreamType){func(st *policy.StreamType) { st.NailedUp = true }}, nil, "DIS", "CRE CNG CON rx DIS", "hello", io.EOF},
+		{"the peer resets", func(c net.Conn) { greet(c); <-received; c.(*net.TCPConn).SetLinger(0) }, nil, nil, "DIS", "CRE POL CNG CON rx DIS", "hello", syscall.ECONNRESET},
+		{"refused", nil, []func(*policy.StreamType){retry(2)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF", "", syscall.ECONNREFUSED},
 		{"refused, no retry", nil, nil, nil, "ARF", "CRE POL CNG UNR ARF", "", syscall.ECONNREFUSED},
-		{"no TLS there", func(c net.Conn) { io.WriteString(c, "220 what is this\r\n"); io.Copy(io.Discard, c) }, []func(*runtime.StreamType){secure, retry(1)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR ARF", "", nil},
-		{"silence where TLS should be", func(c net.Conn) { io.Copy(io.Discard, c) }, []func(*runtime.StreamType){secure}, nil, "ARF", "CRE POL CNG UNR ARF", "", runtime.ErrTimeout},
+		{"a peer without TLS", func(c net.Conn) { io.WriteString(c, "220 what is this\r\n"); io.Copy(io.Discard, c) }, []func(*policy.StreamType){secure, retry(1)}, nil, "ARF", "CRE POL CNG UNR POL CNG UNR ARF", "", nil},
+		{"a peer that sends no handshake", func(c net.Conn) { io.Copy(io.Discard, c) }, []func(*policy.StreamType){secure}, nil, "ARF", "CRE POL CNG UNR ARF", "", transport.ErrTimeout},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var addr net.Addr
-			if tt.server == nil {
-				ln := must(net.Listen("tcp", "127.0.0.1:0"))
-				addr = ln.Addr()
-				ln.Close()
-			} else {
+			received = make(chan struct{}, 100)
+			addr := net.Addr(net.TCPAddrFromAddrPort(testserver.Refused(t)))
+			if tt.server != nil {
 				addr = serve(t, tt.server)
 			}
 			c := newContext(t, runtime.Options{ConnectTimeout: 200 * time.Millisecond}, streamType(addr, tt.change...))
 			tr := newTrace()
-			s := must(c.NewStream("s", tr.handlers(), tt.option...))
+			tr.rx = func(*runtime.Stream, []byte) { received <- struct{}{} }
+			s := teststream.Must(c.NewStream("s", tr.handlers(), tt.option...))
 			s.RequestTx()
 			tr.AwaitEnd(t, tt.until)
-			if tr.String() != tt.want || tr.received() != tt.body || tt.cause != nil && !errors.Is(s.Err(), tt.cause) {
-				t.Errorf("saw %s, received %q (%v)\nwant %s, %q (%v)", tr, tr.received(), s.Err(), tt.want, tt.body, tt.cause)
+			if tr.String() != tt.want || tr.Body() != tt.body || tt.cause != nil && !errors.Is(s.Err(), tt.cause) {
+				t.Errorf("got %s, %q (%v)\nwant %s, %q (%v)", tr, tr.Body(), s.Err(), tt.want, tt.body, tt.cause)
 			}
 		})
 	}
 }
 
-// TestEcho sends pieces over each kind of connection, and gets them back.
+// TestEcho sends pieces to an echo server over each kind of connection.
 func TestEcho(t *testing.T) {
 	config := own.Server(nil, "127.0.0.1", "localhost")
 	for _, tt := range []struct {
 		name string
 		ln   func() net.Listener
-		st   func(*runtime.StreamType)
+		st   func(*policy.StreamType)
 	}{
-		{"TCP", func() net.Listener { return must(net.Listen("tcp", "127.0.0.1:0")) }, func(*runtime.StreamType) {}},
-		{"TLS", func() net.Listener { return must(tls.Listen("tcp", "127.0.0.1:0", config)) }, secure},
-		{"unix", func() net.Listener { return must(net.Listen("unix", filepath.Join(t.TempDir(), "s"))) }, func(*runtime.StreamType) {}},
-		{"unix, abstract", func() net.Listener { return must(net.Listen("unix", "@"+filepath.Base(t.TempDir())+"-raw")) }, func(*runtime.StreamType) {}},
-		{"unix, TLS", func() net.Listener { return must(tls.Listen("unix", filepath.Join(t.TempDir(), "t"), config)) }, secure},
+		{"TCP", func() net.Listener { return testserver.Listen(t) }, func(*policy.StreamType) {}},
+		{"TLS", func() net.Listener { return tls.NewListener(testserver.Listen(t), config) }, secure},
+		{"unix", func() net.Listener { return testserver.ListenUnix(t) }, func(*policy.StreamType) {}},
+		{"unix, abstract", func() net.Listener { return teststream.Must(net.Listen("unix", "@"+filepath.Base(t.TempDir())+"-raw")) }, func(*policy.StreamType) {}},
+		{"unix, TLS", func() net.Listener { return tls.NewListener(testserver.ListenUnix(t), config) }, secure},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newContext(t, runtime.Options{}, streamType(serveOn(t, tt.ln(), echo), tt.st))
 			tr := newTrace()
-			s := must(c.NewStream("s", tr.handlers()))
+			s := teststream.Must(c.NewStream("s", tr.handlers()))
 			for _, piece := range []string{"one", "two", "three"} {
 				tr.send(s, piece)
 			}
-			tr.got(t, "onetwothree")
+			tr.awaitBody(t, "onetwothree")
 			s.Destroy()
-			tr.saw(t, "DES")
-			if got := tr.String(); got != "CRE POL CNG CON rx DIS DES" {
-				t.Errorf("saw %s", got)
-			}
-			// The same by Open, with more than any buffer holds.
-			conn := must(c.Open(t.Context(), "s"))
+			tr.awaitEvent(t, "DES")
+			tr.Want(t, "CRE POL CNG CON rx DIS DES")
+			// By Open, with more than buffers hold.
+			conn := teststream.Must(c.Open(t.Context(), "s"))
 			defer conn.Close()
 			data := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
 			go func() {
@@ -114,10 +115,10 @@ func TestEcho(t *testing.T) {
 				conn.CloseWrite()
 			}()
 			if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, data) {
-				t.Errorf("%d of %d bytes came back, %v", len(got), len(data), err)
+				t.Errorf("got %d of %d bytes, %v", len(got), len(data), err)
 			}
-			// And by Fetch, which ends what it sends, and takes the end for that of
-			// the answer.
+			// By Fetch, which closes its direction after the body, and takes the end of
+			// the connection for that of the response.
 			r, err := c.Fetch(t.Context(), "s", runtime.WithBody(data))
 			if err != nil || !bytes.Equal(r.Body, data) {
 				t.Errorf("Fetch: %v", err)
@@ -126,32 +127,31 @@ func TestEcho(t *testing.T) {
 	}
 }
 
-// The peer ends what it sends, and still gets what it is sent.
+// TestPeerEnds checks that the peer gets everything after it has closed its direction.
 func TestPeerEnds(t *testing.T) {
 	got := make(chan int, 1)
 	addr := serve(t, func(c net.Conn) {
 		io.ReadFull(c, make([]byte, 1))
 		c.(*net.TCPConn).CloseWrite()
-		time.Sleep(20 * time.Millisecond)
 		n, _ := io.Copy(io.Discard, c)
 		got <- 1 + int(n)
 	})
 	c := newContext(t, runtime.Options{}, streamType(addr))
-	conn := must(c.Open(t.Context(), "s"))
+	conn := teststream.Must(c.Open(t.Context(), "s"))
 	defer conn.Close()
 	const size = 20 << 20
 	if n, err := conn.Write(make([]byte, size)); n != size || err != nil {
 		t.Errorf("%d bytes written, %v", n, err)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("then %v", err)
+		t.Errorf("Read: %v", err)
 	}
 	if n := <-got; n != size {
 		t.Errorf("the peer got %d bytes of %d", n, size)
 	}
 }
 
-// A half close, by a stream that is not a Conn: the peer answers after it.
+// TestCloseWrite checks the half close of a stream without a Conn.
 func TestCloseWrite(t *testing.T) {
 	addr := serve(t, func(c net.Conn) {
 		b, _ := io.ReadAll(c)
@@ -159,33 +159,41 @@ func TestCloseWrite(t *testing.T) {
 	})
 	c := newContext(t, runtime.Options{}, streamType(addr))
 	tr := newTrace()
-	tr.On["CON"] = func(s *runtime.Stream) runtime.Result {
+	tr.On["CON"] = func(s *runtime.Stream) policy.Result {
 		tr.send(s, "all there is")
 		if err := raw.Of(s).CloseWrite(); err != nil {
 			t.Error(err)
 		}
-		return runtime.OK
+		return policy.OK
 	}
-	s := must(c.NewStream("s", tr.handlers()))
+	s := teststream.Must(c.NewStream("s", tr.handlers()))
 	if err := raw.Of(s).CloseWrite(); err != raw.ErrNotConnected {
 		t.Errorf("without a connection: %v", err)
 	}
 	s.Connect()
-	tr.saw(t, "DIS")
-	if tr.received() != "ALL THERE IS" || s.Err() != io.EOF {
-		t.Errorf("%q, %v", tr.received(), s.Err())
+	tr.awaitEvent(t, "DIS")
+	if tr.Body() != "ALL THERE IS" || s.Err() != io.EOF {
+		t.Errorf("%q, %v", tr.Body(), s.Err())
 	}
 }
 
-// Write fails when the peer is gone, though nobody reads what it has sent.
+// TestWriteWithoutReader checks that Write fails when the peer has reset the
+// connection, although the program does not read.
 func TestWriteWithoutReader(t *testing.T) {
+	received := make(chan bool, 1)
 	addr := serve(t, func(c net.Conn) {
 		c.Write(make([]byte, 200<<10))
-		time.Sleep(20 * time.Millisecond)
+		<-received
 		c.(*net.TCPConn).SetLinger(0)
 	})
-	c := newContext(t, runtime.Options{}, streamType(addr))
-	conn := must(c.Open(t.Context(), "s"))
+	hooks := runtime.Hooks{Rx: func(context.Context, *runtime.Stream, int) {
+		select {
+		case received <- true:
+		default:
+		}
+	}}
+	c := newContext(t, runtime.Options{Hooks: hooks}, streamType(addr))
+	conn := teststream.Must(c.Open(t.Context(), "s"))
 	defer conn.Close()
 	var err error
 	for err == nil {
@@ -196,11 +204,22 @@ func TestWriteWithoutReader(t *testing.T) {
 	}
 }
 
-// A reader that takes its time slows the peer down, and a peer that does, the
-// writer.
+// TestBackPressure checks that the peer stops while Rx does not return, and that Tx is
+// not called while the peer does not read.
 func TestBackPressure(t *testing.T) {
+	const size = 64 << 20
+	// transfer moves much on another stream meanwhile.
+	transfer := func(c *runtime.Context) {
+		t.Helper()
+		if _, err := c.Fetch(t.Context(), "other", runtime.WithLimit(-1)); err != nil {
+			t.Error(err)
+		}
+	}
+	fast := streamType(serve(t, func(c net.Conn) { c.Write(make([]byte, size)) }))
+	fast.Name = "other"
+
 	var sent, taken atomic.Int64
-	addr := serve(t, func(c net.Conn) {
+	writer := serve(t, func(c net.Conn) {
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := c.Write(buf)
@@ -210,63 +229,52 @@ func TestBackPressure(t *testing.T) {
 			}
 		}
 	})
-	c := newContext(t, runtime.Options{}, streamType(addr))
-	hold := make(chan struct{})
-	_, err := c.NewStream("s", runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			if state == runtime.StateCreating {
-				s.Connect()
-			}
-			return runtime.OK
-		},
-		Rx: func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-			<-hold
-			return runtime.OK
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	settled(&sent)
-	if n := sent.Load(); n > 16<<20 {
-		t.Errorf("the peer has sent %d bytes to a reader that takes none", n)
+	c := newContext(t, runtime.Options{}, streamType(writer), fast)
+	var first sync.Once
+	received, hold := make(chan bool), make(chan bool)
+	s := teststream.Must(c.NewStream("s", runtime.Handlers{Rx: func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
+		first.Do(func() { close(received) })
+		<-hold
+		return policy.OK
+	}}))
+	s.Connect()
+	<-received
+	transfer(c)
+	if n := sent.Load(); n > size/4 {
+		t.Errorf("the peer has sent %d bytes while Rx does not return", n)
 	}
 	close(hold)
 
 	silent := serve(t, func(c net.Conn) { <-t.Context().Done() })
-	c = newContext(t, runtime.Options{}, streamType(silent))
-	s := must(c.NewStream("s", runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-		taken.Add(int64(len(buf)))
+	requested := make(chan bool)
+	c = newContext(t, runtime.Options{}, streamType(silent), fast)
+	s = teststream.Must(c.NewStream("s", runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
+		if taken.Add(int64(len(buf))) == int64(len(buf)) {
+			close(requested)
+		}
 		s.RequestTx()
-		return len(buf), 0, runtime.OK
+		return len(buf), 0, policy.OK
 	}}))
 	s.RequestTx()
-	settled(&taken)
-	if n := taken.Load(); n == 0 || n > 16<<20 {
-		t.Errorf("%d bytes were taken for a peer that reads none", n)
+	<-requested
+	transfer(c)
+	if n := taken.Load(); n == 0 || n > size/4 {
+		t.Errorf("Tx has provided %d bytes for a peer that reads none", n)
 	}
 }
 
-// settled waits until a number does not change any more.
-func settled(n *atomic.Int64) {
-	for was := int64(0); was == 0 || was != n.Load(); {
-		was = n.Load()
-		time.Sleep(50 * time.Millisecond)
-	}
-}
-
-// Context.Close, with connections in each of their phases.
+// TestClose shuts contexts down with connections in each of their phases.
 func TestClose(t *testing.T) {
 	addr := serve(t, func(c net.Conn) { c.Write(make([]byte, 1<<20)); io.Copy(io.Discard, c) })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for _, st := range []*runtime.StreamType{streamType(addr), streamType(addr, secure)} {
+	for _, st := range []*policy.StreamType{streamType(addr), streamType(addr, secure)} {
 		c := newContext(t, runtime.Options{}, st)
 		for range 10 {
-			s := must(c.NewStream("s", runtime.Handlers{}))
+			s := teststream.Must(c.NewStream("s", runtime.Handlers{}))
 			s.Connect()
 			go c.Open(ctx, "s")
 		}
-		c.Close()
+		teststream.Shutdown(t, c)
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
-// A peer that reads nothing while it sends is read all the same, though it is
-// answered while it is read.
+// TestReplyToWriter checks that a stream that replies in Rx still reads from a peer
+// that does not read while it writes.
 func TestReplyToWriter(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
 	got := make(chan []byte, 1)
@@ -26,16 +28,16 @@ func TestReplyToWriter(t *testing.T) {
 	c := newContext(t, runtime.Options{}, streamType(addr))
 	tr := newTrace()
 	tr.rx = func(s *runtime.Stream, buf []byte) { tr.send(s, string(buf)) }
-	s := must(c.NewStream("s", tr.handlers()))
+	s := teststream.Must(c.NewStream("s", tr.handlers()))
 	s.Connect()
 	if b := <-got; !bytes.Equal(b, data) {
-		t.Errorf("%d bytes came back", len(b))
+		t.Errorf("the peer got %d bytes", len(b))
 	}
-	tr.saw(t, "DIS")
+	tr.awaitEvent(t, "DIS")
 }
 
-// What Tx has given before StartTLS, or before CloseWrite, goes out in clear and
-// whole, though the peer takes its time to read it.
+// TestReplyBefore checks that what Tx has returned before StartTLS or CloseWrite is
+// sent completely and in clear, when the peer reads slowly.
 func TestReplyBefore(t *testing.T) {
 	const size = 8 << 20
 	config := own.Server(nil, "127.0.0.1")
@@ -62,11 +64,13 @@ func TestReplyBefore(t *testing.T) {
 		}, " after", "go after"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			stopped := make(chan bool, 10)
 			addr := serve(t, func(c net.Conn) {
 				io.WriteString(c, "go")
-				time.Sleep(50 * time.Millisecond)
+				<-stopped
 				tt.server(c)
 			})
+			conn := teststream.Must(net.Dial("tcp", addr.String())).(*net.TCPConn)
 			c := newContext(t, runtime.Options{}, streamType(addr))
 			tr := newTrace()
 			h := tr.handlers()
@@ -77,7 +81,7 @@ func TestReplyBefore(t *testing.T) {
 				}
 			}
 			next := h.Tx
-			h.Tx = func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+			h.Tx = func(s *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				if left == 0 {
 					return next(s, ordinal, buf)
 				}
@@ -90,14 +94,31 @@ func TestReplyBefore(t *testing.T) {
 					}
 					tr.send(s, tt.after)
 				}
-				return n, 0, runtime.OK
+				return n, 0, policy.OK
 			}
-			s := must(c.NewStream("s", h))
-			s.Connect()
-			tr.saw(t, "DIS")
-			if tr.received() != tt.want || s.Err() != io.EOF {
-				t.Errorf("received %q, %v", tr.received(), s.Err())
+			s := teststream.Must(c.NewStream("s", h, raw.Adopt(replyConn{conn, stopped}, raw.Config{})))
+			tr.awaitEvent(t, "DIS")
+			if tr.Body() != tt.want || s.Err() != io.EOF {
+				t.Errorf("received %q, %v", tr.Body(), s.Err())
 			}
 		})
 	}
+}
+
+// A replyConn is a TCP connection that reports when the reader has stopped to send
+// replies because the peer does not read.
+type replyConn struct {
+	*net.TCPConn
+	stopped chan<- bool
+}
+
+// Dialed makes the transport use the socket.
+func (c replyConn) Dialed() net.Conn { return c.TCPConn }
+
+// SetWriteDeadline is called with no deadline after replies that had one.
+func (c replyConn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.stopped <- true
+	}
+	return c.TCPConn.SetWriteDeadline(t)
 }

@@ -7,81 +7,88 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A connection that is quiet has a small buffer, or none. While pieces come that
-// fill it, it reads into one of those that connections share. Most records of TLS
-// that are one of many have recordSize bytes, which is the most.
+// An idle connection has a small buffer, or none. While pieces fill it, reads use a
+// large buffer from a pool. recordSize is the maximum size of a TLS record, which
+// is also the usual one of a long transfer.
 const (
 	smallBuffer = 2 << 10
 	recordSize  = 16 << 10
 	largeBuffer = 64 << 10
 )
 
-// mostReplies is how many pieces the reading goroutine sends before it reads on,
-// and patience how long it waits, in all of that, for the peer to make room.
+// maxReplies is how many pieces the reading goroutine sends before it reads again,
+// and replyWait how long it blocks in total during them.
 const (
-	mostReplies = 64
-	patience    = 10 * time.Millisecond
+	maxReplies = 64
+	replyWait  = 10 * time.Millisecond
 )
+
+// defaultLimit is the limit of a handshake in a context without ConnectTimeout,
+// as in lws.
+const defaultLimit = 15 * time.Second
 
 var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
-// A session is one connection. The goroutine of Run reads and does handshakes,
-// and sends what the program asks to send while it is told what has been read, as
-// far as that needs no long wait: else a peer that reads nothing while it can not
-// send would stop both. All else another goroutine sends, which is there while
-// there is something to send.
+// A session is one connection. The goroutine of Run, the reader, reads and does
+// handshakes. It also sends what the program requests during Rx, as long as the
+// write does not block for long: with a peer that does not read while it writes,
+// both would wait forever. The rest is sent by the writer, a goroutine that exists
+// while there is something to send.
 type session struct {
 	k      *Socket
-	l      *runtime.Link
+	setup  *transport.Setup
+	l      transport.Link
 	ctx    context.Context
 	base   net.Conn      // without TLS
-	direct *direct       // base, if it can be used so; else nil
+	direct *directConn   // of base, or nil
 	limit  time.Duration // of a handshake, and of a write when the peer has ended
-	fin    atomic.Bool   // the peer has ended base, under TLS
-	awake  atomic.Bool   // the writer is there, and will look for what there is to send
+	fin    atomic.Bool   // the peer has closed its direction of base, under TLS
+	awake  atomic.Bool   // the writer exists and will look for something to send
 
-	// Below is guarded by mu of k; turn says that some of it has changed.
+	// Guarded by mu of k; turn is signalled when it changes.
 	turn       sync.Cond
-	conn       net.Conn // base, or TLS over it; changed while nobody uses it
+	conn       net.Conn // base, or TLS over it
 	connected  bool     // CONNECTED has been, or is being, delivered
-	over       bool     // it is to end
-	why        error    // if not by the peer
-	upgrade    *upgrade // a handshake is to be done, or under way
-	writing    bool     // something is being sent, or is in rest
+	over       bool     // the session is to end
+	cause      error    // why, unless the peer has ended it
+	upgrade    *upgrade // a handshake that is due or under way
+	writing    bool     // a piece is being sent, or is in rest
 	rest       *rest    // what the reader has left to the writer; mostly nil
 	mute       bool     // nothing more can be sent
-	closeWrite bool     // what is sent is to end
-	draining   bool     // the peer has ended what it sends
-	broken     error    // why nothing can be sent
+	closeWrite bool     // the sending direction is to be closed
+	draining   bool     // the peer has closed its direction
+	writeErr   error    // why nothing can be sent
 	received   int64    // bytes of payload
 }
 
-// A rest is what is left of a piece.
+// A rest is the unsent part of a piece.
 type rest struct {
 	buf  *[largeBuffer]byte
 	from int
 	to   int
-	last bool // there is none after it
+	last bool // no other piece follows
 }
 
-// An upgrade is TLS that is to start.
+// An upgrade is a start of TLS.
 type upgrade struct {
 	mode    Mode
-	goAhead []byte // to be sent in clear before
+	goAhead []byte // sent in clear before
 }
 
-func newSession(ctx context.Context, l *runtime.Link, k *Socket, conn net.Conn) *session {
-	s := &session{k: k, l: l, ctx: ctx, base: conn, direct: newDirect(conn), conn: conn, limit: l.Context().ConnectTimeout()}
+func newSession(ctx context.Context, setup *transport.Setup, l transport.Link, k *Socket, conn net.Conn) *session {
+	s := &session{k: k, setup: setup, l: l, ctx: ctx, base: conn, direct: newDirectConn(conn), conn: conn, limit: setup.ConnectTimeout()}
 	if s.limit == 0 {
-		s.limit = runtime.DefaultConnectTimeout
+		s.limit = defaultLimit
 	}
 	s.turn.L = &k.mu
 	return s
@@ -93,7 +100,7 @@ func (s *session) run() (err error) {
 	defer context.AfterFunc(s.ctx, func() {
 		s.k.mu.Lock()
 		defer s.k.mu.Unlock()
-		s.end(context.Cause(s.ctx))
+		s.endLocked(context.Cause(s.ctx))
 	})()
 	k := s.k
 	k.mu.Lock()
@@ -106,7 +113,7 @@ func (s *session) run() (err error) {
 		k.s, k.state.Mode, k.state.Encrypted = nil, Unencrypted, false
 		k.mu.Unlock()
 		if changed {
-			_ = s.modeChanged(Unencrypted) // an error is that of a link that has ended
+			_ = s.modeChanged(Unencrypted) // fails if the link has ended
 		}
 	}()
 	if s.l.Target().TLS && !later {
@@ -117,44 +124,45 @@ func (s *session) run() (err error) {
 			return err
 		}
 	}
+	transport.Trace(s.ctx).GotConn(httptrace.GotConnInfo{Conn: s.base})
 	k.mu.Lock()
 	s.connected = true
 	k.mu.Unlock()
 	if err := s.l.Connected(); err != nil {
 		return err
 	}
-	s.l.TellTx(s.wake)
+	s.l.Notify(s.wake)
 	err = s.read()
 	if err == io.EOF {
 		err = s.drain()
 	}
 	k.mu.Lock()
-	s.end(nil)
-	if s.why != nil {
-		err = s.why
+	s.endLocked(nil)
+	if s.cause != nil {
+		err = s.cause
 	}
-	s.awaitWriter()
+	s.awaitWriterLocked()
 	k.mu.Unlock()
 	if secure, ok := s.conn.(*tls.Conn); ok {
 		s.base.SetDeadline(time.Time{})
-		secure.Close() // which sends close_notify
+		secure.Close() // sends close_notify
 	}
 	return err
 }
 
-// end makes reader and writer return. mu of k is held.
-func (s *session) end(why error) {
+// endLocked makes the reader and the writer return.
+func (s *session) endLocked(cause error) {
 	if s.over {
 		return
 	}
-	s.over, s.why = true, why
+	s.over, s.cause = true, cause
 	if s.base.SetDeadline(past) != nil {
 		s.base.Close()
 	}
 	s.turn.Broadcast()
 }
 
-// read delivers what comes, until the end, and starts TLS when that is asked for.
+// read delivers payload until the end, and starts TLS when it is due.
 func (s *session) read() error {
 	defer s.direct.release()
 	var small []byte
@@ -185,7 +193,7 @@ func (s *session) read() error {
 		}
 		n, err := conn.Read(buf)
 		if n > 0 {
-			if err := s.got(n); err != nil {
+			if err := s.count(n); err != nil {
 				return err
 			}
 			if err := s.l.Rx(buf[:n], 0); err != nil {
@@ -193,7 +201,7 @@ func (s *session) read() error {
 			}
 		}
 		if err != nil {
-			if again, err := s.readError(err); !again {
+			if retry, err := s.readError(err); !retry {
 				return err
 			}
 			continue
@@ -208,75 +216,76 @@ func (s *session) read() error {
 	}
 }
 
-// readDirect delivers a piece from a socket, and sends what is asked for.
+// readDirect delivers a piece from a socket, and sends replies.
 func (s *session) readDirect() error {
 	p, err := s.direct.read()
 	if err != nil {
 		_, err = s.readError(err)
 		return err
 	}
-	if err := s.got(len(p)); err != nil {
+	if err := s.count(len(p)); err != nil {
 		return err
 	}
-	ask, err := s.l.RxAsk(p, 0)
-	if err == nil && ask {
+	wantsTx, err := s.l.RxReply(p, 0)
+	if err == nil && wantsTx {
 		s.reply()
 	}
 	return err
 }
 
-// reply sends what the program has asked to send, in the place of the writer, as
-// far as that needs no long wait.
+// reply sends what the program requests to send, in place of the writer, as long as
+// the writes do not block for long.
 func (s *session) reply() {
 	if !s.awake.CompareAndSwap(false, true) {
-		return // the writer sees to it
+		return // the writer sends it
 	}
-	waits := false
+	waited := false
 	var left *rest
-	for i := 0; i < mostReplies && left == nil && s.begin(); i++ {
-		left = s.replyPiece(&waits)
+	for i := 0; i < maxReplies && left == nil && s.begin(); i++ {
+		left = s.replyPiece(&waited)
 	}
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
-	if waits && !s.over {
+	if waited && !s.over {
 		s.base.SetWriteDeadline(time.Time{})
 	}
 	s.rest = left
-	if left != nil || s.closeWrite || !s.sleep() {
+	if left != nil || s.closeWrite || !s.sleepLocked() {
 		go s.write()
 	}
 }
 
-// begin reports whether the reader is to send something.
+// begin reports whether the reader is to send a piece, and begins it.
 func (s *session) begin() bool {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
-	if s.upgrade != nil || s.over || s.mute || !s.l.Asked() {
+	if s.upgrade != nil || s.over || s.mute || !s.l.WantsTx() {
 		return false
 	}
 	s.writing = true
 	return true
 }
 
-// replyPiece sends a piece. It returns what is left of it. waits says whether
-// there is a deadline for all of them.
-func (s *session) replyPiece(waits *bool) *rest {
+// replyPiece sends a piece and returns its unsent part. waited reports whether the
+// time for all replies is running.
+func (s *session) replyPiece(waited *bool) *rest {
 	buf := s.direct.take()
-	n, flags, err := s.l.Tx(buf[:])
+	piece, err := s.l.Tx(buf[:])
 	if err != nil {
 		buffers.Put(buf)
 		s.silence()
 		return nil
 	}
+	n := piece.N
 	sent := 0
 	if n > 0 {
-		sent, err = s.direct.write(buf[:n], *waits)
+		sent, err = s.direct.write(buf[:n], *waited)
 	}
 	if err == nil && sent < n {
-		*waits = true
+		*waited = true
 		s.k.mu.Lock()
 		if !s.over {
-			s.base.SetWriteDeadline(time.Now().Add(patience))
+			s.base.SetWriteDeadline(time.Now().Add(replyWait))
 		}
 		s.k.mu.Unlock()
 		var more int
@@ -284,9 +293,9 @@ func (s *session) replyPiece(waits *bool) *rest {
 		sent += more
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = nil // if it is end that has set it, the writer will see
+		err = nil // the writer continues, or sees that the session is over
 	}
-	last := flags&runtime.FlagEOM != 0 && s.l.TxEnded()
+	last := piece.Flags&policy.FlagEnd != 0
 	if err == nil && (sent < n || last) {
 		return &rest{buf, sent, n, last}
 	}
@@ -295,28 +304,28 @@ func (s *session) replyPiece(waits *bool) *rest {
 	return nil
 }
 
-// ready returns what to read from.
+// ready returns the connection to read from, after a handshake if one is due.
 func (s *session) ready() (net.Conn, error) {
 	s.k.mu.Lock()
 	up := s.upgrade
 	switch {
 	case s.over:
 		defer s.k.mu.Unlock()
-		return nil, s.ended()
+		return nil, s.causeLocked()
 	case up == nil:
 		defer s.k.mu.Unlock()
-		if s.broken != nil {
+		if s.writeErr != nil {
 			s.base.SetReadDeadline(time.Now().Add(s.limit))
 		}
 		return s.conn, nil
 	}
-	// What is on its way goes out in clear, and no more.
+	// The piece being sent is completed in clear.
 	for s.writing && !s.over {
 		s.turn.Wait()
 	}
 	if s.over {
 		defer s.k.mu.Unlock()
-		return nil, s.ended()
+		return nil, s.causeLocked()
 	}
 	s.base.SetReadDeadline(time.Time{})
 	if len(up.goAhead) > 0 {
@@ -334,7 +343,7 @@ func (s *session) ready() (net.Conn, error) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	if s.over {
-		return nil, s.ended()
+		return nil, s.causeLocked()
 	}
 	s.base.SetDeadline(time.Time{})
 	s.upgrade = nil
@@ -342,16 +351,16 @@ func (s *session) ready() (net.Conn, error) {
 	return s.conn, nil
 }
 
-// ended returns why it is to end. mu of k is held.
-func (s *session) ended() error {
-	if s.why != nil {
-		return s.why
+// causeLocked returns why the session ends.
+func (s *session) causeLocked() error {
+	if s.cause != nil {
+		return s.cause
 	}
-	return runtime.ErrClosed
+	return transport.ErrClosed
 }
 
-// got counts what has been read. There must be none once TLS is to start.
-func (s *session) got(n int) error {
+// count counts payload. It fails if a handshake is due.
+func (s *session) count(n int) error {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	if s.upgrade != nil {
@@ -361,81 +370,82 @@ func (s *session) got(n int) error {
 	return nil
 }
 
-// readError reports whether to go on after an error of Read, and if not, with
-// which error to end.
-func (s *session) readError(err error) (again bool, _ error) {
+// readError reports whether to read again after an error of Read, and otherwise
+// returns the error to end with.
+func (s *session) readError(err error) (retry bool, _ error) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	switch {
 	case s.over:
-		return false, s.ended()
+		return false, s.causeLocked()
 	case s.upgrade != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		return true, nil
 	case s.upgrade != nil && err == io.EOF:
 		return false, &HandshakeError{s.upgrade.mode, io.ErrUnexpectedEOF}
-	case s.broken != nil:
-		return false, s.broken
+	case s.writeErr != nil:
+		return false, s.writeErr
 	case err == io.EOF && s.k.state.Encrypted && s.fin.Load():
-		// crypto/tls lets it pass, for web sites; but here nothing else tells the
-		// end from one that somebody in between has made (RFC 8446 section 6.1).
+		// crypto/tls accepts it, for web sites. Here nothing else distinguishes it
+		// from an end made by an attacker (RFC 8446 section 6.1).
 		return false, fmt.Errorf("sspolicy: raw: the end of TLS without close_notify: %w", io.ErrUnexpectedEOF)
 	}
 	return false, err
 }
 
-// A noticed is a connection that notes that the peer has ended it.
-type noticed struct {
+// A finConn is a connection that records the end of its stream in fin.
+type finConn struct {
 	net.Conn
 	fin *atomic.Bool
 }
 
-func (n *noticed) Read(b []byte) (int, error) {
-	k, err := n.Conn.Read(b)
+func (c *finConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
 	if err == io.EOF {
-		n.fin.Store(true)
+		c.fin.Store(true)
 	}
-	return k, err
+	return n, err
 }
 
-// drain lets the writer send what it has been asked to, when the peer has ended.
+// drain waits until the writer has sent everything, after the peer has closed its
+// direction.
 func (s *session) drain() error {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	s.draining = true
 	if !s.over {
-		s.base.SetWriteDeadline(time.Now().Add(s.limit)) // of what is being sent
+		s.base.SetWriteDeadline(time.Now().Add(s.limit))
 	}
 	s.wake()
-	s.awaitWriter()
-	if s.broken != nil {
-		return s.broken
+	s.awaitWriterLocked()
+	if s.writeErr != nil {
+		return s.writeErr
 	}
 	return io.EOF
 }
 
-// awaitWriter waits until the writer is not there. mu of k is held.
-func (s *session) awaitWriter() {
+// awaitWriterLocked waits for the end of the writer.
+func (s *session) awaitWriterLocked() {
 	for s.awake.Load() {
 		s.turn.Wait()
 	}
 }
 
-// wake makes the writer look for what there is to send. It is called with locks
-// held, among them that of the stream.
+// wake starts the writer unless it exists. It may be called with locks held, such as
+// that of the stream.
 func (s *session) wake() {
 	if s.awake.CompareAndSwap(false, true) {
 		go s.write()
 	}
 }
 
-// write sends what there is to send.
+// write is the writer.
 func (s *session) write() {
 	for s.step() {
 	}
 }
 
-// step sends a piece, or ends what is sent, if the program has asked for that.
-// It waits while TLS is being started. It reports whether the writer goes on.
+// step sends a piece, or closes the sending direction if that is requested. It waits
+// for a handshake that is due. It reports whether the writer continues.
 func (s *session) step() bool {
 	s.k.mu.Lock()
 	for !s.over && !s.mute && s.rest == nil && s.upgrade != nil {
@@ -446,15 +456,15 @@ func (s *session) step() bool {
 	case s.over, s.mute:
 		s.rest = nil
 		defer s.k.mu.Unlock()
-		return !s.sleep()
+		return !s.sleepLocked()
 	case left != nil: // writing is set
 		s.rest = nil
-	case s.l.Asked():
+	case s.l.WantsTx():
 	case s.closeWrite:
 		s.closeWrite, end = false, true
 	default:
 		defer s.k.mu.Unlock()
-		return !s.sleep()
+		return !s.sleepLocked()
 	}
 	s.writing = true
 	if s.draining {
@@ -467,29 +477,29 @@ func (s *session) step() bool {
 	case end:
 		s.shut(conn)
 	default:
-		s.ask(conn)
+		s.sendTx(conn)
 	}
 	return true
 }
 
-// sleep says that the writer is not there any more. It reports false if it has to
-// be: what has been asked for meanwhile has not woken anybody. mu of k is held.
-func (s *session) sleep() bool {
+// sleepLocked ends the writer. It reports false if the writer must continue, because
+// of a request since it last looked, which did not wake it.
+func (s *session) sleepLocked() bool {
 	s.awake.Store(false)
 	s.turn.Broadcast()
-	return s.over || s.mute || !s.l.Asked() || !s.awake.CompareAndSwap(false, true)
+	return s.over || s.mute || !s.l.WantsTx() || !s.awake.CompareAndSwap(false, true)
 }
 
-// ask asks the program for a piece, and sends it.
-func (s *session) ask(conn net.Conn) {
+// sendTx calls Tx and sends the piece that it returns.
+func (s *session) sendTx(conn net.Conn) {
 	buf := buffers.Get().(*[largeBuffer]byte)
-	n, flags, err := s.l.Tx(buf[:])
+	piece, err := s.l.Tx(buf[:])
 	if err != nil {
 		buffers.Put(buf)
 		s.silence()
 		return
 	}
-	s.send(conn, &rest{buf, 0, n, flags&runtime.FlagEOM != 0 && s.l.TxEnded()})
+	s.send(conn, &rest{buf, 0, piece.N, piece.Flags&policy.FlagEnd != 0})
 }
 
 // send sends a piece.
@@ -508,7 +518,7 @@ func (s *session) send(conn net.Conn, r *rest) {
 	s.finish(nil)
 }
 
-// silence says that there is nothing more to send, since the link has ended.
+// silence ends all writes because the link has ended.
 func (s *session) silence() {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
@@ -516,24 +526,27 @@ func (s *session) silence() {
 	s.turn.Broadcast()
 }
 
-// finish says that nothing is being sent. After an error nothing more can be, but
-// what the peer has sent before may still be read.
+// finish ends a piece. After an error nothing more can be sent, but what the peer has
+// sent before is still read.
 func (s *session) finish(err error) {
 	s.k.mu.Lock()
-	defer s.k.mu.Unlock()
 	s.writing = false
 	s.turn.Broadcast()
 	if err != nil {
 		s.mute = true
 	}
-	if err != nil && !s.over {
-		s.broken = err
+	failed := err != nil && !s.over
+	if failed {
+		s.writeErr = err
 		s.base.SetReadDeadline(time.Now().Add(s.limit))
-		s.l.TxFailed(err)
+	}
+	s.k.mu.Unlock()
+	if failed {
+		s.l.FailTx(err)
 	}
 }
 
-// shut ends what is sent.
+// shut closes the sending direction.
 func (s *session) shut(conn net.Conn) {
 	half, ok := conn.(interface{ CloseWrite() error })
 	err := fmt.Errorf("sspolicy: raw: half close of a %T: %w", conn, errors.ErrUnsupported)
@@ -543,7 +556,7 @@ func (s *session) shut(conn net.Conn) {
 	s.finish(err)
 	if err != nil {
 		s.k.mu.Lock()
-		s.end(err)
+		s.endLocked(err)
 		s.k.mu.Unlock()
 	}
 }
@@ -557,8 +570,8 @@ func (s *session) handshake(mode Mode) error {
 	k.mu.Lock()
 	c := k.config
 	k.mu.Unlock()
-	var wrong error
-	config, err := tlsConfig(s.l, c, mode, func(err error) { wrong = err })
+	var verifyErr error
+	config, err := s.tlsConfig(c, mode, func(err error) { verifyErr = err })
 	if err != nil {
 		return err
 	}
@@ -566,26 +579,28 @@ func (s *session) handshake(mode Mode) error {
 	if mode == Server {
 		start = tls.Server
 	}
-	secure := start(&noticed{s.base, &s.fin}, config)
-	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, runtime.ErrTimeout)
+	secure := start(&finConn{s.base, &s.fin}, config)
+	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, transport.ErrTimeout)
 	defer cancel()
-	done := s.l.Perf().Handshake()
-	var shaking sync.WaitGroup // elsewhere, for its stack
+	trace := transport.Trace(s.ctx)
+	trace.TLSHandshakeStart()
+	var shaking sync.WaitGroup // on another stack, as in Run
 	shaking.Go(func() { err = secure.HandshakeContext(ctx) })
-	if shaking.Wait(); err != nil {
+	shaking.Wait()
+	trace.TLSHandshakeDone(tls.ConnectionState{}, err)
+	if err != nil {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
-		case errors.Is(err, io.EOF): // which would be an end in good order
+		case errors.Is(err, io.EOF): // io.EOF is a clean end
 			err = io.ErrUnexpectedEOF
 		}
 		return &HandshakeError{mode, err}
 	}
-	done()
 	k.mu.Lock()
 	s.conn = secure
 	k.state.Encrypted = true
-	k.state.TLS, k.state.VerifyError = secure.ConnectionState(), wrong
+	k.state.TLS, k.state.VerifyError = secure.ConnectionState(), verifyErr
 	if c.Verify == VerifyNone {
 		k.state.TLS.PeerCertificates, k.state.TLS.VerifiedChains = nil, nil
 	}
@@ -593,10 +608,10 @@ func (s *session) handshake(mode Mode) error {
 	if c.Encrypted == nil {
 		return nil
 	}
-	return s.l.Call(func() runtime.Result { return c.Encrypted(k) })
+	return s.l.Call(func() policy.Result { return c.Encrypted(k) })
 }
 
-// modeChanged tells the program that the mode has changed.
+// modeChanged calls the ModeChanged callback.
 func (s *session) modeChanged(mode Mode) error {
 	s.k.mu.Lock()
 	f := s.k.config.ModeChanged
@@ -604,5 +619,5 @@ func (s *session) modeChanged(mode Mode) error {
 	if f == nil {
 		return nil
 	}
-	return s.l.Call(func() runtime.Result { return f(s.k, mode) })
+	return s.l.Call(func() policy.Result { return f(s.k, mode) })
 }

@@ -7,14 +7,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Mode is the part that a stream plays in TLS.
+// A Mode is the role of a stream in TLS.
 type Mode uint8
 
 const (
-	Unencrypted Mode = iota // there is no TLS, nor is it being started
+	Unencrypted Mode = iota // without TLS
 	Client                  // client of TLS, encrypted or in the handshake
 	Server                  // server of TLS, encrypted or in the handshake
 )
@@ -32,93 +33,90 @@ func (m Mode) String() string {
 	return "Mode(" + strconv.Itoa(int(m)) + ")"
 }
 
-// A PeerVerify says what is asked of the peer's certificates.
+// A PeerVerify selects how the certificates of the peer are verified.
 type PeerVerify uint8
 
 const (
 	// VerifyAuto is VerifyPeer for clients, and QueryPeer for servers.
 	VerifyAuto PeerVerify = iota
-	// VerifyNone does not want any: a server does not ask for them, a client does
-	// not look at them.
+	// VerifyNone verifies nothing: a server does not request certificates, a client
+	// ignores them.
 	VerifyNone
-	// QueryPeer wants to know them, but starts TLS whatever they are: a server
-	// asks for them, and State has the peer's chain and what is wrong with it.
+	// QueryPeer reports the result in State, which also has the chain of the peer,
+	// but accepts every peer. A server requests a certificate.
 	QueryPeer
-	// VerifyPeer starts TLS only with a peer whose certificate is good: issued by
-	// a root that is trusted, and, for a client, for the name of the host.
+	// VerifyPeer accepts only a peer whose certificate is valid: issued by a
+	// trusted root and, for a client, for the name of the host.
 	VerifyPeer
 )
 
-// A Config says how a stream does TLS. The zero value is what the policy says.
+// A Config holds the TLS settings of a stream. The zero value follows the policy.
 type Config struct {
-	// Verify is what is asked of the peer. VerifyNone and QueryPeer let anyone in
-	// between pose as the peer: a program that wants them has to know why.
+	// Verify selects the verification of the peer. With VerifyNone and QueryPeer
+	// anyone in between can pose as the peer.
 	Verify PeerVerify
 
-	// TLS has what the policy does not say, such as the certificate of a server;
-	// nil is nothing. What it leaves open comes from the policy: the roots of the
-	// trust store, for servers too; the client certificate; the name of the host.
-	// The least version is TLS 1.2 whatever it says. Its InsecureSkipVerify,
-	// ClientAuth and GetConfigForClient count for nothing: Verify is what counts.
-	// It must not be changed afterwards.
+	// TLS has settings that the policy does not have, such as the certificate of a
+	// server. Fields that are zero come from the policy: the roots, for servers
+	// too; the client certificate; the name of the host. The minimum version is
+	// at least TLS 1.2. InsecureSkipVerify, ClientAuth and GetConfigForClient are
+	// ignored in favor of Verify. TLS must not be changed afterwards.
 	TLS *tls.Config
 
-	// Later keeps TLS from starting with the connection, where the policy has
-	// "tls": the connection is in clear until StartTLS.
+	// Later leaves a connection unencrypted until StartTLS although the policy says
+	// tls.
 	Later bool
 
-	// ModeChanged is told when the mode has changed: before a handshake begins,
-	// and when an encrypted connection, or one in its handshake, has ended.
-	// It is a callback of the stream like a State callback, and not told any more
-	// of what the program itself ends.
-	ModeChanged func(*Socket, Mode) runtime.Result
+	// ModeChanged is called when the mode has changed: before a handshake, and when
+	// an encrypted connection, or one in its handshake, has ended by itself. It is
+	// a callback of the stream, like State.
+	ModeChanged func(*Socket, Mode) policy.Result
 
-	// Encrypted is told, once for each handshake, that it is done, and before
-	// anything is sent or received under TLS. It is a callback like ModeChanged.
-	Encrypted func(*Socket) runtime.Result
+	// Encrypted is called after each handshake, before anything is sent or received
+	// under TLS. It is a callback like ModeChanged.
+	Encrypted func(*Socket) policy.Result
 }
 
-// A State is what is known of a connection.
+// A State describes a connection.
 type State struct {
 	Mode      Mode
 	Encrypted bool // the handshake is done
 
-	// TLS is about the latest handshake that was done, until the next attempt to
+	// TLS is the state of the latest complete handshake, until the next attempt to
 	// connect. With VerifyNone it has no certificates.
 	TLS tls.ConnectionState
-	// VerifyError is what is wrong with the peer's certificates under QueryPeer;
-	// nil if nothing is.
+	// VerifyError is why the verification failed under QueryPeer; nil if it did
+	// not.
 	VerifyError error
 }
 
-// A Socket is what a raw stream has beside payload, over all of its connections.
-// Its methods may be called from any goroutine, and from inside callbacks, and
-// never wait for one.
+// A Socket controls the connections of a raw stream. Its methods may be called from
+// any goroutine, including from callbacks, and do not wait for callbacks.
 type Socket struct {
-	adopt *adoption // nil: the stream makes its connections itself
+	adopt *adoption // nil if the stream makes its connections
 
-	mu     sync.Mutex
-	config Config
-	state  State
-	s      *session // of the connection; nil if there is none
+	mu       sync.Mutex
+	buffered func() int // bytes that a runtime.Conn holds; nil without one
+	config   Config
+	state    State
+	s        *session // nil without a connection
 }
 
-// With sets how a new stream does TLS.
-func With(c Config) runtime.StreamOption {
-	return runtime.TransportOption{Protocol: runtime.ProtocolRaw, Data: func() any { return &Socket{config: c} }}
+// With sets the TLS settings of a new stream.
+func With(c Config) transport.Option {
+	return transport.Option{Protocol: policy.ProtocolRaw, Data: func() any { return &Socket{config: c} }}
 }
 
-// Adopt makes a new stream one of a connection that the program has made or
-// accepted, in clear: CREATING, CONNECTING and CONNECTED follow at once. If the
-// policy has "tls", a client's handshake is in between, unless c says Later. The
-// endpoint of the policy is not connected to, but its name is that which a
-// certificate has to be for. When the connection has ended there is no other,
-// whatever the policy says. The stream closes conn; if the stream can not be made
-// that is left to the caller, who may do so in any case. It is for one stream.
-func Adopt(conn net.Conn, c Config) runtime.StreamOption {
+// Adopt makes a new stream use a connection that the program has made or accepted,
+// and that is not encrypted: CREATING, CONNECTING and CONNECTED follow at once. If
+// the policy says tls, a handshake as a client comes before CONNECTED, unless c has
+// Later. The endpoint of the policy only gives the name that a certificate must be
+// for. When the connection has ended the stream does not connect again. The stream
+// closes conn; if NewStream fails the caller does. The option is for one stream.
+func Adopt(conn net.Conn, c Config) transport.Option {
 	a := &adoption{conn: conn}
-	return runtime.TransportOption{
-		Protocol: runtime.ProtocolRaw,
+	return transport.Option{
+		Protocol: policy.ProtocolRaw,
 		Data:     func() any { return &Socket{config: c, adopt: a} },
 		Connect:  true,
 		End:      a.end,
@@ -126,52 +124,60 @@ func Adopt(conn net.Conn, c Config) runtime.StreamOption {
 }
 
 // Of returns the socket of a raw stream: of a [runtime.Stream] or [runtime.Conn].
-func Of(stream interface{ TransportData(func() any) any }) *Socket { return socketOf(stream) }
+func Of(stream interface{ TransportData(func() any) any }) *Socket {
+	k := socket(stream.TransportData)
+	if conn, ok := stream.(interface{ Buffered() int }); ok {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.buffered = conn.Buffered
+	}
+	return k
+}
 
-func socketOf(stream interface{ TransportData(func() any) any }) *Socket {
-	k, _ := stream.TransportData(func() any { return &Socket{} }).(*Socket)
+// socket returns the socket of a stream.
+func socket(data func(func() any) any) *Socket {
+	k, _ := data(func() any { return &Socket{} }).(*Socket)
 	if k == nil {
 		return &Socket{} // of another transport: never connected
 	}
 	return k
 }
 
-// SetConfig sets how the stream does TLS from the next handshake on.
+// SetConfig sets the TLS settings of the stream from the next handshake on.
 func (k *Socket) SetConfig(c Config) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.config = c
 }
 
-// State returns what is known of the connection. Without one, that is what was
-// known of the latest.
+// State describes the connection, or without one the latest.
 func (k *Socket) State() State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.state
 }
 
-// StartTLS starts TLS as a client, on a connection in clear. Payload that has been
-// had from Tx, or been taken by Write, is sent in clear before it; no more is
-// asked for, and no Write returns, until the handshake is done and Encrypted has
-// been told of it. Nothing is lost or put in another order. If the handshake
-// fails the connection has ended, with a *HandshakeError.
+// StartTLS starts TLS as a client, on an unencrypted connection. Payload that Tx has
+// returned, or Write accepted, is sent in clear before; Tx is not called, and Write
+// does not return, until the handshake is complete and Encrypted has returned. No
+// payload is lost or reordered. If the handshake fails, the connection ends with a
+// *HandshakeError.
 //
-// From when the peer says that TLS may start it must say no more in clear. unread
-// is how many bytes the program has got beyond that, from Rx or into a buffer of
-// its own: there must be none. If there are, or the runtime has some, the error
-// is ErrPlaintext, and the connection has ended for that reason too. Called from
-// outside of the callbacks of a stream, StartTLS does not count what Rx is being
-// called with at that moment: there, trust what comes after Encrypted alone.
+// After the peer has agreed to TLS it must send nothing more in clear. unread is
+// the number of bytes after its agreement that the program has got from Rx or holds
+// in a buffer. If it is not 0, or the runtime holds such bytes, StartTLS ends the
+// connection with ErrPlaintext and returns that error. A call from outside of the
+// callbacks does not count the bytes of a running Rx: use only what arrives after
+// Encrypted.
 //
-// Else the error is ErrNotConnected or ErrEncrypted, and the call has no effect.
+// Other errors are ErrNotConnected and ErrEncrypted; the call has no effect then.
 func (k *Socket) StartTLS(unread int) error { return k.start(Client, unread, nil) }
 
-// StartServerTLS is StartTLS as a server. goAhead is what is still to be sent in
-// clear, such as the answer to STARTTLS; nil if there is nothing. It is not to be
-// sent before, since then the peer may have begun the handshake by the time of
-// the call. The Config needs a certificate; without one the error is
-// ErrNoCertificate, and the call has no effect.
+// StartServerTLS is StartTLS as a server. goAhead, if any, is sent in clear before
+// the handshake, such as the answer to STARTTLS. The program must not send it
+// itself, since the peer may begin the handshake before the call. Without a
+// certificate in the Config the error is ErrNoCertificate, and the call has no
+// effect.
 func (k *Socket) StartServerTLS(unread int, goAhead []byte) error {
 	return k.start(Server, unread, goAhead)
 }
@@ -188,11 +194,11 @@ func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
 	case mode == Server && !hasCertificate(k.config.TLS):
 		return ErrNoCertificate
 	}
-	if unread > 0 || s.l.Buffered() > 0 || s.received != s.l.Delivered() {
-		s.end(ErrPlaintext)
+	if unread > 0 || k.buffered != nil && k.buffered() > 0 || s.received != s.l.Delivered() {
+		s.endLocked(ErrPlaintext)
 		return ErrPlaintext
 	}
-	// The reader is stopped before the peer may begin the handshake.
+	// Stop the reader before the peer can begin the handshake.
 	if err := s.base.SetReadDeadline(past); err != nil {
 		return err
 	}
@@ -201,10 +207,9 @@ func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
 	return nil
 }
 
-// CloseWrite ends what is sent, when all that the program has asked to send by
-// then is: with TCP a FIN, with TLS its close_notify. The peer may go on to send,
-// and is read. It is what Conn.CloseWrite does. The error is nil or
-// ErrNotConnected.
+// CloseWrite closes the sending direction after everything that was requested to be
+// sent: TCP sends a FIN, TLS its close_notify. The peer may continue to send.
+// Conn.CloseWrite does the same. The error is nil or ErrNotConnected.
 func (k *Socket) CloseWrite() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -217,5 +222,5 @@ func (k *Socket) CloseWrite() error {
 	return nil
 }
 
-// past is a deadline that makes what waits for the network return.
+// past is a deadline that ends reads and writes at once.
 var past = time.Unix(1, 0)

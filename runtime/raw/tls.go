@@ -5,53 +5,50 @@ import (
 	"crypto/x509"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func hasCertificate(c *tls.Config) bool {
 	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil)
 }
 
-// tlsConfig returns the config for a handshake. What is wrong with the peer's
-// certificates, if that does not matter, is told to wrong.
-func tlsConfig(l *runtime.Link, c Config, mode Mode, wrong func(error)) (*tls.Config, error) {
-	policy, err := l.TLSConfig()
+// tlsConfig returns the config of a handshake. Under QueryPeer the handshake calls
+// verified with the result of the verification, which does not fail it.
+func (s *session) tlsConfig(c Config, mode Mode, verified func(error)) (*tls.Config, error) {
+	shared, err := s.setup.TLS(s.ctx)
 	if err != nil {
 		return nil, err
 	}
-	config := policy.Clone()
+	config := shared.Clone()
 	if c.TLS != nil {
 		config = c.TLS.Clone()
 		if config.RootCAs == nil {
-			config.RootCAs = policy.RootCAs
+			config.RootCAs = shared.RootCAs
 		}
 		if len(config.Certificates) == 0 && config.GetClientCertificate == nil {
-			config.GetClientCertificate = policy.GetClientCertificate
+			config.GetClientCertificate = shared.GetClientCertificate
 		}
 		config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	}
 	config.InsecureSkipVerify, config.GetConfigForClient = false, nil
 	if config.ServerName == "" {
-		config.ServerName = l.Target().Host
-		if l.Target().Network == "unix" {
-			config.ServerName = "localhost"
-		}
+		config.ServerName = transport.ServerName(s.l.Target())
 	}
 	if mode == Server {
-		return server(config, c.Verify, policy.RootCAs, wrong)
+		return server(config, c.Verify, shared.RootCAs, verified)
 	}
 	switch c.Verify {
 	case VerifyNone, QueryPeer:
 		config.InsecureSkipVerify = true
-		config.ClientSessionCache = nil // a session is a proof of who the peer was
+		config.ClientSessionCache = nil // sessions assume a verified peer
 	}
 	if c.Verify == QueryPeer {
-		query(config, x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName}, wrong)
+		query(config, x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName}, verified)
 	}
 	return config, nil
 }
 
-func server(config *tls.Config, verify PeerVerify, roots *x509.CertPool, wrong func(error)) (*tls.Config, error) {
+func server(config *tls.Config, verify PeerVerify, roots *x509.CertPool, verified func(error)) (*tls.Config, error) {
 	if !hasCertificate(config) {
 		return nil, ErrNoCertificate
 	}
@@ -65,19 +62,19 @@ func server(config *tls.Config, verify PeerVerify, roots *x509.CertPool, wrong f
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	default:
 		config.ClientAuth = tls.RequestClientCert
-		query(config, x509.VerifyOptions{Roots: config.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, wrong)
+		query(config, x509.VerifyOptions{Roots: config.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, verified)
 	}
 	return config, nil
 }
 
-// query looks at the peer's certificates, and tells what is wrong with them.
-func query(config *tls.Config, o x509.VerifyOptions, wrong func(error)) {
-	then := config.VerifyConnection
+// query makes a handshake verify the certificates of the peer and report the result.
+func query(config *tls.Config, o x509.VerifyOptions, verified func(error)) {
+	next := config.VerifyConnection
 	now := config.Time
 	config.VerifyConnection = func(s tls.ConnectionState) error {
-		wrong(check(s.PeerCertificates, o, now))
-		if then != nil {
-			return then(s)
+		verified(check(s.PeerCertificates, o, now))
+		if next != nil {
+			return next(s)
 		}
 		return nil
 	}

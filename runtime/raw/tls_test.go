@@ -2,6 +2,7 @@ package raw_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -15,29 +16,34 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// announced makes a config note its callbacks in the trace.
-func (tr *trace) announced(t *testing.T, c raw.Config) raw.Config {
-	c.ModeChanged = func(k *raw.Socket, m raw.Mode) runtime.Result {
+// record returns a config whose callbacks are recorded.
+func (tr *trace) record(t *testing.T, c raw.Config) raw.Config {
+	c.ModeChanged = func(k *raw.Socket, m raw.Mode) policy.Result {
 		if st := k.State(); st.Mode != m || st.Encrypted {
-			t.Errorf("told of mode %v: %v, encrypted %v", m, st.Mode, st.Encrypted)
+			t.Errorf("ModeChanged(%v) in mode %v, encrypted %v", m, st.Mode, st.Encrypted)
 		}
 		return tr.Note(nil, m.String())
 	}
-	c.Encrypted = func(k *raw.Socket) runtime.Result {
+	c.Encrypted = func(k *raw.Socket) policy.Result {
 		if st := k.State(); !st.Encrypted || st.Mode == raw.Unencrypted || !st.TLS.HandshakeComplete {
-			t.Errorf("told that it is encrypted: %+v", st)
+			t.Errorf("Encrypted with state %+v", st)
 		}
 		return tr.Note(nil, "encrypted")
 	}
 	return c
 }
 
-// mail is a server that speaks a little of SMTP with STARTTLS (RFC 3207). What it
-// says after "220 go" in clear is extra.
+// mail is a server of a little SMTP with STARTTLS (RFC 3207). It sends extra in clear
+// after "220 go".
 func mail(config *tls.Config, extra string) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -65,14 +71,14 @@ func mail(config *tls.Config, extra string) func(net.Conn) {
 	}
 }
 
-// TestStartTLS is a dialogue that goes on under TLS: by callbacks.
+// TestStartTLS checks a dialogue that changes to TLS, with callbacks.
 func TestStartTLS(t *testing.T) {
 	addr := serve(t, mail(own.Server(nil, "127.0.0.1"), ""))
 	c := newContext(t, runtime.Options{}, streamType(addr))
 	tr := newTrace()
 	started := false
 	tr.rx = func(s *runtime.Stream, buf []byte) {
-		if !started && strings.Contains(tr.received(), "220 go\r\n") {
+		if !started && strings.Contains(tr.Body(), "220 go\r\n") {
 			started = true
 			k := raw.Of(s)
 			if err := k.StartTLS(0); err != nil {
@@ -89,38 +95,35 @@ func TestStartTLS(t *testing.T) {
 			}
 		}
 	}
-	s := must(c.NewStream("s", tr.handlers(), raw.With(tr.announced(t, raw.Config{}))))
+	s := teststream.Must(c.NewStream("s", tr.handlers(), raw.With(tr.record(t, raw.Config{}))))
 	if err := raw.Of(s).StartTLS(0); err != raw.ErrNotConnected || raw.Of(s).State().Mode != raw.Unencrypted {
 		t.Errorf("without a connection: %v", err)
 	}
 	s.Connect()
-	tr.got(t, "220 hello\r\n")
+	tr.awaitBody(t, "220 hello\r\n")
 	tr.send(s, "clear\r\n")
-	tr.got(t, "250 clear encrypted=false\r\n")
+	tr.awaitBody(t, "250 clear encrypted=false\r\n")
 	tr.send(s, "STARTTLS\r\n")
-	tr.got(t, "250 one encrypted=true\r\n250 two encrypted=true\r\n250 three encrypted=true\r\n")
+	tr.awaitBody(t, "250 one encrypted=true\r\n250 two encrypted=true\r\n250 three encrypted=true\r\n")
 	if st := raw.Of(s).State(); st.Mode != raw.Client || !st.Encrypted || len(st.TLS.VerifiedChains) == 0 || st.TLS.Version < tls.VersionTLS12 {
 		t.Errorf("encrypted: %+v", st)
 	}
 	if err := raw.Of(s).StartTLS(0); err != raw.ErrEncrypted {
 		t.Errorf("when encrypted: %v", err)
 	}
-	tr.send(s, "\r\n") // the server hangs up
-	tr.saw(t, "DIS")
-	const want = "CRE CNG CON rx client encrypted rx unencrypted DIS"
-	if tr.String() != want {
-		t.Errorf("saw %s\nwant %s", tr, want)
-	}
+	tr.send(s, "\r\n") // the server closes the connection
+	tr.awaitEvent(t, "DIS")
+	tr.Want(t, "CRE CNG CON rx client encrypted rx unencrypted DIS")
 	if st := raw.Of(s).State(); st.Mode != raw.Unencrypted || st.Encrypted {
 		t.Errorf("afterwards: %+v", st)
 	}
 }
 
-// TestStartTLSConn is the same by Open.
+// TestStartTLSConn is TestStartTLS with a Conn.
 func TestStartTLSConn(t *testing.T) {
 	addr := serve(t, mail(own.Server(nil, "127.0.0.1"), ""))
 	c := newContext(t, runtime.Options{}, streamType(addr))
-	conn := must(c.Open(t.Context(), "s"))
+	conn := teststream.Must(c.Open(t.Context(), "s"))
 	defer conn.Close()
 	r := bufio.NewReader(conn)
 	say := func(text, want string) {
@@ -147,30 +150,30 @@ func TestStartTLSConn(t *testing.T) {
 	}
 }
 
-// TestPlaintext says more in clear than there may be.
+// TestPlaintext checks plaintext from the peer after the start of TLS.
 func TestPlaintext(t *testing.T) {
 	config := own.Server(nil, "127.0.0.1")
-	// What the program has got.
+	// The program has received it.
 	addr := serve(t, mail(config, "250 injected\r\n"))
 	c := newContext(t, runtime.Options{}, streamType(addr))
 	tr := newTrace()
 	tr.rx = func(s *runtime.Stream, _ []byte) {
-		if _, rest, found := strings.Cut(tr.received(), "220 go\r\n"); found {
+		if _, rest, found := strings.Cut(tr.Body(), "220 go\r\n"); found {
 			if err := raw.Of(s).StartTLS(len(rest)); rest != "" && err != raw.ErrPlaintext {
 				t.Errorf("with %q: %v", rest, err)
 			}
 		}
 	}
-	s := must(c.NewStream("s", tr.handlers()))
+	s := teststream.Must(c.NewStream("s", tr.handlers()))
 	s.Connect()
-	tr.got(t, "220 hello\r\n")
+	tr.awaitBody(t, "220 hello\r\n")
 	tr.send(s, "STARTTLS\r\n")
-	tr.saw(t, "DIS")
+	tr.awaitEvent(t, "DIS")
 	if !errors.Is(s.Err(), raw.ErrPlaintext) {
 		t.Error(s.Err())
 	}
-	// What the runtime has: a Conn of which the first line alone has been read.
-	conn := must(c.Open(t.Context(), "s"))
+	// The runtime holds it: a Conn of which only the first line has been read.
+	conn := teststream.Must(c.Open(t.Context(), "s"))
 	defer conn.Close()
 	read := func(n int) {
 		t.Helper()
@@ -181,13 +184,10 @@ func TestPlaintext(t *testing.T) {
 	read(len("220 hello\r\n"))
 	io.WriteString(conn, "STARTTLS\r\n")
 	read(len("220 go\r\n"))
-	for conn.Buffered() == 0 {
-		time.Sleep(time.Millisecond)
-	}
 	if err := raw.Of(conn).StartTLS(0); err != raw.ErrPlaintext {
-		t.Errorf("with a line that has not been read: %v", err)
+		t.Errorf("with an unread line: %v", err)
 	}
-	// What comes while the handshake is to begin.
+	// It arrives during the handshake.
 	late := serve(t, func(c net.Conn) {
 		io.WriteString(c, "220 go\r\n")
 		r := bufio.NewReader(c)
@@ -198,16 +198,16 @@ func TestPlaintext(t *testing.T) {
 	c = newContext(t, runtime.Options{}, streamType(late))
 	tr = newTrace()
 	tr.rx = func(s *runtime.Stream, _ []byte) { raw.Of(s).StartTLS(0) }
-	s = must(c.NewStream("s", tr.handlers()))
+	s = teststream.Must(c.NewStream("s", tr.handlers()))
 	s.Connect()
-	tr.saw(t, "DIS")
-	var wrong tls.RecordHeaderError
-	if got := tr.received(); got != "220 go\r\n" || !errors.As(s.Err(), &wrong) {
+	tr.awaitEvent(t, "DIS")
+	var header tls.RecordHeaderError
+	if got := tr.Body(); got != "220 go\r\n" || !errors.As(s.Err(), &header) {
 		t.Errorf("received %q, %v", got, s.Err())
 	}
 }
 
-// TestVerify has each way of looking at the peer, with each kind of peer.
+// TestVerify checks each kind of verification with each kind of peer.
 func TestVerify(t *testing.T) {
 	stranger := testcert.New("stranger")
 	good, bad, wrongName := own.Server(nil, "127.0.0.1"), stranger.Server(nil, "127.0.0.1"), own.Server(nil, "elsewhere.test")
@@ -216,8 +216,8 @@ func TestVerify(t *testing.T) {
 		verify raw.PeerVerify
 		server *tls.Config
 		ok     bool
-		chain  bool // is readable
-		wrong  bool // VerifyError is not nil
+		chain  bool // State has the chain of the peer
+		wrong  bool // State has a VerifyError
 	}{
 		{"auto, good", raw.VerifyAuto, good, true, true, false},
 		{"auto, bad", raw.VerifyAuto, bad, false, false, false},
@@ -232,18 +232,18 @@ func TestVerify(t *testing.T) {
 	} {
 		for _, later := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/later=%v", tt.name, later), func(t *testing.T) {
-				addr := serveOn(t, must(tls.Listen("tcp", "127.0.0.1:0", tt.server)), echo)
+				addr := serveTLS(t, tt.server, echo)
 				c := newContext(t, runtime.Options{}, streamType(addr, secure))
 				tr := newTrace()
 				if later {
-					tr.On["CON"] = func(s *runtime.Stream) runtime.Result {
+					tr.On["CON"] = func(s *runtime.Stream) policy.Result {
 						if err := raw.Of(s).StartTLS(0); err != nil {
 							t.Error(err)
 						}
-						return runtime.OK
+						return policy.OK
 					}
 				}
-				s := must(c.NewStream("s", tr.handlers(), raw.With(tr.announced(t, raw.Config{Verify: tt.verify, Later: later}))))
+				s := teststream.Must(c.NewStream("s", tr.handlers(), raw.With(tr.record(t, raw.Config{Verify: tt.verify, Later: later}))))
 				tr.send(s, "ping")
 				want := "CRE POL CNG client encrypted CON rx"
 				switch {
@@ -254,22 +254,20 @@ func TestVerify(t *testing.T) {
 				case !tt.ok:
 					want = "CRE POL CNG client unencrypted UNR ARF"
 				}
-				tr.saw(t, want[strings.LastIndexByte(want, ' ')+1:])
-				if tr.String() != want {
-					t.Errorf("saw %s (%v)\nwant %s", tr, s.Err(), want)
-				}
+				tr.awaitEvent(t, want[strings.LastIndexByte(want, ' ')+1:])
+				tr.Want(t, want)
 				st := raw.Of(s).State()
 				if got := len(st.TLS.PeerCertificates) > 0; got != tt.chain {
-					t.Errorf("the chain is readable: %v", got)
+					t.Errorf("State has the chain: %v", got)
 				}
 				if (st.VerifyError != nil) != tt.wrong {
-					t.Errorf("wrong with it: %v", st.VerifyError)
+					t.Errorf("VerifyError is %v", st.VerifyError)
 				}
 				if !tt.ok {
 					var handshake *raw.HandshakeError
 					var verify *tls.CertificateVerificationError
 					if !errors.As(s.Err(), &handshake) || handshake.Mode != raw.Client || !errors.As(s.Err(), &verify) {
-						t.Errorf("ended for %v", s.Err())
+						t.Errorf("Err returns %v", s.Err())
 					}
 				}
 			})
@@ -277,14 +275,14 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// The roots of a policy without a trust store are those of the system; a config
-// has its own.
+// TestRoots checks which roots a client trusts: those of the config, else those of the
+// trust store, else those of the system.
 func TestRoots(t *testing.T) {
-	addr := serveOn(t, must(tls.Listen("tcp", "127.0.0.1:0", system.Server(nil, "127.0.0.1"))), echo)
+	addr := serveTLS(t, system.Server(nil, "127.0.0.1"), echo)
 	other := testcert.New("other")
 	for _, tt := range []struct {
 		name  string
-		store *runtime.TrustStore
+		store *policy.TrustStore
 		c     *tls.Config
 		want  string
 	}{
@@ -302,38 +300,38 @@ func TestRoots(t *testing.T) {
 			st.TrustStore = tt.store
 			c := newContext(t, runtime.Options{}, st)
 			tr := newTrace()
-			s := must(c.NewStream("s", tr.handlers(), raw.With(raw.Config{TLS: tt.c})))
+			s := teststream.Must(c.NewStream("s", tr.handlers(), raw.With(raw.Config{TLS: tt.c})))
 			s.Connect()
 			tr.AwaitEnd(t, "CON", "ARF")
 			if !strings.Contains(tr.String(), tt.want) {
-				t.Errorf("saw %s (%v)", tr, s.Err())
+				t.Errorf("got %s (%v)", tr, s.Err())
 			}
 		})
 	}
 }
 
-// A config that is set takes effect with the next handshake, and not before.
+// TestSetConfig checks that a config takes effect at the next handshake.
 func TestSetConfig(t *testing.T) {
 	stranger := testcert.New("stranger")
-	addr := serveOn(t, must(tls.Listen("tcp", "127.0.0.1:0", stranger.Server(nil, "127.0.0.1"))), echo)
+	addr := serveTLS(t, stranger.Server(nil, "127.0.0.1"), echo)
 	c := newContext(t, runtime.Options{}, streamType(addr, secure))
 	tr := newTrace()
-	s := must(c.NewStream("s", tr.handlers()))
+	s := teststream.Must(c.NewStream("s", tr.handlers()))
 	s.Connect()
-	tr.saw(t, "ARF")
+	tr.awaitEvent(t, "ARF")
 	raw.Of(s).SetConfig(raw.Config{Verify: raw.QueryPeer})
 	s.Connect()
-	tr.saw(t, "CON")
+	tr.awaitEvent(t, "CON")
 	raw.Of(s).SetConfig(raw.Config{})
-	tr.send(s, "still there") // under the config of its handshake
-	tr.got(t, "still there")
+	tr.send(s, "hello") // under the config of its handshake
+	tr.awaitBody(t, "hello")
 	if st := raw.Of(s).State(); st.VerifyError == nil || len(st.TLS.PeerCertificates) == 0 {
 		t.Errorf("%+v", st)
 	}
 }
 
-// TestServer is the server side, on connections that the program has accepted: by
-// callbacks and by Open, with each way of looking at the client.
+// TestServer checks the server side, on connections that the program has accepted,
+// with each kind of verification of the client.
 func TestServer(t *testing.T) {
 	cert := own.Server(nil, "127.0.0.1")
 	for _, tt := range []struct {
@@ -353,12 +351,14 @@ func TestServer(t *testing.T) {
 		{"verify, no certificate", raw.VerifyPeer, nil, false, false, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ln := must(net.Listen("tcp", "127.0.0.1:0"))
+			ln := testserver.Listen(t)
 			defer ln.Close()
-			client := must(net.Dial("tcp", ln.Addr().String()))
+			client := teststream.Must(net.Dial("tcp", ln.Addr().String()))
 			defer client.Close()
-			accepted := must(ln.Accept())
-			c := newContext(t, runtime.Options{}, streamType(ln.Addr(), retry(5)))
+			accepted := teststream.Must(ln.Accept())
+			waits := 0
+			c := newContext(t, runtime.Options{Hooks: runtime.Hooks{
+				Wait: func(context.Context, *runtime.Stream, time.Duration) { waits++ }}}, streamType(ln.Addr(), retry(5)))
 			tr := newTrace()
 			tr.rx = func(s *runtime.Stream, buf []byte) {
 				switch string(buf) {
@@ -370,7 +370,7 @@ func TestServer(t *testing.T) {
 					tr.send(s, "250 "+string(buf))
 				}
 			}
-			s := must(c.NewStream("s", tr.handlers(), raw.Adopt(accepted, tr.announced(t, raw.Config{Verify: tt.verify, TLS: cert}))))
+			s := teststream.Must(c.NewStream("s", tr.handlers(), raw.Adopt(accepted, tr.record(t, raw.Config{Verify: tt.verify, TLS: cert}))))
 			r := bufio.NewReader(client)
 			io.WriteString(client, "a\r\n")
 			if got := line(r); got != "250 a" {
@@ -402,25 +402,26 @@ func TestServer(t *testing.T) {
 				secured.Handshake()
 				io.Copy(io.Discard, secured)
 			}
-			tr.saw(t, "DIS")
-			time.Sleep(20 * time.Millisecond) // there is no retry
-			if tr.String() != want {
-				t.Errorf("saw %s (%v)\nwant %s", tr, s.Err(), want)
+			tr.awaitEvent(t, "DIS")
+			tr.Settle(t, s)
+			tr.Want(t, want+" TMO TMO")
+			if waits > 0 {
+				t.Error("a retry follows")
 			}
 			var handshake *raw.HandshakeError
 			if !tt.ok && (!errors.As(s.Err(), &handshake) || handshake.Mode != raw.Server) {
-				t.Errorf("ended for %v", s.Err())
+				t.Errorf("Err returns %v", s.Err())
 			}
 		})
 	}
 }
 
-// A client that goes on in clear after STARTTLS is refused.
+// TestServerPlaintext checks a client that continues in clear after STARTTLS.
 func TestServerPlaintext(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
-	conn := must(c.Open(t.Context(), "s", raw.Adopt(ours, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
+	conn := teststream.Must(c.Open(t.Context(), "s", raw.Adopt(ours, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
 	defer conn.Close()
 	go io.WriteString(theirs, "STARTTLS\r\nRCPT TO:<you@example.com>\r\n")
 	buf := make([]byte, len("STARTTLS\r\n"))
@@ -435,13 +436,13 @@ func TestServerPlaintext(t *testing.T) {
 	}
 }
 
-// TestAdopt: what an adopted connection does, and does not.
+// TestAdopt checks streams of adopted connections.
 func TestAdopt(t *testing.T) {
 	ours, theirs := net.Pipe()
 	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, retry(5)))
 	tr := newTrace()
 	option := raw.Adopt(ours, raw.Config{})
-	s := must(c.NewStream("s", tr.handlers(), option))
+	s := teststream.Must(c.NewStream("s", tr.handlers(), option))
 	if err := raw.Of(s).StartServerTLS(0, nil); err != raw.ErrNoCertificate && err != raw.ErrNotConnected {
 		t.Errorf("without a certificate: %v", err)
 	}
@@ -449,32 +450,49 @@ func TestAdopt(t *testing.T) {
 		io.WriteString(theirs, "hello")
 		theirs.Close()
 	}()
-	tr.saw(t, "DIS")
-	s.RequestTx() // there is no other connection, whatever the policy says
-	tr.saw(t, "ARF")
-	if want := "CRE CNG CON rx DIS POL CNG UNR ARF"; tr.String() != want || tr.received() != "hello" || !errors.Is(s.Err(), raw.ErrAdopted) {
-		t.Errorf("saw %s, %q (%v)\nwant %s", tr, tr.received(), s.Err(), want)
+	tr.awaitEvent(t, "DIS")
+	s.RequestTx() // the stream does not connect again
+	tr.awaitEvent(t, "ARF")
+	if want := "CRE CNG CON rx DIS POL CNG UNR ARF"; tr.String() != want || tr.Body() != "hello" || !errors.Is(s.Err(), raw.ErrAdopted) {
+		t.Errorf("got %s, %q (%v)\nwant %s", tr, tr.Body(), s.Err(), want)
 	}
-	// A stream that does not get to use it closes it all the same.
+	// A stream that does not use the connection closes it.
 	ours, theirs = net.Pipe()
 	tr = newTrace()
-	tr.On["CNG"] = func(*runtime.Stream) runtime.Result { return runtime.DestroyMe }
+	tr.On["CNG"] = func(*runtime.Stream) policy.Result { return policy.DestroyMe }
 	c.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{}))
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is not closed: %v", err)
 	}
-	// It has to be a stream of raw.
+	// A policy need not have an endpoint for it. A stream without either fails.
+	bare := newContext(t, runtime.Options{}, &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw})
+	ours, theirs = net.Pipe()
+	tr = newTrace()
+	teststream.Must(bare.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{})))
+	go func() {
+		io.WriteString(theirs, "hello")
+		theirs.Close()
+	}()
+	if tr.awaitEvent(t, "DIS"); tr.Body() != "hello" {
+		t.Errorf("without an endpoint: %q", tr.Body())
+	}
+	tr = newTrace()
+	lone := teststream.Must(bare.NewStream("s", tr.handlers()))
+	lone.RequestTx()
+	if tr.awaitEvent(t, "ARF"); !errors.Is(lone.Err(), policy.ErrEndpoint) {
+		t.Errorf("neither an endpoint nor a connection: %v", lone.Err())
+	}
+	// use_auth is not supported.
 	h1 := streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
-	h1.Protocol = runtime.ProtocolRaw
-	h1.Auth = &runtime.Auth{Name: "a"}
-	refuse := newContext(t, runtime.Options{Credentials: &runtime.MemoryCredentials{}}, h1)
-	if _, err := refuse.NewStream("s", runtime.Handlers{}); !errors.Is(err, runtime.ErrUnsupported) {
+	h1.Protocol = policy.ProtocolRaw
+	h1.Auth = &policy.Auth{Name: "a"}
+	refuse := newContext(t, runtime.Options{Credentials: &credentials.Memory{}}, h1)
+	if _, err := refuse.NewStream("s", runtime.Handlers{}); !errors.Is(err, transport.ErrUnsupported) {
 		t.Errorf("use_auth: %v", err)
 	}
 }
 
-// TestOpenSSL has openssl as the peer: a server that is asked for TLS in the way
-// of SMTP by its own client, and one that is a server itself.
+// TestOpenSSL runs against openssl: its server, and its client with STARTTLS of SMTP.
 func TestOpenSSL(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
@@ -484,7 +502,7 @@ func TestOpenSSL(t *testing.T) {
 	testcert.WritePEM(filepath.Join(dir, "cert.pem"), own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1"))
 
 	t.Run("s_server", func(t *testing.T) {
-		free := must(net.Listen("tcp", "127.0.0.1:0"))
+		free := testserver.Listen(t)
 		addr := free.Addr()
 		free.Close()
 		cmd := exec.Command(openssl, "s_server", "-accept", addr.String(), "-cert", filepath.Join(dir, "cert.pem"), "-rev", "-quiet")
@@ -496,7 +514,7 @@ func TestOpenSSL(t *testing.T) {
 			cmd.Wait()
 		}()
 		c := newContext(t, runtime.Options{}, streamType(addr, secure, retry(500)))
-		conn := must(c.Open(t.Context(), "s"))
+		conn := teststream.Must(c.Open(t.Context(), "s"))
 		defer conn.Close()
 		io.WriteString(conn, "hello\n")
 		if got := line(bufio.NewReader(conn)); got != "olleh" {
@@ -504,11 +522,11 @@ func TestOpenSSL(t *testing.T) {
 		}
 	})
 	t.Run("s_client -starttls smtp", func(t *testing.T) {
-		ln := must(net.Listen("tcp", "127.0.0.1:0"))
+		ln := testserver.Listen(t)
 		defer ln.Close()
 		cmd := exec.Command(openssl, "s_client", "-connect", ln.Addr().String(), "-starttls", "smtp", "-quiet", "-verify_quiet")
-		in := must(cmd.StdinPipe())
-		out := must(cmd.StdoutPipe())
+		in := teststream.Must(cmd.StdinPipe())
+		out := teststream.Must(cmd.StdoutPipe())
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -516,9 +534,9 @@ func TestOpenSSL(t *testing.T) {
 			cmd.Process.Kill()
 			cmd.Wait()
 		}()
-		accepted := must(ln.Accept())
+		accepted := teststream.Must(ln.Accept())
 		c := newContext(t, runtime.Options{}, streamType(ln.Addr()))
-		conn := must(c.Open(t.Context(), "s", raw.Adopt(accepted, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
+		conn := teststream.Must(c.Open(t.Context(), "s", raw.Adopt(accepted, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
 		defer conn.Close()
 		io.WriteString(conn, "220 hello\r\n")
 		r := bufio.NewReader(conn)
@@ -546,16 +564,16 @@ func TestOpenSSL(t *testing.T) {
 	})
 }
 
-// A late is a connection from which something comes in clear while its reader is
-// being stopped for TLS.
-type late struct {
+// An injector is a connection from which plaintext arrives while StartTLS stops its
+// reader.
+type injector struct {
 	net.Conn
 	data chan string
 }
 
-func (c *late) Read(b []byte) (int, error) { return copy(b, <-c.data), nil }
+func (c *injector) Read(b []byte) (int, error) { return copy(b, <-c.data), nil }
 
-func (c *late) SetReadDeadline(time.Time) error {
+func (c *injector) SetReadDeadline(time.Time) error {
 	select {
 	case c.data <- "250 injected\r\n":
 	default:
@@ -563,25 +581,26 @@ func (c *late) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-func TestPlaintextMeanwhile(t *testing.T) {
+// TestPlaintextDuringStart checks plaintext that arrives during StartTLS.
+func TestPlaintextDuringStart(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
 	tr := newTrace()
-	conn := &late{ours, make(chan string, 1)}
-	s := must(c.NewStream("s", tr.handlers(), raw.Adopt(conn, raw.Config{})))
+	conn := &injector{ours, make(chan string, 1)}
+	s := teststream.Must(c.NewStream("s", tr.handlers(), raw.Adopt(conn, raw.Config{})))
 	conn.data <- "220 go\r\n"
-	tr.got(t, "220 go\r\n")
+	tr.awaitBody(t, "220 go\r\n")
 	if err := raw.Of(s).StartTLS(0); err != nil {
 		t.Error(err)
 	}
-	tr.saw(t, "DIS")
-	if tr.received() != "220 go\r\n" || !errors.Is(s.Err(), raw.ErrPlaintext) {
-		t.Errorf("received %q, %v", tr.received(), s.Err())
+	tr.awaitEvent(t, "DIS")
+	if tr.Body() != "220 go\r\n" || !errors.Is(s.Err(), raw.ErrPlaintext) {
+		t.Errorf("received %q, %v", tr.Body(), s.Err())
 	}
 }
 
-// The end of a TLS connection is that which the peer says under TLS.
+// TestTruncated checks that a TLS connection ends normally only with a close_notify.
 func TestTruncated(t *testing.T) {
 	config := own.Server(nil, "127.0.0.1")
 	for _, tt := range []struct {
@@ -599,11 +618,11 @@ func TestTruncated(t *testing.T) {
 		})
 		c := newContext(t, runtime.Options{}, streamType(addr, secure))
 		tr := newTrace()
-		s := must(c.NewStream("s", tr.handlers()))
+		s := teststream.Must(c.NewStream("s", tr.handlers()))
 		s.Connect()
-		tr.saw(t, "DIS")
-		if tr.received() != "hello" || !errors.Is(s.Err(), tt.want) {
-			t.Errorf("%s: received %q, ended for %v, want %v", tt.name, tr.received(), s.Err(), tt.want)
+		tr.awaitEvent(t, "DIS")
+		if tr.Body() != "hello" || !errors.Is(s.Err(), tt.want) {
+			t.Errorf("%s: received %q, Err returns %v, want %v", tt.name, tr.Body(), s.Err(), tt.want)
 		}
 	}
 }

@@ -10,14 +10,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/system"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A server has a new policy for the program, by which the program goes on.
+// The program fetches a new policy from a server.
 func ExampleFetcher() {
 	text := func(release, port string) string {
 		return fmt.Sprintf(`{ "release": %q, "s": [ { "fetch_policy": { "endpoint": "127.0.0.1", "port": %s,
@@ -29,16 +29,16 @@ func ExampleFetcher() {
 	}))
 	defer server.Close()
 
-	loaded, found := load.Text("first.json", []byte(text("1", portOf(server.URL))), lint.Options{})
-	if loaded == nil {
-		log.Fatal(load.Err(found))
+	loaded, err := sspolicy.Parse("first.json", []byte(text("1", portOf(server.URL))), sspolicy.Options{})
+	if err != nil {
+		log.Fatal(err)
 	}
-	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	f, err := system.NewFetcher(c, system.FetcherOptions{Load: load.Func("fetched", lint.Options{})})
+	f, err := system.NewFetcher(c, system.FetcherOptions{Load: sspolicy.Loader("fetched", sspolicy.Options{})})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -51,15 +51,17 @@ func ExampleFetcher() {
 	// Output: release 2
 }
 
-// A captive portal sends all who come to its own page.
+// A captive portal redirects each request to its own page.
 func ExampleDetector() {
 	portal := httptest.NewServer(http.RedirectHandler("https://hotel.example/login", http.StatusFound))
 	defer portal.Close()
-	loaded, found := load.Text("policy.json", []byte(strings.Replace(portalPolicy, "PORT", portOf(portal.URL), 1)), lint.Options{})
-	if loaded == nil {
-		log.Fatal(load.Err(found))
+	text := fmt.Sprintf(`{ "s": [ { "captive_portal_detect": { "endpoint": "127.0.0.1", "port": %s, "http_url": "generate_204",
+		"protocol": "h1", "http_method": "GET", "http_expect": 204, "http_fail_redirect": true } } ] }`, portOf(portal.URL))
+	loaded, err := sspolicy.Parse("policy.json", []byte(text), sspolicy.Options{})
+	if err != nil {
+		log.Fatal(err)
 	}
-	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []runtime.Transport{sshttp.New()}})
+	c, err := runtime.NewContext(loaded.Policy, runtime.Options{Transports: []transport.Transport{sshttp.New()}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -70,3 +72,6 @@ func ExampleDetector() {
 	fmt.Println(outcome, err)
 	// Output: Captive <nil>
 }
+
+// portOf returns the port of the URL of a test server.
+func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }

@@ -9,82 +9,82 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// The limits of a Fetcher whose options say nothing else.
+// The default limits of a Fetcher.
 const (
 	DefaultMaxSize      = 1 << 20 // bytes of a policy
 	DefaultFetchTimeout = time.Minute
 	DefaultProbeTimeout = 15 * time.Second
 )
 
-// Errors of a Fetcher, to compare with [errors.Is]. Each wraps what was wrong.
+// Errors of a Fetcher, to compare with [errors.Is]. Each is returned with its cause.
 var (
-	// ErrRefused: what was fetched, or kept in the file, is no policy that can be
-	// used. The old one is still in force.
+	// ErrRefused is returned when a policy that was fetched or read from File cannot
+	// be used. The old one stays in force.
 	ErrRefused = errors.New("the policy is refused")
-	// ErrRolledBack: the new policy has been in force, but the streamtype of
-	// Probe could not be reached. The old one is in force again.
-	ErrRolledBack = errors.New("the policy was given up again")
-	// ErrNotKept: the new policy is in force, but could not be written to File.
-	ErrNotKept = errors.New("the policy is not kept on disk")
+	// ErrRolledBack is returned when the new policy was in force, but its Probe
+	// failed. The old one is in force again.
+	ErrRolledBack = errors.New("the policy was rolled back")
+	// ErrNotKept is returned when the new policy is in force, but could not be
+	// written to File.
+	ErrNotKept = errors.New("the policy could not be written")
 )
 
 // FetcherOptions are the settings of a Fetcher.
 type FetcherOptions struct {
-	// Load makes a policy of a text, or says why not. It has to be set: Func of
-	// package github.com/secure-streams/sspolicy/load returns one that does
-	// all the checks there are.
-	Load func(text []byte) (*runtime.Policy, error)
+	// Load returns the policy of a text. It is required. Loader of package
+	// github.com/secure-streams/sspolicy returns one that makes all checks.
+	Load func(text []byte) (*policy.Policy, error)
 
-	// Verify, if any, is asked before Load: an error refuses the policy. It is for
-	// signatures. from is the response, with its metadata, or nil for the text
-	// that is in File.
+	// Verify, if not nil, is called before Load. An error refuses the policy. It is
+	// for signatures. from is the response, with its metadata, or nil for the text
+	// of File.
 	//
-	// Who can make a policy that passes can do what a policy can do, which is to
-	// say where fetch_policy itself is to look next, and over what. An older one
-	// with a good signature passes as well, unless Verify compares what the text
-	// says of its release with what is in force.
+	// A policy that passes has full control, also over the next fetch_policy. An old
+	// policy with a good signature passes too, unless Verify compares its release
+	// with the one in force.
 	Verify func(text []byte, from *runtime.Response) error
 
-	// MaxSize is how many bytes a policy may have, Timeout how long it may take to
-	// fetch it, retries included. 0 means DefaultMaxSize and DefaultFetchTimeout.
+	// MaxSize is the maximum size of a policy in bytes. Timeout is the limit of a
+	// fetch, including retries. 0 means DefaultMaxSize and DefaultFetchTimeout.
 	MaxSize int
 	Timeout time.Duration
 
-	// Probe, if any, is the streamtype that the new policy must be able to
-	// connect within ProbeTimeout (0 means DefaultProbeTimeout), or else the old
-	// one is set again. A stream of it is made with ProbeOptions, connected and
-	// destroyed; it sends no body.
+	// Probe, if not "", is a streamtype that must connect within ProbeTimeout under
+	// the new policy, or else the old policy is set again. The stream is made with
+	// ProbeOptions, connected and destroyed; it sends no body. A ProbeTimeout of 0
+	// means DefaultProbeTimeout.
 	Probe        string
 	ProbeTimeout time.Duration
 	ProbeOptions []runtime.StreamOption
 
-	// File, if any, is where the latest good policy is kept, for Restore.
+	// File, if not "", keeps the latest good policy for Restore.
 	File string
 }
 
-// A Fetcher gets new policies by the streamtype fetch_policy of the policy in
-// force, and puts them in force if they are good. Its methods may be called from
-// any goroutine; one of them runs at a time.
+// A Fetcher gets new policies by the streamtype fetch_policy of the current policy, and
+// sets them if they are good. Its methods may be called from any goroutine, and wait
+// for each other.
 type Fetcher struct {
-	c    *runtime.Context
-	o    FetcherOptions
-	turn chan struct{}
+	c   *runtime.Context
+	o   FetcherOptions
+	sem chan struct{} // holds a value while a method runs
 }
 
-// NewFetcher returns a Fetcher. It opens nothing and needs no closing. The error
-// is that of options that can not be.
+// NewFetcher returns a Fetcher, which needs no Close. It fails if Load is nil or a limit
+// negative.
 func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 	if o.Load == nil {
-		return nil, errors.New("sspolicy: NewFetcher: FetcherOptions.Load is not set")
+		return nil, errors.New("sspolicy: NewFetcher: FetcherOptions.Load is nil")
 	}
 	if o.MaxSize < 0 || o.Timeout < 0 || o.ProbeTimeout < 0 {
-		return nil, errors.New("sspolicy: NewFetcher: a limit is below 0")
+		return nil, errors.New("sspolicy: NewFetcher: a limit is negative")
 	}
 	for _, d := range []struct {
 		set   *time.Duration
@@ -97,19 +97,17 @@ func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 	if o.MaxSize == 0 {
 		o.MaxSize = DefaultMaxSize
 	}
-	return &Fetcher{c: c, o: o, turn: make(chan struct{}, 1)}, nil
+	return &Fetcher{c: c, o: o, sem: make(chan struct{}, 1)}, nil
 }
 
-// Fetch gets a policy and puts it in force, by SetPolicy of the context, which
-// says what happens to the streams there are. The stream that has fetched it is
-// gone before. When there is an error the policy in force is the one from before,
-// and streams have not noticed, but for two errors: with ErrRolledBack the policy
-// changed twice, and with ErrNotKept the new one is in force.
+// Fetch gets a policy and sets it by [runtime.Context.SetPolicy], which describes the
+// effect on streams. The stream of fetch_policy is destroyed before that. An error
+// means that the policy has not changed, with two exceptions: after ErrRolledBack it
+// has changed twice, and after ErrNotKept the new one is in force.
 //
-// Other errors are ErrRefused and those of Fetch of a [runtime.Context]:
-// runtime.ErrUnknownStreamType if the policy has no fetch_policy,
-// runtime.ErrTooLong for one that is longer than MaxSize,
-// context.DeadlineExceeded when Timeout is over.
+// Other errors are ErrRefused and those of [runtime.Context.Fetch]: for example
+// runtime.ErrUnknownStreamType if the policy has no fetch_policy, runtime.ErrTooLong
+// beyond MaxSize, and context.DeadlineExceeded after Timeout.
 func (f *Fetcher) Fetch(ctx context.Context) error {
 	if err := f.fetch(ctx); err != nil {
 		return fmt.Errorf("sspolicy: fetch policy: %w", err)
@@ -118,10 +116,10 @@ func (f *Fetcher) Fetch(ctx context.Context) error {
 }
 
 func (f *Fetcher) fetch(ctx context.Context) error {
-	if err := f.take(ctx); err != nil {
+	if err := f.lock(ctx); err != nil {
 		return err
 	}
-	defer f.give()
+	defer f.unlock()
 	limited, cancel := context.WithTimeout(ctx, f.o.Timeout)
 	defer cancel()
 	r, err := f.c.Fetch(limited, FetchPolicy, runtime.WithLimit(f.o.MaxSize))
@@ -133,7 +131,7 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 		return err
 	}
 	if f.o.Probe != "" && p.StreamType(f.o.Probe) == nil {
-		return fmt.Errorf("%w: it has no streamtype %q to be probed", ErrRefused, f.o.Probe)
+		return fmt.Errorf("%w: it has no streamtype %q to probe", ErrRefused, f.o.Probe)
 	}
 	old := f.c.Policy()
 	if err := f.c.SetPolicy(p); err != nil {
@@ -142,31 +140,31 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 	if f.o.Probe != "" {
 		if err := f.probe(ctx); err != nil {
 			err = fmt.Errorf("%w: streamtype %q: %w", ErrRolledBack, f.o.Probe, err)
-			_, back := f.c.CompareAndSetPolicy(p, old) // unless somebody else has set one
+			_, back := f.c.CompareAndSetPolicy(p, old) // unless the program has set another one
 			return errors.Join(err, back)
 		}
 	}
 	if f.o.File != "" {
-		if err := keep(f.o.File, r.Body); err != nil {
+		if err := atomicfile.WritePrivate(f.o.File, r.Body); err != nil {
 			return fmt.Errorf("%w: %w", ErrNotKept, err)
 		}
 	}
 	return nil
 }
 
-func (f *Fetcher) take(ctx context.Context) error {
+func (f *Fetcher) lock(ctx context.Context) error {
 	select {
-	case f.turn <- struct{}{}:
+	case f.sem <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (f *Fetcher) give() { <-f.turn }
+func (f *Fetcher) unlock() { <-f.sem }
 
-// load makes a policy of a text.
-func (f *Fetcher) load(text []byte, from *runtime.Response) (*runtime.Policy, error) {
+// load verifies and loads a text.
+func (f *Fetcher) load(text []byte, from *runtime.Response) (*policy.Policy, error) {
 	if f.o.Verify != nil {
 		if err := f.o.Verify(text, from); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
@@ -174,7 +172,7 @@ func (f *Fetcher) load(text []byte, from *runtime.Response) (*runtime.Policy, er
 	}
 	p, err := f.o.Load(text)
 	if err == nil && p == nil {
-		err = errors.New("there is none")
+		err = errors.New("neither a policy nor an error from Load")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
@@ -182,7 +180,7 @@ func (f *Fetcher) load(text []byte, from *runtime.Response) (*runtime.Policy, er
 	return p, nil
 }
 
-// probe connects a stream of the streamtype that the policy must reach.
+// probe connects a stream of the streamtype Probe.
 func (f *Fetcher) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.o.ProbeTimeout)
 	defer cancel()
@@ -224,20 +222,19 @@ func (f *Fetcher) probe(ctx context.Context) error {
 	}
 }
 
-// Restore puts the policy in force that is kept in File, after the same checks
-// as for one that is fetched, but without a probe. A file that is not there is
-// fs.ErrNotExist; one that can not be used is ErrRefused, and is logged. With an
-// error nothing changes. It is meant for the start of a program, before there are
-// streams.
+// Restore sets the policy of File, after the checks of Fetch, but without a probe. It
+// is meant for the start of a program, before there are streams. The error is
+// fs.ErrNotExist if there is no file, and ErrRefused if its contents cannot be used,
+// which is also logged. After an error the policy has not changed.
 func (f *Fetcher) Restore() error {
-	_ = f.take(context.Background())
-	defer f.give()
+	_ = f.lock(context.Background())
+	defer f.unlock()
 	err := f.restore()
 	if err == nil {
 		return nil
 	}
 	if errors.Is(err, ErrRefused) {
-		f.c.Logger().Warn("sspolicy: the policy that was kept is passed over", "file", f.o.File, "err", err)
+		f.c.Logger().Warn("sspolicy: the policy in the file cannot be used", "file", f.o.File, "err", err)
 	}
 	return fmt.Errorf("sspolicy: restore policy: %w", err)
 }
@@ -257,14 +254,14 @@ func (f *Fetcher) restore() error {
 // read reads the file.
 func (f *Fetcher) read() ([]byte, error) {
 	if f.o.File == "" {
-		return nil, fmt.Errorf("%w: FetcherOptions.File is not set", fs.ErrNotExist)
+		return nil, fmt.Errorf("%w: FetcherOptions.File is empty", fs.ErrNotExist)
 	}
 	info, err := os.Stat(f.o.File)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() { // to open a named pipe would wait
-		return nil, fmt.Errorf("%w: it is not a regular file", ErrRefused)
+	if !info.Mode().IsRegular() { // opening a named pipe would block
+		return nil, fmt.Errorf("%w: not a regular file", ErrRefused)
 	}
 	file, err := os.Open(f.o.File)
 	if err != nil {
@@ -273,31 +270,7 @@ func (f *Fetcher) read() ([]byte, error) {
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, min(int64(f.o.MaxSize), math.MaxInt64-1)+1))
 	if err == nil && len(text) > f.o.MaxSize {
-		err = fmt.Errorf("%w: it is %w: %d bytes", ErrRefused, runtime.ErrTooLong, f.o.MaxSize)
+		err = fmt.Errorf("%w: %w: more than %d bytes", ErrRefused, runtime.ErrTooLong, f.o.MaxSize)
 	}
 	return text, err
-}
-
-// keep writes a file as a whole or not at all.
-func keep(name string, text []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			os.Remove(file.Name())
-		}
-	}()
-	if _, err = file.Write(text); err != nil {
-		return err
-	}
-	if err = file.Sync(); err != nil {
-		return err
-	}
-	if err = file.Close(); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), name)
 }

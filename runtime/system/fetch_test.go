@@ -10,27 +10,27 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
-// fetchPolicy returns the text of a policy: release names it, port is that of the
-// server, and more are further streamtypes.
-func fetchPolicy(release, port string, more ...string) string {
+// fetchPolicy returns the text of a policy with a release and further streamtypes.
+func fetchPolicy(release string, more ...string) string {
 	stream := func(name, url string) string {
-		return fmt.Sprintf(`{ %q: { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET",
-			"http_url": %q, "opportunistic": true, "retry": "r", "metadata": [ { "signature": "x-signature:" } ] } }`, name, port, url)
+		return fmt.Sprintf(`{ %q: { "endpoint": "live", "port": 80, "protocol": "h1", "http_method": "GET",
+			"http_url": %q, "opportunistic": true, "retry": "r", "metadata": [ { "signature": "x-signature:" } ] } }`, name, url)
 	}
 	streams := []string{stream("fetch_policy", "policy.json"), stream("work", "use/"+release), stream("same", "same")}
 	return fmt.Sprintf(`{ "release": %q, "schema-version": 1,
@@ -38,64 +38,45 @@ func fetchPolicy(release, port string, more ...string) string {
 		"s": [ %s ] }`, release, strings.Join(append(streams, more...), ",\n"))
 }
 
-// A policyServer serves whatever a test wants as policy.json, and says "ok" to
-// all else.
+// A policyServer serves policy.json as a test wants, and answers other requests with
+// "ok".
 type policyServer struct {
-	*httptest.Server
-	serve atomic.Pointer[http.HandlerFunc]
-	paths sync.Map // that were asked for
+	policy atomic.Pointer[http.HandlerFunc]
+	paths  sync.Map // of the other requests
 }
 
-func newPolicyServer(t testing.TB) *policyServer {
-	s := &policyServer{}
-	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/policy.json" {
-			(*s.serve.Load())(w, r)
-			return
-		}
-		s.paths.Store(r.URL.Path, true)
-		if strings.HasPrefix(r.URL.Path, "/hold") || r.URL.Path == "/mute" {
-			if r.URL.Path != "/mute" {
-				w.(http.Flusher).Flush()
-			}
-			<-r.Context().Done()
-			return
-		}
-		io.WriteString(w, "ok")
-	}))
-	t.Cleanup(s.Close)
-	return s
-}
-
-func (s *policyServer) will(f http.HandlerFunc) { s.serve.Store(&f) }
-
-func (s *policyServer) serves(text string) {
-	s.will(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
-}
-
-func (s *policyServer) port() string { return portOf(s.URL) }
-
-func newFetcher(t testing.TB, c *runtime.Context, o system.FetcherOptions) *system.Fetcher {
-	t.Helper()
-	if o.Load == nil {
-		o.Load = load.Func("fetched", lint.Options{})
+func (s *policyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/policy.json" {
+		(*s.policy.Load())(w, r)
+		return
 	}
-	f, err := system.NewFetcher(c, o)
-	if err != nil {
-		t.Fatal(err)
+	s.paths.Store(r.URL.Path, true)
+	if strings.HasPrefix(r.URL.Path, "/hold") || r.URL.Path == "/mute" {
+		if r.URL.Path != "/mute" {
+			w.(http.Flusher).Flush()
+		}
+		<-r.Context().Done()
+		return
 	}
-	return f
+	io.WriteString(w, "ok")
 }
 
-// TestFetch: what is good is set, what is not changes nothing.
+// handle sets the handler of policy.json.
+func (s *policyServer) handle(f http.HandlerFunc) { s.policy.Store(&f) }
+
+// serve makes a text the contents of policy.json.
+func (s *policyServer) serve(text string) {
+	s.handle(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
+}
+
+// TestFetch checks that good policies are set, and that anything else changes nothing.
 func TestFetch(t *testing.T) {
-	server := newPolicyServer(t)
-	good := fetchPolicy("2", server.port())
+	good := fetchPolicy("2")
 	for _, test := range []struct {
 		name  string
-		serve http.HandlerFunc // nil: good
+		serve http.HandlerFunc // nil serves the good policy
 		o     system.FetcherOptions
-		want  error // nil: the new policy is set
+		want  error // nil means that the policy is set
 		says  string
 	}{
 		{name: "good"},
@@ -114,11 +95,11 @@ func TestFetch(t *testing.T) {
 			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)
 		}, want: io.ErrUnexpectedEOF},
-		{name: "cut off without a word", serve: func(w http.ResponseWriter, _ *http.Request) {
+		{name: "cut off at the end of the response", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, good[:len(good)/2])
-		}, want: load.ErrRefused},
+		}, want: errLoad},
 		{name: "too long", o: system.FetcherOptions{MaxSize: len(good) - 1}, want: runtime.ErrTooLong},
-		{name: "just not too long", o: system.FetcherOptions{MaxSize: len(good)}},
+		{name: "as long as allowed", o: system.FetcherOptions{MaxSize: len(good)}},
 		{name: "endless", serve: func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(bytes.Repeat([]byte(" "), 1<<16)); err != nil {
@@ -126,80 +107,85 @@ func TestFetch(t *testing.T) {
 				}
 			}
 		}, want: runtime.ErrTooLong},
-		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: load.ErrRefused, says: "[syntax]"},
-		{name: "a path", want: load.ErrRefused, says: "[syntax]"},
+		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: errLoad, says: "[not-a-policy]"},
+		{name: "a path", want: errLoad, says: "[not-a-policy]"},
 		{name: "lint", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, strings.Replace(good, `"retry": "r"`, `"retry": "none"`, 1))
-		}, want: load.ErrRefused, says: "[undefined-reference]"},
+		}, want: errLoad, says: "[undefined-reference]"},
 		{name: "too slow", serve: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			o: system.FetcherOptions{Timeout: 50 * time.Millisecond}, want: context.DeadlineExceeded},
+			o: system.FetcherOptions{Timeout: 5 * time.Second}, want: context.DeadlineExceeded},
 		{name: "a trickle", serve: func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				io.WriteString(w, " ")
 				w.(http.Flusher).Flush()
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Second)
 			}
-		}, o: system.FetcherOptions{Timeout: 50 * time.Millisecond}, want: context.DeadlineExceeded},
+		}, o: system.FetcherOptions{Timeout: 5 * time.Second}, want: context.DeadlineExceeded},
 		{name: "verified", o: system.FetcherOptions{Verify: func([]byte, *runtime.Response) error { return nil }}},
 		{name: "not verified", o: system.FetcherOptions{Verify: func([]byte, *runtime.Response) error { return io.ErrNoProgress }}, want: io.ErrNoProgress},
-		{name: "Load says nothing", o: system.FetcherOptions{Load: func([]byte) (*runtime.Policy, error) { return nil, nil }}, want: system.ErrRefused},
-		{name: "nothing to probe", o: system.FetcherOptions{Probe: "none"}, want: system.ErrRefused, says: `"none"`},
+		{name: "Load returns nil", o: system.FetcherOptions{Load: func([]byte) (*policy.Policy, error) { return nil, nil }}, want: system.ErrRefused},
+		{name: "no streamtype to probe", o: system.FetcherOptions{Probe: "none"}, want: system.ErrRefused, says: `"none"`},
 		{name: "probed", o: system.FetcherOptions{Probe: "work"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "policy.json")
-			if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			serve := test.serve
-			if test.name == "a path" { // of a file that holds a good policy
-				serve = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, file) }
-			}
-			if serve == nil {
-				serve = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, good) }
-			}
-			server.will(serve)
-			old := policy(t, fetchPolicy("1", server.port())).Policy
-			c := newContext(t, old)
-			told := listen(c, runtime.ClassSystemState)
-			err := newFetcher(t, c, test.o).Fetch(t.Context())
-			if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.says) {
-				t.Fatalf("%v, want %v", err, test.want)
-			}
-			if refused := errors.Is(err, system.ErrRefused); refused != (errors.Is(test.want, system.ErrRefused) || test.want == load.ErrRefused || test.want == io.ErrNoProgress) {
-				t.Errorf("refused: %v", refused)
-			}
-			if test.want == nil {
-				if c.Policy().Release != "2" {
-					t.Errorf("release %q is in force", c.Policy().Release)
+			synctest.Test(t, func(t *testing.T) {
+				file := filepath.Join(t.TempDir(), "policy.json")
+				if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
+					t.Fatal(err)
 				}
-				if m := told.next(); !strings.HasPrefix(m, `{"policy":"updated","ts":`) {
-					t.Error(m)
+				serve := test.serve
+				if test.name == "a path" { // of a file that holds a good policy
+					serve = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, file) }
 				}
-			} else if c.Policy() != old || len(told.more) != 0 {
-				t.Errorf("release %q is in force, %d messages", c.Policy().Release, len(told.more))
-			}
-			release := c.Policy().Release
-			if _, err := c.Fetch(t.Context(), "work"); err != nil {
-				t.Error(err)
-			}
-			if _, ok := server.paths.Load("/use/" + release); !ok {
-				t.Errorf("/use/%s was not asked for", release)
-			}
+				if serve == nil {
+					serve = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, good) }
+				}
+				var server policyServer
+				server.handle(serve)
+				old := compile(t, fetchPolicy("1"))
+				c := newBench(t, old, server.ServeHTTP)
+				messages := c.listen(smd.ClassSystemState)
+				err := c.newFetcher(t, test.o).Fetch(t.Context())
+				if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.says) {
+					t.Fatalf("%v, want %v", err, test.want)
+				}
+				wantRefused := errors.Is(test.want, system.ErrRefused) || test.want == errLoad || test.want == io.ErrNoProgress
+				if refused := errors.Is(err, system.ErrRefused); refused != wantRefused {
+					t.Errorf("ErrRefused: %v", refused)
+				}
+				if test.want == nil {
+					if c.Policy().Release != "2" {
+						t.Errorf("release %q is in force", c.Policy().Release)
+					}
+					if m := <-messages; !strings.HasPrefix(m, `{"policy":"updated","ts":`) {
+						t.Error(m)
+					}
+				} else if c.Policy() != old || len(messages) != 0 {
+					t.Errorf("release %q is in force, %d messages", c.Policy().Release, len(messages))
+				}
+				release := c.Policy().Release
+				if _, err := c.Fetch(t.Context(), "work"); err != nil {
+					t.Error(err)
+				}
+				if _, ok := server.paths.Load("/use/" + release); !ok {
+					t.Errorf("no request for /use/%s", release)
+				}
+			})
 		})
 	}
-	if _, err := system.NewFetcher(newContext(t, &runtime.Policy{}), system.FetcherOptions{}); err == nil {
+	c := newBench(t, &policy.Policy{}, nil).Context
+	if _, err := system.NewFetcher(c, system.FetcherOptions{}); err == nil {
 		t.Error("a Fetcher without Load")
 	}
-	if _, err := system.NewFetcher(newContext(t, &runtime.Policy{}), system.FetcherOptions{Load: load.Func("", lint.Options{}), MaxSize: -1}); err == nil {
+	if _, err := system.NewFetcher(c, system.FetcherOptions{Load: loadPolicy, MaxSize: -1}); err == nil {
 		t.Error("a Fetcher with a limit below 0")
 	}
 }
 
-// TestFetchUnreachable: nobody there, no streamtype, no context.
+// TestFetchUnreachable checks Fetch without a server, a streamtype or a context.
 func TestFetchUnreachable(t *testing.T) {
-	c := newContext(t, policy(t, fetchPolicy("1", closedPort(t))).Policy)
-	f := newFetcher(t, c, system.FetcherOptions{})
+	c := newBench(t, compile(t, fetchPolicy("1")), nil)
+	f := c.newFetcher(t, system.FetcherOptions{})
 	if err := f.Fetch(t.Context()); !errors.Is(err, runtime.ErrAllRetriesFailed) || c.Policy().Release != "1" {
 		t.Error(err)
 	}
@@ -212,126 +198,122 @@ func TestFetchUnreachable(t *testing.T) {
 	if err := f.Fetch(t.Context()); !errors.Is(err, runtime.ErrClosed) {
 		t.Error(err)
 	}
-	c = newContext(t, &runtime.Policy{})
-	if err := newFetcher(t, c, system.FetcherOptions{}).Fetch(t.Context()); !errors.Is(err, runtime.ErrUnknownStreamType) {
+	c = newBench(t, &policy.Policy{}, nil)
+	if err := c.newFetcher(t, system.FetcherOptions{}).Fetch(t.Context()); !errors.Is(err, runtime.ErrUnknownStreamType) {
 		t.Error(err)
 	}
 }
 
-// A witness is a stream that notes whether it lives.
+// A witness is a connected stream.
 type witness struct {
-	s    *runtime.Stream
-	con  chan struct{}
-	gone chan error
+	*runtime.Stream
+	destroyed chan error // receives Err at DESTROYING
 }
 
-func watch(t *testing.T, c *runtime.Context, streamtype string) *witness {
+// connect returns a new stream when it is connected.
+func (b bench) connect(t *testing.T, streamtype string) witness {
 	t.Helper()
-	w := &witness{con: make(chan struct{}, 10), gone: make(chan error, 1)}
-	var err error
-	w.s, err = c.NewStream(streamtype, runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+	connected, destroyed := make(chan struct{}, 10), make(chan error, 1)
+	s := teststream.Must(b.NewStream(streamtype, runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		switch state {
 		case runtime.StateCreating:
 			s.Connect()
 		case runtime.StateConnected:
-			w.con <- struct{}{}
+			connected <- struct{}{}
 		case runtime.StateDestroying:
-			w.gone <- s.Err()
+			destroyed <- s.Err()
 		}
 		return runtime.OK
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-w.con
-	return w
+	}}))
+	<-connected
+	return witness{s, destroyed}
 }
 
-// TestLiveStreams: what happens to streams that are connected, in each case.
+// TestLiveStreams checks the effect of each result of Fetch on connected streams: of
+// "held", which is the same in each policy, and "moved".
 func TestLiveStreams(t *testing.T) {
-	server := newPolicyServer(t)
 	hold := func(n string) string {
-		return strings.ReplaceAll(fmt.Sprintf(`{ "held": { "endpoint": "127.0.0.1", "port": PORT, "protocol": "h1", "http_method": "GET", "http_url": "hold" } },
-			{ "moved": { "endpoint": "127.0.0.1", "port": PORT, "protocol": "h1", "http_method": "GET", "http_url": "hold/%s" } }`, n), "PORT", server.port())
+		return fmt.Sprintf(`{ "held": { "endpoint": "live", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "hold" } },
+			{ "moved": { "endpoint": "live", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "hold/%s" } }`, n)
 	}
-	dead := fmt.Sprintf(`{ "dead": { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET", "http_url": "", "retry": "r" } }`, closedPort(t))
+	const dead = `{ "dead": { "endpoint": "dead", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "retry": "r" } }`
 	for _, test := range []struct {
 		name   string
 		policy string
 		o      system.FetcherOptions
 		want   error
-		lives  bool // "moved" does; "held" always does
+		lives  bool // "moved" stays connected; "held" always does
 	}{
-		{"set", fetchPolicy("2", server.port(), hold("2")), system.FetcherOptions{}, nil, false},
-		{"set, the same", fetchPolicy("2", server.port(), hold("1")), system.FetcherOptions{}, nil, true},
+		{"set", fetchPolicy("2", hold("2")), system.FetcherOptions{}, nil, false},
+		{"set, the same", fetchPolicy("2", hold("1")), system.FetcherOptions{}, nil, true},
 		{"refused", "{", system.FetcherOptions{}, system.ErrRefused, true},
-		{"rolled back", fetchPolicy("2", server.port(), hold("2"), dead), system.FetcherOptions{Probe: "dead"}, system.ErrRolledBack, false},
-		{"rolled back in time", fetchPolicy("2", server.port(), hold("2"), strings.Replace(dead, `"retry"`, `"nailed_up": true, "retry"`, 1)),
+		{"rolled back", fetchPolicy("2", hold("2"), dead), system.FetcherOptions{Probe: "dead"}, system.ErrRolledBack, false},
+		{"rolled back in time", fetchPolicy("2", hold("2"), strings.Replace(dead, `"retry"`, `"nailed_up": true, "retry"`, 1)),
 			system.FetcherOptions{Probe: "dead", ProbeTimeout: 1}, system.ErrRolledBack, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server.serves(test.policy)
-			old := policy(t, fetchPolicy("1", server.port(), hold("1"))).Policy
-			c := newContext(t, old)
-			held, moved := watch(t, c, "held"), watch(t, c, "moved")
-			if err := newFetcher(t, c, test.o).Fetch(t.Context()); !errors.Is(err, test.want) {
+			var server policyServer
+			server.serve(test.policy)
+			old := compile(t, fetchPolicy("1", hold("1")))
+			c := newBench(t, old, server.ServeHTTP)
+			held, moved := c.connect(t, "held"), c.connect(t, "moved")
+			if err := c.newFetcher(t, test.o).Fetch(t.Context()); !errors.Is(err, test.want) {
 				t.Fatal(err)
 			}
 			if (c.Policy() == old) != (test.want != nil) {
 				t.Errorf("release %s is in force", c.Policy().Release)
 			}
 			if !test.lives {
-				if err := <-moved.gone; err != runtime.ErrPolicyChanged {
+				if err := <-moved.destroyed; err != runtime.ErrPolicyChanged {
 					t.Errorf("moved: %v", err)
 				}
-			} else if moved.s.State() != runtime.StateConnected {
-				t.Errorf("moved: %v", moved.s.State())
+			} else if moved.State() != runtime.StateConnected {
+				t.Errorf("moved: %v", moved.State())
 			}
-			if held.s.State() != runtime.StateConnected {
-				t.Errorf("held: %v", held.s.State())
+			if held.State() != runtime.StateConnected {
+				t.Errorf("held: %v", held.State())
 			}
 		})
 	}
 }
 
-// TestRollbackGivesWay: the old policy is not set again over one that another has
-// set meanwhile.
+// TestRollbackGivesWay checks that the rollback does not replace a policy that the
+// program has set meanwhile.
 func TestRollbackGivesWay(t *testing.T) {
-	server := newPolicyServer(t)
-	server.serves(fetchPolicy("2", server.port(), fmt.Sprintf(
-		`{ "mute": { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET", "http_url": "mute" } }`, server.port())))
-	c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
-	third := policy(t, fetchPolicy("3", server.port())).Policy
-	c.SMD().Register(runtime.ClassSystemState, func(runtime.Message) {
+	var server policyServer
+	server.serve(fetchPolicy("2", `{ "mute": { "endpoint": "live", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "mute" } }`))
+	c := newBench(t, compile(t, fetchPolicy("1")), server.ServeHTTP)
+	third := compile(t, fetchPolicy("3"))
+	c.smd.Register(smd.ClassSystemState, func(smd.Message) {
 		if c.Policy() != third {
 			c.SetPolicy(third)
 		}
 	})
-	err := newFetcher(t, c, system.FetcherOptions{Probe: "mute", ProbeTimeout: time.Hour}).Fetch(t.Context())
+	err := c.newFetcher(t, system.FetcherOptions{Probe: "mute", ProbeTimeout: time.Hour}).Fetch(t.Context())
 	if !errors.Is(err, system.ErrRolledBack) || !errors.Is(err, runtime.ErrPolicyChanged) && !errors.Is(err, runtime.ErrUnknownStreamType) || c.Policy() != third {
 		t.Errorf("%v, release %s", err, c.Policy().Release)
 	}
 }
 
-// TestKept: the last good policy on disk.
-func TestKept(t *testing.T) {
-	server := newPolicyServer(t)
+// TestFile checks that the last good policy is kept in a file, and restored.
+func TestFile(t *testing.T) {
+	var server policyServer
 	dir := t.TempDir()
 	file := filepath.Join(dir, "policy.json")
-	first := policy(t, fetchPolicy("1", server.port())).Policy
+	first := compile(t, fetchPolicy("1"))
 	o := system.FetcherOptions{File: file, MaxSize: 1 << 16}
-	c := newContext(t, first)
-	f := newFetcher(t, c, o)
+	c := newBench(t, first, server.ServeHTTP)
+	f := c.newFetcher(t, o)
 	if err := f.Restore(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a file: %v", err)
 	}
-	second := fetchPolicy("2", server.port())
-	server.serves(second)
+	second := fetchPolicy("2")
+	server.serve(second)
 	if err := f.Fetch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// What is refused is not kept.
-	server.serves(second[:100])
+	// A refused policy is not kept.
+	server.serve(second[:100])
 	if err := f.Fetch(t.Context()); !errors.Is(err, system.ErrRefused) {
 		t.Error(err)
 	}
@@ -341,10 +323,10 @@ func TestKept(t *testing.T) {
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 		t.Errorf("left over: %v", entries)
 	}
-	// The next start.
+	// The next start of the program.
 	restore := func(o system.FetcherOptions) (string, error) {
-		c := newContext(t, first)
-		err := newFetcher(t, c, o).Restore()
+		c := newBench(t, first, nil)
+		err := c.newFetcher(t, o).Restore()
 		return c.Policy().Release, err
 	}
 	if release, err := restore(o); release != "2" || err != nil {
@@ -375,23 +357,23 @@ func TestKept(t *testing.T) {
 	if release, err := restore(o); release != "1" || !errors.Is(err, system.ErrRefused) {
 		t.Errorf("a folder: %s, %v", release, err)
 	}
-	// One that can not be written.
-	server.serves(second)
+	// A file that cannot be written.
+	server.serve(second)
 	o.File = filepath.Join(dir, "none", "policy.json")
-	c = newContext(t, first)
-	if err := newFetcher(t, c, o).Fetch(t.Context()); !errors.Is(err, system.ErrNotKept) || c.Policy().Release != "2" {
+	c = newBench(t, first, server.ServeHTTP)
+	if err := c.newFetcher(t, o).Fetch(t.Context()); !errors.Is(err, system.ErrNotKept) || c.Policy().Release != "2" {
 		t.Errorf("%v, %s", err, c.Policy().Release)
 	}
 }
 
-// TestSigned: a signature in the metadata of the response.
+// TestSigned checks a signature in the metadata of the response.
 func TestSigned(t *testing.T) {
-	server := newPolicyServer(t)
+	var server policyServer
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fetchPolicy("2", server.port())
+	text := fetchPolicy("2")
 	signature := ed25519.Sign(private, []byte(text))
 	o := system.FetcherOptions{Verify: func(text []byte, from *runtime.Response) error {
 		encoded, err := from.Metadata("signature")
@@ -413,43 +395,39 @@ func TestSigned(t *testing.T) {
 		{text, "", false},
 		{text, "?", false},
 	} {
-		server.will(func(w http.ResponseWriter, _ *http.Request) {
+		server.handle(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Signature", test.signature)
 			io.WriteString(w, test.text)
 		})
-		c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
-		err := newFetcher(t, c, o).Fetch(t.Context())
+		c := newBench(t, compile(t, fetchPolicy("1")), server.ServeHTTP)
+		err := c.newFetcher(t, o).Fetch(t.Context())
 		if (err == nil) != test.good || (c.Policy().Release == "2") != test.good {
 			t.Errorf("%q: %v, release %s", test.signature, err, c.Policy().Release)
 		}
 	}
 }
 
-// FuzzFetch: whatever is served, the old policy stays unless the loader accepts
-// the text, and then that is in force.
+// FuzzFetch checks that any text that Load accepts is in force, and that the old policy
+// stays otherwise.
 func FuzzFetch(f *testing.F) {
-	server := newPolicyServer(f)
-	f.Add([]byte(fetchPolicy("2", server.port())))
+	var server policyServer
+	f.Add([]byte(fetchPolicy("2")))
 	f.Add([]byte(""))
 	f.Add([]byte("/etc/passwd"))
 	f.Add([]byte(`{ "s": [] }`))
 	f.Add([]byte(`{ "release": "x", "s": [ { "work": {} } ] }`))
-	first := policy(f, fetchPolicy("1", server.port())).Policy
+	first := compile(f, fetchPolicy("1"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		server.serves(string(text))
-		c := newContext(t, first)
-		defer c.Close()
-		var loaded *runtime.Policy
-		fetcher := newFetcher(t, c, system.FetcherOptions{MaxSize: 1 << 16, Load: func(got []byte) (*runtime.Policy, error) {
+		server.serve(string(text))
+		c := newBench(t, first, server.ServeHTTP)
+		var loaded *policy.Policy
+		fetcher := c.newFetcher(t, system.FetcherOptions{MaxSize: 1 << 16, Load: func(got []byte) (*policy.Policy, error) {
 			if !bytes.Equal(got, text) {
 				t.Errorf("%q became %q", text, got)
 			}
-			l, found := load.Text("fetched", got, lint.Options{})
-			if l == nil {
-				return nil, load.Err(found)
-			}
-			loaded = l.Policy
-			return loaded, nil
+			var err error
+			loaded, err = loadPolicy(got)
+			return loaded, err
 		}})
 		err := fetcher.Fetch(t.Context())
 		want := first
@@ -462,14 +440,13 @@ func FuzzFetch(f *testing.F) {
 	})
 }
 
-// TestFetchLast: a policy may be the last one: without fetch_policy. The stream
-// that has fetched it is gone when it is set.
+// TestFetchLast checks a policy without fetch_policy.
 func TestFetchLast(t *testing.T) {
-	server := newPolicyServer(t)
-	server.serves(fmt.Sprintf(`{ "release": "2", "s": [ { "work": { "endpoint": "127.0.0.1", "port": %s,
-		"protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`, server.port()))
-	c := newContext(t, policy(t, fetchPolicy("1", server.port())).Policy)
-	f := newFetcher(t, c, system.FetcherOptions{})
+	var server policyServer
+	server.serve(`{ "release": "2", "s": [ { "work": { "endpoint": "live", "port": 80,
+		"protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`)
+	c := newBench(t, compile(t, fetchPolicy("1")), server.ServeHTTP)
+	f := c.newFetcher(t, system.FetcherOptions{})
 	if err := f.Fetch(t.Context()); err != nil || c.Policy().Release != "2" {
 		t.Fatalf("%v, release %s", err, c.Policy().Release)
 	}

@@ -1,75 +1,106 @@
 package system_test
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
-	"strings"
-	"sync"
 	"testing"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/leaktest"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
 	"github.com/secure-streams/sspolicy/runtime"
-	"github.com/secure-streams/sspolicy/runtime/http"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/smd"
+	"github.com/secure-streams/sspolicy/runtime/system"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+	"github.com/secure-streams/sspolicy/runtime/ws"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-// policy loads a policy.
-func policy(t testing.TB, text string) *load.Loaded {
-	t.Helper()
-	l, found := load.Text("test.json", []byte(text), lint.Options{})
-	if l == nil {
-		t.Fatal(load.Err(found))
+// errLoad is the error of loadPolicy.
+var errLoad = errors.New("bad policy")
+
+// loadPolicy is for FetcherOptions.Load.
+func loadPolicy(text []byte) (*policy.Policy, error) {
+	p, err := sspolicy.Loader("fetched", sspolicy.Options{})(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errLoad, err)
 	}
-	return l
+	return p, nil
 }
 
-func newContext(t testing.TB, p *runtime.Policy) *runtime.Context {
+// compile returns the policy of a text.
+func compile(t testing.TB, text string) *policy.Policy {
 	t.Helper()
-	c, err := runtime.NewContext(p, runtime.Options{
-		Transports: []runtime.Transport{http.New()},
-		Logger:     slog.New(slog.DiscardHandler),
-	})
+	return overlay(t, text)
+}
+
+// overlay returns the policy of a text with fragments applied to it.
+func overlay(t testing.TB, text string, fragments ...string) *policy.Policy {
+	t.Helper()
+	var docs []*schema.Document
+	for _, f := range fragments {
+		docs = append(docs, schema.Parse("fragment.json", []byte(f)))
+	}
+	p, err := sspolicy.Compile(schema.Parse("test.json", []byte(text)), lint.Options{}, docs...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return p.Policy
 }
 
-// fragment parses a fragment.
-func fragment(text string) *schema.Document { return schema.Parse("fragment.json", []byte(text)) }
-
-// portOf returns the port of the URL of a test server.
-func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
-
-// news collects messages.
-type news struct {
-	mu   sync.Mutex
-	list []string
-	more chan struct{}
+// A bench is a context with a network of its own and an SMD. A server at "live",
+// port 80, answers requests.
+type bench struct {
+	*runtime.Context
+	smd *smd.SMD
 }
 
-func listen(c *runtime.Context, mask runtime.Class) *news {
-	n := &news{more: make(chan struct{}, 1000)}
-	c.SMD().Register(mask, func(m runtime.Message) {
-		n.mu.Lock()
-		n.list = append(n.list, string(m.Payload))
-		n.mu.Unlock()
-		n.more <- struct{}{}
-	})
-	return n
+// newBench returns a context for HTTP, WebSocket and SMD. A nil server refuses
+// connections.
+func newBench(t testing.TB, p *policy.Policy, server http.HandlerFunc) bench {
+	t.Helper()
+	var network testserver.Network
+	if server != nil {
+		network.Serve(t, "live:80", server)
+	}
+	o := runtime.Options{Logger: slog.New(slog.DiscardHandler), DialContext: network.DialContext}
+	d := smd.New(o.Logger)
+	t.Cleanup(func() { d.Close() })
+	o.Transports = []transport.Transport{sshttp.New(), ws.New(), d}
+	return bench{teststream.NewPolicyContext(t, o, p), d}
 }
 
-// next waits for a message and returns it.
-func (n *news) next() string {
-	<-n.more
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	m := n.list[0]
-	n.list = n.list[1:]
-	return m
+// newDetector returns a detector that uses the SMD, and closes it at the end of the
+// test.
+func (b bench) newDetector(t testing.TB, o system.DetectorOptions) *system.Detector {
+	t.Helper()
+	o.SMD = b.smd
+	d := system.NewDetector(b.Context, o)
+	t.Cleanup(d.Close)
+	return d
+}
+
+// newFetcher returns a fetcher, by default with loadPolicy.
+func (b bench) newFetcher(t testing.TB, o system.FetcherOptions) *system.Fetcher {
+	t.Helper()
+	if o.Load == nil {
+		o.Load = loadPolicy
+	}
+	return teststream.Must(system.NewFetcher(b.Context, o))
+}
+
+// listen returns a channel of the payloads of messages.
+func (b bench) listen(mask smd.Class) <-chan string {
+	payloads := make(chan string, 1000)
+	b.smd.Register(mask, func(m smd.Message) { payloads <- string(m.Payload) })
+	return payloads
 }

@@ -9,22 +9,23 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 )
 
-// DefaultTimeout is how long a check for a captive portal may take, as in lws.
+// DefaultTimeout is the default limit of a check for a captive portal, as in lws.
 const DefaultTimeout = 3 * time.Second
 
-// An Outcome is what a check for a captive portal has found.
+// An Outcome is the result of a check for a captive portal.
 type Outcome uint8
 
 const (
-	Unknown    Outcome = iota // no check has come to its end
+	Unknown    Outcome = iota // no check has been completed
 	OK                        // the internet can be reached
-	Captive                   // someone else answers: a captive portal
-	NoInternet                // it can not be reached
+	Captive                   // a captive portal answers
+	NoInternet                // the internet cannot be reached
 )
 
-// String returns lws's name for it, which the messages have too.
+// String returns the name that lws and the messages use.
 func (o Outcome) String() string {
 	switch o {
 	case OK:
@@ -37,46 +38,48 @@ func (o Outcome) String() string {
 	return "Unknown"
 }
 
-// DetectorOptions are the settings of a Detector. The zero value is good.
+// DetectorOptions are the settings of a Detector. The zero value is ready for use.
 type DetectorOptions struct {
-	// Bypass makes every outcome OK, without a check.
+	// Bypass makes every outcome OK without a check.
 	Bypass bool
 
-	// Platform, if any, makes the check in place of the streamtype. It has to
-	// return when ctx is done, as it is after Timeout; with an error, or
-	// Unknown, the outcome is NoInternet.
+	// Platform, if not nil, replaces the check by the streamtype. It must return
+	// when ctx is done, which happens after Timeout. An error or Unknown means
+	// NoInternet.
 	Platform func(ctx context.Context) (Outcome, error)
 
-	// Timeout is how long a check may take; 0 means DefaultTimeout.
+	// Timeout is the limit of a check; 0 means DefaultTimeout.
 	Timeout time.Duration
+
+	// SMD, if not nil, carries messages that start checks and report outcomes.
+	SMD *smd.SMD
 }
 
-// A Detector finds out whether there is a way to the internet, by a stream of
-// captive_portal_detect:
+// A Detector checks whether the internet can be reached, by a stream of
+// captive_portal_detect. The outcome is
 //
-//	OK          the peer has accepted the request: mostly, by the policy's http_expect
-//	Captive     it has answered with a redirect, and the policy says http_fail_redirect
-//	NoInternet  anything else, and when the time is over
+//	OK          if the peer accepts the request, usually by the policy's http_expect
+//	Captive     if it answers with a redirect and the policy says http_fail_redirect
+//	NoInternet  otherwise, and after the timeout
 //
-// Each check begins when Start or Check is called, or SMD has a message
-// {"trigger":"cpdcheck"} or {"type":"ipacq"} of ClassNetwork, and its outcome is
-// sent there as {"type":"cpd","result":"OK"}. If the policy of the streamtype
-// changes meanwhile, the check begins anew. Its methods may be called from any
-// goroutine.
+// Start, Check, and the messages {"trigger":"cpdcheck"} and {"type":"ipacq"} of
+// ClassNetwork start a check. The outcome is sent as a message such as
+// {"type":"cpd","result":"OK"}. If the policy changes the streamtype, a running check
+// restarts. The methods may be called from any goroutine.
 type Detector struct {
 	c        *runtime.Context
 	o        DetectorOptions
-	listener *runtime.Listener
-	ctx      context.Context // done once Close has been called
+	listener *smd.Listener
+	ctx      context.Context // done after Close
 	cancel   context.CancelFunc
 	platform sync.WaitGroup
 
 	mu      sync.Mutex
 	outcome Outcome
-	check   *check // that is under way, or nil
+	check   *check // the running check, or nil
 }
 
-// A check is one check. All is guarded by the mu of the Detector.
+// A check is one check. The mu of the Detector guards it.
 type check struct {
 	s       *runtime.Stream
 	done    chan struct{} // closed at the end
@@ -84,22 +87,25 @@ type check struct {
 	err     error
 }
 
-// NewDetector returns a Detector, which listens to SMD but makes no check yet.
-// It has to be closed.
+// NewDetector returns a Detector. The caller must close it.
 func NewDetector(c *runtime.Context, o DetectorOptions) *Detector {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
 	d := &Detector{c: c, o: o}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.listener = c.SMD().Register(runtime.ClassNetwork, d.hear)
+	if o.SMD != nil {
+		d.listener = o.SMD.Register(smd.ClassNetwork, d.handle)
+	}
 	return d
 }
 
-// Close gives up the check that is under way, and makes no more of them. It waits
-// for Platform, and so must not be called by it.
+// Close ends the running check with runtime.ErrClosed; later ones fail with it too. It
+// waits for Platform, which must not call it.
 func (d *Detector) Close() {
-	d.listener.Close()
+	if d.listener != nil {
+		d.listener.Close()
+	}
 	d.cancel()
 	d.mu.Lock()
 	k := d.check
@@ -110,23 +116,23 @@ func (d *Detector) Close() {
 	d.platform.Wait()
 }
 
-// Outcome returns the outcome of the latest check: Unknown while it is under way.
+// Outcome returns the outcome of the latest check, or Unknown while it runs.
 func (d *Detector) Outcome() Outcome {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.outcome
 }
 
-// Start begins a check, and does not wait for its outcome. While one is under way
-// it does nothing. The errors are those of NewStream of a [runtime.Context]:
+// Start starts a check without waiting for its outcome. It does nothing while one runs.
+// The errors are those of [runtime.Context.NewStream], for example
 // runtime.ErrUnknownStreamType if the policy has no captive_portal_detect.
 func (d *Detector) Start() error {
 	_, err := d.start()
 	return err
 }
 
-// Check begins a check, unless one is under way, and returns its outcome. The
-// errors are those of Start, and that of ctx, without effect on the check.
+// Check starts a check, unless one runs, and returns its outcome. The errors are those
+// of Start and of ctx, which does not end the check.
 func (d *Detector) Check(ctx context.Context) (Outcome, error) {
 	k, err := d.start()
 	if err != nil {
@@ -154,31 +160,31 @@ func (d *Detector) start() (*check, error) {
 	k := &check{done: make(chan struct{})}
 	d.check, d.outcome = k, Unknown
 	if !d.o.Bypass && d.o.Platform != nil {
-		d.platform.Go(func() { d.ask(k) })
+		d.platform.Go(func() { d.askPlatform(k) })
 	}
 	d.mu.Unlock()
 	switch {
 	case d.o.Bypass:
 		d.finish(k, OK, nil)
 	case d.o.Platform == nil:
-		if err := d.begin(k); err != nil {
+		if err := d.connect(k); err != nil {
 			return nil, err
 		}
 	}
 	return k, nil
 }
 
-// begin makes the stream of a check.
-func (d *Detector) begin(k *check) error {
+// connect makes the stream of a check.
+func (d *Detector) connect(k *check) error {
 	_, err := d.c.NewStream(CaptivePortalDetect, runtime.Handlers{
 		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result { return d.state(k, s, state) },
 	})
 	select {
-	case <-k.done: // by what the stream was told; NewStream may have failed of that
+	case <-k.done: // in a callback, which may have made NewStream fail
 		return nil
 	default:
 	}
-	if err == nil || errors.Is(err, runtime.ErrPolicyChanged) { // with which it has begun anew
+	if err == nil || errors.Is(err, runtime.ErrPolicyChanged) { // state has restarted the check
 		return nil
 	}
 	err = d.fail(err)
@@ -194,8 +200,8 @@ func (d *Detector) fail(err error) error {
 	return err
 }
 
-// ask makes a check by the platform.
-func (d *Detector) ask(k *check) {
+// askPlatform makes a check by Platform.
+func (d *Detector) askPlatform(k *check) {
 	ctx, cancel := context.WithTimeout(d.ctx, d.o.Timeout)
 	defer cancel()
 	outcome, err := d.o.Platform(ctx)
@@ -205,14 +211,15 @@ func (d *Detector) ask(k *check) {
 	d.finish(k, outcome, nil)
 }
 
+// state is the State handler of the stream of a check.
 func (d *Detector) state(k *check, s *runtime.Stream, state runtime.State) runtime.Result {
 	switch state {
 	case runtime.StateCreating:
 		d.mu.Lock()
 		k.s = s
-		over := d.check != k
+		ended := d.check != k
 		d.mu.Unlock()
-		if over {
+		if ended {
 			return runtime.DestroyMe
 		}
 		s.StartTimeout(d.o.Timeout)
@@ -227,19 +234,19 @@ func (d *Detector) state(k *check, s *runtime.Stream, state runtime.State) runti
 		d.finish(k, OK, nil)
 	case runtime.StateDisconnected:
 		if s.Err() == runtime.ErrPolicyChanged {
-			return runtime.OK // DESTROYING comes
+			return runtime.OK // DESTROYING follows
 		}
 		d.finish(k, NoInternet, nil)
 	case runtime.StateTimeout, runtime.StateAllRetriesFailed:
 		d.finish(k, NoInternet, nil)
 	case runtime.StateDestroying:
 		d.mu.Lock()
-		over := d.check != k
+		ended := d.check != k
 		d.mu.Unlock()
 		switch {
-		case over:
+		case ended:
 		case s.Err() == runtime.ErrPolicyChanged:
-			_ = d.begin(k)
+			_ = d.connect(k)
 		default:
 			d.finish(k, Unknown, d.fail(runtime.ErrClosed))
 		}
@@ -250,7 +257,7 @@ func (d *Detector) state(k *check, s *runtime.Stream, state runtime.State) runti
 	return runtime.DestroyMe
 }
 
-// finish ends a check: the first outcome of it counts.
+// finish ends a check, unless it has ended.
 func (d *Detector) finish(k *check, outcome Outcome, err error) {
 	d.mu.Lock()
 	if d.check != k {
@@ -265,24 +272,24 @@ func (d *Detector) finish(k *check, outcome Outcome, err error) {
 	if s != nil {
 		s.Destroy()
 	}
-	if outcome == Unknown {
+	if outcome == Unknown || d.o.SMD == nil {
 		return
 	}
-	if err := d.c.SMD().Send(runtime.ClassNetwork, fmt.Appendf(nil, `{"type":"cpd","result":"%s"}`, outcome)); err != nil {
-		d.c.Logger().Warn("sspolicy: captive portal detection: the outcome can not be told", "outcome", outcome, "err", err)
+	if err := d.o.SMD.Send(smd.ClassNetwork, fmt.Appendf(nil, `{"type":"cpd","result":"%s"}`, outcome)); err != nil {
+		d.c.Logger().Warn("sspolicy: captive portal detection: cannot send the outcome", "outcome", outcome, "err", err)
 	}
 }
 
-// hear begins a check if a message asks for one.
-func (d *Detector) hear(m runtime.Message) {
-	var ask struct {
+// handle starts a check if the message asks for one.
+func (d *Detector) handle(m smd.Message) {
+	var request struct {
 		Trigger string `json:"trigger"`
 		Type    string `json:"type"`
 	}
-	if json.Unmarshal(m.Payload, &ask) != nil || ask.Trigger != "cpdcheck" && ask.Type != "ipacq" {
+	if json.Unmarshal(m.Payload, &request) != nil || request.Trigger != "cpdcheck" && request.Type != "ipacq" {
 		return
 	}
 	if err := d.Start(); err != nil && !errors.Is(err, runtime.ErrUnknownStreamType) && !errors.Is(err, runtime.ErrClosed) {
-		d.c.Logger().Warn("sspolicy: captive portal detection was asked for", "err", err)
+		d.c.Logger().Warn("sspolicy: captive portal detection: cannot start a check", "err", err)
 	}
 }

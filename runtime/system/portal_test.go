@@ -6,61 +6,57 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
-// portalPolicy is what lws's examples have, but for the endpoint and the retry.
+// portalPolicy has the streamtype of lws's examples, with another endpoint and retry
+// table. PATH is the path of the request.
 const portalPolicy = `{ "schema-version": 1, "retry": [ { "r": { "backoff": [ 10 ], "conceal": 2 } } ], "s": [ {
-  "captive_portal_detect": { "endpoint": "127.0.0.1", "http_url": "generate_204", "port": PORT, "protocol": "h1",
+  "captive_portal_detect": { "endpoint": "live", "http_url": "PATH", "port": 80, "protocol": "h1",
     "http_method": "GET", "http_expect": 204, "http_fail_redirect": true, "opportunistic": true, "retry": "r" } } ] }`
 
-// internet is a server as the ones that are asked for generate_204, and some of
-// those that answer in its place.
-func internet(t *testing.T) *httptest.Server {
-	t.Helper()
-	mux := http.NewServeMux()
-	mux.HandleFunc("/generate_204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
-	mux.HandleFunc("/login", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "who are you?") })
-	mux.HandleFunc("/portal", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusFound) })
-	mux.HandleFunc("/sly", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/generate_204", http.StatusFound) })
-	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	mux.HandleFunc("/cut", func(w http.ResponseWriter, _ *http.Request) {
+// portal returns a portalPolicy for a path.
+func portal(path string) string { return strings.Replace(portalPolicy, "PATH", path, 1) }
+
+// internet is a server for generate_204, and some that answer in its place.
+func internet(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/generate_204":
+		w.WriteHeader(204)
+	case "/login":
+		io.WriteString(w, "who are you?")
+	case "/portal":
+		http.Redirect(w, r, "/login", http.StatusFound)
+	case "/sly":
+		http.Redirect(w, r, "/generate_204", http.StatusFound)
+	case "/hang":
+		<-r.Context().Done()
+	case "/cut":
 		w.Header().Set("Content-Length", "100")
 		io.WriteString(w, "short")
-	})
-	s := httptest.NewServer(mux)
-	t.Cleanup(s.Close)
-	return s
-}
-
-// closedPort returns a port that nobody listens on.
-func closedPort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	default:
+		http.NotFound(w, r)
 	}
-	defer l.Close()
-	return portOf(l.Addr().String())
 }
 
-// TestOutcomes: the three of them, each by an overlay of nothing but settings of
-// captive_portal_detect, as the examples of lws force them.
+// TestOutcomes checks each outcome. Like the examples of lws it uses overlays that
+// change only settings of captive_portal_detect.
 func TestOutcomes(t *testing.T) {
-	base := policy(t, strings.Replace(portalPolicy, "PORT", portOf(internet(t).URL), 1))
 	for _, test := range []struct {
 		name, settings string
 		want           system.Outcome
 	}{
-		{"as it is", ``, system.OK},
+		{"unchanged", ``, system.OK},
 		{"redirected", `"http_url": "portal"`, system.Captive},
 		{"redirected and followed", `"http_url": "sly", "allow_redirects": true`, system.Captive},
 		{"no fail_redirect", `"http_url": "portal", "http_fail_redirect": false`, system.NoInternet},
@@ -68,62 +64,54 @@ func TestOutcomes(t *testing.T) {
 		{"another status", `"http_url": "login"`, system.NoInternet},
 		{"not found", `"http_url": "none"`, system.NoInternet},
 		{"cut short", `"http_url": "cut"`, system.NoInternet},
-		{"refused", `"port": ` + closedPort(t), system.NoInternet},
-		{"TLS where there is none", `"tls": true`, system.NoInternet},
+		{"refused", `"port": 81`, system.NoInternet},
+		{"TLS with a server without TLS", `"tls": true`, system.NoInternet},
 		{"no answer", `"http_url": "hang"`, system.NoInternet},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, found := base.Overlay(lint.Options{}, fragment(`{ "s": [ { "captive_portal_detect": {`+test.settings+`} } ] }`))
-			if l == nil {
-				t.Fatal(found)
-			}
-			c := newContext(t, base.Policy)
-			if err := c.Overlay(l.Policy); err != nil {
-				t.Fatal(err)
-			}
-			told := listen(c, runtime.ClassNetwork)
-			o := system.DetectorOptions{}
-			if strings.Contains(test.settings, "hang") {
-				o.Timeout = 50 * time.Millisecond
-			}
-			d := system.NewDetector(c, o)
-			defer d.Close()
-			if d.Outcome() != system.Unknown {
-				t.Errorf("before: %v", d.Outcome())
-			}
-			got, err := d.Check(t.Context())
-			if got != test.want || err != nil || d.Outcome() != test.want {
-				t.Errorf("%v, %v, %v; want %v", got, d.Outcome(), err, test.want)
-			}
-			if m, want := told.next(), fmt.Sprintf(`{"type":"cpd","result":"%v"}`, test.want); m != want {
-				t.Errorf("told %s, want %s", m, want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				text := portal("generate_204")
+				c := newBench(t, compile(t, text), internet)
+				if err := c.Overlay(overlay(t, text, `{ "s": [ { "captive_portal_detect": {`+test.settings+`} } ] }`)); err != nil {
+					t.Fatal(err)
+				}
+				messages := c.listen(smd.ClassNetwork)
+				d := c.newDetector(t, system.DetectorOptions{})
+				if d.Outcome() != system.Unknown {
+					t.Errorf("before the check: %v", d.Outcome())
+				}
+				got, err := d.Check(t.Context())
+				if got != test.want || err != nil || d.Outcome() != test.want {
+					t.Errorf("%v, %v, %v; want %v", got, d.Outcome(), err, test.want)
+				}
+				if got, want := <-messages, fmt.Sprintf(`{"type":"cpd","result":"%v"}`, test.want); got != want {
+					t.Errorf("message %s, want %s", got, want)
+				}
+			})
 		})
 	}
 }
 
+// TestTriggers checks which messages start a check.
 func TestTriggers(t *testing.T) {
 	requests := make(chan string, 10)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c := newBench(t, compile(t, portal("generate_204")), func(w http.ResponseWriter, r *http.Request) {
 		requests <- r.URL.Path
 		w.WriteHeader(204)
-	}))
-	defer server.Close()
-	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)).Policy)
-	told := listen(c, runtime.ClassNetwork)
-	d := system.NewDetector(c, system.DetectorOptions{})
-	defer d.Close()
+	})
+	messages := c.listen(smd.ClassNetwork)
+	c.newDetector(t, system.DetectorOptions{})
 	for _, m := range []string{`{"trigger": "cpdcheck", "src":"test"}`, `{"type":"ipacq","if":"eth0"}`} {
 		for _, other := range []string{`{"type":"linkup"}`, `cpdcheck`, `{"trigger":1}`} {
-			c.SMD().Send(runtime.ClassNetwork, []byte(other))
-			told.next()
+			c.smd.Send(smd.ClassNetwork, []byte(other))
+			<-messages
 		}
-		if err := c.SMD().Send(runtime.ClassNetwork, []byte(m)); err != nil {
+		if err := c.smd.Send(smd.ClassNetwork, []byte(m)); err != nil {
 			t.Fatal(err)
 		}
-		told.next()
-		if got := told.next(); got != `{"type":"cpd","result":"OK"}` {
-			t.Errorf("%s gives %s", m, got)
+		<-messages
+		if got := <-messages; got != `{"type":"cpd","result":"OK"}` {
+			t.Errorf("%s: got %s", m, got)
 		}
 	}
 	if len(requests) != 2 {
@@ -131,18 +119,15 @@ func TestTriggers(t *testing.T) {
 	}
 }
 
-// TestAlreadyRunning: one check at a time, and all who ask hear of it.
-func TestAlreadyRunning(t *testing.T) {
+// TestOneCheck checks that there is one check at a time, whose outcome all callers get.
+func TestOneCheck(t *testing.T) {
 	answer, requests := make(chan struct{}), make(chan struct{}, 10)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c := newBench(t, compile(t, portal("generate_204")), func(w http.ResponseWriter, r *http.Request) {
 		requests <- struct{}{}
 		<-answer
 		w.WriteHeader(204)
-	}))
-	defer server.Close()
-	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)).Policy)
-	d := system.NewDetector(c, system.DetectorOptions{Timeout: time.Hour})
-	defer d.Close()
+	})
+	d := c.newDetector(t, system.DetectorOptions{Timeout: time.Hour})
 	for range 3 {
 		if err := d.Start(); err != nil {
 			t.Fatal(err)
@@ -160,12 +145,7 @@ func TestAlreadyRunning(t *testing.T) {
 
 func TestNoStreamtype(t *testing.T) {
 	var log strings.Builder
-	c, err := runtime.NewContext(policy(t, `{ "s": [ { "a": { "endpoint": "x", "port": 1, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`).Policy,
-		runtime.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := teststream.NewContext(t, runtime.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	d := system.NewDetector(c, system.DetectorOptions{})
 	defer d.Close()
 	if err := d.Start(); !errors.Is(err, runtime.ErrUnknownStreamType) {
@@ -180,7 +160,7 @@ func TestNoStreamtype(t *testing.T) {
 }
 
 func TestPlatformAndBypass(t *testing.T) {
-	c := newContext(t, &runtime.Policy{}) // neither needs the streamtype
+	c := newBench(t, &policy.Policy{}, nil) // neither needs the streamtype
 	platform := func(o system.Outcome, err error) func(context.Context) (system.Outcome, error) {
 		return func(context.Context) (system.Outcome, error) { return o, err }
 	}
@@ -201,8 +181,7 @@ func TestPlatformAndBypass(t *testing.T) {
 		}}, system.NoInternet},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := system.NewDetector(c, test.o)
-			defer d.Close()
+			d := c.newDetector(t, test.o)
 			if o, err := d.Check(t.Context()); o != test.want || err != nil {
 				t.Errorf("%v, %v, want %v", o, err, test.want)
 			}
@@ -210,10 +189,8 @@ func TestPlatformAndBypass(t *testing.T) {
 	}
 }
 
-// TestDetectorClose: what ends meanwhile.
+// TestDetectorClose checks that the end of the detector or the context ends a check.
 func TestDetectorClose(t *testing.T) {
-	server := internet(t)
-	l := policy(t, strings.Replace(strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1), "generate_204", "hang", 1))
 	for _, test := range []struct {
 		name string
 		end  func(*runtime.Context, *system.Detector)
@@ -225,47 +202,46 @@ func TestDetectorClose(t *testing.T) {
 			system.DetectorOptions{Platform: func(ctx context.Context) (system.Outcome, error) { <-ctx.Done(); return 0, ctx.Err() }}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := newContext(t, l.Policy)
-			d := system.NewDetector(c, test.o)
-			defer d.Close()
-			if err := d.Start(); err != nil {
-				t.Fatal(err)
-			}
-			time.AfterFunc(10*time.Millisecond, func() { test.end(c, d) })
-			if o, err := d.Check(t.Context()); o != system.Unknown || !errors.Is(err, runtime.ErrClosed) {
-				t.Errorf("%v, %v", o, err)
-			}
-			d.Close()
-			if err := d.Start(); !errors.Is(err, runtime.ErrClosed) {
-				t.Errorf("after Close: %v", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				c := newBench(t, compile(t, portal("hang")), internet)
+				d := c.newDetector(t, test.o)
+				if err := d.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(time.Second, func() { test.end(c.Context, d) })
+				if o, err := d.Check(t.Context()); o != system.Unknown || !errors.Is(err, runtime.ErrClosed) {
+					t.Errorf("%v, %v", o, err)
+				}
+				d.Close()
+				if err := d.Start(); !errors.Is(err, runtime.ErrClosed) {
+					t.Errorf("after Close: %v", err)
+				}
+			})
 		})
 	}
 }
 
-// TestDetectorPolicyChange: a check under way begins anew by the new policy.
+// TestDetectorPolicyChange checks that a running check restarts with a new policy.
 func TestDetectorPolicyChange(t *testing.T) {
-	server := internet(t)
-	text := strings.Replace(portalPolicy, "PORT", portOf(server.URL), 1)
-	c := newContext(t, policy(t, strings.Replace(text, "generate_204", "hang", 1)).Policy)
-	d := system.NewDetector(c, system.DetectorOptions{Timeout: time.Hour})
-	defer d.Close()
+	hang := compile(t, portal("hang"))
+	c := newBench(t, hang, internet)
+	d := c.newDetector(t, system.DetectorOptions{Timeout: time.Hour})
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetPolicy(policy(t, text).Policy); err != nil {
+	if err := c.SetPolicy(compile(t, portal("generate_204"))); err != nil {
 		t.Fatal(err)
 	}
 	if o, err := d.Check(t.Context()); o != system.OK || err != nil {
 		t.Errorf("%v, %v", o, err)
 	}
-	if err := c.SetPolicy(policy(t, strings.Replace(text, "generate_204", "hang", 1)).Policy); err != nil {
+	if err := c.SetPolicy(hang); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.SetPolicy(&runtime.Policy{})
+	c.SetPolicy(&policy.Policy{})
 	if o, err := d.Check(t.Context()); o != system.Unknown || !errors.Is(err, runtime.ErrUnknownStreamType) {
 		t.Errorf("without the streamtype: %v, %v", o, err)
 	}

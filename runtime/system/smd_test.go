@@ -2,35 +2,34 @@ package system_test
 
 import (
 	"encoding/binary"
-	"strings"
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
-// TestSMDProgram is what lws's example program for SMD does: a stream of _lws_smd
-// that sends messages of two classes, one of which it does not receive, and asks
-// for a check for a captive portal; beside a listener that receives all.
+// TestSMDProgram does what lws's example program for SMD does: a stream of _lws_smd
+// sends messages of two classes, of which it receives one, and triggers a check for a
+// captive portal. A listener receives all messages.
 func TestSMDProgram(t *testing.T) {
-	c := newContext(t, policy(t, strings.Replace(portalPolicy, "PORT", portOf(internet(t).URL), 1)).Policy)
-	d := system.NewDetector(c, system.DetectorOptions{})
-	defer d.Close()
-	direct := listen(c, runtime.ClassesAll)
+	c := newBench(t, compile(t, portal("generate_204")), internet)
+	c.newDetector(t, system.DetectorOptions{})
+	direct := c.listen(smd.ClassesAll)
 	received := make(chan string, 100)
 	const sends = 20
-	s, err := c.NewStream(runtime.SMDStreamType, runtime.Handlers{
+	s, err := c.NewStream(smd.StreamType, runtime.Handlers{
 		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-			if class := runtime.Class(binary.BigEndian.Uint64(buf)); class == runtime.ClassInteraction {
+			if class := smd.Class(binary.BigEndian.Uint64(buf)); class == smd.ClassInteraction {
 				t.Errorf("the stream got %s", buf[16:])
 			}
 			received <- string(buf[16:])
 			return runtime.OK
 		},
 		Tx: func(s *runtime.Stream, i uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			class, text := runtime.ClassInteraction, `{"class":"INTERACTION"}`
+			class, text := smd.ClassInteraction, `{"class":"INTERACTION"}`
 			if i%2 == 0 {
-				class, text = runtime.ClassNetwork, `{"class":"NETWORK"}`
+				class, text = smd.ClassNetwork, `{"class":"NETWORK"}`
 			}
 			if i == 4 {
 				text = `{"trigger": "cpdcheck", "src":"test"}`
@@ -41,7 +40,7 @@ func TestSMDProgram(t *testing.T) {
 			binary.BigEndian.PutUint64(buf, uint64(class))
 			return 16 + copy(buf[16:], text), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 		},
-	}, runtime.WithClasses(runtime.ClassSystemState|runtime.ClassMetrics|runtime.ClassNetwork))
+	}, smd.WithClasses(smd.ClassSystemState|smd.ClassMetrics|smd.ClassNetwork))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,18 +48,18 @@ func TestSMDProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	const outcome = `{"type":"cpd","result":"OK"}`
-	all, told := 0, false
-	for ; all < sends+1; all++ { // and the outcome
-		told = direct.next() == outcome || told
+	found := false
+	for range sends + 1 { // with the outcome
+		found = <-direct == outcome || found
 	}
-	if !told {
-		t.Error("the listener was not told the outcome")
+	if !found {
+		t.Error("the listener did not get the outcome")
 	}
-	told = false
+	found = false
 	for range sends/2 + 1 {
-		told = <-received == outcome || told
+		found = <-received == outcome || found
 	}
-	if !told {
-		t.Error("the stream was not told the outcome")
+	if !found {
+		t.Error("the stream did not get the outcome")
 	}
 }

@@ -5,77 +5,81 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/load"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
-// TestSwapUnderLoad: 1,000 streams at work, of a streamtype that stays the same
-// and one that each policy has of its own, while 100 policies are fetched: good
-// ones, and four kinds that must not stay in force.
-func TestSwapUnderLoad(t *testing.T) {
+// A loadServer serves policies, and counts the requests of streams by release.
+type loadServer struct {
+	t       *testing.T
+	pause   time.Duration // before each answer
+	text    atomic.Pointer[string]
+	valid   sync.Map // releases that may be in force
+	answers sync.Map // number of answers, *atomic.Int64, by release; those to "steady" by ""
+}
+
+func (s *loadServer) count(release string) *atomic.Int64 {
+	n, _ := s.answers.LoadOrStore(release, new(atomic.Int64))
+	return n.(*atomic.Int64)
+}
+
+func (s *loadServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	release, isWork := strings.CutPrefix(r.URL.Path, "/use/")
+	switch {
+	case r.URL.Path == "/policy.json":
+		io.WriteString(w, *s.text.Load())
+		return
+	case r.URL.Path == "/probe":
+		return
+	case isWork:
+		if _, ok := s.valid.Load(release); !ok {
+			s.t.Errorf("request by release %s, which has never been in force", release)
+		}
+	case r.URL.Path == "/same":
+		release = ""
+	default:
+		s.t.Errorf("request for %s", r.URL.Path)
+	}
+	select {
+	case <-time.After(s.pause):
+	case <-r.Context().Done():
+		return
+	}
+	s.count(release).Add(1)
+	io.WriteString(w, release)
+}
+
+// TestSwapUnderLoad fetches 100 policies, good ones and four kinds that must not stay
+// in force, while 1,000 streams work: of a streamtype that is the same in each policy
+// and of one that differs.
+func TestSwapUnderLoad(t *testing.T) { synctest.Test(t, testSwapUnderLoad) }
+
+func testSwapUnderLoad(t *testing.T) {
 	const (
 		streams = 1000
-		moving  = 100 // of them of the streamtype that changes
+		moving  = 100 // streams of the streamtype that differs
 		swaps   = 100
-		pause   = 2 * time.Second // that an answer takes
 		maxSize = 4 << 10
 	)
-	var (
-		valid    sync.Map // releases that may be in force
-		answers  sync.Map // by release: *atomic.Int64
-		same     atomic.Int64
-		serve    atomic.Pointer[string]
-		stopping atomic.Bool
-	)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		release, isWork := strings.CutPrefix(r.URL.Path, "/use/")
-		switch {
-		case r.URL.Path == "/policy.json":
-			io.WriteString(w, *serve.Load())
-			return
-		case r.URL.Path == "/probe":
-			return
-		case isWork:
-			if _, ok := valid.Load(release); !ok {
-				t.Errorf("a request by release %s, which has never been in force", release)
-			}
-		case r.URL.Path == "/same":
-		default:
-			t.Errorf("a request for %s", r.URL.Path)
-		}
-		select {
-		case <-time.After(pause):
-		case <-r.Context().Done():
-			return
-		}
-		if isWork {
-			n, _ := answers.LoadOrStore(release, new(atomic.Int64))
-			n.(*atomic.Int64).Add(1)
-		} else {
-			same.Add(1)
-		}
-		io.WriteString(w, release)
-	}))
-	defer server.Close()
-	live, dead := portOf(server.URL), closedPort(t)
-	text := func(release, port string) string {
-		return fetchPolicy(release, live,
-			fmt.Sprintf(`{ "probe": { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET", "http_url": "probe", "retry": "r" } }`, port),
-			fmt.Sprintf(`{ "steady": { "endpoint": "127.0.0.1", "port": %s, "protocol": "h1", "http_method": "GET", "http_url": "same", "retry": "r" } }`, live))
+	text := func(release, probe string) string {
+		return fetchPolicy(release,
+			fmt.Sprintf(`{ "probe": { "endpoint": %q, "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "probe", "retry": "r" } }`, probe),
+			`{ "steady": { "endpoint": "live", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "same", "retry": "r" } }`)
 	}
-	valid.Store("0", true)
-	c := newContext(t, policy(t, text("0", live)).Policy)
+	server := &loadServer{t: t, pause: 2 * time.Second}
+	server.valid.Store("0", true)
+	c := newBench(t, compile(t, text("0", "live")), server.ServeHTTP)
 
-	var made, gone, lost atomic.Int64
+	var made, destroyed, lost atomic.Int64
+	var stopping atomic.Bool
 	var handlers func(name string) runtime.Handlers
 	handlers = func(name string) runtime.Handlers {
 		return runtime.Handlers{
@@ -91,7 +95,7 @@ func TestSwapUnderLoad(t *testing.T) {
 						t.Errorf("steady: %v", s.Err())
 					}
 				case runtime.StateDestroying:
-					gone.Add(1)
+					destroyed.Add(1)
 					if stopping.Load() {
 						break
 					}
@@ -101,8 +105,8 @@ func TestSwapUnderLoad(t *testing.T) {
 					if s.Err() != runtime.ErrPolicyChanged {
 						t.Errorf("%s: %v", name, s.Err())
 					}
-					// When it fails of a policy that has changed again, DESTROYING of the
-					// new one has been here too.
+					// If the policy has changed again, NewStream fails, and DESTROYING of its
+					// stream has made the next one.
 					if _, err := c.NewStream(name, handlers(name)); err != nil && !errors.Is(err, runtime.ErrPolicyChanged) && !errors.Is(err, runtime.ErrClosed) {
 						t.Errorf("%s: %v", name, err)
 					}
@@ -122,61 +126,56 @@ func TestSwapUnderLoad(t *testing.T) {
 		if i < moving {
 			name = "work"
 		}
-		if _, err := c.NewStream(name, handlers(name)); err != nil {
-			t.Fatal(err)
-		}
+		teststream.Must(c.NewStream(name, handlers(name)))
 	}
 
-	f := newFetcher(t, c, system.FetcherOptions{MaxSize: maxSize, Probe: "probe", Load: load.Func("fetched", lint.Options{})})
-	last, start := "0", time.Now()
+	f := c.newFetcher(t, system.FetcherOptions{MaxSize: maxSize, Probe: "probe"})
+	last := "0"
 	for i := 1; i <= swaps; i++ {
 		release := fmt.Sprint(i)
 		var p string
 		var want error
 		switch i % 5 {
 		case 0:
-			p = text(release, live)
-			valid.Store(release, true)
+			p = text(release, "live")
+			server.valid.Store(release, true)
 			last = release
 		case 1:
-			p, want = strings.Replace(text(release, live), `"retry": "r"`, `"retry": "none"`, 1), load.ErrRefused
+			p, want = strings.Replace(text(release, "live"), `"retry": "r"`, `"retry": "none"`, 1), errLoad
 		case 2:
-			p = text(release, live)
-			p, want = p[:len(p)*i/swaps], load.ErrRefused
+			p = text(release, "live")
+			p, want = p[:len(p)*i/swaps], errLoad
 		case 3:
-			p, want = text(release, live)+strings.Repeat(" ", maxSize), runtime.ErrTooLong
-		case 4: // in force until it is found that the probe can not be reached
-			p, want = text(release, dead), system.ErrRolledBack
-			valid.Store(release, true)
+			p, want = text(release, "live")+strings.Repeat(" ", maxSize), runtime.ErrTooLong
+		case 4: // in force until the probe fails
+			p, want = text(release, "dead"), system.ErrRolledBack
+			server.valid.Store(release, true)
 		}
-		serve.Store(&p)
+		server.text.Store(&p)
 		if err := f.Fetch(t.Context()); !errors.Is(err, want) {
 			t.Fatalf("policy %d: %v, want %v", i, err, want)
 		}
 		if got := c.Policy().Release; got != last {
 			t.Fatalf("after policy %d, release %s is in force", i, got)
 		}
+		time.Sleep(server.pause / 30) // some answers come, most do not
 	}
-	took := time.Since(start)
-	// All are at work by the last good one.
-	for {
-		if n, ok := answers.Load(last); ok && n.(*atomic.Int64).Load() >= moving || t.Failed() {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
+	time.Sleep(2 * server.pause)
+	if n := server.count(last).Load(); n < moving {
+		t.Errorf("%d answers by the last release, want %d", n, moving)
 	}
-	if n := made.Load() - gone.Load(); n != streams {
+	if n := made.Load() - destroyed.Load(); n != streams {
 		t.Errorf("%d streams", n)
 	}
 	if lost.Load() != 0 {
-		t.Errorf("%d streams were destroyed, though nothing has changed for them", lost.Load())
+		t.Errorf("%d streams of the unchanged streamtype were destroyed", lost.Load())
 	}
-	total := same.Load()
-	answers.Range(func(_, n any) bool { total += n.(*atomic.Int64).Load(); return true })
-	t.Logf("%d policies in %v; %d streams made; %d requests answered", swaps, took.Round(time.Millisecond), made.Load(), total)
+	total := int64(0)
+	server.answers.Range(func(_, n any) bool { total += n.(*atomic.Int64).Load(); return true })
+	t.Logf("%d policies, %d streams made, %d requests answered", swaps, made.Load(), total)
 	stopping.Store(true)
-	c.Close()
-	if made.Load() != gone.Load() {
-		t.Errorf("%d streams made, %d gone", made.Load(), gone.Load())
+	teststream.Shutdown(t, c.Context)
+	if made.Load() != destroyed.Load() {
+		t.Errorf("%d streams made, %d destroyed", made.Load(), destroyed.Load())
 	}
 }

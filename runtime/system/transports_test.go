@@ -4,47 +4,44 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
-	sshttp "github.com/secure-streams/sspolicy/runtime/http"
-	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestSwapTransports: streams of each protocol, some at work and some connected,
-// while policies replace one another and are laid over one another: those of a
-// streamtype that stays the same keep their connection, the others connect anew.
-func TestSwapTransports(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") != "" {
-			conn, err := websocket.Accept(w, r, nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.CloseNow()
-			for {
-				kind, msg, err := conn.Read(r.Context())
-				if err != nil || conn.Write(r.Context(), kind, msg) != nil {
-					return
-				}
-			}
-		}
+// echo answers requests with their path, and echoes messages of WebSockets.
+func echo(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Upgrade") == "" {
 		io.WriteString(w, r.URL.Path)
-	}))
-	server.Config.Protocols = new(http.Protocols)
-	server.Config.Protocols.SetHTTP1(true)
-	server.Config.Protocols.SetUnencryptedHTTP2(true)
-	server.Start()
-	defer server.Close()
+		return
+	}
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow()
+	for {
+		kind, message, err := conn.Read(r.Context())
+		if err != nil || conn.Write(r.Context(), kind, message) != nil {
+			return
+		}
+	}
+}
+
+// TestSwapTransports replaces and overlays the policy while streams of each protocol
+// work or are connected. Streams of an unchanged streamtype keep their connection;
+// others connect again.
+func TestSwapTransports(t *testing.T) { synctest.Test(t, testSwapTransports) }
+
+func testSwapTransports(t *testing.T) {
 	protocols := []string{"h1", "h2", "ws"}
 	text := func(n int) string {
 		s := ""
@@ -57,24 +54,16 @@ func TestSwapTransports(t *testing.T) {
 				if p == "ws" {
 					method = ""
 				}
-				s += fmt.Sprintf(`{ %q: { "endpoint": "127.0.0.1", "port": %s, "protocol": %q, %s"http_url": %q, "retry": "r" } }`,
-					name, portOf(server.URL), p, method, url)
+				s += fmt.Sprintf(`{ %q: { "endpoint": "live", "port": 80, "protocol": %q, %s"http_url": %q, "retry": "r" } }`, name, p, method, url)
 			}
 		}
 		return `{ "retry": [ { "r": { "backoff": [ 1 ], "conceal": 65535, "svalidping": 30, "svalidhup": 35 } } ], "s": [ ` + s + ` ] }`
 	}
-	c, err := runtime.NewContext(policy(t, text(0)).Policy, runtime.Options{
-		Transports: []runtime.Transport{sshttp.New(), ws.New()},
-		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := newBench(t, compile(t, text(0)), echo)
 
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	var connections [2]atomic.Int64 // of streams of ws: same, moved
+	var connections [2]atomic.Int64 // of ws_same and ws_moved
 	for _, p := range protocols {
 		for i, name := range []string{p + "_same", p + "_moved"} {
 			for range 5 {
@@ -93,9 +82,7 @@ func TestSwapTransports(t *testing.T) {
 						}
 						return runtime.OK
 					}
-					if _, err := c.NewStream(name, handlers); err != nil {
-						t.Fatal(err)
-					}
+					teststream.Must(c.NewStream(name, handlers))
 					continue
 				}
 				wg.Go(func() {
@@ -115,7 +102,7 @@ func TestSwapTransports(t *testing.T) {
 		}
 	}
 	for i := 1; i <= 40; i++ {
-		p := policy(t, text(i)).Policy
+		p := compile(t, text(i))
 		set := c.SetPolicy
 		if i%3 == 0 {
 			set = c.Overlay
@@ -125,15 +112,13 @@ func TestSwapTransports(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	for connections[0].Load() < 5 {
-		time.Sleep(time.Millisecond)
-	}
 	stop.Store(true)
 	wg.Wait()
+	synctest.Wait()
 	if n := connections[0].Load(); n != 5 {
-		t.Errorf("%d connections of 5 streams that have not changed", n)
+		t.Errorf("%d connections of 5 unchanged streams", n)
 	}
 	if n := connections[1].Load(); n <= 5 {
-		t.Errorf("%d connections of streams that have changed", n)
+		t.Errorf("%d connections of 5 changed streams", n)
 	}
 }

@@ -11,82 +11,82 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const (
-	// bufferSize is the most that one Rx gets and one Tx is offered.
+	// bufferSize is the most that one call of Rx or Tx gets.
 	bufferSize = 16 << 10
 
-	// closeWait is how long the peer gets to answer a close frame.
+	// closeWait is the limit of the closing handshake.
 	closeWait = 2 * time.Second
 
-	// stallWait is how long the reading goroutine may be sending, and twice that
-	// at most, before another one takes its place.
+	// stallWait, and at most twice that, is how long the reading goroutine may be
+	// blocked in a write before another one replaces it.
 	stallWait = 10 * time.Millisecond
 
-	// drainWait is how long what the peer still sends is read, after a
-	// connection that has failed, so that it gets to see why.
+	// drainWait and drainSize limit what is read from the peer after a failure;
+	// see drain.
 	drainWait = 500 * time.Millisecond
 	drainSize = 1 << 20
 
 	// pongWait is how long the answer to a PING waits for a frame that is being
-	// sent. It is shorter than what the library waits, which then gives up the
-	// connection.
+	// written. The library would wait longer, and then close the connection.
 	pongWait = 3 * time.Second
 
-	// pingWait is how long a PONG is waited for. That there is none is for the
-	// policy's svalidhup to judge. The library takes 5 s at most to send a PING.
+	// pingWait is how long ping waits for the PONG. The policy's svalidhup
+	// judges a missing one. The library takes at most 5 s to send a PING.
 	pingWait = 8 * time.Second
 )
 
-// rxBuffers holds two pieces each: one that may have been the last of its
-// message, and the one after it.
+// rxBuffers holds buffers for two pieces: one that may be the last of its message,
+// and the next one.
 var (
 	rxBuffers = sync.Pool{New: func() any { return new([2][bufferSize]byte) }}
 	txBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 )
 
-// A wire is the network connection as the library has it.
+// A wire is the network connection of the library.
 type wire struct {
 	net.Conn
-	first []byte // has been read already
+	first []byte // read with the handshake
 	c     *conn
 
-	wmu  sync.Mutex
-	held *[heldSize]byte // nil unless writes are being held
-	n    int             // how many bytes
+	wmu   sync.Mutex
+	batch *[batchSize]byte // nil unless writes are batched
+	n     int              // bytes in batch
 }
 
-// heldSize is room for a piece of a message with its frame, and a few more: the
-// library writes 4 KiB at a time.
-const heldSize = bufferSize + 4<<10
+// batchSize is the size of a piece of a message with its frames: the library writes
+// 4 KiB at a time.
+const batchSize = bufferSize + 4<<10
 
-var heldBuffers = sync.Pool{New: func() any { return new([heldSize]byte) }}
+var batchBuffers = sync.Pool{New: func() any { return new([batchSize]byte) }}
 
-// hold lets what is written wait for release.
+// hold batches writes until release.
 func (w *wire) hold() {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
-	w.held = heldBuffers.Get().(*[heldSize]byte)
+	w.batch = batchBuffers.Get().(*[batchSize]byte)
 }
 
-// release writes what has been held.
+// release writes the batch.
 func (w *wire) release() error {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
-	err := w.writeHeld()
-	heldBuffers.Put(w.held)
-	w.held = nil
+	err := w.writeBatchLocked()
+	batchBuffers.Put(w.batch)
+	w.batch = nil
 	return err
 }
 
-func (w *wire) writeHeld() error {
+func (w *wire) writeBatchLocked() error {
 	if w.n == 0 {
 		return nil
 	}
-	_, err := w.Conn.Write(w.held[:w.n])
+	_, err := w.Conn.Write(w.batch[:w.n])
 	w.n = 0
 	return err
 }
@@ -95,18 +95,18 @@ func (w *wire) writeHeld() error {
 func (w *wire) Write(p []byte) (int, error) {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
-	if w.held == nil {
+	if w.batch == nil {
 		return w.Conn.Write(p)
 	}
-	if len(p) > len(w.held)-w.n {
-		if err := w.writeHeld(); err != nil {
+	if len(p) > len(w.batch)-w.n {
+		if err := w.writeBatchLocked(); err != nil {
 			return 0, err
 		}
-		if len(p) > len(w.held) {
+		if len(p) > len(w.batch) {
 			return w.Conn.Write(p)
 		}
 	}
-	w.n += copy(w.held[w.n:], p)
+	w.n += copy(w.batch[w.n:], p)
 	return len(p), nil
 }
 
@@ -120,60 +120,61 @@ func (w *wire) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if w.c == nil {
-		return 0, io.EOF // the library has refused the response, and looks for more of it
+		return 0, io.EOF // the library has refused the response and reads its body
 	}
 	return w.c.readWire(p)
 }
 
-// A conn is one connection. The goroutine of the stream reads, another one
-// writes.
+// A conn is one connection. The goroutine of the stream reads, another one writes;
+// see reply.
 type conn struct {
 	n    *connector
-	l    *runtime.Link
+	l    transport.Link
 	ws   *websocket.Conn
 	wire *wire
 	gate *gate // nil without ws_prioritize_reads
 
-	done    chan struct{}  // closed when nothing is to be read any more
-	others  sync.WaitGroup // the goroutines beside that of the stream
-	closing atomic.Bool    // the close frame is sent, or about to be
+	done    chan struct{}  // closed when the reader has returned
+	others  sync.WaitGroup // goroutines other than that of the stream
+	closing atomic.Bool    // a close frame has been sent, or is about to be
 	sending chan struct{}  // holds a value while a frame of a message is written
 
-	m     message       // that is being sent; guarded by sends
-	more  chan struct{} // gets a value when the writing goroutine is to look after m
-	sends sync.Mutex    // held while the program is asked and the answer sent
+	sends sync.Mutex    // locked during Tx and the write after it
+	m     message       // being sent; guarded by sends
+	more  chan struct{} // wakes the writing goroutine
 
-	mu       sync.Mutex
-	over     bool  // Run is about to return
-	err      error // why the connection is given up on this side
-	writeErr error // of the first write that failed
-	flushing bool  // a PING that flushes is under way
-	again    bool  // another one has been asked for
+	mu         sync.Mutex
+	over       bool  // Run is about to return
+	err        error // why this side closes the connection
+	writeErr   error // of the first write that failed
+	flushing   bool  // a PING that flushes is under way
+	flushAgain bool  // another one is to follow
 
 	// Of the reading goroutine.
-	piece []byte // has been received, but not delivered; nil if there is none
-	flags runtime.Flags
-	rxErr error // the link has ended
-	ask   bool  // to send what the program wants to
+	piece   []byte // read but not delivered; nil if there is none
+	flags   policy.Flags
+	rxErr   error // the link has ended
+	wantsTx bool  // the program has requested a Tx in Rx
 
-	replaced bool          // another goroutine reads than that of the stream
-	turns    atomic.Uint64 // of the reading goroutine to send; odd while it does
-	stall    *time.Timer   // calls look; nil until the first turn
-	looking  atomic.Bool   // it has been started
-	looked   uint64        // turns as look has found it
-	taken    chan error    // gets what read returned to another goroutine
+	// Of replies; see reply.
+	replaced bool          // the reading goroutine is not that of the stream
+	turns    atomic.Uint64 // counts the starts and ends of replies: odd during one
+	stall    *time.Timer   // calls checkStall; nil until the first reply
+	checking atomic.Bool   // stall is running
+	checked  uint64        // turns at the latest check
+	readErr  chan error    // gets the result of a reader that replaced the stream's
 
-	validity atomic.Pointer[runtime.Validity]
-	inRx     atomic.Bool // the program is being told: the peer need not be heard of
-	unheard  atomic.Bool // svalidhup has passed in the meantime
+	validity atomic.Pointer[transport.Validity]
+	inRx     atomic.Bool // Rx is running, so silence of the peer proves nothing
+	expired  atomic.Bool // svalidhup has passed meanwhile
 }
 
 // Run makes one connection and carries it until its end.
-func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
+func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	var ws *websocket.Conn
 	var w *wire
 	var err error
-	// A handshake needs much more stack than an idle connection is to keep.
+	// A handshake needs much more stack than an idle connection should keep.
 	var dialing sync.WaitGroup
 	dialing.Go(func() { ws, w, err = n.dial(ctx, l) })
 	dialing.Wait()
@@ -185,7 +186,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	if n.st.HTTP.WSPrioritizeReads {
 		c.gate = newGate()
 	}
-	if err = request.UserState(l, http.StatusSwitchingProtocols); err == nil {
+	if err = request.UserState(n.setup, l, http.StatusSwitchingProtocols); err == nil {
 		err = l.Connected()
 	}
 	if err != nil {
@@ -206,7 +207,7 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 		c.stall.Stop()
 	}
 	if stop() {
-		c.others.Done() // of what is not to be
+		c.others.Done() // for the AfterFunc, which will not run
 		c.drain(err)
 		_ = ws.CloseNow()
 	}
@@ -218,21 +219,21 @@ func (n *connector) Run(ctx context.Context, l *runtime.Link) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return c.why(err)
+	return c.cause(err)
 }
 
-// close closes the connection as RFC 6455 section 7 wants it: 1001 if this side
-// goes away, else 1000.
+// close closes the connection as in RFC 6455 section 7, with 1001 if the context is
+// closing, otherwise 1000.
 func (c *conn) close() {
 	code := websocket.StatusNormalClosure
-	if c.l.Context().Closed() {
+	if c.n.setup.Closing().Err() != nil {
 		code = websocket.StatusGoingAway
 	}
 	c.closeWith(code)
 }
 
-// closeWith sends a close frame, and waits for that of the peer, all of it for
-// closeWait at most.
+// closeWith sends a close frame and waits for that of the peer, for at most
+// closeWait.
 func (c *conn) closeWith(code websocket.StatusCode) {
 	c.closing.Store(true)
 	late := time.AfterFunc(closeWait, func() { c.wire.Conn.Close() })
@@ -240,8 +241,7 @@ func (c *conn) closeWith(code websocket.StatusCode) {
 	_ = c.ws.Close(code, "")
 }
 
-// fail notes why the connection is given up on this side. The first reason
-// stays.
+// fail sets the reason why this side closes the connection, unless there is one.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -250,12 +250,12 @@ func (c *conn) fail(err error) {
 	}
 }
 
-// why returns why the connection has ended. read is what the library returned.
-func (c *conn) why(read error) error {
-	read = readError(read)
+// cause returns why the connection has ended. err is the error of the reader.
+func (c *conn) cause(err error) error {
+	err = readError(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch _, closed := read.(*CloseError); {
+	switch _, closed := err.(*CloseError); {
 	case c.rxErr != nil:
 		return c.rxErr
 	case c.err != nil:
@@ -263,11 +263,11 @@ func (c *conn) why(read error) error {
 	case c.writeErr != nil && !closed:
 		return c.writeErr
 	}
-	return read
+	return err
 }
 
-// drain reads what the peer still sends on a connection that has failed:
-// closing it at once could make the peer lose the close frame, which says why.
+// drain reads what the peer still sends after a failure: an immediate close could
+// make the peer lose the close frame, which tells the reason.
 func (c *conn) drain(err error) {
 	if _, closed := readError(err).(*CloseError); closed || c.closing.Load() {
 		return
@@ -276,32 +276,32 @@ func (c *conn) drain(err error) {
 	_, _ = io.CopyN(io.Discard, c.wire.Conn, drainSize)
 }
 
-// watch starts to watch over the validity of the connection.
+// watch starts to watch the validity of the connection.
 func (c *conn) watch() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over {
 		return
 	}
-	c.validity.Store(c.l.Context().StartValidity(c.n.st, c.ping, c.invalid))
+	c.validity.Store(c.n.setup.Watch(c.ping, c.invalid))
 }
 
-// invalid is called when svalidhup has passed without a word from the peer.
+// invalid is called when svalidhup has passed without a sign of life from the peer.
 func (c *conn) invalid() {
 	if c.inRx.Load() {
-		// Nothing has been read, since the program does not want it. The watch
-		// begins anew when it does, by whoever sees that first.
-		c.unheard.Store(true)
-		if !c.inRx.Load() && c.unheard.CompareAndSwap(true, false) {
+		// Nothing is read while Rx runs. The watch restarts after it: here if it
+		// has returned meanwhile, otherwise in rx.
+		c.expired.Store(true)
+		if !c.inRx.Load() && c.expired.CompareAndSwap(true, false) {
 			c.watch()
 		}
 		return
 	}
-	c.fail(runtime.ErrNoValidity)
+	c.fail(transport.ErrNoValidity)
 	c.wire.Conn.Close()
 }
 
-// ping sends a PING. That an answer comes is noticed where it is read.
+// ping sends a PING. readWire confirms the validity when the answer arrives.
 func (c *conn) ping() {
 	ctx, cancel := context.WithTimeout(context.Background(), pingWait)
 	defer cancel()

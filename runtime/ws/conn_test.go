@@ -9,80 +9,89 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// closed returns a server that gives the code of the client's close frame to
-// the channel, after f, if any.
-func closed(codes chan<- websocket.StatusCode, f func(*websocket.Conn)) func(*websocket.Conn) {
+// reportCode returns a server that sends the code of the client's close frame to
+// codes.
+func reportCode(codes chan<- websocket.StatusCode) func(*websocket.Conn) {
 	return func(c *websocket.Conn) {
-		if f != nil {
-			f(c)
-		}
 		_, _, err := c.Read(context.Background())
 		codes <- websocket.CloseStatus(err)
 	}
 }
 
-// TestCloseCodes checks what the peer is told.
+// TestCloseCodes checks the codes of close frames.
 func TestCloseCodes(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		on   on
-		tx   func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result)
+		on   teststream.Actions
+		tx   func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result)
 		end  func(*runtime.Context, *runtime.Stream)
 		want websocket.StatusCode
 	}{
-		{name: "DisconnectMe", on: on{"CON": disconnect}, want: websocket.StatusNormalClosure},
-		{name: "DestroyMe", on: on{"CON": destroy}, want: websocket.StatusNormalClosure},
+		{name: "DisconnectMe", on: teststream.Actions{"CON": teststream.Disconnect}, want: websocket.StatusNormalClosure},
+		{name: "DestroyMe", on: teststream.Actions{"CON": teststream.Destroy}, want: websocket.StatusNormalClosure},
 		{name: "Destroy", end: func(_ *runtime.Context, s *runtime.Stream) { s.Destroy() }, want: websocket.StatusNormalClosure},
 		{name: "the context ends", end: func(c *runtime.Context, _ *runtime.Stream) { c.Close() }, want: websocket.StatusGoingAway},
-		{name: "a message without its start", on: on{"CON": requestTx}, tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
-			return 1, runtime.FlagEOM, runtime.OK
+		{name: "a message without its start", on: teststream.Actions{"CON": teststream.RequestTx}, tx: func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
+			return 1, policy.FlagEOM, policy.OK
 		}, want: websocket.StatusInternalError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			codes := make(chan websocket.StatusCode, 1)
-			addr := accepted(t, nil, nil, closed(codes, nil))
-			tr := &trace{on: on{"CRE": requestTx}, tx: tt.tx}
+			addr := serveWS(t, nil, reportCode(codes))
+			tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+			tr.tx = tt.tx
 			for k, f := range tt.on {
-				tr.on[k] = f
+				tr.On[k] = f
 			}
-			c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
+			c, s := newStream(t, policy.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
 			if tt.end != nil {
 				tr.AwaitEnd(t, "CON", "DIS")
 				tt.end(c, s)
 			}
 			if got := <-codes; got != tt.want {
-				t.Errorf("the peer was told %v, want %v", got, tt.want)
+				t.Errorf("the peer got %v, want %v", got, tt.want)
 			}
 		})
 	}
 }
 
-// TestPeerThatDoesNotClose checks that a close frame that is not answered holds
-// up the end of a stream for a while only.
+// TestPeerThatDoesNotClose checks that a stream ends although the peer does not answer
+// its close frame.
 func TestPeerThatDoesNotClose(t *testing.T) {
-	t.Parallel()
-	block := make(chan struct{})
-	defer close(block)
-	addr := accepted(t, nil, nil, func(*websocket.Conn) { <-block })
-	tr := &trace{on: on{"CRE": requestTx, "CON": destroy}}
-	newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{})
-	tr.AwaitEnd(t, "CON DIS DES")
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		defer close(block)
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
+		serveOn(t, ln, nil, accept(func(*websocket.Conn) { <-block }))
+		start := time.Now()
+		tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx, "CON": teststream.Destroy})
+		newStream(t, policy.StreamType{}, testserver.Addr(ln), tr, runtime.Options{DialContext: network.DialContext})
+		tr.AwaitEnd(t, "CON DIS DES")
+		if d := time.Since(start); d != 2*time.Second {
+			t.Errorf("after %v", d)
+		}
+	})
 }
 
 func TestConn(t *testing.T) {
 	t.Parallel()
 	codes := make(chan websocket.StatusCode, 1)
-	addr := accepted(t, nil, nil, func(c *websocket.Conn) {
+	addr := serveWS(t, nil, func(c *websocket.Conn) {
 		for {
 			kind, msg, err := c.Read(context.Background())
 			if err != nil {
@@ -92,12 +101,12 @@ func TestConn(t *testing.T) {
 			c.Write(context.Background(), kind, msg)
 		}
 	})
-	c := newContext(t, runtime.StreamType{}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{}, addr, runtime.Options{})
 	conn, err := c.Open(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// More than one message is written before any is read.
+	// Write several messages before reading any.
 	var want []string
 	for i := range 200 {
 		want = append(want, fmt.Sprintf("message %d", i))
@@ -116,7 +125,7 @@ func TestConn(t *testing.T) {
 			t.Fatal(n, err)
 		}
 	}
-	conn.CloseWrite() // nothing
+	conn.CloseWrite() // has no effect
 	i := 0
 	for msg, err := range conn.Messages() {
 		if err != nil {
@@ -138,7 +147,7 @@ func TestConn(t *testing.T) {
 	}
 }
 
-// TestMessagesEnd checks how a loop over messages ends.
+// TestMessagesEnd checks the end of a loop over messages.
 func TestMessagesEnd(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -156,11 +165,11 @@ func TestMessagesEnd(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			addr := accepted(t, nil, nil, func(c *websocket.Conn) {
+			addr := serveWS(t, nil, func(c *websocket.Conn) {
 				c.Write(context.Background(), websocket.MessageText, []byte("hello"))
 				tt.end(c)
 			})
-			c := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{})
+			c := newContext(t, policy.StreamType{Opportunistic: true}, addr, runtime.Options{})
 			conn, err := c.Open(t.Context(), "s")
 			if err != nil {
 				t.Fatal(err)
@@ -188,11 +197,11 @@ func TestMessagesEnd(t *testing.T) {
 	}
 }
 
-// TestReconnect checks that messages go on with the next connection.
+// TestReconnect checks that messages continue with the next connection.
 func TestReconnect(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int32
-	addr := accepted(t, nil, nil, func(c *websocket.Conn) {
+	addr := serveWS(t, nil, func(c *websocket.Conn) {
 		var msg []byte
 		if n.Add(1) == 1 { // the body is sent once
 			var err error
@@ -203,7 +212,7 @@ func TestReconnect(t *testing.T) {
 		c.Write(context.Background(), websocket.MessageText, fmt.Appendf(msg, "%d", n.Load()))
 		c.Close(websocket.StatusGoingAway, "")
 	})
-	c := newContext(t, runtime.StreamType{Retry: teststream.Retry(3)}, addr, runtime.Options{})
+	c := newContext(t, policy.StreamType{Retry: teststream.Retry(3)}, addr, runtime.Options{})
 	for _, tt := range []struct {
 		name string
 		body runtime.CallOption
@@ -233,8 +242,8 @@ func TestReconnect(t *testing.T) {
 
 func TestFetch(t *testing.T) {
 	t.Parallel()
-	addr := accepted(t, nil, nil, echo)
-	c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{WSBinary: true}}, addr, runtime.Options{})
+	addr := serveWS(t, nil, echo)
+	c := newContext(t, policy.StreamType{HTTP: &policy.HTTP{WSBinary: true}}, addr, runtime.Options{})
 	for _, size := range []int{1, 125, 126, 16384, 65536, 1 << 20} {
 		body := bytes.Repeat([]byte{0xff, 0}, size)[:size]
 		for name, o := range map[string]runtime.CallOption{
@@ -248,43 +257,47 @@ func TestFetch(t *testing.T) {
 		}
 	}
 
-	greets := accepted(t, nil, nil, func(c *websocket.Conn) {
+	greeter := serveWS(t, nil, func(c *websocket.Conn) {
 		c.Write(context.Background(), websocket.MessageText, []byte("hello"))
 		c.Read(context.Background())
 	})
-	r, err := newContext(t, runtime.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s")
-	if err != nil || string(r.Body) != "hello" {
+	r, err := newContext(t, policy.StreamType{}, greeter, runtime.Options{}).Fetch(t.Context(), "s")
+	if err != nil || string(r.Body) != "hello" || r.Status != 0 {
 		t.Errorf("%v, %v", r, err)
 	}
 
-	closes := accepted(t, nil, nil, func(c *websocket.Conn) { c.Close(websocket.StatusNormalClosure, "") })
-	_, err = newContext(t, runtime.StreamType{}, closes, runtime.Options{}).Fetch(t.Context(), "s")
+	closer := serveWS(t, nil, func(c *websocket.Conn) { c.Close(websocket.StatusNormalClosure, "") })
+	_, err = newContext(t, policy.StreamType{}, closer, runtime.Options{}).Fetch(t.Context(), "s")
 	if e, ok := errors.AsType[*ws.CloseError](err); !ok || e.Code != 1000 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("closed without an answer: %v", err)
 	}
 
-	_, err = newContext(t, runtime.StreamType{}, greets, runtime.Options{}).Fetch(t.Context(), "s", runtime.WithLimit(4))
+	_, err = newContext(t, policy.StreamType{}, greeter, runtime.Options{}).Fetch(t.Context(), "s", runtime.WithLimit(4))
 	if !errors.Is(err, runtime.ErrTooLong) {
 		t.Errorf("over the limit: %v", err)
 	}
 }
 
-// TestCancel checks that Open ends with its context, while it connects too.
+// TestCancel checks that Open ends with its context while it connects.
 func TestCancel(t *testing.T) {
-	t.Parallel()
-	hold := make(chan struct{})
-	defer close(hold)
-	addr := raw(t, silent(hold))
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	c := newContext(t, runtime.StreamType{}, addr, runtime.Options{})
-	if _, err := c.Open(ctx, "s"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v", err)
-	}
-	tr := &trace{on: on{"CRE": requestTx}}
-	_, s := newStream(t, runtime.StreamType{}, addr, tr, runtime.Options{ConnectTimeout: 50 * time.Millisecond})
-	tr.AwaitEnd(t, "CRE POL CNG UNR ARF")
-	if !errors.Is(s.Err(), runtime.ErrTimeout) {
-		t.Errorf("%v", s.Err())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		defer close(hold)
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
+		testserver.Serve(t, ln, silent(hold))
+		o := runtime.Options{DialContext: network.DialContext, ConnectTimeout: 50 * time.Millisecond}
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
+		defer cancel()
+		c := newContext(t, policy.StreamType{}, testserver.Addr(ln), o)
+		if _, err := c.Open(ctx, "s"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+		tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+		_, s := newStream(t, policy.StreamType{}, testserver.Addr(ln), tr, o)
+		tr.AwaitEnd(t, "CRE POL CNG UNR ARF")
+		if !errors.Is(s.Err(), transport.ErrTimeout) {
+			t.Errorf("%v", s.Err())
+		}
+	})
 }

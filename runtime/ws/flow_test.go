@@ -16,30 +16,33 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestValidity checks, with a clock of its own, when a PING is sent and when the
-// connection is given up.
+// TestValidity checks when a PING is sent and when the connection is closed.
 func TestValidity(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		retry  *runtime.Retry
-		answer bool          // the PINGs
-		talk   time.Duration // the peer sends a message so often
-		busy   time.Duration // Rx takes so long
+		retry  *policy.Retry
+		answer bool          // answer the PINGs
+		talk   time.Duration // time between messages of the peer
+		busy   time.Duration // duration of the first Rx
 		pings  int32         // within 99 s
 		hangup bool
 	}{
-		{name: "answered", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true, pings: 9},
-		{name: "silent", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, pings: 1, hangup: true},
-		{name: "talking", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 9 * time.Second},
-		{name: "talking, no answers", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 15 * time.Second, pings: 6},
-		{name: "no ping", retry: &runtime.Retry{ValidHangup: 20 * time.Second}, hangup: true},
-		{name: "no hangup", retry: &runtime.Retry{ValidPing: 10 * time.Second}, pings: 1},
-		{name: "neither", retry: &runtime.Retry{}},
-		{name: "no retry: lws's own times", answer: true, pings: 2},
-		{name: "the program is busy", retry: &runtime.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true,
+		{name: "answered", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true, pings: 9},
+		{name: "silent", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, pings: 1, hangup: true},
+		{name: "talking", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 9 * time.Second},
+		{name: "talking, no answers", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, talk: 15 * time.Second, pings: 6},
+		{name: "no ping", retry: &policy.Retry{ValidHangup: 20 * time.Second}, hangup: true},
+		{name: "no hangup", retry: &policy.Retry{ValidPing: 10 * time.Second}, pings: 1},
+		{name: "neither", retry: &policy.Retry{}},
+		{name: "no retry, so lws's times", answer: true, pings: 2},
+		{name: "the program is busy", retry: &policy.Retry{ValidPing: 10 * time.Second, ValidHangup: 20 * time.Second}, answer: true,
 			talk: 9 * time.Second, busy: 45 * time.Second, pings: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -47,7 +50,7 @@ func TestValidity(t *testing.T) {
 				ours, theirs := net.Pipe()
 				var pings atomic.Int32
 				var wg sync.WaitGroup
-				out := make(chan string, 100) // by one writer, who may wait for long
+				out := make(chan string, 100) // for one writer, which may block
 				end := make(chan struct{})
 				wg.Go(func() {
 					for {
@@ -92,16 +95,16 @@ func TestValidity(t *testing.T) {
 						}
 					}
 				})
-				tr := &trace{on: on{"CRE": requestTx}}
+				tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
 				first := true
-				tr.on["<x>"] = func(*runtime.Stream) runtime.Result {
+				tr.On["<x>"] = func(*runtime.Stream) policy.Result {
 					if first {
 						first = false
 						time.Sleep(tt.busy)
 					}
-					return runtime.OK
+					return policy.OK
 				}
-				c, s := newStream(t, runtime.StreamType{Opportunistic: true, Retry: tt.retry}, netip.MustParseAddrPort("127.0.0.1:1"), tr,
+				c, s := newStream(t, policy.StreamType{Opportunistic: true, Retry: tt.retry}, netip.MustParseAddrPort("127.0.0.1:1"), tr,
 					runtime.Options{DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil }})
 				start := time.Now()
 				ended := time.Duration(0)
@@ -114,15 +117,15 @@ func TestValidity(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 				switch err := s.Err(); {
-				case tt.hangup && (!errors.Is(err, runtime.ErrNoValidity) || ended != 20*time.Second):
-					t.Errorf("given up after %v: %v", ended, err)
+				case tt.hangup && (!errors.Is(err, transport.ErrNoValidity) || ended != 20*time.Second):
+					t.Errorf("ended after %v: %v", ended, err)
 				case !tt.hangup && ended != 0:
-					t.Errorf("given up after %v: %v", ended, err)
+					t.Errorf("ended after %v: %v", ended, err)
 				}
 				if got := pings.Load(); got != tt.pings {
 					t.Errorf("%d PINGs, want %d", got, tt.pings)
 				}
-				c.Close()
+				teststream.Shutdown(t, c)
 				close(end)
 				theirs.Close()
 				wg.Wait()
@@ -131,70 +134,63 @@ func TestValidity(t *testing.T) {
 	}
 }
 
-// TestSlowReader checks that a program that does not return from Rx stops the
-// peer, with no more memory than sockets have.
+// TestSlowReader checks that the peer stops while Rx does not return, and that a
+// message of any length needs little memory.
 func TestSlowReader(t *testing.T) {
-	t.Parallel()
-	var sent atomic.Int64
-	addr := accepted(t, nil, nil, func(c *websocket.Conn) {
-		w, err := c.Writer(context.Background(), websocket.MessageBinary)
-		buf := make([]byte, 64<<10)
-		for ; err == nil; sent.Add(int64(len(buf))) {
-			_, err = w.Write(buf)
-		}
-	})
-	first := make(chan struct{})
-	resume := make(chan struct{})
-	var got atomic.Int64
-	h := runtime.Handlers{
-		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-			if state == runtime.StateCreating {
-				s.RequestTx()
+	synctest.Test(t, func(t *testing.T) {
+		var sent atomic.Int64
+		var network testserver.Network
+		ln := network.Listen("127.0.0.1:80")
+		serveOn(t, ln, nil, accept(func(c *websocket.Conn) {
+			w, err := c.Writer(context.Background(), websocket.MessageBinary)
+			buf := make([]byte, 64<<10)
+			for err == nil {
+				sent.Add(int64(len(buf))) // or is about to be
+				_, err = w.Write(buf)
 			}
-			return runtime.OK
-		},
-		Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-			if got.Add(int64(len(buf))) == int64(len(buf)) {
-				close(first)
+		}))
+		const size = 64 << 20
+		resume, received := make(chan struct{}), make(chan struct{})
+		got := 0
+		tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+		h := tr.handlers()
+		h.Rx = func(_ *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
+			if got == 0 {
 				<-resume
 			}
-			return runtime.OK
-		},
-	}
-	if _, err := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
-		t.Fatal(err)
-	}
-	<-first
-	stopped := int64(-1)
-	for limit := time.Now().Add(20 * time.Second); sent.Load() != stopped; time.Sleep(200 * time.Millisecond) {
-		if stopped = sent.Load(); time.Now().After(limit) {
-			t.Fatal("the peer never stops")
+			if got += len(buf); got >= size {
+				close(received)
+				return policy.DestroyMe
+			}
+			return policy.OK
 		}
-	}
-	if stopped > 32<<20 {
-		t.Errorf("the peer could send %d bytes", stopped)
-	}
-	var m goruntime.MemStats
-	goruntime.ReadMemStats(&m)
-	close(resume)
-	for got.Load() < stopped+64<<20 {
-		time.Sleep(time.Millisecond)
-	}
-	var after goruntime.MemStats
-	goruntime.GC()
-	goruntime.ReadMemStats(&after)
-	if grown := int64(after.HeapAlloc) - int64(m.HeapAlloc); grown > 16<<20 {
-		t.Errorf("a message of %d bytes took %d", got.Load(), grown)
-	}
+		c := newContext(t, policy.StreamType{Opportunistic: true}, testserver.Addr(ln), runtime.Options{DialContext: network.DialContext})
+		if _, err := c.NewStream("s", h); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := sent.Load(); n == 0 || n > 1<<20 {
+			t.Errorf("the peer has sent %d bytes", n)
+		}
+		var before, after goruntime.MemStats
+		goruntime.ReadMemStats(&before)
+		close(resume)
+		<-received
+		goruntime.GC()
+		goruntime.ReadMemStats(&after)
+		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
+			t.Errorf("the heap has grown by %d bytes during a message of %d", grown, got)
+		}
+	})
 }
 
-// TestBothFull checks that neither side waits for ever for the other to read: a
-// stream that sends much goes on reading.
+// TestBothFull checks that a stream reads while its writes block, so that two peers
+// with full buffers do not wait for each other.
 func TestBothFull(t *testing.T) {
 	t.Parallel()
 	const size = 32 << 20
-	addr := accepted(t, nil, nil, func(c *websocket.Conn) {
-		// Nothing is read until all has been sent.
+	addr := serveWS(t, nil, func(c *websocket.Conn) {
+		// Read nothing before everything has been sent.
 		c.Write(context.Background(), websocket.MessageText, []byte("go"))
 		c.Write(context.Background(), websocket.MessageBinary, make([]byte, size))
 		_, r, err := c.Reader(context.Background())
@@ -204,38 +200,28 @@ func TestBothFull(t *testing.T) {
 		c.Close(4000, "got all")
 	})
 	for _, first := range []bool{false, true} { // ws_prioritize_reads
-		tr := &trace{on: on{"CRE": requestTx}}
+		tr := newTrace(teststream.Actions{"CRE": teststream.Connect})
 		sent, received := 0, 0
 		h := tr.handlers()
-		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-			var f runtime.Flags
+		h.Tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
+			var f policy.Flags
 			if sent == 0 {
-				f |= runtime.FlagSOM
+				f |= policy.FlagSOM
 			}
 			n := min(len(buf), size-sent)
 			if sent += n; sent == size {
-				f |= runtime.FlagEOM
+				f |= policy.FlagEOM
 			}
-			return n, f, runtime.OK
+			return n, f, policy.OK
 		}
-		h.Rx = func(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+		h.Rx = func(s *runtime.Stream, buf []byte, _ policy.Flags) policy.Result {
 			if received == 0 {
 				s.RequestTx()
 			}
 			received += len(buf)
-			return runtime.OK
+			return policy.OK
 		}
-		tr.on["CON"] = nil
-		h.State = func(was func(*runtime.Stream, runtime.State, uint32) runtime.Result) func(*runtime.Stream, runtime.State, uint32) runtime.Result {
-			return func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
-				if state == runtime.StateCreating {
-					s.Connect()
-					return runtime.OK
-				}
-				return was(s, state, arg)
-			}
-		}(h.State)
-		c := newContext(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{WSPrioritizeReads: first}}, addr, runtime.Options{})
+		c := newContext(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{WSPrioritizeReads: first}}, addr, runtime.Options{})
 		s, err := c.NewStream("s", h)
 		if err != nil {
 			t.Fatal(err)
@@ -247,11 +233,11 @@ func TestBothFull(t *testing.T) {
 	}
 }
 
-// TestPiecesAreSent checks that the first piece of a message is not kept until
-// the next one.
+// TestPiecesAreSent checks that pieces of a message are sent before the next ones
+// exist.
 func TestPiecesAreSent(t *testing.T) {
 	t.Parallel()
-	addr := accepted(t, nil, nil, func(c *websocket.Conn) {
+	addr := serveWS(t, nil, func(c *websocket.Conn) {
 		_, r, err := c.Reader(context.Background())
 		if err != nil {
 			return
@@ -269,33 +255,33 @@ func TestPiecesAreSent(t *testing.T) {
 		c.Close(4000, "")
 	})
 	pieces := []string{"one..", "two..", "three"}
-	var flags = []runtime.Flags{runtime.FlagSOM, 0, 0}
-	next := false // asked for by what has come
-	tr := &trace{on: on{"CRE": requestTx}}
-	tr.tx = func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	var flags = []policy.Flags{policy.FlagSOM, 0, 0}
+	next := false // the peer has echoed the piece before
+	tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+	tr.tx = func(_ *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		switch {
 		case ordinal > 0 && !next:
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		case len(pieces) == 0:
-			return 0, runtime.FlagEOM, runtime.OK
+			return 0, policy.FlagEOM, policy.OK
 		}
 		next = false
 		n, f := copy(buf, pieces[0]), flags[0]
 		pieces, flags = pieces[1:], flags[1:]
-		return n, f, runtime.OK
+		return n, f, policy.OK
 	}
 	for _, e := range []string{"<one..>", "<two..>", "<three>"} {
-		tr.on[e] = func(s *runtime.Stream) runtime.Result {
+		tr.On[e] = func(s *runtime.Stream) policy.Result {
 			next = true
-			return requestTx(s)
+			return teststream.RequestTx(s)
 		}
 	}
-	newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
+	newStream(t, policy.StreamType{Opportunistic: true}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "CON <one..> <two..> <three> DIS")
 }
 
-// TestPrioritizeReads checks that what has come is taken in before anything is
-// sent.
+// TestPrioritizeReads checks that ws_prioritize_reads delivers what has arrived before
+// it sends anything.
 func TestPrioritizeReads(t *testing.T) {
 	t.Parallel()
 	const n = 200
@@ -303,7 +289,7 @@ func TestPrioritizeReads(t *testing.T) {
 	for range n {
 		many.WriteString(frame(0x81, "x"))
 	}
-	addr := raw(t, func(c net.Conn) {
+	addr := testserver.ServeTCP(t, func(c net.Conn) {
 		r, _, err := upgrade(c, "", many.String())
 		if err != nil {
 			return
@@ -313,17 +299,17 @@ func TestPrioritizeReads(t *testing.T) {
 		readFrame(r)
 	})
 	received, before := 0, -1
-	tr := &trace{on: on{"CRE": requestTx}}
-	tr.on["<x>"] = func(s *runtime.Stream) runtime.Result { received++; return requestTx(s) }
-	tr.tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+	tr.On["<x>"] = func(s *runtime.Stream) policy.Result { received++; return teststream.RequestTx(s) }
+	tr.tx = func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		if before < 0 {
 			before = received
 		}
-		return copy(buf, "y"), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+		return copy(buf, "y"), policy.FlagSOM | policy.FlagEOM, policy.OK
 	}
-	newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{WSPrioritizeReads: true}}, addr, tr, runtime.Options{})
+	newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{WSPrioritizeReads: true}}, addr, tr, runtime.Options{})
 	tr.AwaitEnd(t, "DIS")
 	if before != n {
-		t.Errorf("%d of %d messages had been taken in when the first was sent", before, n)
+		t.Errorf("%d of %d messages were delivered before the first was sent", before, n)
 	}
 }

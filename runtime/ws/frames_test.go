@@ -13,11 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// frame is a frame as a server sends it: first is its first byte.
+// frame returns a frame of a server; first is its first byte.
 func frame(first byte, payload string) string {
 	b := []byte{first}
 	switch n := len(payload); {
@@ -31,7 +34,7 @@ func frame(first byte, payload string) string {
 	return string(b) + payload
 }
 
-// fragments is a text message in frames of n bytes.
+// fragments returns a text message in frames of n bytes.
 func fragments(payload string, n int) string {
 	var b strings.Builder
 	op := byte(0x01)
@@ -47,7 +50,7 @@ func closeFrame(code uint16, reason string) string {
 	return frame(0x88, string(binary.BigEndian.AppendUint16(nil, code))+reason)
 }
 
-// readFrame reads a frame of a client, which has to be masked.
+// readFrame reads a frame of a client. A frame without a mask is an error.
 func readFrame(r *bufio.Reader) (first byte, payload string, err error) {
 	var h [8]byte
 	if _, err := io.ReadFull(r, h[:2]); err != nil {
@@ -79,14 +82,14 @@ func readFrame(r *bufio.Reader) (first byte, payload string, err error) {
 	return first, string(b[4:]), nil
 }
 
-// readAll reads what a client sends until it closes, and returns it for people:
-// messages are put together, and long ones are given by length. PINGs are left
-// out. more is told what there is so far.
-func readAll(r *bufio.Reader, more func(got string)) string {
+// readAll reads frames of a client until it closes, and returns a description:
+// messages are joined, long ones appear as their length, PINGs are omitted. It
+// calls progress with the description so far.
+func readAll(r *bufio.Reader, progress func(got string)) string {
 	var got []string
 	msg, open := "", false
 	for {
-		more(strings.Join(got, " "))
+		progress(strings.Join(got, " "))
 		first, payload, err := readFrame(r)
 		if err != nil {
 			if err != io.EOF {
@@ -127,20 +130,20 @@ func readAll(r *bufio.Reader, more func(got string)) string {
 	}
 }
 
-// echoHandlers send back each piece as it comes.
+// echoHandlers returns handlers that send each piece back.
 func echoHandlers() runtime.Handlers {
 	type piece struct {
 		text  string
-		flags runtime.Flags
+		flags policy.Flags
 	}
-	var queue []piece // of callbacks, of which one runs at a time
+	var queue []piece // without a lock, since callbacks do not overlap
 	return runtime.Handlers{
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 			queue = append(queue, piece{string(buf), flags})
 			s.RequestTx()
-			return runtime.OK
+			return policy.OK
 		},
-		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 			for len(queue) > 0 {
 				p := queue[0]
 				queue = queue[1:]
@@ -150,20 +153,20 @@ func echoHandlers() runtime.Handlers {
 				if len(queue) > 0 {
 					s.RequestTx()
 				}
-				return copy(buf, p.text), p.flags, runtime.OK
+				return copy(buf, p.text), p.flags, policy.OK
 			}
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		},
 	}
 }
 
-// TestFrames sends frames to a stream that echoes, after the groups of the
-// Autobahn test suite. What an error is answered with is the library's doing.
+// TestFrames sends frames to a stream that echoes, in the groups of the Autobahn test
+// suite. The library chooses the codes of errors.
 func TestFrames(t *testing.T) {
 	type row struct {
 		name, send, want string
-		errors           bool // want is how it ends
-		bye              bool // the server closes when it has got what it wants
+		errors           bool // want is the end
+		bye              bool // the server closes when it has got want
 	}
 	long := strings.Repeat("0123456789", 6554)
 	var rows []row
@@ -179,13 +182,13 @@ func TestFrames(t *testing.T) {
 			want = fmt.Sprint("#", len(text))
 		}
 		good(fmt.Sprint("1 text of ", n), frame(0x81, text), "text("+want+")")
-		good(fmt.Sprint("1 binary of ", n), frame(0x82, text), "text("+want+")") // the policy says what is sent
+		good(fmt.Sprint("1 binary of ", n), frame(0x82, text), "text("+want+")") // the policy sets the type
 		good(fmt.Sprint("10 text of ", n, " in fragments"), fragments(text, 1300), "text("+want+")")
 	}
 	good("2 empty ping", frame(0x89, ""), "pong()")
 	good("2 ping", frame(0x89, "hello"), "pong(hello)")
 	good("2 long ping", frame(0x89, long[:125]), "pong("+long[:125]+")")
-	good("2 pong unasked", frame(0x8a, "hello"), "")
+	good("2 unrequested pong", frame(0x8a, "hello"), "")
 	good("2 ten pings", strings.Repeat(frame(0x89, "x"), 10), strings.TrimSpace(strings.Repeat("pong(x) ", 10)))
 	bad("2 too long a ping", frame(0x89, long[:126]))
 	for _, rsv := range []byte{0x10, 0x20, 0x40, 0x70} {
@@ -206,12 +209,12 @@ func TestFrames(t *testing.T) {
 	bad("5 message in a message", frame(0x01, "x")+frame(0x81, "y"))
 	good("6 UTF-8", frame(0x81, "κόσμε"), "text(κόσμε)")
 	good("6 a letter in two fragments", frame(0x01, "\xce")+frame(0x80, "\xba"), "text(κ)")
-	good("6 no UTF-8 is passed on", frame(0x81, "\xff"), "text(\xff)")
+	good("6 invalid UTF-8", frame(0x81, "\xff"), "text(\xff)")
 	rows = append(rows,
 		row{"7 close", frame(0x88, ""), "close()", false, false},
 		row{"7 close with a reason", closeFrame(1000, "bye"), "close(1000 bye)", false, false},
 		row{"7 close with a long reason", closeFrame(1000, long[:123]), "close(1000 " + long[:123] + ")", false, false},
-		row{"7 nothing counts after it", closeFrame(1000, "") + frame(0x89, "x") + frame(0x81, "y"), "close(1000 )", false, false})
+		row{"7 frames after close", closeFrame(1000, "") + frame(0x89, "x") + frame(0x81, "y"), "close(1000 )", false, false})
 	for _, code := range []uint16{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999} {
 		rows = append(rows, row{fmt.Sprint("7 code ", code), closeFrame(code, ""), fmt.Sprintf("close(%d )", code), false, false})
 	}
@@ -227,8 +230,8 @@ func TestFrames(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			got := make(chan string, 1)
-			// Some is sent right behind the answer, some alone.
-			addr := raw(t, func(c net.Conn) {
+			// The first byte is sent with the response, the others later.
+			addr := testserver.ServeTCP(t, func(c net.Conn) {
 				r, _, err := upgrade(c, "", tt.send[:1])
 				if err != nil {
 					return
@@ -247,13 +250,13 @@ func TestFrames(t *testing.T) {
 				})
 			})
 			h := echoHandlers()
-			h.State = func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-				if state == runtime.StateCreating {
+			h.State = func(s *runtime.Stream, state policy.State, _ uint32) policy.Result {
+				if state == policy.StateCreating {
 					s.RequestTx()
 				}
-				return runtime.OK
+				return policy.OK
 			}
-			if _, err := newContext(t, runtime.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
+			if _, err := newContext(t, policy.StreamType{Opportunistic: true}, addr, runtime.Options{}).NewStream("s", h); err != nil {
 				t.Fatal(err)
 			}
 			g := <-got
@@ -274,8 +277,8 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestCut ends the connection after each byte of a message: no part of one may
-// pass for the whole.
+// TestCut ends the connection after each byte of a message, and checks that no part is
+// taken for the whole.
 func TestCut(t *testing.T) {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestCompression)
@@ -291,22 +294,21 @@ func TestCut(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for n := range len(tt.message) + 1 {
-				addr := raw(t, func(c net.Conn) { upgrade(c, tt.headers, tt.message[:n]) })
-				tr := &trace{}
+				addr := testserver.ServeTCP(t, func(c net.Conn) { upgrade(c, tt.headers, tt.message[:n]) })
+				tr := newTrace(nil)
 				o := runtime.Options{}
 				if tt.headers != "" {
-					o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
+					o.Transports = []transport.Transport{ws.New(ws.WithDeflate())}
 				}
-				c, s := newStream(t, runtime.StreamType{Opportunistic: true}, addr, tr, o)
+				_, s := newStream(t, policy.StreamType{Opportunistic: true}, addr, tr, o)
 				s.RequestTx()
 				tr.AwaitEnd(t, "DIS", "ARF")
 				if whole := strings.Contains(tr.String(), ">"); whole != (n == len(tt.message)) || !strings.HasPrefix(tr.String(), "CRE POL CNG CON") {
 					t.Errorf("%d of %d bytes: %s", n, len(tt.message), tr)
 				}
 				if !errors.Is(s.Err(), io.ErrUnexpectedEOF) {
-					t.Errorf("%d of %d bytes: the cause is %v", n, len(tt.message), s.Err())
+					t.Errorf("%d of %d bytes: Err returns %v", n, len(tt.message), s.Err())
 				}
-				c.Close()
 			}
 		})
 	}

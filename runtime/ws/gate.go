@@ -5,24 +5,23 @@ import (
 	"time"
 )
 
-// gateWait is how long reading may make no progress before what is to be sent
-// is sent all the same. It is the program then that is waited for, and it may
-// be waiting to send.
+// gateWait is how long a gate holds writes back while reads make no progress. The
+// program is blocked in Rx then, and perhaps because it waits for a write.
 const gateWait = 20 * time.Millisecond
 
-// A gate holds sending back while there is something to read. A nil gate is
+// A gate holds writes back while there is something to read. A nil gate is always
 // open.
 type gate struct {
 	mu       sync.Mutex
-	isOpen   bool          // nothing is to be read: the network is waited for
-	forever  bool          // nothing will be
-	progress uint64        // counts the times that it closed
-	opened   chan struct{} // closed when it opens; nil if nobody waits
+	isOpen   bool          // the reader waits for the network
+	forever  bool          // stays open
+	progress uint64        // how often the gate has closed
+	opened   chan struct{} // closed when the gate opens; nil without waiters
 }
 
 func newGate() *gate { return new(gate) }
 
-// quiet says whether reading waits for the network.
+// quiet reports to the gate whether the reader waits for the network.
 func (g *gate) quiet(q bool) {
 	if g == nil {
 		return
@@ -50,7 +49,7 @@ func (g *gate) open() {
 	g.quiet(true)
 }
 
-// wait waits until there is nothing to read.
+// wait waits until the gate is open.
 func (g *gate) wait() {
 	if g == nil {
 		return
@@ -59,7 +58,7 @@ func (g *gate) wait() {
 	defer timer.Stop()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for seen := g.progress; !g.isOpen; {
+	for progress := g.progress; !g.isOpen; {
 		if g.opened == nil {
 			g.opened = make(chan struct{})
 		}
@@ -73,10 +72,10 @@ func (g *gate) wait() {
 		}
 		g.mu.Lock()
 		if late {
-			if g.progress == seen {
+			if g.progress == progress {
 				return
 			}
-			seen = g.progress
+			progress = g.progress
 			timer.Reset(gateWait)
 		}
 	}

@@ -1,7 +1,6 @@
 package ws_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,29 +13,33 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
-	gorilla "github.com/gorilla/websocket"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/cookies"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestHandshake checks what goes on the wire.
+// TestHandshake checks the bytes of handshakes.
 func TestHandshake(t *testing.T) {
 	var mu sync.Mutex
-	var seen string
-	addr := raw(t, func(c net.Conn) {
+	var request string
+	addr := testserver.ServeTCP(t, func(c net.Conn) {
 		buf := make([]byte, 8192)
 		n, _ := c.Read(buf)
 		mu.Lock()
-		seen = string(buf[:n])
+		request = string(buf[:n])
 		mu.Unlock()
 	})
-	creds := new(runtime.MemoryCredentials)
-	creds.SetBlob(runtime.BlobAuth, 0, "dXNlcjpwYXNz")
-	creds.SetBlob(runtime.BlobDeviceSerial, 0, "serial")
-	items := []runtime.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization:"},
+	creds := new(credentials.Memory)
+	creds.SetBlob(policy.BlobAuth, 0, "dXNlcjpwYXNz")
+	creds.SetBlob(policy.BlobDeviceSerial, 0, "serial")
+	items := []policy.Metadata{{Name: "a"}, {Name: "b", Header: "x-b:"}, {Name: "auth", Header: "Authorization:"},
 		{Name: "h", Header: "host:"}, {Name: "o", Header: "Origin"}, {Name: "p", Header: "sec-websocket-protocol:"},
 		{Name: "up", Header: "upgrade:"}, {Name: "len", Header: "content-length:"}}
 	host := "Host: " + addr.String() + "\r\n"
@@ -46,50 +49,50 @@ func TestHandshake(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		endpoint string
-		h        runtime.HTTP
+		h        policy.HTTP
 		set      map[string]string
 		deflate  bool
-		want     string // "" if nothing is sent
+		want     string // "" means that nothing is sent
 	}{
 		{name: "plain", want: "GET / HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
-		{name: "method and form mean nothing", h: runtime.HTTP{Method: "POST", WWWFormURLEncoded: true},
+		{name: "method and form have no effect", h: policy.HTTP{Method: "POST", WWWFormURLEncoded: true},
 			want: "GET / HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
-		{name: "metadata in the URL", h: runtime.HTTP{URL: "chat/${a}?x=${a}"}, set: map[string]string{"a": "b c"},
+		{name: "metadata in the URL", h: policy.HTTP{URL: "chat/${a}?x=${a}"}, set: map[string]string{"a": "b c"},
 			want: "GET /chat/b%20c?x=b%20c HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
 		{name: "metadata in headers", set: map[string]string{"b": "1", "auth": "Basic dTpw", "o": "https://example.test"},
 			want: "GET / HTTP/1.1\r\n" + host + "Authorization: Basic dTpw\r\n" + upgrade + "Origin: https://example.test\r\n" + key + last + "X-B: 1\r\n\r\n"},
 		{name: "host", set: map[string]string{"h": "other.test"}, want: "GET / HTTP/1.1\r\nHost: other.test\r\n" + upgrade + key + last + "\r\n"},
-		{name: "subprotocols", h: runtime.HTTP{WSSubprotocol: "chat, v2.chat"},
+		{name: "subprotocols", h: policy.HTTP{WSSubprotocol: "chat, v2.chat"},
 			want: "GET / HTTP/1.1\r\n" + host + upgrade + key + "Sec-Websocket-Protocol: chat,v2.chat\r\n" + last + "\r\n"},
-		{name: "credentials", h: runtime.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic ", DSNHeader: "dsn:"},
+		{name: "credentials", h: policy.HTTP{AuthHeader: "authorization:", AuthPreamble: "Basic ", DSNHeader: "dsn:"},
 			want: "GET / HTTP/1.1\r\n" + host + "Authorization: Basic dXNlcjpwYXNz\r\n" + upgrade + "Dsn: serial\r\n" + key + last + "\r\n"},
 		{name: "deflate", deflate: true, want: "GET / HTTP/1.1\r\n" + host + upgrade +
 			"Sec-Websocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n" + key + last + "\r\n"},
-		{name: "endpoint is a URL", endpoint: "ws://" + addr.String() + "/from?endpoint", h: runtime.HTTP{URL: "unused"},
+		{name: "endpoint is a URL", endpoint: "ws://" + addr.String() + "/from?endpoint", h: policy.HTTP{URL: "unused"},
 			want: "GET /from?endpoint HTTP/1.1\r\n" + host + upgrade + key + last + "\r\n"},
 		{name: "a header of the handshake", set: map[string]string{"p": "mine"}},
 		{name: "upgrade", set: map[string]string{"up": "mine"}},
 		{name: "a length", set: map[string]string{"len": "1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			seen = ""
-			tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+			request = ""
+			tr := newTrace(teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result {
 				for k, v := range tt.set {
 					if err := s.SetMetadata(k, v); err != nil {
 						t.Error(err)
 					}
 				}
-				return requestTx(s)
-			}}}
+				return teststream.RequestTx(s)
+			}})
 			o := runtime.Options{Credentials: creds}
 			if tt.deflate {
-				o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
+				o.Transports = []transport.Transport{ws.New(ws.WithDeflate())}
 			}
-			_, s := newStream(t, runtime.StreamType{Opportunistic: true, Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}, addr, tr, o)
+			_, s := newStream(t, policy.StreamType{Opportunistic: true, Endpoint: tt.endpoint, HTTP: &tt.h, Metadata: items}, addr, tr, o)
 			tr.AwaitEnd(t, "ARF")
 			mu.Lock()
 			defer mu.Unlock()
-			got := seen
+			got := request
 			if before, after, ok := strings.Cut(got, "Sec-Websocket-Key: "); ok {
 				_, after, _ = strings.Cut(after, "\r\n")
 				got = before + key + after
@@ -98,35 +101,35 @@ func TestHandshake(t *testing.T) {
 				t.Errorf("\n got %q\nwant %q", got, tt.want)
 			}
 			if _, ok := errors.AsType[*ws.HeaderError](s.Err()); ok != (tt.want == "") {
-				t.Errorf("the cause is %v", s.Err())
+				t.Errorf("Err returns %v", s.Err())
 			}
 		})
 	}
 }
 
-// TestRefused checks what Prepare refuses.
+// TestRefused checks streamtypes that Prepare refuses.
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct {
-		st   runtime.StreamType
+		st   policy.StreamType
 		want string
 	}{
-		{runtime.StreamType{HTTP: &runtime.HTTP{WSSubprotocol: "no name"}}, "ws_subprotocol"},
-		{runtime.StreamType{HTTP: &runtime.HTTP{WSSubprotocol: "a,,b"}}, "ws_subprotocol"},
-		{runtime.StreamType{HTTP: &runtime.HTTP{RespMap: []runtime.StatusState{{Status: 404, State: 11}}}}, "http_resp_map"},
-		{runtime.StreamType{HTTP: &runtime.HTTP{AuthHeader: "sec-websocket-key:"}}, "http_auth_header"},
+		{policy.StreamType{HTTP: &policy.HTTP{WSSubprotocol: "no name"}}, "ws_subprotocol"},
+		{policy.StreamType{HTTP: &policy.HTTP{WSSubprotocol: "a,,b"}}, "ws_subprotocol"},
+		{policy.StreamType{HTTP: &policy.HTTP{RespMap: []policy.StatusState{{Status: 404, State: 11}}}}, "http_resp_map"},
+		{policy.StreamType{HTTP: &policy.HTTP{AuthHeader: "sec-websocket-key:"}}, "http_auth_header"},
 	} {
-		c := newContext(t, tt.st, netip.MustParseAddrPort("127.0.0.1:1"), runtime.Options{Credentials: new(runtime.MemoryCredentials)})
+		c := newContext(t, tt.st, netip.MustParseAddrPort("127.0.0.1:1"), runtime.Options{Credentials: new(credentials.Memory)})
 		_, err := c.NewStream("s", runtime.Handlers{})
-		if !errors.Is(err, runtime.ErrUnsupported) || !strings.Contains(err.Error(), tt.want) {
+		if !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", tt.want, err)
 		}
 	}
 }
 
-// TestResponseHeaders checks that headers of the answer reach metadata.
+// TestResponseHeaders checks that metadata gets headers of the response.
 func TestResponseHeaders(t *testing.T) {
-	addr := raw(t, func(c net.Conn) { upgrade(c, "X-Session: 42\r\n", "\x88\x00") })
-	c := newContext(t, runtime.StreamType{Opportunistic: true, Metadata: []runtime.Metadata{{Name: "session", Header: "x-session:"}}}, addr, runtime.Options{})
+	addr := testserver.ServeTCP(t, func(c net.Conn) { upgrade(c, "X-Session: 42\r\n", "\x88\x00") })
+	c := newContext(t, policy.StreamType{Opportunistic: true, Metadata: []policy.Metadata{{Name: "session", Header: "x-session:"}}}, addr, runtime.Options{})
 	conn, err := c.Open(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)
@@ -137,33 +140,30 @@ func TestResponseHeaders(t *testing.T) {
 	}
 }
 
-// TestRedirect checks that credentials go where the policy sends them alone.
+// TestRedirect checks that credentials are not sent to another server.
 func TestRedirect(t *testing.T) {
 	var mu sync.Mutex
-	var seen []string
-	note := func(r *http.Request) {
+	var requests []string
+	record := func(r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		seen = append(seen, fmt.Sprintf("%s %s %s", r.URL, r.Header.Get("Authorization"), r.Header.Get("X-B")))
+		requests = append(requests, fmt.Sprintf("%s %s %s", r.URL, r.Header.Get("Authorization"), r.Header.Get("X-B")))
 	}
 	own := testcert.New("own")
-	lnFar, far := listen(t)
-	serve(t, lnFar, nil, func(w http.ResponseWriter, r *http.Request) {
-		note(r)
+	far := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		record(r)
 		if c, err := websocket.Accept(w, r, nil); err == nil {
 			c.Close(4001, "far")
 		}
 	})
-	lnTLS, secure := listen(t)
-	serve(t, lnTLS, own.Server(nil, "127.0.0.1"), func(w http.ResponseWriter, r *http.Request) {
-		note(r)
+	secure := serve(t, own.Server(nil, "127.0.0.1"), func(w http.ResponseWriter, r *http.Request) {
+		record(r)
 		if c, err := websocket.Accept(w, r, nil); err == nil {
 			c.Close(4002, "secure")
 		}
 	})
-	ln, addr := listen(t)
-	serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
-		note(r)
+	addr := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		record(r)
 		switch r.URL.Path {
 		case "/far":
 			http.Redirect(w, r, "ws://"+far.String()+"/there", http.StatusFound)
@@ -179,11 +179,11 @@ func TestRedirect(t *testing.T) {
 			}
 		}
 	})
-	creds := new(runtime.MemoryCredentials)
-	creds.SetBlob(runtime.BlobAuth, 0, "secret")
+	creds := new(credentials.Memory)
+	creds.SetBlob(policy.BlobAuth, 0, "secret")
 	for _, tt := range []struct {
 		url  string
-		code int // 0: refused
+		code int // 0 means that the redirect fails
 		want string
 	}{
 		{"near", 4000, "/near secret b|/here secret b"},
@@ -192,18 +192,18 @@ func TestRedirect(t *testing.T) {
 		{"mail", 0, "/mail secret b"},
 	} {
 		t.Run(tt.url, func(t *testing.T) {
-			seen = nil
-			tr := &trace{on: on{"CRE": func(s *runtime.Stream) runtime.Result {
+			requests = nil
+			tr := newTrace(teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result {
 				s.SetMetadata("b", "b")
-				return requestTx(s)
-			}}}
-			_, s := newStream(t, runtime.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []runtime.Metadata{{Name: "b", Header: "x-b:"}},
-				HTTP: &runtime.HTTP{URL: tt.url, AllowRedirects: true, AuthHeader: "authorization:"}}, addr, tr, runtime.Options{Credentials: creds})
+				return teststream.RequestTx(s)
+			}})
+			_, s := newStream(t, policy.StreamType{Opportunistic: true, TrustStore: own.Store(), Metadata: []policy.Metadata{{Name: "b", Header: "x-b:"}},
+				HTTP: &policy.HTTP{URL: tt.url, AllowRedirects: true, AuthHeader: "authorization:"}}, addr, tr, runtime.Options{Credentials: creds})
 			tr.AwaitEnd(t, "DIS", "ARF")
 			mu.Lock()
 			defer mu.Unlock()
-			if got := strings.Join(seen, "|"); got != tt.want {
-				t.Errorf("the servers saw %q, want %q", got, tt.want)
+			if got := strings.Join(requests, "|"); got != tt.want {
+				t.Errorf("the servers got %q, want %q", got, tt.want)
 			}
 			if e, ok := errors.AsType[*ws.CloseError](s.Err()); tt.code != 0 && (!ok || e.Code != tt.code) {
 				t.Errorf("%v", s.Err())
@@ -231,13 +231,8 @@ func TestUnix(t *testing.T) {
 				if !secure {
 					config = nil
 				}
-				serve(t, ln, config, func(w http.ResponseWriter, r *http.Request) {
-					if c, err := websocket.Accept(w, r, nil); err == nil {
-						defer c.CloseNow()
-						echo(c)
-					}
-				})
-				c := newContext(t, runtime.StreamType{Endpoint: "+" + endpoint, TLS: secure, TrustStore: own.Store()}, netip.AddrPort{}, runtime.Options{})
+				serveOn(t, ln, config, accept(echo))
+				c := newContext(t, policy.StreamType{Endpoint: "+" + endpoint, TLS: secure, TrustStore: own.Store()}, netip.AddrPort{}, runtime.Options{})
 				if r, err := c.Fetch(t.Context(), "s", runtime.WithBody([]byte("x"))); err != nil || string(r.Body) != "x" {
 					t.Errorf("%v, %v", r, err)
 				}
@@ -246,10 +241,10 @@ func TestUnix(t *testing.T) {
 	}
 }
 
-// TestSOCKS5 checks that the proxy of the policy is used.
+// TestSOCKS5 checks that a stream uses the proxy of the policy.
 func TestSOCKS5(t *testing.T) {
-	server := accepted(t, nil, nil, echo)
-	proxy := raw(t, func(c net.Conn) {
+	server := serveWS(t, nil, echo)
+	proxy := testserver.ServeTCP(t, func(c net.Conn) {
 		buf := make([]byte, 300)
 		io.ReadFull(c, buf[:2])
 		io.ReadFull(c, buf[2:2+buf[1]])
@@ -268,88 +263,18 @@ func TestSOCKS5(t *testing.T) {
 		go func() { io.Copy(out, c); out.Close() }()
 		io.Copy(c, out)
 	})
-	c := newContext(t, runtime.StreamType{Endpoint: "nowhere.test", Port: 80, SOCKS5Proxy: proxy.String()}, proxy, runtime.Options{})
+	c := newContext(t, policy.StreamType{Endpoint: "nowhere.test", Port: 80, SOCKS5Proxy: proxy.String()}, proxy, runtime.Options{})
 	if r, err := c.Fetch(t.Context(), "s", runtime.WithBody([]byte("x"))); err != nil || string(r.Body) != "x" {
 		t.Errorf("%v, %v", r, err)
 	}
 }
 
-// TestGorilla talks to another implementation, with its own subprotocol and
-// compression.
-func TestGorilla(t *testing.T) {
-	for _, deflate := range []bool{false, true} {
-		t.Run(fmt.Sprint("deflate ", deflate), func(t *testing.T) {
-			up := gorilla.Upgrader{Subprotocols: []string{"b"}, EnableCompression: deflate, ReadBufferSize: 512, WriteBufferSize: 512}
-			kinds := make(chan int, 100)
-			ln, addr := listen(t)
-			serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
-				c, err := up.Upgrade(w, r, nil)
-				if err != nil {
-					return
-				}
-				defer c.Close()
-				for {
-					kind, r, err := c.NextReader()
-					if err != nil {
-						return
-					}
-					kinds <- kind
-					w, err := c.NextWriter(kind) // which makes fragments of 512 bytes
-					if err != nil {
-						return
-					}
-					io.Copy(w, r)
-					w.Close()
-				}
-			})
-			for _, binary := range []bool{false, true} {
-				o := runtime.Options{}
-				if deflate {
-					o.Transports = []runtime.Transport{ws.New(ws.WithDeflate())}
-				}
-				c := newContext(t, runtime.StreamType{HTTP: &runtime.HTTP{WSSubprotocol: "a,b", WSBinary: binary}}, addr, o)
-				conn, err := c.Open(context.Background(), "s")
-				if err != nil {
-					t.Fatal(err)
-				}
-				var want []string
-				for _, n := range []int{0, 1, 125, 126, 511, 512, 513, 4000, 4001, 4096, 16384, 16385, 65535, 65536, 100_000} {
-					want = append(want, strings.Repeat("compress me, ", n/13+1)[:n])
-				}
-				go func() {
-					for _, m := range want {
-						io.WriteString(conn, m)
-					}
-				}()
-				i := 0
-				for msg, err := range conn.Messages() {
-					if err != nil || string(msg) != want[i] {
-						t.Fatalf("message of %d bytes came back as one of %d, %v", len(want[i]), len(msg), err)
-					}
-					wantKind := gorilla.TextMessage
-					if binary {
-						wantKind = gorilla.BinaryMessage
-					}
-					if kind := <-kinds; kind != wantKind {
-						t.Errorf("of type %d", kind)
-					}
-					if i++; i == len(want) {
-						break
-					}
-				}
-				conn.Close()
-			}
-		})
-	}
-}
-
-// TestCookies checks that a handshake sends cookies, and that those of every
-// response to one are kept, but only where the policy says http_cookies.
+// TestCookies checks that handshakes send cookies and keep those of their responses
+// if the policy says http_cookies, and not otherwise.
 func TestCookies(t *testing.T) {
-	seen := make(chan string, 10)
-	ln, addr := listen(t)
-	serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
-		seen <- r.URL.Path + " " + r.Header.Get("Cookie")
+	requests := make(chan string, 10)
+	addr := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		requests <- r.URL.Path + " " + r.Header.Get("Cookie")
 		w.Header().Set("Set-Cookie", strings.Trim(r.URL.Path, "/")+"=1; Path=/")
 		if r.URL.Path == "/from" {
 			http.Redirect(w, r, "/to", http.StatusFound)
@@ -366,13 +291,13 @@ func TestCookies(t *testing.T) {
 		{true, []string{"/from from=1; to=1", "/to from=1; to=1"}},
 		{false, []string{"/from ", "/to "}},
 	} {
-		tr := &trace{on: on{"CRE": requestTx}}
-		newStream(t, runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{URL: "/from", Cookies: tt.keep, AllowRedirects: true}},
+		tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+		newStream(t, policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{URL: "/from", Cookies: tt.keep, AllowRedirects: true}},
 			addr, tr, runtime.Options{Cookies: jar})
 		tr.AwaitEnd(t, "ARF")
 		for _, want := range tt.want {
-			if got := <-seen; got != want {
-				t.Errorf("the server saw %q, want %q", got, want)
+			if got := <-requests; got != want {
+				t.Errorf("the server got %q, want %q", got, want)
 			}
 		}
 	}

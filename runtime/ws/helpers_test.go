@@ -7,50 +7,50 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// A trace records what a stream tells its handlers.
+// A trace records the events of a stream and provides its payload.
 type trace struct {
 	teststream.Trace
-	on map[string]func(*runtime.Stream) runtime.Result
-	tx func(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result)
+	tx func(s *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result)
 }
 
-type on = map[string]func(*runtime.Stream) runtime.Result
+func newTrace(on teststream.Actions) *trace {
+	tr := new(trace)
+	tr.On = on
+	return tr
+}
 
+// handlers returns handlers that record states, and each piece as its text, or its
+// length if it is long, between "<" for FlagSOM and ">" for FlagEOM.
 func (tr *trace) handlers() runtime.Handlers {
-	tr.On = tr.on
 	return runtime.Handlers{
 		State: tr.State,
-		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		Rx: func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
 			text := string(buf)
 			if len(text) > 16 {
 				text = fmt.Sprint(len(text))
 			}
-			for f, name := range map[runtime.Flags]string{runtime.FlagSOM: "<", runtime.FlagEOM: ">"} {
-				if flags&f == 0 {
-					continue
-				}
-				if name == "<" {
-					text = name + text
-				} else {
-					text += name
-				}
+			if flags&policy.FlagSOM != 0 {
+				text = "<" + text
+			}
+			if flags&policy.FlagEOM != 0 {
+				text += ">"
 			}
 			return tr.Note(s, text)
 		},
@@ -58,78 +58,69 @@ func (tr *trace) handlers() runtime.Handlers {
 	}
 }
 
-// send is a Tx that sends these messages, each as the pieces given. "|" ends a
-// piece, a piece is sent whenever Tx is asked for one.
-func send(messages ...string) func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+// send returns a Tx that sends messages, each in pieces separated by "|".
+func send(messages ...string) func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
 	var pieces []string
-	var flags []runtime.Flags
+	var flags []policy.Flags
 	for _, m := range messages {
 		all := strings.Split(m, "|")
 		for i, p := range all {
-			var f runtime.Flags
+			var f policy.Flags
 			if i == 0 {
-				f |= runtime.FlagSOM
+				f |= policy.FlagSOM
 			}
 			if i == len(all)-1 {
-				f |= runtime.FlagEOM
+				f |= policy.FlagEOM
 			}
 			pieces, flags = append(pieces, p), append(flags, f)
 		}
 	}
-	return func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	return func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 		if len(pieces) == 0 {
-			return 0, 0, runtime.TxDontSend
+			return 0, 0, policy.TxDontSend
 		}
 		n, f := copy(buf, pieces[0]), flags[0]
 		pieces, flags = pieces[1:], flags[1:]
 		s.RequestTx()
-		return n, f, runtime.OK
+		return n, f, policy.OK
 	}
 }
 
-func listen(t testing.TB) (net.Listener, netip.AddrPort) {
+// serve runs an HTTP server, over TLS if config is not nil, and returns its address.
+func serve(t testing.TB, config *tls.Config, h http.HandlerFunc) netip.AddrPort {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ln, ln.Addr().(*net.TCPAddr).AddrPort()
+	ln := testserver.Listen(t)
+	serveOn(t, ln, config, h)
+	return testserver.Addr(ln)
 }
 
-// serve runs an HTTP server, over TLS if config is not nil.
-func serve(t testing.TB, ln net.Listener, config *tls.Config, h http.HandlerFunc) {
-	t.Helper()
+func serveOn(t testing.TB, ln net.Listener, config *tls.Config, h http.HandlerFunc) {
 	if config != nil {
 		ln = tls.NewListener(ln, config)
 	}
-	var wg sync.WaitGroup
-	hs := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		wg.Add(1)
-		defer wg.Done()
-		h(w, r)
-	}), ErrorLog: log.New(io.Discard, "", 0)}
-	t.Cleanup(func() { hs.Close(); wg.Wait() })
-	go hs.Serve(ln)
+	testserver.HTTP(t, ln, &http.Server{Handler: h})
 }
 
-// accepted returns the address of a server that upgrades by the library, with
-// its own end of it, and hands the connection to f.
-func accepted(t testing.TB, config *tls.Config, o *websocket.AcceptOptions, f func(*websocket.Conn)) netip.AddrPort {
+// serveWS is serve, with a handler that upgrades with the library, calls f with the
+// connection, and closes it.
+func serveWS(t testing.TB, config *tls.Config, f func(*websocket.Conn)) netip.AddrPort {
 	t.Helper()
-	ln, addr := listen(t)
-	serve(t, ln, config, func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, o)
+	return serve(t, config, accept(f))
+}
+
+func accept(f func(*websocket.Conn)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			return
 		}
 		defer c.CloseNow()
 		c.SetReadLimit(-1)
 		f(c)
-	})
-	return addr
+	}
 }
 
-// echo sends back what comes, until the client closes.
+// echo sends messages back until the client closes.
 func echo(c *websocket.Conn) {
 	for {
 		kind, msg, err := c.Read(context.Background())
@@ -139,32 +130,14 @@ func echo(c *websocket.Conn) {
 	}
 }
 
-// raw runs a server of connections that f does all of.
-func raw(t testing.TB, f func(net.Conn)) netip.AddrPort {
-	t.Helper()
-	ln, addr := listen(t)
-	var wg sync.WaitGroup
-	t.Cleanup(func() { ln.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { defer c.Close(); f(c) })
-		}
-	})
-	return addr
-}
-
-// acceptKey is the answer to a Sec-WebSocket-Key (RFC 6455 section 4.2.2).
+// acceptKey returns the Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2).
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// upgrade answers the handshake of a client, with more headers if any, and
-// sends what is to stand right behind it.
+// upgrade answers the handshake of a client, with additional headers, and sends
+// behind with the response.
 func upgrade(c net.Conn, headers, behind string) (*bufio.Reader, *http.Request, error) {
 	r := bufio.NewReader(c)
 	req, err := http.ReadRequest(r)
@@ -176,10 +149,10 @@ func upgrade(c net.Conn, headers, behind string) (*bufio.Reader, *http.Request, 
 	return r, req, err
 }
 
-// newContext returns a context with one streamtype, "s", for an address.
-func newContext(t testing.TB, st runtime.StreamType, addr netip.AddrPort, o runtime.Options) *runtime.Context {
+// newContext returns a context with one streamtype, "s".
+func newContext(t testing.TB, st policy.StreamType, addr netip.AddrPort, o runtime.Options) *runtime.Context {
 	t.Helper()
-	st.Name, st.Protocol = "s", runtime.ProtocolWS
+	st.Name, st.Protocol = "s", policy.ProtocolWS
 	if st.Endpoint == "" {
 		st.Endpoint = addr.Addr().String()
 	}
@@ -187,17 +160,17 @@ func newContext(t testing.TB, st runtime.StreamType, addr netip.AddrPort, o runt
 		st.Port = addr.Port()
 	}
 	if st.HTTP == nil {
-		st.HTTP = new(runtime.HTTP)
+		st.HTTP = new(policy.HTTP)
 	}
 	if o.Transports == nil {
-		o.Transports = []runtime.Transport{ws.New()}
+		o.Transports = []transport.Transport{ws.New()}
 	}
 	o.Logger = slog.New(slog.DiscardHandler)
 	return teststream.NewContext(t, o, &st)
 }
 
-// newStream makes a stream of the type against the address.
-func newStream(t testing.TB, st runtime.StreamType, addr netip.AddrPort, tr *trace, o runtime.Options) (*runtime.Context, *runtime.Stream) {
+// newStream returns a stream that records its events in tr, and its context.
+func newStream(t testing.TB, st policy.StreamType, addr netip.AddrPort, tr *trace, o runtime.Options) (*runtime.Context, *runtime.Stream) {
 	t.Helper()
 	c := newContext(t, st, addr, o)
 	s, err := c.NewStream("s", tr.handlers())
@@ -207,12 +180,7 @@ func newStream(t testing.TB, st runtime.StreamType, addr netip.AddrPort, tr *tra
 	return c, s
 }
 
-func requestTx(s *runtime.Stream) runtime.Result { s.RequestTx(); return runtime.OK }
-func connect(s *runtime.Stream) runtime.Result   { s.Connect(); return runtime.OK }
-func disconnect(*runtime.Stream) runtime.Result  { return runtime.DisconnectMe }
-func destroy(*runtime.Stream) runtime.Result     { return runtime.DestroyMe }
-
-// silent reads the request, and says nothing until the channel is closed.
+// silent reads the request and does not answer until hold is closed.
 func silent(hold <-chan struct{}) func(net.Conn) {
 	return func(c net.Conn) {
 		http.ReadRequest(bufio.NewReader(c))

@@ -7,34 +7,34 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestPerf checks the figures of a handshake: what is in them, and when they come.
+// TestPerf checks the figures of handshakes and when they are delivered.
 func TestPerf(t *testing.T) {
 	own := testcert.New("own")
-	good := accepted(t, nil, nil, echo)
-	secured := accepted(t, own.Server(nil, "127.0.0.1"), nil, echo)
-	ln, busy := listen(t)
-	serve(t, ln, nil, func(w http.ResponseWriter, r *http.Request) {
+	good := serveWS(t, nil, echo)
+	secured := serveWS(t, own.Server(nil, "127.0.0.1"), echo)
+	busy := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/moved" {
 			http.Redirect(w, r, "http://"+good.String()+"/", http.StatusFound)
 			return
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
-	closed, refused := listen(t)
-	closed.Close()
+	refused := testserver.Refused(t)
 	for _, tt := range []struct {
 		name   string
 		addr   string
-		st     runtime.StreamType
+		st     policy.StreamType
 		want   string
-		status int // 0: no answer
+		status int // 0 means no response
 	}{
 		{name: "101", addr: good.String(), want: "CRE POL CNG perf CON", status: 101},
-		{name: "TLS", addr: secured.String(), st: runtime.StreamType{TLS: true}, want: "CRE POL CNG perf CON", status: 101},
-		{name: "redirected", addr: busy.String(), st: runtime.StreamType{HTTP: &runtime.HTTP{URL: "/moved", AllowRedirects: true}},
+		{name: "TLS", addr: secured.String(), st: policy.StreamType{TLS: true}, want: "CRE POL CNG perf CON", status: 101},
+		{name: "redirected", addr: busy.String(), st: policy.StreamType{HTTP: &policy.HTTP{URL: "/moved", AllowRedirects: true}},
 			want: "CRE POL CNG perf CON", status: 101},
 		{name: "503", addr: busy.String(), want: "CRE POL CNG perf UNR ARF", status: 503},
 		{name: "refused", addr: refused.String(), want: "CRE POL CNG perf UNR ARF"},
@@ -46,12 +46,12 @@ func TestPerf(t *testing.T) {
 			if st.HTTP != nil {
 				st.Endpoint += st.HTTP.URL
 			}
-			tr := &trace{}
+			tr := newTrace(nil)
 			_, s := newStream(t, st, good, tr, runtime.Options{})
 			got := make(chan string, 1)
 			h := tr.handlers()
-			h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
-				if flags != runtime.FlagPerfJSON|runtime.FlagSOM|runtime.FlagEOM {
+			h.Rx = func(s *runtime.Stream, buf []byte, flags policy.Flags) policy.Result {
+				if flags != policy.FlagPerfJSON|policy.FlagSOM|policy.FlagEOM {
 					t.Errorf("flags %d", flags)
 				}
 				got <- string(buf)
@@ -60,9 +60,7 @@ func TestPerf(t *testing.T) {
 			s.SetHandlers(h)
 			s.RequestTx()
 			tr.AwaitEnd(t, "CON", "ARF")
-			if tr.String() != tt.want {
-				t.Errorf("\n got %s\nwant %s", tr, tt.want)
-			}
+			tr.Want(t, tt.want)
 			text := <-got
 			var f struct {
 				Peer     string

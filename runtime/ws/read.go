@@ -7,10 +7,10 @@ import (
 	"math"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// read delivers what the peer sends, until it closes or the connection fails.
+// read delivers messages until the peer closes or the connection fails.
 func (c *conn) read() error {
 	for {
 		_, r, err := c.ws.Reader(context.Background())
@@ -23,37 +23,37 @@ func (c *conn) read() error {
 		if err != nil {
 			return err
 		}
-		if c.ask {
-			c.ask = false
-			if replaced := c.answer(); replaced {
-				return <-c.taken
+		if c.wantsTx {
+			c.wantsTx = false
+			if replaced := c.reply(); replaced {
+				return <-c.readErr
 			}
 		}
 	}
 }
 
-// answer sends what was asked for when a message had been delivered, without
-// another goroutine having to wake up. It reports whether one reads now in the
-// place of this one, because sending took long: it could take for ever, with a
-// peer that does not read as long as it can not send.
-func (c *conn) answer() (replaced bool) {
+// reply sends one piece on the reading goroutine, which is faster than waking the
+// writing one. A write may block, even until something is read, if the peer does
+// not read while it writes; so checkStall lets another goroutine read after a
+// while. reply reports whether that has happened.
+func (c *conn) reply() (replaced bool) {
 	if c.gate != nil || c.replaced || !c.sends.TryLock() {
 		c.sendMore()
 		return false
 	}
 	turn := c.turns.Add(1)
 	if c.stall == nil {
-		c.taken = make(chan error, 1)
-		c.stall = time.AfterFunc(math.MaxInt64, c.look)
+		c.readErr = make(chan error, 1)
+		c.stall = time.AfterFunc(math.MaxInt64, c.checkStall)
 	}
-	if c.looking.CompareAndSwap(false, true) {
+	if c.checking.CompareAndSwap(false, true) {
 		c.stall.Reset(stallWait)
 	}
 	var err error
-	if c.l.Asked() {
-		err = c.step()
+	if c.l.WantsTx() {
+		err = c.stepLocked()
 	}
-	more := c.m.more || c.l.Asked()
+	more := c.m.more || c.l.WantsTx()
 	c.sends.Unlock()
 	replaced = !c.turns.CompareAndSwap(turn, turn+1)
 	switch {
@@ -65,10 +65,10 @@ func (c *conn) answer() (replaced bool) {
 	return replaced
 }
 
-// look looks whether one and the same answer is being sent since it has looked
-// before, and then reads. It looks again as long as there are answers: to start
-// and stop a timer for each would cost more than many of them.
-func (c *conn) look() {
+// checkStall becomes the reading goroutine if the same reply is running as at the
+// latest check. It repeats itself while there are replies, since a timer for each
+// would cost more than most replies.
+func (c *conn) checkStall() {
 	select {
 	case <-c.done:
 		return
@@ -76,28 +76,28 @@ func (c *conn) look() {
 	}
 	turn := c.turns.Load()
 	switch {
-	case turn != c.looked: // there is something new
+	case turn != c.checked: // another reply, or the end of one
 	case turn%2 == 0:
-		c.looking.Store(false)
-		if c.turns.Load() == turn || !c.looking.CompareAndSwap(false, true) {
+		c.checking.Store(false)
+		if c.turns.Load() == turn || !c.checking.CompareAndSwap(false, true) {
 			return
 		}
 	case c.turns.CompareAndSwap(turn, turn+1):
 		c.replaced = true
-		c.taken <- c.read()
+		c.readErr <- c.read()
 		return
 	}
-	c.looked = turn
+	c.checked = turn
 	c.stall.Reset(stallWait)
 }
 
-// readMessage delivers one message. A piece is delivered when more follow, or
-// have to be waited for: then it is readWire that delivers it. So the end of a
-// message is told with its last piece, without any piece being held back.
+// readMessage delivers one message. A piece is delivered when the next one has been
+// read, or by readWire before it waits for the network. So the last piece carries
+// FlagEOM, and no piece is delayed.
 func (c *conn) readMessage(r io.Reader) error {
 	buf := rxBuffers.Get().(*[2][bufferSize]byte)
 	defer rxBuffers.Put(buf)
-	c.flags = runtime.FlagSOM
+	c.flags = policy.FlagSOM
 	for i := 0; ; i ^= 1 {
 		n, err := r.Read(buf[i][:])
 		if n > 0 {
@@ -117,8 +117,8 @@ func (c *conn) readMessage(r io.Reader) error {
 	}
 }
 
-// deliver hands over the piece that waits, if one does.
-func (c *conn) deliver(end runtime.Flags) {
+// deliver delivers the pending piece, if any.
+func (c *conn) deliver(end policy.Flags) {
 	p := c.piece
 	if p == nil || c.rxErr != nil {
 		return
@@ -128,34 +128,33 @@ func (c *conn) deliver(end runtime.Flags) {
 	c.flags = 0
 }
 
-// deliverEnd hands over the end of a message, with the piece that waits if one
-// does.
+// deliverEnd delivers the end of a message, with the pending piece if any.
 func (c *conn) deliverEnd() error {
 	if c.piece == nil {
-		c.rx(nil, c.flags|runtime.FlagEOM)
+		c.rx(nil, c.flags|policy.FlagEOM)
 	}
-	c.deliver(runtime.FlagEOM)
+	c.deliver(policy.FlagEOM)
 	return c.rxErr
 }
 
-func (c *conn) rx(p []byte, flags runtime.Flags) {
+func (c *conn) rx(p []byte, flags policy.Flags) {
 	c.inRx.Store(true)
-	if flags&runtime.FlagEOM != 0 {
-		c.ask, c.rxErr = c.l.RxAsk(p, flags)
+	if flags&policy.FlagEOM != 0 {
+		c.wantsTx, c.rxErr = c.l.RxReply(p, flags)
 	} else {
 		c.rxErr = c.l.Rx(p, flags)
 	}
 	c.inRx.Store(false)
-	if c.unheard.CompareAndSwap(true, false) {
+	if c.expired.CompareAndSwap(true, false) {
 		c.watch()
 	}
 }
 
-// readWire reads from the network, for the library.
+// readWire reads from the network for the library.
 func (c *conn) readWire(p []byte) (int, error) {
-	if !c.closing.Load() { // else it may be another goroutine that reads
-		// An error of it, the end of the link, is seen when the library has what
-		// it wants: that way the close frame of the peer is found behind it.
+	if !c.closing.Load() { // otherwise another goroutine may be reading
+		// rxErr is examined after the library has read its frame, so that it
+		// finds a close frame of the peer.
 		c.deliver(0)
 	}
 	c.gate.quiet(true)
@@ -170,8 +169,8 @@ func (c *conn) readWire(p []byte) (int, error) {
 	return n, err
 }
 
-// mayPong reports whether a PING can be answered. It waits for a frame that is
-// being sent: as long as the peer reads nothing it would not read a PONG either.
+// mayPong reports whether a PING is to be answered. It waits for a frame that is
+// being written: a peer that does not read would not read the PONG.
 func (c *conn) mayPong() bool {
 	select {
 	case c.sending <- struct{}{}:

@@ -1,15 +1,14 @@
 // Package ws is the transport for streamtypes whose protocol is ws: WebSocket
-// (RFC 6455) over TCP, TLS and unix sockets, by means of
+// (RFC 6455) over TCP, TLS and unix sockets. It is built on
 // github.com/coder/websocket.
 //
-// A stream has a connection of its own. A message goes out as it comes from Tx:
-// in one frame if it comes in one piece, else in fragments. What comes in is
-// handed to Rx a piece at a time, FlagSOM on the first and FlagEOM on the last;
-// no message is ever held as a whole, and there is no limit to its length. A
-// program that does not return from Rx slows the peer down.
+// Each stream has its own connection. A message that Tx returns as one piece is
+// sent as one frame, otherwise in fragments. Rx gets a message in pieces, the first
+// with FlagSOM and the last with FlagEOM; messages are never held as a whole and
+// may have any length. While Rx does not return, the peer has to wait.
 //
-// PING, PONG and CLOSE frames are answered here. When the peer closes,
-// [runtime.Stream.Err] is a *CloseError.
+// The package answers PING and CLOSE frames. After the peer has closed the
+// connection, the Err method of the stream returns a *CloseError.
 package ws
 
 import (
@@ -18,20 +17,21 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Transport is a [runtime.Transport] for ws. It may be given to any number of
+// Transport is a [transport.Transport] for ws. It may be given to any number of
 // contexts.
 type Transport struct{ deflate websocket.CompressionMode }
 
 // An Option is a setting of a Transport.
 type Option func(*Transport)
 
-// WithDeflate offers the server to compress messages (permessage-deflate, RFC
-// 7692), each by itself. A stream that sends has need of some 1.2 MB for the
-// time of a message. No policy says it, and so it is not done without this.
+// WithDeflate offers compression to the server (permessage-deflate, RFC 7692), of
+// each message by itself. While a stream sends a message, it uses 1.2 MB. Policies
+// have no key for compression, so it is off without this option.
 func WithDeflate() Option {
 	return func(t *Transport) { t.deflate = websocket.CompressionNoContextTakeover }
 }
@@ -46,40 +46,42 @@ func New(o ...Option) *Transport {
 }
 
 // Protocols returns ws.
-func (t *Transport) Protocols() []runtime.Protocol {
-	return []runtime.Protocol{runtime.ProtocolWS}
+func (t *Transport) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolWS}
 }
 
 // A connector makes the connections of one streamtype of one context.
 type connector struct {
 	t            *Transport
-	st           *runtime.StreamType
+	setup        *transport.Setup
+	st           *policy.StreamType // of setup
 	headers      *request.Set
 	subprotocols []string
 	kind         websocket.MessageType
 }
 
-// Prepare refuses a streamtype that asks for what the package does not do, and
-// else returns what executes it.
-func (t *Transport) Prepare(c *runtime.Context, st *runtime.StreamType) (runtime.Connector, error) {
-	if err := request.Check(c, st); err != nil {
+// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
+// names the key that is not valid.
+func (t *Transport) Prepare(setup *transport.Setup) (transport.Connector, error) {
+	if err := request.Check(setup); err != nil {
 		return nil, err
 	}
-	n := &connector{t: t, st: st, kind: websocket.MessageText}
+	st := setup.Stream
+	n := &connector{t: t, setup: setup, st: st, kind: websocket.MessageText}
 	if st.HTTP.WSBinary {
 		n.kind = websocket.MessageBinary
 	}
 	if s := st.HTTP.WSSubprotocol; s != "" {
 		for name := range strings.SplitSeq(s, ",") {
 			name = strings.Trim(name, " \t")
-			if !request.IsToken(name) {
-				return nil, fmt.Errorf("%w: ws_subprotocol %q: it is to be a name that a header can have, or several with commas", runtime.ErrUnsupported, s)
+			if !policy.IsToken(name) {
+				return nil, fmt.Errorf("%w: ws_subprotocol %q: it must be a token, or several separated by commas", transport.ErrUnsupported, s)
 			}
 			n.subprotocols = append(n.subprotocols, name)
 		}
 	}
 	var err error
-	n.headers, err = request.NewSet(st, func(name string) bool {
+	n.headers, err = request.NewSet(setup, func(name string) bool {
 		return strings.HasPrefix(name, "Sec-Websocket-") || name == "Content-Length"
 	})
 	if err != nil {

@@ -8,17 +8,17 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// lateRead is how long the reason is looked for, in what the peer has sent,
-// when sending has failed.
+// lateRead is how long the reader may still find the reason of a failed write in
+// what the peer has sent.
 const lateRead = time.Second
 
-// write sends what the program has to send, until the end of the connection.
+// write is the writing goroutine: it sends what the program requests to send.
 func (c *conn) write() {
 	defer c.others.Done()
-	ready := c.l.TxReady()
+	ready := c.l.Ready()
 	for {
 		select {
 		case <-ready:
@@ -28,8 +28,8 @@ func (c *conn) write() {
 		}
 		var err error
 		c.sends.Lock()
-		for err == nil && !c.closing.Load() && (c.m.more || c.l.Asked()) {
-			err = c.step()
+		for err == nil && !c.closing.Load() && (c.m.more || c.l.WantsTx()) {
+			err = c.stepLocked()
 		}
 		c.sends.Unlock()
 		if err != nil {
@@ -39,7 +39,7 @@ func (c *conn) write() {
 	}
 }
 
-// sendMore lets the goroutine of write send what there is.
+// sendMore wakes the writing goroutine.
 func (c *conn) sendMore() {
 	select {
 	case c.more <- struct{}{}:
@@ -47,30 +47,30 @@ func (c *conn) sendMore() {
 	}
 }
 
-// A message is what is being sent.
+// A message is the state of the message being sent.
 type message struct {
-	open   bool           // has begun
-	more   bool           // and the program is to be asked for more at once
-	w      io.WriteCloser // nil before the first byte
-	behind bool           // the library may hold some of it
+	open     bool           // has begun
+	more     bool           // Tx is to be called again at once
+	w        io.WriteCloser // nil before the first byte
+	buffered bool           // the library may hold some of it
 }
 
-// step asks the program for a piece of a message, and sends it. The caller
-// holds sends.
-func (c *conn) step() error {
+// stepLocked calls Tx and sends the piece that it returns. The caller has locked
+// sends.
+func (c *conn) stepLocked() error {
 	buf := txBuffers.Get().(*[bufferSize]byte)
 	defer txBuffers.Put(buf)
 	m := &c.m
 	c.gate.wait()
-	n, flags, err := c.l.Tx(buf[:])
-	som, eom := flags&runtime.FlagSOM != 0, flags&runtime.FlagEOM != 0
+	piece, err := c.l.Tx(buf[:])
+	n, som, eom := piece.N, piece.Flags&policy.FlagSOM != 0, piece.Flags&policy.FlagEOM != 0
 	switch {
 	case err != nil:
-		return err // the link has ended: close is called
-	case n == 0 && !som && !eom: // there is nothing for now
+		return err // the link has ended, and close is called
+	case n == 0 && !som && !eom: // nothing to send now
 		m.more = false
-		if m.behind {
-			m.behind = false
+		if m.buffered {
+			m.buffered = false
 			c.flush()
 		}
 		return nil
@@ -96,7 +96,7 @@ func (c *conn) step() error {
 	return nil
 }
 
-// smallPiece is what the library sends with one write.
+// smallPiece is the size up to which the library writes a frame at once.
 const smallPiece = 4000
 
 // put sends a piece of a message.
@@ -115,7 +115,7 @@ func (c *conn) put(p []byte, eom bool) error {
 		m.w = w
 	}
 	if len(p) > 0 {
-		m.behind = true
+		m.buffered = true
 		if _, err := m.w.Write(p); err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func (c *conn) put(p []byte, eom bool) error {
 	return w.Close()
 }
 
-// sendFailed ends a connection, if it has not ended, for what step returned.
+// sendFailed closes the connection after an error of stepLocked, unless it has ended.
 func (c *conn) sendFailed(err error) {
 	if err == errNoSOM || err == errSOM {
 		c.fail(err)
@@ -136,8 +136,8 @@ func (c *conn) sendFailed(err error) {
 	}
 }
 
-// writeFailed ends a connection on which sending has failed. If the peer has
-// said why, reading finds it.
+// writeFailed ends a connection on which a write has failed. The reader gets a little
+// time to find a close frame that tells why.
 func (c *conn) writeFailed(err error) error {
 	err = fmt.Errorf("sspolicy: ws: %w", err)
 	c.mu.Lock()
@@ -151,29 +151,29 @@ func (c *conn) writeFailed(err error) error {
 	return err
 }
 
-// flush sends what the library holds of a message that goes on later: the
-// library sends a frame at its leisure unless it ends a message. What sends it
-// is a PING, which may stand between fragments (RFC 6455 section 5.4).
+// flush sends what the library holds of an incomplete message. Only the end of a
+// message and control frames flush, so it sends a PING, which is allowed between
+// fragments (RFC 6455 section 5.4).
 func (c *conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over || c.flushing {
-		c.again = true
+		c.flushAgain = true
 		return
 	}
 	c.flushing = true
-	c.others.Add(1) // by a goroutine that is one of them
+	c.others.Add(1) // not from 0: the caller is one of them
 	go func() {
 		defer c.others.Done()
 		for {
 			c.ping()
 			c.mu.Lock()
-			if !c.again {
+			if !c.flushAgain {
 				c.flushing = false
 				c.mu.Unlock()
 				return
 			}
-			c.again = false
+			c.flushAgain = false
 			c.mu.Unlock()
 		}
 	}()

@@ -12,12 +12,15 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestConformance runs the sequences of docs/runtime.md.
+// TestConformance checks the sequences of docs/runtime.md.
 func TestConformance(t *testing.T) {
 	own, other := testcert.New("own"), testcert.New("other")
 	greet := func(messages ...string) func(*websocket.Conn) {
@@ -36,10 +39,10 @@ func TestConformance(t *testing.T) {
 		upgrade(c, "", "\x81\x05hi")
 		c.(*net.TCPConn).SetLinger(0)
 	}
-	opportunistic := runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(2)}
-	conceal1 := runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(1)}
-	nailed := runtime.StreamType{NailedUp: true, Retry: teststream.Retry(2)}
-	secure := runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(0), TLS: true, TrustStore: own.Store()}
+	opportunistic := policy.StreamType{Opportunistic: true, Retry: teststream.Retry(2)}
+	conceal1 := policy.StreamType{Opportunistic: true, Retry: teststream.Retry(1)}
+	nailed := policy.StreamType{NailedUp: true, Retry: teststream.Retry(2)}
+	secure := policy.StreamType{Opportunistic: true, Retry: teststream.Retry(0), TLS: true, TrustStore: own.Store()}
 	const unreachable = "CRE POL CNG UNR POL CNG UNR POL CNG UNR ARF"
 	isClose := func(code int, reason string) func(error) bool {
 		return func(err error) bool {
@@ -62,37 +65,37 @@ func TestConformance(t *testing.T) {
 	isTrust := func(err error) bool { return err != nil && strings.Contains(err.Error(), "tls: ") }
 	for _, tt := range []struct {
 		name   string
-		st     runtime.StreamType
+		st     policy.StreamType
 		server func(*websocket.Conn)
 		conn   func(net.Conn)
 		tls    *testcert.Authority
-		on     on
-		tx     func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result)
-		until  []string // how it ends; nil is DIS and ARF
+		on     teststream.Actions
+		tx     func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result)
+		until  []string // the events at the end; nil means DIS or ARF
 		want   string
 		cause  func(error) bool
 	}{
 		{name: "peer closes, opportunistic", st: opportunistic, server: closing(4000, "enough"),
 			want: "CRE POL CNG CON DIS", cause: isClose(4000, "enough")},
-		{name: "peer closes, by connect", st: opportunistic, server: closing(1000, ""), on: on{"CRE": connect},
+		{name: "peer closes, by connect", st: opportunistic, server: closing(1000, ""), on: teststream.Actions{"CRE": teststream.Connect},
 			want: "CRE CNG CON DIS", cause: isClose(1000, "")},
-		{name: "peer closes, not opportunistic", st: runtime.StreamType{Retry: teststream.Retry(2)}, server: closing(1001, ""),
+		{name: "peer closes, not opportunistic", st: policy.StreamType{Retry: teststream.Retry(2)}, server: closing(1001, ""),
 			until: []string{"CON DIS POL CNG CON"}, want: "CRE POL CNG CON DIS POL CNG CON"},
-		{name: "peer closes, not opportunistic, no retry", st: runtime.StreamType{}, server: closing(1001, ""),
+		{name: "peer closes, not opportunistic, no retry", st: policy.StreamType{}, server: closing(1001, ""),
 			want: "CRE POL CNG CON DIS UNR ARF"},
-		{name: "nailed up", st: nailed, server: greet("a"), on: on{"CRE": nil, "<a>": destroy}, until: []string{"DES"},
+		{name: "nailed up", st: nailed, server: greet("a"), on: teststream.Actions{"CRE": nil, "<a>": teststream.Destroy}, until: []string{"DES"},
 			want: "CRE CNG CON <a> DIS DES"},
-		{name: "messages", st: opportunistic, server: greet("hello", "", "world"), on: on{"<world>": disconnect},
+		{name: "messages", st: opportunistic, server: greet("hello", "", "world"), on: teststream.Actions{"<world>": teststream.Disconnect},
 			want: "CRE POL CNG CON <hello> <> <world> DIS"},
-		{name: "echo", st: opportunistic, server: echo, tx: send("one", "", "t|w|o", "|"), on: on{"<two>": nil},
+		{name: "echo", st: opportunistic, server: echo, tx: send("one", "", "t|w|o", "|"), on: teststream.Actions{"<two>": nil},
 			until: []string{"<> <two> <>"}, want: "CRE POL CNG CON <one> <> <two> <>"},
-		{name: "large message", st: opportunistic, server: greet(strings.Repeat("x", 40000)), on: on{"7232>": disconnect},
+		{name: "large message", st: opportunistic, server: greet(strings.Repeat("x", 40000)), on: teststream.Actions{"7232>": teststream.Disconnect},
 			want: "CRE POL CNG CON <16384 16384 7232> DIS"},
 		{name: "message that is a whole number of pieces", st: opportunistic, server: greet(strings.Repeat("x", 32768)),
-			on: on{"16384>": disconnect}, want: "CRE POL CNG CON <16384 16384> DIS"},
-		{name: "disconnect when connected", st: opportunistic, server: greet(), on: on{"CON": disconnect},
-			want: "CRE POL CNG CON DIS", cause: func(err error) bool { return errors.Is(err, runtime.ErrDisconnected) }},
-		{name: "destroy when connected", st: opportunistic, server: greet(), on: on{"CON": destroy}, until: []string{"DES"},
+			on: teststream.Actions{"16384>": teststream.Disconnect}, want: "CRE POL CNG CON <16384 16384> DIS"},
+		{name: "disconnect when connected", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.Disconnect},
+			want: "CRE POL CNG CON DIS", cause: func(err error) bool { return errors.Is(err, transport.ErrDisconnected) }},
+		{name: "destroy when connected", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.Destroy}, until: []string{"DES"},
 			want: "CRE POL CNG CON DIS DES"},
 		{name: "gone without a close frame", st: opportunistic, conn: drop, want: "CRE POL CNG CON <hi> DIS",
 			cause: func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) }},
@@ -101,9 +104,9 @@ func TestConformance(t *testing.T) {
 		{name: "no ws", st: opportunistic, conn: answer("HTTP/1.1 200 OK\r\n\r\n"), want: unreachable, cause: status(200)},
 		{name: "not found", st: conceal1, conn: answer("HTTP/1.1 404 Not Found\r\n\r\n"),
 			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: status(404)},
-		{name: "mapped status", st: runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{RespMap: []runtime.StatusState{{Status: 401, State: 1401}}}},
+		{name: "mapped status", st: policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{RespMap: []policy.StatusState{{Status: 401, State: 1401}}}},
 			conn: answer("HTTP/1.1 401 Unauthorized\r\n\r\n"), want: "CRE POL CNG USER_1401 UNR ARF", cause: status(401)},
-		{name: "mapped 101", st: runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{RespMap: []runtime.StatusState{{Status: 101, State: 1101}}}},
+		{name: "mapped 101", st: policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{RespMap: []policy.StatusState{{Status: 101, State: 1101}}}},
 			server: closing(1000, ""), want: "CRE POL CNG USER_1101 CON DIS"},
 		{name: "503", st: conceal1, conn: answer("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\n\r\n"),
 			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: status(503)},
@@ -111,9 +114,9 @@ func TestConformance(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
 			upgrade(c, "", "\x81\x00\x88\x00")
 		}, want: "CRE POL CNG CON <> DIS", cause: isClose(1005, "")},
-		{name: "hints without end", st: runtime.StreamType{Opportunistic: true}, conn: answer(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 100)),
+		{name: "hints without end", st: policy.StreamType{Opportunistic: true}, conn: answer(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 100)),
 			want: "CRE POL CNG UNR ARF"},
-		{name: "headers without end", st: runtime.StreamType{Opportunistic: true}, conn: func(c net.Conn) {
+		{name: "headers without end", st: policy.StreamType{Opportunistic: true}, conn: func(c net.Conn) {
 			answer("HTTP/1.1 101 Switching Protocols\r\n")(c)
 			for {
 				if _, err := io.WriteString(c, "X: "+strings.Repeat("x", 1000)+"\r\n"); err != nil {
@@ -121,22 +124,22 @@ func TestConformance(t *testing.T) {
 				}
 			}
 		}, want: "CRE POL CNG UNR ARF", cause: func(err error) bool { return strings.Contains(err.Error(), "too long") }},
-		{name: "wrong accept", st: runtime.StreamType{Opportunistic: true}, conn: answer("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n"),
+		{name: "wrong accept", st: policy.StreamType{Opportunistic: true}, conn: answer("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n"),
 			want: "CRE POL CNG UNR ARF", cause: func(err error) bool { return strings.Contains(err.Error(), "Sec-WebSocket-Accept") }},
-		{name: "no upgrade", st: runtime.StreamType{Opportunistic: true}, conn: answer("HTTP/1.1 101 x\r\n\r\n"), want: "CRE POL CNG UNR ARF"},
-		{name: "another subprotocol", st: runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{WSSubprotocol: "mine"}},
+		{name: "no upgrade", st: policy.StreamType{Opportunistic: true}, conn: answer("HTTP/1.1 101 x\r\n\r\n"), want: "CRE POL CNG UNR ARF"},
+		{name: "another subprotocol", st: policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{WSSubprotocol: "mine"}},
 			conn: func(c net.Conn) { upgrade(c, "Sec-WebSocket-Protocol: yours\r\n", "") }, want: "CRE POL CNG UNR ARF"},
-		{name: "a subprotocol unasked", st: runtime.StreamType{Opportunistic: true},
+		{name: "an unrequested subprotocol", st: policy.StreamType{Opportunistic: true},
 			conn: func(c net.Conn) { upgrade(c, "Sec-WebSocket-Protocol: yours\r\n", "") }, want: "CRE POL CNG UNR ARF"},
-		{name: "no subprotocol", st: runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{WSSubprotocol: "mine"}},
+		{name: "no subprotocol", st: policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{WSSubprotocol: "mine"}},
 			conn: func(c net.Conn) { upgrade(c, "", "\x88\x00") }, want: "CRE POL CNG CON DIS"},
-		{name: "an extension unasked", st: runtime.StreamType{Opportunistic: true},
+		{name: "an unrequested extension", st: policy.StreamType{Opportunistic: true},
 			conn: func(c net.Conn) { upgrade(c, "Sec-WebSocket-Extensions: permessage-deflate\r\n", "") }, want: "CRE POL CNG UNR ARF"},
-		{name: "no HTTP", st: runtime.StreamType{Opportunistic: true}, conn: answer("hello\r\n\r\n"), want: "CRE POL CNG UNR ARF"},
+		{name: "no HTTP", st: policy.StreamType{Opportunistic: true}, conn: answer("hello\r\n\r\n"), want: "CRE POL CNG UNR ARF"},
 		{name: "closed before the answer", st: opportunistic, conn: func(c net.Conn) { c.Read(make([]byte, 1)) }, want: unreachable},
 		{name: "redirect not allowed", st: conceal1, conn: answer("HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n"),
 			want: "CRE POL CNG UNR POL CNG UNR ARF", cause: func(err error) bool { _, ok := errors.AsType[*ws.RedirectError](err); return ok }},
-		{name: "redirect for ever", st: runtime.StreamType{Opportunistic: true, HTTP: &runtime.HTTP{AllowRedirects: true}},
+		{name: "redirect for ever", st: policy.StreamType{Opportunistic: true, HTTP: &policy.HTTP{AllowRedirects: true}},
 			conn: answer("HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n"), want: "CRE POL CNG UNR ARF",
 			cause: func(err error) bool {
 				e, ok := errors.AsType[*ws.RedirectError](err)
@@ -146,36 +149,36 @@ func TestConformance(t *testing.T) {
 		{name: "TLS", st: secure, server: closing(1000, ""), tls: own, want: "CRE POL CNG CON DIS"},
 		{name: "TLS, another's", st: secure, server: closing(1000, ""), tls: other, want: "CRE POL CNG UNR ARF", cause: isTrust},
 		{name: "TLS to a plain port", st: secure, server: closing(1000, ""), want: "CRE POL CNG UNR ARF"},
-		{name: "plain to a TLS port", st: runtime.StreamType{Opportunistic: true}, server: closing(1000, ""), tls: own, want: "CRE POL CNG UNR ARF"},
+		{name: "plain to a TLS port", st: policy.StreamType{Opportunistic: true}, server: closing(1000, ""), tls: own, want: "CRE POL CNG UNR ARF"},
 
-		{name: "a message without its start", st: opportunistic, server: greet(), on: on{"CON": requestTx},
-			tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-				return copy(buf, "x"), runtime.FlagEOM, runtime.OK
+		{name: "a message without its start", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.RequestTx},
+			tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
+				return copy(buf, "x"), policy.FlagEOM, policy.OK
 			}, want: "CRE POL CNG CON DIS", cause: func(err error) bool { return strings.Contains(err.Error(), "without FlagSOM") }},
-		{name: "a message inside of a message", st: opportunistic, server: greet(), on: on{"CON": requestTx},
-			tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-				return copy(buf, "x"), runtime.FlagSOM, runtime.OK
+		{name: "a message inside of a message", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.RequestTx},
+			tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
+				return copy(buf, "x"), policy.FlagSOM, policy.OK
 			}, want: "CRE POL CNG CON DIS", cause: func(err error) bool { return strings.Contains(err.Error(), "inside of a message") }},
-		{name: "Tx disconnects", st: opportunistic, server: greet(), on: on{"CON": requestTx},
-			tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
-				return 0, 0, runtime.DisconnectMe
-			}, want: "CRE POL CNG CON DIS", cause: func(err error) bool { return errors.Is(err, runtime.ErrDisconnected) }},
+		{name: "Tx disconnects", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.RequestTx},
+			tx: func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
+				return 0, 0, policy.DisconnectMe
+			}, want: "CRE POL CNG CON DIS", cause: func(err error) bool { return errors.Is(err, transport.ErrDisconnected) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			ln, addr := listen(t)
-			ln.Close()
+			addr := testserver.Refused(t)
 			switch {
 			case tt.server != nil && tt.tls != nil:
-				addr = accepted(t, tt.tls.Server([]string{"http/1.1"}, "127.0.0.1"), nil, tt.server)
+				addr = serveWS(t, tt.tls.Server([]string{"http/1.1"}, "127.0.0.1"), tt.server)
 			case tt.server != nil:
-				addr = accepted(t, nil, nil, tt.server)
+				addr = serveWS(t, nil, tt.server)
 			case tt.conn != nil:
-				addr = raw(t, tt.conn)
+				addr = testserver.ServeTCP(t, tt.conn)
 			}
-			tr := &trace{on: on{"CRE": requestTx}, tx: tt.tx}
+			tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+			tr.tx = tt.tx
 			for k, f := range tt.on {
-				tr.on[k] = f
+				tr.On[k] = f
 			}
 			_, s := newStream(t, tt.st, addr, tr, runtime.Options{})
 			until := tt.until
@@ -190,21 +193,21 @@ func TestConformance(t *testing.T) {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
 			}
 			if err := s.Err(); tt.cause != nil && (err == nil || !tt.cause(err)) {
-				t.Errorf("the cause is %v", err)
+				t.Errorf("Err returns %v", err)
 			}
 		})
 	}
 }
 
-// TestRetryAfter checks that the wait that a server asks for is kept.
+// TestRetryAfter checks the wait after a Retry-After header.
 func TestRetryAfter(t *testing.T) {
-	addr := raw(t, func(c net.Conn) {
+	addr := testserver.ServeTCP(t, func(c net.Conn) {
 		c.Read(make([]byte, 4096))
 		io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\n\r\n")
 	})
 	waits := make(chan time.Duration, 10)
-	tr := &trace{on: on{"CRE": requestTx}}
-	newStream(t, runtime.StreamType{Opportunistic: true, Retry: teststream.Retry(2)}, addr, tr, runtime.Options{
+	tr := newTrace(teststream.Actions{"CRE": teststream.RequestTx})
+	newStream(t, policy.StreamType{Opportunistic: true, Retry: teststream.Retry(2)}, addr, tr, runtime.Options{
 		Hooks: runtime.Hooks{Wait: func(_ context.Context, _ *runtime.Stream, d time.Duration) { waits <- d }},
 	})
 	if d := <-waits; d != 7*time.Second {

@@ -1,6 +1,5 @@
-// Command gen writes what is made of the texts in the source: the pages of the
-// rules and keys in docs, and the texts of the states in package explain. It
-// runs in the folder of that package.
+// Command gen writes the pages of rules and keys in docs, and the descriptions of
+// states in package explain. It runs in the folder of that package.
 package main
 
 import (
@@ -16,13 +15,13 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/explain"
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 func main() {
 	log.SetFlags(0)
-	states, err := stateTexts("../../runtime/states.go")
+	states, err := stateTexts("../../runtime/policy/states.go")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -31,7 +30,7 @@ func main() {
 		"../../docs/keys.md":         explain.KeyPage(),
 		"../../docs/rules/README.md": explain.RuleTable(),
 	}
-	for _, r := range lint.Rules() {
+	for _, r := range rules.All() {
 		files["../../docs/rules/"+r.Name+".md"] = explain.Rule(r)
 	}
 	old, err := filepath.Glob("../../docs/rules/*.md")
@@ -55,21 +54,22 @@ func main() {
 	}
 }
 
-// otherStates finds the names of constants in a text.
+// otherStates matches constants of states in a text.
 var otherStates = regexp.MustCompile(`\bState[A-Z]\w+`)
 
-// stateTexts returns the documentation of the constants of type State.
+// stateTexts returns the documentation of the constants of type State in a file, as
+// paragraphs.
 func stateTexts(file string) (string, error) {
 	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 	if err != nil {
 		return "", err
 	}
-	names := map[string]string{} // of the states, by their constants
+	names := map[string]string{} // names of states by constant
 	ast.Inspect(f, func(n ast.Node) bool {
 		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
 			if lit, ok := v.Values[0].(*ast.BasicLit); ok {
 				if n, err := strconv.ParseUint(lit.Value, 10, 16); err == nil {
-					names[v.Names[0].Name] = runtime.State(n).String()
+					names[v.Names[0].Name] = policy.State(n).String()
 				}
 			}
 		}
@@ -94,7 +94,7 @@ func stateTexts(file string) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			state := runtime.State(n).String()
+			state := policy.State(n).String()
 			text := v.Doc.Text() + v.Comment.Text()
 			text = strings.NewReplacer(v.Names[0].Name, state, "[", "", "]", "").Replace(text)
 			text = otherStates.ReplaceAllStringFunc(text, func(name string) string { return names[name] })

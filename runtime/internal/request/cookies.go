@@ -4,22 +4,19 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// WithCookies sends a request by do: with the cookies that the jar of the context
-// has for its URL, beside those that the program has set, and keeps those that
-// the response brings, whatever its status. req is not changed, and is the
-// Request of the response.
-func WithCookies(l *runtime.Link, req *http.Request, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
-	jar := l.Context().CookieJar()
-	if jar == nil || !l.StreamType().HTTP.Cookies {
+// WithCookies sends a request with do. It adds the cookies that the jar of the
+// context has for the URL to those that the program has set, and keeps those of
+// the response, whatever its status. req is not changed, and is the Request of the
+// response.
+func WithCookies(s *transport.Setup, l transport.Link, req *http.Request, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	jar := s.CookieJar()
+	if jar == nil || !s.Stream.HTTP.Cookies {
 		return do(req)
 	}
-	scope, err := l.CookieScope()
-	if err != nil {
-		return nil, err
-	}
+	scope := s.CookieScope(l.Target())
 	u := plainURL(req.URL)
 	sent := req
 	if value := jar.Cookies(scope, u); value != "" {
@@ -42,11 +39,12 @@ func WithCookies(l *runtime.Link, req *http.Request, do func(*http.Request) (*ht
 	return resp, nil
 }
 
-// plainURL returns the URL of a request with its path apart, for what goes by it.
+// plainURL returns the URL of a request for a cookie jar: with a parsed path and
+// without a query.
 func plainURL(u *url.URL) *url.URL {
 	plain := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	if u.Opaque != "" {
-		plain.Path = "/" // of a path that can not be parsed
+		plain.Path = "/" // if the path cannot be parsed
 		if p, err := url.ParseRequestURI(u.Opaque); err == nil {
 			plain.Path = p.Path
 		}

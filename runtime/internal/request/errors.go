@@ -6,19 +6,19 @@ import (
 	"net/url"
 )
 
-// A StatusError says that an attempt failed because of the status that the
-// server answered with.
+// A StatusError reports an attempt that failed because of the status of the
+// response.
 type StatusError struct{ Code int }
 
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("sspolicy: the server answered %d %s", e.Code, http.StatusText(e.Code))
 }
 
-// A RedirectError says that an attempt failed because the server answered with
-// a redirect that is not followed.
+// A RedirectError reports an attempt that failed because of a redirect that is not
+// followed.
 type RedirectError struct {
 	Code     int
-	Location string // as the server sent it; Error leaves out its query and user
+	Location string // as the server sent it; Error omits its query and user
 	Reason   string
 }
 
@@ -31,13 +31,13 @@ func (e *RedirectError) Error() string {
 	return fmt.Sprintf("sspolicy: redirect (%d)%s not followed: %s", e.Code, to, e.Reason)
 }
 
-// A HeaderError says that metadata can not be sent as the header that the
-// policy maps it to. It does not tell the value, which may be a secret.
+// A HeaderError reports metadata that cannot be sent as the header that the policy
+// maps it to. It does not contain the value, which may be a secret.
 type HeaderError struct {
 	Header string
 	Reason string
 }
 
 func (e *HeaderError) Error() string {
-	return fmt.Sprintf("sspolicy: header %s can not be sent: %s", e.Header, e.Reason)
+	return fmt.Sprintf("sspolicy: header %s cannot be sent: %s", e.Header, e.Reason)
 }

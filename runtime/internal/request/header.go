@@ -1,23 +1,26 @@
-// Package request makes what the requests of HTTP and the handshakes of ws have
-// in common: headers, URL, redirects.
+// Package request holds the code that the requests of HTTP and the handshakes of
+// ws share: headers, URL, cookies, redirects.
 package request
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // A Set is the headers that a streamtype sends and receives.
 type Set struct {
-	// Base is what is sent unless metadata says otherwise. The names are
-	// canonical. It may be changed until the first Make.
+	// Base is sent unless metadata replaces its values. The names are canonical.
+	// It may be changed until the first Make.
 	Base http.Header
 
+	setup   *transport.Setup
 	direct  bool
 	reserve func(name string) bool
 	items   []item
@@ -34,22 +37,23 @@ type item struct {
 type secret struct {
 	name     string // canonical
 	preamble string
-	blob     runtime.Blob
+	blob     policy.Blob
 	index    int
 }
 
-// NewSet returns the headers of a streamtype. reserve, if any, says which names
-// of headers, in canonical form, are the transport's own.
-func NewSet(st *runtime.StreamType, reserve func(name string) bool) (*Set, error) {
+// NewSet returns the headers of a streamtype. reserve, if not nil, reports whether a
+// header, by its canonical name, is the transport's own.
+func NewSet(setup *transport.Setup, reserve func(name string) bool) (*Set, error) {
+	st := setup.Stream
 	// An empty User-Agent keeps net/http from sending its own.
-	s := &Set{Base: http.Header{"User-Agent": {""}}, direct: st.DirectProtoStr, reserve: reserve}
+	s := &Set{setup: setup, Base: http.Header{"User-Agent": {""}}, direct: st.DirectProtoStr, reserve: reserve}
 	for i, m := range st.Metadata {
 		if m.Header == "" {
 			continue
 		}
-		// lws wants the name with its colon; HTTP does not care for its case.
+		// lws requires the colon after the name.
 		name := strings.TrimSuffix(m.Header, ":")
-		if !IsToken(name) {
+		if !policy.IsToken(name) {
 			return nil, fmt.Errorf("metadata %q: %q is not the name of a header", m.Name, m.Header)
 		}
 		s.items = append(s.items, item{http.CanonicalHeaderKey(name), i})
@@ -57,38 +61,38 @@ func NewSet(st *runtime.StreamType, reserve func(name string) bool) (*Set, error
 	return s, s.prepareSecrets(st)
 }
 
-// prepareSecrets notes the headers of the policy that hold credentials.
-func (s *Set) prepareSecrets(st *runtime.StreamType) error {
+// prepareSecrets collects the headers of the policy that hold credentials.
+func (s *Set) prepareSecrets(st *policy.StreamType) error {
 	h := st.HTTP
 	token := 0
-	if st.Auth != nil && st.Auth.Type != runtime.AuthSigV4 { // which is for the transport to do
+	if st.Auth != nil && st.Auth.Type != policy.AuthSigV4 { // which the transport does
 		if h.AuthHeader == "" {
-			return fmt.Errorf("%w: use_auth without http_auth_header", runtime.ErrUnsupported)
+			return fmt.Errorf("%w: use_auth without http_auth_header", transport.ErrUnsupported)
 		}
 		token = int(st.Auth.Blob)
 	}
-	if strings.ContainsFunc(h.AuthPreamble, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return fmt.Errorf("%w: http_auth_preamble with a control character", runtime.ErrUnsupported)
+	if strings.ContainsFunc(h.AuthPreamble, policy.IsControl) {
+		return fmt.Errorf("%w: http_auth_preamble with a control character", transport.ErrUnsupported)
 	}
 	for _, k := range []struct {
 		header, key string
 		secret
 	}{
-		{h.AuthHeader, "http_auth_header", secret{preamble: h.AuthPreamble, blob: runtime.BlobAuth, index: token}},
-		{h.DSNHeader, "http_dsn_header", secret{blob: runtime.BlobDeviceSerial}},
-		{h.FWVHeader, "http_fwv_header", secret{blob: runtime.BlobFirmwareVersion}},
-		{h.DevTypeHeader, "http_devtype_header", secret{blob: runtime.BlobDeviceType}},
+		{h.AuthHeader, "http_auth_header", secret{preamble: h.AuthPreamble, blob: policy.BlobAuth, index: token}},
+		{h.DSNHeader, "http_dsn_header", secret{blob: policy.BlobDeviceSerial}},
+		{h.FWVHeader, "http_fwv_header", secret{blob: policy.BlobFirmwareVersion}},
+		{h.DevTypeHeader, "http_devtype_header", secret{blob: policy.BlobDeviceType}},
 	} {
 		if k.header == "" {
 			continue
 		}
 		name := http.CanonicalHeaderKey(strings.TrimSuffix(k.header, ":"))
-		if !IsToken(name) || s.frames(name) || name == "Host" || name == "Content-Length" {
-			return fmt.Errorf("%w: %s %q", runtime.ErrUnsupported, k.key, k.header)
+		if !policy.IsToken(name) || s.frames(name) || name == "Host" || name == "Content-Length" {
+			return fmt.Errorf("%w: %s %q", transport.ErrUnsupported, k.key, k.header)
 		}
 		for _, other := range s.secrets {
 			if other.name == name {
-				return fmt.Errorf("%w: %s %q is the header of another key too", runtime.ErrUnsupported, k.key, k.header)
+				return fmt.Errorf("%w: %s %q is also the header of another key", transport.ErrUnsupported, k.key, k.header)
 			}
 		}
 		k.name = name
@@ -97,8 +101,8 @@ func (s *Set) prepareSecrets(st *runtime.StreamType) error {
 	return nil
 }
 
-// frames reports whether a header frames the message or the connection, so
-// that neither metadata nor credentials can be sent in it.
+// frames reports whether a header frames the message or the connection, or is the
+// transport's own, so that neither metadata nor credentials can be sent in it.
 func (s *Set) frames(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
@@ -107,18 +111,18 @@ func (s *Set) frames(name string) bool {
 	return s.reserve != nil && s.reserve(name)
 }
 
-// A Header is the headers of one request, and what they say of it.
+// A Header is the headers of one request.
 type Header struct {
 	http.Header
-	Length int64 // the content-length among them, or -1
+	Length int64 // set by metadata, or -1
 
-	host   string // the value of the Host header among them
-	shared bool   // Header is that of the set, and must not be changed
+	host   string // set by metadata, or ""
+	shared bool   // Header is the Base of the set, and must not be changed
 }
 
-// Make returns the headers of a request. An error, such as the want of a
-// credential, is to end the attempt before anything is sent.
-func (s *Set) Make(l *runtime.Link) (Header, error) {
+// Make returns the headers of a request. ctx is the context of Run. After an error,
+// such as a missing credential, the request must not be sent.
+func (s *Set) Make(ctx context.Context, l transport.Link) (Header, error) {
 	r := Header{Header: s.Base, shared: true, Length: -1}
 	for _, m := range s.items {
 		if value, set := l.Metadata(m.index); set {
@@ -128,12 +132,8 @@ func (s *Set) Make(l *runtime.Link) (Header, error) {
 		}
 	}
 	if s.direct {
-		for i := 0; ; i++ {
-			name, value, ok := l.DirectHeader(i)
-			if !ok {
-				break
-			}
-			if err := s.add(&r, http.CanonicalHeaderKey(name), value); err != nil {
+		for _, f := range l.DirectHeaders() {
+			if err := s.add(&r, http.CanonicalHeaderKey(f.Name), f.Value); err != nil {
 				return Header{}, err
 			}
 		}
@@ -142,9 +142,9 @@ func (s *Set) Make(l *runtime.Link) (Header, error) {
 		s.own(&r)
 		// Two values, one of them the program's, would let the server choose.
 		if r.Header[k.name] != nil {
-			return Header{}, &HeaderError{Header: k.name, Reason: "there is metadata for it as well as a credential"}
+			return Header{}, &HeaderError{Header: k.name, Reason: "there are both metadata and a credential for it"}
 		}
-		value, err := l.Blob(k.blob, k.index)
+		value, err := s.setup.Secret(ctx, k.blob, k.index)
 		if err != nil {
 			return Header{}, err
 		}
@@ -153,7 +153,7 @@ func (s *Set) Make(l *runtime.Link) (Header, error) {
 	return r, nil
 }
 
-// own makes a map of the headers that may be changed.
+// own makes the map of the headers one that may be changed.
 func (s *Set) own(r *Header) {
 	if r.shared {
 		r.shared = false
@@ -176,15 +176,15 @@ func (s *Set) add(r *Header, name, value string) error {
 	case s.frames(name):
 		return &HeaderError{Header: name, Reason: "it frames the message or the connection, or is made from the policy"}
 	case name == "Host":
-		if strings.ContainsFunc(value, notInHost) { // net/http would send none at all
-			return &HeaderError{Header: name, Reason: "it is no name of a host, with or without a port"}
+		if strings.ContainsFunc(value, notInHost) { // net/http would omit it
+			return &HeaderError{Header: name, Reason: "it is not a host name with or without a port"}
 		}
 		r.host = value
 		return nil
 	case name == "Content-Length":
 		v, err := strconv.ParseInt(value, 10, 64)
 		if err != nil || v < 0 {
-			return &HeaderError{Header: name, Reason: "it is no length"}
+			return &HeaderError{Header: name, Reason: "it is not a length"}
 		}
 		r.Length = v
 		return nil
@@ -198,19 +198,18 @@ func (s *Set) add(r *Header, name, value string) error {
 	return nil
 }
 
-// notInHost reports whether r can not stand in a Host header (RFC 3986 section
-// 3.2.2). A name that is not ASCII is sent in its ASCII form.
+// notInHost reports whether r is invalid in a Host header (RFC 3986 section 3.2.2).
+// A name that is not ASCII is valid: it is sent in its ASCII form.
 func notInHost(r rune) bool {
 	return r < 0x80 && !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9') &&
 		!strings.ContainsRune("-._~!$&'()*+,;=:%[]", r)
 }
 
-// HostOr returns the value of the Host header, which is host unless the program
-// has set another.
+// HostOr returns the Host header that the program has set, or else host.
 func (r *Header) HostOr(host string) string { return cmp.Or(r.host, host) }
 
-// Receive hands the headers of a response to the metadata mapped to them.
-func (s *Set) Receive(l *runtime.Link, h http.Header) {
+// Receive stores the headers of a response in the metadata mapped to them.
+func (s *Set) Receive(l transport.Link, h http.Header) {
 	for _, m := range s.items {
 		if v := h[m.name]; len(v) > 0 {
 			l.Receive(m.index, v[0])
@@ -218,12 +217,12 @@ func (s *Set) Receive(l *runtime.Link, h http.Header) {
 	}
 }
 
-// confidential are the headers, beside those of the credentials, that must not
-// reach another server than the one they were meant for.
+// confidential are the headers that must not be sent to another server, in addition
+// to those of credentials.
 var confidential = []string{"Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "Www-Authenticate",
 	"X-Amz-Security-Token"}
 
-// Strip removes the headers that must not reach another server.
+// Strip removes the headers that must not be sent to another server.
 func (s *Set) Strip(h http.Header) {
 	for _, k := range confidential {
 		h.Del(k)
@@ -231,15 +230,4 @@ func (s *Set) Strip(h http.Header) {
 	for _, k := range s.secrets {
 		h.Del(k.name)
 	}
-}
-
-// IsToken reports whether s is a token of RFC 9110 section 5.6.2.
-func IsToken(s string) bool {
-	for i := range len(s) {
-		b := s[i]
-		if b <= ' ' || b >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, b) >= 0 {
-			return false
-		}
-	}
-	return s != ""
 }

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// MaxHeaderBytes is how many bytes the headers of a response may have.
+// MaxHeaderBytes is the size limit of the headers of a response.
 const MaxHeaderBytes = 256 << 10
 
-// maxRedirects is how many redirects are followed, as in lws.
+// maxRedirects is how many redirects of a request are followed, as in lws.
 const maxRedirects = 4
 
 // IsRedirect reports whether a status redirects a request.
@@ -27,40 +28,39 @@ func IsRedirect(status int) bool {
 	return false
 }
 
-// Redirect returns where the response to a request for from redirects to, and
-// whether that is the same origin (scheme, host and port). hops is how many
-// redirects there were before. The rules are those of RFC 9110 section 15.4.
-// More than there: the policy has to allow it, TLS is not left for plain HTTP,
-// nor a unix socket, and a client certificate is for its own server alone. An
-// error is a *RedirectError.
-func Redirect(l *runtime.Link, from *url.URL, resp *http.Response, hops int) (to *url.URL, same bool, err error) {
+// Redirect returns the target of a redirect, and whether it has the same origin
+// (scheme, host and port). from is the URL of the request, hops the number of
+// redirects before. The rules are those of RFC 9110 section 15.4. In addition the
+// policy must allow redirects, and a redirect must not leave TLS, a unix socket,
+// or the server that a client certificate is for. An error is a *RedirectError.
+func Redirect(s *transport.Setup, l transport.Link, from *url.URL, resp *http.Response, hops int) (to *url.URL, same bool, err error) {
 	location := resp.Header.Get("Location")
 	refuse := func(reason string) (*url.URL, bool, error) {
 		return nil, false, &RedirectError{resp.StatusCode, location, reason}
 	}
-	st := l.StreamType()
-	l.Redirected()
+	st := s.Stream
+	l.Answer(transport.Answer{Redirected: true})
 	switch {
 	case !st.HTTP.AllowRedirects:
 		return refuse("the policy does not allow it")
 	case hops == maxRedirects:
-		return refuse("there were too many before it")
+		return refuse("there were too many")
 	case location == "":
-		return refuse("there is no location")
+		return refuse("it has no location")
 	}
 	if from.Opaque != "" {
 		path, err := url.ParseRequestURI(from.Opaque)
-		if err != nil { // which holds what was parsed
-			return refuse("the URL of the request can not be parsed")
+		if err != nil { // err contains the URL
+			return refuse("the URL of the request cannot be parsed")
 		}
 		path.Scheme, path.Host = from.Scheme, from.Host
 		from = path
 	}
 	if to, err = from.Parse(location); err != nil {
-		return refuse("it is no URL")
+		return refuse("it is not a URL")
 	}
 	to.User, to.Fragment, to.RawFragment = nil, "", ""
-	if st.Protocol == runtime.ProtocolWS {
+	if st.Protocol == policy.ProtocolWS {
 		switch to.Scheme {
 		case "ws":
 			to.Scheme = "http"
@@ -77,9 +77,9 @@ func Redirect(l *runtime.Link, from *url.URL, resp *http.Response, hops int) (to
 			return refuse("it leaves the unix socket")
 		}
 	case strings.HasPrefix(to.Host, UnixHost):
-		return refuse("it is no name of a host")
+		return refuse("it does not name a host")
 	case from.Scheme == "https" && to.Scheme == "http":
-		return refuse("it gives up TLS")
+		return refuse("it leaves TLS")
 	case !same && st.ClientCert != 0 && to.Scheme == "https":
 		return refuse("it leaves the server that the client certificate is for")
 	}
@@ -89,9 +89,9 @@ func Redirect(l *runtime.Link, from *url.URL, resp *http.Response, hops int) (to
 // maxRetryAfter is the longest wait that a server can ask for.
 const maxRetryAfter = 24 * time.Hour
 
-// RetryAfter returns what a Retry-After header (RFC 9110 section 10.2.3) asks
-// for, at most 24 h, or 0. A date is taken relative to that of the response if
-// it has one, since the clock of a device may be wrong.
+// RetryAfter returns the wait of a Retry-After header (RFC 9110 section 10.2.3), at
+// most 24 h; 0 means none. A date counts from the Date of the response, if there
+// is one, since the clock of a device may be wrong.
 func RetryAfter(h http.Header) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))
 	s, err := strconv.ParseUint(v, 10, 64)

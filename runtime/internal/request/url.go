@@ -5,16 +5,16 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// UnixHost is the host of the URL of a request to a unix socket. It can be no
-// name or address, and no other URL may have it.
+// UnixHost is the host of the URL of a request to a unix socket. It is neither a
+// valid name nor an address, and no other URL has it.
 const UnixHost = "+"
 
-// URL returns the URL of a request and the value of its Host header. text is
-// the http_url of the policy.
-func URL(target *runtime.Target, text string) (u *url.URL, host string) {
+// URL returns the URL of a request and the value of its Host header. text is the
+// http_url of the policy.
+func URL(target *policy.Target, text string) (u *url.URL, host string) {
 	path := text
 	if target.Path != "" {
 		path = target.Path
@@ -38,11 +38,11 @@ func URL(target *runtime.Target, text string) (u *url.URL, host string) {
 	return u, host
 }
 
-// requestTarget makes the target of a request (RFC 9112 section 3.2.1) of a
-// path and query as the policy has it. What can not stand in one is escaped;
-// a '%' is taken for a part of an escape and left alone.
+// requestTarget returns a path and query as the target of a request (RFC 9112
+// section 3.2.1). It escapes bytes that are not valid there; '%' is assumed to
+// begin an escape.
 func requestTarget(path string) string {
-	path = "/" + strings.TrimLeft(path, "/") // "//" would begin an authority
+	path = "/" + strings.TrimLeft(path, "/") // "//" begins an authority
 	bad := 0
 	for i := range len(path) {
 		if mustEscape(path[i]) {

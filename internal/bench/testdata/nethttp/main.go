@@ -1,4 +1,4 @@
-// Command nethttp fetches one page by hand, as ../policy does by policy.
+// Command nethttp fetches a page with net/http.
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// root stands for a certificate.
+// root stands in for a certificate.
 const root = "0"
 
 func main() {

@@ -1,4 +1,4 @@
-// Command policy fetches one page by policy, as ../nethttp does by hand.
+// Command policy fetches a page by a policy, as nethttp does by hand.
 package main
 
 import (
@@ -8,21 +8,23 @@ import (
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// root stands for a certificate.
+// root stands in for a certificate.
 const root = "0"
 
 var (
-	retry  = runtime.Retry{Name: "r", Backoff: []time.Duration{time.Second}, Conceal: 3}
-	own    = runtime.Cert{Name: "own", DER: root}
-	trust  = runtime.TrustStore{Name: "t", Stack: []*runtime.Cert{&own}}
-	page   = runtime.StreamType{Name: "page", Endpoint: "www.example.com", Port: 443, TLS: true, TrustStore: &trust, Retry: &retry, Opportunistic: true, Metadata: []runtime.Metadata{{Name: "name"}}, HTTP: &runtime.HTTP{Method: "GET", URL: "page?name=${name}"}}
-	policy = runtime.Policy{StreamTypes: []*runtime.StreamType{&page}}
+	retry = policy.Retry{Name: "r", Backoff: []time.Duration{time.Second}, Conceal: 3}
+	own   = policy.Cert{Name: "own", DER: root}
+	trust = policy.TrustStore{Name: "t", Stack: []*policy.Cert{&own}}
+	page  = policy.StreamType{Name: "page", Endpoint: "www.example.com", Port: 443, TLS: true, TrustStore: &trust, Retry: &retry, Opportunistic: true, Metadata: []policy.Metadata{{Name: "name"}}, HTTP: &policy.HTTP{Method: "GET", URL: "page?name=${name}"}}
+	table = policy.Policy{StreamTypes: []*policy.StreamType{&page}}
 )
 
 func main() {
-	c, err := runtime.NewContext(&policy, runtime.Options{Transports: []runtime.Transport{http.New()}})
+	c, err := runtime.NewContext(&table, runtime.Options{Transports: []transport.Transport{http.New()}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

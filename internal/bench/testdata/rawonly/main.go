@@ -1,4 +1,4 @@
-// Command rawonly runs a policy of raw streams alone.
+// Command rawonly executes a policy that has only raw streams.
 package main
 
 import (
@@ -8,10 +8,12 @@ import (
 	"os"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-var policy = runtime.Policy{StreamTypes: []*runtime.StreamType{{Name: "s", Protocol: runtime.ProtocolRaw, Endpoint: "www.example.com", Port: 13, Opportunistic: true}}}
+var table = policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "www.example.com", Port: 13, Opportunistic: true}}}
 
 func main() {
 	if err := run(); err != nil {
@@ -21,11 +23,11 @@ func main() {
 }
 
 func run() error {
-	c, err := runtime.NewContext(&policy, runtime.Options{Transports: []runtime.Transport{raw.New()}})
+	c, err := runtime.NewContext(&table, runtime.Options{Transports: []transport.Transport{raw.New()}})
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.Shutdown(context.Background())
 	conn, err := c.Open(context.Background(), "s")
 	if err != nil {
 		return err

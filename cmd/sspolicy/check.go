@@ -1,0 +1,72 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+
+	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// checkFlags are the flags of the commands that report on policies.
+type checkFlags struct {
+	LWS []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws versions that the policies must work with, 4.1 to 5.0 (${lws})."`
+	reportFlags
+	fileFlags
+}
+
+// check reports the findings of all policies. A file that cannot be read does
+// not keep it from the others. The command fails on findings of a level: the
+// flag's, else the configuration's, else the default. Options returns what to
+// check a policy for.
+func (c *checkFlags) check(p *program, targets []target, level report.Level, options func(*config.Config) lint.Options) error {
+	if c.LWS != nil && len(c.LWS) == 0 {
+		return usage("--lws: missing version")
+	}
+	var files, names []string
+	for _, t := range targets {
+		files = append(files, t.file)
+	}
+	outs, err := c.outputs(p, files)
+	if err != nil {
+		return err
+	}
+	levels := map[string]report.Level{} // by the name of the source
+	var all []schema.Diagnostic
+	var unread error
+	for _, t := range targets {
+		d, err := p.document(t.file)
+		if err != nil {
+			unread = errors.Join(unread, err)
+			continue
+		}
+		names = append(names, d.Source.Name)
+		levels[d.Source.Name] = cmp.Or(c.FailLevel, report.Level(t.config.FailLevel), level)
+		all = append(all, lint.Run(d, rules.All(), options(t.config))...)
+	}
+	fails := func(d schema.Diagnostic) bool { return levels[d.Span.Source.Name].Fails(d.Severity) }
+	if err := c.write(p, outs, names, all, fails); err != nil {
+		return err
+	}
+	if unread != nil {
+		return unread
+	}
+	for _, d := range all {
+		if fails(d) {
+			return errFindings
+		}
+	}
+	return nil
+}
+
+// versions returns the versions of lws to check for: the flag's, else the
+// configuration's.
+func (c *checkFlags) versions(cfg *config.Config) []schema.Version {
+	if c.LWS != nil {
+		return c.LWS
+	}
+	return cfg.LWS
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// events prints the events of a run. It is safe for concurrent use.
+type events struct {
+	mu     sync.Mutex
+	w      io.Writer
+	json   bool
+	stream string
+	start  time.Time
+}
+
+// An event is a line of the JSON output. T is in seconds from the start.
+type event struct {
+	Event    string          `json:"event"`
+	Stream   string          `json:"stream"`
+	State    string          `json:"state,omitempty"`
+	Ordinal  *uint32         `json:"ordinal,omitempty"`
+	Length   *int            `json:"length,omitempty"`
+	Flags    []string        `json:"flags,omitzero"`
+	Perf     json.RawMessage `json:"perf,omitempty"`
+	Metadata []string        `json:"metadata,omitempty"`
+	Error    string          `json:"error,omitempty"`
+	T        seconds         `json:"t"`
+}
+
+type seconds time.Duration
+
+// MarshalJSON writes seconds with milliseconds.
+func (s seconds) MarshalJSON() ([]byte, error) { return []byte(s.String()), nil }
+
+func (s seconds) String() string { return fmt.Sprintf("%.3f", time.Duration(s).Seconds()) }
+
+func (e *events) emit(v event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v.Stream, v.T = e.stream, seconds(time.Since(e.start))
+	if e.json {
+		line, _ := json.Marshal(v) // cannot fail
+		fmt.Fprintf(e.w, "%s\n", line)
+		return
+	}
+	fmt.Fprintf(e.w, "%8s  %s  %s\n", v.T, v.Stream, v.text())
+}
+
+// text returns an event as a line for people.
+func (v *event) text() string {
+	text := v.State
+	switch {
+	case v.Event == "unset":
+		text = "metadata not set: " + strings.Join(v.Metadata, ", ") + " (--set NAME=VALUE)"
+	case v.Event != "state":
+		text = strings.Join(append([]string{v.Event, fmt.Sprint(*v.Length)}, v.Flags...), " ")
+	}
+	if v.Perf != nil {
+		text += " " + string(v.Perf)
+	}
+	if v.Error != "" {
+		text += ": " + v.Error
+	}
+	return text
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/ignore"
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// fileFlags name policies and their configuration.
+type fileFlags struct {
+	Config string   `placeholder:"FILE" help:"The configuration for all policies. The default is the nearest .sspolicy.json in or above the folder of each policy; none turns it off."`
+	Detect bool     `help:"Skip named files that would be skipped in a folder: ignored files, and files that are not policies."`
+	Files  []string `arg:"" name:"file" help:"The policies, and folders to search for policies: *.json files that hold streamtypes, without those that .gitignore files or the configuration exclude."`
+}
+
+// A target is a policy and the configuration for it.
+type target struct {
+	file   string
+	config *config.Config
+}
+
+// targets returns the policies that the flags name, in their order and those of
+// a folder sorted, each once. Mistakes in a configuration are reported on
+// standard error.
+func (f *fileFlags) targets(p *program) ([]target, error) {
+	s := &search{program: p, flags: f, configs: map[string]*config.Config{}, seen: map[string]bool{}}
+	for _, file := range f.Files {
+		if err := s.add(file); err != nil {
+			return nil, err
+		}
+	}
+	return s.targets, nil
+}
+
+// A search collects targets.
+type search struct {
+	*program
+	flags   *fileFlags
+	ignored ignore.Tree
+	configs map[string]*config.Config // by folder
+	seen    map[string]bool           // by identity
+	targets []target
+}
+
+// add adds a file, or the policies of a folder.
+func (s *search) add(file string) error {
+	if file != "-" {
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			return s.folder(file)
+		}
+	}
+	c, err := s.config(file)
+	if err != nil {
+		return err
+	}
+	if s.flags.Detect && file != "-" {
+		abs, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		if ignored, err := s.ignored.Covers(abs); err != nil {
+			return err
+		} else if ignored || c.Excludes(file) || !s.isPolicy(file) {
+			return nil
+		}
+	}
+	s.append(file, c)
+	return nil
+}
+
+// append adds a file that has not been added.
+func (s *search) append(file string, c *config.Config) {
+	if id := identity(file); !s.seen[id] {
+		s.seen[id] = true
+		s.targets = append(s.targets, target{file, c})
+	}
+}
+
+// folder adds the policies below a folder. It does not follow symbolic links.
+func (s *search) folder(dir string) error {
+	found := false
+	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fileError(file, err)
+		}
+		if file == dir {
+			return nil
+		}
+		abs, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		ignored, err := s.ignored.Match(abs, d.IsDir())
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (ignored || d.Name() == ".git"):
+			return fs.SkipDir
+		case ignored || !d.Type().IsRegular() || !strings.EqualFold(filepath.Ext(file), ".json"):
+			return nil
+		}
+		c, err := s.config(file)
+		if err != nil {
+			return err
+		}
+		if !c.Excludes(file) && s.isPolicy(file) {
+			found = true
+			s.append(file, c)
+		}
+		return nil
+	})
+	if err == nil && !found && !s.flags.Detect {
+		return fmt.Errorf("%s: no policies in this folder", dir)
+	}
+	return err
+}
+
+// config returns the configuration for a file.
+func (s *search) config(file string) (*config.Config, error) {
+	dir := filepath.Dir(file) // of "-": the working directory
+	if s.flags.Config != "" {
+		dir = ""
+	}
+	if c := s.configs[dir]; c != nil {
+		return c, nil
+	}
+	c, err := s.load(dir)
+	s.configs[dir] = c
+	return c, err
+}
+
+// load reads the configuration that is named, or the nearest one of a folder.
+func (s *search) load(dir string) (*config.Config, error) {
+	file := s.flags.Config
+	if file == "" {
+		found, err := config.Find(dir)
+		if err != nil {
+			return nil, err
+		}
+		file = relative(found)
+	}
+	text := []byte("{}")
+	if file != "" && file != "none" {
+		var err error
+		if text, err = s.read(file); err != nil {
+			return nil, fileError(file, err)
+		}
+	}
+	c, found := config.Parse(file, text)
+	if len(found) > 0 {
+		return nil, errors.Join(report.Write(s.stderr, report.FormatText, found), &exitError{code: exitUsage})
+	}
+	return c, nil
+}
+
+// relative returns the name of a file from the working directory, if it is
+// below.
+func relative(file string) string {
+	if wd, err := os.Getwd(); err == nil && file != "" {
+		if rel, err := filepath.Rel(wd, file); err == nil && filepath.IsLocal(rel) {
+			return rel
+		}
+	}
+	return file
+}
+
+// isPolicy reports whether a file looks like a policy. A file that cannot be
+// opened counts as one, for its reader to report the error.
+func (s *search) isPolicy(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	text, err := schema.ReadAll(f)
+	return err == nil && looksLikePolicy(schema.Parse(file, text))
+}
+
+// looksLikePolicy reports whether a document holds streamtypes, or another
+// section beside a second key of a policy.
+func looksLikePolicy(d *schema.Document) bool {
+	keys, sections := 0, 0
+	for _, m := range d.Corrected().Root.Members() {
+		if m.Key == "$schema" || schema.LookupKey(schema.Top, m.Key) == nil {
+			continue
+		}
+		keys++
+		if m.Value.Kind == schema.ArrayKind {
+			sections++
+		}
+		if m.Key == string(schema.Streams) && slices.ContainsFunc(m.Value.Elems(), isDefinition) {
+			return true
+		}
+	}
+	return sections > 0 && keys > 1
+}
+
+// isDefinition reports whether an element of a section has the form
+// {"name": {...}}.
+func isDefinition(e *schema.Element) bool {
+	return slices.ContainsFunc(e.Value.Members(), func(m *schema.Member) bool { return m.Value.Kind == schema.ObjectKind })
+}

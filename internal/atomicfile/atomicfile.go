@@ -1,0 +1,105 @@
+// Package atomicfile replaces files as a whole: a reader, and the file after a
+// crash, has the old content or the new one, never a part.
+package atomicfile
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+)
+
+// Prefix begins the names of temporary files, which are in the folder of the
+// file that they replace.
+const Prefix = ".sspolicy-"
+
+// Write writes data to a file. An existing file keeps its permissions, a new one
+// gets perm, before umask. A symbolic link stays, and the file that it names is
+// replaced. Anything but a regular file is refused. The error is a
+// [*fs.PathError].
+//
+// On Windows it fails while another process has the file open, unless that
+// process shares deletion.
+func Write(name string, data []byte, perm fs.FileMode) error {
+	return pathError(name, write(name, data, perm, true))
+}
+
+// WritePrivate is Write of a file that only its owner can read, even if others
+// could read the file that it replaces. Windows has no such permission: there the
+// folder's access control applies.
+func WritePrivate(name string, data []byte) error {
+	return pathError(name, write(name, data, 0o600, false))
+}
+
+func write(name string, data []byte, perm fs.FileMode, keepPerm bool) (err error) {
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
+	info, err := os.Lstat(name)
+	exists := err == nil
+	if exists && !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	dir := filepath.Dir(name)
+	temp := filepath.Join(dir, Prefix+rand.Text())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(temp)
+		}
+	}()
+	if exists && keepPerm {
+		if err := f.Chmod(info.Mode().Perm()); err != nil {
+			return err
+		}
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, name); err != nil {
+		return err
+	}
+	return syncFolder(dir)
+}
+
+// syncFolder makes a rename in a folder last. Windows has no such call.
+func syncFolder(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil // a folder that can be written but not read
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // not on all file systems
+		return err
+	}
+	return nil
+}
+
+// pathError names the file instead of the temporary one.
+func pathError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pe.Err
+	} else if le, ok := errors.AsType[*os.LinkError](err); ok {
+		err = le.Err
+	}
+	return &fs.PathError{Op: "write", Path: name, Err: err}
+}

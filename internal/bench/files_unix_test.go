@@ -1,0 +1,19 @@
+//go:build unix
+
+package bench
+
+import (
+	"syscall"
+	"testing"
+)
+
+// needFiles fails the benchmark if the process may open fewer than n files.
+func needFiles(b *testing.B, n int) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		b.Fatal(err)
+	}
+	if int(limit.Cur) < n {
+		b.Fatalf("needs %d open files: ulimit -n is %d", n, limit.Cur)
+	}
+}

@@ -1,0 +1,69 @@
+package lint_test
+
+import (
+	"cmp"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// TestDeletions deletes quotation marks, commas, colons and brackets of policies
+// in turn, and fixes the result. Where that is not a policy any more, the result
+// is what the policy itself is fixed to, or the text is left alone. It tries about
+// DELETIONS places in each policy.
+func TestDeletions(t *testing.T) {
+	most, err := strconv.Atoi(cmp.Or(os.Getenv("DELETIONS"), "5"))
+	if err != nil || most < 1 {
+		t.Fatal("DELETIONS is not a positive number")
+	}
+	o := lint.Options{}
+	right, alone := 0, 0
+	for k, text := range readPolicies(t) {
+		d := schema.Parse("p", []byte(text))
+		if len(d.Syntax) > 0 {
+			continue
+		}
+		fixed, _ := lint.Fix(d, rules.All(), o)
+		want := values(t, fixed)
+		var places []int
+		for i := range text {
+			if strings.IndexByte("\",:{}[]", text[i]) >= 0 {
+				places = append(places, i)
+			}
+		}
+		step := 1 + len(places)/most
+		for n := k % step; n < len(places); n += step {
+			i := places[n]
+			broken := schema.Parse("p", []byte(text[:i]+text[i+1:]))
+			if !schema.HasErrors(broken.Syntax) {
+				continue // it was in a string or comment
+			}
+			switch got, mended := lint.Fix(broken, rules.All(), o); {
+			case len(mended) == 0:
+				alone++
+			case !schema.HasErrors(got.Syntax) && values(t, got) == want:
+				right++
+			default:
+				t.Errorf("without the %q at %v of %.80q it is made worse: %v", text[i], d.Source.Position(i), text, mended)
+			}
+		}
+	}
+	t.Logf("%d are mended right, %d are left alone", right, alone)
+	if right < 20*alone {
+		t.Errorf("only %d of %d mistakes are mended", right, right+alone)
+	}
+}
+
+// values returns a policy without white space.
+func values(t *testing.T, d *schema.Document) string {
+	text, err := schema.Format(d)
+	if err != nil {
+		t.Fatalf("%q: %v", d, err)
+	}
+	return strings.Join(strings.Fields(text), "")
+}

@@ -1,0 +1,61 @@
+package lint_test
+
+import (
+	"math/rand"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// TestTwoDeletions deletes two characters of policies at a time. A text that fixes
+// change becomes the policy again, or lacks one of the two.
+func TestTwoDeletions(t *testing.T) {
+	const tries = 300
+	random := rand.New(rand.NewSource(1))
+	for _, file := range []string{"../fixtures/weather.json", "../fixtures/station.json"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var places []int
+		for i := range text {
+			if strings.IndexByte("\",:{}[]", text[i]) >= 0 {
+				places = append(places, i)
+			}
+		}
+		original := schema.Parse("p", text)
+		want := squeeze(string(text))
+		right, half, alone := 0, 0, 0
+		for range tries {
+			i, j := places[random.Intn(len(places))], places[random.Intn(len(places))]
+			if i >= j {
+				continue
+			}
+			broken := schema.Parse("p", []byte(string(text[:i])+string(text[i+1:j])+string(text[j+1:])))
+			if !schema.HasErrors(broken.Syntax) {
+				continue
+			}
+			fixed, mended := lint.Fix(broken, rules.All(), lint.Options{})
+			got := squeeze(fixed.Source.Text)
+			switch {
+			case len(mended) == 0:
+				alone++
+			case got == want:
+				right++
+			case got == squeeze(string(text[:i])+string(text[i+1:])) || got == squeeze(string(text[:j])+string(text[j+1:])):
+				half++
+			default:
+				t.Errorf("without the %q at %v and the %q at %v it is made worse: %v",
+					text[i], original.Source.Position(i), text[j], original.Source.Position(j), mended)
+			}
+		}
+		t.Logf("%s: %d mended right, %d half, %d left alone", file, right, half, alone)
+	}
+}
+
+// squeeze removes white space.
+func squeeze(text string) string { return strings.Join(strings.Fields(text), "") }

@@ -1,0 +1,26 @@
+package rules
+
+import (
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var optionsKey = &lint.Rule{
+	Name:     "options-key",
+	Severity: schema.Error,
+	Fixes:    lint.UnsafeFix,
+	Summary:  "lws misreads options and does not use it",
+	Why:      `No version of lws uses the options. Leave the key out.`,
+	LWS: `The key makes a phantom streamtype called options. From 4.4 on it holds the options, and
+those of later streamtypes too; 4.1 to 4.3 make another one of each option. The last one
+takes every key that follows (4.1.6 to 5.0.0). policy2c leaves options out.`,
+	Bad:  `{ "s": [ { "a": { "server": true, "protocol": "raw", "options": [ { "level": "1" } ], "port": 7681 } } ] }`,
+	Good: `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681 } } ] }`,
+	Check: func(p *lint.Pass) {
+		for _, d := range streams(p) {
+			if s := d.Get("options"); s != nil {
+				remove(p.Reportf(s.Member.Name.Span, "lws makes a phantom streamtype of options, which gets every later key of %s, and does not use it: leave it out", d), d, s)
+			}
+		}
+	},
+}

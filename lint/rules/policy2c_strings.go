@@ -1,0 +1,57 @@
+package rules
+
+import (
+	"strings"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var policy2cStrings = &lint.Rule{
+	Name:     "policy2c-strings",
+	Group:    "policy2c",
+	Severity: schema.Info,
+	Summary:  "lws's policy2c does not escape this string for C",
+	Why: `policy2c is lws's own program that makes C tables of a policy. sspolicy compile --lang c
+escapes every string.`,
+	LWS: `A quote or control character makes C that does not compile. A backslash and the character
+after it become an escape of C, or an error. "??/" and similar ones are trigraphs to a C
+compiler (policy2c of 5.0.0).`,
+	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "find?q=\"x\"" } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "find?q=%22x%22" } } ] }`,
+	Check: func(p *lint.Pass) {
+		for _, d := range p.Policy.Definitions {
+			if d.Section == schema.Certs || d.Section == schema.Retry {
+				continue
+			}
+			check := func(at schema.Span, text string) {
+				if what := unescaped(text); what != "" {
+					p.Reportf(at, "policy2c writes %s in a string unescaped, which changes its meaning in C; compile --lang c escapes it", what)
+				}
+			}
+			check(d.NameSpan, d.Name)
+			for _, s := range d.Settings {
+				if s.Key != nil && s.Key.Name != "name" {
+					eachString(&s.Member.Value, func(v *schema.Value) { check(v.Span, v.Text()) })
+				}
+			}
+		}
+	},
+}
+
+// unescaped returns what a string has that C takes for something else.
+func unescaped(s string) string {
+	for i, r := range s {
+		switch {
+		case r == '"':
+			return "a quote"
+		case r == '\\':
+			return "a backslash"
+		case r < ' ':
+			return "a control character"
+		case r == '?' && i+2 < len(s) && s[i+1] == '?' && strings.IndexByte("=/'()!<>-", s[i+2]) >= 0:
+			return "the trigraph " + s[i:i+3]
+		}
+	}
+	return ""
+}

@@ -1,0 +1,44 @@
+package rules
+
+import (
+	"slices"
+
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+var unusedMetadata = &lint.Rule{
+	Name:     "unused-metadata",
+	Severity: schema.Info,
+	Summary:  "nothing uses a metadata item",
+	Why: `The item names no header, and no ${} contains it. The value that the program sets is not
+sent.`,
+	LWS: `lws stores the value and does not use it (5.0.0).`,
+	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
+  "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
+                  "http_url": "devices", "metadata": [ { "id": "" } ],
+                  "opportunistic": true, "retry": "default" } } ] }`,
+	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
+  "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
+                  "http_url": "devices/${id}", "metadata": [ { "id": "" } ],
+                  "opportunistic": true, "retry": "default" } } ] }`,
+	Check: func(p *lint.Pass) {
+		for _, s := range streams(p) {
+			// A server gets the arguments of the URL by their names, and so may a
+			// client with direct_proto_str the headers. What the other protocols
+			// and sinks do with theirs is up to the program.
+			if s.Bool("server") || s.Bool("local_sink") || s.Bool("direct_proto_str") ||
+				!slices.Contains([]string{"h1", "h2", "h3", "ws"}, s.Protocol()) {
+				continue
+			}
+			used := map[string]bool{s.Text("aws_region"): true, s.Text("aws_service"): true}
+			eachSymbol(s, func(_ *schema.Key, _ *schema.Value, sym symbol) { used[sym.name] = true })
+			for _, m := range metadata(s) {
+				if m.Value.Kind == schema.String && m.Value.Text() == "" && !used[m.Key] {
+					p.Reportf(m.Name.Span, "nothing uses metadata %s of %s: it names no header, and there is no ${%s}",
+						schema.QuoteName(m.Key), s, m.Key)
+				}
+			}
+		}
+	},
+}

@@ -1,0 +1,86 @@
+package runtime_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/teststream"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// A stubborn is a transport whose Run and Close do not return until it is released.
+type stubborn struct {
+	fake
+	released chan struct{}
+}
+
+func (f *stubborn) Prepare(*transport.Setup) (transport.Connector, error) { return f, nil }
+func (f *stubborn) Run(ctx context.Context, l transport.Link) error {
+	err := f.run(ctx, l)
+	<-f.released
+	if l.Connected() == nil || l.Rx([]byte("late"), 0) == nil {
+		err = errors.Join(err, errors.New("an abandoned attempt still reports events"))
+	}
+	return err
+}
+func (f *stubborn) Close() error { <-f.released; return nil }
+
+// TestAbandon checks that no promise of a stream depends on its transport: timeouts,
+// Destroy, Shutdown, and the attempts that follow.
+func TestAbandon(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		run  run
+		act  func(*runtime.Stream)
+		want string
+	}{
+		{"no answer", func(context.Context, transport.Link) error { return nil }, func(*runtime.Stream) {},
+			"CRE CNG 20000:UNR 21000:POL 21000:CNG 41000:UNR 41000:ARF 86400000:DES"},
+		{"Destroy", connected, func(s *runtime.Stream) { s.Destroy() },
+			"CRE CNG CON 5000:DIS 5000:DES"},
+		{"Shutdown", connected, func(*runtime.Stream) {},
+			"CRE CNG CON 86405000:DIS 86405000:DES"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &stubborn{fake{tt.run}, make(chan struct{})}
+				st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1,
+					Retry: &policy.Retry{Backoff: ms(1000), Conceal: 1}}
+				var log bytes.Buffer
+				c := teststream.NewContext(t, runtime.Options{
+					Transports: []transport.Transport{f},
+					Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+				}, st)
+				tr := newTrace(on{"CRE": connect})
+				tr.times = true
+				s := newStream(t, c, tr.handlers())
+				synctest.Wait()
+				tt.act(s)
+				time.Sleep(24 * time.Hour)
+				start := time.Now()
+				teststream.Shutdown(t, c)
+				if d := time.Since(start); d > 15*time.Second {
+					t.Errorf("Shutdown took %v", d)
+				}
+				tr.Want(t, tt.want)
+				if !strings.Contains(log.String(), "goes on without it") {
+					t.Errorf("no warning: %s", &log)
+				}
+				close(f.released)
+				synctest.Wait()
+				tr.Want(t, tt.want) // nothing after the transport has returned
+			})
+		})
+	}
+}
+
+// connected is an attempt that returns after CONNECTED.
+func connected(_ context.Context, l transport.Link) error { return l.Connected() }

@@ -1,0 +1,322 @@
+package credentials
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// maxClientCert is the highest index of a client certificate: lws stores 1 + the index
+// in 8 bits.
+const maxClientCert = 254
+
+// certName returns the name of one half of a client certificate in Env and Files, or
+// "" if there is no such index.
+func certName(half string, index int) string {
+	if index < 0 || index > maxClientCert {
+		return ""
+	}
+	return half + "." + strconv.Itoa(index)
+}
+
+// The halves of a client certificate.
+const certHalf, keyHalf = "client_cert", "client_key"
+
+// Chain is a source that consists of several. The first one that does not return
+// ErrNoCredentials decides: an error of a source ends the search, because later
+// sources may be out of date.
+type Chain []transport.Credentials
+
+// Blob returns the text of the first source that has one, the error of a source before
+// it, or ErrNoCredentials.
+func (c Chain) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
+	for _, source := range c {
+		if text, err := source.Blob(ctx, b, index); err == nil && text != "" || err != nil && !errors.Is(err, transport.ErrNoCredentials) {
+			return text, err
+		}
+	}
+	return "", transport.ErrNoCredentials
+}
+
+// ClientCertificate returns the certificate of the first source that has one, the error
+// of a source before it, or ErrNoCredentials.
+func (c Chain) ClientCertificate(ctx context.Context, index int) (*tls.Certificate, error) {
+	for _, source := range c {
+		if cert, err := source.ClientCertificate(ctx, index); err == nil && cert != nil || err != nil && !errors.Is(err, transport.ErrNoCredentials) {
+			return cert, err
+		}
+	}
+	return nil, transport.ErrNoCredentials
+}
+
+// HexAuth is a source that returns the credentials of another one, except that auth
+// tokens are encoded as hexadecimal digits, two for each byte. lws's documentation
+// calls it auth_hexify, a key that no version of lws reads.
+type HexAuth struct{ transport.Credentials }
+
+// Blob returns a text of the other source, encoded if it is an auth token.
+func (h HexAuth) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
+	text, err := h.Credentials.Blob(ctx, b, index)
+	if err == nil && b == policy.BlobAuth {
+		text = hex.EncodeToString([]byte(text))
+	}
+	return text, err
+}
+
+// BasicAuth returns the token of HTTP basic authentication (RFC 7617) for a user and
+// password. It is an auth token for a policy with "http_auth_header":
+// "authorization:" and "http_auth_preamble": "Basic ". The error wraps
+// ErrBadCredentials if user holds a colon, or either a control character.
+func BasicAuth(user, password string) (string, error) {
+	if strings.Contains(user, ":") || strings.ContainsFunc(user+password, policy.IsControl) {
+		return "", fmt.Errorf("sspolicy: basic auth: %w: colon in the user, or control character", transport.ErrBadCredentials)
+	}
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password)), nil
+}
+
+// Env is a source that reads environment variables, each time that a credential is
+// requested. The name of a variable is Prefix and the name of the text
+// ([policy.Blob.Name]) in capitals, with "_" for ".": with the prefix "SSPOLICY_" the
+// first auth token is SSPOLICY_AUTH_0. A client certificate and its chain are in
+// SSPOLICY_CLIENT_CERT_0, and its private key in SSPOLICY_CLIENT_KEY_0, both in PEM.
+// An empty variable counts as missing. An Env must not be copied after first use.
+type Env struct {
+	Prefix string
+
+	certs certCache
+}
+
+// get returns the variable for a name in lower case.
+func (e *Env) get(name string) (string, error) {
+	if name == "" {
+		return "", transport.ErrNoCredentials
+	}
+	text := os.Getenv(e.Prefix + strings.ToUpper(strings.ReplaceAll(name, ".", "_")))
+	if text == "" {
+		return "", transport.ErrNoCredentials
+	}
+	return text, nil
+}
+
+// Blob returns the text of a variable, or ErrNoCredentials.
+func (e *Env) Blob(_ context.Context, b policy.Blob, index int) (string, error) {
+	return e.get(b.Name(index))
+}
+
+// ClientCertificate returns the certificate of two variables. The error wraps
+// ErrNoCredentials if both are missing, or ErrBadCredentials if they do not hold a
+// certificate and its key.
+func (e *Env) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
+	return e.certs.get(index, func(name string) ([]byte, error) {
+		text, err := e.get(name)
+		return []byte(text), err
+	})
+}
+
+// maxFileSize is the largest size of a file, in bytes.
+const maxFileSize = 256 << 10
+
+// Files is a source that reads the files of a directory. The name of a file is the
+// name of the text ([policy.Blob.Name]), such as auth.0 or device_serial. Line breaks
+// at its end are not part of the text. A client certificate is in client_cert.0 to
+// client_cert.254, with its chain if in PEM, and the private key in client_key.0 and
+// so on, both in PEM or DER. Each is a regular file of at most 256 KiB.
+//
+// A file is read each time that a credential is requested, so that new contents apply
+// to the next attempt to connect. To replace a file, rename another one to it: an
+// attempt fails if a file is half written, or a certificate and its key do not match.
+// A Files must not be copied after first use.
+type Files struct {
+	Dir string
+
+	certs certCache
+}
+
+// Blob returns the text of a file. The error wraps ErrNoCredentials if there is no such
+// file, ErrBadCredentials if it is too large or not a regular file, or the error of
+// reading it.
+func (f *Files) Blob(_ context.Context, b policy.Blob, index int) (string, error) {
+	text, err := f.read(b.Name(index))
+	return strings.TrimRight(string(text), "\r\n"), err
+}
+
+// ClientCertificate returns the certificate of two files. The error wraps
+// ErrNoCredentials if both are missing, ErrBadCredentials if they do not hold a
+// certificate and its key, or the error of reading them.
+func (f *Files) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
+	return f.certs.get(index, f.read)
+}
+
+// read returns the contents of a file.
+func (f *Files) read(name string) ([]byte, error) {
+	if name == "" || f.Dir == "" {
+		return nil, transport.ErrNoCredentials
+	}
+	path := filepath.Join(f.Dir, name)
+	// Opening a named pipe would wait for a writer.
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, transport.ErrNoCredentials
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: %s is not a regular file", transport.ErrBadCredentials, path)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxFileSize {
+		return nil, fmt.Errorf("%w: %s is larger than %d bytes", transport.ErrBadCredentials, path, maxFileSize)
+	}
+	return text, nil
+}
+
+// SetBlob writes the file of a text, for later attempts. The file is replaced as a
+// whole, with mode 0600. It is for credentials that the program gets and must keep,
+// such as a refresh token. The error wraps ErrNoCredentials if the text has no file
+// name; it is an *fs.PathError if the file cannot be written.
+func (f *Files) SetBlob(b policy.Blob, index int, text string) error {
+	name := b.Name(index)
+	if name == "" || f.Dir == "" {
+		return fmt.Errorf("sspolicy: set %v %d: %w: no file has that text", b, index, transport.ErrNoCredentials)
+	}
+	return atomicfile.WritePrivate(filepath.Join(f.Dir, name), []byte(text+"\n"))
+}
+
+// Exposed returns the paths of the files in Dir that hold a secret and that users other
+// than the owner may read, so that a program can warn about them. It returns none on
+// Windows, which has no such permission bits.
+func (f *Files) Exposed() []string {
+	var exposed []string
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	entries, _ := os.ReadDir(f.Dir)
+	for _, e := range entries {
+		name := e.Name()
+		if _, _, ok := policy.ParseBlob(name); !ok && !strings.HasPrefix(name, keyHalf+".") {
+			continue
+		}
+		path := filepath.Join(f.Dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o044 != 0 {
+			exposed = append(exposed, path)
+		}
+	}
+	return exposed
+}
+
+// A certCache keeps parsed certificates, so that an unchanged text is the same
+// certificate, and connections made with it are kept.
+type certCache struct {
+	mu    sync.Mutex
+	certs map[int]parsedCert // by index
+}
+
+// A parsedCert is a certificate and the hash of the texts that it was parsed from.
+type parsedCert struct {
+	hash [sha256.Size]byte
+	cert hiddenCert
+}
+
+// get returns the certificate of an index, whose halves read returns.
+func (c *certCache) get(index int, read func(name string) ([]byte, error)) (*tls.Certificate, error) {
+	chain, err := read(certName(certHalf, index))
+	key, keyErr := read(certName(keyHalf, index))
+	switch none, noKey := errors.Is(err, transport.ErrNoCredentials), errors.Is(keyErr, transport.ErrNoCredentials); {
+	case none && noKey:
+		return nil, transport.ErrNoCredentials
+	case none && keyErr == nil:
+		return nil, fmt.Errorf("%w: %s without %s", transport.ErrBadCredentials, keyHalf, certHalf)
+	case noKey && err == nil:
+		return nil, fmt.Errorf("%w: %s without %s", transport.ErrBadCredentials, certHalf, keyHalf)
+	}
+	if err := errors.Join(err, keyErr); err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%d ", len(chain))
+	h.Write(chain)
+	h.Write(key)
+	hash := [sha256.Size]byte(h.Sum(nil))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.certs[index]; p.cert != nil && p.hash == hash {
+		return p.cert(), nil
+	}
+	cert, err := parseClientCert(chain, key)
+	if err != nil {
+		return nil, err
+	}
+	if c.certs == nil {
+		c.certs = make(map[int]parsedCert)
+	}
+	c.certs[index] = parsedCert{hash, hide(cert)}
+	return cert, nil
+}
+
+// parseClientCert parses a chain and a private key, each in PEM or DER. The error wraps
+// ErrBadCredentials and does not quote them.
+func parseClientCert(chain, key []byte) (*tls.Certificate, error) {
+	ders := pemBlocks(chain, func(kind string) bool { return kind == "CERTIFICATE" })
+	if ders == nil {
+		ders = [][]byte{chain}
+	}
+	leaf, err := x509.ParseCertificate(ders[0])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s is not a certificate in PEM or DER", transport.ErrBadCredentials, certHalf)
+	}
+	if keys := pemBlocks(key, func(kind string) bool { return strings.HasSuffix(kind, "PRIVATE KEY") }); keys != nil {
+		key = keys[0]
+	}
+	cert := &tls.Certificate{Certificate: ders, Leaf: leaf}
+	if k, err := x509.ParsePKCS8PrivateKey(key); err == nil {
+		cert.PrivateKey = k
+	} else if k, err := x509.ParseECPrivateKey(key); err == nil {
+		cert.PrivateKey = k
+	} else if k, err := x509.ParsePKCS1PrivateKey(key); err == nil {
+		cert.PrivateKey = k
+	} else {
+		return nil, fmt.Errorf("%w: %s is not an unencrypted private key in PEM or DER", transport.ErrBadCredentials, keyHalf)
+	}
+	return cert, transport.CheckKeyPair(cert)
+}
+
+// pemBlocks returns the contents of the PEM blocks whose type satisfies kind.
+func pemBlocks(text []byte, kind func(string) bool) (blocks [][]byte) {
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return blocks
+		}
+		if kind(block.Type) {
+			blocks = append(blocks, slices.Clip(block.Bytes))
+		}
+		text = rest
+	}
+}

@@ -1,0 +1,536 @@
+package runtime
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/internal/timers"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// A link is the transport.Link of one attempt after the other.
+type link struct {
+	e      *engine
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	run    func() // what the goroutine of a stream starts with
+
+	// All below is guarded by the stream's mu.
+	s       *Stream
+	turn    *sync.Cond   // the stream is not busy any more, or phase changed; its L is s.mu
+	waiting int          // goroutines that wait for turn
+	timer   timers.Timer // ends the attempt
+
+	t         *streamType // of the attempt, constant during it
+	phase     linkPhase
+	timing    bool        // timer has been started and not stopped
+	done      bool        // Done has been called
+	spent     bool        // not to be used for another attempt
+	silent    bool        // requests to send are not signalled
+	cause     error       // why the link is to end, if not because of the transport
+	late      *time.Timer // abandons a transport that does not give up; nil without cause
+	ready     chan struct{}
+	notify    func()
+	target    *policy.Target
+	url       string
+	perf      *perf // nil if the policy does not want figures
+	answer    transport.Answer
+	ride      int // index in the chain of the streamtype
+	pending   int // bytes that wait for ResumeRx
+	delivered int64
+}
+
+// A linkPhase is the place of a link in the life of an attempt. The machine has its
+// own, finer, idea of that; this one is for the goroutines around it.
+type linkPhase uint8
+
+const (
+	unused     linkPhase = iota // no attempt yet
+	preparing                   // POLL and CONNECTING are being delivered
+	attempting                  // Run has been called or is about to be
+	returned                    // Run has returned; finish is waiting for the turn
+	finished                    // finish has the turn
+)
+
+// newLink returns a link for a stream, whose mu is held.
+func newLink(s *Stream) *link {
+	l, _ := s.e.links.Get().(*link)
+	if l == nil {
+		l = &link{e: s.e}
+		l.ctx, l.cancel = context.WithCancelCause(context.Background())
+		l.run = l.runStream
+		l.turn = sync.NewCond(nil)
+		l.timer.Owner = l
+	}
+	l.s = s
+	l.turn.L = &s.mu
+	return l
+}
+
+// runStream is the goroutine of a stream that is not idle. It begins with the turn, or
+// with an attempt that has begun.
+func (l *link) runStream() {
+	s := l.s
+	s.mu.Lock()
+	if l.phase == unused {
+		l, _ = s.settleAndUnlock()
+	} else {
+		s.mu.Unlock()
+	}
+	s.work(l)
+}
+
+// runContext returns the context of Run.
+func (l *link) runContext() context.Context {
+	if l.perf == nil {
+		return l.ctx
+	}
+	return l.perf.trace(l.ctx)
+}
+
+// recycleLocked ends the use of a link for a stream.
+func (l *link) recycleLocked() {
+	l.stopTimerLocked()
+	if l.spent || l.waiting > 0 {
+		l.cancel(nil)
+		return
+	}
+	*l = link{e: l.e, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: timers.Timer{Owner: l}}
+	l.e.links.Put(l)
+}
+
+// abandonAfter is how long a transport may take to give up. It is longer than any
+// transport of this module waits for a peer then.
+const abandonAfter = 5 * time.Second
+
+// endLocked makes the transport give up. If it does not, the stream goes on without
+// it.
+func (l *link) endLocked(cause error) {
+	if l.cause != nil {
+		return
+	}
+	l.cause = cause
+	l.spent = true
+	l.cancel(cause)
+	l.broadcastLocked() // to a transport that waits for ResumeRx
+	// Not a timer of the context: the time that the system sleeps does not count.
+	l.late = time.AfterFunc(abandonAfter, func() { l.s.abandon(l) })
+}
+
+// broadcastLocked wakes those that wait for the turn.
+func (l *link) broadcastLocked() {
+	if l.waiting > 0 {
+		l.turn.Broadcast()
+	}
+}
+
+// waitLocked waits for broadcastLocked.
+func (l *link) awaitTurnLocked() {
+	l.waiting++
+	l.turn.Wait()
+	l.waiting--
+}
+
+// startTimerLocked starts or restarts the limit of the attempt.
+func (l *link) startTimerLocked() {
+	if d := l.e.env.ConnectTimeout(); d > 0 {
+		l.stopTimerLocked()
+		l.timing = true
+		l.e.timers.Start(&l.timer, d)
+	}
+}
+
+// stopTimerLocked stops the limit of the attempt. If it has just expired, Expire
+// may look at the link at any time to come.
+func (l *link) stopTimerLocked() {
+	if l.timing {
+		l.timing = false
+		l.spent = !l.e.timers.Stop(&l.timer) || l.spent
+	}
+}
+
+// Expire is called when the limit of the attempt is over.
+func (l *link) Expire(*timers.Timer) {
+	// A link that was stopped while its timer expired is never used again, so s
+	// is still the same.
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.timing && l.phase == attempting && !l.s.machine.Connected() {
+		l.endLocked(ErrTimeout)
+	}
+}
+
+// deliverPerf calls Rx with the figures of an attempt, once, and ignores its
+// result. The caller has the turn and does not hold mu.
+func (l *link) deliverPerf(h Handlers) {
+	if l.perf == nil || h.Rx == nil {
+		return
+	}
+	if figures := l.perf.take(); figures != nil {
+		h.Rx(l.s, figures, FlagPerfJSON|FlagSOM|FlagEOM)
+	}
+}
+
+func (l *link) Target() *policy.Target { return l.target }
+
+func (l *link) URL() string { return l.url }
+
+func (l *link) Metadata(item int) (value string, set bool) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if own := l.s.meta.own(); item < len(own) {
+		return own[item].Text, own[item].Set
+	}
+	return "", false
+}
+
+func (l *link) Expand(t *policy.Template) string {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return t.Expand(l.s.meta.own())
+}
+
+func (l *link) DirectHeaders() []transport.Field {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.meta.directHeaders().all()
+}
+
+func (l *link) Data(make func() any) any { return l.s.data(make) }
+
+func (l *link) Credit() *transport.Credit { return l.s.credit }
+
+func (l *link) Answer(a transport.Answer) {
+	s := l.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.Status != 0 {
+		l.perf.setStatus(a.Status)
+		if l.t.stream.Protocol.IsHTTP() {
+			l.answer.Status = a.Status
+		}
+	}
+	l.answer.RetryAfter = max(l.answer.RetryAfter, a.RetryAfter)
+	l.answer.Final = l.answer.Final || a.Final
+	if l.phase != attempting {
+		return
+	}
+	if h := l.t.stream.HTTP; a.Redirected && h != nil && h.FailRedirect {
+		s.captive = true
+	}
+	if a.Header != nil && l.t.stream.DirectProtoStr {
+		s.metadataLocked().newDirectHeaders().received = a.Header
+	}
+}
+
+func (l *link) Receive(item int, value string) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.phase == attempting {
+		l.s.metadataLocked().receive(item, value)
+	}
+}
+
+func (l *link) Delivered() int64 {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.delivered
+}
+
+// notPayload is the size for acquire of what PauseRx does not stop.
+const notPayload = -1
+
+// acquire waits for the turn, and with size bytes of payload also for ResumeRx.
+// It takes the turn and mu. After an error, which means that the link has ended,
+// the caller has neither.
+func (l *link) acquire(size int) error {
+	s := l.s
+	s.mu.Lock()
+	for l.phase == attempting && l.cause == nil {
+		if hold := s.paused && size != notPayload; hold {
+			l.pending = size
+		} else if !s.busy {
+			break
+		}
+		l.awaitTurnLocked()
+	}
+	if size != notPayload {
+		l.pending = 0
+	}
+	if l.phase != attempting || l.cause != nil {
+		err := l.cause
+		if err == nil {
+			err = ErrClosed
+		}
+		s.mu.Unlock()
+		return err
+	}
+	s.busy = true
+	return nil
+}
+
+// release obeys the result of a callback, and gives up the turn and mu. An
+// error means that the transport is to give up.
+func (l *link) release(r Result) error {
+	s := l.s
+	if r != OK {
+		s.machine.Obey(r)
+	}
+	if !s.machine.Pending() && l.phase == attempting {
+		s.yieldLocked()
+	} else {
+		s.settleAndUnlock()
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	if l.cause == nil && l.phase != attempting {
+		return ErrClosed
+	}
+	return l.cause
+}
+
+// reach delivers a state.
+func (l *link) reach(state State) error {
+	if err := l.acquire(notPayload); err != nil {
+		return err
+	}
+	return l.reachAndUnlock(state)
+}
+
+func (l *link) reachAndUnlock(state State) error {
+	s := l.s
+	e := s.machine.Reach(state)
+	r := s.deliverLocked(e)
+	s.machine.Answer(e, r)
+	return l.release(OK)
+}
+
+func (l *link) Connected() error {
+	if err := l.acquire(notPayload); err != nil {
+		return err
+	}
+	l.stopTimerLocked()
+	l.s.err = nil
+	return l.reachAndUnlock(StateConnected)
+}
+
+func (l *link) State(state State) error { return l.reach(state) }
+
+// verdict returns the state that reports whether the peer accepted a message.
+func verdict(good bool) State {
+	if good {
+		return StateQoSAckRemote
+	}
+	return StateQoSNackRemote
+}
+
+func (l *link) Ack(good bool) error {
+	if good {
+		l.s.mu.Lock()
+		if l.phase == attempting {
+			l.s.stopTimeoutLocked()
+		}
+		l.s.mu.Unlock()
+	}
+	return l.reach(verdict(good))
+}
+
+func (l *link) Done(good bool) error {
+	if err := l.acquire(notPayload); err != nil {
+		return err // a timeout, for one: the program does not hear of Done, so it has no effect
+	}
+	l.done = true
+	return l.reachAndUnlock(verdict(good))
+}
+
+func (l *link) Call(f func() Result) error {
+	if err := l.acquire(notPayload); err != nil {
+		return err
+	}
+	l.s.mu.Unlock()
+	r := f()
+	l.s.mu.Lock()
+	return l.release(r)
+}
+
+func (l *link) Rx(buf []byte, flags Flags) error {
+	_, err := l.rx(buf, flags, false)
+	return err
+}
+
+func (l *link) RxReply(buf []byte, flags Flags) (wantsTx bool, err error) {
+	return l.rx(buf, flags, true)
+}
+
+func (l *link) rx(buf []byte, flags Flags, silent bool) (wantsTx bool, err error) {
+	s := l.s
+	if err := l.acquire(len(buf)); err != nil {
+		return false, err
+	}
+	l.delivered += int64(len(buf))
+	l.silent = silent
+	h := s.h.Rx
+	s.mu.Unlock()
+	if f := l.e.hooks.Rx; f != nil {
+		f(s.context(), s, len(buf))
+	}
+	r := OK
+	if h != nil {
+		r = h(s, buf, flags)
+	}
+	s.mu.Lock()
+	l.silent, wantsTx = false, s.wantsTx
+	return wantsTx, l.release(r)
+}
+
+func (l *link) RxEnd() error {
+	if err := l.acquire(notPayload); err != nil {
+		return err
+	}
+	s := l.s
+	h := s.h.Rx
+	s.mu.Unlock()
+	r := OK
+	if h != nil {
+		if r = h(s, nil, FlagEOM); r != DestroyMe {
+			r = OK
+		}
+	}
+	s.mu.Lock()
+	return l.release(r)
+}
+
+func (l *link) Outgoing() (length uint64, ok bool) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.txLen, l.s.h.Tx != nil
+}
+
+func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
+	if err := l.acquire(notPayload); err != nil {
+		return p, err
+	}
+	s := l.s
+	l.spent = true // transports send from goroutines that may outlive Run
+	l.clearTxLocked()
+	h, ordinal := s.h.Tx, s.ordinal
+	var length uint64 // of a message that may begin now
+	if h != nil {
+		s.ordinal++
+		if l.t.carrier.HasMessages() {
+			length, s.txLen = s.txLen, 0
+		}
+	}
+	s.mu.Unlock()
+	r := TxDontSend
+	if h != nil {
+		p.N, p.Flags, r = h(s, ordinal, buf)
+		if p.N < 0 || p.N > len(buf) {
+			s.e.log.Error("sspolicy: the Tx callback returned a length that does not fit the buffer",
+				"streamtype", s.t.stream.Name, "n", p.N, "len", len(buf))
+			r = DisconnectMe
+		}
+	}
+	if r != OK {
+		p.N, p.Flags = 0, 0
+	}
+	if f := s.e.hooks.Tx; f != nil && p.N > 0 {
+		f(s.context(), s, p.N)
+	}
+	s.mu.Lock()
+	if p.Empty() {
+		if s.txLen == 0 {
+			s.txLen = length // nothing has begun
+		}
+	} else {
+		p.Length = length
+	}
+	if !s.machine.Connected() && l.phase == attempting {
+		if p.Empty() {
+			l.stopTimerLocked() // the peer waits for the program
+		} else {
+			l.startTimerLocked()
+		}
+	}
+	if p.Flags&FlagEOM != 0 && l.ride < len(l.t.chain)-1 {
+		p.Flags &^= FlagEOM
+		p.Next = true
+		l.ride++
+		s.wantsTx = true
+		l.signalTxLocked()
+	}
+	if r == TxDontSend {
+		r = OK
+	}
+	return p, l.release(r)
+}
+
+func (l *link) WantsTx() bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.wantsTx && l.phase == attempting
+}
+
+func (l *link) Ready() <-chan struct{} {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.ready == nil {
+		l.spent = true
+		l.ready = make(chan struct{}, 1)
+		if l.s.wantsTx {
+			l.ready <- struct{}{}
+		}
+	}
+	return l.ready
+}
+
+func (l *link) Notify(f func()) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.spent, l.notify = true, f
+	if l.s.wantsTx {
+		f()
+	}
+}
+
+// signalTxLocked signals that the program wants to send. The stream's mu is held.
+func (l *link) signalTxLocked() {
+	if l.silent {
+		return
+	}
+	if l.notify != nil {
+		l.notify()
+	}
+	if l.ready != nil {
+		select {
+		case l.ready <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// clearTxLocked takes back the signal that the program wants to send.
+func (l *link) clearTxLocked() {
+	l.s.wantsTx = false
+	select {
+	case <-l.ready: // never ready if it is nil
+	default:
+	}
+}
+
+func (l *link) FailTx(err error) {
+	if l.acquire(notPayload) != nil {
+		return
+	}
+	f := l.s.h.TxFailed
+	l.s.mu.Unlock()
+	if f != nil {
+		f(l.s, err)
+	}
+	l.s.mu.Lock()
+	_ = l.release(OK)
+}
+
+var _ transport.Link = (*link)(nil)

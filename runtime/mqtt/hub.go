@@ -1,0 +1,165 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"slices"
+
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// maxStreams is how many streams share a connection.
+const maxStreams = 256
+
+// A hubKey identifies the connections that streams may share if their settings are
+// equal.
+type hubKey struct {
+	env     *transport.Env
+	network string
+	address string
+	trust   *tls.Config // nil without TLS
+	proxy   *transport.Proxy
+	id      string // client id; "" means that each connection has a random one
+}
+
+// A hub holds the connections of a key. With a client id there is at most one,
+// since a server closes the one before [MQTT-3.1.4-2].
+type hub struct {
+	t       *Transport
+	key     hubKey
+	users   int      // connectors; guarded by the mu of the transport
+	conns   []*conn  // guarded by the mu of the transport
+	session *session // handed from one connection to the next, or nil
+	holder  *conn    // connection that has the session and has not ended, or nil; guarded by the mu of the transport
+}
+
+// hub returns the hub of a key, with one more connector as its user.
+func (t *Transport) hub(k hubKey) *hub {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hubs[k]
+	if h == nil {
+		h = &hub{t: t, key: k}
+		t.hubs[k] = h
+	}
+	h.users++
+	return h
+}
+
+// release ends a connector's use of a hub.
+func (t *Transport) release(h *hub) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h.users--; h.users == 0 {
+		delete(t.hubs, h.key)
+	}
+}
+
+// drop removes a connection that has ended.
+func (h *hub) drop(c *conn) {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	h.removeLocked(c)
+	if h.holder == c {
+		h.holder = nil
+	}
+}
+
+func (h *hub) removeLocked(c *conn) {
+	h.conns = slices.DeleteFunc(h.conns, func(o *conn) bool { return o == c })
+}
+
+// hold makes c the connection that has the session. It returns the connection that
+// had it and has not ended, or nil.
+func (h *hub) hold(c *conn) (before *conn) {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	before, h.holder = h.holder, c
+	return before
+}
+
+// reserve returns a connection with the settings, with one more stream as its
+// user. The caller has to connect a new one.
+func (h *hub) reserve(set settings) (c *conn, isNew bool, err error) {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	for _, c := range h.conns {
+		switch {
+		case c.set == set && c.users < maxStreams:
+			c.users++
+			return c, false, nil
+		case h.key.id != "" && c.set != set:
+			return nil, false, ErrDisagree
+		case h.key.id != "":
+			return nil, false, ErrTooMany
+		}
+	}
+	c = newConn(h, set)
+	h.conns = append(h.conns, c)
+	return c, true, nil
+}
+
+// leave ends a stream's use of a connection. It reports whether that was the last
+// one; no other stream gets the connection then.
+func (h *hub) leave(c *conn) bool {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	if c.users--; c.users > 0 {
+		return false
+	}
+	h.removeLocked(c)
+	return true
+}
+
+// join attaches a stream to a connection, which it makes if there is none.
+func (h *hub) join(ctx context.Context, l transport.Link, set settings, password string, st *stream) (*conn, error) {
+	for {
+		c, isNew, err := h.reserve(set)
+		if err != nil {
+			return nil, err
+		}
+		if isNew {
+			if err := c.connect(ctx, l, h.key.id, password, st); err != nil {
+				c.connectErr, c.cancelled = err, ctx.Err() != nil
+				h.drop(c)
+				close(c.ready)
+				return nil, err
+			}
+			close(c.ready)
+			return c, nil
+		}
+		select {
+		case <-c.ready:
+		case <-ctx.Done():
+			h.abandon(c)
+			return nil, context.Cause(ctx)
+		}
+		if c.connectErr != nil {
+			if c.cancelled {
+				continue
+			}
+			return nil, c.connectErr
+		}
+		c.mu.Lock()
+		good := c.err == nil
+		if good {
+			c.attachLocked(st)
+		}
+		c.mu.Unlock()
+		if good {
+			return c, nil
+		}
+		h.abandon(c)
+	}
+}
+
+// abandon is leave for a stream that was not attached.
+func (h *hub) abandon(c *conn) {
+	if !h.leave(c) {
+		return
+	}
+	<-c.ready // does not block: the stream that connects is a user until it is closed
+	if c.connectErr == nil {
+		c.close()
+	}
+}

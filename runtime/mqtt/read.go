@@ -1,0 +1,231 @@
+package mqtt
+
+import (
+	"slices"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// maxPiece is how many bytes of received payload a stream gets at once.
+const maxPiece = 16 << 10
+
+// A reader holds memory that the reading goroutine reuses.
+type reader struct {
+	topic   []byte
+	to      []*stream // streams that receive the message
+	control [maxControl]byte
+}
+
+// An inMsg is a received message that has to be acknowledged once every receiver
+// has consumed it.
+type inMsg struct {
+	id      uint16
+	qos     byte
+	pending int // receivers that have not consumed it, plus 1 until the reader has queued it
+}
+
+// read reads packets until the connection ends.
+func (c *conn) read() error {
+	for {
+		c.w.waitRoom()
+		h, err := readHeader(c.br)
+		if err != nil {
+			return err
+		}
+		if h.kind == typePublish {
+			err = c.receive(h)
+		} else {
+			var b []byte
+			if b, err = readControl(c.br, h, &c.reader.control); err == nil {
+				err = c.control(h.kind, b)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive reads a message and queues it for the streams that want it.
+func (c *conn) receive(h header) error {
+	r := &c.reader
+	p, err := readPublish(c.br, h, r.topic[:0])
+	r.topic = p.topic[:0]
+	if err != nil {
+		return err
+	}
+	var m *inMsg
+	if p.qos > 0 {
+		m = &inMsg{id: p.id, qos: p.qos}
+	}
+	r.to = r.to[:0]
+	c.mu.Lock()
+	if c.err == nil && (p.qos < 2 || !c.sess.received[p.id]) { // else it is a duplicate (section 4.3.3)
+		for _, st := range c.streams {
+			if st.wantsLocked(p.topic) {
+				r.to = append(r.to, st)
+			}
+		}
+	}
+	c.mu.Unlock()
+	flags := policy.FlagSOM
+	for left := p.payload; ; flags = 0 {
+		n := min(left, maxPiece)
+		b, err := c.br.Peek(n)
+		if err != nil {
+			return unexpected(err)
+		}
+		if left -= n; left == 0 {
+			flags |= policy.FlagEOM
+		}
+		if err := c.enqueue(b, flags, p.topic, m); err != nil {
+			return err
+		}
+		c.br.Discard(n)
+		if left == 0 {
+			return nil
+		}
+	}
+}
+
+// enqueue waits until every receiver of the message has room, and queues a piece.
+func (c *conn) enqueue(b []byte, flags policy.Flags, topic []byte, m *inMsg) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, st := range c.reader.to {
+		for st.open && st.in.queue.full() && !st.gone && c.err == nil {
+			c.liveness.blockLocked()
+			c.room.Wait()
+		}
+		if !st.open && !st.gone && st.in.queue.size() > maxEarly {
+			st.expelLocked(ErrSlow)
+		}
+	}
+	c.liveness.blocked = false
+	if c.err != nil {
+		return c.err
+	}
+	last := flags&policy.FlagEOM != 0 && m != nil
+	if last {
+		if len(c.acks) == maxString { // [MQTT-2.3.1-4]
+			return malformed("more unacknowledged messages than there are packet identifiers")
+		}
+		m.pending = 1
+		c.acks = append(c.acks, m)
+		if m.qos == 2 {
+			c.sess.received[m.id] = true
+		}
+	}
+	for _, st := range c.reader.to {
+		if st.gone {
+			continue
+		}
+		if last {
+			m.pending++
+		}
+		st.in.queue.add(b, flags, st.topicLocked(topic, flags), m)
+		st.wakeUp()
+	}
+	if last {
+		c.consumeLocked(m)
+	}
+	return nil
+}
+
+// consumeLocked reports that a receiver has consumed a message. The message is
+// acknowledged when all have, in the order of arrival [MQTT-4.6.0-2]. m may be nil.
+func (c *conn) consumeLocked(m *inMsg) {
+	if m == nil {
+		return
+	}
+	m.pending--
+	n := 0
+	for n < len(c.acks) && c.acks[n].pending == 0 {
+		m, kind := c.acks[n], typePuback
+		if m.qos == 2 {
+			kind = typePubrec
+		}
+		c.postAck(kind, m.id)
+		n++
+	}
+	c.acks = slices.Delete(c.acks, 0, n)
+}
+
+func (c *conn) postAck(kind packetType, id uint16) {
+	c.w.post(func(b []byte) []byte { return appendAck(b, kind, id) })
+}
+
+// control handles a packet other than a PUBLISH.
+func (c *conn) control(kind packetType, b []byte) error {
+	switch kind {
+	case typeConnack: // [MQTT-3.2.0-1]
+		return malformed("a second CONNACK")
+	case typePingresp:
+		if len(b) != 0 {
+			return malformed("a PINGRESP of %d bytes", len(b))
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.liveness.validity.Confirm()
+		return nil
+	case typeSuback:
+		id, codes, err := parseSuback(b)
+		if err != nil {
+			return err
+		}
+		return c.subscribed(id, codes)
+	}
+	id, err := parseAck(b)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if kind == typePubrel {
+		if c.err != nil {
+			return c.err
+		}
+		delete(c.sess.received, id)
+		c.postAck(typePubcomp, id)
+		return nil
+	}
+	c.liveness.validity.Confirm()
+	if c.err != nil { // another connection may have the session by now
+		return c.err
+	}
+	return c.answerLocked(kind, id)
+}
+
+// answerLocked handles an answer to what the client has sent.
+func (c *conn) answerLocked(kind packetType, id uint16) error {
+	m := c.sess.out[id]
+	switch {
+	case m == nil && kind == typePubrec:
+		// The client has given up the message or does not know it. PUBREL makes the
+		// server forget it too (section 4.3.3).
+		c.postAck(typePubrel, id)
+	case m == nil: // late or repeated: ignored
+	case kind == typeUnsuback && m.kind == typeUnsubscribe:
+		c.sess.free(m)
+		close(m.answer)
+	case m.kind != typePublish:
+		return malformed("packet type %d in answer to packet type %d", kind, m.kind)
+	case kind == typePuback && m.qos == 1:
+		c.settleLocked(m, false)
+		c.sess.free(m)
+	case kind == typePubrec && m.qos == 2:
+		c.settleLocked(m, false)
+		c.sess.forget(m)
+		m.released, m.tries, m.due = true, 0, time.Now().Add(resendAfter)
+		c.armResendLocked()
+		c.postAck(typePubrel, id)
+	case kind == typePubcomp && m.qos == 2:
+		if m.released {
+			c.sess.free(m)
+		}
+	default:
+		return malformed("packet type %d in answer to a PUBLISH with QoS %d", kind, m.qos)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package runtime
+
+import (
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// A State is a step in the life of a stream, such as CONNECTED. "go doc policy.State",
+// in runtime/policy, describes each.
+type State = policy.State
+
+// The states that a stream of this module may deliver.
+const (
+	StateCreating         = policy.StateCreating
+	StateDisconnected     = policy.StateDisconnected
+	StateUnreachable      = policy.StateUnreachable
+	StateConnected        = policy.StateConnected
+	StateConnecting       = policy.StateConnecting
+	StateDestroying       = policy.StateDestroying
+	StatePoll             = policy.StatePoll
+	StateAllRetriesFailed = policy.StateAllRetriesFailed
+	StateQoSAckRemote     = policy.StateQoSAckRemote
+	StateQoSNackRemote    = policy.StateQoSNackRemote
+	StateTimeout          = policy.StateTimeout
+
+	// StateUserBase is the lowest state that an http_resp_map may name.
+	StateUserBase = policy.StateUserBase
+)
+
+// Flags describe how a piece of payload lies in its message.
+type Flags = policy.Flags
+
+const (
+	FlagSOM          = policy.FlagSOM          // the piece starts a message
+	FlagEOM          = policy.FlagEOM          // the piece ends a message
+	FlagRelatedStart = policy.FlagRelatedStart // rx, empty: the parts of a multipart response begin
+	FlagRelatedEnd   = policy.FlagRelatedEnd   // rx: the parts end with this piece
+	FlagPerfJSON     = policy.FlagPerfJSON     // rx: performance figures as JSON
+	FlagEnd          = policy.FlagEnd          // tx: nothing follows on this connection
+)
+
+// A Result tells what a callback wants to happen to its stream; package policy
+// has a table of what each means in which state.
+type Result = policy.Result
+
+const (
+	OK           = policy.OK
+	TxDontSend   = policy.TxDontSend   // from Tx: send nothing, and call Tx again only after the next request
+	DisconnectMe = policy.DisconnectMe // close the connection
+	DestroyMe    = policy.DestroyMe    // destroy the stream
+)
+
+// Credentials supply the tokens, keys and certificates that a policy requires and
+// must not hold. Package runtime/credentials has sources.
+type Credentials = transport.Credentials
+
+// A CookieJar keeps cookies. Package runtime/cookies has one.
+type CookieJar = transport.CookieJar
+
+// A Logger receives warnings and errors, as a *slog.Logger does.
+type Logger = transport.Logger
+
+// A TrustError reports a trust store that cannot be used.
+type TrustError = transport.TrustError
+
+// A ProxyError reports that a SOCKS5 proxy failed to make a connection.
+type ProxyError = transport.ProxyError

@@ -1,0 +1,50 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// start makes the stream of a Fetch or Open, and begins an attempt.
+func (c *Context) start(ctx context.Context, streamtype string, options []CallOption, collect bool) (*exchange, error) {
+	if ctx.Err() != nil {
+		return nil, contextError(ctx)
+	}
+	x := &exchange{ctx: ctx, collect: collect}
+	x.cond.L = &x.mu
+	if err := x.call.set(options); err != nil {
+		return nil, err
+	}
+	s, err := c.NewStream(streamtype, Handlers{State: x.state, Rx: x.rx}, append(x.call.options, WithContext(ctx))...)
+	if err != nil {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if errors.Is(err, ErrRefused) && x.err != nil {
+			return nil, x.err
+		}
+		return nil, errors.Unwrap(err) // the caller names the streamtype
+	}
+	if collect {
+		s.StartTimeout(0)
+	}
+	_ = s.RequestTx() // if the stream has ended already, x knows why
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return x, nil
+	}
+	x.stop = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
+	if x.out.parts != nil {
+		go x.pump()
+	}
+	return x, nil
+}
+
+// contextError returns why ctx, which is done, is done.
+func contextError(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return ctx.Err()
+}

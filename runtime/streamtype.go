@@ -1,0 +1,282 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/internal/timers"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// A streamType is a streamtype of a policy, ready to be executed in a context.
+type streamType struct {
+	r         *registry
+	stream    *policy.StreamType
+	policy    *policy.Policy // that it is from; nil if a transport brings it
+	setup     *transport.Setup
+	carrier   policy.Protocol
+	connector transport.Connector
+	endpoint  policy.Endpoint
+	url       *policy.Template
+	uses      []policy.Use // of each metadata item
+	chain     []*policy.StreamType
+
+	stale   atomic.Bool  // there is another one now; written under mu of the registry
+	streams int          // of the type; guarded by mu of the registry
+	idle    timers.Timer // ends the use of the type; runs while streams is 0
+}
+
+// linger is how long what streams of a type share, such as connections and trust,
+// is kept for the next stream when the last one is gone.
+const linger = 30 * time.Second
+
+// A registry holds the streamtypes of a context.
+type registry struct {
+	policy     atomic.Pointer[policy.Policy] // written under mu
+	host       transport.Host
+	transports [policy.NumProtocols]transport.Transport
+	builtIn    map[string]*policy.StreamType // that transports bring
+
+	// mu is that of the context. It is locked while no other lock is held. The
+	// mu of a stream may be locked while it is.
+	mu      sync.Mutex
+	closed  bool
+	types   map[string]*streamType   // those that have streams, or had some lately
+	stale   map[*streamType]struct{} // those that have streams but get no more
+	freeing sync.WaitGroup           // calls of free and retire that have begun
+}
+
+// add makes a transport execute the protocols that it speaks.
+func (r *registry) add(t transport.Transport) error {
+	if t == nil {
+		return errors.New("a transport is nil")
+	}
+	for _, p := range t.Protocols() {
+		if int(p) >= len(r.transports) {
+			return fmt.Errorf("transport %T speaks an unknown protocol %v", t, p)
+		}
+		if r.transports[p] != nil {
+			return fmt.Errorf("two transports speak %v: %T and %T", p, r.transports[p], t)
+		}
+		r.transports[p] = t
+	}
+	if t, ok := t.(transport.StreamTyper); ok {
+		for _, st := range t.StreamTypes() {
+			if r.builtIn == nil {
+				r.builtIn = make(map[string]*policy.StreamType)
+			}
+			r.builtIn[st.Name] = st
+		}
+	}
+	return nil
+}
+
+// join returns the named streamtype for one more stream, and makes it ready if it
+// is not.
+func (r *registry) join(name string) (*streamType, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.joinLocked(name)
+}
+
+func (r *registry) joinLocked(name string) (*streamType, error) {
+	if r.closed {
+		return nil, ErrClosed
+	}
+	t := r.types[name]
+	if t == nil {
+		var err error
+		if t, err = r.makeReady(r.policy.Load(), name); err != nil {
+			return nil, err
+		}
+		if r.types == nil {
+			r.types = make(map[string]*streamType)
+		}
+		r.types[name] = t
+	}
+	if t.streams++; t.streams == 1 {
+		r.host.Timers().Stop(&t.idle)
+	}
+	return t, nil
+}
+
+// leaveLocked takes a stream of the type away.
+func (r *registry) leaveLocked(t *streamType) {
+	if t.streams--; t.streams > 0 || r.closed {
+		return
+	}
+	if t.stale.Load() {
+		r.retireLocked(t)
+		return
+	}
+	r.lingerLocked(t)
+}
+
+// lingerLocked keeps a streamtype without streams for a while.
+func (r *registry) lingerLocked(t *streamType) { r.host.Timers().Start(&t.idle, linger) }
+
+// Expire is called when the type has had no stream for a while.
+func (t *streamType) Expire(*timers.Timer) {
+	go t.r.free(t) // a transport may take its time to close
+}
+
+// free ends the use of a streamtype that has no streams.
+func (r *registry) free(t *streamType) {
+	r.mu.Lock()
+	if t.streams > 0 || r.closed || r.types[t.stream.Name] != t {
+		r.mu.Unlock()
+		return
+	}
+	delete(r.types, t.stream.Name)
+	r.freeing.Add(1)
+	r.mu.Unlock()
+	defer r.freeing.Done()
+	t.close()
+}
+
+// retireLocked closes a streamtype that has no streams.
+func (r *registry) retireLocked(t *streamType) {
+	delete(r.stale, t)
+	r.freeing.Add(1)
+	go func() {
+		defer r.freeing.Done()
+		t.close()
+	}()
+}
+
+// outdateLocked makes the types stale that are not the same any more.
+func (r *registry) outdateLocked(same func(*streamType) bool) {
+	for name, t := range r.types {
+		if same(t) {
+			continue
+		}
+		delete(r.types, name)
+		t.stale.Store(true)
+		if t.streams == 0 {
+			r.host.Timers().Stop(&t.idle)
+			r.retireLocked(t)
+			continue
+		}
+		if r.stale == nil {
+			r.stale = make(map[*streamType]struct{})
+		}
+		r.stale[t] = struct{}{}
+	}
+}
+
+// close closes the connections of a streamtype and gives up its trust. It does not
+// wait for a transport for longer than abandonAfter.
+func (t *streamType) close() {
+	done := make(chan error, 1)
+	go func() { done <- t.connector.Close() }()
+	late := time.NewTimer(abandonAfter)
+	defer late.Stop()
+	var err error
+	select {
+	case err = <-done:
+	case <-late.C:
+		err = ErrTimeout
+	}
+	if err != nil {
+		t.setup.Logger().Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
+	}
+	t.r.host.Drop(t.setup)
+}
+
+// makeReady prepares the named streamtype of a policy, or of a transport. The error
+// is one of those that NewStream lists.
+func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error) {
+	t := &streamType{r: r, stream: p.Effective(name), policy: p}
+	if t.stream == nil {
+		t.stream, t.policy = r.builtIn[name], nil
+	}
+	if t.stream == nil {
+		return nil, ErrUnknownStreamType
+	}
+	st := t.stream
+	carrier := st.Carrier()
+	if err := r.check(st, carrier); err != nil {
+		return nil, err
+	}
+	tr := r.transports[carrier]
+	if tr == nil {
+		return nil, fmt.Errorf("%w for protocol %v: put New() of package github.com/secure-streams/sspolicy/runtime/%s into Options.Transports",
+			ErrNoTransport, carrier, carrier.Dir())
+	}
+	t.carrier = carrier
+	t.uses = make([]policy.Use, len(st.Metadata))
+	t.idle.Owner = t
+	if err := t.resolve(p, carrier); err != nil {
+		return nil, err
+	}
+	var err error
+	if t.setup, err = r.host.Setup(st, t.chain); err != nil {
+		return nil, err
+	}
+	if t.connector, err = tr.Prepare(t.setup); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// resolve parses the texts of the streamtype that hold metadata.
+func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err error) {
+	st := t.stream
+	if carrier == policy.ProtocolSink || carrier == policy.ProtocolSMD {
+		t.chain, t.url = []*policy.StreamType{st}, new(policy.Template)
+		t.endpoint = policy.NoEndpoint(carrier)
+		return nil
+	}
+	if t.chain, err = p.Chain(st); err != nil {
+		return err
+	}
+	for i := range st.Metadata {
+		if st.Metadata[i].Header != "" {
+			t.uses[i] |= policy.UseHeader
+		}
+	}
+	if t.endpoint, err = policy.NewEndpoint(st, t.uses); err != nil {
+		return err
+	}
+	url := ""
+	if st.HTTP != nil {
+		url = st.HTTP.URL
+	}
+	if t.url, err = policy.ParseTemplate(url, st.Metadata); err != nil {
+		return fmt.Errorf("http_url: %w", err)
+	}
+	t.url.Mark(t.uses, policy.UseURL)
+	return nil
+}
+
+// check refuses a streamtype that requires what no transport does. What would only
+// change how well it is executed passes; see docs/runtime.md.
+func (r *registry) check(st *policy.StreamType, carrier policy.Protocol) error {
+	p := st.Protocol
+	why := ""
+	switch {
+	case int(p) >= policy.NumProtocols:
+		why = p.String()
+	case st.Server:
+		why = "server"
+	case st.LocalSink && st.Rideshare != "":
+		why = "rideshare with local_sink"
+	case st.LocalSink && st.DirectProtoStr:
+		why = "direct_proto_str with local_sink"
+	case carrier == policy.ProtocolSink || carrier == policy.ProtocolSMD:
+		return nil // the rest is about a network
+	case st.DirectProtoStr && !p.IsHTTP():
+		why = "direct_proto_str over " + p.String()
+	case st.HTTP == nil && (p.IsHTTP() || p == policy.ProtocolWS), st.MQTT == nil && p == policy.ProtocolMQTT:
+		return errors.New("the compiled policy lacks the settings of the protocol")
+	case carrier == policy.ProtocolFile:
+		return nil
+	default:
+		return r.host.CheckCredentials(st)
+	}
+	return fmt.Errorf("%w: %s", ErrUnsupported, why)
+}

@@ -1,0 +1,74 @@
+package transport
+
+import (
+	"context"
+	"math"
+	"sync"
+)
+
+// A Credit counts the bytes of payload that a peer may still send on a connection.
+// Add and Restart may be called concurrently with each other and with one goroutine
+// that calls Take and Wait.
+type Credit struct {
+	initial uint64
+	more    chan struct{} // holds a value if Add was called since the last Wait
+
+	mu   sync.Mutex
+	left uint64
+}
+
+// NewCredit returns a credit of which each connection begins with n bytes. It is 0
+// until Restart.
+func NewCredit(n uint64) *Credit { return &Credit{initial: n, more: make(chan struct{}, 1)} }
+
+// Add adds n bytes, up to 2^63-1 in all. It does nothing if c is nil.
+func (c *Credit) Add(n uint64) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	c.left = min(c.left+n, math.MaxUint64/2)
+	c.mu.Unlock()
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// Restart sets the credit to its initial value, for a new connection. It does
+// nothing if c is nil.
+func (c *Credit) Restart() {
+	if c != nil {
+		c.mu.Lock()
+		c.left = 0
+		c.mu.Unlock()
+		c.Add(c.initial)
+	}
+}
+
+// Take waits until there is credit, and takes 1 to n bytes of it, as many as there
+// are. n must be positive. The error is the cause of ctx, and n is 0 then.
+func (c *Credit) Take(ctx context.Context, n int) (int, error) {
+	n, err := c.Wait(ctx, n) // 0 with an error
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left -= uint64(n)
+	return n, err
+}
+
+// Wait is Take, but takes nothing.
+func (c *Credit) Wait(ctx context.Context, n int) (int, error) {
+	for {
+		c.mu.Lock()
+		k := int(min(uint64(n), c.left))
+		c.mu.Unlock()
+		if k > 0 {
+			return k, nil
+		}
+		select {
+		case <-c.more:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A Dialer makes the network connections of a streamtype: through its proxy, with
+// its priority and type of service. Equal Dialers make the same connections, so a
+// Dialer can be part of the key of a connection pool. It may be used by any number
+// of goroutines.
+type Dialer struct {
+	env        *Env
+	proxy      *Proxy // nil means none
+	attributes attributes
+}
+
+// Dialer returns the dialer of a streamtype. The error wraps ErrEndpoint if the
+// streamtype's proxy cannot be parsed.
+func (e *Env) Dialer(st *policy.StreamType) (Dialer, error) {
+	proxy, err := e.proxy(st.SOCKS5Proxy)
+	return Dialer{e, proxy, attributesOf(st)}, err
+}
+
+// Proxy returns the proxy that the connections go through, or nil.
+func (d Dialer) Proxy() *Proxy { return d.proxy }
+
+// Dial makes a connection; network is "tcp" or "unix". If there is a proxy, "tcp"
+// goes through it, and it resolves the name in address. Dial takes DialTimeout at
+// most. The connection does not outlive the context: it is closed at the latest
+// when every connector of the context has been closed. An error of the proxy is a
+// *ProxyError.
+//
+// The connection has two more methods. CloseWrite() error closes the sending
+// direction, or returns errors.ErrUnsupported. Dialed() net.Conn returns what
+// package net or Options.DialContext made.
+func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return d.env.dialed.add(conn)
+}
+
+// Dial makes the network connection of an attempt, with TLS if t.TLS: t is the
+// Link's Target, or where the peer redirects. The handshake offers the protocols
+// in alpn (RFC 7301), and fails if the server chooses another one. ctx is the
+// context of Run; its trace gets the TLS hooks. Errors are those of [Setup.TLS],
+// [Dialer.Dial] and crypto/tls.
+func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net.Conn, error) {
+	var config *tls.Config
+	if t.TLS {
+		shared, err := s.TLS(ctx)
+		if err != nil {
+			return nil, err // before anything is sent
+		}
+		config = shared.Clone()
+		config.ServerName, config.NextProtos = ServerName(t), alpn
+	}
+	conn, err := s.Dialer.Dial(ctx, t.Network, t.Address())
+	if err != nil || config == nil {
+		return conn, err
+	}
+	secure := tls.Client(conn, config)
+	trace := Trace(ctx)
+	trace.TLSHandshakeStart()
+	err = secure.HandshakeContext(ctx)
+	trace.TLSHandshakeDone(secure.ConnectionState(), err)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// ServerName returns the host name that a target's certificate must be valid for:
+// "localhost" for a unix socket, else the host.
+func ServerName(t *policy.Target) string {
+	if t.Network == "unix" {
+		return "localhost"
+	}
+	return t.Host
+}
+
+// dial makes a connection within the limit, through the proxy if there is one.
+func (d Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	// Transports may let a dial continue after the end of its attempt.
+	var cancel context.CancelFunc
+	if limit := d.env.DialTimeout(); limit > 0 {
+		ctx, cancel = context.WithTimeout(ctx, limit)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	defer cancel()
+	defer context.AfterFunc(d.env.dials, cancel)()
+	p := d.proxy
+	if p == nil || network != "tcp" {
+		return d.connect(ctx, network, address)
+	}
+	conn, err := d.connect(ctx, network, p.address)
+	if err != nil {
+		return nil, &ProxyError{p.address, err}
+	}
+	if err := p.connect(ctx, conn, address); err != nil {
+		conn.Close()
+		return nil, &ProxyError{p.address, err}
+	}
+	return conn, nil
+}
+
+// connect makes a connection with the attributes of the streamtype.
+func (d Dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if f := d.env.config.DialContext; f != nil {
+		conn, err := f(ctx, network, address)
+		if err == nil {
+			d.mark(conn)
+		}
+		return conn, err
+	}
+	var dialer net.Dialer
+	if d.attributes != (attributes{}) {
+		dialer.Control = d.control // before the first packet
+	}
+	return dialer.DialContext(ctx, network, address)
+}
+
+// A connSet is the set of the open connections of an Env.
+type connSet struct {
+	mu     sync.Mutex
+	conns  map[*dialedConn]struct{}
+	closed bool
+}
+
+// A dialedConn is a connection that Dial returned.
+type dialedConn struct {
+	net.Conn
+	set *connSet
+}
+
+// add adds conn. It closes it if the set is closed.
+func (d *connSet) add(conn net.Conn) (net.Conn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		conn.Close()
+		return nil, fmt.Errorf("sspolicy: dial: %w", ErrClosed)
+	}
+	if d.conns == nil {
+		d.conns = make(map[*dialedConn]struct{})
+	}
+	dc := &dialedConn{conn, d}
+	d.conns[dc] = struct{}{}
+	return dc, nil
+}
+
+// Close closes the connection.
+func (c *dialedConn) Close() error {
+	c.set.mu.Lock()
+	delete(c.set.conns, c)
+	c.set.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// Dialed returns the connection that package net, or Options.DialContext, made.
+func (c *dialedConn) Dialed() net.Conn { return c.Conn }
+
+// CloseWrite closes the sending direction, if the connection supports that.
+func (c *dialedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return fmt.Errorf("sspolicy: half close of a %T: %w", c.Conn, errors.ErrUnsupported)
+}
+
+// close closes all connections, and any that is added later.
+func (d *connSet) close() {
+	d.mu.Lock()
+	d.closed = true
+	conns := d.conns
+	d.conns = nil
+	d.mu.Unlock()
+	for c := range conns {
+		c.Conn.Close()
+	}
+}

@@ -1,0 +1,32 @@
+package transport
+
+import (
+	"errors"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// Errors to compare with [errors.Is]. Package runtime has the same ones.
+var (
+	// ErrUnsupported is returned when the policy requires something that this
+	// version does not execute.
+	ErrUnsupported = policy.ErrUnsupported
+	// ErrEndpoint is returned when an endpoint cannot be connected to.
+	ErrEndpoint = policy.ErrEndpoint
+	// ErrClosed is returned when the stream or its context is closed.
+	ErrClosed = errors.New("stream or context is closed")
+	// ErrTimeout is returned when the peer does not answer within ConnectTimeout.
+	ErrTimeout = errors.New("no answer in time")
+	// ErrDisconnected is returned when a callback returned DisconnectMe.
+	ErrDisconnected = errors.New("disconnected by the stream's own handlers")
+	// ErrNoValidity is returned when there was no proof for the policy's
+	// svalidhup that a connection works in both directions.
+	ErrNoValidity = errors.New("no sign of life from the peer")
+	// ErrNoCredentials is returned when the policy requires a certificate, token
+	// or serial number that the context's credentials do not have.
+	ErrNoCredentials = errors.New("no credentials")
+	// ErrBadCredentials is returned when a source of credentials returns something
+	// unusable, such as a token with a line break, or a certificate with the key
+	// of another.
+	ErrBadCredentials = errors.New("unusable credentials")
+)

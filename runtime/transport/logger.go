@@ -1,0 +1,31 @@
+package transport
+
+import (
+	"fmt"
+	"log"
+)
+
+// A Logger receives what a program cannot learn otherwise, such as an internal
+// error. A *slog.Logger is a Logger: args are alternating keys and values. It is an
+// interface because log/slog would add 276 KB to a program that does not use it.
+// Methods are called concurrently.
+type Logger interface {
+	// Warn reports a problem that the runtime works around.
+	Warn(msg string, args ...any)
+
+	// Error reports a problem that ends a stream or loses data.
+	Error(msg string, args ...any)
+}
+
+// stdLogger writes to the standard logger of package log.
+type stdLogger struct{}
+
+func (stdLogger) Warn(msg string, args ...any)  { stdLog("WARN", msg, args) }
+func (stdLogger) Error(msg string, args ...any) { stdLog("ERROR", msg, args) }
+
+func stdLog(level, msg string, args []any) {
+	for i := 0; i+1 < len(args); i += 2 {
+		msg += fmt.Sprintf(" %v=%v", args[i], args[i+1])
+	}
+	log.Print(level, " ", msg)
+}

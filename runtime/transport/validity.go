@@ -1,0 +1,117 @@
+package transport
+
+import (
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/internal/timers"
+)
+
+// A Validity watches one connection. Without proof for a while that the connection
+// works, it requests a probe, such as a ping, and after a further while the end of
+// the connection. Its methods may be called from any goroutine, and on nil.
+type Validity struct {
+	timers       *timers.Timers
+	ping, hangup time.Duration
+	probe, end   func()
+
+	mu      sync.Mutex
+	stopped bool
+	proof   int64 // time of the latest proof, on the clock of timers
+	probed  bool  // since the latest proof
+	timer   timers.Timer
+}
+
+// Watch starts to watch a connection that is valid now. When ping has passed
+// without Confirm, it calls probe, which should send what the peer answers; when
+// hangup has passed, it calls end, once, which must close the connection with
+// ErrNoValidity. Each call has a goroutine of its own. Either function may be nil,
+// and a time of 0 means never. As in lws, there is no probe unless ping is shorter
+// than hangup. If wakes, Options.Wake gets the times. The caller must call Stop when
+// the connection ends. Watch returns nil if there is nothing to call.
+func (e *Env) Watch(ping, hangup time.Duration, wakes bool, probe, end func()) *Validity {
+	if hangup > 0 && ping >= hangup || probe == nil {
+		ping = 0
+	}
+	if end == nil {
+		hangup = 0
+	}
+	if ping == 0 && hangup == 0 {
+		return nil
+	}
+	v := &Validity{timers: e.timers, ping: ping, hangup: hangup, probe: probe, end: end}
+	v.timer = timers.Timer{Owner: (*expiry)(v), Wakes: wakes}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.proof = v.timers.Now()
+	v.timers.Start(&v.timer, v.nextLocked())
+	return v
+}
+
+// nextLocked returns the time from the latest proof to the next step; 0 means
+// that there is none.
+func (v *Validity) nextLocked() time.Duration {
+	if v.ping > 0 && !v.probed {
+		return v.ping
+	}
+	return v.hangup
+}
+
+// leftLocked returns the time from now to the next step.
+func (v *Validity) leftLocked() time.Duration {
+	return v.nextLocked() - time.Duration(v.timers.Now()-v.proof)
+}
+
+// An expiry is a Validity as the owner of its timer.
+type expiry Validity
+
+func (x *expiry) Expire(*timers.Timer) {
+	v := (*Validity)(x)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stopped {
+		return
+	}
+	// Confirm only records the time: there may be many proofs a second.
+	if left := v.leftLocked(); left > 0 {
+		v.timers.Start(&v.timer, left)
+		return
+	}
+	if v.ping > 0 && !v.probed {
+		v.probed = true
+		if v.hangup > 0 {
+			v.timers.Start(&v.timer, v.leftLocked())
+		}
+		go v.probe()
+	} else {
+		v.stopped = true
+		go v.end()
+	}
+}
+
+// Confirm records proof that the connection works in both directions: the peer has
+// answered something.
+func (v *Validity) Confirm() {
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.proof = v.timers.Now()
+	if v.probed && !v.stopped {
+		v.probed = false
+		v.timers.Start(&v.timer, v.ping)
+	}
+}
+
+// Stop ends the watch. It does not wait for a running probe or end. It may be
+// called more than once.
+func (v *Validity) Stop() {
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stopped = true
+	v.timers.Stop(&v.timer)
+}

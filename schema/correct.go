@@ -1,0 +1,400 @@
+package schema
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// maxCorrections is the most mistakes that are corrected in a text.
+const maxCorrections = 20
+
+// The limits of the search in a text.
+const (
+	searchBudget = 16 << 20 // bytes to parse
+	searchTries  = 3000     // candidates
+)
+
+// correct looks for the mistakes behind the syntax errors of a document: edits
+// of a character or a word after which the text parses. Where one mistake
+// explains the errors better than all others, it replaces them in d.Syntax. The
+// other errors lose their fixes, whose effect is unknown.
+//
+// This is minimum-distance error correction (Aho and Peterson, 1972) of one
+// mistake after the other, limited to the neighbourhood of the first error. Of
+// corrections that make the text parse, it prefers those with fewer edits, and
+// of these the ones after which the JSON Schema reports less. If the best ones
+// differ in meaning, it takes none.
+func correct(d *Document, p *parser) {
+	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
+	cur := d
+	for range maxCorrections {
+		if !HasErrors(cur.Syntax) {
+			break
+		}
+		found := c.search(cur, p)
+		if found == nil {
+			break
+		}
+		c.steps = append(c.steps, *found)
+		cur, p = parse(&Source{Name: d.Source.Name, Text: ApplyEdits(cur.Source, found.edits)})
+	}
+	rest := slices.Clone(cur.Syntax)
+	for i, g := range rest {
+		rest[i] = c.origin(len(c.steps), g)
+		if HasErrors(cur.Syntax) {
+			rest[i].Fixes = nil
+		}
+	}
+	if fixes := c.mistakes(); c.consistent(fixes, cur.Source.Text) {
+		d.Syntax = SortDiagnostics(append(fixes, rest...))
+		d.corrected, d.corrector = cur, c
+		d.Source.Comments = nil
+		for _, s := range cur.Source.Comments {
+			d.Source.Comments = append(d.Source.Comments, c.original(len(c.steps), s))
+		}
+		return
+	}
+	for i := range d.Syntax {
+		d.Syntax[i].Fixes = nil
+	}
+}
+
+// Corrected returns the document as it was probably meant: with the fixes of
+// d.Syntax applied, if that has errors with fixes, and otherwise d. Origin maps its
+// spans to the source of d.
+func (d *Document) Corrected() *Document {
+	if d.corrected == nil {
+		return d
+	}
+	return d.corrected
+}
+
+// Origin returns where a span of d.Corrected() is in the source of d.
+func (d *Document) Origin(s Span) Span {
+	if d.corrector == nil || s.Source != d.corrected.Source {
+		return s
+	}
+	return d.corrector.original(len(d.corrector.steps), s)
+}
+
+// A corrector holds the mistakes found so far. Each is in the text that those
+// before it have corrected.
+type corrector struct {
+	src    *Source
+	steps  []correction
+	budget int // bytes left to parse
+	tries  int // candidates left
+}
+
+// A correction is a way of mending the first error of a text.
+type correction struct {
+	src     *Source // before the edits
+	edits   []Edit
+	found   []Diagnostic // the mistakes, each with the fix that edits is made of
+	errors  int          // left afterwards
+	fixable bool         // the parser has a fix for every error left
+	shape   int          // mistakes in its shape afterwards, less the known keys
+	means   string       // the values afterwards
+}
+
+// original maps a span of the text after n steps to the source.
+func (c *corrector) original(n int, s Span) Span {
+	for n--; n >= 0; n-- {
+		s = Unedited(c.steps[n].src, c.steps[n].edits, s)
+	}
+	s.Source = c.src
+	return s
+}
+
+// origin returns a diagnostic of the text after n steps in terms of the source.
+func (c *corrector) origin(n int, g Diagnostic) Diagnostic {
+	g.Span = c.original(n, g.Span)
+	g.Related = slices.Clone(g.Related)
+	for i := range g.Related {
+		g.Related[i].Span = c.original(n, g.Related[i].Span)
+	}
+	g.Fixes = slices.Clone(g.Fixes)
+	for i := range g.Fixes {
+		edits := slices.Clone(g.Fixes[i].Edits)
+		for j := range edits {
+			edits[j].Span = c.original(n, edits[j].Span)
+		}
+		g.Fixes[i].Edits = edits
+	}
+	return g
+}
+
+// mistakes returns the diagnostics of all steps, in terms of the source.
+func (c *corrector) mistakes() []Diagnostic {
+	var ds []Diagnostic
+	for n, step := range c.steps {
+		for _, g := range step.found {
+			ds = append(ds, c.origin(n, g))
+		}
+	}
+	return ds
+}
+
+// consistent reports whether the fixes of ds together make want of the source.
+func (c *corrector) consistent(ds []Diagnostic, want string) bool {
+	var edits []Edit
+	for _, g := range ds {
+		var ok bool
+		if edits, ok = MergeEdits(edits, g.Fixes[0].Edits); !ok {
+			return false
+		}
+	}
+	return ApplyEdits(c.src, edits) == want
+}
+
+// search returns the one correction of the first error that is better than all
+// others, or nil.
+func (c *corrector) search(d *Document, p *parser) *correction {
+	if c.budget < 0 {
+		return nil
+	}
+	local := c.local(d)
+	if local != nil && local.errors == 0 && !p.guessed {
+		return local
+	}
+	i := slices.IndexFunc(p.diags, isError)
+	first := p.diags[i]
+	var all []correction
+	tried := candidates(d, first, p.around[i])
+	const copies = 16 // copying a text is this much cheaper than parsing it
+	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
+		tried = nil
+	}
+	for _, g := range tried {
+		if r := c.tryClean(d, g); r != nil {
+			all = append(all, *r)
+		}
+		if c.budget < 0 {
+			return nil // the best one may be among the rest
+		}
+	}
+	if len(all) == 0 {
+		all = c.partial(d, first, tried)
+	}
+	best := unique(all)
+	if best != nil && len(best.edits) == 1 && count(d) == 1 && best.edits[0].Span == first.Span {
+		first.Fixes = best.found[0].Fixes // the parser says more about it
+		best.found = []Diagnostic{first}
+	}
+	return best
+}
+
+// partial returns the corrections after which the parser has a fix for everything
+// that is left. If there are none, it returns the parser's own fix of the first
+// error, provided that no candidate leaves fewer errors.
+func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (all []correction) {
+	least := count(d)
+	plain := len(first.Fixes) > 0 && !ofBracket(first.Fixes[0].Edits[0])
+	for _, g := range tried {
+		if c.budget < 0 {
+			return nil
+		}
+		if e := g.Fixes[0].Edits[0]; plain && e.NewText != `"` && e.Span.Text() != `"` {
+			continue // a bracket may be missing behind the error as well
+		}
+		if r := c.try(d, g); r.fixable {
+			all = append(all, *r)
+		} else {
+			least = min(least, r.errors)
+		}
+	}
+	if len(all) > 0 || !plain {
+		return all
+	}
+	if r := c.try(d, first); r.errors < count(d) && r.errors <= least {
+		return []correction{*r}
+	}
+	return nil
+}
+
+// ofBracket reports whether an edit adds or removes a bracket.
+func ofBracket(e Edit) bool { return strings.ContainsAny(e.NewText+e.Span.Text(), "{}[]") }
+
+// compare returns -1 if a correction is a better explanation than another, 1 if
+// the other one is, and 0 if they are as good.
+func (r *correction) compare(o *correction) int {
+	return cmp.Or(cmp.Compare(len(r.edits)+r.errors, len(o.edits)+o.errors), cmp.Compare(r.shape, o.shape))
+}
+
+// removes reports whether a correction removes something that the author wrote.
+func (r *correction) removes() bool {
+	return slices.ContainsFunc(r.edits, func(e Edit) bool { return e.Span.End-e.Span.Start > len(e.NewText) })
+}
+
+// unique returns the best correction, or nil if others that mean something else
+// are as good. It returns one that removes something only if no other is possible.
+func unique(all []correction) *correction {
+	adding, removing := best(all, false), best(all, true)
+	switch {
+	case adding == nil:
+		adding = removing
+	case removing != nil && adding.compare(removing) > 0:
+		return nil
+	}
+	for i := range all {
+		if r := &all[i]; adding.removes() == r.removes() && adding.compare(r) == 0 && adding.means != r.means {
+			return nil
+		}
+	}
+	return adding
+}
+
+// best returns the best correction that removes something, or that does not.
+func best(all []correction, removes bool) (best *correction) {
+	for i := range all {
+		if r := &all[i]; r.removes() == removes && (best == nil || r.compare(best) < 0) {
+			best = r
+		}
+	}
+	return best
+}
+
+func isError(g Diagnostic) bool { return g.Severity == Error }
+
+func count(d *Document) (errors int) {
+	for _, g := range d.Syntax {
+		if isError(g) {
+			errors++
+		}
+	}
+	return errors
+}
+
+// local returns the correction that consists of the parser's own fixes, if it
+// has one for every error.
+func (c *corrector) local(d *Document) *correction {
+	errors := slices.DeleteFunc(slices.Clone(d.Syntax), func(g Diagnostic) bool { return !isError(g) })
+	if slices.ContainsFunc(errors, func(g Diagnostic) bool { return len(g.Fixes) == 0 }) {
+		return nil
+	}
+	return c.try(d, errors...)
+}
+
+// try applies the fixes of diagnostics, and then what the parser would fix in
+// the result. It returns nil if two of them touch.
+func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
+	r := &correction{src: d.Source, found: ds}
+	for _, g := range ds {
+		var ok bool
+		if r.edits, ok = MergeEdits(r.edits, g.Fixes[0].Edits); !ok {
+			return nil
+		}
+	}
+	c.budget -= len(d.Source.Text)
+	after, p := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
+	r.errors = count(after)
+	r.fixable = !p.guessed && !slices.ContainsFunc(after.Syntax, func(g Diagnostic) bool { return isError(g) && len(g.Fixes) == 0 })
+	r.weigh(after)
+	return r
+}
+
+// weigh sets the shape and meaning of a correction from its result.
+func (r *correction) weigh(after *Document) {
+	r.means = compact(&after.Root)
+	r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
+}
+
+// unclean is the panic of a clean parser at an error.
+type unclean struct{}
+
+// tryClean applies the fix of a diagnostic. It returns nil if the result has an
+// error.
+func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
+	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
+	p := &parser{src: src, text: src.Text, clean: true}
+	defer func() {
+		c.budget -= p.pos
+		if e := recover(); e != nil {
+			if _, ok := e.(unclean); !ok {
+				panic(e)
+			}
+			r = nil
+		}
+	}()
+	after := &Document{Source: src}
+	p.document(after)
+	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
+	r.weigh(after)
+	return r
+}
+
+// known counts the definitions of a policy and their settings.
+func (p *Policy) known() int {
+	n := len(p.Definitions)
+	for _, d := range p.Definitions {
+		for _, s := range d.Settings {
+			if s.Key != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// padded counts the strings that probably end at the wrong side of a space: those
+// that start with one, and those that end with one before a closing bracket if the
+// opening bracket has a space after it.
+func padded(v *Value) (n int) {
+	leading := func(v *Value) {
+		if v.Kind == String && strings.HasPrefix(v.Text(), " ") {
+			n++
+		}
+	}
+	trailing := func(last *Value, first string) {
+		if text := last.Text(); last.Kind == String && last.After == "" && strings.HasPrefix(first, " ") &&
+			strings.HasSuffix(text, " ") && !strings.HasSuffix(text, "  ") {
+			n++
+		}
+	}
+	leading(v)
+	if ms := v.Members(); len(ms) > 0 {
+		trailing(&ms[len(ms)-1].Value, ms[0].Name.Before)
+		for _, m := range ms {
+			leading(&m.Name)
+			n += padded(&m.Value)
+		}
+	}
+	if es := v.Elems(); len(es) > 0 {
+		trailing(&es[len(es)-1].Value, es[0].Value.Before)
+		for _, e := range es {
+			n += padded(&e.Value)
+		}
+	}
+	return n
+}
+
+// compact writes a value without space and comments.
+func compact(v *Value) string {
+	var b strings.Builder
+	var write func(v *Value)
+	write = func(v *Value) {
+		switch v.Kind {
+		case ObjectKind:
+			b.WriteByte('{')
+			for _, m := range v.Object.Members {
+				b.WriteString(m.Name.Raw)
+				b.WriteByte(':')
+				write(&m.Value)
+				b.WriteByte(',')
+			}
+			b.WriteByte('}')
+		case ArrayKind:
+			b.WriteByte('[')
+			for _, e := range v.Array.Elems {
+				write(&e.Value)
+				b.WriteByte(',')
+			}
+			b.WriteByte(']')
+		default:
+			b.WriteString(v.Raw)
+		}
+	}
+	write(v)
+	return b.String()
+}

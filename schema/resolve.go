@@ -1,0 +1,103 @@
+package schema
+
+// MaxString is the most bytes of a string that lws reads as one. It gets a
+// longer one in pieces of MaxString+1 bytes, and refuses a name that is not the
+// first of them.
+const MaxString = 253
+
+// A Resolution says which definitions lws takes for the references of a policy.
+type Resolution struct {
+	// Taken is the definition that lws takes for a reference: its Target in a
+	// sound policy. A reference that lws does not find, so that it refuses the
+	// policy, has none.
+	Taken map[*Reference]*Definition
+
+	// Given is the first server's reference to a certificate or key. lws then
+	// moves the certificate out of its list, and nothing finds it any more.
+	Given map[*Definition]*Reference
+
+	// Lost is, for a reference to a certificate that a server has been given
+	// before, the reference of that server.
+	Lost map[*Reference]*Reference
+}
+
+// Resolve finds the definition that lws takes for each reference. Where lws
+// compares by prefix, that is the newest definition whose name begins with the
+// reference.
+func (p *Policy) Resolve() *Resolution {
+	type query struct {
+		section Section
+		match   Match
+		name    string
+	}
+	r := &Resolution{
+		Taken: map[*Reference]*Definition{},
+		Given: map[*Definition]*Reference{},
+		Lost:  map[*Reference]*Reference{},
+	}
+
+	candidates := map[query][]*Definition{} // for each name that is asked for, the newest last
+	lengths := map[Section][]int{}          // of the names asked for by prefix
+	seen := map[Section]*[MaxString + 1]bool{}
+	for _, ref := range p.References {
+		if len(ref.Name) > MaxString {
+			continue
+		}
+		candidates[query{ref.Key.Ref, ref.Key.Match, ref.Name}] = nil
+		if ref.Key.Match == MatchPrefix {
+			if seen[ref.Key.Ref] == nil {
+				seen[ref.Key.Ref] = &[MaxString + 1]bool{}
+			}
+			if !seen[ref.Key.Ref][len(ref.Name)] {
+				seen[ref.Key.Ref][len(ref.Name)] = true
+				lengths[ref.Key.Ref] = append(lengths[ref.Key.Ref], len(ref.Name))
+			}
+		}
+	}
+	add := func(q query, d *Definition) {
+		if defs, asked := candidates[q]; asked {
+			candidates[q] = append(defs, d)
+		}
+	}
+	refs := p.References
+	for _, d := range p.Definitions {
+		for ; len(refs) > 0 && refs[0].From == d; refs = refs[1:] {
+			ref := refs[0]
+			if ref.Key.Match == MatchUnchecked {
+				if ref.Target != nil {
+					r.Taken[ref] = ref.Target
+				}
+				continue
+			}
+			q := query{ref.Key.Ref, ref.Key.Match, ref.Name}
+			defs := candidates[q]
+			for len(defs) > 0 && r.Given[defs[len(defs)-1]] != nil {
+				defs = defs[:len(defs)-1]
+			}
+			candidates[q] = defs
+			var got *Definition
+			if len(defs) > 0 {
+				got = defs[len(defs)-1]
+				r.Taken[ref] = got
+			}
+			switch {
+			case got == nil || got.Name != ref.Name:
+				if given := r.Given[ref.Target]; given != nil {
+					r.Lost[ref] = given
+				}
+			case ref.Key.Name == "server_cert" || ref.Key.Name == "server_key":
+				r.Given[got] = ref
+			}
+		}
+		if d.Unreadable {
+			continue
+		}
+		add(query{d.Section, MatchExact, d.Name}, d)
+		for _, n := range lengths[d.Section] {
+			if n <= len(d.Name) {
+				add(query{d.Section, MatchPrefix, d.Name[:n]}, d)
+			}
+		}
+	}
+	return r
+}

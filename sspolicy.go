@@ -1,0 +1,161 @@
+// Package sspolicy loads a Secure Streams policy of libwebsockets (lws): it reads
+// the file, applies overlays, checks the result as the command sspolicy does, and
+// compiles it.
+//
+//	p, err := sspolicy.Load("policy.json", sspolicy.Options{})
+//	if err != nil {
+//		return err
+//	}
+//	c, err := runtime.NewContext(p.Policy, runtime.Options{...})
+//
+// Package [runtime] executes the compiled policy. A program whose policy is known
+// when it is built does not need this package: "sspolicy compile" makes Go source
+// of the policy.
+package sspolicy
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/secure-streams/sspolicy/codegen"
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/overlay"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// A Policy is a compiled policy and what it was compiled from.
+type Policy struct {
+	Policy      *policy.Policy
+	Document    *schema.Document    // the text, with overlays applied
+	Diagnostics []schema.Diagnostic // warnings and infos, sorted by position
+}
+
+// Options are how a policy is loaded. The zero value is ready to use.
+type Options struct {
+	Overlays []string // files of fragments, applied in order
+	Lint     lint.Options
+}
+
+// An Error reports a policy that has errors. Load and the other functions return
+// it as *Error.
+type Error struct {
+	Diagnostics []schema.Diagnostic // errors, warnings and infos, sorted by position
+}
+
+// Error describes the first error and counts the others.
+func (e *Error) Error() string {
+	var first *schema.Diagnostic
+	more := -1
+	for i := range e.Diagnostics {
+		if d := &e.Diagnostics[i]; d.Severity == schema.Error {
+			if first == nil {
+				first = d
+			}
+			more++
+		}
+	}
+	if first == nil {
+		return "invalid policy"
+	}
+	text := fmt.Sprintf("%v: %s [%s]", first.Span, first.Message, first.Rule)
+	if more > 0 {
+		text += fmt.Sprintf(" (and %d more)", more)
+	}
+	return text
+}
+
+// Load loads the policy in a file. If the policy or an overlay has errors, the
+// error is an [*Error]; if a file cannot be read, it is an error of package os.
+func Load(file string, o Options) (*Policy, error) {
+	d, err := read(file)
+	if err != nil {
+		return nil, err
+	}
+	return compile(d, o)
+}
+
+// Parse loads the policy in a text. Positions in diagnostics begin with name,
+// which is never opened.
+func Parse(name string, text []byte, o Options) (*Policy, error) {
+	return compile(schema.Parse(name, text), o)
+}
+
+// Loader returns a function that loads a policy as Parse does and returns its
+// compiled form, for packages that take such a function as an option.
+func Loader(name string, o Options) func(text []byte) (*policy.Policy, error) {
+	return func(text []byte) (*policy.Policy, error) {
+		p, err := Parse(name, text, o)
+		if err != nil {
+			return nil, err
+		}
+		return p.Policy, nil
+	}
+}
+
+func compile(d *schema.Document, o Options) (*Policy, error) {
+	var fragments []*schema.Document
+	for _, file := range o.Overlays {
+		f, err := read(file)
+		if err != nil {
+			return nil, err
+		}
+		fragments = append(fragments, f)
+	}
+	return Compile(d, o.Lint, fragments...)
+}
+
+func read(file string) (*schema.Document, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := schema.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return schema.Parse(file, text), nil
+}
+
+// Compile compiles a document with fragments applied in order, as [overlay.Apply]
+// does. It does not change the documents.
+//
+// The compiled form holds what the text says. Errors that affect only lws's JSON
+// parser are therefore warnings.
+func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) (*Policy, error) {
+	d, diags := overlay.Apply(d, fragments...)
+	if d == nil {
+		return nil, &Error{diags}
+	}
+	filter := o.Filter
+	o.Filter = func(diags []schema.Diagnostic) []schema.Diagnostic {
+		if filter != nil {
+			diags = filter(diags)
+		}
+		for i := range diags {
+			if d := &diags[i]; d.Severity == schema.Error && slices.Contains(parserRules, d.Rule) {
+				d.Severity = schema.Warning
+			}
+		}
+		return diags
+	}
+	diags = append(diags, lint.Run(d, rules.All(), o)...)
+	if schema.HasErrors(diags) {
+		return nil, &Error{schema.SortDiagnostics(diags)}
+	}
+	p, more := codegen.Compile(schema.NewPolicy(d))
+	diags = schema.SortDiagnostics(append(diags, more...))
+	if schema.HasErrors(diags) {
+		return nil, &Error{diags}
+	}
+	return &Policy{p, d, diags}, nil
+}
+
+// parserRules are the rules that affect only lws's JSON parser.
+var parserRules = []string{
+	"bad-length", "cert-too-big", "dotted-name", "joined-certs", "leading-text", "long-name", "long-number", "name-not-first",
+	"options-key", "prefix-match", "shared-server-cert", "shared-storage", "surrogate-pair", "too-deep",
+}
