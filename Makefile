@@ -5,7 +5,7 @@ GO ?= go
 FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
-PACKAGES := curl openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients
+PACKAGES := curl git openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients
 # Optional and test-only dependencies are in modules of their own.
 MODULES := . internal/thirdparty runtime/otel
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -43,7 +43,7 @@ need:
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
-	  ! (PATH=$$PATH:/usr/sbin; for p in curl openssl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub; do command -v $$p >/dev/null || exit 1; done); then \
+	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 			echo 'make: the tests need programs that are missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \

@@ -12,7 +12,7 @@ import (
 // TestGit compares a tree with the answers of Git itself.
 func TestGit(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("git is not installed")
+		t.Fatal("git is not installed; make test needs it")
 	}
 	dir := t.TempDir()
 	write := func(name, text string) {
