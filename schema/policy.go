@@ -33,6 +33,16 @@ type Definition struct {
 	// Unreadable is set on a definition in a form that lws does not read, such
 	// as a trust store in the form {"name": ["cert"]} of lws's README.
 	Unreadable bool
+
+	keys uint64 // the keyBits of Settings; most calls of Get are for absent keys
+}
+
+// keyBit returns one of 64 bits for a key.
+func keyBit(key string) uint64 {
+	if key == "" {
+		return 1
+	}
+	return 1 << ((7*len(key) + int(key[0]) + 3*int(key[len(key)-1])) % 64)
 }
 
 // A Setting is a key of a definition with its value.
@@ -85,9 +95,11 @@ func NewPolicy(d *Document) *Policy {
 // text, since references resolve to earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
+	d.Settings = make([]*Setting, 0, len(v.Members()))
 	for _, m := range v.Members() {
 		set := &Setting{LookupKey(s, m.Key), m}
 		d.Settings = append(d.Settings, set)
+		d.keys |= keyBit(m.Key)
 		if set.Key != nil && set.Key.Ref != Top {
 			if m.Value.Kind == String {
 				p.refer(d, set.Key, &m.Value)
@@ -159,6 +171,9 @@ func (p *Policy) Section(s Section) []*Definition { return p.bySection[s] }
 
 // Get returns the setting of a key: the last one, as in lws, or nil.
 func (d *Definition) Get(key string) *Setting {
+	if d.keys&keyBit(key) == 0 {
+		return nil
+	}
 	for i := len(d.Settings) - 1; i >= 0; i-- {
 		if d.Settings[i].Member.Key == key {
 			return d.Settings[i]
