@@ -421,9 +421,9 @@ func (p *parser) member(start int) *Member {
 		p.top = m.Key
 	}
 	switch c := p.peek(); {
-	case c == ':' || c == '=':
+	case c == ':' || c == '=' || c == ';':
 		at := p.pos
-		for p.pos < len(p.text) && strings.IndexByte(":=>", p.text[p.pos]) >= 0 && p.pos-at < 2 {
+		for p.pos < len(p.text) && strings.IndexByte(":=>;", p.text[p.pos]) >= 0 && p.pos-at < 2 {
 			p.pos++
 		}
 		if m.Colon = p.text[at:p.pos]; m.Colon != ":" {
@@ -445,8 +445,12 @@ func (p *parser) member(start int) *Member {
 		m.Comma = p.comma(&m.Value, true)
 		return m
 	}
-	at := m.Name.Span.End
-	p.fixf(at, at, `insert ":"`, ":", "\":\" is missing after the key %s", QuoteName(m.Key))
+	at, missing := m.Name.Span.End, `":" is missing after the key %s`
+	if startsValue.MatchString(p.text[p.pos:]) && !isKey.MatchString(p.text[p.pos:]) {
+		p.fixf(at, at, `insert ":"`, ":", missing, QuoteName(m.Key))
+	} else {
+		p.errorf(at, at, missing, QuoteName(m.Key))
+	}
 	m.Value = p.value()
 	m.Comma = p.comma(&m.Value, true)
 	return m
@@ -517,8 +521,8 @@ func (p *parser) quoted() (text string, ok bool) {
 }
 
 // comma reads the comma after the value of a member or an element. It reports a
-// missing one, except before a closing bracket. Before a string that is not the key
-// of a member, it offers no fix.
+// missing one, except before a closing bracket. It offers no fix after a member if no
+// key follows.
 func (p *parser) comma(after *Value, member bool) string {
 	switch c := p.peek(); {
 	case c == ',':
@@ -539,7 +543,7 @@ func (p *parser) comma(after *Value, member bool) string {
 		}
 	}
 	const missing = `"," is missing here, before %s`
-	if member && notKey.MatchString(p.text[p.pos:]) {
+	if rest := p.text[p.pos:]; member && (notKey.MatchString(rest) || !startsKey.MatchString(rest)) {
 		p.errorf(at, at, missing, p.upcoming())
 	} else {
 		p.fixf(at, at, `insert ","`, ",", missing, p.upcoming())
@@ -547,8 +551,13 @@ func (p *parser) comma(after *Value, member bool) string {
 	return ""
 }
 
-// notKey matches a string that is not followed by a colon.
-var notKey = regexp.MustCompile(`^"[^"\\\n]*"\s*[,\]}]`)
+var (
+	// notKey matches a string that a comma or a closing bracket follows.
+	notKey      = regexp.MustCompile(`^"[^"\\\n]*"\s*[,\]}]`)
+	isKey       = regexp.MustCompile(`^"[^"\\\n]*"\s*:`)
+	startsKey   = regexp.MustCompile(`^["'A-Za-z_$]`)
+	startsValue = regexp.MustCompile(`^["'A-Za-z0-9{\[-]`)
+)
 
 // upcoming returns the start of the next token, for a message.
 func (p *parser) upcoming() string {

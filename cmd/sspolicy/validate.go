@@ -87,7 +87,7 @@ func (c *lintCmd) Run(p *program) error {
 	}
 	err = c.check(p, targets, "warning", options)
 	if n := known.stale(targets); n > 0 {
-		fmt.Fprintf(p.stderr, "sspolicy: %s: %d findings are gone: update it with --write-baseline\n", c.Baseline, n)
+		fmt.Fprintf(p.stderr, "sspolicy: %s: findings that are gone: %d; update it with --write-baseline\n", c.Baseline, n)
 	}
 	return err
 }
