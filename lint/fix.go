@@ -29,6 +29,7 @@ func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []sche
 	o.unlimited = true // a finding that was hidden behind others is not a new one
 	f := &fixer{rules: rules, o: o}
 	cur := &state{doc: d, found: f.run(d)}
+	first := places(slices.Clone(cur.found))
 	var fixed []schema.Diagnostic
 	for {
 		f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
@@ -40,13 +41,33 @@ func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []sche
 			break
 		}
 		for _, g := range next.fixed {
-			g.Span = cur.original(d.Source, g.Span)
+			g.Span = first.place(g, cur.original(d.Source, g.Span))
 			fixed = append(fixed, g)
 		}
 		next.steps = slices.Concat(cur.steps, next.steps)
 		cur = next
 	}
 	return cur.doc, schema.SortDiagnostics(fixed)
+}
+
+// places are the findings in a text whose fixes have not been applied yet.
+type places []schema.Diagnostic
+
+// place returns the place of a finding that is probably at a span. A fix may have
+// moved it together with other text: then it is that of a finding with the same
+// message.
+func (p *places) place(g schema.Diagnostic, at schema.Span) schema.Span {
+	same := func(first schema.Diagnostic) bool { return first.Rule == g.Rule && first.Message == g.Message }
+	i := slices.IndexFunc(*p, func(first schema.Diagnostic) bool { return same(first) && first.Span == at })
+	if i < 0 {
+		i = slices.IndexFunc(*p, same)
+	}
+	if i < 0 {
+		return at
+	}
+	at = (*p)[i].Span
+	*p = slices.Delete(*p, i, i+1)
+	return at
 }
 
 // A fixer applies fixes to a document.
