@@ -67,6 +67,7 @@ type validator struct {
 	diags  []Diagnostic
 	excess map[string]*Excess // by rule; nil means no limit
 	around *Object            // the object whose members are being checked
+	entry  bool               // the value being checked is an element of the list of its key
 }
 
 // has reports whether the object being checked has a member with this key.
@@ -115,14 +116,17 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 		v.report(RuleBadCount, Error, val.Span, "%s is empty: it takes at least %d", k.Name, s.MinItems)
 	}
 	if s.Items2020 != nil {
+		defer func(entry bool) { v.entry = entry }(v.entry)
 		for _, e := range val.Array.Elems {
+			v.entry = true
 			v.value(s.Items2020, in, k, &e.Value)
 		}
 	}
 }
 
 func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value) {
-	defer func(o *Object) { v.around = o }(v.around)
+	defer func(o *Object, entry bool) { v.around, v.entry = o, entry }(v.around, v.entry)
+	v.entry = false
 	seen := make(map[string]*Member, len(val.Object.Members))
 	var lists []*Member // the first of each key with a limited number of entries
 	for _, m := range val.Object.Members {
@@ -362,6 +366,9 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 	name := "this"
 	if k != nil {
 		name = k.Name
+		if v.entry {
+			name = "an entry of " + name
+		}
 	}
 	switch keyword := err.KeywordLocation[strings.LastIndexByte(err.KeywordLocation, '/')+1:]; keyword {
 	case "type":
@@ -399,7 +406,11 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	for _, t := range s.Types {
 		want = append(want, article(t))
 	}
-	d := v.report(RuleWrongType, Error, val.Span, "%s must be %s, not %s", name, strings.Join(want, " or "), val.Kind)
+	not := val.Kind.String()
+	if val.Kind == Number {
+		not = shortNumber(val.Raw)
+	}
+	d := v.report(RuleWrongType, Error, val.Span, "%s must be %s, not %s", name, strings.Join(want, " or "), not)
 	text := val.Text()
 	switch {
 	case k != nil && k.Inert && k.Section == Top:
