@@ -160,13 +160,19 @@ func (s *Stream) context() context.Context {
 // create delivers the first states of a stream. It reports whether the stream
 // lives on.
 func (s *Stream) create() bool {
-	finished := false
+	done := false
 	defer func() {
-		if !finished { // a callback panicked, or ended the goroutine
+		if !done { // a callback panicked, or ended the goroutine
 			s.mu.Lock()
 			s.machine.Kill()
 			s.stopRetryLocked()
 			s.stopTimeoutLocked()
+			if l := s.link; l != nil {
+				l.phase, l.spent = finished, true
+				if l.late != nil {
+					l.late.Stop()
+				}
+			}
 			s.dropLinkLocked()
 			s.mu.Unlock()
 			s.remove()
@@ -180,15 +186,20 @@ func (s *Stream) create() bool {
 	if l != nil {
 		if o, ok := l.t.connector.(transport.Opener); ok {
 			if err := o.Open(l); err != nil {
-				s.finish(l, err)
-				l, gone = s.settleAndUnlock()
+				if s.finish(l, err) {
+					l, gone = s.settleAndUnlock()
+				} else { // abandoned
+					s.mu.Lock()
+					l, gone = nil, s.machine.Gone()
+					s.mu.Unlock()
+				}
 			}
 		}
 		if l != nil {
 			go s.work(l)
 		}
 	}
-	finished = true
+	done = true
 	return !gone
 }
 
@@ -221,7 +232,9 @@ func (s *Stream) requestTxLocked() error {
 	}
 	s.wantsTx = true
 	if s.machine.Attempting() {
-		s.link.signalTxLocked()
+		if s.link != nil { // nil while the policy is renewed; the attempt will ask
+			s.link.signalTxLocked()
+		}
 	} else if s.machine.Request() {
 		s.wakeLocked()
 	}
@@ -418,11 +431,20 @@ func (s *Stream) work(l *link) {
 // abandon goes on without a transport that does not give up. Its Run may return at
 // any time to come.
 func (s *Stream) abandon(l *link) {
+	s.mu.Lock()
+	if s.busy && l.phase == attempting { // a callback is slow, not the transport
+		l.late.Reset(abandonAfter)
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
 	if !s.finish(l, nil) {
 		return
 	}
-	s.e.log.Warn("sspolicy: a transport does not give up; the stream goes on without it",
-		"streamtype", s.t.stream.Name, "cause", l.cause)
+	name, cause := s.t.stream.Name, l.cause
+	s.mu.Unlock()
+	s.e.log.Warn("sspolicy: a transport does not give up; the stream goes on without it", "streamtype", name, "cause", cause)
+	s.mu.Lock()
 	next, _ := s.settleAndUnlock()
 	s.work(next)
 }
@@ -505,8 +527,10 @@ func (s *Stream) resolveLocked() {
 // deliverLocked does a machine's Deliver or Illegal, without mu in the callback.
 func (s *Stream) deliverLocked(e machine.Effect) Result {
 	if e.Do == machine.Illegal {
-		s.e.log.Error("sspolicy: internal error: illegal state; the stream is destroyed",
-			"streamtype", s.t.stream.Name, "from", s.machine.State(), "to", e.State)
+		name, from := s.t.stream.Name, s.machine.State()
+		s.mu.Unlock()
+		s.e.log.Error("sspolicy: internal error: illegal state; the stream is destroyed", "streamtype", name, "from", from, "to", e.State)
+		s.mu.Lock()
 		return DestroyMe
 	}
 	l, h := s.link, s.h

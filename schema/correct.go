@@ -320,7 +320,9 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
 	after := &Document{Source: src}
 	p.document(after)
 	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
-	if r.removes() && slices.ContainsFunc(p.diags, func(g Diagnostic) bool { return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && ofBracket(g.Fixes[0].Edits[0]) }) {
+	if r.removes() && slices.ContainsFunc(p.diags, func(g Diagnostic) bool {
+		return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && ofBracket(g.Fixes[0].Edits[0])
+	}) {
 		return nil // without one bracket, another one is too many
 	}
 	r.weigh(after)

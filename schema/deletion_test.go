@@ -22,6 +22,10 @@ func TestDeletions(t *testing.T) {
 		t.Fatal("DELETIONS is not a positive number")
 	}
 	for k, file := range policies(t) {
+		most := most
+		if !strings.HasPrefix(file, "..") && most < 10 {
+			most = 1 // of the many in SSPOLICY_CORPUS
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

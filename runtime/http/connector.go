@@ -75,9 +75,10 @@ func (n *connector) reserves(name string) bool {
 
 // A lazyPool is a pool that a connector gets at its first use.
 type lazyPool struct {
-	mu  sync.Mutex
-	p   atomic.Pointer[pool]
-	key poolKey // of p
+	mu     sync.Mutex
+	p      atomic.Pointer[pool]
+	key    poolKey // of p
+	closed bool    // a late attempt does not get a pool
 }
 
 // pool returns the pool for requests with or without TLS.
@@ -115,6 +116,9 @@ func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*p
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	if z.closed {
+		return nil, transport.ErrClosed
+	}
 	p := z.p.Load()
 	if p != nil {
 		if z.key == k {
@@ -132,9 +136,12 @@ func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*p
 func (n *connector) Close() error {
 	for i := range n.pools {
 		z := &n.pools[i]
-		if p := z.p.Load(); p != nil {
+		z.mu.Lock()
+		if p := z.p.Load(); p != nil && !z.closed {
 			n.t.release(z.key, p)
 		}
+		z.closed = true
+		z.mu.Unlock()
 	}
 	return nil
 }

@@ -102,10 +102,10 @@ func (n *connector) refuse(text string, check func(string) string) string {
 func (n *connector) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for k, h := range n.hubs {
-		delete(n.hubs, k)
+	for _, h := range n.hubs {
 		n.t.release(h)
 	}
+	n.hubs = nil
 	return nil
 }
 
@@ -121,6 +121,9 @@ func (n *connector) hub(ctx context.Context, l transport.Link, id string) (*hub,
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.hubs == nil {
+		return nil, transport.ErrClosed
+	}
 	h := n.hubs[k]
 	if h == nil {
 		h = n.t.hub(k)

@@ -13,8 +13,9 @@ const (
 	maxUnsent = 64 << 10
 
 	// flushLimit is how long a stream that ends waits for its packets to be
-	// written.
-	flushLimit = 3 * time.Second
+	// written. With unsubscribeLimit it is less than the 5 s after which a transport
+	// is abandoned.
+	flushLimit = 1500 * time.Millisecond
 )
 
 // A writer writes the packets of a connection, complete and in order. A caller

@@ -102,6 +102,10 @@ func (n connector) Run(ctx context.Context, l transport.Link) error {
 		if dialing.Wait(); err != nil {
 			return err
 		}
+		if ctx.Err() != nil { // the dial took no notice
+			conn.Close()
+			return context.Cause(ctx)
+		}
 	}
 	return newSession(ctx, n.setup, l, k, conn).run()
 }

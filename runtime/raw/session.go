@@ -109,8 +109,10 @@ func (s *session) run() (err error) {
 	k.mu.Unlock()
 	defer func() {
 		k.mu.Lock()
-		changed := k.state.Mode != Unencrypted
-		k.s, k.state.Mode, k.state.Encrypted = nil, Unencrypted, false
+		changed := k.s == s && k.state.Mode != Unencrypted
+		if k.s == s { // another attempt may have begun without this one
+			k.s, k.state.Mode, k.state.Encrypted = nil, Unencrypted, false
+		}
 		k.mu.Unlock()
 		if changed {
 			_ = s.modeChanged(Unencrypted) // fails if the link has ended
@@ -595,7 +597,7 @@ func (s *session) handshake(mode Mode) error {
 		case errors.Is(err, io.EOF): // io.EOF is a clean end
 			err = io.ErrUnexpectedEOF
 		}
-		return &HandshakeError{mode, err}
+		return &HandshakeError{mode, transport.TLSError(err)}
 	}
 	k.mu.Lock()
 	s.conn = secure

@@ -3,11 +3,15 @@ package raw_test
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -624,5 +628,32 @@ func TestTruncated(t *testing.T) {
 		if tr.Body() != "hello" || !errors.Is(s.Err(), tt.want) {
 			t.Errorf("%s: received %q, Err returns %v, want %v", tt.name, tr.Body(), s.Err(), tt.want)
 		}
+	}
+}
+
+// TestCertificateNames checks that names in a certificate do not reach a log as they
+// are.
+func TestCertificateNames(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"a\nERROR forged\x1b[31m"}}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	addr := serveTLS(t, config, func(c net.Conn) { c.(*tls.Conn).Handshake() })
+	st := streamType(addr, secure)
+	st.Endpoint = "localhost"
+	c := newContext(t, runtime.Options{}, st)
+	tr := newTrace()
+	s := teststream.Must(c.NewStream("s", tr.handlers()))
+	s.Connect()
+	tr.awaitEvent(t, "UNR")
+	var handshake *raw.HandshakeError
+	if err := s.Err(); !errors.As(err, &handshake) || strings.ContainsAny(err.Error(), "\n\x1b") || !strings.Contains(err.Error(), `a\nERROR forged\x1b`) {
+		t.Errorf("got %q", err)
 	}
 }

@@ -54,21 +54,39 @@ func (p *pipe) over() bool {
 	}
 }
 
-// An end is what the transport keeps with a source or an accepted stream. The attempts
-// and callbacks of a stream do not overlap, so it needs no lock.
+// An end is what the transport keeps with a source or an accepted stream. The stream
+// may go on while the Run of an attempt before has not returned.
 type end struct {
-	pipe     *pipe // nil if a source is not connected
 	accepted bool
-	link     transport.Link // that Open has connected
+
+	mu   sync.Mutex
+	pipe *pipe          // nil if a source is not connected
+	link transport.Link // that Open has connected
 }
 
 // leave closes the pipe. A source gets another one from its next attempt.
 func (e *end) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.leaveLocked()
+}
+
+func (e *end) leaveLocked() {
 	if e.pipe != nil {
 		e.pipe.close()
 	}
 	if !e.accepted {
 		e.pipe = nil
+	}
+}
+
+// over is leave, unless another attempt than that on l has begun.
+func (e *end) over(l transport.Link) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.link == l {
+		e.link = nil
+		e.leaveLocked()
 	}
 }
 
@@ -101,18 +119,22 @@ func source(e *end) transport.Option {
 // Open implements transport.Opener.
 func (c connector) Open(l transport.Link) error {
 	e := endOf(l)
-	if e.pipe == nil {
-		p, err := c.t.accept(c.setup.Stream.Name)
-		if err != nil {
+	e.mu.Lock()
+	p := e.pipe
+	e.mu.Unlock()
+	if p == nil {
+		var err error
+		if p, err = c.t.accept(c.setup.Stream.Name); err != nil {
 			return err
 		}
-		e.pipe = p
 	}
+	e.mu.Lock()
+	e.pipe, e.link = p, l
+	e.mu.Unlock()
 	if err := l.Connected(); err != nil {
-		e.leave()
+		e.over(l)
 		return err
 	}
-	e.link = l
 	return nil
 }
 
@@ -123,16 +145,21 @@ func endOf(l transport.Link) *end { return l.Data(func() any { return new(end) }
 // Run passes payload to and from the stream.
 func (c connector) Run(ctx context.Context, l transport.Link) error {
 	e := endOf(l)
-	if e.link != l {
+	e.mu.Lock()
+	p, open := e.pipe, e.link == l
+	e.mu.Unlock()
+	if !open {
 		if err := c.Open(l); err != nil {
 			return err
 		}
+		e.mu.Lock()
+		p = e.pipe
+		e.mu.Unlock()
 	}
-	p := e.pipe
-	defer func() {
-		e.link = nil
-		e.leave()
-	}()
+	if p == nil {
+		return io.EOF // the stream has ended
+	}
+	defer e.over(l)
 	in, out := p.toSource, p.toSink
 	if e.accepted {
 		in, out = out, in

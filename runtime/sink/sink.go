@@ -156,7 +156,8 @@ func (t *Transport) accept(streamtype string) (*pipe, error) {
 		leave()
 		return nil, ErrRefused
 	}
-	e := &end{pipe: newPipe(), accepted: true}
+	p := newPipe()
+	e := &end{pipe: p, accepted: true}
 	s, err := k.c.NewStream(streamtype, h, transport.Option{
 		Protocol: policy.ProtocolSink,
 		Data:     func() any { return e },
@@ -169,7 +170,7 @@ func (t *Transport) accept(streamtype string) (*pipe, error) {
 		},
 	})
 	switch {
-	case err == nil && e.pipe.over(): // declined or destroyed by a callback
+	case err == nil && p.over(): // declined or destroyed by a callback
 		s.Destroy()
 		return nil, ErrRefused
 	case errors.Is(err, runtime.ErrRefused):
@@ -178,5 +179,5 @@ func (t *Transport) accept(streamtype string) (*pipe, error) {
 		leave() // End is not called if the stream got no state
 		return nil, errors.Unwrap(err)
 	}
-	return e.pipe, nil
+	return p, nil
 }

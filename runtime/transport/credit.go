@@ -49,21 +49,25 @@ func (c *Credit) Restart() {
 // Take waits until there is credit, and takes 1 to n bytes of it, as many as there
 // are. n must be positive. The error is the cause of ctx, and n is 0 then.
 func (c *Credit) Take(ctx context.Context, n int) (int, error) {
-	n, err := c.Wait(ctx, n) // 0 with an error
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left -= uint64(n)
-	return n, err
+	return c.wait(ctx, n, true)
 }
 
 // Wait is Take, but takes nothing.
-func (c *Credit) Wait(ctx context.Context, n int) (int, error) {
+func (c *Credit) Wait(ctx context.Context, n int) (int, error) { return c.wait(ctx, n, false) }
+
+func (c *Credit) wait(ctx context.Context, n int, take bool) (int, error) {
 	for {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx) // the credit is that of another attempt
+		}
 		c.mu.Lock()
-		k := int(min(uint64(n), c.left))
+		k := min(uint64(n), c.left)
+		if take {
+			c.left -= k
+		}
 		c.mu.Unlock()
 		if k > 0 {
-			return k, nil
+			return int(k), nil
 		}
 		select {
 		case <-c.more:

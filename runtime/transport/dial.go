@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -74,10 +77,35 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 	trace.TLSHandshakeDone(secure.ConnectionState(), err)
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, TLSError(err)
 	}
 	return secure, nil
 }
+
+// TLSError returns an error of crypto/tls with a text that can be shown. Names in a
+// certificate are those that the peer chose: control characters in them are escaped,
+// and long texts are cut.
+func TLSError(err error) error {
+	text := err.Error()
+	if len(text) > maxTLSError {
+		text = text[:maxTLSError] + "…"
+	} else if !strings.ContainsFunc(text, unicode.IsControl) {
+		return err
+	}
+	quoted := strconv.Quote(text)
+	return &tlsError{strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`), err}
+}
+
+// maxTLSError limits the text of an error about TLS, in bytes.
+const maxTLSError = 1024
+
+type tlsError struct {
+	text string
+	err  error
+}
+
+func (e *tlsError) Error() string { return e.text }
+func (e *tlsError) Unwrap() error { return e.err }
 
 // ServerName returns the host name that a target's certificate must be valid for:
 // "localhost" for a unix socket, else the host.

@@ -3,6 +3,9 @@ package transport
 import (
 	"fmt"
 	"log"
+	"strconv"
+	"strings"
+	"unicode"
 )
 
 // A Logger receives what a program cannot learn otherwise, such as an internal
@@ -25,7 +28,11 @@ func (stdLogger) Error(msg string, args ...any) { stdLog("ERROR", msg, args) }
 
 func stdLog(level, msg string, args []any) {
 	for i := 0; i+1 < len(args); i += 2 {
-		msg += fmt.Sprintf(" %v=%v", args[i], args[i+1])
+		text := fmt.Sprint(args[i+1])
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			text = strconv.Quote(text)
+		}
+		msg += fmt.Sprintf(" %v=%s", args[i], text)
 	}
 	log.Print(level, " ", msg)
 }
