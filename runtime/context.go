@@ -59,7 +59,8 @@ type Options struct {
 	Wake func(at time.Time)
 
 	// Jitter returns the random number that spreads retries, uniform over 0 to
-	// 65535. It may be called from many goroutines. Nil means math/rand/v2.
+	// 65535. It may be called from many goroutines, each with its stream locked: it
+	// must not call methods of streams, nor panic. Nil means math/rand/v2.
 	Jitter func() uint16
 }
 

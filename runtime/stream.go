@@ -257,7 +257,8 @@ func (s *Stream) Connect() error {
 }
 
 // PauseRx stops the delivery of payload until ResumeRx, so that the peer has to
-// wait. Tx is called all the same. A piece whose delivery has begun is not stopped.
+// wait. Tx is called all the same. A piece whose delivery has begun is not stopped,
+// and neither are pieces without payload: the end of a message, figures of perf.
 // A transport that has a piece to deliver reads no further, and so may notice the
 // end of the connection only after ResumeRx.
 func (s *Stream) PauseRx() {

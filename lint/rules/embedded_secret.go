@@ -108,6 +108,10 @@ func secrets(p *lint.Pass, v *schema.Value, key string, walk bool) {
 			found(len(name)+1, len(text), "http_auth_header is the name of a header, such as %s: the text after it is not sent, and may be a secret", schema.Quote(name+":"))
 			return
 		}
+		if at := preamble.FindStringSubmatchIndex(text); at != nil && credentials(text[at[2]:at[3]], text[at[4]:at[5]]) || looksSecret(text) {
+			found(0, len(text), "http_auth_header is the name of a header, such as \"authorization:\", not its value, which may be a secret")
+			return
+		}
 	case "http_auth_preamble":
 		text := v.Text()
 		if at := preamble.FindStringSubmatchIndex(text); at != nil && credentials(text[at[2]:at[3]], text[at[4]:at[5]]) {
@@ -136,4 +140,14 @@ func credentials(scheme, rest string) bool {
 		return err == nil && utf8.Valid(b) && strings.Contains(string(b), ":")
 	}
 	return len(rest) >= 16 && withDigit.MatchString(rest) && !strings.HasSuffix(strings.TrimRight(rest, `"`), "=")
+}
+
+// looksSecret reports whether a text in the place of the name of a header is rather
+// the value: the name of an auth scheme, or a token.
+func looksSecret(text string) bool {
+	switch lowerASCII(text) {
+	case "basic", "bearer", "digest", "token":
+		return true
+	}
+	return len(text) >= 16 && withDigit.MatchString(text) && !strings.ContainsAny(text, "-:")
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -24,7 +25,7 @@ policy has the colon (4.3.10 and 5.0.0).`,
 		for _, d := range streams(p) {
 			eachHeader(d, func(v *schema.Value) {
 				name := v.Text()
-				if strings.ContainsAny(name, ": \t") || headerPrefixOf(name) != "" && strings.TrimSuffix(headerPrefixOf(name), ":") != name {
+				if !policy.IsToken(name) || looksSecret(name) || headerPrefixOf(name) != "" && strings.TrimSuffix(headerPrefixOf(name), ":") != name {
 					return // the latter is a header-prefix
 				}
 				g := p.Reportf(v.Span, "write %s, with a colon", schema.Quote(name+":"))

@@ -240,6 +240,8 @@ func TestTrust(t *testing.T) {
 		{"bearer", client(tls + `,"http_auth_preamble":"Bearer 0123456789abcdef"`), []string{`warning|embedded-secret|0123456789abcdef|holds credentials`}},
 		{"what tokens follow", client(tls + `,"http_auth_preamble":"AWS4-HMAC-SHA256 Credential="`), nil},
 		{"bearer alone", client(tls + `,"http_auth_preamble":"Bearer "`), nil},
+		{"a value in the place of a header", client(tls + `,"http_auth_header":"Bearer eyJhbGciOiJIUzI1NiJ9"`), []string{`warning|embedded-secret|Bearer eyJhbGciOiJIUzI1NiJ9|http_auth_header is the name of a header`}},
+		{"a token in the place of a header", client(tls + `,"http_auth_header":"eyJhbGciOiJIUzI1NiJ9"`), []string{`warning|embedded-secret|eyJhbGciOiJIUzI1NiJ9|http_auth_header is the name of a header`}},
 		{"header with its value", client(tls + `,"http_auth_header":"authorization: Bearer abc"`), []string{`warning|embedded-secret| Bearer abc|http_auth_header is the name of a header`}},
 		{"password of a proxy", `{"via-socks5":"user:pass@127.0.0.1:1080"}`, []string{`warning|embedded-secret|pass|via-socks5 holds a password`}},
 		{"proxy", `{"via-socks5":"127.0.0.1:1080"}`, nil},
