@@ -155,3 +155,38 @@ func (p *preparer) Prepare(s *transport.Setup) (transport.Connector, error) {
 	p.f(s)
 	return p.fake.Prepare(s)
 }
+
+// TestLateMetadata checks that an abandoned attempt does not see the metadata of the
+// next.
+func TestLateMetadata(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, Metadata: []policy.Metadata{{Name: "m"}}}
+		attempts, late := 0, make(chan string, 1)
+		f := &fake{func(ctx context.Context, l transport.Link) error {
+			if err := l.Connected(); err != nil {
+				return err
+			}
+			if attempts++; attempts > 1 {
+				<-ctx.Done()
+				return nil
+			}
+			<-ctx.Done()
+			time.Sleep(10 * time.Second)
+			value, _ := l.Metadata(0)
+			late <- value
+			return nil
+		}}
+		c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{f}, Logger: slog.New(slog.DiscardHandler)}, st)
+		tr := newTrace(on{"CRE": connect, "TMO": teststream.Disconnect, "DIS": func(s *runtime.Stream) runtime.Result {
+			s.SetMetadata("m", "for the next")
+			s.Connect()
+			return runtime.OK
+		}})
+		s := newStream(t, c, tr.handlers())
+		s.StartTimeout(time.Second)
+		if value := <-late; value != "" {
+			t.Errorf("the late attempt reads %q", value)
+		}
+		s.Destroy()
+	})
+}

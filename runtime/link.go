@@ -180,7 +180,7 @@ func (l *link) URL() string { return l.url }
 func (l *link) Metadata(item int) (value string, set bool) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if own := l.s.meta.own(); item < len(own) {
+	if own := l.ownLocked(); item < len(own) {
 		return own[item].Text, own[item].Set
 	}
 	return "", false
@@ -189,12 +189,24 @@ func (l *link) Metadata(item int) (value string, set bool) {
 func (l *link) Expand(t *policy.Template) string {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return t.Expand(l.s.meta.own())
+	return t.Expand(l.ownLocked())
+}
+
+// ownLocked returns the metadata that the program has set. An attempt that has been
+// abandoned gets none: it may be meant for another peer.
+func (l *link) ownLocked() []policy.Value {
+	if l.phase == finished {
+		return nil
+	}
+	return l.s.meta.own()
 }
 
 func (l *link) DirectHeaders() []transport.Field {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
+	if l.phase == finished {
+		return nil
+	}
 	return l.s.meta.directHeaders().all()
 }
 
