@@ -137,7 +137,7 @@ func (n *connector) Close() error {
 	for i := range n.pools {
 		z := &n.pools[i]
 		z.mu.Lock()
-		if p := z.p.Load(); p != nil && !z.closed {
+		if p := z.p.Swap(nil); p != nil {
 			n.t.release(z.key, p)
 		}
 		z.closed = true
