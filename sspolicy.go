@@ -120,16 +120,12 @@ func read(file string) (*schema.Document, error) {
 	return schema.Parse(file, text), nil
 }
 
-// Compile compiles a document with fragments applied in order, as [overlay.Apply]
-// does. It does not change the documents.
+// Compile compiles a document with fragments applied in order, as [Overlay] does. It
+// does not change the documents.
 //
 // The compiled form holds what the text says. Errors that affect only lws's JSON
 // parser are therefore warnings.
 func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) (*Policy, error) {
-	d, diags := overlay.Apply(d, fragments...)
-	if d == nil {
-		return nil, &Error{diags}
-	}
 	filter := o.Filter
 	o.Filter = func(diags []schema.Diagnostic) []schema.Diagnostic {
 		if filter != nil {
@@ -142,9 +138,15 @@ func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) 
 		}
 		return diags
 	}
-	diags = append(diags, lint.Run(d, rules.All(), o)...)
+	var diags []schema.Diagnostic
+	if len(fragments) == 0 {
+		diags = lint.Run(d, rules.All(), o)
+	} else {
+		r := Overlay(d, fragments, overlay.Options{}, o)
+		d, diags = r.Document, r.Diagnostics
+	}
 	if schema.HasErrors(diags) {
-		return nil, &Error{schema.SortDiagnostics(diags)}
+		return nil, &Error{diags}
 	}
 	p, more := codegen.Compile(schema.NewPolicy(d))
 	diags = schema.SortDiagnostics(append(diags, more...))

@@ -24,9 +24,11 @@ type Rule struct {
 	Why      string          // what the mistake means for the author, in Markdown
 	LWS      string          // what lws does, and the versions this was measured on
 
-	// Bad is a policy that breaks the rule. Good does what Bad was meant to do.
-	Bad, Good string
-	Versions  []schema.Version // of lws, for the examples; nil for the latest
+	// Bad is a policy that breaks the rule. Good does what Bad was meant to do. If
+	// Base is not empty, the rule is about fragments: package overlay checks it,
+	// and Bad and Good are fragments over the policy Base.
+	Base, Bad, Good string
+	Versions        []schema.Version // of lws, for the examples; nil for the latest
 
 	// Group makes the rule opt-in: Run checks it only if Options.With names the
 	// group or the rule. It is "" for a rule that is always checked.

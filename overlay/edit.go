@@ -44,25 +44,117 @@ func follow(v *schema.Value, comma *string, indent string) (before, after string
 	return entry + indent, bracket
 }
 
-// add appends a member to an object.
-func add(o *schema.Object, m *schema.Member) {
+// precede splits the text before an entry into the text before a new entry in its
+// place, and that before the entry itself, which keeps the comments above it.
+func precede(before string) (entry, next string) {
+	first, own := line(before)
+	return first + space(own), own
+}
+
+// add adds a member to an object, before the one at index i, and returns it. Its
+// layout follows the other members.
+func add(o *schema.Object, i int, m *schema.Member) *schema.Member {
 	n := &schema.Member{Name: m.Name, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
 	n.Name.Before, n.Value.After = "", ""
-	if len(o.Members) > 0 {
+	switch {
+	case i < len(o.Members):
+		next := o.Members[i]
+		n.Name.Before, next.Name.Before = precede(next.Name.Before)
+		n.Name.After, n.Value.Before, n.Comma = next.Name.After, next.Value.Before, ","
+	case len(o.Members) > 0:
 		prev := o.Members[len(o.Members)-1]
 		n.Name.Before, n.Value.After = follow(&prev.Value, &prev.Comma, space(prev.Name.Before))
 		n.Name.After, n.Value.Before = prev.Name.After, prev.Value.Before
 	}
-	o.Members = append(o.Members, n)
+	o.Members = slices.Insert(o.Members, i, n)
+	return n
 }
 
-// appendElem appends a value to an array.
-func appendElem(a *schema.Array, v schema.Value) {
-	if len(a.Elems) > 0 {
+// insert adds a value to an array, before the element at index i, and returns it.
+// Its layout follows the other elements.
+func insert(a *schema.Array, i int, v schema.Value) *schema.Value {
+	n := &schema.Element{Value: v.Clone()}
+	n.Value.Before, n.Value.After = "", ""
+	switch {
+	case i < len(a.Elems):
+		next := a.Elems[i]
+		n.Value.Before, next.Value.Before = precede(next.Value.Before)
+		n.Comma = ","
+	case len(a.Elems) > 0:
 		prev := a.Elems[len(a.Elems)-1]
-		v.Before, v.After = follow(&prev.Value, &prev.Comma, space(prev.Value.Before))
+		n.Value.Before, n.Value.After = follow(&prev.Value, &prev.Comma, space(prev.Value.Before))
 	}
-	a.Elems = append(a.Elems, &schema.Element{Value: v})
+	a.Elems = slices.Insert(a.Elems, i, n)
+	return &n.Value
+}
+
+// object returns an object with one member, without the space around it.
+func object(m *schema.Member) schema.Value {
+	n := &schema.Member{Name: m.Name, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
+	n.Name.Before, n.Value.After = "", ""
+	return schema.Value{Span: m.Span(), Kind: schema.ObjectKind, Object: &schema.Object{Members: []*schema.Member{n}, Close: "}"}}
+}
+
+// withoutNulls returns an object with a member of a fragment that is new, and so
+// without the settings and entries that are null.
+func withoutNulls(m *schema.Member) schema.Value {
+	v := object(m)
+	stream := v.Object.Members[0].Value.Object
+	for _, s := range slices.Clone(stream.Members) {
+		if s.Value.Kind == schema.Null {
+			remove(stream, s.Key)
+		}
+		if s.Value.Array == nil {
+			continue
+		}
+		for _, e := range s.Value.Array.Elems {
+			for _, item := range slices.Clone(e.Value.Members()) {
+				if item.Value.Kind == schema.Null {
+					remove(e.Value.Object, item.Key)
+				}
+			}
+		}
+		prune(s.Value.Array)
+	}
+	return v
+}
+
+// last returns the last member of an object with this key, the one that counts, or
+// nil.
+func last(o *schema.Object, key string) *schema.Member {
+	if o == nil {
+		return nil
+	}
+	for i := len(o.Members) - 1; i >= 0; i-- {
+		if o.Members[i].Key == key {
+			return o.Members[i]
+		}
+	}
+	return nil
+}
+
+// put replaces a value, keeps the space around it, and returns the old one.
+func put(v, by *schema.Value) schema.Value {
+	old := *v
+	*v = by.Clone()
+	v.Before, v.After = old.Before, old.After
+	return old
+}
+
+// same reports whether two values are equal but for space and comments.
+func same(a, b *schema.Value) bool {
+	if a.Kind != b.Kind {
+		return false
+	}
+	switch a.Kind {
+	case schema.ObjectKind:
+		return slices.EqualFunc(a.Object.Members, b.Object.Members, func(x, y *schema.Member) bool {
+			return x.Key == y.Key && same(&x.Value, &y.Value)
+		})
+	case schema.ArrayKind:
+		return slices.EqualFunc(a.Array.Elems, b.Array.Elems, func(x, y *schema.Element) bool { return same(&x.Value, &y.Value) })
+	}
+	return a.Text() == b.Text()
 }
 
 // remove removes all members with this key from an object, with their comments.

@@ -1,10 +1,9 @@
 // Package overlay applies fragments to a policy.
 //
-// A fragment is a policy that holds only streamtypes of the base policy, with the
-// settings to change. lws has overlays for testing error paths
-// (lws_ss_policy_overlay in lws 4.1 to 5.0), with limits that this package does not
-// have: lws matches streamtypes by prefix, cannot clear a flag, and cannot refer to
-// definitions of the base policy.
+// A fragment is a policy that holds only what differs: settings of streamtypes, and
+// definitions such as a trust store for a test. [Apply] merges it as its author
+// means it, or as the overlay function of an lws release does
+// (lws_ss_policy_overlay), which differs in many ways.
 package overlay
 
 import (
@@ -13,167 +12,102 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Rule is the rule of this package's diagnostics.
-const Rule = "overlay"
+// Options are how fragments are applied. The zero value is ready to use.
+type Options struct {
+	// AllowNew lets a fragment add streamtypes. Otherwise a name that the base
+	// does not have is an error, since it is probably misspelt.
+	AllowNew bool
+}
 
-// Apply applies fragments to a document, in order, and returns a new document. Each
-// value keeps the source that it came from, for later diagnostics.
+// A Result is a document with fragments applied, and how it came about.
+type Result struct {
+	// Document is the base with the fragments applied. It is nil if Diagnostics
+	// has errors. Each value keeps the source that it came from.
+	Document *schema.Document
+
+	// Changes are the changes to settings, in the order in which they were made.
+	Changes []Change
+
+	// Diagnostics are the faults of the fragments, sorted by position. They
+	// cover each fragment by itself: lint checks the document.
+	Diagnostics []schema.Diagnostic
+}
+
+// A Change is a change to one setting or definition.
+type Change struct {
+	Section schema.Section // of the definition; Top for a setting of the policy
+	Name    string         // of the definition
+	Key     string         // the setting; empty if the whole definition changes
+	Item    string         // of a list by name: the metadata item or HTTP status
+
+	// Before and After are the values. Nil means that there is none.
+	Before, After *schema.Value
+
+	// By is where the fragment makes the change: the key and its value.
+	By schema.Span
+
+	// Definition is where the definition stands in the source that defines it.
+	Definition schema.Span
+
+	// Why is the reason for a change that the fragment does not spell out, such
+	// as "protocol changes to mqtt".
+	Why string
+}
+
+// Path returns what changes, such as "s.api.port".
+func (c *Change) Path() string {
+	path := string(c.Section)
+	for _, part := range []string{c.Name, c.Key, c.Item} {
+		if part != "" && path != "" {
+			path += "."
+		}
+		path += part
+	}
+	return path
+}
+
+// Apply applies fragments to a document, in order. It does not change the documents.
 //
-// A setting of a fragment replaces the setting of the base, or is added to it; null
-// removes it. Metadata items are replaced and added one by one, by name. Everything
-// else in the base stays as it is, comments and white space included.
+// A setting of a streamtype replaces the setting of the base or is added to it, and
+// null removes it. Metadata items and statuses of http_resp_map are replaced, added
+// and removed one by one, by name. A definition in another section, such as a trust
+// store, is added or replaces the definition of that name; null removes a backoff
+// scheme, certificate or streamtype. Names match exactly. The rest of the base stays as it is,
+// comments and white space included. $schema and x-sspolicy of a fragment are about
+// the fragment, and are not applied.
 //
-// The diagnostics are the faults of the fragments. If there are errors among them,
-// the document is nil.
-func Apply(base *schema.Document, fragments ...*schema.Document) (*schema.Document, []schema.Diagnostic) {
-	l := &layer{result: base.Clone()}
-	for _, f := range fragments {
-		l.diags = append(l.diags, f.Syntax...)
-		if schema.HasErrors(f.Syntax) {
-			continue
-		}
-		l.streams = lastStreams(l.result)
-		l.fragment(f)
+// An endpoint that is a URL or host:port replaces the port, path and tls of the base
+// too, unless the fragment sets one of them. A change of the protocol removes the
+// settings of the base that the new one does not use and lws would store in the
+// place of its own.
+func Apply(base *schema.Document, fragments []*schema.Document, o Options) Result {
+	a := &author{options: o, result: base.Clone()}
+	a.defs = index(a.result)
+	a.report(base.Syntax)
+	if other := base.NotPolicy(); other != nil {
+		a.report([]schema.Diagnostic{*other})
 	}
-	l.diags = schema.SortDiagnostics(l.diags)
-	if schema.HasErrors(l.diags) {
-		return nil, l.diags
-	}
-	return l.result, l.diags
-}
-
-type layer struct {
-	result  *schema.Document
-	streams map[string]*schema.Value // the effective streamtypes of the result
-	diags   []schema.Diagnostic
-}
-
-func lastStreams(d *schema.Document) map[string]*schema.Value {
-	streams := map[string]*schema.Value{}
-	for _, def := range schema.NewPolicy(d).Section(schema.Streams) {
-		streams[def.Name] = def.Value
-	}
-	return streams
-}
-
-func (l *layer) errorf(at schema.Span, format string, args ...any) *schema.Diagnostic {
-	l.diags = append(l.diags, schema.Diagnostic{
-		Rule: Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...),
-	})
-	return &l.diags[len(l.diags)-1]
-}
-
-func (l *layer) fragment(f *schema.Document) {
-	for _, m := range f.Root.Members() {
-		switch {
-		case m.Key != string(schema.Streams):
-			l.errorf(m.Name.Span, "an overlay changes only streamtypes, in \"s\": define %s in the base policy", schema.QuoteName(m.Key))
-		case m.Value.Kind != schema.ArrayKind:
-			l.errorf(m.Value.Span, "\"s\" must be an array, not %s", m.Value.Kind)
-		default:
-			for _, e := range m.Value.Elems() {
-				if e.Value.Kind != schema.ObjectKind {
-					l.errorf(e.Value.Span, "an entry of \"s\" must be an object, not %s", e.Value.Kind)
-				}
-				for _, stream := range e.Value.Members() {
-					l.stream(stream)
-				}
-			}
+	if !schema.HasErrors(a.diags) {
+		for _, f := range fragments {
+			a.apply(f)
 		}
 	}
+	r := Result{Document: a.result, Changes: a.changes, Diagnostics: schema.SortDiagnostics(a.diags)}
+	if schema.HasErrors(r.Diagnostics) {
+		r.Document, r.Changes = nil, nil
+	}
+	return r
 }
 
-func (l *layer) stream(m *schema.Member) {
-	base, ok := l.streams[m.Key]
-	switch {
-	case !ok:
-		d := l.errorf(m.Name.Span, "the base policy has no streamtype %s", schema.QuoteName(m.Key))
-		names := make([]string, 0, len(l.streams))
-		for _, def := range schema.NewPolicy(l.result).Section(schema.Streams) {
-			names = append(names, def.Name)
-		}
-		if better := schema.Nearest(m.Key, names); better != "" {
-			d.Message += ": did you mean " + schema.QuoteName(better) + "?"
-		}
-	case m.Value.Kind != schema.ObjectKind:
-		l.errorf(m.Value.Span, "streamtype %s must be an object, not %s", schema.QuoteName(m.Key), m.Value.Kind)
-	case base.Kind != schema.ObjectKind:
-		l.errorf(m.Name.Span, "streamtype %s of the base policy must be an object, not %s", schema.QuoteName(m.Key), base.Kind)
-	default:
-		seen := map[string]bool{}
-		for _, setting := range m.Value.Members() {
-			if seen[setting.Key] {
-				l.errorf(setting.Name.Span, "this fragment sets %s twice", schema.QuoteName(setting.Key))
-				continue
-			}
-			seen[setting.Key] = true
-			set(base.Object, setting)
-		}
-	}
-}
+// The rules that Apply reports.
+const (
+	RuleUnknownStreamtype = "overlay-unknown-streamtype"
+	RuleNoEffect          = "overlay-no-effect"
+	RuleBeyondLWS         = "overlay-beyond-lws"
+	RuleDroppedSettings   = "overlay-dropped-settings"
+)
 
-// set applies a member of a fragment to an object.
-func set(o *schema.Object, m *schema.Member) {
-	if m.Value.Kind == schema.Null {
-		remove(o, m.Key)
-		return
-	}
-	old := last(o, m.Key)
-	switch {
-	case old == nil:
-		add(o, m)
-	case m.Key == "metadata" && m.Value.Kind == schema.ArrayKind && old.Value.Kind == schema.ArrayKind:
-		items(old.Value.Array, m.Value.Array)
-	default:
-		put(&old.Value, &m.Value)
-	}
-}
-
-// last returns the last member of an object with this key, the one that counts, or
-// nil.
-func last(o *schema.Object, key string) *schema.Member {
-	if o == nil {
-		return nil
-	}
-	for i := len(o.Members) - 1; i >= 0; i-- {
-		if o.Members[i].Key == key {
-			return o.Members[i]
-		}
-	}
-	return nil
-}
-
-// put replaces a value and keeps the space around it.
-func put(v, by *schema.Value) {
-	n := by.Clone()
-	n.Before, n.After = v.Before, v.After
-	*v = n
-}
-
-// items applies the metadata items of a fragment to a list.
-func items(list, fragment *schema.Array) {
-	for _, e := range fragment.Elems {
-		for _, m := range e.Value.Members() {
-			var old *schema.Member
-			for _, item := range list.Elems {
-				if f := last(item.Value.Object, m.Key); f != nil {
-					old = f
-				}
-			}
-			switch {
-			case old != nil && m.Value.Kind == schema.Null:
-				for _, item := range list.Elems {
-					remove(item.Value.Object, m.Key)
-				}
-				prune(list)
-			case old != nil:
-				put(&old.Value, &m.Value)
-			case m.Value.Kind != schema.Null:
-				n := &schema.Member{Name: m.Name, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
-				n.Name.Before, n.Value.After = "", ""
-				item := schema.Value{Span: m.Span(), Kind: schema.ObjectKind, Object: &schema.Object{Members: []*schema.Member{n}, Close: "}"}}
-				appendElem(list, item)
-			}
-		}
-	}
+func reportf(diags *[]schema.Diagnostic, rule string, severity schema.Severity, at schema.Span, format string, args ...any) *schema.Diagnostic {
+	*diags = append(*diags, schema.Diagnostic{Rule: rule, Severity: severity, Span: at, Message: fmt.Sprintf(format, args...)})
+	return &(*diags)[len(*diags)-1]
 }

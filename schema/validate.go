@@ -38,7 +38,30 @@ var policySchema = sync.OnceValue(func() *jsonschema.Schema {
 // with the same key, and to know the place of each value.
 func Validate(d *Document) []Diagnostic {
 	v := &validator{excess: map[string]*Excess{}}
-	v.document(d)
+	return v.document(d)
+}
+
+// ValidateAll is Validate without the limit of MaxFindings.
+func ValidateAll(d *Document) []Diagnostic {
+	v := &validator{}
+	return v.document(d)
+}
+
+// ValidateFragment checks the shape of a fragment for an overlay: that of a policy,
+// in which null removes what has a name: a streamtype, its settings and the entries
+// of their lists, a backoff scheme, a certificate, a setting of the policy.
+func ValidateFragment(d *Document) []Diagnostic {
+	v := &validator{excess: map[string]*Excess{}, fragment: true}
+	return v.document(d)
+}
+
+func (v *validator) document(d *Document) []Diagnostic {
+	for _, half := range d.Root.Halves() {
+		v.report(RuleBadValue, Error, half, "%s is half of a character: lws makes bytes of it that are not UTF-8, and no table can hold it", half.Text())
+	}
+	if d.Root.Kind == ObjectKind {
+		v.object(policySchema(), Top, nil, &d.Root)
+	}
 	for _, e := range v.excess {
 		if rest := e.Rest(); rest != nil {
 			v.diags = append(v.diags, *rest)
@@ -47,27 +70,13 @@ func Validate(d *Document) []Diagnostic {
 	return SortDiagnostics(v.diags)
 }
 
-// ValidateAll is Validate without the limit of MaxFindings.
-func ValidateAll(d *Document) []Diagnostic {
-	v := &validator{}
-	v.document(d)
-	return SortDiagnostics(v.diags)
-}
-
-func (v *validator) document(d *Document) {
-	for _, half := range d.Root.Halves() {
-		v.report(RuleBadValue, Error, half, "%s is half of a character: lws makes bytes of it that are not UTF-8, and no table can hold it", half.Text())
-	}
-	if d.Root.Kind == ObjectKind {
-		v.object(policySchema(), Top, nil, &d.Root)
-	}
-}
-
 type validator struct {
 	diags  []Diagnostic
 	excess map[string]*Excess // by rule; nil means no limit
 	around *Object            // the object whose members are being checked
 	entry  bool               // the value being checked is an element of the list of its key
+
+	fragment bool // null removes what has a name
 }
 
 // has reports whether the object being checked has a member with this key.
@@ -166,6 +175,9 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 			if s.PropertyNames != nil && s.PropertyNames.Validate(m.Key) != nil {
 				v.report(RuleBadLength, Error, m.Name.Span, "this name is empty: lws 4.1 to 5.0 crash on it or add its settings to the entry before")
 			}
+			if v.fragment && m.Value.Kind == Null && removable(in, k, m.Key, known) {
+				continue
+			}
 			if !known && k != nil && k.Section == Top && sections[in].keyed && !allowsKind(prop, m.Value.Kind) {
 				v.notADefinition(in, prop, m)
 			} else {
@@ -187,6 +199,18 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 		at.End = at.Start + 1
 		v.report(RuleMissingKey, Error, at, "this %s has no %q", in.Noun(), name)
 	}
+}
+
+// removable reports whether null for a member of an object in a fragment removes it.
+// The object is the value of the key k, or an entry of its list.
+func removable(in Section, k *Key, member string, known bool) bool {
+	switch {
+	case in == Streams:
+		return true // a streamtype, a setting, or an entry of a list
+	case in == Top && k == nil:
+		return known && sections[Section(member)].noun == ""
+	}
+	return sections[in].keyed && !known // a definition
 }
 
 // notADefinition reports an entry of a section that has another type than its

@@ -88,6 +88,7 @@ type ruleJSON struct {
 	Summary      string          `json:"summary"`
 	Why          string          `json:"why"`
 	LWS          string          `json:"lws"`
+	Base         string          `json:"base,omitempty"` // the policy that bad and good are fragments for
 	Bad          string          `json:"bad"`
 	Good         string          `json:"good"`
 	Versions     []string        `json:"versions,omitempty"` // of lws, for the examples
@@ -96,7 +97,7 @@ type ruleJSON struct {
 func newRuleJSON(r *lint.Rule) *ruleJSON {
 	j := &ruleJSON{
 		Name: r.Name, Severity: r.Severity, Group: r.Group, Fixes: cmp.Or(r.Fixes, "none"), Suppressible: !r.Firm,
-		Summary: r.Summary, Why: r.Why, LWS: r.LWS, Bad: strings.TrimSpace(r.Bad), Good: strings.TrimSpace(r.Good),
+		Summary: r.Summary, Why: r.Why, LWS: r.LWS, Base: strings.TrimSpace(r.Base), Bad: strings.TrimSpace(r.Bad), Good: strings.TrimSpace(r.Good),
 	}
 	for _, v := range r.Versions {
 		j.Versions = append(j.Versions, v.String())

@@ -3,12 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
-	"github.com/secure-streams/sspolicy/internal/report"
-	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -59,20 +56,4 @@ func (p *program) read(file string) ([]byte, error) {
 	}
 	defer f.Close()
 	return schema.ReadAll(f)
-}
-
-// overlay lays fragments over a policy. It reports mistakes in fragments on w.
-func (p *program) overlay(w io.Writer, base *schema.Document, fragments []string) (*schema.Document, error) {
-	above, err := p.documents(fragments)
-	if err != nil {
-		return nil, err
-	}
-	result, found := overlay.Apply(base, above...)
-	if err := report.Write(w, report.FormatText, found); err != nil {
-		return nil, err
-	}
-	if result == nil {
-		return nil, errFindings
-	}
-	return result, nil
 }

@@ -1,23 +1,28 @@
 package main
 
 import (
-	"errors"
+	"slices"
+	"strings"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 type overlayCmd struct {
 	Base      string   `arg:"" help:"The policy."`
-	Fragments []string `arg:"" name:"fragment" help:"The fragments to lay over it, in this order."`
+	Fragments []string `arg:"" name:"fragment" help:"The fragments to apply, in this order."`
 	Output    string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Diff      bool     `help:"Print what changes, as a unified diff, instead of the result."`
+	AllowNew  bool     `help:"Let fragments add streamtypes."`
 	colorFlag
 }
 
 // Help is what "sspolicy overlay --help" adds.
 func (overlayCmd) Help() string {
-	return `A fragment is a policy with streamtypes of the base only, each with the settings to change: {"s": [{"mintest": {"port": 1}}]}. A setting replaces that of the base or is added; null removes it. Metadata items are replaced and added one by one.`
+	return `A fragment is a policy that holds only what differs: {"s": [{"mintest": {"port": 1}}]}. A setting replaces that of the base or is added; null removes it. Metadata items and statuses of http_resp_map are replaced one by one. A backoff scheme, certificate, trust store, auth scheme or metric policy is added, or replaces the one of its name. Refuses a result with errors.`
 }
 
 // Run executes the command.
@@ -26,15 +31,29 @@ func (c *overlayCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	if schema.HasErrors(base.Syntax) {
-		return errors.Join(report.Write(p.stderr, report.FormatText, base.Syntax), errFindings)
-	}
-	result, err := p.overlay(p.stderr, base, c.Fragments)
+	fragments, err := p.documents(c.Fragments)
 	if err != nil {
 		return err
 	}
-	if c.Diff {
-		return c.diff(p, c.Output, base.Source.Name, base.Source.Text, "overlaid", result.String())
+	r := sspolicy.Overlay(base, fragments, overlay.Options{AllowNew: c.AllowNew}, lint.Options{})
+	found := slices.DeleteFunc(slices.Clone(r.Diagnostics), func(d schema.Diagnostic) bool {
+		switch d.Severity {
+		case schema.Error:
+			return false
+		case schema.Warning: // those of the base are not about the overlay
+			return d.Span.Source == base.Source
+		}
+		return !strings.HasPrefix(d.Rule, "overlay-")
+	})
+	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
+		return err
 	}
-	return p.output(c.Output, write(result.String()))
+	if schema.HasErrors(found) {
+		return errFindings
+	}
+	if c.Diff {
+		name := diffName(base.Source.Name)
+		return c.diff(p, c.Output, "a/"+name, base.Source.Text, "b/"+name, r.Document.String())
+	}
+	return p.output(c.Output, write(r.Document.String()))
 }

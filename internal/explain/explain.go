@@ -95,6 +95,9 @@ func Rule(r *lint.Rule) string {
 		}
 		versions = " (with `--lws " + strings.Join(list, ",") + "`)"
 	}
+	if r.Base != "" {
+		fmt.Fprintf(&b, "\n## Policy\n\n%s\n", code(r.Base))
+	}
 	fmt.Fprintf(&b, "\n## Wrong%s\n\n%s\n\n## Right\n\n%s\n", versions, code(r.Bad), code(r.Good))
 	return b.String()
 }

@@ -9,11 +9,12 @@ import (
 
 var endpointOverride = &lint.Rule{
 	Name:     "endpoint-override",
-	Severity: schema.Error,
+	Severity: schema.Warning,
 	Fixes:    lint.SafeFix,
 	Summary:  "the endpoint is a URL or host:port, and overrides other settings",
 	Why: `lws parses an endpoint with a ":" as a URL. The port and path of the URL replace "port" and
-"http_url", even if the URL has none. Write the host alone.`,
+"http_url", even if the URL has none. Write the host alone. lws means this as a feature, so
+it is a warning.`,
 	LWS: `With the endpoint "example.com:8080" and http_url "x" lws requests "/" from port 8080,
 whatever "port" is. Of the IPv6 address 2001:db8::1 it uses "2001" as the host; an address
 in brackets is understood, with a port after it (4.1.6 to 5.0.0).`,
@@ -32,7 +33,7 @@ in brackets is understood, with a port after it (4.1.6 to 5.0.0).`,
 			e := parseEndpoint(v.Text())
 			if e.literal {
 				host, _, _ := strings.Cut(v.Text(), ":")
-				p.Reportf(v.Span, "lws uses %s as the host of this IPv6 address: write it in brackets, with the port after it", schema.QuoteName(host))
+				p.Reportf(v.Span, "lws uses %s as the host of this IPv6 address: write it in brackets, with the port after it", schema.QuoteName(host)).Severity = schema.Error
 				continue
 			}
 			if !e.overrides {

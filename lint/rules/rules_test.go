@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -33,6 +34,10 @@ func TestRules(t *testing.T) {
 			if strings.HasSuffix(r.Summary, ".") {
 				t.Error("Summary ends with a full stop")
 			}
+			if r.Base != "" {
+				fragmentRule(t, r)
+				return
+			}
 			o := lint.Options{LWS: r.Versions, With: []string{r.Group}}
 			// Examples for an old version are affected by its flaws, and an example of
 			// what is not in a streamtype may have none.
@@ -54,6 +59,33 @@ func TestRules(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// fragmentRule checks the examples of a rule about fragments. The base has no
+// findings, and the good fragment gives a policy without any.
+func fragmentRule(t *testing.T, r *lint.Rule) {
+	apply := func(text string) overlay.Result {
+		base := schema.Parse("base", []byte(r.Base))
+		return overlay.Apply(base, []*schema.Document{schema.Parse("fragment", []byte(text))}, overlay.Options{})
+	}
+	found := apply(r.Bad).Diagnostics
+	if len(found) == 0 {
+		t.Error("nothing found in the bad example")
+	}
+	for _, d := range found {
+		if d.Rule != r.Name {
+			t.Errorf("bad example: %s: %s [%s]", d.Span, d.Message, d.Rule)
+		}
+	}
+	good := apply(r.Good)
+	if good.Document == nil {
+		t.Fatal(good.Diagnostics)
+	}
+	for _, d := range append(good.Diagnostics, lint.Run(good.Document, All(), lint.Options{})...) {
+		if d.Rule == r.Name || d.Severity > schema.Info {
+			t.Errorf("good example: %s: %s [%s]", d.Span, d.Message, d.Rule)
+		}
 	}
 }
 
