@@ -42,6 +42,12 @@ type Options struct {
 	// package runtime/cookies makes a jar. With nil, such a stream cannot be made.
 	Cookies CookieJar
 
+	// Sessions keeps the TLS sessions of clients and servers, beyond the life of this
+	// context if the program wants so; Sessions of package runtime/tlssession
+	// implements it. With nil, clients keep the last 10 sessions for each trust store
+	// and client certificate.
+	Sessions transport.Sessions
+
 	// DialContext replaces the way network connections are made. network is
 	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer. For
 	// the attr_ keys of the policy the result should be a syscall.Conn.
@@ -95,6 +101,7 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 		ConnectTimeout: o.ConnectTimeout,
 		Credentials:    o.Credentials,
 		Cookies:        o.Cookies,
+		Sessions:       o.Sessions,
 		DialContext:    o.DialContext,
 		Wake:           o.Wake,
 	})

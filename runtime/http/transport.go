@@ -179,9 +179,13 @@ func newTransport(k poolKey) *http.Transport {
 	default:
 		t.Protocols.SetHTTP2(true)
 		t.TLSClientConfig.NextProtos = []string{"h2"}
+		next := t.TLSClientConfig.VerifyConnection
 		t.TLSClientConfig.VerifyConnection = func(s tls.ConnectionState) error {
 			if s.NegotiatedProtocol != "h2" {
 				return errNoH2
+			}
+			if next != nil {
+				return next(s)
 			}
 			return nil
 		}

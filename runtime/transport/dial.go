@@ -65,6 +65,7 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 		}
 		config = shared.Clone()
 		config.ServerName, config.NextProtos = ServerName(t), alpn
+		config.ClientSessionCache = byAddress(config.ClientSessionCache, t)
 	}
 	conn, err := s.Dialer.Dial(ctx, t.Network, t.Address())
 	if err != nil || config == nil {

@@ -18,6 +18,7 @@ type Config struct {
 	ConnectTimeout time.Duration // 0 or less means no limit
 	Credentials    Credentials   // nil means none
 	Cookies        CookieJar     // nil means none
+	Sessions       Sessions      // nil means sessions of clients alone, in memory
 
 	// DialContext makes network connections. Nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
@@ -98,6 +99,10 @@ func (e *Env) Logger() Logger { return e.config.Logger }
 
 // CookieJar returns the jar of the context, or nil.
 func (e *Env) CookieJar() CookieJar { return e.config.Cookies }
+
+// Sessions returns the TLS sessions of the context, or nil. Those of clients are
+// part of [Setup.TLS].
+func (e *Env) Sessions() Sessions { return e.config.Sessions }
 
 // ConnectTimeout returns how long an attempt may take until Link.Connected; 0 means
 // no limit. The stream enforces it by the context of Run.

@@ -3,8 +3,11 @@ package transport
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -101,9 +104,9 @@ func (c *trustCache) config(s *Setup, cert *tls.Certificate) (*tls.Config, error
 	case tr.err != nil:
 		return nil, tr.err
 	case cert != nil:
-		return tr.client(s.Stream.ClientCert, cert), nil
+		return tr.client(s.config.Sessions, s.Stream.ClientCert, cert), nil
 	case tr.config == nil:
-		tr.config = tr.newConfig()
+		tr.config = tr.newConfig(s.config.Sessions, nil)
 	}
 	return tr.config, nil
 }
@@ -142,21 +145,43 @@ func (c *trustCache) release(s *Setup) {
 	}
 }
 
-func (t *trust) newConfig() *tls.Config {
-	return &tls.Config{
-		RootCAs:            t.roots,
-		MinVersion:         tls.VersionTLS12,
-		ClientSessionCache: tls.NewLRUClientSessionCache(maxSessions),
+// newConfig returns a config for connections with the client certificate, or
+// without one if it is nil.
+func (t *trust) newConfig(sessions Sessions, cert *tls.Certificate) *tls.Config {
+	config := &tls.Config{RootCAs: t.roots, MinVersion: tls.VersionTLS12}
+	if sessions == nil {
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(maxSessions)
+	} else {
+		sessions.Client(t.scope(cert), config)
 	}
+	return config
+}
+
+// scope returns the scope of a config. crypto/tls adds the host, and [Setup.Dial]
+// the port.
+func (t *trust) scope(cert *tls.Certificate) (s Scope) {
+	h := sha256.New()
+	if t.store != nil {
+		for _, c := range t.store.Stack {
+			h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(c.DER))))
+			h.Write([]byte(c.DER))
+		}
+		s.Trust = hex.EncodeToString(h.Sum(nil))
+	}
+	if cert != nil {
+		leaf := sha256.Sum256(cert.Certificate[0])
+		s.Cert = hex.EncodeToString(leaf[:])
+	}
+	return s
 }
 
 // client returns the config with the client certificate cert, whose index is key-1.
 // A renewed certificate gets a new config, and so shares neither connections nor
 // sessions with the old one.
-func (t *trust) client(key uint8, cert *tls.Certificate) *tls.Config {
+func (t *trust) client(sessions Sessions, key uint8, cert *tls.Certificate) *tls.Config {
 	c := t.clients[key]
 	if c == nil || !slices.EqualFunc(c.cert.Load().Certificate, cert.Certificate, bytes.Equal) {
-		c = &clientConfig{config: t.newConfig()}
+		c = &clientConfig{config: t.newConfig(sessions, cert)}
 		// Not Certificates: crypto/tls sends none of them if the server's list of
 		// authorities does not include theirs.
 		cert := &c.cert

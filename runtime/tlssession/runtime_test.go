@@ -1,0 +1,91 @@
+package tlssession_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
+	"github.com/secure-streams/sspolicy/internal/teststream"
+	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/tlssession"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+	"github.com/secure-streams/sspolicy/runtime/ws"
+)
+
+// A device that wakes up resumes its sessions, whatever the protocol. A streamtype
+// with another trust store or client certificate does not use them.
+func TestDeviceResumes(t *testing.T) {
+	stranger := testcert.New("stranger")
+	both := ca.Store()
+	both.Stack = append(both.Stack, stranger.Store().Stack...)
+	for name, tt := range map[string]struct {
+		protocol policy.Protocol
+		alpn     string
+	}{
+		"h1": {policy.ProtocolH1, "http/1.1"},
+		"h2": {policy.ProtocolH2, "h2"},
+		"ws": {policy.ProtocolWS, "http/1.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln := testserver.Listen(t)
+			config := ca.Server([]string{tt.alpn}, "127.0.0.1")
+			cache := tlssession.NewCache(tlssession.Options{})
+			(&tlssession.Sessions{Cache: cache}).Server(transport.Scope{}, config)
+			resumed := make(chan bool, 1)
+			server := &http.Server{TLSConfig: config, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				resumed <- r.TLS.DidResume
+				if tt.protocol == policy.ProtocolWS {
+					c, err := websocket.Accept(w, r, nil)
+					if err == nil {
+						c.Close(websocket.StatusNormalClosure, "")
+					}
+				}
+			})}
+			testserver.HTTP(t, tls.NewListener(ln, config), server)
+
+			file, key := filepath.Join(t.TempDir(), "sessions"), keyData(1)
+			// wake is the life of a device between two sleeps.
+			wake := func(store *policy.TrustStore) bool {
+				t.Helper()
+				clients, err := tlssession.OpenClients(tlssession.ClientOptions{File: file, Key: key})
+				if err != nil {
+					t.Fatal(err)
+				}
+				st := &policy.StreamType{Name: "s", Protocol: tt.protocol, Endpoint: ln.Addr().String(), TLS: true, TrustStore: store, Opportunistic: true, HTTP: &policy.HTTP{Method: "GET"}}
+				c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
+					Transports: []transport.Transport{sshttp.New(), ws.New()},
+					Sessions:   &tlssession.Sessions{Clients: clients},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tt.protocol == policy.ProtocolWS {
+					conn, err := c.Open(t.Context(), "s")
+					if err != nil {
+						t.Fatal(err)
+					}
+					conn.Close()
+				} else if _, err := c.Fetch(t.Context(), "s"); err != nil {
+					t.Fatal(err)
+				}
+				teststream.Shutdown(t, c)
+				if err := clients.Close(); err != nil {
+					t.Error(err)
+				}
+				return <-resumed
+			}
+			got := fmt.Sprint(wake(ca.Store()), wake(ca.Store()), wake(both), wake(both), wake(ca.Store()))
+			if want := "false true false true true"; got != want {
+				t.Errorf("resumed %s, want %s", got, want)
+			}
+		})
+	}
+}

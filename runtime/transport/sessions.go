@@ -1,0 +1,49 @@
+package transport
+
+import (
+	"crypto/tls"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A Scope is a domain of trust. TLS sessions of one scope are never resumed in
+// another. An empty field does not distinguish.
+type Scope struct {
+	Trust string // identifies the authorities that are trusted
+	Cert  string // identifies the certificate that this side presents
+	Host  string
+	Port  uint16
+}
+
+// Sessions keeps TLS sessions. Package runtime/tlssession implements it. Its methods
+// may be called from any goroutine.
+type Sessions interface {
+	// Client makes clients with the config resume sessions of the scope. It may set
+	// ClientSessionCache and VerifyConnection.
+	Client(Scope, *tls.Config)
+
+	// Server makes servers with the config resume sessions of the scope.
+	Server(Scope, *tls.Config)
+}
+
+// byAddress returns a cache for connections to t, which share no session with those
+// to another address of the same name. c may be nil.
+func byAddress(c tls.ClientSessionCache, t *policy.Target) tls.ClientSessionCache {
+	if c == nil {
+		return nil
+	}
+	return addressCache{c, t.Network + " " + t.Address() + " "}
+}
+
+type addressCache struct {
+	tls.ClientSessionCache
+	prefix string
+}
+
+func (c addressCache) Get(key string) (*tls.ClientSessionState, bool) {
+	return c.ClientSessionCache.Get(c.prefix + key)
+}
+
+func (c addressCache) Put(key string, s *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(c.prefix+key, s)
+}
