@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -27,8 +28,7 @@ const (
 	// blocked in a write before another one replaces it.
 	stallWait = 10 * time.Millisecond
 
-	// drainWait and drainSize limit what is read from the peer after a failure;
-	// see drain.
+	// drainWait and drainSize limit what drain reads.
 	drainWait = 500 * time.Millisecond
 	drainSize = 1 << 20
 
@@ -53,6 +53,10 @@ type wire struct {
 	net.Conn
 	first []byte // read with the handshake
 	c     *conn
+
+	// Of the reader of the library.
+	check     checker
+	violation *ProtocolError // by the peer, after what the library has got
 
 	wmu   sync.Mutex
 	batch *[batchSize]byte // nil unless writes are batched
@@ -110,19 +114,36 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Read reads from the connection.
-func (w *wire) Read(p []byte) (int, error) {
-	if len(w.first) > 0 {
-		n := copy(p, w.first)
+// Read reads what the peer sends, up to its first violation of the protocol.
+func (w *wire) Read(p []byte) (n int, err error) {
+	switch {
+	case w.violation != nil:
+		w.drain()
+		return 0, w.violation
+	case len(w.first) > 0:
+		n = copy(p, w.first)
 		if w.first = w.first[n:]; len(w.first) == 0 {
 			w.first = nil
 		}
-		return n, nil
-	}
-	if w.c == nil {
+	case w.c == nil:
 		return 0, io.EOF // the library has refused the response and reads its body
+	default:
+		n, err = w.c.readWire(p)
 	}
-	return w.c.readWire(p)
+	if n, w.violation = w.check.check(p[:n]); n == 0 && w.violation != nil {
+		return 0, w.violation
+	}
+	return n, err
+}
+
+// drain reads what the peer still sends, when a close frame has been sent: an
+// immediate close could make the peer lose the close frame, which tells the reason.
+func (w *wire) drain() {
+	if w.c == nil || !w.c.closing.Load() {
+		return
+	}
+	_ = w.Conn.SetReadDeadline(time.Now().Add(drainWait))
+	_, _ = io.CopyN(io.Discard, w.Conn, drainSize)
 }
 
 // A conn is one connection. The goroutine of the stream reads, another one writes;
@@ -208,7 +229,9 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	}
 	if stop() {
 		c.others.Done() // for the AfterFunc, which will not run
-		c.drain(err)
+		if v, ok := errors.AsType[*ProtocolError](err); ok {
+			c.closeWith(websocket.StatusCode(v.Code))
+		}
 		_ = ws.CloseNow()
 	}
 	c.others.Wait()
@@ -266,16 +289,6 @@ func (c *conn) cause(err error) error {
 	return err
 }
 
-// drain reads what the peer still sends after a failure: an immediate close could
-// make the peer lose the close frame, which tells the reason.
-func (c *conn) drain(err error) {
-	if _, closed := readError(err).(*CloseError); closed || c.closing.Load() {
-		return
-	}
-	_ = c.wire.Conn.SetReadDeadline(time.Now().Add(drainWait))
-	_, _ = io.CopyN(io.Discard, c.wire.Conn, drainSize)
-}
-
 // watch starts to watch the validity of the connection.
 func (c *conn) watch() {
 	c.mu.Lock()
@@ -305,5 +318,6 @@ func (c *conn) invalid() {
 func (c *conn) ping() {
 	ctx, cancel := context.WithTimeout(context.Background(), pingWait)
 	defer cancel()
+	c.wire.check.pings.Add(1)
 	_ = c.ws.Ping(ctx)
 }

@@ -67,6 +67,9 @@ func readError(err error) error {
 	if ce, ok := errors.AsType[websocket.CloseError](err); ok {
 		return &CloseError{int(ce.Code), ce.Reason}
 	}
+	if v, ok := errors.AsType[*ProtocolError](err); ok {
+		return v
+	}
 	if errors.Is(err, errGone) {
 		return fmt.Errorf("sspolicy: ws: the connection ended without a close frame: %w", io.ErrUnexpectedEOF)
 	}

@@ -160,8 +160,17 @@ func echoHandlers() runtime.Handlers {
 	}
 }
 
+// invalidUTF8 are texts that are not UTF-8: bytes that never occur, surrogates,
+// overlong forms, code points above U+10FFFF, sequences that end early, and
+// continuations of nothing.
+var invalidUTF8 = []string{
+	"\xff", "\xfe", "a\xc0\x80", "\xe0\x80\xaf", "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80",
+	"\xf8\x88\x80\x80\x80", "\xce", "\xe1\xbd", "\xf0\x9f\x98", "κόσ\xce", "\x80", "κ\xbf",
+	"κόσμε\xed\xa0\x80edited", "\xce\xce\xba",
+}
+
 // TestFrames sends frames to a stream that echoes, in the groups of the Autobahn test
-// suite. The library chooses the codes of errors.
+// suite.
 func TestFrames(t *testing.T) {
 	type row struct {
 		name, send, want string
@@ -209,7 +218,24 @@ func TestFrames(t *testing.T) {
 	bad("5 message in a message", frame(0x01, "x")+frame(0x81, "y"))
 	good("6 UTF-8", frame(0x81, "κόσμε"), "text(κόσμε)")
 	good("6 a letter in two fragments", frame(0x01, "\xce")+frame(0x80, "\xba"), "text(κ)")
-	good("6 invalid UTF-8", frame(0x81, "\xff"), "text(\xff)")
+	for _, text := range invalidUTF8 {
+		row := row{name: fmt.Sprintf("6 invalid UTF-8 %x", text), send: frame(0x81, text), want: "close(1007", errors: true}
+		rows = append(rows, row)
+		for i := 1; i < len(text); i++ {
+			row.name = fmt.Sprintf("6 invalid UTF-8 %x, in fragments at %d", text, i)
+			row.send = frame(0x01, text[:i]) + frame(0x89, "") + frame(0x80, text[i:])
+			rows = append(rows, row)
+		}
+		row.name, row.send = fmt.Sprintf("7 close with the reason %x", text), closeFrame(1000, text)
+		rows = append(rows, row)
+	}
+	good("6 invalid UTF-8 as binary", frame(0x82, "\xff"), "text(\xff)")
+	for _, first := range []byte{0x81, 0x82, 0x01, 0x89, 0x8a, 0x88} {
+		bad(fmt.Sprintf("masked %x", first), string([]byte{first, 0x82, 0, 0, 0, 0})+"\x03\xe8")
+	}
+	bad("a length in 16 bits that fits 7", "\x82\x7e\x00\x05hello")
+	bad("a length in 64 bits that fits 16", "\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff"+long[:65535])
+	bad("a length of 64 bits", "\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00")
 	rows = append(rows,
 		row{"7 close", frame(0x88, ""), "close()", false, false},
 		row{"7 close with a reason", closeFrame(1000, "bye"), "close(1000 bye)", false, false},

@@ -164,6 +164,7 @@ func (h *handshake) upgrade(req *http.Request, conn net.Conn) (*http.Response, e
 			limit.N = math.MaxInt64
 			first, _ := r.Peek(r.Buffered()) // sent with the headers
 			h.wire.Conn, h.wire.first = conn, append([]byte(nil), first...)
+			h.wire.check.deflate = resp.Header.Get("Sec-WebSocket-Extensions") != "" // no other one is offered
 			h.n.headers.Receive(h.l, resp.Header)
 			resp.Body = h.wire
 			return resp, nil

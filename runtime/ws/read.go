@@ -1,11 +1,14 @@
 package ws
 
 import (
+	"compress/flate"
 	"context"
 	"errors"
 	"io"
 	"math"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -13,9 +16,9 @@ import (
 // read delivers messages until the peer closes or the connection fails.
 func (c *conn) read() error {
 	for {
-		_, r, err := c.ws.Reader(context.Background())
+		kind, r, err := c.ws.Reader(context.Background())
 		if err == nil {
-			err = c.readMessage(r)
+			err = c.readMessage(kind, r)
 		}
 		if c.rxErr != nil {
 			return c.rxErr
@@ -94,19 +97,27 @@ func (c *conn) checkStall() {
 // readMessage delivers one message. A piece is delivered when the next one has been
 // read, or by readWire before it waits for the network. So the last piece carries
 // FlagEOM, and no piece is delayed.
-func (c *conn) readMessage(r io.Reader) error {
+func (c *conn) readMessage(kind websocket.MessageType, r io.Reader) error {
+	check := kind == websocket.MessageText && !c.wire.check.text
+	var text utf8Check
 	buf := rxBuffers.Get().(*[2][bufferSize]byte)
 	defer rxBuffers.Put(buf)
 	c.flags = policy.FlagSOM
 	for i := 0; ; i ^= 1 {
 		n, err := r.Read(buf[i][:])
+		if check && (text.add(buf[i][:n]) < n || errors.Is(err, io.EOF) && !text.complete()) {
+			return errUTF8
+		}
 		if n > 0 {
 			c.deliver(0)
 			c.piece = buf[i][:n]
 		}
-		switch {
+		switch _, corrupt := errors.AsType[flate.CorruptInputError](err); {
 		case errors.Is(err, io.EOF) && c.rxErr == nil:
 			return c.deliverEnd()
+		case corrupt:
+			c.deliver(0)
+			return errDeflate
 		case err != nil:
 			c.deliver(0)
 			return err
