@@ -49,7 +49,7 @@ func setBool(c *compiler, dst reflect.Value, s *schema.Setting) {
 		c.wrongType(v, s, "true or false")
 		return
 	}
-	dst.SetBool(v.Raw == "true")
+	dst.SetBool(v.Raw() == "true")
 }
 
 // setString accepts a number as its digits, like lws.

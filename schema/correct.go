@@ -346,8 +346,8 @@ func (p *Policy) known() int {
 // that start with one, and those that end with one before a closing bracket if the
 // opening bracket has a space after it.
 func padded(v *Value) (n int) {
-	leading := func(v *Value) {
-		if v.Kind == String && strings.HasPrefix(v.Text(), " ") {
+	leading := func(k Kind, text string) {
+		if k == String && strings.HasPrefix(text, " ") {
 			n++
 		}
 	}
@@ -357,11 +357,11 @@ func padded(v *Value) (n int) {
 			n++
 		}
 	}
-	leading(v)
+	leading(v.Kind, v.Text())
 	if ms := v.Members(); len(ms) > 0 {
 		trailing(&ms[len(ms)-1].Value, ms[0].Name.Before)
 		for _, m := range ms {
-			leading(&m.Name)
+			leading(m.Name.Kind, m.Key)
 			n += padded(&m.Value)
 		}
 	}
@@ -383,7 +383,7 @@ func compact(v *Value) string {
 		case ObjectKind:
 			b.WriteByte('{')
 			for _, m := range v.Object.Members {
-				b.WriteString(m.Name.Raw)
+				b.WriteString(m.Name.Raw())
 				b.WriteByte(':')
 				write(&m.Value)
 				b.WriteByte(',')
@@ -397,7 +397,7 @@ func compact(v *Value) string {
 			}
 			b.WriteByte(']')
 		default:
-			b.WriteString(v.Raw)
+			b.WriteString(v.Raw())
 		}
 	}
 	write(v)

@@ -151,7 +151,7 @@ func items(v *Value) (list itemList, tail []comment) {
 
 func (f *formatter) value(v *Value) {
 	if v.Object == nil && v.Array == nil {
-		f.b.WriteString(v.Raw)
+		f.b.WriteString(v.Raw())
 		return
 	}
 	if f.inline(v) {
@@ -174,7 +174,7 @@ func (f *formatter) value(v *Value) {
 			f.line(c)
 		}
 		if it.member != nil {
-			f.b.WriteString(it.member.Name.Raw)
+			f.b.WriteString(it.member.Name.Raw())
 			f.b.WriteString(": ")
 		}
 		f.value(it.value)
@@ -245,7 +245,7 @@ func writeInline(b *strings.Builder, v *Value) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			b.WriteString(m.Name.Raw)
+			b.WriteString(m.Name.Raw())
 			b.WriteString(": ")
 			writeInline(b, &m.Value)
 		}
@@ -260,6 +260,6 @@ func writeInline(b *strings.Builder, v *Value) {
 		}
 		b.WriteByte(']')
 	default:
-		b.WriteString(v.Raw)
+		b.WriteString(v.Raw())
 	}
 }

@@ -197,7 +197,10 @@ var table = sync.OnceValue(func() keyTable {
 func Keys(s Section) []*Key { return table().keys[s] }
 
 // LookupKey returns the key with exactly this name, as lws compares names, or nil.
-func LookupKey(s Section, name string) *Key { return table().byName[s][name] }
+func LookupKey(s Section, name string) *Key { return keysOf(s)[name] }
+
+// keysOf returns the keys of the entries of a section, by name.
+func keysOf(s Section) map[string]*Key { return table().byName[s] }
 
 // oneOrMore is the JSON Schema keyword type: a name or a list of names.
 type oneOrMore []string

@@ -1,8 +1,10 @@
 package schema
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,11 +31,17 @@ const (
 
 // ReadAll reads the text of a policy. It fails if the text is larger than MaxSize.
 func ReadAll(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
-	if err == nil && len(text) > MaxSize {
+	var b bytes.Buffer
+	if f, ok := r.(fs.File); ok {
+		if info, err := f.Stat(); err == nil && info.Size() <= MaxSize {
+			b.Grow(int(info.Size()) + bytes.MinRead)
+		}
+	}
+	_, err := b.ReadFrom(io.LimitReader(r, MaxSize+1))
+	if err == nil && b.Len() > MaxSize {
 		err = fmt.Errorf("larger than %d MiB, the limit for a policy", MaxSize>>20)
 	}
-	return text, err
+	return b.Bytes(), err
 }
 
 // Parse reads a policy. Messages call it by name. It takes JSON (RFC 8259) and,
@@ -102,6 +110,15 @@ type parser struct {
 	guessed bool  // a fix was offered for a bracket, which may belong elsewhere
 
 	clean bool // the first error stops the parser by a panic
+
+	// The nodes of the document, and the children read so far of the objects
+	// and arrays that are open.
+	objects  slab[Object]
+	arrays   slab[Array]
+	members  slab[Member]
+	elements slab[Element]
+	keyed    []*Member
+	listed   []*Element
 
 	top   string // the key at the top around the parser's place
 	key   string // of the innermost member around it
@@ -262,16 +279,15 @@ func (p *parser) valueAfter(start int) Value {
 		}
 	case (c == '{' || c == '[') && len(p.open) == MaxDepth:
 		p.skipDeep()
-		v.Kind, v.Raw = Invalid, p.text[from:p.pos]
+		v.Kind = Invalid
 	case c == '{':
 		v.Kind, v.Object = ObjectKind, p.object()
 	case c == '[':
 		v.Kind, v.Array = ArrayKind, p.array()
 	case c == '"':
-		v.Kind, v.Raw = p.str(), p.text[from:p.pos]
+		v.Kind = p.str()
 	default:
 		v.Kind = p.word()
-		v.Raw = p.text[from:p.pos]
 	}
 	v.Span = p.span(from, p.pos)
 	start = p.pos
@@ -348,26 +364,34 @@ func (p *parser) eof() {
 }
 
 func (p *parser) object() *Object {
-	o := &Object{}
+	o := p.objects.new()
 	p.push()
-	defer p.pop()
+	from := len(p.keyed)
+	o.Tail, o.Close = p.inObject(from)
+	o.Members = append(o.Members, p.keyed[from:]...)
+	p.keyed = p.keyed[:from]
+	p.pop()
+	return o
+}
+
+// inObject appends the members of an object to p.keyed, where the first one goes
+// to an index. It returns the rest of the object.
+func (p *parser) inObject(first int) (tail, shut string) {
 	start := p.pos // of the text that the tree does not hold yet
 	for {
 		p.space()
 		switch c := p.peek(); {
 		case p.pos == len(p.text):
 			p.eof()
-			o.Tail = p.text[start:]
-			return o
+			return p.text[start:], ""
 		case c == '}' || c == ']':
 			tail := p.text[start:p.pos]
 			if text, ends := p.closer('}', false); ends {
-				if n := len(o.Members); n > 0 && o.Members[n-1].Comma != "" {
-					at := o.Members[n-1].end()
+				if n := len(p.keyed); n > first && p.keyed[n-1].Comma != "" {
+					at := p.keyed[n-1].end()
 					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON, and lws refuses it", "}")
 				}
-				o.Tail, o.Close = tail, text
-				return o
+				return tail, text
 			}
 		case c == ',':
 			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
@@ -377,20 +401,19 @@ func (p *parser) object() *Object {
 			p.errorf(p.pos, p.pos+1, "a key is missing before \":\"")
 			p.pos++
 		case c == '"':
-			o.Members = append(o.Members, p.member(start))
+			p.keyed = append(p.keyed, p.member(start))
 			start = p.pos
 		case c == '{' || c == '[':
 			p.damaged = true
 			p.errorf(p.pos, p.pos+1, "want a key in double quotes, not %q", string(c))
 			from := p.pos
 			v := p.valueAfter(p.pos)
-			o.Members = append(o.Members, &Member{
-				Name:  Value{Before: p.text[start:from], Span: p.span(from, from)},
-				Value: v, Comma: p.comma(&v, true),
-			})
+			m := p.members.new()
+			*m = Member{Name: Name{Before: p.text[start:from], Span: p.span(from, from)}, Value: v, Comma: p.comma(&v, true)}
+			p.keyed = append(p.keyed, m)
 			start = p.pos
 		default:
-			o.Members = append(o.Members, p.member(start))
+			p.keyed = append(p.keyed, p.member(start))
 			start = p.pos
 		}
 	}
@@ -401,16 +424,15 @@ func (m *Member) end() int { return m.Value.Span.End + len(m.Value.After) }
 
 // member reads a member. The text from start on is the space before its key.
 func (p *parser) member(start int) *Member {
-	m := &Member{Name: Value{Before: p.text[start:p.pos], Kind: String}}
+	m := p.members.new()
+	m.Name.Before = p.text[start:p.pos]
 	from := p.pos
 	if p.peek() == '"' {
 		m.Name.Kind = p.str()
-		m.Name.Raw = p.text[from:p.pos]
-		m.Key = unquote(m.Name.Raw)
+		m.Key = Unquote(p.text[from:p.pos])
 	} else {
 		m.Name.Kind = Invalid
 		m.Key = p.bareKey()
-		m.Name.Raw = p.text[from:p.pos]
 	}
 	m.Name.Span = p.span(from, p.pos)
 	start = p.pos
@@ -569,27 +591,34 @@ func (p *parser) upcoming() string {
 }
 
 func (p *parser) array() *Array {
-	a := &Array{}
+	a := p.arrays.new()
 	p.push()
-	defer p.pop()
+	from := len(p.listed)
+	a.Tail, a.Close = p.inArray(from)
+	a.Elems = append(a.Elems, p.listed[from:]...)
+	p.listed = p.listed[:from]
+	p.pop()
+	return a
+}
+
+// inArray is inObject for the elements of an array.
+func (p *parser) inArray(first int) (tail, shut string) {
 	start := p.pos
 	for {
 		p.space()
 		switch c := p.peek(); {
 		case p.pos == len(p.text):
 			p.eof()
-			a.Tail = p.text[start:]
-			return a
+			return p.text[start:], ""
 		case c == '}' || c == ']':
 			tail := p.text[start:p.pos]
-			if text, ends := p.closer(']', len(a.Elems) > 0 && a.Elems[len(a.Elems)-1].Comma == ""); ends {
-				if n := len(a.Elems); n > 0 && a.Elems[n-1].Comma != "" {
-					last := &a.Elems[n-1].Value
+			if text, ends := p.closer(']', len(p.listed) > first && p.listed[len(p.listed)-1].Comma == ""); ends {
+				if n := len(p.listed); n > first && p.listed[n-1].Comma != "" {
+					last := &p.listed[n-1].Value
 					at := last.Span.End + len(last.After)
 					p.laxf(at, at+1, "remove the comma", "", "lws passes over it", "a comma before %q is not JSON", "]")
 				}
-				a.Tail, a.Close = tail, text
-				return a
+				return tail, text
 			}
 		case c == ',':
 			p.fixf(p.pos, p.pos+1, "remove it", "", "this comma follows nothing")
@@ -599,9 +628,10 @@ func (p *parser) array() *Array {
 			p.errorf(p.pos, p.pos+1, "\":\" in an array, whose elements have no keys")
 			p.pos++
 		default:
-			e := &Element{Value: p.valueAfter(start)}
+			e := p.elements.new()
+			e.Value = p.valueAfter(start)
 			e.Comma = p.comma(&e.Value, false)
-			a.Elems = append(a.Elems, e)
+			p.listed = append(p.listed, e)
 			start = p.pos
 		}
 	}

@@ -147,7 +147,7 @@ func sketch(v *Value) string {
 	case String:
 		return Quote(v.Text())
 	}
-	return v.Raw
+	return v.Raw()
 }
 
 // TestFixes checks that applying fixes until none is left gives a text without

@@ -15,6 +15,10 @@ type Policy struct {
 
 	byName    map[definitionName][]*Definition
 	bySection map[Section][]*Definition
+
+	definitions slab[Definition]
+	settings    slab[Setting]
+	references  slab[Reference]
 }
 
 type definitionName struct {
@@ -49,6 +53,15 @@ func keyBit(key string) uint64 {
 type Setting struct {
 	Key    *Key // nil if the key is unknown
 	Member *Member
+}
+
+// is reports whether the setting has this key. It looks at the member only if the
+// key is unknown: the rows of the table are in the processor's cache.
+func (s *Setting) is(key string) bool {
+	if s.Key != nil {
+		return s.Key.Name == key
+	}
+	return s.Member.Key == key
 }
 
 // A Reference is a name that a definition uses for another one.
@@ -94,10 +107,13 @@ func NewPolicy(d *Document) *Policy {
 // define adds a definition and its settings. It must be called in the order of the
 // text, since references resolve to earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
-	d := &Definition{Section: s, Name: name, NameSpan: at, Value: v}
+	d := p.definitions.new()
+	*d = Definition{Section: s, Name: name, NameSpan: at, Value: v}
 	d.Settings = make([]*Setting, 0, len(v.Members()))
+	keys := keysOf(s)
 	for _, m := range v.Members() {
-		set := &Setting{LookupKey(s, m.Key), m}
+		set := p.settings.new()
+		*set = Setting{keys[m.Key], m}
 		d.Settings = append(d.Settings, set)
 		d.keys |= keyBit(m.Key)
 		if set.Key != nil && set.Key.Ref != Top {
@@ -134,7 +150,8 @@ func (p *Policy) defineNamed(s Section, v *Value) {
 }
 
 func (p *Policy) refer(from *Definition, k *Key, v *Value) {
-	r := &Reference{From: from, Key: k, Span: v.Span, Name: v.Text()}
+	r := p.references.new()
+	*r = Reference{From: from, Key: k, Span: v.Span, Name: v.Text()}
 	if k.Match != MatchUnchecked {
 		if before := p.byName[definitionName{k.Ref, r.Name}]; len(before) > 0 {
 			r.Target = before[len(before)-1]
@@ -175,7 +192,7 @@ func (d *Definition) Get(key string) *Setting {
 		return nil
 	}
 	for i := len(d.Settings) - 1; i >= 0; i-- {
-		if d.Settings[i].Member.Key == key {
+		if d.Settings[i].is(key) {
 			return d.Settings[i]
 		}
 	}
@@ -212,7 +229,7 @@ func (d *Definition) flag(key string) (value string, ok bool) {
 	case s.Member.Value.Object != nil || s.Member.Value.Array != nil:
 		return "", false
 	case s.Member.Value.Kind == Bool:
-		return s.Member.Value.Raw, true
+		return s.Member.Value.Raw(), true
 	}
 	return s.Key.meant(s.Member.Value.Text())
 }

@@ -82,11 +82,10 @@ func (k Kind) String() string { return kindNames[k] }
 // syntax error, the text that was skipped.
 type Value struct {
 	Before, After string
-	Span          Span // of the value alone
-	Kind          Kind
-	Raw           string  // the text, unless it is an object or array
+	Span          Span    // of the value alone
 	Object        *Object // if Kind is ObjectKind
 	Array         *Array  // if Kind is ArrayKind
+	Kind          Kind
 }
 
 // An Object is a JSON object. Its members are in the order of the text; several
@@ -99,12 +98,22 @@ type Object struct {
 
 // A Member is a key and its value.
 type Member struct {
-	Name  Value  // the key as written
+	Name  Name
 	Key   string // the key, unquoted
 	Colon string // ":" or ""
 	Value Value
 	Comma string // "," or ""
 }
+
+// A Name is the key of a member as written, with the space around it.
+type Name struct {
+	Before, After string
+	Span          Span // of the key alone
+	Kind          Kind // String, Invalid or Missing
+}
+
+// Raw returns the text of the key.
+func (n *Name) Raw() string { return raw(n.Kind, n.Span) }
 
 // An Array is a JSON array.
 type Array struct {
@@ -119,12 +128,23 @@ type Element struct {
 	Comma string
 }
 
+// Raw returns the text of a scalar, or "" for an object or array.
+func (v *Value) Raw() string { return raw(v.Kind, v.Span) }
+
+func raw(k Kind, at Span) string {
+	switch k {
+	case Missing, ObjectKind, ArrayKind:
+		return ""
+	}
+	return at.Text()
+}
+
 // Text returns the value of a string, and the text of any other scalar.
 func (v *Value) Text() string {
 	if v.Kind == String {
-		return unquote(v.Raw)
+		return Unquote(v.Raw())
 	}
-	return v.Raw
+	return v.Raw()
 }
 
 // LikeFalse reports whether the value has another type than boolean, but can only
@@ -162,9 +182,9 @@ func (m *Member) Span() Span {
 	return s
 }
 
-// unquote decodes a JSON string. For an invalid one, which the parser reports, it
+// Unquote decodes a JSON string. For an invalid one, which the parser reports, it
 // returns the text between the quotes.
-func unquote(raw string) string {
+func Unquote(raw string) string {
 	inner := strings.TrimPrefix(raw, `"`)
 	if strings.IndexByte(inner, '\\') < 0 {
 		return strings.TrimSuffix(inner, `"`)
@@ -179,28 +199,38 @@ func unquote(raw string) string {
 // Halves returns the escapes in the strings of a value, keys included, that are
 // half of a surrogate pair without the other half. Such a string has no UTF-8.
 func (v *Value) Halves() []Span {
-	var halves []Span
 	switch v.Kind {
 	case ObjectKind:
+		var found []Span
 		for _, m := range v.Object.Members {
-			halves = append(append(halves, m.Name.Halves()...), m.Value.Halves()...)
+			found = append(append(found, halves(m.Name.Span)...), m.Value.Halves()...)
 		}
+		return found
 	case ArrayKind:
+		var found []Span
 		for _, e := range v.Array.Elems {
-			halves = append(halves, e.Value.Halves()...)
+			found = append(found, e.Value.Halves()...)
 		}
+		return found
 	case String:
-		if !strings.Contains(v.Raw, `\u`) {
-			return nil
-		}
-		raw := strings.ReplaceAll(v.Raw, `\\`, "..") // an escaped backslash starts no escape
-		for _, at := range surrogates.FindAllStringIndex(raw, -1) {
-			if at[1]-at[0] == len(`\ud800`) {
-				halves = append(halves, Span{v.Span.Source, v.Span.Start + at[0], v.Span.Start + at[1]})
-			}
+		return halves(v.Span)
+	}
+	return nil
+}
+
+// halves returns the halves of surrogate pairs in a string.
+func halves(at Span) (found []Span) {
+	text := at.Text()
+	if !strings.Contains(text, `\u`) {
+		return nil
+	}
+	text = strings.ReplaceAll(text, `\\`, "..") // an escaped backslash starts no escape
+	for _, s := range surrogates.FindAllStringIndex(text, -1) {
+		if s[1]-s[0] == len(`\ud800`) {
+			found = append(found, Span{at.Source, at.Start + s[0], at.Start + s[1]})
 		}
 	}
-	return halves
+	return found
 }
 
 // surrogates are a surrogate pair, or half of one.
@@ -230,7 +260,9 @@ func (v *Value) print(b *strings.Builder) {
 	case v.Object != nil:
 		b.WriteByte('{')
 		for _, m := range v.Object.Members {
-			m.Name.print(b)
+			b.WriteString(m.Name.Before)
+			b.WriteString(m.Name.Raw())
+			b.WriteString(m.Name.After)
 			b.WriteString(m.Colon)
 			m.Value.print(b)
 			b.WriteString(m.Comma)
@@ -246,7 +278,7 @@ func (v *Value) print(b *strings.Builder) {
 		b.WriteString(v.Array.Tail)
 		b.WriteString(v.Array.Close)
 	default:
-		b.WriteString(v.Raw)
+		b.WriteString(v.Raw())
 	}
 	b.WriteString(v.After)
 }

@@ -326,7 +326,7 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,
 			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
 		d.Fixes = []Fix{newFix("write name and stack",
-			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw+`, "stack": `)}
+			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw()+`, "stack": `)}
 		return
 	}
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is not a key of a %s", QuoteName(m.Key), in.Noun())
@@ -373,13 +373,16 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 
 // leaf checks a scalar, or a value of the wrong type.
 func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
+	if plainly(s, val) {
+		return
+	}
 	err, ok := s.Validate(goValue(val)).(*jsonschema.ValidationError)
 	if !ok {
 		if val.Kind == String && s.MaxLength >= 0 && len(val.Text()) > s.MaxLength {
 			v.tooLong(s, k, k.Name, val)
 		}
-		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw, ".eE") {
-			d := v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw)))
+		if val.Kind == Number && allows(s, "integer") && strings.ContainsAny(val.Raw(), ".eE") {
+			d := v.report(RuleBadValue, Error, val.Span, "write this integer without %s: lws reads %s and stops at the next character", "point or exponent", shortNumber(leadingDigits(val.Raw())))
 			v.rewrite(d, k, val)
 		}
 		return
@@ -398,11 +401,11 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 	case "type":
 		v.wrongType(s, k, name, val)
 	case "minimum", "maximum":
-		d := v.report(RuleOutOfRange, Error, val.Span, "%s must be %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw))
+		d := v.report(RuleOutOfRange, Error, val.Span, "%s must be %s to %s, not %s", name, bound(s.Minimum, "0"), bound(s.Maximum, ""), shortNumber(val.Raw()))
 		if k != nil && k.Width > 0 {
-			d.Message += "; lws keeps " + Wrap(val.Raw, k)
+			d.Message += "; lws keeps " + Wrap(val.Raw(), k)
 		}
-		if k != nil && k.Name == "conceal" && !strings.HasPrefix(val.Raw, "-") {
+		if k != nil && k.Name == "conceal" && !strings.HasPrefix(val.Raw(), "-") {
 			d.Fixes = []Fix{{Message: "write 65535, which is for ever", Edits: []Edit{{val.Span, "65535"}}}}
 		}
 	case "enum":
@@ -432,7 +435,7 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	}
 	not := val.Kind.String()
 	if val.Kind == Number {
-		not = shortNumber(val.Raw)
+		not = shortNumber(val.Raw())
 	}
 	d := v.report(RuleWrongType, Error, val.Span, "%s must be %s, not %s", name, strings.Join(want, " or "), not)
 	text := val.Text()
@@ -482,8 +485,8 @@ func (k *Key) Takes(v *Value) bool {
 			return k.Enum == nil || slices.Contains(k.Enum, v.Text()) || k.ValueAliases[v.Text()] != nil
 		}
 	case Number:
-		if k.Is("integer") && digits(v.Raw) {
-			n, ok := new(big.Int).SetString(v.Raw, 10)
+		if k.Is("integer") && digits(v.Raw()) {
+			n, ok := new(big.Int).SetString(v.Raw(), 10)
 			return ok && k.holds(n)
 		}
 	case Bool:
@@ -513,7 +516,7 @@ func (v *validator) badEnum(k *Key, name string, val *Value) {
 		}
 		value, _ := json.Marshal(use[other])
 		if v.has(other) {
-			certain = certain && slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == other && m.Value.Raw == string(value) })
+			certain = certain && slices.ContainsFunc(v.around.Members, func(m *Member) bool { return m.Key == other && m.Value.Raw() == string(value) })
 		} else {
 			text += ", " + Quote(other) + ": " + string(value)
 		}
@@ -570,9 +573,9 @@ func Plain(v *Value) any {
 func goValue(v *Value) any {
 	switch v.Kind {
 	case Bool:
-		return v.Raw == "true"
+		return v.Raw() == "true"
 	case Number:
-		return plainNumber(v.Raw)
+		return plainNumber(v.Raw())
 	case String:
 		return v.Text()
 	case ObjectKind:

@@ -205,7 +205,7 @@ func (r *reader) certWarn(v *schema.Value) {
 	if !r.is(v, schema.Number) {
 		return
 	}
-	if err := json.Unmarshal([]byte(v.Raw), &days); err != nil || days < 0 || days > 36500 {
+	if err := json.Unmarshal([]byte(v.Raw()), &days); err != nil || days < 0 || days > 36500 {
 		r.errorf(v.Span, "cert-warn must be a number of days, 0 to 36500")
 		return
 	}

@@ -30,7 +30,7 @@ first wait that does no harm.`,
 				continue
 			}
 			if waits := s.Member.Value.Elems(); g == nil {
-				g = p.Reportf(s.Member.Value.Span, "lws %s keeps only the first of these %d waits, %s", cut, len(waits), waits[0].Value.Raw)
+				g = p.Reportf(s.Member.Value.Span, "lws %s keeps only the first of these %d waits, %s", cut, len(waits), waits[0].Value.Raw())
 			} else {
 				g.Related = append(g.Related, schema.Related{Span: s.Member.Value.Span, Message: "and here"})
 			}

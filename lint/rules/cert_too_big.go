@@ -21,7 +21,7 @@ key, or the certificate of the issuer, which is usually smaller.`,
 	Firm: true,
 	Check: func(p *lint.Pass) {
 		for _, d := range p.Policy.Section(schema.Certs) {
-			if d.Value.Kind == schema.String && len(d.Value.Raw) > 4000 && tooBig(d.Value.Text()) {
+			if d.Value.Kind == schema.String && len(d.Value.Raw()) > 4000 && tooBig(d.Value.Text()) {
 				n := len(decodeCert(d.Value.Text()))
 				g := p.Reportf(d.NameSpan, "%s is too big: lws takes 3018 bytes of DER, and it has %d", d, n)
 				if n <= 3018 {

@@ -79,8 +79,8 @@ func swap(p *lint.Pass, g *schema.Diagnostic, server *schema.Definition) {
 		return
 	}
 	edits := []schema.Edit{
-		{Span: cert.Member.Value.Span, NewText: key.Member.Value.Raw},
-		{Span: key.Member.Value.Span, NewText: cert.Member.Value.Raw},
+		{Span: cert.Member.Value.Span, NewText: key.Member.Value.Raw()},
+		{Span: key.Member.Value.Span, NewText: cert.Member.Value.Raw()},
 	}
 	if edits[0].Span.Start > edits[1].Span.Start {
 		edits[0], edits[1] = edits[1], edits[0]

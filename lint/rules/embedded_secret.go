@@ -87,7 +87,7 @@ func secrets(p *lint.Pass, v *schema.Value, key string, walk bool) {
 	}
 	switch key {
 	case "endpoint", "http_url", "via-socks5":
-		if strings.IndexByte(v.Raw, '@') >= 0 {
+		if strings.IndexByte(v.Raw(), '@') >= 0 {
 			text := v.Text()
 			if at := userinfo.FindStringSubmatchIndex(text); at != nil && !strings.Contains(text[at[2]:at[3]], "${") &&
 				(key != "http_url" || strings.Contains(text[:at[2]], "://")) {

@@ -19,6 +19,43 @@ func streams(p *lint.Pass) []*schema.Definition { return p.Policy.Section(schema
 // resolution returns the definitions that lws takes for references.
 var resolution = lint.Memo(func(p *lint.Pass) *schema.Resolution { return p.Policy.Resolve() })
 
+// rarities are scalars that few policies have, and some rules check.
+type rarities struct {
+	escaped []schema.Span // strings with \u escapes, keys included
+	long    []schema.Span // numbers of more than 20 characters
+}
+
+// unusual returns the rarities of the policy.
+var unusual = lint.Memo(func(p *lint.Pass) *rarities {
+	r := &rarities{}
+	eachScalar(&p.Policy.Document.Root, func(k schema.Kind, at schema.Span) {
+		switch {
+		case k == schema.String && strings.Contains(at.Text(), `\u`):
+			r.escaped = append(r.escaped, at)
+		case k == schema.Number && at.End-at.Start > 20:
+			r.long = append(r.long, at)
+		}
+	})
+	return r
+})
+
+// eachScalar calls f for each scalar in a value, and each key.
+func eachScalar(v *schema.Value, f func(k schema.Kind, at schema.Span)) {
+	switch v.Kind {
+	case schema.ObjectKind:
+		for _, m := range v.Object.Members {
+			f(m.Name.Kind, m.Name.Span)
+			eachScalar(&m.Value, f)
+		}
+	case schema.ArrayKind:
+		for _, e := range v.Array.Elems {
+			eachScalar(&e.Value, f)
+		}
+	default:
+		f(v.Kind, v.Span)
+	}
+}
+
 // A credential is an entry of the certs section: a certificate or a private key.
 type credential struct {
 	der   []byte
@@ -235,7 +272,7 @@ func nearest(p *lint.Pass, s schema.Section, name string) string {
 // inside returns the span of a part of a string, from one byte of its text to
 // another, or of all of it if escapes hide where that is.
 func inside(v *schema.Value, start, end int) schema.Span {
-	if v.Kind != schema.String || strings.IndexByte(v.Raw, '\\') >= 0 {
+	if v.Kind != schema.String || strings.IndexByte(v.Raw(), '\\') >= 0 {
 		return v.Span
 	}
 	return schema.Span{Source: v.Span.Source, Start: v.Span.Start + 1 + start, End: v.Span.Start + 1 + end}

@@ -28,7 +28,7 @@ call of lws_strexp_expand).`,
 			var items map[string]bool
 			for _, s := range d.Settings {
 				v := &s.Member.Value
-				if s.Key == nil || s.Key.Ref != schema.Top || v.Kind != schema.String || !strings.ContainsAny(v.Raw, "${%") {
+				if s.Key == nil || s.Key.Ref != schema.Top || v.Kind != schema.String || !strings.ContainsAny(v.Raw(), "${%") {
 					continue
 				}
 				text := v.Text()

@@ -15,26 +15,16 @@ and an exponent count too.`,
 	Bad:  `{ "schema-version": 1000000000000000000000, "s": [] }`,
 	Good: `{ "schema-version": 1, "s": [] }`,
 	Check: func(p *lint.Pass) {
-		var walk func(v *schema.Value)
-		walk = func(v *schema.Value) {
-			if v.Kind == schema.Number && len(v.Raw) > 20 {
-				n := 0
-				for _, c := range []byte(v.Raw) {
-					if '0' <= c && c <= '9' {
-						n++
-					}
-				}
-				if n > 20 {
-					p.Reportf(v.Span, "this number has %d digits: lws refuses more than 20", n)
+		for _, at := range unusual(p).long {
+			n := 0
+			for _, c := range []byte(at.Text()) {
+				if '0' <= c && c <= '9' {
+					n++
 				}
 			}
-			for _, m := range v.Members() {
-				walk(&m.Value)
-			}
-			for _, e := range v.Elems() {
-				walk(&e.Value)
+			if n > 20 {
+				p.Reportf(at, "this number has %d digits: lws refuses more than 20", n)
 			}
 		}
-		walk(&p.Policy.Document.Root)
 	},
 }

@@ -30,7 +30,7 @@ message without a topic (4.3.10 and 5.0.0).`,
 				}
 				for _, key := range []string{"message", "qos", "retain"} {
 					s := d.Get("mqtt_" + what + "_" + key)
-					if s == nil || key != "message" && (s.Member.Value.Raw == "false" || s.Member.Value.Raw == "0") {
+					if s == nil || key != "message" && (s.Member.Value.Raw() == "false" || s.Member.Value.Raw() == "0") {
 						continue
 					}
 					p.Reportf(s.Member.Name.Span, "without mqtt_%s_topic, lws sends no %s message", what, what)

@@ -17,24 +17,10 @@ metadata value includes it.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com\u0000.org", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {
-		eachString(&p.Policy.Document.Root, func(v *schema.Value) {
-			if strings.Contains(v.Raw, `\u0000`) && strings.Contains(v.Text(), "\x00") {
-				p.Reportf(v.Span, `lws ends the string at \u0000`)
+		for _, at := range unusual(p).escaped {
+			if strings.Contains(schema.Unquote(at.Text()), "\x00") {
+				p.Reportf(at, `lws ends the string at \u0000`)
 			}
-		})
+		}
 	},
-}
-
-// eachString calls f for each string in a value, the keys of objects included.
-func eachString(v *schema.Value, f func(*schema.Value)) {
-	if v.Kind == schema.String {
-		f(v)
-	}
-	for _, m := range v.Members() {
-		eachString(&m.Name, f)
-		eachString(&m.Value, f)
-	}
-	for _, e := range v.Elems() {
-		eachString(&e.Value, f)
-	}
 }

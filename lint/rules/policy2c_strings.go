@@ -32,7 +32,11 @@ compiler (policy2c of 5.0.0).`,
 			check(d.NameSpan, d.Name)
 			for _, s := range d.Settings {
 				if s.Key != nil && s.Key.Name != "name" {
-					eachString(&s.Member.Value, func(v *schema.Value) { check(v.Span, v.Text()) })
+					eachScalar(&s.Member.Value, func(k schema.Kind, at schema.Span) {
+						if k == schema.String {
+							check(at, schema.Unquote(at.Text()))
+						}
+					})
 				}
 			}
 		}

@@ -101,7 +101,7 @@ func foldedFlags(settings []*schema.Setting, i int, text string) (becomes, by st
 
 // flagOf returns the flag that a setting sets, if any.
 func flagOf(s *schema.Setting) uint32 {
-	if s.Key == nil || s.Key.Flag == "" || s.Key.Is("boolean") && s.Member.Value.Raw != "true" {
+	if s.Key == nil || s.Key.Flag == "" || s.Key.Is("boolean") && s.Member.Value.Raw() != "true" {
 		return 0
 	}
 	return 1 << s.Key.Bit

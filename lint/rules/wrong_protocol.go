@@ -25,7 +25,7 @@ http, and of http on mqtt, see shared-storage.`,
 				continue
 			}
 			for _, s := range d.Settings {
-				if s.Key == nil || s.Key.Serves(protocol) || s.Member.Value.Raw == "false" || s.Key.Name == "http_method" && protocol == "ws" ||
+				if s.Key == nil || s.Key.Serves(protocol) || s.Member.Value.Raw() == "false" || s.Key.Name == "http_method" && protocol == "ws" ||
 					s.Key.Name == "server" || s.Key.Name == "use_auth" || s.Key.Name == "rideshare" { // a wrong-role, a bad-auth, a rideshare-mismatch
 					continue
 				}

@@ -28,7 +28,7 @@ server of 4.4 to 5.0 leaves content-length out if http_no_content_length is set.
 			}
 			for _, s := range d.Settings {
 				switch {
-				case s.Key == nil || s.Member.Value.Raw == "false" || s.Key.Name == "plugins" || s.Key.Name == "options":
+				case s.Key == nil || s.Member.Value.Raw() == "false" || s.Key.Name == "plugins" || s.Key.Name == "options":
 				case s.Key.Name == "server" && (d.Protocol() == "mqtt" || d.Protocol() == "h3"):
 					p.Reportf(s.Member.Name.Span, "lws has no server for %s", d.Protocol()).Severity = schema.Error
 				case s.Key.Role != other, s.Key.Name == "http_no_content_length" && p.Versions(since(4, 4)) != "":

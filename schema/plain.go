@@ -1,0 +1,108 @@
+package schema
+
+import (
+	"math"
+	"math/big"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v5"
+)
+
+// A scalarSchema is what a schema asks of a scalar, as far as plainly knows it.
+// The zero value accepts nothing.
+type scalarSchema struct {
+	bool, integer, string bool // the types that it accepts
+
+	min, max          uint64   // of an integer
+	shortest, longest int      // of a string, in bytes
+	enum              []string // the strings, if not nil
+}
+
+// plainly reports whether a scalar is valid, and is written so that this is easy
+// to see: as nearly all are. It saves the general validation, whose values and
+// errors take most of the time of checking a policy. If it returns false, the
+// scalar may be valid.
+func plainly(s *jsonschema.Schema, v *Value) bool {
+	t := scalarSchemas()[s]
+	return t != nil && t.accepts(v)
+}
+
+func (t *scalarSchema) accepts(v *Value) bool {
+	raw := v.Raw()
+	switch v.Kind {
+	case Bool:
+		return t.bool
+	case Number:
+		if !t.integer || len(raw) > 18 || !digits(raw) {
+			return false
+		}
+		n, err := strconv.ParseUint(raw, 10, 64)
+		return err == nil && t.min <= n && n <= t.max
+	case String:
+		if !t.string || len(raw) < 2 || strings.IndexByte(raw, '\\') >= 0 {
+			return false
+		}
+		text := raw[1 : len(raw)-1]
+		if t.enum != nil {
+			return slices.Contains(t.enum, text)
+		}
+		return t.shortest <= len(text) && len(text) <= t.longest
+	}
+	return false
+}
+
+// scalarSchemas returns what the schemas of the policy's JSON Schema ask of a
+// scalar, if they ask nothing else of it than a scalarSchema holds.
+var scalarSchemas = sync.OnceValue(func() map[*jsonschema.Schema]*scalarSchema {
+	all := map[*jsonschema.Schema]*scalarSchema{}
+	var add func(s *jsonschema.Schema)
+	add = func(s *jsonschema.Schema) {
+		if s == nil || all[s] != nil {
+			return
+		}
+		all[s] = newScalarSchema(s)
+		add(s.Ref)
+		add(s.Items2020)
+		for _, sub := range s.Properties {
+			add(sub)
+		}
+		for _, sub := range s.PatternProperties {
+			add(sub)
+		}
+		if sub, ok := s.AdditionalProperties.(*jsonschema.Schema); ok {
+			add(sub)
+		}
+	}
+	add(policySchema())
+	return all
+})
+
+func newScalarSchema(s *jsonschema.Schema) *scalarSchema {
+	t := &scalarSchema{max: math.MaxUint64, shortest: max(0, s.MinLength), longest: math.MaxInt}
+	for _, e := range s.Enum {
+		if e, ok := e.(string); ok {
+			t.enum = append(t.enum, e)
+		}
+	}
+	known := s.Pattern == nil && s.Format == "" && s.Constant == nil && s.Not == nil && s.AllOf == nil && s.AnyOf == nil && s.OneOf == nil &&
+		s.If == nil && s.ExclusiveMinimum == nil && s.ExclusiveMaximum == nil && s.MultipleOf == nil &&
+		t.shortest <= 1 && len(t.enum) == len(s.Enum) // JSON Schema counts characters
+	for limit, r := range map[*uint64]*big.Rat{&t.min: s.Minimum, &t.max: s.Maximum} {
+		if r != nil {
+			known = known && r.IsInt() && r.Num().IsUint64()
+			*limit = r.Num().Uint64()
+		}
+	}
+	if s.MaxLength >= 0 {
+		t.longest = s.MaxLength
+	}
+	if known {
+		t.string = allows(s, "string")
+		t.integer = allows(s, "integer") && t.enum == nil
+		t.bool = allows(s, "boolean") && t.enum == nil
+	}
+	return t
+}
