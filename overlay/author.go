@@ -367,8 +367,9 @@ func (a *author) define(s schema.Section, name string, entry schema.Value) {
 		}
 	}
 	if home == nil {
-		key := schema.Value{Span: entry.Span, Kind: schema.String, Raw: schema.Quote(string(s))}
-		home = add(root, end, &schema.Member{Name: key, Key: string(s), Colon: ":", Value: schema.Value{
+		at := entry.Span
+		at.End = at.Start
+		home = add(root, end, &schema.Member{Name: schema.Name{Span: at}, NameKind: schema.String, Key: string(s), Colon: true, Value: schema.Value{
 			Span: entry.Span, Kind: schema.ArrayKind, Array: &schema.Array{Close: "]"},
 		}})
 	}

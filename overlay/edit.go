@@ -54,7 +54,7 @@ func precede(before string) (entry, next string) {
 // add adds a member to an object, before the one at index i, and returns it. Its
 // layout follows the other members.
 func add(o *schema.Object, i int, m *schema.Member) *schema.Member {
-	n := &schema.Member{Name: m.Name, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
+	n := &schema.Member{Name: m.Name, NameKind: m.NameKind, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
 	n.Name.Before, n.Value.After = "", ""
 	switch {
 	case i < len(o.Members):
@@ -90,7 +90,7 @@ func insert(a *schema.Array, i int, v schema.Value) *schema.Value {
 
 // object returns an object with one member, without the space around it.
 func object(m *schema.Member) schema.Value {
-	n := &schema.Member{Name: m.Name, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
+	n := &schema.Member{Name: m.Name, NameKind: m.NameKind, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
 	n.Name.Before, n.Value.After = "", ""
 	return schema.Value{Span: m.Span(), Kind: schema.ObjectKind, Object: &schema.Object{Members: []*schema.Member{n}, Close: "}"}}
 }

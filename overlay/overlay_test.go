@@ -160,7 +160,7 @@ func TestChanges(t *testing.T) {
 		if v == nil {
 			return "-"
 		}
-		return v.Span.String() + "=" + v.Raw
+		return v.Span.String() + "=" + v.Raw()
 	}
 	for _, c := range r.Changes {
 		got = append(got, fmt.Sprintf("%s: %s -> %s by %v in %v %s", c.Path(), text(c.Before), text(c.After), c.By, c.Definition, c.Why))

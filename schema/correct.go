@@ -361,7 +361,7 @@ func padded(v *Value) (n int) {
 	if ms := v.Members(); len(ms) > 0 {
 		trailing(&ms[len(ms)-1].Value, ms[0].Name.Before)
 		for _, m := range ms {
-			leading(m.Name.Kind, m.Key)
+			leading(m.NameKind, m.Key)
 			n += padded(&m.Value)
 		}
 	}
@@ -383,7 +383,7 @@ func compact(v *Value) string {
 		case ObjectKind:
 			b.WriteByte('{')
 			for _, m := range v.Object.Members {
-				b.WriteString(m.Name.Raw())
+				b.WriteString(m.RawName())
 				b.WriteByte(':')
 				write(&m.Value)
 				b.WriteByte(',')

@@ -174,7 +174,7 @@ func (f *formatter) value(v *Value) {
 			f.line(c)
 		}
 		if it.member != nil {
-			f.b.WriteString(it.member.Name.Raw())
+			f.b.WriteString(it.member.RawName())
 			f.b.WriteString(": ")
 		}
 		f.value(it.value)
@@ -245,7 +245,7 @@ func writeInline(b *strings.Builder, v *Value) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			b.WriteString(m.Name.Raw())
+			b.WriteString(m.RawName())
 			b.WriteString(": ")
 			writeInline(b, &m.Value)
 		}

@@ -312,7 +312,7 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	c := p.text[p.pos]
 	if c == want {
 		p.pos++
-		return string(c), true
+		return p.text[p.pos-1 : p.pos], true
 	}
 	opener := p.span(p.open[len(p.open)-1], p.open[len(p.open)-1]+1)
 	d := Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(p.pos, p.pos+1),
@@ -428,10 +428,10 @@ func (p *parser) member(start int) *Member {
 	m.Name.Before = p.text[start:p.pos]
 	from := p.pos
 	if p.peek() == '"' {
-		m.Name.Kind = p.str()
+		m.NameKind = p.str()
 		m.Key = Unquote(p.text[from:p.pos])
 	} else {
-		m.Name.Kind = Invalid
+		m.NameKind = Invalid
 		m.Key = p.bareKey()
 	}
 	m.Name.Span = p.span(from, p.pos)
@@ -448,8 +448,11 @@ func (p *parser) member(start int) *Member {
 		for p.pos < len(p.text) && strings.IndexByte(":=>;", p.text[p.pos]) >= 0 && p.pos-at < 2 {
 			p.pos++
 		}
-		if m.Colon = p.text[at:p.pos]; m.Colon != ":" {
-			p.fixf(at, p.pos, `write ":"`, ":", `want ":" after a key, not %q`, m.Colon)
+		if text := p.text[at:p.pos]; text == ":" {
+			m.Colon = true
+		} else {
+			m.Name.After += text
+			p.fixf(at, p.pos, `write ":"`, ":", `want ":" after a key, not %q`, text)
 		}
 		m.Value = p.value()
 		m.Comma = p.comma(&m.Value, true)
@@ -462,7 +465,7 @@ func (p *parser) member(start int) *Member {
 		m.Comma = p.comma(nil, true)
 		return m
 	}
-	if m.Name.Kind == Invalid {
+	if m.NameKind == Invalid {
 		m.Value = p.value()
 		m.Comma = p.comma(&m.Value, true)
 		return m

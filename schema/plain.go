@@ -45,13 +45,22 @@ func (t *scalarSchema) accepts(v *Value) bool {
 		if !t.string || len(raw) < 2 || strings.IndexByte(raw, '\\') >= 0 {
 			return false
 		}
-		text := raw[1 : len(raw)-1]
-		if t.enum != nil {
-			return slices.Contains(t.enum, text)
-		}
-		return t.shortest <= len(text) && len(text) <= t.longest
+		return t.acceptsText(raw[1 : len(raw)-1])
 	}
 	return false
+}
+
+func (t *scalarSchema) acceptsText(text string) bool {
+	if t.enum != nil {
+		return slices.Contains(t.enum, text)
+	}
+	return t.string && t.shortest <= len(text) && len(text) <= t.longest
+}
+
+// nameFits reports whether a schema for the names of properties takes a name.
+func nameFits(s *jsonschema.Schema, name string) bool {
+	t := scalarSchemas()[s]
+	return t != nil && t.acceptsText(name) || s.Validate(name) == nil
 }
 
 // scalarSchemas returns what the schemas of the policy's JSON Schema ask of a
@@ -66,6 +75,7 @@ var scalarSchemas = sync.OnceValue(func() map[*jsonschema.Schema]*scalarSchema {
 		all[s] = newScalarSchema(s)
 		add(s.Ref)
 		add(s.Items2020)
+		add(s.PropertyNames)
 		for _, sub := range s.Properties {
 			add(sub)
 		}
@@ -87,7 +97,7 @@ func newScalarSchema(s *jsonschema.Schema) *scalarSchema {
 			t.enum = append(t.enum, e)
 		}
 	}
-	known := s.Pattern == nil && s.Format == "" && s.Constant == nil && s.Not == nil && s.AllOf == nil && s.AnyOf == nil && s.OneOf == nil &&
+	known := s.Ref == nil && s.Pattern == nil && s.Format == "" && s.Constant == nil && s.Not == nil && s.AllOf == nil && s.AnyOf == nil && s.OneOf == nil &&
 		s.If == nil && s.ExclusiveMinimum == nil && s.ExclusiveMaximum == nil && s.MultipleOf == nil &&
 		t.shortest <= 1 && len(t.enum) == len(s.Enum) // JSON Schema counts characters
 	for limit, r := range map[*uint64]*big.Rat{&t.min: s.Minimum, &t.max: s.Maximum} {
@@ -100,9 +110,10 @@ func newScalarSchema(s *jsonschema.Schema) *scalarSchema {
 		t.longest = s.MaxLength
 	}
 	if known {
-		t.string = allows(s, "string")
-		t.integer = allows(s, "integer") && t.enum == nil
-		t.bool = allows(s, "boolean") && t.enum == nil
+		any := len(s.Types) == 0
+		t.string = any || allows(s, "string")
+		t.integer = t.enum == nil && (any || allows(s, "integer"))
+		t.bool = t.enum == nil && (any || allows(s, "boolean"))
 	}
 	return t
 }

@@ -54,7 +54,7 @@ func TestPlainlyUnknown(t *testing.T) {
 	v := (&parser{src: src, text: src.Text}).value()
 	for _, text := range []string{
 		`{"type":"string","pattern":"y"}`, `{"type":"string","const":"y"}`, `{"type":"string","enum":[1]}`, `{"type":"string","minLength":2}`,
-		`{"type":"string","not":{"const":"x"}}`, `{"type":"string","allOf":[{"const":"y"}]}`,
+		`{"$ref":"#/$defs/x","$defs":{"x":{"const":"y"}}}`, `{"type":"string","not":{"const":"x"}}`, `{"type":"string","allOf":[{"const":"y"}]}`,
 	} {
 		if s := newScalarSchema(jsonschema.MustCompileString("x.json", text)); s.accepts(&v) {
 			t.Errorf("%s accepts it", text)

@@ -86,6 +86,10 @@ type Value struct {
 	Object        *Object // if Kind is ObjectKind
 	Array         *Array  // if Kind is ArrayKind
 	Kind          Kind
+
+	// Literal is the text of a scalar that a program has set. It is nil in a
+	// document that was parsed, where the text is that of Span.
+	Literal *string
 }
 
 // An Object is a JSON object. Its members are in the order of the text; several
@@ -98,22 +102,27 @@ type Object struct {
 
 // A Member is a key and its value.
 type Member struct {
-	Name  Name
-	Key   string // the key, unquoted
-	Colon string // ":" or ""
-	Value Value
-	Comma string // "," or ""
+	Name     Name
+	Key      string // the key, unquoted
+	Value    Value
+	Comma    string // "," or ""
+	Colon    bool   // ":" follows the key; anything else in its place is in Name.After
+	NameKind Kind   // of the key: String, Invalid or Missing
 }
 
-// A Name is the key of a member as written, with the space around it.
+// A Name is the place of the key of a member, with the space around it.
 type Name struct {
 	Before, After string
-	Span          Span // of the key alone
-	Kind          Kind // String, Invalid or Missing
+	Span          Span // of the key alone; empty for a key that a program has set
 }
 
-// Raw returns the text of the key.
-func (n *Name) Raw() string { return raw(n.Kind, n.Span) }
+// RawName returns the text of the key.
+func (m *Member) RawName() string {
+	if m.NameKind == String && m.Name.Span.Start == m.Name.Span.End {
+		return Quote(m.Key)
+	}
+	return m.Name.Span.Text()
+}
 
 // An Array is a JSON array.
 type Array struct {
@@ -129,14 +138,14 @@ type Element struct {
 }
 
 // Raw returns the text of a scalar, or "" for an object or array.
-func (v *Value) Raw() string { return raw(v.Kind, v.Span) }
-
-func raw(k Kind, at Span) string {
-	switch k {
-	case Missing, ObjectKind, ArrayKind:
+func (v *Value) Raw() string {
+	switch {
+	case v.Kind == Missing, v.Kind == ObjectKind, v.Kind == ArrayKind:
 		return ""
+	case v.Literal != nil:
+		return *v.Literal
 	}
-	return at.Text()
+	return v.Span.Text()
 }
 
 // Text returns the value of a string, and the text of any other scalar.
@@ -203,7 +212,7 @@ func (v *Value) Halves() []Span {
 	case ObjectKind:
 		var found []Span
 		for _, m := range v.Object.Members {
-			found = append(append(found, halves(m.Name.Span)...), m.Value.Halves()...)
+			found = append(append(found, halves(m.Name.Span, m.RawName())...), m.Value.Halves()...)
 		}
 		return found
 	case ArrayKind:
@@ -213,14 +222,13 @@ func (v *Value) Halves() []Span {
 		}
 		return found
 	case String:
-		return halves(v.Span)
+		return halves(v.Span, v.Raw())
 	}
 	return nil
 }
 
-// halves returns the halves of surrogate pairs in a string.
-func halves(at Span) (found []Span) {
-	text := at.Text()
+// halves returns the halves of surrogate pairs in the text of a string at a span.
+func halves(at Span, text string) (found []Span) {
 	if !strings.Contains(text, `\u`) {
 		return nil
 	}
@@ -261,9 +269,11 @@ func (v *Value) print(b *strings.Builder) {
 		b.WriteByte('{')
 		for _, m := range v.Object.Members {
 			b.WriteString(m.Name.Before)
-			b.WriteString(m.Name.Raw())
+			b.WriteString(m.RawName())
 			b.WriteString(m.Name.After)
-			b.WriteString(m.Colon)
+			if m.Colon {
+				b.WriteByte(':')
+			}
 			m.Value.print(b)
 			b.WriteString(m.Comma)
 		}

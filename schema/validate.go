@@ -136,10 +136,10 @@ func (v *validator) array(s *jsonschema.Schema, in Section, k *Key, val *Value) 
 func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	defer func(o *Object, entry bool) { v.around, v.entry = o, entry }(v.around, v.entry)
 	v.entry = false
-	seen := make(map[string]*Member, len(val.Object.Members))
+	seen := newKeyIndex(val.Object.Members)
 	var lists []*Member // the first of each key with a limited number of entries
-	for _, m := range val.Object.Members {
-		if m.Name.Kind == Missing {
+	for i, m := range val.Object.Members {
+		if m.NameKind == Missing {
 			continue
 		}
 		v.around = val.Object
@@ -160,8 +160,7 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 				sub = Section(m.Key)
 			}
 		}
-		if first, twice := seen[m.Key]; !twice {
-			seen[m.Key] = m
+		if first := seen.first(i); first == m {
 			if p := s.Properties[m.Key]; p != nil && p.MaxItems >= 0 {
 				lists = append(lists, m)
 			}
@@ -172,7 +171,7 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 		case prop == nil && s.AdditionalProperties == false:
 			v.unknown(in, k, m)
 		case prop != nil:
-			if s.PropertyNames != nil && s.PropertyNames.Validate(m.Key) != nil {
+			if s.PropertyNames != nil && !nameFits(s.PropertyNames, m.Key) {
 				v.report(RuleBadLength, Error, m.Name.Span, "this name is empty: lws 4.1 to 5.0 crash on it or add its settings to the entry before")
 			}
 			if v.fragment && m.Value.Kind == Null && removable(in, k, m.Key, known) {
@@ -189,10 +188,10 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 		v.count(m.Key, s.Properties[m.Key].MaxItems, LookupKey(in, m.Key), val.Object)
 	}
 	for _, name := range s.Required {
-		if seen[name] != nil || v.misspelt(in, name) {
+		if v.has(name) || v.misspelt(in, name) {
 			continue
 		}
-		if in == TrustStores && name == "stack" && seen["name"] == nil || in == TrustStores && v.legacyStore(val) {
+		if in == TrustStores && name == "stack" && !v.has("name") || in == TrustStores && v.legacyStore(val) {
 			continue // one diagnostic for the entry is enough
 		}
 		at := val.Span
@@ -211,6 +210,40 @@ func removable(in Section, k *Key, member string, known bool) bool {
 		return known && sections[Section(member)].noun == ""
 	}
 	return sections[in].keyed && !known // a definition
+}
+
+// A keyIndex finds members by key.
+type keyIndex struct {
+	members []*Member
+	byKey   map[string]*Member // the first member of each key; nil for few members
+}
+
+func newKeyIndex(members []*Member) keyIndex {
+	const few = 32 // which are searched faster than a map is made
+	x := keyIndex{members: members}
+	if len(members) > few {
+		x.byKey = make(map[string]*Member, len(members))
+		for _, m := range slices.Backward(members) {
+			if m.NameKind != Missing {
+				x.byKey[m.Key] = m
+			}
+		}
+	}
+	return x
+}
+
+// first returns the first member that has the key of member i.
+func (x keyIndex) first(i int) *Member {
+	key := x.members[i].Key
+	if x.byKey != nil {
+		return x.byKey[key]
+	}
+	for _, m := range x.members[:i] {
+		if m.Key == key && m.NameKind != Missing {
+			return m
+		}
+	}
+	return x.members[i]
 }
 
 // notADefinition reports an entry of a section that has another type than its
@@ -326,7 +359,7 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,
 			"lws ignores a trust store in this form, though its README has it: write {\"name\": %s, \"stack\": [...]}", QuoteName(m.Key))
 		d.Fixes = []Fix{newFix("write name and stack",
-			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.Name.Raw()+`, "stack": `)}
+			Span{m.Name.Span.Source, m.Name.Span.Start, m.Value.Span.Start}, `"name": `+m.RawName()+`, "stack": `)}
 		return
 	}
 	d := v.report(RuleUnknownKey, Error, m.Name.Span, "%s is not a key of a %s", QuoteName(m.Key), in.Noun())

@@ -8,10 +8,10 @@ import (
 )
 
 // The memory that a command may use before it pays for collecting garbage. The
-// tree of a policy and its views take about 14 bytes for each byte of its text.
+// tree of a policy and its views take 12 to 16 bytes for each byte of its text.
 const (
 	memoryBase    = 128 << 20
-	memoryPerByte = 18
+	memoryPerByte = 19
 )
 
 // collectLate makes the garbage collector run less often, for a command that reads

@@ -21,30 +21,37 @@ var resolution = lint.Memo(func(p *lint.Pass) *schema.Resolution { return p.Poli
 
 // rarities are scalars that few policies have, and some rules check.
 type rarities struct {
-	escaped []schema.Span // strings with \u escapes, keys included
-	long    []schema.Span // numbers of more than 20 characters
+	escaped []scalar // strings with \u escapes, keys included
+	long    []scalar // numbers of more than 20 characters
+}
+
+// A scalar is a scalar of the policy, or a key.
+type scalar struct {
+	kind schema.Kind
+	at   schema.Span
+	raw  string
 }
 
 // unusual returns the rarities of the policy.
 var unusual = lint.Memo(func(p *lint.Pass) *rarities {
 	r := &rarities{}
-	eachScalar(&p.Policy.Document.Root, func(k schema.Kind, at schema.Span) {
+	eachScalar(&p.Policy.Document.Root, func(v scalar) {
 		switch {
-		case k == schema.String && strings.Contains(at.Text(), `\u`):
-			r.escaped = append(r.escaped, at)
-		case k == schema.Number && at.End-at.Start > 20:
-			r.long = append(r.long, at)
+		case v.kind == schema.String && strings.Contains(v.raw, `\u`):
+			r.escaped = append(r.escaped, v)
+		case v.kind == schema.Number && len(v.raw) > 20:
+			r.long = append(r.long, v)
 		}
 	})
 	return r
 })
 
 // eachScalar calls f for each scalar in a value, and each key.
-func eachScalar(v *schema.Value, f func(k schema.Kind, at schema.Span)) {
+func eachScalar(v *schema.Value, f func(scalar)) {
 	switch v.Kind {
 	case schema.ObjectKind:
 		for _, m := range v.Object.Members {
-			f(m.Name.Kind, m.Name.Span)
+			f(scalar{m.NameKind, m.Name.Span, m.RawName()})
 			eachScalar(&m.Value, f)
 		}
 	case schema.ArrayKind:
@@ -52,7 +59,7 @@ func eachScalar(v *schema.Value, f func(k schema.Kind, at schema.Span)) {
 			eachScalar(&e.Value, f)
 		}
 	default:
-		f(v.Kind, v.Span)
+		f(scalar{v.Kind, v.Span, v.Raw()})
 	}
 }
 

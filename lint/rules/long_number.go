@@ -15,15 +15,15 @@ and an exponent count too.`,
 	Bad:  `{ "schema-version": 1000000000000000000000, "s": [] }`,
 	Good: `{ "schema-version": 1, "s": [] }`,
 	Check: func(p *lint.Pass) {
-		for _, at := range unusual(p).long {
+		for _, v := range unusual(p).long {
 			n := 0
-			for _, c := range []byte(at.Text()) {
+			for _, c := range []byte(v.raw) {
 				if '0' <= c && c <= '9' {
 					n++
 				}
 			}
 			if n > 20 {
-				p.Reportf(at, "this number has %d digits: lws refuses more than 20", n)
+				p.Reportf(v.at, "this number has %d digits: lws refuses more than 20", n)
 			}
 		}
 	},

@@ -17,9 +17,9 @@ metadata value includes it.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com\u0000.org", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {
-		for _, at := range unusual(p).escaped {
-			if strings.Contains(schema.Unquote(at.Text()), "\x00") {
-				p.Reportf(at, `lws ends the string at \u0000`)
+		for _, v := range unusual(p).escaped {
+			if strings.Contains(schema.Unquote(v.raw), "\x00") {
+				p.Reportf(v.at, `lws ends the string at \u0000`)
 			}
 		}
 	},

@@ -32,9 +32,9 @@ compiler (policy2c of 5.0.0).`,
 			check(d.NameSpan, d.Name)
 			for _, s := range d.Settings {
 				if s.Key != nil && s.Key.Name != "name" {
-					eachScalar(&s.Member.Value, func(k schema.Kind, at schema.Span) {
-						if k == schema.String {
-							check(at, schema.Unquote(at.Text()))
+					eachScalar(&s.Member.Value, func(v scalar) {
+						if v.kind == schema.String {
+							check(v.at, schema.Unquote(v.raw))
 						}
 					})
 				}
