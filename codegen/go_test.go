@@ -214,7 +214,7 @@ func TestGoDocs(t *testing.T) {
 	for _, path := range []string{"bufio", "context", "crypto/tls", "errors", "fmt", "io", "io/fs", "log", "log/slog", "net", "os", "strings",
 		"generated/station", "generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
 		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/policy",
-		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials"} {
+		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/ws", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials"} {
 		imports[filepath.Base(path)] = path
 	}
 	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllSubmatch(doc, -1)

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,9 +18,13 @@ import (
 // been read waits at the peer, except for one piece, and over mqtt 64 KiB. A Conn
 // must be closed, or its context be done, unless Read has returned an error.
 //
-// Over ws and mqtt a Conn outlives its connections as its stream does. Write waits
-// while there is none, and fails if part of its message was sent when one was lost;
-// later writes may succeed. Read and Messages fail when the policy gives up.
+// Over ws, mqtt and to local sinks a Conn outlives its connections, unless the policy
+// says opportunistic. When one is lost, Read and Messages return a *ReconnectError,
+// once, after what has arrived on it. The Conn goes on if the program calls Read,
+// Messages or Write after that: then the policy's next attempt is made. A program that
+// does not want it calls Close. While there is no connection, Write waits; it fails if
+// part of its message was sent when one was lost. Read and Messages fail when the
+// policy gives up.
 type Conn struct{ x *exchange }
 
 var _ io.ReadWriteCloser = (*Conn)(nil)
@@ -52,8 +57,7 @@ func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) 
 // io.ErrUnexpectedEOF with the cause if the rest was lost, or the error of the
 // context.
 //
-// Streams of ws, mqtt and local sinks go on with a new connection if the policy
-// wants one. Read does not show where; use Messages for them.
+// After a *ReconnectError the next Read returns what arrives on another connection.
 func (c *Conn) Read(p []byte) (int, error) {
 	x := c.x
 	x.mu.Lock()
@@ -61,25 +65,38 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for x.waitLocked() {
+	for {
+		if err := x.waitLocked(); err != nil {
+			return 0, c.wrap("read", err)
+		}
 		n := copy(p, x.in.buf[x.in.off:])
 		x.takeLocked(n)
 		if n > 0 {
 			return n, nil
 		}
 	}
-	if x.err == nil {
-		return 0, io.EOF
-	}
-	return 0, c.wrap("read", x.err)
 }
 
-// waitLocked waits for a piece. It reports false if none will come.
-func (x *exchange) waitLocked() bool {
-	for !x.in.full && !x.over {
+// waitLocked waits for a piece. The error is io.EOF if none will come and all went
+// well.
+func (x *exchange) waitLocked() error {
+	x.reads = true
+	if x.lost == nil {
+		x.decideLocked()
+	}
+	for {
+		switch {
+		case x.dropped, x.over && !x.in.full:
+			return cmp.Or(x.err, io.EOF)
+		case x.lost != nil && !x.over && !x.stale:
+			err := &ReconnectError{x.lost}
+			x.lost = nil
+			return err
+		case x.in.full:
+			return nil
+		}
 		x.cond.Wait()
 	}
-	return x.in.full && !x.dropped
 }
 
 // takeLocked takes n bytes of the piece.
@@ -87,7 +104,7 @@ func (x *exchange) takeLocked(n int) {
 	in := &x.in
 	in.taken = append(in.taken[:0], in.arrived...)
 	if in.off += n; in.off == len(in.buf) {
-		in.full = false
+		in.full, x.stale = false, false
 		x.s.ResumeRx()
 		x.cond.Broadcast()
 	}
@@ -116,50 +133,65 @@ func (c *Conn) Buffered() int {
 //	}
 //
 // The sequence ends when no more will come, or with the error that Read would
-// return, or ErrTooLong. A message that was cut short is left out; if the protocol
-// is ws or mqtt and the policy makes another connection, the next message is the
-// first one of that. The loop may end earlier, and another one go on with the next
+// return, or ErrTooLong. Only after a *ReconnectError it continues, if the loop does. A
+// message that was cut short is left out. The loop may end earlier, and another one go on with the next
 // message. The messages belong to the caller.
 func (c *Conn) Messages() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for {
-			msg, ok, err := c.message()
-			if err != nil {
-				yield(nil, err)
+			msg, err := c.message()
+			if err == io.EOF {
+				return
 			}
-			if err != nil || !ok || !yield(msg, nil) {
+			_, again := errors.AsType[*ReconnectError](err)
+			if !yield(msg, err) || err != nil && !again {
 				return
 			}
 		}
 	}
 }
 
-// message returns the next message. If there is none, ok is false.
-func (c *Conn) message() (msg []byte, ok bool, err error) {
+// message returns the next message, or io.EOF.
+func (c *Conn) message() (msg []byte, err error) {
 	x := c.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for x.waitLocked() {
+	for {
+		err := x.waitLocked()
+		switch {
+		case err == io.EOF && len(msg) > 0:
+			return msg, nil // raw has no messages: all is one
+		case err != nil:
+			return nil, c.wrap("read", err)
+		}
 		in := &x.in
 		if in.flags&FlagSOM != 0 && in.off == 0 {
 			msg = nil
 		}
 		if limit := x.call.limit; limit >= 0 && len(in.buf)-in.off > limit-len(msg) {
 			x.abortLocked(ErrTooLong)
-			return nil, false, c.wrap("read", fmt.Errorf("a message is %w: %d bytes", ErrTooLong, limit))
+			return nil, c.wrap("read", fmt.Errorf("a message is %w: %d bytes", ErrTooLong, limit))
 		}
 		msg = append(msg, in.buf[in.off:]...)
 		end := in.flags&FlagEOM != 0
 		x.takeLocked(len(in.buf) - in.off)
 		if end {
-			return msg, true, nil
+			return msg, nil
 		}
 	}
-	if x.err != nil {
-		return nil, false, c.wrap("read", x.err)
-	}
-	return msg, len(msg) > 0, nil // raw has no messages: all is one
 }
+
+// A ReconnectError is returned by Read and Messages of a Conn when its connection was
+// lost and the policy wants another one. It wraps the reason, such as the close frame of
+// a WebSocket server.
+type ReconnectError struct{ Err error }
+
+func (e *ReconnectError) Error() string {
+	return "the connection was lost, and the policy makes another one: " + e.Err.Error()
+}
+
+// Unwrap returns the reason.
+func (e *ReconnectError) Unwrap() error { return e.Err }
 
 // Write sends p, and returns when the transport has taken it. Over ws, mqtt and to
 // a local sink p is a message of its own. Over HTTP it is part of the body of the
@@ -179,6 +211,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	case len(p) == 0 && !x.messages():
 		return 0, nil
 	}
+	x.decideLocked()
 	n, err := x.writeLocked(p)
 	if err != nil {
 		return n, c.wrap("write", err)

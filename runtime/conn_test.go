@@ -362,7 +362,7 @@ func TestMessages(t *testing.T) {
 			[]string{"one", "two", "", "three"}, errFake},
 		{"cut, then with the next connection", policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 1}},
 			[]run{pieces("[one]", "[tw"), pieces("[three]"), unreachable},
-			[]string{"one", "three"}, runtime.ErrAllRetriesFailed},
+			[]string{"one", "lost: " + errFake.Error(), "three"}, runtime.ErrAllRetriesFailed},
 		{"too long", policy.StreamType{Opportunistic: true},
 			[]run{pieces("[12345]", "[123", "456]")},
 			[]string{"12345"}, runtime.ErrTooLong},
@@ -377,6 +377,11 @@ func TestMessages(t *testing.T) {
 				var last error
 				for range 2 { // the second loop continues where the first stopped
 					for m, err := range conn.Messages() {
+						var lost *runtime.ReconnectError
+						if errors.As(err, &lost) {
+							got = append(got, "lost: "+lost.Err.Error())
+							continue
+						}
 						if last = err; err != nil {
 							break
 						}
@@ -406,6 +411,78 @@ func TestMessagesHTTP(t *testing.T) {
 	}
 	if want := []string{"body (POST, 4)<nil>"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestReconnect checks when a Conn tells that its connection was lost, and that there is
+// no other one before the program wants it.
+func TestReconnect(t *testing.T) {
+	again := policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 65535}}
+	read := func(conn *runtime.Conn) string {
+		buf := make([]byte, 10)
+		n, err := conn.Read(buf)
+		if lost, ok := errors.AsType[*runtime.ReconnectError](err); ok {
+			return "lost " + lost.Err.Error()
+		} else if err != nil {
+			return err.Error()
+		}
+		return string(buf[:n])
+	}
+	for _, tt := range []struct {
+		name string
+		use  func(conn *runtime.Conn) []string
+		want []string
+		runs int32 // connections made in the end
+	}{
+		{"a program that reads decides", func(conn *runtime.Conn) []string {
+			got := []string{read(conn), read(conn)}
+			time.Sleep(time.Hour)
+			return got
+		}, []string{"1", "lost 1"}, 1},
+		{"another Read", func(conn *runtime.Conn) []string {
+			got := []string{read(conn), read(conn)}
+			time.Sleep(time.Hour)
+			return append(got, read(conn), read(conn))
+		}, []string{"1", "lost 1", "2", "lost 2"}, 2},
+		{"a Write", func(conn *runtime.Conn) []string {
+			got := []string{read(conn), read(conn)}
+			time.Sleep(time.Hour)
+			go io.WriteString(conn, "x") // fails, since nobody sends it
+			time.Sleep(time.Hour)
+			return append(got, read(conn))
+		}, []string{"1", "lost 1", "2"}, 3}, // a Write that waits is a decision too
+		{"a program that has not read", func(conn *runtime.Conn) []string {
+			time.Sleep(time.Hour) // the piece of the second connection waits behind that of the first
+			return []string{read(conn), read(conn), read(conn)}
+		}, []string{"1", "lost 1", "2"}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var runs atomic.Int32
+				c := newMessages(t, again, func(ctx context.Context, l transport.Link) error {
+					n := fmt.Sprint(runs.Add(1))
+					if err := l.Connected(); err != nil {
+						return err
+					}
+					if err := l.Rx([]byte(n), runtime.FlagSOM|runtime.FlagEOM); err != nil {
+						return err
+					}
+					time.Sleep(2 * time.Second)
+					return errors.New(n)
+				})
+				conn, err := c.Open(t.Context(), "s")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := tt.use(conn); !slices.Equal(got, tt.want) {
+					t.Errorf("%q, want %q", got, tt.want)
+				}
+				conn.Close()
+				if n := runs.Load(); n != tt.runs {
+					t.Errorf("%d connections, want %d", n, tt.runs)
+				}
+			})
+		})
 	}
 }
 

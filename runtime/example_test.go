@@ -410,7 +410,8 @@ func ExampleStream_PauseRx() {
 	// Output: 1048576 bytes
 }
 
-// Messages continues with the next connection unless the streamtype is opportunistic.
+// When a connection is lost and the policy wants another one, the program decides. Here
+// it stays away when the server says, by a code of its own, that it does not want it.
 func ExampleConn_Messages_reconnect() {
 	var connections atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -418,7 +419,11 @@ func ExampleConn_Messages_reconnect() {
 		if err != nil {
 			return
 		}
-		conn.Write(r.Context(), websocket.MessageText, fmt.Appendf(nil, "connection %d", connections.Add(1)))
+		n := connections.Add(1)
+		conn.Write(r.Context(), websocket.MessageText, fmt.Appendf(nil, "connection %d", n))
+		if n == 3 {
+			conn.Close(4001, "signed in elsewhere")
+		}
 		conn.CloseNow() // without a close frame
 	}))
 	defer server.Close()
@@ -441,16 +446,24 @@ func ExampleConn_Messages_reconnect() {
 	}
 	defer conn.Close()
 	for msg, err := range conn.Messages() {
+		if closed, ok := errors.AsType[*ws.CloseError](err); ok && closed.Code == 4001 {
+			fmt.Println(closed.Reason)
+			return // Close: the stream does not connect again
+		}
+		if _, ok := errors.AsType[*runtime.ReconnectError](err); ok {
+			fmt.Println("again")
+			continue
+		}
 		if err != nil { // such as ErrAllRetriesFailed
 			log.Fatal(err)
 		}
 		fmt.Printf("%s\n", msg)
-		if string(msg) == "connection 3" {
-			break
-		}
 	}
 	// Output:
 	// connection 1
+	// again
 	// connection 2
+	// again
 	// connection 3
+	// signed in elsewhere
 }

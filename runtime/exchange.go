@@ -31,6 +31,11 @@ type exchange struct {
 	err       error // why it is over; nil if all went well
 	dropped   bool  // over, and payload that has not been read is not wanted
 	connected bool  // has been, at some time
+	lost      error // of the connection before; nil if the program knows
+	stale     bool  // the piece in the inbox is of the connection before
+	reads     bool  // the program has called Read or Messages
+	undecided bool  // the program has not called Read, Messages or Write since it could know of lost
+	held      bool  // an attempt waits for that
 	verdict   State // StateQoSAckRemote, StateQoSNackRemote, or 0
 	user      State // of the policy's http_resp_map
 	status    int   // of the response
@@ -168,6 +173,10 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		if err := x.createLocked(s); err != nil {
 			return x.endLocked(err)
 		}
+	case StatePoll:
+		if x.held = x.undecided; x.held {
+			return DisconnectMe
+		}
 	case StateConnecting:
 		return x.connectingLocked()
 	case StateConnected:
@@ -188,7 +197,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 			return x.endLocked(err)
 		}
 		if x.messages() && !x.collect && err != nil && !x.st.Opportunistic {
-			x.lostLocked()
+			x.lostLocked(err)
 			return OK // the policy makes another connection
 		}
 		return x.endLocked(x.resultLocked(err))
@@ -287,11 +296,22 @@ func (x *exchange) spent() bool {
 }
 
 // lostLocked is the end of a connection that is followed by another one.
-func (x *exchange) lostLocked() {
+func (x *exchange) lostLocked(err error) {
+	x.lost, x.stale = err, x.in.full
+	x.undecided = x.reads && !x.out.pending // a Write that waits is a decision
+	x.cond.Broadcast()
 	if x.out.started { // the rest of a message makes none
 		x.out.started = false
 		x.out.restarts++
-		x.cond.Broadcast()
+	}
+}
+
+// decideLocked lets the policy make another connection.
+func (x *exchange) decideLocked() {
+	x.undecided = false
+	if x.held {
+		x.held = false
+		_ = x.s.RequestTx()
 	}
 }
 

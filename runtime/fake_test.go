@@ -83,6 +83,17 @@ func stay(ctx context.Context, l transport.Link) error {
 	return hang(ctx, l)
 }
 
+// loseAfter connects, and loses the connection after d.
+func loseAfter(d time.Duration) run {
+	return func(_ context.Context, l transport.Link) error {
+		if err := l.Connected(); err != nil {
+			return err
+		}
+		time.Sleep(d)
+		return errFake
+	}
+}
+
 // lose connects and loses the connection.
 func lose(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {

@@ -40,6 +40,7 @@ type link struct {
 	ride      int // index in the chain of the streamtype
 	pending   int // bytes that wait for ResumeRx
 	delivered int64
+	since     time.Time // of CONNECTED
 }
 
 // A linkPhase is the place of a link in the life of an attempt. The machine has its
@@ -325,6 +326,7 @@ func (l *link) Connected() error {
 	}
 	l.stopTimerLocked()
 	l.s.err = nil
+	l.since = time.Now()
 	return l.reachAndUnlock(StateConnected)
 }
 

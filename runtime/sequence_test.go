@@ -147,9 +147,11 @@ func TestSequenceTable(t *testing.T) {
 			"CRE POL CNG 15000:UNR 15300:POL 15300:CNG 30300:UNR 30300:ARF"},
 		{"body cut short, opportunistic", policy.StreamType{Opportunistic: true, Retry: conceal(2)}, cut, byTx,
 			"CRE POL CNG CON rx DIS"},
-		{"body cut short, not opportunistic", policy.StreamType{Retry: conceal(1)}, each(cut, cut, cut, fetch), byTx,
+		{"body cut short, not opportunistic", policy.StreamType{Retry: conceal(3)}, each(cut, cut, cut, fetch), byTx,
 			"CRE POL CNG CON rx DIS 300:POL 300:CNG 300:CON 300:rx 300:DIS " +
 				"600:POL 600:CNG 600:CON 600:rx 600:DIS 900:POL 900:CNG 900:CON 900:rx 900:eom 900:ACK 900:DIS"},
+		{"body cut short again and again", policy.StreamType{Retry: conceal(1)}, cut, byTx,
+			"CRE POL CNG CON rx DIS 300:POL 300:CNG 300:CON 300:rx 300:DIS 300:UNR 300:ARF"},
 		{"lost, server gone for good", policy.StreamType{Protocol: raw, Retry: conceal(2)}, each(lose, unreachable), byTx,
 			"CRE POL CNG CON DIS 300:POL 300:CNG 300:UNR 600:POL 600:CNG 600:UNR 600:ARF"},
 		{"lost, server gone for good, nailed_up", policy.StreamType{Protocol: raw, NailedUp: true, Retry: conceal(2)}, each(lose, unreachable), nil,

@@ -649,7 +649,8 @@ func (s *Stream) finish(l *link, err error) bool {
 	}
 	s.err = err
 	again := s.machine.Ended(machine.Failure{
-		Failed: err != nil, Arg: unreachableArg(err), Final: l.answer.Final, Least: l.answer.RetryAfter,
+		Failed: err != nil, Brief: connected && time.Since(l.since) < s.t.stream.Retry.Steady(),
+		Arg: unreachableArg(err), Final: l.answer.Final, Least: l.answer.RetryAfter,
 	})
 	if connected {
 		s.wantsTx = false

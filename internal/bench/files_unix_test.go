@@ -5,6 +5,7 @@ package bench
 import (
 	"syscall"
 	"testing"
+	"time"
 )
 
 // needFiles fails the benchmark if the process may open fewer than n files.
@@ -16,4 +17,13 @@ func needFiles(b *testing.B, n int) {
 	if int(limit.Cur) < n {
 		b.Fatalf("needs %d open files: ulimit -n is %d", n, limit.Cur)
 	}
+}
+
+// cpuTime returns the time that the process has used of its processors.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -23,7 +23,8 @@ import (
 // concurrently. The figures are those of the runtime; net/http-ns/op and
 // net/http-allocs/op are those of net/http by hand, in short alternate turns, so that
 // both run under the same load. x/net/http is the throughput relative to net/http, the
-// median of the turns.
+// median of the turns; cpu/net/http is the processor time of an operation, garbage
+// collection included, relative to that of net/http.
 func BenchmarkHTTP(b *testing.B) {
 	s := startServers(b)
 	store, roots := trust(b, s)
@@ -88,12 +89,15 @@ func against(b *testing.B, peer string, streams int, ours, peers func(each int))
 	b.ReportMetric(perOp(float64(p.took), p), peer+"-ns/op")
 	b.ReportMetric(perOp(float64(p.allocs), p), peer+"-allocs/op")
 	b.ReportMetric(ratio(p.turns, o.turns), "x/"+peer)
+	if p.cpu > 0 {
+		b.ReportMetric(perOp(float64(o.cpu), o)/perOp(float64(p.cpu), p), "cpu/"+peer)
+	}
 }
 
 // A cost is the cost of n operations.
 type cost struct {
 	n             int
-	took          time.Duration
+	took, cpu     time.Duration
 	allocs, bytes uint64
 	turns         []float64 // nanoseconds per operation in each turn
 }
@@ -113,9 +117,10 @@ func ratio(p, o []float64) float64 {
 func (c *cost) add(f func(each int), each, streams int) {
 	var before, after goruntime.MemStats
 	goruntime.ReadMemStats(&before)
-	start := time.Now()
+	start, cpu := time.Now(), cpuTime()
 	f(each)
 	took := time.Since(start)
+	c.cpu += cpuTime() - cpu
 	c.took += took
 	c.turns = append(c.turns, float64(took)/float64(each*streams))
 	goruntime.ReadMemStats(&after)

@@ -34,6 +34,25 @@ func (r *Retry) Delay(tries, random uint16) time.Duration {
 	return time.Duration(min(ms, math.MaxInt64/1_000_000)) * time.Millisecond
 }
 
+// shortestSteady is the least that Steady returns.
+const shortestSteady = 10 * time.Second
+
+// Steady returns how long a connection must last to end a series of failures: the
+// longest wait of the policy, at least 10 s. So a peer that closes each connection soon
+// is met less and less often, and two clients that take a connection from each other
+// wait for each other. In lws a connection ends the series as soon as it is made.
+func (r *Retry) Steady() time.Duration {
+	waits := 1
+	if r != nil {
+		waits = max(waits, min(len(r.Backoff), math.MaxUint16))
+	}
+	longest := shortestSteady
+	for tries := range waits {
+		longest = max(longest, r.Delay(uint16(tries), math.MaxUint16))
+	}
+	return longest
+}
+
 // Conceals reports whether a retry follows the given number of successive failures. A
 // nil Retry conceals none. The number must stop at 65535, so that a Conceal of 65535
 // conceals all.

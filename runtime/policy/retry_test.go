@@ -50,3 +50,18 @@ func TestConceals(t *testing.T) {
 		}
 	}
 }
+
+func TestSteady(t *testing.T) {
+	for _, tt := range []struct {
+		retry *Retry
+		want  time.Duration
+	}{
+		{nil, 10 * time.Second},
+		{&Retry{Backoff: []time.Duration{time.Second, 5 * time.Second}}, 10 * time.Second},
+		{&Retry{Backoff: []time.Duration{time.Second, time.Minute, 2 * time.Second}, JitterPercent: 50}, 90 * time.Second},
+	} {
+		if got := tt.retry.Steady(); got < tt.want-time.Second || got > tt.want {
+			t.Errorf("%+v: %v, want %v", tt.retry, got, tt.want)
+		}
+	}
+}

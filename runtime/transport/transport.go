@@ -178,8 +178,8 @@ type Link interface {
 	State(policy.State) error
 
 	// Connected reports that the peer is ready for payload, and delivers
-	// CONNECTED. It ends the series of retries: the next failure is the first of
-	// a new series.
+	// CONNECTED. A connection that lasts for Retry.Steady, or serves its purpose,
+	// ends the series of failures: the next one is the first of a new series.
 	Connected() error
 
 	// Ack reports whether the peer accepted one of many messages, and delivers

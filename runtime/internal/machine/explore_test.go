@@ -49,7 +49,7 @@ var reports = []policy.State{policy.StateConnected, policy.StateQoSAckRemote, po
 
 // endings are the ways in which an attempt may return.
 var endings = []Failure{
-	{Failed: true}, {}, {Failed: true, Arg: 1}, {Failed: true, Final: true}, {Failed: true, Least: time.Hour},
+	{Failed: true}, {}, {Failed: true, Brief: true}, {Failed: true, Arg: 1}, {Failed: true, Final: true}, {Failed: true, Least: time.Hour},
 }
 
 // A step is how a node was first reached.

@@ -6,7 +6,8 @@
 // the other methods; after each of them Next may have something new.
 //
 // The order of states, the counting of retries and the meaning of a callback's
-// result are those of lws 5.0.0 (lib/secure-streams/secure-streams.c).
+// result are those of lws 5.0.0 (lib/secure-streams/secure-streams.c), except that
+// CONNECTED does not end a series of failures; see [Failure].
 package machine
 
 import (
@@ -61,6 +62,7 @@ func (e Effect) Delay(r *policy.Retry, random uint16) time.Duration {
 // A Failure describes the end of an attempt or connection.
 type Failure struct {
 	Failed bool          // it did not do what it was for
+	Brief  bool          // it was connected, but not for long enough to end the series of failures
 	Arg    uint32        // of UNREACHABLE
 	Final  bool          // no attempt follows by itself
 	Least  time.Duration // the shortest wait before the next attempt
@@ -75,7 +77,7 @@ type Machine struct {
 	state    policy.State // the latest that was delivered, without the unordered ones
 	phase    phase
 	requests requests
-	tries    uint16 // failed attempts in this series
+	tries    uint16 // failed attempts and brief connections in this series
 	byCall   bool   // the attempt was started by Connect
 	waiting  bool   // the retry timer runs
 	cut      bool   // Cut has been returned for this attempt
@@ -211,7 +213,7 @@ func (m *Machine) Reach(state policy.State) Effect {
 	}
 	e := m.deliver(state, 0)
 	if e.Do == Deliver && state == policy.StateConnected {
-		m.reached, m.tries = true, 0
+		m.reached = true
 	}
 	return e
 }
@@ -223,6 +225,9 @@ func (m *Machine) Ended(f Failure) (again bool) {
 	if !m.reached {
 		m.phase = unreachable
 		return false
+	}
+	if !f.Failed || !f.Brief {
+		m.tries = 0
 	}
 	m.phase = lost
 	m.again = f.Failed && !f.Final && !m.Type.Opportunistic && m.requests&requestDestroy == 0

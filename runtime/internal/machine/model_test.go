@@ -124,6 +124,9 @@ func (m *model) attempt() {
 	}
 	connected, f := m.connection()
 	m.attempting = false
+	if connected && (!f.Failed || !f.Brief) {
+		m.tries = 0
+	}
 	if connected {
 		m.disconnected(f)
 		return
@@ -168,7 +171,7 @@ func (m *model) connection() (connected bool, f Failure) {
 		case n == len(endings):
 			m.happens(occasion(m.choose(int(occasions))))
 		case !connected:
-			connected, m.tries = true, 0
+			connected = true
 			obey(m.deliver(policy.StateConnected, 0))
 		default:
 			obey(m.deliver(policy.StateQoSAckRemote, 0))
