@@ -112,6 +112,8 @@ func (n connector) Run(ctx context.Context, l transport.Link) error {
 
 // An adoption is a connection that the program has made.
 type adoption struct {
+	role Mode // of a handshake before CONNECTED
+
 	mu   sync.Mutex
 	conn net.Conn // nil once taken
 }

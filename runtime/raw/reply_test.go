@@ -96,7 +96,7 @@ func TestReplyBefore(t *testing.T) {
 				}
 				return n, 0, policy.OK
 			}
-			s := teststream.Must(c.NewStream("s", h, raw.Adopt(replyConn{conn, stopped}, raw.Config{})))
+			s := teststream.Must(c.NewStream("s", h, raw.Adopt(replyConn{conn, stopped}, raw.Unencrypted, raw.Config{})))
 			tr.awaitEvent(t, "DIS")
 			if tr.Body() != tt.want || s.Err() != io.EOF {
 				t.Errorf("received %q, %v", tr.Body(), s.Err())

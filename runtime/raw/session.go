@@ -118,11 +118,18 @@ func (s *session) run() (err error) {
 			_ = s.modeChanged(Unencrypted) // fails if the link has ended
 		}
 	}()
-	if s.l.Target().TLS && !later {
+	first := Unencrypted
+	switch {
+	case k.adopt != nil:
+		first = k.adopt.role
+	case s.l.Target().TLS && !later:
+		first = Client
+	}
+	if first != Unencrypted {
 		k.mu.Lock()
-		k.state.Mode = Client
+		k.state.Mode = first
 		k.mu.Unlock()
-		if err := s.handshake(Client); err != nil {
+		if err := s.handshake(first); err != nil {
 			return err
 		}
 	}

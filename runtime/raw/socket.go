@@ -63,8 +63,8 @@ type Config struct {
 	// ignored in favor of Verify. TLS must not be changed afterwards.
 	TLS *tls.Config
 
-	// Later leaves a connection unencrypted until StartTLS although the policy says
-	// tls.
+	// Later leaves a connection of the stream's own unencrypted until StartTLS although
+	// the policy says tls.
 	Later bool
 
 	// ModeChanged is called when the mode has changed: before a handshake, and when
@@ -108,13 +108,14 @@ func With(c Config) transport.Option {
 }
 
 // Adopt makes a new stream use a connection that the program has made or accepted,
-// and that is not encrypted: CREATING, CONNECTING and CONNECTED follow at once. If
-// the policy says tls, a handshake as a client comes before CONNECTED, unless c has
-// Later. The endpoint of the policy only gives the name that a certificate must be
+// and that is not encrypted: CREATING, CONNECTING and CONNECTED follow at once. Before
+// CONNECTED comes a handshake of TLS as a client or server, if role says so: the
+// policy's tls does not matter. With Unencrypted, StartTLS or StartServerTLS can start
+// TLS later. The endpoint of the policy only gives the name that a certificate must be
 // for. When the connection has ended the stream does not connect again. The stream
 // closes conn; if NewStream fails the caller does. The option is for one stream.
-func Adopt(conn net.Conn, c Config) transport.Option {
-	a := &adoption{conn: conn}
+func Adopt(conn net.Conn, role Mode, c Config) transport.Option {
+	a := &adoption{role: role, conn: conn}
 	return transport.Option{
 		Protocol: policy.ProtocolRaw,
 		Data:     func() any { return &Socket{config: c, adopt: a} },

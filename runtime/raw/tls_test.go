@@ -374,7 +374,7 @@ func TestServer(t *testing.T) {
 					tr.send(s, "250 "+string(buf))
 				}
 			}
-			s := teststream.Must(c.NewStream("s", tr.handlers(), raw.Adopt(accepted, tr.record(t, raw.Config{Verify: tt.verify, TLS: cert}))))
+			s := teststream.Must(c.NewStream("s", tr.handlers(), raw.Adopt(accepted, raw.Unencrypted, tr.record(t, raw.Config{Verify: tt.verify, TLS: cert}))))
 			r := bufio.NewReader(client)
 			io.WriteString(client, "a\r\n")
 			if got := line(r); got != "250 a" {
@@ -425,7 +425,7 @@ func TestServerPlaintext(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
-	conn := teststream.Must(c.Open(t.Context(), "s", raw.Adopt(ours, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
+	conn := teststream.Must(c.Open(t.Context(), "s", raw.Adopt(ours, raw.Unencrypted, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
 	defer conn.Close()
 	go io.WriteString(theirs, "STARTTLS\r\nRCPT TO:<you@example.com>\r\n")
 	buf := make([]byte, len("STARTTLS\r\n"))
@@ -440,12 +440,51 @@ func TestServerPlaintext(t *testing.T) {
 	}
 }
 
+// TestAdoptRole checks that an adopted connection starts TLS in the role that the program
+// says, whatever the policy says of connections that it makes.
+func TestAdoptRole(t *testing.T) {
+	for _, change := range []func(*policy.StreamType){func(*policy.StreamType) {}, secure} {
+		for _, role := range []raw.Mode{raw.Unencrypted, raw.Client, raw.Server} {
+			ours, theirs := net.Pipe()
+			c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, change))
+			go func() {
+				switch role {
+				case raw.Client:
+					theirs = tls.Server(theirs, own.Server(nil, "127.0.0.1"))
+				case raw.Server: // speaks first
+					theirs = tls.Client(theirs, &tls.Config{RootCAs: own.Pool(), ServerName: "127.0.0.1"})
+				}
+				echo(theirs)
+			}()
+			conn, err := c.Open(t.Context(), "s", raw.Adopt(ours, role, raw.Config{TLS: own.Server(nil, "127.0.0.1")}))
+			if err != nil {
+				t.Fatalf("%v: %v", role, err)
+			}
+			buf := make([]byte, 5)
+			io.WriteString(conn, "hello")
+			if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "hello" {
+				t.Errorf("%v: %q, %v", role, buf, err)
+			}
+			if st := raw.Of(conn).State(); st.Mode != role || st.Encrypted != (role != raw.Unencrypted) {
+				t.Errorf("%v: %+v", role, st)
+			}
+			conn.Close()
+		}
+	}
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
+	if _, err := c.Open(t.Context(), "s", raw.Adopt(ours, raw.Server, raw.Config{})); !errors.Is(err, raw.ErrNoCertificate) {
+		t.Errorf("without a certificate: %v", err)
+	}
+}
+
 // TestAdopt checks streams of adopted connections.
 func TestAdopt(t *testing.T) {
 	ours, theirs := net.Pipe()
 	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, retry(5)))
 	tr := newTrace()
-	option := raw.Adopt(ours, raw.Config{})
+	option := raw.Adopt(ours, raw.Unencrypted, raw.Config{})
 	s := teststream.Must(c.NewStream("s", tr.handlers(), option))
 	if err := raw.Of(s).StartServerTLS(0, nil); err != raw.ErrNoCertificate && err != raw.ErrNotConnected {
 		t.Errorf("without a certificate: %v", err)
@@ -464,7 +503,7 @@ func TestAdopt(t *testing.T) {
 	ours, theirs = net.Pipe()
 	tr = newTrace()
 	tr.On["CNG"] = func(*runtime.Stream) policy.Result { return policy.DestroyMe }
-	c.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{}))
+	c.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Unencrypted, raw.Config{}))
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is not closed: %v", err)
 	}
@@ -472,7 +511,7 @@ func TestAdopt(t *testing.T) {
 	bare := newContext(t, runtime.Options{}, &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw})
 	ours, theirs = net.Pipe()
 	tr = newTrace()
-	teststream.Must(bare.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Config{})))
+	teststream.Must(bare.NewStream("s", tr.handlers(), raw.Adopt(ours, raw.Unencrypted, raw.Config{})))
 	go func() {
 		io.WriteString(theirs, "hello")
 		theirs.Close()
@@ -540,7 +579,7 @@ func TestOpenSSL(t *testing.T) {
 		}()
 		accepted := teststream.Must(ln.Accept())
 		c := newContext(t, runtime.Options{}, streamType(ln.Addr()))
-		conn := teststream.Must(c.Open(t.Context(), "s", raw.Adopt(accepted, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
+		conn := teststream.Must(c.Open(t.Context(), "s", raw.Adopt(accepted, raw.Unencrypted, raw.Config{TLS: own.Server(nil, "127.0.0.1")})))
 		defer conn.Close()
 		io.WriteString(conn, "220 hello\r\n")
 		r := bufio.NewReader(conn)
@@ -592,7 +631,7 @@ func TestPlaintextDuringStart(t *testing.T) {
 	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
 	tr := newTrace()
 	conn := &injector{ours, make(chan string, 1)}
-	s := teststream.Must(c.NewStream("s", tr.handlers(), raw.Adopt(conn, raw.Config{})))
+	s := teststream.Must(c.NewStream("s", tr.handlers(), raw.Adopt(conn, raw.Unencrypted, raw.Config{})))
 	conn.data <- "220 go\r\n"
 	tr.awaitBody(t, "220 go\r\n")
 	if err := raw.Of(s).StartTLS(0); err != nil {
