@@ -71,17 +71,18 @@ type program struct {
 }
 
 type cli struct {
-	Validate validateCmd `cmd:"" help:"Check the syntax and shape of policies."`
-	Lint     lintCmd     `cmd:"" help:"Find the mistakes in policies: syntax, shape and meaning."`
-	Fmt      fmtCmd      `cmd:"" help:"Format policies."`
-	Explain  explainCmd  `cmd:"" help:"Explain a rule, a key or a state."`
-	Rules    rulesCmd    `cmd:"" help:"List the rules of lint."`
-	Schema   schemaCmd   `cmd:"" help:"Print the JSON Schema of a policy."`
-	Overlay  overlayCmd  `cmd:"" help:"Lay fragments over a policy and print the result."`
-	Compile  compileCmd  `cmd:"" help:"Compile a policy to static tables in Go or C."`
-	Run      runCmd      `cmd:"" help:"Execute one stream of a policy."`
-	Demo     demoCmd     `cmd:"" help:"Run the tour: one policy, from lint to a program."`
-	Version  versionCmd  `cmd:"" help:"Print the version of sspolicy."`
+	Validate   validateCmd   `cmd:"" help:"Check the syntax and shape of policies."`
+	Lint       lintCmd       `cmd:"" help:"Find the mistakes in policies: syntax, shape and meaning."`
+	Fmt        fmtCmd        `cmd:"" help:"Format policies."`
+	Explain    explainCmd    `cmd:"" help:"Explain a rule, a key or a state."`
+	Rules      rulesCmd      `cmd:"" help:"List the rules of lint."`
+	Schema     schemaCmd     `cmd:"" help:"Print the JSON Schema of a policy."`
+	Overlay    overlayCmd    `cmd:"" help:"Lay fragments over a policy and print the result."`
+	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
+	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
+	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`
+	Demo       demoCmd       `cmd:"" help:"Run the tour: one policy, from lint to a program."`
+	Version    versionCmd    `cmd:"" help:"Print the version of sspolicy."`
 
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 	Man        manCmd        `cmd:"" help:"Print the man page."`
