@@ -48,6 +48,10 @@ type Options struct {
 	// and client certificate.
 	Sessions transport.Sessions
 
+	// Listeners are sockets for servers whose endpoint is "!" and the name of one:
+	// from the service manager, for example. The stream that uses one closes it.
+	Listeners map[string]net.Listener
+
 	// DialContext replaces the way network connections are made. network is
 	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer. For
 	// the attr_ keys of the policy the result should be a syscall.Conn.
@@ -96,7 +100,10 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 	if o.Jitter == nil {
 		o.Jitter = func() uint16 { return uint16(rand.Uint32()) }
 	}
+	c := &Context{opts: o, done: make(chan struct{})}
 	host := transport.NewHost(transport.Config{
+		Listeners:      o.Listeners,
+		Transport:      func(p policy.Protocol) transport.Transport { return c.transports[p] },
 		Logger:         o.Logger,
 		ConnectTimeout: o.ConnectTimeout,
 		Credentials:    o.Credentials,
@@ -105,7 +112,6 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 		DialContext:    o.DialContext,
 		Wake:           o.Wake,
 	})
-	c := &Context{opts: o, done: make(chan struct{})}
 	c.engine = engine{env: host.Env, timers: host.Timers(), log: host.Logger(), hooks: o.Hooks, jitter: o.Jitter, owner: c}
 	c.host = host
 	c.policy.Store(p)
@@ -168,6 +174,9 @@ func (c *Context) newStream(streamtype string, h Handlers, options []StreamOptio
 		}
 		s = &Stream{e: &c.engine, t: t, h: h, busy: true}
 		s.machine.Type = t.stream
+		if t.stream.Server {
+			s.machine.Listener, s.role = true, new(role)
+		}
 		if err := s.apply(options); err != nil {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -178,11 +187,18 @@ func (c *Context) newStream(streamtype string, h Handlers, options []StreamOptio
 			return nil, err
 		}
 	}
-	if err := s.admit(); err != nil {
+	if s.role != nil {
+		if err := s.listen(c); err != nil {
+			return nil, err
+		}
+	} else if err := s.admit(); err != nil {
 		return nil, err
 	}
 	switch {
 	case s.create():
+		if s.role != nil {
+			s.role.port.serve()
+		}
 		return s, nil
 	case c.host.Closing().Err() != nil:
 		return nil, ErrClosed
@@ -201,7 +217,17 @@ func (s *Stream) apply(options []StreamOption) error {
 			err = s.SetAll(o)
 		case streamOption:
 			o(&s.settings)
+		case listenOption:
+			if s.role == nil {
+				return fmt.Errorf("%w: an option for servers", ErrUnsupported)
+			}
+			o(s.listenSettings())
 		case transport.Option:
+			if s.role != nil {
+				l := s.listenSettings()
+				l.options = append(l.options, o)
+				continue
+			}
 			if p := s.t.stream.Carrier(); p != o.Protocol {
 				return fmt.Errorf("%w: an option for %v with a streamtype of %v", ErrUnsupported, o.Protocol, p)
 			}
@@ -214,6 +240,14 @@ func (s *Stream) apply(options []StreamOption) error {
 		}
 	}
 	return nil
+}
+
+// listenSettings returns the options of a listener, for writing.
+func (s *Stream) listenSettings() *listenSettings {
+	if s.settings.listen == nil {
+		s.settings.listen = new(listenSettings)
+	}
+	return s.settings.listen
 }
 
 // admit lets the connector decide about a new stream. After an error the stream
@@ -305,12 +339,17 @@ func (c *Context) enter(s *Stream) (bool, error) {
 		c.leaveLocked(s.t)
 		return false, nil
 	}
+	c.addLocked(s)
+	return true, nil
+}
+
+// addLocked puts s into the list of streams.
+func (c *Context) addLocked(s *Stream) {
 	s.next = c.first
 	if s.next != nil {
 		s.next.prev = s
 	}
 	c.first = s
-	return true, nil
 }
 
 // remove takes s out of the list of streams. The caller does nothing after it that
@@ -327,6 +366,9 @@ func (c *Context) remove(s *Stream) {
 		s.next.prev = s.prev
 	}
 	s.prev, s.next = nil, nil
+	if r := s.role; r != nil && r.peer != nil {
+		r.port.leaveLocked(s)
+	}
 	c.leaveLocked(s.t)
 	if c.first == nil {
 		c.empty.Broadcast()

@@ -52,7 +52,7 @@ func TestNewStreamErrors(t *testing.T) {
 		{"s", with(func(st *policy.StreamType) { st.Protocol = policy.ProtocolH3; st.HTTP = &policy.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/h3"},
 		{"s", with(func(st *policy.StreamType) { st.Protocol = policy.ProtocolH2; st.HTTP = &policy.HTTP{} }), runtime.ErrNoTransport, "sspolicy/runtime/http"},
 		{"s", with(func(st *policy.StreamType) { st.Protocol = 77 }), runtime.ErrUnsupported, "77"},
-		{"s", with(func(st *policy.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server"},
+		{"s", with(func(st *policy.StreamType) { st.Server = true }), runtime.ErrUnsupported, "server over raw"},
 		{"s", with(func(st *policy.StreamType) { st.LocalSink = true }), runtime.ErrNoTransport, "sspolicy/runtime/sink"},
 		{"s", with(func(st *policy.StreamType) { st.Rideshare = "x" }), runtime.ErrUnsupported, "it speaks raw"},
 		{"s", with(func(st *policy.StreamType) { st.SOCKS5Proxy = "p:x" }), runtime.ErrEndpoint, "via-socks5"},

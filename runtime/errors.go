@@ -51,6 +51,9 @@ var (
 	// ErrNoValidity is returned when a connection was closed because nothing has
 	// proved for the policy's svalidhup that it works.
 	ErrNoValidity = transport.ErrNoValidity
+	// ErrNoTransaction is returned when a request is answered that is not there, or
+	// whose answer is being sent already.
+	ErrNoTransaction = errors.New("no request that can still be answered")
 	// ErrAllRetriesFailed is returned when the peer could not be reached and the
 	// policy has no more retries. It wraps the cause of the last failure.
 	ErrAllRetriesFailed = errors.New("all retries failed")

@@ -90,6 +90,8 @@ func (x *exchange) createLocked(s *Stream) (err error) {
 		return err
 	}
 	switch sends := x.st.Sends(); {
+	case x.st.Server:
+		return fmt.Errorf("%w: the streamtype is a server", ErrUnsupported)
 	case x.st.Carrier() == policy.ProtocolSMD:
 		return fmt.Errorf("%w: the streamtype is for NewStream", ErrUnsupported)
 	case x.call.hasBody() && !sends:

@@ -115,6 +115,9 @@ func (l *link) endLocked(cause error) {
 	l.cause = cause
 	l.spent = true
 	l.cancel(cause)
+	if r := l.s.role; r != nil && r.peer.HangUp != nil {
+		go r.peer.HangUp()
+	}
 	l.broadcastLocked() // to a transport that waits for ResumeRx
 	// Not a timer of the context: the time that the system sleeps does not count.
 	l.late = time.AfterFunc(abandonAfter, func() { l.s.abandon(l) })
@@ -408,7 +411,7 @@ func (l *link) RxEnd() error {
 	s.mu.Unlock()
 	r := OK
 	if h != nil {
-		if r = h(s, nil, FlagEOM); r != DestroyMe {
+		if r = h(s, nil, FlagEOM); r != DestroyMe && s.role == nil {
 			r = OK
 		}
 	}

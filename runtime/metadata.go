@@ -77,6 +77,21 @@ func (m *metadata) own() []policy.Value {
 	return m.values[:min(len(m.values), m.items)]
 }
 
+// forClient returns the metadata that a client of a listener with m begins with.
+func (m *metadata) forClient() *metadata {
+	if m == nil {
+		return nil
+	}
+	next := &metadata{items: m.items, values: slices.Clone(m.own())}
+	if m.direct != nil {
+		next.direct = &directHeaders{set: slices.Clone(m.direct.set)}
+	}
+	return next
+}
+
+// headerName returns the name of the header that an item is mapped to.
+func headerName(header string) string { return strings.TrimSuffix(header, ":") }
+
 // receive sets what the peer sent for an item.
 func (m *metadata) receive(item int, value string) {
 	if len(m.values) < 2*m.items {

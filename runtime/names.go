@@ -22,6 +22,8 @@ const (
 	StateQoSAckRemote     = policy.StateQoSAckRemote
 	StateQoSNackRemote    = policy.StateQoSNackRemote
 	StateTimeout          = policy.StateTimeout
+	StateServerTxn        = policy.StateServerTxn
+	StateServerUpgrade    = policy.StateServerUpgrade
 
 	// StateUserBase is the lowest state that an http_resp_map may name.
 	StateUserBase = policy.StateUserBase

@@ -41,6 +41,7 @@ func WithFields(pairs ...string) MetadataOption {
 type settings struct {
 	credit       *transport.Credit
 	hooksContext context.Context
+	listen       *listenSettings // of a new listener
 }
 
 // A streamOption sets something of a new stream.

@@ -104,6 +104,7 @@ type Stream struct {
 	machine machine.Machine
 
 	h        Handlers
+	role     *role         // of a server streamtype; nil for a client
 	link     *link         // of the attempt; nil when idle
 	retry    *timers.Timer // of the wait for the next attempt; nil if there is none
 	timeout  *timers.Timer // of StartTimeout; nil if it does not run
@@ -163,23 +164,11 @@ func (s *Stream) create() bool {
 	done := false
 	defer func() {
 		if !done { // a callback panicked, or ended the goroutine
-			s.mu.Lock()
-			s.machine.Kill()
-			s.stopRetryLocked()
-			s.stopTimeoutLocked()
-			if l := s.link; l != nil {
-				l.phase, l.spent = finished, true
-				if l.late != nil {
-					l.late.Stop()
-				}
-			}
-			s.dropLinkLocked()
-			s.mu.Unlock()
-			s.remove()
+			s.kill()
 		}
 	}()
 	s.mu.Lock()
-	if s.t.stream.NailedUp {
+	if s.t.stream.NailedUp && s.role == nil {
 		s.machine.Start()
 	}
 	l, gone := s.settleAndUnlock()
@@ -201,6 +190,23 @@ func (s *Stream) create() bool {
 	}
 	done = true
 	return !gone
+}
+
+// kill ends a stream without a callback.
+func (s *Stream) kill() {
+	s.mu.Lock()
+	s.machine.Kill()
+	s.stopRetryLocked()
+	s.stopTimeoutLocked()
+	if l := s.link; l != nil {
+		l.phase, l.spent = finished, true
+		if l.late != nil {
+			l.late.Stop()
+		}
+	}
+	s.dropLinkLocked()
+	s.mu.Unlock()
+	s.remove()
 }
 
 // RequestTx requests one call of Tx. Without a connection it starts an attempt,
@@ -297,15 +303,26 @@ func (s *Stream) AddPeerTxCredit(n uint32) { s.credit.Add(uint64(n)) }
 // DestroyMe.
 func (s *Stream) Destroy() { s.destroy(false, ErrClosed) }
 
-// destroy is Destroy with a cause, ErrClosed or ErrPolicyChanged. If here is set
-// it delivers the last states itself if it can.
+// destroy is Destroy with a cause, ErrClosed or ErrPolicyChanged, or for a listener
+// why it cannot accept. If here is set it delivers the last states itself if it can.
 func (s *Stream) destroy(here bool, cause error) {
+	if p := s.portOf(); p != nil && p.close(cause) {
+		return
+	}
+	s.destroyNow(here, cause)
+}
+
+// destroyNow is destroy for a stream without clients.
+func (s *Stream) destroyNow(here bool, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.machine.Destroying() {
 		return
 	}
 	running := s.runningLocked()
+	if cause != ErrClosed && s.machine.Listener {
+		s.err = cause
+	}
 	if cause == ErrPolicyChanged {
 		s.machine.Replace()
 	} else {
@@ -497,7 +514,7 @@ func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 func (s *Stream) prepareLocked() {
 	s.stopRetryLocked()
 	var err error
-	if s.t.stale.Load() {
+	if s.t.stale.Load() && s.role == nil {
 		s.mu.Unlock()
 		err = s.e.owner.renew(s)
 		s.mu.Lock()
@@ -590,6 +607,9 @@ func (s *Stream) releaseAndUnlock() {
 func (s *Stream) remove() {
 	if a := s.attached; a != nil && a.End != nil {
 		a.End()
+	}
+	if p := s.portOf(); p != nil {
+		p.close(ErrClosed)
 	}
 	s.e.owner.remove(s)
 }

@@ -19,7 +19,8 @@ type streamType struct {
 	policy    *policy.Policy // that it is from; nil if a transport brings it
 	setup     *transport.Setup
 	carrier   policy.Protocol
-	connector transport.Connector
+	connector transport.Connector // nil for a server
+	server    transport.Server    // nil for a client
 	endpoint  policy.Endpoint
 	url       *policy.Template
 	uses      []policy.Use // of each metadata item
@@ -171,6 +172,10 @@ func (r *registry) outdateLocked(same func(*streamType) bool) {
 // close closes the connections of a streamtype and gives up its trust. It does not
 // wait for a transport for longer than abandonAfter.
 func (t *streamType) close() {
+	defer t.r.host.Drop(t.setup)
+	if t.connector == nil {
+		return
+	}
 	done := make(chan error, 1)
 	go func() { done <- t.connector.Close() }()
 	late := time.NewTimer(abandonAfter)
@@ -184,7 +189,6 @@ func (t *streamType) close() {
 	if err != nil {
 		t.setup.Logger().Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
 	}
-	t.r.host.Drop(t.setup)
 }
 
 // makeReady prepares the named streamtype of a policy, or of a transport. The error
@@ -217,6 +221,13 @@ func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error)
 	if t.setup, err = r.host.Setup(st, t.chain); err != nil {
 		return nil, err
 	}
+	if st.Server {
+		var ok bool
+		if t.server, ok = tr.(transport.Server); !ok {
+			return nil, fmt.Errorf("%w: server over %v", ErrUnsupported, carrier)
+		}
+		return t, nil
+	}
 	if t.connector, err = tr.Prepare(t.setup); err != nil {
 		return nil, err
 	}
@@ -231,13 +242,19 @@ func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err err
 		t.endpoint = policy.NoEndpoint(carrier)
 		return nil
 	}
-	if t.chain, err = p.Chain(st); err != nil {
+	if st.Server {
+		t.chain, t.url = []*policy.StreamType{st}, new(policy.Template)
+		t.endpoint = policy.NoEndpoint(carrier)
+	} else if t.chain, err = p.Chain(st); err != nil {
 		return err
 	}
 	for i := range st.Metadata {
 		if st.Metadata[i].Header != "" {
 			t.uses[i] |= policy.UseHeader
 		}
+	}
+	if st.Server {
+		return nil
 	}
 	if t.endpoint, err = policy.NewEndpoint(st, t.uses); err != nil {
 		return err
@@ -261,8 +278,8 @@ func (r *registry) check(st *policy.StreamType, carrier policy.Protocol) error {
 	switch {
 	case int(p) >= policy.NumProtocols:
 		why = p.String()
-	case st.Server:
-		why = "server"
+	case st.Server && st.LocalSink:
+		why = "server with local_sink"
 	case st.LocalSink && st.Rideshare != "":
 		why = "rideshare with local_sink"
 	case st.LocalSink && st.DirectProtoStr:
@@ -273,7 +290,7 @@ func (r *registry) check(st *policy.StreamType, carrier policy.Protocol) error {
 		why = "direct_proto_str over " + p.String()
 	case st.HTTP == nil && (p.IsHTTP() || p == policy.ProtocolWS), st.MQTT == nil && p == policy.ProtocolMQTT:
 		return errors.New("the compiled policy lacks the settings of the protocol")
-	case carrier == policy.ProtocolFile:
+	case carrier == policy.ProtocolFile, st.Server:
 		return nil
 	default:
 		return r.host.CheckCredentials(st)

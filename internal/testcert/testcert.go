@@ -104,6 +104,9 @@ func (a *Authority) Client(serial int64) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
+// KeyDER returns the private key of a certificate, in PKCS #8.
+func KeyDER(c tls.Certificate) []byte { return must(x509.MarshalPKCS8PrivateKey(c.PrivateKey)) }
+
 // Key returns a new ECDSA key.
 func Key() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
 
@@ -116,7 +119,7 @@ func Ed25519Key() crypto.Signer {
 // WritePEM writes a certificate and its key to one PEM file.
 func WritePEM(path string, c tls.Certificate) {
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
-	key := must(x509.MarshalPKCS8PrivateKey(c.PrivateKey))
+	key := KeyDER(c)
 	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		panic(err)

@@ -20,7 +20,7 @@ var names = map[runtime.State]string{
 	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
 	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
 	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
-	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO",
+	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO", runtime.StateServerTxn: "TXN", runtime.StateServerUpgrade: "UPG",
 }
 
 // Name returns the short name of a state, or the name that lws has for it.

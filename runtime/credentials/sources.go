@@ -295,13 +295,7 @@ func parseClientCert(chain, key []byte) (*tls.Certificate, error) {
 		key = keys[0]
 	}
 	cert := &tls.Certificate{Certificate: ders, Leaf: leaf}
-	if k, err := x509.ParsePKCS8PrivateKey(key); err == nil {
-		cert.PrivateKey = k
-	} else if k, err := x509.ParseECPrivateKey(key); err == nil {
-		cert.PrivateKey = k
-	} else if k, err := x509.ParsePKCS1PrivateKey(key); err == nil {
-		cert.PrivateKey = k
-	} else {
+	if cert.PrivateKey, err = transport.ParsePrivateKey(key); err != nil {
 		return nil, fmt.Errorf("%w: %s is not an unencrypted private key in PEM or DER", transport.ErrBadCredentials, keyHalf)
 	}
 	return cert, transport.CheckKeyPair(cert)

@@ -105,9 +105,9 @@ type stateSet uint32
 
 // nextStates holds the states that may follow each state; the first entry is for a
 // stream without a state. It is the table of lws 5.0.0
-// (lib/secure-streams/secure-streams.c) in a build with MQTT, and three steps that
+// (lib/secure-streams/secure-streams.c) in a build with MQTT, and four steps that
 // servers need: CONNECTING to SERVER_UPGRADE, SERVER_UPGRADE to CONNECTED, TIMEOUT to
-// SERVER_TXN.
+// SERVER_TXN and to SERVER_UPGRADE.
 var nextStates = [...]stateSet{
 	0: 1<<StateCreating | 1<<StateDestroying,
 	StateCreating: 1<<StateConnecting | 1<<StateTimeout | 1<<StatePoll |
@@ -141,7 +141,7 @@ var nextStates = [...]stateSet{
 	StateTimeout: 1<<StateConnecting | 1<<StateConnected | 1<<StateQoSAckRemote |
 		1<<StateQoSNackRemote | 1<<StatePoll | 1<<StateTimeout |
 		1<<StateDisconnected | 1<<StateUnreachable | 1<<StateDestroying |
-		1<<StateServerTxn,
+		1<<StateServerTxn | 1<<StateServerUpgrade,
 	StateServerTxn: 1<<StateDisconnected | 1<<StateTimeout | 1<<StateServerTxn |
 		1<<StateDestroying,
 	StateServerUpgrade: 1<<StateServerUpgrade | 1<<StateServerTxn | 1<<StateTimeout |

@@ -38,7 +38,7 @@ func TestNextStates(t *testing.T) {
 		"DES": "", "POL": "CNG TMO ARF DES", "ARF": "CNG POL TMO UNR DES",
 		"ACK": "DIS TMO CNG DES ACK NAK", "NAK": "DIS TMO DES ACK NAK",
 		"LAK": "DIS TMO DES", "LNK": "DES TMO",
-		"TMO": "CNG CON ACK NAK POL TMO DIS UNR DES +TXN",
+		"TMO": "CNG CON ACK NAK POL TMO DIS UNR DES +TXN +UPG",
 		"TXN": "DIS TMO TXN DES", "UPG": "UPG TXN TMO DIS DES +CON",
 	}
 	for i, from := range names {

@@ -122,6 +122,8 @@ func (s *session) run() (err error) {
 	switch {
 	case k.adopt != nil:
 		first = k.adopt.role
+	case k.server != nil && !later:
+		first = Server
 	case s.l.Target().TLS && !later:
 		first = Client
 	}

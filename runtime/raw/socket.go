@@ -93,7 +93,8 @@ type State struct {
 // A Socket controls the connections of a raw stream. Its methods may be called from
 // any goroutine, including from callbacks, and do not wait for callbacks.
 type Socket struct {
-	adopt *adoption // nil if the stream makes its connections
+	adopt  *adoption   // nil if the stream makes its connections
+	server *tls.Config // of the policy's server_cert; nil for a client, or without TLS
 
 	mu       sync.Mutex
 	buffered func() int // bytes that a runtime.Conn holds; nil without one
@@ -192,7 +193,7 @@ func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
 		return ErrNotConnected
 	case k.state.Mode != Unencrypted:
 		return ErrEncrypted
-	case mode == Server && !hasCertificate(k.config.TLS):
+	case mode == Server && !hasCertificate(k.config.TLS) && k.server == nil:
 		return ErrNoCertificate
 	}
 	if unread > 0 || k.buffered != nil && k.buffered() > 0 || s.received != s.l.Delivered() {

@@ -20,7 +20,9 @@ func (s *session) tlsConfig(c Config, mode Mode, verified func(error)) (*tls.Con
 		return nil, err
 	}
 	config := shared.Clone()
-	if c.TLS != nil {
+	if k := s.k; c.TLS == nil && mode == Server && k.server != nil {
+		config = k.server.Clone()
+	} else if c.TLS != nil {
 		config = c.TLS.Clone()
 		if config.RootCAs == nil {
 			config.RootCAs = shared.RootCAs

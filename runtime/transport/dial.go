@@ -200,11 +200,13 @@ func (c *dialedConn) Close() error {
 func (c *dialedConn) Dialed() net.Conn { return c.Conn }
 
 // CloseWrite closes the sending direction, if the connection supports that.
-func (c *dialedConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+func (c *dialedConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+func closeWrite(conn net.Conn) error {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
-	return fmt.Errorf("sspolicy: half close of a %T: %w", c.Conn, errors.ErrUnsupported)
+	return fmt.Errorf("sspolicy: half close of a %T: %w", conn, errors.ErrUnsupported)
 }
 
 // close closes all connections, and any that is added later.

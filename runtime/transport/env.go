@@ -20,8 +20,14 @@ type Config struct {
 	Cookies        CookieJar     // nil means none
 	Sessions       Sessions      // nil means sessions of clients alone, in memory
 
+	// Listeners has the sockets of endpoints "!name", by name.
+	Listeners map[string]net.Listener
+
 	// DialContext makes network connections. Nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Transport returns the transport of a protocol, or nil.
+	Transport func(policy.Protocol) Transport
 
 	// Wake gets the earliest time to wake the system for. It may be nil.
 	Wake func(at time.Time)

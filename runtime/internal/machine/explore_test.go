@@ -45,7 +45,23 @@ var events = []move{
 }
 
 // reports are the states that a transport may report, legal or not.
-var reports = []policy.State{policy.StateConnected, policy.StateQoSAckRemote, policy.StateQoSNackRemote, policy.StateUserBase}
+var reports = []policy.State{
+	policy.StateConnected, policy.StateQoSAckRemote, policy.StateQoSNackRemote, policy.StateUserBase,
+	policy.StateServerTxn, policy.StateServerUpgrade,
+}
+
+// allowed reports whether the machine may deliver a state that a transport reports.
+func allowed(m Machine, state policy.State) bool {
+	switch state {
+	case policy.StateConnected:
+		return !m.reached
+	case policy.StateServerUpgrade:
+		return !m.reached && m.Accepted
+	case policy.StateServerTxn:
+		return m.reached && m.Accepted
+	}
+	return m.reached
+}
 
 // endings are the ways in which an attempt may return.
 var endings = []Failure{
@@ -167,7 +183,7 @@ func (n *node) reach(state policy.State) error {
 	before := n.m
 	e := n.m.Reach(state)
 	if e.Do == Illegal {
-		if state.Unordered() || before.state.MayBecome(state) && before.reached == (state != policy.StateConnected) {
+		if state.Unordered() || before.state.MayBecome(state) && allowed(before, state) {
 			return fmt.Errorf("a legal report is refused")
 		}
 		n.pending = e
@@ -187,6 +203,10 @@ func (n *node) deliver(before Machine, e Effect) error {
 	h := &n.history
 	h.agreed = false
 	switch e.State {
+	case policy.StateUnreachable:
+		if n.m.Accepted {
+			return fmt.Errorf("UNREACHABLE for an accepted stream")
+		}
 	case policy.StateDisconnected:
 		if !h.owed {
 			return fmt.Errorf("DISCONNECTED without CONNECTED")

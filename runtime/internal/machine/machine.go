@@ -72,7 +72,8 @@ type Failure struct {
 // of a stream that has not been created. Machines can be compared with ==.
 type Machine struct {
 	Type     *policy.StreamType // changed by the runner at Begin only
-	Accepted bool               // by a listener or sink: it never connects again
+	Accepted bool               // by a listener or sink: it has one connection, and ends with it
+	Listener bool               // it never connects
 
 	state    policy.State // the latest that was delivered, without the unordered ones
 	phase    phase
@@ -156,7 +157,7 @@ func (m *Machine) Pending() bool { return m.requests != 0 || m.declined && !m.cu
 // whether there is something new to do; an attempt that is under way, or a wait
 // for the next one, leaves nothing.
 func (m *Machine) Request() bool {
-	if m.Attempting() || m.waiting || m.Destroying() {
+	if m.Listener || m.Attempting() || m.waiting || m.Destroying() {
 		return false
 	}
 	m.requests |= requestTx
@@ -166,7 +167,7 @@ func (m *Machine) Request() bool {
 // Connect asks for an attempt at once and for a new series of retries. It
 // reports whether there is something new to do.
 func (m *Machine) Connect() bool {
-	if m.Attempting() || m.Destroying() {
+	if m.Listener || m.Attempting() || m.Destroying() {
 		return false
 	}
 	m.requests |= requestConnect
@@ -204,11 +205,14 @@ func (m *Machine) Replaced() bool { return m.replaced }
 func (m *Machine) Kill() { m.phase, m.requests, m.waiting = gone, 0, false }
 
 // Reach is for a state that the running attempt reports: CONNECTED, a user
-// state, a verdict. CONNECTED comes once, and no verdict comes before it. The
-// runner delivers the state if the effect is Deliver, and calls Answer; if it is
-// Illegal it calls Answer with DestroyMe.
+// state, a verdict, the states of a server. CONNECTED comes once. SERVER_UPGRADE
+// comes only before it, a verdict and SERVER_TXN only after it. The runner delivers
+// the state if the effect is Deliver, and calls Answer; if it is Illegal it calls
+// Answer with DestroyMe.
 func (m *Machine) Reach(state policy.State) Effect {
-	if !state.Unordered() && m.reached == (state == policy.StateConnected) {
+	server := state == policy.StateServerUpgrade || state == policy.StateServerTxn
+	early := state == policy.StateServerUpgrade || state == policy.StateConnected
+	if !state.Unordered() && (m.reached == early || server && !m.Accepted) {
 		return Effect{Do: Illegal, State: state}
 	}
 	e := m.deliver(state, 0)
@@ -219,10 +223,15 @@ func (m *Machine) Reach(state policy.State) Effect {
 }
 
 // Ended reports that the attempt has returned. If it was connected, the result
-// tells whether another attempt follows by itself.
+// tells whether another attempt follows by itself. An accepted stream that was not
+// connected is not unreachable: it just ends.
 func (m *Machine) Ended(f Failure) (again bool) {
 	m.final, m.arg, m.least = f.Final, f.Arg, f.Least
-	if !m.reached {
+	switch {
+	case !m.reached && m.Accepted:
+		m.over()
+		return false
+	case !m.reached:
 		m.phase = unreachable
 		return false
 	}
@@ -427,9 +436,9 @@ func (m *Machine) disconnected() {
 // unreached goes on after UNREACHABLE.
 func (m *Machine) unreached(ok bool, r policy.Result) {
 	was := m.phase
-	m.over()
+	m.phase = idle
 	switch {
-	case !ok || m.Accepted:
+	case !ok:
 		if r != policy.OK && r != policy.DestroyMe {
 			m.requests &^= requestTx
 		}

@@ -134,10 +134,12 @@ func (m *model) attempt() {
 	if m.destroy {
 		return
 	}
+	if m.accepted {
+		m.destroy = true
+		return
+	}
 	r = m.deliver(policy.StateUnreachable, f.Arg)
 	switch {
-	case m.accepted:
-		m.destroy = true
 	case r != policy.OK && r != policy.DestroyMe:
 		m.tx = false
 	case m.destroy || m.connect:
@@ -171,8 +173,15 @@ func (m *model) connection() (connected bool, f Failure) {
 		case n == len(endings):
 			m.happens(occasion(m.choose(int(occasions))))
 		case !connected:
+			if m.accepted {
+				if obey(m.deliver(policy.StateServerUpgrade, 0)); m.timeout || m.destroy || declined {
+					continue
+				}
+			}
 			connected = true
 			obey(m.deliver(policy.StateConnected, 0))
+		case m.accepted:
+			obey(m.deliver(policy.StateServerTxn, 0))
 		default:
 			obey(m.deliver(policy.StateQoSAckRemote, 0))
 		}
@@ -286,7 +295,14 @@ func (r *runner) connection() {
 	case n == len(endings):
 		r.happens(occasion(r.choose(int(occasions))))
 	case !r.m.Connected():
+		if r.m.Accepted {
+			if r.deliver(r.m.Reach(policy.StateServerUpgrade)); r.m.Pending() {
+				return
+			}
+		}
 		r.deliver(r.m.Reach(policy.StateConnected))
+	case r.m.Accepted:
+		r.deliver(r.m.Reach(policy.StateServerTxn))
 	default:
 		r.deliver(r.m.Reach(policy.StateQoSAckRemote))
 	}

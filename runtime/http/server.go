@@ -1,0 +1,107 @@
+package http
+
+import (
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime/internal/httpserver"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// Listen opens the port of a server streamtype. An h1 connection is a stream, whose
+// requests are transactions. Over h2 each request is a stream. A streamtype of h2
+// accepts HTTP/1.1 too, and one of h1 never negotiates h2. A Handler must be an
+// [http.Handler].
+func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
+	if t.version != nil {
+		return nil, fmt.Errorf("%w: server over %v", transport.ErrUnsupported, s.Stream.Protocol)
+	}
+	if s.Stream.HTTP == nil {
+		return nil, fmt.Errorf("%w: the compiled policy lacks the settings of the protocol", transport.ErrUnsupported)
+	}
+	n := &server{setup: s, st: s.Stream}
+	for i, m := range n.st.Metadata {
+		if m.Header == "" {
+			continue
+		}
+		name := strings.TrimSuffix(m.Header, ":")
+		if !policy.IsToken(name) {
+			return nil, fmt.Errorf("metadata %q: %q is not the name of a header", m.Name, m.Header)
+		}
+		n.items = append(n.items, headerItem{http.CanonicalHeaderKey(name), i})
+	}
+	switch h := s.Handler.(type) {
+	case nil:
+	case http.Handler:
+		n.handler = h
+	default:
+		return nil, fmt.Errorf("%w: a handler of type %T is not a net/http.Handler", transport.ErrUnsupported, h)
+	}
+	return httpserver.Listen(httpserver.Config{Setup: s, H2: n.st.Protocol == policy.ProtocolH2, Handler: n.serve})
+}
+
+// A server answers the requests of a listener.
+type server struct {
+	setup   *transport.ServerSetup
+	st      *policy.StreamType // of setup
+	handler http.Handler       // of the program, or nil
+	items   []headerItem
+}
+
+// A headerItem is a metadata item that is mapped to a header.
+type headerItem struct {
+	name  string // canonical
+	index int
+}
+
+// serve answers a request.
+func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Request) {
+	if n.handler != nil {
+		n.limitBody(w, r)
+		n.handler.ServeHTTP(w, r)
+		return
+	}
+	defer func() {
+		// net/http would hide a panic of the program, and the stream be stuck.
+		if p := recover(); p == http.ErrAbortHandler {
+			panic(p)
+		} else if p != nil {
+			text := fmt.Sprintf("%v\n%s", p, debug.Stack())
+			go panic(text)
+			select {}
+		}
+	}()
+	if limit := n.setup.Limits.BodyBytes; limit > 0 && r.ContentLength > limit {
+		http.Error(w, http.StatusText(http.StatusRequestEntityTooLarge), http.StatusRequestEntityTooLarge)
+		return
+	}
+	x := &transaction{n: n, w: w, rc: http.NewResponseController(w), r: r}
+	if r.ProtoMajor >= 2 {
+		x.serveStream(c)
+		return
+	}
+	if c.Stream == nil {
+		l, err := c.Accept(r, func() { c.Close() })
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		c.Stream = l
+	}
+	x.l = c.Stream
+	if err := x.run(); err != nil {
+		c.Fail(err)
+		panic(http.ErrAbortHandler)
+	}
+	x.l.Complete()
+}
+
+func (n *server) limitBody(w http.ResponseWriter, r *http.Request) {
+	if limit := n.setup.Limits.BodyBytes; limit > 0 && r.Body != http.NoBody {
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+	}
+}
+
+var _ transport.Server = (*Transport)(nil)

@@ -1,0 +1,264 @@
+// Package httpserver runs the server of net/http behind the server streamtypes of h1,
+// h2 and ws.
+package httpserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// A Config holds the settings of a Server.
+type Config struct {
+	Setup *transport.ServerSetup
+
+	// H2 adds HTTP/2: by ALPN over TLS, else by prior knowledge.
+	H2 bool
+
+	// Handler answers each request. It is not called before Serve.
+	Handler func(*Conn, http.ResponseWriter, *http.Request)
+}
+
+// A Server is a transport.Listener.
+type Server struct {
+	config Config
+	http   *http.Server
+	ln     net.Listener
+	tls    bool
+
+	acceptor transport.Acceptor // set by Serve
+
+	mu       sync.Mutex
+	none     sync.Cond // upgraded is empty
+	upgraded map[*Conn]func()
+	draining bool
+	closed   bool
+}
+
+// Listen opens the port.
+func Listen(c Config) (*Server, error) {
+	alpn := []string{"http/1.1"}
+	if c.H2 {
+		alpn = []string{"h2", "http/1.1"}
+	}
+	config, err := c.Setup.ServerTLS(alpn...)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := c.Setup.Listen()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, tls: config != nil, upgraded: make(map[*Conn]func())}
+	s.none.L = &s.mu
+	s.ln = &listener{ln, s}
+	limits := c.Setup.Limits
+	s.http = &http.Server{
+		Handler:           s,
+		TLSConfig:         config,
+		ReadHeaderTimeout: max(limits.HeaderTimeout, 0),
+		IdleTimeout:       max(limits.IdleTimeout, 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, connOf(c))
+		},
+		ConnState: connState,
+		ErrorLog:  log.New(io.Discard, "", 0), // faults of peers
+		Protocols: new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: max(limits.Streams, 0),
+			WriteByteTimeout:     max(limits.IdleTimeout, 0),
+		},
+	}
+	if n := limits.HeaderBytes; n > 0 {
+		s.http.MaxHeaderBytes = n
+	} else {
+		s.http.MaxHeaderBytes = 1 << 30
+	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetHTTP2(c.H2 && s.tls)
+	s.http.Protocols.SetUnencryptedHTTP2(c.H2 && !s.tls)
+	return s, nil
+}
+
+// Addr returns the address of the port.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
+
+// Serve accepts connections until Close or Shutdown.
+func (s *Server) Serve(a transport.Acceptor) error {
+	s.acceptor = a
+	var err error
+	if s.tls {
+		err = s.http.ServeTLS(s.ln, "", "")
+	} else {
+		err = s.http.Serve(s.ln)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.config.Handler(r.Context().Value(connKey{}).(*Conn), w, r)
+}
+
+// Shutdown ends connections when their requests are answered. To those that were
+// upgraded it calls the function of Upgraded.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed, s.draining = true, true
+	var ends []func()
+	for _, end := range s.upgraded {
+		ends = append(ends, end)
+	}
+	s.mu.Unlock()
+	for _, end := range ends {
+		end()
+	}
+	err := s.http.Shutdown(ctx)
+	defer context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.none.Broadcast()
+	})()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for err == nil && len(s.upgraded) > 0 {
+		if err = ctx.Err(); err == nil {
+			s.none.Wait()
+		}
+	}
+	return err
+}
+
+// Close closes the port and all connections that were not upgraded.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	closed := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	err := s.http.Close()
+	if closed {
+		return nil
+	}
+	return errors.Join(err, ignoreClosed(s.ln.Close())) // which net/http has not seen before Serve
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// A Conn is a network connection.
+type Conn struct {
+	net.Conn
+	server *Server
+	idle   time.Duration
+
+	// Stream is the stream of the connection, or nil. It is for the handler over
+	// HTTP/1, which never runs concurrently. It gets End when the connection ends,
+	// unless that was hijacked.
+	Stream transport.Accepted
+
+	failed atomic.Pointer[error]
+}
+
+// Accept makes a stream of the connection, or of a request on it. hangUp is as in
+// transport.Peer.
+func (c *Conn) Accept(r *http.Request, hangUp func()) (transport.Accepted, error) {
+	return c.server.acceptor.Accept(transport.Peer{Local: c.LocalAddr(), Remote: c.RemoteAddr(), TLS: r.TLS, HangUp: hangUp})
+}
+
+// Upgraded reports that the connection was hijacked. end is called when the server
+// drains, perhaps at once, and begins to close the connection. The result must be
+// called when the connection has ended.
+func (c *Conn) Upgraded(end func()) (ended func()) {
+	s := c.server
+	s.mu.Lock()
+	s.upgraded[c] = end
+	draining := s.draining
+	s.mu.Unlock()
+	if draining {
+		end()
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if delete(s.upgraded, c); len(s.upgraded) == 0 {
+			s.none.Broadcast()
+		}
+	}
+}
+
+// Fail sets the reason of the end of the connection's stream.
+func (c *Conn) Fail(err error) { c.failed.CompareAndSwap(nil, &err) }
+
+// Write writes, and ends the connection if the peer does not read.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.idle > 0 {
+		if err := c.Conn.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// CloseWrite closes the sending direction, if the connection supports that.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+type connKey struct{}
+
+// A listener makes a Conn of each connection.
+type listener struct {
+	net.Listener
+	s *Server
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	conn, err := l.s.config.Setup.AcceptConn(l.Listener)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{Conn: conn, server: l.s, idle: l.s.config.Setup.Limits.IdleTimeout}, nil
+}
+
+// connOf returns the Conn of a connection of net/http.
+func connOf(c net.Conn) *Conn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	return c.(*Conn)
+}
+
+// connState ends the stream of a connection that has ended.
+func connState(nc net.Conn, state http.ConnState) {
+	if state != http.StateClosed {
+		return
+	}
+	c := connOf(nc)
+	if l := c.Stream; l != nil {
+		c.Stream = nil
+		var err error
+		if p := c.failed.Load(); p != nil {
+			err = *p
+		}
+		l.End(err)
+	}
+}

@@ -1,0 +1,341 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// A role is what a stream has because its streamtype is a server.
+type role struct {
+	port  *port           // that the stream has opened, or that has accepted it
+	peer  *transport.Peer // nil for a listener
+	txn   txn             // guarded by the mu of the stream
+	reply transport.Reply // of txn
+
+	prev, next *Stream // list of the port; guarded by mu of the context
+}
+
+// A txn is the place in a transaction.
+type txn uint8
+
+const (
+	noTxn    txn = iota
+	openTxn      // the program may still change the head of its answer
+	answered     // the head of the answer has been sent
+)
+
+// A port is what a listener has opened.
+type port struct {
+	c        *Context
+	stream   *Stream // the listener
+	listener transport.Listener
+	accept   func(*Stream) Handlers // nil: clients have the handlers of the listener
+	served   chan struct{}          // closed when Serve has returned
+	done     chan struct{}          // closed when nothing of the port is left
+
+	// Guarded by mu of the context.
+	first   *Stream // list of the clients not yet destroyed
+	empty   *sync.Cond
+	serving bool // Serve has been called, or is about to be
+	closing bool
+}
+
+// listenSettings are the options of a listener.
+type listenSettings struct {
+	accept  func(*Stream) Handlers
+	options []transport.Option
+	transport.ServerConfig
+}
+
+// listen opens the port of a new stream. After an error the stream has never
+// existed.
+func (s *Stream) listen(c *Context) error {
+	settings := s.settings.listen
+	if settings == nil {
+		settings = new(listenSettings)
+	}
+	s.settings.listen = nil
+	setup := c.host.ServerSetup(s.t.setup, settings.ServerConfig, settings.options...)
+	l, err := s.t.server.Listen(setup)
+	if err != nil {
+		s.mu.Lock()
+		s.machine.Kill()
+		s.mu.Unlock()
+		c.remove(s)
+		return err
+	}
+	p := &port{c: c, stream: s, listener: l, accept: settings.accept, served: make(chan struct{}), done: make(chan struct{})}
+	p.empty = sync.NewCond(&c.mu)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.role.port = p
+	return nil
+}
+
+// serve starts to accept connections, unless the port is closing already.
+func (p *port) serve() {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if p.closing {
+		return
+	}
+	p.serving = true
+	go func() {
+		err := p.listener.Serve(p)
+		close(p.served)
+		if err != nil {
+			p.stream.destroy(false, fmt.Errorf("sspolicy: listener %q: %w", p.stream.t.stream.Name, err))
+		}
+	}()
+}
+
+// portOf returns the port of a listener, or nil.
+func (s *Stream) portOf() *port {
+	if s.role == nil || s.role.peer != nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.role.port
+}
+
+// close begins the end of the port, once. It reports whether the listener is
+// destroyed when all clients are; otherwise there are none.
+func (p *port) close(cause error) (later bool) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if p.closing {
+		return p.serving
+	}
+	p.closing = true
+	serving := p.serving
+	p.c.freeing.Add(1)
+	go func() {
+		defer p.c.freeing.Done()
+		p.tearDown(cause, serving)
+	}()
+	return p.serving
+}
+
+func (p *port) tearDown(cause error, serving bool) {
+	if err := p.listener.Close(); err != nil {
+		p.c.Logger().Warn("sspolicy: closing a port", "streamtype", p.stream.t.stream.Name, "err", err)
+	}
+	for _, s := range p.clients() {
+		s.destroy(false, cause)
+	}
+	p.c.mu.Lock()
+	for p.first != nil {
+		p.empty.Wait()
+	}
+	p.c.mu.Unlock()
+	if serving {
+		<-p.served
+	}
+	p.stream.destroyNow(false, cause)
+	close(p.done)
+}
+
+// clients returns the clients not yet destroyed.
+func (p *port) clients() (all []*Stream) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	for s := p.first; s != nil; s = s.role.next {
+		all = append(all, s)
+	}
+	return all
+}
+
+// Accept implements transport.Acceptor.
+func (p *port) Accept(peer transport.Peer) (transport.Accepted, error) {
+	ls := p.stream
+	s := &Stream{e: ls.e, t: ls.t, busy: true, role: &role{port: p, peer: &peer}}
+	s.settings.hooksContext = ls.settings.hooksContext
+	s.machine.Type, s.machine.Accepted = s.t.stream, true
+	s.machine.Start()
+	s.meta, s.h = ls.forClient()
+	if !p.enter(s) {
+		return nil, ErrClosed
+	}
+	l := s.createAccepted(p.accept)
+	if l == nil {
+		return nil, ErrRefused
+	}
+	return l, nil
+}
+
+// forClient returns the metadata and handlers that a client begins with.
+func (s *Stream) forClient() (*metadata, Handlers) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.meta.forClient(), s.h
+}
+
+// enter puts a client into the lists of the context and the port. It reports false
+// if the port is closing.
+func (p *port) enter(s *Stream) bool {
+	c := p.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || p.closing {
+		return false
+	}
+	s.t.streams++
+	c.addLocked(s)
+	s.role.next = p.first
+	if s.role.next != nil {
+		s.role.next.role.prev = s
+	}
+	p.first = s
+	return true
+}
+
+// leaveLocked takes a client out of the list of the port.
+func (p *port) leaveLocked(s *Stream) {
+	r := s.role
+	if r.prev != nil {
+		r.prev.role.next = r.next
+	} else {
+		p.first = r.next
+	}
+	if r.next != nil {
+		r.next.role.prev = r.prev
+	}
+	r.prev, r.next = nil, nil
+	if p.first == nil {
+		p.empty.Broadcast()
+	}
+}
+
+// createAccepted delivers the states of an accepted stream up to CONNECTING. It
+// returns nil if the program refuses the stream.
+func (s *Stream) createAccepted(accept func(*Stream) Handlers) *link {
+	done := false
+	defer func() {
+		if !done { // a callback panicked, or ended the goroutine
+			s.kill()
+		}
+	}()
+	if accept != nil {
+		s.h = accept(s)
+	}
+	s.mu.Lock()
+	l, _ := s.settleAndUnlock()
+	done = true
+	return l
+}
+
+func (l *link) Context() context.Context { return l.ctx }
+
+func (l *link) End(err error) {
+	if l.s.finish(l, err) {
+		l.s.settleAndUnlock()
+	}
+}
+
+func (l *link) Begin(r transport.Request) error {
+	meta, _ := l.s.role.port.stream.forClient()
+	if err := l.acquire(notPayload); err != nil {
+		return err
+	}
+	s := l.s
+	s.meta = meta
+	s.receiveLocked(r)
+	s.role.txn, s.role.reply = openTxn, transport.Reply{}
+	l.clearTxLocked()
+	s.txLen = 0
+	if !s.machine.Connected() {
+		l.stopTimerLocked()
+		if err := l.reachAndUnlock(StateConnected); err != nil {
+			return err
+		}
+		return l.reach(StateServerTxn)
+	}
+	return l.reachAndUnlock(StateServerTxn)
+}
+
+// receiveLocked sets the metadata that a request has.
+func (s *Stream) receiveLocked(r transport.Request) {
+	st := s.t.stream
+	if len(st.Metadata) > 0 {
+		m := s.metadataLocked()
+		for i, item := range st.Metadata {
+			value, ok := requested(r, item.Name, item.Header)
+			if ok {
+				m.receive(i, value)
+			}
+		}
+	}
+	if st.DirectProtoStr {
+		s.metadataLocked().newDirectHeaders().received = r.Header
+	}
+}
+
+// requested returns what a request has for a metadata item. A URL argument does not
+// set an item that is mapped to a header: a program may trust a header that a proxy
+// sets.
+func requested(r transport.Request, name, header string) (value string, ok bool) {
+	switch {
+	case name == "method":
+		return r.Method, true
+	case name == "path":
+		return r.Path, true
+	case name == "auth" && header == "":
+		return r.Auth, r.Auth != ""
+	case header != "":
+		value = r.Header(headerName(header))
+		return value, value != ""
+	}
+	values, ok := r.Query[name]
+	if !ok {
+		return "", false
+	}
+	return values[0], true
+}
+
+func (l *link) Reply(send bool) transport.Reply {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	s := l.s
+	r := s.role.reply
+	if r.Status == 0 {
+		r.Status = 404
+	}
+	r.Length = s.txLen
+	r.Sends = s.wantsTx && s.h.Tx != nil
+	if send {
+		s.role.txn = answered
+	}
+	return r
+}
+
+func (l *link) Complete() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	s := l.s
+	if l.phase != attempting {
+		return
+	}
+	s.role.txn, s.role.reply = noTxn, transport.Reply{}
+	s.txLen = 0
+	l.clearTxLocked()
+	s.stopTimeoutLocked()
+}
+
+var (
+	_ transport.Accepted = (*link)(nil)
+	_ transport.Acceptor = (*port)(nil)
+)
+
+// Addr returns the address of a listener's port; with port 0 in the policy, the one
+// that the system has chosen. It returns nil for other streams.
+func (s *Stream) Addr() net.Addr {
+	if p := s.portOf(); p != nil {
+		return p.listener.Addr()
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package raw
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// Listen opens the port of a server streamtype. Each connection is a stream; over
+// TLS, CONNECTED comes after the handshake. An Option made by With gives the streams
+// its Config.
+func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
+	if s.Handler != nil {
+		return nil, fmt.Errorf("%w: a handler of type %T over raw", transport.ErrUnsupported, s.Handler)
+	}
+	n := &listener{setup: s, sessions: make(map[*session]struct{})}
+	if k, ok := s.Data(policy.ProtocolRaw).(*Socket); ok {
+		n.config = k.config
+	}
+	var err error
+	if n.tls, err = s.ServerTLS(); err != nil {
+		return nil, err
+	}
+	if n.ln, err = s.Listen(); err != nil {
+		return nil, err
+	}
+	n.none.L = &n.mu
+	return n, nil
+}
+
+// A listener accepts connections.
+type listener struct {
+	setup  *transport.ServerSetup
+	config Config
+	tls    *tls.Config // nil without TLS
+	ln     net.Listener
+
+	mu       sync.Mutex
+	none     sync.Cond // conns is 0
+	sessions map[*session]struct{}
+	conns    int  // that have been accepted and have not ended
+	closed   bool // the port is
+	draining bool
+}
+
+func (n *listener) Addr() net.Addr { return n.ln.Addr() }
+
+// Serve accepts connections until the port is closed.
+func (n *listener) Serve(a transport.Acceptor) error {
+	for {
+		conn, err := n.setup.AcceptConn(n.ln)
+		if err != nil {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.closed {
+				return nil
+			}
+			return err
+		}
+		n.mu.Lock()
+		n.conns++
+		n.mu.Unlock()
+		go n.serve(a, conn)
+	}
+}
+
+// serve carries a connection from beginning to end.
+func (n *listener) serve(a transport.Acceptor, conn net.Conn) {
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.conns--; n.conns == 0 {
+			n.none.Broadcast()
+		}
+	}()
+	defer conn.Close()
+	l, err := a.Accept(transport.Peer{Local: conn.LocalAddr(), Remote: conn.RemoteAddr()})
+	if err != nil {
+		return
+	}
+	k, _ := l.Data(func() any { return &Socket{config: n.config, server: n.tls} }).(*Socket)
+	s := newSession(l.Context(), n.setup.Setup, l, k, conn)
+	n.mu.Lock()
+	n.sessions[s] = struct{}{}
+	draining := n.draining
+	n.mu.Unlock()
+	if draining {
+		s.closeWriting()
+	}
+	err = s.run()
+	n.mu.Lock()
+	delete(n.sessions, s)
+	n.mu.Unlock()
+	l.End(ended(err))
+}
+
+// ended returns the error of a connection that has ended: nil if the peer has ended it
+// as it should.
+func ended(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// Shutdown closes the port and the sending direction of each connection, after what the
+// program has requested to send, and waits until the peers have closed theirs.
+func (n *listener) Shutdown(ctx context.Context) error {
+	n.closePort()
+	n.mu.Lock()
+	n.draining = true
+	var all []*session
+	for s := range n.sessions {
+		all = append(all, s)
+	}
+	n.mu.Unlock()
+	for _, s := range all {
+		s.closeWriting()
+	}
+	defer context.AfterFunc(ctx, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.none.Broadcast()
+	})()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for n.conns > 0 && ctx.Err() == nil {
+		n.none.Wait()
+	}
+	if n.conns > 0 {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// closeWriting closes the sending direction after what is requested to be sent.
+func (s *session) closeWriting() {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	if !s.over {
+		s.closeWrite = true
+		s.wake()
+	}
+}
+
+// Close closes the port.
+func (n *listener) Close() error { return n.closePort() }
+
+func (n *listener) closePort() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	return n.ln.Close()
+}
+
+var _ transport.Server = (*Transport)(nil)

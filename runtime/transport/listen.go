@@ -1,0 +1,223 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// Listen opens the port of the policy, or takes the socket that the program has
+// provided. endpoint is empty for all interfaces, or the address or name of one;
+// "+path" and "+@name" are unix sockets, and "!name" is a socket in
+// Options.Listeners. The error wraps ErrEndpoint if there is no such thing.
+//
+// The listener accepts no more connections at a time, and per second, than Limits
+// says. Its connections have the attributes of the policy.
+func (s *ServerSetup) Listen() (net.Listener, error) {
+	l := s.socket
+	if l == nil {
+		var err error
+		if l, err = s.open(); err != nil {
+			return nil, err
+		}
+	}
+	return newLimitedListener(l, s), nil
+}
+
+func (s *ServerSetup) open() (net.Listener, error) {
+	network, address, err := s.address()
+	if err != nil {
+		return nil, err
+	}
+	if network == "" {
+		if l := s.config.Listeners[address]; l != nil {
+			return l, nil
+		}
+		return nil, &policy.EndpointError{Text: s.Stream.Endpoint, Why: "Options.Listeners has no socket of that name"}
+	}
+	return net.Listen(network, address)
+}
+
+// address returns the network and address for package net. The network is empty for
+// a socket of Options.Listeners.
+func (s *ServerSetup) address() (network, address string, err error) {
+	endpoint, port := s.Stream.Endpoint, strconv.Itoa(int(s.Stream.Port))
+	fail := func(why string) (string, string, error) {
+		return "", "", &policy.EndpointError{Text: endpoint, Why: why}
+	}
+	if path, ok := strings.CutPrefix(endpoint, "+"); ok {
+		if path == "" || path == "@" || strings.Contains(path, "\x00") {
+			return fail("unix socket without a name")
+		}
+		return "unix", path, nil
+	}
+	if name, ok := strings.CutPrefix(endpoint, "!"); ok {
+		return "", name, nil
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(endpoint, "["), "]")
+	if host == "" {
+		return "tcp", ":" + port, nil
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return "tcp", net.JoinHostPort(host, port), nil
+	}
+	iface, err := net.InterfaceByName(endpoint)
+	if err != nil {
+		return fail("neither the address nor the name of an interface")
+	}
+	if host, err = interfaceAddress(iface); err != nil {
+		return fail(err.Error())
+	}
+	return "tcp", net.JoinHostPort(host, port), nil
+}
+
+// interfaceAddress returns the first IPv4 address of an interface, or else the first
+// IPv6 address.
+func interfaceAddress(iface *net.Interface) (string, error) {
+	all, err := iface.Addrs()
+	if err != nil {
+		return "", err
+	}
+	best := ""
+	for _, a := range all {
+		n, ok := a.(*net.IPNet)
+		switch {
+		case !ok:
+		case n.IP.To4() != nil:
+			return n.IP.String(), nil
+		case best == "" && n.IP.IsLinkLocalUnicast():
+			best = n.IP.String() + "%" + iface.Name
+		case best == "":
+			best = n.IP.String()
+		}
+	}
+	if best == "" {
+		return "", fmt.Errorf("the interface has no address")
+	}
+	return best, nil
+}
+
+// A limitedListener is a listener with the limits of a setup.
+type limitedListener struct {
+	net.Listener
+	dialer Dialer
+	slots  chan struct{} // holds a value for each connection; nil means no limit
+	rate   time.Duration // between two connections, on average; 0 means no limit
+	burst  time.Duration // how far connections may come before their time
+	due    time.Time     // of the next connection; used by Accept alone
+	closed chan struct{}
+	close  func()
+}
+
+func newLimitedListener(l net.Listener, s *ServerSetup) *limitedListener {
+	n := &limitedListener{Listener: l, dialer: s.Dialer, closed: make(chan struct{})}
+	n.close = sync.OnceFunc(func() { close(n.closed) })
+	if s.Limits.Connections > 0 {
+		n.slots = make(chan struct{}, s.Limits.Connections)
+	}
+	if s.Limits.AcceptRate > 0 {
+		n.rate, n.burst = time.Second/time.Duration(s.Limits.AcceptRate), time.Second
+	}
+	return n
+}
+
+// Accept waits until the limits permit another connection. It must not be called
+// concurrently.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	if l.slots != nil {
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.closed:
+			return nil, net.ErrClosed
+		}
+	}
+	conn, err := l.accept()
+	if err != nil {
+		l.release()
+		return nil, err
+	}
+	l.dialer.mark(conn)
+	return &acceptedConn{Conn: conn, l: l}, nil
+}
+
+func (l *limitedListener) accept() (net.Conn, error) {
+	if l.rate > 0 {
+		now := time.Now()
+		if l.due.Before(now) {
+			l.due = now
+		} else if wait := l.due.Sub(now) - l.burst; wait > 0 {
+			t := time.NewTimer(wait)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-l.closed:
+				return nil, net.ErrClosed
+			}
+		}
+		l.due = l.due.Add(l.rate)
+	}
+	return l.Listener.Accept()
+}
+
+func (l *limitedListener) release() {
+	if l.slots != nil {
+		<-l.slots
+	}
+}
+
+// Close closes the port.
+func (l *limitedListener) Close() error {
+	l.close()
+	return l.Listener.Close()
+}
+
+// An acceptedConn is a connection that counts for its listener.
+type acceptedConn struct {
+	net.Conn
+	l    *limitedListener
+	once sync.Once
+}
+
+// Close closes the connection.
+func (c *acceptedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(c.l.release)
+	return err
+}
+
+// Dialed returns the connection that package net has made.
+func (c *acceptedConn) Dialed() net.Conn { return c.Conn }
+
+// CloseWrite closes the sending direction, if the connection supports that.
+func (c *acceptedConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+// AcceptConn accepts a connection. It tries again, after a pause, while the system
+// lacks resources, such as file descriptors.
+func (s *ServerSetup) AcceptConn(l net.Listener) (net.Conn, error) {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		conn, err := l.Accept()
+		if !temporary(err) {
+			return conn, err
+		}
+		s.Logger().Warn("sspolicy: accepting connections", "streamtype", s.Stream.Name, "err", err)
+		select {
+		case <-time.After(pause):
+		case <-s.Closing().Done():
+			return nil, err
+		}
+	}
+}
+
+// temporary reports whether an error of Accept is one of a connection, or will pass.
+func temporary(err error) bool {
+	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
+}
