@@ -83,6 +83,13 @@ func (c *runCmd) Run(p *program) error {
 	if st == nil {
 		return unknownStreamType(compiled, c.StreamType)
 	}
+	if st.Server {
+		err := fmt.Errorf("%q: %w: server", st.Name, runtime.ErrUnsupported)
+		if at := schema.NewPolicy(doc).Lookup("s", st.Name); len(at) > 0 {
+			err = fmt.Errorf("%v: %w", at[0].NameSpan, err)
+		}
+		return err
+	}
 	if err := c.checkSet(st); err != nil {
 		return err
 	}
