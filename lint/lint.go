@@ -28,7 +28,11 @@ type Rule struct {
 	// Base is not empty, the rule is about fragments: package overlay checks it,
 	// and Bad and Good are fragments over the policy Base.
 	Base, Bad, Good string
-	Versions        []schema.Version // of lws, for the examples; nil for the latest
+
+	// LWSOverlay is set on a rule about what lws's own overlay does with a
+	// fragment.
+	LWSOverlay bool
+	Versions   []schema.Version // of lws, for the examples; nil for the latest
 
 	// Group makes the rule opt-in: Run checks it only if Options.With names the
 	// group or the rule. It is "" for a rule that is always checked.

@@ -9,14 +9,9 @@ import (
 
 // An author applies fragments as their author means them.
 type author struct {
+	*editor
 	options Options
-	result  *schema.Document
-	defs    map[entryKey]definition // of the result, the last of each name
-	changes []Change
-	diags   []schema.Diagnostic
 }
-
-func (a *author) report(diags []schema.Diagnostic) { a.diags = append(a.diags, diags...) }
 
 // apply applies one fragment, unless it has errors.
 func (a *author) apply(f *schema.Document) {
@@ -58,67 +53,16 @@ func CheckFragment(f *schema.Document) []schema.Diagnostic {
 	return append(found, schema.ValidateFragment(f)...)
 }
 
-// A target is an object whose members a fragment sets.
-type target struct {
-	section schema.Section
-	name    string
-	at      schema.Span // of the definition
-	object  *schema.Object
-}
-
-// change records a change to the target.
-func (a *author) change(t *target, key, item string, before, after *schema.Value, by schema.Span, why string) {
-	if t.at.Source == nil {
-		t.at = a.result.Root.Span
-	}
-	a.changes = append(a.changes, Change{
-		Section: t.section, Name: t.name, Key: key, Item: item,
-		Before: clone(before), After: clone(after), By: by, Definition: t.at, Why: why,
-	})
-}
-
-// clone returns a copy that later changes do not touch.
-func clone(v *schema.Value) *schema.Value {
-	if v == nil {
-		return nil
-	}
-	c := v.Clone()
-	return &c
-}
-
-// A definition is an entry of a section of the result.
-type definition struct {
-	at    schema.Span // of the name
-	value *schema.Value
-}
-
-// An entryKey names an entry of a section.
-type entryKey struct {
-	section schema.Section
-	name    string
-}
-
-// index returns the last definition of each name.
-func index(d *schema.Document) map[entryKey]definition {
-	defs := map[entryKey]definition{}
-	for _, def := range schema.NewPolicy(d).Definitions {
-		if !def.Unreadable {
-			defs[entryKey{def.Section, def.Name}] = definition{def.NameSpan, def.Value}
-		}
-	}
-	return defs
-}
-
 // stream applies a streamtype of a fragment.
 func (a *author) stream(m *schema.Member) {
 	base, ok := a.defs[entryKey{schema.Streams, m.Key}]
 	switch {
 	case !ok && m.Value.Kind == schema.Null:
-		reportf(&a.diags, RuleNoEffect, schema.Warning, m.Span(), "the base policy has no streamtype %s to remove", schema.QuoteName(m.Key))
+		a.reportf(RuleNoEffect, schema.Warning, m.Span(), "the base policy has no streamtype %s to remove", schema.QuoteName(m.Key))
 	case !ok && a.options.AllowNew:
 		a.define(schema.Streams, m.Key, withoutNulls(m))
 	case !ok:
-		d := reportf(&a.diags, RuleUnknownStreamtype, schema.Error, m.Name.Span, "the base policy has no streamtype %s", schema.QuoteName(m.Key))
+		d := a.reportf(RuleUnknownStreamtype, schema.Error, m.Name.Span, "the base policy has no streamtype %s", schema.QuoteName(m.Key))
 		var names []string
 		for key := range a.defs {
 			if key.section == schema.Streams {
@@ -132,7 +76,7 @@ func (a *author) stream(m *schema.Member) {
 	case m.Value.Kind == schema.Null:
 		a.undefine(schema.Streams, m)
 	case base.value.Kind != schema.ObjectKind:
-		d := reportf(&a.diags, schema.RuleWrongType, schema.Error, base.value.Span, "streamtype %s is an object, not %s", schema.QuoteName(m.Key), base.value.Kind)
+		d := a.reportf(schema.RuleWrongType, schema.Error, base.value.Span, "streamtype %s is an object, not %s", schema.QuoteName(m.Key), base.value.Kind)
 		d.Related = []schema.Related{{Span: m.Name.Span, Message: "changed here"}}
 	default:
 		a.settings(&target{schema.Streams, m.Key, base.at, base.value.Object}, m)
@@ -157,14 +101,6 @@ func (a *author) settings(t *target, m *schema.Member) {
 	}
 }
 
-// protocol returns the protocol of a streamtype.
-func protocol(o *schema.Object) string {
-	if p := last(o, "protocol"); p != nil {
-		return p.Value.Text()
-	}
-	return "h1"
-}
-
 // byName reports whether the entries of a list are replaced one by one.
 func byName(k *schema.Key) bool { return k.Name == "metadata" || k.Name == "http_resp_map" }
 
@@ -183,27 +119,8 @@ func (a *author) dropUnused(t *target, protocol string, m *schema.Member) {
 		dropped = append(dropped, s.Key)
 	}
 	if dropped != nil {
-		reportf(&a.diags, RuleDroppedSettings, schema.Info, by, "the new protocol of streamtype %s drops %s of the base, which %s does not use",
+		a.reportf(RuleDroppedSettings, schema.Info, by, "the new protocol of streamtype %s drops %s of the base, which %s does not use",
 			schema.QuoteName(t.name), strings.Join(slices.Compact(dropped), ", "), protocol)
-	}
-}
-
-// set sets a member of the target, or removes it if the value is null.
-func (a *author) set(t *target, m *schema.Member, why string) {
-	old := last(t.object, m.Key)
-	switch {
-	case m.Value.Kind == schema.Null && old == nil:
-		reportf(&a.diags, RuleNoEffect, schema.Warning, m.Span(), "the base has no %s to remove", schema.QuoteName(m.Key))
-	case m.Value.Kind == schema.Null:
-		before := old.Value
-		remove(t.object, m.Key)
-		a.change(t, m.Key, "", &before, nil, m.Span(), why)
-	case old == nil:
-		n := add(t.object, len(t.object.Members), m)
-		a.change(t, m.Key, "", nil, &n.Value, m.Span(), why)
-	case !same(&old.Value, &m.Value):
-		before := put(&old.Value, &m.Value)
-		a.change(t, m.Key, "", &before, &old.Value, m.Span(), why)
 	}
 }
 
@@ -211,7 +128,7 @@ func (a *author) set(t *target, m *schema.Member, why string) {
 // the same name counts.
 func (a *author) items(t *target, list *schema.Member) {
 	if len(list.Value.Elems()) == 0 {
-		reportf(&a.diags, RuleNoEffect, schema.Warning, list.Value.Span, "an empty list changes nothing: entries are replaced by name, and \"%s\": null removes the list", list.Key)
+		a.reportf(RuleNoEffect, schema.Warning, list.Value.Span, "an empty list changes nothing: entries are replaced by name, and \"%s\": null removes the list", list.Key)
 	}
 	entries := map[string]*schema.Member{}
 	for _, e := range list.Value.Elems() {
@@ -256,7 +173,7 @@ func (a *author) item(t *target, list, m *schema.Member) {
 		}
 		a.change(t, list.Key, m.Key, &before, nil, m.Span(), "")
 	case m.Value.Kind == schema.Null:
-		reportf(&a.diags, RuleNoEffect, schema.Warning, m.Span(), "the base has no %s in %s to remove", schema.QuoteName(m.Key), list.Key)
+		a.reportf(RuleNoEffect, schema.Warning, m.Span(), "the base has no %s in %s to remove", schema.QuoteName(m.Key), list.Key)
 	case old != nil:
 		if !same(&old.Value, &m.Value) {
 			before := put(&old.Value, &m.Value)
@@ -270,7 +187,7 @@ func (a *author) item(t *target, list, m *schema.Member) {
 		add(t.object, len(t.object.Members), &n)
 		a.change(t, list.Key, m.Key, nil, &m.Value, m.Span(), "")
 	case home.Value.Kind != schema.ArrayKind:
-		d := reportf(&a.diags, schema.RuleWrongType, schema.Error, home.Value.Span, "%s must be an array, not %s", list.Key, home.Value.Kind)
+		d := a.reportf(schema.RuleWrongType, schema.Error, home.Value.Span, "%s must be an array, not %s", list.Key, home.Value.Kind)
 		d.Related = []schema.Related{{Span: m.Span(), Message: "changed here"}}
 	default:
 		insert(home.Value.Array, len(home.Value.Array.Elems), object(m))
@@ -292,11 +209,6 @@ func (a *author) entry(s schema.Section, e *schema.Element, fragment *schema.Pol
 	}
 }
 
-// keyed reports whether the name of a definition is its key.
-func keyed(s schema.Section) bool {
-	return s == schema.Retry || s == schema.Certs || s == schema.Streams
-}
-
 // definition applies a definition, whose member is m if the name is its key. The
 // last of several definitions of a name counts.
 func (a *author) definition(s schema.Section, name string, at schema.Span, v *schema.Value, m *schema.Member, fragment *schema.Policy) {
@@ -310,7 +222,7 @@ func (a *author) definition(s schema.Section, name string, at schema.Span, v *sc
 	old, ok := a.defs[entryKey{s, name}]
 	switch {
 	case m != nil && v.Kind == schema.Null && !ok:
-		reportf(&a.diags, RuleNoEffect, schema.Warning, by, "the base policy has no %s %s to remove", s.Noun(), schema.QuoteName(name))
+		a.reportf(RuleNoEffect, schema.Warning, by, "the base policy has no %s %s to remove", s.Noun(), schema.QuoteName(name))
 		return
 	case m != nil && v.Kind == schema.Null:
 		a.undefine(s, m)
@@ -322,86 +234,5 @@ func (a *author) definition(s schema.Section, name string, at schema.Span, v *sc
 	default:
 		return
 	}
-	reportf(&a.diags, RuleBeyondLWS, schema.Info, at, "lws's own overlay would leave the streamtypes of the base without this %s", s.Noun())
-}
-
-// undefine removes a definition whose name is a key.
-func (a *author) undefine(s schema.Section, by *schema.Member) {
-	key := entryKey{s, by.Key}
-	def := a.defs[key]
-	before := *def.value
-	for _, m := range a.result.Root.Members() {
-		if m.Key == string(s) && m.Value.Array != nil {
-			for _, e := range m.Value.Array.Elems {
-				remove(e.Value.Object, by.Key)
-			}
-			prune(m.Value.Array)
-		}
-	}
-	delete(a.defs, key)
-	a.change(&target{section: s, name: by.Key, at: def.at}, "", "", &before, nil, by.Span(), "")
-}
-
-// before are the sections that the definitions of a section must precede: lws
-// resolves a name to what was defined before it.
-var before = map[schema.Section][]schema.Section{
-	schema.Retry:       {schema.Streams},
-	schema.Certs:       {schema.TrustStores, schema.Streams},
-	schema.TrustStores: {schema.Streams},
-	schema.Auth:        {schema.Streams},
-}
-
-// define adds an entry with a definition to the last section of its kind from which
-// all references find it, or to a new section. An entry whose name begins with that
-// of another comes before it, since lws matches names by prefix.
-func (a *author) define(s schema.Section, name string, entry schema.Value) {
-	root := a.result.Root.Object
-	end := slices.IndexFunc(root.Members, func(m *schema.Member) bool { return slices.Contains(before[s], schema.Section(m.Key)) })
-	if end < 0 {
-		end = len(root.Members)
-	}
-	var home *schema.Member
-	for _, m := range root.Members[:end] {
-		if m.Key == string(s) && m.Value.Kind == schema.ArrayKind {
-			home = m
-		}
-	}
-	if home == nil {
-		at := entry.Span
-		at.End = at.Start
-		home = add(root, end, &schema.Member{Name: schema.Name{Span: at}, NameKind: schema.String, Key: string(s), Colon: true, Value: schema.Value{
-			Span: entry.Span, Kind: schema.ArrayKind, Array: &schema.Array{Close: "]"},
-		}})
-	}
-	list := home.Value.Array
-	at := len(list.Elems)
-	if s != schema.Streams {
-		for i, e := range list.Elems {
-			if short := entryName(s, &e.Value); short != "" && strings.HasPrefix(name, short) {
-				at = i
-				break
-			}
-		}
-	}
-	n := insert(list, at, entry)
-	value := n
-	if keyed(s) {
-		value = &n.Object.Members[0].Value
-	}
-	a.defs[entryKey{s, name}] = definition{entry.Span, value}
-	a.change(&target{section: s, name: name, at: entry.Span}, "", "", nil, n, entry.Span, "")
-}
-
-// entryName returns the name of an entry that holds one definition, or "".
-func entryName(s schema.Section, v *schema.Value) string {
-	if keyed(s) {
-		if m := v.Members(); len(m) == 1 {
-			return m[0].Key
-		}
-		return ""
-	}
-	if m := last(v.Object, "name"); m != nil {
-		return m.Value.Text()
-	}
-	return ""
+	a.reportf(RuleBeyondLWS, schema.Info, at, "lws's own overlay would leave the streamtypes of the base without this %s", s.Noun())
 }

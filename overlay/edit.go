@@ -44,6 +44,18 @@ func follow(v *schema.Value, comma *string, indent string) (before, after string
 	return entry + indent, bracket
 }
 
+// setMember returns a member that a source sets at a span, without spelling out its
+// key.
+func setMember(at schema.Span, key string, v schema.Value) *schema.Member {
+	at.End = at.Start
+	return &schema.Member{Name: schema.Name{Span: at}, NameKind: schema.String, Key: key, Colon: true, Value: v}
+}
+
+// scalar returns a scalar that a source sets at a span, without spelling it out.
+func scalar(at schema.Span, kind schema.Kind, raw string) schema.Value {
+	return schema.Value{Span: at, Kind: kind, Literal: &raw}
+}
+
 // precede splits the text before an entry into the text before a new entry in its
 // place, and that before the entry itself, which keeps the comments above it.
 func precede(before string) (entry, next string) {

@@ -30,9 +30,7 @@ func (a *author) endpoint(t *target, m *schema.Member) *schema.Member {
 		return nil
 	}
 	for _, part := range parts {
-		n := &schema.Member{Name: set.Name, NameKind: schema.String, Key: part.key, Colon: set.Colon, Value: set.Value}
-		n.Name.Span.End = n.Name.Span.Start
-		n.Value.Kind, n.Value.Literal = part.kind, &part.raw
+		n := setMember(set.Name.Span, part.key, scalar(set.Value.Span, part.kind, part.raw))
 		why := "endpoint is " + schema.QuoteName(set.Value.Text())
 		if part.raw == "false" && last(t.object, part.key) == nil {
 			continue

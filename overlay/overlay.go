@@ -7,8 +7,6 @@
 package overlay
 
 import (
-	"fmt"
-
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -17,12 +15,19 @@ type Options struct {
 	// AllowNew lets a fragment add streamtypes. Otherwise a name that the base
 	// does not have is an error, since it is probably misspelt.
 	AllowNew bool
+
+	// LWS, if not zero, makes Apply do what the overlay function of this lws
+	// does. The document is then what lws holds afterwards, and each difference
+	// to what the author of the fragment means has a diagnostic. Errors do not
+	// keep lws from applying what stands before them.
+	LWS schema.Version
 }
 
 // A Result is a document with fragments applied, and how it came about.
 type Result struct {
-	// Document is the base with the fragments applied. It is nil if Diagnostics
-	// has errors. Each value keeps the source that it came from.
+	// Document is the base with the fragments applied. It is nil if the base has
+	// syntax errors and, unless Options.LWS is set, if Diagnostics has errors.
+	// Each value keeps the source that it came from.
 	Document *schema.Document
 
 	// Changes are the changes to settings, in the order in which they were made.
@@ -81,22 +86,29 @@ func (c *Change) Path() string {
 // settings of the base that the new one does not use and lws would store in the
 // place of its own.
 func Apply(base *schema.Document, fragments []*schema.Document, o Options) Result {
-	a := &author{options: o, result: base.Clone()}
-	a.defs = index(a.result)
-	a.report(base.Syntax)
+	e := newEditor(base)
+	e.report(base.Syntax)
 	if other := base.NotPolicy(); other != nil {
-		a.report([]schema.Diagnostic{*other})
+		e.report([]schema.Diagnostic{*other})
 	}
-	if !schema.HasErrors(a.diags) {
+	if schema.HasErrors(e.diags) {
+		return Result{Diagnostics: schema.SortDiagnostics(e.diags)}
+	}
+	if o.LWS != (schema.Version{}) {
+		l := newLWS(e, o.LWS)
 		for _, f := range fragments {
-			a.apply(f)
+			l.apply(f)
 		}
+		return Result{e.result, e.changes, schema.SortDiagnostics(e.diags)}
 	}
-	r := Result{Document: a.result, Changes: a.changes, Diagnostics: schema.SortDiagnostics(a.diags)}
-	if schema.HasErrors(r.Diagnostics) {
-		r.Document, r.Changes = nil, nil
+	a := &author{e, o}
+	for _, f := range fragments {
+		a.apply(f)
 	}
-	return r
+	if schema.HasErrors(e.diags) {
+		return Result{Diagnostics: schema.SortDiagnostics(e.diags)}
+	}
+	return Result{e.result, e.changes, schema.SortDiagnostics(e.diags)}
 }
 
 // The rules that Apply reports.
@@ -106,8 +118,3 @@ const (
 	RuleBeyondLWS         = "overlay-beyond-lws"
 	RuleDroppedSettings   = "overlay-dropped-settings"
 )
-
-func reportf(diags *[]schema.Diagnostic, rule string, severity schema.Severity, at schema.Span, format string, args ...any) *schema.Diagnostic {
-	*diags = append(*diags, schema.Diagnostic{Rule: rule, Severity: severity, Span: at, Message: fmt.Sprintf(format, args...)})
-	return &(*diags)[len(*diags)-1]
-}

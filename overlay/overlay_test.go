@@ -206,7 +206,7 @@ func TestProvenance(t *testing.T) {
 //   - An empty fragment changes nothing, nor does a policy over itself, unless it
 //     defines a name twice.
 //   - Applying a fragment twice is applying it once.
-//   - The result parses, and the base is unchanged.
+//   - The result parses, that of each lws too, and the base is unchanged.
 func FuzzApply(f *testing.F) {
 	f.Add(`{"s":[{"a":{"port":80 # c
  }}]}`, `{"s":[{"a":{"tls":true,"port":null,"metadata":[{"x":"y"}]}}]}`)
@@ -219,6 +219,15 @@ func FuzzApply(f *testing.F) {
 		empty := schema.Parse("empty", []byte("{}"))
 		o := Options{AllowNew: true}
 		r := Apply(base, []*schema.Document{fragment}, o)
+		for _, v := range schema.Versions {
+			l := Apply(base, []*schema.Document{fragment}, Options{LWS: v})
+			if l.Document == nil {
+				continue
+			}
+			if parsed := schema.Parse("result", []byte(l.Document.String())); schema.HasErrors(parsed.Syntax) {
+				t.Fatalf("lws %v: %q over %q gives %q: %s", v, above, below, l.Document, parsed.Syntax[0].Message)
+			}
+		}
 		if base.String() != below {
 			t.Fatalf("the base %q was changed", below)
 		}

@@ -95,6 +95,11 @@ func Rule(r *lint.Rule) string {
 		}
 		versions = " (with `--lws " + strings.Join(list, ",") + "`)"
 	}
+	if r.LWSOverlay {
+		b.WriteString("\nThis rule is about what lws's own overlay does: `sspolicy overlay --mode lws=VERSION` checks it.\n")
+	} else if r.Base != "" {
+		b.WriteString("\nThis rule is about fragments: `sspolicy overlay` checks it, and every command with `--overlay`.\n")
+	}
 	if r.Base != "" {
 		fmt.Fprintf(&b, "\n## Policy\n\n%s\n", code(r.Base))
 	}

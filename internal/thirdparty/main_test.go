@@ -1,4 +1,4 @@
-// Package thirdparty tests transports against other implementations. It is a
+// Package thirdparty tests transports and patches against other implementations. It is a
 // module of its own: these implementations are dependencies of its tests alone.
 package thirdparty
 

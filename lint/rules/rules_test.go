@@ -67,7 +67,11 @@ func TestRules(t *testing.T) {
 func fragmentRule(t *testing.T, r *lint.Rule) {
 	apply := func(text string) overlay.Result {
 		base := schema.Parse("base", []byte(r.Base))
-		return overlay.Apply(base, []*schema.Document{schema.Parse("fragment", []byte(text))}, overlay.Options{})
+		var o overlay.Options
+		if r.LWSOverlay {
+			o.LWS = schema.Latest()
+		}
+		return overlay.Apply(base, []*schema.Document{schema.Parse("fragment", []byte(text))}, o)
 	}
 	found := apply(r.Bad).Diagnostics
 	if len(found) == 0 {
