@@ -10,7 +10,7 @@ import (
 func (x *exchange) writeLocked(p []byte) (n int, err error) {
 	o := &x.out
 	restarts := o.restarts
-	if x.over {
+	if x.over || o.closing {
 		return 0, x.writeErrorLocked()
 	}
 	o.buf, o.pending = p, true
@@ -19,7 +19,7 @@ func (x *exchange) writeLocked(p []byte) (n int, err error) {
 	} else {
 		_ = x.s.RequestTx()
 	}
-	for o.pending && !x.over && o.restarts == restarts && o.broken == nil {
+	for o.pending && !x.over && !o.closing && o.restarts == restarts && o.broken == nil {
 		x.cond.Wait()
 	}
 	if !o.pending {
@@ -27,7 +27,7 @@ func (x *exchange) writeLocked(p []byte) (n int, err error) {
 	}
 	n = len(p) - len(o.buf)
 	o.buf, o.pending = nil, false
-	if !x.over {
+	if !x.over && !o.closing {
 		return n, cmp.Or(o.broken, x.s.Err()) // the connection was lost
 	}
 	return n, x.writeErrorLocked()
@@ -35,7 +35,10 @@ func (x *exchange) writeLocked(p []byte) (n int, err error) {
 
 // writeErrorLocked returns why nothing more can be sent.
 func (x *exchange) writeErrorLocked() error {
-	if x.err == nil {
+	switch {
+	case x.out.closing:
+		return ErrClosed
+	case x.err == nil:
 		return io.ErrClosedPipe
 	}
 	return x.err

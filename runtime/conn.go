@@ -86,6 +86,8 @@ func (x *exchange) waitLocked() error {
 	}
 	for {
 		switch {
+		case x.out.closing:
+			return ErrClosed
 		case x.dropped, x.over && !x.in.full:
 			return cmp.Or(x.err, io.EOF)
 		case x.lost != nil && !x.over && !x.stale:
@@ -134,8 +136,8 @@ func (c *Conn) Buffered() int {
 //
 // The sequence ends when no more will come, or with the error that Read would
 // return, or ErrTooLong. Only after a *ReconnectError it continues, if the loop does. A
-// message that was cut short is left out. The loop may end earlier, and another one go on with the next
-// message. The messages belong to the caller.
+// message that was cut short is left out. The loop may end earlier, and another one go
+// on with the next message. The messages belong to the caller.
 func (c *Conn) Messages() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for {
@@ -193,8 +195,8 @@ func (e *ReconnectError) Error() string {
 // Unwrap returns the reason.
 func (e *ReconnectError) Unwrap() error { return e.Err }
 
-// Write sends p, and returns when the transport has taken it. Over ws, mqtt and to
-// a local sink p is a message of its own. Over HTTP it is part of the body of the
+// Write sends p, and returns when the transport has taken it; see Flush. Over ws, mqtt
+// and to a local sink p is a message of its own. Over HTTP it is part of the body of the
 // request, which CloseWrite ends. If the policy wants another attempt after part
 // of the body has been sent, there is none, and the error is ErrBodySpent.
 func (c *Conn) Write(p []byte) (int, error) {
@@ -251,21 +253,51 @@ func (c *Conn) NextPart() error {
 }
 
 // CloseWrite ends what is written. Over HTTP that ends the body of the request,
-// and most servers do not answer before. Over ws and mqtt, and if Open was given
-// the body, it does nothing.
+// and most servers do not answer before. Over ws and mqtt it waits as Flush does, for
+// up to 5 seconds, and Write fails from now on. It does nothing if Open was given the
+// body.
 func (c *Conn) CloseWrite() error {
-	c.x.mu.Lock()
-	defer c.x.mu.Unlock()
-	if !c.x.call.hasBody() { // which ends by itself
-		c.x.closeWriteLocked()
+	x := c.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.call.hasBody(): // ends by itself
+		return nil
+	case !x.separate():
+		x.closeWriteLocked()
+		return nil
+	}
+	x.out.tail = tailSent
+	if err := x.closeFlushLocked(); err != nil {
+		return c.wrap("close", err)
 	}
 	return nil
 }
 
-// Close ends the stream, and the connection if it has one. A Read or Write that
-// waits fails with ErrClosed. Close returns nil, and may be called twice.
+// Close ends the stream, and the connection if it has one. It first waits as Flush
+// does, for up to 5 seconds or until the context of Open is done; over HTTP only if
+// the whole request has been sent. A Read or Write that waits fails with ErrClosed.
+//
+// The error is nil, or an *UnacknowledgedError if messages are missing. A second
+// Close returns nil.
 func (c *Conn) Close() error {
-	c.x.abort(ErrClosed)
+	x := c.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var err error
+	switch {
+	case x.over:
+		err = x.out.take()
+	case !x.st.IsHTTP() || x.out.tail != tailOpen:
+		x.out.closing = true
+		x.cond.Broadcast()
+		err = x.closeFlushLocked()
+	}
+	x.abortLocked(ErrClosed)
+	_ = x.out.take() // reported now
+	if missing, ok := errors.AsType[*UnacknowledgedError](err); ok {
+		return c.wrap("close", missing)
+	}
 	return nil
 }
 

@@ -82,9 +82,10 @@ type Context struct {
 	opts   Options
 
 	// Guarded by the mu of the registry.
-	first *Stream       // list of the streams not yet destroyed
-	empty *sync.Cond    // first is nil
-	done  chan struct{} // closed when nothing of the context is left
+	first  *Stream       // list of the streams not yet destroyed
+	empty  *sync.Cond    // first is nil
+	ending bool          // Close has been called
+	done   chan struct{} // closed when nothing of the context is left
 }
 
 // NewContext returns a context for the policy, which it keeps and never changes.
@@ -270,12 +271,12 @@ func (s *Stream) admit() error {
 }
 
 // Close ends the context: no stream is made any more, and those that exist are
-// destroyed. It does not wait for that, see Shutdown, and so may be called from
-// callbacks. It may be called more than once, and returns nil.
+// destroyed. It does not wait for that, nor for acknowledgements, see Shutdown, and so
+// may be called from callbacks. It may be called more than once, and returns nil.
 func (c *Context) Close() error {
 	c.mu.Lock()
-	first := !c.closed
-	c.closed = true
+	first := !c.ending
+	c.closed, c.ending = true, true
 	c.mu.Unlock()
 	if first {
 		c.host.Close()
@@ -284,28 +285,45 @@ func (c *Context) Close() error {
 	return nil
 }
 
-// Shutdown is Close, and waits until the last DESTROYING has been answered and
-// every goroutine and connection of the context is gone, or until ctx is done,
-// whose error it returns then. In a callback it would wait for itself: use Close
+// Shutdown ends the context without losing messages. No stream is made any more. It
+// waits until the messages that Tx or Write have passed are acknowledged (see
+// [Stream.Unacknowledged]), for at most half of the time that the deadline of ctx
+// leaves. Then it calls Close, and waits until the last DESTROYING has been answered
+// and every goroutine and connection of the context is gone.
+//
+// The error is an *UnacknowledgedError if messages were not acknowledged, or that of
+// ctx if it is done first. In a callback Shutdown would wait for itself: use Close
 // there.
 func (c *Context) Shutdown(ctx context.Context) error {
+	err := c.drain(ctx)
 	c.Close()
 	select {
 	case <-c.done:
-		return nil
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (c *Context) close() {
-	c.mu.Lock()
-	var all []*Stream
-	for s := c.first; s != nil; s = s.next {
-		all = append(all, s)
+// drain waits for the acknowledgements of all streams.
+func (c *Context) drain(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Until(deadline)/2, ErrTimeout)
+		defer cancel()
 	}
-	c.mu.Unlock()
-	for _, s := range all {
+	missing := 0
+	for _, s := range c.refuse() {
+		missing += s.drain(ctx.Done())
+	}
+	if missing == 0 {
+		return nil
+	}
+	return &UnacknowledgedError{Missing: missing, Err: ctx.Err()}
+}
+
+func (c *Context) close() {
+	for _, s := range c.refuse() {
 		s.destroy(true, ErrClosed)
 	}
 	c.mu.Lock()
@@ -325,6 +343,17 @@ func (c *Context) close() {
 	c.freeing.Wait()
 	c.host.Release()
 	close(c.done)
+}
+
+// refuse makes the context refuse new streams. It returns those that exist.
+func (c *Context) refuse() (all []*Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for s := c.first; s != nil; s = s.next {
+		all = append(all, s)
+	}
+	return all
 }
 
 // enter puts s into the list of streams. It reports false if its type has become

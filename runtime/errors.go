@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
@@ -73,3 +74,30 @@ var (
 	// the cause of the end of a connection or attempt, see [Stream.Err].
 	ErrDisconnected = transport.ErrDisconnected
 )
+
+// An UnacknowledgedError reports messages that were sent and that the peer has not
+// acknowledged. They may have arrived.
+type UnacknowledgedError struct {
+	// Missing is how many messages the peer rejected, or did not acknowledge in
+	// time or before the connection was lost. Over protocols without
+	// acknowledgements it is 1.
+	Missing int
+
+	// Acknowledged is how many messages the peer acknowledged before the first
+	// that is missing, since the previous Flush that returned without a context
+	// error.
+	Acknowledged int
+
+	// Err is why the first one is missing: ErrNack, the reason for the end of the
+	// connection, or the error of the context.
+	Err error
+}
+
+func (e *UnacknowledgedError) Error() string {
+	if e.Missing == 1 {
+		return fmt.Sprintf("1 message was not acknowledged: %v", e.Err)
+	}
+	return fmt.Sprintf("%d messages were not acknowledged: %v", e.Missing, e.Err)
+}
+
+func (e *UnacknowledgedError) Unwrap() error { return e.Err }

@@ -72,6 +72,7 @@ type outbox struct {
 	at        int                  // index of the one whose message is being sent
 	parts     []payload            // to be read by pump; nil if there is none
 	broken    error                // why nothing more can be sent in this attempt
+	receipts
 }
 
 // A tail tells how the message that is being sent ends.
@@ -86,6 +87,7 @@ const (
 // createLocked checks at CREATING whether the stream can do what the call wants.
 func (x *exchange) createLocked(s *Stream) (err error) {
 	x.s, x.st, x.out.chain = s, s.StreamType(), s.Rideshares()
+	x.out.counts = x.st.Carrier().Acknowledges()
 	if x.out.parts, err = x.call.readers(x.out.chain); err != nil {
 		return err
 	}
@@ -123,6 +125,7 @@ func (x *exchange) finishLocked(err error) {
 		return
 	}
 	x.over, x.err = true, err
+	x.out.lose(err)
 	if x.stop != nil {
 		x.stop()
 	}
@@ -189,6 +192,10 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict = state
+		if x.out.counts {
+			x.out.acknowledge(state == StateQoSAckRemote)
+			x.cond.Broadcast()
+		}
 		if x.collect && !x.st.IsHTTP() { // over HTTP the connection ends by itself
 			return x.endLocked(x.resultLocked(nil))
 		}
@@ -299,6 +306,7 @@ func (x *exchange) spent() bool {
 
 // lostLocked is the end of a connection that is followed by another one.
 func (x *exchange) lostLocked(err error) {
+	x.out.lose(err)
 	x.lost, x.stale = err, x.in.full
 	x.undecided = x.reads && !x.out.pending // a Write that waits is a decision
 	x.cond.Broadcast()
@@ -369,6 +377,10 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	o := &x.out
+	if !o.counts && o.settled < o.passed {
+		o.settled = o.passed // a transport asks for more when it has sent what it has
+		x.cond.Broadcast()
+	}
 	if !o.requested {
 		o.requested = true
 		x.cond.Broadcast()
@@ -388,6 +400,9 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 		flags |= FlagSOM
 	}
 	if len(o.buf) > 0 {
+		if !o.counts {
+			o.passed++
+		}
 		_ = s.RequestTx()
 		return n, flags, OK
 	}
@@ -397,6 +412,9 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 	} else if x.separate() {
 		o.started = false
 		flags |= FlagEOM
+	}
+	if flags&FlagEOM != 0 || n > 0 && !o.counts {
+		o.passed++
 	}
 	x.cond.Broadcast()
 	return n, flags, OK
@@ -421,6 +439,10 @@ func (x *exchange) messageEndLocked() Flags {
 func (x *exchange) txFailed(_ *Stream, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.out.broken = err
+	if x.messages() {
+		x.out.lose(err) // the next connection can send again
+	} else {
+		x.out.broken = err
+	}
 	x.cond.Broadcast()
 }

@@ -40,7 +40,42 @@ type link struct {
 	ride      int // index in the chain of the streamtype
 	pending   int // bytes that wait for ResumeRx
 	delivered int64
-	since     time.Time // of CONNECTED
+	since     time.Time     // of CONNECTED
+	resumed   chan struct{} // see Resumed; nil until it is used
+	held      bool          // TryRx has reported false
+	message   message
+	unacked   int           // see Stream.Unacknowledged
+	quiet     chan struct{} // closed when unacked is 0 or the link ends; nil unless drain waits
+}
+
+// A message is the one that Tx is passing, over a protocol whose peer acknowledges
+// each.
+type message struct {
+	size     uint64 // bytes so far
+	length   uint64 // announced; 0 means unknown
+	complete bool   // the announced length ended the latest message, and an FlagEOM may follow
+}
+
+// end sets FlagEOM on the piece that completes a message of an announced length. It
+// removes the FlagEOM of an empty piece that ends this message once more.
+func (m *message) end(p *transport.Piece, announced uint64) {
+	if p.N == 0 && m.complete && p.Flags&(FlagSOM|FlagEOM) == FlagEOM {
+		p.Flags &^= FlagEOM
+		m.complete = false
+		return
+	}
+	if announced > 0 && (m.length == 0 || m.size == 0) && !p.Empty() {
+		m.length = announced
+	}
+	m.size += uint64(p.N)
+	m.complete = m.complete && p.N == 0
+	if p.N > 0 && m.size == m.length && p.Flags&FlagEOM == 0 {
+		p.Flags |= FlagEOM
+		m.complete = true
+	}
+	if p.Flags&FlagEOM != 0 {
+		m.size, m.length = 0, 0
+	}
 }
 
 // A linkPhase is the place of a link in the life of an attempt. The machine has its
@@ -94,6 +129,8 @@ func (l *link) runContext() context.Context {
 // recycleLocked ends the use of a link for a stream.
 func (l *link) recycleLocked() {
 	l.stopTimerLocked()
+	l.unacked = 0
+	l.signalQuietLocked()
 	if l.spent || l.waiting > 0 {
 		l.cancel(nil)
 		return
@@ -123,6 +160,18 @@ func (l *link) endLocked(cause error) {
 	l.late = time.AfterFunc(abandonAfter, func() { l.s.abandon(l) })
 }
 
+// resumeLocked signals the end of a pause.
+func (l *link) resumeLocked() {
+	l.broadcastLocked()
+	if l.held {
+		l.held = false
+		select {
+		case l.resumed <- struct{}{}: // a nil channel is never ready
+		default:
+		}
+	}
+}
+
 // broadcastLocked wakes those that wait for the turn.
 func (l *link) broadcastLocked() {
 	if l.waiting > 0 {
@@ -130,7 +179,7 @@ func (l *link) broadcastLocked() {
 	}
 }
 
-// waitLocked waits for broadcastLocked.
+// awaitTurnLocked waits for broadcastLocked.
 func (l *link) awaitTurnLocked() {
 	l.waiting++
 	l.turn.Wait()
@@ -262,11 +311,23 @@ const notPayload = -1
 // It takes the turn and mu. After an error, which means that the link has ended,
 // the caller has neither.
 func (l *link) acquire(size int) error {
+	_, err := l.acquireWhile(size, true)
+	return err
+}
+
+// acquireWhile is acquire. If wait is not set it reports false, without the turn and
+// mu, where it would wait for ResumeRx.
+func (l *link) acquireWhile(size int, wait bool) (ok bool, err error) {
 	s := l.s
 	s.mu.Lock()
 	for l.phase == attempting && l.cause == nil {
 		if hold := s.paused && size != notPayload; hold {
 			l.pending = size
+			if !wait {
+				l.held = true
+				s.mu.Unlock()
+				return false, nil
+			}
 		} else if !s.busy {
 			break
 		}
@@ -281,10 +342,10 @@ func (l *link) acquire(size int) error {
 			err = ErrClosed
 		}
 		s.mu.Unlock()
-		return err
+		return false, err
 	}
 	s.busy = true
-	return nil
+	return true, nil
 }
 
 // release obeys the result of a callback, and gives up the turn and mu. An
@@ -320,7 +381,16 @@ func (l *link) reachAndUnlock(state State) error {
 	e := s.machine.Reach(state)
 	r := s.deliverLocked(e)
 	s.machine.Answer(e, r)
+	l.signalQuietLocked()
 	return l.release(OK)
+}
+
+// signalQuietLocked ends a drain if nothing is unacknowledged.
+func (l *link) signalQuietLocked() {
+	if l.quiet != nil && l.unacked == 0 {
+		close(l.quiet)
+		l.quiet = nil
+	}
 }
 
 func (l *link) Connected() error {
@@ -328,6 +398,7 @@ func (l *link) Connected() error {
 		return err
 	}
 	l.stopTimerLocked()
+	l.unacked = 0 // over HTTP the peer has answered
 	l.s.err = nil
 	l.since = time.Now()
 	return l.reachAndUnlock(StateConnected)
@@ -351,7 +422,11 @@ func (l *link) Ack(good bool) error {
 		}
 		l.s.mu.Unlock()
 	}
-	return l.reach(verdict(good))
+	if err := l.acquire(notPayload); err != nil {
+		return err
+	}
+	l.unacked = max(l.unacked-1, 0)
+	return l.reachAndUnlock(verdict(good))
 }
 
 func (l *link) Done(good bool) error {
@@ -373,19 +448,41 @@ func (l *link) Call(f func() Result) error {
 }
 
 func (l *link) Rx(buf []byte, flags Flags) error {
-	_, err := l.rx(buf, flags, false)
+	if err := l.acquire(len(buf)); err != nil {
+		return err
+	}
+	_, err := l.rxAndUnlock(buf, flags, false)
 	return err
 }
 
 func (l *link) RxReply(buf []byte, flags Flags) (wantsTx bool, err error) {
-	return l.rx(buf, flags, true)
-}
-
-func (l *link) rx(buf []byte, flags Flags, silent bool) (wantsTx bool, err error) {
-	s := l.s
 	if err := l.acquire(len(buf)); err != nil {
 		return false, err
 	}
+	return l.rxAndUnlock(buf, flags, true)
+}
+
+func (l *link) TryRx(buf []byte, flags Flags) (delivered bool, err error) {
+	if ok, err := l.acquireWhile(len(buf), false); !ok {
+		return false, err
+	}
+	_, err = l.rxAndUnlock(buf, flags, false)
+	return true, err
+}
+
+func (l *link) Resumed() <-chan struct{} {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.resumed == nil {
+		l.spent = true
+		l.resumed = make(chan struct{}, 1)
+	}
+	return l.resumed
+}
+
+// rxAndUnlock delivers payload. The caller has the turn and mu.
+func (l *link) rxAndUnlock(buf []byte, flags Flags, silent bool) (wantsTx bool, err error) {
+	s := l.s
 	l.delivered += int64(len(buf))
 	l.silent = silent
 	h := s.h.Rx
@@ -457,6 +554,9 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 		f(s.context(), s, p.N)
 	}
 	s.mu.Lock()
+	if l.t.carrier.Acknowledges() {
+		l.message.end(&p, length)
+	}
 	if p.Empty() {
 		if s.txLen == 0 {
 			s.txLen = length // nothing has begun
@@ -477,6 +577,9 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 		l.ride++
 		s.wantsTx = true
 		l.signalTxLocked()
+	}
+	if p.Flags&FlagEOM != 0 && (l.t.carrier.Acknowledges() || l.t.stream.IsHTTP() && !s.machine.Connected()) {
+		l.unacked++
 	}
 	if r == TxDontSend {
 		r = OK
@@ -547,6 +650,8 @@ func (l *link) FailTx(err error) {
 		f(l.s, err)
 	}
 	l.s.mu.Lock()
+	l.unacked = 0
+	l.signalQuietLocked()
 	_ = l.release(OK)
 }
 

@@ -279,7 +279,7 @@ func (s *Stream) ResumeRx() {
 	defer s.mu.Unlock()
 	s.paused = false
 	if s.link != nil {
-		s.link.broadcastLocked()
+		s.link.resumeLocked()
 	}
 }
 
@@ -291,6 +291,41 @@ func (s *Stream) PendingRx() int {
 		return 0
 	}
 	return s.link.pending
+}
+
+// Unacknowledged returns how many messages Tx has passed on the present connection
+// that the peer has not answered. Over mqtt the answer is QOS_ACK_REMOTE or
+// QOS_NACK_REMOTE, over HTTP the headers of the response; other protocols have none,
+// and the result is 0. In DISCONNECTED and UNREACHABLE it is how many messages may
+// be lost.
+func (s *Stream) Unacknowledged() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link == nil {
+		return 0
+	}
+	return s.link.unacked
+}
+
+// drain waits until nothing is unacknowledged, or done is closed. It returns how many
+// messages are.
+func (s *Stream) drain(done <-chan struct{}) int {
+	s.mu.Lock()
+	l := s.link
+	if l == nil || l.unacked == 0 {
+		s.mu.Unlock()
+		return 0
+	}
+	if l.quiet == nil {
+		l.quiet = make(chan struct{})
+	}
+	quiet := l.quiet
+	s.mu.Unlock()
+	select {
+	case <-quiet:
+	case <-done:
+	}
+	return s.Unacknowledged()
 }
 
 // AddPeerTxCredit allows n more bytes of payload on the present connection; see

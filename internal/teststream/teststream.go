@@ -258,10 +258,11 @@ func NewPolicyContext(t testing.TB, o runtime.Options, p *policy.Policy) *runtim
 	return c
 }
 
-// Shutdown shuts a context down, and ends the test if anything of the context is
-// left after 30 s.
+// Shutdown closes a context, without waiting for acknowledgements, and ends the test
+// if anything of the context is left after 30 s.
 func Shutdown(t testing.TB, c *runtime.Context) {
 	t.Helper()
+	c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
 	defer cancel()
 	if err := c.Shutdown(ctx); err != nil {

@@ -62,9 +62,10 @@ type conn struct {
 
 	reader   reader
 	liveness liveness
-	room     sync.Cond // the queue of a stream may have room
-	acks     []*inMsg  // messages to acknowledge, in the order of their arrival
-	uploader *stream   // the stream that is in the middle of a message, or nil
+	room     sync.Cond     // the queue of a stream may have room
+	acks     []*inMsg      // messages to acknowledge, in the order of their arrival
+	uploader *stream       // the stream that is in the middle of a message, or nil
+	released chan struct{} // closed when no PUBCOMP is due; nil unless close waits
 }
 
 func newConn(h *hub, set settings) *conn {
@@ -207,8 +208,24 @@ func (c *conn) failLocked(err error) {
 	c.hub.drop(c)
 }
 
-// close sends DISCONNECT (section 3.14) and ends the connection.
-func (c *conn) close() {
+// close waits for PUBCOMPs for up to limit, sends DISCONNECT (section 3.14) and ends
+// the connection. A server drops a message with QoS 2 that lacks its PUBREL, and does
+// not read a PUBREL once the connection is reset.
+func (c *conn) close(limit time.Duration) {
+	c.mu.Lock()
+	released := make(chan struct{})
+	if c.err == nil { // else another connection may have the session
+		c.released = released
+		c.checkReleasedLocked()
+	}
+	c.mu.Unlock()
+	late := time.NewTimer(limit)
+	select {
+	case <-released:
+	case <-c.dead:
+	case <-late.C:
+	}
+	late.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	stop := context.AfterFunc(ctx, func() { c.w.interrupt(ctx) })
 	c.nc.SetWriteDeadline(time.Now().Add(flushLimit))
@@ -217,4 +234,18 @@ func (c *conn) close() {
 	cancel()
 	c.fail(transport.ErrClosed)
 	c.wg.Wait()
+}
+
+// checkReleasedLocked ends the wait of close if no PUBCOMP is due.
+func (c *conn) checkReleasedLocked() {
+	if c.released == nil {
+		return
+	}
+	for _, m := range c.sess.out {
+		if m.released {
+			return
+		}
+	}
+	close(c.released)
+	c.released = nil
 }

@@ -160,6 +160,6 @@ func (h *hub) abandon(c *conn) {
 	}
 	<-c.ready // does not block: the stream that connects is a user until it is closed
 	if c.connectErr == nil {
-		c.close()
+		c.close(flushLimit)
 	}
 }

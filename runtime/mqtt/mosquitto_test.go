@@ -497,3 +497,55 @@ func TestCutEverywhere(t *testing.T) {
 		})
 	}
 }
+
+// TestNothingIsLost checks that every message arrives that Write has accepted before
+// Close, CloseWrite or Shutdown, however soon that comes.
+func TestNothingIsLost(t *testing.T) {
+	b := startBroker(t, "max_queued_messages 0\nmax_inflight_messages 1000")
+	for _, qos := range []byte{0, 1, 2} {
+		for _, end := range []string{"Close", "CloseWrite", "Shutdown"} {
+			const n = 300
+			topic := fmt.Sprintf("lost/%d/%s", qos, end)
+			wait := b.sub(t, n, "-q", fmt.Sprint(qos), "-t", topic)
+			c := newContext(t, runtime.Options{}, streamType("s", b.addr, topics(topic, "", qos)))
+			conn := teststream.Must(c.Open(t.Context(), "s"))
+			var want []string
+			for i := range n {
+				want = append(want, fmt.Sprint("m", i))
+				write(t, conn, want[i])
+			}
+			var err error
+			switch end {
+			case "Close":
+				err = conn.Close()
+			case "CloseWrite":
+				err = conn.CloseWrite()
+			case "Shutdown":
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				err = c.Shutdown(ctx)
+				cancel()
+			}
+			if err != nil {
+				t.Errorf("QoS %d, %s: %v", qos, end, err)
+			}
+			conn.Close()
+			if got := strings.Fields(wait()); !slices.Equal(got, want) {
+				t.Errorf("QoS %d, %s: %d of %d messages arrived", qos, end, len(got), n)
+			}
+		}
+	}
+	// A Conn for each message.
+	const n = 30
+	wait := b.sub(t, n, "-q", "2", "-t", "single")
+	c := newContext(t, runtime.Options{}, streamType("s", b.addr, topics("single", "", 2)))
+	for i := range n {
+		conn := teststream.Must(c.Open(t.Context(), "s"))
+		write(t, conn, fmt.Sprint(i))
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := strings.Fields(wait()); len(got) != n {
+		t.Errorf("%d of %d single messages arrived", len(got), n)
+	}
+}

@@ -223,6 +223,7 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 	case kind == typePubcomp && m.qos == 2:
 		if m.released {
 			c.sess.free(m)
+			c.checkReleasedLocked()
 		}
 	default:
 		return malformed("packet type %d in answer to a PUBLISH with QoS %d", kind, m.qos)

@@ -22,6 +22,9 @@ type inbox struct {
 
 	// Used by the stream's goroutine only.
 	batch queue  // what was in queue
+	next  int    // the piece of batch to deliver next
+	start int    // its first byte
+	held  bool   // batch has more, but the program has paused the stream
 	bytes int64  // of payload, passed to the program
 	topic string // of the message that is being delivered
 }
@@ -108,73 +111,90 @@ func (st *stream) dropLocked(handOver bool) (any bool) {
 }
 
 // deliver reports received messages and acknowledgements to the program until
-// there are no more. It then returns the error that has ended the connection, if
-// any.
+// there are no more, or the program has paused the stream. It then returns the error
+// that has ended the stream or, once all messages are delivered, the connection.
 func (st *stream) deliver() error {
-	c := st.c
+	c, in := st.c, &st.in
 	for {
 		c.mu.Lock()
-		st.progress++
-		in := &st.in
-		in.busy = len(in.queue.pieces) > 0
-		if in.busy {
-			in.batch, in.queue = in.queue, in.batch
-			c.room.Broadcast()
+		if !in.held {
+			st.progress++
+			in.busy = len(in.queue.pieces) > 0
+			if in.busy {
+				in.batch, in.queue = in.queue, in.batch
+				c.room.Broadcast()
+			}
 		}
 		acks, nack := st.takeOutcomesLocked()
 		st.out.mayAsk = st.out.current != nil || st.n.st.MQTT.QoS == 0 ||
 			c.err != nil || len(st.out.inflight) < window && c.sess.bytes < maxKept
-		err := st.errLocked()
+		err, dead := st.err, c.err
 		c.mu.Unlock()
-		if !in.busy && acks == 0 {
+		switch {
+		case in.busy && err == nil:
+			if err := st.deliverBatch(); err != nil {
+				return err
+			}
+		case acks == 0 && err == nil:
+			return dead
+		case acks == 0:
 			return err
 		}
-		if err := st.deliverBatch(); err != nil {
-			return err
-		}
+		idle := in.held && acks == 0
 		for ; acks > 0; acks-- {
 			if err := st.l.Ack(!nack || acks > 1); err != nil {
 				return err
 			}
 		}
+		if idle {
+			if dead != nil && !st.out.failed {
+				st.out.failed = true
+				st.l.FailTx(dead)
+			}
+			return nil
+		}
 	}
 }
 
-// deliverBatch passes the pieces of the batch to the program.
+// deliverBatch passes the pieces of the batch to the program, until it pauses the
+// stream.
 func (st *stream) deliverBatch() error {
-	c, batch, start := st.c, &st.in.batch, 0
-	for i := range batch.pieces {
-		p := &batch.pieces[i]
-		err := st.rx(p, batch.buf[start:p.end])
-		consumed := err == nil || st.l.Delivered() > st.in.bytes
-		rest := batch.pieces[i:]
+	c, in := st.c, &st.in
+	in.held = false
+	for in.next < len(in.batch.pieces) {
+		p := &in.batch.pieces[in.next]
+		delivered, err := st.rx(p, in.batch.buf[in.start:p.end])
+		if err == nil && !delivered {
+			in.held = true
+			return nil
+		}
+		consumed := err == nil || st.l.Delivered() > in.bytes
 		c.mu.Lock()
 		st.progress++
 		if consumed {
 			c.consumeLocked(p.m)
-			rest = rest[1:]
+			in.next++
 		}
-		if err != nil || st.gone {
-			*batch = queue{}
-			st.putBackLocked(rest)
-			c.mu.Unlock()
-			return err
-		}
-		needed := len(st.in.queue.pieces) > 0
+		gone, needed := st.gone, len(in.queue.pieces) > 0
 		c.mu.Unlock()
-		st.in.bytes += int64(p.end - start)
-		start = p.end
-		if len(rest) == 0 {
-			batch.reset(needed)
-			return nil
+		if err != nil || gone {
+			return err // leave puts back the rest
+		}
+		in.bytes += int64(p.end - in.start)
+		in.start = p.end
+		if in.next == len(in.batch.pieces) {
+			in.next, in.start = 0, 0
+			in.batch.reset(needed)
 		}
 	}
 	return nil
 }
 
-// putBackLocked leaves pieces that are not delivered to dropLocked, which ignores
-// their payload.
-func (st *stream) putBackLocked(pieces []piece) {
+// putBackLocked leaves the pieces that have not been delivered to dropLocked, which
+// ignores their payload.
+func (st *stream) putBackLocked() {
+	pieces := st.in.batch.pieces[st.in.next:]
+	st.in.batch, st.in.next, st.in.held = queue{}, 0, false
 	if st.gone { // dropLocked has run
 		for _, p := range pieces {
 			st.c.consumeLocked(p.m)
@@ -184,8 +204,9 @@ func (st *stream) putBackLocked(pieces []piece) {
 	st.in.queue.pieces = append(pieces, st.in.queue.pieces...)
 }
 
-// rx passes a piece to the program.
-func (st *stream) rx(p *piece, b []byte) error {
+// rx passes a piece to the program. It reports false if the program has paused the
+// stream.
+func (st *stream) rx(p *piece, b []byte) (delivered bool, err error) {
 	l := st.l
 	item := -1
 	if st.shadow.topic != "" {
@@ -200,8 +221,8 @@ func (st *stream) rx(p *piece, b []byte) error {
 			l.Receive(item, p.topic)
 		}
 	}
-	if err := l.Rx(b, p.flags); err != nil {
-		return err
+	if delivered, err := l.TryRx(b, p.flags); !delivered || err != nil {
+		return delivered, err
 	}
 	if p.flags&policy.FlagEOM != 0 && st.shadow.topic != "" {
 		if item >= 0 {
@@ -212,5 +233,5 @@ func (st *stream) rx(p *piece, b []byte) error {
 			st.endShadow()
 		}
 	}
-	return nil
+	return true, nil
 }

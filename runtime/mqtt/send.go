@@ -36,10 +36,10 @@ type outbox struct {
 	part        []byte  // of the message that the program has begun
 	current     *outMsg // the message that is being written in pieces, or nil
 	left        int     // bytes of current that have not been written
-	eomPending  bool    // the length completed the last message; an FlagEOM may still follow
 	backlog     int     // messages that push has to write
 	backlogQoS0 int     // of them, those that push acknowledges
 	msgQoS0     outMsg  // the latest message with QoS 0
+	failed      bool    // FailTx has been called
 
 	packet       publishPacket
 	appendPacket func([]byte) []byte // packet.append; made once, to save an allocation a message
@@ -71,7 +71,7 @@ func (st *stream) takeOutcomesLocked() (n int, nack bool) {
 
 // mayTransmit reports whether to ask the program for payload.
 func (st *stream) mayTransmit() bool {
-	return st.out.wantsTx && st.out.mayAsk && st.out.backlog < window
+	return st.out.wantsTx && st.out.mayAsk && st.out.backlog < window && !st.out.failed
 }
 
 // transmit asks the program for a piece, and sends a message if it is complete or
@@ -92,10 +92,6 @@ func (st *stream) transmit() error {
 		o.total = piece.Length
 	}
 	end := piece.Flags&policy.FlagEOM != 0
-	if n == 0 && end && o.eomPending && piece.Flags&policy.FlagSOM == 0 {
-		end = false // it ends the message before
-	}
-	o.eomPending = o.eomPending && n == 0
 	switch {
 	case n == 0 && !end:
 		o.wantsTx = false
@@ -108,8 +104,7 @@ func (st *stream) transmit() error {
 	o.part = append(o.part, b[:n]...)
 	size := uint64(len(o.part))
 	switch {
-	case end || o.total == size:
-		o.eomPending = !end
+	case end:
 		return st.message(o.takePart())
 	case o.total > 0 && size > o.total, o.total == 0 && size > maxUnknown:
 		return ErrLength
@@ -344,7 +339,6 @@ func (st *stream) continueMessage(part []byte, end bool) error {
 		}
 		return nil
 	}
-	o.eomPending = !end
 	o.current = nil
 	o.wantsTx = false
 	payload := o.takePart()

@@ -91,8 +91,9 @@ func (st *stream) subscribeShadow(topic string) (ok bool, err error) {
 			return true, nil
 		}
 		select {
+		case <-st.l.Resumed():
 		case <-st.wake:
-		case <-c.dead:
+		case <-st.dead():
 		case <-st.ctx.Done():
 			return false, context.Cause(st.ctx)
 		case <-st.shadow.expiry():

@@ -75,6 +75,7 @@ func (st *stream) run() error {
 	if _, hasTx := st.l.Outgoing(); hasTx && st.n.topic != nil {
 		ready, st.out.wantsTx = st.l.Ready(), true
 	}
+	resumed := st.l.Resumed()
 	defer st.endShadow()
 	for {
 		if err := st.deliver(); err != nil {
@@ -102,13 +103,23 @@ func (st *stream) run() error {
 				return context.Cause(st.ctx)
 			case <-ready:
 				st.out.wantsTx = true
+			case <-resumed:
 			case <-st.wake:
-			case <-st.c.dead:
+			case <-st.dead():
 			case <-st.shadow.expiry():
 				st.endShadow()
 			}
 		}
 	}
+}
+
+// dead returns a channel that is closed when the connection has ended, or nil if
+// deliver has reported that.
+func (st *stream) dead() <-chan struct{} {
+	if st.out.failed {
+		return nil
+	}
+	return st.c.dead
 }
 
 // await waits until done returns true, which it calls with the mu of the
@@ -161,8 +172,10 @@ func (st *stream) leave() {
 	}
 	disconnect := errors.Is(context.Cause(st.ctx), transport.ErrDisconnected)
 	c.mu.Lock()
+	st.putBackLocked()
 	unsubscribe, handOver := c.detachLocked(st, disconnect)
 	c.mu.Unlock()
+	start := time.Now()
 	if unsubscribe != nil && disconnect {
 		limit := time.NewTimer(unsubscribeLimit)
 		select {
@@ -173,7 +186,7 @@ func (st *stream) leave() {
 		limit.Stop()
 	}
 	if c.hub.leave(c) {
-		c.close()
+		c.close(min(flushLimit, unsubscribeLimit-time.Since(start)))
 	} else if handOver { // a stream has joined since: it would not get these messages
 		c.fail(errHandOver)
 	}

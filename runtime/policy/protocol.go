@@ -29,21 +29,22 @@ type protocol struct {
 	dir      string // the folder in runtime/ of the transport that speaks it
 	http     bool   // one request and one response
 	messages bool   // any number of messages on a connection
+	acks     bool   // the peer acknowledges each message
 	port     uint16 // the default port; 0 means none
 	tlsPort  uint16 // the default port with TLS
 }
 
 // protocols is the table of protocols.
 var protocols = [numProtocols]protocol{
-	ProtocolH1:   {"h1", "ProtocolH1", "http", true, false, 80, 443},
-	ProtocolH2:   {"h2", "ProtocolH2", "http", true, false, 80, 443},
-	ProtocolH3:   {"h3", "ProtocolH3", "h3", true, false, 80, 443},
-	ProtocolWS:   {"ws", "ProtocolWS", "ws", false, true, 80, 443},
-	ProtocolMQTT: {"mqtt", "ProtocolMQTT", "mqtt", false, true, 1883, 8883},
-	ProtocolRaw:  {"raw", "ProtocolRaw", "raw", false, false, 0, 0},
-	ProtocolFile: {"file", "ProtocolFile", "file", false, false, 0, 0},
-	ProtocolSink: {"local_sink", "ProtocolSink", "sink", false, true, 0, 0},
-	ProtocolSMD:  {"_lws_smd", "ProtocolSMD", "smd", false, true, 0, 0},
+	ProtocolH1:   {"h1", "ProtocolH1", "http", true, false, false, 80, 443},
+	ProtocolH2:   {"h2", "ProtocolH2", "http", true, false, false, 80, 443},
+	ProtocolH3:   {"h3", "ProtocolH3", "h3", true, false, false, 80, 443},
+	ProtocolWS:   {"ws", "ProtocolWS", "ws", false, true, false, 80, 443},
+	ProtocolMQTT: {"mqtt", "ProtocolMQTT", "mqtt", false, true, true, 1883, 8883},
+	ProtocolRaw:  {"raw", "ProtocolRaw", "raw", false, false, false, 0, 0},
+	ProtocolFile: {"file", "ProtocolFile", "file", false, false, false, 0, 0},
+	ProtocolSink: {"local_sink", "ProtocolSink", "sink", false, true, false, 0, 0},
+	ProtocolSMD:  {"_lws_smd", "ProtocolSMD", "smd", false, true, false, 0, 0},
 }
 
 // NumProtocols is the number of protocols, which are 0 to NumProtocols-1.
@@ -75,6 +76,9 @@ func (p Protocol) IsHTTP() bool { return p.row().http }
 // HasMessages reports whether a connection carries any number of messages, each with
 // a start and an end.
 func (p Protocol) HasMessages() bool { return p.row().messages }
+
+// Acknowledges reports whether the peer acknowledges each message.
+func (p Protocol) Acknowledges() bool { return p.row().acks }
 
 // DefaultPort returns the default port of p, with or without TLS; 0 means that it has
 // none.

@@ -130,7 +130,7 @@ type PolicyObserver interface {
 // A Link is what Run sees of its stream: one attempt to connect, and the connection
 // that results. Methods may be called from any goroutine.
 //
-// State, Connected, Ack, Done, Call, Rx, RxReply, RxEnd, Tx and FailTx deliver an
+// State, Connected, Ack, Done, Call, Rx, RxReply, TryRx, RxEnd, Tx and FailTx deliver an
 // event: they call the program back on the calling goroutine, and return after the
 // callback. Events of a stream wait for each other, so these methods must not be
 // called from a callback. An error means that the attempt or connection is over, and
@@ -205,6 +205,15 @@ type Link interface {
 	// made during the callback are not signalled by Ready or Notify.
 	RxReply(buf []byte, flags policy.Flags) (wantsTx bool, err error)
 
+	// TryRx is Rx, except that it does not wait while the program has paused the
+	// stream: it then delivers nothing and reports false. Resumed signals when to
+	// try again. It is for a transport that has other work meanwhile.
+	TryRx(buf []byte, flags policy.Flags) (delivered bool, err error)
+
+	// Resumed returns a channel that receives a value when the program ends a
+	// pause. It is the same channel for all calls.
+	Resumed() <-chan struct{}
+
 	// RxEnd delivers the end of the only message of a connection, as an empty
 	// piece with FlagEOM. Only DestroyMe has an effect.
 	RxEnd() error
@@ -224,7 +233,10 @@ type Link interface {
 	Outgoing() (length uint64, ok bool)
 
 	// Tx gets a piece of payload, at most len(buf) bytes, and takes back the
-	// request. An empty piece means that there is none before the next request.
+	// request. An empty piece means that there is none before the next request. A
+	// call means that the pieces before have been handed to the network. Over
+	// protocols whose peer acknowledges messages, the piece that completes an
+	// announced length has FlagEOM, and each message is answered by Ack.
 	Tx(buf []byte) (Piece, error)
 
 	// WantsTx reports whether there is a request.

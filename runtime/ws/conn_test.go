@@ -125,7 +125,6 @@ func TestConn(t *testing.T) {
 			t.Fatal(n, err)
 		}
 	}
-	conn.CloseWrite() // has no effect
 	i := 0
 	for msg, err := range conn.Messages() {
 		if err != nil {
@@ -140,6 +139,12 @@ func TestConn(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if _, err := conn.Write(nil); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("Write after CloseWrite: %v", err)
 	}
 	conn.Close()
 	if code := <-codes; code != websocket.StatusNormalClosure {
