@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"go/token"
@@ -74,6 +75,7 @@ func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 	g := &goFile{
 		symbols:   newSymbols("Policy", "Transports", "NewContext"),
 		variables: map[any]string{},
+		stencils:  &stencils{f, map[string]*stencil{}},
 	}
 	// Types choose their names first: programs use them most.
 	types := make([]string, len(p.StreamTypes))
@@ -102,17 +104,41 @@ func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 		define(f)
 	}
 	g.functions(f, p)
+	var methods bytes.Buffer
 	for i, st := range p.StreamTypes {
-		accessors(f, st, types[i], constants[i])
+		if err := g.accessors(&methods, st, types[i], constants[i]); err != nil {
+			return err
+		}
 	}
-	return f.Render(w)
+	if g.err != nil {
+		return g.err
+	}
+	var frame bytes.Buffer
+	if err := f.Render(&frame); err != nil {
+		return err
+	}
+	above, below, _ := bytes.Cut(frame.Bytes(), []byte("\t\t"+streamsMark+",\n"))
+	for _, text := range [][]byte{above, g.streams.Bytes(), below, methods.Bytes()} {
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// streamsMark stands for the streamtypes in the file that jennifer renders.
+const streamsMark = "streamtypes" + string(holeMark)
 
 // A goFile is the Go source being written.
 type goFile struct {
 	symbols   *symbols
 	variables map[any]string    // symbols of shared values
 	pending   []func(*jen.File) // write the definitions that are missing
+	stencils  *stencils
+	streams   bytes.Buffer // the literals of the streamtypes
+	drawing   bool         // literal makes a stencil, with holes for its leaves
+	holes     int          // that it has made
+	err       error        // the first one of a stencil
 }
 
 // functions writes Transports and NewContext.
@@ -159,31 +185,82 @@ func (g *goFile) functions(f *jen.File, p *policy.Policy) {
 		)
 }
 
+// An accessor is what the type of a streamtype and its methods depend on. Texts that
+// do not affect their layout are holes.
+type accessor struct {
+	typ, constant, about string
+	fields               []accessorField
+	open                 bool
+	fetch                string // about the method; "" if there is none
+}
+
+// An accessorField is the field of a metadata item.
+type accessorField struct{ name, literal, comment string }
+
 // accessors writes the type of a streamtype, with its metadata as fields and the
 // methods that make streams.
-func accessors(f *jen.File, st *policy.StreamType, typ, constant string) {
-	fields := newSymbols("Fetch", "Open", "NewStream", "Metadata")
-	seen := map[string]bool{}
-	var defs, pairs []jen.Code
-	for _, m := range st.Metadata {
-		if seen[m.Name] {
-			continue // the first one counts
+func (g *goFile) accessors(out *bytes.Buffer, st *policy.StreamType, typ, constant string) error {
+	var texts []string
+	text := func(s string) string {
+		texts = append(texts, s)
+		return hole(len(texts) - 1)
+	}
+	comment := func(s string) string {
+		if plainComment(s) {
+			return text(s)
 		}
-		seen[m.Name] = true
-		name := fields.unique(goSymbol("Item", m.Name))
-		defs = append(defs, jen.Id(name).String().Comment(itemComment(st, m)))
-		pairs = append(pairs, jen.Lit(m.Name), jen.Id("m").Dot(name))
+		return s // gofmt may change it
 	}
-	about := typ + " is the metadata of streamtype " + commentText(strconv.Quote(st.Name)) + ". Its methods make streams."
+	a := accessor{typ: text(typ), constant: text(constant)}
+	a.about = comment(typ + " is the metadata of streamtype " + commentText(strconv.Quote(st.Name)) + ". Its methods make streams.")
+	a.open, a.fetch = calls(st)
+	symbols := newSymbols("Fetch", "Open", "NewStream", "Metadata")
+	seen := map[string]bool{}
+	for _, m := range st.Metadata {
+		if !seen[m.Name] { // the first one counts
+			seen[m.Name] = true
+			a.fields = append(a.fields, accessorField{symbols.unique(goSymbol("Item", m.Name)), text(strconv.Quote(m.Name)), comment(itemComment(st, m))})
+		}
+	}
+	out.WriteByte('\n')
+	return g.stencils.write(out, fmt.Sprintf("%#v", a), texts, a.code, func(s string) string { return strings.TrimSpace(s) + "\n" })
+}
+
+// calls reports whether a program can open a stream of a streamtype for reading and
+// writing, and returns what a call of Fetch does, or "".
+func calls(st *policy.StreamType) (open bool, fetch string) {
+	switch {
+	case st.Server:
+		return false, ""
+	case st.LocalSink || st.Protocol == policy.ProtocolRaw:
+		return true, "" // messages have no end
+	case st.Protocol == policy.ProtocolWS:
+		return true, "sends one message, if there is one, and returns the first one received."
+	case st.MQTT != nil && st.MQTT.Topic == "":
+		return true, ""
+	case st.MQTT != nil:
+		return true, "publishes one message and returns when the server has acknowledged it."
+	}
+	return true, "makes one request and returns the response."
+}
+
+// code returns the declarations.
+func (a *accessor) code() *jen.Statement {
+	s := &jen.Statement{}
+	s.Comment("// " + a.about).Line()
+	var defs, pairs []jen.Code
+	for _, f := range a.fields {
+		defs = append(defs, jen.Id(f.name).String().Comment(f.comment))
+		pairs = append(pairs, jen.Id(f.literal), jen.Id("m").Dot(f.name))
+	}
 	if defs != nil {
-		about += "\nAn empty field is not set."
+		s.Comment("// An empty field is not set.").Line()
 	}
-	f.Line().Comment("// " + strings.ReplaceAll(about, "\n", "\n// "))
-	f.Type().Id(typ).Struct(defs...)
+	s.Type().Id(a.typ).Struct(defs...).Line()
 
 	method := func(name, comment string, params []jen.Code, results *jen.Statement, body jen.Code) {
-		f.Line().Comment("// " + name + " " + comment)
-		f.Func().Params(jen.Id("m").Id(typ)).Id(name).Params(params...).Add(results).Block(jen.Return(body))
+		s.Line().Comment("// " + name + " " + comment).Line()
+		s.Func().Params(jen.Id("m").Id(a.typ)).Id(name).Params(params...).Add(results).Block(jen.Return(body)).Line()
 	}
 	orError := func(result string) *jen.Statement {
 		return jen.Params(jen.Op("*").Qual(runtimePath, result), jen.Error())
@@ -197,29 +274,27 @@ func accessors(f *jen.File, st *policy.StreamType, typ, constant string) {
 	).Op("...")
 	method("NewStream", "makes a stream, which calls the handlers.",
 		[]jen.Code{c, jen.Id("h").Qual(runtimePath, "Handlers"), jen.Id("o").Op("...").Qual(runtimePath, "StreamOption")}, orError("Stream"),
-		jen.Id("c").Dot("NewStream").Call(jen.Id(constant), jen.Id("h"), options))
-	if st.Server {
-		return
-	}
+		jen.Id("c").Dot("NewStream").Call(jen.Id(a.constant), jen.Id("h"), options))
 	call := []jen.Code{
 		jen.Id("ctx").Qual("context", "Context"), c,
 		jen.Id("o").Op("...").Qual(runtimePath, "CallOption"),
 	}
-	method("Open", "makes a stream for reading and writing. The caller must close it.", call, orError("Conn"),
-		jen.Id("c").Dot("Open").Call(jen.Id("ctx"), jen.Id(constant), options))
-	fetch := "makes one request and returns the response."
-	switch {
-	case st.LocalSink || st.Protocol == policy.ProtocolRaw:
-		return // messages have no end
-	case st.Protocol == policy.ProtocolWS:
-		fetch = "sends one message, if there is one, and returns the first one received."
-	case st.MQTT != nil && st.MQTT.Topic == "":
-		return
-	case st.MQTT != nil:
-		fetch = "publishes one message and returns when the server has acknowledged it."
+	if a.open {
+		method("Open", "makes a stream for reading and writing. The caller must close it.", call, orError("Conn"),
+			jen.Id("c").Dot("Open").Call(jen.Id("ctx"), jen.Id(a.constant), options))
 	}
-	method("Fetch", fetch, call, orError("Response"),
-		jen.Id("c").Dot("Fetch").Call(jen.Id("ctx"), jen.Id(constant), options))
+	if a.fetch != "" {
+		method("Fetch", a.fetch, call, orError("Response"),
+			jen.Id("c").Dot("Fetch").Call(jen.Id("ctx"), jen.Id(a.constant), options))
+	}
+	return s
+}
+
+// plainComment reports whether gofmt leaves a comment as it is.
+func plainComment(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune(` _-.,/"`, r))
+	}) && !strings.HasSuffix(s, " ")
 }
 
 // itemComment describes where the policy uses a metadata item.
@@ -251,25 +326,26 @@ func itemComment(st *policy.StreamType, m policy.Metadata) string {
 // literal returns a value for a composite literal. A pointer is written as address,
 // which is empty in a list of pointers, and the value that it points to.
 func (g *goFile) literal(v reflect.Value, address string) jen.Code {
+	if text, ok := g.leaf(v); ok {
+		if g.drawing {
+			text = hole(g.holes)
+			g.holes++
+		}
+		return jen.Id(text)
+	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return duration(x)
 	case policy.Protocol:
 		return jen.Qual(policyPath, x.Constant())
-	case *policy.Retry:
-		return g.share(x, "retry")
-	case *policy.TrustStore:
-		return g.share(x, "trust")
-	case *policy.Cert:
-		return g.share(x, "cert")
-	case *policy.Auth:
-		return g.share(x, "auth")
+	case []*policy.StreamType:
+		for _, st := range x {
+			g.stream(st)
+		}
+		return lines(goType(v.Type()), []jen.Code{jen.Id(streamsMark)})
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
-		if v.IsNil() {
-			return jen.Nil()
-		}
 		if address == "" {
 			return g.fields(jen.Null(), v.Elem())
 		}
@@ -286,15 +362,84 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 		return lines(goType(v.Type()), elems)
 	case reflect.Struct:
 		return jen.Values(g.elements(v)...) // short: on one line
-	case reflect.String:
-		return jen.Lit(v.String())
-	case reflect.Bool:
-		return jen.Lit(v.Bool())
-	case reflect.Int64:
-		return jen.Id(strconv.FormatInt(v.Int(), 10))
-	default:
-		return jen.Id(strconv.FormatUint(v.Uint(), 10))
 	}
+	return jen.Lit(v.Bool())
+}
+
+// leaf returns the source of a value that a stencil has a hole for, and whether it is
+// one.
+func (g *goFile) leaf(v reflect.Value) (string, bool) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return "nil", true
+		}
+		switch x := v.Interface().(type) {
+		case *policy.Retry:
+			return g.share(x, "retry"), true
+		case *policy.TrustStore:
+			return g.share(x, "trust"), true
+		case *policy.Cert:
+			return g.share(x, "cert"), true
+		case *policy.Auth:
+			return g.share(x, "auth"), true
+		}
+	case reflect.String:
+		return strconv.Quote(v.String()), true
+	case reflect.Int64:
+		return strconv.FormatInt(v.Int(), 10), v.Type() != reflect.TypeFor[time.Duration]()
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return strconv.FormatUint(v.Uint(), 10), v.Type() != reflect.TypeFor[policy.Protocol]()
+	}
+	return "", false
+}
+
+// stream writes the literal of a streamtype to g.streams, as it stands in the file.
+func (g *goFile) stream(st *policy.StreamType) {
+	v := reflect.ValueOf(st)
+	var texts []string
+	key := g.outline(nil, v, &texts)
+	draw := func() *jen.Statement {
+		g.drawing, g.holes = true, 0
+		defer func() { g.drawing = false }()
+		list := lines(goType(reflect.TypeFor[[]*policy.StreamType]()), []jen.Code{g.literal(v, "")})
+		return jen.Var().Id("_").Op("=").Add(lines(goType(reflect.TypeFor[policy.Policy]()), []jen.Code{jen.Id("StreamTypes").Op(":").Add(list)}))
+	}
+	within := func(s string) string { // without the two lines above it and the two below
+		all := strings.SplitAfter(strings.TrimSpace(s), "\n")
+		return strings.Join(all[2:len(all)-2], "")
+	}
+	if err := g.stencils.write(&g.streams, string(key), texts, draw, within); g.err == nil {
+		g.err = err
+	}
+}
+
+// outline appends to a key what the layout of a literal depends on, and to texts its
+// leaves.
+func (g *goFile) outline(key []byte, v reflect.Value, texts *[]string) []byte {
+	if text, ok := g.leaf(v); ok {
+		*texts = append(*texts, text)
+		return append(key, '.')
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		return g.outline(key, v.Elem(), texts)
+	case reflect.Slice:
+		key = append(key, '[')
+		for i := range v.Len() {
+			key = g.outline(key, v.Index(i), texts)
+		}
+		return append(key, ']')
+	case reflect.Struct:
+		key = append(key, '{')
+		for i := range v.NumField() {
+			if f := v.Field(i); !f.IsZero() {
+				key = g.outline(strconv.AppendInt(key, int64(i), 10), f, texts)
+			}
+		}
+		return append(key, '}')
+	}
+	return fmt.Append(key, v.Interface(), ",")
 }
 
 // duration returns a duration in its largest unit.
@@ -329,25 +474,21 @@ func lines(typ *jen.Statement, elems []jen.Code) jen.Code {
 }
 
 // share returns the address of a variable with the value, which pointers share.
-func (g *goFile) share(x any, kind string) jen.Code {
-	v := reflect.ValueOf(x)
-	if v.IsNil() {
-		return jen.Nil()
-	}
-	name := v.Elem().FieldByName("Name").String()
+func (g *goFile) share(x any, kind string) string {
+	v := reflect.ValueOf(x).Elem()
 	symbol, ok := g.variables[x]
 	if !ok {
-		symbol = g.symbols.unique(kind + goSymbol("", name))
+		symbol = g.symbols.unique(kind + goSymbol("", v.FieldByName("Name").String()))
 		g.variables[x] = symbol
 		g.pending = append(g.pending, func(f *jen.File) {
 			if c, ok := x.(*policy.Cert); ok {
 				f.Line().Add(g.cert(symbol, c))
 			} else {
-				f.Line().Var().Id(symbol).Op("=").Add(g.fields(goType(v.Type().Elem()), v.Elem()))
+				f.Line().Var().Id(symbol).Op("=").Add(g.fields(goType(v.Type()), v))
 			}
 		})
 	}
-	return jen.Op("&").Id(symbol)
+	return "&" + symbol
 }
 
 // cert returns the definition of a certificate, with a comment that describes it.
@@ -393,7 +534,7 @@ func goSymbol(prefix, name string) string {
 	var b strings.Builder
 	capital := true
 	for _, r := range name {
-		if r == utf8.RuneError || !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+		if r == utf8.RuneError || r == holeMark || !unicode.IsLetter(r) && !unicode.IsDigit(r) {
 			capital = true
 			continue
 		}

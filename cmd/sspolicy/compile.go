@@ -151,7 +151,7 @@ func (c *compileCmd) Run(p *program) error {
 	}
 	// The output comes last: when it exists, the other files do.
 	for _, o := range slices.Concat(outputs[1:], c.depfile(outputs), outputs[:1]) {
-		if err := p.output(o.file, write(string(o.text))); err != nil {
+		if err := p.put(o.file, o.text); err != nil {
 			return err
 		}
 	}
@@ -171,8 +171,9 @@ func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]g
 	for _, f := range c.Overlay {
 		source += ", with " + filepath.Base(displayName(f))
 	}
-	sum := sha256.Sum256([]byte(doc.String()))
-	hash := hex.EncodeToString(sum[:])
+	sum := sha256.New()
+	_, _ = io.WriteString(sum, doc.String()) // a hash takes all
+	hash := hex.EncodeToString(sum.Sum(nil))
 	var out, header bytes.Buffer
 	if c.Lang == "go" {
 		err := codegen.Go(&out, compiled, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})

@@ -19,11 +19,16 @@ func (p *program) output(file string, write func(io.Writer) error) error {
 	if err := write(&b); err != nil {
 		return err
 	}
+	return p.put(file, b.Bytes())
+}
+
+// put is output of a text.
+func (p *program) put(file string, text []byte) error {
 	if file == "" || file == "-" {
-		_, err := p.stdout.Write(b.Bytes())
+		_, err := p.stdout.Write(text)
 		return err
 	}
-	if err := replace(file, b.Bytes()); err != nil {
+	if err := replace(file, text); err != nil {
 		return fileError(file, err)
 	}
 	return nil

@@ -1,0 +1,71 @@
+package codegen
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/dave/jennifer/jen"
+)
+
+// A stencil is formatted Go source with holes for texts. Formatting takes nearly all
+// the time of writing a large file, and most streamtypes differ only in texts that do
+// not affect the layout: each stencil is formatted once.
+type stencil struct {
+	parts []string // around the holes
+	holes []int    // the index of the text in each hole
+}
+
+// holeMark starts and ends the identifier that stands for a hole. It is a letter that
+// no name or comment in a generated file has.
+const holeMark = 'ꙮ'
+
+// hole returns the identifier that stands for text i.
+func hole(i int) string { return string(holeMark) + strconv.Itoa(i) + string(holeMark) }
+
+// stencils are the stencils of a file, by what they depend on.
+type stencils struct {
+	file  *jen.File // gets the imports
+	byKey map[string]*stencil
+}
+
+// write fills a stencil with texts. Draw returns its code; the key says everything that
+// the code depends on. Cut returns the part of the formatted code that is wanted.
+func (s *stencils) write(out *bytes.Buffer, key string, texts []string, draw func() *jen.Statement, cut func(string) string) error {
+	made := s.byKey[key]
+	if made == nil {
+		var b bytes.Buffer
+		if err := draw().RenderWithFile(&b, s.file); err != nil {
+			return err
+		}
+		var err error
+		if made, err = newStencil(cut(b.String())); err != nil {
+			return err
+		}
+		s.byKey[key] = made
+	}
+	for i, part := range made.parts {
+		out.WriteString(part)
+		if i < len(made.holes) {
+			out.WriteString(texts[made.holes[i]])
+		}
+	}
+	return nil
+}
+
+func newStencil(text string) (*stencil, error) {
+	s := &stencil{}
+	for i, part := range strings.Split(text, string(holeMark)) {
+		if i%2 == 0 {
+			s.parts = append(s.parts, part)
+			continue
+		}
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			return nil, fmt.Errorf("codegen: a stencil has the hole %q", part)
+		}
+		s.holes = append(s.holes, n)
+	}
+	return s, nil
+}
