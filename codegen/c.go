@@ -88,7 +88,7 @@ type cFile struct {
 	nodes       map[string][]node     // layouts by type
 	has         map[string]bool       // whether the target includes a release
 	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
-	subject     string                // for errors
+	subject     subject               // of errors
 	errs        []error
 	size        sizes
 }
@@ -186,7 +186,7 @@ func (c *cFile) policy(p *policy.Policy, external bool) {
 	}
 	fmt.Fprintf(&c.body, "\n/* The streamtypes, in lws's order: the last one is the head of the list. */\n%sconst lws_ss_policy_t %s[] = {\n", static, c.streams)
 	for i, v := range streams {
-		c.subject = "streamtype " + schema.QuoteName(p.StreamTypes[i].Name)
+		c.subject = subject{schema.Streams, p.StreamTypes[i].Name}
 		c.body.WriteByte('\t')
 		c.size.pointers += c.object(&c.body, "\t", "lws_ss_policy_t", v)
 		c.body.WriteString(",\n")
@@ -194,6 +194,14 @@ func (c *cFile) policy(p *policy.Policy, external bool) {
 	c.body.WriteString("};\n")
 	c.size.structs["lws_ss_policy_t"] += len(streams)
 }
+
+// A subject is the definition that an error is about.
+type subject struct {
+	section schema.Section
+	name    string
+}
+
+func (s subject) String() string { return s.section.Noun() + " " + schema.QuoteName(s.name) }
 
 // macroDefinitions returns the definitions of macros.
 func (c *cFile) macroDefinitions() string {
@@ -208,8 +216,9 @@ func (c *cFile) macroDefinitions() string {
 // stream returns the members of a streamtype, and writes the objects that they point
 // to.
 func (c *cFile) stream(st *policy.StreamType) values {
-	c.subject = "streamtype " + schema.QuoteName(st.Name)
-	v := values{"streamtype": c.text(st.Name), "protocol": c.protocol(st.Protocol)}
+	c.subject = subject{schema.Streams, st.Name}
+	v := make(values, 16) // more than most have
+	v["streamtype"], v["protocol"] = c.text(st.Name), c.protocol(st.Protocol)
 	var flags []*schema.Key
 	addFlag := func(k *schema.Key) {
 		if !slices.ContainsFunc(flags, func(f *schema.Key) bool { return f.Bit == k.Bit }) {
@@ -338,7 +347,7 @@ func (c *cFile) available(what, since string) bool {
 		}
 	}
 	if !has {
-		c.errs = append(c.errs, c.o.Target.errNewer(c.subject+": "+what, since))
+		c.errs = append(c.errs, c.o.Target.errNewer(c.subject.String()+": "+what, since))
 	}
 	return has
 }

@@ -3,6 +3,7 @@ package codegen
 import (
 	"bytes"
 	"fmt"
+	"go/format"
 	"io"
 	"os"
 	"path/filepath"
@@ -200,8 +201,8 @@ func TestCompileLikeFalse(t *testing.T) {
 	}
 }
 
-// FuzzCompile checks that every text compiles, that diagnostics are complete, and that
-// the writers write nothing if they fail.
+// FuzzCompile checks that every text compiles, that diagnostics are complete, that Go
+// source is formatted as gofmt does, and that the writers write nothing if they fail.
 func FuzzCompile(f *testing.F) {
 	for _, file := range policyFiles(f) {
 		text, err := os.ReadFile(file)
@@ -210,6 +211,7 @@ func FuzzCompile(f *testing.F) {
 		}
 		f.Add(text)
 	}
+	f.Add([]byte(`{"s":[{"ꙮ0ꙮ":{"metadata":[{"ꙮ1ꙮ":"\n"},{"a b":"x:"},{"a_b":"* y"}]}},{"# b":{"metadata":[{"\u0060\u0060":"''"}]}},{"\t":{"server":true}}]}`))
 	f.Add([]byte(`{"s":[{"a":{"retry":"r","retry":[],"port":,"metadata":[{"a"}]}}],"retry":[{"r":[]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, diags := compileText(string(text))
@@ -218,8 +220,14 @@ func FuzzCompile(f *testing.F) {
 				t.Errorf("incomplete diagnostic %+v", d)
 			}
 		}
-		if err := Go(io.Discard, p, GoOptions{}); err != nil {
+		var source bytes.Buffer
+		if err := Go(&source, p, GoOptions{}); err != nil {
 			t.Error(err)
+		}
+		if formatted, err := format.Source(source.Bytes()); err != nil {
+			t.Error(err)
+		} else if !bytes.Equal(formatted, source.Bytes()) {
+			t.Errorf("not formatted: %s", cmp.Diff(string(formatted), source.String()))
 		}
 		for _, target := range targets() {
 			var b bytes.Buffer

@@ -22,7 +22,7 @@ func (c *cFile) metrics(list []*policy.Metric) string {
 	// The first policy in the list whose report matches a metric gets it. lws's
 	// list begins with the last definition.
 	c.array("lws_metric_policy_t", symbol, len(list), func(i int) values {
-		c.subject = "metric policy " + schema.QuoteName(list[i].Name)
+		c.subject = subject{schema.Metrics, list[i].Name}
 		v := c.keyed(list[i])
 		if i > 0 {
 			v["next"] = fmt.Sprintf("&%s[%d]", name, i-1)

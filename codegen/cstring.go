@@ -16,6 +16,9 @@ const cLine = 60
 
 // cString returns s as a C string literal. A long one has several lines.
 func cString(s string) string {
+	if len(s) < cLine && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f || r == '"' || r == '\\' || r == '?' }) {
+		return `"` + s + `"`
+	}
 	var b strings.Builder
 	b.WriteByte('"')
 	piece, n := "", 0

@@ -82,6 +82,8 @@ type Key struct {
 	ValueAliases map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
 	ValueMeant   map[string]map[string]any    // other values that are written for the settings given
 	ValueSince   map[string]string            // the first lws release that reads a value, where that is later than Since
+
+	first Version // the line of Since
 }
 
 // Is reports whether a value may be of this type, by JSON Schema's name.
@@ -177,6 +179,7 @@ var table = sync.OnceValue(func() keyTable {
 				Inert: p.Value.LWS.Inert, Sticky: p.Value.LWS.Sticky || p.Value.LWS.Flag != "", Aliases: p.Value.LWS.Aliases,
 				ValueAliases: p.Value.LWS.ValueAliases, ValueMeant: p.Value.LWS.ValueMeant, ValueSince: p.Value.LWS.ValueSince,
 			}
+			k.first, _ = parseVersion(k.Since)
 			t.keys[s] = append(t.keys[s], k)
 			t.byName[s][k.Name] = k
 		}

@@ -43,6 +43,9 @@ func (v Version) Compare(w Version) int {
 // Has reports whether a version has what came with a release of its line, such as
 // "4.3.2", or with an older line.
 func (v Version) Has(release string) bool {
+	if release == "" {
+		return true
+	}
 	since, ok := parseVersion(release)
 	if !ok || since.Compare(v) != 0 || v.release == 0 {
 		return !ok || since.Compare(v) <= 0
@@ -85,7 +88,7 @@ func parseVersion(s string) (v Version, ok bool) {
 
 // In reports whether v reads the key.
 func (k *Key) In(v Version) bool {
-	return v.Has(k.Since)
+	return k.first.Compare(v) < 0 || v.Has(k.Since)
 }
 
 // ValueIn reports whether v, if it reads the key, reads this value of it.

@@ -39,6 +39,58 @@ const validate = new Ajv({strict: false, allErrors: true}).compile(JSON.parse(fs
 for (const f of files) if (!validate(JSON.parse(fs.readFileSync(f)))) { console.log(validate.errors); process.exitCode = 1; }
 `
 
+// buildCommand builds the command in a folder and returns its file.
+func buildCommand(b *testing.B, dir string) string {
+	file := filepath.Join(dir, "sspolicy")
+	if out, err := exec.Command("go", "build", "-o", file, ".").CombinedOutput(); err != nil {
+		b.Fatalf("go build: %v\n%s", err, out)
+	}
+	return file
+}
+
+// writePolicy writes a policy of n streamtypes to a folder and returns its file.
+func writePolicy(b *testing.B, dir string, n int) string {
+	file := filepath.Join(dir, fmt.Sprintf("%d.json", n))
+	if err := os.WriteFile(file, []byte(generatedPolicy(n)), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	return file
+}
+
+// measureProcess runs a command for each iteration, and reports its CPU time and
+// memory. It returns the CPU time of a run.
+func measureProcess(b *testing.B, args ...string) time.Duration {
+	var used time.Duration
+	var memory int64
+	for b.Loop() {
+		c := exec.Command(args[0], args[1:]...)
+		if out, err := c.Output(); err != nil {
+			b.Fatalf("%v\n%.2000s", err, out)
+		}
+		used += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+		memory = max(memory, c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
+	}
+	cpu := used / time.Duration(b.N)
+	b.ReportMetric(float64(cpu.Microseconds())/1000, "cpu-ms/op")
+	b.ReportMetric(float64(memory)/1024, "MB")
+	return cpu
+}
+
+// BenchmarkCompileProcess runs the process "sspolicy compile". It reports the time,
+// CPU time and memory of a run.
+func BenchmarkCompileProcess(b *testing.B) {
+	dir := b.TempDir()
+	sspolicy := buildCommand(b, dir)
+	for _, lang := range []string{"c", "go"} {
+		for _, n := range []int{5000, 20000} {
+			policy := writePolicy(b, dir, n)
+			b.Run(fmt.Sprintf("%s/streamtypes=%d", lang, n), func(b *testing.B) {
+				measureProcess(b, sspolicy, "compile", "--lang", lang, "--output", filepath.Join(dir, "out"), policy)
+			})
+		}
+	}
+}
+
 // BenchmarkLintProcess runs the processes "sspolicy lint" and ajv over the same
 // policies, ajv with our JSON Schema, which covers the shape only.
 //
@@ -52,16 +104,7 @@ func BenchmarkLintProcess(b *testing.B) {
 		}
 	}
 	dir := b.TempDir()
-	sspolicy := filepath.Join(dir, "sspolicy")
-	command := func(name string, args ...string) {
-		c := exec.Command(name, args...)
-		if name == "npm" {
-			c.Dir = dir
-		}
-		if out, err := c.CombinedOutput(); err != nil {
-			b.Fatalf("%s: %v\n%s", name, err, out)
-		}
-	}
+	sspolicy := buildCommand(b, dir)
 	write := func(name, text string) string {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
@@ -69,15 +112,18 @@ func BenchmarkLintProcess(b *testing.B) {
 		}
 		return file
 	}
-	command("go", "build", "-o", sspolicy, ".")
 	write("package.json", `{"private":true}`)
-	command("npm", "install", "--silent", "--no-audit", "--no-fund", "ajv@8")
+	install := exec.Command("npm", "install", "--silent", "--no-audit", "--no-fund", "ajv@8")
+	install.Dir = dir
+	if out, err := install.CombinedOutput(); err != nil {
+		b.Fatalf("npm install: %v\n%s", err, out)
+	}
 	script, schemaFile := write("ajv.js", ajv), write("schema.json", schema.JSONSchema)
 
 	cpu := map[string]time.Duration{}
 	before := map[string]time.Duration{}
-	for _, n := range []int{40, 100, 1000, 10000, 36000} {
-		policy := write(fmt.Sprintf("%d.json", n), generatedPolicy(n))
+	for _, n := range []int{40, 100, 1000, 10000, 43000} {
+		policy := writePolicy(b, dir, n)
 		for _, p := range []struct {
 			name string
 			args []string
@@ -86,19 +132,7 @@ func BenchmarkLintProcess(b *testing.B) {
 			{"ajv", []string{"node", script, schemaFile, policy}},
 		} {
 			b.Run(fmt.Sprintf("streamtypes=%d/%s", n, p.name), func(b *testing.B) {
-				var used time.Duration
-				var memory int64
-				for b.Loop() {
-					c := exec.Command(p.args[0], p.args[1:]...)
-					if out, err := c.Output(); err != nil {
-						b.Fatalf("%v\n%.2000s", err, out)
-					}
-					used += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-					memory = max(memory, c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
-				}
-				cpu[p.name] = used / time.Duration(b.N)
-				b.ReportMetric(float64(cpu[p.name].Microseconds())/1000, "cpu-ms/op")
-				b.ReportMetric(float64(memory)/1024, "MB")
+				cpu[p.name] = measureProcess(b, p.args...)
 				if p.name == "ajv" {
 					b.ReportMetric(float64(cpu["ajv"])/float64(cpu["sspolicy"]), "x-sspolicy")
 				}

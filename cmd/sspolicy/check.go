@@ -30,7 +30,7 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, opt
 	for _, t := range targets {
 		files = append(files, t.file)
 	}
-	collectLate(files...)
+	collectLate(memoryToCheck, files...)
 	outs, err := c.outputs(p, files)
 	if err != nil {
 		return err

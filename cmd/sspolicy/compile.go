@@ -133,6 +133,7 @@ func (c *compileCmd) depfileName() string {
 
 // Run executes the command.
 func (c *compileCmd) Run(p *program) error {
+	collectLate(memoryToCompile, append(slices.Clone(c.Overlay), c.File)...)
 	doc, compiled, err := p.compile(c.File, c.Overlay, lint.Options{LWS: []schema.Version{c.lws()}}, schema.Warning)
 	if err != nil {
 		return err

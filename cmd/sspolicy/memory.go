@@ -7,11 +7,14 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The memory that a command may use before it pays for collecting garbage. The
-// tree of a policy and its views take 12 to 16 bytes for each byte of its text.
+// The memory that a command may use before it pays for collecting garbage: the
+// base, and so much for each byte of the policies. The tree of a policy and its views
+// take 12 to 16 bytes for each byte of its text; compiling holds the tables and the
+// output as well.
 const (
-	memoryBase    = 128 << 20
-	memoryPerByte = 19
+	memoryBase      = 128 << 20
+	memoryToCheck   = 19
+	memoryToCompile = 45
 )
 
 // collectLate makes the garbage collector run less often, for a command that reads
@@ -19,7 +22,7 @@ const (
 // so each collection costs time and frees little. The limit, which makes the
 // collector run as often as necessary, keeps the memory in proportion to the text.
 // Variables of the environment that set the same take precedence.
-func collectLate(files ...string) {
+func collectLate(perByte int64, files ...string) {
 	var size int64
 	for _, file := range files {
 		if info, err := os.Stat(file); err == nil {
@@ -32,6 +35,6 @@ func collectLate(files ...string) {
 		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(max(memoryBase, memoryPerByte*size))
+		debug.SetMemoryLimit(max(memoryBase, perByte*size))
 	}
 }

@@ -60,8 +60,10 @@ each time (4.1.6 to 5.0.0).`,
 // scheme that contradicts tls.
 func wrongEndpoint(d *schema.Definition, text string) string {
 	st := &policy.StreamType{Endpoint: text, Port: 1, TLS: true}
-	for _, m := range metadata(d) {
-		st.Metadata = append(st.Metadata, policy.Metadata{Name: m.Key})
+	if strings.Contains(text, "${") {
+		for _, m := range metadata(d) {
+			st.Metadata = append(st.Metadata, policy.Metadata{Name: m.Key})
+		}
 	}
 	var wrong *policy.EndpointError
 	if _, err := policy.NewEndpoint(st, make([]policy.Use, len(st.Metadata))); errors.As(err, &wrong) {

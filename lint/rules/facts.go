@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
@@ -18,6 +19,39 @@ func streams(p *lint.Pass) []*schema.Definition { return p.Policy.Section(schema
 
 // resolution returns the definitions that lws takes for references.
 var resolution = lint.Memo(func(p *lint.Pass) *schema.Resolution { return p.Policy.Resolve() })
+
+// A nameSet is a set of names, which are few in nearly all policies. The zero value
+// is ready to use.
+type nameSet struct {
+	few  []string
+	many map[string]bool // all of them, if they are not few
+}
+
+func (s *nameSet) add(name string) {
+	const few = 16
+	switch {
+	case s.has(name):
+	case s.many != nil:
+		s.many[name] = true
+	case len(s.few) < few:
+		s.few = append(s.few, name)
+	default:
+		s.many = map[string]bool{name: true}
+		for _, n := range s.few {
+			s.many[n] = true
+		}
+	}
+}
+
+func (s *nameSet) has(name string) bool {
+	if s.many != nil {
+		return s.many[name]
+	}
+	return slices.Contains(s.few, name)
+}
+
+// reset empties the set.
+func (s *nameSet) reset() { s.few, s.many = s.few[:0], nil }
 
 // rarities are scalars that few policies have, and some rules check.
 type rarities struct {

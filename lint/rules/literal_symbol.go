@@ -2,6 +2,7 @@ package rules
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/lint"
@@ -24,16 +25,18 @@ call of lws_strexp_expand).`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "POST", "http_url": "files/${name}",
                   "http_multipart_name": "file", "http_multipart_filename": "data.bin", "metadata": [ { "name": "" } ] } } ] }`,
 	Check: func(p *lint.Pass) {
+		var items nameSet // of d, if read is set
 		for _, d := range streams(p) {
-			var items map[string]bool
+			read := false
 			for _, s := range d.Settings {
 				v := &s.Member.Value
 				if s.Key == nil || s.Key.Ref != schema.Top || v.Kind != schema.String || !strings.ContainsAny(v.Raw(), "${%") {
 					continue
 				}
 				text := v.Text()
+				found := symbols(text)
 				if !expanded[s.Key.Name] || d.Bool("server") {
-					for _, sym := range symbols(text) {
+					for _, sym := range found {
 						if sym.name != "" {
 							p.Reportf(inside(v, sym.start, sym.end), "%s stays as it stands: lws replaces nothing in the %s of a %s",
 								text[sym.start:sym.end], s.Key.Name, role(d))
@@ -41,15 +44,20 @@ call of lws_strexp_expand).`,
 					}
 					continue
 				}
-				if items == nil {
-					items = map[string]bool{}
+				if n := len(found); strings.Count(text, "$") == n && strings.Count(text, "{") == n && strings.IndexByte(text, '%') < 0 &&
+					!slices.ContainsFunc(found, func(s symbol) bool { return s.problem != "" }) {
+					continue // all of it is ${name}
+				}
+				if !read {
+					read = true
+					items.reset()
 					for _, m := range metadata(d) {
-						items[m.Key] = true
+						items.add(m.Key)
 					}
 				}
 				for _, at := range nearSymbol.FindAllStringSubmatchIndex(text, -1) {
 					for group := 2; group < len(at); group += 2 {
-						if at[group] < 0 || !items[text[at[group]:at[group+1]]] {
+						if at[group] < 0 || !items.has(text[at[group]:at[group+1]]) {
 							continue
 						}
 						if at[0] > 0 && text[at[0]-1] == '$' {

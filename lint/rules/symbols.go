@@ -70,9 +70,10 @@ func eachSymbol(s *schema.Definition, f func(k *schema.Key, v *schema.Value, sym
 	if s.Bool("server") {
 		return
 	}
+	protocol := s.Protocol()
 	for _, set := range s.Settings {
 		v := &set.Member.Value
-		if set.Key == nil || !expanded[set.Key.Name] || !set.Key.Serves(s.Protocol()) || v.Kind != schema.String {
+		if v.Kind != schema.String || set.Key == nil || !expanded[set.Key.Name] || !set.Key.Serves(protocol) {
 			continue
 		}
 		text := v.Text()

@@ -26,25 +26,33 @@ code passes NULL to strcmp (by the source of 5.0).`,
                   "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
 		renamed := map[*schema.Member]bool{}
+		var names nameSet // of the metadata
 		for _, s := range streams(p) {
-			var declared map[string]*schema.Member
-			var names []string
-			var uses map[string]int // by name
+			read := false
+			var declared map[string]*schema.Member // if a name is wrong
+			var list []string                      // of its keys, in the order of the text
+			var uses map[string]int                // of names
 			check := func(k *schema.Key, at schema.Span, name, hint string, edit func(string) string) {
-				if declared == nil {
-					declared = map[string]*schema.Member{}
+				if !read {
+					read = true
+					names.reset()
 					for _, m := range metadata(s) {
-						declared[m.Key] = m
-						names = append(names, m.Key)
+						names.add(m.Key)
 					}
-					uses = map[string]int{}
-					eachSymbol(s, func(_ *schema.Key, _ *schema.Value, sym symbol) { uses[sym.name]++ })
 				}
-				if declared[name] != nil {
+				if names.has(name) {
 					return
 				}
 				d := p.Reportf(at, "%s has no metadata %s, which %s names: ", s, schema.QuoteName(name), k.Name)
-				better := schema.Nearest(name, names)
+				if declared == nil {
+					declared, uses = map[string]*schema.Member{}, map[string]int{}
+					for _, m := range metadata(s) {
+						declared[m.Key] = m
+						list = append(list, m.Key)
+					}
+					eachSymbol(s, func(_ *schema.Key, _ *schema.Value, sym symbol) { uses[sym.name]++ })
+				}
+				better := schema.Nearest(name, list)
 				if better == "" {
 					d.Message += hint
 					return

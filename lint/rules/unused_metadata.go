@@ -23,6 +23,7 @@ sent.`,
                   "http_url": "devices/${id}", "metadata": [ { "id": "" } ],
                   "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
+		var used nameSet
 		for _, s := range streams(p) {
 			// A server gets the arguments of the URL by their names, and so may a
 			// client with direct_proto_str the headers. What the other protocols
@@ -31,10 +32,12 @@ sent.`,
 				!slices.Contains([]string{"h1", "h2", "h3", "ws"}, s.Protocol()) {
 				continue
 			}
-			used := map[string]bool{s.Text("aws_region"): true, s.Text("aws_service"): true}
-			eachSymbol(s, func(_ *schema.Key, _ *schema.Value, sym symbol) { used[sym.name] = true })
+			used.reset()
+			used.add(s.Text("aws_region"))
+			used.add(s.Text("aws_service"))
+			eachSymbol(s, func(_ *schema.Key, _ *schema.Value, sym symbol) { used.add(sym.name) })
 			for _, m := range metadata(s) {
-				if m.Value.Kind == schema.String && m.Value.Text() == "" && !used[m.Key] {
+				if m.Value.Kind == schema.String && m.Value.Text() == "" && !used.has(m.Key) {
 					p.Reportf(m.Name.Span, "nothing uses metadata %s of %s: it names no header, and there is no ${%s}",
 						schema.QuoteName(m.Key), s, m.Key)
 				}
