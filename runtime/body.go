@@ -14,15 +14,17 @@ func (x *exchange) writeLocked(p []byte) (n int, err error) {
 		return 0, x.writeErrorLocked()
 	}
 	o.buf, o.pending = p, true
+	length := uint64(0)
 	if x.separate() {
-		_ = x.s.RequestTxLen(uint64(len(p)))
-	} else {
-		_ = x.s.RequestTx()
+		length = uint64(len(p))
 	}
+	x.mu.Unlock()
+	_ = x.s.ServeTx(length) // calls tx, mostly
+	x.mu.Lock()
 	for o.pending && !x.over && !o.closing && o.restarts == restarts && o.broken == nil {
 		x.cond.Wait()
 	}
-	if !o.pending {
+	if !o.pending && o.broken == nil {
 		return len(p), nil
 	}
 	n = len(p) - len(o.buf)

@@ -97,7 +97,12 @@ func (x *exchange) waitLocked() error {
 		case x.in.full:
 			return nil
 		}
-		x.cond.Wait()
+		x.mu.Unlock()
+		read := x.s.ServeRx()
+		x.mu.Lock()
+		if !read && !x.in.full && !x.over && x.lost == nil {
+			x.cond.Wait()
+		}
 	}
 }
 

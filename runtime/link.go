@@ -33,6 +33,8 @@ type link struct {
 	late      *time.Timer // abandons a transport that does not give up; nil without cause
 	ready     chan struct{}
 	notify    func()
+	sender    func() // of ServeTx
+	loan      loan
 	target    *policy.Target
 	url       string
 	perf      *perf // nil if the policy does not want figures
@@ -156,6 +158,9 @@ func (l *link) endLocked(cause error) {
 		go r.peer.HangUp()
 	}
 	l.broadcastLocked() // to a transport that waits for ResumeRx
+	if !l.loan.serving {
+		l.loan.endLocked()
+	}
 	// Not a timer of the context: the time that the system sleeps does not count.
 	l.late = time.AfterFunc(abandonAfter, func() { l.s.abandon(l) })
 }
@@ -495,6 +500,7 @@ func (l *link) rxAndUnlock(buf []byte, flags Flags, silent bool) (wantsTx bool, 
 		r = h(s, buf, flags)
 	}
 	s.mu.Lock()
+	l.loan.waits = false
 	l.silent, wantsTx = false, s.wantsTx
 	return wantsTx, l.release(r)
 }

@@ -55,6 +55,10 @@ type session struct {
 	fin    atomic.Bool   // the peer has closed its direction of base, under TLS
 	awake  atomic.Bool   // the writer exists and will look for something to send
 
+	// Of the reader, for TLS.
+	small []byte
+	large *[largeBuffer]byte // nil unless pieces fill small
+
 	// Guarded by mu of k; turn is signalled when it changes.
 	turn       sync.Cond
 	conn       net.Conn // base, or TLS over it
@@ -143,6 +147,7 @@ func (s *session) run() (err error) {
 		return err
 	}
 	s.l.Notify(s.wake)
+	s.l.ServeTx(s.serveTx)
 	err = s.read()
 	if err == io.EOF {
 		err = s.drain()
@@ -175,56 +180,61 @@ func (s *session) endLocked(cause error) {
 
 // read delivers payload until the end, and starts TLS when it is due.
 func (s *session) read() error {
-	defer s.direct.release()
-	var small []byte
-	var large *[largeBuffer]byte
 	defer func() {
-		if large != nil {
-			buffers.Put(large)
+		s.direct.release()
+		if s.large != nil {
+			buffers.Put(s.large)
 		}
 	}()
+	step := s.readStep
 	for {
-		conn, err := s.ready()
-		if err != nil {
+		if err := s.l.Lend(step); err != nil {
 			return err
 		}
-		if s.direct != nil && conn == s.base {
-			if err := s.readDirect(); err != nil {
-				return err
-			}
-			continue
-		}
-		s.direct.release()
-		if small == nil {
-			small = make([]byte, smallBuffer)
-		}
-		buf := small
-		if large != nil {
-			buf = large[:]
-		}
-		n, err := conn.Read(buf)
-		if n > 0 {
-			if err := s.count(n); err != nil {
-				return err
-			}
-			if err := s.l.Rx(buf[:n], 0); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			if retry, err := s.readError(err); !retry {
-				return err
-			}
-			continue
-		}
-		switch {
-		case large == nil && n == len(buf):
-			large = buffers.Get().(*[largeBuffer]byte)
-		case large != nil && n < recordSize:
-			buffers.Put(large)
-			large = nil
+		if err := step(); err != nil {
+			return err
 		}
 	}
+}
+
+// readStep delivers one piece, or makes a handshake that is due.
+func (s *session) readStep() error {
+	conn, err := s.ready()
+	if err != nil {
+		return err
+	}
+	if s.direct != nil && conn == s.base {
+		return s.readDirect()
+	}
+	s.direct.release()
+	if s.small == nil {
+		s.small = make([]byte, smallBuffer)
+	}
+	buf := s.small
+	if s.large != nil {
+		buf = s.large[:]
+	}
+	n, err := conn.Read(buf)
+	if n > 0 {
+		if err := s.count(n); err != nil {
+			return err
+		}
+		if err := s.l.Rx(buf[:n], 0); err != nil {
+			return err
+		}
+	}
+	switch {
+	case err != nil:
+		if retry, err := s.readError(err); !retry {
+			return err
+		}
+	case s.large == nil && n == len(buf):
+		s.large = buffers.Get().(*[largeBuffer]byte)
+	case s.large != nil && n < recordSize:
+		buffers.Put(s.large)
+		s.large = nil
+	}
+	return nil
 }
 
 // readDirect delivers a piece from a socket, and sends replies.
@@ -446,6 +456,13 @@ func (s *session) awaitWriterLocked() {
 func (s *session) wake() {
 	if s.awake.CompareAndSwap(false, true) {
 		go s.write()
+	}
+}
+
+// serveTx is the writer on a goroutine of the program.
+func (s *session) serveTx() {
+	if s.awake.CompareAndSwap(false, true) {
+		s.write()
 	}
 }
 

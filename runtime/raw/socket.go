@@ -206,6 +206,7 @@ func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
 	}
 	k.state.Mode = mode
 	s.upgrade = &upgrade{mode, append([]byte(nil), goAhead...)}
+	s.l.Recall()
 	return nil
 }
 

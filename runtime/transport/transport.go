@@ -250,6 +250,20 @@ type Link interface {
 	// is one already. Locks are held: f must not block or call the link.
 	Notify(f func())
 
+	// ServeTx sets the function that sends what the program requests. It is called by
+	// goroutines of the program that can wait for a write, without a signal by Ready or
+	// Notify: it must send until WantsTx reports no request, or leave that to a
+	// goroutine that is sending.
+	ServeTx(send func())
+
+	// Lend lets goroutines of the program that wait for payload call step in place of
+	// the caller. step reads once from the peer, and delivers at most one piece. Lend
+	// returns nil when the caller is to read by itself again, at once if the program
+	// does not wait for payload; otherwise the error of step, or of the link. Recall
+	// makes it return soon.
+	Lend(step func() error) error
+	Recall()
+
 	// FailTx reports that nothing more can be sent, while payload from the peer
 	// may still arrive. It calls the program's TxFailed.
 	FailTx(error)

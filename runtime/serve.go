@@ -1,0 +1,156 @@
+package runtime
+
+import "time"
+
+// loanWait, and at most twice that, is how long a program that reads with ServeRx may
+// do something else before the transport reads by itself again.
+const loanWait = 20 * time.Millisecond
+
+// A loan is the reading of a transport, which goroutines of the program do in place of
+// the transport's: it costs no switch of goroutines. Guarded by the stream's mu.
+type loan struct {
+	wanted  bool         // ServeRx is in use
+	waits   bool         // ServeRx has returned false, and nothing has arrived since
+	step    func() error // reads once; nil while the transport reads by itself
+	serving bool         // a goroutine of the program is in step
+	err     error        // of step
+	back    chan struct{}
+
+	timer  *time.Timer // ends the loan when it is not used
+	timing bool        // timer runs
+	uses   uint        // calls of step
+	seen   uint        // uses, when timer expired last
+}
+
+// ServeRx reads once from the peer on the calling goroutine, and delivers what it gets:
+// for a program that waits for payload, this is faster than the goroutine of the
+// transport. It reports whether it has read. If not, the transport reads by itself, and
+// what arrives next is delivered by its goroutine. It must not be called from callbacks.
+func (s *Stream) ServeRx() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.link
+	if l == nil || l.phase != attempting || l.cause != nil {
+		return false
+	}
+	b := &l.loan
+	b.wanted = true
+	if b.step == nil || b.serving {
+		b.waits = true
+		return false
+	}
+	b.serving, b.waits = true, false
+	b.uses++
+	step := b.step
+	s.mu.Unlock()
+	err := step()
+	s.mu.Lock()
+	b.serving, b.err = false, err
+	if err != nil || l.cause != nil || !b.wanted {
+		b.endLocked()
+	} else {
+		l.timeLoanLocked()
+	}
+	return true
+}
+
+// ServeTx is RequestTxLen for a goroutine that can wait for a write: if the transport
+// can, it calls Tx and sends on the calling goroutine, unless another one is sending.
+// With 0, what RequestTxLen has announced holds. It must not be called from callbacks.
+func (s *Stream) ServeTx(n uint64) error {
+	s.mu.Lock()
+	if n != 0 {
+		s.txLen = n
+	}
+	l := s.link
+	if l == nil || l.sender == nil || l.phase != attempting || s.machine.Destroying() {
+		defer s.mu.Unlock()
+		return s.requestTxLocked()
+	}
+	s.wantsTx = true
+	send := l.sender
+	s.mu.Unlock()
+	send()
+	return nil
+}
+
+func (l *link) ServeTx(send func()) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.spent, l.sender = true, send
+}
+
+func (l *link) Lend(step func() error) error {
+	mu := &l.s.mu
+	mu.Lock()
+	defer mu.Unlock()
+	b := &l.loan
+	if l.cause != nil || !b.wanted || b.waits {
+		return l.cause
+	}
+	l.spent = true // the timer may expire at any time to come
+	b.step = step
+	if b.back == nil {
+		b.back = make(chan struct{}, 1)
+		b.timer = time.AfterFunc(loanWait, l.expireLoan)
+		b.timing = true
+	}
+	select {
+	case <-b.back: // of a loan before
+	default:
+	}
+	l.timeLoanLocked()
+	for again := true; again; again = b.serving {
+		mu.Unlock()
+		<-b.back
+		mu.Lock()
+	}
+	b.step = nil
+	if b.err != nil {
+		return b.err
+	}
+	return l.cause
+}
+
+func (l *link) Recall() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.loan.wanted = false
+	l.loan.endLocked()
+}
+
+// endLocked wakes the goroutine that has lent its reading, if there is one.
+func (b *loan) endLocked() {
+	if b.step != nil {
+		select {
+		case b.back <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// timeLoanLocked starts the timer of a loan that nobody uses at the moment.
+func (l *link) timeLoanLocked() {
+	if b := &l.loan; !b.timing {
+		b.timing = true
+		b.timer.Reset(loanWait)
+	}
+}
+
+// expireLoan ends a loan that has not been used for a while. It repeats itself while the
+// loan is in use, since to restart the timer for each use would cost more.
+func (l *link) expireLoan() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	b := &l.loan
+	b.timing = false
+	switch {
+	case b.step == nil || b.serving:
+	case b.uses != b.seen:
+		b.seen = b.uses
+		l.timeLoanLocked()
+	default:
+		b.wanted = false
+		b.endLocked()
+	}
+}
