@@ -66,7 +66,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		if err := x.waitLocked(); err != nil {
+		x.in.to, x.in.n = p, 0
+		err := x.waitLocked()
+		x.in.to = nil
+		if n := x.in.n; n > 0 {
+			x.in.n = 0
+			return n, nil
+		} else if err != nil {
 			return 0, c.wrap("read", err)
 		}
 		n := copy(p, x.in.buf[x.in.off:])
@@ -86,6 +92,8 @@ func (x *exchange) waitLocked() error {
 	}
 	for {
 		switch {
+		case x.in.n > 0:
+			return nil
 		case x.out.closing:
 			return ErrClosed
 		case x.dropped, x.over && !x.in.full:
@@ -100,7 +108,7 @@ func (x *exchange) waitLocked() error {
 		x.mu.Unlock()
 		read := x.s.ServeRx()
 		x.mu.Lock()
-		if !read && !x.in.full && !x.over && x.lost == nil {
+		if !read && !x.in.full && !x.over && x.lost == nil && x.in.n == 0 && !x.out.closing {
 			x.cond.Wait()
 		}
 	}

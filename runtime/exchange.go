@@ -47,6 +47,8 @@ type exchange struct {
 // An inbox is what has been received. Fetch collects all of it. Open has room for
 // one piece: the stream is paused until that has been read.
 type inbox struct {
+	to      []byte // of a Read that is waiting; nil if there is none
+	n       int    // bytes that have been put there
 	buf     []byte
 	full    bool // there is a piece
 	off     int  // bytes of it that have been read
@@ -338,6 +340,12 @@ func (x *exchange) rx(s *Stream, buf []byte, flags Flags) Result {
 		return x.collectLocked(buf, flags)
 	case in.full && len(buf) == 0 && flags == FlagEOM:
 		in.flags |= flags // of the piece that is there
+		return OK
+	}
+	if in.to != nil && len(buf) <= len(in.to) && len(buf) > 0 && len(x.st.Metadata) == 0 {
+		in.n = copy(in.to, buf) // a Read waits, and gets all of it
+		in.to = nil
+		x.cond.Broadcast()
 		return OK
 	}
 	in.buf, in.off, in.flags, in.full = append(in.buf[:0], buf...), 0, flags, true

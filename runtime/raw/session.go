@@ -262,7 +262,7 @@ func (s *session) reply() {
 	}
 	waited := false
 	var left *rest
-	for i := 0; i < maxReplies && left == nil && s.begin(); i++ {
+	for i := 0; i < maxReplies && left == nil && s.begin() != nil; i++ {
 		left = s.replyPiece(&waited)
 	}
 	s.k.mu.Lock()
@@ -276,15 +276,15 @@ func (s *session) reply() {
 	}
 }
 
-// begin reports whether the reader is to send a piece, and begins it.
-func (s *session) begin() bool {
+// begin begins a piece, if there is one to send now, and returns the connection for it.
+func (s *session) begin() net.Conn {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
-	if s.upgrade != nil || s.over || s.mute || !s.l.WantsTx() {
-		return false
+	if s.upgrade != nil || s.over || s.mute || s.draining || !s.l.WantsTx() {
+		return nil
 	}
 	s.writing = true
-	return true
+	return s.conn
 }
 
 // replyPiece sends a piece and returns its unsent part. waited reports whether the
@@ -459,9 +459,19 @@ func (s *session) wake() {
 	}
 }
 
-// serveTx is the writer on a goroutine of the program.
+// serveTx is the writer on a goroutine of the program, which is mostly there for one
+// piece.
 func (s *session) serveTx() {
-	if s.awake.CompareAndSwap(false, true) {
+	if !s.awake.CompareAndSwap(false, true) {
+		return // the writer sends it
+	}
+	if conn := s.begin(); conn != nil {
+		s.sendTx(conn)
+	}
+	s.k.mu.Lock()
+	asleep := s.rest == nil && !s.closeWrite && s.sleepLocked()
+	s.k.mu.Unlock()
+	if !asleep {
 		s.write()
 	}
 }
