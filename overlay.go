@@ -15,15 +15,27 @@ import (
 // that the base does not have, about a part of the base, is at the change in a
 // fragment that causes it.
 func Overlay(base *schema.Document, fragments []*schema.Document, how overlay.Options, o lint.Options) overlay.Result {
+	filter := o.Filter
+	o.Filter = nil
 	r := overlay.Apply(base, fragments, how)
-	if r.Document == nil {
-		return r
+	if r.Document != nil {
+		found := lint.Run(r.Document, rules.All(), o)
+		if len(r.Changes) > 0 {
+			found = blame(r, found, lint.Run(base, rules.All(), o))
+		}
+		if how.LWS == (schema.Version{}) {
+			// With the comments of the fragments that suppress findings.
+			r.Diagnostics = slices.DeleteFunc(r.Diagnostics, func(d schema.Diagnostic) bool { return !strings.HasPrefix(d.Rule, "overlay-") })
+			o.Fragment = true
+			for _, f := range fragments {
+				found = append(found, lint.Run(f, rules.All(), o)...)
+			}
+		}
+		r.Diagnostics = schema.SortDiagnostics(append(r.Diagnostics, found...))
 	}
-	found := lint.Run(r.Document, rules.All(), o)
-	if len(r.Changes) > 0 {
-		found = blame(r, found, lint.Run(base, rules.All(), o))
+	if filter != nil {
+		r.Diagnostics = filter(r.Diagnostics)
 	}
-	r.Diagnostics = schema.SortDiagnostics(append(r.Diagnostics, found...))
 	return r
 }
 
@@ -55,29 +67,34 @@ func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnos
 	return kept
 }
 
-// cause returns the change that causes a diagnostic: the last one to the definition
-// that it is about or refers to, else the last one to a definition as a whole, else
-// the last one.
+// cause returns the change that causes a diagnostic. Changes rank by how close they
+// are: that of a definition that the message names, that of a setting it names in the
+// definition it is about, another one in that definition, then any; the last of
+// several.
 func cause(changes []overlay.Change, view *schema.Policy, g schema.Diagnostic) *overlay.Change {
-	spans := []schema.Span{g.Span}
-	for _, other := range g.Related {
-		spans = append(spans, other.Span)
+	about := func(c *overlay.Change) bool {
+		return slices.ContainsFunc(view.Lookup(c.Section, c.Name), func(d *schema.Definition) bool {
+			return holds(d.NameSpan, g.Span) || holds(d.Value.Span, g.Span)
+		})
 	}
-	for _, at := range spans {
-		for i := range slices.Backward(changes) {
-			if c := &changes[i]; slices.ContainsFunc(view.Lookup(c.Section, c.Name), func(d *schema.Definition) bool {
-				return holds(d.NameSpan, at) || holds(d.Value.Span, at)
-			}) {
-				return c
-			}
+	rank := func(c *overlay.Change) int {
+		switch {
+		case c.Key == "" && strings.Contains(g.Message, schema.QuoteName(c.Name)):
+			return 3
+		case !about(c):
+			return 0
+		case c.Key != "" && strings.Contains(g.Message, c.Key):
+			return 2
+		}
+		return 1
+	}
+	best := &changes[0]
+	for i := range changes {
+		if c := &changes[i]; rank(c) >= rank(best) {
+			best = c
 		}
 	}
-	for i := range slices.Backward(changes) {
-		if changes[i].Key == "" {
-			return &changes[i]
-		}
-	}
-	return &changes[len(changes)-1]
+	return best
 }
 
 // holds reports whether a span holds the start of another one.

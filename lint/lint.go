@@ -77,6 +77,10 @@ type Options struct {
 	// versions are checked.
 	Shape bool
 
+	// Fragment says that the document is a fragment for an overlay. It is
+	// checked for its shape alone, and null may stand for what it removes.
+	Fragment bool
+
 	// UnsafeFixes makes Fix apply all fixes, not only the safe ones.
 	UnsafeFixes bool
 
@@ -92,7 +96,7 @@ type Options struct {
 
 // selects reports whether the options say to check a rule.
 func (o *Options) selects(r *Rule) bool {
-	if o.Shape && r.Check != nil && !r.Shape {
+	if (o.Shape || o.Fragment) && r.Check != nil && !r.Shape {
 		return false
 	}
 	return r.Group == "" || slices.Contains(o.With, r.Group) || slices.Contains(o.With, r.Name)
@@ -137,7 +141,10 @@ func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
 		rules = slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.Check != nil })
 	} else {
 		validate := schema.Validate
-		if o.unlimited {
+		switch {
+		case o.Fragment:
+			validate = schema.ValidateFragment
+		case o.unlimited:
 			validate = schema.ValidateAll
 		}
 		valid := validate(p.Document)

@@ -118,3 +118,18 @@ const (
 	RuleBeyondLWS         = "overlay-beyond-lws"
 	RuleDroppedSettings   = "overlay-dropped-settings"
 )
+
+// Base returns the name of the policy that a fragment says it is for, in its
+// setting "base" of x-sspolicy, and where it says so. The name is relative to the
+// folder of the fragment; it is empty for a fragment for any policy.
+func Base(d *schema.Document) (name string, at schema.Span, ok bool) {
+	settings := last(d.Corrected().Root.Object, "x-sspolicy")
+	if settings == nil {
+		return "", schema.Span{}, false
+	}
+	base := last(settings.Value.Object, "base")
+	if base == nil || base.Value.Kind != schema.String {
+		return "", schema.Span{}, false
+	}
+	return base.Value.Text(), d.Origin(base.Value.Span), true
+}

@@ -353,7 +353,7 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		v.report(RuleBadValue, Error, m.Name.Span, "%s is not an HTTP status: these are 100 to 599", QuoteName(m.Key))
 		return
 	case k != nil && k.Name == "x-sspolicy":
-		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\"", QuoteName(m.Key))
+		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\" and \"base\"", QuoteName(m.Key))
 		return
 	case in == TrustStores && m.Value.Kind == ArrayKind && !v.has("name"):
 		d := v.report(RuleLegacyForm, Error, m.Name.Span,

@@ -6,8 +6,6 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/report"
-	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -18,11 +16,14 @@ type checkFlags struct {
 	fileFlags
 }
 
+// A checker returns the findings of a document that has a configuration.
+type checker func(*schema.Document, *config.Config) ([]schema.Diagnostic, error)
+
 // check reports the findings of all policies. A file that cannot be read does
 // not keep it from the others. The command fails on findings of a level: the
-// flag's, else the configuration's, else the default. Options returns what to
-// check a policy for.
-func (c *checkFlags) check(p *program, targets []target, level report.Level, options func(*config.Config) lint.Options) error {
+// flag's, else the configuration's, else the default. Run returns the findings of a
+// document.
+func (c *checkFlags) check(p *program, targets []target, level report.Level, run checker) error {
 	if c.LWS != nil && len(c.LWS) == 0 {
 		return usage("--lws: missing version")
 	}
@@ -46,7 +47,17 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, opt
 		}
 		names = append(names, d.Source.Name)
 		levels[d.Source.Name] = cmp.Or(c.FailLevel, report.Level(t.config.FailLevel), level)
-		all = append(all, lint.Run(d, rules.All(), options(t.config))...)
+		found, err := run(d, t.config)
+		if err != nil {
+			unread = errors.Join(unread, err)
+			continue
+		}
+		for _, g := range found { // in a fragment, too
+			if name := g.Span.Source.Name; levels[name] == "" {
+				levels[name] = levels[d.Source.Name]
+			}
+		}
+		all = append(all, found...)
 	}
 	fails := func(d schema.Diagnostic) bool { return levels[d.Span.Source.Name].Fails(d.Severity) }
 	if err := c.write(p, outs, names, all, fails); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/overlay"
 )
 
 // fixFlags are the flags of lint that apply fixes.
@@ -44,7 +45,8 @@ func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config)
 			continue
 		}
 		o := options(t.config)
-		o.UnsafeFixes = c.UnsafeFixes
+		_, _, marked := overlay.Base(d)
+		o.UnsafeFixes, o.Fragment = c.UnsafeFixes, c.Fragment || marked
 		fixed, list := lint.Fix(d, rules.All(), o)
 		changed = changed || len(list) > 0
 		switch {

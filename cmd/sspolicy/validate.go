@@ -1,14 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -27,8 +31,9 @@ func (c *validateCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	return c.check(p, targets, "error", func(cfg *config.Config) lint.Options {
-		return lint.Options{LWS: c.versions(cfg), Shape: true, With: cfg.With, Filter: cfg.Apply}
+	return c.check(p, targets, "error", func(d *schema.Document, cfg *config.Config) ([]schema.Diagnostic, error) {
+		_, _, fragment := overlay.Base(d)
+		return lint.Run(d, rules.All(), lint.Options{LWS: c.versions(cfg), Shape: true, Fragment: fragment, With: cfg.With, Filter: cfg.Apply}), nil
 	})
 }
 
@@ -39,6 +44,8 @@ type lintCmd struct {
 	At            time.Time `format:"2006-01-02" placeholder:"DATE" help:"The day on which certificates must be valid, as 2006-01-02, for a result that does not change with time (today)."`
 	Baseline      string    `xor:"baseline" placeholder:"FILE" help:"Do not report the findings that this file lists."`
 	WriteBaseline string    `xor:"baseline" placeholder:"FILE" help:"Write all findings to this file instead of reporting them."`
+	Overlay       []string  `sep:"none" xor:"fragment" placeholder:"FRAGMENT" help:"Check the policies with this fragment applied. May be repeated."`
+	Fragment      bool      `xor:"fragment" help:"The files are fragments for overlays: check each by itself."`
 	fixFlags
 }
 
@@ -57,6 +64,9 @@ func (c *lintCmd) Validate() error {
 			return fmt.Errorf("--with: unknown group %q: want one of %s", g, strings.Join(rules.Groups(), ", "))
 		}
 	}
+	if len(c.Overlay) > 0 && (c.Fix || c.UnsafeFixes) {
+		return errors.New("--overlay: fixes are for policies and fragments by themselves")
+	}
 	return c.fixFlags.Validate()
 }
 
@@ -74,6 +84,10 @@ func (c *lintCmd) Run(p *program) error {
 			return err
 		}
 	}
+	fragments, err := p.documents(c.Overlay)
+	if err != nil {
+		return err
+	}
 	options := func(cfg *config.Config) lint.Options {
 		return c.options(cfg, func(found []schema.Diagnostic) []schema.Diagnostic { return known.apply(cfg.Apply(found)) })
 	}
@@ -82,14 +96,47 @@ func (c *lintCmd) Run(p *program) error {
 			return err
 		}
 	}
-	if c.WriteBaseline != "" {
-		return c.writeBaseline(p, targets, options)
+	run := func(d *schema.Document, cfg *config.Config) ([]schema.Diagnostic, error) {
+		return c.run(p, d, fragments, options(cfg))
 	}
-	err = c.check(p, targets, "warning", options)
+	if c.WriteBaseline != "" {
+		return c.writeBaseline(p, targets, run)
+	}
+	err = c.check(p, targets, "warning", run)
 	if n := known.stale(targets); n > 0 {
 		fmt.Fprintf(p.stderr, "sspolicy: %s: findings that are gone: %d; update it with --write-baseline\n", c.Baseline, n)
 	}
 	return err
+}
+
+// run returns the findings of a policy, with fragments applied if there are any, or
+// of a fragment.
+func (c *lintCmd) run(p *program, d *schema.Document, fragments []*schema.Document, o lint.Options) ([]schema.Diagnostic, error) {
+	name, at, marked := overlay.Base(d)
+	switch {
+	case c.Fragment || marked && name == "":
+		o.Fragment = true
+	case marked:
+		file := name
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(filepath.Dir(d.Source.Name), filepath.FromSlash(file))
+		}
+		base, err := p.document(file)
+		if err != nil {
+			return nil, fmt.Errorf("%v: the base policy: %w", at, err)
+		}
+		filter := o.Filter
+		o.Filter = func(found []schema.Diagnostic) []schema.Diagnostic {
+			return filter(slices.DeleteFunc(found, func(g schema.Diagnostic) bool { return g.Span.Source != d.Source }))
+		}
+		if r := sspolicy.Overlay(base, []*schema.Document{d}, overlay.Options{}, o); r.Document != nil || len(r.Diagnostics) > 0 {
+			return r.Diagnostics, nil
+		}
+		o.Filter, o.Fragment = filter, true // the base has syntax errors
+	case len(fragments) > 0:
+		return sspolicy.Overlay(d, fragments, overlay.Options{}, o).Diagnostics, nil
+	}
+	return lint.Run(d, rules.All(), o), nil
 }
 
 // options returns what to check a policy for that has a configuration.
@@ -105,7 +152,7 @@ func (c *lintCmd) options(cfg *config.Config, filter func([]schema.Diagnostic) [
 }
 
 // writeBaseline writes all findings as a baseline.
-func (c *lintCmd) writeBaseline(p *program, targets []target, options func(*config.Config) lint.Options) error {
+func (c *lintCmd) writeBaseline(p *program, targets []target, run checker) error {
 	b := newBaseline(c.WriteBaseline)
 	for _, t := range targets {
 		if identity(t.file) == identity(c.WriteBaseline) {
@@ -115,7 +162,11 @@ func (c *lintCmd) writeBaseline(p *program, targets []target, options func(*conf
 		if err != nil {
 			return err
 		}
-		b.add(lint.Run(d, rules.All(), options(t.config)))
+		found, err := run(d, t.config)
+		if err != nil {
+			return err
+		}
+		b.add(found)
 	}
 	return p.output(c.WriteBaseline, b.write)
 }
