@@ -105,6 +105,7 @@ func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*p
 	if n.st.Protocol != policy.ProtocolH1 {
 		k.ping, k.hangup = n.st.Validity()
 		k.wakes = n.st.SwakeValidity
+		k.overflows = h2 && n.st.HTTP.H2OverflowTxCr
 	}
 	if secure {
 		// Another client certificate has another config; a missing one is an error.
@@ -190,6 +191,9 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 		if err := n.signer.sign(ctx, l, req); err != nil {
 			return err
 		}
+	}
+	if req.Body == http.NoBody {
+		req.Body = nil
 	}
 	resp, err := request.WithCookies(n.setup, l, req, p.RoundTrip)
 	if err != nil && n.st.Protocol == policy.ProtocolH2 && !l.Target().TLS {

@@ -2,13 +2,18 @@ package http
 
 import (
 	"errors"
+	"fmt"
+	"io"
 
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 var (
-	errNoH2   = errors.New("sspolicy: the server does not speak h2")
-	errResets = errors.New("sspolicy: the server resets the request before it answers")
+	errNoH2     = errors.New("sspolicy: the server does not speak h2")
+	errResets   = errors.New("sspolicy: the server refuses the request each time it is sent")
+	errNoAnswer = fmt.Errorf("sspolicy: the server closed the connection before it answered: %w", io.ErrUnexpectedEOF)
+	errSilent   = fmt.Errorf("sspolicy: h2 connection closed: %w", transport.ErrNoValidity)
 )
 
 // A StatusError reports an attempt that failed because of the status of the

@@ -160,7 +160,7 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 })
 
 // newPolicy returns a context for the streamtypes.
-func newPolicy(t *testing.T, types []*policy.StreamType, o runtime.Options) *runtime.Context {
+func newPolicy(t testing.TB, types []*policy.StreamType, o runtime.Options) *runtime.Context {
 	t.Helper()
 	if o.Transports == nil {
 		o.Transports = []transport.Transport{sshttp.New()}

@@ -1,0 +1,414 @@
+package http
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/internal/request"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// An h1Pool makes requests over HTTP/1.1. The caller's goroutine sends a request
+// without a body and reads the response; only a request with a body has another one.
+type h1Pool struct {
+	key poolKey
+
+	mu     sync.Mutex
+	idle   map[string][]*h1Conn // by address; the last one was used last
+	closed bool
+}
+
+func newH1Pool(k poolKey) *h1Pool { return &h1Pool{key: k, idle: make(map[string][]*h1Conn)} }
+
+// An h1Conn is a connection, which carries one request at a time.
+type h1Conn struct {
+	conn
+	p       *h1Pool
+	address string
+	raw     syscall.RawConn // nil if the connection cannot be examined
+	br      *bufio.Reader
+	bw      *bufio.Writer
+
+	// Of an idle connection, guarded by the mu of p.
+	timer idleTimer
+	watch chan struct{} // closed at the end of watching; nil if nobody watches
+
+	header   int         // bytes that the headers may still have; less than 0 after them
+	received bool        // part of the present response
+	err      error       // of the latest Read
+	broken   atomic.Bool // a Write has failed, or the server has closed it
+}
+
+var errHeader = fmt.Errorf("sspolicy: the headers of the response are longer than %d bytes", request.MaxHeaderBytes)
+
+// Read reads from the connection.
+func (c *h1Conn) Read(p []byte) (n int, err error) {
+	switch {
+	case c.header == 0:
+		err = errHeader
+	case c.header > 0:
+		n, err = c.Conn.Read(p[:min(len(p), c.header)])
+		c.header -= n
+	default:
+		n, err = c.Conn.Read(p)
+	}
+	c.received = c.received || n > 0
+	if err != nil && err != io.EOF {
+		err = tlsError(err)
+	}
+	c.err = err
+	return n, err
+}
+
+// Write writes to the connection.
+func (c *h1Conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.broken.Store(true)
+	}
+	return n, err
+}
+
+// RoundTrip makes one request.
+func (p *h1Pool) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := check(req); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	ctx, address := req.Context(), hostOf(req)
+	getConn(ctx, address)
+	for {
+		c, reused, err := p.get(ctx, address)
+		if err != nil {
+			closeBody(req)
+			return nil, err
+		}
+		gotConn(ctx, c.Conn, reused)
+		x := &h1Exchange{c: c, ctx: ctx}
+		resp, err := x.roundTrip(req)
+		// The server may have closed a kept connection before the request reached it.
+		if err == nil || !reused || c.received || req.Body != nil || !idempotent(req.Method) || ctx.Err() != nil {
+			return resp, err
+		}
+	}
+}
+
+// Close closes the idle connections. Those in use close with their request.
+func (p *h1Pool) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	idle := p.idle
+	p.idle = nil
+	for _, list := range idle {
+		for _, c := range list {
+			c.timer.stop()
+		}
+	}
+	p.mu.Unlock()
+	for _, list := range idle {
+		for _, c := range list {
+			c.Close()
+		}
+	}
+	return nil
+}
+
+// closeBody closes the body of a request that is not sent.
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+}
+
+// idempotent reports whether a request may be sent twice.
+func idempotent(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// get returns a connection for a request.
+func (p *h1Pool) get(ctx context.Context, address string) (c *h1Conn, reused bool, err error) {
+	for {
+		c := p.takeIdle(address)
+		if c == nil {
+			break
+		}
+		if c.resume() {
+			return c, true, nil
+		}
+		c.abort()
+	}
+	conn, err := p.key.dial(ctx, address, "http/1.1")
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, false, err
+	}
+	c = &h1Conn{conn: conn, p: p, address: address}
+	if d, ok := conn.network.(interface{ Dialed() net.Conn }); ok {
+		c.raw = rawConn(d.Dialed())
+	}
+	c.br, c.bw = bufio.NewReader(c), bufio.NewWriter(c)
+	c.timer.call = func() { p.expire(c) }
+	return c, false, nil
+}
+
+// takeIdle takes the idle connection that was used last, or returns nil.
+func (p *h1Pool) takeIdle(address string) *h1Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.idle[address]
+	if len(list) == 0 {
+		return nil
+	}
+	c := list[len(list)-1]
+	p.idle[address] = slices.Delete(list, len(list)-1, len(list))
+	return c
+}
+
+// put keeps a connection for the next request.
+func (p *h1Pool) put(c *h1Conn) {
+	p.mu.Lock()
+	list := p.idle[c.address]
+	if full := p.closed || len(list) >= maxIdlePerHost; full {
+		p.mu.Unlock()
+		c.Close()
+		return
+	}
+	p.idle[c.address] = append(list, c)
+	if c.raw == nil {
+		c.watchLocked()
+	}
+	c.timer.start(watchAfter)
+	p.mu.Unlock()
+}
+
+// watchAfter is how long a connection that can be examined is idle before somebody
+// watches it, which costs more.
+const watchAfter = 100 * time.Millisecond
+
+// expire watches a connection that has been idle for watchAfter, and closes one that
+// has been idle for idleTimeout.
+func (p *h1Pool) expire(c *h1Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case !slices.Contains(p.idle[c.address], c):
+		c.timer.at = time.Time{}
+	case c.watch == nil:
+		if c.timer.expired(watchAfter) {
+			c.watchLocked()
+			c.timer.expired(idleTimeout)
+		}
+	case c.timer.expired(idleTimeout):
+		p.removeLocked(c)
+		go c.Close() // it may wait for the network
+	}
+}
+
+// removeLocked takes an idle connection out. It reports false if it is not idle.
+func (p *h1Pool) removeLocked(c *h1Conn) bool {
+	list := p.idle[c.address]
+	i := slices.Index(list, c)
+	switch {
+	case i < 0:
+		return false
+	case len(list) == 1:
+		delete(p.idle, c.address)
+	default:
+		p.idle[c.address] = slices.Delete(list, i, i+1)
+	}
+	return true
+}
+
+// watchLocked watches an idle connection: if anything arrives, or the server closes
+// it, it is closed.
+func (c *h1Conn) watchLocked() {
+	if c.network.SetReadDeadline(time.Time{}) != nil {
+		return // reading could not be interrupted
+	}
+	done := make(chan struct{})
+	c.watch = done
+	go func() {
+		defer close(done)
+		_, err := c.br.Peek(1)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		c.broken.Store(true)
+		c.p.mu.Lock()
+		idle := c.p.removeLocked(c)
+		c.p.mu.Unlock()
+		if idle {
+			c.timer.stop()
+			c.abort()
+		}
+	}()
+}
+
+// resume makes a connection that was idle ready for a request. It reports false if the
+// server has closed it, or has sent something without a request.
+func (c *h1Conn) resume() bool {
+	if c.watch == nil {
+		return c.raw == nil || isQuiet(c.raw)
+	}
+	c.network.SetReadDeadline(time.Unix(1, 0))
+	<-c.watch
+	c.watch = nil
+	return !c.broken.Load() && c.network.SetReadDeadline(time.Time{}) == nil
+}
+
+// An h1Exchange is a request and its response. It is the body of the response.
+type h1Exchange struct {
+	c     *h1Conn
+	ctx   context.Context
+	stop  func() bool   // ends the wait for ctx
+	wrote chan error    // the result of sending; nil for a request without a body
+	body  io.ReadCloser // of the response
+	keep  bool          // the connection can carry another request
+	ended atomic.Bool
+
+	mu    sync.Mutex
+	cause error // why the request could not be made
+}
+
+// roundTrip sends a request and reads the headers of the response.
+func (x *h1Exchange) roundTrip(req *http.Request) (*http.Response, error) {
+	x.stop = context.AfterFunc(x.ctx, x.c.abort)
+	x.c.header, x.c.received = request.MaxHeaderBytes, false
+	resp, err := x.exchange(req)
+	if err != nil {
+		err = x.error(err)
+		closeBody(req)
+		x.end(false)
+		return nil, err
+	}
+	x.c.header = -1
+	x.keep = !resp.Close && resp.StatusCode != http.StatusSwitchingProtocols
+	x.body = resp.Body
+	if x.body == http.NoBody {
+		x.end(true)
+	} else {
+		resp.Body = x
+	}
+	return resp, nil
+}
+
+func (x *h1Exchange) exchange(req *http.Request) (*http.Response, error) {
+	if req.Body == nil {
+		if err := x.write(req); err != nil {
+			return nil, err
+		}
+	} else {
+		x.wrote = make(chan error, 1)
+		go func() {
+			err := x.write(req)
+			if err != nil && !x.c.broken.Load() { // an error of the body: the server waits for the rest
+				x.mu.Lock()
+				x.cause = err
+				x.mu.Unlock()
+				x.c.abort()
+			}
+			x.wrote <- err
+		}()
+	}
+	if t := httptrace.ContextClientTrace(x.ctx); t != nil && t.GotFirstResponseByte != nil {
+		if _, err := x.c.br.Peek(1); err == nil {
+			t.GotFirstResponseByte()
+		}
+	}
+	for {
+		// Interim responses are ignored. All headers together are limited.
+		resp, err := http.ReadResponse(x.c.br, req)
+		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, err
+		}
+	}
+}
+
+// write sends a request.
+func (x *h1Exchange) write(req *http.Request) error {
+	if err := req.Write(x.c.bw); err != nil {
+		return err
+	}
+	return x.c.bw.Flush()
+}
+
+// error returns why the exchange has failed, given what a reader or writer returned.
+func (x *h1Exchange) error(err error) error {
+	if x.ctx.Err() != nil {
+		return context.Cause(x.ctx)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch c := x.c; {
+	case x.cause != nil:
+		return x.cause
+	case c.err == io.EOF && !c.received:
+		return errNoAnswer
+	case c.err != nil && c.err != io.EOF:
+		return c.err
+	}
+	return transport.TLSError(err) // it may quote the response
+}
+
+// Read reads from the body of the response.
+func (x *h1Exchange) Read(p []byte) (int, error) {
+	n, err := x.body.Read(p)
+	switch err {
+	case nil:
+	case io.EOF:
+		x.end(true)
+	default:
+		err = x.error(err)
+		x.end(false)
+	}
+	return n, err
+}
+
+// Close ends the exchange. It may be called during a Read.
+func (x *h1Exchange) Close() error {
+	x.end(false)
+	return nil
+}
+
+// end gives up the connection. complete means that the response was read to its end.
+func (x *h1Exchange) end(complete bool) {
+	if x.ended.Swap(true) {
+		return
+	}
+	c := x.c
+	keep := x.stop() && complete && x.keep && c.br.Buffered() == 0
+	if keep && x.wrote != nil {
+		// The server has answered the whole request, or does not want it all.
+		late := time.NewTimer(50 * time.Millisecond)
+		defer late.Stop()
+		select {
+		case err := <-x.wrote:
+			keep = err == nil
+		case <-late.C:
+			keep = false
+		}
+	}
+	if keep {
+		c.p.put(c)
+	} else {
+		c.abort()
+	}
+}

@@ -1,0 +1,13 @@
+//go:build !unix
+
+package http
+
+import (
+	"net"
+	"syscall"
+)
+
+// rawConn returns nil: package syscall cannot look at the input of a socket.
+func rawConn(net.Conn) syscall.RawConn { return nil }
+
+func isQuiet(syscall.RawConn) bool { return true }
