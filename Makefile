@@ -5,9 +5,9 @@ GO ?= go
 FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
-PACKAGES := curl git openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients
+PACKAGES := curl git openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server
 # Optional and test-only dependencies are in modules of their own.
-MODULES := . internal/thirdparty runtime/otel
+MODULES := . internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -35,15 +35,15 @@ test: need lint
 	@set -e; for m in $(MODULES); do $(GO) test -C $$m -race ./...; done
 
 # The tests compile generated C, some of it with lws's headers, and the race detector
-# needs a C compiler. The runtime is tested against nginx, haproxy, mosquitto and
-# openssl. RUNLEVEL=1 keeps apt from starting the servers.
+# needs a C compiler. The runtime is tested against nginx, haproxy, mosquitto, openssl,
+# Redis and RabbitMQ. RUNLEVEL=1 keeps apt from starting the servers.
 .PHONY: need
 need:
 	@if ! command -v $(GO) >/dev/null; then \
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
-	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub; do command -v $$p >/dev/null || exit 1; done); then \
+	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub redis-server rabbitmq-server; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 			echo 'make: the tests need programs that are missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \

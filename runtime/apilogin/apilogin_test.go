@@ -473,7 +473,7 @@ func TestB8Denied(t *testing.T) {
 	}
 	// A 403 of the API itself is the caller's.
 	p.ok(t, request("ann", "/"))
-	p.gateway.respond = func(w http.ResponseWriter, r *http.Request) { http.Error(w, "not yours", 403) }
+	p.gateway.respond = func(w http.ResponseWriter, r *http.Request) { http.Error(w, "not yours", http.StatusForbidden) }
 	if w := p.call(request("ann", "/")); w.Code != 403 || w.Body.String() != "not yours\n" || p.Len() != 1 {
 		t.Error(w.Code, w.Body, p.Len())
 	}
