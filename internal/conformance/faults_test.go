@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/faulttest/link"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
@@ -103,17 +104,17 @@ func TestFaultAtEveryOffset(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			for _, f := range []struct {
 				name string
-				fault
+				link.Fault
 				step int
 			}{
-				{"reset/request", fault{kind: reset}, x.step},
-				{"reset/reply", fault{kind: reset, reply: true}, x.step},
-				{"shut/request", fault{kind: shut}, x.shut},
-				{"shut/reply", fault{kind: shut, reply: true}, x.shut},
+				{"reset/request", link.Fault{Kind: link.Reset}, x.step},
+				{"reset/reply", link.Fault{Kind: link.Reset, Reply: true}, x.step},
+				{"shut/request", link.Fault{Kind: link.FIN}, x.shut},
+				{"shut/reply", link.Fault{Kind: link.FIN, Reply: true}, x.shut},
 			} {
 				t.Run(f.name, func(t *testing.T) {
 					checkLeaks(t)
-					x.everyOffset(t, f.fault, f.step)
+					x.everyOffset(t, f.Fault, f.step)
 				})
 			}
 		})
@@ -121,7 +122,7 @@ func TestFaultAtEveryOffset(t *testing.T) {
 }
 
 // everyOffset tries the fault at each offset, until it comes too late to matter.
-func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
+func (x *exchange) everyOffset(t *testing.T, f link.Fault, step int) {
 	server := x.server(t)
 	const workers = 4
 	var mu sync.Mutex
@@ -133,18 +134,18 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 			for {
 				k := int(next.Add(int64(step))) - step
 				// After the end of a response the fault does not matter.
-				if f.reply && good.Load() > 8 || k > 20_000 || !f.reply && k > 2_000 {
+				if f.Reply && good.Load() > 8 || k > 20_000 || !f.Reply && k > 2_000 {
 					return
 				}
 				g := f
-				g.after = k
+				g.After = k
 				got, struck := x.at(t, server, g)
 				mu.Lock()
 				seen[k] = got
 				mu.Unlock()
 				if !struck {
 					good.Add(1)
-					if !f.reply {
+					if !f.Reply {
 						return // the request is not that long
 					}
 				}
@@ -170,9 +171,9 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 		case e < 0:
 			t.Errorf("after %d bytes: %s", k, seen[k])
 			continue
-		case e < latest && k > first[latest]+vary && (f.reply || x.name != "h2"): // over h2 the client sends more than the request
+		case e < latest && k > first[latest]+vary && (f.Reply || x.name != "h2"): // over h2 the client sends more than the request
 			t.Errorf("after %d bytes: %q, but after %d: %q", k, seen[k], first[latest], endings[latest])
-		case f.reply && x.name == "h1":
+		case f.Reply && x.name == "h1":
 			want := 0
 			switch n := k - len(responseHead); {
 			case n >= 5:
@@ -196,23 +197,23 @@ func (x *exchange) everyOffset(t *testing.T, f fault, step int) {
 			t.Logf("from byte %4d on, at %4d offsets: %s", first[e], n, endings[e])
 		}
 	}
-	if counts[0] == 0 || counts[3] == 0 || f.reply && x.name != "h2" && (counts[1] == 0 || counts[2] == 0 && x.name == "h1") {
+	if counts[0] == 0 || counts[3] == 0 || f.Reply && x.name != "h2" && (counts[1] == 0 || counts[2] == 0 && x.name == "h1") {
 		t.Errorf("some endings did not occur: %v", counts)
 	}
 }
 
 // at runs the exchange through a proxy with a fault, and then without. It returns the
 // events of the first, and whether the fault had an effect.
-func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck bool) {
+func (x *exchange) at(t *testing.T, server string, f link.Fault) (seen string, struck bool) {
 	var clean atomic.Bool
-	p := newFaultProxy(server, func() fault {
+	p := newProxy(server, func() link.Fault {
 		if clean.Load() {
-			return fault{}
+			return link.Fault{}
 		}
 		return f
 	})
-	defer p.close()
-	c := newContext(t, runtime.Options{}, streamType(p.addr(), x.changes...))
+	defer p.Close()
+	c := newContext(t, runtime.Options{}, streamType(p.Addr(), x.changes...))
 	defer teststream.Shutdown(t, c)
 	tr := newTrace(nil)
 	s, err := c.NewStream("s", tr.handlers())
@@ -222,7 +223,7 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 	}
 	s.RequestTx()
 	if !tr.awaitEnds(1) {
-		t.Errorf("%s fault after %d bytes: stuck after %s", x.name, f.after, tr)
+		t.Errorf("%s fault after %d bytes: stuck after %s", x.name, f.After, tr)
 		return "", false
 	}
 	seen = tr.String()
@@ -233,7 +234,7 @@ func (x *exchange) at(t *testing.T, server string, f fault) (seen string, struck
 		// A connection that h2 keeps still has its fault.
 		if got := strings.TrimPrefix(tr.String(), seen); struck || x.name != "h2" ||
 			!slices.Contains(endings, "CRE POL"+got) {
-			t.Errorf("%s fault after %d bytes: then, without a fault: %s (%v)", x.name, f.after, got, s.Err())
+			t.Errorf("%s fault after %d bytes: then, without a fault: %s (%v)", x.name, f.After, got, s.Err())
 		}
 	}
 	return seen, struck
@@ -249,20 +250,20 @@ func TestBlackHole(t *testing.T) {
 		{name: "h1+TLS", server: serveH1(shortHandshake(t, own, "http/1.1")), changes: []change{secure(own.Store())}},
 	} {
 		server := x.server(t)
-		for _, f := range []fault{
-			{after: 0}, {after: 10}, {after: 1_000_000},
-			{reply: true, after: 0}, {reply: true, after: 10},
-			{reply: true, after: len(responseHead) - 1}, {reply: true, after: len(responseHead)}, {reply: true, after: len(responseHead) + 2},
+		for _, f := range []link.Fault{
+			{After: 0}, {After: 10}, {After: 1_000_000},
+			{Reply: true, After: 0}, {Reply: true, After: 10},
+			{Reply: true, After: len(responseHead) - 1}, {Reply: true, After: len(responseHead)}, {Reply: true, After: len(responseHead) + 2},
 		} {
-			t.Run(fmt.Sprintf("%s/reply=%v/%d", x.name, f.reply, f.after), func(t *testing.T) {
-				f.kind, f.stall = blackHole, time.Hour
-				if f.after == 1_000_000 {
-					f.reply, f.after = true, 0 // all of the request, nothing of the response
+			t.Run(fmt.Sprintf("%s/reply=%v/%d", x.name, f.Reply, f.After), func(t *testing.T) {
+				f.Kind, f.Stall = link.BlackHole, time.Hour
+				if f.After == 1_000_000 {
+					f.Reply, f.After = true, 0 // all of the request, nothing of the response
 				}
-				p := newFaultProxy(server, func() fault { return f })
-				t.Cleanup(p.close)
+				p := newProxy(server, func() link.Fault { return f })
+				t.Cleanup(p.Close)
 				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond},
-					streamType(p.addr(), append(x.changes, conceal(1))...))
+					streamType(p.Addr(), append(x.changes, conceal(1))...))
 				tr := newTrace(teststream.Actions{
 					// After CONNECTED only the program has a limit.
 					"CON": func(s *runtime.Stream) runtime.Result { s.StartTimeout(20 * time.Millisecond); return runtime.OK },
@@ -272,7 +273,7 @@ func TestBlackHole(t *testing.T) {
 				s.RequestTx()
 				tr.awaitEnds(1)
 				want, cause := "CRE POL CNG UNR POL CNG UNR ARF", runtime.ErrTimeout
-				if n := f.after - len(responseHead); x.name == "h1" && f.reply && n >= 0 {
+				if n := f.After - len(responseHead); x.name == "h1" && f.Reply && n >= 0 {
 					want, cause = "CRE POL CNG CON TMO DIS", runtime.ErrDisconnected
 					if n > 0 {
 						want = "CRE POL CNG CON rx TMO DIS"

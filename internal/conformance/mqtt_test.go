@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/faulttest/link"
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/testserver"
@@ -100,13 +101,13 @@ func TestMQTT(t *testing.T) {
 // mqttFaults breaks connections in the middle of a short exchange.
 func mqttFaults(t *testing.T, server netip.AddrPort) {
 	endings := []string{"CRE POL CNG UNR ARF", "CRE POL CNG CON DIS", "CRE POL CNG CON tx DIS", "CRE POL CNG CON tx ACK DIS", "CRE POL CNG CON tx ACK"}
-	for _, f := range []fault{{kind: reset}, {kind: reset, reply: true}, {kind: shut}, {kind: shut, reply: true}} {
-		t.Run(fmt.Sprintf("kind %v reply %v", f.kind, f.reply), func(t *testing.T) {
+	for _, f := range []link.Fault{{Kind: link.Reset}, {Kind: link.Reset, Reply: true}, {Kind: link.FIN}, {Kind: link.FIN, Reply: true}} {
+		t.Run(fmt.Sprintf("kind %v reply %v", f.Kind, f.Reply), func(t *testing.T) {
 			counts := map[string]int{}
 			for after := 0; counts[endings[4]] == 0 && after < 300; after += 3 {
-				f.after = after
-				p := newFaultProxy(server.String(), func() fault { return f })
-				st := streamType(p.addr(), mqttType(2), func(st *policy.StreamType) { st.MQTT.Subscribe = "" })
+				f.After = after
+				p := newProxy(server.String(), func() link.Fault { return f })
+				st := streamType(p.Addr(), mqttType(2), func(st *policy.StreamType) { st.MQTT.Subscribe = "" })
 				c := newContext(t, runtime.Options{}, st)
 				tr := newTrace(nil)
 				tr.text, tr.noteTx = "hello", true
@@ -120,7 +121,7 @@ func mqttFaults(t *testing.T, server netip.AddrPort) {
 				}
 				counts[got]++
 				teststream.Shutdown(t, c)
-				p.close()
+				p.Close()
 			}
 			if counts[endings[0]] == 0 || counts[endings[4]] == 0 {
 				t.Errorf("some endings did not occur: %v", counts)

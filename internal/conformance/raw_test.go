@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/secure-streams/sspolicy/faulttest/link"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
@@ -59,7 +60,7 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 				})
 				var next, whole atomic.Int64
 				step := int64(1)
-				if x.config != nil && k.fault.kind == shut {
+				if x.config != nil && k.Kind == link.FIN {
 					step = 5
 				}
 				var mu sync.Mutex
@@ -68,9 +69,9 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 				for range 4 {
 					wg.Go(func() {
 						for whole.Load() < 8 {
-							f := k.fault
-							f.after = int(next.Add(step) - step)
-							if f.after > 5_000 {
+							f := k.Fault
+							f.After = int(next.Add(step) - step)
+							if f.After > 5_000 {
 								return
 							}
 							got := rawAt(t, ln.Addr().String(), f, x.config != nil, x.changes)
@@ -95,16 +96,16 @@ func TestRawFaultAtEveryOffset(t *testing.T) {
 
 // rawAt runs an exchange with a fault, and then one without. It returns the events of the
 // first.
-func rawAt(t *testing.T, server string, f fault, secured bool, changes []change) string {
+func rawAt(t *testing.T, server string, f link.Fault, secured bool, changes []change) string {
 	var clean atomic.Bool
-	p := newFaultProxy(server, func() fault {
+	p := newProxy(server, func() link.Fault {
 		if clean.Load() {
-			return fault{}
+			return link.Fault{}
 		}
 		return f
 	})
-	defer p.close()
-	c := newContext(t, runtime.Options{}, streamType(p.addr(), changes...))
+	defer p.Close()
+	c := newContext(t, runtime.Options{}, streamType(p.Addr(), changes...))
 	defer teststream.Shutdown(t, c)
 	tr := newTrace(nil)
 	tr.text = "hello"
@@ -116,26 +117,26 @@ func rawAt(t *testing.T, server string, f fault, secured bool, changes []change)
 	s := teststream.Must(c.NewStream("s", h))
 	s.RequestTx()
 	if !tr.awaitEnds(1) {
-		t.Errorf("fault after %d bytes: stuck after %s", f.after, tr)
+		t.Errorf("fault after %d bytes: stuck after %s", f.After, tr)
 		return "stuck"
 	}
 	seen, body, err := tr.String(), tr.Body(), s.Err()
 	whole := errors.Is(err, io.EOF)
 	switch {
 	case !strings.HasPrefix("HELLO", body):
-		t.Errorf("fault after %d bytes: received %q", f.after, body)
+		t.Errorf("fault after %d bytes: received %q", f.After, body)
 	case !slices.Contains([]string{"CRE POL CNG UNR ARF", "CRE POL CNG CON DIS", "CRE POL CNG CON rx DIS"}, seen):
-		t.Errorf("fault after %d bytes: %s", f.after, seen)
+		t.Errorf("fault after %d bytes: %s", f.After, seen)
 	case err == nil, secured && whole && body != "HELLO":
-		t.Errorf("fault after %d bytes: %s, received %q, cause %v", f.after, seen, body, err)
-	case !secured && f.kind == shut && f.reply && body != "HELLO"[:min(f.after, 5)]:
-		t.Errorf("end after %d bytes: received %q", f.after, body)
+		t.Errorf("fault after %d bytes: %s, received %q, cause %v", f.After, seen, body, err)
+	case !secured && f.Kind == link.FIN && f.Reply && body != "HELLO"[:min(f.After, 5)]:
+		t.Errorf("end after %d bytes: received %q", f.After, body)
 	}
 	clean.Store(true)
 	s.Connect()
 	s.RequestTx()
 	if !tr.awaitEnds(2) || tr.String() != seen+" CNG CON rx DIS" || tr.Body() != body+"HELLO" {
-		t.Errorf("fault after %d bytes: %s; then, without a fault: %s (%v)", f.after, seen, tr, s.Err())
+		t.Errorf("fault after %d bytes: %s; then, without a fault: %s (%v)", f.After, seen, tr, s.Err())
 	}
 	if body == "HELLO" && whole {
 		seen += " whole"

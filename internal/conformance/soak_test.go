@@ -25,6 +25,7 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/secure-streams/sspolicy/faulttest/link"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -112,8 +113,8 @@ type soak struct {
 	own, other *testcert.Authority
 
 	brokers [2]string // without and with TLS
-	proxies []*faultProxy
-	udp     *faultUDP // h3
+	proxies []*link.Proxy
+	udp     *link.UDPProxy // h3
 	// serving is read-locked by each handler: http.Server.Close does not wait for handlers
 	// of h2, and one may even start after it.
 	serving sync.RWMutex
@@ -213,21 +214,21 @@ func (r *soak) serve() (stop func()) {
 			srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{r.own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 			go srv.ServeTLS(ln, "", "")
 		}
-		p := newFaultProxy(ln.Addr().String(), r.fault)
+		p := newProxy(ln.Addr().String(), r.fault)
 		r.proxies = append(r.proxies, p)
-		stops = append(stops, p.close, func() { srv.Close() })
+		stops = append(stops, p.Close, func() { srv.Close() })
 	}
 	certificates := []tls.Certificate{r.own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}
 	for _, config := range []*tls.Config{nil, {Certificates: certificates}} {
 		server, stop := serveEcho(config)
-		p := newFaultProxy(server, r.fault)
+		p := newProxy(server, r.fault)
 		r.proxies = append(r.proxies, p)
-		stops = append(stops, p.close, stop)
+		stops = append(stops, p.Close, stop)
 	}
 	for _, broker := range r.brokers {
-		p := newFaultProxy(broker, r.fault)
+		p := newProxy(broker, r.fault)
 		r.proxies = append(r.proxies, p)
-		stops = append(stops, p.close)
+		stops = append(stops, p.Close)
 	}
 	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	srv := &http3.Server{Handler: handler, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: certificates}),
@@ -237,8 +238,8 @@ func (r *soak) serve() (stop func()) {
 		defer close(done)
 		srv.Serve(pc)
 	}()
-	r.udp = newFaultUDP(pc.LocalAddr().(*net.UDPAddr), r.fault)
-	stops = append(stops, r.udp.close, func() {
+	r.udp = newUDP(pc.LocalAddr().(*net.UDPAddr), r.fault)
+	stops = append(stops, r.udp.Close, func() {
 		srv.Close()
 		<-done
 		pc.Close()
@@ -274,14 +275,14 @@ func serveEcho(config *tls.Config) (addr string, stop func()) {
 }
 
 // fault returns a random fault, or none.
-func (r *soak) fault() fault {
+func (r *soak) fault() link.Fault {
 	if rand.IntN(3) != 0 {
-		return fault{}
+		return link.Fault{}
 	}
 	r.n.faults.Add(1)
-	f := fault{kind: kind(1 + rand.IntN(3)), reply: rand.IntN(2) == 0, after: rand.IntN(4000), stall: time.Duration(rand.Int64N(int64(soakStall)))}
+	f := link.Fault{Kind: link.Kind(1 + rand.IntN(3)), Reply: rand.IntN(2) == 0, After: rand.IntN(4000), Stall: time.Duration(rand.Int64N(int64(soakStall)))}
 	if rand.IntN(4) == 0 {
-		f.after = rand.IntN(300_000)
+		f.After = rand.IntN(300_000)
 	}
 	return f
 }
@@ -299,9 +300,9 @@ func (r *soak) policy(rnd *rand.Rand) *policy.Policy {
 	}
 	for i := range 16 {
 		kind := carrier(rnd.IntN(int(carriers)))
-		at := r.udp.addr()
+		at := r.udp.Addr()
 		if kind != overH3 {
-			at = r.proxies[kind].addr()
+			at = r.proxies[kind].Addr()
 		}
 		st := streamType(at)
 		st.Name = fmt.Sprint("s", i)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/faulttest/link"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
@@ -256,7 +257,7 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 				checkLeaks(t)
 				server := serveShout(t, x.config)
 				step := int64(1)
-				if x.config != nil && k.fault.kind == shut {
+				if x.config != nil && k.Kind == link.FIN {
 					step = 5
 				}
 				var next, closed atomic.Int64
@@ -266,14 +267,14 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 				for range 4 {
 					wg.Go(func() {
 						for closed.Load() < 8 {
-							f := k.fault
-							f.after = int(next.Add(step) - step)
-							if f.after > 5_000 {
+							f := k.Fault
+							f.After = int(next.Add(step) - step)
+							if f.After > 5_000 {
 								return
 							}
 							end := wsAt(t, server, f, x.changes)
 							mu.Lock()
-							seen[f.after] = end
+							seen[f.After] = end
 							mu.Unlock()
 							if end == len(wsEndings)-1 {
 								closed.Add(1)
@@ -308,16 +309,16 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 
 // wsAt runs an exchange with a fault, and then one without. It returns how the first
 // ended: an index of wsEndings.
-func wsAt(t *testing.T, server string, f fault, changes []change) int {
+func wsAt(t *testing.T, server string, f link.Fault, changes []change) int {
 	var clean atomic.Bool
-	p := newFaultProxy(server, func() fault {
+	p := newProxy(server, func() link.Fault {
 		if clean.Load() {
-			return fault{}
+			return link.Fault{}
 		}
 		return f
 	})
-	defer p.close()
-	st := streamType(p.addr(), changes...)
+	defer p.Close()
+	st := streamType(p.Addr(), changes...)
 	st.Protocol = policy.ProtocolWS
 	c := newContext(t, runtime.Options{}, st)
 	defer teststream.Shutdown(t, c)
@@ -327,7 +328,7 @@ func wsAt(t *testing.T, server string, f fault, changes []change) int {
 	h := tr.handlers()
 	h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 		if som := received == ""; som != (flags&runtime.FlagSOM != 0) {
-			t.Errorf("fault after %d bytes: flags %d after %q", f.after, flags, received)
+			t.Errorf("fault after %d bytes: flags %d after %q", f.After, flags, received)
 		}
 		received += string(buf)
 		tr.Keep(buf)
@@ -342,7 +343,7 @@ func wsAt(t *testing.T, server string, f fault, changes []change) int {
 		before := len(tr.Body())
 		s.RequestTx()
 		if !tr.awaitEnds(n) {
-			t.Errorf("fault after %d bytes: stuck after %s", f.after, tr)
+			t.Errorf("fault after %d bytes: stuck after %s", f.After, tr)
 		}
 		return tr.String(), tr.Body()[before:]
 	}
@@ -350,13 +351,13 @@ func wsAt(t *testing.T, server string, f fault, changes []change) int {
 	closed := errors.Is(s.Err(), io.EOF)
 	switch whole := body == "HELLO"; {
 	case s.Err() == nil:
-		t.Errorf("fault after %d bytes: %s, without a cause", f.after, events)
+		t.Errorf("fault after %d bytes: %s, without a cause", f.After, events)
 	case !strings.HasPrefix("HELLO", body), closed && !whole, strings.Contains(events, "EOM") != whole:
-		t.Errorf("fault after %d bytes: %s, received %q, cause %v", f.after, events, body, s.Err())
+		t.Errorf("fault after %d bytes: %s, received %q, cause %v", f.After, events, body, s.Err())
 	}
 	end := slices.Index(wsEndings, events)
 	if end < 0 {
-		t.Errorf("fault after %d bytes: %s", f.after, events)
+		t.Errorf("fault after %d bytes: %s", f.After, events)
 	}
 	if closed {
 		end = len(wsEndings) - 1
@@ -364,7 +365,7 @@ func wsAt(t *testing.T, server string, f fault, changes []change) int {
 	clean.Store(true)
 	again, body := exchange(2)
 	if again != events+" POL CNG CON rx rx(EOM) DIS" || body != "HELLO" || !errors.Is(s.Err(), io.EOF) {
-		t.Errorf("fault after %d bytes: %s; then, without a fault: %s (%v)", f.after, events, again, s.Err())
+		t.Errorf("fault after %d bytes: %s; then, without a fault: %s (%v)", f.After, events, again, s.Err())
 	}
 	return end
 }
@@ -384,27 +385,27 @@ func TestWSSilence(t *testing.T) {
 		server := serveShout(t, x.config)
 		for _, k := range []struct {
 			name  string
-			fault fault
+			fault link.Fault
 			st    change
 			want  string
 			cause func(error) bool
 		}{
-			{"refused", fault{kind: none}, nil, unreachable, is(syscall.ECONNREFUSED)},
-			{"silence before the handshake", fault{reply: true}, nil, unreachable, is(runtime.ErrTimeout)},
-			{"silence after it, no PING", fault{reply: true, after: 1 << 20}, func(st *policy.StreamType) { st.Retry.ValidHangup = 150 * time.Millisecond },
+			{"refused", link.Fault{Kind: link.None}, nil, unreachable, is(syscall.ECONNREFUSED)},
+			{"silence before the handshake", link.Fault{Reply: true}, nil, unreachable, is(runtime.ErrTimeout)},
+			{"silence after it, no PING", link.Fault{Reply: true, After: 1 << 20}, func(st *policy.StreamType) { st.Retry.ValidHangup = 150 * time.Millisecond },
 				"CRE POL CNG CON DIS", is(runtime.ErrNoValidity)},
 		} {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
-				k.fault.stall = time.Hour
-				if k.name != "refused" && k.fault.after == 0 {
-					k.fault.kind = blackHole
+				k.fault.Stall = time.Hour
+				if k.name != "refused" && k.fault.After == 0 {
+					k.fault.Kind = link.BlackHole
 				}
-				p := newFaultProxy(server, func() fault { return k.fault })
-				t.Cleanup(p.close)
+				p := newProxy(server, func() link.Fault { return k.fault })
+				t.Cleanup(p.Close)
 				if k.name == "refused" {
-					p.ln.Close()
+					p.Close()
 				}
-				st := streamType(p.addr(), append(x.changes, conceal(2))...)
+				st := streamType(p.Addr(), append(x.changes, conceal(2))...)
 				st.Protocol = policy.ProtocolWS
 				if k.st != nil {
 					k.st(st)

@@ -66,24 +66,52 @@ func (a *Authority) Store() *policy.TrustStore {
 // Certify returns a server certificate for the names, hosts or IP addresses. It is valid
 // for a day from notBefore. A nil authority makes it self-signed.
 func (a *Authority) Certify(key crypto.Signer, notBefore time.Time, names ...string) tls.Certificate {
+	return a.Issue(func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = notBefore, notBefore.Add(24*time.Hour)
+		c.DNSNames, c.IPAddresses = Split(names)
+	}, key)
+}
+
+// Issue returns a server certificate without names that is valid for a day around now,
+// after change has changed it. A nil authority makes it self-signed.
+func (a *Authority) Issue(change func(*x509.Certificate), key crypto.Signer) tls.Certificate {
+	now := time.Now()
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"},
-		NotBefore: notBefore, NotAfter: notBefore.Add(24 * time.Hour),
+		NotBefore: now.Add(-12 * time.Hour), NotAfter: now.Add(12 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)
-		} else {
-			tmpl.DNSNames = append(tmpl.DNSNames, n)
-		}
-	}
+	change(tmpl)
 	parent, signer := tmpl, key
 	if a != nil {
 		parent, signer = a.Cert, a.key
 	}
 	der := must(x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer))
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Split divides names into hosts and IP addresses.
+func Split(names []string) (hosts []string, ips []net.IP) {
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			ips = append(ips, ip)
+		} else {
+			hosts = append(hosts, n)
+		}
+	}
+	return hosts, ips
+}
+
+// Intermediate returns an authority that a has certified.
+func (a *Authority) Intermediate(name string) *Authority {
+	key := Key()
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(100 * 365 * 24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, a.Cert, key.Public(), a.key))
+	return &Authority{name, must(x509.ParseCertificate(der)), key}
 }
 
 // Server returns the config of a server with these names and a valid certificate. protos

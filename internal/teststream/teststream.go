@@ -16,20 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-var names = map[runtime.State]string{
-	runtime.StateCreating: "CRE", runtime.StateDisconnected: "DIS", runtime.StateUnreachable: "UNR",
-	runtime.StateConnected: "CON", runtime.StateConnecting: "CNG", runtime.StateDestroying: "DES",
-	runtime.StatePoll: "POL", runtime.StateAllRetriesFailed: "ARF", runtime.StateQoSAckRemote: "ACK",
-	runtime.StateQoSNackRemote: "NAK", runtime.StateTimeout: "TMO", runtime.StateServerTxn: "TXN", runtime.StateServerUpgrade: "UPG",
-}
-
-// Name returns the short name of a state, or the name that lws has for it.
-func Name(state runtime.State) string {
-	if name := names[state]; name != "" {
-		return name
-	}
-	return state.String()
-}
+// Name returns the short name of a state.
+func Name(state runtime.State) string { return state.Short() }
 
 // Actions are what a handler does at an event, by the event's name.
 type Actions = map[string]func(*runtime.Stream) runtime.Result

@@ -100,6 +100,23 @@ func (s State) String() string {
 	return "STATE_" + strconv.Itoa(int(s))
 }
 
+// shortNames are the names of states in sequences, as docs/runtime.md writes them.
+var shortNames = map[State]string{
+	StateCreating: "CRE", StateDisconnected: "DIS", StateUnreachable: "UNR", StateConnected: "CON",
+	StateConnecting: "CNG", StateDestroying: "DES", StatePoll: "POL", StateAllRetriesFailed: "ARF",
+	StateQoSAckRemote: "ACK", StateQoSNackRemote: "NAK", StateTimeout: "TMO",
+	StateServerTxn: "TXN", StateServerUpgrade: "UPG",
+}
+
+// Short returns the name of the state in sequences, such as "UNR", or String if it has
+// none.
+func (s State) Short() string {
+	if name := shortNames[s]; name != "" {
+		return name
+	}
+	return s.String()
+}
+
 // A stateSet has a bit for each state below 32.
 type stateSet uint32
 

@@ -1,0 +1,13 @@
+//go:build !unix
+
+package faulttest
+
+import (
+	"errors"
+	"net"
+)
+
+// fullListener fails: this system has no way to bound the queue of a listener.
+func fullListener(string, func(func())) (*net.TCPListener, error) {
+	return nil, errors.ErrUnsupported
+}

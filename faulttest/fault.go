@@ -1,0 +1,126 @@
+package faulttest
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A Fault is one way in which the world fails a stream: a healthy peer with one
+// misbehaviour, and what a stream must do about it. All returns the catalogue.
+type Fault struct {
+	Name    string // such as "tls-expired"
+	Family  string // the group in the catalogue: "link", "tls", "http" and so on
+	Summary string // one line, without a full stop
+	Why     string // why it matters to a device: sentences in Markdown
+	Params  []Param
+
+	// Proto lists the protocols that the fault is for; empty means all that use the
+	// network.
+	Proto []policy.Protocol
+
+	// Only reports whether the fault is for a streamtype of these protocols. Nil
+	// means that it is.
+	Only func(*policy.StreamType) bool
+
+	// Cause is a part of Stream.Err after the failure, as this runtime says it;
+	// empty means any.
+	Cause string
+
+	// misbehave returns how the peer differs from a healthy one.
+	misbehave func(*peer) *behavior
+
+	// expect returns what the stream must do.
+	expect func(*subject) expectation
+}
+
+// A Param is a parameter of a fault.
+type Param struct {
+	Name    string
+	Help    string
+	Default string
+	Min     int      // of a number
+	Max     int      // of a number
+	Unit    string   // of a number: "ms", "bytes" or empty
+	Choices []string // of a word; nil for a number
+}
+
+// Args are the values of parameters by name. Missing ones have their default.
+type Args map[string]string
+
+// check returns the values of all parameters of a fault.
+func (f *Fault) check(given Args) (Args, error) {
+	args := Args{}
+	for _, p := range f.Params {
+		args[p.Name] = p.Default
+	}
+	for name, value := range given {
+		i := slices.IndexFunc(f.Params, func(p Param) bool { return p.Name == name })
+		if i < 0 {
+			var names []string
+			for _, p := range f.Params {
+				names = append(names, p.Name)
+			}
+			if names == nil {
+				return nil, fmt.Errorf("fault %s has no parameters, but %q is set", f.Name, name)
+			}
+			return nil, fmt.Errorf("fault %s has no parameter %q: want one of %s", f.Name, name, strings.Join(names, ", "))
+		}
+		p := &f.Params[i]
+		if p.Choices != nil {
+			if !slices.Contains(p.Choices, value) {
+				return nil, fmt.Errorf("parameter %s of fault %s must be one of %s, not %q", name, f.Name, strings.Join(p.Choices, ", "), value)
+			}
+		} else if n, err := strconv.Atoi(value); err != nil || n < p.Min || n > p.Max {
+			return nil, fmt.Errorf("parameter %s of fault %s must be a number from %d to %d, not %q", name, f.Name, p.Min, p.Max, value)
+		}
+		args[name] = value
+	}
+	return args, nil
+}
+
+func (a Args) int(name string) int {
+	n, _ := strconv.Atoi(a[name]) // checked by Fault.check
+	return n
+}
+
+func (a Args) ms(name string) time.Duration { return time.Duration(a.int(name)) * time.Millisecond }
+
+// Fits reports whether a streamtype can have the fault. why says why not.
+func (f *Fault) Fits(st *policy.StreamType) (ok bool, why string) {
+	switch c := st.Carrier(); {
+	case st.Server:
+		return false, "servers wait for peers: faults are for clients"
+	case c == policy.ProtocolSink || c == policy.ProtocolFile:
+		return false, fmt.Sprintf("a %v stream uses no network", c)
+	case strings.HasPrefix(st.Endpoint, "+"):
+		return false, "a unix socket is not a network"
+	case f.Proto == nil && c == policy.ProtocolH3 || f.Proto != nil && !slices.Contains(f.Proto, c):
+		return false, fmt.Sprintf("the fault is not for protocol %v", c)
+	case f.Family == "tls" && !st.TLS:
+		return false, "the streamtype has no TLS"
+	case f.Only != nil && !f.Only(st):
+		return false, "the fault needs a setting that the streamtype does not have"
+	}
+	return true, ""
+}
+
+// Lookup returns the fault of that name, or nil.
+func Lookup(name string) *Fault {
+	for _, f := range All() {
+		if f.Name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// All returns the catalogue, in the order of its documentation.
+func All() []*Fault { return slices.Clone(catalogue) }
+
+// Presets are named sets of faults.
+var Presets = map[string][]*Fault{}

@@ -1,0 +1,210 @@
+package faulttest
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/secure-streams/sspolicy/faulttest/link"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+var (
+	breakParams = []Param{
+		{Name: "after", Help: "How many bytes are forwarded first.", Default: "0", Min: 0, Max: 1 << 30, Unit: "bytes"},
+		{Name: "of", Help: "Whose bytes they are.", Default: "server", Choices: []string{"server", "client"}},
+	}
+	forever = 24 * time.Hour
+)
+
+// breaks returns the functions of a fault that breaks connections.
+func breaks(kind link.Kind) func(*peer) *behavior {
+	return func(p *peer) *behavior {
+		return &behavior{link: func() link.Fault {
+			return link.Fault{Kind: kind, Reply: p.args["of"] == "server", After: p.args.int("after"), Stall: forever}
+		}}
+	}
+}
+
+// shapes returns the function of a fault that slows connections down.
+func shapes(f func(*subject) link.Fault) func(*peer) *behavior {
+	return func(p *peer) *behavior {
+		return &behavior{link: func() link.Fault { return f(p.subject) }}
+	}
+}
+
+// Faults of the network between the device and its server.
+var (
+	Refused = &Fault{
+		Name: "refused", Family: "link", Summary: "Nobody listens: connections are refused",
+		Why:       "The server is being restarted, or its port has changed. The refusal is fast, so a device without a backoff hammers the server.",
+		misbehave: func(*peer) *behavior { return &behavior{gone: true} },
+		expect:    fails,
+		Cause:     "refused",
+	}
+	BacklogFull = &Fault{
+		Name: "backlog-full", Family: "link", Summary: "The server is too busy to accept connections",
+		Why:       "After an outage all devices come back at once. Connections then take until a timeout to fail.",
+		misbehave: func(*peer) *behavior { return &behavior{full: true} },
+		expect:    fails,
+		Cause:     "no answer in time",
+	}
+	AcceptSilent = &Fault{
+		Name: "accept-silent", Family: "link", Summary: "The server accepts connections and then says nothing",
+		Why:    "A process hangs while its kernel still accepts. Only timeouts help the device.",
+		Params: []Param{{Name: "stage", Help: "After what the server falls silent: the TCP connection, or the TLS handshake if there is one.", Default: "tcp", Choices: []string{"tcp", "tls"}}},
+		misbehave: func(p *peer) *behavior {
+			silent := func(c net.Conn) { p.strike("the connection is not answered"); p.hold(c) }
+			if p.args["stage"] == "tls" {
+				return &behavior{conn: silent}
+			}
+			return &behavior{wire: silent}
+		},
+		expect: func(s *subject) expectation {
+			if s.args["stage"] == "tls" && s.Protocol == policy.ProtocolRaw {
+				return expect(s.stalls("CON"))
+			}
+			return expect(s.silent())
+		},
+	}
+	Reset = &Fault{
+		Name: "reset", Family: "link", Summary: "The connection is reset",
+		Why:       "A firewall forgets the connection, a server crashes, a phone network moves the device to another gateway.",
+		Params:    breakParams,
+		misbehave: breaks(link.Reset),
+		expect: func(s *subject) expectation {
+			if s.args.int("after") > 0 {
+				return s.anywhere(false)
+			}
+			return expect(s.broken())
+		},
+	}
+	FIN = &Fault{
+		Name: "fin", Family: "link", Summary: "The connection is closed in good order, too early",
+		Why:       "A load balancer is drained, or a server gives up on a client that it takes for idle.",
+		Params:    breakParams,
+		misbehave: breaks(link.FIN),
+		expect: func(s *subject) expectation {
+			if s.args.int("after") > 0 {
+				return s.anywhere(false)
+			}
+			return expect(s.broken())
+		},
+	}
+	BlackHole = &Fault{
+		Name: "blackhole", Family: "link", Summary: "The connection stays open and nothing arrives any more",
+		Why:       "A NAT drops its entry, or a radio link fades. TCP does not notice for minutes: the timeouts and the validity check of the policy must.",
+		Params:    breakParams,
+		misbehave: breaks(link.BlackHole),
+		expect: func(s *subject) expectation {
+			if s.args.int("after") > 0 {
+				return s.anywhere(true)
+			}
+			return expect(s.silent())
+		},
+	}
+	Latency = &Fault{
+		Name: "latency", Family: "link", Summary: "Each piece of data is late",
+		Why: "A satellite link or a congested cell. A handshake takes several round trips, so timeouts that fit an office network do not fit.",
+		Params: []Param{
+			{Name: "ms", Help: "The delay in each direction.", Default: "500", Min: 1, Max: 600_000, Unit: "ms"},
+			{Name: "jitter", Help: "The largest random addition.", Default: "0", Min: 0, Max: 600_000, Unit: "ms"},
+		},
+		misbehave: shapes(func(s *subject) link.Fault { return link.Fault{Latency: s.ms("ms"), Jitter: s.ms("jitter")} }),
+		expect: func(s *subject) expectation {
+			return s.delayed(s.ms("ms"), 10*(s.ms("ms")+s.ms("jitter"))+slack)
+		},
+	}
+	Rate = &Fault{
+		Name: "rate", Family: "link", Summary: "The link is slow",
+		Why:    "A narrow-band radio. A TLS handshake alone needs a few kilobytes.",
+		Params: []Param{{Name: "rate", Help: "The bytes per second in each direction.", Default: "2000", Min: 1, Max: 1 << 30, Unit: "bytes"}},
+		misbehave: shapes(func(s *subject) link.Fault {
+			return link.Fault{Rate: s.args.int("rate") * s.hurry}
+		}),
+		expect: func(s *subject) expectation {
+			rate := time.Duration(s.args.int("rate") * s.hurry)
+			return s.delayed(8*time.Second/rate, 16_000*time.Second/rate+slack)
+		},
+	}
+	Slice = &Fault{
+		Name: "slice", Family: "link", Summary: "Data arrives in small pieces",
+		Why: "Nothing promises that a message arrives as it was sent. Parsers that expect a whole header in one read fail rarely, and in the field.",
+		Params: []Param{
+			{Name: "bytes", Help: "The size of a piece.", Default: "100", Min: 1, Max: 65535, Unit: "bytes"},
+			{Name: "ms", Help: "The delay of each piece.", Default: "20", Min: 0, Max: 60_000, Unit: "ms"},
+		},
+		misbehave: shapes(func(s *subject) link.Fault {
+			return link.Fault{Slice: s.args.int("bytes"), Latency: s.ms("ms")}
+		}),
+		expect: func(s *subject) expectation {
+			return s.delayed(s.ms("ms"), (20+16_000/time.Duration(s.args.int("bytes")))*s.ms("ms")+slack)
+		},
+	}
+	Flap = &Fault{
+		Name: "flap", Family: "link", Summary: "The link goes down and up again",
+		Why: "A radio at the edge of its cell. The device must come back by itself, and must not give up after the first success.",
+		Params: []Param{
+			{Name: "down", Help: "How many connections in a row are reset.", Default: "2", Min: 1, Max: 1000},
+			{Name: "up", Help: "How many connections in a row are let through after that.", Default: "1", Min: 0, Max: 1000},
+		},
+		misbehave: func(p *peer) *behavior {
+			var n atomic.Int64
+			down, cycle := int64(p.args.int("down")), int64(p.args.int("down")+p.args.int("up"))
+			return &behavior{link: func() link.Fault {
+				if (n.Add(1)-1)%cycle < down {
+					return link.Fault{Kind: link.Reset}
+				}
+				return link.Fault{}
+			}}
+		},
+		expect: func(s *subject) expectation {
+			down, cycle := s.args.int("down"), s.args.int("down")+s.args.int("up")
+			return expectation{attempts: func(n int) []string {
+				if (n-1)%cycle < down {
+					return []string{s.broken()}
+				}
+				return []string{s.healthy()}
+			}}
+		},
+	}
+	SlowClose = &Fault{
+		Name: "slow-close", Family: "link", Summary: "The server ends, and the end of the connection arrives late",
+		Why:    "A middlebox keeps connections. Whatever waits for the end of a connection, instead of the end of a message, waits longer.",
+		Proto:  []policy.Protocol{policy.ProtocolH1, policy.ProtocolRaw},
+		Params: []Param{{Name: "ms", Help: "How late.", Default: "1000", Min: 1, Max: 600_000, Unit: "ms"}},
+		misbehave: func(p *peer) *behavior {
+			return &behavior{conn: p.endLate}
+		},
+		expect: func(s *subject) expectation {
+			e := expect(s.healthy() + " DIS")
+			if s.isHTTP() {
+				e = expect(s.answered(200))
+			}
+			e.atLeast = s.ms("ms")
+			return e
+		},
+	}
+)
+
+// slack is what a busy machine may add to a delay.
+const slack = 500 * time.Millisecond
+
+var linkFaults = []*Fault{Refused, BacklogFull, AcceptSilent, Reset, FIN, BlackHole, Latency, Rate, Slice, Flap, SlowClose}
+
+// endLate answers, and ends the connection later.
+func (p *peer) endLate(c net.Conn) {
+	if p.isHTTP() {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+	}
+	io.WriteString(c, payload)
+	p.strike("the end of the connection is held back")
+	p.sleep(p.ms("ms"))
+	c.Close()
+}

@@ -1,0 +1,387 @@
+package faulttest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/secure-streams/sspolicy/faulttest/link"
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A behavior is how a peer differs from a healthy one. The zero value is healthy.
+type behavior struct {
+	address string                              // nobody listens: the host and port to go to
+	gone    bool                                // nobody listens at the address of the peer
+	full    bool                                // connections are not accepted
+	link    func() link.Fault                   // of each connection
+	wire    func(net.Conn)                      // serves a connection, before TLS
+	tls     func(*tls.Config)                   // changes the TLS of the server
+	plain   bool                                // the server has no TLS
+	conn    func(net.Conn)                      // serves a connection, after TLS
+	http    func(http.Handler) http.HandlerFunc // serves requests; it gets the healthy handler
+	mqtt    *brokerFaults
+	resolve *int           // the response code of a name server; -1 means that it is silent
+	socks   func(net.Conn) // serves the connections to a SOCKS5 proxy
+}
+
+// A peer is what the stream is sent to.
+type peer struct {
+	*subject
+	options *Options
+	ca      *testcert.Authority
+	name    string // the host name of the policy, or "" if it is not constant
+	port    uint16 // of the policy
+
+	ctx     context.Context // done when the peer is closed
+	cancel  context.CancelFunc
+	strikes atomic.Int32
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	closers []func()
+	conns   map[net.Conn]bool
+}
+
+func newPeer(s *subject, o *Options) *peer {
+	p := &peer{subject: s, options: o, ca: o.authority, conns: map[net.Conn]bool{}}
+	if p.ca == nil {
+		p.ca = testcert.New("sspolicy faults")
+	}
+	if t, err := policy.ParseTarget(s.Endpoint, s.StreamType); err == nil && policy.IsHostName(t.Host) {
+		p.name, p.port = t.Host, t.Port
+	} else if ip, err := netip.ParseAddr(s.Endpoint); err == nil {
+		p.name, p.port = ip.String(), s.Port
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// strike reports that the fault acts.
+func (p *peer) strike(format string, args ...any) {
+	p.strikes.Add(1)
+	p.logf(format, args...)
+}
+
+func (p *peer) logf(format string, args ...any) {
+	if p.options.Log != nil {
+		p.options.Log(fmt.Sprintf(format, args...))
+	}
+}
+
+// onClose makes close call f.
+func (p *peer) onClose(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closers = append(p.closers, f)
+}
+
+// close ends the peer and waits for its goroutines.
+func (p *peer) close() {
+	p.cancel()
+	p.mu.Lock()
+	closers := p.closers
+	p.closers = nil
+	for c := range p.conns {
+		c.Close()
+	}
+	p.mu.Unlock()
+	for _, f := range closers {
+		f()
+	}
+	p.wg.Wait()
+}
+
+// track makes close close a connection. The caller calls untrack, which closes it too.
+func (p *peer) track(c net.Conn) (untrack func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = true
+	if p.ctx.Err() != nil {
+		c.Close()
+	}
+	return func() {
+		p.mu.Lock()
+		delete(p.conns, c)
+		p.mu.Unlock()
+		c.Close()
+	}
+}
+
+// sleep waits, and reports whether the peer is still open.
+func (p *peer) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
+// hold reads from a connection and answers nothing, until the connection or the peer
+// ends.
+func (p *peer) hold(c net.Conn) { io.Copy(io.Discard, c) }
+
+// listen listens where the options say.
+func (p *peer) listen() (*net.TCPListener, error) {
+	ln, err := net.Listen("tcp", p.options.listen())
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(func() { ln.Close() })
+	return ln.(*net.TCPListener), nil
+}
+
+// start starts a peer of that behavior and returns what leads a stream to it.
+func (p *peer) start(b *behavior) (*Target, error) {
+	t := &Target{stream: p.Name, roots: p.ca}
+	if b.resolve != nil {
+		return t, p.startResolver(t, *b.resolve)
+	}
+	if b.address != "" {
+		addr, err := netip.ParseAddrPort(b.address)
+		if err == nil {
+			t.host, t.port = addr.Addr().String(), addr.Port()
+			p.strike("the stream goes to %v", addr)
+		}
+		return t, err
+	}
+	var ln *net.TCPListener
+	var err error
+	if b.full {
+		ln, err = fullListener(p.options.listen(), p.onClose)
+		if err != nil {
+			return nil, err
+		}
+		t.at(ln.Addr())
+		p.strike("the queue of %v is full", ln.Addr())
+		return t, nil
+	}
+	if b.link != nil {
+		ln, err = localListener()
+		p.onClose(func() { ln.Close() })
+	} else {
+		ln, err = p.listen()
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case b.gone:
+		t.at(ln.Addr())
+		ln.Close()
+		p.strike("nobody listens on %v", ln.Addr())
+		return t, nil
+	case b.socks != nil:
+		t.at(ln.Addr())
+		t.proxy, t.host, t.port = ln.Addr().String(), p.name, p.port
+		p.accept(ln, b.socks)
+		return t, nil
+	case b.link != nil:
+		proxy, err := link.Listen(p.options.listen(), ln.Addr().String(), func() link.Fault {
+			f := b.link()
+			f.Strike = func(what string) { p.strike("%s", what) }
+			return f
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.onClose(proxy.Close)
+		t.host, t.port = proxy.Addr().Addr().String(), proxy.Addr().Port()
+	default:
+		t.at(ln.Addr())
+	}
+	if b.wire != nil {
+		p.accept(ln, b.wire)
+		return t, nil
+	}
+	p.serve(ln, b)
+	return t, nil
+}
+
+func localListener() (*net.TCPListener, error) {
+	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+}
+
+// accept serves connections, and closes each when its function returns.
+func (p *peer) accept(ln net.Listener, serve func(net.Conn)) {
+	p.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.logf("connection from %v", c.RemoteAddr())
+			p.wg.Go(func() {
+				defer p.track(c)()
+				serve(c)
+			})
+		}
+	})
+}
+
+// config returns the TLS configuration of a healthy server.
+func (p *peer) config() *tls.Config {
+	var protos []string
+	switch p.Protocol {
+	case policy.ProtocolH1, policy.ProtocolWS:
+		protos = []string{"http/1.1"}
+	case policy.ProtocolH2:
+		protos = []string{"h2", "http/1.1"}
+	}
+	c := p.ca.Server(protos, p.names()...)
+	if p.Protocol == policy.ProtocolMQTT || p.Protocol == policy.ProtocolRaw {
+		// Clients may offer any protocol: choose the first.
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if len(hello.SupportedProtos) == 0 {
+				return nil, nil
+			}
+			own := c.Clone()
+			own.GetConfigForClient, own.NextProtos = nil, hello.SupportedProtos[:1]
+			return own, nil
+		}
+	}
+	return c
+}
+
+// names returns the names for which the peer's certificate is valid.
+func (p *peer) names() []string {
+	names := []string{"localhost", "127.0.0.1", "::1"}
+	if host, _, err := net.SplitHostPort(p.options.listen()); err == nil && host != "" {
+		names = append(names, host)
+	}
+	if p.name != "" {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// serve serves connections by the protocol of the stream.
+func (p *peer) serve(ln net.Listener, b *behavior) {
+	var config *tls.Config
+	if p.tls && !b.plain {
+		config = p.config()
+		if b.tls != nil {
+			b.tls(config)
+		}
+	}
+	conn := b.conn
+	if conn == nil {
+		switch p.Protocol {
+		case policy.ProtocolMQTT:
+			conn = p.broker(b.mqtt)
+		case policy.ProtocolRaw:
+			conn = p.echo
+		default:
+			p.serveHTTP(ln, config, b.http)
+			return
+		}
+	}
+	p.accept(ln, func(c net.Conn) {
+		if config != nil {
+			secure := tls.Server(c, config)
+			if err := secure.HandshakeContext(p.ctx); err != nil {
+				p.logf("handshake: %v", err)
+				p.hold(c) // let the client read the alert
+				return
+			}
+			c = secure
+		}
+		conn(c)
+	})
+}
+
+// echo is the healthy server of raw streams.
+func (p *peer) echo(c net.Conn) {
+	if p.options.Upstream != "" {
+		p.forward(c)
+		return
+	}
+	io.WriteString(c, "hello")
+	io.Copy(c, c)
+}
+
+// forward forwards a connection to the upstream server.
+func (p *peer) forward(c net.Conn) {
+	up, err := p.dialUpstream(p.ctx, "tcp", p.options.Upstream)
+	if err != nil {
+		p.logf("upstream: %v", err)
+		return
+	}
+	defer p.track(up)()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.Copy(up, c)
+		closeWrite(up)
+	}()
+	io.Copy(c, up)
+	closeWrite(c)
+	<-done
+}
+
+func closeWrite(c net.Conn) {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		w.CloseWrite()
+	}
+}
+
+// dialUpstream connects to the upstream server, with the TLS of the policy.
+func (p *peer) dialUpstream(ctx context.Context, network, address string) (net.Conn, error) {
+	var d net.Dialer
+	if !p.tls {
+		return d.DialContext(ctx, network, address)
+	}
+	config := &tls.Config{ServerName: p.name}
+	if p.TrustStore != nil {
+		pool, err := rootsOf(p.TrustStore)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = pool
+	}
+	if p.Protocol == policy.ProtocolH2 {
+		config.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return (&tls.Dialer{NetDialer: &d, Config: config}).DialContext(ctx, network, address)
+}
+
+// quiet is a log that nobody reads.
+var quiet = log.New(io.Discard, "", 0)
+
+// serveHTTP runs an HTTP server.
+func (p *peer) serveHTTP(ln net.Listener, config *tls.Config, wrap func(http.Handler) http.HandlerFunc) {
+	handler := p.healthyHandler()
+	if wrap != nil {
+		handler = wrap(handler)
+	}
+	server := &http.Server{TLSConfig: config, ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.logf("%s %s from %s", r.Method, r.URL, r.RemoteAddr)
+		handler.ServeHTTP(w, r)
+	})}
+	if config == nil {
+		server.Protocols = new(http.Protocols)
+		server.Protocols.SetHTTP1(true)
+		server.Protocols.SetUnencryptedHTTP2(true)
+	} else {
+		ln = tls.NewListener(ln, config)
+	}
+	p.onClose(func() { server.Close() })
+	p.wg.Go(func() {
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			p.logf("server: %v", err)
+		}
+	})
+}

@@ -1,0 +1,441 @@
+package faulttest
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// Options are how a fault is run. The zero value is ready for use, except that Run needs
+// Transports.
+type Options struct {
+	Args Args // parameters of the fault
+
+	// Transports returns the transports of a run, whose times are divided by hurry
+	// where they are not the policy's.
+	Transports func(hurry int) []transport.Transport
+
+	// Hurry divides the times of the policy, of the program and of the fault. 0 means 1.
+	Hurry int
+
+	// ConnectTimeout is that of the program, before Hurry; 0 means the default.
+	ConnectTimeout time.Duration
+
+	// Timeout is the limit of a run; 0 means a little more than the fault can take.
+	Timeout time.Duration
+
+	// Listen is the host and port on which the peer listens; empty means a free port of
+	// the loopback. Upstream is the host and port of a real server that takes the place
+	// of the simulated one.
+	Listen   string
+	Upstream string
+
+	// Log, if not nil, gets what the peer does. It is called concurrently.
+	Log func(line string)
+
+	authority *testcert.Authority
+	healthy   bool // run a healthy peer instead, for tests of this package
+}
+
+func (o *Options) listen() string { return cmp.Or(o.Listen, "127.0.0.1:0") }
+
+func (o *Options) connectTimeout() time.Duration {
+	return cmp.Or(o.ConnectTimeout, runtime.DefaultConnectTimeout) / time.Duration(o.hurry())
+}
+
+func (o *Options) hurry() int { return max(o.Hurry, 1) }
+
+// An Event is a step of a stream: a state, by its short name, or "rx" or "tx".
+type Event struct {
+	Name  string        `json:"event"`
+	At    time.Duration `json:"at"` // since the start
+	Cause string        `json:"cause,omitempty"`
+}
+
+// A Report is the outcome of a run.
+type Report struct {
+	Fault   string        `json:"fault"`
+	Stream  string        `json:"stream"`
+	OK      bool          `json:"ok"`
+	Problem string        `json:"problem,omitempty"` // why not OK
+	Want    string        `json:"want"`
+	Got     string        `json:"got"`
+	Events  []Event       `json:"timeline"`
+	Elapsed time.Duration `json:"elapsed"`
+}
+
+// Run runs a stream of a policy against the peer of a fault, and compares its states with
+// those that the fault expects. The error is about the run itself: an unknown stream, a
+// fault that does not fit, a port in use.
+func Run(ctx context.Context, p *policy.Policy, stream string, f *Fault, o Options) (*Report, error) {
+	pr, target, err := start(p, stream, f, &o)
+	if err != nil {
+		return nil, err
+	}
+	defer pr.close()
+	r := &run{
+		matcher: matcher{pr.subject, f.expect(pr.subject)},
+		start:   time.Now(),
+		changed: make(chan struct{}, 1),
+		chain:   chain(p, pr.StreamType),
+		ca:      pr.ca,
+	}
+	report := &Report{Fault: f.Name, Stream: stream, Want: r.matcher.String()}
+	if err := r.execute(ctx, target, &o); err != nil {
+		return nil, err
+	}
+	report.Events, report.Elapsed = r.snapshot(), time.Since(r.start)
+	report.Got = strings.Join(names(report.Events), " ")
+	report.Problem = r.problem(report.Events, f, int(pr.strikes.Load()))
+	report.OK = report.Problem == ""
+	return report, ctx.Err()
+}
+
+// start starts the peer of a fault for a stream.
+func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Target, error) {
+	st := p.StreamType(stream)
+	if st == nil {
+		return nil, nil, fmt.Errorf("%w %q", policy.ErrUnknownStreamType, stream)
+	}
+	if ok, why := f.Fits(st); !ok {
+		return nil, nil, fmt.Errorf("fault %s does not fit streamtype %q: %s", f.Name, stream, why)
+	}
+	args, err := f.check(o.Args)
+	if err != nil {
+		return nil, nil, err
+	}
+	pr := newPeer(newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout()), o)
+	b := new(behavior)
+	if !o.healthy {
+		b = f.misbehave(pr)
+	}
+	target, err := pr.start(b)
+	if err != nil {
+		pr.close()
+		return nil, nil, fmt.Errorf("fault %s: %w", f.Name, err)
+	}
+	return pr, target, nil
+}
+
+// hurried returns a streamtype whose times are divided by n.
+func hurried(st *policy.StreamType, n int) *policy.StreamType {
+	if n == 1 {
+		return st
+	}
+	c := *st
+	by := time.Duration(n)
+	c.Timeout /= by
+	r := policy.Retry{}
+	if st.Retry != nil {
+		r = *st.Retry
+	}
+	r.ValidPing, r.ValidHangup = st.Validity()
+	r.ValidPing /= by
+	r.ValidHangup /= by
+	r.Backoff = slices.Clone(r.Backoff)
+	if len(r.Backoff) == 0 {
+		r.Backoff = []time.Duration{r.Delay(0, 0)}
+	}
+	for i := range r.Backoff {
+		r.Backoff[i] /= by
+	}
+	c.Retry = &r
+	if st.MQTT != nil && st.MQTT.KeepAlive > 0 {
+		m := *st.MQTT
+		m.KeepAlive = max(time.Second, (m.KeepAlive / by).Truncate(time.Second))
+		c.MQTT = &m
+	}
+	return &c
+}
+
+// chain returns the streamtypes that share the requests of st, after it.
+func chain(p *policy.Policy, st *policy.StreamType) (all []*policy.StreamType) {
+	for next := st.Rideshare; next != "" && next != st.Name && len(all) < len(p.StreamTypes); {
+		other := p.StreamType(next)
+		if other == nil {
+			break
+		}
+		all = append(all, other)
+		next = other.Rideshare
+	}
+	return all
+}
+
+// A run is a stream that is observed.
+type run struct {
+	matcher
+	start   time.Time
+	chain   []*policy.StreamType
+	ca      *testcert.Authority
+	changed chan struct{} // receives after an event
+
+	mu       sync.Mutex
+	events   []Event
+	sent     int  // messages, in this connection
+	settling bool // timeouts are those of settle
+	timeouts int  // of settle
+}
+
+// message is what streams send.
+const message = "faulttest"
+
+func (r *run) execute(ctx context.Context, target *Target, o *Options) error {
+	changed := target.settings(r.StreamType)
+	c, err := runtime.NewContext(&policy.Policy{StreamTypes: append([]*policy.StreamType{changed}, r.chain...)}, runtime.Options{
+		Transports:     o.Transports(o.hurry()),
+		ConnectTimeout: o.connectTimeout(),
+		Credentials:    placeholders{r.ca},
+		Cookies:        noCookies{},
+		Logger:         noLog{},
+		DialContext:    target.DialContext,
+		Jitter:         func() uint16 { return 0 },
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Shutdown(context.WithoutCancel(ctx))
+	h := runtime.Handlers{State: r.state, Rx: r.rx}
+	if r.Sends() {
+		h.Tx = r.tx
+	}
+	s, err := c.NewStream(r.Name, h)
+	if err != nil {
+		return err
+	}
+	if !r.NailedUp {
+		if err := r.request(s); err != nil {
+			return err
+		}
+	}
+	r.wait(ctx, s, cmp.Or(o.Timeout, r.longest()))
+	return nil
+}
+
+// request asks for an attempt, or to send.
+func (r *run) request(s *runtime.Stream) error {
+	return s.RequestTxLen(uint64(len(message) * (1 + len(r.chain))))
+}
+
+// longest returns the most time that a run can take.
+func (r *run) longest() time.Duration {
+	_, hangup := r.Validity()
+	d := 20*time.Second + hangup + r.Timeout + 4*3*time.Second + r.atLeast
+	for i := range uint16(maxAttempts) {
+		d += r.connectTimeout + max(r.Retry.Delay(i, 65535), r.retryAfter)
+	}
+	return d
+}
+
+// hush is how long a run waits for what must not come on a connection that stays open.
+const hush = 150 * time.Millisecond
+
+// wait waits until the run is decided.
+func (r *run) wait(ctx context.Context, s *runtime.Stream, limit time.Duration) {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	var settled <-chan time.Time
+	step := 0 // of settling
+	for {
+		v, _ := r.match(names(r.snapshot()))
+		switch {
+		case v == wrong || v == enough:
+			return
+		case v == complete && step == 0:
+			step = 1
+			if last := s.State(); last == runtime.StateConnected || last == runtime.StateQoSAckRemote || last == runtime.StateQoSNackRemote {
+				settled = time.After(hush)
+			} else {
+				r.settle(s)
+			}
+		case v == complete && step < 3 && r.settledTimes() >= step:
+			// An attempt that is due begins between two timeouts.
+			if step++; step == 3 {
+				return
+			}
+			r.settle(s)
+		}
+		select {
+		case <-r.changed:
+		case <-settled:
+			return
+		case <-deadline.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *run) settle(s *runtime.Stream) {
+	r.mu.Lock()
+	r.settling = true
+	r.mu.Unlock()
+	s.StartTimeout(1)
+}
+
+func (r *run) settledTimes() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.timeouts
+}
+
+func (r *run) snapshot() []Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.events)
+}
+
+// names returns the names of events that count: without payload that is sent.
+func names(events []Event) (all []string) {
+	for _, e := range events {
+		if e.Name != "tx" {
+			all = append(all, e.Name)
+		}
+	}
+	return all
+}
+
+// note records an event. Successive pieces of payload are one.
+func (r *run) note(name string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := Event{Name: name, At: time.Since(r.start)}
+	if err != nil {
+		e.Cause = strings.ReplaceAll(err.Error(), "sspolicy: ", "")
+	}
+	if n := len(r.events); n == 0 || name != "rx" && name != "tx" || r.events[n-1].Name != name {
+		r.events = append(r.events, e)
+	}
+	r.wake()
+}
+
+func (r *run) wake() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (r *run) state(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+	if state == runtime.StateDestroying || errors.Is(s.Err(), runtime.ErrClosed) {
+		return runtime.OK // by the end of the run
+	}
+	r.mu.Lock()
+	if r.settling && state == runtime.StateTimeout {
+		r.timeouts++
+		r.wake()
+		r.mu.Unlock()
+		return runtime.OK
+	}
+	r.mu.Unlock()
+	var cause error
+	switch state {
+	case runtime.StateUnreachable, runtime.StateDisconnected:
+		cause = s.Err()
+		s.CancelTimeout()
+	case runtime.StateConnecting:
+		r.mu.Lock()
+		r.sent = 0
+		r.mu.Unlock()
+	}
+	r.note(state.Short(), cause)
+	switch state {
+	case runtime.StateConnected:
+		if r.isHTTP() {
+			s.StartTimeout(0)
+		} else if r.Sends() {
+			r.request(s)
+		}
+	case runtime.StateTimeout:
+		return runtime.DisconnectMe
+	}
+	return runtime.OK
+}
+
+func (r *run) rx(_ *runtime.Stream, _ []byte, flags runtime.Flags) runtime.Result {
+	if flags&runtime.FlagPerfJSON == 0 {
+		r.note("rx", nil)
+	}
+	return runtime.OK
+}
+
+// tx sends one message of each streamtype that shares the request.
+func (r *run) tx(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	r.mu.Lock()
+	if r.sent > len(r.chain) {
+		r.mu.Unlock()
+		return 0, 0, runtime.TxDontSend
+	}
+	r.sent++
+	r.mu.Unlock()
+	r.note("tx", nil)
+	return copy(buf, message), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+}
+
+// problem says how a run differs from what its fault expects, or returns "".
+func (r *run) problem(events []Event, f *Fault, strikes int) string {
+	v, want := r.match(names(events))
+	switch {
+	case v == wrong:
+		return fmt.Sprintf("the states differ: expected %s", want)
+	case v == incomplete:
+		return fmt.Sprintf("the stream is stuck: expected %s", want)
+	}
+	if err := r.times(events); err != nil {
+		return err.Error()
+	}
+	if strikes == 0 {
+		return "the peer did not misbehave"
+	}
+	if f.Cause == "" {
+		return ""
+	}
+	last := ""
+	for _, e := range events {
+		if e.Cause == "" {
+			continue
+		}
+		if last = e.Cause; strings.Contains(last, f.Cause) {
+			return ""
+		}
+	}
+	if last == "" {
+		return "" // connections before which nothing is checked, or that are kept
+	}
+	return fmt.Sprintf("the cause is %q: expected %q", last, f.Cause)
+}
+
+// placeholders are credentials for streams whose policy requires some.
+type placeholders struct{ ca *testcert.Authority }
+
+func (placeholders) Blob(_ context.Context, b policy.Blob, index int) (string, error) {
+	return "faulttest-" + b.Name(index), nil
+}
+
+func (p placeholders) ClientCertificate(context.Context, int) (*tls.Certificate, error) {
+	return p.ca.Client(2), nil
+}
+
+// noCookies is a jar that stays empty.
+type noCookies struct{}
+
+func (noCookies) Cookies(transport.CookieScope, *url.URL) string       { return "" }
+func (noCookies) SetCookies(transport.CookieScope, *url.URL, []string) {}
+
+// noLog drops warnings: the report has what a run is about.
+type noLog struct{}
+
+func (noLog) Warn(string, ...any)  {}
+func (noLog) Error(string, ...any) {}
