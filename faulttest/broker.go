@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 )
 
 // brokerFaults are how a broker differs from a healthy one. Functions that are nil
@@ -13,7 +14,7 @@ import (
 type brokerFaults struct {
 	connack func() (code byte, send bool) // of a CONNECT
 	mute    map[byte]bool                 // types of packets that are not answered
-	drop    func() bool                   // of a connection that has been accepted
+	drop    func() bool                   // closes a connection when the stream is connected
 }
 
 // Types of packets (MQTT 3.1.1, section 2.2.1).
@@ -64,6 +65,10 @@ func (p *peer) broker(f *brokerFaults) func(net.Conn) {
 	if f == nil {
 		f = new(brokerFaults)
 	}
+	ready := byte(mqttConnect) // the packet after whose acknowledgement a stream is connected
+	if p.MQTT.Subscribe != "" {
+		ready = mqttSubscribe
+	}
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
 		for {
@@ -84,11 +89,28 @@ func (p *peer) broker(f *brokerFaults) func(net.Conn) {
 			if _, err := c.Write(reply); err != nil {
 				return
 			}
-			if kind == mqttDisconnect || kind == mqttConnect && f.drop != nil && len(reply) > 0 && f.drop() {
+			if kind == mqttDisconnect {
 				return
+			}
+			if kind != ready || len(reply) == 0 {
+				continue
+			}
+			if f.drop != nil && f.drop() {
+				return
+			}
+			if p.MQTT.Subscribe != "" && p.MQTT.Topic == "" {
+				c.Write(p.greeting())
 			}
 		}
 	}
+}
+
+// greeting returns a PUBLISH that the stream has subscribed to.
+func (p *peer) greeting() []byte {
+	topic := strings.NewReplacer("#", "x", "+", "x").Replace(p.MQTT.Subscribe)
+	topic = topic[:min(len(topic), 100)]
+	out := []byte{mqttPublish << 4, byte(2 + len(topic) + len("hello")), 0, byte(len(topic))}
+	return append(append(out, topic...), "hello"...)
 }
 
 // reply returns the answer to a packet.

@@ -134,6 +134,15 @@ func (s *subject) broken() string {
 	return unreachable
 }
 
+// reset is broken for a connection that is reset, which a client may notice before it
+// takes the connection for made.
+func (s *subject) reset() []string {
+	if s.connectsFirst() {
+		return []string{s.broken(), unreachable}
+	}
+	return []string{unreachable}
+}
+
 // silent describes an attempt whose peer says nothing from the beginning.
 func (s *subject) silent() string {
 	if s.connectsFirst() {
@@ -145,8 +154,8 @@ func (s *subject) silent() string {
 // stalls describes an attempt that reaches the given states and then hears nothing.
 func (s *subject) stalls(reached string) string {
 	_, hangup := s.Validity()
-	if s.Protocol == policy.ProtocolH1 {
-		hangup = 0 // nobody watches it
+	if s.Protocol == policy.ProtocolH1 || s.Protocol == policy.ProtocolRaw {
+		hangup = 0 // nothing watches these
 	}
 	if s.Protocol == policy.ProtocolMQTT {
 		if k := s.MQTT.KeepAlive * 3 / 2; k > 0 && (hangup == 0 || k < hangup) {

@@ -1,7 +1,6 @@
 package faulttest
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -16,8 +15,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-func transports(int) []transport.Transport {
-	return []transport.Transport{http.New(http.SigV4), mqtt.New(), raw.New(), ws.New()}
+func transports(hurry int) []transport.Transport {
+	return []transport.Transport{http.New(http.SigV4), mqtt.NewWith(mqtt.Options{ResendAfter: 3 * time.Second / time.Duration(hurry)}), raw.New(), ws.New()}
 }
 
 // streamTypes returns streamtypes of all protocols, with and without TLS, that conceal one
@@ -53,45 +52,47 @@ func streamTypes() *policy.Policy {
 	return p
 }
 
+// testHurry makes the catalogue run in seconds.
 const testHurry = 20
 
 // TestCatalogue runs each fault against each streamtype that it fits, and then a healthy
 // peer in its place, with which the check must fail.
 func TestCatalogue(t *testing.T) {
 	p := streamTypes()
-	authority := testcert.New("faults")
+	cells := Cells(p, nil, nil)
+	fits := map[string]int{}
+	for _, c := range cells {
+		fits[c.Fault.Name]++
+	}
 	for _, f := range All() {
-		t.Run(f.Name, func(t *testing.T) {
-			fits := 0
-			for _, st := range p.StreamTypes {
-				if ok, _ := f.Fits(st); !ok {
-					continue
-				}
-				fits++
-				t.Run(st.Name, func(t *testing.T) {
-					t.Parallel()
-					o := Options{Transports: transports, Hurry: testHurry, authority: authority}
-					r, err := Run(context.Background(), p, st.Name, f, o)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if !r.OK {
-						t.Errorf("%s\n%s", r.Problem, timeline(r))
-					}
-					o.healthy = true
-					if r, err = Run(context.Background(), p, st.Name, f, o); err != nil {
-						t.Fatal(err)
-					}
-					if r.OK {
-						t.Errorf("the check cannot fail\n%s", timeline(r))
-					}
-				})
-			}
-			if fits == 0 {
-				t.Error("the fault fits no streamtype")
+		if fits[f.Name] == 0 {
+			t.Errorf("fault %s fits no streamtype", f.Name)
+		}
+	}
+	o := Options{Transports: transports, Hurry: testHurry}
+	check := func(problem func(*Report) string) {
+		err := Matrix(t.Context(), p, cells, o, func(i int, r *Report, err error) {
+			name := cells[i].Fault.Name + " of " + cells[i].Stream
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else if text := problem(r); text != "" {
+				t.Errorf("%s: %s\n%s", name, text, timeline(r))
 			}
 		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	t.Logf("%d cells", len(cells))
+	check(func(r *Report) string { return r.Problem })
+	o.healthy = true
+	o.Timeout = 3 * time.Second // what is expected may never come
+	check(func(r *Report) string {
+		if r.OK {
+			return "the check cannot fail"
+		}
+		return ""
+	})
 }
 
 func timeline(r *Report) string {

@@ -55,14 +55,6 @@ func (s *subject) cut() expectation {
 	return expect(s.opens()+" rx DIS", s.opens()+" DIS")
 }
 
-// stay keeps the server from ending a response until the client has left.
-func (p *peer) stay(r *http.Request) {
-	select {
-	case <-r.Context().Done():
-	case <-p.ctx.Done():
-	}
-}
-
 // Faults of HTTP servers.
 var (
 	HTTPStatus = &Fault{

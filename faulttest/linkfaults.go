@@ -79,7 +79,7 @@ var (
 			if s.args.int("after") > 0 {
 				return s.anywhere(false)
 			}
-			return expect(s.broken())
+			return expect(s.reset()...)
 		},
 	}
 	FIN = &Fault{
@@ -165,7 +165,7 @@ var (
 			down, cycle := s.args.int("down"), s.args.int("down")+s.args.int("up")
 			return expectation{attempts: func(n int) []string {
 				if (n-1)%cycle < down {
-					return []string{s.broken()}
+					return s.reset()
 				}
 				return []string{s.healthy()}
 			}}
@@ -191,7 +191,7 @@ var (
 )
 
 // slack is what a busy machine may add to a delay.
-const slack = 500 * time.Millisecond
+const slack = time.Second
 
 var linkFaults = []*Fault{Refused, BacklogFull, AcceptSilent, Reset, FIN, BlackHole, Latency, Rate, Slice, Flap, SlowClose}
 

@@ -61,12 +61,7 @@ var (
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			return &brokerFaults{drop: func() bool { p.strike("the connection is closed"); return true }}
 		}),
-		expect: func(s *subject) expectation {
-			if subscribes(s.StreamType) {
-				return expect(unreachable, "CON DIS")
-			}
-			return expect("CON DIS")
-		},
+		expect: closes,
 	}
 	MQTTSessionLost = &Fault{
 		Name: "mqtt-session-lost", Family: "mqtt", Summary: "The broker closes the first connection and forgets the session", Proto: onlyMQTT,
@@ -82,13 +77,9 @@ var (
 			}}
 		}),
 		expect: func(s *subject) expectation {
-			first := always("CON DIS")
-			if subscribes(s.StreamType) {
-				first = always(unreachable, "CON DIS")
-			}
 			return expectation{attempts: func(n int) []string {
 				if n == 1 {
-					return first(n)
+					return []string{"CON DIS"}
 				}
 				return []string{s.healthy()}
 			}}
@@ -114,8 +105,6 @@ var (
 		expect: func(s *subject) expectation {
 			return expectation{attempts: func(n int) []string {
 				switch {
-				case n == 6 && subscribes(s.StreamType):
-					return []string{"CON DIS", unreachable}
 				case n == 6:
 					return []string{"CON DIS"}
 				case n < 12:

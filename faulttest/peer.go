@@ -35,6 +35,9 @@ type behavior struct {
 	socks   func(net.Conn) // serves the connections to a SOCKS5 proxy
 }
 
+// authorityName is the subject of the throw-away authority.
+const authorityName = "sspolicy faults"
+
 // A peer is what the stream is sent to.
 type peer struct {
 	*subject
@@ -56,7 +59,7 @@ type peer struct {
 func newPeer(s *subject, o *Options) *peer {
 	p := &peer{subject: s, options: o, ca: o.authority, conns: map[net.Conn]bool{}}
 	if p.ca == nil {
-		p.ca = testcert.New("sspolicy faults")
+		p.ca = testcert.New(authorityName)
 	}
 	if t, err := policy.ParseTarget(s.Endpoint, s.StreamType); err == nil && policy.IsHostName(t.Host) {
 		p.name, p.port = t.Host, t.Port

@@ -297,10 +297,11 @@ func (r *run) snapshot() []Event {
 	return slices.Clone(r.events)
 }
 
-// names returns the names of events that count: without payload that is sent.
+// names returns the names of events that count: without payload that is sent, and with
+// successive pieces that are received as one.
 func names(events []Event) (all []string) {
 	for _, e := range events {
-		if e.Name != "tx" {
+		if e.Name != "tx" && (e.Name != "rx" || len(all) == 0 || all[len(all)-1] != "rx") {
 			all = append(all, e.Name)
 		}
 	}

@@ -182,7 +182,7 @@ func (c *conn) resumeLocked(present bool) {
 	now := time.Now()
 	for _, m := range c.sess.pending(func(*outMsg) bool { return true }) {
 		c.w.post(m.appendAgain)
-		m.complete, m.tries, m.due = true, 0, now.Add(resendAfter)
+		m.complete, m.tries, m.due = true, 0, now.Add(c.hub.t.resendAfter)
 	}
 	c.armResendLocked()
 }

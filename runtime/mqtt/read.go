@@ -217,7 +217,7 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 	case kind == typePubrec && m.qos == 2:
 		c.settleLocked(m, false)
 		c.sess.forget(m)
-		m.released, m.tries, m.due = true, 0, time.Now().Add(resendAfter)
+		m.released, m.tries, m.due = true, 0, time.Now().Add(c.hub.t.resendAfter)
 		c.armResendLocked()
 		c.postAck(typePubrel, id)
 	case kind == typePubcomp && m.qos == 2:

@@ -249,7 +249,7 @@ func (st *stream) complete(m *outMsg) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err == nil {
-		m.complete, m.due = true, time.Now().Add(resendAfter)
+		m.complete, m.due = true, time.Now().Add(c.hub.t.resendAfter)
 		c.armResendLocked()
 	}
 }

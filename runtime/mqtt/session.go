@@ -159,7 +159,7 @@ func (c *conn) settleLocked(m *outMsg, failed bool) {
 func (c *conn) armResendLocked() {
 	if !c.resendArmed && c.err == nil {
 		c.resendArmed = true
-		c.resend.Reset(resendAfter)
+		c.resend.Reset(c.hub.t.resendAfter)
 	}
 }
 
@@ -189,7 +189,7 @@ func (c *conn) resendDue() {
 			continue
 		default:
 			m.tries++
-			m.due = now.Add(resendAfter)
+			m.due = now.Add(c.hub.t.resendAfter)
 			c.w.post(m.appendAgain)
 		}
 		schedule(m)

@@ -19,7 +19,9 @@
 package mqtt
 
 import (
+	"cmp"
 	"sync"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -28,14 +30,28 @@ import (
 // (lib/secure-streams/protocols/ss-mqtt.c). Servers without ALPN ignore it.
 const alpn = "x-amzn-mqtt-ca"
 
+// Options are the settings of a transport.
+type Options struct {
+	// ResendAfter is how long a message may stay without an acknowledgement before it
+	// is sent again. It is given up after four times as long. 0 means 3 s, as in lws.
+	ResendAfter time.Duration
+}
+
 // Transport is a [transport.Transport] for mqtt. Any number of contexts may use it.
 type Transport struct {
+	resendAfter time.Duration
+
 	mu   sync.Mutex
 	hubs map[hubKey]*hub
 }
 
 // New returns a transport.
-func New() *Transport { return &Transport{hubs: make(map[hubKey]*hub)} }
+func New() *Transport { return NewWith(Options{}) }
+
+// NewWith returns a transport with options.
+func NewWith(o Options) *Transport {
+	return &Transport{resendAfter: cmp.Or(o.ResendAfter, resendAfter), hubs: make(map[hubKey]*hub)}
+}
 
 // Protocols returns mqtt.
 func (t *Transport) Protocols() []policy.Protocol {
