@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/faulttest/link"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -24,20 +25,20 @@ func TestTelemetry(t *testing.T) {
 	var got ledger
 	server := got.serve(t, own)["h1"]
 	var n atomic.Int64
-	proxy := newFaultProxy(broker.String(), func() fault {
+	proxy := newProxy(broker.String(), func() link.Fault {
 		switch n.Add(1) % 3 {
 		case 1:
-			return fault{kind: reset, after: 900}
+			return link.Fault{Kind: link.Reset, After: 900}
 		case 2:
-			return fault{kind: blackHole, after: 700, stall: 500 * time.Millisecond}
+			return link.Fault{Kind: link.BlackHole, After: 700, Stall: 500 * time.Millisecond}
 		}
-		return fault{kind: reset, reply: true, after: 300}
+		return link.Fault{Kind: link.Reset, Reply: true, After: 300}
 	})
-	t.Cleanup(proxy.close)
+	t.Cleanup(proxy.Close)
 	qos1 := func(st *policy.StreamType) {
 		st.Protocol, st.HTTP, st.MQTT = policy.ProtocolMQTT, nil, &policy.MQTT{Topic: "telemetry", QoS: 1, CleanStart: true}
 	}
-	mqtt, report, sub := streamType(proxy.addr(), qos1), streamType(server), streamType(broker, qos1)
+	mqtt, report, sub := streamType(proxy.Addr(), qos1), streamType(server), streamType(broker, qos1)
 	mqtt.Name, report.Name, sub.Name = "mqtt", "report", "sub"
 	report.HTTP.Method = "POST"
 	sub.MQTT.Topic, sub.MQTT.Subscribe = "", "telemetry"
