@@ -43,6 +43,7 @@ type expectation struct {
 	attempts   func(n int) []string // the alternatives of the n-th attempt, from 1
 	retryAfter time.Duration        // the least wait before a retry
 	atLeast    time.Duration        // the least time of the first attempt
+	lasts      time.Duration        // how long a connection that is lost has lasted at least
 }
 
 // expect returns an expectation with the same alternatives for each attempt.
@@ -151,8 +152,22 @@ func (s *subject) silent() string {
 	return unreachable
 }
 
-// stalls describes an attempt that reaches the given states and then hears nothing.
-func (s *subject) stalls(reached string) string {
+// silence expects silent of each attempt.
+func (s *subject) silence() expectation {
+	e := expect(s.silent())
+	e.lasts = s.hangup()
+	return e
+}
+
+// stalled expects stalls of each attempt.
+func (s *subject) stalled(reached string) expectation {
+	e := expect(s.stalls(reached))
+	e.lasts = s.hangup()
+	return e
+}
+
+// hangup returns how long a silent connection lasts; 0 means without end.
+func (s *subject) hangup() time.Duration {
 	_, hangup := s.Validity()
 	if s.Protocol == policy.ProtocolH1 || s.Protocol == policy.ProtocolRaw {
 		hangup = 0 // nothing watches these
@@ -162,6 +177,12 @@ func (s *subject) stalls(reached string) string {
 			hangup = k
 		}
 	}
+	return hangup
+}
+
+// stalls describes an attempt that reaches the given states and then hears nothing.
+func (s *subject) stalls(reached string) string {
+	hangup := s.hangup()
 	switch limit := s.Timeout; {
 	case s.isHTTP() && limit > 0 && (hangup == 0 || limit < hangup):
 		return reached + " TMO DIS"
@@ -241,7 +262,10 @@ func (m *matcher) next(attempt string, before uint16) (events []string, again bo
 		m.Opportunistic, strings.Contains(attempt, "TMO"): // the run gave it up
 		return nil, false, 0
 	}
-	if tries = 1; m.Retry.Conceals(tries) {
+	if m.lasts >= m.Retry.Steady() {
+		tries = 0 // it ended the series of failures
+	}
+	if tries++; m.Retry.Conceals(tries) {
 		return retry, true, tries
 	}
 	return []string{"UNR", "ARF"}, false, tries
@@ -341,7 +365,7 @@ func (m *matcher) String() string {
 // first attempt took as long as the fault makes it.
 func (m *matcher) times(events []Event) error {
 	tries := uint16(0)
-	var last *Event
+	var last, connected *Event
 	if n := len(m.begin()); m.atLeast > 0 && len(events) > n {
 		end := n
 		for end+1 < len(events) && !slices.Contains([]string{"UNR", "DIS", "ACK"}, events[end].Name) {
@@ -355,9 +379,12 @@ func (m *matcher) times(events []Event) error {
 		e := &events[i]
 		switch e.Name {
 		case "CON":
-			tries = 0
+			connected = e
 		case "UNR", "DIS":
-			last = e
+			if connected != nil && e.At-connected.At >= m.Retry.Steady() {
+				tries = 0
+			}
+			last, connected = e, nil
 		case "POL":
 			if last == nil {
 				continue

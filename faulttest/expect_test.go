@@ -19,7 +19,7 @@ func TestWant(t *testing.T) {
 		{Refused, "h1-once", nil, "CRE POL CNG UNR ARF"},
 		{Refused, "ws", nil, "CRE CNG UNR (wait) POL CNG UNR ARF"},
 		{Reset, "mqtt-pub", nil, "CRE POL CNG UNR (wait) POL CNG UNR ARF"},
-		{FIN, "raw", nil, "CRE POL CNG CON DIS (wait) POL CNG CON DIS (wait) POL CNG CON DIS (wait) …"},
+		{FIN, "raw", nil, "CRE POL CNG CON DIS (wait) POL CNG CON DIS UNR ARF"},
 		{FIN, "raw-once", nil, "CRE POL CNG CON DIS"},
 		{HTTPStatus, "h1", nil, "CRE POL CNG USER_1500 CON rx NAK DIS"},
 		{HTTPStatus, "h2", Args{"status": "404"}, "CRE POL CNG CON rx NAK DIS"},

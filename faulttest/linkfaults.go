@@ -65,9 +65,9 @@ var (
 		},
 		expect: func(s *subject) expectation {
 			if s.args["stage"] == "tls" && s.Protocol == policy.ProtocolRaw {
-				return expect(s.stalls("CON"))
+				return s.stalled("CON")
 			}
-			return expect(s.silent())
+			return s.silence()
 		},
 	}
 	Reset = &Fault{
@@ -103,7 +103,7 @@ var (
 			if s.args.int("after") > 0 {
 				return s.anywhere(true)
 			}
-			return expect(s.silent())
+			return s.silence()
 		},
 	}
 	Latency = &Fault{
@@ -156,7 +156,7 @@ var (
 			down, cycle := int64(p.args.int("down")), int64(p.args.int("down")+p.args.int("up"))
 			return &behavior{link: func() link.Fault {
 				if (n.Add(1)-1)%cycle < down {
-					return link.Fault{Kind: link.Reset}
+					return link.Fault{Kind: link.Reset, Reply: true, After: 1}
 				}
 				return link.Fault{}
 			}}
@@ -165,7 +165,10 @@ var (
 			down, cycle := s.args.int("down"), s.args.int("down")+s.args.int("up")
 			return expectation{attempts: func(n int) []string {
 				if (n-1)%cycle < down {
-					return s.reset()
+					if s.connectsFirst() {
+						return []string{"CON DIS", "CON rx DIS", unreachable}
+					}
+					return []string{unreachable}
 				}
 				return []string{s.healthy()}
 			}}

@@ -87,16 +87,16 @@ var (
 		misbehave: upgrades("", func(p *peer, _ net.Conn) {
 			p.strike("the server is mute from now on")
 		}),
-		expect: func(s *subject) expectation { return expect(s.stalls("CON")) },
+		expect: func(s *subject) expectation { return s.stalled("CON") },
 	}
 	WSBadUTF8 = &Fault{
 		Name: "ws-bad-utf8", Family: "ws", Summary: "The server sends a text message that is not UTF-8", Proto: onlyWS,
-		Why: "A server sends binary data as text. RFC 6455, section 8.1, wants the client to end the connection; this runtime, as lws by default, delivers the bytes and leaves the check to the program.",
+		Why: "A server sends binary data as text. A client must end the connection with 1007 (RFC 6455, section 8.1).",
 		misbehave: upgrades("", func(p *peer, c net.Conn) {
 			p.strike("text that is not UTF-8")
 			io.WriteString(c, "\x81\x03\xff\xfe\xfd")
 		}),
-		expect: func(*subject) expectation { return expect("CON rx") },
+		expect: closes,
 	}
 )
 
