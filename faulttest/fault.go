@@ -52,6 +52,13 @@ type Param struct {
 // Args are the values of parameters by name. Missing ones have their default.
 type Args map[string]string
 
+// Check returns an error if args has a parameter that the fault does not have, or a value
+// out of range.
+func (f *Fault) Check(args Args) error {
+	_, err := f.check(args)
+	return err
+}
+
 // check returns the values of all parameters of a fault.
 func (f *Fault) check(given Args) (Args, error) {
 	args := Args{}
@@ -122,5 +129,19 @@ func Lookup(name string) *Fault {
 // All returns the catalogue, in the order of its documentation.
 func All() []*Fault { return slices.Clone(catalogue) }
 
-// Presets are named sets of faults.
-var Presets = map[string][]*Fault{}
+// A Preset is a named set of faults.
+type Preset struct {
+	Name    string
+	Summary string
+	Faults  []*Fault
+}
+
+// Presets are the sets of faults that others have made known.
+var Presets = []Preset{
+	{"badssl", "The bad certificates and versions of badssl.com", []*Fault{
+		TLSExpired, TLSWrongHost, TLSSelfSigned, TLSUntrusted, TLSRevoked, TLSNoSAN, TLSIncompleteChain, TLSManyNames, TLSOldVersion,
+		TLSWeakKey, TLSClientCertRequired, TLSPlainPort,
+	}},
+	{"device-advisor", "The connection tests of AWS IoT Device Advisor", []*Fault{AWSConnectBackoff, MQTTNoConnack, MQTTNoPuback, TLSExpired, TLSWrongHost}},
+	{"toxiproxy", "The toxics of Toxiproxy", []*Fault{Latency, Refused, Rate, SlowClose, BlackHole, Reset, Slice, FIN}},
+}

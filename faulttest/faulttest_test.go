@@ -53,7 +53,7 @@ func streamTypes() *policy.Policy {
 }
 
 // testHurry makes the catalogue run in seconds.
-const testHurry = 20
+const testHurry = 6
 
 // TestCatalogue runs each fault against each streamtype that it fits, and then a healthy
 // peer in its place, with which the check must fail.

@@ -84,6 +84,9 @@ func (p *peer) refuseSOCKS(c net.Conn, reply byte) {
 	p.hold(c)
 }
 
+// unknownHost is a name that no name server knows (RFC 2606).
+const unknownHost = "faulttest.invalid"
+
 // startResolver starts a name server that answers each query with a code, or not at all
 // if it is negative, and makes the target resolve names there.
 func (p *peer) startResolver(t *Target, code int) error {
@@ -96,15 +99,7 @@ func (p *peer) startResolver(t *Target, code int) error {
 	d := &net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "udp", pc.LocalAddr().String())
 	}}}
-	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		_, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		// An address in the policy would need no name server; the root dot keeps the
-		// resolver from trying other names.
-		return d.DialContext(ctx, network, net.JoinHostPort("faulttest.invalid.", port))
-	}
+	t.host, t.port, t.DialContext = unknownHost, p.port, d.DialContext
 	p.logf("name server on %v", pc.LocalAddr())
 	return nil
 }

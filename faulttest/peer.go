@@ -1,6 +1,7 @@
 package faulttest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -57,10 +58,10 @@ type peer struct {
 }
 
 func newPeer(s *subject, o *Options) *peer {
-	p := &peer{subject: s, options: o, ca: o.authority, conns: map[net.Conn]bool{}}
-	if p.ca == nil {
-		p.ca = testcert.New(authorityName)
+	if o.Authority == nil {
+		o.Authority = NewAuthority()
 	}
+	p := &peer{subject: s, options: o, ca: o.Authority.authority, conns: map[net.Conn]bool{}}
 	if t, err := policy.ParseTarget(s.Endpoint, s.StreamType); err == nil && policy.IsHostName(t.Host) {
 		p.name, p.port = t.Host, t.Port
 	} else if ip, err := netip.ParseAddr(s.Endpoint); err == nil {
@@ -189,7 +190,7 @@ func (p *peer) start(b *behavior) (*Target, error) {
 		return t, nil
 	case b.socks != nil:
 		t.at(ln.Addr())
-		t.proxy, t.host, t.port = ln.Addr().String(), p.name, p.port
+		t.proxy, t.host, t.port = ln.Addr().String(), cmp.Or(p.name, unknownHost), p.port
 		p.accept(ln, b.socks)
 		return t, nil
 	case b.link != nil:

@@ -27,7 +27,8 @@ type Options struct {
 	// where they are not the policy's.
 	Transports func(hurry int) []transport.Transport
 
-	// Hurry divides the times of the policy, of the program and of the fault. 0 means 1.
+	// Hurry divides the times of the policy, of the program and of the fault, but not
+	// timeouts to less than a second, which a busy machine would miss. 0 means 1.
 	Hurry int
 
 	// ConnectTimeout is that of the program, before Hurry; 0 means the default.
@@ -45,35 +46,42 @@ type Options struct {
 	// Log, if not nil, gets what the peer does. It is called concurrently.
 	Log func(line string)
 
-	authority *testcert.Authority
-	healthy   bool // run a healthy peer instead, for tests of this package
+	// Authority certifies the peer; nil means a new one.
+	Authority *Authority
+
+	// Plain makes the peer of a streamtype with TLS do without, for devices whose policy
+	// cannot trust the Authority. It does not count for faults of TLS.
+	Plain bool
+
+	healthy bool // run a healthy peer instead, for tests of this package
 }
 
 func (o *Options) listen() string { return cmp.Or(o.Listen, "127.0.0.1:0") }
 
 func (o *Options) connectTimeout() time.Duration {
-	return cmp.Or(o.ConnectTimeout, runtime.DefaultConnectTimeout) / time.Duration(o.hurry())
+	return shorten(cmp.Or(o.ConnectTimeout, runtime.DefaultConnectTimeout), o.hurry())
 }
 
 func (o *Options) hurry() int { return max(o.Hurry, 1) }
 
 // An Event is a step of a stream: a state, by its short name, or "rx" or "tx".
 type Event struct {
-	Name  string        `json:"event"`
-	At    time.Duration `json:"at"` // since the start
-	Cause string        `json:"cause,omitempty"`
+	Name  string
+	At    time.Duration // since the start
+	Cause string        // of UNR and DIS
 }
 
 // A Report is the outcome of a run.
 type Report struct {
-	Fault   string        `json:"fault"`
-	Stream  string        `json:"stream"`
-	OK      bool          `json:"ok"`
-	Problem string        `json:"problem,omitempty"` // why not OK
-	Want    string        `json:"want"`
-	Got     string        `json:"got"`
-	Events  []Event       `json:"timeline"`
-	Elapsed time.Duration `json:"elapsed"`
+	Fault   string
+	Stream  string
+	OK      bool
+	Problem string // why not OK
+	Want    string // in the notation of docs/runtime.md
+	Got     string
+	Events  []Event
+	Start   time.Time
+	Elapsed time.Duration
 }
 
 // Run runs a stream of a policy against the peer of a fault, and compares its states with
@@ -92,7 +100,7 @@ func Run(ctx context.Context, p *policy.Policy, stream string, f *Fault, o Optio
 		chain:   chain(p, pr.StreamType),
 		ca:      pr.ca,
 	}
-	report := &Report{Fault: f.Name, Stream: stream, Want: r.matcher.String()}
+	report := &Report{Fault: f.Name, Stream: stream, Want: r.matcher.String(), Start: r.start}
 	if err := r.execute(ctx, target, &o); err != nil {
 		return nil, err
 	}
@@ -116,7 +124,9 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	if err != nil {
 		return nil, nil, err
 	}
-	pr := newPeer(newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout()), o)
+	s := newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout())
+	s.tls = s.tls && !(o.Plain && f.Family != "tls")
+	pr := newPeer(s, o)
 	b := new(behavior)
 	if !o.healthy {
 		b = f.misbehave(pr)
@@ -129,6 +139,12 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	return pr, target, nil
 }
 
+// shortest is the least to which a hurry shortens a timeout.
+const shortest = time.Second
+
+// shorten divides a timeout by n.
+func shorten(d time.Duration, n int) time.Duration { return max(d/time.Duration(n), min(d, shortest)) }
+
 // hurried returns a streamtype whose times are divided by n.
 func hurried(st *policy.StreamType, n int) *policy.StreamType {
 	if n == 1 {
@@ -136,14 +152,14 @@ func hurried(st *policy.StreamType, n int) *policy.StreamType {
 	}
 	c := *st
 	by := time.Duration(n)
-	c.Timeout /= by
+	c.Timeout = shorten(c.Timeout, n)
 	r := policy.Retry{}
 	if st.Retry != nil {
 		r = *st.Retry
 	}
 	r.ValidPing, r.ValidHangup = st.Validity()
-	r.ValidPing /= by
-	r.ValidHangup /= by
+	r.ValidHangup = shorten(r.ValidHangup, n)
+	r.ValidPing = min(shorten(r.ValidPing, n), r.ValidHangup*3/4)
 	r.Backoff = slices.Clone(r.Backoff)
 	if len(r.Backoff) == 0 {
 		r.Backoff = []time.Duration{r.Delay(0, 0)}

@@ -74,6 +74,11 @@ func (d *Peer) Close() { d.peer.close() }
 // Address returns the host and port to which the stream is led.
 func (d *Peer) Address() string { return d.address() }
 
+// LWSFragment returns an overlay for lws's own overlay call, for the same stream.
+func (d *Peer) LWSFragment(p *policy.Policy) ([]byte, error) {
+	return d.Target.lwsFragment(p, !d.peer.tls)
+}
+
 // Strikes returns how often the fault has acted.
 func (d *Peer) Strikes() int { return int(d.peer.strikes.Load()) }
 

@@ -51,6 +51,21 @@ func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert.Raw})
 }
 
+// KeyPEM returns the certificate of the authority and its key, for Parse.
+func (a *Authority) KeyPEM() []byte {
+	key := must(x509.MarshalPKCS8PrivateKey(a.key))
+	return append(a.PEM(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+}
+
+// Parse returns the authority that KeyPEM has encoded.
+func Parse(text []byte) (*Authority, error) {
+	pair, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{pair.Leaf.Subject.CommonName, pair.Leaf, pair.PrivateKey.(crypto.Signer)}, nil
+}
+
 // Pool returns a pool that contains only the authority.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()

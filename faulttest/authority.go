@@ -1,0 +1,44 @@
+package faulttest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+)
+
+// An Authority certifies the peers of faults. Its key protects nothing: who trusts it must
+// be a test.
+type Authority struct{ authority *testcert.Authority }
+
+// NewAuthority returns an authority that nobody else has.
+func NewAuthority() *Authority { return &Authority{testcert.New(authorityName)} }
+
+// OpenAuthority returns the authority that a file holds, so that a fragment that was made
+// once fits peers that are started later. It makes the file if there is none; "" means a
+// file in the user's cache.
+func OpenAuthority(file string) (*Authority, error) {
+	if file == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return nil, err
+		}
+		file = filepath.Join(dir, "sspolicy", "fault-authority.pem")
+	}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		a := NewAuthority()
+		return a, errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, a.authority.KeyPEM(), 0o600))
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, err := testcert.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &Authority{a}, nil
+}
