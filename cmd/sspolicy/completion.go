@@ -43,7 +43,7 @@ func (p *program) complete(app *kong.Application, words []string) error {
 		formats = append(formats, string(f))
 	}
 	return clidoc.Complete(p.stdout, app, clidoc.Values{
-		"names": list(explain.Names()), "groups": list(rules.Groups()), "versions": list(versions), "formats": list(formats),
+		"names": list(explain.Names()), "faults": list(faultNames()), "groups": list(rules.Groups()), "versions": list(versions), "formats": list(formats),
 		"streamtypes": p.streamTypeNames,
 	}, words)
 }

@@ -26,7 +26,7 @@ func TestDocs(t *testing.T) {
 	}
 	commands := 0
 	for _, page := range []struct{ name, dir string }{
-		{"README.md", dir}, {"docs/guide.md", fixtures}, {"docs/cli.md", fixtures}, {"docs/formats.md", fixtures}, {"docs/lint.md", fixtures},
+		{"README.md", dir}, {"docs/guide.md", fixtures}, {"docs/cli.md", fixtures}, {"docs/formats.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures},
 	} {
 		t.Chdir(page.dir)
 		path := filepath.Join(root, filepath.FromSlash(page.name))
@@ -105,7 +105,7 @@ func executeIndented(t *testing.T, name, command string) bool {
 			t.Fatal(err)
 		}
 		return true
-	case !strings.HasPrefix(command, "sspolicy ") || args[1] == "run" || strings.ContainsAny(command, `'"|<>&;*`) || strings.ToUpper(args[len(args)-1]) == args[len(args)-1]:
+	case !strings.HasPrefix(command, "sspolicy ") || args[1] == "run" || strings.HasPrefix(command, "sspolicy fault serve") || strings.ContainsAny(command, `'"|<>&;*`) || strings.ToUpper(args[len(args)-1]) == args[len(args)-1]:
 		return false
 	}
 	var b bytes.Buffer

@@ -43,7 +43,7 @@ var exitCodes = []struct {
 	{exitFindings, "findings: the policy or a fragment has mistakes"},
 	{exitUsage, "usage: the command line or the configuration is wrong"},
 	{exitFailed, "failure: an unreadable file, or a key that is not supported"},
-	{exitStream, "the stream failed (run)"},
+	{exitStream, "the stream failed (run), or did not do what was expected (fault)"},
 }
 
 // An exitError ends the program with a code. Without an error inside, everything
@@ -81,6 +81,7 @@ type cli struct {
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
 	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`
+	Fault      faultCmd      `cmd:"" help:"Run streams against the ways in which networks and servers fail."`
 	Demo       demoCmd       `cmd:"" help:"Run the tour: one policy, from lint to a program."`
 	Version    versionCmd    `cmd:"" help:"Print the version of sspolicy."`
 

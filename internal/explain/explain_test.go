@@ -30,7 +30,7 @@ func TestExplain(t *testing.T) {
 // TestGenerated checks that the generated files are current.
 func TestGenerated(t *testing.T) {
 	dir := t.TempDir()
-	for _, sub := range []string{"internal/explain", "runtime/policy", "docs/rules"} {
+	for _, sub := range []string{"internal/explain", "runtime/policy", "docs/rules", "docs/faults"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -60,11 +60,13 @@ func TestGenerated(t *testing.T) {
 	}
 	compare("internal/explain/states.txt")
 	compare("docs/keys.md")
-	want, _ := filepath.Glob(filepath.Join(dir, "docs/rules/*.md"))
-	for _, f := range want {
-		compare("docs/rules/" + filepath.Base(f))
-	}
-	if got, _ := filepath.Glob("../../docs/rules/*.md"); len(got) != len(want) {
-		t.Errorf("docs/rules has %d pages, want %d", len(got), len(want))
+	for _, folder := range []string{"docs/rules", "docs/faults"} {
+		want, _ := filepath.Glob(filepath.Join(dir, folder, "*.md"))
+		for _, f := range want {
+			compare(folder + "/" + filepath.Base(f))
+		}
+		if got, _ := filepath.Glob("../../" + folder + "/*.md"); len(got) != len(want) {
+			t.Errorf("%s has %d pages, want %d", folder, len(got), len(want))
+		}
 	}
 }

@@ -33,7 +33,8 @@ type junitCase struct {
 	XMLName   xml.Name      `xml:"testcase"`
 	Name      string        `xml:"name,attr"`
 	ClassName string        `xml:"classname,attr"`
-	File      string        `xml:"file,attr"`
+	File      string        `xml:"file,attr,omitempty"`
+	Time      string        `xml:"time,attr,omitempty"` // in seconds
 	Line      int           `xml:"line,attr,omitempty"`
 	Failure   *junitFailure `xml:"failure"`
 	Output    string        `xml:"system-out,omitempty"`
@@ -60,20 +61,61 @@ func writeJUnit(w io.Writer, r *Report) error {
 		if len(s.Cases) == 0 {
 			s.Cases = append(s.Cases, junitCase{Name: "no findings", ClassName: s.Name, File: s.Name})
 		}
+	}
+	return report.write(w)
+}
+
+// write writes the report and its totals.
+func (r *junitReport) write(w io.Writer) error {
+	for _, s := range r.Suites {
 		s.Tests = len(s.Cases)
-		report.Tests += s.Tests
-		report.Failures += s.Failures
+		r.Tests += s.Tests
+		r.Failures += s.Failures
 	}
 	if _, err := io.WriteString(w, xml.Header); err != nil {
 		return err
 	}
 	e := xml.NewEncoder(w)
 	e.Indent("", "  ")
-	if err := e.Encode(report); err != nil {
+	if err := e.Encode(r); err != nil {
 		return err
 	}
 	_, err := io.WriteString(w, "\n")
 	return err
+}
+
+// A Suite is a testsuite of JUnit.
+type Suite struct {
+	Name  string
+	Cases []Case
+}
+
+// A Case is a testcase of JUnit.
+type Case struct {
+	Name, Class string
+	Failure     string // "" means that it passed
+	Output      string
+	Seconds     float64
+}
+
+// WriteJUnit writes test suites as JUnit XML.
+func WriteJUnit(w io.Writer, suites []Suite) error {
+	report := junitReport{Name: "sspolicy"}
+	for _, s := range suites {
+		out := &junitSuite{Name: clean(s.Name)}
+		for _, c := range s.Cases {
+			k := junitCase{Name: clean(c.Name), ClassName: clean(c.Class), Time: fmt.Sprintf("%.3f", c.Seconds)}
+			if c.Failure != "" {
+				out.Failures++
+				k.Failure = &junitFailure{clean(c.Failure), "failure", clean(c.Output)}
+			} else {
+				k.Output = clean(c.Output)
+			}
+			out.Cases = append(out.Cases, k)
+		}
+		report.Suites = append(report.Suites, out)
+	}
+	return report.write(w)
 }
 
 func (s *junitSuite) add(d schema.Diagnostic, failed bool) {

@@ -1,4 +1,4 @@
-// Command gen writes the pages of rules and keys in docs, and the descriptions of
+// Command gen writes the pages of rules, keys and faults in docs, and the descriptions of
 // states in package explain. It runs in the folder of that package.
 package main
 
@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/secure-streams/sspolicy/faulttest"
 	"github.com/secure-streams/sspolicy/internal/explain"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -33,7 +34,11 @@ func main() {
 	for _, r := range rules.All() {
 		files["../../docs/rules/"+r.Name+".md"] = explain.Rule(r)
 	}
-	old, err := filepath.Glob("../../docs/rules/*.md")
+	files["../../docs/faults/README.md"] = explain.FaultIndex()
+	for _, f := range faulttest.All() {
+		files["../../docs/faults/"+f.Name+".md"] = explain.Fault(f)
+	}
+	old, err := filepath.Glob("../../docs/[rf]*/*.md") // rules, faults
 	if err != nil {
 		log.Fatal(err)
 	}
