@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// canFill reports whether fullListener works on this system.
+const canFill = true
+
 // fullListener returns a listening socket whose queue is full.
 func fullListener(address string, onClose func(func())) (*net.TCPListener, error) {
 	addr, err := net.ResolveTCPAddr("tcp", address)

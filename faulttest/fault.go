@@ -23,6 +23,9 @@ type Fault struct {
 	// network.
 	Proto []policy.Protocol
 
+	// H3 reports whether the fault is for h3 too, whose connections are not TCP.
+	H3 bool
+
 	// Only reports whether the fault is for a streamtype of these protocols. Nil
 	// means that it is.
 	Only func(*policy.StreamType) bool
@@ -106,9 +109,9 @@ func (f *Fault) Fits(st *policy.StreamType) (ok bool, why string) {
 		return false, fmt.Sprintf("a %v stream uses no network", c)
 	case strings.HasPrefix(st.Endpoint, "+"):
 		return false, "a unix socket is not a network"
-	case f.Proto == nil && c == policy.ProtocolH3 || f.Proto != nil && !slices.Contains(f.Proto, c):
+	case c == policy.ProtocolH3 && !f.H3, c != policy.ProtocolH3 && f.Proto != nil && !slices.Contains(f.Proto, c):
 		return false, fmt.Sprintf("the fault is not for protocol %v", c)
-	case f.Family == "tls" && !st.TLS:
+	case f.Family == "tls" && !usesTLS(st), c == policy.ProtocolH3 && !st.TLS:
 		return false, "the streamtype has no TLS"
 	case f.Only != nil && !f.Only(st):
 		return false, "the fault needs a setting that the streamtype does not have"

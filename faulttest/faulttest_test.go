@@ -2,11 +2,14 @@ package faulttest
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/leaktest"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime/h3"
 	"github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -16,7 +19,7 @@ import (
 )
 
 func transports(hurry int) []transport.Transport {
-	return []transport.Transport{http.New(http.SigV4), mqtt.NewWith(mqtt.Options{ResendAfter: 3 * time.Second / time.Duration(hurry)}), raw.New(), ws.New()}
+	return []transport.Transport{h3.New(), http.New(http.SigV4), mqtt.NewWith(mqtt.Options{ResendAfter: 3 * time.Second / time.Duration(hurry)}), raw.New(), ws.New()}
 }
 
 // streamTypes returns streamtypes of all protocols, with and without TLS, that conceal one
@@ -45,12 +48,15 @@ func streamTypes() *policy.Policy {
 	add(policy.StreamType{Name: "h1", Timeout: 10 * time.Second, HTTP: &policy.HTTP{Method: "GET", URL: "x", RespMap: []policy.StatusState{{Status: 500, State: 1500}}}})
 	add(policy.StreamType{Name: "h1-post", HTTP: &policy.HTTP{Method: "POST", URL: "x", AllowRedirects: true}})
 	add(policy.StreamType{Name: "h2", Protocol: policy.ProtocolH2, HTTP: &policy.HTTP{Method: "GET", URL: "x"}})
+	add(policy.StreamType{Name: "h3", Protocol: policy.ProtocolH3, HTTP: &policy.HTTP{Method: "GET", URL: "x"}})
 	add(policy.StreamType{Name: "ws", Protocol: policy.ProtocolWS, NailedUp: true, HTTP: &policy.HTTP{URL: "x", WSSubprotocol: "p"}})
 	add(policy.StreamType{Name: "mqtt-pub", Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t", QoS: 1, KeepAlive: 60 * time.Second, CleanStart: true}})
 	add(policy.StreamType{Name: "mqtt-sub", Protocol: policy.ProtocolMQTT, NailedUp: true, MQTT: &policy.MQTT{Subscribe: "t/#", QoS: 1}})
 	add(policy.StreamType{Name: "raw", Protocol: policy.ProtocolRaw})
 	return p
 }
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // testHurry makes the catalogue run in seconds.
 const testHurry = 6

@@ -52,13 +52,16 @@ func hasContent(st *policy.StreamType) bool {
 
 // cut describes an attempt whose response is cut off in its body.
 func (s *subject) cut() expectation {
+	if s.Protocol == policy.ProtocolH3 { // a reset overtakes what was sent before it
+		return expect(s.opens()+" rx DIS", s.opens()+" DIS", unreachable)
+	}
 	return expect(s.opens()+" rx DIS", s.opens()+" DIS")
 }
 
 // Faults of HTTP servers.
 var (
 	HTTPStatus = &Fault{
-		Name: "http-status", Family: "http", Summary: "The server answers with an error status", Proto: anyHTTP,
+		Name: "http-status", Family: "http", H3: true, Summary: "The server answers with an error status", Proto: anyHTTP,
 		Why:    "The server has a bug, or does not like the request. It is an answer, so the stream does not try again: the program gets QOS_NACK_REMOTE, or the state that http_resp_map has for the status.",
 		Params: []Param{{Name: "status", Help: "The status.", Default: "500", Min: 200, Max: 599}},
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
@@ -83,7 +86,7 @@ var (
 	HTTPTooManyRequests = retryAfter("http-too-many-requests", 429, "The server has had too many requests of this device",
 		"A bug in the device, or many devices behind one address. Each request before the given time makes it worse.")
 	HTTPRedirectLoop = &Fault{
-		Name: "http-redirect-loop", Family: "http", Summary: "The server redirects without end", Proto: anyHTTP,
+		Name: "http-redirect-loop", Family: "http", H3: true, Summary: "The server redirects without end", Proto: anyHTTP,
 		Why: "Two servers send the client to each other, often after a change from http to https. A device that follows has no end.",
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			p.strike("%s is redirected", r.URL)
@@ -129,7 +132,7 @@ var (
 		expect: func(s *subject) expectation { return expect(s.answered(http.StatusGatewayTimeout)) },
 	}
 	HTTPSlow = &Fault{
-		Name: "http-slow", Family: "http", Summary: "The answer takes long", Proto: anyHTTP,
+		Name: "http-slow", Family: "http", H3: true, Summary: "The answer takes long", Proto: anyHTTP,
 		Why:    "A database is slow. Whether the stream waits is up to the timeout of an attempt.",
 		Params: []Param{{Name: "ms", Help: "How long the server thinks.", Default: "5000", Min: 1, Max: 600_000, Unit: "ms"}},
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -144,7 +147,7 @@ var (
 		expect: func(s *subject) expectation { return s.delayed(s.ms("ms"), s.ms("ms")+slack) },
 	}
 	HTTPDrip = &Fault{
-		Name: "http-drip", Family: "http", Summary: "The body arrives byte by byte", Proto: anyHTTP, Only: hasContent,
+		Name: "http-drip", Family: "http", H3: true, Summary: "The body arrives byte by byte", Proto: anyHTTP, Only: hasContent,
 		Why: "A server under load, or one that wants to hold connections. After CONNECTED only timeout_ms limits the response.",
 		Params: []Param{
 			{Name: "bytes", Help: "The length of the body.", Default: "10", Min: 1, Max: 10_000, Unit: "bytes"},
@@ -183,7 +186,7 @@ var (
 		},
 	}
 	HTTPTruncated = &Fault{
-		Name: "http-truncated", Family: "http", Summary: "The body is shorter than its Content-Length", Proto: anyHTTP, Only: hasContent,
+		Name: "http-truncated", Family: "http", H3: true, Summary: "The body is shorter than its Content-Length", Proto: anyHTTP, Only: hasContent,
 		Why: "The server crashes in the middle of an answer. What has arrived looks like an answer, and a firmware image is one byte short.",
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			io.Copy(io.Discard, r.Body)
@@ -216,7 +219,7 @@ var (
 		expect: fails,
 	}
 	HTTPHugeHeader = &Fault{
-		Name: "http-huge-header", Family: "http", Summary: "The header of the response is huge", Proto: anyHTTP,
+		Name: "http-huge-header", Family: "http", H3: true, Summary: "The header of the response is huge", Proto: anyHTTP,
 		Why:    "A proxy adds cookies and traces until the header exceeds what a device reads: 256 KiB with this runtime, a few kilobytes with lws.",
 		Params: []Param{{Name: "kib", Help: "The size of the header in KiB.", Default: "1024", Min: 1, Max: 4096}},
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -302,7 +305,7 @@ func retryAfter(name string, status int, summary, why string) *Fault {
 	// wait returns the time to wait in whole seconds, since Retry-After has no others.
 	wait := func(s *subject) int { return max(1, s.args.int("seconds")/s.hurry) }
 	return &Fault{
-		Name: name, Family: "http", Summary: summary, Why: why, Proto: anyHTTP,
+		Name: name, Family: "http", H3: true, Summary: summary, Why: why, Proto: anyHTTP,
 		Params: []Param{{Name: "seconds", Help: "The value of Retry-After.", Default: "2", Min: 1, Max: 3600}},
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			p.strike("%s is answered with %d", r.URL, status)

@@ -48,6 +48,7 @@ var (
 	BacklogFull = &Fault{
 		Name: "backlog-full", Family: "link", Summary: "The server is too busy to accept connections",
 		Why:       "After an outage all devices come back at once. Connections then take until a timeout to fail.",
+		Only:      func(*policy.StreamType) bool { return canFill },
 		misbehave: func(*peer) *behavior { return &behavior{full: true} },
 		expect:    fails,
 		Cause:     "no answer in time",
@@ -95,7 +96,7 @@ var (
 		},
 	}
 	BlackHole = &Fault{
-		Name: "blackhole", Family: "link", Summary: "The connection stays open and nothing arrives any more",
+		Name: "blackhole", Family: "link", H3: true, Summary: "The connection stays open and nothing arrives any more",
 		Why:       "A NAT drops its entry, or a radio link fades. TCP does not notice for minutes: the timeouts and the validity check of the policy must.",
 		Params:    breakParams,
 		misbehave: breaks(link.BlackHole),

@@ -33,7 +33,7 @@ var (
 		Cause:     "no answer in time",
 	}
 	NoNetwork = &Fault{
-		Name: "no-network", Family: "network", Summary: "There is no route to the server",
+		Name: "no-network", Family: "network", H3: true, Summary: "There is no route to the server",
 		Why:       "The cable is out, or the radio has not joined yet: what each device meets after power on. Attempts fail at once, so the backoff alone keeps the device from spinning.",
 		misbehave: func(p *peer) *behavior { return &behavior{address: "255.255.255.255:9"} },
 		expect:    fails,

@@ -162,6 +162,9 @@ func (p *peer) start(b *behavior) (*Target, error) {
 		}
 		return t, err
 	}
+	if p.Protocol == policy.ProtocolH3 {
+		return t, p.startH3(t, b)
+	}
 	var ln *net.TCPListener
 	var err error
 	if b.full {
@@ -289,7 +292,7 @@ func (p *peer) serve(ln net.Listener, b *behavior) {
 		case policy.ProtocolRaw:
 			conn = p.echo
 		default:
-			p.serveHTTP(ln, config, b.http)
+			p.serveHTTP(ln, config, b)
 			return
 		}
 	}
@@ -365,16 +368,21 @@ func (p *peer) dialUpstream(ctx context.Context, network, address string) (net.C
 // quiet is a log that nobody reads.
 var quiet = log.New(io.Discard, "", 0)
 
-// serveHTTP runs an HTTP server.
-func (p *peer) serveHTTP(ln net.Listener, config *tls.Config, wrap func(http.Handler) http.HandlerFunc) {
+// handler returns the handler of an HTTP server.
+func (p *peer) handler(b *behavior) http.Handler {
 	handler := p.healthyHandler()
-	if wrap != nil {
-		handler = wrap(handler)
+	if b.http != nil {
+		handler = b.http(handler)
 	}
-	server := &http.Server{TLSConfig: config, ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.logf("%s %s from %s", r.Method, r.URL, r.RemoteAddr)
 		handler.ServeHTTP(w, r)
-	})}
+	})
+}
+
+// serveHTTP runs an HTTP server.
+func (p *peer) serveHTTP(ln net.Listener, config *tls.Config, b *behavior) {
+	server := &http.Server{TLSConfig: config, ErrorLog: quiet, Handler: p.handler(b)}
 	if config == nil {
 		server.Protocols = new(http.Protocols)
 		server.Protocols.SetHTTP1(true)

@@ -38,7 +38,7 @@ func certified(what string, chain func(p *peer) tls.Certificate) func(*peer) *be
 // authority that the stream trusts, unless the fault says otherwise.
 var (
 	TLSExpired = &Fault{
-		Name: "tls-expired", Family: "tls", Summary: "The certificate has expired",
+		Name: "tls-expired", Family: "tls", H3: true, Summary: "The certificate has expired",
 		Why: "Somebody forgot to renew it, or the clock of the device is wrong, as it is after a power loss. All devices fail in the same minute.",
 		misbehave: certified("an expired certificate", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(-2*day), p.names()...)
@@ -47,7 +47,7 @@ var (
 		Cause:  "expired",
 	}
 	TLSNotYetValid = &Fault{
-		Name: "tls-not-yet-valid", Family: "tls", Summary: "The certificate is not valid yet",
+		Name: "tls-not-yet-valid", Family: "tls", H3: true, Summary: "The certificate is not valid yet",
 		Why: "A device whose clock stands at the epoch after power on meets it with each server.",
 		misbehave: certified("a certificate of the day after tomorrow", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(2*day), p.names()...)
@@ -56,7 +56,7 @@ var (
 		Cause:  "not yet valid",
 	}
 	TLSWrongHost = &Fault{
-		Name: "tls-wrong-host", Family: "tls", Summary: "The certificate is for another host",
+		Name: "tls-wrong-host", Family: "tls", H3: true, Summary: "The certificate is for another host",
 		Why: "A virtual host is missing on the server, or somebody is in the middle. A device that connects has no protection.",
 		misbehave: certified("a certificate for another host", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "wrong.host.invalid", "192.0.2.1")
@@ -65,7 +65,7 @@ var (
 		Cause:  "certificate is valid for",
 	}
 	TLSNoSAN = &Fault{
-		Name: "tls-no-san", Family: "tls", Summary: "The certificate names its host only as its common name",
+		Name: "tls-no-san", Family: "tls", H3: true, Summary: "The certificate names its host only as its common name",
 		Why: "Old tools make such certificates. This runtime, as browsers, refuses them; some TLS libraries under lws accept them.",
 		misbehave: certified("a certificate without a subject alternative name", func(p *peer) tls.Certificate {
 			return p.ca.Issue(func(c *x509.Certificate) { c.Subject.CommonName = p.certified() }, testcert.Key())
@@ -74,7 +74,7 @@ var (
 		Cause:  "Common Name",
 	}
 	TLSSelfSigned = &Fault{
-		Name: "tls-self-signed", Family: "tls", Summary: "The certificate is self-signed",
+		Name: "tls-self-signed", Family: "tls", H3: true, Summary: "The certificate is self-signed",
 		Why: "A captive portal or a proxy of the site answers instead of the server.",
 		misbehave: certified("a self-signed certificate", func(p *peer) tls.Certificate {
 			return (*testcert.Authority)(nil).Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
@@ -83,7 +83,7 @@ var (
 		Cause:  "unknown authority",
 	}
 	TLSUntrusted = &Fault{
-		Name: "tls-untrusted", Family: "tls", Summary: "The certificate is from an authority that the device does not trust",
+		Name: "tls-untrusted", Family: "tls", H3: true, Summary: "The certificate is from an authority that the device does not trust",
 		Why: "The server has changed to another authority. Devices with a fixed trust store are lost unless the new root was shipped before.",
 		misbehave: certified("a certificate of another authority", func(p *peer) tls.Certificate {
 			return testcert.New("another authority").Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
@@ -92,7 +92,7 @@ var (
 		Cause:  "unknown authority",
 	}
 	TLSIncompleteChain = &Fault{
-		Name: "tls-incomplete-chain", Family: "tls", Summary: "The server does not send the intermediate certificate",
+		Name: "tls-incomplete-chain", Family: "tls", H3: true, Summary: "The server does not send the intermediate certificate",
 		Why: "The classic mistake of an installation. Browsers fetch what is missing, so nobody notices but the devices.",
 		misbehave: certified("a chain without its intermediate", func(p *peer) tls.Certificate {
 			return p.ca.Intermediate("intermediate").Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
@@ -101,7 +101,7 @@ var (
 		Cause:  "unknown authority",
 	}
 	TLSReversedChain = &Fault{
-		Name: "tls-reversed-chain", Family: "tls", Summary: "The server sends its chain in reverse",
+		Name: "tls-reversed-chain", Family: "tls", H3: true, Summary: "The server sends its chain in reverse",
 		Why: "The first certificate must be that of the server (RFC 8446, section 4.4.2). A file that was concatenated in the wrong order breaks that.",
 		misbehave: certified("a reversed chain", func(p *peer) tls.Certificate {
 			middle := p.ca.Intermediate("intermediate")
@@ -151,7 +151,7 @@ var (
 		expect: fails,
 	}
 	TLSRevoked = &Fault{
-		Name: "tls-revoked", Family: "tls", Summary: "The certificate has been revoked, and the server says so",
+		Name: "tls-revoked", Family: "tls", H3: true, Summary: "The certificate has been revoked, and the server says so",
 		Why: "The key of the server was stolen. Neither this runtime nor lws checks revocation, also not the OCSP response that the server sends along: a short life of certificates is the only protection. The stream works, which is the point.",
 		misbehave: certified("a revoked certificate", func(p *peer) tls.Certificate {
 			cert := p.ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
