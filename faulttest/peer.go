@@ -138,9 +138,31 @@ func (p *peer) sleep(d time.Duration) bool {
 // ends.
 func (p *peer) hold(c net.Conn) { io.Copy(io.Discard, c) }
 
-// listen listens where the options say.
-func (p *peer) listen() (*net.TCPListener, error) {
-	ln, err := net.Listen("tcp", p.options.listen())
+// reserve returns an address on which nobody listens, and nobody else can until the peer
+// is closed: that of the client of a connection.
+func (p *peer) reserve() (net.Addr, error) {
+	local, err := net.ResolveTCPAddr("tcp", p.options.listen())
+	if err != nil {
+		return nil, err
+	}
+	ln, err := p.listen(net.JoinHostPort(local.IP.String(), "0"))
+	if err != nil {
+		return nil, err
+	}
+	c, err := (&net.Dialer{LocalAddr: local}).DialContext(p.ctx, "tcp", ln.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(func() {
+		c.(*net.TCPConn).SetLinger(0) // the port can be used again at once
+		c.Close()
+	})
+	return c.LocalAddr(), nil
+}
+
+// listen listens on an address until the peer is closed.
+func (p *peer) listen(address string) (*net.TCPListener, error) {
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -176,21 +198,24 @@ func (p *peer) start(b *behavior) (*Target, error) {
 		p.strike("the queue of %v is full", ln.Addr())
 		return t, nil
 	}
+	if b.gone {
+		addr, err := p.reserve()
+		if err != nil {
+			return nil, err
+		}
+		t.at(addr)
+		p.strike("nobody listens on %v", addr)
+		return t, nil
+	}
 	if b.link != nil {
-		ln, err = localListener()
-		p.onClose(func() { ln.Close() })
+		ln, err = p.listen("127.0.0.1:0")
 	} else {
-		ln, err = p.listen()
+		ln, err = p.listen(p.options.listen())
 	}
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case b.gone:
-		t.at(ln.Addr())
-		ln.Close()
-		p.strike("nobody listens on %v", ln.Addr())
-		return t, nil
 	case b.socks != nil:
 		t.at(ln.Addr())
 		t.proxy, t.host, t.port = ln.Addr().String(), cmp.Or(p.name, unknownHost), p.port
@@ -216,10 +241,6 @@ func (p *peer) start(b *behavior) (*Target, error) {
 	}
 	p.serve(ln, b)
 	return t, nil
-}
-
-func localListener() (*net.TCPListener, error) {
-	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 }
 
 // accept serves connections, and closes each when its function returns.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -123,6 +124,11 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	args, err := f.check(o.Args)
 	if err != nil {
 		return nil, nil, err
+	}
+	if addr, err := net.ResolveTCPAddr("tcp", o.listen()); err != nil {
+		return nil, nil, fmt.Errorf("the address to listen on: %w", err)
+	} else if addr.IP == nil || addr.IP.IsUnspecified() {
+		return nil, nil, fmt.Errorf("the address to listen on, %q, must name one interface, since the stream is led there", o.Listen)
 	}
 	s := newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout())
 	s.tls = s.tls && !(o.Plain && f.Family != "tls")
