@@ -16,7 +16,6 @@ package sspolicy
 import (
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/lint"
@@ -126,21 +125,21 @@ func read(file string) (*schema.Document, error) {
 // The compiled form holds what the text says. Errors that affect only lws's JSON
 // parser are therefore warnings.
 func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) (*Policy, error) {
-	filter := o.Filter
+	all, filter := rules.All(), o.Filter
 	o.Filter = func(diags []schema.Diagnostic) []schema.Diagnostic {
 		if filter != nil {
 			diags = filter(diags)
 		}
 		for i := range diags {
-			if d := &diags[i]; d.Severity == schema.Error && slices.Contains(parserRules, d.Rule) {
-				d.Severity = schema.Warning
+			if r := lint.Lookup(all, diags[i].Rule); r != nil && r.ParserOnly {
+				diags[i].Severity = min(diags[i].Severity, schema.Warning)
 			}
 		}
 		return diags
 	}
 	var diags []schema.Diagnostic
 	if len(fragments) == 0 {
-		diags = lint.Run(d, rules.All(), o)
+		diags = lint.Run(d, all, o)
 	} else {
 		r := Overlay(d, fragments, overlay.Options{}, o)
 		d, diags = r.Document, r.Diagnostics
@@ -154,10 +153,4 @@ func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) 
 		return nil, &Error{diags}
 	}
 	return &Policy{p, d, diags}, nil
-}
-
-// parserRules are the rules that affect only lws's JSON parser.
-var parserRules = []string{
-	"bad-length", "cert-too-big", "dotted-name", "joined-certs", "leading-text", "long-name", "long-number", "name-not-first",
-	"options-key", "prefix-match", "shared-server-cert", "shared-storage", "surrogate-pair", "too-deep",
 }

@@ -10,21 +10,9 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/schema"
 )
-
-func TestParserRules(t *testing.T) {
-	for _, name := range parserRules {
-		if !slices.ContainsFunc(rules.All(), func(r *lint.Rule) bool { return r.Name == name }) {
-			t.Errorf("lint has no rule %s", name)
-		}
-	}
-	if !slices.IsSorted(parserRules) {
-		t.Error("not sorted")
-	}
-}
 
 const good = `{ "release": "1", "schema-version": 1, "via-socks5": "127.0.0.1:1080",
   "retry": [ { "r": { "backoff": [ 100 ], "conceal": 3 } } ],

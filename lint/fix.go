@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/secure-streams/sspolicy/schema"
@@ -23,8 +24,9 @@ const (
 //
 // Only safe fixes are applied, unless o.UnsafeFixes is set. No two fixes of a
 // round touch the same bytes. Fixes are applied only if the result has fewer
-// findings, and none that was not there before, by rule and place. Fixing the
-// result again changes nothing. Comments and layout stay as they are.
+// findings, and none that was not there before, by rule and place: except infos,
+// which an error or a warning may have hidden. Fixing the result again changes
+// nothing. Comments and layout stay as they are.
 func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
 	o.unlimited = true // a finding that was hidden behind others is not a new one
 	f := &fixer{rules: rules, o: o}
@@ -83,6 +85,24 @@ type state struct {
 	found []schema.Diagnostic
 	steps []step              // that led to the document
 	fixed []schema.Diagnostic // by the last round
+}
+
+// severe counts the errors and warnings.
+func (s *state) severe() (n int) {
+	for _, g := range s.found {
+		if g.Severity > schema.Info {
+			n++
+		}
+	}
+	return n
+}
+
+// harmless reports whether the findings that a state has and an earlier one had not
+// are no reason to refuse it: there are none, or only infos that an error or a
+// warning has hidden.
+func (s *state) harmless(before *state, fresh []schema.Diagnostic) bool {
+	worst, any := schema.Worst(fresh)
+	return !any || worst == schema.Info && s.severe() < before.severe()
 }
 
 // A step is a set of edits of a source.
@@ -164,7 +184,8 @@ func (f *fixer) try(s *state, plan []candidate) *state {
 	next := f.apply(s, plan)
 	for n := 0; next != nil && f.runs > 0; n++ {
 		fresh := introduced(s, next)
-		if len(fresh) == 0 && len(next.found) < len(s.found) && errors(next.doc) <= errors(s.doc) {
+		better := cmp.Or(cmp.Compare(next.severe(), s.severe()), cmp.Compare(len(next.found), len(s.found))) < 0
+		if better && next.harmless(s, fresh) && errors(next.doc) <= errors(s.doc) {
 			return next
 		}
 		more := f.plan(fresh)

@@ -38,6 +38,9 @@ func TestFix(t *testing.T) {
 			`{"s":[{"a":{"endpoint":"${region}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`},
 		{"metadata misspelt where it is used", `{"s":[{"a":{"endpoint":"${regoin}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`,
 			`{"s":[{"a":{"endpoint":"${region}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`},
+		{"an info that the mistake has hidden is no reason to keep it",
+			`{"retry":[{"r":{"backof":[1000,2000]}}],"s":[{"a":{"endpoint":"x.org","port":80,"http_method":"GET","http_url":"","retry":"r"}}]}`,
+			`{"retry":[{"r":{"backoff":[1000,2000]}}],"s":[{"a":{"endpoint":"x.org","port":80,"http_method":"GET","http_url":"","retry":"r"}}]}`},
 		{"types", `{"s":[{"a":{"tls":"true","port":"443","opportunistic":0,"endpoint":12}}]}`, `{"s":[{"a":{"tls":true,"port":443,"opportunistic":false,"endpoint":"12"}}]}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -42,6 +42,10 @@ type Rule struct {
 	// or misreads it, whatever is laid over it.
 	Firm bool
 
+	// ParserOnly is set on a rule about lws's JSON parser alone: a compiled policy
+	// holds what the text says.
+	ParserOnly bool
+
 	// Fixes says what kind of fixes the rule offers.
 	Fixes Fixability
 

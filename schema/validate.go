@@ -381,7 +381,11 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 	if advice := table().meant[in][m.Key]; advice != "" {
 		d.Message += ": " + advice
 	} else if better, only := nearest(in, m.Key); better != "" {
-		d.Message += ": did you mean " + QuoteName(better) + "?"
+		d.Message += ": did you mean " + QuoteName(better)
+		if v.has(better) {
+			d.Message += ", which is set too"
+		}
+		d.Message += "?"
 		join = " "
 		if only {
 			rename(better, slices.Contains(LookupKey(in, better).Aliases, m.Key) || fold(better) == fold(m.Key) || in != Top && misspelt(m.Key, better))

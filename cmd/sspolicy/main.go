@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -123,7 +124,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}
 	ctx, err := parser.Parse(usual(args))
 	if err != nil {
-		fmt.Fprintf(stderr, "sspolicy: %v\n", err)
+		fmt.Fprintf(stderr, "sspolicy: %s\n", misuse(err))
 		var pe *kong.ParseError
 		if errors.As(err, &pe) && pe.Context.Selected() != nil {
 			fmt.Fprintf(stderr, "usage: sspolicy %s\n", pe.Context.Selected().Summary())
@@ -164,6 +165,21 @@ func newParser(stdout, stderr io.Writer) *kong.Kong {
 		kong.KindMapper(reflect.Int, kong.MapperFunc(integer)),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
+}
+
+var (
+	unknownLetter = regexp.MustCompile(`^unknown flag -\w\b`)
+	missingValue  = regexp.MustCompile(`^(--?[\w-]+): expected .* but got "EOL" \(<EOL>\)$`)
+)
+
+// misuse returns an error of the command line for people. All flags of one letter
+// are as near to another one, so none is suggested.
+func misuse(err error) string {
+	text := err.Error()
+	if flag := unknownLetter.FindString(text); flag != "" {
+		return flag
+	}
+	return missingValue.ReplaceAllString(text, "$1 needs a value")
 }
 
 // usual returns the command for what people try first: --version, and help

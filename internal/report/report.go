@@ -158,8 +158,11 @@ func (r *Report) Fixable() bool { return r.fixable() != "" }
 
 // fixable says how many findings have fixes, for the summary.
 func (r *Report) fixable() string {
-	safe, unsafe := 0, 0
+	safe, unsafe, least := 0, 0, ""
 	for _, d := range r.Diagnostics {
+		if d.Rule == schema.RuleSyntax && len(d.Fixes) > 0 {
+			least = "at least " // other findings get their fixes after it
+		}
 		switch {
 		case slices.ContainsFunc(d.Fixes, func(f schema.Fix) bool { return f.Safe }):
 			safe++
@@ -169,11 +172,11 @@ func (r *Report) fixable() string {
 	}
 	switch {
 	case safe > 0 && unsafe > 0:
-		return fmt.Sprintf("; %d can be fixed with --fix, %d more with --unsafe-fixes", safe, unsafe)
+		return fmt.Sprintf("; %s%d can be fixed with --fix, %d more with --unsafe-fixes", least, safe, unsafe)
 	case safe > 0:
-		return fmt.Sprintf("; %d can be fixed with --fix", safe)
+		return fmt.Sprintf("; %s%d can be fixed with --fix", least, safe)
 	case unsafe > 0:
-		return fmt.Sprintf("; %d can be fixed with --unsafe-fixes", unsafe)
+		return fmt.Sprintf("; %s%d can be fixed with --unsafe-fixes", least, unsafe)
 	}
 	return ""
 }

@@ -9,9 +9,10 @@ import (
 )
 
 var certTooBig = &lint.Rule{
-	Name:     "cert-too-big",
-	Severity: schema.Error,
-	Summary:  "a certificate is larger than lws accepts",
+	Name:       "cert-too-big",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Summary:    "a certificate is larger than lws accepts",
 	Why: `A certificate has at most 3018 bytes, which are 4024 characters of base64. Use a smaller
 key, or the certificate of the issuer, which is usually smaller.`,
 	LWS: `lws refuses the policy with "cert too big". If the context is created with it, 4.2.2 to

@@ -8,9 +8,10 @@ import (
 )
 
 var dottedName = &lint.Rule{
-	Name:     "dotted-name",
-	Severity: schema.Error,
-	Summary:  `the name of a streamtype or backoff scheme contains "." or "["`,
+	Name:       "dotted-name",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Summary:    `the name of a streamtype or backoff scheme contains "." or "["`,
 	Why: `The names are part of paths such as s[].NAME.port, by which lws finds keys. Names of
 certificates, trust stores and metadata may contain both.`,
 	LWS: `With a "." in the name, each key of the streamtype becomes a phantom streamtype, and a

@@ -6,11 +6,12 @@ import (
 )
 
 var joinedCerts = &lint.Rule{
-	Name:     "joined-certs",
-	Severity: schema.Error,
-	Fixes:    lint.SafeFix,
-	Summary:  "several certificates stand in one object",
-	Why:      `Each certificate needs an object of its own: [ {"one": "..."}, {"two": "..."} ].`,
+	Name:       "joined-certs",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Fixes:      lint.SafeFix,
+	Summary:    "several certificates stand in one object",
+	Why:        `Each certificate needs an object of its own: [ {"one": "..."}, {"two": "..."} ].`,
 	LWS: `lws stores a certificate at the end of its object. Of several it stores the last one; the
 others stay empty, and a trust store does without them, without an error (4.1.6 to 5.0.0).`,
 	Bad:  `{ "certs": [ { "one": "` + exampleRoot + `", "two": "` + exampleRoot2 + `" } ] }`,

@@ -8,10 +8,11 @@ import (
 )
 
 var leadingText = &lint.Rule{
-	Name:     "leading-text",
-	Severity: schema.Warning,
-	Fixes:    lint.SafeFix,
-	Summary:  `the policy does not begin with "{"`,
+	Name:       "leading-text",
+	ParserOnly: true,
+	Severity:   schema.Warning,
+	Fixes:      lint.SafeFix,
+	Summary:    `the policy does not begin with "{"`,
 	Why: `A comment at the top belongs after the first "{". Not even an empty line may stand before
 it.`,
 	LWS: `If the first byte of a policy in memory is not "{", lws uses the text as the name of a file,

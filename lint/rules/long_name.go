@@ -6,9 +6,10 @@ import (
 )
 
 var longName = &lint.Rule{
-	Name:     "long-name",
-	Severity: schema.Error,
-	Summary:  "a name is too long for lws's parser",
+	Name:       "long-name",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Summary:    "a name is too long for lws's parser",
 	Why: `The parser builds the path of each key, such as s[].NAME.metadata[].ITEM, in a buffer.
 Streamtypes with names of at most 63 bytes work everywhere.`,
 	LWS: `A path has up to 127 bytes, 124 if an array follows, in 4.1 to 4.3, and 191 or 188 from 4.4

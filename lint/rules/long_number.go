@@ -6,9 +6,10 @@ import (
 )
 
 var longNumber = &lint.Rule{
-	Name:     "long-number",
-	Severity: schema.Error,
-	Summary:  "a number has more than 20 digits",
+	Name:       "long-number",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Summary:    "a number has more than 20 digits",
 	Why: `No number in a policy needs that many. Leading zeros and the digits of a fraction
 and an exponent count too.`,
 	LWS:  `The policy is refused (4.1.6 to 5.0.0).`,

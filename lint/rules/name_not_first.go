@@ -6,11 +6,12 @@ import (
 )
 
 var nameNotFirst = &lint.Rule{
-	Name:     "name-not-first",
-	Severity: schema.Error,
-	Fixes:    lint.SafeFix,
-	Summary:  "a trust store or metric policy does not begin with its name",
-	Why:      `The name creates the entry. Keys before it belong to the entry before.`,
+	Name:       "name-not-first",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Fixes:      lint.SafeFix,
+	Summary:    "a trust store or metric policy does not begin with its name",
+	Why:        `The name creates the entry. Keys before it belong to the entry before.`,
 	LWS: `lws adds the certificates to the trust store before, and the values of a metric policy to
 the one before. If there is none, it crashes (4.1.6 to 5.0.0).`,
 	Bad: `{ "certs": [ { "root": "` + exampleRoot + `" } ],

@@ -6,11 +6,12 @@ import (
 )
 
 var optionsKey = &lint.Rule{
-	Name:     "options-key",
-	Severity: schema.Error,
-	Fixes:    lint.UnsafeFix,
-	Summary:  "lws misreads options and does not use it",
-	Why:      `No version of lws uses the options. Leave the key out.`,
+	Name:       "options-key",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Fixes:      lint.UnsafeFix,
+	Summary:    "lws misreads options and does not use it",
+	Why:        `No version of lws uses the options. Leave the key out.`,
 	LWS: `The key makes a phantom streamtype called options. From 4.4 on it holds the options, and
 those of later streamtypes too; 4.1 to 4.3 make another one of each option. The last one
 takes every key that follows (4.1.6 to 5.0.0). policy2c leaves options out.`,

@@ -8,10 +8,11 @@ import (
 )
 
 var prefixMatch = &lint.Rule{
-	Name:     "prefix-match",
-	Severity: schema.Error,
-	Fixes:    lint.SafeFix,
-	Summary:  "lws uses another definition, whose name begins with the one given",
+	Name:       "prefix-match",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Fixes:      lint.SafeFix,
+	Summary:    "lws uses another definition, whose name begins with the one given",
 	Why: `Of the definitions before the reference, lws uses the newest one whose name begins with it.
 Put the longer name first, or choose names that do not begin alike.`,
 	LWS: `lws compares the names of backoff schemes, trust stores and the certificates of a trust

@@ -6,9 +6,10 @@ import (
 )
 
 var sharedServerCert = &lint.Rule{
-	Name:     "shared-server-cert",
-	Severity: schema.Error,
-	Summary:  "a certificate of a server is used again",
+	Name:       "shared-server-cert",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Summary:    "a certificate of a server is used again",
 	Why: `The first server that names a certificate or key removes it from the list, so later
 references do not find it. Define the certificate again by another name, or bind the servers
 to one vhost of the program: "endpoint": "!vhost".`,

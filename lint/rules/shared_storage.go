@@ -8,9 +8,10 @@ import (
 )
 
 var sharedStorage = &lint.Rule{
-	Name:     "shared-storage",
-	Severity: schema.Error,
-	Summary:  "a streamtype has keys of both mqtt and http",
+	Name:       "shared-storage",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Summary:    "a streamtype has keys of both mqtt and http",
 	Why: `lws stores both in one place, whatever the protocol is: mqtt_topic in http_method,
 mqtt_subscribe in http_url.`,
 	LWS: `With mqtt_topic "PUT" and mqtt_subscribe "zz", an h1 streamtype requests PUT /zz, and a ws

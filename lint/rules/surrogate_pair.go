@@ -9,11 +9,12 @@ import (
 )
 
 var surrogatePair = &lint.Rule{
-	Name:     "surrogate-pair",
-	Severity: schema.Error,
-	Fixes:    lint.SafeFix,
-	Summary:  "a character is written as a pair of escapes",
-	Why:      `Write the character itself: a policy is UTF-8.`,
+	Name:       "surrogate-pair",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Fixes:      lint.SafeFix,
+	Summary:    "a character is written as a pair of escapes",
+	Why:        `Write the character itself: a policy is UTF-8.`,
 	LWS: `lws stores three bytes for each half of the pair. The result is not UTF-8, and its readers
 may refuse it (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "payload_fmt": "\ud83d\ude00" } } ] }`,

@@ -8,9 +8,10 @@ import (
 )
 
 var tooDeep = &lint.Rule{
-	Name:     "too-deep",
-	Severity: schema.Error,
-	Summary:  "objects and arrays are nested too deep, or there are too many sections",
+	Name:       "too-deep",
+	ParserOnly: true,
+	Severity:   schema.Error,
+	Summary:    "objects and arrays are nested too deep, or there are too many sections",
 	Why: `lws's parser has a small stack, and every array at the top of a policy takes part of it for
 good. Join sections that are split, and leave out empty ones.`,
 	LWS: `Inside the outermost object, objects and arrays may be nested 10 deep in 4.1 to 4.3, 14 in
