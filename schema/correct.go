@@ -166,8 +166,10 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
 		tried = nil
 	}
-	for _, g := range tried {
-		if r := c.tryClean(d, g); r != nil {
+	reached := make([]int, len(tried)) // how far the parser gets with each one
+	for i, g := range tried {
+		var r *correction
+		if r, reached[i] = c.tryClean(d, g); r != nil {
 			all = append(all, *r)
 		}
 		if c.budget < 0 {
@@ -176,6 +178,9 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	}
 	if len(all) == 0 {
 		all = c.partial(d, first, tried)
+	}
+	if len(all) == 0 {
+		all = c.furthest(d, first, tried, reached)
 	}
 	best := unique(all)
 	if best != nil && len(best.edits) == 1 && count(d) == 1 && best.edits[0].Span == first.Span {
@@ -211,6 +216,28 @@ func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (
 		return []correction{*r}
 	}
 	return nil
+}
+
+// furthest returns the corrections of a quotation mark that let the parser get
+// furthest, beyond the line of the first error: another mistake is behind it.
+func (c *corrector) furthest(d *Document, first Diagnostic, tried []Diagnostic, reached []int) (all []correction) {
+	line, start := d.Source.Line(first.Span.Start)
+	most := start + len(line) + 1
+	for i, g := range tried {
+		if e := g.Fixes[0].Edits[0]; e.NewText != `"` && e.Span.Text() != `"` || reached[i] < most {
+			continue
+		}
+		if reached[i] > most {
+			most, all = reached[i], nil
+		}
+		if c.budget < 0 {
+			return nil
+		}
+		if r := c.try(d, g); r.errors < count(d) {
+			all = append(all, *r)
+		}
+	}
+	return all
 }
 
 // ofBracket reports whether an edit adds or removes a bracket.
@@ -303,9 +330,9 @@ func (r *correction) weigh(after *Document) {
 // unclean is the panic of a clean parser at an error.
 type unclean struct{}
 
-// tryClean applies the fix of a diagnostic. It returns nil if the result has an
-// error.
-func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
+// tryClean applies the fix of a diagnostic. If the result has an error, it returns nil
+// and how far the parser got, in the text before.
+func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, reached int) {
 	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
 	p := &parser{src: src, text: src.Text, clean: true}
 	defer func() {
@@ -314,7 +341,7 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
 			if _, ok := e.(unclean); !ok {
 				panic(e)
 			}
-			r = nil
+			r, reached = nil, p.pos-(len(src.Text)-len(d.Source.Text))
 		}
 	}()
 	after := &Document{Source: src}
@@ -323,10 +350,10 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction) {
 	if r.removes() && slices.ContainsFunc(p.diags, func(g Diagnostic) bool {
 		return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && ofBracket(g.Fixes[0].Edits[0])
 	}) {
-		return nil // without one bracket, another one is too many
+		return nil, 0 // without one bracket, another one is too many
 	}
 	r.weigh(after)
-	return r
+	return r, len(d.Source.Text)
 }
 
 // known counts the definitions of a policy and their settings.

@@ -85,6 +85,44 @@ func TestDeletions(t *testing.T) {
 	}
 }
 
+// TestTwoQuotes deletes two quotation marks on different lines: two mistakes are
+// nearly always two findings.
+func TestTwoQuotes(t *testing.T) {
+	two, more := 0, 0
+	for _, file := range policies(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := Parse("p", text)
+		if len(d.Syntax) > 0 || len(text) > 8<<10 || len(d.Source.Comments) > 0 {
+			continue
+		}
+		var quotes []int
+		for i := range text {
+			if text[i] == '"' {
+				quotes = append(quotes, i)
+			}
+		}
+		for n := 0; n < 12 && len(quotes) > 12; n++ {
+			i, j := quotes[n*len(quotes)/24], quotes[len(quotes)/2+n*len(quotes)/24]
+			if d.Source.Position(i).Line == d.Source.Position(j).Line {
+				continue
+			}
+			broken := Parse("p", []byte(string(text[:i])+string(text[i+1:j])+string(text[j+1:])))
+			if len(broken.Syntax) <= 2 {
+				two++
+			} else if more++; testing.Verbose() {
+				t.Logf("%s: %v and %v: %d findings", filepath.Base(file), d.Source.Position(i), d.Source.Position(j), len(broken.Syntax))
+			}
+		}
+	}
+	t.Logf("%d with two findings, %d with more", two, more)
+	if two < 20*more {
+		t.Errorf("%d of %d have more than two findings", more, two+more)
+	}
+}
+
 func inComment(d *Document, offset int) bool {
 	return slices.ContainsFunc(d.Source.Comments, func(s Span) bool { return s.Start <= offset && offset < s.End })
 }
