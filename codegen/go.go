@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/dave/jennifer/jen"
 
@@ -525,27 +523,4 @@ func goType(t reflect.Type) *jen.Statement {
 		return jen.Index().Add(goType(t.Elem()))
 	}
 	return jen.Qual(t.PkgPath(), t.Name())
-}
-
-// goSymbol returns an exported identifier for a name: its words joined, each with a
-// capital. If that is not exported, it follows prefix. An empty prefix means that the
-// caller adds one.
-func goSymbol(prefix, name string) string {
-	var b strings.Builder
-	capital := true
-	for _, r := range name {
-		if r == utf8.RuneError || r == holeMark || !unicode.IsLetter(r) && !unicode.IsDigit(r) {
-			capital = true
-			continue
-		}
-		if capital {
-			r = unicode.ToUpper(r)
-			capital = false
-		}
-		b.WriteRune(r)
-	}
-	if s := b.String(); prefix == "" || token.IsExported(s) {
-		return s
-	}
-	return prefix + b.String()
 }
