@@ -28,6 +28,8 @@ const (
 func correct(d *Document, p *parser) {
 	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
 	cur := d
+	var unproven *Document // before the first correction by furthest
+	proven := 0            // the corrections before it
 	for range maxCorrections {
 		if !HasErrors(cur.Syntax) {
 			break
@@ -36,8 +38,14 @@ func correct(d *Document, p *parser) {
 		if found == nil {
 			break
 		}
+		if found.furthest && unproven == nil {
+			unproven, proven = cur, len(c.steps)
+		}
 		c.steps = append(c.steps, *found)
 		cur, p = parse(&Source{Name: d.Source.Name, Text: ApplyEdits(cur.Source, found.edits)})
+	}
+	if unproven != nil && (HasErrors(cur.Syntax) || hasStray(cur)) {
+		cur, c.steps = unproven, c.steps[:proven]
 	}
 	rest := slices.Clone(cur.Syntax)
 	for i, g := range rest {
@@ -96,6 +104,8 @@ type correction struct {
 	fixable bool         // the parser has a fix for every error left
 	shape   int          // mistakes in its shape afterwards, less the known keys
 	means   string       // the values afterwards
+
+	furthest bool // it is by furthest: right only if all mistakes behind it are found
 }
 
 // original maps a span of the text after n steps to the source.
@@ -179,10 +189,14 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	if len(all) == 0 {
 		all = c.partial(d, first, tried)
 	}
-	if len(all) == 0 {
+	further := len(all) == 0
+	if further {
 		all = c.furthest(d, first, tried, reached)
 	}
 	best := unique(all)
+	if best != nil {
+		best.furthest = further
+	}
 	if best != nil && len(best.edits) == 1 && count(d) == 1 && best.edits[0].Span == first.Span {
 		first.Fixes = best.found[0].Fixes // the parser says more about it
 		best.found = []Diagnostic{first}
@@ -219,7 +233,8 @@ func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (
 }
 
 // furthest returns the corrections of a quotation mark that let the parser get
-// furthest, beyond the line of the first error: another mistake is behind it.
+// furthest, beyond the line of the first error: another mistake is behind it. They are
+// right only if that is found as well.
 func (c *corrector) furthest(d *Document, first Diagnostic, tried []Diagnostic, reached []int) (all []correction) {
 	line, start := d.Source.Line(first.Span.Start)
 	most := start + len(line) + 1
@@ -327,6 +342,13 @@ func (r *correction) weigh(after *Document) {
 	r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
 }
 
+// hasStray reports whether a document has a bracket too many that lws passes over.
+func hasStray(d *Document) bool {
+	return slices.ContainsFunc(d.Syntax, func(g Diagnostic) bool {
+		return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && ofBracket(g.Fixes[0].Edits[0])
+	})
+}
+
 // unclean is the panic of a clean parser at an error.
 type unclean struct{}
 
@@ -347,9 +369,7 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, reached 
 	after := &Document{Source: src}
 	p.document(after)
 	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
-	if r.removes() && slices.ContainsFunc(p.diags, func(g Diagnostic) bool {
-		return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && ofBracket(g.Fixes[0].Edits[0])
-	}) {
+	if after.Syntax = p.diags; r.removes() && hasStray(after) {
 		return nil, 0 // without one bracket, another one is too many
 	}
 	r.weigh(after)

@@ -471,7 +471,9 @@ func (p *parser) member(start int) *Member {
 		return m
 	}
 	at, missing := m.Name.Span.End, `":" is missing after the key %s`
-	if startsValue.MatchString(p.text[p.pos:]) && !isKey.MatchString(p.text[p.pos:]) {
+	rest := p.text[p.pos:]
+	// In a key that holds a colon, a quotation mark is missing rather.
+	if startsValue.MatchString(rest) && !isKey.MatchString(rest) && strings.IndexByte(m.Key, ':') < 0 {
 		p.fixf(at, at, `insert ":"`, ":", missing, QuoteName(m.Key))
 	} else {
 		p.errorf(at, at, missing, QuoteName(m.Key))
