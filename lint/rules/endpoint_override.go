@@ -17,7 +17,8 @@ var endpointOverride = &lint.Rule{
 it is a warning.`,
 	LWS: `With the endpoint "example.com:8080" and http_url "x" lws requests "/" from port 8080,
 whatever "port" is. Of the IPv6 address 2001:db8::1 it uses "2001" as the host; an address
-in brackets is understood, with a port after it (4.1.6 to 5.0.0).`,
+in brackets is understood, with a port after it (4.1.6 to 5.0.0). Without a port and a
+scheme of HTTP, "port" counts up to 4.5, and 5.0 connects to port 0.`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com:8443", "port": 8443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
@@ -40,7 +41,13 @@ in brackets is understood, with a port after it (4.1.6 to 5.0.0).`,
 				continue
 			}
 			port, url := s.Get("port"), s.Get("http_url")
-			samePort := port == nil || port.Member.Value.Text() == e.port
+			if without := p.Versions(since(5, 0)); e.port == "" && without != "" {
+				d := p.Reportf(v.Span, "lws %s takes port 0 with this endpoint, not the port of %s: write the port after the host", without, s)
+				if port != nil && e.scheme == "" && e.path == "" && strings.HasSuffix(v.Text(), "]") {
+					write(d, v, v.Text()+":"+port.Member.Value.Text())
+				}
+			}
+			samePort := port == nil || e.port == "" || port.Member.Value.Text() == e.port
 			lost := url != nil && url.Key.Serves(s.Protocol()) && strings.TrimPrefix(url.Member.Value.Text(), "/") != e.path
 			if samePort && !lost {
 				continue

@@ -14,7 +14,8 @@ var endpointScheme = &lint.Rule{
 	Severity: schema.Error,
 	Summary:  "the scheme of the endpoint contradicts tls",
 	Why: `An endpoint is a host name. lws also accepts a URL, but its scheme can only turn TLS off.
-Write the host alone, and set tls.`,
+Write the host alone, and set tls. lws means the first as a feature, so it is a warning; the
+second is an error.`,
 	LWS: `http, ws and mqtt turn TLS off, whatever tls is. https and wss do not turn it on: the
 request is sent in clear (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
@@ -33,7 +34,7 @@ request is sent in clear (4.1.6 to 5.0.0).`,
 			at := inside(v, 0, len(e.scheme)+len("://"))
 			switch tls := s.Bool("tls"); {
 			case tls && slices.Contains([]string{"http", "ws", "mqtt"}, e.scheme):
-				p.Reportf(at, "%s:// turns TLS off, although %s has \"tls\": true", e.scheme, s)
+				p.Reportf(at, "%s:// turns TLS off, although %s has \"tls\": true: it is not encrypted", e.scheme, s).Severity = schema.Warning
 			case !tls && slices.Contains([]string{"https", "wss", "mqtts"}, e.scheme):
 				p.Reportf(at, "%s:// does not turn TLS on, and %s has no \"tls\": true: it is not encrypted", e.scheme, s)
 			}
@@ -46,7 +47,7 @@ type endpoint struct {
 	overrides bool // it is a URL, or host:port, and overrides port and http_url
 	scheme    string
 	host      string
-	port      string // as it stands, or the scheme's; "0" if there is neither
+	port      string // as it stands, or the scheme's; "" if there is neither
 	path      string // without the "/" at its start
 	literal   bool   // it is an IPv6 address without brackets
 }
@@ -66,7 +67,7 @@ func parseEndpoint(s string) endpoint {
 	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
 		return endpoint{literal: true}
 	}
-	e := endpoint{overrides: true, host: s, port: "0"}
+	e := endpoint{overrides: true, host: s}
 	if scheme, rest, ok := strings.Cut(s, "://"); ok {
 		e.scheme, e.host = scheme, rest
 		switch scheme {

@@ -220,7 +220,7 @@ func TestTrust(t *testing.T) {
 		{"raw to 443", client(`"endpoint":"example.com","port":443,"protocol":"raw"`), nil},
 		{"socket", client(`"endpoint":"+@x","port":443`), nil},
 		{"https without TLS", client(`"endpoint":"https://example.com","port":443`), []string{`error|endpoint-scheme|https://|does not turn TLS on`}},
-		{"ws with TLS", client(`"endpoint":"ws://example.com","port":80,"tls":true,"protocol":"ws"`), []string{`error|endpoint-scheme|ws://|turns TLS off`}},
+		{"ws with TLS", client(`"endpoint":"ws://example.com","port":80,"tls":true,"protocol":"ws"`), []string{`warning|endpoint-scheme|ws://|turns TLS off`}},
 		{"https with TLS", client(`"endpoint":"https://example.com/a","port":443,"tls":true,"http_url":"a"`), nil},
 		{"file", client(`"endpoint":"file:///etc/motd"`), nil},
 		{"path in the endpoint", client(`"endpoint":"https://example.com/a","port":443,"tls":true,"http_url":"b"`), []string{`warning|endpoint-override|"https|lws requests "/a", and http_url is not used`}},

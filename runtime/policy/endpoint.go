@@ -126,11 +126,13 @@ func (e *Endpoint) Resolve(values []Value) (*Target, error) {
 }
 
 // ParseTarget parses the text of an endpoint of st, in which metadata has been
-// inserted, by the rules of lws 5.0.0 (lib/secure-streams/secure-streams.c,
-// _lws_ss_client_connect): a text with a ':' is a URL, or host:port, whose host,
-// port and path replace those of the policy; the schemes http, ws and mqtt turn TLS
-// off. Unlike lws, ParseTarget refuses https and wss if the policy has no TLS, and
-// user names.
+// inserted, by the rules of lws 4.1 to 5.0 (lib/secure-streams/secure-streams.c,
+// _lws_ss_client_connect; lib/core-net/wsi.c, lws_parse_uri): a text with a ':' is a
+// URL, or host:port, whose host, port and path replace those of the policy; the
+// schemes http, ws and mqtt turn TLS off. Without a port in the text or in a scheme
+// of HTTP, the policy's port counts, as in lws 4.1 to 4.5; lws 5.0 takes port 0.
+// Unlike lws, ParseTarget refuses https and wss if the policy has no TLS, and user
+// names.
 //
 // The error wraps ErrEndpoint. It quotes st.Endpoint, but not text, which may hold
 // secret metadata.
@@ -175,12 +177,11 @@ func (t *Target) parseURL(text string) (why string) {
 	if scheme, after, found := strings.Cut(text, "://"); found {
 		t.Scheme, authority = strings.ToLower(scheme), after
 	}
-	t.Port = 0
 	switch t.Scheme {
 	case "http", "ws":
 		t.Port, t.TLS = 80, false
 	case "mqtt":
-		t.Port, t.TLS = 1883, false
+		t.TLS = false
 	case "file":
 		return "a file needs \"file://\" before its path"
 	case "https", "wss":
@@ -205,28 +206,31 @@ func (t *Target) parseURL(text string) (why string) {
 // parseAuthority sets t from host[:port]. It returns the reason of a failure, or "".
 func (t *Target) parseAuthority(authority string) (why string) {
 	var port string
+	var found bool
 	if after, ok := strings.CutPrefix(authority, "["); ok {
-		host, after, found := strings.Cut(after, "]")
-		if !found || after != "" && after[0] != ':' {
+		host, after, closed := strings.Cut(after, "]")
+		if !closed || after != "" && after[0] != ':' {
 			return "unbalanced brackets"
 		}
 		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() {
 			return "no IPv6 address in the brackets"
 		}
-		t.Host, port = host, strings.TrimPrefix(after, ":")
+		t.Host = host
+		port, found = strings.CutPrefix(after, ":")
 	} else {
-		t.Host, port, _ = strings.Cut(authority, ":")
+		t.Host, port, found = strings.Cut(authority, ":")
 	}
-	if port != "" {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil {
-			return "bad port"
-		}
-		t.Port = uint16(n)
+	if !found {
+		return ""
 	}
-	if t.Port == 0 {
+	n, err := strconv.ParseUint(port, 10, 16)
+	switch {
+	case port == "", err == nil && n == 0:
 		return "no port"
+	case err != nil:
+		return "bad port"
 	}
+	t.Port = uint16(n)
 	return ""
 }
 

@@ -24,7 +24,7 @@ func TestTarget(t *testing.T) {
 		{secure, "http://h", Target{"tcp", "h", 80, false, "http", "/"}},
 		{secure, "HTTP://h/p?q=1#f", Target{"tcp", "h", 80, false, "http", "/p?q=1"}},
 		{secure, "ws://h?q", Target{"tcp", "h", 80, false, "ws", "/?q"}},
-		{secure, "mqtt://h", Target{"tcp", "h", 1883, false, "mqtt", "/"}},
+		{secure, "mqtt://h", Target{"tcp", "h", 1234, false, "mqtt", "/"}}, // the policy's port, as in lws 4.1 to 4.5
 		{secure, "https://h", Target{"tcp", "h", 443, true, "https", "/"}},
 		{secure, "wss://h:1/x", Target{"tcp", "h", 1, true, "wss", "/x"}},
 		{secure, "tcp://h:5", Target{"tcp", "h", 5, true, "tcp", "/"}},
@@ -36,7 +36,10 @@ func TestTarget(t *testing.T) {
 
 		{plain, "https://h/", Target{}},
 		{plain, "wss://h/", Target{}},
-		{plain, "tcp://h", Target{}},
+		{plain, "tcp://h", Target{"tcp", "h", 1234, false, "tcp", "/"}},
+		{plain, "h:", Target{}},
+		{plain, "[::1]", Target{"tcp", "::1", 1234, false, "", "/"}},
+		{plain, "[::1]:", Target{}},
 		{plain, "http://user:pass@h/", Target{}},
 		{plain, "http://", Target{}},
 		{plain, "http:///path", Target{}},
