@@ -81,7 +81,7 @@ fuzz:
 		targets=$$($(GO) test -list '^Fuzz' $$p); \
 		for f in $$(echo "$$targets" | grep '^Fuzz'); do \
 			echo "== $$p $$f"; \
-			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; \
 		done; \
 	done
 

@@ -134,7 +134,7 @@ func (c *compileCmd) depfileName() string {
 // Run executes the command.
 func (c *compileCmd) Run(p *program) error {
 	collectLate(memoryToCompile, append(slices.Clone(c.Overlay), c.File)...)
-	doc, compiled, err := p.compile(c.File, c.Overlay, lint.Options{LWS: []schema.Version{c.lws()}}, schema.Warning)
+	doc, compiled, err := p.compile(c.File, c.Overlay, "", lint.Options{LWS: []schema.Version{c.lws()}}, schema.Warning)
 	if err != nil {
 		return err
 	}
@@ -301,8 +301,9 @@ func makeName(file string) string {
 }
 
 // compile compiles a policy with fragments, unless it has errors. It reports
-// findings of the severity show and above on standard error.
-func (p *program) compile(file string, fragments []string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
+// findings of the severity show and above on standard error. If a streamtype is named,
+// errors of others that it does not need are warnings.
+func (p *program) compile(file string, fragments []string, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, err := p.document(file)
 	if err != nil {
 		return nil, nil, err
@@ -315,12 +316,20 @@ func (p *program) compile(file string, fragments []string, o lint.Options, show 
 	var found []schema.Diagnostic
 	if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
 		found = refused.Diagnostics
+		if part := only(base, above, streamtype); part != nil {
+			compiled, _ = sspolicy.Compile(part, o) // nil if it has errors too
+		}
 	} else if err != nil {
 		return nil, nil, err
 	} else {
 		found = compiled.Diagnostics
 	}
 	found = slices.DeleteFunc(found, func(d schema.Diagnostic) bool { return d.Severity < show })
+	if compiled != nil {
+		for i := range found {
+			found[i].Severity = min(found[i].Severity, schema.Warning)
+		}
+	}
 	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
 		return nil, nil, err
 	}

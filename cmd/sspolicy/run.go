@@ -70,12 +70,12 @@ func (c *runCmd) Validate() error {
 
 // Help is what "sspolicy run --help" adds.
 func (runCmd) Help() string {
-	return "Prints the states of the stream on standard error, and the payload that it receives on standard output. The run ends when the peer has acknowledged; over ws, and over mqtt without --data, when a message has been received; over raw when the peer closes. A nailed_up stream runs until it is idle, --count or --timeout is reached, or Ctrl-C. The run fails if the peer refuses, the answer is cut short, all retries have failed, or a limit is reached first: --timeout, or over HTTP the policy's timeout_ms. Credentials come from the flags, then from the folder, then from variables such as SSPOLICY_AUTH_0."
+	return "Prints the states of the stream on standard error, and the payload that it receives on standard output. The run ends when the peer has acknowledged; over ws, and over mqtt without --data, when a message has been received; over raw when the peer closes. A nailed_up stream runs until it is idle, --count or --timeout is reached, or Ctrl-C. The run fails if the peer refuses, the answer is cut short, all retries have failed, or a limit is reached first: --timeout, or over HTTP the policy's timeout_ms. Errors of streamtypes that the stream does not need are warnings. Credentials come from the flags, then from the folder, then from variables such as SSPOLICY_AUTH_0."
 }
 
 // Run executes the command.
 func (c *runCmd) Run(p *program) error {
-	doc, compiled, err := p.compile(c.File, c.Overlay, lint.Options{}, schema.Error)
+	doc, compiled, err := p.compile(c.File, c.Overlay, c.StreamType, lint.Options{}, schema.Error)
 	if err != nil {
 		return err
 	}
