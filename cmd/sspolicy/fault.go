@@ -94,7 +94,7 @@ func (c *faultFlags) load(p *program) (*policy.Policy, *faulttest.Fault, error) 
 	if f == nil {
 		return nil, nil, unknown("no fault has the name", c.Name, faultNames())
 	}
-	_, compiled, err := p.compile(c.File, nil, lint.Options{}, schema.Error)
+	_, compiled, err := p.compile(c.File, nil, "", lint.Options{}, schema.Error)
 	if err != nil {
 		return nil, nil, err
 	}

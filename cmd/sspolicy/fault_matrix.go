@@ -86,7 +86,7 @@ func (c *faultMatrixCmd) Run(p *program) error {
 	found := map[string]bool{}
 	var refused error
 	for _, file := range c.Files {
-		_, compiled, err := p.compile(file, nil, lint.Options{}, schema.Error)
+		_, compiled, err := p.compile(file, nil, "", lint.Options{}, schema.Error)
 		if err != nil {
 			if len(c.Files) == 1 {
 				return err

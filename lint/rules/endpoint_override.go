@@ -26,11 +26,7 @@ scheme of HTTP, "port" counts up to 4.5, and 5.0 connects to port 0.`,
   "s": [ { "a": { "endpoint": "example.com", "port": 8443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		for _, s := range streams(p) {
-			v := clientEndpoint(s)
-			if v == nil {
-				continue
-			}
+		for s, v := range endpoints(p) {
 			e := parseEndpoint(v.Text())
 			if e.literal {
 				host, _, _ := strings.Cut(v.Text(), ":")

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,11 +26,7 @@ request is sent in clear (4.1.6 to 5.0.0).`,
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		for _, s := range streams(p) {
-			v := clientEndpoint(s)
-			if v == nil {
-				continue
-			}
+		for s, v := range endpoints(p) {
 			e := parseEndpoint(v.Text())
 			at := inside(v, 0, len(e.scheme)+len("://"))
 			switch tls := s.Bool("tls"); {
@@ -87,12 +84,17 @@ func parseEndpoint(s string) endpoint {
 	return e
 }
 
-// clientEndpoint returns the endpoint of a streamtype that connects to it, or
-// nil.
-func clientEndpoint(s *schema.Definition) *schema.Value {
-	set := s.Get("endpoint")
-	if set == nil || s.Bool("server") || set.Member.Value.Kind != schema.String {
-		return nil
+// endpoints returns the streamtypes that connect to their endpoint, and its value.
+func endpoints(p *lint.Pass) iter.Seq2[*schema.Definition, *schema.Value] {
+	return func(yield func(*schema.Definition, *schema.Value) bool) {
+		for _, s := range streams(p) {
+			set := s.Get("endpoint")
+			if set == nil || s.Bool("server") || set.Member.Value.Kind != schema.String {
+				continue
+			}
+			if !yield(s, &set.Member.Value) {
+				return
+			}
+		}
 	}
-	return &set.Member.Value
 }
