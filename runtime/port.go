@@ -258,6 +258,14 @@ func (l *link) Begin(r transport.Request) error {
 	return l.reachAndUnlock(StateServerTxn)
 }
 
+func (l *link) Upgrade(r transport.Request) error {
+	if err := l.acquire(notPayload); err != nil {
+		return err
+	}
+	l.s.receiveLocked(r)
+	return l.reachAndUnlock(StateServerUpgrade)
+}
+
 // receiveLocked sets the metadata that a request has.
 func (s *Stream) receiveLocked(r transport.Request) {
 	st := s.t.stream

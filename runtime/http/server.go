@@ -13,8 +13,9 @@ import (
 
 // Listen opens the port of a server streamtype. An h1 connection is a stream, whose
 // requests are transactions. Over h2 each request is a stream. A streamtype of h2
-// accepts HTTP/1.1 too, and one of h1 never negotiates h2. A Handler must be an
-// [http.Handler].
+// accepts HTTP/1.1 too, and one of h1 never negotiates h2. With ws_subprotocol, an
+// HTTP/1.1 request may become a WebSocket. A Handler must be an [http.Handler]; it
+// gets all requests.
 func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
 	if t.version != nil {
 		return nil, fmt.Errorf("%w: server over %v", transport.ErrUnsupported, s.Stream.Protocol)
@@ -40,6 +41,16 @@ func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error)
 	default:
 		return nil, fmt.Errorf("%w: a handler of type %T is not a net/http.Handler", transport.ErrUnsupported, h)
 	}
+	if n.st.HTTP.WSSubprotocol != "" && n.handler == nil {
+		u, ok := s.Transport(policy.ProtocolWS).(httpserver.Upgrader)
+		if !ok {
+			return nil, fmt.Errorf("%w: ws_subprotocol of a server: Options.Transports has no transport for ws", transport.ErrUnsupported)
+		}
+		var err error
+		if n.upgrade, err = u.Upgrade(s); err != nil {
+			return nil, err
+		}
+	}
 	return httpserver.Listen(httpserver.Config{Setup: s, H2: n.st.Protocol == policy.ProtocolH2, Handler: n.serve})
 }
 
@@ -48,6 +59,7 @@ type server struct {
 	setup   *transport.ServerSetup
 	st      *policy.StreamType // of setup
 	handler http.Handler       // of the program, or nil
+	upgrade httpserver.Handler // nil if WebSockets are not accepted
 	items   []headerItem
 }
 
@@ -62,6 +74,10 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 	if n.handler != nil {
 		n.limitBody(w, r)
 		n.handler.ServeHTTP(w, r)
+		return
+	}
+	if n.upgrade != nil && r.ProtoMajor == 1 && r.Header.Get("Sec-Websocket-Key") != "" {
+		n.upgrade(c, w, r)
 		return
 	}
 	defer func() {

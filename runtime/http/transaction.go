@@ -68,10 +68,7 @@ var past = time.Unix(1, 0)
 // run delivers the request and sends the answer.
 func (x *transaction) run() error {
 	r := x.r
-	err := x.l.Begin(transport.Request{
-		Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Auth: r.Header.Get("Authorization"), Header: x.requestHeader,
-	})
-	if err != nil {
+	if err := x.l.Begin(httpserver.Request(r)); err != nil {
 		return err
 	}
 	if a := x.l.Reply(false); !(a.Acked && a.Status >= 400) && r.Body != http.NoBody {
@@ -86,14 +83,6 @@ func (x *transaction) run() error {
 		}
 	}
 	return x.answer()
-}
-
-// requestHeader returns a header of the request.
-func (x *transaction) requestHeader(name string) string {
-	if v := x.r.Header.Get(name); v != "" || http.CanonicalHeaderKey(name) != "Host" {
-		return v
-	}
-	return x.r.Host
 }
 
 // receive delivers the body of the request.

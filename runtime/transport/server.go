@@ -92,8 +92,8 @@ type Peer struct {
 // An Accepted is the Link of an accepted stream, and takes the place of Run: the
 // connection begins with Accept and ends with End. It needs no goroutine in between.
 //
-// Over ws and raw, Connected follows Accept; over ws, State with
-// policy.StateServerUpgrade comes before it. Over HTTP each request is Begin, Rx and
+// Over ws and raw, Connected follows Accept; over ws, Upgrade comes before it. Over
+// HTTP each request is Begin, Rx and
 // RxEnd for its body, Reply, Tx for the body of the response, and Complete.
 type Accepted interface {
 	Link
@@ -106,6 +106,10 @@ type Accepted interface {
 	// argument, and those mapped to a header. Begin delivers CONNECTED if it is the
 	// first, and SERVER_TXN.
 	Begin(Request) error
+
+	// Upgrade sets the metadata to what the request has, as Begin does, and delivers
+	// SERVER_UPGRADE.
+	Upgrade(Request) error
 
 	// Reply returns what the program has answered by now.
 	// If send is set, the head of the answer is about to be sent, and the program

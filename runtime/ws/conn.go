@@ -202,11 +202,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	if err != nil {
 		return err
 	}
-	c := &conn{n: n, l: l, ws: ws, wire: w, done: make(chan struct{}), sending: make(chan struct{}, 1), more: make(chan struct{}, 1)}
-	w.c = c
-	if n.st.HTTP.WSPrioritizeReads {
-		c.gate = newGate()
-	}
+	c := n.newConn(l, ws, w)
 	if err = request.UserState(n.setup, l, http.StatusSwitchingProtocols); err == nil {
 		err = l.Connected()
 	}
@@ -214,6 +210,21 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 		c.close()
 		return err
 	}
+	return c.run(ctx)
+}
+
+// newConn returns the connection that the library made on w.
+func (n *connector) newConn(l transport.Link, ws *websocket.Conn, w *wire) *conn {
+	c := &conn{n: n, l: l, ws: ws, wire: w, done: make(chan struct{}), sending: make(chan struct{}, 1), more: make(chan struct{}, 1)}
+	w.c = c
+	if n.st.HTTP.WSPrioritizeReads {
+		c.gate = newGate()
+	}
+	return c
+}
+
+// run carries the connection, after CONNECTED, until its end.
+func (c *conn) run(ctx context.Context) error {
 	c.watch()
 	c.others.Add(2)
 	go c.write()
@@ -221,7 +232,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 		defer c.others.Done()
 		c.close()
 	})
-	err = c.read()
+	err := c.read()
 	close(c.done)
 	c.gate.open()
 	if c.stall != nil {
@@ -232,7 +243,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 		if v, ok := errors.AsType[*ProtocolError](err); ok {
 			c.closeWith(websocket.StatusCode(v.Code))
 		}
-		_ = ws.CloseNow()
+		_ = c.ws.CloseNow()
 	}
 	c.others.Wait()
 	c.mu.Lock()

@@ -46,7 +46,7 @@ func (n *connector) dial(ctx context.Context, l transport.Link) (*websocket.Conn
 		HTTPHeader:      head.Header,
 		Subprotocols:    n.subprotocols,
 		CompressionMode: n.t.deflate,
-		OnPingReceived:  func(context.Context, []byte) bool { return w.c.mayPong() },
+		OnPingReceived:  pongs(w),
 	})
 	switch ue := (*url.Error)(nil); {
 	case err == nil:
@@ -61,6 +61,11 @@ func (n *connector) dial(ctx context.Context, l transport.Link) (*websocket.Conn
 	default:
 		return nil, nil, fmt.Errorf("sspolicy: ws: %w", err)
 	}
+}
+
+// pongs returns the library's callback for a PING.
+func pongs(w *wire) func(context.Context, []byte) bool {
+	return func(context.Context, []byte) bool { return w.c.mayPong() }
 }
 
 // RoundTrip sends the request and follows redirects. It returns a response only if

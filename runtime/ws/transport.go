@@ -7,12 +7,15 @@
 // with FlagSOM and the last with FlagEOM; messages are never held as a whole and
 // may have any length. While Rx does not return, the peer has to wait.
 //
+// A server streamtype, or one of h1 and h2 with ws_subprotocol, accepts WebSockets.
+//
 // The package answers PING and CLOSE frames. After the peer has closed the
 // connection, the Err method of the stream returns a *CloseError.
 package ws
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/coder/websocket"
@@ -24,7 +27,11 @@ import (
 
 // Transport is a [transport.Transport] for ws. It may be given to any number of
 // contexts.
-type Transport struct{ deflate websocket.CompressionMode }
+type Transport struct {
+	deflate   websocket.CompressionMode
+	origins   []string
+	anyOrigin bool
+}
 
 // An Option is a setting of a Transport.
 type Option func(*Transport)
@@ -34,6 +41,17 @@ type Option func(*Transport)
 // have no key for compression, so it is off without this option.
 func WithDeflate() Option {
 	return func(t *Transport) { t.deflate = websocket.CompressionNoContextTakeover }
+}
+
+// WithOrigins lets pages of other hosts connect to a server. A pattern is that of
+// [path.Match] for the host of the page with its port, if it has one, or with
+// "://" for scheme and host. "*" accepts all. Without this option, a page can connect
+// only to the host that it came from, and programs that send no Origin to any.
+func WithOrigins(patterns ...string) Option {
+	return func(t *Transport) {
+		t.origins = append(t.origins, patterns...)
+		t.anyOrigin = t.anyOrigin || slices.Contains(patterns, "*")
+	}
 }
 
 // New returns a transport.
@@ -66,6 +84,21 @@ func (t *Transport) Prepare(setup *transport.Setup) (transport.Connector, error)
 	if err := request.Check(setup); err != nil {
 		return nil, err
 	}
+	n, err := t.newConnector(setup)
+	if err != nil {
+		return nil, err
+	}
+	n.headers, err = request.NewSet(setup, func(name string) bool {
+		return strings.HasPrefix(name, "Sec-Websocket-") || name == "Content-Length"
+	})
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// newConnector returns a connector without the headers of requests.
+func (t *Transport) newConnector(setup *transport.Setup) (*connector, error) {
 	st := setup.Stream
 	n := &connector{t: t, setup: setup, st: st, kind: websocket.MessageText}
 	if st.HTTP.WSBinary {
@@ -79,13 +112,6 @@ func (t *Transport) Prepare(setup *transport.Setup) (transport.Connector, error)
 			}
 			n.subprotocols = append(n.subprotocols, name)
 		}
-	}
-	var err error
-	n.headers, err = request.NewSet(setup, func(name string) bool {
-		return strings.HasPrefix(name, "Sec-Websocket-") || name == "Content-Length"
-	})
-	if err != nil {
-		return nil, err
 	}
 	return n, nil
 }

@@ -25,7 +25,16 @@ type Config struct {
 	H2 bool
 
 	// Handler answers each request. It is not called before Serve.
-	Handler func(*Conn, http.ResponseWriter, *http.Request)
+	Handler Handler
+}
+
+// A Handler answers a request that came over a connection.
+type Handler func(*Conn, http.ResponseWriter, *http.Request)
+
+// An Upgrader is the transport of WebSockets.
+type Upgrader interface {
+	// Upgrade returns the handler of requests to become a WebSocket.
+	Upgrade(*transport.ServerSetup) (Handler, error)
 }
 
 // A Server is a transport.Listener.
@@ -179,6 +188,19 @@ type Conn struct {
 // transport.Peer.
 func (c *Conn) Accept(r *http.Request, hangUp func()) (transport.Accepted, error) {
 	return c.server.acceptor.Accept(transport.Peer{Local: c.LocalAddr(), Remote: c.RemoteAddr(), TLS: r.TLS, HangUp: hangUp})
+}
+
+// Request returns the head of a request as a stream gets it.
+func Request(r *http.Request) transport.Request {
+	return transport.Request{
+		Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Auth: r.Header.Get("Authorization"),
+		Header: func(name string) string {
+			if v := r.Header.Get(name); v != "" || http.CanonicalHeaderKey(name) != "Host" {
+				return v
+			}
+			return r.Host
+		},
+	}
 }
 
 // Upgraded reports that the connection was hijacked. end is called when the server
