@@ -36,7 +36,16 @@ type Policy struct {
 type Options struct {
 	Overlays []string // files of fragments, applied in order
 	Lint     lint.Options
+
+	// MaxTokens is the maximum number of tokens of the policy, without overlays: of
+	// strings, numbers, brackets, colons, commas and comments. It limits the memory
+	// and time that a text costs. 0 means no limit, for Loader DefaultMaxTokens.
+	MaxTokens int
 }
+
+// DefaultMaxTokens is the limit of Loader: a text within it costs about 100 MB of
+// allocations and half a second. Policies of devices have up to a few thousand.
+const DefaultMaxTokens = 50_000
 
 // An Error reports a policy that has errors. Load and the other functions return
 // it as *Error.
@@ -69,22 +78,44 @@ func (e *Error) Error() string {
 // Load loads the policy in a file. If the policy or an overlay has errors, the
 // error is an [*Error]; if a file cannot be read, it is an error of package os.
 func Load(file string, o Options) (*Policy, error) {
-	d, err := read(file)
+	text, err := read(file)
 	if err != nil {
 		return nil, err
 	}
-	return compile(d, o)
+	return Parse(file, text, o)
 }
 
 // Parse loads the policy in a text. Positions in diagnostics begin with name,
 // which is never opened.
 func Parse(name string, text []byte, o Options) (*Policy, error) {
-	return compile(schema.Parse(name, text), o)
+	if o.MaxTokens > 0 {
+		if at := schema.TokenOffset(string(text), o.MaxTokens); at >= 0 {
+			src := &schema.Source{Name: name, Text: string(text)}
+			return nil, &Error{[]schema.Diagnostic{{
+				Rule: schema.RuleSyntax, Severity: schema.Error, Span: schema.Span{Source: src, Start: at, End: at},
+				Message: fmt.Sprintf("the policy has more than %d tokens, the limit for this program", o.MaxTokens),
+			}}}
+		}
+	}
+	d := schema.Parse(name, text)
+	var fragments []*schema.Document
+	for _, file := range o.Overlays {
+		text, err := read(file)
+		if err != nil {
+			return nil, err
+		}
+		fragments = append(fragments, schema.Parse(file, text))
+	}
+	return Compile(d, o.Lint, fragments...)
 }
 
 // Loader returns a function that loads a policy as Parse does and returns its
-// compiled form, for packages that take such a function as an option.
+// compiled form, for packages that take such a function as an option. Its texts may come
+// from a network: see Options.MaxTokens.
 func Loader(name string, o Options) func(text []byte) (*policy.Policy, error) {
+	if o.MaxTokens == 0 {
+		o.MaxTokens = DefaultMaxTokens
+	}
 	return func(text []byte) (*policy.Policy, error) {
 		p, err := Parse(name, text, o)
 		if err != nil {
@@ -94,19 +125,7 @@ func Loader(name string, o Options) func(text []byte) (*policy.Policy, error) {
 	}
 }
 
-func compile(d *schema.Document, o Options) (*Policy, error) {
-	var fragments []*schema.Document
-	for _, file := range o.Overlays {
-		f, err := read(file)
-		if err != nil {
-			return nil, err
-		}
-		fragments = append(fragments, f)
-	}
-	return Compile(d, o.Lint, fragments...)
-}
-
-func read(file string) (*schema.Document, error) {
+func read(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -116,7 +135,7 @@ func read(file string) (*schema.Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return schema.Parse(file, text), nil
+	return text, nil
 }
 
 // Compile compiles a document with fragments applied in order, as [Overlay] does. It

@@ -1,0 +1,42 @@
+package schema
+
+import "strings"
+
+// TokenOffset returns the offset of the n-th token of a text, counting from 0, or -1 if
+// it has fewer. It is a quick bound for what Parse and the checks of a policy cost:
+// strings, other words, brackets, colons, commas and comments are tokens. It allocates
+// no memory.
+func TokenOffset(text string, n int) int {
+	for i := 0; i < len(text); {
+		start := i
+		switch c := text[i]; c {
+		case ' ', '\t', '\r', '\n':
+			i++
+			continue
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+			i++
+		case '#':
+			if end := strings.IndexByte(text[i:], '\n'); end >= 0 {
+				i += end
+			} else {
+				i = len(text)
+			}
+		case '{', '}', '[', ']', ':', ',':
+			i++
+		default:
+			for i < len(text) && strings.IndexByte(" \t\r\n\"#{}[]:,", text[i]) < 0 {
+				i++
+			}
+		}
+		if n == 0 {
+			return start
+		}
+		n--
+	}
+	return -1
+}
