@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"fmt"
+	"io"
 
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -18,6 +20,14 @@ type StreamOption interface{ StreamOption() }
 type MetadataOption struct {
 	pairs     []string // name, value, name, value
 	skipEmpty bool
+}
+
+// Format prints the names of the metadata without the values, which may be secret.
+func (o MetadataOption) Format(f fmt.State, _ rune) {
+	io.WriteString(f, "metadata")
+	for i := 0; i < len(o.pairs); i += 2 {
+		fmt.Fprintf(f, " %q", o.pairs[i])
+	}
 }
 
 // CallOption marks a CallOption.

@@ -703,6 +703,9 @@ func (s *Stream) finish(l *link, err error) bool {
 		err = errors.New("sspolicy: the transport gave up without a reason")
 	}
 	s.err = err
+	if err != nil {
+		s.err = transport.Printable(l.t.endpoint.Hide(err, l.target))
+	}
 	again := s.machine.Ended(machine.Failure{
 		Failed: err != nil, Brief: connected && time.Since(l.since) < s.t.stream.Retry.Steady(),
 		Arg: unreachableArg(err), Final: l.answer.Final, Least: l.answer.RetryAfter,

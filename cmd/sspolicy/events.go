@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf16"
 )
 
 // events prints the events of a run. It is safe for concurrent use.
@@ -45,10 +47,40 @@ func (e *events) emit(v event) {
 	v.Stream, v.T = e.stream, seconds(time.Since(e.start))
 	if e.json {
 		line, _ := json.Marshal(v) // cannot fail
-		fmt.Fprintf(e.w, "%s\n", line)
+		fmt.Fprintf(e.w, "%s\n", escapeJSON(line))
 		return
 	}
-	fmt.Fprintf(e.w, "%8s  %s  %s\n", v.T, v.Stream, v.text())
+	fmt.Fprintf(e.w, "%8s  %s  %s\n", v.T, visible(v.Stream), visible(v.text()))
+}
+
+// escapeJSON escapes the runes in a JSON text that are not printable; package
+// encoding/json leaves those above ASCII.
+func escapeJSON(line []byte) string {
+	var b strings.Builder
+	for _, r := range string(line) {
+		switch {
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+// Warn and Error print what the runtime logs.
+func (e *events) Warn(msg string, args ...any)  { e.log("WARN", msg, args) }
+func (e *events) Error(msg string, args ...any) { e.log("ERROR", msg, args) }
+
+func (e *events) log(level, msg string, args []any) {
+	text := level + " " + strings.TrimPrefix(msg, "sspolicy: ")
+	for i := 0; i+1 < len(args); i += 2 {
+		text += fmt.Sprintf(" %v=%q", args[i], fmt.Sprint(args[i+1]))
+	}
+	e.emit(event{Event: "log", Error: text})
 }
 
 // text returns an event as a line for people.
@@ -57,6 +89,8 @@ func (v *event) text() string {
 	switch {
 	case v.Event == "unset":
 		text = "metadata not set: " + strings.Join(v.Metadata, ", ") + " (--set NAME=VALUE)"
+	case v.Event == "log":
+		return "log: " + v.Error
 	case v.Event != "state":
 		text = strings.Join(append([]string{v.Event, fmt.Sprint(*v.Length)}, v.Flags...), " ")
 	}

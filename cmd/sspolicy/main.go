@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -228,12 +229,32 @@ func complain(w io.Writer, err error) {
 	fmt.Fprintf(w, "sspolicy: %s\n", harmless(plain(err)))
 }
 
-// harmless replaces control characters, which a terminal would obey.
-func harmless(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || 0x7f <= r && r < 0xa0 {
-			return '?'
+// harmless escapes what a terminal would obey or hide, except line breaks and tabs.
+func harmless(s string) string { return escape(s, "\n\t") }
+
+// visible is harmless for a text from a peer, which must not look like other lines.
+func visible(s string) string { return escape(s, "") }
+
+// escape escapes the runes that are not printable, as in a Go string, except those of
+// keep.
+func escape(s, keep string) string {
+	special := func(r rune) bool { return !strconv.IsPrint(r) && !strings.ContainsRune(keep, r) }
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, special) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case special(r):
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		default:
+			b.WriteRune(r)
 		}
-		return r
-	}, s)
+		s = s[size:]
+	}
+	return b.String()
 }

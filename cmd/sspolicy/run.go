@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"os/signal"
@@ -34,7 +33,7 @@ type runCmd struct {
 	Data           *string           `placeholder:"TEXT" help:"The payload to send; @FILE for the content of a file, @- for standard input. The default is standard input if the streamtype is HTTP and sends a body."`
 	Part           map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"The payload of streamtype NAME, which shares the request (rideshare). May be repeated."`
 	Count          int               `placeholder:"N" help:"End when N messages have been received; over raw, N pieces. Over HTTP the request is repeated until then."`
-	Credential     map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0 and so on. May be repeated."`
+	Credential     map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0, client_cert.0, client_key.0 and so on. May be repeated."`
 	Credentials    string            `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, client_key.0 and so on."`
 	Cookies        string            `placeholder:"FILE" help:"Keep cookies in this file (for streamtypes with http_cookies)."`
 	Overlay        []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
@@ -101,8 +100,8 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	logger := slog.New(slog.NewTextHandler(p.stderr, nil))
-	jar, err := cookies.Open(cookies.Options{File: c.Cookies, Logger: logger})
+	out := &events{w: p.stderr, json: c.JSON, stream: st.Name, start: time.Now()}
+	jar, err := cookies.Open(cookies.Options{File: c.Cookies, Logger: out})
 	if err != nil {
 		return err
 	}
@@ -111,20 +110,23 @@ func (c *runCmd) Run(p *program) error {
 	ctx, err := runtime.NewContext(compiled, runtime.Options{
 		Transports:     []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.New(), raw.New(), ws.New(), file.New()},
 		ConnectTimeout: c.ConnectTimeout,
-		Logger:         logger,
+		Logger:         out,
 		Credentials:    tokens,
 		Cookies:        jar,
 	})
 	if err != nil {
 		return err
 	}
-	defer ctx.Shutdown(context.Background())
+	defer ctx.Close()
 	noTokens := tokens.Bind(ctx) // matters only if the stream needs a token
 	messages, err := c.messages(p, ctx, st, data)
 	if err != nil {
 		return err
 	}
-	e := newExecution(st, c, messages, &events{w: p.stderr, json: c.JSON, stream: st.Name, start: time.Now()}, p.stdout)
+	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(interrupt, stop) // another signal ends the process
+	e := newExecution(st, c, messages, out, p.stdout)
 	if unset := c.unset(st); len(unset) > 0 {
 		e.emit(event{Event: "unset", Metadata: unset})
 	}
@@ -134,7 +136,7 @@ func (c *runCmd) Run(p *program) error {
 		}
 		return err
 	}
-	err = c.wait(ctx, e)
+	err = c.wait(ctx, e, interrupt.Done())
 	if lost := jar.Close(); lost != nil && err == nil {
 		return lost
 	}
@@ -145,7 +147,7 @@ func (c *runCmd) Run(p *program) error {
 		return usage
 	}
 	if err != nil {
-		err = errors.New(trustHint(err, st))
+		err = errors.New(visible(trustHint(err, st)))
 		if c.JSON {
 			e.emit(event{Event: "failed", Error: err.Error()})
 			return &exitError{code: exitStream}
@@ -156,28 +158,40 @@ func (c *runCmd) Run(p *program) error {
 }
 
 // wait waits for the end of the run, and closes the context.
-func (c *runCmd) wait(ctx *runtime.Context, e *execution) error {
-	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+func (c *runCmd) wait(ctx *runtime.Context, e *execution, interrupt <-chan struct{}) error {
 	limit, expired := valueOr(c.Timeout, defaultTimeout), (<-chan time.Time)(nil)
 	if c.Timeout != nil || !e.st.NailedUp {
 		expired = time.After(limit)
 	}
-	reason := ""
+	reason, grace := "", doneGrace
 	select {
 	case err := <-e.done:
-		ctx.Shutdown(context.Background())
+		end(ctx, grace)
 		return err
 	case <-expired:
-		reason = fmt.Sprintf("not done after %v", limit)
-	case <-interrupt.Done():
+		reason, grace = fmt.Sprintf("not done after %v", limit), timeoutGrace
+	case <-interrupt:
 		reason = "interrupted"
 	}
-	ctx.Shutdown(context.Background()) // delivers the last states
+	end(ctx, grace)
 	if err := e.pending(); err != nil {
 		return fmt.Errorf("%s: %w", reason, err)
 	}
 	return nil
+}
+
+// How long a run may take after its end: for acknowledgements, DISCONNECT and close
+// frames, and the last states.
+const (
+	doneGrace    = 4 * time.Second
+	timeoutGrace = 500 * time.Millisecond
+)
+
+// end closes the context within a time.
+func end(ctx *runtime.Context, grace time.Duration) {
+	limit, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	_ = ctx.Shutdown(limit) // what is missing is in the result of the run
 }
 
 func unknownStreamType(compiled *policy.Policy, name string) error {

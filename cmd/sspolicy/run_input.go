@@ -91,19 +91,18 @@ func (c *runCmd) messages(p *program, ctx *runtime.Context, st *policy.StreamTyp
 
 // credentials returns those of the flags, the folder and the environment.
 func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
-	memory := new(credentials.Memory)
+	texts := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
-		b, index, ok := policy.ParseBlob(name)
-		if !ok {
-			return nil, unknown("unknown credential", name, blobNames())
+		if !credentials.IsName(name) {
+			return nil, unknown("unknown credential", name, append(blobNames(), "client_cert.0", "client_key.0"))
 		}
 		text, err := c.text(p, "--credential", c.Credential[name])
 		if err != nil {
 			return nil, err
 		}
-		memory.SetBlob(b, index, strings.TrimRight(string(text), "\r\n"))
+		texts[name] = strings.TrimRight(string(text), "\r\n")
 	}
-	chain := credentials.Chain{memory}
+	chain := credentials.Chain{&credentials.Named{Lookup: func(name string) string { return texts[name] }}}
 	if c.Credentials != "" {
 		if info, err := os.Stat(c.Credentials); err != nil {
 			return nil, fileError(c.Credentials, err)
@@ -133,7 +132,7 @@ func (c *runCmd) keep(p *program, request string) {
 		}
 	}
 	if err != nil && !c.JSON {
-		fmt.Fprintf(p.stderr, "sspolicy: warning: the token server has replaced the refresh token in %s, and the new one is lost: %v\n", name, err)
+		fmt.Fprintf(p.stderr, "sspolicy: warning: the token server has replaced the refresh token in %s, and the new one is lost: %s\n", name, visible(err.Error()))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -31,6 +33,11 @@ func TestPrint(t *testing.T) {
 	t.Setenv("T_CLIENT_KEY_0", pemOf("PRIVATE KEY", teststream.Must(x509.MarshalPKCS8PrivateKey(key))))
 	files, env := &credentials.Files{Dir: dir}, &credentials.Env{Prefix: "T_"}
 	funcs := credentials.Funcs{BlobFunc: memory.Blob}
+	named := &credentials.Named{Lookup: func(name string) string { text, _ := os.ReadFile(filepath.Join(dir, name)); return string(text) }}
+	if text := teststream.Must(named.Blob(t.Context(), policy.BlobAuth, 0)); text != "secret" {
+		t.Errorf("Named has %q", text)
+	}
+	teststream.Must(named.ClientCertificate(t.Context(), 0))
 	chain := credentials.Chain{memory, files, env, funcs}
 	memory.SetClientCertificate(0, teststream.Must(files.ClientCertificate(t.Context(), 0)))
 	for _, source := range chain[:3] { // so that each holds what it caches
@@ -45,7 +52,7 @@ func TestPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Shutdown(context.Background())
-	for _, v := range []any{memory, files, env, funcs, chain, credentials.HexAuth{Credentials: memory}, o, &o, c,
+	for _, v := range []any{memory, files, env, named, funcs, chain, credentials.HexAuth{Credentials: memory}, o, &o, c,
 		struct{ m *credentials.Memory }{memory}, struct{ f *credentials.Files }{files}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q", "%x"} {
 			s := fmt.Sprintf(verb, v)

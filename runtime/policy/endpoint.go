@@ -105,6 +105,49 @@ func (t *Template) markAuthority(uses []Use) error {
 	return nil
 }
 
+// Hide returns err with the endpoint as the policy has it in place of the target's host,
+// if metadata is part of that: it may be secret. Errors of resolvers and of package
+// crypto/x509 quote the host.
+func (e *Endpoint) Hide(err error, t *Target) error {
+	if err == nil || t == nil || e.target != nil || e.text == nil || t.Network != "tcp" {
+		return err
+	}
+	text := err.Error()
+	hidden := replaceName(text, t.Host, e.text.String())
+	if hidden == text {
+		return err
+	}
+	return &hiddenError{hidden, err}
+}
+
+type hiddenError struct {
+	text string
+	err  error
+}
+
+func (e *hiddenError) Error() string { return e.text }
+func (e *hiddenError) Unwrap() error { return e.err }
+
+// replaceName replaces a host name where it is not part of a longer word.
+func replaceName(text, name, by string) string {
+	var b strings.Builder
+	part := func(s string) bool { return s != "" && (s[0] == '-' || s[0] == '_' || isAlphanumeric(s[0])) }
+	for name != "" {
+		i := strings.Index(text, name)
+		if i < 0 {
+			break
+		}
+		end := i + len(name)
+		if part(text[end:]) || i > 0 && part(text[i-1:]) {
+			b.WriteString(text[:end])
+		} else {
+			b.WriteString(text[:i] + by)
+		}
+		text = text[end:]
+	}
+	return b.String() + text
+}
+
 // Resolve returns the target for the given metadata, in the order of the
 // streamtype's items. Calls with equal results may return the same pointer, so the
 // target must not be modified. The error wraps ErrEndpoint and does not quote

@@ -89,12 +89,15 @@ var stateNames = [...]string{
 
 // String returns the name that lws has for the state, without its prefix, such as
 // "QOS_ACK_REMOTE". States from StateUserBase up are "USER_" and the number; unknown
-// ones are "STATE_" and the number.
+// ones are "STATE_" and the number, and 0 is "none".
 func (s State) String() string {
 	if int(s) < len(stateNames) && stateNames[s] != "" {
 		return stateNames[s]
 	}
-	if s >= StateUserBase {
+	switch {
+	case s == 0:
+		return "none"
+	case s >= StateUserBase:
 		return "USER_" + strconv.Itoa(int(s))
 	}
 	return "STATE_" + strconv.Itoa(int(s))

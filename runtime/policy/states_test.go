@@ -15,7 +15,7 @@ func TestStateNames(t *testing.T) {
 		StateServerTxn: "SERVER_TXN", StateServerUpgrade: "SERVER_UPGRADE",
 		StateEventWaitCancelled: "EVENT_WAIT_CANCELLED", StateUpstreamLinkRetry: "UPSTREAM_LINK_RETRY",
 		StateSinkJoin: "SINK_JOIN", StateSinkPart: "SINK_PART",
-		1530: "USER_1530", 1000: "USER_1000", 0: "STATE_0", 21: "STATE_21", 999: "STATE_999",
+		1530: "USER_1530", 1000: "USER_1000", 0: "none", 21: "STATE_21", 999: "STATE_999",
 	} {
 		if got := s.String(); got != want {
 			t.Errorf("State(%d) is %q, want %q", uint16(s), got, want)

@@ -633,7 +633,7 @@ func (s *session) handshake(mode Mode) error {
 		case errors.Is(err, io.EOF): // io.EOF is a clean end
 			err = io.ErrUnexpectedEOF
 		}
-		return &HandshakeError{mode, transport.TLSError(err)}
+		return &HandshakeError{mode, transport.Printable(err)}
 	}
 	k.mu.Lock()
 	s.conn = secure

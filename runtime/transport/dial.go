@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"unicode"
+	"unicode/utf8"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -78,35 +78,35 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 	trace.TLSHandshakeDone(secure.ConnectionState(), err)
 	if err != nil {
 		conn.Close()
-		return nil, TLSError(err)
+		return nil, Printable(err)
 	}
 	return secure, nil
 }
 
-// TLSError returns an error of crypto/tls with a text that can be shown. Names in a
-// certificate are those that the peer chose: control characters in them are escaped,
-// and long texts are cut.
-func TLSError(err error) error {
+// Printable returns err with a text that can be shown. What a peer chose, such as the
+// names in a certificate, may be part of it: what is not printable is escaped, and a long
+// text is cut.
+func Printable(err error) error {
 	text := err.Error()
-	if len(text) > maxTLSError {
-		text = text[:maxTLSError] + "…"
-	} else if !strings.ContainsFunc(text, unicode.IsControl) {
+	if len(text) > maxErrorText {
+		text = text[:maxErrorText] + "…"
+	} else if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return err
 	}
 	quoted := strconv.Quote(text)
-	return &tlsError{strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`), err}
+	return &printable{strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(quoted[1 : len(quoted)-1]), err}
 }
 
-// maxTLSError limits the text of an error about TLS, in bytes.
-const maxTLSError = 1024
+// maxErrorText limits the text of a Printable error, in bytes.
+const maxErrorText = 1024
 
-type tlsError struct {
+type printable struct {
 	text string
 	err  error
 }
 
-func (e *tlsError) Error() string { return e.text }
-func (e *tlsError) Unwrap() error { return e.err }
+func (e *printable) Error() string { return e.text }
+func (e *printable) Unwrap() error { return e.err }
 
 // ServerName returns the host name that a target's certificate must be valid for:
 // "localhost" for a unix socket, else the host.

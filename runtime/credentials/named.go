@@ -1,0 +1,53 @@
+package credentials
+
+import (
+	"context"
+	"crypto/tls"
+	"strconv"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// Named is a source of texts by their names: those of the files of Files, such as auth.0,
+// client_cert.0 and client_key.0. A Named must not be copied after first use.
+type Named struct {
+	// Lookup returns the text of a name, without a line break at its end, or "". It
+	// must be safe for concurrent use.
+	Lookup func(name string) string
+
+	certs certCache
+}
+
+// IsName reports whether a source may have a credential of that name.
+func IsName(name string) bool {
+	if _, _, ok := policy.ParseBlob(name); ok {
+		return true
+	}
+	half, digits, _ := strings.Cut(name, ".")
+	index, err := strconv.Atoi(digits)
+	return err == nil && (half == certHalf || half == keyHalf) && name == certName(half, index)
+}
+
+// Blob returns the text of Lookup, or ErrNoCredentials.
+func (n *Named) Blob(_ context.Context, b policy.Blob, index int) (string, error) {
+	text, err := n.get(b.Name(index))
+	return string(text), err
+}
+
+// ClientCertificate returns the certificate of two texts of Lookup, or ErrNoCredentials.
+func (n *Named) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
+	return n.certs.get(index, n.get)
+}
+
+func (n *Named) get(name string) ([]byte, error) {
+	if name == "" {
+		return nil, transport.ErrNoCredentials
+	}
+	text := n.Lookup(name)
+	if text == "" {
+		return nil, transport.ErrNoCredentials
+	}
+	return []byte(text), nil
+}
