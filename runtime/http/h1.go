@@ -365,7 +365,7 @@ func (x *h1Exchange) error(err error) error {
 	case c.err != nil && c.err != io.EOF:
 		return c.err
 	}
-	return transport.TLSError(err) // it may quote the response
+	return transport.Printable(err) // it may quote the response
 }
 
 // Read reads from the body of the response.

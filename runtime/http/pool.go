@@ -228,5 +228,5 @@ func tlsError(err error) error {
 		"tls: received unexpected handshake message of type *tls.certificateRequestMsgTLS13":
 		return errCertificate
 	}
-	return transport.TLSError(err)
+	return transport.Printable(err)
 }

@@ -259,9 +259,10 @@ type Link interface {
 	// Lend lets goroutines of the program that wait for payload call step in place of
 	// the caller. step reads once from the peer, and delivers at most one piece. Lend
 	// returns nil when the caller is to read by itself again, at once if the program
-	// does not wait for payload; otherwise the error of step, or of the link. Recall
-	// makes it return soon.
+	// does not wait for payload; otherwise the error of step, or of the link.
 	Lend(step func() error) error
+
+	// Recall makes a Lend return soon.
 	Recall()
 
 	// FailTx reports that nothing more can be sent, while payload from the peer
