@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/secure-streams/sspolicy/faulttest/link"
@@ -232,7 +233,9 @@ func (r *soak) serve() (stop func()) {
 	}
 	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	srv := &http3.Server{Handler: handler, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: certificates}),
-		Logger: slog.New(slog.DiscardHandler)}
+		Logger: slog.New(slog.DiscardHandler),
+		// A connection whose datagrams are lost ends when both sides have been idle.
+		QUICConfig: &quic.Config{MaxIdleTimeout: soakBound / 4}}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -35,8 +35,10 @@ const (
 	idleTimeout = 30 * time.Second
 	// maxHeaderBytes is the size limit of the headers of a response.
 	maxHeaderBytes = 256 << 10
-	// never is how long a connection may be silent if the policy has no limit.
-	never = 24 * time.Hour
+	// defaultPing and defaultHangup are svalidping and svalidhup of a retry without
+	// them. A peer of UDP that disappears leaves no other sign.
+	defaultPing   = 10 * time.Second
+	defaultHangup = 30 * time.Second
 	// streamWindow and connectionWindow are how many bytes the peer may send
 	// before they are read.
 	streamWindow     = 4 << 20
@@ -121,12 +123,16 @@ func newPool(c sshttp.Connections, o Options) *pool {
 		return p
 	}
 	config := &quic.Config{
-		MaxIdleTimeout:             never,
+		MaxIdleTimeout:             defaultHangup,
+		KeepAlivePeriod:            defaultPing,
 		MaxStreamReceiveWindow:     streamWindow,
 		MaxConnectionReceiveWindow: connectionWindow,
 	}
-	if c.Hangup > 0 {
-		config.MaxIdleTimeout = c.Hangup
+	switch {
+	case c.Hangup > 0:
+		config.MaxIdleTimeout, config.KeepAlivePeriod = c.Hangup, 0
+	case c.Ping > 0: // the PINGs need time for an answer
+		config.MaxIdleTimeout = max(defaultHangup, 3*c.Ping)
 	}
 	if c.Ping > 0 && (c.Hangup == 0 || c.Ping < c.Hangup) {
 		config.KeepAlivePeriod = c.Ping

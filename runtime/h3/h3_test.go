@@ -514,3 +514,145 @@ func TestClose(t *testing.T) {
 	teststream.Must(c.NewStream("s", runtime.Handlers{})).Connect()
 	teststream.Shutdown(t, c)
 }
+
+// A packetPipe is a UDP socket in memory whose datagrams go to peer, unless lost is set.
+type packetPipe struct {
+	net.PacketConn // nil
+	name           netip.AddrPort
+	in             chan []byte
+	peer           *packetPipe
+	lost           atomic.Bool
+	once           sync.Once
+	closed         chan struct{}
+
+	mu       sync.Mutex
+	deadline time.Time
+	moved    chan struct{} // closed when deadline changes
+}
+
+func newPipes() (a, b *packetPipe) {
+	make1 := func(addr string) *packetPipe {
+		return &packetPipe{name: netip.MustParseAddrPort(addr), in: make(chan []byte, 1000), closed: make(chan struct{}), moved: make(chan struct{})}
+	}
+	a, b = make1("127.0.0.1:1"), make1("127.0.0.1:2")
+	a.peer, b.peer = b, a
+	return a, b
+}
+
+func (p *packetPipe) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(p.name) }
+
+func (p *packetPipe) Close() error { p.once.Do(func() { close(p.closed) }); return nil }
+
+func (p *packetPipe) SetReadDeadline(t time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deadline = t
+	close(p.moved)
+	p.moved = make(chan struct{})
+	return nil
+}
+
+func (p *packetPipe) SetDeadline(t time.Time) error      { return p.SetReadDeadline(t) }
+func (p *packetPipe) SetWriteDeadline(t time.Time) error { return nil }
+
+func (p *packetPipe) WriteTo(b []byte, _ net.Addr) (int, error) {
+	if !p.lost.Load() {
+		select {
+		case p.peer.in <- bytes.Clone(b):
+		default:
+		}
+	}
+	return len(b), nil
+}
+
+func (p *packetPipe) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		p.mu.Lock()
+		deadline, moved := p.deadline, p.moved
+		p.mu.Unlock()
+		var late <-chan time.Time
+		if !deadline.IsZero() {
+			d := time.Until(deadline)
+			if d <= 0 {
+				return 0, nil, os.ErrDeadlineExceeded
+			}
+			late = time.After(d)
+		}
+		select {
+		case packet := <-p.in:
+			return copy(b, packet), net.UDPAddrFromAddrPort(p.peer.name), nil
+		case <-p.closed:
+			return 0, nil, net.ErrClosed
+		case <-moved:
+		case <-late:
+		}
+	}
+}
+
+// TestDatagramsStop checks that a response ends when the peer's datagrams stop, or the
+// client's do, in the middle of it; and that PINGs keep a slow one.
+func TestDatagramsStop(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		retry   *policy.Retry
+		ours    bool // the datagrams of the client are lost
+		theirs  bool
+		atLeast time.Duration
+		atMost  time.Duration
+		ok      bool
+	}{
+		{name: "all lost", retry: &policy.Retry{}, ours: true, theirs: true, atLeast: 30 * time.Second, atMost: 45 * time.Second},
+		{name: "the server's lost", retry: &policy.Retry{}, theirs: true, atLeast: 30 * time.Second, atMost: 45 * time.Second},
+		{name: "without retry", ours: true, theirs: true, atLeast: 50 * time.Second, atMost: 80 * time.Second},
+		{name: "the client's lost", retry: &policy.Retry{}, ours: true, atLeast: 30 * time.Second, atMost: 95 * time.Second},
+		{name: "svalidhup", retry: &policy.Retry{ValidHangup: 5 * time.Second}, ours: true, theirs: true, atLeast: 4 * time.Second, atMost: 8 * time.Second},
+		{name: "slow", retry: &policy.Retry{}, atLeast: 10 * time.Minute, atMost: 11 * time.Minute, ok: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := newPipes()
+				server := &http3.Server{
+					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						io.WriteString(w, "begun")
+						w.(http.Flusher).Flush()
+						select {
+						case <-r.Context().Done():
+						case <-time.After(10 * time.Minute):
+						}
+						io.WriteString(w, " and ended")
+					}),
+					TLSConfig:  http3.ConfigureTLSConfig(own.Server(nil, "127.0.0.1")),
+					QUICConfig: &quic.Config{MaxIdleTimeout: time.Hour}, Logger: slog.New(slog.DiscardHandler),
+				}
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					server.Serve(theirs)
+				}()
+				o := h3.Options{ListenPacket: func(context.Context) (net.PacketConn, error) { return ours, nil }}
+				st := streamType(theirs.name)
+				st.Retry = tt.retry
+				c := newContext(t, runtime.Options{Transports: []transport.Transport{h3.NewWith(o)}}, st)
+				conn, err := c.Open(t.Context(), "s")
+				if err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				ours.lost.Store(tt.ours)
+				theirs.lost.Store(tt.theirs)
+				body, err := io.ReadAll(conn)
+				if took := time.Since(start); took < tt.atLeast || took > tt.atMost {
+					t.Errorf("it took %v", took)
+				}
+				if (err == nil) != tt.ok || !strings.HasPrefix(string(body), "begun") {
+					t.Errorf("got %q, %v", body, err)
+				}
+				teststream.Shutdown(t, c)
+				server.Close()
+				theirs.Close()
+				<-done
+				time.Sleep(time.Hour)
+			})
+		})
+	}
+}
