@@ -64,6 +64,7 @@ type conn struct {
 	liveness liveness
 	room     sync.Cond     // the queue of a stream may have room
 	acks     []*inMsg      // messages to acknowledge, in the order of their arrival
+	unasked  int           // packets that answered nothing, since the latest answer
 	uploader *stream       // the stream that is in the middle of a message, or nil
 	released chan struct{} // closed when no PUBCOMP is due; nil unless close waits
 }

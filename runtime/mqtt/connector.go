@@ -178,7 +178,14 @@ func (n *connector) blob(ctx context.Context, b policy.Blob) (string, error) {
 		return "", nil
 	}
 	if err == nil {
-		if reason := invalidString(s); reason != "" {
+		reason := ""
+		switch {
+		case b != policy.BlobMQTTPassword:
+			reason = invalidString(s)
+		case len(s) > maxString: // otherwise a password may be any bytes (section 3.1.3.5)
+			reason = "it is longer than 65535 bytes"
+		}
+		if reason != "" {
 			err = fmt.Errorf("sspolicy: %v: %w: %s", b, transport.ErrBadCredentials, reason)
 		}
 	}

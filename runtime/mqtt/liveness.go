@@ -20,6 +20,7 @@ const (
 // Everything is guarded by the mu of the connection.
 type liveness struct {
 	validity  *transport.Validity
+	pings     int         // PINGREQs without an answer
 	keepAlive *time.Timer // calls keepUp
 	slow      *time.Timer // calls checkProgress
 
@@ -54,7 +55,15 @@ func (c *conn) watchLocked() {
 	}
 	v := &c.liveness
 	v.blockedSinceWatch, v.sentSinceWatch = v.blocked, false
-	v.validity = c.setup.Env.Watch(ping, hangup, st.SwakeValidity, func() { c.w.post(appendPingreq) }, c.invalid)
+	v.validity = c.setup.Env.Watch(ping, hangup, st.SwakeValidity, c.ping, c.invalid)
+}
+
+// ping sends a PINGREQ.
+func (c *conn) ping() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.liveness.pings++
+	c.w.post(appendPingreq)
 }
 
 // invalid ends the connection because nothing has proved it valid. It gives it
@@ -78,7 +87,7 @@ func (c *conn) invalid() {
 func (c *conn) keepUp() {
 	left := c.keepAlive() - time.Since(c.w.lastWrite())
 	if left <= 0 {
-		c.w.post(appendPingreq)
+		c.ping()
 		left = c.keepAlive()
 	}
 	c.mu.Lock()

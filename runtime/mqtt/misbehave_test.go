@@ -213,6 +213,11 @@ func TestMalformed(t *testing.T) {
 	}
 	for name, in := range map[string]string{
 		"second CONNACK": "\x20\x02\x00\x00", "SUBACK of nothing": "\x90\x03\x00\x63\x00",
+		"PINGRESPs": strings.Repeat("\xd0\x00", 1001), "UNSUBACKs": strings.Repeat("\xb0\x02\x00\x63", 1001),
+		"PUBACKs": strings.Repeat("\x40\x02\x00\x63", 1001), "PUBRECs": strings.Repeat("\x50\x02\x00\x63", 1001),
+		"PUBRELs": strings.Repeat("\x62\x02\x00\x63", 1001), "PUBCOMPs": strings.Repeat("\x70\x02\x00\x02", 1001),
+		"a control character in a topic": message("a\x1bb", 0, 0, ""), "a C1 control character": message("a\u009b", 0, 0, ""),
+		"a noncharacter": message("a\ufffe", 0, 0, ""), "DUP with QoS 0": "\x38\x03\x00\x01f",
 		"PUBACK of QoS 2": "\x40\x02\x00\x02", "SUBACK of a message": "\x90\x03\x00\x02\x00",
 	} {
 		t.Run(name, func(t *testing.T) { malformedAfter(t, in) })
@@ -540,4 +545,22 @@ func TestWake(t *testing.T) {
 			t.Errorf("swake_validity %v: Wake got %q, want %q", swake, got, want)
 		}
 	}
+}
+
+// TestLateAnswers checks that a connection survives late and repeated answers, as many as a
+// correct server may send between the others.
+func TestLateAnswers(t *testing.T) {
+	p := &peer{}
+	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 1))), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
+		for range 3 {
+			synctest.Wait()
+			io.WriteString(p.latest(), strings.Repeat("\x40\x02\x00\x63\xd0\x00", 400))
+			synctest.Wait()
+			cl.publish("x")
+			synctest.Wait()
+		}
+		cl.want(t, "CRE CNG CON tx ACK tx ACK tx ACK")
+	})
 }

@@ -338,6 +338,7 @@ func appendPingreq(b []byte) []byte    { return appendHeader(b, typePingreq, 0, 
 func appendDisconnect(b []byte) []byte { return appendHeader(b, typeDisconnect, 0, 0) }
 
 // invalidString returns why a text is not a string of MQTT (section 1.5.3), or "".
+// The section allows to refuse control characters and noncharacters, and brokers do.
 func invalidString[T string | []byte](s T) string {
 	if len(s) > maxString {
 		return "it is longer than 65535 bytes"
@@ -347,12 +348,25 @@ func invalidString[T string | []byte](s T) string {
 		switch b := s[i]; {
 		case b == 0: // [MQTT-1.5.3-2]
 			return "it contains a NUL"
+		case b < ' ' || b == 0x7f:
+			return "it contains a control character"
 		case b >= utf8.RuneSelf:
 			ascii = false
 		}
 	}
-	if !ascii && !utf8.ValidString(string(s)) { // [MQTT-1.5.3-1]
+	if ascii {
+		return ""
+	}
+	if !utf8.ValidString(string(s)) { // [MQTT-1.5.3-1]
 		return "it is not UTF-8"
+	}
+	for _, r := range string(s) {
+		switch {
+		case 0x80 <= r && r < 0xa0:
+			return "it contains a control character"
+		case 0xfdd0 <= r && r <= 0xfdef, r&0xfffe == 0xfffe:
+			return "it contains a noncharacter of Unicode"
+		}
 	}
 	return ""
 }

@@ -167,6 +167,10 @@ func (c *conn) control(kind packetType, b []byte) error {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if c.liveness.pings == 0 {
+			return c.unaskedLocked(kind)
+		}
+		c.liveness.pings--
 		c.liveness.validity.Confirm()
 		return nil
 	case typeSuback:
@@ -186,8 +190,12 @@ func (c *conn) control(kind packetType, b []byte) error {
 		if c.err != nil {
 			return c.err
 		}
+		known := c.sess.received[id]
 		delete(c.sess.received, id)
 		c.postAck(typePubcomp, id)
+		if !known { // repeated, or of a message that this process does not know
+			return c.unaskedLocked(kind)
+		}
 		return nil
 	}
 	c.liveness.validity.Confirm()
@@ -205,7 +213,9 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 		// The client has given up the message or does not know it. PUBREL makes the
 		// server forget it too (section 4.3.3).
 		c.postAck(typePubrel, id)
-	case m == nil: // late or repeated: ignored
+		return c.unaskedLocked(kind)
+	case m == nil: // late or repeated
+		return c.unaskedLocked(kind)
 	case kind == typeUnsuback && m.kind == typeUnsubscribe:
 		c.sess.free(m)
 		close(m.answer)
@@ -215,18 +225,36 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 		c.settleLocked(m, false)
 		c.sess.free(m)
 	case kind == typePubrec && m.qos == 2:
+		if m.released { // repeated
+			c.postAck(typePubrel, id)
+			return c.unaskedLocked(kind)
+		}
 		c.settleLocked(m, false)
 		c.sess.forget(m)
 		m.released, m.tries, m.due = true, 0, time.Now().Add(c.hub.t.resendAfter)
 		c.armResendLocked()
 		c.postAck(typePubrel, id)
 	case kind == typePubcomp && m.qos == 2:
-		if m.released {
-			c.sess.free(m)
-			c.checkReleasedLocked()
+		if !m.released {
+			return c.unaskedLocked(kind)
 		}
+		c.sess.free(m)
+		c.checkReleasedLocked()
 	default:
 		return malformed("packet type %d in answer to a PUBLISH with QoS %d", kind, m.qos)
+	}
+	c.unasked = 0
+	return nil
+}
+
+// maxUnasked is how many packets in a row may answer nothing. A correct server sends
+// some: late and repeated acknowledgements.
+const maxUnasked = 1000
+
+// unaskedLocked counts a packet that answers nothing.
+func (c *conn) unaskedLocked(kind packetType) error {
+	if c.unasked++; c.unasked > maxUnasked {
+		return malformed("%d packets that answer nothing, the last of type %d", c.unasked, kind)
 	}
 	return nil
 }
