@@ -140,7 +140,7 @@ func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
 		return nil, nil, false
 	}
 	// As a server would set it, so that it passes the same checks.
-	if c, err = http.ParseSetCookie(f[5] + "=" + f[6]); err != nil || c.Name != f[5] {
+	if c, ok = parseSetCookie(f[5] + "=" + f[6]); !ok || c.Name != f[5] {
 		return nil, nil, false
 	}
 	c.Path, c.Secure = f[2], f[3] == "TRUE"
@@ -187,17 +187,14 @@ func (j *Jar) textLocked(now time.Time) []byte {
 			if k.httpOnly {
 				b.WriteString(httpOnlyMark)
 			}
-			domain, expires, value := k.domain, int64(0), k.value
+			domain, expires := k.domain, int64(0)
 			if !k.hostOnly {
 				domain = "." + domain
 			}
 			if !k.expires.IsZero() {
 				expires = k.expires.Unix()
 			}
-			if k.quoted {
-				value = `"` + value + `"`
-			}
-			fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", domain, truth[!k.hostOnly], k.path, truth[k.secure], expires, k.name, value)
+			fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", domain, truth[!k.hostOnly], k.path, truth[k.secure], expires, k.name, k.value)
 		}
 	}
 	return b.Bytes()

@@ -34,7 +34,7 @@ func TestFile(t *testing.T) {
 		"h.test\tFALSE\t/\tFALSE\t0\te\t",
 		"h.test\tFALSE\t/\tFALSE\t1\texpired\t1", // not a bad line
 		"x", "h.test\tFALSE\t/\tFALSE\t-1\tf\t1", "h.test\tFALSE\t/\tFALSE\tx\tf\t1", "h.test\tFALSE\tx\tFALSE\t0\tf\t1",
-		"h.test\tFALSE\t/\tFALSE\t0\tf g\t1", "h.test\tFALSE\t/\tFALSE\t0\tf\t1; Secure", "h.test\tFALSE\t/\tFALSE\t0\tf=1\t1",
+		"h.test\tFALSE\t/\tFALSE\t0\t\t1", "h.test\tFALSE\t/\tFALSE\t0\tf\t1; Secure", "h.test\tFALSE\t/\tFALSE\t0\tf=1\t1",
 		".com\tTRUE\t/\tFALSE\t0\tf\t1", "h.test/x\tFALSE\t/\tFALSE\t0\tf\t1", "\tFALSE\t/\tFALSE\t0\tf\t1",
 		"h.test\tFALSE\t/\tFALSE\t0\tf\t\x01", "h.test\tFALSE\t/\tFALSE\t0\tf\t1\t1", "h.test\tFALSE\t/\tFALSE\t0\tf\t" + strings.Repeat("x", 1e6),
 		"# sspolicy scope: nonsense", "h.test\tFALSE\t/\tFALSE\t0\tf\t1",
@@ -164,6 +164,48 @@ func TestCurl(t *testing.T) {
 	if got := sorted(curl("-b", theirs, srv.URL)); got != want+" f=6" {
 		text, _ := os.ReadFile(theirs)
 		t.Errorf("read by curl: %q\n%s", got, text)
+	}
+}
+
+// TestValuesAsCurl checks that a server gets back the name and value that it has set, as
+// from curl, before and after the jar has written its file.
+func TestValuesAsCurl(t *testing.T) {
+	set := []string{
+		`a=b c`, `b=b,c`, `c= lead`, `d={"x":1}`, `e=b"c`, `f="quoted"`, "g=\u00e4\xff", `h==`, `i=a=b=`, `j=b\c`, `k=%20+`, `l="b c`, `m=trail  `, `n =x`, ` o=x`,
+		`p=`, `q="`, `r=a;Path=/`, `s='`, `t=(<@>)[?]/:`, "no cookie", "u=a\x01b", "v=a\x7fb", "=nameless", `w x=1`, `"y"=1`,
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/set" {
+			w.Header()["Set-Cookie"] = set
+			return
+		}
+		fmt.Fprint(w, r.Header.Get("Cookie"))
+	}))
+	defer srv.Close()
+	pairs := func(header string) string {
+		return strings.Join(slices.Sorted(strings.SplitSeq(header, "; ")), "; ")
+	}
+	theirs := filepath.Join(t.TempDir(), "theirs")
+	out, err := exec.Command("curl", "-sS", "-c", theirs, "-b", theirs, srv.URL+"/set", srv.URL).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	ours := filepath.Join(t.TempDir(), "ours")
+	j, err := cookies.Open(cookies.Options{File: ours})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.SetCookies(all, parse(t, srv.URL+"/set"), set)
+	for _, state := range []string{"in memory", "from the file"} {
+		if got, want := pairs(j.Cookies(all, parse(t, srv.URL))), pairs(string(out)); got != want {
+			t.Errorf("%s:\ngot  %q\ncurl %q", state, got, want)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if j, err = cookies.Open(cookies.Options{File: ours}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -82,7 +82,6 @@ type id struct{ domain, path, name string }
 type cookie struct {
 	id
 	value    string
-	quoted   bool
 	hostOnly bool
 	secure   bool
 	httpOnly bool
@@ -110,17 +109,18 @@ func (j *Jar) Cookies(sc transport.CookieScope, u *url.URL) string {
 	if s == nil {
 		return ""
 	}
-	r := http.Request{Header: make(http.Header, 1)}
-	value := ""
+	var b strings.Builder
 	for _, c := range s.jar.Cookies(urlOf(u.Scheme, hostOf(u), u.Path)) { // longest path first
-		r.AddCookie(c)
-		if longer := r.Header.Get("Cookie"); len(longer) <= MaxHeader {
-			value = longer
-		} else {
+		pair := c.Name + "=" + c.Value
+		if b.Len() > 0 {
+			pair = "; " + pair
+		}
+		if b.Len()+len(pair) > MaxHeader {
 			break
 		}
+		b.WriteString(pair)
 	}
-	return value
+	return b.String()
 }
 
 // SetCookies stores the Set-Cookie headers of a response from u. It ignores malformed
@@ -130,7 +130,7 @@ func (j *Jar) SetCookies(sc transport.CookieScope, u *url.URL, lines []string) {
 	defer j.mu.Unlock()
 	changed := false
 	for _, line := range lines[:min(len(lines), MaxSite)] {
-		if c, err := http.ParseSetCookie(line); err == nil {
+		if c, ok := parseSetCookie(line); ok {
 			changed = j.setLocked(j.key(sc), u, c, time.Now()) || changed
 		}
 	}
@@ -141,7 +141,7 @@ func (j *Jar) SetCookies(sc transport.CookieScope, u *url.URL, lines []string) {
 
 // setLocked sets or removes a cookie. It reports whether that changed anything.
 func (j *Jar) setLocked(key transport.CookieScope, u *url.URL, c *http.Cookie, now time.Time) bool {
-	k := &cookie{value: c.Value, quoted: c.Quoted, secure: c.Secure, httpOnly: c.HttpOnly, hostOnly: c.Domain == ""}
+	k := &cookie{value: c.Value, secure: c.Secure, httpOnly: c.HttpOnly, hostOnly: c.Domain == ""}
 	host := hostOf(u)
 	k.id = id{cmp.Or(strings.ToLower(strings.TrimPrefix(c.Domain, ".")), host), c.Path, c.Name}
 	if !strings.HasPrefix(k.path, "/") {
@@ -232,7 +232,7 @@ func under(name, domain string) bool {
 
 // put stores a cookie that a host has set in the cookiejar.
 func (s *scope) put(host string, k *cookie) {
-	c := &http.Cookie{Name: k.name, Value: k.value, Quoted: k.quoted, Path: k.path, Secure: k.secure, HttpOnly: k.httpOnly, Expires: k.expires}
+	c := &http.Cookie{Name: k.name, Value: k.value, Path: k.path, Secure: k.secure, HttpOnly: k.httpOnly, Expires: k.expires}
 	if !k.hostOnly {
 		c.Domain = k.domain
 	}

@@ -112,3 +112,29 @@ func TestNoJar(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCookieValues checks that a server gets back the values that it has set, over h1 and h2.
+func TestCookieValues(t *testing.T) {
+	const set = `a={"x": 1, "y"}` + "\u00e4\xff"
+	own := testcert.New("own")
+	var got []string
+	h := func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header["Cookie"]
+		w.Header()["Set-Cookie"] = []string{set}
+	}
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolH2} {
+		s := server{handler: http.HandlerFunc(h), tls: own.Server([]string{"h2", "http/1.1"}, "a.test")}.start(t)
+		st := &policy.StreamType{Name: "s", Endpoint: "a.test", TLS: true, TrustStore: own.Store(), Protocol: protocol, HTTP: &policy.HTTP{URL: "/", Cookies: true}}
+		c := newPolicy(t, []*policy.StreamType{st}, runtime.Options{Cookies: cookies.New(), DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, s.String())
+		}})
+		for range 2 {
+			if _, err := c.Fetch(t.Context(), "s"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(got) != 1 || got[0] != set {
+			t.Errorf("%v: the server got back %q", protocol, got)
+		}
+	}
+}
