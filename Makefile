@@ -5,6 +5,7 @@ GO ?= go
 FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
+CHAOS ?= 10m
 PACKAGES := curl git openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server
 # Optional and test-only dependencies are in modules of their own.
 MODULES := . internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
@@ -17,7 +18,7 @@ help:
 	@echo 'make build     build bin/sspolicy'
 	@echo 'make lint      run gofmt, go vet, staticcheck'
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
-	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK)'
+	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make generate  regenerate pages and files of this tree'
 	@echo 'make update    rewrite the outputs that the tests expect'
@@ -67,11 +68,12 @@ lint:
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-# "make test" runs it for 20 s.
+# "make test" runs the last two for 5 and 20 s.
 .PHONY: soak
 soak:
 	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
 	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
+	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
 
 # go test fuzzes one target at a time.

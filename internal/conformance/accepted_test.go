@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -76,7 +77,7 @@ func (l *ledger) serve(t *testing.T, own *testcert.Authority) map[string]netip.A
 	certificates := []tls.Certificate{own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")}
 	for _, name := range []string{"h1", "h2"} {
 		ln := teststream.Must(net.Listen("tcp", "127.0.0.1:0"))
-		srv := &http.Server{Handler: l, TLSConfig: &tls.Config{Certificates: certificates}, Protocols: new(http.Protocols)}
+		srv := &http.Server{Handler: l, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: &tls.Config{Certificates: certificates}, Protocols: new(http.Protocols)}
 		srv.Protocols.SetHTTP1(name == "h1")
 		srv.Protocols.SetHTTP2(name == "h2")
 		wg.Go(func() {

@@ -229,7 +229,6 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 			c.postAck(typePubrel, id)
 			return c.unaskedLocked(kind)
 		}
-		c.settleLocked(m, false)
 		c.sess.forget(m)
 		m.released, m.tries, m.due = true, 0, time.Now().Add(c.hub.t.resendAfter)
 		c.armResendLocked()
@@ -238,6 +237,7 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 		if !m.released {
 			return c.unaskedLocked(kind)
 		}
+		c.settleLocked(m, false) // not by PUBREC: a server may wait for PUBREL, and drop the message without
 		c.sess.free(m)
 		c.checkReleasedLocked()
 	default:

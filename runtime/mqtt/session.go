@@ -106,7 +106,7 @@ func (s *session) forget(m *outMsg) {
 func (s *session) resume() {
 	for _, m := range s.out {
 		m.st = nil
-		if m.kind != typePublish || m.failed || !m.complete && !m.released {
+		if m.kind != typePublish || !m.released && (m.failed || !m.complete) {
 			s.free(m)
 		}
 	}
@@ -203,8 +203,6 @@ func (c *conn) resendDue() {
 // giveUpLocked ends the repetition of a message. Its identifier stays in use,
 // because an answer may still come.
 func (c *conn) giveUpLocked(m *outMsg) {
-	if !m.released {
-		c.settleLocked(m, true)
-		c.sess.forget(m)
-	}
+	c.settleLocked(m, true)
+	c.sess.forget(m)
 }
