@@ -20,7 +20,7 @@ import (
 )
 
 // BenchmarkHTTP makes GET requests over kept connections, by one stream and by 16
-// concurrently. The figures are those of the runtime; net/http-ns/op and
+// concurrently, and by calls of Fetch. The figures are those of the runtime; net/http-ns/op and
 // net/http-allocs/op are those of net/http by hand, in short alternate turns, so that
 // both run under the same load. x/net/http is the throughput relative to net/http, the
 // median of the turns; cpu/net/http is the processor time of an operation, garbage
@@ -51,9 +51,12 @@ func BenchmarkHTTP(b *testing.B) {
 			st.Protocol = policy.ProtocolH2
 		}
 		for _, streams := range []int{1, 16} {
+			byHand := netHTTPClient(b, &http.Client{Transport: tr}, url, streams)
 			b.Run(fmt.Sprintf("%s/streams=%d", k.name, streams), func(b *testing.B) {
-				ours := policyClient(b, sshttp.New(), st, streams)
-				against(b, "net/http", streams, ours, netHTTPClient(b, &http.Client{Transport: tr}, url, streams))
+				against(b, "net/http", streams, policyClient(b, sshttp.New(), st, streams), byHand)
+			})
+			b.Run(fmt.Sprintf("%s/Fetch/callers=%d", k.name, streams), func(b *testing.B) {
+				against(b, "net/http", streams, fetchClient(b, sshttp.New(), st, streams), byHand)
 			})
 		}
 		tr.CloseIdleConnections()
@@ -168,6 +171,26 @@ func policyClient(b *testing.B, t transport.Transport, st *policy.StreamType, st
 		for i, s := range all {
 			left[i] = each
 			s.RequestTx()
+		}
+		wg.Wait()
+	}
+}
+
+// fetchClient returns a function that calls Fetch from each of the callers.
+func fetchClient(b *testing.B, t transport.Transport, st *policy.StreamType, callers int) (run func(each int)) {
+	c := newContext(b, t, st)
+	ctx := b.Context()
+	return func(each int) {
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for range each {
+					if _, err := c.Fetch(ctx, st.Name); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
 		}
 		wg.Wait()
 	}
