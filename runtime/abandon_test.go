@@ -84,3 +84,39 @@ func TestAbandon(t *testing.T) {
 
 // connected is an attempt that returns after CONNECTED.
 func connected(_ context.Context, l transport.Link) error { return l.Connected() }
+
+// TestFetchAbandons checks that Fetch and Open return when their context is done, though
+// the transport does not.
+func TestFetchAbandons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &stubborn{fake{connected}, make(chan struct{})}
+		c := teststream.NewContext(t, runtime.Options{
+			Transports: []transport.Transport{f},
+			Logger:     slog.New(slog.DiscardHandler),
+		}, &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1})
+		for name, call := range map[string]func(context.Context) error{
+			"Fetch": func(ctx context.Context) error { _, err := c.Fetch(ctx, "s"); return err },
+			"Open": func(ctx context.Context) error {
+				conn, err := c.Open(ctx, "s")
+				if err == nil {
+					_, err = conn.Read(make([]byte, 1))
+				}
+				return err
+			},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			start := time.Now()
+			if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+				t.Errorf("%s: %v after %v", name, err, time.Since(start))
+			}
+			cancel()
+		}
+		start := time.Now()
+		teststream.Shutdown(t, c)
+		if d := time.Since(start); d > 15*time.Second {
+			t.Errorf("Shutdown took %v", d)
+		}
+		close(f.released)
+		synctest.Wait()
+	})
+}

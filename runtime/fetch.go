@@ -27,8 +27,8 @@ import (
 //   - ErrClosed, if the Context has been closed, and the errors of
 //     [Context.NewStream] and [Stream.SetMetadata].
 //
-// Each call makes a stream of its own, and destroys it. That costs little, since
-// the transport keeps connections.
+// Each call makes a stream of its own, and destroys it. Connections are kept for 30 s
+// after the last call, and shared with other streams of the streamtype.
 func (c *Context) Fetch(ctx context.Context, streamtype string, o ...CallOption) (*Response, error) {
 	x, err := c.start(ctx, streamtype, o, true)
 	if err != nil {

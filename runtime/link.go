@@ -447,7 +447,10 @@ func (l *link) Call(f func() Result) error {
 		return err
 	}
 	l.s.mu.Unlock()
+	returned := false
+	defer l.s.endUnless(&returned)
 	r := f()
+	returned = true
 	l.s.mu.Lock()
 	return l.release(r)
 }
@@ -492,6 +495,8 @@ func (l *link) rxAndUnlock(buf []byte, flags Flags, silent bool) (wantsTx bool, 
 	l.silent = silent
 	h := s.h.Rx
 	s.mu.Unlock()
+	returned := false
+	defer s.endUnless(&returned)
 	if f := l.e.hooks.Rx; f != nil {
 		f(s.context(), s, len(buf))
 	}
@@ -499,6 +504,7 @@ func (l *link) rxAndUnlock(buf []byte, flags Flags, silent bool) (wantsTx bool, 
 	if h != nil {
 		r = h(s, buf, flags)
 	}
+	returned = true
 	s.mu.Lock()
 	l.loan.waits = false
 	l.silent, wantsTx = false, s.wantsTx
@@ -512,12 +518,15 @@ func (l *link) RxEnd() error {
 	s := l.s
 	h := s.h.Rx
 	s.mu.Unlock()
+	returned := false
+	defer s.endUnless(&returned)
 	r := OK
 	if h != nil {
 		if r = h(s, nil, FlagEOM); r != DestroyMe && s.role == nil {
 			r = OK
 		}
 	}
+	returned = true
 	s.mu.Lock()
 	return l.release(r)
 }
@@ -544,6 +553,8 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 		}
 	}
 	s.mu.Unlock()
+	returned := false
+	defer s.endUnless(&returned)
 	r := TxDontSend
 	if h != nil {
 		p.N, p.Flags, r = h(s, ordinal, buf)
@@ -559,6 +570,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	if f := s.e.hooks.Tx; f != nil && p.N > 0 {
 		f(s.context(), s, p.N)
 	}
+	returned = true
 	s.mu.Lock()
 	if l.t.carrier.Acknowledges() {
 		l.message.end(&p, length)
@@ -652,9 +664,12 @@ func (l *link) FailTx(err error) {
 	}
 	f := l.s.h.TxFailed
 	l.s.mu.Unlock()
+	returned := false
+	defer l.s.endUnless(&returned)
 	if f != nil {
 		f(l.s, err)
 	}
+	returned = true
 	l.s.mu.Lock()
 	l.unacked = 0
 	l.signalQuietLocked()

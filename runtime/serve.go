@@ -1,6 +1,10 @@
 package runtime
 
-import "time"
+import (
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
 
 // loanWait, and at most twice that, is how long a program that reads with ServeRx may
 // do something else before the transport reads by itself again.
@@ -71,6 +75,29 @@ func (s *Stream) ServeTx(n uint64) error {
 	send := l.sender
 	s.mu.Unlock()
 	send()
+	return nil
+}
+
+// ServeAttempt is RequestTx for a goroutine that waits for the end of an attempt: if
+// the transport is a [transport.Prompter], the attempt that this starts is made on the
+// calling goroutine. It returns after that, or when the request is made. It must not be
+// called from callbacks.
+func (s *Stream) ServeAttempt() error {
+	s.mu.Lock()
+	if p, ok := s.t.connector.(transport.Prompter); !ok || !p.Prompt() || s.busy || s.link != nil || s.machine.Destroying() {
+		defer s.mu.Unlock()
+		return s.requestTxLocked()
+	}
+	s.wantsTx = true
+	if !s.machine.Request() {
+		s.mu.Unlock()
+		return nil
+	}
+	s.busy = true
+	s.link = newLink(s)
+	l := s.link
+	s.mu.Unlock()
+	l.runStream()
 	return nil
 }
 

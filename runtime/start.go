@@ -25,18 +25,24 @@ func (c *Context) start(ctx context.Context, streamtype string, options []CallOp
 		}
 		return nil, errors.Unwrap(err) // the caller names the streamtype
 	}
-	if collect {
-		s.StartTimeout(0)
-	}
-	_ = s.RequestTx() // if the stream has ended already, x knows why
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.over {
-		return x, nil
+	over := x.over // the stream has ended already
+	if !over {
+		if ctx.Done() != nil {
+			x.stop = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
+		}
+		if x.out.parts != nil {
+			go x.pump()
+		}
 	}
-	x.stop = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
-	if x.out.parts != nil {
-		go x.pump()
+	x.mu.Unlock()
+	switch {
+	case over:
+	case collect:
+		s.StartTimeout(0)
+		_ = s.ServeAttempt()
+	default:
+		_ = s.RequestTx()
 	}
 	return x, nil
 }

@@ -17,6 +17,9 @@ import (
 // Handlers are the callbacks of a stream. Any of them may be nil: without Rx
 // payload is dropped, without Tx nothing is sent, without State each state counts
 // as answered with OK.
+//
+// A panic in a callback ends the program, unless the caller of NewStream or the
+// transport recovers it. The stream has ended then, without further callbacks.
 type Handlers struct {
 	// State is called for each state that the stream reaches. The meaning of arg
 	// depends on the state; mostly it is 0.
@@ -117,6 +120,7 @@ type Stream struct {
 	wantsTx bool   // RequestTx has been called and no Tx since
 	paused  bool   // by PauseRx
 	captive bool   // see CaptivePortal
+	killed  bool   // see kill
 	err     error
 }
 
@@ -162,11 +166,7 @@ func (s *Stream) context() context.Context {
 // lives on.
 func (s *Stream) create() bool {
 	done := false
-	defer func() {
-		if !done { // a callback panicked, or ended the goroutine
-			s.kill()
-		}
-	}()
+	defer s.endUnless(&done)
 	s.mu.Lock()
 	if s.t.stream.NailedUp && s.role == nil {
 		s.machine.Start()
@@ -192,9 +192,22 @@ func (s *Stream) create() bool {
 	return !gone
 }
 
+// endUnless ends a stream whose callback has not returned, because it panicked or
+// ended its goroutine. It is deferred; mu is not held.
+func (s *Stream) endUnless(returned *bool) {
+	if !*returned {
+		s.kill()
+	}
+}
+
 // kill ends a stream without a callback.
 func (s *Stream) kill() {
 	s.mu.Lock()
+	if s.killed {
+		s.mu.Unlock()
+		return
+	}
+	s.killed = true
 	s.machine.Kill()
 	s.stopRetryLocked()
 	s.stopTimeoutLocked()
@@ -203,6 +216,7 @@ func (s *Stream) kill() {
 		if l.late != nil {
 			l.late.Stop()
 		}
+		l.broadcastLocked()
 	}
 	s.dropLinkLocked()
 	s.mu.Unlock()
@@ -599,6 +613,8 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 		s.dropLinkLocked()
 	}
 	s.mu.Unlock()
+	returned := false
+	defer s.endUnless(&returned)
 	if l != nil && (e.State == StateUnreachable || e.State == StateConnected) {
 		l.deliverPerf(h)
 	}
@@ -609,6 +625,7 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 	if h.State != nil {
 		r = h.State(s, e.State, e.Arg)
 	}
+	returned = true
 	s.mu.Lock()
 	if e.State == StateConnecting && r != OK && r != DestroyMe {
 		s.err = ErrDisconnected

@@ -633,6 +633,59 @@ func TestTurn(t *testing.T) {
 	}
 }
 
+// TestPanicRecovered checks that a stream has ended whose callback panicked, if the
+// transport recovers that.
+func TestPanicRecovered(t *testing.T) {
+	for _, at := range []string{"CON", "rx", "tx", "ACK", "call"} {
+		synctest.Test(t, func(t *testing.T) {
+			var l transport.Link
+			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, func(ctx context.Context, link transport.Link) error {
+				l = link
+				recovered := func(f func()) {
+					defer func() { recover() }()
+					f()
+				}
+				recovered(func() { l.Connected() })
+				recovered(func() { l.Rx([]byte("x"), 0) })
+				recovered(func() { tx(l, make([]byte, 1)) })
+				recovered(func() { l.Ack(true) })
+				recovered(func() { l.Call(func() policy.Result { panic("test") }) })
+				return hang(ctx, l)
+			})
+			note := func(name string) {
+				if name == at {
+					panic("test")
+				}
+			}
+			s := newStream(t, c, runtime.Handlers{
+				State: func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+					switch state {
+					case runtime.StateConnected:
+						note("CON")
+					case runtime.StateQoSAckRemote:
+						note("ACK")
+					}
+					return runtime.OK
+				},
+				Rx: func(*runtime.Stream, []byte, runtime.Flags) runtime.Result { note("rx"); return runtime.OK },
+				Tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
+					note("tx")
+					return 0, 0, runtime.TxDontSend
+				},
+			})
+			s.RequestTx()
+			synctest.Wait()
+			if err := s.Connect(); !errors.Is(err, runtime.ErrClosed) {
+				t.Errorf("%s: Connect returns %v", at, err)
+			}
+			if err := l.Rx([]byte("x"), 0); err == nil {
+				t.Errorf("%s: an event of a stream that has ended succeeds", at)
+			}
+			teststream.Shutdown(t, c)
+		})
+	}
+}
+
 // TestPanicInNewStream checks that a callback which panics inside NewStream leaves no
 // stream that Shutdown would wait for.
 func TestPanicInNewStream(t *testing.T) {

@@ -228,9 +228,9 @@ func (a attack) start(t testing.TB, config *tls.Config) netip.AddrPort {
 	return testserver.Addr(ln)
 }
 
-// run makes requests of the hostile server, and of a good one in the same context and
-// trust store.
-func (a attack) run(t testing.TB, log *bytes.Buffer) {
+// run makes requests of the hostile server and, after each, of a good one in the same
+// context and trust store. Warnings go to log.
+func (a attack) run(t testing.TB, requests int, log *bytes.Buffer) {
 	own := testcert.New("own")
 	protocol, alpn := policy.ProtocolH2, "h2"
 	if a.h1 != nil {
@@ -249,18 +249,14 @@ func (a attack) run(t testing.TB, log *bytes.Buffer) {
 			HTTP: &policy.HTTP{Method: a.method, H2OverflowTxCr: a.quirk}})
 	}
 	types[0].TrustStore = types[1].TrustStore
-	o := runtime.Options{ConnectTimeout: 20 * time.Second}
-	if log != nil {
-		o.Logger = slog.New(slog.NewTextHandler(log, nil))
-	}
-	c := newPolicy(t, types, o)
+	c := newPolicy(t, types, runtime.Options{ConnectTimeout: 20 * time.Second, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	var before, after goruntime.MemStats
 	goruntime.GC()
 	goruntime.ReadMemStats(&before)
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	for i := range 3 {
+	for i := range requests {
 		if a.name == "DATA beyond the window" {
 			a.unread(t, c)
 			break
@@ -322,7 +318,7 @@ func TestAttacks(t *testing.T) {
 		}
 		t.Run(protocol+a.name, func(t *testing.T) {
 			var log bytes.Buffer
-			a.run(t, &log)
+			a.run(t, 2, &log)
 			if n := strings.Count(log.String(), "\n"); n > 3 {
 				t.Errorf("%d lines in the log: %.1000s", n, &log)
 			}
@@ -338,7 +334,7 @@ const attackVar = "SSPOLICY_TEST_ATTACKS"
 func TestAttacksStderr(t *testing.T) {
 	if os.Getenv(attackVar) != "" {
 		for _, a := range attacks {
-			a.run(t, new(bytes.Buffer))
+			a.run(t, 1, new(bytes.Buffer))
 		}
 		return
 	}

@@ -73,6 +73,13 @@ func (n *connector) reserves(name string) bool {
 	return n.form != nil && (name == "Content-Type" || name == "Content-Length") || n.signer != nil && name == authorize
 }
 
+// Prompt reports whether Run returns as soon as its context is done. Over h1 nothing
+// but a source of credentials or a cookie jar can delay it.
+func (n *connector) Prompt() bool {
+	return n.t.version == nil && n.st.Protocol == policy.ProtocolH1 &&
+		n.signer == nil && n.st.ClientCert == 0 && !n.st.HTTP.Cookies && !n.headers.HasSecrets()
+}
+
 // A lazyPool is a pool that a connector gets at its first use.
 type lazyPool struct {
 	mu     sync.Mutex

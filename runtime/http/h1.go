@@ -148,16 +148,16 @@ func (p *h1Pool) get(ctx context.Context, address string) (c *h1Conn, reused boo
 		if c == nil {
 			break
 		}
-		if c.resume() {
+		if c.resume(ctx) {
 			return c, true, nil
 		}
 		c.abort()
-	}
-	conn, err := p.key.dial(ctx, address, "http/1.1")
-	if err != nil {
 		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+			return nil, false, context.Cause(ctx)
 		}
+	}
+	conn, err := p.dial(ctx, address)
+	if err != nil {
 		return nil, false, err
 	}
 	c = &h1Conn{conn: conn, p: p, address: address}
@@ -167,6 +167,31 @@ func (p *h1Pool) get(ctx context.Context, address string) (c *h1Conn, reused boo
 	c.br, c.bw = bufio.NewReader(c), bufio.NewWriter(c)
 	c.timer.call = func() { p.expire(c) }
 	return c, false, nil
+}
+
+// dial makes a connection. It does not wait longer than ctx, whatever a dialer does.
+func (p *h1Pool) dial(ctx context.Context, address string) (conn, error) {
+	type result struct {
+		conn
+		err error
+	}
+	dialed := make(chan result)
+	go func() {
+		c, err := p.key.dial(ctx, address, "http/1.1")
+		select {
+		case dialed <- result{c, err}:
+		case <-ctx.Done():
+			if err == nil {
+				c.abort()
+			}
+		}
+	}()
+	select {
+	case r := <-dialed:
+		return r.conn, r.err
+	case <-ctx.Done():
+		return conn{}, context.Cause(ctx)
+	}
 }
 
 // takeIdle takes the idle connection that was used last, or returns nil.
@@ -264,12 +289,16 @@ func (c *h1Conn) watchLocked() {
 
 // resume makes a connection that was idle ready for a request. It reports false if the
 // server has closed it, or has sent something without a request.
-func (c *h1Conn) resume() bool {
+func (c *h1Conn) resume(ctx context.Context) bool {
 	if c.watch == nil {
 		return c.raw == nil || isQuiet(c.raw)
 	}
 	c.network.SetReadDeadline(time.Unix(1, 0))
-	<-c.watch
+	select {
+	case <-c.watch:
+	case <-ctx.Done():
+		return false
+	}
 	c.watch = nil
 	return !c.broken.Load() && c.network.SetReadDeadline(time.Time{}) == nil
 }

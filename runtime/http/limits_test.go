@@ -121,10 +121,72 @@ func TestH2StreamLimit(t *testing.T) {
 	})
 }
 
+// TestH2StreamLimitConnections checks that requests beyond the limit of streams do not
+// make more connections than there are callers.
+func TestH2StreamLimitConnections(t *testing.T) {
+	const callers, each = 50, 10
+	var conns atomic.Int32
+	ln := testserver.Listen(t)
+	testserver.HTTP(t, ln, &http.Server{Protocols: testserver.Protocols(false, true), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1},
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				conns.Add(1)
+			}
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "x") })})
+	c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2}, testserver.Addr(ln), runtime.Options{})
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range each {
+				if _, err := get(t, c); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d connections", conns.Load())
+	if n := conns.Load(); n > callers {
+		t.Errorf("%d connections for %d callers", n, callers)
+	}
+}
+
+// TestFetchReturns checks that Fetch returns when its context is done, whatever the
+// server or a dialer does.
+func TestFetchReturns(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	for name, sv := range map[string]server{
+		"silent": {conn: func(c net.Conn) { io.Copy(io.Discard, c) }},
+		"no body": {conn: func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+			io.Copy(io.Discard, c)
+		}},
+		"dialer": {refused: true},
+	} {
+		for _, protocol := range protocols {
+			var o runtime.Options
+			if name == "dialer" {
+				o.DialContext = func(context.Context, string, string) (net.Conn, error) {
+					<-hang
+					return nil, net.ErrClosed
+				}
+			}
+			c := newContext(t, policy.StreamType{Protocol: protocol}, sv.start(t), o)
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			start := time.Now()
+			if _, err := c.Fetch(ctx, "s"); err == nil || time.Since(start) > 2*time.Second {
+				t.Errorf("%v, %s: %v after %v", protocol, name, err, time.Since(start))
+			}
+			cancel()
+		}
+	}
+}
+
 // TestH2Repeated checks the number of requests to a server that closes each
-// connection, or resets each request. A few connections may have no request:
-// net/http can give the one that was reset to the next try, and then makes
-// another one.
+// connection, or resets each request.
 func TestH2Repeated(t *testing.T) {
 	for name, answer := range map[string]string{
 		"closed": "",

@@ -61,7 +61,7 @@ type Transport interface {
 // A Connector makes the connections of one streamtype in one context. Methods are
 // called concurrently, except Close.
 //
-// A Connector may also be an [Opener] or an [Admitter].
+// A Connector may also be an [Opener], an [Admitter] or a [Prompter].
 type Connector interface {
 	// Run makes one attempt to connect, and serves the connection until it ends.
 	// It must return soon after a method of l returns an error, or ctx is done.
@@ -97,6 +97,16 @@ type Opener interface {
 	// called for an attempt that begins in NewStream. Run alone makes any other,
 	// so it must connect a link that Open has not.
 	Open(l Link) error
+}
+
+// A Prompter is a Connector whose Run may be able to return at once when its context is
+// done, whatever the peer does and whatever code of others Run calls. Fetch then makes
+// the attempt on the goroutine of its caller, which is faster.
+type Prompter interface {
+	Connector
+
+	// Prompt reports whether Run does so, always the same.
+	Prompt() bool
 }
 
 // An Admitter is a Connector that decides about each new stream.

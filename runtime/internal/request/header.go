@@ -101,6 +101,9 @@ func (s *Set) prepareSecrets(st *policy.StreamType) error {
 	return nil
 }
 
+// HasSecrets reports whether Make gets credentials.
+func (s *Set) HasSecrets() bool { return len(s.secrets) > 0 }
+
 // frames reports whether a header frames the message or the connection, or is the
 // transport's own, so that neither metadata nor credentials can be sent in it.
 func (s *Set) frames(name string) bool {
