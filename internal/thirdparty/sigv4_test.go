@@ -142,7 +142,7 @@ func TestSigV4(t *testing.T) {
 		want    string
 		err     error // set if nothing is sent
 	}{
-		{name: "GET", addr: plain, h: policy.HTTP{URL: "/a b/c:d?z=1&a=x y&+="}, options: aws(), want: "0 /a%20b/c:d?z=1&a=x%20y&%20= [] e3b0c442"},
+		{name: "GET", addr: plain, h: policy.HTTP{URL: "/a b/c:d?z=1&a=x y&+=%"}, options: aws(), want: "0 /a%20b/c:d?z=1&a=x%20y&%20=%25 [] e3b0c442"},
 		{name: "GET over TLS", addr: secure, h: policy.HTTP{URL: "/"}, options: aws(), want: "0 / [] e3b0c442"},
 		{name: "GET over h2", addr: secure, proto: policy.ProtocolH2, h: policy.HTTP{URL: "/x?y"}, options: aws(), want: "0 /x?y [] e3b0c442"},
 		{name: "temporary key", addr: plain, creds: credentials.Chain{creds, temporary}, options: aws(), want: "0 / [] e3b0c442"},

@@ -126,13 +126,31 @@ func (s *sigV4) sign(ctx context.Context, l transport.Link, req *http.Request) e
 		path = canonicalPath(path, true)
 	}
 	if hasQuery {
-		path += "?" + strings.ReplaceAll(query, "+", "%20")
+		path += "?" + unambiguousQuery(query)
 	}
 	if path != target {
 		req.URL = &url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Opaque: path}
 	}
 	h[authorize] = []string{k.authorization(req.Method, path, req.Host, h, signsHeader)}
 	return nil
+}
+
+// unambiguousQuery returns a query that every server decodes alike: "+" is a space, and
+// "%" stands for itself unless it begins an escape.
+func unambiguousQuery(query string) string {
+	query = strings.ReplaceAll(query, "+", "%20")
+	var b strings.Builder
+	for i := range len(query) {
+		b.WriteByte(query[i])
+		if query[i] == '%' && !(i+2 < len(query) && isHex(query[i+1]) && isHex(query[i+2])) {
+			b.WriteString("25")
+		}
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
 // signsHeader reports whether a header is signed: x-amz- headers as in lws, and

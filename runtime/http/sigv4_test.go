@@ -55,3 +55,21 @@ func TestSigV4Vectors(t *testing.T) {
 		t.Errorf("only %d vectors", len(suite.Vectors))
 	}
 }
+
+// TestUnambiguousQuery checks that a query is sent in the form that is signed.
+func TestUnambiguousQuery(t *testing.T) {
+	for query, want := range map[string]string{
+		"a=x+y&b=%2B": "a=x%20y&b=%2B",
+		"a=100%":      "a=100%25",
+		"a=%zz%20%4":  "a=%25zz%20%254",
+		"":            "",
+	} {
+		got := unambiguousQuery(query)
+		if got != want {
+			t.Errorf("%q is sent as %q, want %q", query, got, want)
+		}
+		if again := canonicalQuery(got); strings.Contains(again, "%25"+"25") || again != canonicalQuery(unambiguousQuery(got)) {
+			t.Errorf("%q is signed as %q", got, again)
+		}
+	}
+}
