@@ -334,11 +334,12 @@ func (c *Context) close() {
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
 	c.host.StopDials()
+	// At the same time: each may take as long as abandonAfter.
 	for _, t := range types {
-		t.close()
+		c.freeing.Go(t.close)
 	}
 	for t := range stale {
-		t.close()
+		c.freeing.Go(t.close)
 	}
 	c.freeing.Wait()
 	c.host.Release()

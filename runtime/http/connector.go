@@ -62,7 +62,7 @@ func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 		return nil, err
 	}
 	if st.HTTP.WWWFormURLEncoded {
-		n.headers.Base["Content-Type"] = []string{"application/x-www-form-urlencoded"}
+		n.headers.SetBase("Content-Type", "application/x-www-form-urlencoded")
 	}
 	return n, nil
 }

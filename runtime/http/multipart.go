@@ -6,6 +6,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -22,6 +23,9 @@ type form struct {
 // newForm returns the form of the streamtypes that share a request, or nil if the
 // request is not multipart.
 func newForm(chain []*policy.StreamType) (*form, error) {
+	if !slices.ContainsFunc(chain, func(st *policy.StreamType) bool { return isMultipart(st.HTTP) }) {
+		return nil, nil
+	}
 	f := &form{}
 	for _, st := range chain {
 		if !isMultipart(st.HTTP) {
@@ -34,8 +38,6 @@ func newForm(chain []*policy.StreamType) (*form, error) {
 		f.parts = append(f.parts, h)
 	}
 	switch first := chain[0]; {
-	case len(f.parts) == 0:
-		return nil, nil
 	case len(f.parts) < len(chain):
 		return nil, fmt.Errorf("%w: rideshare of %q: set http_multipart_name on all streamtypes that share a request, or on none",
 			transport.ErrUnsupported, first.Name)

@@ -16,10 +16,7 @@ import (
 
 // A Set is the headers that a streamtype sends and receives.
 type Set struct {
-	// Base is sent unless metadata replaces its values. The names are canonical.
-	// It may be changed until the first Make.
-	Base http.Header
-
+	base    http.Header // sent unless metadata replaces its values; the names are canonical
 	setup   *transport.Setup
 	direct  bool
 	reserve func(name string) bool
@@ -41,12 +38,21 @@ type secret struct {
 	index    int
 }
 
+// plain is the base of most sets. An empty User-Agent keeps net/http from sending its own.
+var plain = http.Header{"User-Agent": {""}}
+
+// SetBase adds a header to those that are sent unless metadata replaces them. It must be
+// called before Make. The name is canonical.
+func (s *Set) SetBase(name, value string) {
+	s.base = s.base.Clone()
+	s.base[name] = []string{value}
+}
+
 // NewSet returns the headers of a streamtype. reserve, if not nil, reports whether a
 // header, by its canonical name, is the transport's own.
 func NewSet(setup *transport.Setup, reserve func(name string) bool) (*Set, error) {
 	st := setup.Stream
-	// An empty User-Agent keeps net/http from sending its own.
-	s := &Set{setup: setup, Base: http.Header{"User-Agent": {""}}, direct: st.DirectProtoStr, reserve: reserve}
+	s := &Set{setup: setup, base: plain, direct: st.DirectProtoStr, reserve: reserve}
 	for i, m := range st.Metadata {
 		if m.Header == "" {
 			continue
@@ -120,13 +126,13 @@ type Header struct {
 	Length int64 // set by metadata, or -1
 
 	host   string // set by metadata, or ""
-	shared bool   // Header is the Base of the set, and must not be changed
+	shared bool   // Header is the base of the set, and must not be changed
 }
 
 // Make returns the headers of a request. ctx is the context of Run. After an error,
 // such as a missing credential, the request must not be sent.
 func (s *Set) Make(ctx context.Context, l transport.Link) (Header, error) {
-	r := Header{Header: s.Base, shared: true, Length: -1}
+	r := Header{Header: s.base, shared: true, Length: -1}
 	for _, m := range s.items {
 		if value, set := l.Metadata(m.index); set {
 			if err := s.add(&r, m.name, value); err != nil {
@@ -160,8 +166,8 @@ func (s *Set) Make(ctx context.Context, l transport.Link) (Header, error) {
 func (s *Set) own(r *Header) {
 	if r.shared {
 		r.shared = false
-		r.Header = make(http.Header, len(s.Base)+len(s.items)+len(s.secrets))
-		for k, v := range s.Base {
+		r.Header = make(http.Header, len(s.base)+len(s.items)+len(s.secrets))
+		for k, v := range s.base {
 			r.Header[k] = v
 		}
 	}
@@ -193,7 +199,7 @@ func (s *Set) add(r *Header, name, value string) error {
 		return nil
 	}
 	s.own(r)
-	if _, ok := s.Base[name]; ok || r.Header[name] == nil {
+	if _, ok := s.base[name]; ok || r.Header[name] == nil {
 		r.Header[name] = []string{value}
 	} else {
 		r.Header[name] = append(r.Header[name], value)
