@@ -305,13 +305,14 @@ func (c *h1Conn) resume(ctx context.Context) bool {
 
 // An h1Exchange is a request and its response. It is the body of the response.
 type h1Exchange struct {
-	c     *h1Conn
-	ctx   context.Context
-	stop  func() bool   // ends the wait for ctx
-	wrote chan error    // the result of sending; nil for a request without a body
-	body  io.ReadCloser // of the response
-	keep  bool          // the connection can carry another request
-	ended atomic.Bool
+	c       *h1Conn
+	ctx     context.Context
+	stop    func() bool   // ends the wait for ctx
+	wrote   chan error    // the result of sending; nil for a request without a body
+	request io.Closer     // the body of the request, or nil
+	body    io.ReadCloser // of the response
+	keep    bool          // the connection can carry another request
+	ended   atomic.Bool
 
 	mu    sync.Mutex
 	cause error // why the request could not be made
@@ -324,7 +325,6 @@ func (x *h1Exchange) roundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := x.exchange(req)
 	if err != nil {
 		err = x.error(err)
-		closeBody(req)
 		x.end(false)
 		return nil, err
 	}
@@ -345,7 +345,7 @@ func (x *h1Exchange) exchange(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	} else {
-		x.wrote = make(chan error, 1)
+		x.request, x.wrote = req.Body, make(chan error, 1)
 		go func() {
 			err := x.write(req)
 			if err != nil && !x.c.broken.Load() { // an error of the body: the server waits for the rest
@@ -437,7 +437,10 @@ func (x *h1Exchange) end(complete bool) {
 	}
 	if keep {
 		c.p.put(c)
-	} else {
-		c.abort()
+		return
+	}
+	c.abort()
+	if x.request != nil {
+		x.request.Close() // ends a Read that waits for the program
 	}
 }

@@ -468,7 +468,7 @@ func (c *h2Conn) handleHeaders(f *http2.HeadersFrame) error {
 	case err != nil:
 		return err
 	case st == nil || st.err != nil:
-		return c.budget.spend(c, 1)
+		return c.budget.spend(c, h.cost())
 	case h.err != nil:
 		st.resetLocked(http2.ErrCodeProtocol, h.err)
 		c.flushFromReaderLocked()
@@ -477,7 +477,7 @@ func (c *h2Conn) handleHeaders(f *http2.HeadersFrame) error {
 	interim := st.headersLocked(h, ended)
 	c.flushFromReaderLocked()
 	if interim {
-		return c.budget.spend(c, 1)
+		return c.budget.spend(c, h.cost())
 	}
 	return nil
 }
@@ -496,18 +496,19 @@ func (c *h2Conn) handleData(f *http2.DataFrame) error {
 	if err != nil {
 		return err
 	}
-	c.caused.Add(size >> 10)
-	cost := 0
-	if len(data) == 0 && !f.StreamEnded() || st == nil {
-		cost = 1
+	switch {
+	case st == nil, st.err != nil: // nobody wants it any more
+		err = c.budget.spend(c, 1+int(size>>10))
+	case len(data) == 0 && !f.StreamEnded():
+		err = c.budget.spend(c, 1)
+	default:
+		c.caused.Add(size >> 10)
 	}
-	if st != nil && st.err == nil {
-		if err := st.dataLocked(data, size, f.StreamEnded()); err != nil {
-			return err
-		}
+	if err == nil && st != nil && st.err == nil {
+		err = st.dataLocked(data, size, f.StreamEnded())
 	}
 	c.flushFromReaderLocked()
-	return c.budget.spend(c, cost)
+	return err
 }
 
 func (c *h2Conn) handleSettings(f *http2.SettingsFrame) error {
@@ -611,7 +612,7 @@ func (c *h2Conn) handleReset(f *http2.RSTStreamFrame) error {
 	switch {
 	case err != nil:
 		return err
-	case st == nil:
+	case st == nil, st.reset:
 		return c.budget.spend(c, 1)
 	case st.err == nil:
 		var err error = &streamError{f.ErrCode, "the server has reset the request"}

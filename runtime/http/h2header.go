@@ -31,7 +31,11 @@ type responseHead struct {
 	status int
 	header http.Header
 	err    error
+	length int // encoded
 }
+
+// cost returns what the headers cost of the budget if nobody needs them.
+func (h *responseHead) cost() int { return 1 + h.length>>8 }
 
 // A headerDecoder decodes the headers of responses.
 type headerDecoder struct {
@@ -59,8 +63,8 @@ func (d *headerDecoder) read(c *h2Conn, f *http2.HeadersFrame) (responseHead, er
 	d.size, d.regular = 0, false
 	d.hpack.SetEmitEnabled(true)
 	fragment, ended := f.HeaderBlockFragment(), f.HeadersEnded()
-	for total := 0; ; {
-		if total += len(fragment); total > maxHeaderList {
+	for {
+		if d.h.length += len(fragment); d.h.length > maxHeaderList {
 			return responseHead{}, &h2Error{http2.ErrCodeEnhanceYourCalm, "headers that are too long"}
 		}
 		if _, err := d.hpack.Write(fragment); err != nil {

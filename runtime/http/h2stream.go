@@ -225,7 +225,7 @@ func (st *h2Stream) failLocked(err error) {
 
 // resetLocked ends the stream because of what the server has sent.
 func (st *h2Stream) resetLocked(code http2.ErrCode, err error) {
-	if !st.reset {
+	if !st.reset && !st.ended {
 		st.reset = true
 		_ = st.c.framer.WriteRSTStream(st.id, code)
 	}
