@@ -51,18 +51,24 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	if err != nil {
 		return err
 	}
-	guard := strings.ToUpper(strings.Trim(c.o.Prefix, "_")) + "_POLICY_H"
-	if guard[0] == '_' { // reserved in C
-		guard = "SS" + guard
-	}
+	macro := guard(c.o.Prefix, "POLICY_H")
 	_, err = fmt.Fprintf(header, "%s\n#ifndef %s\n#define %[2]s\n%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n"+
 		"\nextern const lws_ss_policy_t %s[%d];\n\n%s\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n",
-		c.comment(), guard, c.needs(), c.streams, len(p.StreamTypes), c.macroDefinitions())
+		c.comment(), macro, c.needs(), c.streams, len(p.StreamTypes), c.macroDefinitions())
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(source, "%s\n#include \"%s\"\n%s", c.comment(), include, c.body.String())
 	return err
+}
+
+// guard returns the macro of an include guard.
+func guard(prefix, end string) string {
+	macro := strings.ToUpper(strings.Trim(prefix, "_")) + "_" + end
+	if macro[0] == '_' { // reserved in C
+		macro = "SS" + macro
+	}
+	return macro
 }
 
 // A cFile is the C source being written.

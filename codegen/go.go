@@ -46,9 +46,18 @@ type GoOptions struct {
 // The tables consist of constants and addresses, which the Go compiler and linker lay
 // out: the package does nothing at init.
 func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
+	g, err := newGoPackage(p, o)
+	if err != nil {
+		return err
+	}
+	return g.write(w)
+}
+
+// newGoFile returns a file without declarations.
+func newGoFile(o GoOptions, constraint string) (*goFile, error) {
 	o.Package = cmp.Or(o.Package, "policy")
 	if !token.IsIdentifier(o.Package) || o.Package == "_" {
-		return fmt.Errorf("%q is not a valid name of a Go package", o.Package)
+		return nil, fmt.Errorf("%q is not a valid name of a Go package", o.Package)
 	}
 	f := jen.NewFile(o.Package)
 	f.HeaderComment(generated)
@@ -57,24 +66,36 @@ func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 			f.HeaderComment(line.name + ": " + commentText(line.text))
 		}
 	}
+	if constraint != "" {
+		f.HeaderComment("//go:build " + constraint)
+	}
 	for _, p := range []string{runtimePath, policyPath, transportPath} {
 		f.ImportName(p, path.Base(p))
 	}
 	for p := range policy.Protocol(policy.NumProtocols) {
 		f.ImportName(transportOf(p), p.Dir())
 	}
+	return &goFile{
+		file:      f,
+		symbols:   newSymbols("Policy", "Transports", "NewContext"),
+		variables: map[any]string{},
+		stencils:  &stencils{f, map[string]*stencil{}},
+	}, nil
+}
 
+// newGoPackage returns the file of a package with a policy.
+func newGoPackage(p *policy.Policy, o GoOptions) (*goFile, error) {
+	g, err := newGoFile(o, "")
+	if err != nil {
+		return nil, err
+	}
+	f := g.file
 	f.Line().Comment("The build fails here if this file and package runtime do not match.")
 	f.Const().Defs(
 		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Lit(version).Op("-").Qual(policyPath, "MinVersion")),
 		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Qual(policyPath, "MaxVersion").Op("-").Lit(version)),
 	)
 
-	g := &goFile{
-		symbols:   newSymbols("Policy", "Transports", "NewContext"),
-		variables: map[any]string{},
-		stencils:  &stencils{f, map[string]*stencil{}},
-	}
 	// Types choose their names first: programs use them most.
 	types := make([]string, len(p.StreamTypes))
 	for i, st := range p.StreamTypes {
@@ -95,28 +116,46 @@ func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 		})
 	}
 	f.Line().Comment("Policy is the compiled policy. It must not be changed.")
-	f.Var().Id("Policy").Op("=").Add(g.literal(reflect.ValueOf(p), "&"))
+	g.table("Policy", p)
+	g.functions(f, p)
+	for i, st := range p.StreamTypes {
+		if err := g.accessors(&g.methods, st, types[i], constants[i]); err != nil {
+			return nil, err
+		}
+	}
+	return g, g.err
+}
+
+// table declares a variable with a policy, and what it refers to.
+func (g *goFile) table(name string, p *policy.Policy) {
+	g.file.Var().Id(name).Op("=").Add(g.literal(reflect.ValueOf(p), "&"))
 	for len(g.pending) > 0 {
 		define := g.pending[0]
 		g.pending = g.pending[1:]
-		define(f)
+		define(g.file)
 	}
-	g.functions(f, p)
-	var methods bytes.Buffer
-	for i, st := range p.StreamTypes {
-		if err := g.accessors(&methods, st, types[i], constants[i]); err != nil {
-			return err
-		}
-	}
+}
+
+// write writes the file.
+func (g *goFile) write(w io.Writer) error {
 	if g.err != nil {
 		return g.err
 	}
 	var frame bytes.Buffer
-	if err := f.Render(&frame); err != nil {
+	if err := g.file.Render(&frame); err != nil {
 		return err
 	}
-	above, below, _ := bytes.Cut(frame.Bytes(), []byte("\t\t"+streamsMark+",\n"))
-	for _, text := range [][]byte{above, g.streams.Bytes(), below, methods.Bytes()} {
+	rest := frame.Bytes()
+	for _, streams := range g.streams {
+		above, below, _ := bytes.Cut(rest, []byte("\t\t"+streamsMark+",\n"))
+		for _, text := range [][]byte{above, streams.Bytes()} {
+			if _, err := w.Write(text); err != nil {
+				return err
+			}
+		}
+		rest = below
+	}
+	for _, text := range [][]byte{rest, g.methods.Bytes()} {
 		if _, err := w.Write(text); err != nil {
 			return err
 		}
@@ -124,25 +163,27 @@ func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 	return nil
 }
 
-// streamsMark stands for the streamtypes in the file that jennifer renders.
+// streamsMark stands for the streamtypes of a policy in the file that jennifer renders.
 const streamsMark = "streamtypes" + string(holeMark)
 
 // A goFile is the Go source being written.
 type goFile struct {
+	file      *jen.File
 	symbols   *symbols
 	variables map[any]string    // symbols of shared values
 	pending   []func(*jen.File) // write the definitions that are missing
 	stencils  *stencils
-	streams   bytes.Buffer // the literals of the streamtypes
-	drawing   bool         // literal makes a stencil, with holes for its leaves
-	holes     int          // that it has made
-	err       error        // the first one of a stencil
+	streams   []*bytes.Buffer // the literals of the streamtypes of each policy
+	methods   bytes.Buffer    // what follows the file that jennifer renders
+	drawing   bool            // literal makes a stencil, with holes for its leaves
+	holes     int             // that it has made
+	err       error           // the first one of a stencil
 }
 
-// functions writes Transports and NewContext.
-func (g *goFile) functions(f *jen.File, p *policy.Policy) {
-	var paths []string
-	signs := map[string]bool{} // paths of transports that sign requests
+// transports returns the import paths of the transports that a policy needs, and
+// those that sign requests.
+func transports(p *policy.Policy) (paths []string, signs map[string]bool) {
+	signs = map[string]bool{}
 	for _, st := range p.StreamTypes {
 		carrier := st.Carrier()
 		if carrier == policy.ProtocolSink {
@@ -156,6 +197,12 @@ func (g *goFile) functions(f *jen.File, p *policy.Policy) {
 			signs[path] = true
 		}
 	}
+	return paths, signs
+}
+
+// functions writes Transports and NewContext.
+func (g *goFile) functions(f *jen.File, p *policy.Policy) {
+	paths, signs := transports(p)
 	var calls []jen.Code
 	for _, path := range paths {
 		var options []jen.Code
@@ -337,6 +384,7 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 	case policy.Protocol:
 		return jen.Qual(policyPath, x.Constant())
 	case []*policy.StreamType:
+		g.streams = append(g.streams, &bytes.Buffer{})
 		for _, st := range x {
 			g.stream(st)
 		}
@@ -392,7 +440,8 @@ func (g *goFile) leaf(v reflect.Value) (string, bool) {
 	return "", false
 }
 
-// stream writes the literal of a streamtype to g.streams, as it stands in the file.
+// stream writes the literal of a streamtype to the last of g.streams, as it stands in
+// the file.
 func (g *goFile) stream(st *policy.StreamType) {
 	v := reflect.ValueOf(st)
 	var texts []string
@@ -407,7 +456,7 @@ func (g *goFile) stream(st *policy.StreamType) {
 		all := strings.SplitAfter(strings.TrimSpace(s), "\n")
 		return strings.Join(all[2:len(all)-2], "")
 	}
-	if err := g.stencils.write(&g.streams, string(key), texts, draw, within); g.err == nil {
+	if err := g.stencils.write(g.streams[len(g.streams)-1], string(key), texts, draw, within); g.err == nil {
 		g.err = err
 	}
 }

@@ -23,19 +23,20 @@ import (
 )
 
 type compileCmd struct {
-	Lang    string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
-	Package *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
-	LWS     *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
-	Entry   string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
-	Prefix  *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
-	Header  string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
-	Size    bool            `help:"C: print the size of the tables. They are written only with --output."`
-	Overlay []string        `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
-	Output  string          `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
-	Depfile string          `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
-	Depend  string          `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, with the extension .d."`
-	Check   bool            `help:"Write nothing, and fail if OUT is not up to date."`
-	File    string          `arg:"" help:"The policy."`
+	Lang     string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
+	Package  *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
+	LWS      *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
+	Entry    string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
+	Prefix   *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
+	Header   string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
+	Size     bool            `help:"C: print the size of the tables. They are written only with --output."`
+	Overlay  []string        `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Variants []string        `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built with the tag sspolicy_variants alone. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
+	Output   string          `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	Depfile  string          `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
+	Depend   string          `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, with the extension .d."`
+	Check    bool            `help:"Write nothing, and fail if OUT is not up to date."`
+	File     string          `arg:"" help:"The policy."`
 }
 
 // Help is what "sspolicy compile --help" adds.
@@ -73,6 +74,7 @@ func (c *compileCmd) Validate() error {
 		{"--depfile", c.Depfile != "", "", true},
 		{"-MD", c.Depend != "", "", true},
 		{"--check", c.Check, "", true},
+		{"--variants", len(c.Variants) > 0, "", true},
 	} {
 		switch {
 		case o.used && o.lang != "" && o.lang != c.Lang:
@@ -81,14 +83,27 @@ func (c *compileCmd) Validate() error {
 			return fmt.Errorf("%s needs --output with a file", o.flag)
 		}
 	}
+	names := map[string]bool{}
+	for _, f := range c.Variants {
+		name := variantName(f)
+		switch {
+		case f == "-":
+			return errors.New("--variants: standard input has no name for the variant")
+		case names[name]:
+			return fmt.Errorf("--variants: two fragments have the name %s", name)
+		}
+		names[name] = true
+	}
 	taken := map[string]string{}
-	for _, f := range append([]string{c.File}, c.Overlay...) {
+	for _, f := range c.inputs() {
 		taken[identity(f)] = "an input"
 	}
 	taken["-"] = ""
-	for _, o := range []struct{ flag, file string }{
-		{"--output", c.Output}, {"--header", c.Header}, {"--depfile", c.depfileName()},
-	} {
+	written := []struct{ flag, file string }{{"--output", c.Output}, {"--header", c.Header}, {"--depfile", c.depfileName()}}
+	for _, f := range c.variantFiles() {
+		written = append(written, struct{ flag, file string }{"--variants", f})
+	}
+	for _, o := range written {
 		if what := taken[identity(o.file)]; what != "" {
 			return fmt.Errorf("%s: %s is %s", o.flag, o.file, what)
 		}
@@ -97,13 +112,38 @@ func (c *compileCmd) Validate() error {
 		}
 	}
 	if c.depfileName() != "" {
-		for _, f := range append([]string{c.File, c.Output, c.Header}, c.Overlay...) {
+		for _, f := range append([]string{c.Output, c.Header}, c.inputs()...) {
 			if strings.ContainsFunc(f, func(r rune) bool { return r < ' ' || r == 0x7f || r == ';' || r == '=' }) {
 				return fmt.Errorf("--depfile: the name %q cannot be written in a makefile", f)
 			}
 		}
 	}
 	return nil
+}
+
+// inputs returns the files that are read.
+func (c *compileCmd) inputs() []string { return slices.Concat([]string{c.File}, c.Overlay, c.Variants) }
+
+// variantName returns the name of the variant with a fragment.
+func variantName(fragment string) string {
+	base := filepath.Base(displayName(fragment))
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+// variantFiles returns the files with variants: for C the list comes first.
+func (c *compileCmd) variantFiles() []string {
+	if len(c.Variants) == 0 {
+		return nil
+	}
+	stem := strings.TrimSuffix(c.Output, filepath.Ext(c.Output))
+	if c.Lang == "go" {
+		return []string{stem + "_variants.go"}
+	}
+	files := []string{stem + "_variants.h"}
+	for _, f := range c.Variants {
+		files = append(files, stem+"_"+variantName(f)+".c")
+	}
+	return files
 }
 
 // goPackage returns the name of the Go package.
@@ -142,6 +182,11 @@ func (c *compileCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	variants, err := c.variants(p, compiled)
+	if err != nil {
+		return err
+	}
+	outputs = append(outputs, variants...)
 	if c.Size {
 		if err := c.size(p.stdout, doc, compiled); err != nil || c.Output == "" {
 			return err
@@ -192,6 +237,45 @@ func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]g
 	}
 	err = codegen.CWithHeader(&header, &out, filepath.ToSlash(include), compiled, o)
 	return []generatedFile{{c.Output, out.Bytes()}, {c.Header, header.Bytes()}}, c.cError(err)
+}
+
+// variants returns the files with the variants.
+func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedFile, error) {
+	if len(c.Variants) == 0 {
+		return nil, nil
+	}
+	var list []codegen.Variant
+	sum := sha256.New()
+	source := filepath.Base(displayName(c.File))
+	for i, f := range c.Variants {
+		doc, variant, err := p.compile(c.File, append(slices.Clone(c.Overlay), f), lint.Options{LWS: []schema.Version{c.lws()}}, schema.Error)
+		if err != nil {
+			return nil, err
+		}
+		_, _ = io.WriteString(sum, doc.String()) // a hash takes all
+		source += map[bool]string{true: ", with ", false: " or "}[i == 0] + filepath.Base(displayName(f))
+		list = append(list, codegen.Variant{Name: variantName(f), Policy: variant})
+	}
+	hash := hex.EncodeToString(sum.Sum(nil))
+	files := c.variantFiles()
+	out := make([]bytes.Buffer, len(files))
+	var err error
+	if c.Lang == "go" {
+		err = codegen.GoVariants(&out[0], compiled, list, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
+	} else {
+		o := c.cOptions()
+		o.Source, o.SHA256 = source, hash
+		var sources []io.Writer
+		for i := range out[1:] {
+			sources = append(sources, &out[i+1])
+		}
+		err = codegen.CVariants(&out[0], sources, filepath.Base(files[0]), list, o)
+	}
+	var generated []generatedFile
+	for i, f := range files {
+		generated = append(generated, generatedFile{f, out[i].Bytes()})
+	}
+	return generated, c.cError(err)
 }
 
 func (c *compileCmd) cOptions() codegen.COptions {
@@ -266,7 +350,7 @@ func (c *compileCmd) depfile(outputs []generatedFile) []generatedFile {
 	}
 	b.WriteByte(':')
 	var sources []string
-	for _, f := range append([]string{c.File}, c.Overlay...) {
+	for _, f := range c.inputs() {
 		if f != "-" && !slices.Contains(sources, makeName(f)) {
 			sources = append(sources, makeName(f))
 			b.WriteString(" " + makeName(f))

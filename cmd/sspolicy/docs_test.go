@@ -26,7 +26,8 @@ func TestDocs(t *testing.T) {
 	}
 	commands := 0
 	for _, page := range []struct{ name, dir string }{
-		{"README.md", dir}, {"docs/guide.md", fixtures}, {"docs/cli.md", fixtures}, {"docs/formats.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures},
+		{"README.md", dir}, {"docs/guide.md", fixtures}, {"docs/overlays.md", fixtures}, {"docs/cli.md", fixtures},
+		{"docs/formats.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures},
 	} {
 		t.Chdir(page.dir)
 		path := filepath.Join(root, filepath.FromSlash(page.name))
