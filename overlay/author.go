@@ -11,6 +11,7 @@ import (
 type author struct {
 	*editor
 	options Options
+	names   []string // of the streamtypes, once one is not found
 }
 
 // apply applies one fragment, unless it has errors.
@@ -63,14 +64,10 @@ func (a *author) stream(m *schema.Member) {
 		a.define(schema.Streams, m.Key, withoutNulls(m))
 	case !ok:
 		d := a.reportf(RuleUnknownStreamtype, schema.Error, m.Name.Span, "the base policy has no streamtype %s", schema.QuoteName(m.Key))
-		var names []string
-		for key := range a.defs {
-			if key.section == schema.Streams {
-				names = append(names, key.name)
-			}
+		if a.full(RuleUnknownStreamtype) {
+			return // nobody reads the rest of the message
 		}
-		slices.Sort(names)
-		if better := schema.Nearest(m.Key, names); better != "" {
+		if better := schema.Nearest(m.Key, a.streamtypes()); better != "" {
 			d.Message += ": did you mean " + schema.QuoteName(better) + "?"
 		}
 	case m.Value.Kind == schema.Null:
@@ -81,6 +78,19 @@ func (a *author) stream(m *schema.Member) {
 	default:
 		a.settings(&target{schema.Streams, m.Key, base.at, base.value.Object}, m)
 	}
+}
+
+// streamtypes returns the names of the streamtypes, to suggest one.
+func (a *author) streamtypes() []string {
+	if a.names == nil {
+		for key := range a.defs {
+			if key.section == schema.Streams {
+				a.names = append(a.names, key.name)
+			}
+		}
+		slices.Sort(a.names)
+	}
+	return a.names
 }
 
 // settings applies the settings of a fragment's streamtype.
@@ -111,7 +121,7 @@ func (a *author) dropUnused(t *target, protocol string, m *schema.Member) {
 	var dropped []string
 	for _, s := range slices.Clone(t.object.Members) {
 		k := schema.LookupKey(schema.Streams, s.Key)
-		if k == nil || !strings.HasPrefix(k.Member, "u.") || k.Serves(protocol) || last(m.Value.Object, s.Key) != nil {
+		if k == nil || slices.Contains(dropped, s.Key) || !strings.HasPrefix(k.Member, "u.") || k.Serves(protocol) || last(m.Value.Object, s.Key) != nil {
 			continue
 		}
 		remove(t.object, s.Key)
@@ -120,7 +130,7 @@ func (a *author) dropUnused(t *target, protocol string, m *schema.Member) {
 	}
 	if dropped != nil {
 		a.reportf(RuleDroppedSettings, schema.Info, by, "the new protocol of streamtype %s drops %s of the base, which %s does not use",
-			schema.QuoteName(t.name), strings.Join(slices.Compact(dropped), ", "), protocol)
+			schema.QuoteName(t.name), strings.Join(dropped, ", "), protocol)
 	}
 }
 

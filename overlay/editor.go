@@ -14,18 +14,41 @@ type editor struct {
 	defs    map[entryKey]definition // of the result, the last of each name
 	changes []Change
 	diags   []schema.Diagnostic
+	excess  map[string]*schema.Excess // of reportf, by rule
 }
 
 func newEditor(base *schema.Document) *editor {
 	d := base.Clone()
-	return &editor{result: d, defs: index(d)}
+	return &editor{result: d, defs: index(d), excess: map[string]*schema.Excess{}}
 }
 
 func (e *editor) report(diags []schema.Diagnostic) { e.diags = append(e.diags, diags...) }
 
+// reportf adds a diagnostic, which the caller may change until the next call. It keeps
+// schema.MaxFindings of a rule.
 func (e *editor) reportf(rule string, severity schema.Severity, at schema.Span, format string, args ...any) *schema.Diagnostic {
-	e.diags = append(e.diags, schema.Diagnostic{Rule: rule, Severity: severity, Span: at, Message: fmt.Sprintf(format, args...)})
+	d := schema.Diagnostic{Rule: rule, Severity: severity, Span: at, Message: fmt.Sprintf(format, args...)}
+	if e.excess[rule] == nil {
+		e.excess[rule] = &schema.Excess{}
+	}
+	if instead, keep := e.excess[rule].Add(d); !keep {
+		return instead
+	}
+	e.diags = append(e.diags, d)
 	return &e.diags[len(e.diags)-1]
+}
+
+// full reports whether reportf will not keep another diagnostic of a rule.
+func (e *editor) full(rule string) bool { return e.excess[rule] != nil && e.excess[rule].Full() }
+
+// diagnostics returns what has been reported, sorted by position.
+func (e *editor) diagnostics() []schema.Diagnostic {
+	for _, x := range e.excess {
+		if rest := x.Rest(); rest != nil {
+			e.diags = append(e.diags, *rest)
+		}
+	}
+	return schema.SortDiagnostics(e.diags)
 }
 
 // A target is an object whose members a fragment sets.

@@ -222,16 +222,28 @@ func (l *lws) define(s schema.Section, v *schema.Value) {
 
 // stack resolves the certificates of a trust store.
 func (l *lws) stack(d *fragmentDefinition) {
-	stack := last(d.value.Object, "stack")
-	if stack == nil {
-		return
-	}
-	for _, e := range stack.Value.Elems() {
-		if l.resolve(schema.Certs, schema.MatchPrefix, e.Value.Text()) == nil {
-			l.refuse(e.Value.Span, "no certificate that this fragment defines before begins with "+schema.QuoteName(e.Value.Text()))
+	for _, v := range stackOf(d.value) {
+		if l.resolve(schema.Certs, schema.MatchPrefix, v.Text()) == nil {
+			l.refuse(v.Span, "no certificate that this fragment defines before begins with "+schema.QuoteName(v.Text()))
 			return
 		}
 	}
+}
+
+// stackOf returns the names in the stack of a trust store, which may be a list or one
+// name.
+func stackOf(store *schema.Value) (names []*schema.Value) {
+	stack := last(store.Object, "stack")
+	if stack == nil {
+		return nil
+	}
+	if stack.Value.Kind == schema.String {
+		return []*schema.Value{&stack.Value}
+	}
+	for _, e := range stack.Value.Elems() {
+		names = append(names, &e.Value)
+	}
+	return names
 }
 
 // resolve returns the newest definition of the fragment that a name refers to, or
@@ -318,22 +330,29 @@ func (l *lws) key(name string) *schema.Key {
 // phantom reads a key that the parser does not know: as a streamtype of that name.
 func (l *lws) phantom(m *schema.Member, rest []*schema.Member) {
 	l.current = l.lookup(m.Key)
-	var lost []string
-	for _, r := range rest {
-		lost = append(lost, r.Key)
-	}
-	d := l.reportf(RuleLWSPhantom, schema.Error, m.Name.Span, "lws %v makes a phantom streamtype of %s", l.version, schema.QuoteName(m.Key))
-	switch {
-	case l.current != nil:
-		d.Message = "lws takes " + schema.QuoteName(m.Key) + " for the streamtype " + schema.QuoteName(l.current.name) + ", which begins with it"
-		fallthrough
-	case lost != nil:
-		d.Message += ", which takes every later key"
-		if lost != nil {
-			d.Message += ": " + strings.Join(lost, ", ")
-		}
+	if l.current != nil {
+		l.reportf(RuleLWSPhantom, schema.Error, m.Name.Span, "lws takes %s for the streamtype %s, whose name begins with it%s",
+			schema.QuoteName(m.Key), schema.QuoteName(l.current.name), taken(rest))
+	} else {
+		l.reportf(RuleLWSPhantom, schema.Error, m.Name.Span, "lws %v makes a phantom streamtype of %s%s", l.version, schema.QuoteName(m.Key), taken(rest))
 	}
 	l.nested(&m.Value)
+}
+
+// taken describes the keys that a phantom takes from a streamtype.
+func taken(rest []*schema.Member) string {
+	const most = 8
+	var names []string
+	for _, m := range rest[:min(len(rest), most)] {
+		names = append(names, schema.QuoteName(m.Key))
+	}
+	switch {
+	case names == nil:
+		return ""
+	case len(rest) > most:
+		names = append(names, "…")
+	}
+	return ", which takes every later key: " + strings.Join(names, ", ")
 }
 
 // nested reads objects where the parser expects none: a streamtype for each key.
@@ -526,11 +545,10 @@ func (l *lws) publish(d *fragmentDefinition) string {
 	}
 	entry := d.entry.Clone()
 	if d.section == schema.TrustStores {
-		if stack := last(entry.Object, "stack"); stack != nil {
-			for _, e := range stack.Value.Elems() {
-				if c := l.resolve(schema.Certs, schema.MatchPrefix, e.Value.Text()); c != nil {
-					e.Value = scalar(e.Value.Span, schema.String, schema.Quote(l.publish(c)))
-				}
+		for _, v := range stackOf(&entry) {
+			if c := l.resolve(schema.Certs, schema.MatchPrefix, v.Text()); c != nil {
+				name := schema.Quote(l.publish(c))
+				v.Kind, v.Literal = schema.String, &name
 			}
 		}
 	}
@@ -549,6 +567,7 @@ func (l *lws) metadata(k *schema.Key, list *schema.Member) {
 	if len(list.Value.Elems()) == 0 {
 		l.reportf(RuleLWSList, schema.Warning, list.Value.Span, "an empty list changes nothing")
 	}
+	have, count := l.items(k)
 	for _, e := range list.Value.Elems() {
 		for _, m := range e.Value.Members() {
 			if m.Value.Kind == schema.ObjectKind || m.Value.Kind == schema.ArrayKind {
@@ -561,42 +580,46 @@ func (l *lws) metadata(k *schema.Key, list *schema.Member) {
 			if l.current == nil {
 				continue
 			}
-			var old *schema.Member
-			home := last(l.current.object, k.Name)
-			if home != nil {
-				for _, e := range home.Value.Elems() {
-					if f := last(e.Value.Object, m.Key); f != nil {
-						old = f
-					}
-				}
-			}
-			if old != nil {
+			if old := have[m.Key]; old != nil {
 				d := l.reportf(RuleLWSList, schema.Error, m.Span(), "lws adds a second item %s: streams that exist have no room for it", schema.QuoteName(m.Key))
 				d.Related = []schema.Related{{Span: old.Name.Span, Message: "the first one"}}
 			} else {
 				l.reportf(RuleLWSList, schema.Warning, m.Span(), "streams that exist have no room for the new item %s", schema.QuoteName(m.Key))
+				have[m.Key] = m
 			}
 			for _, text := range pieces {
 				n := *m
 				n.Value = scalar(m.Value.Span, schema.String, schema.Quote(text))
 				l.appendItem(k, list, &n)
-			}
-			if n := metadataCount(l.current.object); n == 256 {
-				l.reportf(RuleLWSList, schema.Error, m.Span(), "this is item 256 of %s: lws counts them in 8 bits, from 0 again", schema.QuoteName(l.current.name))
+				if count++; count == 256 {
+					l.reportf(RuleLWSList, schema.Error, m.Span(), "this is item 256 of %s: lws counts them in 8 bits, from 0 again", schema.QuoteName(l.current.name))
+				}
 			}
 		}
 	}
 }
 
-// metadataCount returns the number of metadata items of a streamtype.
-func metadataCount(o *schema.Object) int {
-	n := 0
-	if list := last(o, "metadata"); list != nil {
+// items returns the first metadata item of each name of the current streamtype, and
+// the number of items.
+func (l *lws) items(k *schema.Key) (have map[string]*schema.Member, count int) {
+	have = map[string]*schema.Member{}
+	if l.current == nil {
+		return have, 0
+	}
+	for _, list := range l.current.object.Members {
+		if list.Key != k.Name {
+			continue
+		}
 		for _, e := range list.Value.Elems() {
-			n += len(e.Value.Members())
+			for _, m := range e.Value.Members() {
+				count++
+				if have[m.Key] == nil {
+					have[m.Key] = m
+				}
+			}
 		}
 	}
-	return n
+	return have, count
 }
 
 // appendItem adds an item to a list of the current streamtype.

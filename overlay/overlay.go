@@ -92,23 +92,24 @@ func Apply(base *schema.Document, fragments []*schema.Document, o Options) Resul
 		e.report([]schema.Diagnostic{*other})
 	}
 	if schema.HasErrors(e.diags) {
-		return Result{Diagnostics: schema.SortDiagnostics(e.diags)}
+		return Result{Diagnostics: e.diagnostics()}
 	}
 	if o.LWS != (schema.Version{}) {
 		l := newLWS(e, o.LWS)
 		for _, f := range fragments {
 			l.apply(f)
 		}
-		return Result{e.result, e.changes, schema.SortDiagnostics(e.diags)}
+		return Result{e.result, e.changes, e.diagnostics()}
 	}
-	a := &author{e, o}
+	a := &author{editor: e, options: o}
 	for _, f := range fragments {
 		a.apply(f)
 	}
-	if schema.HasErrors(e.diags) {
-		return Result{Diagnostics: schema.SortDiagnostics(e.diags)}
+	diags := e.diagnostics()
+	if schema.HasErrors(diags) {
+		return Result{Diagnostics: diags}
 	}
-	return Result{e.result, e.changes, schema.SortDiagnostics(e.diags)}
+	return Result{e.result, e.changes, diags}
 }
 
 // The rules that Apply reports.

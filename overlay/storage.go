@@ -72,11 +72,13 @@ func (l *lws) reinterpret(before, now string, by *schema.Member) {
 	}
 	t := l.current
 	var moved []string
+	seen := map[string]bool{}
 	for _, m := range slices.Clone(t.object.Members) {
 		k := schema.LookupKey(schema.Streams, m.Key)
-		if k == nil {
+		if k == nil || seen[m.Key] {
 			continue
 		}
+		seen[m.Key] = true
 		other := l.alias(k, now)
 		if other == nil {
 			continue

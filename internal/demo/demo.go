@@ -84,6 +84,22 @@ func findCheckout() (string, error) {
 	}
 }
 
+// module returns the go.mod and go.sum of the program: those of the checkout, which it
+// requires too.
+func (d *demo) module() (mod, sum string, err error) {
+	text, err := os.ReadFile(filepath.Join(d.checkout, "go.mod"))
+	if err != nil {
+		return "", "", err
+	}
+	sums, err := os.ReadFile(filepath.Join(d.checkout, "go.sum"))
+	if err != nil {
+		return "", "", err
+	}
+	mod = strings.Replace(string(text), "module "+modulePath, "module hello", 1) +
+		fmt.Sprintf("\nrequire %[1]s v0.0.0\n\nreplace %[1]s => %[2]q\n", modulePath, d.checkout)
+	return mod, string(sums), nil
+}
+
 // enter makes dir, if necessary, and changes to it. back returns to the previous
 // directory.
 func enter(dir string) (back func() error, err error) {
@@ -129,10 +145,14 @@ func (d *demo) run() (err error) {
 
 	d.heading("A policy for the server")
 	sound, broken := policies(srv.port, ca, other)
+	mod, sum, err := d.module()
+	if err != nil {
+		return err
+	}
 	for _, f := range []struct{ name, text string }{
 		{"policy.json", sound}, {"broken.json", broken}, {"break-trust.json", breakTrust},
 		{"main.go", program},
-		{"go.mod", fmt.Sprintf("module hello\n\ngo 1.26.0\n\nrequire %[1]s v0.0.0\n\nreplace %[1]s => %[2]q\n", modulePath, d.checkout)},
+		{"go.mod", mod}, {"go.sum", sum},
 	} {
 		if err := os.WriteFile(f.name, []byte(f.text), 0o644); err != nil {
 			return err
