@@ -94,7 +94,7 @@ func (x *exchange) createLocked(s *Stream) (err error) {
 		return err
 	}
 	switch sends := x.st.Sends(); {
-	case x.st.Server:
+	case x.st.Server && s.Listener() == nil:
 		return fmt.Errorf("%w: the streamtype is a server", ErrUnsupported)
 	case x.st.Carrier() == policy.ProtocolSMD:
 		return fmt.Errorf("%w: the streamtype is for NewStream", ErrUnsupported)

@@ -44,10 +44,11 @@ func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error)
 	if n.st.HTTP.WSSubprotocol != "" && n.handler == nil {
 		u, ok := s.Transport(policy.ProtocolWS).(httpserver.Upgrader)
 		if !ok {
-			return nil, fmt.Errorf("%w: ws_subprotocol of a server: Options.Transports has no transport for ws", transport.ErrUnsupported)
+			return nil, fmt.Errorf("%w: ws_subprotocol of a server needs New(Server) of package github.com/secure-streams/sspolicy/runtime/ws in Options.Transports",
+				transport.ErrUnsupported)
 		}
 		var err error
-		if n.upgrade, err = u.Upgrade(s); err != nil {
+		if n.upgrade, err = u.Upgrader(s); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +77,7 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 		n.handler.ServeHTTP(w, r)
 		return
 	}
-	if n.upgrade != nil && r.ProtoMajor == 1 && r.Header.Get("Sec-Websocket-Key") != "" {
+	if n.upgrade != nil && httpserver.WantsWebSocket(r) {
 		n.upgrade(c, w, r)
 		return
 	}

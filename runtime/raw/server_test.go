@@ -192,3 +192,57 @@ func TestRawServerRefuses(t *testing.T) {
 		client.Want(t, map[string]string{"CRE": "CRE DES", "CNG": "CRE CNG DES", "CON": "CRE CNG CON DIS DES"}[event])
 	}
 }
+
+// TestAccept ranges over the connections of clients.
+func TestAccept(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newContext(t, runtime.Options{}, rawServer())
+	go func() {
+		for range 2 {
+			conn, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, "ping")
+			conn.(*net.TCPConn).CloseWrite()
+			if all, err := io.ReadAll(conn); string(all) != "ping pong" || err != nil {
+				t.Errorf("%q %v", all, err)
+			}
+		}
+		c.Close()
+	}()
+	n := 0
+	for conn, err := range c.Accept("s", runtime.WithListener(ln)) {
+		if err != nil {
+			if !errors.Is(err, runtime.ErrClosed) {
+				t.Error(err)
+			}
+			break
+		}
+		n++
+		if conn.Peer().Remote == nil {
+			t.Error("no peer")
+		}
+		all, err := io.ReadAll(conn)
+		if err != nil {
+			t.Error(err)
+		}
+		if _, err := conn.Write(append(all, " pong"...)); err != nil {
+			t.Error(err)
+		}
+		conn.CloseWrite()
+	}
+	if n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	for _, err := range c.Accept("s") {
+		if !errors.Is(err, runtime.ErrClosed) {
+			t.Error(err)
+		}
+	}
+}

@@ -20,16 +20,16 @@ func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error)
 	if s.Handler != nil {
 		return nil, fmt.Errorf("%w: a handler of type %T over ws", transport.ErrUnsupported, s.Handler)
 	}
-	serve, err := t.Upgrade(s)
+	serve, err := t.Upgrader(s)
 	if err != nil {
 		return nil, err
 	}
 	return httpserver.Listen(httpserver.Config{Setup: s, Handler: serve})
 }
 
-// Upgrade returns the handler of requests to become a WebSocket, for the transports
+// Upgrader returns the handler of requests to become a WebSocket, for the transports
 // that serve HTTP.
-func (t *Transport) Upgrade(s *transport.ServerSetup) (httpserver.Handler, error) {
+func (t *Transport) Upgrader(s *transport.ServerSetup) (httpserver.Handler, error) {
 	if s.Stream.HTTP == nil {
 		return nil, fmt.Errorf("%w: the compiled policy lacks the settings of the protocol", transport.ErrUnsupported)
 	}

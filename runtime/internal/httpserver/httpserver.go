@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,13 +29,28 @@ type Config struct {
 	Handler Handler
 }
 
-// A Handler answers a request that came over a connection.
+// A Handler answers a request.
 type Handler func(*Conn, http.ResponseWriter, *http.Request)
 
-// An Upgrader is the transport of WebSockets.
+// An Upgrader is a transport that makes WebSockets of requests to a listener of HTTP.
 type Upgrader interface {
-	// Upgrade returns the handler of requests to become a WebSocket.
-	Upgrade(*transport.ServerSetup) (Handler, error)
+	// Upgrader returns the handler of requests that ask for a WebSocket.
+	Upgrader(*transport.ServerSetup) (Handler, error)
+}
+
+// WantsWebSocket reports whether a request asks for a WebSocket.
+func WantsWebSocket(r *http.Request) bool {
+	if r.ProtoMajor != 1 {
+		return false
+	}
+	for _, v := range r.Header["Upgrade"] {
+		for p := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(p), "websocket") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // A Server is a transport.Listener.
