@@ -76,7 +76,7 @@ func (q *acceptQueue) client(*Stream) Handlers {
 	x := &exchange{ctx: context.Background()}
 	x.cond.L = &x.mu
 	x.call.limit = DefaultLimit
-	return Handlers{Rx: x.rx, State: func(s *Stream, state State, arg uint32) Result {
+	return Handlers{Rx: x.rx, RxClosed: x.rxClosed, State: func(s *Stream, state State, arg uint32) Result {
 		r := x.state(s, state, arg)
 		if state == StateConnected && r == OK {
 			q.mu.Lock()

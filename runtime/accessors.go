@@ -97,6 +97,9 @@ func (s *Stream) SetHandlers(h Handlers) {
 	if h.Tx != nil {
 		s.h.Tx = h.Tx
 	}
+	if h.RxClosed != nil {
+		s.h.RxClosed = h.RxClosed
+	}
 	if h.TxFailed != nil {
 		s.h.TxFailed = h.TxFailed
 	}

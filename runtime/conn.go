@@ -104,6 +104,8 @@ func (x *exchange) waitLocked() error {
 			return err
 		case x.in.full:
 			return nil
+		case x.in.closed:
+			return io.EOF
 		}
 		x.mu.Unlock()
 		read := x.s.ServeRx()

@@ -51,6 +51,7 @@ type inbox struct {
 	n       int    // bytes that have been put there
 	buf     []byte
 	full    bool // there is a piece
+	closed  bool // the peer sends no more, and waits for what is written
 	off     int  // bytes of it that have been read
 	flags   Flags
 	arrived []string // metadata as it came with the piece's message
@@ -428,12 +429,26 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 	return n, flags, OK
 }
 
+// rxClosed keeps a connection whose peer sends no more, until CloseWrite or Close.
+func (x *exchange) rxClosed(s *Stream) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.in.closed = true
+	if x.out.tail != tailSent {
+		s.PauseRx()
+	}
+	x.cond.Broadcast()
+}
+
 // messageEndLocked ends the message that is being sent, and returns its flags.
 func (x *exchange) messageEndLocked() Flags {
 	o := &x.out
 	o.tail = tailSent
 	o.at++
 	if o.at >= len(o.chain) {
+		if x.in.closed {
+			x.s.ResumeRx()
+		}
 		return FlagEOM | FlagEnd
 	}
 	o.started, o.used, o.tail = false, true, tailOpen

@@ -531,6 +531,29 @@ func (l *link) RxEnd() error {
 	return l.release(r)
 }
 
+func (l *link) RxClosed() error {
+	s := l.s
+	s.mu.Lock()
+	f := s.h.RxClosed
+	s.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	if err := l.acquire(0); err != nil {
+		return err
+	}
+	s.mu.Unlock()
+	f(s)
+	s.mu.Lock()
+	if err := l.release(OK); err != nil {
+		return err
+	}
+	if err := l.acquire(0); err != nil { // waits for ResumeRx
+		return err
+	}
+	return l.release(OK)
+}
+
 func (l *link) Outgoing() (length uint64, ok bool) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()

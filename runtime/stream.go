@@ -38,6 +38,11 @@ type Handlers struct {
 	// whose message is wanted.
 	Tx func(s *Stream, ordinal uint32, buf []byte) (n int, flags Flags, r Result)
 
+	// RxClosed is called when the peer of a raw connection sends no more, after the
+	// last Rx. The connection ends when what the program has requested to send by
+	// then is sent. If RxClosed calls PauseRx, that is only so from ResumeRx on.
+	RxClosed func(s *Stream)
+
 	// TxFailed is called when nothing more can be sent on a connection from which
 	// payload may still arrive.
 	TxFailed func(s *Stream, err error)

@@ -390,8 +390,11 @@ func (x *transaction) sendContent() error {
 	x.status = a.Status
 	if x.hasBody() {
 		h.Set("Content-Length", strconv.FormatInt(n, 10))
-		if t := mime.TypeByExtension(path.Ext(a.Content.Name)); t != "" && h["Content-Type"] == nil {
-			h.Set("Content-Type", t)
+		if h["Content-Type"] == nil {
+			h["Content-Type"] = nil // net/http must not guess
+			if t := mime.TypeByExtension(path.Ext(a.Content.Name)); t != "" {
+				h.Set("Content-Type", t)
+			}
 		}
 	}
 	w.WriteHeader(a.Status)

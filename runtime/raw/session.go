@@ -150,7 +150,9 @@ func (s *session) run() (err error) {
 	s.l.ServeTx(s.serveTx)
 	err = s.read()
 	if err == io.EOF {
-		err = s.drain()
+		if err = s.l.RxClosed(); err == nil {
+			err = s.drain()
+		}
 	}
 	k.mu.Lock()
 	s.endLocked(nil)

@@ -228,6 +228,10 @@ type Link interface {
 	// piece with FlagEOM. Only DestroyMe has an effect.
 	RxEnd() error
 
+	// RxClosed reports that the peer sends no more, and that the connection is about
+	// to end. It blocks as long as the program wants to send.
+	RxClosed() error
+
 	// Delivered returns how many bytes of payload of this connection Rx callbacks
 	// have got, including a running one.
 	Delivered() int64

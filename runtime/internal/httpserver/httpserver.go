@@ -134,6 +134,11 @@ func (s *Server) Serve(a transport.Acceptor) error {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == "PRI" && r.ProtoMajor == 2 { // net/http passes on what begins HTTP/2
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusHTTPVersionNotSupported)
+		return
+	}
 	s.config.Handler(r.Context().Value(connKey{}).(*Conn), w, r)
 }
 
