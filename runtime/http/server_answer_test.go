@@ -246,7 +246,11 @@ func TestServerMetadata(t *testing.T) {
 // TestServerPause holds a request body back.
 func TestServerPause(t *testing.T) {
 	k := &clients{on: teststream.Actions{
-		"TXN":     func(s *runtime.Stream) runtime.Result { s.PauseRx(); s.StartTimeout(20 * time.Millisecond); return runtime.OK },
+		"TXN": func(s *runtime.Stream) runtime.Result {
+			s.PauseRx()
+			s.StartTimeout(20 * time.Millisecond)
+			return runtime.OK
+		},
 		"TMO":     func(s *runtime.Stream) runtime.Result { s.ResumeRx(); return runtime.OK },
 		"rx(EOM)": do(ack(0)),
 	}}
