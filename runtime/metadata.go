@@ -89,6 +89,25 @@ func (m *metadata) forClient() *metadata {
 	return next
 }
 
+// restart makes m, of a client, what a transaction begins with: the metadata of the
+// listener.
+func (m *metadata) restart(listener *metadata) {
+	clear(m.values)
+	copy(m.values, listener.own())
+	if m.direct != nil {
+		m.direct.set, m.direct.received = nil, nil
+	}
+	if listener == nil {
+		return
+	}
+	if m.values == nil {
+		m.values = slices.Clone(listener.own())
+	}
+	if listener.direct != nil {
+		m.newDirectHeaders().set = slices.Clone(listener.direct.set)
+	}
+}
+
 // headerName returns the name of the header that an item is mapped to.
 func headerName(header string) string { return strings.TrimSuffix(header, ":") }
 

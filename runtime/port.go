@@ -238,12 +238,22 @@ func (l *link) End(err error) {
 }
 
 func (l *link) Begin(r transport.Request) error {
-	meta, _ := l.s.role.port.stream.forClient()
+	listener := l.s.role.port.stream
+	listener.mu.Lock()
+	meta := listener.meta
+	if meta != nil {
+		meta = meta.forClient() // s must not be locked with it
+	}
+	listener.mu.Unlock()
 	if err := l.acquire(notPayload); err != nil {
 		return err
 	}
 	s := l.s
-	s.meta = meta
+	if s.meta != nil {
+		s.meta.restart(meta)
+	} else {
+		s.meta = meta
+	}
 	s.receiveLocked(r)
 	s.role.txn, s.role.reply = openTxn, transport.Reply{}
 	l.clearTxLocked()

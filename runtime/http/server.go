@@ -95,7 +95,7 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 		http.Error(w, http.StatusText(http.StatusRequestEntityTooLarge), http.StatusRequestEntityTooLarge)
 		return
 	}
-	x := &transaction{n: n, w: w, rc: http.NewResponseController(w), r: r}
+	x := &transaction{n: n, w: w, r: r}
 	if r.ProtoMajor >= 2 {
 		x.serveStream(c)
 		return

@@ -23,14 +23,15 @@ var errAnswerShort = errors.New("sspolicy: the answer is shorter than the length
 
 // A transaction is a request to a server and its answer.
 type transaction struct {
-	n  *server
-	l  transport.Accepted
-	w  http.ResponseWriter
-	rc *http.ResponseController
-	r  *http.Request
+	n *server
+	l transport.Accepted
+	w http.ResponseWriter
+	r *http.Request
 
 	status int // that was sent
 }
+
+func (x *transaction) rc() *http.ResponseController { return http.NewResponseController(x.w) }
 
 // serveStream answers a request that is a stream of its own.
 func (x *transaction) serveStream(c *httpserver.Conn) {
@@ -45,8 +46,8 @@ func (x *transaction) serveStream(c *httpserver.Conn) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !done {
-			_ = x.rc.SetReadDeadline(past)
-			_ = x.rc.SetWriteDeadline(past)
+			_ = x.rc().SetReadDeadline(past)
+			_ = x.rc().SetWriteDeadline(past)
 		}
 	})
 	if err != nil {
@@ -76,7 +77,7 @@ func (x *transaction) run() error {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			x.l.Reply(true)
 			http.Error(x.w, http.StatusText(http.StatusRequestEntityTooLarge), http.StatusRequestEntityTooLarge)
-			_ = x.rc.Flush()
+			_ = x.rc().Flush()
 		}
 		if err != nil {
 			return err
@@ -88,10 +89,10 @@ func (x *transaction) run() error {
 // receive delivers the body of the request.
 func (x *transaction) receive() error {
 	x.n.limitBody(x.w, x.r)
-	body := io.Reader(&timedBody{x.r.Body, x.rc, x.n.setup.Limits.IdleTimeout})
+	body := io.Reader(&timedBody{x.r.Body, x.rc(), x.n.setup.Limits.IdleTimeout})
 	err := x.receiveFrom(body)
 	if err == nil && x.n.setup.Limits.IdleTimeout > 0 {
-		_ = x.rc.SetReadDeadline(time.Time{})
+		_ = x.rc().SetReadDeadline(time.Time{})
 	}
 	return err
 }
@@ -165,7 +166,6 @@ func (x *transaction) answer() error {
 	case !a.Sends:
 		return x.sendHead()
 	}
-	ready := x.l.Ready()
 	var buf *[bufferSize]byte
 	defer func() {
 		if buf != nil {
@@ -177,11 +177,11 @@ func (x *transaction) answer() error {
 	for {
 		if !x.l.WantsTx() {
 			if sent {
-				if err := x.rc.Flush(); err != nil {
+				if err := x.rc().Flush(); err != nil {
 					return err
 				}
 			}
-			if err := x.await(ready); err != nil {
+			if err := x.await(); err != nil {
 				return err
 			}
 			if a = x.l.Reply(false); a.Content != nil && !sent {
@@ -217,7 +217,7 @@ func (x *transaction) answer() error {
 			if !x.hasBody() {
 				return nil
 			}
-			if left < 0 {
+			if left < 0 && all < 0 {
 				head = x.w.Header().Clone()
 			}
 		}
@@ -239,9 +239,9 @@ func (x *transaction) answer() error {
 }
 
 // await waits for a request to send.
-func (x *transaction) await(ready <-chan struct{}) error {
+func (x *transaction) await() error {
 	select {
-	case <-ready:
+	case <-x.l.Ready():
 		return nil
 	case <-x.l.Context().Done():
 		return context.Cause(x.l.Context())
@@ -253,7 +253,7 @@ func (x *transaction) await(ready <-chan struct{}) error {
 // write sends a piece of the body.
 func (x *transaction) write(p []byte) error {
 	if limit := x.n.setup.Limits.IdleTimeout; limit > 0 && x.r.ProtoMajor >= 2 {
-		_ = x.rc.SetWriteDeadline(time.Now().Add(limit))
+		_ = x.rc().SetWriteDeadline(time.Now().Add(limit))
 	}
 	_, err := x.w.Write(p)
 	return err
@@ -281,7 +281,7 @@ func (x *transaction) head(all int64) (length int64, err error) {
 	case none:
 	case a.Length > 0 && a.Length <= math.MaxInt64:
 		length = int64(a.Length)
-	case all >= 0:
+	case all > smallBody, all >= 0 && x.r.Method == http.MethodHead:
 		length = all
 	}
 	if length >= 0 {
@@ -290,10 +290,14 @@ func (x *transaction) head(all int64) (length int64, err error) {
 	x.status = a.Status
 	x.w.WriteHeader(a.Status)
 	if none && length < 0 {
-		return length, x.rc.Flush() // net/http would add the length of a short body
+		return length, x.rc().Flush() // net/http would add the length of a short body
 	}
 	return length, nil
 }
+
+// smallBody is the length in bytes of a body that net/http buffers, and adds the
+// content-length to by itself.
+const smallBody = 2000
 
 // fill sets the headers of the program's metadata. It returns the content-length among
 // them, or -1.
@@ -347,7 +351,7 @@ func (x *transaction) sendHead() error {
 // sendTrailer sends the metadata that has changed since head was sent as a trailer, if
 // the body has no length.
 func (x *transaction) sendTrailer(length int64, head http.Header) error {
-	if length >= 0 || len(x.n.items) == 0 && !x.n.st.DirectProtoStr {
+	if length >= 0 || head == nil || len(x.n.items) == 0 && !x.n.st.DirectProtoStr {
 		return nil
 	}
 	now := make(http.Header)

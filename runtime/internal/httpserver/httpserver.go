@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -196,6 +197,7 @@ type Conn struct {
 	net.Conn
 	server *Server
 	idle   time.Duration
+	by     atomic.Int64 // the latest write deadline, in Unix nanoseconds
 
 	// Stream is the stream of the connection, or nil. It is for the handler over
 	// HTTP/1, which never runs concurrently. It gets End when the connection ends,
@@ -213,8 +215,12 @@ func (c *Conn) Accept(r *http.Request, hangUp func()) (transport.Accepted, error
 
 // Request returns the head of a request as a stream gets it.
 func Request(r *http.Request) transport.Request {
+	var query url.Values
+	if r.URL.RawQuery != "" {
+		query = r.URL.Query()
+	}
 	return transport.Request{
-		Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Auth: r.Header.Get("Authorization"),
+		Method: r.Method, Path: r.URL.Path, Query: query, Auth: r.Header.Get("Authorization"),
 		Header: func(name string) string {
 			if v := r.Header.Get(name); v != "" || http.CanonicalHeaderKey(name) != "Host" {
 				return v
@@ -251,8 +257,13 @@ func (c *Conn) Fail(err error) { c.failed.CompareAndSwap(nil, &err) }
 // Write writes, and ends the connection if the peer does not read.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.idle > 0 {
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
-			return 0, err
+		// Deadlines cost time, so a write may have a little less than idle.
+		if now := time.Now(); c.by.Load() < now.Add(c.idle-c.idle/8).UnixNano() {
+			by := now.Add(c.idle)
+			c.by.Store(by.UnixNano())
+			if err := c.Conn.SetWriteDeadline(by); err != nil {
+				return 0, err
+			}
 		}
 	}
 	return c.Conn.Write(p)
