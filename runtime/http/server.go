@@ -11,15 +11,27 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Listen opens the port of a server streamtype. An h1 connection is a stream, whose
+// Server is an Option for policies with servers. An h1 connection is a stream, whose
 // requests are transactions. Over h2 each request is a stream. A streamtype of h2
 // accepts HTTP/1.1 too, and one of h1 never negotiates h2. With ws_subprotocol, an
 // HTTP/1.1 request may become a WebSocket. A Handler must be an [http.Handler]; it
 // gets all requests.
+func Server(t *Transport) { t.listen = listen }
+
+// Listen opens the port of a server streamtype. The error wraps ErrUnsupported without
+// the Option Server.
 func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
-	if t.version != nil {
+	switch {
+	case t.version != nil:
 		return nil, fmt.Errorf("%w: server over %v", transport.ErrUnsupported, s.Stream.Protocol)
+	case t.listen == nil:
+		return nil, fmt.Errorf("%w: a server needs New(Server) of package github.com/secure-streams/sspolicy/runtime/http in Options.Transports",
+			transport.ErrUnsupported)
 	}
+	return t.listen(s)
+}
+
+func listen(s *transport.ServerSetup) (transport.Listener, error) {
 	if s.Stream.HTTP == nil {
 		return nil, fmt.Errorf("%w: the compiled policy lacks the settings of the protocol", transport.ErrUnsupported)
 	}

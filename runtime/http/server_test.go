@@ -69,7 +69,7 @@ func (k *clients) trace(t *testing.T, i int) *teststream.Trace {
 // listen makes a listener of "web".
 func (k *clients) listen(t *testing.T, st *policy.StreamType, o ...runtime.StreamOption) *runtime.Stream {
 	t.Helper()
-	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New()}}, st)
+	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}}, st)
 	s, err := c.NewStream("web", runtime.Handlers{}, append(o, runtime.WithClients(k.accept))...)
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestServerVersions(t *testing.T) {
 // and that the port is closed.
 func TestServerDestroy(t *testing.T) {
 	k := &clients{on: teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result { s.Ack(0); return runtime.OK }}}
-	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New()}}, serverType(policy.ProtocolH1))
+	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}}, serverType(policy.ProtocolH1))
 	var tr teststream.Trace
 	s, err := c.NewStream("web", handlers(&tr), runtime.WithClients(k.accept))
 	if err != nil {
@@ -260,7 +260,7 @@ func TestServerShutdown(t *testing.T) {
 
 // TestHandle has a net/http handler answer.
 func TestHandle(t *testing.T) {
-	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New()}}, serverType(policy.ProtocolH1))
+	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}}, serverType(policy.ProtocolH1))
 	s, err := c.Handle("web", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "handled "+r.URL.Path) }))
 	if err != nil {
 		t.Fatal(err)

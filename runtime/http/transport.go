@@ -26,12 +26,14 @@ type Transport struct {
 	version *Version                               // nil: h1 and h2
 	signer  func(*transport.Setup) (signer, error) // nil: none, see SigV4
 
+	listen func(*transport.ServerSetup) (transport.Listener, error) // nil: none, see Server
+
 	mu    sync.Mutex
 	pools map[poolKey]*pool
 }
 
 // An Option adds to a transport what few programs need and what would make all of
-// them larger, such as [SigV4].
+// them larger, such as [SigV4] and [Server].
 type Option func(*Transport)
 
 // New returns a transport.

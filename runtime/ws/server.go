@@ -14,22 +14,42 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Listen opens the port of a server streamtype. Each connection is a stream. A
-// request that does not ask for a WebSocket is answered with 426.
+// Server is an Option for policies with servers. Each connection is a stream. A server
+// streamtype of ws answers a request that does not ask for a WebSocket with 426.
+func Server(t *Transport) { t.listen, t.upgrader = listen, upgrader }
+
+var errNoServer = fmt.Errorf("%w: a server needs New(Server) of package github.com/secure-streams/sspolicy/runtime/ws in Options.Transports", transport.ErrUnsupported)
+
+// Listen opens the port of a server streamtype. The error wraps ErrUnsupported without
+// the Option Server.
 func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
+	if t.listen == nil {
+		return nil, errNoServer
+	}
+	return t.listen(t, s)
+}
+
+// Upgrader returns the handler of requests to become a WebSocket, for the transports
+// that serve HTTP. The error wraps ErrUnsupported without the Option Server.
+func (t *Transport) Upgrader(s *transport.ServerSetup) (httpserver.Handler, error) {
+	if t.upgrader == nil {
+		return nil, errNoServer
+	}
+	return t.upgrader(t, s)
+}
+
+func listen(t *Transport, s *transport.ServerSetup) (transport.Listener, error) {
 	if s.Handler != nil {
 		return nil, fmt.Errorf("%w: a handler of type %T over ws", transport.ErrUnsupported, s.Handler)
 	}
-	serve, err := t.Upgrader(s)
+	serve, err := upgrader(t, s)
 	if err != nil {
 		return nil, err
 	}
 	return httpserver.Listen(httpserver.Config{Setup: s, Handler: serve})
 }
 
-// Upgrader returns the handler of requests to become a WebSocket, for the transports
-// that serve HTTP.
-func (t *Transport) Upgrader(s *transport.ServerSetup) (httpserver.Handler, error) {
+func upgrader(t *Transport, s *transport.ServerSetup) (httpserver.Handler, error) {
 	if s.Stream.HTTP == nil {
 		return nil, fmt.Errorf("%w: the compiled policy lacks the settings of the protocol", transport.ErrUnsupported)
 	}

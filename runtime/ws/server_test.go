@@ -39,7 +39,7 @@ func newServer(t testing.TB, st policy.StreamType, o []ws.Option, on teststream.
 	}
 	n := server{clients: make(chan *trace, 100)}
 	n.c = teststream.NewContext(t, runtime.Options{
-		Transports: []transport.Transport{ws.New(o...), http.New()},
+		Transports: []transport.Transport{ws.New(append(o, ws.Server)...), http.New(http.Server)},
 		Logger:     slog.New(slog.DiscardHandler),
 	}, &st)
 	var err error

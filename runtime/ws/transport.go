@@ -7,7 +7,8 @@
 // with FlagSOM and the last with FlagEOM; messages are never held as a whole and
 // may have any length. While Rx does not return, the peer has to wait.
 //
-// A server streamtype, or one of h1 and h2 with ws_subprotocol, accepts WebSockets.
+// With the option Server, a server streamtype of ws, or of h1 or h2 with
+// ws_subprotocol, accepts WebSockets.
 //
 // The package answers PING and CLOSE frames. After the peer has closed the
 // connection, the Err method of the stream returns a *CloseError.
@@ -20,6 +21,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/secure-streams/sspolicy/runtime/internal/httpserver"
 	"github.com/secure-streams/sspolicy/runtime/internal/request"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
@@ -31,6 +33,10 @@ type Transport struct {
 	deflate   websocket.CompressionMode
 	origins   []string
 	anyOrigin bool
+
+	// nil: none, see Server
+	listen   func(*Transport, *transport.ServerSetup) (transport.Listener, error)
+	upgrader func(*Transport, *transport.ServerSetup) (httpserver.Handler, error)
 }
 
 // An Option is a setting of a Transport.
