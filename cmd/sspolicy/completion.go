@@ -44,7 +44,8 @@ func (p *program) complete(app *kong.Application, words []string) error {
 	}
 	return clidoc.Complete(p.stdout, app, clidoc.Values{
 		"names": list(explain.Names()), "faults": list(faultNames()), "groups": list(rules.Groups()), "versions": list(versions), "formats": list(formats),
-		"streamtypes": p.streamTypeNames,
+		"streamtypes":  p.streamTypeNames,
+		"faultstreams": func(args []string) []string { return p.streamTypeNames(args[min(1, len(args)):]) }, // after the fault
 	}, words)
 }
 

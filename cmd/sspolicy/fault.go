@@ -77,7 +77,7 @@ func faultNames() (names []string) {
 type faultFlags struct {
 	Name   string            `arg:"" complete:"faults" help:"The fault."`
 	File   string            `arg:"" name:"policy" help:"The policy."`
-	Stream string            `required:"" placeholder:"NAME" help:"The streamtype."`
+	Stream string            `required:"" complete:"faultstreams" placeholder:"NAME" help:"The streamtype."`
 	Param  map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"A parameter of the fault. May be repeated."`
 }
 
@@ -165,6 +165,8 @@ type faultServeCmd struct {
 
 // Run executes the command.
 func (c *faultServeCmd) Run(p *program) error {
+	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	log := &lineLog{w: p.stderr, start: time.Now()}
 	peer, text, err := c.open(&c.faultFlags, p, faulttest.Options{Upstream: c.Upstream, Log: log.print})
 	if err != nil {
@@ -178,8 +180,6 @@ func (c *faultServeCmd) Run(p *program) error {
 	}
 	log.print(fmt.Sprintf("%s for %s on %s; Ctrl-C ends it", c.Name, c.Stream, peer.Address()))
 	log.print("expected: " + peer.Want())
-	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	<-interrupt.Done()
 	return nil
 }

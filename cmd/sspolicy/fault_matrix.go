@@ -20,8 +20,8 @@ import (
 
 type faultMatrixCmd struct {
 	timeFlags
-	Stream []string `sep:"none" placeholder:"NAME" help:"Only this streamtype. May be repeated."`
-	Fault  []string `sep:"none" placeholder:"NAME" help:"Only this fault, or the faults of this preset. May be repeated."`
+	Stream []string `sep:"none" complete:"streamtypes" placeholder:"NAME" help:"Only this streamtype. May be repeated."`
+	Fault  []string `sep:"none" complete:"faults" placeholder:"NAME" help:"Only this fault, or the faults of this preset. May be repeated."`
 	JUnit  string   `name:"junit" placeholder:"FILE" help:"Write the outcomes as JUnit XML to this file too."`
 	textOrJSON
 	Files []string `arg:"" name:"policy" help:"The policies."`
@@ -29,7 +29,7 @@ type faultMatrixCmd struct {
 
 // Help is what "sspolicy fault matrix --help" adds.
 func (faultMatrixCmd) Help() string {
-	return "Streamtypes of servers, local sinks and files are left out, for no fault fits them. --hurry makes it take seconds."
+	return "Streamtypes of servers, local sinks and files are left out, for no fault fits them. A policy with errors is reported and left out, and the exit code is then 1. --hurry makes it take seconds."
 }
 
 // A faultRow is the outcome of a fault on a streamtype.

@@ -8,10 +8,10 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// commands returns the visible commands.
-func commands(app *kong.Application) []*kong.Node {
+// commands returns the visible commands of a program or of a command.
+func commands(parent *kong.Node) []*kong.Node {
 	var list []*kong.Node
-	for _, n := range app.Children {
+	for _, n := range parent.Children {
 		if n.Type == kong.CommandNode && !n.Hidden {
 			list = append(list, n)
 		}
@@ -25,19 +25,25 @@ func Man(app *kong.Application) string {
 	fmt.Fprintf(&b, ".TH %s 1\n.SH NAME\n%s \\- %s\n", strings.ToUpper(app.Name), app.Name, roff(firstSentence(app.Help)))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n.I COMMAND\n[flags] [arguments]\n", app.Name)
 	fmt.Fprintf(&b, ".SH DESCRIPTION\n%s\n.SH COMMANDS\n", roff(app.Help))
-	for _, n := range commands(app) {
-		fmt.Fprintf(&b, ".SS %s\n%s\n", roff(n.Summary()), roff(n.Help))
+	manCommands(&b, app.Node)
+	return b.String()
+}
+
+// manCommands writes the sections of the commands of a node, and of theirs.
+func manCommands(b *strings.Builder, parent *kong.Node) {
+	for _, n := range commands(parent) {
+		fmt.Fprintf(b, ".SS %s\n%s\n", roff(n.Summary()), roff(n.Help))
 		if n.Detail != "" {
-			fmt.Fprintf(&b, ".PP\n%s\n", roff(n.Detail))
+			fmt.Fprintf(b, ".PP\n%s\n", roff(n.Detail))
 		}
 		for _, a := range n.Positional {
-			fmt.Fprintf(&b, ".TP\n.I %s\n%s\n", roff(a.Summary()), roff(a.Help))
+			fmt.Fprintf(b, ".TP\n.I %s\n%s\n", roff(a.Summary()), roff(a.Help))
 		}
 		for _, f := range n.Flags {
-			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(f.String()), roff(f.Help))
+			fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(f.String()), roff(f.Help))
 		}
+		manCommands(b, n)
 	}
-	return b.String()
 }
 
 func firstSentence(s string) string {

@@ -32,7 +32,7 @@ func Complete(w io.Writer, app *kong.Application, values Values, words []string)
 	words = joinFlags(words)
 	last := len(words) - 1
 	c := &completer{values: values, current: words[last]}
-	c.command(app, words[:last])
+	c.command(app.Node, words[:last])
 	var b strings.Builder
 	for _, line := range c.lines {
 		b.WriteString(line + "\n")
@@ -82,18 +82,25 @@ func (c *completer) add(text, help string) {
 	c.lines = append(c.lines, text)
 }
 
-// command completes the command line of a program after some words.
-func (c *completer) command(app *kong.Application, words []string) {
+// command completes the command line of a program, or of a command with commands of its
+// own, after some words.
+func (c *completer) command(parent *kong.Node, words []string) {
 	if len(words) == 0 {
-		for _, n := range commands(app) {
+		for _, n := range commands(parent) {
 			c.add(n.Name, firstSentence(n.Help))
 		}
 		c.add("--help", "")
-		c.add("--version", "")
+		if parent.Type == kong.ApplicationNode {
+			c.add("--version", "")
+		}
 		return
 	}
-	for _, n := range commands(app) {
-		if n.Name == words[0] {
+	for _, n := range commands(parent) {
+		switch {
+		case n.Name != words[0]:
+		case len(n.Children) > 0:
+			c.command(n, words[1:])
+		default:
 			c.arguments(n, words[1:])
 		}
 	}
