@@ -50,6 +50,7 @@ func streamTypes() *policy.Policy {
 	add(policy.StreamType{Name: "h2", Protocol: policy.ProtocolH2, HTTP: &policy.HTTP{Method: "GET", URL: "x"}})
 	add(policy.StreamType{Name: "h3", Protocol: policy.ProtocolH3, HTTP: &policy.HTTP{Method: "GET", URL: "x"}})
 	add(policy.StreamType{Name: "ws", Protocol: policy.ProtocolWS, NailedUp: true, HTTP: &policy.HTTP{URL: "x", WSSubprotocol: "p"}})
+	add(policy.StreamType{Name: "ws-any", Protocol: policy.ProtocolWS, HTTP: &policy.HTTP{URL: "x"}})
 	add(policy.StreamType{Name: "mqtt-pub", Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t", QoS: 1, KeepAlive: 60 * time.Second, CleanStart: true}})
 	add(policy.StreamType{Name: "mqtt-sub", Protocol: policy.ProtocolMQTT, NailedUp: true, MQTT: &policy.MQTT{Subscribe: "t/#", QoS: 1}})
 	add(policy.StreamType{Name: "raw", Protocol: policy.ProtocolRaw})

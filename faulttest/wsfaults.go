@@ -2,6 +2,7 @@ package faulttest
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/binary"
@@ -28,11 +29,8 @@ func upgrades(protocol string, serve func(p *peer, c net.Conn)) func(*peer) *beh
 			sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 			head := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
 				base64.StdEncoding.EncodeToString(sum[:]) + "\r\n"
-			if protocol == "" {
-				protocol = p.HTTP.WSSubprotocol
-			}
-			if protocol != "" {
-				head += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
+			if chosen := cmp.Or(protocol, p.HTTP.WSSubprotocol); chosen != "" {
+				head += "Sec-WebSocket-Protocol: " + chosen + "\r\n"
 			}
 			io.WriteString(c, head+"\r\n")
 			serve(p, c)
