@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/raw"
 	"github.com/secure-streams/sspolicy/runtime/tlssession"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 	"github.com/secure-streams/sspolicy/runtime/ws"
@@ -85,6 +87,43 @@ func TestDeviceResumes(t *testing.T) {
 			got := fmt.Sprint(wake(ca.Store()), wake(ca.Store()), wake(both), wake(both), wake(ca.Store()))
 			if want := "false true false true true"; got != want {
 				t.Errorf("resumed %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// Our servers resume the sessions of any client, across contexts that have the same
+// Sessions, but not those of another streamtype.
+func TestServersResume(t *testing.T) {
+	cert := ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "localhost")
+	key := testcert.KeyDER(cert)
+	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolRaw} {
+		t.Run(fmt.Sprint(protocol), func(t *testing.T) {
+			sessions := &tlssession.Sessions{Cache: tlssession.NewCache(tlssession.Options{})}
+			listen := func(name string) string {
+				st := &policy.StreamType{Name: name, Protocol: protocol, Server: true, Endpoint: "127.0.0.1", TLS: true, HTTP: &policy.HTTP{},
+					ServerCert: &policy.Cert{Name: "cert", DER: string(cert.Certificate[0])}, ServerKey: &policy.Cert{Name: "key", DER: string(key)}}
+				c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(), raw.New()}, Sessions: sessions}, st)
+				s, err := c.NewStream(name, runtime.Handlers{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s.Addr().String()
+			}
+			one, two, other := listen("a"), listen("a"), listen("b")
+			client := clientConfig(tls.VersionTLS12) // the ticket comes with the handshake
+			for _, tt := range []struct {
+				addr string
+				want bool
+			}{{one, false}, {one, true}, {two, true}, {other, false}, {other, true}, {one, false}} {
+				conn, err := tls.Dial("tcp", tt.addr, client)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := conn.ConnectionState().DidResume; got != tt.want {
+					t.Errorf("%+v: resumed %v", tt, got)
+				}
+				conn.Close()
 			}
 		})
 	}

@@ -106,10 +106,6 @@ func (e *Env) Logger() Logger { return e.config.Logger }
 // CookieJar returns the jar of the context, or nil.
 func (e *Env) CookieJar() CookieJar { return e.config.Cookies }
 
-// Sessions returns the TLS sessions of the context, or nil. Those of clients are
-// part of [Setup.TLS].
-func (e *Env) Sessions() Sessions { return e.config.Sessions }
-
 // ConnectTimeout returns how long an attempt may take until Link.Connected; 0 means
 // no limit. The stream enforces it by the context of Run.
 func (e *Env) ConnectTimeout() time.Duration { return max(e.config.ConnectTimeout, 0) }

@@ -9,9 +9,9 @@ import (
 )
 
 // ServerTLS returns the TLS config of a server streamtype, or nil if the policy says
-// no TLS. alpn are the protocols that it offers (RFC 7301). The error wraps
-// ErrNoCredentials if there is no certificate, or ErrBadCredentials if the
-// certificate or its key cannot be used.
+// no TLS. alpn are the protocols that it offers (RFC 7301). A session of one streamtype
+// is not resumed by another. The error wraps ErrNoCredentials if there is no
+// certificate, or ErrBadCredentials if the certificate or its key cannot be used.
 func (s *ServerSetup) ServerTLS(alpn ...string) (*tls.Config, error) {
 	if !s.Stream.TLS {
 		return nil, nil
@@ -20,11 +20,15 @@ func (s *ServerSetup) ServerTLS(alpn ...string) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sspolicy: server certificate: %w", err)
 	}
-	return &tls.Config{
+	config := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		NextProtos:   alpn,
 		Certificates: []tls.Certificate{*cert},
-	}, nil
+	}
+	if sessions := s.config.Sessions; sessions != nil {
+		sessions.Server(Scope{Host: s.Stream.Name}, config)
+	}
+	return config, nil
 }
 
 // serverCertificate returns the certificate of the policy.
