@@ -112,7 +112,7 @@ type Stats struct {
 	Published uint64 // messages
 	Failed    uint64 // messages that the bus did not take
 	Received  uint64 // valid messages of peers
-	Rejected  uint64 // messages that are not from the farm, too old, or repeated
+	Rejected  uint64 // messages that are not from the farm, too old, or repeated; sessions of another version of Go
 	Dropped   uint64 // changes that did not fit into the queue
 	Inserted  uint64 // sessions of peers
 	Removed   uint64 // sessions that peers have removed

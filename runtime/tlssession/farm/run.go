@@ -150,7 +150,10 @@ func (f *Farm) applyInsert(x *session, m *message) {
 	}
 	state, err := tls.ParseSessionState(x.state)
 	if err != nil {
-		return // of another version of Go
+		f.mu.Lock() // of another version of Go
+		f.counts.Rejected++
+		f.mu.Unlock()
+		return
 	}
 	f.apply(x.id, func() {
 		if f.o.Cache.Insert(x.id, tlssession.Session{State: state, Expires: x.expires, Origin: m.from.String()}) == nil {
@@ -176,6 +179,12 @@ func (f *Farm) useKeys(now time.Time) {
 // grace is how long a new key only decrypts, so that all members learn it before a
 // client has a ticket of it.
 func (f *Farm) grace() time.Duration { return 3 * f.o.Beat }
+
+func (f *Farm) connected() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.joined.IsZero()
+}
 
 // publish sends what has changed, and signs of life.
 func (f *Farm) publish(ctx context.Context) {
@@ -204,7 +213,7 @@ func (f *Farm) publish(ctx context.Context) {
 	alive := true // a sign of life is due
 	for ctx.Err() == nil {
 		ok := true
-		if f.Stats().Connected {
+		if f.connected() {
 			ok = f.sendChanges(send) && f.sendSnapshot(send)
 			if m := f.sign(alive, time.Now()); ok && m != nil {
 				if ok = send(m); ok {
