@@ -17,7 +17,7 @@ import (
 // show the ticket that they got last: an id, and an encrypted session. FARM makes it
 // as large as that of docs/sessions.md.
 func TestSimulation(t *testing.T) {
-	members, clients := 10, 500
+	members, clients := 6, 200
 	if os.Getenv("FARM") != "" {
 		members, clients = 200, 2000
 	}
