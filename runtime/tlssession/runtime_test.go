@@ -3,17 +3,21 @@ package tlssession_test
 import (
 	"crypto/tls"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/h3"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
@@ -34,6 +38,7 @@ func TestDeviceResumes(t *testing.T) {
 	}{
 		"h1": {policy.ProtocolH1, "http/1.1"},
 		"h2": {policy.ProtocolH2, "h2"},
+		"h3": {policy.ProtocolH3, "h3"},
 		"ws": {policy.ProtocolWS, "http/1.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -42,7 +47,7 @@ func TestDeviceResumes(t *testing.T) {
 			cache := tlssession.NewCache(tlssession.Options{})
 			(&tlssession.Sessions{Cache: cache}).Server(transport.Scope{}, config)
 			resumed := make(chan bool, 1)
-			server := &http.Server{TLSConfig: config, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				resumed <- r.TLS.DidResume
 				if tt.protocol == policy.ProtocolWS {
 					c, err := websocket.Accept(w, r, nil)
@@ -50,8 +55,13 @@ func TestDeviceResumes(t *testing.T) {
 						c.Close(websocket.StatusNormalClosure, "")
 					}
 				}
-			})}
-			testserver.HTTP(t, tls.NewListener(ln, config), server)
+			})
+			addr := ln.Addr().String()
+			if tt.protocol == policy.ProtocolH3 {
+				addr = serveH3(t, config, handler)
+			} else {
+				testserver.HTTP(t, tls.NewListener(ln, config), &http.Server{TLSConfig: config, Handler: handler})
+			}
 
 			file, key := filepath.Join(t.TempDir(), "sessions"), keyData(1)
 			// wake is the life of a device between two sleeps.
@@ -61,9 +71,9 @@ func TestDeviceResumes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				st := &policy.StreamType{Name: "s", Protocol: tt.protocol, Endpoint: ln.Addr().String(), TLS: true, TrustStore: store, Opportunistic: true, HTTP: &policy.HTTP{Method: "GET"}}
+				st := &policy.StreamType{Name: "s", Protocol: tt.protocol, Endpoint: addr, TLS: true, TrustStore: store, Opportunistic: true, HTTP: &policy.HTTP{Method: "GET"}}
 				c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
-					Transports: []transport.Transport{sshttp.New(), ws.New()},
+					Transports: []transport.Transport{sshttp.New(), h3.New(), ws.New()},
 					Sessions:   &tlssession.Sessions{Clients: clients},
 				})
 				if err != nil {
@@ -90,6 +100,24 @@ func TestDeviceResumes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// serveH3 starts a server of HTTP/3, and returns its address.
+func serveH3(t *testing.T, config *tls.Config, h http.Handler) string {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(config), Logger: slog.New(slog.DiscardHandler)}
+	done := make(chan struct{})
+	go func() { server.Serve(conn); close(done) }()
+	t.Cleanup(func() {
+		server.Close()
+		conn.Close()
+		<-done
+	})
+	return conn.LocalAddr().String()
 }
 
 // Our servers resume the sessions of any client, across contexts that have the same

@@ -19,7 +19,7 @@ import (
 func TestSimulation(t *testing.T) {
 	members, clients := 6, 200
 	if os.Getenv("FARM") != "" {
-		members, clients = 200, 2000
+		members, clients = 200, 300
 	}
 	const every = 10 * time.Minute // between two visits of a client
 	template()
