@@ -28,7 +28,7 @@ type loginProxyCmd struct {
 	Cookie   string        `default:"MRHSession" placeholder:"NAME" help:"The session cookie of the gateway (${default})."`
 	Start    string        `default:"clientless-mode: 1" placeholder:"FIELD" help:"The header field that starts a session (${default})."`
 	Login    string        `default:"/my.policy" placeholder:"PATH" help:"The login page to which the gateway redirects (${default})."`
-	Key      []string      `default:"address,path" placeholder:"PARTS" help:"What makes a session, beside user and password: address, path, both, or none (${default})."`
+	Key      []string      `default:"address,path" placeholder:"PARTS" help:"The parts of a session's key beside user and password: address, path, both, or none (${default})."`
 	Idle     time.Duration `default:"15m" placeholder:"15m" help:"Forget a session that is not used for this time (${default})."`
 	Lifetime time.Duration `default:"8h" placeholder:"8h" help:"Forget a session after this time (${default})."`
 	SOAP     bool          `name:"soap" help:"Refuse with SOAP faults."`

@@ -694,7 +694,7 @@ func TestStore(t *testing.T) {
 	if one.gateway.count() != 1 {
 		t.Error("the second member started a session")
 	}
-	// Whoever writes to the store cannot insert a session.
+	// An attacker who writes to the store cannot insert a session.
 	for k, v := range s.m {
 		for i, bad := range [][]byte{nil, {}, []byte("x"), v[:len(v)-1], append(bytes.Clone(v[:len(v)-1]), v[len(v)-1]^1)} {
 			s.m[k] = bad

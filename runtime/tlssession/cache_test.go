@@ -305,7 +305,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// Whatever goroutines do, the bounds hold, and a watcher that looks at the cache
+// The bounds hold under concurrent calls, and a watcher that looks at the cache
 // ends with the same content.
 func TestConcurrent(t *testing.T) {
 	s := state(t)

@@ -149,7 +149,7 @@ func TestA11AtomicForHandshakes(t *testing.T) {
 	updates.Wait()
 }
 
-// Of the file and the API, the later one wins.
+// The later of the file and the API wins.
 func TestA12FileAndAPI(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "keys")

@@ -127,7 +127,7 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// What a client sends as a ticket causes a full handshake at worst.
+// A ticket with any content causes a full handshake at worst.
 func TestHostileTickets(t *testing.T) {
 	for kind, s := range kinds() {
 		t.Run(kind, func(t *testing.T) {

@@ -3,7 +3,7 @@
 //
 // The members talk over a [Bus], such as Redis or RabbitMQ; the packages redisfarm and
 // amqpfarm have these. Each message is encrypted and authenticated with a key of the
-// farm: whoever controls the bus can read no session and insert none, only withhold
+// farm: an attacker who controls the bus cannot read or insert sessions, only withhold
 // messages. A member without connection resumes the sessions that it has, makes full
 // handshakes otherwise, and catches up when the bus is back. No handshake waits for
 // the bus.

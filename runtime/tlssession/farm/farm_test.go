@@ -54,7 +54,7 @@ func TestA13Farm(t *testing.T) {
 	})
 }
 
-// What comes from a peer is not published again, neither insertions nor removals.
+// Insertions and removals of a peer are not published again.
 func TestA13NoEcho(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -211,7 +211,7 @@ func TestA13QueueBound(t *testing.T) {
 	})
 }
 
-// Whoever controls the bus can insert nothing, remove nothing, and learns nothing.
+// An attacker who controls the bus can insert, remove and read nothing.
 func TestA13Attacker(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {

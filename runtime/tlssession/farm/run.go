@@ -259,7 +259,7 @@ func (f *Farm) sign(alive bool, now time.Time) *message {
 	if !f.hello && !alive {
 		return nil
 	}
-	// A hello is repeated until a snapshot arrives, or nobody is there to send one.
+	// A hello is repeated until a snapshot arrives, or there is no member to send one.
 	alone := now.Sub(f.joined) >= 3*f.o.Beat && !slices.ContainsFunc(f.alivePeersLocked(now), func(m member) bool { return f.peers[m].ready })
 	f.ready = f.ready || alone
 	m := &message{hello: f.hello || !f.ready, keys: f.keys}
