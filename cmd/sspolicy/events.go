@@ -24,6 +24,8 @@ type events struct {
 type event struct {
 	Event    string          `json:"event"`
 	Stream   string          `json:"stream"`
+	Addr     string          `json:"addr,omitempty"`
+	Client   int             `json:"client,omitzero"` // from 1, of a server
 	State    string          `json:"state,omitempty"`
 	Ordinal  *uint32         `json:"ordinal,omitempty"`
 	Length   *int            `json:"length,omitempty"`
@@ -89,10 +91,15 @@ func (v *event) text() string {
 	switch {
 	case v.Event == "unset":
 		text = "metadata not set: " + strings.Join(v.Metadata, ", ") + " (--set NAME=VALUE)"
+	case v.Event == "listening":
+		text = "listening on " + v.Addr
 	case v.Event == "log":
 		return "log: " + v.Error
 	case v.Event != "state":
 		text = strings.Join(append([]string{v.Event, fmt.Sprint(*v.Length)}, v.Flags...), " ")
+	}
+	if v.Client > 0 {
+		text = fmt.Sprintf("client %d: %s", v.Client, text)
 	}
 	if v.Perf != nil {
 		text += " " + string(v.Perf)

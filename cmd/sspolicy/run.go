@@ -32,15 +32,16 @@ type runCmd struct {
 	Set            map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"Set a metadata item of the stream. May be repeated."`
 	Data           *string           `placeholder:"TEXT" help:"The payload to send; @FILE for the content of a file, @- for standard input. The default is standard input if the streamtype is HTTP and sends a body."`
 	Part           map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"The payload of streamtype NAME, which shares the request (rideshare). May be repeated."`
-	Count          int               `placeholder:"N" help:"End when N messages have been received; over raw, N pieces. Over HTTP the request is repeated until then."`
+	Count          int               `placeholder:"N" help:"End when N messages have been received; over raw, N pieces. Over HTTP the request is repeated until then. A server ends after N answers."`
 	Credential     map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0, client_cert.0, client_key.0 and so on. May be repeated."`
 	Credentials    string            `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, client_key.0 and so on."`
 	Cookies        string            `placeholder:"FILE" help:"Keep cookies in this file (for streamtypes with http_cookies)."`
 	Overlay        []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
 	Timeout        *time.Duration    `placeholder:"10s" help:"The limit for the whole run (10s; none for a nailed_up stream)."`
 	ConnectTimeout time.Duration     `default:"${connect_timeout}" help:"The limit for each attempt to connect (${default})."`
-	File           string            `arg:"" help:"The policy."`
-	StreamType     string            `arg:"" name:"streamtype" complete:"streamtypes" help:"The streamtype to execute."`
+	serveFlags
+	File       string `arg:"" help:"The policy."`
+	StreamType string `arg:"" name:"streamtype" complete:"streamtypes" help:"The streamtype to execute."`
 
 	stdin string // the flag that reads standard input
 }
@@ -69,7 +70,7 @@ func (c *runCmd) Validate() error {
 
 // Help is what "sspolicy run --help" adds.
 func (runCmd) Help() string {
-	return "Prints the states of the stream on standard error, and the payload that it receives on standard output. The run ends when the peer has acknowledged; over ws, and over mqtt without --data, when a message has been received; over raw when the peer closes. A nailed_up stream runs until it is idle, --count or --timeout is reached, or Ctrl-C. The run fails if the peer refuses, the answer is cut short, all retries have failed, or a limit is reached first: --timeout, or over HTTP the policy's timeout_ms. Errors of streamtypes that the stream does not need are warnings. Credentials come from the flags, then from the folder, then from variables such as SSPOLICY_AUTH_0."
+	return "Prints the states of the stream on standard error, and the payload that it receives on standard output. The run ends when the peer has acknowledged; over ws, and over mqtt without --data, when a message has been received; over raw when the peer closes. A server prints what its clients send, and answers as the flags say, or with an empty 200, until --count answers, --timeout or Ctrl-C; then clients may complete what they have begun, for 5 s. A nailed_up stream runs until it is idle, --count or --timeout is reached, or Ctrl-C. The run fails if the peer refuses, the answer is cut short, all retries have failed, or a limit is reached first: --timeout, or over HTTP the policy's timeout_ms. Errors of streamtypes that the stream does not need are warnings. Credentials come from the flags, then from the folder, then from variables such as SSPOLICY_AUTH_0."
 }
 
 // Run executes the command.
@@ -82,11 +83,7 @@ func (c *runCmd) Run(p *program) error {
 	if st == nil {
 		return unknownStreamType(compiled, c.StreamType)
 	}
-	if st.Server {
-		err := fmt.Errorf("%q: %w: server", st.Name, runtime.ErrUnsupported)
-		if at := schema.NewPolicy(doc).Lookup("s", st.Name); len(at) > 0 {
-			err = fmt.Errorf("%v: %w", at[0].NameSpan, err)
-		}
+	if err := c.checkServe(st); err != nil {
 		return err
 	}
 	if err := c.checkSet(st); err != nil {
@@ -119,22 +116,21 @@ func (c *runCmd) Run(p *program) error {
 	}
 	defer ctx.Close()
 	noTokens := tokens.Bind(ctx) // matters only if the stream needs a token
+	if st.Server {
+		return locate(doc, st, c.serve(p, ctx, st, out))
+	}
 	messages, err := c.messages(p, ctx, st, data)
 	if err != nil {
 		return err
 	}
-	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	interrupt, stop := interrupted()
 	defer stop()
-	context.AfterFunc(interrupt, stop) // another signal ends the process
 	e := newExecution(st, c, messages, out, p.stdout)
 	if unset := c.unset(st); len(unset) > 0 {
 		e.emit(event{Event: "unset", Metadata: unset})
 	}
 	if _, err := ctx.NewStream(st.Name, e.handlers()); err != nil && !errors.Is(err, runtime.ErrRefused) { // e has the reason
-		if at := schema.NewPolicy(doc).Lookup("s", st.Name); len(at) > 0 {
-			err = fmt.Errorf("%v: %w", at[0].NameSpan, err)
-		}
-		return err
+		return locate(doc, st, err)
 	}
 	err = c.wait(ctx, e, interrupt.Done())
 	if lost := jar.Close(); lost != nil && err == nil {
@@ -155,6 +151,25 @@ func (c *runCmd) Run(p *program) error {
 		return &exitError{exitStream, fmt.Errorf("stream %q: %w", st.Name, err)}
 	}
 	return nil
+}
+
+// interrupted returns a context that the first signal to end the process ends.
+func interrupted() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // another signal ends the process
+	return ctx, stop
+}
+
+// locate adds the place of a streamtype to an error about it, unless that is about the
+// command line or what has happened.
+func locate(doc *schema.Document, st *policy.StreamType, err error) error {
+	if _, ok := errors.AsType[*exitError](err); ok || err == nil {
+		return err
+	}
+	if at := schema.NewPolicy(doc).Lookup("s", st.Name); len(at) > 0 {
+		err = fmt.Errorf("%v: %w", at[0].NameSpan, err)
+	}
+	return err
 }
 
 // wait waits for the end of the run, and closes the context.

@@ -19,6 +19,7 @@ import (
 // data returns the payload to send; nil for none.
 func (c *runCmd) data(p *program, st *policy.StreamType) ([]byte, error) {
 	switch {
+	case st.Server: // it answers, by flags of its own
 	case st.MQTT != nil && st.MQTT.Subscribe == "" && (c.Data == nil || c.Count > 0):
 		return nil, usage("streamtype %q has no mqtt_subscribe and receives nothing: give the payload to publish with --data, without --count", st.Name)
 	case st.MQTT != nil && st.MQTT.Topic == "" && c.Data != nil:
