@@ -180,36 +180,50 @@ type goFile struct {
 	err       error           // the first one of a stencil
 }
 
-// transports returns the import paths of the transports that a policy needs, and
-// those that sign requests.
-func transports(p *policy.Policy) (paths []string, signs map[string]bool) {
-	signs = map[string]bool{}
+// transports returns the import paths of the transports that a policy needs, and the
+// options of each, with the import paths of these.
+func transports(p *policy.Policy) (paths []string, options map[string][][2]string) {
+	options = map[string][][2]string{}
+	use := func(path string, needed ...[2]string) {
+		if !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+		for _, o := range needed {
+			if !slices.Contains(options[path], o) {
+				options[path] = append(options[path], o)
+			}
+		}
+	}
 	for _, st := range p.StreamTypes {
 		carrier := st.Carrier()
 		if carrier == policy.ProtocolSink {
 			continue // the program makes the transport, to register its sinks
 		}
 		path := transportOf(carrier)
-		if !slices.Contains(paths, path) {
-			paths = append(paths, path)
-		}
+		use(path)
 		if carrier.IsHTTP() && st.Auth != nil && st.Auth.Type == policy.AuthSigV4 {
-			signs[path] = true
+			use(path, [2]string{runtimePath + "/http", "SigV4"})
+		}
+		if st.Server && (carrier.IsHTTP() || carrier == policy.ProtocolWS) {
+			use(path, [2]string{path, "Server"})
+			if ws := transportOf(policy.ProtocolWS); st.HTTP != nil && st.HTTP.WSSubprotocol != "" {
+				use(ws, [2]string{ws, "Server"})
+			}
 		}
 	}
-	return paths, signs
+	return paths, options
 }
 
 // functions writes Transports and NewContext.
 func (g *goFile) functions(f *jen.File, p *policy.Policy) {
-	paths, signs := transports(p)
+	paths, options := transports(p)
 	var calls []jen.Code
 	for _, path := range paths {
-		var options []jen.Code
-		if signs[path] {
-			options = append(options, jen.Qual(runtimePath+"/http", "SigV4"))
+		var args []jen.Code
+		for _, o := range options[path] {
+			args = append(args, jen.Qual(o[0], o[1]))
 		}
-		calls = append(calls, jen.Qual(path, "New").Call(options...))
+		calls = append(calls, jen.Qual(path, "New").Call(args...))
 	}
 	f.Line().Comment("Transports returns new transports for the protocols of the policy.")
 	list := jen.Return(jen.Nil())

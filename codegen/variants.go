@@ -102,10 +102,11 @@ func fits(p *policy.Policy, v Variant) error {
 			}
 		}
 	}
-	have, signs := transports(p)
-	need, sign := transports(v.Policy)
+	have, options := transports(p)
+	need, needed := transports(v.Policy)
 	for _, t := range need {
-		if !slices.Contains(have, t) || sign[t] && !signs[t] {
+		lacks := func(option [2]string) bool { return !slices.Contains(options[t], option) }
+		if !slices.Contains(have, t) || slices.ContainsFunc(needed[t], lacks) {
 			return fmt.Errorf("variant %s needs the transport %s, which the package does not import", v.Name, path.Base(t))
 		}
 	}

@@ -79,8 +79,8 @@ func mimeItem(st *policy.StreamType) string {
 	return ""
 }
 
-// A service answers the clients of a server streamtype.
-type service struct {
+// A serverRun is the execution of a server streamtype.
+type serverRun struct {
 	*events
 	c    *runCmd
 	st   *policy.StreamType
@@ -97,7 +97,7 @@ type service struct {
 
 // serve executes a server streamtype until --count, --timeout or an interrupt.
 func (c *runCmd) serve(p *program, ctx *runtime.Context, st *policy.StreamType, out *events) error {
-	n := &service{events: out, c: c, st: st, stdout: p.stdout, done: make(chan error, 1)}
+	n := &serverRun{events: out, c: c, st: st, stdout: p.stdout, done: make(chan error, 1)}
 	if c.Respond != "" {
 		text, err := c.text(p, "--respond", c.Respond)
 		if err != nil {
@@ -147,7 +147,7 @@ func (c *runCmd) serve(p *program, ctx *runtime.Context, st *policy.StreamType, 
 }
 
 // state handles the states of the listener.
-func (n *service) state(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+func (n *serverRun) state(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
 	n.emit(event{Event: "state", State: state.String(), Ordinal: &arg})
 	switch state {
 	case runtime.StateCreating:
@@ -172,7 +172,7 @@ func (n *service) state(s *runtime.Stream, state runtime.State, arg uint32) runt
 }
 
 // finish ends the run with a result, unless it has one.
-func (n *service) finish(err error) {
+func (n *serverRun) finish(err error) {
 	select {
 	case n.done <- err:
 	default:
@@ -180,21 +180,21 @@ func (n *service) finish(err error) {
 }
 
 // count counts an answer.
-func (n *service) count() {
+func (n *serverRun) count() {
 	if n.served.Add(1) == int64(n.c.Count) {
 		n.finish(nil)
 	}
 }
 
 // accept returns the handlers of a client.
-func (n *service) accept(*runtime.Stream) runtime.Handlers {
-	k := &client{service: n, number: int(n.clients.Add(1))}
+func (n *serverRun) accept(*runtime.Stream) runtime.Handlers {
+	k := &client{serverRun: n, number: int(n.clients.Add(1))}
 	return runtime.Handlers{State: k.state, Rx: k.rx, Tx: k.tx}
 }
 
 // A client is an accepted stream. Its handlers are never called concurrently.
 type client struct {
-	*service
+	*serverRun
 	number   int
 	http     bool   // in a transaction
 	received []byte // of --echo: the message or body up to now

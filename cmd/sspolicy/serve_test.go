@@ -17,11 +17,11 @@ import (
 )
 
 const serverPolicy = `{"s": [
-	{"page": {"server": true, "endpoint": "127.0.0.1", "protocol": "h1", "ws_subprotocol": "chat",
+	{"page": {"server": true, "endpoint": "127.0.0.1", "port": 0, "protocol": "h1", "ws_subprotocol": "chat",
 		"metadata": [{"path": ""}, {"method": ""}, {"mime": "content-type:"}]}},
-	{"bare": {"server": true, "endpoint": "127.0.0.1", "protocol": "h1"}},
-	{"ws": {"server": true, "endpoint": "127.0.0.1", "protocol": "ws"}},
-	{"raw": {"server": true, "endpoint": "127.0.0.1", "protocol": "raw"}},
+	{"bare": {"server": true, "endpoint": "127.0.0.1", "port": 0, "protocol": "h2", "metadata": [{"method": ""}, {"path": ""}]}},
+	{"ws": {"server": true, "endpoint": "127.0.0.1", "port": 0, "protocol": "ws"}},
+	{"raw": {"server": true, "endpoint": "127.0.0.1", "port": 0, "protocol": "raw"}},
 	{"client": {"endpoint": "127.0.0.1", "port": 1, "protocol": "raw"}}
 ]}`
 
@@ -154,7 +154,6 @@ func TestRunServerUsage(t *testing.T) {
 		{"--echo client", `sspolicy: --echo is for servers, and streamtype "client" is a client`},
 		{"--data x raw", `sspolicy: --data is for clients, and streamtype "raw" is a server: use --respond`},
 		{"--dir . raw", `sspolicy: --dir is for h1 and h2, and the protocol of streamtype "raw" is raw`},
-		{"--dir . bare", `sspolicy: --dir: streamtype "bare" has no metadata "path", so the path of a request is not known`},
 		{"--mime text/html bare", `sspolicy: --mime: streamtype "bare" has no metadata for the header content-type`},
 	} {
 		var stdout, stderr bytes.Buffer

@@ -13,9 +13,9 @@ var missingPort = &lint.Rule{
 	Summary:  "a streamtype has no port",
 	Why: `There is no default. An endpoint needs no port if it says where to connect itself: a URL,
 file://, or a unix socket (+path). A server needs none for a unix socket or a vhost that
-exists (!name).`,
+exists (!name). A server with port 0 gets one that the system chooses, which suits tests.`,
 	LWS: `lws tries to connect to port 0, which fails (4.1.6 to 5.0.0). It creates a server without an
-error, but not on the port that its clients expect (4.2.2 to 5.0.0).`,
+error, but on a port that the system chooses (4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {
@@ -31,7 +31,7 @@ error, but not on the port that its clients expect (4.2.2 to 5.0.0).`,
 		}
 		for _, d := range streams(p) {
 			e := d.Text("endpoint")
-			if d.Bool("server") && missing(d) && !strings.HasPrefix(e, "+") && !strings.HasPrefix(e, "!") {
+			if d.Bool("server") && lacks(d, "port") && !strings.HasPrefix(e, "+") && !strings.HasPrefix(e, "!") {
 				p.Reportf(at(d, "port"), "the server %s has no port to listen on", schema.QuoteName(d.Name))
 			}
 		}
