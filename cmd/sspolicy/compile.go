@@ -248,7 +248,7 @@ func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedF
 	sum := sha256.New()
 	source := filepath.Base(displayName(c.File))
 	for i, f := range c.Variants {
-		doc, variant, err := p.compile(c.File, append(slices.Clone(c.Overlay), f), lint.Options{LWS: []schema.Version{c.lws()}}, schema.Error)
+		doc, variant, err := p.compile(c.File, append(slices.Clone(c.Overlay), f), "", lint.Options{LWS: []schema.Version{c.lws()}}, schema.Error)
 		if err != nil {
 			return nil, err
 		}

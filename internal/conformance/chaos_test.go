@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/faulttest/link"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -44,19 +45,19 @@ func TestChaos(t *testing.T) {
 	x := &chaos{t: t, accepted: map[string]map[string]bool{}}
 	addrs := x.got.serve(t, own)
 	for _, name := range []string{"h1", "h2"} {
-		p := newFaultProxy(addrs[name].String(), x.fault)
-		t.Cleanup(p.close)
-		addrs[name] = p.addr()
+		p := newProxy(addrs[name].String(), x.fault)
+		t.Cleanup(p.Close)
+		addrs[name] = p.Addr()
 	}
-	udp := newFaultUDP(net.UDPAddrFromAddrPort(addrs["h3"]), x.fault)
-	t.Cleanup(udp.close)
-	addrs["h3"] = udp.addr()
+	udp := newUDP(net.UDPAddrFromAddrPort(addrs["h3"]), x.fault)
+	t.Cleanup(udp.Close)
+	addrs["h3"] = udp.Addr()
 	broker, _, _ := startMosquitto(t, own, "max_queued_messages 0\nmax_inflight_messages 0")
-	p := newFaultProxy(broker.String(), x.fault)
-	t.Cleanup(p.close)
+	p := newProxy(broker.String(), x.fault)
+	t.Cleanup(p.Close)
 	x.types = ledgerTypes(addrs, own)
 	for qos := range byte(2) {
-		x.types = append(x.types, streamType(p.addr(), publisher(qos+1, "")))
+		x.types = append(x.types, streamType(p.Addr(), publisher(qos+1, "")))
 		x.types[len(x.types)-1].Name = fmt.Sprint("mqtt", qos+1)
 	}
 	for _, st := range x.types {
@@ -141,12 +142,12 @@ func publisher(qos byte, filter string) change {
 }
 
 // fault returns a random fault of a connection, or none.
-func (x *chaos) fault() fault {
+func (x *chaos) fault() link.Fault {
 	if rand.IntN(3) != 0 {
-		return fault{}
+		return link.Fault{}
 	}
 	x.faults.Add(1)
-	return fault{kind: kind(1 + rand.IntN(3)), reply: rand.IntN(2) == 0, after: rand.IntN([]int{4000, 100_000}[rand.IntN(2)]), stall: time.Duration(rand.IntN(300)) * time.Millisecond}
+	return link.Fault{Kind: link.Kind(1 + rand.IntN(3)), Reply: rand.IntN(2) == 0, After: rand.IntN([]int{4000, 100_000}[rand.IntN(2)]), Stall: time.Duration(rand.IntN(300)) * time.Millisecond}
 }
 
 func (x *chaos) newContext() *runtime.Context {
