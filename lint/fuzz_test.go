@@ -145,12 +145,12 @@ func readPolicies(t testing.TB) []string {
 	return texts
 }
 
-// changing are the rules whose safe fixes change what lws holds, to what their
-// message says.
+// changing are the rules whose safe fixes change the compiled policy, to what their
+// message says. Those about lws's parser alone are not among them: their fixes make
+// lws hold what the compiled policy holds already.
 var changing = []string{
-	"double-content-length", "endpoint-override", "header-colon", "leading-slash", "missing-url", "short-string",
-	"unknown-method", "wrong-type", "unknown-key", "bad-value", "surrogate-pair", "prefix-match", "joined-certs", "cert-encoding",
-	"name-not-first", "legacy-form", "leading-text", "bad-endpoint", "bad-proxy", "syntax", "lax-syntax", "forward-reference",
+	"bad-endpoint", "bad-proxy", "bad-value", "double-content-length", "endpoint-override", "header-colon", "leading-slash",
+	"legacy-form", "missing-url", "short-string", "syntax", "unknown-key", "unknown-method", "wrong-type",
 }
 
 // checkLaws checks the laws of fixes for a text.
