@@ -3,6 +3,7 @@ package faulttest
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,12 +78,12 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	o := Options{Transports: transports, Hurry: testHurry}
-	check := func(problem func(*Report) string) {
+	check := func(problem func(c Cell, r *Report) string) {
 		err := Matrix(t.Context(), p, cells, o, func(i int, r *Report, err error) {
 			name := cells[i].Fault.Name + " of " + cells[i].Stream
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
-			} else if text := problem(r); text != "" {
+			} else if text := problem(cells[i], r); text != "" {
 				t.Errorf("%s: %s\n%s", name, text, timeline(r))
 			}
 		})
@@ -91,12 +92,21 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	t.Logf("%d cells", len(cells))
-	check(func(r *Report) string { return r.Problem })
+	check(func(_ Cell, r *Report) string { return r.Problem })
 	o.healthy = true
 	o.Timeout = 3 * time.Second // what is expected may never come
-	check(func(r *Report) string {
-		if r.OK {
+	check(func(c Cell, r *Report) string {
+		args, err := c.Fault.check(nil)
+		if err != nil {
+			return err.Error()
+		}
+		s := newSubject(hurried(p.StreamType(c.Stream), o.Hurry), args, o.Hurry, o.connectTimeout())
+		survives := slices.Contains(c.Fault.expect(s).attempts(1), s.healthy())
+		switch {
+		case r.OK:
 			return "the check cannot fail"
+		case r.Problem == noStrike && !survives:
+			return "the states alone do not show the fault"
 		}
 		return ""
 	})

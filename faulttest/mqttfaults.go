@@ -19,7 +19,7 @@ func subscribes(st *policy.StreamType) bool { return st.MQTT.Subscribe != "" }
 var (
 	MQTTRefused = &Fault{
 		Name: "mqtt-refused", Family: "mqtt", Summary: "The broker refuses the connection", Proto: onlyMQTT,
-		Why:    "1 is the protocol version, 2 the client id, 3 that the broker is not available, 4 the user name or password, 5 that the client is not authorized (MQTT 3.1.1, section 3.2.2.3). Only 3 passes by itself, and yet a device tries all of them again.",
+		Why:    "The codes of MQTT 3.1.1, section 3.2.2.3: 1 protocol version, 2 client id, 3 broker not available, 4 user name or password, 5 not authorized. Only 3 passes by itself, yet a device retries after each of them.",
 		Params: []Param{{Name: "code", Help: "The code in the CONNACK.", Default: "5", Min: 1, Max: 5}},
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			return &brokerFaults{connack: func() (byte, bool) {

@@ -45,7 +45,7 @@ type peer struct {
 	options *Options
 	ca      *testcert.Authority
 	name    string // the host name of the policy, or "" if it is not constant
-	port    uint16 // of the policy
+	port    uint16 // of the policy, or a common one
 
 	ctx     context.Context // done when the peer is closed
 	cancel  context.CancelFunc
@@ -67,6 +67,7 @@ func newPeer(s *subject, o *Options) *peer {
 	} else if ip, err := netip.ParseAddr(s.Endpoint); err == nil {
 		p.name, p.port = ip.String(), s.Port
 	}
+	p.port = cmp.Or(p.port, s.Port, 80)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }

@@ -127,8 +127,8 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	}
 	if addr, err := net.ResolveTCPAddr("tcp", o.listen()); err != nil {
 		return nil, nil, fmt.Errorf("the address to listen on: %w", err)
-	} else if addr.IP == nil || addr.IP.IsUnspecified() {
-		return nil, nil, fmt.Errorf("the address to listen on, %q, must name one interface, since the stream is led there", o.Listen)
+	} else if addr.IP.To4() == nil || addr.IP.IsUnspecified() {
+		return nil, nil, fmt.Errorf("the address to listen on, %q, must be one IPv4 address, since the stream is led there", o.Listen)
 	}
 	s := newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout())
 	s.tls = s.tls && !(o.Plain && f.Family != "tls")
@@ -407,6 +407,9 @@ func (r *run) tx(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, r
 	return copy(buf, message), runtime.FlagSOM | runtime.FlagEOM, runtime.OK
 }
 
+// noStrike is the problem of a run in which the fault did not act.
+const noStrike = "the peer did not misbehave"
+
 // problem says how a run differs from what its fault expects, or returns "".
 func (r *run) problem(events []Event, f *Fault, strikes int) string {
 	v, want := r.match(names(events))
@@ -420,7 +423,7 @@ func (r *run) problem(events []Event, f *Fault, strikes int) string {
 		return err.Error()
 	}
 	if strikes == 0 {
-		return "the peer did not misbehave"
+		return noStrike
 	}
 	if f.Cause == "" {
 		return ""

@@ -110,8 +110,9 @@ func TestArgs(t *testing.T) {
 // TestListen checks addresses to listen on.
 func TestListen(t *testing.T) {
 	for listen, want := range map[string]string{
-		":4433":      `the address to listen on, ":4433", must name one interface, since the stream is led there`,
-		"0.0.0.0:80": `the address to listen on, "0.0.0.0:80", must name one interface, since the stream is led there`,
+		":4433":      `the address to listen on, ":4433", must be one IPv4 address, since the stream is led there`,
+		"0.0.0.0:80": `the address to listen on, "0.0.0.0:80", must be one IPv4 address, since the stream is led there`,
+		"[::1]:80":   `the address to listen on, "[::1]:80", must be one IPv4 address, since the stream is led there`,
 		"here":       "the address to listen on: address here: missing port in address",
 	} {
 		_, err := faulttest.Open(production(), "get_weather", faulttest.Refused, faulttest.Options{Listen: listen})

@@ -20,8 +20,8 @@ import (
 
 const day = 24 * time.Hour
 
-// certified returns the function of a fault whose server has another certificate.
-func certified(what string, chain func(p *peer) tls.Certificate) func(*peer) *behavior {
+// withCertificate returns the function of a fault whose server has another certificate.
+func withCertificate(what string, chain func(p *peer) tls.Certificate) func(*peer) *behavior {
 	return func(p *peer) *behavior {
 		cert := chain(p)
 		return &behavior{tls: func(c *tls.Config) {
@@ -40,7 +40,7 @@ var (
 	TLSExpired = &Fault{
 		Name: "tls-expired", Family: "tls", H3: true, Summary: "The certificate has expired",
 		Why: "Somebody forgot to renew it, or the clock of the device is wrong, as it is after a power loss. All devices fail in the same minute.",
-		misbehave: certified("an expired certificate", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("an expired certificate", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(-2*day), p.names()...)
 		}),
 		expect: fails,
@@ -49,7 +49,7 @@ var (
 	TLSNotYetValid = &Fault{
 		Name: "tls-not-yet-valid", Family: "tls", H3: true, Summary: "The certificate is not valid yet",
 		Why: "A device whose clock stands at the epoch after power on meets it with each server.",
-		misbehave: certified("a certificate of the day after tomorrow", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a certificate of the day after tomorrow", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(2*day), p.names()...)
 		}),
 		expect: fails,
@@ -58,7 +58,7 @@ var (
 	TLSWrongHost = &Fault{
 		Name: "tls-wrong-host", Family: "tls", H3: true, Summary: "The certificate is for another host",
 		Why: "A virtual host is missing on the server, or somebody is in the middle. A device that connects has no protection.",
-		misbehave: certified("a certificate for another host", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a certificate for another host", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "wrong.host.invalid", "192.0.2.1")
 		}),
 		expect: fails,
@@ -67,8 +67,8 @@ var (
 	TLSNoSAN = &Fault{
 		Name: "tls-no-san", Family: "tls", H3: true, Summary: "The certificate names its host only as its common name",
 		Why: "Old tools make such certificates. This runtime, as browsers, refuses them; some TLS libraries under lws accept them.",
-		misbehave: certified("a certificate without a subject alternative name", func(p *peer) tls.Certificate {
-			return p.ca.Issue(func(c *x509.Certificate) { c.Subject.CommonName = p.certified() }, testcert.Key())
+		misbehave: withCertificate("a certificate without a subject alternative name", func(p *peer) tls.Certificate {
+			return p.ca.Issue(func(c *x509.Certificate) { c.Subject.CommonName = p.verifiedName() }, testcert.Key())
 		}),
 		expect: fails,
 		Cause:  "Common Name",
@@ -76,7 +76,7 @@ var (
 	TLSSelfSigned = &Fault{
 		Name: "tls-self-signed", Family: "tls", H3: true, Summary: "The certificate is self-signed",
 		Why: "A captive portal or a proxy of the site answers instead of the server.",
-		misbehave: certified("a self-signed certificate", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a self-signed certificate", func(p *peer) tls.Certificate {
 			return (*testcert.Authority)(nil).Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 		}),
 		expect: fails,
@@ -85,7 +85,7 @@ var (
 	TLSUntrusted = &Fault{
 		Name: "tls-untrusted", Family: "tls", H3: true, Summary: "The certificate is from an authority that the device does not trust",
 		Why: "The server has changed to another authority. Devices with a fixed trust store are lost unless the new root was shipped before.",
-		misbehave: certified("a certificate of another authority", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a certificate of another authority", func(p *peer) tls.Certificate {
 			return testcert.New("another authority").Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 		}),
 		expect: fails,
@@ -94,7 +94,7 @@ var (
 	TLSIncompleteChain = &Fault{
 		Name: "tls-incomplete-chain", Family: "tls", H3: true, Summary: "The server does not send the intermediate certificate",
 		Why: "The classic mistake of an installation. Browsers fetch what is missing, so nobody notices but the devices.",
-		misbehave: certified("a chain without its intermediate", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a chain without its intermediate", func(p *peer) tls.Certificate {
 			return p.ca.Intermediate("intermediate").Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 		}),
 		expect: fails,
@@ -103,7 +103,7 @@ var (
 	TLSReversedChain = &Fault{
 		Name: "tls-reversed-chain", Family: "tls", H3: true, Summary: "The server sends its chain in reverse",
 		Why: "The first certificate must be that of the server (RFC 8446, section 4.4.2). A file that was concatenated in the wrong order breaks that.",
-		misbehave: certified("a reversed chain", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a reversed chain", func(p *peer) tls.Certificate {
 			middle := p.ca.Intermediate("intermediate")
 			leaf := middle.Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 			leaf.Certificate = [][]byte{p.ca.Cert.Raw, middle.Cert.Raw, leaf.Certificate[0]}
@@ -115,7 +115,7 @@ var (
 		Name: "tls-10000-names", Family: "tls", Summary: "The certificate has 10,000 names",
 		Why:    "A certificate of a hosting company can be larger than what a device has memory for. This runtime accepts certificates of up to 256 KiB; lws with mbedTLS has 16 KiB for a whole record.",
 		Params: []Param{{Name: "names", Help: "How many names.", Default: "10000", Min: 1, Max: 20_000}},
-		misbehave: certified("a certificate with many names", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a certificate with many names", func(p *peer) tls.Certificate {
 			names := p.names()
 			for i := range p.args.int("names") {
 				names = append(names, fmt.Sprintf("name-%d.invalid", i))
@@ -153,7 +153,7 @@ var (
 	TLSRevoked = &Fault{
 		Name: "tls-revoked", Family: "tls", H3: true, Summary: "The certificate has been revoked, and the server says so",
 		Why: "The key of the server was stolen. Neither this runtime nor lws checks revocation, also not the OCSP response that the server sends along: a short life of certificates is the only protection. The stream works, which is the point.",
-		misbehave: certified("a revoked certificate", func(p *peer) tls.Certificate {
+		misbehave: withCertificate("a revoked certificate", func(p *peer) tls.Certificate {
 			cert := p.ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 			cert.OCSPStaple = p.ca.Revocation(cert)
 			return cert
@@ -230,8 +230,8 @@ func (p *peer) onHello(c *tls.Config, what string) {
 	}
 }
 
-// certified returns the name that the client verifies.
-func (p *peer) certified() string {
+// verifiedName returns the name that the client verifies.
+func (p *peer) verifiedName() string {
 	if host, _, err := net.SplitHostPort(p.options.listen()); err == nil && host != "" {
 		return host
 	}
