@@ -163,11 +163,12 @@ func (c *faultMatrixCmd) write(p *program, m *faultMatrix) error {
 	if c.Format == "json" {
 		return p.output("", func(w io.Writer) error { return report.Encode(w, m) })
 	}
-	return p.output("", func(w io.Writer) error { return c.print(w, m) })
+	return p.output("", func(w io.Writer) error { return c.print(w, m, isTerminal(p.stdout)) })
 }
 
-// print prints a table, and how each row that is not as expected differs.
-func (c *faultMatrixCmd) print(w io.Writer, m *faultMatrix) error {
+// print prints a table, and how each row that is not as expected differs. With times, it
+// ends with how long the matrix and its slowest row took.
+func (c *faultMatrixCmd) print(w io.Writer, m *faultMatrix, times bool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	var slowest *faultRow
 	file := ""
@@ -196,7 +197,7 @@ func (c *faultMatrixCmd) print(w io.Writer, m *faultMatrix) error {
 	if c.Hurry > 1 {
 		summary += "; " + c.hurried()
 	}
-	if slowest != nil && isTerminal(w) {
+	if slowest != nil && times {
 		summary += fmt.Sprintf("; %s s, of which %s for %s of %s", m.Seconds, slowest.Seconds, slowest.Fault, slowest.Stream)
 	}
 	_, err := fmt.Fprintln(w, summary)
