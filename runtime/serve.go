@@ -17,7 +17,7 @@ type loan struct {
 	waits   bool         // ServeRx has returned false, and nothing has arrived since
 	step    func() error // reads once; nil while the transport reads by itself
 	serving bool         // a goroutine of the program is in step
-	err     error        // of step
+	err     error        // of step, which is not called again
 	back    chan struct{}
 
 	timer  *time.Timer // ends the loan when it is not used
@@ -39,7 +39,7 @@ func (s *Stream) ServeRx() bool {
 	}
 	b := &l.loan
 	b.wanted = true
-	if b.step == nil || b.serving {
+	if b.step == nil || b.serving || b.err != nil {
 		b.waits = true
 		return false
 	}

@@ -20,7 +20,7 @@ import (
 
 // binaryCases are the cases of the Autobahn test suite that send binary messages: the
 // policy sets the type of what is sent back.
-var binaryCases = regexp.MustCompile(`^(1\.2\.|9\.[246]\.|12\.[2345]\.)`)
+var binaryCases = regexp.MustCompile(`^(1\.2|9\.[2468]|12\.[235])\.`)
 
 // TestAutobahn runs the cases of the Autobahn test suite whose fuzzing server is at the
 // URL in AUTOBAHN, such as ws://127.0.0.1:9001. The suite needs Python 2, so the test is
@@ -121,7 +121,7 @@ func runCase(t *testing.T, c *runtime.Context, streamtype string, n int) {
 	s.RequestTx()
 	select {
 	case <-done:
-	case <-time.After(2 * time.Minute):
+	case <-time.After(5 * time.Minute):
 		t.Errorf("case number %d does not end", n)
 		s.Destroy()
 	}
