@@ -19,7 +19,7 @@ import (
 func TestSimulation(t *testing.T) {
 	members, clients := 6, 200
 	if os.Getenv("FARM") != "" {
-		members, clients = 200, 300
+		members, clients = 200, 100
 	}
 	const every = 10 * time.Minute // between two visits of a client
 	template()
@@ -28,9 +28,9 @@ func TestSimulation(t *testing.T) {
 		var n network
 		var nodes []*node
 		for range members {
-			nodes = append(nodes, n.start(t, func(o *farm.Options) { o.Rotate = time.Hour }))
+			nodes = append(nodes, n.start(t, func(o *farm.Options) { o.Rotate, o.Beat = time.Hour, time.Minute }))
 		}
-		settle()
+		time.Sleep(10 * time.Minute) // until all are ready
 		type client struct{ id, ticket []byte }
 		all := make([]client, clients)
 		visit := func(c *client, m *node) (ids, tickets bool) {
@@ -90,7 +90,7 @@ func TestSimulation(t *testing.T) {
 		for _, m := range nodes[members/2:] {
 			m.bus.setDown(false)
 		}
-		settle()
+		time.Sleep(10 * time.Minute) // until all are ready
 		if ids, tickets := phase("healed", 20*time.Minute); ids < 0.95 || tickets < 0.99 {
 			t.Errorf("healed: %f by id, %f by ticket", ids, tickets)
 		}
