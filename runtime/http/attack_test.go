@@ -280,6 +280,17 @@ func (a attack) run(t testing.TB, requests int, log *bytes.Buffer) {
 	if more := int64(after.Sys) - int64(before.Sys); more > 64<<20 {
 		t.Errorf("the memory has grown by %d MB", more>>20)
 	}
+	// Neither Destroy nor Shutdown waits for the server.
+	for i := range 2 {
+		s, err := c.NewStream("bad", runtime.Handlers{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Connect()
+		if i == 0 {
+			s.Destroy()
+		}
+	}
 	start = time.Now()
 	if err := c.Shutdown(ctx); err != nil || time.Since(start) > 3*time.Second {
 		t.Errorf("Shutdown: %v after %v", err, time.Since(start))
