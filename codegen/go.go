@@ -251,6 +251,7 @@ type accessor struct {
 	fields               []accessorField
 	open                 bool
 	fetch                string // about the method; "" if there is none
+	serve, handle        bool   // a server, of HTTP
 }
 
 // An accessorField is the field of a metadata item.
@@ -273,7 +274,11 @@ func (g *goFile) accessors(out *bytes.Buffer, st *policy.StreamType, typ, consta
 	a := accessor{typ: text(typ), constant: text(constant)}
 	a.about = comment(typ + " is the metadata of streamtype " + commentText(strconv.Quote(st.Name)) + ". Its methods make streams.")
 	a.open, a.fetch = calls(st)
+	a.serve, a.handle = st.Server, st.Server && st.Protocol.IsHTTP()
 	symbols := newSymbols("Fetch", "Open", "NewStream", "Metadata")
+	if st.Server {
+		symbols = newSymbols("Accept", "Handle", "NewStream", "Metadata", "Serve")
+	}
 	seen := map[string]bool{}
 	for _, m := range st.Metadata {
 		if !seen[m.Name] { // the first one counts
@@ -334,6 +339,9 @@ func (a *accessor) code() *jen.Statement {
 	method("NewStream", "makes a stream, which calls the handlers.",
 		[]jen.Code{c, jen.Id("h").Qual(runtimePath, "Handlers"), jen.Id("o").Op("...").Qual(runtimePath, "StreamOption")}, orError("Stream"),
 		jen.Id("c").Dot("NewStream").Call(jen.Id(a.constant), jen.Id("h"), options))
+	if a.serve {
+		a.serverMethods(method, c, options)
+	}
 	call := []jen.Code{
 		jen.Id("ctx").Qual("context", "Context"), c,
 		jen.Id("o").Op("...").Qual(runtimePath, "CallOption"),
@@ -347,6 +355,25 @@ func (a *accessor) code() *jen.Statement {
 			jen.Id("c").Dot("Fetch").Call(jen.Id("ctx"), jen.Id(a.constant), options))
 	}
 	return s
+}
+
+// serverMethods adds the methods of a server.
+func (a *accessor) serverMethods(method func(name, comment string, params []jen.Code, results *jen.Statement, body jen.Code), c, options *jen.Statement) {
+	streamOptions := jen.Id("o").Op("...").Qual(runtimePath, "StreamOption")
+	method("Serve", "serves until ctx is done, and then lets the clients complete what they do.",
+		[]jen.Code{jen.Id("ctx").Qual("context", "Context"), c, jen.Id("h").Qual(runtimePath, "Handlers"), streamOptions}, jen.Error(),
+		jen.Id("c").Dot("Serve").Call(jen.Id("ctx"), jen.Id(a.constant), jen.Id("h"), options))
+	if a.handle {
+		method("Handle", "makes a stream whose requests handler answers.",
+			[]jen.Code{c, jen.Id("handler").Qual("net/http", "Handler"), streamOptions},
+			jen.Params(jen.Op("*").Qual(runtimePath, "Stream"), jen.Error()),
+			jen.Id("c").Dot("Handle").Call(jen.Id(a.constant), jen.Id("handler"), options))
+		return
+	}
+	method("Accept", "iterates over the connections of clients. The caller must close each.",
+		[]jen.Code{c, streamOptions},
+		jen.Qual("iter", "Seq2").Types(jen.Op("*").Qual(runtimePath, "Conn"), jen.Error()),
+		jen.Id("c").Dot("Accept").Call(jen.Id(a.constant), options))
 }
 
 // plainComment reports whether gofmt leaves a comment as it is.
