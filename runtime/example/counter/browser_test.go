@@ -32,7 +32,7 @@ func TestBrowser(t *testing.T) {
 			}
 			page := chromium("--dump-dom")
 			if !regexp.MustCompile(`<output id="count">\d+</output>`).MatchString(page) ||
-				!regexp.MustCompile(`<output id="protocol">` + alpn + `</output>`).MatchString(page) {
+				!regexp.MustCompile(`<output id="protocol">`+alpn+`</output>`).MatchString(page) {
 				t.Error(page)
 			}
 			if dir := os.Getenv("SCREENSHOTS"); dir != "" {
