@@ -37,7 +37,7 @@ type runCmd struct {
 	Credentials    string            `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, client_key.0 and so on."`
 	Cookies        string            `placeholder:"FILE" help:"Keep cookies in this file (for streamtypes with http_cookies)."`
 	Overlay        []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
-	Timeout        *time.Duration    `placeholder:"10s" help:"The limit for the whole run (10s; none for a nailed_up stream)."`
+	Timeout        *time.Duration    `placeholder:"10s" help:"The limit for the whole run (10s; none for a server or a nailed_up stream)."`
 	ConnectTimeout time.Duration     `default:"${connect_timeout}" help:"The limit for each attempt to connect (${default})."`
 	serveFlags
 	File       string `arg:"" help:"The policy."`
