@@ -20,6 +20,9 @@ type keySet []ticketKey
 
 // merge returns the newest keys of two sets, and whether b has added any.
 func (a keySet) merge(b keySet, limit int, now time.Time) (merged keySet, changed bool) {
+	if !slices.ContainsFunc(b, func(k ticketKey) bool { return !slices.Contains(a, k) }) {
+		return a, false
+	}
 	merged = slices.Clone(a)
 	for _, k := range b {
 		if k.key != ([tlssession.KeySize]byte{}) && !k.made.After(now.Add(maxAge)) {

@@ -72,6 +72,7 @@ func (f *Farm) receive(text []byte) {
 	if m.hello && f.answer.IsZero() && f.answersLocked(now, m.from) {
 		// Others may join at the same time: one snapshot is for all.
 		f.answer = now.Add(min(time.Second, f.o.Beat))
+		f.wakeUp()
 	}
 	changed := false
 	if f.o.Keys != nil {
@@ -81,7 +82,6 @@ func (f *Farm) receive(text []byte) {
 	if changed {
 		f.useKeys(now)
 	}
-	f.wakeUp()
 	if f.o.Cache == nil {
 		return
 	}
