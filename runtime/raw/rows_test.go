@@ -12,7 +12,8 @@ import (
 )
 
 // TestRows has the behaviors that a TLS socket with delayed handshakes must have, by
-// their number, and the test of each.
+// their number, and the test of each. The program cannot see yet the name lookup of C2,
+// and the connection before its handshake.
 func TestRows(t *testing.T) {
 	for _, tt := range []struct {
 		row  string
@@ -33,6 +34,7 @@ func TestRows(t *testing.T) {
 		{"C10 to C13 verification by a server", TestServer},
 		{"C14 versions", rowVersions},
 		{"C15 a server", TestServer},
+		{"C15 from the beginning of an adopted connection", TestAdoptRole},
 		{"C16 a failed handshake is an error of the stream", TestServer},
 	} {
 		t.Run(tt.row, tt.test)
