@@ -50,7 +50,7 @@ func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnos
 	for _, g := range before {
 		known[finding{g.Rule, g.Message, g.Span}] = true
 	}
-	view := schema.NewPolicy(r.Document)
+	causes := newCauses(r)
 	kept := found[:0]
 	for _, g := range found {
 		switch {
@@ -58,7 +58,7 @@ func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnos
 		case strings.HasPrefix(g.Rule, "unused-"):
 			continue // the base uses it
 		default:
-			c := cause(r.Changes, view, g)
+			c := causes.of(g)
 			g.Related = append([]schema.Related{{Span: g.Span, Message: "in the base"}}, g.Related...)
 			g.Span, g.Fixes = c.By, nil
 		}
@@ -67,34 +67,52 @@ func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnos
 	return kept
 }
 
-// cause returns the change that causes a diagnostic. Changes rank by how close they
-// are: that of a definition that the message names, that of a setting it names in the
-// definition it is about, another one in that definition, then any; the last of
-// several.
-func cause(changes []overlay.Change, view *schema.Policy, g schema.Diagnostic) *overlay.Change {
-	about := func(c *overlay.Change) bool {
-		return slices.ContainsFunc(view.Lookup(c.Section, c.Name), func(d *schema.Definition) bool {
-			return holds(d.NameSpan, g.Span) || holds(d.Value.Span, g.Span)
-		})
-	}
-	rank := func(c *overlay.Change) int {
-		switch {
-		case c.Key == "" && strings.Contains(g.Message, schema.QuoteName(c.Name)):
-			return 3
-		case !about(c):
-			return 0
-		case c.Key != "" && strings.Contains(g.Message, c.Key):
-			return 2
+// causes find the change that causes a diagnostic.
+type causes struct {
+	view    *schema.Policy // of the result
+	changes []overlay.Change
+	whole   []*overlay.Change                        // those to definitions as a whole
+	within  map[*schema.Definition][]*overlay.Change // those to a definition
+}
+
+func newCauses(r overlay.Result) *causes {
+	c := &causes{schema.NewPolicy(r.Document), r.Changes, nil, map[*schema.Definition][]*overlay.Change{}}
+	for i := range c.changes {
+		change := &c.changes[i]
+		if change.Key == "" {
+			c.whole = append(c.whole, change)
 		}
-		return 1
-	}
-	best := &changes[0]
-	for i := range changes {
-		if c := &changes[i]; rank(c) >= rank(best) {
-			best = c
+		for _, d := range c.view.Lookup(change.Section, change.Name) {
+			c.within[d] = append(c.within[d], change)
 		}
 	}
-	return best
+	return c
+}
+
+// of returns the closest change: to a definition that the message names, to a setting
+// that it names in the definition it is about, to that definition, or any. Of several
+// it is the last.
+func (c *causes) of(g schema.Diagnostic) *overlay.Change {
+	for _, change := range slices.Backward(c.whole) {
+		if strings.Contains(g.Message, schema.QuoteName(change.Name)) {
+			return change
+		}
+	}
+	var within []*overlay.Change
+	for _, d := range c.view.Definitions {
+		if holds(d.NameSpan, g.Span) || holds(d.Value.Span, g.Span) {
+			within = append(within, c.within[d]...)
+		}
+	}
+	for _, change := range slices.Backward(within) {
+		if change.Key != "" && strings.Contains(g.Message, change.Key) {
+			return change
+		}
+	}
+	if len(within) > 0 {
+		return within[len(within)-1]
+	}
+	return &c.changes[len(c.changes)-1]
 }
 
 // holds reports whether a span holds the start of another one.

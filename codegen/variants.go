@@ -115,8 +115,8 @@ func fits(p *policy.Policy, v Variant) error {
 
 // CVariants writes tables for each variant, a source file each, and a header with
 // their list: an array of names and tables, which ends with NULL. Each source file
-// includes the header by the name include. The prefix of the symbols of a variant is
-// that of o and the name of the variant.
+// includes the header by the name include. The symbols of a variant begin with the
+// prefix of o and the name of the variant.
 func CVariants(header io.Writer, sources []io.Writer, include string, variants []Variant, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("invalid name of an included header: %q", include)

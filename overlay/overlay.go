@@ -76,10 +76,10 @@ func (c *Change) Path() string {
 // A setting of a streamtype replaces the setting of the base or is added to it, and
 // null removes it. Metadata items and statuses of http_resp_map are replaced, added
 // and removed one by one, by name. A definition in another section, such as a trust
-// store, is added or replaces the definition of that name; null removes a backoff
-// scheme, certificate or streamtype. Names match exactly. The rest of the base stays as it is,
-// comments and white space included. $schema and x-sspolicy of a fragment are about
-// the fragment, and are not applied.
+// store, is added or replaces the definition of that name. Null removes a backoff
+// scheme, certificate or streamtype. Names match exactly. The rest of the base stays
+// as it is, comments and white space included. $schema and x-sspolicy of a fragment
+// are about the fragment, and are not applied.
 //
 // An endpoint that is a URL or host:port replaces the port, path and tls of the base
 // too, unless the fragment sets one of them. A change of the protocol removes the

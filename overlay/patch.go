@@ -16,10 +16,11 @@ type Operation struct {
 	Value json.RawMessage `json:"value,omitempty"`
 }
 
-// Patch returns the operations that make one document of another, as far as JSON
-// holds them: without comments, and of several members with the same key the last.
-// The order of members is not part of JSON, though lws depends on it: a program that
-// applies the patch must keep it, and add new members in the order of the patch.
+// Patch returns the operations that turn one document into another. It ignores
+// comments, and all but the last of several members with the same key.
+//
+// JSON does not order members, but lws depends on their order. A program that applies
+// the patch must keep it, and append new members.
 func Patch(before, after *schema.Document) []Operation {
 	ops := []Operation{}
 	diff("", &before.Root, &after.Root, &ops)
