@@ -33,22 +33,22 @@ type stencils struct {
 // write fills a stencil with texts. Draw returns its code; the key says everything that
 // the code depends on. Cut returns the part of the formatted code that is wanted.
 func (s *stencils) write(out *bytes.Buffer, key string, texts []string, draw func() *jen.Statement, cut func(string) string) error {
-	made := s.byKey[key]
-	if made == nil {
+	st := s.byKey[key]
+	if st == nil {
 		var b bytes.Buffer
 		if err := draw().RenderWithFile(&b, s.file); err != nil {
 			return err
 		}
 		var err error
-		if made, err = newStencil(cut(b.String())); err != nil {
+		if st, err = newStencil(cut(b.String())); err != nil {
 			return err
 		}
-		s.byKey[key] = made
+		s.byKey[key] = st
 	}
-	for i, part := range made.parts {
+	for i, part := range st.parts {
 		out.WriteString(part)
-		if i < len(made.holes) {
-			out.WriteString(texts[made.holes[i]])
+		if i < len(st.holes) {
+			out.WriteString(texts[st.holes[i]])
 		}
 	}
 	return nil

@@ -28,8 +28,8 @@ const (
 func correct(d *Document, p *parser) {
 	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
 	cur := d
-	var unproven *Document // before the first correction by furthest
-	proven := 0            // the corrections before it
+	var start *Document // before the first correction by furthest
+	sure := 0            // the corrections before it
 	for range maxCorrections {
 		if !HasErrors(cur.Syntax) {
 			break
@@ -38,14 +38,14 @@ func correct(d *Document, p *parser) {
 		if found == nil {
 			break
 		}
-		if found.furthest && unproven == nil {
-			unproven, proven = cur, len(c.steps)
+		if found.furthest && start == nil {
+			start, sure = cur, len(c.steps)
 		}
 		c.steps = append(c.steps, *found)
 		cur, p = parse(&Source{Name: d.Source.Name, Text: ApplyEdits(cur.Source, found.edits)})
 	}
-	if unproven != nil && (HasErrors(cur.Syntax) || hasStray(cur)) {
-		cur, c.steps = unproven, c.steps[:proven]
+	if start != nil && (HasErrors(cur.Syntax) || hasStray(cur)) {
+		cur, c.steps = start, c.steps[:sure]
 	}
 	rest := slices.Clone(cur.Syntax)
 	for i, g := range rest {
@@ -176,10 +176,10 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
 		tried = nil
 	}
-	reached := make([]int, len(tried)) // how far the parser gets with each one
+	progress := make([]int, len(tried)) // how far the parser gets with each one
 	for i, g := range tried {
 		var r *correction
-		if r, reached[i] = c.tryClean(d, g); r != nil {
+		if r, progress[i] = c.tryClean(d, g); r != nil {
 			all = append(all, *r)
 		}
 		if c.budget < 0 {
@@ -191,7 +191,7 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	}
 	further := len(all) == 0
 	if further {
-		all = c.furthest(d, first, tried, reached)
+		all = c.furthest(d, first, tried, progress)
 	}
 	best := unique(all)
 	if best != nil {
@@ -235,15 +235,15 @@ func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (
 // furthest returns the corrections of a quotation mark that let the parser get
 // furthest, beyond the line of the first error: another mistake is behind it. They are
 // right only if that is found as well.
-func (c *corrector) furthest(d *Document, first Diagnostic, tried []Diagnostic, reached []int) (all []correction) {
+func (c *corrector) furthest(d *Document, first Diagnostic, tried []Diagnostic, progress []int) (all []correction) {
 	line, start := d.Source.Line(first.Span.Start)
 	most := start + len(line) + 1
 	for i, g := range tried {
-		if e := g.Fixes[0].Edits[0]; e.NewText != `"` && e.Span.Text() != `"` || reached[i] < most {
+		if e := g.Fixes[0].Edits[0]; e.NewText != `"` && e.Span.Text() != `"` || progress[i] < most {
 			continue
 		}
-		if reached[i] > most {
-			most, all = reached[i], nil
+		if progress[i] > most {
+			most, all = progress[i], nil
 		}
 		if c.budget < 0 {
 			return nil
@@ -354,7 +354,7 @@ type unclean struct{}
 
 // tryClean applies the fix of a diagnostic. If the result has an error, it returns nil
 // and how far the parser got, in the text before.
-func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, reached int) {
+func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, progress int) {
 	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
 	p := &parser{src: src, text: src.Text, clean: true}
 	defer func() {
@@ -363,7 +363,7 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, reached 
 			if _, ok := e.(unclean); !ok {
 				panic(e)
 			}
-			r, reached = nil, p.pos-(len(src.Text)-len(d.Source.Text))
+			r, progress = nil, p.pos-(len(src.Text)-len(d.Source.Text))
 		}
 	}()
 	after := &Document{Source: src}

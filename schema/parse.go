@@ -113,12 +113,12 @@ type parser struct {
 
 	// The nodes of the document, and the children read so far of the objects
 	// and arrays that are open.
-	objects  slab[Object]
-	arrays   slab[Array]
-	members  slab[Member]
-	elements slab[Element]
-	keyed    []*Member
-	listed   []*Element
+	objects      slab[Object]
+	arrays       slab[Array]
+	members      slab[Member]
+	elements     slab[Element]
+	memberStack  []*Member
+	elementStack []*Element
 
 	top   string // the key at the top around the parser's place
 	key   string // of the innermost member around it
@@ -366,15 +366,15 @@ func (p *parser) eof() {
 func (p *parser) object() *Object {
 	o := p.objects.new()
 	p.push()
-	from := len(p.keyed)
+	from := len(p.memberStack)
 	o.Tail, o.Close = p.inObject(from)
-	o.Members = append(o.Members, p.keyed[from:]...)
-	p.keyed = p.keyed[:from]
+	o.Members = append(o.Members, p.memberStack[from:]...)
+	p.memberStack = p.memberStack[:from]
 	p.pop()
 	return o
 }
 
-// inObject appends the members of an object to p.keyed, where the first one goes
+// inObject appends the members of an object to p.memberStack, where the first one goes
 // to an index. It returns the rest of the object.
 func (p *parser) inObject(first int) (tail, shut string) {
 	start := p.pos // of the text that the tree does not hold yet
@@ -387,8 +387,8 @@ func (p *parser) inObject(first int) (tail, shut string) {
 		case c == '}' || c == ']':
 			tail := p.text[start:p.pos]
 			if text, ends := p.closer('}', false); ends {
-				if n := len(p.keyed); n > first && p.keyed[n-1].Comma != "" {
-					at := p.keyed[n-1].end()
+				if n := len(p.memberStack); n > first && p.memberStack[n-1].Comma != "" {
+					at := p.memberStack[n-1].end()
 					p.fixf(at, at+1, "remove the comma", "", "a comma before %q is not JSON, and lws refuses it", "}")
 				}
 				return tail, text
@@ -401,7 +401,7 @@ func (p *parser) inObject(first int) (tail, shut string) {
 			p.errorf(p.pos, p.pos+1, "a key is missing before \":\"")
 			p.pos++
 		case c == '"':
-			p.keyed = append(p.keyed, p.member(start))
+			p.memberStack = append(p.memberStack, p.member(start))
 			start = p.pos
 		case c == '{' || c == '[':
 			p.damaged = true
@@ -410,10 +410,10 @@ func (p *parser) inObject(first int) (tail, shut string) {
 			v := p.valueAfter(p.pos)
 			m := p.members.new()
 			*m = Member{Name: Name{Before: p.text[start:from], Span: p.span(from, from)}, Value: v, Comma: p.comma(&v, true)}
-			p.keyed = append(p.keyed, m)
+			p.memberStack = append(p.memberStack, m)
 			start = p.pos
 		default:
-			p.keyed = append(p.keyed, p.member(start))
+			p.memberStack = append(p.memberStack, p.member(start))
 			start = p.pos
 		}
 	}
@@ -598,10 +598,10 @@ func (p *parser) upcoming() string {
 func (p *parser) array() *Array {
 	a := p.arrays.new()
 	p.push()
-	from := len(p.listed)
+	from := len(p.elementStack)
 	a.Tail, a.Close = p.inArray(from)
-	a.Elems = append(a.Elems, p.listed[from:]...)
-	p.listed = p.listed[:from]
+	a.Elems = append(a.Elems, p.elementStack[from:]...)
+	p.elementStack = p.elementStack[:from]
 	p.pop()
 	return a
 }
@@ -617,9 +617,9 @@ func (p *parser) inArray(first int) (tail, shut string) {
 			return p.text[start:], ""
 		case c == '}' || c == ']':
 			tail := p.text[start:p.pos]
-			if text, ends := p.closer(']', len(p.listed) > first && p.listed[len(p.listed)-1].Comma == ""); ends {
-				if n := len(p.listed); n > first && p.listed[n-1].Comma != "" {
-					last := &p.listed[n-1].Value
+			if text, ends := p.closer(']', len(p.elementStack) > first && p.elementStack[len(p.elementStack)-1].Comma == ""); ends {
+				if n := len(p.elementStack); n > first && p.elementStack[n-1].Comma != "" {
+					last := &p.elementStack[n-1].Value
 					at := last.Span.End + len(last.After)
 					p.laxf(at, at+1, "remove the comma", "", "lws passes over it", "a comma before %q is not JSON", "]")
 				}
@@ -636,7 +636,7 @@ func (p *parser) inArray(first int) (tail, shut string) {
 			e := p.elements.new()
 			e.Value = p.valueAfter(start)
 			e.Comma = p.comma(&e.Value, false)
-			p.listed = append(p.listed, e)
+			p.elementStack = append(p.elementStack, e)
 			start = p.pos
 		}
 	}

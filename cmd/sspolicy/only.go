@@ -22,13 +22,13 @@ func only(base *schema.Document, fragments []*schema.Document, name string) *sch
 	if len(p.Lookup(schema.Streams, name)) == 0 {
 		return nil
 	}
-	needed := map[string]bool{name: true}
+	needs := map[string]bool{name: true}
 	for more := true; more; {
 		more = false
 		for _, r := range p.References {
 			// Any streamtype may use an auth scheme, which names one that gets its tokens.
-			if r.Key.Ref == schema.Streams && !needed[r.Name] && (r.From.Section != schema.Streams || needed[r.From.Name]) {
-				needed[r.Name], more = true, true
+			if r.Key.Ref == schema.Streams && !needs[r.Name] && (r.From.Section != schema.Streams || needs[r.From.Name]) {
+				needs[r.Name], more = true, true
 			}
 		}
 	}
@@ -39,7 +39,7 @@ func only(base *schema.Document, fragments []*schema.Document, name string) *sch
 		}
 		for _, e := range m.Value.Elems() {
 			if e.Value.Object != nil {
-				e.Value.Object.Members = slices.DeleteFunc(e.Value.Object.Members, func(m *schema.Member) bool { return !needed[m.Key] })
+				e.Value.Object.Members = slices.DeleteFunc(e.Value.Object.Members, func(m *schema.Member) bool { return !needs[m.Key] })
 			}
 		}
 	}
