@@ -29,7 +29,7 @@ func correct(d *Document, p *parser) {
 	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
 	cur := d
 	var start *Document // before the first correction by furthest
-	sure := 0            // the corrections before it
+	sure := 0           // the corrections before it
 	for range maxCorrections {
 		if !HasErrors(cur.Syntax) {
 			break
