@@ -55,6 +55,7 @@ type checker struct {
 	need   int      // length of head, once its second byte is known
 	left   uint64   // bytes of payload to come
 	within bool     // between the fragments of a message
+	ended  bool     // the latest message is complete
 
 	pings atomic.Int32 // sent, and not answered
 
@@ -64,8 +65,8 @@ type checker struct {
 	idle budget     // for frames without payload for the program
 }
 
-// check checks p, which follows what was checked before. It returns how many bytes
-// precede the first violation.
+// check checks p, which follows what was checked before, up to the end of a message. It
+// returns how many bytes precede that, or the first violation.
 func (k *checker) check(p []byte) (good int, err *ProtocolError) {
 	for i := 0; i < len(p); {
 		if k.left == 0 {
@@ -85,6 +86,9 @@ func (k *checker) check(p []byte) (good int, err *ProtocolError) {
 		}
 		if err != nil {
 			return i - 1, err
+		}
+		if k.ended && k.got == 0 {
+			return i, nil
 		}
 	}
 	return len(p), nil
@@ -135,7 +139,7 @@ func (k *checker) first(b byte) *ProtocolError {
 	default:
 		return protocolError("a frame with opcode %d", op)
 	}
-	k.within = !k.fin()
+	k.within, k.ended = !k.fin(), false
 	return nil
 }
 
@@ -210,6 +214,7 @@ func (k *checker) payload(p []byte) (bad int, err *ProtocolError) {
 // frameEnd checks a frame that is complete.
 func (k *checker) frameEnd() *ProtocolError {
 	k.got = 0
+	k.ended = k.ended || k.opcode() < opClose && k.fin()
 	switch op := k.opcode(); {
 	case op == opClose && !k.masked:
 		return k.end.finish()

@@ -49,7 +49,7 @@ func TestCheckPieces(t *testing.T) {
 						code = err.Code
 					}
 					good += m
-					rest = rest[n:]
+					rest = rest[m:]
 				}
 				if good != tt.good || code != tt.code {
 					t.Errorf("in pieces of %d: %d good bytes and %d, want %d and %d", size, good, code, tt.good, tt.code)
@@ -140,7 +140,8 @@ func BenchmarkCheck(b *testing.B) {
 			for b.Loop() {
 				for rest := p; len(rest) > 0; {
 					n := min(4096, len(rest))
-					if _, err := k.check(rest[:n]); err != nil {
+					n, err := k.check(rest[:n])
+					if err != nil {
 						b.Fatal(err)
 					}
 					rest = rest[n:]

@@ -41,22 +41,22 @@ const (
 	pingWait = 8 * time.Second
 )
 
-// rxBuffers holds buffers for two pieces: one that may be the last of its message,
-// and the next one.
 var (
-	rxBuffers = sync.Pool{New: func() any { return new([2][bufferSize]byte) }}
+	rxBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 	txBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 )
 
 // A wire is the network connection of the library.
 type wire struct {
 	net.Conn
-	first []byte // read with the handshake
+	first []byte            // read, but not by the library: of the handshake, or behind a message
+	rest  *[bufferSize]byte // has first in it; or nil
 	c     *conn
 
 	// Of the reader of the library.
 	check     checker
 	violation *ProtocolError // by the peer, after what the library has got
+	seen      atomic.Uint32
 
 	wmu   sync.Mutex
 	batch *[batchSize]byte // nil unless writes are batched
@@ -114,27 +114,61 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Read reads what the peer sends, up to its first violation of the protocol.
+// Read reads what the peer sends, up to the end of a message, so that the reader of the
+// library is not ahead of check, or the first violation of the protocol.
 func (w *wire) Read(p []byte) (n int, err error) {
+	left := w.first
 	switch {
 	case w.violation != nil:
 		w.drain()
 		return 0, w.violation
-	case len(w.first) > 0:
-		n = copy(p, w.first)
-		if w.first = w.first[n:]; len(w.first) == 0 {
-			w.first = nil
-		}
+	case len(left) > 0:
+		n = copy(p, left)
 	case w.c == nil:
 		return 0, io.EOF // the library has refused the response and reads its body
 	default:
 		n, err = w.c.readWire(p)
 	}
-	if n, w.violation = w.check.check(p[:n]); n == 0 && w.violation != nil {
+	good := 0
+	good, w.violation = w.check.check(p[:n])
+	switch {
+	case len(left) > 0:
+		w.first = left[good:]
+	case good < n && w.violation == nil:
+		w.rest = rxBuffers.Get().(*[bufferSize]byte)
+		w.first = w.rest[:copy(w.rest[:], p[good:n])]
+	}
+	if len(w.first) == 0 && w.rest != nil {
+		rxBuffers.Put(w.rest)
+		w.rest = nil
+	}
+	var is seen
+	if w.check.ended {
+		is |= seenEnd
+	}
+	if w.check.text {
+		is |= seenText
+	}
+	if len(w.first) > 0 {
+		is |= seenMore
+	}
+	w.seen.Store(uint32(is))
+	if good == 0 && w.violation != nil {
 		return 0, w.violation
 	}
-	return n, err
+	return good, err
 }
+
+// A seen is what Read has seen, for other goroutines than the one in Read.
+type seen uint32
+
+const (
+	seenEnd  seen = 1 << iota // the latest message is complete
+	seenText                  // it is text that was checked
+	seenMore                  // more has arrived
+)
+
+func (w *wire) is(s seen) bool { return seen(w.seen.Load())&s != 0 }
 
 // drain reads what the peer still sends, when a close frame has been sent: an
 // immediate close could make the peer lose the close frame, which tells the reason.
@@ -155,24 +189,26 @@ type conn struct {
 	wire *wire
 	gate *gate // nil without ws_prioritize_reads
 
-	done    chan struct{}  // closed when the reader has returned
+	done    chan struct{}  // closed when read has returned
 	others  sync.WaitGroup // goroutines other than that of the stream
 	closing atomic.Bool    // a close frame has been sent, or is about to be
 	sending chan struct{}  // holds a value while a frame of a message is written
 
-	sends sync.Mutex    // locked during Tx and the write after it
-	m     message       // being sent; guarded by sends
-	more  chan struct{} // wakes the writing goroutine
+	sends sync.Mutex // locked during Tx and the write after it
+	m     message    // being sent; guarded by sends
 
 	mu         sync.Mutex
 	over       bool  // Run is about to return
+	writing    bool  // the writing goroutine exists
+	again      bool  // and has to look for something to send
 	err        error // why this side closes the connection
 	writeErr   error // of the first write that failed
 	flushing   bool  // a PING that flushes is under way
 	flushAgain bool  // another one is to follow
 
-	// Of the reading goroutine.
-	piece   []byte // read but not delivered; nil if there is none
+	// Of the reading goroutine, or one that reads in its place.
+	r       io.Reader  // of a message that has begun, or nil
+	text    *utf8Check // of a message that wire.check could not check, or nil
 	flags   policy.Flags
 	rxErr   error // the link has ended
 	wantsTx bool  // the program has requested a Tx in Rx
@@ -215,7 +251,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 
 // newConn returns the connection that the library made on w.
 func (n *connector) newConn(l transport.Link, ws *websocket.Conn, w *wire) *conn {
-	c := &conn{n: n, l: l, ws: ws, wire: w, done: make(chan struct{}), sending: make(chan struct{}, 1), more: make(chan struct{}, 1)}
+	c := &conn{n: n, l: l, ws: ws, wire: w, done: make(chan struct{}), sending: make(chan struct{}, 1)}
 	w.c = c
 	if n.st.HTTP.WSPrioritizeReads {
 		c.gate = newGate()
@@ -226,8 +262,9 @@ func (n *connector) newConn(l transport.Link, ws *websocket.Conn, w *wire) *conn
 // run carries the connection, after CONNECTED, until its end.
 func (c *conn) run(ctx context.Context) error {
 	c.watch()
-	c.others.Add(2)
-	go c.write()
+	c.l.Notify(c.sendMore)
+	c.l.ServeTx(c.serveTx)
+	c.others.Add(1)
 	stop := context.AfterFunc(ctx, func() {
 		defer c.others.Done()
 		c.close()
@@ -245,10 +282,12 @@ func (c *conn) run(ctx context.Context) error {
 		}
 		_ = c.ws.CloseNow()
 	}
-	c.others.Wait()
 	c.mu.Lock()
 	c.over = true
 	c.mu.Unlock()
+	c.sends.Lock() // a goroutine of the program may be sending
+	c.sends.Unlock()
+	c.others.Wait()
 	c.validity.Load().Stop()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

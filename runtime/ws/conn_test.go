@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -308,4 +309,51 @@ func TestCancel(t *testing.T) {
 			t.Errorf("%v", s.Err())
 		}
 	})
+}
+
+// TestConnIdle checks what happens while a program that has read a message does not read
+// the next one.
+func TestConnIdle(t *testing.T) {
+	t.Parallel()
+	pong, closed := make(chan string, 1), make(chan string, 1)
+	addr := testserver.ServeTCP(t, func(c net.Conn) {
+		r, _, err := upgrade(c, "", frame(0x81, "one")+frame(0x81, "two"))
+		if err != nil {
+			return
+		}
+		readFrame(r) // the program has read both
+		io.WriteString(c, frame(0x89, "are you there?"))
+		_, text, _ := readFrame(r)
+		pong <- text
+		first, text, _ := readFrame(r)
+		closed <- fmt.Sprintf("%x %x", first, text)
+		io.WriteString(c, closeFrame(1000, ""))
+	})
+	conn := teststream.Must(newContext(t, policy.StreamType{}, addr, runtime.Options{}).Open(t.Context(), "s"))
+	buf := make([]byte, 10)
+	for _, want := range []string{"one", "two"} {
+		if n, err := conn.Read(buf); err != nil || string(buf[:n]) != want {
+			t.Fatalf("%q, %v", buf[:n], err)
+		}
+	}
+	io.WriteString(conn, "got both")
+	if text := <-pong; text != "are you there?" {
+		t.Errorf("the answer to a PING is %q", text)
+	}
+	done := make(chan error)
+	go func() { // reads on its own goroutine, or is about to
+		_, err := conn.Read(buf)
+		done <- err
+	}()
+	start := time.Now()
+	conn.Close()
+	if err := <-done; !errors.Is(err, runtime.ErrClosed) {
+		t.Error("Read:", err)
+	}
+	if text := <-closed; text != "88 03e8" {
+		t.Errorf("the server got %q", text)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("after %v", d)
+	}
 }

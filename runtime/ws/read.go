@@ -15,24 +15,86 @@ import (
 
 // read delivers messages until the peer closes or the connection fails.
 func (c *conn) read() error {
+	lent := func() error {
+		_, err := c.readStep(true)
+		return err
+	}
 	for {
-		kind, r, err := c.ws.Reader(context.Background())
-		if err == nil {
-			err = c.readMessage(kind, r)
+		if err := c.l.Lend(lent); err != nil {
+			return err
 		}
-		if c.rxErr != nil {
-			return c.rxErr
+		replaced, err := c.readStep(false)
+		if replaced {
+			err = <-c.readErr
 		}
 		if err != nil {
 			return err
 		}
-		if c.wantsTx {
-			c.wantsTx = false
-			if replaced := c.reply(); replaced {
-				return <-c.readErr
-			}
+	}
+}
+
+// readStep delivers one piece of a message. If lent is not set it also replies, and
+// reports whether another goroutine has become the reading one meanwhile.
+func (c *conn) readStep(lent bool) (replaced bool, err error) {
+	if c.r == nil {
+		kind, r, err := c.ws.Reader(context.Background())
+		if err != nil {
+			return false, err
+		}
+		c.r, c.flags, c.text = r, policy.FlagSOM, nil
+		if kind == websocket.MessageText && !c.wire.is(seenText) {
+			c.text = new(utf8Check)
 		}
 	}
+	if err := c.readPiece(); err != nil {
+		return false, err
+	}
+	if !c.wire.is(seenMore) {
+		c.gate.quiet(true)
+	}
+	if !c.wantsTx {
+		return false, nil
+	}
+	c.wantsTx = false
+	if lent {
+		c.sendMore()
+		return false, nil
+	}
+	return c.reply(), nil
+}
+
+// readPiece reads and delivers the next piece of a message. If the message ends with
+// it, the library knows that without the network.
+func (c *conn) readPiece() error {
+	buf := rxBuffers.Get().(*[bufferSize]byte)
+	defer rxBuffers.Put(buf)
+	n, err := c.r.Read(buf[:])
+	for m := n; m > 0 && err == nil && c.wire.is(seenEnd); n += m {
+		m, err = c.r.Read(buf[n:])
+	}
+	eom := errors.Is(err, io.EOF)
+	if t := c.text; t != nil && (t.add(buf[:n]) < n || eom && !t.complete()) {
+		return errUTF8
+	}
+	flags := c.flags
+	if eom {
+		c.r = nil
+		flags |= policy.FlagEOM
+	}
+	if n > 0 || eom {
+		c.flags = 0
+		c.rx(buf[:n], flags)
+	}
+	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	switch {
+	case c.rxErr != nil:
+		return c.rxErr
+	case eom:
+		return nil
+	case corrupt:
+		return errDeflate
+	}
+	return err
 }
 
 // reply sends one piece on the reading goroutine, which is faster than waking the
@@ -94,60 +156,7 @@ func (c *conn) checkStall() {
 	c.stall.Reset(stallWait)
 }
 
-// readMessage delivers one message. A piece is delivered when the next one has been
-// read, or by readWire before it waits for the network. So the last piece carries
-// FlagEOM, and no piece is delayed.
-func (c *conn) readMessage(kind websocket.MessageType, r io.Reader) error {
-	check := kind == websocket.MessageText && !c.wire.check.text
-	var text utf8Check
-	buf := rxBuffers.Get().(*[2][bufferSize]byte)
-	defer rxBuffers.Put(buf)
-	c.flags = policy.FlagSOM
-	for i := 0; ; i ^= 1 {
-		n, err := r.Read(buf[i][:])
-		if check && (text.add(buf[i][:n]) < n || errors.Is(err, io.EOF) && !text.complete()) {
-			return errUTF8
-		}
-		if n > 0 {
-			c.deliver(0)
-			c.piece = buf[i][:n]
-		}
-		switch _, corrupt := errors.AsType[flate.CorruptInputError](err); {
-		case errors.Is(err, io.EOF) && c.rxErr == nil:
-			return c.deliverEnd()
-		case corrupt:
-			c.deliver(0)
-			return errDeflate
-		case err != nil:
-			c.deliver(0)
-			return err
-		case c.rxErr != nil:
-			c.piece = nil
-			return c.rxErr
-		}
-	}
-}
-
-// deliver delivers the pending piece, if any.
-func (c *conn) deliver(end policy.Flags) {
-	p := c.piece
-	if p == nil || c.rxErr != nil {
-		return
-	}
-	c.piece = nil
-	c.rx(p, c.flags|end)
-	c.flags = 0
-}
-
-// deliverEnd delivers the end of a message, with the pending piece if any.
-func (c *conn) deliverEnd() error {
-	if c.piece == nil {
-		c.rx(nil, c.flags|policy.FlagEOM)
-	}
-	c.deliver(policy.FlagEOM)
-	return c.rxErr
-}
-
+// rx delivers a piece.
 func (c *conn) rx(p []byte, flags policy.Flags) {
 	c.inRx.Store(true)
 	if flags&policy.FlagEOM != 0 {
@@ -163,11 +172,6 @@ func (c *conn) rx(p []byte, flags policy.Flags) {
 
 // readWire reads from the network for the library.
 func (c *conn) readWire(p []byte) (int, error) {
-	if !c.closing.Load() { // otherwise another goroutine may be reading
-		// rxErr is examined after the library has read its frame, so that it
-		// finds a close frame of the peer.
-		c.deliver(0)
-	}
 	c.gate.quiet(true)
 	n, err := c.wire.Conn.Read(p)
 	c.gate.quiet(false)

@@ -15,35 +15,46 @@ import (
 // what the peer has sent.
 const lateRead = time.Second
 
-// write is the writing goroutine: it sends what the program requests to send.
-func (c *conn) write() {
-	defer c.others.Done()
-	ready := c.l.Ready()
-	for {
-		select {
-		case <-ready:
-		case <-c.more:
-		case <-c.done:
-			return
-		}
-		var err error
-		c.sends.Lock()
-		for err == nil && !c.closing.Load() && (c.m.more || c.l.WantsTx()) {
-			err = c.stepLocked()
-		}
-		c.sends.Unlock()
-		if err != nil {
-			c.sendFailed(err)
-			return
-		}
+// sendMore starts the writing goroutine, or makes it look for more to send. Locks may be
+// held.
+func (c *conn) sendMore() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.again = true
+	if !c.writing && !c.over {
+		c.writing = true
+		c.others.Add(1)
+		go c.write()
 	}
 }
 
-// sendMore wakes the writing goroutine.
-func (c *conn) sendMore() {
-	select {
-	case c.more <- struct{}{}:
-	default:
+// write is the writing goroutine, which exists while there is something to send.
+func (c *conn) write() {
+	defer c.others.Done()
+	for {
+		c.mu.Lock()
+		if !c.again || c.over {
+			c.writing = false
+			c.mu.Unlock()
+			return
+		}
+		c.again = false
+		c.mu.Unlock()
+		c.serveTx()
+	}
+}
+
+// serveTx sends what the program requests, on a goroutine of the program or the writing
+// one.
+func (c *conn) serveTx() {
+	c.sends.Lock()
+	var err error
+	for err == nil && !c.closing.Load() && (c.m.more || c.l.WantsTx()) {
+		err = c.stepLocked()
+	}
+	c.sends.Unlock()
+	if err != nil {
+		c.sendFailed(err)
 	}
 }
 
