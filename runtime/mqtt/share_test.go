@@ -481,16 +481,16 @@ func TestSharedPolicyChange(t *testing.T) {
 // TestBadTopic checks that a message on a bad topic gets a NAK, and that the stream
 // continues, unless only a part of the message has been passed.
 func TestBadTopic(t *testing.T) {
-	st := streamType("s", nowhere, topics("a/${x}", "", 1))
+	st := streamType("s", nowhere, topics("${x}", "", 1))
 	st.Metadata = []policy.Metadata{{Name: "x"}}
 	p := &peer{}
 	bubble(t, p, runtime.Options{Logger: slog.New(slog.DiscardHandler)}, types(st), func(t *testing.T, c *runtime.Context) {
-		cl := open(t, c, "s", runtime.WithMetadata("x", "#"))
+		cl := open(t, c, "s", runtime.WithMetadata("x", "a/#"))
 		cl.Connect()
 		cl.publish("hello")
 		synctest.Wait()
 		cl.want(t, "CRE CNG CON tx NAK")
-		cl.SetMetadata("x", "b")
+		cl.SetMetadata("x", "a/b")
 		cl.publish("hello")
 		synctest.Wait()
 		cl.want(t, "CRE CNG CON tx NAK tx ACK")

@@ -75,6 +75,10 @@ func (t *Template) String() string { return t.text }
 // Static reports whether the text holds no ${name}.
 func (t *Template) Static() bool { return t.parts == nil }
 
+// Whole reports whether the text is one ${name} and nothing else. The value then is the
+// whole, such as a URL or a topic, and not a part of it.
+func (t *Template) Whole() bool { return len(t.parts) == 1 && t.parts[0].item >= 0 }
+
 // Mark adds u to the uses of each item that the text names. uses has an element for
 // each item.
 func (t *Template) Mark(uses []Use, u Use) {
@@ -87,7 +91,14 @@ func (t *Template) Mark(uses []Use, u Use) {
 
 // Expand returns the text with values inserted, which are in the order of the items. A
 // missing value is empty.
-func (t *Template) Expand(values []Value) string {
+func (t *Template) Expand(values []Value) string { return t.expand(values, false) }
+
+// ExpandURL is Expand for the path and query of a URL: values are percent-encoded (RFC
+// 3986 section 2.1), so that none adds a parameter, a query or a fragment, unless the text
+// is Whole.
+func (t *Template) ExpandURL(values []Value) string { return t.expand(values, !t.Whole()) }
+
+func (t *Template) expand(values []Value, encode bool) string {
 	if t.Static() {
 		return t.text
 	}
@@ -102,9 +113,23 @@ func (t *Template) Expand(values []Value) string {
 	for _, p := range t.parts {
 		if p.item < 0 {
 			b.WriteString(p.text)
+		} else if p.item < len(values) && encode {
+			encodePart(&b, values[p.item].Text)
 		} else if p.item < len(values) {
 			b.WriteString(values[p.item].Text)
 		}
 	}
 	return b.String()
+}
+
+// encodePart writes a value with each byte percent-encoded that could have a meaning in a
+// URL, except slashes.
+func encodePart(b *strings.Builder, value string) {
+	for i := range len(value) {
+		if c := value[i]; isAlphanumeric(c) || strings.IndexByte("-._~/:@,!*()'", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(b, "%%%02X", c)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -16,11 +17,14 @@ const (
 	UseName                   // the host name of an endpoint
 	UseHost                   // the host or port of an endpoint that is a URL
 	UsePath                   // the path of a unix socket or file
+	UsePart                   // a part of a URL, which is encoded
+	UseLevel                  // a level of an MQTT topic or filter, or a part of one
 )
 
 // Check returns an error if value would change the meaning of the text around it. The
 // error wraps ErrMetadataValue and does not quote the value. The rules are those of
-// RFC 9110 section 5.5 for headers, and RFC 3986 section 3.2 for hosts.
+// RFC 9110 section 5.5 for headers, RFC 3986 section 3.2 for hosts, and MQTT 3.1.1
+// section 4.7 for topics.
 func (u Use) Check(value string) error {
 	if u != 0 && strings.ContainsAny(value, "\r\n\x00") {
 		return fmt.Errorf("%w: a header, host or URL cannot hold CR, LF or NUL", ErrMetadataValue)
@@ -30,6 +34,12 @@ func (u Use) Check(value string) error {
 	}
 	if u&UsePath != 0 && strings.Contains(value, "/") {
 		return fmt.Errorf("%w: part of a path of a unix socket or file cannot hold \"/\"", ErrMetadataValue)
+	}
+	if u&UsePart != 0 && slices.ContainsFunc(strings.Split(value, "/"), func(s string) bool { return s == "." || s == ".." }) {
+		return fmt.Errorf("%w: part of a URL cannot hold \".\" or \"..\" between slashes", ErrMetadataValue)
+	}
+	if u&UseLevel != 0 && strings.ContainsAny(value, "+#/") {
+		return fmt.Errorf("%w: part of a topic cannot hold \"+\", \"#\" or \"/\"", ErrMetadataValue)
 	}
 	// A ':' would turn a name into a URL, and add a port to a URL. An IPv6 address
 	// does neither.
