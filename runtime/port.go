@@ -35,6 +35,7 @@ type port struct {
 	listener transport.Listener
 	accept   func(*Stream) Handlers // nil: clients have the handlers of the listener
 	served   chan struct{}          // closed when Serve has returned
+	gone     chan struct{}          // closed when the listener has been destroyed
 	done     chan struct{}          // closed when nothing of the port is left
 
 	// Guarded by mu of the context.
@@ -68,7 +69,7 @@ func (s *Stream) listen(c *Context) error {
 		c.remove(s)
 		return err
 	}
-	p := &port{c: c, stream: s, listener: l, accept: settings.accept, served: make(chan struct{}), done: make(chan struct{})}
+	p := &port{c: c, stream: s, listener: l, accept: settings.accept, served: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{})}
 	p.empty = sync.NewCond(&c.mu)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +137,8 @@ func (p *port) tearDown(cause error, serving bool) {
 	if serving {
 		<-p.served
 	}
-	p.stream.destroyNow(false, cause)
+	p.stream.destroyNow(true, cause)
+	<-p.gone
 	close(p.done)
 }
 

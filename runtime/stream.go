@@ -667,6 +667,7 @@ func (s *Stream) remove() {
 	}
 	if p := s.portOf(); p != nil {
 		p.close(ErrClosed)
+		defer close(p.gone)
 	}
 	s.e.owner.remove(s)
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"syscall"
 )
@@ -14,11 +15,15 @@ func (a attributes) set(fd uintptr) error {
 	}
 	var tosErr, priorityErr error
 	if a.tos != 0 {
-		switch addr.(type) {
+		switch addr := addr.(type) {
 		case *syscall.SockaddrInet4:
 			tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TOS, int(a.tos))
 		case *syscall.SockaddrInet6:
-			tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_TCLASS, int(a.tos))
+			if netip.AddrFrom16(addr.Addr).Is4In6() { // of a server for all addresses
+				tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TOS, int(a.tos))
+			} else {
+				tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_TCLASS, int(a.tos))
+			}
 		}
 	}
 	if a.priority != 0 { // after IP_TOS, which sets a priority too
