@@ -19,6 +19,7 @@ help:
 	@echo 'make lint      run gofmt, go vet, staticcheck'
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
+	@echo 'make browser   load a page of the example of a server in chromium'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make generate  regenerate pages and files of this tree'
 	@echo 'make update    rewrite the outputs that the tests expect'
@@ -70,11 +71,16 @@ bench:
 
 # "make test" runs the last two for 5 and 20 s.
 .PHONY: soak
-soak:
+soak: browser
 	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
 	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
+
+# It needs chromium.
+.PHONY: browser
+browser:
+	$(GO) test -count=1 -tags browser ./runtime/example/...
 
 # go test fuzzes one target at a time.
 .PHONY: fuzz

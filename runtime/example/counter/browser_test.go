@@ -22,7 +22,7 @@ func TestBrowser(t *testing.T) {
 			chromium := func(args ...string) string {
 				args = append([]string{
 					"--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir=" + t.TempDir(),
-					"--ignore-certificate-errors", "--timeout=3000",
+					"--ignore-certificate-errors", "--virtual-time-budget=10000",
 				}, append(args, url)...)
 				out, err := exec.Command("chromium", args...).Output()
 				if err != nil {
