@@ -79,7 +79,7 @@ func TestCatalogue(t *testing.T) {
 	}
 	o := Options{Transports: transports, Hurry: testHurry}
 	check := func(problem func(c Cell, r *Report) string) {
-		err := Matrix(t.Context(), p, cells, o, func(i int, r *Report, err error) {
+		err := Matrix(t.Context(), cells, o, func(i int, r *Report, err error) {
 			name := cells[i].Fault.Name + " of " + cells[i].Stream
 			if err != nil {
 				t.Errorf("%s: %v", name, err)

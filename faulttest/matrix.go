@@ -10,6 +10,7 @@ import (
 
 // A Cell is a fault and a streamtype that it fits.
 type Cell struct {
+	Policy *policy.Policy
 	Stream string
 	Fault  *Fault
 }
@@ -25,7 +26,7 @@ func Cells(p *policy.Policy, streams []string, faults []*Fault) (all []Cell) {
 		}
 		for _, f := range faults {
 			if ok, _ := f.Fits(st); ok {
-				all = append(all, Cell{st.Name, f})
+				all = append(all, Cell{p, st.Name, f})
 			}
 		}
 	}
@@ -33,7 +34,7 @@ func Cells(p *policy.Policy, streams []string, faults []*Fault) (all []Cell) {
 }
 
 // workers is how many cells run at a time. They mostly wait.
-const workers = 32
+const workers = 48
 
 // maxRepeats is how many cells are run again.
 const maxRepeats = 20
@@ -42,7 +43,7 @@ const maxRepeats = 20
 // index of each cell and the results of Run. A cell that is not as expected is run again
 // when all others are done, since a busy machine misses timeouts: its second result
 // counts. The error is that of ctx.
-func Matrix(ctx context.Context, p *policy.Policy, cells []Cell, o Options, done func(i int, r *Report, err error)) error {
+func Matrix(ctx context.Context, cells []Cell, o Options, done func(i int, r *Report, err error)) error {
 	if o.Authority == nil {
 		o.Authority = NewAuthority()
 	}
@@ -60,7 +61,7 @@ func Matrix(ctx context.Context, p *policy.Policy, cells []Cell, o Options, done
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			r, err := Run(ctx, p, c.Stream, c.Fault, o)
+			r, err := Run(ctx, c.Policy, c.Stream, c.Fault, o)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil && !r.OK && !o.healthy && len(again) < maxRepeats {
@@ -75,7 +76,7 @@ func Matrix(ctx context.Context, p *policy.Policy, cells []Cell, o Options, done
 		if ctx.Err() != nil {
 			break
 		}
-		r, err := Run(ctx, p, cells[i].Stream, cells[i].Fault, o)
+		r, err := Run(ctx, cells[i].Policy, cells[i].Stream, cells[i].Fault, o)
 		done(i, r, err)
 	}
 	return ctx.Err()

@@ -79,54 +79,53 @@ func (c *faultMatrixCmd) Run(p *program) error {
 	}
 	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	m := &faultMatrix{Version: 1, Rows: []*faultRow{}}
+	m := &faultMatrix{Version: 1}
 	start := time.Now()
 	o := c.options()
 	o.Authority = faulttest.NewAuthority()
 	found := map[string]bool{}
 	var refused error
+	var cells []faulttest.Cell
+	var files []string // of the cells
 	for _, file := range c.Files {
 		_, compiled, err := p.compile(file, nil, "", lint.Options{}, schema.Error)
 		if err != nil {
 			if len(c.Files) == 1 {
 				return err
 			}
-			complain(p.stderr, fmt.Errorf("%s is left out: %w", displayName(file), err))
-			refused = errFindings
+			fmt.Fprintf(p.stderr, "sspolicy: %s is left out\n", harmless(displayName(file)))
+			refused = err
 			continue
 		}
 		for _, st := range compiled.StreamTypes {
 			found[st.Name] = true
 		}
-		cells := faulttest.Cells(compiled, c.Stream, faults)
-		rows := make([]*faultRow, len(cells))
-		done := 0
-		bar := progress{w: p.stderr, on: isTerminal(p.stderr)}
-		err = faulttest.Matrix(interrupt, compiled, cells, o, func(i int, r *faulttest.Report, err error) {
-			if err != nil {
-				r = &faulttest.Report{Stream: cells[i].Stream, Fault: cells[i].Fault.Name, Problem: plain(err)}
-			}
-			rows[i] = newFaultRow(file, r, c.Hurry)
-			done++
-			bar.show(done, len(cells), displayName(file))
-		})
-		bar.clear()
-		if err != nil {
-			return err
-		}
-		m.Rows = append(m.Rows, rows...)
-	}
-	m.Seconds = seconds(time.Since(start))
-	for _, row := range m.Rows {
-		if !row.OK {
-			m.Failed++
-		}
+		cells = append(cells, faulttest.Cells(compiled, c.Stream, faults)...)
+		files = append(files, slices.Repeat([]string{file}, len(cells)-len(files))...)
 	}
 	for _, name := range c.Stream {
 		if !found[name] {
 			return &exitError{exitUsage, fmt.Errorf("no policy has the streamtype %q", name)}
 		}
 	}
+	m.Rows = make([]*faultRow, len(cells))
+	done := 0
+	bar := progress{w: p.stderr, on: isTerminal(p.stderr)}
+	err = faulttest.Matrix(interrupt, cells, o, func(i int, r *faulttest.Report, err error) {
+		if err != nil {
+			r = &faulttest.Report{Stream: cells[i].Stream, Fault: cells[i].Fault.Name, Problem: plain(err)}
+		}
+		if m.Rows[i] = newFaultRow(files[i], r, c.Hurry); !r.OK {
+			m.Failed++
+		}
+		done++
+		bar.show(done, len(cells), displayName(files[i]))
+	})
+	bar.clear()
+	if err != nil {
+		return err
+	}
+	m.Seconds = seconds(time.Since(start))
 	if err := c.write(p, m); err != nil {
 		return err
 	}
