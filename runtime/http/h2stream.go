@@ -311,7 +311,8 @@ func (st *h2Stream) dataLocked(data []byte, size int64, end bool) error {
 	case st.left > 0:
 		st.left -= int64(len(data))
 	}
-	if st.off > 0 && len(st.buf)+len(data) > cap(st.buf) {
+	// Not for less than half of it, so that a byte is moved once on average.
+	if len(st.buf)+len(data) > cap(st.buf) && st.off > len(st.buf)/2 {
 		st.buf = st.buf[:copy(st.buf, st.buf[st.off:])]
 		st.off = 0
 	}
