@@ -98,9 +98,9 @@ func (a *author) settings(t *target, m *schema.Member) {
 	before := protocol(t.object)
 	endpoint := a.endpoint(t, m)
 	for _, setting := range m.Value.Members() {
-		switch key := schema.LookupKey(schema.Streams, setting.Key); {
+		switch {
 		case setting == endpoint:
-		case setting.Value.Kind == schema.ArrayKind && byName(key):
+		case setting.Value.Kind == schema.ArrayKind && byName(setting.Key):
 			a.items(t, setting)
 		default:
 			a.set(t, setting, "")
@@ -111,8 +111,8 @@ func (a *author) settings(t *target, m *schema.Member) {
 	}
 }
 
-// byName reports whether the entries of a list are replaced one by one.
-func byName(k *schema.Key) bool { return k.Name == "metadata" || k.Name == "http_resp_map" }
+// byName reports whether the entries of the list of a key are replaced one by one.
+func byName(key string) bool { return key == "metadata" || key == "http_resp_map" }
 
 // dropUnused removes the settings of the base that a new protocol does not use, and
 // for which lws has no place beside those of the protocol.
