@@ -49,9 +49,7 @@ func (c *conn) readStep(lent bool) (replaced bool, err error) {
 	if err := c.readPiece(); err != nil {
 		return false, err
 	}
-	if !c.wire.is(seenMore) {
-		c.gate.quiet(true)
-	}
+	c.gate.quiet(lent && !c.wire.is(seenMore)) // the program may not read again soon
 	if !c.wantsTx {
 		return false, nil
 	}
