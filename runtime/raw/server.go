@@ -86,6 +86,9 @@ func (n *listener) serve(a transport.Acceptor, conn net.Conn) {
 	}
 	k, _ := l.Data(func() any { return &Socket{config: n.config, server: n.tls} }).(*Socket)
 	s := newSession(l.Context(), n.setup.Setup, l, k, conn)
+	if limit := n.setup.Limits.HeaderTimeout; limit > 0 {
+		s.limit = limit
+	}
 	n.mu.Lock()
 	n.sessions[s] = struct{}{}
 	draining := n.draining

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -100,9 +101,12 @@ func Listen(c Config) (*Server, error) {
 		ErrorLog:  log.New(io.Discard, "", 0), // faults of peers
 		Protocols: new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: max(limits.Streams, 0),
+			MaxConcurrentStreams: limits.Streams,
 			WriteByteTimeout:     max(limits.IdleTimeout, 0),
 		},
+	}
+	if limits.Streams < 0 {
+		s.http.HTTP2.MaxConcurrentStreams = math.MaxInt32
 	}
 	if n := limits.HeaderBytes; n > 0 {
 		s.http.MaxHeaderBytes = n
