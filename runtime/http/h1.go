@@ -43,7 +43,7 @@ type h1Conn struct {
 
 	// Of an idle connection, guarded by the mu of p.
 	timer idleTimer
-	watch chan struct{} // closed at the end of watching; nil if nobody watches
+	watch chan struct{} // closed at the end of watching; nil without a watcher
 
 	header   int         // bytes that the headers may still have; less than 0 after them
 	received bool        // part of the present response
@@ -224,8 +224,8 @@ func (p *h1Pool) put(c *h1Conn) {
 	p.mu.Unlock()
 }
 
-// watchAfter is how long a connection that can be examined is idle before somebody
-// watches it, which costs more.
+// watchAfter is how long a connection that can be examined is idle before a goroutine
+// watches it, which costs more than to examine it.
 const watchAfter = 100 * time.Millisecond
 
 // expire watches a connection that has been idle for watchAfter, and closes one that

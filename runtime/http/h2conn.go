@@ -46,8 +46,8 @@ const (
 	writeTimeout = 15 * time.Second
 )
 
-// An h2Conn is a connection of HTTP/2 (RFC 9113). A goroutine reads from it. Whoever
-// has something to send adds it to out, and writes out if nobody else does.
+// An h2Conn is a connection of HTTP/2 (RFC 9113). One goroutine reads from it. A sender
+// appends frames to out, and writes out unless another sender is writing.
 type h2Conn struct {
 	conn
 	p        *h2Pool
@@ -67,7 +67,7 @@ type h2Conn struct {
 	mu       sync.Mutex
 	out      []byte // not sent yet
 	spare    []byte // the other buffer
-	writing  bool   // somebody writes out
+	writing  bool   // a sender writes out
 	deadline int64  // for the write, as clock
 	framer   *http2.Framer
 	encoder  headerEncoder
@@ -152,8 +152,8 @@ func (r h2Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// flushLocked sends what is in out, unless somebody does so already. It unlocks mu
-// while it writes.
+// flushLocked writes out, unless another sender is writing. It unlocks mu while it
+// writes.
 func (c *h2Conn) flushLocked() {
 	if c.writing {
 		return
@@ -182,7 +182,7 @@ func (c *h2Conn) flushLocked() {
 	c.writing = false
 }
 
-// signalRoomLocked wakes those that wait to send a body.
+// signalRoomLocked wakes the streams that wait to send a body.
 func (c *h2Conn) signalRoomLocked() {
 	if c.senders == 0 {
 		return
@@ -192,7 +192,8 @@ func (c *h2Conn) signalRoomLocked() {
 	}
 }
 
-// flushFromReaderLocked sends what is in out without blocking the goroutine that reads.
+// flushFromReaderLocked is flushLocked for the goroutine that reads, which it does not
+// block.
 func (c *h2Conn) flushFromReaderLocked() {
 	switch {
 	case c.writing || len(c.out) == 0:
@@ -497,7 +498,7 @@ func (c *h2Conn) handleData(f *http2.DataFrame) error {
 		return err
 	}
 	switch {
-	case st == nil, st.err != nil: // nobody wants it any more
+	case st == nil, st.err != nil: // the request has ended
 		err = c.budget.spend(c, 1+int(size>>10))
 	case len(data) == 0 && !f.StreamEnded():
 		err = c.budget.spend(c, 1)
