@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
@@ -37,6 +38,9 @@ func (s *subject) ms(name string) time.Duration { return s.args.ms(name) / time.
 // "CON rx DIS". Successive rx are one. A stream that has connected and stays so has no
 // DIS at the end.
 const unreachable = "UNR"
+
+// timedOut is a part of the cause of an attempt that has no answer in time.
+var timedOut = strings.TrimPrefix(runtime.ErrTimeout.Error(), "sspolicy: ")
 
 // An expectation is what a stream must do under a fault.
 type expectation struct {
@@ -390,7 +394,7 @@ func (m *matcher) times(events []Event) error {
 				continue
 			}
 			least := m.Retry.Delay(tries, 0)
-			if last.Name == "UNR" {
+			if last.Name == "UNR" && !strings.Contains(last.Cause, timedOut) { // else nothing has answered
 				least = max(least, m.retryAfter)
 			}
 			if got := e.At - last.At; got < least {

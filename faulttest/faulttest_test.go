@@ -53,6 +53,7 @@ func streamTypes() *policy.Policy {
 	add(policy.StreamType{Name: "ws", Protocol: policy.ProtocolWS, NailedUp: true, HTTP: &policy.HTTP{URL: "x", WSSubprotocol: "p"}})
 	add(policy.StreamType{Name: "ws-any", Protocol: policy.ProtocolWS, HTTP: &policy.HTTP{URL: "x"}})
 	add(policy.StreamType{Name: "mqtt-pub", Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t", QoS: 1, KeepAlive: 60 * time.Second, CleanStart: true}})
+	add(policy.StreamType{Name: "mqtt-pub-qos0", Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{Topic: "t", CleanStart: true}})
 	add(policy.StreamType{Name: "mqtt-sub", Protocol: policy.ProtocolMQTT, NailedUp: true, MQTT: &policy.MQTT{Subscribe: "t/#", QoS: 1}})
 	add(policy.StreamType{Name: "raw", Protocol: policy.ProtocolRaw})
 	return p

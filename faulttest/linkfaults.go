@@ -51,7 +51,7 @@ var (
 		Only:      func(*policy.StreamType) bool { return canFill },
 		misbehave: func(*peer) *behavior { return &behavior{full: true} },
 		expect:    fails,
-		Cause:     "no answer in time",
+		Cause:     timedOut,
 	}
 	AcceptSilent = &Fault{
 		Name: "accept-silent", Family: "link", Summary: "The server accepts connections and then says nothing",

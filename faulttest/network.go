@@ -30,7 +30,7 @@ var (
 		Why:       "The device has an address but no way out: a captive portal, or a firewall that drops. The resolver's own timeouts come on top of those of the policy.",
 		misbehave: func(p *peer) *behavior { return &behavior{resolve: new(-1)} },
 		expect:    fails,
-		Cause:     "no answer in time",
+		Cause:     timedOut,
 	}
 	NoNetwork = &Fault{
 		Name: "no-network", Family: "network", H3: true, Summary: "There is no route to the server",

@@ -197,7 +197,7 @@ var (
 			}}
 		},
 		expect: fails,
-		Cause:  "no answer in time",
+		Cause:  timedOut,
 	}
 	TLSClientCertRequired = &Fault{
 		Name: "tls-client-cert-required", Family: "tls", Summary: "The server demands a client certificate, and refuses that of the device",
