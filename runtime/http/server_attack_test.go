@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -204,6 +205,36 @@ func TestPortScan(t *testing.T) {
 	}
 	if len(p.traces) != 1 {
 		t.Errorf("%d streams", len(p.traces))
+	}
+}
+
+// TestIdleConnections has many clients that say nothing: they are no streams, and end
+// with the listener.
+func TestIdleConnections(t *testing.T) {
+	const n = 500
+	p := newPaths()
+	s := p.listen(t, serverType(policy.ProtocolH1))
+	var conns []net.Conn
+	for range n {
+		c, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+	}
+	if got := exchangeRaw(t, s.Addr().String(), "GET / HTTP/1.1\r\nHost: h\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		t.Error(got)
+	}
+	if len(p.traces) != 1 {
+		t.Errorf("%d streams", len(p.traces))
+	}
+	s.Destroy()
+	for _, c := range conns {
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
 	}
 }
 
