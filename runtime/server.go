@@ -165,11 +165,21 @@ func (s *Stream) Ack(status int) error {
 // range, or 304 if it has a copy that is not older than modified, as by
 // net/http.ServeContent. name is that of a file; its extension gives the media type
 // unless metadata has one. Both may be zero. body is read until the transaction has
-// ended; if it is an [io.Closer] it is closed then.
+// ended, or another call of Respond; if it is an [io.Closer] it is closed then. After
+// an error it is the caller's.
 func (s *Stream) Respond(name string, modified time.Time, body io.ReadSeeker) error {
+	var earlier *transport.Content
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer func() {
+		s.mu.Unlock()
+		if earlier != nil {
+			if c, ok := earlier.ReadSeeker.(io.Closer); ok {
+				c.Close()
+			}
+		}
+	}()
 	err := s.answerLocked(func(r *transport.Reply) {
+		earlier = r.Content
 		r.Content = &transport.Content{ReadSeeker: body, Name: name, Modified: modified}
 		if !r.Acked {
 			r.Status, r.Acked = 200, true

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,6 +139,35 @@ func TestServerAnswers(t *testing.T) {
 			k.trace(t, 0).AwaitEnd(t, "DES")
 			k.trace(t, 0).Want(t, tt.states)
 		})
+	}
+}
+
+// A closer is content that counts how often it is closed.
+type closer struct {
+	*strings.Reader
+	n *atomic.Int32
+}
+
+func (c closer) Close() error { c.n.Add(1); return nil }
+
+// TestServerContentCloses checks that content is closed once, whether it was sent or not.
+func TestServerContentCloses(t *testing.T) {
+	for name, request := range map[string]string{
+		"sent":      "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"HEAD":      "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"cut short": "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab",
+	} {
+		var n atomic.Int32
+		provide := func(s *runtime.Stream) error {
+			return s.Respond("", time.Time{}, closer{strings.NewReader("content"), &n})
+		}
+		k := &clients{on: teststream.Actions{"TXN": do(provide, provide)}}
+		s := k.listen(t, serverType(policy.ProtocolH1))
+		exchangeRaw(t, s.Addr().String(), request)
+		k.trace(t, 0).AwaitEnd(t, "DES")
+		if n.Load() != 2 {
+			t.Errorf("%s: closed %d times, want 2", name, n.Load())
+		}
 	}
 }
 

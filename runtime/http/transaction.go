@@ -72,6 +72,7 @@ func (x *transaction) run() error {
 	if err := x.l.Begin(httpserver.Request(r)); err != nil {
 		return err
 	}
+	defer x.closeContent()
 	if a := x.l.Reply(false); !(a.Acked && a.Status >= 400) && r.Body != http.NoBody {
 		err := x.receive()
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -84,6 +85,15 @@ func (x *transaction) run() error {
 		}
 	}
 	return x.answer()
+}
+
+// closeContent closes what the program has provided as a whole.
+func (x *transaction) closeContent() {
+	if a := x.l.Reply(true); a.Content != nil {
+		if c, ok := a.Content.ReadSeeker.(io.Closer); ok {
+			c.Close()
+		}
+	}
 }
 
 // receive delivers the body of the request.
@@ -369,9 +379,6 @@ func (x *transaction) sendTrailer(length int64, head http.Header) error {
 // sendContent sends what the program has provided as a whole.
 func (x *transaction) sendContent() error {
 	a := x.l.Reply(true)
-	if c, ok := a.Content.ReadSeeker.(io.Closer); ok {
-		defer c.Close()
-	}
 	h := x.w.Header()
 	if _, err := x.fill(h); err != nil {
 		return err
