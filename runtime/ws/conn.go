@@ -286,7 +286,7 @@ func (c *conn) run(ctx context.Context) error {
 	c.over = true
 	c.mu.Unlock()
 	c.sends.Lock() // a goroutine of the program may be sending
-	c.sends.Unlock()
+	c.sends.Unlock() //lint:ignore SA2001 it only waits
 	c.others.Wait()
 	c.validity.Load().Stop()
 	if ctx.Err() != nil {
