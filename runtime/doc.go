@@ -54,6 +54,13 @@
 // returns a [Conn], an [io.ReadWriteCloser] with [Conn.Messages] to range over.
 // They use nothing but the exported methods of Context and Stream.
 //
+// # Servers
+//
+// A stream of a server streamtype is a listener: NewStream opens its port. Each client
+// is a stream that the listener accepts, with handlers of its own; see [WithClients].
+// [Context.Serve] serves until a context is done, [Context.Handle] has a net/http
+// handler answer, and [Context.Accept] ranges over connections.
+//
 // # Options
 //
 // A [StreamOption] is a setting of a new stream, such as [WithMetadata]; a

@@ -11,6 +11,8 @@
 // certificate and protocol, and over h2 the same times of validity. Proxies of the
 // environment are ignored, and no compression is requested. Requests contain the
 // headers that the policy requires, Host, and those that frame a body, no others.
+//
+// With the option [Server] it also serves, by the server of net/http.
 package http
 
 import (
