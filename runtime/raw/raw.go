@@ -7,8 +7,9 @@
 // the program has requested to send is still sent, and then the connection ends
 // with [io.EOF].
 //
-// In a server streamtype, each connection is a stream. A [Socket] offers what is not payload: TLS that starts later, information about
-// the peer, half close, and connections that the program has made.
+// In a server streamtype, each connection is a stream. A [Socket] offers what is not
+// payload: TLS that starts later, information about the peer, half close, and
+// connections that the program has made.
 //
 //	s, err := c.NewStream("smtp", runtime.Handlers{...}, raw.With(raw.Config{Encrypted: ...}))
 //	...
