@@ -61,9 +61,14 @@ type faultExplainCmd struct {
 func (c *faultExplainCmd) Run(p *program) error {
 	f := faulttest.Lookup(c.Name)
 	if f == nil {
-		return unknown("no fault has the name", c.Name, faultNames())
+		return unknownFault(c.Name)
 	}
 	return p.output("", write(explain.Fault(f)))
+}
+
+// unknownFault returns the error of a name that the catalogue does not have.
+func unknownFault(name string) error {
+	return unknown("\"sspolicy fault list\" has no fault", name, faultNames())
 }
 
 func faultNames() (names []string) {
@@ -92,7 +97,7 @@ type peerFlags struct {
 func (c *faultFlags) load(p *program) (*policy.Policy, *faulttest.Fault, error) {
 	f := faulttest.Lookup(c.Name)
 	if f == nil {
-		return nil, nil, unknown("no fault has the name", c.Name, faultNames())
+		return nil, nil, unknownFault(c.Name)
 	}
 	_, compiled, err := p.compile(c.File, nil, "", lint.Options{}, schema.Error)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -108,6 +109,9 @@ func (c *faultMatrixCmd) Run(p *program) error {
 			return &exitError{exitUsage, fmt.Errorf("no policy has the streamtype %q", name)}
 		}
 	}
+	if len(cells) == 0 && refused == nil && (c.Fault != nil || c.Stream != nil) {
+		return &exitError{exitUsage, errors.New(`none of these faults fits these streamtypes: "sspolicy fault explain" names the protocols of a fault`)}
+	}
 	m.Rows = make([]*faultRow, len(cells))
 	done := 0
 	bar := progress{w: p.stderr, on: isTerminal(p.stderr)}
@@ -145,7 +149,7 @@ func (c *faultMatrixCmd) faults() (all []*faulttest.Fault, err error) {
 		}
 		i := slices.IndexFunc(faulttest.Presets, func(s faulttest.Preset) bool { return s.Name == name })
 		if i < 0 {
-			return nil, unknown("no fault or preset has the name", name, names)
+			return nil, unknown("\"sspolicy fault list\" has no fault or preset", name, names)
 		}
 		all = append(all, faulttest.Presets[i].Faults...)
 	}
