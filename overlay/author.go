@@ -236,6 +236,8 @@ func (a *author) definition(s schema.Section, name string, at schema.Span, v *sc
 		return
 	case m != nil && v.Kind == schema.Null:
 		a.undefine(s, m)
+		a.reportf(RuleBeyondLWS, schema.Info, at, "lws's own overlay would not remove this %s", s.Noun())
+		return
 	case !ok:
 		a.define(s, name, entry)
 	case !same(old.value, v):

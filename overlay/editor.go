@@ -186,7 +186,7 @@ func (e *editor) define(s schema.Section, name string, entry schema.Value) {
 		value = &n.Object.Members[0].Value
 	}
 	e.defs[entryKey{s, name}] = definition{entry.Span, value}
-	e.change(&target{section: s, name: name, at: entry.Span}, "", "", nil, n, entry.Span, "")
+	e.change(&target{section: s, name: name, at: entry.Span}, "", "", nil, value, entry.Span, "")
 }
 
 // entryName returns the name of an entry that holds one definition, or "".

@@ -168,7 +168,7 @@ func TestChanges(t *testing.T) {
 	want := strings.Split(strings.TrimSpace(`
 release: base:1:31="1" -> first:1:12="2" by first:1:2 in base:1:1 
 retry.r: base:1:16= -> first:1:30= by first:1:26 in base:1:12 
-retry.q: - -> first:1:46= by first:1:46 in first:1:46 
+retry.q: - -> first:1:50= by first:1:46 in first:1:46 
 s.a.port: base:1:53=1 -> first:1:73=2 by first:1:66 in base:1:41 
 s.a.endpoint: base:1:97="x" -> first:1:86="h:3" by first:1:75 in base:1:41 
 s.a.timeout_ms: - -> first:1:105=1 by first:1:92 in base:1:41 

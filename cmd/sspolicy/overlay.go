@@ -126,6 +126,8 @@ func explainChanges(w io.Writer, changes []overlay.Change) error {
 	for _, c := range changes {
 		fmt.Fprintf(&b, "%v: %s: ", c.By, c.Path())
 		switch {
+		case c.Before == nil && c.Key == "": // a definition, which the policy does not have
+			fmt.Fprintf(&b, "add %s", short(c.After))
 		case c.Before == nil:
 			fmt.Fprintf(&b, "add %s (to %v)", short(c.After), c.Definition)
 		case c.After == nil:

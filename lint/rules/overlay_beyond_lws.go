@@ -10,7 +10,7 @@ var overlayBeyondLWS = &lint.Rule{
 	Name:     overlay.RuleBeyondLWS,
 	Severity: schema.Info,
 	Firm:     true,
-	Summary:  "a fragment defines something that lws's own overlay could not",
+	Summary:  "a fragment defines or removes something that lws's own overlay could not",
 	Why: `The result is a policy like any other. A device that is to apply the fragment with
 lws_ss_policy_overlay gets something else: "sspolicy overlay --mode lws=5.0" shows it.`,
 	LWS: `Only streamtypes of a fragment reach the policy in use. Backoff schemes, certificates and
