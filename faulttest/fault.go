@@ -104,7 +104,7 @@ func (a Args) ms(name string) time.Duration { return time.Duration(a.int(name)) 
 func (f *Fault) Fits(st *policy.StreamType) (ok bool, why string) {
 	switch c := st.Carrier(); {
 	case st.Server:
-		return false, "servers wait for peers: faults are for clients"
+		return false, "it is a server, and faults are for clients"
 	case c == policy.ProtocolSink || c == policy.ProtocolFile:
 		return false, fmt.Sprintf("a %v stream uses no network", c)
 	case strings.HasPrefix(st.Endpoint, "+"):

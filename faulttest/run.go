@@ -126,9 +126,9 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 		return nil, nil, err
 	}
 	if addr, err := net.ResolveTCPAddr("tcp", o.listen()); err != nil {
-		return nil, nil, fmt.Errorf("the address to listen on: %w", err)
+		return nil, nil, fmt.Errorf("the address to listen on must be HOST:PORT, such as 127.0.0.1:4433: %w", err)
 	} else if addr.IP.To4() == nil || addr.IP.IsUnspecified() {
-		return nil, nil, fmt.Errorf("the address to listen on, %q, must be one IPv4 address, since the stream is led there", o.Listen)
+		return nil, nil, fmt.Errorf("the address to listen on must be a single IPv4 address, to which the stream connects, not %q", o.Listen)
 	}
 	s := newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout())
 	s.tls = s.tls && !(o.Plain && f.Family != "tls")

@@ -110,10 +110,10 @@ func TestArgs(t *testing.T) {
 // TestListen checks addresses to listen on.
 func TestListen(t *testing.T) {
 	for listen, want := range map[string]string{
-		":4433":      `the address to listen on, ":4433", must be one IPv4 address, since the stream is led there`,
-		"0.0.0.0:80": `the address to listen on, "0.0.0.0:80", must be one IPv4 address, since the stream is led there`,
-		"[::1]:80":   `the address to listen on, "[::1]:80", must be one IPv4 address, since the stream is led there`,
-		"here":       "the address to listen on: address here: missing port in address",
+		":4433":      `the address to listen on must be a single IPv4 address, to which the stream connects, not ":4433"`,
+		"0.0.0.0:80": `the address to listen on must be a single IPv4 address, to which the stream connects, not "0.0.0.0:80"`,
+		"[::1]:80":   `the address to listen on must be a single IPv4 address, to which the stream connects, not "[::1]:80"`,
+		"here":       "the address to listen on must be HOST:PORT, such as 127.0.0.1:4433: address here: missing port in address",
 	} {
 		_, err := faulttest.Open(production(), "get_weather", faulttest.Refused, faulttest.Options{Listen: listen})
 		if err == nil || err.Error() != want {
