@@ -79,7 +79,7 @@ func findCheckout() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("demo: %s is not in a checkout of sspolicy, which generated code is built against", start)
+			return "", fmt.Errorf("demo: %s is not in a checkout of sspolicy, against which the demo builds: run it in a clone", start)
 		}
 	}
 }
