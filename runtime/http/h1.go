@@ -291,9 +291,9 @@ func (c *h1Conn) watchLocked() {
 // server has closed it, or has sent something without a request.
 func (c *h1Conn) resume(ctx context.Context) bool {
 	if c.watch == nil {
-		return c.raw == nil || isQuiet(c.raw)
+		return c.raw == nil || isQuiet(c.raw) && c.drained()
 	}
-	c.network.SetReadDeadline(time.Unix(1, 0))
+	c.network.SetReadDeadline(past)
 	select {
 	case <-c.watch:
 	case <-ctx.Done():
@@ -301,6 +301,19 @@ func (c *h1Conn) resume(ctx context.Context) bool {
 	}
 	c.watch = nil
 	return !c.broken.Load() && c.network.SetReadDeadline(time.Time{}) == nil
+}
+
+// drained reports whether TLS holds nothing that the server has sent without a request:
+// it reads ahead, so that isQuiet does not see all.
+func (c *h1Conn) drained() bool {
+	if c.p.key.trust == nil {
+		return true
+	}
+	if c.network.SetReadDeadline(past) != nil {
+		return false
+	}
+	_, err := c.br.Peek(1)
+	return errors.Is(err, os.ErrDeadlineExceeded) && c.network.SetReadDeadline(time.Time{}) == nil
 }
 
 // An h1Exchange is a request and its response. It is the body of the response.
@@ -321,7 +334,7 @@ type h1Exchange struct {
 // roundTrip sends a request and reads the headers of the response.
 func (x *h1Exchange) roundTrip(req *http.Request) (*http.Response, error) {
 	x.stop = context.AfterFunc(x.ctx, x.c.abort)
-	x.c.header, x.c.received = request.MaxHeaderBytes, false
+	x.c.header, x.c.received, x.c.err = request.MaxHeaderBytes, false, nil
 	resp, err := x.exchange(req)
 	if err != nil {
 		err = x.error(err)
