@@ -306,7 +306,9 @@ func (k *client) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.
 		}
 		return runtime.OK
 	case k.c.Echo:
-		k.answer = received
+		if k.answer = received; k.answer == nil {
+			k.answer = []byte{} // to an empty message
+		}
 	case k.text != nil:
 		k.answer = k.text
 	default:

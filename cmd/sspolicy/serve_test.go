@@ -56,13 +56,13 @@ func TestRunServer(t *testing.T) {
 			return fmt.Sprintf("%d %s %s", resp.StatusCode, resp.Header.Get("Content-Type"), answer)
 		}
 	}
-	exchange := func(addr string) string {
+	say := func(addr, text string) string {
 		c, _, err := websocket.Dial(t.Context(), "ws://"+addr, &websocket.DialOptions{Subprotocols: []string{"chat"}})
 		if err != nil {
 			return err.Error()
 		}
 		defer c.CloseNow()
-		if err := c.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+		if err := c.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
 			return err.Error()
 		}
 		_, answer, err := c.Read(t.Context())
@@ -71,6 +71,7 @@ func TestRunServer(t *testing.T) {
 		}
 		return string(answer)
 	}
+	exchange := func(addr string) string { return say(addr, "hello") }
 	rawExchange := func(addr string) string {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -99,6 +100,7 @@ func TestRunServer(t *testing.T) {
 		{"encoded path", "--dir " + site, "page", get("GET", "/%2e%2e/secret", ""), "404  ", ""},
 		{"another method", "--dir " + site, "page", get("POST", "/", ""), "405  ", ""},
 		{"ws", "--echo", "ws", exchange, "hello", "hello"},
+		{"ws, an empty message", "--echo", "ws", func(addr string) string { return say(addr, "") }, "", ""},
 		{"ws on a page's port", "--respond hi", "page", exchange, "hi", "hello"},
 		{"raw", "--echo", "raw", rawExchange, "hello", "hello"},
 	} {
