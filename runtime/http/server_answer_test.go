@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -325,4 +327,39 @@ func TestServerClientGone(t *testing.T) {
 	<-waiting
 	conn.Close()
 	k.trace(t, 0).AwaitEnd(t, "CRE CNG CON TXN DIS DES")
+}
+
+// TestServerTakesTime has a program pause within a request and its answer for longer
+// than a client may.
+func TestServerTakesTime(t *testing.T) {
+	const idle = 200 * time.Millisecond
+	for _, p := range protocols {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			pause := func(s *runtime.Stream) runtime.Result { s.StartTimeout(2 * idle); return runtime.OK }
+			send := sender("one", "two")
+			k := &clients{
+				on: teststream.Actions{
+					"TXN":     do(ack(0)),
+					"rx(SOM)": func(s *runtime.Stream) runtime.Result { s.PauseRx(); return pause(s) },
+					"TMO":     func(s *runtime.Stream) runtime.Result { s.ResumeRx(); return teststream.RequestTx(s) },
+				},
+				tx: func(s *runtime.Stream, ordinal uint32, buf []byte) (int, policy.Flags, policy.Result) {
+					pause(s)
+					return send(s, ordinal, buf)
+				},
+			}
+			s := k.listen(t, serverType(p), runtime.WithLimits(runtime.Limits{IdleTimeout: idle}))
+			client := &http.Client{Transport: &http.Transport{Protocols: testserver.Protocols(p == policy.ProtocolH1, p == policy.ProtocolH2)}}
+			defer client.CloseIdleConnections()
+			resp, err := client.Post("http://"+s.Addr().String(), "", bytes.NewReader(make([]byte, 4<<20))) // more than the window
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if body, err := io.ReadAll(resp.Body); string(body) != "onetwo" || err != nil {
+				t.Errorf("%q, %v", body, err)
+			}
+		})
+	}
 }

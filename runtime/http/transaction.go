@@ -99,7 +99,7 @@ func (x *transaction) closeContent() {
 // receive delivers the body of the request.
 func (x *transaction) receive() error {
 	x.n.limitBody(x.w, x.r)
-	body := io.Reader(&timedBody{x.r.Body, x.rc(), x.n.setup.Limits.IdleTimeout})
+	body := &timedBody{x.r.Body, x.rc(), x.n.setup.Limits.IdleTimeout, x.r.ProtoMajor >= 2}
 	err := x.receiveFrom(body)
 	if err == nil && x.n.setup.Limits.IdleTimeout > 0 {
 		_ = x.rc().SetReadDeadline(time.Time{})
@@ -158,11 +158,15 @@ type timedBody struct {
 	io.Reader
 	rc    *http.ResponseController
 	limit time.Duration
+	h2    bool
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	if b.limit > 0 {
 		_ = b.rc.SetReadDeadline(time.Now().Add(b.limit))
+		if b.h2 {
+			defer b.rc.SetReadDeadline(time.Time{}) // it would end the request also between reads
+		}
 	}
 	return b.Reader.Read(p)
 }
@@ -187,7 +191,7 @@ func (x *transaction) answer() error {
 	for {
 		if !x.l.WantsTx() {
 			if sent {
-				if err := x.rc().Flush(); err != nil {
+				if err := x.flush(); err != nil {
 					return err
 				}
 			}
@@ -266,6 +270,16 @@ func (x *transaction) write(p []byte) error {
 		_ = x.rc().SetWriteDeadline(time.Now().Add(limit))
 	}
 	_, err := x.w.Write(p)
+	return err
+}
+
+// flush sends the pieces that have been written. The client then waits for the program,
+// which may take its time.
+func (x *transaction) flush() error {
+	err := x.rc().Flush()
+	if x.r.ProtoMajor >= 2 && x.n.setup.Limits.IdleTimeout > 0 {
+		_ = x.rc().SetWriteDeadline(time.Time{}) // it would end the stream also between writes
+	}
 	return err
 }
 
