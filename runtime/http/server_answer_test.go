@@ -158,12 +158,19 @@ func TestServerContentCloses(t *testing.T) {
 		"sent":      "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
 		"HEAD":      "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
 		"cut short": "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab",
+		"refused":   "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
 	} {
 		var n atomic.Int32
 		provide := func(s *runtime.Stream) error {
 			return s.Respond("", time.Time{}, closer{strings.NewReader("content"), &n})
 		}
-		k := &clients{on: teststream.Actions{"TXN": do(provide, provide)}}
+		respond := do(provide, provide)
+		k := &clients{on: teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result {
+			if r := respond(s); name != "refused" {
+				return r
+			}
+			return runtime.DisconnectMe
+		}}}
 		s := k.listen(t, serverType(policy.ProtocolH1))
 		exchangeRaw(t, s.Addr().String(), request)
 		k.trace(t, 0).AwaitEnd(t, "DES")

@@ -69,10 +69,10 @@ var past = time.Unix(1, 0)
 // run delivers the request and sends the answer.
 func (x *transaction) run() error {
 	r := x.r
+	defer x.closeContent()
 	if err := x.l.Begin(httpserver.Request(r)); err != nil {
 		return err
 	}
-	defer x.closeContent()
 	if a := x.l.Reply(false); !(a.Acked && a.Status >= 400) && r.Body != http.NoBody {
 		err := x.receive()
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
