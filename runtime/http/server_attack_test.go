@@ -356,3 +356,21 @@ func TestH2Floods(t *testing.T) {
 		})
 	}
 }
+
+// TestUnreadBody refuses requests whose body never comes. The connection ends all the
+// same.
+func TestUnreadBody(t *testing.T) {
+	k := &clients{on: teststream.Actions{"TXN": do(ack(403))}}
+	s := k.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(runtime.Limits{IdleTimeout: 100 * time.Millisecond}))
+	conn, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nx")
+	if answer, err := io.ReadAll(conn); !strings.HasPrefix(string(answer), "HTTP/1.1 403") || err != nil {
+		t.Errorf("%q, %v", answer, err)
+	}
+	k.trace(t, 0).AwaitEnd(t, "DES")
+}

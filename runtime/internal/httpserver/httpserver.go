@@ -144,7 +144,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusHTTPVersionNotSupported)
 		return
 	}
-	s.config.Handler(r.Context().Value(connKey{}).(*Conn), w, r)
+	c := r.Context().Value(connKey{}).(*Conn)
+	if c.idle > 0 && r.ProtoMajor == 1 && r.Body != http.NoBody {
+		// net/http reads what the handler leaves, and would wait for it forever.
+		_ = c.SetReadDeadline(time.Now().Add(c.idle))
+	}
+	s.config.Handler(c, w, r)
 }
 
 // Shutdown ends connections when their requests are answered. To those that were
