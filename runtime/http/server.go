@@ -85,8 +85,7 @@ type headerItem struct {
 // serve answers a request.
 func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Request) {
 	if n.handler != nil {
-		n.limitBody(w, r)
-		n.handler.ServeHTTP(w, r)
+		n.serveHandler(w, r)
 		return
 	}
 	if n.upgrade != nil && httpserver.WantsWebSocket(r) {
@@ -125,6 +124,25 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 		panic(http.ErrAbortHandler)
 	}
 	x.l.Complete()
+}
+
+// serveHandler has the handler of the program answer a request.
+func (n *server) serveHandler(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p != http.ErrAbortHandler { // net/http would log it where nobody looks
+			n.setup.Logger().Error("sspolicy: panic of a handler", "streamtype", n.st.Name, "panic", p, "stack", string(debug.Stack()))
+		}
+		panic(http.ErrAbortHandler)
+	}()
+	if r.Body != http.NoBody {
+		n.limitBody(w, r)
+		r.Body = &timedBody{r.Body, http.NewResponseController(w), n.setup.Limits.IdleTimeout, r.ProtoMajor >= 2}
+	}
+	n.handler.ServeHTTP(w, r)
 }
 
 func (n *server) limitBody(w http.ResponseWriter, r *http.Request) {

@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -270,5 +273,44 @@ func TestHandle(t *testing.T) {
 	}
 	if _, err := c.Handle("web", 5); err == nil || !strings.Contains(err.Error(), "int is not a net/http.Handler") {
 		t.Error(err)
+	}
+}
+
+// A lines gets what is written, a line each.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) { l <- string(p); return len(p), nil }
+
+// TestHandleLimits applies the limits of a body to a handler, and logs its panic.
+func TestHandleLimits(t *testing.T) {
+	log := make(lines, 1)
+	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}, Logger: slog.New(slog.NewTextHandler(log, nil))},
+		serverType(policy.ProtocolH1))
+	read := make(chan error, 1)
+	s, err := c.Handle("web", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		read <- err
+		panic("a bug")
+	}), runtime.WithLimits(runtime.Limits{BodyBytes: 10, IdleTimeout: 100 * time.Millisecond}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for body, want := range map[string]func(error) bool{
+		"0123456789":  func(err error) bool { return err == nil },
+		"0123456789a": func(err error) bool { _, ok := errors.AsType[*http.MaxBytesError](err); return ok },
+		"slow":        func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) },
+	} {
+		conn, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", max(10, len(body)), body)
+		if err := <-read; !want(err) {
+			t.Errorf("%q: %v", body, err)
+		}
+		if line := <-log; !strings.Contains(line, "a bug") || !strings.Contains(line, "TestHandleLimits") {
+			t.Error(line)
+		}
 	}
 }

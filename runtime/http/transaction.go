@@ -100,14 +100,6 @@ func (x *transaction) closeContent() {
 func (x *transaction) receive() error {
 	x.n.limitBody(x.w, x.r)
 	body := &timedBody{x.r.Body, x.rc(), x.n.setup.Limits.IdleTimeout, x.r.ProtoMajor >= 2}
-	err := x.receiveFrom(body)
-	if err == nil && x.n.setup.Limits.IdleTimeout > 0 {
-		_ = x.rc().SetReadDeadline(time.Time{})
-	}
-	return err
-}
-
-func (x *transaction) receiveFrom(body io.Reader) error {
 	if x.n.st.HTTP.MultipartSSIn {
 		boundary, err := boundaryOf(x.r.Header.Get("Content-Type"))
 		if err != nil {
@@ -155,20 +147,24 @@ func (x *transaction) receiveTrailer() {
 
 // A timedBody is a body each piece of which must arrive in time.
 type timedBody struct {
-	io.Reader
+	io.ReadCloser
 	rc    *http.ResponseController
 	limit time.Duration
 	h2    bool
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
-	if b.limit > 0 {
-		_ = b.rc.SetReadDeadline(time.Now().Add(b.limit))
-		if b.h2 {
-			defer b.rc.SetReadDeadline(time.Time{}) // it would end the request also between reads
-		}
+	if b.limit <= 0 {
+		return b.ReadCloser.Read(p)
 	}
-	return b.Reader.Read(p)
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.limit))
+	n, err := b.ReadCloser.Read(p)
+	// Over h2 the deadline would end the request also between reads. Over h1 it limits
+	// what net/http reads of a body that is given up.
+	if b.h2 || err == io.EOF {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // answer sends the answer of the program.
