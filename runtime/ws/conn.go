@@ -285,7 +285,7 @@ func (c *conn) run(ctx context.Context) error {
 	c.mu.Lock()
 	c.over = true
 	c.mu.Unlock()
-	c.sends.Lock() // a goroutine of the program may be sending
+	c.sends.Lock()   // a goroutine of the program may be sending
 	c.sends.Unlock() //lint:ignore SA2001 it only waits
 	c.others.Wait()
 	c.validity.Load().Stop()
