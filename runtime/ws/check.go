@@ -54,6 +54,7 @@ type checker struct {
 	got    int      // bytes in head
 	need   int      // length of head, once its second byte is known
 	left   uint64   // bytes of payload to come
+	pos    uint8    // in the mask
 	within bool     // between the fragments of a message
 	ended  bool     // the latest message is complete
 
@@ -114,7 +115,7 @@ func (k *checker) fin() bool    { return k.head[0]&0x80 != 0 }
 
 // first checks the first byte of a frame: the flags and the opcode.
 func (k *checker) first(b byte) *ProtocolError {
-	k.need = 0
+	k.need, k.pos = 0, 0
 	op := k.opcode()
 	if rsv := b & 0x70; rsv != 0 && !(rsv == 0x40 && k.deflate && (op == opText || op == opBinary)) {
 		return protocolError("a frame with reserved bits (%#x)", rsv)
@@ -128,7 +129,7 @@ func (k *checker) first(b byte) *ProtocolError {
 		if k.within {
 			return protocolError("a message inside of another one")
 		}
-		k.text = op == opText && !k.masked && b&0x40 == 0
+		k.text = op == opText && b&0x40 == 0
 		k.utf8 = utf8Check{}
 	case opClose, opPing, opPong:
 		if !k.fin() {
@@ -200,13 +201,40 @@ func (k *checker) answer() bool {
 // payload checks part of the payload of a frame. After an error, bad bytes precede
 // the violation.
 func (k *checker) payload(p []byte) (bad int, err *ProtocolError) {
-	switch op := k.opcode(); {
-	case op == opClose && !k.masked:
-		return k.end.add(p)
-	case op < opClose && k.text:
-		if n := k.utf8.add(p); n < len(p) {
-			return n, errUTF8
+	if op := k.opcode(); op != opClose && (op > opClose || !k.text) {
+		return 0, nil
+	}
+	if !k.masked {
+		return k.clear(p)
+	}
+	var buf [512]byte
+	for i := 0; i < len(p); {
+		n := copy(buf[:], p[i:])
+		k.unmask(buf[:n])
+		if bad, err := k.clear(buf[:n]); err != nil {
+			return i + bad, err
 		}
+		i += n
+	}
+	return 0, nil
+}
+
+// unmask unmasks the next bytes of a frame (RFC 6455 section 5.3).
+func (k *checker) unmask(p []byte) {
+	key := k.head[k.need-4 : k.need]
+	for i := range p {
+		p[i] ^= key[k.pos%4]
+		k.pos++
+	}
+}
+
+// clear checks payload that is not masked.
+func (k *checker) clear(p []byte) (bad int, err *ProtocolError) {
+	if k.opcode() == opClose {
+		return k.end.add(p)
+	}
+	if n := k.utf8.add(p); n < len(p) {
+		return n, errUTF8
 	}
 	return 0, nil
 }
@@ -216,7 +244,7 @@ func (k *checker) frameEnd() *ProtocolError {
 	k.got = 0
 	k.ended = k.ended || k.opcode() < opClose && k.fin()
 	switch op := k.opcode(); {
-	case op == opClose && !k.masked:
+	case op == opClose:
 		return k.end.finish()
 	case op < opClose && k.fin() && k.text && !k.utf8.complete():
 		return errUTF8
