@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/internal/httpserver"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -142,8 +143,44 @@ func (n *server) serveHandler(w http.ResponseWriter, r *http.Request) {
 		n.limitBody(w, r)
 		r.Body = &timedBody{r.Body, http.NewResponseController(w), n.setup.Limits.IdleTimeout, r.ProtoMajor >= 2}
 	}
-	n.handler.ServeHTTP(w, r)
+	limit := n.setup.Limits.IdleTimeout
+	if r.ProtoMajor < 2 || limit <= 0 { // over HTTP/1.1 the connection has deadlines
+		n.handler.ServeHTTP(w, r)
+		return
+	}
+	timed := &timedWriter{w, http.NewResponseController(w), limit}
+	n.handler.ServeHTTP(timed, r)
+	timed.begin() // net/http sends the rest
 }
+
+// A timedWriter is the ResponseWriter of a handler over HTTP/2. The client must take
+// each piece in time.
+type timedWriter struct {
+	http.ResponseWriter
+	rc    *http.ResponseController
+	limit time.Duration
+}
+
+func (w *timedWriter) begin() { _ = w.rc.SetWriteDeadline(time.Now().Add(w.limit)) }
+
+func (w *timedWriter) end() { _ = w.rc.SetWriteDeadline(time.Time{}) }
+
+func (w *timedWriter) Write(p []byte) (int, error) {
+	w.begin()
+	defer w.end()
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *timedWriter) Flush() { _ = w.FlushError() }
+
+func (w *timedWriter) FlushError() error {
+	w.begin()
+	defer w.end()
+	return w.rc.Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (n *server) limitBody(w http.ResponseWriter, r *http.Request) {
 	if limit := n.setup.Limits.BodyBytes; limit > 0 && r.Body != http.NoBody {

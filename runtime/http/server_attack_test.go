@@ -19,7 +19,9 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 // paths are the paths of the requests that a program has seen.
@@ -373,4 +375,43 @@ func TestUnreadBody(t *testing.T) {
 		t.Errorf("%q, %v", answer, err)
 	}
 	k.trace(t, 0).AwaitEnd(t, "DES")
+}
+
+// TestHandleWindow has a client of h2 that takes nothing of the answer of a handler, and
+// keeps the connection alive.
+func TestHandleWindow(t *testing.T) {
+	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}}, serverType(policy.ProtocolH2))
+	wrote := make(chan error, 1)
+	s, err := c.Handle("web", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		_, err := w.Write(make([]byte, 1<<20))
+		wrote <- err
+	}), runtime.WithLimits(runtime.Limits{IdleTimeout: 100 * time.Millisecond}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := dialH2(t, s)
+	p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.head, EndHeaders: true, EndStream: true})
+	go func() {
+		for {
+			if _, err := p.ReadFrame(); err != nil {
+				return
+			}
+		}
+	}()
+	alive, limit := time.NewTicker(20*time.Millisecond), time.After(10*time.Second)
+	defer alive.Stop()
+	for {
+		select {
+		case err := <-wrote:
+			if err == nil {
+				t.Error("the answer was written")
+			}
+			return
+		case <-alive.C:
+			p.WritePing(false, [8]byte{})
+		case <-limit:
+			t.Fatal("the handler still waits")
+		}
+	}
 }
