@@ -55,6 +55,11 @@ func (c *overlayCmd) Validate() error {
 	if c.AllowNew && c.Mode.lws != (schema.Version{}) {
 		return fmt.Errorf("--allow-new is for --mode author")
 	}
+	for _, f := range c.Fragments {
+		if f != "-" && identity(f) == identity(c.Output) {
+			return fmt.Errorf("--output: %s is a fragment", c.Output)
+		}
+	}
 	return nil
 }
 
