@@ -23,7 +23,7 @@ var serverMetadata = &lint.Rule{
 			list(d, "metadata", func(m *schema.Member) { has[m.Key] = true })
 			for _, name := range []string{"method", "path"} {
 				if !has[name] {
-					p.Reportf(d.NameSpan, "the server %s has no metadata %q: lws drops each connection with a request", schema.QuoteName(d.Name), name)
+					p.Reportf(d.NameSpan, "the server %s has no metadata %q: lws drops each connection with a request; declare {%q: \"\"} in metadata", schema.QuoteName(d.Name), name, name)
 				}
 			}
 		}

@@ -41,7 +41,7 @@ than "/" (4.1.6 to 5.0.0).`,
 					}
 				case len(text) != 1:
 				case first == nil:
-					first = p.Reportf(v.Span, "lws may keep %s inside a number, and change it with the number", schema.Quote(text))
+					first = p.Reportf(v.Span, "lws may store %s in the bytes of a number, and change it with that number", schema.Quote(text))
 					if root {
 						first.Message += writeEmpty
 						write(first, v, "")
