@@ -141,10 +141,7 @@ func (st *h2Stream) Read(p []byte) (n int, err error) {
 					st.endLocked()
 				}
 			}
-			if st.unacked += int64(n); st.err == nil && st.unacked >= c.streamWindow()/2 {
-				_ = c.framer.WriteWindowUpdate(st.id, uint32(st.unacked))
-				st.receive += st.unacked
-				st.unacked = 0
+			if st.creditLocked(int64(n)) {
 				c.flushLocked()
 			}
 			c.mu.Unlock()
@@ -294,13 +291,25 @@ func (st *h2Stream) responseLocked(h responseHead, end bool) {
 	st.signal()
 }
 
+// creditLocked returns n bytes of the window to the server, with earlier ones when
+// they are worth a frame. It reports whether there is a frame to be sent.
+func (st *h2Stream) creditLocked(n int64) bool {
+	if st.unacked += n; st.err != nil || st.unacked < st.c.streamWindow()/2 {
+		return false
+	}
+	_ = st.c.framer.WriteWindowUpdate(st.id, uint32(st.unacked))
+	st.receive += st.unacked
+	st.unacked = 0
+	return true
+}
+
 // dataLocked receives a piece of the body, in a frame of size bytes. An error is one of
 // the connection.
 func (st *h2Stream) dataLocked(data []byte, size int64, end bool) error {
 	if st.receive -= size; st.receive < 0 {
 		return &h2Error{http2.ErrCodeFlowControl, "more than the window of a stream"}
 	}
-	st.unacked += size - int64(len(data)) // padding
+	st.creditLocked(size - int64(len(data))) // padding, which nobody reads
 	switch {
 	case st.resp == nil:
 		st.resetLocked(http2.ErrCodeProtocol, malformed("a body before the headers"))

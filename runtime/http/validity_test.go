@@ -269,6 +269,30 @@ func TestPeerTxCredit(t *testing.T) {
 	})
 }
 
+// TestPeerTxCreditPadding checks that padding, which the program does not see, needs no
+// credit.
+func TestPeerTxCreditPadding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := frameServer{on: func(c *frameConn, f http2.Frame) {
+			if h, ok := f.(*http2.HeadersFrame); ok {
+				c.answer(h.StreamID, false)
+				for range 100 { // 25 KB, and the window has 4 KB
+					c.WriteDataPadded(h.StreamID, false, nil, make([]byte, 255))
+				}
+				c.WriteData(h.StreamID, true, []byte("x"))
+			}
+		}}.start(t)
+		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolH2, Opportunistic: true}, frameAddr, runtime.Options{DialContext: network.DialContext})
+		tr := &teststream.Trace{}
+		s, err := c.NewStream("s", handlers(tr), runtime.WithPeerTxCredit(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Connect()
+		tr.AwaitEnd(t, "ACK DIS")
+	})
+}
+
 // TestPeerTxCreditParts checks that bytes between the parts of a multipart response
 // need no credit.
 func TestPeerTxCreditParts(t *testing.T) {
