@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,7 @@ import (
 type lender struct {
 	in      chan string // pieces from the peer; a closed one is the end
 	steps   int         // calls of step by Run itself
-	lent    bool        // Run is in Lend
+	lent    atomic.Bool // Run is in Lend
 	recall  chan func() // gets the Recall of the link
 	stopped error       // what Lend returned last
 }
@@ -39,9 +40,9 @@ func (n *lender) run(ctx context.Context, l transport.Link) error {
 		}
 	}
 	for {
-		n.lent = true
+		n.lent.Store(true)
 		n.stopped = l.Lend(step)
-		n.lent = false
+		n.lent.Store(false)
 		if n.stopped != nil {
 			return n.stopped
 		}
@@ -65,7 +66,7 @@ func TestLend(t *testing.T) {
 		}})
 		s.Connect()
 		synctest.Wait()
-		if n.lent || n.steps != 1 {
+		if n.lent.Load() || n.steps != 1 {
 			t.Fatal("the transport does not read by itself before ServeRx")
 		}
 		if s.ServeRx() {
@@ -73,7 +74,7 @@ func TestLend(t *testing.T) {
 		}
 		n.in <- "1"
 		synctest.Wait()
-		if !n.lent || *got != "1" {
+		if !n.lent.Load() || *got != "1" {
 			t.Fatalf("the transport does not lend after %q", *got)
 		}
 		return n, s, got
@@ -95,15 +96,15 @@ func TestLend(t *testing.T) {
 			n.in <- "2"
 			time.Sleep(41 * time.Millisecond)
 			synctest.Wait()
-			if *got != "12" || n.lent {
-				t.Errorf("%q, lent %v", *got, n.lent)
+			if *got != "12" || n.lent.Load() {
+				t.Errorf("%q, lent %v", *got, n.lent.Load())
 			}
 		},
 		"a long wait": func(t *testing.T, n *lender, s *runtime.Stream, got *string) {
 			done := make(chan bool)
 			go func() { done <- s.ServeRx() }()
 			time.Sleep(time.Hour)
-			if !n.lent || s.ServeRx() {
+			if !n.lent.Load() || s.ServeRx() {
 				t.Error("another goroutine reads")
 			}
 			n.in <- "2"
@@ -127,7 +128,7 @@ func TestLend(t *testing.T) {
 		"recalled": func(t *testing.T, n *lender, _ *runtime.Stream, _ *string) {
 			(<-n.recall)()
 			synctest.Wait()
-			if n.lent {
+			if n.lent.Load() {
 				t.Error("it is still lent")
 			}
 		},

@@ -71,7 +71,7 @@ func (p *h2Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		gotConn(ctx, c.Conn, reused)
 		st := newH2Stream(c, ctx)
-		resp, err := st.roundTrip(req)
+		resp, err := st.roundTrip(req, reused)
 		if err == nil {
 			return resp, nil
 		}

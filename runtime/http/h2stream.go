@@ -53,8 +53,9 @@ func (c *h2Conn) streamWindow() int64 {
 	return streamWindow
 }
 
-// roundTrip sends the request, and waits for the headers of the response.
-func (st *h2Stream) roundTrip(req *http.Request) (*http.Response, error) {
+// roundTrip sends the request, and waits for the headers of the response. reused says
+// that the connection has carried a request before.
+func (st *h2Stream) roundTrip(req *http.Request, reused bool) (*http.Response, error) {
 	c := st.c
 	st.head = req.Method == http.MethodHead
 	if req.Body != nil {
@@ -72,6 +73,9 @@ func (st *h2Stream) roundTrip(req *http.Request) (*http.Response, error) {
 	c.mu.Lock()
 	if c.err != nil || c.goAway {
 		err := fmt.Errorf("%w: the connection is closing", errUnprocessed)
+		if !reused && !c.goAway {
+			err = c.err // as if it had not been made: the policy says when to try again
+		}
 		c.mu.Unlock()
 		c.unreserve()
 		return nil, err
