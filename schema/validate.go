@@ -585,26 +585,6 @@ func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Valu
 	}
 }
 
-// Plain returns a value as encoding/json would decode it, with json.Number for
-// numbers. Of members with the same key the last counts.
-func Plain(v *Value) any {
-	switch v.Kind {
-	case ObjectKind:
-		o := make(map[string]any, len(v.Object.Members))
-		for _, m := range v.Object.Members {
-			o[m.Key] = Plain(&m.Value)
-		}
-		return o
-	case ArrayKind:
-		a := make([]any, 0, len(v.Array.Elems))
-		for _, e := range v.Array.Elems {
-			a = append(a, Plain(&e.Value))
-		}
-		return a
-	}
-	return goValue(v)
-}
-
 // goValue returns a scalar as jsonschema takes it, and an empty object or array
 // for any other.
 func goValue(v *Value) any {

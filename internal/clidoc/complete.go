@@ -192,9 +192,6 @@ func visible(n *kong.Node) []*kong.Flag {
 	return list
 }
 
-// Shells returns the names of the shells that Script knows.
-func Shells() []string { return []string{"bash", "zsh", "fish", "powershell"} }
-
 // Script returns the completion script for a shell: it calls the program with
 // CompleteCommand.
 func Script(shell, program string) (string, error) {
