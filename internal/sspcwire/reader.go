@@ -1,0 +1,60 @@
+package sspcwire
+
+import (
+	"errors"
+	"io"
+)
+
+// A Reader reads the frames of one direction from a link. It holds no more than one
+// frame and what one Read returns.
+type Reader struct {
+	r          io.Reader
+	d          Decoder
+	size       int
+	buf        []byte
+	start, end int // unread part of buf
+}
+
+// NewReader returns a Reader of a new link that reads size bytes at a time. Frames may
+// be longer.
+func NewReader(r io.Reader, d Direction, size int) *Reader {
+	return &Reader{r: r, d: NewDecoder(d), size: max(size, header)}
+}
+
+// Next returns the next frame, which is valid until the following call. The error is
+// io.EOF at the end of the link, ErrTruncated if it ends within a frame, an *Error, or
+// that of the io.Reader.
+func (r *Reader) Next() (Frame, error) {
+	for {
+		b := r.buf[r.start:r.end]
+		f, n, err := r.d.Next(b)
+		if n > 0 || err != nil {
+			r.start += n
+			return f, err
+		}
+		need, _ := r.d.size(b)
+		r.reserve(max(need, r.size))
+		n, err = r.r.Read(r.buf[r.end:])
+		r.end += n
+		if n == 0 && err != nil {
+			if errors.Is(err, io.EOF) && r.end > r.start {
+				err = ErrTruncated
+			}
+			return Frame{}, err
+		}
+	}
+}
+
+// Buffered returns how many bytes have been read and not returned.
+func (r *Reader) Buffered() int { return r.end - r.start }
+
+// reserve moves what is unread to the beginning of a buffer of n bytes. A large buffer
+// lives as long as the frame that needs it.
+func (r *Reader) reserve(n int) {
+	b := r.buf
+	if len(b) != n {
+		b = make([]byte, n)
+	}
+	r.end = copy(b, r.buf[r.start:r.end])
+	r.start, r.buf = 0, b
+}

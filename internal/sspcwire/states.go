@@ -1,0 +1,43 @@
+package sspcwire
+
+import (
+	"slices"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// follows holds the states that every build of lws's client accepts after each, TIMEOUT
+// and DESTROYING excepted, which are always accepted. A QOS state after another needs a
+// client with MQTT.
+var follows = map[policy.State][]policy.State{
+	policy.StateCreating:   {policy.StateConnecting, policy.StatePoll, policy.StateServerUpgrade},
+	policy.StatePoll:       {policy.StateConnecting},
+	policy.StateConnecting: {policy.StateUnreachable, policy.StateAuthFailed, policy.StateConnecting, policy.StateConnected, policy.StateDisconnected},
+	policy.StateConnected: {policy.StateServerUpgrade, policy.StateServerTxn, policy.StateAuthFailed,
+		policy.StateQoSAckRemote, policy.StateQoSNackRemote, policy.StateQoSAckLocal, policy.StateQoSNackLocal,
+		policy.StateDisconnected, policy.StatePoll},
+	policy.StateQoSAckRemote:  {policy.StateDisconnected, policy.StateQoSAckRemote, policy.StateQoSNackRemote},
+	policy.StateQoSNackRemote: {policy.StateDisconnected, policy.StateQoSAckRemote, policy.StateQoSNackRemote},
+	policy.StateQoSAckLocal:   {policy.StateDisconnected},
+	policy.StateQoSNackLocal:  {},
+	policy.StateDisconnected:  {policy.StateConnecting, policy.StatePoll},
+	policy.StateUnreachable:   {policy.StateAllRetriesFailed, policy.StatePoll, policy.StateConnecting, policy.StateConnected},
+	policy.StateAuthFailed:    {policy.StateAllRetriesFailed, policy.StateConnecting},
+
+	policy.StateAllRetriesFailed: {policy.StateConnecting},
+	policy.StateTimeout: {policy.StateConnecting, policy.StateConnected, policy.StateQoSAckRemote,
+		policy.StateQoSNackRemote, policy.StatePoll, policy.StateDisconnected, policy.StateUnreachable},
+	policy.StateServerTxn:     {policy.StateDisconnected},
+	policy.StateServerUpgrade: {policy.StateServerTxn, policy.StateDisconnected},
+}
+
+// Accepts reports whether every client of lws accepts a CONNSTATE of next after one of
+// s. It destroys the stream at any other. User states are always accepted, and s stays
+// the state to which the following one is compared.
+func Accepts(s, next policy.State) bool {
+	if next >= policy.StateUserBase {
+		return true
+	}
+	accepted, ok := follows[s]
+	return ok && (next == policy.StateTimeout || next == policy.StateDestroying || slices.Contains(accepted, next))
+}
