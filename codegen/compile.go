@@ -23,6 +23,7 @@ func Compile(p *schema.Policy) (*policy.Policy, []schema.Diagnostic) {
 		policy:     p,
 		references: make(map[schema.Span]*schema.Reference, len(p.References)),
 		entries:    map[*schema.Definition]any{},
+		raw:        map[[2]string]bool{},
 	}
 	for _, r := range p.References {
 		c.references[r.Span] = r
@@ -35,6 +36,9 @@ func Compile(p *schema.Policy) (*policy.Policy, []schema.Diagnostic) {
 	c.fill(reflect.ValueOf(out).Elem(), plans()[reflect.TypeFor[policy.Policy]()], p.Settings)
 	for _, d := range p.Section(schema.Metrics) {
 		out.Metrics = append(out.Metrics, entry[policy.Metric](c, d))
+	}
+	for _, item := range p.RawItems() {
+		c.raw[[2]string{item.Stream, item.Item}] = true
 	}
 	streams := p.Section(schema.Streams)
 	seen := make(map[string]bool, len(streams))
@@ -52,6 +56,7 @@ type compiler struct {
 	policy      *schema.Policy
 	references  map[schema.Span]*schema.Reference
 	entries     map[*schema.Definition]any // compiled definitions, shared by their references
+	raw         map[[2]string]bool         // streamtypes and their metadata items that are Raw
 	last        []*schema.Setting          // scratch space of fill
 	diagnostics []schema.Diagnostic
 }
@@ -99,6 +104,10 @@ func (c *compiler) stream(d *schema.Definition) *policy.StreamType {
 	}
 	c.object(d)
 	c.fill(reflect.ValueOf(st).Elem(), streamPlans()[a], d.Settings)
+	for i := range st.Metadata {
+		item := &st.Metadata[i]
+		item.Raw = c.raw[[2]string{st.Name, item.Name}]
+	}
 	if st.HTTP != nil {
 		// An empty name counts as well.
 		st.HTTP.Multipart = d.Get("http_multipart_name") != nil ||

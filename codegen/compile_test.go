@@ -70,6 +70,8 @@ func TestCompile(t *testing.T) {
 		{"client certificates count from 1", `"s":[{"a":{"client_cert":254}}]`, stream(policy.StreamType{ClientCert: 255})},
 		{"metadata grows", `"s":[{"a":{"metadata":[{"x":"","y":"h:"}],"metadata":[{"z":""}]}}]`, stream(policy.StreamType{
 			Metadata: []policy.Metadata{{Name: "x"}, {Name: "y", Header: "h:"}, {Name: "z"}}})},
+		{"raw metadata", `"x-sspolicy":{"streams":{"a":{"metadata":{"x":"raw","z":"raw"}},"b":{"metadata":{"y":"raw"}}}},"s":[{"a":{"metadata":[{"x":"","y":""}]}}]`, stream(policy.StreamType{
+			Metadata: []policy.Metadata{{Name: "x", Raw: true}, {Name: "y"}}})},
 		{"the response map does not", `"s":[{"a":{"http_resp_map":[{"404":1}],"http_resp_map":[{"500":2},{"200":3}]}}]`, stream(policy.StreamType{
 			HTTP: &policy.HTTP{RespMap: []policy.StatusState{{Status: 500, State: 2}, {Status: 200, State: 3}}}})},
 		{"keys of another protocol", `"s":[{"a":{"protocol":"mqtt","http_url":"/","mqtt_topic":"t","mqtt_keep_alive":60}}]`, stream(policy.StreamType{

@@ -24,7 +24,11 @@ func (a *author) apply(f *schema.Document) {
 	view := schema.NewPolicy(f)
 	for _, m := range f.Root.Members() {
 		switch section := schema.Section(m.Key); {
-		case m.Key == "$schema" || m.Key == "x-sspolicy":
+		case m.Key == "$schema":
+		case m.Key == "x-sspolicy":
+			if streams := last(m.Value.Object, "streams"); streams != nil && len(streams.Value.Members()) > 0 {
+				a.reportf(RuleNoEffect, schema.Warning, streams.Name.Span, "the settings of streamtypes in x-sspolicy are not applied: they belong in the base policy")
+			}
 		case section.Noun() == "":
 			a.set(&target{object: a.result.Root.Object}, m, "")
 		case section == schema.Streams:

@@ -125,6 +125,7 @@ func TestFindings(t *testing.T) {
 		`{"name":"x"}`:                              `fragment:1:1: error: this is not a Secure Streams policy: it has "name", and no key of a policy, such as "s" [not-a-policy]`,
 		`{"s":[{"hello":{"retry":null}}]}`:          `fragment:1:17: warning: the base has no "retry" to remove [overlay-no-effect]`,
 		`{"s":[{"x":null}],"retry":[{"x":null}]}`:   `fragment:1:8: warning: the base policy has no streamtype "x" to remove [overlay-no-effect]; fragment:1:29: warning: the base policy has no backoff scheme "x" to remove [overlay-no-effect]`,
+		`{"x-sspolicy":{"streams":{"hello":{}}}}`:   `fragment:1:16: warning: the settings of streamtypes in x-sspolicy are not applied: they belong in the base policy [overlay-no-effect]`,
 		`{"s":[{"hello":{"http_resp_map":[]}}]}`:    `fragment:1:33: warning: an empty list changes nothing: entries are replaced by name, and "http_resp_map": null removes the list [overlay-no-effect]`,
 		`{"retry":[{"q":{}}]}`:                      `fragment:1:12: info: lws's own overlay would leave the streamtypes of the base without this backoff scheme [overlay-beyond-lws]`,
 		`{"s":[{"hello":{"protocol":"raw"}}]}`:      `fragment:1:17: info: the new protocol of streamtype "hello" drops http_url of the base, which raw does not use [overlay-dropped-settings]`,

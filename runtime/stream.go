@@ -590,7 +590,7 @@ func (s *Stream) resolveLocked() {
 	if l.cause == nil {
 		l.target, l.cause = s.t.endpoint.Resolve(s.meta.own())
 	}
-	l.url = s.t.url.ExpandURL(s.meta.own())
+	l.url = s.t.url.Expand(s.meta.own())
 	if s.t.stream.Perf && l.cause == nil {
 		l.perf = new(perf)
 	}

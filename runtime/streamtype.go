@@ -263,23 +263,15 @@ func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err err
 	if st.HTTP != nil {
 		url = st.HTTP.URL
 	}
-	if t.url, err = policy.ParseTemplate(url, st.Metadata); err != nil {
+	if t.url, err = policy.ParseURL(url, st.Metadata, t.uses); err != nil {
 		return fmt.Errorf("http_url: %w", err)
-	}
-	t.url.Mark(t.uses, policy.UseURL)
-	if !t.url.Whole() {
-		t.url.Mark(t.uses, policy.UsePart)
 	}
 	if m := st.MQTT; m != nil {
 		for _, k := range [][2]string{
 			{"mqtt_topic", m.Topic}, {"mqtt_subscribe", m.Subscribe}, {"mqtt_will_topic", m.WillTopic}, {"mqtt_birth_topic", m.BirthTopic},
 		} {
-			topic, err := policy.ParseTemplate(k[1], st.Metadata)
-			if err != nil {
+			if _, err := policy.ParseTopic(k[1], st.Metadata, t.uses); err != nil {
 				return fmt.Errorf("%s: %w", k[0], err)
-			}
-			if !topic.Whole() {
-				topic.Mark(t.uses, policy.UseLevel)
 			}
 		}
 	}

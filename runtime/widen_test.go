@@ -39,6 +39,14 @@ func TestMetadataCannotWiden(t *testing.T) {
 			t.Errorf("%s: a good value: %v", key, err)
 		}
 	}
+	endpoint := func(st *policy.StreamType, text string) {
+		st.Protocol, st.MQTT, st.HTTP, st.Endpoint = policy.ProtocolH1, nil, &policy.HTTP{}, text
+	}
+	for _, value := range []string{"..", "a/../b"} {
+		if err := set(endpoint, "http://h/${id}", value); !errors.Is(err, runtime.ErrMetadataValue) {
+			t.Errorf("%q in the path of an endpoint: %v", value, err)
+		}
+	}
 	url := func(st *policy.StreamType, text string) {
 		st.Protocol, st.MQTT, st.HTTP = policy.ProtocolH1, nil, &policy.HTTP{URL: text}
 	}

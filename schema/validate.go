@@ -352,7 +352,10 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 	case k != nil && k.Name == "http_resp_map":
 		v.report(RuleBadValue, Error, m.Name.Span, "%s is not an HTTP status: these are 100 to 599", QuoteName(m.Key))
 		return
-	case k != nil && k.Name == "x-sspolicy":
+	case in == own:
+		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no setting %s of a streamtype: it has \"metadata\"", QuoteName(m.Key))
+		return
+	case k != nil && k.Name == string(own):
 		v.report(RuleUnknownKey, Error, m.Name.Span, "x-sspolicy has no %s: it holds \"streams\" and \"base\"", QuoteName(m.Key))
 		return
 	case in == TrustStores && m.Value.Kind == ArrayKind && !v.has("name"):
@@ -446,7 +449,7 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 			d.Fixes = []Fix{{Message: "write 65535, which is for ever", Edits: []Edit{{val.Span, "65535"}}}}
 		}
 	case "enum":
-		v.badEnum(k, name, val)
+		v.badEnum(s, k, name, val)
 	case "pattern":
 		v.report(RuleBadValue, Error, val.Span, "%s must be host:port or user:password@host:port", name)
 	case "minLength":
@@ -540,7 +543,11 @@ func article(typ string) string {
 	return "a " + typ
 }
 
-func (v *validator) badEnum(k *Key, name string, val *Value) {
+func (v *validator) badEnum(s *jsonschema.Schema, k *Key, name string, val *Value) {
+	if k == nil {
+		v.report(RuleBadValue, Error, val.Span, "unknown value %s: want %v", QuoteName(val.Text()), s.Enum[0])
+		return
+	}
 	d := v.report(RuleBadValue, Error, val.Span, "unknown %s %s: want one of %s", name, QuoteName(val.Text()), strings.Join(k.Enum, ", "))
 	use := k.Meant(val.Text())
 	if use == nil {

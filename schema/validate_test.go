@@ -18,6 +18,7 @@ func FuzzValidate(f *testing.F) {
 		`{"s":[{"a":{"http_resp_map":[{"404":1404},{"1":2}],"metadata":[{"a":"b"},{"":"c"}],"plugins":[]}}]}`,
 		`{"s":[{"a":{"port":443.0,"tls":1,"protocol":"h1get","mqtt_qos":3,"timeout_ms":1e3}}],"metrics":[{}],"auth":[{"name":"n","blob":4}]}`,
 		`{"x-sspolicy":{"streams":{"a":{"b":[1]}},"other":1},"$schema":"x"}`,
+		`{"x-sspolicy":{"streams":{"a":{"metadata":{"b":"raw","c":"cooked","d":1}},"b":1}}}`,
 		`{"s":{"a":1},"retry":[1,[],{"a":[]}]}`,
 		`{"s":[{"a":{"port":1e9999999}},{"a":{"port":-1e999999999}},{"a":{"port":1e-2147483648}},{"a":{"port":`+strings.Repeat("9", 100)+`}}]}`,
 	) {

@@ -116,6 +116,7 @@ var all = sorted(
 	prefixMatch,
 	privateKeyRule,
 	proxiedName,
+	rawMetadata,
 	repeatedCert,
 	rideshareLoop,
 	rideshareMismatch,

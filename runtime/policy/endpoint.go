@@ -71,20 +71,24 @@ func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
 		text.Mark(uses, UsePath)
 		return e, nil
 	}
-	return e, text.markAuthority(uses)
+	return e, text.markAuthority(st.Metadata, uses)
 }
 
 // markAuthority marks the items of an endpoint that is a name or a URL: an item is
-// part of the authority up to its end, and of the path after it.
-func (t *Template) markAuthority(uses []Use) error {
+// part of the authority up to its end, and of the path or query after it.
+func (t *Template) markAuthority(items []Metadata, uses []Use) error {
 	use := UseName
 	for _, p := range t.parts {
 		if p.item < 0 && strings.Contains(p.text, ":") {
 			use = UseHost
 		}
 	}
-	for i, p := range t.parts {
-		if p.item >= 0 {
+	for i := range t.parts {
+		p := &t.parts[i]
+		if p.item >= 0 && use == UseURL {
+			p.markURL(items, uses, true)
+			continue
+		} else if p.item >= 0 {
 			uses[p.item] |= use
 			continue
 		}

@@ -154,6 +154,10 @@ type MQTT struct {
 type Metadata struct {
 	Name   string
 	Header string // the header that carries the value; "" means that only ${Name} uses it
+
+	// Raw inserts values into topics and URLs as they are. A value may then add
+	// wildcards, levels, path elements and parameters.
+	Raw bool
 }
 
 // A StatusState maps an HTTP status to the state that reports it, at least

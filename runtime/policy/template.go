@@ -22,8 +22,9 @@ type Template struct {
 
 // A templatePart is literal text, or the value of one item.
 type templatePart struct {
-	text string
-	item int // index into the streamtype's metadata; -1 for literal text
+	text   string
+	item   int  // index into the streamtype's metadata; -1 for literal text
+	encode bool // percent-encode the value
 }
 
 // ParseTemplate parses a text whose names are those of items. The error wraps
@@ -47,14 +48,56 @@ func ParseTemplate(text string, items []Metadata) (*Template, error) {
 			return nil, fmt.Errorf("%w: %q: the streamtype declares no metadata %q", ErrUnknownMetadata, text, name)
 		}
 		t.addLiteral(literal)
-		t.parts = append(t.parts, templatePart{"", item})
+		t.parts = append(t.parts, templatePart{item: item})
 		rest = after
 	}
 }
 
+// ParseURL parses the path and query of a URL, and adds the uses of its items to uses,
+// which has an element for each item. Expand percent-encodes the values (RFC 3986 section
+// 2.1), so that none adds a parameter, a query or a fragment, unless the text is Whole or
+// the item is Raw.
+func ParseURL(text string, items []Metadata, uses []Use) (*Template, error) {
+	t, err := ParseTemplate(text, items)
+	if err != nil {
+		return nil, err
+	}
+	for i := range t.parts {
+		t.parts[i].markURL(items, uses, !t.Whole())
+	}
+	return t, nil
+}
+
+// markURL makes the part one of a path or query. inside is false for the whole URL.
+func (p *templatePart) markURL(items []Metadata, uses []Use, inside bool) {
+	if p.item < 0 {
+		return
+	}
+	uses[p.item] |= UseURL
+	if inside && !items[p.item].Raw {
+		uses[p.item] |= UsePart
+		p.encode = true
+	}
+}
+
+// ParseTopic parses an MQTT topic or filter, and adds the uses of its items to uses, which
+// has an element for each item.
+func ParseTopic(text string, items []Metadata, uses []Use) (*Template, error) {
+	t, err := ParseTemplate(text, items)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range t.parts {
+		if p.item >= 0 && !t.Whole() && !items[p.item].Raw {
+			uses[p.item] |= UseLevel
+		}
+	}
+	return t, nil
+}
+
 func (t *Template) addLiteral(text string) {
 	if text != "" {
-		t.parts = append(t.parts, templatePart{text, -1})
+		t.parts = append(t.parts, templatePart{text: text, item: -1})
 		t.length += len(text)
 	}
 }
@@ -91,14 +134,7 @@ func (t *Template) Mark(uses []Use, u Use) {
 
 // Expand returns the text with values inserted, which are in the order of the items. A
 // missing value is empty.
-func (t *Template) Expand(values []Value) string { return t.expand(values, false) }
-
-// ExpandURL is Expand for the path and query of a URL: values are percent-encoded (RFC
-// 3986 section 2.1), so that none adds a parameter, a query or a fragment, unless the text
-// is Whole.
-func (t *Template) ExpandURL(values []Value) string { return t.expand(values, !t.Whole()) }
-
-func (t *Template) expand(values []Value, encode bool) string {
+func (t *Template) Expand(values []Value) string {
 	if t.Static() {
 		return t.text
 	}
@@ -113,7 +149,7 @@ func (t *Template) expand(values []Value, encode bool) string {
 	for _, p := range t.parts {
 		if p.item < 0 {
 			b.WriteString(p.text)
-		} else if p.item < len(values) && encode {
+		} else if p.item < len(values) && p.encode {
 			encodePart(&b, values[p.item].Text)
 		} else if p.item < len(values) {
 			b.WriteString(values[p.item].Text)

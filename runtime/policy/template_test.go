@@ -53,6 +53,42 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
+// TestRaw checks that the value of a raw item goes into a URL or topic as it is.
+func TestRaw(t *testing.T) {
+	items := []Metadata{{Name: "a"}, {Name: "r", Raw: true}}
+	const wide = "x/../#?&+"
+	values := []Value{{"?", true}, {wide, true}}
+	uses := make([]Use, 2)
+	url, err := ParseURL("v1/${a}/${r}", items, uses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := url.Expand(values); got != "v1/%3F/"+wide {
+		t.Errorf("the URL is %q", got)
+	}
+	if _, err := ParseTopic("t/${a}/${r}", items, uses); err != nil {
+		t.Fatal(err)
+	}
+	e, err := NewEndpoint(&StreamType{Endpoint: "http://h/${a}/${r}", Metadata: items}, uses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if target, err := e.Resolve(values); err != nil || target.Path != "/%3F/x/../" { // '#' begins a fragment
+		t.Errorf("the endpoint is %+v (%v)", target, err)
+	}
+	if uses[0] != UseURL|UsePart|UseLevel || uses[1] != UseURL {
+		t.Errorf("the uses are %b", uses)
+	}
+	if err := uses[1].Check(wide); err != nil {
+		t.Error(err)
+	}
+	for _, parse := range []func(string, []Metadata, []Use) (*Template, error){ParseURL, ParseTopic} {
+		if _, err := parse("${nobody}", items, uses); !errors.Is(err, ErrUnknownMetadata) {
+			t.Error(err)
+		}
+	}
+}
+
 // FuzzTemplate compares the expansion with one that is a single loop.
 func FuzzTemplate(f *testing.F) {
 	for _, s := range []string{"", "x${a}y", "$${a}$", "${", "${a}${b}", "${unset}}", "${nobody}"} {
