@@ -6,7 +6,8 @@ FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
 CHAOS ?= 10m
-PACKAGES := curl git openssl gcc g++ clang cmake libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server
+PREFIX ?= /usr/local
+PACKAGES := curl git openssl gcc g++ clang cmake meson libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server
 # Optional and test-only dependencies are in modules of their own.
 MODULES := . internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -16,6 +17,7 @@ help:
 	@echo 'make demo      run one policy all the way: validate, lint, overlay, compile, run'
 	@echo 'make test      run all checks and tests; installs what they need (Debian, as root)'
 	@echo 'make build     build bin/sspolicy'
+	@echo 'make install   install the program and the CMake package below PREFIX=$(PREFIX)'
 	@echo 'make lint      run gofmt, go vet, staticcheck'
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
@@ -32,6 +34,12 @@ demo:
 build:
 	$(GO) build -o bin/sspolicy ./cmd/sspolicy
 
+.PHONY: install
+install: build
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/cmake/sspolicy'
+	install bin/sspolicy '$(DESTDIR)$(PREFIX)/bin'
+	install -m 644 cmake/*.cmake '$(DESTDIR)$(PREFIX)/share/cmake/sspolicy'
+
 .PHONY: test
 test: need lint
 	@set -e; for m in $(MODULES); do $(GO) test -C $$m -race ./...; done
@@ -45,7 +53,7 @@ need:
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
-	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake nginx haproxy mosquitto mosquitto_pub redis-server rabbitmq-server; do command -v $$p >/dev/null || exit 1; done); then \
+	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake meson ninja nginx haproxy mosquitto mosquitto_pub redis-server rabbitmq-server; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 			echo 'make: the tests need programs that are missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \

@@ -37,7 +37,7 @@ func C(w io.Writer, p *policy.Policy, o COptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, c.comment()+c.needs()+c.body.String()+"\n"+c.macroDefinitions())
+	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()))
 	return err
 }
 
@@ -51,15 +51,28 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	if err != nil {
 		return err
 	}
-	macro := guard(c.o.Prefix, "POLICY_H")
-	_, err = fmt.Fprintf(header, "%s\n#ifndef %s\n#define %[2]s\n%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n"+
-		"\nextern const lws_ss_policy_t %s[%d];\n\n%s\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n",
-		c.comment(), macro, c.needs(), c.streams, len(p.StreamTypes), c.macroDefinitions())
+	_, err = io.WriteString(header, c.comment()+c.guard("POLICY_H", fmt.Sprintf(
+		"%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\nextern const lws_ss_policy_t %s[%d];\n\n%s\n#ifdef __cplusplus\n}\n#endif\n",
+		c.needs(), c.streams, len(p.StreamTypes), c.macroDefinitions())))
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(source, "%s\n#include \"%s\"\n%s", c.comment(), include, c.body.String())
 	return err
+}
+
+// guard returns a text with an include guard. The macro has the start of the hash as
+// its value, so that two policies with one prefix break the build, instead of the
+// second being skipped.
+func (c *cFile) guard(end, text string) string {
+	value := "0x0"
+	if len(c.o.SHA256) >= 8 {
+		value = "0x" + c.o.SHA256[:8]
+	}
+	macro := guard(c.o.Prefix, end)
+	return "\n#if !defined(" + macro + ")\n#define " + macro + " " + value + "\n" + text +
+		"\n#elif " + macro + " != " + value + "\n#error \"another policy has the prefix " + c.o.Prefix +
+		" too: compile one of them with another --prefix\"\n#endif\n"
 }
 
 // guard returns the macro of an include guard.

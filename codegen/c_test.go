@@ -30,6 +30,12 @@ var compilers = [][]string{
 	{"clang++", "-std=c++20", "-x", "c++"},
 }
 
+// windowsCompilers compile for Windows.
+var windowsCompilers = [][]string{
+	{"clang", "--target=x86_64-pc-windows-msvc", "-ffreestanding", "-std=c99"},
+	{"clang++", "--target=x86_64-pc-windows-msvc", "-ffreestanding", "-std=c++20", "-x", "c++"},
+}
+
 // A cTest is a folder with stand-in headers of each target, and sources with tables.
 type cTest struct {
 	dir     string
@@ -65,6 +71,7 @@ func (c *cTest) add(t *testing.T, target Target, tables string) {
 	t.Helper()
 	n := len(c.sources[target])
 	name := fmt.Sprintf("%v/t%d.h", target, n)
+	tables = strings.ReplaceAll(tables, "SS_POLICY_H", fmt.Sprintf("T%d_POLICY_H", n))
 	c.sources[target] = append(c.sources[target], c.write(t, name, prefix.ReplaceAllString(tables, fmt.Sprintf("t%d_", n))+
 		fmt.Sprintf("\nconst lws_ss_policy_t *entry%d(void);\nconst lws_ss_policy_t *entry%[1]d(void)\n{\n\treturn &t%[1]d_static_policy_entry;\n}\n", n)))
 }
@@ -111,7 +118,7 @@ func runOutput(name string, args ...string) (string, error) {
 // compile compiles all tables, those of a target in one go.
 func (c *cTest) compile(t *testing.T) {
 	t.Helper()
-	for _, cc := range compilers {
+	for _, cc := range slices.Concat(compilers, windowsCompilers) {
 		for target := range c.sources {
 			compileC(t, cc, "-fsyntax-only", "-I", filepath.Join(c.dir, target.String()), c.all(t, target))
 		}

@@ -2,10 +2,12 @@ package codegen
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -124,7 +126,7 @@ int main(void)
 	return 0;
 }
 `
-	single := c.write(t, "5.0/single.c", "#include \"single-a.h\"\n#include \"single-b.h\"\n"+program)
+	single := c.write(t, "5.0/single.c", "#include \"single-a.h\"\n#include \"single-b.h\"\n#include \"single-a.h\"\n"+program)
 	split := c.write(t, "5.0/split.c", "#include \"a.h\"\n#include \"b.h\"\n#include \"a.h\"\n"+program)
 	out := filepath.Join(dir, "program")
 	for _, cc := range compilers {
@@ -147,6 +149,28 @@ int main(void)
 		t.Fatal(err)
 	}
 	compileC(t, []string{"g++", "-std=c++20"}, append([]string{"-I", dir, "-o", out, cpp}, objects...)...)
+}
+
+// TestCGuard checks that a second policy with the same prefix breaks the build.
+func TestCGuard(t *testing.T) {
+	c := newCTest(t)
+	for i, name := range []string{"one", "two"} {
+		p, _ := compileText(`{"s":[{"` + name + `":{"protocol":"h1"}}]}`)
+		var single, header, source strings.Builder
+		o := COptions{SHA256: strings.Repeat(strconv.Itoa(i), 64)}
+		if err := errors.Join(C(&single, p, o), CWithHeader(&header, &source, "x.h", p, o)); err != nil {
+			t.Fatal(err)
+		}
+		c.write(t, "5.0/single-"+name+".h", single.String())
+		c.write(t, "5.0/header-"+name+".h", header.String())
+	}
+	for _, form := range []string{"single", "header"} {
+		source := c.write(t, "5.0/guard.c", fmt.Sprintf("#include \"%s-one.h\"\n#include \"%[1]s-two.h\"\n", form))
+		out, err := runOutput("gcc", "-fsyntax-only", "-I", filepath.Join(c.dir, "5.0"), source)
+		if err == nil || !strings.Contains(out, "another policy has the prefix _ss_") {
+			t.Errorf("%s: error %v\n%s", form, err, out)
+		}
+	}
 }
 
 func TestCSymbols(t *testing.T) {

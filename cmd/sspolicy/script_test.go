@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 //	events FILE WANT                checks the events of sspolicy run --json
 //	nofile FILE...                  checks that files, and pieces of them, do not exist
 //	make WHAT FILE                  creates a file that is too large, not text, or new each time
+//	snippet PAGE LANGUAGE FILE      copies the first block in LANGUAGE from a page in docs to the end of FILE
 //
 // In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@ for
 // the certificate of its CA, and @OTHER_CA@ for that of another CA, both as in a
@@ -68,7 +69,7 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile, "interrupt": interrupt,
+			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile, "interrupt": interrupt, "snippet": snippet,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CHECKOUT", checkout)
@@ -394,4 +395,22 @@ func makeFile(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("unknown file %s", args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o666))
+}
+
+func snippet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: snippet page language file")
+	}
+	page := ts.ReadFile(filepath.Join(ts.Getenv("CHECKOUT"), "docs", args[0]))
+	_, block, found := strings.Cut(page, "```"+args[1]+"\n")
+	block, _, closed := strings.Cut(block, "```\n")
+	if !found || !closed {
+		ts.Fatalf("docs/%s has no block in %s", args[0], args[1])
+	}
+	file := ts.MkAbs(args[2])
+	before, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		ts.Check(err)
+	}
+	ts.Check(os.WriteFile(file, append(before, block...), 0o666))
 }
