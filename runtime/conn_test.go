@@ -597,3 +597,63 @@ func TestConnWriteKept(t *testing.T) {
 		conn.Close()
 	})
 }
+
+// TestCloseInterrupted checks that Close reports a message that the transport may not have
+// sent when the context was closed or its policy was changed.
+func TestCloseInterrupted(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(*runtime.Context) error
+		want error
+	}{
+		{"policy", func(c *runtime.Context) error { return c.SetPolicy(&policy.Policy{}) }, runtime.ErrPolicyChanged},
+		{"context", (*runtime.Context).Close, runtime.ErrClosed},
+	} {
+		for _, asksAgain := range []bool{false, true} { // for payload, after it has sent what it had
+			for _, closing := range []bool{false, true} { // Close waits when the end comes
+				t.Run(fmt.Sprint(test.name, asksAgain, closing), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						c := newMessages(t, policy.StreamType{}, func(ctx context.Context, l transport.Link) error {
+							if err := l.Connected(); err != nil {
+								return err
+							}
+							buf := make([]byte, 8)
+							for n := 0; n == 0; n, _, _ = tx(l, buf) {
+								<-l.Ready()
+							}
+							if asksAgain {
+								tx(l, buf)
+							}
+							return hang(ctx, l)
+						})
+						conn, err := c.Open(t.Context(), "s")
+						if err != nil {
+							t.Fatal(err)
+						}
+						if _, err := io.WriteString(conn, "text"); err != nil {
+							t.Fatal(err)
+						}
+						closed := make(chan error, 1)
+						shut := func() { closed <- conn.Close() }
+						if closing {
+							go shut()
+						}
+						synctest.Wait()
+						if err := test.end(c); err != nil {
+							t.Fatal(err)
+						}
+						synctest.Wait()
+						if !closing {
+							shut()
+						}
+						err = <-closed
+						missing, ok := errors.AsType[*runtime.UnacknowledgedError](err)
+						if asksAgain && err != nil || !asksAgain && (!ok || missing.Missing != 1 || !errors.Is(err, test.want)) {
+							t.Error(err)
+						}
+					})
+				})
+			}
+		}
+	}
+}

@@ -128,6 +128,9 @@ func (x *exchange) finishLocked(err error) {
 		return
 	}
 	x.over, x.err = true, err
+	if o := &x.out; !o.counts && o.settled < o.passed && !x.st.IsHTTP() && (errors.Is(err, ErrClosed) || errors.Is(err, ErrPolicyChanged)) {
+		o.miss(1, err) // the transport may have been interrupted while it sent
+	}
 	x.out.lose(err)
 	if x.stop != nil {
 		x.stop()

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -69,7 +70,8 @@ func (r *receipts) take() error {
 // Over mqtt the peer acknowledges each message with QoS 1 and 2. Over HTTP, after
 // CloseWrite, the headers of the response are the acknowledgement. Everything else
 // counts as acknowledged when the network stack of the system has taken it: it may
-// be lost after that, and the loss of an earlier connection is not reported.
+// be lost after that, and the loss of an earlier connection is not reported. If the
+// context is closed or its policy changes before that is known, a message is missing.
 //
 // When ctx is done, the error counts the messages that are still unacknowledged, and
 // the next Flush waits for them again.
@@ -109,7 +111,7 @@ func (x *exchange) flushLocked(ctx context.Context) error {
 	case x.st.IsHTTP() && x.connected:
 		return nil
 	case x.over:
-		return x.err
+		return cmp.Or(o.take(), x.err)
 	case o.losses != losses:
 		return &UnacknowledgedError{Missing: 1, Err: x.s.Err()}
 	case !settled:

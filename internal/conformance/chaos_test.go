@@ -248,9 +248,6 @@ func (x *chaos) send(name string) {
 	closed := conn.Close()
 	if !flushed {
 		err = closed
-		if !strings.HasPrefix(name, "mqtt") && err == nil && c != x.c.Load() {
-			err = runtime.ErrClosed // only Flush tells what became of it
-		}
 	}
 	n := 0
 	if missing, ok := errors.AsType[*runtime.UnacknowledgedError](err); ok && strings.HasPrefix(name, "mqtt") {
