@@ -454,6 +454,10 @@ func (p placeholders) ClientCertificate(context.Context, int) (*tls.Certificate,
 	return p.ca.Client(2), nil
 }
 
+func (placeholders) ServerCertificate(context.Context, string) (*tls.Certificate, error) {
+	return nil, transport.ErrNoCredentials
+}
+
 // noCookies is a jar that stays empty.
 type noCookies struct{}
 

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"iter"
@@ -33,6 +34,27 @@ func WithLimits(l Limits) StreamOption {
 // the policy. The stream closes it.
 func WithListener(l net.Listener) StreamOption {
 	return listenOption(func(s *listenSettings) { s.Socket = l })
+}
+
+// A PeerVerify selects how the certificates of the peer are verified.
+type PeerVerify = transport.PeerVerify
+
+// How the certificates of the peer are verified; see package transport.
+const (
+	VerifyAuto = transport.VerifyAuto
+	VerifyNone = transport.VerifyNone
+	QueryPeer  = transport.QueryPeer
+	VerifyPeer = transport.VerifyPeer
+)
+
+// WithClientCertificates makes a listener over TLS request the certificates of its
+// clients. Without it none are requested, except over raw, where the Config of package
+// raw decides. roots are the authorities that are trusted; nil means those of the
+// operating system. A client without a valid certificate fails in the handshake under
+// VerifyPeer. Under QueryPeer, and VerifyAuto which is the same, it is accepted, and
+// Peer.VerifyError says why it is not valid. Browsers ask their users for a certificate.
+func WithClientCertificates(v PeerVerify, roots *x509.CertPool) StreamOption {
+	return listenOption(func(s *listenSettings) { s.Verify = &transport.ClientVerify{Mode: v, Roots: roots} })
 }
 
 // A listenOption sets something of a listener.

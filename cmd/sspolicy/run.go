@@ -33,8 +33,8 @@ type runCmd struct {
 	Data           *string           `placeholder:"TEXT" help:"The payload to send; @FILE for the content of a file, @- for standard input. The default is standard input if the streamtype is HTTP and sends a body."`
 	Part           map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"The payload of streamtype NAME, which shares the request (rideshare). May be repeated."`
 	Count          int               `placeholder:"N" help:"End when N messages have been received; over raw, N pieces. Over HTTP the request is repeated until then. A server ends after N answers."`
-	Credential     map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, aws_key_id.0, client_cert.0, client_key.0 and so on. May be repeated."`
-	Credentials    string            `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, client_key.0 and so on."`
+	Credential     map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, client_cert.0, client_key.0, server_cert.STREAM, server_key.STREAM and so on. May be repeated."`
+	Credentials    string            `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, server_cert.STREAM and so on."`
 	Cookies        string            `placeholder:"FILE" help:"Keep cookies in this file (for streamtypes with http_cookies)."`
 	Overlay        []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
 	Timeout        *time.Duration    `placeholder:"10s" help:"The limit for the whole run (10s; none for a server or a nailed_up stream)."`

@@ -95,7 +95,7 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 	texts := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
 		if !credentials.IsName(name) {
-			return nil, unknown("unknown credential", name, append(blobNames(), "client_cert.0", "client_key.0"))
+			return nil, unknown("unknown credential", name, append(blobNames(), "client_cert.0", "client_key.0", "server_cert.STREAM", "server_key.STREAM"))
 		}
 		text, err := c.text(p, "--credential", c.Credential[name])
 		if err != nil {

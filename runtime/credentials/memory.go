@@ -14,6 +14,7 @@ import (
 type Funcs struct {
 	BlobFunc              func(ctx context.Context, b policy.Blob, index int) (string, error)
 	ClientCertificateFunc func(ctx context.Context, index int) (*tls.Certificate, error)
+	ServerCertificateFunc func(ctx context.Context, streamtype string) (*tls.Certificate, error)
 }
 
 // Blob returns the result of BlobFunc, or ErrNoCredentials if it is nil.
@@ -33,12 +34,22 @@ func (f Funcs) ClientCertificate(ctx context.Context, index int) (*tls.Certifica
 	return f.ClientCertificateFunc(ctx, index)
 }
 
+// ServerCertificate returns the result of ServerCertificateFunc, or ErrNoCredentials
+// if it is nil.
+func (f Funcs) ServerCertificate(ctx context.Context, streamtype string) (*tls.Certificate, error) {
+	if f.ServerCertificateFunc == nil {
+		return nil, transport.ErrNoCredentials
+	}
+	return f.ServerCertificateFunc(ctx, streamtype)
+}
+
 // Memory is a source that holds credentials in memory. The zero value is empty. A
 // Memory must not be copied after first use.
 type Memory struct {
-	mu    sync.Mutex
-	blobs map[blobKey]*string // pointers, so that fmt prints no secret
-	certs map[int]hiddenCert
+	mu      sync.Mutex
+	blobs   map[blobKey]*string // pointers, so that fmt prints no secret
+	certs   map[int]hiddenCert
+	servers map[string]hiddenCert // by streamtype
 }
 
 // A hiddenCert returns a certificate. It is a function because fmt follows pointers,
@@ -92,6 +103,28 @@ func (m *Memory) ClientCertificate(_ context.Context, index int) (*tls.Certifica
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if cert := m.certs[index]; cert != nil && cert() != nil {
+		return cert(), nil
+	}
+	return nil, transport.ErrNoCredentials
+}
+
+// SetServerCertificate sets the certificate of a server streamtype for later
+// handshakes; nil removes it. cert must not be modified afterwards.
+func (m *Memory) SetServerCertificate(streamtype string, cert *tls.Certificate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.servers == nil {
+		m.servers = make(map[string]hiddenCert)
+	}
+	m.servers[streamtype] = hide(cert)
+}
+
+// ServerCertificate returns the certificate of SetServerCertificate, or
+// ErrNoCredentials.
+func (m *Memory) ServerCertificate(_ context.Context, streamtype string) (*tls.Certificate, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if cert := m.servers[streamtype]; cert != nil && cert() != nil {
 		return cert(), nil
 	}
 	return nil, transport.ErrNoCredentials

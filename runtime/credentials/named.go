@@ -10,8 +10,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Named is a source of texts by their names: those of the files of Files, such as auth.0,
-// client_cert.0 and client_key.0. A Named must not be copied after first use.
+// Named is a source of texts by their names, those of the files of Files, such as auth.0
+// or client_cert.0. A Named must not be copied after first use.
 type Named struct {
 	// Lookup returns the text of a name, without a line break at its end, or "". It
 	// must be safe for concurrent use.
@@ -25,9 +25,13 @@ func IsName(name string) bool {
 	if _, _, ok := policy.ParseBlob(name); ok {
 		return true
 	}
-	half, digits, _ := strings.Cut(name, ".")
-	index, err := strconv.Atoi(digits)
-	return err == nil && (half == certHalf || half == keyHalf) && name == certName(half, index)
+	half, rest, _ := strings.Cut(name, ".")
+	if half == serverCert || half == serverKey {
+		return serverPair(rest) != (pair{})
+	}
+	index, err := strconv.Atoi(rest)
+	p := clientPair(index)
+	return err == nil && (name == p.cert || name == p.key)
 }
 
 // Blob returns the text of Lookup, or ErrNoCredentials.
@@ -38,7 +42,12 @@ func (n *Named) Blob(_ context.Context, b policy.Blob, index int) (string, error
 
 // ClientCertificate returns the certificate of two texts of Lookup, or ErrNoCredentials.
 func (n *Named) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
-	return n.certs.get(index, n.get)
+	return n.certs.get(clientPair(index), n.get)
+}
+
+// ServerCertificate returns the certificate of two texts of Lookup, or ErrNoCredentials.
+func (n *Named) ServerCertificate(_ context.Context, streamtype string) (*tls.Certificate, error) {
+	return n.certs.get(serverPair(streamtype), n.get)
 }
 
 func (n *Named) get(name string) ([]byte, error) {

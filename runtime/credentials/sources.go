@@ -29,17 +29,34 @@ import (
 // in 8 bits.
 const maxClientCert = 254
 
-// certName returns the name of one half of a client certificate in Env and Files, or
-// "" if there is no such index.
-func certName(half string, index int) string {
+// A pair has the names of a certificate and its private key in Env and Files. The zero
+// pair names nothing.
+type pair struct{ cert, key string }
+
+// The names of pairs, before the dot.
+const (
+	clientCert, clientKey = "client_cert", "client_key"
+	serverCert, serverKey = "server_cert", "server_key"
+)
+
+// clientPair returns the names of a client certificate, or the zero pair if there is
+// no such index.
+func clientPair(index int) pair {
 	if index < 0 || index > maxClientCert {
-		return ""
+		return pair{}
 	}
-	return half + "." + strconv.Itoa(index)
+	suffix := "." + strconv.Itoa(index)
+	return pair{clientCert + suffix, clientKey + suffix}
 }
 
-// The halves of a client certificate.
-const certHalf, keyHalf = "client_cert", "client_key"
+// serverPair returns the names of the certificate of a server streamtype, or the zero
+// pair if its name cannot be part of the name of a file.
+func serverPair(streamtype string) pair {
+	if streamtype == "" || strings.ContainsAny(streamtype, "/\\:\x00") {
+		return pair{}
+	}
+	return pair{serverCert + "." + streamtype, serverKey + "." + streamtype}
+}
 
 // Chain is a source that consists of several. The first one that does not return
 // ErrNoCredentials decides: an error of a source ends the search, because later
@@ -49,23 +66,32 @@ type Chain []transport.Credentials
 // Blob returns the text of the first source that has one, the error of a source before
 // it, or ErrNoCredentials.
 func (c Chain) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
-	for _, source := range c {
-		if text, err := source.Blob(ctx, b, index); err == nil && text != "" || err != nil && !errors.Is(err, transport.ErrNoCredentials) {
-			return text, err
-		}
-	}
-	return "", transport.ErrNoCredentials
+	return first(c, func(source transport.Credentials) (string, error) { return source.Blob(ctx, b, index) })
 }
 
 // ClientCertificate returns the certificate of the first source that has one, the error
 // of a source before it, or ErrNoCredentials.
 func (c Chain) ClientCertificate(ctx context.Context, index int) (*tls.Certificate, error) {
+	return first(c, func(source transport.Credentials) (*tls.Certificate, error) {
+		return source.ClientCertificate(ctx, index)
+	})
+}
+
+// ServerCertificate is ClientCertificate for the certificate of a server streamtype.
+func (c Chain) ServerCertificate(ctx context.Context, streamtype string) (*tls.Certificate, error) {
+	return first(c, func(source transport.Credentials) (*tls.Certificate, error) {
+		return source.ServerCertificate(ctx, streamtype)
+	})
+}
+
+// first returns what the first source has.
+func first[T comparable](c Chain, get func(transport.Credentials) (T, error)) (none T, _ error) {
 	for _, source := range c {
-		if cert, err := source.ClientCertificate(ctx, index); err == nil && cert != nil || err != nil && !errors.Is(err, transport.ErrNoCredentials) {
-			return cert, err
+		if v, err := get(source); err == nil && v != none || err != nil && !errors.Is(err, transport.ErrNoCredentials) {
+			return v, err
 		}
 	}
-	return nil, transport.ErrNoCredentials
+	return none, transport.ErrNoCredentials
 }
 
 // HexAuth is a source that returns the credentials of another one, except that auth
@@ -95,10 +121,12 @@ func BasicAuth(user, password string) (string, error) {
 
 // Env is a source that reads environment variables, each time that a credential is
 // requested. The name of a variable is Prefix and the name of the text
-// ([policy.Blob.Name]) in capitals, with "_" for ".": with the prefix "SSPOLICY_" the
-// first auth token is SSPOLICY_AUTH_0. A client certificate and its chain are in
-// SSPOLICY_CLIENT_CERT_0, and its private key in SSPOLICY_CLIENT_KEY_0, both in PEM.
-// An empty variable counts as missing. An Env must not be copied after first use.
+// ([policy.Blob.Name]) in capitals, with "_" for everything that is not a letter or digit:
+// with the prefix "SSPOLICY_" the first auth token is SSPOLICY_AUTH_0. A client certificate
+// and its chain are in SSPOLICY_CLIENT_CERT_0, and its private key in
+// SSPOLICY_CLIENT_KEY_0, both in PEM; those of the server streamtype "web" are in
+// SSPOLICY_SERVER_CERT_WEB and SSPOLICY_SERVER_KEY_WEB. An empty variable counts as
+// missing. An Env must not be copied after first use.
 type Env struct {
 	Prefix string
 
@@ -110,11 +138,22 @@ func (e *Env) get(name string) (string, error) {
 	if name == "" {
 		return "", transport.ErrNoCredentials
 	}
-	text := os.Getenv(e.Prefix + strings.ToUpper(strings.ReplaceAll(name, ".", "_")))
+	text := os.Getenv(e.Prefix + strings.Map(variableRune, name))
 	if text == "" {
 		return "", transport.ErrNoCredentials
 	}
 	return text, nil
+}
+
+// variableRune returns what stands for r in the name of a variable.
+func variableRune(r rune) rune {
+	switch {
+	case 'a' <= r && r <= 'z':
+		return r - 'a' + 'A'
+	case 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+		return r
+	}
+	return '_'
 }
 
 // Blob returns the text of a variable, or ErrNoCredentials.
@@ -126,10 +165,17 @@ func (e *Env) Blob(_ context.Context, b policy.Blob, index int) (string, error) 
 // ErrNoCredentials if both are missing, or ErrBadCredentials if they do not hold a
 // certificate and its key.
 func (e *Env) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
-	return e.certs.get(index, func(name string) ([]byte, error) {
-		text, err := e.get(name)
-		return []byte(text), err
-	})
+	return e.certs.get(clientPair(index), e.bytes)
+}
+
+// ServerCertificate is ClientCertificate for the certificate of a server streamtype.
+func (e *Env) ServerCertificate(_ context.Context, streamtype string) (*tls.Certificate, error) {
+	return e.certs.get(serverPair(streamtype), e.bytes)
+}
+
+func (e *Env) bytes(name string) ([]byte, error) {
+	text, err := e.get(name)
+	return []byte(text), err
 }
 
 // maxFileSize is the largest size of a file, in bytes.
@@ -139,7 +185,8 @@ const maxFileSize = 256 << 10
 // name of the text ([policy.Blob.Name]), such as auth.0 or device_serial. Line breaks
 // at its end are not part of the text. A client certificate is in client_cert.0 to
 // client_cert.254, with its chain if in PEM, and the private key in client_key.0 and
-// so on, both in PEM or DER. Each is a regular file of at most 256 KiB.
+// so on, both in PEM or DER; those of the server streamtype "web" are in server_cert.web
+// and server_key.web. Each is a regular file of at most 256 KiB.
 //
 // A file is read each time that a credential is requested, so that new contents apply
 // to the next attempt to connect. To replace a file, rename another one to it: an
@@ -163,7 +210,12 @@ func (f *Files) Blob(_ context.Context, b policy.Blob, index int) (string, error
 // ErrNoCredentials if both are missing, ErrBadCredentials if they do not hold a
 // certificate and its key, or the error of reading them.
 func (f *Files) ClientCertificate(_ context.Context, index int) (*tls.Certificate, error) {
-	return f.certs.get(index, f.read)
+	return f.certs.get(clientPair(index), f.read)
+}
+
+// ServerCertificate is ClientCertificate for the certificate of a server streamtype.
+func (f *Files) ServerCertificate(_ context.Context, streamtype string) (*tls.Certificate, error) {
+	return f.certs.get(serverPair(streamtype), f.read)
 }
 
 // read returns the contents of a file.
@@ -220,7 +272,7 @@ func (f *Files) Exposed() []string {
 	entries, _ := os.ReadDir(f.Dir)
 	for _, e := range entries {
 		name := e.Name()
-		if _, _, ok := policy.ParseBlob(name); !ok && !strings.HasPrefix(name, keyHalf+".") {
+		if _, _, ok := policy.ParseBlob(name); !ok && !strings.HasPrefix(name, clientKey+".") && !strings.HasPrefix(name, serverKey+".") {
 			continue
 		}
 		path := filepath.Join(f.Dir, name)
@@ -235,7 +287,7 @@ func (f *Files) Exposed() []string {
 // certificate, and connections made with it are kept.
 type certCache struct {
 	mu    sync.Mutex
-	certs map[int]parsedCert // by index
+	certs map[pair]parsedCert
 }
 
 // A parsedCert is a certificate and the hash of the texts that it was parsed from.
@@ -244,17 +296,17 @@ type parsedCert struct {
 	cert hiddenCert
 }
 
-// get returns the certificate of an index, whose halves read returns.
-func (c *certCache) get(index int, read func(name string) ([]byte, error)) (*tls.Certificate, error) {
-	chain, err := read(certName(certHalf, index))
-	key, keyErr := read(certName(keyHalf, index))
+// get returns the certificate of a pair, whose texts read returns.
+func (c *certCache) get(names pair, read func(name string) ([]byte, error)) (*tls.Certificate, error) {
+	chain, err := read(names.cert)
+	key, keyErr := read(names.key)
 	switch none, noKey := errors.Is(err, transport.ErrNoCredentials), errors.Is(keyErr, transport.ErrNoCredentials); {
 	case none && noKey:
 		return nil, transport.ErrNoCredentials
 	case none && keyErr == nil:
-		return nil, fmt.Errorf("%w: %s without %s", transport.ErrBadCredentials, keyHalf, certHalf)
+		return nil, fmt.Errorf("%w: %s without %s", transport.ErrBadCredentials, names.key, names.cert)
 	case noKey && err == nil:
-		return nil, fmt.Errorf("%w: %s without %s", transport.ErrBadCredentials, certHalf, keyHalf)
+		return nil, fmt.Errorf("%w: %s without %s", transport.ErrBadCredentials, names.cert, names.key)
 	}
 	if err := errors.Join(err, keyErr); err != nil {
 		return nil, err
@@ -266,37 +318,37 @@ func (c *certCache) get(index int, read func(name string) ([]byte, error)) (*tls
 	hash := [sha256.Size]byte(h.Sum(nil))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p := c.certs[index]; p.cert != nil && p.hash == hash {
+	if p := c.certs[names]; p.cert != nil && p.hash == hash {
 		return p.cert(), nil
 	}
-	cert, err := parseClientCert(chain, key)
+	cert, err := parseCert(names, chain, key)
 	if err != nil {
 		return nil, err
 	}
 	if c.certs == nil {
-		c.certs = make(map[int]parsedCert)
+		c.certs = make(map[pair]parsedCert)
 	}
-	c.certs[index] = parsedCert{hash, hide(cert)}
+	c.certs[names] = parsedCert{hash, hide(cert)}
 	return cert, nil
 }
 
-// parseClientCert parses a chain and a private key, each in PEM or DER. The error wraps
+// parseCert parses a chain and a private key, each in PEM or DER. The error wraps
 // ErrBadCredentials and does not quote them.
-func parseClientCert(chain, key []byte) (*tls.Certificate, error) {
+func parseCert(names pair, chain, key []byte) (*tls.Certificate, error) {
 	ders := pemBlocks(chain, func(kind string) bool { return kind == "CERTIFICATE" })
 	if ders == nil {
 		ders = [][]byte{chain}
 	}
 	leaf, err := x509.ParseCertificate(ders[0])
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s is not a certificate in PEM or DER", transport.ErrBadCredentials, certHalf)
+		return nil, fmt.Errorf("%w: %s is not a certificate in PEM or DER", transport.ErrBadCredentials, names.cert)
 	}
 	if keys := pemBlocks(key, func(kind string) bool { return strings.HasSuffix(kind, "PRIVATE KEY") }); keys != nil {
 		key = keys[0]
 	}
 	cert := &tls.Certificate{Certificate: ders, Leaf: leaf}
 	if cert.PrivateKey, err = transport.ParsePrivateKey(key); err != nil {
-		return nil, fmt.Errorf("%w: %s is not an unencrypted private key in PEM or DER", transport.ErrBadCredentials, keyHalf)
+		return nil, fmt.Errorf("%w: %s is not an unencrypted private key in PEM or DER", transport.ErrBadCredentials, names.key)
 	}
 	return cert, transport.CheckKeyPair(cert)
 }

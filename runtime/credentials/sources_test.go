@@ -182,7 +182,7 @@ func TestCertificateSources(t *testing.T) {
 		{"nothing", "", "", 0, transport.ErrNoCredentials},
 	} {
 		dir := t.TempDir()
-		for name, text := range map[string]string{"client_cert.254": tt.cert, "client_key.254": tt.key} {
+		for name, text := range map[string]string{"client_cert.254": tt.cert, "client_key.254": tt.key, "server_cert.my-web": tt.cert, "server_key.my-web": tt.key} {
 			if text != "" {
 				write(t, dir, map[string]string{name: text})
 			}
@@ -191,6 +191,8 @@ func TestCertificateSources(t *testing.T) {
 		if !strings.ContainsRune(tt.cert+tt.key, 0) && tt.name != "too long" {
 			t.Setenv("T_CLIENT_CERT_254", tt.cert)
 			t.Setenv("T_CLIENT_KEY_254", tt.key)
+			t.Setenv("T_SERVER_CERT_MY_WEB", tt.cert)
+			t.Setenv("T_SERVER_KEY_MY_WEB", tt.key)
 			sources = append(sources, &credentials.Env{Prefix: "T_"})
 		}
 		for _, source := range sources {
@@ -203,6 +205,15 @@ func TestCertificateSources(t *testing.T) {
 			}
 			if again, _ := source.ClientCertificate(t.Context(), 254); again != cert {
 				t.Errorf("%s, %T: the same text was parsed again", tt.name, source)
+			}
+			server, err := source.ServerCertificate(t.Context(), "my-web")
+			if !errors.Is(err, tt.err) || (server == nil) != (cert == nil) || server != nil && !bytes.Equal(server.Certificate[0], cert.Certificate[0]) {
+				t.Errorf("%s, %T: the certificate of a server: %v", tt.name, source, err)
+			}
+			for _, name := range []string{"", "web", "../my-web", "my-web/.", "a\x00"} {
+				if _, err := source.ServerCertificate(t.Context(), name); !errors.Is(err, transport.ErrNoCredentials) {
+					t.Errorf("%s, %T: the certificate of server %q: %v", tt.name, source, name, err)
+				}
 			}
 			if _, err := source.ClientCertificate(t.Context(), 255); !errors.Is(err, transport.ErrNoCredentials) {
 				t.Errorf("%s, %T: certificate 255: %v", tt.name, source, err)

@@ -200,6 +200,11 @@ func (s *Source) ClientCertificate(ctx context.Context, index int) (*tls.Certifi
 	return s.base.ClientCertificate(ctx, index)
 }
 
+// ServerCertificate returns the certificate of the base.
+func (s *Source) ServerCertificate(ctx context.Context, streamtype string) (*tls.Certificate, error) {
+	return s.base.ServerCertificate(ctx, streamtype)
+}
+
 // Blob returns a text of the base, or else an auth token if the policy names a
 // streamtype that gets it. It waits for the token until ctx is done.
 func (s *Source) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {

@@ -41,7 +41,7 @@ var (
 	ErrNoCertificate = errors.New("sspolicy: raw: no certificate for the server side of TLS")
 	// ErrNoPeerCertificate is returned when the peer has sent no certificate; see
 	// State.
-	ErrNoPeerCertificate = errors.New("sspolicy: raw: the peer has no certificate")
+	ErrNoPeerCertificate = transport.ErrNoPeerCertificate
 	// ErrAdopted is returned when an adopted connection has ended, after which the
 	// stream cannot connect.
 	ErrAdopted = errors.New("sspolicy: raw: the adopted connection has ended")

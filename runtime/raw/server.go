@@ -23,6 +23,9 @@ func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error)
 	if k, ok := s.Data(policy.ProtocolRaw).(*Socket); ok {
 		n.config = k.config
 	}
+	if s.Verify != nil && n.config.Verify == VerifyAuto {
+		n.config.Verify = s.Verify.Mode
+	}
 	var err error
 	if n.tls, err = s.ServerTLS(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package raw_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
@@ -244,5 +246,54 @@ func TestAccept(t *testing.T) {
 		if !errors.Is(err, runtime.ErrClosed) {
 			t.Error(err)
 		}
+	}
+}
+
+// TestRawServerCredentials has the credentials provide the certificate, which is renewed,
+// and requires certificates of clients.
+func TestRawServerCredentials(t *testing.T) {
+	issue := func() *tls.Certificate {
+		cert := system.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")
+		return &cert
+	}
+	creds, clients := new(credentials.Memory), testcert.New("clients")
+	creds.SetServerCertificate("s", issue())
+	c := newContext(t, runtime.Options{Credentials: creds}, rawServer(secure))
+	s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithClientCertificates(runtime.VerifyPeer, clients.Pool()),
+		runtime.WithClients(func(*runtime.Stream) runtime.Handlers { return echoing(newTrace()) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect := func(client *tls.Certificate) (*tls.Conn, error) {
+		conn, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{RootCAs: system.Pool(),
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return client, nil }})
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { conn.Close() })
+		io.WriteString(conn, "x")
+		_, err = conn.Read(make([]byte, 1))
+		return conn, err
+	}
+	client := clients.Client(7)
+	kept, err := connect(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := issue()
+	creds.SetServerCertificate("s", renewed)
+	conn, err := connect(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(conn.ConnectionState().PeerCertificates[0].Raw, renewed.Certificate[0]) {
+		t.Error("the old certificate serves")
+	}
+	io.WriteString(kept, "y")
+	if _, err := kept.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the connection from before: %v", err)
+	}
+	if _, err := connect(&tls.Certificate{}); err == nil {
+		t.Error("a client without a certificate was accepted")
 	}
 }

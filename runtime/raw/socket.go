@@ -33,21 +33,16 @@ func (m Mode) String() string {
 	return "Mode(" + strconv.Itoa(int(m)) + ")"
 }
 
-// A PeerVerify selects how the certificates of the peer are verified.
-type PeerVerify uint8
+// A PeerVerify selects how the certificates of the peer are verified. Under QueryPeer,
+// State has the result and the chain of the peer.
+type PeerVerify = transport.PeerVerify
 
+// How the certificates of the peer are verified; see package transport.
 const (
-	// VerifyAuto is VerifyPeer for clients, and QueryPeer for servers.
-	VerifyAuto PeerVerify = iota
-	// VerifyNone verifies nothing: a server does not request certificates, a client
-	// ignores them.
-	VerifyNone
-	// QueryPeer reports the result in State, which also has the chain of the peer,
-	// but accepts every peer. A server requests a certificate.
-	QueryPeer
-	// VerifyPeer accepts only a peer whose certificate is valid: issued by a
-	// trusted root and, for a client, for the name of the host.
-	VerifyPeer
+	VerifyAuto = transport.VerifyAuto
+	VerifyNone = transport.VerifyNone
+	QueryPeer  = transport.QueryPeer
+	VerifyPeer = transport.VerifyPeer
 )
 
 // A Config holds the TLS settings of a stream. The zero value follows the policy.

@@ -3,7 +3,6 @@ package raw
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -50,6 +49,7 @@ func (s *session) tlsConfig(c Config, mode Mode, verified func(error)) (*tls.Con
 	return config, nil
 }
 
+// server completes the config of a server.
 func server(config *tls.Config, verify PeerVerify, roots *x509.CertPool, verified func(error)) (*tls.Config, error) {
 	if !hasCertificate(config) {
 		return nil, ErrNoCertificate
@@ -57,13 +57,8 @@ func server(config *tls.Config, verify PeerVerify, roots *x509.CertPool, verifie
 	if config.ClientCAs == nil {
 		config.ClientCAs = roots
 	}
-	switch verify {
-	case VerifyNone:
-		config.ClientAuth = tls.NoClientCert
-	case VerifyPeer:
-		config.ClientAuth = tls.RequireAndVerifyClientCert
-	default:
-		config.ClientAuth = tls.RequestClientCert
+	transport.RequestCertificate(config, verify)
+	if verify == VerifyAuto || verify == QueryPeer {
 		query(config, x509.VerifyOptions{Roots: config.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, verified)
 	}
 	return config, nil
@@ -74,25 +69,13 @@ func query(config *tls.Config, o x509.VerifyOptions, verified func(error)) {
 	next := config.VerifyConnection
 	now := config.Time
 	config.VerifyConnection = func(s tls.ConnectionState) error {
-		verified(check(s.PeerCertificates, o, now))
+		if now != nil {
+			o.CurrentTime = now()
+		}
+		verified(transport.VerifyChain(s.PeerCertificates, o))
 		if next != nil {
 			return next(s)
 		}
 		return nil
 	}
-}
-
-func check(chain []*x509.Certificate, o x509.VerifyOptions, now func() time.Time) error {
-	if len(chain) == 0 {
-		return ErrNoPeerCertificate
-	}
-	if now != nil {
-		o.CurrentTime = now()
-	}
-	o.Intermediates = x509.NewCertPool()
-	for _, c := range chain[1:] {
-		o.Intermediates.AddCert(c)
-	}
-	_, err := chain[0].Verify(o)
-	return err
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // Credentials supply what a policy requires and must not hold: tokens, serial
-// numbers, client certificates. Package runtime/credentials has implementations.
+// numbers, certificates with their private keys. Package runtime/credentials has
+// implementations.
 //
 // Each attempt to connect gets them before it sends anything, so that they may
 // change between attempts. An error ends the attempt: nothing is sent without the
@@ -31,6 +32,14 @@ type Credentials interface {
 	// private key and the chain to send. A nil or empty one counts as
 	// ErrNoCredentials. It must not be modified afterwards.
 	ClientCertificate(ctx context.Context, index int) (*tls.Certificate, error)
+
+	// ServerCertificate returns the certificate of a server streamtype, with its
+	// private key and the chain to send. It replaces the policy's server_cert and
+	// server_key, which serve if the error wraps ErrNoCredentials. It is called when
+	// the port opens and in each handshake, so that a renewed certificate needs no
+	// restart. A nil or empty one counts as ErrNoCredentials. It must not be modified
+	// afterwards.
+	ServerCertificate(ctx context.Context, streamtype string) (*tls.Certificate, error)
 }
 
 // Secret returns a text of the context's credentials. The error wraps

@@ -29,6 +29,10 @@ type ServerSetup struct {
 	// Limits has no zero fields; a negative field means no limit.
 	Limits Limits
 
+	// Verify is how certificates of clients are verified; nil means VerifyNone, and over
+	// raw what the Config of package raw says.
+	Verify *ClientVerify
+
 	// Handler answers requests in place of the program's callbacks, or is nil. A
 	// transport returns ErrUnsupported for a type that it does not know.
 	Handler any
@@ -82,7 +86,11 @@ type Acceptor interface {
 // A Peer is the other end of an accepted connection.
 type Peer struct {
 	Local, Remote net.Addr
-	TLS           *tls.ConnectionState // nil without TLS
+	TLS           *tls.ConnectionState // nil without TLS, and over raw; see raw.Socket
+
+	// VerifyError is why the certificate of the client is not valid, if such clients
+	// are accepted; ErrNoPeerCertificate if it has none.
+	VerifyError error
 
 	// HangUp, if not nil, is called once, on a goroutine of its own, when the stream
 	// ends the connection. It makes blocked calls of the transport return.
@@ -190,11 +198,12 @@ func orDefault[T int | int64 | time.Duration](v, d T) T {
 // A ServerConfig holds the settings of a listener that are not in the policy.
 type ServerConfig struct {
 	Limits  Limits
-	Socket  net.Listener // replaces the endpoint and port of the policy; nil means none
+	Socket  net.Listener  // replaces the endpoint and port of the policy; nil means none
+	Verify  *ClientVerify // nil means VerifyNone, and over raw what its Config says
 	Handler any
 }
 
 // ServerSetup returns the setup of a listener.
 func (h Host) ServerSetup(s *Setup, c ServerConfig, options ...Option) *ServerSetup {
-	return &ServerSetup{Setup: s, Limits: c.Limits.orDefaults(), Handler: c.Handler, socket: c.Socket, options: options}
+	return &ServerSetup{Setup: s, Limits: c.Limits.orDefaults(), Handler: c.Handler, Verify: c.Verify, socket: c.Socket, options: options}
 }

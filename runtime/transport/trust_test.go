@@ -21,6 +21,10 @@ func (c certs) ClientCertificate(_ context.Context, index int) (*tls.Certificate
 	return c[index], nil
 }
 
+func (c certs) ServerCertificate(context.Context, string) (*tls.Certificate, error) {
+	return nil, ErrNoCredentials
+}
+
 // TestTrustShared checks that setups with the same store and client certificate
 // share a config, and that others share none.
 func TestTrustShared(t *testing.T) {

@@ -213,13 +213,30 @@ type Conn struct {
 	// unless that was hijacked.
 	Stream transport.Accepted
 
-	failed atomic.Pointer[error]
+	failed   atomic.Pointer[error]
+	verified atomic.Pointer[error] // the result of verifyClient, once called
 }
 
 // Accept makes a stream of the connection, or of a request on it. hangUp is as in
 // transport.Peer.
 func (c *Conn) Accept(r *http.Request, hangUp func()) (transport.Accepted, error) {
-	return c.server.acceptor.Accept(transport.Peer{Local: c.LocalAddr(), Remote: c.RemoteAddr(), TLS: r.TLS, HangUp: hangUp})
+	return c.server.acceptor.Accept(transport.Peer{
+		Local: c.LocalAddr(), Remote: c.RemoteAddr(), TLS: r.TLS, VerifyError: c.verifyClient(r.TLS), HangUp: hangUp,
+	})
+}
+
+// verifyClient is ServerSetup.VerifyClient, once for the connection.
+func (c *Conn) verifyClient(state *tls.ConnectionState) error {
+	if state == nil {
+		return nil
+	}
+	p := c.verified.Load()
+	if p == nil {
+		err := c.server.config.Setup.VerifyClient(state)
+		p = &err
+		c.verified.Store(p)
+	}
+	return *p
 }
 
 // Request returns the head of a request as a stream gets it.
