@@ -23,10 +23,14 @@ type COptions struct {
 	Target  Target // zero means DefaultTarget
 
 	// Prefix begins all symbols and macros; empty means "_ss_". Entry names the
-	// first streamtype of the list; empty means the prefix and
-	// "static_policy_entry", by default the name that lws's policy2c uses.
+	// head of the list, an object and a macro; empty means the prefix and
+	// "static_policy_entry", by default the name of the macro that lws's policy2c
+	// defines.
 	Prefix, Entry string
 }
+
+// defaultPrefix begins the symbols of lws's policy2c too.
+const defaultPrefix = "_ss_"
 
 // C writes the policy as tables for lws, in one file. Include it in the source file
 // that sets pss_policies of lws_context_creation_info to the address of Entry.
@@ -52,8 +56,8 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 		return err
 	}
 	_, err = io.WriteString(header, c.comment()+c.guard("POLICY_H", fmt.Sprintf(
-		"%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\nextern const lws_ss_policy_t %s[%d];\n\n%s\n#ifdef __cplusplus\n}\n#endif\n",
-		c.needs(), c.streams, len(p.StreamTypes), c.macroDefinitions())))
+		"%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\nextern const lws_ss_policy_t %s;\n\n#ifdef __cplusplus\n}\n#endif\n\n%s",
+		c.needs(), c.o.Entry, c.macroDefinitions())))
 	if err != nil {
 		return err
 	}
@@ -92,13 +96,13 @@ func guard(prefix, end string) string {
 // memory, and equal ones can be merged.
 type cFile struct {
 	o           COptions
-	streams     string // symbol of the streamtypes
 	proxy       string // via-socks5 of the policy
 	release     string
 	product     string
 	body        strings.Builder
 	tokens      strings.Builder // macros before the body
-	parts       [4]parts        // by alignment
+	tables      []part          // with addresses
+	data        []part          // without
 	symbols     *symbols
 	expressions map[any]string        // by the part of the policy
 	objects     map[string]string     // expressions by type and initialiser
@@ -109,7 +113,8 @@ type cFile struct {
 	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
 	subject     subject               // of errors
 	errs        []error
-	size        sizes
+	literals    map[string]bool // the strings in the file
+	pointers    int             // in the head of the list
 }
 
 // quiet and loud surround the tables: as C++, g++ -Wextra warns of members that a
@@ -124,7 +129,7 @@ var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 	o.Target = cmp.Or(o.Target, DefaultTarget)
-	o.Prefix = cmp.Or(o.Prefix, "_ss_")
+	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	o.Entry = cmp.Or(o.Entry, o.Prefix+"static_policy_entry")
 	if err := CheckSymbols(o.Prefix, o.Entry); err != nil {
 		return nil, err
@@ -134,7 +139,6 @@ func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 	}
 	c := &cFile{
 		o:           o,
-		streams:     o.Prefix + "streams",
 		proxy:       p.SOCKS5Proxy,
 		release:     p.Release,
 		product:     p.Product,
@@ -146,7 +150,7 @@ func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 		nodes:       map[string][]node{},
 		has:         map[string]bool{},
 		oldest:      lwsNumber(schema.Version(o.Target)),
-		size:        sizes{strings: map[string]bool{}, structs: map[string]int{}},
+		literals:    map[string]bool{},
 	}
 	c.body.WriteString("\n" + quiet)
 	c.policy(p, external)
@@ -160,6 +164,10 @@ func CheckSymbols(prefix, entry string) error {
 		if s != "" && (!identifier.MatchString(s) || cKeywords[s]) {
 			return fmt.Errorf("%q is not a valid symbol, or start of one, in C", s)
 		}
+	}
+	own, begins := strings.CutPrefix(entry, cmp.Or(prefix, defaultPrefix))
+	if begins && (own == "data" || own == "tables" || own == "socks5_proxy" || strings.HasPrefix(own, "token_")) {
+		return fmt.Errorf("%q is another symbol of the tables", entry)
 	}
 	return nil
 }
@@ -187,31 +195,37 @@ func (c *cFile) policy(p *policy.Policy, external bool) {
 		}
 	}
 	metrics := c.metrics(p.Metrics)
-	streams := make([]values, len(p.StreamTypes))
+	next := "" // the streamtype before, which comes after in lws's list
+	last := len(p.StreamTypes) - 1
+	var head values
 	for i, st := range p.StreamTypes {
-		streams[i] = c.stream(st)
-		if i > 0 {
-			streams[i]["next"] = fmt.Sprintf("(lws_ss_policy_t *)&%s[%d]", c.streams, i-1)
+		v := c.stream(st)
+		if next != "" {
+			v["next"] = "(lws_ss_policy_t *)&" + next
 		}
+		if i == last {
+			head = v
+			break
+		}
+		symbol := c.symbol("stream", cSymbol(st.Name))
+		next = c.table(symbol, true)
+		var b strings.Builder
+		pointers := c.object(&b, "", "lws_ss_policy_t", v)
+		c.part("lws_ss_policy_t", symbol, 0, "", b.String(), pointers)
 	}
 	if metrics != "" {
-		streams[len(streams)-1]["metrics"] = metrics // lws reads only those of the list head
+		head["metrics"] = metrics // lws reads only those of the head
 	}
 	c.body.WriteString(c.tokens.String())
-	c.writeParts()
+	c.writeParts("Data without addresses.", "data", c.data)
+	c.writeParts("Streamtypes and what they point to.", "tables", c.tables)
 	static := "static "
 	if external {
 		static = ""
 	}
-	fmt.Fprintf(&c.body, "\n/* The streamtypes, in lws's order: the last one is the head of the list. */\n%sconst lws_ss_policy_t %s[] = {\n", static, c.streams)
-	for i, v := range streams {
-		c.subject = subject{schema.Streams, p.StreamTypes[i].Name}
-		c.body.WriteByte('\t')
-		c.size.pointers += c.object(&c.body, "\t", "lws_ss_policy_t", v)
-		c.body.WriteString(",\n")
-	}
-	c.body.WriteString("};\n")
-	c.size.structs["lws_ss_policy_t"] += len(streams)
+	fmt.Fprintf(&c.body, "\n/* The head of lws's list is the last streamtype. */\n%sconst lws_ss_policy_t %s = ", static, c.o.Entry)
+	c.pointers = c.object(&c.body, "", "lws_ss_policy_t", head)
+	c.body.WriteString(";\n")
 }
 
 // A subject is the definition that an error is about.
@@ -224,7 +238,7 @@ func (s subject) String() string { return s.section.Noun() + " " + schema.QuoteN
 
 // macroDefinitions returns the definitions of macros.
 func (c *cFile) macroDefinitions() string {
-	s := fmt.Sprintf("#define %s %s[%d]\n", c.o.Entry, c.streams, c.size.structs["lws_ss_policy_t"]-1)
+	s := fmt.Sprintf("#define %s %[1]s\n", c.o.Entry)
 	if c.proxy != "" {
 		s += fmt.Sprintf("\n/* lws's tables have no place for via-socks5: pass it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
 			c.o.Prefix, strings.ReplaceAll(cString(c.proxy), "\n", " \\\n\t"))

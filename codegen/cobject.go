@@ -3,6 +3,7 @@ package codegen
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -47,80 +48,106 @@ func layoutOf(t Target, path string, list []member) (nodes []node) {
 	return nodes
 }
 
-// share writes an object, unless an equal one exists, and returns the expression for
+// share writes a struct, unless an equal one exists, and returns the expression for
 // it. about is its comment.
 func (c *cFile) share(typ, kind, name, about string, v values) string {
 	var b strings.Builder
 	pointers := c.object(&b, "", typ, v)
-	return c.define(typ, "", kind, name, about, b.String(), func() {
-		c.size.structs[typ]++
-		c.size.pointers += pointers
-	})
+	return c.define(typ, 0, kind, name, about, b.String(), pointers)
 }
 
 // define writes an object with an initialiser, unless an equal one exists, and returns
-// the expression for it. A suffix makes it an array. If it writes the object, define
-// calls count.
-func (c *cFile) define(typ, suffix, kind, name, about, initialiser string, count func()) string {
-	key := typ + suffix + initialiser
+// the expression for it. It is an array of n elements, or a single object if n is 0.
+// pointers is the number of addresses in it.
+func (c *cFile) define(typ string, n int, kind, name, about, initialiser string, pointers int) string {
+	key := fmt.Sprintf("%s[%d]%s", typ, n, initialiser)
 	if expression, ok := c.objects[key]; ok {
 		return expression
 	}
 	symbol := c.symbol(kind, name)
-	c.objects[key] = c.table(symbol)
-	c.part(typ, symbol+suffix, about, initialiser)
-	count()
-	return c.objects[key]
+	expression := c.table(symbol, pointers > 0)
+	c.objects[key] = expression
+	c.part(typ, symbol, n, about, initialiser, pointers)
+	return expression
 }
 
-// table returns the expression for an object with a symbol.
-func (c *cFile) table(symbol string) string { return c.o.Prefix + "tables." + symbol }
+// table returns the expression for the object with a symbol.
+func (c *cFile) table(symbol string, pointers bool) string {
+	if pointers {
+		return c.o.Prefix + "tables." + symbol
+	}
+	return c.o.Prefix + "data." + symbol
+}
 
-// array writes an array of n objects. at returns the members of each.
+// array writes an array of n structs with addresses. at returns the members of each.
 func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 	var b strings.Builder
 	b.WriteString("{\n")
+	pointers := 0
 	for i := range n {
 		b.WriteByte('\t')
-		c.size.pointers += c.object(&b, "\t", typ, at(i))
+		pointers += c.object(&b, "\t", typ, at(i))
 		b.WriteString(",\n")
 	}
 	b.WriteString("}")
-	c.part(typ, fmt.Sprintf("%s[%d]", symbol, n), "", b.String())
-	c.size.structs[typ] += n
+	c.part(typ, symbol, n, "", b.String(), pointers)
 }
 
-// parts are members of the one struct that holds all objects that streamtypes point
-// to. As members they have no padding that compilers add to separate objects.
-type parts struct{ declarations, initialisers strings.Builder }
+// A part is a member of one of the two structs that hold all objects but the head of
+// the list. As members they have no padding that compilers add to separate objects.
+// Position-independent code relocates addresses when it starts, in writable memory, so
+// objects without addresses have a struct of their own.
+type part struct {
+	typ         string
+	n           int // length of an array, or 0
+	pointers    int // addresses in it
+	declaration string
+	initialiser string
+}
 
-// alignments is the order of types in the struct: larger alignments come first, so
-// that the struct has no holes. The default is 0.
-var alignments = map[string]int{"uint32_t": 1, "lws_ss_http_respmap_t": 2, "uint8_t": 3, "char": 3}
+// alignments is the order of types in a struct: larger alignments come first, so that
+// the struct has no holes. The default is 1.
+var alignments = map[string]int{"lws_metric_policy_t": 0, "uint32_t": 2, "lws_ss_http_respmap_t": 3, "uint8_t": 4, "char": 4}
 
-// part writes an object. declarator is its symbol, with the length of an array.
-func (c *cFile) part(typ, declarator, about, initialiser string) {
-	p := &c.parts[alignments[typ]]
-	fmt.Fprintf(&p.declarations, "\t%s %s;\n", typ, declarator)
-	if about != "" {
-		fmt.Fprintf(&p.initialisers, "\t/* %s */\n", about)
+func alignment(typ string) int {
+	if order, ok := alignments[typ]; ok {
+		return order
 	}
-	symbol, _, _ := strings.Cut(declarator, "[")
-	fmt.Fprintf(&p.initialisers, "\t.%s = %s,\n", symbol, strings.ReplaceAll(initialiser, "\n", "\n\t"))
+	return 1
 }
 
-// writeParts writes the struct of all parts.
-func (c *cFile) writeParts() {
-	if c.parts[0].declarations.Len()+c.parts[1].declarations.Len()+c.parts[2].declarations.Len()+c.parts[3].declarations.Len() == 0 {
+// part adds an object. It is an array of n elements, or a single object if n is 0.
+func (c *cFile) part(typ, symbol string, n int, about, initialiser string, pointers int) {
+	p := part{typ: typ, n: n, pointers: pointers}
+	p.declaration = fmt.Sprintf("\t%s %s", typ, symbol)
+	if n > 0 {
+		p.declaration += fmt.Sprintf("[%d]", n)
+	}
+	p.declaration += ";\n"
+	if about != "" {
+		p.initialiser = "\t/* " + about + " */\n"
+	}
+	p.initialiser += fmt.Sprintf("\t.%s = %s,\n", symbol, strings.ReplaceAll(initialiser, "\n", "\n\t"))
+	if pointers > 0 {
+		c.tables = append(c.tables, p)
+	} else {
+		c.data = append(c.data, p)
+	}
+}
+
+// writeParts writes a struct of parts.
+func (c *cFile) writeParts(about, symbol string, parts []part) {
+	if len(parts) == 0 {
 		return
 	}
-	c.body.WriteString("\n/* The objects that streamtypes point to. */\nstatic const struct {\n")
-	for i := range c.parts {
-		c.body.WriteString(c.parts[i].declarations.String())
+	slices.SortStableFunc(parts, func(a, b part) int { return alignment(a.typ) - alignment(b.typ) })
+	fmt.Fprintf(&c.body, "\n/* %s */\nstatic const struct {\n", about)
+	for _, p := range parts {
+		c.body.WriteString(p.declaration)
 	}
-	fmt.Fprintf(&c.body, "} %stables = {\n", c.o.Prefix)
-	for i := range c.parts {
-		c.body.WriteString(c.parts[i].initialisers.String())
+	fmt.Fprintf(&c.body, "} %s%s = {\n", c.o.Prefix, symbol)
+	for _, p := range parts {
+		c.body.WriteString(p.initialiser)
 	}
 	c.body.WriteString("};\n")
 }

@@ -17,7 +17,7 @@ func (c *cFile) metrics(list []*policy.Metric) string {
 		return ""
 	}
 	const symbol = "metrics"
-	name := c.table(symbol)
+	name := c.table(symbol, true)
 	c.macros["LWS_WITH_SYS_METRICS"] = true
 	// The first policy in the list whose report matches a metric gets it. lws's
 	// list begins with the last definition.
@@ -50,7 +50,7 @@ func (c *cFile) metadata(symbol string, list []policy.Metadata) string {
 		return c.expressions[keys[shared]]
 	}
 	symbol = c.symbol("md", symbol)
-	name := c.table(symbol)
+	name := c.table(symbol, true)
 	for i := shared; i < len(list); i++ {
 		c.expressions[keys[i+1]] = fmt.Sprintf("(lws_ss_metadata_t *)&%s[%d]", name, i-shared)
 	}
@@ -103,9 +103,7 @@ func (c *cFile) respmap(symbol string, list []policy.StatusState) string {
 		fmt.Fprintf(&b, "\t{ .resp = %d, .state = %d },\n", s.Status, s.State)
 	}
 	b.WriteString("}")
-	return c.define("lws_ss_http_respmap_t", fmt.Sprintf("[%d]", len(list)), "respmap", symbol, "", b.String(), func() {
-		c.size.structs["lws_ss_http_respmap_t"] += len(list)
-	})
+	return c.define("lws_ss_http_respmap_t", len(list), "respmap", symbol, "", b.String(), 0)
 }
 
 // options writes a list in the order of the policy.
@@ -116,7 +114,7 @@ func (c *cFile) options(symbol string, list []policy.Option) string {
 		return name
 	}
 	symbol = c.symbol("pvo", symbol)
-	name := c.table(symbol)
+	name := c.table(symbol, true)
 	c.expressions[key] = name
 	c.macros["LWS_WITH_SERVER"] = true
 	c.array("struct lws_protocol_vhost_options", symbol, len(list), func(i int) values {
@@ -137,9 +135,7 @@ func (c *cFile) retry(r *policy.Retry) string {
 			for _, d := range r.Backoff {
 				ms = append(ms, c.duration(d, schema.LookupKey(schema.Retry, "backoff")))
 			}
-			v["retry_ms_table"] = c.define("uint32_t", fmt.Sprintf("[%d]", len(ms)), "backoff", cSymbol(r.Name), "", "{ "+strings.Join(ms, ", ")+" }", func() {
-				c.size.numbers += 4 * len(ms)
-			})
+			v["retry_ms_table"] = c.define("uint32_t", len(ms), "backoff", cSymbol(r.Name), "", "{ "+strings.Join(ms, ", ")+" }", 0)
 			v["retry_ms_table_count"] = c.count(len(ms), 65535, "waits")
 		}
 		return c.share("lws_retry_bo_t", "retry", cSymbol(r.Name), "", v)
@@ -193,9 +189,7 @@ func (c *cFile) der(x *policy.Cert) string {
 		b.WriteString("\n\t0") // C has no empty arrays
 	}
 	b.WriteString("\n}")
-	return c.define("uint8_t", fmt.Sprintf("[%d]", max(1, len(x.DER))), "der", cSymbol(x.Name), describeDER(x.DER), b.String(), func() {
-		c.size.der += max(1, len(x.DER))
-	})
+	return c.define("uint8_t", max(1, len(x.DER)), "der", cSymbol(x.Name), describeDER(x.DER), b.String(), 0)
 }
 
 // once returns the address of the object for a part of the policy. It calls define

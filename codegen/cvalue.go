@@ -62,9 +62,9 @@ func (c *cFile) count(n, most int, what string) string {
 // text returns an expression for a string: a literal, or the name of an array if it is
 // too long for one. Compilers merge equal literals.
 func (c *cFile) text(s string) string {
-	c.size.strings[s] = true
 	if len(s) < maxCString {
+		c.literals[s] = true
 		return cString(s)
 	}
-	return c.define("char", fmt.Sprintf("[%d]", len(s)+1), "text", "", "", "{"+cChars(s)+"\n}", func() {})
+	return c.define("char", len(s)+1, "text", "", "", "{"+cChars(s)+"\n}", 0)
 }

@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -35,23 +36,25 @@ func CFootprint(p *policy.Policy, o COptions) ([2]Footprint, error) {
 	return [2]Footprint{c.footprint(4), c.footprint(8)}, nil
 }
 
-// sizes counts the parts of tables while they are written.
-type sizes struct {
-	strings  map[string]bool
-	der      int            // bytes
-	numbers  int            // bytes
-	structs  map[string]int // how many of each type
-	pointers int            // how many
-}
-
 func (c *cFile) footprint(pointer int) Footprint {
-	f := Footprint{Bits: 8 * pointer, DER: c.size.der, Numbers: c.size.numbers, Pointers: pointer * c.size.pointers}
-	for s := range c.size.strings {
+	f := Footprint{Bits: 8 * pointer, Pointers: pointer * c.pointers}
+	for s := range c.literals {
 		f.Strings += len(s) + 1
 	}
-	for typ, n := range c.size.structs {
-		size, _ := c.structSize(c.layout(typ), false, pointer)
-		f.Structs += n * size
+	for _, p := range slices.Concat(c.tables, c.data, []part{{typ: "lws_ss_policy_t"}}) {
+		n := max(1, p.n)
+		f.Pointers += pointer * p.pointers
+		switch p.typ {
+		case "char":
+			f.Strings += n
+		case "uint8_t":
+			f.DER += n
+		case "uint32_t":
+			f.Numbers += 4 * n
+		default:
+			size, _ := c.structSize(c.layout(p.typ), false, pointer)
+			f.Structs += n * size
+		}
 	}
 	return f
 }

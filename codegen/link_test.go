@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -173,9 +174,78 @@ func TestCGuard(t *testing.T) {
 	}
 }
 
+// TestCHead links a program that was compiled before the policy changed: it gets the
+// new head of the list.
+func TestCHead(t *testing.T) {
+	c := newCTest(t)
+	dir := filepath.Join(c.dir, "5.0")
+	write := func(text string) (source string) {
+		t.Helper()
+		p, diags := compileText(text)
+		if len(diags) > 0 {
+			t.Fatal(diags)
+		}
+		var h, s strings.Builder
+		if err := CWithHeader(&h, &s, "policy.h", p, COptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.write(t, "5.0/policy.h", h.String())
+		return c.write(t, "5.0/policy.c", s.String())
+	}
+	write(`{"s":[{"a":{}},{"b":{}}]}`)
+	main, program := filepath.Join(dir, "main.o"), filepath.Join(dir, "program")
+	compileC(t, compilers[0], "-I", dir, "-c", "-o", main, c.write(t, "5.0/main.c", `#include "policy.h"
+#include <stdio.h>
+int main(void)
+{
+	const lws_ss_policy_t *p;
+	for (p = &_ss_static_policy_entry; p; p = p->next)
+		puts(p->streamtype);
+	return 0;
+}
+`))
+	for text, want := range map[string]string{
+		`{"s":[{"new":{}},{"a":{}},{"b":{}}]}`: "b\na\nnew\n",
+		`{"s":[{"a":{}},{"b":{}},{"new":{}}]}`: "new\nb\na\n",
+		`{"s":[{"a":{}}]}`:                     "a\n",
+	} {
+		compileC(t, compilers[0], "-I", dir, "-o", program, main, write(text))
+		if got := run(t, program); got != want {
+			t.Errorf("%s: the program prints %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestCDiff checks that a new streamtype changes few lines of the tables.
+func TestCDiff(t *testing.T) {
+	lines := func(text string) []string {
+		p, diags := compileText(text)
+		if len(diags) > 0 {
+			t.Fatal(diags)
+		}
+		var b strings.Builder
+		if err := C(&b, p, COptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(b.String(), "\n")
+	}
+	before := lines(`{"s":[{"a":{}},{"b":{}},{"c":{}},{"d":{}}]}`)
+	after := lines(`{"s":[{"new":{}},{"a":{}},{"b":{}},{"c":{}},{"d":{}}]}`)
+	missing := 0
+	for _, l := range before {
+		if !slices.Contains(after, l) {
+			t.Logf("%q", l)
+			missing++
+		}
+	}
+	if missing > 0 {
+		t.Errorf("a streamtype inserted first changes %d lines of others", missing)
+	}
+}
+
 func TestCSymbols(t *testing.T) {
 	p, _ := compileText(`{"s":[{"a":{}}]}`)
-	for _, o := range []COptions{{Prefix: "1_"}, {Prefix: "a-"}, {Prefix: "é"}, {Entry: "x y"}, {Entry: "int"}, {Entry: "namespace"}} {
+	for _, o := range []COptions{{Prefix: "1_"}, {Prefix: "a-"}, {Prefix: "é"}, {Entry: "x y"}, {Entry: "int"}, {Entry: "namespace"}, {Entry: "_ss_tables"}, {Prefix: "a_", Entry: "a_data"}} {
 		var b strings.Builder
 		if err := C(&b, p, o); err == nil || b.Len() > 0 {
 			t.Errorf("%+v: %d bytes, error %v", o, b.Len(), err)
@@ -278,6 +348,47 @@ func TestCFootprint(t *testing.T) {
 	}
 	if n < 10 {
 		t.Errorf("%d tables, want at least 10", n)
+	}
+}
+
+// TestCPositionIndependent checks that only objects with addresses are in memory that a
+// loader writes.
+func TestCPositionIndependent(t *testing.T) {
+	c := newCTest(t)
+	dir := filepath.Join(c.dir, "5.0")
+	for _, file := range policyFiles(t) {
+		var header, source strings.Builder
+		if err := CWithHeader(&header, &source, "policy.h", compileFile(t, file), COptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.write(t, "5.0/policy.h", header.String())
+		object := filepath.Join(dir, "policy.o")
+		compileC(t, compilers[0], "-fPIC", "-I", dir, "-c", "-o", object, c.write(t, "5.0/policy.c", source.String()))
+		f, err := elf.Open(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		symbols, err := f.Symbols()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, s := range symbols {
+			where := map[string]string{"_ss_data": ".rodata", "_ss_tables": ".data.rel.ro.local", "_ss_static_policy_entry": ".data.rel.ro.local"}[s.Name]
+			if where == "" {
+				continue
+			}
+			found++
+			if got := f.Sections[s.Section].Name; got != where {
+				t.Errorf("%s: %s is in %s, want %s", file, s.Name, got, where)
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s has no tables", file)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

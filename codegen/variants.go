@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"path"
@@ -121,9 +122,7 @@ func CVariants(header io.Writer, sources []io.Writer, include string, variants [
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("invalid name of an included header: %q", include)
 	}
-	if o.Prefix == "" {
-		o.Prefix = "_ss_"
-	}
+	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	names := newSymbols("variants", "static", "socks5")
 	var declarations, macros, rows strings.Builder
 	var first *cFile
@@ -138,7 +137,7 @@ func CVariants(header io.Writer, sources []io.Writer, include string, variants [
 		if first == nil {
 			first = c
 		}
-		fmt.Fprintf(&declarations, "extern const lws_ss_policy_t %s[%d];\n", c.streams, len(v.Policy.StreamTypes))
+		fmt.Fprintf(&declarations, "extern const lws_ss_policy_t %s;\n", c.o.Entry)
 		macros.WriteString(c.macroDefinitions())
 		fmt.Fprintf(&rows, "\t{ %s, &%s },\n", cString(v.Name), c.o.Entry)
 		if _, err := fmt.Fprintf(sources[i], "%s%s\n#include \"%s\"\n%s", c.comment(), c.needs(), include, c.body.String()); err != nil {

@@ -52,7 +52,7 @@ func (c *compileCmd) Validate() error {
 	if err := codegen.CheckSymbols(c.prefix(), ""); err != nil {
 		return fmt.Errorf("--prefix: %w", err)
 	}
-	if err := codegen.CheckSymbols("", c.Entry); err != nil {
+	if err := codegen.CheckSymbols(c.prefix(), c.Entry); err != nil {
 		return fmt.Errorf("--entry: %w", err)
 	}
 	if c.Depend != "" && c.Depend != "D" {
