@@ -26,7 +26,7 @@ func (s *Stream) StreamType() *policy.StreamType {
 func (s *Stream) Rideshares() []*policy.StreamType {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.t.chain
+	return s.chainLocked()
 }
 
 // Rideshare returns the streamtype whose message Tx is to provide. Each attempt
@@ -38,7 +38,8 @@ func (s *Stream) Rideshare() *policy.StreamType {
 	if s.link == nil {
 		return s.t.stream
 	}
-	return s.t.chain[s.link.ride]
+	chain := s.chainLocked()
+	return chain[min(s.link.ride, len(chain)-1)]
 }
 
 // CaptivePortal reports whether the server has answered the latest attempt with a
@@ -118,12 +119,25 @@ func (s *Stream) SetHandlers(h Handlers) {
 func (s *Stream) SetMetadata(name, value string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.metadataLocked().set(s.t, name, value)
+	err := s.setMetadataLocked(name, value)
 	if err == nil && s.machine.Gone() {
 		err = ErrClosed
 	}
 	if err != nil {
 		return fmt.Errorf("sspolicy: set metadata %q of streamtype %q: %w", name, s.t.stream.Name, err)
+	}
+	return nil
+}
+
+func (s *Stream) setMetadataLocked(name, value string) error {
+	if s.remote == nil {
+		return s.metadataLocked().set(s.t, name, value)
+	}
+	if err := s.remote.setMetadata(s.t.stream, name, value); err != nil {
+		return err
+	}
+	if s.link != nil {
+		s.link.signalLocked()
 	}
 	return nil
 }
@@ -151,7 +165,11 @@ func (s *Stream) SetAll(o MetadataOption) error {
 func (s *Stream) Metadata(name string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	value, err := s.meta.get(s.t.stream, name)
+	get := s.meta.get
+	if s.remote != nil {
+		get = s.remote.metadata
+	}
+	value, err := get(s.t.stream, name)
 	if err != nil {
 		return "", fmt.Errorf("sspolicy: get metadata %q of streamtype %q: %w", name, s.t.stream.Name, err)
 	}

@@ -20,6 +20,13 @@ const DefaultConnectTimeout = 15 * time.Second
 // Options are the settings of a context that do not come from its policy. The
 // zero value is ready for use, except that it has no transports.
 type Options struct {
+	// Proxy fulfils all streams in place of the policy and Transports, which are
+	// not needed then. Package runtime/sspc has one for the Secure Streams proxies
+	// of lws and of this module. What the policy says about a streamtype is taken as
+	// a description of what the proxy does: its protocol, metadata and rideshares.
+	// For a streamtype that the policy does not have, any metadata can be set.
+	Proxy transport.Driver
+
 	// Transports execute the streams, each the protocols that it speaks; no two
 	// may speak the same.
 	Transports []transport.Transport
@@ -88,11 +95,16 @@ type Context struct {
 	done   chan struct{} // closed when nothing of the context is left
 }
 
-// NewContext returns a context for the policy, which it keeps and never changes.
+// NewContext returns a context for the policy, which it keeps and never changes. The
+// policy may be nil with Options.Proxy.
 // It opens nothing: the cost of a streamtype, and the errors in it, come with its
 // first stream.
 func NewContext(p *policy.Policy, o Options) (*Context, error) {
-	if p == nil {
+	switch {
+	case p != nil:
+	case o.Proxy != nil:
+		p = new(policy.Policy)
+	default:
 		return nil, errors.New("sspolicy: NewContext: no policy")
 	}
 	if o.ConnectTimeout == 0 {
@@ -114,7 +126,7 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 		Wake:           o.Wake,
 	})
 	c.engine = engine{env: host.Env, timers: host.Timers(), log: host.Logger(), hooks: o.Hooks, jitter: o.Jitter, owner: c}
-	c.host = host
+	c.host, c.driver = host, o.Proxy
 	c.policy.Store(p)
 	c.empty = sync.NewCond(&c.mu)
 	for _, t := range o.Transports {
@@ -175,7 +187,9 @@ func (c *Context) newStream(streamtype string, h Handlers, options []StreamOptio
 		}
 		s = &Stream{e: &c.engine, t: t, h: h, busy: true}
 		s.machine.Type = t.stream
-		if t.stream.Server {
+		if t.remote != nil {
+			s.machine.Remote, s.remote = true, &remote{created: time.Now()}
+		} else if t.stream.Server {
 			s.machine.Listener, s.role = true, new(role)
 		}
 		if err := s.apply(options); err != nil {
@@ -228,6 +242,9 @@ func (s *Stream) apply(options []StreamOption) error {
 				l := s.listenSettings()
 				l.options = append(l.options, o)
 				continue
+			}
+			if s.remote != nil {
+				return fmt.Errorf("%w: an option for %v with a proxy", ErrUnsupported, o.Protocol)
 			}
 			if p := s.t.stream.Carrier(); p != o.Protocol {
 				return fmt.Errorf("%w: an option for %v with a streamtype of %v", ErrUnsupported, o.Protocol, p)

@@ -49,6 +49,9 @@ var (
 	// ErrTimeout is returned when the peer did not answer within
 	// Options.ConnectTimeout, or the policy's timeout_ms has passed.
 	ErrTimeout = transport.ErrTimeout
+	// ErrLink is returned when the link to the proxy of Options.Proxy is down, or
+	// was lost. It wraps the cause.
+	ErrLink = transport.ErrLink
 	// ErrNoValidity is returned when a connection was closed because nothing has
 	// proved for the policy's svalidhup that it works.
 	ErrNoValidity = transport.ErrNoValidity

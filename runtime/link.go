@@ -193,7 +193,7 @@ func (l *link) awaitTurnLocked() {
 
 // startTimerLocked starts or restarts the limit of the attempt.
 func (l *link) startTimerLocked() {
-	if d := l.e.env.ConnectTimeout(); d > 0 {
+	if d := l.e.env.ConnectTimeout(); d > 0 && l.t.remote == nil {
 		l.stopTimerLocked()
 		l.timing = true
 		l.e.timers.Start(&l.timer, d)
@@ -612,11 +612,11 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 			l.startTimerLocked()
 		}
 	}
-	if p.Flags&FlagEOM != 0 && l.ride < len(l.t.chain)-1 {
+	if p.Flags&FlagEOM != 0 && l.ride < len(s.chainLocked())-1 {
 		p.Flags &^= FlagEOM
 		p.Next = true
 		l.ride++
-		s.wantsTx = true
+		s.wantTxLocked()
 		l.signalTxLocked()
 	}
 	if p.Flags&FlagEOM != 0 && (l.t.carrier.Acknowledges() || l.t.stream.IsHTTP() && !s.machine.Connected()) {

@@ -25,6 +25,9 @@ const (
 	StateServerTxn        = policy.StateServerTxn
 	StateServerUpgrade    = policy.StateServerUpgrade
 
+	// StateUpstreamLinkRetry is of streams that a proxy fulfils; see Options.Proxy.
+	StateUpstreamLinkRetry = policy.StateUpstreamLinkRetry
+
 	// StateUserBase is the lowest state that an http_resp_map may name.
 	StateUserBase = policy.StateUserBase
 )

@@ -64,14 +64,14 @@ func (s *Stream) ServeRx() bool {
 func (s *Stream) ServeTx(n uint64) error {
 	s.mu.Lock()
 	if n != 0 {
-		s.txLen = n
+		s.announceLocked(n)
 	}
 	l := s.link
 	if l == nil || l.sender == nil || l.phase != attempting || s.machine.Destroying() {
 		defer s.mu.Unlock()
 		return s.requestTxLocked()
 	}
-	s.wantsTx = true
+	s.wantTxLocked()
 	send := l.sender
 	s.mu.Unlock()
 	send()

@@ -113,6 +113,7 @@ type Stream struct {
 
 	h        Handlers
 	role     *role         // of a server streamtype; nil for a client
+	remote   *remote       // nil unless a driver fulfils the stream
 	link     *link         // of the attempt; nil when idle
 	retry    *timers.Timer // of the wait for the next attempt; nil if there is none
 	timeout  *timers.Timer // of StartTimeout; nil if it does not run
@@ -173,7 +174,7 @@ func (s *Stream) create() bool {
 	done := false
 	defer s.endUnless(&done)
 	s.mu.Lock()
-	if s.t.stream.NailedUp && s.role == nil {
+	if s.remote != nil || s.t.stream.NailedUp && s.role == nil {
 		s.machine.Start()
 	}
 	l, gone := s.settleAndUnlock()
@@ -247,15 +248,23 @@ func (s *Stream) RequestTx() error {
 func (s *Stream) RequestTxLen(n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.txLen = n
+	s.announceLocked(n)
 	return s.requestTxLocked()
+}
+
+// announceLocked announces the length of the next message.
+func (s *Stream) announceLocked(n uint64) {
+	if r := s.remote; r != nil {
+		r.requests.Announced = n != 0 || s.txLen != 0 || r.requests.Announced
+	}
+	s.txLen = n
 }
 
 func (s *Stream) requestTxLocked() error {
 	if s.machine.Destroying() {
 		return s.errClosedLocked()
 	}
-	s.wantsTx = true
+	s.wantTxLocked()
 	if s.machine.Attempting() {
 		if s.link != nil { // nil while the policy is renewed; the attempt will ask
 			s.link.signalTxLocked()
@@ -266,6 +275,14 @@ func (s *Stream) requestTxLocked() error {
 	return nil
 }
 
+// wantTxLocked notes a request for Tx.
+func (s *Stream) wantTxLocked() {
+	s.wantsTx = true
+	if s.remote != nil {
+		s.remote.requests.Send = true
+	}
+}
+
 // Connect starts an attempt at once, without POLL, and resets the count of failures.
 // It cuts a wait for a retry short. If the stream is connected, or an attempt is
 // running, it changes nothing. The error is nil or ErrClosed.
@@ -274,6 +291,12 @@ func (s *Stream) Connect() error {
 	defer s.mu.Unlock()
 	if s.machine.Destroying() {
 		return s.errClosedLocked()
+	}
+	if s.remote != nil {
+		s.remote.requests.Connect = true
+		if s.runningLocked() {
+			s.link.signalLocked()
+		}
 	}
 	if s.machine.Connect() {
 		s.wakeLocked()
@@ -349,7 +372,18 @@ func (s *Stream) drain(done <-chan struct{}) int {
 
 // AddPeerTxCredit allows n more bytes of payload on the present connection; see
 // WithPeerTxCredit, without which it does nothing.
-func (s *Stream) AddPeerTxCredit(n uint32) { s.credit.Add(uint64(n)) }
+func (s *Stream) AddPeerTxCredit(n uint32) {
+	s.credit.Add(uint64(n))
+	if s.remote == nil || s.credit == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remote.requests.Credit += uint64(n)
+	if s.link != nil {
+		s.link.signalLocked()
+	}
+}
 
 // Destroy closes the connection and ends the stream: DISCONNECTED, if the stream
 // was connected, and DESTROYING are delivered, and nothing after them. It does
@@ -404,13 +438,23 @@ func (s *Stream) destroyNow(here bool, cause error) {
 func (s *Stream) StartTimeout(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d <= 0 {
+	switch {
+	case s.machine.Gone():
+		return
+	case s.remote != nil:
+		s.startTimeoutLocked(d)
+		return
+	case d <= 0:
 		d = s.t.stream.Timeout
 	}
-	if d <= 0 || s.machine.Gone() {
-		return
+	if d > 0 {
+		s.stopTimeoutLocked()
+		s.startTimerLocked(d)
 	}
-	s.stopTimeoutLocked()
+}
+
+// startTimerLocked starts the timer of StartTimeout, which does not run.
+func (s *Stream) startTimerLocked(d time.Duration) {
 	s.timeout = &timers.Timer{Owner: (*expiry)(s)}
 	s.e.timers.Start(s.timeout, d)
 }
@@ -420,6 +464,10 @@ func (s *Stream) StartTimeout(d time.Duration) {
 func (s *Stream) CancelTimeout() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.remote != nil {
+		s.cancelTimeoutLocked()
+		return
+	}
 	s.stopTimeoutLocked()
 }
 
@@ -433,6 +481,9 @@ func (x *expiry) Expire(t *timers.Timer) {
 	switch t {
 	case s.timeout:
 		s.timeout = nil
+		if s.remote != nil {
+			s.remote.limited = false
+		}
 		s.machine.TimedOut()
 	case s.retry:
 		s.retry = nil
@@ -491,7 +542,7 @@ func (s *Stream) work(l *link) {
 		err := l.cause
 		s.mu.Unlock()
 		if err == nil {
-			err = l.t.connector.Run(l.runContext(), l)
+			err = l.t.run(l)
 		}
 		if !s.finish(l, err) {
 			return
@@ -538,6 +589,9 @@ func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 			begun = s.link
 			begun.phase = attempting
 			begun.startTimerLocked()
+			if s.remote != nil {
+				s.remote.restart(s.txLen)
+			}
 			s.credit.Restart()
 			s.machine.Answer(e, OK)
 		case machine.Cut:
@@ -608,7 +662,9 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 	l, h := s.link, s.h
 	switch e.State {
 	case StateConnecting:
-		s.resolveLocked()
+		if s.remote == nil {
+			s.resolveLocked()
+		}
 	case StateDestroying:
 		if s.machine.Replaced() {
 			s.err = ErrPolicyChanged
@@ -725,17 +781,26 @@ func (s *Stream) finish(l *link, err error) bool {
 	case !connected && err == nil:
 		err = errors.New("sspolicy: the transport gave up without a reason")
 	}
+	var f machine.Failure
+	if s.remote != nil {
+		f, err = s.linkLostLocked(l, err)
+	} else {
+		f = machine.Failure{
+			Failed: err != nil, Brief: connected && time.Since(l.since) < s.t.stream.Retry.Steady(),
+			Arg: unreachableArg(err), Final: l.answer.Final, Least: l.answer.RetryAfter,
+		}
+		if err != nil {
+			err = l.t.endpoint.Hide(err, l.target)
+		}
+	}
 	s.err = err
 	if err != nil {
-		s.err = transport.Printable(l.t.endpoint.Hide(err, l.target))
+		s.err = transport.Printable(err)
 	}
-	again := s.machine.Ended(machine.Failure{
-		Failed: err != nil, Brief: connected && time.Since(l.since) < s.t.stream.Retry.Steady(),
-		Arg: unreachableArg(err), Final: l.answer.Final, Least: l.answer.RetryAfter,
-	})
+	again := s.machine.Ended(f)
 	if connected {
 		s.wantsTx = false
-		if !again || !s.t.stream.IsHTTP() {
+		if s.remote == nil && (!again || !s.t.stream.IsHTTP()) {
 			s.stopTimeoutLocked()
 		}
 	}

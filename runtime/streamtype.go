@@ -19,7 +19,8 @@ type streamType struct {
 	policy    *policy.Policy // that it is from; nil if a transport brings it
 	setup     *transport.Setup
 	carrier   policy.Protocol
-	connector transport.Connector // nil for a server
+	connector transport.Connector // nil for a server or with a remote
+	remote    transport.Remote    // nil unless a driver fulfils the streams
 	server    transport.Server    // nil for a client
 	endpoint  policy.Endpoint
 	url       *policy.Template
@@ -31,6 +32,14 @@ type streamType struct {
 	idle    timers.Timer // ends the use of the type; runs while streams is 0
 }
 
+// run makes an attempt.
+func (t *streamType) run(l *link) error {
+	if t.remote != nil {
+		return t.remote.Run(l.ctx, remoteLink{l})
+	}
+	return t.connector.Run(l.runContext(), l)
+}
+
 // linger is how long what streams of a type share, such as connections and trust,
 // is kept for the next stream when the last one is gone.
 const linger = 30 * time.Second
@@ -39,6 +48,7 @@ const linger = 30 * time.Second
 type registry struct {
 	policy     atomic.Pointer[policy.Policy] // written under mu
 	host       transport.Host
+	driver     transport.Driver // fulfils all streams; nil for the transports
 	transports [policy.NumProtocols]transport.Transport
 	builtIn    map[string]*policy.StreamType // that transports bring
 
@@ -173,11 +183,17 @@ func (r *registry) outdateLocked(same func(*streamType) bool) {
 // wait for a transport for longer than abandonAfter.
 func (t *streamType) close() {
 	defer t.r.host.Drop(t.setup)
-	if t.connector == nil {
+	var c interface{ Close() error }
+	switch {
+	case t.remote != nil:
+		c = t.remote
+	case t.connector != nil:
+		c = t.connector
+	default:
 		return
 	}
 	done := make(chan error, 1)
-	go func() { done <- t.connector.Close() }()
+	go func() { done <- c.Close() }()
 	late := time.NewTimer(abandonAfter)
 	defer late.Stop()
 	var err error
@@ -194,6 +210,9 @@ func (t *streamType) close() {
 // makeReady prepares the named streamtype of a policy, or of a transport. The error
 // is one of those that NewStream lists.
 func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error) {
+	if r.driver != nil {
+		return r.drive(p, name)
+	}
 	t := &streamType{r: r, stream: p.Effective(name), policy: p}
 	if t.stream == nil {
 		t.stream, t.policy = r.builtIn[name], nil

@@ -18,6 +18,9 @@ const (
 	ProtocolFile // an endpoint that begins with file://
 	ProtocolSink // local_sink
 	ProtocolSMD  // the built-in streamtype _lws_smd
+	// ProtocolProxied is for streams that a proxy fulfils, which alone knows what they
+	// speak.
+	ProtocolProxied
 
 	numProtocols
 )
@@ -45,6 +48,8 @@ var protocols = [numProtocols]protocol{
 	ProtocolFile: {"file", "ProtocolFile", "file", false, false, false, 0, 0},
 	ProtocolSink: {"local_sink", "ProtocolSink", "sink", false, true, false, 0, 0},
 	ProtocolSMD:  {"_lws_smd", "ProtocolSMD", "smd", false, true, false, 0, 0},
+
+	ProtocolProxied: {"proxied", "ProtocolProxied", "sspc", false, true, false, 0, 0},
 }
 
 // NumProtocols is the number of protocols, which are 0 to NumProtocols-1.

@@ -52,8 +52,9 @@ const (
 	StateServerUpgrade State = 16
 	// StateEventWaitCancelled is defined by lws and not used by this module.
 	StateEventWaitCancelled State = 17
-	// StateUpstreamLinkRetry is for streams of lws that a proxy serves; its arg is
-	// how long the link to the proxy has been down, in milliseconds.
+	// StateUpstreamLinkRetry reports that a stream that a proxy fulfils has no link to
+	// it, and tries again in a second. Its arg is the age of the stream in
+	// milliseconds, as in lws.
 	StateUpstreamLinkRetry State = 18
 	StateSinkJoin          State = 19 // in lws, asks a sink to accept a source; see package sink
 	StateSinkPart          State = 20 // not used by lws or this module

@@ -21,6 +21,14 @@ type Credit struct {
 // until Restart.
 func NewCredit(n uint64) *Credit { return &Credit{initial: n, more: make(chan struct{}, 1)} }
 
+// Initial returns how many bytes each connection begins with; 0 if c is nil.
+func (c *Credit) Initial() uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.initial
+}
+
 // Add adds n bytes, up to 2^63-1 in all. It does nothing if c is nil.
 func (c *Credit) Add(n uint64) {
 	if c == nil {

@@ -86,7 +86,7 @@ func (n *node) forget() {
 		m.final, m.arg, m.least, m.again = false, 0, 0, false
 	}
 	if m.phase != running {
-		m.cut, m.declined, m.reached = false, false, false
+		m.cut, m.declined, m.reached, m.silent = false, false, false, false
 	}
 	if m.phase != connecting {
 		m.byCall = false

@@ -52,10 +52,14 @@ type Effect struct {
 
 	tries uint16
 	least time.Duration
+	exact bool // least is the whole wait
 }
 
 // Delay returns how long a Wait lasts; random is uniform over 0 to 65535.
 func (e Effect) Delay(r *policy.Retry, random uint16) time.Duration {
+	if e.exact {
+		return e.least
+	}
 	return max(r.Delay(e.tries, random), e.least)
 }
 
@@ -63,7 +67,7 @@ func (e Effect) Delay(r *policy.Retry, random uint16) time.Duration {
 type Failure struct {
 	Failed bool          // it did not do what it was for
 	Brief  bool          // it was connected, but not for long enough to end the series of failures
-	Arg    uint32        // of UNREACHABLE
+	Arg    uint32        // of UNREACHABLE, and of UPSTREAM_LINK_RETRY
 	Final  bool          // no attempt follows by itself
 	Least  time.Duration // the shortest wait before the next attempt
 }
@@ -74,6 +78,7 @@ type Machine struct {
 	Type     *policy.StreamType // changed by the runner at Begin only
 	Accepted bool               // by a listener or sink: it has one connection, and ends with it
 	Listener bool               // it never connects
+	Remote   bool               // a proxy decides; an attempt is a link to the proxy
 
 	state    policy.State // the latest that was delivered, without the unordered ones
 	phase    phase
@@ -84,6 +89,7 @@ type Machine struct {
 	cut      bool   // Cut has been returned for this attempt
 	declined bool   // a callback has answered DisconnectMe in this attempt
 	reached  bool   // CONNECTED has been delivered in this attempt
+	silent   bool   // Remote, and the proxy has reported nothing on this link
 	again    bool   // another attempt follows this connection
 	replaced bool   // see Replaced
 
@@ -107,6 +113,7 @@ const (
 	lost                     // DISCONNECTED is next
 	unreachable              // UNREACHABLE is next, and then perhaps a wait
 	exhausted                // UNREACHABLE is next, and then ALL_RETRIES_FAILED
+	unlinked                 // UPSTREAM_LINK_RETRY is next, and then a wait
 	backingOff               // Wait is next
 	allFailed                // ALL_RETRIES_FAILED is next
 	destroying               // DESTROYING is next
@@ -204,6 +211,34 @@ func (m *Machine) Replaced() bool { return m.replaced }
 // Kill ends a stream at once, without another callback.
 func (m *Machine) Kill() { m.phase, m.requests, m.waiting = gone, 0, false }
 
+// MayReport reports whether a state may be passed to Report.
+func (m *Machine) MayReport(state policy.State) bool {
+	return state.Unordered() || m.mayBecome(state)
+}
+
+// mayBecome reports whether a state may be delivered next. A proxy begins each link
+// with a new stream.
+func (m *Machine) mayBecome(state policy.State) bool {
+	return m.state.MayBecome(state) || m.silent && m.phase == running && policy.StateCreating.MayBecome(state)
+}
+
+// Report is Reach for a state that a proxy reports: one that may follow the present
+// state.
+func (m *Machine) Report(state policy.State, arg uint32) Effect {
+	e := m.deliver(state, arg)
+	if e.Do == Illegal {
+		return e
+	}
+	m.silent = m.silent && state.Unordered()
+	switch state {
+	case policy.StateConnected:
+		m.reached = true
+	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAuthFailed:
+		m.reached = false
+	}
+	return e
+}
+
 // Reach is for a state that the running attempt reports: CONNECTED, a user
 // state, a verdict, the states of a server. CONNECTED comes once. SERVER_UPGRADE
 // comes only before it, a verdict and SERVER_TXN only after it. The runner delivers
@@ -231,6 +266,9 @@ func (m *Machine) Ended(f Failure) (again bool) {
 	case !m.reached && m.Accepted:
 		m.over()
 		return false
+	case !m.reached && m.Remote:
+		m.relink()
+		return false
 	case !m.reached:
 		m.phase = unreachable
 		return false
@@ -239,6 +277,9 @@ func (m *Machine) Ended(f Failure) (again bool) {
 		m.tries = 0
 	}
 	m.phase = lost
+	if m.Remote {
+		return false
+	}
 	m.again = f.Failed && !f.Final && !m.Type.Opportunistic && m.requests&requestDestroy == 0
 	return m.again
 }
@@ -251,6 +292,7 @@ var deliveries = [phases]policy.State{
 	lost:        policy.StateDisconnected,
 	unreachable: policy.StateUnreachable,
 	exhausted:   policy.StateUnreachable,
+	unlinked:    policy.StateUpstreamLinkRetry,
 	allFailed:   policy.StateAllRetriesFailed,
 	destroying:  policy.StateDestroying,
 }
@@ -263,7 +305,7 @@ func (m *Machine) Next() Effect {
 	}
 	if state := deliveries[m.phase]; state != 0 {
 		arg := uint32(0)
-		if m.phase == unreachable {
+		if m.phase == unreachable || m.phase == unlinked {
 			arg = m.arg
 		}
 		return m.deliver(state, arg)
@@ -279,7 +321,7 @@ func (m *Machine) Next() Effect {
 		return Effect{Do: Attempt}
 	case backingOff:
 		m.phase, m.waiting = idle, true
-		return Effect{Do: Wait, tries: m.tries - 1, least: m.least}
+		return Effect{Do: Wait, tries: m.tries - 1, least: m.least, exact: m.Remote}
 	case releasing:
 		m.phase = gone
 		return Effect{Do: Release}
@@ -323,7 +365,7 @@ func (m *Machine) timeout() Effect {
 // deliver makes a state the present one, if it may follow it.
 func (m *Machine) deliver(state policy.State, arg uint32) Effect {
 	if !state.Unordered() {
-		if !m.state.MayBecome(state) {
+		if !m.mayBecome(state) {
 			return Effect{Do: Illegal, State: state}
 		}
 		m.state = state
@@ -368,11 +410,13 @@ func (m *Machine) Answer(e Effect, r policy.Result) {
 		m.decided(ok, destroy)
 	case starting:
 		m.phase = running
-		m.cut, m.declined, m.reached, m.again = false, false, false, false
+		m.cut, m.declined, m.reached, m.again, m.silent = false, false, false, false, m.Remote
 	case lost:
 		m.disconnected()
 	case unreachable, exhausted:
 		m.unreached(ok, r)
+	case unlinked:
+		m.phase = backingOff
 	case allFailed:
 		m.phase = idle
 	}
@@ -395,6 +439,11 @@ func (m *Machine) prepared(destroy bool) {
 	}
 	m.byCall = m.requests&requestConnect != 0
 	m.phase = connecting
+	if m.Remote {
+		m.phase, m.waiting = starting, false
+		m.requests &^= requestAttempt
+		return
+	}
 	if !m.byCall && m.requests&requestStart == 0 && m.state != policy.StatePoll { // POLL must not follow POLL
 		m.phase = polling
 	}
@@ -402,6 +451,15 @@ func (m *Machine) prepared(destroy bool) {
 	m.waiting = false
 	if m.byCall {
 		m.tries = 0
+	}
+}
+
+// relink goes on after the end of a link to the proxy. The program knows of one that it
+// has ended itself.
+func (m *Machine) relink() {
+	m.phase = unlinked
+	if m.declined {
+		m.phase = backingOff
 	}
 }
 
@@ -423,6 +481,10 @@ func (m *Machine) decided(ok, destroy bool) {
 
 // disconnected goes on after DISCONNECTED.
 func (m *Machine) disconnected() {
+	if m.Remote {
+		m.relink()
+		return
+	}
 	m.over()
 	switch {
 	case !m.again || m.requests&(requestDestroy|requestConnect) != 0:
