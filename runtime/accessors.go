@@ -133,7 +133,7 @@ func (s *Stream) setMetadataLocked(name, value string) error {
 	if s.remote == nil {
 		return s.metadataLocked().set(s.t, name, value)
 	}
-	if err := s.remote.setMetadata(s.t.stream, name, value); err != nil {
+	if err := s.remote.setMetadata(s.t, name, value); err != nil {
 		return err
 	}
 	if s.link != nil {

@@ -25,7 +25,7 @@ type remote struct {
 	deadline time.Time          // of StartTimeout; zero if it does not run, or the policy has the limit
 	limited  bool               // StartTimeout is in force
 
-	data any // of the driver
+	data  any                  // of the driver
 	chain []*policy.StreamType // nil before the proxy has reported it
 }
 
@@ -84,16 +84,14 @@ func (r *remote) restart(length uint64) {
 
 // setMetadata sets an item. The peer gets no empty value, at which proxies hang up: an
 // item that has never been set is empty anyway.
-func (r *remote) setMetadata(st *policy.StreamType, name, value string) error {
-	switch {
-	case !mayHave(st, name):
+func (r *remote) setMetadata(t *streamType, name, value string) error {
+	if !mayHave(t.stream, name) {
 		return fmt.Errorf("%w: the policy does not declare it", ErrUnknownMetadata)
-	case name == "":
-		return fmt.Errorf("%w: an empty name", ErrUnknownMetadata)
-	case len(name) > maxRemoteName:
-		return fmt.Errorf("%w: the name is longer than %d bytes, which no proxy accepts", ErrUnknownMetadata, maxRemoteName)
-	case len(value) > maxRemoteValue:
-		return fmt.Errorf("%w: it is longer than %d bytes, which no proxy accepts", ErrMetadataValue, maxRemoteValue)
+	}
+	if value != "" {
+		if err := t.remote.CheckMetadata(name, value); err != nil {
+			return err
+		}
 	}
 	i := slices.IndexFunc(r.set, func(f transport.Field) bool { return f.Name == name })
 	switch {
@@ -118,12 +116,6 @@ func mayHave(st *policy.StreamType, name string) bool {
 	return st.Protocol == policy.ProtocolProxied && len(st.Metadata) == 0 || st.DirectProtoStr ||
 		policy.ItemIndex(st.Metadata, name) >= 0
 }
-
-// Limits of the link protocol, and of the receivers of lws.
-const (
-	maxRemoteName  = 30
-	maxRemoteValue = 4092 - 1 - maxRemoteName
-)
 
 // metadata returns what the peer sent, else what the program set, else "".
 func (r *remote) metadata(st *policy.StreamType, name string) (string, error) {
@@ -292,7 +284,7 @@ func (l remoteLink) Report(state State, arg uint32, cause error) error {
 		l.unacked = 0
 	}
 	if state == StateDisconnected {
-		r.limited, s.wantsTx = false, false
+		r.limited, s.wantsTx, r.requests.Send = false, false, false
 		if was := s.machine.State(); was == StateQoSAckRemote || was == StateQoSNackRemote {
 			s.txLen = 0
 		}
@@ -302,6 +294,18 @@ func (l remoteLink) Report(state State, arg uint32, cause error) error {
 	s.machine.Answer(e, s.deliverLocked(e))
 	l.signalQuietLocked()
 	return l.release(OK)
+}
+
+func (l remoteLink) Rx(buf []byte, flags Flags) error {
+	size := len(buf)
+	if size == 0 {
+		size = notPayload
+	}
+	if err := l.acquire(size); err != nil {
+		return err
+	}
+	_, err := l.rxAndUnlock(buf, flags, false)
+	return err
 }
 
 func (l remoteLink) Perf(figures []byte) error {

@@ -28,6 +28,7 @@ func TestProtocols(t *testing.T) {
 		"file":       {"ProtocolFile", "file", false, false, false, 0, 0},
 		"local_sink": {"ProtocolSink", "sink", false, false, true, 0, 0},
 		"_lws_smd":   {"ProtocolSMD", "smd", false, false, true, 0, 0},
+		"proxied":    {"ProtocolProxied", "sspc", false, false, true, 0, 0},
 	}
 	if len(want) != NumProtocols {
 		t.Errorf("NumProtocols is %d, want %d", NumProtocols, len(want))
@@ -50,7 +51,7 @@ func TestProtocols(t *testing.T) {
 // TestProtocolUnknown checks a number and names that are not in the table.
 func TestProtocolUnknown(t *testing.T) {
 	unknown := Protocol(NumProtocols)
-	if unknown.String() != "protocol(9)" || unknown.Constant() != "" || unknown.Dir() != "" || unknown.Named() ||
+	if unknown.String() != "protocol(10)" || unknown.Constant() != "" || unknown.Dir() != "" || unknown.Named() ||
 		unknown.IsHTTP() || unknown.HasMessages() || unknown.DefaultPort(true) != 0 {
 		t.Errorf("an unknown protocol is %v, %q, %q", unknown, unknown.Constant(), unknown.Dir())
 	}

@@ -27,6 +27,10 @@ type Remote interface {
 	// must return soon after a method of l returns an error, or ctx is done.
 	Run(ctx context.Context, l RemoteLink) error
 
+	// CheckMetadata returns nil if the proxy can be sent an item of metadata. Else
+	// the error wraps ErrUnknownMetadata or ErrMetadataValue of package policy.
+	CheckMetadata(name, value string) error
+
 	// Close is like that of a Connector.
 	Close() error
 }

@@ -1,0 +1,434 @@
+package sspc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/sspcwire"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// openTimeout is how long the proxy may take to answer a new link, as in lws.
+const openTimeout = 3 * time.Second
+
+// readSize is how much is read from a link at a time, in bytes.
+const readSize = 4096
+
+// txSize is the most payload that a frame to the proxy carries, as in a client of lws.
+const txSize = 4061
+
+// Errors that end a link.
+var (
+	errClosed    = errors.New("the proxy has closed it")
+	errNoAnswer  = errors.New("the proxy does not answer")
+	errDestroyed = errors.New("the proxy has destroyed the stream")
+)
+
+// A remote makes the links of one streamtype.
+type remote struct {
+	proxy  *Proxy
+	setup  *transport.Setup
+	dialer transport.Dialer
+}
+
+// Close implements transport.Remote.
+func (r *remote) Close() error { return nil }
+
+// CheckMetadata implements transport.Remote.
+func (r *remote) CheckMetadata(name, value string) error {
+	_, err := sspcwire.AppendMetadata(nil, sspcwire.ToProxy, name, value)
+	switch {
+	case errors.Is(err, sspcwire.ErrName):
+		return fmt.Errorf("%w: a proxy accepts names of 1 to %d bytes", policy.ErrUnknownMetadata, sspcwire.MaxMetadataName)
+	case err != nil:
+		return fmt.Errorf("%w: a proxy accepts values of 1 to about 65500 bytes", policy.ErrMetadataValue)
+	}
+	return nil
+}
+
+// dial connects to the proxy.
+func (r *remote) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := r.dialer.Dial(ctx, r.proxy.network, r.proxy.address)
+	if err != nil || r.proxy.tls == nil {
+		return conn, err
+	}
+	secure := tls.Client(conn, r.proxy.tls)
+	limit, cancel := context.WithTimeoutCause(ctx, openTimeout, errNoAnswer)
+	defer cancel()
+	if err := secure.HandshakeContext(limit); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// A session is what the links of a stream have in common.
+type session struct {
+	// wanted reports that the stream has a connection, or an attempt to make one. A
+	// new link has to request it again.
+	wanted bool
+}
+
+// A phase is what the proxy's stream does.
+type phase uint8
+
+const (
+	opening    phase = iota // the proxy has not answered
+	idle                    // no connection
+	attempting              // making one
+	waiting                 // for the next attempt
+	connected
+)
+
+// A link is a connection to the proxy.
+type link struct {
+	transport.RemoteLink
+	conn    net.Conn
+	start   time.Time
+	session *session
+
+	// Of the goroutine that reads.
+	message bool // a message has begun and not ended
+	verdict bool // the peer has accepted or refused, on this connection
+
+	mu      sync.Mutex // locked while the mu of the stream may be locked, never the other way round
+	phase   phase
+	wanted  bool // request the connection that the link before had
+	sending bool // a goroutine is in send
+	again   bool // there may be new requests
+	sendErr error
+}
+
+// Run implements transport.Remote.
+func (r *remote) Run(ctx context.Context, rl transport.RemoteLink) error {
+	conn, err := r.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	l := &link{RemoteLink: rl, conn: conn, start: time.Now()}
+	l.session = rl.Data(func() any { return new(session) }).(*session)
+	l.wanted = l.session.wanted && !r.setup.Stream.Opportunistic
+	conn.SetDeadline(l.start.Add(openTimeout))
+	if err := l.open(r.setup.Stream.Name); err != nil {
+		return l.cause(err)
+	}
+	err = l.read()
+	if ctx.Err() != nil { // the program has ended the connection
+		l.setPhase(idle)
+	}
+	return l.cause(err)
+}
+
+// cause returns why the link has ended, when err is what reading has reported.
+func (l *link) cause(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.sendErr != nil:
+		return l.sendErr
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errNoAnswer
+	case err == io.EOF:
+		return errClosed
+	}
+	return err
+}
+
+// open sends STREAMTYPE.
+func (l *link) open(name string) error {
+	hello := sspcwire.StreamType{PID: uint32(os.Getpid()), Credit: sspcwire.DefaultCredit, Name: name}
+	if credit, set := l.Credit(); set {
+		hello.Credit = credit
+	}
+	b, err := sspcwire.AppendStreamType(nil, hello)
+	if err != nil {
+		return err
+	}
+	_, err = l.conn.Write(b)
+	return err
+}
+
+// read reads frames until the link ends.
+func (l *link) read() error {
+	r := sspcwire.NewReader(l.conn, sspcwire.FromProxy, readSize)
+	for {
+		f, err := r.Next()
+		if err == nil {
+			err = l.receive(f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive handles a frame.
+func (l *link) receive(f sspcwire.Frame) error {
+	switch f.Type {
+	case sspcwire.TypeCreateResult:
+		return l.created(f)
+	case sspcwire.TypeConnState:
+		state, arg, err := f.ConnState()
+		if err != nil {
+			return err
+		}
+		return l.report(state, arg)
+	case sspcwire.TypeRx:
+		p, err := f.Payload()
+		if err != nil {
+			return err
+		}
+		flags := p.Flags & (policy.FlagSOM | policy.FlagEOM | policy.FlagPoll | policy.FlagRelatedStart | policy.FlagRelatedEnd)
+		l.message = (l.message || flags&policy.FlagSOM != 0) && flags&policy.FlagEOM == 0
+		return l.Rx(p.Data, flags)
+	case sspcwire.TypeRxMetadata:
+		name, value, err := f.Metadata()
+		if err != nil {
+			return err
+		}
+		l.Receive(name, string(value))
+	case sspcwire.TypePerf:
+		return l.Perf(f.Body)
+	}
+	return nil // credit, which limits no client of lws either
+}
+
+// created handles CREATE_RESULT.
+func (l *link) created(f sspcwire.Frame) error {
+	r, err := f.CreateResult()
+	switch {
+	case err != nil:
+		return err
+	case r.Failure != 0:
+		return l.refused(r.Failure)
+	}
+	l.conn.SetDeadline(time.Time{})
+	l.SetRideshares(r.Rideshares)
+	l.setPhase(idle)
+	l.Notify(l.wake)
+	l.ServeTx(l.send)
+	return nil
+}
+
+// refused ends a link whose streamtype the proxy refuses.
+func (l *link) refused(code uint8) error {
+	err := fmt.Errorf("%w: the proxy refuses the streamtype (result %d)", policy.ErrUnknownStreamType, code)
+	r := l.Requests()
+	if !l.wanted && !r.Connect && !r.Send {
+		return err
+	}
+	for _, state := range []policy.State{policy.StateConnecting, policy.StateUnreachable, policy.StateAllRetriesFailed} {
+		if err := l.Report(state, 0, err); err != nil {
+			return err
+		}
+	}
+	l.session.wanted = false
+	return err
+}
+
+// report handles a state of the proxy's stream.
+func (l *link) report(state policy.State, arg uint32) error {
+	var cause error
+	next := l.currentPhase()
+	switch state {
+	case policy.StateCreating:
+		return nil // NewStream has delivered it
+	case policy.StateDestroying:
+		return errDestroyed
+	case policy.StateEventWaitCancelled, policy.StateUpstreamLinkRetry:
+		return fmt.Errorf("sspolicy: the proxy reports %v, which is a client's own", state)
+	case policy.StatePoll, policy.StateConnecting:
+		next, l.message, l.verdict = attempting, false, false
+	case policy.StateConnected:
+		if next == connected {
+			return nil
+		}
+		next = connected
+	case policy.StateQoSAckRemote, policy.StateQoSNackRemote:
+		l.verdict = true
+	case policy.StateUnreachable, policy.StateAuthFailed:
+		next, cause = waiting, errUnreachable
+	case policy.StateAllRetriesFailed:
+		next = idle
+	case policy.StateDisconnected:
+		next, cause = idle, io.EOF
+		switch {
+		case l.verdict && !l.message:
+			cause = nil
+		case l.message:
+			cause = io.ErrUnexpectedEOF
+		}
+	}
+	l.setPhase(next)
+	err := l.Report(state, arg, cause)
+	if state == policy.StateConnected {
+		l.wake() // the program may have requested to send before
+	}
+	return err
+}
+
+// errUnreachable is the cause of UNREACHABLE: the proxy keeps the reason to itself.
+var errUnreachable = errors.New("the proxy could not reach the peer")
+
+func (l *link) currentPhase() phase {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.phase
+}
+
+func (l *link) setPhase(p phase) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.phase = p
+	l.session.wanted = p > idle || l.wanted
+}
+
+// begin reports whether the caller is to send, since no other goroutine does.
+func (l *link) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.again = true
+	if l.sending || l.phase == opening {
+		return false
+	}
+	l.sending = true
+	return true
+}
+
+// next reports whether there may be new requests; otherwise the caller has ended
+// sending.
+func (l *link) next() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sending = l.again
+	l.again = false
+	return l.sending
+}
+
+// wake starts to send. It does not block.
+func (l *link) wake() {
+	if l.begin() {
+		go l.sendAll()
+	}
+}
+
+// send sends what the program requests, unless a goroutine does that already.
+func (l *link) send() {
+	if l.begin() {
+		l.sendAll()
+	}
+}
+
+// buffers are for frames to the proxy.
+var buffers = sync.Pool{New: func() any { return new([sspcwire.PayloadOverhead + txSize]byte) }}
+
+// sendAll sends until nothing is requested. Only one goroutine at a time is in it.
+func (l *link) sendAll() {
+	buf := buffers.Get().(*[sspcwire.PayloadOverhead + txSize]byte)
+	defer buffers.Put(buf)
+	for l.next() {
+		err := l.sendRequests()
+		for err == nil && l.currentPhase() == connected && l.WantsTx() {
+			err = l.sendPayload(buf[:])
+		}
+		if err != nil {
+			l.mu.Lock() // and keeps sending set
+			l.sendErr = err
+			l.mu.Unlock()
+			l.conn.Close()
+			return
+		}
+	}
+}
+
+// sendRequests sends all that is requested, except payload.
+func (l *link) sendRequests() (err error) {
+	r := l.Requests()
+	connect := l.connects(r)
+	if r.Empty() && !connect {
+		return nil
+	}
+	var b []byte
+	if r.TimeoutChanged {
+		b = sspcwire.AppendTimeout(b, timeoutMs(r.Timeout))
+	}
+	for _, f := range r.Metadata {
+		if b, err = sspcwire.AppendMetadata(b, sspcwire.ToProxy, f.Name, f.Value); err != nil {
+			return err
+		}
+	}
+	if r.Credit > 0 {
+		b = sspcwire.AppendCredit(b, sspcwire.ToProxy, int32(min(r.Credit, math.MaxInt32)))
+	}
+	if r.Announced && r.Length <= math.MaxUint32 {
+		b = sspcwire.AppendLengthHint(b, uint32(r.Length))
+	}
+	if connect {
+		b = sspcwire.AppendConnect(b)
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	_, err = l.conn.Write(b)
+	return err
+}
+
+// connects reports whether the proxy has to be requested to connect. Like a stream that
+// the program itself fulfils, one that waits for its next attempt is not hurried by a
+// request to send.
+func (l *link) connects(r transport.Requests) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wanted := l.wanted
+	l.wanted = false
+	switch {
+	case l.phase == idle && (r.Connect || r.Send || wanted), l.phase == waiting && r.Connect:
+		l.phase, l.session.wanted = attempting, true
+		return true
+	}
+	return false
+}
+
+// timeoutMs returns a timeout as the protocol has it.
+func timeoutMs(d time.Duration) uint32 {
+	switch {
+	case d < 0:
+		return sspcwire.TimeoutCancel
+	case d == 0:
+		return sspcwire.TimeoutPolicy
+	}
+	return uint32(min((d + time.Millisecond - 1).Milliseconds(), sspcwire.TimeoutCancel-1))
+}
+
+// sendPayload sends a piece of payload, if the program has one.
+func (l *link) sendPayload(buf []byte) error {
+	p, err := l.Tx(buf[sspcwire.PayloadOverhead:])
+	if err != nil || p.Empty() {
+		return err
+	}
+	if p.Next {
+		p.Flags |= policy.FlagEOM
+	}
+	// The payload is where the frame has it.
+	frame, err := sspcwire.AppendPayload(buf[:0], sspcwire.ToProxy, sspcwire.Payload{
+		Flags: p.Flags,
+		Time:  uint64(time.Since(l.start).Microseconds()),
+		Data:  buf[sspcwire.PayloadOverhead:][:p.N],
+	})
+	if err != nil {
+		return err
+	}
+	_, err = l.conn.Write(frame)
+	return err
+}

@@ -1,0 +1,111 @@
+// Package sspc lets a Secure Streams proxy fulfil the streams of a program, which needs
+// no policy then: the proxy has the policy and the secrets. The proxy may be that of
+// libwebsockets (lws) or of this module; the protocol between them is that of lws.
+//
+//	proxy, err := sspc.New("unix:@proxy.ss.lws", sspc.Options{})
+//	...
+//	c, err := runtime.NewContext(nil, runtime.Options{Proxy: proxy})
+//	...
+//	response, err := c.Fetch(ctx, "get_weather", runtime.WithMetadata("city", "Paris"))
+//
+// Each stream has a link to the proxy. NewStream does not wait for it. While there is
+// none, the stream gets UPSTREAM_LINK_RETRY about once a second, and its requests wait.
+// When the link of a stream that was connected is lost, the stream gets DISCONNECTED
+// first. The next link begins with all that is in force: metadata, the timeout, and a
+// request for a connection if there was one or an attempt, unless the policy that
+// the program has says opportunistic. Streams so survive a restart of the proxy.
+//
+// A streamtype that the proxy refuses can be retried like a peer that cannot be
+// reached: a request to connect is answered with UNREACHABLE, where [Stream.Err] is
+// [runtime.ErrUnknownStreamType], and ALL_RETRIES_FAILED.
+//
+// A proxy does not report which protocol it speaks to the peer, nor HTTP status or the
+// cause of an error. Without a description of the streamtype (see runtime.Options.Proxy)
+// the functions of calls can only assume: a Conn sends each Write as a message and ends
+// with its connection; a Fetch over ws takes a second longer.
+//
+// [Stream.Err]: https://pkg.go.dev/github.com/secure-streams/sspolicy/runtime#Stream.Err
+package sspc
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/secure-streams/sspolicy/internal/sspcwire"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// DefaultAddress is where the proxy of lws listens on Linux.
+const DefaultAddress = sspcwire.DefaultAddress
+
+// Options are the settings of a Proxy. The zero value is ready for use.
+type Options struct {
+	// TLS is for an address with "tls:": whom to trust, and a client certificate.
+	// Nil means the certificates of the operating system. ServerName is set to the
+	// host of the address if it is empty.
+	TLS *tls.Config
+
+	// SOCKS5 is a proxy on the way to a tcp or tls address,
+	// "[user:password@]host[:port]", as in via-socks5.
+	SOCKS5 string
+}
+
+// A Proxy is a Secure Streams proxy as runtime.Options.Proxy.
+type Proxy struct {
+	network, address string
+	tls              *tls.Config // nil means none
+	socks5           string
+}
+
+var _ transport.Driver = (*Proxy)(nil)
+
+// New returns the proxy at an address: "unix:@NAME" for an abstract socket of Linux,
+// "unix:/PATH", "tcp:HOST:PORT", or "tls:HOST:PORT" for TLS over tcp, which the proxy
+// of lws does not have. It does not connect.
+func New(address string, o Options) (*Proxy, error) {
+	network, addr, secure, err := sspcwire.ParseAddress(address)
+	if err != nil {
+		return nil, fmt.Errorf("sspolicy: sspc: %w", err)
+	}
+	p := &Proxy{network: network, address: addr, socks5: o.SOCKS5}
+	switch {
+	case secure:
+		p.tls = o.TLS.Clone()
+		if p.tls == nil {
+			p.tls = new(tls.Config)
+		}
+		if p.tls.ServerName == "" {
+			p.tls.ServerName, _, _ = net.SplitHostPort(addr)
+		}
+	case o.TLS != nil:
+		return nil, fmt.Errorf("sspolicy: sspc: address %q of a proxy is not for TLS: want tls:HOST:PORT", address)
+	}
+	if o.SOCKS5 != "" {
+		if network != "tcp" {
+			return nil, errors.New("sspolicy: sspc: a SOCKS5 proxy cannot connect to a unix socket")
+		}
+		if _, err := policy.ParseProxy(o.SOCKS5); err != nil {
+			return nil, fmt.Errorf("sspolicy: sspc: SOCKS5 proxy: %w", err)
+		}
+	}
+	return p, nil
+}
+
+// String returns the network and address.
+func (p *Proxy) String() string { return p.network + ":" + p.address }
+
+// Drive implements transport.Driver.
+func (p *Proxy) Drive(s *transport.Setup) (transport.Remote, error) {
+	name := s.Stream.Name
+	if _, err := sspcwire.AppendStreamType(nil, sspcwire.StreamType{Name: name}); err != nil {
+		return nil, fmt.Errorf("%w: a proxy accepts names of 1 to %d bytes", policy.ErrUnknownStreamType, sspcwire.MaxStreamType)
+	}
+	dialer, err := s.Env.Dialer(&policy.StreamType{SOCKS5Proxy: p.socks5})
+	if err != nil {
+		return nil, err
+	}
+	return &remote{proxy: p, setup: s, dialer: dialer}, nil
+}
