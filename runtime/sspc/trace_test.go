@@ -284,8 +284,8 @@ func TestTruncatedTraces(t *testing.T) {
 		n := 1
 		for _, l := range links {
 			b := l.Bytes(true)
-			if len(b) > 400 {
-				b = b[:400]
+			if len(b) > 120 {
+				b = b[:120]
 			}
 			for cut := range b {
 				link := p.link(n)
