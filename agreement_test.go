@@ -86,7 +86,7 @@ func prepare(text string) error {
 	}
 	c, err := runtime.NewContext(p, runtime.Options{
 		Logger: quiet{},
-		Transports: []transport.Transport{http.New(http.SigV4), h3.New(http.SigV4), ws.New(), mqtt.New(), raw.New(), file.New(), sink.New(),
+		Transports: []transport.Transport{http.New(http.SigV4), h3.New(http.SigV4), ws.New(), mqtt.New(), raw.New(raw.TLS), file.New(), sink.New(),
 			smd.New(quiet{})},
 		Credentials: new(credentials.Memory),
 		Cookies:     cookies.New(),

@@ -204,7 +204,10 @@ func transports(p *policy.Policy) (paths []string, options map[string][][2]strin
 		if carrier.IsHTTP() && st.Auth != nil && st.Auth.Type == policy.AuthSigV4 {
 			use(path, [2]string{runtimePath + "/http", "SigV4"})
 		}
-		if st.Server && (carrier.IsHTTP() || carrier == policy.ProtocolWS) {
+		if carrier == policy.ProtocolRaw && st.TLS && !st.Server {
+			use(path, [2]string{path, "TLS"})
+		}
+		if st.Server && (carrier.IsHTTP() || carrier == policy.ProtocolWS || carrier == policy.ProtocolRaw) {
 			use(path, [2]string{path, "Server"})
 			if ws := transportOf(policy.ProtocolWS); st.HTTP != nil && st.HTTP.WSSubprotocol != "" {
 				use(ws, [2]string{ws, "Server"})

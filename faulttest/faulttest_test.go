@@ -20,7 +20,7 @@ import (
 )
 
 func transports(hurry int) []transport.Transport {
-	return []transport.Transport{h3.New(), http.New(http.SigV4), mqtt.NewWith(mqtt.Options{ResendAfter: 3 * time.Second / time.Duration(hurry)}), raw.New(), ws.New()}
+	return []transport.Transport{h3.New(), http.New(http.SigV4), mqtt.NewWith(mqtt.Options{ResendAfter: 3 * time.Second / time.Duration(hurry)}), raw.New(raw.TLS), ws.New()}
 }
 
 // streamTypes returns streamtypes of all protocols, with and without TLS, that conceal one

@@ -236,7 +236,7 @@ func (c *timeFlags) options() faulttest.Options {
 // faultTransports returns the transports of a run.
 func faultTransports(hurry int) []transport.Transport {
 	resend := mqtt.Options{ResendAfter: 3 * time.Second / time.Duration(hurry)}
-	return []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.NewWith(resend), raw.New(), ws.New()}
+	return []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4), mqtt.NewWith(resend), raw.New(raw.TLS), ws.New()}
 }
 
 type faultRunCmd struct {

@@ -105,7 +105,7 @@ func (c *runCmd) Run(p *program) error {
 	defer jar.Close()
 	tokens := oauth.New(sources, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
 	ctx, err := runtime.NewContext(compiled, runtime.Options{
-		Transports:     []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4, http.Server), mqtt.New(), raw.New(), ws.New(ws.Server), file.New()},
+		Transports:     []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4, http.Server), mqtt.New(), raw.New(raw.TLS, raw.Server), ws.New(ws.Server), file.New()},
 		ConnectTimeout: c.ConnectTimeout,
 		Logger:         out,
 		Credentials:    tokens,

@@ -163,7 +163,7 @@ func BenchmarkServeRaw(b *testing.B) {
 	piece := string(bytes.Repeat([]byte("x"), 63)) + "\n"
 	for _, n := range []int{1, 64} {
 		b.Run(fmt.Sprintf("clients=%d", n), func(b *testing.B) {
-			_, ours := serveOurs(b, raw.New(), policy.ProtocolRaw, runtime.Handlers{}, runtime.WithClients(echoing))
+			_, ours := serveOurs(b, raw.New(raw.TLS, raw.Server), policy.ProtocolRaw, runtime.Handlers{}, runtime.WithClients(echoing))
 			against(b, "net.Conn", n, requests(b, ours, piece, "\n", n), requests(b, ln.Addr().String(), piece, "\n", n))
 		})
 	}

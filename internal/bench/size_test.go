@@ -33,40 +33,51 @@ func run(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// sizes are the sizes of the programs in testdata, in bytes.
-type sizes struct{ byHand, byPolicy, withoutHTTP int64 }
-
-// buildAll builds the programs in testdata. It returns their sizes and the file of the one
-// without HTTP.
-func buildAll(t testing.TB, flags ...string) (s sizes, withoutHTTP string) {
-	_, s.byHand = build(t, "nethttp", flags...)
-	_, s.byPolicy = build(t, "policy", flags...)
-	withoutHTTP, s.withoutHTTP = build(t, "rawonly", flags...)
-	return s, withoutHTTP
+// sizePairs are programs of testdata that do the same by hand and by policy, and how much
+// larger the second may be.
+var sizePairs = []struct {
+	byHand, byPolicy string
+	mostKB           int64
+}{
+	{"nethttp", "policy", 400},
+	{"tlsconn", "rawtls", 650},
+	{"netconn", "rawonly", 1780}, // of which types of crypto/tls, and so its init, 1,000
 }
 
-// TestSize checks how much an h1 policy adds to a program, and that a program without the
-// HTTP transport does not contain net/http.
+// TestSize checks how much a policy adds to a program, and that it does not link what only
+// other policies need.
 func TestSize(t *testing.T) {
-	s, _ := buildAll(t, "-ldflags=-s -w")
-	t.Logf("stripped: by hand %d KB, by policy %d KB: %+d KB; without HTTP %d KB",
-		s.byHand>>10, s.byPolicy>>10, (s.byPolicy-s.byHand)>>10, s.withoutHTTP>>10)
-	if more := s.byPolicy - s.byHand; more > 400<<10 {
-		t.Errorf("a policy adds %d KB to a program, more than 400", more>>10)
+	for _, p := range sizePairs {
+		_, byHand := build(t, p.byHand, "-ldflags=-s -w")
+		_, byPolicy := build(t, p.byPolicy, "-ldflags=-s -w")
+		more := (byPolicy - byHand) >> 10
+		t.Logf("stripped: %s %d KB, %s %d KB: %+d KB", p.byHand, byHand>>10, p.byPolicy, byPolicy>>10, more)
+		if more > p.mostKB {
+			t.Errorf("%s is %d KB larger than %s, more than %d", p.byPolicy, more, p.byHand, p.mostKB)
+		}
+	}
+	for _, p := range []struct {
+		program         string
+		linked, missing []string
+	}{
+		{"rawtls", []string{" crypto/tls.Client\n"}, []string{" net/http.", " crypto/tls.Server\n", "/raw.startServer\n"}},
+		{"rawonly", []string{"sspolicy/runtime.NewContext\n"}, []string{" net/http.", " crypto/tls.Client\n", "/transport.pool\n"}},
+	} {
+		file, _ := build(t, p.program)
+		symbols := run(t, "tool", "nm", file)
+		for _, s := range p.linked {
+			if !strings.Contains(symbols, s) {
+				t.Errorf("%s does not contain %q", p.program, s)
+			}
+		}
+		for _, s := range p.missing {
+			if strings.Contains(symbols, s) {
+				t.Errorf("%s contains %q", p.program, s)
+			}
+		}
 	}
 	if deps := strings.Fields(run(t, "list", "-deps", "./testdata/rawonly")); slices.Contains(deps, "net/http") {
 		t.Error("a program without the HTTP transport depends on net/http")
-	}
-	raw, _ := build(t, "rawonly")
-	symbols := run(t, "tool", "nm", raw)
-	for s := range strings.SplitSeq(symbols, "\n") {
-		if strings.Contains(s, " net/http.") {
-			t.Errorf("a program without the HTTP transport contains %s", s)
-			break
-		}
-	}
-	if !strings.Contains(symbols, "sspolicy/runtime.NewContext") {
-		t.Error("go tool nm does not list NewContext")
 	}
 }
 
@@ -76,17 +87,19 @@ func BenchmarkSize(b *testing.B) {
 		name  string
 		flags []string
 	}{{"default", nil}, {"stripped", []string{"-ldflags=-s -w"}}} {
-		b.Run(k.name, func(b *testing.B) {
-			var s sizes
-			for b.Loop() {
-				s, _ = buildAll(b, k.flags...)
-			}
-			kb := func(n int64) float64 { return float64(n) / 1024 }
-			b.ReportMetric(kb(s.byHand), "KB-net/http")
-			b.ReportMetric(kb(s.byPolicy), "KB-policy")
-			b.ReportMetric(kb(s.byPolicy-s.byHand), "KB-more")
-			b.ReportMetric(kb(s.withoutHTTP), "KB-without-http")
-			b.ReportMetric(0, "ns/op")
-		})
+		for _, p := range sizePairs {
+			b.Run(p.byPolicy+"/"+k.name, func(b *testing.B) {
+				var byHand, byPolicy int64
+				for b.Loop() {
+					_, byHand = build(b, p.byHand, k.flags...)
+					_, byPolicy = build(b, p.byPolicy, k.flags...)
+				}
+				kb := func(n int64) float64 { return float64(n) / 1024 }
+				b.ReportMetric(kb(byHand), "KB-by-hand")
+				b.ReportMetric(kb(byPolicy), "KB-policy")
+				b.ReportMetric(kb(byPolicy-byHand), "KB-more")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
 	}
 }

@@ -153,7 +153,7 @@ func (x *chaos) fault() link.Fault {
 func (x *chaos) newContext() *runtime.Context {
 	x.contexts.Add(1)
 	return teststream.Must(runtime.NewContext(x.policy(), runtime.Options{
-		Transports:     []transport.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New(), ws.New()},
+		Transports:     []transport.Transport{h3.New(), mqtt.New(), raw.New(raw.TLS), sshttp.New(), ws.New()},
 		ConnectTimeout: soakLimit, Logger: teststream.Logger(x.t),
 	}))
 }

@@ -178,7 +178,7 @@ func (tr *trace) awaitEnds(n int) bool { return tr.Await(func() bool { return tr
 // newContext returns a context for streamtypes, without jitter, that must not log.
 func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []transport.Transport{h3.New(), mqtt.New(), raw.New(), sshttp.New(), ws.New()}
+	o.Transports = []transport.Transport{h3.New(), mqtt.New(), raw.New(raw.TLS), sshttp.New(), ws.New()}
 	return teststream.NewContext(t, o, types...)
 }
 

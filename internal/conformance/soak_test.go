@@ -383,7 +383,7 @@ func (r *soak) context(rnd *rand.Rand, end time.Time) {
 		creds.SetBlob(policy.BlobMQTTClientID, 0, fmt.Sprint("soak", rnd.IntN(3)))
 	}
 	c, err := runtime.NewContext(r.policy(rnd), runtime.Options{
-		Transports:     []transport.Transport{sshttp.New(), h3.New(), ws.New(), mqtt.New(), raw.New()},
+		Transports:     []transport.Transport{sshttp.New(), h3.New(), ws.New(), mqtt.New(), raw.New(raw.TLS)},
 		ConnectTimeout: soakLimit, Credentials: creds,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)

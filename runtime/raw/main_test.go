@@ -100,7 +100,7 @@ func (tr *trace) handlers() runtime.Handlers {
 
 func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
-	o.Transports = []transport.Transport{raw.New()}
+	o.Transports = []transport.Transport{raw.New(raw.TLS, raw.Server)}
 	return teststream.NewContext(t, o, types...)
 }
 

@@ -63,23 +63,67 @@ func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // Transport is a [transport.Transport] for raw. It may be given to any number of
 // contexts.
-type Transport struct{}
+type Transport struct {
+	client starter                                                  // nil: see TLS
+	listen func(*transport.ServerSetup) (transport.Listener, error) // nil: see Server
+}
 
-// New returns a transport.
-func New() *Transport { return &Transport{} }
+// An Option adds to a Transport what not every policy needs and would make each program
+// larger. [Socket.StartTLS] and [Adopt] do not need it.
+type Option func(*Transport)
+
+// TLS is an Option for policies with clients that connect over TLS.
+func TLS(t *Transport) { t.client = startClient }
+
+// Server is an Option for policies with servers. Each connection is a stream; over TLS,
+// CONNECTED comes after the handshake. A stream option made by With gives the streams its
+// Config.
+func Server(t *Transport) { t.listen = listen }
+
+// New returns a transport with the given options.
+func New(options ...Option) *Transport {
+	t := &Transport{}
+	for _, o := range options {
+		o(t)
+	}
+	return t
+}
 
 // Protocols returns raw.
 func (*Transport) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
 
 // Prepare returns the connector of a streamtype. An error wraps ErrUnsupported.
-func (*Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
-	if s.Stream.Auth != nil {
+func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
+	switch {
+	case s.Stream.Auth != nil:
 		return nil, fmt.Errorf("%w: use_auth over raw", transport.ErrUnsupported)
+	case s.Stream.TLS && t.client == nil:
+		return nil, missing("tls", "TLS")
 	}
-	return connector{s}, nil
+	return connector{s, t.client}, nil
 }
 
-type connector struct{ setup *transport.Setup }
+// Listen opens the port of a server streamtype. An error wraps ErrUnsupported without the
+// Option Server.
+func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
+	if t.listen == nil {
+		return nil, missing("a server", "Server")
+	}
+	return t.listen(s)
+}
+
+var _ transport.Server = (*Transport)(nil)
+
+// missing returns the error for a policy that needs an Option.
+func missing(what, option string) error {
+	return fmt.Errorf("%w: %s needs New(%s) of package github.com/secure-streams/sspolicy/runtime/raw in Options.Transports",
+		transport.ErrUnsupported, what, option)
+}
+
+type connector struct {
+	setup *transport.Setup
+	tls   starter // nil if the policy needs no TLS
+}
 
 // Close does nothing: a connection belongs to its stream.
 func (connector) Close() error { return nil }
@@ -108,12 +152,20 @@ func (n connector) Run(ctx context.Context, l transport.Link) error {
 			return context.Cause(ctx)
 		}
 	}
-	return newSession(ctx, n.setup, l, k, conn).run()
+	s := newSession(ctx, n.setup, l, k, conn)
+	switch {
+	case k.adopt != nil && k.adopt.role != Unencrypted:
+		return s.run(&upgrade{mode: k.adopt.role, start: k.adopt.start})
+	case k.adopt == nil && l.Target().TLS:
+		return s.run(&upgrade{mode: TLSClient, start: n.tls})
+	}
+	return s.run(nil)
 }
 
 // An adoption is a connection that the program has made.
 type adoption struct {
-	role Mode // of a handshake before CONNECTED
+	role  Mode // of a handshake before CONNECTED
+	start starter
 
 	mu   sync.Mutex
 	conn net.Conn // nil once taken

@@ -12,10 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Listen opens the port of a server streamtype. Each connection is a stream; over
-// TLS, CONNECTED comes after the handshake. An Option made by With gives the streams
-// its Config.
-func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
+func listen(s *transport.ServerSetup) (transport.Listener, error) {
 	if s.Handler != nil {
 		return nil, fmt.Errorf("%w: a handler of type %T over raw", transport.ErrUnsupported, s.Handler)
 	}
@@ -99,7 +96,11 @@ func (n *listener) serve(a transport.Acceptor, conn net.Conn) {
 	if draining {
 		s.closeWriting()
 	}
-	err = s.run()
+	var first *upgrade
+	if k.server != nil {
+		first = &upgrade{mode: TLSServer, start: startServer}
+	}
+	err = s.run(first)
 	n.mu.Lock()
 	delete(n.sessions, s)
 	n.mu.Unlock()
@@ -167,5 +168,3 @@ func (n *listener) closePort() error {
 	n.closed = true
 	return n.ln.Close()
 }
-
-var _ transport.Server = (*Transport)(nil)

@@ -155,7 +155,7 @@ func TestServe(t *testing.T) {
 // TestServerContextCloses shuts a context down under a listener with clients.
 func TestServerContextCloses(t *testing.T) {
 	c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{rawServer()}},
-		runtime.Options{Transports: []transport.Transport{raw.New()}, Logger: teststream.Logger(t)})
+		runtime.Options{Transports: []transport.Transport{raw.New(raw.TLS, raw.Server)}, Logger: teststream.Logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

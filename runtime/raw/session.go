@@ -86,6 +86,7 @@ type rest struct {
 // An upgrade is a start of TLS.
 type upgrade struct {
 	mode    Mode
+	start   starter
 	goAhead []byte // sent in clear before
 }
 
@@ -98,8 +99,9 @@ func newSession(ctx context.Context, setup *transport.Setup, l transport.Link, k
 	return s
 }
 
-// run carries the connection to its end.
-func (s *session) run() (err error) {
+// run carries the connection to its end. first, if not nil, is a handshake before
+// CONNECTED.
+func (s *session) run(first *upgrade) (err error) {
 	defer s.base.Close()
 	defer context.AfterFunc(s.ctx, func() {
 		s.k.mu.Lock()
@@ -122,18 +124,9 @@ func (s *session) run() (err error) {
 			_ = s.modeChanged(Unencrypted) // fails if the link has ended
 		}
 	}()
-	first := Unencrypted
-	switch {
-	case k.adopt != nil:
-		first = k.adopt.role
-	case k.server != nil && !later:
-		first = Server
-	case s.l.Target().TLS && !later:
-		first = Client
-	}
-	if first != Unencrypted {
+	if first != nil && !later {
 		k.mu.Lock()
-		k.state.Mode = first
+		k.state.Mode = first.mode
 		k.mu.Unlock()
 		if err := s.handshake(first); err != nil {
 			return err
@@ -161,9 +154,9 @@ func (s *session) run() (err error) {
 	}
 	s.awaitWriterLocked()
 	k.mu.Unlock()
-	if secure, ok := s.conn.(*tls.Conn); ok {
+	if s.conn != s.base {
 		s.base.SetDeadline(time.Time{})
-		secure.Close() // sends close_notify
+		s.conn.Close() // sends close_notify
 	}
 	return err
 }
@@ -360,7 +353,7 @@ func (s *session) ready() (net.Conn, error) {
 			return nil, err
 		}
 	}
-	if err := s.handshake(up.mode); err != nil {
+	if err := s.handshake(up); err != nil {
 		return nil, err
 	}
 	s.k.mu.Lock()
@@ -602,8 +595,8 @@ func (s *session) shut(conn net.Conn) {
 }
 
 // handshake starts TLS.
-func (s *session) handshake(mode Mode) error {
-	if err := s.modeChanged(mode); err != nil {
+func (s *session) handshake(u *upgrade) error {
+	if err := s.modeChanged(u.mode); err != nil {
 		return err
 	}
 	k := s.k
@@ -611,15 +604,10 @@ func (s *session) handshake(mode Mode) error {
 	c := k.config
 	k.mu.Unlock()
 	var verifyErr error
-	config, err := s.tlsConfig(c, mode, func(err error) { verifyErr = err })
+	secure, err := u.start(s, c, func(err error) { verifyErr = err })
 	if err != nil {
 		return err
 	}
-	start := tls.Client
-	if mode == Server {
-		start = tls.Server
-	}
-	secure := start(&finConn{s.base, &s.fin}, config)
 	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, transport.ErrTimeout)
 	defer cancel()
 	trace := transport.Trace(s.ctx)
@@ -635,7 +623,7 @@ func (s *session) handshake(mode Mode) error {
 		case errors.Is(err, io.EOF): // io.EOF is a clean end
 			err = io.ErrUnexpectedEOF
 		}
-		return &HandshakeError{mode, transport.Printable(err)}
+		return &HandshakeError{u.mode, transport.Printable(err)}
 	}
 	k.mu.Lock()
 	s.conn = secure

@@ -16,8 +16,8 @@ type Mode uint8
 
 const (
 	Unencrypted Mode = iota // without TLS
-	Client                  // client of TLS, encrypted or in the handshake
-	Server                  // server of TLS, encrypted or in the handshake
+	TLSClient               // encrypted or in the handshake, as the client
+	TLSServer               // encrypted or in the handshake, as the server
 )
 
 // String returns the name of the mode.
@@ -25,9 +25,9 @@ func (m Mode) String() string {
 	switch m {
 	case Unencrypted:
 		return "unencrypted"
-	case Client:
+	case TLSClient:
 		return "client"
-	case Server:
+	case TLSServer:
 		return "server"
 	}
 	return "Mode(" + strconv.Itoa(int(m)) + ")"
@@ -111,7 +111,10 @@ func With(c Config) transport.Option {
 // for. When the connection has ended the stream does not connect again. The stream
 // closes conn; if NewStream fails the caller does. The option is for one stream.
 func Adopt(conn net.Conn, role Mode, c Config) transport.Option {
-	a := &adoption{role: role, conn: conn}
+	a := &adoption{role: role, start: startClient, conn: conn}
+	if role == TLSServer {
+		a.start = startServer
+	}
 	return transport.Option{
 		Protocol: policy.ProtocolRaw,
 		Data:     func() any { return &Socket{config: c, adopt: a} },
@@ -168,7 +171,9 @@ func (k *Socket) State() State {
 // Encrypted.
 //
 // Other errors are ErrNotConnected and ErrEncrypted; the call has no effect then.
-func (k *Socket) StartTLS(unread int) error { return k.start(Client, unread, nil) }
+func (k *Socket) StartTLS(unread int) error {
+	return k.start(TLSClient, startClient, unread, nil)
+}
 
 // StartServerTLS is StartTLS as a server. goAhead, if any, is sent in clear before
 // the handshake, such as the answer to STARTTLS. The program must not send it
@@ -176,10 +181,10 @@ func (k *Socket) StartTLS(unread int) error { return k.start(Client, unread, nil
 // certificate in the Config the error is ErrNoCertificate, and the call has no
 // effect.
 func (k *Socket) StartServerTLS(unread int, goAhead []byte) error {
-	return k.start(Server, unread, goAhead)
+	return k.start(TLSServer, startServer, unread, goAhead)
 }
 
-func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
+func (k *Socket) start(mode Mode, start starter, unread int, goAhead []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.s
@@ -188,7 +193,7 @@ func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
 		return ErrNotConnected
 	case k.state.Mode != Unencrypted:
 		return ErrEncrypted
-	case mode == Server && !hasCertificate(k.config.TLS) && k.server == nil:
+	case mode == TLSServer && !hasCertificate(k.config.TLS) && k.server == nil:
 		return ErrNoCertificate
 	}
 	if unread > 0 || k.buffered != nil && k.buffered() > 0 || s.received != s.l.Delivered() {
@@ -200,7 +205,7 @@ func (k *Socket) start(mode Mode, unread int, goAhead []byte) error {
 		return err
 	}
 	k.state.Mode = mode
-	s.upgrade = &upgrade{mode, append([]byte(nil), goAhead...)}
+	s.upgrade = &upgrade{mode, start, append([]byte(nil), goAhead...)}
 	s.l.Recall()
 	return nil
 }

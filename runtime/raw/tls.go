@@ -1,8 +1,10 @@
 package raw
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -11,16 +13,55 @@ func hasCertificate(c *tls.Config) bool {
 	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil)
 }
 
-// tlsConfig returns the config of a handshake. Under QueryPeer the handshake calls
-// verified with the result of the verification, which does not fail it.
-func (s *session) tlsConfig(c Config, mode Mode, verified func(error)) (*tls.Config, error) {
-	shared, err := s.setup.TLS(s.ctx)
+// A starter begins TLS on a session by its config. Under QueryPeer the handshake calls
+// verified with the result of the verification, which does not fail it. Programs link
+// only the roles that they refer to.
+type starter func(s *session, c Config, verified func(error)) (secureConn, error)
+
+// A secureConn is a *tls.Conn, which a program without TLS does not link.
+type secureConn interface {
+	net.Conn
+	HandshakeContext(context.Context) error
+	ConnectionState() tls.ConnectionState
+}
+
+func startClient(s *session, c Config, verified func(error)) (secureConn, error) {
+	config, _, err := s.tlsConfig(c, nil)
 	if err != nil {
 		return nil, err
 	}
-	config := shared.Clone()
-	if k := s.k; c.TLS == nil && mode == Server && k.server != nil {
-		config = k.server.Clone()
+	switch c.Verify {
+	case VerifyNone, QueryPeer:
+		config.InsecureSkipVerify = true
+		config.ClientSessionCache = nil // sessions assume a verified peer
+	}
+	if c.Verify == QueryPeer {
+		query(config, x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName}, verified)
+	}
+	return tls.Client(&finConn{s.base, &s.fin}, config), nil
+}
+
+func startServer(s *session, c Config, verified func(error)) (secureConn, error) {
+	config, roots, err := s.tlsConfig(c, s.k.server)
+	if err != nil {
+		return nil, err
+	}
+	if config, err = server(config, c.Verify, roots, verified); err != nil {
+		return nil, err
+	}
+	return tls.Server(&finConn{s.base, &s.fin}, config), nil
+}
+
+// tlsConfig returns the config of a handshake, and the roots of the policy. server is
+// that of the policy's server_cert, if any.
+func (s *session) tlsConfig(c Config, server *tls.Config) (config *tls.Config, roots *x509.CertPool, err error) {
+	shared, err := s.setup.TLS(s.ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	config = shared.Clone()
+	if c.TLS == nil && server != nil {
+		config = server.Clone()
 	} else if c.TLS != nil {
 		config = c.TLS.Clone()
 		if config.RootCAs == nil {
@@ -35,18 +76,7 @@ func (s *session) tlsConfig(c Config, mode Mode, verified func(error)) (*tls.Con
 	if config.ServerName == "" {
 		config.ServerName = transport.ServerName(s.l.Target())
 	}
-	if mode == Server {
-		return server(config, c.Verify, shared.RootCAs, verified)
-	}
-	switch c.Verify {
-	case VerifyNone, QueryPeer:
-		config.InsecureSkipVerify = true
-		config.ClientSessionCache = nil // sessions assume a verified peer
-	}
-	if c.Verify == QueryPeer {
-		query(config, x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName}, verified)
-	}
-	return config, nil
+	return config, shared.RootCAs, nil
 }
 
 // server completes the config of a server.

@@ -88,7 +88,7 @@ func TestStartTLS(t *testing.T) {
 			if err := k.StartTLS(0); err != nil {
 				t.Error(err)
 			}
-			if st := k.State(); st.Mode != raw.Client || st.Encrypted {
+			if st := k.State(); st.Mode != raw.TLSClient || st.Encrypted {
 				t.Errorf("in the handshake: %+v", st)
 			}
 			if err := k.StartTLS(0); err != raw.ErrEncrypted {
@@ -109,7 +109,7 @@ func TestStartTLS(t *testing.T) {
 	tr.awaitBody(t, "250 clear encrypted=false\r\n")
 	tr.send(s, "STARTTLS\r\n")
 	tr.awaitBody(t, "250 one encrypted=true\r\n250 two encrypted=true\r\n250 three encrypted=true\r\n")
-	if st := raw.Of(s).State(); st.Mode != raw.Client || !st.Encrypted || len(st.TLS.VerifiedChains) == 0 || st.TLS.Version < tls.VersionTLS12 {
+	if st := raw.Of(s).State(); st.Mode != raw.TLSClient || !st.Encrypted || len(st.TLS.VerifiedChains) == 0 || st.TLS.Version < tls.VersionTLS12 {
 		t.Errorf("encrypted: %+v", st)
 	}
 	if err := raw.Of(s).StartTLS(0); err != raw.ErrEncrypted {
@@ -270,7 +270,7 @@ func TestVerify(t *testing.T) {
 				if !tt.ok {
 					var handshake *raw.HandshakeError
 					var verify *tls.CertificateVerificationError
-					if !errors.As(s.Err(), &handshake) || handshake.Mode != raw.Client || !errors.As(s.Err(), &verify) {
+					if !errors.As(s.Err(), &handshake) || handshake.Mode != raw.TLSClient || !errors.As(s.Err(), &verify) {
 						t.Errorf("Err returns %v", s.Err())
 					}
 				}
@@ -398,7 +398,7 @@ func TestServer(t *testing.T) {
 					t.Errorf("%q", got)
 				}
 				st := raw.Of(s).State()
-				if st.Mode != raw.Server || (len(st.TLS.PeerCertificates) > 0) != tt.chain || (st.VerifyError == nil) != (tt.wrong == nil) {
+				if st.Mode != raw.TLSServer || (len(st.TLS.PeerCertificates) > 0) != tt.chain || (st.VerifyError == nil) != (tt.wrong == nil) {
 					t.Errorf("%+v", st)
 				}
 				secured.Close()
@@ -413,7 +413,7 @@ func TestServer(t *testing.T) {
 				t.Error("a retry follows")
 			}
 			var handshake *raw.HandshakeError
-			if !tt.ok && (!errors.As(s.Err(), &handshake) || handshake.Mode != raw.Server) {
+			if !tt.ok && (!errors.As(s.Err(), &handshake) || handshake.Mode != raw.TLSServer) {
 				t.Errorf("Err returns %v", s.Err())
 			}
 		})
@@ -444,14 +444,14 @@ func TestServerPlaintext(t *testing.T) {
 // says, whatever the policy says of connections that it makes.
 func TestAdoptRole(t *testing.T) {
 	for _, change := range []func(*policy.StreamType){func(*policy.StreamType) {}, secure} {
-		for _, role := range []raw.Mode{raw.Unencrypted, raw.Client, raw.Server} {
+		for _, role := range []raw.Mode{raw.Unencrypted, raw.TLSClient, raw.TLSServer} {
 			ours, theirs := net.Pipe()
 			c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, change))
 			go func() {
 				switch role {
-				case raw.Client:
+				case raw.TLSClient:
 					theirs = tls.Server(theirs, own.Server(nil, "127.0.0.1"))
-				case raw.Server: // speaks first
+				case raw.TLSServer: // speaks first
 					theirs = tls.Client(theirs, &tls.Config{RootCAs: own.Pool(), ServerName: "127.0.0.1"})
 				}
 				echo(theirs)
@@ -474,7 +474,7 @@ func TestAdoptRole(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	c := newContext(t, runtime.Options{}, streamType(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}))
-	if _, err := c.Open(t.Context(), "s", raw.Adopt(ours, raw.Server, raw.Config{})); !errors.Is(err, raw.ErrNoCertificate) {
+	if _, err := c.Open(t.Context(), "s", raw.Adopt(ours, raw.TLSServer, raw.Config{})); !errors.Is(err, raw.ErrNoCertificate) {
 		t.Errorf("without a certificate: %v", err)
 	}
 }
@@ -601,7 +601,7 @@ func TestOpenSSL(t *testing.T) {
 		if got := line(r); got != "NOOP" {
 			t.Errorf("%q", got)
 		}
-		if st := raw.Of(conn).State(); st.Mode != raw.Server || !st.Encrypted {
+		if st := raw.Of(conn).State(); st.Mode != raw.TLSServer || !st.Encrypted {
 			t.Errorf("%+v", st)
 		}
 	})

@@ -131,7 +131,7 @@ func TestServersResume(t *testing.T) {
 			listen := func(name string) string {
 				st := &policy.StreamType{Name: name, Protocol: protocol, Server: true, Endpoint: "127.0.0.1", TLS: true, HTTP: &policy.HTTP{},
 					ServerCert: &policy.Cert{Name: "cert", DER: string(cert.Certificate[0])}, ServerKey: &policy.Cert{Name: "key", DER: string(key)}}
-				c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server), raw.New()}, Sessions: sessions}, st)
+				c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server), raw.New(raw.TLS, raw.Server)}, Sessions: sessions}, st)
 				s, err := c.NewStream(name, runtime.Handlers{})
 				if err != nil {
 					t.Fatal(err)
