@@ -121,6 +121,14 @@ func (m *metadata) receive(item int, value string) {
 	m.values[m.items+item] = policy.Value{Text: value, Set: true}
 }
 
+// received returns a copy of what the peer sent, by item.
+func (m *metadata) received() []policy.Value {
+	if m == nil || len(m.values) <= m.items {
+		return nil
+	}
+	return slices.Clone(m.values[m.items:])
+}
+
 // forgetReceived drops what the peer sent in an earlier connection.
 func (m *metadata) forgetReceived() {
 	if m == nil {

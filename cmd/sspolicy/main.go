@@ -20,6 +20,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/clidoc"
 	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/proxy"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -82,6 +83,7 @@ type cli struct {
 	Overlay    overlayCmd    `cmd:"" help:"Lay fragments over a policy and print the result."`
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
+	Proxy      proxyCmd      `cmd:"" help:"Fulfil the streams of a policy for other processes."`
 	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`
 	Fault      faultCmd      `cmd:"" help:"Run streams against the ways in which networks and servers fail."`
 	Demo       demoCmd       `cmd:"" help:"Run the tour: one policy, from lint to a program."`
@@ -160,6 +162,7 @@ func newParser(stdout, stderr io.Writer) *kong.Kong {
 		kong.Vars{
 			"lws":             schema.Latest().String(),
 			"groups":          strings.Join(rules.Groups(), ", "),
+			"proxy_address":   proxy.DefaultAddress,
 			"connect_timeout": runtime.DefaultConnectTimeout.String(),
 		},
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),

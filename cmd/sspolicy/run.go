@@ -105,7 +105,7 @@ func (c *runCmd) Run(p *program) error {
 	defer jar.Close()
 	tokens := oauth.New(sources, oauth.Options{Rotated: func(_ int, request string) { c.keep(p, request) }})
 	ctx, err := runtime.NewContext(compiled, runtime.Options{
-		Transports:     []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4, http.Server), mqtt.New(), raw.New(raw.TLS, raw.Server), ws.New(ws.Server), file.New()},
+		Transports:     transports(),
 		ConnectTimeout: c.ConnectTimeout,
 		Logger:         out,
 		Credentials:    tokens,
@@ -151,6 +151,11 @@ func (c *runCmd) Run(p *program) error {
 		return &exitError{exitStream, fmt.Errorf("stream %q: %w", st.Name, err)}
 	}
 	return nil
+}
+
+// transports returns the transports of the network, and of files.
+func transports() []transport.Transport {
+	return []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4, http.Server), mqtt.New(), raw.New(raw.TLS, raw.Server), ws.New(ws.Server), file.New()}
 }
 
 // interrupted returns a context that the first signal to end the process ends.

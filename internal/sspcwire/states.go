@@ -41,3 +41,26 @@ func Accepts(s, next policy.State) bool {
 	accepted, ok := follows[s]
 	return ok && (next == policy.StateTimeout || next == policy.StateDestroying || slices.Contains(accepted, next))
 }
+
+// Path returns the states to report between s and next, without which the client of lws
+// would not accept next. It is empty if none are needed, or none help. A POLL is never
+// worth it.
+func Path(s, next policy.State) []policy.State {
+	if Accepts(s, next) || next == policy.StatePoll {
+		return nil
+	}
+	between := [...]policy.State{policy.StateConnecting, policy.StateDisconnected, policy.StateUnreachable, policy.StateConnected}
+	for _, a := range between {
+		if Accepts(s, a) && Accepts(a, next) {
+			return []policy.State{a}
+		}
+	}
+	for _, a := range between {
+		for _, b := range between {
+			if Accepts(s, a) && Accepts(a, b) && Accepts(b, next) {
+				return []policy.State{a, b}
+			}
+		}
+	}
+	return nil
+}

@@ -134,6 +134,41 @@ func TestAccepts(t *testing.T) {
 	}
 }
 
+// TestPath checks that everything that the runtime may report can be reported to a
+// client of lws, except POLL.
+func TestPath(t *testing.T) {
+	for s := policy.StateCreating; s <= policy.StateTimeout; s++ {
+		for next := policy.StateDisconnected; next <= policy.StateTimeout; next++ {
+			if !s.MayBecome(next) || next == policy.StatePoll {
+				continue
+			}
+			at := s
+			for _, between := range Path(s, next) {
+				if !Accepts(at, between) {
+					t.Errorf("%v to %v: %v to %v", s, next, at, between)
+				}
+				at = between
+			}
+			if !Accepts(at, next) {
+				t.Errorf("%v to %v: no path", s, next)
+			}
+		}
+	}
+	for _, test := range []struct {
+		from, to policy.State
+		want     []policy.State
+	}{
+		{policy.StateConnected, policy.StateUnreachable, []policy.State{policy.StateDisconnected, policy.StateConnecting}},
+		{policy.StateDisconnected, policy.StateUnreachable, []policy.State{policy.StateConnecting}},
+		{policy.StateConnecting, policy.StateConnected, nil},
+		{policy.StateAllRetriesFailed, policy.StatePoll, nil},
+	} {
+		if got := Path(test.from, test.to); !cmp.Equal(got, test.want) {
+			t.Errorf("%v to %v: %v, want %v", test.from, test.to, got, test.want)
+		}
+	}
+}
+
 func TestReader(t *testing.T) {
 	fail := errors.New("reset")
 	opening, err := AppendStreamType(nil, StreamType{Name: "get"})

@@ -1,0 +1,152 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// An inbox holds payload from a client that the stream has not taken.
+type inbox struct {
+	limit  int // of size
+	data   []byte
+	size   int // of data
+	pieces []piece
+	room   chan struct{} // receives a value when a piece has been taken; nil until it is used
+
+	inside  bool // the client is within a message, of which the stream has taken a part
+	discard bool // payload up to the next start of a message belongs to an attempt that has failed
+}
+
+// A piece is what is left of a payload frame.
+type piece struct {
+	n     int
+	flags policy.Flags
+}
+
+// put queues the payload of a frame. It reports whether there is something to send.
+func (b *inbox) put(data []byte, flags policy.Flags) bool {
+	flags &= policy.FlagSOM | policy.FlagEOM
+	if b.discard {
+		if flags&policy.FlagSOM == 0 {
+			return false
+		}
+		b.discard = false
+	}
+	if len(data) == 0 && flags == 0 {
+		return false
+	}
+	b.data = append(b.data, data...)
+	b.size += len(data)
+	b.pieces = append(b.pieces, piece{len(data), flags})
+	return true
+}
+
+// get moves payload of one message into buf. It reports false if there is none.
+func (b *inbox) get(buf []byte) (n int, flags policy.Flags, ok bool) {
+	taken := 0
+	for i := range b.pieces {
+		p := &b.pieces[i]
+		if i > 0 && p.flags&policy.FlagSOM != 0 {
+			break
+		}
+		flags |= p.flags & policy.FlagSOM
+		m := copy(buf[n:], b.data[n:n+p.n])
+		n += m
+		p.n -= m
+		p.flags &^= policy.FlagSOM
+		if p.n > 0 {
+			break
+		}
+		taken++
+		flags |= p.flags
+		if flags&policy.FlagEOM != 0 || n == len(buf) {
+			break
+		}
+	}
+	if n == 0 && taken == 0 {
+		return 0, 0, false
+	}
+	b.inside = flags&policy.FlagEOM == 0
+	b.pieces = b.pieces[taken:]
+	b.data = b.data[n:]
+	b.size -= n
+	if len(b.pieces) == 0 {
+		b.data, b.pieces = nil, nil
+	}
+	b.signal()
+	return n, flags, true
+}
+
+// signal wakes the reader.
+func (b *inbox) signal() {
+	select {
+	case b.room <- struct{}{}: // a nil channel is never ready
+	default:
+	}
+}
+
+// resetLocked drops the message that the stream has begun to take, at the end of a
+// connection. What remains of it may still be on its way.
+func (b *inbox) resetLocked(messages bool) {
+	if !messages {
+		b.dropLocked()
+		return
+	}
+	if !b.inside {
+		return
+	}
+	b.inside, b.discard = false, true
+	for i, p := range b.pieces {
+		if p.flags&policy.FlagSOM != 0 { // the next message
+			b.pieces, b.discard = b.pieces[i:], false
+			b.signal()
+			return
+		}
+		b.data = b.data[p.n:]
+		b.size -= p.n
+	}
+	b.dropLocked()
+}
+
+// dropLocked drops everything.
+func (b *inbox) dropLocked() {
+	b.data, b.pieces, b.size = nil, nil, 0
+	b.signal()
+}
+
+// hangupCheck is how often a link that is not read is checked for its end.
+const hangupCheck = time.Second
+
+var errHangUp = errors.New("the client has closed the link without reading it to the end")
+
+// awaitRoom waits until a payload of n bytes fits into the queue, which always has room
+// for one.
+func (l *link) awaitRoom(n int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var tick *time.Ticker
+	for !l.closed && l.in.size > 0 && l.in.size+n > l.in.limit {
+		if l.in.room == nil {
+			l.in.room = make(chan struct{}, 1)
+		}
+		if tick == nil {
+			tick = time.NewTicker(hangupCheck)
+			defer tick.Stop()
+		}
+		room := l.in.room
+		l.mu.Unlock()
+		var gone bool
+		select {
+		case <-room:
+		case <-tick.C:
+			gone = hungUp(l.conn)
+		}
+		l.mu.Lock()
+		if gone {
+			return errHangUp
+		}
+	}
+	return nil
+}

@@ -1,0 +1,488 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/sspcwire"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/smd"
+)
+
+// readSize is how much a link reads at a time: a full frame of lws's client.
+const readSize = 4096
+
+// defaultBuflen is the default of proxy_buflen, as in lws.
+const defaultBuflen = 32 << 10
+
+// A link is a connection to a client, and the stream that it uses.
+type link struct {
+	p    *Proxy
+	conn net.Conn
+	peer Peer
+	log  *slog.Logger
+
+	// The callbacks of the stream, the reader and the writer of the link share all
+	// below. Methods of the stream may be called with mu locked: they call no callback.
+	mu       sync.Mutex
+	stream   *runtime.Stream    // nil before the streamtype is known, and while the policy is replaced
+	st       *policy.StreamType // nil before the first CREATING
+	name     string             // of the streamtype
+	options  []runtime.StreamOption
+	sent     policy.State      // the latest state below StateUserBase that the client got
+	online   bool              // the client has CONNECTED, and sends
+	attempt  bool              // the onward stream is connecting or connected
+	set      map[string]string // metadata that the client set, for a stream of another policy
+	setSize  int               // of set, or more
+	received map[string]string // metadata that the client got in this connection
+	connect  bool              // the client wants to connect as soon as there is a stream
+	draining bool              // the link ends when the stream is idle
+	closed   bool
+	err      error // why; nil if the client closed the link
+	in       inbox
+	out      outbox
+}
+
+func newLink(p *Proxy, conn net.Conn) *link {
+	l := &link{p: p, conn: conn, peer: peerOf(conn)}
+	l.log = p.log.With("link", p.next.Add(1))
+	l.out.pacer = newPacer(conn)
+	return l
+}
+
+// serve reads the link until it ends.
+func (l *link) serve() error {
+	defer l.p.remove(l)
+	l.log.Debug("proxy: link opened", "peer", l.peer)
+	l.conn.SetReadDeadline(time.Now().Add(HandshakeTimeout))
+	r := sspcwire.NewReader(l.conn, sspcwire.ToProxy, readSize)
+	var err error
+	for err == nil {
+		var f sspcwire.Frame
+		if f, err = r.Next(); err == nil {
+			l.p.stats.framesIn.Add(1)
+			err = l.handle(f)
+		}
+	}
+	return l.end(err)
+}
+
+// end closes the link after the error of the reader, which it returns, or nil if the
+// client closed the link.
+func (l *link) end(err error) error {
+	l.mu.Lock()
+	if l.closed { // by the writer or from outside: that is the reason
+		err = l.err
+	}
+	opened := l.st != nil
+	l.mu.Unlock()
+	var timeout net.Error
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, sspcwire.ErrTruncated):
+		err = nil
+	case errors.As(err, &timeout) && timeout.Timeout() && !opened:
+		err = errHandshake
+	}
+	l.close(err)
+	switch {
+	case err == nil, err == errShutdown:
+		l.log.Debug("proxy: link closed", "streamtype", l.name, "err", err)
+	default:
+		l.p.stats.failed.Add(1)
+		l.log.Warn("proxy: link closed", "streamtype", l.name, "peer", l.peer, "err", err)
+	}
+	return err
+}
+
+var errHandshake = fmt.Errorf("no streamtype within %v", HandshakeTimeout)
+
+// close ends the link and its stream. The first reason counts.
+func (l *link) close(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closeLocked(err)
+}
+
+func (l *link) closeLocked(err error) {
+	if l.closed {
+		return
+	}
+	l.closed, l.err = true, err
+	l.conn.Close()
+	l.in.dropLocked()
+	if l.stream != nil {
+		l.stream.Destroy()
+	}
+}
+
+// drain closes the link when its stream is idle and all has been written.
+func (l *link) drain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draining = true
+	if !l.attempt {
+		l.finishLocked()
+	}
+}
+
+// finishLocked closes the link when all has been written.
+func (l *link) finishLocked() {
+	l.out.ending = true
+	if !l.out.running {
+		l.closeLocked(errShutdown)
+	}
+}
+
+// handle does what a frame says. An error closes the link.
+func (l *link) handle(f sspcwire.Frame) error {
+	switch f.Type {
+	case sspcwire.TypeStreamType:
+		return l.open(f)
+	case sspcwire.TypePerf: // the proxy of lws ignores it too
+		return nil
+	case sspcwire.TypeTx:
+		return l.take(f)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.stream
+	switch {
+	case l.closed:
+		return l.err
+	case l.name == "":
+		return nil // TIMEOUT_UPDATE and the like before STREAMTYPE
+	case f.Type == sspcwire.TypeTxMetadata:
+		return l.setLocked(f)
+	case s == nil:
+		// The policy is being replaced; what the client has asked for is lost, as with
+		// a connection that is lost at this moment, except a wish to connect.
+		l.connect = l.connect || f.Type == sspcwire.TypeConnect || f.Type == sspcwire.TypeLengthHint
+		return nil
+	}
+	switch f.Type {
+	case sspcwire.TypeConnect:
+		s.Connect()
+	case sspcwire.TypeLengthHint:
+		s.RequestTxLen(uint64(f.LengthHint()))
+	case sspcwire.TypeTxCredit:
+		if n := f.Credit(); n > 0 {
+			s.AddPeerTxCredit(uint32(n))
+		}
+	case sspcwire.TypeTimeout:
+		switch ms := f.Timeout(); ms {
+		case sspcwire.TimeoutCancel:
+			s.CancelTimeout()
+		default: // 0 is the policy's timeout_ms for the stream too
+			s.StartTimeout(time.Duration(ms) * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// open makes the stream of the link.
+func (l *link) open(f sspcwire.Frame) error {
+	t, err := f.StreamType()
+	if err != nil {
+		return err
+	}
+	l.conn.SetReadDeadline(time.Time{})
+	l.name = t.Name
+	l.log = l.log.With("streamtype", t.Name, "pid", t.PID)
+	l.options = nil
+	switch {
+	case t.Name == smd.StreamType:
+		// METRICS are for the proxy alone.
+		l.options = append(l.options, smd.WithClasses(smd.Class(t.Credit)&^smd.ClassMetrics))
+	case t.Credit != 0 && t.Credit != sspcwire.DefaultCredit:
+		l.options = append(l.options, runtime.WithPeerTxCredit(t.Credit))
+	}
+	if err := l.newStream(); err != nil {
+		l.p.stats.streamsRefused.Add(1)
+		l.mu.Lock()
+		answered := l.st != nil
+		l.mu.Unlock()
+		if !answered {
+			l.conn.SetWriteDeadline(time.Now().Add(HandshakeTimeout))
+			l.conn.Write(sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Failure: 1}))
+		}
+		return fmt.Errorf("refused: %w", err)
+	}
+	l.p.stats.streams.Add(1)
+	return nil
+}
+
+var errServer = errors.New("the streamtype is a server")
+
+// newStream makes a stream for the link.
+func (l *link) newStream() error {
+	if st := l.p.ctx.Policy().StreamType(l.name); st != nil && st.Server {
+		return errServer
+	}
+	_, err := l.p.ctx.NewStream(l.name, runtime.Handlers{State: l.state, Rx: l.rx, Tx: l.tx}, l.options...)
+	return err
+}
+
+// renew makes a stream of the present policy in place of one that a change of the policy
+// has destroyed. The client of lws does not survive the end of its link.
+func (l *link) renew() {
+	defer l.p.running.Done()
+	if err := l.newStream(); err != nil {
+		l.close(fmt.Errorf("the policy has changed: %w", err))
+	}
+}
+
+// maxMetadata is how many bytes of metadata a client may set: twice what one frame can
+// carry.
+const maxMetadata = 128 << 10
+
+var errMetadata = fmt.Errorf("more than %d bytes of metadata", maxMetadata)
+
+// setLocked sets metadata.
+func (l *link) setLocked(f sspcwire.Frame) error {
+	name, value, err := f.Metadata()
+	if err != nil {
+		return err
+	}
+	if l.setSize += len(name) + len(value) - len(l.set[name]); l.setSize > maxMetadata {
+		return errMetadata
+	}
+	if l.stream != nil {
+		if err := l.stream.SetMetadata(name, string(value)); err != nil && !errors.Is(err, runtime.ErrClosed) {
+			return err
+		}
+	}
+	if l.set == nil {
+		l.set = map[string]string{}
+	}
+	l.set[name] = string(value)
+	return nil
+}
+
+// take queues payload for the stream. It blocks while the queue is full.
+func (l *link) take(f sspcwire.Frame) error {
+	m, err := f.Payload()
+	if err != nil {
+		return err
+	}
+	l.p.stats.bytesIn.Add(uint64(len(m.Data)))
+	if err := l.awaitRoom(len(m.Data)); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return l.err
+	}
+	if l.in.put(m.Data, m.Flags) && l.stream != nil {
+		l.stream.RequestTx()
+	}
+	return nil
+}
+
+// state is the State callback.
+func (l *link) state(s *runtime.Stream, state policy.State, arg uint32) runtime.Result {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return runtime.DestroyMe
+	}
+	switch state {
+	case policy.StateCreating:
+		return l.createdLocked(s)
+	case policy.StatePoll, policy.StateConnecting:
+		l.attempt, l.received = true, nil
+		if state == policy.StateConnecting && l.st.IsHTTP() && l.st.Sends() {
+			s.RequestTx() // the client sends when it has CONNECTED, see tx
+		}
+	case policy.StateDestroying:
+		l.destroyedLocked(s)
+		return runtime.OK
+	}
+	if state >= policy.StateUserBase || state == policy.StateConnected ||
+		state == policy.StateQoSAckRemote || state == policy.StateQoSNackRemote {
+		l.metadataLocked()
+	}
+	if state == policy.StateConnected && l.in.size > 0 {
+		s.RequestTx() // the end of the connection before has taken back the request
+	}
+	l.reportLocked(state, arg)
+	switch state {
+	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAllRetriesFailed:
+		l.attempt = false
+		l.in.resetLocked(l.st.Carrier() != policy.ProtocolRaw)
+		if l.draining {
+			l.finishLocked()
+		}
+	}
+	return runtime.OK
+}
+
+// createdLocked handles the first state of a stream.
+func (l *link) createdLocked(s *runtime.Stream) runtime.Result {
+	first := l.st == nil
+	l.stream, l.st = s, s.StreamType()
+	l.limitsLocked()
+	if !first {
+		for name, value := range l.set {
+			// What the new policy does not know is of no use.
+			if err := s.SetMetadata(name, value); err != nil {
+				l.log.Warn("proxy: metadata is lost with a new policy", "err", err)
+				delete(l.set, name)
+			}
+		}
+		if l.connect {
+			l.connect = false
+			s.Connect()
+		}
+		if l.in.size > 0 {
+			s.RequestTx()
+		}
+		return runtime.OK
+	}
+	var rides []string
+	for _, t := range s.Rideshares() {
+		rides = append(rides, t.Name)
+	}
+	l.sendLocked(sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Buffer: l.st.ClientBuflen, Rideshares: rides}), false)
+	l.reportLocked(policy.StateCreating, 0)
+	return runtime.OK
+}
+
+// limitsLocked sets the limits of the buffers.
+func (l *link) limitsLocked() {
+	size := int(l.st.ProxyBuflen)
+	if size == 0 {
+		size = defaultBuflen
+	}
+	l.in.limit = size
+	l.out.limit(size, int(l.st.ProxyBuflenRxflowOnAbove), int(l.st.ProxyBuflenRxflowOffBelow))
+}
+
+// destroyedLocked handles the last state of a stream.
+func (l *link) destroyedLocked(s *runtime.Stream) {
+	l.stream = nil
+	if s.Err() != runtime.ErrPolicyChanged || l.draining {
+		l.closeLocked(errShutdown)
+		return
+	}
+	// A connection that was lost would be made again.
+	l.connect = l.connect || l.attempt && !l.st.Opportunistic
+	if l.attempt && l.sent != policy.StateDisconnected {
+		l.reportLocked(policy.StateDisconnected, 0)
+	}
+	l.attempt = false
+	l.in.resetLocked(l.st.Carrier() != policy.ProtocolRaw)
+	l.p.running.Add(1) // the reader has not ended
+	go l.renew()
+}
+
+// tx is the Tx callback.
+func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime.Flags, r runtime.Result) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return 0, 0, runtime.DestroyMe
+	}
+	if !l.online {
+		// The body of a request comes before the response, with which the stream gets
+		// CONNECTED. The client waits for it.
+		l.reportLocked(policy.StateConnected, 0)
+	}
+	n, flags, ok := l.in.get(buf)
+	if !ok {
+		return 0, 0, runtime.TxDontSend
+	}
+	if l.in.size > 0 || len(l.in.pieces) > 0 {
+		s.RequestTx()
+	}
+	return n, flags, runtime.OK
+}
+
+// rx is the Rx callback.
+func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return runtime.DestroyMe
+	}
+	if flags&policy.FlagPerfJSON != 0 {
+		if b, err := sspcwire.AppendPerf(nil, buf); err == nil {
+			l.sendLocked(b, true)
+		}
+		return runtime.OK
+	}
+	if flags&policy.FlagSOM != 0 {
+		l.metadataLocked()
+	}
+	l.p.stats.bytesOut.Add(uint64(len(buf)))
+	var ride string
+	if len(l.st.Rideshare) > 0 {
+		if t := s.Rideshare(); t.Name != l.st.Name && len(t.Name) <= sspcwire.MaxRideshare {
+			ride = t.Name
+		}
+	}
+	l.payloadLocked(buf, flags, ride)
+	if l.out.full() {
+		s.PauseRx()
+	}
+	return runtime.OK
+}
+
+// metadataLocked sends the metadata of the peer that the client does not have.
+func (l *link) metadataLocked() {
+	if l.stream == nil {
+		return
+	}
+	for name, value := range l.stream.Received() {
+		if last, ok := l.received[name]; ok && last == value {
+			continue
+		}
+		b, err := sspcwire.AppendMetadata(nil, toClient, name, value)
+		if err != nil {
+			l.log.Debug("proxy: metadata cannot be sent", "name", name, "err", err)
+			continue
+		}
+		if l.received == nil {
+			l.received = map[string]string{}
+		}
+		l.received[name] = value
+		l.sendLocked(b, false)
+	}
+}
+
+// reportLocked sends a state, and before it those without which the client of lws does
+// not accept it.
+func (l *link) reportLocked(state policy.State, arg uint32) {
+	if state == policy.StateConnected && l.online {
+		return // see tx
+	}
+	for _, between := range sspcwire.Path(l.sent, state) {
+		l.sendStateLocked(between, 0)
+	}
+	if l.sent != 0 && !sspcwire.Accepts(l.sent, state) {
+		l.log.Debug("proxy: state withheld", "from", l.sent, "to", state)
+		return
+	}
+	l.sendStateLocked(state, arg)
+}
+
+// sendStateLocked sends a state that the client accepts.
+func (l *link) sendStateLocked(state policy.State, arg uint32) {
+	l.sendLocked(sspcwire.AppendConnState(nil, state, arg), false)
+	if state >= policy.StateUserBase {
+		return
+	}
+	l.sent = state
+	switch state { // as the client of lws does
+	case policy.StateConnected:
+		l.online = true
+	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAuthFailed:
+		l.online = false
+	}
+}

@@ -1,0 +1,194 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/secure-streams/sspolicy/internal/sspcwire"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// An outbox holds frames that have not been written to the client.
+type outbox struct {
+	buf      []byte
+	frames   []outFrame
+	flight   int  // frames that are being written
+	running  bool // there is a writer
+	ending   bool // the link is closed when all has been written
+	paused   bool // the stream is
+	empty    bool // an empty payload frame has been sent, see outFrame
+	pacer    pacer
+	unread   int // bytes that the client may not have read
+	size     int // of proxy_buflen
+	onAbove  int // bytes above which the stream is paused
+	offBelow int // bytes below which it goes on
+}
+
+// An outFrame is a frame in an outbox. The client of lws reads 2048 bytes at a time. It
+// cuts a payload frame that crosses the end of a read, and marks each piece with the
+// flags of the whole; once it has seen an empty payload frame, it even loses all pieces
+// of a cut one except the last.
+type outFrame struct {
+	n       int
+	payload bool
+	whole   bool // must not be cut
+}
+
+const (
+	// clientRead is how much the client of lws reads at a time.
+	clientRead = 2048
+	// maxWrite is how much is written at a time.
+	maxWrite = 16 << 10
+	// slack is how much more than proxy_buflen a link may hold: the last piece before
+	// the pause of the stream, states and metadata.
+	slack = 256 << 10
+)
+
+func (b *outbox) limit(size, onAbove, offBelow int) {
+	b.size = size
+	if onAbove == 0 || onAbove > size {
+		onAbove = size / 2
+	}
+	if offBelow == 0 || offBelow > onAbove {
+		offBelow = onAbove / 2
+	}
+	b.onAbove, b.offBelow = onAbove, offBelow
+}
+
+// full reports whether the stream has to wait, and notes it.
+func (b *outbox) full() bool {
+	b.paused = b.paused || len(b.buf) > b.onAbove
+	return b.paused
+}
+
+// sendLocked sends a frame that is no payload.
+func (l *link) sendLocked(frame []byte, whole bool) {
+	l.out.buf = append(l.out.buf, frame...)
+	l.queuedLocked(outFrame{n: len(frame), whole: whole})
+}
+
+// payloadLocked sends payload in frames that lws's client does not cut.
+func (l *link) payloadLocked(data []byte, flags policy.Flags, ride string) {
+	if len(data) == 0 && flags == policy.FlagEOM && l.out.endLast() {
+		return
+	}
+	last := flags & (policy.FlagEOM | policy.FlagRelatedEnd)
+	flags &= policy.FlagSOM | policy.FlagRelatedStart
+	for first := true; first || len(data) > 0; first = false {
+		n := min(len(data), sspcwire.MaxLWSPayload)
+		p := sspcwire.Payload{Flags: flags, Rideshare: ride, Data: data[:n], Time: now()}
+		if data = data[n:]; len(data) == 0 {
+			p.Flags |= last
+		}
+		size := len(l.out.buf)
+		buf, err := sspcwire.AppendPayload(l.out.buf, toClient, p)
+		if err != nil { // cannot be: all is within the limits
+			l.closeLocked(err)
+			return
+		}
+		l.out.buf = buf
+		l.out.empty = l.out.empty || n == 0
+		l.queuedLocked(outFrame{n: len(buf) - size, payload: true, whole: p.Flags != 0 || ride != "" || l.out.empty})
+		flags = 0
+	}
+}
+
+// endLast marks the last frame that waits as the end of a message, which saves an empty
+// frame. It reports false if there is none.
+func (b *outbox) endLast() bool {
+	i := len(b.frames) - 1
+	if i < b.flight {
+		return false
+	}
+	f := &b.frames[i]
+	flags := len(b.buf) - f.n + 6 // the last byte of the flags
+	if !f.payload || policy.Flags(b.buf[flags])&policy.FlagEOM != 0 {
+		return false
+	}
+	b.buf[flags] |= byte(policy.FlagEOM)
+	f.whole = true
+	return true
+}
+
+var errSlowClient = errors.New("the client does not read, and too much waits for it")
+
+// queuedLocked sees to the writing of a frame that has been put into buf.
+func (l *link) queuedLocked(f outFrame) {
+	if l.closed {
+		return
+	}
+	l.out.frames = append(l.out.frames, f)
+	l.p.stats.framesOut.Add(1)
+	if len(l.out.buf) > l.out.size+slack {
+		l.closeLocked(fmt.Errorf("%w: %d bytes", errSlowClient, len(l.out.buf)))
+		return
+	}
+	if !l.out.running {
+		l.out.running = true
+		l.p.running.Add(1) // the reader, or the renewal of the stream, has not ended
+		go l.write()
+	}
+}
+
+// write writes frames until none is left.
+func (l *link) write() {
+	defer l.p.running.Done()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := &l.out
+	for !l.closed && len(b.frames) > 0 {
+		n, whole := b.next()
+		batch, wait := b.buf[:n], whole && b.pacer != nil && b.unread > 0 && b.unread+n > clientRead
+		l.mu.Unlock()
+		var err error
+		if wait {
+			err = b.pacer.wait()
+		}
+		if err == nil {
+			_, err = l.conn.Write(batch)
+		}
+		l.mu.Lock()
+		if err != nil {
+			l.closeLocked(err)
+			break
+		}
+		if wait {
+			b.unread = 0
+		}
+		b.unread = min(b.unread+n, clientRead+1)
+		b.buf = b.buf[n:]
+		b.frames = b.frames[b.flight:]
+		b.flight = 0
+		if b.paused && len(b.buf) < b.offBelow {
+			b.paused = false
+			if l.stream != nil {
+				l.stream.ResumeRx()
+			}
+		}
+	}
+	b.running = false
+	if b.ending {
+		l.closeLocked(errShutdown)
+	}
+	if len(b.frames) == 0 || l.closed {
+		b.buf, b.frames = nil, nil
+	}
+}
+
+// next chooses the frames for the next write. It returns their size, and whether any of
+// them must not be cut.
+func (b *outbox) next() (n int, whole bool) {
+	for _, f := range b.frames {
+		size := maxWrite
+		if whole || f.whole {
+			size = clientRead
+		}
+		if n > 0 && n+f.n > size {
+			break
+		}
+		n += f.n
+		whole = whole || f.whole
+		b.flight++
+	}
+	return n, whole
+}

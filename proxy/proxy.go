@@ -1,0 +1,248 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/sspcwire"
+	"github.com/secure-streams/sspolicy/runtime"
+)
+
+// HandshakeTimeout is how long a client may take to name a streamtype, as in lws.
+const HandshakeTimeout = 3 * time.Second
+
+// DefaultMaxLinks is how many links a Proxy serves at the same time, unless Options has
+// another limit.
+const DefaultMaxLinks = 10_000
+
+// Options are the settings of a Proxy. The zero value is ready for use.
+type Options struct {
+	// Logger receives what happens to links: debug messages when they open and
+	// close, warnings about clients that are refused or break the protocol. Nil
+	// discards it.
+	Logger *slog.Logger
+
+	// MaxLinks is how many links may exist at the same time; others are closed at
+	// once. 0 means DefaultMaxLinks.
+	MaxLinks int
+}
+
+// A Proxy serves links. Its methods may be called from any goroutine.
+type Proxy struct {
+	ctx   *runtime.Context
+	o     Options
+	log   *slog.Logger
+	stats counters
+	next  atomic.Uint64 // number of the latest link
+
+	mu        sync.Mutex
+	links     map[*link]struct{}
+	listeners map[net.Listener]struct{}
+	draining  bool
+	running   sync.WaitGroup // goroutines of links
+}
+
+// New returns a proxy that executes streams in ctx. Clients can use every streamtype of
+// its policy except servers, and _lws_smd if ctx has a transport for it.
+func New(ctx *runtime.Context, o Options) *Proxy {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxLinks <= 0 {
+		o.MaxLinks = DefaultMaxLinks
+	}
+	return &Proxy{
+		ctx: ctx, o: o, log: o.Logger,
+		links: map[*link]struct{}{}, listeners: map[net.Listener]struct{}{},
+	}
+}
+
+// Serve accepts links from l until Shutdown or Close, which close l. The error is then
+// [net.ErrClosed], else that of l.
+func (p *Proxy) Serve(l net.Listener) error {
+	defer l.Close()
+	p.mu.Lock()
+	if p.draining {
+		p.mu.Unlock()
+		return net.ErrClosed
+	}
+	p.listeners[l] = struct{}{}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.listeners, l)
+		p.mu.Unlock()
+	}()
+	var wait time.Duration
+	for {
+		conn, err := l.Accept()
+		if err == nil {
+			wait = 0
+			p.start(conn)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		// Too many open files, for one: links that close make room.
+		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+		p.log.Error("proxy: cannot accept a link", "err", err, "retry", wait)
+		time.Sleep(wait)
+	}
+}
+
+// ServeConn serves one link, and returns when it has ended. It closes conn. The error is
+// nil if the client closed the link.
+func (p *Proxy) ServeConn(conn net.Conn) error {
+	l, err := p.add(conn)
+	if err != nil {
+		return err
+	}
+	return l.serve()
+}
+
+func (p *Proxy) start(conn net.Conn) {
+	l, err := p.add(conn)
+	if err != nil {
+		return
+	}
+	go l.serve()
+}
+
+// add makes a link of conn. After an error conn is closed.
+func (p *Proxy) add(conn net.Conn) (*link, error) {
+	l := newLink(p, conn)
+	p.mu.Lock()
+	err := error(nil)
+	switch {
+	case p.draining:
+		err = net.ErrClosed
+	case len(p.links) >= p.o.MaxLinks:
+		err = fmt.Errorf("proxy: %w", errTooManyLinks)
+	default:
+		p.links[l] = struct{}{}
+		p.running.Add(1)
+	}
+	p.mu.Unlock()
+	if err != nil {
+		conn.Close()
+		p.stats.refused.Add(1)
+		p.log.Warn("proxy: link refused", "peer", l.peer, "err", err)
+		return nil, err
+	}
+	p.stats.opened.Add(1)
+	return l, nil
+}
+
+var errTooManyLinks = errors.New("too many links")
+
+// remove forgets a link that has ended.
+func (p *Proxy) remove(l *link) {
+	p.mu.Lock()
+	delete(p.links, l)
+	p.mu.Unlock()
+	p.running.Done()
+}
+
+// all returns the links.
+func (p *Proxy) all() []*link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	links := make([]*link, 0, len(p.links))
+	for l := range p.links {
+		links = append(links, l)
+	}
+	return links
+}
+
+// Shutdown ends the proxy gently: it accepts no more links, waits until no stream is
+// connecting or connected, or ctx is done, and then does the same as Close. The error is
+// that of ctx. A link whose stream becomes idle meanwhile is closed.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	p.refuse()
+	links := p.all()
+	for _, l := range links {
+		l.drain()
+	}
+	done := make(chan struct{})
+	go func() {
+		p.running.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	p.Close()
+	<-done
+	return err
+}
+
+// refuse closes the listeners.
+func (p *Proxy) refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draining = true
+	for l := range p.listeners {
+		l.Close()
+	}
+}
+
+// Close closes listeners and links, and waits until they have ended. The streams of the
+// links are destroyed; [runtime.Context.Shutdown] waits for them. It returns nil.
+func (p *Proxy) Close() error {
+	p.refuse()
+	for _, l := range p.all() {
+		l.close(errShutdown)
+	}
+	p.running.Wait()
+	return nil
+}
+
+var errShutdown = errors.New("the proxy is shutting down")
+
+type counters struct {
+	opened, refused, failed atomic.Uint64
+	framesIn, framesOut     atomic.Uint64
+	bytesIn, bytesOut       atomic.Uint64
+	streams, streamsRefused atomic.Uint64
+}
+
+// Stats are counts since the start of a Proxy, except Links.
+type Stats struct {
+	Links          int    // that exist now
+	LinksOpened    uint64 // that were accepted
+	LinksRefused   uint64 // that were closed at once: too many
+	LinksFailed    uint64 // that broke the protocol or a limit
+	Streams        uint64 // that clients have opened
+	StreamsRefused uint64 // that clients wanted and did not get
+	FramesIn       uint64 // from clients
+	FramesOut      uint64
+	PayloadIn      uint64 // bytes, from clients
+	PayloadOut     uint64
+}
+
+// Stats returns counts.
+func (p *Proxy) Stats() Stats {
+	p.mu.Lock()
+	links := len(p.links)
+	p.mu.Unlock()
+	c := &p.stats
+	return Stats{
+		Links: links, LinksOpened: c.opened.Load(), LinksRefused: c.refused.Load(), LinksFailed: c.failed.Load(),
+		Streams: c.streams.Load(), StreamsRefused: c.streamsRefused.Load(),
+		FramesIn: c.framesIn.Load(), FramesOut: c.framesOut.Load(),
+		PayloadIn: c.bytesIn.Load(), PayloadOut: c.bytesOut.Load(),
+	}
+}
+
+// direction of the frames that a proxy sends.
+const toClient = sspcwire.FromProxy
