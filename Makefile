@@ -7,7 +7,7 @@ BENCH ?= .
 SOAK ?= 2h
 CHAOS ?= 10m
 PREFIX ?= /usr/local
-PACKAGES := curl git openssl gcc g++ clang cmake meson libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server
+PACKAGES := curl git openssl gcc g++ clang cmake meson libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim
 # Optional and test-only dependencies are in modules of their own.
 MODULES := . internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -46,14 +46,14 @@ test: need lint
 
 # The tests compile generated C, some of it with lws's headers, and the race detector
 # needs a C compiler. The runtime is tested against nginx, haproxy, mosquitto, openssl,
-# Redis and RabbitMQ. RUNLEVEL=1 keeps apt from starting the servers.
+# Redis and RabbitMQ, the language server with Neovim. RUNLEVEL=1 keeps apt from starting the servers.
 .PHONY: need
 need:
 	@if ! command -v $(GO) >/dev/null; then \
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
-	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake meson ninja nginx haproxy mosquitto mosquitto_pub redis-server rabbitmq-server; do command -v $$p >/dev/null || exit 1; done); then \
+	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake meson ninja nginx haproxy mosquitto mosquitto_pub redis-server rabbitmq-server nvim; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 			echo 'make: the tests need programs that are missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \
@@ -81,6 +81,7 @@ bench:
 .PHONY: soak
 soak: browser
 	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
+	LSPFUZZ=10m $(GO) test -race -count=1 -timeout 0 -v -run '^TestSessions$$' ./internal/lsp
 	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance

@@ -48,8 +48,9 @@ func ReadAll(r io.Reader) ([]byte, error) {
 // as lws does, comments from "#" to the end of the line. It never fails:
 // Document.Syntax holds the errors, and the document as much as could be read.
 //
-// lax-syntax is text that lws reads as meant although it is not JSON: a comma before a closing "]", one "}" too many there, and zeros
-// before a number (lib/misc/lejp.c; each was run on lws 4.3.10 and 5.0.0).
+// lax-syntax is text that lws reads as meant although it is not JSON: a comma before a
+// closing "]", one "}" too many there, and zeros before a number (lib/misc/lejp.c; each
+// was run on lws 4.3.10 and 5.0.0).
 //
 // Where the place of a mistake is beyond doubt, Document.Syntax has one
 // diagnostic for it, with a fix; see [Document.Corrected].
@@ -57,6 +58,19 @@ func Parse(name string, text []byte) *Document {
 	d, p := parse(&Source{Name: name, Text: string(text)})
 	if HasErrors(d.Syntax) {
 		correct(d, p)
+	}
+	return d
+}
+
+// Scan is [Parse] without the search for corrections, for editors: it takes a few
+// milliseconds whatever the mistakes are. Syntax errors have no fixes, and
+// [Document.Corrected] returns the document itself.
+func Scan(name string, text []byte) *Document {
+	d, _ := parse(&Source{Name: name, Text: string(text)})
+	if HasErrors(d.Syntax) {
+		for i := range d.Syntax {
+			d.Syntax[i].Fixes = nil
+		}
 	}
 	return d
 }

@@ -77,6 +77,7 @@ type cli struct {
 	Validate   validateCmd   `cmd:"" help:"Check the syntax and shape of policies."`
 	Lint       lintCmd       `cmd:"" help:"Find the mistakes in policies: syntax, shape and meaning."`
 	Fmt        fmtCmd        `cmd:"" help:"Format policies."`
+	LSP        lspCmd        `cmd:"" name:"lsp" help:"Serve editors: the language server protocol over standard input and output."`
 	Explain    explainCmd    `cmd:"" help:"Explain a rule, a key or a state."`
 	Rules      rulesCmd      `cmd:"" help:"List the rules of lint."`
 	Schema     schemaCmd     `cmd:"" help:"Print the JSON Schema of a policy."`

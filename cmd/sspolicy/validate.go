@@ -3,13 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
@@ -70,8 +70,6 @@ func (c *lintCmd) Validate() error {
 	return c.fixFlags.Validate()
 }
 
-const day = 24 * time.Hour
-
 // Run executes the command.
 func (c *lintCmd) Run(p *program) error {
 	targets, err := c.targets(p)
@@ -112,41 +110,22 @@ func (c *lintCmd) Run(p *program) error {
 // run returns the findings of a policy, with fragments applied if there are any, or
 // of a fragment.
 func (c *lintCmd) run(p *program, d *schema.Document, fragments []*schema.Document, o lint.Options) ([]schema.Diagnostic, error) {
-	name, at, marked := overlay.Base(d)
-	switch {
-	case c.Fragment || marked && name == "":
+	if c.Fragment {
 		o.Fragment = true
-	case marked:
-		file := name
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(filepath.Dir(d.Source.Name), filepath.FromSlash(file))
-		}
-		base, err := p.document(file)
-		if err != nil {
-			return nil, fmt.Errorf("%v: the base policy: %w", at, err)
-		}
-		filter := o.Filter
-		o.Filter = func(found []schema.Diagnostic) []schema.Diagnostic {
-			return filter(slices.DeleteFunc(found, func(g schema.Diagnostic) bool { return g.Span.Source != d.Source }))
-		}
-		if r := sspolicy.Overlay(base, []*schema.Document{d}, overlay.Options{}, o); r.Document != nil || len(r.Diagnostics) > 0 {
-			return r.Diagnostics, nil
-		}
-		o.Filter, o.Fragment = filter, true // the base has syntax errors
-	case len(fragments) > 0:
+		return lint.Run(d, rules.All(), o), nil
+	}
+	if _, _, marked := overlay.Base(d); len(fragments) > 0 && !marked {
 		return sspolicy.Overlay(d, fragments, overlay.Options{}, o).Diagnostics, nil
 	}
-	return lint.Run(d, rules.All(), o), nil
+	return project.Lint(d, p.document, o)
 }
 
 // options returns what to check a policy for that has a configuration.
 func (c *lintCmd) options(cfg *config.Config, filter func([]schema.Diagnostic) []schema.Diagnostic) lint.Options {
-	o := lint.Options{LWS: c.versions(cfg), At: c.At, CertWarn: 30 * day, With: slices.Concat(c.With, cfg.With), Filter: filter}
-	switch {
-	case c.CertWarn != nil:
-		o.CertWarn = time.Duration(*c.CertWarn) * day
-	case cfg.CertWarn >= 0:
-		o.CertWarn = cfg.CertWarn
+	o := project.Options(cfg)
+	o.LWS, o.At, o.With, o.Filter = c.versions(cfg), c.At, slices.Concat(c.With, cfg.With), filter
+	if c.CertWarn != nil {
+		o.CertWarn = time.Duration(*c.CertWarn) * project.Day
 	}
 	return o
 }

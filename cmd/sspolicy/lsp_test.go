@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sourcegraph/jsonrpc2"
+)
+
+// TestLSP: the command serves a client over its standard input and output, writes
+// nothing else there, and exits with 1 if the client is gone without a shutdown request.
+func TestLSP(t *testing.T) {
+	for _, polite := range []bool{true, false} {
+		cmd := exec.Command("sspolicy", "lsp", "--stdio")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		found := make(chan string, 1)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		client := jsonrpc2.HandlerWithError(func(_ context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) (any, error) {
+			found <- string(*r.Params)
+			return nil, nil
+		})
+		stream := stdio{out, in, func() error { return in.Close() }}
+		conn := jsonrpc2.NewConn(ctx, jsonrpc2.NewBufferedStream(stream, jsonrpc2.VSCodeObjectCodec{}), client)
+		if err := conn.Call(ctx, "initialize", json.RawMessage(`{"processId":null,"rootUri":null,"capabilities":{}}`), nil); err != nil {
+			t.Fatal(err)
+		}
+		err = conn.Notify(ctx, "textDocument/didOpen", json.RawMessage(`{"textDocument":{"uri":"untitled:1","languageId":"json","version":7,"text":"{\"s\": 1}"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-found:
+			if !strings.Contains(got, `"version":7`) || !strings.Contains(got, `"code":"wrong-type"`) {
+				t.Errorf("got %s", got)
+			}
+		case <-ctx.Done():
+			t.Fatal("no diagnostics")
+		}
+		want := exitFindings
+		if polite {
+			want = exitOK
+			if err := conn.Call(ctx, "shutdown", nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.Notify(ctx, "exit", nil); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			in.Close()
+		}
+		<-conn.DisconnectNotify()
+		if cmd.Wait(); cmd.ProcessState.ExitCode() != want {
+			t.Errorf("polite %t: exit code %d, want %d", polite, cmd.ProcessState.ExitCode(), want)
+		}
+	}
+}
+
+// TestNeovim: in Neovim a mistake is marked, a key completed, explained and fixed, a
+// trust store renamed, the policy formatted.
+func TestNeovim(t *testing.T) {
+	script, err := filepath.Abs("testdata/editors/neovim.lua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := os.ReadFile("../../fixtures/weather.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "policy.json"), policy, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "nvim", "--clean", "--headless", "-n", "-S", script)
+	cmd.Dir, cmd.Stdin = dir, nil
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+dir, "XDG_CACHE_HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	got, _ := os.ReadFile(filepath.Join(dir, "result.txt"))
+	const want = `diagnostic: 27:17 port must be 0 to 65535, not 70443; lws keeps 4907
+completion: timeout_ms": ,
+hover: Protocol of the connection. The default is h1.
+renamed
+action: Write opportunistic
+fixed
+formatted
+done
+`
+	if err != nil || string(got) != want {
+		t.Errorf("nvim: %v\n%s\ngot:\n%s\nwant:\n%s", err, out, got, want)
+	}
+}

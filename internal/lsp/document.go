@@ -1,0 +1,396 @@
+package lsp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/project"
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/overlay"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// idle is how long a text with syntax errors must stay as it is before the server
+// searches for what was meant, which may take half a second.
+const idle = 150 * time.Millisecond
+
+// A document is open in the editor, or was until its worker has cleared its
+// diagnostics.
+type document struct {
+	uri  string
+	wake chan struct{} // to the worker: current has changed
+
+	current *snapshot // nil if the document is closed; server.mu protects it
+}
+
+// A snapshot is a version of a document. It is immutable.
+type snapshot struct {
+	uri     string
+	version int32
+	text    *text
+
+	ctx   context.Context // ends when another snapshot takes its place
+	stale context.CancelFunc
+
+	file string // the name of the document in messages
+	scan func() *tree
+	full func() *schema.Document
+
+	mu    sync.Mutex
+	found []schema.Diagnostic // as published
+}
+
+// A tree is a text as the parser reads it, mistakes included.
+type tree struct {
+	doc    *schema.Document
+	policy *schema.Policy
+}
+
+func newTree(d *schema.Document) *tree { return &tree{d, schema.NewPolicy(d)} }
+
+func (s *server) newSnapshot(uri string, version int32, t *text) *snapshot {
+	snap := &snapshot{uri: uri, version: version, text: t, file: fileOf(uri)}
+	snap.ctx, snap.stale = context.WithCancel(s.ctx)
+	snap.scan = sync.OnceValue(func() *tree { return newTree(schema.Scan(snap.file, []byte(t.content))) })
+	snap.full = sync.OnceValue(func() *schema.Document {
+		if d := snap.scan().doc; !schema.HasErrors(d.Syntax) {
+			return d
+		}
+		return schema.Parse(snap.file, []byte(t.content))
+	})
+	return snap
+}
+
+// findings returns what was found in the snapshot last.
+func (snap *snapshot) findings() []schema.Diagnostic {
+	snap.mu.Lock()
+	defer snap.mu.Unlock()
+	return snap.found
+}
+
+// span returns the range of a span of the document.
+func (snap *snapshot) span(s schema.Span) Range { return snap.text.span(s.Start, s.End) }
+
+// fileOf returns the file of a URI, or the URI if it is not that of a file.
+func fileOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "file" {
+		return uri
+	}
+	file := u.Path
+	if runtime.GOOS == "windows" {
+		file = strings.TrimPrefix(file, "/")
+	}
+	return filepath.FromSlash(file)
+}
+
+// uriOf returns the URI of a file.
+func uriOf(file string) string {
+	if !filepath.IsAbs(file) {
+		return file // that of a document that is not a file
+	}
+	path := filepath.ToSlash(file)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	return (&url.URL{Scheme: "file", Path: path}).String()
+}
+
+// snapshot returns the current version of a document, or nil if it is not open.
+func (s *server) snapshot(uri string) *snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.documents[uri]; d != nil {
+		return d.current
+	}
+	return nil
+}
+
+// replace makes a snapshot the current version of its document.
+func (s *server) replace(uri string, snap *snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.documents[uri]
+	if d == nil {
+		d = &document{uri: uri, wake: make(chan struct{}, 1)}
+		s.documents[uri] = d
+		s.work.Go(func() { s.check(d) })
+	}
+	if d.current != nil {
+		d.current.stale()
+	}
+	d.current = snap
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *server) didOpen(p didOpenParams) {
+	d := p.TextDocument
+	s.replace(d.URI, s.newSnapshot(d.URI, d.Version, newText(d.Text)))
+	s.related(d.URI)
+}
+
+func (s *server) didChange(p didChangeParams) {
+	uri := p.TextDocument.URI
+	snap := s.snapshot(uri)
+	if snap == nil {
+		s.log.Printf("change of %s, which is not open", uri)
+		return
+	}
+	t := snap.text
+	for _, c := range p.ContentChanges {
+		t = t.apply(c)
+	}
+	s.replace(uri, s.newSnapshot(uri, p.TextDocument.Version, t))
+	s.related(uri)
+}
+
+func (s *server) didClose(p documentParams) {
+	if s.snapshot(p.TextDocument.URI) != nil {
+		s.replace(p.TextDocument.URI, nil)
+		s.related(p.TextDocument.URI)
+	}
+}
+
+// recheck checks all documents again: a configuration or a base may have changed.
+func (s *server) recheck(json.RawMessage) {
+	for _, snap := range s.open() {
+		s.again(snap)
+	}
+}
+
+// related checks the open documents again that depend on one that has changed:
+// fragments on their base, all on a configuration.
+func (s *server) related(uri string) {
+	file := fileOf(uri)
+	settings := filepath.Base(file) == config.Name
+	for _, snap := range s.open() {
+		if snap.uri != uri && (settings || snap.base() == file) {
+			s.again(snap)
+		}
+	}
+}
+
+// again checks a document again, unless it has changed.
+func (s *server) again(old *snapshot) {
+	if s.snapshot(old.uri) != old {
+		return
+	}
+	snap := s.newSnapshot(old.uri, old.version, old.text)
+	snap.scan, snap.full = old.scan, old.full
+	s.replace(old.uri, snap)
+}
+
+// open returns the current versions of the open documents.
+func (s *server) open() (all []*snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.documents {
+		if d.current != nil {
+			all = append(all, d.current)
+		}
+	}
+	return all
+}
+
+// check is the worker of a document. It publishes the findings of each version that
+// stays current for long enough, and an empty list when the document is closed.
+func (s *server) check(d *document) {
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-d.wake:
+		}
+		s.mu.Lock()
+		snap := d.current
+		s.mu.Unlock()
+		if snap == nil {
+			s.publish(publishDiagnosticsParams{URI: d.uri, Diagnostics: []diagnostic{}})
+			s.mu.Lock()
+			if d.current == nil {
+				delete(s.documents, d.uri)
+				s.mu.Unlock()
+				return
+			}
+			s.mu.Unlock()
+			continue
+		}
+		if snap.scan(); snap.ctx.Err() != nil {
+			continue
+		}
+		s.found(snap, s.lint(snap, snap.scan().doc))
+		if schema.HasErrors(snap.scan().doc.Syntax) {
+			s.search(snap)
+		}
+	}
+}
+
+// search publishes the findings of what a text with syntax errors was meant to be,
+// unless the text changes.
+func (s *server) search(snap *snapshot) {
+	select {
+	case <-time.After(idle):
+	case <-snap.ctx.Done():
+		return
+	}
+	done := make(chan []schema.Diagnostic, 1)
+	s.work.Go(func() { done <- s.lint(snap, snap.full()) })
+	select {
+	case found := <-done:
+		s.found(snap, found)
+	case <-snap.ctx.Done():
+	}
+}
+
+// found publishes the findings in a snapshot, unless another one is current.
+func (s *server) found(snap *snapshot, found []schema.Diagnostic) {
+	if snap.ctx.Err() != nil {
+		return
+	}
+	snap.mu.Lock()
+	snap.found = found
+	snap.mu.Unlock()
+	version := snap.version
+	s.publish(publishDiagnosticsParams{URI: snap.uri, Version: &version, Diagnostics: s.diagnostics(snap, found)})
+}
+
+func (s *server) publish(p publishDiagnosticsParams) {
+	s.conn.Notify(s.ctx, "textDocument/publishDiagnostics", p) // an error means that the client is gone
+}
+
+// lint returns the findings in a version of a document. A file that is something else
+// than a policy has none, unless its name says that it is one: editors open any JSON.
+func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagnostic) {
+	defer s.recover()
+	if filepath.Base(snap.file) == config.Name {
+		_, found = config.Parse(snap.file, []byte(snap.text.content))
+		return found
+	}
+	if d.NotPolicy() != nil && !strings.Contains(strings.ToLower(filepath.Base(snap.file)), "policy") {
+		return nil
+	}
+	found, err := project.Lint(d, s.read, s.options(snap))
+	if err != nil {
+		_, at, _ := overlay.Base(d)
+		return []schema.Diagnostic{{Rule: config.Rule, Severity: schema.Error, Span: at, Message: "the base policy: " + errors.Unwrap(err).Error()}}
+	}
+	return found
+}
+
+// options returns what the configuration of a document says to check. Mistakes in
+// the configuration are reported where it is open.
+func (s *server) options(snap *snapshot) lint.Options {
+	c, _ := config.Parse(config.Name, []byte("{}"))
+	if filepath.IsAbs(snap.file) {
+		if file, err := config.Find(filepath.Dir(snap.file)); err == nil && file != "" {
+			if text, err := s.content(file); err == nil {
+				c, _ = config.Parse(file, text)
+			}
+		}
+	}
+	o := project.Options(c)
+	o.Filter = c.Apply
+	return o
+}
+
+// read reads a policy from the editor or from its file.
+func (s *server) read(file string) (*schema.Document, error) {
+	for _, snap := range s.open() {
+		if snap.file == file {
+			return snap.scan().doc, nil
+		}
+	}
+	text, err := s.content(file)
+	if err != nil {
+		return nil, err
+	}
+	return schema.Scan(file, text), nil
+}
+
+// content returns the text of a file, from the editor if it is open there.
+func (s *server) content(file string) ([]byte, error) {
+	for _, snap := range s.open() {
+		if snap.file == file {
+			return []byte(snap.text.content), nil
+		}
+	}
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: file, Err: fmt.Errorf("not a regular file")}
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return schema.ReadAll(f)
+}
+
+// severities are those of LSP.
+var severities = map[schema.Severity]int{schema.Error: 1, schema.Warning: 2, schema.Info: 3}
+
+const tagUnnecessary = 1
+
+// diagnostics returns findings as LSP has them.
+func (s *server) diagnostics(snap *snapshot, found []schema.Diagnostic) []diagnostic {
+	list := make([]diagnostic, 0, len(found))
+	texts := map[*schema.Source]*text{}
+	for _, g := range found {
+		d := diagnostic{
+			Range: snap.span(g.Span), Severity: severities[g.Severity], Code: g.Rule, Source: "sspolicy", Message: g.Message,
+		}
+		if strings.HasPrefix(g.Rule, "unused-") {
+			d.Tags = []int{tagUnnecessary}
+		}
+		for _, r := range g.Related {
+			at := location{snap.uri, Range{}}
+			if src := r.Span.Source; src.Name == snap.file {
+				at.Range = snap.span(r.Span)
+			} else {
+				if texts[src] == nil {
+					texts[src] = newText(src.Text)
+				}
+				at = location{s.uriOf(src.Name), texts[src].span(r.Span.Start, r.Span.End)}
+			}
+			d.RelatedInformation = append(d.RelatedInformation, relatedInformation{at, r.Message})
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+// uriOf returns the URI of a file, as the client writes it if the file is open.
+func (s *server) uriOf(file string) string {
+	for _, snap := range s.open() {
+		if snap.file == file {
+			return snap.uri
+		}
+	}
+	return uriOf(file)
+}
+
+// base returns the file of the policy that the document, a fragment, names as its base,
+// or "".
+func (snap *snapshot) base() string {
+	if name, _, _ := overlay.Base(snap.scan().doc); name != "" {
+		return project.BaseFile(snap.file, name)
+	}
+	return ""
+}

@@ -1,0 +1,211 @@
+package lsp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// A name is a name of a definition in all documents that use it: a policy and the
+// fragments over it.
+type name struct {
+	section schema.Section
+	text    string
+}
+
+// nameAt returns the name at a position, and its span there.
+func (snap *snapshot) nameAt(p Position) (name, schema.Span, bool) {
+	switch at := snap.scan().at(snap.text.offset(p)); {
+	case at.ref != nil:
+		return name{at.ref.Key.Ref, at.ref.Name}, at.ref.Span, true
+	case at.onDef:
+		return name{at.def.Section, at.def.Name}, at.def.NameSpan, true
+	}
+	return name{}, schema.Span{}, false
+}
+
+// A use is a place where a name stands.
+type use struct {
+	file    *relative
+	span    schema.Span
+	defines bool
+}
+
+func (u *use) location() location {
+	return location{u.file.uri, u.file.text.span(u.span.Start, u.span.End)}
+}
+
+// uses returns the places of a name in a document.
+func (r *relative) uses(n name) (all []use) {
+	for _, d := range r.tree.policy.Lookup(n.section, n.text) {
+		all = append(all, use{r, d.NameSpan, true})
+	}
+	for _, ref := range r.tree.policy.References {
+		if ref.Key.Ref == n.section && ref.Name == n.text {
+			all = append(all, use{r, ref.Span, false})
+		}
+	}
+	return all
+}
+
+// A relative is a document that shares names with another one: its base, or a fragment
+// over the same base.
+type relative struct {
+	uri  string
+	text *text
+	tree *tree
+}
+
+func (snap *snapshot) relative() *relative { return &relative{snap.uri, snap.text, snap.scan()} }
+
+// maxRelatives is the most files of a folder that are searched for fragments.
+const maxRelatives = 1000
+
+// relatives returns the document itself, its base, and the fragments over the same base
+// that are open, or in the folder of the document or of the base.
+func (s *server) relatives(snap *snapshot) []*relative {
+	base := snap.base()
+	if base == "" {
+		base = snap.file
+	}
+	all := []*relative{snap.relative()}
+	seen := map[string]bool{snap.file: true}
+	for _, other := range s.open() {
+		if !seen[other.file] && (other.file == base || other.base() == base) {
+			all = append(all, other.relative())
+		}
+		seen[other.file] = true
+	}
+	if !filepath.IsAbs(base) {
+		return all
+	}
+	files := []string{base}
+	for _, dir := range []string{filepath.Dir(base), filepath.Dir(snap.file)} {
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) > maxRelatives {
+			continue
+		}
+		for _, e := range entries {
+			if strings.EqualFold(filepath.Ext(e.Name()), ".json") {
+				files = append(files, filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+	for _, file := range files {
+		if seen[file] {
+			continue
+		}
+		seen[file] = true
+		text, err := s.content(file)
+		if err != nil {
+			continue
+		}
+		other := s.newSnapshot(uriOf(file), 0, newText(string(text)))
+		other.stale()
+		if file == base || other.base() == base {
+			all = append(all, other.relative())
+		}
+	}
+	return all
+}
+
+func (s *server) definition(_ context.Context, snap *snapshot, p positionParams) (any, error) {
+	found := []location{}
+	at := snap.scan().at(snap.text.offset(p.Position))
+	n, _, ok := snap.nameAt(p.Position)
+	if !ok {
+		return found, nil
+	}
+	if at.ref != nil && at.ref.Target != nil {
+		return append(found, location{snap.uri, snap.span(at.ref.Target.NameSpan)}), nil
+	}
+	for _, r := range s.relatives(snap) {
+		for _, u := range r.uses(n) {
+			if u.defines {
+				found = append(found, u.location())
+			}
+		}
+		if at.ref != nil && len(found) > 0 {
+			break
+		}
+	}
+	return found, nil
+}
+
+func (s *server) references(_ context.Context, snap *snapshot, p referenceParams) (any, error) {
+	found := []location{}
+	if n, _, ok := snap.nameAt(p.Position); ok {
+		for _, r := range s.relatives(snap) {
+			for _, u := range r.uses(n) {
+				if !u.defines || p.Context.IncludeDeclaration {
+					found = append(found, u.location())
+				}
+			}
+		}
+	}
+	return found, nil
+}
+
+func (s *server) highlights(_ context.Context, snap *snapshot, p positionParams) (any, error) {
+	found := []documentHighlight{}
+	if n, _, ok := snap.nameAt(p.Position); ok {
+		for _, u := range snap.relative().uses(n) {
+			kind := 2
+			if u.defines {
+				kind = 3
+			}
+			found = append(found, documentHighlight{snap.span(u.span), kind})
+		}
+	}
+	return found, nil
+}
+
+// inner returns a string without its quotation marks.
+func inner(s schema.Span) schema.Span {
+	if text := s.Text(); len(text) >= 2 && strings.HasPrefix(text, `"`) && strings.HasSuffix(text, `"`) {
+		s.Start++
+		s.End--
+	}
+	return s
+}
+
+func (s *server) prepareRename(_ context.Context, snap *snapshot, p positionParams) (any, error) {
+	n, at, ok := snap.nameAt(p.Position)
+	if !ok {
+		return nil, nil
+	}
+	return prepareRenameResult{snap.span(inner(at)), n.text}, nil
+}
+
+// rename renames a definition and all references to it, in fragments over the policy
+// too.
+func (s *server) rename(_ context.Context, snap *snapshot, p renameParams) (any, error) {
+	n, _, ok := snap.nameAt(p.Position)
+	switch {
+	case !ok:
+		return nil, errors.New("there is no name of a definition here")
+	case p.NewName == "":
+		return nil, errors.New("a name must not be empty")
+	case len(p.NewName) > schema.MaxString:
+		return nil, fmt.Errorf("lws reads names of at most %d bytes", schema.MaxString)
+	}
+	edit := workspaceEdit{map[string][]textEdit{}}
+	for _, r := range s.relatives(snap) {
+		if p.NewName != n.text && len(r.tree.policy.Lookup(n.section, p.NewName)) > 0 {
+			return nil, fmt.Errorf("there is a %s %s already", n.section.Noun(), schema.QuoteName(p.NewName))
+		}
+		for _, u := range r.uses(n) {
+			edit.Changes[r.uri] = append(edit.Changes[r.uri], textEdit{u.location().Range, schema.Quote(p.NewName)})
+		}
+	}
+	for _, edits := range edit.Changes {
+		slices.SortFunc(edits, func(a, b textEdit) int { return comparePositions(a.Range.Start, b.Range.Start) })
+	}
+	return edit, nil
+}

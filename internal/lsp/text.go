@@ -1,0 +1,99 @@
+package lsp
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// A text is a version of a document. LSP counts lines, which end in \n, \r\n or \r, and
+// in a line UTF-16 code units.
+type text struct {
+	content string
+	lines   []int // offset of the start of each line
+}
+
+func newText(content string) *text {
+	t := &text{content: content, lines: make([]int, 1, 1+strings.Count(content, "\n"))}
+	for at := 0; ; {
+		i := strings.IndexAny(content[at:], "\r\n")
+		if i < 0 {
+			return t
+		}
+		at += i + 1
+		if content[at-1] == '\r' && strings.HasPrefix(content[at:], "\n") {
+			at++
+		}
+		t.lines = append(t.lines, at)
+	}
+}
+
+// end returns the offset of the end of a line, before its line break.
+func (t *text) end(line int) int {
+	if line+1 == len(t.lines) {
+		return len(t.content)
+	}
+	end := t.lines[line+1] - 1
+	if end > t.lines[line] && t.content[end] == '\n' && t.content[end-1] == '\r' {
+		end--
+	}
+	return end
+}
+
+// offset returns the offset of a position. One beyond the end of its line or of the text
+// is at that end; one inside a surrogate pair is before it.
+func (t *text) offset(p Position) int {
+	if int(p.Line) >= len(t.lines) {
+		return len(t.content)
+	}
+	at, end := t.lines[p.Line], t.end(int(p.Line))
+	for units := int(p.Character); units > 0 && at < end; {
+		if c := t.content[at]; c < utf8.RuneSelf {
+			at, units = at+1, units-1
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(t.content[at:end])
+		if units -= utf16Units(r); units < 0 {
+			break
+		}
+		at += size
+	}
+	return at
+}
+
+// position returns the position of an offset, which is at the start of a character.
+func (t *text) position(offset int) Position {
+	offset = max(0, min(offset, len(t.content)))
+	line, found := slices.BinarySearch(t.lines, offset)
+	if !found {
+		line--
+	}
+	units := 0
+	for _, r := range t.content[t.lines[line]:offset] {
+		units += utf16Units(r)
+	}
+	return Position{uint32(line), uint32(units)}
+}
+
+// span returns the range between two offsets.
+func (t *text) span(start, end int) Range { return Range{t.position(start), t.position(end)} }
+
+// utf16Units returns how many UTF-16 code units encode a character.
+func utf16Units(r rune) int {
+	if r > 0xffff {
+		return 2
+	}
+	return 1
+}
+
+// apply returns the text after a change. A change without a range replaces all of it.
+func (t *text) apply(c contentChange) *text {
+	if c.Range == nil {
+		return newText(c.Text)
+	}
+	start, end := t.offset(c.Range.Start), t.offset(c.Range.End)
+	if start > end {
+		start, end = end, start
+	}
+	return newText(t.content[:start] + c.Text + t.content[end:])
+}
