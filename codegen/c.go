@@ -389,14 +389,18 @@ func (c *cFile) available(what, since string) bool {
 func (c *cFile) comment() string {
 	var b strings.Builder
 	b.WriteString("/* " + generated + "\n *\n")
+	target := ""
+	if c.o.Target != (Target{}) {
+		target = "libwebsockets " + c.o.Target.String()
+	}
 	for _, line := range []struct{ name, text string }{
-		{versionPrefix, c.o.Version}, {"Source", c.o.Source}, {"SHA-256", c.o.SHA256}, {"Release", c.release}, {"Product", c.product},
+		{versionPrefix, c.o.Version}, {"Source", c.o.Source}, {"SHA-256", c.o.SHA256}, {"Release", c.release}, {"Product", c.product}, {"For", target},
 	} {
 		if line.text != "" {
 			fmt.Fprintf(&b, " * %s: %s\n", line.name, commentText(line.text))
 		}
 	}
-	fmt.Fprintf(&b, " * For: libwebsockets %v\n */\n", c.o.Target)
+	b.WriteString(" */\n")
 	return b.String()
 }
 
@@ -425,10 +429,11 @@ const (
 )
 
 // Equal reports whether two generated files are equal, apart from the version of
-// sspolicy.
+// sspolicy and the form of line ends.
 func Equal(a, b []byte) bool { return bytes.Equal(withoutVersion(a), withoutVersion(b)) }
 
 func withoutVersion(file []byte) []byte {
+	file = bytes.ReplaceAll(file, []byte("\r\n"), []byte("\n"))
 	const top = 1000 // bytes to search
 	for _, mark := range []string{"\n * " + versionPrefix + ": ", "\n// " + versionPrefix + ": "} {
 		start := bytes.Index(file[:min(top, len(file))], []byte(mark))

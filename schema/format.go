@@ -155,7 +155,7 @@ func (f *formatter) value(v *Value) {
 		return
 	}
 	if f.inline(v) {
-		writeInline(&f.b, v)
+		writeInline(&f.b, v, " ")
 		return
 	}
 	open, shut := byte('{'), byte('}')
@@ -217,7 +217,7 @@ func (f *formatter) inline(v *Value) bool {
 		return false
 	}
 	var b strings.Builder
-	writeInline(&b, v)
+	writeInline(&b, v, " ")
 	return b.Len() <= maxInline
 }
 
@@ -237,29 +237,46 @@ func hasComments(v *Value) bool {
 	return v.Object != nil && has(v.Object.Tail) || v.Array != nil && has(v.Array.Tail)
 }
 
-func writeInline(b *strings.Builder, v *Value) {
+// writeInline writes a value on one line, with a space after commas and colons.
+func writeInline(b *strings.Builder, v *Value, space string) {
 	switch {
 	case v.Object != nil:
 		b.WriteByte('{')
 		for i, m := range v.Object.Members {
 			if i > 0 {
-				b.WriteString(", ")
+				b.WriteByte(',')
+				b.WriteString(space)
 			}
 			b.WriteString(m.RawName())
-			b.WriteString(": ")
-			writeInline(b, &m.Value)
+			b.WriteByte(':')
+			b.WriteString(space)
+			writeInline(b, &m.Value, space)
 		}
 		b.WriteByte('}')
 	case v.Array != nil:
 		b.WriteByte('[')
 		for i, e := range v.Array.Elems {
 			if i > 0 {
-				b.WriteString(", ")
+				b.WriteByte(',')
+				b.WriteString(space)
 			}
-			writeInline(b, &e.Value)
+			writeInline(b, &e.Value, space)
 		}
 		b.WriteByte(']')
 	default:
 		b.WriteString(v.Raw())
 	}
+}
+
+// Pack prints a policy without comments, white space and line breaks. The text of
+// keys, strings and numbers stays as it is, so lws reads the result like the policy.
+//
+// Pack fails if the document has syntax errors.
+func Pack(d *Document) (string, error) {
+	if HasErrors(d.Syntax) {
+		return "", errors.New("a policy with syntax errors cannot be packed")
+	}
+	var b strings.Builder
+	writeInline(&b, &d.Root, "")
+	return b.String(), nil
 }

@@ -113,3 +113,27 @@ func FuzzFormat(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPack: a packed policy means the same, and packing it again changes nothing.
+func FuzzPack(f *testing.F) {
+	for _, s := range syntaxSeeds {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		d := Parse("f", []byte(text))
+		got, err := Pack(d)
+		if err != nil {
+			return
+		}
+		packed := Parse("f", []byte(got))
+		if len(packed.Syntax) > 0 && packed.Syntax[0].Rule != RuleLaxSyntax {
+			t.Fatalf("%q is packed as %q: %s", text, got, packed.Syntax[0].Message)
+		}
+		if a, b := sketch(&d.Root), sketch(&packed.Root); a != b {
+			t.Fatalf("%q is packed as %q, which means %s", text, got, b)
+		}
+		if twice, err := Pack(packed); err != nil || twice != got || len(got) > len(text) && len(d.Syntax) == 0 {
+			t.Fatalf("%q is packed as %q, and then as %q, %v", text, got, twice, err)
+		}
+	})
+}

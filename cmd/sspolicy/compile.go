@@ -212,14 +212,11 @@ type generatedFile struct {
 
 // outputs returns the files to write, OUT first.
 func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]generatedFile, error) {
-	// A build in another folder gives the same file.
-	source := filepath.Base(displayName(c.File))
-	for _, f := range c.Overlay {
-		source += ", with " + filepath.Base(displayName(f))
+	source := sourceNames(c.File, c.Overlay)
+	hash, err := packedHash(doc)
+	if err != nil {
+		return nil, err
 	}
-	sum := sha256.New()
-	_, _ = io.WriteString(sum, doc.String()) // a hash takes all
-	hash := hex.EncodeToString(sum.Sum(nil))
 	var out, header bytes.Buffer
 	if c.Lang == "go" {
 		err := codegen.Go(&out, compiled, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
@@ -239,27 +236,53 @@ func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]g
 	return []generatedFile{{c.Output, out.Bytes()}, {c.Header, header.Bytes()}}, c.cError(err)
 }
 
+// sourceNames returns the names of a policy and its fragments. They have no folders, so
+// that a build elsewhere gives the same file.
+func sourceNames(file string, fragments []string) string {
+	names := filepath.Base(displayName(file))
+	for _, f := range fragments {
+		names += ", with " + filepath.Base(displayName(f))
+	}
+	return names
+}
+
+// packedHash returns the SHA-256 of policies as sspolicy pack writes them. Comments and
+// layout do not change it.
+func packedHash(docs ...*schema.Document) (string, error) {
+	sum := sha256.New()
+	for _, d := range docs {
+		text, err := schema.Pack(d)
+		if err != nil {
+			return "", err
+		}
+		_, _ = io.WriteString(sum, text) // a hash takes all
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
 // variants returns the files with the variants.
 func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedFile, error) {
 	if len(c.Variants) == 0 {
 		return nil, nil
 	}
 	var list []codegen.Variant
-	sum := sha256.New()
+	var docs []*schema.Document
 	source := filepath.Base(displayName(c.File))
 	for i, f := range c.Variants {
 		doc, variant, err := p.compile(c.File, append(slices.Clone(c.Overlay), f), "", lint.Options{LWS: []schema.Version{c.lws()}}, schema.Error)
 		if err != nil {
 			return nil, err
 		}
-		_, _ = io.WriteString(sum, doc.String()) // a hash takes all
+		docs = append(docs, doc)
 		source += map[bool]string{true: ", with ", false: " or "}[i == 0] + filepath.Base(displayName(f))
 		list = append(list, codegen.Variant{Name: variantName(f), Policy: variant})
 	}
-	hash := hex.EncodeToString(sum.Sum(nil))
+	hash, err := packedHash(docs...)
+	if err != nil {
+		return nil, err
+	}
 	files := c.variantFiles()
 	out := make([]bytes.Buffer, len(files))
-	var err error
 	if c.Lang == "go" {
 		err = codegen.GoVariants(&out[0], compiled, list, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
 	} else {
@@ -326,7 +349,7 @@ func check(outputs []generatedFile) error {
 		case err != nil:
 			return fileError(o.file, err)
 		case !codegen.Equal(have, o.text):
-			stale = append(stale, fmt.Errorf("%s: out of date: compile it again", o.file))
+			stale = append(stale, fmt.Errorf("%s: out of date: generate it again", o.file))
 		}
 	}
 	if stale == nil {

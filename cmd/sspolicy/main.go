@@ -83,6 +83,7 @@ type cli struct {
 	Schema     schemaCmd     `cmd:"" help:"Print the JSON Schema of a policy."`
 	Overlay    overlayCmd    `cmd:"" help:"Lay fragments over a policy and print the result."`
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
+	Pack       packCmd       `cmd:"" help:"Print a policy as one line of JSON, or as a C string."`
 	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
 	Proxy      proxyCmd      `cmd:"" help:"Fulfil the streams of a policy for other processes."`
 	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`
