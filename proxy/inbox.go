@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -15,7 +16,8 @@ type inbox struct {
 	pieces []piece
 	room   chan struct{} // receives a value when a piece has been taken; nil until it is used
 
-	inside  bool // the client is within a message, of which the stream has taken a part
+	inside  bool // the stream is within a message
+	open    bool // the client is within a message
 	discard bool // payload up to the next start of a message belongs to an attempt that has failed
 }
 
@@ -34,6 +36,7 @@ func (b *inbox) put(data []byte, flags policy.Flags) bool {
 		}
 		b.discard = false
 	}
+	b.open = flags&policy.FlagEOM == 0
 	if len(data) == 0 && flags == 0 {
 		return false
 	}
@@ -87,32 +90,45 @@ func (b *inbox) signal() {
 	}
 }
 
-// resetLocked drops the message that the stream has begun to take, at the end of a
-// connection. What remains of it may still be on its way.
-func (b *inbox) resetLocked(messages bool) {
-	if !messages {
-		b.dropLocked()
-		return
-	}
-	if !b.inside {
-		return
-	}
-	b.inside, b.discard = false, true
-	for i, p := range b.pieces {
-		if p.flags&policy.FlagSOM != 0 { // the next message
-			b.pieces, b.discard = b.pieces[i:], false
-			b.signal()
-			return
+// resetLocked drops the messages that the client will send again after the end of a
+// connection: those that the stream or the client is within, or all. What remains of
+// them may still be on its way.
+func (b *inbox) resetLocked(all bool) {
+	if b.inside && !all {
+		n := slices.IndexFunc(b.pieces, func(p piece) bool { return p.flags&policy.FlagSOM != 0 })
+		if n < 0 {
+			n = len(b.pieces)
 		}
+		b.cut(n)
+	}
+	b.inside = false
+	if b.open {
+		b.discard = true
+		end := len(b.pieces)
+		for end > 0 && b.pieces[end-1].flags&policy.FlagEOM == 0 {
+			end--
+			b.size -= b.pieces[end].n
+		}
+		b.pieces, b.data = b.pieces[:end], b.data[:b.size]
+	}
+	if all {
+		b.cut(len(b.pieces))
+	}
+	b.signal()
+}
+
+// cut drops the first n pieces.
+func (b *inbox) cut(n int) {
+	for _, p := range b.pieces[:n] {
 		b.data = b.data[p.n:]
 		b.size -= p.n
 	}
-	b.dropLocked()
+	b.pieces = b.pieces[n:]
 }
 
 // dropLocked drops everything.
 func (b *inbox) dropLocked() {
-	b.data, b.pieces, b.size = nil, nil, 0
+	b.data, b.pieces, b.size, b.inside, b.open = nil, nil, 0, false, false
 	b.signal()
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ type link struct {
 	set      map[string]string // metadata that the client set, for a stream of another policy
 	setSize  int               // of set, or more
 	received map[string]string // metadata that the client got in this connection
+	starting bool              // an attempt that the client has caused is about to begin
+	opening  bool              // the reader is in NewStream
 	connect  bool              // the client wants to connect as soon as there is a stream
 	draining bool              // the link ends when the stream is idle
 	closed   bool
@@ -92,10 +95,10 @@ func (l *link) end(err error) error {
 	l.close(err)
 	switch {
 	case err == nil, err == errShutdown:
-		l.log.Debug("proxy: link closed", "streamtype", l.name, "err", err)
+		l.log.Debug("proxy: link closed", "err", err)
 	default:
 		l.p.stats.failed.Add(1)
-		l.log.Warn("proxy: link closed", "streamtype", l.name, "peer", l.peer, "err", err)
+		l.log.Warn("proxy: link closed", "peer", l.peer, "err", err)
 	}
 	return err
 }
@@ -167,8 +170,13 @@ func (l *link) handle(f sspcwire.Frame) error {
 	}
 	switch f.Type {
 	case sspcwire.TypeConnect:
-		s.Connect()
+		if !l.starting {
+			s.Connect()
+		}
 	case sspcwire.TypeLengthHint:
+		// The client of lws sends ONWARD_CONNECT too. The proxy of lws has sent POLL by
+		// then.
+		l.starting = l.starting || l.idleLocked()
 		s.RequestTxLen(uint64(f.LengthHint()))
 	case sspcwire.TypeTxCredit:
 		if n := f.Credit(); n > 0 {
@@ -202,14 +210,16 @@ func (l *link) open(f sspcwire.Frame) error {
 	case t.Credit != 0 && t.Credit != sspcwire.DefaultCredit:
 		l.options = append(l.options, runtime.WithPeerTxCredit(t.Credit))
 	}
-	if err := l.newStream(); err != nil {
+	l.opening = true // nobody else knows the stream yet
+	err = l.newStream()
+	l.mu.Lock()
+	l.opening = false
+	answered := l.st != nil
+	l.mu.Unlock()
+	if err != nil {
 		l.p.stats.streamsRefused.Add(1)
-		l.mu.Lock()
-		answered := l.st != nil
-		l.mu.Unlock()
 		if !answered {
-			l.conn.SetWriteDeadline(time.Now().Add(HandshakeTimeout))
-			l.conn.Write(sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Failure: 1}))
+			l.refuse()
 		}
 		return fmt.Errorf("refused: %w", err)
 	}
@@ -218,6 +228,18 @@ func (l *link) open(f sspcwire.Frame) error {
 }
 
 var errServer = errors.New("the streamtype is a server")
+
+// refuse answers that there is no stream, and waits for the client to close the link:
+// otherwise what it sends meanwhile could cost it the answer.
+func (l *link) refuse() {
+	l.conn.SetDeadline(time.Now().Add(refusalTimeout))
+	l.conn.Write(sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Failure: 1}))
+	if half, ok := l.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		io.Copy(io.Discard, io.LimitReader(l.conn, sspcwire.MaxFrame))
+	}
+}
+
+const refusalTimeout = time.Second
 
 // newStream makes a stream for the link.
 func (l *link) newStream() error {
@@ -235,6 +257,18 @@ func (l *link) renew() {
 	if err := l.newStream(); err != nil {
 		l.close(fmt.Errorf("the policy has changed: %w", err))
 	}
+}
+
+// idleLocked reports whether a request to send starts an attempt, and the first of a
+// series.
+func (l *link) idleLocked() bool {
+	switch l.stream.State() {
+	case policy.StateCreating:
+		return true
+	case policy.StateDisconnected:
+		return l.st.Opportunistic
+	}
+	return false
 }
 
 // maxMetadata is how many bytes of metadata a client may set: twice what one frame can
@@ -287,6 +321,32 @@ func (l *link) take(f sspcwire.Frame) error {
 
 // state is the State callback.
 func (l *link) state(s *runtime.Stream, state policy.State, arg uint32) runtime.Result {
+	r := l.report(s, state, arg)
+	if state == policy.StateConnecting && r == runtime.OK {
+		l.awaitHeaders()
+	}
+	return r
+}
+
+// headerGrace is how long an attempt waits for metadata that becomes a header. Programs
+// set it when they get CONNECTING, and in their process that would be in time.
+const headerGrace = 2 * time.Millisecond
+
+// awaitHeaders waits for headerGrace if the client may still set headers.
+func (l *link) awaitHeaders() {
+	l.mu.Lock()
+	wait := !l.opening && l.st.DirectProtoStr || slices.ContainsFunc(l.st.Metadata, func(m policy.Metadata) bool {
+		_, set := l.set[m.Name]
+		return !l.opening && m.Header != "" && !set
+	})
+	l.mu.Unlock()
+	if wait {
+		time.Sleep(headerGrace)
+	}
+}
+
+// report passes a state on.
+func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime.Result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -296,7 +356,7 @@ func (l *link) state(s *runtime.Stream, state policy.State, arg uint32) runtime.
 	case policy.StateCreating:
 		return l.createdLocked(s)
 	case policy.StatePoll, policy.StateConnecting:
-		l.attempt, l.received = true, nil
+		l.attempt, l.starting, l.received = true, false, nil
 		if state == policy.StateConnecting && l.st.IsHTTP() && l.st.Sends() {
 			s.RequestTx() // the client sends when it has CONNECTED, see tx
 		}
@@ -311,11 +371,14 @@ func (l *link) state(s *runtime.Stream, state policy.State, arg uint32) runtime.
 	if state == policy.StateConnected && l.in.size > 0 {
 		s.RequestTx() // the end of the connection before has taken back the request
 	}
+	wasOnline := l.online
 	l.reportLocked(state, arg)
 	switch state {
 	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAllRetriesFailed:
 		l.attempt = false
-		l.in.resetLocked(l.st.Carrier() != policy.ProtocolRaw)
+		if wasOnline {
+			l.lostLocked()
+		}
 		if l.draining {
 			l.finishLocked()
 		}
@@ -326,7 +389,7 @@ func (l *link) state(s *runtime.Stream, state policy.State, arg uint32) runtime.
 // createdLocked handles the first state of a stream.
 func (l *link) createdLocked(s *runtime.Stream) runtime.Result {
 	first := l.st == nil
-	l.stream, l.st = s, s.StreamType()
+	l.stream, l.st, l.starting = s, s.StreamType(), false
 	l.limitsLocked()
 	if !first {
 		for name, value := range l.set {
@@ -377,9 +440,18 @@ func (l *link) destroyedLocked(s *runtime.Stream) {
 		l.reportLocked(policy.StateDisconnected, 0)
 	}
 	l.attempt = false
-	l.in.resetLocked(l.st.Carrier() != policy.ProtocolRaw)
+	l.lostLocked()
 	l.p.running.Add(1) // the reader has not ended
 	go l.renew()
+}
+
+// lostLocked drops the payload that belongs to a connection that has ended.
+func (l *link) lostLocked() {
+	if l.st.Carrier() == policy.ProtocolRaw {
+		l.in.dropLocked()
+		return
+	}
+	l.in.resetLocked(l.st.IsHTTP())
 }
 
 // tx is the Tx callback.
