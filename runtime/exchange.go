@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -31,6 +32,7 @@ type exchange struct {
 	err       error // why it is over; nil if all went well
 	dropped   bool  // over, and payload that has not been read is not wanted
 	connected bool  // has been, at some time
+	answered  bool  // payload or a verdict has come
 	lost      error // of the connection before; nil if the program knows
 	stale     bool  // the piece in the inbox is of the connection before
 	reads     bool  // the program has called Read or Messages
@@ -39,6 +41,8 @@ type exchange struct {
 	verdict   State // StateQoSAckRemote, StateQoSNackRemote, or 0
 	user      State // of the policy's http_resp_map
 	status    int   // of the response
+
+	linger *time.Timer // see lingerLocked; nil if it has not been called
 
 	in  inbox
 	out outbox
@@ -90,6 +94,7 @@ const (
 // createLocked checks at CREATING whether the stream can do what the call wants.
 func (x *exchange) createLocked(s *Stream) (err error) {
 	x.s, x.st, x.out.chain = s, s.StreamType(), s.Rideshares()
+	x.addPartsLocked()
 	x.out.counts = x.st.Carrier().Acknowledges()
 	if x.out.parts, err = x.call.readers(x.out.chain); err != nil {
 		return err
@@ -135,6 +140,9 @@ func (x *exchange) finishLocked(err error) {
 	if x.stop != nil {
 		x.stop()
 	}
+	if x.linger != nil {
+		x.linger.Stop()
+	}
 	x.cond.Broadcast()
 }
 
@@ -171,7 +179,7 @@ func (x *exchange) sendsBody() bool {
 func (x *exchange) oneMessage() bool { return x.collect && x.st.Protocol == policy.ProtocolWS }
 
 // hasVerdict reports whether ACK and NACK decide about the whole exchange.
-func (x *exchange) hasVerdict() bool { return x.st.IsHTTP() || x.collect }
+func (x *exchange) hasVerdict() bool { return x.st.IsHTTP() || x.collect || x.unknown() }
 
 func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	x.mu.Lock()
@@ -197,10 +205,13 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		}
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
-		x.verdict = state
+		x.verdict, x.answered = state, true
 		if x.out.counts {
 			x.out.acknowledge(state == StateQoSAckRemote)
 			x.cond.Broadcast()
+		}
+		if x.collect && x.unknown() {
+			return x.lingerLocked(verdictLinger)
 		}
 		if x.collect && !x.st.IsHTTP() { // over HTTP the connection ends by itself
 			return x.endLocked(x.resultLocked(nil))
@@ -211,7 +222,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 			x.dropped = true
 			return x.endLocked(err)
 		}
-		if x.messages() && !x.collect && err != nil && !x.st.Opportunistic {
+		if x.messages() && !x.collect && err != nil && !x.st.Opportunistic && !x.unknown() {
 			x.lostLocked(err)
 			return OK // the policy makes another connection
 		}
@@ -253,6 +264,7 @@ func (x *exchange) resultLocked(err error) error {
 		return &NackError{Status: x.status, State: x.user}
 	case x.verdict == StateQoSAckRemote && x.hasVerdict(), err == nil:
 		return nil
+	case x.unknown() && x.collect && !x.answered: // over HTTP the connection has been lost
 	case !x.st.IsHTTP() && errors.Is(err, io.EOF) && !x.oneMessage():
 		return nil // the peer has finished
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -268,7 +280,9 @@ func (x *exchange) connectingLocked() Result {
 	x.user, x.verdict, x.status = 0, 0, 0
 	o.requested, o.broken = false, nil
 	last := o.chain
-	o.chain = x.s.Rideshares()
+	if o.chain = x.s.Rideshares(); x.unknown() && len(o.chain) == 1 {
+		o.chain = last
+	}
 	if o.parts != nil && !slices.EqualFunc(last, o.chain, func(a, b *policy.StreamType) bool { return a.Name == b.Name }) {
 		return x.endLocked(fmt.Errorf("%w: rideshare: a new policy makes the request of other streamtypes than those that have parts", ErrUnsupported))
 	}
@@ -340,6 +354,8 @@ func (x *exchange) rx(s *Stream, buf []byte, flags Flags) Result {
 		return OK
 	case x.over:
 		return DestroyMe
+	case x.linger != nil: // all has been received
+		return OK
 	case x.collect:
 		return x.collectLocked(buf, flags)
 	case in.full && len(buf) == 0 && flags == FlagEOM:
@@ -352,6 +368,7 @@ func (x *exchange) rx(s *Stream, buf []byte, flags Flags) Result {
 		x.cond.Broadcast()
 		return OK
 	}
+	x.answered = true
 	in.buf, in.off, in.flags, in.full = append(in.buf[:0], buf...), 0, flags, true
 	if flags&FlagSOM != 0 && x.messages() {
 		in.arrived = in.arrived[:0]
@@ -372,8 +389,12 @@ func (x *exchange) collectLocked(buf []byte, flags Flags) Result {
 		return x.endLocked(fmt.Errorf("the response is %w: %d bytes", ErrTooLong, limit))
 	}
 	in.buf = append(in.buf, buf...)
+	x.answered = true
 	if flags&FlagEOM != 0 && x.oneMessage() {
 		return x.endLocked(nil)
+	}
+	if flags&FlagEOM != 0 && x.unknown() && !in.related {
+		return x.lingerLocked(messageLinger)
 	}
 	in.related = in.related || flags&FlagRelatedStart != 0
 	if in.related && flags&FlagEOM != 0 {

@@ -124,7 +124,7 @@ func (x *exchange) flushLocked(ctx context.Context) error {
 func (x *exchange) settledLocked(n uint64) bool {
 	switch tail := x.out.tail; {
 	case x.st.IsHTTP() && tail != tailOpen:
-		return x.connected
+		return x.connected && (x.answered || !x.s.Proxied()) // a proxy reports CONNECTED earlier
 	case tail == tailSent && !x.separate():
 		return true // Tx is not called any more
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // calls are the files of Fetch, Open and Conn.
-var calls = []string{"accept.go", "body.go", "call.go", "conn.go", "exchange.go", "fetch.go", "flush.go", "part.go", "response.go", "start.go"}
+var calls = []string{"accept.go", "body.go", "call.go", "conn.go", "exchange.go", "fetch.go", "flush.go", "part.go", "proxied.go", "response.go", "start.go"}
 
 // TestCallsAreALayer checks that Fetch, Open and Conn use only exported names of the
 // other files, which do not use them: a program can do the same with callbacks.

@@ -29,7 +29,7 @@ func (c *Context) start(ctx context.Context, streamtype string, options []CallOp
 	over := x.over // the stream has ended already
 	if !over {
 		if ctx.Done() != nil {
-			x.stop = context.AfterFunc(ctx, func() { x.abort(contextError(ctx)) })
+			x.stop = context.AfterFunc(ctx, func() { x.abort(x.contextError()) })
 		}
 		if x.out.parts != nil {
 			go x.pump()
@@ -45,6 +45,16 @@ func (c *Context) start(ctx context.Context, streamtype string, options []CallOp
 		_ = s.RequestTx()
 	}
 	return x, nil
+}
+
+// contextError returns why the context of the call, which is done, is done. If there is
+// no link to the proxy, that is part of the error.
+func (x *exchange) contextError() error {
+	err := contextError(x.ctx)
+	if cause := x.s.Err(); errors.Is(cause, ErrLink) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
 }
 
 // contextError returns why ctx, which is done, is done.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -32,7 +33,9 @@ type execution struct {
 	// Of the current attempt.
 	sent     map[string]int // bytes sent, by streamtype
 	complete bool           // all is sent
+	end      *time.Timer    // see linger; nil if it has not been called
 	answered bool           // a message was received
+	within   bool           // a message has begun and not ended
 	repeat   bool           // another request follows
 }
 
@@ -96,7 +99,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 			return runtime.DestroyMe
 		}
 	case runtime.StateConnecting:
-		e.sent, e.complete, e.answered = make(map[string]int), false, false
+		e.sent, e.complete, e.answered, e.within = make(map[string]int), false, false, false
 	case runtime.StateConnected:
 		e.connected, e.lost = true, nil
 		if e.st.NailedUp && e.messages != nil && !e.st.Protocol.IsHTTP() { // also on a later connection
@@ -112,6 +115,8 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 			err = fmt.Errorf("%w: status %d", err, code)
 		}
 		return e.finish(err)
+	case runtime.StateUpstreamLinkRetry:
+		e.connected, e.lost = false, s.Err()
 	case runtime.StateUnreachable:
 		e.connected, e.lost = false, s.Err()
 		if err := s.Err(); errors.Is(err, runtime.ErrNoCredentials) {
@@ -139,7 +144,7 @@ func (e *execution) acknowledged() runtime.Result {
 	}
 	switch {
 	case e.count > 0 && e.received < e.count:
-		e.repeat = e.st.Protocol.IsHTTP()
+		e.repeat = e.st.Protocol.IsHTTP() || e.unknown()
 		return runtime.OK
 	case e.st.NailedUp && !e.st.Protocol.IsHTTP():
 		return runtime.OK
@@ -161,7 +166,7 @@ func (e *execution) disconnected(s *runtime.Stream) runtime.Result {
 		return runtime.OK
 	}
 	clean := s.Err() == nil || errors.Is(s.Err(), io.EOF)
-	if clean && e.st.Protocol == policy.ProtocolRaw && e.count == 0 && !e.reconnects() && (e.messages == nil || e.complete) {
+	if clean && (e.st.Protocol == policy.ProtocolRaw || e.unknown()) && e.count == 0 && !e.reconnects() && (e.messages == nil || e.complete) {
 		return e.finish(nil)
 	}
 	err := errors.New("disconnected before the end of the answer")
@@ -180,7 +185,7 @@ func (e *execution) reconnects() bool { return e.st.NailedUp && !e.st.Opportunis
 
 // start starts a request or a connection.
 func (e *execution) start(s *runtime.Stream) error {
-	if e.st.Protocol.IsHTTP() {
+	if e.st.Protocol.IsHTTP() || e.unknown() {
 		s.StartTimeout(0) // as Fetch does
 	}
 	if e.messages == nil {
@@ -203,7 +208,7 @@ func (e *execution) length() (n uint64) {
 // cause returns the reason why a connection or an attempt ended, or "".
 func cause(s *runtime.Stream, state runtime.State) string {
 	switch state {
-	case runtime.StateUnreachable, runtime.StateDisconnected, policy.StateAuthFailed:
+	case runtime.StateUnreachable, runtime.StateDisconnected, policy.StateAuthFailed, runtime.StateUpstreamLinkRetry:
 		if err := s.Err(); err != nil && !errors.Is(err, runtime.ErrClosed) { // closed by run itself
 			return plain(err)
 		}
@@ -228,14 +233,30 @@ func (e *execution) rx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runti
 		return runtime.DestroyMe
 	}
 	// raw has no messages: each piece counts.
-	end := flags&runtime.FlagEOM != 0 || e.st.Protocol == policy.ProtocolRaw
+	end := flags&runtime.FlagEOM != 0 || e.st.Protocol == policy.ProtocolRaw || e.unknown() && !e.within && flags == 0
+	e.within = (e.within || flags&runtime.FlagSOM != 0) && flags&runtime.FlagEOM == 0
 	if end && (!e.after || e.complete || e.messages == nil) {
 		e.answered = true
 		if e.received++; e.received == e.count {
 			return e.finish(nil)
 		}
+		if e.unknown() && e.count == 0 {
+			e.linger()
+		}
 	}
 	return runtime.OK
+}
+
+// unknown reports whether only the proxy knows the protocol.
+func (e *execution) unknown() bool { return e.st.Protocol == policy.ProtocolProxied }
+
+// linger ends the run after the end of a message, unless more is received. Over HTTP the
+// verdict comes before that.
+func (e *execution) linger() {
+	if e.end == nil {
+		e.end = time.AfterFunc(time.Second, func() { e.finish(nil) })
+	}
+	e.end.Reset(time.Second)
 }
 
 func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
@@ -250,7 +271,8 @@ func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runt
 	}
 	n := copy(buf, message[sent:])
 	if e.sent[st.Name] += n; e.sent[st.Name] == len(message) {
-		e.complete = st.Rideshare == ""
+		chain := s.Rideshares()
+		e.complete = chain[len(chain)-1].Name == st.Name
 		flags |= runtime.FlagEOM
 	}
 	e.emit(event{Event: "tx", Ordinal: &ordinal, Length: &n, Flags: flagNames(flags)})

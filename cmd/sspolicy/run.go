@@ -40,8 +40,9 @@ type runCmd struct {
 	Timeout        *time.Duration    `placeholder:"10s" help:"The limit for the whole run (10s; none for a server or a nailed_up stream)."`
 	ConnectTimeout time.Duration     `default:"${connect_timeout}" help:"The limit for each attempt to connect (${default})."`
 	serveFlags
-	File       string `arg:"" help:"The policy."`
-	StreamType string `arg:"" name:"streamtype" complete:"streamtypes" help:"The streamtype to execute."`
+	proxyFlags
+	File       string `arg:"" help:"The policy. With --proxy there is none: the streamtype follows."`
+	StreamType string `arg:"" optional:"" name:"streamtype" complete:"streamtypes" help:"The streamtype to execute."`
 
 	stdin string // the flag that reads standard input
 }
@@ -58,7 +59,11 @@ func (c *runCmd) Validate() error {
 		return fmt.Errorf("--timeout must be positive, but is %v", *c.Timeout)
 	case c.ConnectTimeout <= 0:
 		return fmt.Errorf("--connect-timeout must be positive, but is %v", c.ConnectTimeout)
-	case c.Cookies != "":
+	}
+	if err := c.checkProxy(); err != nil {
+		return err
+	}
+	if c.Cookies != "" {
 		for _, f := range append([]string{c.File}, c.Overlay...) {
 			if identity(f) == identity(c.Cookies) {
 				return fmt.Errorf("--cookies: %s is a policy", c.Cookies)
@@ -75,6 +80,9 @@ func (runCmd) Help() string {
 
 // Run executes the command.
 func (c *runCmd) Run(p *program) error {
+	if c.Proxy != "" {
+		return c.runProxied(p)
+	}
 	doc, compiled, err := p.compile(c.File, c.Overlay, c.StreamType, lint.Options{}, schema.Error)
 	if err != nil {
 		return err
@@ -139,16 +147,21 @@ func (c *runCmd) Run(p *program) error {
 	if errors.Is(err, runtime.ErrNoCredentials) && noTokens != nil {
 		err = fmt.Errorf("%w (%w)", err, noTokens)
 	}
+	return c.result(e, err)
+}
+
+// result returns the error of the command for the result of a run.
+func (c *runCmd) result(e *execution, err error) error {
 	if usage, ok := errors.AsType[*exitError](err); ok {
 		return usage
 	}
 	if err != nil {
-		err = errors.New(visible(trustHint(err, st)))
+		err = errors.New(visible(trustHint(err, e.st)))
 		if c.JSON {
 			e.emit(event{Event: "failed", Error: err.Error()})
 			return &exitError{code: exitStream}
 		}
-		return &exitError{exitStream, fmt.Errorf("stream %q: %w", st.Name, err)}
+		return &exitError{exitStream, fmt.Errorf("stream %q: %w", e.st.Name, err)}
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func (c *runCmd) text(p *program, flag, value string) ([]byte, error) {
 		return []byte(value), nil
 	}
 	if file == "-" {
-		if c.stdin != "" || c.File == "-" || slices.Contains(c.Overlay, "-") {
+		if c.stdin != "" || c.File == "-" && c.Proxy == "" || slices.Contains(c.Overlay, "-") {
 			return nil, usage("standard input is already %s: give %s a file or a text", cmp.Or(c.stdin, "a policy"), flag)
 		}
 		c.stdin = flag

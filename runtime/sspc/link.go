@@ -102,9 +102,10 @@ type link struct {
 
 	mu      sync.Mutex // locked while the mu of the stream may be locked, never the other way round
 	phase   phase
-	wanted  bool // request the connection that the link before had
-	sending bool // a goroutine is in send
-	again   bool // there may be new requests
+	wanted  bool     // request the connection that the link before had
+	sending bool     // a goroutine is in send
+	again   bool     // there may be new requests
+	names   []string // of metadata that has been sent since the last state of the proxy
 	sendErr error
 }
 
@@ -139,6 +140,8 @@ func (l *link) cause(err error) error {
 		return l.sendErr
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errNoAnswer
+	case err == io.EOF && len(l.names) > 0:
+		return fmt.Errorf("%w after metadata %q: does its policy declare that?", errClosed, l.names)
 	case err == io.EOF:
 		return errClosed
 	}
@@ -290,7 +293,7 @@ func (l *link) currentPhase() phase {
 func (l *link) setPhase(p phase) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.phase = p
+	l.phase, l.names = p, nil
 	l.session.wanted = p > idle || l.wanted
 }
 
@@ -364,6 +367,9 @@ func (l *link) sendRequests() (err error) {
 		b = sspcwire.AppendTimeout(b, timeoutMs(r.Timeout))
 	}
 	for _, f := range r.Metadata {
+		l.mu.Lock()
+		l.names = append(l.names, f.Name)
+		l.mu.Unlock()
 		if b, err = sspcwire.AppendMetadata(b, sspcwire.ToProxy, f.Name, f.Value); err != nil {
 			return err
 		}

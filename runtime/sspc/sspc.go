@@ -68,7 +68,7 @@ var _ transport.Driver = (*Proxy)(nil)
 func New(address string, o Options) (*Proxy, error) {
 	network, addr, secure, err := sspcwire.ParseAddress(address)
 	if err != nil {
-		return nil, fmt.Errorf("sspolicy: sspc: %w", err)
+		return nil, fmt.Errorf("sspolicy: %w", err)
 	}
 	p := &Proxy{network: network, address: addr, socks5: o.SOCKS5}
 	switch {
@@ -81,14 +81,14 @@ func New(address string, o Options) (*Proxy, error) {
 			p.tls.ServerName, _, _ = net.SplitHostPort(addr)
 		}
 	case o.TLS != nil:
-		return nil, fmt.Errorf("sspolicy: sspc: address %q of a proxy is not for TLS: want tls:HOST:PORT", address)
+		return nil, fmt.Errorf("sspolicy: address %q of a proxy is not for TLS: want tls:HOST:PORT", address)
 	}
 	if o.SOCKS5 != "" {
 		if network != "tcp" {
-			return nil, errors.New("sspolicy: sspc: a SOCKS5 proxy cannot connect to a unix socket")
+			return nil, errors.New("sspolicy: a SOCKS5 proxy cannot connect to a unix socket")
 		}
 		if _, err := policy.ParseProxy(o.SOCKS5); err != nil {
-			return nil, fmt.Errorf("sspolicy: sspc: SOCKS5 proxy: %w", err)
+			return nil, fmt.Errorf("sspolicy: SOCKS5 proxy: %w", err)
 		}
 	}
 	return p, nil
