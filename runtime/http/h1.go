@@ -203,7 +203,7 @@ func (p *h1Pool) takeIdle(address string) *h1Conn {
 		return nil
 	}
 	c := list[len(list)-1]
-	p.idle[address] = slices.Delete(list, len(list)-1, len(list))
+	p.removeAtLocked(address, len(list)-1)
 	return c
 }
 
@@ -249,17 +249,20 @@ func (p *h1Pool) expire(c *h1Conn) {
 
 // removeLocked takes an idle connection out. It reports false if it is not idle.
 func (p *h1Pool) removeLocked(c *h1Conn) bool {
-	list := p.idle[c.address]
-	i := slices.Index(list, c)
-	switch {
-	case i < 0:
-		return false
-	case len(list) == 1:
-		delete(p.idle, c.address)
-	default:
-		p.idle[c.address] = slices.Delete(list, i, i+1)
+	i := slices.Index(p.idle[c.address], c)
+	if i >= 0 {
+		p.removeAtLocked(c.address, i)
 	}
-	return true
+	return i >= 0
+}
+
+// removeAtLocked takes out idle connection i of an address.
+func (p *h1Pool) removeAtLocked(address string, i int) {
+	if list := p.idle[address]; len(list) > 1 {
+		p.idle[address] = slices.Delete(list, i, i+1)
+	} else {
+		delete(p.idle, address)
+	}
 }
 
 // watchLocked watches an idle connection: if anything arrives, or the server closes

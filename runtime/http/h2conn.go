@@ -110,7 +110,7 @@ func newH2Conn(p *h2Pool, h *h2Host, nc conn) *h2Conn {
 	c.framer = http2.NewFramer(h2Writer{c}, nil)
 	c.timer.call = c.expire
 	c.lastRead.Store(clock())
-	c.budget.since = clock()
+	c.budget.since, c.deadline = clock(), clock()
 	c.out = append(c.out, http2.ClientPreface...)
 	window := uint32(streamWindow)
 	if p.key.credit {
@@ -160,26 +160,48 @@ func (c *h2Conn) flushLocked() {
 	}
 	c.writing = true
 	for len(c.out) > 0 && c.err == nil {
-		b := c.out
-		c.out = c.spare[:0]
-		c.mu.Unlock()
-		// Setting a deadline is slow, so one serves for a while.
-		if now := clock(); c.deadline-now < int64(writeTimeout-time.Second) {
-			c.deadline = now + int64(writeTimeout)
-			c.network.SetWriteDeadline(time.Now().Add(writeTimeout))
-		}
-		_, err := c.Conn.Write(b)
-		c.mu.Lock()
-		c.spare = b
-		if cap(b) > 2*maxUnsent {
-			c.spare = nil
-		}
-		if err != nil {
-			c.failLocked(fmt.Errorf("sspolicy: h2: sending: %w", tlsError(err)))
-		}
-		c.signalRoomLocked()
+		c.writeOutLocked()
 	}
 	c.writing = false
+}
+
+// writeOutLocked writes out. It unlocks mu meanwhile; writing is set.
+func (c *h2Conn) writeOutLocked() {
+	b := c.out
+	c.out = c.spare[:0]
+	c.mu.Unlock()
+	// Setting a deadline is slow, so one serves for a while.
+	if now := clock(); c.deadline-now < int64(writeTimeout-time.Second) {
+		c.deadline = now + int64(writeTimeout)
+		c.network.SetWriteDeadline(time.Now().Add(writeTimeout))
+	}
+	_, err := c.Conn.Write(b)
+	c.mu.Lock()
+	c.spare = b
+	if cap(b) > 2*maxUnsent {
+		c.spare = nil
+	}
+	if err != nil {
+		c.failLocked(fmt.Errorf("sspolicy: h2: sending: %w", tlsError(err)))
+	}
+	c.signalRoomLocked()
+}
+
+// flushOnceLocked is flushLocked for a request without a body, which waits for its
+// response and must not send the bodies of others. It blocks only if the network accepts
+// no header.
+func (c *h2Conn) flushOnceLocked() {
+	if c.senders > 0 {
+		c.flushAsyncLocked() // a body may fill the buffers of the network
+		return
+	}
+	if c.writing || c.err != nil {
+		return
+	}
+	c.writing = true
+	c.writeOutLocked()
+	c.writing = false
+	c.flushAsyncLocked()
 }
 
 // signalRoomLocked wakes the streams that wait to send a body.
@@ -192,9 +214,9 @@ func (c *h2Conn) signalRoomLocked() {
 	}
 }
 
-// flushFromReaderLocked is flushLocked for the goroutine that reads, which it does not
-// block.
-func (c *h2Conn) flushFromReaderLocked() {
+// flushAsyncLocked is flushLocked for callers that must not block: the goroutine that
+// reads, and those that can be cancelled.
+func (c *h2Conn) flushAsyncLocked() {
 	switch {
 	case c.writing || len(c.out) == 0:
 		if len(c.out) > maxUnsentControl {
@@ -376,7 +398,7 @@ func (c *h2Conn) readFrames() error {
 			c.mu.Lock()
 			if st := c.streams[e.StreamID]; st != nil {
 				st.resetLocked(e.Code, &streamError{e.Code, "the server has sent an invalid frame"})
-				c.flushFromReaderLocked()
+				c.flushAsyncLocked()
 			}
 			c.mu.Unlock()
 			if err := c.budget.spend(c, 1); err != nil {
@@ -472,11 +494,11 @@ func (c *h2Conn) handleHeaders(f *http2.HeadersFrame) error {
 		return c.budget.spend(c, h.cost())
 	case h.err != nil:
 		st.resetLocked(http2.ErrCodeProtocol, h.err)
-		c.flushFromReaderLocked()
+		c.flushAsyncLocked()
 		return nil
 	}
 	interim := st.headersLocked(h, ended)
-	c.flushFromReaderLocked()
+	c.flushAsyncLocked()
 	if interim {
 		return c.budget.spend(c, h.cost())
 	}
@@ -508,7 +530,7 @@ func (c *h2Conn) handleData(f *http2.DataFrame) error {
 	if err == nil && st != nil && st.err == nil {
 		err = st.dataLocked(data, size, f.StreamEnded())
 	}
-	c.flushFromReaderLocked()
+	c.flushAsyncLocked()
 	return err
 }
 
@@ -525,7 +547,7 @@ func (c *h2Conn) handleSettings(f *http2.SettingsFrame) error {
 	limit := c.limit
 	if err == nil {
 		_ = c.framer.WriteSettingsAck()
-		c.flushFromReaderLocked()
+		c.flushAsyncLocked()
 	}
 	c.mu.Unlock()
 	if err != nil {
@@ -597,7 +619,7 @@ func (c *h2Conn) handleWindowUpdate(f *http2.WindowUpdateFrame) error {
 	if st != nil {
 		if !c.widen(&st.window, int64(f.Increment)) {
 			st.resetLocked(http2.ErrCodeFlowControl, errOverflow)
-			c.flushFromReaderLocked()
+			c.flushAsyncLocked()
 		}
 		st.signalRoom()
 	}
@@ -630,7 +652,7 @@ func (c *h2Conn) handlePing(f *http2.PingFrame) error {
 	if !f.IsAck() {
 		c.mu.Lock()
 		_ = c.framer.WritePing(true, f.Data)
-		c.flushFromReaderLocked()
+		c.flushAsyncLocked()
 		c.mu.Unlock()
 	}
 	return c.budget.spend(c, 1)

@@ -89,11 +89,12 @@ func (st *h2Stream) roundTrip(req *http.Request, reused bool) (*http.Response, e
 	c.encoder.write(c, st.id, req, host)
 	c.caused.Add(20)
 	sent := clock()
-	c.flushLocked()
-	c.mu.Unlock()
-	if req.Body != nil {
+	if req.Body == nil {
+		c.flushOnceLocked()
+	} else {
 		go st.send(req.Body, req.ContentLength)
 	}
+	c.mu.Unlock()
 	for {
 		c.mu.Lock()
 		resp, err := st.resp, st.err
@@ -146,7 +147,7 @@ func (st *h2Stream) Read(p []byte) (n int, err error) {
 				}
 			}
 			if st.creditLocked(int64(n)) {
-				c.flushLocked()
+				c.flushAsyncLocked()
 			}
 			c.mu.Unlock()
 			if err != nil {
@@ -204,7 +205,7 @@ func (st *h2Stream) endLocked() {
 		_ = c.framer.WriteRSTStream(st.id, http2.ErrCodeCancel)
 	}
 	c.releaseLocked()
-	c.flushFromReaderLocked()
+	c.flushAsyncLocked()
 }
 
 // released frees what waits for the end of the request.
@@ -352,9 +353,12 @@ func malformed(what string) error {
 	return fmt.Errorf("sspolicy: h2: the response is malformed: %s", what)
 }
 
-// send sends the body of the request.
+// send sends the head of a request, which waits in out, and the body.
 func (st *h2Stream) send(body io.ReadCloser, length int64) {
 	defer body.Close()
+	st.c.mu.Lock()
+	st.c.flushLocked()
+	st.c.mu.Unlock()
 	if length == 0 {
 		length = -1 // unknown
 	}
