@@ -191,9 +191,10 @@ func (l *link) awaitTurnLocked() {
 	l.waiting--
 }
 
-// startTimerLocked starts or restarts the limit of the attempt.
+// startTimerLocked starts or restarts the limit of the attempt. Accepted streams have the
+// limits of their listener.
 func (l *link) startTimerLocked() {
-	if d := l.e.env.ConnectTimeout(); d > 0 && l.t.remote == nil {
+	if d := l.e.env.ConnectTimeout(); d > 0 && l.t.remote == nil && l.s.role == nil {
 		l.stopTimerLocked()
 		l.timing = true
 		l.e.timers.Start(&l.timer, d)

@@ -42,6 +42,9 @@ var (
 	// ErrNoPeerCertificate is returned when the peer has sent no certificate; see
 	// State.
 	ErrNoPeerCertificate = transport.ErrNoPeerCertificate
+	// ErrIdle is returned when a client of a server has neither sent nor received
+	// anything for Limits.IdleTimeout.
+	ErrIdle = errors.New("sspolicy: raw: the client was idle for too long")
 	// ErrAdopted is returned when an adopted connection has ended, after which the
 	// stream cannot connect.
 	ErrAdopted = errors.New("sspolicy: raw: the adopted connection has ended")

@@ -86,9 +86,13 @@ func (n *listener) serve(a transport.Acceptor, conn net.Conn) {
 	}
 	k, _ := l.Data(func() any { return &Socket{config: n.config, server: n.tls} }).(*Socket)
 	s := newSession(l.Context(), n.setup.Setup, l, k, conn)
-	if limit := n.setup.Limits.HeaderTimeout; limit > 0 {
-		s.limit = limit
-	}
+	s.limit = max(n.setup.Limits.HeaderTimeout, 0)
+	s.idle = n.setup.Env.Watch(0, max(n.setup.Limits.IdleTimeout, 0), false, nil, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		s.endLocked(ErrIdle)
+	})
+	defer s.idle.Stop()
 	n.mu.Lock()
 	n.sessions[s] = struct{}{}
 	draining := n.draining

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -184,5 +186,65 @@ func TestAcceptRate(t *testing.T) {
 	}
 	if took := time.Since(start); took < 150*time.Millisecond { // 50 at once, and 20 ms for each of the others
 		t.Errorf("61 connections in %v", took)
+	}
+}
+
+// TestServerIdle ends a client that is idle, and one that does not begin TLS, unless the
+// limits are removed.
+func TestServerIdle(t *testing.T) {
+	cert := system.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")
+	encrypted := func(st *policy.StreamType) {
+		secure(st)
+		st.ServerCert = &policy.Cert{Name: "cert", DER: string(cert.Certificate[0])}
+		st.ServerKey = &policy.Cert{Name: "key", DER: string(testcert.KeyDER(cert))}
+	}
+	const short = 50 * time.Millisecond
+	for _, tt := range []struct {
+		name   string
+		change func(*policy.StreamType)
+		limits runtime.Limits
+		want   string // the states, or "" if the client stays
+		err    error
+	}{
+		{"idle", func(*policy.StreamType) {}, runtime.Limits{IdleTimeout: short}, "CRE CNG CON rx DIS DES", raw.ErrIdle},
+		{"no limit", func(*policy.StreamType) {}, runtime.Limits{IdleTimeout: -1}, "", nil},
+		{"no TLS", encrypted, runtime.Limits{HeaderTimeout: short}, "CRE CNG DES", runtime.ErrTimeout},
+		{"no TLS, no limit", encrypted, runtime.Limits{HeaderTimeout: -1}, "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tr := newTrace()
+			c := newContext(t, runtime.Options{ConnectTimeout: short}, rawServer(tt.change))
+			s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithLimits(tt.limits), runtime.WithClients(func(*runtime.Stream) runtime.Handlers { return tr.handlers() }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", s.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if !s.StreamType().TLS {
+				io.WriteString(conn, "x")
+			}
+			conn.SetReadDeadline(time.Now().Add(4 * short))
+			if tt.want != "" {
+				conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			}
+			var client *runtime.Stream
+			for client = range c.Clients(s) {
+			}
+			_, err = conn.Read(make([]byte, 1))
+			if stays := errors.Is(err, os.ErrDeadlineExceeded); stays != (tt.want == "") {
+				t.Errorf("the client read %v", err)
+			}
+			if tt.want != "" {
+				tr.AwaitEnd(t, "DES")
+				tr.Want(t, tt.want)
+				if client != nil && !errors.Is(client.Err(), tt.err) {
+					t.Errorf("%v, want %v", client.Err(), tt.err)
+				}
+			}
+		})
 	}
 }

@@ -49,11 +49,12 @@ type session struct {
 	setup  *transport.Setup
 	l      transport.Link
 	ctx    context.Context
-	base   net.Conn      // without TLS
-	direct *directConn   // of base, or nil
-	limit  time.Duration // of a handshake, and of a write when the peer has ended
-	fin    atomic.Bool   // the peer has closed its direction of base, under TLS
-	awake  atomic.Bool   // the writer exists and will look for something to send
+	base   net.Conn            // without TLS
+	direct *directConn         // of base, or nil
+	limit  time.Duration       // of a handshake, and of a write when the peer has ended; 0 means none
+	idle   *transport.Validity // of a server; nil without a limit
+	fin    atomic.Bool         // the peer has closed its direction of base, under TLS
+	awake  atomic.Bool         // the writer exists and will look for something to send
 
 	// Of the reader, for TLS.
 	small []byte
@@ -97,6 +98,14 @@ func newSession(ctx context.Context, setup *transport.Setup, l transport.Link, k
 	}
 	s.turn.L = &k.mu
 	return s
+}
+
+// deadline returns when what begins now must have ended, or the zero time.
+func (s *session) deadline() time.Time {
+	if s.limit <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(s.limit)
 }
 
 // run carries the connection to its end. first, if not nil, is a handshake before
@@ -331,7 +340,7 @@ func (s *session) ready() (net.Conn, error) {
 	case up == nil:
 		defer s.k.mu.Unlock()
 		if s.writeErr != nil {
-			s.base.SetReadDeadline(time.Now().Add(s.limit))
+			s.base.SetReadDeadline(s.deadline())
 		}
 		return s.conn, nil
 	}
@@ -345,7 +354,7 @@ func (s *session) ready() (net.Conn, error) {
 	}
 	s.base.SetReadDeadline(time.Time{})
 	if len(up.goAhead) > 0 {
-		s.base.SetWriteDeadline(time.Now().Add(s.limit))
+		s.base.SetWriteDeadline(s.deadline())
 	}
 	s.k.mu.Unlock()
 	if len(up.goAhead) > 0 {
@@ -383,6 +392,7 @@ func (s *session) count(n int) error {
 		return ErrPlaintext
 	}
 	s.received += int64(n)
+	s.idle.Confirm()
 	return nil
 }
 
@@ -429,7 +439,7 @@ func (s *session) drain() error {
 	defer s.k.mu.Unlock()
 	s.draining = true
 	if !s.over {
-		s.base.SetWriteDeadline(time.Now().Add(s.limit))
+		s.base.SetWriteDeadline(s.deadline())
 	}
 	s.wake()
 	s.awaitWriterLocked()
@@ -501,7 +511,7 @@ func (s *session) step() bool {
 	}
 	s.writing = true
 	if s.draining {
-		s.base.SetWriteDeadline(time.Now().Add(s.limit))
+		s.base.SetWriteDeadline(s.deadline())
 	}
 	s.k.mu.Unlock()
 	switch {
@@ -567,11 +577,13 @@ func (s *session) finish(err error) {
 	s.turn.Broadcast()
 	if err != nil {
 		s.mute = true
+	} else {
+		s.idle.Confirm()
 	}
 	failed := err != nil && !s.over
 	if failed {
 		s.writeErr = err
-		s.base.SetReadDeadline(time.Now().Add(s.limit))
+		s.base.SetReadDeadline(s.deadline())
 	}
 	s.k.mu.Unlock()
 	if failed {
@@ -608,8 +620,12 @@ func (s *session) handshake(u *upgrade) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(s.ctx, s.limit, transport.ErrTimeout)
-	defer cancel()
+	ctx := s.ctx
+	if s.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.limit, transport.ErrTimeout)
+		defer cancel()
+	}
 	trace := transport.Trace(s.ctx)
 	trace.TLSHandshakeStart()
 	var shaking sync.WaitGroup // on another stack, as in Run

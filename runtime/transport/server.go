@@ -168,19 +168,23 @@ type Limits struct {
 	HeaderBytes   int           // head of a request; default 64 KiB
 	BodyBytes     int64         // body of a request; default 16 MiB
 	HeaderTimeout time.Duration // from the first byte of a request to the end of its head, and for a TLS handshake; default 10 s
-	IdleTimeout   time.Duration // without progress in a request or response, and between requests; default 60 s
+	IdleTimeout   time.Duration // without progress in a request or response, and between requests, default 60 s; over raw, without a byte either way, default 10 min
 	Connections   int           // at a time; more wait; default 10,000
 	Streams       int           // at a time on an h2 connection; default 100
 	MessageBytes  int64         // of a ws message; default 16 MiB
 	AcceptRate    int           // new connections per second; more wait; default 2,000
 }
 
-func (l Limits) orDefaults() Limits {
+func (l Limits) orDefaults(p policy.Protocol) Limits {
+	idle := time.Minute
+	if p == policy.ProtocolRaw { // who sends, and when, is up to the program
+		idle = 10 * time.Minute
+	}
 	return Limits{
 		HeaderBytes:   orDefault(l.HeaderBytes, 64<<10),
 		BodyBytes:     orDefault(l.BodyBytes, 16<<20),
 		HeaderTimeout: orDefault(l.HeaderTimeout, 10*time.Second),
-		IdleTimeout:   orDefault(l.IdleTimeout, time.Minute),
+		IdleTimeout:   orDefault(l.IdleTimeout, idle),
 		Connections:   orDefault(l.Connections, 10_000),
 		Streams:       orDefault(l.Streams, 100),
 		MessageBytes:  orDefault(l.MessageBytes, 16<<20),
@@ -205,5 +209,5 @@ type ServerConfig struct {
 
 // ServerSetup returns the setup of a listener.
 func (h Host) ServerSetup(s *Setup, c ServerConfig, options ...Option) *ServerSetup {
-	return &ServerSetup{Setup: s, Limits: c.Limits.orDefaults(), Handler: c.Handler, Verify: c.Verify, socket: c.Socket, options: options}
+	return &ServerSetup{Setup: s, Limits: c.Limits.orDefaults(s.Stream.Protocol), Handler: c.Handler, Verify: c.Verify, socket: c.Socket, options: options}
 }

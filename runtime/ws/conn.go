@@ -58,6 +58,8 @@ type wire struct {
 	violation *ProtocolError // by the peer, after what the library has got
 	seen      atomic.Uint32
 
+	closeSent atomic.Bool // a close frame has been written
+
 	wmu   sync.Mutex
 	batch *[batchSize]byte // nil unless writes are batched
 	n     int              // bytes in batch
@@ -100,7 +102,11 @@ func (w *wire) Write(p []byte) (int, error) {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
 	if w.batch == nil {
-		return w.Conn.Write(p)
+		n, err := w.Conn.Write(p)
+		if err == nil && len(p) > 0 && p[0] == closeFrame && w.c != nil && w.c.closing.Load() {
+			w.closeSent.Store(true)
+		}
+		return n, err
 	}
 	if len(p) > len(w.batch)-w.n {
 		if err := w.writeBatchLocked(); err != nil {
@@ -170,11 +176,18 @@ const (
 
 func (w *wire) is(s seen) bool { return seen(w.seen.Load())&s != 0 }
 
-// drain reads what the peer still sends, when a close frame has been sent: an
-// immediate close could make the peer lose the close frame, which tells the reason.
+// closeFrame is the first byte of a close frame.
+const closeFrame = 0x88
+
+// drain closes the sending direction after a close frame, so that the peer need not wait,
+// and reads what the peer still sends: an immediate close could make the peer lose the
+// close frame, which tells the reason.
 func (w *wire) drain() {
 	if w.c == nil || !w.c.closing.Load() {
 		return
+	}
+	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && w.closeSent.Load() {
+		_ = half.CloseWrite()
 	}
 	_ = w.Conn.SetReadDeadline(time.Now().Add(drainWait))
 	_, _ = io.CopyN(io.Discard, w.Conn, drainSize)

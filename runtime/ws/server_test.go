@@ -285,6 +285,43 @@ func TestServerCloses(t *testing.T) {
 	}
 }
 
+// TestServerClosesAtOnce checks that a client which has violated the protocol sees the end
+// of the connection right after the close frame, and not when the server gives up on it.
+func TestServerClosesAtOnce(t *testing.T) {
+	var least time.Duration
+	for try := 0; try == 0 || least > drainWait/2 && try < 5; try++ {
+		n := newServer(t, policy.StreamType{Protocol: policy.ProtocolWS}, nil, nil)
+		c, err := net.Dial("tcp", n.s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x81\x00\x00\x00\x00\xff")
+		r := bufio.NewReader(c)
+		if resp, err := stdhttp.ReadResponse(r, nil); err != nil || resp.StatusCode != 101 {
+			t.Fatal(resp, err)
+		}
+		var frame [4]byte
+		if _, err := io.ReadFull(r, frame[:]); err != nil || frame != [4]byte{0x88, 2, 1007 >> 8, 1007 & 0xff} {
+			t.Fatalf("% x %v", frame, err)
+		}
+		closed := time.Now()
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("after the close frame: %v", err)
+		}
+		if d := time.Since(closed); try == 0 || d < least {
+			least = d
+		}
+	}
+	if least > drainWait/2 {
+		t.Errorf("the connection ended %v after the close frame", least)
+	}
+}
+
+// drainWait is that of the package.
+const drainWait = 500 * time.Millisecond
+
 // TestServerSharesTransport has streams of the same context at both ends.
 func TestServerSharesTransport(t *testing.T) {
 	n := newServer(t, policy.StreamType{Protocol: policy.ProtocolWS}, []ws.Option{ws.WithDeflate()}, nil)
