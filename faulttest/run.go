@@ -112,6 +112,18 @@ func Run(ctx context.Context, p *policy.Policy, stream string, f *Fault, o Optio
 	return report, ctx.Err()
 }
 
+// CheckListen returns why a peer cannot listen on an address; see Options.Listen.
+func CheckListen(address string) error {
+	addr, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return fmt.Errorf("the address to listen on must be HOST:PORT, such as 127.0.0.1:4433: %w", err)
+	}
+	if addr.IP.To4() == nil || addr.IP.IsUnspecified() {
+		return fmt.Errorf("the address to listen on must be a single IPv4 address, to which the stream connects, not %q", address)
+	}
+	return nil
+}
+
 // start starts the peer of a fault for a stream.
 func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Target, error) {
 	st := p.StreamType(stream)
@@ -125,10 +137,8 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	if err != nil {
 		return nil, nil, err
 	}
-	if addr, err := net.ResolveTCPAddr("tcp", o.listen()); err != nil {
-		return nil, nil, fmt.Errorf("the address to listen on must be HOST:PORT, such as 127.0.0.1:4433: %w", err)
-	} else if addr.IP.To4() == nil || addr.IP.IsUnspecified() {
-		return nil, nil, fmt.Errorf("the address to listen on must be a single IPv4 address, to which the stream connects, not %q", o.Listen)
+	if err := CheckListen(o.listen()); err != nil {
+		return nil, nil, err
 	}
 	s := newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout())
 	s.tls = s.tls && !(o.Plain && f.Family != "tls")

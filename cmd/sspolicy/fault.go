@@ -63,7 +63,7 @@ func (c *faultExplainCmd) Run(p *program) error {
 	if f == nil {
 		return unknownFault(c.Name)
 	}
-	return p.output("", write(explain.Fault(f)))
+	return p.output("", write(explain.Fault(f, report.Docs)))
 }
 
 // unknownFault returns the error of a name that the catalogue does not have.
@@ -118,6 +118,9 @@ func (c *faultFlags) load(p *program) (*policy.Policy, *faulttest.Fault, error) 
 
 // open starts the peer of the fault, and returns the overlay that leads the stream to it.
 func (c *peerFlags) open(f *faultFlags, p *program, o faulttest.Options) (*faulttest.Peer, []byte, error) {
+	if err := faulttest.CheckListen(c.Listen); err != nil {
+		return nil, nil, usage("--listen: %v", err)
+	}
 	compiled, fault, err := f.load(p)
 	if err != nil {
 		return nil, nil, err

@@ -109,8 +109,12 @@ func (c *faultMatrixCmd) Run(p *program) error {
 			return &exitError{exitUsage, fmt.Errorf("no policy has the streamtype %q", name)}
 		}
 	}
-	if len(cells) == 0 && refused == nil && (c.Fault != nil || c.Stream != nil) {
-		return &exitError{exitUsage, errors.New(`none of these faults fits these streamtypes: "sspolicy fault explain" names the protocols of a fault`)}
+	if len(cells) == 0 && refused == nil {
+		why := `none of these faults fits these streamtypes: "sspolicy fault explain" names the protocols of a fault`
+		if c.Fault == nil && c.Stream == nil {
+			why = "no streamtype to run: faults are for clients, and these policies have only servers, local sinks or files"
+		}
+		return &exitError{exitUsage, errors.New(why)}
 	}
 	m.Rows = make([]*faultRow, len(cells))
 	done := 0

@@ -109,6 +109,9 @@ func (c *loginProxyCmd) serve(ctx context.Context, p *program) error {
 		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
 		new(tlssession.Sessions).Server(transport.Scope{}, server.TLSConfig)
 	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return usage("--listen must be ADDRESS:PORT, such as 127.0.0.1:8080, not %q", c.Listen)
+	}
 	ln, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return err

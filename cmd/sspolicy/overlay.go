@@ -96,8 +96,13 @@ func (c *overlayCmd) Run(p *program) error {
 }
 
 // aboutOverlay returns the diagnostics that matter for an overlay: errors, warnings
-// in fragments, and infos about fragments.
+// in fragments, and infos about fragments, each text once for a fragment.
 func aboutOverlay(base *schema.Document, found []schema.Diagnostic) []schema.Diagnostic {
+	type info struct {
+		in   *schema.Source
+		text string
+	}
+	had := map[info]bool{}
 	return slices.DeleteFunc(slices.Clone(found), func(d schema.Diagnostic) bool {
 		switch d.Severity {
 		case schema.Error:
@@ -105,7 +110,10 @@ func aboutOverlay(base *schema.Document, found []schema.Diagnostic) []schema.Dia
 		case schema.Warning:
 			return d.Span.Source == base.Source
 		}
-		return !strings.HasPrefix(d.Rule, "overlay-")
+		i := info{d.Span.Source, d.Message}
+		again := had[i]
+		had[i] = true
+		return again || !strings.HasPrefix(d.Rule, "overlay-")
 	})
 }
 

@@ -94,13 +94,24 @@ func (c *lintCmd) Run(p *program) error {
 			return err
 		}
 	}
+	var partial []string // files that have errors as policies, and none as fragments
 	run := func(d *schema.Document, cfg *config.Config) ([]schema.Diagnostic, error) {
-		return c.run(p, d, fragments, options(cfg))
+		o := options(cfg)
+		found, err := c.run(p, d, fragments, o)
+		if schema.HasErrors(found) && !c.Fragment && fragments == nil {
+			if o.Fragment = true; !schema.HasErrors(lint.Run(d, rules.All(), o)) {
+				partial = append(partial, d.Source.Name)
+			}
+		}
+		return found, err
 	}
 	if c.WriteBaseline != "" {
 		return c.writeBaseline(p, targets, run)
 	}
 	err = c.check(p, targets, "warning", run)
+	for _, name := range partial {
+		fmt.Fprintf(p.stderr, "sspolicy: %s: if it is a fragment, --fragment checks it as one, and --overlay with its policy\n", harmless(name))
+	}
 	if n := known.stale(targets); n > 0 {
 		fmt.Fprintf(p.stderr, "sspolicy: %s: findings that are gone: %d; update it with --write-baseline\n", c.Baseline, n)
 	}

@@ -65,8 +65,9 @@ func protocols(f *faulttest.Fault) (names []string) {
 	return names
 }
 
-// Fault returns the page of a fault.
-func Fault(f *faulttest.Fault) string {
+// Fault returns the page of a fault. docs is the address of the documentation, with a
+// slash at its end.
+func Fault(f *faulttest.Fault, docs string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s.\n\n%s\n\n", f.Name, f.Summary, f.Why)
 	fmt.Fprintf(&b, "Protocols: %s", strings.Join(protocols(f), ", "))
@@ -84,7 +85,7 @@ func Fault(f *faulttest.Fault) string {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", p.Name, p.Default, values, p.Help)
 		}
 	}
-	b.WriteString("\n## What a stream does\n\nWith a policy that conceals 2 failures and is not opportunistic, in the notation of\n[docs/runtime.md](../runtime.md):\n\n| protocol | states |\n|---|---|\n")
+	fmt.Fprintf(&b, "\n## What a stream does\n\nWith a policy that conceals 2 failures and is not opportunistic, in the notation of\n[docs/runtime.md](%sruntime.md):\n\n| protocol | states |\n|---|---|\n", docs)
 	for _, row := range faulttest.Examples(f) {
 		fmt.Fprintf(&b, "| %s | %s |\n", row.Name, strings.ReplaceAll(row.Want, "|", `\|`))
 	}

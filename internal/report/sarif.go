@@ -109,9 +109,12 @@ type sarifContent struct {
 	Text string `json:"text"`
 }
 
+// Docs is the address of the documentation.
+const Docs = home + "/blob/main/docs/"
+
 const (
 	home      = "https://github.com/secure-streams/sspolicy"
-	rulePages = home + "/blob/main/docs/rules/"
+	rulePages = Docs + "rules/"
 
 	// fingerprintName has the version of the way in which fingerprints are made.
 	fingerprintName = "sspolicyFinding/v1"

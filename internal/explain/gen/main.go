@@ -36,7 +36,7 @@ func main() {
 	}
 	files["../../docs/faults/README.md"] = explain.FaultIndex()
 	for _, f := range faulttest.All() {
-		files["../../docs/faults/"+f.Name+".md"] = explain.Fault(f)
+		files["../../docs/faults/"+f.Name+".md"] = explain.Fault(f, "../")
 	}
 	old, err := filepath.Glob("../../docs/[rf]*/*.md") // rules, faults
 	if err != nil {
