@@ -339,7 +339,7 @@ func TestServerClientGone(t *testing.T) {
 // TestServerTakesTime has a program pause within a request and its answer for longer
 // than a client may.
 func TestServerTakesTime(t *testing.T) {
-	const idle = 200 * time.Millisecond
+	const idle = 400 * time.Millisecond
 	for _, p := range protocols {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
