@@ -421,32 +421,9 @@ func padded(v *Value) (n int) {
 	return n
 }
 
-// compact writes a value without space and comments.
+// compact returns a value without space and comments.
 func compact(v *Value) string {
 	var b strings.Builder
-	var write func(v *Value)
-	write = func(v *Value) {
-		switch v.Kind {
-		case ObjectKind:
-			b.WriteByte('{')
-			for _, m := range v.Object.Members {
-				b.WriteString(m.RawName())
-				b.WriteByte(':')
-				write(&m.Value)
-				b.WriteByte(',')
-			}
-			b.WriteByte('}')
-		case ArrayKind:
-			b.WriteByte('[')
-			for _, e := range v.Array.Elems {
-				write(&e.Value)
-				b.WriteByte(',')
-			}
-			b.WriteByte(']')
-		default:
-			b.WriteString(v.Raw())
-		}
-	}
-	write(v)
+	writeInline(&b, v, "")
 	return b.String()
 }
