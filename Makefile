@@ -7,7 +7,7 @@ BENCH ?= .
 SOAK ?= 2h
 CHAOS ?= 10m
 PREFIX ?= /usr/local
-PACKAGES := curl git openssl gcc g++ clang cmake meson libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim
+PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim
 # Optional and test-only dependencies are in modules of their own.
 MODULES := . internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -53,7 +53,7 @@ need:
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
-	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ cmake meson ninja nginx haproxy mosquitto mosquitto_pub redis-server rabbitmq-server nvim; do command -v $$p >/dev/null || exit 1; done); then \
+	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ arm-none-eabi-gcc i686-linux-gnu-gcc cmake meson ninja nginx haproxy mosquitto mosquitto_pub redis-server rabbitmq-server nvim; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 			echo 'make: the tests need programs that are missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \
@@ -77,12 +77,15 @@ lint:
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-# "make test" runs the last two for 5 and 20 s.
+# "make test" runs the last two for 5 and 20 s. The test of footprints needs the
+# compilers of RISC-V, Xtensa and AArch64: gcc-riscv64-unknown-elf, gcc-xtensa-lx106 and
+# gcc-aarch64-linux-gnu.
 .PHONY: soak
 soak: browser
 	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
 	LSPFUZZ=10m $(GO) test -race -count=1 -timeout 0 -v -run '^TestSessions$$' ./internal/lsp
 	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
+	CROSS=1 $(GO) test -count=1 -run '^TestCFootprint$$' ./codegen
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
 

@@ -27,6 +27,10 @@ type COptions struct {
 	// "static_policy_entry", by default the name of the macro that lws's policy2c
 	// defines.
 	Prefix, Entry string
+
+	// Build says which macros of the build of lws are defined, as far as it is known.
+	// They change the size of structs. See BuildOption.
+	Build map[string]bool
 }
 
 // defaultPrefix begins the symbols of lws's policy2c too.
@@ -107,14 +111,16 @@ type cFile struct {
 	expressions map[any]string        // by the part of the policy
 	objects     map[string]string     // expressions by type and initialiser
 	keep        map[*policy.Cert]bool // used by servers
-	macros      map[string]bool       // that the build of lws must define
+	macros      map[string]string     // that the build of lws must define, and what needs them
 	nodes       map[string][]node     // layouts by type
 	has         map[string]bool       // whether the target includes a release
 	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
+	newest      string                // what needs it
 	subject     subject               // of errors
 	errs        []error
-	literals    map[string]bool // the strings in the file
-	pointers    int             // in the head of the list
+	head        part           // of the list of streamtypes
+	literals    map[string]int // sizes of strings, by expression
+	certs       []*policy.Cert
 }
 
 // quiet and loud surround the tables: as C++, g++ -Wextra warns of members that a
@@ -146,11 +152,11 @@ func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 		expressions: map[any]string{},
 		objects:     map[string]string{},
 		keep:        map[*policy.Cert]bool{},
-		macros:      map[string]bool{},
+		macros:      map[string]string{},
 		nodes:       map[string][]node{},
 		has:         map[string]bool{},
 		oldest:      lwsNumber(schema.Version(o.Target)),
-		literals:    map[string]bool{},
+		literals:    map[string]int{},
 	}
 	c.body.WriteString("\n" + quiet)
 	c.policy(p, external)
@@ -210,8 +216,8 @@ func (c *cFile) policy(p *policy.Policy, external bool) {
 		symbol := c.symbol("stream", cSymbol(st.Name))
 		next = c.table(symbol, true)
 		var b strings.Builder
-		pointers := c.object(&b, "", "lws_ss_policy_t", v)
-		c.part("lws_ss_policy_t", symbol, 0, "", b.String(), pointers)
+		refs := c.object(&b, "", "lws_ss_policy_t", v)
+		c.part("lws_ss_policy_t", symbol, 0, "", b.String(), refs)
 	}
 	if metrics != "" {
 		head["metrics"] = metrics // lws reads only those of the head
@@ -224,7 +230,8 @@ func (c *cFile) policy(p *policy.Policy, external bool) {
 		static = ""
 	}
 	fmt.Fprintf(&c.body, "\n/* The head of lws's list is the last streamtype. */\n%sconst lws_ss_policy_t %s = ", static, c.o.Entry)
-	c.pointers = c.object(&c.body, "", "lws_ss_policy_t", head)
+	c.head = part{typ: "lws_ss_policy_t", expression: c.o.Entry}
+	c.head.refs = c.object(&c.body, "", "lws_ss_policy_t", head)
 	c.body.WriteString(";\n")
 }
 
@@ -272,7 +279,7 @@ func (c *cFile) stream(st *policy.StreamType) values {
 			continue
 		}
 		if macro := keyMacros[k.Name]; macro != "" {
-			c.macros[macro] = true
+			c.need(macro, k.Name)
 		}
 		if k.Flag != "" {
 			addFlag(k)
@@ -375,14 +382,40 @@ func (c *cFile) available(what, since string) bool {
 	if !known {
 		has = c.o.Target.has(since, "")
 		c.has[since] = has
-		if has {
-			c.oldest = max(c.oldest, number(since))
+		if n := number(since); has && n > c.oldest {
+			c.oldest, c.newest = n, c.of(what)
 		}
 	}
 	if !has {
 		c.errs = append(c.errs, c.o.Target.errNewer(c.subject.String()+": "+what, since))
 	}
 	return has
+}
+
+// need records that what of the subject needs a macro of the build of lws. That is an
+// error if the build does not define it.
+func (c *cFile) need(macro, what string) {
+	if c.macros[macro] != "" {
+		return
+	}
+	c.macros[macro] = c.of(what)
+	if on, known := c.o.Build[macro]; known && !on {
+		c.errs = append(c.errs, fmt.Errorf("%v: %s needs libwebsockets built with -D%s", c.subject, what, optionOf(macro)))
+	}
+}
+
+// of returns a text for what of the subject that fits into a string of a C directive.
+func (c *cFile) of(what string) string {
+	return what + " of " + c.subject.section.Noun() + " " + strings.ReplaceAll(commentText(c.subject.name), `"`, "'")
+}
+
+// built reports whether the build of lws defines a macro: as the options say, else if
+// the policy needs it or it is the default of lws.
+func (c *cFile) built(macro string) bool {
+	if on, known := c.o.Build[macro]; known {
+		return on
+	}
+	return macro == "LWS_WITH_SERVER" || c.macros[macro] != ""
 }
 
 // comment returns the comment at the top of each file.
@@ -412,12 +445,13 @@ func (c *cFile) needs() string {
 	fmt.Fprintf(&b, "\n#if LWS_LIBRARY_VERSION_NUMBER < %d || LWS_LIBRARY_VERSION_NUMBER >= %d\n", c.oldest, next)
 	fmt.Fprintf(&b, "#error \"this policy was compiled for libwebsockets %v", c.o.Target)
 	if patch := c.oldest % 1000; patch > 0 {
-		fmt.Fprintf(&b, ", from %v.%d on", c.o.Target, patch)
+		fmt.Fprintf(&b, ", from %v.%d on, which %s needs", c.o.Target, patch, c.newest)
 	}
-	b.WriteString("\"\n#endif\n")
+	b.WriteString(": compile it with --lws and the version of libwebsockets that you build with\"\n#endif\n")
 	for _, l := range buildOptions {
-		if c.macros[l.macro] {
-			fmt.Fprintf(&b, "#if !defined(%s)\n#error \"this policy needs libwebsockets built with -D%s\"\n#endif\n", l.macro, l.option)
+		if what := c.macros[l.macro]; what != "" {
+			fmt.Fprintf(&b, "#if !defined(%s)\n#error \"%s needs libwebsockets built with -D%s: add it to the cmake line of libwebsockets, or change the policy\"\n#endif\n",
+				l.macro, what, l.option)
 		}
 	}
 	return b.String()

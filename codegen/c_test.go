@@ -90,7 +90,7 @@ func (c *cTest) all(t *testing.T, target Target) string {
 func need(t *testing.T, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
-		t.Fatalf("%s is missing; make test installs it (Debian: apt install gcc g++ clang libc6-dev)", program)
+		t.Fatalf("%s is missing; make test installs it (Debian: apt install gcc g++ clang libc6-dev gcc-arm-none-eabi gcc-i686-linux-gnu)", program)
 	}
 }
 
@@ -126,17 +126,13 @@ func (c *cTest) compile(t *testing.T) {
 }
 
 // standIn returns a libwebsockets.h of the target with the declarations that tables
-// need, and all build options on, except SIGV4 if NO_SIGV4 is defined.
+// need. It defines the macro of each build option, except MACRO if NO_MACRO is defined.
 func standIn(target Target) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#ifndef STAND_IN\n#define STAND_IN\n#include <stddef.h>\n#include <stdint.h>\n#define LWS_LIBRARY_VERSION_NUMBER (%d) + \\\n\t(%d) + 999\n",
 		target.Major*1_000_000, target.Minor*1_000)
 	for _, o := range buildOptions {
-		if o.macro == "LWS_WITH_SECURE_STREAMS_AUTH_SIGV4" {
-			fmt.Fprintf(&b, "#if !defined(NO_SIGV4)\n#define %s\n#endif\n", o.macro)
-		} else {
-			fmt.Fprintf(&b, "#define %s\n", o.macro)
-		}
+		fmt.Fprintf(&b, "#if !defined(NO_%s)\n#define %[1]s\n#endif\n", o.macro)
 	}
 	b.WriteString("#define LWS_WITH_HTTP_UNCOMMON_HEADERS\nenum {\n")
 	for bit, flag := range flagBits() {
@@ -453,10 +449,10 @@ func TestCChecks(t *testing.T) {
 	}
 	path := c.write(t, "policy.c", b.String())
 	for _, test := range []struct{ flags, want string }{
-		{"-DLWS_LIBRARY_VERSION_NUMBER=4003001 -DLWS_ROLE_MQTT -DLWS_WITH_TLS", "compiled for libwebsockets 4.3, from 4.3.2 on"},
+		{"-DLWS_LIBRARY_VERSION_NUMBER=4003001 -DLWS_ROLE_MQTT -DLWS_WITH_TLS", "compiled for libwebsockets 4.3, from 4.3.2 on, which mqtt_retain of streamtype a needs: compile it with --lws"},
 		{"-DLWS_LIBRARY_VERSION_NUMBER=4004000 -DLWS_ROLE_MQTT -DLWS_WITH_TLS", "compiled for libwebsockets 4.3"},
-		{"-DLWS_LIBRARY_VERSION_NUMBER=4003002 -DLWS_WITH_TLS", "needs libwebsockets built with -DLWS_ROLE_MQTT=1"},
-		{"-DLWS_LIBRARY_VERSION_NUMBER=4003002 -DLWS_ROLE_MQTT", "needs libwebsockets built with -DLWS_WITH_SSL=1"},
+		{"-DLWS_LIBRARY_VERSION_NUMBER=4003002 -DLWS_WITH_TLS", "protocol mqtt of streamtype a needs libwebsockets built with -DLWS_ROLE_MQTT=1: add it to the cmake line"},
+		{"-DLWS_LIBRARY_VERSION_NUMBER=4003002 -DLWS_ROLE_MQTT", "tls of streamtype a needs libwebsockets built with -DLWS_WITH_SSL=1"},
 		{"-DLWS_LIBRARY_VERSION_NUMBER=4003010 -DLWS_ROLE_MQTT -DLWS_WITH_TLS", ""},
 	} {
 		c.write(t, "checks/libwebsockets.h", "")

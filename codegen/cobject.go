@@ -52,28 +52,28 @@ func layoutOf(t Target, path string, list []member) (nodes []node) {
 // it. about is its comment.
 func (c *cFile) share(typ, kind, name, about string, v values) string {
 	var b strings.Builder
-	pointers := c.object(&b, "", typ, v)
-	return c.define(typ, 0, kind, name, about, b.String(), pointers)
+	refs := c.object(&b, "", typ, v)
+	return c.define(typ, 0, kind, name, about, b.String(), refs)
 }
 
 // define writes an object with an initialiser, unless an equal one exists, and returns
 // the expression for it. It is an array of n elements, or a single object if n is 0.
-// pointers is the number of addresses in it.
-func (c *cFile) define(typ string, n int, kind, name, about, initialiser string, pointers int) string {
+// refs are the expressions for the addresses in it.
+func (c *cFile) define(typ string, n int, kind, name, about, initialiser string, refs []string) string {
 	key := fmt.Sprintf("%s[%d]%s", typ, n, initialiser)
 	if expression, ok := c.objects[key]; ok {
 		return expression
 	}
 	symbol := c.symbol(kind, name)
-	expression := c.table(symbol, pointers > 0)
+	expression := c.table(symbol, len(refs) > 0)
 	c.objects[key] = expression
-	c.part(typ, symbol, n, about, initialiser, pointers)
+	c.part(typ, symbol, n, about, initialiser, refs)
 	return expression
 }
 
 // table returns the expression for the object with a symbol.
-func (c *cFile) table(symbol string, pointers bool) string {
-	if pointers {
+func (c *cFile) table(symbol string, addresses bool) string {
+	if addresses {
 		return c.o.Prefix + "tables." + symbol
 	}
 	return c.o.Prefix + "data." + symbol
@@ -83,14 +83,14 @@ func (c *cFile) table(symbol string, pointers bool) string {
 func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 	var b strings.Builder
 	b.WriteString("{\n")
-	pointers := 0
+	var refs []string
 	for i := range n {
 		b.WriteByte('\t')
-		pointers += c.object(&b, "\t", typ, at(i))
+		refs = append(refs, c.object(&b, "\t", typ, at(i))...)
 		b.WriteString(",\n")
 	}
 	b.WriteString("}")
-	c.part(typ, symbol, n, "", b.String(), pointers)
+	c.part(typ, symbol, n, "", b.String(), refs)
 }
 
 // A part is a member of one of the two structs that hold all objects but the head of
@@ -99,8 +99,9 @@ func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 // objects without addresses have a struct of their own.
 type part struct {
 	typ         string
-	n           int // length of an array, or 0
-	pointers    int // addresses in it
+	n           int      // length of an array, or 0
+	expression  string   // for it
+	refs        []string // expressions for the addresses in it
 	declaration string
 	initialiser string
 }
@@ -117,8 +118,8 @@ func alignment(typ string) int {
 }
 
 // part adds an object. It is an array of n elements, or a single object if n is 0.
-func (c *cFile) part(typ, symbol string, n int, about, initialiser string, pointers int) {
-	p := part{typ: typ, n: n, pointers: pointers}
+func (c *cFile) part(typ, symbol string, n int, about, initialiser string, refs []string) {
+	p := part{typ: typ, n: n, expression: c.table(symbol, len(refs) > 0), refs: refs}
 	p.declaration = fmt.Sprintf("\t%s %s", typ, symbol)
 	if n > 0 {
 		p.declaration += fmt.Sprintf("[%d]", n)
@@ -128,7 +129,7 @@ func (c *cFile) part(typ, symbol string, n int, about, initialiser string, point
 		p.initialiser = "\t/* " + about + " */\n"
 	}
 	p.initialiser += fmt.Sprintf("\t.%s = %s,\n", symbol, strings.ReplaceAll(initialiser, "\n", "\n\t"))
-	if pointers > 0 {
+	if len(refs) > 0 {
 		c.tables = append(c.tables, p)
 	} else {
 		c.data = append(c.data, p)
@@ -152,25 +153,26 @@ func (c *cFile) writeParts(about, symbol string, parts []part) {
 	c.body.WriteString("};\n")
 }
 
-// object writes the initialiser of a struct, and returns its number of addresses.
-func (c *cFile) object(b *strings.Builder, indent, typ string, v values) int {
+// object writes the initialiser of a struct, and returns the expressions for the
+// addresses in it.
+func (c *cFile) object(b *strings.Builder, indent, typ string, v values) (refs []string) {
 	layout := c.layout(typ)
 	if len(v) == 0 { // C has no empty initialiser
 		v = values{layout[0].path: "NULL"}
 	}
 	b.WriteString("{\n")
-	pointers := c.members(b, indent+"\t", layout, v)
+	refs = c.members(b, indent+"\t", layout, v)
 	b.WriteString(indent + "}")
-	return pointers
+	return refs
 }
 
 // members writes the values of the members of a struct. They are in order and nested
 // like the struct, as C++ requires.
-func (c *cFile) members(b *strings.Builder, indent string, layout []node, v values) (pointers int) {
+func (c *cFile) members(b *strings.Builder, indent string, layout []node, v values) (refs []string) {
 	inner := indent + "\t"
 	value := func(text string, isPointer bool) {
 		if isPointer && text != "NULL" {
-			pointers++
+			refs = append(refs, text)
 		}
 		if strings.Contains(text, "\n") {
 			text = strings.ReplaceAll(text, "\n", "\n"+inner)
@@ -184,7 +186,7 @@ func (c *cFile) members(b *strings.Builder, indent string, layout []node, v valu
 			continue
 		}
 		if n.macro != "" {
-			c.macros[n.macro] = true
+			c.need(n.macro, n.name)
 		}
 		b.WriteString(indent)
 		b.WriteByte('.')
@@ -193,7 +195,7 @@ func (c *cFile) members(b *strings.Builder, indent string, layout []node, v valu
 		switch {
 		case n.nodes != nil:
 			b.WriteString("{\n")
-			pointers += c.members(b, inner, n.nodes, v)
+			refs = append(refs, c.members(b, inner, n.nodes, v)...)
 			b.WriteString(indent + "},\n")
 		case n.count > 0:
 			b.WriteString("{\n")
@@ -206,7 +208,7 @@ func (c *cFile) members(b *strings.Builder, indent string, layout []node, v valu
 			value(v[n.path], n.isPointer())
 		}
 	}
-	return pointers
+	return refs
 }
 
 // any reports whether v has a value for the member or a part of it.

@@ -18,7 +18,8 @@ func (c *cFile) metrics(list []*policy.Metric) string {
 	}
 	const symbol = "metrics"
 	name := c.table(symbol, true)
-	c.macros["LWS_WITH_SYS_METRICS"] = true
+	c.subject = subject{schema.Metrics, list[0].Name}
+	c.need("LWS_WITH_SYS_METRICS", "the report")
 	// The first policy in the list whose report matches a metric gets it. lws's
 	// list begins with the last definition.
 	c.array("lws_metric_policy_t", symbol, len(list), func(i int) values {
@@ -103,7 +104,7 @@ func (c *cFile) respmap(symbol string, list []policy.StatusState) string {
 		fmt.Fprintf(&b, "\t{ .resp = %d, .state = %d },\n", s.Status, s.State)
 	}
 	b.WriteString("}")
-	return c.define("lws_ss_http_respmap_t", len(list), "respmap", symbol, "", b.String(), 0)
+	return c.define("lws_ss_http_respmap_t", len(list), "respmap", symbol, "", b.String(), nil)
 }
 
 // options writes a list in the order of the policy.
@@ -116,7 +117,7 @@ func (c *cFile) options(symbol string, list []policy.Option) string {
 	symbol = c.symbol("pvo", symbol)
 	name := c.table(symbol, true)
 	c.expressions[key] = name
-	c.macros["LWS_WITH_SERVER"] = true
+	c.need("LWS_WITH_SERVER", "options")
 	c.array("struct lws_protocol_vhost_options", symbol, len(list), func(i int) values {
 		v := values{"name": c.text(list[i].Name), "value": c.text(list[i].Value)}
 		if i+1 < len(list) {
@@ -135,7 +136,7 @@ func (c *cFile) retry(r *policy.Retry) string {
 			for _, d := range r.Backoff {
 				ms = append(ms, c.duration(d, schema.LookupKey(schema.Retry, "backoff")))
 			}
-			v["retry_ms_table"] = c.define("uint32_t", len(ms), "backoff", cSymbol(r.Name), "", "{ "+strings.Join(ms, ", ")+" }", 0)
+			v["retry_ms_table"] = c.define("uint32_t", len(ms), "backoff", cSymbol(r.Name), "", "{ "+strings.Join(ms, ", ")+" }", nil)
 			v["retry_ms_table_count"] = c.count(len(ms), 65535, "waits")
 		}
 		return c.share("lws_retry_bo_t", "retry", cSymbol(r.Name), "", v)
@@ -162,6 +163,7 @@ func (c *cFile) trustStore(t *policy.TrustStore) string {
 
 func (c *cFile) cert(x *policy.Cert) string {
 	return c.once(x, func() string {
+		c.certs = append(c.certs, x)
 		v := values{"vhost_name": c.text(x.Name), "ca_der": c.der(x), "ca_der_len": strconv.Itoa(len(x.DER))}
 		if c.keep[x] {
 			v["keep"] = "1"
@@ -189,7 +191,7 @@ func (c *cFile) der(x *policy.Cert) string {
 		b.WriteString("\n\t0") // C has no empty arrays
 	}
 	b.WriteString("\n}")
-	return c.define("uint8_t", max(1, len(x.DER)), "der", cSymbol(x.Name), describeDER(x.DER), b.String(), 0)
+	return c.define("uint8_t", max(1, len(x.DER)), "der", cSymbol(x.Name), describeDER(x.DER), b.String(), nil)
 }
 
 // once returns the address of the object for a part of the policy. It calls define

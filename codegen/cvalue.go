@@ -42,7 +42,7 @@ func (c *cFile) duration(d time.Duration, k *schema.Key) string {
 func (c *cFile) protocol(p policy.Protocol) string {
 	for _, l := range cProtocols {
 		if l.protocol == p && c.available("protocol "+p.String(), l.since) {
-			c.macros[l.macro] = true
+			c.need(l.macro, "protocol "+p.String())
 			return l.symbol
 		}
 	}
@@ -63,8 +63,9 @@ func (c *cFile) count(n, most int, what string) string {
 // too long for one. Compilers merge equal literals.
 func (c *cFile) text(s string) string {
 	if len(s) < maxCString {
-		c.literals[s] = true
-		return cString(s)
+		literal := cString(s)
+		c.literals[literal] = len(s) + 1
+		return literal
 	}
-	return c.define("char", len(s)+1, "text", "", "", "{"+cChars(s)+"\n}", 0)
+	return c.define("char", len(s)+1, "text", "", "", "{"+cChars(s)+"\n}", nil)
 }

@@ -7,78 +7,330 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Footprint is the size of C tables in read-only memory, in bytes. Equal strings
-// count once, since compilers merge them. It does not include the padding of the
-// tables as a whole, nor what a linker saves by merging the ends of strings.
+// A Footprint is the size of C tables in read-only memory, in bytes, as gcc lays them
+// out for an architecture. Equal strings count once, since compilers merge them. It does
+// not include what a linker saves by merging the ends of strings.
 type Footprint struct {
-	Bits    int // of a pointer: 32 or 64
-	Strings int
-	DER     int // certificates and keys
-	Numbers int // waits of backoff schemes
-	Structs int
+	ABI     string `json:"abi"`
+	Strings int    `json:"strings"`
+	DER     int    `json:"der"`   // certificates and keys
+	Numbers int    `json:"waits"` // of backoff schemes
+	Structs int    `json:"structs"`
 
-	// Pointers is the part of Structs that holds addresses, which a
-	// position-independent image relocates.
-	Pointers int
+	Relocations int `json:"relocations"` // addresses, in structs
+
+	Os Sections `json:"gcc_Os"`
+	O2 Sections `json:"gcc_O2"`
+
+	StreamTypes  []StreamTypeFootprint  `json:"streamtypes"`
+	Certificates []CertificateFootprint `json:"certificates"`
 }
 
-// Total returns the sum.
-func (f Footprint) Total() int { return f.Strings + f.DER + f.Numbers + f.Structs }
+// Sections are the sizes of the sections that a compiler makes of tables, with padding:
+// without optimization for size, strings and large objects are aligned more.
+type Sections struct {
+	Total int `json:"total"` // in read-only memory
 
-// CFootprint returns the footprint of the tables that C writes, for pointers of 32 and
-// of 64 bits. It assumes an lws built with servers, the default, and with the options
-// that the policy needs.
-func CFootprint(p *policy.Policy, o COptions) ([2]Footprint, error) {
+	// Position-independent code has those objects in .data.rel.ro that hold addresses,
+	// which a loader writes. PIC is the total then.
+	PIC       int `json:"pic_total"`
+	Relocated int `json:"pic_data_rel_ro"`
+}
+
+// A StreamTypeFootprint is the size of a streamtype with what it needs, without padding.
+type StreamTypeFootprint struct {
+	Name  string `json:"name"`
+	Bytes int    `json:"bytes"`
+	Own   int    `json:"own"` // the part of Bytes that no other streamtype needs
+}
+
+// A CertificateFootprint is the size of a certificate or key, and the streamtypes that
+// need it.
+type CertificateFootprint struct {
+	Name        string   `json:"name"`
+	Bytes       int      `json:"bytes"`
+	StreamTypes []string `json:"streamtypes"`
+}
+
+// An abi is the rules by which gcc lays out data for an architecture.
+type abi struct {
+	name    string
+	pointer int // size
+	int64   int // alignment
+
+	// Alignment of strings of at least alignedString bytes, NUL included, in sections
+	// that the linker merges; of shorter ones it is 1. The same with -Os.
+	stringO2, alignedString, stringOs int
+
+	// data returns the alignment of an object of a size with -O2, if more than that of
+	// its type; dataOs the same with -Os.
+	data, dataOs func(size int) int
+
+	// vector is the size of vectors: with -O2, gcc aligns a struct to it if that aligns
+	// an array in it of that size or more.
+	vector int
+}
+
+// abis are the architectures with a footprint (CONSTANT_ALIGNMENT and DATA_ALIGNMENT in
+// gcc/config of gcc 12).
+var abis = []*abi{
+	{name: "arm", pointer: 4, int64: 8, stringO2: 4, stringOs: 1, data: atLeast(4), dataOs: atLeast(1)},
+	{name: "riscv32", pointer: 4, int64: 8, stringO2: 4, stringOs: 4, data: atLeast(4), dataOs: atLeast(4)},
+	{name: "xtensa", pointer: 4, int64: 8, stringO2: 4, stringOs: 1, data: atLeast(4), dataOs: atLeast(4)},
+	{name: "i386", pointer: 4, int64: 4, stringO2: 4, alignedString: 31, stringOs: 1, data: large(32), dataOs: large(32)},
+	{name: "aarch64", pointer: 8, int64: 8, stringO2: 8, stringOs: 1, data: atLeast(8), dataOs: atLeast(1), vector: 16},
+	{name: "riscv64", pointer: 8, int64: 8, stringO2: 8, stringOs: 8, data: atLeast(8), dataOs: atLeast(8)},
+	{name: "x86-64", pointer: 8, int64: 8, stringO2: 8, alignedString: 31, stringOs: 1, data: large(16, 32), dataOs: large(16, 32)},
+}
+
+func atLeast(n int) func(int) int { return func(int) int { return n } }
+
+// large returns the largest of the alignments that are no larger than the object.
+func large(alignments ...int) func(int) int {
+	return func(size int) int {
+		align := 1
+		for _, n := range alignments {
+			if size >= n {
+				align = n
+			}
+		}
+		return align
+	}
+}
+
+// ABIs returns the names of the architectures in a footprint.
+func ABIs() []string {
+	var names []string
+	for _, a := range abis {
+		names = append(names, a.name)
+	}
+	return names
+}
+
+// CFootprint returns the footprint of the tables that C writes, for each architecture.
+// It assumes an lws with the build options of o, and otherwise with servers, the
+// default, and with the options that the policy needs.
+func CFootprint(p *policy.Policy, o COptions) ([]Footprint, error) {
 	c, err := newCFile(p, o, false)
 	if err != nil {
-		return [2]Footprint{}, err
+		return nil, err
 	}
-	return [2]Footprint{c.footprint(4), c.footprint(8)}, nil
+	var list []Footprint
+	for _, a := range abis {
+		list = append(list, c.footprint(a, p))
+	}
+	return list, nil
 }
 
-func (c *cFile) footprint(pointer int) Footprint {
-	f := Footprint{Bits: 8 * pointer, Pointers: pointer * c.pointers}
-	for s := range c.literals {
-		f.Strings += len(s) + 1
+func (c *cFile) footprint(a *abi, p *policy.Policy) Footprint {
+	f := Footprint{ABI: a.name, Os: c.sections(a, a.stringOs, a.dataOs, 0), O2: c.sections(a, a.stringO2, a.data, a.vector), Certificates: []CertificateFootprint{}}
+	for _, n := range c.literals {
+		f.Strings += n
 	}
-	for _, p := range slices.Concat(c.tables, c.data, []part{{typ: "lws_ss_policy_t"}}) {
-		n := max(1, p.n)
-		f.Pointers += pointer * p.pointers
+	for _, p := range c.parts() {
+		size := c.partSize(a, &p)
+		f.Relocations += len(p.refs)
 		switch p.typ {
 		case "char":
-			f.Strings += n
+			f.Strings += size
 		case "uint8_t":
-			f.DER += n
+			f.DER += size
 		case "uint32_t":
-			f.Numbers += 4 * n
+			f.Numbers += size
 		default:
-			size, _ := c.structSize(c.layout(p.typ), false, pointer)
-			f.Structs += n * size
+			f.Structs += size
 		}
 	}
+	c.divide(a, p, &f)
 	return f
 }
 
-// structSize returns the size and alignment of a struct or union for ABIs that align
-// each member to its size. (i386 does not for 64-bit numbers; metric policies have
-// one.)
-func (c *cFile) structSize(layout []node, union bool, pointer int) (size, align int) {
+// parts returns all objects in the order in which gcc writes them.
+func (c *cFile) parts() []part { return slices.Concat([]part{c.head}, c.tables, c.data) }
+
+func (c *cFile) partSize(a *abi, p *part) int {
+	size, _ := c.typeSize(a, p.typ)
+	return size * max(1, p.n)
+}
+
+// sections returns the sizes of the sections for alignments of strings and of objects,
+// and a size of vectors or 0.
+func (c *cFile) sections(a *abi, str int, data func(int) int, vector int) (s Sections) {
+	// gcc writes objects from the last to the first.
+	end := func(size int, parts ...part) int {
+		if len(parts) == 0 {
+			return size
+		}
+		n, align := c.structOf(a, parts, vector)
+		return alignUp(size, max(align, data(n))) + n
+	}
+	s.Relocated = end(end(0, c.head), c.tables...)
+	s.Total = end(s.Relocated, c.data...)
+	s.PIC = s.Relocated + end(0, c.data...)
+
+	// Each string is padded, except the last of its section.
+	short, last := 0, 0
+	seen := map[string]bool{}
+	for _, p := range c.parts() {
+		for _, r := range p.refs {
+			r = target(r)
+			n := c.literals[r]
+			if n == 0 || seen[r] {
+				continue
+			}
+			seen[r] = true
+			if n < a.alignedString {
+				short += n
+			} else {
+				last = alignUp(last, str) + n
+			}
+		}
+	}
+	s.Total += short + last
+	s.PIC += short + last
+	return s
+}
+
+func alignUp(n, align int) int { return (n + align - 1) / align * align }
+
+// structOf returns the size and alignment of a struct of objects. vector is a size of
+// vectors, or 0.
+func (c *cFile) structOf(a *abi, parts []part, vector int) (size, align int) {
+	align = 1
+	vectors := false
+	for i := range parts {
+		n := c.partSize(a, &parts[i])
+		_, al := c.typeSize(a, parts[i].typ)
+		size = alignUp(size, al)
+		if vector > 0 && size%vector == 0 && n >= vector {
+			// The array in a trust store, of pointers, follows two pointers.
+			array := layouts[parts[i].typ] == nil || parts[i].typ == "lws_ss_trust_store_t" && 2*a.pointer%vector == 0
+			vectors = vectors || array
+		}
+		size += n
+		align = max(align, al)
+	}
+	size = alignUp(size, align)
+	if vectors {
+		align = max(align, vector)
+	}
+	return size, align
+}
+
+// target returns the expression for what an address points to: an object, or a string.
+func target(expression string) string {
+	if strings.HasPrefix(expression, "(") {
+		_, expression, _ = strings.Cut(expression, ")")
+	}
+	expression = strings.TrimPrefix(expression, "&")
+	if !strings.HasPrefix(expression, `"`) {
+		expression, _, _ = strings.Cut(expression, "[")
+	}
+	return expression
+}
+
+// divide sets the sizes of streamtypes and certificates.
+func (c *cFile) divide(a *abi, p *policy.Policy, f *Footprint) {
+	parts := map[string]*part{}
+	var streams []*part
+	all := c.parts()
+	for i := range all {
+		parts[all[i].expression] = &all[i]
+		if all[i].typ == "lws_ss_policy_t" {
+			streams = append(streams, &all[i])
+		}
+	}
+	size := func(expression string) int {
+		if part := parts[expression]; part != nil {
+			return c.partSize(a, part)
+		}
+		return c.literals[expression]
+	}
+	// The list of streamtypes and metrics belong to the policy, not to a streamtype.
+	shared := map[string]bool{}
+	for _, part := range all {
+		if part.typ == "lws_ss_policy_t" || part.typ == "lws_metric_policy_t" {
+			shared[part.expression] = true
+		}
+	}
+	var add func(needs map[string]bool, part *part)
+	add = func(needs map[string]bool, part *part) {
+		for _, r := range part.refs {
+			r = target(r)
+			if needs[r] || shared[r] {
+				continue
+			}
+			needs[r] = true
+			if next := parts[r]; next != nil {
+				add(needs, next)
+			}
+		}
+	}
+	streams = append(streams[1:], streams[0]) // the head comes last in the policy
+	needs := make([]map[string]bool, len(streams))
+	users := map[string]int{}
+	for i, part := range streams {
+		needs[i] = map[string]bool{}
+		add(needs[i], part)
+		for r := range needs[i] {
+			users[r]++
+		}
+	}
+	for i, part := range streams {
+		st := StreamTypeFootprint{Name: p.StreamTypes[i].Name, Bytes: c.partSize(a, part)}
+		st.Own = st.Bytes
+		for r := range needs[i] {
+			n := size(r)
+			st.Bytes += n
+			if users[r] == 1 {
+				st.Own += n
+			}
+		}
+		f.StreamTypes = append(f.StreamTypes, st)
+	}
+	for _, cert := range c.certs {
+		own := map[string]bool{}
+		expression := target(c.expressions[cert])
+		add(own, parts[expression])
+		x := CertificateFootprint{Name: cert.Name, Bytes: size(expression)}
+		for r := range own {
+			x.Bytes += size(r)
+		}
+		for i := range streams {
+			if needs[i][expression] {
+				x.StreamTypes = append(x.StreamTypes, p.StreamTypes[i].Name)
+			}
+		}
+		f.Certificates = append(f.Certificates, x)
+	}
+}
+
+// typeSize returns the size and alignment of a type.
+func (c *cFile) typeSize(a *abi, typ string) (size, align int) {
+	if layouts[typ] != nil {
+		return c.structSize(a, c.layout(typ), false)
+	}
+	m := member{typ: typ}
+	return m.size(a)
+}
+
+// structSize returns the size and alignment of a struct or union.
+func (c *cFile) structSize(a *abi, layout []node, union bool) (size, align int) {
 	align = 1
 	bits := 0 // of the last byte that bit fields use
 	for i := range layout {
 		n := &layout[i]
-		if n.macro != "" && n.macro != "LWS_WITH_SERVER" && !c.macros[n.macro] {
+		if n.macro != "" && !c.built(n.macro) {
 			continue
 		}
-		var s, a int
+		var s, al int
 		if n.nodes != nil {
-			s, a = c.structSize(n.nodes, n.union, pointer)
+			s, al = c.structSize(a, n.nodes, n.union)
 		} else {
-			s = n.size(pointer)
-			a = s
+			s, al = n.size(a)
 			s *= max(1, n.count)
 		}
-		align = max(align, a)
+		align = max(align, al)
 		if n.bits > 0 && bits > 0 && bits+n.bits <= 8 {
 			bits += n.bits
 			continue
@@ -87,24 +339,25 @@ func (c *cFile) structSize(layout []node, union bool, pointer int) (size, align 
 		if union {
 			size = max(size, s)
 		} else {
-			size = (size+a-1)/a*a + s
+			size = alignUp(size, al) + s
 		}
 	}
-	return (size + align - 1) / align * align, align
+	return alignUp(size, align), align
 }
 
-// size returns the size of a plain member, or of its elements.
-func (m *member) size(pointer int) int {
+// size returns the size and alignment of a plain member, or of its elements.
+func (m *member) size(a *abi) (size, align int) {
 	switch typ := strings.TrimSpace(m.typ); {
 	case m.isPointer() || typ == "size_t":
-		return pointer
+		size = a.pointer
 	case typ == "uint64_t":
-		return 8
+		return 8, a.int64
 	case typ == "uint16_t":
-		return 2
-	case typ == "uint8_t":
-		return 1
+		size = 2
+	case typ == "uint8_t" || typ == "char":
+		size = 1
 	default: // int, uint32_t, int32_t
-		return 4
+		size = 4
 	}
+	return size, size
 }

@@ -69,6 +69,43 @@ var buildOptions = []struct{ macro, option string }{
 	{"LWS_WITH_SS_DIRECT_PROTOCOL_STR", "LWS_WITH_SS_DIRECT_PROTOCOL_STR=1"},
 }
 
+// optionOf returns the cmake option that defines a macro.
+func optionOf(macro string) string {
+	for _, l := range buildOptions {
+		if l.macro == macro {
+			return l.option
+		}
+	}
+	return macro
+}
+
+// BuildOption returns the macro that a cmake option of lws, such as
+// "LWS_WITHOUT_SERVER=1", defines or not. It accepts the -D in front. It fails for
+// options on which tables do not depend.
+func BuildOption(option string) (macro string, defined bool, err error) {
+	name, value, found := strings.Cut(strings.TrimPrefix(option, "-D"), "=")
+	name, _, _ = strings.Cut(name, ":") // the type, which cmake accepts
+	var names []string
+	for _, l := range buildOptions {
+		known, on, _ := strings.Cut(l.option, "=")
+		names = append(names, known)
+		if known != name {
+			continue
+		}
+		switch strings.ToUpper(value) {
+		case "1", "ON", "YES", "TRUE", "Y":
+			return l.macro, on == "1", nil
+		case "0", "OFF", "NO", "FALSE", "N":
+			return l.macro, on == "0", nil
+		}
+		if !found {
+			return "", false, fmt.Errorf("%q has no value: want %s=1 or %[2]s=0", option, name)
+		}
+		return "", false, fmt.Errorf("%q: %q is neither ON nor OFF", option, value)
+	}
+	return "", false, fmt.Errorf("tables do not depend on %q, but on %s", option, strings.Join(names, ", "))
+}
+
 // keyMacros are the macros that keys need, besides those around their members.
 var keyMacros = map[string]string{
 	"tls":              "LWS_WITH_TLS",

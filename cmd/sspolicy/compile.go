@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/codegen"
@@ -29,7 +28,7 @@ type compileCmd struct {
 	Entry    string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
 	Prefix   *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
 	Header   string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
-	Size     bool            `help:"C: print the size of the tables. They are written only with --output."`
+	sizeFlags
 	Overlay  []string        `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
 	Variants []string        `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built with the tag sspolicy_variants alone. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
 	Output   string          `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
@@ -55,6 +54,9 @@ func (c *compileCmd) Validate() error {
 	if err := codegen.CheckSymbols(c.prefix(), c.Entry); err != nil {
 		return fmt.Errorf("--entry: %w", err)
 	}
+	if err := c.sizeFlags.validate(); err != nil {
+		return err
+	}
 	if c.Depend != "" && c.Depend != "D" {
 		return fmt.Errorf("-M%s: want -MD", c.Depend)
 	}
@@ -71,6 +73,10 @@ func (c *compileCmd) Validate() error {
 		{"--prefix", c.Prefix != nil, "c", false},
 		{"--header", c.Header != "", "c", true},
 		{"--size", c.Size, "c", false},
+		{"--format", c.Format != "", "c", false},
+		{"--abi", len(c.ABI) > 0, "c", false},
+		{"--max-size", c.MaxSize != 0, "c", false},
+		{"--lws-option", len(c.LWSOption) > 0, "c", false},
 		{"--depfile", c.Depfile != "", "", true},
 		{"-MD", c.Depend != "", "", true},
 		{"--check", c.Check, "", true},
@@ -187,8 +193,8 @@ func (c *compileCmd) Run(p *program) error {
 		return err
 	}
 	outputs = append(outputs, variants...)
-	if c.Size {
-		if err := c.size(p.stdout, doc, compiled); err != nil || c.Output == "" {
+	if c.wanted() {
+		if err := c.sizes(p.stdout, doc, compiled); err != nil || c.Size && c.Output == "" {
 			return err
 		}
 	}
@@ -302,7 +308,7 @@ func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedF
 }
 
 func (c *compileCmd) cOptions() codegen.COptions {
-	return codegen.COptions{Version: version(), Target: codegen.Target(c.lws().Line()), Prefix: c.prefix(), Entry: c.Entry}
+	return codegen.COptions{Version: version(), Target: codegen.Target(c.lws().Line()), Prefix: c.prefix(), Entry: c.Entry, Build: c.build}
 }
 
 // cError makes a finding of an error of the C writer: the policy has something
@@ -312,31 +318,6 @@ func (c *compileCmd) cError(err error) error {
 		err = &exitError{exitFindings, fmt.Errorf("%s: %w", displayName(c.File), err)}
 	}
 	return err
-}
-
-// size prints the sizes of the C tables.
-func (c *compileCmd) size(w io.Writer, doc *schema.Document, compiled *policy.Policy) error {
-	size, err := codegen.CFootprint(compiled, c.cOptions())
-	if err != nil {
-		return c.cError(err)
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "bytes for lws %v\t%d bit\t%d bit\t\n", c.lws().Line(), size[0].Bits, size[1].Bits)
-	for _, row := range []struct {
-		kind  string
-		bytes func(codegen.Footprint) int
-	}{
-		{"strings", func(f codegen.Footprint) int { return f.Strings }},
-		{"certificates and keys", func(f codegen.Footprint) int { return f.DER }},
-		{"backoff tables", func(f codegen.Footprint) int { return f.Numbers }},
-		{"structs", func(f codegen.Footprint) int { return f.Structs }},
-		{"total", codegen.Footprint.Total},
-		{"pointers, in structs", func(f codegen.Footprint) int { return f.Pointers }},
-		{"the JSON", func(codegen.Footprint) int { return len(doc.String()) }},
-	} {
-		fmt.Fprintf(t, "%s\t%d\t%d\t\n", row.kind, row.bytes(size[0]), row.bytes(size[1]))
-	}
-	return t.Flush()
 }
 
 // check returns an error if a file is not as it would be written.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/clidoc"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/proxy"
@@ -163,6 +164,7 @@ func newParser(stdout, stderr io.Writer) *kong.Kong {
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.Vars{
 			"lws":             schema.Latest().String(),
+			"abis":            strings.Join(codegen.ABIs(), ", "),
 			"groups":          strings.Join(rules.Groups(), ", "),
 			"proxy_address":   proxy.DefaultAddress,
 			"connect_timeout": runtime.DefaultConnectTimeout.String(),
