@@ -22,20 +22,20 @@ import (
 )
 
 type compileCmd struct {
-	Lang     string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
-	Package  *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
-	LWS      *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
-	Entry    string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
-	Prefix   *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
-	Header   string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
+	Lang    string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
+	Package *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
+	LWS     *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
+	Entry   string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
+	Prefix  *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
+	Header  string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
 	sizeFlags
-	Overlay  []string        `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
-	Variants []string        `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built with the tag sspolicy_variants alone. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
-	Output   string          `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
-	Depfile  string          `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
-	Depend   string          `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, with the extension .d."`
-	Check    bool            `help:"Write nothing, and fail if OUT is not up to date."`
-	File     string          `arg:"" help:"The policy."`
+	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Variants []string `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built with the tag sspolicy_variants alone. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
+	Output   string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	Depfile  string   `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
+	Depend   string   `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, with the extension .d."`
+	Check    bool     `help:"Write nothing, and fail if OUT is not up to date."`
+	File     string   `arg:"" help:"The policy."`
 }
 
 // Help is what "sspolicy compile --help" adds.
