@@ -71,6 +71,16 @@ func (s *Stream) Status() int {
 	return s.link.answer.Status
 }
 
+// Retries reports, in the State callback for DISCONNECTED or UNREACHABLE, whether another
+// attempt follows without the program: the policy conceals the failure, and the callback
+// answers OK. Otherwise the stream becomes idle, with ALL_RETRIES_FAILED if the policy has
+// given up. In other callbacks it returns false.
+func (s *Stream) Retries() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.machine.Retries()
+}
+
 // Err returns why the latest attempt failed, or the latest connection ended; nil
 // if it did what it was for, or is still good. It is meant for people, and for
 // [errors.Is] and [errors.As]: ErrTimeout, ErrDisconnected, a *TrustError, and

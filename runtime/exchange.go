@@ -223,8 +223,8 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 			return x.endLocked(err)
 		}
 		if x.messages() && !x.collect && err != nil && !x.st.Opportunistic && !x.unknown() {
-			x.lostLocked(err)
-			return OK // the policy makes another connection
+			x.lostLocked(err, s.Retries())
+			return OK
 		}
 		return x.endLocked(x.resultLocked(err))
 	case StateAllRetriesFailed:
@@ -324,11 +324,14 @@ func (x *exchange) spent() bool {
 	return !x.call.hasBody()
 }
 
-// lostLocked is the end of a connection that is followed by another one.
-func (x *exchange) lostLocked(err error) {
+// lostLocked is the end of a connection. If another one follows, the program is told and
+// decides about it; otherwise it gets ErrAllRetriesFailed.
+func (x *exchange) lostLocked(err error, another bool) {
 	x.out.lose(err)
-	x.lost, x.stale = err, x.in.full
-	x.undecided = x.reads && !x.out.pending // a Write that waits is a decision
+	if another {
+		x.lost, x.stale = err, x.in.full
+		x.undecided = x.reads && !x.out.pending // a Write that waits is a decision
+	}
 	x.cond.Broadcast()
 	if x.out.started { // the rest of a message makes none
 		x.out.started = false

@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -152,4 +153,22 @@ func TestAfterAllRetriesFailed(t *testing.T) {
 			tr.Want(t, tt.want)
 		})
 	}
+}
+
+// TestRetries checks that Retries says whether another attempt follows.
+func TestRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := policy.StreamType{Protocol: policy.ProtocolMQTT, MQTT: &policy.MQTT{}, Retry: &policy.Retry{Backoff: ms(1), Conceal: 2}}
+		c := newContext(t, st, each(unreachable, lose, unreachable))
+		var got []string
+		s := newStream(t, c, runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			got = append(got, fmt.Sprint(state.Short(), " ", s.Retries()))
+			return runtime.OK
+		}})
+		s.RequestTx()
+		time.Sleep(time.Minute)
+		if want := "CRE false, POL false, CNG false, UNR true, POL false, CNG false, CON false, DIS true, POL false, CNG false, UNR false, ARF false"; strings.Join(got, ", ") != want {
+			t.Errorf("got  %s\nwant %s", strings.Join(got, ", "), want)
+		}
+	})
 }

@@ -259,6 +259,19 @@ func (n node) settle() (steps int, err error) {
 	return steps, fmt.Errorf("the machine does not come to rest")
 }
 
+// foretell checks that Retries says what follows.
+func (n node) foretell() error {
+	if n.pending.Do != Deliver || n.pending.State != policy.StateDisconnected && n.pending.State != policy.StateUnreachable {
+		return nil
+	}
+	retries := n.m.Retries()
+	n.m.Answer(n.pending, policy.OK)
+	if e := n.m.Next(); retries != (e.Do == Wait) {
+		return fmt.Errorf("Retries was %v, and %v follows", retries, e)
+	}
+	return nil
+}
+
 // end destroys a stream whose transport obeys, and reports whether it ends.
 func (n node) end() error {
 	n.m.Destroy()
@@ -308,6 +321,9 @@ func TestExplore(t *testing.T) {
 					n := queue[0]
 					queue = queue[1:]
 					if _, err := n.settle(); err != nil {
+						t.Fatalf("%s: %v", path(n), err)
+					}
+					if err := n.foretell(); err != nil {
 						t.Fatalf("%s: %v", path(n), err)
 					}
 					if err := n.end(); err != nil {

@@ -151,6 +151,16 @@ func (m *Machine) Connected() bool { return m.phase == running && m.reached }
 // Waiting reports whether the retry timer runs.
 func (m *Machine) Waiting() bool { return m.waiting }
 
+// Retries reports, while DISCONNECTED or UNREACHABLE is delivered, whether a wait and
+// another attempt follow if the callback answers OK. It is true if a proxy decides.
+func (m *Machine) Retries() bool {
+	if m.Remote || m.Accepted || m.requests&(requestDestroy|requestConnect) != 0 {
+		return m.Remote
+	}
+	return (m.phase == lost && m.again || m.phase == unreachable && !m.final) &&
+		m.Type.Retry.Conceals(min(m.tries, math.MaxUint16-1)+1)
+}
+
 // Destroying reports whether the stream has been asked to end, or has ended.
 func (m *Machine) Destroying() bool { return m.requests&requestDestroy != 0 || m.Gone() }
 
