@@ -15,15 +15,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/h3"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 func h3Of(st *policy.StreamType) { st.Protocol = policy.ProtocolH3 }
@@ -34,6 +38,10 @@ type h3Conn struct{}
 // serveH3 runs a server for h3 until the end of the test. It cuts a body short after a
 // value from received.
 func serveH3(t *testing.T, config *tls.Config, received <-chan struct{}) netip.AddrPort {
+	return serveH3On(t, teststream.Must(net.ListenPacket("udp", "127.0.0.1:0")), config, received)
+}
+
+func serveH3On(t *testing.T, pc net.PacketConn, config *tls.Config, received <-chan struct{}) netip.AddrPort {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "5")
@@ -62,7 +70,6 @@ func serveH3(t *testing.T, config *tls.Config, received <-chan struct{}) netip.A
 	mux.HandleFunc("/reset", cut(reset))
 	mux.HandleFunc("/reset-first", func(_ http.ResponseWriter, r *http.Request) { reset(r) })
 	mux.HandleFunc("/never", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	srv := &http3.Server{Handler: mux, TLSConfig: http3.ConfigureTLSConfig(config), Logger: slog.New(slog.DiscardHandler),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context { return context.WithValue(ctx, h3Conn{}, c) }}
 	var wg sync.WaitGroup
@@ -139,119 +146,58 @@ func TestH3(t *testing.T) {
 	}
 }
 
-// A udpProxy forwards a number of datagrams in one direction, and then none in either.
-type udpProxy struct {
-	conn  *net.UDPConn
-	left  atomic.Int64
-	reply bool // left counts the datagrams of the server
-	clean atomic.Bool
-	wg    sync.WaitGroup
-	mu    sync.Mutex
-	back  []*net.UDPConn
-}
-
-func newUDPProxy(server netip.AddrPort, after int, reply bool) *udpProxy {
-	p := &udpProxy{conn: teststream.Must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})), reply: reply}
-	p.left.Store(int64(after))
-	p.wg.Go(func() {
-		to := map[netip.AddrPort]*net.UDPConn{}
-		buf := make([]byte, 64<<10)
-		for {
-			n, from, err := p.conn.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			out := to[from]
-			if out == nil {
-				out = teststream.Must(net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server)))
-				to[from] = out
-				p.mu.Lock()
-				p.back = append(p.back, out)
-				p.mu.Unlock()
-				p.wg.Go(func() {
-					buf := make([]byte, 64<<10)
-					for {
-						n, err := out.Read(buf)
-						if err != nil {
-							return
-						}
-						if p.pass(true) {
-							p.conn.WriteToUDPAddrPort(buf[:n], from)
-						}
-					}
-				})
-			}
-			if p.pass(false) {
-				out.Write(buf[:n])
-			}
-		}
-	})
-	return p
-}
-
-func (p *udpProxy) pass(reply bool) bool {
-	switch {
-	case p.clean.Load():
-		return true
-	case reply == p.reply:
-		return p.left.Add(-1) >= 0
-	}
-	return p.left.Load() > 0
-}
-
-func (p *udpProxy) close() {
-	p.conn.Close()
-	p.mu.Lock()
-	for _, c := range p.back {
-		c.Close()
-	}
-	p.mu.Unlock()
-	p.wg.Wait()
-}
-
 // TestH3Silence lets the network fall silent after each datagram of either direction. The
 // stream must end as documented, by the limit of an attempt or by svalidhup, and work
 // again when the network does.
 func TestH3Silence(t *testing.T) {
-	checkLeaks(t)
+	t.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	own := testcert.New("own")
-	server := serveH3(t, own.Server(nil, "127.0.0.1"), nil)
 	for _, reply := range []bool{false, true} {
-		var mu sync.Mutex
 		seen := map[string]int{}
-		var wg sync.WaitGroup
 		for after := range 12 {
-			wg.Go(func() {
-				p := newUDPProxy(server, after, reply)
-				defer p.close()
-				st := streamType(p.conn.LocalAddr().(*net.UDPAddr).AddrPort(), h3Of, secure(own.Store()), func(st *policy.StreamType) {
-					st.HTTP.URL = "/hello"
-					st.Retry = &policy.Retry{Name: "r", ValidPing: 500 * time.Millisecond, ValidHangup: time.Second}
-				})
-				c := newContext(t, runtime.Options{ConnectTimeout: time.Second}, st)
-				defer teststream.Shutdown(t, c)
-				tr := newTrace(nil)
-				s := teststream.Must(c.NewStream("s", tr.handlers()))
-				s.RequestTx()
-				if !tr.awaitEnds(1) || !slices.Contains(endings, tr.String()) {
-					t.Errorf("silence after %d datagrams: %s (%v)", after, tr, s.Err())
-					return
-				}
-				got := tr.String()
-				mu.Lock()
-				seen[got]++
-				mu.Unlock()
-				p.clean.Store(true)
-				s.Connect()
-				if !tr.awaitEnds(2) || strings.TrimPrefix(tr.String(), got) != " CNG CON rx rx(EOM) ACK DIS" {
-					t.Errorf("silence after %d datagrams: %s; then, without silence: %s (%v)", after, got, tr, s.Err())
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { seen[silence(t, own, after, reply)]++ })
 		}
-		wg.Wait()
 		t.Logf("reply=%v: %v", reply, seen)
 		if len(seen) < 2 {
 			t.Errorf("the silence has no effect: %v", seen)
 		}
 	}
+}
+
+// silence returns what becomes of a request when the network is silent after a number of
+// datagrams from the client, or of the server if reply is set.
+func silence(t *testing.T, own *testcert.Authority, after int, reply bool) string {
+	var left atomic.Int64
+	var clean atomic.Bool
+	left.Store(int64(after))
+	var server netip.AddrPort
+	n := &testserver.PacketNetwork{Pass: func(from, _ netip.AddrPort) bool {
+		switch {
+		case clean.Load():
+			return true
+		case reply == (from == server):
+			return left.Add(-1) >= 0
+		}
+		return left.Load() > 0
+	}}
+	server = serveH3On(t, n.Listen(), own.Server(nil, "127.0.0.1"), nil)
+	st := streamType(server, h3Of, secure(own.Store()), func(st *policy.StreamType) {
+		st.HTTP.URL = "/hello"
+		st.Retry = &policy.Retry{Name: "r", ValidPing: 500 * time.Millisecond, ValidHangup: time.Second}
+	})
+	client := h3.NewWith(h3.Options{ListenPacket: func(context.Context) (net.PacketConn, error) { return n.Listen(), nil }})
+	c := teststream.NewContext(t, runtime.Options{ConnectTimeout: time.Second, Transports: []transport.Transport{client}}, st)
+	tr := newTrace(nil)
+	s := newStream(t, c, tr.handlers())
+	s.RequestTx()
+	if !tr.awaitEnds(1) || !slices.Contains(endings, tr.String()) {
+		t.Errorf("silence after %d datagrams: %s (%v)", after, tr, s.Err())
+	}
+	got := tr.String()
+	clean.Store(true)
+	s.Connect()
+	if !tr.awaitEnds(2) || strings.TrimPrefix(tr.String(), got) != " CNG CON rx rx(EOM) ACK DIS" {
+		t.Errorf("silence after %d datagrams: %s; then, without silence: %s (%v)", after, got, tr, s.Err())
+	}
+	return got
 }

@@ -9,6 +9,7 @@
 package h3
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -101,7 +102,8 @@ type pool struct {
 	conns  map[string]*quic.Conn // for new requests, by address
 	old    []oldConn
 	count  uint64              // of requests so far
-	active map[uint64]struct{} // numbers of the requests under way
+	active map[uint64]string   // addresses of the requests under way, by number
+	dials  map[string]*dialing // under way, by address
 	idle   *time.Timer         // closes the connections; nil while there are requests
 	closed bool
 }
@@ -114,11 +116,17 @@ type oldConn struct {
 	last    uint64 // number of the last request that may use it
 }
 
+// A dialing is a dial, which the requests to an address share.
+type dialing struct {
+	cancel context.CancelFunc
+	last   uint64 // number of the last request that it concerns; 0 means any
+}
+
 // maxOld is how many old connections to an address are kept.
 const maxOld = 4
 
 func newPool(c sshttp.Connections, o Options) *pool {
-	p := &pool{o: o, limit: c.Env.DialTimeout(), conns: map[string]*quic.Conn{}, active: map[uint64]struct{}{}}
+	p := &pool{o: o, limit: c.Env.DialTimeout(), conns: map[string]*quic.Conn{}, active: map[uint64]string{}, dials: map[string]*dialing{}}
 	if c.TLS == nil {
 		return p
 	}
@@ -148,13 +156,22 @@ func newPool(c sshttp.Connections, o Options) *pool {
 		TLSClientConfig: secure,
 		QUICConfig:      config,
 		Dial: func(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			d := &dialing{cancel: cancel}
+			p.mu.Lock()
+			p.dials[address] = d
+			p.mu.Unlock()
 			conn, err := p.dial(ctx, address, config, qc)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.dials[address] == d {
+				delete(p.dials, address)
+			}
 			if _, ok := errors.AsType[*dialError](err); err == nil || ok {
 				return conn, err
 			}
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return nil, &dialError{err, p.count}
+			return nil, &dialError{err, cmp.Or(d.last, p.count)}
 		},
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		DisableCompression:     true,
@@ -317,7 +334,7 @@ func (p *pool) begin(address string) (number, packets uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.count++
-	p.active[p.count] = struct{}{}
+	p.active[p.count] = address
 	if p.idle != nil {
 		p.idle.Stop()
 		p.idle = nil
@@ -330,13 +347,25 @@ func (p *pool) begin(address string) (number, packets uint64) {
 
 // suspect closes a connection on which a request was not answered, if it has no
 // other requests, or if no packet has arrived since then: a live server sends
-// acknowledgements.
+// acknowledgements. It cancels a dial that no other request waits for: the next one
+// would wait for packets that are sent again later and later.
 func (p *pool) suspect(address string, packets uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if conn := p.conns[address]; conn != nil && (len(p.active) == 1 || conn.ConnectionStats().PacketsReceived == packets) {
+	requests := 0
+	for _, a := range p.active {
+		if a == address {
+			requests++
+		}
+	}
+	if conn := p.conns[address]; conn != nil && (requests == 1 || conn.ConnectionStats().PacketsReceived == packets) {
 		conn.CloseWithError(0, "")
 		delete(p.conns, address)
+	}
+	if d := p.dials[address]; d != nil && requests == 1 {
+		d.last = p.count
+		d.cancel()
+		delete(p.dials, address)
 	}
 }
 
