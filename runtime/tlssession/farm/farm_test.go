@@ -163,6 +163,39 @@ func TestA13BusDown(t *testing.T) {
 	})
 }
 
+// The snapshot of a member that has missed a removal does not bring the session back.
+func TestA13StaleSnapshot(t *testing.T) {
+	template()
+	synctest.Test(t, func(t *testing.T) {
+		var n network
+		stale, m := n.start(t, nil), n.start(t, nil)
+		settle()
+		if m.Stats().Leader { // the member with the smallest id answers those that join
+			stale, m = m, stale
+		}
+		id := m.insert(t)
+		synctest.Wait()
+		joins := n.start(t, nil)
+		synctest.Wait()
+		stale.bus.setDown(true) // before it answers
+		if err := m.cache.Remove(id); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+		received := m.Stats().Received
+		stale.bus.setDown(false)
+		settle()
+		for i, m := range []*node{m, joins, stale} {
+			if m.cache.Get(id) != nil {
+				t.Errorf("member %d has the session again", i)
+			}
+		}
+		if m.Stats().Received == received {
+			t.Error("nothing received")
+		}
+	})
+}
+
 // The two sides of a partition make keys of their own, and agree afterwards. No
 // ticket of either side is lost.
 func TestA13Partition(t *testing.T) {
