@@ -229,7 +229,7 @@ func (f *Farm) publish(ctx context.Context) {
 		default:
 			backoff = minBackoff
 			f.mu.Lock()
-			if !f.answer.IsZero() {
+			if !f.answer.IsZero() && !f.joined.IsZero() { // the return of the bus wakes this loop
 				retry = time.After(time.Until(f.answer))
 			}
 			f.mu.Unlock()
