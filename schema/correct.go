@@ -42,7 +42,7 @@ func correct(d *Document, p *parser) {
 			start, sure = cur, len(c.steps)
 		}
 		c.steps = append(c.steps, *found)
-		cur, p = parse(&Source{Name: d.Source.Name, Text: ApplyEdits(cur.Source, found.edits)})
+		cur, p = parse(&Source{Name: d.Source.Name, Template: d.Source.Template, Text: ApplyEdits(cur.Source, found.edits)})
 	}
 	if start != nil && (HasErrors(cur.Syntax) || hasStray(cur)) {
 		cur, c.steps = start, c.steps[:sure]
@@ -329,7 +329,7 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 		}
 	}
 	c.budget -= len(d.Source.Text)
-	after, p := parse(&Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, r.edits)})
+	after, p := parse(&Source{Name: d.Source.Name, Template: d.Source.Template, Text: ApplyEdits(d.Source, r.edits)})
 	r.errors = count(after)
 	r.fixable = !p.guessed && !slices.ContainsFunc(after.Syntax, func(g Diagnostic) bool { return isError(g) && len(g.Fixes) == 0 })
 	r.weigh(after)
@@ -355,7 +355,7 @@ type unclean struct{}
 // tryClean applies the fix of a diagnostic. If the result has an error, it returns nil
 // and how far the parser got, in the text before.
 func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, progress int) {
-	src := &Source{Name: d.Source.Name, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
+	src := &Source{Name: d.Source.Name, Template: d.Source.Template, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
 	p := &parser{src: src, text: src.Text, clean: true}
 	defer func() {
 		c.budget -= p.pos

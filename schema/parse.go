@@ -75,6 +75,18 @@ func Scan(name string, text []byte) *Document {
 	return d
 }
 
+// ParseTemplate is [Parse] for a text with placeholders of the form @NAME@. One in the
+// place of a value stands for any value; what is there has the Kind Invalid. One in the
+// place of a setting or definition stands for any number of them; it is skipped, and
+// listed in Source.Skipped.
+func ParseTemplate(name string, text []byte) *Document {
+	d, p := parse(&Source{Name: name, Text: string(text), Template: true})
+	if HasErrors(d.Syntax) {
+		correct(d, p)
+	}
+	return d
+}
+
 // parse reads a policy and corrects nothing.
 func parse(src *Source) (*Document, *parser) {
 	p := &parser{src: src, text: src.Text}
@@ -427,10 +439,31 @@ func (p *parser) inObject(first int) (tail, shut string) {
 			p.memberStack = append(p.memberStack, m)
 			start = p.pos
 		default:
+			if p.skipPlaceholder() {
+				continue
+			}
 			p.memberStack = append(p.memberStack, p.member(start))
 			start = p.pos
 		}
 	}
+}
+
+// skipPlaceholder skips a placeholder of a template that stands for members, and a comma
+// after it.
+func (p *parser) skipPlaceholder() bool {
+	if !p.src.Template || p.peek() != '@' {
+		return false
+	}
+	at := placeholder.FindStringIndex(p.text[p.pos:])
+	if at == nil || at[0] != 0 || at[1] == 0 {
+		return false
+	}
+	p.src.Skipped = append(p.src.Skipped, p.span(p.pos, p.pos+at[1]))
+	p.pos += at[1]
+	if p.space(); p.peek() == ',' {
+		p.pos++
+	}
+	return true
 }
 
 // end returns the offset of the comma after a member.
@@ -728,6 +761,9 @@ func (p *parser) word() Kind {
 		p.fixf(start, p.pos, "write "+want, want, "%s is written %s", w, want)
 	default:
 		what, k := QuoteName(w)+" is not a JSON value", p.setting()
+		if p.src.Template && Placeholder(w) != "" {
+			return Invalid
+		}
 		if Placeholder(w) == w && (k == nil || !k.Is("string")) {
 			p.errorf(start, p.pos, "%s is a placeholder: check the policy after it is filled in", QuoteName(w))
 		} else if want, ok := k.meant(w); ok {

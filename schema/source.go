@@ -17,6 +17,11 @@ type Source struct {
 	// end of the line. Parse sets them.
 	Comments []Span
 
+	// Template is set on a text with placeholders (see ParseTemplate). Skipped are those
+	// in it that stand for settings or definitions.
+	Template bool
+	Skipped  []Span
+
 	once   sync.Once
 	lines  []int  // offset of the start of each line
 	blocks []mark // one for each blockSize bytes

@@ -16,13 +16,12 @@ type checkFlags struct {
 	fileFlags
 }
 
-// A checker returns the findings of a document that has a configuration.
-type checker func(*schema.Document, *config.Config) ([]schema.Diagnostic, error)
+// A checker returns the findings in a file.
+type checker func(target) ([]schema.Diagnostic, error)
 
 // check reports the findings of all policies. A file that cannot be read does
 // not keep it from the others. The command fails on findings of a level: the
-// flag's, else the configuration's, else the default. Run returns the findings of a
-// document.
+// flag's, else the configuration's, else the default. Run returns the findings in a file.
 func (c *checkFlags) check(p *program, targets []target, level report.Level, run checker) error {
 	if c.LWS != nil && len(c.LWS) == 0 {
 		return usage("--lws: missing version")
@@ -40,21 +39,17 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, run
 	var all []schema.Diagnostic
 	var unread error
 	for _, t := range targets {
-		d, err := p.document(t.file)
+		file := displayName(t.file)
+		levels[file] = cmp.Or(c.FailLevel, report.Level(t.config.FailLevel), level)
+		found, err := run(t)
 		if err != nil {
 			unread = errors.Join(unread, err)
 			continue
 		}
-		names = append(names, d.Source.Name)
-		levels[d.Source.Name] = cmp.Or(c.FailLevel, report.Level(t.config.FailLevel), level)
-		found, err := run(d, t.config)
-		if err != nil {
-			unread = errors.Join(unread, err)
-			continue
-		}
+		names = append(names, file)
 		for _, g := range found { // in a fragment, too
 			if name := g.Span.Source.Name; levels[name] == "" {
-				levels[name] = levels[d.Source.Name]
+				levels[name] = levels[file]
 			}
 		}
 		all = append(all, found...)

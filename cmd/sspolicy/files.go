@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/ignore"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/schema"
@@ -20,6 +21,8 @@ type fileFlags struct {
 	Config string   `placeholder:"FILE" help:"The configuration for all policies. The default is the nearest .sspolicy.json in or above the folder of each policy; none turns it off."`
 	Detect bool     `help:"Skip named files that would be skipped in a folder: ignored files, and files that are not policies."`
 	Files  []string `arg:"" name:"file" help:"The policies, and folders to search for policies: *.json files that hold streamtypes, without those that .gitignore files or the configuration exclude."`
+
+	extracted *extractFlags // finds policies in other files too; nil if the command does not
 }
 
 // A target is a policy and the configuration for it.
@@ -105,7 +108,7 @@ func (s *search) folder(dir string) error {
 			return err
 		case d.IsDir() && (ignored || d.Name() == ".git"):
 			return fs.SkipDir
-		case ignored || !d.Type().IsRegular() || !strings.EqualFold(filepath.Ext(file), ".json"):
+		case ignored || !d.Type().IsRegular() || !strings.EqualFold(filepath.Ext(file), ".json") && (s.flags.extracted == nil || !extract.Holds(file)):
 			return nil
 		}
 		c, err := s.config(file)
@@ -182,7 +185,14 @@ func (s *search) isPolicy(file string) bool {
 	}
 	defer f.Close()
 	text, err := schema.ReadAll(f)
-	return err == nil && looksLikePolicy(schema.Parse(file, text))
+	if err != nil {
+		return false
+	}
+	if s.flags.extracted != nil && extract.Holds(file) {
+		policies, err := s.flags.extracted.policies(file, text)
+		return err == nil && slices.ContainsFunc(policies, func(p *extract.Policy) bool { return looksLikePolicy(p.Document) })
+	}
+	return looksLikePolicy(schema.Parse(file, text))
 }
 
 // looksLikePolicy reports whether a document holds streamtypes, or another

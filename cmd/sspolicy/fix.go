@@ -37,6 +37,15 @@ func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config)
 	var failed error
 	changed, after := false, *p
 	for _, t := range targets {
+		if !c.extractOptions().Plain(t.file) {
+			n, err := c.fixExtracted(p, t, options(t.config))
+			if err != nil && !c.Diff {
+				continue // check reports it
+			}
+			failed = errors.Join(failed, err)
+			changed = changed || n > 0
+			continue
+		}
 		d, err := p.document(t.file)
 		if err != nil {
 			if c.Diff {

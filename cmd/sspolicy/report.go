@@ -17,7 +17,7 @@ import (
 // reportFlags say how to report, and what is a failure.
 type reportFlags struct {
 	Format   []outputFlag `sep:"none" complete:"formats" placeholder:"FORMAT[=FILE]" help:"The format of the report: text (the default), json, jsonl, sarif, github, gitlab, junit or template; to FILE, if given. May be repeated, with a file each."`
-	Template string       `placeholder:"TEXT" help:"Report with this Go text/template over the list of diagnostics, as in JSON; @FILE for the content of a file."`
+	Template string       `name:"format-template" placeholder:"TEXT" help:"Report with this Go text/template over the list of diagnostics, as in JSON; @FILE for the content of a file."`
 	colorFlag
 	Quiet     bool         `short:"q" help:"Print findings only: no summary, and no list of the fixes that were applied."`
 	FailLevel report.Level `enum:",error,warning,info,none" default:"" placeholder:"LEVEL" help:"Fail on findings of this severity and above: error, warning, info or none (${fail_level})."`
@@ -56,7 +56,7 @@ func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) 
 	isTemplate := func(o outputFlag) bool { return o.Format == report.FormatTemplate }
 	switch {
 	case f.Template == "" && slices.ContainsFunc(outs, isTemplate):
-		return nil, usage("--format template needs --template")
+		return nil, usage("--format template needs --format-template")
 	case f.Template != "" && !slices.ContainsFunc(outs, isTemplate):
 		outs = append(outs, outputFlag{Output: report.Output{Format: report.FormatTemplate}})
 	case len(outs) == 0:

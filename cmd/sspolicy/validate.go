@@ -9,6 +9,7 @@ import (
 
 	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
@@ -31,9 +32,13 @@ func (c *validateCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	return c.check(p, targets, "error", func(d *schema.Document, cfg *config.Config) ([]schema.Diagnostic, error) {
+	return c.check(p, targets, "error", func(t target) ([]schema.Diagnostic, error) {
+		d, err := p.document(t.file)
+		if err != nil {
+			return nil, err
+		}
 		_, _, fragment := overlay.Base(d)
-		return lint.Run(d, rules.All(), lint.Options{LWS: c.versions(cfg), Shape: true, Fragment: fragment, With: cfg.With, Filter: cfg.Apply}), nil
+		return lint.Run(d, rules.All(), lint.Options{LWS: c.versions(t.config), Shape: true, Fragment: fragment, With: t.config.With, Filter: t.config.Apply}), nil
 	})
 }
 
@@ -47,6 +52,7 @@ type lintCmd struct {
 	Overlay       []string  `sep:"none" xor:"fragment" placeholder:"FRAGMENT" help:"Check the policies with this fragment applied. May be repeated."`
 	Fragment      bool      `xor:"fragment" help:"The files are fragments for overlays: check each by itself."`
 	fixFlags
+	extractFlags
 }
 
 // Help is what "sspolicy lint --help" adds.
@@ -72,6 +78,7 @@ func (c *lintCmd) Validate() error {
 
 // Run executes the command.
 func (c *lintCmd) Run(p *program) error {
+	c.extracted = &c.extractFlags
 	targets, err := c.targets(p)
 	if err != nil {
 		return err
@@ -95,12 +102,12 @@ func (c *lintCmd) Run(p *program) error {
 		}
 	}
 	var partial []string // files that have errors as policies, and none as fragments
-	run := func(d *schema.Document, cfg *config.Config) ([]schema.Diagnostic, error) {
-		o := options(cfg)
-		found, err := c.run(p, d, fragments, o)
-		if schema.HasErrors(found) && !c.Fragment && fragments == nil {
-			if o.Fragment = true; !schema.HasErrors(lint.Run(d, rules.All(), o)) {
-				partial = append(partial, d.Source.Name)
+	run := func(t target) ([]schema.Diagnostic, error) {
+		o := options(t.config)
+		policies, found, err := c.run(p, t, fragments, o)
+		if len(policies) == 1 && schema.HasErrors(found) && !c.Fragment && fragments == nil {
+			if o.Fragment = true; !schema.HasErrors(lint.Run(policies[0].Document, rules.All(), o)) {
+				partial = append(partial, displayName(t.file))
 			}
 		}
 		return found, err
@@ -118,9 +125,33 @@ func (c *lintCmd) Run(p *program) error {
 	return err
 }
 
-// run returns the findings of a policy, with fragments applied if there are any, or
+// run returns the policies in a file, and their findings.
+func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint.Options) ([]*extract.Policy, []schema.Diagnostic, error) {
+	text, err := p.read(t.file)
+	if err != nil {
+		return nil, nil, fileError(t.file, err)
+	}
+	policies, err := c.policies(t.file, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	filter := o.Filter
+	o.Filter = nil // places must be those in the file
+	var all []schema.Diagnostic
+	for _, policy := range policies {
+		o.Shape = policy.Partial
+		found, err := c.findings(p, policy.Document, fragments, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, policy.Place(found)...)
+	}
+	return policies, filter(schema.SortDiagnostics(all)), nil
+}
+
+// findings returns the findings of a policy, with fragments applied if there are any, or
 // of a fragment.
-func (c *lintCmd) run(p *program, d *schema.Document, fragments []*schema.Document, o lint.Options) ([]schema.Diagnostic, error) {
+func (c *lintCmd) findings(p *program, d *schema.Document, fragments []*schema.Document, o lint.Options) ([]schema.Diagnostic, error) {
 	if c.Fragment {
 		o.Fragment = true
 		return lint.Run(d, rules.All(), o), nil
@@ -148,11 +179,7 @@ func (c *lintCmd) writeBaseline(p *program, targets []target, run checker) error
 		if identity(t.file) == identity(c.WriteBaseline) {
 			return usage("--write-baseline: %s is a policy", c.WriteBaseline)
 		}
-		d, err := p.document(t.file)
-		if err != nil {
-			return err
-		}
-		found, err := run(d, t.config)
+		found, err := run(t)
 		if err != nil {
 			return err
 		}

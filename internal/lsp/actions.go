@@ -38,7 +38,7 @@ func (s *server) codeActions(_ context.Context, snap *snapshot, p codeActionPara
 	safe := func(g schema.Diagnostic) bool {
 		return slices.ContainsFunc(g.Fixes, func(f schema.Fix) bool { return f.Safe })
 	}
-	if wants(kindFixAll) && slices.ContainsFunc(found, safe) {
+	if wants(kindFixAll) && snap.plain() && slices.ContainsFunc(found, safe) {
 		o := s.options(snap)
 		_, _, o.Fragment = overlay.Base(snap.full())
 		if fixed, done := lint.Fix(snap.full(), rules.All(), o); len(done) > 0 {
@@ -69,7 +69,7 @@ func (s *server) fixes(snap *snapshot, g schema.Diagnostic) (list []codeAction) 
 		list = append(list, codeAction{Title: title, Kind: kindQuickFix, Diagnostics: about, IsPreferred: f.Safe && preferred, Edit: snap.edit(edits...)})
 		preferred = preferred && !f.Safe
 	}
-	if rule := rules.Lookup(g.Rule); rule != nil && !rule.Firm && g.Rule != lint.RuleBadSuppression && g.Rule != lint.RuleUnusedSuppression {
+	if rule := rules.Lookup(g.Rule); snap.plain() && rule != nil && !rule.Firm && g.Rule != lint.RuleBadSuppression && g.Rule != lint.RuleUnusedSuppression {
 		list = append(list, codeAction{
 			Title: "Ignore " + g.Rule + " here, with a reason", Kind: kindQuickFix, Diagnostics: about, Edit: snap.edit(snap.ignore(g)),
 		})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/overlay"
@@ -62,7 +63,12 @@ func newTree(d *schema.Document) *tree { return &tree{d, schema.NewPolicy(d)} }
 func (s *server) newSnapshot(uri string, version int32, t *text) *snapshot {
 	snap := &snapshot{uri: uri, version: version, text: t, file: fileOf(uri)}
 	snap.ctx, snap.stale = context.WithCancel(s.ctx)
-	snap.scan = sync.OnceValue(func() *tree { return newTree(schema.Scan(snap.file, []byte(t.content))) })
+	snap.scan = sync.OnceValue(func() *tree {
+		if !snap.plain() {
+			return newTree(schema.Scan(snap.file, nil))
+		}
+		return newTree(schema.Scan(snap.file, []byte(t.content)))
+	})
 	snap.full = sync.OnceValue(func() *schema.Document {
 		if d := snap.scan().doc; !schema.HasErrors(d.Syntax) {
 			return d
@@ -233,7 +239,7 @@ func (s *server) check(d *document) {
 			continue
 		}
 		s.found(snap, s.lint(snap, snap.scan().doc))
-		if schema.HasErrors(snap.scan().doc.Syntax) {
+		if snap.plain() && schema.HasErrors(snap.scan().doc.Syntax) {
 			s.search(snap)
 		}
 	}
@@ -280,6 +286,9 @@ func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagno
 		_, found = config.Parse(snap.file, []byte(snap.text.content))
 		return found
 	}
+	if !snap.plain() {
+		return s.extracted(snap)
+	}
 	if d.NotPolicy() != nil && !strings.Contains(strings.ToLower(filepath.Base(snap.file)), "policy") {
 		return nil
 	}
@@ -289,6 +298,23 @@ func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagno
 		return []schema.Diagnostic{{Rule: config.Rule, Severity: schema.Error, Span: at, Message: "the base policy: " + errors.Unwrap(err).Error()}}
 	}
 	return found
+}
+
+// plain reports whether the document is a policy itself, not a text that holds some.
+func (snap *snapshot) plain() bool { return extract.Options{}.Plain(snap.file) }
+
+// extracted returns the findings in the policies that a document holds.
+func (s *server) extracted(snap *snapshot) (all []schema.Diagnostic) {
+	o := s.options(snap)
+	filter := o.Filter
+	o.Filter = nil // places must be those in the document
+	for _, p := range extract.Policies(snap.file, []byte(snap.text.content), extract.Options{}) {
+		o.Shape = p.Partial
+		if found, err := project.Lint(p.Document, s.read, o); err == nil {
+			all = append(all, p.Place(found)...)
+		}
+	}
+	return filter(schema.SortDiagnostics(all))
 }
 
 // options returns what the configuration of a document says to check. Mistakes in

@@ -86,6 +86,16 @@ type method func(s *server, params json.RawMessage) (answer, error)
 
 type answer func(context.Context) (any, error)
 
+// inPolicy is about for requests that need the document to be a policy.
+func inPolicy[P interface{ uri() string }](f func(*server, context.Context, *snapshot, P) (any, error)) method {
+	return about(func(s *server, ctx context.Context, snap *snapshot, p P) (any, error) {
+		if !snap.plain() {
+			return nil, nil
+		}
+		return f(s, ctx, snap, p)
+	})
+}
+
 // about returns the method of a request about a document. It answers null if the
 // document is not open.
 func about[P interface{ uri() string }](f func(*server, context.Context, *snapshot, P) (any, error)) method {
@@ -109,19 +119,19 @@ func (p documentParams) uri() string { return p.TextDocument.URI }
 var methods = map[string]method{
 	"initialize":                       initialize,
 	"shutdown":                         shutdown,
-	"textDocument/hover":               about((*server).hover),
-	"textDocument/completion":          about((*server).completion),
-	"textDocument/definition":          about((*server).definition),
-	"textDocument/references":          about((*server).references),
-	"textDocument/documentHighlight":   about((*server).highlights),
-	"textDocument/prepareRename":       about((*server).prepareRename),
-	"textDocument/rename":              about((*server).rename),
-	"textDocument/documentSymbol":      about((*server).symbols),
-	"textDocument/foldingRange":        about((*server).folding),
+	"textDocument/hover":               inPolicy((*server).hover),
+	"textDocument/completion":          inPolicy((*server).completion),
+	"textDocument/definition":          inPolicy((*server).definition),
+	"textDocument/references":          inPolicy((*server).references),
+	"textDocument/documentHighlight":   inPolicy((*server).highlights),
+	"textDocument/prepareRename":       inPolicy((*server).prepareRename),
+	"textDocument/rename":              inPolicy((*server).rename),
+	"textDocument/documentSymbol":      inPolicy((*server).symbols),
+	"textDocument/foldingRange":        inPolicy((*server).folding),
 	"textDocument/codeAction":          about((*server).codeActions),
-	"textDocument/formatting":          about((*server).formatting),
-	"textDocument/semanticTokens/full": about((*server).semanticTokens),
-	"textDocument/inlayHint":           about((*server).inlayHints),
+	"textDocument/formatting":          inPolicy((*server).formatting),
+	"textDocument/semanticTokens/full": inPolicy((*server).semanticTokens),
+	"textDocument/inlayHint":           inPolicy((*server).inlayHints),
 }
 
 var notifications = map[string]func(s *server, params json.RawMessage) error{

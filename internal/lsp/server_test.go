@@ -420,6 +420,31 @@ func TestActions(t *testing.T) {
 	}
 }
 
+// TestC: the policies in a C file have findings and fixes.
+func TestC(t *testing.T) {
+	const file = "file:///main.c"
+	c := newClient(t)
+	c.open(file, "const char *p =\n\t\"{\\\"s\\\": [{\\\"a\\\": {\\\"oportunistic\\\": true, \\\"endpoint\\\": \\\"x\\\", \\\"port\\\": \" P \",\"\n"+
+		"\"\\\"http_method\\\": \\\"GET\\\", \\\"http_url\\\": \\\"\\\", \\\"tls\\\": true}}]}\";")
+	unknown := func(ds []diagnostic) bool {
+		return slices.ContainsFunc(ds, func(d diagnostic) bool {
+			return d.Code == "unknown-key" && c.texts[file].content[c.texts[file].offset(d.Range.Start):c.texts[file].offset(d.Range.End)] == `\"oportunistic\"`
+		})
+	}
+	c.await(file, unknown)
+	if got := c.hover(c.at(file, "oport|unistic")); got != "" {
+		t.Errorf("hover: %s", got)
+	}
+	var list []codeAction
+	at := c.at(file, "oport|unistic")
+	c.call("textDocument/codeAction", codeActionParams{documentParams: at.documentParams, Range: Range{at.Position, at.Position}}, &list)
+	if len(list) != 1 {
+		t.Fatalf("actions: %+v", list)
+	}
+	c.apply(*list[0].Edit)
+	c.await(file, func(ds []diagnostic) bool { return len(ds) > 0 && !unknown(ds) })
+}
+
 // TestLifecycle: requests outside of a session, unknown ones and bad ones are refused,
 // and the server goes on.
 func TestLifecycle(t *testing.T) {

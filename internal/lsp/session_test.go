@@ -38,6 +38,10 @@ func TestSessions(t *testing.T) {
 		}
 	}
 	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("LSPSEED"); text != "" {
+		fmt.Sscan(text, &seed)
+		limit = time.Millisecond
+	}
 	messages := 0
 	for end := time.Now().Add(limit); time.Now().Before(end) && !t.Failed(); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -145,8 +149,7 @@ func (s *session) request(uri string) {
 	r := t.span(min(start, end), max(start, end))
 	params := map[string]any{"textDocument": textDocument{URI: uri}, "position": r.Start, "range": r, "newName": pieces[s.rand.IntN(len(pieces))], "context": map[string]any{}}
 	id := jsonrpc2.ID{Num: uint64(1_000_000 + s.messages)}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	w, err := s.conn.DispatchCall(ctx, method, params, jsonrpc2.PickID(id))
+	w, err := s.conn.DispatchCall(context.Background(), method, params, jsonrpc2.PickID(id))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -155,6 +158,7 @@ func (s *session) request(uri string) {
 		s.notify("$/cancelRequest", map[string]any{"id": id})
 	}
 	s.waiting = append(s.waiting, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		var result json.RawMessage
 		err := w.Wait(ctx, &result)

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/secure-streams/sspolicy/internal/extract"
+	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/overlay"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// extractFlags say how policies in C and templates are read.
+type extractFlags struct {
+	Template extract.Mode      `enum:"auto,none,cmake,printf" default:"auto" placeholder:"KIND" help:"The placeholders that files have: cmake (@NAME@, and $${NAME} outside of strings), printf (verbs such as %d), none, or auto: all of these in C and in files that end in .in (the default)."`
+	Define   map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"The text that a placeholder stands for, or a macro in C. May be repeated."`
+}
+
+func (f *extractFlags) extractOptions() extract.Options {
+	return extract.Options{Template: f.Template, Define: f.Define}
+}
+
+// policies returns the policies in a file. It fails if there are none.
+func (f *extractFlags) policies(file string, text []byte) ([]*extract.Policy, error) {
+	policies := extract.Policies(displayName(file), text, f.extractOptions())
+	if len(policies) == 0 {
+		return nil, fmt.Errorf("%s: no policies in its string literals", displayName(file))
+	}
+	return policies, nil
+}
+
+// fixExtracted applies fixes to the policies in a file that is not a policy as it stands,
+// and returns how many.
+func (c *lintCmd) fixExtracted(p *program, t target, o lint.Options) (int, error) {
+	text, err := p.read(t.file)
+	if err != nil {
+		return 0, fileError(t.file, err)
+	}
+	filter := o.Filter
+	o.Filter = nil
+	after, fixed := extract.Fix(displayName(t.file), text, c.extractOptions(), c.UnsafeFixes, func(policy *extract.Policy) []schema.Diagnostic {
+		o := o
+		_, _, marked := overlay.Base(policy.Document)
+		o.Shape, o.Fragment = policy.Partial, c.Fragment || marked
+		return filter(policy.Place(lint.Run(policy.Document, rules.All(), o)))
+	})
+	switch {
+	case c.Diff && len(fixed) > 0:
+		name := diffName(displayName(t.file))
+		return len(fixed), c.diff(p, "", "a/"+name, string(text), "b/"+name, after)
+	case c.Diff || len(fixed) == 0:
+		return 0, nil
+	}
+	if !c.Quiet {
+		for _, g := range fixed {
+			fmt.Fprintf(p.stderr, "%s: fixed: %s [%s]\n", harmless(g.Span.String()), harmless(g.Fixes[0].Message), g.Rule)
+		}
+	}
+	return len(fixed), p.output(t.file, write(after))
+}

@@ -1,0 +1,201 @@
+// Package extract finds policies in other texts: string literals of C, and templates
+// that a build fills in. It maps places in the policy to places in the file.
+package extract
+
+import (
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// A Mode says which placeholders a text may have.
+type Mode string
+
+// The modes.
+const (
+	Auto   Mode = "auto"   // all in C, in files that end in .in, and if there are values; else none
+	None   Mode = "none"   // none
+	CMake  Mode = "cmake"  // @NAME@, and ${NAME} outside of strings, where lws has no metadata
+	Printf Mode = "printf" // verbs such as %d
+)
+
+// Options are how a file is read.
+type Options struct {
+	Template Mode              // empty means Auto
+	Define   map[string]string // values of placeholders and of macros of C
+}
+
+// A Policy is a policy in a file.
+type Policy struct {
+	// Document is the policy, with placeholders in the form @NAME@. Its source has the
+	// name of the file.
+	Document *schema.Document
+
+	// Partial is set if a placeholder stands for settings or definitions, so that only
+	// the shape of the policy is certain.
+	Partial bool
+
+	text *mapping // nil if the policy is the file
+}
+
+// Plain reports whether a file is read as it is, as a policy.
+func (o Options) Plain(file string) bool {
+	return !isC(file) && o.mode(file) == None && len(o.Define) == 0
+}
+
+// isC reports whether a file is a source or header of C or C++, by its name.
+func isC(file string) bool {
+	switch strings.ToLower(filepath.Ext(file)) {
+	case ".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".ino":
+		return true
+	}
+	return false
+}
+
+// isTemplate reports whether a file is a template of CMake or autoconf, by its name.
+func isTemplate(file string) bool { return strings.EqualFold(filepath.Ext(file), ".in") }
+
+// Holds reports whether files of this name may hold policies, but are none.
+func Holds(file string) bool {
+	return isC(file) || isTemplate(file) && strings.EqualFold(filepath.Ext(strings.TrimSuffix(file, filepath.Ext(file))), ".json")
+}
+
+// mode returns the mode in which a file is read.
+func (o Options) mode(file string) Mode {
+	switch {
+	case o.Template != "" && o.Template != Auto:
+		return o.Template
+	case isC(file) || isTemplate(file) || len(o.Define) > 0:
+		return Auto
+	}
+	return None
+}
+
+// Policies returns the policies in a file: those in string literals if it is C, else the
+// file itself.
+func Policies(file string, text []byte, o Options) []*Policy {
+	if o.Plain(file) {
+		return []*Policy{{Document: schema.Parse(file, text)}}
+	}
+	src := &schema.Source{Name: file, Text: string(text)}
+	var all []*Policy
+	for _, m := range texts(src, o) {
+		filled := m.fill(o.mode(file), o.Define)
+		if isC(file) && !sections.MatchString(filled.text.String()) {
+			continue
+		}
+		p := &Policy{Document: schema.ParseTemplate(file, []byte(filled.text.String())), text: filled}
+		p.Partial = partial(p.Document.Corrected())
+		if !isC(file) || p.Document.NotPolicy() == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// partial reports whether a placeholder of a policy stands for definitions, settings or
+// items of a list.
+func partial(d *schema.Document) bool {
+	var in func(v *schema.Value) bool
+	in = func(v *schema.Value) bool {
+		return slices.ContainsFunc(v.Members(), func(m *schema.Member) bool { return in(&m.Value) }) ||
+			slices.ContainsFunc(v.Elems(), func(e *schema.Element) bool { return e.Value.Kind == schema.Invalid || in(&e.Value) })
+	}
+	section := func(m *schema.Member) bool {
+		return m.Value.Kind == schema.Invalid && schema.Section(m.Key).Noun() != ""
+	}
+	return len(d.Source.Skipped) > 0 || in(&d.Root) || slices.ContainsFunc(d.Root.Members(), section)
+}
+
+// texts returns the texts in a file that may be policies.
+func texts(src *schema.Source, o Options) []*mapping {
+	if isC(src.Name) {
+		return literals(src, o.Define)
+	}
+	m := &mapping{src: src}
+	m.copy(0, len(src.Text), 0)
+	return []*mapping{m}
+}
+
+// sections matches a text that is a policy rather than any JSON.
+var sections = regexp.MustCompile(`^\s*\{[\s\S]*"(s|retry|certs|trust_stores)"\s*:\s*\[`)
+
+// Place moves findings in the policy to the file. It drops those about placeholders, and
+// fixes whose edits have no exact place in the file.
+func (p *Policy) Place(found []schema.Diagnostic) []schema.Diagnostic {
+	if p.text == nil {
+		return found
+	}
+	unnamed := p.unnamed()
+	var placed []schema.Diagnostic
+	for _, g := range found {
+		if g.Span.Source == p.Document.Source {
+			if p.opaque(g.Span) || unnamed && slices.Contains(aboutNames, g.Rule) {
+				continue
+			}
+		}
+		g.Span = p.place(g.Span)
+		g.Related = slices.Clone(g.Related)
+		for i := range g.Related {
+			g.Related[i].Span = p.place(g.Related[i].Span)
+		}
+		var fixes []schema.Fix
+		for _, f := range g.Fixes {
+			if edits, ok := p.edits(f.Edits); ok {
+				f.Edits = edits
+				fixes = append(fixes, f)
+			}
+		}
+		g.Fixes = fixes
+		placed = append(placed, g)
+	}
+	return placed
+}
+
+// aboutNames are the rules that look for names.
+var aboutNames = []string{"unused-definition", "undefined-reference", "forward-reference", "unused-metadata", "undeclared-metadata"}
+
+// unnamed reports whether a name of the policy holds a placeholder.
+func (p *Policy) unnamed() bool {
+	view := schema.NewPolicy(p.Document.Corrected())
+	return slices.ContainsFunc(view.Definitions, func(d *schema.Definition) bool { return placeholder.MatchString(d.Name) }) ||
+		slices.ContainsFunc(view.References, func(r *schema.Reference) bool { return placeholder.MatchString(r.Name) })
+}
+
+// opaque reports whether a span of the policy is a scalar with a placeholder.
+func (p *Policy) opaque(s schema.Span) bool {
+	text := s.Text()
+	return placeholder.MatchString(text) && !strings.ContainsAny(text, "{}[]")
+}
+
+// place returns where a span of the policy is in the file. One of another source stays.
+func (p *Policy) place(s schema.Span) schema.Span {
+	if s.Source != p.Document.Source {
+		return s
+	}
+	return p.text.span(s.Start, s.End)
+}
+
+// edits returns edits of the policy as edits of the file.
+func (p *Policy) edits(list []schema.Edit) ([]schema.Edit, bool) {
+	var placed []schema.Edit
+	for _, e := range list {
+		if e.Span.Source != p.Document.Source {
+			return nil, false
+		}
+		at, ok := p.text.exact(e.Span.Start, e.Span.End)
+		if !ok || strings.ContainsAny(e.NewText, "\n\r@") {
+			return nil, false
+		}
+		if p.text.escaped {
+			e.NewText = escapeC.Replace(e.NewText)
+		}
+		placed = append(placed, schema.Edit{Span: at, NewText: e.NewText})
+	}
+	return placed, true
+}
+
+var escapeC = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "?", `\?`)
