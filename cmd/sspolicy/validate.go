@@ -117,6 +117,9 @@ func (c *lintCmd) Run(p *program) error {
 	}
 	err = c.check(p, targets, "warning", run)
 	for _, name := range partial {
+		if c.Quiet {
+			break
+		}
 		fmt.Fprintf(p.stderr, "sspolicy: %s: if it is a fragment, --fragment checks it as one, and --overlay with its policy\n", harmless(name))
 	}
 	if n := known.stale(targets); n > 0 {
