@@ -167,6 +167,7 @@ func TestRetries(t *testing.T) {
 		}})
 		s.RequestTx()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if want := "CRE false, POL false, CNG false, UNR true, POL false, CNG false, CON false, DIS true, POL false, CNG false, UNR false, ARF false"; strings.Join(got, ", ") != want {
 			t.Errorf("got  %s\nwant %s", strings.Join(got, ", "), want)
 		}
