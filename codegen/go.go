@@ -37,6 +37,11 @@ type GoOptions struct {
 	Source  string // the name of the policy, for the comment
 	SHA256  string // of its text, in hexadecimal
 	Version string // of sspolicy; see Equal
+
+	// Proxied makes a package for programs whose streams a Secure Streams proxy
+	// fulfils: it has no tables, but a description of the streamtypes; see
+	// runtime.Options.Proxy.
+	Proxied bool
 }
 
 // Go writes a package with the policy as static tables. For each streamtype it has a
@@ -90,6 +95,12 @@ func newGoPackage(p *policy.Policy, o GoOptions) (*goFile, error) {
 		return nil, err
 	}
 	f := g.file
+	originals := p.StreamTypes
+	about := "Policy is the compiled policy. It must not be changed."
+	if o.Proxied {
+		p, originals = describe(p)
+		about = "Policy describes the streamtypes. It must not be changed. The proxy has the policy."
+	}
 	f.Line().Comment("The build fails here if this file and package runtime do not match.")
 	f.Const().Defs(
 		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Lit(version).Op("-").Qual(policyPath, "MinVersion")),
@@ -115,10 +126,14 @@ func newGoPackage(p *policy.Policy, o GoOptions) (*goFile, error) {
 			}
 		})
 	}
-	f.Line().Comment("Policy is the compiled policy. It must not be changed.")
+	f.Line().Comment(about)
 	g.table("Policy", p)
-	g.functions(f, p)
-	for i, st := range p.StreamTypes {
+	if o.Proxied {
+		g.proxiedContext(f)
+	} else {
+		g.functions(f, p)
+	}
+	for i, st := range originals {
 		if err := g.accessors(&g.methods, st, types[i], constants[i]); err != nil {
 			return nil, err
 		}

@@ -68,6 +68,12 @@ func (m *goModule) add(t *testing.T, file, text string) {
 	m.packages = append(m.packages, name)
 	m.write(t, name+"/policy.go", b.String())
 	m.write(t, name+".json", text)
+	b.Reset()
+	if err := Go(&b, p, GoOptions{Package: "proxied", Source: file, Proxied: true}); err != nil {
+		t.Errorf("%s: proxied: %v", file, err)
+		return
+	}
+	m.write(t, name+"/proxied/policy.go", b.String())
 	fmt.Fprintf(&m.imports, "\t%s %q\n", name, "generated/"+name)
 	fmt.Fprintf(&m.checks, "\tcompare(%q, %q, %s.Policy)\n", file, name+".json", name)
 }

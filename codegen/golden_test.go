@@ -39,6 +39,13 @@ func TestGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden(t, base+".go.golden", b.Bytes())
+		if filepath.Base(base) == "every-release" {
+			b.Reset()
+			if err := Go(&b, p, GoOptions{Source: filepath.Base(file), SHA256: "0123456789abcdef", Proxied: true}); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, base+"-proxied.go.golden", b.Bytes())
+		}
 
 		b.Reset()
 		if err := C(&b, p, COptions{Source: filepath.Base(file), SHA256: "0123456789abcdef"}); err != nil {

@@ -40,7 +40,7 @@ func (r *registry) drive(p *policy.Policy, name string) (*streamType, error) {
 	switch {
 	case st == nil:
 		st = proxied(name)
-	case st.Protocol.IsHTTP() && st.HTTP == nil, st.Protocol == policy.ProtocolMQTT && st.MQTT == nil:
+	case st.Protocol.IsHTTP() && st.HTTP == nil:
 		known := *st // not enough
 		known.Protocol = policy.ProtocolProxied
 		st = &known

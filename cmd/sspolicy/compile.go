@@ -24,6 +24,7 @@ import (
 type compileCmd struct {
 	Lang    string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
 	Package *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
+	Proxied bool            `help:"Go: for programs whose streams a Secure Streams proxy fulfils. The package has no tables, only names, protocols and metadata."`
 	LWS     *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
 	Entry   string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
 	Prefix  *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
@@ -68,6 +69,7 @@ func (c *compileCmd) Validate() error {
 		out  bool   // it needs a file to write to
 	}{
 		{"--package", c.Package != nil, "go", false},
+		{"--proxied", c.Proxied, "go", false},
 		{"--lws", c.LWS != nil, "c", false},
 		{"--entry", c.Entry != "", "c", false},
 		{"--prefix", c.Prefix != nil, "c", false},
@@ -88,6 +90,9 @@ func (c *compileCmd) Validate() error {
 		case o.used && o.out && stdout:
 			return fmt.Errorf("%s needs --output with a file", o.flag)
 		}
+	}
+	if c.Proxied && len(c.Variants) > 0 {
+		return errors.New("--variants is for tables, which there are none of with --proxied")
 	}
 	names := map[string]bool{}
 	for _, f := range c.Variants {
@@ -225,7 +230,7 @@ func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]g
 	}
 	var out, header bytes.Buffer
 	if c.Lang == "go" {
-		err := codegen.Go(&out, compiled, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
+		err := codegen.Go(&out, compiled, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage(), Proxied: c.Proxied})
 		return []generatedFile{{c.Output, out.Bytes()}}, err
 	}
 	o := c.cOptions()

@@ -106,7 +106,7 @@ func (st *StreamType) Sends() bool {
 	case st.LocalSink:
 		return true
 	case st.Protocol == ProtocolMQTT:
-		return st.MQTT.Topic != ""
+		return st.MQTT == nil || st.MQTT.Topic != "" // nil in the description of a proxied streamtype
 	case !st.Protocol.IsHTTP():
 		return true
 	case st.HTTP.HasBody():

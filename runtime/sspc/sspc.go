@@ -94,6 +94,15 @@ func New(address string, o Options) (*Proxy, error) {
 	return p, nil
 }
 
+// Default returns the proxy at DefaultAddress.
+func Default() *Proxy {
+	p, err := New(DefaultAddress, Options{})
+	if err != nil {
+		panic(err) // the address is constant
+	}
+	return p
+}
+
 // String returns the network and address.
 func (p *Proxy) String() string { return p.network + ":" + p.address }
 
