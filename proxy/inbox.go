@@ -140,23 +140,32 @@ var errHangUp = errors.New("the client has closed the link without reading it to
 // awaitRoom waits until a payload of n bytes fits into the queue, which always has room
 // for one.
 func (l *link) awaitRoom(n int) error {
+	return l.await(time.Time{}, func() bool {
+		return l.in.size == 0 || l.in.size+n <= l.in.limit && !l.budget.full()
+	})
+}
+
+// await waits until a time has come and ready, which is called with mu locked, reports
+// true, or the link ends.
+func (l *link) await(at time.Time, ready func() bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var tick *time.Ticker
-	for !l.closed && l.in.size > 0 && l.in.size+n > l.in.limit {
+	for !l.closed {
+		wait := hangupCheck
+		if left := time.Until(at); left > 0 {
+			wait = min(wait, left)
+		} else if ready() {
+			return nil
+		}
 		if l.in.room == nil {
 			l.in.room = make(chan struct{}, 1)
 		}
-		if tick == nil {
-			tick = time.NewTicker(hangupCheck)
-			defer tick.Stop()
-		}
 		room := l.in.room
 		l.mu.Unlock()
-		var gone bool
+		gone := false
 		select {
 		case <-room:
-		case <-tick.C:
+		case <-time.After(wait):
 			gone = hungUp(l.conn)
 		}
 		l.mu.Lock()
@@ -164,5 +173,5 @@ func (l *link) awaitRoom(n int) error {
 			return errHangUp
 		}
 	}
-	return nil
+	return l.err
 }

@@ -31,25 +31,28 @@ type link struct {
 
 	// The callbacks of the stream, the reader and the writer of the link share all
 	// below. Methods of the stream may be called with mu locked: they call no callback.
-	mu       sync.Mutex
-	stream   *runtime.Stream    // nil before the streamtype is known, and while the policy is replaced
-	st       *policy.StreamType // nil before the first CREATING
-	name     string             // of the streamtype
-	options  []runtime.StreamOption
-	sent     policy.State      // the latest state below StateUserBase that the client got
-	online   bool              // the client has CONNECTED, and sends
-	attempt  bool              // the onward stream is connecting or connected
-	set      map[string]string // metadata that the client set, for a stream of another policy
-	setSize  int               // of set, or more
-	received map[string]string // metadata that the client got in this connection
-	starting bool              // an attempt that the client has caused is about to begin
-	opening  bool              // the reader is in NewStream
-	connect  bool              // the client wants to connect as soon as there is a stream
-	draining bool              // the link ends when the stream is idle
-	closed   bool
-	err      error // why; nil if the client closed the link
-	in       inbox
-	out      outbox
+	mu        sync.Mutex
+	stream    *runtime.Stream    // nil before the streamtype is known, and while the policy is replaced
+	st        *policy.StreamType // nil before the first CREATING
+	name      string             // of the streamtype
+	options   []runtime.StreamOption
+	sent      policy.State      // the latest state below StateUserBase that the client got
+	online    bool              // the client has CONNECTED, and sends
+	attempt   bool              // the onward stream is connecting or connected
+	set       map[string]string // metadata that the client set, for a stream of another policy
+	setSize   int               // of set, or more
+	received  map[string]string // metadata that the client got in this connection
+	starting  bool              // an attempt that the client has caused is about to begin
+	opening   bool              // the reader is in NewStream
+	connect   bool              // the client wants to connect as soon as there is a stream
+	draining  bool              // the link ends when the stream is idle
+	budget    *budget           // nil before STREAMTYPE and after the end
+	accounted int64             // what the budget knows
+	throttled bool              // the stream is paused because of the rate
+	closed    bool
+	err       error // why; nil if the client closed the link
+	in        inbox
+	out       outbox
 }
 
 func newLink(p *Proxy, conn net.Conn) *link {
@@ -62,8 +65,11 @@ func newLink(p *Proxy, conn net.Conn) *link {
 // serve reads the link until it ends.
 func (l *link) serve() error {
 	defer l.p.remove(l)
+	l.conn.SetDeadline(time.Now().Add(HandshakeTimeout))
+	if err := l.peer.authenticate(l.conn); err != nil {
+		return l.end(err)
+	}
 	l.log.Debug("proxy: link opened", "peer", l.peer)
-	l.conn.SetReadDeadline(time.Now().Add(HandshakeTimeout))
 	r := sspcwire.NewReader(l.conn, sspcwire.ToProxy, readSize)
 	var err error
 	for err == nil {
@@ -119,6 +125,7 @@ func (l *link) closeLocked(err error) {
 	l.closed, l.err = true, err
 	l.conn.Close()
 	l.in.dropLocked()
+	l.leaveLocked()
 	if l.stream != nil {
 		l.stream.Destroy()
 	}
@@ -199,7 +206,7 @@ func (l *link) open(f sspcwire.Frame) error {
 	if err != nil {
 		return err
 	}
-	l.conn.SetReadDeadline(time.Time{})
+	l.conn.SetDeadline(time.Time{})
 	l.name = t.Name
 	l.log = l.log.With("streamtype", t.Name, "pid", t.PID)
 	l.options = nil
@@ -211,7 +218,15 @@ func (l *link) open(f sspcwire.Frame) error {
 		l.options = append(l.options, runtime.WithPeerTxCredit(t.Credit))
 	}
 	l.opening = true // nobody else knows the stream yet
-	err = l.newStream()
+	b, err := l.p.enter(l.peer, t.Name)
+	if err == nil {
+		l.mu.Lock()
+		if l.budget = b; l.closed {
+			l.leaveLocked()
+		}
+		l.mu.Unlock()
+		err = l.newStream()
+	}
 	l.mu.Lock()
 	l.opening = false
 	answered := l.st != nil
@@ -309,14 +324,20 @@ func (l *link) take(f sspcwire.Frame) error {
 		return err
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.closed {
+		l.mu.Unlock()
 		return l.err
 	}
 	if l.in.put(m.Data, m.Flags) && l.stream != nil {
 		l.stream.RequestTx()
 	}
-	return nil
+	l.accountLocked()
+	wait := l.budget.spend(len(m.Data))
+	l.mu.Unlock()
+	if wait <= 0 {
+		return nil
+	}
+	return l.await(time.Now().Add(wait), func() bool { return true })
 }
 
 // state is the State callback.
@@ -467,6 +488,7 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 		l.reportLocked(policy.StateConnected, 0)
 	}
 	n, flags, ok := l.in.get(buf)
+	l.accountLocked()
 	if !ok {
 		return 0, 0, runtime.TxDontSend
 	}
@@ -500,10 +522,30 @@ func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Re
 		}
 	}
 	l.payloadLocked(buf, flags, ride)
-	if l.out.full() {
+	if l.out.full(l.budget.full()) {
 		s.PauseRx()
 	}
+	if wait := l.budget.spend(len(buf)); wait > 0 && !l.throttled {
+		l.throttled = true
+		s.PauseRx()
+		time.AfterFunc(wait, l.unthrottle)
+	}
 	return runtime.OK
+}
+
+// unthrottle ends the pause after the rate of the role has been reached.
+func (l *link) unthrottle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.throttled = false
+	l.resumeLocked()
+}
+
+// resumeLocked lets the stream go on, unless there is a reason for it to wait.
+func (l *link) resumeLocked() {
+	if !l.throttled && !l.out.paused && l.stream != nil {
+		l.stream.ResumeRx()
+	}
 }
 
 // metadataLocked sends the metadata of the peer that the client does not have.

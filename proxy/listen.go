@@ -2,46 +2,38 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
-	"strings"
 	"syscall"
+
+	"github.com/secure-streams/sspolicy/internal/sspcwire"
 )
 
 // DefaultAddress is where clients of lws look for the proxy on Linux: a unix socket in
 // the abstract namespace.
-const DefaultAddress = "unix:@proxy.ss.lws"
+const DefaultAddress = sspcwire.DefaultAddress
 
-// An Address is where a proxy listens, or a client finds it.
+// An Address is where a proxy listens.
 type Address struct {
 	Network string // "unix" or "tcp"
 	Host    string // the path or @name of a unix socket, or host and port
+	TLS     bool
 }
 
-// ParseAddress parses "unix:@NAME", "unix:/PATH" or "tcp:HOST:PORT".
-func ParseAddress(s string) (Address, error) {
-	network, host, _ := strings.Cut(s, ":")
-	switch {
-	case network == "unix" && len(host) > 1 && (host[0] == '@' || host[0] == '/'):
-		if len(host) > maxUnixName {
-			return Address{}, fmt.Errorf("%q: the name of a unix socket has at most %d bytes", s, maxUnixName)
-		}
-		return Address{network, host}, nil
-	case network == "tcp":
-		if _, port, err := net.SplitHostPort(host); err == nil && port != "" {
-			return Address{network, host}, nil
-		}
-	}
-	return Address{}, fmt.Errorf("%q: want unix:@NAME, unix:/PATH or tcp:HOST:PORT", s)
+// ParseAddress parses "unix:@NAME", "unix:/PATH", "tcp:HOST:PORT" or "tls:HOST:PORT".
+func ParseAddress(s string) (a Address, err error) {
+	a.Network, a.Host, a.TLS, err = sspcwire.ParseAddress(s)
+	return a, err
 }
-
-// maxUnixName is what sun_path can hold, with the NUL after a path.
-const maxUnixName = 107
 
 // String returns what ParseAddress parses.
-func (a Address) String() string { return a.Network + ":" + a.Host }
+func (a Address) String() string {
+	if a.TLS {
+		return "tls:" + a.Host
+	}
+	return a.Network + ":" + a.Host
+}
 
 // Loopback reports whether only processes of the same system can connect.
 func (a Address) Loopback() bool {
@@ -53,7 +45,7 @@ func (a Address) Loopback() bool {
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-// Listen opens a socket. It replaces the file of a unix socket that nobody serves any
+// Listen opens a socket; TLS is up to the caller. It replaces the file of a unix socket that nobody serves any
 // more, and nothing else. Closing the listener removes the file.
 func Listen(a Address) (net.Listener, error) {
 	l, err := net.Listen(a.Network, a.Host)

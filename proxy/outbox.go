@@ -55,9 +55,10 @@ func (b *outbox) limit(size, onAbove, offBelow int) {
 	b.onAbove, b.offBelow = onAbove, offBelow
 }
 
-// full reports whether the stream has to wait, and notes it.
-func (b *outbox) full() bool {
-	b.paused = b.paused || len(b.buf) > b.onAbove
+// full reports whether the stream has to wait, because of its own limits or others, and
+// notes it.
+func (b *outbox) full(others bool) bool {
+	b.paused = b.paused || len(b.buf) > b.onAbove || others && len(b.buf) > 0
 	return b.paused
 }
 
@@ -118,6 +119,7 @@ func (l *link) queuedLocked(f outFrame) {
 		return
 	}
 	l.out.frames = append(l.out.frames, f)
+	l.accountLocked()
 	l.p.stats.framesOut.Add(1)
 	if len(l.out.buf) > l.out.size+slack {
 		l.closeLocked(fmt.Errorf("%w: %d bytes", errSlowClient, len(l.out.buf)))
@@ -159,11 +161,10 @@ func (l *link) write() {
 		b.buf = b.buf[n:]
 		b.frames = b.frames[b.flight:]
 		b.flight = 0
+		l.accountLocked()
 		if b.paused && len(b.buf) < b.offBelow {
 			b.paused = false
-			if l.stream != nil {
-				l.stream.ResumeRx()
-			}
+			l.resumeLocked()
 		}
 	}
 	b.running = false

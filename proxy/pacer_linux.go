@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"net"
 	"syscall"
 
@@ -36,6 +37,9 @@ func (p unixPacer) wait() error {
 
 // hungUp reports whether the peer of a connection that is not read has closed it.
 func hungUp(conn net.Conn) bool {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
 	c, ok := conn.(syscall.Conn)
 	if !ok {
 		return false

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 )
@@ -14,6 +15,9 @@ type Peer struct {
 	Known    bool
 	PID      int
 	UID, GID uint32
+	// Names are the common name and the DNS names of the certificate that the client
+	// has shown, if the link has TLS.
+	Names []string
 }
 
 // String returns "uid 1000 gid 1000 pid 4711", the address, or "unknown".
@@ -21,6 +25,8 @@ func (p Peer) String() string {
 	switch {
 	case p.Known:
 		return fmt.Sprintf("uid %d gid %d pid %d", p.UID, p.GID, p.PID)
+	case len(p.Names) > 0:
+		return fmt.Sprintf("%q at %s", p.Names, p.Addr)
 	case p.Addr != nil && p.Addr.String() != "":
 		return p.Addr.String()
 	}
@@ -33,4 +39,23 @@ func peerOf(conn net.Conn) Peer {
 		p.credentials(u)
 	}
 	return p
+}
+
+// authenticate completes the handshake of TLS, and sets the names of the client.
+func (p *Peer) authenticate(conn net.Conn) error {
+	c, ok := conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	if err := c.Handshake(); err != nil {
+		return err
+	}
+	if chains := c.ConnectionState().VerifiedChains; len(chains) > 0 {
+		leaf := chains[0][0]
+		if name := leaf.Subject.CommonName; name != "" {
+			p.Names = append(p.Names, name)
+		}
+		p.Names = append(p.Names, leaf.DNSNames...)
+	}
+	return nil
 }

@@ -28,6 +28,10 @@ type Options struct {
 	// discards it.
 	Logger *slog.Logger
 
+	// Roles are what clients may do: the first that matches a client. A client without
+	// one gets no stream. Nil lets everybody use everything.
+	Roles []*Role
+
 	// MaxLinks is how many links may exist at the same time; others are closed at
 	// once. 0 means DefaultMaxLinks.
 	MaxLinks int
@@ -44,6 +48,7 @@ type Proxy struct {
 	mu        sync.Mutex
 	links     map[*link]struct{}
 	listeners map[net.Listener]struct{}
+	budgets   []*budget // of the roles
 	draining  bool
 	running   sync.WaitGroup // goroutines of links
 }
@@ -60,6 +65,7 @@ func New(ctx *runtime.Context, o Options) *Proxy {
 	return &Proxy{
 		ctx: ctx, o: o, log: o.Logger,
 		links: map[*link]struct{}{}, listeners: map[net.Listener]struct{}{},
+		budgets: newBudgets(o.Roles),
 	}
 }
 

@@ -48,7 +48,7 @@ func newFixtureWith(t testing.TB, o Options, types ...*policy.StreamType) *fixtu
 	}
 	p := New(ctx, o)
 	path := filepath.Join(t.TempDir(), "proxy")
-	l, err := Listen(Address{"unix", path})
+	l, err := Listen(Address{Network: "unix", Host: path})
 	if err != nil {
 		t.Fatal(err)
 	}

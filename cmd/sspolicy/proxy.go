@@ -2,14 +2,22 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
 
+	"github.com/secure-streams/sspolicy"
+	"github.com/secure-streams/sspolicy/internal/proxyconfig"
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/internal/systemd"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/proxy"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -23,28 +31,31 @@ import (
 
 type proxyCmd struct {
 	Listen      []string `sep:"none" placeholder:"ADDRESS" help:"Where to listen: unix:@NAME, unix:/PATH or tcp:HOST:PORT (${proxy_address}). May be repeated."`
+	Config      string   `placeholder:"FILE" help:"A configuration: roles and quotas of clients, TLS, metrics."`
 	Overlay     []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
 	Credentials string   `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, client_key.0 and so on."`
 	JSON        bool     `name:"json" help:"Log JSON, one object a line."`
-	File        string   `arg:"" help:"The policy."`
+	File        string   `arg:"" name:"policy" help:"The policy."`
 
 	addresses []proxy.Address
 }
 
 // Help is what "sspolicy proxy --help" adds.
 func (proxyCmd) Help() string {
-	return "Fulfils the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy and fragments again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error."
+	return "Fulfils the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well."
 }
 
 // Validate checks the flags.
 func (c *proxyCmd) Validate() error {
 	for _, text := range c.Listen {
 		a, err := proxy.ParseAddress(text)
-		if err != nil {
+		switch {
+		case err != nil:
 			return fmt.Errorf("--listen: %w", err)
-		}
-		if !a.Loopback() {
-			return fmt.Errorf("--listen: %s: other systems could use the proxy without authentication; want a loopback address", a)
+		case a.TLS:
+			return fmt.Errorf("--listen: %s: tls needs a certificate: use --config", a)
+		case !a.Loopback():
+			return fmt.Errorf("--listen: %s: other systems could use the proxy without authentication: want a loopback address, or --config", a)
 		}
 		c.addresses = append(c.addresses, a)
 	}
@@ -61,9 +72,26 @@ func (c *proxyCmd) Run(p *program) error {
 	return c.serve(ctx, hup, p)
 }
 
+// A proxyServer is a running proxy.
+type proxyServer struct {
+	c        *proxyCmd
+	p        *program
+	log      *slog.Logger
+	config   *proxyconfig.Config // never nil
+	streams  *runtime.Context
+	links    *proxy.Proxy
+	metrics  proxy.Metrics
+	draining atomic.Bool
+	served   chan error // gets the error of a socket
+}
+
 // serve runs the proxy until ctx is done. Each value of reload makes it read the policy
 // again.
 func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *program) error {
+	cfg, err := c.readConfig(p)
+	if err != nil {
+		return err
+	}
 	_, compiled, err := p.compile(c.File, c.Overlay, "", lint.Options{}, schema.Error)
 	if err != nil {
 		return err
@@ -72,59 +100,114 @@ func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *progra
 	if c.JSON {
 		handler = slog.NewJSONHandler(p.stderr, nil)
 	}
-	log := slog.New(handler)
-	tokens := c.tokens(log)
-	jar, err := cookies.Open(cookies.Options{Logger: log})
+	s := &proxyServer{c: c, p: p, log: slog.New(handler), config: cfg, served: make(chan error, 1)}
+	tokens := s.tokens()
+	jar, err := cookies.Open(cookies.Options{File: cfg.Cookies, Logger: s.log})
 	if err != nil {
 		return err
 	}
 	defer jar.Close()
-	messages := smd.New(log)
+	messages := smd.New(s.log)
 	defer messages.Close()
-	streams, err := runtime.NewContext(compiled, runtime.Options{
-		Transports: append(transports(), messages), Logger: log, Credentials: tokens, Cookies: jar,
+	s.streams, err = runtime.NewContext(compiled, runtime.Options{
+		Transports: append(transports(), messages), Logger: s.log, Credentials: tokens, Cookies: jar, Hooks: s.metrics.Hooks(),
 	})
 	if err != nil {
 		return err
 	}
-	defer streams.Close()
-	if err := tokens.Bind(streams); err != nil {
-		log.Debug("no tokens from a server", "err", err)
+	defer s.streams.Close()
+	if err := tokens.Bind(s.streams); err != nil {
+		s.log.Debug("no tokens from a server", "err", err)
 	}
-	links := proxy.New(streams, proxy.Options{Logger: log})
-	defer links.Close()
-	served, err := c.listen(links, log)
+	s.links = proxy.New(s.streams, proxy.Options{Logger: s.log, MaxLinks: cfg.MaxLinks, Roles: cfg.ProxyRoles()})
+	defer s.links.Close()
+	endMetrics, err := s.serveMetrics()
 	if err != nil {
 		return err
 	}
+	defer endMetrics()
+	if err := s.listen(); err != nil {
+		return err
+	}
+	s.notify("READY=1")
+	return s.wait(ctx, reload)
+}
+
+// wait reloads, until ctx is done. Then it ends the proxy gently.
+func (s *proxyServer) wait(ctx context.Context, reload <-chan os.Signal) error {
+	var watchdog <-chan time.Time
+	if d := systemd.Watchdog(); d > 0 {
+		t := time.NewTicker(d / 2)
+		defer t.Stop()
+		watchdog = t.C
+	}
 	for {
 		select {
-		case err := <-served:
+		case err := <-s.served:
 			return err
+		case <-watchdog:
+			s.notify("WATCHDOG=1")
+			continue
 		case <-reload:
-			c.reload(p, streams, log)
+			s.reload()
 			continue
 		case <-ctx.Done():
 		}
 		break
 	}
-	log.Info("shutting down")
-	limit, cancel := context.WithTimeout(context.Background(), drainGrace)
-	defer cancel()
-	if err := links.Shutdown(limit); err != nil {
-		log.Warn("streams were cut off", "after", drainGrace)
+	s.draining.Store(true)
+	s.notify("STOPPING=1")
+	grace := drainGrace
+	if d := time.Duration(s.config.Drain); d > 0 {
+		grace = d
 	}
-	end(streams, timeoutGrace)
+	s.log.Info("shutting down", "links", s.links.Stats().Links)
+	limit, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := s.links.Shutdown(limit); err != nil {
+		s.log.Warn("streams were cut off", "after", grace)
+	}
+	end(s.streams, timeoutGrace)
 	return nil
 }
 
+// notify notifies the service manager.
+func (s *proxyServer) notify(state string) {
+	if err := systemd.Notify(state); err != nil {
+		s.log.Warn("the service manager was not notified", "state", state, "err", err)
+	}
+}
+
+// readConfig reads the configuration. The error has been reported.
+func (c *proxyCmd) readConfig(p *program) (*proxyconfig.Config, error) {
+	if c.Config == "" {
+		return new(proxyconfig.Config), nil
+	}
+	text, err := p.read(c.Config)
+	if err != nil {
+		return nil, &exitError{exitUsage, fileError(c.Config, err)}
+	}
+	cfg, found := proxyconfig.Parse(displayName(c.Config), text)
+	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
+		return nil, err
+	}
+	if cfg == nil {
+		return nil, &exitError{code: exitUsage}
+	}
+	return cfg, nil
+}
+
 // tokens returns the source of credentials.
-func (c *proxyCmd) tokens(log *slog.Logger) *oauth.Source {
+func (s *proxyServer) tokens() *oauth.Source {
 	chain, files := credentials.Chain{}, (*credentials.Files)(nil)
-	if c.Credentials != "" {
-		files = &credentials.Files{Dir: c.Credentials}
+	dir := s.config.Credentials
+	if s.c.Credentials != "" {
+		dir = s.c.Credentials
+	}
+	if dir != "" {
+		files = &credentials.Files{Dir: dir}
 		for _, name := range files.Exposed() {
-			log.Warn("others may read a secret", "file", name)
+			s.log.Warn("others may read a secret", "file", name)
 		}
 		chain = append(chain, files)
 	}
@@ -134,54 +217,180 @@ func (c *proxyCmd) tokens(log *slog.Logger) *oauth.Source {
 			err = files.SetBlob(policy.BlobAuth, 1, request)
 		}
 		if err != nil {
-			log.Error("the token server has replaced the refresh token, and the new one is lost", "err", err)
+			s.log.Error("the token server has replaced the refresh token, and the new one is lost", "err", err)
 		}
 	}})
 }
 
-// listen opens all sockets, and then serves them. The channel gets the error of one.
-func (c *proxyCmd) listen(links *proxy.Proxy, log *slog.Logger) (<-chan error, error) {
-	addresses := c.addresses
-	if len(addresses) == 0 {
-		a, err := proxy.ParseAddress(proxy.DefaultAddress)
-		if err != nil {
-			return nil, err
-		}
-		addresses = []proxy.Address{a}
+// listen opens all sockets, and then serves them.
+func (s *proxyServer) listen() (err error) {
+	all, err := systemd.Listeners()
+	if err != nil {
+		return err
 	}
-	var all []net.Listener
-	for _, a := range addresses {
-		l, err := proxy.Listen(a)
+	defer func() {
 		if err != nil {
 			for _, l := range all {
 				l.Close()
 			}
-			return nil, fmt.Errorf("%s: %w", a, err)
+		}
+	}()
+	places := s.config.Listen
+	for _, a := range s.c.addresses {
+		places = append(places, proxyconfig.Listener{Address: a.String()})
+	}
+	if len(all)+len(places) == 0 {
+		places = append(places, proxyconfig.Listener{Address: proxy.DefaultAddress})
+	}
+	for i := range places {
+		l, err := open(&places[i])
+		if err != nil {
+			return fmt.Errorf("%s: %w", places[i].Address, err)
 		}
 		all = append(all, l)
 	}
-	served := make(chan error, len(all))
 	for _, l := range all {
-		log.Info("listening", "address", l.Addr().Network()+":"+l.Addr().String())
+		s.log.Info("listening", "address", l.Addr().Network()+":"+l.Addr().String())
 		go func() {
-			if err := links.Serve(l); !errors.Is(err, net.ErrClosed) {
-				served <- err
+			if err := s.links.Serve(l); !errors.Is(err, net.ErrClosed) {
+				select {
+				case s.served <- err:
+				default:
+				}
 			}
 		}()
 	}
-	return served, nil
+	return nil
 }
 
-// reload replaces the policy with what the files say now, if that is good.
-func (c *proxyCmd) reload(p *program, streams *runtime.Context, log *slog.Logger) {
-	begin := time.Now()
-	_, compiled, err := p.compile(c.File, c.Overlay, "", lint.Options{}, schema.Error)
-	if err == nil {
-		err = streams.SetPolicy(compiled)
-	}
+// open opens a socket.
+func open(place *proxyconfig.Listener) (net.Listener, error) {
+	a, err := proxy.ParseAddress(place.Address)
 	if err != nil {
-		log.Error("the policy was not replaced", "file", c.File, "err", err)
+		return nil, err
+	}
+	l, err := proxy.Listen(a)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (net.Listener, error) {
+		l.Close()
+		return nil, err
+	}
+	mode, set, uid, gid := place.Permissions()
+	if uid >= 0 || gid >= 0 {
+		if err := os.Chown(a.Host, uid, gid); err != nil {
+			return fail(err)
+		}
+	}
+	if set {
+		if err := os.Chmod(a.Host, mode); err != nil {
+			return fail(err)
+		}
+	}
+	if !a.TLS {
+		return l, nil
+	}
+	cert, err := tls.LoadX509KeyPair(place.Certificate, place.Key)
+	if err != nil {
+		return fail(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}}
+	if place.ClientCA != "" {
+		text, err := os.ReadFile(place.ClientCA)
+		if err != nil {
+			return fail(err)
+		}
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		if !config.ClientCAs.AppendCertsFromPEM(text) {
+			return fail(fmt.Errorf("%s has no certificate", place.ClientCA))
+		}
+	}
+	return tls.NewListener(l, config), nil
+}
+
+// serveMetrics serves metrics and health, and returns the function that ends that.
+func (s *proxyServer) serveMetrics() (end func(), err error) {
+	if s.config.Metrics == "" {
+		return func() {}, nil
+	}
+	a, err := proxy.ParseAddress(s.config.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	l, err := proxy.Listen(a)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %s: %w", a, err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		s.links.WriteMetrics(w, &s.metrics)
+	})
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		if s.draining.Load() {
+			http.Error(w, "shutting down", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
+	s.log.Info("serving metrics", "address", l.Addr().Network()+":"+l.Addr().String())
+	go server.Serve(l)
+	return func() { server.Close() }, nil
+}
+
+// reload replaces policy and roles with what the files say now, if that is good.
+func (s *proxyServer) reload() {
+	begin := time.Now()
+	err := s.replace()
+	if err != nil {
+		s.log.Error("the policy was not replaced", "file", s.c.File, "err", err)
 		return
 	}
-	log.Info("the policy was replaced", "file", c.File, "took", time.Since(begin).Round(time.Millisecond))
+	s.log.Info("the policy was replaced", "file", s.c.File, "took", time.Since(begin).Round(time.Millisecond))
+}
+
+func (s *proxyServer) replace() error {
+	cfg := s.config
+	if s.c.Config != "" {
+		text, err := s.p.read(s.c.Config)
+		if err != nil {
+			return fileError(s.c.Config, err)
+		}
+		var found []schema.Diagnostic
+		if cfg, found = proxyconfig.Parse(displayName(s.c.Config), text); cfg == nil {
+			return s.complain(found)
+		}
+	}
+	base, err := s.p.document(s.c.File)
+	if err != nil {
+		return err
+	}
+	above, err := s.p.documents(s.c.Overlay)
+	if err != nil {
+		return err
+	}
+	compiled, err := sspolicy.Compile(base, lint.Options{}, above...)
+	if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
+		return s.complain(refused.Diagnostics)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.streams.SetPolicy(compiled.Policy); err != nil {
+		return err
+	}
+	s.links.SetRoles(cfg.ProxyRoles())
+	return nil
+}
+
+// complain logs the errors among found.
+func (s *proxyServer) complain(found []schema.Diagnostic) error {
+	for _, d := range found {
+		if d.Severity == schema.Error {
+			s.log.Error(d.Message, "at", d.Span.String(), "rule", d.Rule)
+		}
+	}
+	return errors.New("it has errors")
 }

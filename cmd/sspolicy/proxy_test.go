@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
+	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
 // A proxyRun is a running "sspolicy proxy --json".
@@ -84,6 +86,12 @@ func get(t testing.TB, address, streamtype string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return answer(t, conn, streamtype)
+}
+
+// answer is get for a link that is open, and closes it.
+func answer(t testing.TB, conn net.Conn, streamtype string) string {
+	t.Helper()
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	b, err := sspcwire.AppendStreamType(nil, sspcwire.StreamType{Name: streamtype})
@@ -159,4 +167,87 @@ func TestProxy(t *testing.T) {
 	if got := get(t, socket, "one") + get(t, socket, "two"); got != "EOFhello" {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestProxyConfig checks roles, metrics, TLS and their reload.
+func TestProxyConfig(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	defer origin.Close()
+	dir := t.TempDir()
+	file, config, socket := filepath.Join(dir, "policy.json"), filepath.Join(dir, "proxy.json"), "unix:"+filepath.Join(dir, "socket")
+	writeProxyPolicy(t, file, "one", origin.URL)
+	ca := testcert.New("ca")
+	testcert.WritePEM(filepath.Join(dir, "cert.pem"), ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1"))
+	write := func(roles string) {
+		t.Helper()
+		text := fmt.Sprintf(`{
+			"listen": [
+				{"address": %q, "mode": "0600"},
+				{"address": "tls:127.0.0.1:0", "certificate": "cert.pem", "key": "cert.pem"}
+			],
+			"metrics": "tcp:127.0.0.1:0", "drain": "1s", %s
+		}`, socket, roles)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`"roles": [{"name": "all", "streamtypes": ["o*"]}]`)
+	p := startProxy(t, "--config", config, file)
+	metrics := "http://" + strings.TrimPrefix(p.log("serving metrics")["address"].(string), "tcp:")
+	p.log("listening")
+	at := strings.TrimPrefix(p.log("listening")["address"].(string), "tcp:")
+	if info, err := os.Stat(strings.TrimPrefix(socket, "unix:")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if got := get(t, socket, "one"); got != "hello" {
+		t.Errorf("%q", got)
+	}
+	conn, err := tls.Dial("tcp", at, &tls.Config{RootCAs: ca.Pool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := answer(t, conn, "one"); got != "hello" {
+		t.Errorf("over TLS: %q", got)
+	}
+	write(`"roles": [{"name": "all", "streamtypes": ["["]}]`)
+	p.reload <- nil
+	if got := p.log(`"[": syntax error in pattern`)["at"]; !strings.HasPrefix(fmt.Sprint(got), config+":6:") {
+		t.Errorf("at %v", got)
+	}
+	p.log("the policy was not replaced")
+	if got := get(t, socket, "one"); got != "hello" {
+		t.Errorf("%q", got)
+	}
+	write(`"roles": []`)
+	p.reload <- nil
+	p.log("the policy was replaced")
+	if got := get(t, socket, "one"); got != "EOF" {
+		t.Errorf("%q", got)
+	}
+	fetch := func(path string) string {
+		t.Helper()
+		resp, err := http.Get(metrics + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 200 {
+			t.Errorf("%s: %s, %v", path, resp.Status, err)
+		}
+		return string(b)
+	}
+	if got := fetch("/health"); got != "ok\n" {
+		t.Errorf("%q", got)
+	}
+	text := fetch("/metrics")
+	for _, want := range []string{
+		"sspolicy_proxy_streams_total 3\n", "sspolicy_proxy_streams_refused_total 1\n",
+		`sspolicy_proxy_stream_states_total{streamtype="one",state="CONNECTED"} 3` + "\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 }

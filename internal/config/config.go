@@ -85,17 +85,9 @@ func Find(dir string) (string, error) {
 // are returned as diagnostics.
 func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 	r := &reader{c: &Config{CertWarn: -1, dir: folder(file)}}
-	plain := standardize(text)
-	d := schema.Parse(file, plain)
-	d.Source.Text = string(text) // the same length and lines
-	// The reader of policies speaks of lws in its messages.
-	if err := json.Unmarshal(plain, new(any)); err != nil {
-		at := schema.Span{Source: d.Source}
-		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-			at.Start = max(0, int(e.Offset)-1)
-		}
-		at.End = min(at.Start+1, len(text))
-		r.errorf(at, "not JSON: %v", err)
+	d, _, wrong := Document(file, text)
+	if wrong != nil {
+		r.found = append(r.found, *wrong)
 		return r.c, r.found
 	}
 	r.object(&d.Root, map[string]func(*schema.Value){
@@ -109,6 +101,24 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 		"ignore":     r.ignores,
 	})
 	return r.c, schema.SortDiagnostics(r.found)
+}
+
+// Document reads JSON with comments and trailing commas. It also returns the text as
+// plain JSON of the same length, or what is wrong.
+func Document(file string, text []byte) (d *schema.Document, plain []byte, wrong *schema.Diagnostic) {
+	plain = standardize(text)
+	d = schema.Parse(file, plain)
+	d.Source.Text = string(text) // the same length and lines
+	// The reader of policies speaks of lws in its messages.
+	if err := json.Unmarshal(plain, new(any)); err != nil {
+		at := schema.Span{Source: d.Source}
+		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+			at.Start = max(0, int(e.Offset)-1)
+		}
+		at.End = min(at.Start+1, len(text))
+		return d, plain, &schema.Diagnostic{Rule: Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf("not JSON: %v", err)}
+	}
+	return d, plain, nil
 }
 
 // folder returns the absolute folder of a file.

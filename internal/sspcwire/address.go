@@ -13,7 +13,8 @@ const DefaultAddress = "unix:@proxy.ss.lws"
 
 // ParseAddress parses the address of a proxy: "unix:@NAME" for an abstract socket of
 // Linux, "unix:/PATH", "tcp:HOST:PORT", or "tls:HOST:PORT" for TLS over tcp, which lws
-// does not have. network and address are as for package net. HOST may be empty.
+// does not have. network and address are as for package net. HOST may be empty. Port 0
+// is for listening.
 func ParseAddress(text string) (network, address string, secure bool, err error) {
 	fail := func(why string) (string, string, bool, error) {
 		return "", "", false, fmt.Errorf("address %q of a proxy: %s: want unix:@NAME, unix:/PATH, tcp:HOST:PORT or tls:HOST:PORT", text, why)
@@ -36,7 +37,7 @@ func ParseAddress(text string) (network, address string, secure bool, err error)
 		if err != nil {
 			return fail("no HOST:PORT follows " + scheme)
 		}
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 			return fail(fmt.Sprintf("%q is not a port", port))
 		}
 		return "tcp", address, scheme == "tls", nil

@@ -1,0 +1,160 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Role is what some clients may do. A Proxy keeps it and never changes it.
+type Role struct {
+	Name string
+
+	// Users and Groups select clients of unix sockets, on Linux, by the user and the
+	// primary group of the process, and Certificates clients of TLS, by the common name
+	// or a DNS name of the certificate. One of them suffices. A role without any is for
+	// everybody.
+	Users, Groups []uint32
+	Certificates  []string
+
+	// StreamTypes are patterns, as of [path.Match], for the streamtypes that the role
+	// may use; nil means all.
+	StreamTypes []string
+
+	// MaxLinks is how many links the role may have at the same time, MaxBuffered how
+	// many bytes may wait in them, and MaxRate how many bytes of payload pass each
+	// second, both directions together. 0 means no limit. A client that reaches one of
+	// the last two has to wait, or its peer; each link can always hold one frame.
+	MaxLinks    int
+	MaxBuffered int64
+	MaxRate     int64
+}
+
+// matches reports whether the role is for a client.
+func (r *Role) matches(p Peer) bool {
+	if len(r.Users)+len(r.Groups)+len(r.Certificates) == 0 {
+		return true
+	}
+	return p.Known && (slices.Contains(r.Users, p.UID) || slices.Contains(r.Groups, p.GID)) ||
+		slices.ContainsFunc(p.Names, func(name string) bool { return slices.Contains(r.Certificates, name) })
+}
+
+// allows reports whether the role may use a streamtype.
+func (r *Role) allows(streamtype string) bool {
+	return r.StreamTypes == nil || slices.ContainsFunc(r.StreamTypes, func(pattern string) bool {
+		ok, err := path.Match(pattern, streamtype)
+		return ok && err == nil
+	})
+}
+
+// A budget is what the links of a role have used.
+type budget struct {
+	role     *Role
+	links    atomic.Int64
+	buffered atomic.Int64 // bytes
+	bucket   bucket
+}
+
+func newBudgets(roles []*Role) []*budget {
+	if roles == nil {
+		return []*budget{{role: new(Role)}}
+	}
+	all := []*budget{} // not nil: nobody may do anything
+	for _, r := range roles {
+		all = append(all, &budget{role: r, bucket: bucket{rate: float64(r.MaxRate)}})
+	}
+	return all
+}
+
+// Errors of refusals.
+var (
+	errNoRole      = errors.New("no role is for this client")
+	errRoleLinks   = errors.New("too many links of the role")
+	errRoleForbids = errors.New("the role may not use the streamtype")
+)
+
+// enter finds the budget of a new stream.
+func (p *Proxy) enter(peer Peer, streamtype string) (*budget, error) {
+	p.mu.Lock()
+	budgets := p.budgets
+	p.mu.Unlock()
+	i := slices.IndexFunc(budgets, func(b *budget) bool { return b.role.matches(peer) })
+	if i < 0 {
+		return nil, errNoRole
+	}
+	b := budgets[i]
+	if !b.role.allows(streamtype) {
+		return nil, fmt.Errorf("role %q: %w", b.role.Name, errRoleForbids)
+	}
+	if n := b.links.Add(1); b.role.MaxLinks > 0 && n > int64(b.role.MaxLinks) {
+		b.links.Add(-1)
+		return nil, fmt.Errorf("role %q: %w", b.role.Name, errRoleLinks)
+	}
+	return b, nil
+}
+
+// SetRoles replaces the roles for new links; nil lets everybody use everything. Links
+// keep the role that they have.
+func (p *Proxy) SetRoles(roles []*Role) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.budgets = newBudgets(roles)
+}
+
+// full reports whether the role holds as much as it may.
+func (b *budget) full() bool {
+	return b != nil && b.role.MaxBuffered > 0 && b.buffered.Load() >= b.role.MaxBuffered
+}
+
+// spend returns how long to wait after n bytes of payload.
+func (b *budget) spend(n int) time.Duration {
+	if b == nil || b.role.MaxRate <= 0 {
+		return 0
+	}
+	return b.bucket.take(n)
+}
+
+// accountLocked tells the budget how much waits in the link.
+func (l *link) accountLocked() {
+	if l.budget == nil {
+		return
+	}
+	n := int64(l.in.size + len(l.out.buf))
+	l.budget.buffered.Add(n - l.accounted)
+	l.accounted = n
+}
+
+// leaveLocked gives back what the link has of its budget.
+func (l *link) leaveLocked() {
+	if l.budget == nil {
+		return
+	}
+	l.budget.links.Add(-1)
+	l.budget.buffered.Add(-l.accounted)
+	l.budget = nil
+}
+
+// A bucket limits a rate. It lets a burst of one second pass.
+type bucket struct {
+	mu   sync.Mutex
+	rate float64 // each second
+	debt float64 // beyond the burst if it is more than rate
+	last time.Time
+}
+
+// take returns how long to wait after n.
+func (b *bucket) take(n int) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if !b.last.IsZero() {
+		b.debt = max(0, b.debt-now.Sub(b.last).Seconds()*b.rate)
+	}
+	b.last = now
+	b.debt += float64(n)
+	return time.Duration(max(0, b.debt-b.rate) / b.rate * float64(time.Second))
+}
