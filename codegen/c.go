@@ -45,7 +45,7 @@ func C(w io.Writer, p *policy.Policy, o COptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()))
+	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()+c.names(p)))
 	return err
 }
 
@@ -61,7 +61,7 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	}
 	_, err = io.WriteString(header, c.comment()+c.guard("POLICY_H", fmt.Sprintf(
 		"%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\nextern const lws_ss_policy_t %s;\n\n#ifdef __cplusplus\n}\n#endif\n\n%s",
-		c.needs(), c.o.Entry, c.macroDefinitions())))
+		c.needs(), c.o.Entry, c.macroDefinitions()+c.names(p))))
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (c *cFile) guard(end, text string) string {
 		" too: compile one of them with another --prefix\"\n#endif\n"
 }
 
-// guard returns the macro of an include guard.
+// guard returns a macro, such as that of an include guard.
 func guard(prefix, end string) string {
 	macro := strings.ToUpper(strings.Trim(prefix, "_")) + "_" + end
 	if macro[0] == '_' { // reserved in C
@@ -248,7 +248,7 @@ func (c *cFile) macroDefinitions() string {
 	s := fmt.Sprintf("#define %s %[1]s\n", c.o.Entry)
 	if c.proxy != "" {
 		s += fmt.Sprintf("\n/* lws's tables have no place for via-socks5: pass it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
-			c.o.Prefix, strings.ReplaceAll(cString(c.proxy), "\n", " \\\n\t"))
+			c.o.Prefix, macroString(c.proxy))
 	}
 	return s
 }

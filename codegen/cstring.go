@@ -81,6 +81,10 @@ func cChar(s string, quote byte) (string, int) {
 	return s[:n], n
 }
 
+// maxCSymbol is the length of a part of an identifier: C99 compilers may ignore
+// characters after the 63rd.
+const maxCSymbol = 40
+
 // cSymbol returns a readable part of a C identifier for a name. It may be empty.
 func cSymbol(name string) string {
 	var b strings.Builder
@@ -90,7 +94,7 @@ func cSymbol(name string) string {
 		} else if s := b.String(); s != "" && !strings.HasSuffix(s, "_") {
 			b.WriteByte('_')
 		}
-		if b.Len() == 40 { // C99 compilers may ignore characters after the 63rd
+		if b.Len() == maxCSymbol {
 			break
 		}
 	}

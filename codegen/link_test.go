@@ -233,7 +233,7 @@ func TestCDiff(t *testing.T) {
 	after := lines(`{"s":[{"new":{"protocol":"raw"}},{"a":{}},{"b":{}},{"c":{}},{"d":{}}]}`)
 	missing := 0
 	for _, l := range before {
-		if !slices.Contains(after, l) {
+		if !slices.Contains(after, l) && !strings.HasPrefix(l, "#define SS_") { // counts change
 			t.Logf("%q", l)
 			missing++
 		}

@@ -1,0 +1,77 @@
+package codegen
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A cName is a macro with the name of a definition as its value.
+type cName struct{ macro, value string }
+
+// names returns macros for the names in a policy, so that a program with a typo does not
+// compile, and for counts and largest sizes. Two names that give the same macro have
+// none: a new streamtype must not change the meaning of a macro.
+func (c *cFile) names(p *policy.Policy) string {
+	var names []cName
+	seen := map[cName]bool{}
+	values := map[string]int{} // of each macro
+	add := func(value, kind string, parts ...string) {
+		macro := guard(c.o.Prefix, kind)
+		for _, part := range parts {
+			symbol := cSymbol(part)
+			if symbol == "" || len(part) > maxCSymbol || strings.ContainsFunc(part, func(r rune) bool { return r >= utf8.RuneSelf }) {
+				return // the symbol would not say which name it is
+			}
+			macro += "_" + symbol
+		}
+		if n := (cName{macro, value}); !seen[n] {
+			seen[n] = true
+			names = append(names, n)
+			values[macro]++
+		}
+	}
+	stores := map[*policy.TrustStore]bool{}
+	longest, items := 0, 0
+	for _, st := range p.StreamTypes {
+		add(st.Name, "STREAM", st.Name)
+		longest, items = max(longest, len(st.Name)), max(items, len(st.Metadata))
+		for _, m := range st.Metadata {
+			add(m.Name, "METADATA", st.Name, m.Name)
+		}
+		if t := st.TrustStore; t != nil && !st.Server {
+			add(t.Name, "STORE", t.Name)
+			stores[t] = true
+		}
+	}
+	der := 0
+	for _, x := range c.certs {
+		der = max(der, len(x.DER))
+	}
+
+	var b strings.Builder
+	b.WriteString("\n/* Names. */\n")
+	for _, n := range names {
+		if values[n.macro] == 1 {
+			fmt.Fprintf(&b, "#define %s %s\n", n.macro, macroString(n.value))
+		} else if values[n.macro] > 1 {
+			fmt.Fprintf(&b, "/* two names could be %s */\n", n.macro)
+			values[n.macro] = 0 // once
+		}
+	}
+	b.WriteString("\n/* Counts, and the largest sizes in bytes; of names with their NUL. */\n")
+	for _, n := range []struct {
+		macro string
+		n     int
+	}{
+		{"STREAMS", len(p.StreamTypes)}, {"STORES", len(stores)}, {"MAX_METADATA", items}, {"MAX_STREAM_NAME", longest + 1}, {"MAX_DER", der},
+	} {
+		fmt.Fprintf(&b, "#define %s %d\n", guard(c.o.Prefix, n.macro), n.n)
+	}
+	return b.String()
+}
+
+// macroString returns a string literal as the value of a macro.
+func macroString(s string) string { return strings.ReplaceAll(cString(s), "\n", " \\\n\t") }
