@@ -31,6 +31,7 @@ type compileCmd struct {
 	Header  string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
 	sizeFlags
 	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Only     []string `complete:"streamtypes" placeholder:"STREAM" help:"Compile these streamtypes alone, and what they need. Findings in the others do not count. May be repeated."`
 	Variants []string `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built with the tag sspolicy_variants alone. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
 	Output   string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Depfile  string   `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
@@ -185,7 +186,7 @@ func (c *compileCmd) depfileName() string {
 // Run executes the command.
 func (c *compileCmd) Run(p *program) error {
 	collectLate(memoryToCompile, append(slices.Clone(c.Overlay), c.File)...)
-	doc, compiled, err := p.compile(c.File, c.Overlay, "", lint.Options{LWS: []schema.Version{c.lws()}}, schema.Warning)
+	doc, compiled, err := c.compile(p, c.Overlay, schema.Warning)
 	if err != nil {
 		return err
 	}
@@ -215,6 +216,15 @@ func (c *compileCmd) Run(p *program) error {
 	return nil
 }
 
+// compile compiles the policy, or a part of it, with fragments.
+func (c *compileCmd) compile(p *program, fragments []string, show schema.Severity) (*schema.Document, *policy.Policy, error) {
+	o := lint.Options{LWS: []schema.Version{c.lws()}}
+	if len(c.Only) > 0 {
+		return p.compileOnly(c.File, fragments, c.Only, o, show)
+	}
+	return p.compile(c.File, fragments, "", o, show)
+}
+
 // A generatedFile is a file to write.
 type generatedFile struct {
 	file string
@@ -224,6 +234,9 @@ type generatedFile struct {
 // outputs returns the files to write, OUT first.
 func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]generatedFile, error) {
 	source := sourceNames(c.File, c.Overlay)
+	if len(c.Only) > 0 {
+		source += ", only " + strings.Join(c.Only, ", ")
+	}
 	hash, err := packedHash(doc)
 	if err != nil {
 		return nil, err
@@ -280,7 +293,7 @@ func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedF
 	var docs []*schema.Document
 	source := filepath.Base(displayName(c.File))
 	for i, f := range c.Variants {
-		doc, variant, err := p.compile(c.File, append(slices.Clone(c.Overlay), f), "", lint.Options{LWS: []schema.Version{c.lws()}}, schema.Error)
+		doc, variant, err := c.compile(p, append(slices.Clone(c.Overlay), f), schema.Error)
 		if err != nil {
 			return nil, err
 		}
@@ -397,19 +410,44 @@ func makeName(file string) string {
 // findings of the severity show and above on standard error. If a streamtype is named,
 // errors of others that it does not need are warnings.
 func (p *program) compile(file string, fragments []string, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
+	base, above, err := p.layers(file, fragments)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.compileDocuments(base, above, streamtype, o, show)
+}
+
+// compileOnly is like compile for the part of a policy that the streamtypes need.
+func (p *program) compileOnly(file string, fragments, streamtypes []string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
+	base, above, err := p.layers(file, fragments)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch part, all, missing := only(base, above, streamtypes...); {
+	case missing != "":
+		return nil, nil, unknown("--only: the policy has no streamtype", missing, all)
+	case part != nil:
+		base, above = part, nil
+	}
+	return p.compileDocuments(base, above, "", o, show)
+}
+
+// layers returns a policy and fragments.
+func (p *program) layers(file string, fragments []string) (*schema.Document, []*schema.Document, error) {
 	base, err := p.document(file)
 	if err != nil {
 		return nil, nil, err
 	}
 	above, err := p.documents(fragments)
-	if err != nil {
-		return nil, nil, err
-	}
+	return base, above, err
+}
+
+func (p *program) compileDocuments(base *schema.Document, above []*schema.Document, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	compiled, err := sspolicy.Compile(base, o, above...)
 	var found []schema.Diagnostic
 	if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
 		found = refused.Diagnostics
-		if part := only(base, above, streamtype); part != nil {
+		if part, _, _ := only(base, above, streamtype); part != nil {
 			compiled, _ = sspolicy.Compile(part, o) // nil if it has errors too
 		}
 	} else if err != nil {

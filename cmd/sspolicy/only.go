@@ -7,41 +7,63 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// only returns a policy with fragments applied, without the streamtypes that a
-// streamtype does not need. It returns nil if the text has syntax errors, or if the
-// policy has no such streamtype.
-func only(base *schema.Document, fragments []*schema.Document, name string) *schema.Document {
+// only returns a policy with fragments applied, with the named streamtypes and what they
+// need: streamtypes that share their requests or get their tokens, and the definitions
+// that all of these refer to. It returns nil if the text has syntax errors, and the
+// names of all streamtypes and the missing one if the policy lacks one of them.
+func only(base *schema.Document, fragments []*schema.Document, names ...string) (part *schema.Document, all []string, missing string) {
 	d := base
 	if len(fragments) > 0 {
 		d = overlay.Apply(base, fragments, overlay.Options{}).Document
 	}
 	if d == nil || schema.HasErrors(d.Syntax) {
-		return nil
+		return nil, nil, ""
 	}
+	d = d.Clone()
 	p := schema.NewPolicy(d)
-	if len(p.Lookup(schema.Streams, name)) == 0 {
-		return nil
+	for _, def := range p.Section(schema.Streams) {
+		all = append(all, def.Name)
 	}
-	needs := map[string]bool{name: true}
+	needs := map[*schema.Definition]bool{}
+	// Of several definitions with a name, lws takes this or that.
+	need := func(s schema.Section, name string) (added bool) {
+		for _, def := range p.Lookup(s, name) {
+			added = added || !needs[def]
+			needs[def] = true
+		}
+		return added
+	}
+	for _, name := range names {
+		if len(p.Lookup(schema.Streams, name)) == 0 {
+			return nil, all, name
+		}
+		need(schema.Streams, name)
+	}
 	for more := true; more; {
 		more = false
 		for _, r := range p.References {
-			// Any streamtype may use an auth scheme, which names one that gets its tokens.
-			if r.Key.Ref == schema.Streams && !needs[r.Name] && (r.From.Section != schema.Streams || needs[r.From.Name]) {
-				needs[r.Name], more = true, true
+			if needs[r.From] && need(r.Key.Ref, r.Name) {
+				more = true
 			}
 		}
 	}
-	d = d.Clone()
-	for _, m := range d.Root.Members() {
-		if m.Key != string(schema.Streams) {
+	drop := map[*schema.Value]bool{}
+	for _, def := range p.Definitions {
+		if !needs[def] && def.Section != schema.Metrics {
+			drop[def.Value] = true
+		}
+	}
+	for _, section := range d.Root.Members() {
+		array := section.Value.Array
+		if array == nil {
 			continue
 		}
-		for _, e := range m.Value.Elems() {
-			if e.Value.Object != nil {
-				e.Value.Object.Members = slices.DeleteFunc(e.Value.Object.Members, func(m *schema.Member) bool { return !needs[m.Key] })
+		for _, e := range array.Elems {
+			if o := e.Value.Object; o != nil {
+				o.Members = slices.DeleteFunc(o.Members, func(m *schema.Member) bool { return drop[&m.Value] })
 			}
 		}
+		array.Elems = slices.DeleteFunc(array.Elems, func(e *schema.Element) bool { return drop[&e.Value] })
 	}
-	return d
+	return d, all, ""
 }
