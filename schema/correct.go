@@ -13,6 +13,8 @@ const maxCorrections = 20
 const (
 	searchBudget = 16 << 20 // bytes to parse
 	searchTries  = 3000     // candidates
+
+	diagnosticCost = 64 // bytes that are parsed in the time that a diagnostic takes
 )
 
 // correct looks for the mistakes behind the syntax errors of a document: edits
@@ -328,8 +330,8 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 			return nil
 		}
 	}
-	c.budget -= len(d.Source.Text)
 	after, p := parse(&Source{Name: d.Source.Name, Template: d.Source.Template, Text: ApplyEdits(d.Source, r.edits)})
+	c.budget -= len(d.Source.Text) + diagnosticCost*len(after.Syntax)
 	r.errors = count(after)
 	r.fixable = !p.guessed && !slices.ContainsFunc(after.Syntax, func(g Diagnostic) bool { return isError(g) && len(g.Fixes) == 0 })
 	r.weigh(after)
