@@ -51,8 +51,11 @@ type lintCmd struct {
 	WriteBaseline string    `xor:"baseline" placeholder:"FILE" help:"Write all findings to this file instead of reporting them."`
 	Overlay       []string  `sep:"none" xor:"fragment" placeholder:"FRAGMENT" help:"Check the policies with this fragment applied. May be repeated."`
 	Fragment      bool      `xor:"fragment" help:"The files are fragments for overlays: check each by itself."`
+	Watch         bool      `help:"Check again whenever a file changes, until interrupted (Ctrl-C)."`
 	fixFlags
 	extractFlags
+
+	watch *watch // nil without --watch
 }
 
 // Help is what "sspolicy lint --help" adds.
@@ -70,6 +73,9 @@ func (c *lintCmd) Validate() error {
 			return fmt.Errorf("--with: unknown group %q: want one of %s", g, strings.Join(rules.Groups(), ", "))
 		}
 	}
+	if c.Watch && (c.Fix || c.UnsafeFixes || c.WriteBaseline != "" || slices.Contains(c.Files, "-")) {
+		return errors.New("--watch: it reports on files, and changes none")
+	}
 	if len(c.Overlay) > 0 && (c.Fix || c.UnsafeFixes) {
 		return errors.New("--overlay: fixes are for policies and fragments by themselves")
 	}
@@ -79,6 +85,14 @@ func (c *lintCmd) Validate() error {
 // Run executes the command.
 func (c *lintCmd) Run(p *program) error {
 	c.extracted = &c.extractFlags
+	if c.Watch {
+		return c.repeat(p)
+	}
+	return c.once(p)
+}
+
+// once checks the files once.
+func (c *lintCmd) once(p *program) error {
 	targets, err := c.targets(p)
 	if err != nil {
 		return err
@@ -134,6 +148,9 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 	if err != nil {
 		return nil, nil, fileError(t.file, err)
 	}
+	if f, ok := c.watch.known(t.file, text); ok {
+		return f.policies, f.found, nil
+	}
 	policies, err := c.policies(t.file, text)
 	if err != nil {
 		return nil, nil, err
@@ -149,7 +166,11 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 		}
 		all = append(all, policy.Place(found)...)
 	}
-	return policies, filter(schema.SortDiagnostics(all)), nil
+	found := filter(schema.SortDiagnostics(all))
+	if len(fragments) == 0 && c.Baseline == "" {
+		c.watch.add(t.file, checkedFile{string(text), policies, found})
+	}
+	return policies, found, nil
 }
 
 // findings returns the findings of a policy, with fragments applied if there are any, or
