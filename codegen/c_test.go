@@ -63,7 +63,7 @@ func (c *cTest) write(t *testing.T, name, text string) string {
 	return path
 }
 
-var prefix = regexp.MustCompile(`\b_ss_`)
+var prefix, macroPrefix = regexp.MustCompile(`\b_ss_`), regexp.MustCompile(`\bSS_`)
 
 // add adds tables to compile. Each gets its own prefix, so that all tables of a target
 // compile in one go.
@@ -71,7 +71,7 @@ func (c *cTest) add(t *testing.T, target Target, tables string) {
 	t.Helper()
 	n := len(c.sources[target])
 	name := fmt.Sprintf("%v/t%d.h", target, n)
-	tables = strings.ReplaceAll(tables, "SS_POLICY_H", fmt.Sprintf("T%d_POLICY_H", n))
+	tables = macroPrefix.ReplaceAllString(tables, fmt.Sprintf("T%d_", n))
 	c.sources[target] = append(c.sources[target], c.write(t, name, prefix.ReplaceAllString(tables, fmt.Sprintf("t%d_", n))+
 		fmt.Sprintf("\nconst lws_ss_policy_t *entry%d(void);\nconst lws_ss_policy_t *entry%[1]d(void)\n{\n\treturn &t%[1]d_static_policy_entry;\n}\n", n)))
 }
