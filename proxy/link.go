@@ -144,9 +144,7 @@ func (l *link) drain() {
 // finishLocked closes the link when all has been written.
 func (l *link) finishLocked() {
 	l.out.ending = true
-	if !l.out.running {
-		l.closeLocked(errShutdown)
-	}
+	l.flushLocked()
 }
 
 // handle does what a frame says. An error closes the link.
@@ -370,6 +368,7 @@ func (l *link) awaitHeaders() {
 func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime.Result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.flushLocked()
 	if l.closed {
 		return runtime.DestroyMe
 	}
@@ -486,6 +485,7 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 		// The body of a request comes before the response, with which the stream gets
 		// CONNECTED. The client waits for it.
 		l.reportLocked(policy.StateConnected, 0)
+		l.flushLocked()
 	}
 	n, flags, ok := l.in.get(buf)
 	l.accountLocked()
@@ -502,6 +502,7 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.flushLocked()
 	if l.closed {
 		return runtime.DestroyMe
 	}

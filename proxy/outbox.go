@@ -34,6 +34,15 @@ type outFrame struct {
 	whole   bool // must not be cut
 }
 
+// A pacer knows what the client has read.
+type pacer interface {
+	// wait waits until the client has read all, and idle reports whether it has.
+	wait() error
+	idle() bool
+	// tryWrite writes what the socket takes at once.
+	tryWrite(b []byte) (int, error)
+}
+
 const (
 	// clientRead is how much the client of lws reads at a time.
 	clientRead = 2048
@@ -113,7 +122,7 @@ func (b *outbox) endLast() bool {
 
 var errSlowClient = errors.New("the client does not read, and too much waits for it")
 
-// queuedLocked sees to the writing of a frame that has been put into buf.
+// queuedLocked notes a frame that has been put into buf. flushLocked has to follow.
 func (l *link) queuedLocked(f outFrame) {
 	if l.closed {
 		return
@@ -125,12 +134,86 @@ func (l *link) queuedLocked(f outFrame) {
 		l.closeLocked(fmt.Errorf("%w: %d bytes", errSlowClient, len(l.out.buf)))
 		return
 	}
-	if !l.out.running {
-		l.out.running = true
-		l.p.running.Add(1) // the reader, or the renewal of the stream, has not ended
-		go l.write()
+}
+
+// flushLocked writes what the client takes at once, and leaves the rest to a goroutine.
+func (l *link) flushLocked() {
+	b := &l.out
+	for !l.closed && !b.running && len(b.frames) > 0 {
+		n, whole := b.next()
+		if b.pacer == nil || b.waits(n, whole) && !b.pacer.idle() {
+			l.startWriterLocked()
+			return
+		}
+		if b.waits(n, whole) {
+			b.unread = 0
+		}
+		m, err := b.pacer.tryWrite(b.buf[:n])
+		if err != nil {
+			l.closeLocked(err)
+			return
+		}
+		l.wroteLocked(m)
+		if m < n {
+			l.startWriterLocked()
+			return
+		}
+	}
+	l.emptiedLocked()
+}
+
+// startWriterLocked starts a goroutine that writes.
+func (l *link) startWriterLocked() {
+	l.out.flight = 0
+	l.out.running = true
+	l.p.running.Add(1) // the reader, or the renewal of the stream, has not ended
+	go l.write()
+}
+
+// waits reports whether a write has to wait until the client has read all.
+func (b *outbox) waits(n int, whole bool) bool {
+	return whole && b.pacer != nil && b.unread > 0 && b.unread+n > clientRead
+}
+
+// wroteLocked removes the first n bytes, which have been written.
+func (l *link) wroteLocked(n int) {
+	b := &l.out
+	b.unread = min(b.unread+n, clientRead+1)
+	b.buf = b.buf[n:]
+	for n > 0 {
+		if f := &b.frames[0]; n < f.n { // cut by the system
+			f.n -= n
+			f.payload, f.whole = false, false
+			break
+		}
+		n -= b.frames[0].n
+		b.frames = b.frames[1:]
+	}
+	b.flight = 0
+	l.accountLocked()
+	if b.paused && len(b.buf) < b.offBelow {
+		b.paused = false
+		l.resumeLocked()
 	}
 }
+
+// emptiedLocked is called when there may be nothing left to write.
+func (l *link) emptiedLocked() {
+	b := &l.out
+	if b.running || len(b.frames) > 0 && !l.closed {
+		return
+	}
+	if b.ending {
+		l.closeLocked(errShutdown)
+	}
+	if cap(b.buf) > keptBuffer || l.closed {
+		b.buf, b.frames = nil, nil
+	}
+}
+
+// keptBuffer is how large a buffer may be that a link keeps while it has nothing to
+// write.
+const keptBuffer = 4096
 
 // write writes frames until none is left.
 func (l *link) write() {
@@ -140,7 +223,7 @@ func (l *link) write() {
 	b := &l.out
 	for !l.closed && len(b.frames) > 0 {
 		n, whole := b.next()
-		batch, wait := b.buf[:n], whole && b.pacer != nil && b.unread > 0 && b.unread+n > clientRead
+		batch, wait := b.buf[:n], b.waits(n, whole)
 		l.mu.Unlock()
 		var err error
 		if wait {
@@ -157,28 +240,16 @@ func (l *link) write() {
 		if wait {
 			b.unread = 0
 		}
-		b.unread = min(b.unread+n, clientRead+1)
-		b.buf = b.buf[n:]
-		b.frames = b.frames[b.flight:]
-		b.flight = 0
-		l.accountLocked()
-		if b.paused && len(b.buf) < b.offBelow {
-			b.paused = false
-			l.resumeLocked()
-		}
+		l.wroteLocked(n)
 	}
 	b.running = false
-	if b.ending {
-		l.closeLocked(errShutdown)
-	}
-	if len(b.frames) == 0 || l.closed {
-		b.buf, b.frames = nil, nil
-	}
+	l.emptiedLocked()
 }
 
 // next chooses the frames for the next write. It returns their size, and whether any of
 // them must not be cut.
 func (b *outbox) next() (n int, whole bool) {
+	b.flight = 0
 	for _, f := range b.frames {
 		size := maxWrite
 		if whole || f.whole {

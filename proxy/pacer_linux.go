@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A pacer waits until a client has read all.
-type pacer interface{ wait() error }
-
 // newPacer returns a pacer for a unix socket. Other connections have none: the system
 // does not tell what the peer has read.
 func newPacer(conn net.Conn) pacer {
@@ -33,6 +30,25 @@ func (p unixPacer) wait() error {
 		n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
 		return err != nil || n == 0
 	})
+}
+
+func (p unixPacer) idle() (idle bool) {
+	_ = p.raw.Control(func(fd uintptr) {
+		n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+		idle = err != nil || n == 0
+	})
+	return idle
+}
+
+func (p unixPacer) tryWrite(b []byte) (n int, err error) {
+	cerr := p.raw.Control(func(fd uintptr) { n, err = unix.Write(int(fd), b) })
+	switch {
+	case cerr != nil:
+		return 0, cerr
+	case err == unix.EAGAIN || err == unix.EINTR:
+		return 0, nil
+	}
+	return max(n, 0), err
 }
 
 // hungUp reports whether the peer of a connection that is not read has closed it.

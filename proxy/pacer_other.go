@@ -4,9 +4,6 @@ package proxy
 
 import "net"
 
-// A pacer waits until a client has read all.
-type pacer interface{ wait() error }
-
 // newPacer returns nil: the system does not tell what the peer has read.
 func newPacer(net.Conn) pacer { return nil }
 
