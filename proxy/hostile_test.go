@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,6 +181,75 @@ func TestFailedBody(t *testing.T) {
 	if body := c.expect("rx SOM EOM, ACK, DIS"); body != "5\r\nagain\r\n0\r\n\r\n" {
 		t.Errorf("%q", body)
 	}
+}
+
+// TestFlood checks the limits of what one client can take from the others.
+func TestFlood(t *testing.T) {
+	var log lines
+	f := newFixtureWith(t, Options{MaxLinks: 50, Logger: slog.New(slog.NewTextHandler(&log, nil))}, newOrigin(t).streamtypes()...)
+	for range 100 { // of which 5 may stay without a streamtype
+		f.dial(t)
+	}
+	for deadline := time.Now().Add(limit); f.Stats().LinksRefused < 95 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if s := f.Stats(); s.LinksRefused != 95 {
+		t.Errorf("%+v", s)
+	}
+	if n := strings.Count(log.String(), "link refused"); n > 2*maxWarnings {
+		t.Errorf("%d warnings", n)
+	}
+}
+
+// TestManyFrames checks that a link counts what small frames cost, and that metadata may
+// be set any number of times.
+func TestManyFrames(t *testing.T) {
+	hold := make(chan struct{})
+	defer close(hold)
+	port := testserver.ServeTCP(t, func(c net.Conn) { <-hold }).Port()
+	o := newOrigin(t)
+	f := newFixture(t, append(o.streamtypes(), &policy.StreamType{
+		Name: "stuck", Endpoint: "127.0.0.1", Port: port, Protocol: policy.ProtocolWS, Opportunistic: true, HTTP: &policy.HTTP{},
+	})...)
+	c := f.open(t, "stuck", 0)
+	c.until("CRE")
+	b, err := sspcwire.AppendPayload(nil, sspcwire.ToProxy, sspcwire.Payload{Flags: policy.FlagSOM | policy.FlagEOM})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	sent := 0
+	for ; err == nil && sent < 1_000_000; sent++ {
+		_, err = c.Write(b)
+	}
+	if err == nil {
+		t.Errorf("the proxy holds %d empty messages", sent)
+	}
+	get := f.open(t, "get", 0)
+	for range 20_000 {
+		get.set("uptag", "x")
+	}
+	get.set("path", "body?n=3")
+	get.connect()
+	get.until("DIS")
+}
+
+// lines is a log.
+type lines struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.String()
 }
 
 // FuzzLink sends bytes to the proxy, after an opening that it accepts. It must end the

@@ -27,6 +27,9 @@ type piece struct {
 	flags policy.Flags
 }
 
+// cost returns how much the queue holds: a hostile client sends many empty frames.
+func (b *inbox) cost() int { return b.size + 32*len(b.pieces) }
+
 // put queues the payload of a frame. It reports whether there is something to send.
 func (b *inbox) put(data []byte, flags policy.Flags) bool {
 	flags &= policy.FlagSOM | policy.FlagEOM
@@ -141,7 +144,7 @@ var errHangUp = errors.New("the client has closed the link without reading it to
 // for one.
 func (l *link) awaitRoom(n int) error {
 	return l.await(time.Time{}, func() bool {
-		return l.in.size == 0 || l.in.size+n <= l.in.limit && !l.budget.full()
+		return len(l.in.pieces) == 0 || l.in.cost()+n <= l.in.limit && !l.budget.full()
 	})
 }
 

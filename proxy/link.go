@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -24,10 +25,11 @@ const defaultBuflen = 32 << 10
 
 // A link is a connection to a client, and the stream that it uses.
 type link struct {
-	p    *Proxy
-	conn net.Conn
-	peer Peer
-	log  *slog.Logger
+	p       *Proxy
+	conn    net.Conn
+	peer    Peer
+	counted bool // as named, guarded by the mu of the proxy
+	log     *slog.Logger
 
 	// The callbacks of the stream, the reader and the writer of the link share all
 	// below. Methods of the stream may be called with mu locked: they call no callback.
@@ -48,7 +50,7 @@ type link struct {
 	draining  bool              // the link ends when the stream is idle
 	budget    *budget           // nil before STREAMTYPE and after the end
 	accounted int64             // what the budget knows
-	throttled bool              // the stream is paused because of the rate
+	throttle  *time.Timer       // ends the pause of the stream because of the rate; nil if there is none
 	closed    bool
 	err       error // why; nil if the client closed the link
 	in        inbox
@@ -104,7 +106,7 @@ func (l *link) end(err error) error {
 		l.log.Debug("proxy: link closed", "err", err)
 	default:
 		l.p.stats.failed.Add(1)
-		l.log.Warn("proxy: link closed", "peer", l.peer, "err", err)
+		l.p.warn(l.log, "proxy: link closed", "peer", l.peer, "err", err)
 	}
 	return err
 }
@@ -125,6 +127,9 @@ func (l *link) closeLocked(err error) {
 	l.closed, l.err = true, err
 	l.conn.Close()
 	l.in.dropLocked()
+	if l.throttle != nil {
+		l.throttle.Stop()
+	}
 	l.leaveLocked()
 	if l.stream != nil {
 		l.stream.Destroy()
@@ -205,6 +210,7 @@ func (l *link) open(f sspcwire.Frame) error {
 		return err
 	}
 	l.conn.SetDeadline(time.Time{})
+	l.p.named(l)
 	l.name = t.Name
 	l.log = l.log.With("streamtype", t.Name, "pid", t.PID)
 	l.options = nil
@@ -296,7 +302,11 @@ func (l *link) setLocked(f sspcwire.Frame) error {
 	if err != nil {
 		return err
 	}
-	if l.setSize += len(name) + len(value) - len(l.set[name]); l.setSize > maxMetadata {
+	old, again := l.set[name]
+	if l.setSize += len(value) - len(old); !again {
+		l.setSize += len(name)
+	}
+	if l.setSize > maxMetadata {
 		return errMetadata
 	}
 	if l.stream != nil {
@@ -388,7 +398,7 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 		state == policy.StateQoSAckRemote || state == policy.StateQoSNackRemote {
 		l.metadataLocked()
 	}
-	if state == policy.StateConnected && l.in.size > 0 {
+	if state == policy.StateConnected && len(l.in.pieces) > 0 {
 		s.RequestTx() // the end of the connection before has taken back the request
 	}
 	wasOnline := l.online
@@ -423,7 +433,7 @@ func (l *link) createdLocked(s *runtime.Stream) runtime.Result {
 			l.connect = false
 			s.Connect()
 		}
-		if l.in.size > 0 {
+		if len(l.in.pieces) > 0 {
 			s.RequestTx()
 		}
 		return runtime.OK
@@ -492,10 +502,21 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 	if !ok {
 		return 0, 0, runtime.TxDontSend
 	}
-	if l.in.size > 0 || len(l.in.pieces) > 0 {
+	if len(l.in.pieces) > 0 {
 		s.RequestTx()
 	}
+	if l.creditsLocked() && l.in.open && n > 0 {
+		l.sendLocked(sspcwire.AppendCredit(nil, toClient, int32(n)), false)
+		l.flushLocked()
+	}
 	return n, flags, runtime.OK
+}
+
+// creditsLocked reports whether the client gets credit for what it sends: as from lws,
+// over HTTP/2 and later. It is told the room of the queue, but does not depend on it.
+func (l *link) creditsLocked() bool {
+	p := l.st.Carrier()
+	return (p == policy.ProtocolH2 || p == policy.ProtocolH3) && l.st.Sends()
 }
 
 // rx is the Rx callback.
@@ -526,10 +547,9 @@ func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Re
 	if l.out.full(l.budget.full()) {
 		s.PauseRx()
 	}
-	if wait := l.budget.spend(len(buf)); wait > 0 && !l.throttled {
-		l.throttled = true
+	if wait := l.budget.spend(len(buf)); wait > 0 && l.throttle == nil {
 		s.PauseRx()
-		time.AfterFunc(wait, l.unthrottle)
+		l.throttle = time.AfterFunc(wait, l.unthrottle)
 	}
 	return runtime.OK
 }
@@ -538,13 +558,13 @@ func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Re
 func (l *link) unthrottle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.throttled = false
+	l.throttle = nil
 	l.resumeLocked()
 }
 
 // resumeLocked lets the stream go on, unless there is a reason for it to wait.
 func (l *link) resumeLocked() {
-	if !l.throttled && !l.out.paused && l.stream != nil {
+	if l.throttle == nil && !l.out.paused && l.stream != nil {
 		l.stream.ResumeRx()
 	}
 }
@@ -597,6 +617,9 @@ func (l *link) sendStateLocked(state policy.State, arg uint32) {
 	switch state { // as the client of lws does
 	case policy.StateConnected:
 		l.online = true
+		if l.creditsLocked() {
+			l.sendLocked(sspcwire.AppendCredit(nil, toClient, int32(min(l.in.limit, math.MaxInt32))), false)
+		}
 	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAuthFailed:
 		l.online = false
 	}

@@ -33,6 +33,17 @@ func (p Peer) String() string {
 	return "unknown"
 }
 
+// key returns what links of the same peer have in common: the user, or the host.
+func (p Peer) key() string {
+	if p.Known {
+		return fmt.Sprintf("uid %d", p.UID)
+	}
+	if a, ok := p.Addr.(*net.TCPAddr); ok {
+		return a.IP.String()
+	}
+	return ""
+}
+
 func peerOf(conn net.Conn) Peer {
 	p := Peer{Addr: conn.RemoteAddr()}
 	if u, ok := conn.(*net.UnixConn); ok {

@@ -45,10 +45,14 @@ type Proxy struct {
 	stats counters
 	next  atomic.Uint64 // number of the latest link
 
+	warnings   bucket
+	suppressed atomic.Uint64 // warnings that were not logged
+
 	mu        sync.Mutex
 	links     map[*link]struct{}
 	listeners map[net.Listener]struct{}
-	budgets   []*budget // of the roles
+	budgets   []*budget      // of the roles
+	unnamed   map[string]int // links of each peer without a streamtype
 	draining  bool
 	running   sync.WaitGroup // goroutines of links
 }
@@ -65,7 +69,8 @@ func New(ctx *runtime.Context, o Options) *Proxy {
 	return &Proxy{
 		ctx: ctx, o: o, log: o.Logger,
 		links: map[*link]struct{}{}, listeners: map[net.Listener]struct{}{},
-		budgets: newBudgets(o.Roles),
+		budgets: newBudgets(o.Roles), unnamed: map[string]int{},
+		warnings: bucket{rate: maxWarnings},
 	}
 }
 
@@ -130,8 +135,11 @@ func (p *Proxy) add(conn net.Conn) (*link, error) {
 	case p.draining:
 		err = net.ErrClosed
 	case len(p.links) >= p.o.MaxLinks:
-		err = fmt.Errorf("proxy: %w", errTooManyLinks)
+		err = errTooManyLinks
+	case p.unnamed[l.peer.key()] >= max(1, p.o.MaxLinks/unnamedShare):
+		err = errTooManyUnnamed
 	default:
+		p.unnamed[l.peer.key()]++
 		p.links[l] = struct{}{}
 		p.running.Add(1)
 	}
@@ -139,19 +147,60 @@ func (p *Proxy) add(conn net.Conn) (*link, error) {
 	if err != nil {
 		conn.Close()
 		p.stats.refused.Add(1)
-		p.log.Warn("proxy: link refused", "peer", l.peer, "err", err)
-		return nil, err
+		p.warn(p.log, "proxy: link refused", "peer", l.peer, "err", err)
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p.stats.opened.Add(1)
 	return l, nil
 }
 
-var errTooManyLinks = errors.New("too many links")
+// unnamedShare is the part of MaxLinks that one user, or one address, may hold without
+// having named a streamtype.
+const unnamedShare = 10
+
+var (
+	errTooManyLinks   = errors.New("too many links")
+	errTooManyUnnamed = errors.New("too many links of one peer without a streamtype")
+)
+
+// named notes that a link has named a streamtype, or has ended.
+func (p *Proxy) named(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.namedLocked(l)
+}
+
+func (p *Proxy) namedLocked(l *link) {
+	if l.counted {
+		return
+	}
+	l.counted = true
+	key := l.peer.key()
+	if p.unnamed[key]--; p.unnamed[key] <= 0 {
+		delete(p.unnamed, key)
+	}
+}
+
+// maxWarnings is how many warnings are logged each second.
+const maxWarnings = 20
+
+// warn logs a warning about a client, unless there are too many.
+func (p *Proxy) warn(log *slog.Logger, msg string, args ...any) {
+	if !p.warnings.allow() {
+		p.suppressed.Add(1)
+		return
+	}
+	if n := p.suppressed.Swap(0); n > 0 {
+		args = append(args, "suppressed", n)
+	}
+	log.Warn(msg, args...)
+}
 
 // remove forgets a link that has ended.
 func (p *Proxy) remove(l *link) {
 	p.mu.Lock()
 	delete(p.links, l)
+	p.namedLocked(l)
 	p.mu.Unlock()
 	p.running.Done()
 }

@@ -123,7 +123,7 @@ func (l *link) accountLocked() {
 	if l.budget == nil {
 		return
 	}
-	n := int64(l.in.size + len(l.out.buf))
+	n := int64(l.in.cost() + len(l.out.buf))
 	l.budget.buffered.Add(n - l.accounted)
 	l.accounted = n
 }
@@ -150,11 +150,27 @@ type bucket struct {
 func (b *bucket) take(n int) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.decayLocked()
+	b.debt += float64(n)
+	return time.Duration(max(0, b.debt-b.rate) / b.rate * float64(time.Second))
+}
+
+// allow takes 1 if that needs no wait, and reports whether it has.
+func (b *bucket) allow() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.decayLocked()
+	if b.debt+1 > b.rate {
+		return false
+	}
+	b.debt++
+	return true
+}
+
+func (b *bucket) decayLocked() {
 	now := time.Now()
 	if !b.last.IsZero() {
 		b.debt = max(0, b.debt-now.Sub(b.last).Seconds()*b.rate)
 	}
 	b.last = now
-	b.debt += float64(n)
-	return time.Duration(max(0, b.debt-b.rate) / b.rate * float64(time.Second))
 }
