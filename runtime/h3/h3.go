@@ -212,6 +212,8 @@ func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc 
 	if err != nil {
 		return nil, err
 	}
+	config = config.Clone()
+	config.ClientSessionCache = transport.ByAddress(config.ClientSessionCache, "udp", address)
 	trace := transport.Trace(ctx)
 	for i, addr := range addrs {
 		if left := time.Duration(len(addrs) - i); left > 1 && p.limit > 0 {

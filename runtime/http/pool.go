@@ -99,6 +99,7 @@ func (k *poolKey) dial(ctx context.Context, address, alpn string) (conn, error) 
 	}
 	config := k.trust.Clone()
 	config.NextProtos = []string{alpn}
+	config.ClientSessionCache = transport.ByAddress(config.ClientSessionCache, network, address)
 	if config.ServerName, _, err = net.SplitHostPort(host); err != nil {
 		c.Close()
 		return conn{}, err

@@ -35,6 +35,8 @@ func startClient(s *session, c Config, verified func(error)) (secureConn, error)
 		config.InsecureSkipVerify = true
 		config.ClientSessionCache = nil // sessions assume a verified peer
 	}
+	t := s.l.Target()
+	config.ClientSessionCache = transport.ByAddress(config.ClientSessionCache, t.Network, t.Address())
 	if c.Verify == QueryPeer {
 		query(config, x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName}, verified)
 	}

@@ -3,6 +3,7 @@ package tlssession_test
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -97,6 +98,71 @@ func TestDeviceResumes(t *testing.T) {
 			got := fmt.Sprint(wake(ca.Store()), wake(ca.Store()), wake(both), wake(both), wake(ca.Store()))
 			if want := "false true false true true"; got != want {
 				t.Errorf("resumed %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// A session belongs to a host and a port: another server of the same host gets a full
+// handshake, even if it could resume.
+func TestClientsByPort(t *testing.T) {
+	for name, tt := range map[string]struct {
+		protocol policy.Protocol
+		alpn     string
+	}{
+		"h1":  {policy.ProtocolH1, "http/1.1"},
+		"h2":  {policy.ProtocolH2, "h2"},
+		"h3":  {policy.ProtocolH3, "h3"},
+		"ws":  {policy.ProtocolWS, "http/1.1"},
+		"raw": {policy.ProtocolRaw, "http/1.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := ca.Server([]string{tt.alpn}, "127.0.0.1")
+			(&tlssession.Sessions{Cache: tlssession.NewCache(tlssession.Options{})}).Server(transport.Scope{}, config)
+			resumed := make(chan bool, 1)
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { resumed <- r.TLS.DidResume })
+			var types []*policy.StreamType
+			for _, name := range []string{"a", "b"} {
+				ln := testserver.Listen(t)
+				addr := ln.Addr().String()
+				if tt.protocol == policy.ProtocolH3 {
+					addr = serveH3(t, config, handler)
+				} else {
+					testserver.HTTP(t, tls.NewListener(ln, config), &http.Server{TLSConfig: config, Handler: handler})
+				}
+				types = append(types, &policy.StreamType{Name: name, Protocol: tt.protocol, Endpoint: addr, TLS: true, TrustStore: ca.Store(),
+					Opportunistic: true, HTTP: &policy.HTTP{Method: "GET"}})
+			}
+			clients := tlssession.NewClients(10)
+			visit := func(name string) bool {
+				c, err := runtime.NewContext(&policy.Policy{StreamTypes: types}, runtime.Options{
+					Transports: []transport.Transport{sshttp.New(), h3.New(), ws.New(), raw.New(raw.TLS)},
+					Sessions:   &tlssession.Sessions{Clients: clients},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer teststream.Shutdown(t, c)
+				switch tt.protocol {
+				case policy.ProtocolRaw:
+					conn, err := c.Open(t.Context(), name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+					io.ReadAll(conn)
+				case policy.ProtocolWS:
+					c.Open(t.Context(), name) // the server does not upgrade
+				default:
+					if _, err := c.Fetch(t.Context(), name); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return <-resumed
+			}
+			if got := fmt.Sprint(visit("a"), visit("b"), visit("a"), visit("b")); got != "false false true true" {
+				t.Errorf("resumed %s", got)
 			}
 		})
 	}

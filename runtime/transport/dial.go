@@ -65,7 +65,7 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 		}
 		config = shared.Clone()
 		config.ServerName, config.NextProtos = ServerName(t), alpn
-		config.ClientSessionCache = byAddress(config.ClientSessionCache, t)
+		config.ClientSessionCache = ByAddress(config.ClientSessionCache, t.Network, t.Address())
 	}
 	conn, err := s.Dialer.Dial(ctx, t.Network, t.Address())
 	if err != nil || config == nil {

@@ -2,8 +2,6 @@ package transport
 
 import (
 	"crypto/tls"
-
-	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // A Scope is a domain of trust. TLS sessions of one scope are never resumed in
@@ -26,13 +24,14 @@ type Sessions interface {
 	Server(Scope, *tls.Config)
 }
 
-// byAddress returns a cache for connections to t, which share no session with those
-// to another address of the same name. c may be nil.
-func byAddress(c tls.ClientSessionCache, t *policy.Target) tls.ClientSessionCache {
+// ByAddress returns a view of c for connections to an address, which share no session with
+// those to another address of the same name: crypto/tls goes by the name alone. It returns
+// nil if c is nil. Setup.Dial uses it.
+func ByAddress(c tls.ClientSessionCache, network, address string) tls.ClientSessionCache {
 	if c == nil {
 		return nil
 	}
-	return addressCache{c, t.Network + " " + t.Address() + " "}
+	return addressCache{c, network + " " + address + " "}
 }
 
 type addressCache struct {

@@ -157,8 +157,7 @@ func (t *trust) newConfig(sessions Sessions, cert *tls.Certificate) *tls.Config 
 	return config
 }
 
-// scope returns the scope of a config. crypto/tls adds the host, and [Setup.Dial]
-// the port.
+// scope returns the scope of a config. [ByAddress] adds the host and port.
 func (t *trust) scope(cert *tls.Certificate) (s Scope) {
 	h := sha256.New()
 	if t.store != nil {
