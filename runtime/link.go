@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"net/http/httptrace"
 	"sync"
 	"time"
 
@@ -120,12 +121,17 @@ func (l *link) runStream() {
 	s.work(l)
 }
 
-// runContext returns the context of Run.
+// runContext returns the context of Run. It carries the client trace of the context that
+// the program gave to the stream.
 func (l *link) runContext() context.Context {
-	if l.perf == nil {
-		return l.ctx
+	ctx := l.ctx
+	if trace := httptrace.ContextClientTrace(l.s.context()); trace != nil {
+		ctx = httptrace.WithClientTrace(ctx, trace)
 	}
-	return l.perf.trace(l.ctx)
+	if l.perf != nil {
+		ctx = l.perf.trace(ctx)
+	}
+	return ctx
 }
 
 // recycleLocked ends the use of a link for a stream.

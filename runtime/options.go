@@ -70,6 +70,10 @@ func WithPeerTxCredit(n uint32) StreamOption {
 }
 
 // WithContext sets the context that [Hooks] get. Fetch and Open set their own.
+//
+// The attempts of a client call the hooks of its [httptrace.ClientTrace], if it has one:
+// for the lookup of names, connections, handshakes of TLS and more, between the states
+// CONNECTING and CONNECTED; see [transport.Trace].
 func WithContext(ctx context.Context) StreamOption {
 	return streamOption(func(s *settings) { s.hooksContext = ctx })
 }

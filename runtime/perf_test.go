@@ -35,7 +35,7 @@ func TestPerfSize(t *testing.T) {
 
 // TestPerfNone checks that a stream without "perf" does not pay for it.
 func TestPerfNone(t *testing.T) {
-	l := &link{ctx: t.Context()}
+	l := &link{s: new(Stream), ctx: t.Context()}
 	if n := testing.AllocsPerRun(100, func() {
 		l.perf.setStatus(200)
 		l.deliverPerf(Handlers{})

@@ -4,23 +4,24 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http/httptrace"
 	"testing"
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
 // TestRows has the behaviors that a TLS socket with delayed handshakes must have, by
-// their number, and the test of each. The program cannot see yet the name lookup of C2,
-// and the connection before its handshake.
+// their number, and the test of each.
 func TestRows(t *testing.T) {
 	for _, tt := range []struct {
 		row  string
 		test func(*testing.T)
 	}{
 		{"C1 a new socket is not encrypted", rowNew},
-		{"C2 connect encrypted", rowConnectEncrypted},
+		{"C2 lookup, connect, connected in clear, handshake", rowConnectEncrypted},
 		{"C3 what is sent before the handshake is queued", TestStartTLS},
 		{"C3 and discarded if it fails", rowDiscarded},
 		{"C4 the handler is called once, when encrypted", TestStartTLS},
@@ -51,16 +52,27 @@ func rowNew(t *testing.T) {
 
 func rowConnectEncrypted(t *testing.T) {
 	addr := serve(t, func(c net.Conn) {
-		s := tls.Server(c, own.Server(nil, "127.0.0.1"))
+		s := tls.Server(c, own.Server(nil, "localhost"))
 		io.WriteString(s, "hello")
 		s.Close()
 	})
-	c := newContext(t, runtime.Options{}, streamType(addr, secure))
+	c := newContext(t, runtime.Options{}, streamType(addr, secure, func(st *policy.StreamType) { st.Endpoint = "localhost" }))
 	tr := newTrace()
-	s := teststream.Must(c.NewStream("s", tr.handlers(), raw.With(tr.record(t, raw.Config{}))))
+	note := func(event string) { tr.Note(nil, event) }
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		DNSStart: func(i httptrace.DNSStartInfo) { note("lookup(" + i.Host + ")") },
+		ConnectDone: func(_, _ string, err error) {
+			if err == nil { // not for an IPv6 address of localhost
+				note("connected")
+			}
+		},
+		TLSHandshakeStart: func() { note("handshake") },
+		GotConn:           func(httptrace.GotConnInfo) { note("ready") },
+	})
+	s := teststream.Must(c.NewStream("s", tr.handlers(), raw.With(tr.record(t, raw.Config{})), runtime.WithContext(ctx)))
 	s.Connect()
 	tr.awaitEvent(t, "DIS")
-	tr.Want(t, "CRE CNG client encrypted CON rx unencrypted DIS")
+	tr.Want(t, "CRE CNG lookup(localhost) connected client handshake encrypted ready CON rx unencrypted DIS")
 }
 
 // A peer that is not trusted receives nothing.

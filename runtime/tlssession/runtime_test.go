@@ -117,13 +117,13 @@ func TestClientsByPort(t *testing.T) {
 		"raw": {policy.ProtocolRaw, "http/1.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := ca.Server([]string{tt.alpn}, "127.0.0.1")
-			(&tlssession.Sessions{Cache: tlssession.NewCache(tlssession.Options{})}).Server(transport.Scope{}, config)
+			shared := ca.Server([]string{tt.alpn}, "127.0.0.1")
+			(&tlssession.Sessions{Cache: tlssession.NewCache(tlssession.Options{})}).Server(transport.Scope{}, shared)
 			resumed := make(chan bool, 1)
 			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { resumed <- r.TLS.DidResume })
 			var types []*policy.StreamType
 			for _, name := range []string{"a", "b"} {
-				ln := testserver.Listen(t)
+				ln, config := testserver.Listen(t), shared.Clone()
 				addr := ln.Addr().String()
 				if tt.protocol == policy.ProtocolH3 {
 					addr = serveH3(t, config, handler)

@@ -71,8 +71,8 @@ type Connector interface {
 	// and nil that it has served its purpose.
 	//
 	// ctx is done when the stream ends the attempt or the connection. It carries
-	// an httptrace.ClientTrace if the policy requires performance figures; see
-	// Trace.
+	// an httptrace.ClientTrace if the program has one, or the policy requires
+	// performance figures; see Trace.
 	//
 	// A stream whose Run takes longer than 5 s to return goes on without it.
 	//
