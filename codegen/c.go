@@ -45,7 +45,7 @@ func C(w io.Writer, p *policy.Policy, o COptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()+c.names(p)))
+	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()+c.identity()+c.names(p)))
 	return err
 }
 
@@ -61,7 +61,7 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	}
 	_, err = io.WriteString(header, c.comment()+c.guard("POLICY_H", fmt.Sprintf(
 		"%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\nextern const lws_ss_policy_t %s;\n\n#ifdef __cplusplus\n}\n#endif\n\n%s",
-		c.needs(), c.o.Entry, c.macroDefinitions()+c.names(p))))
+		c.needs(), c.o.Entry, c.macroDefinitions()+c.identity()+c.names(p))))
 	if err != nil {
 		return err
 	}
@@ -99,28 +99,29 @@ func guard(prefix, end string) string {
 // or its metadata, but to copies in the stream. So all objects can be in read-only
 // memory, and equal ones can be merged.
 type cFile struct {
-	o           COptions
-	proxy       string // via-socks5 of the policy
-	release     string
-	product     string
-	body        strings.Builder
-	tokens      strings.Builder // macros before the body
-	tables      []part          // with addresses
-	data        []part          // without
-	symbols     *symbols
-	expressions map[any]string        // by the part of the policy
-	objects     map[string]string     // expressions by type and initialiser
-	keep        map[*policy.Cert]bool // used by servers
-	macros      map[string]string     // that the build of lws must define, and what needs them
-	nodes       map[string][]node     // layouts by type
-	has         map[string]bool       // whether the target includes a release
-	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
-	newest      string                // what needs it
-	subject     subject               // of errors
-	errs        []error
-	head        part           // of the list of streamtypes
-	literals    map[string]int // sizes of strings, by expression
-	certs       []*policy.Cert
+	o             COptions
+	proxy         string // via-socks5 of the policy
+	release       string
+	product       string
+	schemaVersion int64
+	body          strings.Builder
+	tokens        strings.Builder // macros before the body
+	tables        []part          // with addresses
+	data          []part          // without
+	symbols       *symbols
+	expressions   map[any]string        // by the part of the policy
+	objects       map[string]string     // expressions by type and initialiser
+	keep          map[*policy.Cert]bool // used by servers
+	macros        map[string]string     // that the build of lws must define, and what needs them
+	nodes         map[string][]node     // layouts by type
+	has           map[string]bool       // whether the target includes a release
+	oldest        int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
+	newest        string                // what needs it
+	subject       subject               // of errors
+	errs          []error
+	head          part           // of the list of streamtypes
+	literals      map[string]int // sizes of strings, by expression
+	certs         []*policy.Cert
 }
 
 // quiet and loud surround the tables: as C++, g++ -Wextra warns of members that a
@@ -144,19 +145,20 @@ func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 		return nil, errors.New("the policy has no streamtypes: C tables need at least one")
 	}
 	c := &cFile{
-		o:           o,
-		proxy:       p.SOCKS5Proxy,
-		release:     p.Release,
-		product:     p.Product,
-		symbols:     newSymbols("metrics"),
-		expressions: map[any]string{},
-		objects:     map[string]string{},
-		keep:        map[*policy.Cert]bool{},
-		macros:      map[string]string{},
-		nodes:       map[string][]node{},
-		has:         map[string]bool{},
-		oldest:      lwsNumber(schema.Version(o.Target)),
-		literals:    map[string]int{},
+		o:             o,
+		proxy:         p.SOCKS5Proxy,
+		release:       p.Release,
+		product:       p.Product,
+		schemaVersion: p.SchemaVersion,
+		symbols:       newSymbols("metrics"),
+		expressions:   map[any]string{},
+		objects:       map[string]string{},
+		keep:          map[*policy.Cert]bool{},
+		macros:        map[string]string{},
+		nodes:         map[string][]node{},
+		has:           map[string]bool{},
+		oldest:        lwsNumber(schema.Version(o.Target)),
+		literals:      map[string]int{},
 	}
 	c.body.WriteString("\n" + quiet)
 	c.policy(p, external)
@@ -172,7 +174,7 @@ func CheckSymbols(prefix, entry string) error {
 		}
 	}
 	own, begins := strings.CutPrefix(entry, cmp.Or(prefix, defaultPrefix))
-	if begins && (own == "data" || own == "tables" || own == "socks5_proxy" || strings.HasPrefix(own, "token_")) {
+	if begins && (own == "data" || own == "tables" || own == "socks5_proxy" || strings.HasPrefix(own, "token_") || strings.HasPrefix(own, "policy_")) {
 		return fmt.Errorf("%q is another symbol of the tables", entry)
 	}
 	return nil

@@ -85,6 +85,8 @@ type cli struct {
 	Overlay    overlayCmd    `cmd:"" help:"Lay fragments over a policy and print the result."`
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Pack       packCmd       `cmd:"" help:"Print a policy as one line of JSON, or as a C string."`
+	Import     importCmd     `cmd:"" help:"Print the policy that tables of lws hold, in C source or in a program."`
+	Verify     verifyCmd     `cmd:"" help:"Check that a program, or a compiled policy, holds a policy."`
 	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
 	Proxy      proxyCmd      `cmd:"" help:"Fulfil the streams of a policy for other processes."`
 	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`

@@ -1,0 +1,173 @@
+package codegen
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// ReadC reads the tables of a policy in C source, as C and lws's policy2c write them.
+// It compiles the file with a C compiler, and declarations of each target in place of
+// lws's headers, and reads the object file. It returns readings as ReadELF does, with
+// the policy's via-socks5.
+func ReadC(ctx context.Context, compiler, file string, o ELFOptions) ([]Reading, error) {
+	o.Symbol = defaultSymbol(o.Symbol)
+	if err := CheckSymbols("", o.Symbol); err != nil {
+		return nil, err
+	}
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return nil, err
+	}
+	if strings.ContainsAny(file, "\"\\\n") && filepath.Separator == '/' {
+		return nil, fmt.Errorf("invalid name of a C file: %q", file)
+	}
+	dir, err := os.MkdirTemp("", "sspolicy-import-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	targets := slices.Clone(o.Targets)
+	if len(targets) == 0 {
+		for _, v := range slices.Backward(schema.Versions) {
+			targets = append(targets, Target(v))
+		}
+	}
+	var all []Reading
+	var failed error
+	for _, t := range targets {
+		object, err := compileTables(ctx, dir, compiler, file, o.Symbol, t)
+		if err != nil {
+			failed = firstError(failed, err)
+			continue
+		}
+		r, err := readObject(object, t)
+		if err != nil {
+			failed = firstError(failed, err)
+			continue
+		}
+		if !slices.ContainsFunc(all, func(known Reading) bool { return JSON(known.Policy) == JSON(r.Policy) }) {
+			all = append(all, r)
+		}
+	}
+	if len(all) == 0 {
+		return nil, failed
+	}
+	return all, nil
+}
+
+// firstError returns the error that says most about a file that fits no target: the
+// first, unless it is the refusal of tables for another target.
+func firstError(before, err error) error {
+	if before == nil || strings.Contains(before.Error(), "was compiled for libwebsockets") {
+		return err
+	}
+	return before
+}
+
+func defaultSymbol(symbol string) string {
+	if symbol == "" {
+		return defaultPrefix + "static_policy_entry"
+	}
+	return symbol
+}
+
+// compileTables returns an object file with the tables, and pointers to what macros
+// stand for.
+func compileTables(ctx context.Context, dir, compiler, file, symbol string, t Target) ([]byte, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "#include \"libwebsockets.h\"\n#include \"%s\"\nconst lws_ss_policy_t *const sspolicy_head = &%s;\n", filepath.ToSlash(file), symbol)
+	if prefix, ok := strings.CutSuffix(symbol, "static_policy_entry"); ok {
+		for _, m := range []struct{ name, macro string }{{"sspolicy_identity", "policy_text"}, {"sspolicy_socks5", "socks5_proxy"}} {
+			fmt.Fprintf(&b, "#if defined(%s%s)\nconst char *const %s = %[1]s%[2]s;\n#endif\n", prefix, m.macro, m.name)
+		}
+	}
+	source, header, object := filepath.Join(dir, "tables.c"), filepath.Join(dir, "libwebsockets.h"), filepath.Join(dir, "tables.o")
+	if err := errors.Join(os.WriteFile(source, []byte(b.String()), 0o600), os.WriteFile(header, []byte(declarations(t)), 0o600)); err != nil {
+		return nil, err
+	}
+	// Compilers of systems without ELF may be able to compile for one with it.
+	for _, args := range [][]string{nil, {"--target=x86_64-unknown-linux-gnu", "-ffreestanding"}} {
+		args = append(args, "-w", "-O0", "-I", dir, "-c", "-o", object, source)
+		out, err := exec.CommandContext(ctx, compiler, args...).CombinedOutput()
+		if errors.Is(err, exec.ErrNotFound) {
+			return nil, fmt.Errorf("a C compiler is needed, and %s is not in PATH: set CC", compiler)
+		}
+		if err != nil {
+			const most = 2000
+			return nil, fmt.Errorf("%s, for lws %v: %w\n%.*s", compiler, t, err, most, out)
+		}
+		text, err := os.ReadFile(object)
+		if err != nil || bytes.HasPrefix(text, []byte("\x7fELF")) {
+			return text, err
+		}
+	}
+	return nil, fmt.Errorf("%s does not write ELF files: set CC to a compiler that does, such as clang", compiler)
+}
+
+// readObject reads the object file of compileTables.
+func readObject(object []byte, t Target) (Reading, error) {
+	m, err := newImage(object)
+	if err != nil {
+		return Reading{}, err
+	}
+	head, size, err := m.head("sspolicy_head")
+	if err != nil {
+		return Reading{}, err
+	}
+	readings, err := m.readings(head, size, []build{{t, nil, m.abi()}}, identities(object))
+	if err != nil {
+		return Reading{}, err
+	}
+	r := readings[0]
+	r.Policy.SOCKS5Proxy, err = m.macro("sspolicy_socks5")
+	return r, err
+}
+
+// macro returns the string that a pointer of compileTables points to, or "".
+func (m *image) macro(name string) (string, error) {
+	for _, s := range m.symbols {
+		if s.Name == name {
+			at, err := m.address(s.Value)
+			if err != nil {
+				return "", err
+			}
+			return m.text(at)
+		}
+	}
+	return "", nil
+}
+
+// TablesOnly returns what the tables of C hold of a policy. The rest has no effect on
+// lws: release, product, schema-version, the names of backoff schemes, and settings of
+// sspolicy alone.
+func TablesOnly(p *policy.Policy) *policy.Policy {
+	q := &policy.Policy{Metrics: p.Metrics}
+	retries := map[*policy.Retry]*policy.Retry{}
+	for _, st := range p.StreamTypes {
+		s := *st
+		if s.Retry != nil {
+			if retries[st.Retry] == nil {
+				r := *st.Retry
+				r.Name = ""
+				retries[st.Retry] = &r
+			}
+			s.Retry = retries[st.Retry]
+		}
+		s.Metadata = slices.Clone(st.Metadata)
+		for i := range s.Metadata {
+			s.Metadata[i].Raw = false
+		}
+		q.StreamTypes = append(q.StreamTypes, &s)
+	}
+	return q
+}
