@@ -28,7 +28,9 @@ type unixPacer struct{ raw syscall.RawConn }
 func (p unixPacer) wait() error {
 	return p.raw.Write(func(fd uintptr) bool {
 		n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
-		return err != nil || n == 0
+		// The kernel signals when it has given back all memory of the last piece except
+		// one byte (sock_wfree), after which there is no other signal.
+		return err != nil || n <= 1
 	})
 }
 

@@ -1,8 +1,11 @@
 package sspcwire
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // A Reader reads the frames of one direction from a link. It holds no more than one
@@ -43,6 +46,16 @@ func (r *Reader) Next() (Frame, error) {
 			return Frame{}, err
 		}
 	}
+}
+
+// PeekRx returns the flags of the next frame, if that is RX_PAYLOAD and has been read as
+// a whole, and whether it is.
+func (r *Reader) PeekRx() (policy.Flags, bool) {
+	b := r.buf[r.start:r.end]
+	if n, err := r.d.size(b); err != nil || n > len(b) || Type(b[0]) != TypeRx {
+		return 0, false
+	}
+	return policy.Flags(binary.BigEndian.Uint32(b[header:])), true
 }
 
 // Buffered returns how many bytes have been read and not returned.

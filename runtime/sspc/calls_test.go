@@ -164,7 +164,7 @@ func TestRideshare(t *testing.T) {
 		p, c := newProxied(t, runtime.Options{})
 		done := make(chan error)
 		go func() {
-			_, err := c.Fetch(t.Context(), "a", runtime.WithBody([]byte("first")), runtime.WithPart("b", []byte(strings.Repeat("x", 5000))))
+			_, err := c.Fetch(t.Context(), "a", runtime.WithBody([]byte("first")), runtime.WithPart("b", []byte(strings.Repeat("x", 20_000))))
 			done <- err
 		}()
 		l := p.link(1)
@@ -176,7 +176,7 @@ func TestRideshare(t *testing.T) {
 				got = append(got, fmt.Sprintf("%d bytes, flags %d", len(p.Data), p.Flags))
 			}
 		}
-		if want := []string{"5 bytes, flags 1", "0 bytes, flags 2", "4061 bytes, flags 1", "939 bytes, flags 0", "0 bytes, flags 2"}; !slices.Equal(got, want) {
+		if want := []string{"5 bytes, flags 1", "0 bytes, flags 2", "16384 bytes, flags 1", "3616 bytes, flags 0", "0 bytes, flags 2"}; !slices.Equal(got, want) {
 			t.Errorf("sent %q, want %q", got, want)
 		}
 		l.send(states(policy.StateQoSAckRemote, disconnected))

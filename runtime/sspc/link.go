@@ -20,11 +20,12 @@ import (
 // openTimeout is how long the proxy may take to answer a new link, as in lws.
 const openTimeout = 3 * time.Second
 
-// readSize is how much is read from a link at a time, in bytes.
-const readSize = 4096
-
-// txSize is the most payload that a frame to the proxy carries, as in a client of lws.
-const txSize = 4061
+const (
+	// readSize is how much is read from a link at a time, in bytes.
+	readSize = 8 << 10
+	// txSize is the most payload that a frame to the proxy carries.
+	txSize = 16 << 10
+)
 
 // Errors that end a link.
 var (
@@ -97,6 +98,7 @@ type link struct {
 	session *session
 
 	// Of the goroutine that reads.
+	r       *sspcwire.Reader
 	message bool // a message has begun and not ended
 	verdict bool // the peer has accepted or refused, on this connection
 
@@ -164,19 +166,70 @@ func (l *link) open(name string) error {
 
 // read reads frames until the link ends.
 func (l *link) read() error {
-	r := sspcwire.NewReader(l.conn, sspcwire.FromProxy, readSize)
+	l.r = sspcwire.NewReader(l.conn, sspcwire.FromProxy, readSize)
+	step := l.step
 	for {
-		f, err := r.Next()
-		if err == nil {
-			err = l.receive(f)
+		if err := l.Lend(step); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := step(); err != nil {
 			return err
 		}
 	}
 }
 
-// receive handles a frame.
+// step receives a frame, or payload in several frames that have been read at once.
+func (l *link) step() error {
+	f, err := l.r.Next()
+	if err != nil {
+		return err
+	}
+	if f.Type != sspcwire.TypeRx {
+		return l.receive(f)
+	}
+	p, err := l.payload(f)
+	var merged *[]byte
+	for err == nil && p.Flags&^policy.FlagSOM == 0 && l.more() {
+		if merged == nil {
+			merged = merges.Get().(*[]byte)
+			*merged = (*merged)[:0]
+		}
+		*merged = append(*merged, p.Data...)
+		flags := p.Flags
+		if f, err = l.r.Next(); err == nil {
+			p, err = l.payload(f)
+			p.Flags |= flags
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if merged == nil {
+		return l.Rx(p.Data, p.Flags)
+	}
+	defer merges.Put(merged)
+	*merged = append(*merged, p.Data...)
+	return l.Rx(*merged, p.Flags)
+}
+
+// merges are for the payload of several frames.
+var merges = sync.Pool{New: func() any { return new([]byte) }}
+
+// more reports whether the next frame is there, and goes on with the payload before it.
+func (l *link) more() bool {
+	flags, ok := l.r.PeekRx()
+	return ok && flags&^policy.FlagEOM == 0
+}
+
+// payload returns the payload of a frame.
+func (l *link) payload(f sspcwire.Frame) (sspcwire.Payload, error) {
+	p, err := f.Payload()
+	p.Flags &= policy.FlagSOM | policy.FlagEOM | policy.FlagPoll | policy.FlagRelatedStart | policy.FlagRelatedEnd
+	l.message = (l.message || p.Flags&policy.FlagSOM != 0) && p.Flags&policy.FlagEOM == 0
+	return p, err
+}
+
+// receive handles a frame that is no payload.
 func (l *link) receive(f sspcwire.Frame) error {
 	switch f.Type {
 	case sspcwire.TypeCreateResult:
@@ -187,14 +240,6 @@ func (l *link) receive(f sspcwire.Frame) error {
 			return err
 		}
 		return l.report(state, arg)
-	case sspcwire.TypeRx:
-		p, err := f.Payload()
-		if err != nil {
-			return err
-		}
-		flags := p.Flags & (policy.FlagSOM | policy.FlagEOM | policy.FlagPoll | policy.FlagRelatedStart | policy.FlagRelatedEnd)
-		l.message = (l.message || flags&policy.FlagSOM != 0) && flags&policy.FlagEOM == 0
-		return l.Rx(p.Data, flags)
 	case sspcwire.TypeRxMetadata:
 		name, value, err := f.Metadata()
 		if err != nil {

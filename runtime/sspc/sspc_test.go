@@ -332,9 +332,9 @@ func TestSend(t *testing.T) {
 			t.Errorf("credit %d", credit)
 		}
 		l.send(created("post"))
-		tr.queue(piece{strings.Repeat("x", 10_000), both})
-		s.RequestTxLen(10_000)
-		want := sspcwire.AppendConnect(sspcwire.AppendLengthHint(nil, 10_000))
+		tr.queue(piece{strings.Repeat("x", 40_000), both})
+		s.RequestTxLen(40_000)
+		want := sspcwire.AppendConnect(sspcwire.AppendLengthHint(nil, 40_000))
 		if got := l.take(); !bytes.Equal(got, want) {
 			t.Errorf("% x, want % x", got, want)
 		}
@@ -359,7 +359,7 @@ func TestSend(t *testing.T) {
 				n += len(payload.Data)
 			}
 		}
-		if want := []policy.Flags{policy.FlagSOM, 0, policy.FlagEOM}; !slices.Equal(flags, want) || n != 10_000 {
+		if want := []policy.Flags{policy.FlagSOM, 0, policy.FlagEOM}; !slices.Equal(flags, want) || n != 40_000 {
 			t.Errorf("%d bytes with flags %v, want %v", n, flags, want)
 		}
 		s.AddPeerTxCredit(100)

@@ -57,8 +57,9 @@ type RemoteLink interface {
 	// once if there are some. Locks are held: f must not block or call the link.
 	Notify(f func())
 
-	// ServeTx is that of Link.
+	// ServeTx and Lend are those of Link.
 	ServeTx(send func())
+	Lend(step func() error) error
 
 	// Requests returns what the program has requested since the last call. The first
 	// call on a link returns all that is in force.
