@@ -127,8 +127,10 @@ func (l *link) closeLocked(err error) {
 	l.closed, l.err = true, err
 	l.conn.Close()
 	l.in.dropLocked()
-	if l.throttle != nil {
-		l.throttle.Stop()
+	for _, t := range []*time.Timer{l.throttle, l.out.hold} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	l.leaveLocked()
 	if l.stream != nil {
@@ -544,6 +546,9 @@ func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Re
 		}
 	}
 	l.payloadLocked(buf, flags, ride)
+	if flags&(policy.FlagEOM|policy.FlagPerfJSON) == 0 && len(buf) > 0 {
+		l.holdLocked()
+	}
 	if l.out.full(l.budget.full()) {
 		s.PauseRx()
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -18,10 +19,12 @@ type outbox struct {
 	paused   bool // the stream is
 	empty    bool // an empty payload frame has been sent, see outFrame
 	pacer    pacer
-	unread   int // bytes that the client may not have read
-	size     int // of proxy_buflen
-	onAbove  int // bytes above which the stream is paused
-	offBelow int // bytes below which it goes on
+	held     bool        // the last frame waits for the end of its message, see holdLocked
+	hold     *time.Timer // ends that; nil if it does not run
+	unread   int         // bytes that the client may not have read
+	size     int         // of proxy_buflen
+	onAbove  int         // bytes above which the stream is paused
+	offBelow int         // bytes below which it goes on
 }
 
 // An outFrame is a frame in an outbox. The client of lws reads 2048 bytes at a time. It
@@ -116,7 +119,7 @@ func (b *outbox) endLast() bool {
 		return false
 	}
 	b.buf[flags] |= byte(policy.FlagEOM)
-	f.whole = true
+	f.whole, b.held = true, false
 	return true
 }
 
@@ -127,6 +130,7 @@ func (l *link) queuedLocked(f outFrame) {
 	if l.closed {
 		return
 	}
+	l.out.held = false
 	l.out.frames = append(l.out.frames, f)
 	l.accountLocked()
 	l.p.stats.framesOut.Add(1)
@@ -139,7 +143,7 @@ func (l *link) queuedLocked(f outFrame) {
 // flushLocked writes what the client takes at once, and leaves the rest to a goroutine.
 func (l *link) flushLocked() {
 	b := &l.out
-	for !l.closed && !b.running && len(b.frames) > 0 {
+	for !l.closed && !b.running && b.ready() {
 		n, whole := b.next()
 		if b.pacer == nil || b.waits(n, whole) && !b.pacer.idle() {
 			l.startWriterLocked()
@@ -201,7 +205,7 @@ func (l *link) wroteLocked(n int) {
 func (l *link) emptiedLocked() {
 	b := &l.out
 	if b.running || len(b.frames) > 0 && !l.closed {
-		return
+		return // perhaps held
 	}
 	if b.ending {
 		l.closeLocked(errShutdown)
@@ -221,7 +225,7 @@ func (l *link) write() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := &l.out
-	for !l.closed && len(b.frames) > 0 {
+	for !l.closed && b.ready() {
 		n, whole := b.next()
 		batch, wait := b.buf[:n], b.waits(n, whole)
 		l.mu.Unlock()
@@ -246,11 +250,45 @@ func (l *link) write() {
 	l.emptiedLocked()
 }
 
+// holdTime is how long the last frame of a body waits for the end.
+const holdTime = 20 * time.Millisecond
+
+// holdLocked keeps the frame back that has been queued last, so that it can be marked as
+// the end of its message. Over connections without a pacer, an empty frame in its place
+// would make the client of lws lose payload of the next response.
+func (l *link) holdLocked() {
+	b := &l.out
+	if b.pacer != nil || !l.st.IsHTTP() || l.closed || len(b.frames) == 0 {
+		return
+	}
+	b.held = true
+	if b.hold == nil {
+		b.hold = time.AfterFunc(holdTime, l.release)
+	} else {
+		b.hold.Reset(holdTime)
+	}
+}
+
+// release lets a frame go that holdLocked has kept back.
+func (l *link) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.out.held = false
+	l.flushLocked()
+}
+
+// ready reports whether there is a frame to write.
+func (b *outbox) ready() bool { return len(b.frames) > 1 || len(b.frames) == 1 && !b.held }
+
 // next chooses the frames for the next write. It returns their size, and whether any of
 // them must not be cut.
 func (b *outbox) next() (n int, whole bool) {
 	b.flight = 0
-	for _, f := range b.frames {
+	frames := b.frames
+	if b.held {
+		frames = frames[:len(frames)-1]
+	}
+	for _, f := range frames {
 		size := maxWrite
 		if whole || f.whole {
 			size = clientRead

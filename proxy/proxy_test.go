@@ -242,6 +242,47 @@ func TestGet(t *testing.T) {
 	c.Close()
 }
 
+// TestNoEmptyFrame checks that over tcp no empty frame follows a body: the client of lws
+// would lose payload of the next one.
+func TestNoEmptyFrame(t *testing.T) {
+	f := newFixture(t, newOrigin(t).streamtypes()...)
+	l, err := Listen(Address{Network: "tcp", Host: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- f.Serve(l) }()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(limit))
+	c := &client{t, conn, sspcwire.NewReader(conn, sspcwire.FromProxy, 2048)}
+	c.send(sspcwire.AppendStreamType(nil, sspcwire.StreamType{Name: "get"}))
+	c.expect("CREATE, CRE")
+	for range 20 {
+		c.set("path", "chunked?n=5000")
+		c.connect()
+		got := 0
+		for event := ""; event != "DIS"; {
+			var data []byte
+			if event, data, err = c.next(); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(event, "rx") && len(data) == 0 {
+				t.Errorf("an empty frame: %s", event)
+			}
+			got += len(data)
+		}
+		if got != 5000 {
+			t.Errorf("%d bytes", got)
+		}
+	}
+	f.Close()
+	<-served
+}
+
 func TestPost(t *testing.T) {
 	f := newFixture(t, newOrigin(t).streamtypes()...)
 	c := f.open(t, "minpost", sspcwire.DefaultCredit)
