@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -125,7 +126,11 @@ func (l *link) closeLocked(err error) {
 		return
 	}
 	l.closed, l.err = true, err
-	l.conn.Close()
+	if _, ok := l.conn.(*tls.Conn); ok {
+		go l.conn.Close() // writes, for up to 5 s
+	} else {
+		l.conn.Close()
+	}
 	l.in.dropLocked()
 	for _, t := range []*time.Timer{l.throttle, l.out.hold} {
 		if t != nil {

@@ -310,6 +310,37 @@ func TestPost(t *testing.T) {
 	}
 }
 
+// TestRideshare sends a body of two streamtypes. The answer names the last one, as from
+// the proxy of lws.
+func TestRideshare(t *testing.T) {
+	f := newFixture(t, newOrigin(t).streamtypes()...)
+	c := f.open(t, "ride1", 0)
+	frame, err := c.r.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := frame.CreateResult(); err != nil || strings.Join(r.Rideshares, " ") != "ride1 ride2" {
+		t.Errorf("%v, %v", r, err)
+	}
+	c.connect()
+	c.until("CON")
+	c.tx("one", policy.FlagSOM|policy.FlagEOM)
+	c.tx("two", policy.FlagSOM|policy.FlagEOM)
+	for {
+		frame, err := c.r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if frame.Type != sspcwire.TypeRx {
+			continue
+		}
+		if p, err := frame.Payload(); err != nil || p.Rideshare != "ride2" || !strings.HasPrefix(string(p.Data), "got ") {
+			t.Errorf("%q of %q, %v", p.Data, p.Rideshare, err)
+		}
+		break
+	}
+}
+
 func TestEcho(t *testing.T) {
 	f := newFixture(t, newOrigin(t).streamtypes()...)
 	for _, name := range []string{"spam", "nailed", "rawecho"} {
