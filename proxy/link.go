@@ -543,6 +543,17 @@ func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Re
 	if flags&policy.FlagSOM != 0 {
 		l.metadataLocked()
 	}
+	if l.name == smd.StreamType {
+		// A pause would fill the queue for all. A client that is late loses messages, as
+		// a listener of package smd does.
+		if len(l.out.buf) > l.out.onAbove || l.budget.full() {
+			l.log.Debug("proxy: message lost, the client is late")
+			return runtime.OK
+		}
+		l.p.stats.bytesOut.Add(uint64(len(buf)))
+		l.payloadLocked(buf, flags, "")
+		return runtime.OK
+	}
 	l.p.stats.bytesOut.Add(uint64(len(buf)))
 	var ride string
 	if len(l.st.Rideshare) > 0 {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,5 +111,21 @@ func TestSMD(t *testing.T) {
 	send(one, user, "last")
 	if _, data, err := one.next(); err != nil || string(data[16:]) != "last" {
 		t.Errorf("%q, %v", data, err)
+	}
+}
+
+// TestSlowListener checks that a client that does not read does not hold up messages for
+// others.
+func TestSlowListener(t *testing.T) {
+	f := newFixture(t)
+	slow, quick := f.open(t, smd.StreamType, uint32(smd.ClassesAll)), f.open(t, smd.StreamType, uint32(smd.ClassesAll))
+	slow.expect("CREATE, CRE, CNG, CON")
+	quick.expect("CREATE, CRE, CNG, CON")
+	text := message(smd.ClassUser, strings.Repeat("x", smd.MaxPayload))
+	for i := range 2000 { // more than sockets and queues hold
+		quick.tx(text, policy.FlagSOM|policy.FlagEOM)
+		if event, _, err := quick.next(); err != nil || event != "rx SOM EOM" {
+			t.Fatalf("message %d: %s, %v", i, event, err)
+		}
 	}
 }
