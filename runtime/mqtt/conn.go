@@ -100,11 +100,11 @@ func (c *conn) connect(ctx context.Context, l transport.Link, id, password strin
 		}
 		return err
 	}
-	c.w = newWriter(nc, c.fail)
+	c.w = newWriter(nc, c.setup.Env.Now, c.fail)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.resend = stoppedTimer(c.resendDue)
-	c.liveness.keepAlive = stoppedTimer(c.keepUp)
+	c.liveness.keepAlive = c.setup.Env.NewTimer(c.setup.Stream.SwakeValidity, c.keepUp)
 	c.liveness.slow = stoppedTimer(c.checkProgress)
 	c.resumeLocked(present)
 	c.attachLocked(first)

@@ -236,7 +236,7 @@ func TestLeaveWhileWriting(t *testing.T) {
 // TestLastPacket checks that nothing follows a DISCONNECT [MQTT-3.14.4-2].
 func TestLastPacket(t *testing.T) {
 	ours, theirs := net.Pipe()
-	w := newWriter(ours, func(err error) { t.Error(err) })
+	w := newWriter(ours, time.Now, func(err error) { t.Error(err) })
 	done := make(chan struct{})
 	go w.run(done)
 	got := make(chan string)

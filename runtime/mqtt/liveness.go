@@ -20,9 +20,9 @@ const (
 // Everything is guarded by the mu of the connection.
 type liveness struct {
 	validity  *transport.Validity
-	pings     int         // PINGREQs without an answer
-	keepAlive *time.Timer // calls keepUp
-	slow      *time.Timer // calls checkProgress
+	pings     int              // PINGREQs without an answer
+	keepAlive *transport.Timer // calls keepUp
+	slow      *time.Timer      // calls checkProgress
 
 	blocked           bool // the reader waits for room in the queue of a stream
 	blockedSinceWatch bool // it has waited since watchLocked
@@ -85,7 +85,7 @@ func (c *conn) invalid() {
 // keepUp sends a PINGREQ when nothing has been sent for the keep alive
 // [MQTT-3.1.2-23].
 func (c *conn) keepUp() {
-	left := c.keepAlive() - time.Since(c.w.lastWrite())
+	left := c.keepAlive() - c.setup.Env.Now().Sub(c.w.lastWrite())
 	if left <= 0 {
 		c.ping()
 		left = c.keepAlive()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,6 +282,45 @@ func TestKeepAlive(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestKeepAliveAsleep checks that the time in which the system slept counts for the keep
+// alive, and that swake_validity wakes the system for it.
+func TestKeepAliveAsleep(t *testing.T) {
+	st := streamType("s", nowhere, topics("t", "", 0))
+	st.MQTT.KeepAlive, st.SwakeValidity = 100*time.Second, true
+	st.Retry = &policy.Retry{ValidHangup: time.Hour}
+	p := &peer{}
+	var mu sync.Mutex
+	var wake time.Time
+	o := runtime.Options{Wake: func(at time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		wake = at
+	}}
+	bubble(t, p, o, types(st), func(t *testing.T, ctx *runtime.Context) {
+		start := time.Now()
+		open(t, ctx, "s").Connect()
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		if d := wake.Sub(start); d != 100*time.Second {
+			t.Errorf("the system is to wake after %v", d)
+		}
+		mu.Unlock()
+		if got := p.String(); strings.Contains(got, "PINGREQ") {
+			t.Error(got)
+		}
+		ctx.Resumed(90 * time.Second)
+		synctest.Wait()
+		if got := p.String(); !strings.Contains(got, "10s: PINGREQ") {
+			t.Error(got)
+		}
+		time.Sleep(90 * time.Second)
+		synctest.Wait()
+		if got := p.String(); strings.Count(got, "PINGREQ") != 1 {
+			t.Error(got)
+		}
+	})
 }
 
 // TestLeave checks that a stream unsubscribes before it disconnects, and waits 3 s for

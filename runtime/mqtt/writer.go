@@ -24,6 +24,7 @@ const (
 // write.
 type writer struct {
 	nc    net.Conn
+	now   func() time.Time
 	fail  func(error)   // ends the connection
 	kicks chan struct{} // receives a value when run has something to write
 
@@ -42,8 +43,8 @@ type writer struct {
 	closed   bool            // the last packet has been added [MQTT-3.14.4-2]
 }
 
-func newWriter(nc net.Conn, fail func(error)) *writer {
-	w := &writer{nc: nc, fail: fail, kicks: make(chan struct{}, 1), latest: time.Now()}
+func newWriter(nc net.Conn, now func() time.Time, fail func(error)) *writer {
+	w := &writer{nc: nc, now: now, fail: fail, kicks: make(chan struct{}, 1), latest: now()}
 	w.change.L = &w.mu
 	return w
 }
@@ -122,7 +123,7 @@ func (w *writer) flushOnceLocked() {
 func (w *writer) writeLocked(b []byte) {
 	w.mu.Unlock()
 	_, err := w.nc.Write(b)
-	now := time.Now()
+	now := w.now()
 	if err != nil {
 		w.fail(err)
 	}

@@ -63,6 +63,9 @@ func New(wake func(time.Time)) *Timers {
 // added.
 func (w *Timers) Now() int64 { return int64(time.Since(w.base)) + w.slept.Load() }
 
+// Time is time.Now with the time that Resumed has added.
+func (w *Timers) Time() time.Time { return time.Now().Add(time.Duration(w.slept.Load())) }
+
 // Start starts or restarts a timer, which expires after d. It does nothing after Close.
 func (w *Timers) Start(t *Timer, d time.Duration) {
 	w.mu.Lock()
