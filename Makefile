@@ -88,12 +88,13 @@ soak: browser
 	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
 	CROSS=1 $(GO) test -count=1 -run '^TestCFootprint$$' ./codegen
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
+	TIMING=20s USERS=1000000 $(GO) test -count=1 -timeout 0 -v -run '^(TestKeyTiming|TestAttackManyKeysMemory)$$' ./runtime/apilogin
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
 
 # It needs chromium.
 .PHONY: browser
 browser:
-	$(GO) test -count=1 -tags browser ./runtime/example/...
+	$(GO) test -count=1 -tags browser -run Browser ./runtime/example/... ./runtime/apilogin
 
 # go test fuzzes one target at a time.
 .PHONY: fuzz
