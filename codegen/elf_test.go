@@ -154,7 +154,7 @@ func TestReadC(t *testing.T) {
 			}
 		}
 		symbol := ELFOptions{Symbol: "my_static_policy_entry"}
-		readings, err := ReadC(t.Context(), "cc", filepath.Join(dir, "policy.c"), symbol)
+		readings, err := ReadC(t.Context(), []string{"cc"}, filepath.Join(dir, "policy.c"), symbol)
 		if err != nil || len(readings) != 1 {
 			t.Errorf("%s: %d readings, error %v", file, len(readings), err)
 			continue
@@ -164,7 +164,7 @@ func TestReadC(t *testing.T) {
 		if diff := cmp.Diff(JSON(want), JSON(readings[0].Policy)); diff != "" {
 			t.Errorf("%s: %s", file, diff)
 		}
-		if _, err := ReadC(t.Context(), "cc", filepath.Join(dir, "policy.h"), symbol); err == nil || !strings.Contains(err.Error(), "my_static_policy_entry is in another file") {
+		if _, err := ReadC(t.Context(), []string{"cc"}, filepath.Join(dir, "policy.h"), symbol); err == nil || !strings.Contains(err.Error(), "my_static_policy_entry is in another file") {
 			t.Errorf("%s: the header alone: error %v", file, err)
 		}
 	}
@@ -211,7 +211,7 @@ func TestReadPolicy2c(t *testing.T) {
 	}
 	for name, read := range map[string]func(o ELFOptions) ([]Reading, error){
 		"ELF": func(o ELFOptions) ([]Reading, error) { return ReadELF(text, o) },
-		"C":   func(o ELFOptions) ([]Reading, error) { return ReadC(t.Context(), "cc", source, o) },
+		"C":   func(o ELFOptions) ([]Reading, error) { return ReadC(t.Context(), []string{"cc"}, source, o) },
 	} {
 		// The protocol with number 4 is raw in 4.5, and mqtt in 5.0.
 		readings, err := read(ELFOptions{})

@@ -82,7 +82,7 @@ func newGoFile(o GoOptions, constraint string) (*goFile, error) {
 	}
 	return &goFile{
 		file:      f,
-		symbols:   newSymbols("Policy", "Transports", "NewContext"),
+		symbols:   newSymbols("Policy", "SHA256", "Transports", "NewContext"),
 		variables: map[any]string{},
 		stencils:  &stencils{f, map[string]*stencil{}},
 	}, nil
@@ -125,6 +125,10 @@ func newGoPackage(p *policy.Policy, o GoOptions) (*goFile, error) {
 				defs.Id(constants[i]).Op("=").Lit(st.Name)
 			}
 		})
+	}
+	if o.SHA256 != "" {
+		f.Line().Comment("SHA256 is the hash of the policy, as sspolicy pack writes it.")
+		f.Const().Id("SHA256").Op("=").Lit(o.SHA256)
 	}
 	f.Line().Comment(about)
 	g.table("Policy", p)

@@ -2,6 +2,7 @@ package codegen
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +18,13 @@ import (
 
 // ReadC reads the tables of a policy in C source, as C and lws's policy2c write them.
 // It compiles the file with a C compiler, and declarations of each target in place of
-// lws's headers, and reads the object file. It returns readings as ReadELF does, with
-// the policy's via-socks5.
-func ReadC(ctx context.Context, compiler, file string, o ELFOptions) ([]Reading, error) {
-	o.Symbol = defaultSymbol(o.Symbol)
+// lws's headers, and reads the object file. compiler is the name of the compiler and its
+// first arguments. It returns readings as ReadELF does, with the policy's via-socks5.
+func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([]Reading, error) {
+	if len(compiler) == 0 {
+		return nil, errors.New("no C compiler is named")
+	}
+	o.Symbol = cmp.Or(o.Symbol, defaultPrefix+"static_policy_entry")
 	if err := CheckSymbols("", o.Symbol); err != nil {
 		return nil, err
 	}
@@ -74,16 +78,9 @@ func firstError(before, err error) error {
 	return before
 }
 
-func defaultSymbol(symbol string) string {
-	if symbol == "" {
-		return defaultPrefix + "static_policy_entry"
-	}
-	return symbol
-}
-
 // compileTables returns an object file with the tables, and pointers to what macros
 // stand for.
-func compileTables(ctx context.Context, dir, compiler, file, symbol string, t Target) ([]byte, error) {
+func compileTables(ctx context.Context, dir string, compiler []string, file, symbol string, t Target) ([]byte, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#include \"libwebsockets.h\"\n#include \"%s\"\nconst lws_ss_policy_t *const sspolicy_head = &%s;\n", filepath.ToSlash(file), symbol)
 	if prefix, ok := strings.CutSuffix(symbol, "static_policy_entry"); ok {
@@ -97,21 +94,21 @@ func compileTables(ctx context.Context, dir, compiler, file, symbol string, t Ta
 	}
 	// Compilers of systems without ELF may be able to compile for one with it.
 	for _, args := range [][]string{nil, {"--target=x86_64-unknown-linux-gnu", "-ffreestanding"}} {
-		args = append(args, "-w", "-O0", "-I", dir, "-c", "-o", object, source)
-		out, err := exec.CommandContext(ctx, compiler, args...).CombinedOutput()
+		args = slices.Concat(compiler[1:], args, []string{"-w", "-O0", "-I", dir, "-c", "-o", object, source})
+		out, err := exec.CommandContext(ctx, compiler[0], args...).CombinedOutput()
 		if errors.Is(err, exec.ErrNotFound) {
-			return nil, fmt.Errorf("a C compiler is needed, and %s is not in PATH: set CC", compiler)
+			return nil, fmt.Errorf("a C compiler is needed, and %s is not in PATH: set CC", compiler[0])
 		}
 		if err != nil {
 			const most = 2000
-			return nil, fmt.Errorf("%s, for lws %v: %w\n%.*s", compiler, t, err, most, out)
+			return nil, fmt.Errorf("%s, for lws %v: %w\n%.*s", compiler[0], t, err, most, out)
 		}
 		text, err := os.ReadFile(object)
 		if err != nil || bytes.HasPrefix(text, []byte("\x7fELF")) {
 			return text, err
 		}
 	}
-	return nil, fmt.Errorf("%s does not write ELF files: set CC to a compiler that does, such as clang", compiler)
+	return nil, fmt.Errorf("%s does not write ELF files: set CC to a compiler that does, such as clang", compiler[0])
 }
 
 // readObject reads the object file of compileTables.

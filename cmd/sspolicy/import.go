@@ -41,7 +41,7 @@ func (f *tableFlags) readC(file string) ([]codegen.Reading, error) {
 	if _, err := os.Stat(file); err != nil {
 		return nil, fileError(file, err)
 	}
-	return f.named(file)(codegen.ReadC(context.Background(), cmp.Or(os.Getenv("CC"), "cc"), file, f.options()))
+	return f.named(file)(codegen.ReadC(context.Background(), strings.Fields(cmp.Or(os.Getenv("CC"), "cc")), file, f.options()))
 }
 
 // named returns a function that adds the name of a file to an error: a finding about

@@ -100,14 +100,13 @@ func (c *verifyCmd) verifyGo(p *program, compiled *policy.Policy, hash string) e
 	if source == nil || name == nil {
 		return &exitError{exitFindings, fmt.Errorf("%s is not a file that compile --lang go wrote", c.Compiled)}
 	}
-	var want bytes.Buffer
 	o := codegen.GoOptions{Source: string(bytes.TrimRight(source[1], "\r")), SHA256: hash, Version: version(), Package: string(name[1])}
-	if err := codegen.Go(&want, compiled, o); err != nil {
-		return err
+	for _, o.Proxied = range []bool{false, true} {
+		var want bytes.Buffer
+		if err := codegen.Go(&want, compiled, o); err == nil && codegen.Equal(have, want.Bytes()) {
+			_, err = fmt.Fprintf(p.stdout, "%s holds %s\n", c.Compiled, displayName(c.File))
+			return err
+		}
 	}
-	if !codegen.Equal(have, want.Bytes()) {
-		return c.differs(c.Compiled)
-	}
-	_, err = fmt.Fprintf(p.stdout, "%s holds %s\n", c.Compiled, displayName(c.File))
-	return err
+	return c.differs(c.Compiled)
 }
