@@ -243,7 +243,7 @@ func (m *Machine) Report(state policy.State, arg uint32) Effect {
 	switch state {
 	case policy.StateConnected:
 		m.reached = true
-	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAuthFailed:
+	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAuthFailed, policy.StatePoll, policy.StateConnecting:
 		m.reached = false
 	}
 	return e
@@ -276,7 +276,7 @@ func (m *Machine) Ended(f Failure) (again bool) {
 	case !m.reached && m.Accepted:
 		m.over()
 		return false
-	case !m.reached && m.Remote:
+	case m.Remote && (!m.reached || !m.mayBecome(policy.StateDisconnected)):
 		m.relink()
 		return false
 	case !m.reached:
