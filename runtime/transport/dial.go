@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -44,11 +45,11 @@ func (d Dialer) Proxy() *Proxy { return d.proxy }
 // direction, or returns errors.ErrUnsupported. Dialed() net.Conn returns what
 // package net or Options.DialContext made.
 func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := d.dial(ctx, network, address)
-	if err != nil {
+	if err := d.env.dialed.begin(); err != nil {
 		return nil, err
 	}
-	return d.env.dialed.add(conn)
+	conn, err := d.dial(ctx, network, address)
+	return d.env.dialed.add(conn, err)
 }
 
 // Dial makes the network connection of an attempt, with TLS if t.TLS: t is the
@@ -165,6 +166,7 @@ type connSet struct {
 	mu     sync.Mutex
 	conns  map[*dialedConn]struct{}
 	closed bool
+	open   sync.WaitGroup // dials, and connections whose Close has not returned
 }
 
 // A dialedConn is a connection that Dial returned.
@@ -173,14 +175,33 @@ type dialedConn struct {
 	set *connSet
 }
 
-// add adds conn. It closes it if the set is closed.
-func (d *connSet) add(conn net.Conn) (net.Conn, error) {
+// begin begins a dial. It fails if the set is closed.
+func (d *connSet) begin() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		conn.Close()
-		return nil, fmt.Errorf("sspolicy: dial: %w", ErrClosed)
+		return errSetClosed
 	}
+	d.open.Add(1)
+	return nil
+}
+
+var errSetClosed = fmt.Errorf("sspolicy: dial: %w", ErrClosed)
+
+// add adds what a dial has returned. It closes conn if the set is closed.
+func (d *connSet) add(conn net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		d.open.Done()
+		return nil, err
+	}
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		conn.Close()
+		d.open.Done()
+		return nil, errSetClosed
+	}
+	defer d.mu.Unlock()
 	if d.conns == nil {
 		d.conns = make(map[*dialedConn]struct{})
 	}
@@ -191,10 +212,14 @@ func (d *connSet) add(conn net.Conn) (net.Conn, error) {
 
 // Close closes the connection.
 func (c *dialedConn) Close() error {
+	err := c.Conn.Close()
 	c.set.mu.Lock()
-	delete(c.set.conns, c)
-	c.set.mu.Unlock()
-	return c.Conn.Close()
+	defer c.set.mu.Unlock()
+	if _, ok := c.set.conns[c]; ok {
+		delete(c.set.conns, c)
+		c.set.open.Done()
+	}
+	return err
 }
 
 // Dialed returns the connection that package net, or Options.DialContext, made.
@@ -210,14 +235,26 @@ func closeWrite(conn net.Conn) error {
 	return fmt.Errorf("sspolicy: half close of a %T: %w", conn, errors.ErrUnsupported)
 }
 
-// close closes all connections, and any that is added later.
+// close closes all connections, and any that is added later. It waits for calls of Close
+// and for dials, which have been cancelled, but not for longer than closeLimit.
 func (d *connSet) close() {
 	d.mu.Lock()
 	d.closed = true
-	conns := d.conns
-	d.conns = nil
+	for c := range d.conns {
+		go c.Close()
+	}
 	d.mu.Unlock()
-	for c := range conns {
-		c.Conn.Close()
+	closed := make(chan struct{})
+	go func() {
+		d.open.Wait()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeLimit):
 	}
 }
+
+// closeLimit is how long Release waits for calls into the network stack, or of a program's
+// Options.DialContext.
+const closeLimit = 5 * time.Second

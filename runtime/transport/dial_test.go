@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,6 +112,67 @@ func TestDialEnd(t *testing.T) {
 	}
 	if _, err := direct.Dial(t.Context(), "tcp", "h:1"); !errors.Is(err, ErrClosed) {
 		t.Errorf("Dial after Release: %v", err)
+	}
+}
+
+// A slowConn is a connection whose Close waits.
+type slowConn struct {
+	net.Conn
+	wait   time.Duration
+	closed *atomic.Int64
+}
+
+func (c *slowConn) Close() error {
+	time.Sleep(c.wait)
+	c.closed.Add(1)
+	return nil
+}
+
+// TestReleaseWaits checks that no connection is open after Release: not one that is being
+// closed, nor one whose dial was under way; and that Release ends though a Close or a dial
+// does not.
+func TestReleaseWaits(t *testing.T) {
+	for _, tt := range []struct{ dial, close, want time.Duration }{
+		{0, 0, 0},
+		{0, time.Second, time.Second},
+		{time.Second, 0, time.Second},
+		{time.Second, time.Second, 2 * time.Second},
+		{0, time.Hour, 5 * time.Second},
+		{time.Hour, 0, 5 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var closed atomic.Int64
+			block := tt.dial
+			env := NewHost(Config{ConnectTimeout: -1, DialContext: func(context.Context, string, string) (net.Conn, error) {
+				time.Sleep(block)
+				return &slowConn{nil, tt.close, &closed}, nil
+			}})
+			d, err := env.Dialer(&policy.StreamType{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dial := func() net.Conn {
+				conn, _ := d.Dial(t.Context(), "tcp", "h:1")
+				return conn
+			}
+			if tt.dial > 0 {
+				go dial()
+			} else {
+				conn := dial()
+				dial() // is left to Release
+				go conn.Close()
+			}
+			synctest.Wait()
+			start := time.Now()
+			env.Release()
+			if got := time.Since(start); got != tt.want {
+				t.Errorf("dials of %v and closes of %v: Release took %v, want %v", tt.dial, tt.close, got, tt.want)
+			}
+			if tt.want < closeLimit && (closed.Load() == 0 || tt.dial == 0 && closed.Load() == 1) {
+				t.Errorf("dials of %v and closes of %v: %d connections are closed", tt.dial, tt.close, closed.Load())
+			}
+			time.Sleep(2 * time.Hour) // for all goroutines to end
+		})
 	}
 }
 

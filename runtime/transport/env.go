@@ -80,9 +80,10 @@ func (h Host) Close() { h.end() }
 // context closes.
 func (h Host) StopDials() { h.stop() }
 
-// Release closes the connections that are still open and stops the timers. It is
-// called once, after StopDials and the Close of every connector.
+// Release cancels dials, closes the connections that are still open and stops the timers.
+// It waits up to 5 s for that. It is called once, after the Close of every connector.
 func (h Host) Release() {
+	h.stop()
 	h.dialed.close()
 	h.timers.Close()
 }
