@@ -75,10 +75,26 @@ func TestLSP(t *testing.T) {
 // TestNeovim: in Neovim a mistake is marked, a key completed, explained and fixed, a
 // trust store renamed, the policy formatted.
 func TestNeovim(t *testing.T) {
-	script, err := filepath.Abs("testdata/editors/neovim.lua")
+	edit(t, `diagnostic: 27:17 port must be 0 to 65535, not 70443; lws keeps 4907
+completion: timeout_ms": ,
+hover: Protocol of the connection. The default is h1.
+renamed
+action: Write opportunistic
+fixed
+formatted
+done
+`, "nvim", "--clean", "--headless", "-n", "-S", "neovim.lua")
+}
+
+// edit runs an editor with a script from testdata/editors, in a folder with policy.json.
+// The script writes result.txt.
+func edit(t *testing.T, want, editor string, args ...string) {
+	t.Helper()
+	script, err := filepath.Abs(filepath.Join("testdata/editors", args[len(args)-1]))
 	if err != nil {
 		t.Fatal(err)
 	}
+	args[len(args)-1] = script
 	policy, err := os.ReadFile("../../fixtures/weather.json")
 	if err != nil {
 		t.Fatal(err)
@@ -89,22 +105,13 @@ func TestNeovim(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "nvim", "--clean", "--headless", "-n", "-S", script)
-	cmd.Dir, cmd.Stdin = dir, nil
-	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+dir, "XDG_CACHE_HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
+	cmd := exec.CommandContext(ctx, editor, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_STATE_HOME="+dir, "XDG_CACHE_HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	got, _ := os.ReadFile(filepath.Join(dir, "result.txt"))
-	const want = `diagnostic: 27:17 port must be 0 to 65535, not 70443; lws keeps 4907
-completion: timeout_ms": ,
-hover: Protocol of the connection. The default is h1.
-renamed
-action: Write opportunistic
-fixed
-formatted
-done
-`
 	if err != nil || string(got) != want {
-		t.Errorf("nvim: %v\n%s\ngot:\n%s\nwant:\n%s", err, out, got, want)
+		t.Errorf("%s: %v\n%s\ngot:\n%s\nwant:\n%s", editor, err, out, got, want)
 	}
 }

@@ -31,6 +31,8 @@ type client struct {
 	logs   *strings.Builder
 	done   chan error // what serve returned
 
+	watching chan struct{} // closed when the server wants to know about changed files
+
 	mu        sync.Mutex
 	published map[string][]publishDiagnosticsParams // by URI
 	changed   chan struct{}                         // closed at the next publication
@@ -38,8 +40,14 @@ type client struct {
 	versions  map[string]int32
 }
 
-// Handle takes the notifications of the server.
-func (c *client) Handle(_ context.Context, _ *jsonrpc2.Conn, req *jsonrpc2.Request) {
+// Handle takes the messages of the server.
+func (c *client) Handle(ctx context.Context, conn *jsonrpc2.Conn, req *jsonrpc2.Request) {
+	if req.Method == "client/registerCapability" {
+		close(c.watching)
+		if err := conn.Reply(ctx, req.ID, nil); err != nil {
+			c.t.Error(err)
+		}
+	}
 	if req.Method != "textDocument/publishDiagnostics" {
 		return
 	}
@@ -58,7 +66,7 @@ func (c *client) Handle(_ context.Context, _ *jsonrpc2.Conn, req *jsonrpc2.Reque
 func connect(t testing.TB) *client {
 	ours, theirs := net.Pipe()
 	c := &client{
-		t: t, logs: &strings.Builder{}, done: make(chan error, 1), changed: make(chan struct{}),
+		t: t, logs: &strings.Builder{}, done: make(chan error, 1), changed: make(chan struct{}), watching: make(chan struct{}),
 		published: map[string][]publishDiagnosticsParams{}, texts: map[string]*text{}, versions: map[string]int32{},
 	}
 	c.server = newServer("test", log.New(c.logs, "", 0))
@@ -72,7 +80,7 @@ func connect(t testing.TB) *client {
 func newClient(t testing.TB) *client {
 	c := connect(t)
 	var r initializeResult
-	c.call("initialize", json.RawMessage(`{"capabilities":{"textDocument":{"completion":{"completionItem":{"snippetSupport":true}}}}}`), &r)
+	c.call("initialize", json.RawMessage(`{"capabilities":{"textDocument":{"completion":{"completionItem":{"snippetSupport":true}}},"workspace":{"didChangeWatchedFiles":{"dynamicRegistration":true}}}}`), &r)
 	if r.ServerInfo.Name != "sspolicy" {
 		t.Fatalf("initialize: %+v", r)
 	}

@@ -25,10 +25,6 @@ const (
 )
 
 type initializeParams struct {
-	RootURI          string `json:"rootUri"`
-	WorkspaceFolders []struct {
-		URI string `json:"uri"`
-	} `json:"workspaceFolders"`
 	Capabilities struct {
 		TextDocument struct {
 			Completion struct {

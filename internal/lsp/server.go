@@ -74,8 +74,8 @@ type server struct {
 
 	mu        sync.Mutex
 	state     state
-	snippets  bool     // the client takes snippets
-	folders   []string // of the workspace
+	snippets  bool // the client takes snippets
+	watch     bool // the client can watch files
 	documents map[string]*document
 	requests  map[jsonrpc2.ID]context.CancelFunc // that are not answered yet
 }
@@ -135,6 +135,7 @@ var methods = map[string]method{
 }
 
 var notifications = map[string]func(s *server, params json.RawMessage) error{
+	"initialized":                         notification((*server).initialized),
 	"$/cancelRequest":                     notification((*server).cancelRequest),
 	"textDocument/didOpen":                notification((*server).didOpen),
 	"textDocument/didChange":              notification((*server).didChange),
@@ -273,12 +274,7 @@ func initialize(s *server, params json.RawMessage) (answer, error) {
 	defer s.mu.Unlock()
 	s.state = ready
 	s.snippets = p.Capabilities.TextDocument.Completion.CompletionItem.SnippetSupport
-	for _, f := range p.WorkspaceFolders {
-		s.folders = append(s.folders, fileOf(f.URI))
-	}
-	if len(s.folders) == 0 && p.RootURI != "" {
-		s.folders = append(s.folders, fileOf(p.RootURI))
-	}
+	s.watch = p.Capabilities.Workspace.DidChangeWatchedFiles.DynamicRegistration
 	return func(context.Context) (any, error) {
 		return initializeResult{
 			ServerInfo: serverInfo{"sspolicy", s.version},
@@ -299,6 +295,19 @@ func initialize(s *server, params json.RawMessage) (answer, error) {
 			},
 		}, nil
 	}, nil
+}
+
+// initialized asks the client to say when a policy or a configuration changes on disk.
+func (s *server) initialized(struct{}) {
+	if !s.watch {
+		return
+	}
+	s.work.Go(func() {
+		p := json.RawMessage(`{"registrations":[{"id":"policies","method":"workspace/didChangeWatchedFiles","registerOptions":{"watchers":[{"globPattern":"**/*.json"}]}}]}`)
+		if err := s.conn.Call(s.ctx, "client/registerCapability", p, nil); err != nil && s.ctx.Err() == nil {
+			s.log.Printf("client/registerCapability: %v", err)
+		}
+	})
 }
 
 func shutdown(s *server, _ json.RawMessage) (answer, error) {

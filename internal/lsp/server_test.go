@@ -146,6 +146,21 @@ func TestFragment(t *testing.T) {
 	c.rules(fragment, "config")
 }
 
+// TestWatchedFiles: the client says when a file changes on disk.
+func TestWatchedFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := uriOf(filepath.Join(dir, "policy.json"))
+	c := newClient(t)
+	<-c.watching
+	c.open(file, strings.Replace(station(t), `"port": 443`, `"port": 443, "h2q_oflow_txcr": true`, 1))
+	c.rules(file, "wrong-protocol")
+	if err := os.WriteFile(filepath.Join(dir, ".sspolicy.json"), []byte(`{"severity": {"wrong-protocol": "off"}}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	c.notify("workspace/didChangeWatchedFiles", map[string]any{"changes": []any{}})
+	c.rules(file)
+}
+
 func (c *client) hover(p positionParams) string {
 	var h *hover
 	c.call("textDocument/hover", p, &h)
