@@ -45,7 +45,7 @@ func C(w io.Writer, p *policy.Policy, o COptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()+c.identity()+c.names(p)))
+	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()+c.identity()+c.names(c.o.Prefix, p)))
 	return err
 }
 
@@ -61,7 +61,7 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	}
 	_, err = io.WriteString(header, c.comment()+c.guard("POLICY_H", fmt.Sprintf(
 		"%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\nextern const lws_ss_policy_t %s;\n\n#ifdef __cplusplus\n}\n#endif\n\n%s",
-		c.needs(), c.o.Entry, c.macroDefinitions()+c.identity()+c.names(p))))
+		c.needs(), c.o.Entry, c.macroDefinitions()+c.identity()+c.names(c.o.Prefix, p))))
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,8 @@ type cFile struct {
 	newest        string                // what needs it
 	subject       subject               // of errors
 	errs          []error
-	head          part           // of the list of streamtypes
+	heads         []part         // of the lists of streamtypes
+	streams       []streamPart   // in the order of the policy
 	literals      map[string]int // sizes of strings, by expression
 	certs         []*policy.Cert
 }
@@ -135,35 +136,42 @@ const (
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
+	c, err := newEmptyCFile(o)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.StreamTypes) == 0 {
+		return nil, errNoStreamtypes
+	}
+	c.proxy, c.release, c.product, c.schemaVersion = p.SOCKS5Proxy, p.Release, p.Product, p.SchemaVersion
+	c.policy(p, external)
+	c.body.WriteString("\n" + loud)
+	return c, errors.Join(c.errs...)
+}
+
+var errNoStreamtypes = errors.New("the policy has no streamtypes: C tables need at least one")
+
+func newEmptyCFile(o COptions) (*cFile, error) {
 	o.Target = cmp.Or(o.Target, DefaultTarget)
 	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	o.Entry = cmp.Or(o.Entry, o.Prefix+"static_policy_entry")
 	if err := CheckSymbols(o.Prefix, o.Entry); err != nil {
 		return nil, err
 	}
-	if len(p.StreamTypes) == 0 {
-		return nil, errors.New("the policy has no streamtypes: C tables need at least one")
-	}
 	c := &cFile{
-		o:             o,
-		proxy:         p.SOCKS5Proxy,
-		release:       p.Release,
-		product:       p.Product,
-		schemaVersion: p.SchemaVersion,
-		symbols:       newSymbols("metrics"),
-		expressions:   map[any]string{},
-		objects:       map[string]string{},
-		keep:          map[*policy.Cert]bool{},
-		macros:        map[string]string{},
-		nodes:         map[string][]node{},
-		has:           map[string]bool{},
-		oldest:        lwsNumber(schema.Version(o.Target)),
-		literals:      map[string]int{},
+		o:           o,
+		symbols:     newSymbols(),
+		expressions: map[any]string{},
+		objects:     map[string]string{},
+		keep:        map[*policy.Cert]bool{},
+		macros:      map[string]string{},
+		nodes:       map[string][]node{},
+		has:         map[string]bool{},
+		oldest:      lwsNumber(schema.Version(o.Target)),
+		literals:    map[string]int{},
 	}
 	c.body.WriteString("\n" + quiet)
-	c.policy(p, external)
-	c.body.WriteString("\n" + loud)
-	return c, errors.Join(c.errs...)
+	return c, nil
 }
 
 // CheckSymbols returns an error unless the prefix and the entry are valid or empty.
@@ -196,7 +204,14 @@ var cKeywords = func() map[string]bool {
 	return m
 }()
 
+// policy writes the tables of a policy.
 func (c *cFile) policy(p *policy.Policy, external bool) {
+	c.collect(p, c.o.Entry)
+	c.write(external)
+}
+
+// collect adds the objects of a policy, and the head of its list.
+func (c *cFile) collect(p *policy.Policy, entry string) {
 	for _, st := range p.StreamTypes {
 		if st.Server {
 			c.keep[st.ServerCert], c.keep[st.ServerKey] = true, true
@@ -205,25 +220,33 @@ func (c *cFile) policy(p *policy.Policy, external bool) {
 	metrics := c.metrics(p.Metrics)
 	next := "" // the streamtype before, which comes after in lws's list
 	last := len(p.StreamTypes) - 1
-	var head values
 	for i, st := range p.StreamTypes {
 		v := c.stream(st)
 		if next != "" {
 			v["next"] = "(lws_ss_policy_t *)&" + next
 		}
-		if i == last {
-			head = v
-			break
+		if i < last {
+			next = c.share("lws_ss_policy_t", "stream", cSymbol(st.Name), "", v)
+			c.streams = append(c.streams, streamPart{st.Name, next})
+			continue
 		}
-		symbol := c.symbol("stream", cSymbol(st.Name))
-		next = c.table(symbol, true)
+		if metrics != "" {
+			v["metrics"] = metrics // lws reads only those of the head
+		}
 		var b strings.Builder
-		refs := c.object(&b, "", "lws_ss_policy_t", v)
-		c.part("lws_ss_policy_t", symbol, 0, "", b.String(), refs)
+		h := part{typ: "lws_ss_policy_t", expression: entry}
+		h.refs = c.object(&b, "", "lws_ss_policy_t", v)
+		h.initialiser = b.String()
+		c.heads = append(c.heads, h)
+		c.streams = append(c.streams, streamPart{st.Name, entry})
 	}
-	if metrics != "" {
-		head["metrics"] = metrics // lws reads only those of the head
-	}
+}
+
+// A streamPart is a streamtype and the expression for its object.
+type streamPart struct{ name, expression string }
+
+// write writes all objects.
+func (c *cFile) write(external bool) {
 	c.body.WriteString(c.tokens.String())
 	c.writeParts("Data without addresses.", "data", c.data)
 	c.writeParts("Streamtypes and what they point to.", "tables", c.tables)
@@ -231,10 +254,10 @@ func (c *cFile) policy(p *policy.Policy, external bool) {
 	if external {
 		static = ""
 	}
-	fmt.Fprintf(&c.body, "\n/* The head of lws's list is the last streamtype. */\n%sconst lws_ss_policy_t %s = ", static, c.o.Entry)
-	c.head = part{typ: "lws_ss_policy_t", expression: c.o.Entry}
-	c.head.refs = c.object(&c.body, "", "lws_ss_policy_t", head)
-	c.body.WriteString(";\n")
+	c.body.WriteString("\n/* The head of lws's list is the last streamtype. */\n")
+	for _, h := range c.heads {
+		fmt.Fprintf(&c.body, "%sconst lws_ss_policy_t %s = %s;\n", static, h.expression, h.initialiser)
+	}
 }
 
 // A subject is the definition that an error is about.
@@ -246,11 +269,13 @@ type subject struct {
 func (s subject) String() string { return s.section.Noun() + " " + schema.QuoteName(s.name) }
 
 // macroDefinitions returns the definitions of macros.
-func (c *cFile) macroDefinitions() string {
-	s := fmt.Sprintf("#define %s %[1]s\n", c.o.Entry)
-	if c.proxy != "" {
+func (c *cFile) macroDefinitions() string { return macroDefinitions(c.o.Prefix, c.o.Entry, c.proxy) }
+
+func macroDefinitions(prefix, entry, proxy string) string {
+	s := fmt.Sprintf("#define %s %[1]s\n", entry)
+	if proxy != "" {
 		s += fmt.Sprintf("\n/* lws's tables have no place for via-socks5: pass it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
-			c.o.Prefix, macroString(c.proxy))
+			prefix, macroString(proxy))
 	}
 	return s
 }

@@ -14,12 +14,12 @@ type cName struct{ macro, value string }
 // names returns macros for the names in a policy, so that a program with a typo does not
 // compile, and for counts and largest sizes. Two names that give the same macro have
 // none: a new streamtype must not change the meaning of a macro.
-func (c *cFile) names(p *policy.Policy) string {
+func (c *cFile) names(prefix string, p *policy.Policy) string {
 	var names []cName
 	seen := map[cName]bool{}
 	values := map[string]int{} // of each macro
 	add := func(value, kind string, parts ...string) {
-		macro := guard(c.o.Prefix, kind)
+		macro := guard(prefix, kind)
 		for _, part := range parts {
 			symbol := cSymbol(part)
 			if symbol == "" || len(part) > maxCSymbol || strings.ContainsFunc(part, func(r rune) bool { return r >= utf8.RuneSelf }) {
@@ -34,7 +34,7 @@ func (c *cFile) names(p *policy.Policy) string {
 		}
 	}
 	stores := map[*policy.TrustStore]bool{}
-	longest, items := 0, 0
+	longest, items, der := 0, 0, 0
 	for _, st := range p.StreamTypes {
 		add(st.Name, "STREAM", st.Name)
 		longest, items = max(longest, len(st.Name)), max(items, len(st.Metadata))
@@ -44,13 +44,16 @@ func (c *cFile) names(p *policy.Policy) string {
 		if t := st.TrustStore; t != nil && !st.Server {
 			add(t.Name, "STORE", t.Name)
 			stores[t] = true
+			for _, x := range t.Stack {
+				der = max(der, len(x.DER))
+			}
+		}
+		for _, x := range []*policy.Cert{st.ServerCert, st.ServerKey} {
+			if x != nil && st.Server {
+				der = max(der, len(x.DER))
+			}
 		}
 	}
-	der := 0
-	for _, x := range c.certs {
-		der = max(der, len(x.DER))
-	}
-
 	var b strings.Builder
 	b.WriteString("\n/* Names. */\n")
 	for _, n := range names {
@@ -68,7 +71,7 @@ func (c *cFile) names(p *policy.Policy) string {
 	}{
 		{"STREAMS", len(p.StreamTypes)}, {"STORES", len(stores)}, {"MAX_METADATA", items}, {"MAX_STREAM_NAME", longest + 1}, {"MAX_DER", der},
 	} {
-		fmt.Fprintf(&b, "#define %s %d\n", guard(c.o.Prefix, n.macro), n.n)
+		fmt.Fprintf(&b, "#define %s %d\n", guard(prefix, n.macro), n.n)
 	}
 	return b.String()
 }

@@ -16,7 +16,7 @@ func (c *cFile) metrics(list []*policy.Metric) string {
 	if len(list) == 0 {
 		return ""
 	}
-	const symbol = "metrics"
+	symbol := c.symbol("metrics", "")
 	name := c.table(symbol, true)
 	c.subject = subject{schema.Metrics, list[0].Name}
 	c.need("LWS_WITH_SYS_METRICS", "the report")

@@ -115,14 +115,18 @@ func CFootprint(p *policy.Policy, o COptions) ([]Footprint, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []Footprint
-	for _, a := range abis {
-		list = append(list, c.footprint(a, p))
-	}
-	return list, nil
+	return c.footprints(), nil
 }
 
-func (c *cFile) footprint(a *abi, p *policy.Policy) Footprint {
+func (c *cFile) footprints() []Footprint {
+	var list []Footprint
+	for _, a := range abis {
+		list = append(list, c.footprint(a))
+	}
+	return list
+}
+
+func (c *cFile) footprint(a *abi) Footprint {
 	f := Footprint{ABI: a.name, Os: c.sections(a, a.stringOs, a.dataOs, 0), O2: c.sections(a, a.stringO2, a.data, a.vector), Certificates: []CertificateFootprint{}}
 	for _, n := range c.literals {
 		f.Strings += n
@@ -141,12 +145,16 @@ func (c *cFile) footprint(a *abi, p *policy.Policy) Footprint {
 			f.Structs += size
 		}
 	}
-	c.divide(a, p, &f)
+	c.divide(a, &f)
 	return f
 }
 
 // parts returns all objects in the order in which gcc writes them.
-func (c *cFile) parts() []part { return slices.Concat([]part{c.head}, c.tables, c.data) }
+func (c *cFile) parts() []part {
+	heads := slices.Clone(c.heads)
+	slices.Reverse(heads)
+	return slices.Concat(heads, c.tables, c.data)
+}
 
 func (c *cFile) partSize(a *abi, p *part) int {
 	size, _ := c.typeSize(a, p.typ)
@@ -164,7 +172,10 @@ func (c *cFile) sections(a *abi, str int, data func(int) int, vector int) (s Sec
 		n, align := c.structOf(a, parts, vector)
 		return alignUp(size, max(align, data(n))) + n
 	}
-	s.Relocated = end(end(0, c.head), c.tables...)
+	for _, h := range slices.Backward(c.heads) {
+		s.Relocated = end(s.Relocated, h)
+	}
+	s.Relocated = end(s.Relocated, c.tables...)
 	s.Total = end(s.Relocated, c.data...)
 	s.PIC = s.Relocated + end(0, c.data...)
 
@@ -230,15 +241,11 @@ func target(expression string) string {
 }
 
 // divide sets the sizes of streamtypes and certificates.
-func (c *cFile) divide(a *abi, p *policy.Policy, f *Footprint) {
+func (c *cFile) divide(a *abi, f *Footprint) {
 	parts := map[string]*part{}
-	var streams []*part
 	all := c.parts()
 	for i := range all {
 		parts[all[i].expression] = &all[i]
-		if all[i].typ == "lws_ss_policy_t" {
-			streams = append(streams, &all[i])
-		}
 	}
 	size := func(expression string) int {
 		if part := parts[expression]; part != nil {
@@ -266,18 +273,17 @@ func (c *cFile) divide(a *abi, p *policy.Policy, f *Footprint) {
 			}
 		}
 	}
-	streams = append(streams[1:], streams[0]) // the head comes last in the policy
-	needs := make([]map[string]bool, len(streams))
+	needs := make([]map[string]bool, len(c.streams))
 	users := map[string]int{}
-	for i, part := range streams {
+	for i, stream := range c.streams {
 		needs[i] = map[string]bool{}
-		add(needs[i], part)
+		add(needs[i], parts[stream.expression])
 		for r := range needs[i] {
 			users[r]++
 		}
 	}
-	for i, part := range streams {
-		st := StreamTypeFootprint{Name: p.StreamTypes[i].Name, Bytes: c.partSize(a, part)}
+	for i, stream := range c.streams {
+		st := StreamTypeFootprint{Name: stream.name, Bytes: c.partSize(a, parts[stream.expression])}
 		st.Own = st.Bytes
 		for r := range needs[i] {
 			n := size(r)
@@ -296,9 +302,9 @@ func (c *cFile) divide(a *abi, p *policy.Policy, f *Footprint) {
 		for r := range own {
 			x.Bytes += size(r)
 		}
-		for i := range streams {
+		for i, stream := range c.streams {
 			if needs[i][expression] {
-				x.StreamTypes = append(x.StreamTypes, p.StreamTypes[i].Name)
+				x.StreamTypes = append(x.StreamTypes, stream.name)
 			}
 		}
 		f.Certificates = append(f.Certificates, x)

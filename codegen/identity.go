@@ -50,14 +50,17 @@ func identities(file []byte) (list []Identity) {
 // identity returns the macros and the object by which a program knows its policy. A
 // compiler drops the object if the program does not use it.
 func (c *cFile) identity() string {
-	i := Identity{c.product, c.release, c.schemaVersion, c.o.SHA256, c.o.Target}
+	return identity(c.o.Prefix, Identity{c.product, c.release, c.schemaVersion, c.o.SHA256, c.o.Target})
+}
+
+func identity(prefix string, i Identity) string {
 	var b strings.Builder
 	b.WriteString("\n/* Which policy this is. \"strings\" finds the text in a program that uses the struct. */\n")
-	name := c.o.Prefix + "policy_"
+	name := prefix + "policy_"
 	for _, m := range []struct{ name, value string }{
 		{"product", i.Product}, {"release", i.Release}, {"sha256", i.SHA256}, {"text", i.String()},
 	} {
-		fmt.Fprintf(&b, "#define %s%s %s\n", name, m.name, strings.ReplaceAll(cString(m.value), "\n", " \\\n\t"))
+		fmt.Fprintf(&b, "#define %s%s %s\n", name, m.name, macroString(m.value))
 	}
 	fmt.Fprintf(&b, "#define %sschema_version %dLL\n", name, i.SchemaVersion)
 	fmt.Fprintf(&b, "#if defined(__GNUC__)\n__attribute__((unused))\n#endif\n"+

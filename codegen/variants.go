@@ -13,10 +13,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Variant is a policy to use in place of another one in a test.
+// A Variant is a policy with a name, such as one to use in place of another in a test.
 type Variant struct {
 	Name   string
 	Policy *policy.Policy
+	SHA256 string // of the packed policy, for CPool
 }
 
 // VariantsTag is the build constraint of the file that GoVariants writes.

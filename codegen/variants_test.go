@@ -20,7 +20,7 @@ func variantsOf() (*policy.Policy, []Variant) {
 		}}
 	}
 	return of("production.test"), []Variant{
-		{"test", of("one.test")}, {"a-b", of("two.test")}, {"a_b", of("three.test")}, {"static", of("four.test")}, {"9", of("five.test")},
+		{Name: "test", Policy: of("one.test")}, {Name: "a-b", Policy: of("two.test")}, {Name: "a_b", Policy: of("three.test")}, {Name: "static", Policy: of("four.test")}, {Name: "9", Policy: of("five.test")},
 	}
 }
 

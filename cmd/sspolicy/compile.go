@@ -38,6 +38,7 @@ type compileCmd struct {
 	Depend   string   `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, with the extension .d."`
 	Check    bool     `help:"Write nothing, and fail if OUT is not up to date."`
 	File     string   `arg:"" help:"The policy."`
+	More     []string `arg:"" optional:"" help:"C: more policies, whose tables go into the same files and share what is equal. OUT is a folder for policies.c and policies.h, or a file with --header. Names begin with PREFIX and the name of the file."`
 }
 
 // Help is what "sspolicy compile --help" adds.
@@ -95,6 +96,9 @@ func (c *compileCmd) Validate() error {
 	if c.Proxied && len(c.Variants) > 0 {
 		return errors.New("--variants is for tables, which there are none of with --proxied")
 	}
+	if err := c.validatePool(); err != nil {
+		return err
+	}
 	names := map[string]bool{}
 	for _, f := range c.Variants {
 		name := variantName(f)
@@ -134,7 +138,10 @@ func (c *compileCmd) Validate() error {
 }
 
 // inputs returns the files that are read.
-func (c *compileCmd) inputs() []string { return slices.Concat([]string{c.File}, c.Overlay, c.Variants) }
+func (c *compileCmd) inputs() []string { return slices.Concat(c.files(), c.Overlay, c.Variants) }
+
+// files returns the policies.
+func (c *compileCmd) files() []string { return append([]string{c.File}, c.More...) }
 
 // variantName returns the name of the variant with a fragment.
 func variantName(fragment string) string {
@@ -185,8 +192,15 @@ func (c *compileCmd) depfileName() string {
 
 // Run executes the command.
 func (c *compileCmd) Run(p *program) error {
-	collectLate(memoryToCompile, append(slices.Clone(c.Overlay), c.File)...)
-	doc, compiled, err := c.compile(p, c.Overlay, schema.Warning)
+	collectLate(memoryToCompile, append(slices.Clone(c.Overlay), c.files()...)...)
+	if len(c.More) > 0 {
+		outputs, err := c.pool(p)
+		if err != nil {
+			return err
+		}
+		return c.put(p, outputs)
+	}
+	doc, compiled, err := c.compile(p, c.File, c.Overlay, schema.Warning)
 	if err != nil {
 		return err
 	}
@@ -200,9 +214,21 @@ func (c *compileCmd) Run(p *program) error {
 	}
 	outputs = append(outputs, variants...)
 	if c.wanted() {
-		if err := c.sizes(p.stdout, doc, compiled); err != nil || c.Size && c.Output == "" {
+		size, err := codegen.CFootprint(compiled, c.cOptions())
+		if err != nil {
+			return c.cError(err)
+		}
+		if err := c.sizes(p.stdout, size, len(doc.String())); err != nil || c.Size && c.Output == "" {
 			return err
 		}
+	}
+	return c.put(p, outputs)
+}
+
+// put writes or checks files, OUT first.
+func (c *compileCmd) put(p *program, outputs []generatedFile) error {
+	if len(outputs) == 0 {
+		return nil
 	}
 	if c.Check {
 		return check(outputs)
@@ -217,12 +243,12 @@ func (c *compileCmd) Run(p *program) error {
 }
 
 // compile compiles the policy, or a part of it, with fragments.
-func (c *compileCmd) compile(p *program, fragments []string, show schema.Severity) (*schema.Document, *policy.Policy, error) {
+func (c *compileCmd) compile(p *program, file string, fragments []string, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	o := lint.Options{LWS: []schema.Version{c.lws()}}
 	if len(c.Only) > 0 {
-		return p.compileOnly(c.File, fragments, c.Only, o, show)
+		return p.compileOnly(file, fragments, c.Only, o, show)
 	}
-	return p.compile(c.File, fragments, "", o, show)
+	return p.compile(file, fragments, "", o, show)
 }
 
 // A generatedFile is a file to write.
@@ -293,7 +319,7 @@ func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedF
 	var docs []*schema.Document
 	source := filepath.Base(displayName(c.File))
 	for i, f := range c.Variants {
-		doc, variant, err := c.compile(p, append(slices.Clone(c.Overlay), f), schema.Error)
+		doc, variant, err := c.compile(p, c.File, append(slices.Clone(c.Overlay), f), schema.Error)
 		if err != nil {
 			return nil, err
 		}
@@ -332,7 +358,9 @@ func (c *compileCmd) cOptions() codegen.COptions {
 // cError makes a finding of an error of the C writer: the policy has something
 // that the tables cannot hold.
 func (c *compileCmd) cError(err error) error {
-	if err != nil {
+	if err != nil && len(c.More) > 0 { // err names the policy
+		err = &exitError{exitFindings, err}
+	} else if err != nil {
 		err = &exitError{exitFindings, fmt.Errorf("%s: %w", displayName(c.File), err)}
 	}
 	return err

@@ -11,8 +11,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/secure-streams/sspolicy/codegen"
-	"github.com/secure-streams/sspolicy/runtime/policy"
-	"github.com/secure-streams/sspolicy/schema"
 )
 
 // sizeFlags are the flags of compile about the size of C tables.
@@ -71,12 +69,8 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// sizes prints the sizes of the C tables, and checks the limit.
-func (c *compileCmd) sizes(w io.Writer, doc *schema.Document, compiled *policy.Policy) error {
-	list, err := codegen.CFootprint(compiled, c.cOptions())
-	if err != nil {
-		return c.cError(err)
-	}
+// sizes prints the sizes of C tables and of their source, and checks the limit.
+func (c *compileCmd) sizes(w io.Writer, list []codegen.Footprint, source int) error {
 	if len(c.ABI) > 0 {
 		list = slices.DeleteFunc(list, func(f codegen.Footprint) bool { return !slices.Contains(c.ABI, f.ABI) })
 	}
@@ -85,7 +79,7 @@ func (c *compileCmd) sizes(w io.Writer, doc *schema.Document, compiled *policy.P
 		if c.Format == "json" {
 			write = c.sizeJSON
 		}
-		if err := write(w, list, len(doc.String())); err != nil {
+		if err := write(w, list, source); err != nil {
 			return err
 		}
 	}
@@ -93,7 +87,7 @@ func (c *compileCmd) sizes(w io.Writer, doc *schema.Document, compiled *policy.P
 	for _, f := range list {
 		if c.MaxSize > 0 && f.O2.Total > int(c.MaxSize) {
 			over = append(over, fmt.Errorf("%s: the tables have %d bytes on %s (%d with gcc -Os), more than --max-size %d",
-				displayName(c.File), f.O2.Total, f.ABI, f.Os.Total, c.MaxSize))
+				displayName(strings.Join(c.files(), ", ")), f.O2.Total, f.ABI, f.Os.Total, c.MaxSize))
 		}
 	}
 	if over != nil {
