@@ -25,21 +25,19 @@ type unixPacer struct{ raw syscall.RawConn }
 
 // wait relies on the write readiness that a unix socket signals each time that the peer
 // has read a piece.
-func (p unixPacer) wait() error {
-	return p.raw.Write(func(fd uintptr) bool {
-		n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
-		// The kernel signals when it has given back all memory of the last piece except
-		// one byte (sock_wfree), after which there is no other signal.
-		return err != nil || n <= 1
-	})
-}
+func (p unixPacer) wait() error { return p.raw.Write(drained) }
 
 func (p unixPacer) idle() (idle bool) {
-	_ = p.raw.Control(func(fd uintptr) {
-		n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
-		idle = err != nil || n == 0
-	})
+	_ = p.raw.Control(func(fd uintptr) { idle = drained(fd) })
 	return idle
+}
+
+// drained reports whether the peer has read everything. While the kernel signals
+// readiness for the last piece it still counts 1 byte of it (sock_wfree); no other signal
+// follows. A piece counts some hundred bytes at least.
+func drained(fd uintptr) bool {
+	n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+	return err != nil || n <= 1
 }
 
 func (p unixPacer) tryWrite(b []byte) (n int, err error) {
