@@ -52,21 +52,21 @@ func TestRoles(t *testing.T) {
 
 // TestRate checks that a role waits, in both directions.
 func TestRate(t *testing.T) {
-	f := newFixtureWith(t, Options{Roles: []*Role{{MaxRate: 100_000, MaxBuffered: 1000}}}, newOrigin(t).streamtypes()...)
+	f := newFixtureWith(t, Options{Roles: []*Role{{MaxRate: 400_000, MaxBuffered: 1000}}}, newOrigin(t).streamtypes()...)
 	c := f.open(t, "spam", 0)
 	c.connect()
 	c.expect("CREATE, CRE, CNG, CON")
 	begin := time.Now()
-	// 65 kB each way; a burst of 100 kB is free.
+	// 260 kB each way; a burst of 400 kB is free.
 	go func() {
-		for range 5 {
+		for range 20 {
 			b, _ := sspcwire.AppendPayload(nil, sspcwire.ToProxy, sspcwire.Payload{
 				Flags: policy.FlagSOM | policy.FlagEOM, Data: []byte(strings.Repeat("x", 13000))})
 			c.Write(b)
 		}
 	}()
 	total := 0
-	for total < 65000 {
+	for total < 260_000 {
 		_, data, err := c.next()
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +74,7 @@ func TestRate(t *testing.T) {
 		total += len(data)
 	}
 	if took := time.Since(begin); took < 100*time.Millisecond {
-		t.Errorf("130 kB in %v", took)
+		t.Errorf("520 kB in %v", took)
 	}
 }
 
