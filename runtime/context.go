@@ -56,7 +56,8 @@ type Options struct {
 	Sessions transport.Sessions
 
 	// Listeners are sockets for servers whose endpoint is "!" and the name of one:
-	// from the service manager, for example. The stream that uses one closes it.
+	// from the service manager, for example. The stream that uses one closes it. A
+	// server whose name is not here joins the port of the streamtype of that name.
 	Listeners map[string]net.Listener
 
 	// DialContext replaces the way network connections are made. network is

@@ -36,6 +36,7 @@ type port struct {
 	accept   func(*Stream) Handlers // nil: clients have the handlers of the listener
 	served   chan struct{}          // closed when Serve has returned
 	gone     chan struct{}          // closed when the listener has been destroyed
+	leave    func()                 // makes the port not joinable
 	done     chan struct{}          // closed when nothing of the port is left
 
 	// Guarded by mu of the context.
@@ -69,7 +70,7 @@ func (s *Stream) listen(c *Context) error {
 		c.remove(s)
 		return err
 	}
-	p := &port{c: c, stream: s, listener: l, accept: settings.accept, served: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{})}
+	p := &port{c: c, stream: s, listener: l, accept: settings.accept, leave: c.host.Opened(s.t.stream.Name, l), served: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{})}
 	p.empty = sync.NewCond(&c.mu)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,6 +124,7 @@ func (p *port) close(cause error) (later bool) {
 }
 
 func (p *port) tearDown(cause error, serving bool) {
+	p.leave()
 	if err := p.listener.Close(); err != nil {
 		p.c.Logger().Warn("sspolicy: closing a port", "streamtype", p.stream.t.stream.Name, "err", err)
 	}

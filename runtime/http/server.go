@@ -65,7 +65,7 @@ func listen(s *transport.ServerSetup) (transport.Listener, error) {
 			return nil, err
 		}
 	}
-	return httpserver.Listen(httpserver.Config{Setup: s, H2: n.st.Protocol == policy.ProtocolH2, Handler: n.serve})
+	return httpserver.Listen(httpserver.Config{Setup: s, H2: n.st.Protocol == policy.ProtocolH2, Handler: n.serve, Takes: n.takes})
 }
 
 // A server answers the requests of a listener.
@@ -81,6 +81,11 @@ type server struct {
 type headerItem struct {
 	name  string // canonical
 	index int
+}
+
+// takes reports whether a request to the port of another streamtype is for this one.
+func (n *server) takes(r *http.Request) bool {
+	return n.handler != nil || n.upgrade != nil || !httpserver.WantsWebSocket(r)
 }
 
 // serve answers a request.
@@ -112,12 +117,16 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 		x.serveStream(c)
 		return
 	}
+	if l := c.Stream; l != nil && c.Of != n.setup { // the program has changed who serves
+		c.Stream = nil
+		l.End(nil)
+	}
 	if c.Stream == nil {
-		l, err := c.Accept(r, func() { c.Close() })
+		l, err := c.Accept(n.setup, r, func() { c.Close() })
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		c.Stream = l
+		c.Stream, c.Of = l, n.setup
 	}
 	x.l = c.Stream
 	if err := x.run(); err != nil {

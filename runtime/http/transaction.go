@@ -42,7 +42,7 @@ func (x *transaction) serveStream(c *httpserver.Conn) {
 		defer mu.Unlock()
 		done = true // w must not be used any more
 	}()
-	l, err := c.Accept(x.r, func() {
+	l, err := c.Accept(x.n.setup, x.r, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if !done {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -23,6 +24,10 @@ func listen(s *transport.ServerSetup) (transport.Listener, error) {
 	if s.Verify != nil && n.config.Verify == VerifyAuto {
 		n.config.Verify = s.Verify.Mode
 	}
+	n.none.L = &n.mu
+	if joined := s.Joined(); joined != nil {
+		return n.join(joined)
+	}
 	var err error
 	if n.tls, err = s.ServerTLS(); err != nil {
 		return nil, err
@@ -30,7 +35,35 @@ func listen(s *transport.ServerSetup) (transport.Listener, error) {
 	if n.ln, err = s.Listen(); err != nil {
 		return nil, err
 	}
-	n.none.L = &n.mu
+	return n, nil
+}
+
+// join makes the listener get the connections of another one.
+func (n *listener) join(joined transport.Listener) (transport.Listener, error) {
+	host, ok := joined.(*listener)
+	switch {
+	case !ok:
+		return nil, n.setup.CannotJoin("that server is not one of raw")
+	case host.host != nil:
+		host = host.host
+	}
+	if n.setup.Stream.TLS && host.tls == nil {
+		return nil, n.setup.CannotJoin("that server has no TLS, and this one has")
+	}
+	n.host, n.tls, n.ln = host, host.tls, host.ln
+	n.ready, n.left = make(chan struct{}), make(chan struct{})
+	n.leave = sync.OnceFunc(func() {
+		host.mu.Lock()
+		defer host.mu.Unlock()
+		host.guests = slices.DeleteFunc(host.guests, func(g *listener) bool { return g == n })
+		close(n.left)
+	})
+	host.mu.Lock()
+	defer host.mu.Unlock()
+	if host.closed {
+		return nil, n.setup.CannotJoin("that server is closed")
+	}
+	host.guests = append(host.guests, n)
 	return n, nil
 }
 
@@ -40,6 +73,10 @@ type listener struct {
 	config Config
 	tls    *tls.Config // nil without TLS
 	ln     net.Listener
+	host   *listener     // that this one has joined, or nil
+	ready  chan struct{} // closed by Serve; nil without a host
+	left   chan struct{} // closed when it gets no more connections of host
+	leave  func()        // closes left; mu of host must not be held
 
 	mu       sync.Mutex
 	none     sync.Cond // conns is 0
@@ -47,12 +84,19 @@ type listener struct {
 	conns    int  // that have been accepted and have not ended
 	closed   bool // the port is
 	draining bool
+	guests   []*listener // that have joined; the last one gets the connections
+	acceptor transport.Acceptor
 }
 
 func (n *listener) Addr() net.Addr { return n.ln.Addr() }
 
 // Serve accepts connections until the port is closed.
 func (n *listener) Serve(a transport.Acceptor) error {
+	n.acceptor = a
+	if n.host != nil {
+		return n.visit()
+	}
+	defer n.dismiss()
 	for {
 		conn, err := n.setup.AcceptConn(n.ln)
 		if err != nil {
@@ -64,14 +108,43 @@ func (n *listener) Serve(a transport.Acceptor) error {
 			return err
 		}
 		n.mu.Lock()
-		n.conns++
+		to := n
+		if len(n.guests) > 0 {
+			to = n.guests[len(n.guests)-1]
+		}
 		n.mu.Unlock()
-		go n.serve(a, conn)
+		to.mu.Lock()
+		to.conns++
+		to.mu.Unlock()
+		go to.serve(conn)
+	}
+}
+
+// visit is Serve of a listener that has joined another one.
+func (n *listener) visit() error {
+	close(n.ready)
+	<-n.left
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	return net.ErrClosed
+}
+
+// dismiss ends Serve of those that have joined.
+func (n *listener) dismiss() {
+	n.mu.Lock()
+	n.closed = true
+	guests := slices.Clone(n.guests)
+	n.mu.Unlock()
+	for _, g := range guests {
+		g.leave()
 	}
 }
 
 // serve carries a connection from beginning to end.
-func (n *listener) serve(a transport.Acceptor, conn net.Conn) {
+func (n *listener) serve(conn net.Conn) {
 	defer func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -80,7 +153,14 @@ func (n *listener) serve(a transport.Acceptor, conn net.Conn) {
 		}
 	}()
 	defer conn.Close()
-	l, err := a.Accept(transport.Peer{Local: conn.LocalAddr(), Remote: conn.RemoteAddr()})
+	if n.host != nil {
+		select {
+		case <-n.ready:
+		case <-n.left:
+			return
+		}
+	}
+	l, err := n.acceptor.Accept(transport.Peer{Local: conn.LocalAddr(), Remote: conn.RemoteAddr()})
 	if err != nil {
 		return
 	}
@@ -170,5 +250,9 @@ func (n *listener) closePort() error {
 		return nil
 	}
 	n.closed = true
+	if n.host != nil {
+		n.leave()
+		return nil
+	}
 	return n.ln.Close()
 }

@@ -20,7 +20,7 @@ type Config struct {
 	Cookies        CookieJar     // nil means none
 	Sessions       Sessions      // nil means sessions of clients alone, in memory
 
-	// Listeners has the sockets of endpoints "!name", by name.
+	// Listeners has sockets for endpoints "!name", by name.
 	Listeners map[string]net.Listener
 
 	// DialContext makes network connections. Nil means a net.Dialer.
@@ -46,6 +46,7 @@ type Env struct {
 	trust  trustCache
 	dialed connSet
 
+	open        sync.Map // Listeners of streams, by the name of the streamtype
 	ineffective sync.Map // attributes that have been logged to have no effect
 
 	proxies struct {
@@ -86,6 +87,15 @@ func (h Host) Release() {
 	h.stop()
 	h.dialed.close()
 	h.timers.Close()
+}
+
+// Opened makes a listener joinable under the name of its streamtype, unless another one
+// has it. The result must be called before the listener is closed.
+func (h Host) Opened(name string, l Listener) (closed func()) {
+	if _, has := h.open.LoadOrStore(name, l); has {
+		return func() {}
+	}
+	return func() { h.open.CompareAndDelete(name, l) }
 }
 
 // Setup returns the setup of a streamtype. The error wraps ErrEndpoint if the

@@ -17,7 +17,8 @@ import (
 // Listen opens the port of the policy, or takes the socket that the program has
 // provided. endpoint is empty for all interfaces, or the address or name of one;
 // "+path" and "+@name" are unix sockets, and "!name" is a socket in
-// Options.Listeners. The error wraps ErrEndpoint if there is no such thing.
+// Options.Listeners; see also Joined. The error wraps ErrEndpoint if there is no such
+// thing.
 //
 // The listener accepts no more connections at a time, and per second, than Limits
 // says. Its connections have the attributes of the policy.
@@ -32,6 +33,26 @@ func (s *ServerSetup) Listen() (net.Listener, error) {
 	return newLimitedListener(l, s), nil
 }
 
+// Joined returns the listener that a streamtype joins, which is another stream's, or nil
+// if it has a port of its own. It joins one by the endpoint "!" and the name of its
+// streamtype, unless Options.Listeners has a socket of that name. In lws a server is a
+// vhost with the name of its streamtype, and "!name" joins a vhost.
+func (s *ServerSetup) Joined() Listener {
+	name, ok := strings.CutPrefix(s.Stream.Endpoint, "!")
+	if !ok || s.socket != nil || s.config.Listeners[name] != nil {
+		return nil
+	}
+	l, _ := s.Env.open.Load(name)
+	joined, _ := l.(Listener)
+	return joined
+}
+
+// CannotJoin returns the error of a streamtype that cannot join a listener. It wraps
+// ErrEndpoint.
+func (s *ServerSetup) CannotJoin(why string) error {
+	return &policy.EndpointError{Text: s.Stream.Endpoint, Why: why}
+}
+
 func (s *ServerSetup) open() (net.Listener, error) {
 	network, address, err := s.address()
 	if err != nil {
@@ -41,7 +62,7 @@ func (s *ServerSetup) open() (net.Listener, error) {
 		if l := s.config.Listeners[address]; l != nil {
 			return l, nil
 		}
-		return nil, &policy.EndpointError{Text: s.Stream.Endpoint, Why: "Options.Listeners has no socket of that name"}
+		return nil, &policy.EndpointError{Text: s.Stream.Endpoint, Why: "neither Options.Listeners has a socket of that name, nor is there a stream that serves it"}
 	}
 	return net.Listen(network, address)
 }

@@ -46,7 +46,7 @@ func listen(t *Transport, s *transport.ServerSetup) (transport.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	return httpserver.Listen(httpserver.Config{Setup: s, Handler: serve})
+	return httpserver.Listen(httpserver.Config{Setup: s, Handler: serve, Takes: httpserver.WantsWebSocket})
 }
 
 func upgrader(t *Transport, s *transport.ServerSetup) (httpserver.Handler, error) {
@@ -57,6 +57,7 @@ func upgrader(t *Transport, s *transport.ServerSetup) (httpserver.Handler, error
 	if err != nil {
 		return nil, err
 	}
+	n.server = s
 	return func(c *httpserver.Conn, w http.ResponseWriter, r *http.Request) {
 		if u, ws := n.accept(c, w, r, s.Limits.MessageBytes); ws != nil {
 			go u.run(ws) // so that net/http frees its stack
@@ -87,7 +88,7 @@ func (n *connector) accept(c *httpserver.Conn, w http.ResponseWriter, r *http.Re
 // run carries an accepted connection until its end.
 func (u *upgrade) run(ws *websocket.Conn) {
 	c := u.n.newConn(u.l, ws, u.wire)
-	ended := u.c.Upgraded(func() { go c.closeWith(websocket.StatusGoingAway) })
+	ended := u.c.Upgraded(u.n.server, func() { go c.closeWith(websocket.StatusGoingAway) })
 	defer ended()
 	err := u.l.Connected()
 	if err != nil {
@@ -179,7 +180,7 @@ func (u *upgrade) begin() error {
 		u.c.Stream = nil
 		l.End(nil)
 	}
-	l, err := u.c.Accept(u.r, nil)
+	l, err := u.c.Accept(u.n.server, u.r, nil)
 	if err != nil {
 		return u.refuse(http.StatusServiceUnavailable, "the server accepts no stream")
 	}

@@ -78,7 +78,8 @@ func (t *Transport) Protocols() []policy.Protocol {
 type connector struct {
 	t            *Transport
 	setup        *transport.Setup
-	st           *policy.StreamType // of setup
+	server       *transport.ServerSetup // of a server, or nil
+	st           *policy.StreamType     // of setup
 	headers      *request.Set
 	subprotocols []string
 	kind         websocket.MessageType

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,10 @@ type Config struct {
 
 	// Handler answers each request. It is not called before Serve.
 	Handler Handler
+
+	// Takes reports whether Handler is for a request, if the streamtype joins the port of
+	// another one.
+	Takes func(*http.Request) bool
 }
 
 // A Handler answers a request.
@@ -64,15 +69,27 @@ type Server struct {
 
 	acceptor transport.Acceptor // set by Serve
 
+	// Of a server that has joined another one, its host.
+	host  *Server
+	ready chan struct{} // closed by Serve
+	left  chan struct{} // closed when it gets no more requests
+	leave func()        // closes left; mu of the host must not be held
+
+	guests atomic.Pointer[[]*Server] // that have joined, the last one first; nil without any
+
 	mu       sync.Mutex
-	none     sync.Cond // upgraded is empty
+	none     sync.Cond // upgraded is empty, and active 0
 	upgraded map[*Conn]func()
+	active   int // requests of a guest
 	draining bool
 	closed   bool
 }
 
 // Listen opens the port.
 func Listen(c Config) (*Server, error) {
+	if joined := c.Setup.Joined(); joined != nil {
+		return join(c, joined)
+	}
 	alpn := []string{"http/1.1"}
 	if c.H2 {
 		alpn = []string{"h2", "http/1.1"}
@@ -85,8 +102,8 @@ func Listen(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, tls: config != nil, upgraded: make(map[*Conn]func())}
-	s.none.L = &s.mu
+	s := newServer(c)
+	s.tls = config != nil
 	s.ln = &listener{ln, s}
 	limits := c.Setup.Limits
 	s.http = &http.Server{
@@ -119,12 +136,124 @@ func Listen(c Config) (*Server, error) {
 	return s, nil
 }
 
+func newServer(c Config) *Server {
+	s := &Server{config: c, upgraded: make(map[*Conn]func())}
+	s.none.L = &s.mu
+	return s
+}
+
+// join returns a server that answers requests to another one.
+func join(c Config, joined transport.Listener) (*Server, error) {
+	host, ok := joined.(*Server)
+	if !ok {
+		return nil, c.Setup.CannotJoin("that server is not one of HTTP")
+	}
+	if host.host != nil {
+		host = host.host
+	}
+	if c.Setup.Stream.TLS && !host.tls {
+		return nil, c.Setup.CannotJoin("that server has no TLS, and this one has")
+	}
+	s := newServer(c)
+	s.host, s.ln, s.tls = host, host.ln, host.tls
+	s.ready, s.left = make(chan struct{}), make(chan struct{})
+	s.leave = sync.OnceFunc(func() {
+		host.change(func(all []*Server) []*Server {
+			return slices.DeleteFunc(all, func(g *Server) bool { return g == s })
+		})
+		close(s.left)
+	})
+	if !host.change(func(all []*Server) []*Server { return append([]*Server{s}, all...) }) {
+		return nil, c.Setup.CannotJoin("that server is closed")
+	}
+	return s, nil
+}
+
+// change changes the guests. It reports whether the server is open.
+func (s *Server) change(f func([]*Server) []*Server) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := f(slices.Clone(s.joined()))
+	s.guests.Store(&all)
+	return !s.closed
+}
+
+// joined returns the guests.
+func (s *Server) joined() []*Server {
+	if p := s.guests.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// visit is Serve of a server that has joined another one.
+func (s *Server) visit() error {
+	close(s.ready)
+	<-s.left
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	return net.ErrClosed
+}
+
+// dismiss ends Serve of those that have joined.
+func (s *Server) dismiss() {
+	for _, g := range s.joined() {
+		g.leave()
+	}
+}
+
+// server returns the server that answers a request.
+func (s *Server) server(r *http.Request) *Server {
+	for _, g := range s.joined() {
+		if g.config.Takes(r) {
+			return g
+		}
+	}
+	return s
+}
+
+// enter counts a request of a guest. It reports false if the guest has left.
+func (s *Server) enter() bool {
+	select {
+	case <-s.ready:
+	case <-s.left:
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.active++
+	return true
+}
+
+func (s *Server) exit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	s.noneLocked()
+}
+
+// noneLocked signals none.
+func (s *Server) noneLocked() {
+	if s.active == 0 && len(s.upgraded) == 0 {
+		s.none.Broadcast()
+	}
+}
+
 // Addr returns the address of the port.
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
 // Serve accepts connections until Close or Shutdown.
 func (s *Server) Serve(a transport.Acceptor) error {
 	s.acceptor = a
+	if s.host != nil {
+		return s.visit()
+	}
 	var err error
 	if s.tls {
 		err = s.http.ServeTLS(s.ln, "", "")
@@ -149,6 +278,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// net/http reads what the handler leaves, and would wait for it forever.
 		_ = c.SetReadDeadline(time.Now().Add(c.idle))
 	}
+	if g := s.server(r); g != s && g.enter() {
+		defer g.exit()
+		g.config.Handler(c, w, r)
+		return
+	}
 	s.config.Handler(c, w, r)
 }
 
@@ -162,10 +296,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		ends = append(ends, end)
 	}
 	s.mu.Unlock()
+	s.dismiss()
 	for _, end := range ends {
 		end()
 	}
-	err := s.http.Shutdown(ctx)
+	var err error
+	if s.host != nil {
+		s.leave()
+	} else {
+		err = s.http.Shutdown(ctx)
+	}
 	defer context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -173,7 +313,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	})()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for err == nil && len(s.upgraded) > 0 {
+	for err == nil && len(s.upgraded)+s.active > 0 {
 		if err = ctx.Err(); err == nil {
 			s.none.Wait()
 		}
@@ -187,6 +327,11 @@ func (s *Server) Close() error {
 	closed := s.closed
 	s.closed = true
 	s.mu.Unlock()
+	s.dismiss()
+	if s.host != nil {
+		s.leave()
+		return nil
+	}
 	err := s.http.Close()
 	if closed {
 		return nil
@@ -210,19 +355,38 @@ type Conn struct {
 
 	// Stream is the stream of the connection, or nil. It is for the handler over
 	// HTTP/1, which never runs concurrently. It gets End when the connection ends,
-	// unless that was hijacked.
+	// unless that was hijacked. Of is its streamtype.
 	Stream transport.Accepted
+	Of     *transport.ServerSetup
 
 	failed   atomic.Pointer[error]
 	verified atomic.Pointer[error] // the result of verifyClient, once called
 }
 
-// Accept makes a stream of the connection, or of a request on it. hangUp is as in
-// transport.Peer.
-func (c *Conn) Accept(r *http.Request, hangUp func()) (transport.Accepted, error) {
-	return c.server.acceptor.Accept(transport.Peer{
+// Accept makes a stream of the connection, or of a request on it, for a streamtype.
+// hangUp is as in transport.Peer.
+func (c *Conn) Accept(of *transport.ServerSetup, r *http.Request, hangUp func()) (transport.Accepted, error) {
+	s := c.serverOf(of)
+	if s == nil {
+		return nil, transport.ErrClosed
+	}
+	return s.acceptor.Accept(transport.Peer{
 		Local: c.LocalAddr(), Remote: c.RemoteAddr(), TLS: r.TLS, VerifyError: c.verifyClient(r.TLS), HangUp: hangUp,
 	})
+}
+
+// serverOf returns the server of a streamtype: that of the port, or one that has joined
+// it. It returns nil if that one has left.
+func (c *Conn) serverOf(of *transport.ServerSetup) *Server {
+	if c.server.config.Setup == of {
+		return c.server
+	}
+	for _, g := range c.server.joined() {
+		if g.config.Setup == of {
+			return g
+		}
+	}
+	return nil
 }
 
 // verifyClient is ServerSetup.VerifyClient, once for the connection.
@@ -257,10 +421,13 @@ func Request(r *http.Request) transport.Request {
 }
 
 // Upgraded reports that the connection was hijacked. end is called when the server
-// drains, perhaps at once, and begins to close the connection. The result must be
-// called when the connection has ended.
-func (c *Conn) Upgraded(end func()) (ended func()) {
-	s := c.server
+// of the streamtype drains, perhaps at once, and begins to close the connection. The
+// result must be called when the connection has ended.
+func (c *Conn) Upgraded(of *transport.ServerSetup, end func()) (ended func()) {
+	s := c.serverOf(of)
+	if s == nil { // it has left, and its streams end
+		return func() {}
+	}
 	s.mu.Lock()
 	s.upgraded[c] = end
 	draining := s.draining
@@ -271,9 +438,8 @@ func (c *Conn) Upgraded(end func()) (ended func()) {
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if delete(s.upgraded, c); len(s.upgraded) == 0 {
-			s.none.Broadcast()
-		}
+		delete(s.upgraded, c)
+		s.noneLocked()
 	}
 }
 
