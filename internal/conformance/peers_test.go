@@ -74,45 +74,62 @@ func overTLS(st *policy.StreamType) { st.TLS = true }
 
 // accept returns the handlers of a client.
 func (n *served) accept(*runtime.Stream) runtime.Handlers {
-	var in, out []byte
-	tr := &teststream.Trace{On: teststream.Actions{
-		"TXN": func(s *runtime.Stream) runtime.Result {
-			in = nil
-			if m, _ := s.Metadata("method"); m == "GET" || m == "HEAD" {
-				_ = s.Respond("", time.Time{}, strings.NewReader("hello"))
-			}
-			return runtime.OK
-		},
-		"rx(EOM)": func(s *runtime.Stream) runtime.Result {
-			if !n.st.Protocol.IsHTTP() || s.Respond("", time.Time{}, bytes.NewReader(in)) != nil { // a message
-				out, in = in, nil
-				_ = s.RequestTx()
-			}
-			return runtime.OK
-		},
-	}}
+	tr := new(teststream.Trace)
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.traces = append(n.traces, tr)
+	n.mu.Unlock()
+	h := answering(n.st.Protocol)
+	enter, rx := h.State, h.Rx
+	h.State = func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+		tr.State(s, state, arg)
+		return enter(s, state, arg)
+	}
+	h.Rx = func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+		if flags&runtime.FlagEOM != 0 {
+			tr.Note(s, "rx(EOM)")
+		} else {
+			tr.NoteOnce(s, "rx")
+		}
+		return rx(s, buf, flags)
+	}
+	return h
+}
+
+// answering returns the handlers of a client: they answer "hello" to a request without a
+// body, and send back bodies, messages and bytes.
+func answering(p policy.Protocol) runtime.Handlers {
+	var in, out []byte
+	message := !p.IsHTTP()
 	return runtime.Handlers{
-		State: tr.State,
+		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+			switch state {
+			case runtime.StateServerUpgrade:
+				message = true
+			case runtime.StateServerTxn:
+				in = nil
+				if m, _ := s.Metadata("method"); m == "GET" || m == "HEAD" {
+					_ = s.Respond("", time.Time{}, strings.NewReader("hello"))
+				}
+			}
+			return runtime.OK
+		},
 		Rx: func(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 			in = append(in, buf...)
-			if n.st.Protocol == policy.ProtocolRaw {
+			switch {
+			case p != policy.ProtocolRaw && flags&runtime.FlagEOM == 0:
+			case message:
 				out, in = append(out, in...), nil
 				_ = s.RequestTx()
-				return tr.NoteOnce(s, "rx")
+			default:
+				_ = s.Respond("", time.Time{}, bytes.NewReader(in))
 			}
-			if flags&runtime.FlagEOM != 0 {
-				return tr.Note(s, "rx(EOM)")
-			}
-			return tr.NoteOnce(s, "rx")
+			return runtime.OK
 		},
 		Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 			var flags runtime.Flags
-			if n.st.Protocol != policy.ProtocolRaw {
+			if p != policy.ProtocolRaw {
 				if len(buf) < len(out) {
-					return 0, 0, runtime.DestroyMe // the messages of the test are short
+					return 0, 0, runtime.DestroyMe // the messages of the tests are short
 				}
 				flags = runtime.FlagSOM | runtime.FlagEOM
 			}
