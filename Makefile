@@ -78,9 +78,9 @@ lint:
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-# "make test" runs the last two for 5 and 20 s. The test of footprints needs the
-# compilers of RISC-V, Xtensa and AArch64: gcc-riscv64-unknown-elf, gcc-xtensa-lx106 and
-# gcc-aarch64-linux-gnu.
+# "make test" runs TestChaos and TestSoakServers for 5 s, and TestSoak for 20 s. The test
+# of footprints needs the compilers of RISC-V, Xtensa and AArch64: gcc-riscv64-unknown-elf,
+# gcc-xtensa-lx106 and gcc-aarch64-linux-gnu.
 .PHONY: soak
 soak: browser
 	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
@@ -89,7 +89,7 @@ soak: browser
 	CROSS=1 $(GO) test -count=1 -run '^TestCFootprint$$' ./codegen
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
 	TIMING=20s USERS=1000000 $(GO) test -count=1 -timeout 0 -v -run '^(TestKeyTiming|TestAttackManyKeysMemory)$$' ./runtime/apilogin
-	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/conformance
+	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak(Servers)?$$' ./internal/conformance
 
 # It needs chromium.
 .PHONY: browser

@@ -1,10 +1,13 @@
 package http
 
 import (
-	"bufio"
 	"net"
+	"syscall"
 	"testing"
 )
+
+// unwatched makes a pool not watch a connection.
+type unwatched struct{ syscall.RawConn }
 
 // TestIdleEntries checks that the pool forgets an address with its last idle connection.
 func TestIdleEntries(t *testing.T) {
@@ -14,7 +17,7 @@ func TestIdleEntries(t *testing.T) {
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
 		c := &h1Conn{conn: conn{ours, ours}, p: p, address: "a:80"}
-		c.br, c.timer.call = bufio.NewReader(c), func() {}
+		c.raw, c.timer.call = unwatched{}, func() {}
 		p.put(c)
 		defer c.abort()
 	}
