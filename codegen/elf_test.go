@@ -134,6 +134,7 @@ func TestReadC(t *testing.T) {
 		}
 		files = append(files, more...)
 	}
+	n := 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -164,9 +165,15 @@ func TestReadC(t *testing.T) {
 		if diff := cmp.Diff(JSON(want), JSON(readings[0].Policy)); diff != "" {
 			t.Errorf("%s: %s", file, diff)
 		}
+		if n++; n > 1 {
+			continue
+		}
 		if _, err := ReadC(t.Context(), []string{"cc"}, filepath.Join(dir, "policy.h"), symbol); err == nil || !strings.Contains(err.Error(), "my_static_policy_entry is in another file") {
 			t.Errorf("%s: the header alone: error %v", file, err)
 		}
+	}
+	if n < 5 {
+		t.Errorf("%d policies, want at least 5", n)
 	}
 }
 

@@ -59,6 +59,9 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 			failed = firstError(failed, err)
 			continue
 		}
+		if r.Identity != nil { // the file is for this target alone
+			return []Reading{r}, nil
+		}
 		if !slices.ContainsFunc(all, func(known Reading) bool { return JSON(known.Policy) == JSON(r.Policy) }) {
 			all = append(all, r)
 		}
