@@ -152,7 +152,7 @@ func (s *Stream) startTimeoutLocked(d time.Duration) {
 
 // waitTimeoutLocked runs the timer of StartTimeout while there is no link.
 func (s *Stream) waitTimeoutLocked() {
-	if r := s.remote; r.limited && !r.deadline.IsZero() {
+	if r := s.remote; r.limited && !r.deadline.IsZero() && s.timeout == nil {
 		s.startTimerLocked(time.Until(r.deadline))
 	}
 }

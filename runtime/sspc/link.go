@@ -412,9 +412,7 @@ func (l *link) sendRequests() (err error) {
 		b = sspcwire.AppendTimeout(b, timeoutMs(r.Timeout))
 	}
 	for _, f := range r.Metadata {
-		l.mu.Lock()
-		l.names = append(l.names, f.Name)
-		l.mu.Unlock()
+		l.note(f.Name)
 		if b, err = sspcwire.AppendMetadata(b, sspcwire.ToProxy, f.Name, f.Value); err != nil {
 			return err
 		}
@@ -433,6 +431,18 @@ func (l *link) sendRequests() (err error) {
 	}
 	_, err = l.conn.Write(b)
 	return err
+}
+
+// maxNames is how many names of metadata an error lists.
+const maxNames = 8
+
+// note remembers a name of metadata that is sent, for the error if the proxy hangs up.
+func (l *link) note(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.names) < maxNames {
+		l.names = append(l.names, name)
+	}
 }
 
 // connects reports whether the proxy has to be requested to connect. Like a stream that
