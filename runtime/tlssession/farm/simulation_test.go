@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,12 +15,12 @@ import (
 )
 
 // TestSimulation is a farm in virtual time. Clients return to random members, and
-// show the ticket that they got last: an id, and an encrypted session. FARM makes it
-// as large as that of docs/sessions.md.
+// show the ticket that they got last: an id, and an encrypted session. FARM is a number of
+// clients, for 200 members, as in docs/sessions.md.
 func TestSimulation(t *testing.T) {
 	members, clients := 6, 200
-	if os.Getenv("FARM") != "" {
-		members, clients = 200, 100
+	if n, err := strconv.Atoi(os.Getenv("FARM")); err == nil {
+		members, clients = 200, n
 	}
 	const every = 10 * time.Minute // between two visits of a client
 	template()
@@ -101,5 +102,78 @@ func TestSimulation(t *testing.T) {
 		}
 		s := nodes[0].cache.Stats()
 		t.Logf("%d members, %d clients, a visit every %v; %d sessions and %d bytes in a member%s", members, clients, every, s.Sessions, s.Bytes, &b)
+	})
+}
+
+// TestSimulationKeys is a farm that shares ticket keys alone. Each client returns once in
+// each phase, to a random member. FARMKEYS is a number of clients, for 200 members.
+func TestSimulationKeys(t *testing.T) {
+	members, clients := 6, 200
+	if n, err := strconv.Atoi(os.Getenv("FARMKEYS")); err == nil {
+		members, clients = 200, n
+	}
+	encoded, _ := template().Bytes()
+	synctest.Test(t, func(t *testing.T) {
+		var n network
+		var nodes []*node
+		for range members {
+			nodes = append(nodes, n.start(t, func(o *farm.Options) { o.Cache, o.Rotate, o.Beat = nil, time.Hour, time.Minute }))
+		}
+		time.Sleep(10 * time.Minute) // until all are ready
+		tickets := make([][]byte, clients)
+		var b strings.Builder
+		phase := func(name string, d time.Duration) (rate float64) {
+			n.mu.Lock()
+			n.count, n.bytes = 0, 0
+			n.mu.Unlock()
+			resumed, pause := 0, max(clients/1000, 1)
+			for i := range tickets {
+				if i%pause == 0 {
+					time.Sleep(d * time.Duration(pause) / time.Duration(clients))
+				}
+				config := nodes[rand.IntN(members)].ticket
+				if tickets[i] != nil {
+					s, err := config.UnwrapSession(tickets[i], tls.ConnectionState{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if s != nil {
+						resumed++
+					}
+				}
+				state, err := tls.ParseSessionState(encoded)
+				if err == nil {
+					tickets[i], err = config.WrapSession(tls.ConnectionState{}, state)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			rate = float64(resumed) / float64(clients)
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			fmt.Fprintf(&b, "\n%-12s hit rate %.4f; %.1f messages/s, %.0f bytes/s", name, rate, float64(n.count)/d.Seconds(), float64(n.bytes)/d.Seconds())
+			return rate
+		}
+		phase("start", 10*time.Minute)
+		for _, name := range []string{"normal", "rotation", "partition", "healed"} {
+			switch name {
+			case "rotation":
+				time.Sleep(time.Hour)
+			case "partition", "healed":
+				for _, m := range nodes[members/2:] {
+					m.bus.setDown(name == "partition")
+				}
+			}
+			if rate := phase(name, 10*time.Minute); rate < 0.999 {
+				t.Errorf("%s: %f", name, rate)
+			}
+		}
+		for _, m := range nodes {
+			if s := m.Stats(); s.Dropped+s.Rejected > 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+		t.Logf("%d members, %d clients%s", members, clients, &b)
 	})
 }
