@@ -37,11 +37,11 @@ func (c *compileCmd) validatePool() error {
 		if f == "-" {
 			return errors.New("standard input has no name for one of several policies")
 		}
-		if name := variantName(f); names[name] {
-			return fmt.Errorf("two policies have the name %s", name)
-		} else {
-			names[name] = true
+		name := strings.ToLower(variantName(f)) // macros have it in upper case
+		if names[name] {
+			return fmt.Errorf("two policies have the name %s", variantName(f))
 		}
+		names[name] = true
 	}
 	info, err := os.Stat(c.Output)
 	switch folder := err == nil && info.IsDir() || strings.HasSuffix(filepath.ToSlash(c.Output), "/"); {
