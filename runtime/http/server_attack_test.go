@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	goruntime "runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -210,31 +212,61 @@ func TestPortScan(t *testing.T) {
 	}
 }
 
-// TestIdleConnections has many clients that say nothing: they are no streams, and end
-// with the listener.
+// TestIdleConnections keeps as many connections as IDLE says (1000) idle after a request,
+// half of them, or without one, and takes another request. They need little memory, and
+// end with the listener.
 func TestIdleConnections(t *testing.T) {
-	const n = 500
+	n := 1000
+	if v := os.Getenv("IDLE"); v != "" {
+		n = teststream.Must(strconv.Atoi(v))
+	}
 	p := newPaths()
-	s := p.listen(t, serverType(policy.ProtocolH1))
+	s := p.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(runtime.Limits{Connections: n + 1, AcceptRate: -1}))
+	const request, end = "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "\r\n\r\n"
+	var before, after goruntime.MemStats
+	goruntime.GC()
+	goruntime.ReadMemStats(&before)
 	var conns []net.Conn
-	for range n {
+	for i := range n {
 		c, err := net.Dial("tcp", s.Addr().String())
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("connection %d: %v", i, err)
 		}
 		defer c.Close()
 		conns = append(conns, c)
+		if i%2 == 0 {
+			continue
+		}
+		io.WriteString(c, request)
+		var buf [1024]byte
+		for got := 0; !bytes.Contains(buf[:got], []byte(end)); {
+			k, err := c.Read(buf[got:])
+			if err != nil {
+				t.Fatalf("connection %d: %v", i, err)
+			}
+			got += k
+		}
 	}
-	if got := exchangeRaw(t, s.Addr().String(), "GET / HTTP/1.1\r\nHost: h\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+	goruntime.GC()
+	goruntime.ReadMemStats(&after)
+	each := (int64(after.HeapInuse+after.StackInuse) - int64(before.HeapInuse+before.StackInuse)) / int64(n)
+	t.Logf("%d B for each connection", each)
+	if each > 64<<10 {
+		t.Errorf("each connection takes %d B", each)
+	}
+	if got := exchangeRaw(t, s.Addr().String(), request); !strings.HasPrefix(got, "HTTP/1.1 200") {
 		t.Error(got)
 	}
-	if len(p.traces) != 1 {
-		t.Errorf("%d streams", len(p.traces))
+	p.mu.Lock()
+	streams := len(p.traces)
+	p.mu.Unlock()
+	if streams != n/2+1 { // none for those that say nothing
+		t.Errorf("%d streams", streams)
 	}
 	s.Destroy()
 	for _, c := range conns {
 		c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal(err)
 		}
 	}
