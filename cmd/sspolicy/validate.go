@@ -73,6 +73,9 @@ func (c *lintCmd) Validate() error {
 			return fmt.Errorf("--with: unknown group %q: want one of %s", g, strings.Join(rules.Groups(), ", "))
 		}
 	}
+	if (c.Fix || c.UnsafeFixes) && slices.Contains(c.Files, "-") && !c.extractOptions().Plain("-") {
+		return errors.New("--fix -: standard input must be a policy, without --template or --define")
+	}
 	if c.Watch && (c.Fix || c.UnsafeFixes || c.WriteBaseline != "" || slices.Contains(c.Files, "-")) {
 		return errors.New("--watch: it reports on files, and changes none")
 	}
