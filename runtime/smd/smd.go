@@ -64,7 +64,8 @@ type Message struct {
 // Methods may be called from any goroutine, including from callbacks. They do not
 // block, except Close.
 type SMD struct {
-	log transport.Logger
+	log      transport.Logger
+	warnings limiter
 
 	mu        sync.Mutex
 	listeners []*Listener
@@ -201,11 +202,19 @@ func (d *SMD) expire() {
 	}
 }
 
-// warn logs a warning.
+// warn logs a warning, unless there were too many.
 func (d *SMD) warn(msg string, args ...any) {
-	if d.log != nil {
-		d.log.Warn(msg, args...)
+	if d.log == nil {
+		return
 	}
+	suppressed, ok := d.warnings.allow(time.Now())
+	if !ok {
+		return
+	}
+	if suppressed > 0 {
+		args = append(args, "suppressed", suppressed)
+	}
+	d.log.Warn(msg, args...)
 }
 
 // takeLocked takes the first pending message.

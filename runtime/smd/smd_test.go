@@ -352,3 +352,38 @@ func TestNilListener(t *testing.T) {
 	}
 	l.Close()
 }
+
+// TestWarnings checks that a stream that sends malformed messages cannot flood the log,
+// and that the log has their number.
+func TestWarnings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		d := smd.New(slog.New(slog.NewTextHandler(&log, nil)))
+		defer d.Close()
+		c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{d}})
+		sent, goal := 0, 1000
+		s, err := c.NewStream(smd.StreamType, runtime.Handlers{
+			Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+				if sent++; sent < goal {
+					s.RequestTx()
+				}
+				return 1, runtime.FlagSOM | runtime.FlagEOM, runtime.OK
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.RequestTx()
+		synctest.Wait()
+		if n := strings.Count(log.String(), "WARN"); sent != goal || n < 1 || n > 20 {
+			t.Errorf("%d warnings for %d messages", n, sent)
+		}
+		time.Sleep(time.Second)
+		goal++
+		s.RequestTx()
+		synctest.Wait()
+		if !strings.Contains(log.String(), "suppressed=980\n") {
+			t.Errorf("the number of suppressed warnings is missing:\n%s", log.String())
+		}
+	})
+}
