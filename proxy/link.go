@@ -26,11 +26,11 @@ const defaultBuflen = 32 << 10
 
 // A link is a connection to a client, and the stream that it uses.
 type link struct {
-	p       *Proxy
-	conn    net.Conn
-	peer    Peer
-	counted bool // as named, guarded by the mu of the proxy
-	log     *slog.Logger
+	p     *Proxy
+	conn  net.Conn
+	peer  Peer
+	named bool // has a stream; guarded by the mu of the proxy
+	log   *slog.Logger
 
 	// The callbacks of the stream, the reader and the writer of the link share all
 	// below. Methods of the stream may be called with mu locked: they call no callback.
@@ -217,7 +217,6 @@ func (l *link) open(f sspcwire.Frame) error {
 		return err
 	}
 	l.conn.SetDeadline(time.Time{})
-	l.p.named(l)
 	l.name = t.Name
 	l.log = l.log.With("streamtype", t.Name, "pid", t.PID)
 	l.options = nil
@@ -249,6 +248,7 @@ func (l *link) open(f sspcwire.Frame) error {
 		}
 		return fmt.Errorf("refused: %w", err)
 	}
+	l.p.setNamed(l)
 	l.p.stats.streams.Add(1)
 	return nil
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 )
 
@@ -10,7 +11,7 @@ import (
 type Peer struct {
 	// Addr is its address, for tcp.
 	Addr net.Addr
-	// Known reports whether the system has told PID, UID and GID: on Linux, for a
+	// Known reports whether the system provides PID, UID and GID: on Linux, for a
 	// unix socket. They are those of the time when the process connected.
 	Known    bool
 	PID      int
@@ -33,7 +34,11 @@ func (p Peer) String() string {
 	return "unknown"
 }
 
-// key returns what links of the same peer have in common: the user, or the host.
+// LogValue returns the same as String.
+func (p Peer) LogValue() slog.Value { return slog.StringValue(p.String()) }
+
+// key returns what links of the same peer have in common: the user, the host, or "" if
+// neither is known.
 func (p Peer) key() string {
 	if p.Known {
 		return fmt.Sprintf("uid %d", p.UID)

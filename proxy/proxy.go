@@ -33,7 +33,8 @@ type Options struct {
 	Roles []*Role
 
 	// MaxLinks is how many links may exist at the same time; others are closed at
-	// once. 0 means DefaultMaxLinks.
+	// once. 0 means DefaultMaxLinks. One user, or one address, gets half of them unless
+	// its Role has MaxLinks.
 	MaxLinks int
 }
 
@@ -51,8 +52,8 @@ type Proxy struct {
 	mu        sync.Mutex
 	links     map[*link]struct{}
 	listeners map[net.Listener]struct{}
-	budgets   []*budget      // of the roles
-	unnamed   map[string]int // links of each peer without a streamtype
+	budgets   []*budget        // of the roles
+	peers     map[string]share // by key
 	draining  bool
 	running   sync.WaitGroup // goroutines of links
 }
@@ -69,7 +70,7 @@ func New(ctx *runtime.Context, o Options) *Proxy {
 	return &Proxy{
 		ctx: ctx, o: o, log: o.Logger,
 		links: map[*link]struct{}{}, listeners: map[net.Listener]struct{}{},
-		budgets: newBudgets(o.Roles), unnamed: map[string]int{},
+		budgets: newBudgets(o.Roles), peers: map[string]share{},
 		warnings: bucket{rate: maxWarnings},
 	}
 }
@@ -129,17 +130,20 @@ func (p *Proxy) start(conn net.Conn) {
 // add makes a link of conn. After an error conn is closed.
 func (p *Proxy) add(conn net.Conn) (*link, error) {
 	l := newLink(p, conn)
+	key := l.peer.key()
 	p.mu.Lock()
+	s := p.peers[key]
 	err := error(nil)
 	switch {
 	case p.draining:
 		err = net.ErrClosed
 	case len(p.links) >= p.o.MaxLinks:
 		err = errTooManyLinks
-	case p.unnamed[l.peer.key()] >= max(1, p.o.MaxLinks/unnamedShare):
+	case s.unnamed >= max(1, p.o.MaxLinks/unnamedShare):
 		err = errTooManyUnnamed
 	default:
-		p.unnamed[l.peer.key()]++
+		s.unnamed++
+		p.peers[key] = s
 		p.links[l] = struct{}{}
 		p.running.Add(1)
 	}
@@ -154,31 +158,30 @@ func (p *Proxy) add(conn net.Conn) (*link, error) {
 	return l, nil
 }
 
-// unnamedShare is the part of MaxLinks that one user, or one address, may hold without
-// having named a streamtype.
-const unnamedShare = 10
+// A share is how many links one user, or one address, holds.
+type share struct{ unnamed, named int }
+
+// One peer may hold MaxLinks/unnamedShare links without a stream, and MaxLinks/namedShare
+// with one unless its role has a limit.
+const (
+	unnamedShare = 10
+	namedShare   = 2
+)
 
 var (
 	errTooManyLinks   = errors.New("too many links")
-	errTooManyUnnamed = errors.New("too many links of one peer without a streamtype")
+	errTooManyUnnamed = errors.New("too many links of one peer without a stream")
+	errTooManyNamed   = errors.New("too many links of one peer, whose role has no max_links")
 )
 
-// named notes that a link has named a streamtype, or has ended.
-func (p *Proxy) named(l *link) {
+// setNamed notes that a link has a stream.
+func (p *Proxy) setNamed(l *link) {
+	key := l.peer.key()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.namedLocked(l)
-}
-
-func (p *Proxy) namedLocked(l *link) {
-	if l.counted {
-		return
-	}
-	l.counted = true
-	key := l.peer.key()
-	if p.unnamed[key]--; p.unnamed[key] <= 0 {
-		delete(p.unnamed, key)
-	}
+	l.named = true
+	s := p.peers[key]
+	p.peers[key] = share{s.unnamed - 1, s.named + 1}
 }
 
 // maxWarnings is how many warnings are logged each second.
@@ -198,9 +201,18 @@ func (p *Proxy) warn(log *slog.Logger, msg string, args ...any) {
 
 // remove forgets a link that has ended.
 func (p *Proxy) remove(l *link) {
+	key := l.peer.key()
 	p.mu.Lock()
 	delete(p.links, l)
-	p.namedLocked(l)
+	s := p.peers[key]
+	if l.named {
+		s.named--
+	} else {
+		s.unnamed--
+	}
+	if p.peers[key] = s; s == (share{}) {
+		delete(p.peers, key)
+	}
 	p.mu.Unlock()
 	p.running.Done()
 }

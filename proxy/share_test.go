@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/sspcwire"
+	"github.com/secure-streams/sspolicy/internal/teststream"
+	ss "github.com/secure-streams/sspolicy/runtime"
+)
+
+// A halfCloser is a connection whose peer ignores CloseWrite.
+type halfCloser struct{ net.Conn }
+
+func (halfCloser) CloseWrite() error { return nil }
+
+// TestRefusedShare checks that a refused link counts as one without a stream until it has
+// closed.
+func TestRefusedShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(teststream.NewContext(t, ss.Options{}), Options{MaxLinks: unnamedShare, Roles: []*Role{}})
+		defer p.Close()
+		open := func() {
+			ours, theirs := net.Pipe()
+			p.start(halfCloser{ours})
+			theirs.SetDeadline(time.Now().Add(time.Minute))
+			b, err := sspcwire.AppendStreamType(nil, sspcwire.StreamType{Name: "get"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := theirs.Write(b); err == nil {
+				theirs.Read(make([]byte, 100))
+			}
+			synctest.Wait()
+		}
+		open()
+		open()
+		if s := p.Stats(); s.LinksRefused != 1 || s.StreamsRefused != 1 {
+			t.Errorf("a refused link is not counted: %+v", s)
+		}
+		time.Sleep(refusalTimeout)
+		synctest.Wait()
+		open()
+		if s := p.Stats(); s.LinksRefused != 1 || s.StreamsRefused != 2 {
+			t.Errorf("a refused link is counted after its end: %+v", s)
+		}
+	})
+}
+
+// TestPeerShare checks that one user gets half of the links, or what the role says.
+func TestPeerShare(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not provide the user of a client")
+	}
+	const maxLinks = 20
+	key := Peer{Known: true, UID: uint32(os.Getuid())}.key()
+	for _, test := range []struct {
+		roles []*Role
+		want  int
+	}{
+		{nil, maxLinks / 2},
+		{[]*Role{{MaxLinks: 15}}, 15},
+	} {
+		f := newFixtureWith(t, Options{MaxLinks: maxLinks, Roles: test.roles}, newOrigin(t).streamtypes()...)
+		clients := make([]*client, test.want)
+		for i := range clients {
+			clients[i] = f.open(t, "get", 0)
+			clients[i].expect("CREATE, CRE")
+			for { // CREATE is sent before the link counts
+				f.mu.Lock()
+				n := f.peers[key].named
+				f.mu.Unlock()
+				if n == i+1 {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		refused := f.open(t, "get", 0)
+		refused.expect("REFUSED")
+		refused.Close()
+		clients[0].Close()
+		for f.Stats().Links >= test.want {
+			time.Sleep(time.Millisecond)
+		}
+		f.open(t, "get", 0).expect("CREATE, CRE")
+	}
+}
+
+// TestLogPeer checks that a log in JSON has a peer as text.
+func TestLogPeer(t *testing.T) {
+	var b strings.Builder
+	slog.New(slog.NewJSONHandler(&b, nil)).Info("", "peer", Peer{Known: true, PID: 3, UID: 1, GID: 2})
+	if !strings.Contains(b.String(), `"peer":"uid 1 gid 2 pid 3"`) {
+		t.Error(b.String())
+	}
+}
