@@ -97,7 +97,16 @@ func (c *lintCmd) repeat(p *program) error {
 		case <-changed.C:
 			c.report(p)
 		case err := <-w.Errors:
-			return fmt.Errorf("--watch: %w", err)
+			if !errors.Is(err, fsnotify.ErrEventOverflow) {
+				return fmt.Errorf("--watch: %w", err)
+			}
+			clear(c.watch.checked) // anything may have changed
+			for _, file := range slices.Concat(c.Files, c.Overlay) {
+				if err := watchFolders(w, file); err != nil {
+					complain(p.stderr, err)
+				}
+			}
+			changed.Reset(settle)
 		case e := <-w.Events:
 			if info, err := os.Stat(e.Name); err == nil && info.IsDir() && c.within(e.Name) {
 				if err := watchFolders(w, e.Name); err != nil {

@@ -10,11 +10,19 @@ import (
 // in a line UTF-16 code units.
 type text struct {
 	content string
-	lines   []int // offset of the start of each line
+	lines   []int  // offset of the start of each line
+	marks   []mark // about one each markDistance bytes; the first is at 0
 }
 
 func newText(content string) *text {
-	t := &text{content: content, lines: make([]int, 1, 1+strings.Count(content, "\n"))}
+	t := &text{content: content, lines: make([]int, 1, 1+strings.Count(content, "\n")), marks: make([]mark, 1, 1+len(content)/markDistance)}
+	units := 0
+	for i, r := range content {
+		if i >= len(t.marks)*markDistance {
+			t.marks = append(t.marks, mark{i, units})
+		}
+		units += utf16Units(r)
+	}
 	for at := 0; ; {
 		i := strings.IndexAny(content[at:], "\r\n")
 		if i < 0 {
@@ -68,11 +76,26 @@ func (t *text) position(offset int) Position {
 	if !found {
 		line--
 	}
-	units := 0
-	for _, r := range t.content[t.lines[line]:offset] {
-		units += utf16Units(r)
+	return Position{uint32(line), uint32(t.units(offset) - t.units(t.lines[line]))}
+}
+
+// A mark holds how many UTF-16 code units encode the content before an offset.
+type mark struct{ offset, units int }
+
+// markDistance is about how many bytes are between two marks. A packed policy is one line.
+const markDistance = 1 << 10
+
+// units returns how many UTF-16 code units encode the content before an offset.
+func (t *text) units(offset int) int {
+	i, found := slices.BinarySearchFunc(t.marks, offset, func(m mark, offset int) int { return m.offset - offset })
+	if !found {
+		i--
 	}
-	return Position{uint32(line), uint32(units)}
+	m := t.marks[i]
+	for _, r := range t.content[m.offset:offset] {
+		m.units += utf16Units(r)
+	}
+	return m.units
 }
 
 // span returns the range between two offsets.

@@ -36,6 +36,7 @@ func TestPositions(t *testing.T) {
 func FuzzText(f *testing.F) {
 	f.Add("a\r\n\U0001F600b\rc\n", "x\n", 2, 5)
 	f.Add("\ufeff{}", "\r", 0, 3)
+	f.Add(strings.Repeat("é\U0001F600x", 700), "é", 3, 1500)
 	f.Fuzz(func(t *testing.T, s, with string, start, end int) {
 		s, with = strings.ToValidUTF8(s, "?"), strings.ToValidUTF8(with, "?")
 		text := newText(s)
