@@ -177,7 +177,7 @@ func (d *decoder) member(field reflect.Value, k *schema.Key, at uint64, typ stri
 	case []policy.Option:
 		v, err = d.options(at)
 	case []time.Duration:
-		v, err = d.durations(at)
+		v, err = d.durations(at, k)
 	case []*policy.Cert:
 		v, err = d.stack(at)
 	case *policy.Retry:
@@ -319,16 +319,19 @@ func (d *decoder) options(at uint64) ([]policy.Option, error) {
 	return list, err
 }
 
-func (d *decoder) durations(at uint64) ([]time.Duration, error) {
+func (d *decoder) durations(at uint64, k *schema.Key) ([]time.Duration, error) {
 	first, err := d.pointer(at, "lws_retry_bo_t", "retry_ms_table")
 	if err != nil {
 		return nil, err
 	}
 	n, err := d.integer(at, "lws_retry_bo_t", "retry_ms_table_count")
-	if err == nil {
-		err = d.spend(4 * n)
-	}
 	if err != nil || first == 0 {
+		return nil, err
+	}
+	if n > uint64(k.MaxItems) {
+		return nil, fmt.Errorf("%d entries, but a policy has at most %d", n, k.MaxItems)
+	}
+	if err := d.spend(4 * n); err != nil {
 		return nil, err
 	}
 	var list []time.Duration

@@ -17,8 +17,10 @@ import (
 // layout of schema.Format. Equal definitions become one; those without a name get one.
 func JSON(p *policy.Policy) string {
 	w := &jsonWriter{retries: map[string]bool{}, names: map[any]string{}, values: map[string]string{}, used: map[schema.Section]*symbols{}}
+	seen := map[*policy.Retry]bool{} // many streamtypes may share a long one
 	for _, st := range p.StreamTypes {
-		if st.Retry != nil {
+		if st.Retry != nil && !seen[st.Retry] {
+			seen[st.Retry] = true
 			w.retries[fmt.Sprint(*st.Retry)] = true
 		}
 	}

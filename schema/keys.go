@@ -64,6 +64,7 @@ type Key struct {
 	Enum        []string // the values that a string may have; nil for any
 	Minimum     json.Number
 	Maximum     json.Number
+	MaxItems    int // of a list; 0 for any number
 	Description string
 
 	Member       string   // C member of lws that holds the value, such as u.http.url; empty if none does
@@ -152,6 +153,7 @@ var table = sync.OnceValue(func() keyTable {
 			Enum        []string    `json:"enum"`
 			Minimum     json.Number `json:"minimum"`
 			Maximum     json.Number `json:"maximum"`
+			MaxItems    int         `json:"maxItems"`
 			Description string      `json:"description"`
 			LWS         lws         `json:"x-lws"`
 		}] `json:"properties"`
@@ -172,7 +174,7 @@ var table = sync.OnceValue(func() keyTable {
 		for _, p := range o.Properties {
 			k := &Key{
 				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
-				Minimum: p.Value.Minimum, Maximum: p.Value.Maximum, Description: p.Value.Description,
+				Minimum: p.Value.Minimum, Maximum: p.Value.Maximum, MaxItems: p.Value.MaxItems, Description: p.Value.Description,
 				Member: p.Value.LWS.Member, Flag: p.Value.LWS.Flag, Bit: p.Value.LWS.Bit,
 				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,

@@ -1,6 +1,7 @@
 package extract
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -61,12 +62,21 @@ type lexer struct {
 	define map[string]string
 	active []branch
 	pieces int
+	spent  int // bytes that macros have added
 }
 
 // A branch is a conditional of the preprocessor.
 type branch struct {
-	on    bool // this part is compiled
-	taken bool // this part or one before it is
+	off   int  // conditionals from the outermost to this one whose current part is not compiled
+	taken bool // this part or one before it is compiled
+}
+
+// off counts the outermost n conditionals whose current part is not compiled.
+func (l *lexer) off(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return l.active[n-1].off
 }
 
 // lex splits the text into tokens.
@@ -234,10 +244,7 @@ func (l *lexer) literal() *mapping {
 			l.directive(t)
 			continue
 		}
-		skipped := false
-		for _, b := range l.active[depth:] {
-			skipped = skipped || !b.on
-		}
+		skipped := l.off(len(l.active)) > l.off(depth)
 		switch {
 		case t.kind == stringToken:
 			if !skipped {
@@ -275,7 +282,8 @@ func (l *lexer) call() int {
 	return len(l.text)
 }
 
-// macro adds what a macro stands for.
+// macro adds the text of a macro, or its placeholder if the text is unknown or the macros
+// of the file together add more than a policy may have.
 func (l *lexer) macro(m *mapping, t token, end int) {
 	name := l.word(t)
 	arguments := strings.Trim(l.text[t.end:end], "() \t")
@@ -287,11 +295,13 @@ func (l *lexer) macro(m *mapping, t token, end int) {
 		m.add(value, t.start, end, -1)
 		return
 	}
-	body, ok := l.macros[name]
-	for _, b := range body {
-		ok = ok && b.kind == stringToken
+	body := l.macros[name]
+	ok := len(body) > 0 && arguments == ""
+	if ok {
+		l.spent += body[len(body)-1].end - body[0].start
+		ok = l.spent <= schema.MaxSize
 	}
-	if !ok || len(body) == 0 || arguments != "" {
+	if !ok || slices.ContainsFunc(body, func(b token) bool { return b.kind != stringToken }) {
 		m.add("@"+name+"@", t.start, end, -1)
 		return
 	}

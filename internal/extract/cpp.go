@@ -27,20 +27,16 @@ func (l *lexer) directiveName(t token) string {
 // directive executes a directive of the preprocessor.
 func (l *lexer) directive(t token) {
 	name, body := l.split(t)
-	on := true // all conditionals around it
-	for _, b := range l.active {
-		on = on && b.on
-	}
+	n := len(l.active)
+	on := l.off(n) == 0
 	switch {
 	case name == "if", name == "ifdef", name == "ifndef":
-		yes := on && l.condition(name, body)
-		l.active = append(l.active, branch{yes, yes})
-	case len(l.active) > 0 && (name == "else" || name == "elif"):
-		b := &l.active[len(l.active)-1]
-		b.on = !b.taken && (name == "else" || l.condition("if", body))
-		b.taken = b.taken || b.on
-	case len(l.active) > 0 && name == "endif":
-		l.active = l.active[:len(l.active)-1]
+		l.active = append(l.active, branch{})
+		l.enter(on && l.condition(name, body))
+	case n > 0 && (name == "else" || name == "elif"):
+		l.enter(!l.active[n-1].taken && (name == "else" || l.condition("if", body)))
+	case n > 0 && name == "endif":
+		l.active = l.active[:n-1]
 	case !on || len(body) == 0:
 	case name == "define":
 		macro := l.word(body[0])
@@ -52,6 +48,17 @@ func (l *lexer) directive(t token) {
 	case name == "undef":
 		delete(l.macros, l.word(body[0]))
 	}
+}
+
+// enter starts a part of the innermost conditional. If on is false, it is not compiled.
+func (l *lexer) enter(on bool) {
+	n := len(l.active)
+	b := &l.active[n-1]
+	b.off = l.off(n - 1)
+	if !on {
+		b.off++
+	}
+	b.taken = b.taken || on
 }
 
 // condition reports whether a condition is true.

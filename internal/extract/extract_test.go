@@ -201,3 +201,36 @@ func FuzzC(f *testing.F) {
 		}
 	})
 }
+
+// TestMacroLimit: a macro that is used again and again adds no more than a policy may
+// have to all literals of a file together.
+func TestMacroLimit(t *testing.T) {
+	body := strings.Repeat("x", schema.MaxSize/8)
+	for _, uses := range []string{
+		`p = "{" ` + strings.Repeat("A ", 40) + `;`,
+		strings.Repeat(`p = "{" A A A A;`, 10),
+		`p = "{" ` + strings.Repeat("B ", 40) + `;`,
+	} {
+		content := "#define A \"" + body + "\"\n#define B \"" + body + "\" 1\n" + uses
+		size := 0
+		for _, m := range literals(&schema.Source{Name: "a.c", Text: content}, nil) {
+			size += m.text.Len()
+		}
+		if most := schema.MaxSize + len(uses)*2; size > most {
+			t.Errorf("%d bytes, want at most %d", size, most)
+		}
+	}
+}
+
+// TestDeepConditions: a part is skipped if a condition between it and the literal is
+// false, at any depth. It takes minutes if each line looks at all conditions around it.
+func TestDeepConditions(t *testing.T) {
+	const depth = 200_000
+	for _, c := range []struct{ outer, inner, want string }{{"1", "1", "ac"}, {"1", "0", "bc"}, {"0", "1", "bc"}, {"0", "0", "bc"}} {
+		content := "#if " + c.outer + "\np = \"{\\\"s\\\": [\"\n#if " + c.inner + "\n" + strings.Repeat("#if 1\n", depth) + "\"a\"\n" +
+			strings.Repeat("#endif\n", depth) + "#else\n\"b\"\n#endif\n\"c\" \"]}\";\n#endif\n"
+		if got, want := text(t, "a.c", content, Options{}), `{"s": [`+c.want+`]}`; got != want {
+			t.Errorf("#if %s, #if %s: got %s, want %s", c.outer, c.inner, got, want)
+		}
+	}
+}
