@@ -161,8 +161,11 @@ func (m *image) head(symbol string) (address, size uint64, err error) {
 	}
 	if len(found) > 1 {
 		var names []string
-		for _, s := range found {
+		for _, s := range found[:min(len(found), 10)] {
 			names = append(names, s.Name)
+		}
+		if len(found) > len(names) {
+			names = append(names, "…")
 		}
 		return 0, 0, fmt.Errorf("the ELF file has several policies: name one of the symbols %s", strings.Join(names, ", "))
 	}

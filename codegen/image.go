@@ -57,7 +57,7 @@ var relocations = map[elf.Machine][2]relocation{
 
 // newImage reads an ELF file.
 func newImage(file []byte) (*image, error) {
-	f, err := elf.NewFile(bytes.NewReader(file))
+	f, err := openELF(file)
 	if err != nil {
 		return nil, fmt.Errorf("not a readable ELF file: %w", err)
 	}
@@ -65,12 +65,7 @@ func newImage(file []byte) (*image, error) {
 	if f.Class == elf.ELFCLASS64 {
 		m.pointer = 8
 	}
-	part := func(offset, size uint64) ([]byte, error) {
-		if offset > uint64(len(file)) || size > uint64(len(file))-offset {
-			return nil, errors.New("the ELF file is cut off")
-		}
-		return file[offset : offset+size], nil
-	}
+	part := func(offset, size uint64) ([]byte, error) { return cut(file, offset, size) }
 	// The sections of an object file have no addresses yet.
 	base := make([]uint64, len(f.Sections))
 	object := f.Type == elf.ET_REL
@@ -101,12 +96,12 @@ func newImage(file []byte) (*image, error) {
 		}
 		slices.SortFunc(m.segments, func(a, b segment) int { return cmp.Compare(a.address, b.address) })
 	}
-	static, err := f.Symbols()
-	if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
+	static, err := readSymbols(f, file, elf.SHT_SYMTAB)
+	if err != nil {
 		return nil, fmt.Errorf("the symbols of the ELF file: %w", err)
 	}
-	dynamic, err := f.DynamicSymbols()
-	if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
+	dynamic, err := readSymbols(f, file, elf.SHT_DYNSYM)
+	if err != nil {
 		return nil, fmt.Errorf("the symbols of the ELF file: %w", err)
 	}
 	for _, list := range [][]elf.Symbol{static, dynamic} {
@@ -117,6 +112,7 @@ func newImage(file []byte) (*image, error) {
 		}
 	}
 	m.symbols = slices.Concat(static, dynamic)
+	left := len(file)
 	for _, s := range f.Sections {
 		if s.Type != elf.SHT_REL && s.Type != elf.SHT_RELA || !object && s.Flags&elf.SHF_ALLOC == 0 {
 			continue // the linker has done the others
@@ -131,6 +127,9 @@ func newImage(file []byte) (*image, error) {
 		data, err := part(s.Offset, s.FileSize)
 		if err != nil {
 			return nil, err
+		}
+		if left -= len(data); left < 0 {
+			return nil, errors.New("the relocation sections of the ELF file overlap")
 		}
 		if err := m.relocate(data, s.Type == elf.SHT_RELA, at, symbols); err != nil {
 			return nil, err
