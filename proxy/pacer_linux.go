@@ -9,7 +9,7 @@ import (
 )
 
 // newPacer returns a pacer for a unix socket. Other connections have none: the system
-// does not tell what the peer has read.
+// does not report what the peer has read.
 func newPacer(conn net.Conn) pacer {
 	if _, ok := conn.(*net.UnixConn); !ok {
 		return nil
@@ -32,9 +32,9 @@ func (p unixPacer) idle() (idle bool) {
 	return idle
 }
 
-// drained reports whether the peer has read everything. While the kernel signals
-// readiness for the last piece it still counts 1 byte of it (sock_wfree); no other signal
-// follows. A piece counts some hundred bytes at least.
+// drained reports whether the peer has read everything. With Linux 6.18 a TIOCOUTQ of 1
+// was seen at the signal after the last piece had been read (6 of 588,000 times), and no
+// other signal followed. A piece counts some hundred bytes at least.
 func drained(fd uintptr) bool {
 	n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
 	return err != nil || n <= 1
