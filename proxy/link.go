@@ -44,6 +44,8 @@ type link struct {
 	attempt   bool              // the onward stream is connecting or connected
 	set       map[string]string // metadata that the client set, for a stream of another policy
 	setSize   int               // of set, or more
+	reading   int               // buffer of the reader beyond readSize; written by the reader alone
+	failed    time.Time         // the latest failed attempt
 	received  map[string]string // metadata that the client got in this connection
 	starting  bool              // an attempt that the client has caused is about to begin
 	opening   bool              // the reader is in NewStream
@@ -73,7 +75,9 @@ func (l *link) serve() error {
 		return l.end(err)
 	}
 	l.log.Debug("proxy: link opened", "peer", l.peer)
-	r := sspcwire.NewReader(l.conn, sspcwire.ToProxy, readSize)
+	counting := &countingReader{l: l}
+	r := sspcwire.NewReader(counting, sspcwire.ToProxy, readSize)
+	counting.r = r
 	var err error
 	for err == nil {
 		var f sspcwire.Frame
@@ -83,6 +87,24 @@ func (l *link) serve() error {
 		}
 	}
 	return l.end(err)
+}
+
+// A countingReader reads from the connection of a link, and notes how much r holds:
+// a client need not send the rest of a large frame.
+type countingReader struct {
+	l *link
+	r *sspcwire.Reader
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	size := c.r.Buffered() + len(b)
+	if reading := max(0, size-readSize); reading != c.l.reading {
+		c.l.mu.Lock()
+		c.l.reading = reading
+		c.l.accountLocked()
+		c.l.mu.Unlock()
+	}
+	return c.l.conn.Read(b)
 }
 
 // end closes the link after the error of the reader, which it returns, or nil if the
@@ -168,6 +190,10 @@ func (l *link) handle(f sspcwire.Frame) error {
 		return nil
 	case sspcwire.TypeTx:
 		return l.take(f)
+	case sspcwire.TypeConnect, sspcwire.TypeLengthHint:
+		if err := l.pauseRetry(); err != nil {
+			return err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -253,6 +279,21 @@ func (l *link) open(f sspcwire.Frame) error {
 	return nil
 }
 
+// retryPause is the shortest time from a failed attempt to one that a client requests.
+// ONWARD_CONNECT does not wait for the backoff of the policy, as in lws.
+const retryPause = 100 * time.Millisecond
+
+// pauseRetry waits for the rest of retryPause.
+func (l *link) pauseRetry() error {
+	l.mu.Lock()
+	at := l.failed.Add(retryPause)
+	l.mu.Unlock()
+	if !time.Now().Before(at) {
+		return nil
+	}
+	return l.await(at, func() bool { return true })
+}
+
 var errServer = errors.New("the streamtype is a server")
 
 // refuse answers that there is no stream, and waits for the client to close the link:
@@ -305,26 +346,33 @@ var errMetadata = fmt.Errorf("more than %d bytes of metadata", maxMetadata)
 
 // setLocked sets metadata.
 func (l *link) setLocked(f sspcwire.Frame) error {
-	name, value, err := f.Metadata()
+	name, b, err := f.Metadata()
 	if err != nil {
 		return err
 	}
+	value := string(b)
 	old, again := l.set[name]
-	if l.setSize += len(value) - len(old); !again {
-		l.setSize += len(name)
+	more := len(value) - len(old)
+	if !again {
+		more += len(name)
 	}
-	if l.setSize > maxMetadata {
+	l.setSize += more
+	switch {
+	case l.setSize > maxMetadata:
 		return errMetadata
+	case more > 0 && l.setSize > readSize && l.budget.full():
+		return errRoleMetadata
 	}
+	l.accountLocked()
 	if l.stream != nil {
-		if err := l.stream.SetMetadata(name, string(value)); err != nil && !errors.Is(err, runtime.ErrClosed) {
+		if err := l.stream.SetMetadata(name, value); err != nil && !errors.Is(err, runtime.ErrClosed) {
 			return err
 		}
 	}
 	if l.set == nil {
 		l.set = map[string]string{}
 	}
-	l.set[name] = string(value)
+	l.set[name] = value
 	return nil
 }
 
@@ -335,6 +383,9 @@ func (l *link) take(f sspcwire.Frame) error {
 		return err
 	}
 	l.p.stats.bytesIn.Add(uint64(len(m.Data)))
+	if err := l.pauseRetry(); err != nil {
+		return err
+	}
 	if err := l.awaitRoom(len(m.Data)); err != nil {
 		return err
 	}
@@ -413,6 +464,9 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 	switch state {
 	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAllRetriesFailed:
 		l.attempt = false
+		if state != policy.StateDisconnected || s.Retries() {
+			l.failed = time.Now()
+		}
 		if wasOnline {
 			l.lostLocked()
 		}

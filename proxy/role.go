@@ -26,9 +26,11 @@ type Role struct {
 	StreamTypes []string
 
 	// MaxLinks is how many links the role may have at the same time, MaxBuffered how
-	// many bytes may wait in them, and MaxRate how many bytes of payload pass each
-	// second, both directions together. 0 means no limit. A client that reaches one of
-	// the last two has to wait, or its peer; each link can always hold one frame.
+	// many bytes they may hold, and MaxRate how many bytes of payload pass each second,
+	// both directions together. 0 means no limit. A client that reaches one of the last
+	// two has to wait, or its peer; each link can always hold one frame. Metadata counts
+	// for MaxBuffered until the link ends; a link that sets more than 4 KiB of it while
+	// the role holds MaxBuffered is closed.
 	MaxLinks    int
 	MaxBuffered int64
 	MaxRate     int64
@@ -75,6 +77,8 @@ var (
 	errNoRole      = errors.New("no role is for this client")
 	errRoleLinks   = errors.New("too many links of the role")
 	errRoleForbids = errors.New("the role may not use the streamtype")
+
+	errRoleMetadata = fmt.Errorf("more than %d bytes of metadata while the role holds max_buffered", readSize)
 )
 
 // enter finds the budget of a new stream.
@@ -122,12 +126,12 @@ func (b *budget) spend(n int) time.Duration {
 	return b.bucket.take(n)
 }
 
-// accountLocked tells the budget how much waits in the link.
+// accountLocked updates the budget with what the link holds.
 func (l *link) accountLocked() {
 	if l.budget == nil {
 		return
 	}
-	n := int64(l.in.cost() + len(l.out.buf))
+	n := int64(l.in.cost() + len(l.out.buf) + l.setSize + l.reading)
 	l.budget.buffered.Add(n - l.accounted)
 	l.accounted = n
 }

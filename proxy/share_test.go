@@ -13,6 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	ss "github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // A halfCloser is a connection whose peer ignores CloseWrite.
@@ -91,6 +92,55 @@ func TestPeerShare(t *testing.T) {
 		}
 		f.open(t, "get", 0).expect("CREATE, CRE")
 	}
+}
+
+// TestRetryPause checks that a client cannot skip the backoff as often as it likes.
+func TestRetryPause(t *testing.T) {
+	o := newOrigin(t)
+	f := newFixture(t, &policy.StreamType{
+		Name: "away", Endpoint: "127.0.0.1", Port: uint16(o.refused), Protocol: policy.ProtocolH1, Opportunistic: true,
+		HTTP: &policy.HTTP{Method: "GET"}, Retry: &policy.Retry{Backoff: []time.Duration{time.Hour}, Conceal: 100},
+	})
+	c := f.open(t, "away", 0)
+	begin := time.Now()
+	const attempts = 4
+	for range attempts {
+		c.connect()
+		c.until("UNR")
+	}
+	if took := time.Since(begin); took < (attempts-1)*retryPause {
+		t.Errorf("%d attempts in %v", attempts, took)
+	}
+}
+
+// TestHeld checks that metadata and a frame that has not arrived count for a role, and
+// that a link of a role that holds too much cannot add metadata.
+func TestHeld(t *testing.T) {
+	f := newFixtureWith(t, Options{Roles: []*Role{{MaxBuffered: 100_000}}}, newOrigin(t).streamtypes()...)
+	a, b, c := f.open(t, "get", 0), f.open(t, "get", 0), f.open(t, "get", 0)
+	a.set("uptag", strings.Repeat("x", 60_000))
+	b.send([]byte{byte(sspcwire.TypeTx), 0xff, 0xff}, nil)
+	held := func(ok func(n int64) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+			n := f.budgets[0].buffered.Load()
+			if ok(n) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the role holds %d bytes", n)
+			}
+		}
+	}
+	held(func(n int64) bool { return n > 100_000 })
+	c.set("path", "body?n=3")
+	c.connect()
+	c.until("DIS")
+	c.set("uptag", strings.Repeat("x", readSize))
+	c.end()
+	a.Close()
+	b.Close()
+	held(func(n int64) bool { return n == 0 })
 }
 
 // TestLogPeer checks that a log in JSON has a peer as text.
