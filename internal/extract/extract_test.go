@@ -1,6 +1,7 @@
 package extract
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -231,6 +232,44 @@ func TestDeepConditions(t *testing.T) {
 			strings.Repeat("#endif\n", depth) + "#else\n\"b\"\n#endif\n\"c\" \"]}\";\n#endif\n"
 		if got, want := text(t, "a.c", content, Options{}), `{"s": [`+c.want+`]}`; got != want {
 			t.Errorf("#if %s, #if %s: got %s, want %s", c.outer, c.inner, got, want)
+		}
+	}
+}
+
+// TestFixTogether: a file with many mistakes is not checked once for each, and a fix that
+// does harm does not keep the others from being applied.
+func TestFixTogether(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`p = "{\"s\": [`)
+	for i := range 100 {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		fmt.Fprintf(&b, "{\\\"s%d\\\": {\\\"endpoint\\\": \\\"x.org\\\", \\\"port\\\": 443, \\\"protocol\\\": \\\"raw\\\", \\\"oportunistic\\\": true}}\"\n\"", i)
+	}
+	b.WriteString(`]}";`)
+	for _, harm := range []bool{false, true} {
+		checks := 0
+		find := func(p *Policy) (found []schema.Diagnostic) {
+			checks++
+			for _, g := range p.Place(lint.Run(p.Document, rules.All(), lint.Options{})) {
+				if !strings.Contains(g.Message, "oportunistic") {
+					continue
+				}
+				if harm && g.Span.Position().Line == 50 {
+					g.Fixes = []schema.Fix{{Edits: []schema.Edit{{Span: g.Span, NewText: `\"oportunistic2\"`}}, Safe: true}}
+				}
+				found = append(found, g)
+			}
+			return found
+		}
+		want, most := 100, 3
+		if harm {
+			want, most = 99, 40
+		}
+		got, fixed := Fix("a.c", []byte(b.String()), Options{}, false, find)
+		if n := strings.Count(got, `\"opportunistic\"`); n != want || len(fixed) != want || checks > most {
+			t.Errorf("harm %v: %d mended, %d reported, %d checks, want %d and at most %d", harm, n, len(fixed), checks, want, most)
 		}
 	}
 }

@@ -7,10 +7,13 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Fix applies the fixes of what find returns for each policy of a file, one after the
-// other: only safe ones, unless unsafe is set. A fix whose result has not less findings,
-// or one of a rule that had fewer, is not applied. It returns the text of the file
-// afterwards, and what it fixed.
+// Fix applies the fixes of the diagnostics that find returns for each policy of a file:
+// only safe ones, unless unsafe is set. It returns the fixed text of the file and the
+// diagnostics that it fixed, each with the fix applied.
+//
+// Fixes that do not touch each other are applied together if each leaves one finding
+// less and no rule gets more, and otherwise in smaller sets. Each attempt checks the
+// whole file, so their number is limited, the more so for a large file.
 func Fix(file string, text []byte, o Options, unsafe bool, find func(*Policy) []schema.Diagnostic) (string, []schema.Diagnostic) {
 	all := func(text string) (found []schema.Diagnostic) {
 		for _, p := range Policies(file, []byte(text), o) {
@@ -18,38 +21,57 @@ func Fix(file string, text []byte, o Options, unsafe bool, find func(*Policy) []
 		}
 		return schema.SortDiagnostics(found)
 	}
-	var fixed []schema.Diagnostic
-	refused := map[string]bool{}
+	attempts := max(20, min(200, (16<<20)/max(1, len(text))))
 	cur := string(text)
 	found := all(cur)
+	var fixed []schema.Diagnostic
+	refused := map[string]bool{}
+	key := func(g schema.Diagnostic) string { return fmt.Sprint(g.Rule, g.Message, g.Span.Start) }
+
+	// try applies a plan, or else a half of it that can be applied.
+	var try func(plan []schema.Diagnostic) bool
+	try = func(plan []schema.Diagnostic) bool {
+		if len(plan) == 0 || attempts == 0 {
+			return false
+		}
+		var edits []schema.Edit
+		var done []schema.Diagnostic
+		for _, g := range plan {
+			if merged, ok := schema.MergeEdits(edits, g.Fixes[0].Edits); ok {
+				edits, done = merged, append(done, g)
+			}
+		}
+		if len(done) > 0 {
+			attempts--
+			after := schema.ApplyEdits(done[0].Span.Source, edits)
+			if left := all(after); better(found, left, len(done)) {
+				cur, found, fixed = after, left, append(fixed, done...)
+				return true
+			}
+		}
+		if len(plan) == 1 {
+			refused[key(plan[0])] = true
+			return false
+		}
+		half := len(plan) / 2
+		return try(plan[:half]) || try(plan[half:])
+	}
 	for again := true; again; {
-		again = false
+		var plan []schema.Diagnostic
 		for _, g := range found {
 			i := slices.IndexFunc(g.Fixes, func(f schema.Fix) bool { return f.Safe || unsafe })
-			if i < 0 {
-				continue
+			if i >= 0 && !refused[key(g)] {
+				g.Fixes = g.Fixes[i : i+1]
+				plan = append(plan, g)
 			}
-			key := fmt.Sprint(g.Rule, g.Message, g.Span.Start)
-			if refused[key] {
-				continue
-			}
-			after := schema.ApplyEdits(g.Span.Source, g.Fixes[i].Edits)
-			left := all(after)
-			if !better(found, left) {
-				refused[key] = true
-				continue
-			}
-			g.Fixes = g.Fixes[i : i+1]
-			fixed = append(fixed, g)
-			cur, found, again = after, left, true
-			break
 		}
+		again = try(plan)
 	}
 	return cur, fixed
 }
 
-// better reports whether there are less findings, and not more of any rule.
-func better(before, after []schema.Diagnostic) bool {
+// better reports whether there are at least n findings less, and not more of any rule.
+func better(before, after []schema.Diagnostic, n int) bool {
 	count := map[string]int{}
 	for _, g := range before {
 		count[g.Rule]++
@@ -59,5 +81,5 @@ func better(before, after []schema.Diagnostic) bool {
 			return false
 		}
 	}
-	return len(after) < len(before)
+	return len(after)+n <= len(before)
 }
