@@ -136,6 +136,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		var pe *kong.ParseError
 		if errors.As(err, &pe) && pe.Context.Selected() != nil {
 			fmt.Fprintf(stderr, "usage: sspolicy %s\n", pe.Context.Selected().Summary())
+			if pe.Context.Selected().Name == "run" {
+				fmt.Fprintln(stderr, "       sspolicy run --proxy ADDRESS <streamtype> [flags]")
+			}
 		} else {
 			fmt.Fprintln(stderr, "usage: sspolicy <command>")
 		}

@@ -11,6 +11,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -101,7 +104,10 @@ func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *progra
 		handler = slog.NewJSONHandler(p.stderr, nil)
 	}
 	s := &proxyServer{c: c, p: p, log: slog.New(handler), config: cfg, served: make(chan error, 1)}
-	tokens := s.tokens()
+	tokens, err := s.tokens()
+	if err != nil {
+		return err
+	}
 	jar, err := cookies.Open(cookies.Options{File: cfg.Cookies, Logger: s.log})
 	if err != nil {
 		return err
@@ -120,6 +126,7 @@ func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *progra
 		s.log.Debug("no tokens from a server", "err", err)
 	}
 	s.links = proxy.New(s.streams, proxy.Options{Logger: s.log, MaxLinks: cfg.MaxLinks, Roles: cfg.ProxyRoles()})
+	s.checkRoles(cfg, compiled)
 	defer s.links.Close()
 	endMetrics, err := s.serveMetrics()
 	if err != nil {
@@ -198,13 +205,16 @@ func (c *proxyCmd) readConfig(p *program) (*proxyconfig.Config, error) {
 }
 
 // tokens returns the source of credentials.
-func (s *proxyServer) tokens() *oauth.Source {
+func (s *proxyServer) tokens() (*oauth.Source, error) {
 	chain, files := credentials.Chain{}, (*credentials.Files)(nil)
 	dir := s.config.Credentials
 	if s.c.Credentials != "" {
 		dir = s.c.Credentials
 	}
 	if dir != "" {
+		if err := checkCredentials(dir); err != nil {
+			return nil, err
+		}
 		files = &credentials.Files{Dir: dir}
 		for _, name := range files.Exposed() {
 			s.log.Warn("others may read a secret", "file", name)
@@ -219,7 +229,7 @@ func (s *proxyServer) tokens() *oauth.Source {
 		if err != nil {
 			s.log.Error("the token server has replaced the refresh token, and the new one is lost", "err", err)
 		}
-	}})
+	}}), nil
 }
 
 // listen opens all sockets, and then serves them.
@@ -250,7 +260,7 @@ func (s *proxyServer) listen() (err error) {
 		all = append(all, l)
 	}
 	for _, l := range all {
-		s.log.Info("listening", "address", l.Addr().Network()+":"+l.Addr().String())
+		s.log.Info("listening", "address", boundAddress(l))
 		go func() {
 			if err := s.links.Serve(l); !errors.Is(err, net.ErrClosed) {
 				select {
@@ -306,7 +316,17 @@ func open(place *proxyconfig.Listener) (net.Listener, error) {
 			return fail(fmt.Errorf("%s has no certificate", place.ClientCA))
 		}
 	}
-	return tls.NewListener(l, config), nil
+	return tlsListener{tls.NewListener(l, config)}, nil
+}
+
+// A tlsListener is a listener for TLS.
+type tlsListener struct{ net.Listener }
+
+// boundAddress returns the address of a listener, with the port that the system chose.
+func boundAddress(l net.Listener) string {
+	a := proxy.Address{Network: l.Addr().Network(), Host: l.Addr().String()}
+	_, a.TLS = l.(tlsListener)
+	return a.String()
 }
 
 // serveMetrics serves metrics and health, and returns the function that ends that.
@@ -348,9 +368,18 @@ func (s *proxyServer) reload() {
 		s.log.Error("the policy was not replaced", "file", s.c.File, "err", err)
 		return
 	}
-	s.log.Info("the policy was replaced", "file", s.c.File, "took", time.Since(begin).Round(time.Millisecond))
+	s.log.Info(s.replaced(), "file", s.c.File, "took", time.Since(begin).Round(time.Millisecond))
 }
 
+// replaced returns the message of a successful reload.
+func (s *proxyServer) replaced() string {
+	if s.c.Config != "" {
+		return "policy and roles were replaced"
+	}
+	return "the policy was replaced"
+}
+
+// replace reads the files again, and replaces policy and roles.
 func (s *proxyServer) replace() error {
 	cfg := s.config
 	if s.c.Config != "" {
@@ -382,7 +411,27 @@ func (s *proxyServer) replace() error {
 		return err
 	}
 	s.links.SetRoles(cfg.ProxyRoles())
+	s.checkRoles(cfg, compiled.Policy)
+	if names := s.config.Changed(cfg); len(names) > 0 {
+		s.log.Warn("settings take effect at the next start", "settings", strings.Join(names, ", "))
+	}
 	return nil
+}
+
+// checkRoles warns of patterns that match no streamtype of a policy.
+func (s *proxyServer) checkRoles(cfg *proxyconfig.Config, compiled *policy.Policy) {
+	names := []string{smd.StreamType}
+	for _, st := range compiled.StreamTypes {
+		names = append(names, st.Name)
+	}
+	for _, role := range cfg.Roles {
+		for _, pattern := range role.StreamTypes {
+			matches := func(name string) bool { ok, _ := path.Match(pattern, name); return ok } // patterns are valid
+			if !slices.ContainsFunc(names, matches) {
+				s.log.Warn("the policy has no such streamtype", "role", role.Name, "streamtype", pattern)
+			}
+		}
+	}
 }
 
 // complain logs the errors among found.

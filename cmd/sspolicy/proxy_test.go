@@ -178,6 +178,7 @@ func TestProxyConfig(t *testing.T) {
 	writeProxyPolicy(t, file, "one", origin.URL)
 	ca := testcert.New("ca")
 	testcert.WritePEM(filepath.Join(dir, "cert.pem"), ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1"))
+	drain := "1s"
 	write := func(roles string) {
 		t.Helper()
 		text := fmt.Sprintf(`{
@@ -185,17 +186,20 @@ func TestProxyConfig(t *testing.T) {
 				{"address": %q, "mode": "0600"},
 				{"address": "tls:127.0.0.1:0", "certificate": "cert.pem", "key": "cert.pem"}
 			],
-			"metrics": "tcp:127.0.0.1:0", "drain": "1s", %s
-		}`, socket, roles)
+			"metrics": "tcp:127.0.0.1:0", "drain": %q, %s
+		}`, socket, drain, roles)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(`"roles": [{"name": "all", "streamtypes": ["o*"]}]`)
+	write(`"roles": [{"name": "all", "streamtypes": ["o*", "_lws_smd", "zzz"]}]`)
 	p := startProxy(t, "--config", config, file)
+	if got := p.log("the policy has no such streamtype")["streamtype"]; got != "zzz" {
+		t.Errorf("a warning about %v", got)
+	}
 	metrics := "http://" + strings.TrimPrefix(p.log("serving metrics")["address"].(string), "tcp:")
 	p.log("listening")
-	at := strings.TrimPrefix(p.log("listening")["address"].(string), "tcp:")
+	at := strings.TrimPrefix(p.log("listening")["address"].(string), "tls:")
 	if info, err := os.Stat(strings.TrimPrefix(socket, "unix:")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
@@ -218,9 +222,13 @@ func TestProxyConfig(t *testing.T) {
 	if got := get(t, socket, "one"); got != "hello" {
 		t.Errorf("%q", got)
 	}
+	drain = "2s"
 	write(`"roles": []`)
 	p.reload <- nil
-	p.log("the policy was replaced")
+	if got := p.log("settings take effect at the next start")["settings"]; got != "drain" {
+		t.Errorf("not taken: %v", got)
+	}
+	p.log("policy and roles were replaced")
 	if got := get(t, socket, "one"); got != "EOF" {
 		t.Errorf("%q", got)
 	}

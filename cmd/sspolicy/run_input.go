@@ -105,10 +105,8 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 	}
 	chain := credentials.Chain{&credentials.Named{Lookup: func(name string) string { return texts[name] }}}
 	if c.Credentials != "" {
-		if info, err := os.Stat(c.Credentials); err != nil {
-			return nil, fileError(c.Credentials, err)
-		} else if !info.IsDir() {
-			return nil, usage("--credentials: %s is not a folder", c.Credentials)
+		if err := checkCredentials(c.Credentials); err != nil {
+			return nil, err
 		}
 		files := &credentials.Files{Dir: c.Credentials}
 		if !c.JSON {
@@ -119,6 +117,16 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 		chain = append(chain, files)
 	}
 	return append(chain, &credentials.Env{Prefix: "SSPOLICY_"}), nil
+}
+
+// checkCredentials checks that a folder of credentials is one.
+func checkCredentials(dir string) error {
+	if info, err := os.Stat(dir); err != nil {
+		return fileError(dir, err)
+	} else if !info.IsDir() {
+		return usage("credentials: %s is not a folder", dir)
+	}
+	return nil
 }
 
 // keep saves the request for the next token where the last one came from, which

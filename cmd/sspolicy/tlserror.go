@@ -88,6 +88,8 @@ func trustHint(err error, st *policy.StreamType) string {
 	switch _, unknown := errors.AsType[x509.UnknownAuthorityError](err); {
 	case !unknown:
 		return text
+	case st.Protocol == policy.ProtocolProxied:
+		return text + " (--proxy-ca names the certificates to trust)"
 	case st.TrustStore == nil:
 		return text + " (without tls_trust_store, only the system's certificates are trusted)"
 	}

@@ -150,6 +150,7 @@ func TestTrustHint(t *testing.T) {
 		st   *policy.StreamType
 		want string
 	}{
+		{&policy.StreamType{Protocol: policy.ProtocolProxied}, "(--proxy-ca names the certificates to trust)"},
 		{&policy.StreamType{}, "(without tls_trust_store, only the system's certificates are trusted)"},
 		{&policy.StreamType{TrustStore: &policy.TrustStore{Name: "ours"}}, `(tls_trust_store is "ours": only its certificates are trusted)`},
 	} {

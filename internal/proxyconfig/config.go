@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -75,6 +76,18 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	*d = Duration(v)
 	return err
+}
+
+// Changed returns the names of the settings that differ from those of other, other than
+// the roles.
+func (c *Config) Changed(other *Config) (names []string) {
+	a, b := reflect.ValueOf(c).Elem(), reflect.ValueOf(other).Elem()
+	for i, f := range reflect.VisibleFields(a.Type()) {
+		if f.Name != "Roles" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			names = append(names, f.Tag.Get("json"))
+		}
+	}
+	return names
 }
 
 // ProxyRoles returns the roles; nil if the configuration has none.
@@ -273,7 +286,16 @@ func (r *reader) invalid(e *jsonschema.ValidationError) {
 		}
 		return
 	}
-	r.errorAt(v.Span, "%s", e.Message)
+	message := e.Message
+	switch name := path.Base(e.InstanceLocation); {
+	case strings.HasSuffix(e.KeywordLocation, "/required"):
+		message = strings.Replace(quoted.ReplaceAllString(message, `"$1"`), "missing properties", "missing setting", 1)
+	case strings.HasSuffix(e.KeywordLocation, "/pattern") && name == "drain":
+		message = "want a duration such as 5s"
+	case strings.HasSuffix(e.KeywordLocation, "/pattern") && name == "mode":
+		message = "want permissions such as 0660"
+	}
+	r.errorAt(v.Span, "%s", message)
 }
 
 // nearest suggests a setting for an unknown one.

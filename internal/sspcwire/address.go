@@ -42,7 +42,10 @@ func ParseAddress(text string) (network, address string, secure bool, err error)
 		}
 		return "tcp", address, scheme == "tls", nil
 	}
-	return fail("unknown network")
+	if scheme == text && len(text) > 1 && text[0] == '+' { // as lws spells a unix socket
+		return fail(fmt.Sprintf("lws's %s is unix:%s here", text, text[1:]))
+	}
+	return fail("unknown kind of address")
 }
 
 // maxSocketPath is how long the path of a unix socket may be on Linux; elsewhere the

@@ -18,7 +18,7 @@ var (
 	// ErrTimeout is returned when the peer does not answer within ConnectTimeout.
 	ErrTimeout = errors.New("no answer in time")
 	// ErrLink is returned when the link to a proxy is down.
-	ErrLink = errors.New("the link to the proxy is down")
+	ErrLink = errors.New("no link to the proxy")
 	// ErrDisconnected is returned when a callback returned DisconnectMe.
 	ErrDisconnected = errors.New("disconnected by the stream's own handlers")
 	// ErrNoValidity is returned when there was no proof for the policy's
