@@ -177,13 +177,28 @@ func newEmptyCFile(o COptions) (*cFile, error) {
 // CheckSymbols returns an error unless the prefix and the entry are valid or empty.
 func CheckSymbols(prefix, entry string) error {
 	for _, s := range []string{prefix, entry} {
-		if s != "" && (!identifier.MatchString(s) || cKeywords[s]) {
-			return fmt.Errorf("%q is not a valid symbol, or start of one, in C", s)
+		if err := checkSymbol(s); err != nil {
+			return err
 		}
 	}
 	own, begins := strings.CutPrefix(entry, cmp.Or(prefix, defaultPrefix))
-	if begins && (own == "data" || own == "tables" || own == "socks5_proxy" || strings.HasPrefix(own, "token_") || strings.HasPrefix(own, "policy_")) {
+	if begins && (strings.HasPrefix(own, "token_") || slices.Contains(ownSymbols, own)) {
 		return fmt.Errorf("%q is another symbol of the tables", entry)
+	}
+	return nil
+}
+
+// ownSymbols are the symbols and macros of the tables and of the packed policy, without
+// their prefix. Macros for headers, which begin with token_, are not among them.
+var ownSymbols = []string{
+	"data", "tables", "socks5_proxy", "policy_json",
+	"policy_product", "policy_release", "policy_sha256", "policy_text", "policy_schema_version", "policy_identity",
+}
+
+// checkSymbol returns an error unless s is a valid symbol or empty.
+func checkSymbol(s string) error {
+	if s != "" && (!identifier.MatchString(s) || cKeywords[s]) {
+		return fmt.Errorf("%q is not a valid symbol, or start of one, in C", s)
 	}
 	return nil
 }

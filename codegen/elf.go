@@ -86,7 +86,7 @@ func (m *image) readings(head, size uint64, builds []build, known []Identity) ([
 		}
 	}
 	if len(readings) == 0 {
-		return nil, cmp.Or(failed, fmt.Errorf("no known version of lws has a streamtype of %d bytes", size))
+		return nil, cmp.Or(failed, sizeError(size, builds, known))
 	}
 	if len(known) == 1 {
 		for i := range readings {
@@ -96,6 +96,21 @@ func (m *image) readings(head, size uint64, builds []build, known []Identity) ([
 		}
 	}
 	return readings, nil
+}
+
+// sizeError returns the error that no build has streamtypes of a size.
+func sizeError(size uint64, builds []build, known []Identity) error {
+	var targets []string
+	for _, b := range builds {
+		if t := b.target.String(); !slices.Contains(targets, t) {
+			targets = append(targets, t)
+		}
+	}
+	err := fmt.Errorf("lws %s has no streamtype of %d bytes", strings.Join(targets, ", "), size)
+	if len(known) == 1 {
+		err = fmt.Errorf("%w; the tables say lws=%v", err, known[0].Target)
+	}
+	return err
 }
 
 // builds returns the builds of lws to try. The first of a target has all options.
@@ -156,7 +171,7 @@ func (m *image) head(symbol string) (address, size uint64, err error) {
 		}
 		found = slices.DeleteFunc(found, func(s elf.Symbol) bool { return next[s.Value] })
 		if len(found) == 0 {
-			return 0, 0, errors.New("the ELF file has no symbol _ss_static_policy_entry, and none of lws's policy2c: name the head of the list of streamtypes")
+			return 0, 0, errors.New("the ELF file has no symbol of the head of a list of streamtypes, such as _ss_static_policy_entry: is it stripped? Otherwise name the head with --symbol")
 		}
 	}
 	if len(found) > 1 {

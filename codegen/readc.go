@@ -2,13 +2,13 @@ package codegen
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -24,11 +24,19 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 	if len(compiler) == 0 {
 		return nil, errors.New("no C compiler is named")
 	}
-	o.Symbol = cmp.Or(o.Symbol, defaultPrefix+"static_policy_entry")
-	if err := CheckSymbols("", o.Symbol); err != nil {
+	text, err := os.ReadFile(file)
+	if err != nil {
 		return nil, err
 	}
-	file, err := filepath.Abs(file)
+	if o.Symbol == "" {
+		o.Symbol, err = headOf(text)
+	} else {
+		err = checkSymbol(o.Symbol)
+	}
+	if err != nil {
+		return nil, err
+	}
+	file, err = filepath.Abs(file)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +75,36 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 		}
 	}
 	if len(all) == 0 {
+		undeclared := regexp.MustCompile(`\b` + o.Symbol + `\S{0,3} undeclared|undeclared identifier '` + o.Symbol + `'`) // gcc and clang
+		possible := bytes.Contains(text, []byte("lws_ss_policy_t")) || bytes.Contains(text, []byte("#include"))
+		if _, refused := errors.AsType[*exec.ExitError](failed); refused && (!possible || undeclared.MatchString(failed.Error())) {
+			failed = fmt.Errorf("the file does not declare %s: want tables in C, as compile --lang c or policy2c of lws writes them; name the head of other tables with --symbol", o.Symbol)
+		}
 		return nil, failed
 	}
 	return all, nil
+}
+
+// headDeclaration matches the declaration of the head of a list of streamtypes.
+var headDeclaration = regexp.MustCompile(`\blws_ss_policy_t\s+(\w*static_policy_entry)\b`)
+
+// headOf returns the head of the list of streamtypes in C source: the default one, unless
+// the source declares another.
+func headOf(text []byte) (string, error) {
+	const normal = defaultPrefix + "static_policy_entry"
+	var names []string
+	for _, m := range headDeclaration.FindAllSubmatch(text, -1) {
+		if name := string(m[1]); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	switch {
+	case len(names) == 0 || slices.Contains(names, normal):
+		return normal, nil
+	case len(names) == 1:
+		return names[0], nil
+	}
+	return "", fmt.Errorf("the C file has several policies: name one of the symbols %s", strings.Join(names, ", "))
 }
 
 // firstError returns the error that says most about a file that fits no target: the

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +49,8 @@ func (c *compileCmd) validatePool() error {
 	case folder && c.Header == "":
 		c.Header = filepath.Join(c.Output, "policies.h")
 		c.Output = filepath.Join(c.Output, "policies.c")
+	case c.Header == "" && c.Output != "" && errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("--output: the folder %s does not exist: make it first, or give --header too to write a file", c.Output)
 	case c.Header == "" && (c.Output != "" || !c.wanted()):
 		return errors.New("several policies need --output with a folder, or --header too")
 	}

@@ -16,7 +16,7 @@ import (
 
 type verifyCmd struct {
 	ELF      string `name:"elf" xor:"what" placeholder:"FILE" help:"Check that this program, library or object file holds the policy."`
-	Compiled string `xor:"what" placeholder:"FILE" help:"Check that this file, which compile wrote, holds the policy: Go, or C, which needs a C compiler."`
+	Compiled string `xor:"what" placeholder:"FILE" help:"Check that this file holds the policy: Go that compile wrote, or C that compile or policy2c of lws wrote, which needs a C compiler."`
 	tableFlags
 	Overlay []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
 	colorFlag
