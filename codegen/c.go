@@ -504,6 +504,9 @@ const (
 	versionPrefix = "By sspolicy"                              // begins the line with the version
 )
 
+// Generated reports whether this package wrote a C file.
+func Generated(file []byte) bool { return bytes.HasPrefix(file, []byte("/* "+generated)) }
+
 // Equal reports whether two generated files are equal, apart from the version of
 // sspolicy and the form of line ends.
 func Equal(a, b []byte) bool { return bytes.Equal(withoutVersion(a), withoutVersion(b)) }

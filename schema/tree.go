@@ -28,6 +28,9 @@ type Document struct {
 // several places.
 func (d *Document) Damaged() bool { return d.Corrected().damaged }
 
+// cSource matches the names of C and C++ files.
+var cSource = regexp.MustCompile(`(?i)\.(c|h|cc|cpp|cxx|hh|hpp|ino)$`)
+
 // NotPolicy returns a diagnostic if a document is something else than a Secure
 // Streams policy: not an object, or an object without any key of a policy. It
 // returns nil for an empty object or text.
@@ -42,6 +45,9 @@ func (d *Document) NotPolicy() *Diagnostic {
 		return nil
 	case root.Kind != ObjectKind:
 		g.Message = "this is not a Secure Streams policy: it starts with " + root.Kind.String() + ", and a policy is a JSON object"
+		if root.Kind == Invalid && cSource.MatchString(d.Source.Name) {
+			g.Message += "; only lint and lsp read policies in C"
+		}
 		return g
 	}
 	var keys []string

@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/lint"
@@ -12,8 +15,32 @@ import (
 
 // extractFlags say how policies in C and templates are read.
 type extractFlags struct {
-	Template extract.Mode      `enum:"auto,none,cmake,printf" default:"auto" placeholder:"KIND" help:"The placeholders that files have: cmake (@NAME@, and $${NAME} outside of strings), printf (verbs such as %d), none, or auto: all of these in C, in files that end in .in, and with --define (the default)."`
-	Define   map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"The text that a placeholder stands for, or a macro in C. May be repeated."`
+	Template extract.Mode `enum:"auto,none,cmake,printf" default:"auto" placeholder:"KIND" help:"The placeholders that files have: cmake (@NAME@, and $${NAME} outside of strings), printf (verbs such as %d), none, or auto: all of these in C, in files that end in .in, and with --define (the default)."`
+	Define   definitions  `placeholder:"NAME[=VALUE]" help:"The text that a placeholder stands for, or a macro in C (1). May be repeated."`
+}
+
+// definitions are values by name. On the command line, as for a C compiler, a name alone
+// has the value 1.
+type definitions map[string]string
+
+// Decode adds the definition NAME or NAME=VALUE.
+func (d *definitions) Decode(ctx *kong.DecodeContext) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("definition", &text); err != nil {
+		return err
+	}
+	name, value, given := strings.Cut(text, "=")
+	if name == "" {
+		return fmt.Errorf("%q has no name: want NAME or NAME=VALUE", text)
+	}
+	if !given {
+		value = "1"
+	}
+	if *d == nil {
+		*d = definitions{}
+	}
+	(*d)[name] = value
+	return nil
 }
 
 func (f *extractFlags) extractOptions() extract.Options {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/ignore"
@@ -189,6 +190,9 @@ func (s *search) isPolicy(file string) bool {
 		return false
 	}
 	if s.flags.extracted != nil && extract.Holds(file) {
+		if codegen.Generated(text) {
+			return false // its source is the policy
+		}
 		policies, err := s.flags.extracted.policies(file, text)
 		return err == nil && slices.ContainsFunc(policies, func(p *extract.Policy) bool { return looksLikePolicy(p.Document) })
 	}

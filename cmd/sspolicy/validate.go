@@ -60,7 +60,7 @@ type lintCmd struct {
 
 // Help is what "sspolicy lint --help" adds.
 func (lintCmd) Help() string {
-	return "Checks what validate checks, and the meaning of policies: order, references, trust and more. Fails on warnings and errors. A comment on the line of a finding or the line above suppresses it: # sspolicy:ignore RULE -- REASON."
+	return "Checks what validate checks, and the meaning of policies: order, references, trust and more. Fails on warnings and errors. A comment on the line of a finding or the line above suppresses it: # sspolicy:ignore RULE -- REASON. Policies in string literals of C and in templates such as policy.json.in are checked too, by name and in folders; C that sspolicy wrote is skipped in folders."
 }
 
 // Validate checks the flags.
