@@ -28,6 +28,8 @@ type event struct {
 	Client   int             `json:"client,omitzero"` // from 1, of a server
 	State    string          `json:"state,omitempty"`
 	Ordinal  *uint32         `json:"ordinal,omitempty"`
+	Method   string          `json:"method,omitempty"` // of a request to a server
+	Path     string          `json:"path,omitempty"`
 	Length   *int            `json:"length,omitempty"`
 	Flags    []string        `json:"flags,omitzero"`
 	Perf     json.RawMessage `json:"perf,omitempty"`
@@ -100,6 +102,11 @@ func (v *event) text() string {
 	}
 	if v.Client > 0 {
 		text = fmt.Sprintf("client %d: %s", v.Client, text)
+	}
+	for _, part := range []string{v.Method, v.Path} {
+		if part != "" {
+			text += " " + part
+		}
 	}
 	if v.Perf != nil {
 		text += " " + string(v.Perf)

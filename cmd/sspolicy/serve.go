@@ -209,7 +209,12 @@ func (k *client) emit(v event) {
 }
 
 func (k *client) state(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
-	k.emit(event{Event: "state", State: state.String(), Ordinal: &arg, Error: cause(s, state)})
+	e := event{Event: "state", State: state.String(), Ordinal: &arg, Error: cause(s, state)}
+	if state == runtime.StateServerTxn { // empty if the policy has no such metadata
+		e.Method, _ = s.Metadata("method")
+		e.Path, _ = s.Metadata("path")
+	}
+	k.emit(e)
 	switch state {
 	case runtime.StateServerTxn:
 		k.http, k.received = true, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -116,6 +117,7 @@ func TestRunServer(t *testing.T) {
 			asked := make(chan string, 1)
 			var last event
 			clients := 0
+			path := "" // of the request
 			for lines := bufio.NewScanner(events); lines.Scan(); {
 				var e event
 				if err := json.Unmarshal(lines.Bytes(), &struct {
@@ -128,6 +130,7 @@ func TestRunServer(t *testing.T) {
 					go func() { asked <- tt.ask(e.Addr) }()
 				}
 				clients = max(clients, e.Client)
+				path = cmp.Or(path, e.Path)
 				last = e
 			}
 			if got := <-code; got != exitOK {
@@ -135,6 +138,9 @@ func TestRunServer(t *testing.T) {
 			}
 			if got := <-asked; got != tt.want {
 				t.Errorf("answer %q, want %q", got, tt.want)
+			}
+			if strings.HasPrefix(tt.flags, "--dir") && !strings.HasPrefix(path, "/") {
+				t.Errorf("the events have the path %q of the request", path)
 			}
 			if got := stdout.String(); got != tt.stdout {
 				t.Errorf("stdout %q, want %q", got, tt.stdout)
