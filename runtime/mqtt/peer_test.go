@@ -57,7 +57,7 @@ func (c *peerConn) write() {
 		n, err := c.Conn.Write(b)
 		c.wrote.Add(int64(n))
 		if err != nil {
-			return
+			c.Conn.Close() // and empty the queue, so that Write does not block
 		}
 	}
 }

@@ -57,8 +57,9 @@ type RemoteLink interface {
 	// once if there are some. Locks are held: f must not block or call the link.
 	Notify(f func())
 
-	// ServeTx and Lend are those of Link.
+	// ServeTx is that of Link.
 	ServeTx(send func())
+	// Lend is that of Link.
 	Lend(step func() error) error
 
 	// Requests returns what the program has requested since the last call. The first
