@@ -46,7 +46,7 @@ func TestHostileELF(t *testing.T) {
 	for _, c := range []struct {
 		flags elf.SectionFlag
 		want  string
-	}{{0, "no symbol _ss_static_policy_entry"}, {elf.SHF_COMPRESSED, "compressed"}} {
+	}{{0, "no symbol of the head of a list of streamtypes, such as _ss_static_policy_entry"}, {elf.SHF_COMPRESSED, "compressed"}} {
 		file := hostileELF(t, c.flags)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
