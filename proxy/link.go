@@ -574,7 +574,7 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 }
 
 // creditsLocked reports whether the client gets credit for what it sends: as from lws,
-// over HTTP/2 and later. It is told the room of the queue, but does not depend on it.
+// over HTTP/2 and later. The credit is the room of the queue; the proxy does not rely on it.
 func (l *link) creditsLocked() bool {
 	p := l.st.Carrier()
 	return (p == policy.ProtocolH2 || p == policy.ProtocolH3) && l.st.Sends()

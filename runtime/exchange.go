@@ -324,8 +324,8 @@ func (x *exchange) spent() bool {
 	return !x.call.hasBody()
 }
 
-// lostLocked is the end of a connection. If another one follows, the program is told and
-// decides about it; otherwise it gets ErrAllRetriesFailed.
+// lostLocked is the end of a connection. If another one may follow, the
+// program gets a ReconnectError and decides; otherwise it gets ErrAllRetriesFailed.
 func (x *exchange) lostLocked(err error, another bool) {
 	x.out.lose(err)
 	if another {

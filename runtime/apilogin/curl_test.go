@@ -41,7 +41,7 @@ func serveProxy(t *testing.T, o apilogin.Options) (g *gateway, address string) {
 }
 
 // TestCurl calls the proxy with curl, which sends credentials with each call, and cookies
-// if it is told so.
+// with -b.
 func TestCurl(t *testing.T) {
 	g, addr := serveProxy(t, apilogin.Options{Key: apilogin.Address})
 	jar := filepath.Join(t.TempDir(), "jar")
