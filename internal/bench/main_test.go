@@ -87,12 +87,22 @@ func serve() error {
 // startServers starts the server process, until the end of the benchmark.
 func startServers(b *testing.B) (s servers) {
 	b.Helper()
+	if err := json.NewDecoder(startSelf(b, serverVar+"=1")).Decode(&s); err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// startSelf starts this program with variables until the end of the benchmark, and returns
+// what it prints. The program ends when its standard input does.
+func startSelf(b *testing.B, variables ...string) io.Reader {
+	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), serverVar+"=1")
+	cmd.Env = append(os.Environ(), variables...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -109,8 +119,5 @@ func startServers(b *testing.B) (s servers) {
 		in.Close()
 		cmd.Wait()
 	})
-	if err := json.NewDecoder(out).Decode(&s); err != nil {
-		b.Fatal(err)
-	}
-	return s
+	return out
 }

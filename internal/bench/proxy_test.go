@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -58,29 +57,8 @@ func serveProxy() error {
 // path of its socket.
 func startProxy(b *testing.B, s servers) string {
 	b.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
 	path := filepath.Join(b.TempDir(), "proxy")
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), proxyVar+"="+path, rawVar+"="+s.Raw, wsVar+"="+s.WS)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		in.Close()
-		cmd.Wait()
-	})
+	out := startSelf(b, proxyVar+"="+path, rawVar+"="+s.Raw, wsVar+"="+s.WS)
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		b.Fatal(err)
 	}

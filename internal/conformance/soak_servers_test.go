@@ -12,9 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,15 +32,7 @@ import (
 // drained or destroyed. A client may fail then; what it receives must be right. At the end
 // nothing may be left. SOAKSEED is as for TestSoak.
 func TestSoakServers(t *testing.T) {
-	duration := 5 * time.Second
-	if v := os.Getenv("SOAK"); v != "" {
-		duration = teststream.Must(time.ParseDuration(v))
-	}
-	seed := rand.Uint64()
-	if v := os.Getenv("SOAKSEED"); v != "" {
-		seed = teststream.Must(strconv.ParseUint(v, 10, 64))
-	}
-	t.Logf("SOAKSEED=%d", seed)
+	duration, seed := soakOptions(t, 5*time.Second)
 	mark := setMark()
 	k := &serverSoak{t: t, own: testcert.New("own"), creds: new(credentials.Memory), ports: map[string]*atomic.Pointer[runtime.Stream]{}}
 	k.run(rand.New(rand.NewPCG(seed, 0)), time.Now().Add(duration))

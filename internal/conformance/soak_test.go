@@ -46,15 +46,7 @@ import (
 //
 // SOAKSEED repeats the choices of an earlier run, as far as timing allows.
 func TestSoak(t *testing.T) {
-	duration := 20 * time.Second
-	if v := os.Getenv("SOAK"); v != "" {
-		duration = teststream.Must(time.ParseDuration(v))
-	}
-	seed := rand.Uint64()
-	if v := os.Getenv("SOAKSEED"); v != "" {
-		seed = teststream.Must(strconv.ParseUint(v, 10, 64))
-	}
-	t.Logf("SOAKSEED=%d", seed)
+	duration, seed := soakOptions(t, 20*time.Second)
 	var n tally
 	own, other := testcert.New("own"), testcert.New("other")
 	var brokers [2]string
@@ -92,6 +84,20 @@ func TestSoak(t *testing.T) {
 		n.h3.Load() == 0 || n.ws.Load() == 0 || n.mqtt.Load() == 0 || n.raw.Load() == 0) {
 		t.Errorf("some events did not occur: %s", &n)
 	}
+}
+
+// soakOptions returns how long a soak takes, which is in SOAK, and the seed of its choices,
+// in SOAKSEED.
+func soakOptions(t *testing.T, duration time.Duration) (time.Duration, uint64) {
+	if v := os.Getenv("SOAK"); v != "" {
+		duration = teststream.Must(time.ParseDuration(v))
+	}
+	seed := rand.Uint64()
+	if v := os.Getenv("SOAKSEED"); v != "" {
+		seed = teststream.Must(strconv.ParseUint(v, 10, 64))
+	}
+	t.Logf("SOAKSEED=%d", seed)
+	return duration, seed
 }
 
 // A tally counts events.
