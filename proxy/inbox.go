@@ -12,7 +12,8 @@ import (
 type inbox struct {
 	limit  int // of size
 	data   []byte
-	size   int // of data
+	large  *largeBuffer // that data was at first; nil if it was none
+	size   int          // of data
 	pieces []piece
 	room   chan struct{} // receives a value when a piece has been taken; nil until it is used
 
@@ -42,6 +43,12 @@ func (b *inbox) put(data []byte, flags policy.Flags) bool {
 	b.open = flags&policy.FlagEOM == 0
 	if len(data) == 0 && flags == 0 {
 		return false
+	}
+	if b.data == nil && len(data) > keptBuffer {
+		if b.large == nil {
+			b.large = largeBuffers.Get().(*largeBuffer)
+		}
+		b.data = b.large[:0]
 	}
 	b.data = append(b.data, data...)
 	b.size += len(data)
@@ -80,6 +87,10 @@ func (b *inbox) get(buf []byte) (n int, flags policy.Flags, ok bool) {
 	b.size -= n
 	if len(b.pieces) == 0 {
 		b.data, b.pieces = nil, nil
+		if b.large != nil {
+			largeBuffers.Put(b.large)
+			b.large = nil
+		}
 	}
 	b.signal()
 	return n, flags, true

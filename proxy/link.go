@@ -18,8 +18,12 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/smd"
 )
 
-// readSize is how much a link reads at a time: a full frame of lws's client.
-const readSize = 4096
+const (
+	// readSize is how much a link reads at a time: a full frame of lws's client.
+	readSize = 4096
+	// ownReadSize is the same for clients of this module.
+	ownReadSize = 8 << 10
+)
 
 // defaultBuflen is the default of proxy_buflen, as in lws.
 const defaultBuflen = 32 << 10
@@ -31,6 +35,8 @@ type link struct {
 	peer  Peer
 	named bool // has a stream; guarded by the mu of the proxy
 	log   *slog.Logger
+
+	reader *sspcwire.Reader // of the goroutine in serve
 
 	// The callbacks of the stream, the reader and the writer of the link share all
 	// below. Methods of the stream may be called with mu locked: they call no callback.
@@ -75,9 +81,8 @@ func (l *link) serve() error {
 		return l.end(err)
 	}
 	l.log.Debug("proxy: link opened", "peer", l.peer)
-	counting := &countingReader{l: l}
-	r := sspcwire.NewReader(counting, sspcwire.ToProxy, readSize)
-	counting.r = r
+	r := sspcwire.NewReader(countingReader{l}, sspcwire.ToProxy, readSize)
+	l.reader = r
 	var err error
 	for err == nil {
 		var f sspcwire.Frame
@@ -89,15 +94,12 @@ func (l *link) serve() error {
 	return l.end(err)
 }
 
-// A countingReader reads from the connection of a link, and notes how much r holds:
-// a client need not send the rest of a large frame.
-type countingReader struct {
-	l *link
-	r *sspcwire.Reader
-}
+// A countingReader reads from the connection of a link, and notes how much the reader
+// holds: a client need not send the rest of a large frame.
+type countingReader struct{ l *link }
 
-func (c *countingReader) Read(b []byte) (int, error) {
-	size := c.r.Buffered() + len(b)
+func (c countingReader) Read(b []byte) (int, error) {
+	size := c.l.reader.Buffered() + len(b)
 	if reading := max(0, size-readSize); reading != c.l.reading {
 		c.l.mu.Lock()
 		c.l.reading = reading
@@ -187,6 +189,10 @@ func (l *link) handle(f sspcwire.Frame) error {
 	case sspcwire.TypeStreamType:
 		return l.open(f)
 	case sspcwire.TypePerf: // the proxy of lws ignores it too
+		if f.IsHello() && l.name == "" {
+			l.reader.SetSize(ownReadSize)
+			l.out.own = true
+		}
 		return nil
 	case sspcwire.TypeTx:
 		return l.take(f)

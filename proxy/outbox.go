@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
@@ -12,12 +13,14 @@ import (
 // An outbox holds frames that have not been written to the client.
 type outbox struct {
 	buf      []byte
+	large    *largeBuffer // that buf was at first; nil if it was none
 	frames   []outFrame
 	flight   int  // frames that are being written
 	running  bool // there is a writer
 	ending   bool // the link is closed when all has been written
 	paused   bool // the stream is
 	empty    bool // an empty payload frame has been sent, see outFrame
+	own      bool // the client is of this module, and takes frames of any length
 	pacer    pacer
 	held     bool        // the last frame waits for the end of its message, see holdLocked
 	hold     *time.Timer // ends that; nil if it does not run
@@ -88,12 +91,16 @@ func (l *link) payloadLocked(data []byte, flags policy.Flags, ride string) {
 	last := flags & (policy.FlagEOM | policy.FlagRelatedEnd)
 	flags &= policy.FlagSOM | policy.FlagRelatedStart
 	for first := true; first || len(data) > 0; first = false {
-		n := min(len(data), sspcwire.MaxLWSPayload)
+		n := min(len(data), l.out.maxPayload())
 		p := sspcwire.Payload{Flags: flags, Rideshare: ride, Data: data[:n], Time: now()}
 		if data = data[n:]; len(data) == 0 {
 			p.Flags |= last
 		}
 		size := len(l.out.buf)
+		if l.out.buf == nil && n > keptBuffer {
+			l.out.large = largeBuffers.Get().(*largeBuffer)
+			l.out.buf = l.out.large[:0]
+		}
 		buf, err := sspcwire.AppendPayload(l.out.buf, toClient, p)
 		if err != nil { // cannot be: all is within the limits
 			l.closeLocked(err)
@@ -101,9 +108,17 @@ func (l *link) payloadLocked(data []byte, flags policy.Flags, ride string) {
 		}
 		l.out.buf = buf
 		l.out.empty = l.out.empty || n == 0
-		l.queuedLocked(outFrame{n: len(buf) - size, payload: true, whole: p.Flags != 0 || ride != "" || l.out.empty})
+		l.queuedLocked(outFrame{n: len(buf) - size, payload: true, whole: !l.out.own && (p.Flags != 0 || ride != "" || l.out.empty)})
 		flags = 0
 	}
+}
+
+// maxPayload returns how much payload a frame may carry.
+func (b *outbox) maxPayload() int {
+	if b.own {
+		return sspcwire.MaxOwnPayload
+	}
+	return sspcwire.MaxLWSPayload
 }
 
 // endLast marks the last frame that waits as the end of a message, which saves an empty
@@ -213,7 +228,16 @@ func (l *link) emptiedLocked() {
 	if cap(b.buf) > keptBuffer || l.closed {
 		b.buf, b.frames = nil, nil
 	}
+	if b.buf == nil && b.large != nil {
+		largeBuffers.Put(b.large)
+		b.large = nil
+	}
 }
+
+// A largeBuffer holds a frame of payload.
+type largeBuffer [sspcwire.PayloadOverhead + sspcwire.MaxRideshare + 1 + sspcwire.MaxOwnPayload]byte
+
+var largeBuffers = sync.Pool{New: func() any { return new(largeBuffer) }}
 
 // keptBuffer is how large a buffer may be that a link keeps while it has nothing to
 // write.
@@ -258,7 +282,7 @@ const holdTime = 20 * time.Millisecond
 // would make the client of lws lose payload of the next response.
 func (l *link) holdLocked() {
 	b := &l.out
-	if b.pacer != nil || !l.st.IsHTTP() || l.closed || len(b.frames) == 0 {
+	if b.pacer != nil || b.own || !l.st.IsHTTP() || l.closed || len(b.frames) == 0 {
 		return
 	}
 	b.held = true

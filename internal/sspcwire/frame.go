@@ -35,6 +35,7 @@ const (
 	TypeRxCredit     Type = 0x58 // the client may send more
 	TypeRxMetadata   Type = 0x59 // metadata from the peer
 	TypePerf         Type = 0x5b // performance figures, as JSON
+	TypeReport       Type = 0x5f // of this module, for clients that have sent a hello
 
 	// From the client.
 	TypeStreamType Type = 0xaa // opens the link
@@ -48,7 +49,7 @@ const (
 
 var typeNames = map[Type]string{
 	TypeRx: "RX_PAYLOAD", TypeCreateResult: "CREATE_RESULT", TypeConnState: "CONNSTATE",
-	TypeRxCredit: "TXCR_UPDATE", TypeRxMetadata: "METADATA", TypePerf: "PERF",
+	TypeRxCredit: "TXCR_UPDATE", TypeRxMetadata: "METADATA", TypePerf: "PERF", TypeReport: "REPORT",
 	TypeStreamType: "STREAMTYPE", TypeConnect: "ONWARD_CONNECT", TypeTx: "TX_PAYLOAD",
 	TypeTxMetadata: "METADATA", TypeTxCredit: "TXCR_UPDATE", TypeTimeout: "TIMEOUT_UPDATE",
 	TypeLengthHint: "PAYLOAD_LENGTH_HINT",
@@ -84,6 +85,10 @@ const (
 	// MaxLWSPayload is the longest payload that lws delivers to its program in one
 	// piece: it cuts longer ones, and marks every piece with the flags of the whole.
 	MaxLWSPayload = 1380
+	// MaxOwnPayload is how many bytes of payload this module puts in a frame for itself.
+	MaxOwnPayload = 16 << 10
+	// MaxReport is how many bytes the body of a REPORT has.
+	MaxReport = 1024
 )
 
 // A Rule is what a frame breaks. Rules are the targets of errors.Is for an [Error].
@@ -156,6 +161,7 @@ var shapes = [2][256]shape{
 		// The client of lws accepts this one as credit too.
 		TypeTxCredit: {known: true, min: 4, max: 4, early: true},
 		TypePerf:     {known: true, min: 1, max: 0xffff, early: true},
+		TypeReport:   {known: true, min: 1, max: MaxReport, early: true},
 	},
 }
 

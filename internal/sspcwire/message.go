@@ -43,6 +43,17 @@ func AppendStreamType(b []byte, s StreamType) ([]byte, error) {
 	return append(b, s.Name...), nil
 }
 
+// hello is the body of a PERF from the client. Proxies of lws ignore PERF (seen with 4.3.10
+// and 5.0.0).
+const hello = "sspolicy 1"
+
+// AppendHello appends the frame by which a client of this module tells a proxy, before
+// STREAMTYPE, that it is one: it takes payload frames of any length, and REPORT.
+func AppendHello(b []byte) []byte { return append(appendHeader(b, TypePerf, len(hello)), hello...) }
+
+// IsHello reports whether the frame is that of AppendHello.
+func (f Frame) IsHello() bool { return f.Type == TypePerf && string(f.Body) == hello }
+
 // A CreateResult is the body of CREATE_RESULT, the answer to STREAMTYPE.
 type CreateResult struct {
 	// Failure is 0 if the stream exists.

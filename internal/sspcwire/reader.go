@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -15,14 +16,23 @@ type Reader struct {
 	d          Decoder
 	size       int
 	buf        []byte
-	start, end int // unread part of buf
+	large      *largeBuffer // of buf; nil if it is not one
+	start, end int          // unread part of buf
 }
+
+// A largeBuffer is for a frame that is longer than a Reader reads at a time.
+type largeBuffer [PayloadOverhead + MaxOwnPayload + 4096]byte
+
+var largeBuffers = sync.Pool{New: func() any { return new(largeBuffer) }}
 
 // NewReader returns a Reader of a new link that reads size bytes at a time. Frames may
 // be longer.
 func NewReader(r io.Reader, d Direction, size int) *Reader {
 	return &Reader{r: r, d: NewDecoder(d), size: max(size, header)}
 }
+
+// SetSize makes the Reader read size bytes at a time.
+func (r *Reader) SetSize(size int) { r.size = size }
 
 // Next returns the next frame, which is valid until the following call. The error is
 // io.EOF at the end of the link, ErrTruncated if it ends within a frame, an *Error, or
@@ -61,13 +71,23 @@ func (r *Reader) PeekRx() (policy.Flags, bool) {
 // Buffered returns how many bytes have been read and not returned.
 func (r *Reader) Buffered() int { return r.end - r.start }
 
-// reserve moves what is unread to the beginning of a buffer of n bytes. A large buffer
-// lives as long as the frame that needs it.
+// reserve moves what is unread to the beginning of a buffer of at least n bytes. A large
+// buffer lives as long as the frame that needs it.
 func (r *Reader) reserve(n int) {
-	b := r.buf
-	if len(b) != n {
-		b = make([]byte, n)
+	b, large := r.buf, r.large
+	switch {
+	case n > r.size && n <= len(largeBuffer{}):
+		if large == nil {
+			large = largeBuffers.Get().(*largeBuffer)
+		}
+		b = large[:]
+	case len(b) != n:
+		b, large = make([]byte, n), nil
 	}
 	r.end = copy(b, r.buf[r.start:r.end])
 	r.start, r.buf = 0, b
+	if r.large != nil && large == nil {
+		largeBuffers.Put(r.large)
+	}
+	r.large = large
 }

@@ -1,6 +1,7 @@
 package sspc_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -49,6 +50,10 @@ func (p *proxyEnd) dial(_ context.Context, network, address string) (net.Conn, e
 	p.links = append(p.links, l)
 	go func() {
 		buf := make([]byte, 1<<16)
+		hello := sspcwire.AppendHello(nil)
+		if _, err := io.ReadFull(conn, buf[:len(hello)]); err == nil && !bytes.Equal(buf[:len(hello)], hello) {
+			p.t.Errorf("the client begins with % x", buf[:len(hello)])
+		}
 		for {
 			n, err := conn.Read(buf)
 			l.mu.Lock()
@@ -85,7 +90,7 @@ func (p *proxyEnd) count() int {
 	return len(p.links)
 }
 
-// take returns what the client has sent since the last call.
+// take returns what the client has sent since the last call, after its hello.
 func (l *proxyLink) take() []byte {
 	synctest.Wait()
 	l.mu.Lock()

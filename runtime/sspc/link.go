@@ -24,7 +24,7 @@ const (
 	// readSize is how much is read from a link at a time, in bytes.
 	readSize = 8 << 10
 	// txSize is the most payload that a frame to the proxy carries.
-	txSize = 16 << 10
+	txSize = sspcwire.MaxOwnPayload
 )
 
 // Errors that end a link.
@@ -156,7 +156,7 @@ func (l *link) open(name string) error {
 	if credit, set := l.Credit(); set {
 		hello.Credit = credit
 	}
-	b, err := sspcwire.AppendStreamType(nil, hello)
+	b, err := sspcwire.AppendStreamType(sspcwire.AppendHello(nil), hello)
 	if err != nil {
 		return err
 	}
