@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -466,6 +467,7 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 		s.RequestTx() // the end of the connection before has taken back the request
 	}
 	wasOnline := l.online
+	l.explainLocked(s, state)
 	l.reportLocked(state, arg)
 	switch state {
 	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAllRetriesFailed:
@@ -483,11 +485,31 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 	return runtime.OK
 }
 
+// explainLocked reports to a client of this module what lws has no frame for.
+func (l *link) explainLocked(s *runtime.Stream, state policy.State) {
+	if !l.out.own {
+		return
+	}
+	switch state {
+	case policy.StateConnected:
+		if status := s.Status(); status != 0 {
+			l.sendLocked(sspcwire.AppendReport(nil, sspcwire.ReportStatus, strconv.Itoa(status)), false)
+		}
+	case policy.StateDisconnected, policy.StateUnreachable, policy.StateAuthFailed:
+		if err := s.Err(); err != nil && l.budget.errors() {
+			l.sendLocked(sspcwire.AppendReport(nil, sspcwire.ReportCause, err.Error()), false)
+		}
+	}
+}
+
 // createdLocked handles the first state of a stream.
 func (l *link) createdLocked(s *runtime.Stream) runtime.Result {
 	first := l.st == nil
 	l.stream, l.st, l.starting = s, s.StreamType(), false
 	l.limitsLocked()
+	if l.out.own {
+		l.sendLocked(sspcwire.AppendReport(nil, sspcwire.ReportStreamType, sspcwire.Describe(l.st)), false)
+	}
 	if !first {
 		for name, value := range l.set {
 			// What the new policy does not know is of no use.

@@ -34,6 +34,10 @@ type Role struct {
 	MaxLinks    int
 	MaxBuffered int64
 	MaxRate     int64
+
+	// HideErrors keeps the causes of failed connections, which may name hosts, from clients
+	// of package sspc. Those of lws never get them.
+	HideErrors bool
 }
 
 // matches reports whether the role is for a client.
@@ -52,6 +56,9 @@ func (r *Role) allows(streamtype string) bool {
 		return ok && err == nil
 	})
 }
+
+// errors reports whether a client gets to know the causes of failures.
+func (b *budget) errors() bool { return b != nil && !b.role.HideErrors }
 
 // A budget is what the links of a role have used.
 type budget struct {

@@ -18,6 +18,9 @@ func (s *Stream) GoString() string { return s.String() }
 func (s *Stream) StreamType() *policy.StreamType {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r := s.remote; r != nil && r.described != nil {
+		return r.described
+	}
 	return s.t.stream
 }
 

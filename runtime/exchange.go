@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,10 +96,16 @@ const (
 func (x *exchange) createLocked(s *Stream) (err error) {
 	x.s, x.st, x.out.chain = s, s.StreamType(), s.Rideshares()
 	x.addPartsLocked()
-	x.out.counts = x.st.Carrier().Acknowledges()
 	if x.out.parts, err = x.call.readers(x.out.chain); err != nil {
 		return err
 	}
+	return x.checkLocked(s)
+}
+
+// checkLocked checks whether the streamtype can do what the call wants, and prepares for
+// what it sends. It is called again when a proxy has said what the streamtype is.
+func (x *exchange) checkLocked(s *Stream) error {
+	x.out.counts = x.st.Carrier().Acknowledges()
 	switch sends := x.st.Sends(); {
 	case x.st.Server && s.Listener() == nil:
 		return fmt.Errorf("%w: the streamtype is a server", ErrUnsupported)
@@ -206,6 +213,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
 		x.verdict, x.answered = state, true
+		x.status = cmp.Or(s.Status(), x.status) // a proxy may report it after CONNECTED
 		if x.out.counts {
 			x.out.acknowledge(state == StateQoSAckRemote)
 			x.cond.Broadcast()
@@ -276,11 +284,17 @@ func (x *exchange) resultLocked(err error) error {
 // connectingLocked prepares an attempt.
 func (x *exchange) connectingLocked() Result {
 	o := &x.out
+	guessed := x.unknown()
 	x.st = x.s.StreamType()
+	if guessed && !x.unknown() {
+		if err := x.checkLocked(x.s); err != nil {
+			return x.endLocked(err)
+		}
+	}
 	x.user, x.verdict, x.status = 0, 0, 0
 	o.requested, o.broken = false, nil
 	last := o.chain
-	if o.chain = x.s.Rideshares(); x.unknown() && len(o.chain) == 1 {
+	if o.chain = x.s.Rideshares(); x.s.Proxied() && len(o.chain) == 1 {
 		o.chain = last
 	}
 	if o.parts != nil && !slices.EqualFunc(last, o.chain, func(a, b *policy.StreamType) bool { return a.Name == b.Name }) {

@@ -25,8 +25,9 @@ type remote struct {
 	deadline time.Time          // of StartTimeout; zero if it does not run, or the policy has the limit
 	limited  bool               // StartTimeout is in force
 
-	data  any                  // of the driver
-	chain []*policy.StreamType // nil before the proxy has reported it
+	data      any                  // of the driver
+	described *policy.StreamType   // by the proxy; nil if the program's policy describes it
+	chain     []*policy.StreamType // nil before the proxy has reported it
 }
 
 // proxied is the streamtype of a stream about which the program knows only the name.
@@ -239,6 +240,20 @@ func (l remoteLink) SetRideshares(names []string) {
 	s.remote.chain = chain
 }
 
+func (l remoteLink) Describe(st *policy.StreamType) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.s.t.stream.Protocol == policy.ProtocolProxied {
+		l.s.remote.described = st
+	}
+}
+
+func (l remoteLink) SetStatus(status int) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.answer.Status = status
+}
+
 func (l remoteLink) Receive(name, value string) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
@@ -273,7 +288,7 @@ func (l remoteLink) Report(state State, arg uint32, cause error) error {
 		r.limited = false
 	case StateConnecting:
 		clear(r.received)
-		l.ride = 0
+		l.ride, l.answer.Status = 0, 0
 	case StateConnected:
 		s.err = nil
 		l.unacked = 0

@@ -64,6 +64,7 @@ type Role struct {
 	MaxLinks     int      `json:"max_links"`
 	MaxBuffered  int64    `json:"max_buffered"`
 	MaxRate      int64    `json:"max_rate"`
+	HideErrors   bool     `json:"hide_errors"`
 
 	uids, gids []uint32
 }
@@ -99,7 +100,7 @@ func (c *Config) ProxyRoles() []*proxy.Role {
 	for _, r := range c.Roles {
 		roles = append(roles, &proxy.Role{
 			Name: r.Name, Users: r.uids, Groups: r.gids, Certificates: r.Certificates, StreamTypes: r.StreamTypes,
-			MaxLinks: r.MaxLinks, MaxBuffered: r.MaxBuffered, MaxRate: r.MaxRate,
+			MaxLinks: r.MaxLinks, MaxBuffered: r.MaxBuffered, MaxRate: r.MaxRate, HideErrors: r.HideErrors,
 		})
 	}
 	return roles

@@ -48,6 +48,8 @@ func reencode(f Frame, d Direction) ([]byte, error) {
 			return nil, err
 		}
 		return AppendPayload(nil, d, p)
+	case TypeReport:
+		return AppendReport(nil, ReportKind(f.Body[0]), string(f.Body[1:])), nil
 	case TypePerf:
 		if len(f.Body) == 0 {
 			return nil, nil

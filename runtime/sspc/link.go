@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -77,6 +78,8 @@ type session struct {
 	// wanted reports that the stream has a connection, or an attempt to make one. A
 	// new link has to request it again.
 	wanted bool
+	// opportunistic is what the proxy says about the streamtype.
+	opportunistic bool
 }
 
 // A phase is what the proxy's stream does.
@@ -95,12 +98,14 @@ type link struct {
 	transport.RemoteLink
 	conn    net.Conn
 	start   time.Time
+	name    string // of the streamtype
 	session *session
 
 	// Of the goroutine that reads.
 	r       *sspcwire.Reader
-	message bool // a message has begun and not ended
-	verdict bool // the peer has accepted or refused, on this connection
+	message bool  // a message has begun and not ended
+	verdict bool  // the peer has accepted or refused, on this connection
+	reason  error // of the state that follows, from the proxy; nil if unknown
 
 	mu      sync.Mutex // locked while the mu of the stream may be locked, never the other way round
 	phase   phase
@@ -119,11 +124,11 @@ func (r *remote) Run(ctx context.Context, rl transport.RemoteLink) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	l := &link{RemoteLink: rl, conn: conn, start: time.Now()}
+	l := &link{RemoteLink: rl, conn: conn, start: time.Now(), name: r.setup.Stream.Name}
 	l.session = rl.Data(func() any { return new(session) }).(*session)
-	l.wanted = l.session.wanted && !r.setup.Stream.Opportunistic
+	l.wanted = l.session.wanted && !r.setup.Stream.Opportunistic && !l.session.opportunistic
 	conn.SetDeadline(l.start.Add(openTimeout))
-	if err := l.open(r.setup.Stream.Name); err != nil {
+	if err := l.open(); err != nil {
 		return l.cause(err)
 	}
 	err = l.read()
@@ -151,8 +156,8 @@ func (l *link) cause(err error) error {
 }
 
 // open sends STREAMTYPE.
-func (l *link) open(name string) error {
-	hello := sspcwire.StreamType{PID: uint32(os.Getpid()), Credit: sspcwire.DefaultCredit, Name: name}
+func (l *link) open() error {
+	hello := sspcwire.StreamType{PID: uint32(os.Getpid()), Credit: sspcwire.DefaultCredit, Name: l.name}
 	if credit, set := l.Credit(); set {
 		hello.Credit = credit
 	}
@@ -248,8 +253,27 @@ func (l *link) receive(f sspcwire.Frame) error {
 		l.Receive(name, string(value))
 	case sspcwire.TypePerf:
 		return l.Perf(f.Body)
+	case sspcwire.TypeReport:
+		l.explain(f)
 	}
 	return nil // credit, which limits no client of lws either
+}
+
+// explain handles what a proxy of this module reports besides.
+func (l *link) explain(f sspcwire.Frame) {
+	switch kind, value := f.Report(); kind {
+	case sspcwire.ReportStreamType:
+		if st, ok := sspcwire.ParseDescription(l.name, value); ok {
+			l.session.opportunistic = st.Opportunistic
+			l.Describe(st)
+		}
+	case sspcwire.ReportStatus:
+		if status, err := strconv.Atoi(value); err == nil && status >= 100 && status <= 999 {
+			l.SetStatus(status)
+		}
+	case sspcwire.ReportCause:
+		l.reason = transport.Printable(errors.New(value))
+	}
 }
 
 // created handles CREATE_RESULT.
@@ -317,6 +341,10 @@ func (l *link) report(state policy.State, arg uint32) error {
 		case l.message:
 			cause = io.ErrUnexpectedEOF
 		}
+	}
+	if cause != nil && l.reason != nil {
+		cause = fmt.Errorf("%w: %w", cause, l.reason)
+		l.reason = nil
 	}
 	l.setPhase(next)
 	err := l.Report(state, arg, cause)

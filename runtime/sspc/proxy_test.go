@@ -46,6 +46,7 @@ func streamTypes() []*policy.StreamType {
 		h("get", "GET", "get?city=${city}", policy.Metadata{Name: "city"}, policy.Metadata{Name: "ctype", Header: "content-type:"}),
 		h("big", "GET", "big"),
 		h("none", "GET", "none"),
+		{Name: "nowhere", Protocol: policy.ProtocolH1, Endpoint: "nowhere", Port: 80, Opportunistic: true, HTTP: &policy.HTTP{Method: "GET"}},
 		h("post", "POST", "post"),
 		{Name: "ws", Protocol: policy.ProtocolWS, Endpoint: "origin", Port: 80, Retry: retry, HTTP: &policy.HTTP{URL: "ws"}},
 		{Name: "raw", Protocol: policy.ProtocolRaw, Endpoint: "origin", Port: 7, Opportunistic: true, Retry: retry},
@@ -91,6 +92,7 @@ type world struct {
 
 	mu     sync.Mutex
 	proxy  *proxy.Proxy // nil while there is none
+	roles  []*proxy.Role
 	behind *runtime.Context
 }
 
@@ -130,7 +132,7 @@ func (w *world) start() {
 		DialContext: w.network.DialContext,
 		Logger:      teststream.Logger(w.t),
 	}))
-	w.proxy = proxy.New(w.behind, proxy.Options{})
+	w.proxy = proxy.New(w.behind, proxy.Options{Roles: w.roles})
 }
 
 // kill ends the proxy.
@@ -178,12 +180,26 @@ func TestProxyFetch(t *testing.T) {
 			t.Run(fmt.Sprintf("%s described %v", tt.streamtype, described), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t, known(described)...)
+					start := time.Now()
 					r, err := w.client.Fetch(t.Context(), tt.streamtype, tt.options...)
+					if took := time.Since(start); took >= 100*time.Millisecond {
+						t.Errorf("it took %v, as if the proxy had not said what the streamtype is", took)
+					}
 					if !errors.Is(err, tt.err) {
 						t.Fatalf("error %v, want %v", err, tt.err)
 					}
 					if err == nil && string(r.Body) != tt.want {
 						t.Errorf("%d bytes: %.50q, want %.50q", len(r.Body), r.Body, tt.want)
+					}
+					status := 0
+					if nack, ok := errors.AsType[*runtime.NackError](err); ok {
+						status = nack.Status
+					} else if err == nil {
+						status = r.Status
+					}
+					want := map[string]int{"get": 200, "big": 200, "post": 200, "none": 404}[tt.streamtype]
+					if status != want {
+						t.Errorf("status %d, want %d", status, want)
 					}
 					if err == nil && tt.streamtype == "get" {
 						if ctype, err := r.Metadata("ctype"); ctype != "text/plain" || err != nil {
@@ -193,6 +209,34 @@ func TestProxyFetch(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestProxyNoBody sends a body to a streamtype that has none, as the proxy says.
+func TestProxyNoBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := w.client.Fetch(t.Context(), "get", runtime.WithBody([]byte("hello"))); !errors.Is(err, runtime.ErrNoBody) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+// TestProxyCause checks that a client gets to know why there is no connection, unless
+// its role must not.
+func TestProxyCause(t *testing.T) {
+	for _, hide := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.roles = []*proxy.Role{{HideErrors: hide}}
+			w.kill()
+			w.start()
+			const cause = "connection refused"
+			_, err := w.client.Fetch(t.Context(), "nowhere")
+			if !errors.Is(err, runtime.ErrAllRetriesFailed) || strings.Contains(err.Error(), cause) == hide {
+				t.Errorf("hidden %v: error %v", hide, err)
+			}
+		})
 	}
 }
 

@@ -19,8 +19,8 @@
 // reached: a request to connect is answered with UNREACHABLE, where [Stream.Err] is
 // [runtime.ErrUnknownStreamType], and ALL_RETRIES_FAILED.
 //
-// A proxy does not report which protocol it speaks to the peer, nor HTTP status or the
-// cause of an error. Without a description of the streamtype (see runtime.Options.Proxy)
+// A proxy of this module reports which protocol it speaks to the peer, the HTTP status, and
+// the cause of an error. That of lws does not. Without a description of the streamtype (see runtime.Options.Proxy)
 // the functions of calls can only assume: a Conn sends each Write as a message and ends
 // with its connection; a Fetch over ws takes a second longer.
 //

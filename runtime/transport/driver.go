@@ -75,6 +75,13 @@ type RemoteLink interface {
 	// SetRideshares sets the names of the streamtypes that share a request, in order.
 	SetRideshares(names []string)
 
+	// Describe sets what Stream.StreamType returns, if the program's policy says nothing
+	// about the streamtype.
+	Describe(*policy.StreamType)
+
+	// SetStatus sets the HTTP status of the response.
+	SetStatus(int)
+
 	// Receive sets a metadata item to what the peer sent.
 	Receive(name, value string)
 
