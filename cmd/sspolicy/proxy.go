@@ -45,7 +45,7 @@ type proxyCmd struct {
 
 // Help is what "sspolicy proxy --help" adds.
 func (proxyCmd) Help() string {
-	return "Fulfils the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well."
+	return "Fulfils the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments, certificates and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well."
 }
 
 // Validate checks the flags.
@@ -84,6 +84,7 @@ type proxyServer struct {
 	streams  *runtime.Context
 	links    *proxy.Proxy
 	metrics  proxy.Metrics
+	secure   []*tlsListener
 	draining atomic.Bool
 	served   chan error // gets the error of a socket
 }
@@ -258,6 +259,9 @@ func (s *proxyServer) listen() (err error) {
 			return fmt.Errorf("%s: %w", places[i].Address, err)
 		}
 		all = append(all, l)
+		if secure, ok := l.(*tlsListener); ok {
+			s.secure = append(s.secure, secure)
+		}
 	}
 	for _, l := range all {
 		s.log.Info("listening", "address", boundAddress(l))
@@ -301,31 +305,49 @@ func open(place *proxyconfig.Listener) (net.Listener, error) {
 	if !a.TLS {
 		return l, nil
 	}
-	cert, err := tls.LoadX509KeyPair(place.Certificate, place.Key)
+	secure := &tlsListener{place: *place}
+	config, err := secure.load()
 	if err != nil {
 		return fail(err)
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{cert}}
-	if place.ClientCA != "" {
-		text, err := os.ReadFile(place.ClientCA)
-		if err != nil {
-			return fail(err)
-		}
-		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-		if !config.ClientCAs.AppendCertsFromPEM(text) {
-			return fail(fmt.Errorf("%s has no certificate", place.ClientCA))
-		}
-	}
-	return tlsListener{tls.NewListener(l, config)}, nil
+	secure.config.Store(config)
+	secure.Listener = tls.NewListener(l, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return secure.config.Load(), nil
+	}})
+	return secure, nil
 }
 
 // A tlsListener is a listener for TLS.
-type tlsListener struct{ net.Listener }
+type tlsListener struct {
+	net.Listener
+	place  proxyconfig.Listener
+	config atomic.Pointer[tls.Config] // of new connections
+}
+
+// load reads the certificates.
+func (l *tlsListener) load() (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(l.place.Certificate, l.place.Key)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}}
+	if l.place.ClientCA != "" {
+		text, err := os.ReadFile(l.place.ClientCA)
+		if err != nil {
+			return nil, err
+		}
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		if !config.ClientCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s has no certificate", l.place.ClientCA)
+		}
+	}
+	return config, nil
+}
 
 // boundAddress returns the address of a listener, with the port that the system chose.
 func boundAddress(l net.Listener) string {
 	a := proxy.Address{Network: l.Addr().Network(), Host: l.Addr().String()}
-	_, a.TLS = l.(tlsListener)
+	_, a.TLS = l.(*tlsListener)
 	return a.String()
 }
 
@@ -360,7 +382,7 @@ func (s *proxyServer) serveMetrics() (end func(), err error) {
 	return func() { server.Close() }, nil
 }
 
-// reload replaces policy and roles with what the files say now, if that is good.
+// reload replaces policy, roles and certificates with what the files say now, if that is good.
 func (s *proxyServer) reload() {
 	begin := time.Now()
 	err := s.replace()
@@ -374,12 +396,12 @@ func (s *proxyServer) reload() {
 // replaced returns the message of a successful reload.
 func (s *proxyServer) replaced() string {
 	if s.c.Config != "" {
-		return "policy and roles were replaced"
+		return "policy, roles and certificates were replaced"
 	}
 	return "the policy was replaced"
 }
 
-// replace reads the files again, and replaces policy and roles.
+// replace reads the files again, and replaces policy, roles and certificates.
 func (s *proxyServer) replace() error {
 	cfg := s.config
 	if s.c.Config != "" {
@@ -407,8 +429,17 @@ func (s *proxyServer) replace() error {
 	if err != nil {
 		return err
 	}
+	configs := make([]*tls.Config, len(s.secure))
+	for i, l := range s.secure {
+		if configs[i], err = l.load(); err != nil {
+			return fmt.Errorf("%s: %w", l.place.Address, err)
+		}
+	}
 	if err := s.streams.SetPolicy(compiled.Policy); err != nil {
 		return err
+	}
+	for i, l := range s.secure {
+		l.config.Store(configs[i])
 	}
 	s.links.SetRoles(cfg.ProxyRoles())
 	s.checkRoles(cfg, compiled.Policy)

@@ -222,13 +222,30 @@ func TestProxyConfig(t *testing.T) {
 	if got := get(t, socket, "one"); got != "hello" {
 		t.Errorf("%q", got)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	drain = "2s"
 	write(`"roles": []`)
+	p.reload <- nil
+	if got := p.log("the policy was not replaced")["err"]; !strings.HasPrefix(fmt.Sprint(got), "tls:127.0.0.1:0: tls: failed to find any PEM data") {
+		t.Errorf("error %v", got)
+	}
+	next := testcert.New("next")
+	testcert.WritePEM(filepath.Join(dir, "cert.pem"), next.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1"))
 	p.reload <- nil
 	if got := p.log("settings take effect at the next start")["settings"]; got != "drain" {
 		t.Errorf("not taken: %v", got)
 	}
-	p.log("policy and roles were replaced")
+	p.log("policy, roles and certificates were replaced")
+	if _, err := tls.Dial("tcp", at, &tls.Config{RootCAs: ca.Pool()}); err == nil {
+		t.Error("the old certificate is still in force")
+	}
+	if conn, err := tls.Dial("tcp", at, &tls.Config{RootCAs: next.Pool()}); err != nil {
+		t.Error(err)
+	} else {
+		conn.Close()
+	}
 	if got := get(t, socket, "one"); got != "EOF" {
 		t.Errorf("%q", got)
 	}
