@@ -12,7 +12,8 @@ var serverWithoutCert = &lint.Rule{
 	Severity: schema.Error,
 	Summary:  "a server with TLS has no certificate or no private key",
 	Why: `A server with "tls": true needs server_cert and server_key, unless it is bound to a
-vhost of the program by "endpoint": "!vhost".`,
+vhost of the program by "endpoint": "!vhost". A Go program may hold both as credentials
+instead: suppress the finding there.`,
 	LWS: `Without the key lws crashes when the program creates the server (4.1.6 to 5.0.0). Without
 the certificate 4.1.6 to 4.3.10 crash, and 4.5.8 and 5.0.0 do not create it.`,
 	Bad: `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "tls": true } } ] }`,
