@@ -7,7 +7,7 @@ BENCH ?= .
 SOAK ?= 2h
 CHAOS ?= 10m
 PREFIX ?= /usr/local
-PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nghttp2-client netcat-openbsd python3-websockets nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim
+PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nghttp2-client netcat-openbsd python3-websockets nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim minisign
 # Optional and test-only dependencies are in modules of their own.
 MODULES := . internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -54,7 +54,7 @@ need:
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
 	  ! /usr/bin/python3 -c 'import websockets' 2>/dev/null || \
-	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ arm-none-eabi-gcc i686-linux-gnu-gcc cmake meson ninja nginx haproxy mosquitto mosquitto_pub nghttp h2load nc redis-server rabbitmq-server nvim; do command -v $$p >/dev/null || exit 1; done); then \
+	  ! (PATH=$$PATH:/usr/sbin; for p in curl git openssl g++ clang clang++ arm-none-eabi-gcc i686-linux-gnu-gcc cmake meson ninja nginx haproxy mosquitto mosquitto_pub nghttp h2load nc redis-server rabbitmq-server nvim minisign; do command -v $$p >/dev/null || exit 1; done); then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 			echo 'make: the tests need programs that are missing (Debian: apt install $(PACKAGES))' >&2; exit 1; \
 		fi; \

@@ -86,7 +86,10 @@ type cli struct {
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Pack       packCmd       `cmd:"" help:"Print a policy as one line of JSON, or as a C string."`
 	Import     importCmd     `cmd:"" help:"Print the policy that tables of lws hold, in C source or in a program."`
-	Verify     verifyCmd     `cmd:"" help:"Check that a program, or a compiled policy, holds a policy."`
+	Keygen     keygenCmd     `cmd:"" help:"Make a key to sign policies."`
+	Sign       signCmd       `cmd:"" help:"Sign a policy for devices."`
+	Rotate     rotateCmd     `cmd:"" help:"Replace the keys that devices trust."`
+	Verify     verifyCmd     `cmd:"" help:"Check the signature of a policy, or that a program or compiled policy holds it."`
 	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
 	Proxy      proxyCmd      `cmd:"" help:"Fulfil the streams of a policy for other processes."`
 	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`
@@ -176,6 +179,7 @@ func newParser(stdout, stderr io.Writer) *kong.Kong {
 		},
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),
 		kong.KindMapper(reflect.Int, kong.MapperFunc(integer)),
+		kong.KindMapper(reflect.Uint64, kong.MapperFunc(unsigned)),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 }

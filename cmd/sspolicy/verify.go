@@ -15,29 +15,43 @@ import (
 )
 
 type verifyCmd struct {
+	signatureFlags
 	ELF      string `name:"elf" xor:"what" placeholder:"FILE" help:"Check that this program, library or object file holds the policy."`
 	Compiled string `xor:"what" placeholder:"FILE" help:"Check that this file holds the policy: Go that compile wrote, or C that compile or policy2c of lws wrote, which needs a C compiler."`
 	tableFlags
 	Overlay []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
 	colorFlag
 	File string `arg:"" help:"The policy."`
+	Sig  string `arg:"" optional:"" help:"With --key: the signature that sign wrote, after the rotations if there are any."`
 }
 
 // Help is what "sspolicy verify --help" adds.
 func (verifyCmd) Help() string {
-	return "Compares meanings: names of backoff schemes, unused definitions, comments and layout do not count. If they differ, prints what the file holds as a diff to the policy."
+	return "With --key, checks the signature of a policy as devices do. --elf and --compiled compare meanings: names of backoff schemes, unused definitions, comments and layout do not count. If they differ, prints what the file holds as a diff to the policy."
 }
 
 // Validate checks the command line.
 func (c *verifyCmd) Validate() error {
-	if c.ELF == "" && c.Compiled == "" {
-		return errors.New("want --elf or --compiled with a file")
+	switch {
+	case len(c.Key) > 0 && (c.Symbol != "" || c.LWS != nil || len(c.Overlay) > 0):
+		return errors.New("--key: --symbol, --lws and --overlay are for --elf and --compiled")
+	case len(c.Key) > 0 && c.Sig == "":
+		return errors.New("--key: want the policy and its signature")
+	case len(c.Key) == 0 && c.signatureFlags.used():
+		return errors.New("--minimum-version, --at, --product and --threshold need --key")
+	case len(c.Key) == 0 && c.ELF == "" && c.Compiled == "":
+		return errors.New("want --key with a public key, or --elf or --compiled with a file")
+	case len(c.Key) == 0 && c.Sig != "":
+		return fmt.Errorf("unexpected argument %s", c.Sig)
 	}
 	return nil
 }
 
 // Run executes the command.
 func (c *verifyCmd) Run(p *program) error {
+	if len(c.Key) > 0 {
+		return c.verifySignature(p, c.File, c.Sig)
+	}
 	var o lint.Options
 	if c.LWS != nil {
 		o.LWS = []schema.Version{*c.LWS}
