@@ -85,6 +85,7 @@ type cli struct {
 	Overlay    overlayCmd    `cmd:"" help:"Lay fragments over a policy and print the result."`
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Pack       packCmd       `cmd:"" help:"Print a policy as one line of JSON, or as a C string."`
+	Graph      graphCmd      `cmd:"" help:"Draw a policy."`
 	Import     importCmd     `cmd:"" help:"Print the policy that tables of lws hold, in C source or in a program."`
 	Keygen     keygenCmd     `cmd:"" help:"Make a key to sign policies."`
 	Sign       signCmd       `cmd:"" help:"Sign a policy for devices."`

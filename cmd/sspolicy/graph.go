@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/secure-streams/sspolicy/internal/graph"
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+type graphCmd struct {
+	Format string `enum:"svg,dot,mermaid" default:"svg" help:"svg is a picture (the default), dot the language of Graphviz, mermaid a flowchart for Markdown."`
+	Output string `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	File   string `arg:"" help:"The policy."`
+}
+
+// Help is what "sspolicy graph --help" adds.
+func (graphCmd) Help() string {
+	return "Shows the streamtypes by endpoint, and the backoff schemes, trust stores, certificates and auth schemes that they refer to. A policy with broken references is drawn too: they are red."
+}
+
+// Validate checks the command line.
+func (c *graphCmd) Validate() error {
+	if c.Output != "" && c.Output != "-" && identity(c.Output) == identity(c.File) {
+		return fmt.Errorf("--output: %s is the policy", c.Output)
+	}
+	return nil
+}
+
+// Run executes the command.
+func (c *graphCmd) Run(p *program) error {
+	d, err := p.readable(c.File)
+	if err != nil {
+		return err
+	}
+	g := graph.New(schema.NewPolicy(d))
+	text := g.SVG
+	switch c.Format {
+	case "dot":
+		text = g.DOT
+	case "mermaid":
+		text = g.Mermaid
+	}
+	return p.put(c.Output, []byte(text()))
+}
+
+// readable reads a policy for a command that shows it, valid or not. Mistakes in the
+// text that can be corrected beyond doubt are reported and corrected; others are
+// findings.
+func (p *program) readable(file string) (*schema.Document, error) {
+	d, err := p.document(file)
+	if err != nil {
+		return nil, err
+	}
+	found := d.Syntax
+	other := d.NotPolicy()
+	if other != nil {
+		found = append(found, *other)
+	}
+	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
+		return nil, err
+	}
+	if d.Damaged() || other != nil {
+		return nil, errFindings
+	}
+	return d.Corrected(), nil
+}
