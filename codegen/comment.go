@@ -5,13 +5,22 @@ import (
 	"unicode"
 )
 
-// commentText escapes text from a policy for a one-line comment in Go or C.
+// commentText escapes text from a policy for a one-line comment in Go or C. Escaped
+// text stays as it is.
 func commentText(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || r == holeMark || !unicode.IsPrint(r) {
+		switch {
+		case r == '\\':
+			return '/' // first: it may make the end of a comment
+		case r == unicode.ReplacementChar || r == holeMark || !unicode.IsPrint(r):
 			return '?'
 		}
 		return r
 	}, s)
-	return strings.NewReplacer("*/", "* /", "/*", "/ *", "\\", "/", "??", "? ?").Replace(s)
+	for _, pair := range []string{"*/", "/*", "??"} {
+		for strings.Contains(s, pair) { // "???" has two
+			s = strings.ReplaceAll(s, pair, pair[:1]+" "+pair[1:])
+		}
+	}
+	return s
 }

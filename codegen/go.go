@@ -35,6 +35,7 @@ func transportOf(p policy.Protocol) string { return runtimePath + "/" + p.Dir() 
 type GoOptions struct {
 	Package string // name; empty means "policy"
 	Source  string // the name of the policy, for the comment
+	Options string // the flags of sspolicy compile, for the comment
 	SHA256  string // of its text, in hexadecimal
 	Version string // of sspolicy; see Equal
 
@@ -66,7 +67,9 @@ func newGoFile(o GoOptions, constraint string) (*goFile, error) {
 	}
 	f := jen.NewFile(o.Package)
 	f.HeaderComment(generated)
-	for _, line := range []struct{ name, text string }{{versionPrefix, o.Version}, {"Source", o.Source}, {"SHA-256", o.SHA256}} {
+	for _, line := range []struct{ name, text string }{
+		{versionLine, o.Version}, {sourceLine, o.Source}, {optionsLine, o.Options}, {hashLine, o.SHA256},
+	} {
 		if line.text != "" {
 			f.HeaderComment(line.name + ": " + commentText(line.text))
 		}

@@ -22,16 +22,9 @@ import (
 )
 
 type compileCmd struct {
-	Lang    string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
-	Package *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
-	Proxied bool            `help:"Go: for programs whose streams a Secure Streams proxy fulfils. The package has no tables, only names, protocols and metadata."`
-	LWS     *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
-	Entry   string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
-	Prefix  *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
-	Header  string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
+	tableOptions
 	sizeFlags
 	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
-	Only     []string `complete:"streamtypes" placeholder:"STREAM" help:"Compile these streamtypes alone, and what they need. Findings in the others do not count. May be repeated."`
 	Variants []string `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built with the tag sspolicy_variants alone. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
 	Output   string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Depfile  string   `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
@@ -165,14 +158,17 @@ func (c *compileCmd) variantFiles() []string {
 	return files
 }
 
-// goPackage returns the name of the Go package.
-func (c *compileCmd) goPackage() string { return valueOr(c.Package, "policy") }
-
-// prefix returns the prefix of the names in the C file.
-func (c *compileCmd) prefix() string { return valueOr(c.Prefix, "_ss_") }
-
-// lws returns the version of lws to compile for.
-func (c *compileCmd) lws() schema.Version { return valueOr(c.LWS, schema.Latest()) }
+// include returns the name by which OUT includes the header, or "" without --header.
+func (c *compileCmd) include() string {
+	if c.Header == "" {
+		return ""
+	}
+	include, err := filepath.Rel(filepath.Dir(c.Output), c.Header)
+	if err != nil {
+		include = c.Header
+	}
+	return filepath.ToSlash(include)
+}
 
 // valueOr returns the value of a flag, or a default if the flag is not given.
 func valueOr[T any](flag *T, value T) T {
@@ -193,36 +189,41 @@ func (c *compileCmd) depfileName() string {
 // Run executes the command.
 func (c *compileCmd) Run(p *program) error {
 	collectLate(memoryToCompile, append(slices.Clone(c.Overlay), c.files()...)...)
-	if len(c.More) > 0 {
-		outputs, err := c.pool(p)
-		if err != nil {
-			return err
-		}
-		return c.put(p, outputs)
-	}
-	doc, compiled, err := c.compile(p, c.File, c.Overlay, schema.Warning)
+	outputs, err := c.generate(p, schema.Warning)
 	if err != nil {
 		return err
+	}
+	return c.put(p, outputs)
+}
+
+// generate returns the files to write, OUT first, and prints the size if it is wanted.
+// It reports findings of the severity show and above on standard error.
+func (c *compileCmd) generate(p *program, show schema.Severity) ([]generatedFile, error) {
+	if len(c.More) > 0 {
+		return c.pool(p, show)
+	}
+	doc, compiled, err := c.compile(p, c.File, c.Overlay, show)
+	if err != nil {
+		return nil, err
 	}
 	outputs, err := c.outputs(doc, compiled)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	variants, err := c.variants(p, compiled)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	outputs = append(outputs, variants...)
 	if c.wanted() {
 		size, err := codegen.CFootprint(compiled, c.cOptions())
 		if err != nil {
-			return c.cError(err)
+			return nil, c.cError(err)
 		}
 		if err := c.sizes(p.stdout, size, len(doc.String())); err != nil || c.Size && c.Output == "" {
-			return err
+			return nil, err
 		}
 	}
-	return c.put(p, outputs)
+	return append(outputs, variants...), nil
 }
 
 // put writes or checks files, OUT first.
@@ -260,16 +261,13 @@ type generatedFile struct {
 // outputs returns the files to write, OUT first.
 func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]generatedFile, error) {
 	source := sourceNames(c.File, c.Overlay)
-	if len(c.Only) > 0 {
-		source += ", only " + strings.Join(c.Only, ", ")
-	}
 	hash, err := packedHash(doc)
 	if err != nil {
 		return nil, err
 	}
 	var out, header bytes.Buffer
 	if c.Lang == "go" {
-		err := codegen.Go(&out, compiled, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage(), Proxied: c.Proxied})
+		err := codegen.Go(&out, compiled, c.goOptions(source, hash))
 		return []generatedFile{{c.Output, out.Bytes()}}, err
 	}
 	o := c.cOptions()
@@ -278,11 +276,7 @@ func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]g
 		err := codegen.C(&out, compiled, o)
 		return []generatedFile{{c.Output, out.Bytes()}}, c.cError(err)
 	}
-	include, err := filepath.Rel(filepath.Dir(c.Output), c.Header)
-	if err != nil {
-		include = c.Header
-	}
-	err = codegen.CWithHeader(&header, &out, filepath.ToSlash(include), compiled, o)
+	err = codegen.CWithHeader(&header, &out, c.include(), compiled, o)
 	return []generatedFile{{c.Output, out.Bytes()}, {c.Header, header.Bytes()}}, c.cError(err)
 }
 
@@ -334,7 +328,7 @@ func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedF
 	files := c.variantFiles()
 	out := make([]bytes.Buffer, len(files))
 	if c.Lang == "go" {
-		err = codegen.GoVariants(&out[0], compiled, list, codegen.GoOptions{Source: source, SHA256: hash, Version: version(), Package: c.goPackage()})
+		err = codegen.GoVariants(&out[0], compiled, list, c.goOptions(source, hash))
 	} else {
 		o := c.cOptions()
 		o.Source, o.SHA256 = source, hash
@@ -351,8 +345,12 @@ func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedF
 	return generated, c.cError(err)
 }
 
+func (c *compileCmd) goOptions(source, hash string) codegen.GoOptions {
+	return codegen.GoOptions{Source: source, Options: c.record(c.include()), SHA256: hash, Version: version(), Package: c.goPackage(), Proxied: c.Proxied}
+}
+
 func (c *compileCmd) cOptions() codegen.COptions {
-	return codegen.COptions{Version: version(), Target: codegen.Target(c.lws().Line()), Prefix: c.prefix(), Entry: c.Entry, Build: c.build}
+	return codegen.COptions{Version: version(), Options: c.record(c.include()), Target: codegen.Target(c.lws().Line()), Prefix: c.prefix(), Entry: c.Entry, Build: c.build}
 }
 
 // cError makes a finding of an error of the C writer: the policy has something

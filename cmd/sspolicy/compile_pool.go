@@ -58,13 +58,13 @@ func (c *compileCmd) validatePool() error {
 }
 
 // pool returns the files for several policies, and prints the size if it is wanted.
-func (c *compileCmd) pool(p *program) ([]generatedFile, error) {
+func (c *compileCmd) pool(p *program, show schema.Severity) ([]generatedFile, error) {
 	var list []codegen.Variant
 	var names []string
 	sum := sha256.New()
 	source := 0
 	for _, f := range c.files() {
-		doc, compiled, err := c.compile(p, f, c.Overlay, schema.Warning)
+		doc, compiled, err := c.compile(p, f, c.Overlay, show)
 		if err != nil {
 			return nil, err
 		}
@@ -88,12 +88,8 @@ func (c *compileCmd) pool(p *program) ([]generatedFile, error) {
 			return nil, err
 		}
 	}
-	include, err := filepath.Rel(filepath.Dir(c.Output), c.Header)
-	if err != nil {
-		include = c.Header
-	}
 	var out, header bytes.Buffer
-	if err := codegen.CPool(&header, &out, filepath.ToSlash(include), list, o); err != nil {
+	if err := codegen.CPool(&header, &out, c.include(), list, o); err != nil {
 		return nil, c.cError(err)
 	}
 	return []generatedFile{{c.Output, out.Bytes()}, {c.Header, header.Bytes()}}, nil

@@ -1,48 +1,48 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/lint"
-	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
 type verifyCmd struct {
 	signatureFlags
 	ELF      string `name:"elf" xor:"what" placeholder:"FILE" help:"Check that this program, library or object file holds the policy."`
-	Compiled string `xor:"what" placeholder:"FILE" help:"Check that this file holds the policy: Go that compile wrote, or C that compile or policy2c of lws wrote, which needs a C compiler."`
+	Compiled string `xor:"what" placeholder:"FILE" help:"Check that this file holds the policy: Go or C that compile wrote, or C that policy2c of lws wrote, which needs a C compiler."`
 	tableFlags
-	Overlay []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Variants []string `placeholder:"FRAGMENT" help:"The fragments that compile was given with --variants, if FILE is one of the files with variants."`
 	colorFlag
-	File string `arg:"" help:"The policy."`
-	Sig  string `arg:"" optional:"" help:"With --key: the signature that sign wrote, after the rotations if there are any."`
+	File string   `arg:"" help:"The policy."`
+	More []string `arg:"" optional:"" help:"With --key: the signature that sign wrote, after the rotations if there are any. With --compiled: the other policies, if compile was given several."`
 }
 
 // Help is what "sspolicy verify --help" adds.
 func (verifyCmd) Help() string {
-	return "With --key, checks the signature of a policy as devices do. --elf and --compiled compare meanings: names of backoff schemes, unused definitions, comments and layout do not count. If they differ, prints what the file holds as a diff to the policy."
+	return "With --key, checks the signature of a policy as devices do. With --compiled, a file that compile wrote records its options: verify compiles the policy again with these and compares the bytes, except for the version of sspolicy, the names of the policies and line ends. Programs and other files are compared by meaning: names of backoff schemes, unused definitions, comments and layout do not count. If the policies differ, verify prints a diff."
 }
 
 // Validate checks the command line.
 func (c *verifyCmd) Validate() error {
 	switch {
-	case len(c.Key) > 0 && (c.Symbol != "" || c.LWS != nil || len(c.Overlay) > 0):
-		return errors.New("--key: --symbol, --lws and --overlay are for --elf and --compiled")
-	case len(c.Key) > 0 && c.Sig == "":
+	case len(c.Key) > 0 && (c.Symbol != "" || c.LWS != nil || len(c.Overlay) > 0 || len(c.Variants) > 0):
+		return errors.New("--key: --symbol, --lws, --overlay and --variants are for --elf and --compiled")
+	case len(c.Key) > 0 && len(c.More) != 1:
 		return errors.New("--key: want the policy and its signature")
 	case len(c.Key) == 0 && c.signatureFlags.used():
 		return errors.New("--minimum-version, --at, --product and --threshold need --key")
 	case len(c.Key) == 0 && c.ELF == "" && c.Compiled == "":
 		return errors.New("want --key with a public key, or --elf or --compiled with a file")
-	case len(c.Key) == 0 && c.Sig != "":
-		return fmt.Errorf("unexpected argument %s", c.Sig)
+	case c.ELF != "" && (len(c.More) > 0 || len(c.Variants) > 0):
+		return errors.New("several policies and --variants are for --compiled")
 	}
 	return nil
 }
@@ -50,8 +50,93 @@ func (c *verifyCmd) Validate() error {
 // Run executes the command.
 func (c *verifyCmd) Run(p *program) error {
 	if len(c.Key) > 0 {
-		return c.verifySignature(p, c.File, c.Sig)
+		return c.verifySignature(p, c.File, c.More[0])
 	}
+	if c.Compiled != "" && c.Symbol == "" {
+		have, err := os.ReadFile(c.Compiled)
+		if err != nil {
+			return fileError(c.Compiled, err)
+		}
+		if origin, ok := codegen.ReadProvenance(have); ok && origin.Options != "" {
+			return c.rewrite(p, have, origin)
+		}
+	}
+	if filepath.Ext(c.Compiled) == ".go" {
+		return &exitError{exitFindings, fmt.Errorf("%s is not a file that compile --lang go wrote", c.Compiled)}
+	}
+	if len(c.More) > 0 || len(c.Variants) > 0 {
+		return &exitError{exitFindings, fmt.Errorf("%s is not a file that compile wrote: it can be compared with one policy alone", c.Compiled)}
+	}
+	return c.compareTables(p)
+}
+
+// rewrite compares a file that compile wrote with what it writes now.
+func (c *verifyCmd) rewrite(p *program, have []byte, origin codegen.Provenance) error {
+	options, err := recordedOptions(origin.Options)
+	if err != nil {
+		return &exitError{exitFindings, fmt.Errorf("%s: the line Options does not hold flags of compile: %w", c.Compiled, err)}
+	}
+	again := compileCmd{tableOptions: options, Overlay: c.Overlay, Variants: c.Variants, Output: c.output(), File: c.File, More: c.More}
+	if options.Header != "" { // its name is relative to OUT
+		again.Output = "tables.c"
+	}
+	outputs, err := again.generate(p, schema.Error)
+	if misuse, ok := errors.AsType[*exitError](err); ok && misuse.code == exitUsage { // a streamtype of --only
+		return c.differs(err.Error())
+	} else if err != nil {
+		return err
+	}
+	for _, o := range outputs {
+		if codegen.EqualPolicy(have, o.text) {
+			_, err := fmt.Fprintf(p.stdout, "%s is what compile writes for %s\n", c.Compiled, c.policies())
+			return err
+		}
+	}
+	if now, _ := codegen.ReadProvenance(outputs[0].text); now.SHA256 != origin.SHA256 {
+		if options.Lang == "c" && len(outputs) == 1 {
+			c.LWS = options.LWS
+			_ = c.compareTables(p) // shows what differs, as far as tables can be read
+		}
+		return c.differs(fmt.Sprintf("it was made of %s with the SHA-256 %s, not %s", origin.Source, origin.SHA256, now.SHA256))
+	}
+	like := slices.IndexFunc(outputs, func(o generatedFile) bool { return filepath.Ext(o.file) == filepath.Ext(c.Compiled) })
+	if err := c.diff(p, "", c.policies()+", compiled", string(outputs[max(like, 0)].text), c.Compiled, string(have)); err != nil {
+		return err
+	}
+	reason := "it was changed"
+	if origin.Version != version() {
+		reason += fmt.Sprintf(", or sspolicy %s, which wrote it, writes other text than this one, %s", origin.Version, version())
+	}
+	return c.differs(reason)
+}
+
+// differs returns the finding that a file that compile wrote is another one now.
+func (c *verifyCmd) differs(reason string) error {
+	return &exitError{exitFindings, fmt.Errorf("%s is not what compile writes for %s: %s", c.Compiled, c.policies(), reason)}
+}
+
+// output returns the name of OUT: files with variants, and their texts, have names made
+// of it.
+func (c *verifyCmd) output() string {
+	ext := filepath.Ext(c.Compiled)
+	stem := strings.TrimSuffix(c.Compiled, ext)
+	for _, f := range c.Variants {
+		stem = strings.TrimSuffix(stem, "_"+variantName(f))
+	}
+	return strings.TrimSuffix(stem, "_variants") + ext
+}
+
+// policies names the policies for a message.
+func (c *verifyCmd) policies() string {
+	var names []string
+	for _, f := range append([]string{c.File}, c.More...) {
+		names = append(names, displayName(f))
+	}
+	return strings.Join(names, ", ")
+}
+
+// compareTables compares the tables of a program, or in C source, with the policy.
+func (c *verifyCmd) compareTables(p *program) error {
 	var o lint.Options
 	if c.LWS != nil {
 		o.LWS = []schema.Version{*c.LWS}
@@ -63,9 +148,6 @@ func (c *verifyCmd) Run(p *program) error {
 	hash, err := packedHash(doc)
 	if err != nil {
 		return err
-	}
-	if filepath.Ext(c.Compiled) == ".go" {
-		return c.verifyGo(p, compiled, hash)
 	}
 	read, file := c.readC, c.Compiled
 	if c.ELF != "" {
@@ -91,36 +173,5 @@ func (c *verifyCmd) Run(p *program) error {
 	if err := c.diff(p, "", displayName(c.File), want, file, got); err != nil {
 		return err
 	}
-	return c.differs(file)
-}
-
-// differs returns the finding that a file does not hold the policy.
-func (c *verifyCmd) differs(file string) error {
 	return &exitError{exitFindings, fmt.Errorf("%s does not hold %s", file, displayName(c.File))}
-}
-
-var (
-	goSource  = regexp.MustCompile(`(?m)^// Source: (.*)$`)
-	goPackage = regexp.MustCompile(`(?m)^package (\w+)`)
-)
-
-// verifyGo checks a Go file by writing it again.
-func (c *verifyCmd) verifyGo(p *program, compiled *policy.Policy, hash string) error {
-	have, err := os.ReadFile(c.Compiled)
-	if err != nil {
-		return fileError(c.Compiled, err)
-	}
-	source, name := goSource.FindSubmatch(have), goPackage.FindSubmatch(have)
-	if source == nil || name == nil {
-		return &exitError{exitFindings, fmt.Errorf("%s is not a file that compile --lang go wrote", c.Compiled)}
-	}
-	o := codegen.GoOptions{Source: string(bytes.TrimRight(source[1], "\r")), SHA256: hash, Version: version(), Package: string(name[1])}
-	for _, o.Proxied = range []bool{false, true} {
-		var want bytes.Buffer
-		if err := codegen.Go(&want, compiled, o); err == nil && codegen.Equal(have, want.Bytes()) {
-			_, err = fmt.Fprintf(p.stdout, "%s holds %s\n", c.Compiled, displayName(c.File))
-			return err
-		}
-	}
-	return c.differs(c.Compiled)
 }
