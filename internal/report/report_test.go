@@ -169,6 +169,19 @@ func TestColor(t *testing.T) {
 	}
 }
 
+// TestManyNotes checks that text shows the first notes of a diagnostic, and how many follow.
+func TestManyNotes(t *testing.T) {
+	at := schema.Span{Source: &schema.Source{Name: "p.json", Text: "{}"}, End: 1}
+	d := schema.Diagnostic{Span: at, Message: "m", Rule: "r"}
+	for range maxNotes + 3 {
+		d.Related = append(d.Related, schema.Related{Span: at, Message: "too"})
+	}
+	got := string(write(t, Output{Format: FormatText}, &Report{Diagnostics: []schema.Diagnostic{d}}))
+	if n := strings.Count(got, "note: too\n"); n != maxNotes || !strings.Contains(got, "note: 3 more;") {
+		t.Errorf("%d notes in\n%s", n, got)
+	}
+}
+
 func TestNothingFound(t *testing.T) {
 	for name, o := range outputs(t) {
 		for _, r := range []*Report{{}, {Files: []string{"a.json"}}} {

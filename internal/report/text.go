@@ -24,7 +24,11 @@ func writeText(w io.Writer, r *Report, color bool) error {
 			t.paint(styleStrong, inline(d.Span.String())+":"), t.paint(style, d.Severity.String()+":"),
 			inline(d.Message), t.paint(styleFaint, "["+inline(d.Rule)+"]"))
 		excerpt := t.excerpt(d.Span, style)
-		for _, r := range d.Related {
+		for i, r := range d.Related {
+			if i == maxNotes {
+				fmt.Fprintf(t, "  %s %d more; --format json has all\n", t.paint(styleNote, "note:"), len(d.Related)-i)
+				break
+			}
 			fmt.Fprintf(t, "  %s %s %s\n",
 				t.paint(styleStrong, inline(r.Span.String())+":"), t.paint(styleNote, "note:"), inline(r.Message))
 			if !excerpt.contains(r.Span) {
@@ -41,6 +45,9 @@ func writeText(w io.Writer, r *Report, color bool) error {
 	}
 	return t.Flush()
 }
+
+// maxNotes is how many related positions of a diagnostic are shown.
+const maxNotes = 8
 
 // The styles, as parameters of the terminal's escape sequence.
 const (
