@@ -6,6 +6,7 @@ FUZZTIME ?= 30s
 BENCH ?= .
 SOAK ?= 2h
 CHAOS ?= 10m
+SEEDS ?= 1000
 PREFIX ?= /usr/local
 PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nghttp2-client netcat-openbsd python3-websockets nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim minisign
 # Optional and test-only dependencies are in modules of their own.
@@ -21,6 +22,7 @@ help:
 	@echo 'make lint      run gofmt, go vet, staticcheck'
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
+	@echo 'make sim       run SEEDS=$(SEEDS) simulations of each protocol, or of PROTOCOL; SEED=n repeats one'
 	@echo 'make browser   load a page of the example of a server in chromium'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make generate  regenerate pages and files of this tree'
@@ -91,6 +93,11 @@ soak: browser
 	TIMING=20s USERS=1000000 $(GO) test -count=1 -timeout 0 -v -run '^(TestKeyTiming|TestAttackManyKeysMemory)$$' ./runtime/apilogin
 	IDLE=9900 $(GO) test -count=1 -v -run '^TestIdleConnections$$' ./runtime/http
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak(Servers)?$$' ./internal/conformance
+
+# EVENTS=n,n,... keeps only these events of the plan of a seed, TRACE=1 prints the trace.
+.PHONY: sim
+sim:
+	SEEDS='$(SEEDS)' SEED='$(SEED)' PROTOCOL='$(PROTOCOL)' $(GO) test -count=1 -timeout 0 -v -run '^TestSim$$' ./internal/sim
 
 # It needs chromium.
 .PHONY: browser

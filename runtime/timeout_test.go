@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -42,4 +43,24 @@ func TestSlowCallback(t *testing.T) {
 			t.Errorf("timeouts at %v", at)
 		}
 	})
+}
+
+// TestTimeoutWithoutRetry checks that the end of a connection cancels the timer of an HTTP
+// stream that does not try again, although it is not opportunistic.
+func TestTimeoutWithoutRetry(t *testing.T) {
+	for conceal, want := range []string{"CRE CNG CON DIS UNR ARF", "CRE CNG CON DIS TMO POL CNG UNR ARF"} {
+		synctest.Test(t, func(t *testing.T) {
+			st := policy.StreamType{Protocol: policy.ProtocolH1, HTTP: &policy.HTTP{Method: "GET"}, Retry: teststream.Retry(uint16(conceal))}
+			c := newContext(t, st, each(loseAfter(time.Millisecond), unreachable))
+			var tr teststream.Trace
+			s, err := c.NewStream("s", runtime.Handlers{State: tr.State})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.StartTimeout(3 * time.Millisecond)
+			s.Connect()
+			time.Sleep(time.Second)
+			tr.Want(t, want)
+		})
+	}
 }

@@ -291,7 +291,7 @@ func (m *Machine) Ended(f Failure) (again bool) {
 		return false
 	}
 	m.again = f.Failed && !f.Final && !m.Type.Opportunistic && m.requests&requestDestroy == 0
-	return m.again
+	return m.Retries()
 }
 
 // deliveries holds the state that is delivered in a phase.

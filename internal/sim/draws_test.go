@@ -1,0 +1,40 @@
+package sim
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// draws is a source of random numbers. Each name has its own, so the order in which
+// goroutines draw does not matter. It is not safe for concurrent use.
+type draws struct {
+	*rand.Rand
+	skew time.Duration // fraction of a millisecond, different for each name
+}
+
+// fork returns the source of a name.
+func fork(seed uint64, name ...any) draws {
+	h := sha256.Sum256([]byte(fmt.Sprintln(name...)))
+	x := binary.LittleEndian.Uint64(h[:])
+	return draws{rand.New(rand.NewPCG(seed, x)), time.Duration(1 + x%999_983)}
+}
+
+// oneIn reports true once in n calls on average.
+func (d draws) oneIn(n int) bool { return d.IntN(n) == 0 }
+
+// ms returns a duration of lo to hi milliseconds.
+func (d draws) ms(lo, hi int) time.Duration {
+	return time.Duration(lo+d.IntN(hi-lo+1)) * time.Millisecond
+}
+
+// at returns the instant of the source that is after now, and d later if possible.
+func (d draws) at(now time.Time, after time.Duration) time.Time {
+	t := now.Add(after).Truncate(time.Millisecond).Add(d.skew)
+	if !t.After(now) {
+		t = t.Add(time.Millisecond)
+	}
+	return t
+}

@@ -1,0 +1,518 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A network connects the dialers of a world to its hosts. It behaves like TCP, with the
+// faults of a plan.
+type network struct {
+	seed uint64
+	plan *plan
+	tr   *trace
+
+	mu    sync.Mutex
+	hosts map[string]*host
+	open  map[*conn]bool // of clients
+}
+
+// A host is a name that can be dialed.
+type host struct {
+	name string
+
+	// Guarded by the mu of the network.
+	accept chan net.Conn // nil without a listener
+	closed chan struct{} // of the listener
+	dials  int
+	conns  map[*conn]bool // of the server, open
+}
+
+func newNetwork(seed uint64, p *plan, tr *trace) *network {
+	return &network{seed: seed, plan: p, tr: tr, hosts: map[string]*host{}, open: map[*conn]bool{}}
+}
+
+// host returns the host with the name, which need not have a listener.
+func (n *network) host(name string) *host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.hosts[name]
+	if h == nil {
+		h = &host{name: name, conns: map[*conn]bool{}}
+		n.hosts[name] = h
+	}
+	return h
+}
+
+// openConns returns how many connections clients have not closed.
+func (n *network) openConns() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.open)
+}
+
+// Errors of the network.
+var (
+	errRefused = syscall.ECONNREFUSED
+	errReset   = syscall.ECONNRESET
+)
+
+func opError(op string, err error) error { return &net.OpError{Op: op, Net: "tcp", Err: err} }
+
+// dial is for Options.DialContext.
+func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	name, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	h := n.host(name)
+	n.mu.Lock()
+	h.dials++
+	id := fmt.Sprintf("%s#%d", name, h.dials)
+	n.mu.Unlock()
+	conn, err := n.connect(ctx, h, id)
+	if err != nil {
+		n.tr.note(id, "dial: %v", err)
+		return nil, err
+	}
+	n.tr.note(id, "connected")
+	return conn, nil
+}
+
+// wait sleeps for d, or until ctx is done.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (n *network) connect(ctx context.Context, h *host, id string) (net.Conn, error) {
+	d := fork(n.seed, "dial", id)
+	now := time.Now()
+	delay := d.ms(1, 60)
+	if e := n.plan.active(now, h.name, dnsSlow, dialSlow); e != nil {
+		delay += d.ms(1, e.arg)
+	}
+	if err := wait(ctx, time.Until(d.at(now, delay))); err != nil {
+		return nil, err
+	}
+	now = time.Now()
+	if e := n.plan.active(now, h.name, dnsFail, dnsNone); e != nil {
+		return nil, &net.DNSError{Err: e.kind.String(), Name: h.name, IsNotFound: e.kind == dnsNone, IsTemporary: e.kind == dnsFail}
+	}
+	if e := n.plan.active(now, h.name, partition, vanish); e != nil { // SYNs are sent again
+		if err := wait(ctx, time.Until(d.at(e.end(), d.ms(10, 3000)))); err != nil {
+			return nil, err
+		}
+	}
+	if n.plan.active(time.Now(), h.name, blackHole) != nil {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if n.plan.active(time.Now(), h.name, refuse, restart, restartLost) != nil {
+		return nil, opError("dial", errRefused)
+	}
+	l := &link{net: n, h: h, id: id}
+	l.cond.L = &l.mu
+	client, server := &conn{link: l, d: fork(n.seed, "up", id)}, &conn{link: l, d: fork(n.seed, "down", id), server: true}
+	client.peer, server.peer = server, client
+	client.left, server.left = -1, -1
+	if e := n.plan.active(time.Now(), h.name, cut); e != nil && d.oneIn(2) {
+		if d.oneIn(2) {
+			client.left = d.IntN(e.arg)
+		} else {
+			server.left = d.IntN(e.arg)
+		}
+	}
+	n.mu.Lock()
+	ch, closed := h.accept, h.closed
+	n.open[client] = true
+	h.conns[server] = true
+	n.mu.Unlock()
+	if ch != nil {
+		select {
+		case ch <- server:
+			return client, nil
+		case <-closed:
+		case <-ctx.Done():
+		}
+	}
+	n.mu.Lock()
+	delete(n.open, client)
+	delete(h.conns, server)
+	n.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, opError("dial", errRefused)
+}
+
+// listen returns a listener on a host.
+func (n *network) listen(h *host) net.Listener {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.accept, h.closed = make(chan net.Conn), make(chan struct{})
+	return &listener{n: n, h: h, accept: h.accept, closed: h.closed}
+}
+
+type listener struct {
+	n      *network
+	h      *host
+	accept chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.accept:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		l.n.mu.Lock()
+		defer l.n.mu.Unlock()
+		close(l.closed)
+		if l.h.accept == l.accept {
+			l.h.accept, l.h.closed = nil, nil
+		}
+	})
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return addr(l.h.name) }
+
+type addr string
+
+func (addr) Network() string  { return "tcp" }
+func (a addr) String() string { return string(a) + ":80" }
+
+// strike applies a fault of an instant to the connections of its host.
+func (n *network) strike(e *event) {
+	h := n.host(e.target)
+	n.mu.Lock()
+	var conns []*conn
+	for c := range h.conns {
+		conns = append(conns, c)
+	}
+	n.mu.Unlock()
+	for _, c := range conns {
+		c.strike(e)
+	}
+}
+
+// A link is the two ends of a connection.
+type link struct {
+	net *network
+	h   *host
+	id  string
+
+	mu   sync.Mutex
+	cond sync.Cond // something of an end has changed
+	lost bool      // nothing arrives any more
+}
+
+// window is how many bytes may be under way or unread in one direction.
+const window = 64 << 10
+
+// A conn is an end of a connection. The mu of its link guards it.
+type conn struct {
+	*link
+	peer   *conn
+	server bool
+	d      draws // of what this end sends
+
+	buf      []byte // received
+	err      error  // after buf
+	closed   bool   // by Close
+	finSent  bool
+	writeErr error
+
+	left     int       // bytes until the connection is cut, or -1
+	pend     *packet   // of the instant pendAt
+	pendAt   time.Time //
+	last     time.Time // arrival of the latest packet
+	sent     int       // bytes sent and not read by the peer, as far as this end knows
+	read     int       // bytes read that the peer does not know of
+	acking   bool      // the peer is about to know
+	deadline [2]deadline
+}
+
+type packet struct {
+	data     []byte
+	fin, rst bool
+}
+
+// A deadline is that of reads or writes.
+type deadline struct {
+	timer   *time.Timer
+	expired bool
+}
+
+const (
+	forRead = iota
+	forWrite
+)
+
+func (c *conn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case c.closed:
+			return 0, opError("read", net.ErrClosed)
+		case c.deadline[forRead].expired:
+			return 0, opError("read", os.ErrDeadlineExceeded)
+		case len(p) == 0:
+			return 0, nil
+		case len(c.buf) > 0:
+			n := copy(p, c.buf)
+			c.buf = c.buf[n:]
+			c.acknowledgeLocked(n)
+			return n, nil
+		case c.err != nil:
+			return 0, c.err
+		}
+		c.cond.Wait()
+	}
+}
+
+// acknowledgeLocked tells the peer, later, that n more bytes have been read. The number of
+// bytes alone decides when, not how many calls read them.
+func (c *conn) acknowledgeLocked(n int) {
+	c.read += n
+	if c.acking || c.read < window/4 {
+		return
+	}
+	c.acking = true
+	now := time.Now()
+	time.AfterFunc(fork(c.net.seed, "ack", c.id, c.server).at(now, 5*time.Millisecond).Sub(now), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.peer.sent -= c.read
+		c.read, c.acking = 0, false
+		c.cond.Broadcast()
+	})
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for {
+		switch {
+		case c.closed || c.finSent:
+			return n, opError("write", net.ErrClosed)
+		case c.writeErr != nil:
+			return n, c.writeErr
+		case c.deadline[forWrite].expired:
+			return n, opError("write", os.ErrDeadlineExceeded)
+		case n == len(p):
+			return n, nil
+		}
+		if room := window - c.sent; room > 0 {
+			k := min(room, len(p)-n)
+			c.sendLocked(p[n:n+k], false, false)
+			n += k
+			continue
+		}
+		c.cond.Wait()
+	}
+}
+
+// sendLocked sends bytes, the end of the stream, or a reset.
+func (c *conn) sendLocked(b []byte, fin, rst bool) {
+	c.sent += len(b)
+	if c.left >= 0 && len(b) > c.left {
+		b = b[:c.left]
+		rst = true
+	}
+	now := time.Now()
+	if c.pend == nil || !now.Equal(c.pendAt) {
+		c.pend, c.pendAt = new(packet), now
+		p, at := c.pend, c.arrivalLocked(now)
+		time.AfterFunc(at.Sub(now), func() { c.arrive(p) })
+	}
+	p := c.pend
+	if !p.rst {
+		p.data = append(p.data, b...)
+		p.fin = p.fin || fin
+		p.rst = rst
+	}
+	if c.left >= 0 {
+		if c.left -= len(b); rst && c.peer.writeErr == nil { // whoever cut it tells both
+			c.left = 0
+			c.peer.left = -1
+			c.peer.sendLocked(nil, false, true)
+		}
+	}
+}
+
+// arrivalLocked returns when a packet that is sent now arrives.
+func (c *conn) arrivalLocked(now time.Time) time.Time {
+	latency := c.d.ms(1, 40)
+	plan := c.net.plan
+	if e := plan.active(now, c.h.name, slow); e != nil {
+		latency += c.d.ms(1, e.arg)
+	}
+	at := c.d.at(now, latency)
+	if e := plan.active(now, c.h.name, partition); e != nil {
+		at = c.d.at(e.end(), latency+c.d.ms(1, 2000))
+	}
+	if !at.After(c.last) {
+		at = c.last.Add(time.Millisecond)
+	}
+	c.last = at
+	return at
+}
+
+// arrive delivers a packet to the peer.
+func (c *conn) arrive(p *packet) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	to := c.peer
+	if c.lost {
+		return
+	}
+	if to.closed && !p.rst {
+		if len(p.data) > 0 && to.writeErr == nil {
+			to.writeErr = errReset // once
+			to.sendLocked(nil, false, true)
+		}
+		return
+	}
+	if to.err == nil {
+		to.buf = append(to.buf, p.data...)
+		if p.fin {
+			to.err = io.EOF
+		}
+	}
+	if p.rst {
+		to.err, to.writeErr = opError("read", errReset), opError("write", errReset)
+	}
+	c.cond.Broadcast()
+}
+
+// strike applies a fault. c is the end of the server.
+func (c *conn) strike(e *event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch e.kind {
+	case reset, restart, restartLost:
+		c.peer.sendLocked(nil, false, true)
+		c.sendLocked(nil, false, true)
+	case hangUp:
+		if !c.finSent && !c.closed {
+			c.finSent = true
+			c.sendLocked(nil, true, false)
+		}
+	case vanish:
+		// The server forgets the connection; the client notices when it probes, and the
+		// host is there again.
+		c.lost = true
+		c.err, c.writeErr = opError("read", errReset), opError("write", errReset)
+		now := time.Now()
+		time.AfterFunc(c.peer.d.at(e.end(), c.peer.d.ms(10, 15_000)).Sub(now), func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.peer.err, c.peer.writeErr = opError("read", errReset), opError("write", errReset)
+			c.cond.Broadcast()
+		})
+		c.cond.Broadcast()
+	}
+}
+
+// CloseWrite closes the sending direction.
+func (c *conn) CloseWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return opError("close", net.ErrClosed)
+	}
+	if !c.finSent {
+		c.finSent = true
+		c.sendLocked(nil, true, false)
+	}
+	return nil
+}
+
+func (c *conn) Close() error {
+	c.net.mu.Lock()
+	delete(c.net.open, c)
+	delete(c.h.conns, c)
+	c.net.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return opError("close", net.ErrClosed)
+	}
+	c.closed = true
+	// As in Linux, a close with unread bytes resets the connection.
+	if !c.finSent || len(c.buf) > 0 {
+		c.sendLocked(nil, true, len(c.buf) > 0)
+	}
+	for i := range c.deadline {
+		c.deadline[i].setLocked(c, time.Time{})
+	}
+	c.cond.Broadcast()
+	return nil
+}
+
+func (d *deadline) setLocked(c *conn, t time.Time) {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	d.expired = false
+	if t.IsZero() || c.closed {
+		return
+	}
+	if left := time.Until(t); left > 0 {
+		var timer *time.Timer
+		timer = time.AfterFunc(left, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if d.timer == timer {
+				d.expired = true
+				c.cond.Broadcast()
+			}
+		})
+		d.timer = timer
+		return
+	}
+	d.expired = true
+	c.cond.Broadcast()
+}
+
+func (c *conn) setDeadlines(t time.Time, which ...int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return opError("set", net.ErrClosed)
+	}
+	for _, i := range which {
+		c.deadline[i].setLocked(c, t)
+	}
+	return nil
+}
+
+func (c *conn) SetDeadline(t time.Time) error      { return c.setDeadlines(t, forRead, forWrite) }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.setDeadlines(t, forRead) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(t, forWrite) }
+func (c *conn) LocalAddr() net.Addr                { return addr("client") }
+func (c *conn) RemoteAddr() net.Addr               { return addr(c.h.name) }

@@ -1,0 +1,240 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A plan is all that the world does to the streams of a run: faults of the network and of
+// peers, and calls and answers of the program. Programs and peers react to what happens
+// besides; see program.
+type plan struct {
+	events []*event // by time
+}
+
+// An event is an entry of a plan.
+type event struct {
+	number int // in the whole plan of the seed
+	after  time.Duration
+	lasts  time.Duration // 0 for an instant
+	kind   kind
+	target string // a host, a stream, or "" for the context
+	arg    int    // see kinds
+
+	start time.Time // of the run
+	skew  time.Duration
+}
+
+func (e *event) begin() time.Time { return e.start.Add(e.after + e.skew) }
+func (e *event) end() time.Time   { return e.begin().Add(e.lasts) }
+
+func (e *event) String() string {
+	s := fmt.Sprintf("%d: at %v, %v of %s", e.number, e.after, e.kind, cmp.Or(e.target, "the context"))
+	if e.arg != 0 {
+		s += fmt.Sprintf(" (%d)", e.arg)
+	}
+	if e.lasts > 0 {
+		s += fmt.Sprintf(" for %v", e.lasts)
+	}
+	return s
+}
+
+// A kind is a kind of event.
+type kind int
+
+const (
+	// Faults of the network. Those of connecting last.
+	dialSlow    kind = iota // connecting takes up to arg ms more
+	dnsSlow                 // so does resolving the name
+	dnsFail                 // the resolver fails
+	dnsNone                 // the name does not exist
+	refuse                  // connections are refused
+	blackHole               // packets that open a connection get no answer
+	slow                    // packets take up to arg ms more
+	cut                     // half of the new connections are reset within arg bytes
+	partition               // packets arrive afterwards
+	reset                   // all connections are reset
+	hangUp                  // the server ends all connections
+	vanish                  // the server forgets all connections without a word, and is away
+	restart                 // all connections are reset, and refused for a while
+	restartLost             // restart, and a broker has lost its sessions
+
+	// Faults of the peer.
+	peerBad    // it answers with failures, or cuts its answers short
+	peerSlow   // it takes up to arg ms to answer
+	peerSilent // it does not answer
+	peerReads  // it reads slowly
+	peerLate   // its certificate has expired, or is not valid yet
+
+	// Calls of the program.
+	callConnect
+	callTx
+	callTxLen
+	callDestroy
+	callTimeout // of arg ms
+	callCancel
+	callPause  // and ResumeRx after lasts
+	callHandle // SetHandlers
+	callMetadata
+
+	// Answers of its callbacks: the next one of the stream.
+	answerDisconnect
+	answerDestroy
+	answerSlow // it takes arg ms
+
+	// Of the context.
+	setPolicy // another one
+	overlay
+	rotate // credentials
+	closeContext
+	shutdown
+	kinds
+)
+
+var kindNames = [kinds]string{
+	dialSlow: "slow dials", dnsSlow: "slow DNS", dnsFail: "DNS failure", dnsNone: "no such name", refuse: "refused connections",
+	blackHole: "black hole", slow: "latency", cut: "cut connections", partition: "partition", reset: "reset", hangUp: "hang-up",
+	vanish: "half-open connections", restart: "restart", restartLost: "restart without sessions",
+	peerBad: "bad answers", peerSlow: "slow answers", peerSilent: "no answers", peerReads: "slow reads", peerLate: "wrong clock",
+	callConnect: "Connect", callTx: "RequestTx", callTxLen: "RequestTxLen", callDestroy: "Destroy", callTimeout: "StartTimeout",
+	callCancel: "CancelTimeout", callPause: "PauseRx", callHandle: "SetHandlers", callMetadata: "SetMetadata",
+	answerDisconnect: "answer DisconnectMe", answerDestroy: "answer DestroyMe", answerSlow: "slow callback",
+	setPolicy: "SetPolicy", overlay: "Overlay", rotate: "new credentials", closeContext: "Close", shutdown: "Shutdown",
+}
+
+func (k kind) String() string { return kindNames[k] }
+
+// A chance says how often a kind of event occurs, and with what.
+type chance struct {
+	kind   kind
+	weight int
+	lasts  [2]int // ms
+	arg    [2]int
+}
+
+// ofHost, ofStream and ofContext are the events of plans.
+var (
+	ofHost = []chance{
+		{dialSlow, 2, [2]int{5000, 60_000}, [2]int{100, 20_000}},
+		{dnsSlow, 1, [2]int{5000, 60_000}, [2]int{100, 5000}},
+		{dnsFail, 1, [2]int{1000, 30_000}, [2]int{}},
+		{dnsNone, 1, [2]int{1000, 30_000}, [2]int{}},
+		{refuse, 2, [2]int{1000, 60_000}, [2]int{}},
+		{blackHole, 2, [2]int{1000, 60_000}, [2]int{}},
+		{slow, 3, [2]int{5000, 60_000}, [2]int{50, 4000}},
+		{cut, 5, [2]int{5000, 90_000}, [2]int{1, 6000}},
+		{partition, 3, [2]int{1000, 90_000}, [2]int{}},
+		{reset, 3, [2]int{}, [2]int{}},
+		{hangUp, 3, [2]int{}, [2]int{}},
+		{vanish, 2, [2]int{100, 20_000}, [2]int{}},
+		{restart, 2, [2]int{100, 20_000}, [2]int{}},
+		{restartLost, 1, [2]int{100, 20_000}, [2]int{}},
+		{peerBad, 4, [2]int{5000, 60_000}, [2]int{}},
+		{peerSlow, 3, [2]int{5000, 60_000}, [2]int{50, 20_000}},
+		{peerSilent, 2, [2]int{1000, 40_000}, [2]int{}},
+		{peerReads, 2, [2]int{5000, 60_000}, [2]int{}},
+		{peerLate, 1, [2]int{5000, 60_000}, [2]int{}},
+	}
+	ofStream = []chance{
+		{callConnect, 6, [2]int{}, [2]int{}},
+		{callTx, 8, [2]int{}, [2]int{}},
+		{callTxLen, 2, [2]int{}, [2]int{}},
+		{callDestroy, 3, [2]int{}, [2]int{}},
+		{callTimeout, 4, [2]int{}, [2]int{1, 30_000}},
+		{callCancel, 1, [2]int{}, [2]int{}},
+		{callPause, 2, [2]int{10, 20_000}, [2]int{}},
+		{callHandle, 1, [2]int{}, [2]int{}},
+		{callMetadata, 1, [2]int{}, [2]int{}},
+		{answerDisconnect, 5, [2]int{}, [2]int{}},
+		{answerDestroy, 3, [2]int{}, [2]int{}},
+		{answerSlow, 4, [2]int{}, [2]int{1, 8000}},
+	}
+	ofContext = []chance{
+		{setPolicy, 4, [2]int{}, [2]int{1, 1 << 16}},
+		{overlay, 3, [2]int{}, [2]int{1, 1 << 16}},
+		{rotate, 3, [2]int{}, [2]int{}},
+		{closeContext, 1, [2]int{}, [2]int{}},
+		{shutdown, 1, [2]int{}, [2]int{}},
+	}
+)
+
+// faultTime is how long a run has faults. All have ended by then.
+const faultTime = 5 * time.Minute
+
+// newPlan returns the plan of a seed.
+func newPlan(seed uint64, hosts, streams []string) *plan {
+	p := &plan{}
+	d := fork(seed, "plan")
+	add := func(of []chance, targets []string, n int) {
+		total := 0
+		for _, c := range of {
+			total += c.weight
+		}
+		for range n {
+			x := d.IntN(total)
+			for _, c := range of {
+				if x -= c.weight; x >= 0 {
+					continue
+				}
+				e := &event{kind: c.kind, target: targets[d.IntN(len(targets))], lasts: d.ms(c.lasts[0], c.lasts[1])}
+				if c.arg[1] > 0 {
+					e.arg = c.arg[0] + d.IntN(c.arg[1]-c.arg[0]+1)
+				}
+				e.after = d.ms(0, int((faultTime-e.lasts)/time.Millisecond))
+				p.events = append(p.events, e)
+				break
+			}
+		}
+	}
+	add(ofHost, hosts, 6*len(hosts))
+	add(ofStream, streams, 12*len(streams))
+	add(ofContext, []string{""}, 8)
+	slices.SortStableFunc(p.events, func(a, b *event) int { return cmp.Compare(a.after, b.after) })
+	for i, e := range p.events {
+		e.number = i
+		e.skew = fork(seed, "event", i).skew
+	}
+	return p
+}
+
+// only returns the plan with some of the events.
+func (p *plan) only(keep func(number int) bool) *plan {
+	q := &plan{}
+	for _, e := range p.events {
+		if keep(e.number) {
+			copied := *e
+			q.events = append(q.events, &copied)
+		}
+	}
+	return q
+}
+
+// begin sets when the run starts.
+func (p *plan) begin(start time.Time) {
+	for _, e := range p.events {
+		e.start = start
+	}
+}
+
+// active returns the latest event of one of the kinds that lasts at the time for a host,
+// or nil.
+func (p *plan) active(now time.Time, host string, of ...kind) *event {
+	for _, e := range slices.Backward(p.events) {
+		if e.target == host && slices.Contains(of, e.kind) && !now.Before(e.begin()) && now.Before(e.end()) {
+			return e
+		}
+	}
+	return nil
+}
+
+// String lists the events.
+func (p *plan) String() string {
+	var b strings.Builder
+	for _, e := range p.events {
+		fmt.Fprintln(&b, e)
+	}
+	return b.String()
+}

@@ -1,0 +1,592 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/teststream"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A talk is the part of a program that depends on the protocol: what it sends, and whether
+// what it receives is right. Methods are called with the mu of the program.
+type talk interface {
+	// create is called for CREATING, begin for CONNECTING, connected for CONNECTED.
+	create(s *runtime.Stream)
+	begin(s *runtime.Stream)
+	connected()
+
+	// announce prepares the next message, and returns its length.
+	announce() int
+
+	// tx is the Tx callback.
+	tx(buf []byte) (n int, flags runtime.Flags, r runtime.Result)
+
+	// rx checks a piece. It reports whether the stream has succeeded.
+	rx(buf []byte, flags runtime.Flags) (success bool, wrong string)
+
+	// verdict is called for ACK and NAK. It reports whether the stream has succeeded.
+	verdict(ack bool) (success bool, wrong string)
+
+	// lost is called for DISCONNECTED and UNREACHABLE.
+	lost()
+
+	// check returns what is wrong at the end of the run.
+	check() string
+}
+
+// A program has one stream at a time of a streamtype, calls it, answers its callbacks, and
+// checks that they obey the laws.
+type program struct {
+	w     *world
+	i     int
+	name  string
+	host  string
+	many  bool // a connection serves until it is lost
+	talk  talk
+	skews map[string]draws
+
+	mu      sync.Mutex
+	s       *runtime.Stream
+	born    int // streams so far
+	inside  int // callbacks that are running
+	answers []*event
+
+	speaking bool // a call of soonLocked is pending
+	spoken   int  // how many there have been
+	pushes   int
+
+	// Of the stream.
+	ended     bool
+	state     runtime.State // latest, without TIMEOUT and user states
+	before    string        // name of the latest state, including TIMEOUT
+	result    runtime.Result
+	stateAt   time.Time
+	connectAt time.Time
+	failures  int  // in this series, as the policy counts
+	unknown   bool // failures is not known
+	due       time.Time
+	waits     bool // until due
+	slowUntil time.Time
+	timer     time.Time // when TIMEOUT is due
+	timing    bool
+	attempt   int       // number of CONNECTING
+	limit     time.Time // of the attempt
+	succeeded time.Time
+}
+
+func newProgram(w *world, i int) *program {
+	p := &program{w: w, i: i, name: fmt.Sprint("s", i), host: w.protocol.hostOf(i), skews: map[string]draws{}}
+	p.talk = w.protocol.talk(p)
+	st := w.protocol.streamType(w, i)
+	p.many = st.HTTP == nil || st.Protocol == policy.ProtocolWS
+	return p
+}
+
+// involved are the names in the trace that concern the program.
+func (p *program) involved() []string { return []string{p.name, p.host} }
+
+func (p *program) find(format string, args ...any) { p.w.find(p.involved(), format, args...) }
+
+// later calls f after about d. Calls for different purposes never coincide.
+func (p *program) later(purpose string, d time.Duration, f func()) {
+	now := time.Now()
+	time.AfterFunc(fork(p.w.seed, "later", p.name, purpose).at(now, d).Sub(now), f)
+}
+
+// create makes a stream. If that fails it tries again later.
+func (p *program) create() {
+	if p.w.ending.Load() {
+		return
+	}
+	p.mu.Lock()
+	p.born++
+	p.ended, p.state, p.before, p.failures, p.unknown, p.waits, p.timing = false, 0, "", 0, false, false, false
+	p.succeeded = time.Time{}
+	p.mu.Unlock()
+	_, err := p.w.current().NewStream(p.name, p.handlers())
+	if err != nil {
+		p.w.tr.note(p.name, "NewStream: %v", err)
+		if !errors.Is(err, runtime.ErrClosed) && !errors.Is(err, runtime.ErrRefused) && !errors.Is(err, runtime.ErrPolicyChanged) {
+			p.find("NewStream: %v", err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.state == 0 { // else DESTROYING has come, or will
+			p.later("create", time.Second, p.create)
+		}
+		return
+	}
+	if p.w.calm.Load() {
+		p.calmDown()
+	}
+}
+
+func (p *program) handlers() runtime.Handlers {
+	return runtime.Handlers{State: p.onState, Rx: p.onRx, Tx: p.onTx}
+}
+
+func (p *program) owns(s *runtime.Stream) bool { return s.StreamType().Name == p.name }
+
+// stream returns the present stream, or nil.
+func (p *program) stream() *runtime.Stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.s
+}
+
+// do executes an event of the plan.
+func (p *program) do(e *event) {
+	if e.kind >= answerDisconnect {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.answers = append(p.answers, e)
+		return
+	}
+	s := p.stream()
+	if s == nil {
+		return
+	}
+	switch e.kind {
+	case callConnect:
+		s.Connect()
+	case callTx:
+		s.RequestTx()
+	case callTxLen:
+		p.mu.Lock()
+		n := p.talk.announce()
+		p.mu.Unlock()
+		s.RequestTxLen(uint64(n))
+	case callDestroy:
+		s.Destroy()
+	case callTimeout:
+		p.startTimeout(s, time.Duration(e.arg)*time.Millisecond)
+	case callCancel:
+		p.mu.Lock()
+		p.timing = false
+		p.mu.Unlock()
+		s.CancelTimeout()
+	case callPause:
+		s.PauseRx()
+		time.AfterFunc(time.Until(e.end()), s.ResumeRx)
+	case callHandle:
+		s.SetHandlers(p.handlers())
+	case callMetadata:
+		s.Metadata("got")
+		s.Err()
+	}
+}
+
+// startTimeout starts the timer of the stream.
+func (p *program) startTimeout(s *runtime.Stream, d time.Duration) {
+	p.mu.Lock()
+	if p.ended {
+		p.mu.Unlock()
+		return
+	}
+	p.timer, p.timing = time.Now().Add(d), true
+	due := p.timer
+	p.mu.Unlock()
+	s.StartTimeout(d)
+	p.later("timeout", d+10*time.Millisecond, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.timing && p.timer.Equal(due) && !p.ended && !p.busySinceLocked(due) {
+			p.find("TIMEOUT has not come")
+		}
+	})
+}
+
+// busySinceLocked reports whether a callback was running at the time or later.
+func (p *program) busySinceLocked(t time.Time) bool { return p.inside > 0 || !p.slowUntil.Before(t) }
+
+// enterLocked begins a callback, and returns its answer.
+func (p *program) enterLocked(what string) {
+	if p.inside++; p.inside > 1 {
+		p.find("%s while another callback is running", what)
+	}
+	if p.ended {
+		p.find("%s after DESTROYING", what)
+	}
+}
+
+// answerLocked returns the answer of a callback, which may take time, and ends it. may
+// tells whether the plan can decide.
+func (p *program) answerLocked(may bool) runtime.Result {
+	r := runtime.OK
+	if may && len(p.answers) > 0 && !p.w.calm.Load() {
+		e := p.answers[0]
+		p.answers = p.answers[1:]
+		switch e.kind {
+		case answerDisconnect:
+			r = runtime.DisconnectMe
+		case answerDestroy:
+			r = runtime.DestroyMe
+		case answerSlow:
+			d := time.Duration(e.arg) * time.Millisecond
+			now := time.Now()
+			at := fork(p.w.seed, "slow", e.number).at(now, d)
+			p.w.tr.note(p.name, "slow callback")
+			p.mu.Unlock()
+			time.Sleep(at.Sub(now))
+			p.mu.Lock()
+			p.slowUntil = time.Now()
+		}
+	}
+	p.inside--
+	return r
+}
+
+// after has the states that may follow each state of a client, and whether a connection
+// carries many messages. It was written from docs/runtime.md.
+var after = map[string]string{
+	"": "CRE", "CRE": "CNG TMO POL DES", "DIS": "CNG TMO POL DES UNR", "UNR": "ARF TMO POL CNG DES",
+	"CON": "ACK NAK DIS TMO", "CNG": "UNR CON TMO POL ARF CNG DES", "DES": "", "POL": "CNG TMO DES POL",
+	"ARF": "CNG POL TMO DES", "ACK": "DIS TMO", "NAK": "DIS TMO",
+}
+
+func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := teststream.Name(state)
+	p.w.tr.mu.Lock()
+	p.w.tr.states++
+	p.w.tr.mu.Unlock()
+	p.enterLocked(name)
+	now := time.Now()
+	if text := p.stateText(s, state, name); true {
+		p.w.tr.note(p.name, "%s", text)
+	}
+	if state < runtime.StateUserBase && state != runtime.StateTimeout {
+		last := teststream.Name(p.state)
+		if p.state == 0 {
+			last = ""
+		}
+		allowed := strings.Fields(after[last])
+		if p.many && (last == "ACK" || last == "NAK") {
+			allowed = append(allowed, "ACK", "NAK")
+		}
+		if !slices.Contains(allowed, name) {
+			p.find("%s after %s", name, last)
+		}
+	}
+	p.checkTimesLocked(s, state, now)
+	was, wasResult := p.state, p.result
+	if state != runtime.StateTimeout && state < runtime.StateUserBase {
+		p.state, p.stateAt = state, now
+	}
+	p.before = name
+	wrong, success := "", false
+	switch state {
+	case runtime.StateCreating:
+		p.s = s
+		p.talk.create(s)
+	case runtime.StateConnecting:
+		p.attempt++
+		p.beginAttemptLocked(s, was, wasResult)
+		p.talk.begin(s)
+	case runtime.StateConnected:
+		p.connectAt = now
+		p.talk.connected()
+		if p.many {
+			p.speakSoonLocked(s)
+		}
+	case runtime.StateQoSAckRemote, runtime.StateQoSNackRemote:
+		success, wrong = p.talk.verdict(state == runtime.StateQoSAckRemote)
+		if p.many {
+			p.speakSoonLocked(s)
+		}
+	case runtime.StateDisconnected, runtime.StateUnreachable:
+		p.talk.lost()
+		p.againLocked(s)
+	case runtime.StateAllRetriesFailed:
+		p.againLocked(s)
+	case runtime.StateTimeout:
+		if p.w.calm.Load() {
+			break
+		}
+	case runtime.StateDestroying:
+		p.timing, p.waits = false, false
+		p.answers = nil
+		p.inside--
+		p.ended = true
+		p.later(fmt.Sprint("born", p.born), fork(p.w.seed, "born", p.name, p.born).ms(100, 3000), p.create)
+		return runtime.OK
+	}
+	if wrong != "" {
+		p.find("%s", wrong)
+	}
+	if success {
+		p.succeeded = now
+	}
+	r := p.answerLocked(state != runtime.StateCreating)
+	if r == runtime.OK && state == runtime.StateTimeout && !p.w.calm.Load() {
+		r = runtime.DisconnectMe
+	}
+	if state != runtime.StateTimeout && state < runtime.StateUserBase {
+		p.result = r
+	}
+	if r != runtime.OK {
+		p.w.tr.note(p.name, "%s answered with %v", name, r)
+	}
+	return r
+}
+
+// stateText describes a state for the trace.
+func (p *program) stateText(s *runtime.Stream, state runtime.State, name string) string {
+	if state == runtime.StateUnreachable || state == runtime.StateDisconnected {
+		if err := s.Err(); err != nil {
+			return fmt.Sprintf("%s %s", name, p.w.clean(err.Error()))
+		}
+	}
+	return name
+}
+
+// clean shortens the text of an error, of which libraries may make different ones for the
+// same cause.
+func (w *world) clean(text string) string {
+	if len(text) > 200 {
+		text = text[:200]
+	}
+	return text
+}
+
+// beginAttemptLocked counts failures: an attempt by Connect begins a new series.
+func (p *program) beginAttemptLocked(s *runtime.Stream, was runtime.State, answer runtime.Result) {
+	switch {
+	case was != runtime.StatePoll:
+		p.failures, p.unknown = 0, false
+	case answer != runtime.OK:
+		p.unknown = true // after a declined POLL, RequestTx and Connect look the same
+	}
+	attempt, born := p.attempt, p.born
+	began := time.Now()
+	p.limit = began.Add(connectTimeout)
+	var check func()
+	check = func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.born != born || p.attempt != attempt || p.state != runtime.StateConnecting || p.result != runtime.OK {
+			return
+		}
+		if p.slowUntil.After(began) {
+			p.limit = later(p.limit, p.slowUntil.Add(connectTimeout))
+		}
+		if over := time.Since(p.limit); over < 0 || p.busySinceLocked(p.limit) { // Tx has restarted it
+			p.later(fmt.Sprint("attempt", attempt), 6*time.Second-min(over, 0), check)
+			return
+		}
+		p.find("an attempt takes longer than %v", connectTimeout)
+	}
+	p.later(fmt.Sprint("attempt", attempt), connectTimeout+6*time.Second, check)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// checkTimesLocked checks the times of POLL and TIMEOUT.
+func (p *program) checkTimesLocked(s *runtime.Stream, state runtime.State, now time.Time) {
+	switch state {
+	case runtime.StatePoll:
+		if p.waits && now.Before(p.due) {
+			p.find("POLL %v before the end of the wait", p.due.Sub(now))
+		}
+		if p.waits && now.After(p.due) && !p.busySinceLocked(p.due) {
+			p.find("POLL %v after the end of the wait", now.Sub(p.due))
+		}
+		p.waits = false
+	case runtime.StateConnecting:
+		p.waits = false
+	case runtime.StateTimeout:
+		switch {
+		case !p.timing:
+			p.find("TIMEOUT without a timer")
+		case now.Before(p.timer):
+			p.find("TIMEOUT %v early", p.timer.Sub(now))
+		case now.After(p.timer) && !p.busySinceLocked(p.timer):
+			p.find("TIMEOUT %v late", now.Sub(p.timer))
+		}
+		p.timing = false
+	case runtime.StateDisconnected:
+		if !s.StreamType().IsHTTP() || !s.Retries() {
+			p.timing = false
+		}
+		if s.Err() == nil || now.Sub(p.connectAt) >= steady(s.StreamType().Retry) {
+			p.failures, p.unknown = 0, false
+		}
+	case runtime.StateQoSAckRemote:
+		if s.StreamType().Protocol == policy.ProtocolMQTT {
+			p.timing = false
+		}
+	case runtime.StateAllRetriesFailed:
+		p.failures++
+	}
+}
+
+// steady returns how long a connection must last to end a series of failures.
+func steady(r *policy.Retry) time.Duration {
+	longest := 10 * time.Second
+	n := 1
+	if r != nil {
+		n = max(n, len(r.Backoff))
+	}
+	for i := range n {
+		longest = max(longest, delay(r, i, 65535))
+	}
+	return longest
+}
+
+// waiting checks a wait that begins.
+func (p *program) waiting(s *runtime.Stream, d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.w.tr.note(p.name, "wait %v", d)
+	now := time.Now()
+	want := delay(s.StreamType().Retry, p.failures, p.w.jitterAt(now))
+	if d != want && !p.unknown && d != retryAfter {
+		p.find("a wait of %v, want %v after %d failures", d, want, p.failures)
+	}
+	p.failures++
+	p.due, p.waits = now.Add(d), true
+	due := p.due
+	p.later("wait", d+10*time.Millisecond, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.waits && p.due.Equal(due) && !p.ended && !p.busySinceLocked(due) {
+			p.find("no attempt at the end of the wait")
+		}
+	})
+}
+
+// retryAfter is the Retry-After of peers.
+const retryAfter = 20 * time.Second
+
+// againLocked makes an idle stream try again, or not.
+func (p *program) againLocked(s *runtime.Stream) {
+	d := fork(p.w.seed, "again", p.name, p.attempt)
+	switch {
+	case p.w.calm.Load():
+		p.soonLocked(5*time.Second, func() { p.push(s) })
+	case d.oneIn(4):
+	case d.oneIn(3):
+		p.soonLocked(d.ms(100, 60_000), func() { s.Connect() })
+	default:
+		p.soonLocked(d.ms(100, 20_000), func() { s.RequestTx() })
+	}
+}
+
+// speakSoonLocked makes a connected stream send again.
+func (p *program) speakSoonLocked(s *runtime.Stream) {
+	p.soonLocked(fork(p.w.seed, "speak", p.name, p.spoken).ms(1, 8000), func() { s.RequestTx() })
+}
+
+// soonLocked calls f after about d, unless a call is pending already.
+func (p *program) soonLocked(d time.Duration, f func()) {
+	if p.speaking {
+		return
+	}
+	p.speaking = true
+	p.spoken++
+	p.later("soon", d, func() {
+		p.mu.Lock()
+		p.speaking = false
+		p.mu.Unlock()
+		f()
+	})
+}
+
+// push makes a stream try, whatever its state.
+func (p *program) push(s *runtime.Stream) {
+	p.mu.Lock()
+	p.pushes++
+	connect := p.pushes%2 == 0
+	p.mu.Unlock()
+	if connect {
+		s.Connect()
+	} else {
+		s.RequestTx()
+	}
+}
+
+// calmDown makes the stream try again and again without disturbing it.
+func (p *program) calmDown() {
+	p.later("calm", 10*time.Millisecond, func() {
+		s := p.stream()
+		if s == nil || p.w.ending.Load() {
+			return
+		}
+		p.push(s)
+		p.later("calm again", 7*time.Second, p.calmDown)
+	})
+}
+
+// checkSettled checks that the stream has succeeded since the faults.
+func (p *program) checkSettled() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.succeeded.Before(p.w.tr.start.Add(faultTime)) {
+		p.find("no success within %v after the last fault; the stream is in %v, born %d, ended %v", settleTime, p.state, p.born, p.ended)
+	}
+}
+
+// checkPrompt checks that the stream has just succeeded again.
+func (p *program) checkPrompt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.succeeded) > promptTime {
+		p.find("no success for %v without faults", time.Since(p.succeeded))
+	}
+}
+
+// checkEnd checks the stream after the end of its context.
+func (p *program) checkEnd() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.find("no DESTROYING; the stream is in %v", p.state)
+	}
+	if wrong := p.talk.check(); wrong != "" {
+		p.find("%s", wrong)
+	}
+}
+
+func (p *program) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.enterLocked("Rx")
+	p.w.tr.note(p.name, "rx %d flags %d", len(buf), flags)
+	success, wrong := p.talk.rx(buf, flags)
+	if wrong != "" {
+		p.find("%s", wrong)
+	}
+	if success {
+		p.succeeded = time.Now()
+		if p.many {
+			p.speakSoonLocked(s)
+		}
+	}
+	return p.answerLocked(len(buf) > 0)
+}
+
+func (p *program) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.enterLocked("Tx")
+	if r := p.answerLocked(true); r != runtime.OK {
+		p.w.tr.note(p.name, "tx %v", r)
+		return 0, 0, r
+	}
+	n, flags, r := p.talk.tx(buf)
+	p.limit = time.Now().Add(connectTimeout)
+	p.w.tr.note(p.name, "tx %d flags %d %v", n, flags, r)
+	return n, flags, r
+}

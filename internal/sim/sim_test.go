@@ -1,0 +1,128 @@
+package sim
+
+import (
+	"fmt"
+	"os"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+var protocols = []*protocol{
+	rawProtocol("raw", 4, false),
+	httpProtocol("h1", policy.ProtocolH1, 4, 4, false),
+}
+
+// TestSame checks that a seed has one trace, whatever the number of cores, and that no law
+// is broken.
+func TestSame(t *testing.T) {
+	for _, pr := range protocols {
+		t.Run(pr.name, func(t *testing.T) {
+			for seed := range uint64(number(t, "SAME", 20)) {
+				var first *outcome
+				for _, cores := range []int{1, 2} {
+					before := goruntime.GOMAXPROCS(cores)
+					o := simulate(t, pr, seed, nil)
+					goruntime.GOMAXPROCS(before)
+					if first == nil {
+						first = o
+						report(t, pr, seed, o)
+					} else if o.sum != first.sum {
+						t.Fatalf("seed %d has another trace on %d cores:\n%s", seed, cores, firstDifference(first.trace, o.trace))
+					}
+				}
+			}
+		})
+	}
+}
+
+func firstDifference(a, b *trace) string {
+	x, y := strings.Split(a.String(), "\n"), strings.Split(b.String(), "\n")
+	for i := range x {
+		if i >= len(y) || x[i] != y[i] {
+			return fmt.Sprintf("A:\n%s\nB:\n%s", strings.Join(x[max(0, i-5):min(len(x), i+8)], "\n"), strings.Join(y[max(0, min(i, len(y))-5):min(len(y), i+8)], "\n"))
+		}
+	}
+	return "none"
+}
+
+// report fails the test if laws were broken.
+func report(t *testing.T, pr *protocol, seed uint64, o *outcome) {
+	t.Helper()
+	if len(o.findings) == 0 {
+		return
+	}
+	t.Errorf("%s\n%d findings, the first: %s\nEvents of the plan: %d. To repeat: make sim PROTOCOL=%s SEED=%d",
+		o.excerpt, len(o.findings), o.findings[0], len(o.plan.events), pr.name, seed)
+}
+
+// number returns the number in a variable of the environment.
+func number(t *testing.T, name string, otherwise int) int {
+	v := os.Getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// TestSim runs seeds: the one in SEED, or SEEDS of them from FROM on, of the protocol in
+// PROTOCOL, or all. EVENTS, a list of numbers, keeps only these events of the plan.
+func TestSim(t *testing.T) {
+	if os.Getenv("SEEDS") == "" && os.Getenv("SEED") == "" {
+		t.Skip("SEEDS and SEED are not set")
+	}
+	n, from := number(t, "SEEDS", 1), number(t, "FROM", 0)
+	if os.Getenv("SEED") != "" {
+		n, from = 1, number(t, "SEED", 0)
+	}
+	for _, pr := range protocols {
+		if p := os.Getenv("PROTOCOL"); p != "" && !slices.Contains(strings.Split(p, ","), pr.name) {
+			continue
+		}
+		t.Run(pr.name, func(t *testing.T) {
+			begin := time.Now()
+			states, found := 0, 0
+			var elapsed time.Duration
+			for seed := from; seed < from+n; seed++ {
+				o := simulate(t, pr, uint64(seed), kept(t))
+				states += o.states
+				elapsed += o.elapsed
+				report(t, pr, uint64(seed), o)
+				if len(o.findings) > 0 {
+					found++
+				}
+				if os.Getenv("SEED") != "" {
+					t.Logf("plan:\n%v", o.plan)
+					if os.Getenv("TRACE") != "" {
+						t.Logf("trace:\n%v", o.trace)
+					}
+				}
+				if found == number(t, "STOP", 3) {
+					n = seed - from + 1
+					break
+				}
+			}
+			real := time.Since(begin)
+			t.Logf("%s: %d seeds, %d with findings; %d states; %.0f hours, %.0f times real time, in %v",
+				pr.name, n, found, states, elapsed.Hours(), elapsed.Seconds()/real.Seconds(), real.Round(time.Millisecond))
+		})
+	}
+}
+
+// kept returns a function that reports whether EVENTS has a number; nil keeps all.
+func kept(t *testing.T) func(int) bool {
+	v, set := os.LookupEnv("EVENTS")
+	if !set {
+		return nil
+	}
+	return func(number int) bool { return slices.Contains(strings.Split(v, ","), strconv.Itoa(number)) }
+}

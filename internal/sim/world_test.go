@@ -1,0 +1,339 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/credentials"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+)
+
+// A protocol is what a run simulates.
+type protocol struct {
+	name           string
+	hosts, streams int
+
+	transports func(w *world) []transport.Transport
+	streamType func(w *world, i int) *policy.StreamType
+	serve      func(w *world, h *host) // starts the peer of a host; stop ends it
+	talk       func(p *program) talk
+}
+
+// hostOf returns the host of a stream.
+func (p *protocol) hostOf(i int) string { return fmt.Sprint("h", i%p.hosts) }
+
+// names returns n names with a prefix.
+func names(prefix string, n int) (all []string) {
+	for i := range n {
+		all = append(all, fmt.Sprint(prefix, i))
+	}
+	return all
+}
+
+// A world is one run.
+type world struct {
+	seed     uint64
+	protocol *protocol
+	plan     *plan
+	tr       *trace
+	net      *network
+	creds    credentials.Memory
+	calm     atomic.Bool // no more faults
+	ending   atomic.Bool // no more streams
+	programs []*program
+	stops    []func() // of the peers
+
+	mu       sync.Mutex
+	context  *runtime.Context
+	policies int // how many there have been
+	rotation int // of the credentials
+	findings []string
+	excerpt  string // of the trace before the first finding, as far as it concerns that
+}
+
+// An outcome is what a run has shown.
+type outcome struct {
+	sum      string
+	states   int
+	elapsed  time.Duration // virtual
+	findings []string
+	excerpt  string // of the trace, for the first finding
+	trace    *trace
+	plan     *plan
+}
+
+// find records a violation of a law.
+func (w *world) find(involved []string, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.tr.note("FINDING", "%s: %s", involved[0], text)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.findings == nil {
+		w.excerpt = w.tr.tail(40, append(involved, "FINDING", "world")...)
+	}
+	w.findings = append(w.findings, fmt.Sprintf("%s at %v: %s", involved[0], time.Since(w.tr.start), text))
+}
+
+// jitter is for Options.Jitter. It depends on the time alone: streams whose shared
+// connection is lost ask in any order.
+func (w *world) jitter() uint16 { return w.jitterAt(time.Now()) }
+
+func (w *world) jitterAt(t time.Time) uint16 {
+	return uint16(rand.New(rand.NewPCG(w.seed, uint64(t.UnixNano()))).Uint32())
+}
+
+// connectTimeout is Options.ConnectTimeout.
+const connectTimeout = 15 * time.Second
+
+// newContext makes a context with the present policy.
+func (w *world) newContext() {
+	c, err := runtime.NewContext(w.policyLocked(0), runtime.Options{
+		Transports:     w.protocol.transports(w),
+		Logger:         slog.New(logHandler{w}),
+		ConnectTimeout: connectTimeout,
+		Credentials:    &w.creds,
+		DialContext:    w.net.dial,
+		Jitter:         w.jitter,
+		Hooks:          runtime.Hooks{Wait: w.waiting},
+	})
+	if err != nil {
+		panic(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.context = c
+}
+
+// current returns the context for new streams.
+func (w *world) current() *runtime.Context {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.context
+}
+
+// policyLocked returns a policy that differs from the first one in the streamtypes whose
+// bit is set in change.
+func (w *world) policyLocked(change int) *policy.Policy {
+	w.policies++
+	p := &policy.Policy{Release: fmt.Sprint(w.policies)}
+	for i := range w.protocol.streams {
+		st := w.protocol.streamType(w, i)
+		if change>>i&1 != 0 {
+			st.Timeout += time.Duration(w.policies) * time.Second
+		}
+		p.StreamTypes = append(p.StreamTypes, st)
+	}
+	return p
+}
+
+// rotateCredentials replaces the token of each stream.
+func (w *world) rotateCredentials() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rotation++
+	for i := range tokens {
+		w.creds.SetBlob(policy.BlobAuth, i, fmt.Sprintf("token%d-%d", i, w.rotation))
+	}
+}
+
+// tokens is how many tokens there are: stream i uses i%tokens.
+const tokens = 4
+
+// A logHandler makes findings of what the runtime logs.
+type logHandler struct{ w *world }
+
+func (logHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (l logHandler) WithAttrs([]slog.Attr) slog.Handler     { return l }
+func (l logHandler) WithGroup(string) slog.Handler          { return l }
+func (l logHandler) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+	l.w.find([]string{"log"}, "%s", text)
+	return nil
+}
+
+// simulate runs a world.
+func simulate(t *testing.T, pr *protocol, seed uint64, keep func(number int) bool) *outcome {
+	t.Helper()
+	o := &outcome{}
+	synctest.Test(t, func(t *testing.T) {
+		before := len(goroutines())
+		w := &world{seed: seed, protocol: pr, tr: &trace{start: time.Now()}}
+		w.plan = newPlan(seed, names("h", pr.hosts), names("s", pr.streams))
+		if keep != nil {
+			w.plan = w.plan.only(keep)
+		}
+		w.plan.begin(w.tr.start)
+		w.net = newNetwork(seed, w.plan, w.tr)
+		w.run()
+		synctest.Wait()
+		if left := goroutines(); len(left) > before {
+			w.find([]string{"end"}, "goroutines are left:\n%s", strings.Join(left, "\n\n"))
+		}
+		o.sum, o.states, o.elapsed = w.tr.sum(), w.tr.states, time.Since(w.tr.start)
+		o.findings, o.excerpt, o.plan, o.trace = w.findings, w.excerpt, w.plan, w.tr
+	})
+	return o
+}
+
+// goroutines returns the stacks of those that are in a bubble.
+func goroutines() (found []string) {
+	var b strings.Builder
+	pprof.Lookup("goroutine").WriteTo(&b, 2)
+	for _, g := range strings.Split(b.String(), "\n\n") {
+		if strings.Contains(g, "synctest bubble") {
+			found = append(found, g)
+		}
+	}
+	return found
+}
+
+// settleTime is how long after the last fault a stream may take to succeed. A connection
+// that the peer has forgotten is noticed within 15 s, or after svalidhup, and an attempt
+// has connectTimeout; the rest is the longest wait of the policies, twice. promptTime is
+// how long it may take to succeed again.
+const (
+	settleTime = 90 * time.Second
+	promptTime = 30 * time.Second
+)
+
+func (w *world) run() {
+	w.rotateCredentials()
+	for _, name := range names("h", w.protocol.hosts) {
+		w.protocol.serve(w, w.net.host(name))
+	}
+	w.newContext()
+	for i := range w.protocol.streams {
+		p := newProgram(w, i)
+		w.programs = append(w.programs, p)
+		p.create()
+	}
+	for _, e := range w.plan.events {
+		time.Sleep(time.Until(e.begin()))
+		w.do(e)
+	}
+	time.Sleep(time.Until(w.tr.start.Add(faultTime + time.Millisecond)))
+	w.tr.note("world", "no more faults")
+	w.calm.Store(true)
+	for _, p := range w.programs {
+		p.calmDown()
+	}
+	time.Sleep(settleTime)
+	for _, p := range w.programs {
+		p.checkSettled()
+	}
+	// A stream that has settled succeeds promptly.
+	time.Sleep(promptTime)
+	for _, p := range w.programs {
+		p.checkPrompt()
+	}
+	w.end()
+}
+
+// end closes everything, and checks that nothing is left.
+func (w *world) end() {
+	w.ending.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := w.current().Shutdown(ctx); err != nil && ctx.Err() != nil {
+		w.find([]string{"end"}, "Shutdown: %v", err)
+	}
+	time.Sleep(time.Minute) // what earlier contexts have left
+	if n := w.net.openConns(); n > 0 {
+		w.find([]string{"end"}, "%d connections are open after Shutdown", n)
+	}
+	for _, p := range w.programs {
+		p.checkEnd()
+	}
+	for _, stop := range slices.Backward(w.stops) {
+		stop()
+	}
+	time.Sleep(2 * time.Minute)
+}
+
+// do executes an event of the plan.
+func (w *world) do(e *event) {
+	who := e.target
+	if who == "" {
+		who = "world"
+	}
+	w.tr.note(who, "%v", e)
+	switch {
+	case e.kind <= peerLate:
+		if e.kind == reset || e.kind == hangUp || e.kind == vanish || e.kind == restart || e.kind == restartLost {
+			w.net.strike(e)
+		}
+	case e.kind < setPolicy:
+		var i int
+		fmt.Sscanf(e.target, "s%d", &i)
+		w.programs[i].do(e)
+	case e.kind == rotate:
+		w.rotateCredentials()
+	case e.kind == setPolicy, e.kind == overlay:
+		w.mu.Lock()
+		p, c := w.policyLocked(e.arg), w.context
+		w.mu.Unlock()
+		set := c.SetPolicy
+		if e.kind == overlay {
+			set = c.Overlay
+		}
+		if err := set(p); err != nil {
+			w.find([]string{"world"}, "%v: %v", e.kind, err)
+		}
+	case e.kind == closeContext, e.kind == shutdown:
+		old := w.current()
+		w.newContext()
+		if e.kind == closeContext {
+			old.Close()
+			return
+		}
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			err := old.Shutdown(ctx)
+			w.tr.note("world", "Shutdown: %v", err)
+			if ctx.Err() == context.DeadlineExceeded && !w.slowCallbacks() {
+				w.find([]string{"world"}, "Shutdown has not ended within 10 s: %v", err)
+			}
+		}()
+	}
+}
+
+// slowCallbacks reports whether callbacks of the plan are slow.
+func (w *world) slowCallbacks() bool {
+	return slices.ContainsFunc(w.plan.events, func(e *event) bool { return e.kind == answerSlow })
+}
+
+// waiting is for Hooks.Wait.
+func (w *world) waiting(_ context.Context, s *runtime.Stream, d time.Duration) {
+	for _, p := range w.programs {
+		if p.owns(s) {
+			p.waiting(s, d)
+		}
+	}
+}
+
+// delay returns the wait of a policy, by the arithmetic of docs/runtime.md.
+func delay(r *policy.Retry, failures int, random uint16) time.Duration {
+	base, percent := int64(3000), int64(30)
+	if r != nil && len(r.Backoff) > 0 {
+		base = r.Backoff[min(failures, len(r.Backoff)-1)].Milliseconds()
+	}
+	if r != nil && r.JitterPercent > 0 {
+		percent = int64(r.JitterPercent)
+	}
+	return time.Duration(base+int64(math.Floor(float64(base*percent*int64(random))/65536/100))) * time.Millisecond
+}
