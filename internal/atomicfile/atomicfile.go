@@ -4,11 +4,14 @@ package atomicfile
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 )
 
@@ -44,7 +47,7 @@ func write(name string, data []byte, perm fs.FileMode, keepPerm bool) (err error
 		return errors.New("not a regular file")
 	}
 	dir := filepath.Dir(name)
-	temp := filepath.Join(dir, Prefix+rand.Text())
+	temp := filepath.Join(dir, tempPrefix(name)+rand.Text())
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
@@ -73,6 +76,33 @@ func write(name string, data []byte, perm fs.FileMode, keepPerm bool) (err error
 		return err
 	}
 	return syncFolder(dir)
+}
+
+// tempPrefix begins the names of the temporary files of one file. A hash keeps them
+// short enough for every file system.
+func tempPrefix(name string) string {
+	sum := sha256.Sum256([]byte(filepath.Base(name)))
+	return Prefix + hex.EncodeToString(sum[:4]) + "-"
+}
+
+// Clean removes the temporary files that writers of a file have left behind when they
+// were killed. No write of the file may be under way.
+func Clean(name string) error {
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
+	dir, prefix := filepath.Dir(name), tempPrefix(name)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return pathError(name, err)
+	}
+	var failed error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && e.Type().IsRegular() {
+			failed = errors.Join(failed, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return failed
 }
 
 // syncFolder makes a rename in a folder last. Windows has no such call.

@@ -111,6 +111,29 @@ func TestConcurrent(t *testing.T) {
 	checkNoTemp(t, filepath.Dir(name))
 }
 
+// TestClean checks that Clean removes what is left of writes of one file alone.
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	name, other := filepath.Join(dir, "file"), filepath.Join(dir, "file2")
+	for _, file := range []string{name, other, tempPrefix(name) + "A", tempPrefix(name) + "B", tempPrefix(other) + "C"} {
+		if filepath.Base(file) == file {
+			file = filepath.Join(dir, file)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Clean(name); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 3 {
+		t.Errorf("left: %v", left)
+	}
+	if err := Clean(filepath.Join(dir, "missing", "file")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 func checkNoTemp(t *testing.T, dir string) {
 	t.Helper()
 	if left, err := filepath.Glob(filepath.Join(dir, Prefix+"*")); len(left) > 0 || err != nil {

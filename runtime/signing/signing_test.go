@@ -386,6 +386,24 @@ func TestRotations(t *testing.T) {
 	}
 }
 
+// TestFutureUndone checks that a rotation undoes a manifest from the future, which a
+// stolen key has signed.
+func TestFutureUndone(t *testing.T) {
+	m := manifest(6)
+	m.IssuedAt, m.NotAfter = issued.AddDate(5000, 0, 0), issued.AddDate(5000, 0, 1)
+	s, err := device(t).Accept(signed(m, keys[0]), issued)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Accept(signed(manifest(7), keys[1]), issued); !errors.Is(err, ErrRollback) {
+		t.Errorf("before the rotation: %v", err)
+	}
+	s, err = s.Accept(append(bundle(rotation(1, 2).lines(0, 1, 2)...), signed(manifest(7), keys[1])...), issued)
+	if err != nil || !s.Time(issued).Equal(issued) {
+		t.Errorf("%v, it is %s", err, s.Time(issued))
+	}
+}
+
 // TestCheck checks the policy of a manifest.
 func TestCheck(t *testing.T) {
 	m := manifest(6)

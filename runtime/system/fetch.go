@@ -5,15 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"math"
-	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/signing"
+	"github.com/secure-streams/sspolicy/runtime/smd"
 )
 
 // The default limits of a Fetcher.
@@ -26,9 +25,10 @@ const (
 // Errors of a Fetcher, to compare with [errors.Is]. Each is returned with its cause.
 var (
 	// ErrRefused is returned when a policy that was fetched or read from File cannot
-	// be used. The old one stays in force.
+	// be used. The old one stays in force. The cause is a [signing.Refusal], or the
+	// error of Verify or Load.
 	ErrRefused = errors.New("the policy is refused")
-	// ErrRolledBack is returned when the new policy was in force, but its Probe
+	// ErrRolledBack is returned when the new policy was in force, but one of Probes
 	// failed. The old one is in force again.
 	ErrRolledBack = errors.New("the policy was rolled back")
 	// ErrNotKept is returned when the new policy is in force, but could not be
@@ -42,29 +42,52 @@ type FetcherOptions struct {
 	// github.com/secure-streams/sspolicy returns one that makes all checks.
 	Load func(text []byte) (*policy.Policy, error)
 
+	// Signing, if not nil, makes the Fetcher accept only policies that its keys have
+	// signed. Fetch first gets the bundle of the streamtype fetch_policy_manifest of the
+	// current policy, at most signing.MaxBundle bytes, and lets it decide before a byte
+	// of the policy is read. File then holds the bundle too. It is the memory of the
+	// device: whoever can remove it can bring back the state of Signing.
+	//
+	// A NotBefore of zero means the time of the commit in the build information of the
+	// program, if it is there.
+	Signing *signing.Config
+
+	// Now returns the time of the device's clock, for Signing. nil means time.Now.
+	Now func() time.Time
+
 	// Verify, if not nil, is called before Load. An error refuses the policy. It is
-	// for signatures. from is the response, with its metadata, or nil for the text
-	// of File.
+	// for signatures of other formats. from is the response, with its metadata, or nil
+	// for the text of File.
 	//
 	// A policy that passes has full control, also over the next fetch_policy. An old
 	// policy with a good signature passes too, unless Verify compares its release
 	// with the one in force.
 	Verify func(text []byte, from *runtime.Response) error
 
+	// Refused, if not nil, is called with each error of Fetch and Restore that is
+	// ErrRefused or ErrRolledBack, on the goroutine of the call. SMD, if not nil, gets a
+	// message of ClassSystemState for it, such as
+	// {"policy":"refused","reason":"rollback","ts":1796083200}. The reason is a
+	// [signing.Refusal], "rolled-back", or "load" for Verify and Load.
+	Refused func(error)
+	SMD     *smd.SMD
+
 	// MaxSize is the maximum size of a policy in bytes. Timeout is the limit of a
-	// fetch, including retries. 0 means DefaultMaxSize and DefaultFetchTimeout.
+	// fetch, including retries and the manifest. 0 means DefaultMaxSize and
+	// DefaultFetchTimeout.
 	MaxSize int
 	Timeout time.Duration
 
-	// Probe, if not "", is a streamtype that must connect within ProbeTimeout under
-	// the new policy, or else the old policy is set again. The stream is made with
-	// ProbeOptions, connected and destroyed; it sends no body. A ProbeTimeout of 0
-	// means DefaultProbeTimeout.
-	Probe        string
+	// Probes are streamtypes that must connect under the new policy, one after the
+	// other and all within ProbeTimeout, or else the old policy is set again. The
+	// streams are made with ProbeOptions, connected and destroyed; they send no body. A
+	// ProbeTimeout of 0 means DefaultProbeTimeout.
+	Probes       []string
 	ProbeTimeout time.Duration
 	ProbeOptions []runtime.StreamOption
 
-	// File, if not "", keeps the latest good policy for Restore.
+	// File, if not "", keeps the latest good policy for Restore. One Fetcher at a time
+	// may use it.
 	File string
 }
 
@@ -72,13 +95,19 @@ type FetcherOptions struct {
 // sets them if they are good. Its methods may be called from any goroutine, and wait
 // for each other.
 type Fetcher struct {
-	c   *runtime.Context
-	o   FetcherOptions
-	sem chan struct{} // holds a value while a method runs
+	c     *runtime.Context
+	o     FetcherOptions
+	state atomic.Pointer[signing.State] // what has been accepted, with Signing
+	sem   chan struct{}                 // holds a value while a method runs
+
+	// Guarded by sem.
+	fresh  signing.State  // that of Signing
+	isRead bool           // state is that of File
+	kept   *policy.Policy // that of state, once it is in force and in File
 }
 
-// NewFetcher returns a Fetcher, which needs no Close. It fails if Load is nil or a limit
-// negative.
+// NewFetcher returns a Fetcher, which needs no Close. It fails if Load is nil, a limit
+// negative, or Signing wrong.
 func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 	if o.Load == nil {
 		return nil, errors.New("sspolicy: NewFetcher: FetcherOptions.Load is nil")
@@ -97,7 +126,13 @@ func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 	if o.MaxSize == 0 {
 		o.MaxSize = DefaultMaxSize
 	}
-	return &Fetcher{c: c, o: o, sem: make(chan struct{}, 1)}, nil
+	f := &Fetcher{c: c, o: o, sem: make(chan struct{}, 1)}
+	if o.Signing != nil {
+		if err := f.initSigning(); err != nil {
+			return nil, fmt.Errorf("sspolicy: NewFetcher: %w", err)
+		}
+	}
+	return f, nil
 }
 
 // Fetch gets a policy and sets it by [runtime.Context.SetPolicy], which describes the
@@ -106,10 +141,14 @@ func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 // has changed twice, and after ErrNotKept the new one is in force.
 //
 // Other errors are ErrRefused and those of [runtime.Context.Fetch]: for example
-// runtime.ErrUnknownStreamType if the policy has no fetch_policy, runtime.ErrTooLong
-// beyond MaxSize, and context.DeadlineExceeded after Timeout.
+// runtime.ErrUnknownStreamType if the policy has no fetch_policy. A policy beyond
+// MaxSize, or not there after Timeout, is refused.
+//
+// With Signing, a policy that is in force already is not fetched again, and Fetch
+// returns nil.
 func (f *Fetcher) Fetch(ctx context.Context) error {
 	if err := f.fetch(ctx); err != nil {
+		f.report(err)
 		return fmt.Errorf("sspolicy: fetch policy: %w", err)
 	}
 	return nil
@@ -120,36 +159,66 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 		return err
 	}
 	defer f.unlock()
-	limited, cancel := context.WithTimeout(ctx, f.o.Timeout)
-	defer cancel()
-	r, err := f.c.Fetch(limited, FetchPolicy, runtime.WithLimit(f.o.MaxSize))
-	if err != nil {
+	n, err := f.next(ctx)
+	if n == nil || err != nil {
 		return err
 	}
-	p, err := f.load(r.Body, r)
-	if err != nil {
-		return err
-	}
-	if f.o.Probe != "" && p.StreamType(f.o.Probe) == nil {
-		return fmt.Errorf("%w: it has no streamtype %q to probe", ErrRefused, f.o.Probe)
-	}
-	old := f.c.Policy()
-	if err := f.c.SetPolicy(p); err != nil {
-		return err
-	}
-	if f.o.Probe != "" {
-		if err := f.probe(ctx); err != nil {
-			err = fmt.Errorf("%w: streamtype %q: %w", ErrRolledBack, f.o.Probe, err)
-			_, back := f.c.CompareAndSetPolicy(p, old) // unless the program has set another one
-			return errors.Join(err, back)
+	for _, name := range f.o.Probes {
+		if n.policy.StreamType(name) == nil {
+			return fmt.Errorf("%w: it has no streamtype %q to probe", ErrRefused, name)
 		}
 	}
+	old := f.c.Policy()
+	if err := f.c.SetPolicy(n.policy); err != nil {
+		return err
+	}
+	if name, err := f.probeAll(ctx); err != nil {
+		err = fmt.Errorf("%w: streamtype %q: %w", ErrRolledBack, name, err)
+		_, back := f.c.CompareAndSetPolicy(n.policy, old) // unless the program has set another one
+		return errors.Join(err, back)
+	}
+	f.state.Store(n.state)
 	if f.o.File != "" {
-		if err := atomicfile.WritePrivate(f.o.File, r.Body); err != nil {
+		if err := atomicfile.WritePrivate(f.o.File, n.file()); err != nil {
 			return fmt.Errorf("%w: %w", ErrNotKept, err)
 		}
 	}
+	f.kept = n.policy
 	return nil
+}
+
+// next fetches a policy. It returns nil if the server has the one in force.
+func (f *Fetcher) next(ctx context.Context) (*signedPolicy, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.o.Timeout, signing.ErrSlow)
+	defer cancel()
+	n, limit := &signedPolicy{}, f.o.MaxSize
+	if f.o.Signing != nil {
+		state, err := f.fetchManifest(ctx)
+		if state == nil || err != nil {
+			return nil, err
+		}
+		m, _ := state.Manifest()
+		n.state, limit = state, int(m.Size)
+	}
+	r, err := f.get(ctx, FetchPolicy, limit)
+	if err != nil {
+		return nil, err
+	}
+	n.text = r.Body
+	n.policy, err = f.load(n, r)
+	return n, err
+}
+
+// get fetches the text of a streamtype.
+func (f *Fetcher) get(ctx context.Context, streamtype string, limit int) (*runtime.Response, error) {
+	r, err := f.c.Fetch(ctx, streamtype, runtime.WithLimit(limit))
+	switch {
+	case errors.Is(err, runtime.ErrTooLong):
+		return nil, fmt.Errorf("%w: %w: %w", ErrRefused, signing.ErrSize, err)
+	case err != nil && context.Cause(ctx) == signing.ErrSlow:
+		return nil, fmt.Errorf("%w: %w: %w", ErrRefused, signing.ErrSlow, err)
+	}
+	return r, err
 }
 
 func (f *Fetcher) lock(ctx context.Context) error {
@@ -163,14 +232,20 @@ func (f *Fetcher) lock(ctx context.Context) error {
 
 func (f *Fetcher) unlock() { <-f.sem }
 
-// load verifies and loads a text.
-func (f *Fetcher) load(text []byte, from *runtime.Response) (*policy.Policy, error) {
-	if f.o.Verify != nil {
-		if err := f.o.Verify(text, from); err != nil {
+// load verifies and loads a policy.
+func (f *Fetcher) load(n *signedPolicy, from *runtime.Response) (*policy.Policy, error) {
+	if n.state != nil {
+		m, _ := n.state.Manifest()
+		if err := m.Check(n.text); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}
-	p, err := f.o.Load(text)
+	if f.o.Verify != nil {
+		if err := f.o.Verify(n.text, from); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+	}
+	p, err := f.o.Load(n.text)
 	if err == nil && p == nil {
 		err = errors.New("neither a policy nor an error from Load")
 	}
@@ -180,10 +255,20 @@ func (f *Fetcher) load(text []byte, from *runtime.Response) (*policy.Policy, err
 	return p, nil
 }
 
-// probe connects a stream of the streamtype Probe.
-func (f *Fetcher) probe(ctx context.Context) error {
+// probeAll connects a stream of each of Probes. It returns the first that fails.
+func (f *Fetcher) probeAll(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.o.ProbeTimeout)
 	defer cancel()
+	for _, name := range f.o.Probes {
+		if err := f.probe(ctx, name); err != nil {
+			return name, err
+		}
+	}
+	return "", nil
+}
+
+// probe connects a stream of a streamtype.
+func (f *Fetcher) probe(ctx context.Context, streamtype string) error {
 	result := make(chan error, 1)
 	finish := func(err error) runtime.Result {
 		select {
@@ -192,7 +277,7 @@ func (f *Fetcher) probe(ctx context.Context) error {
 		}
 		return runtime.DestroyMe
 	}
-	s, err := f.c.NewStream(f.o.Probe, runtime.Handlers{
+	s, err := f.c.NewStream(streamtype, runtime.Handlers{
 		State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 			switch state {
 			case runtime.StateCreating:
@@ -222,13 +307,14 @@ func (f *Fetcher) probe(ctx context.Context) error {
 	}
 }
 
-// Restore sets the policy of File, after the checks of Fetch, but without a probe. It
+// Restore sets the policy of File, after the checks of Fetch, but without probes. It
 // is meant for the start of a program, before there are streams. The error is
 // fs.ErrNotExist if there is no file, and ErrRefused if its contents cannot be used,
 // which is also logged. After an error the policy has not changed.
+//
+// With Signing, a policy in File stays good when its not_after has passed: the policy of
+// the program would be older still.
 func (f *Fetcher) Restore() error {
-	_ = f.lock(context.Background())
-	defer f.unlock()
 	err := f.restore()
 	if err == nil {
 		return nil
@@ -236,41 +322,43 @@ func (f *Fetcher) Restore() error {
 	if errors.Is(err, ErrRefused) {
 		f.c.Logger().Warn("sspolicy: the policy in the file cannot be used", "file", f.o.File, "err", err)
 	}
+	f.report(err)
 	return fmt.Errorf("sspolicy: restore policy: %w", err)
 }
 
 func (f *Fetcher) restore() error {
-	text, err := f.read()
+	_ = f.lock(context.Background())
+	defer f.unlock()
+	n, err := f.read()
 	if err != nil {
 		return err
 	}
-	p, err := f.load(text, nil)
+	p, err := f.load(n, nil)
 	if err != nil {
 		return err
 	}
-	return f.c.SetPolicy(p)
+	if err := f.c.SetPolicy(p); err != nil {
+		return err
+	}
+	f.kept = p
+	return nil
 }
 
-// read reads the file.
-func (f *Fetcher) read() ([]byte, error) {
-	if f.o.File == "" {
-		return nil, fmt.Errorf("%w: FetcherOptions.File is empty", fs.ErrNotExist)
+// report announces a refusal.
+func (f *Fetcher) report(err error) {
+	reason := "load"
+	switch refusal, ok := errors.AsType[signing.Refusal](err); {
+	case errors.Is(err, ErrRolledBack):
+		reason = "rolled-back"
+	case !errors.Is(err, ErrRefused):
+		return
+	case ok:
+		reason = string(refusal)
 	}
-	info, err := os.Stat(f.o.File)
-	if err != nil {
-		return nil, err
+	if f.o.SMD != nil {
+		_ = f.o.SMD.Send(smd.ClassSystemState, fmt.Appendf(nil, `{"policy":"refused","reason":%q,"ts":%d}`, reason, time.Now().Unix()))
 	}
-	if !info.Mode().IsRegular() { // opening a named pipe would block
-		return nil, fmt.Errorf("%w: not a regular file", ErrRefused)
+	if f.o.Refused != nil {
+		f.o.Refused(err)
 	}
-	file, err := os.Open(f.o.File)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, min(int64(f.o.MaxSize), math.MaxInt64-1)+1))
-	if err == nil && len(text) > f.o.MaxSize {
-		err = fmt.Errorf("%w: %w: more than %d bytes", ErrRefused, runtime.ErrTooLong, f.o.MaxSize)
-	}
-	return text, err
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/signing"
 	"github.com/secure-streams/sspolicy/runtime/smd"
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
@@ -98,7 +99,7 @@ func TestFetch(t *testing.T) {
 		{name: "cut off at the end of the response", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, good[:len(good)/2])
 		}, want: errLoad},
-		{name: "too long", o: system.FetcherOptions{MaxSize: len(good) - 1}, want: runtime.ErrTooLong},
+		{name: "too long", o: system.FetcherOptions{MaxSize: len(good) - 1}, want: signing.ErrSize},
 		{name: "as long as allowed", o: system.FetcherOptions{MaxSize: len(good)}},
 		{name: "endless", serve: func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
@@ -106,26 +107,26 @@ func TestFetch(t *testing.T) {
 					return
 				}
 			}
-		}, want: runtime.ErrTooLong},
+		}, want: signing.ErrSize},
 		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, want: errLoad, says: "[not-a-policy]"},
 		{name: "a path", want: errLoad, says: "[not-a-policy]"},
 		{name: "lint", serve: func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, strings.Replace(good, `"retry": "r"`, `"retry": "none"`, 1))
 		}, want: errLoad, says: "[undefined-reference]"},
 		{name: "too slow", serve: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			o: system.FetcherOptions{Timeout: 5 * time.Second}, want: context.DeadlineExceeded},
+			o: system.FetcherOptions{Timeout: 5 * time.Second}, want: signing.ErrSlow},
 		{name: "a trickle", serve: func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				io.WriteString(w, " ")
 				w.(http.Flusher).Flush()
 				time.Sleep(time.Second)
 			}
-		}, o: system.FetcherOptions{Timeout: 5 * time.Second}, want: context.DeadlineExceeded},
+		}, o: system.FetcherOptions{Timeout: 5 * time.Second}, want: signing.ErrSlow},
 		{name: "verified", o: system.FetcherOptions{Verify: func([]byte, *runtime.Response) error { return nil }}},
 		{name: "not verified", o: system.FetcherOptions{Verify: func([]byte, *runtime.Response) error { return io.ErrNoProgress }}, want: io.ErrNoProgress},
 		{name: "Load returns nil", o: system.FetcherOptions{Load: func([]byte) (*policy.Policy, error) { return nil, nil }}, want: system.ErrRefused},
-		{name: "no streamtype to probe", o: system.FetcherOptions{Probe: "none"}, want: system.ErrRefused, says: `"none"`},
-		{name: "probed", o: system.FetcherOptions{Probe: "work"}},
+		{name: "no streamtype to probe", o: system.FetcherOptions{Probes: []string{"none"}}, want: system.ErrRefused, says: `"none"`},
+		{name: "probed", o: system.FetcherOptions{Probes: []string{"work"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -149,7 +150,8 @@ func TestFetch(t *testing.T) {
 				if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.says) {
 					t.Fatalf("%v, want %v", err, test.want)
 				}
-				wantRefused := errors.Is(test.want, system.ErrRefused) || test.want == errLoad || test.want == io.ErrNoProgress
+				_, wantRefused := test.want.(signing.Refusal)
+				wantRefused = wantRefused || errors.Is(test.want, system.ErrRefused) || test.want == errLoad || test.want == io.ErrNoProgress
 				if refused := errors.Is(err, system.ErrRefused); refused != wantRefused {
 					t.Errorf("ErrRefused: %v", refused)
 				}
@@ -247,9 +249,9 @@ func TestLiveStreams(t *testing.T) {
 		{"set", fetchPolicy("2", hold("2")), system.FetcherOptions{}, nil, false},
 		{"set, the same", fetchPolicy("2", hold("1")), system.FetcherOptions{}, nil, true},
 		{"refused", "{", system.FetcherOptions{}, system.ErrRefused, true},
-		{"rolled back", fetchPolicy("2", hold("2"), dead), system.FetcherOptions{Probe: "dead"}, system.ErrRolledBack, false},
+		{"rolled back", fetchPolicy("2", hold("2"), dead), system.FetcherOptions{Probes: []string{"dead"}}, system.ErrRolledBack, false},
 		{"rolled back in time", fetchPolicy("2", hold("2"), strings.Replace(dead, `"retry"`, `"nailed_up": true, "retry"`, 1)),
-			system.FetcherOptions{Probe: "dead", ProbeTimeout: 1}, system.ErrRolledBack, false},
+			system.FetcherOptions{Probes: []string{"dead"}, ProbeTimeout: 1}, system.ErrRolledBack, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var server policyServer
@@ -289,7 +291,7 @@ func TestRollbackGivesWay(t *testing.T) {
 			c.SetPolicy(third)
 		}
 	})
-	err := c.newFetcher(t, system.FetcherOptions{Probe: "mute", ProbeTimeout: time.Hour}).Fetch(t.Context())
+	err := c.newFetcher(t, system.FetcherOptions{Probes: []string{"mute"}, ProbeTimeout: time.Hour}).Fetch(t.Context())
 	if !errors.Is(err, system.ErrRolledBack) || !errors.Is(err, runtime.ErrPolicyChanged) && !errors.Is(err, runtime.ErrUnknownStreamType) || c.Policy() != third {
 		t.Errorf("%v, release %s", err, c.Policy().Release)
 	}

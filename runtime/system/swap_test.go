@@ -129,7 +129,7 @@ func testSwapUnderLoad(t *testing.T) {
 		teststream.Must(c.NewStream(name, handlers(name)))
 	}
 
-	f := c.newFetcher(t, system.FetcherOptions{MaxSize: maxSize, Probe: "probe"})
+	f := c.newFetcher(t, system.FetcherOptions{MaxSize: maxSize, Probes: []string{"probe"}})
 	last := "0"
 	for i := 1; i <= swaps; i++ {
 		release := fmt.Sprint(i)

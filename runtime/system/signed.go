@@ -1,0 +1,170 @@
+package system
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/atomicfile"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/signing"
+)
+
+// A signedPolicy is a policy, and the state of a device that has accepted it. In File
+// it is the bundle of the state, an empty line and the text.
+type signedPolicy struct {
+	state  *signing.State // nil without Signing
+	text   []byte
+	policy *policy.Policy
+}
+
+// file returns what File holds.
+func (s *signedPolicy) file() []byte {
+	if s.state == nil {
+		return s.text
+	}
+	return slices.Concat(s.state.Bundle(), []byte("\n"), s.text)
+}
+
+// initSigning sets the state of a device that has accepted nothing.
+func (f *Fetcher) initSigning() error {
+	c := *f.o.Signing
+	if c.NotBefore.IsZero() {
+		c.NotBefore = buildTime()
+	}
+	state, err := signing.New(c)
+	if err != nil {
+		return err
+	}
+	if f.o.Now == nil {
+		f.o.Now = time.Now
+	}
+	f.fresh = state
+	f.state.Store(&state)
+	return nil
+}
+
+// buildTime returns the time of the commit that the program was built from, or zero.
+func buildTime() time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			t, _ := time.Parse(time.RFC3339, s.Value)
+			return t
+		}
+	}
+	return time.Time{}
+}
+
+// Manifest returns the manifest of the accepted policy, if there is one: that of File
+// from the first Fetch or Restore on. It may be called at any time. A program that has
+// not been able to fetch for long sees it in NotAfter.
+func (f *Fetcher) Manifest() (m signing.Manifest, ok bool) {
+	if s := f.state.Load(); s != nil {
+		return s.Manifest()
+	}
+	return signing.Manifest{}, false
+}
+
+// fetchManifest returns the state after the bundle of the server, or nil if its policy
+// is in force.
+func (f *Fetcher) fetchManifest(ctx context.Context) (*signing.State, error) {
+	if !f.isRead && f.o.File != "" { // Restore has not been called
+		if _, err := f.read(); errors.Is(err, ErrRefused) {
+			f.c.Logger().Warn("sspolicy: the policy in the file cannot be used", "file", f.o.File, "err", err)
+			f.report(err)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err // what has been accepted is not known
+		}
+	}
+	r, err := f.get(ctx, FetchPolicyManifest, signing.MaxBundle)
+	if err != nil {
+		return nil, err
+	}
+	old := f.state.Load()
+	state, err := old.Accept(r.Body, f.o.Now())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if m, _ := state.Manifest(); m.Size > int64(f.o.MaxSize) {
+		return nil, fmt.Errorf("%w: %w: %d bytes, more than %d", ErrRefused, signing.ErrSize, m.Size, f.o.MaxSize)
+	}
+	if bytes.Equal(state.Bundle(), old.Bundle()) && f.kept != nil && f.c.Policy() == f.kept {
+		return nil, nil
+	}
+	return &state, nil
+}
+
+// read reads File, and removes what writers that were killed have left beside it. With
+// Signing it sets the state.
+func (f *Fetcher) read() (*signedPolicy, error) {
+	raw, err := f.readFile()
+	if err != nil {
+		f.isRead = errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrRefused)
+		return nil, err
+	}
+	_ = atomicfile.Clean(f.o.File)
+	f.isRead = true
+	if f.o.Signing == nil {
+		return &signedPolicy{text: raw}, nil
+	}
+	n := &signedPolicy{}
+	bundle, text, ok := bytes.Cut(raw, []byte("\n\n"))
+	if !ok {
+		return nil, fmt.Errorf("%w: %w: a file without a bundle", ErrRefused, signing.ErrMalformed)
+	}
+	state, err := f.fresh.Restore(bundle)
+	if err == nil {
+		m, _ := state.Manifest()
+		err = m.Check(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if old := f.state.Load().Bundle(); old != nil && !bytes.Equal(old, state.Bundle()) {
+		return nil, fmt.Errorf("%w: %w: another one was accepted since the start of the program", ErrRefused, signing.ErrRollback)
+	}
+	n.state, n.text = &state, text
+	f.state.Store(n.state)
+	return n, nil
+}
+
+// readFile returns the contents of File.
+func (f *Fetcher) readFile() ([]byte, error) {
+	if f.o.File == "" {
+		return nil, fmt.Errorf("%w: FetcherOptions.File is empty", fs.ErrNotExist)
+	}
+	info, err := os.Stat(f.o.File)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // opening a named pipe would block
+		return nil, fmt.Errorf("%w: not a regular file", ErrRefused)
+	}
+	file, err := os.Open(f.o.File)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	limit := min(int64(f.o.MaxSize), math.MaxInt64-signing.MaxBundle-2)
+	if f.o.Signing != nil {
+		limit += signing.MaxBundle + 1
+	}
+	text, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("%w: %w: %w: more than %d bytes", ErrRefused, signing.ErrSize, runtime.ErrTooLong, limit)
+	}
+	return text, err
+}
