@@ -53,6 +53,10 @@ func (v Version) Has(release string) bool {
 	return v.release >= since.release
 }
 
+// KeepsBackoff reports whether lws keeps all waits of a backoff scheme when it reads a
+// policy. Versions from 4.4 on keep the first wait only.
+func (v Version) KeepsBackoff() bool { return v.Compare(Version{Major: 4, Minor: 4}) < 0 }
+
 // UnmarshalText parses one of Versions, or a release of it such as 4.3.10.
 func (v *Version) UnmarshalText(text []byte) error {
 	if p, ok := parseVersion(string(text)); ok && slices.Contains(Versions, p.Line()) {

@@ -28,6 +28,7 @@ func TestDocs(t *testing.T) {
 	for _, page := range []struct{ name, dir string }{
 		{"README.md", dir}, {"docs/guide.md", fixtures}, {"docs/codegen.md", fixtures}, {"docs/overlays.md", fixtures}, {"docs/cli.md", fixtures},
 		{"docs/formats.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures}, {"docs/see.md", fixtures},
+		{"docs/storm.md", fixtures},
 	} {
 		t.Chdir(page.dir)
 		path := filepath.Join(root, filepath.FromSlash(page.name))

@@ -19,7 +19,7 @@ first wait that does no harm.`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 5, "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		cut := p.Versions(since(4, 4))
+		cut := p.Versions(func(v schema.Version) bool { return !v.KeepsBackoff() })
 		if cut == "" {
 			return
 		}

@@ -1,0 +1,102 @@
+package storm
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// A Search is what FindCapacity found.
+type Search struct {
+	// Capacity is the smallest, in handshakes per second, with which 99 % of the
+	// devices come back, and Result what happens with it.
+	Capacity float64
+	Result   *Result
+
+	// Outage and Calm have the share of the devices that are connected at the end, by
+	// capacity: after the outage, and without it. Between the lines the system stays as
+	// it is, up or down.
+	Outage, Calm []Share
+}
+
+// A Share is the part of a fleet that is connected.
+type Share struct{ Capacity, Connected float64 }
+
+// ErrNoCapacity is returned when the fleet does not come back even to a server
+// without a limit.
+var ErrNoCapacity = errors.New("no capacity is enough")
+
+// precision is how near a capacity is to the smallest.
+const precision = 0.01
+
+// FindCapacity searches the smallest capacity with which a fleet comes back.
+func FindCapacity(c Client, s Scenario) (*Search, error) {
+	s.Capacity = 0
+	f, err := newFleet(&c, &s)
+	if err != nil {
+		return nil, err
+	}
+	at := s.runner(&c, f)
+	enough := func(r *Result) bool { return r.Back.P99 != Never }
+	if r := at(0); !enough(r) {
+		return nil, fmt.Errorf("%w: %d of %d devices are not connected at the end, and of %d the policy conceals no more failures", ErrNoCapacity, r.Away, s.Devices, r.GaveUp)
+	}
+	low, high := 0.0, math.Max(1, math.Ceil(float64(s.Devices)/(s.end()-s.From-s.Outage).Seconds()))
+	found := at(high)
+	for !enough(found) {
+		low, high = high, high*2
+		found = at(high)
+	}
+	for high-low > math.Max(1, high*precision) {
+		middle := math.Round((low + high) / 2)
+		if r := at(middle); enough(r) {
+			high, found = middle, r
+		} else {
+			low = middle
+		}
+	}
+	search := &Search{Capacity: high, Result: found}
+	calm := s
+	calm.From, calm.Outage, calm.For = 0, 0, s.end()
+	for i := -8; i <= 8; i++ {
+		capacity := high * math.Pow(2, float64(i)/4)
+		search.Outage = append(search.Outage, Share{capacity, at(capacity).share()})
+		share := 1.0
+		if calm.Churn > 0 || calm.Boot > 0 {
+			calm.Capacity = capacity
+			f := start(&c, &calm)
+			f.serve(0, f.end)
+			share = f.result().share()
+		}
+		search.Calm = append(search.Calm, Share{capacity, share})
+	}
+	return search, nil
+}
+
+func (r *Result) share() float64 { return 1 - float64(r.Away)/float64(r.Scenario.Devices) }
+
+// runner returns a function that simulates with a capacity. f is a fleet at the start.
+// If the server works before the outage, the capacity counts there too; otherwise all
+// simulations share the outage.
+func (s Scenario) runner(c *Client, f *fleet) func(capacity float64) *Result {
+	shared := s.From == 0
+	if shared {
+		f.toOutageEnd()
+	}
+	return func(capacity float64) *Result {
+		scenario := s
+		scenario.Capacity = capacity
+		if !shared {
+			g := start(c, &scenario)
+			g.toOutageEnd()
+			g.serve(g.outageEnd, g.end)
+			return g.result()
+		}
+		g := *f
+		g.scenario = &scenario
+		g.devices, g.attempts, g.connects = slices.Clone(f.devices), slices.Clone(f.attempts), slices.Clone(f.connects)
+		g.serve(g.outageEnd, g.end)
+		return g.result()
+	}
+}
