@@ -9,10 +9,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A program checks policies by rules of its own, beside those of sspolicy.
+// A program checks policies by rules of its own, beside those of sspolicy. A name with a
+// slash may be in comments that suppress findings, also where there is no such rule.
 func Example_ownRule() {
 	ownHosts := &lint.Rule{
-		Name:     "own-hosts",
+		Name:     "corp/own-hosts",
 		Severity: schema.Warning,
 		Summary:  "a streamtype connects to a host outside of our domain",
 		Check: func(p *lint.Pass) {
@@ -28,11 +29,11 @@ func Example_ownRule() {
   {"news": {"endpoint": "news.example.com", "port": 443, "tls": true, "http_method": "GET", "http_url": "today"}},
   {"test": {"endpoint": "localhost", "port": 80, "http_method": "GET", "http_url": "today"}}
 ]}`))
-	for _, g := range lint.Run(d, append(rules.All(), ownHosts), lint.Options{}) {
+	for _, g := range lint.Run(d, rules.All(), lint.Options{Rules: []*lint.Rule{ownHosts}}) {
 		if g.Severity > schema.Info {
 			fmt.Printf("%v: %v: %s [%s]\n", g.Span, g.Severity, g.Message, g.Rule)
 		}
 	}
 	// Output:
-	// policy.json:3:25: warning: streamtype "test" connects to localhost [own-hosts]
+	// policy.json:3:25: warning: streamtype "test" connects to localhost [corp/own-hosts]
 }

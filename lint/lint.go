@@ -92,6 +92,10 @@ type Options struct {
 	// the rules without a group.
 	With []string
 
+	// Rules are checked in addition to those that Run is given, such as a
+	// project's own.
+	Rules []*Rule
+
 	unlimited bool // find more than schema.MaxFindings by a rule
 
 	// Filter, if not nil, returns the diagnostics to be reported.
@@ -115,6 +119,7 @@ func (o *Options) selects(r *Rule) bool {
 //
 // Run returns at most schema.MaxFindings of one rule, and the number of the rest.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
+	rules = slices.Concat(rules, o.Rules)
 	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
 	found := check(d, checked, o)
 	count := map[string]int{}

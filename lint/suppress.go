@@ -89,6 +89,13 @@ func suppressed(g *schema.Diagnostic, directives []*suppression) bool {
 	return hit
 }
 
+// foreign reports whether a name is that of a project's own rule, corp/name, and the run
+// has no rules of that project: only lint reads its configuration.
+func (s *suppressor) foreign(name string) bool {
+	project, _, ok := strings.Cut(name, "/")
+	return ok && !slices.ContainsFunc(s.rules, func(r *Rule) bool { return strings.HasPrefix(r.Name, project+"/") })
+}
+
 // directive reads a comment, and returns what it suppresses.
 func (s *suppressor) directive(c schema.Span) []*suppression {
 	text := strings.TrimLeft(c.Text(), "# \t")
@@ -116,6 +123,7 @@ func (s *suppressor) directive(c schema.Span) []*suppression {
 	for name := range strings.FieldsFuncSeq(names, func(r rune) bool { return r == ' ' || r == '\t' || r == ',' }) {
 		rule := Lookup(s.rules, name)
 		switch {
+		case rule == nil && s.foreign(name):
 		case rule == nil:
 			var known []string
 			for _, r := range s.rules {

@@ -55,7 +55,7 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, run
 		all = append(all, found...)
 	}
 	fails := func(d schema.Diagnostic) bool { return levels[d.Span.Source.Name].Fails(d.Severity) }
-	if err := c.write(p, outs, names, all, fails); err != nil {
+	if err := c.write(p, outs, names, ownRules(targets), all, fails); err != nil {
 		return err
 	}
 	if unread != nil {

@@ -2,10 +2,8 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/secure-streams/sspolicy/internal/explain"
 	"github.com/secure-streams/sspolicy/internal/report"
@@ -21,12 +19,23 @@ type textOrJSON struct {
 
 type explainCmd struct {
 	textOrJSON
-	Name string `arg:"" complete:"names" help:"A rule, such as forward-reference; a key, such as port or retry.conceal; or a state, such as CONNECTED."`
+	configFlag
+	Name string `arg:"" complete:"names" help:"A rule, such as forward-reference, or one of the configuration, such as corp/own-roots; a key, such as port or retry.conceal; or a state, such as CONNECTED."`
 }
 
 // Run executes the command.
 func (c *explainCmd) Run(p *program) error {
 	text := explain.Explain(c.Name)
+	rule := rules.Lookup(c.Name)
+	if text == "" && strings.Contains(c.Name, "/") {
+		settings, err := p.configuration(c.Config, ".")
+		if err != nil {
+			return err
+		}
+		if rule = settings.Lookup(c.Name); rule != nil {
+			text = explain.Rule(rule)
+		}
+	}
 	if text == "" {
 		return unknown("no rule, key or state has the name", c.Name, explain.Names())
 	}
@@ -34,34 +43,10 @@ func (c *explainCmd) Run(p *program) error {
 		return p.output("", write(text))
 	}
 	e := explanation{Version: explanationVersion, Name: c.Name, Text: text}
-	if r := rules.Lookup(c.Name); r != nil {
-		e.Rule = newRuleJSON(r)
+	if rule != nil {
+		e.Rule = newRuleJSON(rule)
 	}
 	return p.output("", func(w io.Writer) error { return report.Encode(w, e) })
-}
-
-type rulesCmd struct {
-	textOrJSON
-}
-
-// Run executes the command.
-func (c *rulesCmd) Run(p *program) error {
-	if c.Format == "json" {
-		list := ruleList{Version: explanationVersion}
-		for _, r := range rules.All() {
-			list.Rules = append(list.Rules, newRuleJSON(r))
-		}
-		return p.output("", func(w io.Writer) error { return report.Encode(w, list) })
-	}
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	for _, r := range rules.All() {
-		group := ""
-		if r.Group != "" {
-			group = " (--with " + r.Group + ")"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s%s\n", r.Name, r.Severity, cmp.Or(r.Fixes, "-"), r.Summary, group)
-	}
-	return w.Flush()
 }
 
 // explanationVersion is the version of the JSON forms of explain and rules.

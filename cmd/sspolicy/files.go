@@ -14,6 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/ignore"
 	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -144,7 +145,13 @@ func (s *search) config(file string) (*config.Config, error) {
 
 // load reads the configuration that is named, or the nearest one of a folder.
 func (s *search) load(dir string) (*config.Config, error) {
-	file := s.flags.Config
+	return s.configuration(s.flags.Config, dir)
+}
+
+// configuration reads the configuration in a file, or the nearest one of a folder if the
+// name is empty. The name none stands for an empty one. Mistakes are reported on standard
+// error.
+func (p *program) configuration(file, dir string) (*config.Config, error) {
 	if file == "" {
 		found, err := config.Find(dir)
 		if err != nil {
@@ -155,15 +162,32 @@ func (s *search) load(dir string) (*config.Config, error) {
 	text := []byte("{}")
 	if file != "" && file != "none" {
 		var err error
-		if text, err = s.read(file); err != nil {
+		if text, err = p.read(file); err != nil {
 			return nil, fileError(file, err)
 		}
 	}
 	c, found := config.Parse(file, text)
 	if len(found) > 0 {
-		return nil, errors.Join(report.Write(s.stderr, report.FormatText, found), &exitError{code: exitUsage})
+		return nil, errors.Join(report.Write(p.stderr, report.FormatText, found), &exitError{code: exitUsage})
 	}
 	return c, nil
+}
+
+// ownRules returns the rules that the configurations of targets add, each name once.
+func ownRules(targets []target) (own []*lint.Rule) {
+	seen := map[*config.Config]bool{}
+	for _, t := range targets {
+		if seen[t.config] {
+			continue
+		}
+		seen[t.config] = true
+		for _, r := range t.config.OwnRules() {
+			if lint.Lookup(own, r.Name) == nil {
+				own = append(own, r)
+			}
+		}
+	}
+	return own
 }
 
 // relative returns the name of a file from the working directory, if it is

@@ -80,7 +80,7 @@ type cli struct {
 	Fmt        fmtCmd        `cmd:"" help:"Format policies."`
 	LSP        lspCmd        `cmd:"" name:"lsp" help:"Serve editors: the language server protocol over standard input and output."`
 	Explain    explainCmd    `cmd:"" help:"Explain a rule, a key or a state."`
-	Rules      rulesCmd      `cmd:"" help:"List the rules of lint."`
+	Rules      rulesCmd      `cmd:"" help:"List the rules of lint, and test those of the project."`
 	Schema     schemaCmd     `cmd:"" help:"Print the JSON Schema of a policy."`
 	Overlay    overlayCmd    `cmd:"" help:"Lay fragments over a policy and print the result."`
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`

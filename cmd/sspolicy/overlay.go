@@ -194,6 +194,10 @@ type placeJSON struct {
 	Column int    `json:"column"`
 }
 
+func (p placeJSON) String() string {
+	return fmt.Sprintf("%s:%d:%d", harmless(p.File), p.Line, p.Column)
+}
+
 func newPlaceJSON(s schema.Span) placeJSON {
 	at := s.Position()
 	return placeJSON{s.Source.Name, at.Line, at.Column}

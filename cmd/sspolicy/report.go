@@ -10,6 +10,7 @@ import (
 	"text/template"
 
 	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -117,12 +118,12 @@ func (f *reportFlags) template() (*template.Template, error) {
 	return t, nil
 }
 
-// write writes the findings in files.
-func (f *reportFlags) write(p *program, outs []outputFlag, files []string, found []schema.Diagnostic, fails func(schema.Diagnostic) bool) error {
+// write writes the findings in files by the rules of sspolicy and a project's own.
+func (f *reportFlags) write(p *program, outs []outputFlag, files []string, own []*lint.Rule, found []schema.Diagnostic, fails func(schema.Diagnostic) bool) error {
 	r := &report.Report{Files: files, Diagnostics: found, Version: version(), Fails: fails}
-	for _, l := range rules.All() {
+	for _, l := range slices.Concat(rules.All(), own) {
 		r.Rules = append(r.Rules, report.Rule{
-			Name: l.Name, Severity: l.Severity, Summary: l.Summary, Why: l.Why, LWS: l.LWS,
+			Name: l.Name, Severity: l.Severity, Summary: l.Summary, Why: l.Why, LWS: l.LWS, Own: lint.Lookup(own, l.Name) != nil,
 		})
 	}
 	r.Dir, _ = os.Getwd() // on error, absolute names stay

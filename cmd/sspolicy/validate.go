@@ -38,7 +38,7 @@ func (c *validateCmd) Run(p *program) error {
 			return nil, err
 		}
 		_, _, fragment := overlay.Base(d)
-		return lint.Run(d, rules.All(), lint.Options{LWS: c.versions(t.config), Shape: true, Fragment: fragment, With: t.config.With, Filter: t.config.Apply}), nil
+		return lint.Run(d, rules.All(), lint.Options{LWS: c.versions(t.config), Shape: true, Fragment: fragment, With: t.config.With, Rules: t.config.OwnRules(), Filter: t.config.Apply}), nil
 	})
 }
 
@@ -122,7 +122,7 @@ func (c *lintCmd) once(p *program) error {
 	run := func(t target) ([]schema.Diagnostic, error) {
 		o := options(t.config)
 		policies, found, err := c.run(p, t, fragments, o)
-		if len(policies) == 1 && schema.HasErrors(found) && !c.Fragment && fragments == nil {
+		if len(policies) == 1 && slices.ContainsFunc(found, isBuiltInError) && !c.Fragment && fragments == nil {
 			if o.Fragment = true; !schema.HasErrors(lint.Run(policies[0].Document, rules.All(), o)) {
 				partial = append(partial, displayName(t.file))
 			}
@@ -143,6 +143,12 @@ func (c *lintCmd) once(p *program) error {
 		fmt.Fprintf(p.stderr, "sspolicy: %s: findings that are gone: %d; update it with --write-baseline\n", c.Baseline, n)
 	}
 	return err
+}
+
+// isBuiltInError reports whether a finding is an error by a rule of sspolicy. A project's
+// own rules are not checked in fragments.
+func isBuiltInError(d schema.Diagnostic) bool {
+	return d.Severity == schema.Error && rules.Lookup(d.Rule) != nil
 }
 
 // run returns the policies in a file, and their findings.

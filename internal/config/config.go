@@ -38,6 +38,7 @@ type Config struct {
 	With      []string         // the groups and rules to check in addition
 	FailLevel string           // "error", "warning", "info" or "none"; empty if not set
 	CertWarn  time.Duration    // negative if not set
+	Rules     []*OwnRule       // the project's own
 
 	dir        string // absolute; paths are relative to it
 	exclude    ignore.List
@@ -85,13 +86,21 @@ func Find(dir string) (string, error) {
 // are returned as diagnostics.
 func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 	r := &reader{c: &Config{CertWarn: -1, dir: folder(file)}}
-	d, _, wrong := Document(file, text)
+	d, plain, wrong := Document(file, text)
+	r.plain = plain
 	if wrong != nil {
 		r.found = append(r.found, *wrong)
 		return r.c, r.found
 	}
+	for _, m := range d.Root.Members() {
+		if m.Key == "rules" { // first, since other settings name rules
+			r.rules(&m.Value)
+			break
+		}
+	}
 	r.object(&d.Root, map[string]func(*schema.Value){
 		"$schema":    func(v *schema.Value) { r.text(v) },
+		"rules":      func(*schema.Value) {},
 		"lws":        r.versions,
 		"fail-level": func(v *schema.Value) { r.c.FailLevel = r.oneOf(v, "error", "warning", "info", "none") },
 		"cert-warn":  r.certWarn,
@@ -132,6 +141,7 @@ func folder(file string) string {
 
 type reader struct {
 	c     *Config
+	plain []byte // the text as JSON
 	found []schema.Diagnostic
 }
 
@@ -252,7 +262,7 @@ func (r *reader) groups(v *schema.Value) {
 func (r *reader) selects(pattern string, at schema.Span) bool {
 	var names []string
 	matched := 0
-	for _, rule := range rules.All() {
+	for _, rule := range r.c.AllRules() {
 		names = append(names, rule.Name)
 		if matches(pattern, rule) {
 			if matched++; !rule.Firm {
@@ -275,10 +285,15 @@ func (r *reader) selects(pattern string, at schema.Span) bool {
 
 // matches reports whether a pattern stands for a rule: the pattern is a group, a
 // name, or a name with wildcards.
+//
+// A wildcard matches a slash too, as in corp/own-roots.
 func matches(pattern string, rule *lint.Rule) bool {
-	ok, err := path.Match(pattern, rule.Name)
-	return ok && err == nil || pattern == rule.Group
+	ok, err := path.Match(flat.Replace(pattern), flat.Replace(rule.Name))
+	return ok && err == nil || pattern == rule.Group && pattern != ""
 }
+
+// flat replaces what path.Match treats as the end of a name.
+var flat = strings.NewReplacer("/", ":")
 
 func (r *reader) severities(v *schema.Value) {
 	if !r.is(v, schema.ObjectKind) {
@@ -294,18 +309,18 @@ func (r *reader) severities(v *schema.Value) {
 			_ = s.level.UnmarshalText([]byte(word)) // one of the words above
 		}
 		r.c.severities = append(r.c.severities, s)
-		if !s.off && (slices.Contains(rules.Groups(), m.Key) || rules.Lookup(m.Key) != nil) {
+		if !s.off && (slices.Contains(rules.Groups(), m.Key) || r.c.Lookup(m.Key) != nil) {
 			r.c.With = append(r.c.With, m.Key) // a rule with a severity is to be checked
 		}
 	}
 	// The most specific pattern decides, so it comes last.
-	slices.SortStableFunc(r.c.severities, func(a, b severity) int { return specificity(a.rules) - specificity(b.rules) })
+	slices.SortStableFunc(r.c.severities, func(a, b severity) int { return r.c.specificity(a.rules) - r.c.specificity(b.rules) })
 }
 
 // specificity orders patterns by the number of their characters that are not
 // wildcards. The name of a rule is the most specific.
-func specificity(pattern string) int {
-	if rules.Lookup(pattern) != nil {
+func (c *Config) specificity(pattern string) int {
+	if c.Lookup(pattern) != nil {
 		return 1 << 16
 	}
 	return len(pattern) - strings.Count(pattern, "*")
@@ -341,7 +356,7 @@ func (r *reader) ignores(v *schema.Value) {
 func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
 	kept := found[:0]
 	for _, d := range found {
-		if rule := rules.Lookup(d.Rule); rule != nil && !rule.Firm {
+		if rule := c.Lookup(d.Rule); rule != nil && !rule.Firm {
 			s, ok := c.severity(rule)
 			if ok && s.off || c.ignored(rule, d) {
 				continue

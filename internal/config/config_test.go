@@ -2,11 +2,13 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v5"
@@ -40,6 +42,18 @@ func TestParse(t *testing.T) {
 			[]string{`1:15 unknown rule "unknown-kye": did you mean unknown-key?`, `1:39 rule syntax cannot be`, `1:69 "loud" is not one of`, `1:77 no rule matches "polcy2c-*"`}},
 		{`{"ignore": [{"rule": "bad-value"}, {"rule": "x", "paths": ["["], "reason": "r"}]}`,
 			[]string{`1:13 missing reason`, `1:45 unknown rule "x"`, `1:60 malformed pattern "["`}},
+		{`{"severity": {"": "off"}}`, []string{`1:15 unknown rule ""`}},
+		{`{"severity": {"corp/a": "error", "corp/*": "off"}, "rules": [{"id": "corp/a", "target": "stream", "expression": "stream.tls", "lws": ">=4.3 <5.0",
+		  "message": "${stream.name} is plain", "at": "tls", "why": "x", "severity": "info", "examples": {"good": [{}], "bad": []}}]}`, nil},
+		{`{"severity": {"corp/b": "error"}, "rules": [{"id": "corp/a", "target": "stream", "expression": "true"}]}`, []string{`1:15 unknown rule "corp/b": did you mean corp/a?`}},
+		{`{"rules": [{"id": "a", "target": "stream", "expression": "true"}]}`, []string{`1:19 "a" is not an id such as`}},
+		{`{"rules": [{"id": "corp/a"}]}`, []string{`1:12 missing expression`, `1:12 missing target`}},
+		{`{"rules": [{"id": "corp/a", "target": "streem", "expression": "true"}]}`, []string{`1:39 unknown target "streem": want one of stream, `}},
+		{`{"rules": [{"id": "corp/a", "target": "stream", "expression": "'\"' == \"\u00e4\ud83d\ude00\" && stream.tsl"}]}`, []string{`1:104 undefined field 'tsl': did you mean tls? (rule)`}},
+		{`{"rules": [{"id": "corp/a", "target": "stream", "expression": "true", "message": "x ${stream.x}"}]}`, []string{`1:93 undefined field 'x' (rule)`}},
+		{`{"rules": [{"id": "corp/a", "target": "stream", "expression": "true", "at": "x"}]}`, []string{`1:77 "x" is not a key of a streamtype (rule)`}},
+		{`{"rules": [{"id": "corp/a", "target": "stream", "expression": "true", "lws": ">6.0"}]}`, []string{`1:78 unknown lws version "6.0"`}},
+		{`{"rules": [{"id": "corp/a", "target": "stream", "expression": "true"}, {"id": "corp/a", "target": "stream", "expression": "true"}]}`, []string{`1:79 duplicate rule corp/a`}},
 		{`{"ignore": [}`, []string{`1:13 not JSON: invalid character '}'`}},
 		{`{"lws": ["4.3"] "x": 1}`, []string{`1:17 not JSON: invalid character '"' after object key:value pair`}},
 		{`{"lws": [,]}`, []string{`1:10 not JSON: invalid character ','`}},
@@ -51,7 +65,7 @@ func TestParse(t *testing.T) {
 		_, found := Parse("c.json", []byte(test.text))
 		for i, d := range found {
 			got := strings.TrimPrefix(d.Span.String(), "c.json:") + " " + d.Message
-			if i >= len(test.want) || !strings.HasPrefix(got, test.want[i]) {
+			if i >= len(test.want) || !strings.HasPrefix(got, strings.TrimSuffix(test.want[i], " (rule)")) {
 				t.Errorf("%s: found %s, want %q", test.text, got, test.want)
 			}
 			if strings.Contains(got, "policy is") || strings.Contains(got, "lws refuses") {
@@ -196,6 +210,56 @@ func TestFind(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("from %s: %q, want %q", from, got, want)
+		}
+	}
+}
+
+// TestRawOffset: an offset in the text of a string is at the same character of the JSON.
+func TestRawOffset(t *testing.T) {
+	for _, raw := range []string{`""`, `"a"`, `"\"\\\n\/x"`, `"\u00e4ä\ud83d\ude00😀z"`, `"\ud83d\u0041\ud800"`} {
+		text := schema.Unquote(raw)
+		for i := range text {
+			at := rawOffset(raw, i)
+			if got := schema.Unquote(raw[:at] + `"`); got != text[:i] {
+				t.Errorf("%s: offset %d is at %d, after %q", raw, i, at, got)
+			}
+		}
+	}
+}
+
+// TestExamples: rules are tested with their examples, at their places in the configuration.
+func TestExamples(t *testing.T) {
+	const text = `{
+  "rules": [
+    {
+      "id": "corp/tls", "target": "stream", "expression": "stream.tls", "message": "${stream.name} is plain", "lws": "<4.3",
+      "examples": {
+        "good": [ // comment
+          {"s": [{"a": {"tls": true}}]},
+          {"s": [
+            {"b": {"tls": false}}
+          ]}
+        ],
+        "bad": [{"s": [{"a": {}}]}, {}, {"s": [{"a": {"tsl": 1}}]}],
+      },
+    },
+  ],
+}`
+	c, found := Parse(Name, []byte(text))
+	if len(found) > 0 {
+		t.Fatal(found)
+	}
+	var got []string
+	for _, o := range c.Rules[0].Test(time.Time{}) {
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%s %s %s", o.Name, strings.TrimPrefix(o.At.String(), Name+":"), o.Problem)))
+	}
+	want := []string{
+		"good 1 7:11", "good 2 9:14 the rule finds: b is plain",
+		"bad 1 12:17", "bad 2 12:37 the rule finds nothing", `bad 3 12:55 not a policy: `,
+	}
+	for i, w := range want {
+		if i >= len(got) || !strings.HasPrefix(got[i], w) {
+			t.Fatalf("outcomes %q, want %q", got, want)
 		}
 	}
 }

@@ -72,7 +72,9 @@ func Sections() []schema.Section {
 func Rule(r *lint.Rule) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s: %s.\n\n%s\n", r.Name, title(r.Severity.String()), r.Summary, r.Why)
-	fmt.Fprintf(&b, "\n## What lws does\n\n%s\n", r.LWS)
+	if r.LWS != "" {
+		fmt.Fprintf(&b, "\n## What lws does\n\n%s\n", r.LWS)
+	}
 	switch r.Fixes {
 	case lint.SafeFix:
 		b.WriteString("\n`sspolicy lint --fix` fixes it where it can.\n")
@@ -103,7 +105,12 @@ func Rule(r *lint.Rule) string {
 	if r.Base != "" {
 		fmt.Fprintf(&b, "\n## Policy\n\n%s\n", code(r.Base))
 	}
-	fmt.Fprintf(&b, "\n## Wrong%s\n\n%s\n\n## Right\n\n%s\n", versions, code(r.Bad), code(r.Good))
+	if r.Bad != "" {
+		fmt.Fprintf(&b, "\n## Wrong%s\n\n%s\n", versions, code(r.Bad))
+	}
+	if r.Good != "" {
+		fmt.Fprintf(&b, "\n## Right\n\n%s\n", code(r.Good))
+	}
 	return b.String()
 }
 

@@ -317,17 +317,37 @@ func (s *server) extracted(snap *snapshot) (all []schema.Diagnostic) {
 	return filter(schema.SortDiagnostics(all))
 }
 
-// options returns what the configuration of a document says to check. Mistakes in
-// the configuration are reported where it is open.
-func (s *server) options(snap *snapshot) lint.Options {
-	c, _ := config.Parse(config.Name, []byte("{}"))
+// settings returns the configuration of a document. Mistakes in it are reported where it
+// is open.
+func (s *server) settings(snap *snapshot) *config.Config {
+	file, text := config.Name, []byte("{}")
 	if filepath.IsAbs(snap.file) {
-		if file, err := config.Find(filepath.Dir(snap.file)); err == nil && file != "" {
-			if text, err := s.content(file); err == nil {
-				c, _ = config.Parse(file, text)
+		if found, err := config.Find(filepath.Dir(snap.file)); err == nil && found != "" {
+			if content, err := s.content(found); err == nil {
+				file, text = found, content
 			}
 		}
 	}
+	c := &s.configuration
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.config == nil || c.file != file || c.text != string(text) {
+		c.file, c.text = file, string(text)
+		c.config, _ = config.Parse(file, text)
+	}
+	return c.config
+}
+
+// A configuration is the one that was read last: rules take a while to compile.
+type configuration struct {
+	mu         sync.Mutex
+	file, text string
+	config     *config.Config
+}
+
+// options returns what the configuration of a document says to check.
+func (s *server) options(snap *snapshot) lint.Options {
+	c := s.settings(snap)
 	o := project.Options(c)
 	o.Filter = c.Apply
 	return o

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/explain"
-	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -21,7 +20,7 @@ func (s *server) hover(_ context.Context, snap *snapshot, p positionParams) (any
 	h := hoverText{server: s, snap: snap, tree: t}
 	at := h.about(offset)
 	for _, g := range snap.findings() {
-		if rule := rules.Lookup(g.Rule); rule != nil && holds(g.Span, offset) {
+		if rule := s.settings(snap).Lookup(g.Rule); rule != nil && holds(g.Span, offset) {
 			if at == nil {
 				at = &g.Span
 			}
@@ -80,7 +79,7 @@ func (h *hoverText) about(offset int) *schema.Span {
 
 // comment adds the page of the rule whose name is at an offset of a comment.
 func (h *hoverText) comment(c schema.Span, offset int) *schema.Span {
-	word := func(b byte) bool { return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' || b == '-' }
+	word := func(b byte) bool { return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' || b == '-' || b == '/' }
 	text := c.Source.Text
 	start, end := offset, offset
 	for start > c.Start && word(text[start-1]) {
@@ -89,7 +88,7 @@ func (h *hoverText) comment(c schema.Span, offset int) *schema.Span {
 	for end < c.End && word(text[end]) {
 		end++
 	}
-	rule := rules.Lookup(text[start:end])
+	rule := h.settings(h.snap).Lookup(text[start:end])
 	if rule == nil {
 		return nil
 	}

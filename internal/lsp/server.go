@@ -78,6 +78,8 @@ type server struct {
 	watch     bool // the client can watch files
 	documents map[string]*document
 	requests  map[jsonrpc2.ID]context.CancelFunc // that are not answered yet
+
+	configuration configuration
 }
 
 // A method reads the parameters of a request and returns the function that answers it.

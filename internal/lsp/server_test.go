@@ -111,6 +111,39 @@ func TestConfiguration(t *testing.T) {
 	c.await(file, func(ds []diagnostic) bool { return len(ds) == 1 && ds[0].Severity == 1 })
 }
 
+// TestOwnRules: the rules of the project's configuration are checked, explained and
+// suppressed as those of sspolicy, also while the configuration is edited.
+func TestOwnRules(t *testing.T) {
+	dir := t.TempDir()
+	file, settings := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, ".sspolicy.json"))
+	if err := os.WriteFile(filepath.Join(dir, ".sspolicy.json"), []byte("{}"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t)
+	c.open(settings, `{"rules": [{"id": "corp/tls", "target": "stream", "expression": "stream.tls && stream.port == 1", "at": "port", "why": "Ours."}]}`)
+	c.rules(settings)
+	c.open(file, station(t))
+	c.await(file, func(ds []diagnostic) bool {
+		return slices.ContainsFunc(ds, func(d diagnostic) bool { return d.Code == "corp/tls" })
+	})
+	at := c.at(file, `"port": 4|43`)
+	if h := c.hover(at); !strings.Contains(h, "corp/tls") || !strings.Contains(h, "Ours.") {
+		t.Errorf("hover: %s", h)
+	}
+	var actions []codeAction
+	c.call("textDocument/codeAction", codeActionParams{documentParams: at.documentParams, Range: Range{at.Position, at.Position}}, &actions)
+	if !slices.ContainsFunc(actions, func(a codeAction) bool { return a.Title == "Ignore corp/tls here, with a reason" }) {
+		t.Errorf("actions: %+v", actions)
+	}
+	c.replace(settings, `stream.port == 1`, `stream.prt == 1`)
+	c.rules(settings, "config")
+	c.replace(settings, `stream.prt == 1`, `stream.port > 1`)
+	c.rules(settings)
+	c.await(file, func(ds []diagnostic) bool {
+		return !slices.ContainsFunc(ds, func(d diagnostic) bool { return d.Code == "corp/tls" })
+	})
+}
+
 // TestFragment: a fragment is checked over its base, as the editor has both.
 func TestFragment(t *testing.T) {
 	dir := t.TempDir()

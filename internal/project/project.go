@@ -24,7 +24,7 @@ const Day = 24 * time.Hour
 
 // Options returns the options that a configuration stands for, without a Filter.
 func Options(c *config.Config) lint.Options {
-	o := lint.Options{LWS: c.LWS, CertWarn: 30 * Day, With: c.With}
+	o := lint.Options{LWS: c.LWS, CertWarn: 30 * Day, With: c.With, Rules: c.OwnRules()}
 	if c.CertWarn >= 0 {
 		o.CertWarn = c.CertWarn
 	}

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	_ "embed"
@@ -29,7 +30,7 @@ import (
 //go:embed config.schema.json
 var JSONSchema string
 
-var compiled = jsonschema.MustCompileString("config.schema.json", JSONSchema)
+var compiled = sync.OnceValue(func() *jsonschema.Schema { return jsonschema.MustCompileString("config.schema.json", JSONSchema) })
 
 // A Config is a configuration. Paths are relative to its folder.
 type Config struct {
@@ -167,7 +168,7 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 		r.errorf("", "%v", err)
 	}
 	var invalid *jsonschema.ValidationError
-	if err := compiled.Validate(v); errors.As(err, &invalid) {
+	if err := compiled().Validate(v); errors.As(err, &invalid) {
 		r.invalid(invalid)
 	} else if err != nil {
 		r.errorf("", "%v", err)
@@ -301,7 +302,7 @@ func (r *reader) invalid(e *jsonschema.ValidationError) {
 
 // nearest suggests a setting for an unknown one.
 func (r *reader) nearest(e *jsonschema.ValidationError, key string) string {
-	s := compiled
+	s := compiled()
 	for token := range strings.SplitSeq(strings.TrimPrefix(e.InstanceLocation, "/"), "/") {
 		if next := s.Properties[token]; next != nil {
 			s = next

@@ -54,6 +54,7 @@ type Rule struct {
 	Summary  string          // one line
 	Why      string          // in Markdown
 	LWS      string          // what lws does, in Markdown
+	Own      bool            // a project's own, which has no page
 }
 
 // A Level is the name of the lowest severity of failures, or LevelNone. With the zero

@@ -158,11 +158,15 @@ func writeSARIF(w io.Writer, r *Report) error {
 }
 
 func newSARIFRule(r Rule) sarifRule {
+	page := rulePages + r.Name + ".md"
+	if r.Own {
+		page = ""
+	}
 	return sarifRule{
 		ID:                   r.Name,
 		ShortDescription:     &sarifMessage{Text: r.Summary},
 		FullDescription:      &sarifMessage{Text: r.Why},
-		HelpURI:              rulePages + r.Name + ".md",
+		HelpURI:              page,
 		Help:                 r.help(),
 		DefaultConfiguration: sarifConfiguration{sarifLevels[r.Severity]},
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/faulttest"
+	"github.com/secure-streams/sspolicy/internal/celrules"
 	"github.com/secure-streams/sspolicy/internal/explain"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -29,6 +30,7 @@ func main() {
 	files := map[string]string{
 		"states.txt":                 states,
 		"../../docs/keys.md":         explain.KeyPage(),
+		"../../docs/rule-view.md":    celrules.ViewPage(),
 		"../../docs/rules/README.md": explain.RuleTable(),
 	}
 	for _, r := range rules.All() {
