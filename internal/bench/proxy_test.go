@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -48,21 +47,21 @@ func serveProxy() error {
 		return err
 	}
 	go proxy.New(c, proxy.Options{}).Serve(l)
-	fmt.Println("ready")
+	fmt.Println(os.Getpid()) // it is ready
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
 
 // startProxy starts the proxy process, until the end of the benchmark. It returns the
-// path of its socket.
-func startProxy(b *testing.B, s servers) string {
+// path of its socket, and its number.
+func startProxy(b *testing.B, s servers) (path string, pid int) {
 	b.Helper()
-	path := filepath.Join(b.TempDir(), "proxy")
+	path = filepath.Join(b.TempDir(), "proxy")
 	out := startSelf(b, proxyVar+"="+path, rawVar+"="+s.Raw, wsVar+"="+s.WS)
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+	if _, err := fmt.Fscanln(out, &pid); err != nil {
 		b.Fatal(err)
 	}
-	return path
+	return path, pid
 }
 
 // BenchmarkConnProxied exchanges echoes by Write and Read of a runtime.Conn through a
@@ -74,7 +73,8 @@ func BenchmarkConnProxied(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p, err := sspc.New("unix:"+startProxy(b, s), sspc.Options{})
+	path, _ := startProxy(b, s)
+	p, err := sspc.New("unix:"+path, sspc.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
