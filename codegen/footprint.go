@@ -26,6 +26,26 @@ type Footprint struct {
 	Certificates []CertificateFootprint `json:"certificates"`
 }
 
+// A FootprintPart is a row of a table of footprints.
+type FootprintPart struct {
+	Kind  string
+	Bytes int
+}
+
+// Parts returns the rows of a table of footprints: each kind of content, and totals.
+func (f Footprint) Parts() []FootprintPart {
+	return []FootprintPart{
+		{"strings", f.Strings},
+		{"certificates and keys", f.DER},
+		{"waits", f.Numbers},
+		{"structs", f.Structs},
+		{"padding", f.Os.Total - f.Strings - f.DER - f.Numbers - f.Structs},
+		{"total with gcc -Os", f.Os.Total},
+		{"total with gcc -O2", f.O2.Total},
+		{".data.rel.ro with -fPIC", f.Os.Relocated},
+	}
+}
+
 // Sections are the sizes of the sections that a compiler makes of tables, with padding:
 // without optimization for size, strings and large objects are aligned more.
 type Sections struct {

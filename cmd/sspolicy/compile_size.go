@@ -113,25 +113,13 @@ func (c *compileCmd) sizeText(w io.Writer, list []codegen.Footprint, source int)
 		fmt.Fprintf(t, "%s\t", f.ABI)
 	}
 	fmt.Fprintln(t)
-	for _, row := range []struct {
-		kind  string
-		bytes func(codegen.Footprint) int
-	}{
-		{"strings", func(f codegen.Footprint) int { return f.Strings }},
-		{"certificates and keys", func(f codegen.Footprint) int { return f.DER }},
-		{"waits", func(f codegen.Footprint) int { return f.Numbers }},
-		{"structs", func(f codegen.Footprint) int { return f.Structs }},
-		{"padding", func(f codegen.Footprint) int { return f.Os.Total - f.Strings - f.DER - f.Numbers - f.Structs }},
-		{"total with gcc -Os", func(f codegen.Footprint) int { return f.Os.Total }},
-		{"total with gcc -O2", func(f codegen.Footprint) int { return f.O2.Total }},
-		{".data.rel.ro with -fPIC", func(f codegen.Footprint) int { return f.Os.Relocated }},
-		{"the JSON", func(codegen.Footprint) int { return source }},
-	} {
-		fmt.Fprintf(t, "%s\t", row.kind)
+	for i, part := range (codegen.Footprint{}).Parts() {
+		fmt.Fprintf(t, "%s\t", part.Kind)
 		for _, f := range list {
-			fmt.Fprintf(t, "%d\t", row.bytes(f))
+			fmt.Fprintf(t, "%d\t", f.Parts()[i].Bytes)
 		}
 		fmt.Fprintln(t)
 	}
+	fmt.Fprintf(t, "the JSON\t%s\n", strings.Repeat(strconv.Itoa(source)+"\t", len(list)))
 	return t.Flush()
 }
