@@ -24,6 +24,8 @@ help:
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
 	@echo 'make sim       run SEEDS=$(SEEDS) simulations of each protocol, or of PROTOCOL; SEED=n repeats one'
 	@echo 'make browser   load a page of the example of a server in chromium'
+	@echo 'make playground       build the page that checks policies in a browser, site/playground (needs npm)'
+	@echo 'make playground-test  test it in chromium'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make generate  regenerate pages and files of this tree'
 	@echo 'make update    rewrite the outputs that the tests expect'
@@ -75,6 +77,7 @@ lint:
 		GOOS=darwin $(GO) vet -C $$m ./...; \
 		$(GO) run -C $$m $(STATICCHECK) ./...; \
 	done
+	GOOS=js GOARCH=wasm $(GO) vet ./internal/playground/...
 
 .PHONY: bench
 bench:
@@ -103,6 +106,22 @@ sim:
 .PHONY: browser
 browser:
 	$(GO) test -count=1 -tags browser -run Browser ./runtime/example/... ./runtime/apilogin
+
+# The page in site/playground needs no network once it is loaded, and any web server. DOCS is
+# the address of the documentation relative to it.
+.PHONY: playground
+playground: playground/node_modules
+	GO='$(GO)' node playground/build.mjs site/playground
+
+playground/node_modules: playground/package-lock.json
+	npm --prefix playground ci --no-audit --no-fund --ignore-scripts
+	touch $@
+
+# It needs chromium. "make test" runs the same functions without a browser, in
+# internal/playground.
+.PHONY: playground-test
+playground-test: playground
+	node playground/test/playground.test.mjs
 
 # go test fuzzes one target at a time.
 .PHONY: fuzz

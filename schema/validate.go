@@ -27,7 +27,9 @@ const (
 )
 
 var policySchema = sync.OnceValue(func() *jsonschema.Schema {
-	return jsonschema.MustCompileString("policy.schema.json", JSONSchema) // a test compiles it
+	// The URL is absolute so that the library does not ask for the working directory,
+	// which may be gone. A test compiles the schema.
+	return jsonschema.MustCompileString("schema:policy.schema.json", JSONSchema)
 })
 
 // Validate checks the shape of a policy against the JSON Schema: keys, types,

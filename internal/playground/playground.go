@@ -48,6 +48,7 @@ type Response struct {
 	Versions  []string    `json:"versions,omitempty"` // of lws
 	Footprint []Footprint `json:"footprint,omitempty"`
 	Changes   []Change    `json:"changes,omitempty"`
+	Pictures  []Picture   `json:"pictures,omitempty"`
 }
 
 // A Footprint is a row of the table of sizes: the bytes of one kind on each architecture.
@@ -109,6 +110,8 @@ var views = map[string]func(*input) (Response, error){
 	"go":        goSource,
 	"footprint": footprint,
 	"overlay":   overlaid,
+	"retry":     retries,
+	"versions":  versions,
 }
 
 // input is what a request is about.
@@ -211,7 +214,12 @@ func findings(in *input) (Response, error) {
 		o := sspolicy.Overlay(in.policy, in.fragments(), overlay.Options{}, in.options)
 		add("fragment", in.fragment, o.Diagnostics)
 	}
-	for _, v := range schema.Versions {
+	return r, nil
+}
+
+// versions returns the known release lines of lws, newest first.
+func versions(*input) (r Response, _ error) {
+	for _, v := range slices.Backward(schema.Versions) {
 		r.Versions = append(r.Versions, v.String())
 	}
 	return r, nil

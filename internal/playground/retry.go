@@ -1,0 +1,90 @@
+package playground
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/chart"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A Picture is an SVG document.
+type Picture struct {
+	Title string `json:"title"`
+	SVG   string `json:"svg"`
+}
+
+// retries draws the waits of each backoff scheme.
+func retries(in *input) (Response, error) {
+	p, err := in.compile()
+	if err != nil {
+		return Response{}, err
+	}
+	users := map[*policy.Retry][]string{}
+	var list []*policy.Retry
+	for _, st := range p.Policy.StreamTypes {
+		if st.Retry == nil {
+			continue
+		}
+		if users[st.Retry] == nil {
+			list = append(list, st.Retry)
+		}
+		users[st.Retry] = append(users[st.Retry], st.Name)
+	}
+	if list == nil {
+		return Response{Text: "No streamtype has a backoff scheme, so nothing is retried."}, nil
+	}
+	var r Response
+	for _, retry := range list {
+		c := retryChart(retry, users[retry])
+		r.Pictures = append(r.Pictures, Picture{c.Title + ". " + c.Note, c.SVG()})
+	}
+	return r, nil
+}
+
+// maxRetries is the most retries that a chart has.
+const maxRetries = 50
+
+func retryChart(r *policy.Retry, users []string) *chart.Chart {
+	least, most := chart.Series{Name: "least"}, chart.Series{Name: "most, with jitter"}
+	n := min(int(r.Conceal), max(len(r.Backoff)+3, 8), maxRetries)
+	for i := range n {
+		x := float64(i + 1)
+		least.Points = append(least.Points, chart.Point{X: x, Y: r.Delay(uint16(i), 0).Seconds()})
+		most.Points = append(most.Points, chart.Point{X: x, Y: r.Delay(uint16(i), math.MaxUint16).Seconds()})
+	}
+	return &chart.Chart{
+		Title: fmt.Sprintf("Backoff scheme %s: the wait before each retry", r.Name), Note: outcome(r) + " Used by " + names(users) + ".",
+		X: chart.Axis{Label: "retry", Max: float64(max(n, 1))}, Y: chart.Axis{Label: "wait", Unit: chart.Seconds},
+		Series: []chart.Series{least, most}, Width: 640, Height: 300,
+	}
+}
+
+// outcome says what follows when all attempts fail.
+func outcome(r *policy.Retry) string {
+	if r.Conceal == math.MaxUint16 {
+		return "It retries for ever."
+	}
+	var least, most time.Duration
+	for i := range r.Conceal {
+		least += r.Delay(i, 0)
+		most += r.Delay(i, math.MaxUint16)
+	}
+	retries := fmt.Sprintf("%d retries", r.Conceal)
+	if r.Conceal == 1 {
+		retries = "1 retry"
+	}
+	return fmt.Sprintf("It gives up after %s, which wait %v to %v in all.", retries, least.Round(time.Millisecond), most.Round(100*time.Millisecond))
+}
+
+// names joins the first names of a list.
+func names(list []string) string {
+	const most = 4
+	if more := len(list) - most; more > 0 {
+		list = append(slices.Clone(list[:most]), fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(list, ", ")
+}

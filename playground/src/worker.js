@@ -1,0 +1,17 @@
+// Runs package playground. The page ends this worker if it takes too long.
+import "wasm_exec"
+
+self.sspolicyReady = () => postMessage({ready: true})
+onmessage = ({data}) => postMessage({response: self.sspolicy(data)})
+
+async function start() {
+  const go = new Go()
+  const file = await fetch("sspolicy.bin")
+  if (!file.ok) throw new Error(`sspolicy.bin: ${file.status}`)
+  const program = new Response(file.body.pipeThrough(new DecompressionStream("gzip")), {headers: {"Content-Type": "application/wasm"}})
+  const {instance} = await WebAssembly.instantiateStreaming(program, go.importObject)
+  await go.run(instance)
+  throw new Error("the program ended")
+}
+
+start().catch((err) => postMessage({failed: String(err)}))
