@@ -194,7 +194,7 @@ func (in *input) fragments() []*schema.Document {
 func (in *input) compile() (*sspolicy.Policy, error) {
 	p, err := sspolicy.Compile(in.policy, in.options, in.fragments()...)
 	if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
-		return nil, fmt.Errorf("The policy has errors: %w", refused)
+		return nil, fmt.Errorf("the policy has errors: %w", refused)
 	}
 	return p, err
 }
@@ -327,9 +327,9 @@ func overlaid(in *input) (Response, error) {
 	if o.Document == nil {
 		i := slices.IndexFunc(o.Diagnostics, func(d schema.Diagnostic) bool { return d.Severity == schema.Error })
 		if i < 0 {
-			return Response{}, errors.New("The fragment cannot be applied.")
+			return Response{}, errors.New("the fragment cannot be applied")
 		}
-		return Response{}, fmt.Errorf("The fragment cannot be applied: %v: %s", o.Diagnostics[i].Span, o.Diagnostics[i].Message)
+		return Response{}, fmt.Errorf("the fragment cannot be applied: %v: %s", o.Diagnostics[i].Span, o.Diagnostics[i].Message)
 	}
 	r := Response{Text: string(diff.Diff("a/"+policyName, []byte(in.policy.Source.Text), "b/"+policyName, []byte(o.Document.String())))}
 	for _, c := range o.Changes {

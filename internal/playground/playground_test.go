@@ -70,10 +70,10 @@ func TestErrors(t *testing.T) {
 	}{
 		{Request{View: "x"}, `unknown view "x"`},
 		{Request{View: "findings", LWS: "9.9"}, `unknown lws version "9.9"`},
-		{Request{View: "c", Policy: wrong}, "The policy has errors: policy.json:12:17"},
+		{Request{View: "c", Policy: wrong}, "the policy has errors: policy.json:12:17"},
 		{Request{View: "findings", Policy: strings.Repeat(" ", MaxSize+1)}, "policy.json has more than 1024 kB"},
 		{Request{View: "findings", Fragment: strings.Repeat("[", MaxTokens+1)}, "fragment.json has more than 200000 tokens"},
-		{Request{View: "overlay", Policy: "{", Fragment: "{"}, "The fragment cannot be applied"},
+		{Request{View: "overlay", Policy: "{", Fragment: "{"}, "the fragment cannot be applied"},
 	} {
 		if r := ask(t, c.r); !strings.Contains(r.Error, c.want) {
 			t.Errorf("%s: %q, want %q", c.r.View, r.Error, c.want)

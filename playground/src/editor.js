@@ -147,5 +147,6 @@ export class Output {
       changes: {from: 0, to: this.view.state.doc.length, insert: text},
       effects: this.#language.reconfigure(languages[language] ?? []),
     })
+    this.view.requestMeasure() // it may have been hidden
   }
 }
