@@ -199,7 +199,7 @@ allocations: 0
 	}
 }
 
-// TestGoDocs builds the programs and fragments of docs/go.md.
+// TestGoDocs builds the programs and fragments of docs/go.md and docs/signing.md.
 func TestGoDocs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
@@ -208,6 +208,11 @@ func TestGoDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signing, err := os.ReadFile("../docs/signing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc = append(doc, signing...)
 	m := newGoModule(t)
 	for _, name := range []string{"weather", "station"} {
 		policy, err := os.ReadFile("../fixtures/" + name + ".json")
@@ -218,7 +223,7 @@ func TestGoDocs(t *testing.T) {
 	}
 	imports := map[string]string{}
 	for _, path := range []string{"bufio", "context", "crypto/tls", "errors", "fmt", "io", "io/fs", "log", "log/slog", "net", "os", "strings",
-		"generated/station", "generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system",
+		"generated/station", "generated/weather", "github.com/secure-streams/sspolicy/runtime", "github.com/secure-streams/sspolicy/runtime/system", "github.com/secure-streams/sspolicy/runtime/signing",
 		"github.com/secure-streams/sspolicy", "github.com/secure-streams/sspolicy/runtime/oauth", "github.com/secure-streams/sspolicy/runtime/cookies", "github.com/secure-streams/sspolicy/runtime/raw", "github.com/secure-streams/sspolicy/runtime/policy",
 		"github.com/secure-streams/sspolicy/runtime/sink", "github.com/secure-streams/sspolicy/runtime/ws", "github.com/secure-streams/sspolicy/runtime/smd", "github.com/secure-streams/sspolicy/runtime/credentials"} {
 		imports[filepath.Base(path)] = path

@@ -19,6 +19,16 @@ import (
 // file that they replace.
 const Prefix = ".sspolicy-"
 
+// Hook, if not nil, is called after each step of a write. It is for tests that stop
+// there.
+var Hook func(step string)
+
+func hook(step string) {
+	if Hook != nil {
+		Hook(step)
+	}
+}
+
 // Write writes data to a file. An existing file keeps its permissions, a new one
 // gets perm, before umask. A symbolic link stays, and the file that it names is
 // replaced. Anything but a regular file is refused. The error is a
@@ -58,6 +68,7 @@ func write(name string, data []byte, perm fs.FileMode, keepPerm bool) (err error
 			os.Remove(temp)
 		}
 	}()
+	hook("create")
 	if exists && keepPerm {
 		if err := f.Chmod(info.Mode().Perm()); err != nil {
 			return err
@@ -66,16 +77,24 @@ func write(name string, data []byte, perm fs.FileMode, keepPerm bool) (err error
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
+	hook("write")
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	hook("sync")
 	if err := f.Close(); err != nil {
 		return err
 	}
+	hook("close")
 	if err := os.Rename(temp, name); err != nil {
 		return err
 	}
-	return syncFolder(dir)
+	hook("rename")
+	if err := syncFolder(dir); err != nil {
+		return err
+	}
+	hook("sync folder")
+	return nil
 }
 
 // tempPrefix begins the names of the temporary files of one file. A hash keeps them
