@@ -106,6 +106,22 @@ func BuildOption(option string) (macro string, defined bool, err error) {
 	return "", false, fmt.Errorf("tables do not depend on %q, but on %s", option, strings.Join(names, ", "))
 }
 
+// RequiredOptions returns the cmake options, such as "LWS_ROLE_MQTT=1", that lws must be
+// built with for the tables of a policy.
+func RequiredOptions(p *policy.Policy, o COptions) ([]string, error) {
+	c, err := newCFile(p, o, false)
+	if err != nil {
+		return nil, err
+	}
+	var options []string
+	for _, l := range buildOptions {
+		if c.macros[l.macro] != "" {
+			options = append(options, l.option)
+		}
+	}
+	return options, nil
+}
+
 // keyMacros are the macros that keys need, besides those around their members.
 var keyMacros = map[string]string{
 	"tls":              "LWS_WITH_TLS",

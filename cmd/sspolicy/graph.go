@@ -52,6 +52,11 @@ func (p *program) readable(file string) (*schema.Document, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.readableText(d)
+}
+
+// readableText is readable for a text that has been read.
+func (p *program) readableText(d *schema.Document) (*schema.Document, error) {
 	found := d.Syntax
 	other := d.NotPolicy()
 	if other != nil {

@@ -1,0 +1,141 @@
+package breaking
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A schedule is when a stream tries again, by the arithmetic of the runtime.
+type schedule struct {
+	retry   *policy.Retry
+	retries int           // successive failures that are followed by a retry; -1 for no limit
+	total   time.Duration // the shortest time from the first failure to the last retry
+	jitter  float64       // the largest random addition, as a part of a wait
+}
+
+func newSchedule(r *policy.Retry) schedule {
+	s := schedule{retry: r}
+	if r == nil {
+		return s
+	}
+	probe := *r
+	probe.Backoff = []time.Duration{time.Hour}
+	s.jitter = (probe.Delay(0, math.MaxUint16) - probe.Delay(0, 0)).Hours()
+	if r.Conceals(math.MaxUint16) {
+		s.retries = -1
+		return s
+	}
+	s.retries = int(r.Conceal)
+	for k := range s.retries {
+		if k == s.waits()-1 { // the last wait repeats
+			s.total += time.Duration(s.retries-k) * s.wait(k)
+			break
+		}
+		s.total += s.wait(k)
+	}
+	return s
+}
+
+// waits is the number of waits that may differ.
+func (s *schedule) waits() int {
+	if s.retry == nil {
+		return 0
+	}
+	return max(1, len(s.retry.Backoff))
+}
+
+// wait returns the shortest wait before a retry, counted from 0.
+func (s *schedule) wait(k int) time.Duration { return s.retry.Delay(uint16(min(k, math.MaxUint16)), 0) }
+
+// end describes when a stream gives up.
+func (s *schedule) end() string {
+	switch s.retries {
+	case -1:
+		return "never"
+	case 0:
+		return "at the first failure"
+	case 1:
+		return fmt.Sprintf("after 1 retry in %v", s.total)
+	}
+	return fmt.Sprintf("after %d retries in %v", s.retries, s.total)
+}
+
+// retry compares when streams try again, and when they probe connections.
+func (s *streamComparison) retry() {
+	if s.old.Server {
+		return
+	}
+	a, b := newSchedule(s.old.Retry), newSchedule(s.new.Retry)
+	in := func(rule *Rule, keys []string, format string, args ...any) {
+		if s.old.Retry == nil || s.new.Retry == nil {
+			s.report(rule, []string{"retry"}, format, args...)
+			return
+		}
+		s.reportIn(rule, "retry", keys, format, args...)
+	}
+	if a.retries != b.retries || a.total != b.total {
+		rule := givesUpSooner
+		if b.retries == -1 || a.retries != -1 && a.total <= b.total && !(a.total == b.total && b.retries < a.retries) {
+			rule = nil
+		}
+		if rule != nil || a.retries != b.retries {
+			in(rule, []string{"conceal", "backoff"}, "it gives up %s instead of %s", b.end(), a.end())
+		}
+	}
+	both := max(a.waits(), b.waits())
+	for _, n := range []int{a.retries, b.retries} {
+		if n >= 0 {
+			both = min(both, n)
+		}
+	}
+	sooner, later := false, false
+	for k := range both {
+		switch x, y := a.wait(k), b.wait(k); {
+		case y < x && !sooner:
+			sooner = true
+			in(retriesSooner, []string{"backoff"}, "it waits %v before retry %d instead of %v", y, k+1, x)
+		case y > x && !later:
+			later = true
+			in(nil, []string{"backoff"}, "it waits %v before retry %d instead of %v", y, k+1, x)
+		}
+	}
+	if a.retry != nil && b.retry != nil && a.jitter != b.jitter {
+		rule := jitterLowered
+		if b.jitter > a.jitter {
+			rule = nil
+		}
+		in(rule, []string{"jitterpc"}, "waits vary by up to %.0f%% instead of %.0f%%", b.jitter*100, a.jitter*100)
+	}
+	s.validity(in)
+}
+
+// validity compares how long a connection may go without proof that it works. No probe is
+// sent if the time for it is not before the end of the connection.
+func (s *streamComparison) validity(in func(*Rule, []string, string, ...any)) {
+	ping1, hangup1 := s.old.Validity()
+	ping2, hangup2 := s.new.Validity()
+	later := func(old, new time.Duration) bool { return old != 0 && (new == 0 || new > old) }
+	text := func(d time.Duration) string {
+		if d == 0 {
+			return "never"
+		}
+		return "after " + d.String()
+	}
+	if ping1 != ping2 {
+		rule := probesLater
+		if !later(ping1, ping2) {
+			rule = nil
+		}
+		in(rule, []string{"svalidping"}, "it probes an idle connection %s instead of %s", text(ping2), text(ping1))
+	}
+	if hangup1 != hangup2 {
+		rule := hangsUpSooner
+		if later(hangup1, hangup2) {
+			rule = noticesLater
+		}
+		in(rule, []string{"svalidhup"}, "it closes a silent connection %s instead of %s", text(hangup2), text(hangup1))
+	}
+}
