@@ -45,7 +45,7 @@ func C(w io.Writer, p *policy.Policy, o COptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+c.macroDefinitions()+c.identity()+c.names(c.o.Prefix, p)))
+	_, err = io.WriteString(w, c.comment()+c.guard("POLICY_H", c.needs()+c.body.String()+"\n"+macrosOf(p, c.o)))
 	return err
 }
 
@@ -61,7 +61,7 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	}
 	_, err = io.WriteString(header, c.comment()+c.guard("POLICY_H", fmt.Sprintf(
 		"%s\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\nextern const lws_ss_policy_t %s;\n\n#ifdef __cplusplus\n}\n#endif\n\n%s",
-		c.needs(), c.o.Entry, c.macroDefinitions()+c.identity()+c.names(c.o.Prefix, p))))
+		c.needs(), c.o.Entry, macrosOf(p, c.o))))
 	if err != nil {
 		return err
 	}
@@ -99,30 +99,28 @@ func guard(prefix, end string) string {
 // or its metadata, but to copies in the stream. So all objects can be in read-only
 // memory, and equal ones can be merged.
 type cFile struct {
-	o             COptions
-	proxy         string // via-socks5 of the policy
-	release       string
-	product       string
-	schemaVersion int64
-	body          strings.Builder
-	tokens        strings.Builder // macros before the body
-	tables        []part          // with addresses
-	data          []part          // without
-	symbols       *symbols
-	expressions   map[any]string        // by the part of the policy
-	objects       map[string]string     // expressions by type and initialiser
-	keep          map[*policy.Cert]bool // used by servers
-	macros        map[string]string     // that the build of lws must define, and what needs them
-	nodes         map[string][]node     // layouts by type
-	has           map[string]bool       // whether the target includes a release
-	oldest        int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
-	newest        string                // what needs it
-	subject       subject               // of errors
-	errs          []error
-	heads         []part         // of the lists of streamtypes
-	streams       []streamPart   // in the order of the policy
-	literals      map[string]int // sizes of strings, by expression
-	certs         []*policy.Cert
+	o           COptions
+	release     string
+	product     string
+	body        strings.Builder
+	tokens      strings.Builder // macros before the body
+	tables      []part          // with addresses
+	data        []part          // without
+	symbols     *symbols
+	expressions map[any]string        // by the part of the policy
+	objects     map[string]string     // expressions by type and initialiser
+	keep        map[*policy.Cert]bool // used by servers
+	macros      map[string]string     // that the build of lws must define, and what needs them
+	nodes       map[string][]node     // layouts by type
+	has         map[string]bool       // whether the target includes a release
+	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
+	newest      string                // what needs it
+	subject     subject               // of errors
+	errs        []error
+	heads       []part         // of the lists of streamtypes
+	streams     []streamPart   // in the order of the policy
+	literals    map[string]int // sizes of strings, by expression
+	certs       []*policy.Cert
 }
 
 // quiet and loud surround the tables: as C++, g++ -Wextra warns of members that a
@@ -143,7 +141,7 @@ func newCFile(p *policy.Policy, o COptions, external bool) (*cFile, error) {
 	if len(p.StreamTypes) == 0 {
 		return nil, errNoStreamtypes
 	}
-	c.proxy, c.release, c.product, c.schemaVersion = p.SOCKS5Proxy, p.Release, p.Product, p.SchemaVersion
+	c.release, c.product = p.Release, p.Product
 	c.policy(p, external)
 	c.body.WriteString("\n" + loud)
 	return c, errors.Join(c.errs...)
@@ -171,6 +169,9 @@ func newEmptyCFile(o COptions) (*cFile, error) {
 		literals:    map[string]int{},
 	}
 	c.body.WriteString("\n" + quiet)
+	if on, known := o.Build[secureStreams]; known && !on {
+		return nil, fmt.Errorf("tables need libwebsockets built with -D%s", optionOf(secureStreams))
+	}
 	return c, nil
 }
 
@@ -283,16 +284,28 @@ type subject struct {
 
 func (s subject) String() string { return s.section.Noun() + " " + schema.QuoteName(s.name) }
 
-// macroDefinitions returns the definitions of macros.
-func (c *cFile) macroDefinitions() string { return macroDefinitions(c.o.Prefix, c.o.Entry, c.proxy) }
-
-func macroDefinitions(prefix, entry, proxy string) string {
-	s := fmt.Sprintf("#define %s %[1]s\n", entry)
-	if proxy != "" {
+// macrosOf returns the macros of a policy for programs. o has its prefix, entry and hash.
+func macrosOf(p *policy.Policy, o COptions) string {
+	s := fmt.Sprintf("#define %s %[1]s\n", o.Entry)
+	if p.SOCKS5Proxy != "" {
 		s += fmt.Sprintf("\n/* lws's tables have no place for via-socks5: pass it to lws_set_socks(). */\n#define %ssocks5_proxy %s\n",
-			prefix, macroString(proxy))
+			o.Prefix, macroString(p.SOCKS5Proxy))
 	}
-	return s
+	return s + identityMacros(o.Prefix, Identity{p.Product, p.Release, p.SchemaVersion, o.SHA256, o.Target}) + nameMacros(o.Prefix, p)
+}
+
+// partOptions returns the options for one of several policies, and the comment above its
+// macros. names are those of the policies before.
+func (o COptions) partOptions(names *symbols, v Variant) (COptions, string) {
+	name := strings.TrimRight(purify(v.Name), "_") // as guard does
+	if name == "" {
+		name = "policy"
+	}
+	upper := strings.ToUpper(name) // as in macros
+	o.Prefix += name + strings.TrimPrefix(names.unique(upper), upper) + "_"
+	o.Entry = o.Prefix + "static_policy_entry"
+	o.SHA256 = v.SHA256
+	return o, fmt.Sprintf("\n/* Policy %s. */\n", schema.QuoteName(commentText(v.Name)))
 }
 
 // stream returns the members of a streamtype, and writes the objects that they point
@@ -490,6 +503,8 @@ func (c *cFile) needs() string {
 		fmt.Fprintf(&b, ", from %v.%d on, which %s needs", c.o.Target, patch, c.newest)
 	}
 	b.WriteString(": compile it with --lws and the version of libwebsockets that you build with\"\n#endif\n")
+	fmt.Fprintf(&b, "#if !defined(%s)\n#error \"libwebsockets was built without Secure Streams: add -D%s to its cmake line\"\n#endif\n",
+		secureStreams, optionOf(secureStreams))
 	for _, l := range buildOptions {
 		if what := c.macros[l.macro]; what != "" {
 			fmt.Fprintf(&b, "#if !defined(%s)\n#error \"%s needs libwebsockets built with -D%s: add it to the cmake line of libwebsockets, or change the policy\"\n#endif\n",

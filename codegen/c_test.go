@@ -366,10 +366,11 @@ func TestCChecks(t *testing.T) {
 		{"-DLWS_LIBRARY_VERSION_NUMBER=4004000 -DLWS_ROLE_MQTT -DLWS_WITH_TLS", "compiled for libwebsockets 4.3"},
 		{"-DLWS_LIBRARY_VERSION_NUMBER=4003002 -DLWS_WITH_TLS", "protocol mqtt of streamtype a needs libwebsockets built with -DLWS_ROLE_MQTT=1: add it to the cmake line"},
 		{"-DLWS_LIBRARY_VERSION_NUMBER=4003002 -DLWS_ROLE_MQTT", "tls of streamtype a needs libwebsockets built with -DLWS_WITH_SSL=1"},
+		{"-DLWS_LIBRARY_VERSION_NUMBER=4003010 -DLWS_ROLE_MQTT -DLWS_WITH_TLS -ULWS_WITH_SECURE_STREAMS", "libwebsockets was built without Secure Streams: add -DLWS_WITH_SECURE_STREAMS=1 to its cmake line"},
 		{"-DLWS_LIBRARY_VERSION_NUMBER=4003010 -DLWS_ROLE_MQTT -DLWS_WITH_TLS", ""},
 	} {
 		c.write(t, "checks/libwebsockets.h", "")
-		args := append(strings.Fields(test.flags), "-E", "-I", filepath.Join(c.dir, "checks"), "-o", os.DevNull, path)
+		args := slices.Concat([]string{"-DLWS_WITH_SECURE_STREAMS"}, strings.Fields(test.flags), []string{"-E"}, []string{"-I", filepath.Join(c.dir, "checks"), "-o", os.DevNull, path})
 		out, err := exec.Command("gcc", args...).CombinedOutput()
 		if test.want == "" && err != nil || !strings.Contains(string(out), test.want) {
 			t.Errorf("%s: %v %s; want %q", test.flags, err, out, test.want)

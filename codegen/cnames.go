@@ -11,10 +11,10 @@ import (
 // A cName is a macro with the name of a definition as its value.
 type cName struct{ macro, value string }
 
-// names returns macros for the names in a policy, so that a program with a typo does not
+// nameMacros returns macros for the names in a policy, so that a program with a typo does not
 // compile, and for counts and largest sizes. Two names that give the same macro have
 // none: a new streamtype must not change the meaning of a macro.
-func (c *cFile) names(prefix string, p *policy.Policy) string {
+func nameMacros(prefix string, p *policy.Policy) string {
 	var names []cName
 	seen := map[cName]bool{}
 	values := map[string]int{} // of each macro

@@ -1,13 +1,10 @@
 package codegen
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
-
-	"github.com/secure-streams/sspolicy/schema"
 )
 
 // CPool writes tables for several policies in one source file, and a header that
@@ -46,11 +43,10 @@ func CPoolFootprint(policies []Variant, o COptions) ([]Footprint, error) {
 
 // newPool returns the tables of several policies, and the macros for the header.
 func newPool(policies []Variant, o COptions) (c *cFile, macros string, err error) {
-	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	if c, err = newEmptyCFile(o); err != nil {
 		return nil, "", err
 	}
-	names := newSymbols("data", "tables", "token")
+	names := newSymbols("DATA", "TABLES", "TOKEN")
 	var b strings.Builder
 	var errs []error
 	for _, v := range policies {
@@ -58,18 +54,13 @@ func newPool(policies []Variant, o COptions) (c *cFile, macros string, err error
 			errs = append(errs, fmt.Errorf("%s: %w", v.Name, errNoStreamtypes))
 			continue
 		}
-		prefix := o.Prefix + names.unique(purify(v.Name)) + "_"
-		entry := prefix + "static_policy_entry"
+		own, about := c.o.partOptions(names, v)
 		c.errs = nil
-		c.collect(v.Policy, entry)
+		c.collect(v.Policy, own.Entry)
 		if err := errors.Join(c.errs...); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", v.Name, err))
 		}
-		p := v.Policy
-		fmt.Fprintf(&b, "\n/* Policy %s. */\n", schema.QuoteName(commentText(v.Name)))
-		b.WriteString(macroDefinitions(prefix, entry, p.SOCKS5Proxy))
-		b.WriteString(identity(prefix, Identity{p.Product, p.Release, p.SchemaVersion, v.SHA256, c.o.Target}))
-		b.WriteString(c.names(prefix, p))
+		b.WriteString(about + macrosOf(v.Policy, own))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, "", err

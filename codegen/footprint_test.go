@@ -120,12 +120,13 @@ func TestCFootprintBuild(t *testing.T) {
 		seen[footprint[0].Os.Total] = test.options[0]
 	}
 	for option, want := range map[string]string{
-		"LWS_WITH_SSL=0":       `streamtype "get_weather": tls needs libwebsockets built with -DLWS_WITH_SSL=1`,
-		"LWS_ROLE_H1=off":      `streamtype "get_weather": protocol h1 needs libwebsockets built with -DLWS_ROLE_H1=1`,
-		"LWS_WITH_SSL":         `"LWS_WITH_SSL" has no value: want LWS_WITH_SSL=1 or LWS_WITH_SSL=0`,
-		"LWS_WITH_SSL=maybe":   `"LWS_WITH_SSL=maybe": "maybe" is neither ON nor OFF`,
-		"LWS_WITH_CGI=1":       `tables do not depend on "LWS_WITH_CGI=1", but on LWS_WITH_SSL`,
-		"LWS_WITH_SSL:BOOL=ON": "",
+		"LWS_WITH_SECURE_STREAMS=0": "tables need libwebsockets built with -DLWS_WITH_SECURE_STREAMS=1",
+		"LWS_WITH_SSL=0":            `streamtype "get_weather": tls needs libwebsockets built with -DLWS_WITH_SSL=1`,
+		"LWS_ROLE_H1=off":           `streamtype "get_weather": protocol h1 needs libwebsockets built with -DLWS_ROLE_H1=1`,
+		"LWS_WITH_SSL":              `"LWS_WITH_SSL" has no value: want LWS_WITH_SSL=1 or LWS_WITH_SSL=0`,
+		"LWS_WITH_SSL=maybe":        `"LWS_WITH_SSL=maybe": "maybe" is neither ON nor OFF`,
+		"LWS_WITH_CGI=1":            `tables do not depend on "LWS_WITH_CGI=1", but on LWS_WITH_SECURE_STREAMS, LWS_WITH_SSL`,
+		"LWS_WITH_SSL:BOOL=ON":      "",
 	} {
 		macro, defined, err := BuildOption(option)
 		if err == nil {

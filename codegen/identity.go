@@ -47,13 +47,9 @@ func identities(file []byte) (list []Identity) {
 	return list
 }
 
-// identity returns the macros and the object by which a program knows its policy. A
+// identityMacros returns the macros and the object by which a program knows its policy. A
 // compiler drops the object if the program does not use it.
-func (c *cFile) identity() string {
-	return identity(c.o.Prefix, Identity{c.product, c.release, c.schemaVersion, c.o.SHA256, c.o.Target})
-}
-
-func identity(prefix string, i Identity) string {
+func identityMacros(prefix string, i Identity) string {
 	var b strings.Builder
 	b.WriteString("\n/* Which policy this is. \"strings\" finds the text in a program that uses the struct. */\n")
 	name := prefix + "policy_"

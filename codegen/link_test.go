@@ -37,7 +37,7 @@ func installedLWS(t *testing.T) (Target, []string) {
 		t.Fatalf("installed libwebsockets: %v", err)
 	}
 	// Debian builds lws without these, but installs the declarations.
-	return Target(v), []string{"-DLWS_ROLE_MQTT", "-DLWS_WITH_SECURE_STREAMS_AUTH_SIGV4", "-DLWS_WITH_SYS_METRICS"}
+	return Target(v), []string{"-DLWS_WITH_SECURE_STREAMS", "-DLWS_ROLE_MQTT", "-DLWS_WITH_SECURE_STREAMS_AUTH_SIGV4", "-DLWS_WITH_SYS_METRICS"}
 }
 
 // TestCWithInstalledHeaders checks that tables compile with the installed headers, and

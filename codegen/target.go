@@ -57,6 +57,7 @@ var cProtocols = []struct {
 // buildOptions are the cmake options of lws that define the macros which a policy may
 // need (CMakeLists.txt of each release).
 var buildOptions = []struct{ macro, option string }{
+	{secureStreams, "LWS_WITH_SECURE_STREAMS=1"},
 	{"LWS_WITH_TLS", "LWS_WITH_SSL=1"},
 	{"LWS_WITH_SERVER", "LWS_WITHOUT_SERVER=0"},
 	{"LWS_ROLE_H1", "LWS_ROLE_H1=1"},
@@ -68,6 +69,9 @@ var buildOptions = []struct{ macro, option string }{
 	{"LWS_WITH_SECURE_STREAMS_AUTH_SIGV4", "LWS_WITH_SECURE_STREAMS_AUTH_SIGV4=1"},
 	{"LWS_WITH_SS_DIRECT_PROTOCOL_STR", "LWS_WITH_SS_DIRECT_PROTOCOL_STR=1"},
 }
+
+// secureStreams is the macro that all tables need.
+const secureStreams = "LWS_WITH_SECURE_STREAMS"
 
 // optionOf returns the cmake option that defines a macro.
 func optionOf(macro string) string {

@@ -17,7 +17,7 @@ import (
 type Variant struct {
 	Name   string
 	Policy *policy.Policy
-	SHA256 string // of the packed policy, for CPool
+	SHA256 string // of the packed policy, for C
 }
 
 // VariantsTag is the build constraint of the file that GoVariants writes.
@@ -117,20 +117,18 @@ func fits(p *policy.Policy, v Variant) error {
 
 // CVariants writes tables for each variant, a source file each, and a header with
 // their list: an array of names and tables, which ends with NULL. Each source file
-// includes the header by the name include. The symbols of a variant begin with the
-// prefix of o and the name of the variant.
+// includes the header by the name include. The symbols and macros of a variant begin with
+// the prefix of o and the name of the variant.
 func CVariants(header io.Writer, sources []io.Writer, include string, variants []Variant, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("invalid name of an included header: %q", include)
 	}
 	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
-	names := newSymbols("variants", "static", "socks5")
+	names := newSymbols("VARIANTS", "STATIC", "SOCKS5")
 	var declarations, macros, rows strings.Builder
 	var first *cFile
 	for i, v := range variants {
-		own := o
-		own.Prefix = o.Prefix + names.unique(purify(v.Name)) + "_"
-		own.Entry = ""
+		own, about := o.partOptions(names, v)
 		c, err := newCFile(v.Policy, own, true)
 		if err != nil {
 			return fmt.Errorf("variant %s: %w", v.Name, err)
@@ -139,15 +137,16 @@ func CVariants(header io.Writer, sources []io.Writer, include string, variants [
 			first = c
 		}
 		fmt.Fprintf(&declarations, "extern const lws_ss_policy_t %s;\n", c.o.Entry)
-		macros.WriteString(c.macroDefinitions())
+		macros.WriteString(about + macrosOf(v.Policy, c.o))
 		fmt.Fprintf(&rows, "\t{ %s, &%s },\n", cString(v.Name), c.o.Entry)
 		if _, err := fmt.Fprintf(sources[i], "%s%s\n#include \"%s\"\n%s", c.comment(), c.needs(), include, c.body.String()); err != nil {
 			return err
 		}
 	}
 	macro := guard(o.Prefix, "VARIANTS_H")
+	first.o.SHA256 = o.SHA256 // the header is for all
 	_, err := fmt.Fprintf(header, "%s\n#ifndef %s\n#define %[2]s\n\n#include <libwebsockets.h>\n\n"+
-		"#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n%s\n%s\n"+
+		"#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n%s%s\n"+
 		"/* The variants by name. The last one has no name. */\nstatic const struct {\n\tconst char *name;\n\tconst lws_ss_policy_t *policy;\n"+
 		"} %svariants[] = {\n%s\t{ NULL, NULL },\n};\n\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n",
 		first.comment(), macro, declarations.String(), macros.String(), o.Prefix, rows.String())

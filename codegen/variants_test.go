@@ -21,6 +21,7 @@ func variantsOf() (*policy.Policy, []Variant) {
 	}
 	return of("production.test"), []Variant{
 		{Name: "test", Policy: of("one.test")}, {Name: "a-b", Policy: of("two.test")}, {Name: "a_b", Policy: of("three.test")}, {Name: "static", Policy: of("four.test")}, {Name: "9", Policy: of("five.test")},
+		{Name: "TEST", Policy: of("six.test")}, {Name: "é", Policy: of("seven.test")}, {Name: "test_", Policy: of("eight.test"), SHA256: "88"},
 	}
 }
 
@@ -48,13 +49,16 @@ int main(void) {
 	int n;
 	for (n = 0; _ss_variants[n].name; n++)
 		printf("%s %s\n", _ss_variants[n].name, _ss_variants[n].policy->endpoint);
+	puts(SS_TEST_STREAM_variants SS_9_METADATA_variants_m _ss_test_3_policy_sha256);
+	puts(_ss_policy_policy_identity.text);
 	return 0;
 }
 `)}
 	for i := range sources {
 		files = append(files, write("v"+string(rune('0'+i))+".c", sources[i].String()))
 	}
-	const want = "test one.test\na-b two.test\na_b three.test\nstatic four.test\n9 five.test\n"
+	const want = "test one.test\na-b two.test\na_b three.test\nstatic four.test\n9 five.test\nTEST six.test\né seven.test\ntest_ eight.test\n" +
+		"variantsm88\nsspolicy: product=\"\" release=\"\" schema-version=0 sha256= lws=5.0\n"
 	for _, cc := range compilers {
 		program := filepath.Join(dir, "program")
 		compileC(t, cc, append([]string{"-I", dir, "-o", program}, files...)...)

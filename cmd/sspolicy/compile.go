@@ -317,9 +317,13 @@ func (c *compileCmd) variants(p *program, compiled *policy.Policy) ([]generatedF
 		if err != nil {
 			return nil, err
 		}
+		hash, err := packedHash(doc)
+		if err != nil {
+			return nil, err
+		}
 		docs = append(docs, doc)
 		source += map[bool]string{true: ", with ", false: " or "}[i == 0] + filepath.Base(displayName(f))
-		list = append(list, codegen.Variant{Name: variantName(f), Policy: variant})
+		list = append(list, codegen.Variant{Name: variantName(f), Policy: variant, SHA256: hash})
 	}
 	hash, err := packedHash(docs...)
 	if err != nil {
