@@ -183,19 +183,28 @@ func (l *lexer) next() token {
 
 // directiveEnd returns the length of a directive. A comment in it may span lines.
 func directiveEnd(text string) int {
-	end := lineEnd(text)
-	for {
-		open := strings.LastIndex(text[:end], "/*")
-		if open < 0 || strings.Contains(text[open:end], "*/") || strings.Contains(text[:open], "//") {
-			return end
+	i := 0
+	for i < len(text) && text[i] != '\n' {
+		switch rest := text[i:]; {
+		case strings.HasPrefix(rest, "/*"):
+			end := strings.Index(rest[2:], "*/")
+			if end < 0 {
+				return len(text)
+			}
+			i += end + 4
+		case strings.HasPrefix(rest, "//"):
+			return i + lineEnd(rest)
+		case rest[0] == '"' || rest[0] == '\'':
+			i += quotedEnd(rest, rest[0])
+		case strings.HasPrefix(rest, "\\\r\n"):
+			i += 3
+		case rest[0] == '\\':
+			i += 2
+		default:
+			i++
 		}
-		shut := strings.Index(text[end:], "*/")
-		if shut < 0 {
-			return len(text)
-		}
-		end += shut + 2
-		end += lineEnd(text[end:])
 	}
+	return min(i, len(text))
 }
 
 // quotedEnd returns the length of a literal in quotation marks, which ends on its line.

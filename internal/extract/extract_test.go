@@ -35,7 +35,10 @@ func TestLiterals(t *testing.T) {
 		{"a.c", "#define A \"1\" \"2\"\n\"{\\\"s\\\": [\" A \"]}\"", `{"s": [12]}`},
 		{"a.c", "\"{\\\"s\\\": [\"\n#if defined(A)\n\"1\"\n#elif !defined(A) && 2 > 1\n\"2\"\n#else\n\"3\"\n#endif\n\"]}\"", `{"s": [2]}`},
 		{"a.c", "#define A\n\"{\\\"s\\\": [\"\n#ifdef A\n\"1\"\n#if (BIG >= 2) // x\n\"5\"\n#endif\n#else\n\"2\"\n#endif\n\"]}\"", `{"s": [1]}`},
-		{"a.c", "#if 0\np = \"{\\\"s\\\": [1]}\"\n#else\nq;\n#endif", `{"s": [1]}`}, // a condition around it
+		{"a.c", "#define A /*\n*//*\n\"{}\" */ \"1\" // /*\n\"{\\\"s\\\": [\" A \"]}\"", `{"s": [1]}`},          // comments in a directive
+		{"a.c", "#define A \"//\" /* '\n*/ \"/*\" '\"'\n\"{\\\"s\\\": []}\"", `{"s": []}`},                      // and quotes
+		{"a.c", "#error don't /* x\n\"{\\\"s\\\": [\"\n#if 1 \\\r\n\"2\"\n\"3\"\n#endif\n\"]}\"", `{"s": [3]}`}, // that goes on
+		{"a.c", "#if 0\np = \"{\\\"s\\\": [1]}\"\n#else\nq;\n#endif", `{"s": [1]}`},                             // a condition around it
 		{"a.c", `f(p, '"', "{\"s\": [%d, \"%s\", \"5%%\"]}");`, `{"s": [@d@, "@s@", "5%"]}`},
 		{"a.c", `p = "{\"s\": [\"5% off\"]}";`, `{"s": ["5% off"]}`}, // no format
 		{"a.json.in", `{"s": [@PORT@, ${PORT}, "@HOST@", "${HOST}"]}`, `{"s": [@PORT@, @PORT@, "@HOST@", "${HOST}"]}`},
@@ -233,6 +236,15 @@ func TestDeepConditions(t *testing.T) {
 		if got, want := text(t, "a.c", content, Options{}), `{"s": [`+c.want+`]}`; got != want {
 			t.Errorf("#if %s, #if %s: got %s, want %s", c.outer, c.inner, got, want)
 		}
+	}
+}
+
+// TestManyComments: each byte of a directive is read once. It takes minutes if each comment
+// reads the directive from its start.
+func TestManyComments(t *testing.T) {
+	content := "#define A " + strings.Repeat("/*\n*/ ", 1_000_000) + "\"1\"\np = \"{\\\"s\\\": [\" A \"]}\";\n"
+	if got, want := text(t, "a.c", content, Options{}), `{"s": [1]}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
