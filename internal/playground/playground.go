@@ -13,6 +13,7 @@ import (
 
 	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/codegen"
+	"github.com/secure-streams/sspolicy/internal/graph"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
@@ -110,6 +111,7 @@ var views = map[string]func(*input) (Response, error){
 	"go":        goSource,
 	"footprint": footprint,
 	"overlay":   overlaid,
+	"graph":     picture,
 	"retry":     retries,
 	"versions":  versions,
 }
@@ -318,18 +320,44 @@ func footprint(in *input) (Response, error) {
 	return r, nil
 }
 
+// overlay lays the fragment over the policy.
+func (in *input) overlay() (overlay.Result, error) {
+	o := sspolicy.Overlay(in.policy, in.fragments(), overlay.Options{}, in.options)
+	if o.Document != nil {
+		return o, nil
+	}
+	err := errors.New("the fragment cannot be applied")
+	if i := slices.IndexFunc(o.Diagnostics, func(d schema.Diagnostic) bool { return d.Severity == schema.Error }); i >= 0 {
+		err = fmt.Errorf("%w: %v: %s", err, o.Diagnostics[i].Span, o.Diagnostics[i].Message)
+	}
+	return o, err
+}
+
+// picture draws the policy, with its mistakes.
+func picture(in *input) (Response, error) {
+	d := in.policy
+	if in.fragment != nil {
+		o, err := in.overlay()
+		if err != nil {
+			return Response{}, err
+		}
+		d = o.Document
+	}
+	g := graph.New(schema.NewPolicy(d))
+	if len(g.Nodes) == 0 {
+		return Response{Text: "The policy defines nothing to draw."}, nil
+	}
+	return Response{Pictures: []Picture{{"Streamtypes by endpoint, and what they refer to", g.SVG()}}}, nil
+}
+
 // overlaid returns what the fragment changes: a unified diff, and a list.
 func overlaid(in *input) (Response, error) {
 	if in.fragment == nil {
 		return Response{}, nil
 	}
-	o := sspolicy.Overlay(in.policy, in.fragments(), overlay.Options{}, in.options)
-	if o.Document == nil {
-		i := slices.IndexFunc(o.Diagnostics, func(d schema.Diagnostic) bool { return d.Severity == schema.Error })
-		if i < 0 {
-			return Response{}, errors.New("the fragment cannot be applied")
-		}
-		return Response{}, fmt.Errorf("the fragment cannot be applied: %v: %s", o.Diagnostics[i].Span, o.Diagnostics[i].Message)
+	o, err := in.overlay()
+	if err != nil {
+		return Response{}, err
 	}
 	r := Response{Text: string(diff.Diff("a/"+policyName, []byte(in.policy.Source.Text), "b/"+policyName, []byte(o.Document.String())))}
 	for _, c := range o.Changes {

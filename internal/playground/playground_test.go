@@ -49,6 +49,8 @@ func TestViews(t *testing.T) {
 		}},
 		{"footprint", "total with gcc -Os", func(r Response) string { return r.Footprint[6].Kind }},
 		{"retry", "It gives up after 5 retries, which wait 10s to 12s in all. Used by get_weather.", func(r Response) string { return r.Pictures[0].Title }},
+		{"graph", "staging.weather.example.com:8443", func(r Response) string { return r.Pictures[0].SVG }},
+		{"retry", "1,000 devices of get_weather", func(r Response) string { return r.Pictures[1].Title }},
 		{"retry", "<svg", func(r Response) string { return r.Pictures[0].SVG }},
 		{"format", "{", func(r Response) string { return r.Text }},
 		{"versions", "5.0", func(r Response) string { return r.Versions[0] }},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/chart"
+	"github.com/secure-streams/sspolicy/internal/storm"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
@@ -17,13 +18,17 @@ type Picture struct {
 	SVG   string `json:"svg"`
 }
 
-// retries draws the waits of each backoff scheme.
+// maxSchemes is the most backoff schemes that are drawn.
+const maxSchemes = 10
+
+// retries draws the waits of each backoff scheme, and the attempts of a fleet that loses
+// its server.
 func retries(in *input) (Response, error) {
 	p, err := in.compile()
 	if err != nil {
 		return Response{}, err
 	}
-	users := map[*policy.Retry][]string{}
+	users := map[*policy.Retry][]*policy.StreamType{}
 	var list []*policy.Retry
 	for _, st := range p.Policy.StreamTypes {
 		if st.Retry == nil {
@@ -32,23 +37,47 @@ func retries(in *input) (Response, error) {
 		if users[st.Retry] == nil {
 			list = append(list, st.Retry)
 		}
-		users[st.Retry] = append(users[st.Retry], st.Name)
+		users[st.Retry] = append(users[st.Retry], st)
 	}
 	if list == nil {
 		return Response{Text: "No streamtype has a backoff scheme, so nothing is retried."}, nil
 	}
 	var r Response
+	if more := len(list) - maxSchemes; more > 0 {
+		r.Text = fmt.Sprintf("The first %d backoff schemes; %d more are not drawn.", maxSchemes, more)
+		list = list[:maxSchemes]
+	}
 	for _, retry := range list {
-		c := retryChart(retry, users[retry])
-		r.Pictures = append(r.Pictures, Picture{c.Title + ". " + c.Note, c.SVG()})
+		fleet, err := fleetChart(users[retry][0])
+		if err != nil {
+			return Response{}, err
+		}
+		for _, c := range []*chart.Chart{retryChart(retry, users[retry]), fleet} {
+			c.Width, c.Height = 640, 300
+			r.Pictures = append(r.Pictures, Picture{strings.TrimSuffix(c.Title, ".") + ". " + c.Note, c.SVG()})
+		}
 	}
 	return r, nil
+}
+
+// fleetChart draws the attempts of 1,000 devices whose server is away for 5 minutes.
+func fleetChart(st *policy.StreamType) (*chart.Chart, error) {
+	run, err := storm.Run(storm.Client{Name: st.Name, Stream: st}, storm.Scenario{
+		Devices: 1000, Seed: 1, Boot: 10 * time.Second, From: time.Minute, Outage: 5 * time.Minute, For: 10 * time.Minute,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c := (&storm.Report{Runs: []*storm.Result{run}}).Chart()
+	c.Title = "1,000 devices of " + st.Name + " lose their server: attempts per second"
+	c.Note = fmt.Sprintf("%d attempts in all.", run.Total)
+	return c, nil
 }
 
 // maxRetries is the most retries that a chart has.
 const maxRetries = 50
 
-func retryChart(r *policy.Retry, users []string) *chart.Chart {
+func retryChart(r *policy.Retry, users []*policy.StreamType) *chart.Chart {
 	least, most := chart.Series{Name: "least"}, chart.Series{Name: "most, with jitter"}
 	n := min(int(r.Conceal), max(len(r.Backoff)+3, 8), maxRetries)
 	for i := range n {
@@ -59,7 +88,7 @@ func retryChart(r *policy.Retry, users []string) *chart.Chart {
 	return &chart.Chart{
 		Title: fmt.Sprintf("Backoff scheme %s: the wait before each retry", r.Name), Note: outcome(r) + " Used by " + names(users) + ".",
 		X: chart.Axis{Label: "retry", Max: float64(max(n, 1))}, Y: chart.Axis{Label: "wait", Unit: chart.Seconds},
-		Series: []chart.Series{least, most}, Width: 640, Height: 300,
+		Series: []chart.Series{least, most},
 	}
 }
 
@@ -81,8 +110,12 @@ func outcome(r *policy.Retry) string {
 }
 
 // names joins the first names of a list.
-func names(list []string) string {
+func names(users []*policy.StreamType) string {
 	const most = 4
+	var list []string
+	for _, st := range users {
+		list = append(list, st.Name)
+	}
 	if more := len(list) - most; more > 0 {
 		list = append(slices.Clone(list[:most]), fmt.Sprintf("%d more", more))
 	}

@@ -23,6 +23,7 @@ const examples = {
 const tabs = {
   c: "C",
   go: "Go",
+  graph: "Picture",
   footprint: "Footprint",
   overlay: "Overlay",
   retry: "Retries",

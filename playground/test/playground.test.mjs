@@ -84,7 +84,7 @@ test("tabs, by keyboard alone", async (t) => {
   const page = await open(t)
   await page.locator("#example").selectOption("a policy that is right")
   await page.locator("#tab-c").focus()
-  for (const [view, shows] of [["c", "#output"], ["go", "#output"], ["footprint", "#table table"], ["overlay", "#overlay"], ["retry", "#pictures img"]]) {
+  for (const [view, shows] of [["c", "#output"], ["go", "#output"], ["graph", "#pictures img"], ["footprint", "#table table"], ["overlay", "#overlay"], ["retry", "#pictures img"]]) {
     await page.locator(`#tab-${view}[aria-selected=true]`).waitFor()
     await page.locator(shows).first().waitFor({state: "visible"})
     if (shots) await page.screenshot({path: join(shots, `1280-${view}.png`)})
