@@ -10,7 +10,7 @@ SEEDS ?= 1000
 PREFIX ?= /usr/local
 PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nghttp2-client netcat-openbsd python3-websockets nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim minisign
 # Optional and test-only dependencies are in modules of their own.
-MODULES := . internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
+MODULES := . internal/site internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -24,8 +24,9 @@ help:
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
 	@echo 'make sim       run SEEDS=$(SEEDS) simulations of each protocol, or of PROTOCOL; SEED=n repeats one'
 	@echo 'make browser   load a page of the example of a server in chromium'
+	@echo 'make site      write the documentation and the playground as a website, site (needs npm)'
 	@echo 'make playground       build the page that checks policies in a browser, site/playground (needs npm)'
-	@echo 'make playground-test  test it in chromium'
+	@echo 'make playground-test  test it, and the website, in chromium'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make generate  regenerate pages and files of this tree'
 	@echo 'make update    rewrite the outputs that the tests expect'
@@ -118,11 +119,17 @@ playground/node_modules: playground/package-lock.json
 	npm --prefix playground ci --no-audit --no-fund --ignore-scripts
 	touch $@
 
+.PHONY: site
+site:
+	$(MAKE) playground DOCS=../
+	$(GO) run -C internal/site . ../.. ../../site
+
 # It needs chromium. "make test" runs the same functions without a browser, in
 # internal/playground.
 .PHONY: playground-test
-playground-test: playground
+playground-test: site
 	node playground/test/playground.test.mjs
+	node playground/test/site.test.mjs
 
 # go test fuzzes one target at a time.
 .PHONY: fuzz

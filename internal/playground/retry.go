@@ -21,8 +21,8 @@ type Picture struct {
 // maxSchemes is the most backoff schemes that are drawn.
 const maxSchemes = 10
 
-// retries draws the waits of each backoff scheme, and the attempts of a fleet that loses
-// its server.
+// retries draws the waits of each backoff scheme, and the attempts of a fleet that boots
+// while its server is away.
 func retries(in *input) (Response, error) {
 	p, err := in.compile()
 	if err != nil {
@@ -60,16 +60,17 @@ func retries(in *input) (Response, error) {
 	return r, nil
 }
 
-// fleetChart draws the attempts of 1,000 devices whose server is away for 5 minutes.
+// fleetChart draws the attempts of 1,000 devices that boot within 10 s, while their server
+// is away for 5 minutes.
 func fleetChart(st *policy.StreamType) (*chart.Chart, error) {
 	run, err := storm.Run(storm.Client{Name: st.Name, Stream: st}, storm.Scenario{
-		Devices: 1000, Seed: 1, Boot: 10 * time.Second, From: time.Minute, Outage: 5 * time.Minute, For: 10 * time.Minute,
+		Devices: 1000, Seed: 1, Boot: 10 * time.Second, Outage: 5 * time.Minute, For: 10 * time.Minute,
 	})
 	if err != nil {
 		return nil, err
 	}
 	c := (&storm.Report{Runs: []*storm.Result{run}}).Chart()
-	c.Title = "1,000 devices of " + st.Name + " lose their server: attempts per second"
+	c.Title = "1,000 devices of " + st.Name + " boot without their server: attempts per second"
 	c.Note = fmt.Sprintf("%d attempts in all.", run.Total)
 	return c, nil
 }

@@ -1,47 +1,13 @@
-// The page in chromium. It needs a built page: PAGE, or ../site/playground.
+// The page in chromium. It needs a built page: make playground-test.
 import assert from "node:assert/strict"
-import {existsSync, mkdirSync} from "node:fs"
-import {dirname, join, resolve} from "node:path"
-import {after, before, test} from "node:test"
-import {fileURLToPath} from "node:url"
+import {test} from "node:test"
 import {deflateRawSync} from "node:zlib"
-import {chromium} from "playwright-core"
 import {Engine} from "../src/engine.js"
-import {serve} from "./server.mjs"
+import {load, shoot} from "./chromium.mjs"
 
-const folder = resolve(process.env.PAGE ?? join(dirname(fileURLToPath(import.meta.url)), "../../site/playground"))
-const shots = process.env.SHOTS // a folder for screenshots
-const executablePath = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync)
-
-let server, browser
-
-before(async () => {
-  server = await serve(folder)
-  browser = await chromium.launch({executablePath, args: ["--no-sandbox"]})
-  if (shots) mkdirSync(shots, {recursive: true})
-})
-
-after(async () => {
-  await browser?.close()
-  await server?.close()
-})
-
-// open opens the page, and fails the test if the page logs an error or asks for anything
-// from elsewhere.
+// open opens the page and waits for its first answers.
 async function open(t, link = "", options = {}) {
-  const context = await browser.newContext({viewport: {width: 1280, height: 800}, ...options})
-  const page = await context.newPage()
-  page.setDefaultTimeout(20_000)
-  const bad = []
-  page.on("console", (m) => { if (m.type() === "error") bad.push(m.text()) })
-  page.on("pageerror", (err) => bad.push(String(err)))
-  page.on("dialog", (dialog) => { bad.push(`dialog ${dialog.message()}`); dialog.dismiss() })
-  page.on("request", (r) => { if (!r.url().startsWith(server.url) && !/^(blob|data):/.test(r.url())) bad.push(r.url()) })
-  await page.goto(server.url + link)
-  t.after(async () => {
-    await context.close()
-    assert.deepEqual(bad, [])
-  })
+  const page = await load(t, "playground/" + link, options)
   await page.waitForFunction(() => performance.getEntriesByName("view").length > 0)
   return page
 }
@@ -87,7 +53,7 @@ test("tabs, by keyboard alone", async (t) => {
   for (const [view, shows] of [["c", "#output"], ["go", "#output"], ["graph", "#pictures img"], ["footprint", "#table table"], ["overlay", "#overlay"], ["retry", "#pictures img"]]) {
     await page.locator(`#tab-${view}[aria-selected=true]`).waitFor()
     await page.locator(shows).first().waitFor({state: "visible"})
-    if (shots) await page.screenshot({path: join(shots, `1280-${view}.png`)})
+    await shoot(page, `1280-${view}`)
     await page.keyboard.press("ArrowRight")
   }
   await page.locator("#tab-c[aria-selected=true]").waitFor()
@@ -208,11 +174,10 @@ test("dark mode and narrow screens", async (t) => {
   assert.notEqual(await background(dark), await background(light))
   const narrow = await open(t, "", {viewport: {width: 390, height: 844}})
   assert.ok(await narrow.evaluate(() => document.documentElement.scrollWidth) <= 390)
-  if (!shots) return
-  await dark.screenshot({path: join(shots, "1280-dark.png")})
-  await light.screenshot({path: join(shots, "1280-light.png")})
-  await narrow.screenshot({path: join(shots, "390.png"), fullPage: true})
+  await shoot(dark, "1280-dark")
+  await shoot(light, "1280-light")
+  await shoot(narrow, "390", {fullPage: true})
   await narrow.locator("#example").selectOption("a fragment over it")
   await narrow.locator("#table td").first().waitFor()
-  await narrow.screenshot({path: join(shots, "390-overlay.png"), fullPage: true})
+  await shoot(narrow, "390-overlay", {fullPage: true})
 })
