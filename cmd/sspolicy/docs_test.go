@@ -30,6 +30,7 @@ func TestDocs(t *testing.T) {
 		{"docs/formats.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures}, {"docs/see.md", fixtures},
 		{"docs/storm.md", fixtures},
 		{"docs/custom-rules.md", fixtures},
+		{"docs/certs.md", fixtures},
 	} {
 		t.Chdir(page.dir)
 		path := filepath.Join(root, filepath.FromSlash(page.name))

@@ -97,6 +97,7 @@ type cli struct {
 	Proxy      proxyCmd      `cmd:"" help:"Fulfil the streams of a policy for other processes."`
 	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`
 	Fault      faultCmd      `cmd:"" help:"Run streams against the ways in which networks and servers fail."`
+	Certs      certsCmd      `cmd:"" help:"List, check, import, minimize and fetch certificates."`
 	Storm      stormCmd      `cmd:"" help:"Show what a fleet of devices does to a server that fails."`
 	Demo       demoCmd       `cmd:"" help:"Run the tour: one policy, from lint to a program."`
 	Version    versionCmd    `cmd:"" help:"Print the version of sspolicy."`

@@ -318,35 +318,3 @@ func inside(v *schema.Value, start, end int) schema.Span {
 	}
 	return schema.Span{Source: v.Span.Source, Start: v.Span.Start + 1 + start, End: v.Span.Start + 1 + end}
 }
-
-// removal returns the edits that remove member i and its comma from its object.
-func removal(members []*schema.Member, i int) []schema.Edit {
-	m := members[i]
-	at := m.Span()
-	text := at.Source.Text
-	if m.Comma != "" {
-		at.End = m.Value.Span.End + len(m.Value.After) + 1
-		for at.End < len(text) && (text[at.End] == ' ' || text[at.End] == '\t') {
-			at.End++
-		}
-		line := at.Start
-		for line > 0 && (text[line-1] == ' ' || text[line-1] == '\t') {
-			line--
-		}
-		if line > 0 && text[line-1] == '\n' && at.End < len(text) && text[at.End] == '\n' {
-			at.Start, at.End = line, at.End+1 // it has the line for itself
-		}
-		return []schema.Edit{{Span: at}}
-	}
-	if i == 0 {
-		return []schema.Edit{{Span: at}}
-	}
-	before := &members[i-1].Value
-	comma := schema.Span{Source: at.Source, Start: before.Span.End + len(before.After)}
-	comma.End = comma.Start + len(members[i-1].Comma)
-	if strings.IndexByte(text[comma.End:at.Start], '#') >= 0 {
-		return []schema.Edit{{Span: comma}, {Span: at}}
-	}
-	comma.End = at.End
-	return []schema.Edit{{Span: comma}}
-}

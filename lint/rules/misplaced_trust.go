@@ -54,7 +54,7 @@ replaces it (4.1.6 to 5.0.0).`,
 					continue
 				}
 				if members := s.Value.Members(); i < len(members) && members[i] == set.Member {
-					d.Fixes = []schema.Fix{{Message: "remove " + set.Key.Name, Edits: removal(members, i)}}
+					d.Fixes = []schema.Fix{{Message: "remove " + set.Key.Name, Edits: schema.RemoveMember(members, i)}}
 				}
 			}
 		}

@@ -46,7 +46,7 @@ the one before. If there is none, it crashes (4.1.6 to 5.0.0).`,
 				d.Fixes = []schema.Fix{{
 					Message: "move the name to the start",
 					Edits: append([]schema.Edit{{Span: at, NewText: n.Span().Text() + ", "}},
-						removal(members, name)...),
+						schema.RemoveMember(members, name)...),
 					Safe: true,
 				}}
 			}

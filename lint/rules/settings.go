@@ -74,7 +74,7 @@ func remove(g *schema.Diagnostic, d *schema.Definition, s *schema.Setting) {
 			}
 			fix.Edits = []schema.Edit{{Span: at}}
 		} else {
-			fix.Edits = removal(members, i)
+			fix.Edits = schema.RemoveMember(members, i)
 		}
 		g.Fixes = []schema.Fix{fix}
 	}

@@ -1,0 +1,55 @@
+package schema
+
+import "strings"
+
+// RemoveMember returns the edits that remove member i, and its comma, from its object.
+func RemoveMember(members []*Member, i int) []Edit {
+	m := members[i]
+	var before *Value
+	comma := ""
+	if i > 0 {
+		before, comma = &members[i-1].Value, members[i-1].Comma
+	}
+	return removal(m.Span(), &m.Value, m.Comma, before, comma)
+}
+
+// RemoveElement is RemoveMember for an element of an array.
+func RemoveElement(elems []*Element, i int) []Edit {
+	e := elems[i]
+	var before *Value
+	comma := ""
+	if i > 0 {
+		before, comma = &elems[i-1].Value, elems[i-1].Comma
+	}
+	return removal(e.Value.Span, &e.Value, e.Comma, before, comma)
+}
+
+// removal returns the edits that remove what is at a span and ends with value, from a
+// list in which before, and a comma, stand before it.
+func removal(at Span, value *Value, comma string, before *Value, commaBefore string) []Edit {
+	text := at.Source.Text
+	if comma != "" {
+		at.End = value.Span.End + len(value.After) + 1
+		for at.End < len(text) && (text[at.End] == ' ' || text[at.End] == '\t') {
+			at.End++
+		}
+		line := at.Start
+		for line > 0 && (text[line-1] == ' ' || text[line-1] == '\t') {
+			line--
+		}
+		if line > 0 && text[line-1] == '\n' && at.End < len(text) && text[at.End] == '\n' {
+			at.Start, at.End = line, at.End+1 // it has the line for itself
+		}
+		return []Edit{{Span: at}}
+	}
+	if before == nil {
+		return []Edit{{Span: at}}
+	}
+	gap := Span{Source: at.Source, Start: before.Span.End + len(before.After)}
+	gap.End = gap.Start + len(commaBefore)
+	if strings.IndexByte(text[gap.End:at.Start], '#') >= 0 {
+		return []Edit{{Span: gap}, {Span: at}}
+	}
+	gap.End = at.End
+	return []Edit{{Span: gap}}
+}
