@@ -206,7 +206,9 @@ func TestImportNew(t *testing.T) {
 
 func TestRead(t *testing.T) {
 	a, b := testcert.New("a"), testcert.New("b")
-	block := func(kind string, der []byte) string { return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})) }
+	block := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
 	for _, x := range []struct {
 		name, text string
 		n          int
