@@ -389,6 +389,23 @@ func TestRotations(t *testing.T) {
 	}
 }
 
+// TestManyRotations checks that a state never grows beyond what Restore reads.
+func TestManyRotations(t *testing.T) {
+	s := device(t)
+	for i := 0; ; i++ {
+		r := rotation(0, 1)
+		r.Serial = s.Serial() + 1
+		next, err := s.Accept(append(bundle(r.lines(0, 1)...), signed(manifest(6), keys[0])...), issued)
+		if errors.Is(err, ErrRotation) && i > 20 {
+			break
+		} else if err != nil {
+			t.Fatalf("rotation %d: %v", i, err)
+		}
+		s = next
+	}
+	checkRestored(t, s)
+}
+
 // TestFutureUndone checks that a rotation undoes a manifest from the future, which a
 // stolen key has signed.
 func TestFutureUndone(t *testing.T) {

@@ -178,6 +178,9 @@ func (s State) apply(bundle []byte) (State, error) {
 		return State{}, fmt.Errorf("%w: version %d, and %d was accepted", ErrRollback, m.Version, s.version)
 	}
 	s.line, s.manifest, s.floor = all[last].line, m, latest(s.floor, m.IssuedAt)
+	if len(s.Bundle()) > MaxBundle {
+		return State{}, fmt.Errorf("%w: with those before, the rotations are longer than %d bytes: build the program with newer keys", ErrRotation, MaxBundle)
+	}
 	return s, nil
 }
 
