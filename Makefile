@@ -23,6 +23,7 @@ help:
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
 	@echo 'make sim       run SEEDS=$(SEEDS) simulations of each protocol, or of PROTOCOL; SEED=n repeats one'
+	@echo 'make arch      run the tests of codecs and tables on 386, arm and s390x (QEMU)'
 	@echo 'make browser   load a page of the example of a server in chromium'
 	@echo 'make site      write the documentation and the playground as a website, site (needs npm)'
 	@echo 'make playground       build the page that checks policies in a browser, site/playground (needs npm)'
@@ -66,6 +67,16 @@ need:
 		apt-get update -q && \
 		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(PACKAGES); \
 	fi
+
+# Other sizes of int, and the other byte order: the packages that read and write binary
+# formats, the tables that they generate, and signatures. QEMU (Debian: qemu-user) runs
+# what the processor does not.
+ARCH_PACKAGES := ./runtime/signing ./internal/sspcwire ./runtime/policy ./runtime/internal/machine ./runtime/mqtt ./codegen
+.PHONY: arch
+arch:
+	GOARCH=386 CGO_ENABLED=0 $(GO) test ./runtime $(ARCH_PACKAGES)
+	GOARCH=arm GOARM=7 CGO_ENABLED=0 $(GO) test -exec qemu-arm -short $(ARCH_PACKAGES)
+	GOARCH=s390x CGO_ENABLED=0 $(GO) test -exec qemu-s390x -short $(ARCH_PACKAGES)
 
 .PHONY: lint
 lint:

@@ -257,7 +257,7 @@ func (d *decoder) metadata(at uint64) ([]policy.Metadata, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n, err := d.integer(at, "lws_ss_policy_t", "metadata_count"); err != nil || int(n) != len(list) {
+	if n, err := d.integer(at, "lws_ss_policy_t", "metadata_count"); err != nil || n != uint64(len(list)) {
 		return nil, errors.Join(err, fmt.Errorf("%d items, but the count is %d", len(list), n))
 	}
 	if len(list) == 0 {

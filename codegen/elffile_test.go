@@ -60,3 +60,16 @@ func TestHostileELF(t *testing.T) {
 		}
 	}
 }
+
+// TestHostileRelocation checks a relocation section that names a section beyond those of
+// 31 bits, which is negative as an int of 32 bits.
+func TestHostileRelocation(t *testing.T) {
+	file := hostileELF(t, 0)
+	binary.LittleEndian.PutUint16(file[16:], uint16(elf.ET_REL))
+	section := file[binary.LittleEndian.Uint64(file[40:])+3*64:]
+	binary.LittleEndian.PutUint32(section[4:], uint32(elf.SHT_RELA))
+	binary.LittleEndian.PutUint32(section[44:], 1<<31)
+	if _, err := ReadELF(file, ELFOptions{}); err == nil {
+		t.Error("no error")
+	}
+}

@@ -563,7 +563,7 @@ func duration(d time.Duration) jen.Code {
 	} else if d%time.Millisecond == 0 {
 		unit, name = time.Millisecond, "Millisecond"
 	}
-	return jen.Lit(int(d/unit)).Op("*").Qual("time", name)
+	return jen.Id(strconv.FormatInt(int64(d/unit), 10)).Op("*").Qual("time", name) // an int may have 32 bits
 }
 
 // fields returns a composite literal of a struct.

@@ -119,7 +119,7 @@ func newImage(file []byte) (*image, error) {
 		}
 		symbols, at := dynamic, uint64(0)
 		if object {
-			if int(s.Info) >= len(base) || base[s.Info] == 0 {
+			if uint64(s.Info) >= uint64(len(base)) || base[s.Info] == 0 {
 				continue
 			}
 			symbols, at = static, base[s.Info]

@@ -111,6 +111,20 @@ func TestConcurrent(t *testing.T) {
 	checkNoTemp(t, filepath.Dir(name))
 }
 
+// TestSteps checks that a file is on the disk before it gets its name, and the name
+// before Write returns.
+func TestSteps(t *testing.T) {
+	var steps []string
+	Hook = func(step string) { steps = append(steps, step) }
+	defer func() { Hook = nil }()
+	if err := Write(filepath.Join(t.TempDir(), "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(steps, ", "); got != "create, write, sync, close, rename, sync folder" {
+		t.Error(got)
+	}
+}
+
 // TestClean checks that Clean removes what is left of writes of one file alone.
 func TestClean(t *testing.T) {
 	dir := t.TempDir()
