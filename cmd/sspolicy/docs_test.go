@@ -29,8 +29,8 @@ func TestDocs(t *testing.T) {
 		{"README.md", dir}, {"docs/guide.md", fixtures}, {"docs/codegen.md", fixtures}, {"docs/overlays.md", fixtures}, {"docs/cli.md", fixtures},
 		{"docs/formats.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures}, {"docs/see.md", fixtures},
 		{"docs/storm.md", fixtures},
-		{"docs/custom-rules.md", fixtures},
 		{"docs/certs.md", fixtures},
+		{"docs/custom-rules.md", fixtures}, {"docs/testing.md", fixtures},
 	} {
 		t.Chdir(page.dir)
 		path := filepath.Join(root, filepath.FromSlash(page.name))

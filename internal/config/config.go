@@ -85,12 +85,12 @@ func Find(dir string) (string, error) {
 // Parse reads a configuration: JSON with comments and trailing commas. Mistakes
 // are returned as diagnostics.
 func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
-	r := &reader{c: &Config{CertWarn: -1, dir: folder(file)}}
+	r := &reader{Reader: Reader{Rule: Rule}, c: &Config{CertWarn: -1, dir: folder(file)}}
 	d, plain, wrong := Document(file, text)
 	r.plain = plain
 	if wrong != nil {
-		r.found = append(r.found, *wrong)
-		return r.c, r.found
+		r.Found = append(r.Found, *wrong)
+		return r.c, r.Found
 	}
 	for _, m := range d.Root.Members() {
 		if m.Key == "rules" { // first, since other settings name rules
@@ -98,18 +98,18 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 			break
 		}
 	}
-	r.object(&d.Root, map[string]func(*schema.Value){
-		"$schema":    func(v *schema.Value) { r.text(v) },
+	r.Object(&d.Root, map[string]func(*schema.Value){
+		"$schema":    func(v *schema.Value) { r.Text(v) },
 		"rules":      func(*schema.Value) {},
 		"lws":        r.versions,
-		"fail-level": func(v *schema.Value) { r.c.FailLevel = r.oneOf(v, "error", "warning", "info", "none") },
+		"fail-level": func(v *schema.Value) { r.c.FailLevel = r.OneOf(v, "error", "warning", "info", "none") },
 		"cert-warn":  r.certWarn,
 		"exclude":    func(v *schema.Value) { r.patterns(v, &r.c.exclude) },
 		"with":       r.groups,
 		"severity":   r.severities,
 		"ignore":     r.ignores,
 	})
-	return r.c, schema.SortDiagnostics(r.found)
+	return r.c, schema.SortDiagnostics(r.Found)
 }
 
 // Document reads JSON with comments and trailing commas. It also returns the text as
@@ -140,79 +140,17 @@ func folder(file string) string {
 }
 
 type reader struct {
+	Reader
 	c     *Config
 	plain []byte // the text as JSON
-	found []schema.Diagnostic
-}
-
-func (r *reader) errorf(at schema.Span, format string, args ...any) {
-	r.found = append(r.found, schema.Diagnostic{Rule: Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...)})
-}
-
-// is reports whether a value is of a kind, and adds an error if it is not.
-func (r *reader) is(v *schema.Value, k schema.Kind) bool {
-	if v.Kind != k {
-		r.errorf(v.Span, "want %s, got %s", k, v.Kind)
-	}
-	return v.Kind == k
-}
-
-// object reads the members of an object.
-func (r *reader) object(v *schema.Value, keys map[string]func(*schema.Value)) {
-	if !r.is(v, schema.ObjectKind) {
-		return
-	}
-	seen := map[string]bool{}
-	for _, m := range v.Members() {
-		read, ok := keys[m.Key]
-		switch {
-		case !ok:
-			var names []string
-			for name := range keys {
-				names = append(names, name)
-			}
-			slices.Sort(names)
-			r.errorf(m.Name.Span, "unknown setting %s: want one of %s", schema.QuoteName(m.Key), strings.Join(names, ", "))
-		case seen[m.Key]:
-			r.errorf(m.Name.Span, "duplicate setting %s", schema.QuoteName(m.Key))
-		default:
-			seen[m.Key] = true
-			read(&m.Value)
-		}
-	}
-}
-
-func (r *reader) text(v *schema.Value) string {
-	if !r.is(v, schema.String) {
-		return ""
-	}
-	return v.Text()
-}
-
-func (r *reader) oneOf(v *schema.Value, words ...string) string {
-	text := r.text(v)
-	if v.Kind == schema.String && !slices.Contains(words, text) {
-		r.errorf(v.Span, "%s is not one of %s", schema.QuoteName(text), strings.Join(words, ", "))
-		return ""
-	}
-	return text
-}
-
-// list reads the elements of an array.
-func (r *reader) list(v *schema.Value, read func(*schema.Value)) {
-	if r.is(v, schema.ArrayKind) {
-		for _, e := range v.Elems() {
-			read(&e.Value)
-		}
-	}
 }
 
 func (r *reader) versions(v *schema.Value) {
-	r.list(v, func(e *schema.Value) {
+	r.List(v, func(e *schema.Value) {
 		var version schema.Version
-		if text := r.text(e); e.Kind == schema.String {
+		if text := r.Text(e); e.Kind == schema.String {
 			if err := version.UnmarshalText([]byte(text)); err != nil {
-				r.errorf(e.Span, "%v", err)
+				r.Errorf(e.Span, "%v", err)
 			} else {
 				r.c.LWS = append(r.c.LWS, version)
 			}
@@ -222,11 +160,11 @@ func (r *reader) versions(v *schema.Value) {
 
 func (r *reader) certWarn(v *schema.Value) {
 	var days int
-	if !r.is(v, schema.Number) {
+	if !r.Is(v, schema.Number) {
 		return
 	}
 	if err := json.Unmarshal([]byte(v.Raw()), &days); err != nil || days < 0 || days > 36500 {
-		r.errorf(v.Span, "cert-warn must be a number of days, 0 to 36500")
+		r.Errorf(v.Span, "cert-warn must be a number of days, 0 to 36500")
 		return
 	}
 	r.c.CertWarn = time.Duration(days) * 24 * time.Hour
@@ -234,10 +172,10 @@ func (r *reader) certWarn(v *schema.Value) {
 
 // patterns reads patterns as in .gitignore files.
 func (r *reader) patterns(v *schema.Value, l *ignore.List) {
-	r.list(v, func(e *schema.Value) {
-		if text := r.text(e); e.Kind == schema.String {
+	r.List(v, func(e *schema.Value) {
+		if text := r.Text(e); e.Kind == schema.String {
 			if err := l.Add(strings.TrimPrefix(text, "./")); err != nil {
-				r.errorf(e.Span, "%v", err)
+				r.Errorf(e.Span, "%v", err)
 			}
 		}
 	})
@@ -245,12 +183,12 @@ func (r *reader) patterns(v *schema.Value, l *ignore.List) {
 
 // groups reads names of groups of opt-in rules.
 func (r *reader) groups(v *schema.Value) {
-	r.list(v, func(e *schema.Value) {
-		name := r.text(e)
+	r.List(v, func(e *schema.Value) {
+		name := r.Text(e)
 		switch {
 		case e.Kind != schema.String:
 		case !slices.Contains(rules.Groups(), name):
-			r.errorf(e.Span, "unknown group %s: want one of %s", schema.QuoteName(name), strings.Join(rules.Groups(), ", "))
+			r.Errorf(e.Span, "unknown group %s: want one of %s", schema.QuoteName(name), strings.Join(rules.Groups(), ", "))
 		default:
 			r.c.With = append(r.c.With, name)
 		}
@@ -272,13 +210,13 @@ func (r *reader) selects(pattern string, at schema.Span) bool {
 	}
 	switch better := schema.Nearest(pattern, names); {
 	case matched > 0:
-		r.errorf(at, "rule %s cannot be suppressed or changed", pattern)
+		r.Errorf(at, "rule %s cannot be suppressed or changed", pattern)
 	case strings.Contains(pattern, "*"):
-		r.errorf(at, "no rule matches %s", schema.QuoteName(pattern))
+		r.Errorf(at, "no rule matches %s", schema.QuoteName(pattern))
 	case better != "":
-		r.errorf(at, "unknown rule %s: did you mean %s?", schema.QuoteName(pattern), better)
+		r.Errorf(at, "unknown rule %s: did you mean %s?", schema.QuoteName(pattern), better)
 	default:
-		r.errorf(at, "unknown rule %s", schema.QuoteName(pattern))
+		r.Errorf(at, "unknown rule %s", schema.QuoteName(pattern))
 	}
 	return false
 }
@@ -296,11 +234,11 @@ func matches(pattern string, rule *lint.Rule) bool {
 var flat = strings.NewReplacer("/", ":")
 
 func (r *reader) severities(v *schema.Value) {
-	if !r.is(v, schema.ObjectKind) {
+	if !r.Is(v, schema.ObjectKind) {
 		return
 	}
 	for _, m := range v.Members() {
-		word := r.oneOf(&m.Value, "error", "warning", "info", "off")
+		word := r.OneOf(&m.Value, "error", "warning", "info", "off")
 		if !r.selects(m.Key, m.Name.Span) || word == "" {
 			continue
 		}
@@ -327,12 +265,12 @@ func (c *Config) specificity(pattern string) int {
 }
 
 func (r *reader) ignores(v *schema.Value) {
-	r.list(v, func(e *schema.Value) {
+	r.List(v, func(e *schema.Value) {
 		var i exception
 		reason := ""
-		r.object(e, map[string]func(*schema.Value){
+		r.Object(e, map[string]func(*schema.Value){
 			"rule": func(v *schema.Value) {
-				if name := r.text(v); v.Kind == schema.String && r.selects(name, v.Span) {
+				if name := r.Text(v); v.Kind == schema.String && r.selects(name, v.Span) {
 					i.rules = name
 				}
 			},
@@ -340,10 +278,10 @@ func (r *reader) ignores(v *schema.Value) {
 				i.paths = &ignore.List{}
 				r.patterns(v, i.paths)
 			},
-			"reason": func(v *schema.Value) { reason = strings.TrimSpace(r.text(v)) },
+			"reason": func(v *schema.Value) { reason = strings.TrimSpace(r.Text(v)) },
 		})
 		if e.Kind == schema.ObjectKind && reason == "" {
-			r.errorf(schema.Span{Source: e.Span.Source, Start: e.Span.Start, End: e.Span.Start + 1}, "missing reason: say why, for the next reader")
+			r.Errorf(schema.Span{Source: e.Span.Source, Start: e.Span.Start, End: e.Span.Start + 1}, "missing reason: say why, for the next reader")
 		}
 		if i.rules != "" {
 			r.c.ignore = append(r.c.ignore, i)

@@ -40,7 +40,7 @@ func (c *Config) Lookup(name string) *lint.Rule {
 
 // rules reads the project's own rules.
 func (r *reader) rules(v *schema.Value) {
-	r.list(v, func(e *schema.Value) {
+	r.List(v, func(e *schema.Value) {
 		if own := r.rule(e); own != nil {
 			r.c.Rules = append(r.c.Rules, own)
 		}
@@ -49,14 +49,14 @@ func (r *reader) rules(v *schema.Value) {
 
 // rule reads a rule. It returns nil if there is a mistake in it.
 func (r *reader) rule(v *schema.Value) *OwnRule {
-	before := len(r.found)
+	before := len(r.Found)
 	values := map[string]*schema.Value{}
 	spec := celrules.Spec{Severity: schema.Warning}
 	own := &OwnRule{}
 	text := func(name string, to *string) func(*schema.Value) {
-		return func(v *schema.Value) { *to, values[name] = r.text(v), v }
+		return func(v *schema.Value) { *to, values[name] = r.Text(v), v }
 	}
-	r.object(v, map[string]func(*schema.Value){
+	r.Object(v, map[string]func(*schema.Value){
 		"id":         text("id", &spec.ID),
 		"target":     text("target", &spec.Target),
 		"expression": text("expression", &spec.Expression),
@@ -64,20 +64,20 @@ func (r *reader) rule(v *schema.Value) *OwnRule {
 		"at":         text("at", &spec.At),
 		"why":        text("why", &spec.Why),
 		"severity": func(v *schema.Value) {
-			if word := r.oneOf(v, "error", "warning", "info"); word != "" {
+			if word := r.OneOf(v, "error", "warning", "info"); word != "" {
 				_ = spec.Severity.UnmarshalText([]byte(word)) // one of the words above
 			}
 		},
 		"lws": func(v *schema.Value) {
-			if text := r.text(v); v.Kind == schema.String {
+			if text := r.Text(v); v.Kind == schema.String {
 				var err error
 				if spec.LWS, err = celrules.ParseRange(text); err != nil {
-					r.errorf(v.Span, "%v", err)
+					r.Errorf(v.Span, "%v", err)
 				}
 			}
 		},
 		"examples": func(v *schema.Value) {
-			r.object(v, map[string]func(*schema.Value){
+			r.Object(v, map[string]func(*schema.Value){
 				"good": func(v *schema.Value) { own.Good = r.examples(v) },
 				"bad":  func(v *schema.Value) { own.Bad = r.examples(v) },
 			})
@@ -90,7 +90,7 @@ func (r *reader) rule(v *schema.Value) *OwnRule {
 	for _, name := range []string{"id", "target", "expression"} {
 		if values[name] == nil {
 			missing = true
-			r.errorf(schema.Span{Source: v.Span.Source, Start: v.Span.Start, End: v.Span.Start + 1}, "missing %s: a rule has an id, a target and an expression", name)
+			r.Errorf(schema.Span{Source: v.Span.Source, Start: v.Span.Start, End: v.Span.Start + 1}, "missing %s: a rule has an id, a target and an expression", name)
 		}
 	}
 	if missing {
@@ -98,7 +98,7 @@ func (r *reader) rule(v *schema.Value) *OwnRule {
 	}
 	own.Span, own.Versions = values["id"].Span, spec.LWS
 	if r.c.Lookup(spec.ID) != nil {
-		r.errorf(own.Span, "duplicate rule %s", spec.ID)
+		r.Errorf(own.Span, "duplicate rule %s", spec.ID)
 	}
 	rule, wrong := celrules.Compile(spec)
 	for _, m := range wrong {
@@ -107,9 +107,9 @@ func (r *reader) rule(v *schema.Value) *OwnRule {
 			at.Start += rawOffset(values[m.In].Raw(), m.Offset)
 			at.End = at.Start + 1
 		}
-		r.errorf(at, "%s", m.Message)
+		r.Errorf(at, "%s", m.Message)
 	}
-	if len(r.found) > before {
+	if len(r.Found) > before {
 		return nil
 	}
 	own.Rule = rule
@@ -125,8 +125,8 @@ func (r *reader) rule(v *schema.Value) *OwnRule {
 // examples reads a list of policies. Each is a document whose text is that of the
 // configuration with everything else replaced by blanks, for the positions.
 func (r *reader) examples(v *schema.Value) (all []*schema.Document) {
-	r.list(v, func(e *schema.Value) {
-		if !r.is(e, schema.ObjectKind) {
+	r.List(v, func(e *schema.Value) {
+		if !r.Is(e, schema.ObjectKind) {
 			return
 		}
 		text := bytes.Clone(r.plain)

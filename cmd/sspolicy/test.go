@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/secure-streams/sspolicy"
+	"github.com/secure-streams/sspolicy/internal/policytest"
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+type testCmd struct {
+	textOrJSON
+	JUnit string   `name:"junit" placeholder:"FILE" help:"Write the outcomes as JUnit XML to this file too."`
+	Write bool     `help:"Write what streams do into the files, in place of what was expected. A test without expectations gets all of them."`
+	Hurry int      `default:"100" placeholder:"N" help:"Divide the times of tests under faults by N, timeouts to 1 s at least (${default})."`
+	Files []string `arg:"" name:"file" help:"Files of tests."`
+}
+
+// Help is what "sspolicy test --help" adds.
+func (testCmd) Help() string {
+	return "A file of tests names a policy and says what its streams do: where they connect to, the request, the waits before retries, the states under a fault. Streams run in this process and connect to servers in it. Exits with 1 if a test fails."
+}
+
+// Validate checks the flags.
+func (c *testCmd) Validate() error {
+	if c.Hurry < 1 || c.Hurry > 1000 {
+		return fmt.Errorf("--hurry must be 1 to 1000, but is %d", c.Hurry)
+	}
+	return nil
+}
+
+// A testRow is the outcome of a test.
+type testRow struct {
+	File     string        `json:"file"`
+	Name     string        `json:"name"`
+	At       placeJSON     `json:"at"`
+	OK       bool          `json:"ok"`
+	Seconds  seconds       `json:"seconds"`
+	Failures []testFailure `json:"failures"`
+}
+
+// A testFailure is an expectation that does not hold.
+type testFailure struct {
+	Field   string    `json:"field,omitempty"`
+	At      placeJSON `json:"at"`
+	Want    string    `json:"want,omitempty"` // JSON
+	Got     string    `json:"got,omitempty"`  // JSON
+	Problem string    `json:"problem,omitempty"`
+}
+
+func (f *testFailure) String() string {
+	text := f.Problem
+	if text == "" {
+		text = fmt.Sprintf("expected %s, got %s", orNone(f.Want), orNone(f.Got))
+	}
+	if f.Field != "" {
+		text = f.Field + ": " + text
+	}
+	return text
+}
+
+// orNone returns a value in JSON for people: none for a header that there is not.
+func orNone(text string) string {
+	if text == "null" {
+		return "none"
+	}
+	return text
+}
+
+// A testReport is the JSON form of the outcomes.
+type testReport struct {
+	Version int        `json:"version"`
+	Tests   []*testRow `json:"tests"`
+	Failed  int        `json:"failed"`
+}
+
+// Run executes the command.
+func (c *testCmd) Run(p *program) error {
+	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var files []*policytest.File
+	for _, name := range c.Files {
+		text, err := p.read(name)
+		if err != nil {
+			return fileError(name, err)
+		}
+		f, wrong := policytest.Parse(displayName(name), text)
+		if len(wrong) > 0 {
+			return errors.Join(report.Write(p.stderr, report.FormatText, wrong), &exitError{code: exitUsage})
+		}
+		files = append(files, f)
+	}
+	all := &testReport{Version: 1, Tests: []*testRow{}}
+	for i, f := range files {
+		results, err := f.Run(interrupt, policytest.Options{Transports: faultTransports, Hurry: c.Hurry})
+		if refused, ok := errors.AsType[*sspolicy.Error](err); ok {
+			found := slices.DeleteFunc(refused.Diagnostics, func(d schema.Diagnostic) bool { return d.Severity < schema.Error })
+			return errors.Join(report.Write(p.stderr, report.FormatText, found), errFindings)
+		}
+		if unread, ok := errors.AsType[*fs.PathError](err); ok {
+			return fileError(unread.Path, err)
+		}
+		if err != nil {
+			return err
+		}
+		if c.Write {
+			text, changed := f.Recorded(results)
+			if changed > 0 {
+				if err := p.output(c.Files[i], write(text)); err != nil {
+					return err
+				}
+			}
+			fmt.Fprintf(p.stderr, "%s: changes: %d\n", harmless(displayName(c.Files[i])), changed)
+			continue
+		}
+		for _, r := range results {
+			all.add(f.Source.Name, r)
+		}
+	}
+	if c.Write {
+		return nil
+	}
+	if err := c.report(p, all); err != nil {
+		return err
+	}
+	if all.Failed > 0 {
+		return errFindings
+	}
+	return nil
+}
+
+func (r *testReport) add(file string, t *policytest.Result) {
+	row := &testRow{File: file, Name: t.Name, At: newPlaceJSON(t.At), OK: t.OK(), Seconds: seconds(t.Elapsed), Failures: []testFailure{}}
+	for _, f := range t.Failures {
+		row.Failures = append(row.Failures, testFailure{f.Field, newPlaceJSON(f.At), f.Want, f.Got, f.Problem})
+	}
+	if r.Tests = append(r.Tests, row); !row.OK {
+		r.Failed++
+	}
+}
+
+// report writes the outcomes.
+func (c *testCmd) report(p *program, all *testReport) error {
+	if c.JUnit != "" {
+		if err := p.output(c.JUnit, func(w io.Writer) error { return report.WriteJUnit(w, all.suites()) }); err != nil {
+			return err
+		}
+	}
+	print := all.print
+	if c.Format == "json" {
+		print = func(w io.Writer) error { return report.Encode(w, all) }
+	}
+	return p.output("", print)
+}
+
+// print prints a line for each test, and one for each expectation that does not hold.
+func (r *testReport) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range r.Tests {
+		verdict := "ok"
+		if !row.OK {
+			verdict = "FAIL"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", verdict, harmless(row.File), harmless(row.Name))
+	}
+	t.Flush()
+	for _, row := range r.Tests {
+		for _, f := range row.Failures {
+			fmt.Fprintf(w, "%s: %s: %s\n", f.At, harmless(row.Name), harmless(f.String()))
+		}
+	}
+	_, err := fmt.Fprintf(w, "tests: %d, failed: %d\n", len(r.Tests), r.Failed)
+	return err
+}
+
+// suites returns the outcomes as JUnit has them: a suite for each file.
+func (r *testReport) suites() []report.Suite {
+	var all []report.Suite
+	for _, row := range r.Tests {
+		if len(all) == 0 || all[len(all)-1].Name != row.File {
+			all = append(all, report.Suite{Name: row.File})
+		}
+		s := &all[len(all)-1]
+		k := report.Case{Name: row.Name, Class: row.File, Seconds: time.Duration(row.Seconds).Seconds()}
+		for _, f := range row.Failures {
+			if k.Failure == "" {
+				k.Failure = f.String()
+			}
+			k.Output += f.At.String() + ": " + f.String() + "\n"
+		}
+		s.Cases = append(s.Cases, k)
+	}
+	return all
+}
