@@ -27,7 +27,7 @@ func TestDocs(t *testing.T) {
 	commands := 0
 	for _, page := range []struct{ name, dir string }{
 		{"README.md", dir}, {"docs/guide.md", fixtures}, {"docs/codegen.md", fixtures}, {"docs/overlays.md", fixtures}, {"docs/cli.md", fixtures},
-		{"docs/formats.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures}, {"docs/see.md", fixtures},
+		{"docs/formats.md", fixtures}, {"docs/signing.md", fixtures}, {"docs/lint.md", fixtures}, {"docs/faults.md", fixtures}, {"docs/see.md", fixtures},
 		{"docs/storm.md", fixtures},
 		{"docs/certs.md", fixtures},
 		{"docs/custom-rules.md", fixtures}, {"docs/testing.md", fixtures},

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,13 +22,14 @@ import (
 const validity = 90 * 24 * time.Hour
 
 type signCmd struct {
-	Key      string    `required:"" placeholder:"KEY" help:"The private key."`
-	Format   string    `enum:"jws,minisign" default:"jws" help:"jws is a manifest for devices (the default), minisign a signature for people."`
-	Product  *string   `placeholder:"P" help:"The product that the policy is for. The default is that of the policy."`
-	Version  *uint64   `placeholder:"N" help:"The version, from 1: devices refuse an older one. The default is the release of the policy if that is an integer, else 1."`
-	NotAfter *dateFlag `placeholder:"DATE" help:"Devices accept the policy until then: 2027-01-31 or 2027-01-31T12:00:00Z. The default is in 90 days."`
-	Output   string    `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
-	File     string    `arg:"" help:"The policy."`
+	Key       string    `required:"" placeholder:"KEY" help:"The private key."`
+	Format    string    `enum:"jws,minisign" default:"jws" help:"jws is a manifest for devices (the default), minisign a signature for people."`
+	Product   *string   `placeholder:"P" help:"The product that the policy is for. The default is that of the policy."`
+	Version   *uint64   `placeholder:"N" help:"The version, from 1: devices refuse an older one. The default is the release of the policy if that is an integer, else 1."`
+	NotAfter  *dateFlag `placeholder:"DATE" help:"Devices accept the policy until then: 2027-01-31 or 2027-01-31T12:00:00Z. The default is in 90 days."`
+	Rotations string    `placeholder:"FILE" help:"jws: write the rotations of keys in this file before the manifest."`
+	Output    string    `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	File      string    `arg:"" help:"The policy."`
 }
 
 // Help is what "sspolicy sign --help" adds.
@@ -42,7 +45,10 @@ func (c *signCmd) Validate() error {
 	case c.Product != nil && signing.CheckProduct(*c.Product) != nil:
 		return fmt.Errorf("--product: %w", signing.CheckProduct(*c.Product))
 	}
-	for _, input := range []string{c.File, c.Key} {
+	if c.Rotations != "" && c.Format != "jws" {
+		return errors.New("--rotations is for --format jws")
+	}
+	for _, input := range []string{c.File, c.Key, c.Rotations} {
 		if c.Output != "" && c.Output != "-" && identity(c.Output) == identity(input) {
 			return fmt.Errorf("--output: %s is an input", c.Output)
 		}
@@ -68,6 +74,16 @@ func (c *signCmd) Run(p *program) error {
 	signature, err := c.sign(key, text, m)
 	if err != nil {
 		return fileError(c.Key, err)
+	}
+	if c.Rotations != "" {
+		rotations, err := p.read(c.Rotations)
+		if err != nil {
+			return fileError(c.Rotations, err)
+		}
+		signature = slices.Concat(bytes.TrimSuffix(rotations, []byte("\n")), []byte("\n"), signature)
+		if _, err := signing.ParseManifest(signature); err != nil {
+			return &exitError{exitFindings, fileError(c.Rotations, err)}
+		}
 	}
 	if err := p.put(c.Output, signature); err != nil {
 		return err
