@@ -86,6 +86,7 @@ type cli struct {
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Pack       packCmd       `cmd:"" help:"Print a policy as one line of JSON, or as a C string."`
 	Graph      graphCmd      `cmd:"" help:"Draw a policy."`
+	Report     reportCmd     `cmd:"" help:"Write an HTML page about policies."`
 	Breaking   breakingCmd   `cmd:"" help:"Report the changes between two policies that break programs, peers or devices."`
 	Diff       diffCmd       `cmd:"" help:"Print the changes between two policies in words."`
 	Import     importCmd     `cmd:"" help:"Print the policy that tables of lws hold, in C source or in a program."`

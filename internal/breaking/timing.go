@@ -8,16 +8,18 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A schedule is when a stream tries again, by the arithmetic of the runtime.
-type schedule struct {
-	retry   *policy.Retry
-	retries int           // successive failures that are followed by a retry; -1 for no limit
-	total   time.Duration // the shortest time from the first failure to the last retry
-	jitter  float64       // the largest random addition, as a part of a wait
+// A Schedule is when a stream tries again, by the arithmetic of the runtime.
+type Schedule struct {
+	Retries int           // successive failures that are followed by a retry; -1 for no limit
+	Total   time.Duration // the sum of the waits without jitter; 0 for no limit
+
+	retry  *policy.Retry
+	jitter float64 // the largest random addition, as a part of a wait
 }
 
-func newSchedule(r *policy.Retry) schedule {
-	s := schedule{retry: r}
+// NewSchedule returns the schedule of a backoff scheme, or of none if it is nil.
+func NewSchedule(r *policy.Retry) Schedule {
+	s := Schedule{retry: r}
 	if r == nil {
 		return s
 	}
@@ -25,22 +27,22 @@ func newSchedule(r *policy.Retry) schedule {
 	probe.Backoff = []time.Duration{time.Hour}
 	s.jitter = (probe.Delay(0, math.MaxUint16) - probe.Delay(0, 0)).Hours()
 	if r.Conceals(math.MaxUint16) {
-		s.retries = -1
+		s.Retries = -1
 		return s
 	}
-	s.retries = int(r.Conceal)
-	for k := range s.retries {
+	s.Retries = int(r.Conceal)
+	for k := range s.Retries {
 		if k == s.waits()-1 { // the last wait repeats
-			s.total += time.Duration(s.retries-k) * s.wait(k)
+			s.Total += time.Duration(s.Retries-k) * s.wait(k)
 			break
 		}
-		s.total += s.wait(k)
+		s.Total += s.wait(k)
 	}
 	return s
 }
 
 // waits is the number of waits that may differ.
-func (s *schedule) waits() int {
+func (s *Schedule) waits() int {
 	if s.retry == nil {
 		return 0
 	}
@@ -48,19 +50,19 @@ func (s *schedule) waits() int {
 }
 
 // wait returns the shortest wait before a retry, counted from 0.
-func (s *schedule) wait(k int) time.Duration { return s.retry.Delay(uint16(min(k, math.MaxUint16)), 0) }
+func (s *Schedule) wait(k int) time.Duration { return s.retry.Delay(uint16(min(k, math.MaxUint16)), 0) }
 
-// end describes when a stream gives up.
-func (s *schedule) end() string {
-	switch s.retries {
+// String describes when a stream gives up.
+func (s *Schedule) String() string {
+	switch s.Retries {
 	case -1:
 		return "never"
 	case 0:
 		return "at the first failure"
 	case 1:
-		return fmt.Sprintf("after 1 retry in %v", s.total)
+		return fmt.Sprintf("after 1 retry in %v", s.Total)
 	}
-	return fmt.Sprintf("after %d retries in %v", s.retries, s.total)
+	return fmt.Sprintf("after %d retries in %v", s.Retries, s.Total)
 }
 
 // retry compares when streams try again, and when they probe connections.
@@ -68,7 +70,7 @@ func (s *streamComparison) retry() {
 	if s.old.Server {
 		return
 	}
-	a, b := newSchedule(s.old.Retry), newSchedule(s.new.Retry)
+	a, b := NewSchedule(s.old.Retry), NewSchedule(s.new.Retry)
 	in := func(rule *Rule, keys []string, format string, args ...any) {
 		if s.old.Retry == nil || s.new.Retry == nil {
 			s.report(rule, []string{"retry"}, format, args...)
@@ -76,17 +78,17 @@ func (s *streamComparison) retry() {
 		}
 		s.reportIn(rule, "retry", keys, format, args...)
 	}
-	if a.retries != b.retries || a.total != b.total {
+	if a.Retries != b.Retries || a.Total != b.Total {
 		rule := givesUpSooner
-		if b.retries == -1 || a.retries != -1 && a.total <= b.total && !(a.total == b.total && b.retries < a.retries) {
+		if b.Retries == -1 || a.Retries != -1 && a.Total <= b.Total && !(a.Total == b.Total && b.Retries < a.Retries) {
 			rule = nil
 		}
-		if rule != nil || a.retries != b.retries {
-			in(rule, []string{"conceal", "backoff"}, "it gives up %s instead of %s", b.end(), a.end())
+		if rule != nil || a.Retries != b.Retries {
+			in(rule, []string{"conceal", "backoff"}, "it gives up %s instead of %s", &b, &a)
 		}
 	}
 	both := max(a.waits(), b.waits())
-	for _, n := range []int{a.retries, b.retries} {
+	for _, n := range []int{a.Retries, b.Retries} {
 		if n >= 0 {
 			both = min(both, n)
 		}

@@ -448,10 +448,10 @@ func (l *layout) columnWidth(column []*item) float64 {
 	for _, i := range column {
 		switch {
 		case i.group != nil:
-			w = max(w, textWidth(i.group.Name, charWidth)+textWidth(i.group.Detail, smallWidth)+3*padding)
+			w = max(w, rowWidth(i.group.Name, i.group.Detail))
 			tags = max(tags, len(l.groupTags[i.group]))
 			for _, n := range i.rows {
-				w = max(w, textWidth(n.Name, charWidth)+textWidth(n.Detail, smallWidth)+3*padding)
+				w = max(w, rowWidth(n.Name, n.Detail))
 				tags = max(tags, len(l.tags[n]))
 			}
 		case i.node != nil:
@@ -460,6 +460,14 @@ func (l *layout) columnWidth(column []*item) float64 {
 		}
 	}
 	return min(w, widest) + tagWidth*float64(min(tags, mostTags))
+}
+
+// leastDetail is the width that each row has for its detail, so that targets align.
+const leastDetail = 3.5 * smallWidth
+
+// rowWidth returns the width of a row without targets.
+func rowWidth(name, detail string) float64 {
+	return textWidth(name, charWidth) + max(textWidth(detail, smallWidth), leastDetail) + 3*padding
 }
 
 // narrow counts the cells of a text in a monospaced font.

@@ -179,7 +179,7 @@ func (s *svgWriter) row(b box, baseline float64, style, name, detail string, tag
 	detail = fit(detail, b.w/3, smallWidth)
 	right := b.x + b.w - padding
 	s.printf(`<text x="%.1f" y="%.1f" class="small dim" text-anchor="end">%s</text>`+"\n", right, b.y+baseline, escape(detail))
-	right -= max(textWidth(detail, smallWidth), 3.5*smallWidth)
+	right -= max(textWidth(detail, smallWidth), leastDetail)
 	for _, e := range slices.Backward(tags[:min(len(tags), mostTags)]) {
 		right -= tagWidth
 		s.text(right, b.y+baseline, "small "+lineClass(e), fit(e.To.Name, tagWidth-padding, smallWidth))

@@ -77,16 +77,17 @@ func (t *textWriter) paint(style, text string) string {
 // the start of a span. Some policies are one line of thousands of characters.
 const margin = 60
 
-// A window is the part of a source that an excerpt shows.
-type window schema.Span
-
-func (w window) contains(s schema.Span) bool {
-	return s.Source == w.Source && w.Start <= s.Start && s.Start <= w.End
+// An Excerpt is the part of a line that shows a span, in printable characters. A line
+// that is cut has "…" where it is.
+type Excerpt struct {
+	Line                  int // its number
+	Before, Marked, After string
+	shown                 schema.Span
 }
 
-// excerpt writes the first line of a span with the span underlined. Of a long line it
-// writes only the part around the span.
-func (t *textWriter) excerpt(s schema.Span, style string) window {
+// NewExcerpt returns the first line of a span. Of a long line it returns only the part
+// around the span.
+func NewExcerpt(s schema.Span) Excerpt {
 	s = clamp(s)
 	line, start := s.Source.Line(s.Start)
 	from := min(s.Start-start, len(line))
@@ -105,15 +106,23 @@ func (t *textWriter) excerpt(s schema.Span, style string) window {
 	if from+len(middle)+len(after) < len(line) {
 		trail = "…"
 	}
-	w := window{s.Source, start + from - len(before), start + from + len(middle) + len(after)}
+	shown := schema.Span{Source: s.Source, Start: start + from - len(before), End: start + from + len(middle) + len(after)}
+	return Excerpt{s.Position().Line, lead + printable(before), printable(middle), printable(after) + trail, shown}
+}
 
-	before, middle, after = printable(before), printable(middle), printable(after)
-	number := fmt.Sprintf("%5d |", s.Position().Line)
-	gap := strings.Repeat(" ", width(lead+before))
-	mark := "^" + strings.Repeat("~", max(0, width(middle)-1))
-	fmt.Fprintf(t, "%s %s%s%s%s%s\n", t.paint(styleFaint, number), lead, before, middle, after, trail)
+func (e Excerpt) contains(s schema.Span) bool {
+	return s.Source == e.shown.Source && e.shown.Start <= s.Start && s.Start <= e.shown.End
+}
+
+// excerpt writes the excerpt of a span with the span underlined.
+func (t *textWriter) excerpt(s schema.Span, style string) Excerpt {
+	e := NewExcerpt(s)
+	number := fmt.Sprintf("%5d |", e.Line)
+	gap := strings.Repeat(" ", width(e.Before))
+	mark := "^" + strings.Repeat("~", max(0, width(e.Marked)-1))
+	fmt.Fprintf(t, "%s %s%s%s\n", t.paint(styleFaint, number), e.Before, e.Marked, e.After)
 	fmt.Fprintf(t, "%s %s%s\n", t.paint(styleFaint, strings.Repeat(" ", len(number)-1)+"|"), gap, t.paint(style, mark))
-	return w
+	return e
 }
 
 // first returns at most the first n characters of a text.
