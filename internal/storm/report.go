@@ -123,7 +123,7 @@ func (r *Result) Remarks() (lines []string) {
 		add("%s devices did not notice the outage: no validity check of the policy ended within it.", count(int64(r.Unnoticed)))
 	}
 	if b := r.Burst(); b.Ratio >= Synchronised {
-		add("The devices are synchronised: %s into the outage the busiest second still has %.1f times the mean, %s attempts of %s a second. More jitter would spread them.",
+		add("The devices are synchronised: %s into the outage the busiest second has %.1f times the mean, %s attempts of %s a second. More jitter would spread them.",
 			span(s.Outage), b.Ratio, count(int64(b.Peak)), count(int64(b.Mean+0.5)))
 	}
 	return lines

@@ -132,32 +132,3 @@ func mean(values []int, from, to int) float64 {
 	}
 	return float64(sum) / float64(max(1, to-from))
 }
-
-// A Burst compares the busiest second of the last minute of an outage with the mean of
-// that minute.
-type Burst struct {
-	Peak        int
-	Mean, Ratio float64
-}
-
-// Synchronised is the ratio of a burst from which on a fleet counts as synchronised.
-const Synchronised = 2
-
-// leastBurst is the mean, in attempts per second, below which chance makes bursts.
-const leastBurst = 20
-
-// Burst returns the burst in the last minute of the outage. It is empty if the outage is
-// shorter than five minutes, or the devices are too few to tell.
-func (r *Result) Burst() (b Burst) {
-	to := int((r.Scenario.From + r.Scenario.Outage) / time.Second)
-	if r.Scenario.Outage < 5*time.Minute || to > len(r.Attempts) {
-		return b
-	}
-	b.Mean = mean(r.Attempts, to-60, to)
-	if b.Mean < leastBurst {
-		return Burst{}
-	}
-	b.Peak = slices.Max(r.Attempts[to-60 : to])
-	b.Ratio = float64(b.Peak) / b.Mean
-	return b
-}

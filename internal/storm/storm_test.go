@@ -79,7 +79,7 @@ func TestCollapse(t *testing.T) {
 // Architecture Blog, 2015) on this package's event queue: 100 clients that write one
 // row with optimistic concurrency control, mean of 100 runs.
 func TestAWS(t *testing.T) {
-	const base, limit, clients, runs, ticksPerMS = 5, 2000, 100, 100, 10
+	const base, limit, clients, runs, ticksPerMS = 5, 2000, 100, 100, 4
 	expo := func(n int) float64 { return math.Min(limit, base*math.Pow(2, float64(n))) }
 	for _, x := range []struct {
 		name  string

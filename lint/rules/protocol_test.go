@@ -21,7 +21,7 @@ import (
 var protocolRules = []*lint.Rule{
 	backoffCut, badAuth, badContentType, badEndpoint, badHeader, badPreamble, badProxy, badSubprotocol, badTopic, badURL, bothRedirects, bufferThresholds, captivePortal, defaultJitter, dottedName, doubleContentLength, duplicateItem,
 	emptyPolicy, expectedStatusMapped, finiteConceal, h3Transport, hammering, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
-	leadingSlash, leadingText, literalSymbol, longEndpoint, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
+	leadingSlash, leadingText, literalSymbol, lockstep, longEndpoint, longName, longNumber, lowState, methodOnWS, missingEndpoint, missingMethod, missingPort,
 	missingTopic, missingURL, nailedUpWithoutRetry, networkPriority, nulCharacter, opportunisticNailedUp, optionsKey,
 	policy2cLosses, policy2cOrder, policy2cStrings, plainText, policy2cSymbols, proxiedName, rideshareMismatch, secretInClear, serverMetadata, sharedPort, sharedStorage,
 	shortString, splitConnection, surrogatePair, systemStreamtype, tooDeep, unequalMQTT, unknownMethod, unreachableStatus, unwatchedConnection, wrongProtocol,
@@ -303,6 +303,12 @@ func TestProtocolRules(t *testing.T) {
 		{unwatchedConnection, scheme(`"backoff":[1]`, ``), nil, nil},
 		{unwatchedConnection, strings.Replace(scheme(`"backoff":[1]`, `,"nailed_up":true,"mqtt_keep_alive":60`), `"raw"`, `"mqtt"`, 1), nil, nil},
 
+		{lockstep, scheme(`"backoff":[1000,30000],"conceal":65535,"jitterpc":1`, ``), nil, []string{"warning|1|after 1 h without a server"}},
+		{lockstep, scheme(`"backoff":[60000,1000],"conceal":65535,"jitterpc":2`, ``), nil, []string{"warning|2|in step with lws 5.0, which keeps only the first wait"}},
+		{lockstep, scheme(`"backoff":[30000],"conceal":65535,"jitterpc":20`, ``), nil, nil},
+		{lockstep, scheme(`"backoff":[30000],"conceal":65535`, ``), nil, nil},
+		{lockstep, scheme(`"backoff":[30000],"conceal":5,"jitterpc":1`, ``), nil, nil},
+		{lockstep, scheme(`"backoff":[3000],"conceal":65535,"jitterpc":1`, ``), nil, nil},
 		{hammering, scheme(`"backoff":[100,1000],"conceal":65535,"jitterpc":100`, ``), nil, []string{"info|1000|a million devices try 666666 times a second"}},
 		{hammering, scheme(`"backoff":[100,60000],"conceal":65535`, ``), nil, nil},
 		{hammering, scheme(`"backoff":[100],"conceal":5`, ``), nil, nil},

@@ -70,6 +70,7 @@ var all = sorted(
 	leadingText,
 	legacyForm,
 	literalSymbol,
+	lockstep,
 	longEndpoint,
 	longName,
 	longNumber,

@@ -1,0 +1,83 @@
+package storm
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A Burst compares the busiest second late in an outage with the mean. Devices that
+// lose their server together and wait for nearly the same time meet again and again.
+type Burst struct {
+	Peak        int     // attempts in the busiest second
+	Mean, Ratio float64 // attempts per second, and Peak / Mean
+}
+
+// Synchronised is the ratio of a burst from which on a fleet counts as synchronised.
+const Synchronised = 4
+
+const (
+	leastBurst  = 20              // the mean below which chance makes bursts
+	leastWindow = time.Minute     // of a burst
+	leastOutage = 5 * time.Minute // with a burst
+)
+
+// Burst returns the burst of the last minute of the outage, or of the last wait if that is
+// longer. It is empty if the outage is shorter than five minutes or three waits, or if
+// there are too few devices to tell.
+func (r *Result) Burst() Burst {
+	window := max(leastWindow, longWait(r.Client.retry()))
+	to := int((r.Scenario.From + r.Scenario.Outage) / time.Second)
+	from := to - int(window/time.Second)
+	if r.Scenario.Outage < max(leastOutage, 3*window) || to > len(r.Attempts) {
+		return Burst{}
+	}
+	b := Burst{Mean: mean(r.Attempts, from, to)}
+	if b.Mean < leastBurst {
+		return Burst{}
+	}
+	b.Peak = slices.Max(r.Attempts[from:to])
+	b.Ratio = float64(b.Peak) / b.Mean
+	return b
+}
+
+// longWait returns the mean of the wait that a scheme repeats.
+func longWait(r *policy.Retry) time.Duration {
+	return r.Delay(math.MaxUint16, math.MaxUint16/2)
+}
+
+// Bounds of the waits that Lockstep looks at: the busiest second cannot be Synchronised with
+// shorter ones, and longer ones are no load.
+const (
+	shortestWait = Synchronised * time.Second
+	longestWait  = time.Hour
+)
+
+// Lockstep returns the burst of a fleet after a long outage: an hour, or ten waits if that
+// is longer. It is empty if the devices are not synchronised, or give up before.
+func Lockstep(r *policy.Retry) (b Burst, outage time.Duration) {
+	wait := longWait(r)
+	outage = max(time.Hour, 10*wait)
+	if r == nil || r.Conceal != math.MaxUint16 || wait < shortestWait || wait > longestWait {
+		return Burst{}, outage
+	}
+	// The sum of many random waits is nearly normal. Where that is flat there is nothing
+	// to simulate.
+	spread := r.Delay(math.MaxUint16, math.MaxUint16) - r.Delay(math.MaxUint16, 0)
+	deviation := spread.Seconds() / math.Sqrt(12) * math.Sqrt(outage.Seconds()/wait.Seconds())
+	if wait.Seconds()/(deviation*math.Sqrt(2*math.Pi)) < Synchronised/2 {
+		return Burst{}, outage
+	}
+	st := &policy.StreamType{Protocol: policy.ProtocolRaw, Retry: r}
+	devices := max(20_000, int(2*leastBurst*wait.Seconds()))
+	result, err := Run(Client{Stream: st}, Scenario{Devices: devices, Outage: outage, For: outage, Seed: 1})
+	if err != nil {
+		return Burst{}, outage
+	}
+	if b = result.Burst(); b.Ratio < Synchronised {
+		b = Burst{}
+	}
+	return b, outage
+}
