@@ -11,6 +11,12 @@ PREFIX ?= /usr/local
 PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nghttp2-client netcat-openbsd python3-websockets nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim minisign
 # Optional and test-only dependencies are in modules of their own.
 MODULES := . internal/site internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
+GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GORELEASE := golang.org/x/exp/cmd/gorelease@v0.0.0-20261113113407-e3970619a1a4
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -18,7 +24,8 @@ help:
 	@echo 'make demo      run one policy all the way: validate, lint, overlay, compile, run'
 	@echo 'make test      run all checks and tests; installs what they need (Debian, as root)'
 	@echo 'make build     build bin/sspolicy'
-	@echo 'make install   install the program and the CMake package below PREFIX=$(PREFIX)'
+	@echo 'make install   install the program, man page, completions and CMake package below PREFIX=$(PREFIX)'
+	@echo 'make uninstall remove them'
 	@echo 'make lint      run gofmt, go vet, staticcheck'
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
@@ -29,6 +36,9 @@ help:
 	@echo 'make playground       build the page that checks policies in a browser, site/playground (needs npm)'
 	@echo 'make playground-test  test it, and the website, in chromium'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
+	@echo 'make golangci, workflows, vulncheck, apidiff: checks with tools that are downloaded'
+	@echo 'make snapshot  build the files of a release, in dist'
+	@echo 'make release-test, reproducible: install and try them; compare two builds'
 	@echo 'make generate  regenerate pages and files of this tree'
 	@echo 'make update    rewrite the outputs that the tests expect'
 
@@ -40,11 +50,30 @@ demo:
 build:
 	$(GO) build -o bin/sspolicy ./cmd/sspolicy
 
+# The man page, the completions and the CMake package, below SHARE.
+SHARE ?= build/share
+.PHONY: share
+share: build
+	install -d '$(SHARE)/man/man1' '$(SHARE)/bash-completion/completions' '$(SHARE)/zsh/site-functions' \
+		'$(SHARE)/fish/vendor_completions.d' '$(SHARE)/cmake/sspolicy'
+	bin/sspolicy man >'$(SHARE)/man/man1/sspolicy.1'
+	bin/sspolicy completion bash >'$(SHARE)/bash-completion/completions/sspolicy'
+	bin/sspolicy completion zsh >'$(SHARE)/zsh/site-functions/_sspolicy'
+	bin/sspolicy completion fish >'$(SHARE)/fish/vendor_completions.d/sspolicy.fish'
+	install -m 644 cmake/*.cmake '$(SHARE)/cmake/sspolicy'
+
 .PHONY: install
-install: build
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/cmake/sspolicy'
+install:
+	$(MAKE) share SHARE='$(DESTDIR)$(PREFIX)/share'
+	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install bin/sspolicy '$(DESTDIR)$(PREFIX)/bin'
-	install -m 644 cmake/*.cmake '$(DESTDIR)$(PREFIX)/share/cmake/sspolicy'
+
+.PHONY: uninstall
+uninstall:
+	cd '$(DESTDIR)$(PREFIX)' && rm -f bin/sspolicy share/man/man1/sspolicy.1 \
+		share/bash-completion/completions/sspolicy share/zsh/site-functions/_sspolicy \
+		share/fish/vendor_completions.d/sspolicy.fish share/cmake/sspolicy/*.cmake
+	-rmdir '$(DESTDIR)$(PREFIX)/share/cmake/sspolicy'
 
 .PHONY: test
 test: need lint
@@ -161,3 +190,65 @@ generate:
 update:
 	$(GO) test ./cmd/sspolicy -run 'Stories|Docs' -update
 	$(GO) test ./codegen -run Golden -update
+
+# Checks that need the network, or take long. apidiff compares the Go API with BASE, a
+# tag.
+.PHONY: golangci
+golangci:
+	$(GO) run $(GOLANGCI) run
+
+.PHONY: workflows
+workflows:
+	$(GO) run $(ACTIONLINT)
+
+.PHONY: vulncheck
+vulncheck:
+	@set -e; for m in $(MODULES); do $(GO) run -C $$m $(GOVULNCHECK) ./...; done
+
+BASE ?= $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null)
+.PHONY: apidiff
+apidiff:
+	$(if $(BASE),$(GO) run $(GORELEASE) -base=$(BASE),@echo 'apidiff: no tag to compare with')
+
+# The files of a release, in dist. TARGETS=linux_amd64_v1 builds for some machines alone.
+TOOLS ?= $(CURDIR)/build/tools
+.PHONY: snapshot
+snapshot: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
+	mkdir -p build
+	sed '$(if $(TARGETS),s/^    targets: .*/    targets: [$(TARGETS)]/)' .goreleaser.yaml >build/goreleaser.yaml
+	PATH='$(TOOLS)':"$$PATH" goreleaser release --config build/goreleaser.yaml \
+		--snapshot --clean --skip=docker$(if $(TARGETS),$(comma)homebrew$(comma)scoop)
+comma := ,
+
+# For the workflow of releases: the tag HEAD has, published as a draft.
+.PHONY: release
+release: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
+	PATH='$(TOOLS)':"$$PATH" goreleaser release --clean
+
+$(TOOLS)/goreleaser:
+	GOBIN='$(TOOLS)' $(GO) install $(GORELEASER)
+$(TOOLS)/cyclonedx-gomod:
+	GOBIN='$(TOOLS)' $(GO) install $(CYCLONEDX)
+
+# They build the commit HEAD in clones: the Go command finds the commit of a clone
+# alone, not that of a linked work tree.
+.PHONY: release-test
+release-test: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
+	@set -ex; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	git clone -q . "$$dir/sspolicy"; \
+	$(MAKE) -C "$$dir/sspolicy" snapshot TOOLS='$(TOOLS)' TARGETS='$(TARGETS)'; \
+	$(GO) test -C "$$dir/sspolicy" -tags release -count=1 -v ./internal/release
+
+# The second build has another folder, another module cache and an empty build cache.
+.PHONY: reproducible
+reproducible: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
+	@set -ex; dir=$$(mktemp -d); trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT; \
+	mkdir "$$dir/elsewhere"; \
+	git clone -q . "$$dir/one"; \
+	git clone -q . "$$dir/elsewhere/two"; \
+	$(MAKE) -C "$$dir/one" snapshot TOOLS='$(TOOLS)' TARGETS='$(TARGETS)'; \
+	GOPROXY="file://$$($(GO) env GOMODCACHE)/cache/download" GONOSUMDB='*' GOPATH="$$dir/gopath" GOCACHE="$$dir/cache" \
+		$(MAKE) -C "$$dir/elsewhere/two" snapshot TOOLS='$(TOOLS)' TARGETS='$(TARGETS)'; \
+	cat "$$dir"/one/dist/*_checksums.txt; \
+	cmp "$$dir"/one/dist/*_checksums.txt "$$dir"/elsewhere/two/dist/*_checksums.txt; \
+	echo 'both builds are equal to the byte'

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Runs sspolicy lint with the flags ARGS on FILES. Both are lists with patterns, for the
+# shell to split and expand.
+set -euo pipefail
+: "${DIR:?}" "${ARGS=}" "${FILES:?}"
+echo "::add-matcher::$(cd "$(dirname "$0")/.." && pwd)/problem-matcher.json"
+# shellcheck disable=SC2086
+"$DIR/sspolicy" lint $ARGS $FILES
