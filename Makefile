@@ -135,7 +135,7 @@ soak: browser
 	CROSS=1 $(GO) test -count=1 -run '^TestCFootprint$$' ./codegen
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
 	TIMING=20s USERS=1000000 $(GO) test -count=1 -timeout 0 -v -run '^(TestKeyTiming|TestAttackManyKeysMemory)$$' ./runtime/apilogin
-	KILLS=10000 nice $(GO) test -count=1 -timeout 0 -v -run '^TestKill$$' ./runtime/system
+	KILLS=10000 nice $(GO) test -count=1 -parallel 4 -timeout 0 -v -run '^TestKill$$' ./runtime/system
 	IDLE=9900 $(GO) test -count=1 -v -run '^TestIdleConnections$$' ./runtime/http
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak(Servers)?$$' ./internal/conformance
 

@@ -26,10 +26,10 @@ const (
 	killAt  = "SYSTEM_TEST_KILL_AT"
 )
 
-// TestKill kills a device KILLS times (100) while it updates its policy: at each step
-// of a write, and at random times. It checks that the file always has a policy that is
-// good and signed, and that the device never goes back behind a policy that it has
-// kept.
+// TestKill kills four devices KILLS times (100) together while they update their
+// policies: at each step of a write, and at random times. It checks that the file always
+// has a policy that is good and signed, and that a device never goes back behind a
+// policy that it has kept.
 func TestKill(t *testing.T) {
 	kills := 100
 	if v := os.Getenv("KILLS"); v != "" {
@@ -38,6 +38,16 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for range 4 {
+		t.Run("device", func(t *testing.T) {
+			t.Parallel()
+			kill(t, kills/4)
+		})
+	}
+}
+
+// kill kills a device.
+func kill(t *testing.T, kills int) {
 	dir := t.TempDir()
 	for i, k := range keys {
 		text, err := k.JWK()
@@ -49,21 +59,23 @@ func TestKill(t *testing.T) {
 		}
 	}
 	v := victim{t: t, dir: dir, kept: 3, tried: 3}
-	for i := range kills {
+	for i := 1; i <= kills; i++ {
 		if i%2 == 0 {
 			v.run(i / 2 % 60) // ten writes of six steps
 		} else {
 			v.run(-1)
 		}
 		if t.Failed() {
-			t.Fatalf("after %d kills", i+1)
+			t.Fatalf("after %d kills", i)
+		}
+		if i%250 == 0 || i == kills {
+			t.Logf("%d kills, %d starts with a kept policy, version %d, %d updates kept, %d in a write", i, v.restored, v.kept, v.updates, v.inWrite)
 		}
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "state"))
 	if err != nil || len(left) > 2 { // the file, and one that was being written
 		t.Errorf("left: %v, %v", left, err)
 	}
-	t.Logf("%d kills, %d starts with a kept policy, version %d, %d updates kept, %d in a write", kills, v.restored, v.kept, v.updates, v.inWrite)
 }
 
 // A victim is a device that is killed again and again.

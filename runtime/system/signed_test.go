@@ -349,6 +349,27 @@ func TestSignedFile(t *testing.T) {
 	}
 }
 
+// TestSignedUnreadable checks that a device that cannot read its file does not take it
+// for missing.
+func TestSignedUnreadable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy")
+	if err := os.Symlink("policy", file); err != nil { // to itself
+		t.Skip(err)
+	}
+	d := newDevice(t, file, system.FetcherOptions{})
+	five := signedPolicy(5)
+	d.server.serve(sign(manifest(five, 5), 0), five)
+	for _, f := range []func() error{func() error { return d.Fetcher.Fetch(t.Context()) }, d.Restore} {
+		if err := f(); err == nil || errors.Is(err, system.ErrRefused) || errors.Is(err, fs.ErrNotExist) || len(d.server.requests) > 0 || d.Policy().Release != "3" {
+			t.Errorf("%v, requests %v", err, d.server.requests)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	d.accept(t, sign(manifest(five, 5), 0), five)
+}
+
 // TestFreezeAt1970 checks that a device without a clock goes by the time of its build.
 func TestFreezeAt1970(t *testing.T) {
 	c := signing.Config{Product: "station", Keys: trusted, NotBefore: issued.Add(100 * day)}
