@@ -13,7 +13,7 @@ import (
 // and enough of the new one, have signed it.
 type Rotation struct {
 	Product   string
-	Serial    uint64      // that of the old set plus 1
+	Serial    uint64      // the serial of the old set plus 1
 	Version   uint64      // the version of a policy from which devices go on
 	IssuedAt  time.Time   // the time from which devices go on
 	Threshold int         // how many signatures the next rotation needs

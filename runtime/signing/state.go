@@ -28,7 +28,7 @@ type Config struct {
 	// owner of a stolen key from using up all versions. 0 means DefaultMaxStep.
 	MaxStep uint64
 
-	// NotBefore is a time in the past, such as that of the build. The clock of the
+	// NotBefore is a time in the past, such as the time of the build. The clock of the
 	// device counts only beyond it.
 	NotBefore time.Time
 }
@@ -132,7 +132,7 @@ func (s State) Accept(bundle []byte, now time.Time) (State, error) {
 }
 
 // Restore returns the state after a bundle that was accepted before, as Bundle has
-// returned it. Its manifest may have expired. s is that of New.
+// returned it. Its manifest may have expired. s is the state that New returns.
 func (s State) Restore(bundle []byte) (State, error) {
 	next, err := s.apply(bundle)
 	if err != nil {

@@ -101,9 +101,9 @@ type Fetcher struct {
 	sem   chan struct{}                 // holds a value while a method runs
 
 	// Guarded by sem.
-	fresh  signing.State  // that of Signing
-	isRead bool           // state is that of File
-	kept   *policy.Policy // that of state, once it is in force and in File
+	initial signing.State  // before anything was accepted
+	isRead  bool           // File has been read
+	kept    *policy.Policy // the policy that belongs to state, once it is in force and in File
 }
 
 // NewFetcher returns a Fetcher, which needs no Close. It fails if Load is nil, a limit

@@ -48,7 +48,7 @@ func (f *Fetcher) initSigning() error {
 	if f.o.Now == nil {
 		f.o.Now = time.Now
 	}
-	f.fresh = state
+	f.initial = state
 	f.state.Store(&state)
 	return nil
 }
@@ -68,9 +68,9 @@ func buildTime() time.Time {
 	return time.Time{}
 }
 
-// Manifest returns the manifest of the accepted policy, if there is one: that of File
-// from the first Fetch or Restore on. It may be called at any time. A program that has
-// not been able to fetch for long sees it in NotAfter.
+// Manifest returns the manifest of the accepted policy, if there is one. It knows File
+// after the first Fetch or Restore. It may be called at any time. An old NotAfter shows
+// that fetches have failed for long.
 func (f *Fetcher) Manifest() (m signing.Manifest, ok bool) {
 	if s := f.state.Load(); s != nil {
 		return s.Manifest()
@@ -125,7 +125,7 @@ func (f *Fetcher) read() (*signedPolicy, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: %w: a file without a bundle", ErrRefused, signing.ErrMalformed)
 	}
-	state, err := f.fresh.Restore(bundle)
+	state, err := f.initial.Restore(bundle)
 	if err == nil {
 		m, _ := state.Manifest()
 		err = m.Check(text)

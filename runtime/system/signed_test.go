@@ -174,7 +174,7 @@ func TestAttacks(t *testing.T) {
 		policy   string // "" is version 6
 		serve    func(*signedServer)
 		now      time.Time
-		requests int // 1 if the policy must not even be asked for
+		requests int // 1 if the policy must not be requested
 		want     error
 	}{
 		{name: "none", bundle: sign(good, 0), requests: 2},
