@@ -133,26 +133,30 @@ func (s State) Accept(bundle []byte, now time.Time) (State, error) {
 
 // Restore returns the state after a bundle that was accepted before, as Bundle has
 // returned it. Its manifest may have expired. s is the state that New returns.
+//
+// If the manifest is not good for this Config, because the policy in the program is
+// newer, say, the error comes with the state after the rotations: keys that were
+// replaced stay replaced.
 func (s State) Restore(bundle []byte) (State, error) {
 	next, err := s.apply(bundle)
-	if err != nil {
-		return State{}, err
+	if err == nil {
+		next.version = next.manifest.Version
 	}
-	next.version = next.manifest.Version
-	return next, nil
+	return next, err
 }
 
-// apply returns the state after the rotations and the manifest of a bundle. version in
-// it is that before the manifest, which is not older.
+// apply returns the state after the rotations and the manifest of a bundle. Its version
+// is the lowest that the manifest may have had. With an error it returns the state
+// before the line that is wrong.
 func (s State) apply(bundle []byte) (State, error) {
 	all, err := parseBundle(bundle)
 	if err != nil {
-		return State{}, err
+		return s, err
 	}
 	s.chain = slices.Clone(s.chain)
 	last := len(all) - 1
 	if all[last].typ != typeManifest {
-		return State{}, malformed("the last line is not a manifest")
+		return s, malformed("the last line is not a manifest")
 	}
 	for i := 0; i < last; {
 		n := 1
@@ -160,28 +164,29 @@ func (s State) apply(bundle []byte) (State, error) {
 			n++
 		}
 		if err := s.rotate(all[i : i+n]); err != nil {
-			return State{}, fmt.Errorf("line %d: %w", i+1, err)
+			return s, fmt.Errorf("line %d: %w", i+1, err)
 		}
 		i += n
 	}
 	if err := all[last].verify(s.keys); err != nil {
-		return State{}, err
+		return s, err
 	}
 	m, err := parseManifest(all[last].payload)
 	if err != nil {
-		return State{}, err
+		return s, err
 	}
 	if m.Product != s.product {
-		return State{}, fmt.Errorf("%w: %q instead of %q", ErrProduct, m.Product, s.product)
+		return s, fmt.Errorf("%w: %q instead of %q", ErrProduct, m.Product, s.product)
 	}
 	if m.Version < s.version {
-		return State{}, fmt.Errorf("%w: version %d, and %d was accepted", ErrRollback, m.Version, s.version)
+		return s, fmt.Errorf("%w: version %d, and %d was accepted", ErrRollback, m.Version, s.version)
 	}
-	s.line, s.manifest, s.floor = all[last].line, m, latest(s.floor, m.IssuedAt)
-	if len(s.Bundle()) > MaxBundle {
-		return State{}, fmt.Errorf("%w: with those before, the rotations are longer than %d bytes: build the program with newer keys", ErrRotation, MaxBundle)
+	next := s
+	next.line, next.manifest, next.floor = all[last].line, m, latest(s.floor, m.IssuedAt)
+	if len(next.Bundle()) > MaxBundle {
+		return s, fmt.Errorf("%w: with those before, the rotations are longer than %d bytes: build the program with newer keys", ErrRotation, MaxBundle)
 	}
-	return s, nil
+	return next, nil
 }
 
 // rotate applies the lines of a rotation, unless the state has been through it.

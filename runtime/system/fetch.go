@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync/atomic"
 	"time"
 
@@ -64,7 +65,7 @@ type FetcherOptions struct {
 	// with the one in force.
 	Verify func(text []byte, from *runtime.Response) error
 
-	// Refused, if not nil, is called with each error of Fetch and Restore that is
+	// A refusal is logged. Refused, if not nil, is called with each error of Fetch and Restore that is
 	// ErrRefused or ErrRolledBack, on the goroutine of the call. SMD, if not nil, gets a
 	// message of ClassSystemState for it, such as
 	// {"policy":"refused","reason":"rollback","ts":1796083200}. The reason is a
@@ -147,18 +148,33 @@ func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 // With Signing, a policy that is in force already is not fetched again, and Fetch
 // returns nil.
 func (f *Fetcher) Fetch(ctx context.Context) error {
-	if err := f.fetch(ctx); err != nil {
-		f.report(err)
+	damaged, err := f.fetch(ctx)
+	f.report(damaged)
+	f.report(err)
+	if err != nil {
 		return fmt.Errorf("sspolicy: fetch policy: %w", err)
 	}
 	return nil
 }
 
-func (f *Fetcher) fetch(ctx context.Context) error {
+// fetch also returns what is wrong with File, if Restore has not been called.
+func (f *Fetcher) fetch(ctx context.Context) (damaged, err error) {
 	if err := f.lock(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	defer f.unlock()
+	if f.o.Signing != nil && !f.isRead && f.o.File != "" {
+		if _, err := f.read(); errors.Is(err, ErrRefused) {
+			damaged = err
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err // what has been accepted is not known
+		}
+	}
+	return damaged, f.update(ctx)
+}
+
+// update fetches a policy and sets it.
+func (f *Fetcher) update(ctx context.Context) error {
 	n, err := f.next(ctx)
 	if n == nil || err != nil {
 		return err
@@ -309,8 +325,8 @@ func (f *Fetcher) probe(ctx context.Context, streamtype string) error {
 
 // Restore sets the policy of File, after the checks of Fetch, but without probes. It
 // is meant for the start of a program, before there are streams. The error is
-// fs.ErrNotExist if there is no file, and ErrRefused if its contents cannot be used,
-// which is also logged. After an error the policy has not changed.
+// fs.ErrNotExist if there is no file, and ErrRefused if its contents cannot be used.
+// After an error the policy has not changed.
 //
 // With Signing, a policy in File stays good when its not_after has passed: the policy of
 // the program would be older still.
@@ -318,9 +334,6 @@ func (f *Fetcher) Restore() error {
 	err := f.restore()
 	if err == nil {
 		return nil
-	}
-	if errors.Is(err, ErrRefused) {
-		f.c.Logger().Warn("sspolicy: the policy in the file cannot be used", "file", f.o.File, "err", err)
 	}
 	f.report(err)
 	return fmt.Errorf("sspolicy: restore policy: %w", err)
@@ -344,7 +357,7 @@ func (f *Fetcher) restore() error {
 	return nil
 }
 
-// report announces a refusal.
+// report announces an error, if it is a refusal.
 func (f *Fetcher) report(err error) {
 	reason := "load"
 	switch refusal, ok := errors.AsType[signing.Refusal](err); {
@@ -355,6 +368,7 @@ func (f *Fetcher) report(err error) {
 	case ok:
 		reason = string(refusal)
 	}
+	f.c.Logger().Warn("sspolicy: a policy was refused", "reason", reason, "err", err)
 	if f.o.SMD != nil {
 		_ = f.o.SMD.Send(smd.ClassSystemState, fmt.Appendf(nil, `{"policy":"refused","reason":%q,"ts":%d}`, reason, time.Now().Unix()))
 	}

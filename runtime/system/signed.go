@@ -81,14 +81,6 @@ func (f *Fetcher) Manifest() (m signing.Manifest, ok bool) {
 // fetchManifest returns the state after the bundle of the server, or nil if its policy
 // is in force.
 func (f *Fetcher) fetchManifest(ctx context.Context) (*signing.State, error) {
-	if !f.isRead && f.o.File != "" { // Restore has not been called
-		if _, err := f.read(); errors.Is(err, ErrRefused) {
-			f.c.Logger().Warn("sspolicy: the policy in the file cannot be used", "file", f.o.File, "err", err)
-			f.report(err)
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err // what has been accepted is not known
-		}
-	}
 	r, err := f.get(ctx, FetchPolicyManifest, signing.MaxBundle)
 	if err != nil {
 		return nil, err
@@ -120,12 +112,15 @@ func (f *Fetcher) read() (*signedPolicy, error) {
 	if f.o.Signing == nil {
 		return &signedPolicy{text: raw}, nil
 	}
-	n := &signedPolicy{}
 	bundle, text, ok := bytes.Cut(raw, []byte("\n\n"))
 	if !ok {
 		return nil, fmt.Errorf("%w: %w: a file without a bundle", ErrRefused, signing.ErrMalformed)
 	}
 	state, err := f.initial.Restore(bundle)
+	if old := f.state.Load().Bundle(); old != nil && !bytes.Equal(old, state.Bundle()) {
+		return nil, fmt.Errorf("%w: %w: another one was accepted since the start of the program", ErrRefused, signing.ErrRollback)
+	}
+	f.state.Store(&state) // counts also if the text is damaged, or the manifest is too old
 	if err == nil {
 		m, _ := state.Manifest()
 		err = m.Check(text)
@@ -133,12 +128,7 @@ func (f *Fetcher) read() (*signedPolicy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if old := f.state.Load().Bundle(); old != nil && !bytes.Equal(old, state.Bundle()) {
-		return nil, fmt.Errorf("%w: %w: another one was accepted since the start of the program", ErrRefused, signing.ErrRollback)
-	}
-	n.state, n.text = &state, text
-	f.state.Store(n.state)
-	return n, nil
+	return &signedPolicy{state: &state, text: text}, nil
 }
 
 // readFile returns the contents of File.

@@ -326,8 +326,29 @@ func TestSignedFile(t *testing.T) {
 	if err := d.Restore(); !errors.Is(err, signing.ErrRollback) || d.Policy().Release != "3" {
 		t.Errorf("%v, release %s", err, d.Policy().Release)
 	}
-	// A file that cannot be trusted counts as none, and is reported.
+	// Nor does it trust keys again that were replaced.
 	good := read(t, file)
+	seven := signedPolicy(7)
+	d.server.serve(sign(manifest(seven, 7), 0), seven)
+	if err := d.Fetcher.Fetch(t.Context()); !errors.Is(err, signing.ErrUnknownKey) {
+		t.Error(err)
+	}
+	d.accept(t, sign(manifest(seven, 7), 2), seven)
+	// A damaged policy does not take the high-water mark and the keys with it.
+	if err := os.WriteFile(file, []byte(good[:len(good)-1]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d = newDevice(t, file, system.FetcherOptions{})
+	for _, key := range []int{0, 2} {
+		d.server.serve(sign(manifest(five, 5), key), five)
+		if err := d.Fetcher.Fetch(t.Context()); !errors.Is(err, []error{signing.ErrUnknownKey, nil, signing.ErrRollback}[key]) {
+			t.Error(err)
+		}
+	}
+	if len(d.refused) != 3 || !errors.Is(d.refused[0], signing.ErrSize) {
+		t.Errorf("reported: %v", d.refused)
+	}
+	// A file that cannot be trusted counts as none, and is reported.
 	for name, text := range map[string]string{
 		"empty": "", "unsigned": six, "cut off": good[:len(good)-1], "longer": good + "\n", "another policy": strings.Replace(good, "use/6", "use/7", 1),
 		"no policy": bundle + "\n", "without rotations": sign(manifest(six, 6), 2) + "\n" + six, "too long": good + strings.Repeat(" ", system.DefaultMaxSize+signing.MaxBundle),
