@@ -32,6 +32,7 @@ help:
 	@echo 'make sim       run SEEDS=$(SEEDS) simulations of each protocol, or of PROTOCOL; SEED=n repeats one'
 	@echo 'make arch      run the tests of codecs and tables on 386, arm and s390x (QEMU)'
 	@echo 'make browser   load a page of the example of a server in chromium'
+	@echo 'make vscode    package the extension for VS Code, and test it with the server (needs npm)'
 	@echo 'make site      write the documentation and the playground as a website, site (needs npm)'
 	@echo 'make playground       build the page that checks policies in a browser, site/playground (needs npm)'
 	@echo 'make playground-test  test it, and the website, in chromium'
@@ -78,6 +79,7 @@ uninstall:
 .PHONY: test
 test: need lint
 	@set -e; for m in $(MODULES); do $(GO) test -C $$m -race ./...; done
+	@$(GO) test -C internal/site -count=1 ./... # it reads files outside of its module, which a cached result ignores
 
 # The tests compile generated C, some of it with lws's headers, and the race detector
 # needs a C compiler. The runtime is tested against nginx, haproxy, mosquitto, openssl,
@@ -163,6 +165,17 @@ playground/node_modules: playground/package-lock.json
 site:
 	$(MAKE) playground DOCS=../
 	$(GO) run -C internal/site . ../.. ../../site
+
+# The extension for VS Code, tested with the server. It needs npm. It is not run in VS Code,
+# which would have to be downloaded.
+.PHONY: vscode
+vscode: build editors/vscode/node_modules
+	npm --prefix editors/vscode run package
+	SSPOLICY='$(CURDIR)/bin/sspolicy' npm --prefix editors/vscode test
+
+editors/vscode/node_modules: editors/vscode/package-lock.json
+	npm --prefix editors/vscode ci --no-audit --no-fund --ignore-scripts
+	touch $@
 
 # It needs chromium. "make test" runs the same functions without a browser, in
 # internal/playground.

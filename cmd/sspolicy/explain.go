@@ -90,12 +90,27 @@ func newRuleJSON(r *lint.Rule) *ruleJSON {
 	return j
 }
 
-type schemaCmd struct{}
+type schemaCmd struct {
+	For string `enum:",vscode" default:"" placeholder:"EDITOR" help:"Print instead the settings by which an editor uses the schema: vscode, for .vscode/settings.json."`
+}
 
 // Help is what "sspolicy schema --help" adds.
 func (schemaCmd) Help() string {
-	return "The schema is JSON Schema draft 2020-12, and the one that sspolicy itself checks policies with. Editors complete and explain keys by it."
+	return "The schema is JSON Schema draft 2020-12, and the one that sspolicy itself checks policies with. Editors complete and explain keys by it. The settings of --for name the file policy.schema.json in the folder of the project: sspolicy schema > policy.schema.json"
 }
 
+// vscodeSettings associates the schema with files that look like policies.
+const vscodeSettings = `{
+  "json.schemas": [
+    {"fileMatch": ["*policy*.json"], "url": "./policy.schema.json"}
+  ]
+}
+`
+
 // Run executes the command.
-func (schemaCmd) Run(p *program) error { return p.output("", write(schema.JSONSchema)) }
+func (c schemaCmd) Run(p *program) error {
+	if c.For == "vscode" {
+		return p.output("", write(vscodeSettings))
+	}
+	return p.output("", write(schema.JSONSchema))
+}

@@ -69,7 +69,7 @@ func (s *server) fixes(snap *snapshot, g schema.Diagnostic) (list []codeAction) 
 		list = append(list, codeAction{Title: title, Kind: kindQuickFix, Diagnostics: about, IsPreferred: f.Safe && preferred, Edit: snap.edit(edits...)})
 		preferred = preferred && !f.Safe
 	}
-	if rule := s.settings(snap).Lookup(g.Rule); snap.plain() && rule != nil && !rule.Firm && g.Rule != lint.RuleBadSuppression && g.Rule != lint.RuleUnusedSuppression {
+	if rule := s.configured(snap).Lookup(g.Rule); snap.plain() && rule != nil && !rule.Firm && g.Rule != lint.RuleBadSuppression && g.Rule != lint.RuleUnusedSuppression {
 		list = append(list, codeAction{
 			Title: "Ignore " + g.Rule + " here, with a reason", Kind: kindQuickFix, Diagnostics: about, Edit: snap.edit(snap.ignore(g)),
 		})

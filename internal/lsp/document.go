@@ -317,9 +317,9 @@ func (s *server) extracted(snap *snapshot) (all []schema.Diagnostic) {
 	return filter(schema.SortDiagnostics(all))
 }
 
-// settings returns the configuration of a document. Mistakes in it are reported where it
+// configured returns the configuration of a document. Mistakes in it are reported where it
 // is open.
-func (s *server) settings(snap *snapshot) *config.Config {
+func (s *server) configured(snap *snapshot) *config.Config {
 	file, text := config.Name, []byte("{}")
 	if filepath.IsAbs(snap.file) {
 		if found, err := config.Find(filepath.Dir(snap.file)); err == nil && found != "" {
@@ -347,8 +347,13 @@ type configuration struct {
 
 // options returns what the configuration of a document says to check.
 func (s *server) options(snap *snapshot) lint.Options {
-	c := s.settings(snap)
+	c := s.configured(snap)
 	o := project.Options(c)
+	if o.LWS == nil {
+		s.mu.Lock()
+		o.LWS = s.lws
+		s.mu.Unlock()
+	}
 	o.Filter = c.Apply
 	return o
 }

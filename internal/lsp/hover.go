@@ -20,7 +20,7 @@ func (s *server) hover(_ context.Context, snap *snapshot, p positionParams) (any
 	h := hoverText{server: s, snap: snap, tree: t}
 	at := h.about(offset)
 	for _, g := range snap.findings() {
-		if rule := s.settings(snap).Lookup(g.Rule); rule != nil && holds(g.Span, offset) {
+		if rule := s.configured(snap).Lookup(g.Rule); rule != nil && holds(g.Span, offset) {
 			if at == nil {
 				at = &g.Span
 			}
@@ -88,7 +88,7 @@ func (h *hoverText) comment(c schema.Span, offset int) *schema.Span {
 	for end < c.End && word(text[end]) {
 		end++
 	}
-	rule := h.settings(h.snap).Lookup(text[start:end])
+	rule := h.configured(h.snap).Lookup(text[start:end])
 	if rule == nil {
 		return nil
 	}

@@ -25,6 +25,10 @@ const (
 )
 
 type initializeParams struct {
+	InitializationOptions struct {
+		settings
+		Commands []string `json:"commands"` // that the client implements, for lenses
+	} `json:"initializationOptions"`
 	Capabilities struct {
 		TextDocument struct {
 			Completion struct {
@@ -39,6 +43,17 @@ type initializeParams struct {
 			} `json:"didChangeWatchedFiles"`
 		} `json:"workspace"`
 	} `json:"capabilities"`
+}
+
+// settings are those of the editor, for documents whose configuration has none.
+type settings struct {
+	LWS []string `json:"lws"`
+}
+
+type configurationParams struct {
+	Settings struct {
+		SSPolicy *settings `json:"sspolicy"` // nil if the editor has none
+	} `json:"settings"`
 }
 
 type initializeResult struct {
@@ -65,6 +80,7 @@ type serverCapabilities struct {
 	DocumentFormattingProvider bool                   `json:"documentFormattingProvider"`
 	SemanticTokensProvider     *semanticTokensOptions `json:"semanticTokensProvider,omitempty"`
 	InlayHintProvider          bool                   `json:"inlayHintProvider"`
+	CodeLensProvider           codeLensOptions        `json:"codeLensProvider"`
 }
 
 type syncOptions struct {
@@ -253,6 +269,21 @@ type semanticTokensLegend struct {
 
 type semanticTokens struct {
 	Data []uint32 `json:"data"`
+}
+
+type codeLensOptions struct {
+	ResolveProvider bool `json:"resolveProvider"`
+}
+
+type codeLens struct {
+	Range   Range   `json:"range"`
+	Command command `json:"command"`
+}
+
+type command struct {
+	Title     string `json:"title"`
+	Command   string `json:"command"`
+	Arguments []any  `json:"arguments"`
 }
 
 type inlayHintParams struct {

@@ -11,9 +11,12 @@ import (
 	"io"
 	"log"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/sourcegraph/jsonrpc2"
+
+	"github.com/secure-streams/sspolicy/schema"
 )
 
 // ErrExit is returned when the client ends the session without a shutdown request.
@@ -76,6 +79,8 @@ type server struct {
 	state     state
 	snippets  bool // the client takes snippets
 	watch     bool // the client can watch files
+	commands  []string
+	lws       []schema.Version // by the settings of the editor
 	documents map[string]*document
 	requests  map[jsonrpc2.ID]context.CancelFunc // that are not answered yet
 
@@ -134,6 +139,7 @@ var methods = map[string]method{
 	"textDocument/formatting":          inPolicy((*server).formatting),
 	"textDocument/semanticTokens/full": inPolicy((*server).semanticTokens),
 	"textDocument/inlayHint":           inPolicy((*server).inlayHints),
+	"textDocument/codeLens":            inPolicy((*server).codeLenses),
 }
 
 var notifications = map[string]func(s *server, params json.RawMessage) error{
@@ -144,7 +150,7 @@ var notifications = map[string]func(s *server, params json.RawMessage) error{
 	"textDocument/didClose":               notification((*server).didClose),
 	"textDocument/didSave":                notification((*server).recheck),
 	"workspace/didChangeWatchedFiles":     notification((*server).recheck),
-	"workspace/didChangeConfiguration":    notification((*server).recheck),
+	"workspace/didChangeConfiguration":    notification((*server).didChangeConfiguration),
 	"workspace/didChangeWorkspaceFolders": notification((*server).recheck),
 }
 
@@ -277,6 +283,8 @@ func initialize(s *server, params json.RawMessage) (answer, error) {
 	s.state = ready
 	s.snippets = p.Capabilities.TextDocument.Completion.CompletionItem.SnippetSupport
 	s.watch = p.Capabilities.Workspace.DidChangeWatchedFiles.DynamicRegistration
+	s.commands = p.InitializationOptions.Commands
+	s.setLocked(p.InitializationOptions.settings)
 	return func(context.Context) (any, error) {
 		return initializeResult{
 			ServerInfo: serverInfo{"sspolicy", s.version},
@@ -297,6 +305,35 @@ func initialize(s *server, params json.RawMessage) (answer, error) {
 			},
 		}, nil
 	}, nil
+}
+
+// has reports whether the client implements a command.
+func (s *server) has(command string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.commands, command)
+}
+
+func (s *server) didChangeConfiguration(p configurationParams) {
+	if p.Settings.SSPolicy != nil {
+		s.mu.Lock()
+		s.setLocked(*p.Settings.SSPolicy)
+		s.mu.Unlock()
+	}
+	s.recheck(nil)
+}
+
+// setLocked takes over settings, without the versions that are unknown.
+func (s *server) setLocked(of settings) {
+	s.lws = nil
+	for _, text := range of.LWS {
+		var v schema.Version
+		if err := v.UnmarshalText([]byte(text)); err != nil {
+			s.log.Printf("the setting sspolicy.lws: %v", err)
+			continue
+		}
+		s.lws = append(s.lws, v)
+	}
 }
 
 // initialized asks the client to say when a policy or a configuration changes on disk.

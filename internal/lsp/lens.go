@@ -1,0 +1,56 @@
+package lsp
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/secure-streams/sspolicy/overlay"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// The commands that lenses invoke. The client implements them, and names those that it
+// has in its initialization options.
+const (
+	// commandRun runs a stream. Its arguments are the URI of the policy and the name of
+	// the streamtype.
+	commandRun = "sspolicy.run"
+
+	// commandOverlays shows places. Its arguments are the URI and the position of the
+	// streamtype, and the locations of it in fragments.
+	commandOverlays = "sspolicy.overlays"
+)
+
+// codeLenses returns for each streamtype of a policy what can be done with it: run it, and
+// show it in the fragments that change it.
+func (s *server) codeLenses(_ context.Context, snap *snapshot, _ documentParams) (any, error) {
+	list := []codeLens{}
+	if _, _, fragment := overlay.Base(snap.scan().doc); fragment {
+		return list, nil
+	}
+	run, show := s.has(commandRun), s.has(commandOverlays)
+	var others []*relative
+	if show {
+		others = s.relatives(snap)[1:]
+	}
+	for _, d := range snap.scan().policy.Section(schema.Streams) {
+		r := snap.span(d.NameSpan)
+		if run {
+			list = append(list, codeLens{r, command{"Run", commandRun, []any{snap.uri, d.Name}}})
+		}
+		places := []location{}
+		for _, other := range others {
+			for _, u := range other.uses(name{schema.Streams, d.Name}) {
+				if u.defines {
+					places = append(places, u.location())
+				}
+			}
+		}
+		switch {
+		case len(places) == 1:
+			list = append(list, codeLens{r, command{"1 overlay", commandOverlays, []any{snap.uri, r.Start, places}}})
+		case len(places) > 1:
+			list = append(list, codeLens{r, command{fmt.Sprintf("%d overlays", len(places)), commandOverlays, []any{snap.uri, r.Start, places}}})
+		}
+	}
+	return list, nil
+}
