@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,5 +247,38 @@ func TestServerIdle(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestShutdownFailedHandshake shuts down a listener while the TLS handshakes of its clients
+// fail: nothing may use a link that has ended.
+func TestShutdownFailedHandshake(t *testing.T) {
+	cert := system.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")
+	c := newContext(t, runtime.Options{}, rawServer(func(st *policy.StreamType) {
+		secure(st)
+		st.ServerCert = &policy.Cert{Name: "cert", DER: string(cert.Certificate[0])}
+		st.ServerKey = &policy.Cert{Name: "key", DER: string(testcert.KeyDER(cert))}
+	}))
+	for range 20 {
+		s, err := c.NewStream("s", runtime.Handlers{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var clients sync.WaitGroup
+		for range 10 {
+			clients.Go(func() {
+				conn, err := net.Dial("tcp", s.Addr().String())
+				if err != nil {
+					return // shut down
+				}
+				defer conn.Close()
+				io.WriteString(conn, "this is no handshake\r\n")
+				io.Copy(io.Discard, conn)
+			})
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		clients.Wait()
 	}
 }

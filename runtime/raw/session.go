@@ -133,7 +133,28 @@ func (s *session) run(first *upgrade) (err error) {
 			_ = s.modeChanged(Unencrypted) // fails if the link has ended
 		}
 	}()
-	if first != nil && !later {
+	if later {
+		first = nil
+	}
+	err = s.exchange(first)
+	k.mu.Lock() // whatever the end was: the writer must not outlive the link
+	s.endLocked(nil)
+	if s.cause != nil {
+		err = s.cause
+	}
+	s.awaitWriterLocked()
+	k.mu.Unlock()
+	if s.conn != s.base {
+		s.base.SetDeadline(time.Time{})
+		s.conn.Close() // sends close_notify
+	}
+	return err
+}
+
+// exchange connects, and moves payload until the end.
+func (s *session) exchange(first *upgrade) error {
+	k := s.k
+	if first != nil {
 		k.mu.Lock()
 		k.state.Mode = first.mode
 		k.mu.Unlock()
@@ -150,22 +171,11 @@ func (s *session) run(first *upgrade) (err error) {
 	}
 	s.l.Notify(s.wake)
 	s.l.ServeTx(s.serveTx)
-	err = s.read()
+	err := s.read()
 	if err == io.EOF {
 		if err = s.l.RxClosed(); err == nil {
 			err = s.drain()
 		}
-	}
-	k.mu.Lock()
-	s.endLocked(nil)
-	if s.cause != nil {
-		err = s.cause
-	}
-	s.awaitWriterLocked()
-	k.mu.Unlock()
-	if s.conn != s.base {
-		s.base.SetDeadline(time.Time{})
-		s.conn.Close() // sends close_notify
 	}
 	return err
 }
