@@ -126,15 +126,15 @@ lint:
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-# "make test" runs TestChaos and TestSoakServers for 5 s, and TestSoak for 20 s. The test
-# of footprints needs the compilers of RISC-V, Xtensa and AArch64: gcc-riscv64-unknown-elf,
+# "make test" runs TestChaos and TestSoakServers for 5 s, and TestSoak for 20 s. The tests
+# of footprints and images need the compilers of RISC-V, Xtensa and AArch64: gcc-riscv64-unknown-elf,
 # gcc-xtensa-lx106 and gcc-aarch64-linux-gnu.
 .PHONY: soak
 soak: browser
 	AGREEMENT=50000 $(GO) test -count=1 -timeout 0 -run '^TestAgreement$$' .
 	LSPFUZZ=10m $(GO) test -race -count=1 -timeout 0 -v -run '^TestSessions$$' ./internal/lsp
 	DELETIONS=100000 $(GO) test -count=1 -timeout 0 -run '^TestDeletions$$' ./schema ./lint
-	CROSS=1 $(GO) test -count=1 -run '^TestCFootprint$$' ./codegen
+	CROSS=1 $(GO) test -count=1 -timeout 0 -run '^Test(CFootprint|ReadELF)$$' ./codegen
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestChaos$$' ./internal/conformance
 	TIMING=20s USERS=1000000 $(GO) test -count=1 -timeout 0 -v -run '^(TestKeyTiming|TestAttackManyKeysMemory)$$' ./runtime/apilogin
 	KILLS=10000 nice $(GO) test -count=1 -parallel 4 -timeout 0 -v -run '^TestKill$$' ./runtime/system

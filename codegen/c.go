@@ -123,12 +123,15 @@ type cFile struct {
 	certs       []*policy.Cert
 }
 
-// quiet and loud surround the tables: as C++, g++ -Wextra warns of members that a
-// designated initialiser omits.
+// quiet and loud surround the tables. As C++, g++ -Wextra warns of members that a
+// designated initialiser omits. Compilers align large objects for speed, up to 32 bytes,
+// unless a program says how.
 const (
 	quiet = "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic push\n" +
-		"#pragma GCC diagnostic ignored \"-Wmissing-field-initializers\"\n#endif\n"
-	loud = "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic pop\n#endif\n"
+		"#pragma GCC diagnostic ignored \"-Wmissing-field-initializers\"\n#endif\n" +
+		"#if defined(__GNUC__)\n#define SSPOLICY_ALIGN(type) __attribute__((aligned(__alignof__(type))))\n" +
+		"#else\n#define SSPOLICY_ALIGN(type)\n#endif\n"
+	loud = "#undef SSPOLICY_ALIGN\n#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic pop\n#endif\n"
 )
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -272,7 +275,7 @@ func (c *cFile) write(external bool) {
 	}
 	c.body.WriteString("\n/* The head of lws's list is the last streamtype. */\n")
 	for _, h := range c.heads {
-		fmt.Fprintf(&c.body, "%sconst lws_ss_policy_t %s = %s;\n", static, h.expression, h.initialiser)
+		fmt.Fprintf(&c.body, "%sconst lws_ss_policy_t %s SSPOLICY_ALIGN(lws_ss_policy_t) = %s;\n", static, h.expression, h.initialiser)
 	}
 }
 

@@ -94,7 +94,7 @@ func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 }
 
 // A part is a member of one of the two structs that hold all objects but the head of
-// the list. As members they have no padding that compilers add to separate objects.
+// the list.
 // Position-independent code relocates addresses when it starts, in writable memory, so
 // objects without addresses have a struct of their own.
 type part struct {
@@ -146,7 +146,7 @@ func (c *cFile) writeParts(about, symbol string, parts []part) {
 	for _, p := range parts {
 		c.body.WriteString(p.declaration)
 	}
-	fmt.Fprintf(&c.body, "} %s%s = {\n", c.o.Prefix, symbol)
+	fmt.Fprintf(&c.body, "} %s%s SSPOLICY_ALIGN(%s) = {\n", c.o.Prefix, symbol, parts[0].typ)
 	for _, p := range parts {
 		c.body.WriteString(p.initialiser)
 	}

@@ -47,7 +47,7 @@ func (f Footprint) Parts() []FootprintPart {
 }
 
 // Sections are the sizes of the sections that a compiler makes of tables, with padding:
-// without optimization for size, strings and large objects are aligned more.
+// without optimization for size, strings are aligned more.
 type Sections struct {
 	Total int `json:"total"` // in read-only memory
 
@@ -81,41 +81,17 @@ type abi struct {
 	// Alignment of strings of at least alignedString bytes, NUL included, in sections
 	// that the linker merges; of shorter ones it is 1. The same with -Os.
 	stringO2, alignedString, stringOs int
-
-	// data returns the alignment of an object of a size with -O2, if more than that of
-	// its type; dataOs the same with -Os.
-	data, dataOs func(size int) int
-
-	// vector is the size of vectors: with -O2, gcc aligns a struct to it if that aligns
-	// an array in it of that size or more.
-	vector int
 }
 
-// abis are the architectures with a footprint (CONSTANT_ALIGNMENT and DATA_ALIGNMENT in
-// gcc/config of gcc 12).
+// abis are the architectures with a footprint (CONSTANT_ALIGNMENT in gcc/config of gcc 12).
 var abis = []*abi{
-	{name: "arm", pointer: 4, int64: 8, stringO2: 4, stringOs: 1, data: atLeast(4), dataOs: atLeast(1)},
-	{name: "riscv32", pointer: 4, int64: 8, stringO2: 4, stringOs: 4, data: atLeast(4), dataOs: atLeast(4)},
-	{name: "xtensa", pointer: 4, int64: 8, stringO2: 4, stringOs: 1, data: atLeast(4), dataOs: atLeast(4)},
-	{name: "i386", pointer: 4, int64: 4, stringO2: 4, alignedString: 31, stringOs: 1, data: large(32), dataOs: large(32)},
-	{name: "aarch64", pointer: 8, int64: 8, stringO2: 8, stringOs: 1, data: atLeast(8), dataOs: atLeast(1), vector: 16},
-	{name: "riscv64", pointer: 8, int64: 8, stringO2: 8, stringOs: 8, data: atLeast(8), dataOs: atLeast(8)},
-	{name: "x86-64", pointer: 8, int64: 8, stringO2: 8, alignedString: 31, stringOs: 1, data: large(16, 32), dataOs: large(16, 32)},
-}
-
-func atLeast(n int) func(int) int { return func(int) int { return n } }
-
-// large returns the largest of the alignments that are no larger than the object.
-func large(alignments ...int) func(int) int {
-	return func(size int) int {
-		align := 1
-		for _, n := range alignments {
-			if size >= n {
-				align = n
-			}
-		}
-		return align
-	}
+	{name: "arm", pointer: 4, int64: 8, stringO2: 4, stringOs: 1},
+	{name: "riscv32", pointer: 4, int64: 8, stringO2: 4, stringOs: 4},
+	{name: "xtensa", pointer: 4, int64: 8, stringO2: 4, stringOs: 1},
+	{name: "i386", pointer: 4, int64: 4, stringO2: 4, alignedString: 31, stringOs: 1},
+	{name: "aarch64", pointer: 8, int64: 8, stringO2: 8, stringOs: 1},
+	{name: "riscv64", pointer: 8, int64: 8, stringO2: 8, stringOs: 8},
+	{name: "x86-64", pointer: 8, int64: 8, stringO2: 8, alignedString: 31, stringOs: 1},
 }
 
 // ABIs returns the names of the architectures in a footprint.
@@ -147,7 +123,7 @@ func (c *cFile) footprints() []Footprint {
 }
 
 func (c *cFile) footprint(a *abi) Footprint {
-	f := Footprint{ABI: a.name, Os: c.sections(a, a.stringOs, a.dataOs, 0), O2: c.sections(a, a.stringO2, a.data, a.vector), Certificates: []CertificateFootprint{}}
+	f := Footprint{ABI: a.name, Os: c.sections(a, a.stringOs), O2: c.sections(a, a.stringO2), Certificates: []CertificateFootprint{}}
 	for _, n := range c.literals {
 		f.Strings += n
 	}
@@ -181,16 +157,15 @@ func (c *cFile) partSize(a *abi, p *part) int {
 	return size * max(1, p.n)
 }
 
-// sections returns the sizes of the sections for alignments of strings and of objects,
-// and a size of vectors or 0.
-func (c *cFile) sections(a *abi, str int, data func(int) int, vector int) (s Sections) {
+// sections returns the sizes of the sections for an alignment of strings.
+func (c *cFile) sections(a *abi, str int) (s Sections) {
 	// gcc writes objects from the last to the first.
 	end := func(size int, parts ...part) int {
 		if len(parts) == 0 {
 			return size
 		}
-		n, align := c.structOf(a, parts, vector)
-		return alignUp(size, max(align, data(n))) + n
+		n, align := c.structOf(a, parts)
+		return alignUp(size, align) + n
 	}
 	for _, h := range slices.Backward(c.heads) {
 		s.Relocated = end(s.Relocated, h)
@@ -224,28 +199,15 @@ func (c *cFile) sections(a *abi, str int, data func(int) int, vector int) (s Sec
 
 func alignUp(n, align int) int { return (n + align - 1) / align * align }
 
-// structOf returns the size and alignment of a struct of objects. vector is a size of
-// vectors, or 0.
-func (c *cFile) structOf(a *abi, parts []part, vector int) (size, align int) {
+// structOf returns the size and alignment of a struct of objects.
+func (c *cFile) structOf(a *abi, parts []part) (size, align int) {
 	align = 1
-	vectors := false
 	for i := range parts {
-		n := c.partSize(a, &parts[i])
 		_, al := c.typeSize(a, parts[i].typ)
-		size = alignUp(size, al)
-		if vector > 0 && size%vector == 0 && n >= vector {
-			// The array in a trust store, of pointers, follows two pointers.
-			array := layouts[parts[i].typ] == nil || parts[i].typ == "lws_ss_trust_store_t" && 2*a.pointer%vector == 0
-			vectors = vectors || array
-		}
-		size += n
+		size = alignUp(size, al) + c.partSize(a, &parts[i])
 		align = max(align, al)
 	}
-	size = alignUp(size, align)
-	if vectors {
-		align = max(align, vector)
-	}
-	return size, align
+	return alignUp(size, align), align
 }
 
 // target returns the expression for what an address points to: an object, or a string.

@@ -52,6 +52,7 @@ var relocations = map[elf.Machine][2]relocation{
 	elf.EM_MIPS:      {{uint32(elf.R_MIPS_32), uint32(elf.R_MIPS_REL32)}},
 	elf.EM_PPC:       {{uint32(elf.R_PPC_ADDR32), uint32(elf.R_PPC_RELATIVE)}},
 	elf.EM_PPC64:     {{}, {uint32(elf.R_PPC64_ADDR64), uint32(elf.R_PPC64_RELATIVE)}},
+	elf.EM_XTENSA:    {{1, 5}}, // R_XTENSA_32, R_XTENSA_RELATIVE
 	elf.EM_S390:      {{uint32(elf.R_390_32), uint32(elf.R_390_RELATIVE)}, {uint32(elf.R_390_64), uint32(elf.R_390_RELATIVE)}},
 }
 
@@ -161,8 +162,11 @@ func (m *image) relocate(data []byte, addends bool, at uint64, symbols []elf.Sym
 		var w relocated
 		if addends {
 			w.address = m.number(data[2*m.pointer : entry])
-		} else if b, err := m.bytes(place, m.pointer); err == nil {
-			w.address = m.number(b)
+		}
+		if !addends || m.machine == elf.EM_XTENSA { // which adds to what is there
+			if b, err := m.bytes(place, m.pointer); err == nil {
+				w.address += m.number(b)
+			}
 		}
 		if symbol > 0 { // symbol 0, which the list omits, is empty
 			if symbol > uint64(len(symbols)) {
