@@ -94,6 +94,7 @@ type cli struct {
 	Sign       signCmd       `cmd:"" help:"Sign a policy for devices."`
 	Rotate     rotateCmd     `cmd:"" help:"Replace the keys that devices trust."`
 	Verify     verifyCmd     `cmd:"" help:"Check the signature of a policy, or that a program or compiled policy holds it."`
+	Init       initCmd       `cmd:"" help:"Write a first policy, with comments, or a configuration."`
 	Test       testCmd       `cmd:"" help:"Check what the streams of a policy do."`
 	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
 	Proxy      proxyCmd      `cmd:"" help:"Fulfil the streams of a policy for other processes."`

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/secure-streams/sspolicy/internal/certs"
+	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/internal/starter"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+type initCmd struct {
+	Protocol string `enum:",h1,h2,h3,ws,mqtt,raw" default:"" placeholder:"PROTOCOL" help:"What the stream speaks: h1 (the default), h2, h3, ws, mqtt or raw."`
+	Server   bool   `help:"Accept connections instead of making one: h1, h2, ws or raw."`
+	Stream   string `placeholder:"NAME" help:"The name of the streamtype (example)."`
+	Endpoint string `placeholder:"HOST" help:"The host to connect to (example.com), or the interface on which a server listens (all)."`
+	Port     int    `placeholder:"PORT" help:"The port. The default is that of the protocol, for a server 7681."`
+	NoTLS    bool   `name:"no-tls" help:"Connect without TLS."`
+	CA       string `name:"ca" placeholder:"FILE" help:"Trust the certificates in this file alone, PEM or DER. The default is the roots of the operating system."`
+	Settings bool   `name:"config" help:"Print a configuration (.sspolicy.json) instead of a policy."`
+	Output   string `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	Force    bool   `help:"Overwrite the file."`
+}
+
+// Help is what "sspolicy init --help" adds.
+func (initCmd) Help() string {
+	return "Prints a policy with comments, to begin with. It asks for what no flag says if standard input is a terminal, and takes the defaults otherwise."
+}
+
+// Validate checks the flags.
+func (c *initCmd) Validate() error {
+	switch {
+	case c.Port < 0 || c.Port > 65535:
+		return fmt.Errorf("--port must be 1 to 65535, but is %d", c.Port)
+	case c.Settings && (c.Protocol != "" || c.Server || c.Stream != "" || c.Endpoint != "" || c.Port != 0 || c.NoTLS || c.CA != ""):
+		return errors.New("--config: a configuration has nothing of a policy")
+	case c.NoTLS && c.CA != "":
+		return errors.New("--ca: certificates to trust are for connections with TLS")
+	}
+	return nil
+}
+
+// Run executes the command.
+func (c *initCmd) Run(p *program) error {
+	if c.Output != "" && c.Output != "-" && isThere(c.Output) && !c.Force {
+		return usage("%s is there already: --force overwrites it", c.Output)
+	}
+	if c.Settings {
+		return p.output(c.Output, write(starter.Configuration))
+	}
+	var q *questions
+	if f, ok := p.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		q = &questions{bufio.NewReader(p.stdin), p.stderr}
+	}
+	o, err := c.options(q)
+	if err != nil {
+		return err
+	}
+	text, found := o.Policy()
+	if schema.HasErrors(found) {
+		return errors.Join(report.Write(p.stderr, report.FormatText, found), usage("these names make no policy"))
+	}
+	if err := p.output(c.Output, write(text)); err != nil {
+		return err
+	}
+	if c.Output != "" && c.Output != "-" {
+		fmt.Fprintf(p.stderr, "%s: written; sspolicy lint, run, test and compile take it\n", harmless(c.Output))
+	}
+	return nil
+}
+
+// options returns what the flags say, and what the user answers for the others.
+func (c *initCmd) options(q *questions) (*starter.Options, error) {
+	o := &starter.Options{Server: c.Server}
+	if !c.Server && c.Protocol == "" && c.CA == "" && !c.NoTLS {
+		role, err := q.ask("Does the stream connect (client), or accept connections (server)?", "client", oneOf("client", "server"))
+		if err != nil {
+			return nil, err
+		}
+		o.Server = role == "server"
+	}
+	protocols := []string{"h1", "h2", "h3", "ws", "mqtt", "raw"}
+	if o.Server {
+		protocols = []string{"h1", "h2", "ws", "raw"}
+	}
+	var err error
+	name := c.Protocol
+	if name == "" {
+		if name, err = q.ask("Which protocol? "+strings.Join(protocols, ", "), "h1", oneOf(protocols...)); err != nil {
+			return nil, err
+		}
+	}
+	o.Protocol, _ = policy.ParseProtocol(name) // one of those above
+	if o.Stream = c.Stream; o.Stream == "" {
+		if o.Stream, err = q.ask("What is the streamtype called?", "example", streamName); err != nil {
+			return nil, err
+		}
+	}
+	if o.Endpoint = c.Endpoint; o.Endpoint == "" && !o.Server {
+		if o.Endpoint, err = q.ask("Which host does it connect to?", "example.com", hostName); err != nil {
+			return nil, err
+		}
+	}
+	if o.TLS = !o.Server && !c.NoTLS; o.TLS && c.CA == "" && o.Protocol != policy.ProtocolH2 && o.Protocol != policy.ProtocolH3 {
+		answer, err := q.ask("With TLS?", "yes", oneOf("yes", "no"))
+		if err != nil {
+			return nil, err
+		}
+		o.TLS = answer == "yes"
+	}
+	if o.Port = uint16(c.Port); o.Port == 0 {
+		answer, err := q.ask("Which port?", strconv.Itoa(int(o.DefaultPort())), portNumber)
+		if err != nil {
+			return nil, err
+		}
+		n, _ := strconv.ParseUint(answer, 10, 16) // a port number
+		o.Port = uint16(n)
+	}
+	if c.CA != "" {
+		text, err := os.ReadFile(c.CA)
+		if err != nil {
+			return nil, fileError(c.CA, err)
+		}
+		if o.Roots, err = certs.Read(text); err != nil {
+			return nil, &exitError{exitFindings, fmt.Errorf("--ca: %s: %w", c.CA, err)}
+		}
+	}
+	if c.Server && (c.NoTLS || c.CA != "") {
+		return nil, usage("--server: --no-tls and --ca are for clients")
+	}
+	if err := o.Check(); err != nil {
+		return nil, usage("%w", err)
+	}
+	return o, nil
+}
+
+// questions asks the user. Nil takes the defaults.
+type questions struct {
+	in  *bufio.Reader
+	out io.Writer
+}
+
+// ask asks until an answer is right: check returns what is wrong, or "". An empty answer
+// is the default.
+func (q *questions) ask(question, usual string, check func(string) string) (string, error) {
+	if q == nil {
+		return usual, nil
+	}
+	for {
+		fmt.Fprintf(q.out, "%s [%s] ", question, usual)
+		line, err := q.in.ReadString('\n')
+		answer := strings.TrimSpace(line)
+		if err != nil && answer == "" {
+			fmt.Fprintln(q.out)
+			return "", fmt.Errorf("no answer: %w", err)
+		}
+		answer = cmp.Or(answer, usual)
+		problem := check(answer)
+		if problem == "" {
+			return answer, nil
+		}
+		fmt.Fprintf(q.out, "%s\n", problem)
+	}
+}
+
+func oneOf(words ...string) func(string) string {
+	return func(answer string) string {
+		for _, w := range words {
+			if answer == w {
+				return ""
+			}
+		}
+		return "Please answer " + strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1] + "."
+	}
+}
+
+func streamName(answer string) string {
+	if strings.ContainsFunc(answer, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-')
+	}) {
+		return "A name has letters, digits, _ and -."
+	}
+	return ""
+}
+
+func hostName(answer string) string {
+	if !policy.IsHostName(answer) {
+		return "Please answer a host name or an IPv4 address."
+	}
+	return ""
+}
+
+func portNumber(answer string) string {
+	if n, err := strconv.ParseUint(answer, 10, 16); err != nil || n == 0 {
+		return "A port is a number from 1 to 65535."
+	}
+	return ""
+}

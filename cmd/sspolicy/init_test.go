@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/secure-streams/sspolicy/internal/testbroker"
+	"github.com/secure-streams/sspolicy/internal/testcert"
+)
+
+// command runs a command line that must succeed.
+func command(t *testing.T, args ...string) (stdout string) {
+	t.Helper()
+	var out, stderr bytes.Buffer
+	if code := run(args, strings.NewReader(""), &out, &stderr); code != exitOK {
+		t.Fatalf("%q: exit %d\n%s", args, code, &stderr)
+	}
+	return out.String()
+}
+
+// initialize makes a policy, and compiles it. Package starter checks that lint and fmt
+// have nothing to say.
+func initialize(t *testing.T, flags ...string) (file string) {
+	t.Helper()
+	dir := t.TempDir()
+	file = filepath.Join(dir, "policy.json")
+	command(t, append([]string{"init", "-o", file}, flags...)...)
+	command(t, "compile", "--lang", "go", "-o", filepath.Join(dir, "policy.go"), file)
+	command(t, "compile", "--lang", "c", "-o", filepath.Join(dir, "policy.c"), file)
+	return file
+}
+
+// TestInitClients: the policy of each client talks to a server.
+func TestInitClients(t *testing.T) {
+	ca := testcert.New("init")
+	roots := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw}), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s %s %s", r.Method, r.URL, r.Header.Get("Accept-Language"), r.Proto)
+	})
+	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		if kind, text, err := c.Read(r.Context()); err == nil {
+			c.Write(r.Context(), kind, append([]byte(r.URL.Path+" "), text...))
+			c.Read(r.Context())
+		}
+	})
+	serve := func(h http.Handler, secure bool) string {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &http.Server{Handler: h}
+		t.Cleanup(func() { s.Close() })
+		if secure {
+			s.TLSConfig = ca.Server([]string{"h2", "http/1.1"}, "localhost")
+			go s.ServeTLS(ln, "", "")
+		} else {
+			go s.Serve(ln)
+		}
+		return ln.Addr().String()
+	}
+	bytesBack := func(c net.Conn) { io.Copy(c, c) }
+	broker := testbroker.FreePort(t)
+	testbroker.Start(t, fmt.Sprintf("allow_anonymous true\nlistener %d 127.0.0.1\n", broker.Port()))
+	if out, err := exec.Command("mosquitto_pub", "-p", strconv.Itoa(int(broker.Port())), "-t", "example/down", "-r", "-m", "kept").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	const send = "--data hello --count 1"
+	for _, at := range []struct {
+		protocol, addr, run, want string
+		secure                    bool
+	}{
+		{"h1", serve(page, true), "--set language=da", "GET /v1/example da HTTP/1.1", true},
+		{"h1", serve(page, false), "--set language=da", "GET /v1/example da HTTP/1.1", false},
+		{"h2", serve(page, true), "--set language=da", "GET /v1/example da HTTP/2.0", true},
+		{"h3", listenH3(t, ca.Server(nil, "localhost"), page), "--set language=da", "GET /v1/example da HTTP/3.0", true},
+		{"ws", serve(echo, true), send, "/v1/example hello", true},
+		{"ws", serve(echo, false), send, "/v1/example hello", false},
+		{"raw", listen(t, ca.Server(nil, "localhost"), bytesBack), send, "hello", true},
+		{"raw", listen(t, nil, bytesBack), send, "hello", false},
+		{"mqtt", broker.String(), send, "kept", false},
+	} {
+		t.Run(fmt.Sprintf("%s, TLS %v", at.protocol, at.secure), func(t *testing.T) {
+			_, port, err := net.SplitHostPort(at.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flags := []string{"--protocol", at.protocol, "--endpoint", "localhost", "--port", port}
+			if at.secure {
+				flags = append(flags, "--ca", roots)
+			} else {
+				flags = append(flags, "--no-tls")
+			}
+			file := initialize(t, flags...)
+			got := command(t, append(append([]string{"run", "--timeout", "20s"}, strings.Fields(at.run)...), file, "example")...)
+			if got != at.want {
+				t.Errorf("got %q, want %q", got, at.want)
+			}
+		})
+	}
+}
+
+// TestInitServers: the policy of each server serves the policy of a client.
+func TestInitServers(t *testing.T) {
+	for protocol, client := range map[string]string{"h1": "h1", "h2": "h1", "ws": "ws", "raw": "raw"} {
+		t.Run(protocol, func(t *testing.T) {
+			port := strconv.Itoa(int(testbroker.FreePort(t).Port()))
+			file := initialize(t, "--server", "--protocol", protocol, "--endpoint", "127.0.0.1", "--port", port)
+			asking := initialize(t, "--protocol", client, "--endpoint", "127.0.0.1", "--port", port, "--no-tls")
+			ask := []string{"run", "--timeout", "20s", asking, "example"}
+			if client != "h1" {
+				ask = append(ask, "--data", "x", "--count", "1")
+			}
+			if protocol == "ws" { // the server wants its subprotocol
+				fragment := filepath.Join(t.TempDir(), "chat.json")
+				if err := os.WriteFile(fragment, []byte(`{"s": [{"example": {"ws_subprotocol": "example"}}]}`), 0o666); err != nil {
+					t.Fatal(err)
+				}
+				ask = append(ask, "--overlay", fragment)
+			}
+			events, stderr := io.Pipe()
+			code, answer := make(chan int, 1), make(chan string, 1)
+			go func() {
+				code <- run([]string{"run", "--json", "--count", "1", "--timeout", "20s", "--respond", "hello", file, "example"}, nil, io.Discard, stderr)
+				stderr.Close()
+			}()
+			for lines := bufio.NewScanner(events); lines.Scan(); {
+				var e struct{ Event string }
+				if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "listening" {
+					go func() { answer <- command(t, ask...) }()
+				}
+			}
+			if got := <-code; got != exitOK {
+				t.Fatalf("exit %d", got)
+			}
+			if got := <-answer; got != "hello" {
+				t.Errorf("answer %q", got)
+			}
+		})
+	}
+}
+
+// TestQuestions: the answers make the same policy as the flags, and wrong ones are asked
+// for again.
+func TestQuestions(t *testing.T) {
+	for _, tt := range []struct{ answers, flags, asked string }{
+		{"\n\n\n\n\n\n", "", "Which port? [443]"},
+		{"client\nmqtt\nup\nm.example.com\nno\n\n", "--protocol mqtt --stream up --endpoint m.example.com --no-tls", "Which port? [1883]"},
+		{"x\nserver\nmqtt\nws\na b\nchat\n70000\n8000\n", "--server --protocol ws --stream chat --port 8000", "Please answer h1, h2, ws or raw."},
+		{"client\nh3\n\n!\nh.example.com\n", "--protocol h3 --endpoint h.example.com --port 443", "Please answer a host name"},
+	} {
+		var asked bytes.Buffer
+		var c initCmd
+		o, err := c.options(&questions{bufio.NewReader(strings.NewReader(tt.answers + "\n")), &asked})
+		if err != nil {
+			t.Fatalf("%q: %v", tt.answers, err)
+		}
+		got, _ := o.Policy()
+		if want := command(t, append([]string{"init"}, strings.Fields(tt.flags)...)...); got != want {
+			t.Errorf("%q: the policy is not that of %s:\n%s", tt.answers, tt.flags, got)
+		}
+		if !strings.Contains(asked.String(), tt.asked) {
+			t.Errorf("%q: asked %s", tt.answers, &asked)
+		}
+	}
+	var c initCmd
+	if _, err := c.options(&questions{bufio.NewReader(strings.NewReader("")), io.Discard}); err == nil {
+		t.Error("the end of the input is an answer")
+	}
+}
