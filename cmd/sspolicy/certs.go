@@ -537,7 +537,7 @@ func (c *certsImportCmd) Run(p *program) error {
 	return nil
 }
 
-// refuse reports the errors of a text that is no policy.
+// refuse reports the errors of a text that is not a policy.
 func (p *program) refuse(d *schema.Document) error {
 	found := slices.Clone(d.Syntax)
 	if g := d.NotPolicy(); g != nil {

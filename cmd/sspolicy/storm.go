@@ -42,7 +42,7 @@ type stormCmd struct {
 	Timeout      time.Duration `placeholder:"DURATION" help:"How long a client waits for the server. The default is 15s for the runtime and 20s for lws."`
 	RTT          time.Duration `name:"rtt" default:"50ms" placeholder:"DURATION" help:"How long an answer takes (${default})."`
 
-	LWS     []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"Retry as these lws versions do with a policy that they read themselves. The default is the runtime, which retries as lws does with C tables."`
+	LWS     []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"Retry as these lws versions do with a policy that they read themselves. The default is the runtime, whose waits are those of lws with C tables."`
 	Compare []string         `sep:"none" placeholder:"POLICY" help:"Simulate with this policy too. May be repeated."`
 
 	Format string `enum:"text,json,csv,svg" default:"text" help:"How to print: text, json, csv or svg (${default})."`

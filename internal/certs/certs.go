@@ -19,7 +19,7 @@ import (
 type Entry struct {
 	Name string
 	Span schema.Span       // of the name
-	Cert *x509.Certificate // nil if it is none, which Err explains
+	Cert *x509.Certificate // nil if the entry is not a certificate; Err says why
 	Err  error
 	Uses []Use
 }

@@ -3,7 +3,6 @@ package certs
 import (
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,7 +30,7 @@ type ImportOptions struct {
 // others.
 func Import(d *schema.Document, certs []Named, o ImportOptions) (result *schema.Document, names, changed []string, err error) {
 	var stack []string
-	var added []map[string]string
+	var added []string // members of an object
 	for _, c := range certs {
 		entries := List(schema.NewPolicy(d))
 		name := c.Name
@@ -43,10 +42,10 @@ func Import(d *schema.Document, certs []Named, o ImportOptions) (result *schema.
 			}
 			d = replaceCert(d, name, c.Cert)
 			changed = append(changed, name)
-		} else if slices.ContainsFunc(added, func(a map[string]string) bool { _, ok := a[name]; return ok }) {
+		} else if slices.Contains(changed, name) {
 			return nil, nil, nil, fmt.Errorf("two certificates would be called %q: import them one by one, with a name", name)
 		} else {
-			added = append(added, map[string]string{name: base64.StdEncoding.EncodeToString(c.Cert.Raw)})
+			added = append(added, fmt.Sprintf("{%s: %q}", schema.Quote(name), base64.StdEncoding.EncodeToString(c.Cert.Raw)))
 			changed = append(changed, name)
 		}
 		names = append(names, name)
@@ -54,20 +53,21 @@ func Import(d *schema.Document, certs []Named, o ImportOptions) (result *schema.
 			stack = append(stack, name)
 		}
 	}
-	fragment := map[string]any{}
+	var sections []string
 	if len(added) > 0 {
-		fragment["certs"] = added
+		sections = append(sections, `"certs": [`+strings.Join(added, ", ")+`]`)
 	}
 	stores := schema.NewPolicy(d).Lookup(schema.TrustStores, o.Store)
 	if o.Store != "" && len(stores) == 0 {
-		fragment["trust_stores"] = []map[string]any{{"name": o.Store, "stack": stack}}
-	}
-	if len(fragment) > 0 {
-		text, err := json.Marshal(fragment)
-		if err != nil {
-			return nil, nil, nil, err
+		var quoted []string
+		for _, name := range stack {
+			quoted = append(quoted, schema.Quote(name))
 		}
-		r := overlay.Apply(d, []*schema.Document{schema.Parse("the certificates", spaced(text))}, overlay.Options{})
+		sections = append(sections, fmt.Sprintf(`"trust_stores": [{"name": %s, "stack": [%s]}]`, schema.Quote(o.Store), strings.Join(quoted, ", ")))
+	}
+	if len(sections) > 0 {
+		text := "{" + strings.Join(sections, ", ") + "}"
+		r := overlay.Apply(d, []*schema.Document{schema.Parse("the certificates", []byte(text))}, overlay.Options{})
 		for _, g := range r.Diagnostics {
 			if g.Severity == schema.Error {
 				return nil, nil, nil, fmt.Errorf("%v: %s", g.Span, g.Message)
@@ -84,11 +84,6 @@ func Import(d *schema.Document, certs []Named, o ImportOptions) (result *schema.
 		}
 	}
 	return d, names, changed, nil
-}
-
-// spaced puts spaces behind the colons and commas of JSON whose strings have none.
-func spaced(text []byte) []byte {
-	return []byte(strings.NewReplacer(`":`, `": `, `","`, `", "`).Replace(string(text)))
 }
 
 func reparse(d *schema.Document, text string) *schema.Document {
@@ -115,7 +110,7 @@ func Stack(d *schema.Document, store string) (names []string) {
 	return names
 }
 
-// stackOf returns the stack of a trust store, or a value that is no array.
+// stackOf returns the stack of a trust store, or a value that is not an array.
 func stackOf(d *schema.Document, store string) *schema.Value {
 	defs := schema.NewPolicy(d).Lookup(schema.TrustStores, store)
 	if len(defs) > 0 {

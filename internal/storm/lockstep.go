@@ -55,29 +55,42 @@ const (
 	longestWait  = time.Hour
 )
 
-// Lockstep returns the burst of a fleet after a long outage: an hour, or ten waits if that
-// is longer. It is empty if the devices are not synchronised, or give up before.
-func Lockstep(r *policy.Retry) (b Burst, outage time.Duration) {
+// A LongOutage is an outage after which Lockstep looks at a fleet.
+type LongOutage struct {
+	Client   Client
+	Scenario Scenario
+}
+
+// Lockstep returns a long outage, an hour or ten waits, whose burst shows whether a scheme
+// keeps devices in step. It is not ok if the scheme gives up before, or if a closed form
+// says that devices with it are spread.
+func Lockstep(r *policy.Retry) (o LongOutage, ok bool) {
 	wait := longWait(r)
-	outage = max(time.Hour, 10*wait)
+	outage := max(time.Hour, 10*wait)
 	if r == nil || r.Conceal != math.MaxUint16 || wait < shortestWait || wait > longestWait {
-		return Burst{}, outage
+		return o, false
 	}
-	// The sum of many random waits is nearly normal. Where that is flat there is nothing
-	// to simulate.
+	// The sum of many random waits is nearly normal.
 	spread := r.Delay(math.MaxUint16, math.MaxUint16) - r.Delay(math.MaxUint16, 0)
 	deviation := spread.Seconds() / math.Sqrt(12) * math.Sqrt(outage.Seconds()/wait.Seconds())
 	if wait.Seconds()/(deviation*math.Sqrt(2*math.Pi)) < Synchronised/2 {
-		return Burst{}, outage
+		return o, false
 	}
-	st := &policy.StreamType{Protocol: policy.ProtocolRaw, Retry: r}
-	devices := max(20_000, int(2*leastBurst*wait.Seconds()))
-	result, err := Run(Client{Stream: st}, Scenario{Devices: devices, Outage: outage, For: outage, Seed: 1})
+	devices := max(1000, int(2*leastBurst*wait.Seconds()))
+	return LongOutage{
+		Client{Stream: &policy.StreamType{Protocol: policy.ProtocolRaw, Retry: r}},
+		Scenario{Devices: devices, Outage: outage, For: outage, Seed: 1},
+	}, true
+}
+
+// Burst simulates the outage. It is empty if the devices are not synchronised.
+func (o LongOutage) Burst() Burst {
+	r, err := Run(o.Client, o.Scenario)
 	if err != nil {
-		return Burst{}, outage
+		return Burst{} // the scenario is valid
 	}
-	if b = result.Burst(); b.Ratio < Synchronised {
-		b = Burst{}
+	if b := r.Burst(); b.Ratio >= Synchronised {
+		return b
 	}
-	return b, outage
+	return Burst{}
 }

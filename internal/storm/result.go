@@ -57,7 +57,7 @@ func (f *fleet) result() *Result {
 	r := &Result{
 		Client: *f.client, Scenario: *f.scenario, Unnoticed: f.unnoticed,
 		Wasted: int64(f.wasted), Refused: int64(f.refused), Collapsed: f.collapsed,
-		Longest: time.Duration(f.server.longest) * time.Millisecond,
+		Longest: time.Duration(min(f.server.longest, never)) * time.Millisecond,
 		Elapsed: time.Duration(last) * time.Millisecond,
 	}
 	n := 0

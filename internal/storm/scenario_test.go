@@ -152,13 +152,13 @@ func TestLockstep(t *testing.T) {
 		{30 * time.Second, 1, true}, {30 * time.Second, 20, false}, {30 * time.Second, 0, false}, {time.Second, 1, false},
 		{5 * time.Minute, 2, true}, {10 * time.Second, 20, false}, {2 * time.Hour, 1, false}, {10 * time.Second, 1, true},
 	} {
-		b, _ := Lockstep(stream(x.wait, 65535, x.jitter).Retry)
-		if (b.Ratio > 0) != x.want {
-			t.Errorf("%v, %d %%: %+v", x.wait, x.jitter, b)
+		o, ok := Lockstep(stream(x.wait, 65535, x.jitter).Retry)
+		if got := ok && o.Burst().Ratio > 0; got != x.want {
+			t.Errorf("%v, %d %%: %v", x.wait, x.jitter, got)
 		}
 	}
-	if b, _ := Lockstep(nil); b.Ratio != 0 {
-		t.Errorf("no scheme: %+v", b)
+	if _, ok := Lockstep(nil); ok {
+		t.Error("there is no scheme")
 	}
 }
 

@@ -32,16 +32,25 @@ lost connection comes after the first wait (4.1.6 to 5.0.0).`,
 			}
 		}
 		cut := p.Versions(func(v schema.Version) bool { return !v.KeepsBackoff() })
+		simulations := 0
+		burst := func(r *policy.Retry) (storm.Burst, time.Duration) {
+			o, ok := storm.Lockstep(r)
+			if !ok || simulations == mostSimulations {
+				return storm.Burst{}, 0
+			}
+			simulations++
+			return o.Burst(), o.Scenario.Outage
+		}
 		for _, d := range p.Policy.Section(schema.Retry) {
 			r, ok := backoffScheme(d)
 			if !ok || !used[d] {
 				continue
 			}
-			b, outage := storm.Lockstep(r)
+			b, outage := burst(r)
 			by := ""
 			if b.Ratio == 0 && cut != "" && len(r.Backoff) > 1 {
 				r.Backoff = r.Backoff[:1]
-				b, outage = storm.Lockstep(r)
+				b, outage = burst(r)
 				by = " with lws " + cut + ", which keeps only the first wait"
 			}
 			if b.Ratio == 0 {
@@ -56,6 +65,9 @@ lost connection comes after the first wait (4.1.6 to 5.0.0).`,
 		}
 	},
 }
+
+// mostSimulations limits the work for a policy: a simulation takes some milliseconds.
+const mostSimulations = 10
 
 // backoffScheme returns a backoff scheme as lws reads it. It is not ok if a value is wrong, which
 // other rules report.
