@@ -115,7 +115,7 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 // Document reads JSON with comments and trailing commas. It also returns the text as
 // plain JSON of the same length, or what is wrong.
 func Document(file string, text []byte) (d *schema.Document, plain []byte, wrong *schema.Diagnostic) {
-	plain = standardize(text)
+	plain = Standardize(text)
 	d = schema.Parse(file, plain)
 	d.Source.Text = string(text) // the same length and lines
 	// The reader of policies speaks of lws in its messages.

@@ -78,7 +78,7 @@ func TestParse(t *testing.T) {
 		// The published schema agrees where it can express the rule.
 		s := jsonschema.MustCompileString("config.schema.json", JSONSchema)
 		var v any
-		if err := json.Unmarshal(standardize([]byte(test.text)), &v); err == nil {
+		if err := json.Unmarshal(Standardize([]byte(test.text)), &v); err == nil {
 			all := strings.Join(test.want, " ")
 			beyond := strings.Contains(all, "rule") || strings.Contains(all, "known") || strings.Contains(all, "duplicate")
 			if err := s.Validate(v); !beyond && (err != nil) != (len(test.want) > 0) {
@@ -96,7 +96,7 @@ func FuzzParse(f *testing.F) {
 	"ignore": [{"rule": "bad-value", "paths": ["a/**"], "reason": "r"}], /* y */ }`)
 	f.Add(`{"$schema": "\"//`)
 	f.Fuzz(func(t *testing.T, text string) {
-		plain := standardize([]byte(text))
+		plain := Standardize([]byte(text))
 		if len(plain) != len(text) || strings.Count(string(plain), "\n") != strings.Count(text, "\n") {
 			t.Fatal("standardize moves text")
 		}

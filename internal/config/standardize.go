@@ -2,11 +2,11 @@ package config
 
 import "bytes"
 
-// standardize replaces what a configuration may have beyond JSON by blanks:
+// Standardize replaces what a configuration may have beyond JSON by blanks:
 // comments, from "#" or "//" to the end of the line or between "/*" and "*/",
 // and commas before "]" and "}". Offsets stay as they are. Text that is not JSON
 // otherwise is left to the parser.
-func standardize(text []byte) []byte {
+func Standardize(text []byte) []byte {
 	plain := bytes.Clone(text)
 	blank(plain, len(plain)-len(bytes.TrimPrefix(plain, []byte("\ufeff"))))
 	comma := -1       // the last token, if it is a comma after a value

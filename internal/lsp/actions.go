@@ -16,10 +16,11 @@ import (
 const (
 	kindQuickFix = "quickfix"
 	kindFixAll   = "source.fixAll.sspolicy"
+	kindImport   = "refactor.import.sspolicy"
 )
 
 // codeActions returns the fixes of the findings in a range, and a way to ignore each;
-// and one that applies all safe fixes of the document.
+// one that applies all safe fixes of the document, and imports of certificates.
 func (s *server) codeActions(_ context.Context, snap *snapshot, p codeActionParams) (any, error) {
 	wants := func(kind string) bool {
 		return len(p.Context.Only) == 0 || slices.ContainsFunc(p.Context.Only, func(only string) bool {
@@ -44,6 +45,9 @@ func (s *server) codeActions(_ context.Context, snap *snapshot, p codeActionPara
 		if fixed, done := lint.Fix(snap.full(), rules.All(), o); len(done) > 0 {
 			list = append(list, codeAction{Title: "Apply all safe fixes", Kind: kindFixAll, Edit: snap.edit(snap.difference(fixed.Source.Text))})
 		}
+	}
+	if wants(kindImport) && snap.plain() {
+		list = append(list, s.imports(snap, p.Range.Start)...)
 	}
 	return list, nil
 }

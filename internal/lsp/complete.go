@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/explain"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -107,12 +108,20 @@ func stringEnd(text string, at int) int {
 // completion completes keys, values, names and metadata.
 func (s *server) completion(_ context.Context, snap *snapshot, p positionParams) (any, error) {
 	offset := snap.text.offset(p.Position)
-	c := newCursor(snap.text.content, offset)
+	text := snap.text.content
+	if snap.isConfig() {
+		text = string(config.Standardize([]byte(text)))
+	}
+	c := newCursor(text, offset)
 	if c == nil || len(c.frames) == 0 {
 		return []completionItem{}, nil
 	}
 	o := &offer{server: s, snap: snap, cursor: c, offset: offset, items: []completionItem{}}
-	o.all()
+	if snap.isConfig() {
+		o.config()
+	} else {
+		o.all()
+	}
 	return o.items, nil
 }
 

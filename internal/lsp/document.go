@@ -282,7 +282,7 @@ func (s *server) publish(p publishDiagnosticsParams) {
 // than a policy has none, unless its name says that it is one: editors open any JSON.
 func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagnostic) {
 	defer s.recover()
-	if filepath.Base(snap.file) == config.Name {
+	if snap.isConfig() {
 		_, found = config.Parse(snap.file, []byte(snap.text.content))
 		return found
 	}

@@ -140,8 +140,6 @@ func (h *hoverText) value(def *schema.Definition, set *schema.Setting) string {
 		} else if d := duration(text, k.Unit); d != "" {
 			add("%s %s is %s.", text, k.Unit, d)
 		}
-	case v.Kind == schema.String && k.ValueSince[text] != "":
-		add("The value %s needs lws %s or newer.", text, k.ValueSince[text])
 	case v.Kind == schema.String && len(k.Enum) > 0 && !slices.Contains(k.Enum, text):
 		if meant := k.Meant(text); len(meant) > 0 {
 			var list []string
@@ -152,6 +150,7 @@ func (h *hoverText) value(def *schema.Definition, set *schema.Setting) string {
 			add("lws has no value %s; it probably means %s.", text, strings.Join(list, ", "))
 		}
 	}
+	lines = append(lines, versions(set)...)
 	if base := h.baseValue(def, k); base != nil {
 		add("In the base: `%s`", short(base))
 	}
@@ -159,6 +158,34 @@ func (h *hoverText) value(def *schema.Definition, set *schema.Setting) string {
 		return ""
 	}
 	return "\n" + strings.Join(lines, "\n\n") + "\n"
+}
+
+// versions says which versions of lws make less of a setting than others, and what.
+func versions(set *schema.Setting) (lines []string) {
+	k, v := set.Key, &set.Member.Value
+	var effects []string
+	by := map[string][]string{}
+	for _, version := range schema.Versions {
+		effect := ""
+		switch {
+		case !k.In(version):
+			effect = "ignores " + k.Name
+		case v.Kind == schema.String && !k.ValueIn(v.Text(), version):
+			effect = "does not know the value " + markdown(v.Text())
+		case k.Section == schema.Retry && k.Name == "backoff" && len(listed(set)) > 1 && !version.KeepsBackoff():
+			effect = "keeps only the first wait when it reads the policy; C tables keep all"
+		default:
+			continue
+		}
+		if by[effect] == nil {
+			effects = append(effects, effect)
+		}
+		by[effect] = append(by[effect], version.String())
+	}
+	for _, effect := range effects {
+		lines = append(lines, fmt.Sprintf("lws %s %s.", strings.Join(by[effect], ", "), effect))
+	}
+	return lines
 }
 
 // baseValue returns the value of a setting in the base of a fragment, or nil.

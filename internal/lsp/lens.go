@@ -39,7 +39,7 @@ func (s *server) codeLenses(_ context.Context, snap *snapshot, _ documentParams)
 		}
 		places := []location{}
 		for _, other := range others {
-			for _, u := range other.uses(name{schema.Streams, d.Name}) {
+			for _, u := range other.uses(name{section: schema.Streams, text: d.Name}) {
 				if u.defines {
 					places = append(places, u.location())
 				}

@@ -17,17 +17,20 @@ import (
 type name struct {
 	section schema.Section
 	text    string
+	of      string // the streamtype, for metadata
 }
 
 // nameAt returns the name at a position, and its span there.
 func (snap *snapshot) nameAt(p Position) (name, schema.Span, bool) {
-	switch at := snap.scan().at(snap.text.offset(p)); {
+	offset := snap.text.offset(p)
+	switch at := snap.scan().at(offset); {
 	case at.ref != nil:
-		return name{at.ref.Key.Ref, at.ref.Name}, at.ref.Span, true
+		return name{section: at.ref.Key.Ref, text: at.ref.Name}, at.ref.Span, true
 	case at.onDef:
-		return name{at.def.Section, at.def.Name}, at.def.NameSpan, true
+		return name{section: at.def.Section, text: at.def.Name}, at.def.NameSpan, true
+	default:
+		return snap.scan().metadataAt(at, offset)
 	}
-	return name{}, schema.Span{}, false
 }
 
 // A use is a place where a name stands.
@@ -43,6 +46,9 @@ func (u *use) location() location {
 
 // uses returns the places of a name in a document.
 func (r *relative) uses(n name) (all []use) {
+	if n.section == metadata {
+		return r.metadataUses(n)
+	}
 	for _, d := range r.tree.policy.Lookup(n.section, n.text) {
 		all = append(all, use{r, d.NameSpan, true})
 	}
@@ -189,19 +195,28 @@ func (s *server) rename(_ context.Context, snap *snapshot, p renameParams) (any,
 	n, _, ok := snap.nameAt(p.Position)
 	switch {
 	case !ok:
-		return nil, errors.New("there is no name of a definition here")
+		return nil, errors.New("there is no name of a definition or of metadata here")
 	case p.NewName == "":
 		return nil, errors.New("a name must not be empty")
 	case len(p.NewName) > schema.MaxString:
 		return nil, fmt.Errorf("lws reads names of at most %d bytes", schema.MaxString)
+	case n.section == metadata && strings.ContainsAny(p.NewName, "${}\"\\"):
+		return nil, errors.New(`a name of metadata must not contain $, {, }, " or \\`)
 	}
 	edit := workspaceEdit{map[string][]textEdit{}}
 	for _, r := range s.relatives(snap) {
+		if n.section == metadata && p.NewName != n.text && r.declares(name{metadata, p.NewName, n.of}) {
+			return nil, fmt.Errorf("the streamtype has metadata %s already", schema.QuoteName(p.NewName))
+		}
 		if p.NewName != n.text && len(r.tree.policy.Lookup(n.section, p.NewName)) > 0 {
 			return nil, fmt.Errorf("there is a %s %s already", n.section.Noun(), schema.QuoteName(p.NewName))
 		}
 		for _, u := range r.uses(n) {
-			edit.Changes[r.uri] = append(edit.Changes[r.uri], textEdit{u.location().Range, schema.Quote(p.NewName)})
+			text := p.NewName
+			if strings.HasPrefix(u.span.Text(), `"`) {
+				text = schema.Quote(text)
+			}
+			edit.Changes[r.uri] = append(edit.Changes[r.uri], textEdit{u.location().Range, text})
 		}
 	}
 	for _, edits := range edit.Changes {

@@ -298,7 +298,7 @@ func initialize(s *server, params json.RawMessage) (answer, error) {
 				RenameProvider:             renameOptions{PrepareProvider: true},
 				DocumentSymbolProvider:     true,
 				FoldingRangeProvider:       true,
-				CodeActionProvider:         codeActionOptions{CodeActionKinds: []string{kindQuickFix, kindFixAll}},
+				CodeActionProvider:         codeActionOptions{CodeActionKinds: []string{kindQuickFix, kindFixAll, kindImport}},
 				DocumentFormattingProvider: true,
 				SemanticTokensProvider:     &semanticTokensOptions{Legend: semanticTokensLegend{TokenTypes: []string{"comment"}, TokenModifiers: []string{}}, Full: true},
 				InlayHintProvider:          true,

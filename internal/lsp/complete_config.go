@@ -1,0 +1,136 @@
+package lsp
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/lint/rules"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// A configNode is a part of the JSON Schema of configurations.
+type configNode struct {
+	Type        string                 `json:"type"`
+	Description string                 `json:"description"`
+	Enum        []string               `json:"enum"`
+	Properties  map[string]*configNode `json:"properties"`
+	Items       *configNode            `json:"items"`
+	Additional  json.RawMessage        `json:"additionalProperties"` // a schema or a boolean
+}
+
+var configSchema = sync.OnceValue(func() *configNode {
+	n := &configNode{}
+	if err := json.Unmarshal([]byte(config.JSONSchema), n); err != nil {
+		panic(err) // a test reads it
+	}
+	return n
+})
+
+// value returns the schema of the value of a key, or nil.
+func (n *configNode) value(key string) *configNode {
+	if of := n.Properties[key]; of != nil {
+		return of
+	}
+	var other configNode
+	if json.Unmarshal(n.Additional, &other) != nil {
+		return nil
+	}
+	return &other
+}
+
+// isConfig reports whether the document is a configuration.
+func (snap *snapshot) isConfig() bool { return filepath.Base(snap.file) == config.Name }
+
+// config adds what may stand at the cursor of a configuration.
+func (o *offer) config() {
+	n, path := configSchema(), ""
+	frames := o.cursor.frames
+	for _, f := range frames[:len(frames)-1] {
+		if f.bracket == '[' {
+			n = n.Items
+		} else {
+			n, path = n.value(f.key), path+"/"+f.key
+		}
+		if n == nil {
+			return
+		}
+	}
+	in := &frames[len(frames)-1]
+	if in.bracket == '{' && !in.value {
+		o.configKeys(n, path, in)
+		return
+	}
+	if in.bracket == '[' {
+		n = n.Items
+	} else {
+		n, path = n.value(in.key), path+"/"+in.key
+	}
+	if n == nil {
+		return
+	}
+	for _, value := range slices.Concat(n.Enum, o.configValues(path)) {
+		o.add(completionItem{Label: value, Kind: kindEnum, SortText: fmt.Sprintf("%03d", len(o.items))}, schema.Quote(value), "")
+	}
+}
+
+// configKeys adds the keys of an object of a configuration that it does not have yet.
+func (o *offer) configKeys(n *configNode, path string, in *frame) {
+	var keys []string
+	for key := range n.Properties {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	if path == "/severity" {
+		keys = slices.Concat(o.rules(), rules.Groups())
+	}
+	for _, key := range keys {
+		of := n.value(key)
+		if of == nil || slices.Contains(in.keys, key) {
+			continue
+		}
+		before, after := schema.Quote(key)+": ", ""
+		switch of.Type {
+		case "string":
+			before, after = before+`"`, `"`
+		case "array":
+			before, after = before+"[", "]"
+		case "object":
+			before, after = before+"{", "}"
+		}
+		item := completionItem{Label: key, Kind: kindProperty, Detail: of.Type, SortText: fmt.Sprintf("%03d", len(o.items))}
+		if text := of.Description; text != "" && path != "/severity" {
+			item.Documentation = &markup{"markdown", markdown(text)}
+		}
+		o.add(item, before, after)
+	}
+}
+
+// configValues returns the strings that may be values at a path, beyond those of the schema.
+func (o *offer) configValues(path string) (list []string) {
+	switch path {
+	case "/lws":
+		for _, v := range slices.Backward(schema.Versions) {
+			list = append(list, v.String())
+		}
+	case "/with":
+		return rules.Groups()
+	case "/ignore/rule":
+		return o.rules()
+	}
+	return list
+}
+
+// rules returns the names of the rules that a configuration may change: those of sspolicy and
+// of the project.
+func (o *offer) rules() (list []string) {
+	for _, r := range o.configured(o.snap).AllRules() {
+		if !r.Firm {
+			list = append(list, r.Name)
+		}
+	}
+	return list
+}

@@ -1,0 +1,78 @@
+package lsp
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/secure-streams/sspolicy/internal/certs"
+	"github.com/secure-streams/sspolicy/schema"
+)
+
+// Limits of the files that are offered for import.
+const (
+	maxCertFiles = 20
+	maxCertSize  = 256 << 10
+)
+
+// imports returns the actions that add the certificates of files beside the policy, if the
+// place is in the section of certificates or in a trust store: then they join it.
+func (s *server) imports(snap *snapshot, at Position) (list []codeAction) {
+	d := snap.scan().doc
+	p := snap.scan().at(snap.text.offset(at))
+	if len(p.path) == 0 || !filepath.IsAbs(snap.file) || schema.HasErrors(d.Syntax) {
+		return nil
+	}
+	var o certs.ImportOptions
+	title := ""
+	switch section := schema.Section(p.path[0].Key); {
+	case section == schema.Certs:
+	case section == schema.TrustStores && p.def != nil:
+		o.Store = p.def.Name
+		title = " into trust store " + schema.QuoteName(o.Store)
+	default:
+		return nil
+	}
+	dir := filepath.Dir(snap.file)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) > maxRelatives {
+		return nil
+	}
+	for _, e := range entries {
+		ext := strings.ToLower(filepath.Ext(e.Name()))
+		if !slices.Contains([]string{".pem", ".crt", ".cer", ".der"}, ext) || len(list) == maxCertFiles {
+			continue
+		}
+		if info, err := e.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > maxCertSize {
+			continue
+		}
+		if after := imported(d, os.DirFS(dir), e.Name(), o); after != "" {
+			list = append(list, codeAction{Title: "Import " + e.Name() + title, Kind: kindImport, Edit: snap.edit(snap.difference(after))})
+		}
+	}
+	return list
+}
+
+// imported returns a policy with the certificates of a file, or "" if it has no others than
+// the policy has, or something else.
+func imported(d *schema.Document, dir fs.FS, file string, o certs.ImportOptions) string {
+	text, err := fs.ReadFile(dir, file)
+	if err != nil {
+		return ""
+	}
+	all, err := certs.Read(text)
+	if err != nil {
+		return ""
+	}
+	var named []certs.Named
+	for _, c := range all {
+		named = append(named, certs.Named{Name: certs.NameFor(c), Cert: c})
+	}
+	result, _, _, err := certs.Import(d, named, o)
+	if err != nil || result.String() == d.String() {
+		return ""
+	}
+	return result.String()
+}
