@@ -41,6 +41,7 @@ var sizePairs = []struct {
 }{
 	{"nethttp", "policy", 400},
 	{"tlsconn", "rawtls", 700},
+	{"mqttconn", "mqttonly", 900},
 	{"netconn", "rawonly", 1850}, // of which types of crypto/tls, and so its init, 1,000
 }
 
