@@ -115,6 +115,9 @@ func serveHTTP(secure bool) func(w *world, h *host) {
 
 // handle answers a request.
 func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
+	if r.Method == "PRI" { // net/http takes the first half of the preface of h2 for a request
+		return
+	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	var i int
 	fmt.Sscanf(name, "s%d", &i)

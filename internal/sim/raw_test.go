@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
@@ -24,13 +25,31 @@ func rawProtocol(name string, streams int, secure bool) *protocol {
 			}
 			return st
 		},
-		serve: serveEcho,
+		serve: serveEcho(secure),
 		talk:  func(p *program) talk { return &rawTalk{p: p} },
 	}
 }
 
-// serveEcho starts a server that sends back what it receives.
-func serveEcho(w *world, h *host) {
+// serveEcho returns a function that starts a server, which sends back what it receives.
+func serveEcho(secure bool) func(w *world, h *host) {
+	return func(w *world, h *host) {
+		var config *tls.Config
+		if secure {
+			config = w.serverTLS(h)
+		}
+		w.serve(h, func(c net.Conn, number int) {
+			if config != nil {
+				c = tls.Server(c, config)
+			}
+			w.echo(h, c, number)
+			c.Close()
+		})
+	}
+}
+
+// serve starts a server that calls handle for each connection, on a goroutine of its own,
+// with the number of the connection.
+func (w *world) serve(h *host, handle func(c net.Conn, number int)) {
 	ln := w.net.listen(h)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -45,7 +64,7 @@ func serveEcho(w *world, h *host) {
 			conns[c] = true
 			mu.Unlock()
 			wg.Go(func() {
-				w.echo(h, c, n)
+				handle(c, n)
 				c.Close()
 				mu.Lock()
 				delete(conns, c)

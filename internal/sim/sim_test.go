@@ -16,6 +16,10 @@ import (
 var protocols = []*protocol{
 	rawProtocol("raw", 4, false),
 	httpProtocol("h1", policy.ProtocolH1, 4, 4, false),
+	httpProtocol("h2", policy.ProtocolH2, 2, 4, false),
+	rawProtocol("raws", 4, true),
+	httpProtocol("h1s", policy.ProtocolH1, 4, 4, true),
+	httpProtocol("h2s", policy.ProtocolH2, 2, 4, true),
 }
 
 // TestSame checks that a seed has one trace, whatever the number of cores, and that no law
@@ -51,14 +55,20 @@ func firstDifference(a, b *trace) string {
 	return "none"
 }
 
-// report fails the test if laws were broken.
+// report fails the test if laws were broken. It looks for the fewest events that suffice.
 func report(t *testing.T, pr *protocol, seed uint64, o *outcome) {
 	t.Helper()
 	if len(o.findings) == 0 {
 		return
 	}
-	t.Errorf("%s\n%d findings, the first: %s\nEvents of the plan: %d. To repeat: make sim PROTOCOL=%s SEED=%d",
-		o.excerpt, len(o.findings), o.findings[0], len(o.plan.events), pr.name, seed)
+	all := len(o.plan.events)
+	o = shrink(t, pr, seed, o)
+	var numbers []string
+	for _, e := range o.plan.events {
+		numbers = append(numbers, strconv.Itoa(e.number))
+	}
+	t.Errorf("%s\n%s\nTo repeat: make sim PROTOCOL=%s SEED=%d EVENTS=%s (%d of %d events)",
+		o.excerpt, o.findings[0], pr.name, seed, strings.Join(numbers, ","), len(numbers), all)
 }
 
 // number returns the number in a variable of the environment.
@@ -96,15 +106,12 @@ func TestSim(t *testing.T) {
 				o := simulate(t, pr, uint64(seed), kept(t))
 				states += o.states
 				elapsed += o.elapsed
+				if os.Getenv("TRACE") != "" {
+					t.Logf("trace:\n%v", o.trace)
+				}
 				report(t, pr, uint64(seed), o)
 				if len(o.findings) > 0 {
 					found++
-				}
-				if os.Getenv("SEED") != "" {
-					t.Logf("plan:\n%v", o.plan)
-					if os.Getenv("TRACE") != "" {
-						t.Logf("trace:\n%v", o.trace)
-					}
 				}
 				if found == number(t, "STOP", 3) {
 					n = seed - from + 1

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -168,6 +169,7 @@ func (l logHandler) Handle(_ context.Context, r slog.Record) error {
 // simulate runs a world.
 func simulate(t *testing.T, pr *protocol, seed uint64, keep func(number int) bool) *outcome {
 	t.Helper()
+	cryptotest.SetGlobalRandom(t, seed)
 	o := &outcome{}
 	synctest.Test(t, func(t *testing.T) {
 		before := len(goroutines())
@@ -219,7 +221,9 @@ func (w *world) run() {
 	for i := range w.protocol.streams {
 		p := newProgram(w, i)
 		w.programs = append(w.programs, p)
-		p.create()
+	}
+	for _, p := range w.programs { // peers know the programs
+		p.later("first", 0, p.create)
 	}
 	for _, e := range w.plan.events {
 		time.Sleep(time.Until(e.begin()))

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
@@ -700,4 +701,31 @@ func TestCertificateNames(t *testing.T) {
 	if err := s.Err(); !errors.As(err, &handshake) || strings.ContainsAny(err.Error(), "\n\x1b") || !strings.Contains(err.Error(), `a\nERROR forged\x1b`) {
 		t.Errorf("got %q", err)
 	}
+}
+
+// TestDestroyUnread checks that the end of a stream waits 1 s, not 5 s, to send
+// close_notify to a peer that does not read.
+func TestDestroyUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		go func() {
+			peer := tls.Server(theirs, own.Server(nil, "peer.example"))
+			_ = peer.Handshake()
+		}()
+		defer theirs.Close()
+		st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "peer.example", Port: 1, TLS: true, TrustStore: own.Store()}
+		c := newContext(t, runtime.Options{
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil },
+		}, st)
+		tr := newTrace()
+		tr.Prefix = teststream.Elapsed(0)
+		s := teststream.Must(c.NewStream("s", tr.handlers()))
+		s.Connect()
+		synctest.Wait()
+		tr.send(s, "unread")
+		synctest.Wait()
+		s.Destroy()
+		time.Sleep(10 * time.Second)
+		tr.Want(t, "CRE CNG CON 1s:DIS 1s:DES")
+	})
 }
