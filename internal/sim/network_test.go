@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -14,9 +15,10 @@ import (
 // A network connects the dialers of a world to its hosts. It behaves like TCP, with the
 // faults of a plan.
 type network struct {
-	seed uint64
-	plan *plan
-	tr   *trace
+	seed   uint64
+	plan   *plan
+	tr     *trace
+	window int // bytes that may be under way or unread in one direction
 
 	mu    sync.Mutex
 	hosts map[string]*host
@@ -34,8 +36,12 @@ type host struct {
 	conns  map[*conn]bool // of the server, open
 }
 
-func newNetwork(seed uint64, p *plan, tr *trace) *network {
-	return &network{seed: seed, plan: p, tr: tr, hosts: map[string]*host{}, open: map[*conn]bool{}}
+func newNetwork(w *world) *network {
+	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, window: 64 << 10, hosts: map[string]*host{}, open: map[*conn]bool{}}
+	if w.protocol.neverBlocks {
+		n.window = math.MaxInt
+	}
+	return n
 }
 
 // host returns the host with the name, which need not have a listener.
@@ -227,9 +233,6 @@ type link struct {
 	lost bool      // nothing arrives any more
 }
 
-// window is how many bytes may be under way or unread in one direction.
-const window = 64 << 10
-
 // A conn is an end of a connection. The mu of its link guards it.
 type conn struct {
 	*link
@@ -296,7 +299,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // bytes alone decides when, not how many calls read them.
 func (c *conn) acknowledgeLocked(n int) {
 	c.read += n
-	if c.acking || c.read < window/4 {
+	if c.acking || c.read < c.net.window/4 {
 		return
 	}
 	c.acking = true
@@ -325,7 +328,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		case n == len(p):
 			return n, nil
 		}
-		if room := window - c.sent; room > 0 {
+		if room := c.net.window - c.sent; room > 0 {
 			k := min(room, len(p)-n)
 			c.sendLocked(p[n:n+k], false, false)
 			n += k

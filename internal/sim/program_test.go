@@ -581,7 +581,8 @@ func (p *program) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Fl
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.enterLocked("Tx")
-	if r := p.answerLocked(true); r != runtime.OK {
+	quick := p.w.protocol.neverBlocks && len(p.answers) > 0 && p.answers[0].kind == answerSlow
+	if r := p.answerLocked(!quick); r != runtime.OK {
 		p.w.tr.note(p.name, "tx %v", r)
 		return 0, 0, r
 	}

@@ -17,9 +17,11 @@ var protocols = []*protocol{
 	rawProtocol("raw", 4, false),
 	httpProtocol("h1", policy.ProtocolH1, 4, 4, false),
 	httpProtocol("h2", policy.ProtocolH2, 2, 4, false),
+	wsProtocol("ws", 4, false),
 	rawProtocol("raws", 4, true),
 	httpProtocol("h1s", policy.ProtocolH1, 4, 4, true),
 	httpProtocol("h2s", policy.ProtocolH2, 2, 4, true),
+	wsProtocol("wss", 4, true),
 }
 
 // TestSame checks that a seed has one trace, whatever the number of cores, and that no law

@@ -27,6 +27,11 @@ type protocol struct {
 	name           string
 	hosts, streams int
 
+	// neverBlocks makes writes to connections, and Tx, return at once. It is for a
+	// transport that writes with a mutex locked: the clock of a bubble stops while a
+	// goroutine waits for one.
+	neverBlocks bool
+
 	transports func(w *world) []transport.Transport
 	streamType func(w *world, i int) *policy.StreamType
 	serve      func(w *world, h *host) // starts the peer of a host; stop ends it
@@ -170,6 +175,10 @@ func (l logHandler) Handle(_ context.Context, r slog.Record) error {
 func simulate(t *testing.T, pr *protocol, seed uint64, keep func(number int) bool) *outcome {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed)
+	stuck := time.AfterFunc(stuckAfter, func() {
+		panic(fmt.Sprintf("PROTOCOL=%s SEED=%d: the clock of the bubble stands still", pr.name, seed))
+	})
+	defer stuck.Stop()
 	o := &outcome{}
 	synctest.Test(t, func(t *testing.T) {
 		before := len(goroutines())
@@ -179,7 +188,7 @@ func simulate(t *testing.T, pr *protocol, seed uint64, keep func(number int) boo
 			w.plan = w.plan.only(keep)
 		}
 		w.plan.begin(w.tr.start)
-		w.net = newNetwork(seed, w.plan, w.tr)
+		w.net = newNetwork(w)
 		w.run()
 		synctest.Wait()
 		if left := goroutines(); len(left) > before {
@@ -190,6 +199,10 @@ func simulate(t *testing.T, pr *protocol, seed uint64, keep func(number int) boo
 	})
 	return o
 }
+
+// stuckAfter is how long a run may take, in real time. A run needs less than a second; the
+// clock of a bubble stops while a goroutine waits for a mutex.
+const stuckAfter = time.Minute
 
 // goroutines returns the stacks of those that are in a bubble.
 func goroutines() (found []string) {
