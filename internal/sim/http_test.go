@@ -21,7 +21,7 @@ import (
 // httpProtocol is requests and responses over h1 or h2.
 func httpProtocol(name string, p policy.Protocol, hosts, streams int, secure bool) *protocol {
 	return &protocol{
-		name: name, hosts: hosts, streams: streams,
+		name: name, hosts: hosts, streams: streams, shared: hosts < streams,
 		transports: func(*world) []transport.Transport { return []transport.Transport{sshttp.New()} },
 		streamType: func(w *world, i int) *policy.StreamType {
 			st := newStreamType(w, i, p)

@@ -20,6 +20,8 @@ type network struct {
 	tr     *trace
 	window int // bytes that may be under way or unread in one direction
 
+	serverBuffers bool // see protocol
+
 	mu    sync.Mutex
 	hosts map[string]*host
 	open  map[*conn]bool // of clients
@@ -28,6 +30,8 @@ type network struct {
 // A host is a name that can be dialed.
 type host struct {
 	name string
+
+	restarted func(lost bool) // called after a restart; may be nil
 
 	// Guarded by the mu of the network.
 	accept chan net.Conn // nil without a listener
@@ -38,6 +42,7 @@ type host struct {
 
 func newNetwork(w *world) *network {
 	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, window: 64 << 10, hosts: map[string]*host{}, open: map[*conn]bool{}}
+	n.serverBuffers = w.protocol.serverBuffers
 	if w.protocol.neverBlocks {
 		n.window = math.MaxInt
 	}
@@ -220,6 +225,9 @@ func (n *network) strike(e *event) {
 	for _, c := range conns {
 		c.strike(e)
 	}
+	if h.restarted != nil && (e.kind == restart || e.kind == restartLost) {
+		h.restarted(e.kind == restartLost)
+	}
 }
 
 // A link is the two ends of a connection.
@@ -328,7 +336,11 @@ func (c *conn) Write(p []byte) (int, error) {
 		case n == len(p):
 			return n, nil
 		}
-		if room := c.net.window - c.sent; room > 0 {
+		room := c.net.window - c.sent
+		if c.server && c.net.serverBuffers {
+			room = math.MaxInt
+		}
+		if room > 0 {
 			k := min(room, len(p)-n)
 			c.sendLocked(p[n:n+k], false, false)
 			n += k

@@ -161,13 +161,11 @@ var (
 	}
 )
 
-// faultTime is how long a run has faults. All have ended by then.
-const faultTime = 5 * time.Minute
-
-// newPlan returns the plan of a seed.
-func newPlan(seed uint64, hosts, streams []string) *plan {
+// newPlan returns the plan of a seed, with that many minutes of faults.
+func newPlan(seed uint64, minutes int, hosts, streams []string) *plan {
 	p := &plan{}
 	d := fork(seed, "plan")
+	faultTime := time.Duration(minutes) * time.Minute
 	add := func(of []chance, targets []string, n int) {
 		total := 0
 		for _, c := range of {
@@ -183,15 +181,16 @@ func newPlan(seed uint64, hosts, streams []string) *plan {
 				if c.arg[1] > 0 {
 					e.arg = c.arg[0] + d.IntN(c.arg[1]-c.arg[0]+1)
 				}
+				e.lasts = min(e.lasts, faultTime/2)
 				e.after = d.ms(0, int((faultTime-e.lasts)/time.Millisecond))
 				p.events = append(p.events, e)
 				break
 			}
 		}
 	}
-	add(ofHost, hosts, 6*len(hosts))
-	add(ofStream, streams, 12*len(streams))
-	add(ofContext, []string{""}, 8)
+	add(ofHost, hosts, minutes*len(hosts)*6/5)
+	add(ofStream, streams, minutes*len(streams)*12/5)
+	add(ofContext, []string{""}, minutes*8/5)
 	slices.SortStableFunc(p.events, func(a, b *event) int { return cmp.Compare(a.after, b.after) })
 	for i, e := range p.events {
 		e.number = i

@@ -302,6 +302,9 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 			p.speakSoonLocked(s)
 		}
 	case runtime.StateDisconnected, runtime.StateUnreachable:
+		if p.many && now.After(p.w.tr.start.Add(p.w.faultTime+settleTime)) && !p.w.ending.Load() {
+			p.find("%s without a fault", name)
+		}
 		p.talk.lost()
 		p.againLocked(s)
 	case runtime.StateAllRetriesFailed:
@@ -475,7 +478,7 @@ func (p *program) againLocked(s *runtime.Stream) {
 	d := fork(p.w.seed, "again", p.name, p.attempt)
 	switch {
 	case p.w.calm.Load():
-		p.soonLocked(5*time.Second, func() { p.push(s) })
+		p.soonLocked(d.ms(5000, 15_000), func() { p.push(s) })
 	case d.oneIn(4):
 	case d.oneIn(3):
 		p.soonLocked(d.ms(100, 60_000), func() { s.Connect() })
@@ -486,7 +489,12 @@ func (p *program) againLocked(s *runtime.Stream) {
 
 // speakSoonLocked makes a connected stream send again.
 func (p *program) speakSoonLocked(s *runtime.Stream) {
-	p.soonLocked(fork(p.w.seed, "speak", p.name, p.spoken).ms(1, 8000), func() { s.RequestTx() })
+	d := fork(p.w.seed, "speak", p.name, p.spoken)
+	after := d.ms(1, 8000)
+	if p.w.calm.Load() {
+		after = d.ms(5000, 20_000)
+	}
+	p.soonLocked(after, func() { s.RequestTx() })
 }
 
 // soonLocked calls f after about d, unless a call is pending already.
@@ -525,7 +533,7 @@ func (p *program) calmDown() {
 			return
 		}
 		p.push(s)
-		p.later("calm again", 7*time.Second, p.calmDown)
+		p.later("calm again", 15*time.Second, p.calmDown)
 	})
 }
 
@@ -533,7 +541,7 @@ func (p *program) calmDown() {
 func (p *program) checkSettled() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.succeeded.Before(p.w.tr.start.Add(faultTime)) {
+	if p.succeeded.Before(p.w.tr.start.Add(p.w.faultTime)) {
 		p.find("no success within %v after the last fault; the stream is in %v, born %d, ended %v", settleTime, p.state, p.born, p.ended)
 	}
 }

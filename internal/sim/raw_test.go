@@ -37,19 +37,13 @@ func serveEcho(secure bool) func(w *world, h *host) {
 		if secure {
 			config = w.serverTLS(h)
 		}
-		w.serve(h, func(c net.Conn, number int) {
-			if config != nil {
-				c = tls.Server(c, config)
-			}
-			w.echo(h, c, number)
-			c.Close()
-		})
+		w.serve(h, config, func(c net.Conn, number int) { w.echo(h, c, number) })
 	}
 }
 
-// serve starts a server that calls handle for each connection, on a goroutine of its own,
-// with the number of the connection.
-func (w *world) serve(h *host, handle func(c net.Conn, number int)) {
+// serve starts a server, over TLS if config is not nil. It calls handle for each
+// connection, on a goroutine of its own, with the number of the connection.
+func (w *world) serve(h *host, config *tls.Config, handle func(c net.Conn, number int)) {
 	ln := w.net.listen(h)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -64,8 +58,12 @@ func (w *world) serve(h *host, handle func(c net.Conn, number int)) {
 			conns[c] = true
 			mu.Unlock()
 			wg.Go(func() {
-				handle(c, n)
-				c.Close()
+				served := c
+				if config != nil {
+					served = tls.Server(c, config)
+				}
+				handle(served, n)
+				served.Close()
 				mu.Lock()
 				delete(conns, c)
 				mu.Unlock()

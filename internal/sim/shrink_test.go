@@ -13,7 +13,7 @@ func shape(finding string) string { return digits.ReplaceAllString(finding, "") 
 
 // shrink returns a run with the fewest events that still break the first law that o
 // breaks: no event of its plan can be removed.
-func shrink(t *testing.T, pr *protocol, seed uint64, o *outcome) *outcome {
+func shrink(t *testing.T, pr *protocol, seed uint64, minutes int, o *outcome) *outcome {
 	want := shape(o.findings[0])
 	for size := (len(o.plan.events) + 1) / 2; size > 0; {
 		smaller := false
@@ -24,7 +24,7 @@ func shrink(t *testing.T, pr *protocol, seed uint64, o *outcome) *outcome {
 					without = append(without, e.number)
 				}
 			}
-			again := simulate(t, pr, seed, func(n int) bool { return slices.Contains(without, n) })
+			again := simulate(t, pr, seed, minutes, func(n int) bool { return slices.Contains(without, n) })
 			if slices.ContainsFunc(again.findings, func(f string) bool { return shape(f) == want }) {
 				o, smaller = again, true
 			} else {

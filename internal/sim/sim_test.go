@@ -16,13 +16,24 @@ import (
 var protocols = []*protocol{
 	rawProtocol("raw", 4, false),
 	httpProtocol("h1", policy.ProtocolH1, 4, 4, false),
-	httpProtocol("h2", policy.ProtocolH2, 2, 4, false),
+	httpProtocol("h2", policy.ProtocolH2, 4, 4, false),
 	wsProtocol("ws", 4, false),
-	rawProtocol("raws", 4, true),
-	httpProtocol("h1s", policy.ProtocolH1, 4, 4, true),
-	httpProtocol("h2s", policy.ProtocolH2, 2, 4, true),
-	wsProtocol("wss", 4, true),
+	mqttProtocol("mqtt", 4, 4, false),
+	rawProtocol("raw+tls", 4, true),
+	httpProtocol("h1+tls", policy.ProtocolH1, 4, 4, true),
+	httpProtocol("h2+tls", policy.ProtocolH2, 4, 4, true),
+	wsProtocol("ws+tls", 4, true),
+	mqttProtocol("mqtt+tls", 4, 4, true),
+	httpProtocol("h2+shared", policy.ProtocolH2, 1, 4, false),
+	mqttProtocol("mqtt+shared", 1, 4, false),
 }
+
+// shortRun is how many minutes of faults the runs of make test have, normalRun those of
+// make sim.
+const (
+	shortRun  = 1
+	normalRun = 5
+)
 
 // TestSame checks that a seed has one trace, whatever the number of cores, and that no law
 // is broken.
@@ -31,13 +42,17 @@ func TestSame(t *testing.T) {
 		t.Run(pr.name, func(t *testing.T) {
 			for seed := range uint64(number(t, "SAME", 20)) {
 				var first *outcome
-				for _, cores := range []int{1, 2} {
+				cores := []int{1, 2}
+				if pr.shared {
+					cores = cores[1:]
+				}
+				for _, cores := range cores {
 					before := goruntime.GOMAXPROCS(cores)
-					o := simulate(t, pr, seed, nil)
+					o := simulate(t, pr, seed, shortRun, nil)
 					goruntime.GOMAXPROCS(before)
 					if first == nil {
 						first = o
-						report(t, pr, seed, o)
+						report(t, pr, seed, shortRun, o)
 					} else if o.sum != first.sum {
 						t.Fatalf("seed %d has another trace on %d cores:\n%s", seed, cores, firstDifference(first.trace, o.trace))
 					}
@@ -58,19 +73,19 @@ func firstDifference(a, b *trace) string {
 }
 
 // report fails the test if laws were broken. It looks for the fewest events that suffice.
-func report(t *testing.T, pr *protocol, seed uint64, o *outcome) {
+func report(t *testing.T, pr *protocol, seed uint64, minutes int, o *outcome) {
 	t.Helper()
 	if len(o.findings) == 0 {
 		return
 	}
 	all := len(o.plan.events)
-	o = shrink(t, pr, seed, o)
+	o = shrink(t, pr, seed, minutes, o)
 	var numbers []string
 	for _, e := range o.plan.events {
 		numbers = append(numbers, strconv.Itoa(e.number))
 	}
-	t.Errorf("%s\n%s\nTo repeat: make sim PROTOCOL=%s SEED=%d EVENTS=%s (%d of %d events)",
-		o.excerpt, o.findings[0], pr.name, seed, strings.Join(numbers, ","), len(numbers), all)
+	t.Errorf("%s\n%s\nTo repeat: make sim PROTOCOL=%s SEED=%d MINUTES=%d EVENTS=%s (%d of %d events)",
+		o.excerpt, o.findings[0], pr.name, seed, minutes, strings.Join(numbers, ","), len(numbers), all)
 }
 
 // number returns the number in a variable of the environment.
@@ -87,12 +102,13 @@ func number(t *testing.T, name string, otherwise int) int {
 }
 
 // TestSim runs seeds: the one in SEED, or SEEDS of them from FROM on, of the protocol in
-// PROTOCOL, or all. EVENTS, a list of numbers, keeps only these events of the plan.
+// PROTOCOL, or all. EVENTS, a list of numbers, keeps only these events of the plan;
+// MINUTES is how long there are faults.
 func TestSim(t *testing.T) {
 	if os.Getenv("SEEDS") == "" && os.Getenv("SEED") == "" {
 		t.Skip("SEEDS and SEED are not set")
 	}
-	n, from := number(t, "SEEDS", 1), number(t, "FROM", 0)
+	n, from, minutes := number(t, "SEEDS", 1), number(t, "FROM", 0), number(t, "MINUTES", normalRun)
 	if os.Getenv("SEED") != "" {
 		n, from = 1, number(t, "SEED", 0)
 	}
@@ -105,13 +121,13 @@ func TestSim(t *testing.T) {
 			states, found := 0, 0
 			var elapsed time.Duration
 			for seed := from; seed < from+n; seed++ {
-				o := simulate(t, pr, uint64(seed), kept(t))
+				o := simulate(t, pr, uint64(seed), minutes, kept())
 				states += o.states
 				elapsed += o.elapsed
 				if os.Getenv("TRACE") != "" {
 					t.Logf("trace:\n%v", o.trace)
 				}
-				report(t, pr, uint64(seed), o)
+				report(t, pr, uint64(seed), minutes, o)
 				if len(o.findings) > 0 {
 					found++
 				}
@@ -128,7 +144,7 @@ func TestSim(t *testing.T) {
 }
 
 // kept returns a function that reports whether EVENTS has a number; nil keeps all.
-func kept(t *testing.T) func(int) bool {
+func kept() func(int) bool {
 	v, set := os.LookupEnv("EVENTS")
 	if !set {
 		return nil

@@ -32,6 +32,13 @@ type protocol struct {
 	// goroutine waits for one.
 	neverBlocks bool
 
+	// shared says that streams share connections. What they send at the same instant has
+	// any order then, so that a seed may have several traces.
+	shared bool
+
+	// serverBuffers makes writes of servers return at once.
+	serverBuffers bool
+
 	transports func(w *world) []transport.Transport
 	streamType func(w *world, i int) *policy.StreamType
 	serve      func(w *world, h *host) // starts the peer of a host; stop ends it
@@ -51,16 +58,18 @@ func names(prefix string, n int) (all []string) {
 
 // A world is one run.
 type world struct {
-	seed     uint64
-	protocol *protocol
-	plan     *plan
-	tr       *trace
-	net      *network
-	creds    credentials.Memory
-	calm     atomic.Bool // no more faults
-	ending   atomic.Bool // no more streams
-	programs []*program
-	stops    []func() // of the peers
+	seed      uint64
+	protocol  *protocol
+	plan      *plan
+	tr        *trace
+	net       *network
+	creds     credentials.Memory
+	calm      atomic.Bool // no more faults
+	faultTime time.Duration
+	ending    atomic.Bool // no more streams
+	programs  []*program
+	epoch     atomic.Int64 // counts policies and contexts
+	stops     []func()     // of the peers
 
 	mu       sync.Mutex
 	context  *runtime.Context
@@ -171,8 +180,9 @@ func (l logHandler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// simulate runs a world.
-func simulate(t *testing.T, pr *protocol, seed uint64, keep func(number int) bool) *outcome {
+// simulate runs a world that has faults for that many minutes, all the faults of its plan or
+// those to keep.
+func simulate(t *testing.T, pr *protocol, seed uint64, minutes int, keep func(number int) bool) *outcome {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed)
 	stuck := time.AfterFunc(stuckAfter, func() {
@@ -182,8 +192,8 @@ func simulate(t *testing.T, pr *protocol, seed uint64, keep func(number int) boo
 	o := &outcome{}
 	synctest.Test(t, func(t *testing.T) {
 		before := len(goroutines())
-		w := &world{seed: seed, protocol: pr, tr: &trace{start: time.Now()}}
-		w.plan = newPlan(seed, names("h", pr.hosts), names("s", pr.streams))
+		w := &world{seed: seed, protocol: pr, faultTime: time.Duration(minutes) * time.Minute, tr: &trace{start: time.Now()}}
+		w.plan = newPlan(seed, minutes, names("h", pr.hosts), names("s", pr.streams))
 		if keep != nil {
 			w.plan = w.plan.only(keep)
 		}
@@ -222,7 +232,7 @@ func goroutines() (found []string) {
 // how long it may take to succeed again.
 const (
 	settleTime = 90 * time.Second
-	promptTime = 30 * time.Second
+	promptTime = 40 * time.Second
 )
 
 func (w *world) run() {
@@ -242,7 +252,7 @@ func (w *world) run() {
 		time.Sleep(time.Until(e.begin()))
 		w.do(e)
 	}
-	time.Sleep(time.Until(w.tr.start.Add(faultTime + time.Millisecond)))
+	time.Sleep(time.Until(w.tr.start.Add(w.faultTime + time.Millisecond)))
 	w.tr.note("world", "no more faults")
 	w.calm.Store(true)
 	for _, p := range w.programs {
@@ -288,6 +298,9 @@ func (w *world) do(e *event) {
 		who = "world"
 	}
 	w.tr.note(who, "%v", e)
+	if e.kind == setPolicy || e.kind == closeContext || e.kind == shutdown {
+		w.epoch.Add(1)
+	}
 	switch {
 	case e.kind <= peerLate:
 		if e.kind == reset || e.kind == hangUp || e.kind == vanish || e.kind == restart || e.kind == restartLost {

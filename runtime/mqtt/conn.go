@@ -201,7 +201,7 @@ func (c *conn) failLocked(err error) {
 	}
 	c.err = err
 	close(c.dead)
-	c.wg.Go(func() { c.nc.Close() }) // over TLS it may block
+	c.wg.Go(func() { transport.Close(c.nc) }) // over TLS it may block
 	c.resend.Stop()
 	c.liveness.stop()
 	c.room.Broadcast()

@@ -46,16 +46,30 @@ func (c *conn) keepAlive() time.Duration { return time.Duration(c.set.keepAlive)
 
 // watchLocked starts the validity timer of the connection: by svalidping and
 // svalidhup, and by the keep alive, whose PINGREQ has to be answered within half of
-// it, the time that section 3.1.2.10 gives a server.
+// it, the time that section 3.1.2.10 gives a server. The PINGREQ is due even if
+// messages are sent meanwhile, since nothing answers those with QoS 0.
 func (c *conn) watchLocked() {
 	st := c.setup.Stream
 	ping, hangup := st.Validity()
 	if limit := c.keepAlive() * 3 / 2; limit > 0 && (hangup == 0 || limit < hangup) {
 		hangup = limit
+		if ping == 0 || ping > c.keepAlive() {
+			ping = c.keepAlive()
+		}
 	}
 	v := &c.liveness
 	v.blockedSinceWatch, v.sentSinceWatch = v.blocked, false
-	v.validity = c.setup.Env.Watch(ping, hangup, st.SwakeValidity, c.ping, c.invalid)
+	v.validity = c.setup.Env.Watch(ping, hangup, st.SwakeValidity, c.probe, c.invalid)
+}
+
+// probe sends a PINGREQ, unless an answer to one is due or keepUp is about to send it.
+func (c *conn) probe() {
+	c.mu.Lock()
+	due := c.liveness.pings > 0 || c.set.keepAlive > 0 && c.setup.Env.Now().Sub(c.w.lastWrite()) >= c.keepAlive()
+	c.mu.Unlock()
+	if !due {
+		c.ping()
+	}
 }
 
 // ping sends a PINGREQ.

@@ -284,6 +284,29 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// TestKeepAliveBusy checks that a stream that often sends messages, which nothing answers,
+// keeps its connection.
+func TestKeepAliveBusy(t *testing.T) {
+	st := streamType("s", nowhere, topics("t", "", 0))
+	st.MQTT.KeepAlive = 10 * time.Second
+	p := &peer{}
+	bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, ctx *runtime.Context) {
+		cl := open(t, ctx, "s")
+		cl.Connect()
+		for range 15 {
+			time.Sleep(3 * time.Second)
+			cl.publish("x")
+		}
+		synctest.Wait()
+		if got := cl.String(); strings.Contains(got, "DIS") || strings.Count(got, "ACK") != 15 {
+			t.Errorf("got %s", got)
+		}
+		if got := p.String(); strings.Count(got, "PINGREQ") != 4 {
+			t.Errorf("peer got %s", got)
+		}
+	})
+}
+
 // TestKeepAliveAsleep checks that the time in which the system slept counts for the keep
 // alive, and that swake_validity wakes the system for it.
 func TestKeepAliveAsleep(t *testing.T) {

@@ -33,10 +33,6 @@ const (
 	replyWait  = 10 * time.Millisecond
 )
 
-// closeLimit is how long the close_notify of TLS may take. crypto/tls waits for 5 s for a
-// peer that does not read, which is too long for a stream that has been destroyed.
-const closeLimit = time.Second
-
 // defaultLimit is the limit of a handshake in a context without ConnectTimeout,
 // as in lws.
 const defaultLimit = 15 * time.Second
@@ -150,9 +146,7 @@ func (s *session) run(first *upgrade) (err error) {
 	k.mu.Unlock()
 	if s.conn != s.base {
 		s.base.SetDeadline(time.Time{})
-		late := time.AfterFunc(closeLimit, func() { s.base.Close() })
-		s.conn.Close() // sends close_notify
-		late.Stop()
+		transport.Close(s.conn) // sends close_notify
 	}
 	return err
 }

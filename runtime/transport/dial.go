@@ -84,6 +84,17 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 	return secure, nil
 }
 
+// Close closes a connection that Dial has returned, or one of TLS over it. Over TLS it gives
+// the close_notify a second: crypto/tls waits 5 s for a peer that does not read, and by
+// then the stream has gone on without its transport.
+func Close(conn net.Conn) error {
+	if secure, ok := conn.(*tls.Conn); ok {
+		late := time.AfterFunc(time.Second, func() { secure.NetConn().Close() })
+		defer late.Stop()
+	}
+	return conn.Close()
+}
+
 // Printable returns err with a text that can be shown. What a peer chose, such as the
 // names in a certificate, may be part of it: what is not printable is escaped, and a long
 // text is cut.

@@ -1,0 +1,363 @@
+package sim
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A broker is an MQTT 3.1.1 server, which counts what it receives.
+type broker struct {
+	w *world
+	h *host
+
+	mu       sync.Mutex
+	sessions map[string]*brokerSession // by client id
+	refused  int                       // CONNECTs
+}
+
+// A brokerSession is the server's half of a session (section 4.1).
+type brokerSession struct {
+	id       string
+	clean    bool
+	conn     *brokerConn     // nil without a connection
+	filters  map[string]byte // subscriptions, with their QoS
+	received map[uint16]bool // identifiers of QoS 2 messages without a PUBREL
+	out      []*brokered     // messages to the client that it has not acknowledged
+	next     uint16
+}
+
+// A brokered is a message to a client.
+type brokered struct {
+	id       uint16
+	qos      byte
+	topic    string
+	payload  []byte
+	released bool // PUBREC has been received
+}
+
+type brokerConn struct {
+	net.Conn
+	d draws
+}
+
+// Types of packets.
+const (
+	connect = 1 + iota
+	connack
+	publish
+	puback
+	pubrec
+	pubrel
+	pubcomp
+	subscribe
+	suback
+	unsubscribe
+	unsuback
+	pingreq
+	pingresp
+	disconnect
+)
+
+// packetOf returns a packet. The length is at most 2097151.
+func packetOf(first byte, body ...[]byte) []byte {
+	rest := slices.Concat(body...)
+	return append(binary.AppendUvarint([]byte{first}, uint64(len(rest))), rest...)
+}
+
+func number16(n uint16) []byte { return []byte{byte(n >> 8), byte(n)} }
+
+// ackOf returns a packet that consists of an identifier.
+func ackOf(kind byte, id uint16) []byte {
+	first := kind << 4
+	if kind == pubrel {
+		first |= 2
+	}
+	return packetOf(first, number16(id))
+}
+
+// publishOf returns a PUBLISH.
+func publishOf(m *brokered, dup bool) []byte {
+	first := byte(publish<<4) | m.qos<<1
+	if dup && m.qos > 0 {
+		first |= 8
+	}
+	var id []byte
+	if m.qos > 0 {
+		id = number16(m.id)
+	}
+	return packetOf(first, number16(uint16(len(m.topic))), []byte(m.topic), id, m.payload)
+}
+
+// A reader takes fields off a packet. It panics with errPacket where one is missing.
+type fields []byte
+
+func (f *fields) take(n int) []byte {
+	if len(*f) < n {
+		panic(errPacket)
+	}
+	b := (*f)[:n]
+	*f = (*f)[n:]
+	return b
+}
+func (f *fields) byte() byte     { return f.take(1)[0] }
+func (f *fields) number() uint16 { return binary.BigEndian.Uint16(f.take(2)) }
+func (f *fields) text() string   { return string(f.take(int(f.number()))) }
+
+var errPacket = fmt.Errorf("malformed packet")
+
+// serveMQTT returns a function that starts a broker.
+func serveMQTT(secure bool) func(w *world, h *host) {
+	return func(w *world, h *host) {
+		b := &broker{w: w, h: h, sessions: map[string]*brokerSession{}}
+		h.restarted = b.restarted
+		var config *tls.Config
+		if secure {
+			config = w.serverTLS(h, "x-amzn-mqtt-ca")
+		}
+		w.serve(h, config, b.handle)
+	}
+}
+
+// restarted is called when the broker has restarted.
+func (b *broker) restarted(lost bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, s := range b.sessions {
+		if lost || s.clean {
+			delete(b.sessions, id)
+		}
+		s.conn = nil
+	}
+}
+
+// handle serves a connection.
+func (b *broker) handle(nc net.Conn, number int) {
+	c := &brokerConn{Conn: nc, d: fork(b.w.seed, "broker", b.h.name, number)}
+	r := bufio.NewReader(nc)
+	var s *brokerSession
+	defer func() {
+		if e := recover(); e != nil && e != errPacket {
+			panic(e)
+		} else if e != nil {
+			b.w.find([]string{b.h.name}, "malformed packet")
+		}
+		if s == nil {
+			return
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if s.conn == c {
+			s.conn = nil
+			if s.clean {
+				delete(b.sessions, s.id)
+			}
+		}
+	}()
+	for {
+		first, err := r.ReadByte()
+		if err != nil {
+			return
+		}
+		length, err := binary.ReadUvarint(r)
+		if err != nil {
+			return
+		}
+		body := make([]byte, length)
+		if _, err := io.ReadFull(r, body); err != nil {
+			return
+		}
+		now := time.Now()
+		if e := b.w.plan.active(now, b.h.name, peerSlow, peerReads); e != nil {
+			time.Sleep(c.d.at(now, c.d.ms(1, max(e.arg/4, 300))).Sub(now))
+		}
+		bad := b.w.plan.active(time.Now(), b.h.name, peerBad) != nil
+		if bad && c.d.oneIn(12) {
+			return
+		}
+		if s == nil {
+			if first>>4 != connect {
+				b.w.find([]string{b.h.name}, "a packet of type %d in place of CONNECT", first>>4)
+				return
+			}
+			if s = b.connect(c, body, bad); s == nil {
+				return
+			}
+			continue
+		}
+		if first>>4 == disconnect {
+			return
+		}
+		b.packet(c, s, first, body, bad)
+	}
+}
+
+// connect answers a CONNECT. It returns nil if it refuses the client.
+func (b *broker) connect(c *brokerConn, body fields, bad bool) *brokerSession {
+	if body.text() != "MQTT" || body.byte() != 4 {
+		panic(errPacket)
+	}
+	flags := body.byte()
+	body.number()
+	id := body.text()
+	if b.w.plan.active(time.Now(), b.h.name, peerSilent) != nil {
+		now := time.Now()
+		time.Sleep(c.d.at(now, 30*time.Second).Sub(now))
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bad && c.d.oneIn(3) {
+		c.Write(packetOf(connack<<4, []byte{0, 3}))
+		return nil
+	}
+	s := b.sessions[id]
+	if s != nil && s.conn != nil { // [MQTT-3.1.4-2]
+		s.conn.Close()
+	}
+	clean := flags&2 != 0
+	present := byte(0)
+	if s == nil || clean || s.clean {
+		s = &brokerSession{id: id, filters: map[string]byte{}, received: map[uint16]bool{}}
+		b.sessions[id] = s
+	} else {
+		present = 1
+	}
+	s.clean, s.conn = clean, c
+	if !strings.HasPrefix(id, "sim") {
+		id = "random"
+	}
+	b.w.tr.note(b.h.name, "CONNECT %s, session %d", id, present)
+	c.Write(packetOf(connack<<4, []byte{present, 0}))
+	for _, m := range s.out {
+		if m.released {
+			c.Write(ackOf(pubrel, m.id))
+		} else {
+			c.Write(publishOf(m, true))
+		}
+	}
+	return s
+}
+
+// packet answers a packet.
+func (b *broker) packet(c *brokerConn, s *brokerSession, first byte, body fields, bad bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.conn != c || b.sessions[s.id] != s { // another connection has the session
+		c.Close()
+		return
+	}
+	answer := func(packet []byte) {
+		if b.w.plan.active(time.Now(), b.h.name, peerSilent) == nil {
+			c.Write(packet)
+		}
+	}
+	switch first >> 4 {
+	case publish:
+		qos := first >> 1 & 3
+		topic := body.text()
+		var id uint16
+		if qos > 0 {
+			id = body.number()
+		}
+		again := qos == 2 && s.received[id]
+		if !again {
+			b.receive(c, topic, qos, body)
+		}
+		switch qos {
+		case 1:
+			answer(ackOf(puback, id))
+		case 2:
+			s.received[id] = true
+			answer(ackOf(pubrec, id))
+		}
+	case pubrel:
+		id := body.number()
+		delete(s.received, id)
+		answer(ackOf(pubcomp, id))
+	case puback, pubcomp:
+		id := body.number()
+		s.out = slices.DeleteFunc(s.out, func(m *brokered) bool { return m.id == id })
+	case pubrec:
+		id := body.number()
+		for _, m := range s.out {
+			if m.id == id {
+				m.released = true
+			}
+		}
+		c.Write(ackOf(pubrel, id))
+	case subscribe:
+		id := body.number()
+		var codes []byte
+		for len(body) > 0 {
+			filter, qos := body.text(), body.byte()
+			if bad && c.d.oneIn(3) {
+				codes = append(codes, 0x80)
+				continue
+			}
+			s.filters[filter] = qos
+			codes = append(codes, qos)
+		}
+		answer(packetOf(suback<<4, number16(id), codes))
+	case unsubscribe:
+		id := body.number()
+		for len(body) > 0 {
+			delete(s.filters, body.text())
+		}
+		answer(ackOf(unsuback, id))
+	case pingreq:
+		answer(packetOf(pingresp << 4))
+	default:
+		b.w.find([]string{b.h.name}, "a packet of type %d from a client", first>>4)
+	}
+}
+
+// receive takes a message: it counts it, and passes it on to the subscribers.
+func (b *broker) receive(c *brokerConn, topic string, qos byte, payload []byte) {
+	name, ok := strings.CutPrefix(topic, "t/")
+	var i, n, size int
+	if _, err := fmt.Sscanf(name, "s%d", &i); !ok || err != nil || i >= len(b.w.programs) {
+		b.w.find([]string{b.h.name}, "a message on the topic %q", topic)
+		return
+	}
+	p := b.w.programs[i]
+	if _, err := fmt.Sscanf(string(payload[:min(20, len(payload))]), name+" %d %d;", &n, &size); err != nil || p.host != b.h.name {
+		p.find("a message of another stream: %q", payload[:min(20, len(payload))])
+		return
+	}
+	p.talk.(*mqttTalk).count(c, n, qos, len(payload) == size)
+	for _, s := range b.sessions {
+		matched, best := false, byte(0)
+		for filter, q := range s.filters {
+			if filter == topic || filter == "t/#" {
+				matched, best = true, max(best, q)
+			}
+		}
+		if !matched {
+			continue
+		}
+		m := &brokered{qos: min(qos, best), topic: topic, payload: payload}
+		if m.qos == 0 {
+			if s.conn != nil {
+				s.conn.Write(publishOf(m, false))
+			}
+			continue
+		}
+		if len(s.out) >= 50 { // the queue of a client that is away is limited
+			continue
+		}
+		s.next = s.next%60000 + 1
+		m.id = s.next
+		s.out = append(s.out, m)
+		if s.conn != nil {
+			s.conn.Write(publishOf(m, false))
+		}
+	}
+}
