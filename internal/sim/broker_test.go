@@ -20,7 +20,6 @@ type broker struct {
 
 	mu       sync.Mutex
 	sessions map[string]*brokerSession // by client id
-	refused  int                       // CONNECTs
 }
 
 // A brokerSession is the server's half of a session (section 4.1).

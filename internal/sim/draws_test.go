@@ -30,11 +30,16 @@ func (d draws) ms(lo, hi int) time.Duration {
 	return time.Duration(lo+d.IntN(hi-lo+1)) * time.Millisecond
 }
 
-// at returns the instant of the source that is after now, and d later if possible.
-func (d draws) at(now time.Time, after time.Duration) time.Time {
+// at returns an instant after now, and about d later. The fraction of the millisecond is
+// another one for each call: waits are whole milliseconds, and would meet otherwise.
+func (d *draws) at(now time.Time, after time.Duration) time.Time {
 	t := now.Add(after).Truncate(time.Millisecond).Add(d.skew)
+	d.skew = (d.skew+7919)%999_983 + 1
 	if !t.After(now) {
 		t = t.Add(time.Millisecond)
 	}
 	return t
 }
+
+// instant is the first at of a source.
+func instant(d draws, now time.Time, after time.Duration) time.Time { return d.at(now, after) }

@@ -312,7 +312,7 @@ func (c *conn) acknowledgeLocked(n int) {
 	}
 	c.acking = true
 	now := time.Now()
-	time.AfterFunc(fork(c.net.seed, "ack", c.id, c.server).at(now, 5*time.Millisecond).Sub(now), func() {
+	time.AfterFunc(instant(fork(c.net.seed, "ack", c.id, c.server), now, 5*time.Millisecond).Sub(now), func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.peer.sent -= c.read

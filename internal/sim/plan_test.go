@@ -200,10 +200,10 @@ func newPlan(seed uint64, minutes int, hosts, streams []string) *plan {
 }
 
 // only returns the plan with some of the events.
-func (p *plan) only(keep func(number int) bool) *plan {
+func (p *plan) only(keep func(*event) bool) *plan {
 	q := &plan{}
 	for _, e := range p.events {
-		if keep(e.number) {
+		if keep(e) {
 			copied := *e
 			q.events = append(q.events, &copied)
 		}

@@ -96,7 +96,7 @@ func (p *program) find(format string, args ...any) { p.w.find(p.involved(), form
 // later calls f after about d. Calls for different purposes never coincide.
 func (p *program) later(purpose string, d time.Duration, f func()) {
 	now := time.Now()
-	time.AfterFunc(fork(p.w.seed, "later", p.name, purpose).at(now, d).Sub(now), f)
+	time.AfterFunc(instant(fork(p.w.seed, "later", p.name, purpose), now, d).Sub(now), f)
 }
 
 // create makes a stream. If that fails it tries again later.
@@ -196,7 +196,7 @@ func (p *program) startTimeout(s *runtime.Stream, d time.Duration) {
 	p.later("timeout", d+10*time.Millisecond, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.timing && p.timer.Equal(due) && !p.ended && !p.busySinceLocked(due) {
+		if p.timing && p.timer.Equal(due) && !p.ended && !p.busySinceLocked(due) && s.RequestTx() == nil { // else it is being destroyed
 			p.find("TIMEOUT has not come")
 		}
 	})
@@ -230,7 +230,7 @@ func (p *program) answerLocked(may bool) runtime.Result {
 		case answerSlow:
 			d := time.Duration(e.arg) * time.Millisecond
 			now := time.Now()
-			at := fork(p.w.seed, "slow", e.number).at(now, d)
+			at := instant(fork(p.w.seed, "slow", e.number), now, d)
 			p.w.tr.note(p.name, "slow callback")
 			p.mu.Unlock()
 			time.Sleep(at.Sub(now))
@@ -464,7 +464,7 @@ func (p *program) waiting(s *runtime.Stream, d time.Duration) {
 	p.later("wait", d+10*time.Millisecond, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.waits && p.due.Equal(due) && !p.ended && !p.busySinceLocked(due) {
+		if p.waits && p.due.Equal(due) && !p.ended && !p.busySinceLocked(due) && s.RequestTx() == nil {
 			p.find("no attempt at the end of the wait")
 		}
 	})
@@ -504,7 +504,7 @@ func (p *program) soonLocked(d time.Duration, f func()) {
 	}
 	p.speaking = true
 	p.spoken++
-	p.later("soon", d, func() {
+	p.later(fmt.Sprint("soon", p.spoken), d, func() {
 		p.mu.Lock()
 		p.speaking = false
 		p.mu.Unlock()

@@ -24,7 +24,7 @@ func shrink(t *testing.T, pr *protocol, seed uint64, minutes int, o *outcome) *o
 					without = append(without, e.number)
 				}
 			}
-			again := simulate(t, pr, seed, minutes, func(n int) bool { return slices.Contains(without, n) })
+			again := simulate(t, pr, seed, minutes, func(e *event) bool { return slices.Contains(without, e.number) })
 			if slices.ContainsFunc(again.findings, func(f string) bool { return shape(f) == want }) {
 				o, smaller = again, true
 			} else {

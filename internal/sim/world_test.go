@@ -182,7 +182,7 @@ func (l logHandler) Handle(_ context.Context, r slog.Record) error {
 
 // simulate runs a world that has faults for that many minutes, all the faults of its plan or
 // those to keep.
-func simulate(t *testing.T, pr *protocol, seed uint64, minutes int, keep func(number int) bool) *outcome {
+func simulate(t *testing.T, pr *protocol, seed uint64, minutes int, keep func(*event) bool) *outcome {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed)
 	stuck := time.AfterFunc(stuckAfter, func() {
