@@ -53,9 +53,9 @@ func (c *conn) watchLocked() {
 	ping, hangup := st.Validity()
 	if limit := c.keepAlive() * 3 / 2; limit > 0 && (hangup == 0 || limit < hangup) {
 		hangup = limit
-		if ping == 0 || ping > c.keepAlive() {
-			ping = c.keepAlive()
-		}
+	}
+	if keep := c.keepAlive(); keep > 0 && (ping == 0 || ping > keep) {
+		ping = keep
 	}
 	v := &c.liveness
 	v.blockedSinceWatch, v.sentSinceWatch = v.blocked, false

@@ -287,8 +287,14 @@ func TestKeepAlive(t *testing.T) {
 // TestKeepAliveBusy checks that a stream that often sends messages, which nothing answers,
 // keeps its connection.
 func TestKeepAliveBusy(t *testing.T) {
-	st := streamType("s", nowhere, topics("t", "", 0))
-	st.MQTT.KeepAlive = 10 * time.Second
+	for _, hangup := range []time.Duration{0, 12 * time.Second, time.Minute} {
+		st := streamType("s", nowhere, topics("t", "", 0))
+		st.MQTT.KeepAlive, st.Retry = 10*time.Second, &policy.Retry{ValidHangup: hangup}
+		testKeepAliveBusy(t, st)
+	}
+}
+
+func testKeepAliveBusy(t *testing.T, st *policy.StreamType) {
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, ctx *runtime.Context) {
 		cl := open(t, ctx, "s")
