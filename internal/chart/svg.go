@@ -133,7 +133,8 @@ func (d *drawing) axes() {
 			continue
 		}
 		d.printf(`<rect class="band" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>`+"\n", from, d.top, to-from, d.bottom-d.top)
-		d.text(min(from+4, max(left, d.right-charWidth*float64(utf8.RuneCountInString(b.Label)))), d.top+13, `class="dim"`, b.Label)
+		// A peak is often where the band begins, so its name is at the end.
+		d.text(max(to-4, left+charWidth*float64(utf8.RuneCountInString(b.Label))), d.top+13, `class="dim" text-anchor="end"`, b.Label)
 	}
 	for _, v := range c.Y.Unit.ticks(d.y, max(2, int(d.bottom-d.top)/40)) {
 		d.printf(`<path class="grid" d="M%d %.1fH%.1f"/>`+"\n", left, d.py(v), d.right)
