@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/codegen"
@@ -92,15 +91,22 @@ func (c *verifyCmd) rewrite(p *program, have []byte, origin codegen.Provenance) 
 			return err
 		}
 	}
-	if now, _ := codegen.ReadProvenance(outputs[0].text); now.SHA256 != origin.SHA256 {
+	like := -1 // the output that the file was, as far as the hash and the name say
+	for i, o := range outputs {
+		now, _ := codegen.ReadProvenance(o.text)
+		if now.SHA256 == origin.SHA256 && (like < 0 || filepath.Ext(o.file) == filepath.Ext(c.Compiled)) {
+			like = i
+		}
+	}
+	if like < 0 {
 		if options.Lang == "c" && len(outputs) == 1 {
 			c.LWS = options.LWS
 			_ = c.compareTables(p) // shows what differs, as far as tables can be read
 		}
+		now, _ := codegen.ReadProvenance(outputs[0].text)
 		return c.differs(fmt.Sprintf("it was made of %s with the SHA-256 %s, not %s", origin.Source, origin.SHA256, now.SHA256))
 	}
-	like := slices.IndexFunc(outputs, func(o generatedFile) bool { return filepath.Ext(o.file) == filepath.Ext(c.Compiled) })
-	if err := c.diff(p, "", c.policies()+", compiled", string(outputs[max(like, 0)].text), c.Compiled, string(have)); err != nil {
+	if err := c.diff(p, "", c.policies()+", compiled", string(outputs[like].text), c.Compiled, string(have)); err != nil {
 		return err
 	}
 	reason := "it was changed"
