@@ -127,7 +127,7 @@ func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 		count[g.Rule]++
 	}
 	s := &suppressor{rules: rules, checked: slices.DeleteFunc(checked, func(r *Rule) bool { return count[r.Name] > schema.MaxFindings })}
-	result := schema.SortDiagnostics(s.apply(d, found))
+	result := schema.SortDiagnostics(s.apply(d.Source, found))
 	if o.Filter != nil {
 		result = o.Filter(result)
 	}

@@ -40,10 +40,22 @@ func (s *suppressor) report(rule string, severity schema.Severity, at schema.Spa
 	return &s.wrong[len(s.wrong)-1]
 }
 
+// Suppress returns the findings that no comment of a file suppresses, and those about the
+// comments. It is for a file that holds policies and has comments of its own, as in C.
+// What the comments could suppress is not known as a whole, so none is reported as unused.
+func Suppress(file *schema.Source, found []schema.Diagnostic, rules []*Rule, o Options) []schema.Diagnostic {
+	list := make([]*schema.Diagnostic, len(found))
+	for i := range found {
+		list[i] = &found[i]
+	}
+	s := &suppressor{rules: slices.Concat(rules, o.Rules)}
+	return schema.SortDiagnostics(s.apply(file, list))
+}
+
 // apply returns the diagnostics that no comment suppresses, and those about the
 // comments.
-func (s *suppressor) apply(d *schema.Document, found []*schema.Diagnostic) []schema.Diagnostic {
-	sources := []*schema.Source{d.Source}
+func (s *suppressor) apply(of *schema.Source, found []*schema.Diagnostic) []schema.Diagnostic {
+	sources := []*schema.Source{of}
 	for _, g := range found {
 		if !slices.Contains(sources, g.Span.Source) {
 			sources = append(sources, g.Span.Source)
@@ -98,10 +110,14 @@ func (s *suppressor) foreign(name string) bool {
 
 // directive reads a comment, and returns what it suppresses.
 func (s *suppressor) directive(c schema.Span) []*suppression {
-	text := strings.TrimLeft(c.Text(), "# \t")
+	text := strings.TrimLeft(c.Text(), "#/* \t")
 	word, _, _ := strings.Cut(text, " ")
 	if !strings.HasPrefix(word, "sspolicy:") {
 		return nil
+	}
+	lead := "#"
+	if strings.HasPrefix(c.Text(), "/") {
+		lead = "//"
 	}
 	at := func(part string) schema.Span { // part is a substring of the comment
 		start := c.Start + strings.Index(c.Text(), part)
@@ -116,7 +132,7 @@ func (s *suppressor) directive(c schema.Span) []*suppression {
 	}
 	names, reason, ok := strings.Cut(text[len(word):], "--")
 	if !ok || strings.TrimSpace(reason) == "" {
-		bad(at(word), "missing reason: write # %s RULE -- REASON", word)
+		bad(at(word), "missing reason: write %s %s RULE -- REASON", lead, word)
 		return nil
 	}
 	var list []*suppression
@@ -141,7 +157,7 @@ func (s *suppressor) directive(c schema.Span) []*suppression {
 		}
 	}
 	if len(list) == 0 && strings.TrimSpace(strings.ReplaceAll(names, ",", "")) == "" {
-		bad(at(word), "missing rule: write # %s RULE -- REASON", word)
+		bad(at(word), "missing rule: write %s %s RULE -- REASON", lead, word)
 	}
 	return list
 }

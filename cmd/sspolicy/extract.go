@@ -69,7 +69,8 @@ func (c *lintCmd) fixExtracted(p *program, t target, o lint.Options) (int, error
 		o := o
 		_, _, marked := overlay.Base(policy.Document)
 		o.Shape, o.Fragment = policy.Partial, c.Fragment || marked
-		return filter(policy.Place(lint.Run(policy.Document, rules.All(), o)))
+		found := policy.Place(lint.Run(policy.Document, rules.All(), o))
+		return filter(lint.Suppress(policy.Source(), found, rules.All(), o))
 	})
 	switch {
 	case c.Diff && len(fixed) > 0:

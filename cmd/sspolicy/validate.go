@@ -175,6 +175,9 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 		}
 		all = append(all, policy.Place(found)...)
 	}
+	if !c.extractOptions().Plain(displayName(t.file)) {
+		all = lint.Suppress(policies[0].Source(), all, rules.All(), o)
+	}
 	found := filter(schema.SortDiagnostics(all))
 	if len(fragments) == 0 && c.Baseline == "" {
 		c.watch.add(t.file, checkedFile{string(text), policies, found})

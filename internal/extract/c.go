@@ -102,12 +102,15 @@ func (l *lexer) space() {
 		switch {
 		case strings.HasPrefix(rest, "/*"):
 			if end := strings.Index(rest[2:], "*/"); end >= 0 {
+				l.comment(l.pos + 2 + end)
 				l.pos += end + 4
 			} else {
 				l.pos = len(l.text)
 			}
 		case strings.HasPrefix(rest, "//"):
-			l.pos += lineEnd(rest)
+			end := l.pos + lineEnd(rest)
+			l.comment(end)
+			l.pos = end
 		case strings.HasPrefix(rest, "\\\n"):
 			l.pos += 2
 		case strings.HasPrefix(rest, "\\\r\n"):
@@ -118,6 +121,12 @@ func (l *lexer) space() {
 			return
 		}
 	}
+}
+
+// comment notes the first line of a comment that ends at an offset, for directives in it.
+func (l *lexer) comment(end int) {
+	line, _, _ := strings.Cut(l.text[l.pos:end], "\n")
+	l.src.Comments = append(l.src.Comments, schema.Span{Source: l.src, Start: l.pos, End: l.pos + len(strings.TrimRight(line, " \t\r"))})
 }
 
 // lineEnd returns the length of a line, which goes on after a backslash at its end.

@@ -96,6 +96,14 @@ func Policies(file string, text []byte, o Options) []*Policy {
 	return all
 }
 
+// Source returns the file. Its comments are those of C.
+func (p *Policy) Source() *schema.Source {
+	if p.text == nil {
+		return p.Document.Source
+	}
+	return p.text.src
+}
+
 // partial reports whether a placeholder of a policy stands for definitions, settings or
 // items of a list.
 func partial(d *schema.Document) bool {

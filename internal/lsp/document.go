@@ -18,6 +18,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/lint"
+	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -308,13 +309,17 @@ func (s *server) extracted(snap *snapshot) (all []schema.Diagnostic) {
 	o := s.options(snap)
 	filter := o.Filter
 	o.Filter = nil // places must be those in the document
-	for _, p := range extract.Policies(snap.file, []byte(snap.text.content), extract.Options{}) {
+	policies := extract.Policies(snap.file, []byte(snap.text.content), extract.Options{})
+	if len(policies) == 0 {
+		return nil
+	}
+	for _, p := range policies {
 		o.Shape = p.Partial
 		if found, err := project.Lint(p.Document, s.read, o); err == nil {
 			all = append(all, p.Place(found)...)
 		}
 	}
-	return filter(schema.SortDiagnostics(all))
+	return filter(lint.Suppress(policies[0].Source(), all, rules.All(), o))
 }
 
 // configured returns the configuration of a document. Mistakes in it are reported where it

@@ -489,6 +489,10 @@ func TestC(t *testing.T) {
 	if len(list) != 1 {
 		t.Fatalf("actions: %+v", list)
 	}
+	c.replace(file, "const char *p =", "const char *p = // sspolicy:ignore unknown-key -- the updater reads it")
+	c.await(file, func(ds []diagnostic) bool { return len(ds) > 0 && !unknown(ds) })
+	c.replace(file, " // sspolicy:ignore unknown-key -- the updater reads it", "")
+	c.await(file, unknown)
 	c.apply(*list[0].Edit)
 	c.await(file, func(ds []diagnostic) bool { return len(ds) > 0 && !unknown(ds) })
 }
