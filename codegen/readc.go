@@ -28,6 +28,9 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 	if err != nil {
 		return nil, err
 	}
+	if other := notC(text); other != "" {
+		return nil, fmt.Errorf("the file is %s; want tables in C, as compile --lang c or policy2c of lws writes them", other)
+	}
 	if o.Symbol == "" {
 		o.Symbol, err = headOf(text)
 	} else {

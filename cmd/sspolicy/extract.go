@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -45,6 +47,20 @@ func (d *definitions) Decode(ctx *kong.DecodeContext) error {
 
 func (f *extractFlags) extractOptions() extract.Options {
 	return extract.Options{Template: f.Template, Define: f.Define}
+}
+
+// reportUnused reports the names that --define defines and no file uses.
+func (c *lintCmd) reportUnused(p *program) {
+	for _, name := range slices.Sorted(maps.Keys(c.Define)) {
+		if c.names[name] {
+			continue
+		}
+		better := schema.Nearest(name, slices.Sorted(maps.Keys(c.names)))
+		if better != "" {
+			better = ": did you mean " + better + "?"
+		}
+		fmt.Fprintf(p.stderr, "sspolicy: --define %s: no file uses this name%s\n", harmless(name), better)
+	}
 }
 
 // policies returns the policies in a file. It fails if there are none.

@@ -28,10 +28,15 @@ func (c *runCmd) checkProxy() error {
 		switch {
 		case c.ProxyCA != "" || c.ProxyCert != "" || c.ProxyKey != "" || c.ProxySOCKS5 != "":
 			return errors.New("--proxy-ca, --proxy-cert, --proxy-key and --proxy-socks5 need --proxy")
+		case c.File == "":
+			return errors.New(`expected "<file>"`)
 		case c.StreamType == "":
 			return errors.New(`expected "<streamtype>"`)
 		}
 		return nil
+	}
+	if c.File == "" {
+		return errors.New(`expected "<streamtype>": with --proxy there is no policy`)
 	}
 	if c.StreamType != "" {
 		return fmt.Errorf("--proxy: there is no policy, so give the streamtype alone, not %q and %q", c.File, c.StreamType)

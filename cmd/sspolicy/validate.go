@@ -55,7 +55,8 @@ type lintCmd struct {
 	fixFlags
 	extractFlags
 
-	watch *watch // nil without --watch
+	watch *watch          // nil without --watch
+	names map[string]bool // in the files, that --define may define
 }
 
 // Help is what "sspolicy lint --help" adds.
@@ -100,6 +101,7 @@ func (c *lintCmd) once(p *program) error {
 	if err != nil {
 		return err
 	}
+	c.names = map[string]bool{}
 	var known *baseline
 	if c.Baseline != "" {
 		if known, err = p.readBaseline(c.Baseline); err != nil {
@@ -139,6 +141,7 @@ func (c *lintCmd) once(p *program) error {
 		}
 		fmt.Fprintf(p.stderr, "sspolicy: %s: if it is a fragment, --fragment checks it as one, and --overlay with its policy\n", harmless(name))
 	}
+	c.reportUnused(p)
 	if n := known.stale(targets); n > 0 {
 		fmt.Fprintf(p.stderr, "sspolicy: %s: findings that are gone: %d; update it with --write-baseline\n", c.Baseline, n)
 	}
@@ -156,6 +159,9 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 	text, err := p.read(t.file)
 	if err != nil {
 		return nil, nil, fileError(t.file, err)
+	}
+	if len(c.Define) > 0 {
+		extract.Names(t.file, text, c.names)
 	}
 	if f, ok := c.watch.known(t.file, text); ok {
 		return f.policies, f.found, nil

@@ -74,6 +74,24 @@ func (o Options) mode(file string) Mode {
 	return None
 }
 
+var (
+	placeholders = regexp.MustCompile(`@([A-Za-z_][A-Za-z0-9_]*)@|\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+	identifiers  = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
+)
+
+// Names adds the names that Options.Define may define for a file: those of placeholders,
+// and in C all words.
+func Names(file string, text []byte, names map[string]bool) {
+	for _, m := range placeholders.FindAllSubmatch(text, -1) {
+		names[string(m[1])+string(m[2])] = true
+	}
+	if isC(file) {
+		for _, name := range identifiers.FindAll(text, -1) {
+			names[string(name)] = true
+		}
+	}
+}
+
 // Policies returns the policies in a file: those in string literals if it is C, else the
 // file itself.
 func Policies(file string, text []byte, o Options) []*Policy {

@@ -1,0 +1,66 @@
+package codegen
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// otherFiles are kinds of files that are not C, by their first bytes.
+var otherFiles = []struct{ magic, kind string }{
+	{"\x7fELF", "an ELF file, which --elf reads"},
+	{"!<arch>\n", "a library of object files: extract them with ar x, and give one to --elf"},
+	{"MZ", "a program for Windows: only ELF files can be read, with --elf"},
+	{"\xcf\xfa\xed\xfe", "a program for macOS: only ELF files can be read, with --elf"},
+	{"\xca\xfe\xba\xbe", "a program for macOS: only ELF files can be read, with --elf"},
+	{"\x1f\x8b", "compressed"},
+	{"PK\x03\x04", "an archive"},
+}
+
+var (
+	// cComment matches a comment, or a string or character, in which there is none.
+	cComment = regexp.MustCompile(`//[^\n]*|/\*(?s:.*?)\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'`)
+
+	cContinued = regexp.MustCompile(`\\\r?\n`)
+	cDirective = regexp.MustCompile(`(?m)^[ \t]*(?:#|%:)[ \t]*(\w+|\S*).*$`)
+	cKnown     = regexp.MustCompile(`^(include|include_next|define|undef|if|ifdef|ifndef|elif|elifdef|elifndef|else|endif|error|warning|pragma|line|ident|embed|[0-9]+|)$`)
+)
+
+// notC returns what a file is that cannot be C source, or "". A compiler's
+// errors about such a file do not help.
+func notC(text []byte) string {
+	for _, f := range otherFiles {
+		if bytes.HasPrefix(text, []byte(f.magic)) {
+			return f.kind
+		}
+	}
+	if bytes.IndexByte(text, 0) >= 0 {
+		return "binary"
+	}
+	code := cComment.ReplaceAllStringFunc(string(text), func(s string) string {
+		if s[0] == '/' {
+			return " " + strings.Repeat("\n", strings.Count(s, "\n"))
+		}
+		return `""`
+	})
+	code = cContinued.ReplaceAllString(code, " ")
+	switch first := strings.TrimSpace(code); {
+	case first == "":
+		return "empty"
+	case first[0] == '{' || first[0] == '[':
+		return "JSON, which is a policy already"
+	case first[0] == '<':
+		return "HTML or XML"
+	}
+	for _, m := range cDirective.FindAllStringSubmatch(code, -1) {
+		if !cKnown.MatchString(m[1]) {
+			return fmt.Sprintf("not C: %q is not a preprocessing directive", strings.TrimSpace(m[0]))
+		}
+	}
+	plain := cDirective.ReplaceAllString(code, "")
+	if i := strings.IndexAny(plain, "`@"); i >= 0 {
+		return fmt.Sprintf("not C: it has a %q outside of strings and comments", plain[i:i+1])
+	}
+	return ""
+}

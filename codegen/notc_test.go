@@ -1,0 +1,39 @@
+package codegen
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestNotC: what is not C is named, and tables are not refused. FuzzReadC and the tests of
+// tables, which read all that the compilers wrote, check the other direction.
+func TestNotC(t *testing.T) {
+	for text, want := range map[string]string{
+		"\x7fELF\x02":                          "an ELF file",
+		"!<arch>\nx":                           "a library",
+		"MZ\x90\x00":                           "a program for Windows",
+		"a\x00b":                               "binary",
+		" // c\n{\"s\": []}":                   "JSON",
+		"{ # comment\n":                        "JSON",
+		"<?xml version=\"1.0\"?>":              "HTML or XML",
+		"":                                     "empty",
+		"/* only */":                           "empty",
+		"# sspolicy\n\nlws_ss_policy_t":        `not C: "# sspolicy" is not a preprocessing directive`,
+		"#!/bin/sh\nlws_ss_policy":             `not C: "#!/bin/sh`,
+		"the table `lws_ss_policy_t` is":       "not C: it has a \"`\"",
+		"#include \"policy.h\"\n":              "",
+		"static const lws_ss_policy_t p = {};": "",
+		"#error don't `use` this @all\n#include <a.h>\nchar c = '\"', *s = \"`\\\"@\";\n": "",
+		"#define A(x) \\\n  #x\n#\n#include \"a.h\"\n":                                    "",
+	} {
+		got := notC([]byte(text))
+		if !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err == nil && !strings.HasPrefix(notC(exe), "an ELF file") {
+		t.Errorf("the test: %q", notC(exe))
+	}
+}
