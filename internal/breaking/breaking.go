@@ -88,6 +88,7 @@ var firstCut = schema.Version{Major: 4, Minor: 4}
 type view struct {
 	text     *schema.Policy // all settings
 	compiled *policy.Policy
+	types    map[string]*policy.StreamType      // compiled, with what they inherit from the policy
 	streams  map[string]*schema.Definition      // the last definition of each name
 	targets  map[schema.Span]*schema.Definition // of references
 }
@@ -118,7 +119,17 @@ func newView(d *schema.Document, v schema.Version) (*view, []schema.Diagnostic) 
 			}
 		}
 	}
+	w.inherit()
 	return w, found
+}
+
+// inherit sets types.
+func (w *view) inherit() {
+	w.types = make(map[string]*policy.StreamType, len(w.compiled.StreamTypes))
+	for _, st := range w.compiled.StreamTypes {
+		one := policy.Policy{SOCKS5Proxy: w.compiled.SOCKS5Proxy, StreamTypes: []*policy.StreamType{st}}
+		w.types[st.Name] = one.Effective(st.Name)
+	}
 }
 
 // at returns the place of a setting of a streamtype, or of the streamtype without it.
@@ -183,7 +194,7 @@ func (c *comparison) compare() {
 			removed = append(removed, st)
 			continue
 		}
-		s := &streamComparison{comparison: c, name: st.Name, old: c.old.compiled.Effective(st.Name), new: c.new.compiled.Effective(st.Name)}
+		s := &streamComparison{comparison: c, name: st.Name, old: c.old.types[st.Name], new: c.new.types[st.Name]}
 		s.compare()
 	}
 	for _, st := range removed {

@@ -265,6 +265,7 @@ func TestEveryKey(t *testing.T) {
 				v := func(st *policy.StreamType) *view {
 					w, _ := newView(document, schema.Version{})
 					w.compiled = &policy.Policy{StreamTypes: []*policy.StreamType{st}}
+					w.inherit()
 					return w
 				}
 				c := &comparison{old: v(before), new: v(st)}

@@ -385,7 +385,7 @@ func templates(st *policy.StreamType) []string {
 	return list
 }
 
-// sameAfterRename reports whether texts are equal but for the name of an item.
+// sameAfterRename reports whether texts are equal once an item has its new name.
 func sameAfterRename(old, new []string, from, to string) bool {
 	return slices.EqualFunc(old, new, func(a, b string) bool {
 		return strings.ReplaceAll(a, "${"+from+"}", "${"+to+"}") == b
