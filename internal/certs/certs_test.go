@@ -154,6 +154,7 @@ func TestEdit(t *testing.T) {
 		{"empty", `[]`, `["new_ca_1"]`},
 		{"lines", "[\n    \"old\"\n  ]", "[\n    \"old\",\n    \"new_ca_1\"\n  ]"},
 		{"comment", "[\n    \"old\" # first\n  ]", "[\n    \"old\", # first\n    \"new_ca_1\"\n  ]"},
+		{"DOS", "[\r\n    \"old\" # first\r\n  ]", "[\r\n    \"old\", # first\r\n    \"new_ca_1\"\r\n  ]"},
 		{"comment on one line", "[ \"old\" # first\n ]", "[ \"old\", # first\n\"new_ca_1\"\n ]"},
 	} {
 		text := fmt.Sprintf("# head\n{\"certs\": [\n  {\"old\": %q} # the old one\n],\n# stores\n\"trust_stores\": [{\"name\": \"s\", \"stack\": %s}] } # end\n", encode(old.Cert), x.stack)

@@ -150,6 +150,9 @@ func appendTo(array *schema.Value, element string) []schema.Edit {
 	gap := " "
 	if line := strings.LastIndexByte(last.Value.Before, '\n'); line >= 0 {
 		gap = last.Value.Before[line:]
+		if strings.HasSuffix(last.Value.Before[:line], "\r") {
+			gap = "\r" + gap
+		}
 	}
 	comma, after := ",", ""
 	if last.Comma != "" { // lws accepts a comma behind the last element
@@ -158,7 +161,7 @@ func appendTo(array *schema.Value, element string) []schema.Edit {
 	}
 	rest, _, _ := strings.Cut(text[end:], "\n")
 	if comment := strings.TrimLeft(rest, " \t"); strings.HasPrefix(comment, "#") {
-		if !strings.HasPrefix(gap, "\n") {
+		if !strings.Contains(gap, "\n") {
 			gap = "\n"
 		}
 		return []schema.Edit{

@@ -120,6 +120,44 @@ func TestFrom(t *testing.T) {
 	}
 }
 
+// TestCollapsed checks that a simulation which ends early, because the fleet does not come
+// back, would have had the same end.
+func TestCollapsed(t *testing.T) {
+	long := stream(0, 65535, 20)
+	long.Retry.Backoff = nil
+	for wait := time.Second; wait <= 2*time.Minute; wait += 2 * time.Second {
+		long.Retry.Backoff = append(long.Retry.Backoff, wait)
+	}
+	finite := stream(2*time.Second, 30, 20)
+	for _, x := range []struct {
+		name string
+		st   *policy.StreamType
+		s    Scenario
+		want bool
+	}{
+		{"waits grow slowly", long, Scenario{Devices: 5000, Outage: 10 * time.Second, Capacity: 50, For: 2 * time.Hour}, false},
+		{"devices give up", finite, Scenario{Devices: 5000, Outage: 10 * time.Second, Capacity: 50, For: 2 * time.Hour}, false},
+		{"boots", stream(2*time.Second, 65535, 20), Scenario{Devices: 5000, Boot: 5 * time.Minute, Capacity: 20, For: time.Hour}, false},
+		{"collapse", stream(2*time.Second, 65535, 20), Scenario{Devices: 5000, Boot: time.Minute, Capacity: 50, For: 2 * time.Hour}, true},
+	} {
+		r := run(t, Client{Stream: x.st}, x.s)
+		f, err := newFleet(&Client{Stream: x.st}, &x.s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.toOutageEnd()
+		f.serveUntil(f.outageEnd, f.end, func(uint32) bool { return false })
+		full := f.result()
+		t.Logf("%s: collapsed %v, away %d; to the end %d, back %v", x.name, r.Collapsed, r.Away, full.Away, full.Back)
+		if r.Collapsed && (full.Away == 0 || full.Back.P99 != Never) {
+			t.Errorf("%s: it is said to collapse, and comes back: %v", x.name, full.Back)
+		}
+		if x.want != r.Collapsed {
+			t.Errorf("%s: collapsed %v", x.name, r.Collapsed)
+		}
+	}
+}
+
 func TestFindCapacity(t *testing.T) {
 	s := Scenario{Devices: 20_000, Outage: 10 * time.Minute}
 	c := Client{Stream: whole(), LWS: true}

@@ -1,13 +1,25 @@
 package storm
 
+import "math"
+
 // A server makes handshakes one after the other.
 type server struct {
 	free    float64 // the tick at which all that has arrived is done
 	longest float64 // wait
 }
 
-// serve simulates the fleet while the server works.
+// serve simulates the fleet while the server works, until it is certain that the fleet
+// does not come back.
 func (f *fleet) serve(from, to uint32) {
+	s := newStuck(f)
+	f.serveUntil(from, to, func(t uint32) bool {
+		f.collapsed = to == f.end && s.check(t)
+		return f.collapsed
+	})
+}
+
+// serveUntil is serve with a function that may end it each second.
+func (f *fleet) serveUntil(from, to uint32, stop func(t uint32) bool) {
 	if to <= from {
 		return
 	}
@@ -18,7 +30,6 @@ func (f *fleet) serve(from, to uint32) {
 			w.add(i)
 		}
 	}
-	stuck := newStuck(f)
 	t := from
 	do := func(i int) {
 		d := &f.devices[i]
@@ -35,8 +46,7 @@ func (f *fleet) serve(from, to uint32) {
 	}
 	for ; t < to && w.pending > 0; t++ {
 		w.take(t, do)
-		if to == f.end && t%second == 0 && stuck.check(t) {
-			f.collapsed = true
+		if t%second == 0 && stop(t) {
 			break
 		}
 	}
@@ -97,6 +107,8 @@ func (f *fleet) connect(i int, d *device, t uint32) {
 
 // A stuck watches for a fleet that never comes back: for two cycles, of a timeout and
 // the longest wait each, nobody has connected, and the queue has not become shorter.
+// Before that, all devices must have reached the last wait of their scheme, for until then
+// they try less and less often; and they must not give up.
 type stuck struct {
 	fleet     *fleet
 	cycle     uint32
@@ -109,23 +121,33 @@ type stuck struct {
 }
 
 func newStuck(f *fleet) *stuck {
-	return &stuck{fleet: f, cycle: f.timeout + f.steady + second}
+	s := &stuck{fleet: f, cycle: f.timeout + f.steady + second, next: never}
+	if f.retry == nil || f.retry.Conceal < math.MaxUint16 || f.scenario.Capacity == 0 {
+		return s
+	}
+	// The last device starts when it loses its server, or boots.
+	s.next = max(f.from, tick(f.scenario.Boot))
+	for tries := range min(len(f.retry.Backoff), math.MaxUint16) {
+		wait := f.retry.Delay(uint16(tries), math.MaxUint16)
+		s.next = after(s.next, uint64(tick(wait))+uint64(f.timeout))
+	}
+	return s
 }
 
 func (s *stuck) check(t uint32) bool {
 	f := s.fleet
+	if t < s.next {
+		return false
+	}
 	for ; s.counted < t/tenth; s.counted++ {
 		s.sum += int64(max(f.connects[s.counted], 0))
 	}
-	if t < s.next || f.scenario.Capacity == 0 {
-		return false
-	}
 	queue := f.server.free - float64(t)
-	if s.next > 0 && s.sum == s.connected && queue >= s.queue && queue > float64(f.timeout) {
+	if s.sum == s.connected && queue >= s.queue && queue > float64(f.timeout) {
 		s.cycles++
 	} else {
 		s.cycles = 0
 	}
-	s.connected, s.queue, s.next = s.sum, queue, t+s.cycle
+	s.connected, s.queue, s.next = s.sum, queue, after(t, uint64(s.cycle))
 	return s.cycles >= 2
 }
