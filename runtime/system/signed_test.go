@@ -464,3 +464,24 @@ func TestNewFetcherSigning(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRefusedCalls checks that Refused may call the Fetcher.
+func TestRefusedCalls(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy")
+	if err := os.WriteFile(file, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newBench(t, &policy.Policy{}, nil)
+	var f *system.Fetcher
+	calls := 0
+	f = c.newFetcher(t, system.FetcherOptions{File: file, Signing: &signing.Config{Keys: trusted}, Refused: func(error) {
+		if calls++; calls == 1 {
+			if err := f.Restore(); !errors.Is(err, signing.ErrMalformed) {
+				t.Error(err)
+			}
+		}
+	}})
+	if err := f.Fetch(t.Context()); !errors.Is(err, runtime.ErrUnknownStreamType) || calls != 2 {
+		t.Errorf("%v after %d calls", err, calls)
+	}
+}
