@@ -8,18 +8,18 @@ import (
 var shortString = &lint.Rule{
 	Name:     "short-string",
 	Severity: schema.Info,
-	Fixes:    lint.SafeFix,
 	Summary:  "lws may keep a string of one character inside a number",
 	Why: `To save memory, lws searches everything that it has stored so far, numbers and flags
 included, for the bytes of a string. If it finds them it keeps no copy, so the string changes with the
-number. For the path "/", write "": lws puts a slash before it. It is reported once a file.
+number. For the path "/", a longer name that the server has for it is better; "" is not, since lws may
+take a byte of a pointer for it. It is reported once a file.
 
 It is a warning where flags of the same streamtype change the string.`,
 	LWS: `With the flags opportunistic, nailed_up, urgent_tx, urgent_rx and long_poll before it,
-http_url "/" becomes "?" when tls follows. In a policy of 60 streamtypes, two or three had another http_url
-than "/" (4.1.6 to 5.0.0).`,
+http_url "/" becomes "?" when tls follows. In a policy of 60 streamtypes, two to four had another http_url
+than "/", and two to six one with the bytes of an address in place of "" (4.1.6, 4.3.10 and 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "/" } } ] }`,
-	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
+	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "index.html" } } ] }`,
 	Check: func(p *lint.Pass) {
 		var first *schema.Diagnostic // of those that depend on numbers: one a file
 		for _, d := range streams(p) {
@@ -30,38 +30,20 @@ than "/" (4.1.6 to 5.0.0).`,
 				}
 				text := v.Text()
 				becomes, by := foldedFlags(d.Settings, i, text)
-				root := s.Key.Name == "http_url" && text == "/"
 				switch {
 				case becomes != "":
 					g := p.Reportf(v.Span, "lws keeps %s inside the flags before it: %s changes it to %s", schema.Quote(text), by, schema.Quote(becomes))
 					g.Severity = schema.Warning
-					if root {
-						g.Message += writeEmpty
-						write(g, v, "")
-					}
 				case len(text) != 1:
 				case first == nil:
 					first = p.Reportf(v.Span, "lws may store %s in the bytes of a number, and change it with that number", schema.Quote(text))
-					if root {
-						first.Message += writeEmpty
-						write(first, v, "")
-					}
 				default:
 					first.Related = append(first.Related, schema.Related{Span: v.Span, Message: schema.Quote(text) + " too"})
-					if root {
-						edits := []schema.Edit{{Span: v.Span, NewText: `""`}}
-						if len(first.Fixes) > 0 {
-							edits = append(first.Fixes[0].Edits, edits...)
-						}
-						first.Fixes = []schema.Fix{{Message: `write ""`, Edits: edits, Safe: true}}
-					}
 				}
 			}
 		}
 	},
 }
-
-const writeEmpty = `: write "", which asks for / as well`
 
 // foldedFlags returns what a string becomes that stands in the flags which are
 // set before it (a 32-bit integer, the lowest byte first), and the first flag
