@@ -40,7 +40,7 @@ func (c *explainCmd) Run(p *program) error {
 		return unknown("no rule, key or state has the name", c.Name, explain.Names())
 	}
 	if c.Format == "text" {
-		return p.output("", write(text))
+		return p.output("", write(harmless(text)))
 	}
 	e := explanation{Version: explanationVersion, Name: c.Name, Text: text}
 	if rule != nil {

@@ -349,12 +349,19 @@ func describe(o *object) string {
 	return o.def.String()
 }
 
+// maxValue is how much of a value a message has, in bytes.
+const maxValue = 200
+
 // textOf returns a value as a text.
 func textOf(v ref.Val) string {
+	text := fmt.Sprint(v.Value())
 	if s, ok := v.ConvertToType(types.StringType).(types.String); ok {
-		return string(s)
+		text = string(s)
 	}
-	return fmt.Sprint(v.Value())
+	if len(text) > maxValue {
+		text = strings.ToValidUTF8(text[:maxValue], "") + "…"
+	}
+	return text
 }
 
 // place returns where a finding about an object is.
