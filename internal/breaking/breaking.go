@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/codegen"
@@ -18,7 +19,7 @@ import (
 type Change struct {
 	Rule    *Rule    // nil if it breaks nothing
 	Streams []string // the streamtypes concerned, sorted; nil for the whole policy
-	Text    string   // what changes, such as `http_method is "POST" instead of "GET"`
+	Text    string   // what changes, in printable characters, such as `http_method is "POST" instead of "GET"`
 
 	// Old and New are the places in the policies. One of them may have no Source.
 	Old, New schema.Span
@@ -26,7 +27,23 @@ type Change struct {
 	LWS []schema.Version // the versions for which it was found; nil if none were given
 }
 
-// String describes the change with its subject.
+// printable escapes what a terminal would obey or hide, as in a Go string.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+// String describes the change with its subject, in printable characters.
 func (c *Change) String() string {
 	if c.Streams == nil {
 		return c.Text
@@ -44,7 +61,7 @@ func (c *Change) String() string {
 	if more := len(c.Streams) - len(names); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return text + ": " + c.Text
+	return printable(text) + ": " + c.Text
 }
 
 // Options are how policies are compared.
@@ -174,7 +191,7 @@ type comparison struct {
 
 // add adds a change of a streamtype, or of the policy if stream is "".
 func (c *comparison) add(rule *Rule, streams []string, old, new schema.Span, format string, args ...any) {
-	ch := Change{Rule: rule, Streams: streams, Text: fmt.Sprintf(format, args...), Old: old, New: new}
+	ch := Change{Rule: rule, Streams: streams, Text: printable(fmt.Sprintf(format, args...)), Old: old, New: new}
 	if c.version != (schema.Version{}) {
 		ch.LWS = []schema.Version{c.version}
 	}

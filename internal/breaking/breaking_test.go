@@ -508,6 +508,18 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+func TestHostileNames(t *testing.T) {
+	const name = `a\u001b[2J\n- forged\u202e`
+	changes := compare(t, `{"s": [{"NAME": {"endpoint": "x", "port": 1, "protocol": "raw"}}]}`, `{"s": [{"b": {"endpoint": "`+name+`", "port": 1, "protocol": "raw"}}, {"`+name+`": {"endpoint": "x", "port": 2, "protocol": "raw"}}]}`, Options{})
+	var b strings.Builder
+	if err := WriteNotes(&b, changes); err != nil {
+		t.Fatal(err)
+	}
+	if text := b.String(); strings.ContainsAny(text, "\x1b\u202e") || strings.Contains(text, "\n- forged") || !strings.Contains(text, "forged") {
+		t.Errorf("got %q", text)
+	}
+}
+
 func FuzzCompare(f *testing.F) {
 	for _, text := range policies(f) {
 		f.Add(text, text)
