@@ -216,6 +216,9 @@ func (f *chainFlags) check() error {
 	if f.Address != "" {
 		f.Connect = true
 	}
+	if f.Timeout <= 0 {
+		return errors.New("--timeout must be positive")
+	}
 	if !f.Connect && len(f.Chain) == 0 {
 		return errors.New("want the chain of a server: --connect, or --chain with a file")
 	}
@@ -669,7 +672,10 @@ func (certsFetchCmd) Help() string {
 
 // Run executes the command.
 func (c *certsFetchCmd) Run(p *program) error {
-	f := chainFlags{Timeout: c.Timeout}
+	f := chainFlags{Timeout: c.Timeout, Connect: true}
+	if err := f.check(); err != nil {
+		return usage("%v", err)
+	}
 	address, st := c.Server, (*policy.StreamType)(nil)
 	if c.Stream != "" {
 		_, compiled, err := p.compile(c.Server, nil, c.Stream, lint.Options{}, schema.Error)

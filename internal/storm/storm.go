@@ -1,6 +1,6 @@
 // Package storm simulates what a fleet of devices does to a server that fails and comes
-// back. It has no clock, and uses no files or network: a fleet of a million devices
-// lives an hour in seconds, and the same scenario gives the same result.
+// back. Time is virtual: an hour of a million devices takes seconds. The same scenario
+// always has the same result.
 //
 // # The model
 //
