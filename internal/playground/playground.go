@@ -26,6 +26,9 @@ const (
 	MaxTokens = 200_000
 )
 
+// maxNodes is the most definitions in a picture: browsers take long for larger ones.
+const maxNodes = 1000
+
 // The names of the two texts in messages.
 const (
 	policyName   = "policy.json"
@@ -344,8 +347,11 @@ func picture(in *input) (Response, error) {
 		d = o.Document
 	}
 	g := graph.New(schema.NewPolicy(d))
-	if len(g.Nodes) == 0 {
+	switch n := len(g.Nodes); {
+	case n == 0:
 		return Response{Text: "The policy defines nothing to draw."}, nil
+	case n > maxNodes:
+		return Response{}, fmt.Errorf("the policy has %d definitions, too many for a picture here: sspolicy graph draws them", n)
 	}
 	return Response{Pictures: []Picture{{"Streamtypes by endpoint, and what they refer to", g.SVG()}}}, nil
 }

@@ -75,6 +75,7 @@ func TestErrors(t *testing.T) {
 		{Request{View: "c", Policy: wrong}, "the policy has errors: policy.json:12:17"},
 		{Request{View: "findings", Policy: strings.Repeat(" ", MaxSize+1)}, "policy.json has more than 1024 kB"},
 		{Request{View: "findings", Fragment: strings.Repeat("[", MaxTokens+1)}, "fragment.json has more than 200000 tokens"},
+		{Request{View: "graph", Policy: `{"certs": [` + strings.Repeat(`{"a": ""},`, maxNodes) + `{"a": ""}]}`}, "1001 definitions, too many"},
 		{Request{View: "overlay", Policy: "{", Fragment: "{"}, "the fragment cannot be applied"},
 	} {
 		if r := ask(t, c.r); !strings.Contains(r.Error, c.want) {

@@ -2,7 +2,10 @@
 import "wasm_exec"
 
 self.sspolicyReady = () => postMessage({ready: true})
-onmessage = ({data}) => postMessage({response: self.sspolicy(data)})
+onmessage = ({data}) => {
+  const response = self.sspolicy(data)
+  if (typeof response === "string") postMessage({response}) // otherwise the program has ended, and start says so
+}
 
 async function start() {
   const go = new Go()
