@@ -322,3 +322,30 @@ func TestManifests(t *testing.T) {
 		}
 	}
 }
+
+// The image has the program alone, which runs as a user without rights. buildah needs
+// neither a daemon nor the network for it.
+func TestImage(t *testing.T) {
+	if _, err := exec.LookPath("buildah"); err != nil || os.Getuid() != 0 {
+		t.Skip("buildah is not installed, or not for this user")
+	}
+	dir := t.TempDir()
+	image := func(code int, args ...string) string {
+		return run(t, code, "", "buildah", append([]string{"--storage-driver", "vfs", "--root", dir + "/root", "--runroot", dir + "/run"}, args...)...)
+	}
+	fixtures, err := filepath.Abs(root + "/fixtures")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image(0, "build", "--isolation", "chroot", "-f", root+"/Dockerfile", "-t", "sspolicy", unpack(t))
+	image(0, "from", "--name", "trial", "sspolicy")
+	out := image(1, "run", "--isolation", "chroot", "--user", "65532:65532", "-v", fixtures+":/work:ro", "trial", "--",
+		"/sspolicy", "lint", "weather.json", "weather-mistakes.json")
+	if !strings.Contains(out, "[out-of-range]") {
+		t.Errorf("lint in the container prints:\n%s", out)
+	}
+	if config := image(0, "inspect", "sspolicy"); !strings.Contains(config, `"User": "65532:65532"`) {
+		t.Errorf("the image has another user:\n%s", config)
+	}
+	image(0, "rm", "trial")
+}
