@@ -54,7 +54,7 @@ and 4.3, 12 in 4.4 and 4.5, and 64 in 5.0. lws refuses more (4.1.6, 4.3.10 and 5
 			return true
 		}
 		for _, m := range p.Policy.Document.Root.Members() {
-			ok := true
+			var ok bool
 			if m.Value.Kind == schema.ArrayKind {
 				tops++
 				ok = walk(&m.Value, 1, 0)
