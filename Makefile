@@ -252,7 +252,7 @@ release-test: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 	@set -ex; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	git clone -q . "$$dir/sspolicy"; \
 	$(MAKE) -C "$$dir/sspolicy" snapshot TOOLS='$(TOOLS)' TARGETS='$(TARGETS)'; \
-	$(GO) test -C "$$dir/sspolicy" -tags release -count=1 -v ./internal/release
+	$(GO) test -C "$$dir/sspolicy" -tags release -count=1 -timeout 60m -v ./internal/release
 
 # The second build has another folder, another module cache and an empty build cache.
 .PHONY: reproducible
