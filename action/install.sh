@@ -60,4 +60,4 @@ if [ $ext = zip ]; then
 else
 	tar -xzf "$work/$name.$ext" -C "$work"
 fi
-mv "$work/$name/$program" "$DIR/$program"
+mv "$work/sspolicy-${VERSION#v}/$program" "$DIR/$program"

@@ -54,7 +54,7 @@ func TestActionInstall(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the fake release has a shell script as its program")
 	}
-	archive := newArchive(t, "sspolicy_1.2.3_linux_amd64", fakeProgram)
+	archive := newArchive(t, "sspolicy-1.2.3", fakeProgram)
 	sum := sha256.Sum256(archive)
 	hash := hex.EncodeToString(sum[:])
 	other := strings.Repeat("0", 64)
