@@ -230,6 +230,19 @@ func (n *network) strike(e *event) {
 	}
 }
 
+// heal lets connections live that were to be cut.
+func (n *network) heal() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range n.hosts {
+		for c := range h.conns {
+			c.mu.Lock()
+			c.left, c.peer.left = -1, -1
+			c.mu.Unlock()
+		}
+	}
+}
+
 // A link is the two ends of a connection.
 type link struct {
 	net *network

@@ -255,6 +255,7 @@ func (w *world) run() {
 	time.Sleep(time.Until(w.tr.start.Add(w.faultTime + time.Millisecond)))
 	w.tr.note("world", "no more faults")
 	w.calm.Store(true)
+	w.net.heal()
 	for _, p := range w.programs {
 		p.calmDown()
 	}
@@ -298,7 +299,7 @@ func (w *world) do(e *event) {
 		who = "world"
 	}
 	w.tr.note(who, "%v", e)
-	if e.kind == setPolicy || e.kind == closeContext || e.kind == shutdown {
+	if e.kind == setPolicy || e.kind == overlay || e.kind == closeContext || e.kind == shutdown {
 		w.epoch.Add(1)
 	}
 	switch {

@@ -94,6 +94,7 @@ func (c *conn) connect(ctx context.Context, l transport.Link, id, password strin
 		err = context.Cause(ctx)
 	}
 	if err != nil {
+		c.hub.doubtSession()
 		nc.Close()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -175,11 +176,15 @@ func (c *conn) resumeLocked(present bool) {
 	}
 	// The connection before may still be closing, which takes time if the server
 	// does not read. It must not use the session any more.
-	if before := c.hub.hold(c); before != nil {
+	before, doubt := c.hub.hold(c)
+	if before != nil {
 		before.fail(transport.ErrClosed)
 	}
 	c.sess = c.hub.session
 	c.sess.resume()
+	if doubt { // to subscribe once more does no harm
+		clear(c.sess.filters)
+	}
 	now := time.Now()
 	for _, m := range c.sess.pending(func(*outMsg) bool { return true }) {
 		c.w.post(m.appendAgain)

@@ -30,6 +30,7 @@ type hub struct {
 	users   int      // connectors; guarded by the mu of the transport
 	conns   []*conn  // guarded by the mu of the transport
 	session *session // handed from one connection to the next, or nil
+	doubt   bool     // a CONNECT has had no answer; guarded by the mu of the transport
 	holder  *conn    // connection that has the session and has not ended, or nil; guarded by the mu of the transport
 }
 
@@ -69,13 +70,22 @@ func (h *hub) removeLocked(c *conn) {
 	h.conns = slices.DeleteFunc(h.conns, func(o *conn) bool { return o == c })
 }
 
+// doubtSession notes that a CONNECT has had no answer: the server may have begun another
+// session, which it will report as present.
+func (h *hub) doubtSession() {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	h.doubt = true
+}
+
 // hold makes c the connection that has the session. It returns the connection that
-// had it and has not ended, or nil.
-func (h *hub) hold(c *conn) (before *conn) {
+// had it and has not ended, or nil, and whether the server may have another session.
+func (h *hub) hold(c *conn) (before *conn, doubt bool) {
 	h.t.mu.Lock()
 	defer h.t.mu.Unlock()
 	before, h.holder = h.holder, c
-	return before
+	doubt, h.doubt = h.doubt, false
+	return before, doubt
 }
 
 // reserve returns a connection with the settings, with one more stream as its

@@ -581,6 +581,33 @@ func TestNoSession(t *testing.T) {
 	})
 }
 
+// TestLostConnack checks that filters are subscribed again after a CONNECT without an
+// answer: the session that the server has then may have begun with it.
+func TestLostConnack(t *testing.T) {
+	p := &peer{answer: func(c *peerConn, packet string) bool {
+		if c.n == 0 || !strings.HasPrefix(packet, "CONNECT") {
+			return false
+		}
+		if c.n == 1 {
+			c.Close()
+		} else {
+			io.WriteString(c, "\x20\x02\x01\x00")
+		}
+		return true
+	}}
+	st := streamType("s", nowhere, topics("t", "f", 1), retry(5))
+	st.MQTT.CleanStart = false
+	bubble(t, p, identify("device", "", ""), types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
+		synctest.Wait()
+		p.latest().Close()
+		time.Sleep(time.Second)
+		cl.want(t, "CRE CNG CON DIS POL CNG UNR POL CNG CON")
+		p.want(t, "CONNECT device; SUBSCRIBE 1 f qos 1; 5ms: CONNECT device; 10ms: CONNECT device; 10ms: SUBSCRIBE 2 f qos 1")
+	})
+}
+
 // TestWake checks that Options.Wake gets the times of the validity timer with
 // swake_validity, and none without.
 func TestWake(t *testing.T) {
