@@ -128,9 +128,7 @@ func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := w.programs[i]
-	if got, want := r.Header.Get("Authorization"), fmt.Sprintf("Bearer token%d-", i%tokens); !strings.HasPrefix(got, want) {
-		w.find([]string{p.name, h.name}, "credentials %q, want %q", got, want)
-	}
+	w.checkToken(p, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), n)
 	d := fork(w.seed, "answer", name, n)
 	if e := w.plan.active(time.Now(), h.name, peerReads); e != nil {
 		time.Sleep(d.ms(1, 5000) + d.skew)
@@ -306,8 +304,6 @@ func (t *httpTalk) got() string {
 	got, _ := t.p.s.Metadata("got")
 	return got
 }
-
-func (t *httpTalk) lost() {}
 
 func (t *httpTalk) check() string {
 	t.mu.Lock()

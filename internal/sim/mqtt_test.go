@@ -189,6 +189,4 @@ func (t *mqttTalk) verdict(ack bool) (bool, string) {
 	return t.policy().Subscribe == "", ""
 }
 
-func (t *mqttTalk) lost() {}
-
 func (t *mqttTalk) check() string { return "" }

@@ -33,9 +33,6 @@ type talk interface {
 	// verdict is called for ACK and NAK. It reports whether the stream has succeeded.
 	verdict(ack bool) (success bool, wrong string)
 
-	// lost is called for DISCONNECTED and UNREACHABLE.
-	lost()
-
 	// check returns what is wrong at the end of the run.
 	check() string
 }
@@ -77,7 +74,13 @@ type program struct {
 	timing    bool
 	attempt   int       // number of CONNECTING
 	limit     time.Time // of the attempt
+	verdict   bool      // ACK or NAK since CONNECTED
+	rotation  int       // of the credentials when the attempt began
 	succeeded time.Time
+
+	// Of PauseRx.
+	pausedAt     time.Time
+	pausedStream *runtime.Stream
 }
 
 func newProgram(w *world, i int) *program {
@@ -173,7 +176,15 @@ func (p *program) do(e *event) {
 		s.CancelTimeout()
 	case callPause:
 		s.PauseRx()
-		time.AfterFunc(time.Until(e.end()), s.ResumeRx)
+		p.mu.Lock()
+		p.pausedAt, p.pausedStream = time.Now(), s
+		p.mu.Unlock()
+		time.AfterFunc(time.Until(e.end()), func() {
+			p.mu.Lock()
+			p.pausedStream = nil
+			p.mu.Unlock()
+			s.ResumeRx()
+		})
 	case callHandle:
 		s.SetHandlers(p.handlers())
 	case callMetadata:
@@ -288,15 +299,17 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 		p.talk.create(s)
 	case runtime.StateConnecting:
 		p.attempt++
+		p.rotation = p.w.rotations()
 		p.beginAttemptLocked(s, was, wasResult)
 		p.talk.begin(s)
 	case runtime.StateConnected:
-		p.connectAt = now
+		p.connectAt, p.verdict = now, false
 		p.talk.connected()
 		if p.many {
 			p.speakSoonLocked(s)
 		}
 	case runtime.StateQoSAckRemote, runtime.StateQoSNackRemote:
+		p.verdict = true
 		success, wrong = p.talk.verdict(state == runtime.StateQoSAckRemote)
 		if p.many {
 			p.speakSoonLocked(s)
@@ -305,7 +318,9 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 		if p.many && now.After(p.w.tr.start.Add(p.w.faultTime+settleTime)) && !p.w.ending.Load() {
 			p.find("%s without a fault", name)
 		}
-		p.talk.lost()
+		if !p.many && state == runtime.StateDisconnected && s.Err() == nil && !p.verdict {
+			p.find("the request is complete without a verdict")
+		}
 		p.againLocked(s)
 	case runtime.StateAllRetriesFailed:
 		p.againLocked(s)
@@ -571,6 +586,9 @@ func (p *program) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runti
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.enterLocked("Rx")
+	if s == p.pausedStream && len(buf) > 0 && time.Now().After(p.pausedAt) {
+		p.find("Rx of a stream that has been paused")
+	}
 	p.w.tr.note(p.name, "rx %d flags %d", len(buf), flags)
 	success, wrong := p.talk.rx(buf, flags)
 	if wrong != "" {

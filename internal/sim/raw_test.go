@@ -179,5 +179,4 @@ func (t *rawTalk) rx(buf []byte, _ runtime.Flags) (bool, string) {
 }
 
 func (t *rawTalk) verdict(bool) (bool, string) { return false, "a verdict over raw" }
-func (t *rawTalk) lost()                       {}
 func (t *rawTalk) check() string               { return "" }

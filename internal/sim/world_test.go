@@ -164,6 +164,28 @@ func (w *world) rotateCredentials() {
 	}
 }
 
+// rotations returns how often the credentials have been replaced.
+func (w *world) rotations() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rotation
+}
+
+// checkToken checks the credentials in a request of a stream, in that of attempt, if not 0,
+// also that they were in force when it began.
+func (w *world) checkToken(p *program, got string, attempt int) {
+	var i, rotation int
+	if _, err := fmt.Sscanf(got, "token%d-%d", &i, &rotation); err != nil || i != p.i%tokens {
+		p.find("credentials %q, want token%d", got, p.i%tokens)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.attempt == attempt && rotation < p.rotation {
+		p.find("credentials %q after the %d. rotation", got, p.rotation)
+	}
+}
+
 // tokens is how many tokens there are: stream i uses i%tokens.
 const tokens = 4
 

@@ -68,9 +68,7 @@ func (w *world) handleWS(ctx context.Context, h *host, rw http.ResponseWriter, r
 		return
 	}
 	p := w.programs[i]
-	if got, want := r.Header.Get("Authorization"), fmt.Sprintf("token%d-", i%tokens); !strings.HasPrefix(got, want) {
-		p.find("credentials %q, want %q", got, want)
-	}
+	w.checkToken(p, r.Header.Get("Authorization"), 0)
 	t := p.talk.(*wsTalk)
 	t.mu.Lock()
 	t.served++
@@ -195,5 +193,4 @@ func (t *wsTalk) rx(buf []byte, flags runtime.Flags) (bool, string) {
 }
 
 func (t *wsTalk) verdict(bool) (bool, string) { return false, "a verdict over ws" }
-func (t *wsTalk) lost()                       {}
 func (t *wsTalk) check() string               { return "" }
