@@ -31,6 +31,7 @@ help:
 	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
 	@echo 'make sim       run SEEDS=$(SEEDS) simulations of each protocol, or of PROTOCOL; SEED=n repeats one'
 	@echo 'make arch      run the tests of codecs and tables on 386, arm and s390x (QEMU)'
+	@echo 'make sim-defects  plant defects, and count the simulations that find each'
 	@echo 'make browser   load a page of the example of a server in chromium'
 	@echo 'make vscode    package the extension for VS Code, and test it with the server (needs npm)'
 	@echo 'make site      write the documentation and the playground as a website, site (needs npm)'
@@ -143,10 +144,17 @@ soak: browser
 	IDLE=9900 $(GO) test -count=1 -v -run '^TestIdleConnections$$' ./runtime/http
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak(Servers)?$$' ./internal/conformance
 
-# EVENTS=n,n,... keeps only these events of the plan of a seed, TRACE=1 prints the trace.
+# EVENTS=n,n,... keeps only these events of the plan of a seed, TRACE=1 prints the trace,
+# MINUTES=n is how long there are faults, STOP=n ends after n seeds with findings.
 .PHONY: sim
 sim:
 	SEEDS='$(SEEDS)' SEED='$(SEED)' PROTOCOL='$(PROTOCOL)' $(GO) test -count=1 -timeout 0 -v -run '^TestSim$$' ./internal/sim
+
+# It plants the defects of internal/sim whose name matches DEFECTS, and counts the seeds
+# until the simulation finds each.
+.PHONY: sim-defects
+sim-defects:
+	DEFECTS='$(or $(DEFECTS),.)' $(GO) test -count=1 -timeout 0 -v -run '^TestDefects$$' ./internal/sim
 
 # It needs chromium.
 .PHONY: browser

@@ -196,13 +196,16 @@ func (p *program) do(e *event) {
 // startTimeout starts the timer of the stream.
 func (p *program) startTimeout(s *runtime.Stream, d time.Duration) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.startTimeoutLocked(s, d)
+}
+
+func (p *program) startTimeoutLocked(s *runtime.Stream, d time.Duration) {
 	if p.ended {
-		p.mu.Unlock()
 		return
 	}
 	p.timer, p.timing = time.Now().Add(d), true
 	due := p.timer
-	p.mu.Unlock()
 	s.StartTimeout(d)
 	p.later("timeout", d+10*time.Millisecond, func() {
 		p.mu.Lock()
@@ -242,15 +245,20 @@ func (p *program) answerLocked(may bool) runtime.Result {
 			d := time.Duration(e.arg) * time.Millisecond
 			now := time.Now()
 			at := instant(fork(p.w.seed, "slow", e.number), now, d)
-			p.w.tr.note(p.name, "slow callback")
-			p.mu.Unlock()
-			time.Sleep(at.Sub(now))
-			p.mu.Lock()
-			p.slowUntil = time.Now()
+			p.sleepLocked(at.Sub(now))
 		}
 	}
 	p.inside--
 	return r
+}
+
+// sleepLocked makes a callback take d.
+func (p *program) sleepLocked(d time.Duration) {
+	p.w.tr.note(p.name, "slow callback")
+	p.mu.Unlock()
+	time.Sleep(d)
+	p.mu.Lock()
+	p.slowUntil = time.Now()
 }
 
 // after has the states that may follow each state of a client, and whether a connection
@@ -300,6 +308,9 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 	case runtime.StateConnecting:
 		p.attempt++
 		p.rotation = p.w.rotations()
+		if d := fork(p.w.seed, "limit", p.name, p.attempt); d.oneIn(5) && !p.w.calm.Load() {
+			p.startTimeoutLocked(s, d.ms(20, 4000)+d.skew)
+		}
 		p.beginAttemptLocked(s, was, wasResult)
 		p.talk.begin(s)
 	case runtime.StateConnected:
@@ -325,8 +336,8 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 	case runtime.StateAllRetriesFailed:
 		p.againLocked(s)
 	case runtime.StateTimeout:
-		if p.w.calm.Load() {
-			break
+		if d := fork(p.w.seed, "timeout", p.name, p.attempt); d.oneIn(2) && !p.w.calm.Load() {
+			p.sleepLocked(instant(d, now, d.ms(1, 2000)).Sub(now))
 		}
 	case runtime.StateDestroying:
 		p.timing, p.waits = false, false

@@ -87,6 +87,10 @@ func report(t *testing.T, pr *protocol, seed uint64, minutes int, o *outcome) {
 		return
 	}
 	all := len(o.plan.events)
+	if os.Getenv("SHRINK") == "no" {
+		t.Error(o.findings[0])
+		return
+	}
 	o = shrink(t, pr, seed, minutes, o)
 	var numbers []string
 	for _, e := range o.plan.events {

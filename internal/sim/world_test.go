@@ -285,6 +285,9 @@ func (w *world) run() {
 	for _, p := range w.programs {
 		p.checkSettled()
 	}
+	if n := w.net.openConns(); n > 2*len(w.programs) { // those kept for the next request, too
+		w.find([]string{"world"}, "%d connections are open for %d streams", n, len(w.programs))
+	}
 	// A stream that has settled succeeds promptly.
 	time.Sleep(promptTime)
 	for _, p := range w.programs {

@@ -1,0 +1,157 @@
+package sim
+
+import (
+	"encoding/json"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A defect is a mistake that the simulation has to find: old, which occurs once in the
+// file, becomes new.
+type defect struct {
+	name     string
+	protocol string // that finds it
+	file     string // below the root of the module
+	old, new string
+}
+
+const root = "../.."
+
+// defects are mistakes of the kinds that such code has. Those marked as real have happened.
+var defects = []defect{
+	{"a request to send is not signalled", "raw", "runtime/stream.go",
+		"\t\t\ts.link.signalTxLocked()\n\t\t}\n\t} else if s.machine.Request() {", "\t\t}\n\t} else if s.machine.Request() {"},
+	{"the timer of a long wait is not started", "h1", "runtime/stream.go",
+		"\ts.e.timers.Start(s.retry, d)\n", "\tif d < 5*time.Second {\n\t\ts.e.timers.Start(s.retry, d)\n\t}\n"},
+	{"each connection ends the series of failures", "raw", "runtime/internal/machine/machine.go",
+		"if !f.Failed || !f.Brief {", "if !f.Failed || f.Brief || !f.Brief {"},
+	{"Connect continues the series of failures", "h1", "runtime/internal/machine/machine.go",
+		"\tif m.byCall {\n\t\tm.tries = 0\n\t}\n", ""},
+	{"a connection leaks", "raw", "runtime/raw/session.go",
+		"\tdefer s.base.Close()\n", ""},
+	{"SetPolicy drops streams without a state", "h1", "runtime/swap.go",
+		"\t\ts.destroy(false, ErrPolicyChanged)\n", "\t\ts.kill()\n"},
+	{"Overlay and SetPolicy leave streams as they are", "h1", "runtime/swap.go",
+		"\tfor _, s := range gone {\n\t\ts.destroy(false, ErrPolicyChanged)\n\t}\n", "\t_ = gone[:min(len(gone), cap(gone))]\n\tc.engine.timers.Resumed(time.Millisecond)\n"},
+	{"an ACK is delivered twice", "mqtt", "runtime/mqtt/send.go",
+		"\tfor range n {\n", "\tfor range n + n/3 + n%2 {\n"},
+	{"a timeout swallows the ACK of a request (real)", "h1", "runtime/link.go",
+		"\tif err := l.acquire(notPayload); err != nil {\n\t\treturn err // a timeout", "\tl.s.mu.Lock()\n\tl.done = true\n\tl.s.mu.Unlock()\n\tif err := l.acquire(notPayload); err != nil {\n\t\treturn err // a timeout"},
+	{"two connections use a session (real)", "mqtt", "runtime/mqtt/conn.go",
+		"\tif before != nil {\n\t\tbefore.fail(transport.ErrClosed)\n\t}\n", "\t_ = before\n"},
+	{"a session that may be another keeps its filters (real)", "mqtt", "runtime/mqtt/conn.go",
+		"\tif doubt {", "\tif doubt && now().IsZero() {"},
+	{"no PINGREQ beside messages without answers (real)", "mqtt", "runtime/mqtt/liveness.go",
+		"keep > 0 && (ping == 0 || ping > keep)", "keep < 0 && (ping == 0 || ping > keep)"},
+	{"close_notify waits for the peer (real)", "raw+tls", "runtime/transport/dial.go",
+		"time.AfterFunc(time.Second, func() { secure.NetConn().Close() })", "time.AfterFunc(time.Minute, func() { secure.NetConn().Close() })"},
+	{"a timer outlives the connection of a stream that gives up (real)", "h1", "runtime/internal/machine/machine.go",
+		"\treturn m.Retries()\n}", "\treturn m.again\n}"},
+	{"CancelTimeout does nothing", "h1", "runtime/stream.go",
+		"\t\ts.cancelTimeoutLocked()\n\t\treturn\n\t}\n\ts.stopTimeoutLocked()\n", "\t\ts.cancelTimeoutLocked()\n\t\treturn\n\t}\n"},
+	{"an attempt has no limit", "h1", "runtime/link.go",
+		"\t\tl.e.timers.Start(&l.timer, d)\n", ""},
+	{"waits have no jitter", "h1", "runtime/policy/retry.go",
+		"\tms += ms * percent * uint64(random) / 65536 / 100\n", "\t_, _ = percent, random\n"},
+	{"PauseRx has no effect", "raw", "runtime/link.go",
+		"hold := s.paused && size != notPayload; hold", "hold := s.paused && size < notPayload; hold"},
+	{"callbacks overlap", "raw", "runtime/link.go",
+		"\t\t} else if !s.busy {\n\t\t\tbreak\n", "\t\t} else if !s.busy || size > 1000 {\n\t\t\tbreak\n"},
+	{"a message with QoS 2 is delivered again", "mqtt", "runtime/mqtt/read.go",
+		"(p.qos < 2 || !c.sess.received[p.id])", "(p.qos < 3 || !c.sess.received[p.id])"},
+	{"the newest stream survives the context", "h1", "runtime/context.go",
+		"\tfor _, s := range c.refuse() {\n\t\ts.destroy(true, ErrClosed)\n", "\tfor i, s := range c.refuse() {\n\t\tif i == 0 {\n\t\t\tcontinue\n\t\t}\n\t\ts.destroy(true, ErrClosed)\n"},
+	{"timers are not kept in order", "h1", "runtime/internal/timers/timers.go",
+		"if i > 0 && e.at < h[(i-1)/4].at {", "if i > 9 && e.at < h[(i-1)/4].at {"},
+	{"credentials are kept", "h1", "runtime/internal/request/header.go",
+		"\t\tvalue, err := s.setup.Secret(ctx, k.blob, k.index)\n", "\t\tkept, ok := keptSecrets.Load(s.setup)\n\t\tif !ok {\n\t\t\tkept, _ = s.setup.Secret(ctx, k.blob, k.index)\n\t\t\tkeptSecrets.Store(s.setup, kept)\n\t\t}\n\t\tvalue, err := kept.(string), error(nil)\n"},
+	{"metadata of the response before is kept", "h1", "runtime/stream.go",
+		"\ts.meta.forgetReceived()\n", ""},
+}
+
+// apply returns the file of a defect with the mistake.
+func (d *defect) apply(t *testing.T) []byte {
+	t.Helper()
+	source, err := os.ReadFile(filepath.Join(root, d.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), d.old); n != 1 {
+		t.Fatalf("%s: the text to replace occurs %d times in %s", d.name, n, d.file)
+	}
+	text := strings.Replace(string(source), d.old, d.new, 1)
+	if strings.Contains(d.new, "keptSecrets") {
+		text = strings.Replace(text, "import (\n", "import (\n\t\"sync\"\n", 1) + "\nvar keptSecrets sync.Map\n"
+	}
+	if strings.Contains(d.new, "now()") {
+		text += "\nfunc now() time.Time { return time.Now() }\n"
+	}
+	if strings.Contains(d.new, "time.") && !strings.Contains(text, "\t\"time\"\n") {
+		text = strings.Replace(text, "import (\n", "import (\n\t\"time\"\n", 1)
+	}
+	if _, err := parser.ParseFile(token.NewFileSet(), d.file, text, 0); err != nil {
+		t.Errorf("%s: %v", d.name, err)
+	}
+	return []byte(text)
+}
+
+var summary = regexp.MustCompile(`: (\d+) seeds, 1 with findings`)
+
+// TestDefects checks that the defects can still be planted. With DEFECTS, a regular
+// expression of names, it plants those, one after the other, and reports how many seeds
+// find each.
+func TestDefects(t *testing.T) {
+	pattern := os.Getenv("DEFECTS")
+	found, all := 0, 0
+	for _, d := range defects {
+		text := d.apply(t)
+		if pattern == "" || !regexp.MustCompile(pattern).MatchString(d.name) {
+			continue
+		}
+		all++
+		dir := t.TempDir()
+		path := filepath.Join(dir, "planted.go")
+		overlay := filepath.Join(dir, "overlay.json")
+		original, err := filepath.Abs(filepath.Join(root, d.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text2, err := json.Marshal(map[string]any{"Replace": map[string]string{original: path}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if os.WriteFile(path, text, 0o644) != nil || os.WriteFile(overlay, text2, 0o644) != nil {
+			t.Fatal("cannot write")
+		}
+		cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-v", "-overlay", overlay, "-run", "^TestSim$", ".")
+		env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+			return strings.HasPrefix(v, "SEED") || strings.HasPrefix(v, "EVENTS=") || strings.HasPrefix(v, "MINUTES=")
+		})
+		cmd.Env = append(env, "SEEDS=1000", "STOP=1", "SHRINK=no", "PROTOCOL="+d.protocol)
+		out, err := cmd.CombinedOutput()
+		m := summary.FindSubmatch(out)
+		switch {
+		case m != nil:
+			found++
+			t.Logf("%-60s %-8s found by seed %s of 1000", d.name, d.protocol, m[1])
+		case strings.Contains(string(out), "panic: "):
+			found++
+			_, why, _ := strings.Cut(string(out), "panic: ")
+			t.Logf("%-60s %-8s found: panic: %.100q", d.name, d.protocol, why)
+		default:
+			t.Logf("%-60s %-8s not found: %v\n%s", d.name, d.protocol, err, tailOf(out))
+		}
+	}
+	if pattern != "" {
+		t.Logf("%d of %d defects found", found, all)
+	}
+}
+
+func tailOf(out []byte) string { return string(out[max(0, len(out)-600):]) }
