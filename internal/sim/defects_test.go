@@ -69,7 +69,7 @@ var defects = []defect{
 	{"the newest stream survives the context", "h1", "runtime/context.go",
 		"\tfor _, s := range c.refuse() {\n\t\ts.destroy(true, ErrClosed)\n", "\tfor i, s := range c.refuse() {\n\t\tif i == 0 {\n\t\t\tcontinue\n\t\t}\n\t\ts.destroy(true, ErrClosed)\n"},
 	{"timers are not kept in order", "h1", "runtime/internal/timers/timers.go",
-		"if i > 0 && e.at < h[(i-1)/4].at {", "if i > 9 && e.at < h[(i-1)/4].at {"},
+		"\t\tif h[parent].at <= e.at {\n\t\t\tbreak\n", "\t\tif h[parent].at <= e.at || i == 2 {\n\t\t\tbreak\n"},
 	{"credentials are kept", "h1", "runtime/internal/request/header.go",
 		"\t\tvalue, err := s.setup.Secret(ctx, k.blob, k.index)\n", "\t\tkept, ok := keptSecrets.Load(s.setup)\n\t\tif !ok {\n\t\t\tkept, _ = s.setup.Secret(ctx, k.blob, k.index)\n\t\t\tkeptSecrets.Store(s.setup, kept)\n\t\t}\n\t\tvalue, err := kept.(string), error(nil)\n"},
 	{"metadata of the response before is kept", "h1", "runtime/stream.go",

@@ -15,7 +15,7 @@ import (
 // mqttProtocol is messages that a broker sends back. Streams of a host share a connection.
 func mqttProtocol(name string, hosts, streams int, secure bool) *protocol {
 	return &protocol{
-		name: name, hosts: hosts, streams: streams, serverBuffers: true, shared: hosts < streams,
+		name: name, hosts: hosts, streams: streams, window: 4 << 10, serverBuffers: true, shared: hosts < streams,
 		transports: func(*world) []transport.Transport { return []transport.Transport{mqtt.New()} },
 		streamType: func(w *world, i int) *policy.StreamType {
 			st := newStreamType(w, i, policy.ProtocolMQTT)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -41,7 +42,7 @@ type host struct {
 }
 
 func newNetwork(w *world) *network {
-	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, window: 64 << 10, hosts: map[string]*host{}, open: map[*conn]bool{}}
+	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, window: cmp.Or(w.protocol.window, 64<<10), hosts: map[string]*host{}, open: map[*conn]bool{}}
 	n.serverBuffers = w.protocol.serverBuffers
 	if w.protocol.neverBlocks {
 		n.window = math.MaxInt

@@ -36,6 +36,9 @@ type protocol struct {
 	// any order then, so that a seed may have several traces.
 	shared bool
 
+	// window is how many bytes may be under way in one direction; 0 means 64 KiB.
+	window int
+
 	// serverBuffers makes writes of servers return at once.
 	serverBuffers bool
 

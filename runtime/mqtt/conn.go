@@ -232,9 +232,13 @@ func (c *conn) close(limit time.Duration) {
 	case <-late.C:
 	}
 	late.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+	patience := flushLimit
+	if limit <= 0 { // the server has not answered for unsubscribeLimit already
+		patience = flushLimit / 3
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	stop := context.AfterFunc(ctx, func() { c.w.interrupt(ctx) })
-	c.nc.SetWriteDeadline(time.Now().Add(flushLimit))
+	c.nc.SetWriteDeadline(time.Now().Add(patience))
 	_ = c.w.last(ctx, appendDisconnect)
 	stop()
 	cancel()
