@@ -24,6 +24,7 @@ var protocols = []*protocol{
 	httpProtocol("h2+tls", policy.ProtocolH2, 4, 4, true),
 	wsProtocol("ws+tls", 4, true),
 	mqttProtocol("mqtt+tls", 4, 4, true),
+	serverProtocol("raw+server", 4),
 	httpProtocol("h2+shared", policy.ProtocolH2, 1, 4, false),
 	mqttProtocol("mqtt+shared", 1, 4, false),
 }
