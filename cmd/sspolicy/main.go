@@ -151,7 +151,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 				fmt.Fprintln(stderr, "       sspolicy run --proxy ADDRESS <streamtype> [flags]")
 			}
 		} else {
-			fmt.Fprintln(stderr, "usage: sspolicy <command>")
+			fmt.Fprintln(stderr, "usage: sspolicy <command>; sspolicy --help lists the commands")
 		}
 		return exitUsage
 	}

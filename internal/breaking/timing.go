@@ -84,7 +84,11 @@ func (s *streamComparison) retry() {
 			rule = nil
 		}
 		if rule != nil || a.Retries != b.Retries {
-			in(rule, []string{"conceal", "backoff"}, "it gives up %s instead of %s", &b, &a)
+			format, args := "it gives up %s instead of %s", []any{&b, &a}
+			if b.Retries == -1 {
+				format, args = "it retries for ever instead of giving up %s", []any{&a}
+			}
+			in(rule, []string{"conceal", "backoff"}, format, args...)
 		}
 	}
 	both := max(a.waits(), b.waits())

@@ -255,7 +255,7 @@ func TestExamples(t *testing.T) {
 	}
 	want := []string{
 		"good 1 7:11", "good 2 9:14 the rule finds: b is plain",
-		"bad 1 12:17", "bad 2 12:37 the rule finds nothing", `bad 3 12:55 not a policy: `,
+		"bad 1 12:17", "bad 2 12:37 the rule finds nothing", `bad 3 12:55 the example has a mistake: `,
 	}
 	for i, w := range want {
 		if i >= len(got) || !strings.HasPrefix(got[i], w) {

@@ -26,7 +26,7 @@ func (r *OwnRule) Test(at time.Time) (all []Outcome) {
 			found, problem := r.try(d, at)
 			switch {
 			case problem != nil:
-				o.At, o.Problem = problem.Span, "not a policy: "+problem.Message
+				o.At, o.Problem = problem.Span, "the example has a mistake: "+problem.Message
 			case want && len(found) == 0:
 				o.Problem = "the rule finds nothing"
 			case !want && len(found) > 0:

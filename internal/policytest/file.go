@@ -65,6 +65,10 @@ func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 		}
 		return name
 	}
+	if isPolicy(&d.Root) {
+		r.Errorf(start(d.Root.Span), `this is a policy, not a file of tests: pass a file such as {"policy": %s, "tests": [{"stream": "NAME"}]}; --write fills in what streams do`, schema.QuoteName(filepath.Base(file)))
+		return f, r.Found
+	}
 	r.Object(&d.Root, map[string]func(*schema.Value){
 		"$schema": func(v *schema.Value) { r.Text(v) },
 		"policy":  func(v *schema.Value) { f.Policy = path(v) },
@@ -84,6 +88,21 @@ func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 		}
 	}
 	return f, schema.SortDiagnostics(r.Found)
+}
+
+// isPolicy reports whether a document has a section of a policy and no setting of a file
+// of tests.
+func isPolicy(v *schema.Value) bool {
+	section := false
+	for _, m := range v.Members() {
+		switch m.Key {
+		case "policy", "overlays", "tests":
+			return false
+		case string(schema.Retry), string(schema.Certs), string(schema.TrustStores), string(schema.Auth), string(schema.Streams):
+			section = true
+		}
+	}
+	return section
 }
 
 // start returns the first byte of a span.

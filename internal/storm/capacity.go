@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // A Search is what FindCapacity found.
@@ -30,7 +31,7 @@ var ErrNoCapacity = errors.New("no capacity is enough")
 // precision is how near a capacity is to the smallest.
 const precision = 0.01
 
-// FindCapacity searches the smallest capacity with which a fleet comes back.
+// FindCapacity searches for the smallest capacity with which a fleet comes back.
 func FindCapacity(c Client, s Scenario) (*Search, error) {
 	s.Capacity = 0
 	f, err := newFleet(&c, &s)
@@ -40,7 +41,7 @@ func FindCapacity(c Client, s Scenario) (*Search, error) {
 	at := s.runner(&c, f)
 	enough := func(r *Result) bool { return r.Back.P99 != Never }
 	if r := at(0); !enough(r) {
-		return nil, fmt.Errorf("%w: %d of %d devices are not connected at the end, and of %d the policy conceals no more failures", ErrNoCapacity, r.Away, s.Devices, r.GaveUp)
+		return nil, fmt.Errorf("%w: %s of %s devices are not connected at the end\n%s", ErrNoCapacity, count(int64(r.Away)), count(int64(s.Devices)), strings.Join(r.Remarks(), "\n"))
 	}
 	low, high := 0.0, math.Max(1, math.Ceil(float64(s.Devices)/(s.end()-s.From-s.Outage).Seconds()))
 	found := at(high)

@@ -163,7 +163,7 @@ func (s *Scenario) Check() error {
 	case min(s.Boot, s.From, s.Outage, s.For, s.RetryAfter, s.Notice, s.Every, s.ClockSpread, s.Churn, s.RTT, s.MaxWait) < 0:
 		return errors.New("times must not be negative")
 	case s.Outage == 0 && s.Boot == 0:
-		return errors.New("nothing happens: an outage or boots must have a duration")
+		return errors.New("nothing happens: an outage (--outage) or boots (--boot) must have a duration")
 	case s.Outage > maxTime || s.From > maxTime || s.end() > maxTime:
 		return errors.New("the simulation may last up to 40 days")
 	case s.For > 0 && s.For < s.From+s.Outage:
