@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -169,18 +168,31 @@ func (p *program) revision(file string) (*schema.Document, error) {
 	if err := checkRevision(file); err != nil {
 		return nil, usage("%w", err)
 	}
-	var out, stderr bytes.Buffer
-	cmd := exec.CommandContext(context.Background(), "git", "show", "--no-textconv", strings.TrimPrefix(file, gitPrefix), "--")
-	cmd.Stdout, cmd.Stderr = &out, &stderr
-	if err := cmd.Run(); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "git", "cat-file", "blob", strings.TrimPrefix(file, gitPrefix))
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	text, readErr := schema.ReadAll(out)
+	if readErr != nil {
+		cancel() // git has more to write
+	}
+	err = cmd.Wait()
+	if readErr != nil {
+		return nil, fileError(file, readErr)
+	}
+	if err != nil {
 		if text := strings.TrimSpace(stderr.String()); text != "" {
 			err = errors.New(text)
 		}
 		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	text, err := schema.ReadAll(io.Reader(&out))
-	if err != nil {
-		return nil, fileError(file, err)
 	}
 	return p.readableText(schema.Parse(file, text))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/signing"
@@ -35,7 +36,7 @@ func (c *rotateCmd) Validate() error {
 	case c.To == "" && c.Version == 0:
 		return errors.New("want --version with the version of the policy in force")
 	}
-	return nil
+	return checkOutput(c.Output, slices.Concat(c.Key, c.Public)...)
 }
 
 // Run executes the command.

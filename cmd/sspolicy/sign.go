@@ -48,9 +48,14 @@ func (c *signCmd) Validate() error {
 	if c.Rotations != "" && c.Format != "jws" {
 		return errors.New("--rotations is for --format jws")
 	}
-	for _, input := range []string{c.File, c.Key, c.Rotations} {
-		if c.Output != "" && c.Output != "-" && identity(c.Output) == identity(input) {
-			return fmt.Errorf("--output: %s is an input", c.Output)
+	return checkOutput(c.Output, c.File, c.Key, c.Rotations)
+}
+
+// checkOutput returns an error if output would replace one of inputs.
+func checkOutput(output string, inputs ...string) error {
+	for _, input := range inputs {
+		if output != "" && output != "-" && identity(output) == identity(input) {
+			return fmt.Errorf("--output: %s is an input", output)
 		}
 	}
 	return nil
