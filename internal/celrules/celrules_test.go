@@ -146,10 +146,27 @@ func TestCostOfPolicy(t *testing.T) {
 		fmt.Fprintf(&b, `{"s%d": {}},`, i)
 	}
 	b.WriteString(`{"last": {}}]}`)
-	r := rules(t, Spec{ID: "t/x", Target: "stream", Expression: `policy.streams.filter(s, s.name == stream.name).size() == 1`})
-	found := lint.Run(schema.Parse("p.json", []byte(b.String())), r, lint.Options{})
-	if len(found) != 1 || !strings.Contains(found[0].Message, "too much for a policy of this size") {
-		t.Errorf("found %v", found)
+	d := schema.Parse("p.json", []byte(b.String()))
+	for _, test := range []struct {
+		expression string
+		most       int // findings
+	}{
+		{`policy.streams.filter(s, s.name == stream.name).size() == 1`, 1},
+		{`[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, [1,2,3,4,5,6,7,8,9].all(d, policy.streams.size() > a))))`, 5}, // each fails
+		{`stream.name.matches("(a?){900}(a?){900}(a?){900}" + stream.name)`, 1},
+	} {
+		found := lint.Run(d, rules(t, Spec{ID: "t/x", Target: "stream", Expression: test.expression}), lint.Options{})
+		if n := len(found); n == 0 || n > test.most || !strings.Contains(found[n-1].Message, "too much for a policy of this size") {
+			t.Errorf("%s: found %d: %v", test.expression, n, found)
+		}
+	}
+}
+
+// TestRegexSize: a regular expression that is large when compiled is refused with the rule.
+func TestRegexSize(t *testing.T) {
+	_, wrong := Compile(Spec{ID: "t/x", Target: "stream", Expression: `stream.name.matches("(a?){900}(a?){900}(a?){900}")`})
+	if len(wrong) != 1 || !strings.Contains(wrong[0].Message, "exceeds limit") {
+		t.Errorf("got %v", wrong)
 	}
 }
 
