@@ -11,10 +11,11 @@ program=sspolicy
 if [ "$RUNNER_OS" = Windows ]; then program=sspolicy.exe; fi
 
 fail() {
-	echo "::error title=sspolicy::$1"
+	echo "::error title=sspolicy::${1//[$'\r\n']/ }" # a line end would begin another command of the runner
 	exit 1
 }
 
+[[ $VERSION =~ ^(v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?)?$ ]] || fail "version must be a tag such as v0.1.0, not $VERSION"
 if [ -x "$DIR/$program" ]; then
 	exit 0 # from the cache
 fi
@@ -26,7 +27,6 @@ if [ -z "$VERSION" ]; then
 	exit 0
 fi
 
-[[ $VERSION =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || fail "version must be a tag such as v0.1.0, not $VERSION"
 case $RUNNER_OS in
 Linux) os=linux ext=tar.gz ;;
 macOS) os=darwin ext=tar.gz ;;
@@ -44,7 +44,7 @@ name=sspolicy_${VERSION#v}_${os}_$arch
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for file in "$name.$ext" "sspolicy_${VERSION#v}_checksums.txt"; do
-	curl -fsSL --retry 3 -o "$work/$file" "$releases/$VERSION/$file" || fail "cannot download $releases/$VERSION/$file"
+	curl -fsSL --proto-redir =https --retry 3 -o "$work/$file" "$releases/$VERSION/$file" || fail "cannot download $releases/$VERSION/$file"
 done
 want=$(awk -v file="$name.$ext" '$2 == file { print $1 }' "$work/sspolicy_${VERSION#v}_checksums.txt")
 if command -v sha256sum >/dev/null; then

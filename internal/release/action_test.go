@@ -119,6 +119,21 @@ func TestActionInstall(t *testing.T) {
 	}
 }
 
+// A version that is not a tag is refused before a program is looked for, and begins no
+// command of the runner.
+func TestActionVersion(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/sspolicy", []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"../x", "v1.2", "v1.2.3\n::stop-commands::x", "v1.2.3\r::debug::x\n"} {
+		out, ok := script(t, "install.sh", "DIR="+dir, "VERSION="+version, "RUNNER_OS=Linux", "RUNNER_ARCH=X64")
+		if ok || !strings.Contains(out, "version must be a tag") || strings.Count(out, "\n") != 1 || strings.Contains(out, "\r") {
+			t.Errorf("%q: success %t, with the output:\n%q", version, ok, out)
+		}
+	}
+}
+
 // Without a version, the action builds its own checkout.
 func TestActionSource(t *testing.T) {
 	tools := t.TempDir()
