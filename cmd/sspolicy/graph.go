@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/graph"
 	"github.com/secure-streams/sspolicy/internal/report"
@@ -24,7 +26,11 @@ func (c *graphCmd) Validate() error {
 	if c.Output != "" && c.Output != "-" && identity(c.Output) == identity(c.File) {
 		return fmt.Errorf("--output: %s is the policy", c.Output)
 	}
-	return nil
+	switch ext := strings.ToLower(filepath.Ext(c.Output)); ext {
+	case ".png", ".pdf", ".jpg":
+		return fmt.Errorf("--output: graph does not write %s: write DOT, and convert it with Graphviz", ext)
+	}
+	return checkExtension(c.Output, c.Format, map[string]string{".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"})
 }
 
 // Run executes the command.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
 )
@@ -20,6 +21,14 @@ func (p *program) output(file string, write func(io.Writer) error) error {
 		return err
 	}
 	return p.put(file, b.Bytes())
+}
+
+// checkExtension reports an output file whose extension is that of another format.
+func checkExtension(file, format string, formats map[string]string) error {
+	if want, ok := formats[strings.ToLower(filepath.Ext(file))]; ok && want != format {
+		return fmt.Errorf("--output: %s would hold %s: add --format %s, or change the extension", file, format, want)
+	}
+	return nil
 }
 
 // put is output of a text.

@@ -71,6 +71,9 @@ func (c *stormCmd) Validate() error {
 	if c.FindCapacity && (c.Capacity > 0 || c.Format == "csv" || len(c.Compare) > 0 || len(c.LWS) > 1) {
 		return errors.New("--find-capacity is for one policy and version, and not with --capacity or --format csv")
 	}
+	if err := checkExtension(c.Output, c.Format, map[string]string{".svg": "svg", ".json": "json", ".csv": "csv"}); err != nil {
+		return err
+	}
 	if c.Devices < 1 {
 		return errors.New("--devices must be positive: it is the number of devices of the fleet")
 	}
