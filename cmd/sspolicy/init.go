@@ -127,7 +127,7 @@ func (c *initCmd) options(q *questions) (*starter.Options, error) {
 		o.Port = uint16(n)
 	}
 	if c.CA != "" {
-		text, err := os.ReadFile(c.CA)
+		text, err := readFile(c.CA)
 		if err != nil {
 			return nil, fileError(c.CA, err)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/schema"
 )
 
 // command runs a command line that must succeed.
@@ -187,5 +188,20 @@ func TestQuestions(t *testing.T) {
 	var c initCmd
 	if _, err := c.options(&questions{bufio.NewReader(strings.NewReader("")), io.Discard}); err == nil {
 		t.Error("the end of the input is an answer")
+	}
+}
+
+// A file that is too long for certificates is not read to its end.
+func TestInitRootsTooLong(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "roots")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, schema.MaxSize+1); err != nil {
+		t.Fatal(err)
+	}
+	c := initCmd{Protocol: "h1", CA: file}
+	if _, err := c.options(nil); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("got %v", err)
 	}
 }

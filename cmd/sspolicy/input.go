@@ -46,10 +46,16 @@ func displayName(file string) string {
 	return file
 }
 
+// read reads a file, or standard input if its name is "-", up to the limit for a policy.
 func (p *program) read(file string) ([]byte, error) {
 	if file == "-" {
 		return schema.ReadAll(p.stdin)
 	}
+	return readFile(file)
+}
+
+// readFile reads a file up to the limit for a policy.
+func readFile(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err

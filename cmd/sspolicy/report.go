@@ -105,7 +105,7 @@ func (f *reportFlags) template() (*template.Template, error) {
 		return nil, nil
 	}
 	if file, ok := strings.CutPrefix(text, "@"); ok {
-		b, err := os.ReadFile(file)
+		b, err := readFile(file)
 		if err != nil {
 			return nil, fileError(file, err)
 		}
