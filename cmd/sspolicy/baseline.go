@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -41,7 +42,10 @@ func (p *program) readBaseline(file string) (*baseline, error) {
 	}
 	b := newBaseline(file)
 	if err := json.Unmarshal(text, b); err != nil {
-		return nil, usage("%s is not a baseline: %w", displayName(file), err)
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			err = fmt.Errorf("unexpected %s at byte %d", e.Value, e.Offset)
+		}
+		return nil, usage("%s is not a baseline: %w; --write-baseline writes one", displayName(file), err)
 	}
 	if b.Version != baselineVersion {
 		return nil, usage("%s: baseline version %d is not supported: want %d", displayName(file), b.Version, baselineVersion)

@@ -75,7 +75,14 @@ func (c *signCmd) Run(p *program) error {
 		return err
 	}
 	text := []byte(doc.String())
-	m := c.manifest(text, compiled, time.Now())
+	now := time.Now()
+	m := c.manifest(text, compiled, now)
+	if c.Version == nil && compiled.Release != strconv.FormatUint(m.Version, 10) {
+		fmt.Fprintf(p.stderr, "sspolicy: the release of the policy is not a version: signing version %d; --version sets another\n", m.Version)
+	}
+	if m.NotAfter.Before(now) {
+		fmt.Fprintf(p.stderr, "sspolicy: --not-after is in the past: no device accepts the signature\n")
+	}
 	signature, err := c.sign(key, text, m)
 	if err != nil {
 		return fileError(c.Key, err)

@@ -90,7 +90,7 @@ func ParseApprovals(name string, text []byte) (*Report, error) {
 		} else if _, field, ok := strings.Cut(err.Error(), "unknown field "); ok {
 			offset = strings.Index(source.Text, field)
 		} else if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			offset = int(e.Offset) - 1
+			offset, err = int(e.Offset)-1, fmt.Errorf("unexpected %s", e.Value)
 		}
 		return nil, fmt.Errorf("%v: %w: approvals have the form that --format json prints", schema.Span{Source: source, Start: offset, End: offset}, err)
 	}

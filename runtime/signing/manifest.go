@@ -29,7 +29,7 @@ func NewManifest(policy []byte) Manifest {
 // manifest.
 func (m Manifest) Check(policy []byte) error {
 	if int64(len(policy)) != m.Size {
-		return fmt.Errorf("%w: %d bytes instead of %d", ErrSize, len(policy), m.Size)
+		return fmt.Errorf("%w: not the policy that was signed: it has %d bytes instead of %d", ErrSize, len(policy), m.Size)
 	}
 	if sha256.Sum256(policy) != m.SHA256 {
 		return ErrHash
