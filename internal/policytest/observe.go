@@ -1,6 +1,7 @@
 package policytest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -186,7 +187,7 @@ func (o *observation) observe(ctx context.Context, p *policy.Policy, metadata []
 	defer c.Shutdown(context.WithoutCancel(ctx))
 	h := runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 		if state == runtime.StateUnreachable || state == runtime.StateDisconnected {
-			tell(fmt.Errorf("no request: %w", s.Err()))
+			tell(fmt.Errorf("no request: %w", cmp.Or(s.Err(), errRefused)))
 		}
 		return runtime.OK
 	}}
@@ -214,6 +215,9 @@ func (o *observation) observe(ctx context.Context, p *policy.Policy, metadata []
 		return fmt.Errorf("no request in %v", patience)
 	}
 }
+
+// errRefused is returned when the server answers without passing the request on.
+var errRefused = errors.New("the server refused it: it may be too long")
 
 // payload is what streams send.
 const payload = "sspolicy test"

@@ -169,6 +169,15 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestLongRequest: a request that the server does not accept is a failure with a reason.
+func TestLongRequest(t *testing.T) {
+	got := failures(t, write(t, policyText, `
+  {"stream": "get", "metadata": {"id": "`+strings.Repeat("x", 2<<20)+`"}, "expect": {"tls": true}}`))
+	if len(got) != 1 || !strings.Contains(got[0], "no request: ") || strings.Contains(got[0], "nil") {
+		t.Errorf("got %.200q", got)
+	}
+}
+
 // TestRecorded: what is recorded holds, is recorded without a change again, and comments
 // stay. A test for versions of lws that disagree stays as it is where they do.
 func TestRecorded(t *testing.T) {
