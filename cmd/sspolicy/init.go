@@ -74,7 +74,7 @@ func (c *initCmd) Run(p *program) error {
 		return err
 	}
 	if c.Output != "" && c.Output != "-" {
-		fmt.Fprintf(p.stderr, "%s: written; sspolicy lint, run, test and compile take it\n", harmless(c.Output))
+		fmt.Fprintf(p.stderr, "%s: written; sspolicy lint, run and compile take it\n", harmless(c.Output))
 	}
 	return nil
 }

@@ -204,6 +204,7 @@ func misuse(err error) string {
 	if flag := unknownLetter.FindString(text); flag != "" {
 		return flag
 	}
+	text = strings.Replace(text, `must be one of "",`, "must be one of ", 1) // a flag without a default
 	return missingValue.ReplaceAllString(text, "$1 needs a value")
 }
 

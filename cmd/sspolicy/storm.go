@@ -99,7 +99,7 @@ func (c *stormCmd) clients(p *program) (all []storm.Client, err error) {
 		}
 		st := compiled.StreamType(c.Stream)
 		if st == nil {
-			return nil, unknownStreamType(compiled, c.Stream)
+			return nil, &exitError{exitUsage, fileError(file, unknownStreamType(compiled, c.Stream))}
 		}
 		name := func(version string) string {
 			switch {

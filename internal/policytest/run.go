@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -145,7 +146,7 @@ func (s *subject) run(ctx context.Context, t *Test, o Options, authority *faultt
 	got, at, err := s.observe(ctx, t, o, authority)
 	r.Elapsed = time.Since(start)
 	if err != nil {
-		r.Failures = []Failure{{At: at, Problem: err.Error()}}
+		r.Failures = []Failure{{At: at, Problem: strings.TrimPrefix(err.Error(), "sspolicy: ")}}
 		return r
 	}
 	r.got = got
