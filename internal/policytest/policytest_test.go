@@ -172,8 +172,8 @@ func TestFailures(t *testing.T) {
 // TestLongRequest: a request that the server does not accept is a failure with a reason.
 func TestLongRequest(t *testing.T) {
 	got := failures(t, write(t, policyText, `
-  {"stream": "get", "metadata": {"id": "`+strings.Repeat("x", 2<<20)+`"}, "expect": {"tls": true}}`))
-	if len(got) != 1 || !strings.Contains(got[0], "no request: ") || strings.Contains(got[0], "nil") {
+  {"stream": "get", "metadata": {"host": "h", "id": "1", "lang": "`+strings.Repeat("x", 2<<20)+`"}, "expect": {"tls": true}}`))
+	if len(got) != 1 || !strings.Contains(got[0], "no request: ") || strings.Contains(got[0], "%!") {
 		t.Errorf("got %.200q", got)
 	}
 }
