@@ -24,7 +24,7 @@ type initCmd struct {
 	Server   bool   `help:"Accept connections instead of making one: h1, h2, ws or raw."`
 	Stream   string `placeholder:"NAME" help:"The name of the streamtype (example)."`
 	Endpoint string `placeholder:"HOST" help:"The host to connect to (example.com), or the interface on which a server listens (all)."`
-	Port     int    `placeholder:"PORT" help:"The port. The default is that of the protocol, for a server 7681."`
+	Port     *int   `placeholder:"PORT" help:"The port. The default is that of the protocol, for a server 7681."`
 	NoTLS    bool   `name:"no-tls" help:"Connect without TLS."`
 	CA       string `name:"ca" placeholder:"FILE" help:"Trust the certificates in this file alone, PEM or DER. The default is the roots of the operating system."`
 	Settings bool   `name:"config" help:"Print a configuration (.sspolicy.json) instead of a policy."`
@@ -40,9 +40,9 @@ func (initCmd) Help() string {
 // Validate checks the flags.
 func (c *initCmd) Validate() error {
 	switch {
-	case c.Port < 0 || c.Port > 65535:
-		return fmt.Errorf("--port must be 1 to 65535, but is %d", c.Port)
-	case c.Settings && (c.Protocol != "" || c.Server || c.Stream != "" || c.Endpoint != "" || c.Port != 0 || c.NoTLS || c.CA != ""):
+	case c.Port != nil && (*c.Port < 1 || *c.Port > 65535):
+		return fmt.Errorf("--port must be 1 to 65535, but is %d", *c.Port)
+	case c.Settings && (c.Protocol != "" || c.Server || c.Stream != "" || c.Endpoint != "" || c.Port != nil || c.NoTLS || c.CA != ""):
 		return errors.New("--config: a configuration has nothing of a policy")
 	case c.NoTLS && c.CA != "":
 		return errors.New("--ca: certificates to trust are for connections with TLS")
@@ -118,7 +118,7 @@ func (c *initCmd) options(q *questions) (*starter.Options, error) {
 		}
 		o.TLS = answer == "yes"
 	}
-	if o.Port = uint16(c.Port); o.Port == 0 {
+	if o.Port = uint16(valueOr(c.Port, 0)); o.Port == 0 {
 		answer, err := q.ask("Which port?", strconv.Itoa(int(o.DefaultPort())), portNumber)
 		if err != nil {
 			return nil, err
