@@ -118,11 +118,11 @@ func TestMan(t *testing.T) {
 	}
 }
 
-// TestFixturesAreFormatted: readme-example.json is a copy of lws's own text.
+// TestFixturesAreFormatted: readme-example.json and ticker.json are copies of lws's own text.
 func TestFixturesAreFormatted(t *testing.T) {
 	var out bytes.Buffer
 	run([]string{"fmt", "--check", "../../fixtures"}, nil, &out, &out)
-	if want := "../../fixtures/readme-example.json\n"; out.String() != want {
+	if want := "../../fixtures/readme-example.json\n../../fixtures/ticker.json\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }
