@@ -95,6 +95,11 @@ func (c *lintCmd) Run(p *program) error {
 	return c.once(p)
 }
 
+// hasRelease reports whether a policy has a release, which fragments mostly lack.
+func hasRelease(d *schema.Document) bool {
+	return slices.ContainsFunc(schema.NewPolicy(d).Settings, func(s *schema.Setting) bool { return s.Key != nil && s.Key.Name == "release" })
+}
+
 // once checks the files once.
 func (c *lintCmd) once(p *program) error {
 	targets, err := c.targets(p)
@@ -124,7 +129,7 @@ func (c *lintCmd) once(p *program) error {
 	run := func(t target) ([]schema.Diagnostic, error) {
 		o := options(t.config)
 		policies, found, err := c.run(p, t, fragments, o)
-		if len(policies) == 1 && slices.ContainsFunc(found, isBuiltInError) && !c.Fragment && fragments == nil {
+		if len(policies) == 1 && slices.ContainsFunc(found, isBuiltInError) && !c.Fragment && fragments == nil && !hasRelease(policies[0].Document) {
 			if o.Fragment = true; !schema.HasErrors(lint.Run(policies[0].Document, rules.All(), o)) {
 				partial = append(partial, displayName(t.file))
 			}
@@ -143,7 +148,7 @@ func (c *lintCmd) once(p *program) error {
 	}
 	c.reportUnused(p)
 	if n := known.stale(targets); n > 0 {
-		fmt.Fprintf(p.stderr, "sspolicy: %s: findings that are gone: %d; update it with --write-baseline\n", c.Baseline, n)
+		fmt.Fprintf(p.stderr, "sspolicy: %s: findings that are gone: %d; run again with --write-baseline %[1]s instead of --baseline\n", c.Baseline, n)
 	}
 	return err
 }
