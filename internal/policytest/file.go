@@ -23,7 +23,7 @@ var JSONSchema string
 type File struct {
 	Source   *schema.Source
 	Policy   string   // relative to the file; resolved
-	Overlays []string // likewise
+	Overlays []string // relative to the file; resolved
 	Tests    []*Test
 }
 

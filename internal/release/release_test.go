@@ -224,10 +224,10 @@ func packaged(zsh string) []string {
 // The package is installed on this machine, tried and removed.
 func TestDeb(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("dpkg -i needs root")
+		t.Fatal("dpkg -i needs root")
 	}
 	if err := exec.Command("dpkg", "-s", "sspolicy").Run(); err == nil {
-		t.Skip("sspolicy is installed")
+		t.Fatal("the package sspolicy is installed: remove it, since the test installs and purges it")
 	}
 	run(t, 0, "", "dpkg", "-i", file(t, "_"+runtime.GOARCH+".deb"))
 	purge := func() { _ = exec.Command("dpkg", "--purge", "sspolicy").Run() }
@@ -256,7 +256,7 @@ COMP_WORDS=(sspolicy comp) COMP_CWORD=1; _sspolicy; printf '%s\n' "${COMPREPLY[@
 // rpm installs the package in a folder of its own.
 func TestRPM(t *testing.T) {
 	if _, err := exec.LookPath("rpm"); err != nil {
-		t.Skip("rpm is not installed")
+		t.Fatal("rpm is not installed (Debian: apt install rpm)")
 	}
 	f, dir := file(t, "_"+runtime.GOARCH+".rpm"), t.TempDir()
 	listed := strings.Fields(run(t, 0, "", "rpm", "-qlp", f))
@@ -337,7 +337,7 @@ func TestManifests(t *testing.T) {
 // neither a daemon nor the network for it.
 func TestImage(t *testing.T) {
 	if _, err := exec.LookPath("buildah"); err != nil || os.Getuid() != 0 {
-		t.Skip("buildah is not installed, or not for this user")
+		t.Fatal("the test needs buildah (Debian: apt install buildah), and root")
 	}
 	dir := t.TempDir()
 	image := func(code int, args ...string) string {
