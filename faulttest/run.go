@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -230,7 +231,7 @@ func (r *run) execute(ctx context.Context, target *Target, o *Options) error {
 		ConnectTimeout: o.connectTimeout(),
 		Credentials:    placeholders{r.ca},
 		Cookies:        noCookies{},
-		Logger:         noLog{},
+		Logger:         slog.New(slog.DiscardHandler),
 		DialContext:    target.DialContext,
 		Jitter:         func() uint16 { return 0 },
 	})
@@ -473,9 +474,3 @@ type noCookies struct{}
 
 func (noCookies) Cookies(transport.CookieScope, *url.URL) string       { return "" }
 func (noCookies) SetCookies(transport.CookieScope, *url.URL, []string) {}
-
-// noLog drops warnings: the report has what a run is about.
-type noLog struct{}
-
-func (noLog) Warn(string, ...any)  {}
-func (noLog) Error(string, ...any) {}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -166,7 +167,7 @@ func (o *observation) observe(ctx context.Context, p *policy.Policy, metadata []
 		Transports:  transports,
 		Credentials: placeholders{ca},
 		Cookies:     noCookies{},
-		Logger:      noLog{},
+		Logger:      slog.New(slog.DiscardHandler),
 		Jitter:      func() uint16 { return 0 },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			o.mu.Lock()
@@ -358,9 +359,3 @@ type noCookies struct{}
 
 func (noCookies) Cookies(transport.CookieScope, *url.URL) string       { return "" }
 func (noCookies) SetCookies(transport.CookieScope, *url.URL, []string) {}
-
-// noLog drops warnings.
-type noLog struct{}
-
-func (noLog) Warn(string, ...any)  {}
-func (noLog) Error(string, ...any) {}
