@@ -118,8 +118,6 @@ func TestRetryPause(t *testing.T) {
 func TestHeld(t *testing.T) {
 	f := newFixtureWith(t, Options{Roles: []*Role{{MaxBuffered: 100_000}}}, newOrigin(t).streamtypes()...)
 	a, b, c := f.open(t, "get", 0), f.open(t, "get", 0), f.open(t, "get", 0)
-	a.set("uptag", strings.Repeat("x", 60_000))
-	b.send([]byte{byte(sspcwire.TypeTx), 0xff, 0xff}, nil)
 	held := func(ok func(n int64) bool) {
 		t.Helper()
 		for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
@@ -132,6 +130,10 @@ func TestHeld(t *testing.T) {
 			}
 		}
 	}
+	// The proxy has a's metadata before b's frame takes the rest; the other way round it would refuse the metadata.
+	a.set("uptag", strings.Repeat("x", 60_000))
+	held(func(n int64) bool { return n >= 60_000 })
+	b.send([]byte{byte(sspcwire.TypeTx), 0xff, 0xff}, nil)
 	held(func(n int64) bool { return n > 100_000 })
 	c.set("path", "body?n=3")
 	c.connect()
