@@ -10,10 +10,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Overlay applies fragments to a document, as [overlay.Apply] does, and lints the
-// result. The diagnostics of the result are those of both, sorted by position. One
-// that the base does not have, about a part of the base, is at the change in a
-// fragment that causes it.
+// Overlay applies fragments to base, as [overlay.Apply] does, and lints the result
+// with o. Diagnostics of the returned result holds the findings of both, sorted by
+// position. A finding about part of base that base alone does not have is reported
+// at the change in the fragment that causes it.
 func Overlay(base *schema.Document, fragments []*schema.Document, how overlay.Options, o lint.Options) overlay.Result {
 	filter := o.Filter
 	o.Filter = nil
@@ -24,7 +24,7 @@ func Overlay(base *schema.Document, fragments []*schema.Document, how overlay.Op
 			found = blame(r, found, lint.Run(base, rules.All(), o))
 		}
 		if how.LWS == (schema.Version{}) {
-			// With the comments of the fragments that suppress findings.
+			// Include the comments of the fragments that suppress findings.
 			r.Diagnostics = slices.DeleteFunc(r.Diagnostics, func(d schema.Diagnostic) bool { return !strings.HasPrefix(d.Rule, "overlay-") })
 			o.Fragment = true
 			for _, f := range fragments {
@@ -39,8 +39,8 @@ func Overlay(base *schema.Document, fragments []*schema.Document, how overlay.Op
 	return r
 }
 
-// blame moves the diagnostics of a result that are in the base, and that the base
-// does not have by itself, to the change that causes them.
+// blame moves to the change that causes them the diagnostics in found that are in
+// the base but that the base alone (before) does not have.
 func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnostic {
 	type finding struct {
 		rule, message string
@@ -67,12 +67,12 @@ func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnos
 	return kept
 }
 
-// causes find the change that causes a diagnostic.
+// causes finds the change that causes a diagnostic.
 type causes struct {
 	view    *schema.Policy // of the result
 	changes []overlay.Change
-	whole   []*overlay.Change                        // those to definitions as a whole
-	within  map[*schema.Definition][]*overlay.Change // those to a definition
+	whole   []*overlay.Change                        // changes to whole definitions
+	within  map[*schema.Definition][]*overlay.Change // changes to each definition
 }
 
 func newCauses(r overlay.Result) *causes {
@@ -89,9 +89,10 @@ func newCauses(r overlay.Result) *causes {
 	return c
 }
 
-// of returns the closest change: to a definition that the message names, to a setting
-// that it names in the definition it is about, to that definition, or any. Of several
-// it is the last.
+// of returns the change that most likely causes g. In order of preference: a change
+// to a definition that the message names, to a setting that the message names in
+// the definition it is about, to that definition, or any change. If several match,
+// it returns the last.
 func (c *causes) of(g schema.Diagnostic) *overlay.Change {
 	for _, change := range slices.Backward(c.whole) {
 		if strings.Contains(g.Message, schema.QuoteName(change.Name)) {
@@ -115,7 +116,7 @@ func (c *causes) of(g schema.Diagnostic) *overlay.Change {
 	return &c.changes[len(c.changes)-1]
 }
 
-// holds reports whether a span holds the start of another one.
+// holds reports whether s contains the start of other.
 func holds(s, other schema.Span) bool {
 	return s.Source == other.Source && s.Start <= other.Start && other.Start < s.End
 }

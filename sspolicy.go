@@ -32,28 +32,30 @@ type Policy struct {
 	Diagnostics []schema.Diagnostic // warnings and infos, sorted by position
 }
 
-// Options are how a policy is loaded. The zero value is ready to use.
+// Options configure how a policy is loaded. The zero value is ready to use.
 type Options struct {
-	Overlays []string // files of fragments, applied in order
+	Overlays []string // fragment files, applied in order
 	Lint     lint.Options
 
-	// MaxTokens is the maximum number of tokens of the policy, without overlays: of
-	// strings, numbers, brackets, colons, commas and comments. It limits the memory
-	// and time that a text costs. 0 means no limit, for Loader DefaultMaxTokens.
+	// MaxTokens limits the number of tokens of the policy, without overlays, and so
+	// the memory and time that a text costs. Strings, numbers, brackets, colons,
+	// commas and comments are tokens. 0 means no limit; for [Loader] it means
+	// [DefaultMaxTokens].
 	MaxTokens int
 }
 
-// DefaultMaxTokens is the limit of Loader: a text within it costs about 100 MB of
-// allocations and half a second. Policies of devices have up to a few thousand.
+// DefaultMaxTokens is the limit that [Loader] applies by default. A text of this
+// size costs about 100 MB of allocations and half a second. Policies of devices
+// have up to a few thousand tokens.
 const DefaultMaxTokens = 50_000
 
-// An Error reports a policy that has errors. Load and the other functions return
-// it as *Error.
+// An Error reports a policy that has errors. [Load], [Parse], [Compile] and the
+// functions of [Loader] return it as *Error.
 type Error struct {
 	Diagnostics []schema.Diagnostic // errors, warnings and infos, sorted by position
 }
 
-// Error describes the first error and counts the others.
+// Error describes the first error and says how many more there are.
 func (e *Error) Error() string {
 	var first *schema.Diagnostic
 	more := -1
@@ -75,8 +77,8 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Load loads the policy in a file. If the policy or an overlay has errors, the
-// error is an [*Error]; if a file cannot be read, it is an error of package os.
+// Load loads the policy in a file. It returns an [*Error] if the policy or an
+// overlay has errors, and any other error if a file cannot be read.
 func Load(file string, o Options) (*Policy, error) {
 	text, err := read(file)
 	if err != nil {
@@ -85,8 +87,8 @@ func Load(file string, o Options) (*Policy, error) {
 	return Parse(file, text, o)
 }
 
-// Parse loads the policy in a text. Positions in diagnostics begin with name,
-// which is never opened.
+// Parse loads the policy in text. Positions in diagnostics begin with name; no file
+// of that name is opened.
 func Parse(name string, text []byte, o Options) (*Policy, error) {
 	if o.MaxTokens > 0 {
 		if at := schema.TokenOffset(string(text), o.MaxTokens); at >= 0 {
@@ -109,9 +111,9 @@ func Parse(name string, text []byte, o Options) (*Policy, error) {
 	return Compile(d, o.Lint, fragments...)
 }
 
-// Loader returns a function that loads a policy as Parse does and returns its
-// compiled form, for packages that take such a function as an option. Its texts may come
-// from a network: see Options.MaxTokens.
+// Loader returns a function that parses a policy as [Parse] does and returns its
+// compiled form. Packages such as runtime/system take such a function as an option.
+// The text may come from a network; see [Options.MaxTokens].
 func Loader(name string, o Options) func(text []byte) (*policy.Policy, error) {
 	if o.MaxTokens == 0 {
 		o.MaxTokens = DefaultMaxTokens
@@ -138,11 +140,11 @@ func read(file string) ([]byte, error) {
 	return text, nil
 }
 
-// Compile compiles a document with fragments applied in order, as [Overlay] does. It
-// does not change the documents.
+// Compile applies fragments to d in order, as [Overlay] does, and compiles the
+// result. It does not change the documents.
 //
-// The compiled form holds what the text says. Errors that affect only lws's JSON
-// parser are therefore warnings.
+// Errors that affect only lws's JSON parser are warnings, since the compiled form
+// does not pass through that parser.
 func Compile(d *schema.Document, o lint.Options, fragments ...*schema.Document) (*Policy, error) {
 	all, filter := rules.All(), o.Filter
 	o.Filter = func(diags []schema.Diagnostic) []schema.Diagnostic {

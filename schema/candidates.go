@@ -6,17 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// The neighbourhood of an error in which mistakes are looked for.
+// The distance from an error within which its cause is searched.
 const (
-	nearBytes    = 400  // for a quotation mark, on the line of the error
-	nearTokens   = 8    // for a character that is one too many
-	regionTokens = 1000 // for a bracket: no more than this
+	nearBytes    = 400  // for a missing quotation mark, on the line of the error
+	nearTokens   = 8    // for an extra character
+	regionTokens = 1000 // for a bracket
 )
 
-// candidates returns the mistakes of one character that may be behind an error
-// inside of the bracket at an offset: a character that is missing or one too
-// many. The first is that of the parser. There are no brackets among them if those
-// may be missing in too many places.
+// candidates returns the one-character mistakes that may cause an error inside the
+// bracket at an offset: a missing or an extra character. The parser's own diagnosis
+// comes first. Brackets are left out if they could be missing in too many places.
 func candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
 	c := &candidateList{src: d.Source, seen: map[string]bool{}}
 	region := mistaken(tokens(d.Source.Text, first.Span.End), bracket)
@@ -32,20 +31,20 @@ func candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
 	return c.list
 }
 
-// A candidateList collects mistakes, each once.
+// A candidateList collects mistakes without duplicates.
 type candidateList struct {
 	src  *Source
 	list []Diagnostic
 	seen map[string]bool
 }
 
-// missing adds the mistake that a character is missing at an offset.
+// missing adds the mistake of a missing character at offset.
 func (c *candidateList) missing(offset int, char string) {
 	name := characterName(char)
 	c.add(offset, offset, char, name+" is missing here", "insert "+name)
 }
 
-// stray adds the mistake that the character at an offset is one too many.
+// stray adds the mistake of an extra character at offset.
 func (c *candidateList) stray(offset int) {
 	c.add(offset, offset+1, "", characterName(c.src.Text[offset:offset+1])+" is one too many here", "remove it")
 }
@@ -66,7 +65,7 @@ func (c *candidateList) add(start, end int, new, message, fix string) {
 }
 
 // quotes adds the places on the line of an error where a quotation mark may be
-// missing: the ends of words and the sides of punctuation.
+// missing: the ends of words and both sides of punctuation.
 func (c *candidateList) quotes(first Diagnostic) {
 	text := c.src.Text
 	line, start := c.src.Line(first.Span.Start)
@@ -81,7 +80,7 @@ func (c *candidateList) quotes(first Diagnostic) {
 }
 
 // brackets adds the places where a bracket may be missing: a closing one after a
-// value, an opening one before it.
+// value, or an opening one before it.
 func (c *candidateList) brackets(region []Span) {
 	before := byte(':')
 	for _, t := range region {
@@ -98,7 +97,7 @@ func (c *candidateList) brackets(region []Span) {
 	}
 }
 
-// strays adds punctuation that may be one too many.
+// strays adds punctuation that may be extra.
 func (c *candidateList) strays(region []Span) {
 	for _, t := range region {
 		if strings.IndexByte(`{}[],:"`, c.src.Text[t.Start]) >= 0 {
@@ -110,9 +109,8 @@ func (c *candidateList) strays(region []Span) {
 	}
 }
 
-// mistaken returns the tokens among which the mistake may be that shows at the
-// last one, inside of the bracket at an offset: those from the bracket on, or from
-// the last key in it.
+// suspects returns the tokens that may hold the mistake that shows at the last of
+// ts: those after the bracket at an offset, or after the last key inside it.
 func mistaken(ts []Span, bracket int) []Span {
 	from, depth, opened := 0, 0, false
 	for i, t := range ts {
@@ -143,7 +141,7 @@ func class(c byte) int {
 	return 0
 }
 
-// tokens returns the tokens of a text up to one that ends at or after an
+// tokens returns the tokens of a text up to the first that ends at or after an
 // offset.
 func tokens(text string, upTo int) []Span {
 	src := &Source{Text: text}

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// base64Alphabet maps the alphabet of URLs to the standard one, and removes spaces.
+// base64Alphabet maps the URL alphabet to the standard one and removes white space.
 var base64Alphabet = strings.NewReplacer("-", "+", "_", "/", "\n", "", "\r", "", " ", "")
 
-// DecodeCert decodes a certificate of the certs section. Like lws, it accepts base64
-// in either alphabet, padded or not, with line breaks (lws 5.0.0,
+// DecodeCert decodes a certificate of the certs section. Like lws, it accepts
+// base64 in either alphabet, padded or not, with line breaks (lws 5.0.0,
 // lib/misc/base64-decode.c).
 func DecodeCert(text string) ([]byte, error) {
 	clean := base64Alphabet.Replace(text)

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// meant returns the JSON text of the boolean or integer that a text means beyond
-// doubt where the key takes one, and whether there is one.
+// convert returns the JSON boolean or integer that a text unambiguously stands for
+// as a value of the key, and whether there is one.
 func (k *Key) meant(text string) (string, bool) {
 	text = strings.TrimSpace(text)
 	switch {
@@ -30,11 +30,11 @@ func (k *Key) meant(text string) (string, bool) {
 
 var quantity = regexp.MustCompile(`^\+?([0-9]+)\s*([a-zµ%]*)$`)
 
-// units are how many of the smallest unit of time each one is.
+// units maps each unit of time to microseconds.
 var units = map[string]int64{"us": 1, "µs": 1, "ms": 1e3, "s": 1e6, "sec": 1e6, "min": 60e6, "h": 3600e6}
 
-// integer returns the decimal digits of a whole number that is written in
-// another way, if k can hold it.
+// integer returns the decimal digits of an integer in another notation, if k can
+// hold it.
 func (k *Key) integer(text string) (string, bool) {
 	if len(text) > 20 {
 		return "", false
@@ -69,7 +69,7 @@ func (k *Key) integer(text string) (string, bool) {
 	return n.String(), true
 }
 
-// holds reports whether a number is in the range of the key.
+// holds reports whether n is in the range of the key.
 func (k *Key) holds(n *big.Int) bool {
 	least, ok := new(big.Int).SetString(k.Minimum.String(), 10)
 	if ok && n.Cmp(least) < 0 {
@@ -84,7 +84,7 @@ func (k *Key) holds(n *big.Int) bool {
 
 var placeholder = regexp.MustCompile(`@[A-Za-z_][A-Za-z0-9_]*@|^%[0-9]*l*[cdisux]$`)
 
-// Placeholder returns the first placeholder in a text, which a build or a program
-// replaces before lws gets it: @NAME@, or a text that is one %d or %s. It returns
-// "" if there is none.
+// Placeholder returns the first placeholder in text, which a build or a program
+// replaces before lws reads it: @NAME@, or a text that consists of one %d or %s. It
+// returns "" if there is none.
 func Placeholder(text string) string { return placeholder.FindString(text) }

@@ -6,32 +6,31 @@ import (
 	"strings"
 )
 
-// maxCorrections is the most mistakes that are corrected in a text.
+// maxCorrections is the maximum number of mistakes corrected in a text.
 const maxCorrections = 20
 
-// The limits of the search in a text.
+// The limits of the search for corrections in a text.
 const (
 	searchBudget = 16 << 20 // bytes to parse
 	searchTries  = 3000     // candidates
 
-	diagnosticCost = 64 // bytes that are parsed in the time that a diagnostic takes
+	diagnosticCost = 64 // bytes parsed in the time that a diagnostic takes
 )
 
-// correct looks for the mistakes behind the syntax errors of a document: edits
-// of a character or a word after which the text parses. Where one mistake
-// explains the errors better than all others, it replaces them in d.Syntax. The
-// other errors lose their fixes, whose effect is unknown.
+// correct searches for the mistakes behind the syntax errors of a document: edits
+// of a character or a word after which the text parses. If one mistake explains the
+// errors better than all others, it replaces them in d.Syntax. The remaining errors
+// lose their fixes, whose effect is unknown.
 //
-// This is minimum-distance error correction (Aho and Peterson, 1972) of one
-// mistake after the other, limited to the neighbourhood of the first error. Of
-// corrections that make the text parse, it prefers those with fewer edits, and
-// of these the ones after which the JSON Schema reports less. If the best ones
-// differ in meaning, it takes none.
+// This is minimum-distance error correction (Aho and Peterson, 1972), one mistake
+// at a time, limited to the neighbourhood of the first error. Among corrections
+// that make the text parse, it prefers fewer edits, then fewer findings of the JSON
+// Schema. If the best corrections differ in meaning, it applies none.
 func correct(d *Document, p *parser) {
 	c := &corrector{src: d.Source, budget: searchBudget, tries: searchTries}
 	cur := d
 	var start *Document // before the first correction by furthest
-	sure := 0           // the corrections before it
+	sure := 0           // number of corrections before it
 	for range maxCorrections {
 		if !HasErrors(cur.Syntax) {
 			break
@@ -71,8 +70,8 @@ func correct(d *Document, p *parser) {
 }
 
 // Corrected returns the document as it was probably meant: with the fixes of
-// d.Syntax applied, if that has errors with fixes, and otherwise d. Origin maps its
-// spans to the source of d.
+// d.Syntax applied, or d itself if d.Syntax has no errors with fixes.
+// [Document.Origin] maps its spans to the source of d.
 func (d *Document) Corrected() *Document {
 	if d.corrected == nil {
 		return d
@@ -80,7 +79,7 @@ func (d *Document) Corrected() *Document {
 	return d.corrected
 }
 
-// Origin returns where a span of d.Corrected() is in the source of d.
+// Origin returns the span in the source of d of a span of d.Corrected().
 func (d *Document) Origin(s Span) Span {
 	if d.corrector == nil || s.Source != d.corrected.Source {
 		return s
@@ -88,26 +87,26 @@ func (d *Document) Origin(s Span) Span {
 	return d.corrector.original(len(d.corrector.steps), s)
 }
 
-// A corrector holds the mistakes found so far. Each is in the text that those
-// before it have corrected.
+// A corrector holds the mistakes found so far. The position of each is in the text
+// with all previous ones corrected.
 type corrector struct {
 	src    *Source
 	steps  []correction
 	budget int // bytes left to parse
-	tries  int // candidates left
+	tries  int // candidates left to try
 }
 
-// A correction is a way of mending the first error of a text.
+// A correction is a way to fix the first error of a text.
 type correction struct {
 	src     *Source // before the edits
 	edits   []Edit
-	found   []Diagnostic // the mistakes, each with the fix that edits is made of
-	errors  int          // left afterwards
+	found   []Diagnostic // the mistakes; the edits are their fixes
+	errors  int          // errors left
 	fixable bool         // the parser has a fix for every error left
-	shape   int          // mistakes in its shape afterwards, less the known keys
-	means   string       // the values afterwards
+	shape   int          // findings of the JSON Schema left, minus the known keys
+	means   string       // the values, without white space and comments
 
-	furthest bool // it is by furthest: right only if all mistakes behind it are found
+	furthest bool // from furthest: valid only if all later mistakes are found
 }
 
 // original maps a span of the text after n steps to the source.
@@ -119,7 +118,8 @@ func (c *corrector) original(n int, s Span) Span {
 	return s
 }
 
-// origin returns a diagnostic of the text after n steps in terms of the source.
+// origin maps the positions of a diagnostic of the text after n steps to the
+// source.
 func (c *corrector) origin(n int, g Diagnostic) Diagnostic {
 	g.Span = c.original(n, g.Span)
 	g.Related = slices.Clone(g.Related)
@@ -137,7 +137,7 @@ func (c *corrector) origin(n int, g Diagnostic) Diagnostic {
 	return g
 }
 
-// mistakes returns the diagnostics of all steps, in terms of the source.
+// mistakes returns the diagnostics of all steps, with positions in the source.
 func (c *corrector) mistakes() []Diagnostic {
 	var ds []Diagnostic
 	for n, step := range c.steps {
@@ -148,7 +148,7 @@ func (c *corrector) mistakes() []Diagnostic {
 	return ds
 }
 
-// consistent reports whether the fixes of ds together make want of the source.
+// consistent reports whether applying the fixes of ds to the source gives want.
 func (c *corrector) consistent(ds []Diagnostic, want string) bool {
 	var edits []Edit
 	for _, g := range ds {
@@ -160,8 +160,8 @@ func (c *corrector) consistent(ds []Diagnostic, want string) bool {
 	return ApplyEdits(c.src, edits) == want
 }
 
-// search returns the one correction of the first error that is better than all
-// others, or nil.
+// search returns the correction of the first error that is better than all others,
+// or nil.
 func (c *corrector) search(d *Document, p *parser) *correction {
 	if c.budget < 0 {
 		return nil
@@ -174,11 +174,11 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 	first := p.diags[i]
 	var all []correction
 	tried := candidates(d, first, p.around[i])
-	const copies = 16 // copying a text is this much cheaper than parsing it
+	const copies = 16 // how many times cheaper copying a text is than parsing it
 	if c.tries -= len(tried); c.tries < 0 || len(tried)*len(d.Source.Text)/copies > c.budget {
 		tried = nil
 	}
-	progress := make([]int, len(tried)) // how far the parser gets with each one
+	progress := make([]int, len(tried)) // how far the parser gets with each
 	for i, g := range tried {
 		var r *correction
 		if r, progress[i] = c.tryClean(d, g); r != nil {
@@ -200,14 +200,14 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 		best.furthest = further
 	}
 	if best != nil && len(best.edits) == 1 && count(d) == 1 && best.edits[0].Span == first.Span {
-		first.Fixes = best.found[0].Fixes // the parser says more about it
+		first.Fixes = best.found[0].Fixes // the parser's message is more specific
 		best.found = []Diagnostic{first}
 	}
 	return best
 }
 
-// partial returns the corrections after which the parser has a fix for everything
-// that is left. If there are none, it returns the parser's own fix of the first
+// partial returns the corrections after which the parser has a fix for all
+// remaining errors. If there are none, it returns the parser's own fix of the first
 // error, provided that no candidate leaves fewer errors.
 func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (all []correction) {
 	least := count(d)
@@ -217,7 +217,7 @@ func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (
 			return nil
 		}
 		if e := g.Fixes[0].Edits[0]; plain && e.NewText != `"` && e.Span.Text() != `"` {
-			continue // a bracket may be missing behind the error as well
+			continue // a bracket may also be missing after the error
 		}
 		if r := c.try(d, g); r.fixable {
 			all = append(all, *r)
@@ -234,9 +234,9 @@ func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (
 	return nil
 }
 
-// furthest returns the corrections of a quotation mark that let the parser get
-// furthest, beyond the line of the first error: another mistake is behind it. They are
-// right only if that is found as well.
+// furthest returns the insertions and removals of a quotation mark that let the
+// parser get furthest, past the line of the first error, where it meets another
+// mistake. They are valid only if that mistake is found too.
 func (c *corrector) furthest(d *Document, first Diagnostic, tried []Diagnostic, progress []int) (all []correction) {
 	line, start := d.Source.Line(first.Span.Start)
 	most := start + len(line) + 1
@@ -260,19 +260,19 @@ func (c *corrector) furthest(d *Document, first Diagnostic, tried []Diagnostic, 
 // ofBracket reports whether an edit adds or removes a bracket.
 func ofBracket(e Edit) bool { return strings.ContainsAny(e.NewText+e.Span.Text(), "{}[]") }
 
-// compare returns -1 if a correction is a better explanation than another, 1 if
-// the other one is, and 0 if they are as good.
+// compare returns -1 if r is a better explanation than o, 1 if o is better, and 0
+// if they are equally good.
 func (r *correction) compare(o *correction) int {
 	return cmp.Or(cmp.Compare(len(r.edits)+r.errors, len(o.edits)+o.errors), cmp.Compare(r.shape, o.shape))
 }
 
-// removes reports whether a correction removes something that the author wrote.
+// removes reports whether a correction removes text that the author wrote.
 func (r *correction) removes() bool {
 	return slices.ContainsFunc(r.edits, func(e Edit) bool { return e.Span.End-e.Span.Start > len(e.NewText) })
 }
 
-// unique returns the best correction, or nil if others that mean something else
-// are as good. It returns one that removes something only if no other is possible.
+// unique returns the best correction, or nil if an equally good one differs in
+// meaning. It returns one that removes text only if no other is possible.
 func unique(all []correction) *correction {
 	adding, removing := best(all, false), best(all, true)
 	switch {
@@ -289,7 +289,8 @@ func unique(all []correction) *correction {
 	return adding
 }
 
-// best returns the best correction that removes something, or that does not.
+// best returns the best correction among those that remove text, or among those
+// that do not.
 func best(all []correction, removes bool) (best *correction) {
 	for i := range all {
 		if r := &all[i]; r.removes() == removes && (best == nil || r.compare(best) < 0) {
@@ -310,8 +311,8 @@ func count(d *Document) (errors int) {
 	return errors
 }
 
-// local returns the correction that consists of the parser's own fixes, if it
-// has one for every error.
+// local returns the correction that consists of the parser's own fixes, or nil if
+// the parser does not have one for every error.
 func (c *corrector) local(d *Document) *correction {
 	errors := slices.DeleteFunc(slices.Clone(d.Syntax), func(g Diagnostic) bool { return !isError(g) })
 	if slices.ContainsFunc(errors, func(g Diagnostic) bool { return len(g.Fixes) == 0 }) {
@@ -320,8 +321,8 @@ func (c *corrector) local(d *Document) *correction {
 	return c.try(d, errors...)
 }
 
-// try applies the fixes of diagnostics, and then what the parser would fix in
-// the result. It returns nil if two of them touch.
+// try applies the fixes of ds, then the parser's own fixes in the result. It
+// returns nil if two of them touch.
 func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 	r := &correction{src: d.Source, found: ds}
 	for _, g := range ds {
@@ -338,24 +339,24 @@ func (c *corrector) try(d *Document, ds ...Diagnostic) *correction {
 	return r
 }
 
-// weigh sets the shape and meaning of a correction from its result.
+// weigh sets the shape and means of a correction from its result.
 func (r *correction) weigh(after *Document) {
 	r.means = compact(&after.Root)
 	r.shape = len(Validate(after)) + padded(&after.Root) - NewPolicy(after).known()
 }
 
-// hasStray reports whether a document has a bracket too many that lws passes over.
+// hasStray reports whether a document has an extra bracket that lws ignores.
 func hasStray(d *Document) bool {
 	return slices.ContainsFunc(d.Syntax, func(g Diagnostic) bool {
 		return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && ofBracket(g.Fixes[0].Edits[0])
 	})
 }
 
-// unclean is the panic of a clean parser at an error.
+// unclean is the panic value of a clean parser at an error.
 type unclean struct{}
 
-// tryClean applies the fix of a diagnostic. If the result has an error, it returns nil
-// and how far the parser got, in the text before.
+// tryClean applies the fix of g. If the result has an error, it returns nil and the
+// offset that the parser reached, in the text before the fix.
 func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, progress int) {
 	src := &Source{Name: d.Source.Name, Template: d.Source.Template, Text: ApplyEdits(d.Source, g.Fixes[0].Edits)}
 	p := &parser{src: src, text: src.Text, clean: true}
@@ -372,7 +373,7 @@ func (c *corrector) tryClean(d *Document, g Diagnostic) (r *correction, progress
 	p.document(after)
 	r = &correction{src: d.Source, edits: g.Fixes[0].Edits, found: []Diagnostic{g}}
 	if after.Syntax = p.diags; r.removes() && hasStray(after) {
-		return nil, 0 // without one bracket, another one is too many
+		return nil, 0 // if one bracket is missing, another is extra
 	}
 	r.weigh(after)
 	return r, len(d.Source.Text)
@@ -391,9 +392,9 @@ func (p *Policy) known() int {
 	return n
 }
 
-// padded counts the strings that probably end at the wrong side of a space: those
-// that start with one, and those that end with one before a closing bracket if the
-// opening bracket has a space after it.
+// padded counts the strings that probably end on the wrong side of a space: those
+// that start with one, and those that end with one before a closing bracket whose
+// opening bracket is followed by a space.
 func padded(v *Value) (n int) {
 	leading := func(k Kind, text string) {
 		if k == String && strings.HasPrefix(text, " ") {
@@ -423,7 +424,7 @@ func padded(v *Value) (n int) {
 	return n
 }
 
-// compact returns a value without space and comments.
+// compact returns a value without white space and comments.
 func compact(v *Value) string {
 	var b strings.Builder
 	writeInline(&b, v, "")

@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// A Diagnostic is a fault of a policy.
+// A Diagnostic is a finding about a policy.
 type Diagnostic struct {
 	Rule     string // the name of the rule
 	Severity Severity
-	Span     Span // its Source is never nil
+	Span     Span // where; its Source is never nil
 	Message  string
 	Related  []Related // other positions, such as an earlier definition
-	Fixes    []Fix     // alternatives, the best one first
+	Fixes    []Fix     // alternatives, best first
 }
 
 // A Related is another position that a diagnostic refers to.
@@ -23,7 +23,7 @@ type Related struct {
 	Message string
 }
 
-// A Severity says how bad a diagnostic is.
+// A Severity is the severity of a diagnostic.
 type Severity uint8
 
 // The severities, in ascending order.
@@ -37,7 +37,7 @@ var severityNames = [...]string{"info", "warning", "error"}
 
 func (s Severity) String() string { return severityNames[s] }
 
-// MarshalText returns the severity's name.
+// MarshalText returns the name of the severity.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText parses the name of a severity.
@@ -84,20 +84,20 @@ func HasErrors(ds []Diagnostic) bool {
 	return worst == Error
 }
 
-// MaxFindings is how many diagnostics of one rule are reported of a document. One
-// more says how many there are besides.
+// MaxFindings is the maximum number of diagnostics of one rule that are reported
+// for a document. One more diagnostic counts the rest.
 const MaxFindings = 1000
 
-// An Excess counts the diagnostics of one rule, and keeps no more than
-// MaxFindings. The zero value is ready to use.
+// A Limiter keeps the first MaxFindings diagnostics of a rule and counts the rest.
+// The zero value is ready to use.
 type Excess struct {
 	kept, dropped int
 	first, last   Diagnostic // that were dropped
 	worst         Severity   // of those before last
 }
 
-// Add reports whether a diagnostic is to be kept. If not, it returns a copy in its
-// place, which the caller may change until the next call.
+// Add reports whether to keep a diagnostic. If not, it returns a copy in its place,
+// which the caller may change until the next call.
 func (e *Excess) Add(d Diagnostic) (instead *Diagnostic, keep bool) {
 	if e.kept < MaxFindings {
 		e.kept++
@@ -112,10 +112,10 @@ func (e *Excess) Add(d Diagnostic) (instead *Diagnostic, keep bool) {
 	return &e.last, false
 }
 
-// Full reports whether the next diagnostic will not be kept.
+// Full reports whether the next diagnostic will be dropped.
 func (e *Excess) Full() bool { return e.kept == MaxFindings }
 
-// Rest returns a diagnostic that stands for those that were not kept, or nil.
+// Rest returns a diagnostic that stands for the dropped ones, or nil.
 func (e *Excess) Rest() *Diagnostic {
 	if e.dropped == 0 {
 		return nil

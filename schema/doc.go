@@ -1,11 +1,11 @@
 // Package schema reads and validates policies.
 //
-// [Parse] makes a [Document] of a text: a syntax tree that keeps every byte, and
-// knows the place of everything. [Validate] checks the shape of one by the JSON
-// Schema ([JSONSchema]), which also says what libwebsockets does with each key
-// ([Keys]). [NewPolicy] is a view of it as a policy: definitions, settings, and
-// references with what they refer to. What is wrong is a [Diagnostic], in this
-// package and all others; nothing here returns an error for it.
+// [Parse] turns a text into a [Document]: a syntax tree that keeps every byte and
+// its position. [Validate] checks its shape against the JSON Schema ([JSONSchema]),
+// which also says what libwebsockets does with each key ([Keys]). [NewPolicy] views
+// it as a policy: definitions, settings, and references with the definitions they
+// refer to. Mistakes in a policy are reported as a [Diagnostic], in this package
+// and all others; no function here returns an error for one.
 //
 //	d := schema.Parse("policy.json", text)
 //	for _, diag := range schema.Validate(d) {

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// A Fix is a set of edits that solves a diagnostic.
+// A Fix is a set of edits that resolves a diagnostic.
 type Fix struct {
-	Message string // what it does, such as "remove the comma"
-	Edits   []Edit // sorted by place, not overlapping
+	Message string // what the fix does, such as "remove the comma"
+	Edits   []Edit // sorted by position, not overlapping
 
-	// Safe is set if the fix is beyond doubt what was meant: it removes nothing
-	// that the author wrote, and lws keeps the same values, or those that the
-	// message names.
+	// Safe is set if the author undoubtedly meant the fix: it removes nothing that
+	// the author wrote, and lws keeps the same values, or those that the message
+	// names.
 	Safe bool
 }
 
@@ -27,8 +27,8 @@ func newFix(message string, at Span, text string) Fix {
 	return Fix{Message: message, Edits: []Edit{{at, text}}, Safe: true}
 }
 
-// ApplyEdits returns the text of a source after edits, which are sorted by place
-// and do not overlap.
+// ApplyEdits returns the text of s after edits, which must be sorted by position
+// and must not overlap.
 func ApplyEdits(s *Source, edits []Edit) string {
 	var b strings.Builder
 	at := 0
@@ -41,8 +41,8 @@ func ApplyEdits(s *Source, edits []Edit) string {
 	return b.String()
 }
 
-// MergeEdits adds edits to others, all sorted by place. It returns the others
-// and false if two of them would touch: overlap, or insert at the same place.
+// MergeEdits merges edits into others; both are sorted by position. It returns
+// others and false if two edits touch: they overlap, or insert at the same place.
 func MergeEdits(others, edits []Edit) ([]Edit, bool) {
 	at := make([]int, len(edits))
 	for i, e := range edits {
@@ -53,14 +53,14 @@ func MergeEdits(others, edits []Edit) ([]Edit, bool) {
 		}
 		at[i] = n
 	}
-	for i, e := range edits { // each one moves the place of those behind it
+	for i, e := range edits { // each edit shifts those after it
 		others = slices.Insert(others, at[i]+i, e)
 	}
 	return others, true
 }
 
-// Unedited returns where a span of a text after edits was in src, the source
-// before them. A span inside of new text becomes the text that it replaced.
+// Unedited maps a span of the text after edits to src, the source before them. A
+// span inside new text becomes the text that the edit replaced.
 func Unedited(src *Source, edits []Edit, s Span) Span {
 	place := func(offset int, isEnd bool) int {
 		moved := 0 // by the edits before offset

@@ -7,9 +7,9 @@ import (
 )
 
 // Format prints a policy in sspolicy's layout: two spaces per level, one line per
-// entry and setting, short lists on one line. Comments stay with their subject, and
-// single blank lines stay. The result has the same meaning, and formatting it again
-// changes nothing.
+// entry and setting, short lists on one line. Comments stay with what they
+// describe, and single blank lines stay. The result has the same meaning, and
+// formatting it again changes nothing.
 //
 // Format fails if the document has syntax errors, or if the result would be larger
 // than MaxSize.
@@ -44,7 +44,7 @@ func Format(d *Document) (string, error) {
 
 type formatter struct {
 	b     strings.Builder
-	depth int // of the open objects and arrays
+	depth int // number of open objects and arrays
 }
 
 func (f *formatter) line(s string) {
@@ -198,8 +198,9 @@ func (f *formatter) value(v *Value) {
 // maxInline is the maximum length of a list on one line, in bytes.
 const maxInline = 80
 
-// inline reports whether a value goes on one line. The depth tells what it is: the
-// policy (0), a section (1), its entry (2), a definition (3), or a setting.
+// inline reports whether a value goes on one line. The depth of a value determines
+// its kind: the policy (0), a section (1), its entry (2), a definition (3), or a
+// setting.
 func (f *formatter) inline(v *Value) bool {
 	switch {
 	case hasComments(v):
@@ -268,8 +269,8 @@ func writeInline(b *strings.Builder, v *Value, space string) {
 	}
 }
 
-// Pack prints a policy without comments, white space and line breaks. The text of
-// keys, strings and numbers stays as it is, so lws reads the result like the policy.
+// Pack prints a policy without comments, white space and line breaks. Keys, strings
+// and numbers are unchanged, so lws reads the result as it reads the policy.
 //
 // Pack fails if the document has syntax errors.
 func Pack(d *Document) (string, error) {

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// JSONSchema is the JSON Schema (draft 2020-12) of a policy. It is the one table of
-// keys.
+// JSONSchema is the JSON Schema (draft 2020-12) of a policy. It is the only table
+// of keys.
 //
 //go:embed policy.schema.json
 var JSONSchema string
@@ -58,40 +58,41 @@ const (
 
 // A Key is a row of the table of keys.
 type Key struct {
-	Section     Section // of the entries that have the key
+	Section     Section // whose entries have the key
 	Name        string
-	Types       []string // JSON Schema's names of the types that it may have
-	Enum        []string // the values that a string may have; nil for any
+	Types       []string // JSON Schema names of the types that lws accepts
+	Enum        []string // the valid strings; nil for any
 	Minimum     json.Number
 	Maximum     json.Number
 	MaxItems    int // of a list; 0 for any number
 	Description string
 
-	Member       string   // C member of lws that holds the value, such as u.http.url; empty if none does
-	Flag         string   // C flag for it, such as LWSSSPOLF_TLS; empty if none does
-	Bit          int      // the bit of Flag
+	Member       string   // C member of lws that holds the value, such as u.http.url; "" for none
+	Flag         string   // C flag that it sets, such as LWSSSPOLF_TLS; "" for none
+	Bit          int      // the bit number of Flag
 	Unit         string   // of an integer: "ms", "s", "us", "%" or ""
 	Width        int      // bits of an integer's C member; 0 for other types
 	Since        string   // the first lws release that reads it
 	Protocols    []string // the protocols that use it; nil for all
 	Role         string   // "client" or "server"; empty for both
-	Ref          Section  // the section that the value names an entry of; Top if the value is not a reference
+	Ref          Section  // the section whose entry the value names; Top if it is not a reference
 	Match        Match
 	Inert        bool                         // no lws version acts on it
-	Sticky       bool                         // a boolean that false does not clear once it is true
-	Aliases      []string                     // documented names for it that no lws version reads
+	Sticky       bool                         // a boolean that false does not clear after true
+	Aliases      []string                     // documented names that no lws version reads
 	ValueAliases map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
-	ValueMeant   map[string]map[string]any    // other values that are written for the settings given
-	ValueSince   map[string]string            // the first lws release that reads a value, where that is later than Since
+	ValueMeant   map[string]map[string]any    // other values in use, and the settings they stand for
+	ValueSince   map[string]string            // the first lws release that reads a value, if later than Since
 
-	first Version // the line of Since
+	first Version // Since, parsed
 }
 
-// Is reports whether a value may be of this type, by JSON Schema's name.
+// Is reports whether typ, a type name of JSON Schema, is among the types of the
+// key.
 func (k *Key) Is(typ string) bool { return slices.Contains(k.Types, typ) }
 
-// Meant returns the settings that an invalid value stands for, this key among them,
-// or nil.
+// Replacement returns the settings that an invalid value stands for, including this
+// key, or nil. The caller must not change it.
 func (k *Key) Meant(value string) map[string]any {
 	if use, ok := k.ValueAliases[value]; ok {
 		meant := map[string]any{}
@@ -107,22 +108,22 @@ func (k *Key) Meant(value string) map[string]any {
 	return k.ValueMeant[lower]
 }
 
-// Joined reports whether lws joins the lists if an object has the key more than
-// once. Of any other key, the last one counts.
+// Joined reports whether lws joins the lists of an object that has the key more
+// than once. For all other keys the last one counts.
 func (k *Key) Joined() bool { return k.Name == "metadata" || k.Name == "stack" || k.Name == "backoff" }
 
-// Serves reports whether the protocol uses the key. It is true for "", an unknown
-// protocol.
+// Serves reports whether a protocol uses the key. It is true for the unknown
+// protocol "".
 func (k *Key) Serves(protocol string) bool {
 	return k.Protocols == nil || protocol == "" || slices.Contains(k.Protocols, protocol)
 }
 
-// A keyTable is the JSON Schema as a table.
+// A keyTable is the JSON Schema in the form of a table.
 type keyTable struct {
 	keys       map[Section][]*Key
 	byName     map[Section]map[string]*Key
 	documented map[Section]map[string]string // names that appear only in lws's documentation, and the key to use instead
-	meant      map[Section]map[string]string // names that people write, and what to do instead
+	meant      map[Section]map[string]string // names often written by mistake, and the advice to give
 }
 
 var table = sync.OnceValue(func() keyTable {
@@ -201,13 +202,15 @@ var table = sync.OnceValue(func() keyTable {
 // Schema. The caller must not change them.
 func Keys(s Section) []*Key { return table().keys[s] }
 
-// LookupKey returns the key with exactly this name, as lws compares names, or nil.
+// LookupKey returns the key with exactly this name, or nil. Case matters, as in
+// lws.
 func LookupKey(s Section, name string) *Key { return keysOf(s)[name] }
 
 // keysOf returns the keys of the entries of a section, by name.
 func keysOf(s Section) map[string]*Key { return table().byName[s] }
 
-// oneOrMore is the JSON Schema keyword type: a name or a list of names.
+// oneOrMore is the value of the JSON Schema keyword "type": a name or a list of
+// names.
 type oneOrMore []string
 
 func (o *oneOrMore) UnmarshalJSON(b []byte) error {

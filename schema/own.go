@@ -1,17 +1,17 @@
 package schema
 
-// own is the key at the top whose settings are for sspolicy alone.
+// own is the key of the top-level object that holds settings for sspolicy alone.
 const own Section = "x-sspolicy"
 
-// A RawItem is a metadata item whose values go into topics and URLs as they are, by the
-// setting "metadata" of x-sspolicy.
+// A RawItem is a metadata item whose values are inserted into topics and URLs
+// unescaped, as the setting "metadata" of x-sspolicy requests.
 type RawItem struct {
 	Stream, Item         string
 	StreamSpan, ItemSpan Span // of the names in x-sspolicy
 }
 
-// RawItems returns the items that x-sspolicy says are raw, in the order of the text. They
-// need not be declared.
+// RawItems returns the items that x-sspolicy declares raw, in the order of the
+// text. They may be absent from the metadata of the streamtype.
 func (p *Policy) RawItems() []RawItem {
 	var items []RawItem
 	for _, s := range p.Settings {

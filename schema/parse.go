@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// The limits of a policy. lws 5.0.0 reads objects nested 62 deep and arrays 64
-// deep; earlier versions read fewer levels.
+// The limits of a policy. lws 5.0.0 reads objects nested 62 deep and arrays nested
+// 64 deep; earlier versions read fewer levels.
 const (
 	MaxSize  = 16 << 20 // bytes
 	MaxDepth = 64       // levels of objects and arrays
@@ -44,16 +44,16 @@ func ReadAll(r io.Reader) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Parse reads a policy. Messages call it by name. It takes JSON (RFC 8259) and,
-// as lws does, comments from "#" to the end of the line. It never fails:
+// Parse reads a policy. Messages refer to it by name. It accepts JSON (RFC 8259)
+// and, like lws, comments from "#" to the end of the line. It never fails:
 // Document.Syntax holds the errors, and the document as much as could be read.
 //
-// lax-syntax is text that lws reads as meant although it is not JSON: a comma before a
-// closing "]", one "}" too many there, and zeros before a number (lib/misc/lejp.c; each
-// was run on lws 4.3.10 and 5.0.0).
+// Texts that are not JSON but that lws reads as intended are reported by the rule
+// lax-syntax: a comma before a closing "]", one extra "}" at that place, and zeros
+// before a number (lib/misc/lejp.c; measured with lws 4.3.10 and 5.0.0).
 //
-// Where the place of a mistake is beyond doubt, Document.Syntax has one
-// diagnostic for it, with a fix; see [Document.Corrected].
+// If the position of a mistake is certain, Document.Syntax has one diagnostic for
+// it, with a fix; see [Document.Corrected].
 func Parse(name string, text []byte) *Document {
 	d, p := parse(&Source{Name: name, Text: string(text)})
 	if HasErrors(d.Syntax) {
@@ -62,9 +62,9 @@ func Parse(name string, text []byte) *Document {
 	return d
 }
 
-// Scan is [Parse] without the search for corrections, for editors: it takes a few
-// milliseconds whatever the mistakes are. Syntax errors have no fixes, and
-// [Document.Corrected] returns the document itself.
+// Scan is like [Parse] but does not search for corrections. It takes a few
+// milliseconds whatever the mistakes are, which suits editors. Syntax errors have
+// no fixes, and [Document.Corrected] returns the document itself.
 func Scan(name string, text []byte) *Document {
 	d, _ := parse(&Source{Name: name, Text: string(text)})
 	if HasErrors(d.Syntax) {
@@ -75,10 +75,10 @@ func Scan(name string, text []byte) *Document {
 	return d
 }
 
-// ParseTemplate is [Parse] for a text with placeholders of the form @NAME@. One in the
-// place of a value stands for any value; what is there has the Kind Invalid. One in the
-// place of a setting or definition stands for any number of them; it is skipped, and
-// listed in Source.Skipped.
+// ParseTemplate is like [Parse] for a text with placeholders of the form @NAME@. A
+// placeholder in the place of a value stands for any value; the value there has the
+// Kind Invalid. A placeholder in the place of a setting or definition stands for
+// any number of them; it is skipped and listed in Source.Skipped.
 func ParseTemplate(name string, text []byte) *Document {
 	d, p := parse(&Source{Name: name, Text: string(text), Template: true})
 	if HasErrors(d.Syntax) {
@@ -87,7 +87,7 @@ func ParseTemplate(name string, text []byte) *Document {
 	return d
 }
 
-// parse reads a policy and corrects nothing.
+// parse reads a policy without correcting it.
 func parse(src *Source) (*Document, *parser) {
 	p := &parser{src: src, text: src.Text}
 	d := &Document{Source: src}
@@ -128,17 +128,17 @@ type parser struct {
 
 	open    []int // offsets of the open brackets
 	diags   []Diagnostic
-	around  []int // the innermost bracket open at each of diags
+	around  []int // the innermost open bracket at each of diags
 	tooMany bool  // maxSyntax was reached
-	ended   bool  // the text ended inside of an object, array or string
+	ended   bool  // the text ended inside an object, array or string
 	stray   bool  // a bracket that lws skips was reported
 	damaged bool  // the errors so far leave the structure in doubt
-	guessed bool  // a fix was offered for a bracket, which may belong elsewhere
+	guessed bool  // a fix was offered for a bracket that may belong elsewhere
 
-	clean bool // the first error stops the parser by a panic
+	clean bool // panic at the first error
 
-	// The nodes of the document, and the children read so far of the objects
-	// and arrays that are open.
+	// The nodes of the document, and the children read so far of the open objects
+	// and arrays.
 	objects      slab[Object]
 	arrays       slab[Array]
 	members      slab[Member]
@@ -146,12 +146,12 @@ type parser struct {
 	memberStack  []*Member
 	elementStack []*Element
 
-	top   string // the key at the top around the parser's place
-	key   string // of the innermost member around it
-	depth int    // of that member's object
+	top   string // the top-level key at the current position
+	key   string // the innermost key
+	depth int    // of the object of that key
 }
 
-// unreadable returns why the text cannot be parsed at all, and where, or "".
+// unreadable returns why and where the text cannot be parsed at all, or "".
 func (p *parser) unreadable() (problem string, at int) {
 	switch {
 	case len(p.text) > MaxSize:
@@ -187,7 +187,7 @@ func (p *parser) report(d Diagnostic) {
 	}
 }
 
-// innermost returns the offset of the innermost bracket that is open.
+// innermost returns the offset of the innermost open bracket.
 func (p *parser) innermost() int {
 	if len(p.open) == 0 {
 		return 0
@@ -204,7 +204,7 @@ func (p *parser) errorf(start, end int, format string, args ...any) {
 	p.report(Diagnostic{Rule: RuleSyntax, Severity: Error, Span: p.span(start, end), Message: fmt.Sprintf(format, args...)})
 }
 
-// fixf reports an error that an edit of start to end mends.
+// fixf reports an error that replacing the text from start to end fixes.
 func (p *parser) fixf(start, end int, fix, newText, format string, args ...any) {
 	if p.clean {
 		panic(unclean{})
@@ -212,7 +212,7 @@ func (p *parser) fixf(start, end int, fix, newText, format string, args ...any) 
 	p.report(p.fixable(start, end, fix, newText, fmt.Sprintf(format, args...)))
 }
 
-// laxf is fixf for text that lws reads all the same.
+// laxf is like fixf for text that lws reads despite the error.
 func (p *parser) laxf(start, end int, fix, newText, lws, format string, args ...any) {
 	d := p.fixable(start, end, fix, newText, fmt.Sprintf(format, args...))
 	d.lax(lws)
@@ -224,7 +224,7 @@ func (p *parser) fixable(start, end int, fix, newText, message string) Diagnosti
 		Fixes: []Fix{newFix(fix, p.span(start, end), newText)}}
 }
 
-// lax makes a syntax error one that lws does not mind.
+// lax marks a syntax error as one that lws tolerates.
 func (d *Diagnostic) lax(lws string) {
 	d.Rule, d.Severity = RuleLaxSyntax, Warning
 	d.Message += "; " + lws
@@ -282,15 +282,15 @@ func (p *parser) line() {
 	}
 }
 
-// value reads a value and the space around it. It reports a missing value and
-// returns one of Kind Missing.
+// value reads a value and the space around it. If there is none, it reports that
+// and returns a value of Kind Missing.
 func (p *parser) value() Value {
 	start := p.pos
 	p.space()
 	return p.valueAfter(start)
 }
 
-// valueAfter reads a value. The text from start on is the space before it.
+// valueAfter reads a value. The text from start up to here is the space before it.
 func (p *parser) valueAfter(start int) Value {
 	v := Value{Before: p.text[start:p.pos]}
 	from := p.pos
@@ -332,7 +332,7 @@ func (p *parser) pop() { p.open = p.open[:len(p.open)-1] }
 
 // closer handles a closing bracket in an object or array that want closes. It
 // returns the bracket and true, or "" and true if the bracket closes an enclosing
-// object or array. It skips a bracket that closes nothing and returns false.
+// object or array. If the bracket closes nothing, it skips it and returns false.
 // after is set after an element.
 func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	c := p.text[p.pos]
@@ -356,7 +356,7 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	d.Fixes = []Fix{newFix("remove it", d.Span, "")}
 	p.guessed = true
 	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
-		p.stray = true // lws forgives one
+		p.stray = true // lws tolerates one
 		d.lax("lws passes over it")
 	} else {
 		p.damaged = true
@@ -369,7 +369,7 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	return "", false
 }
 
-// eof reports once that the text ends inside of objects or arrays.
+// eof reports once that the text ends inside objects or arrays.
 func (p *parser) eof() {
 	if p.ended {
 		return
@@ -400,10 +400,11 @@ func (p *parser) object() *Object {
 	return o
 }
 
-// inObject appends the members of an object to p.memberStack, where the first one goes
-// to an index. It returns the rest of the object.
+// inObject reads the members of an object and appends them to p.memberStack, the
+// first one at index first. It returns the text after the last member and the
+// closing bracket.
 func (p *parser) inObject(first int) (tail, shut string) {
-	start := p.pos // of the text that the tree does not hold yet
+	start := p.pos // of the text that is not in the tree yet
 	for {
 		p.space()
 		switch c := p.peek(); {
@@ -448,8 +449,8 @@ func (p *parser) inObject(first int) (tail, shut string) {
 	}
 }
 
-// skipPlaceholder skips a placeholder of a template that stands for members, and a comma
-// after it.
+// skipPlaceholder skips a template placeholder that stands for members, and the
+// comma after it.
 func (p *parser) skipPlaceholder() bool {
 	if !p.src.Template || p.peek() != '@' {
 		return false
@@ -469,7 +470,8 @@ func (p *parser) skipPlaceholder() bool {
 // end returns the offset of the comma after a member.
 func (m *Member) end() int { return m.Value.Span.End + len(m.Value.After) }
 
-// member reads a member. The text from start on is the space before its key.
+// member reads a member. The text from start up to here is the space before its
+// key.
 func (p *parser) member(start int) *Member {
 	m := p.members.new()
 	m.Name.Before = p.text[start:p.pos]
@@ -519,7 +521,7 @@ func (p *parser) member(start int) *Member {
 	}
 	at, missing := m.Name.Span.End, `":" is missing after the key %s`
 	rest := p.text[p.pos:]
-	// In a key that holds a colon, a quotation mark is missing rather.
+	// If the key holds a colon, a missing quotation mark is more likely.
 	if startsValue.MatchString(rest) && !isKey.MatchString(rest) && strings.IndexByte(m.Key, ':') < 0 {
 		p.fixf(at, at, `insert ":"`, ":", missing, QuoteName(m.Key))
 	} else {
@@ -530,10 +532,10 @@ func (p *parser) member(start int) *Member {
 	return m
 }
 
-// setting returns the key of the setting whose value is being read, or nil if it
-// is not in the table.
+// setting returns the key of the setting whose value is being read, or nil if the
+// table does not have it.
 func (p *parser) setting() *Key {
-	section, at := Section(p.top), 3 // the depth at which the settings of a definition stand
+	section, at := Section(p.top), 3 // the depth of the settings of a definition
 	if info, ok := sections[section]; !ok {
 		section, at = Top, 1
 	} else if info.keyed {
@@ -547,7 +549,7 @@ func (p *parser) setting() *Key {
 
 var identifier = regexp.MustCompile(`^[A-Za-z_$][A-Za-z0-9_$-]*$`)
 
-// bareKey reads a key that is not in double quotes, and returns it.
+// bareKey reads and returns a key that is not in double quotes.
 func (p *parser) bareKey() string {
 	from := p.pos
 	key, quoted := p.quoted()
@@ -569,12 +571,13 @@ func (p *parser) bareKey() string {
 	return key
 }
 
-// quotes are the marks that people, or their word processors, write in the
-// place of double quotes, each with those that may end it.
+// quotes maps the marks that people, or their word processors, write instead of
+// double quotes to those that may close them.
 var quotes = map[rune]string{'\'': "'", '“': "”“\"", '”': "”\"", '„': "“”\"", '‟': "”\"", '«': "»", '‘': "’"}
 
-// quoted reads a text in quotation marks other than double quotes, if there is
-// one that ends on its line and needs no escapes, and returns what is in it.
+// quoted reads a text in quotation marks other than double quotes and returns what
+// they enclose. It reports false if there is none that ends on its line and needs
+// no escapes.
 func (p *parser) quoted() (text string, ok bool) {
 	r, size := utf8.DecodeRuneInString(p.text[p.pos:])
 	ends, ok := quotes[r]
@@ -594,9 +597,9 @@ func (p *parser) quoted() (text string, ok bool) {
 	return rest[:i], true
 }
 
-// comma reads the comma after the value of a member or an element. It reports a
-// missing one, except before a closing bracket. It offers no fix after a member if no
-// key follows.
+// comma reads the comma after a member or an element. It reports a missing one,
+// except before a closing bracket. After a member it offers a fix only if a key
+// follows.
 func (p *parser) comma(after *Value, member bool) string {
 	switch c := p.peek(); {
 	case c == ',':
@@ -626,7 +629,7 @@ func (p *parser) comma(after *Value, member bool) string {
 }
 
 var (
-	// notKey matches a string that a comma or a closing bracket follows.
+	// notKey matches a string before a comma or a closing bracket.
 	notKey      = regexp.MustCompile(`^"[^"\\\n]*"\s*[,\]}]`)
 	isKey       = regexp.MustCompile(`^"[^"\\\n]*"\s*:`)
 	startsKey   = regexp.MustCompile(`^["'A-Za-z_$]`)
@@ -653,7 +656,7 @@ func (p *parser) array() *Array {
 	return a
 }
 
-// inArray is inObject for the elements of an array.
+// inArray is like inObject for the elements of an array.
 func (p *parser) inArray(first int) (tail, shut string) {
 	start := p.pos
 	for {
@@ -689,7 +692,7 @@ func (p *parser) inArray(first int) (tail, shut string) {
 	}
 }
 
-// skipDeep skips an object or array that is nested too deep.
+// skipDeep skips an object or array that is nested too deeply.
 func (p *parser) skipDeep() {
 	p.errorf(p.pos, p.pos+1, "nested more than %d deep; lws 5.0 reads 62 objects, earlier versions fewer", MaxDepth)
 	depth := 0
@@ -712,7 +715,7 @@ func (p *parser) skipDeep() {
 			return
 		}
 	}
-	p.ended = true // one error is enough
+	p.ended = true // report one error only
 }
 
 // token skips a word.
@@ -779,7 +782,7 @@ func (p *parser) word() Kind {
 	return Invalid
 }
 
-// digits reports whether w is a plain decimal number. Nearly all numbers are.
+// digits reports whether w is a plain decimal number, as nearly all are.
 func digits(w string) bool {
 	for i := range len(w) {
 		if w[i] < '0' || w[i] > '9' {
@@ -821,12 +824,12 @@ func (p *parser) str() Kind {
 	return Invalid
 }
 
-// wrapped is base64 over several lines, with or without the first and last line
-// of PEM, up to the double quote that closes it.
+// wrappedBase64 matches base64 over several lines, with or without the first and
+// last line of PEM, up to the closing double quote.
 var wrapped = regexp.MustCompile(`^\s*(?:-----BEGIN [A-Z0-9 ]+-----\s)?([A-Za-z0-9+/_-]{16,}(?:[ \t\r]*\n[ \t]*[A-Za-z0-9+/_-]+)*={0,2})\s*(?:-----END [A-Z0-9 ]+-----\s*)?"`)
 
-// wrapped reads the rest of a string that holds base64 over several lines, if
-// the string at start is one.
+// wrapped reads the rest of a string that contains base64 over several lines. It
+// reports false if the string at start is not one.
 func (p *parser) wrapped(start int) bool {
 	at := wrapped.FindStringSubmatchIndex(p.text[start+1:])
 	if at == nil {
@@ -835,7 +838,7 @@ func (p *parser) wrapped(start int) bool {
 	base := start + 1
 	p.pos = base + at[1]
 	p.errorf(start, p.pos, "write strings on one line: join the %d lines of this one", strings.Count(p.text[start:p.pos], "\n")+1)
-	var edits []Edit // which only remove, so that no report repeats a private key
+	var edits []Edit // removals only, so that no report repeats a private key
 	from := base
 	for line := range strings.FieldsSeq(p.text[base+at[2] : base+at[3]]) {
 		to := max(from, base+at[2])
@@ -889,7 +892,7 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// finish checks what follows the root value.
+// finish checks the text after the root value.
 func (p *parser) finish(d *Document) {
 	switch {
 	case d.Root.Kind == Missing || p.ended:

@@ -11,20 +11,20 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v5"
 )
 
-// A scalarSchema is what a schema asks of a scalar, as far as plainly knows it.
-// The zero value accepts nothing.
+// A scalarSchema holds the constraints of a schema on a scalar, if plainly supports
+// them all. The zero value accepts nothing.
 type scalarSchema struct {
-	bool, integer, string bool // the types that it accepts
+	bool, integer, string bool // the accepted types
 
 	min, max          uint64   // of an integer
 	shortest, longest int      // of a string, in bytes
 	enum              []string // the strings, if not nil
 }
 
-// plainly reports whether a scalar is valid, and is written so that this is easy
-// to see: as nearly all are. It saves the general validation, whose values and
-// errors take most of the time of checking a policy. If it returns false, the
-// scalar may be valid.
+// plainly reports whether a scalar is certainly valid, by a check that is fast and
+// covers nearly all scalars. It avoids the general validation, whose conversions
+// and errors take most of the time of checking a policy. If it returns false, the
+// scalar may still be valid.
 func plainly(s *jsonschema.Schema, v *Value) bool {
 	t := scalarSchemas()[s]
 	return t != nil && t.accepts(v)
@@ -57,14 +57,14 @@ func (t *scalarSchema) acceptsText(text string) bool {
 	return t.string && t.shortest <= len(text) && len(text) <= t.longest
 }
 
-// nameFits reports whether a schema for the names of properties takes a name.
+// nameFits reports whether a schema for property names accepts name.
 func nameFits(s *jsonschema.Schema, name string) bool {
 	t := scalarSchemas()[s]
 	return t != nil && t.acceptsText(name) || s.Validate(name) == nil
 }
 
-// scalarSchemas returns what the schemas of the policy's JSON Schema ask of a
-// scalar, if they ask nothing else of it than a scalarSchema holds.
+// scalarSchemas returns the schemas of the policy's JSON Schema whose constraints
+// on a scalar a scalarSchema can express.
 var scalarSchemas = sync.OnceValue(func() map[*jsonschema.Schema]*scalarSchema {
 	all := map[*jsonschema.Schema]*scalarSchema{}
 	var add func(s *jsonschema.Schema)

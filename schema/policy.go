@@ -6,10 +6,10 @@ import (
 )
 
 // A Policy is a view of a document: its definitions and references, with names
-// resolved. It leaves out values of the wrong shape, which Validate reports.
+// resolved. It leaves out values of the wrong shape, which [Validate] reports.
 type Policy struct {
 	Document    *Document
-	Settings    []*Setting    // the scalars at the top, in the order of the text
+	Settings    []*Setting    // scalars of the top-level object, in the order of the text
 	Definitions []*Definition // in the order of the text
 	References  []*Reference  // in the order of the text
 
@@ -30,18 +30,18 @@ type definitionName struct {
 type Definition struct {
 	Section  Section
 	Name     string
-	NameSpan Span   // of the name where it is defined
+	NameSpan Span   // of the name in the definition
 	Value    *Value // an object, or the string of a certificate
 	Settings []*Setting
 
-	// Unreadable is set on a definition in a form that lws does not read, such
-	// as a trust store in the form {"name": ["cert"]} of lws's README.
+	// Unreadable is set if lws does not read the form of the definition, such as a
+	// trust store in the form {"name": ["cert"]} of lws's README.
 	Unreadable bool
 
-	keys uint64 // the keyBits of Settings; most calls of Get are for absent keys
+	keys uint64 // union of the keyBit of Settings; most calls of Get are for absent keys
 }
 
-// keyBit returns one of 64 bits for a key.
+// keyBit maps a key to one of 64 bits.
 func keyBit(key string) uint64 {
 	if key == "" {
 		return 1
@@ -55,8 +55,8 @@ type Setting struct {
 	Member *Member
 }
 
-// is reports whether the setting has this key. It looks at the member only if the
-// key is unknown: the rows of the table are in the processor's cache.
+// is reports whether the setting has this key. It reads the member only if the key
+// is unknown, since the table of keys stays in the CPU cache.
 func (s *Setting) is(key string) bool {
 	if s.Key != nil {
 		return s.Key.Name == key
@@ -64,19 +64,19 @@ func (s *Setting) is(key string) bool {
 	return s.Member.Key == key
 }
 
-// A Reference is a name that a definition uses for another one.
+// A Reference is a use of a definition by its name in another one.
 type Reference struct {
 	From *Definition
 	Key  *Key
 	Span Span // of the name
 	Name string
 
-	// Target is the last definition of exactly this name before the reference,
-	// or, for MatchUnchecked, in the policy. It is nil if there is none.
+	// Target is the last definition of exactly this name before the reference or,
+	// for MatchUnchecked, in the policy. It is nil if there is none.
 	Target *Definition
 
-	// Later is the first definition of this name after the reference, if Target
-	// is nil.
+	// Later is the first definition of this name after the reference. It is set
+	// only if Target is nil.
 	Later *Definition
 }
 
@@ -104,8 +104,8 @@ func NewPolicy(d *Document) *Policy {
 	return p
 }
 
-// define adds a definition and its settings. It must be called in the order of the
-// text, since references resolve to earlier definitions.
+// define adds a definition and its settings. The caller must keep to the order of
+// the text, since references resolve to earlier definitions.
 func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	d := p.definitions.new()
 	*d = Definition{Section: s, Name: name, NameSpan: at, Value: v}
@@ -134,7 +134,7 @@ func (p *Policy) define(s Section, name string, at Span, v *Value) *Definition {
 	return d
 }
 
-// defineNamed adds a definition whose name is the value of a member.
+// defineNamed adds a definition whose name is the value of its member "name".
 func (p *Policy) defineNamed(s Section, v *Value) {
 	for _, m := range v.Members() {
 		if m.Key == "name" && m.Value.Kind == String {
@@ -160,7 +160,7 @@ func (p *Policy) refer(from *Definition, k *Key, v *Value) {
 	p.References = append(p.References, r)
 }
 
-// link sets Target or Later of the references without a target.
+// link sets Target or Later of the references that have no target yet.
 func (p *Policy) link() {
 	for _, r := range p.References {
 		if r.Target != nil {
@@ -186,7 +186,8 @@ func (p *Policy) Lookup(s Section, name string) []*Definition {
 // caller must not change the slice.
 func (p *Policy) Section(s Section) []*Definition { return p.bySection[s] }
 
-// Get returns the setting of a key: the last one, as in lws, or nil.
+// Get returns the last setting of a key, which is the one that counts in lws, or
+// nil.
 func (d *Definition) Get(key string) *Setting {
 	if d.keys&keyBit(key) == 0 {
 		return nil
@@ -207,15 +208,15 @@ func (d *Definition) Text(key string) string {
 	return ""
 }
 
-// Bool reports whether a setting is true, or a value of another type that means
-// true beyond doubt.
+// Bool reports whether a setting is true, or a value of another type that
+// unambiguously means true.
 func (d *Definition) Bool(key string) bool {
 	value, _ := d.flag(key)
 	return value == "true"
 }
 
-// Unclear reports whether a setting has a value that is neither true nor false,
-// nor meant for one beyond doubt.
+// Unclear reports whether a setting has a value that is not a boolean and does not
+// unambiguously stand for one.
 func (d *Definition) Unclear(key string) bool {
 	_, ok := d.flag(key)
 	return !ok
@@ -234,8 +235,8 @@ func (d *Definition) flag(key string) (value string, ok bool) {
 	return s.Key.meant(s.Member.Value.Text())
 }
 
-// Protocol returns the protocol of a streamtype: h1 if it names none, as in lws,
-// or the one meant by another name for it. It returns "" for an unknown protocol.
+// Protocol returns the protocol of a streamtype: h1 if it names none, as in lws, or
+// the protocol that another name stands for. It returns "" for an unknown protocol.
 func (d *Definition) Protocol() string {
 	s := d.Get("protocol")
 	if s == nil {
@@ -253,7 +254,7 @@ func (d *Definition) String() string {
 	return d.Section.Noun() + " " + QuoteName(d.Name)
 }
 
-// QuoteName quotes a name for a message. It shortens a very long one.
+// QuoteName quotes a name for a message and shortens a very long one.
 func QuoteName(name string) string {
 	const most = 60
 	if len(name) > most {

@@ -2,7 +2,8 @@ package schema
 
 import "strings"
 
-// RemoveMember returns the edits that remove member i, and its comma, from its object.
+// RemoveMember returns the edits that remove members[i] and its comma from their
+// object.
 func RemoveMember(members []*Member, i int) []Edit {
 	m := members[i]
 	var before *Value
@@ -13,7 +14,8 @@ func RemoveMember(members []*Member, i int) []Edit {
 	return removal(m.Span(), &m.Value, m.Comma, before, comma)
 }
 
-// RemoveElement is RemoveMember for an element of an array.
+// RemoveElement returns the edits that remove elems[i] and its comma from their
+// array.
 func RemoveElement(elems []*Element, i int) []Edit {
 	e := elems[i]
 	var before *Value
@@ -24,8 +26,9 @@ func RemoveElement(elems []*Element, i int) []Edit {
 	return removal(e.Value.Span, &e.Value, e.Comma, before, comma)
 }
 
-// removal returns the edits that remove what is at a span and ends with value, from a
-// list in which before, and a comma, stand before it.
+// removal returns the edits that remove the list entry at a span that ends with
+// value. The entry before it, if any, ends with the value before and the comma
+// commaBefore.
 func removal(at Span, value *Value, comma string, before *Value, commaBefore string) []Edit {
 	text := at.Source.Text
 	if comma != "" {
@@ -38,7 +41,7 @@ func removal(at Span, value *Value, comma string, before *Value, commaBefore str
 			line--
 		}
 		if line > 0 && text[line-1] == '\n' && at.End < len(text) && text[at.End] == '\n' {
-			at.Start, at.End = line, at.End+1 // it has the line for itself
+			at.Start, at.End = line, at.End+1 // it is alone on its line
 		}
 		return []Edit{{Span: at}}
 	}

@@ -1,29 +1,28 @@
 package schema
 
-// MaxString is the most bytes of a string that lws reads as one. It gets a
-// longer one in pieces of MaxString+1 bytes, and refuses a name that is not the
-// first of them.
+// MaxString is the maximum number of bytes of a string that the parser of lws
+// passes on in one piece. It passes a longer one in pieces of MaxString+1 bytes,
+// and refuses a name that exceeds the first piece.
 const MaxString = 253
 
-// A Resolution says which definitions lws takes for the references of a policy.
+// A Resolution holds the definition that lws uses for each reference of a policy.
 type Resolution struct {
-	// Taken is the definition that lws takes for a reference: its Target in a
-	// sound policy. A reference that lws does not find, so that it refuses the
-	// policy, has none.
+	// Definition is the definition that lws uses for a reference. In a correct
+	// policy it is the Target of the reference. A reference that lws cannot
+	// resolve, for which it refuses the policy, has no entry.
 	Taken map[*Reference]*Definition
 
-	// Given is the first server's reference to a certificate or key. lws then
-	// moves the certificate out of its list, and nothing finds it any more.
+	// Owner is the first server's reference to a certificate or key. lws then moves
+	// the certificate out of its list, and later references do not find it.
 	Given map[*Definition]*Reference
 
-	// Lost is, for a reference to a certificate that a server has been given
-	// before, the reference of that server.
+	// Conflict maps a reference to a certificate that an earlier server owns to the
+	// reference of that server.
 	Lost map[*Reference]*Reference
 }
 
-// Resolve finds the definition that lws takes for each reference. Where lws
-// compares by prefix, that is the newest definition whose name begins with the
-// reference.
+// Resolve finds the definition that lws uses for each reference. Where lws compares
+// by prefix, that is the newest definition whose name begins with the reference.
 func (p *Policy) Resolve() *Resolution {
 	type query struct {
 		section Section
@@ -36,8 +35,8 @@ func (p *Policy) Resolve() *Resolution {
 		Lost:  map[*Reference]*Reference{},
 	}
 
-	candidates := map[query][]*Definition{} // for each name that is asked for, the newest last
-	lengths := map[Section][]int{}          // of the names asked for by prefix
+	candidates := map[query][]*Definition{} // for each name in use, newest last
+	lengths := map[Section][]int{}          // of the names used by prefix
 	seen := map[Section]*[MaxString + 1]bool{}
 	for _, ref := range p.References {
 		if len(ref.Name) > MaxString {

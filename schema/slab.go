@@ -2,15 +2,16 @@ package schema
 
 import "reflect"
 
-// A slab allocates values many at a time. They stay in memory as long as one of
-// them is in use, as the nodes of a document do. The zero value is ready to use.
+// A slab allocates values in batches. A batch stays in memory while one of its
+// values is in use, which suits the nodes of a document. The zero value is ready to
+// use.
 type slab[T any] struct {
 	free []T
 	size int // of the last allocation
 }
 
-// maxSlab is the most bytes of an allocation. The Go runtime rounds a larger one
-// up to whole pages.
+// maxSlab is the maximum size of an allocation in bytes. The Go runtime rounds a
+// larger one up to whole pages.
 const maxSlab = 32 << 10
 
 // new returns a pointer to a zero value.

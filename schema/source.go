@@ -13,27 +13,26 @@ type Source struct {
 	Name string // for messages; "<stdin>" for standard input
 	Text string
 
-	// Comments are the comments of a policy in order, each from its "#" to the
-	// end of the line. Parse sets them.
+	// Comments are the comments of a policy in order, each from its "#" to the end
+	// of the line. [Parse] sets them.
 	Comments []Span
 
-	// Template is set on a text with placeholders (see ParseTemplate). Skipped are those
-	// in it that stand for settings or definitions.
+	// Template is set on a text with placeholders; see [ParseTemplate]. Skipped
+	// holds the placeholders that stand for settings or definitions.
 	Template bool
 	Skipped  []Span
 
 	once   sync.Once
 	lines  []int  // offset of the start of each line
-	blocks []mark // one for each blockSize bytes
+	blocks []mark // one per blockSize bytes
 }
 
-// A Position is a position in a source: lines and columns count from 1, columns in
-// characters.
+// A Position is a line and a column, both counted from 1. Columns count characters.
 type Position struct {
 	Line, Column int
 }
 
-// A mark is the number of characters before an offset. Marks save counting a long
+// A mark is the number of characters before an offset. Marks avoid counting a long
 // line from its start for each column.
 type mark struct {
 	offset, characters int
@@ -82,16 +81,16 @@ func (s *Source) characters(offset int) int {
 	return m.characters + utf8.RuneCountInString(s.Text[m.offset:offset])
 }
 
-// Position returns the position of a byte offset. Offsets outside the text count as
-// its nearer end.
+// Position returns the position of a byte offset. An offset outside the text counts
+// as its nearer end.
 func (s *Source) Position(offset int) Position {
 	offset = max(0, min(offset, len(s.Text)))
 	line := s.line(offset)
 	return Position{line + 1, s.characters(offset) - s.characters(s.lines[line]) + 1}
 }
 
-// Line returns the line that holds offset, without its line break, and the offset of
-// its start.
+// Line returns the line at offset, without its line break, and the offset of its
+// start.
 func (s *Source) Line(offset int) (text string, start int) {
 	line := s.line(max(0, min(offset, len(s.Text))))
 	start, end := s.lines[line], len(s.Text)
@@ -101,7 +100,8 @@ func (s *Source) Line(offset int) (text string, start int) {
 	return strings.TrimSuffix(s.Text[start:end], "\r"), start
 }
 
-// A Span is the bytes of a source from Start up to, not including, End.
+// A Span is the range of bytes of a source from Start up to, but not including,
+// End.
 type Span struct {
 	Source     *Source
 	Start, End int

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// nearest returns the key of a section that name is probably a misspelling of, or "",
-// and whether it is the only one at that distance.
+// nearest returns the key of a section that name probably misspells, or "", and
+// whether no other key is at the same distance.
 func nearest(s Section, name string) (key string, only bool) {
 	for _, k := range Keys(s) {
 		if slices.Contains(k.Aliases, name) {
@@ -24,8 +24,8 @@ func nearest(s Section, name string) (key string, only bool) {
 	return best[0], len(best) == 1
 }
 
-// Nearest returns the first of names with the smallest edit distance from name, or ""
-// if none is near enough to be a misspelling.
+// Nearest returns the first of names with the smallest edit distance from name, or
+// "" if all are too far away to be a misspelling.
 func Nearest(name string, names []string) string {
 	if best := nearestAll(name, names); len(best) > 0 {
 		return best[0]
@@ -57,7 +57,7 @@ func misspelt(name, key string) bool {
 	return len(name) >= 4 && distance(fold(name), fold(key), 2) < 2
 }
 
-// fold removes the differences in which names are most often misspelt.
+// fold removes the differences that most misspellings consist of.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '-' || r == ' ' {
@@ -67,8 +67,8 @@ func fold(name string) string {
 	}, strings.ToLower(name))
 }
 
-// distance returns the optimal string alignment distance of two strings, by
-// bytes, or limit if that is less.
+// distance returns the smaller of limit and the optimal string alignment distance
+// of two strings, in bytes.
 func distance(a, b string, limit int) int {
 	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit

@@ -2,10 +2,10 @@ package schema
 
 import "strings"
 
-// TokenOffset returns the offset of the n-th token of a text, counting from 0, or -1 if
-// it has fewer. It is a quick bound for what Parse and the checks of a policy cost:
-// strings, other words, brackets, colons, commas and comments are tokens. It allocates
-// no memory.
+// TokenOffset returns the offset of the n-th token of a text, counted from 0, or -1
+// if the text has fewer. Strings, other words, brackets, colons, commas and
+// comments are tokens. Their number bounds what Parse and the checks of a policy
+// cost. TokenOffset does not allocate.
 func TokenOffset(text string, n int) int {
 	for i := 0; i < len(text); {
 		start := i

@@ -7,33 +7,32 @@ import (
 	"strings"
 )
 
-// A Document is the syntax tree of a policy. It holds every byte of its source:
-// it prints as its source, with comments, white space, duplicate keys and even
-// syntax errors.
+// A Document is the syntax tree of a policy. It holds every byte of its source and
+// prints as that source, including comments, white space, duplicate keys and syntax
+// errors.
 type Document struct {
 	Source *Source
 	Root   Value
 	Tail   string // the text after the policy: only white space and comments are valid
 
-	// Syntax holds the mistakes in the text itself, sorted by place.
+	// Syntax holds the syntax errors and warnings, sorted by position.
 	Syntax []Diagnostic
 
 	damaged   bool       // see Damaged
-	corrected *Document  // the document without the mistakes that can be mended
-	corrector *corrector // maps its spans to Source
+	corrected *Document  // the document with the fixable mistakes corrected
+	corrector *corrector // maps the spans of corrected to Source
 }
 
-// Damaged reports whether syntax errors that could not be corrected leave the
-// structure of the document in doubt, such as a missing bracket that may belong in
-// several places.
+// Damaged reports whether uncorrected syntax errors leave the structure of the
+// document in doubt, such as a missing bracket that may belong in several places.
 func (d *Document) Damaged() bool { return d.Corrected().damaged }
 
 // cSource matches the names of C and C++ files.
 var cSource = regexp.MustCompile(`(?i)\.(c|h|cc|cpp|cxx|hh|hpp|ino)$`)
 
-// NotPolicy returns a diagnostic if a document is something else than a Secure
-// Streams policy: not an object, or an object without any key of a policy. It
-// returns nil for an empty object or text.
+// NotPolicy returns a diagnostic if the document is not a Secure Streams policy:
+// not an object, or an object without any key of a policy. It returns nil for a
+// policy and for an empty object or text.
 func (d *Document) NotPolicy() *Diagnostic {
 	root := &d.Corrected().Root
 	at := d.Origin(root.Span)
@@ -67,7 +66,7 @@ func (d *Document) NotPolicy() *Diagnostic {
 // A Kind is the type of a value.
 type Kind uint8
 
-// The kinds of value.
+// The kinds of values.
 const (
 	Missing Kind = iota // a value is missing
 	Invalid             // text that is not a JSON value
@@ -84,8 +83,8 @@ var kindNames = [...]string{"nothing", "text that is not JSON", "null", "a boole
 // String returns the kind as a noun with its article, for messages.
 func (k Kind) String() string { return kindNames[k] }
 
-// A Value is a JSON value with the white space and comments around it, and, after a
-// syntax error, the text that was skipped.
+// A Value is a JSON value with the white space and comments around it and, after a
+// syntax error, the skipped text.
 type Value struct {
 	Before, After string
 	Span          Span    // of the value alone
@@ -93,13 +92,13 @@ type Value struct {
 	Array         *Array  // if Kind is ArrayKind
 	Kind          Kind
 
-	// Literal is the text of a scalar that a program has set. It is nil in a
-	// document that was parsed, where the text is that of Span.
+	// Literal is the text of a scalar that a program has set. It is nil in a parsed
+	// document, where Span holds the text.
 	Literal *string
 }
 
-// An Object is a JSON object. Its members are in the order of the text; several
-// may have the same key.
+// An Object is a JSON object. Its members are in the order of the text; keys may
+// repeat.
 type Object struct {
 	Members []*Member
 	Tail    string // between the last member and the closing bracket
@@ -112,14 +111,14 @@ type Member struct {
 	Key      string // the key, unquoted
 	Value    Value
 	Comma    string // "," or ""
-	Colon    bool   // ":" follows the key; anything else in its place is in Name.After
+	Colon    bool   // ":" follows the key; other text in its place is in Name.After
 	NameKind Kind   // of the key: String, Invalid or Missing
 }
 
-// A Name is the place of the key of a member, with the space around it.
+// A Name is the position of the key of a member, with the space around it.
 type Name struct {
 	Before, After string
-	Span          Span // of the key alone; empty for a key that a program has set
+	Span          Span // of the key alone; empty if a program has set the key
 }
 
 // RawName returns the text of the key.
@@ -154,7 +153,7 @@ func (v *Value) Raw() string {
 	return v.Span.Text()
 }
 
-// Text returns the value of a string, and the text of any other scalar.
+// Text returns the value of a string, or the text of any other scalar.
 func (v *Value) Text() string {
 	if v.Kind == String {
 		return Unquote(v.Raw())
@@ -162,8 +161,8 @@ func (v *Value) Text() string {
 	return v.Raw()
 }
 
-// LikeFalse reports whether the value has another type than boolean, but can only
-// mean false. lws reads it as false.
+// LikeFalse reports whether the value is not a boolean but can only mean false. lws
+// reads it as false.
 func (v *Value) LikeFalse() bool {
 	switch v.Kind {
 	case String, Number, Null:
@@ -198,7 +197,7 @@ func (m *Member) Span() Span {
 }
 
 // Unquote decodes a JSON string. For an invalid one, which the parser reports, it
-// returns the text between the quotes.
+// returns the text between the quotation marks.
 func Unquote(raw string) string {
 	inner := strings.TrimPrefix(raw, `"`)
 	if strings.IndexByte(inner, '\\') < 0 {
@@ -211,8 +210,9 @@ func Unquote(raw string) string {
 	return s
 }
 
-// Halves returns the escapes in the strings of a value, keys included, that are
-// half of a surrogate pair without the other half. Such a string has no UTF-8.
+// LoneSurrogates returns the escapes in the strings of a value, keys included, that
+// are one half of a surrogate pair without the other. Such a string has no UTF-8
+// encoding.
 func (v *Value) Halves() []Span {
 	switch v.Kind {
 	case ObjectKind:
@@ -233,7 +233,7 @@ func (v *Value) Halves() []Span {
 	return nil
 }
 
-// halves returns the halves of surrogate pairs in the text of a string at a span.
+// loneSurrogates returns those in the text of the string at a span.
 func halves(at Span, text string) (found []Span) {
 	if !strings.Contains(text, `\u`) {
 		return nil
@@ -247,7 +247,7 @@ func halves(at Span, text string) (found []Span) {
 	return found
 }
 
-// surrogates are a surrogate pair, or half of one.
+// surrogates matches a surrogate pair, or half of one.
 var surrogates = regexp.MustCompile(`(?i)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2}`)
 
 // Quote returns s as a JSON string.
@@ -255,7 +255,7 @@ func Quote(s string) string {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // a string always encodes
+	_ = e.Encode(s) // encoding a string never fails
 	return strings.TrimSuffix(b.String(), "\n")
 }
 

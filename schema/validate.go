@@ -27,31 +27,33 @@ const (
 )
 
 var policySchema = sync.OnceValue(func() *jsonschema.Schema {
-	// The URL is absolute so that the library does not ask for the working directory,
-	// which may be gone. A test compiles the schema.
+	// The URL is absolute so that the library does not look up the working
+	// directory, which may not exist. A test compiles the schema.
 	return jsonschema.MustCompileString("schema:policy.schema.json", JSONSchema)
 })
 
 // Validate checks the shape of a policy against the JSON Schema: keys, types,
-// ranges. Each diagnostic is at the key or value that is wrong. Syntax errors
-// are not repeated.
+// ranges. Each diagnostic is at the key or value that is wrong. Syntax errors are
+// not repeated. It reports at most MaxFindings of a rule, and the number of the
+// rest.
 //
-// It walks the tree together with the schema, to check each of several members
-// with the same key, and to know the place of each value.
+// It walks the tree together with the schema, to check all members that share a
+// key, and to know the position of each value.
 func Validate(d *Document) []Diagnostic {
 	v := &validator{excess: map[string]*Excess{}}
 	return v.document(d)
 }
 
-// ValidateAll is Validate without the limit of MaxFindings.
+// ValidateAll is like [Validate] without the limit of MaxFindings.
 func ValidateAll(d *Document) []Diagnostic {
 	v := &validator{}
 	return v.document(d)
 }
 
-// ValidateFragment checks the shape of a fragment for an overlay: that of a policy,
-// in which null removes what has a name: a streamtype, its settings and the entries
-// of their lists, a backoff scheme, a certificate, a setting of the policy.
+// ValidateFragment checks the shape of a fragment for an overlay. That is the shape
+// of a policy, except that null removes a streamtype, its settings and the named
+// entries of their lists, a backoff scheme, a certificate or a setting of the
+// policy.
 func ValidateFragment(d *Document) []Diagnostic {
 	v := &validator{excess: map[string]*Excess{}, fragment: true}
 	return v.document(d)
@@ -75,10 +77,10 @@ func (v *validator) document(d *Document) []Diagnostic {
 type validator struct {
 	diags  []Diagnostic
 	excess map[string]*Excess // by rule; nil means no limit
-	around *Object            // the object whose members are being checked
+	around *Object            // the object being checked
 	entry  bool               // the value being checked is an element of the list of its key
 
-	fragment bool // null removes what has a name
+	fragment bool // null removes named entries
 }
 
 // has reports whether the object being checked has a member with this key.
@@ -102,8 +104,8 @@ func (v *validator) report(rule string, sev Severity, at Span, format string, ar
 	return &v.diags[len(v.diags)-1]
 }
 
-// value checks a value of a key, which is nil if it is not in the table, in a
-// definition of a section.
+// value checks a value in a definition of a section. The key is nil if the table
+// does not have it.
 func (v *validator) value(s *jsonschema.Schema, in Section, k *Key, val *Value) {
 	for s.Ref != nil {
 		s = s.Ref
@@ -139,7 +141,7 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 	defer func(o *Object, entry bool) { v.around, v.entry = o, entry }(v.around, v.entry)
 	v.entry = false
 	seen := newKeyIndex(val.Object.Members)
-	var lists []*Member // the first of each key with a limited number of entries
+	var lists []*Member // the first member of each key with a limited number of entries
 	for i, m := range val.Object.Members {
 		if m.NameKind == Missing {
 			continue
@@ -202,8 +204,8 @@ func (v *validator) object(s *jsonschema.Schema, in Section, k *Key, val *Value)
 	}
 }
 
-// removable reports whether null for a member of an object in a fragment removes it.
-// The object is the value of the key k, or an entry of its list.
+// removable reports whether null as a member of an object in a fragment removes
+// that member. The object is the value of the key k, or an entry of its list.
 func removable(in Section, k *Key, member string, known bool) bool {
 	switch {
 	case in == Streams:
@@ -221,7 +223,7 @@ type keyIndex struct {
 }
 
 func newKeyIndex(members []*Member) keyIndex {
-	const few = 32 // which are searched faster than a map is made
+	const few = 32 // up to here a search is faster than making a map
 	x := keyIndex{members: members}
 	if len(members) > few {
 		x.byKey = make(map[string]*Member, len(members))
@@ -248,8 +250,8 @@ func (x keyIndex) first(i int) *Member {
 	return x.members[i]
 }
 
-// notADefinition reports an entry of a section that has another type than its
-// definitions.
+// notADefinition reports an entry of a section that has a type other than that of
+// its definitions.
 func (v *validator) notADefinition(in Section, s *jsonschema.Schema, m *Member) {
 	for s.Ref != nil {
 		s = s.Ref
@@ -260,8 +262,8 @@ func (v *validator) notADefinition(in Section, s *jsonschema.Schema, m *Member) 
 	}
 }
 
-// allowsKind reports whether a value of a kind has the type of a schema, or
-// stands for one that is missing.
+// allowsKind reports whether a schema allows a value of this kind. A missing value
+// is allowed, since the parser has reported it.
 func allowsKind(s *jsonschema.Schema, kind Kind) bool {
 	for s.Ref != nil {
 		s = s.Ref
@@ -277,9 +279,8 @@ func allowsKind(s *jsonschema.Schema, kind Kind) bool {
 	return kind == Missing || kind == Invalid
 }
 
-// count checks how many entries the lists of a key have together, or in
-// the last one if lws keeps only that. An object in a list has as many entries
-// as it has members.
+// count checks the number of entries in all lists of a key, or in the last one if
+// lws keeps only that. An object in a list has as many entries as members.
 func (v *validator) count(name string, most int, k *Key, o *Object) {
 	var entries []Span
 	for _, m := range o.Members {
@@ -308,7 +309,7 @@ func (v *validator) count(name string, most int, k *Key, o *Object) {
 }
 
 // misspelt reports whether the object being checked has an unknown key that is
-// probably meant to be this one.
+// probably meant to be key.
 func (v *validator) misspelt(in Section, key string) bool {
 	return slices.ContainsFunc(v.around.Members, func(m *Member) bool {
 		if LookupKey(in, m.Key) != nil {
@@ -507,15 +508,16 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 	}
 }
 
-// rewrite adds the fix that writes a value in the type of its key, if it is
-// beyond doubt which value that is.
+// rewrite adds the fix that writes a value in the type of its key, if the value is
+// unambiguous.
 func (v *validator) rewrite(d *Diagnostic, k *Key, val *Value) {
 	if want, ok := k.meant(val.Text()); ok {
 		d.Fixes = []Fix{newFix("write "+want, val.Span, want)}
 	}
 }
 
-// Takes reports whether a value has a type of the key, or is meant for one.
+// Accepts reports whether a value has a type of the key, or unambiguously stands
+// for one.
 func (k *Key) Takes(v *Value) bool {
 	switch v.Kind {
 	case ObjectKind:
@@ -577,8 +579,8 @@ func (v *validator) badEnum(s *jsonschema.Schema, k *Key, name string, val *Valu
 	d.Fixes[0].Safe = certain
 }
 
-// tooLong reports a string that lws cuts. JSON Schema counts characters, and lws
-// bytes.
+// tooLong reports a string that lws truncates. JSON Schema counts characters; lws
+// counts bytes.
 func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Value) {
 	n := len(val.Text())
 	d := v.report(RuleBadLength, Error, val.Span, "%s has %d bytes, and lws keeps at most %d", name, n, s.MaxLength)
@@ -594,8 +596,8 @@ func (v *validator) tooLong(s *jsonschema.Schema, k *Key, name string, val *Valu
 	}
 }
 
-// goValue returns a scalar as jsonschema takes it, and an empty object or array
-// for any other.
+// goValue returns a scalar in the type that jsonschema expects, and an empty object
+// or array for any other value.
 func goValue(v *Value) any {
 	switch v.Kind {
 	case Bool:
@@ -612,9 +614,9 @@ func goValue(v *Value) any {
 	return nil
 }
 
-// plainNumber returns a number as jsonschema takes it, which makes a fraction of
-// all its digits. For a number that is too long, it returns another one of the
-// same sign that is out of range or not whole as well.
+// plainNumber returns a number in the type that jsonschema expects. jsonschema
+// converts all digits to a fraction, so a number that is too long is replaced by a
+// short one of the same sign that is also out of range or not an integer.
 func plainNumber(raw string) json.Number {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(raw), "e")
 	if len(mantissa) <= maxDigits && len(exponent) <= 4 {
@@ -630,10 +632,10 @@ func plainNumber(raw string) json.Number {
 	return json.Number(text)
 }
 
-// maxDigits is the most digits of a number that are read and shown.
+// maxDigits is the maximum number of digits that are read and shown.
 const maxDigits = 40
 
-// shortNumber returns a number for a message.
+// shortNumber shortens a number for a message.
 func shortNumber(raw string) string {
 	if len(raw) > maxDigits {
 		return raw[:maxDigits] + "…"
@@ -641,16 +643,16 @@ func shortNumber(raw string) string {
 	return raw
 }
 
-// Wrap returns what lws keeps of a number that its member cannot hold. It reads
-// the leading digits as a 64-bit integer, which saturates, and takes its lowest
-// bits: glibc's atoi and a C conversion (lws 4.1.6 to 5.0.0,
+// Wrap returns the value that lws stores for a number that its member cannot hold.
+// lws reads the leading digits as a 64-bit integer, which saturates, and keeps the
+// lowest bits: glibc's atoi and a C conversion (lws 4.1.6 to 5.0.0,
 // lib/secure-streams/policy-json.c).
 func Wrap(raw string, k *Key) string {
-	i, _ := strconv.ParseInt(leadingDigits(raw), 10, 64) // the nearest one, if it is out of range
+	i, _ := strconv.ParseInt(leadingDigits(raw), 10, 64) // saturates if out of range
 	n := uint64(i)
 	mask := ^uint64(0) >> (64 - k.Width)
 	if k.Name == "client_cert" {
-		n = (n + 1) & mask // it is stored so, for 0 to mean none
+		n = (n + 1) & mask // lws stores one more, so that 0 means none
 		if n == 0 {
 			return "none"
 		}

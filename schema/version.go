@@ -40,8 +40,8 @@ func (v Version) Compare(w Version) int {
 	return cmp.Or(cmp.Compare(v.Major, w.Major), cmp.Compare(v.Minor, w.Minor))
 }
 
-// Has reports whether a version has what came with a release of its line, such as
-// "4.3.2", or with an older line.
+// Has reports whether the version includes a feature that came with a release, such
+// as "4.3.2".
 func (v Version) Has(release string) bool {
 	if release == "" {
 		return true
@@ -53,11 +53,11 @@ func (v Version) Has(release string) bool {
 	return v.release >= since.release
 }
 
-// KeepsBackoff reports whether lws keeps all waits of a backoff scheme when it reads a
-// policy. Versions from 4.4 on keep the first wait only.
+// KeepsBackoff reports whether lws keeps all waits of a backoff scheme when it
+// reads a policy. Versions from 4.4 on keep only the first.
 func (v Version) KeepsBackoff() bool { return v.Compare(Version{Major: 4, Minor: 4}) < 0 }
 
-// UnmarshalText parses one of Versions, or a release of it such as 4.3.10.
+// UnmarshalText parses one of Versions, or a release of one such as 4.3.10.
 func (v *Version) UnmarshalText(text []byte) error {
 	if p, ok := parseVersion(string(text)); ok && slices.Contains(Versions, p.Line()) {
 		*v = p
@@ -90,12 +90,12 @@ func parseVersion(s string) (v Version, ok bool) {
 	return v, true
 }
 
-// In reports whether v reads the key.
+// In reports whether lws v reads the key.
 func (k *Key) In(v Version) bool {
 	return k.first.Compare(v) < 0 || v.Has(k.Since)
 }
 
-// ValueIn reports whether v, if it reads the key, reads this value of it.
+// ValueIn reports whether lws v, if it reads the key, reads this value of it.
 func (k *Key) ValueIn(value string, v Version) bool {
 	return v.Has(k.ValueSince[value])
 }
