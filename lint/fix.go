@@ -7,10 +7,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Fixability says what kind of fixes a rule offers.
+// A Fixability says which fixes a rule offers.
 type Fixability string
 
-// The kinds of fixes. Fix applies unsafe ones only with Options.UnsafeFixes.
+// The kinds of fixes. [Fix] applies unsafe ones only with Options.UnsafeFixes.
 const (
 	NoFix     Fixability = ""
 	SafeFix   Fixability = "safe"
@@ -18,17 +18,17 @@ const (
 	MixedFix  Fixability = "mixed" // some safe, some not
 )
 
-// Fix applies the fixes of what Run finds until none is left, and returns the
-// fixed policy and the diagnostics that it fixed, each with the fix applied, at
-// their places in d. It returns d itself if there is nothing to fix.
+// Fix applies fixes of the findings of [Run] until none is left. It returns the
+// fixed policy, or d itself if there is nothing to fix, and the diagnostics that it
+// fixed, each with only the applied fix, at their positions in d.
 //
-// Only safe fixes are applied, unless o.UnsafeFixes is set. No two fixes of a
-// round touch the same bytes. Fixes are applied only if the result has fewer
-// findings, and none that was not there before, by rule and place: except infos,
-// which an error or a warning may have hidden. Fixing the result again changes
-// nothing. Comments and layout stay as they are.
+// Only safe fixes are applied, unless o.UnsafeFixes is set. No two fixes of a round
+// touch the same bytes. A fix is applied only if the result has fewer findings and
+// no new one, compared by rule and position; an info that an error or a warning may
+// have hidden does not count as new. Fixing the result again changes nothing.
+// Comments and layout stay as they are.
 func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []schema.Diagnostic) {
-	o.unlimited = true // a finding that was hidden behind others is not a new one
+	o.unlimited = true // a finding beyond the limit must not count as new later
 	f := &fixer{rules: rules, o: o}
 	cur := &state{doc: d, found: f.run(d)}
 	first := places(slices.Clone(cur.found))
@@ -36,7 +36,7 @@ func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []sche
 	for {
 		f.runs = max(10, min(60, (16<<20)/max(1, len(d.Source.Text))))
 		if schema.HasErrors(cur.doc.Syntax) {
-			f.runs = 10 // each one may search for corrections
+			f.runs = 10 // each may search for corrections
 		}
 		next := f.try(cur, f.plan(cur.found))
 		if next == nil {
@@ -52,12 +52,12 @@ func Fix(d *schema.Document, rules []*Rule, o Options) (*schema.Document, []sche
 	return cur.doc, schema.SortDiagnostics(fixed)
 }
 
-// places are the findings in a text whose fixes have not been applied yet.
+// places holds the findings whose fixes have not been applied yet.
 type places []schema.Diagnostic
 
-// place returns the place of a finding that is probably at a span. A fix may have
-// moved it together with other text: then it is that of a finding with the same
-// message.
+// place returns the original position of a finding that is probably at a span. If a
+// fix moved the finding together with other text, the position is that of a finding
+// with the same message.
 func (p *places) place(g schema.Diagnostic, at schema.Span) schema.Span {
 	same := func(first schema.Diagnostic) bool { return first.Rule == g.Rule && first.Message == g.Message }
 	i := slices.IndexFunc(*p, func(first schema.Diagnostic) bool { return same(first) && first.Span == at })
@@ -76,18 +76,18 @@ func (p *places) place(g schema.Diagnostic, at schema.Span) schema.Span {
 type fixer struct {
 	rules []*Rule
 	o     Options
-	runs  int // of Run that are left in the round, fewer for a large text
+	runs  int // calls of Run left in the round, fewer for a large text
 }
 
 // A state is a document and the findings in it.
 type state struct {
 	doc   *schema.Document
 	found []schema.Diagnostic
-	steps []step              // that led to the document
-	fixed []schema.Diagnostic // by the last round
+	steps []step              // edits that led to doc
+	fixed []schema.Diagnostic // in the last round
 }
 
-// severe counts the errors and warnings.
+// severe returns the number of errors and warnings.
 func (s *state) severe() (n int) {
 	for _, g := range s.found {
 		if g.Severity > schema.Info {
@@ -97,9 +97,8 @@ func (s *state) severe() (n int) {
 	return n
 }
 
-// harmless reports whether the findings that a state has and an earlier one had not
-// are no reason to refuse it: there are none, or only infos that an error or a
-// warning has hidden.
+// harmless reports whether fresh, the findings that before lacks, are acceptable:
+// there are none, or only infos that an error or a warning in before has hidden.
 func (s *state) harmless(before *state, fresh []schema.Diagnostic) bool {
 	worst, any := schema.Worst(fresh)
 	return !any || worst == schema.Info && s.severe() < before.severe()
@@ -111,7 +110,7 @@ type step struct {
 	edits []schema.Edit
 }
 
-// original returns where a span of the state's document was before its steps.
+// original maps a span of the state's document to the document before its steps.
 func (s *state) original(first *schema.Source, at schema.Span) schema.Span {
 	for _, st := range slices.Backward(s.steps) {
 		at = schema.Unedited(st.src, st.edits, at)
@@ -131,7 +130,7 @@ type candidate struct {
 	fix schema.Fix
 }
 
-// plan returns the first fix that may be applied of each diagnostic.
+// plan returns the first applicable fix of each diagnostic.
 func (f *fixer) plan(found []schema.Diagnostic) []candidate {
 	var plan []candidate
 	for _, g := range found {
@@ -143,7 +142,7 @@ func (f *fixer) plan(found []schema.Diagnostic) []candidate {
 	return plan
 }
 
-// apply applies the fixes of a plan that do not touch those before them.
+// apply applies the fixes of a plan, except those that touch an earlier one.
 func (f *fixer) apply(s *state, plan []candidate) *state {
 	var edits []schema.Edit
 	next := &state{}
@@ -167,16 +166,16 @@ func (f *fixer) apply(s *state, plan []candidate) *state {
 	return next
 }
 
-// foreign reports whether a fix is for another source, such as a fragment.
+// foreign reports whether a fix edits another source, such as a fragment.
 func foreign(x schema.Fix, src *schema.Source) bool {
 	return slices.ContainsFunc(x.Edits, func(e schema.Edit) bool { return e.Span.Source != src })
 }
 
-// followUps is how often a fix may be followed by fixes of the findings that it
-// brings to light.
+// followUps limits how often a fix may be followed by fixes of the findings that it
+// reveals.
 const followUps = 3
 
-// try applies a plan, or if that does harm, as much of it as does not.
+// try applies a plan or, if that does harm, the part of it that does not.
 func (f *fixer) try(s *state, plan []candidate) *state {
 	if len(plan) == 0 || f.runs <= 0 {
 		return nil
@@ -221,15 +220,15 @@ func errors(d *schema.Document) (n int) {
 	return n
 }
 
-// introduced returns the findings of a state that an earlier one does not have:
-// none of the same rule at the same place, or at the same text, which may have
-// been moved.
+// introduced returns the findings of after that before lacks: neither at the same
+// position nor at the same text, which may have moved, does before have a finding
+// of the same rule.
 func introduced(before, after *state) []schema.Diagnostic {
 	type place struct {
 		rule  string
 		start int
 	}
-	exact := map[place]int{} // findings of before that are not matched yet
+	exact := map[place]int{} // unmatched findings of before
 	for _, g := range before.found {
 		exact[place{g.Rule, g.Span.Start}]++
 	}

@@ -1,7 +1,7 @@
-// Package lint checks policies by rules, and applies their fixes.
+// Package lint checks policies with rules and applies their fixes.
 //
-// A [Rule] is documentation, examples and a function that checks a [Pass]. The
-// rules of sspolicy are in package lint/rules; [Run] takes any list of rules.
+// A [Rule] consists of documentation, examples and a function that checks a [Pass].
+// The rules of sspolicy are in package lint/rules; [Run] takes any list of rules.
 //
 //	d := schema.Parse("policy.json", text)
 //	for _, g := range lint.Run(d, rules.All(), lint.Options{}) {
@@ -20,40 +20,40 @@ import (
 type Rule struct {
 	Name     string          // as in diagnostics: lower-case words joined by "-"
 	Severity schema.Severity // of most of its diagnostics
-	Summary  string          // one line, without a full stop
+	Summary  string          // one line, without a period
 	Why      string          // what the mistake means for the author, in Markdown
-	LWS      string          // what lws does, and the versions this was measured on
+	LWS      string          // what lws does, and with which versions this was measured
 
 	// Bad is a policy that breaks the rule. Good does what Bad was meant to do. If
 	// Base is not empty, the rule is about fragments: package overlay checks it,
-	// and Bad and Good are fragments over the policy Base.
+	// and Bad and Good are fragments for the policy Base.
 	Base, Bad, Good string
 
-	// LWSOverlay is set on a rule about what lws's own overlay does with a
-	// fragment.
+	// LWSOverlay is set if the rule is about the effect of lws's own overlay
+	// function on a fragment.
 	LWSOverlay bool
 	Versions   []schema.Version // of lws, for the examples; nil for the latest
 
 	// Group makes the rule opt-in: Run checks it only if Options.With names the
-	// group or the rule. It is "" for a rule that is always checked.
+	// group or the rule. If it is "", Run always checks the rule.
 	Group string
 
-	// Firm is set on a rule that cannot be suppressed: lws cannot read the policy,
-	// or misreads it, whatever is laid over it.
+	// Firm is set if the rule cannot be suppressed: lws cannot read the policy, or
+	// misreads it, whatever overlay is applied.
 	Firm bool
 
-	// ParserOnly is set on a rule about lws's JSON parser alone: a compiled policy
-	// holds what the text says.
+	// ParserOnly is set if the rule is about lws's JSON parser alone. Such mistakes
+	// do not affect a compiled policy, which holds what the text says.
 	ParserOnly bool
 
-	// Fixes says what kind of fixes the rule offers.
+	// Fixes says which fixes the rule offers.
 	Fixes Fixability
 
-	// Shape is set on a rule with a Check that Options.Shape does not skip.
+	// Shape is set if Options.Shape does not skip the rule's Check.
 	Shape bool
 
-	// Check reports what breaks the rule. It is nil for a rule that the parser,
-	// the JSON Schema or the engine checks.
+	// Check reports the violations of the rule. It is nil for a rule that the
+	// parser, the JSON Schema or the engine checks.
 	Check func(*Pass)
 }
 
@@ -65,7 +65,7 @@ func Lookup(rules []*Rule, name string) *Rule {
 	return nil
 }
 
-// Options configure a run.
+// Options configure [Run] and [Fix]. The zero value is ready to use.
 type Options struct {
 	// LWS are the versions of lws that the policy must work with. The default
 	// is the latest.
@@ -74,35 +74,35 @@ type Options struct {
 	// At is the time at which certificates must be valid. The default is now.
 	At time.Time
 
-	// CertWarn is how long before its end a certificate is reported.
+	// CertWarn is how long before its expiry a certificate is reported.
 	CertWarn time.Duration
 
 	// Shape skips the rules about meaning: only syntax, keys, types, ranges and
 	// versions are checked.
 	Shape bool
 
-	// Fragment says that the document is a fragment for an overlay. It is
-	// checked for its shape alone, and null may stand for what it removes.
+	// Fragment marks the document as a fragment for an overlay. Only its shape is
+	// checked, and null may stand for what it removes.
 	Fragment bool
 
-	// UnsafeFixes makes Fix apply all fixes, not only the safe ones.
+	// UnsafeFixes makes [Fix] apply all fixes, not only the safe ones.
 	UnsafeFixes bool
 
-	// With names the groups, and single rules of groups, to check in addition to
-	// the rules without a group.
+	// With names the groups, or single rules of groups, to check in addition to the
+	// rules without a group.
 	With []string
 
-	// Rules are checked in addition to those that Run is given, such as a
+	// Rules are checked in addition to the rules passed to [Run], such as a
 	// project's own.
 	Rules []*Rule
 
-	unlimited bool // find more than schema.MaxFindings by a rule
+	unlimited bool // report more than schema.MaxFindings of a rule
 
-	// Filter, if not nil, returns the diagnostics to be reported.
+	// Filter, if not nil, returns the diagnostics to report.
 	Filter func([]schema.Diagnostic) []schema.Diagnostic
 }
 
-// selects reports whether the options say to check a rule.
+// selects reports whether the options select a rule.
 func (o *Options) selects(r *Rule) bool {
 	if (o.Shape || o.Fragment) && r.Check != nil && !r.Shape {
 		return false
@@ -110,14 +110,14 @@ func (o *Options) selects(r *Rule) bool {
 	return r.Group == "" || slices.Contains(o.With, r.Group) || slices.Contains(o.With, r.Name)
 }
 
-// Run checks a document and returns what it finds, sorted by place. It may be
-// called from several goroutines.
+// Run checks a document and returns its findings, sorted by position. It is safe
+// for concurrent use.
 //
 // If the text has syntax errors, the rules check the text as it was probably meant
 // ([schema.Document.Corrected]), and only syntax errors have fixes. If the errors
 // leave its structure in doubt, or the text is not a policy, Run reports only that.
 //
-// Run returns at most schema.MaxFindings of one rule, and the number of the rest.
+// Run returns at most schema.MaxFindings of a rule, and the number of the rest.
 func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	rules = slices.Concat(rules, o.Rules)
 	checked := slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return !o.selects(r) })
@@ -134,7 +134,7 @@ func Run(d *schema.Document, rules []*Rule, o Options) []schema.Diagnostic {
 	return result
 }
 
-// check returns what the rules find, suppressed or not.
+// check returns all findings, including suppressed ones.
 func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
 	shape := map[string][]*schema.Diagnostic{} // by rule
 	add := func(ds []schema.Diagnostic) {

@@ -8,16 +8,15 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Pass is one run over a document. Rules read it and report to it, one after
-// the other.
+// A Pass is one run over a document. Rules read it and report to it, one at a time.
 type Pass struct {
-	Document *schema.Document // without the syntax errors that can be corrected
+	Document *schema.Document // with the correctable syntax errors corrected
 	Policy   *schema.Policy   // the view of Document
 	LWS      []schema.Version // the versions to check for, at least one
 	At       time.Time        // when certificates must be valid
-	CertWarn time.Duration    // how long before its end a certificate is reported
+	CertWarn time.Duration    // how long before its expiry a certificate is reported
 
-	rule   *Rule // being checked
+	rule   *Rule // the rule being checked
 	found  []*schema.Diagnostic
 	excess *schema.Excess // of the rule; nil means no limit
 	memo   map[any]any    // results of Memo functions
@@ -34,8 +33,8 @@ func newPass(d *schema.Document, o Options) *Pass {
 	return p
 }
 
-// Reportf adds a diagnostic of the rule being checked. The caller may change
-// the result: its severity, related places and fixes.
+// Reportf adds a diagnostic of the current rule. The caller may change the
+// severity, related positions and fixes of the result.
 func (p *Pass) Reportf(at schema.Span, format string, args ...any) *schema.Diagnostic {
 	g := &schema.Diagnostic{Rule: p.rule.Name, Severity: p.rule.Severity, Span: at, Message: fmt.Sprintf(format, args...)}
 	if p.excess != nil {
@@ -47,8 +46,8 @@ func (p *Pass) Reportf(at schema.Span, format string, args ...any) *schema.Diagn
 	return g
 }
 
-// locate moves a diagnostic of the pass's document to the document that this was
-// corrected from. It drops the fixes if that has syntax errors.
+// locate maps a diagnostic of the pass's document to d, the document before
+// correction. It drops the fixes if d has syntax errors.
 func (p *Pass) locate(d *schema.Document, g *schema.Diagnostic) {
 	if !schema.HasErrors(d.Syntax) {
 		return
@@ -60,8 +59,8 @@ func (p *Pass) locate(d *schema.Document, g *schema.Diagnostic) {
 	}
 }
 
-// Versions lists the versions of the pass for which f returns true, for a
-// message. It returns "" if there are none.
+// Versions lists the versions of the pass for which f returns true, for a message.
+// It returns "" if there are none.
 func (p *Pass) Versions(f func(schema.Version) bool) string {
 	var list []string
 	for _, v := range p.LWS {
@@ -72,8 +71,8 @@ func (p *Pass) Versions(f func(schema.Version) bool) string {
 	return strings.Join(list, ", ")
 }
 
-// Memo returns a function that calls f at most once a pass, and returns the
-// result of that call. Rules use it to share what is expensive to compute.
+// Memo returns a function that calls f at most once per pass and returns that
+// result. Rules use it to share expensive computations.
 func Memo[T any](f func(*Pass) T) func(*Pass) T {
 	key := new(byte) // unique
 	return func(p *Pass) T {

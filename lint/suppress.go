@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The rules about comments that suppress findings, which Run itself checks.
+// The rules about suppression comments, which Run itself checks.
 const (
 	RuleBadSuppression    = "bad-suppression"
 	RuleUnusedSuppression = "unused-suppression"
@@ -19,19 +19,19 @@ const (
 	ignoreFile = "sspolicy:ignore-file"
 )
 
-// A suppression is one rule in a comment that suppresses findings.
+// A suppression is one rule in a suppression comment.
 type suppression struct {
 	rule  *Rule
 	at    schema.Span // the name of the rule
 	line  int         // of the comment
-	whole bool        // it is for the whole file
+	whole bool        // applies to the whole file
 	used  bool
 }
 
 // A suppressor removes the diagnostics that comments suppress.
 type suppressor struct {
-	rules   []*Rule // that a comment may name
-	checked []*Rule // of which all findings are known
+	rules   []*Rule // the rules that a comment may name
+	checked []*Rule // the rules whose findings are all known
 	wrong   []schema.Diagnostic
 }
 
@@ -40,9 +40,10 @@ func (s *suppressor) report(rule string, severity schema.Severity, at schema.Spa
 	return &s.wrong[len(s.wrong)-1]
 }
 
-// Suppress returns the findings that no comment of a file suppresses, and those about the
-// comments. It is for a file that holds policies and has comments of its own, as in C.
-// What the comments could suppress is not known as a whole, so none is reported as unused.
+// Suppress returns the findings that no comment of a file suppresses, and those
+// about the comments. It is for files that contain policies and have comments of
+// their own, such as C sources. Since not all findings of such a file are known, no
+// comment is reported as unused.
 func Suppress(file *schema.Source, found []schema.Diagnostic, rules []*Rule, o Options) []schema.Diagnostic {
 	list := make([]*schema.Diagnostic, len(found))
 	for i := range found {
@@ -83,8 +84,8 @@ func (s *suppressor) apply(of *schema.Source, found []*schema.Diagnostic) []sche
 	return append(kept, s.wrong...)
 }
 
-// suppressed reports whether one of the directives is for a diagnostic, and
-// marks those that are as used.
+// suppressed reports whether one of the directives applies to a diagnostic, and
+// marks those that do as used.
 func suppressed(g *schema.Diagnostic, directives []*suppression) bool {
 	hit, line := false, 0
 	for _, u := range directives {
@@ -101,14 +102,15 @@ func suppressed(g *schema.Diagnostic, directives []*suppression) bool {
 	return hit
 }
 
-// foreign reports whether a name is that of a project's own rule, corp/name, and the run
-// has no rules of that project: only lint reads its configuration.
+// foreign reports whether name has the form corp/name of a project's own rule and
+// the run has no rules of that project. Only the command lint reads its
+// configuration.
 func (s *suppressor) foreign(name string) bool {
 	project, _, ok := strings.Cut(name, "/")
 	return ok && !slices.ContainsFunc(s.rules, func(r *Rule) bool { return strings.HasPrefix(r.Name, project+"/") })
 }
 
-// directive reads a comment, and returns what it suppresses.
+// directive parses a comment and returns its suppressions.
 func (s *suppressor) directive(c schema.Span) []*suppression {
 	text := strings.TrimLeft(c.Text(), "#/* \t")
 	word, _, _ := strings.Cut(text, " ")

@@ -7,11 +7,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// An author applies fragments as their author means them.
+// An author applies fragments as their authors mean them.
 type author struct {
 	*editor
 	options Options
-	names   []string // of the streamtypes, once one is not found
+	names   []string // of the streamtypes, read when one is not found
 }
 
 // apply applies one fragment, unless it has errors.
@@ -45,8 +45,8 @@ func (a *author) apply(f *schema.Document) {
 	}
 }
 
-// CheckFragment returns the faults of a fragment by itself: its syntax, keys, types
-// and ranges.
+// CheckFragment returns the findings about a fragment alone: its syntax, keys,
+// types and ranges.
 func CheckFragment(f *schema.Document) []schema.Diagnostic {
 	found := slices.Clone(f.Syntax)
 	if schema.HasErrors(found) {
@@ -84,7 +84,7 @@ func (a *author) stream(m *schema.Member) {
 	}
 }
 
-// streamtypes returns the names of the streamtypes, to suggest one.
+// streamtypes returns the names of the streamtypes, for suggestions.
 func (a *author) streamtypes() []string {
 	if a.names == nil {
 		for key := range a.defs {
@@ -115,11 +115,11 @@ func (a *author) settings(t *target, m *schema.Member) {
 	}
 }
 
-// byName reports whether the entries of the list of a key are replaced one by one.
+// byName reports whether the entries in the list of a key are replaced one by one.
 func byName(key string) bool { return key == "metadata" || key == "http_resp_map" }
 
-// dropUnused removes the settings of the base that a new protocol does not use, and
-// for which lws has no place beside those of the protocol.
+// dropUnused removes the settings of the base that the new protocol does not use
+// and that lws stores in the place of the new protocol's own.
 func (a *author) dropUnused(t *target, protocol string, m *schema.Member) {
 	by := last(m.Value.Object, "protocol").Span()
 	var dropped []string
@@ -138,8 +138,8 @@ func (a *author) dropUnused(t *target, protocol string, m *schema.Member) {
 	}
 }
 
-// items applies a list whose entries have names. The last of several entries with
-// the same name counts.
+// items applies a list whose entries have names. If a name repeats, the last entry
+// counts.
 func (a *author) items(t *target, list *schema.Member) {
 	if len(list.Value.Elems()) == 0 {
 		a.reportf(RuleNoEffect, schema.Warning, list.Value.Span, "an empty list changes nothing: entries are replaced by name, and \"%s\": null removes the list", list.Key)
@@ -209,7 +209,7 @@ func (a *author) item(t *target, list, m *schema.Member) {
 	}
 }
 
-// entry applies an entry of a section other than that of streamtypes: an object of
+// entry applies an entry of a section other than streamtypes: an object of
 // definitions by name, or one with a member "name".
 func (a *author) entry(s schema.Section, e *schema.Element, fragment *schema.Policy) {
 	if !keyed(s) {
@@ -223,8 +223,8 @@ func (a *author) entry(s schema.Section, e *schema.Element, fragment *schema.Pol
 	}
 }
 
-// definition applies a definition, whose member is m if the name is its key. The
-// last of several definitions of a name counts.
+// definition applies a definition; m is its member if the name is its key. If a
+// name repeats, the last definition counts.
 func (a *author) definition(s schema.Section, name string, at schema.Span, v *schema.Value, m *schema.Member, fragment *schema.Policy) {
 	if all := fragment.Lookup(s, name); len(all) == 0 || all[len(all)-1].NameSpan != at {
 		return

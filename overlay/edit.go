@@ -7,7 +7,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// space returns the space before a new entry of a list, given the text before an
+// space returns the white space for a new entry of a list, given the text before an
 // existing entry: its line break and indentation.
 func space(before string) string {
 	if i := strings.LastIndexByte(before, '\n'); i >= 0 {
@@ -29,8 +29,8 @@ func closing(after string) (entry, bracket string) {
 	return after[:i], after[i:]
 }
 
-// follow makes room for a new entry after the last one of a list, which has this
-// value and comma. It returns the text before and after the new entry.
+// follow makes room for a new entry after the last one of a list, whose value and
+// comma are given. It returns the text before and after the new entry.
 func follow(v *schema.Value, comma *string, indent string) (before, after string) {
 	if *comma != "" {
 		return indent, ""
@@ -44,26 +44,27 @@ func follow(v *schema.Value, comma *string, indent string) (before, after string
 	return entry + indent, bracket
 }
 
-// setMember returns a member that a source sets at a span, without spelling out its
-// key.
+// setMember returns a member for a setting at a span of a fragment that does not
+// spell out its key.
 func setMember(at schema.Span, key string, v schema.Value) *schema.Member {
 	at.End = at.Start
 	return &schema.Member{Name: schema.Name{Span: at}, NameKind: schema.String, Key: key, Colon: true, Value: v}
 }
 
-// scalar returns a scalar that a source sets at a span, without spelling it out.
+// scalar returns a scalar for a setting at a span of a fragment that does not spell
+// it out.
 func scalar(at schema.Span, kind schema.Kind, raw string) schema.Value {
 	return schema.Value{Span: at, Kind: kind, Literal: &raw}
 }
 
 // precede splits the text before an entry into the text before a new entry in its
-// place, and that before the entry itself, which keeps the comments above it.
+// place and the text before the entry itself, which keeps the comments above it.
 func precede(before string) (entry, next string) {
 	first, own := line(before)
 	return first + space(own), own
 }
 
-// add adds a member to an object, before the one at index i, and returns it. Its
+// add inserts m into an object before the member at index i, and returns it. The
 // layout follows the other members.
 func add(o *schema.Object, i int, m *schema.Member) *schema.Member {
 	n := &schema.Member{Name: m.Name, NameKind: m.NameKind, Key: m.Key, Colon: m.Colon, Value: m.Value.Clone()}
@@ -82,8 +83,8 @@ func add(o *schema.Object, i int, m *schema.Member) *schema.Member {
 	return n
 }
 
-// insert adds a value to an array, before the element at index i, and returns it.
-// Its layout follows the other elements.
+// insert inserts v into an array before the element at index i, and returns it. The
+// layout follows the other elements.
 func insert(a *schema.Array, i int, v schema.Value) *schema.Value {
 	n := &schema.Element{Value: v.Clone()}
 	n.Value.Before, n.Value.After = "", ""
@@ -107,8 +108,8 @@ func object(m *schema.Member) schema.Value {
 	return schema.Value{Span: m.Span(), Kind: schema.ObjectKind, Object: &schema.Object{Members: []*schema.Member{n}, Close: "}"}}
 }
 
-// withoutNulls returns an object with a member of a fragment that is new, and so
-// without the settings and entries that are null.
+// withoutNulls returns an object with a new member of a fragment, without its
+// settings and entries that are null.
 func withoutNulls(m *schema.Member) schema.Value {
 	v := object(m)
 	stream := v.Object.Members[0].Value.Object
@@ -131,8 +132,8 @@ func withoutNulls(m *schema.Member) schema.Value {
 	return v
 }
 
-// last returns the last member of an object with this key, the one that counts, or
-// nil.
+// last returns the last member of an object with this key, which is the one that
+// counts, or nil.
 func last(o *schema.Object, key string) *schema.Member {
 	if o == nil {
 		return nil
@@ -145,7 +146,8 @@ func last(o *schema.Object, key string) *schema.Member {
 	return nil
 }
 
-// put replaces a value, keeps the space around it, and returns the old one.
+// put replaces the value v by another, keeps the space around it, and returns the
+// old value.
 func put(v, by *schema.Value) schema.Value {
 	old := *v
 	*v = by.Clone()
@@ -153,7 +155,7 @@ func put(v, by *schema.Value) schema.Value {
 	return old
 }
 
-// same reports whether two values are equal but for space and comments.
+// same reports whether two values are equal, ignoring white space and comments.
 func same(a, b *schema.Value) bool {
 	if a.Kind != b.Kind {
 		return false

@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// An editor changes a copy of the base, and records what changes.
+// An editor changes a copy of the base and records the changes.
 type editor struct {
 	result  *schema.Document
 	defs    map[entryKey]definition // of the result, the last of each name
@@ -24,8 +24,8 @@ func newEditor(base *schema.Document) *editor {
 
 func (e *editor) report(diags []schema.Diagnostic) { e.diags = append(e.diags, diags...) }
 
-// reportf adds a diagnostic, which the caller may change until the next call. It keeps
-// schema.MaxFindings of a rule.
+// reportf adds a diagnostic, which the caller may change until the next call. It
+// keeps schema.MaxFindings of a rule.
 func (e *editor) reportf(rule string, severity schema.Severity, at schema.Span, format string, args ...any) *schema.Diagnostic {
 	d := schema.Diagnostic{Rule: rule, Severity: severity, Span: at, Message: fmt.Sprintf(format, args...)}
 	if e.excess[rule] == nil {
@@ -38,10 +38,10 @@ func (e *editor) reportf(rule string, severity schema.Severity, at schema.Span, 
 	return &e.diags[len(e.diags)-1]
 }
 
-// full reports whether reportf will not keep another diagnostic of a rule.
+// full reports whether reportf drops further diagnostics of a rule.
 func (e *editor) full(rule string) bool { return e.excess[rule] != nil && e.excess[rule].Full() }
 
-// diagnostics returns what has been reported, sorted by position.
+// diagnostics returns the reported diagnostics, sorted by position.
 func (e *editor) diagnostics() []schema.Diagnostic {
 	for _, x := range e.excess {
 		if rest := x.Rest(); rest != nil {
@@ -70,7 +70,7 @@ func (e *editor) change(t *target, key, item string, before, after *schema.Value
 	})
 }
 
-// clone returns a copy that later changes do not touch.
+// clone returns a copy that later changes do not affect.
 func clone(v *schema.Value) *schema.Value {
 	if v == nil {
 		return nil
@@ -85,7 +85,7 @@ type definition struct {
 	value *schema.Value
 }
 
-// An entryKey names an entry of a section.
+// An entryKey identifies an entry of a section.
 type entryKey struct {
 	section schema.Section
 	name    string
@@ -143,8 +143,8 @@ func (e *editor) undefine(s schema.Section, by *schema.Member) {
 	e.change(&target{section: s, name: by.Key, at: def.at}, "", "", &before, nil, by.Span(), "")
 }
 
-// before are the sections that the definitions of a section must precede: lws
-// resolves a name to what was defined before it.
+// before lists the sections that definitions of a section must precede: lws
+// resolves a name to an earlier definition.
 var before = map[schema.Section][]schema.Section{
 	schema.Retry:       {schema.Streams},
 	schema.Certs:       {schema.TrustStores, schema.Streams},
@@ -152,9 +152,9 @@ var before = map[schema.Section][]schema.Section{
 	schema.Auth:        {schema.Streams},
 }
 
-// define adds an entry with a definition to the last section of its kind from which
-// all references find it, or to a new section. An entry whose name begins with that
-// of another comes before it, since lws matches names by prefix.
+// define adds an entry with a definition to the last section of its kind that
+// precedes all references to it, or to a new section. It puts an entry before those
+// whose names are prefixes of its name, since lws matches names by prefix.
 func (e *editor) define(s schema.Section, name string, entry schema.Value) {
 	root := e.result.Root.Object
 	end := slices.IndexFunc(root.Members, func(m *schema.Member) bool { return slices.Contains(before[s], schema.Section(m.Key)) })

@@ -8,10 +8,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// endpoint splits an endpoint that is a URL or host:port into the settings that it
+// endpoint applies an endpoint that is a URL or host:port as the settings that it
 // stands for: the host, port, http_url and tls. It returns the member that it has
-// applied so, or nil. A fragment that sets one of the others as well is not split:
-// lint reports what contradicts.
+// applied, or nil. It does not split the endpoint if the fragment sets one of the
+// other settings too; lint reports contradictions.
 func (a *author) endpoint(t *target, m *schema.Member) *schema.Member {
 	set := last(m.Value.Object, "endpoint")
 	if set == nil || set.Value.Kind != schema.String {
@@ -60,8 +60,8 @@ var schemes = map[string]struct {
 	"mqtts": {"8883", "true", []string{"mqtt"}},
 }
 
-// split splits an endpoint. It returns false for one that is a host alone, a unix
-// socket or a file, holds metadata, or has a scheme of another protocol.
+// split splits an endpoint. It returns false for a plain host, a unix socket, a
+// file, an endpoint that contains metadata, or a scheme of another protocol.
 func split(endpoint, protocol string) ([]part, bool) {
 	text := endpoint
 	if !strings.Contains(text, "://") {

@@ -23,32 +23,31 @@ const (
 	RuleLWSStorage     = "lws-overlay-storage"
 )
 
-// The releases from which the parser differs; see lws_ss_policy_parse and
-// lejp_parse.
+// The releases that changed the parser; see lws_ss_policy_parse and lejp_parse.
 const (
 	braceFirst  = "4.3" // a text that does not begin with "{" is a file name
 	emptyObject = "4.4" // {} is not an error
 )
 
 // An lws applies fragments as the overlay function of an lws release does
-// (lws_ss_policy_overlay, lib/secure-streams/policy-json.c). It parses a fragment as
-// it does a policy, except that a streamtype that begins with a name in use is
-// changed in place.
+// (lws_ss_policy_overlay, lib/secure-streams/policy-json.c). It parses a fragment
+// like a policy, except that a streamtype whose name begins with the name of an
+// existing one changes that one in place.
 type lws struct {
 	*editor
 	version schema.Version
-	live    []*target // the streamtypes of the policy in use, the newest first
+	live    []*target // the streamtypes of the active policy, newest first
 	*run
 }
 
 // A run is the state of the parser while it reads a fragment.
 type run struct {
 	fragment *schema.Document
-	end      int  // the offset of the first syntax error, which ends parsing
+	end      int  // the offset of the first syntax error, where parsing ends
 	over     bool // the parser has stopped
 	defined  []*fragmentDefinition
-	current  *target // the streamtype that settings go to; nil if no stream uses it
-	length   int     // of the last string or number, which true and false do not reset
+	current  *target // the streamtype that receives settings; nil if no stream uses it
+	length   int     // of the last string or number; true and false do not reset it
 }
 
 // A fragmentDefinition is a definition that the parser has read from a fragment.
@@ -56,10 +55,10 @@ type fragmentDefinition struct {
 	section schema.Section
 	name    string
 	at      schema.Span
-	entry   schema.Value // an object that defines it alone
+	entry   schema.Value // an object with this definition alone
 	value   *schema.Value
 	used    bool   // by a later reference
-	as      string // its name in the result, once it is used
+	as      string // its name in the result, set when it is used
 }
 
 func newLWS(e *editor, v schema.Version) *lws {
@@ -84,7 +83,7 @@ func (l *lws) apply(f *schema.Document) {
 		l.root()
 		l.finish()
 	}
-	// What lws's overlay has in common with loading a policy.
+	// Report the findings that lws's overlay shares with loading a policy.
 	valid := schema.ValidateFragment(f)
 	for _, g := range valid {
 		if g.Span.End <= l.end && !slices.ContainsFunc(l.diags, func(d schema.Diagnostic) bool { return d.Span == g.Span }) {
@@ -93,7 +92,7 @@ func (l *lws) apply(f *schema.Document) {
 	}
 }
 
-// begins reports whether the parser takes the text as JSON.
+// begins reports whether the parser accepts the start of the text as JSON.
 func (l *lws) begins() bool {
 	text := l.fragment.Source.Text
 	root := &l.fragment.Root
@@ -156,8 +155,8 @@ func (l *lws) finish() {
 	}
 }
 
-// cutOff reports whether the rest of a text is the start of a string or a word, or
-// nothing.
+// cutOff reports whether the rest of a text is empty or the start of an incomplete
+// string or word.
 func cutOff(rest string) bool {
 	rest = strings.TrimSpace(rest)
 	if inner, ok := strings.CutPrefix(rest, `"`); ok {
@@ -199,7 +198,7 @@ func (l *lws) root() {
 	}
 }
 
-// define reads an entry of a section that defines something.
+// define reads a definition in a section other than streamtypes.
 func (l *lws) define(s schema.Section, v *schema.Value) {
 	if !keyed(s) {
 		if name := last(v.Object, "name"); name != nil && l.read(v.Span) {
@@ -230,8 +229,8 @@ func (l *lws) stack(d *fragmentDefinition) {
 	}
 }
 
-// stackOf returns the names in the stack of a trust store, which may be a list or one
-// name.
+// stackOf returns the names in the stack of a trust store, which may be a list or
+// one name.
 func stackOf(store *schema.Value) (names []*schema.Value) {
 	stack := last(store.Object, "stack")
 	if stack == nil {
@@ -247,7 +246,7 @@ func stackOf(store *schema.Value) (names []*schema.Value) {
 }
 
 // resolve returns the newest definition of the fragment that a name refers to, or
-// nil. Those of the base are out of reach.
+// nil. Definitions of the base are out of reach.
 func (l *lws) resolve(s schema.Section, match schema.Match, name string) *fragmentDefinition {
 	for _, d := range slices.Backward(l.defined) {
 		if d.section == s && (d.name == name || match == schema.MatchPrefix && strings.HasPrefix(d.name, name)) {
@@ -257,7 +256,7 @@ func (l *lws) resolve(s schema.Section, match schema.Match, name string) *fragme
 	return nil
 }
 
-// lookup returns the newest streamtype in use whose name begins with a name, or nil.
+// lookup returns the newest active streamtype whose name begins with name, or nil.
 func (l *lws) lookup(name string) *target {
 	i := slices.IndexFunc(l.live, func(t *target) bool { return strings.HasPrefix(t.name, name) })
 	if i < 0 {
@@ -304,8 +303,8 @@ func (l *lws) stream(m *schema.Member) {
 	}
 }
 
-// dotted reads a streamtype whose name lws takes apart as a path. It reports
-// whether the name is one.
+// dotted reads a streamtype whose name lws splits as a path. It reports whether the
+// name is one.
 func (l *lws) dotted(m *schema.Member) bool {
 	i := strings.LastIndexAny(m.Key, ".[")
 	if i < 0 || m.Key[i] == '[' && !l.version.Has("4.4") {
@@ -327,7 +326,8 @@ func (l *lws) key(name string) *schema.Key {
 	return k
 }
 
-// phantom reads a key that the parser does not know: as a streamtype of that name.
+// phantom reads a key that the parser does not know: lws makes a streamtype of that
+// name.
 func (l *lws) phantom(m *schema.Member, rest []*schema.Member) {
 	l.current = l.lookup(m.Key)
 	if l.current != nil {
@@ -339,7 +339,7 @@ func (l *lws) phantom(m *schema.Member, rest []*schema.Member) {
 	l.nested(&m.Value)
 }
 
-// taken describes the keys that a phantom takes from a streamtype.
+// taken describes the keys that a streamtype loses to a phantom.
 func taken(rest []*schema.Member) string {
 	const most = 8
 	var names []string
@@ -355,7 +355,8 @@ func taken(rest []*schema.Member) string {
 	return ", which takes every later key: " + strings.Join(names, ", ")
 }
 
-// nested reads objects where the parser expects none: a streamtype for each key.
+// nested reads objects where the parser expects none: lws makes a streamtype for
+// each key.
 func (l *lws) nested(v *schema.Value) {
 	for _, e := range v.Elems() {
 		l.nested(&e.Value)
@@ -398,12 +399,12 @@ func (l *lws) value(k *schema.Key, m *schema.Member) {
 // complete reports whether the parser reads all of a scalar.
 func (l *lws) complete(v *schema.Value) bool {
 	if v.Kind == schema.Missing || v.Kind == schema.Invalid || v.Kind == schema.Number && v.Span.End == len(l.fragment.Source.Text) {
-		l.over = true // the character after a number ends it
+		l.over = true // lws needs the character after a number to end it
 	}
 	return l.read(v.Span)
 }
 
-// chunk is the number of bytes of a string that the parser passes on at once.
+// chunk is the number of bytes of a string that the parser passes on at a time.
 const chunk = schema.MaxString + 1
 
 // text returns the text of a scalar as the parser passes it on: the last piece, and
@@ -425,7 +426,7 @@ func (l *lws) text(v *schema.Value) (string, []string) {
 	return text, append(pieces, text)
 }
 
-// note reports null, which lws reads as a value.
+// note reports a null, which lws reads as a value.
 func (l *lws) note(k *schema.Key, m *schema.Member, as string) {
 	if m.Value.Kind == schema.Null {
 		l.reportf(RuleLWSNull, schema.Warning, m.Value.Span, "null does not remove %s: lws sets it to %s", k.Name, as)
@@ -448,7 +449,7 @@ func (l *lws) put(k *schema.Key, m *schema.Member, kind schema.Kind, raw string)
 	l.set(l.current, setMember(m.Name.Span, name, scalar(m.Value.Span, kind, raw)), "")
 }
 
-// integer reads a number, or the number that a text begins with.
+// integer reads a number, or the leading number of a text.
 func (l *lws) integer(k *schema.Key, m *schema.Member) {
 	text, _ := l.text(&m.Value)
 	l.note(k, m, "0")
@@ -465,8 +466,8 @@ func (l *lws) integer(k *schema.Key, m *schema.Member) {
 	}
 }
 
-// boolean reads a flag, which nothing clears, or a member, which anything but true
-// clears.
+// boolean reads a flag, which is never cleared, or a member, which any value except
+// true clears.
 func (l *lws) boolean(k *schema.Key, m *schema.Member) {
 	isTrue := m.Value.Kind == schema.Bool && m.Value.Raw() == "true"
 	if l.current == nil {
@@ -487,7 +488,7 @@ func (l *lws) boolean(k *schema.Key, m *schema.Member) {
 	}
 }
 
-// protocol reads the protocol. Those of HTTP and MQTT share their storage.
+// protocol reads the protocol. HTTP and MQTT share storage in lws.
 func (l *lws) protocol(k *schema.Key, m *schema.Member) {
 	text, _ := l.text(&m.Value)
 	known := slices.Contains(k.Enum, text) && k.ValueIn(text, l.version)
@@ -528,7 +529,7 @@ func (l *lws) reference(k *schema.Key, m *schema.Member) {
 }
 
 // publish adds a definition of the fragment to the result, and returns its name
-// there: lws has two definitions of one name if the base has one too.
+// there. If the base has a definition of that name too, lws keeps both.
 func (l *lws) publish(d *fragmentDefinition) string {
 	if d.as != "" {
 		return d.as
@@ -562,7 +563,7 @@ func (l *lws) publish(d *fragmentDefinition) string {
 	return d.as
 }
 
-// metadata reads metadata items, which are added to those of the base.
+// metadata reads metadata items, which lws adds to those of the base.
 func (l *lws) metadata(k *schema.Key, list *schema.Member) {
 	if len(list.Value.Elems()) == 0 {
 		l.reportf(RuleLWSList, schema.Warning, list.Value.Span, "an empty list changes nothing")
@@ -634,10 +635,10 @@ func (l *lws) appendItem(k *schema.Key, list, m *schema.Member) {
 	l.change(l.current, k.Name, m.Key, nil, &m.Value, m.Span(), "")
 }
 
-// maxStatuses is the most entries of http_resp_map that the parser holds.
+// maxStatuses is the maximum number of http_resp_map entries that the parser holds.
 const maxStatuses = 16
 
-// statuses reads http_resp_map, which replaces that of the base as a whole.
+// statuses reads http_resp_map, which replaces the whole map of the base.
 func (l *lws) statuses(k *schema.Key, list *schema.Member) {
 	value := schema.Value{Span: list.Value.Span, Kind: schema.ArrayKind, Array: &schema.Array{Close: "]"}}
 	for _, e := range list.Value.Elems() {

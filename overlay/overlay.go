@@ -1,6 +1,6 @@
 // Package overlay applies fragments to a policy.
 //
-// A fragment is a policy that holds only what differs: settings of streamtypes, and
+// A fragment is a policy that holds only differences: settings of streamtypes, and
 // definitions such as a trust store for a test. [Apply] merges it as its author
 // means it, or as the overlay function of an lws release does
 // (lws_ss_policy_overlay), which differs in many ways.
@@ -10,31 +10,31 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Options are how fragments are applied. The zero value is ready to use.
+// Options configure how fragments are applied. The zero value is ready to use.
 type Options struct {
-	// AllowNew lets a fragment add streamtypes. Otherwise a name that the base
-	// does not have is an error, since it is probably misspelt.
+	// AllowNew lets a fragment add streamtypes. Otherwise a name that the base does
+	// not have is an error, since it is probably misspelt.
 	AllowNew bool
 
-	// LWS, if not zero, makes Apply do what the overlay function of this lws
-	// does. The document is then what lws holds afterwards, and each difference
-	// to what the author of the fragment means has a diagnostic. Errors do not
-	// keep lws from applying what stands before them.
+	// LWS, if not zero, makes [Apply] do what the overlay function of this lws
+	// version does. The document is then what lws holds afterwards, and each
+	// deviation from the author's intent has a diagnostic. After an error, the
+	// settings before it stay applied, as in lws.
 	LWS schema.Version
 }
 
-// A Result is a document with fragments applied, and how it came about.
+// A Result is a document with fragments applied, and the changes that led to it.
 type Result struct {
 	// Document is the base with the fragments applied. It is nil if the base has
-	// syntax errors and, unless Options.LWS is set, if Diagnostics has errors.
-	// Each value keeps the source that it came from.
+	// syntax errors and, unless Options.LWS is set, if Diagnostics has errors. Each
+	// value keeps the source that it came from.
 	Document *schema.Document
 
-	// Changes are the changes to settings, in the order in which they were made.
+	// Changes are the changes of settings, in the order they were made.
 	Changes []Change
 
-	// Diagnostics are the faults of the fragments, sorted by position. They
-	// cover each fragment by itself: lint checks the document.
+	// Diagnostics are the findings about the fragments, sorted by position. They
+	// are about each fragment alone; package lint checks the document.
 	Diagnostics []schema.Diagnostic
 }
 
@@ -43,23 +43,23 @@ type Change struct {
 	Section schema.Section // of the definition; Top for a setting of the policy
 	Name    string         // of the definition
 	Key     string         // the setting; empty if the whole definition changes
-	Item    string         // of a list by name: the metadata item or HTTP status
+	Item    string         // entry of a list by name: the metadata item or HTTP status
 
-	// Before and After are the values. Nil means that there is none.
+	// Before and After are the values. Nil means no value.
 	Before, After *schema.Value
 
-	// By is where the fragment makes the change: the key and its value.
+	// By is the position of the change in the fragment: the key and its value.
 	By schema.Span
 
-	// Definition is where the definition stands in the source that defines it.
+	// Definition is the position of the definition in the source that defines it.
 	Definition schema.Span
 
-	// Why is the reason for a change that the fragment does not spell out, such
-	// as "protocol changes to mqtt".
+	// Why is the reason for a change that the fragment does not spell out, such as
+	// "protocol changes to mqtt".
 	Why string
 }
 
-// Path returns what changes, such as "s.api.port".
+// Path returns the path of the change, such as "s.api.port".
 func (c *Change) Path() string {
 	path := string(c.Section)
 	for _, part := range []string{c.Name, c.Key, c.Item} {
@@ -71,20 +71,20 @@ func (c *Change) Path() string {
 	return path
 }
 
-// Apply applies fragments to a document, in order. It does not change the documents.
+// Apply applies fragments to a document in order. It does not change the documents.
 //
-// A setting of a streamtype replaces the setting of the base or is added to it, and
-// null removes it. Metadata items and statuses of http_resp_map are replaced, added
-// and removed one by one, by name. A definition in another section, such as a trust
+// A setting of a streamtype replaces the setting of the base or is added, and null
+// removes it. Metadata items and entries of http_resp_map are replaced, added and
+// removed one by one, by name. A definition in another section, such as a trust
 // store, is added or replaces the definition of that name. Null removes a backoff
-// scheme, certificate or streamtype. Names match exactly. The rest of the base stays
-// as it is, comments and white space included. $schema and x-sspolicy of a fragment
-// are about the fragment, and are not applied.
+// scheme, certificate or streamtype. Names match exactly. The rest of the base
+// stays as it is, including comments and white space. The members $schema and
+// x-sspolicy of a fragment describe the fragment and are not applied.
 //
-// An endpoint that is a URL or host:port replaces the port, path and tls of the base
-// too, unless the fragment sets one of them. A change of the protocol removes the
-// settings of the base that the new one does not use and lws would store in the
-// place of its own.
+// An endpoint that is a URL or host:port also replaces the port, path and tls of
+// the base, unless the fragment sets one of them. A change of the protocol removes
+// the settings of the base that the new protocol does not use and that lws stores
+// in the place of the new protocol's own.
 func Apply(base *schema.Document, fragments []*schema.Document, o Options) Result {
 	e := newEditor(base)
 	e.report(base.Syntax)
