@@ -14,32 +14,32 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// COptions are the options of C.
+// COptions configure [C] and the other functions that write C.
 type COptions struct {
-	Source  string // the name of the policy, for the comment
-	Options string // the flags of sspolicy compile, for the comment
-	SHA256  string // of its text, in hexadecimal
+	Source  string // name of the policy, for the comment
+	Options string // flags of sspolicy compile, for the comment
+	SHA256  string // hash of the policy text, in hexadecimal
 	Version string // of sspolicy; see Equal
 	Target  Target // zero means DefaultTarget
 
-	// Prefix begins all symbols and macros; empty means "_ss_". Entry names the
-	// head of the list, an object and a macro; empty means the prefix and
-	// "static_policy_entry", by default the name of the macro that lws's policy2c
-	// defines.
+	// Prefix begins all symbols and macros; "" means "_ss_". Entry names the head
+	// of the list, as an object and a macro; "" means the prefix and
+	// "static_policy_entry", which by default is the name of the macro that lws's
+	// policy2c defines.
 	Prefix, Entry string
 
-	// Build says which macros of the build of lws are defined, as far as it is known.
-	// They change the size of structs. See BuildOption.
+	// Build says which macros the build of lws defines, as far as known. They
+	// change the size of structs. See [BuildOption].
 	Build map[string]bool
 }
 
-// defaultPrefix begins the symbols of lws's policy2c too.
+// defaultPrefix is the prefix of lws's policy2c.
 const defaultPrefix = "_ss_"
 
 // C writes the policy as tables for lws, in one file. Include it in the source file
 // that sets pss_policies of lws_context_creation_info to the address of Entry.
 //
-// If the target cannot hold the whole policy, C fails and writes nothing.
+// C fails and writes nothing if the target cannot hold the whole policy.
 func C(w io.Writer, p *policy.Policy, o COptions) error {
 	c, err := newCFile(p, o, false)
 	if err != nil {
@@ -49,8 +49,8 @@ func C(w io.Writer, p *policy.Policy, o COptions) error {
 	return err
 }
 
-// CWithHeader writes the tables in two files: a header that declares Entry, and a
-// source file that includes the header by the name include.
+// CWithHeader is like [C] but writes two files: a header that declares Entry, and a
+// source file that includes the header as include.
 func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("invalid name of an included header: %q", include)
@@ -69,9 +69,9 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	return err
 }
 
-// guard returns a text with an include guard. The macro has the start of the hash as
-// its value, so that two policies with one prefix break the build, instead of the
-// second being skipped.
+// guard adds an include guard to a text. The value of its macro is the start of the
+// hash, so two policies with one prefix break the build instead of the second being
+// skipped.
 func (c *cFile) guard(end, text string) string {
 	value := "0x0"
 	if len(c.o.SHA256) >= 8 {
@@ -83,20 +83,20 @@ func (c *cFile) guard(end, text string) string {
 		" too: compile one of them with another --prefix\"\n#endif\n"
 }
 
-// guard returns a macro, such as that of an include guard.
+// guard returns the name of a macro, such as an include guard.
 func guard(prefix, end string) string {
 	macro := strings.ToUpper(strings.Trim(prefix, "_")) + "_" + end
-	if macro[0] == '_' { // reserved in C
+	if macro[0] == '_' { // such names are reserved in C
 		macro = "SS" + macro
 	}
 	return macro
 }
 
-// A cFile is the C source being written.
+// A cFile is a C source file under construction.
 //
 // Its objects are const, although lws declares some pointers to them without const,
 // such as next and metadata. The casts are safe: lws does not write to a streamtype
-// or its metadata, but to copies in the stream. So all objects can be in read-only
+// or its metadata, only to copies in the stream. So all objects can be in read-only
 // memory, and equal ones can be merged.
 type cFile struct {
 	o           COptions
@@ -105,27 +105,27 @@ type cFile struct {
 	body        strings.Builder
 	tokens      strings.Builder // macros before the body
 	tables      []part          // with addresses
-	data        []part          // without
+	data        []part          // without addresses
 	symbols     *symbols
-	expressions map[any]string        // by the part of the policy
+	expressions map[any]string        // by part of the policy
 	objects     map[string]string     // expressions by type and initialiser
 	keep        map[*policy.Cert]bool // used by servers
-	macros      map[string]string     // that the build of lws must define, and what needs them
+	macros      map[string]string     // that the build of lws must define, with the feature that needs each
 	nodes       map[string][]node     // layouts by type
 	has         map[string]bool       // whether the target includes a release
-	oldest      int                   // LWS_LIBRARY_VERSION_NUMBER that is needed
-	newest      string                // what needs it
-	subject     subject               // of errors
+	oldest      int                   // the minimum LWS_LIBRARY_VERSION_NUMBER
+	newest      string                // the feature that requires it
+	subject     subject               // of error messages
 	errs        []error
-	heads       []part         // of the lists of streamtypes
+	heads       []part         // heads of the lists of streamtypes
 	streams     []streamPart   // in the order of the policy
 	literals    map[string]int // sizes of strings, by expression
 	certs       []*policy.Cert
 }
 
-// quiet and loud surround the tables. As C++, g++ -Wextra warns of members that a
-// designated initialiser omits. Compilers align large objects for speed, up to 32 bytes,
-// unless a program says how.
+// quiet and loud surround the tables. In C++, g++ -Wextra warns about members that
+// a designated initialiser omits. Compilers align large objects for speed, up to 32
+// bytes, unless the source sets the alignment.
 const (
 	quiet = "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic push\n" +
 		"#pragma GCC diagnostic ignored \"-Wmissing-field-initializers\"\n#endif\n" +
@@ -178,7 +178,8 @@ func newEmptyCFile(o COptions) (*cFile, error) {
 	return c, nil
 }
 
-// CheckSymbols returns an error unless the prefix and the entry are valid or empty.
+// CheckSymbols returns an error if the prefix or the entry is neither empty nor a
+// valid symbol.
 func CheckSymbols(prefix, entry string) error {
 	for _, s := range []string{prefix, entry} {
 		if err := checkSymbol(s); err != nil {
@@ -192,8 +193,9 @@ func CheckSymbols(prefix, entry string) error {
 	return nil
 }
 
-// ownSymbols are the symbols and macros of the tables and of the packed policy, without
-// their prefix. Macros for headers, which begin with token_, are not among them.
+// ownSymbols are the symbols and macros of the tables and of the packed policy,
+// without their prefix. Macros for headers, which begin with token_, are not
+// included.
 var ownSymbols = []string{
 	"data", "tables", "socks5_proxy", "policy_json",
 	"policy_product", "policy_release", "policy_sha256", "policy_text", "policy_schema_version", "policy_identity",
@@ -207,7 +209,7 @@ func checkSymbol(s string) error {
 	return nil
 }
 
-// cKeywords are the keywords of C and C++ that begin with a lower-case letter.
+// cKeywords holds the keywords of C and C++ that begin with a lower-case letter.
 var cKeywords = func() map[string]bool {
 	m := map[string]bool{}
 	for word := range strings.FieldsSeq(`
@@ -287,7 +289,8 @@ type subject struct {
 
 func (s subject) String() string { return s.section.Noun() + " " + schema.QuoteName(s.name) }
 
-// macrosOf returns the macros of a policy for programs. o has its prefix, entry and hash.
+// macrosOf returns the macros of a policy for programs. o holds the prefix, entry
+// and hash of that policy.
 func macrosOf(p *policy.Policy, o COptions) string {
 	s := fmt.Sprintf("#define %s %[1]s\n", o.Entry)
 	if p.SOCKS5Proxy != "" {
@@ -297,10 +300,10 @@ func macrosOf(p *policy.Policy, o COptions) string {
 	return s + identityMacros(o.Prefix, Identity{p.Product, p.Release, p.SchemaVersion, o.SHA256, o.Target}) + nameMacros(o.Prefix, p)
 }
 
-// partOptions returns the options for one of several policies, and the comment above its
-// macros. names are those of the policies before.
+// partOptions returns the options for one of several policies, and the comment
+// above its macros. names holds the names of the previous policies.
 func (o COptions) partOptions(names *symbols, v Variant) (COptions, string) {
-	name := strings.TrimRight(purify(v.Name), "_") // as guard does
+	name := strings.TrimRight(purify(v.Name), "_") // like guard
 	if name == "" {
 		name = "policy"
 	}
@@ -315,7 +318,7 @@ func (o COptions) partOptions(names *symbols, v Variant) (COptions, string) {
 // to.
 func (c *cFile) stream(st *policy.StreamType) values {
 	c.subject = subject{schema.Streams, st.Name}
-	v := make(values, 16) // more than most have
+	v := make(values, 16) // enough for most
 	v["streamtype"], v["protocol"] = c.text(st.Name), c.protocol(st.Protocol)
 	var flags []*schema.Key
 	addFlag := func(k *schema.Key) {
@@ -347,16 +350,16 @@ func (c *cFile) stream(st *policy.StreamType) values {
 		}
 	}
 	if st.HTTP != nil && st.HTTP.Multipart {
-		// Without a name, even an empty one, lws does not send a part.
+		// lws omits a part that has no name; an empty name suffices.
 		name := schema.LookupKey(schema.Streams, "http_multipart_name")
 		c.setDefault(v, name.Member)
 		addFlag(name)
 	}
 	if !st.Server {
-		// To connect, lws reads the endpoint without a check for NULL
-		// (lib/secure-streams/secure-streams.c, 4.1 to 5.0). Without a url, even
-		// an empty one, it omits parts of the request: on ws the subprotocol, in
-		// 4.1 and 4.2 the path, with some flags (secstream_connect_munge_* of the
+		// When connecting, lws reads the endpoint without checking for NULL
+		// (lib/secure-streams/secure-streams.c, 4.1 to 5.0). Without a url, even an
+		// empty one, it omits parts of the request: the subprotocol for ws; the
+		// path in 4.1 and 4.2 with some flags (secstream_connect_munge_* of the
 		// protocols).
 		c.setDefault(v, "endpoint")
 		if st.HTTP != nil {
@@ -374,8 +377,8 @@ func (c *cFile) stream(st *policy.StreamType) values {
 	return v
 }
 
-// inTrust reports whether the half of the union trust that a server or a client uses
-// holds the key. It is true for all other keys.
+// inTrust reports whether the key belongs to the half of the union trust that a
+// server or a client uses. It is true for keys outside that union.
 func inTrust(k *schema.Key, server bool) bool {
 	switch k.Name {
 	case "tls_trust_store":
@@ -394,7 +397,7 @@ func (c *cFile) setDefault(v values, member string) {
 }
 
 // member sets the members of a streamtype for a field, and writes the objects that
-// they point to. symbol is the streamtype as a part of a symbol.
+// they point to. symbol is the name of the streamtype as part of a symbol.
 func (c *cFile) member(v values, k *schema.Key, field reflect.Value, symbol string) {
 	switch x := field.Interface().(type) {
 	case []policy.Metadata:
@@ -418,8 +421,8 @@ func (c *cFile) member(v values, k *schema.Key, field reflect.Value, symbol stri
 	}
 }
 
-// keyed returns the members, except pointers, of the struct for an entry of a section
-// other than s.
+// keyed returns the non-pointer members of the struct for an entry of a section
+// other than streamtypes.
 func (c *cFile) keyed(entry any) values {
 	v := values{}
 	r := reflect.ValueOf(entry).Elem()
@@ -433,8 +436,8 @@ func (c *cFile) keyed(entry any) values {
 	return v
 }
 
-// available reports whether the target includes the release that introduced what. If
-// so, the file requires that release; if not, that is an error.
+// available reports whether the target includes the release that introduced what.
+// If it does, the file requires that release; otherwise available reports an error.
 func (c *cFile) available(what, since string) bool {
 	has, known := c.has[since]
 	if !known {
@@ -450,8 +453,8 @@ func (c *cFile) available(what, since string) bool {
 	return has
 }
 
-// need records that what of the subject needs a macro of the build of lws. That is an
-// error if the build does not define it.
+// need records that the subject's feature what needs a macro of the build of lws.
+// It reports an error if the build does not define the macro.
 func (c *cFile) need(macro, what string) {
 	if c.macros[macro] != "" {
 		return
@@ -462,13 +465,14 @@ func (c *cFile) need(macro, what string) {
 	}
 }
 
-// of returns a text for what of the subject that fits into a string of a C directive.
+// of describes what of the subject in a form that fits into a string of a C
+// directive.
 func (c *cFile) of(what string) string {
 	return what + " of " + c.subject.section.Noun() + " " + strings.ReplaceAll(commentText(c.subject.name), `"`, "'")
 }
 
-// built reports whether the build of lws defines a macro: as the options say, else if
-// the policy needs it or it is the default of lws.
+// built reports whether the build of lws defines a macro. If the options do not
+// say, it is defined if the policy needs it or lws defines it by default.
 func (c *cFile) built(macro string) bool {
 	if on, known := c.o.Build[macro]; known {
 		return on

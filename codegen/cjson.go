@@ -6,17 +6,17 @@ import (
 	"io"
 )
 
-// A CJSONForm is a form in which CJSON writes a policy.
+// A CJSONForm is a form of the C source that CJSON writes.
 type CJSONForm int
 
-// The forms of CJSON.
+// The forms of C source.
 const (
 	CJSONHeader  CJSONForm = iota // a header that defines a string
-	CJSONInclude                  // what stands between the braces of a definition
+	CJSONInclude                  // the text between the braces of a definition
 )
 
 // CJSON writes a policy in JSON as a C string, for pss_policies_json of
-// lws_context_creation_info. o.Target and o.Entry have no effect.
+// lws_context_creation_info. It ignores o.Target and o.Entry.
 func CJSON(w io.Writer, json string, form CJSONForm, o COptions) error {
 	if err := CheckSymbols(o.Prefix, ""); err != nil {
 		return err

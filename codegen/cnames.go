@@ -8,12 +8,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A cName is a macro with the name of a definition as its value.
+// A cName is a macro whose value is the name of a definition.
 type cName struct{ macro, value string }
 
-// nameMacros returns macros for the names in a policy, so that a program with a typo does not
-// compile, and for counts and largest sizes. Two names that give the same macro have
-// none: a new streamtype must not change the meaning of a macro.
+// nameMacros returns macros for the names in a policy, so that a program with a
+// typo does not compile, and macros for counts and largest sizes. If two names map
+// to one macro, neither gets it: a new streamtype must not change the meaning of a
+// macro.
 func nameMacros(prefix string, p *policy.Policy) string {
 	var names []cName
 	seen := map[cName]bool{}
@@ -23,7 +24,7 @@ func nameMacros(prefix string, p *policy.Policy) string {
 		for _, part := range parts {
 			symbol := cSymbol(part)
 			if symbol == "" || len(part) > maxCSymbol || strings.ContainsFunc(part, func(r rune) bool { return r >= utf8.RuneSelf }) {
-				return // the symbol would not say which name it is
+				return // the symbol would not identify the name
 			}
 			macro += "_" + symbol
 		}

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// values are the values of members of a struct, by path. Others are zero.
+// values maps the paths of struct members to their values. All other members are
+// zero.
 type values map[string]string
 
 // A node is a member of a struct in the target's layout.
@@ -49,16 +50,16 @@ func layoutOf(t Target, path string, list []member) (nodes []node) {
 }
 
 // share writes a struct, unless an equal one exists, and returns the expression for
-// it. about is its comment.
+// it. about becomes its comment.
 func (c *cFile) share(typ, kind, name, about string, v values) string {
 	var b strings.Builder
 	refs := c.object(&b, "", typ, v)
 	return c.define(typ, 0, kind, name, about, b.String(), refs)
 }
 
-// define writes an object with an initialiser, unless an equal one exists, and returns
-// the expression for it. It is an array of n elements, or a single object if n is 0.
-// refs are the expressions for the addresses in it.
+// define writes an object with an initialiser, unless an equal one exists, and
+// returns the expression for it. The object is an array of n elements, or a single
+// one if n is 0. refs are the expressions for the addresses in it.
 func (c *cFile) define(typ string, n int, kind, name, about, initialiser string, refs []string) string {
 	key := fmt.Sprintf("%s[%d]%s", typ, n, initialiser)
 	if expression, ok := c.objects[key]; ok {
@@ -79,7 +80,8 @@ func (c *cFile) table(symbol string, addresses bool) string {
 	return c.o.Prefix + "data." + symbol
 }
 
-// array writes an array of n structs with addresses. at returns the members of each.
+// array writes an array of n structs with addresses. at returns the members of the
+// struct at an index.
 func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 	var b strings.Builder
 	b.WriteString("{\n")
@@ -93,21 +95,20 @@ func (c *cFile) array(typ, symbol string, n int, at func(i int) values) {
 	c.part(typ, symbol, n, "", b.String(), refs)
 }
 
-// A part is a member of one of the two structs that hold all objects but the head of
-// the list.
-// Position-independent code relocates addresses when it starts, in writable memory, so
-// objects without addresses have a struct of their own.
+// A part is a member of one of the two structs that hold all objects except the
+// head of the list. Position-independent code relocates addresses at startup, in
+// writable memory, so objects without addresses have a struct of their own.
 type part struct {
 	typ         string
 	n           int      // length of an array, or 0
-	expression  string   // for it
+	expression  string   // for the object
 	refs        []string // expressions for the addresses in it
 	declaration string
 	initialiser string
 }
 
-// alignments is the order of types in a struct: larger alignments come first, so that
-// the struct has no holes. The default is 1.
+// alignments is the order of types in a struct: larger alignments come first, so
+// that the struct has no padding. The default is 1.
 var alignments = map[string]int{"lws_metric_policy_t": 0, "uint32_t": 2, "lws_ss_http_respmap_t": 3, "uint8_t": 4, "char": 4}
 
 func alignment(typ string) int {
@@ -117,7 +118,7 @@ func alignment(typ string) int {
 	return 1
 }
 
-// part adds an object. It is an array of n elements, or a single object if n is 0.
+// part adds an object: an array of n elements, or a single object if n is 0.
 func (c *cFile) part(typ, symbol string, n int, about, initialiser string, refs []string) {
 	p := part{typ: typ, n: n, expression: c.table(symbol, len(refs) > 0), refs: refs}
 	p.declaration = fmt.Sprintf("\t%s %s", typ, symbol)
@@ -166,8 +167,8 @@ func (c *cFile) object(b *strings.Builder, indent, typ string, v values) (refs [
 	return refs
 }
 
-// members writes the values of the members of a struct. They are in order and nested
-// like the struct, as C++ requires.
+// members writes the values of the members of a struct, ordered and nested like the
+// struct, as C++ requires.
 func (c *cFile) members(b *strings.Builder, indent string, layout []node, v values) (refs []string) {
 	inner := indent + "\t"
 	value := func(text string, isPointer bool) {

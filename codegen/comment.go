@@ -5,8 +5,8 @@ import (
 	"unicode"
 )
 
-// commentText escapes text from a policy for a one-line comment in Go or C. Escaped
-// text stays as it is.
+// commentText escapes text from a policy for a one-line comment in Go or C. It is
+// idempotent.
 func commentText(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {

@@ -10,12 +10,12 @@ import (
 )
 
 // Compile compiles a policy to tables. The policy should pass Validate and lint; a
-// value that Compile cannot represent is reported and left zero.
+// value that the tables cannot represent is reported and left zero.
 //
 // The rules are those of the lws parser where it reads the text correctly
 // (lib/secure-streams/policy-json.c, the same in 4.1 to 5.0): the last setting of a
-// key counts; lists of names grow with every setting; the last of streamtypes with
-// the same name counts, whole. Where lws misreads a policy (it matches references by
+// key counts; lists of names grow with every setting; of streamtypes with the same
+// name, only the last counts. Where lws misreads a policy (it matches references by
 // prefix, and truncates lists, strings and integers), the tables hold what the text
 // says. Unreferenced definitions are omitted.
 func Compile(p *schema.Policy) (*policy.Policy, []schema.Diagnostic) {
@@ -56,7 +56,7 @@ type compiler struct {
 	policy      *schema.Policy
 	references  map[schema.Span]*schema.Reference
 	entries     map[*schema.Definition]any // compiled definitions, shared by their references
-	raw         map[[2]string]bool         // streamtypes and their metadata items that are Raw
+	raw         map[[2]string]bool         // raw metadata items, by streamtype and item
 	last        []*schema.Setting          // scratch space of fill
 	diagnostics []schema.Diagnostic
 }
@@ -109,14 +109,14 @@ func (c *compiler) stream(d *schema.Definition) *policy.StreamType {
 		item.Raw = c.raw[[2]string{st.Name, item.Name}]
 	}
 	if st.HTTP != nil {
-		// An empty name counts as well.
+		// An empty name counts too.
 		st.HTTP.Multipart = d.Get("http_multipart_name") != nil ||
 			d.Get("http_multipart_filename") != nil || d.Get("http_mime_content_type") != nil
 	}
 	return st
 }
 
-// entry returns the compiled definition, the same value each time.
+// entry returns the compiled form of a definition, always the same value.
 func entry[T any](c *compiler, d *schema.Definition) *T {
 	if v, ok := c.entries[d].(*T); ok {
 		return v

@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The functions in this file write the objects that streamtypes point to. Each returns
-// the expression for a pointer to its object.
+// The functions in this file write the objects that streamtypes point to. Each
+// returns the expression for a pointer to its object.
 
 func (c *cFile) metrics(list []*policy.Metric) string {
 	if len(list) == 0 {
@@ -20,7 +20,7 @@ func (c *cFile) metrics(list []*policy.Metric) string {
 	name := c.table(symbol, true)
 	c.subject = subject{schema.Metrics, list[0].Name}
 	c.need("LWS_WITH_SYS_METRICS", "the report")
-	// The first policy in the list whose report matches a metric gets it. lws's
+	// lws uses the first policy in the list whose report matches a metric. lws's
 	// list begins with the last definition.
 	c.array("lws_metric_policy_t", symbol, len(list), func(i int) values {
 		c.subject = subject{schema.Metrics, list[i].Name}
@@ -33,8 +33,8 @@ func (c *cFile) metrics(list []*policy.Metric) string {
 	return fmt.Sprintf("&%s[%d]", name, len(list)-1)
 }
 
-// metadata writes a list in lws's order: the last item first. length is the index of
-// the value in a stream, in the order of definition.
+// metadata writes a list in lws's order: the last item first. length is the index
+// of the value in a stream, in the order of definition.
 //
 // Lists with the same first items therefore end in the same nodes, and share them.
 func (c *cFile) metadata(symbol string, list []policy.Metadata) string {
@@ -78,7 +78,8 @@ func (c *cFile) metadata(symbol string, list []policy.Metadata) string {
 	return c.expressions[keys[len(list)]]
 }
 
-// noHeader is LWS_HTTP_NO_KNOWN_HEADER, which lws does not export. 0 is a header.
+// noHeader is LWS_HTTP_NO_KNOWN_HEADER, which lws does not export. 0 would be a
+// header.
 const noHeader = "255"
 
 // header returns the number of the header that a metadata item is mapped to.

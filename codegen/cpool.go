@@ -9,8 +9,8 @@ import (
 
 // CPool writes tables for several policies in one source file, and a header that
 // declares the head of each. Equal certificates, waits, strings and streamtypes are
-// there once. The symbols and macros of a policy begin with the prefix of o and the name
-// of the policy. The source file includes the header by the name include.
+// written once. The symbols and macros of a policy begin with the prefix of o and
+// the name of the policy. The source file includes the header as include.
 func CPool(header, source io.Writer, include string, policies []Variant, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("invalid name of an included header: %q", include)
@@ -32,7 +32,7 @@ func CPool(header, source io.Writer, include string, policies []Variant, o COpti
 	return err
 }
 
-// CPoolFootprint is CFootprint for the tables that CPool writes.
+// CPoolFootprint is like [CFootprint] for the tables that [CPool] writes.
 func CPoolFootprint(policies []Variant, o COptions) ([]Footprint, error) {
 	c, _, err := newPool(policies, o)
 	if err != nil {

@@ -7,14 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxCString is the length of a string literal, NUL included, that every C99 compiler
-// accepts (C99 5.2.4.1).
+// maxCString is the maximum size of a string literal, including NUL, that every C99
+// compiler accepts (C99 5.2.4.1).
 const maxCString = 4095
 
-// cLine is the approximate length of a string on one line.
+// cLine is the approximate length of a string literal on one line.
 const cLine = 60
 
-// cString returns s as a C string literal. A long one has several lines.
+// cString returns s as a C string literal, over several lines if it is long.
 func cString(s string) string {
 	if len(s) < cLine && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f || r == '"' || r == '\\' || r == '?' }) {
 		return `"` + s + `"`
@@ -81,7 +81,7 @@ func cChar(s string, quote byte) (string, int) {
 	return s[:n], n
 }
 
-// maxCSymbol is the length of a part of an identifier: C99 compilers may ignore
+// maxCSymbol limits the length of part of an identifier: C99 compilers may ignore
 // characters after the 63rd.
 const maxCSymbol = 40
 

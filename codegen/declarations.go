@@ -8,8 +8,8 @@ import (
 )
 
 // declarations returns a libwebsockets.h of the target with the declarations that
-// tables need. It defines the macro of each build option, except MACRO if NO_MACRO is
-// defined.
+// tables need. It defines the macro of each build option; NO_MACRO suppresses the
+// definition of MACRO.
 func declarations(target Target) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#ifndef STAND_IN\n#define STAND_IN\n#include <stddef.h>\n#include <stdint.h>\n#define LWS_LIBRARY_VERSION_NUMBER (%d) + \\\n\t(%d) + 999\n",
@@ -79,7 +79,7 @@ func declareMembers(b *strings.Builder, indent string, target Target, list []mem
 		case m.count > 0:
 			fmt.Fprintf(b, "%s%s%s[%d];\n", indent, m.typ, m.name, m.count)
 		case m.bits > 0:
-			// An extension to C99, which lws uses and most compilers have.
+			// lws uses an extension to C99 that most compilers have.
 			fmt.Fprintf(b, "%s__extension__ %s%s:%d;\n", indent, m.typ, m.name, m.bits)
 		default:
 			fmt.Fprintf(b, "%s%s%s;\n", indent, m.typ, m.name)

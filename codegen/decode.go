@@ -12,14 +12,14 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A decoder reads tables of lws out of an image.
+// A decoder reads tables of lws from an image.
 type decoder struct {
 	*image
 	target  Target
 	shapes  map[string]*shape
 	objects map[uint64]any // parts of the policy by address
 	known   uint32         // flags of the target
-	spent   uint64         // bytes read, about
+	spent   uint64         // approximate number of bytes read
 }
 
 func newDecoder(m *image, b build) *decoder {
@@ -35,8 +35,8 @@ func newDecoder(m *image, b build) *decoder {
 	return d
 }
 
-// spend counts bytes that are read. It fails if they are more than a policy can have,
-// such as in a list without an end.
+// spend counts n bytes as read. It fails if the total exceeds that of any policy,
+// as with a cyclic list.
 func (d *decoder) spend(n uint64) error {
 	if n > schema.MaxSize || d.spent > schema.MaxSize-n {
 		return errors.New("the tables are larger than a policy, or have no end")
@@ -155,7 +155,7 @@ func (d *decoder) fill(r reflect.Value, p *plan, at uint64, typ string) error {
 	return nil
 }
 
-// has reports whether a struct has a member, or an array of that name.
+// has reports whether a struct has a member, or an array, of that name.
 func (d *decoder) has(typ, path string) bool {
 	at := d.shapes[typ].at
 	_, plain := at[path]
@@ -209,8 +209,8 @@ func (d *decoder) member(field reflect.Value, k *schema.Key, at uint64, typ stri
 	return err
 }
 
-// object returns the part of the policy that a member points to, or nil. A part is the
-// same value each time.
+// object returns the part of the policy that a member points to, or nil. It returns
+// the same value for the same address.
 func object[T any](d *decoder, at uint64, typ, path, to string, _ *T) (*T, error) {
 	address, err := d.pointer(at, typ, path)
 	if err != nil || address == 0 {
@@ -345,8 +345,8 @@ func (d *decoder) durations(at uint64, k *schema.Key) ([]time.Duration, error) {
 	return list, nil
 }
 
-// stack returns the certificates of a trust store. lws's policy2c writes no count; they
-// then end with the first empty place.
+// stack returns the certificates of a trust store. lws's policy2c writes no count;
+// the list then ends with the first empty place.
 func (d *decoder) stack(at uint64) ([]*policy.Cert, error) {
 	const typ = "lws_ss_trust_store_t"
 	n, err := d.integer(at, typ, "count")
@@ -427,7 +427,7 @@ func (d *decoder) list(first uint64, typ string, each func(at uint64) error) err
 	return nil
 }
 
-// pointer returns the address in a member, 0 for one that the struct lacks.
+// pointer returns the address in a member, or 0 if the struct lacks the member.
 func (d *decoder) pointer(at uint64, typ, path string) (uint64, error) {
 	p, ok := d.shapes[typ].at[path]
 	if !ok {
@@ -452,7 +452,7 @@ func (d *decoder) string(at uint64, typ, path string) (string, error) {
 	return s, err
 }
 
-// integer returns the value of a member, 0 for one that the struct lacks.
+// integer returns the value of a member, or 0 if the struct lacks the member.
 func (d *decoder) integer(at uint64, typ, path string) (uint64, error) {
 	p, ok := d.shapes[typ].at[path]
 	if !ok {
@@ -465,7 +465,7 @@ func (d *decoder) integer(at uint64, typ, path string) (uint64, error) {
 	n := d.number(b)
 	if p.bit > 0 {
 		shift := p.bit - 1
-		if b := d.order.Uint16([]byte{0, 1}); b == 1 { // big-endian ABIs allot the highest bit first
+		if b := d.order.Uint16([]byte{0, 1}); b == 1 { // big-endian ABIs allocate from the highest bit
 			shift = 7 - shift
 		}
 		n = n >> shift & 1

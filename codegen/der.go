@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// describeDER describes a certificate for a comment. It returns "" for anything else,
-// such as a server's key.
+// describeDER describes a certificate for a comment. It returns "" for any other
+// data, such as a server's key.
 func describeDER(der string) string {
 	c, err := x509.ParseCertificate([]byte(der))
 	if err != nil {

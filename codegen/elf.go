@@ -12,35 +12,36 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// ELFOptions are the options of ReadELF.
+// ELFOptions configure [ReadELF].
 type ELFOptions struct {
-	// Symbol is the head of the list of streamtypes, or a pointer to it. If it is
-	// empty, ReadELF finds the tables that C and lws's policy2c write.
+	// Symbol names the head of the list of streamtypes, or a pointer to it. If it
+	// is "", ReadELF finds the tables that [C] and lws's policy2c write.
 	Symbol string
 
-	// Targets are the release lines of lws that the file may be built with. Empty
-	// means the one that an identity in the file names, or else all.
+	// Targets are the release lines of lws that the file may be built with. If
+	// empty, it is the target in the identity of the file or, without one, all.
 	Targets []Target
 }
 
-// A Reading is what tables mean to a release line of lws.
+// A Reading is the interpretation of tables for a release line of lws.
 type Reading struct {
-	Target Target // the newest, if several agree
+	Target Target // the newest of those with this interpretation
 	Policy *policy.Policy
 
-	// Identity is that of the tables that C writes, if the file has the identity of
-	// one policy. Release, product and schema-version of Policy are then its own.
+	// Identity is the identity of the tables that [C] writes, if the file has that
+	// of exactly one policy. Release, product and schema-version of Policy then
+	// come from it.
 	Identity *Identity
 }
 
-// ReadELF reads the tables of a policy out of an ELF program, library or object file
-// of any machine. It returns each reading that makes sense: more than one if the file
-// does not tell for which release line and options of lws it was built, and they
-// differ. The order of readings is from the newest release line to the oldest.
+// ReadELF reads the tables of a policy from an ELF program, library or object file
+// of any machine. It returns every plausible reading, newest release line first.
+// There are several if the file does not tell for which release line and options of
+// lws it was built, and the readings differ.
 //
-// What tables do not hold is empty: the names of backoff schemes, the policy's
-// via-socks5, and without an identity release, product and schema-version. An empty
-// string stands for a missing one.
+// Settings that the tables do not hold are empty: the names of backoff schemes, the
+// policy's via-socks5 and, without an identity, release, product and
+// schema-version. A missing string and an empty string both read as "".
 func ReadELF(file []byte, o ELFOptions) ([]Reading, error) {
 	m, err := newImage(file)
 	if err != nil {
@@ -65,8 +66,8 @@ func ReadELF(file []byte, o ELFOptions) ([]Reading, error) {
 	return m.readings(head, size, builds(m, targets), known)
 }
 
-// readings returns the readings of the tables that begin at head, for each build whose
-// streamtypes have this size. A size of 0 fits all.
+// readings returns the readings of the tables that begin at head, for each build
+// whose streamtypes have this size. A size of 0 matches all.
 func (m *image) readings(head, size uint64, builds []build, known []Identity) ([]Reading, error) {
 	var readings []Reading
 	var failed error
@@ -98,7 +99,7 @@ func (m *image) readings(head, size uint64, builds []build, known []Identity) ([
 	return readings, nil
 }
 
-// sizeError returns the error that no build has streamtypes of a size.
+// sizeError returns the error for a size that no build's streamtypes have.
 func sizeError(size uint64, builds []build, known []Identity) error {
 	var targets []string
 	for _, b := range builds {
@@ -113,7 +114,8 @@ func sizeError(size uint64, builds []build, known []Identity) error {
 	return err
 }
 
-// builds returns the builds of lws to try. The first of a target has all options.
+// builds returns the builds of lws to try. The first build of each target has all
+// options.
 func builds(m *image, targets []Target) (list []build) {
 	options := [][]string{nil, {"LWS_WITH_SECURE_STREAMS_AUTH_SIGV4"}, {"LWS_WITH_SERVER"}, {"LWS_WITH_SECURE_STREAMS_AUTH_SIGV4", "LWS_WITH_SERVER"}}
 	for _, t := range targets {
@@ -124,7 +126,7 @@ func builds(m *image, targets []Target) (list []build) {
 	return list
 }
 
-// abi returns the rules for the layout of structs.
+// abi returns the layout rules for structs.
 func (m *image) abi() *abi {
 	a := &abi{pointer: m.pointer, int64: 8}
 	if m.machine == elf.EM_386 {
@@ -133,7 +135,7 @@ func (m *image) abi() *abi {
 	return a
 }
 
-// named returns the symbols of a name that fits, each once.
+// named returns the symbols whose names fit, without duplicates.
 func (m *image) named(fits func(name string) bool) (list []elf.Symbol) {
 	seen := map[elf.Symbol]bool{}
 	for _, s := range m.symbols {
@@ -146,8 +148,8 @@ func (m *image) named(fits func(name string) bool) (list []elf.Symbol) {
 	return list
 }
 
-// head returns the address of the head of the list of streamtypes, and its size, 0 if
-// that is unknown.
+// head returns the address of the head of the list of streamtypes, and its size, or
+// 0 if that is unknown.
 func (m *image) head(symbol string) (address, size uint64, err error) {
 	fits := func(name string) bool { return name == symbol }
 	if symbol == "" {
@@ -161,7 +163,7 @@ func (m *image) head(symbol string) (address, size uint64, err error) {
 	case len(m.symbols) == 0:
 		return 0, 0, errors.New("the ELF file has no symbols: read it before it is stripped")
 	default:
-		// policy2c: the head is the streamtype that no other one names as the next.
+		// For policy2c, the head is the streamtype that no other one points to.
 		found = m.named(func(name string) bool { return strings.HasPrefix(name, "_ssp_") })
 		next := map[uint64]bool{}
 		for _, s := range found {

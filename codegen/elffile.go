@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// openELF reads the headers of an ELF file, but not the names of sections: debug/elf
-// copies each name, and thousands of sections may have one long name.
+// openELF reads the headers of an ELF file, without the names of sections:
+// debug/elf copies each name, and thousands of sections may share one long name.
 func openELF(file []byte) (*elf.File, error) {
 	file = bytes.Clone(file)
 	index := 50 // e_shstrndx
@@ -30,12 +30,14 @@ func cut(file []byte, offset, size uint64) ([]byte, error) {
 	return file[offset : offset+size], nil
 }
 
-// maxName is the length to which names of symbols are cut. Those of a policy are shorter.
+// maxName is the length to which symbol names are truncated. Those of a policy are
+// shorter.
 const maxName = 4096
 
-// readSymbols returns the symbols in the section of a type, without the first one, which
-// is empty. Their names share memory, unlike those of debug/elf, since thousands of
-// symbols may have one long name. For the same reason it does not decompress sections.
+// readSymbols returns the symbols in the section of a type, without the first,
+// which is always empty. The names share memory, unlike those of debug/elf, since
+// thousands of symbols may share one long name. For the same reason it does not
+// decompress sections.
 func readSymbols(f *elf.File, file []byte, typ elf.SectionType) ([]elf.Symbol, error) {
 	s := f.SectionByType(typ)
 	if s == nil || s.FileSize == 0 {

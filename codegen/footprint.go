@@ -7,9 +7,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Footprint is the size of C tables in read-only memory, in bytes, as gcc lays them
-// out for an architecture. Equal strings count once, since compilers merge them. It does
-// not include what a linker saves by merging the ends of strings.
+// A Footprint is the size of C tables in read-only memory, in bytes, as gcc lays
+// them out for an architecture. Equal strings count once, since compilers merge
+// them. Savings of a linker that merges the ends of strings are not included.
 type Footprint struct {
 	ABI     string `json:"abi"`
 	Strings int    `json:"strings"`
@@ -26,13 +26,14 @@ type Footprint struct {
 	Certificates []CertificateFootprint `json:"certificates"`
 }
 
-// A FootprintPart is a row of a table of footprints.
+// A FootprintPart is a row in a table of footprints.
 type FootprintPart struct {
 	Kind  string
 	Bytes int
 }
 
-// Parts returns the rows of a table of footprints: each kind of content, and totals.
+// Parts returns the rows of a table of footprints: one for each kind of content,
+// and totals.
 func (f Footprint) Parts() []FootprintPart {
 	return []FootprintPart{
 		{"strings", f.Strings},
@@ -46,44 +47,48 @@ func (f Footprint) Parts() []FootprintPart {
 	}
 }
 
-// Sections are the sizes of the sections that a compiler makes of tables, with padding:
-// without optimization for size, strings are aligned more.
+// Sections holds the sizes of the sections that a compiler makes of tables,
+// including padding: without optimization for size, strings are aligned more
+// strictly.
 type Sections struct {
 	Total int `json:"total"` // in read-only memory
 
-	// Position-independent code has those objects in .data.rel.ro that hold addresses,
-	// which a loader writes. PIC is the total then.
+	// Position-independent code puts objects that hold addresses into .data.rel.ro,
+	// which a loader writes. PIC is the total in that case.
 	PIC       int `json:"pic_total"`
 	Relocated int `json:"pic_data_rel_ro"`
 }
 
-// A StreamTypeFootprint is the size of a streamtype with what it needs, without padding.
+// A StreamTypeFootprint is the size of a streamtype and all objects that it needs,
+// without padding.
 type StreamTypeFootprint struct {
 	Name  string `json:"name"`
 	Bytes int    `json:"bytes"`
 	Own   int    `json:"own"` // the part of Bytes that no other streamtype needs
 }
 
-// A CertificateFootprint is the size of a certificate or key, and the streamtypes that
-// need it.
+// A CertificateFootprint is the size of a certificate or key, with the streamtypes
+// that need it.
 type CertificateFootprint struct {
 	Name        string   `json:"name"`
 	Bytes       int      `json:"bytes"`
 	StreamTypes []string `json:"streamtypes"`
 }
 
-// An abi is the rules by which gcc lays out data for an architecture.
+// An abi holds the rules by which gcc lays out data for an architecture.
 type abi struct {
 	name    string
 	pointer int // size
 	int64   int // alignment
 
-	// Alignment of strings of at least alignedString bytes, NUL included, in sections
-	// that the linker merges; of shorter ones it is 1. The same with -Os.
+	// The alignment of strings of at least alignedString bytes, including NUL, in
+	// sections that the linker merges, with -O2 and -Os. That of shorter strings is
+	// 1.
 	stringO2, alignedString, stringOs int
 }
 
-// abis are the architectures with a footprint (CONSTANT_ALIGNMENT in gcc/config of gcc 12).
+// abis are the architectures of footprints (CONSTANT_ALIGNMENT in gcc/config of gcc
+// 12).
 var abis = []*abi{
 	{name: "arm", pointer: 4, int64: 8, stringO2: 4, stringOs: 1},
 	{name: "riscv32", pointer: 4, int64: 8, stringO2: 4, stringOs: 4},
@@ -94,7 +99,7 @@ var abis = []*abi{
 	{name: "x86-64", pointer: 8, int64: 8, stringO2: 8, alignedString: 31, stringOs: 1},
 }
 
-// ABIs returns the names of the architectures in a footprint.
+// ABIs returns the names of the architectures of footprints.
 func ABIs() []string {
 	var names []string
 	for _, a := range abis {
@@ -103,9 +108,10 @@ func ABIs() []string {
 	return names
 }
 
-// CFootprint returns the footprint of the tables that C writes, for each architecture.
-// It assumes an lws with the build options of o, and otherwise with servers, the
-// default, and with the options that the policy needs.
+// CFootprint returns the footprint of the tables that [C] writes, for each
+// architecture. It assumes an lws with the build options of o. Options that o does
+// not set are assumed to be on if the policy needs them or, as with servers, if lws
+// sets them by default.
 func CFootprint(p *policy.Policy, o COptions) ([]Footprint, error) {
 	c, err := newCFile(p, o, false)
 	if err != nil {
@@ -157,7 +163,7 @@ func (c *cFile) partSize(a *abi, p *part) int {
 	return size * max(1, p.n)
 }
 
-// sections returns the sizes of the sections for an alignment of strings.
+// sections returns the sizes of the sections, given the alignment of strings.
 func (c *cFile) sections(a *abi, str int) (s Sections) {
 	// gcc writes objects from the last to the first.
 	end := func(size int, parts ...part) int {
@@ -210,7 +216,7 @@ func (c *cFile) structOf(a *abi, parts []part) (size, align int) {
 	return alignUp(size, align), align
 }
 
-// target returns the expression for what an address points to: an object, or a string.
+// target returns the expression for the object or string that an address points to.
 func target(expression string) string {
 	if strings.HasPrefix(expression, "(") {
 		_, expression, _ = strings.Cut(expression, ")")
@@ -305,7 +311,7 @@ func (c *cFile) typeSize(a *abi, typ string) (size, align int) {
 // structSize returns the size and alignment of a struct or union.
 func (c *cFile) structSize(a *abi, layout []node, union bool) (size, align int) {
 	align = 1
-	bits := 0 // of the last byte that bit fields use
+	bits := 0 // used in the last byte of bit fields
 	for i := range layout {
 		n := &layout[i]
 		if n.macro != "" && !c.built(n.macro) {

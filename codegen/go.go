@@ -18,8 +18,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// version is the version of the contract between generated files and package runtime,
-// see policy.MaxVersion.
+// version is the version of the contract between generated files and package
+// runtime; see policy.MaxVersion.
 const version = 4
 
 const (
@@ -31,26 +31,26 @@ const (
 // transportOf returns the import path of the package that executes a protocol.
 func transportOf(p policy.Protocol) string { return runtimePath + "/" + p.Dir() }
 
-// GoOptions are the options of Go.
+// GoOptions configure [Go] and [GoVariants].
 type GoOptions struct {
-	Package string // name; empty means "policy"
-	Source  string // the name of the policy, for the comment
-	Options string // the flags of sspolicy compile, for the comment
-	SHA256  string // of its text, in hexadecimal
+	Package string // package name; "" means "policy"
+	Source  string // name of the policy, for the comment
+	Options string // flags of sspolicy compile, for the comment
+	SHA256  string // hash of the policy text, in hexadecimal
 	Version string // of sspolicy; see Equal
 
 	// Proxied makes a package for programs whose streams a Secure Streams proxy
-	// fulfils: it has no tables, but a description of the streamtypes; see
+	// executes. It has a description of the streamtypes instead of tables; see
 	// runtime.Options.Proxy.
 	Proxied bool
 }
 
-// Go writes a package with the policy as static tables. For each streamtype it has a
-// constant with the name, and a type whose fields are the declared metadata and whose
-// methods make streams.
+// Go writes a package with the policy as static tables. For each streamtype the
+// package has a constant with its name, and a type whose fields are the declared
+// metadata and whose methods make streams.
 //
-// The tables consist of constants and addresses, which the Go compiler and linker lay
-// out: the package does nothing at init.
+// The tables consist of constants and addresses, which the Go compiler and linker
+// lay out: the package does nothing at init.
 func Go(w io.Writer, p *policy.Policy, o GoOptions) error {
 	g, err := newGoPackage(p, o)
 	if err != nil {
@@ -110,7 +110,7 @@ func newGoPackage(p *policy.Policy, o GoOptions) (*goFile, error) {
 		jen.Id("_").Op("=").Qual(policyPath, "EnforceVersion").Call(jen.Qual(policyPath, "MaxVersion").Op("-").Lit(version)),
 	)
 
-	// Types choose their names first: programs use them most.
+	// Types choose their names first, since programs use them most.
 	types := make([]string, len(p.StreamTypes))
 	for i, st := range p.StreamTypes {
 		types[i] = g.symbols.unique(goSymbol("Type", st.Name))
@@ -148,7 +148,7 @@ func newGoPackage(p *policy.Policy, o GoOptions) (*goFile, error) {
 	return g, g.err
 }
 
-// table declares a variable with a policy, and what it refers to.
+// table declares a variable with a policy, and the values that it refers to.
 func (g *goFile) table(name string, p *policy.Policy) {
 	g.file.Var().Id(name).Op("=").Add(g.literal(reflect.ValueOf(p), "&"))
 	for len(g.pending) > 0 {
@@ -185,25 +185,26 @@ func (g *goFile) write(w io.Writer) error {
 	return nil
 }
 
-// streamsMark stands for the streamtypes of a policy in the file that jennifer renders.
+// streamsMark marks the place of the streamtypes of a policy in the file that
+// jennifer renders.
 const streamsMark = "streamtypes" + string(holeMark)
 
-// A goFile is the Go source being written.
+// A goFile is a Go source file under construction.
 type goFile struct {
 	file      *jen.File
 	symbols   *symbols
 	variables map[any]string    // symbols of shared values
-	pending   []func(*jen.File) // write the definitions that are missing
+	pending   []func(*jen.File) // write the missing definitions
 	stencils  *stencils
-	streams   []*bytes.Buffer // the literals of the streamtypes of each policy
-	methods   bytes.Buffer    // what follows the file that jennifer renders
+	streams   []*bytes.Buffer // the streamtype literals of each policy
+	methods   bytes.Buffer    // appended to the file that jennifer renders
 	drawing   bool            // literal makes a stencil, with holes for its leaves
-	holes     int             // that it has made
-	err       error           // the first one of a stencil
+	holes     int             // number of holes made
+	err       error           // first error of a stencil
 }
 
-// transports returns the import paths of the transports that a policy needs, and the
-// options of each, with the import paths of these.
+// transports returns the import paths of the transports that a policy needs and,
+// for each, its options with their import paths.
 func transports(p *policy.Policy) (paths []string, options map[string][][2]string) {
 	options = map[string][][2]string{}
 	use := func(path string, needed ...[2]string) {
@@ -269,14 +270,14 @@ func (g *goFile) functions(f *jen.File, p *policy.Policy) {
 		)
 }
 
-// An accessor is what the type of a streamtype and its methods depend on. Texts that
-// do not affect their layout are holes.
+// An accessor holds the properties of a streamtype that determine its type and
+// methods. Texts that do not affect their layout are holes.
 type accessor struct {
 	typ, constant, about string
 	fields               []accessorField
 	open                 bool
-	fetch                string // about the method; "" if there is none
-	serve, handle        bool   // a server, of HTTP
+	fetch                string // doc of the method; "" if there is none
+	serve, handle        bool   // a server; an HTTP server
 }
 
 // An accessorField is the field of a metadata item.
@@ -316,7 +317,7 @@ func (g *goFile) accessors(out *bytes.Buffer, st *policy.StreamType, typ, consta
 }
 
 // calls reports whether a program can open a stream of a streamtype for reading and
-// writing, and returns what a call of Fetch does, or "".
+// writing, and returns a description of Fetch, or "" if it cannot fetch.
 func calls(st *policy.StreamType) (open bool, fetch string) {
 	switch {
 	case st.Server:
@@ -434,8 +435,8 @@ func itemComment(st *policy.StreamType, m policy.Metadata) string {
 	return commentText(strings.Join(uses, ", "))
 }
 
-// literal returns a value for a composite literal. A pointer is written as address,
-// which is empty in a list of pointers, and the value that it points to.
+// literal returns a value for a composite literal. A pointer is written as address
+// followed by the value that it points to. address is empty in a list of pointers.
 func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 	if text, ok := g.leaf(v); ok {
 		if g.drawing {
@@ -478,8 +479,8 @@ func (g *goFile) literal(v reflect.Value, address string) jen.Code {
 	return jen.Lit(v.Bool())
 }
 
-// leaf returns the source of a value that a stencil has a hole for, and whether it is
-// one.
+// leaf returns the source of a value that fills a hole in a stencil, and whether v
+// is such a value.
 func (g *goFile) leaf(v reflect.Value) (string, bool) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -506,8 +507,8 @@ func (g *goFile) leaf(v reflect.Value) (string, bool) {
 	return "", false
 }
 
-// stream writes the literal of a streamtype to the last of g.streams, as it stands in
-// the file.
+// stream writes the literal of a streamtype to the last of g.streams, formatted as
+// in the final file.
 func (g *goFile) stream(st *policy.StreamType) {
 	v := reflect.ValueOf(st)
 	var texts []string
@@ -518,7 +519,7 @@ func (g *goFile) stream(st *policy.StreamType) {
 		list := lines(goType(reflect.TypeFor[[]*policy.StreamType]()), []jen.Code{g.literal(v, "")})
 		return jen.Var().Id("_").Op("=").Add(lines(goType(reflect.TypeFor[policy.Policy]()), []jen.Code{jen.Id("StreamTypes").Op(":").Add(list)}))
 	}
-	within := func(s string) string { // without the two lines above it and the two below
+	within := func(s string) string { // without the two lines above and below it
 		all := strings.SplitAfter(strings.TrimSpace(s), "\n")
 		return strings.Join(all[2:len(all)-2], "")
 	}
@@ -527,8 +528,8 @@ func (g *goFile) stream(st *policy.StreamType) {
 	}
 }
 
-// outline appends to a key what the layout of a literal depends on, and to texts its
-// leaves.
+// outline appends the properties that determine the layout of a literal to key, and
+// its leaves to texts.
 func (g *goFile) outline(key []byte, v reflect.Value, texts *[]string) []byte {
 	if text, ok := g.leaf(v); ok {
 		*texts = append(*texts, text)
@@ -563,7 +564,7 @@ func duration(d time.Duration) jen.Code {
 	} else if d%time.Millisecond == 0 {
 		unit, name = time.Millisecond, "Millisecond"
 	}
-	return jen.Id(strconv.FormatInt(int64(d/unit), 10)).Op("*").Qual("time", name) // an int may have 32 bits
+	return jen.Id(strconv.FormatInt(int64(d/unit), 10)).Op("*").Qual("time", name) // an int may have 32 bits only
 }
 
 // fields returns a composite literal of a struct.
@@ -586,7 +587,7 @@ func lines(typ *jen.Statement, elems []jen.Code) jen.Code {
 	return typ.Custom(jen.Options{Open: "{", Close: "}", Separator: ",", Multi: len(elems) > 0}, elems...)
 }
 
-// share returns the address of a variable with the value, which pointers share.
+// share returns the address of a variable with the value x, which pointers share.
 func (g *goFile) share(x any, kind string) string {
 	v := reflect.ValueOf(x).Elem()
 	symbol, ok := g.variables[x]
@@ -606,7 +607,7 @@ func (g *goFile) share(x any, kind string) string {
 
 // cert returns the definition of a certificate, with a comment that describes it.
 func (g *goFile) cert(symbol string, c *policy.Cert) jen.Code {
-	const most = 18 // bytes on a line
+	const most = 18 // bytes per line
 	var der strings.Builder
 	for i := 0; i < len(c.DER); i += most {
 		if i > 0 {
@@ -629,7 +630,7 @@ func (g *goFile) cert(symbol string, c *policy.Cert) jen.Code {
 	return s.Var().Id(symbol).Op("=").Add(lines(goType(reflect.TypeFor[policy.Cert]()), elems))
 }
 
-// goType returns a type as it is written in a generated file.
+// goType returns the source of a type in a generated file.
 func goType(t reflect.Type) *jen.Statement {
 	switch {
 	case t.Name() == "" && t.Kind() == reflect.Pointer:

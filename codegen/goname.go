@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// initialisms are the words that Go names write in capitals: those that staticcheck
-// (ST1003) knows, and MQTT.
+// initialisms are the words that Go names write in capitals: those of staticcheck
+// (ST1003), and MQTT.
 var initialisms = func() map[string]bool {
 	m := map[string]bool{}
 	for word := range strings.FieldsSeq(`ACL API ASCII CPU CSS DNS EOF GUID HTML HTTP HTTPS ID IP JSON QPS RAM RPC SLA SMTP SQL SSH
@@ -18,10 +18,11 @@ var initialisms = func() map[string]bool {
 	return m
 }()
 
-// goSymbol returns an exported identifier for a name: its words joined, each with a
-// capital, and initialisms in capitals. A word ends at a character that an identifier
-// cannot have, and where a capital follows a small letter. If the result is not
-// exported, it follows prefix. An empty prefix means that the caller adds one.
+// goSymbol returns an exported identifier for a name: its words joined, each
+// capitalized, and initialisms in capitals. A word ends at a character that is
+// invalid in an identifier, and where an upper-case letter follows a lower-case
+// one. If the result would not be exported, it is prefixed with prefix. An empty
+// prefix means that the caller adds one.
 func goSymbol(prefix, name string) string {
 	var b, word strings.Builder
 	end := func() {

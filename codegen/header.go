@@ -2,7 +2,7 @@ package codegen
 
 import "strings"
 
-// A knownHeader is a header that lws knows by number.
+// A knownHeader is a header to which lws assigns a number.
 type knownHeader struct {
 	name   string // as in its table, with the colon
 	symbol string // of its number
@@ -18,9 +18,10 @@ const (
 	uncommonOrH2 = "defined(LWS_WITH_HTTP_UNCOMMON_HEADERS) || defined(LWS_ROLE_H2)" + headersAll
 )
 
-// knownHeaders are the known headers of lws 4.2 to 5.0 (lib/roles/http/lextable-strings.h,
-// and enum lws_token_indexes in include/libwebsockets/lws-http.h). Their numbers depend
-// on the build of lws, so tables use the symbols.
+// knownHeaders are the known headers of lws 4.2 to 5.0
+// (lib/roles/http/lextable-strings.h, and enum lws_token_indexes in
+// include/libwebsockets/lws-http.h). Their numbers depend on the build of lws, so
+// tables use the symbols.
 var knownHeaders = []knownHeader{
 	{"host:", "WSI_TOKEN_HOST", ""},
 	{"connection:", "WSI_TOKEN_CONNECTION", ""},
@@ -107,13 +108,13 @@ var headerByName = func() map[string]*knownHeader {
 	return m
 }()
 
-// lookupHeader returns the known header that a metadata item is mapped to, or nil. It
-// compares whole names, without case and with or without the colon.
+// lookupHeader returns the known header that a metadata item is mapped to, or nil.
+// It compares whole names, ignoring case and a trailing colon.
 //
 // lws uses the number only to copy the received header into the metadata
-// (lib/secure-streams/protocols/ss-h1.c, lws_extract_metadata). Its parser takes the
-// first header in its table that begins with the mapping. So a mapping to "" or "c"
-// copies an unrelated header, and one to "Content-Type:" none.
+// (lib/secure-streams/protocols/ss-h1.c, lws_extract_metadata). Its parser takes
+// the first header in its table that begins with the mapping. So a mapping to "" or
+// "c" copies an unrelated header, and one to "Content-Type:" none.
 func lookupHeader(mapping string) *knownHeader {
 	name := strings.Map(func(r rune) rune { // strings.ToLower makes a "k" of U+212A
 		if 'A' <= r && r <= 'Z' {

@@ -10,15 +10,15 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// An Identity says which policy tables hold.
+// An Identity identifies the policy in C tables.
 type Identity struct {
 	Product, Release string
 	SchemaVersion    int64
-	SHA256           string // of the packed policy, in hexadecimal
+	SHA256           string // hash of the packed policy, in hexadecimal
 	Target           Target
 }
 
-// String returns the identity as one line of ASCII, the text that strings(1) finds in a
+// String returns the identity as one line of ASCII, which strings(1) finds in a
 // program.
 func (i Identity) String() string {
 	return fmt.Sprintf("sspolicy: product=%s release=%s schema-version=%d sha256=%s lws=%v",
@@ -47,8 +47,8 @@ func identities(file []byte) (list []Identity) {
 	return list
 }
 
-// identityMacros returns the macros and the object by which a program knows its policy. A
-// compiler drops the object if the program does not use it.
+// identityMacros returns the macros and the object that tell a program the identity
+// of its policy. A compiler drops the object if the program does not use it.
 func identityMacros(prefix string, i Identity) string {
 	var b strings.Builder
 	b.WriteString("\n/* Which policy this is. \"strings\" finds the text in a program that uses the struct. */\n")

@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// An image is the memory of an ELF program, library or object file before it runs.
+// An image is the initial memory of an ELF program, library or object file.
 type image struct {
 	machine  elf.Machine
 	order    binary.ByteOrder
@@ -18,30 +18,31 @@ type image struct {
 	segments []segment    // by address
 	symbols  []elf.Symbol // with addresses as values
 
-	// words are the addresses that relocations put into memory. They may differ from
-	// what the file holds in that place.
+	// words are the words that relocations write to memory. They may differ from
+	// the bytes of the file.
 	words map[uint64]relocated
 }
 
-// A segment is a part of memory. Its data are those of the file.
+// A segment is a range of memory, with its initial bytes from the file.
 type segment struct {
 	address uint64
 	data    []byte
 }
 
-// A relocated word is an address, or names the symbol of another file.
+// A relocated word is an address, or names a symbol of another file.
 type relocated struct {
 	address  uint64
 	external string
 }
 
-// A relocation is the types of the two relocations that make addresses.
+// A relocation holds the types of the two relocations that produce addresses.
 type relocation struct {
 	absolute uint32 // symbol + addend
 	relative uint32 // load address + addend
 }
 
-// relocations are those of each machine, for addresses of 32 and 64 bits.
+// relocations holds the relocation types of each machine, for 32-bit and 64-bit
+// addresses.
 var relocations = map[elf.Machine][2]relocation{
 	elf.EM_386:       {{uint32(elf.R_386_32), uint32(elf.R_386_RELATIVE)}},
 	elf.EM_X86_64:    {{}, {uint32(elf.R_X86_64_64), uint32(elf.R_X86_64_RELATIVE)}},
@@ -116,7 +117,7 @@ func newImage(file []byte) (*image, error) {
 	left := len(file)
 	for _, s := range f.Sections {
 		if s.Type != elf.SHT_REL && s.Type != elf.SHT_RELA || !object && s.Flags&elf.SHF_ALLOC == 0 {
-			continue // the linker has done the others
+			continue // the linker has applied the others
 		}
 		symbols, at := dynamic, uint64(0)
 		if object {
@@ -139,7 +140,7 @@ func newImage(file []byte) (*image, error) {
 	return m, nil
 }
 
-// relocate adds the words of a relocation section, the places of which count from at.
+// relocate adds the words of a relocation section. Its offsets are relative to at.
 func (m *image) relocate(data []byte, addends bool, at uint64, symbols []elf.Symbol) error {
 	entry := 2 * m.pointer
 	if addends {
@@ -157,18 +158,18 @@ func (m *image) relocate(data []byte, addends bool, at uint64, symbols []elf.Sym
 			kind, symbol = uint32(info), info>>32
 		}
 		if kind != types.absolute && kind != types.relative {
-			continue // of code, or of another size
+			continue // for code, or of another size
 		}
 		var w relocated
 		if addends {
 			w.address = m.number(data[2*m.pointer : entry])
 		}
-		if !addends || m.machine == elf.EM_XTENSA { // which adds to what is there
+		if !addends || m.machine == elf.EM_XTENSA { // the addend is in place
 			if b, err := m.bytes(place, m.pointer); err == nil {
 				w.address += m.number(b)
 			}
 		}
-		if symbol > 0 { // symbol 0, which the list omits, is empty
+		if symbol > 0 { // symbol 0 is empty; the list omits it
 			if symbol > uint64(len(symbols)) {
 				return errors.New("a relocation names a symbol that the ELF file lacks")
 			}
@@ -223,7 +224,7 @@ func (m *image) bytes(address uint64, n int) ([]byte, error) {
 	return data[:n], nil
 }
 
-// address returns the address in memory at a place.
+// address returns the address that is stored in memory at place.
 func (m *image) address(place uint64) (uint64, error) {
 	if w, ok := m.words[place]; ok {
 		if w.external != "" {

@@ -13,11 +13,12 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// JSON returns a policy as a source text that compiles to the same tables, in the
-// layout of schema.Format. Equal definitions become one; those without a name get one.
+// JSON returns a policy as source text that compiles to the same tables, in the
+// layout of schema.Format. Equal definitions are merged; those without a name get
+// one.
 func JSON(p *policy.Policy) string {
 	w := &jsonWriter{retries: map[string]bool{}, names: map[any]string{}, values: map[string]string{}, used: map[schema.Section]*symbols{}}
-	seen := map[*policy.Retry]bool{} // many streamtypes may share a long one
+	seen := map[*policy.Retry]bool{} // many streamtypes may share a long scheme
 	for _, st := range p.StreamTypes {
 		if st.Retry != nil && !seen[st.Retry] {
 			seen[st.Retry] = true
@@ -48,7 +49,7 @@ func JSON(p *policy.Policy) string {
 	if formatted, err := schema.Format(schema.Parse("", []byte(text))); err == nil {
 		return formatted
 	}
-	return text // too large, or nested too deep, for a policy
+	return text // too large or nested too deep to be a policy
 }
 
 type jsonWriter struct {
@@ -90,7 +91,7 @@ func (w *jsonWriter) stream(st *policy.StreamType) string {
 		members = append(members, `"http_multipart_name":""`)
 	}
 	if st.HTTP != nil && st.HTTP.URL == "" && !st.Server {
-		members = append(members, `"http_url":""`) // without it, lws requests something else
+		members = append(members, `"http_url":""`) // lws requests another path without it
 	}
 	return "{" + strings.Join(members, ",") + "}"
 }
@@ -159,7 +160,7 @@ func (w *jsonWriter) cert(c *policy.Cert) string {
 	}, &w.sections.certs)
 }
 
-// retry defines a backoff scheme. Names that are made up have the same length, since
+// retry defines a backoff scheme. Generated names all have the same length, since
 // lws takes the first name that begins with the reference.
 func (w *jsonWriter) retry(x *policy.Retry) string {
 	fallback := "default"
@@ -171,8 +172,8 @@ func (w *jsonWriter) retry(x *policy.Retry) string {
 	}, &w.sections.retry)
 }
 
-// define adds a definition to a section, unless an equal one is there, and returns its
-// name.
+// define adds a definition to a section, unless an equal one exists, and returns
+// its name.
 func (w *jsonWriter) define(s schema.Section, x any, name, fallback string, value func(name string) string, section *[]string) string {
 	if known, ok := w.names[x]; ok {
 		return known

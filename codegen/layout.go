@@ -11,14 +11,14 @@ type member struct {
 	typ     string // C type of a plain member
 	count   int    // length of an array, or 0
 	bits    int    // width of a bit field, or 0
-	since   string // first release that has it; empty for 4.1 or earlier
-	until   string // first release that does not have it any more
+	since   string // first release that has it; "" for 4.1 or earlier
+	until   string // first release without it
 	macro   string // of the #if defined() around it
 	members []member
 	union   bool
 }
 
-// elements returns the paths of a plain member: its own, or those of array elements.
+// elements returns the path of a plain member, or the paths of its array elements.
 func (m *member) elements(path string) []string {
 	if m.count == 0 {
 		return []string{path}
@@ -40,10 +40,10 @@ const (
 	u32 = "uint32_t "
 )
 
-// layouts are the structs of lws that tables consist of, members in order
+// layouts holds the lws structs in tables, with their members in order
 // (include/libwebsockets/lws-secure-streams-policy.h, lws-retry.h and
-// lws-context-vhost.h of each release). They omit members under their own #if that no
-// policy can set.
+// lws-context-vhost.h of each release). It omits members under their own #if that
+// no policy can set.
 var layouts = map[string][]member{
 	"lws_retry_bo_t": {
 		{name: "retry_ms_table", typ: "const uint32_t *"},

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// otherFiles are kinds of files that are not C, by their first bytes.
+// otherFiles lists kinds of files that are not C, by their first bytes.
 var otherFiles = []struct{ magic, kind string }{
 	{"\x7fELF", "an ELF file, which --elf reads"},
 	{"!<arch>\n", "a library of object files: extract them with ar x, and give one to --elf"},
@@ -19,7 +19,8 @@ var otherFiles = []struct{ magic, kind string }{
 }
 
 var (
-	// cComment matches a comment, or a string or character, in which there is none.
+	// cComment matches a comment, or a string or character literal, which contains
+	// no comment.
 	cComment = regexp.MustCompile(`//[^\n]*|/\*(?s:.*?)\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'`)
 
 	cContinued = regexp.MustCompile(`\\\r?\n`)
@@ -27,8 +28,8 @@ var (
 	cKnown     = regexp.MustCompile(`^(include|include_next|define|undef|if|ifdef|ifndef|elif|elifdef|elifndef|else|endif|error|warning|pragma|line|ident|embed|[0-9]+|)$`)
 )
 
-// notC returns what a file is that cannot be C source, or "". A compiler's
-// errors about such a file do not help.
+// notC returns the kind of a file that cannot be C source, or "". For such a file,
+// the errors of a compiler are no help.
 func notC(text []byte) string {
 	for _, f := range otherFiles {
 		if bytes.HasPrefix(text, []byte(f.magic)) {

@@ -16,12 +16,12 @@ type plan struct {
 	byKey  map[string]int // index into fields
 }
 
-// A field is a field with a policy tag.
+// A field is a struct field with a policy tag.
 type field struct {
 	key   *schema.Key
-	index []int // as for reflect.Value.FieldByIndex
+	index []int // for reflect.Value.FieldByIndex
 	set   setter
-	adds  bool // each setting of the key adds to the earlier ones
+	adds  bool // a setting of the key adds to earlier ones
 }
 
 // newPlan returns the plan of a type, including the structs that the fields in arms
@@ -83,8 +83,8 @@ var streamPlans = sync.OnceValue(func() map[arm]*plan {
 	}
 })
 
-// An arm is the part of a streamtype that depends on the protocol: in lws, a member
-// of the union u.
+// An arm is the protocol-specific part of a streamtype: in lws, a member of the
+// union u.
 type arm int
 
 const (
@@ -103,7 +103,7 @@ func armOf(p policy.Protocol) arm {
 	return noArm
 }
 
-// unit returns the unit of a key that is a duration.
+// unit returns the unit of a key whose value is a duration.
 func unit(k *schema.Key) time.Duration {
 	switch k.Name {
 	case "svalidping", "svalidhup", "mqtt_keep_alive":

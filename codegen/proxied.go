@@ -8,9 +8,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// describe returns what a client of a proxy needs to know about the streamtypes that it
-// can use: protocol, metadata and rideshares. They are those of originals, in order. A
-// proxy serves no servers.
+// describe returns what a client of a proxy needs to know about the streamtypes
+// that it can use: protocol, metadata and rideshares. originals are the streamtypes
+// described, in order. Servers are left out, since a proxy does not serve them.
 func describe(p *policy.Policy) (description *policy.Policy, originals []*policy.StreamType) {
 	description = &policy.Policy{Release: p.Release, Product: p.Product}
 	for _, st := range p.StreamTypes {
@@ -27,7 +27,7 @@ func describe(p *policy.Policy) (description *policy.Policy, originals []*policy
 		for _, m := range st.Metadata {
 			item := policy.Metadata{Name: m.Name}
 			if strings.EqualFold(strings.TrimSuffix(m.Header, ":"), "content-length") {
-				item.Header = m.Header // it means that the streamtype sends; see Sends
+				item.Header = m.Header // it makes the streamtype one that sends; see Sends
 			}
 			d.Metadata = append(d.Metadata, item)
 		}
@@ -37,7 +37,7 @@ func describe(p *policy.Policy) (description *policy.Policy, originals []*policy
 	return description, originals
 }
 
-// proxiedContext writes NewContext for streams that a proxy fulfils.
+// proxiedContext writes NewContext for streams that a proxy executes.
 func (g *goFile) proxiedContext(f *jen.File) {
 	const sspcPath = runtimePath + "/sspc"
 	f.Line().Comment("NewContext returns a context whose streams a Secure Streams proxy fulfils: o.Proxy,")

@@ -16,10 +16,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// ReadC reads the tables of a policy in C source, as C and lws's policy2c write them.
-// It compiles the file with a C compiler, and declarations of each target in place of
-// lws's headers, and reads the object file. compiler is the name of the compiler and its
-// first arguments. It returns readings as ReadELF does, with the policy's via-socks5.
+// ReadC reads the tables of a policy from C source, as [C] and lws's policy2c write
+// it. For each target it compiles the file with a C compiler, against declarations
+// that replace lws's headers, and reads the object file. compiler is the name of
+// the compiler and its first arguments. The readings are as for [ReadELF], and
+// include the policy's via-socks5.
 func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([]Reading, error) {
 	if len(compiler) == 0 {
 		return nil, errors.New("no C compiler is named")
@@ -70,7 +71,7 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 			failed = firstError(failed, err)
 			continue
 		}
-		if r.Identity != nil { // the file is for this target alone
+		if r.Identity != nil { // the file is for this target only
 			return []Reading{r}, nil
 		}
 		if !slices.ContainsFunc(all, func(known Reading) bool { return JSON(known.Policy) == JSON(r.Policy) }) {
@@ -91,8 +92,8 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 // headDeclaration matches the declaration of the head of a list of streamtypes.
 var headDeclaration = regexp.MustCompile(`\blws_ss_policy_t\s+(\w*static_policy_entry)\b`)
 
-// headOf returns the head of the list of streamtypes in C source: the default one, unless
-// the source declares another.
+// headOf returns the head of the list of streamtypes in C source: the default one,
+// unless the source declares another.
 func headOf(text []byte) (string, error) {
 	const normal = defaultPrefix + "static_policy_entry"
 	var names []string
@@ -110,8 +111,8 @@ func headOf(text []byte) (string, error) {
 	return "", fmt.Errorf("the C file has several policies: name one of the symbols %s", strings.Join(names, ", "))
 }
 
-// firstError returns the error that says most about a file that fits no target: the
-// first, unless it is the refusal of tables for another target.
+// firstError returns the most specific error about a file that fits no target: the
+// first, unless it only rejects the target.
 func firstError(before, err error) error {
 	if before == nil || strings.Contains(before.Error(), "was compiled for libwebsockets") {
 		return err
@@ -119,8 +120,8 @@ func firstError(before, err error) error {
 	return before
 }
 
-// compileTables returns an object file with the tables, and pointers to what macros
-// stand for.
+// compileTables returns an object file with the tables, and pointers to the values
+// of macros.
 func compileTables(ctx context.Context, dir string, compiler []string, file, symbol string, t Target) ([]byte, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#include \"libwebsockets.h\"\n#include \"%s\"\nconst lws_ss_policy_t *const sspolicy_head = &%s;\n", filepath.ToSlash(file), symbol)
@@ -133,7 +134,7 @@ func compileTables(ctx context.Context, dir string, compiler []string, file, sym
 	if err := errors.Join(os.WriteFile(source, []byte(b.String()), 0o600), os.WriteFile(header, []byte(declarations(t)), 0o600)); err != nil {
 		return nil, err
 	}
-	// Compilers of systems without ELF may be able to compile for one with it.
+	// Compilers on systems without ELF may be able to target one with it.
 	for _, args := range [][]string{nil, {"--target=x86_64-unknown-linux-gnu", "-ffreestanding"}} {
 		args = slices.Concat(compiler[1:], args, []string{"-w", "-O0", "-I", dir, "-c", "-o", object, source})
 		out, err := exec.CommandContext(ctx, compiler[0], args...).CombinedOutput()
@@ -185,9 +186,9 @@ func (m *image) macro(name string) (string, error) {
 	return "", nil
 }
 
-// TablesOnly returns what the tables of C hold of a policy. The rest has no effect on
-// lws: release, product, schema-version, the names of backoff schemes, and settings of
-// sspolicy alone.
+// TablesOnly returns the part of a policy that the tables of C hold. The rest has
+// no effect on lws: release, product, schema-version, the names of backoff schemes,
+// and settings for sspolicy alone.
 func TablesOnly(p *policy.Policy) *policy.Policy {
 	q := &policy.Policy{Metrics: p.Metrics}
 	retries := map[*policy.Retry]*policy.Retry{}

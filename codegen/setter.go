@@ -14,13 +14,13 @@ import (
 )
 
 // A setter sets a field to the value of a setting. If the field cannot hold the
-// value, the setter reports it and leaves the field alone.
+// value, the setter reports that and leaves the field unchanged.
 type setter func(c *compiler, dst reflect.Value, s *schema.Setting)
 
-// setters has the setter of each type that a field with a policy tag may have.
+// setters holds the setter of each type that a field with a policy tag may have.
 var setters map[reflect.Type]setter
 
-func init() { // breaks the cycle: setters use plans, and plans use this map
+func init() { // avoids an initialization cycle: setters use plans, and plans use this map
 	setters = map[reflect.Type]setter{
 		reflect.TypeFor[bool]():                 setBool,
 		reflect.TypeFor[string]():               setString,
@@ -52,7 +52,7 @@ func setBool(c *compiler, dst reflect.Value, s *schema.Setting) {
 	dst.SetBool(v.Raw() == "true")
 }
 
-// setString accepts a number as its digits, like lws.
+// setString accepts a number, as its digits, like lws.
 func setString(c *compiler, dst reflect.Value, s *schema.Setting) {
 	if v := &s.Member.Value; v.Kind != schema.String && v.Kind != schema.Number {
 		c.wrongType(v, s, "a string")
@@ -112,7 +112,7 @@ func setProtocol(c *compiler, dst reflect.Value, s *schema.Setting) {
 // addPairs sets a list of objects whose members are strings.
 func addPairs(c *compiler, dst reflect.Value, s *schema.Setting) {
 	for m := range c.pairs(s) {
-		if m.Value.Kind != schema.String && m.Value.Kind != schema.Number { // lws takes the digits of a number
+		if m.Value.Kind != schema.String && m.Value.Kind != schema.Number { // lws uses the digits of a number
 			c.wrongType(&m.Value, s, "a list of names with a string each")
 			continue
 		}
@@ -137,8 +137,8 @@ func setStatuses(c *compiler, dst reflect.Value, s *schema.Setting) {
 	dst.Set(reflect.ValueOf(list))
 }
 
-// setReference returns the setter of a pointer to the compiled form of the definition
-// that the setting names.
+// setReference returns the setter of a pointer to the compiled form of the
+// definition that a setting names.
 func setReference[T any](compile func(*compiler, *schema.Definition) *T) setter {
 	return func(c *compiler, dst reflect.Value, s *schema.Setting) {
 		if d := c.target(&s.Member.Value, s); d != nil {
@@ -155,7 +155,8 @@ func addCerts(c *compiler, dst reflect.Value, s *schema.Setting) {
 	}
 }
 
-// scalars returns the elements of a list, or the single value: lws treats them alike.
+// scalars returns the elements of a list, or the single value: lws treats both the
+// same.
 func scalars(s *schema.Setting) iter.Seq[*schema.Value] {
 	return func(yield func(*schema.Value) bool) {
 		v := &s.Member.Value

@@ -2,19 +2,19 @@ package codegen
 
 import "slices"
 
-// A shape is where a build of lws has the members of a struct.
+// A shape holds the offsets of the members of a struct in a build of lws.
 type shape struct {
 	size, align int
 	at          map[string]place // by path
 }
 
-// A place is that of a plain member, or of an element of an array.
+// A place is the position of a plain member, or of an element of an array.
 type place struct {
 	offset, size int
-	bit          int // 1 + the place of a bit field in its byte, from the first bit that the ABI allots
+	bit          int // 1 + the position of a bit field in its byte, in the ABI's allocation order
 }
 
-// A build is what decides the layout of lws's structs.
+// A build determines the layout of lws's structs.
 type build struct {
 	target  Target
 	without []string // macros that the build lacks
@@ -28,11 +28,11 @@ func (b build) shape(typ string) *shape {
 	return s
 }
 
-// place adds the places of the members of a struct or union that begins at start, and
-// returns its size and alignment.
+// place adds the positions of the members of a struct or union that begins at
+// start, and returns its size and alignment.
 func (b build) place(at map[string]place, layout []node, union bool, start int) (size, align int) {
 	align = 1
-	bits := 0 // of the last byte that bit fields use
+	bits := 0 // used in the last byte of bit fields
 	for i := range layout {
 		n := &layout[i]
 		if slices.Contains(b.without, n.macro) {

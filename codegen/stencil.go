@@ -9,29 +9,30 @@ import (
 	"github.com/dave/jennifer/jen"
 )
 
-// A stencil is formatted Go source with holes for texts. Formatting takes nearly all
-// the time of writing a large file, and most streamtypes differ only in texts that do
-// not affect the layout: each stencil is formatted once.
+// A stencil is formatted Go source with holes for texts. Formatting takes nearly
+// all of the time of writing a large file, and most streamtypes differ only in
+// texts that do not affect the layout, so each stencil is formatted once.
 type stencil struct {
 	parts []string // around the holes
-	holes []int    // the index of the text in each hole
+	holes []int    // the index of the text for each hole
 }
 
-// holeMark starts and ends the identifier that stands for a hole. It is a letter that
-// no name or comment in a generated file has.
+// holeMark starts and ends the identifier that stands for a hole. It is a letter
+// that does not occur in the names and comments of generated files.
 const holeMark = 'ꙮ'
 
 // hole returns the identifier that stands for text i.
 func hole(i int) string { return string(holeMark) + strconv.Itoa(i) + string(holeMark) }
 
-// stencils are the stencils of a file, by what they depend on.
+// stencils holds the stencils of a file, by the properties that determine them.
 type stencils struct {
 	file  *jen.File // gets the imports
 	byKey map[string]*stencil
 }
 
-// write fills a stencil with texts. Draw returns its code; the key says everything that
-// the code depends on. Cut returns the part of the formatted code that is wanted.
+// write fills a stencil with texts. draw returns its code; key must hold all
+// properties that the code depends on. cut returns the relevant part of the
+// formatted code.
 func (s *stencils) write(out *bytes.Buffer, key string, texts []string, draw func() *jen.Statement, cut func(string) string) error {
 	st := s.byKey[key]
 	if st == nil {

@@ -16,8 +16,8 @@ func newSymbols(reserved ...string) *symbols {
 	return s
 }
 
-// unique returns the name, with the lowest suffix _2, _3 and so on that makes it
-// unique.
+// unique returns name, with the lowest suffix _2, _3 and so on that makes it unique
+// if needed.
 func (s *symbols) unique(name string) string {
 	free := name
 	for n := max(2, s.next[name]); s.used[free]; n++ {

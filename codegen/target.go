@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Target is the lws release line that C tables are for. The tables in this file and
-// in layout.go describe all differences between release lines.
+// A Target is the lws release line that C tables are for. The tables in this file
+// and in layout.go describe all differences between release lines.
 type Target schema.Version
 
 // DefaultTarget is the newest known release line.
@@ -25,7 +25,7 @@ func (t Target) has(since, until string) bool {
 	return number(since) < lwsNumber(next) && (until == "" || number(until) >= lwsNumber(next))
 }
 
-// lwsNumber returns LWS_LIBRARY_VERSION_NUMBER of a line's first release.
+// lwsNumber returns LWS_LIBRARY_VERSION_NUMBER of the first release of a line.
 func lwsNumber(v schema.Version) int { return v.Major*1_000_000 + v.Minor*1_000 }
 
 // number returns LWS_LIBRARY_VERSION_NUMBER of a release such as 4.3.2.
@@ -37,9 +37,9 @@ func number(release string) (n int) {
 	return n
 }
 
-// cProtocols are lws's constants of the protocols, in the order of their enum. Their
-// numbers changed with h3, so tables use the symbols (lws-secure-streams-policy.h of
-// each release).
+// cProtocols holds lws's constants for the protocols, in the order of their enum.
+// Their numbers changed with h3, so tables use the symbols
+// (lws-secure-streams-policy.h of each release).
 var cProtocols = []struct {
 	protocol policy.Protocol
 	symbol   string
@@ -54,7 +54,7 @@ var cProtocols = []struct {
 	{policy.ProtocolRaw, "LWSSSP_RAW", "4.1", ""},
 }
 
-// buildOptions are the cmake options of lws that define the macros which a policy may
+// buildOptions holds the cmake options of lws that define macros which a policy may
 // need (CMakeLists.txt of each release).
 var buildOptions = []struct{ macro, option string }{
 	{secureStreams, "LWS_WITH_SECURE_STREAMS=1"},
@@ -84,11 +84,11 @@ func optionOf(macro string) string {
 }
 
 // BuildOption returns the macro that a cmake option of lws, such as
-// "LWS_WITHOUT_SERVER=1", defines or not. It accepts the -D in front. It fails for
-// options on which tables do not depend.
+// "LWS_WITHOUT_SERVER=1", controls, and whether it is defined. A leading -D is
+// accepted. It fails for options that do not affect tables.
 func BuildOption(option string) (macro string, defined bool, err error) {
 	name, value, found := strings.Cut(strings.TrimPrefix(option, "-D"), "=")
-	name, _, _ = strings.Cut(name, ":") // the type, which cmake accepts
+	name, _, _ = strings.Cut(name, ":") // cmake accepts a type
 	var names []string
 	for _, l := range buildOptions {
 		known, on, _ := strings.Cut(l.option, "=")
@@ -110,8 +110,8 @@ func BuildOption(option string) (macro string, defined bool, err error) {
 	return "", false, fmt.Errorf("tables do not depend on %q, but on %s", option, strings.Join(names, ", "))
 }
 
-// RequiredOptions returns the cmake options, such as "LWS_ROLE_MQTT=1", that lws must be
-// built with for the tables of a policy.
+// RequiredOptions returns the cmake options, such as "LWS_ROLE_MQTT=1", that lws
+// must be built with for the tables of a policy.
 func RequiredOptions(p *policy.Policy, o COptions) ([]string, error) {
 	c, err := newCFile(p, o, false)
 	if err != nil {
@@ -126,7 +126,8 @@ func RequiredOptions(p *policy.Policy, o COptions) ([]string, error) {
 	return options, nil
 }
 
-// keyMacros are the macros that keys need, besides those around their members.
+// keyMacros holds the macros that keys need, in addition to those around their
+// members.
 var keyMacros = map[string]string{
 	"tls":              "LWS_WITH_TLS",
 	"server":           "LWS_WITH_SERVER",

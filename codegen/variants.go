@@ -13,23 +13,24 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Variant is a policy with a name, such as one to use in place of another in a test.
+// A Variant is a named policy, such as one that replaces another in a test.
 type Variant struct {
 	Name   string
 	Policy *policy.Policy
-	SHA256 string // of the packed policy, for C
+	SHA256 string // hash of the packed policy, for C
 }
 
 // VariantsTag is the build constraint of the file that GoVariants writes.
 const VariantsTag = "sspolicy_variants"
 
-// VariantVariable is the environment variable that selects a variant in a Go program
-// built with VariantsTag.
+// VariantVariable is the environment variable that selects a variant in a Go
+// program built with VariantsTag.
 const VariantVariable = "SSPOLICY_VARIANT"
 
-// GoVariants writes a second file for the package that Go writes of p. It has the
-// tables of each variant, and is only built with the tag VariantsTag. The variable
-// VariantVariable or a call of UseVariant then replaces Policy.
+// GoVariants writes a second file for the package that [Go] writes for p. It has
+// the tables of each variant, and is built only with the tag VariantsTag. In such a
+// build, the environment variable VariantVariable or a call of UseVariant replaces
+// Policy.
 //
 // The types of the package are those of p. GoVariants fails if a variant lacks a
 // streamtype or metadata item of p, or needs a transport that p does not.
@@ -115,10 +116,10 @@ func fits(p *policy.Policy, v Variant) error {
 	return nil
 }
 
-// CVariants writes tables for each variant, a source file each, and a header with
-// their list: an array of names and tables, which ends with NULL. Each source file
-// includes the header by the name include. The symbols and macros of a variant begin with
-// the prefix of o and the name of the variant.
+// CVariants writes tables for each variant, in a source file each, and a header
+// with their list: an array of names and tables that ends with NULL. Each source
+// file includes the header as include. The symbols and macros of a variant begin
+// with the prefix of o and the name of the variant.
 func CVariants(header io.Writer, sources []io.Writer, include string, variants []Variant, o COptions) error {
 	if strings.ContainsAny(include, "\"\\\n") {
 		return fmt.Errorf("invalid name of an included header: %q", include)
@@ -153,7 +154,7 @@ func CVariants(header io.Writer, sources []io.Writer, include string, variants [
 	return err
 }
 
-// purify returns a name as a part of a symbol.
+// purify turns a name into part of a symbol.
 func purify(name string) string {
 	return strings.Map(func(r rune) rune {
 		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
