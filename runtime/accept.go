@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// Accept makes a stream of a server streamtype over raw or ws, and iterates over the
-// connections that clients make. Each Conn must be closed. Connections wait in a
-// queue until they are iterated over; the limits of the listener bound it.
+// Accept makes a stream of a server streamtype over raw or ws, and iterates over
+// the connections that clients make. The program must close each Conn. Up to the
+// limits of the listener, connections wait in a queue for the loop.
 //
 //	for conn, err := range c.Accept("myserver") {
 //		if err != nil {
@@ -18,9 +18,9 @@ import (
 //		go serve(conn)
 //	}
 //
-// The iteration ends with an error if NewStream fails, or when the stream can no
-// longer accept: ErrClosed if it or the context was closed. The end of the loop
-// destroys the stream and its connections.
+// The iteration ends with an error if NewStream fails or the stream can no longer
+// accept: ErrClosed if the stream or the context was closed. The stream and its
+// connections are destroyed at the end of the loop.
 func (c *Context) Accept(streamtype string, o ...StreamOption) iter.Seq2[*Conn, error] {
 	return func(yield func(*Conn, error) bool) {
 		q := &acceptQueue{}
@@ -52,7 +52,7 @@ func (c *Context) Accept(streamtype string, o ...StreamOption) iter.Seq2[*Conn, 
 	}
 }
 
-// An acceptQueue holds the connections that the loop has not taken.
+// An acceptQueue holds the connections that wait for the loop.
 type acceptQueue struct {
 	mu    sync.Mutex
 	cond  sync.Cond
@@ -88,7 +88,8 @@ func (q *acceptQueue) client(*Stream) Handlers {
 	}}
 }
 
-// next waits for a connection. It returns nil when there are no more.
+// next waits for a connection. It returns nil when the listener has ended and the
+// queue is empty.
 func (q *acceptQueue) next() *Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -103,5 +104,5 @@ func (q *acceptQueue) next() *Conn {
 	return conn
 }
 
-// Peer returns the client of a Conn that Accept has made.
+// Peer returns the client of a Conn that [Context.Accept] returned.
 func (c *Conn) Peer() Peer { return c.x.s.Peer() }

@@ -6,15 +6,15 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// String returns the name of the streamtype. It, and GoString, keep fmt from
+// String returns the name of the streamtype. String and GoString keep fmt from
 // printing the contents of a stream, such as metadata.
 func (s *Stream) String() string { return s.StreamType().Name }
 
-// GoString is String, for %#v.
+// GoString is like String, for %#v.
 func (s *Stream) GoString() string { return s.String() }
 
-// StreamType returns what the policy says about the stream. After an Overlay it
-// is what the old policy said, until the next attempt.
+// StreamType returns the definition of the stream in the policy. After an Overlay
+// it remains that of the old policy until the next attempt.
 func (s *Stream) StreamType() *policy.StreamType {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -25,16 +25,16 @@ func (s *Stream) StreamType() *policy.StreamType {
 }
 
 // Rideshares returns the streamtypes whose messages make up one request of the
-// stream, in order: its own, and those that follow by rideshare.
+// stream, in order: its own, followed by those that share the request (rideshare).
 func (s *Stream) Rideshares() []*policy.StreamType {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.chainLocked()
 }
 
-// Rideshare returns the streamtype whose message Tx is to provide. Each attempt
-// begins with the stream's own; after a Tx has ended its message with FlagEOM it
-// is the next of Rideshares.
+// Rideshare returns the streamtype whose message Tx must provide. Each attempt
+// begins with the stream's own. After a Tx ends a message with FlagEOM, it is the
+// next of Rideshares.
 func (s *Stream) Rideshare() *policy.StreamType {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,18 +45,18 @@ func (s *Stream) Rideshare() *policy.StreamType {
 	return chain[min(s.link.ride, len(chain)-1)]
 }
 
-// CaptivePortal reports whether the server has answered the latest attempt with a
-// redirect although the policy says http_fail_redirect: a captive portal has
-// probably answered in its place. The redirect is still followed if the policy
-// says allow_redirects.
+// CaptivePortal reports whether the server answered the latest attempt with a
+// redirect although the policy sets http_fail_redirect. A captive portal probably
+// answered in its place. The redirect is still followed if the policy sets
+// allow_redirects.
 func (s *Stream) CaptivePortal() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.captive
 }
 
-// State returns the latest state that was delivered, or is being delivered, user
-// states excepted.
+// State returns the latest state that was or is being delivered, not counting user
+// states.
 func (s *Stream) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (s *Stream) State() State {
 }
 
 // Status returns the HTTP status of the response from CONNECTED to DISCONNECTED,
-// else 0. lws reports it only through the states of http_resp_map.
+// and 0 otherwise. lws reports it only through the states of http_resp_map.
 func (s *Stream) Status() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,28 +74,28 @@ func (s *Stream) Status() int {
 	return s.link.answer.Status
 }
 
-// Retries reports, in the State callback for DISCONNECTED or UNREACHABLE, whether another
-// attempt follows without the program: the policy conceals the failure, and the callback
-// answers OK. Otherwise the stream becomes idle, with ALL_RETRIES_FAILED if the policy has
-// given up. In other callbacks it returns false.
+// Retries reports, in the State callback for DISCONNECTED or UNREACHABLE, whether
+// another attempt follows without a request of the program: the policy conceals the
+// failure, and the callback returns OK. Otherwise the stream becomes idle, with
+// ALL_RETRIES_FAILED if the policy has no more retries. In other callbacks it
+// returns false.
 func (s *Stream) Retries() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.machine.Retries()
 }
 
-// Err returns why the latest attempt failed, or the latest connection ended; nil
-// if it did what it was for, or is still good. It is meant for people, and for
-// [errors.Is] and [errors.As]: ErrTimeout, ErrDisconnected, a *TrustError, and
-// the errors of net, crypto/tls and the transport.
+// Err returns why the latest attempt failed or the latest connection ended, or nil
+// if it completed or is still up. Use it for messages, and with [errors.Is] and
+// [errors.As]: it wraps ErrTimeout, ErrDisconnected, a *TrustError, or an error of
+// net, crypto/tls or the transport.
 func (s *Stream) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// SetHandlers replaces the callbacks that are not nil in h, from the next event
-// on.
+// SetHandlers replaces the callbacks that are not nil in h, from the next event on.
 func (s *Stream) SetHandlers(h Handlers) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,16 +119,16 @@ func (s *Stream) SetHandlers(h Handlers) {
 	}
 }
 
-// SetMetadata sets the metadata item of that name, which the streamtype must
-// declare; otherwise the error is ErrUnknownMetadata. The value stays over
-// reconnects until it is set again. A value for the endpoint or the URL must be
-// set before CONNECTING is delivered; a value for a header can still be set then.
+// SetMetadata sets the metadata item of that name. It returns ErrUnknownMetadata if
+// the streamtype does not declare the item. The value is kept across reconnects
+// until it is set again. Set a value for the endpoint or the URL before CONNECTING
+// is delivered; a value for a header can also be set in that callback.
 //
-// A value that must not stand where the policy puts it, such as one with a line
-// break in a header, is refused with ErrMetadataValue.
+// SetMetadata returns ErrMetadataValue for a value that is invalid where the policy
+// uses it, such as one with a line break in a header.
 //
-// If the policy says direct_proto_str, an undeclared name is that of a header,
-// with or without a final colon.
+// If the policy sets direct_proto_str, an undeclared name is the name of a header,
+// with or without a trailing colon.
 func (s *Stream) SetMetadata(name, value string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +156,7 @@ func (s *Stream) setMetadataLocked(name, value string) error {
 }
 
 // SetAll sets the metadata that WithMetadata, or a generated type, holds. It stops
-// at the first error, which is one of SetMetadata.
+// at the first error, which is as for [Stream.SetMetadata].
 func (s *Stream) SetAll(o MetadataOption) error {
 	if len(o.pairs)%2 != 0 {
 		return fmt.Errorf("sspolicy: set metadata of streamtype %q: a name without a value", s.StreamType().Name)
@@ -171,10 +171,11 @@ func (s *Stream) SetAll(o MetadataOption) error {
 	return nil
 }
 
-// Metadata returns the value of the metadata item of that name: what the peer
-// sent in the current or latest connection, if it sent a header that the item is
-// mapped to, else what SetMetadata set, else "". An undeclared name is
-// ErrUnknownMetadata, or, if the policy says direct_proto_str, that of a header.
+// Metadata returns the value of the metadata item of that name: the value that the
+// peer sent in the current or latest connection in the header that the item is
+// mapped to, else the one from SetMetadata, else "". For an undeclared name it
+// returns ErrUnknownMetadata or, if the policy sets direct_proto_str, the header of
+// that name.
 func (s *Stream) Metadata(name string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,7 +190,7 @@ func (s *Stream) Metadata(name string) (string, error) {
 	return value, nil
 }
 
-// TransportData returns what the transport keeps with the stream over all of its
-// connections, or what make returned on the first call. It is for the functions
-// of a transport's package that take a stream, such as raw.Of.
+// TransportData returns the value that the transport keeps with the stream across
+// its connections. The first call stores the result of make. TransportData is for
+// functions of transport packages that take a stream, such as raw.Of.
 func (s *Stream) TransportData(make func() any) any { return s.data(make) }

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// writeLocked sends p, and returns when the transport has taken it.
+// writeLocked sends p and returns when the transport has accepted it.
 func (x *exchange) writeLocked(p []byte) (n int, err error) {
 	o := &x.out
 	restarts := o.restarts
@@ -19,7 +19,7 @@ func (x *exchange) writeLocked(p []byte) (n int, err error) {
 		length = uint64(len(p))
 	}
 	x.mu.Unlock()
-	_ = x.s.ServeTx(length) // calls tx, mostly
+	_ = x.s.ServeTx(length) // usually calls tx
 	x.mu.Lock()
 	for o.pending && !x.over && !o.closing && o.restarts == restarts && o.broken == nil {
 		x.cond.Wait()
@@ -35,7 +35,7 @@ func (x *exchange) writeLocked(p []byte) (n int, err error) {
 	return n, x.writeErrorLocked()
 }
 
-// writeErrorLocked returns why nothing more can be sent.
+// writeErrorLocked returns why no more can be sent.
 func (x *exchange) writeErrorLocked() error {
 	switch {
 	case x.out.closing:
@@ -46,7 +46,7 @@ func (x *exchange) writeErrorLocked() error {
 	return x.err
 }
 
-// closeWriteLocked ends the message that is being sent.
+// closeWriteLocked ends the current message.
 func (x *exchange) closeWriteLocked() {
 	if o := &x.out; o.tail == tailOpen && !x.separate() {
 		o.closed = true
@@ -55,7 +55,7 @@ func (x *exchange) closeWriteLocked() {
 	}
 }
 
-// pump sends what the readers provide.
+// pump sends the data of the readers.
 func (x *exchange) pump() {
 	o := &x.out
 	for i := range o.parts {
@@ -90,7 +90,7 @@ func (x *exchange) pump() {
 	}
 }
 
-// rewind makes everything that has been read ready to be read again.
+// rewind seeks all readers that have been read back to their start.
 func (o *outbox) rewind() error {
 	for i := range o.parts {
 		if p := &o.parts[i]; p.read {
@@ -102,8 +102,9 @@ func (o *outbox) rewind() error {
 	return nil
 }
 
-// pumpPartLocked sends a message once. It returns when the next message is to be
-// sent, or all of them again, or all is over. It does not hold mu while it reads.
+// pumpPartLocked sends a message once. It returns when it is time for the next
+// message, when all must be sent again, or when the exchange is over. It does not
+// hold mu while it reads.
 func (x *exchange) pumpPartLocked(p *payload, buf []byte, pass int) {
 	o := &x.out
 	stale := func() bool { return x.over || o.restarts != pass }
@@ -117,7 +118,7 @@ func (x *exchange) pumpPartLocked(p *payload, buf []byte, pass int) {
 		r = io.LimitReader(r, p.length)
 	}
 	for total := int64(0); ; {
-		for !o.requested && !stale() { // so that nothing is read in vain
+		for !o.requested && !stale() { // do not read before the transport asks
 			x.cond.Wait()
 		}
 		if stale() {

@@ -9,32 +9,33 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// WithBody sends b. The slice must not be changed until Fetch has returned, or
-// the Conn of Open has ended.
+// WithBody sends b. The caller must not change b until Fetch has returned, or the
+// Conn of Open has ended.
 func WithBody(b []byte) CallOption {
 	return callOption(func(c *call) { c.payload = payload{body: b, length: int64(len(b))} })
 }
 
-// WithBodyReader sends what r provides, length bytes of it; a length below 0 means
-// that it is unknown. If part of it has been read when the policy wants another
-// attempt, r must be an [io.Seeker] that can seek, as a pipe cannot; otherwise
-// there is no other attempt.
+// WithBodyReader sends length bytes from r; a negative length means that it is
+// unknown. If the policy makes another attempt after part of r has been read, r
+// must be an [io.Seeker] that can seek, unlike a pipe; otherwise the attempt is not
+// made.
 //
-// A goroutine of the call reads r. A Read that blocks delays neither the response
-// nor a cancellation, but is not interrupted by them.
+// A goroutine of the call reads r. A blocked Read does not delay the response or a
+// cancellation, but it is not interrupted either.
 func WithBodyReader(r io.Reader, length int64) CallOption {
 	return callOption(func(c *call) { c.payload = payload{reader: r, length: length} })
 }
 
-// WithPart sends b as the message of a streamtype that shares the request: the
-// stream's own, as WithBody does, or one that follows by rideshare. A streamtype
-// without a part has an empty message.
+// WithPart sends b as the message of one of the streamtypes that share the request
+// (rideshare): the stream's own, like WithBody, or another. The message of a
+// streamtype without a part is empty.
 func WithPart(streamtype string, b []byte) CallOption {
 	return withPart(streamtype, payload{body: b, length: int64(len(b))})
 }
 
-// WithPartReader is WithPart with what r provides, as WithBodyReader sends it.
-// For another attempt every reader that has been read must be an [io.Seeker].
+// WithPartReader is like [WithPart] but reads the message from r, as
+// [WithBodyReader] does. For another attempt, every reader that has been read must
+// be an [io.Seeker].
 func WithPartReader(streamtype string, r io.Reader, length int64) CallOption {
 	return withPart(streamtype, payload{reader: r, length: length})
 }
@@ -43,15 +44,15 @@ func withPart(streamtype string, p payload) CallOption {
 	return callOption(func(c *call) { c.parts = append(c.parts, part{streamtype, p}) })
 }
 
-// WithLimit sets the most bytes that the response to a Fetch, or a message from a
-// Conn, may have, instead of DefaultLimit. Less than 0 means no limit.
+// WithLimit sets the maximum size in bytes of the response to a Fetch, or of a
+// message from a Conn, in place of [DefaultLimit]. A negative n means no limit.
 func WithLimit(n int) CallOption { return callOption(func(c *call) { c.limit = n }) }
 
-// DefaultLimit is the most bytes that the response to a Fetch, or a message from a
-// Conn, may have.
+// DefaultLimit is the default maximum size in bytes of the response to a Fetch, or
+// of a message from a Conn.
 const DefaultLimit = 16 << 20
 
-// A callOption sets something of a call.
+// A callOption is an option of a call.
 type callOption func(*call)
 
 func (callOption) CallOption() {}
@@ -59,25 +60,25 @@ func (callOption) CallOption() {}
 // A call holds the settings of a Fetch or Open.
 type call struct {
 	options []StreamOption
-	few     [4]StreamOption // the array of options, mostly
+	few     [4]StreamOption // backs options if they are few, as usual
 	payload
 	parts []part
 	limit int
 }
 
-// A part is the payload of one of the streamtypes of a request.
+// A part is the payload of one of the streamtypes that share a request.
 type part struct {
 	streamtype string
 	payload
 }
 
-// A payload is what is to be sent as a message.
+// A payload is the content of a message.
 type payload struct {
 	body   []byte
 	reader io.Reader
-	length int64 // less than 0 means unknown
+	length int64 // negative means unknown
 	read   bool  // the reader has been read from
-	start  int64 // where the reader stood, if it can seek
+	start  int64 // initial offset of the reader, if it can seek
 }
 
 // set applies the options of a call.
@@ -99,13 +100,13 @@ func (c *call) set(options []CallOption) error {
 
 func (p *payload) given() bool { return len(p.body) > 0 || p.reader != nil && p.length != 0 }
 
-// hasBody reports whether the call was given a body.
+// hasBody reports whether the call has a body.
 func (c *call) hasBody() bool {
 	return c.given() || slices.ContainsFunc(c.parts, func(p part) bool { return p.given() })
 }
 
-// readers returns what to read for the message of each streamtype of the request;
-// nil if there is nothing to read.
+// readers returns the payload for each streamtype of the request, or nil if the
+// call has none.
 func (c *call) readers(chain []*policy.StreamType) ([]payload, error) {
 	if len(c.parts) == 0 && c.reader == nil {
 		return nil, nil

@@ -11,31 +11,32 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Conn is a stream as an [io.ReadWriteCloser], made by Open. Over HTTP it is one
-// request, whose body is written, and one response, whose body is read.
+// A Conn is a stream in the form of an [io.ReadWriteCloser], made by
+// [Context.Open]. Over HTTP it is one request, whose body is written, and one
+// response, whose body is read.
 //
-// One goroutine may read and another write at the same time. Payload that has not
-// been read waits at the peer, except for one piece, and over mqtt 64 KiB. A Conn
-// must be closed, or its context be done, unless Read has returned an error.
+// One goroutine may read while another writes. Unread payload waits at the peer,
+// except for one piece, and over mqtt 64 KiB. Close the Conn or cancel its context,
+// unless Read has returned an error.
 //
-// Over ws, mqtt and to local sinks a Conn outlives its connections, unless the policy
-// says opportunistic. When one is lost, Read and Messages return a *ReconnectError,
-// once, after what has arrived on it. The Conn goes on if the program calls Read,
-// Messages or Write after that: then the policy's next attempt is made. A program that
-// does not want it calls Close. While there is no connection, Write waits; it fails if
-// part of its message was sent when one was lost. Read and Messages fail when the
-// policy gives up.
+// Over ws, mqtt and to local sinks a Conn outlives its connections, unless the
+// policy sets opportunistic. After a connection is lost, Read and Messages return a
+// *ReconnectError once, following the data that arrived on it. If the program then
+// calls Read, Messages or Write again, the Conn makes the policy's next attempt. A
+// program that does not want that calls Close. Without a connection, Write waits;
+// it fails if part of its message was sent when the connection was lost. Read and
+// Messages fail when the policy has no more retries.
 type Conn struct{ x *exchange }
 
 var _ io.ReadWriteCloser = (*Conn)(nil)
 
 // Open makes a stream and connects it, with the retries of the policy. It returns
-// when payload can flow: when the peer has answered, or waits for a body that is
-// still to be written; over ws and mqtt, when the connection is ready. If WithBody
-// gives a body, nothing else can be written; over ws it is one message.
+// when payload can flow: when the peer has answered, or waits for a body that has
+// yet to be written; over ws and mqtt, when the connection is ready. If WithBody
+// provides the body, nothing else can be written; over ws it is one message.
 //
-// When ctx is done, even later, the Conn is closed, and the errors of its methods
-// wrap ctx.Err(). Other errors are those of Fetch.
+// When ctx is done, even after Open has returned, the Conn is closed and the errors
+// of its methods wrap ctx.Err(). Other errors are those of [Context.Fetch].
 func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) (*Conn, error) {
 	x, err := c.start(ctx, streamtype, o, false)
 	if err != nil {
@@ -52,12 +53,12 @@ func (c *Context) Open(ctx context.Context, streamtype string, o ...CallOption) 
 	return &Conn{x}, nil
 }
 
-// Read reads what the peer sends. It returns io.EOF at the end if everything has
-// arrived and the peer has accepted. Otherwise the error is a *NackError,
+// Read reads from the peer. It returns io.EOF at the end if everything has arrived
+// and the peer has accepted. Otherwise the error is a *NackError,
 // io.ErrUnexpectedEOF with the cause if the rest was lost, or the error of the
 // context.
 //
-// After a *ReconnectError the next Read returns what arrives on another connection.
+// After a *ReconnectError the next Read returns data from another connection.
 func (c *Conn) Read(p []byte) (int, error) {
 	x := c.x
 	x.mu.Lock()
@@ -83,8 +84,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
-// waitLocked waits for a piece. The error is io.EOF if none will come and all went
-// well.
+// waitLocked waits for a piece. It returns io.EOF if no more will arrive and the
+// exchange succeeded.
 func (x *exchange) waitLocked() error {
 	x.reads = true
 	if x.lost == nil {
@@ -116,7 +117,7 @@ func (x *exchange) waitLocked() error {
 	}
 }
 
-// takeLocked takes n bytes of the piece.
+// takeLocked consumes n bytes of the piece.
 func (x *exchange) takeLocked(n int) {
 	in := &x.in
 	in.taken = append(in.taken[:0], in.arrived...)
@@ -127,7 +128,7 @@ func (x *exchange) takeLocked(n int) {
 	}
 }
 
-// Buffered returns how many bytes have arrived and not been read.
+// Buffered returns the number of bytes that have arrived and are unread.
 func (c *Conn) Buffered() int {
 	x := c.x
 	x.mu.Lock()
@@ -139,8 +140,8 @@ func (c *Conn) Buffered() int {
 	return n
 }
 
-// Messages returns the messages that the peer sends, each as a whole, as they
-// arrive. Over HTTP the body of the response is the only one.
+// Messages returns an iterator over the messages that the peer sends, each as a
+// whole. Over HTTP the body of the response is the only one.
 //
 //	for msg, err := range conn.Messages() {
 //		if err != nil {
@@ -149,10 +150,10 @@ func (c *Conn) Buffered() int {
 //		...
 //	}
 //
-// The sequence ends when no more will come, or with the error that Read would
-// return, or ErrTooLong. Only after a *ReconnectError it continues, if the loop does. A
-// message that was cut short is left out. The loop may end earlier, and another one go
-// on with the next message. The messages belong to the caller.
+// The iteration ends when the stream ends, with the error that Read would return,
+// or with ErrTooLong. It continues only after a *ReconnectError, if the loop does.
+// Incomplete messages are dropped. If the loop ends early, another one continues
+// with the next message. The messages belong to the caller.
 func (c *Conn) Messages() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for {
@@ -177,7 +178,7 @@ func (c *Conn) message() (msg []byte, err error) {
 		err := x.waitLocked()
 		switch {
 		case err == io.EOF && len(msg) > 0:
-			return msg, nil // raw has no messages: all is one
+			return msg, nil // raw has no messages; return everything as one
 		case err != nil:
 			return nil, c.wrap("read", err)
 		}
@@ -198,22 +199,23 @@ func (c *Conn) message() (msg []byte, err error) {
 	}
 }
 
-// A ReconnectError is returned by Read and Messages of a Conn when its connection was
-// lost and the policy wants another one. It wraps the reason, such as the close frame of
-// a WebSocket server.
+// A ReconnectError is returned by Read and Messages of a Conn when its connection
+// was lost and the policy makes another attempt. It wraps the cause, such as the
+// close frame of a WebSocket server.
 type ReconnectError struct{ Err error }
 
 func (e *ReconnectError) Error() string {
 	return "the connection was lost, and the policy makes another one: " + e.Err.Error()
 }
 
-// Unwrap returns the reason.
+// Unwrap returns the cause.
 func (e *ReconnectError) Unwrap() error { return e.Err }
 
-// Write sends p, and returns when the transport has taken it; see Flush. Over ws, mqtt
-// and to a local sink p is a message of its own. Over HTTP it is part of the body of the
-// request, which CloseWrite ends. If the policy wants another attempt after part
-// of the body has been sent, there is none, and the error is ErrBodySpent.
+// Write sends p and returns when the transport has accepted it; see [Conn.Flush].
+// Over ws, mqtt and to a local sink, p is a message of its own. Over HTTP it is
+// part of the body of the request, which CloseWrite ends. If part of the body has
+// been sent and the attempt fails, there is no other attempt and the error is
+// ErrBodySpent.
 func (c *Conn) Write(p []byte) (int, error) {
 	x := c.x
 	x.out.writing.Lock()
@@ -237,8 +239,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // NextPart ends the message of one of the streamtypes that share the request
-// (rideshare); what is written next is the message of the next one. It returns
-// when the transport knows. After CloseWrite the remaining messages are empty.
+// (rideshare); later writes belong to the message of the next one. It returns when
+// the transport has accepted the end. Messages that have not begun by CloseWrite
+// are empty.
 func (c *Conn) NextPart() error {
 	x := c.x
 	o := &x.out
@@ -267,9 +270,9 @@ func (c *Conn) NextPart() error {
 	return c.wrap("write", x.s.Err()) // the connection was lost
 }
 
-// CloseWrite ends what is written. Over HTTP that ends the body of the request,
-// and most servers do not answer before. Over ws and mqtt it waits as Flush does, for
-// up to 5 seconds, and Write fails from now on. It does nothing if Open was given the
+// CloseWrite ends writing. Over HTTP that ends the body of the request; most
+// servers do not answer before. Over ws and mqtt it waits like Flush, for up to 5
+// seconds, and later calls of Write fail. It does nothing if Open was given the
 // body.
 func (c *Conn) CloseWrite() error {
 	x := c.x
@@ -289,9 +292,9 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Close ends the stream, and the connection if it has one. It first waits as Flush
-// does, for up to 5 seconds or until the context of Open is done; over HTTP only if
-// the whole request has been sent. A Read or Write that waits fails with ErrClosed.
+// Close ends the stream and its connection. It first waits like Flush, for up to 5
+// seconds or until the context of Open is done; over HTTP only if the whole request
+// has been sent. Blocked calls of Read and Write fail with ErrClosed.
 //
 // The error is nil, or an *UnacknowledgedError if messages are missing. A second
 // Close returns nil.
@@ -309,16 +312,16 @@ func (c *Conn) Close() error {
 		err = x.closeFlushLocked()
 	}
 	x.abortLocked(ErrClosed)
-	_ = x.out.take() // reported now
+	_ = x.out.take() // this call reports it
 	if missing, ok := errors.AsType[*UnacknowledgedError](err); ok {
 		return c.wrap("close", missing)
 	}
 	return nil
 }
 
-// Metadata returns the value of the metadata item of that name: what the peer has
-// sent, once it has answered, else what was set. Over mqtt it is what came with
-// the message that was read last. The error is nil or ErrUnknownMetadata.
+// Metadata returns the value of the metadata item of that name: the one that the
+// peer sent, after it has answered, else the one that was set. Over mqtt it belongs
+// to the message read last. The error is nil or ErrUnknownMetadata.
 func (c *Conn) Metadata(name string) (string, error) {
 	x := c.x
 	x.mu.Lock()
@@ -329,10 +332,11 @@ func (c *Conn) Metadata(name string) (string, error) {
 	return x.s.Metadata(name)
 }
 
-// TransportData is that of the stream; see [Stream.TransportData].
+// TransportData returns the transport's data of the stream; see
+// [Stream.TransportData].
 func (c *Conn) TransportData(make func() any) any { return c.x.s.TransportData(make) }
 
-// wrap tells what failed, except at the end.
+// wrap adds the operation and the stream to err, except to io.EOF.
 func (c *Conn) wrap(operation string, err error) error {
 	if errors.Is(err, io.EOF) {
 		return err

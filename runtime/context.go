@@ -13,77 +13,79 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// DefaultConnectTimeout is how long an attempt may take until the peer has
-// answered, as in lws.
+// DefaultConnectTimeout is the default time limit for the peer to answer an
+// attempt, as in lws.
 const DefaultConnectTimeout = 15 * time.Second
 
-// Options are the settings of a context that do not come from its policy. The
-// zero value is ready for use, except that it has no transports.
+// Options configure a context. The zero value is valid, but has no transports.
 type Options struct {
-	// Proxy fulfils all streams in place of the policy and Transports, which are
-	// not needed then. Package runtime/sspc has one for the Secure Streams proxies
-	// of lws and of this module. What the policy says about a streamtype is taken as
-	// a description of what the proxy does: its protocol, metadata and rideshares.
-	// For a streamtype that the policy does not have, any metadata can be set.
+	// Proxy executes all streams in place of Transports, which are then not needed.
+	// Package runtime/sspc implements it for the Secure Streams proxies of lws and
+	// of this module. The definition of a streamtype in the policy then describes
+	// what the proxy does: its protocol, metadata and rideshares. A streamtype that
+	// the policy does not have accepts any metadata.
 	Proxy transport.Driver
 
-	// Transports execute the streams, each the protocols that it speaks; no two
-	// may speak the same.
+	// Transports execute the streams. Each has its protocols; no two may have the
+	// same.
 	Transports []transport.Transport
 
-	// Logger receives what has no other way to the program, such as an internal
+	// Logger receives what cannot be returned to the program, such as an internal
 	// error. Nil means the standard logger of package log.
 	Logger Logger
 
-	// ConnectTimeout is how long an attempt may take from CONNECTING to
-	// CONNECTED. Sending part of a message restarts it, and it does not run while
-	// the peer waits for the program to send. 0 means DefaultConnectTimeout, less
-	// than 0 no limit.
+	// ConnectTimeout limits the time of an attempt from CONNECTING to CONNECTED.
+	// Sending part of a message restarts it, and it does not run while the peer
+	// waits for the program to send. 0 means DefaultConnectTimeout; a negative
+	// value means no limit.
 	ConnectTimeout time.Duration
 
-	// Credentials has the tokens, keys, serial numbers and client certificates
-	// that the policy requires. With nil, a stream that needs one cannot be made.
+	// Credentials provides the tokens, keys, serial numbers and client certificates
+	// that the policy requires. If it is nil, NewStream fails for a stream that
+	// needs one.
 	Credentials Credentials
 
-	// Cookies keeps the cookies of streams whose policy says http_cookies; New of
-	// package runtime/cookies makes a jar. With nil, such a stream cannot be made.
+	// Cookies keeps the cookies of streams whose policy sets http_cookies; New of
+	// package runtime/cookies makes a jar. If it is nil, NewStream fails for such a
+	// stream.
 	Cookies CookieJar
 
-	// Sessions keeps the TLS sessions of clients and servers, beyond the life of this
-	// context if the program wants so; Sessions of package runtime/tlssession
-	// implements it. With nil, clients keep the last 10 sessions for each trust store
-	// and client certificate.
+	// Sessions keeps the TLS sessions of clients and servers, possibly beyond the
+	// life of this context; Sessions of package runtime/tlssession implements it.
+	// If it is nil, clients keep the last 10 sessions for each trust store and
+	// client certificate.
 	Sessions transport.Sessions
 
-	// Listeners are sockets for servers whose endpoint is "!" and the name of one:
-	// from the service manager, for example. The stream that uses one closes it. A
-	// server whose name is not here joins the port of the streamtype of that name.
+	// Listeners are the sockets for servers whose endpoint is "!" and the name of
+	// one, for example from the service manager. The stream that uses a socket
+	// closes it. A server whose name is not in Listeners joins the port of the
+	// streamtype of that name.
 	Listeners map[string]net.Listener
 
-	// DialContext replaces the way network connections are made. network is
-	// "tcp" or "unix"; address is as for net.Dial. Nil means a net.Dialer. For
-	// the attr_ keys of the policy the result should be a syscall.Conn.
+	// DialContext makes network connections. network is "tcp" or "unix"; address is
+	// as for net.Dial. Nil means a net.Dialer. The attr_ keys of the policy need a
+	// connection that is a syscall.Conn.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Hooks observe the streams, for metrics and traces.
 	Hooks Hooks
 
-	// Wake is for programs that put the system to sleep. It gets the earliest
-	// time at which a stream whose policy says swake_validity is to try again or
-	// to check its connection, or the zero time if there is none, whenever that
-	// changes; calls do not overlap. The program sets an alarm that wakes the
-	// system, and then calls Context.Resumed. Nil means that nobody wants to
-	// know.
+	// Wake is for programs that put the system to sleep. It receives the earliest
+	// time at which a stream whose policy sets swake_validity must retry or check
+	// its connection, or the zero time if there is none. It is called whenever that
+	// time changes; calls do not overlap. The program sets an alarm that wakes the
+	// system, and then calls Context.Resumed. Wake may be nil.
 	Wake func(at time.Time)
 
 	// Jitter returns the random number that spreads retries, uniform over 0 to
-	// 65535. It may be called from many goroutines, each with its stream locked: it
-	// must not call methods of streams, nor panic. Nil means math/rand/v2.
+	// 65535. It must be safe for concurrent use. It is called with a stream locked,
+	// so it must not call methods of streams, and must not panic. Nil means
+	// math/rand/v2.
 	Jitter func() uint16
 }
 
-// A Context executes one policy. Its methods may be called from any goroutine,
-// including from callbacks.
+// A Context executes one policy. Its methods are safe for concurrent use, also from
+// callbacks, except that [Context.Shutdown] must not be called from one.
 type Context struct {
 	registry
 	engine engine
@@ -91,15 +93,14 @@ type Context struct {
 
 	// Guarded by the mu of the registry.
 	first  *Stream       // list of the streams not yet destroyed
-	empty  *sync.Cond    // first is nil
+	empty  *sync.Cond    // signals that first is nil
 	ending bool          // Close has been called
-	done   chan struct{} // closed when nothing of the context is left
+	done   chan struct{} // closed when the context holds no more resources
 }
 
-// NewContext returns a context for the policy, which it keeps and never changes. The
-// policy may be nil with Options.Proxy.
-// It opens nothing: the cost of a streamtype, and the errors in it, come with its
-// first stream.
+// NewContext returns a context for the policy, which it keeps and never changes.
+// The policy may be nil with Options.Proxy. NewContext opens nothing: a streamtype
+// is prepared, and its errors are returned, with its first stream.
 func NewContext(p *policy.Policy, o Options) (*Context, error) {
 	switch {
 	case p != nil:
@@ -138,38 +139,38 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 	return c, nil
 }
 
-// Policy returns the policy that the context executes: the latest of SetPolicy or
-// Overlay, else that of NewContext.
+// Policy returns the current policy: the one of the latest SetPolicy or Overlay,
+// else of NewContext.
 func (c *Context) Policy() *policy.Policy { return c.policy.Load() }
 
-// String returns the release and product of the policy. It, and GoString, keep fmt
-// from printing the contents of a context, such as passwords of proxies.
+// String returns the release and product of the policy. String and GoString keep
+// fmt from printing the contents of a context, such as passwords of proxies.
 func (c *Context) String() string {
 	p := c.Policy()
 	return fmt.Sprintf("policy %q of product %q", p.Release, p.Product)
 }
 
-// GoString is String, for %#v.
+// GoString is like String, for %#v.
 func (c *Context) GoString() string { return c.String() }
 
 // Logger returns the logger of the context, never nil.
 func (c *Context) Logger() Logger { return c.host.Logger() }
 
-// Resumed reports that the system has slept for that long, which the clocks of a
-// Go program do not count (on Linux it is what CLOCK_BOOTTIME has gained on
-// CLOCK_MONOTONIC). Timers that have become due meanwhile expire at once.
+// Resumed reports that the system has slept for the duration asleep, which the
+// clocks of a Go program do not count (on Linux, the gain of CLOCK_BOOTTIME over
+// CLOCK_MONOTONIC). Timers that became due meanwhile expire at once.
 func (c *Context) Resumed(asleep time.Duration) { c.host.Timers().Resumed(asleep) }
 
-// NewStream makes a stream of the named type. Before it returns, the State
-// callback gets CREATING. If the stream connects at once, because the policy says
-// nailed_up, or because the callback calls Connect or RequestTx, it also gets POLL
-// (after RequestTx) and CONNECTING; a stream without a network also CONNECTED. If
-// one of them is answered with DestroyMe, the stream is destroyed and the error is
-// ErrRefused.
+// NewStream makes a stream of the named type. Before it returns, the State callback
+// receives CREATING. If the stream connects at once, because the policy sets
+// nailed_up or because the callback calls Connect or RequestTx, it also receives
+// POLL (after RequestTx) and CONNECTING; a stream without a network also CONNECTED.
+// If the callback answers one of them with DestroyMe, the stream is destroyed and
+// the error is ErrRefused.
 //
-// Other errors are ErrClosed, ErrUnknownStreamType, ErrNoTransport,
-// ErrPolicyChanged if the policy is replaced meanwhile, those of the packages of
-// transports, and those that tell what in the streamtype cannot be executed:
+// Other errors are ErrClosed; ErrUnknownStreamType; ErrNoTransport;
+// ErrPolicyChanged, if the policy is replaced meanwhile; errors of the transport
+// packages; and those about what in the streamtype cannot be executed:
 // ErrUnsupported, ErrNoCredentials, ErrTemplate, ErrEndpoint, ErrUnknownMetadata.
 func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOption) (*Stream, error) {
 	s, err := c.newStream(streamtype, h, options)
@@ -181,7 +182,7 @@ func (c *Context) NewStream(streamtype string, h Handlers, options ...StreamOpti
 
 func (c *Context) newStream(streamtype string, h Handlers, options []StreamOption) (*Stream, error) {
 	var s *Stream
-	for added := false; !added; { // again if the policy changes meanwhile
+	for added := false; !added; { // repeat if the policy changes meanwhile
 		t, err := c.join(streamtype)
 		if err != nil {
 			return nil, err
@@ -261,7 +262,7 @@ func (s *Stream) apply(options []StreamOption) error {
 	return nil
 }
 
-// listenSettings returns the options of a listener, for writing.
+// listenSettings returns the options of a listener, for modification.
 func (s *Stream) listenSettings() *listenSettings {
 	if s.settings.listen == nil {
 		s.settings.listen = new(listenSettings)
@@ -269,8 +270,8 @@ func (s *Stream) listenSettings() *listenSettings {
 	return s.settings.listen
 }
 
-// admit lets the connector decide about a new stream. After an error the stream
-// has never existed.
+// admit asks the connector to accept a new stream. After an error the stream is
+// gone without a callback.
 func (s *Stream) admit() error {
 	a, ok := s.t.connector.(transport.Admitter)
 	if !ok || s.attached != nil {
@@ -288,9 +289,10 @@ func (s *Stream) admit() error {
 	return nil
 }
 
-// Close ends the context: no stream is made any more, and those that exist are
-// destroyed. It does not wait for that, nor for acknowledgements, see Shutdown, and so
-// may be called from callbacks. It may be called more than once, and returns nil.
+// Close ends the context: NewStream fails from then on, and the existing streams
+// are destroyed. It does not wait for that or for acknowledgements, unlike
+// [Context.Shutdown], so callbacks may call it. It may be called more than once,
+// and returns nil.
 func (c *Context) Close() error {
 	c.mu.Lock()
 	first := !c.ending
@@ -303,15 +305,15 @@ func (c *Context) Close() error {
 	return nil
 }
 
-// Shutdown ends the context without losing messages. No stream is made any more. It
-// waits until the messages that Tx or Write have passed are acknowledged (see
-// [Stream.Unacknowledged]), for at most half of the time that the deadline of ctx
-// leaves. Then it calls Close, and waits until the last DESTROYING has been answered
-// and every goroutine and connection of the context is gone.
+// Shutdown ends the context without losing messages. NewStream fails from then on.
+// Shutdown waits for the acknowledgement of the messages that Tx or Write have
+// passed (see [Stream.Unacknowledged]), for at most half of the time left until the
+// deadline of ctx. Then it calls Close, and waits until the last DESTROYING has
+// been answered and every goroutine and connection of the context is gone.
 //
-// The error is an *UnacknowledgedError if messages were not acknowledged, or that of
-// ctx if it is done first. In a callback Shutdown would wait for itself: use Close
-// there.
+// The error is an *UnacknowledgedError if messages were not acknowledged, or the
+// error of ctx if ctx is done first. Shutdown must not be called from a callback,
+// where it would wait for itself; use Close there.
 func (c *Context) Shutdown(ctx context.Context) error {
 	err := c.drain(ctx)
 	c.Close()
@@ -352,7 +354,7 @@ func (c *Context) close() {
 	c.types, c.stale = nil, nil
 	c.mu.Unlock()
 	c.host.StopDials()
-	// At the same time: each may take as long as abandonAfter.
+	// Run concurrently: each may take as long as abandonAfter.
 	for _, t := range types {
 		c.freeing.Go(t.close)
 	}
@@ -364,7 +366,7 @@ func (c *Context) close() {
 	close(c.done)
 }
 
-// refuse makes the context refuse new streams. It returns those that exist.
+// refuse makes the context refuse new streams, and returns the existing ones.
 func (c *Context) refuse() (all []*Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -375,8 +377,8 @@ func (c *Context) refuse() (all []*Stream) {
 	return all
 }
 
-// enter puts s into the list of streams. It reports false if its type has become
-// stale; s has then left it.
+// enter adds s to the list of streams. It returns false if the type of s has become
+// stale; s is then not in the list.
 func (c *Context) enter(s *Stream) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -391,7 +393,7 @@ func (c *Context) enter(s *Stream) (bool, error) {
 	return true, nil
 }
 
-// addLocked puts s into the list of streams.
+// addLocked adds s to the list of streams.
 func (c *Context) addLocked(s *Stream) {
 	s.next = c.first
 	if s.next != nil {
@@ -400,8 +402,8 @@ func (c *Context) addLocked(s *Stream) {
 	c.first = s
 }
 
-// remove takes s out of the list of streams. The caller does nothing after it that
-// Shutdown would have to wait for.
+// remove removes s from the list of streams. After it the caller must not do
+// anything that Shutdown has to wait for.
 func (c *Context) remove(s *Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

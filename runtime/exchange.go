@@ -13,32 +13,32 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An exchange turns the callbacks of a stream into calls that wait, for Fetch and
-// Open. It uses the exported methods of Context and Stream alone.
+// An exchange turns the callbacks of a stream into blocking calls, for Fetch and
+// Open. It uses only the exported methods of Context and Stream.
 type exchange struct {
 	ctx     context.Context
 	call    call
-	collect bool // the response is collected as a whole, for Fetch
+	collect bool // for Fetch: collect the whole response
 
-	// mu is locked in callbacks, which hold no other lock, and while methods of
-	// s are called.
+	// mu is locked in callbacks, which hold no other lock, and while methods of s
+	// are called.
 	mu   sync.Mutex
-	cond sync.Cond // something below has changed
+	cond sync.Cond // signals a change of a field below
 
-	s    *Stream            // known from CREATING on
-	st   *policy.StreamType // of the present attempt
+	s    *Stream            // set at CREATING
+	st   *policy.StreamType // of the current attempt
 	stop func() bool        // ends the wait for ctx
 
 	over      bool
 	err       error // why it is over; nil if all went well
-	dropped   bool  // over, and payload that has not been read is not wanted
-	connected bool  // has been, at some time
-	answered  bool  // payload or a verdict has come
-	lost      error // of the connection before; nil if the program knows
-	stale     bool  // the piece in the inbox is of the connection before
+	dropped   bool  // over, and unread payload is discarded
+	connected bool  // has been connected at some time
+	answered  bool  // payload or a verdict has arrived
+	lost      error // of the previous connection; nil after the program has seen it
+	stale     bool  // the piece in the inbox is from the previous connection
 	reads     bool  // the program has called Read or Messages
-	undecided bool  // the program has not called Read, Messages or Write since it could know of lost
-	held      bool  // an attempt waits for that
+	undecided bool  // the program has not called Read, Messages or Write since the loss
+	held      bool  // an attempt waits for that decision
 	verdict   State // StateQoSAckRemote, StateQoSNackRemote, or 0
 	user      State // of the policy's http_resp_map
 	status    int   // of the response
@@ -49,50 +49,50 @@ type exchange struct {
 	out outbox
 }
 
-// An inbox is what has been received. Fetch collects all of it. Open has room for
-// one piece: the stream is paused until that has been read.
+// An inbox holds received payload. Fetch collects all of it. Open has room for one
+// piece: the stream is paused until it has been read.
 type inbox struct {
-	to      []byte // of a Read that is waiting; nil if there is none
-	n       int    // bytes that have been put there
+	to      []byte // buffer of a waiting Read; nil if there is none
+	n       int    // bytes copied there
 	buf     []byte
-	full    bool // there is a piece
-	closed  bool // the peer sends no more, and waits for what is written
-	off     int  // bytes of it that have been read
+	full    bool // buf holds a piece
+	closed  bool // the peer sends no more, and waits for written data
+	off     int  // bytes of buf that have been read
 	flags   Flags
-	arrived []string // metadata as it came with the piece's message
-	taken   []string // and with the message that was read last
-	related bool     // a group of messages is being received
-	ends    []int    // where each message of the group ends in buf, for Fetch
+	arrived []string // metadata that came with the message of the piece
+	taken   []string // metadata of the message read last
+	related bool     // in a group of messages
+	ends    []int    // for Fetch: end of each message of the group in buf
 }
 
-// An outbox is what is to be sent.
+// An outbox holds payload to send.
 type outbox struct {
-	writing   sync.Mutex // held by a write, outside of mu
+	writing   sync.Mutex // held by a write, acquired before mu
 	buf       []byte
 	pending   bool // buf is to be sent, even if it is empty
 	tail      tail
 	started   bool                 // part of a message has been sent
 	requested bool                 // the transport has asked for payload in this attempt
-	closed    bool                 // closeWrite has been called; holds for later attempts
+	closed    bool                 // closeWrite was called; also holds for later attempts
 	used      bool                 // part of the body has been taken
-	restarts  int                  // how often the body has to be taken from its start again
-	chain     []*policy.StreamType // whose messages make the request, in this attempt
-	at        int                  // index of the one whose message is being sent
-	parts     []payload            // to be read by pump; nil if there is none
-	broken    error                // why nothing more can be sent in this attempt
+	restarts  int                  // number of times the body must be taken from its start again
+	chain     []*policy.StreamType // whose messages make up the request, in this attempt
+	at        int                  // index in chain of the current message
+	parts     []payload            // for pump to read; nil if there is none
+	broken    error                // why no more can be sent in this attempt
 	receipts
 }
 
-// A tail tells how the message that is being sent ends.
+// A tail says where the current message ends.
 type tail uint8
 
 const (
-	tailOpen tail = iota // not with what is pending
-	tailLast             // with what is pending
+	tailOpen tail = iota // after more than the pending data
+	tailLast             // with the pending data
 	tailSent             // it has ended
 )
 
-// createLocked checks at CREATING whether the stream can do what the call wants.
+// createLocked checks at CREATING that the stream supports the call.
 func (x *exchange) createLocked(s *Stream) (err error) {
 	x.s, x.st, x.out.chain = s, s.StreamType(), s.Rideshares()
 	x.addPartsLocked()
@@ -102,8 +102,8 @@ func (x *exchange) createLocked(s *Stream) (err error) {
 	return x.checkLocked(s)
 }
 
-// checkLocked checks whether the streamtype can do what the call wants, and prepares for
-// what it sends. It is called again when a proxy has said what the streamtype is.
+// checkLocked checks that the streamtype supports the call, and prepares what it
+// sends. It is called again when a proxy has described the streamtype.
 func (x *exchange) checkLocked(s *Stream) error {
 	x.out.counts = x.st.Carrier().Acknowledges()
 	switch sends := x.st.Sends(); {
@@ -120,12 +120,12 @@ func (x *exchange) checkLocked(s *Stream) error {
 	return nil
 }
 
-// txLength returns the length of the body for RequestTxLen; 0 if it is unknown.
+// txLength returns the length of the body for RequestTxLen, or 0 if it is unknown.
 func (x *exchange) txLength() (n uint64) {
 	if x.out.parts == nil {
 		return uint64(len(x.call.body))
 	}
-	for i := range x.out.parts { // no copies: pump writes the rest of each
+	for i := range x.out.parts { // by index: pump writes other fields of each
 		if x.out.parts[i].length < 0 {
 			return 0
 		}
@@ -134,14 +134,14 @@ func (x *exchange) txLength() (n uint64) {
 	return n
 }
 
-// finishLocked notes how it all ended, unless that is known already.
+// finishLocked records the result, unless there is one already.
 func (x *exchange) finishLocked(err error) {
 	if x.over {
 		return
 	}
 	x.over, x.err = true, err
 	if o := &x.out; !o.counts && o.settled < o.passed && !x.st.IsHTTP() && (errors.Is(err, ErrClosed) || errors.Is(err, ErrPolicyChanged)) {
-		o.miss(1, err) // the transport may have been interrupted while it sent
+		o.miss(1, err) // the transport may have been interrupted while sending
 	}
 	x.out.lose(err)
 	if x.stop != nil {
@@ -163,26 +163,26 @@ func (x *exchange) abort(err error) {
 func (x *exchange) abortLocked(err error) {
 	x.finishLocked(err)
 	if x.in.full && !x.collect {
-		x.err = err // all went well, but the rest cannot be read any more
+		x.err = err // the exchange succeeded, but the rest can no longer be read
 	}
 	x.dropped = true
 	x.s.Destroy()
 }
 
 // messages reports whether a connection carries any number of messages, so that
-// another one can go on where it ended.
+// another one can continue where it ended.
 func (x *exchange) messages() bool { return x.st.Carrier().HasMessages() }
 
 // separate reports whether each write is a message of its own.
 func (x *exchange) separate() bool { return x.messages() && x.out.parts == nil }
 
-// sendsBody reports whether a body is sent that was given at the start. Fetch
-// publishes a message over mqtt even if it is empty.
+// sendsBody reports whether the call provided a body. Fetch publishes a message
+// over mqtt even if it is empty.
 func (x *exchange) sendsBody() bool {
 	return x.call.hasBody() || x.collect && x.st.Protocol == policy.ProtocolMQTT && x.out.parts == nil
 }
 
-// oneMessage reports whether the response is the first message that comes.
+// oneMessage reports whether the response is the first message that arrives.
 func (x *exchange) oneMessage() bool { return x.collect && x.st.Protocol == policy.ProtocolWS }
 
 // hasVerdict reports whether ACK and NACK decide about the whole exchange.
@@ -208,7 +208,7 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	case StateConnected:
 		x.connected, x.status = true, s.Status()
 		if x.messages() && (x.out.pending || x.call.hasBody()) {
-			_ = s.RequestTx() // the request before has ended with its connection
+			_ = s.RequestTx() // the previous request ended with its connection
 		}
 		x.cond.Broadcast()
 	case StateQoSAckRemote, StateQoSNackRemote:
@@ -258,14 +258,14 @@ func (x *exchange) state(s *Stream, state State, _ uint32) Result {
 	return OK
 }
 
-// endLocked is the result of a callback after which all is over.
+// endLocked ends the exchange and returns the result for the callback.
 func (x *exchange) endLocked(err error) Result {
 	x.finishLocked(err)
 	return DestroyMe
 }
 
-// resultLocked returns the error of the exchange when a connection has ended for
-// the reason err.
+// resultLocked returns the error of the exchange for a connection that ended with
+// err.
 func (x *exchange) resultLocked(err error) error {
 	switch {
 	case x.verdict == StateQoSNackRemote && x.hasVerdict():
@@ -314,7 +314,7 @@ func (x *exchange) connectingLocked() Result {
 		o.restarts++
 	}
 	if x.messages() {
-		_ = x.s.RequestTxLen(x.txLength()) // the attempt before may have taken it
+		_ = x.s.RequestTxLen(x.txLength()) // the previous attempt may have consumed it
 	}
 	o.started, o.tail, o.at = false, tailOpen, 0
 	if o.parts != nil {
@@ -328,7 +328,8 @@ func (x *exchange) connectingLocked() Result {
 	return OK
 }
 
-// spent reports whether what has been taken of the body cannot be taken again.
+// spent reports whether part of the body has been consumed and cannot be read
+// again.
 func (x *exchange) spent() bool {
 	for _, p := range x.out.parts {
 		if _, seeker := p.reader.(io.Seeker); p.read && !seeker {
@@ -338,22 +339,22 @@ func (x *exchange) spent() bool {
 	return !x.call.hasBody()
 }
 
-// lostLocked is the end of a connection. If another one may follow, the
+// lostLocked handles the end of a connection. If another one may follow, the
 // program gets a ReconnectError and decides; otherwise it gets ErrAllRetriesFailed.
 func (x *exchange) lostLocked(err error, another bool) {
 	x.out.lose(err)
 	if another {
 		x.lost, x.stale = err, x.in.full
-		x.undecided = x.reads && !x.out.pending // a Write that waits is a decision
+		x.undecided = x.reads && !x.out.pending // a waiting Write is a decision
 	}
 	x.cond.Broadcast()
-	if x.out.started { // the rest of a message makes none
+	if x.out.started { // the rest alone would not be a message
 		x.out.started = false
 		x.out.restarts++
 	}
 }
 
-// decideLocked lets the policy make another connection.
+// decideLocked allows the policy to make another connection.
 func (x *exchange) decideLocked() {
 	x.undecided = false
 	if x.held {
@@ -376,7 +377,7 @@ func (x *exchange) rx(s *Stream, buf []byte, flags Flags) Result {
 	case x.collect:
 		return x.collectLocked(buf, flags)
 	case in.full && len(buf) == 0 && flags == FlagEOM:
-		in.flags |= flags // of the piece that is there
+		in.flags |= flags // of the piece in the inbox
 		return OK
 	}
 	if in.to != nil && len(buf) <= len(in.to) && len(buf) > 0 && len(x.st.Metadata) == 0 {
@@ -399,7 +400,7 @@ func (x *exchange) rx(s *Stream, buf []byte, flags Flags) Result {
 	return OK
 }
 
-// collectLocked adds a piece to the response to a Fetch.
+// collectLocked appends a piece to the response to a Fetch.
 func (x *exchange) collectLocked(buf []byte, flags Flags) Result {
 	in := &x.in
 	if limit := x.call.limit; limit >= 0 && len(buf) > limit-len(in.buf) {
@@ -428,7 +429,7 @@ func (x *exchange) tx(s *Stream, _ uint32, buf []byte) (int, Flags, Result) {
 	defer x.mu.Unlock()
 	o := &x.out
 	if !o.counts && o.settled < o.passed {
-		o.settled = o.passed // a transport asks for more when it has sent what it has
+		o.settled = o.passed // a transport asks for more when the last piece has been sent
 		x.cond.Broadcast()
 	}
 	if !o.requested {
@@ -481,7 +482,7 @@ func (x *exchange) rxClosed(s *Stream) {
 	x.cond.Broadcast()
 }
 
-// messageEndLocked ends the message that is being sent, and returns its flags.
+// messageEndLocked ends the current message and returns its flags.
 func (x *exchange) messageEndLocked() Flags {
 	o := &x.out
 	o.tail = tailSent
@@ -499,7 +500,7 @@ func (x *exchange) messageEndLocked() Flags {
 	return FlagEOM
 }
 
-// txFailed makes writes fail though nobody reads.
+// txFailed makes writes fail even if the program does not read.
 func (x *exchange) txFailed(_ *Stream, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -11,17 +11,18 @@ import (
 // closeLimit is how long Close and CloseWrite wait for acknowledgements.
 const closeLimit = 5 * time.Second
 
-// Receipts count what a Conn has sent and the peer has received.
+// receipts count the messages that a Conn has sent and that the peer has
+// acknowledged.
 type receipts struct {
 	counts  bool   // the peer acknowledges each message
-	passed  uint64 // messages that the transport has taken; pieces, unless counts
-	settled uint64 // of them, those whose outcome is known
+	passed  uint64 // messages that the transport has accepted; pieces, unless counts
+	settled uint64 // of these, the number whose outcome is known
 	losses  int    // connections lost
 	missed  UnacknowledgedError
 	closing bool // Close waits
 }
 
-// acknowledge notes the outcome of the next message.
+// acknowledge records the outcome of the next message.
 func (r *receipts) acknowledge(good bool) {
 	r.settled++
 	switch {
@@ -40,7 +41,7 @@ func (r *receipts) miss(n int, err error) {
 	r.missed.Missing += n
 }
 
-// lose notes that the connection is lost, and with it what has no outcome yet.
+// lose records the loss of the connection, and of all messages without an outcome.
 func (r *receipts) lose(err error) {
 	r.losses++
 	if r.counts && r.settled < r.passed {
@@ -52,7 +53,7 @@ func (r *receipts) lose(err error) {
 	r.settled = r.passed
 }
 
-// take returns the error about missing messages, if any, and starts to count again.
+// take returns the error about missing messages, if any, and resets the counts.
 func (r *receipts) take() error {
 	missed := r.missed
 	r.missed = UnacknowledgedError{}
@@ -68,13 +69,14 @@ func (r *receipts) take() error {
 // missing message is reported once, by Flush, CloseWrite or Close.
 //
 // Over mqtt the peer acknowledges each message with QoS 1 and 2. Over HTTP, after
-// CloseWrite, the headers of the response are the acknowledgement. Everything else
-// counts as acknowledged when the network stack of the system has taken it: it may
-// be lost after that, and the loss of an earlier connection is not reported. If the
-// context is closed or its policy changes before that is known, a message is missing.
+// CloseWrite, the headers of the response are the acknowledgement. All other data
+// counts as acknowledged when the network stack of the system has accepted it: it
+// may be lost after that, and the loss of an earlier connection is not reported. A
+// message is also missing if the context is closed or its policy changes before the
+// outcome is known.
 //
-// When ctx is done, the error counts the messages that are still unacknowledged, and
-// the next Flush waits for them again.
+// When ctx is done, the error counts the unacknowledged messages, and the next
+// Flush waits for them again.
 func (c *Conn) Flush(ctx context.Context) error {
 	c.x.mu.Lock()
 	defer c.x.mu.Unlock()
@@ -84,7 +86,7 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return nil
 }
 
-// flushLocked is Flush without the name of the stream.
+// flushLocked is Flush without the stream's name in the error.
 func (x *exchange) flushLocked(ctx context.Context) error {
 	o := &x.out
 	until, losses := o.passed, o.losses
@@ -126,7 +128,7 @@ func (x *exchange) settledLocked(n uint64) bool {
 	case x.st.IsHTTP() && tail != tailOpen:
 		return x.connected && (x.answered || !x.s.Proxied()) // a proxy reports CONNECTED earlier
 	case tail == tailSent && !x.separate():
-		return true // Tx is not called any more
+		return true // Tx will not be called again
 	}
 	return x.out.settled >= n
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A link is the transport.Link of one attempt after the other.
+// A link is the transport.Link of one attempt at a time.
 type link struct {
 	e      *engine
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	run    func() // what the goroutine of a stream starts with
+	run    func() // entry point of a stream's goroutine
 
-	// All below is guarded by the stream's mu.
+	// All fields below are guarded by the stream's mu.
 	s       *Stream
-	turn    *sync.Cond   // the stream is not busy any more, or phase changed; its L is s.mu
+	turn    *sync.Cond   // signals that the stream is not busy or phase changed; its L is s.mu
 	waiting int          // goroutines that wait for turn
 	timer   timers.Timer // ends the attempt
 
@@ -28,39 +28,39 @@ type link struct {
 	phase     linkPhase
 	timing    bool        // timer has been started and not stopped
 	done      bool        // Done has been called
-	spent     bool        // not to be used for another attempt
+	spent     bool        // must not be used for another attempt
 	silent    bool        // requests to send are not signalled
-	cause     error       // why the link is to end, if not because of the transport
-	late      *time.Timer // abandons a transport that does not give up; nil without cause
+	cause     error       // why the link must end, unless the transport ended it
+	late      *time.Timer // abandons a transport that does not end; nil without cause
 	ready     chan struct{}
 	notify    func()
 	sender    func() // of ServeTx
 	loan      loan
 	target    *policy.Target
 	url       string
-	perf      *perf // nil if the policy does not want figures
+	perf      *perf // nil if the policy does not request figures
 	answer    transport.Answer
 	ride      int // index in the chain of the streamtype
 	pending   int // bytes that wait for ResumeRx
 	delivered int64
-	since     time.Time     // of CONNECTED
+	since     time.Time     // time of CONNECTED
 	resumed   chan struct{} // see Resumed; nil until it is used
-	held      bool          // TryRx has reported false
+	held      bool          // TryRx has returned false
 	message   message
 	unacked   int           // see Stream.Unacknowledged
 	quiet     chan struct{} // closed when unacked is 0 or the link ends; nil unless drain waits
 }
 
-// A message is the one that Tx is passing, over a protocol whose peer acknowledges
+// A message is the one that Tx is sending, over a protocol whose peer acknowledges
 // each.
 type message struct {
 	size     uint64 // bytes so far
 	length   uint64 // announced; 0 means unknown
-	complete bool   // the announced length ended the latest message, and an FlagEOM may follow
+	complete bool   // the announced length ended the latest message; an FlagEOM may follow
 }
 
 // end sets FlagEOM on the piece that completes a message of an announced length. It
-// removes the FlagEOM of an empty piece that ends this message once more.
+// removes the FlagEOM of an empty piece that would end this message a second time.
 func (m *message) end(p *transport.Piece, announced uint64) {
 	if p.N == 0 && m.complete && p.Flags&(FlagSOM|FlagEOM) == FlagEOM {
 		p.Flags &^= FlagEOM
@@ -81,8 +81,8 @@ func (m *message) end(p *transport.Piece, announced uint64) {
 	}
 }
 
-// A linkPhase is the place of a link in the life of an attempt. The machine has its
-// own, finer, idea of that; this one is for the goroutines around it.
+// A linkPhase is the phase of a link in an attempt. The machine has finer states;
+// this one serves the goroutines around it.
 type linkPhase uint8
 
 const (
@@ -93,7 +93,7 @@ const (
 	finished                    // finish has the turn
 )
 
-// newLink returns a link for a stream, whose mu is held.
+// newLink returns a link for a stream. The caller holds s.mu.
 func newLink(s *Stream) *link {
 	l, _ := s.e.links.Get().(*link)
 	if l == nil {
@@ -108,8 +108,8 @@ func newLink(s *Stream) *link {
 	return l
 }
 
-// runStream is the goroutine of a stream that is not idle. It begins with the turn, or
-// with an attempt that has begun.
+// runStream is the goroutine of a stream that is not idle. It starts with the turn,
+// or with an attempt that has begun.
 func (l *link) runStream() {
 	s := l.s
 	s.mu.Lock()
@@ -121,8 +121,8 @@ func (l *link) runStream() {
 	s.work(l)
 }
 
-// runContext returns the context of Run. It carries the client trace of the context that
-// the program gave to the stream.
+// runContext returns the context of Run. It carries the client trace of the
+// stream's context.
 func (l *link) runContext() context.Context {
 	ctx := l.ctx
 	if trace := httptrace.ContextClientTrace(l.s.context()); trace != nil {
@@ -134,7 +134,7 @@ func (l *link) runContext() context.Context {
 	return ctx
 }
 
-// recycleLocked ends the use of a link for a stream.
+// recycleLocked returns the link to the pool.
 func (l *link) recycleLocked() {
 	l.stopTimerLocked()
 	l.unacked = 0
@@ -147,12 +147,12 @@ func (l *link) recycleLocked() {
 	l.e.links.Put(l)
 }
 
-// abandonAfter is how long a transport may take to give up. It is longer than any
-// transport of this module waits for a peer then.
+// abandonAfter is how long a transport may take to end. No transport of this module
+// waits longer for a peer.
 const abandonAfter = 5 * time.Second
 
-// endLocked makes the transport give up. If it does not, the stream goes on without
-// it.
+// endLocked tells the transport to end. If it does not, the stream continues
+// without it.
 func (l *link) endLocked(cause error) {
 	if l.cause != nil {
 		return
@@ -183,7 +183,7 @@ func (l *link) resumeLocked() {
 	}
 }
 
-// broadcastLocked wakes those that wait for the turn.
+// broadcastLocked wakes the goroutines that wait for the turn.
 func (l *link) broadcastLocked() {
 	if l.waiting > 0 {
 		l.turn.Broadcast()
@@ -197,8 +197,8 @@ func (l *link) awaitTurnLocked() {
 	l.waiting--
 }
 
-// startTimerLocked starts or restarts the limit of the attempt. Accepted streams have the
-// limits of their listener.
+// startTimerLocked starts or restarts the time limit of the attempt. Accepted
+// streams have the limits of their listener instead.
 func (l *link) startTimerLocked() {
 	if d := l.e.env.ConnectTimeout(); d > 0 && l.t.remote == nil && l.s.role == nil {
 		l.stopTimerLocked()
@@ -207,8 +207,8 @@ func (l *link) startTimerLocked() {
 	}
 }
 
-// stopTimerLocked stops the limit of the attempt. If it has just expired, Expire
-// may look at the link at any time to come.
+// stopTimerLocked stops the time limit of the attempt. If it has just expired,
+// Expire may access the link at any later time.
 func (l *link) stopTimerLocked() {
 	if l.timing {
 		l.timing = false
@@ -216,10 +216,10 @@ func (l *link) stopTimerLocked() {
 	}
 }
 
-// Expire is called when the limit of the attempt is over.
+// Expire is called when the time limit of the attempt has passed.
 func (l *link) Expire(*timers.Timer) {
-	// A link that was stopped while its timer expired is never used again, so s
-	// is still the same.
+	// A link that was stopped while its timer expired is never used again, so s is
+	// still the same.
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	if l.timing && l.phase == attempting && !l.s.machine.Connected() {
@@ -227,8 +227,8 @@ func (l *link) Expire(*timers.Timer) {
 	}
 }
 
-// deliverPerf calls Rx with the figures of an attempt, once, and ignores its
-// result. The caller has the turn and does not hold mu.
+// deliverPerf passes the figures of an attempt to Rx, once, and ignores the result.
+// The caller has the turn and does not hold mu.
 func (l *link) deliverPerf(h Handlers) {
 	if l.perf == nil || h.Rx == nil {
 		return
@@ -257,8 +257,8 @@ func (l *link) Expand(t *policy.Template) string {
 	return t.Expand(l.ownLocked())
 }
 
-// ownLocked returns the metadata that the program has set. An attempt that has been
-// abandoned gets none: it may be meant for another peer.
+// ownLocked returns the metadata that the program has set. It returns none to an
+// abandoned attempt, since the metadata may be for another peer.
 func (l *link) ownLocked() []policy.Value {
 	if l.phase == finished {
 		return nil
@@ -316,19 +316,20 @@ func (l *link) Delivered() int64 {
 	return l.delivered
 }
 
-// notPayload is the size for acquire of what PauseRx does not stop.
+// notPayload is the size that acquire is called with for events that PauseRx does
+// not stop.
 const notPayload = -1
 
-// acquire waits for the turn, and with size bytes of payload also for ResumeRx.
-// It takes the turn and mu. After an error, which means that the link has ended,
-// the caller has neither.
+// acquire waits for the turn and, with size bytes of payload, for ResumeRx. It
+// returns with the turn and mu held. If the link has ended it returns an error,
+// with neither held.
 func (l *link) acquire(size int) error {
 	_, err := l.acquireWhile(size, true)
 	return err
 }
 
-// acquireWhile is acquire. If wait is not set it reports false, without the turn and
-// mu, where it would wait for ResumeRx.
+// acquireWhile is like acquire, but if wait is false it returns false, with neither
+// held, instead of waiting for ResumeRx.
 func (l *link) acquireWhile(size int, wait bool) (ok bool, err error) {
 	s := l.s
 	s.mu.Lock()
@@ -360,8 +361,8 @@ func (l *link) acquireWhile(size int, wait bool) (ok bool, err error) {
 	return true, nil
 }
 
-// release obeys the result of a callback, and gives up the turn and mu. An
-// error means that the transport is to give up.
+// release applies the result of a callback, and releases the turn and mu. An error
+// means that the transport must end.
 func (l *link) release(r Result) error {
 	s := l.s
 	if r != OK {
@@ -397,7 +398,7 @@ func (l *link) reachAndUnlock(state State) error {
 	return l.release(OK)
 }
 
-// signalQuietLocked ends a drain if nothing is unacknowledged.
+// signalQuietLocked ends a drain if no message is unacknowledged.
 func (l *link) signalQuietLocked() {
 	if l.quiet != nil && l.unacked == 0 {
 		close(l.quiet)
@@ -443,7 +444,7 @@ func (l *link) Ack(good bool) error {
 
 func (l *link) Done(good bool) error {
 	if err := l.acquire(notPayload); err != nil {
-		return err // a timeout, for one: the program does not hear of Done, so it has no effect
+		return err // such as a timeout: the program is not told of Done, so it has no effect
 	}
 	l.done = true
 	return l.reachAndUnlock(verdict(good))
@@ -495,7 +496,8 @@ func (l *link) Resumed() <-chan struct{} {
 	return l.resumed
 }
 
-// rxAndUnlock delivers payload. The caller has the turn and mu.
+// rxAndUnlock delivers payload. The caller has the turn and mu; rxAndUnlock
+// releases both.
 func (l *link) rxAndUnlock(buf []byte, flags Flags, silent bool) (wantsTx bool, err error) {
 	s := l.s
 	l.delivered += int64(len(buf))
@@ -607,7 +609,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	}
 	if p.Empty() {
 		if s.txLen == 0 {
-			s.txLen = length // nothing has begun
+			s.txLen = length // no message has begun
 		}
 	} else {
 		p.Length = length
@@ -663,7 +665,8 @@ func (l *link) Notify(f func()) {
 	}
 }
 
-// signalTxLocked signals that the program wants to send. The stream's mu is held.
+// signalTxLocked signals that the program wants to send. The caller holds the
+// stream's mu.
 func (l *link) signalTxLocked() {
 	if l.silent {
 		return
@@ -679,7 +682,7 @@ func (l *link) signalTxLocked() {
 	}
 }
 
-// clearTxLocked takes back the signal that the program wants to send.
+// clearTxLocked withdraws the signal that the program wants to send.
 func (l *link) clearTxLocked() {
 	l.s.wantsTx = false
 	select {

@@ -9,12 +9,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// metadata holds the metadata of a stream. What the peer sent is kept apart from
-// what the program set, which must not change because of it, nor be sent back.
+// metadata holds the metadata of a stream. Values from the peer are kept apart from
+// those that the program set, which they must not change, and they are never sent
+// back.
 type metadata struct {
 	items  int            // number of items of the streamtype
-	values []policy.Value // of the items, set by the program; then as many, sent by the peer
-	direct *directHeaders // of direct_proto_str; nil until it is used
+	values []policy.Value // items as set by the program, followed by as many sent by the peer
+	direct *directHeaders // for direct_proto_str; nil until it is used
 }
 
 // newMetadata returns the metadata of a stream of a type.
@@ -49,7 +50,7 @@ func (m *metadata) set(t *streamType, name, value string) error {
 	return nil
 }
 
-// get returns what the peer sent, else what the program set, else "".
+// get returns the value from the peer, else the one that the program set, else "".
 func (m *metadata) get(st *policy.StreamType, name string) (string, error) {
 	i := policy.ItemIndex(st.Metadata, name)
 	switch {
@@ -77,7 +78,7 @@ func (m *metadata) own() []policy.Value {
 	return m.values[:min(len(m.values), m.items)]
 }
 
-// forClient returns the metadata that a client of a listener with m begins with.
+// forClient returns the initial metadata of a client of the listener with m.
 func (m *metadata) forClient() *metadata {
 	if m == nil {
 		return nil
@@ -89,8 +90,8 @@ func (m *metadata) forClient() *metadata {
 	return next
 }
 
-// restart makes m, of a client, what a transaction begins with: the metadata of the
-// listener.
+// restart resets m, of a client, to the metadata of the listener, for a new
+// transaction.
 func (m *metadata) restart(listener *metadata) {
 	clear(m.values)
 	copy(m.values, listener.own())
@@ -111,7 +112,7 @@ func (m *metadata) restart(listener *metadata) {
 // headerName returns the name of the header that an item is mapped to.
 func headerName(header string) string { return strings.TrimSuffix(header, ":") }
 
-// receive sets what the peer sent for an item.
+// receive sets the value that the peer sent for an item.
 func (m *metadata) receive(item int, value string) {
 	if len(m.values) < 2*m.items {
 		values := make([]policy.Value, 2*m.items)
@@ -121,7 +122,7 @@ func (m *metadata) receive(item int, value string) {
 	m.values[m.items+item] = policy.Value{Text: value, Set: true}
 }
 
-// received returns a copy of what the peer sent, by item.
+// received returns a copy of the values that the peer sent, by item.
 func (m *metadata) received() []policy.Value {
 	if m == nil || len(m.values) <= m.items {
 		return nil
@@ -129,7 +130,7 @@ func (m *metadata) received() []policy.Value {
 	return slices.Clone(m.values[m.items:])
 }
 
-// forgetReceived drops what the peer sent in an earlier connection.
+// forgetReceived drops the values from an earlier connection.
 func (m *metadata) forgetReceived() {
 	if m == nil {
 		return
@@ -142,8 +143,8 @@ func (m *metadata) forgetReceived() {
 	}
 }
 
-// moved returns the metadata for another version of the streamtype. Values are
-// kept by name.
+// moved returns the metadata for another version of the streamtype. It keeps values
+// by name.
 func (m *metadata) moved(old, t *streamType) (*metadata, error) {
 	if m == nil {
 		return nil, nil
@@ -169,10 +170,10 @@ func (m *metadata) moved(old, t *streamType) (*metadata, error) {
 	return next, nil
 }
 
-// directHeaders are the headers of a stream whose policy says direct_proto_str.
+// directHeaders holds the headers of a stream whose policy sets direct_proto_str.
 type directHeaders struct {
 	set      []transport.Field
-	received func(name string) string // nil before the peer has answered
+	received func(name string) string // nil until the peer has answered
 }
 
 func (m *metadata) newDirectHeaders() *directHeaders {
@@ -217,7 +218,7 @@ func (d *directHeaders) get(name string) string {
 	return ""
 }
 
-// all returns the headers that the program has set by now.
+// all returns the headers that the program has set so far.
 func (d *directHeaders) all() []transport.Field {
 	if d == nil {
 		return nil

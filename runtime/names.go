@@ -5,8 +5,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A State is a step in the life of a stream, such as CONNECTED. "go doc policy.State",
-// in runtime/policy, describes each.
+// A State is a step in the life of a stream, such as CONNECTED. See [policy.State]
+// for each.
 type State = policy.State
 
 // The states that a stream of this module may deliver.
@@ -25,14 +25,15 @@ const (
 	StateServerTxn        = policy.StateServerTxn
 	StateServerUpgrade    = policy.StateServerUpgrade
 
-	// StateUpstreamLinkRetry is of streams that a proxy fulfils; see Options.Proxy.
+	// StateUpstreamLinkRetry occurs in streams that a proxy executes; see
+	// [Options].Proxy.
 	StateUpstreamLinkRetry = policy.StateUpstreamLinkRetry
 
 	// StateUserBase is the lowest state that an http_resp_map may name.
 	StateUserBase = policy.StateUserBase
 )
 
-// Flags describe how a piece of payload lies in its message.
+// Flags describe the position of a piece of payload in its message.
 type Flags = policy.Flags
 
 const (
@@ -44,28 +45,28 @@ const (
 	FlagEnd          = policy.FlagEnd          // tx: nothing follows on this connection
 )
 
-// A Result tells what a callback wants to happen to its stream; package policy
-// has a table of what each means in which state.
+// A Result is the answer of a callback. [policy.Result] has a table of what each
+// value means in each state.
 type Result = policy.Result
 
 const (
 	OK           = policy.OK
-	TxDontSend   = policy.TxDontSend   // from Tx: send nothing, and call Tx again only after the next request
+	TxDontSend   = policy.TxDontSend   // from Tx: send nothing; call Tx again after the next request
 	DisconnectMe = policy.DisconnectMe // close the connection
 	DestroyMe    = policy.DestroyMe    // destroy the stream
 )
 
-// Credentials supply the tokens, keys and certificates that a policy requires and
-// must not hold. Package runtime/credentials has sources.
+// Credentials provide the tokens, keys and certificates that a policy requires but
+// does not hold. Package runtime/credentials implements them.
 type Credentials = transport.Credentials
 
-// A CookieJar keeps cookies. Package runtime/cookies has one.
+// A CookieJar keeps cookies. Package runtime/cookies implements it.
 type CookieJar = transport.CookieJar
 
-// A Logger receives warnings and errors, as a *slog.Logger does.
+// A Logger receives warnings and errors. *slog.Logger implements it.
 type Logger = transport.Logger
 
-// A TrustError reports a trust store that cannot be used.
+// A TrustError reports an unusable trust store.
 type TrustError = transport.TrustError
 
 // A ProxyError reports that a SOCKS5 proxy failed to make a connection.

@@ -7,16 +7,17 @@ import (
 	"net/textproto"
 )
 
-// maxParts is the most parts that the response to a Fetch may have.
+// maxParts is the maximum number of parts of the response to a Fetch.
 const maxParts = 10_000
 
-// maxPartHeader is how many bytes the headers of a part may have for SplitPart,
-// which makes twenty times as much of them.
+// maxPartHeader is the maximum size in bytes of the headers of a part for
+// SplitPart, which allocates twenty times as much.
 const maxPartHeader = 64 << 10
 
-// SplitPart splits a part of a multipart answer (RFC 2046 section 5.1), as
-// Messages and [Response] have it, into its headers and its body. A part may have
-// no headers at all, and 64 KiB of them at most (ErrTooLong). The body is not a copy.
+// SplitPart splits a part of a multipart response (RFC 2046 section 5.1), as
+// Messages and [Response] return it, into its headers and its body. The headers may
+// be missing; it returns ErrTooLong if they exceed 64 KiB. body shares memory with
+// part.
 func SplitPart(part []byte) (header textproto.MIMEHeader, body []byte, err error) {
 	const end = "\r\n\r\n"
 	head := part

@@ -13,12 +13,13 @@ import (
 	"time"
 )
 
-// maxPerf is how many bytes the figures of an attempt may have, as in lws 5.0.0
-// (lib/secure-streams/secure-streams.c). Addresses that do not fit are left out.
+// maxPerf is the maximum size in bytes of the figures of an attempt, as in lws
+// 5.0.0 (lib/secure-streams/secure-streams.c). Addresses that do not fit are left
+// out.
 const maxPerf = 500
 
-// A perf records the figures of one attempt, if the policy says "perf". Its
-// methods may be called from any goroutine.
+// A perf records the figures of one attempt, if the policy sets perf. Its methods
+// are safe for concurrent use.
 type perf struct {
 	mu     sync.Mutex
 	taken  bool         // by the program
@@ -54,7 +55,7 @@ func (p *perf) trace(ctx context.Context) context.Context {
 		GotConn:  func(i httptrace.GotConnInfo) { p.connected(i.Conn, i.Reused) },
 		DNSStart: func(httptrace.DNSStartInfo) { p.begin(perfDNS) },
 		DNSDone:  func(i httptrace.DNSDoneInfo) { p.resolved(i.Addrs, i.Err) },
-		// Several may run at a time, of which one is to be used.
+		// Several dials may run at a time; one of them is used.
 		ConnectStart: func(string, string) { p.begin(perfConnect) },
 		ConnectDone: func(_, _ string, err error) {
 			if err == nil {
@@ -77,8 +78,7 @@ func (p *perf) setStatus(code int) {
 	}
 }
 
-// reset begins a request: one that was redirected, or sent in vain, does not
-// count.
+// reset begins a request. A redirected or unsent request does not count.
 func (p *perf) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,8 +86,7 @@ func (p *perf) reset() {
 	p.used, p.dns, p.found, p.peer = false, perfDNSNone, nil, netip.Addr{}
 }
 
-// connected records the connection of the request. One that was reused has cost
-// nothing.
+// connected records the connection of the request. A reused one took no time.
 func (p *perf) connected(conn net.Conn, reused bool) {
 	if reused {
 		p.reset()
@@ -102,7 +101,7 @@ func (p *perf) connected(conn net.Conn, reused bool) {
 	p.start[perfResponse] = time.Now()
 }
 
-// sent begins the wait for the response.
+// sent starts the wait for the response.
 func (p *perf) sent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,7 +149,7 @@ func (p *perf) resolved(addrs []net.IPAddr, err error) {
 	}
 }
 
-// take returns the figures under lws's names on the first call, then nil.
+// take returns the figures under lws's names on the first call, and nil after that.
 func (p *perf) take() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()

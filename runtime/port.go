@@ -9,9 +9,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A role is what a stream has because its streamtype is a server.
+// A role is the part of a stream that only servers have.
 type role struct {
-	port  *port           // that the stream has opened, or that has accepted it
+	port  *port           // opened by the stream, or that accepted it
 	peer  *transport.Peer // nil for a listener
 	txn   txn             // guarded by the mu of the stream
 	reply transport.Reply // of txn
@@ -19,7 +19,7 @@ type role struct {
 	prev, next *Stream // list of the port; guarded by mu of the context
 }
 
-// A txn is the place in a transaction.
+// A txn is the phase of a transaction.
 type txn uint8
 
 const (
@@ -28,16 +28,16 @@ const (
 	answered     // the head of the answer has been sent
 )
 
-// A port is what a listener has opened.
+// A port is an open port of a listener.
 type port struct {
 	c        *Context
 	stream   *Stream // the listener
 	listener transport.Listener
-	accept   func(*Stream) Handlers // nil: clients have the handlers of the listener
+	accept   func(*Stream) Handlers // nil: clients use the handlers of the listener
 	served   chan struct{}          // closed when Serve has returned
 	gone     chan struct{}          // closed when the listener has been destroyed
 	leave    func()                 // makes the port not joinable
-	done     chan struct{}          // closed when nothing of the port is left
+	done     chan struct{}          // closed when the port holds no more resources
 
 	// Guarded by mu of the context.
 	first   *Stream // list of the clients not yet destroyed
@@ -53,8 +53,8 @@ type listenSettings struct {
 	transport.ServerConfig
 }
 
-// listen opens the port of a new stream. After an error the stream has never
-// existed.
+// listen opens the port of a new stream. After an error the stream is gone without
+// a callback.
 func (s *Stream) listen(c *Context) error {
 	settings := s.settings.listen
 	if settings == nil {
@@ -78,7 +78,7 @@ func (s *Stream) listen(c *Context) error {
 	return nil
 }
 
-// serve starts to accept connections, unless the port is closing already.
+// serve starts to accept connections, unless the port is closing.
 func (p *port) serve() {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -105,8 +105,9 @@ func (s *Stream) portOf() *port {
 	return s.role.port
 }
 
-// close begins the end of the port, once. It reports whether the listener is
-// destroyed when all clients are; otherwise there are none.
+// close begins to close the port. Only the first call has an effect. It reports
+// whether the listener will be destroyed after its clients; otherwise there are no
+// clients.
 func (p *port) close(cause error) (later bool) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -172,15 +173,15 @@ func (p *port) Accept(peer transport.Peer) (transport.Accepted, error) {
 	return l, nil
 }
 
-// forClient returns the metadata and handlers that a client begins with.
+// forClient returns the initial metadata and handlers of a client.
 func (s *Stream) forClient() (*metadata, Handlers) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.meta.forClient(), s.h
 }
 
-// enter puts a client into the lists of the context and the port. It reports false
-// if the port is closing.
+// enter adds a client to the lists of the context and the port. It returns false if
+// the port is closing.
 func (p *port) enter(s *Stream) bool {
 	c := p.c
 	c.mu.Lock()
@@ -198,7 +199,7 @@ func (p *port) enter(s *Stream) bool {
 	return true
 }
 
-// leaveLocked takes a client out of the list of the port.
+// leaveLocked removes a client from the list of the port.
 func (p *port) leaveLocked(s *Stream) {
 	r := s.role
 	if r.prev != nil {
@@ -220,7 +221,7 @@ func (p *port) leaveLocked(s *Stream) {
 func (s *Stream) createAccepted(accept func(*Stream) Handlers) *link {
 	done := false
 	defer func() {
-		if !done { // a callback panicked, or ended the goroutine
+		if !done { // a callback panicked or ended the goroutine
 			s.kill()
 		}
 	}()
@@ -280,7 +281,7 @@ func (l *link) Upgrade(r transport.Request) error {
 	return l.reachAndUnlock(StateServerUpgrade)
 }
 
-// receiveLocked sets the metadata that a request has.
+// receiveLocked sets the metadata from a request.
 func (s *Stream) receiveLocked(r transport.Request) {
 	st := s.t.stream
 	if len(st.Metadata) > 0 {
@@ -297,9 +298,9 @@ func (s *Stream) receiveLocked(r transport.Request) {
 	}
 }
 
-// requested returns what a request has for a metadata item. A URL argument does not
-// set an item that is mapped to a header: a program may trust a header that a proxy
-// sets.
+// requested returns the value of a metadata item in a request. A URL argument does
+// not set an item that is mapped to a header: a program may trust a header that a
+// proxy sets.
 func requested(r transport.Request, name, header string) (value string, ok bool) {
 	switch {
 	case name == "method":
@@ -353,8 +354,8 @@ var (
 	_ transport.Acceptor = (*port)(nil)
 )
 
-// Addr returns the address of a listener's port; with port 0 in the policy, the one
-// that the system has chosen. It returns nil for other streams.
+// Addr returns the address of a listener's port. If the policy has port 0, that is
+// the one that the system has chosen. It returns nil for other streams.
 func (s *Stream) Addr() net.Addr {
 	if p := s.portOf(); p != nil {
 		return p.listener.Addr()

@@ -7,19 +7,19 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// unknown reports whether a proxy fulfils the stream, and only the proxy knows the
-// protocol.
+// unknown reports whether the stream is executed by a proxy and only the proxy
+// knows the protocol.
 func (x *exchange) unknown() bool { return x.st.Protocol == policy.ProtocolProxied }
 
-// How long a Fetch whose protocol is unknown waits for the connection to end after the
-// peer has accepted or not, which is the end over mqtt; and for the verdict after the end
-// of a message, which is the end over ws. A proxy reports what belongs together at once.
+// How long a Fetch with unknown protocol waits for the end of the connection after
+// a verdict, which is the end over mqtt; and for the verdict after the end of a
+// message, which is the end over ws. A proxy reports related events without delay.
 const (
 	verdictLinger = 100 * time.Millisecond
 	messageLinger = time.Second
 )
 
-// lingerLocked ends a Fetch after d, unless the connection ends before.
+// lingerLocked ends a Fetch after d, unless the connection ends earlier.
 func (x *exchange) lingerLocked(d time.Duration) Result {
 	if x.linger != nil {
 		x.linger.Stop()
@@ -35,8 +35,8 @@ func (x *exchange) lingerLocked(d time.Duration) Result {
 	return OK
 }
 
-// addPartsLocked makes the streamtypes that have a part share the request, if only the
-// proxy knows which do.
+// addPartsLocked makes the streamtypes that have a part share the request, if only
+// the proxy knows the rideshares.
 func (x *exchange) addPartsLocked() {
 	if !x.unknown() || len(x.out.chain) > 1 {
 		return

@@ -11,18 +11,18 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A remote is what a stream has because a driver fulfils it. It is guarded by the mu of
-// the stream.
+// A remote is the part of a stream that only streams of a driver have. It is
+// guarded by the mu of the stream.
 type remote struct {
 	created time.Time
-	began   time.Time // of the present link
+	began   time.Time // of the current link
 
-	set      []transport.Field // metadata of the program, in the order of the last set
-	unsent   int               // the last of them that the present link does not have
+	set      []transport.Field // metadata of the program, in the order of the latest calls
+	unsent   int               // the last of them that the current link does not have
 	received map[string]string // metadata of the peer
 
 	requests transport.Requests // except for Metadata
-	deadline time.Time          // of StartTimeout; zero if it does not run, or the policy has the limit
+	deadline time.Time          // of StartTimeout; zero if it does not run, or the limit is the policy's
 	limited  bool               // StartTimeout is in force
 
 	data      any                  // of the driver
@@ -30,19 +30,19 @@ type remote struct {
 	chain     []*policy.StreamType // nil before the proxy has reported it
 }
 
-// proxied is the streamtype of a stream about which the program knows only the name.
+// proxied returns a streamtype of which the program knows only the name.
 func proxied(name string) *policy.StreamType {
 	return &policy.StreamType{Name: name, Protocol: policy.ProtocolProxied}
 }
 
-// drive returns the named streamtype, for streams that the driver fulfils.
+// drive returns the named streamtype, for streams that the driver executes.
 func (r *registry) drive(p *policy.Policy, name string) (*streamType, error) {
 	st := p.StreamType(name)
 	switch {
 	case st == nil:
 		st = proxied(name)
 	case st.Protocol.IsHTTP() && st.HTTP == nil:
-		known := *st // not enough
+		known := *st // without compiled parts
 		known.Protocol = policy.ProtocolProxied
 		st = &known
 	}
@@ -63,7 +63,7 @@ func (r *registry) drive(p *policy.Policy, name string) (*streamType, error) {
 	return t, nil
 }
 
-// Proxied reports whether a proxy fulfils the stream.
+// Proxied reports whether a proxy executes the stream.
 func (s *Stream) Proxied() bool { return s.remote != nil }
 
 // chainLocked returns the streamtypes whose messages make up one request.
@@ -74,7 +74,7 @@ func (s *Stream) chainLocked() []*policy.StreamType {
 	return s.t.chain
 }
 
-// restart makes all that is in force new for another link.
+// restart marks all settings in force as unsent, for a new link.
 func (r *remote) restart(length uint64) {
 	r.began = time.Now()
 	r.unsent = len(r.set)
@@ -83,8 +83,8 @@ func (r *remote) restart(length uint64) {
 	r.requests.Credit = 0
 }
 
-// setMetadata sets an item. The peer gets no empty value, at which proxies hang up: an
-// item that has never been set is empty anyway.
+// setMetadata sets an item. An empty value is not sent, since proxies hang up at
+// one: an item that has never been set is empty anyway.
 func (r *remote) setMetadata(t *streamType, name, value string) error {
 	if !mayHave(t.stream, name) {
 		return fmt.Errorf("%w: the policy does not declare it", ErrUnknownMetadata)
@@ -112,13 +112,14 @@ func (r *remote) setMetadata(t *streamType, name, value string) error {
 	return nil
 }
 
-// mayHave reports whether a streamtype may have an item of metadata.
+// mayHave reports whether a streamtype may have a metadata item.
 func mayHave(st *policy.StreamType, name string) bool {
 	return st.Protocol == policy.ProtocolProxied && len(st.Metadata) == 0 || st.DirectProtoStr ||
 		policy.ItemIndex(st.Metadata, name) >= 0
 }
 
-// metadata returns what the peer sent, else what the program set, else "".
+// metadata returns the value from the peer, else the one that the program set, else
+// "".
 func (r *remote) metadata(st *policy.StreamType, name string) (string, error) {
 	if !mayHave(st, name) {
 		return "", fmt.Errorf("%w: the policy does not declare it", ErrUnknownMetadata)
@@ -134,8 +135,8 @@ func (r *remote) metadata(st *policy.StreamType, name string) (string, error) {
 	return "", nil
 }
 
-// startTimeoutLocked is StartTimeout. The proxy has the timer, or, without a link, the
-// stream.
+// startTimeoutLocked implements StartTimeout. The proxy has the timer or, without a
+// link, the stream.
 func (s *Stream) startTimeoutLocked(d time.Duration) {
 	r := s.remote
 	s.stopTimeoutLocked()
@@ -158,7 +159,7 @@ func (s *Stream) waitTimeoutLocked() {
 	}
 }
 
-// cancelTimeoutLocked is CancelTimeout.
+// cancelTimeoutLocked implements CancelTimeout.
 func (s *Stream) cancelTimeoutLocked() {
 	r := s.remote
 	s.stopTimeoutLocked()
@@ -171,7 +172,7 @@ func (s *Stream) cancelTimeoutLocked() {
 	}
 }
 
-// A remoteLink is a link whose stream a driver fulfils.
+// A remoteLink is the link of a stream that a driver executes.
 type remoteLink struct{ *link }
 
 func (l remoteLink) Data(make func() any) any {
@@ -210,7 +211,7 @@ func (l remoteLink) Requests() transport.Requests {
 	r.unsent = 0
 	taken.Length = s.txLen
 	if taken.TimeoutChanged {
-		s.stopTimeoutLocked() // the proxy has it now
+		s.stopTimeoutLocked() // the proxy has the timer now
 		taken.Timeout = -1
 		if r.limited {
 			taken.Timeout = 0
@@ -266,7 +267,7 @@ func (l remoteLink) Receive(name, value string) {
 	}
 }
 
-// maxReceived is how many items of metadata a proxy may send.
+// maxReceived is the maximum number of metadata items that a proxy may send.
 const maxReceived = 256
 
 func (l remoteLink) Report(state State, arg uint32, cause error) error {

@@ -6,30 +6,31 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// loanWait, and at most twice that, is how long a program that reads with ServeRx may
-// do something else before the transport reads by itself again.
+// loanWait is how long a loan lasts without use before the transport reads by
+// itself again. It may last up to twice as long.
 const loanWait = 20 * time.Millisecond
 
-// A loan is the reading of a transport, which goroutines of the program do in place of
-// the transport's: it costs no switch of goroutines. Guarded by the stream's mu.
+// A loan lends the reading of a transport to goroutines of the program, which
+// avoids a switch of goroutines. It is guarded by the stream's mu.
 type loan struct {
 	wanted  bool         // ServeRx is in use
 	waits   bool         // ServeRx has returned false, and nothing has arrived since
 	step    func() error // reads once; nil while the transport reads by itself
 	serving bool         // a goroutine of the program is in step
-	err     error        // of step, which is not called again
+	err     error        // of step, which is then not called again
 	back    chan struct{}
 
-	timer  *time.Timer // ends the loan when it is not used
+	timer  *time.Timer // ends the loan if it is not used
 	timing bool        // timer runs
 	uses   uint        // calls of step
-	seen   uint        // uses, when timer expired last
+	seen   uint        // uses when timer last expired
 }
 
-// ServeRx reads once from the peer on the calling goroutine, and delivers what it gets:
-// for a program that waits for payload, this is faster than the goroutine of the
-// transport. It reports whether it has read. If not, the transport reads by itself, and
-// what arrives next is delivered by its goroutine. It must not be called from callbacks.
+// ServeRx reads once from the peer on the calling goroutine, and delivers the
+// payload. For a program that waits for payload, this is faster than the goroutine
+// of the transport. It reports whether it has read. If not, the transport reads by
+// itself, and its goroutine delivers the payload that arrives next. ServeRx must
+// not be called from callbacks.
 func (s *Stream) ServeRx() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,9 +59,10 @@ func (s *Stream) ServeRx() bool {
 	return true
 }
 
-// ServeTx is RequestTxLen for a goroutine that can wait for a write: if the transport
-// can, it calls Tx and sends on the calling goroutine, unless another one is sending.
-// With 0, what RequestTxLen has announced holds. It must not be called from callbacks.
+// ServeTx is like [Stream.RequestTxLen], for a goroutine that can wait for a write.
+// If the transport supports it, ServeTx calls Tx and sends on the calling
+// goroutine, unless another one is sending. If n is 0, the length of the last
+// RequestTxLen holds. ServeTx must not be called from callbacks.
 func (s *Stream) ServeTx(n uint64) error {
 	s.mu.Lock()
 	if n != 0 {
@@ -78,10 +80,10 @@ func (s *Stream) ServeTx(n uint64) error {
 	return nil
 }
 
-// ServeAttempt is RequestTx for a goroutine that waits for the end of an attempt: if
-// the transport is a [transport.Prompter], the attempt that this starts is made on the
-// calling goroutine. It returns after that, or when the request is made. It must not be
-// called from callbacks.
+// ServeAttempt is like [Stream.RequestTx], for a goroutine that waits for the end
+// of an attempt. If the transport is a [transport.Prompter], the attempt runs on
+// the calling goroutine and ServeAttempt returns after it; otherwise it returns at
+// once. It must not be called from callbacks.
 func (s *Stream) ServeAttempt() error {
 	s.mu.Lock()
 	if p, ok := s.t.connector.(transport.Prompter); !ok || !p.Prompt() || s.busy || s.link != nil || s.machine.Destroying() {
@@ -115,7 +117,7 @@ func (l *link) Lend(step func() error) error {
 	if l.cause != nil || !b.wanted || b.waits {
 		return l.cause
 	}
-	l.spent = true // the timer may expire at any time to come
+	l.spent = true // the timer may expire at any later time
 	b.step = step
 	if b.back == nil {
 		b.back = make(chan struct{}, 1)
@@ -146,7 +148,7 @@ func (l *link) Recall() {
 	l.loan.endLocked()
 }
 
-// endLocked wakes the goroutine that has lent its reading, if there is one.
+// endLocked wakes the goroutine that has lent its reading, if any.
 func (b *loan) endLocked() {
 	if b.step != nil {
 		select {
@@ -156,7 +158,7 @@ func (b *loan) endLocked() {
 	}
 }
 
-// timeLoanLocked starts the timer of a loan that nobody uses at the moment.
+// timeLoanLocked starts the timer of an unused loan.
 func (l *link) timeLoanLocked() {
 	if b := &l.loan; !b.timing {
 		b.timing = true
@@ -164,8 +166,8 @@ func (l *link) timeLoanLocked() {
 	}
 }
 
-// expireLoan ends a loan that has not been used for a while. It repeats itself while the
-// loan is in use, since to restart the timer for each use would cost more.
+// expireLoan ends a loan that has not been used for a while. While the loan is in
+// use the timer repeats, since restarting it for each use would cost more.
 func (l *link) expireLoan() {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()

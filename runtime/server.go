@@ -15,12 +15,13 @@ import (
 // A Peer is the client of an accepted stream.
 type Peer = transport.Peer
 
-// Limits bound what the clients of a listener may use.
+// Limits limit what the clients of a listener may use.
 type Limits = transport.Limits
 
-// WithClients makes a listener call f for each stream that it accepts, before the
-// CREATING of that stream, which gets the handlers that f returns. f may be called
-// concurrently. Without it, accepted streams have the handlers of the listener.
+// WithClients makes a listener call f for each accepted stream, before the CREATING
+// of that stream, which uses the handlers that f returns. f may be called
+// concurrently. Without WithClients, accepted streams use the handlers of the
+// listener.
 func WithClients(f func(client *Stream) Handlers) StreamOption {
 	return listenOption(func(s *listenSettings) { s.accept = f })
 }
@@ -31,15 +32,15 @@ func WithLimits(l Limits) StreamOption {
 }
 
 // WithListener makes a listener use a socket in place of the endpoint and port of
-// the policy. The stream closes it.
+// the policy. The stream closes the socket.
 func WithListener(l net.Listener) StreamOption {
 	return listenOption(func(s *listenSettings) { s.Socket = l })
 }
 
-// A PeerVerify selects how the certificates of the peer are verified.
+// A PeerVerify says how to verify the certificates of the peer.
 type PeerVerify = transport.PeerVerify
 
-// How the certificates of the peer are verified; see package transport.
+// The ways to verify the certificates of the peer; see package transport.
 const (
 	VerifyAuto = transport.VerifyAuto
 	VerifyNone = transport.VerifyNone
@@ -47,29 +48,30 @@ const (
 	VerifyPeer = transport.VerifyPeer
 )
 
-// WithClientCertificates makes a listener over TLS request the certificates of its
-// clients. Without it none are requested, except over raw, where the Config of package
-// raw decides. roots are the authorities that are trusted; nil means those of the
-// operating system. A client without a valid certificate fails in the handshake under
-// VerifyPeer. Under QueryPeer, and VerifyAuto which is the same, it is accepted, and
-// Peer.VerifyError says why it is not valid. Browsers ask their users for a certificate.
+// WithClientCertificates makes a TLS listener request the certificates of its
+// clients. By default none are requested, except over raw, where the Config of
+// package raw decides. roots are the trusted authorities; nil means those of the
+// operating system. With VerifyPeer, the handshake fails for a client without a
+// valid certificate. With QueryPeer and VerifyAuto, which are equivalent here, such
+// a client is accepted, and Peer.VerifyError says why its certificate is invalid.
+// Browsers ask their users for a certificate.
 func WithClientCertificates(v PeerVerify, roots *x509.CertPool) StreamOption {
 	return listenOption(func(s *listenSettings) { s.Verify = &transport.ClientVerify{Mode: v, Roots: roots} })
 }
 
-// A listenOption sets something of a listener.
+// A listenOption is an option of a listener.
 type listenOption func(*listenSettings)
 
-// StreamOption marks a StreamOption.
+// StreamOption marks o as a [StreamOption].
 func (listenOption) StreamOption() {}
 
 // drainTime is how long Serve waits for clients when its context is done.
 const drainTime = 5 * time.Second
 
 // Serve makes a stream of a server streamtype and serves until ctx is done. It then
-// drains the clients, for 5 s at most, and returns nil. The error is that of
-// NewStream, or why nothing more could be accepted; ErrClosed if the stream was
-// destroyed.
+// drains the clients, for at most 5 seconds, and returns nil. Otherwise it returns
+// the error of NewStream, or the reason why the stream can no longer accept:
+// ErrClosed if it was destroyed.
 func (c *Context) Serve(ctx context.Context, streamtype string, h Handlers, o ...StreamOption) error {
 	s, err := c.NewStream(streamtype, h, o...)
 	if err != nil {
@@ -96,14 +98,14 @@ func (c *Context) Serve(ctx context.Context, streamtype string, h Handlers, o ..
 
 // Handle makes a stream of a server streamtype whose requests handler answers: for
 // h1 and h2, a net/http.Handler. The policy decides port, TLS and limits; there are
-// no accepted streams. The error wraps ErrUnsupported if the transport does not know
-// the type of handler.
+// no accepted streams. The error wraps ErrUnsupported if the transport does not
+// support the type of handler.
 func (c *Context) Handle(streamtype string, handler any, o ...StreamOption) (*Stream, error) {
 	return c.NewStream(streamtype, Handlers{}, append(o[:len(o):len(o)], listenOption(func(s *listenSettings) { s.Handler = handler }))...)
 }
 
-// Clients iterates over the streams that a listener has accepted and that are not
-// destroyed, as they are at the call.
+// Clients iterates over the streams that a listener has accepted and that exist at
+// the time of the call.
 func (c *Context) Clients(listener *Stream) iter.Seq[*Stream] {
 	return func(yield func(*Stream) bool) {
 		p := listener.portOf()
@@ -118,11 +120,11 @@ func (c *Context) Clients(listener *Stream) iter.Seq[*Stream] {
 	}
 }
 
-// Shutdown ends a listener gently. It closes the port, and lets clients complete
-// what they are doing: over HTTP the requests that have begun, over ws the closing
-// handshake. When none are left, or ctx is done, it is Destroy. The error is that of
-// ctx, or ErrUnsupported if the stream is not a listener. In a callback it would
-// wait for itself.
+// Shutdown ends a listener gracefully. It closes the port and lets clients finish:
+// over HTTP the requests that have begun, over ws the closing handshake. When no
+// clients are left or ctx is done, it calls Destroy. It returns the error of ctx,
+// or ErrUnsupported if the stream is not a listener. It must not be called from a
+// callback, where it would wait for itself.
 func (s *Stream) Shutdown(ctx context.Context) error {
 	p := s.portOf()
 	if p == nil {
@@ -141,7 +143,7 @@ func (s *Stream) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Listener returns the stream that has accepted s, or nil.
+// Listener returns the stream that accepted s, or nil.
 func (s *Stream) Listener() *Stream {
 	if s.role == nil || s.role.peer == nil {
 		return nil
@@ -149,7 +151,8 @@ func (s *Stream) Listener() *Stream {
 	return s.role.port.stream
 }
 
-// Peer returns the client of an accepted stream; of other streams, the zero Peer.
+// Peer returns the client of an accepted stream, or the zero Peer for other
+// streams.
 func (s *Stream) Peer() Peer {
 	if s.role == nil || s.role.peer == nil {
 		return Peer{}
@@ -160,16 +163,15 @@ func (s *Stream) Peer() Peer {
 }
 
 // Ack answers a request with an HTTP status; 0 means 200. It may be called from
-// SERVER_TXN on until the first piece of the body is sent, and the last call counts.
+// SERVER_TXN until the first piece of the body is sent; the last call counts.
 //
-// The answer is sent when the whole request has been delivered. It has a body if the
-// program has requested Tx by then, or has called Respond. A program that is not
-// ready requests Tx all the same and returns TxDontSend. A request that is not
-// acknowledged is answered with 404. One that is refused in SERVER_TXN, by a status
-// from 400 up, is answered at once and its body is not delivered.
+// The answer is sent when the whole request has been delivered. It has a body if
+// the program has requested Tx by then, or has called Respond. A program that is
+// not ready requests Tx anyway and returns TxDontSend. A request without an Ack is
+// answered with 404. A request that the program refuses in SERVER_TXN, by a status
+// of 400 or more, is answered at once, and its body is not delivered.
 //
-// The error is ErrNoTransaction, or ErrUnsupported for a number that is no final
-// status.
+// The error is ErrNoTransaction, or ErrUnsupported if status is not a final status.
 func (s *Stream) Ack(status int) error {
 	if status == 0 {
 		status = 200
@@ -182,13 +184,13 @@ func (s *Stream) Ack(status int) error {
 	return s.answerLocked(func(r *transport.Reply) { r.Status, r.Acked = status, true })
 }
 
-// Respond provides the body of the answer as a whole, in place of Tx. It is Ack(0)
-// unless the program has called Ack. If the status is 200, the client may get a
-// range, or 304 if it has a copy that is not older than modified, as by
-// net/http.ServeContent. name is that of a file; its extension gives the media type
-// unless metadata has one. Both may be zero. body is read until the transaction has
-// ended, or another call of Respond; if it is an [io.Closer] it is closed then. After
-// an error it is the caller's.
+// Respond provides the whole body of the answer, in place of Tx. It implies Ack(0)
+// unless the program has called Ack. If the status is 200, the client may request a
+// range, or receive 304 if its copy is not older than modified, as with
+// net/http.ServeContent. The extension of the file name gives the media type unless
+// metadata has one. name and modified may be zero. body is read until the
+// transaction has ended or Respond is called again; if it is an [io.Closer], it is
+// then closed. After an error the caller keeps it.
 func (s *Stream) Respond(name string, modified time.Time, body io.ReadSeeker) error {
 	var earlier *transport.Content
 	s.mu.Lock()
@@ -213,7 +215,7 @@ func (s *Stream) Respond(name string, modified time.Time, body io.ReadSeeker) er
 	return s.requestTxLocked()
 }
 
-// answerLocked changes the answer to the present request.
+// answerLocked changes the answer to the current request.
 func (s *Stream) answerLocked(set func(*transport.Reply)) error {
 	if s.role == nil || s.role.txn != openTxn {
 		return fmt.Errorf("sspolicy: streamtype %q: %w", s.t.stream.Name, ErrNoTransaction)

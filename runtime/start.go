@@ -26,7 +26,7 @@ func (c *Context) start(ctx context.Context, streamtype string, options []CallOp
 		return nil, errors.Unwrap(err) // the caller names the streamtype
 	}
 	x.mu.Lock()
-	over := x.over // the stream has ended already
+	over := x.over // the stream has already ended
 	if !over {
 		if ctx.Done() != nil {
 			x.stop = context.AfterFunc(ctx, func() { x.abort(x.contextError()) })
@@ -47,8 +47,8 @@ func (c *Context) start(ctx context.Context, streamtype string, options []CallOp
 	return x, nil
 }
 
-// contextError returns why the context of the call, which is done, is done. If there is
-// no link to the proxy, that is part of the error.
+// contextError returns the reason for the end of the call's context. If there is no
+// link to the proxy, that is part of the error.
 func (x *exchange) contextError() error {
 	err := contextError(x.ctx)
 	if cause := x.s.Err(); errors.Is(cause, ErrLink) {
@@ -57,7 +57,7 @@ func (x *exchange) contextError() error {
 	return err
 }
 
-// contextError returns why ctx, which is done, is done.
+// contextError returns the reason for the end of ctx.
 func contextError(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != ctx.Err() {
 		return fmt.Errorf("%w: %w", ctx.Err(), cause)

@@ -14,67 +14,64 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Handlers are the callbacks of a stream. Any of them may be nil: without Rx
-// payload is dropped, without Tx nothing is sent, without State each state counts
-// as answered with OK.
+// Handlers are the callbacks of a stream. Any of them may be nil: without Rx,
+// payload is dropped; without Tx, nothing is sent; without State, the result for
+// each state is OK.
 //
 // A panic in a callback ends the program, unless the caller of NewStream or the
-// transport recovers it. The stream has ended then, without further callbacks.
+// transport recovers it. The stream has then ended without further callbacks.
 type Handlers struct {
 	// State is called for each state that the stream reaches. The meaning of arg
-	// depends on the state; mostly it is 0.
+	// depends on the state; usually it is 0.
 	State func(s *Stream, state State, arg uint32) Result
 
-	// Rx receives payload. buf is only valid during the call. No more is read
-	// until Rx returns, so that a slow reader slows the peer down; see also
-	// [Stream.PauseRx].
+	// Rx receives payload. buf is valid only during the call. The transport does
+	// not read more until Rx returns, so a slow reader slows the peer down; see
+	// also [Stream.PauseRx].
 	Rx func(s *Stream, buf []byte, flags Flags) Result
 
-	// Tx puts payload into buf and returns how many bytes, with flags that say
-	// how they lie in the message. ordinal counts the Tx calls of this stream
-	// from 0. len(buf) is at least 1 and may change from call to call. A Tx that
-	// has nothing to send returns TxDontSend, and is called again after the next
-	// RequestTx. Where streamtypes share a request, Rideshare returns the one
-	// whose message is wanted.
+	// Tx writes payload to buf and returns its size and flags that describe its
+	// position in the message. ordinal counts the Tx calls of this stream from 0.
+	// len(buf) is at least 1 and may vary from call to call. A Tx that has nothing
+	// to send returns TxDontSend, and is called again after the next RequestTx. If
+	// streamtypes share a request, [Stream.Rideshare] returns the one whose message
+	// is due.
 	Tx func(s *Stream, ordinal uint32, buf []byte) (n int, flags Flags, r Result)
 
 	// RxClosed is called when the peer of a raw connection sends no more, after the
-	// last Rx. The connection ends when what the program has requested to send by
-	// then is sent. If RxClosed calls PauseRx, that is only so from ResumeRx on.
+	// last Rx. The connection ends after the data that the program has requested to
+	// send by then. If RxClosed calls PauseRx, that is delayed until ResumeRx.
 	RxClosed func(s *Stream)
 
-	// TxFailed is called when nothing more can be sent on a connection from which
+	// TxFailed is called when no more can be sent on a connection from which
 	// payload may still arrive.
 	TxFailed func(s *Stream, err error)
 }
 
 // Hooks are functions that observe the streams of a context, for metrics and
-// traces. Any of them may be nil; one that is nil costs nothing. They are called
-// while a stream is at work: they must be quick, and may call SetMetadata and the
-// methods of a Stream that only read. Those of one stream never run at the same
-// time.
+// traces. Any of them may be nil, which costs nothing. They are called while a
+// stream is busy: they must be quick, and may call SetMetadata and the methods of a
+// Stream that only read. Those of one stream never run at the same time.
 //
 // Package github.com/secure-streams/sspolicy/runtime/otel makes Hooks for
 // OpenTelemetry.
 type Hooks struct {
-	// State is called for each state, before the State callback of the program.
-	// An attempt begins with StateConnecting. It has ended with the next
-	// StateUnreachable, StateDisconnected or StateDestroying, when [Stream.Err]
-	// returns the reason. ctx is the context of Fetch or Open; for other streams
-	// it is context.Background().
+	// State is called for each state, before the State callback of the program. An
+	// attempt begins with StateConnecting. It ends with the next StateUnreachable,
+	// StateDisconnected or StateDestroying, when [Stream.Err] returns the reason.
+	// ctx is the context of Fetch, Open or WithContext, or context.Background().
 	State func(ctx context.Context, s *Stream, state State, arg uint32)
 
 	// Wait is called with the time until the next attempt.
 	Wait func(ctx context.Context, s *Stream, d time.Duration)
 
-	// Rx and Tx are called with the length in bytes of each piece of payload
-	// that has arrived or is to be sent: Rx before, Tx after the program's
-	// callback.
+	// Rx and Tx are called with the size in bytes of each piece of payload: Rx
+	// before the program's callback, Tx after it.
 	Rx func(ctx context.Context, s *Stream, n int)
 	Tx func(ctx context.Context, s *Stream, n int)
 }
 
-// An engine is what the streams of a context share.
+// An engine is shared by the streams of a context.
 type engine struct {
 	env    *transport.Env
 	timers *timers.Timers // of env
@@ -85,29 +82,28 @@ type engine struct {
 	owner  owner
 }
 
-// An owner has the list of streams, and their types.
+// An owner has the list of streams and their types.
 type owner interface {
-	// renew moves a stream to the present type of its name. The caller has the
+	// renew moves a stream to the current type of its name. The caller has the
 	// turn, and no attempt is running. After an error the stream is unchanged.
 	renew(*Stream) error
 
-	// remove takes a stream that has ended out of the list.
+	// remove removes a stream that has ended from the list.
 	remove(*Stream)
 }
 
 // A Stream is one use of a streamtype. It outlives its connections: unless the
-// policy says opportunistic, it connects again when one is lost, as often as the
-// policy's retry conceals failures. While it is idle it holds no goroutine or
-// connection. Its methods may be called from any goroutine, including from its
-// callbacks, and never block.
+// policy sets opportunistic, it reconnects after a loss, as often as the policy's
+// retry conceals failures. While idle it holds no goroutine or connection. Its
+// methods are safe for concurrent use, also from its callbacks, and never block.
 type Stream struct {
 	e          *engine
 	t          *streamType // written with the turn, mu, and mu of the context; any one of them suffices to read it
 	prev, next *Stream     // list of the context, guarded by its mu
 
-	// Whoever sets busy has the turn: it alone may call back, until it clears
-	// busy. Before that it runs the machine, see settleAndUnlock, so that requests
-	// made in the meantime are not forgotten.
+	// The goroutine that sets busy has the turn: only it may call back, until it
+	// clears busy. Before it does, it runs the machine (see settleAndUnlock), so
+	// that no request made in the meantime is lost.
 	mu      sync.Mutex
 	machine machine.Machine
 
@@ -130,7 +126,7 @@ type Stream struct {
 	err     error
 }
 
-// An attachment is what a transport keeps with a stream.
+// An attachment is the data that a transport keeps with a stream.
 type attachment struct {
 	data any
 	transport.Option
@@ -144,8 +140,7 @@ func (s *Stream) attach(o transport.Option) {
 	}
 }
 
-// data returns what the transport keeps with the stream, or what make returned on
-// the first call.
+// data returns the data of the transport. The first call stores the result of make.
 func (s *Stream) data(make func() any) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +150,7 @@ func (s *Stream) data(make func() any) any {
 	return s.attached.data
 }
 
-// metadataLocked returns the metadata of the stream, for writing.
+// metadataLocked returns the metadata of the stream, for modification.
 func (s *Stream) metadataLocked() *metadata {
 	if s.meta == nil {
 		s.meta = newMetadata(s.t)
@@ -168,8 +163,8 @@ func (s *Stream) context() context.Context {
 	return cmp.Or(s.hooksContext, context.Background())
 }
 
-// create delivers the first states of a stream. It reports whether the stream
-// lives on.
+// create delivers the first states of a stream. It reports whether the stream still
+// exists.
 func (s *Stream) create() bool {
 	done := false
 	defer s.endUnless(&done)
@@ -199,7 +194,7 @@ func (s *Stream) create() bool {
 }
 
 // endUnless ends a stream whose callback has not returned, because it panicked or
-// ended its goroutine. It is deferred; mu is not held.
+// ended its goroutine. It is deferred, without mu held.
 func (s *Stream) endUnless(returned *bool) {
 	if !*returned {
 		s.kill()
@@ -229,22 +224,22 @@ func (s *Stream) kill() {
 	s.remove()
 }
 
-// RequestTx requests one call of Tx. Without a connection it starts an attempt,
-// after POLL; the count of failures goes on. During an attempt, or a wait for the
-// next one, it starts nothing. Two requests before a Tx count as one. The end of a
-// connection discards a request. The error is nil or ErrClosed.
+// RequestTx requests one call of Tx. If the stream is idle, it starts an attempt,
+// after POLL, without resetting the count of failures. Two requests before a Tx
+// count as one. The end of a connection discards a request. The error is nil or
+// ErrClosed.
 func (s *Stream) RequestTx() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requestTxLocked()
 }
 
-// RequestTxLen is RequestTx, and announces that the next message has n bytes. Over
-// HTTP that becomes the content-length of a POST, PUT or PATCH, unless the policy
-// says http_no_content_length. 0 means that the length is unknown. It holds until
-// an HTTP transaction is complete, and so for its retries. Where streamtypes share
-// the request (rideshare), n is the length of all messages together, without the
-// framing of the parts of a multipart request.
+// RequestTxLen is like RequestTx, and announces that the next message has n bytes;
+// 0 means unknown. Over HTTP the length becomes the content-length of a POST, PUT
+// or PATCH, unless the policy sets http_no_content_length. It holds until an HTTP
+// transaction is complete, including its retries. If streamtypes share the request
+// (rideshare), n is the total length of their messages, without the framing of the
+// parts of a multipart request.
 func (s *Stream) RequestTxLen(n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,7 +261,7 @@ func (s *Stream) requestTxLocked() error {
 	}
 	s.wantTxLocked()
 	if s.machine.Attempting() {
-		if s.link != nil { // nil while the policy is renewed; the attempt will ask
+		if s.link != nil { // nil during renew; the attempt will ask
 			s.link.signalTxLocked()
 		}
 	} else if s.machine.Request() {
@@ -275,7 +270,7 @@ func (s *Stream) requestTxLocked() error {
 	return nil
 }
 
-// wantTxLocked notes a request for Tx.
+// wantTxLocked records a request for Tx.
 func (s *Stream) wantTxLocked() {
 	s.wantsTx = true
 	if s.remote != nil {
@@ -283,9 +278,9 @@ func (s *Stream) wantTxLocked() {
 	}
 }
 
-// Connect starts an attempt at once, without POLL, and resets the count of failures.
-// It cuts a wait for a retry short. If the stream is connected, or an attempt is
-// running, it changes nothing. The error is nil or ErrClosed.
+// Connect starts an attempt at once, without POLL, and resets the count of
+// failures. It cuts short a wait for a retry. It has no effect if the stream is
+// connected or an attempt is running. The error is nil or ErrClosed.
 func (s *Stream) Connect() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,10 +300,10 @@ func (s *Stream) Connect() error {
 }
 
 // PauseRx stops the delivery of payload until ResumeRx, so that the peer has to
-// wait. Tx is called all the same. A piece whose delivery has begun is not stopped,
-// and neither are pieces without payload: the end of a message, figures of perf.
-// A transport that has a piece to deliver reads no further, and so may notice the
-// end of the connection only after ResumeRx.
+// wait. Tx is still called. A piece whose delivery has begun is not stopped, nor
+// are pieces without payload: the end of a message, and figures of perf. A
+// transport with an undelivered piece stops reading, so it may notice the end of
+// the connection only after ResumeRx.
 func (s *Stream) PauseRx() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,7 +320,7 @@ func (s *Stream) ResumeRx() {
 	}
 }
 
-// PendingRx returns how many bytes have arrived and wait for ResumeRx.
+// PendingRx returns the number of bytes that have arrived and wait for ResumeRx.
 func (s *Stream) PendingRx() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -335,11 +330,11 @@ func (s *Stream) PendingRx() int {
 	return s.link.pending
 }
 
-// Unacknowledged returns how many messages Tx has passed on the present connection
-// that the peer has not answered. Over mqtt the answer is QOS_ACK_REMOTE or
-// QOS_NACK_REMOTE, over HTTP the headers of the response; other protocols have none,
-// and the result is 0. In DISCONNECTED and UNREACHABLE it is how many messages may
-// be lost.
+// Unacknowledged returns the number of messages that Tx has passed on the current
+// connection and that the peer has not answered. Over mqtt the answer is
+// QOS_ACK_REMOTE or QOS_NACK_REMOTE, over HTTP the headers of the response; other
+// protocols have none, and the result is 0. In DISCONNECTED and UNREACHABLE it is
+// the number of messages that may be lost.
 func (s *Stream) Unacknowledged() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -349,8 +344,8 @@ func (s *Stream) Unacknowledged() int {
 	return s.link.unacked
 }
 
-// drain waits until nothing is unacknowledged, or done is closed. It returns how many
-// messages are.
+// drain waits until no message is unacknowledged, or done is closed. It returns the
+// number of unacknowledged messages.
 func (s *Stream) drain(done <-chan struct{}) int {
 	s.mu.Lock()
 	l := s.link
@@ -370,8 +365,8 @@ func (s *Stream) drain(done <-chan struct{}) int {
 	return s.Unacknowledged()
 }
 
-// AddPeerTxCredit allows n more bytes of payload on the present connection; see
-// WithPeerTxCredit, without which it does nothing.
+// AddPeerTxCredit allows n more bytes of payload on the current connection. It has
+// no effect without WithPeerTxCredit.
 func (s *Stream) AddPeerTxCredit(n uint32) {
 	s.credit.Add(uint64(n))
 	if s.remote == nil || s.credit == nil {
@@ -385,14 +380,14 @@ func (s *Stream) AddPeerTxCredit(n uint32) {
 	}
 }
 
-// Destroy closes the connection and ends the stream: DISCONNECTED, if the stream
-// was connected, and DESTROYING are delivered, and nothing after them. It does
-// not wait for them. In one of the stream's own callbacks it acts like the result
-// DestroyMe.
+// Destroy closes the connection and ends the stream: it delivers DISCONNECTED, if
+// the stream was connected, and DESTROYING as the last state. It does not wait for
+// them. In one of the stream's own callbacks it acts like the result DestroyMe.
 func (s *Stream) Destroy() { s.destroy(false, ErrClosed) }
 
-// destroy is Destroy with a cause, ErrClosed or ErrPolicyChanged, or for a listener
-// why it cannot accept. If here is set it delivers the last states itself if it can.
+// destroy implements Destroy. The cause is ErrClosed, ErrPolicyChanged or, for a
+// listener, the reason why it cannot accept. If here is set, it delivers the last
+// states itself if possible.
 func (s *Stream) destroy(here bool, cause error) {
 	if p := s.portOf(); p != nil && p.close(cause) {
 		return
@@ -420,7 +415,8 @@ func (s *Stream) destroyNow(here bool, cause error) {
 	case running:
 		s.link.endLocked(cause)
 	case s.busy || s.link != nil:
-		// Whoever has the turn, or is about to take it in finish, will see.
+		// The goroutine that has the turn, or is about to take it in finish, will
+		// see the request.
 	case here:
 		s.busy = true
 		s.settleAndUnlock()
@@ -430,11 +426,11 @@ func (s *Stream) destroyNow(here bool, cause error) {
 	}
 }
 
-// StartTimeout starts or restarts the stream's timer: after d, TIMEOUT is
-// delivered once. A d of 0 or less means the policy's timeout_ms; if that is 0
-// too nothing happens. CancelTimeout cancels the timer, and so do the end of the
-// connection, unless an HTTP stream is going to retry, and the end of the stream.
-// It survives failed attempts.
+// StartTimeout starts or restarts the stream's timer: after d, TIMEOUT is delivered
+// once. If d is 0 or negative, the policy's timeout_ms applies; if that is 0 too,
+// StartTimeout has no effect. The timer is canceled by CancelTimeout, by the end of
+// the connection, unless an HTTP stream is going to retry, and by the end of the
+// stream. It survives failed attempts.
 func (s *Stream) StartTimeout(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -453,14 +449,14 @@ func (s *Stream) StartTimeout(d time.Duration) {
 	}
 }
 
-// startTimerLocked starts the timer of StartTimeout, which does not run.
+// startTimerLocked starts the timer of StartTimeout, which must not be running.
 func (s *Stream) startTimerLocked(d time.Duration) {
 	s.timeout = &timers.Timer{Owner: (*expiry)(s)}
 	s.e.timers.Start(s.timeout, d)
 }
 
-// CancelTimeout stops the timer of StartTimeout. A TIMEOUT that is not being
-// delivered already is not delivered.
+// CancelTimeout stops the timer of StartTimeout. No TIMEOUT is delivered after it,
+// except one that is being delivered already.
 func (s *Stream) CancelTimeout() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -471,7 +467,7 @@ func (s *Stream) CancelTimeout() {
 	s.stopTimeoutLocked()
 }
 
-// An expiry is a Stream as the owner of its timers.
+// An expiry is a Stream in the role of the owner of its timers.
 type expiry Stream
 
 func (x *expiry) Expire(t *timers.Timer) {
@@ -513,12 +509,12 @@ func (s *Stream) errClosedLocked() error {
 	return fmt.Errorf("sspolicy: streamtype %q: %w", s.t.stream.Name, ErrClosed)
 }
 
-// runningLocked reports whether the transport's Run has been called, or is about
-// to be, and has not returned.
+// runningLocked reports whether the transport's Run has been called, or is about to
+// be, and has not returned.
 func (s *Stream) runningLocked() bool { return s.link != nil && s.link.phase == attempting }
 
-// wakeLocked starts a goroutine that runs the machine, unless somebody has the
-// turn, and so runs it anyway.
+// wakeLocked starts a goroutine that runs the machine, unless the goroutine that
+// has the turn will run it anyway.
 func (s *Stream) wakeLocked() {
 	switch {
 	case s.busy:
@@ -551,8 +547,8 @@ func (s *Stream) work(l *link) {
 	}
 }
 
-// abandon goes on without a transport that does not give up. Its Run may return at
-// any time to come.
+// abandon continues without a transport that does not end. Its Run may return at
+// any later time.
 func (s *Stream) abandon(l *link) {
 	s.mu.Lock()
 	if s.busy && l.phase == attempting { // a callback is slow, not the transport
@@ -572,9 +568,9 @@ func (s *Stream) abandon(l *link) {
 	s.work(next)
 }
 
-// settleAndUnlock runs the machine until it yields, and gives up the turn and mu,
-// which the caller has. If an attempt has begun it returns the link of it; the
-// caller has to see to its Run. It also reports whether the stream has ended.
+// settleAndUnlock runs the machine until it yields, and releases the turn and mu,
+// which the caller has. If an attempt has begun it returns its link, whose Run the
+// caller must call. It also reports whether the stream has ended.
 func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 	for {
 		if s.link != nil && s.link.phase == returned {
@@ -617,8 +613,8 @@ func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 	}
 }
 
-// prepareLocked begins an attempt: it makes the streamtype current and provides a
-// link. Its error, if any, is that of the attempt.
+// prepareLocked begins an attempt: it updates the streamtype and provides a link.
+// It stores an error as the result of the attempt.
 func (s *Stream) prepareLocked() {
 	s.stopRetryLocked()
 	var err error
@@ -636,7 +632,7 @@ func (s *Stream) prepareLocked() {
 	s.link.phase, s.link.t, s.link.cause = preparing, s.t, err
 }
 
-// resolveLocked fixes the endpoint and URL of an attempt.
+// resolveLocked determines the endpoint and URL of an attempt.
 func (s *Stream) resolveLocked() {
 	l := s.link
 	s.captive = false
@@ -650,7 +646,8 @@ func (s *Stream) resolveLocked() {
 	}
 }
 
-// deliverLocked does a machine's Deliver or Illegal, without mu in the callback.
+// deliverLocked carries out a machine's Deliver or Illegal. It releases mu during
+// the callback.
 func (s *Stream) deliverLocked(e machine.Effect) Result {
 	if e.Do == machine.Illegal {
 		name, from := s.t.stream.Name, s.machine.State()
@@ -697,7 +694,7 @@ func (s *Stream) deliverLocked(e machine.Effect) Result {
 	return r
 }
 
-// waitLocked starts the wait for the next attempt.
+// backOffLocked starts the wait for the next attempt.
 func (s *Stream) backOffLocked(e machine.Effect) {
 	d := e.Delay(s.t.stream.Retry, s.e.jitter())
 	s.retry = &timers.Timer{Owner: (*expiry)(s), Wakes: s.t.stream.SwakeValidity}
@@ -709,14 +706,14 @@ func (s *Stream) backOffLocked(e machine.Effect) {
 	}
 }
 
-// releaseLocked ends a stream after DESTROYING. It gives up the turn and mu.
+// releaseAndUnlock ends a stream after DESTROYING. It releases the turn and mu.
 func (s *Stream) releaseAndUnlock() {
 	s.h = Handlers{}
 	s.yieldAndUnlock()
 	s.remove()
 }
 
-// remove takes a stream that has ended out of its context.
+// remove removes a stream that has ended from its context.
 func (s *Stream) remove() {
 	if a := s.attached; a != nil && a.End != nil {
 		a.End()
@@ -728,7 +725,7 @@ func (s *Stream) remove() {
 	s.e.owner.remove(s)
 }
 
-// dropLocked ends the use of the link.
+// dropLinkLocked ends the use of the link.
 func (s *Stream) dropLinkLocked() {
 	if l := s.link; l != nil {
 		s.link = nil
@@ -736,13 +733,13 @@ func (s *Stream) dropLinkLocked() {
 	}
 }
 
-// yieldAndUnlock gives up the turn and mu.
+// yieldAndUnlock releases the turn and mu.
 func (s *Stream) yieldAndUnlock() {
 	s.yieldLocked()
 	s.mu.Unlock()
 }
 
-// yieldLocked gives up the turn.
+// yieldLocked releases the turn.
 func (s *Stream) yieldLocked() {
 	s.busy = false
 	if s.link != nil {
@@ -750,9 +747,9 @@ func (s *Stream) yieldLocked() {
 	}
 }
 
-// finish ends an attempt or connection whose Run has returned err. It takes the
-// turn and mu, and keeps both. It reports false, and takes neither, if the attempt
-// has been abandoned.
+// finish ends an attempt or connection whose Run has returned err. It acquires the
+// turn and mu, and keeps both. If the attempt has been abandoned it returns false,
+// with neither held.
 func (s *Stream) finish(l *link, err error) bool {
 	s.mu.Lock()
 	if l.phase != attempting {
@@ -807,8 +804,8 @@ func (s *Stream) finish(l *link, err error) bool {
 	return true
 }
 
-// unreachableArg is 1 for a failure of the resolver, but 0 for its answer that
-// there is no such name, as in lws.
+// unreachableArg returns 1 for a failure of the resolver, but 0 if the resolver
+// answers that the name does not exist, as in lws.
 func unreachableArg(err error) uint32 {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsNotFound {
 		return 1

@@ -12,23 +12,23 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A streamType is a streamtype of a policy, ready to be executed in a context.
+// A streamType is a streamtype of a policy, prepared for execution in a context.
 type streamType struct {
 	r         *registry
 	stream    *policy.StreamType
-	policy    *policy.Policy // that it is from; nil if a transport brings it
+	policy    *policy.Policy // that defines it; nil if a transport does
 	setup     *transport.Setup
 	carrier   policy.Protocol
 	connector transport.Connector // nil for a server or with a remote
-	remote    transport.Remote    // nil unless a driver fulfils the streams
+	remote    transport.Remote    // nil unless a driver executes the streams
 	server    transport.Server    // nil for a client
 	endpoint  policy.Endpoint
 	url       *policy.Template
 	uses      []policy.Use // of each metadata item
 	chain     []*policy.StreamType
 
-	stale   atomic.Bool  // there is another one now; written under mu of the registry
-	streams int          // of the type; guarded by mu of the registry
+	stale   atomic.Bool  // replaced by another one; written under mu of the registry
+	streams int          // number of streams of the type; guarded by mu of the registry
 	idle    timers.Timer // ends the use of the type; runs while streams is 0
 }
 
@@ -40,28 +40,28 @@ func (t *streamType) run(l *link) error {
 	return t.connector.Run(l.runContext(), l)
 }
 
-// linger is how long what streams of a type share, such as connections and trust,
-// is kept for the next stream when the last one is gone.
+// linger is how long the resources that streams of a type share, such as
+// connections and trust, are kept after the last stream for the next one.
 const linger = 30 * time.Second
 
 // A registry holds the streamtypes of a context.
 type registry struct {
 	policy     atomic.Pointer[policy.Policy] // written under mu
 	host       transport.Host
-	driver     transport.Driver // fulfils all streams; nil for the transports
+	driver     transport.Driver // executes all streams; nil to use the transports
 	transports [policy.NumProtocols]transport.Transport
-	builtIn    map[string]*policy.StreamType // that transports bring
+	builtIn    map[string]*policy.StreamType // defined by transports
 
-	// mu is that of the context. It is locked while no other lock is held. The
-	// mu of a stream may be locked while it is.
+	// mu also is the mu of the context. No other lock may be held when it is
+	// acquired. The mu of a stream may be acquired while it is held.
 	mu      sync.Mutex
 	closed  bool
-	types   map[string]*streamType   // those that have streams, or had some lately
-	stale   map[*streamType]struct{} // those that have streams but get no more
-	freeing sync.WaitGroup           // calls of free and retire that have begun
+	types   map[string]*streamType   // those that have streams, or had some recently
+	stale   map[*streamType]struct{} // those that have streams but get no new ones
+	freeing sync.WaitGroup           // running calls of free and retire
 }
 
-// add makes a transport execute the protocols that it speaks.
+// add registers a transport for its protocols.
 func (r *registry) add(t transport.Transport) error {
 	if t == nil {
 		return errors.New("a transport is nil")
@@ -86,8 +86,8 @@ func (r *registry) add(t transport.Transport) error {
 	return nil
 }
 
-// join returns the named streamtype for one more stream, and makes it ready if it
-// is not.
+// join returns the named streamtype for one more stream, and prepares it if
+// necessary.
 func (r *registry) join(name string) (*streamType, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,7 +115,7 @@ func (r *registry) joinLocked(name string) (*streamType, error) {
 	return t, nil
 }
 
-// leaveLocked takes a stream of the type away.
+// leaveLocked removes a stream from the type.
 func (r *registry) leaveLocked(t *streamType) {
 	if t.streams--; t.streams > 0 || r.closed {
 		return
@@ -132,7 +132,7 @@ func (r *registry) lingerLocked(t *streamType) { r.host.Timers().Start(&t.idle, 
 
 // Expire is called when the type has had no stream for a while.
 func (t *streamType) Expire(*timers.Timer) {
-	go t.r.free(t) // a transport may take its time to close
+	go t.r.free(t) // a transport may take a while to close
 }
 
 // free ends the use of a streamtype that has no streams.
@@ -159,7 +159,7 @@ func (r *registry) retireLocked(t *streamType) {
 	}()
 }
 
-// outdateLocked makes the types stale that are not the same any more.
+// outdateLocked makes the types stale for which same returns false.
 func (r *registry) outdateLocked(same func(*streamType) bool) {
 	for name, t := range r.types {
 		if same(t) {
@@ -179,8 +179,8 @@ func (r *registry) outdateLocked(same func(*streamType) bool) {
 	}
 }
 
-// close closes the connections of a streamtype and gives up its trust. It does not
-// wait for a transport for longer than abandonAfter.
+// close closes the connections of a streamtype and drops its trust. It waits for a
+// transport for at most abandonAfter.
 func (t *streamType) close() {
 	defer t.r.host.Drop(t.setup)
 	var c interface{ Close() error }
@@ -207,8 +207,8 @@ func (t *streamType) close() {
 	}
 }
 
-// makeReady prepares the named streamtype of a policy, or of a transport. The error
-// is one of those that NewStream lists.
+// makeReady prepares the named streamtype of a policy or of a transport. The error
+// is one of those listed at NewStream.
 func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error) {
 	if r.driver != nil {
 		return r.drive(p, name)
@@ -297,8 +297,8 @@ func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err err
 	return nil
 }
 
-// check refuses a streamtype that requires what no transport does. What would only
-// change how well it is executed passes; see docs/runtime.md.
+// check rejects a streamtype that requires a feature that no transport supports.
+// Keys that only affect how well it is executed are accepted; see docs/runtime.md.
 func (r *registry) check(st *policy.StreamType, carrier policy.Protocol) error {
 	p := st.Protocol
 	why := ""

@@ -9,26 +9,27 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// SetPolicy makes p the policy of the context, which it keeps and never changes.
-// New streams follow p. Existing streams whose streamtype p defines alike, to the
-// last certificate, live on untouched. The others are destroyed: DISCONNECTED, if
-// the stream was connected, and DESTROYING are delivered, and ErrPolicyChanged is
-// returned by [Stream.Err] and by a Fetch or Conn. SetPolicy does not wait for
-// that, and may be called from a callback. What the streams of a streamtype share,
-// such as kept connections, is given up with the last of them.
+// SetPolicy makes p the policy of the context, which keeps and never changes it.
+// New streams follow p. Existing streams are unaffected if p defines their
+// streamtype identically, including certificates. The others are destroyed:
+// DISCONNECTED, if the stream was connected, and DESTROYING are delivered, and
+// [Stream.Err] and a Fetch or Conn return ErrPolicyChanged. SetPolicy does not wait
+// for that, and may be called from a callback. Resources that the streams of a
+// streamtype share, such as kept connections, are dropped with the last of these
+// streams.
 //
-// At no time does one part of the context have the new policy and another the old
-// one. An error, ErrClosed or that p is nil, changes nothing.
+// The change is atomic for the whole context. After an error, which is ErrClosed or
+// reports that p is nil, nothing has changed.
 //
-// The caller ensures that p is sound: package sspolicy at the root of this module
-// compiles a policy and refuses a bad one.
+// The caller must make sure that p is valid: package sspolicy at the root of this
+// module compiles a policy and rejects an invalid one.
 func (c *Context) SetPolicy(p *policy.Policy) error {
 	_, err := c.setPolicy(nil, p)
 	return err
 }
 
-// CompareAndSetPolicy is SetPolicy if old is the policy of the context, and does
-// nothing otherwise. It reports which.
+// CompareAndSetPolicy calls SetPolicy if old is the policy of the context. It
+// reports whether it did.
 func (c *Context) CompareAndSetPolicy(old, p *policy.Policy) (set bool, err error) {
 	if old == nil {
 		return false, nil
@@ -53,7 +54,7 @@ func (c *Context) setPolicy(old, p *policy.Policy) (set bool, err error) {
 }
 
 // replace replaces the policy with p if it is old, or old is nil. It returns the
-// streams that are to be destroyed.
+// streams that must be destroyed.
 func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err error) {
 	if p == nil {
 		return nil, false, errNoPolicy
@@ -68,7 +69,8 @@ func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err 
 	}
 	same := sameness(p)
 	for s := c.first; s != nil; s = s.next {
-		// A stream that an Overlay has left behind goes on with the present type.
+		// A stream that an Overlay left with an old type continues with the current
+		// one.
 		now := c.types[s.t.stream.Name]
 		if !same(s.t) && !(s.t.stale.Load() && now != nil && same(now)) {
 			gone = append(gone, s)
@@ -79,16 +81,16 @@ func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err 
 	return gone, true, nil
 }
 
-// Overlay makes p the policy of the context, and leaves the streams alone: nothing
-// is disconnected, and each stream begins its next attempt with what p says about
-// its streamtype. It is for a policy that differs little from the present one, as
-// in tests; so p must have every streamtype of the present policy, else the error
-// is ErrUnknownStreamType, and one that has streams must keep its protocol, else
-// it is ErrUnsupported. Other errors are those of NewStream, for a streamtype that
-// has streams. An error changes nothing.
+// Overlay makes p the policy of the context without affecting connections: each
+// stream begins its next attempt with the definition of its streamtype in p. It is
+// for a policy that differs little from the current one, as in tests. The error is
+// ErrUnknownStreamType if p lacks a streamtype of the current policy, and
+// ErrUnsupported if a streamtype that has streams changes its protocol. For a
+// streamtype that has streams, Overlay may also return the errors of NewStream.
+// After an error nothing has changed.
 //
-// Values of metadata are kept by name. If one must not stand where p puts it, the
-// attempts of that stream fail with ErrMetadataValue.
+// Metadata values are kept by name. If one is invalid where p uses it, the attempts
+// of that stream fail with ErrMetadataValue.
 func (c *Context) Overlay(p *policy.Policy) error {
 	if err := c.overlay(p); err != nil {
 		return fmt.Errorf("sspolicy: overlay: %w", err)
@@ -125,8 +127,8 @@ func (c *Context) overlay(p *policy.Policy) error {
 	return nil
 }
 
-// makeAllReadyLocked makes ready every streamtype of p that has streams and that p
-// changes. After an error nothing is left of them.
+// makeAllReadyLocked prepares every streamtype of p that has streams and that p
+// changes. After an error it has prepared none.
 func (c *Context) makeAllReadyLocked(p *policy.Policy, same func(*streamType) bool) (map[string]*streamType, error) {
 	ready := map[string]*streamType{}
 	for s := c.first; s != nil; s = s.next {
@@ -156,7 +158,7 @@ func (c *Context) makeAllReadyLocked(p *policy.Policy, same func(*streamType) bo
 
 var errNoPolicy = errors.New("no policy")
 
-// announcePolicy notifies the transports that want to know about a new policy.
+// announcePolicy notifies the transports that observe the policy.
 func (c *Context) announcePolicy() {
 	for _, t := range c.opts.Transports {
 		if t, ok := t.(transport.PolicyObserver); ok {
@@ -188,8 +190,8 @@ func (c *Context) renew(s *Stream) error {
 	return nil
 }
 
-// sameness returns a function that reports whether p defines a streamtype as it
-// is. No policy defines those of transports.
+// sameness returns a function that reports whether p defines a streamtype
+// identically. Streamtypes of transports are in no policy.
 func sameness(p *policy.Policy) func(*streamType) bool {
 	known := map[*streamType]bool{}
 	return func(t *streamType) bool {
