@@ -2,7 +2,7 @@ package policy
 
 import "strconv"
 
-// A Blob is a kind of text that a policy requires and does not hold: a system blob
+// A Blob is a kind of text that a policy requires but does not hold: a system blob
 // of lws (include/libwebsockets/lws-system.h).
 type Blob uint8
 
@@ -48,9 +48,9 @@ func (b Blob) String() string {
 	return "blob " + strconv.Itoa(int(b))
 }
 
-// Name returns the name that sources of credentials use for a text: "auth.0" to
-// "auth.3" for an indexed kind, "device_serial" for the others, whose index is 0. It
-// returns "" if there is no such text.
+// Name returns the name of a text in sources of credentials: "auth.0" to "auth.3"
+// for an indexed kind; "device_serial" for one that is not indexed, with index 0.
+// It returns "" if there is no such text.
 func (b Blob) Name(index int) string {
 	switch {
 	case int(b) >= len(blobs) || index < 0 || index >= maxBlobs || index > 0 && !blobs[b].indexed:
@@ -61,7 +61,7 @@ func (b Blob) Name(index int) string {
 	return blobs[b].name
 }
 
-// ParseBlob returns the kind and index of a text by its [Blob.Name].
+// ParseBlob returns the kind and index of the text with the given [Blob.Name].
 func ParseBlob(name string) (b Blob, index int, ok bool) {
 	for b := range blobs {
 		for index := range maxBlobs {

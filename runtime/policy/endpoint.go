@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// A Target is where an attempt connects to: the policy's endpoint with metadata
+// A Target is the address of an attempt: the policy's endpoint with metadata
 // inserted.
 type Target struct {
-	Network string // "tcp", "unix" or "file"; the name of the carrier if it uses no network
+	Network string // "tcp", "unix" or "file"; without a network, the name of the carrier
 	Host    string // a name, or an address without brackets; for unix a path, or "@" and an abstract name; for file a path
-	Port    uint16 // not 0 for tcp, 0 for others
+	Port    uint16 // not 0 for tcp, 0 for other networks
 	TLS     bool
 	Scheme  string // of an endpoint that is a URL, in lower case
-	Path    string // path and query of an endpoint that is a URL or host:port, instead of those of http_url
+	Path    string // path and query of an endpoint that is a URL or host:port; they replace those of http_url
 }
 
-// Address returns the target in the form of net.Dial: "host:port" for tcp, else the
+// Address returns the address for net.Dial: "host:port" for tcp, otherwise the
 // path.
 func (t *Target) Address() string {
 	if t.Network != "tcp" {
@@ -32,24 +32,24 @@ func (t *Target) Address() string {
 // fileScheme is the prefix of an endpoint that is a local file.
 const fileScheme = "file://"
 
-// An Endpoint is the parsed endpoint of a client streamtype. It may be used by any
-// number of goroutines.
+// An Endpoint is the parsed endpoint of a client streamtype. It is safe for
+// concurrent use.
 type Endpoint struct {
 	st     *StreamType
 	text   *Template
 	target *Target // set if the text holds no metadata
 }
 
-// NewEndpoint parses the endpoint of a client streamtype. It adds a use to the
-// element of uses for each metadata item in the endpoint; uses has an element for
-// each item of the streamtype.
+// NewEndpoint parses the endpoint of a client streamtype. uses has an element for
+// each metadata item of the streamtype; NewEndpoint adds to it how the endpoint
+// uses each item.
 //
-// The text of the policy alone decides whether the endpoint is a host name, a URL, a
-// unix socket or a file, so that metadata cannot turn a name into a URL. As an
+// The text of the policy alone decides whether the endpoint is a host name, a URL,
+// a unix socket or a file, so metadata cannot turn a name into a URL. As an
 // exception, an endpoint that is just ${item} may become a name or a URL.
 //
-// A raw streamtype may have none. The error wraps ErrEndpoint, ErrTemplate or
-// ErrUnknownMetadata.
+// A raw streamtype may have no endpoint. The error wraps ErrEndpoint, ErrTemplate
+// or ErrUnknownMetadata.
 func NewEndpoint(st *StreamType, uses []Use) (Endpoint, error) {
 	text, err := ParseTemplate(st.Endpoint, st.Metadata)
 	if err != nil {
@@ -109,9 +109,9 @@ func (t *Template) markAuthority(items []Metadata, uses []Use) error {
 	return nil
 }
 
-// Hide returns err with the endpoint as the policy has it in place of the target's host,
-// if metadata is part of that: it may be secret. Errors of resolvers and of package
-// crypto/x509 quote the host.
+// Hide returns err with the endpoint of the policy in place of the target's host if
+// metadata, which may be secret, is part of the host. Errors of resolvers and of
+// package crypto/x509 quote the host.
 func (e *Endpoint) Hide(err error, t *Target) error {
 	if err == nil || t == nil || e.target != nil || e.text == nil || t.Network != "tcp" {
 		return err
@@ -152,10 +152,9 @@ func replaceName(text, name, by string) string {
 	return b.String() + text
 }
 
-// Resolve returns the target for the given metadata, in the order of the
-// streamtype's items. Calls with equal results may return the same pointer, so the
-// target must not be modified. The error wraps ErrEndpoint and does not quote
-// metadata.
+// Resolve returns the target for metadata values in the order of the streamtype's
+// items. Calls with equal results may return the same pointer, so the target must
+// not be modified. The error wraps ErrEndpoint and does not quote metadata.
 func (e *Endpoint) Resolve(values []Value) (*Target, error) {
 	if e.target != nil {
 		return e.target, nil
@@ -172,14 +171,14 @@ func (e *Endpoint) Resolve(values []Value) (*Target, error) {
 	return ParseTarget(text, e.st)
 }
 
-// ParseTarget parses the text of an endpoint of st, in which metadata has been
+// ParseTarget parses the text of an endpoint of st after metadata has been
 // inserted, by the rules of lws 4.1 to 5.0 (lib/secure-streams/secure-streams.c,
-// _lws_ss_client_connect; lib/core-net/wsi.c, lws_parse_uri): a text with a ':' is a
-// URL, or host:port, whose host, port and path replace those of the policy; the
-// schemes http, ws and mqtt turn TLS off. Without a port in the text or in a scheme
-// of HTTP, the policy's port counts, as in lws 4.1 to 4.5; lws 5.0 takes port 0.
-// Unlike lws, ParseTarget refuses https and wss if the policy has no TLS, and user
-// names.
+// _lws_ss_client_connect; lib/core-net/wsi.c, lws_parse_uri). A text with a ':' is
+// a URL, or host:port, whose host, port and path replace those of the policy; the
+// schemes http, ws and mqtt turn TLS off. If neither the text nor an HTTP scheme
+// has a port, the policy's port applies, as in lws 4.1 to 4.5; lws 5.0 takes port
+// 0. Unlike lws, ParseTarget rejects user names, and rejects https and wss if the
+// policy has no TLS.
 //
 // The error wraps ErrEndpoint. It quotes st.Endpoint, but not text, which may hold
 // secret metadata.
@@ -213,7 +212,7 @@ func ParseTarget(text string, st *StreamType) (*Target, error) {
 	return t, nil
 }
 
-// endpointError returns an ErrEndpoint with the endpoint as the policy has it.
+// endpointError returns an ErrEndpoint with the endpoint of the policy.
 func endpointError(st *StreamType, why string) error {
 	return &EndpointError{st.Endpoint, why}
 }
@@ -281,7 +280,7 @@ func (t *Target) parseAuthority(authority string) (why string) {
 	return ""
 }
 
-// checkHost returns the reason why the host is not allowed, or "".
+// checkHost returns the reason why the host is invalid, or "".
 func (t *Target) checkHost(isAddr bool) (why string) {
 	switch {
 	case t.Host == "":

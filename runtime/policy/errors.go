@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// Errors to compare with [errors.Is]. A returned error usually wraps one of them
-// with details.
+// Errors for use with [errors.Is]. Most returned errors wrap one of them and add
+// details.
 var (
-	// ErrUnsupported is returned when the policy requires something that this
-	// version does not execute.
+	// ErrUnsupported is returned when the policy requires a feature that this
+	// version does not support.
 	ErrUnsupported = errors.New("not supported by this version")
 	// ErrUnknownStreamType is returned when the policy has no streamtype of
 	// that name.
@@ -17,20 +17,19 @@ var (
 	// ErrUnknownMetadata is returned when the streamtype declares no metadata
 	// of that name.
 	ErrUnknownMetadata = errors.New("unknown metadata")
-	// ErrMetadataValue is returned when a value is not allowed where the policy
-	// puts it, such as a line break in a header or a slash in a host name.
+	// ErrMetadataValue is returned when a value is invalid where the policy uses
+	// it, such as a line break in a header or a slash in a host name.
 	ErrMetadataValue = errors.New("metadata value not allowed")
 	// ErrTemplate is returned when a text with ${metadata} is malformed.
 	ErrTemplate = errors.New("malformed template")
-	// ErrEndpoint is returned when an endpoint cannot be connected to, either
-	// as written or after metadata has been inserted.
+	// ErrEndpoint is returned when an endpoint is invalid, as written or after
+	// metadata has been inserted.
 	ErrEndpoint = errors.New("bad endpoint")
 )
 
-// An EndpointError says what is wrong with an endpoint or proxy. It wraps
-// ErrEndpoint.
+// An EndpointError describes an invalid endpoint or proxy. It wraps [ErrEndpoint].
 type EndpointError struct {
-	Text string // as the policy has it; empty for a proxy, which may hold a password
+	Text string // from the policy; "" for a proxy, which may contain a password
 	Why  string
 }
 

@@ -2,9 +2,9 @@ package policy
 
 import "time"
 
-// A Policy is a compiled policy: plain tables in which every reference is resolved.
-// codegen.Compile makes one in memory; "sspolicy compile --lang go" writes one as Go
-// source. Any number of contexts may share a Policy.
+// A Policy is a compiled policy: plain tables with resolved references.
+// codegen.Compile makes one in memory; "sspolicy compile --lang go" writes one as
+// Go source. Any number of contexts may share a Policy.
 //
 // The policy tag of a field is the key of the policy JSON that sets it; package
 // schema describes each key.
@@ -19,19 +19,19 @@ type Policy struct {
 
 	Metrics []*Metric
 
-	// StreamTypes is in declaration order. Names are unique.
+	// StreamTypes is in the order of declaration. Names are unique.
 	StreamTypes []*StreamType
 }
 
-// A StreamType is one entry of the policy's "s" section: everything about a kind of
-// stream except its payload.
+// A StreamType is one entry of the policy's "s" section: the properties of a kind
+// of stream.
 type StreamType struct {
 	Name     string
 	Protocol Protocol `policy:"protocol"`
 
-	// Endpoint is for a client a host name, a URL, host:port, a unix socket
-	// ("+path", "+@abstract") or a file ("file://path"), and may hold ${metadata};
-	// for a server it is the interface to listen on.
+	// Endpoint, of a client, is a host name, a URL, host:port, a unix socket
+	// ("+path", "+@abstract") or a file ("file://path"), and may contain
+	// ${metadata}. Of a server it is the interface to listen on.
 	Endpoint    string `policy:"endpoint"`
 	Port        uint16 `policy:"port"`       // 0 means the default of the protocol
 	SOCKS5Proxy string `policy:"via-socks5"` // as in Policy; "" means that of the policy
@@ -71,7 +71,7 @@ type StreamType struct {
 	AWSRegion  string `policy:"aws_region"`  // the name of a metadata item
 	AWSService string `policy:"aws_service"` // the name of a metadata item
 
-	// Buffer sizes and thresholds in bytes, 0 for the default.
+	// Buffer sizes and thresholds in bytes; 0 means the default.
 	ProxyBuflen                uint32 `policy:"proxy_buflen"`
 	ProxyBuflenRxflowOnAbove   uint32 `policy:"proxy_buflen_rxflow_on_above"`
 	ProxyBuflenRxflowOffBelow  uint32 `policy:"proxy_buflen_rxflow_off_below"`
@@ -79,7 +79,7 @@ type StreamType struct {
 	ClientBuflenRxflowOnAbove  uint32 `policy:"client_buflen_rxflow_on_above"`
 	ClientBuflenRxflowOffBelow uint32 `policy:"client_buflen_rxflow_off_below"`
 
-	// Metadata is in declaration order, so that indexes are those of lws.
+	// Metadata is in the order of declaration, so indexes are those of lws.
 	Metadata []Metadata `policy:"metadata"`
 	Options  []Option   `policy:"options"`
 
@@ -93,21 +93,20 @@ type HTTP struct {
 	Method string `policy:"http_method"`
 	URL    string `policy:"http_url"` // may hold ${metadata}
 
-	// Expect is the only status that means success. 0 means any of 200 to 299.
+	// Expect is the only status that counts as success. 0 means any of 200 to 299.
 	Expect  uint16        `policy:"http_expect"`
 	RespMap []StatusState `policy:"http_resp_map"`
 
-	// Names of the headers that carry blobs, and the text before the token in the
-	// auth header.
+	// The names of the headers that carry blobs, and the text before the token in
+	// the auth header.
 	AuthHeader    string `policy:"http_auth_header"`
 	DSNHeader     string `policy:"http_dsn_header"`
 	FWVHeader     string `policy:"http_fwv_header"`
 	DevTypeHeader string `policy:"http_devtype_header"`
 	AuthPreamble  string `policy:"http_auth_preamble"`
 
-	// Multipart reports whether the policy has one of the next three keys, even
-	// with an empty value. The message is then a part of a multipart/form-data
-	// request.
+	// Multipart is set if the policy has one of the next three keys, even with an
+	// empty value. The message is then a part of a multipart/form-data request.
 	Multipart         bool
 	MultipartName     string `policy:"http_multipart_name"`
 	MultipartFilename string `policy:"http_multipart_filename"`
@@ -129,7 +128,7 @@ type HTTP struct {
 }
 
 // MQTT holds the settings of a streamtype whose protocol is mqtt. Topics and
-// messages may hold ${metadata}. QoS values are 0 to 2.
+// messages may contain ${metadata}. QoS values are 0 to 2.
 type MQTT struct {
 	Topic      string        `policy:"mqtt_topic"`
 	Subscribe  string        `policy:"mqtt_subscribe"`
@@ -150,12 +149,12 @@ type MQTT struct {
 	BirthRetain  bool   `policy:"mqtt_birth_retain"`
 }
 
-// A Metadata is an item of metadata: a value that the program may set for a stream.
+// A Metadata is a metadata item: a value that the program may set for a stream.
 type Metadata struct {
 	Name   string
 	Header string // the header that carries the value; "" means that only ${Name} uses it
 
-	// Raw inserts values into topics and URLs as they are. A value may then add
+	// Raw inserts values into topics and URLs unescaped. A value may then add
 	// wildcards, levels, path elements and parameters.
 	Raw bool
 }
@@ -173,24 +172,24 @@ type Option struct {
 	Value string
 }
 
-// A Retry says when to try again after a failure, and when to probe a connection.
+// A Retry says when to retry after a failure, and when to probe a connection.
 type Retry struct {
 	Name string
 
-	// Backoff holds the wait before each retry; the last one repeats. The wait is
-	// 3 s if it is empty.
+	// Backoff holds the wait before each retry; the last one repeats. If it is
+	// empty, the wait is 3 s.
 	Backoff []time.Duration `policy:"backoff"`
 
-	// Conceal is how many successive failures are followed by a retry; 65535 means
-	// all.
+	// Conceal is the number of successive failures that are followed by a retry;
+	// 65535 means all.
 	Conceal uint16 `policy:"conceal"`
 
-	// JitterPercent is the largest random addition to a wait, in percent of it; 0
-	// means 30, as in lws.
+	// JitterPercent is the maximum random addition to a wait, in percent of the
+	// wait; 0 means 30, as in lws.
 	JitterPercent uint8 `policy:"jitterpc"`
 
-	// ValidPing and ValidHangup are how long a connection may go without proof
-	// that it works before it is probed, and before it is closed; 0 means never.
+	// ValidPing and ValidHangup are how long a connection may last without proof of
+	// validity before it is probed and before it is closed; 0 means forever.
 	ValidPing   time.Duration `policy:"svalidping"`
 	ValidHangup time.Duration `policy:"svalidhup"`
 }
@@ -207,7 +206,7 @@ type TrustStore struct {
 	Stack []*Cert `policy:"stack"`
 }
 
-// An Auth is a scheme by which streams authenticate.
+// An Auth is an authentication scheme of streams.
 type Auth struct {
 	Name       string `policy:"name"`
 	Type       string `policy:"type"`       // such as AuthSigV4
@@ -219,7 +218,7 @@ type Auth struct {
 // Version 4.
 const AuthSigV4 = "sigv4"
 
-// A Metric selects metrics of lws to report, and how often.
+// A Metric selects metrics of lws to report, and their interval.
 type Metric struct {
 	Name       string `policy:"name"`
 	Report     string `policy:"report"`

@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// Format prints the policy as fmt prints a struct, without the password of its proxy.
+// Format prints the policy like a struct, without the password of its proxy.
 func (p Policy) Format(f fmt.State, verb rune) {
 	type bare Policy
 	p.SOCKS5Proxy = redact(p.SOCKS5Proxy)
 	fmt.Fprintf(f, fmt.FormatString(f, verb), bare(p))
 }
 
-// Format prints the streamtype as fmt prints a struct, without the password of its proxy.
+// Format prints the streamtype like a struct, without the password of its proxy.
 func (st StreamType) Format(f fmt.State, verb rune) {
 	type bare StreamType
 	st.SOCKS5Proxy = redact(st.SOCKS5Proxy)
 	fmt.Fprintf(f, fmt.FormatString(f, verb), bare(st))
 }
 
-// Format prints the name of the certificate or private key, and no part of it.
+// Format prints only the name of the certificate or private key.
 func (c Cert) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%q", c.Name) }
 
 // redact replaces the password of a proxy.

@@ -2,12 +2,12 @@ package policy
 
 import "strconv"
 
-// A Protocol is what a stream speaks to its peer.
+// A Protocol is the protocol between a stream and its peer.
 type Protocol uint8
 
-// Protocols. A policy can name those up to ProtocolRaw; the others are carriers of
-// streams that use no network, see StreamType.Carrier. The numbers are sspolicy's
-// own, because those of lws differ between releases.
+// The protocols. A policy can name those up to ProtocolRaw; the others are carriers
+// of streams that use no network, see StreamType.Carrier. The numbers are
+// sspolicy's own, since those of lws differ between releases.
 const (
 	ProtocolH1 Protocol = iota
 	ProtocolH2
@@ -18,8 +18,8 @@ const (
 	ProtocolFile // an endpoint that begins with file://
 	ProtocolSink // local_sink
 	ProtocolSMD  // the built-in streamtype _lws_smd
-	// ProtocolProxied is for streams that a proxy fulfils, which alone knows what they
-	// speak.
+	// ProtocolProxied is for streams that a proxy executes and whose protocol only
+	// the proxy knows.
 	ProtocolProxied
 
 	numProtocols
@@ -29,7 +29,7 @@ const (
 type protocol struct {
 	name     string // in a policy, or in messages
 	constant string // the name of its constant
-	dir      string // the folder in runtime/ of the transport that speaks it
+	dir      string // folder in runtime/ of its transport
 	http     bool   // one request and one response
 	messages bool   // any number of messages on a connection
 	acks     bool   // the peer acknowledges each message
@@ -55,7 +55,7 @@ var protocols = [numProtocols]protocol{
 // NumProtocols is the number of protocols, which are 0 to NumProtocols-1.
 const NumProtocols = int(numProtocols)
 
-// row returns the row of p; that of an unknown protocol is empty except for the name.
+// row returns the row of p. The row of an unknown protocol has only a name.
 func (p Protocol) row() protocol {
 	if int(p) < len(protocols) {
 		return protocols[p]
@@ -63,19 +63,20 @@ func (p Protocol) row() protocol {
 	return protocol{name: "protocol(" + strconv.Itoa(int(p)) + ")"}
 }
 
-// String returns the name of p in a policy, or in messages if no policy can name it.
+// String returns the name of p in a policy, or in messages if no policy can name
+// it.
 func (p Protocol) String() string { return p.row().name }
 
 // Constant returns the name of the Go constant of p, such as "ProtocolH1", or "" if p
 // is unknown.
 func (p Protocol) Constant() string { return p.row().constant }
 
-// Dir returns the directory under runtime/ of the package with the transport that
-// speaks p, such as "http", or "" if p is unknown.
+// Dir returns the directory under runtime/ of the transport of p, such as "http",
+// or "" if p is unknown.
 func (p Protocol) Dir() string { return p.row().dir }
 
 // IsHTTP reports whether p is h1, h2 or h3. A connection of a stream is then one
-// request and its response. See also StreamType.IsHTTP.
+// request and its response. See also [StreamType.IsHTTP].
 func (p Protocol) IsHTTP() bool { return p.row().http }
 
 // HasMessages reports whether a connection carries any number of messages, each with
@@ -85,7 +86,7 @@ func (p Protocol) HasMessages() bool { return p.row().messages }
 // Acknowledges reports whether the peer acknowledges each message.
 func (p Protocol) Acknowledges() bool { return p.row().acks }
 
-// DefaultPort returns the default port of p, with or without TLS; 0 means that it has
+// DefaultPort returns the default port of p, with or without TLS, or 0 if it has
 // none.
 func (p Protocol) DefaultPort(tls bool) uint16 {
 	if tls {
@@ -97,8 +98,8 @@ func (p Protocol) DefaultPort(tls bool) uint16 {
 // Named reports whether a policy can name p.
 func (p Protocol) Named() bool { return p < ProtocolFile }
 
-// ParseProtocol returns the protocol with a name in a policy, and whether there is
-// one. The match is exact, as in lws.
+// ParseProtocol returns the protocol that has a name in a policy, and whether there
+// is one. Case matters, as in lws.
 func ParseProtocol(name string) (Protocol, bool) {
 	for p := Protocol(0); p.Named(); p++ {
 		if p.String() == name {

@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// A Proxy is a SOCKS5 proxy, as the key via-socks5 names it.
+// A Proxy is a SOCKS5 proxy, as in the key via-socks5.
 type Proxy struct {
-	Address        string // host and port, as net.Dial takes them
+	Address        string // host and port, for net.Dial
 	User, Password string // empty for a proxy without a login
 }
 
-// String returns the address alone, since the password is a secret.
+// String returns only the address, since the password is secret.
 func (p Proxy) String() string { return p.Address }
 
-// GoString returns the same as String.
+// GoString is like String, for %#v.
 func (p Proxy) GoString() string { return p.Address }
 
 // socksPort is the default port of a proxy (RFC 1928 section 3).
 const socksPort = "1080"
 
-// ParseProxy parses "[user:password@]host[:port]". The error is an EndpointError;
-// it does not contain the text, which may hold a password.
+// ParseProxy parses "[user:password@]host[:port]". The error is an
+// [*EndpointError]. It does not contain the text, which may contain a password.
 func ParseProxy(text string) (Proxy, error) {
 	fail := func(why string) (Proxy, error) { return Proxy{}, &EndpointError{Why: why} }
 	var p Proxy

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Defaults of lws 5.0.0: lib/core-net/sorted-usec-list.c for the wait,
+// The defaults of lws 5.0.0: lib/core-net/sorted-usec-list.c for the wait,
 // lib/core/context.c for a streamtype without a "retry".
 const (
 	defaultBackoff     = 3 * time.Second
@@ -14,10 +14,11 @@ const (
 	defaultValidHangup = 50 * time.Second
 )
 
-// Delay returns the wait before the next attempt, in whole milliseconds. tries is the
-// number of waits before it in the series; random is uniform over 0 to 65535. A nil
-// Retry is an empty one. The arithmetic is that of lws 5.0.0
-// (lib/core-net/sorted-usec-list.c, lws_retry_get_delay_ms), but on all of Backoff.
+// Delay returns the wait before the next attempt, in whole milliseconds. tries is
+// the number of previous waits in the series; random is uniform over 0 to 65535. A
+// nil Retry is like an empty one. The arithmetic is that of lws 5.0.0
+// (lib/core-net/sorted-usec-list.c, lws_retry_get_delay_ms), applied to all of
+// Backoff.
 func (r *Retry) Delay(tries, random uint16) time.Duration {
 	base := defaultBackoff
 	percent := uint64(defaultJitter)
@@ -34,13 +35,13 @@ func (r *Retry) Delay(tries, random uint16) time.Duration {
 	return time.Duration(min(ms, math.MaxInt64/1_000_000)) * time.Millisecond
 }
 
-// shortestSteady is the least that Steady returns.
+// shortestSteady is the minimum result of Steady.
 const shortestSteady = 10 * time.Second
 
 // Steady returns how long a connection must last to end a series of failures: the
-// longest wait of the policy, at least 10 s. So a peer that closes each connection soon
-// is met less and less often, and two clients that take a connection from each other
-// wait for each other. In lws a connection ends the series as soon as it is made.
+// longest wait of the policy, but at least 10 s. So a stream tries ever more slowly
+// to reach a peer that soon closes each connection, and two clients that displace
+// each other wait. In lws every connection ends the series at once.
 func (r *Retry) Steady() time.Duration {
 	waits := 1
 	if r != nil {
@@ -53,14 +54,14 @@ func (r *Retry) Steady() time.Duration {
 	return longest
 }
 
-// Conceals reports whether a retry follows the given number of successive failures. A
-// nil Retry conceals none. The number must stop at 65535, so that a Conceal of 65535
-// conceals all.
+// Conceals reports whether a retry follows the given number of successive failures.
+// A nil Retry conceals none. The caller must not count beyond 65535, so that a
+// Conceal of 65535 conceals all.
 func (r *Retry) Conceals(failures uint16) bool { return r != nil && failures <= r.Conceal }
 
-// Validity returns how long a connection may go without proof that it works in both
-// directions before it is probed, and before it is closed; 0 means never. If Retry is
-// nil they are 40 s and 50 s.
+// Validity returns how long a connection may last without proof that it works in
+// both directions before it is probed and before it is closed; 0 means forever.
+// Without a Retry they are 40 s and 50 s.
 func (st *StreamType) Validity() (ping, hangup time.Duration) {
 	if st.Retry == nil {
 		return defaultValidPing, defaultValidHangup

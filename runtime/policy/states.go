@@ -2,28 +2,28 @@ package policy
 
 import "strconv"
 
-// A State is a step in the life of a stream. The numbers are those of
-// libwebsockets 5.0.0 (enum lws_ss_constate_t). States from [StateUserBase] up
-// come from the policy's http_resp_map.
+// A State is a step in the life of a stream. The numbers are those of libwebsockets
+// 5.0.0 (enum lws_ss_constate_t). States from [StateUserBase] on come from the
+// policy's http_resp_map.
 type State uint16
 
-// States of lws.
+// The states of lws.
 const (
-	// StateCreating is the first state of every stream, whose methods may be called
-	// from now on. If the stream connects at once, metadata for its endpoint and
-	// URL must be set now.
+	// StateCreating is the first state of every stream. Its methods may be called
+	// from then on. If the stream connects at once, metadata for its endpoint and
+	// URL must be set in this state.
 	StateCreating State = 1
 	// StateDisconnected reports the end of a connection that had reached
 	// StateConnected.
 	StateDisconnected State = 2
 	// StateUnreachable reports that an attempt failed before StateConnected. Its
-	// arg is 1 if the resolver failed, else 0, also for a name that does not exist.
-	// Stream.Err returns the cause.
+	// arg is 1 if the resolver failed, and 0 otherwise, including for a name that
+	// does not exist. Stream.Err returns the cause.
 	StateUnreachable State = 3
-	// StateAuthFailed is defined by lws and not used by this module.
+	// StateAuthFailed is defined by lws; this module does not use it.
 	StateAuthFailed State = 4
-	// StateConnected reports that payload can flow. Over HTTP it comes with the
-	// headers of the response, not when the connection is made.
+	// StateConnected reports that payload can flow. Over HTTP it follows the
+	// headers of the response, not the connection.
 	StateConnected State = 5
 	// StateConnecting reports that an attempt is about to start. Endpoint and URL
 	// are fixed; metadata for headers can still be set.
@@ -31,16 +31,16 @@ const (
 	// StateDestroying is the last state of every stream.
 	StateDestroying State = 7
 	// StatePoll reports that a request to send, or the end of a wait, is about to
-	// cause an attempt.
+	// start an attempt.
 	StatePoll State = 8
 	// StateAllRetriesFailed reports that no retry follows. The stream is idle;
 	// Connect starts a new series.
 	StateAllRetriesFailed State = 9
-	// StateQoSAckRemote reports that the peer accepted the message: over HTTP,
-	// that the response is complete and its status means success.
+	// StateQoSAckRemote reports that the peer accepted the message. Over HTTP, the
+	// response is complete and its status means success.
 	StateQoSAckRemote State = 10
-	// StateQoSNackRemote reports that the peer did not accept the message: over
-	// HTTP, that the response is complete and its status means failure.
+	// StateQoSNackRemote reports that the peer did not accept the message. Over
+	// HTTP, the response is complete and its status means failure.
 	StateQoSNackRemote State = 11
 	StateQoSAckLocal   State = 12 // not used by lws or this module
 	StateQoSNackLocal  State = 13 // not used by lws or this module
@@ -50,21 +50,21 @@ const (
 	StateServerTxn State = 15
 	// StateServerUpgrade reports that an HTTP connection has become a WebSocket.
 	StateServerUpgrade State = 16
-	// StateEventWaitCancelled is defined by lws and not used by this module.
+	// StateEventWaitCancelled is defined by lws; this module does not use it.
 	StateEventWaitCancelled State = 17
-	// StateUpstreamLinkRetry reports that a stream that a proxy fulfils has no link to
-	// it, and tries again in a second. Its arg is the age of the stream in
-	// milliseconds, as in lws.
+	// StateUpstreamLinkRetry reports that a stream that a proxy executes has no
+	// link to the proxy, and retries in a second. Its arg is the age of the stream
+	// in milliseconds, as in lws.
 	StateUpstreamLinkRetry State = 18
 	StateSinkJoin          State = 19 // in lws, asks a sink to accept a source; see package sink
 	StateSinkPart          State = 20 // not used by lws or this module
 
 	// StateUserBase is the lowest state that an http_resp_map may name. Such a
-	// state comes before StateConnected or StateUnreachable.
+	// state precedes StateConnected or StateUnreachable.
 	StateUserBase State = 1000
 )
 
-// stateNames holds the names of lws.
+// stateNames holds the names that lws uses.
 var stateNames = [...]string{
 	StateCreating:           "CREATING",
 	StateDisconnected:       "DISCONNECTED",
@@ -88,9 +88,9 @@ var stateNames = [...]string{
 	StateSinkPart:           "SINK_PART",
 }
 
-// String returns the name that lws has for the state, without its prefix, such as
-// "QOS_ACK_REMOTE". States from StateUserBase up are "USER_" and the number; unknown
-// ones are "STATE_" and the number, and 0 is "none".
+// String returns lws's name of the state without its prefix, such as
+// "QOS_ACK_REMOTE". A state from StateUserBase on is "USER_" and its number, an
+// unknown one is "STATE_" and its number, and 0 is "none".
 func (s State) String() string {
 	if int(s) < len(stateNames) && stateNames[s] != "" {
 		return stateNames[s]
@@ -112,8 +112,8 @@ var shortNames = map[State]string{
 	StateServerTxn: "TXN", StateServerUpgrade: "UPG",
 }
 
-// Short returns the name of the state in sequences, such as "UNR", or String if it has
-// none.
+// Short returns the name of the state in sequences, such as "UNR", or that of
+// String if it has none.
 func (s State) Short() string {
 	if name := shortNames[s]; name != "" {
 		return name
@@ -126,9 +126,9 @@ type stateSet uint32
 
 // nextStates holds the states that may follow each state; the first entry is for a
 // stream without a state. It is the table of lws 5.0.0
-// (lib/secure-streams/secure-streams.c) in a build with MQTT, and four steps that
-// servers need: CONNECTING to SERVER_UPGRADE, SERVER_UPGRADE to CONNECTED, TIMEOUT to
-// SERVER_TXN and to SERVER_UPGRADE.
+// (lib/secure-streams/secure-streams.c) in a build with MQTT, plus four steps that
+// servers need: CONNECTING to SERVER_UPGRADE, SERVER_UPGRADE to CONNECTED, TIMEOUT
+// to SERVER_TXN and to SERVER_UPGRADE.
 var nextStates = [...]stateSet{
 	0: 1<<StateCreating | 1<<StateDestroying,
 	StateCreating: 1<<StateConnecting | 1<<StateTimeout | 1<<StatePoll |
@@ -169,8 +169,8 @@ var nextStates = [...]stateSet{
 		1<<StateDisconnected | 1<<StateDestroying | 1<<StateConnected,
 }
 
-// Unordered reports whether s is outside the sequence of states: it may come at any
-// time, and does not become the state of the stream.
+// Unordered reports whether s is outside the sequence of states: it may occur at
+// any time, and does not become the state of the stream.
 func (s State) Unordered() bool {
 	return s == StateEventWaitCancelled || s == StateUpstreamLinkRetry || s >= StateUserBase
 }

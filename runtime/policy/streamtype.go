@@ -17,8 +17,8 @@ func (p *Policy) StreamType(name string) *StreamType {
 	return nil
 }
 
-// Effective returns the streamtype with that name, including what it inherits from
-// the policy, or nil. It may be a copy.
+// Effective returns the streamtype with that name, with the settings that it
+// inherits from the policy, or nil. It may be a copy.
 func (p *Policy) Effective(name string) *StreamType {
 	st := p.StreamType(name)
 	if st == nil || st.SOCKS5Proxy != "" || p.SOCKS5Proxy == "" {
@@ -29,8 +29,8 @@ func (p *Policy) Effective(name string) *StreamType {
 	return &effective
 }
 
-// Same reports whether p and q define the streamtype with that name equally, and the
-// ones that share its requests. It compares what is Effective.
+// Same reports whether p and q define a streamtype, and the ones that share its
+// requests, identically. It compares the results of Effective.
 func Same(p, q *Policy, name string) bool {
 	for range p.StreamTypes {
 		a, b := p.Effective(name), q.Effective(name)
@@ -47,9 +47,10 @@ func Same(p, q *Policy, name string) bool {
 	return true
 }
 
-// Chain returns the streamtypes whose messages make up one request of st: st, the one
-// that its Rideshare names, the one that this one names, and so on. The error wraps
-// ErrUnknownStreamType, or ErrUnsupported for a chain that cannot be executed.
+// Chain returns the streamtypes whose messages make up one request of st: st, the
+// one that its Rideshare names, the one that this one names, and so on. The error
+// wraps ErrUnknownStreamType, or ErrUnsupported for a chain that cannot be
+// executed.
 func (p *Policy) Chain(st *StreamType) ([]*StreamType, error) {
 	chain := []*StreamType{st}
 	for last := st; last.Rideshare != ""; {
@@ -76,8 +77,8 @@ func (p *Policy) Chain(st *StreamType) ([]*StreamType, error) {
 	return chain, nil
 }
 
-// Carrier returns what executes streams of the type: ProtocolSink for a local_sink,
-// ProtocolFile for an endpoint that is a file, else Protocol.
+// Carrier returns the carrier of streams of the type: ProtocolSink for a
+// local_sink, ProtocolFile for an endpoint that is a file, otherwise Protocol.
 func (st *StreamType) Carrier() Protocol {
 	switch {
 	case st.LocalSink:
@@ -88,19 +89,21 @@ func (st *StreamType) Carrier() Protocol {
 	return st.Protocol
 }
 
-// HasBody reports whether requests with the method have a body by themselves, as
-// in lws 5.0.0.
+// HasBody reports whether requests with the method always have a body, as in lws
+// 5.0.0.
 func (h *HTTP) HasBody() bool {
 	return slices.Contains([]string{"POST", "PUT", "PATCH"}, h.Method)
 }
 
-// IsHTTP reports whether a connection of a stream of the type is one request and its
-// response. A file acts as the Protocol in this; a local_sink does not.
+// IsHTTP reports whether a connection of a stream of the type is one request and
+// its response. A stream of a file behaves as its Protocol; one of a local_sink
+// does not.
 func (st *StreamType) IsHTTP() bool { return st.Protocol.IsHTTP() && !st.LocalSink }
 
-// Sends reports whether streams of the type send payload: over HTTP, whether the
-// request has a body, as in lws 5.0.0 (lib/secure-streams/protocols/ss-h1.c). HTTP or
-// MQTT must be set as the Protocol requires.
+// Sends reports whether streams of the type send payload. Over HTTP, it reports
+// whether the request has a body, as in lws 5.0.0
+// (lib/secure-streams/protocols/ss-h1.c). HTTP or MQTT must be set as the Protocol
+// requires.
 func (st *StreamType) Sends() bool {
 	switch {
 	case st.LocalSink:

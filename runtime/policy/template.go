@@ -12,8 +12,8 @@ type Value struct {
 }
 
 // A Template is a text of the policy in which ${name} stands for the value of a
-// metadata item. A '$' without a following '{' stands for itself. A Template may be
-// used by any number of goroutines.
+// metadata item. A '$' without a following '{' stands for itself. A Template is
+// safe for concurrent use.
 type Template struct {
 	text   string
 	parts  []templatePart // nil if the text holds no ${name}
@@ -53,10 +53,10 @@ func ParseTemplate(text string, items []Metadata) (*Template, error) {
 	}
 }
 
-// ParseURL parses the path and query of a URL, and adds the uses of its items to uses,
-// which has an element for each item. Expand percent-encodes the values (RFC 3986 section
-// 2.1), so that none adds a parameter, a query or a fragment, unless the text is Whole or
-// the item is Raw.
+// ParseURL parses the path and query of a URL. uses has an element for each of
+// items; ParseURL adds to it how the text uses each. Expand percent-encodes the
+// values (RFC 3986 section 2.1), so that none adds a parameter, a query or a
+// fragment, unless the text is Whole or the item is Raw.
 func ParseURL(text string, items []Metadata, uses []Use) (*Template, error) {
 	t, err := ParseTemplate(text, items)
 	if err != nil {
@@ -68,7 +68,8 @@ func ParseURL(text string, items []Metadata, uses []Use) (*Template, error) {
 	return t, nil
 }
 
-// markURL makes the part one of a path or query. inside is false for the whole URL.
+// markURL marks the part as belonging to a path or query. inside is false for the
+// whole URL.
 func (p *templatePart) markURL(items []Metadata, uses []Use, inside bool) {
 	if p.item < 0 {
 		return
@@ -80,8 +81,8 @@ func (p *templatePart) markURL(items []Metadata, uses []Use, inside bool) {
 	}
 }
 
-// ParseTopic parses an MQTT topic or filter, and adds the uses of its items to uses, which
-// has an element for each item.
+// ParseTopic parses an MQTT topic or filter. uses has an element for each of items;
+// ParseTopic adds to it how the text uses each.
 func ParseTopic(text string, items []Metadata, uses []Use) (*Template, error) {
 	t, err := ParseTemplate(text, items)
 	if err != nil {
@@ -112,14 +113,14 @@ func ItemIndex(items []Metadata, name string) int {
 	return -1
 }
 
-// String returns the text as it was parsed.
+// String returns the text that was parsed.
 func (t *Template) String() string { return t.text }
 
 // Static reports whether the text holds no ${name}.
 func (t *Template) Static() bool { return t.parts == nil }
 
-// Whole reports whether the text is one ${name} and nothing else. The value then is the
-// whole, such as a URL or a topic, and not a part of it.
+// Whole reports whether the text consists of one ${name}. The value is then the
+// whole URL or topic, not part of it.
 func (t *Template) Whole() bool { return len(t.parts) == 1 && t.parts[0].item >= 0 }
 
 // Mark adds u to the uses of each item that the text names. uses has an element for
@@ -132,8 +133,8 @@ func (t *Template) Mark(uses []Use, u Use) {
 	}
 }
 
-// Expand returns the text with values inserted, which are in the order of the items. A
-// missing value is empty.
+// Expand returns the text with values inserted. The values are in the order of the
+// items; a missing one is empty.
 func (t *Template) Expand(values []Value) string {
 	if t.Static() {
 		return t.text
@@ -158,8 +159,8 @@ func (t *Template) Expand(values []Value) string {
 	return b.String()
 }
 
-// encodePart writes a value with each byte percent-encoded that could have a meaning in a
-// URL, except slashes.
+// encodePart writes a value, percent-encoding every byte that could have a meaning
+// in a URL, except slashes.
 func encodePart(b *strings.Builder, value string) {
 	for i := range len(value) {
 		if c := value[i]; isAlphanumeric(c) || strings.IndexByte("-._~/:@,!*()'", c) >= 0 {

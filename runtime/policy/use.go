@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// A Use is the set of places where the policy puts the value of a metadata item.
+// A Use is the set of places where the policy uses the value of a metadata item.
 type Use uint8
 
-// Places of a value.
+// The places of a value.
 const (
 	UseHeader Use = 1 << iota // a header, in either direction
 	UseURL                    // the path or query of a URL
 	UseName                   // the host name of an endpoint
 	UseHost                   // the host or port of an endpoint that is a URL
 	UsePath                   // the path of a unix socket or file
-	UsePart                   // a part of a URL, which is encoded
+	UsePart                   // an encoded part of a URL
 	UseLevel                  // a level of an MQTT topic or filter, or a part of one
 )
 
-// Check returns an error if value would change the meaning of the text around it. The
-// error wraps ErrMetadataValue and does not quote the value. The rules are those of
-// RFC 9110 section 5.5 for headers, RFC 3986 section 3.2 for hosts, and MQTT 3.1.1
-// section 4.7 for topics.
+// Check returns an error if value would change the meaning of the text around it.
+// The error wraps ErrMetadataValue and does not quote the value. The rules are
+// those of RFC 9110 section 5.5 for headers, RFC 3986 section 3.2 for hosts, and
+// MQTT 3.1.1 section 4.7 for topics.
 func (u Use) Check(value string) error {
 	if u != 0 && strings.ContainsAny(value, "\r\n\x00") {
 		return fmt.Errorf("%w: a header, host or URL cannot hold CR, LF or NUL", ErrMetadataValue)
@@ -53,7 +53,7 @@ func (u Use) Check(value string) error {
 	return nil
 }
 
-// isIPv6 reports whether s is an IPv6 address without a zone, perhaps in brackets.
+// isIPv6 reports whether s is an IPv6 address without a zone, possibly in brackets.
 func isIPv6(s string) bool {
 	if len(s) > 1 && s[0] == '[' && s[len(s)-1] == ']' {
 		s = s[1 : len(s)-1]
@@ -62,8 +62,8 @@ func isIPv6(s string) bool {
 	return err == nil && a.Is6() && a.Zone() == ""
 }
 
-// IsControl reports whether r is a control character that the value of a header
-// cannot hold (RFC 9110 section 5.5): any except the tab.
+// IsControl reports whether r is a control character that is invalid in the value
+// of a header (RFC 9110 section 5.5): any except the tab.
 func IsControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // IsToken reports whether s is a token (RFC 9110 section 5.6.2), such as the name of a

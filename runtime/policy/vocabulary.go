@@ -5,7 +5,7 @@ import "strconv"
 // Flags describe a piece of payload.
 type Flags uint16
 
-// Flags of lws, and FlagEnd.
+// The flags of lws, and FlagEnd.
 const (
 	FlagSOM          Flags = 1 << iota // the piece starts a message
 	FlagEOM                            // the piece ends a message
@@ -15,12 +15,12 @@ const (
 	FlagRideshare                      // not used by this module
 	FlagPerfJSON                       // to Rx: performance figures as JSON, outside of messages
 
-	// FlagEnd, which lws does not have, is from Tx: no payload will follow on this
-	// connection. A raw stream then closes its sending direction.
+	// FlagEnd is returned by Tx when no payload will follow on this connection. A
+	// raw stream then closes its sending direction. lws does not have it.
 	FlagEnd Flags = 1 << 15
 )
 
-// A Result is what a callback returns to decide what happens to its stream.
+// A Result is the answer of a callback, which decides what happens to its stream.
 //
 //	            OK            DisconnectMe              DestroyMe
 //	Creating    go on         as OK                     NewStream fails
@@ -39,15 +39,15 @@ const (
 //	Disconnec-  idle or       as OK                     destroyed
 //	ted         backoff
 //	Timeout     nothing       the connection or         closed, then
-//	                          attempt is given up       destroyed
+//	                          attempt ends              destroyed
 //	Destroying  ignored       ignored                   ignored
 //
-// At the end of an HTTP response body (an empty piece with FlagEOM) DisconnectMe acts
-// as OK, because the request is over. Any other value, and TxDontSend from a callback
-// other than Tx, acts as DisconnectMe.
+// At the end of an HTTP response body (an empty piece with FlagEOM) DisconnectMe
+// acts like OK, since the request is over. Any other value, and TxDontSend from a
+// callback other than Tx, acts like DisconnectMe.
 type Result int8
 
-// Results.
+// The results.
 const (
 	OK           Result = 0
 	TxDontSend   Result = 1  // from Tx: there is nothing to send before the next request

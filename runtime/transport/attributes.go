@@ -8,13 +8,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// attributes hold the attr_ keys of a streamtype: properties of its packets.
+// attributes holds the attr_ keys of a streamtype: properties of its packets.
 type attributes struct {
 	priority uint8 // SO_PRIORITY, 0 to 7; 0 is the default
 	tos      uint8 // type of service
 }
 
-// Bits of the type of service (RFC 1349 section 4) that lws sets for the attr_
+// The bits of the type of service (RFC 1349 section 4) that lws sets for the attr_
 // keys (lib/plat/unix/unix-sockets.c; disabled in lws 5.0.0).
 const (
 	tosLowDelay        = 0x10
@@ -42,7 +42,7 @@ func attributesOf(st *policy.StreamType) attributes {
 }
 
 // control is the Control of a net.Dialer: it sets the attributes of a socket. It
-// returns nil, because the connection is usable without them.
+// returns nil, since the connection is usable without them.
 func (d Dialer) control(_, _ string, conn syscall.RawConn) error {
 	var err error
 	if outer := conn.Control(func(fd uintptr) { err = d.attributes.set(fd) }); err == nil {
@@ -73,7 +73,7 @@ func (d Dialer) mark(conn net.Conn) {
 
 var errNoSocket = errors.New("the connection from Options.DialContext is not a syscall.Conn")
 
-// warn logs that the attributes have no effect, once for each value of them.
+// warn logs once for each value of the attributes that they have no effect.
 func (d Dialer) warn(err error) {
 	if _, known := d.env.ineffective.LoadOrStore(d.attributes, true); !known {
 		d.env.Logger().Warn("sspolicy: attr_ keys of the policy have no effect on connections",

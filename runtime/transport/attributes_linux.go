@@ -19,7 +19,7 @@ func (a attributes) set(fd uintptr) error {
 		case *syscall.SockaddrInet4:
 			tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TOS, int(a.tos))
 		case *syscall.SockaddrInet6:
-			if netip.AddrFrom16(addr.Addr).Is4In6() { // of a server for all addresses
+			if netip.AddrFrom16(addr.Addr).Is4In6() { // from a server on all addresses
 				tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TOS, int(a.tos))
 			} else {
 				tosErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_TCLASS, int(a.tos))

@@ -10,26 +10,26 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A CookieJar keeps the cookies of streams whose policy says http_cookies. Package
-// runtime/cookies has an implementation. Methods are called concurrently.
+// A CookieJar keeps the cookies of streams whose policy sets http_cookies. Package
+// runtime/cookies implements it. Implementations must be safe for concurrent use.
 type CookieJar interface {
 	// Cookies returns the value of the Cookie header of a request for u, or "".
 	Cookies(scope CookieScope, u *url.URL) string
 
-	// SetCookies stores the values of the Set-Cookie headers of a response from
-	// u, which are as the server sent them.
+	// SetCookies stores the values of the Set-Cookie headers of a response from u,
+	// exactly as the server sent them.
 	SetCookies(scope CookieScope, u *url.URL, lines []string)
 }
 
 // A CookieScope limits who may see a cookie, in addition to the cookie's own
-// attributes. Scopes are compared with ==.
+// attributes. Scopes are comparable.
 type CookieScope struct {
 	StreamType string // name
 
-	// Peer distinguishes servers of the same host name: those reached with
-	// another trust store or client certificate, or through another proxy or
-	// unix socket. It is "" for the trust store of the operating system and none
-	// of the others. It holds no secrets.
+	// Peer distinguishes servers with the same host name: those reached with
+	// another trust store or client certificate, or through another proxy or unix
+	// socket. It is "" for the trust store of the operating system and none of the
+	// others. It contains no secrets.
 	Peer string
 }
 
@@ -37,7 +37,7 @@ type CookieScope struct {
 func (s *Setup) CookieScope(t *policy.Target) CookieScope {
 	var peer []string
 	if store := s.Stream.TrustStore; store != nil {
-		// The next policy may give the name to another store.
+		// Hash the certificates: another policy may use the name for another store.
 		h := sha256.New()
 		for _, cert := range store.Stack {
 			sum := sha256.Sum256([]byte(cert.DER))

@@ -12,19 +12,19 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Credentials supply what a policy requires and must not hold: tokens, serial
-// numbers, certificates with their private keys. Package runtime/credentials has
-// implementations.
+// Credentials provide what a policy requires but does not hold: tokens, serial
+// numbers, certificates with their private keys. Package runtime/credentials
+// implements them.
 //
-// Each attempt to connect gets them before it sends anything, so that they may
-// change between attempts. An error ends the attempt: nothing is sent without the
-// credentials that the policy requires. Stream.Err returns the error, so it must
-// hold no secret. It wraps ErrNoCredentials if there is no such credential.
+// Each attempt to connect requests them before it sends anything, so they may
+// change between attempts. An error ends the attempt, since nothing may be sent
+// without the required credentials. Stream.Err returns the error, so it must not
+// contain a secret. It must wrap ErrNoCredentials if there is no such credential.
 //
-// Methods are called concurrently. They may block, but must return when ctx is
-// done, which it is when the attempt is given up.
+// Implementations must be safe for concurrent use. Methods may block, but must
+// return when ctx is done, which happens when the attempt ends.
 type Credentials interface {
-	// Blob returns a text. The index is 0 to 3 for an indexed kind, else 0. An
+	// Blob returns a text. index is 0 to 3 for an indexed kind, and 0 otherwise. An
 	// empty text counts as ErrNoCredentials.
 	Blob(ctx context.Context, b policy.Blob, index int) (string, error)
 
@@ -35,15 +35,15 @@ type Credentials interface {
 
 	// ServerCertificate returns the certificate of a server streamtype, with its
 	// private key and the chain to send. It replaces the policy's server_cert and
-	// server_key, which serve if the error wraps ErrNoCredentials. It is called when
-	// the port opens and in each handshake, so that a renewed certificate needs no
-	// restart. A nil or empty one counts as ErrNoCredentials. It must not be modified
-	// afterwards.
+	// server_key, which are used if the error wraps ErrNoCredentials. It is called
+	// when the port opens and in each handshake, so a renewed certificate needs no
+	// restart. A nil or empty one counts as ErrNoCredentials. It must not be
+	// modified afterwards.
 	ServerCertificate(ctx context.Context, streamtype string) (*tls.Certificate, error)
 }
 
-// Secret returns a text of the context's credentials. The error wraps
-// ErrNoCredentials, ErrBadCredentials if the text cannot stand in a header, or the
+// Secret returns a text from the context's credentials. The error wraps
+// ErrNoCredentials, ErrBadCredentials if the text is invalid in a header, or the
 // error of the source. It does not quote the text.
 func (e *Env) Secret(ctx context.Context, b policy.Blob, index int) (string, error) {
 	text, err := "", ErrNoCredentials
@@ -90,8 +90,8 @@ func (s *Setup) clientCertificate(ctx context.Context) (*tls.Certificate, error)
 	return nil, fmt.Errorf("sspolicy: client certificate (client_cert.%d, client_key.%d): %w", index, index, err)
 }
 
-// CheckKeyPair returns an error if a non-empty certificate cannot be parsed or has
-// no private key, or that of another certificate. The error wraps
+// CheckKeyPair returns an error if a non-empty certificate cannot be parsed, or if
+// its private key is missing or belongs to another certificate. The error wraps
 // ErrBadCredentials.
 func CheckKeyPair(cert *tls.Certificate) error {
 	leaf := cert.Leaf

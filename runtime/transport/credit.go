@@ -17,11 +17,12 @@ type Credit struct {
 	left uint64
 }
 
-// NewCredit returns a credit of which each connection begins with n bytes. It is 0
-// until Restart.
+// NewCredit returns a credit that is n bytes at the start of each connection. It is
+// 0 until Restart.
 func NewCredit(n uint64) *Credit { return &Credit{initial: n, more: make(chan struct{}, 1)} }
 
-// Initial returns how many bytes each connection begins with; 0 if c is nil.
+// Initial returns the number of bytes at the start of each connection, or 0 if c is
+// nil.
 func (c *Credit) Initial() uint64 {
 	if c == nil {
 		return 0
@@ -29,7 +30,7 @@ func (c *Credit) Initial() uint64 {
 	return c.initial
 }
 
-// Add adds n bytes, up to 2^63-1 in all. It does nothing if c is nil.
+// Add adds n bytes, up to a total of 2^63-1. It does nothing if c is nil.
 func (c *Credit) Add(n uint64) {
 	if c == nil {
 		return
@@ -54,19 +55,20 @@ func (c *Credit) Restart() {
 	}
 }
 
-// Take waits until there is credit, and takes 1 to n bytes of it, as many as there
-// are. n must be positive. The error is the cause of ctx, and n is 0 then.
+// Take waits for credit and takes from 1 to n bytes of it, as many as are
+// available. n must be positive. When ctx is done, it returns 0 and the cause of
+// ctx.
 func (c *Credit) Take(ctx context.Context, n int) (int, error) {
 	return c.wait(ctx, n, true)
 }
 
-// Wait is Take, but takes nothing.
+// Wait is like [Credit.Take] but leaves the credit unchanged.
 func (c *Credit) Wait(ctx context.Context, n int) (int, error) { return c.wait(ctx, n, false) }
 
 func (c *Credit) wait(ctx context.Context, n int, take bool) (int, error) {
 	for {
 		if ctx.Err() != nil {
-			return 0, context.Cause(ctx) // the credit is that of another attempt
+			return 0, context.Cause(ctx) // the credit belongs to another attempt
 		}
 		c.mu.Lock()
 		k := min(uint64(n), c.left)

@@ -16,9 +16,9 @@ import (
 )
 
 // A Dialer makes the network connections of a streamtype: through its proxy, with
-// its priority and type of service. Equal Dialers make the same connections, so a
-// Dialer can be part of the key of a connection pool. It may be used by any number
-// of goroutines.
+// its priority and type of service. Equal Dialers make equivalent connections, so a
+// Dialer can be part of the key of a connection pool. It is safe for concurrent
+// use.
 type Dialer struct {
 	env        *Env
 	proxy      *Proxy // nil means none
@@ -32,18 +32,17 @@ func (e *Env) Dialer(st *policy.StreamType) (Dialer, error) {
 	return Dialer{e, proxy, attributesOf(st)}, err
 }
 
-// Proxy returns the proxy that the connections go through, or nil.
+// Proxy returns the proxy for the connections, or nil.
 func (d Dialer) Proxy() *Proxy { return d.proxy }
 
-// Dial makes a connection; network is "tcp" or "unix". If there is a proxy, "tcp"
-// goes through it, and it resolves the name in address. Dial takes DialTimeout at
-// most. The connection does not outlive the context: it is closed at the latest
-// when every connector of the context has been closed. An error of the proxy is a
-// *ProxyError.
+// Dial makes a connection; network is "tcp" or "unix". A proxy carries "tcp"
+// connections and resolves the name in address. Dial takes at most DialTimeout. The
+// connection is closed at the latest when every connector of the context has been
+// closed. An error of the proxy is a *ProxyError.
 //
-// The connection has two more methods. CloseWrite() error closes the sending
-// direction, or returns errors.ErrUnsupported. Dialed() net.Conn returns what
-// package net or Options.DialContext made.
+// The connection has two additional methods. CloseWrite() error closes the sending
+// direction, or returns errors.ErrUnsupported. Dialed() net.Conn returns the
+// connection of package net or Options.DialContext.
 func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err := d.env.dialed.begin(); err != nil {
 		return nil, err
@@ -52,11 +51,11 @@ func (d Dialer) Dial(ctx context.Context, network, address string) (net.Conn, er
 	return d.env.dialed.add(conn, err)
 }
 
-// Dial makes the network connection of an attempt, with TLS if t.TLS: t is the
-// Link's Target, or where the peer redirects. The handshake offers the protocols
-// in alpn (RFC 7301), and fails if the server chooses another one. ctx is the
-// context of Run; its trace gets the TLS hooks. Errors are those of [Setup.TLS],
-// [Dialer.Dial] and crypto/tls.
+// Dial makes the network connection of an attempt, with TLS if t.TLS is set. t is
+// the Link's Target, or the target of a redirect. The handshake offers the
+// protocols in alpn (RFC 7301), and fails if the server chooses another one. ctx is
+// the context of Run; its trace receives the TLS hooks. Errors are those of
+// [Setup.TLS], [Dialer.Dial] and crypto/tls.
 func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net.Conn, error) {
 	var config *tls.Config
 	if t.TLS {
@@ -84,9 +83,9 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 	return secure, nil
 }
 
-// Close closes a connection that Dial has returned, or one of TLS over it. Over TLS it gives
-// the close_notify a second: crypto/tls waits 5 s for a peer that does not read, and by
-// then the stream has gone on without its transport.
+// Close closes a connection that Dial has returned, or a TLS connection over it.
+// Over TLS it limits the close_notify to one second. crypto/tls waits 5 s for a
+// peer that does not read, which is as long as a stream waits for its transport.
 func Close(conn net.Conn) error {
 	if secure, ok := conn.(*tls.Conn); ok {
 		late := time.AfterFunc(time.Second, func() { secure.NetConn().Close() })
@@ -95,9 +94,9 @@ func Close(conn net.Conn) error {
 	return conn.Close()
 }
 
-// Printable returns err with a text that can be shown. What a peer chose, such as the
-// names in a certificate, may be part of it: what is not printable is escaped, and a long
-// text is cut.
+// Printable returns err with a printable text of limited length. The text may
+// contain data from the peer, such as the names in a certificate: unprintable
+// characters are escaped, and a long text is truncated.
 func Printable(err error) error {
 	text := err.Error()
 	if len(text) > maxErrorText {
@@ -110,7 +109,7 @@ func Printable(err error) error {
 	return &printable{strings.ReplaceAll(text, `\\`, `\`), err}
 }
 
-// maxErrorText limits the text of a Printable error, in bytes.
+// maxErrorText is the maximum size of the text of a Printable error, in bytes.
 const maxErrorText = 1024
 
 type printable struct {
@@ -121,8 +120,8 @@ type printable struct {
 func (e *printable) Error() string { return e.text }
 func (e *printable) Unwrap() error { return e.err }
 
-// ServerName returns the host name that a target's certificate must be valid for:
-// "localhost" for a unix socket, else the host.
+// ServerName returns the host name that the certificate of a target must be valid
+// for: the host, or "localhost" for a unix socket.
 func ServerName(t *policy.Target) string {
 	if t.Network == "unix" {
 		return "localhost"
@@ -130,7 +129,7 @@ func ServerName(t *policy.Target) string {
 	return t.Host
 }
 
-// dial makes a connection within the limit, through the proxy if there is one.
+// dial makes a connection within the time limit, through the proxy if there is one.
 func (d Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	// Transports may let a dial continue after the end of its attempt.
 	var cancel context.CancelFunc
@@ -199,7 +198,7 @@ func (d *connSet) begin() error {
 
 var errSetClosed = fmt.Errorf("sspolicy: dial: %w", ErrClosed)
 
-// add adds what a dial has returned. It closes conn if the set is closed.
+// add adds the result of a dial. It closes conn if the set is closed.
 func (d *connSet) add(conn net.Conn, err error) (net.Conn, error) {
 	if err != nil {
 		d.open.Done()
@@ -246,8 +245,8 @@ func closeWrite(conn net.Conn) error {
 	return fmt.Errorf("sspolicy: half close of a %T: %w", conn, errors.ErrUnsupported)
 }
 
-// close closes all connections, and any that is added later. It waits for calls of Close
-// and for dials, which have been cancelled, but not for longer than closeLimit.
+// close closes all connections, and any that is added later. It waits up to
+// closeLimit for calls of Close and for dials, which must have been canceled.
 func (d *connSet) close() {
 	d.mu.Lock()
 	d.closed = true
@@ -266,6 +265,6 @@ func (d *connSet) close() {
 	}
 }
 
-// closeLimit is how long Release waits for calls into the network stack, or of a program's
-// Options.DialContext.
+// closeLimit is how long Release waits for calls into the network stack, or to a
+// program's Options.DialContext.
 const closeLimit = 5 * time.Second

@@ -7,115 +7,118 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Driver fulfils the streams of a context in place of a policy and transports: by a
-// proxy that has them. Package sspc has one. A Driver may serve several contexts.
-// Methods are called concurrently.
+// A Driver executes the streams of a context in place of transports, usually
+// through a proxy. Package sspc implements it. A Driver may serve several contexts,
+// and must be safe for concurrent use.
 type Driver interface {
-	// Drive returns what fulfils the streams of a streamtype. It is called for the
-	// first stream of the streamtype in a context, and for the next one after the
-	// Close of the Remote. It must not block or call the context. Setup.Stream is
-	// what the program's policy says about the streamtype. If that says nothing it
+	// Drive returns the Remote for the streams of a streamtype. It is called for
+	// the first stream of the streamtype in a context, and again for the next one
+	// after the Close of the Remote. It must not block or call the context.
+	// Setup.Stream is the definition in the program's policy. If there is none it
 	// has only a name, and its protocol is policy.ProtocolProxied.
 	Drive(*Setup) (Remote, error)
 }
 
-// A Remote fulfils the streams of one streamtype in one context by links to a proxy,
-// one for each stream at a time. Methods are called concurrently, except Close.
+// A Remote executes the streams of one streamtype in one context. Each stream has
+// one link to the proxy at a time. Methods are called concurrently, except Close.
 type Remote interface {
-	// Run makes a link and serves the stream over it until the link ends. The error
-	// is why it ended, never nil. The stream calls Run again after LinkRetry. Run
-	// must return soon after a method of l returns an error, or ctx is done.
+	// Run makes a link and serves the stream over it until the link ends. It
+	// returns why the link ended, never nil. The stream calls Run again after
+	// LinkRetry. Run must return soon after a method of l returns an error or ctx
+	// is done.
 	Run(ctx context.Context, l RemoteLink) error
 
-	// CheckMetadata returns nil if the proxy can be sent an item of metadata. Else
-	// the error wraps ErrUnknownMetadata or ErrMetadataValue of package policy.
+	// CheckMetadata returns nil if an item of metadata can be sent to the proxy.
+	// Otherwise the error wraps ErrUnknownMetadata or ErrMetadataValue of package
+	// policy.
 	CheckMetadata(name, value string) error
 
-	// Close is like that of a Connector.
+	// Close is like [Connector.Close].
 	Close() error
 }
 
 // LinkRetry is the wait between two links of a stream, as in lws.
 const LinkRetry = time.Second
 
-// A RemoteLink is what Run sees of its stream. Methods may be called from any
-// goroutine.
+// A RemoteLink is the stream as Run sees it. Methods are safe for concurrent use.
 //
-// Report, Rx, Perf and Tx call the program back, and return after the callback. They
-// must not be called from a callback. An error means that the link is over, and that
-// Run must return.
+// Report, Rx, Perf and Tx call the program back, and return after the callback.
+// They must not be called from a callback. An error means that the link is over,
+// and that Run must return.
 type RemoteLink interface {
-	// Data returns what the Remote keeps with the stream over all of its links: what
-	// the first call of make returned. make must not call the link.
+	// Data returns the value that the Remote keeps with the stream across its
+	// links. The first call stores the result of make. make must not call the link.
 	Data(make func() any) any
 
-	// Credit returns the credit that the peer has on each connection, and whether
-	// the program has set one.
+	// Credit returns the credit of the peer at the start of each connection, and
+	// whether the program has set one.
 	Credit() (bytes uint32, set bool)
 
 	// Notify sets the function that is called when there are new Requests, and at
-	// once if there are some. Locks are held: f must not block or call the link.
+	// once if there are some. f is called with locks held: it must not block or
+	// call the link.
 	Notify(f func())
 
-	// ServeTx is that of Link.
+	// ServeTx is like [Link].ServeTx.
 	ServeTx(send func())
-	// Lend is that of Link.
+	// Lend is like [Link].Lend.
 	Lend(step func() error) error
 
-	// Requests returns what the program has requested since the last call. The first
-	// call on a link returns all that is in force.
+	// Requests returns the program's requests since the last call. The first call
+	// on a link returns all requests in force.
 	Requests() Requests
 
 	// WantsTx reports whether the program has requested a Tx.
 	WantsTx() bool
 
-	// Tx is that of Link.
+	// Tx is like [Link].Tx.
 	Tx(buf []byte) (Piece, error)
 
 	// SetRideshares sets the names of the streamtypes that share a request, in order.
 	SetRideshares(names []string)
 
-	// Describe sets what Stream.StreamType returns, if the program's policy says nothing
-	// about the streamtype.
+	// Describe sets the result of Stream.StreamType, if the program's policy does
+	// not define the streamtype.
 	Describe(*policy.StreamType)
 
 	// SetStatus sets the HTTP status of the response.
 	SetStatus(int)
 
-	// Receive sets a metadata item to what the peer sent.
+	// Receive sets a metadata item to the value from the peer.
 	Receive(name, value string)
 
-	// Report delivers a state of the proxy's stream. err is why the connection or the
-	// attempt ended, for DISCONNECTED and UNREACHABLE. A state that must not follow
-	// the present one is not delivered, and is an error.
+	// Report delivers a state of the proxy's stream. err is the reason for the end
+	// of the connection or attempt, for DISCONNECTED and UNREACHABLE. If the state
+	// must not follow the current one, Report does not deliver it and returns an
+	// error.
 	Report(state policy.State, arg uint32, err error) error
 
-	// Rx is that of Link.
+	// Rx is like [Link].Rx.
 	Rx(buf []byte, flags policy.Flags) error
 
 	// Perf delivers performance figures.
 	Perf(figures []byte) error
 }
 
-// Requests are what a program has requested from a stream.
+// Requests holds the requests of a program to a stream.
 type Requests struct {
 	Metadata []Field // newest first, one for each name
 	Connect  bool    // by Connect
 	Send     bool    // RequestTx has been called
 
-	// Length is what RequestTxLen has announced, if Announced.
+	// Length is the length from RequestTxLen, if Announced is set.
 	Length    uint64
 	Announced bool
 
-	// Timeout is that of StartTimeout, if TimeoutChanged: 0 means the policy's
-	// timeout_ms, and less than 0 CancelTimeout.
+	// Timeout is the duration of StartTimeout, if TimeoutChanged is set. 0 means
+	// the policy's timeout_ms; a negative value means CancelTimeout.
 	Timeout        time.Duration
 	TimeoutChanged bool
 
-	Credit uint64 // bytes, of AddPeerTxCredit
+	Credit uint64 // bytes added by AddPeerTxCredit
 }
 
-// Empty reports whether nothing has been requested.
+// Empty reports whether there is no request.
 func (r *Requests) Empty() bool {
 	return len(r.Metadata) == 0 && !r.Connect && !r.Send && !r.Announced && !r.TimeoutChanged && r.Credit == 0
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Config holds the settings of an Env, which runtime.Options describes. The zero
-// value is ready for use.
+// Config configures an [Env]; runtime.Options describes the fields. The zero value
+// is ready to use.
 type Config struct {
 	Logger         Logger        // nil means the standard logger of package log
-	ConnectTimeout time.Duration // 0 or less means no limit
+	ConnectTimeout time.Duration // 0 or negative means no limit
 	Credentials    Credentials   // nil means none
 	Cookies        CookieJar     // nil means none
-	Sessions       Sessions      // nil means sessions of clients alone, in memory
+	Sessions       Sessions      // nil means sessions of clients only, in memory
 
-	// Listeners has sockets for endpoints "!name", by name.
+	// Listeners holds the sockets for endpoints of the form "!name", by name.
 	Listeners map[string]net.Listener
 
 	// DialContext makes network connections. Nil means a net.Dialer.
@@ -29,13 +29,13 @@ type Config struct {
 	// Transport returns the transport of a protocol, or nil.
 	Transport func(policy.Protocol) Transport
 
-	// Wake gets the earliest time to wake the system for. It may be nil.
+	// Wake receives the earliest time to wake the system. It may be nil.
 	Wake func(at time.Time)
 }
 
 // An Env is the environment that the transports of one context share. Its address
-// identifies the context, and so can be part of the key of a connection pool. Its
-// methods may be called from any goroutine.
+// identifies the context, so it can be part of the key of a connection pool. Its
+// methods are safe for concurrent use.
 type Env struct {
 	config Config
 	life   context.Context    // done when Close is called
@@ -46,8 +46,8 @@ type Env struct {
 	trust  trustCache
 	dialed connSet
 
-	open        sync.Map // Listeners of streams, by the name of the streamtype
-	ineffective sync.Map // attributes that have been logged to have no effect
+	open        sync.Map // Listeners of streams, by name of the streamtype
+	ineffective sync.Map // attributes whose failure has been logged
 
 	proxies struct {
 		sync.Mutex
@@ -56,10 +56,11 @@ type Env struct {
 }
 
 // A Host makes an Env and its setups, and ends them. It is for package runtime, and
-// for tests of transports; a transport never sees it.
+// for tests of transports; transports do not see it.
 type Host struct{ *Env }
 
-// NewHost returns a host with a new environment, which ends with Close and Release.
+// NewHost returns a host with a new environment. Call Close and then Release to end
+// it.
 func NewHost(c Config) Host {
 	if c.Logger == nil {
 		c.Logger = stdLogger{}
@@ -73,24 +74,25 @@ func NewHost(c Config) Host {
 // Timers returns the timers of the context.
 func (h Host) Timers() *timers.Timers { return h.timers }
 
-// Close makes Closing done.
+// Close ends the context that Closing returns.
 func (h Host) Close() { h.end() }
 
-// StopDials cancels the dials that attempts have left behind, without waiting for
-// them. It is called when no stream is left: an attempt must not fail because its
+// StopDials cancels the remaining dials of past attempts, without waiting for them.
+// It is called when no stream is left, since an attempt must not fail because its
 // context closes.
 func (h Host) StopDials() { h.stop() }
 
-// Release cancels dials, closes the connections that are still open and stops the timers.
-// It waits up to 5 s for that. It is called once, after the Close of every connector.
+// Release cancels dials, closes the remaining connections and stops the timers. It
+// waits up to 5 s for that. It must be called once, after the Close of every
+// connector.
 func (h Host) Release() {
 	h.stop()
 	h.dialed.close()
 	h.timers.Close()
 }
 
-// Opened makes a listener joinable under the name of its streamtype, unless another one
-// has it. The result must be called before the listener is closed.
+// Opened makes a listener joinable under the name of its streamtype, unless that
+// name is in use. Call closed before closing the listener.
 func (h Host) Opened(name string, l Listener) (closed func()) {
 	if _, has := h.open.LoadOrStore(name, l); has {
 		return func() {}
@@ -117,13 +119,13 @@ func (e *Env) Logger() Logger { return e.config.Logger }
 // CookieJar returns the jar of the context, or nil.
 func (e *Env) CookieJar() CookieJar { return e.config.Cookies }
 
-// ConnectTimeout returns how long an attempt may take until Link.Connected; 0 means
+// ConnectTimeout returns the time limit of an attempt until Link.Connected; 0 means
 // no limit. The stream enforces it by the context of Run.
 func (e *Env) ConnectTimeout() time.Duration { return max(e.config.ConnectTimeout, 0) }
 
-// DialTimeout returns how long a dial may take, even if its attempt has ended; 0
-// means no limit. It exceeds ConnectTimeout by more than a busy machine is late, so
-// that an attempt ends by its own limit first.
+// DialTimeout returns the time limit of a dial, which may outlast its attempt; 0
+// means no limit. It exceeds ConnectTimeout by enough that even on a busy machine
+// an attempt reaches its own limit first.
 func (e *Env) DialTimeout() time.Duration {
 	limit := e.ConnectTimeout()
 	if limit == 0 {
@@ -136,13 +138,12 @@ func (e *Env) DialTimeout() time.Duration {
 // closed.
 func (e *Env) Closing() context.Context { return e.life }
 
-// A Setup is what the attempts of one streamtype have in common, and the services
-// of the Env for it. It must not be modified. Its methods may be called from any
-// goroutine.
+// A Setup holds what the attempts of one streamtype share, and the services of the
+// Env for it. It must not be modified. Its methods are safe for concurrent use.
 type Setup struct {
 	*Env
 
-	// Stream is the streamtype, including what it inherits from the policy.
+	// Stream is the streamtype, with the settings that it inherits from the policy.
 	Stream *policy.StreamType
 
 	// Chain holds the streamtypes whose messages make up one request: Stream, and
@@ -155,8 +156,8 @@ type Setup struct {
 	trust *trust // guarded by the mu of the trustCache; nil before the first TLS
 }
 
-// Watch is [Env.Watch] with svalidping, svalidhup and swake_validity of the
-// streamtype.
+// Watch calls [Env.Watch] with the streamtype's svalidping, svalidhup and
+// swake_validity.
 func (s *Setup) Watch(probe, end func()) *Validity {
 	ping, hangup := s.Stream.Validity()
 	return s.Env.Watch(ping, hangup, s.Stream.SwakeValidity, probe, end)

@@ -14,14 +14,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Listen opens the port of the policy, or takes the socket that the program has
-// provided. endpoint is empty for all interfaces, or the address or name of one;
+// Listen opens the port of the policy, or uses the socket that the program has
+// provided. The endpoint is "" for all interfaces, or the address or name of one;
 // "+path" and "+@name" are unix sockets, and "!name" is a socket in
-// Options.Listeners; see also Joined. The error wraps ErrEndpoint if there is no such
-// thing.
+// Options.Listeners; see also [ServerSetup.Joined]. The error wraps ErrEndpoint if
+// the interface or socket does not exist.
 //
-// The listener accepts no more connections at a time, and per second, than Limits
-// says. Its connections have the attributes of the policy.
+// The listener enforces Limits on the number of connections and their rate. Its
+// connections have the attributes of the policy.
 func (s *ServerSetup) Listen() (net.Listener, error) {
 	l := s.socket
 	if l == nil {
@@ -33,10 +33,10 @@ func (s *ServerSetup) Listen() (net.Listener, error) {
 	return newLimitedListener(l, s), nil
 }
 
-// Joined returns the listener that a streamtype joins, which is another stream's, or nil
-// if it has a port of its own. It joins one by the endpoint "!" and the name of its
-// streamtype, unless Options.Listeners has a socket of that name. In lws a server is a
-// vhost with the name of its streamtype, and "!name" joins a vhost.
+// Joined returns the listener of another stream that a streamtype joins, or nil if
+// it has a port of its own. A streamtype joins one by the endpoint "!" and the name
+// of its streamtype, unless Options.Listeners has a socket of that name. In lws a
+// server is a vhost with the name of its streamtype, and "!name" joins a vhost.
 func (s *ServerSetup) Joined() Listener {
 	name, ok := strings.CutPrefix(s.Stream.Endpoint, "!")
 	if !ok || s.socket != nil || s.config.Listeners[name] != nil {
@@ -47,8 +47,8 @@ func (s *ServerSetup) Joined() Listener {
 	return joined
 }
 
-// CannotJoin returns the error of a streamtype that cannot join a listener. It wraps
-// ErrEndpoint.
+// CannotJoin returns the error of a streamtype that cannot join a listener. It
+// wraps ErrEndpoint.
 func (s *ServerSetup) CannotJoin(why string) error {
 	return &policy.EndpointError{Text: s.Stream.Endpoint, Why: why}
 }
@@ -67,8 +67,8 @@ func (s *ServerSetup) open() (net.Listener, error) {
 	return net.Listen(network, address)
 }
 
-// address returns the network and address for package net. The network is empty for
-// a socket of Options.Listeners.
+// address returns the network and address for package net. The network is "" for a
+// socket in Options.Listeners.
 func (s *ServerSetup) address() (network, address string, err error) {
 	endpoint, port := s.Stream.Endpoint, strconv.Itoa(int(s.Stream.Port))
 	fail := func(why string) (string, string, error) {
@@ -100,8 +100,8 @@ func (s *ServerSetup) address() (network, address string, err error) {
 	return "tcp", net.JoinHostPort(host, port), nil
 }
 
-// interfaceAddress returns the first IPv4 address of an interface, or else the first
-// IPv6 address.
+// interfaceAddress returns the first IPv4 address of an interface, or otherwise the
+// first IPv6 address.
 func interfaceAddress(iface *net.Interface) (string, error) {
 	all, err := iface.Addrs()
 	if err != nil {
@@ -126,14 +126,14 @@ func interfaceAddress(iface *net.Interface) (string, error) {
 	return best, nil
 }
 
-// A limitedListener is a listener with the limits of a setup.
+// A limitedListener is a listener that enforces the limits of a setup.
 type limitedListener struct {
 	net.Listener
 	dialer Dialer
-	slots  chan struct{} // holds a value for each connection; nil means no limit
-	rate   time.Duration // between two connections, on average; 0 means no limit
-	burst  time.Duration // how far connections may come before their time
-	due    time.Time     // of the next connection; used by Accept alone
+	slots  chan struct{} // holds a value per connection; nil means no limit
+	rate   time.Duration // average time between connections; 0 means no limit
+	burst  time.Duration // how early connections may arrive
+	due    time.Time     // of the next connection; used only by Accept
 	closed chan struct{}
 	close  func()
 }
@@ -200,7 +200,7 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// An acceptedConn is a connection that counts for its listener.
+// An acceptedConn is a connection that counts against the limits of its listener.
 type acceptedConn struct {
 	net.Conn
 	l    *limitedListener
@@ -214,14 +214,14 @@ func (c *acceptedConn) Close() error {
 	return err
 }
 
-// Dialed returns the connection that package net has made.
+// Dialed returns the connection of package net.
 func (c *acceptedConn) Dialed() net.Conn { return c.Conn }
 
 // CloseWrite closes the sending direction, if the connection supports that.
 func (c *acceptedConn) CloseWrite() error { return closeWrite(c.Conn) }
 
-// AcceptConn accepts a connection. It tries again, after a pause, while the system
-// lacks resources, such as file descriptors.
+// AcceptConn accepts a connection. It retries, after a pause, while the system
+// lacks resources such as file descriptors.
 func (s *ServerSetup) AcceptConn(l net.Listener) (net.Conn, error) {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		conn, err := l.Accept()
@@ -237,7 +237,8 @@ func (s *ServerSetup) AcceptConn(l net.Listener) (net.Conn, error) {
 	}
 }
 
-// temporary reports whether an error of Accept is one of a connection, or will pass.
+// temporary reports whether an error of Accept concerns a single connection or is
+// likely to pass.
 func temporary(err error) bool {
 	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
 		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)

@@ -9,9 +9,9 @@ import (
 )
 
 // A Logger receives what a program cannot learn otherwise, such as an internal
-// error. A *slog.Logger is a Logger: args are alternating keys and values. It is an
+// error. *slog.Logger implements it: args are alternating keys and values. It is an
 // interface because log/slog would add 276 KB to a program that does not use it.
-// Methods are called concurrently.
+// Implementations must be safe for concurrent use.
 type Logger interface {
 	// Warn reports a problem that the runtime works around.
 	Warn(msg string, args ...any)

@@ -4,17 +4,17 @@ import "github.com/secure-streams/sspolicy/runtime/policy"
 
 // An Option gives a new stream what its transport needs in addition to the policy.
 // The transport's package makes it; a program passes it to NewStream, Open or
-// Fetch. Its functions must neither block nor call the stream.
+// Fetch. Its functions must not block or call the stream.
 type Option struct {
-	// Protocol is the carrier of the streamtypes that the Option is for, one of
-	// the transport's. NewStream returns ErrUnsupported for any other.
+	// Protocol is the carrier of the streamtypes that the Option is for, one of the
+	// transport's. For any other, NewStream returns ErrUnsupported.
 	Protocol policy.Protocol
 
 	// Data returns the value of Link.Data for a stream. It must not be nil, and is
 	// called once for each stream.
 	Data func() any
 
-	// Connect starts an attempt at once, as nailed_up does.
+	// Connect starts an attempt at once, like nailed_up.
 	Connect bool
 
 	// Accepted marks a stream whose peer has connected to it: the stream is
@@ -30,8 +30,8 @@ type Option struct {
 	End func()
 }
 
-// CallOption marks a runtime.CallOption.
+// CallOption marks o as a runtime.CallOption.
 func (Option) CallOption() {}
 
-// StreamOption marks a runtime.StreamOption.
+// StreamOption marks o as a runtime.StreamOption.
 func (Option) StreamOption() {}

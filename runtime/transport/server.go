@@ -11,14 +11,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Server is a Transport that also executes streamtypes whose policy says server.
+// A Server is a [Transport] that also executes server streamtypes.
 type Server interface {
 	Transport
 
 	// Listen opens the port of a streamtype and returns at once. Peers that connect
-	// wait until Serve. An error wraps ErrUnsupported, ErrNoCredentials or
-	// ErrEndpoint if that is the reason, or is that of the system. The program's
-	// stream then gets no state.
+	// wait until Serve. The error is that of the system, or wraps ErrUnsupported,
+	// ErrNoCredentials or ErrEndpoint. After an error the program's stream receives
+	// no state.
 	Listen(*ServerSetup) (Listener, error)
 }
 
@@ -29,19 +29,19 @@ type ServerSetup struct {
 	// Limits has no zero fields; a negative field means no limit.
 	Limits Limits
 
-	// Verify is how certificates of clients are verified; nil means VerifyNone, and over
-	// raw what the Config of package raw says.
+	// Verify says how to verify certificates of clients. Nil means VerifyNone or,
+	// over raw, the setting in the Config of package raw.
 	Verify *ClientVerify
 
 	// Handler answers requests in place of the program's callbacks, or is nil. A
-	// transport returns ErrUnsupported for a type that it does not know.
+	// transport returns ErrUnsupported for a type that it does not support.
 	Handler any
 
 	socket  net.Listener // provided by the program, or nil
 	options []Option
 }
 
-// Data returns what the program's Option of a protocol holds, or nil.
+// Data returns the data of the program's Option for a protocol, or nil.
 func (s *ServerSetup) Data(p policy.Protocol) any {
 	for _, o := range s.options {
 		if o.Protocol == p {
@@ -51,35 +51,35 @@ func (s *ServerSetup) Data(p policy.Protocol) any {
 	return nil
 }
 
-// Transport returns the transport of the context that speaks a protocol, or nil.
+// Transport returns the transport of a protocol in the context, or nil.
 func (s *ServerSetup) Transport(p policy.Protocol) Transport { return s.config.Transport(p) }
 
-// A Listener is an open port. Serve is called once, unless Close comes first. The
-// other methods may be called from any goroutine, more than once.
+// A Listener is an open port. Serve is called at most once, and not after Close.
+// The other methods are safe for concurrent use, and may be called more than once.
 type Listener interface {
-	// Addr returns the address of the port; with port 0 in the policy, that which
-	// the system has chosen.
+	// Addr returns the address of the port. If the policy has port 0, that is the
+	// one that the system has chosen.
 	Addr() net.Addr
 
-	// Serve makes a stream for each connection, or for each request, by Accept. It
-	// returns nil after Close or Shutdown, and otherwise why nothing more can be
-	// accepted.
+	// Serve calls Accept for each connection, or for each request, to make a
+	// stream. It returns nil after Close or Shutdown, and otherwise the reason why
+	// it can no longer accept.
 	Serve(Acceptor) error
 
-	// Shutdown closes the port, and ends connections as gently as the protocol
-	// allows. It returns nil when there are none left, or the error of ctx.
+	// Shutdown closes the port, and ends connections as gracefully as the protocol
+	// allows. It returns nil when none is left, or the error of ctx.
 	Shutdown(ctx context.Context) error
 
-	// Close closes the port, and every connection that has no stream. Streams end
-	// their own.
+	// Close closes the port and the connections without a stream. Streams end their
+	// own.
 	Close() error
 }
 
-// An Acceptor makes the streams of a listener. It may be called from any goroutine.
+// An Acceptor makes the streams of a listener. It is safe for concurrent use.
 type Acceptor interface {
 	// Accept makes a stream, and delivers CREATING and CONNECTING on the calling
-	// goroutine. An error means that the connection is to be closed: the program
-	// refuses it, or the listener is closed.
+	// goroutine. After an error the transport must close the connection: the
+	// program refuses it, or the listener is closed.
 	Accept(Peer) (Accepted, error)
 }
 
@@ -88,48 +88,47 @@ type Peer struct {
 	Local, Remote net.Addr
 	TLS           *tls.ConnectionState // nil without TLS, and over raw; see raw.Socket
 
-	// VerifyError is why the certificate of the client is not valid, if such clients
-	// are accepted; ErrNoPeerCertificate if it has none.
+	// VerifyError is why the certificate of the client is invalid, if such clients
+	// are accepted. It is ErrNoPeerCertificate if the client has none.
 	VerifyError error
 
-	// HangUp, if not nil, is called once, on a goroutine of its own, when the stream
-	// ends the connection. It makes blocked calls of the transport return.
+	// HangUp, if not nil, is called once, on a goroutine of its own, when the
+	// stream ends the connection. It must make blocked calls of the transport
+	// return.
 	HangUp func()
 }
 
-// An Accepted is the Link of an accepted stream, and takes the place of Run: the
-// connection begins with Accept and ends with End. It needs no goroutine in between.
+// An Accepted is the Link of an accepted stream. There is no Run: the connection
+// begins with Accept and ends with End, and needs no goroutine in between.
 //
-// Over ws and raw, Connected follows Accept; over ws, Upgrade comes before it. Over
-// HTTP each request is Begin, Rx and
-// RxEnd for its body, Reply, Tx for the body of the response, and Complete.
+// Over ws and raw, Connected follows Accept; over ws, Upgrade precedes it. Over
+// HTTP each request is Begin, Rx and RxEnd for its body, Reply, Tx for the body of
+// the response, and Complete.
 type Accepted interface {
 	Link
 
 	// Context is done when the stream ends the connection.
 	Context() context.Context
 
-	// Begin begins a transaction. Metadata becomes what the request has, and
-	// nothing else: the items method, path and auth, those with the name of a URL
-	// argument, and those mapped to a header. Begin delivers CONNECTED if it is the
-	// first, and SERVER_TXN.
+	// Begin begins a transaction. It replaces the metadata with the values from the
+	// request: the items method, path and auth, those with the name of a URL
+	// argument, and those mapped to a header. It delivers CONNECTED for the first
+	// transaction, and SERVER_TXN.
 	Begin(Request) error
 
-	// Upgrade sets the metadata to what the request has, as Begin does, and delivers
-	// SERVER_UPGRADE.
+	// Upgrade sets the metadata like Begin, and delivers SERVER_UPGRADE.
 	Upgrade(Request) error
 
-	// Reply returns what the program has answered by now.
-	// If send is set, the head of the answer is about to be sent, and the program
-	// cannot change it any more.
+	// Reply returns the program's answer so far. If send is set, the head of the
+	// answer is about to be sent, and the program can no longer change it.
 	Reply(send bool) Reply
 
 	// Complete ends the transaction.
 	Complete()
 
-	// End reports the end of the connection; err is why, or nil if that is how it
-	// should end. It delivers DISCONNECTED, if there was CONNECTED, and DESTROYING.
-	// It must be called once, and no other method after it.
+	// End reports the end of the connection. err is the reason, or nil if the
+	// connection ended as expected. End delivers DISCONNECTED, if CONNECTED was
+	// delivered, and DESTROYING. It must be called once, as the last method.
 	End(err error)
 }
 
@@ -140,44 +139,44 @@ type Request struct {
 	Query  url.Values
 	Auth   string // the Authorization header
 
-	// Header returns the value of a header by its name in any case, or "". It must
-	// be callable from any goroutine.
+	// Header returns the value of a header, or "". Case does not matter. It must be
+	// safe for concurrent use.
 	Header func(name string) string
 }
 
-// A Reply is the answer of the program to a request.
+// A Reply is the program's answer to a request.
 type Reply struct {
-	Status  int      // HTTP status; 404 if the program has not acknowledged the request
-	Acked   bool     // the program has acknowledged it
-	Length  uint64   // bytes of the body, as announced; 0 means unknown
+	Status  int      // HTTP status; 404 if the program has not called Ack
+	Acked   bool     // the program has called Ack
+	Length  uint64   // announced size of the body in bytes; 0 means unknown
 	Sends   bool     // the program has requested Tx, so there is a body
 	Content *Content // the whole body; nil means that Tx provides it
 }
 
-// Content is the body of a response that the program provides as a whole. A range of
-// it may be sent, or none if the client has it already.
+// Content is the whole body of a response. The client may be sent a range of it, or
+// nothing if it already has it.
 type Content struct {
 	io.ReadSeeker
-	Name     string // its extension is that of the media type, unless metadata has one
+	Name     string // its extension selects the media type, unless metadata has one
 	Modified time.Time
 }
 
-// Limits bound what the peers of a listener may use. 0 means the default, and less
-// than 0 no limit.
+// Limits limit what the peers of a listener may use. 0 means the default; a
+// negative value means no limit.
 type Limits struct {
 	HeaderBytes   int           // head of a request; default 64 KiB
 	BodyBytes     int64         // body of a request; default 16 MiB
 	HeaderTimeout time.Duration // from the first byte of a request to the end of its head, and for a TLS handshake; default 10 s
-	IdleTimeout   time.Duration // without progress in a request or response, and between requests, default 60 s; over raw, without a byte either way, default 10 min
-	Connections   int           // at a time; more wait; default 10,000
-	Streams       int           // at a time on an h2 connection; default 100
+	IdleTimeout   time.Duration // without progress in a request or response, and between requests; default 60 s; over raw, without a byte either way; default 10 min
+	Connections   int           // concurrent connections; others wait; default 10,000
+	Streams       int           // concurrent streams on an h2 connection; default 100
 	MessageBytes  int64         // of a ws message; default 16 MiB
-	AcceptRate    int           // new connections per second; more wait; default 2,000
+	AcceptRate    int           // new connections per second; others wait; default 2,000
 }
 
 func (l Limits) orDefaults(p policy.Protocol) Limits {
 	idle := time.Minute
-	if p == policy.ProtocolRaw { // who sends, and when, is up to the program
+	if p == policy.ProtocolRaw { // the program decides who sends when
 		idle = 10 * time.Minute
 	}
 	return Limits{
@@ -203,7 +202,7 @@ func orDefault[T int | int64 | time.Duration](v, d T) T {
 type ServerConfig struct {
 	Limits  Limits
 	Socket  net.Listener  // replaces the endpoint and port of the policy; nil means none
-	Verify  *ClientVerify // nil means VerifyNone, and over raw what its Config says
+	Verify  *ClientVerify // nil means VerifyNone or, over raw, the setting in its Config
 	Handler any
 }
 

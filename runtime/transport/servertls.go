@@ -10,14 +10,15 @@ import (
 	"sync"
 )
 
-// ServerTLS returns the TLS config of a server streamtype, or nil if the policy says
-// no TLS. alpn are the protocols that it offers (RFC 7301). A session of one streamtype
+// ServerTLS returns the TLS config of a server streamtype, or nil if its policy has
+// no TLS. alpn holds the protocols to offer (RFC 7301). A session of one streamtype
 // is not resumed by another. The error wraps ErrNoCredentials if there is no
-// certificate, ErrBadCredentials if the certificate or its key cannot be used, or
-// ErrUnsupported if client certificates are to be requested without TLS.
+// certificate, ErrBadCredentials if the certificate or its key is unusable, or
+// ErrUnsupported if client certificates are requested without TLS.
 //
-// Each handshake gets the certificate from the credentials of the context, if those had
-// one at the call. If it cannot be used, the latest good one serves.
+// If the credentials of the context have a certificate at the time of the call,
+// each handshake requests it from them. If it is then unusable, the latest usable
+// one is sent.
 func (s *ServerSetup) ServerTLS(alpn ...string) (*tls.Config, error) {
 	if !s.Stream.TLS {
 		if s.Verify != nil {
@@ -58,11 +59,11 @@ type serverCertificate struct {
 	setup *ServerSetup
 
 	mu     sync.Mutex
-	latest *tls.Certificate // that could be used
-	failed string           // why it is not the present one
+	latest *tls.Certificate // latest usable one
+	failed string           // why the current one is unusable
 }
 
-// get returns the present certificate.
+// get returns the current certificate.
 func (n *serverCertificate) get(ctx context.Context) (*tls.Certificate, error) {
 	source := n.setup.config.Credentials
 	if source == nil {
@@ -139,28 +140,28 @@ type PeerVerify uint8
 const (
 	// VerifyAuto is VerifyPeer for clients, and QueryPeer for servers.
 	VerifyAuto PeerVerify = iota
-	// VerifyNone verifies nothing: a server does not request certificates, a client
+	// VerifyNone does not verify: a server does not request certificates, a client
 	// ignores them.
 	VerifyNone
 	// QueryPeer reports the result, but accepts every peer. A server requests a
 	// certificate.
 	QueryPeer
 	// VerifyPeer accepts only a peer whose certificate is valid: issued by a
-	// trusted root and, for a client, for the name of the host.
+	// trusted root and, for a client, valid for the host name.
 	VerifyPeer
 )
 
 // ErrNoPeerCertificate is returned when the peer has sent no certificate.
 var ErrNoPeerCertificate = errors.New("sspolicy: the peer has no certificate")
 
-// ClientVerify is how a server verifies the certificates of its clients.
+// ClientVerify says how a server verifies the certificates of its clients.
 type ClientVerify struct {
 	Mode  PeerVerify
 	Roots *x509.CertPool // nil means those of the operating system
 }
 
 // RequestCertificate makes a server with the config request the certificates of its
-// clients. Under QueryPeer they are not verified.
+// clients. With QueryPeer they are not verified.
 func RequestCertificate(config *tls.Config, mode PeerVerify) {
 	switch mode {
 	case VerifyNone:
@@ -172,8 +173,8 @@ func RequestCertificate(config *tls.Config, mode PeerVerify) {
 	}
 }
 
-// VerifyChain verifies the certificates that a peer has sent. It returns
-// ErrNoPeerCertificate if there are none.
+// VerifyChain verifies the certificates of a peer. It returns ErrNoPeerCertificate
+// if there are none.
 func VerifyChain(chain []*x509.Certificate, o x509.VerifyOptions) error {
 	if len(chain) == 0 {
 		return ErrNoPeerCertificate
@@ -186,9 +187,9 @@ func VerifyChain(chain []*x509.Certificate, o x509.VerifyOptions) error {
 	return err
 }
 
-// VerifyClient returns why the certificate of a client is not valid, if certificates are
-// requested and accepted without verification, and otherwise nil. The error is of
-// crypto/x509, or ErrNoPeerCertificate.
+// VerifyClient returns why the certificate of a client is invalid, if certificates
+// are requested but accepted without verification, and nil otherwise. The error is
+// that of crypto/x509, or ErrNoPeerCertificate.
 func (s *ServerSetup) VerifyClient(state *tls.ConnectionState) error {
 	if state == nil || s.Verify == nil || s.Verify.Mode == VerifyNone || s.Verify.Mode == VerifyPeer {
 		return nil

@@ -5,16 +5,16 @@ import (
 )
 
 // A Scope is a domain of trust. TLS sessions of one scope are never resumed in
-// another. An empty field does not distinguish.
+// another. An empty field does not distinguish scopes.
 type Scope struct {
-	Trust string // identifies the authorities that are trusted
-	Cert  string // identifies the certificate that this side presents
+	Trust string // identifies the trusted authorities
+	Cert  string // identifies the certificate of this side
 	Host  string
 	Port  uint16
 }
 
-// Sessions keeps TLS sessions. Package runtime/tlssession implements it. Its methods
-// may be called from any goroutine.
+// Sessions keeps TLS sessions. Package runtime/tlssession implements it. Its
+// methods must be safe for concurrent use.
 type Sessions interface {
 	// Client makes clients with the config resume sessions of the scope. It may set
 	// ClientSessionCache and VerifyConnection.
@@ -24,9 +24,9 @@ type Sessions interface {
 	Server(Scope, *tls.Config)
 }
 
-// ByAddress returns a view of c for connections to an address, which share no session with
-// those to another address of the same name: crypto/tls goes by the name alone. It returns
-// nil if c is nil. Setup.Dial uses it.
+// ByAddress returns a view of c for connections to an address. They share no
+// session with connections to another address of the same name, which crypto/tls
+// does not distinguish. It returns nil if c is nil. [Setup.Dial] uses it.
 func ByAddress(c tls.ClientSessionCache, network, address string) tls.ClientSessionCache {
 	if c == nil {
 		return nil

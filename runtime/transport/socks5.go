@@ -40,7 +40,7 @@ func (e *ProxyError) Error() string {
 // Unwrap returns the cause.
 func (e *ProxyError) Unwrap() error { return e.Err }
 
-// proxy returns the proxy of a via-socks5, or nil if text is empty.
+// proxy returns the proxy for the value of a via-socks5, or nil if text is empty.
 func (e *Env) proxy(text string) (*Proxy, error) {
 	if text == "" {
 		return nil, nil
@@ -61,8 +61,8 @@ func (e *Env) proxy(text string) (*Proxy, error) {
 	return p, nil
 }
 
-// parseProxy parses "[user:password@]host[:port]". The error wraps ErrEndpoint and
-// does not quote the text, which may hold a password.
+// parseProxy parses "[user:password@]host[:port]". The error wraps ErrEndpoint. It
+// does not quote the text, which may contain a password.
 func parseProxy(text string) (*Proxy, error) {
 	parsed, err := policy.ParseProxy(text)
 	if err != nil {
@@ -75,7 +75,7 @@ func parseProxy(text string) (*Proxy, error) {
 	return p, nil
 }
 
-// connect makes the proxy at the other end of conn connect to address.
+// connect asks the proxy at the other end of conn to connect to address.
 func (p *Proxy) connect(ctx context.Context, conn net.Conn, address string) error {
 	request, err := p.request(address)
 	if err != nil {
@@ -105,7 +105,8 @@ func (p *Proxy) handshake(conn net.Conn, request []byte) error {
 	return readReply(conn)
 }
 
-// greet agrees on a method of authentication, and logs in if the proxy requires it.
+// greet negotiates a method of authentication, and logs in if the proxy requires
+// it.
 func (p *Proxy) greet(conn net.Conn) error {
 	const none, usernamePassword = 0, 2
 	hello := []byte{socksVersion, 1, none}
@@ -162,7 +163,7 @@ func readReply(conn net.Conn) error {
 	return err
 }
 
-// Address types (RFC 1928 section 5).
+// The address types (RFC 1928 section 5).
 const (
 	addrIPv4 = 1
 	addrName = 3

@@ -7,8 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/internal/timers"
 )
 
-// A Timer calls a function when a time has passed, which includes the time that the
-// program has passed to Context.Resumed. Its methods may be called from any goroutine.
+// A Timer calls a function after a duration, which includes the time passed to
+// Context.Resumed. Its methods are safe for concurrent use.
 type Timer struct {
 	env *Env
 	f   func()
@@ -19,8 +19,8 @@ type Timer struct {
 	timer   timers.Timer
 }
 
-// NewTimer returns a timer that does not run. It calls f on a goroutine of its own. If
-// wakes, Options.Wake gets the time.
+// NewTimer returns a stopped timer. It calls f on a goroutine of its own. If wakes
+// is set, Options.Wake receives the time.
 func (e *Env) NewTimer(wakes bool, f func()) *Timer {
 	t := &Timer{env: e, f: f}
 	t.timer = timers.Timer{Owner: (*timerExpiry)(t), Wakes: wakes}
@@ -43,7 +43,7 @@ func (t *Timer) Stop() {
 	t.env.timers.Stop(&t.timer)
 }
 
-// A timerExpiry is a Timer as the owner of its timer.
+// A timerExpiry is a Timer in the role of the owner of its timer.
 type timerExpiry Timer
 
 func (t *timerExpiry) Expire(*timers.Timer) {
@@ -59,6 +59,5 @@ func (t *timerExpiry) Expire(*timers.Timer) {
 	}
 }
 
-// Now returns the time, ahead of time.Now by what the program has passed to
-// Context.Resumed.
+// Now returns the current time: time.Now plus the time passed to Context.Resumed.
 func (e *Env) Now() time.Time { return e.timers.Time() }

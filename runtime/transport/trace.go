@@ -6,8 +6,9 @@ import (
 	"net/http/httptrace"
 )
 
-// Trace returns the client trace of an attempt's context. Neither it nor the hooks
-// below are nil. A transport calls those that package net and its library do not:
+// Trace returns the client trace of an attempt's context. The trace and the hooks
+// below are never nil. A transport calls those that package net and its library do
+// not:
 //
 //   - GetConn when a request begins; it discards the figures of an earlier one
 //   - ConnectStart and ConnectDone

@@ -17,8 +17,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A TrustError reports a trust store that cannot be used: an empty one, or one with
-// a malformed certificate.
+// A TrustError reports an unusable trust store: an empty one, or one with a
+// malformed certificate.
 type TrustError struct {
 	Store string // name of the store
 	Cert  string // name of the faulty certificate, or ""
@@ -35,7 +35,7 @@ func (e *TrustError) Error() string {
 // Unwrap returns the cause.
 func (e *TrustError) Unwrap() error { return e.Err }
 
-// A trustCache holds a trust for each trust store that some setup uses.
+// A trustCache holds a trust for each trust store in use.
 type trustCache struct {
 	mu     sync.Mutex
 	stores map[*policy.TrustStore]*trust
@@ -45,7 +45,7 @@ type trustCache struct {
 // of the operating system.
 type trust struct {
 	store   *policy.TrustStore
-	users   int // setups that have used it
+	users   int // number of setups that use it
 	roots   *x509.CertPool
 	err     error
 	config  *tls.Config             // without a client certificate
@@ -62,15 +62,15 @@ type clientConfig struct {
 const maxSessions = 10
 
 // TLS returns the TLS config of the streamtype: the roots that it trusts, the
-// lowest version, and its client certificate. A trust store is trusted alone;
+// minimum version, and its client certificate. Only the trust store is trusted;
 // without one the roots are those of the operating system. ServerName and
 // NextProtos are not set.
 //
-// Streamtypes with the same trust and certificate get the same config, so that its
+// Streamtypes with the same trust and certificate get the same config, so its
 // address can be part of the key of a connection pool. Modify only a clone of it.
 // Sessions are resumed only under the same config.
 //
-// TLS gets the client certificate from the credentials, which may block, and so is
+// TLS gets the client certificate from the credentials, which may block, so it is
 // called in each attempt. An error must end the attempt before anything is sent. It
 // is a *TrustError, or wraps ErrNoCredentials, ErrBadCredentials, or the error of
 // the source.
@@ -82,7 +82,8 @@ func (s *Setup) TLS(ctx context.Context) (*tls.Config, error) {
 	return s.Env.trust.config(s, cert)
 }
 
-// config returns the config of a setup, and makes the setup a user of its trust.
+// config returns the config of a setup, and registers the setup as a user of its
+// trust.
 func (c *trustCache) config(s *Setup, cert *tls.Certificate) (*tls.Config, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,9 +112,9 @@ func (c *trustCache) config(s *Setup, cert *tls.Certificate) (*tls.Config, error
 	return tr.config, nil
 }
 
-// findLocked returns the trust of a store, or nil. An equal store counts as the
-// same one: a policy that replaces another has stores of its own, and its streams
-// share connections with those of the other.
+// findLocked returns the trust of a store, or nil. Equal stores count as the same
+// one: a new policy has stores of its own, but its streams share connections with
+// those of the old one.
 func (c *trustCache) findLocked(store *policy.TrustStore) *trust {
 	if tr := c.stores[store]; tr != nil || store == nil {
 		return tr
@@ -145,8 +146,8 @@ func (c *trustCache) release(s *Setup) {
 	}
 }
 
-// newConfig returns a config for connections with the client certificate, or
-// without one if it is nil.
+// newConfig returns a config for connections, with the client certificate unless it
+// is nil.
 func (t *trust) newConfig(sessions Sessions, cert *tls.Certificate) *tls.Config {
 	config := &tls.Config{RootCAs: t.roots, MinVersion: tls.VersionTLS12}
 	if sessions == nil {
@@ -175,14 +176,14 @@ func (t *trust) scope(cert *tls.Certificate) (s Scope) {
 }
 
 // client returns the config with the client certificate cert, whose index is key-1.
-// A renewed certificate gets a new config, and so shares neither connections nor
+// A renewed certificate gets a new config, so it shares neither connections nor
 // sessions with the old one.
 func (t *trust) client(sessions Sessions, key uint8, cert *tls.Certificate) *tls.Config {
 	c := t.clients[key]
 	if c == nil || !slices.EqualFunc(c.cert.Load().Certificate, cert.Certificate, bytes.Equal) {
 		c = &clientConfig{config: t.newConfig(sessions, cert)}
-		// Not Certificates: crypto/tls sends none of them if the server's list of
-		// authorities does not include theirs.
+		// Not Certificates: with those, crypto/tls sends none if the server's list
+		// of authorities does not include theirs.
 		cert := &c.cert
 		c.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return cert.Load(), nil
@@ -196,7 +197,7 @@ func (t *trust) client(sessions Sessions, key uint8, cert *tls.Certificate) *tls
 	return c.config
 }
 
-// pool returns the roots of a store. nil, which it returns for a nil store, means
+// pool returns the roots of a store. For a nil store it returns nil, which means
 // those of the operating system.
 func pool(t *policy.TrustStore) (*x509.CertPool, error) {
 	if t == nil {

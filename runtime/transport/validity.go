@@ -7,9 +7,10 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/internal/timers"
 )
 
-// A Validity watches one connection. Without proof for a while that the connection
-// works, it requests a probe, such as a ping, and after a further while the end of
-// the connection. Its methods may be called from any goroutine, and on nil.
+// A Validity watches one connection. If for a while nothing proves that the
+// connection works, it requests a probe, such as a ping, and after a further while
+// the end of the connection. Its methods are safe for concurrent use, and may be
+// called on nil.
 type Validity struct {
 	timers       *timers.Timers
 	ping, hangup time.Duration
@@ -23,12 +24,13 @@ type Validity struct {
 }
 
 // Watch starts to watch a connection that is valid now. When ping has passed
-// without Confirm, it calls probe, which should send what the peer answers; when
-// hangup has passed, it calls end, once, which must close the connection with
-// ErrNoValidity. Each call has a goroutine of its own. Either function may be nil,
-// and a time of 0 means never. As in lws, there is no probe unless ping is shorter
-// than hangup. If wakes, Options.Wake gets the times. The caller must call Stop when
-// the connection ends. Watch returns nil if there is nothing to call.
+// without Confirm, it calls probe, which should send a message that the peer
+// answers. When hangup has passed, it calls end once, which must close the
+// connection with ErrNoValidity. Each call runs on a goroutine of its own. Either
+// function may be nil, and a duration of 0 means never. As in lws, there is no
+// probe unless ping is shorter than hangup. If wakes is set, Options.Wake receives
+// the times. The caller must call Stop when the connection ends. Watch returns nil
+// if there is nothing to call.
 func (e *Env) Watch(ping, hangup time.Duration, wakes bool, probe, end func()) *Validity {
 	if hangup > 0 && ping >= hangup || probe == nil {
 		ping = 0
@@ -48,8 +50,8 @@ func (e *Env) Watch(ping, hangup time.Duration, wakes bool, probe, end func()) *
 	return v
 }
 
-// nextLocked returns the time from the latest proof to the next step; 0 means
-// that there is none.
+// nextLocked returns the time from the latest proof to the next step, or 0 if there
+// is none.
 func (v *Validity) nextLocked() time.Duration {
 	if v.ping > 0 && !v.probed {
 		return v.ping
@@ -62,7 +64,7 @@ func (v *Validity) leftLocked() time.Duration {
 	return v.nextLocked() - time.Duration(v.timers.Now()-v.proof)
 }
 
-// An expiry is a Validity as the owner of its timer.
+// An expiry is a Validity in the role of the owner of its timer.
 type expiry Validity
 
 func (x *expiry) Expire(*timers.Timer) {
@@ -72,7 +74,7 @@ func (x *expiry) Expire(*timers.Timer) {
 	if v.stopped {
 		return
 	}
-	// Confirm only records the time: there may be many proofs a second.
+	// Confirm only records the time, since it may be called many times a second.
 	if left := v.leftLocked(); left > 0 {
 		v.timers.Start(&v.timer, left)
 		return
@@ -89,8 +91,8 @@ func (x *expiry) Expire(*timers.Timer) {
 	}
 }
 
-// Confirm records proof that the connection works in both directions: the peer has
-// answered something.
+// Confirm records that the connection works in both directions: the peer has
+// answered.
 func (v *Validity) Confirm() {
 	if v == nil {
 		return
