@@ -10,16 +10,16 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
-// An Authority certifies the peers of faults. Its key protects nothing: who trusts it must
-// be a test.
+// An Authority certifies the peers of faults. Its key is not protected, so only
+// tests may trust it.
 type Authority struct{ authority *testcert.Authority }
 
-// NewAuthority returns an authority that nobody else has.
+// NewAuthority returns a new authority.
 func NewAuthority() *Authority { return &Authority{testcert.New(authorityName)} }
 
-// OpenAuthority returns the authority that a file holds, so that a fragment that was made
-// once fits peers that are started later. It makes the file if there is none; "" means a
-// file in the user's cache.
+// OpenAuthority returns the authority in a file, so that a fragment made once fits
+// peers that are started later. It creates the file if it does not exist; "" means
+// a file in the user's cache directory.
 func OpenAuthority(file string) (*Authority, error) {
 	if file == "" {
 		dir, err := os.UserCacheDir()

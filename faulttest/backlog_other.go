@@ -10,7 +10,7 @@ import (
 // canFill reports whether fullListener works on this system.
 const canFill = false
 
-// fullListener fails: this system has no way to bound the queue of a listener.
+// fullListener fails: on this system the queue of a listener cannot be limited.
 func fullListener(string, func(func())) (*net.TCPListener, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// brokerFaults are how a broker differs from a healthy one. Functions that are nil
-// change nothing.
+// brokerFaults describes how a broker differs from a healthy one. Nil functions
+// have no effect.
 type brokerFaults struct {
 	connack func() (code byte, send bool) // of a CONNECT
 	mute    map[byte]bool                 // types of packets that are not answered
 	drop    func() bool                   // closes a connection when the stream is connected
 }
 
-// Types of packets (MQTT 3.1.1, section 2.2.1).
+// Types of packets (MQTT 3.1.1 section 2.2.1).
 const (
 	mqttConnect     = 1
 	mqttPublish     = 3
@@ -56,8 +56,8 @@ func readPacket(r *bufio.Reader) (first byte, body []byte, err error) {
 	return first, body, err
 }
 
-// broker returns a function that serves an MQTT connection: it acknowledges everything,
-// and sends one message to a stream that only subscribes.
+// broker returns a function that serves an MQTT connection: it acknowledges
+// everything, and sends one message to a stream that only subscribes.
 func (p *peer) broker(f *brokerFaults) func(net.Conn) {
 	if p.options.Upstream != "" && f == nil {
 		return p.forward
@@ -65,7 +65,7 @@ func (p *peer) broker(f *brokerFaults) func(net.Conn) {
 	if f == nil {
 		f = new(brokerFaults)
 	}
-	ready := byte(mqttConnect) // the packet after whose acknowledgement a stream is connected
+	ready := byte(mqttConnect) // the packet whose acknowledgement connects the stream
 	if p.MQTT.Subscribe != "" {
 		ready = mqttSubscribe
 	}

@@ -7,11 +7,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An Example is the sequence that a fault expects of a streamtype.
+// An Example is the sequence of states that a fault expects of a streamtype.
 type Example struct{ Name, Want string }
 
-// Examples returns what a fault expects of simple streamtypes, with its default
-// parameters, for its documentation.
+// Examples returns the sequences that a fault expects of simple streamtypes, with
+// default parameters, for its documentation.
 func Examples(f *Fault) (all []Example) {
 	args, _ := f.check(nil) // defaults are in range
 	for _, ex := range []struct {

@@ -10,44 +10,45 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A subject is a streamtype under a fault: what its states depend on.
+// A subject is a streamtype under a fault, with the settings that its states depend
+// on.
 type subject struct {
-	*policy.StreamType      // with times divided by the hurry
+	*policy.StreamType      // with times divided by hurry
 	tls                bool // connections use TLS
-	args               Args // complete
+	args               Args // with all defaults
 	hurry              int  // at least 1
 	connectTimeout     time.Duration
 }
 
-// newSubject returns a subject. The arguments are complete.
+// newSubject returns a subject. args has all defaults.
 func newSubject(st *policy.StreamType, args Args, hurry int, connectTimeout time.Duration) *subject {
 	return &subject{StreamType: st, tls: usesTLS(st), args: args, hurry: hurry, connectTimeout: connectTimeout}
 }
 
-// usesTLS reports whether connections of a streamtype use TLS, which the scheme of its
-// endpoint can turn off.
+// usesTLS reports whether connections of a streamtype use TLS. The scheme of its
+// endpoint can turn it off.
 func usesTLS(st *policy.StreamType) bool {
 	scheme, _, found := strings.Cut(strings.ToLower(st.Endpoint), "://")
 	return st.TLS && (!found || scheme != "http" && scheme != "ws" && scheme != "mqtt")
 }
 
-// ms returns a time of the arguments, divided by the hurry.
+// ms returns a duration from the arguments, divided by hurry.
 func (s *subject) ms(name string) time.Duration { return s.args.ms(name) / time.Duration(s.hurry) }
 
 // An attempt is described by the states and payloads after CNG, such as "UNR" or
-// "CON rx DIS". Successive rx are one. A stream that has connected and stays so has no
-// DIS at the end.
+// "CON rx DIS". Successive rx are one. A stream that stays connected has no DIS at
+// the end.
 const unreachable = "UNR"
 
-// timedOut is a part of the cause of an attempt that has no answer in time.
+// timedOut is part of the cause of an attempt that is not answered in time.
 var timedOut = strings.TrimPrefix(runtime.ErrTimeout.Error(), "sspolicy: ")
 
-// An expectation is what a stream must do under a fault.
+// An expectation is the required behaviour of a stream under a fault.
 type expectation struct {
-	attempts   func(n int) []string // the alternatives of the n-th attempt, from 1
-	retryAfter time.Duration        // the least wait before a retry
-	atLeast    time.Duration        // the least time of the first attempt
-	lasts      time.Duration        // how long a connection that is lost has lasted at least
+	attempts   func(n int) []string // the alternatives of attempt n, counted from 1
+	retryAfter time.Duration        // minimum wait before a retry
+	atLeast    time.Duration        // minimum duration of the first attempt
+	lasts      time.Duration        // minimum duration of a lost connection
 }
 
 // expect returns an expectation with the same alternatives for each attempt.
@@ -65,7 +66,7 @@ func always(alternatives ...string) func(int) []string {
 
 func (s *subject) isHTTP() bool { return s.Carrier().IsHTTP() }
 
-// user returns the state that http_resp_map has for a status, and a space, or "".
+// user returns the state in http_resp_map for a status, followed by a space, or "".
 func (s *subject) user(status int) string {
 	for _, m := range s.HTTP.RespMap {
 		if int(m.Status) == status {
@@ -88,7 +89,7 @@ func (s *subject) hasBody(status int) bool {
 	return s.HTTP.Method != "HEAD" && status != 204 && status != 304 && status >= 200
 }
 
-// answered describes an attempt over HTTP that gets a complete response.
+// answered describes an attempt over HTTP that receives a complete response.
 func (s *subject) answered(status int) string {
 	user := s.user(status)
 	if status == 503 || status == 429 {
@@ -104,7 +105,7 @@ func (s *subject) answered(status int) string {
 	return user + "CON " + rx + verdict + " DIS"
 }
 
-// healthy describes an attempt at a healthy peer.
+// healthy describes an attempt with a healthy peer.
 func (s *subject) healthy() string {
 	switch {
 	case s.isHTTP():
@@ -119,7 +120,7 @@ func (s *subject) healthy() string {
 	return "CON"
 }
 
-// opens describes the states up to CONNECTED at a healthy peer.
+// opens describes the states up to CONNECTED with a healthy peer.
 func (s *subject) opens() string {
 	if s.isHTTP() {
 		return s.user(s.status()) + "CON"
@@ -131,7 +132,8 @@ func (s *subject) opens() string {
 // anything.
 func (s *subject) connectsFirst() bool { return s.Protocol == policy.ProtocolRaw && !s.tls }
 
-// broken describes an attempt whose connection breaks before the peer has said anything.
+// broken describes an attempt whose connection breaks before the peer has sent
+// anything.
 func (s *subject) broken() string {
 	if s.connectsFirst() {
 		return "CON DIS"
@@ -139,8 +141,8 @@ func (s *subject) broken() string {
 	return unreachable
 }
 
-// reset is broken for a connection that is reset, which a client may notice before it
-// takes the connection for made.
+// reset is like broken for a connection that is reset, which a client may notice
+// before the connection counts as established.
 func (s *subject) reset() []string {
 	if s.connectsFirst() {
 		return []string{s.broken(), unreachable}
@@ -148,7 +150,7 @@ func (s *subject) reset() []string {
 	return []string{unreachable}
 }
 
-// silent describes an attempt whose peer says nothing from the beginning.
+// silent describes an attempt whose peer sends nothing.
 func (s *subject) silent() string {
 	if s.connectsFirst() {
 		return s.stalls("CON")
@@ -170,7 +172,7 @@ func (s *subject) stalled(reached string) expectation {
 	return e
 }
 
-// hangup returns how long a silent connection lasts; 0 means without end.
+// hangup returns how long a silent connection lasts; 0 means forever.
 func (s *subject) hangup() time.Duration {
 	_, hangup := s.Validity()
 	if s.Protocol == policy.ProtocolH1 || s.Protocol == policy.ProtocolRaw {
@@ -184,7 +186,8 @@ func (s *subject) hangup() time.Duration {
 	return hangup
 }
 
-// stalls describes an attempt that reaches the given states and then hears nothing.
+// stalls describes an attempt that reaches the given states and then receives
+// nothing.
 func (s *subject) stalls(reached string) string {
 	hangup := s.hangup()
 	switch limit := s.Timeout; {
@@ -196,8 +199,7 @@ func (s *subject) stalls(reached string) string {
 	return reached
 }
 
-// delayed returns the possible attempts if the peer takes from least to most longer to
-// answer.
+// delayed returns the possible attempts if the peer answers late, by least to most.
 func (s *subject) delayed(least, most time.Duration) expectation {
 	var all []string
 	if least < s.connectTimeout {
@@ -209,8 +211,8 @@ func (s *subject) delayed(least, most time.Duration) expectation {
 	return expectation{attempts: always(all...), atLeast: min(least, s.connectTimeout)}
 }
 
-// anywhere returns the possible attempts if the connection breaks at an unknown place,
-// or falls silent there.
+// anywhere returns the possible attempts if the connection breaks or falls silent
+// at an unknown point.
 func (s *subject) anywhere(silent bool) expectation {
 	all := []string{unreachable, s.healthy(), s.opens() + " DIS", s.opens() + " rx DIS"}
 	if silent {
@@ -223,18 +225,18 @@ func (s *subject) anywhere(silent bool) expectation {
 }
 
 const (
-	maxAttempts = 8 // that a run looks at, if there are more
-	maxLosses   = 3 // the same, of connections that are lost
+	maxAttempts = 8 // that a run observes
+	maxLosses   = 3 // lost connections that a run observes
 )
 
-// A verdict is what the events of a run so far say.
+// A verdict is the result of comparing the events of a run so far.
 type verdict int
 
 const (
 	wrong      verdict = iota
-	incomplete         // the expected events so far; others must follow
-	complete           // all expected events; no other may follow
-	enough             // as many attempts as a run looks at; others follow
+	incomplete         // as expected so far; more events must follow
+	complete           // all expected events; no others may follow
+	enough             // as many attempts as a run observes; others follow
 )
 
 // A matcher compares events with the attempts that a fault expects.
@@ -251,8 +253,9 @@ func (m *matcher) begin() []string {
 	return []string{"CRE", "POL", "CNG"}
 }
 
-// next returns the events that follow an attempt, given the failures before it, and
-// whether another attempt follows. tries is the new number of failures.
+// next returns the events that follow an attempt, given the number of failures
+// before it. It also returns whether another attempt follows, and the new number of
+// failures.
 func (m *matcher) next(attempt string, before uint16) (events []string, again bool, tries uint16) {
 	retry := []string{"(wait)", "POL", "CNG"}
 	switch tries = before; {
@@ -261,7 +264,7 @@ func (m *matcher) next(attempt string, before uint16) (events []string, again bo
 			return retry, true, tries
 		}
 		return []string{"ARF"}, false, tries
-	case !strings.HasSuffix(attempt, "DIS"), // it stays
+	case !strings.HasSuffix(attempt, "DIS"), // it stays connected
 		m.isHTTP() && (strings.Contains(attempt, "ACK") || strings.Contains(attempt, "NAK")),
 		m.Opportunistic, strings.Contains(attempt, "TMO"): // the run gave it up
 		return nil, false, 0
@@ -275,7 +278,7 @@ func (m *matcher) next(attempt string, before uint16) (events []string, again bo
 	return []string{"UNR", "ARF"}, false, tries
 }
 
-// limit returns how many attempts a run looks at.
+// limit returns the number of attempts that a run observes.
 func limit(attempt string) int {
 	if strings.HasSuffix(attempt, "DIS") {
 		return maxLosses
@@ -283,7 +286,8 @@ func limit(attempt string) int {
 	return maxAttempts
 }
 
-// match compares the events of a run. want is what is expected at the first difference.
+// match compares the events of a run. want is the expected event at the first
+// difference.
 func (m *matcher) match(events []string) (v verdict, want string) {
 	n := prefix(events, m.begin())
 	switch {
@@ -295,7 +299,7 @@ func (m *matcher) match(events []string) (v verdict, want string) {
 	return wrong, m.begin()[n]
 }
 
-// from is match from the n-th attempt on, before which there were tries failures.
+// from is like match, starting with attempt n after tries failures.
 func (m *matcher) from(events []string, n int, tries uint16) (best verdict, want string) {
 	for _, attempt := range m.attempts(n) {
 		v, w := m.attempt(events, attempt, n, tries)
@@ -328,7 +332,7 @@ func (m *matcher) attempt(events []string, attempt string, n int, tries uint16) 
 	return m.from(events[k:], n+1, tries)
 }
 
-// prefix returns the number of equal elements at the beginning.
+// prefix returns the length of the common prefix of a and b.
 func prefix(a, b []string) (n int) {
 	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++
@@ -336,8 +340,9 @@ func prefix(a, b []string) (n int) {
 	return n
 }
 
-// String returns the expected sequence, in the notation of docs/runtime.md. Of
-// alternatives it has the attempt in brackets, and the sequence that follows the first.
+// String returns the expected sequence, in the notation of docs/runtime.md. If
+// there are alternatives, the attempt is in brackets, followed by the sequence of
+// the first one.
 func (m *matcher) String() string {
 	out := m.begin()
 	tries := uint16(0)
@@ -365,8 +370,8 @@ func (m *matcher) String() string {
 	}
 }
 
-// times checks that no retry came earlier than the policy and the peer say, and that the
-// first attempt took as long as the fault makes it.
+// times checks that no retry came earlier than the policy and the peer allow, and
+// that the first attempt took as long as the fault requires.
 func (m *matcher) times(events []Event) error {
 	tries := uint16(0)
 	var last, connected *Event
@@ -394,7 +399,7 @@ func (m *matcher) times(events []Event) error {
 				continue
 			}
 			least := m.Retry.Delay(tries, 0)
-			if last.Name == "UNR" && !strings.Contains(last.Cause, timedOut) { // else nothing has answered
+			if last.Name == "UNR" && !strings.Contains(last.Cause, timedOut) { // without a timeout, the cause is a refusal
 				least = max(least, m.retryAfter)
 			}
 			if got := e.At - last.At; got < least {

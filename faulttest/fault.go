@@ -10,28 +10,29 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Fault is one way in which the world fails a stream: a healthy peer with one
-// misbehaviour, and what a stream must do about it. All returns the catalogue.
+// A Fault is one way in which the environment fails a stream: a healthy peer with
+// one misbehaviour, and the required behaviour of the stream. [All] returns the
+// catalogue.
 type Fault struct {
 	Name    string // such as "tls-expired"
 	Family  string // the group in the catalogue: "link", "tls", "http" and so on
-	Summary string // one line, without a full stop
-	Why     string // why it matters to a device: sentences in Markdown
+	Summary string // one line, without a period
+	Why     string // why it matters to a device, as sentences in Markdown
 	Params  []Param
 
-	// Proto lists the protocols that the fault is for; empty means all that use the
-	// network.
+	// Proto lists the protocols that the fault applies to; empty means all that use
+	// the network.
 	Proto []policy.Protocol
 
-	// H3 reports whether the fault is for h3 too, whose connections are not TCP.
+	// H3 is set if the fault also applies to h3, whose connections are not TCP.
 	H3 bool
 
-	// Only reports whether the fault is for a streamtype of these protocols. Nil
-	// means that it is.
+	// Only reports whether the fault applies to a streamtype of these protocols.
+	// Nil means that it does.
 	Only func(*policy.StreamType) bool
 
-	// Cause is a part of Stream.Err after the failure, as this runtime says it;
-	// empty means any.
+	// Cause is part of Stream.Err after the failure, in the words of this runtime;
+	// "" means any.
 	Cause string
 
 	// misbehave returns how the peer differs from a healthy one.
@@ -52,11 +53,10 @@ type Param struct {
 	Choices []string // of a word; nil for a number
 }
 
-// Args are the values of parameters by name. Missing ones have their default.
+// Args maps parameters to values. Missing ones have their default.
 type Args map[string]string
 
-// Check returns an error if args has a parameter that the fault does not have, or a value
-// out of range.
+// Check returns an error if args has an unknown parameter or a value out of range.
 func (f *Fault) Check(args Args) error {
 	_, err := f.check(args)
 	return err
@@ -94,13 +94,14 @@ func (f *Fault) check(given Args) (Args, error) {
 }
 
 func (a Args) int(name string) int {
-	n, _ := strconv.Atoi(a[name]) // checked by Fault.check
+	n, _ := strconv.Atoi(a[name]) // Fault.check has checked it
 	return n
 }
 
 func (a Args) ms(name string) time.Duration { return time.Duration(a.int(name)) * time.Millisecond }
 
-// Fits reports whether a streamtype can have the fault. why says why not.
+// Fits reports whether the fault applies to a streamtype. If not, why is the
+// reason.
 func (f *Fault) Fits(st *policy.StreamType) (ok bool, why string) {
 	switch c := st.Carrier(); {
 	case st.Server:
@@ -139,7 +140,7 @@ type Preset struct {
 	Faults  []*Fault
 }
 
-// Presets are the sets of faults that others have made known.
+// Presets are well-known sets of faults.
 var Presets = []Preset{
 	{"badssl", "The bad certificates and versions of badssl.com", []*Fault{
 		TLSExpired, TLSWrongHost, TLSSelfSigned, TLSUntrusted, TLSRevoked, TLSNoSAN, TLSIncompleteChain, TLSManyNames, TLSOldVersion,

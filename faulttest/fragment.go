@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Fragment returns an overlay that leads the stream of a policy to the peer, for
-// "sspolicy overlay".
+// Fragment returns an overlay that redirects the stream of a policy to the peer,
+// for "sspolicy overlay".
 func (t *Target) Fragment(p *policy.Policy) []byte {
 	st := p.StreamType(t.stream)
 	c := t.settings(st)
@@ -47,13 +47,13 @@ func (t *Target) Fragment(p *policy.Policy) []byte {
 	return f.indent()
 }
 
-// store is the trust store of a fragment; lws wants its name first.
+// store is the trust store of a fragment; lws requires its name to come first.
 var store = json.RawMessage(fmt.Sprintf(`{"name": %q, "stack": [%q]}`, storeName, caName))
 
-// lwsFragment returns an overlay for lws's own overlay call, which can change little: the
-// address of the stream, which for a peer without TLS is a URL whose scheme turns TLS
-// off. A device keeps its trust stores, so to it each certificate of the peer is from an
-// unknown authority.
+// lwsFragment returns an overlay for lws's own overlay function, which can change
+// little: the address of the stream. For a peer without TLS it is a URL whose
+// scheme turns TLS off. A device keeps its trust stores, so every certificate of
+// the peer is from an unknown authority.
 func (t *Target) lwsFragment(p *policy.Policy, plain bool) ([]byte, error) {
 	st := p.StreamType(t.stream)
 	s := object{}
@@ -84,7 +84,7 @@ func (t *Target) lwsFragment(p *policy.Policy, plain bool) ([]byte, error) {
 	return f.indent(), nil
 }
 
-// An object is a JSON object whose members keep their order.
+// An object is a JSON object with ordered members.
 type object []member
 
 type member struct {

@@ -12,11 +12,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// payload is what healthy servers answer with.
+// payload is the answer of healthy servers.
 const payload = "hello from the healthy peer\n"
 
-// healthyHandler returns the handler of a healthy HTTP server: the upstream, or a
-// simulation.
+// healthyHandler returns the handler of a healthy HTTP server: the upstream server
+// or a simulation.
 func (p *peer) healthyHandler() http.Handler {
 	switch {
 	case p.options.Upstream != "":
@@ -37,7 +37,7 @@ func (p *peer) answer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveWS greets, and sends back each message.
+// serveWS sends a greeting, and echoes each message.
 func (p *peer) serveWS(w http.ResponseWriter, r *http.Request) {
 	var protocols []string
 	if p.HTTP.WSSubprotocol != "" {
@@ -60,7 +60,8 @@ func (p *peer) serveWS(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// reverseProxy forwards requests to the upstream server, under the policy's host name.
+// reverseProxy forwards requests to the upstream server, under the policy's host
+// name.
 func (p *peer) reverseProxy() http.Handler {
 	scheme := "http"
 	if p.tls {

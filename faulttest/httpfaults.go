@@ -21,8 +21,8 @@ var (
 	onlyH2  = []policy.Protocol{policy.ProtocolH2}
 )
 
-// answers returns the function of a fault whose server answers requests otherwise. answer
-// gets the handler of the healthy server.
+// answers returns the function of a fault whose server answers requests itself.
+// answer receives the handler of the healthy server.
 func answers(answer func(p *peer, w http.ResponseWriter, r *http.Request, next http.Handler)) func(*peer) *behavior {
 	return func(p *peer) *behavior {
 		return &behavior{http: func(next http.Handler) http.HandlerFunc {
@@ -50,9 +50,9 @@ func hasContent(st *policy.StreamType) bool {
 	return s.hasBody(s.status())
 }
 
-// cut describes an attempt whose response is cut off in its body.
+// cut describes an attempt whose response is truncated in its body.
 func (s *subject) cut() expectation {
-	if s.Protocol == policy.ProtocolH3 { // a reset overtakes what was sent before it
+	if s.Protocol == policy.ProtocolH3 { // a reset overtakes data sent before it
 		return expect(s.opens()+" rx DIS", s.opens()+" DIS", unreachable)
 	}
 	return expect(s.opens()+" rx DIS", s.opens()+" DIS")
@@ -302,7 +302,7 @@ var httpFaults = []*Fault{
 
 // retryAfter returns a fault whose server asks the client to come back later.
 func retryAfter(name string, status int, summary, why string) *Fault {
-	// wait returns the time to wait in whole seconds, since Retry-After has no others.
+	// wait returns the time to wait in whole seconds, the unit of Retry-After.
 	wait := func(s *subject) int { return max(1, s.args.int("seconds")/s.hurry) }
 	return &Fault{
 		Name: name, Family: "http", H3: true, Summary: summary, Why: why, Proto: anyHTTP,
@@ -320,8 +320,8 @@ func retryAfter(name string, status int, summary, why string) *Fault {
 	}
 }
 
-// answersH2 returns the function of a fault whose server speaks HTTP/2 and answers each
-// request by frames.
+// answersH2 returns the function of a fault whose server speaks HTTP/2 and answers
+// each request with frames.
 func answersH2(answer func(p *peer, f *http2.Framer, stream uint32)) func(*peer) *behavior {
 	return func(p *peer) *behavior {
 		return &behavior{conn: func(c net.Conn) {

@@ -20,7 +20,7 @@ var (
 	forever = 24 * time.Hour
 )
 
-// breaks returns the functions of a fault that breaks connections.
+// breaks returns the function of a fault that breaks connections.
 func breaks(kind link.Kind) func(*peer) *behavior {
 	return func(p *peer) *behavior {
 		return &behavior{link: func() link.Fault {
@@ -194,12 +194,12 @@ var (
 	}
 )
 
-// slack is what a busy machine may add to a delay.
+// slack is the delay that a busy machine may add.
 const slack = time.Second
 
 var linkFaults = []*Fault{Refused, BacklogFull, AcceptSilent, Reset, FIN, BlackHole, Latency, Rate, Slice, Flap, SlowClose}
 
-// endLate answers, and ends the connection later.
+// endLate answers, and closes the connection later.
 func (p *peer) endLate(c net.Conn) {
 	if p.isHTTP() {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {

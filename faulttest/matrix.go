@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Cell is a fault and a streamtype that it fits.
+// A Cell is a fault and a streamtype that it applies to.
 type Cell struct {
 	Policy *policy.Policy
 	Stream string
@@ -33,15 +33,15 @@ func Cells(p *policy.Policy, streams []string, faults []*Fault) (all []Cell) {
 	return all
 }
 
-// workers is how many cells run at a time. They mostly wait.
+// workers is the number of concurrent cells. Most of the time they wait.
 const workers = 48
 
-// maxRepeats is how many cells are run again.
+// maxRepeats is the maximum number of cells that are run again.
 const maxRepeats = 20
 
-// Matrix runs cells in parallel. It calls done, from one goroutine at a time, with the
-// index of each cell and the results of Run. A cell that is not as expected is run again
-// when all others are done, since a busy machine misses timeouts: its second result
+// Matrix runs cells in parallel. It calls done, from one goroutine at a time, with
+// the index of each cell and the results of Run. When all cells are done it repeats
+// those that failed, since a busy machine misses timeouts; the second result
 // counts. The error is that of ctx.
 func Matrix(ctx context.Context, cells []Cell, o Options, done func(i int, r *Report, err error)) error {
 	if o.Authority == nil {

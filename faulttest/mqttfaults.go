@@ -116,9 +116,9 @@ var (
 	}
 )
 
-// dropped describes an attempt whose connection the broker closes when the stream is
-// connected. A message with QoS 0 counts as sent when it is written, which may be before
-// the end of the connection arrives.
+// dropped describes an attempt whose connection the broker closes once the stream
+// is connected. A message with QoS 0 counts as sent when it is written, possibly
+// before the end of the connection arrives.
 func (s *subject) dropped() []string {
 	if s.MQTT.Topic != "" && s.MQTT.QoS == 0 {
 		return []string{"CON DIS", "CON ACK DIS"}

@@ -84,11 +84,11 @@ func (p *peer) refuseSOCKS(c net.Conn, reply byte) {
 	p.hold(c)
 }
 
-// unknownHost is a name that no name server knows (RFC 2606).
+// unknownHost is a name that cannot be resolved (RFC 2606).
 const unknownHost = "faulttest.invalid"
 
-// startResolver starts a name server that answers each query with a code, or not at all
-// if it is negative, and makes the target resolve names there.
+// startResolver starts a name server that answers each query with a code, or does
+// not answer if code is negative, and makes the target resolve names there.
 func (p *peer) startResolver(t *Target, code int) error {
 	pc, err := net.ListenPacket("udp", p.options.listen())
 	if err != nil {
@@ -115,7 +115,7 @@ func (p *peer) answerDNS(pc net.PacketConn, code int) {
 			continue
 		}
 		q := buf[:n]
-		// The header and the question, without additional records.
+		// Copy the header and the question, without additional records.
 		end := 12
 		for end < n && q[end] != 0 {
 			end += 1 + int(q[end])

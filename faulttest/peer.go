@@ -20,9 +20,10 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A behavior is how a peer differs from a healthy one. The zero value is healthy.
+// A behavior describes how a peer differs from a healthy one. The zero value is
+// healthy.
 type behavior struct {
-	address string                              // nobody listens: the host and port to go to
+	address string                              // connect here, where nobody listens
 	gone    bool                                // nobody listens at the address of the peer
 	full    bool                                // connections are not accepted
 	link    func() link.Fault                   // of each connection
@@ -30,21 +31,21 @@ type behavior struct {
 	tls     func(*tls.Config)                   // changes the TLS of the server
 	plain   bool                                // the server has no TLS
 	conn    func(net.Conn)                      // serves a connection, after TLS
-	http    func(http.Handler) http.HandlerFunc // serves requests; it gets the healthy handler
+	http    func(http.Handler) http.HandlerFunc // serves requests; the argument is the healthy handler
 	mqtt    *brokerFaults
-	resolve *int           // the response code of a name server; -1 means that it is silent
+	resolve *int           // response code of a name server; -1 means no response
 	socks   func(net.Conn) // serves the connections to a SOCKS5 proxy
 }
 
-// authorityName is the subject of the throw-away authority.
+// authorityName is the subject of the temporary authority.
 const authorityName = "sspolicy faults"
 
-// A peer is what the stream is sent to.
+// A peer is the peer that the stream is redirected to.
 type peer struct {
 	*subject
 	options *Options
 	ca      *testcert.Authority
-	name    string // the host name of the policy, or "" if it is not constant
+	name    string // host name of the policy, or "" if it is not constant
 	port    uint16 // of the policy, or a common one
 
 	ctx     context.Context // done when the peer is closed
@@ -107,7 +108,8 @@ func (p *peer) close() {
 	p.wg.Wait()
 }
 
-// track makes close close a connection. The caller calls untrack, which closes it too.
+// track makes close close a connection. The caller must call untrack, which also
+// closes it.
 func (p *peer) track(c net.Conn) (untrack func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -123,7 +125,7 @@ func (p *peer) track(c net.Conn) (untrack func()) {
 	}
 }
 
-// sleep waits, and reports whether the peer is still open.
+// sleep waits for d, and reports whether the peer is still open.
 func (p *peer) sleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -135,11 +137,11 @@ func (p *peer) sleep(d time.Duration) bool {
 	}
 }
 
-// hold reads from a connection and answers nothing, until the connection or the peer
+// hold reads from a connection without answering, until the connection or the peer
 // ends.
 func (p *peer) hold(c net.Conn) { io.Copy(io.Discard, c) }
 
-// reserve returns an address on which nobody listens, and nobody else can until the peer
+// reserve returns an address on which nobody listens, and nobody can until the peer
 // is closed: that of the client of a connection.
 func (p *peer) reserve() (net.Addr, error) {
 	local, err := net.ResolveTCPAddr("tcp", p.options.listen())
@@ -155,7 +157,7 @@ func (p *peer) reserve() (net.Addr, error) {
 		return nil, err
 	}
 	p.onClose(func() {
-		c.(*net.TCPConn).SetLinger(0) // the port can be used again at once
+		c.(*net.TCPConn).SetLinger(0) // so that the port can be reused at once
 		c.Close()
 	})
 	return c.LocalAddr(), nil
@@ -171,7 +173,8 @@ func (p *peer) listen(address string) (*net.TCPListener, error) {
 	return ln.(*net.TCPListener), nil
 }
 
-// start starts a peer of that behavior and returns what leads a stream to it.
+// start starts a peer with the given behavior and returns the target for the
+// stream.
 func (p *peer) start(b *behavior) (*Target, error) {
 	t := &Target{stream: p.Name, roots: p.ca}
 	if b.resolve != nil {
@@ -244,7 +247,7 @@ func (p *peer) start(b *behavior) (*Target, error) {
 	return t, nil
 }
 
-// accept serves connections, and closes each when its function returns.
+// accept serves connections, and closes each when serve returns.
 func (p *peer) accept(ln net.Listener, serve func(net.Conn)) {
 	p.wg.Go(func() {
 		for {
@@ -297,7 +300,7 @@ func (p *peer) names() []string {
 	return names
 }
 
-// serve serves connections by the protocol of the stream.
+// serve serves connections in the protocol of the stream.
 func (p *peer) serve(ln net.Listener, b *behavior) {
 	var config *tls.Config
 	if p.tls && !b.plain {
@@ -387,7 +390,7 @@ func (p *peer) dialUpstream(ctx context.Context, network, address string) (net.C
 	return (&tls.Dialer{NetDialer: &d, Config: config}).DialContext(ctx, network, address)
 }
 
-// quiet is a log that nobody reads.
+// quiet is a logger that discards everything.
 var quiet = log.New(io.Discard, "", 0)
 
 // handler returns the handler of an HTTP server.

@@ -20,39 +20,43 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Options are how a fault is run. The zero value is ready for use, except that Run needs
+// Options configure a run. The zero value is ready to use, except that [Run] needs
 // Transports.
 type Options struct {
 	Args Args // parameters of the fault
 
-	// Transports returns the transports of a run, whose times are divided by hurry
-	// where they are not the policy's.
+	// Transports returns the transports of a run. Their times that do not come from
+	// the policy are divided by hurry.
 	Transports func(hurry int) []transport.Transport
 
-	// Hurry divides the times of the policy, of the program and of the fault, but not
-	// timeouts to less than a second, which a busy machine would miss. 0 means 1.
+	// Hurry divides the times of the policy, the program and the fault, but does
+	// not reduce timeouts below a second, which a busy machine would miss. 0 means
+	// 1.
 	Hurry int
 
-	// ConnectTimeout is that of the program, before Hurry; 0 means the default.
+	// ConnectTimeout is the connect timeout of the program, before Hurry; 0 means
+	// the default.
 	ConnectTimeout time.Duration
 
-	// Timeout is the limit of a run; 0 means a little more than the fault can take.
+	// Timeout limits the duration of a run; 0 means slightly more than the fault
+	// can take.
 	Timeout time.Duration
 
-	// Listen is the host and port on which the peer listens; empty means a free port of
-	// the loopback. Upstream is the host and port of a real server that takes the place
-	// of the simulated one.
+	// Listen is the host and port on which the peer listens; "" means a free port
+	// on loopback. Upstream is the host and port of a real server that replaces the
+	// simulated one.
 	Listen   string
 	Upstream string
 
-	// Log, if not nil, gets what the peer does. It is called concurrently.
+	// Log, if not nil, receives a line for each action of the peer. It must be safe
+	// for concurrent use.
 	Log func(line string)
 
 	// Authority certifies the peer; nil means a new one.
 	Authority *Authority
 
-	// Plain makes the peer of a streamtype with TLS do without, for devices whose policy
-	// cannot trust the Authority. It does not count for faults of TLS.
+	// Plain makes the peer of a streamtype with TLS serve without TLS, for devices
+	// whose policy cannot trust the Authority. Faults of TLS ignore it.
 	Plain bool
 
 	healthy bool // run a healthy peer instead, for tests of this package
@@ -73,22 +77,22 @@ type Event struct {
 	Cause string        // of UNR and DIS
 }
 
-// A Report is the outcome of a run.
+// A Report is the result of a run.
 type Report struct {
 	Fault   string
 	Stream  string
 	OK      bool
-	Problem string // why not OK
-	Want    string // in the notation of docs/runtime.md
+	Problem string // why the run is not OK
+	Want    string // expected sequence, in the notation of docs/runtime.md
 	Got     string
 	Events  []Event
 	Start   time.Time
 	Elapsed time.Duration
 }
 
-// Run runs a stream of a policy against the peer of a fault, and compares its states with
-// those that the fault expects. The error is about the run itself: an unknown stream, a
-// fault that does not fit, a port in use.
+// Run runs a stream of a policy against the peer of a fault, and compares its
+// states with those that the fault expects. The error is about the run itself: an
+// unknown stream, a fault that does not apply, a port in use.
 func Run(ctx context.Context, p *policy.Policy, stream string, f *Fault, o Options) (*Report, error) {
 	pr, target, err := start(p, stream, f, &o)
 	if err != nil {
@@ -156,7 +160,7 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	return pr, target, nil
 }
 
-// shortest is the least to which a hurry shortens a timeout.
+// shortest is the minimum to which a hurry shortens a timeout.
 const shortest = time.Second
 
 // shorten divides a timeout by n.
@@ -193,7 +197,7 @@ func hurried(st *policy.StreamType, n int) *policy.StreamType {
 	return &c
 }
 
-// chain returns the streamtypes that share the requests of st, after it.
+// chain returns the streamtypes that follow st in its requests.
 func chain(p *policy.Policy, st *policy.StreamType) (all []*policy.StreamType) {
 	for next := st.Rideshare; next != "" && next != st.Name && len(all) < len(p.StreamTypes); {
 		other := p.StreamType(next)
@@ -206,7 +210,7 @@ func chain(p *policy.Policy, st *policy.StreamType) (all []*policy.StreamType) {
 	return all
 }
 
-// A run is a stream that is observed.
+// A run observes a stream.
 type run struct {
 	matcher
 	start   time.Time
@@ -217,11 +221,11 @@ type run struct {
 	mu       sync.Mutex
 	events   []Event
 	sent     int  // messages, in this connection
-	settling bool // timeouts are those of settle
+	settling bool // timeouts belong to settle
 	timeouts int  // of settle
 }
 
-// message is what streams send.
+// message is the message that streams send.
 const message = "faulttest"
 
 func (r *run) execute(ctx context.Context, target *Target, o *Options) error {
@@ -256,12 +260,12 @@ func (r *run) execute(ctx context.Context, target *Target, o *Options) error {
 	return nil
 }
 
-// request asks for an attempt, or to send.
+// request starts an attempt, or requests to send.
 func (r *run) request(s *runtime.Stream) error {
 	return s.RequestTxLen(uint64(len(message) * (1 + len(r.chain))))
 }
 
-// longest returns the most time that a run can take.
+// longest returns the maximum duration of a run.
 func (r *run) longest() time.Duration {
 	_, hangup := r.Validity()
 	d := 20*time.Second + hangup + r.Timeout + 4*3*time.Second + r.atLeast
@@ -271,7 +275,8 @@ func (r *run) longest() time.Duration {
 	return d
 }
 
-// hush is how long a run waits for what must not come on a connection that stays open.
+// hush is how long a run waits for unexpected events on a connection that stays
+// open.
 const hush = 150 * time.Millisecond
 
 // wait waits until the run is decided.
@@ -293,7 +298,7 @@ func (r *run) wait(ctx context.Context, s *runtime.Stream, limit time.Duration) 
 				r.settle(s)
 			}
 		case v == complete && step < 3 && r.settledTimes() >= step:
-			// An attempt that is due begins between two timeouts.
+			// A due attempt begins between two timeouts.
 			if step++; step == 3 {
 				return
 			}
@@ -330,8 +335,8 @@ func (r *run) snapshot() []Event {
 	return slices.Clone(r.events)
 }
 
-// names returns the names of events that count: without payload that is sent, and with
-// successive pieces that are received as one.
+// names returns the names of the significant events: without sent payload, and with
+// successive received pieces merged.
 func names(events []Event) (all []string) {
 	for _, e := range events {
 		if e.Name != "tx" && (e.Name != "rx" || len(all) == 0 || all[len(all)-1] != "rx") {
@@ -341,7 +346,7 @@ func names(events []Event) (all []string) {
 	return all
 }
 
-// note records an event. Successive pieces of payload are one.
+// note records an event. Successive pieces of payload are merged.
 func (r *run) note(name string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -364,7 +369,7 @@ func (r *run) wake() {
 
 func (r *run) state(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 	if state == runtime.StateDestroying || errors.Is(s.Err(), runtime.ErrClosed) {
-		return runtime.OK // by the end of the run
+		return runtime.OK // at the end of the run
 	}
 	r.mu.Lock()
 	if r.settling && state == runtime.StateTimeout {
@@ -421,7 +426,8 @@ func (r *run) tx(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, r
 // noStrike is the problem of a run in which the fault did not act.
 const noStrike = "the peer did not misbehave"
 
-// problem says how a run differs from what its fault expects, or returns "".
+// problem describes how a run differs from the expectation of its fault, or returns
+// "".
 func (r *run) problem(events []Event, f *Fault, strikes int) string {
 	v, want := r.match(names(events))
 	switch {
@@ -454,7 +460,7 @@ func (r *run) problem(events []Event, f *Fault, strikes int) string {
 	return fmt.Sprintf("the cause is %q: expected %q", last, f.Cause)
 }
 
-// placeholders are credentials for streams whose policy requires some.
+// placeholders provides credentials to streams whose policy requires them.
 type placeholders struct{ ca *testcert.Authority }
 
 func (placeholders) Blob(_ context.Context, b policy.Blob, index int) (string, error) {

@@ -19,11 +19,12 @@ type TB interface {
 	Logf(format string, args ...any)
 }
 
-// A Peer is a running peer that misbehaves, and the policy that leads a stream to it.
+// A Peer is a running peer that misbehaves, and the policy that redirects a stream
+// to it.
 type Peer struct {
 	Target
 	Fault  *Fault
-	Policy *policy.Policy // the given policy, with the stream led to the peer
+	Policy *policy.Policy // a copy of the policy, with the stream redirected to the peer
 
 	peer    *peer
 	matcher matcher
@@ -33,15 +34,15 @@ type Peer struct {
 	begin  time.Time
 }
 
-// Start starts the peer of a fault for a stream of a compiled policy. The peer ends with
-// the test. Start ends the test if the fault does not fit the stream.
+// Start starts the peer of a fault for a stream of a compiled policy. The peer ends
+// with the test. Start fails the test if the fault does not apply to the stream.
 func Start(t TB, p *policy.Policy, stream string, f *Fault) *Peer {
 	t.Helper()
 	return StartWith(t, p, stream, f, Options{})
 }
 
-// StartWith is Start with options. Of these Args, Hurry, Listen, Upstream and Log count; a
-// Hurry divides the times of Peer.Policy.
+// StartWith is like [Start] with options. It uses Args, Hurry, Listen, Upstream,
+// Log, Authority and Plain; Hurry divides the times of Peer.Policy.
 func StartWith(t TB, p *policy.Policy, stream string, f *Fault, o Options) *Peer {
 	t.Helper()
 	d, err := Open(p, stream, f, o)
@@ -52,7 +53,8 @@ func StartWith(t TB, p *policy.Policy, stream string, f *Fault, o Options) *Peer
 	return d
 }
 
-// Open is StartWith for programs that are not tests. The caller must call Close.
+// Open is like [StartWith] for programs that are not tests. The caller must call
+// Close.
 func Open(p *policy.Policy, stream string, f *Fault, o Options) (*Peer, error) {
 	pr, target, err := start(p, stream, f, &o)
 	if err != nil {
@@ -71,10 +73,11 @@ func Open(p *policy.Policy, stream string, f *Fault, o Options) (*Peer, error) {
 // Close ends the peer. It may be called more than once.
 func (d *Peer) Close() { d.peer.close() }
 
-// Address returns the host and port to which the stream is led.
+// Address returns the host and port to which the stream is redirected.
 func (d *Peer) Address() string { return d.address() }
 
-// LWSFragment returns an overlay for lws's own overlay call, for the same stream.
+// LWSFragment returns an overlay for lws's own overlay function, for the same
+// stream.
 func (d *Peer) LWSFragment(p *policy.Policy) ([]byte, error) {
 	return d.Target.lwsFragment(p, !d.peer.tls)
 }
@@ -82,12 +85,12 @@ func (d *Peer) LWSFragment(p *policy.Policy) ([]byte, error) {
 // Strikes returns how often the fault has acted.
 func (d *Peer) Strikes() int { return int(d.peer.strikes.Load()) }
 
-// Want returns the sequence of states that the stream must go through if the program
+// Want returns the expected sequence of states of the stream if the program
 // requests to send, in the notation of docs/runtime.md.
 func (d *Peer) Want() string { return d.matcher.String() }
 
-// Options returns o with what the fault needs of a context: the way to resolve names,
-// and the limit of an attempt, which the expected states depend on.
+// Options returns o with the options that the fault needs: name resolution, and the
+// time limit of an attempt, which the expected states depend on.
 func (d *Peer) Options(o runtime.Options) runtime.Options {
 	if d.DialContext != nil {
 		o.DialContext = d.DialContext
@@ -96,8 +99,8 @@ func (d *Peer) Options(o runtime.Options) runtime.Options {
 	return o
 }
 
-// Observe returns handlers that record the states and the received payload of a stream
-// for Check, and call h.
+// Observe returns handlers that record the states and the received payload of a
+// stream for Check, and call h.
 func (d *Peer) Observe(h runtime.Handlers) runtime.Handlers {
 	inner := h
 	h.State = func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {
@@ -127,8 +130,9 @@ func (d *Peer) note(name string) {
 	d.events = append(d.events, Event{Name: name, At: time.Since(d.begin)})
 }
 
-// Check compares the events that Observe has recorded with what the fault expects. The
-// error says how they differ, or that the sequence is not complete.
+// Check compares the events that Observe has recorded with those that the fault
+// expects. The error describes the difference, or says that the sequence is
+// incomplete.
 func (d *Peer) Check() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -143,7 +147,7 @@ func (d *Peer) Check() error {
 	return d.matcher.times(d.events)
 }
 
-// Done reports whether the recorded events decide what Check returns.
+// Done reports whether the recorded events determine the result of Check.
 func (d *Peer) Done() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Target leads a stream to a misbehaving peer, by a changed policy or by a fragment
-// for one.
+// A Target redirects a stream to a misbehaving peer, by a changed policy or by a
+// fragment for one.
 type Target struct {
 	stream string
 	host   string // or "" to keep that of the policy
@@ -21,8 +21,8 @@ type Target struct {
 	roots  *testcert.Authority
 	proxy  string // host and port of a SOCKS5 proxy
 
-	// DialContext replaces the dialing of the program, for faults that no policy can
-	// cause: those of a resolver. It is nil for all others.
+	// DialContext replaces the dialing of the program, for faults that no policy
+	// can cause: those of a resolver. It is nil for all others.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -32,16 +32,16 @@ func (t *Target) at(a net.Addr) {
 	t.host, t.port = addr.Addr().Unmap().String(), addr.Port()
 }
 
-// address returns where the stream is sent.
+// address returns the address that the stream is redirected to.
 func (t *Target) address() string { return net.JoinHostPort(t.host, fmt.Sprint(t.port)) }
 
-// fragmentNames are the names of what fragments define.
+// The names of the definitions in fragments.
 const (
 	caName    = "sspolicy-fault-ca"
 	storeName = "sspolicy-fault"
 )
 
-// settings returns a copy of a streamtype with what the target changes in it.
+// settings returns a copy of a streamtype with the target's changes.
 func (t *Target) settings(st *policy.StreamType) *policy.StreamType {
 	c := *st
 	secure := usesTLS(st)
@@ -72,7 +72,8 @@ func endpointPath(endpoint string) (path string, ok bool) {
 	return path, ok
 }
 
-// Apply returns the policy with the stream led to the peer. It does not change p.
+// Apply returns the policy with the stream redirected to the peer. It does not
+// change p.
 func (t *Target) Apply(p *policy.Policy) *policy.Policy {
 	q := *p
 	q.StreamTypes = slices.Clone(p.StreamTypes)

@@ -20,7 +20,8 @@ import (
 
 const day = 24 * time.Hour
 
-// withCertificate returns the function of a fault whose server has another certificate.
+// withCertificate returns the function of a fault whose server has another
+// certificate.
 func withCertificate(what string, chain func(p *peer) tls.Certificate) func(*peer) *behavior {
 	return func(p *peer) *behavior {
 		cert := chain(p)
@@ -34,8 +35,8 @@ func withCertificate(what string, chain func(p *peer) tls.Certificate) func(*pee
 	}
 }
 
-// Faults of TLS. The server's certificate is for the host name of the policy, and from an
-// authority that the stream trusts, unless the fault says otherwise.
+// The TLS faults. The server's certificate is for the host name of the policy, and
+// from an authority that the stream trusts, unless the fault says otherwise.
 var (
 	TLSExpired = &Fault{
 		Name: "tls-expired", Family: "tls", H3: true, Summary: "The certificate has expired",
@@ -238,7 +239,7 @@ func (p *peer) verifiedName() string {
 	return "127.0.0.1"
 }
 
-// A weakKey is an RSA key of 512 bits, which package rsa refuses to use.
+// A weakKey is an RSA key of 512 bits, which package rsa rejects.
 type weakKey struct {
 	public rsa.PublicKey
 	d      *big.Int
@@ -266,7 +267,7 @@ func (k *weakKey) Public() crypto.PublicKey { return &k.public }
 // sha256Prefix is the DER of a DigestInfo before the hash (RFC 8017, section 9.2).
 var sha256Prefix = []byte{0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20}
 
-// Sign signs as RSASSA-PKCS1-v1_5 does (RFC 8017, section 8.2.1).
+// Sign signs like RSASSA-PKCS1-v1_5 (RFC 8017 section 8.2.1).
 func (k *weakKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if opts.HashFunc() != crypto.SHA256 || len(digest) != sha256.Size {
 		return nil, errors.ErrUnsupported

@@ -16,8 +16,8 @@ import (
 
 var onlyWS = []policy.Protocol{policy.ProtocolWS}
 
-// upgrades returns the function of a fault whose server accepts the handshake and then
-// serves the connection itself.
+// upgrades returns the function of a fault whose server accepts the handshake and
+// then serves the connection itself.
 func upgrades(protocol string, serve func(p *peer, c net.Conn)) func(*peer) *behavior {
 	return func(p *peer) *behavior {
 		return &behavior{conn: func(c net.Conn) {

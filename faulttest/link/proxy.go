@@ -23,8 +23,8 @@ type Proxy struct {
 }
 
 // Listen starts a proxy that forwards connections from address to server, each with
-// the fault that plan returns. address is "host:port"; port 0 is a free one. plan is
-// called for each connection, concurrently.
+// the fault that plan returns. address is "host:port"; port 0 selects a free one.
+// plan is called for each connection and must be safe for concurrent use.
 func Listen(address, server string, plan func() Fault) (*Proxy, error) {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
@@ -90,7 +90,7 @@ func (p *Proxy) sleep(d time.Duration) bool {
 	}
 }
 
-// A carriage is a connection that is being forwarded.
+// A carriage is a forwarded connection.
 type carriage struct {
 	*Proxy
 	fault          Fault
@@ -130,7 +130,7 @@ func (c *carriage) strike() {
 	})
 }
 
-// destroy breaks the connection as the fault says.
+// destroy breaks the connection as the fault specifies.
 func (c *carriage) destroy() {
 	c.strike()
 	switch c.fault.Kind {
@@ -147,7 +147,7 @@ func (c *carriage) destroy() {
 		if c.server != nil {
 			c.server.CloseRead()
 		}
-		// Read what the client still sends.
+		// Read the rest of the client's data.
 		c.client.SetReadDeadline(time.Now().Add(time.Second))
 		buf := make([]byte, 4096)
 		for {
@@ -191,7 +191,7 @@ func (c *carriage) pass(to, from *net.TCPConn, reply bool) {
 	}
 }
 
-// forward writes a piece, delayed and divided as the fault says.
+// forward writes a piece, delayed and sliced as the fault specifies.
 func (c *carriage) forward(to net.Conn, p []byte) error {
 	f := &c.fault
 	if !f.shapes() {

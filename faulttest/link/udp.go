@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A UDPProxy is a Proxy for UDP, where an address is a connection. Instead of breaking
-// a connection it forwards nothing more: for the time of Stall with a BlackHole, for good
-// with any other Kind.
+// A UDPProxy is a [Proxy] for UDP, where an address counts as a connection. Instead
+// of breaking a connection it stops forwarding: for the duration of Stall with a
+// BlackHole, forever with any other Kind.
 type UDPProxy struct {
 	pc     *net.UDPConn
 	server *net.UDPAddr
@@ -22,8 +22,8 @@ type UDPProxy struct {
 	peers map[netip.AddrPort]*net.UDPConn
 }
 
-// ListenUDP starts a proxy that forwards datagrams from address to server, those of
-// each client with the fault that plan returns.
+// ListenUDP starts a proxy that forwards datagrams from address to server. plan
+// returns the fault for each client.
 func ListenUDP(address string, server *net.UDPAddr, plan func() Fault) (*UDPProxy, error) {
 	pc, err := net.ListenPacket("udp", address)
 	if err != nil {
@@ -49,7 +49,7 @@ func (p *UDPProxy) Close() {
 	p.wg.Wait()
 }
 
-// carry forwards what clients send.
+// carry forwards datagrams from clients.
 func (p *UDPProxy) carry() {
 	buf := make([]byte, 64<<10)
 	gates := map[netip.AddrPort][2]*gate{}
@@ -100,7 +100,7 @@ func (p *UDPProxy) carry() {
 
 // A gate is one direction of a UDPProxy.
 type gate struct {
-	fault Fault // with Reply it concerns the other direction
+	fault Fault // Reply selects the other direction
 	after int
 	until time.Time
 }
