@@ -399,7 +399,7 @@ func (m *matcher) times(events []Event) error {
 				continue
 			}
 			least := m.Retry.Delay(tries, 0)
-			if last.Name == "UNR" && !strings.Contains(last.Cause, timedOut) { // without a timeout, the cause is a refusal
+			if last.Name == "UNR" && !strings.Contains(last.Cause, timedOut) { // on a timeout the peer has not answered
 				least = max(least, m.retryAfter)
 			}
 			if got := e.At - last.At; got < least {

@@ -8,30 +8,31 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An inbox holds payload from a client that the stream has not taken.
+// An inbox holds payload from a client that the stream has not sent yet.
 type inbox struct {
 	limit  int // of size
 	data   []byte
-	large  *largeBuffer // that data was at first; nil if it was none
+	large  *largeBuffer // initial buffer of data; nil if it had none
 	size   int          // of data
 	pieces []piece
-	room   chan struct{} // receives a value when a piece has been taken; nil until it is used
+	room   chan struct{} // receives a value when a piece has been removed; nil until it is used
 
 	inside  bool // the stream is within a message
 	open    bool // the client is within a message
-	discard bool // payload up to the next start of a message belongs to an attempt that has failed
+	discard bool // drop payload until the next start of a message: it belongs to a failed attempt
 }
 
-// A piece is what is left of a payload frame.
+// A piece is the rest of a payload frame.
 type piece struct {
 	n     int
 	flags policy.Flags
 }
 
-// cost returns how much the queue holds: a hostile client sends many empty frames.
+// cost returns the size of the queue including overhead, since a hostile client may
+// send many empty frames.
 func (b *inbox) cost() int { return b.size + 32*len(b.pieces) }
 
-// put queues the payload of a frame. It reports whether there is something to send.
+// put queues the payload of a frame. It reports whether there is payload to send.
 func (b *inbox) put(data []byte, flags policy.Flags) bool {
 	flags &= policy.FlagSOM | policy.FlagEOM
 	if b.discard {
@@ -56,7 +57,7 @@ func (b *inbox) put(data []byte, flags policy.Flags) bool {
 	return true
 }
 
-// get moves payload of one message into buf. It reports false if there is none.
+// get moves payload of one message into buf. It returns false if there is none.
 func (b *inbox) get(buf []byte) (n int, flags policy.Flags, ok bool) {
 	taken := 0
 	for i := range b.pieces {
@@ -104,9 +105,9 @@ func (b *inbox) signal() {
 	}
 }
 
-// resetLocked drops the messages that the client will send again after the end of a
-// connection: those that the stream or the client is within, or all. What remains of
-// them may still be on its way.
+// resetLocked drops the messages that the client will resend after the end of a
+// connection: all, or only those that the stream or the client is within. The rest
+// of them may still arrive.
 func (b *inbox) resetLocked(all bool) {
 	if b.inside && !all {
 		n := slices.IndexFunc(b.pieces, func(p piece) bool { return p.flags&policy.FlagSOM != 0 })
@@ -146,21 +147,22 @@ func (b *inbox) dropLocked() {
 	b.signal()
 }
 
-// hangupCheck is how often a link that is not read is checked for its end.
+// hangupCheck is the interval at which a link that is not being read is checked for
+// its end.
 const hangupCheck = time.Second
 
 var errHangUp = errors.New("the client has closed the link without reading it to the end")
 
-// awaitRoom waits until a payload of n bytes fits into the queue, which always has room
-// for one.
+// awaitRoom waits until a payload of n bytes fits into the queue. An empty queue
+// accepts any size.
 func (l *link) awaitRoom(n int) error {
 	return l.await(time.Time{}, func() bool {
 		return len(l.in.pieces) == 0 || l.in.cost()+n <= l.in.limit && !l.budget.full()
 	})
 }
 
-// await waits until a time has come and ready, which is called with mu locked, reports
-// true, or the link ends.
+// await waits until time at has come and ready returns true, or the link ends.
+// ready is called with mu held.
 func (l *link) await(at time.Time, ready func() bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

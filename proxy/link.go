@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// readSize is how much a link reads at a time: a full frame of lws's client.
+	// readSize is the size of a read: a full frame of lws's client.
 	readSize = 4096
-	// ownReadSize is the same for clients of this module.
+	// ownReadSize is the size of a read for clients of this module.
 	ownReadSize = 8 << 10
 )
 
@@ -37,32 +37,33 @@ type link struct {
 	named bool // has a stream; guarded by the mu of the proxy
 	log   *slog.Logger
 
-	reader *sspcwire.Reader // of the goroutine in serve
+	reader *sspcwire.Reader // used only by serve
 
-	// The callbacks of the stream, the reader and the writer of the link share all
-	// below. Methods of the stream may be called with mu locked: they call no callback.
+	// The callbacks of the stream, and the reader and the writer of the link, share
+	// all fields below. Methods of the stream may be called with mu held: they do
+	// not call back.
 	mu        sync.Mutex
-	stream    *runtime.Stream    // nil before the streamtype is known, and while the policy is replaced
-	st        *policy.StreamType // nil before the first CREATING
+	stream    *runtime.Stream    // nil until the streamtype is known, and while the policy is replaced
+	st        *policy.StreamType // nil until the first CREATING
 	name      string             // of the streamtype
 	options   []runtime.StreamOption
-	sent      policy.State      // the latest state below StateUserBase that the client got
+	sent      policy.State      // the latest state below StateUserBase sent to the client
 	online    bool              // the client has CONNECTED, and sends
 	attempt   bool              // the onward stream is connecting or connected
 	set       map[string]string // metadata that the client set, for a stream of another policy
-	setSize   int               // of set, or more
-	reading   int               // buffer of the reader beyond readSize; written by the reader alone
+	setSize   int               // size of set, or more
+	reading   int               // buffer of the reader beyond readSize; written only by the reader
 	failed    time.Time         // the latest failed attempt
-	received  map[string]string // metadata that the client got in this connection
-	starting  bool              // an attempt that the client has caused is about to begin
+	received  map[string]string // metadata sent to the client in this connection
+	starting  bool              // an attempt caused by the client is about to begin
 	opening   bool              // the reader is in NewStream
-	connect   bool              // the client wants to connect as soon as there is a stream
+	connect   bool              // connect as soon as there is a stream
 	draining  bool              // the link ends when the stream is idle
 	budget    *budget           // nil before STREAMTYPE and after the end
-	accounted int64             // what the budget knows
-	throttle  *time.Timer       // ends the pause of the stream because of the rate; nil if there is none
+	accounted int64             // amount added to budget
+	throttle  *time.Timer       // ends the pause of the stream due to the rate; nil if there is none
 	closed    bool
-	err       error // why; nil if the client closed the link
+	err       error // why the link is closed; nil if the client closed it
 	in        inbox
 	out       outbox
 }
@@ -95,8 +96,8 @@ func (l *link) serve() error {
 	return l.end(err)
 }
 
-// A countingReader reads from the connection of a link, and notes how much the reader
-// holds: a client need not send the rest of a large frame.
+// A countingReader reads from the connection of a link, and records how much the
+// reader buffers: a client may never send the rest of a large frame.
 type countingReader struct{ l *link }
 
 func (c countingReader) Read(b []byte) (int, error) {
@@ -110,8 +111,8 @@ func (c countingReader) Read(b []byte) (int, error) {
 	return c.l.conn.Read(b)
 }
 
-// end closes the link after the error of the reader, which it returns, or nil if the
-// client closed the link.
+// end closes the link after an error of the reader. It returns the reason of the
+// close, or nil if the client closed the link.
 func (l *link) end(err error) error {
 	l.mu.Lock()
 	if l.closed { // by the writer or from outside: that is the reason
@@ -139,7 +140,7 @@ func (l *link) end(err error) error {
 
 var errHandshake = fmt.Errorf("no streamtype within %v", HandshakeTimeout)
 
-// close ends the link and its stream. The first reason counts.
+// close ends the link and its stream. Only the first reason is kept.
 func (l *link) close(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,7 +153,7 @@ func (l *link) closeLocked(err error) {
 	}
 	l.closed, l.err = true, err
 	if _, ok := l.conn.(*tls.Conn); ok {
-		go l.conn.Close() // writes, for up to 5 s
+		go l.conn.Close() // may block for up to 5 s
 	} else {
 		l.conn.Close()
 	}
@@ -168,7 +169,7 @@ func (l *link) closeLocked(err error) {
 	}
 }
 
-// drain closes the link when its stream is idle and all has been written.
+// drain closes the link when its stream is idle and all frames have been written.
 func (l *link) drain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -178,13 +179,13 @@ func (l *link) drain() {
 	}
 }
 
-// finishLocked closes the link when all has been written.
+// finishLocked closes the link when all frames have been written.
 func (l *link) finishLocked() {
 	l.out.ending = true
 	l.flushLocked()
 }
 
-// handle does what a frame says. An error closes the link.
+// handle processes a frame. An error closes the link.
 func (l *link) handle(f sspcwire.Frame) error {
 	switch f.Type {
 	case sspcwire.TypeStreamType:
@@ -209,12 +210,13 @@ func (l *link) handle(f sspcwire.Frame) error {
 	case l.closed:
 		return l.err
 	case l.name == "":
-		return nil // TIMEOUT_UPDATE and the like before STREAMTYPE
+		return nil // such as TIMEOUT_UPDATE before STREAMTYPE
 	case f.Type == sspcwire.TypeTxMetadata:
 		return l.setLocked(f)
 	case s == nil:
-		// The policy is being replaced; what the client has asked for is lost, as with
-		// a connection that is lost at this moment, except a wish to connect.
+		// The policy is being replaced. Requests of the client are lost, as they
+		// are with a connection that is lost at this moment, except a request to
+		// connect.
 		l.connect = l.connect || f.Type == sspcwire.TypeConnect || f.Type == sspcwire.TypeLengthHint
 		return nil
 	}
@@ -224,8 +226,8 @@ func (l *link) handle(f sspcwire.Frame) error {
 			s.Connect()
 		}
 	case sspcwire.TypeLengthHint:
-		// The client of lws sends ONWARD_CONNECT too. The proxy of lws has sent POLL by
-		// then.
+		// The client of lws also sends ONWARD_CONNECT. The proxy of lws has sent
+		// POLL by then.
 		l.starting = l.starting || l.idleLocked()
 		s.RequestTxLen(uint64(f.LengthHint()))
 	case sspcwire.TypeTxCredit:
@@ -255,12 +257,12 @@ func (l *link) open(f sspcwire.Frame) error {
 	l.options = nil
 	switch {
 	case t.Name == smd.StreamType:
-		// METRICS are for the proxy alone.
+		// METRICS are for the proxy only.
 		l.options = append(l.options, smd.WithClasses(smd.Class(t.Credit)&^smd.ClassMetrics))
 	case t.Credit != 0 && t.Credit != sspcwire.DefaultCredit:
 		l.options = append(l.options, runtime.WithPeerTxCredit(t.Credit))
 	}
-	l.opening = true // nobody else knows the stream yet
+	l.opening = true // no other goroutine knows the stream yet
 	b, err := l.p.enter(l.peer, t.Name)
 	if err == nil {
 		l.mu.Lock()
@@ -286,8 +288,8 @@ func (l *link) open(f sspcwire.Frame) error {
 	return nil
 }
 
-// retryPause is the shortest time from a failed attempt to one that a client requests.
-// ONWARD_CONNECT does not wait for the backoff of the policy, as in lws.
+// retryPause is the minimum time from a failed attempt to one that a client
+// requests. As in lws, ONWARD_CONNECT does not wait for the backoff of the policy.
 const retryPause = 100 * time.Millisecond
 
 // pauseRetry waits for the rest of retryPause.
@@ -303,8 +305,8 @@ func (l *link) pauseRetry() error {
 
 var errServer = errors.New("the streamtype is a server")
 
-// refuse answers that there is no stream, and waits for the client to close the link:
-// otherwise what it sends meanwhile could cost it the answer.
+// refuse answers that there is no stream, and waits for the client to close the
+// link, so that data that it sends meanwhile does not discard the answer.
 func (l *link) refuse() {
 	l.conn.SetDeadline(time.Now().Add(refusalTimeout))
 	l.conn.Write(sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Failure: 1}))
@@ -324,8 +326,8 @@ func (l *link) newStream() error {
 	return err
 }
 
-// renew makes a stream of the present policy in place of one that a change of the policy
-// has destroyed. The client of lws does not survive the end of its link.
+// renew makes a stream of the current policy in place of one that a change of the
+// policy has destroyed. The client of lws does not survive the end of its link.
 func (l *link) renew() {
 	defer l.p.running.Done()
 	if err := l.newStream(); err != nil {
@@ -333,7 +335,7 @@ func (l *link) renew() {
 	}
 }
 
-// idleLocked reports whether a request to send starts an attempt, and the first of a
+// idleLocked reports whether a request to send would start the first attempt of a
 // series.
 func (l *link) idleLocked() bool {
 	switch l.stream.State() {
@@ -345,8 +347,8 @@ func (l *link) idleLocked() bool {
 	return false
 }
 
-// maxMetadata is how many bytes of metadata a client may set: twice what one frame can
-// carry.
+// maxMetadata is the maximum size in bytes of the metadata of a client: twice what
+// one frame can carry.
 const maxMetadata = 128 << 10
 
 var errMetadata = fmt.Errorf("more than %d bytes of metadata", maxMetadata)
@@ -422,8 +424,8 @@ func (l *link) state(s *runtime.Stream, state policy.State, arg uint32) runtime.
 	return r
 }
 
-// headerGrace is how long an attempt waits for metadata that becomes a header. Programs
-// set it when they get CONNECTING, and in their process that would be in time.
+// headerGrace is how long an attempt waits for metadata that becomes a header.
+// Programs set it in CONNECTING, which would be in time within the process.
 const headerGrace = 2 * time.Millisecond
 
 // awaitHeaders waits for headerGrace if the client may still set headers.
@@ -439,7 +441,7 @@ func (l *link) awaitHeaders() {
 	}
 }
 
-// report passes a state on.
+// report passes a state to the client.
 func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime.Result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -453,7 +455,7 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 	case policy.StatePoll, policy.StateConnecting:
 		l.attempt, l.starting, l.received = true, false, nil
 		if state == policy.StateConnecting && l.st.IsHTTP() && l.st.Sends() {
-			s.RequestTx() // the client sends when it has CONNECTED, see tx
+			s.RequestTx() // the client sends after CONNECTED, see tx
 		}
 	case policy.StateDestroying:
 		l.destroyedLocked(s)
@@ -464,7 +466,7 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 		l.metadataLocked()
 	}
 	if state == policy.StateConnected && len(l.in.pieces) > 0 {
-		s.RequestTx() // the end of the connection before has taken back the request
+		s.RequestTx() // the end of the previous connection has cleared the request
 	}
 	wasOnline := l.online
 	l.explainLocked(s, state)
@@ -485,7 +487,8 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 	return runtime.OK
 }
 
-// explainLocked reports to a client of this module what lws has no frame for.
+// explainLocked reports to a client of this module the details for which lws has no
+// frame.
 func (l *link) explainLocked(s *runtime.Stream, state policy.State) {
 	if !l.out.own {
 		return
@@ -512,7 +515,7 @@ func (l *link) createdLocked(s *runtime.Stream) runtime.Result {
 	}
 	if !first {
 		for name, value := range l.set {
-			// What the new policy does not know is of no use.
+			// Ignore errors: the new policy may not declare the item.
 			if err := s.SetMetadata(name, value); err != nil {
 				l.log.Warn("proxy: metadata is lost with a new policy", "err", err)
 				delete(l.set, name)
@@ -553,7 +556,7 @@ func (l *link) destroyedLocked(s *runtime.Stream) {
 		l.closeLocked(errShutdown)
 		return
 	}
-	// A connection that was lost would be made again.
+	// Reconnect as after a lost connection.
 	l.connect = l.connect || l.attempt && !l.st.Opportunistic
 	if l.attempt && l.sent != policy.StateDisconnected {
 		l.reportLocked(policy.StateDisconnected, 0)
@@ -564,7 +567,7 @@ func (l *link) destroyedLocked(s *runtime.Stream) {
 	go l.renew()
 }
 
-// lostLocked drops the payload that belongs to a connection that has ended.
+// lostLocked drops the payload of a connection that has ended.
 func (l *link) lostLocked() {
 	if l.st.Carrier() == policy.ProtocolRaw {
 		l.in.dropLocked()
@@ -581,8 +584,8 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 		return 0, 0, runtime.DestroyMe
 	}
 	if !l.online {
-		// The body of a request comes before the response, with which the stream gets
-		// CONNECTED. The client waits for it.
+		// The body of a request precedes the response, which brings CONNECTED to
+		// the stream. The client waits for CONNECTED.
 		l.reportLocked(policy.StateConnected, 0)
 		l.flushLocked()
 	}
@@ -601,8 +604,9 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 	return n, flags, runtime.OK
 }
 
-// creditsLocked reports whether the client gets credit for what it sends: as from lws,
-// over HTTP/2 and later. The credit is the room of the queue; the proxy does not rely on it.
+// creditsLocked reports whether the client receives credit for the data that it
+// sends: like from lws, over HTTP/2 and later. The credit is the room in the queue;
+// the proxy does not rely on it.
 func (l *link) creditsLocked() bool {
 	p := l.st.Carrier()
 	return (p == policy.ProtocolH2 || p == policy.ProtocolH3) && l.st.Sends()
@@ -626,8 +630,8 @@ func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Re
 		l.metadataLocked()
 	}
 	if l.name == smd.StreamType {
-		// A pause would fill the queue for all. A client that is late loses messages, as
-		// a listener of package smd does.
+		// A pause would fill the queue for all. A slow client loses messages, like
+		// a listener of package smd.
 		if len(l.out.buf) > l.out.onAbove || l.budget.full() {
 			l.log.Debug("proxy: message lost, the client is late")
 			return runtime.OK
@@ -657,7 +661,7 @@ func (l *link) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Re
 	return runtime.OK
 }
 
-// unthrottle ends the pause after the rate of the role has been reached.
+// unthrottle ends the pause after the rate limit of the role was reached.
 func (l *link) unthrottle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -665,14 +669,14 @@ func (l *link) unthrottle() {
 	l.resumeLocked()
 }
 
-// resumeLocked lets the stream go on, unless there is a reason for it to wait.
+// resumeLocked resumes the stream, unless it has another reason to wait.
 func (l *link) resumeLocked() {
 	if l.throttle == nil && !l.out.paused && l.stream != nil {
 		l.stream.ResumeRx()
 	}
 }
 
-// metadataLocked sends the metadata of the peer that the client does not have.
+// metadataLocked sends the metadata of the peer that has changed.
 func (l *link) metadataLocked() {
 	if l.stream == nil {
 		return
@@ -694,8 +698,8 @@ func (l *link) metadataLocked() {
 	}
 }
 
-// reportLocked sends a state, and before it those without which the client of lws does
-// not accept it.
+// reportLocked sends a state, preceded by those that the client of lws requires
+// before it.
 func (l *link) reportLocked(state policy.State, arg uint32) {
 	if state == policy.StateConnected && l.online {
 		return // see tx
@@ -717,7 +721,7 @@ func (l *link) sendStateLocked(state policy.State, arg uint32) {
 		return
 	}
 	l.sent = state
-	switch state { // as the client of lws does
+	switch state { // like the client of lws
 	case policy.StateConnected:
 		l.online = true
 		if l.creditsLocked() {

@@ -10,24 +10,25 @@ import (
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 )
 
-// DefaultAddress is where clients of lws look for the proxy on Linux: a unix socket in
-// the abstract namespace.
+// DefaultAddress is the address at which clients of lws look for the proxy on
+// Linux: a unix socket in the abstract namespace.
 const DefaultAddress = sspcwire.DefaultAddress
 
-// An Address is where a proxy listens.
+// An Address is an address for a proxy to listen on.
 type Address struct {
 	Network string // "unix" or "tcp"
 	Host    string // the path or @name of a unix socket, or host and port
 	TLS     bool
 }
 
-// ParseAddress parses "unix:@NAME", "unix:/PATH", "tcp:HOST:PORT" or "tls:HOST:PORT".
+// ParseAddress parses "unix:@NAME", "unix:/PATH", "tcp:HOST:PORT" or
+// "tls:HOST:PORT".
 func ParseAddress(s string) (a Address, err error) {
 	a.Network, a.Host, a.TLS, err = sspcwire.ParseAddress(s)
 	return a, err
 }
 
-// String returns what ParseAddress parses.
+// String returns a in the form that ParseAddress parses.
 func (a Address) String() string {
 	if a.TLS {
 		return "tls:" + a.Host
@@ -45,8 +46,8 @@ func (a Address) Loopback() bool {
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-// Listen opens a socket; TLS is up to the caller. It replaces the file of a unix socket that nobody serves any
-// more, and nothing else. Closing the listener removes the file.
+// Listen opens a socket, without TLS. It replaces the file of a unix socket that is
+// no longer served, but no other file. Closing the listener removes the file.
 func Listen(a Address) (net.Listener, error) {
 	l, err := net.Listen(a.Network, a.Host)
 	if a.Network == "unix" && errors.Is(err, syscall.EADDRINUSE) && removeStale(a.Host) {

@@ -14,11 +14,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Metrics counts what the streams of a context do, for a program that has no other
-// metrics; package runtime/otel reports to OpenTelemetry. The zero value is ready for
-// use, by one context.
+// Metrics counts the events of the streams of a context, for a program that has no
+// other metrics; package runtime/otel reports to OpenTelemetry. The zero value is
+// ready to use, by one context.
 type Metrics struct {
-	states sync.Map // of stateKey to *atomic.Uint64
+	states sync.Map // map from stateKey to *atomic.Uint64
 }
 
 type stateKey struct {
@@ -38,8 +38,8 @@ func (m *Metrics) Hooks() runtime.Hooks {
 	}}
 }
 
-// WriteMetrics writes the counts of a Proxy, and those of m if it is not nil, in the
-// text format of Prometheus.
+// WriteMetrics writes the counts of a Proxy, and those of m unless it is nil, in
+// the text format of Prometheus.
 func (p *Proxy) WriteMetrics(w io.Writer, m *Metrics) error {
 	var b strings.Builder
 	family := func(name, kind, help string) {

@@ -13,49 +13,49 @@ import (
 // An outbox holds frames that have not been written to the client.
 type outbox struct {
 	buf      []byte
-	large    *largeBuffer // that buf was at first; nil if it was none
+	large    *largeBuffer // initial buffer of buf; nil if it had none
 	frames   []outFrame
-	flight   int  // frames that are being written
+	flight   int  // frames being written
 	running  bool // there is a writer
-	ending   bool // the link is closed when all has been written
+	ending   bool // close the link when all frames have been written
 	paused   bool // the stream is
 	empty    bool // an empty payload frame has been sent, see outFrame
-	own      bool // the client is of this module, and takes frames of any length
+	own      bool // the client is of this module, and accepts frames of any length
 	pacer    pacer
 	held     bool        // the last frame waits for the end of its message, see holdLocked
 	hold     *time.Timer // ends that; nil if it does not run
 	unread   int         // bytes that the client may not have read
 	size     int         // of proxy_buflen
 	onAbove  int         // bytes above which the stream is paused
-	offBelow int         // bytes below which it goes on
+	offBelow int         // bytes below which it resumes
 }
 
-// An outFrame is a frame in an outbox. The client of lws reads 2048 bytes at a time. It
-// cuts a payload frame that crosses the end of a read, and marks each piece with the
-// flags of the whole; once it has seen an empty payload frame, it even loses all pieces
-// of a cut one except the last.
+// An outFrame is a frame in an outbox. The client of lws reads 2048 bytes at a
+// time. It splits a payload frame that crosses the end of a read, and marks each
+// piece with the flags of the whole frame. After an empty payload frame it even
+// loses all pieces of a split frame except the last.
 type outFrame struct {
 	n       int
 	payload bool
-	whole   bool // must not be cut
+	whole   bool // must not be split
 }
 
 // A pacer knows what the client has read.
 type pacer interface {
-	// wait waits until the client has read all, and idle reports whether it has.
+	// wait waits until the client has read everything; idle reports whether it has.
 	wait() error
 	idle() bool
-	// tryWrite writes what the socket takes at once.
+	// tryWrite writes as much as the socket accepts at once.
 	tryWrite(b []byte) (int, error)
 }
 
 const (
-	// clientRead is how much the client of lws reads at a time.
+	// clientRead is the size of a read of the client of lws.
 	clientRead = 2048
-	// maxWrite is how much is written at a time.
+	// maxWrite is the maximum size of a write.
 	maxWrite = 16 << 10
-	// slack is how much more than proxy_buflen a link may hold: the last piece before
-	// the pause of the stream, states and metadata.
+	// slack is how much more than proxy_buflen a link may hold: the last piece
+	// before the pause of the stream, states and metadata.
 	slack = 256 << 10
 )
 
@@ -70,20 +70,20 @@ func (b *outbox) limit(size, onAbove, offBelow int) {
 	b.onAbove, b.offBelow = onAbove, offBelow
 }
 
-// full reports whether the stream has to wait, because of its own limits or others, and
-// notes it.
+// full reports whether the stream has to wait, because of the outbox or others, and
+// records the pause.
 func (b *outbox) full(others bool) bool {
 	b.paused = b.paused || len(b.buf) > b.onAbove || others && len(b.buf) > 0
 	return b.paused
 }
 
-// sendLocked sends a frame that is no payload.
+// sendLocked sends a frame other than payload.
 func (l *link) sendLocked(frame []byte, whole bool) {
 	l.out.buf = append(l.out.buf, frame...)
 	l.queuedLocked(outFrame{n: len(frame), whole: whole})
 }
 
-// payloadLocked sends payload in frames that lws's client does not cut.
+// payloadLocked sends payload in frames that lws's client does not split.
 func (l *link) payloadLocked(data []byte, flags policy.Flags, ride string) {
 	if len(data) == 0 && flags == policy.FlagEOM && l.out.endLast() {
 		return
@@ -102,7 +102,7 @@ func (l *link) payloadLocked(data []byte, flags policy.Flags, ride string) {
 			l.out.buf = l.out.large[:0]
 		}
 		buf, err := sspcwire.AppendPayload(l.out.buf, toClient, p)
-		if err != nil { // cannot be: all is within the limits
+		if err != nil { // impossible: everything is within the limits
 			l.closeLocked(err)
 			return
 		}
@@ -113,7 +113,7 @@ func (l *link) payloadLocked(data []byte, flags policy.Flags, ride string) {
 	}
 }
 
-// maxPayload returns how much payload a frame may carry.
+// maxPayload returns the maximum size of payload in a frame.
 func (b *outbox) maxPayload() int {
 	if b.own {
 		return sspcwire.MaxOwnPayload
@@ -121,15 +121,15 @@ func (b *outbox) maxPayload() int {
 	return sspcwire.MaxLWSPayload
 }
 
-// endLast marks the last frame that waits as the end of a message, which saves an empty
-// frame. It reports false if there is none.
+// endLast marks the last waiting frame as the end of a message, which saves an
+// empty frame. It returns false if there is none.
 func (b *outbox) endLast() bool {
 	i := len(b.frames) - 1
 	if i < b.flight {
 		return false
 	}
 	f := &b.frames[i]
-	flags := len(b.buf) - f.n + 6 // the last byte of the flags
+	flags := len(b.buf) - f.n + 6 // offset of the last byte of the flags
 	if !f.payload || policy.Flags(b.buf[flags])&policy.FlagEOM != 0 {
 		return false
 	}
@@ -140,7 +140,8 @@ func (b *outbox) endLast() bool {
 
 var errSlowClient = errors.New("the client does not read, and too much waits for it")
 
-// queuedLocked notes a frame that has been put into buf. flushLocked has to follow.
+// queuedLocked records a frame that has been appended to buf. The caller must call
+// flushLocked afterwards.
 func (l *link) queuedLocked(f outFrame) {
 	if l.closed {
 		return
@@ -155,7 +156,8 @@ func (l *link) queuedLocked(f outFrame) {
 	}
 }
 
-// flushLocked writes what the client takes at once, and leaves the rest to a goroutine.
+// flushLocked writes what the client accepts at once, and leaves the rest to a
+// goroutine.
 func (l *link) flushLocked() {
 	b := &l.out
 	for !l.closed && !b.running && b.ready() {
@@ -181,7 +183,7 @@ func (l *link) flushLocked() {
 	l.emptiedLocked()
 }
 
-// startWriterLocked starts a goroutine that writes.
+// startWriterLocked starts the writing goroutine.
 func (l *link) startWriterLocked() {
 	l.out.flight = 0
 	l.out.running = true
@@ -189,7 +191,7 @@ func (l *link) startWriterLocked() {
 	go l.write()
 }
 
-// waits reports whether a write has to wait until the client has read all.
+// waits reports whether a write has to wait until the client has read everything.
 func (b *outbox) waits(n int, whole bool) bool {
 	return whole && b.pacer != nil && b.unread > 0 && b.unread+n > clientRead
 }
@@ -200,7 +202,7 @@ func (l *link) wroteLocked(n int) {
 	b.unread = min(b.unread+n, clientRead+1)
 	b.buf = b.buf[n:]
 	for n > 0 {
-		if f := &b.frames[0]; n < f.n { // cut by the system
+		if f := &b.frames[0]; n < f.n { // split by the system
 			f.n -= n
 			f.payload, f.whole = false, false
 			break
@@ -220,7 +222,7 @@ func (l *link) wroteLocked(n int) {
 func (l *link) emptiedLocked() {
 	b := &l.out
 	if b.running || len(b.frames) > 0 && !l.closed {
-		return // perhaps held
+		return // it may be held
 	}
 	if b.ending {
 		l.closeLocked(errShutdown)
@@ -239,8 +241,8 @@ type largeBuffer [sspcwire.PayloadOverhead + sspcwire.MaxRideshare + 1 + sspcwir
 
 var largeBuffers = sync.Pool{New: func() any { return new(largeBuffer) }}
 
-// keptBuffer is how large a buffer may be that a link keeps while it has nothing to
-// write.
+// keptBuffer is the maximum size of a buffer that a link keeps while it has nothing
+// to write.
 const keptBuffer = 4096
 
 // write writes frames until none is left.
@@ -277,9 +279,9 @@ func (l *link) write() {
 // holdTime is how long the last frame of a body waits for the end.
 const holdTime = 20 * time.Millisecond
 
-// holdLocked keeps the frame back that has been queued last, so that it can be marked as
-// the end of its message. Over connections without a pacer, an empty frame in its place
-// would make the client of lws lose payload of the next response.
+// holdLocked holds the last queued frame back, so that it can be marked as the end
+// of its message. Over connections without a pacer, an empty frame instead would
+// make the client of lws lose payload of the next response.
 func (l *link) holdLocked() {
 	b := &l.out
 	if b.pacer != nil || b.own || !l.st.IsHTTP() || l.closed || len(b.frames) == 0 {
@@ -293,7 +295,7 @@ func (l *link) holdLocked() {
 	}
 }
 
-// release lets a frame go that holdLocked has kept back.
+// release releases the frame that holdLocked holds back.
 func (l *link) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -304,8 +306,8 @@ func (l *link) release() {
 // ready reports whether there is a frame to write.
 func (b *outbox) ready() bool { return len(b.frames) > 1 || len(b.frames) == 1 && !b.held }
 
-// next chooses the frames for the next write. It returns their size, and whether any of
-// them must not be cut.
+// next chooses the frames for the next write. It returns their size, and whether
+// one of them must not be split.
 func (b *outbox) next() (n int, whole bool) {
 	b.flight = 0
 	frames := b.frames

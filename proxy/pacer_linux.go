@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newPacer returns a pacer for a unix socket. Other connections have none: the system
-// does not report what the peer has read.
+// newPacer returns a pacer for a unix socket. For other connections it returns nil,
+// since the system does not report what the peer has read.
 func newPacer(conn net.Conn) pacer {
 	if _, ok := conn.(*net.UnixConn); !ok {
 		return nil
@@ -23,7 +23,7 @@ func newPacer(conn net.Conn) pacer {
 
 type unixPacer struct{ raw syscall.RawConn }
 
-// wait relies on the write readiness that a unix socket signals each time that the peer
+// wait relies on the write readiness that a unix socket signals each time the peer
 // has read a piece.
 func (p unixPacer) wait() error { return p.raw.Write(drained) }
 
@@ -32,9 +32,10 @@ func (p unixPacer) idle() (idle bool) {
 	return idle
 }
 
-// drained reports whether the peer has read everything. With Linux 6.18 a TIOCOUTQ of 1
-// was seen at the signal after the last piece had been read (6 of 588,000 times), and no
-// other signal followed. A piece counts some hundred bytes at least.
+// drained reports whether the peer has read everything. With Linux 6.18 a TIOCOUTQ
+// of 1 was seen at the signal after the last piece had been read (6 of 588,000
+// times), and no other signal followed. A piece counts as at least some hundred
+// bytes.
 func drained(fd uintptr) bool {
 	n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
 	return err != nil || n <= 1
@@ -51,7 +52,7 @@ func (p unixPacer) tryWrite(b []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-// hungUp reports whether the peer of a connection that is not read has closed it.
+// hungUp reports whether the peer has closed a connection that is not being read.
 func hungUp(conn net.Conn) bool {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()

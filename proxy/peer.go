@@ -12,12 +12,12 @@ type Peer struct {
 	// Addr is its address, for tcp.
 	Addr net.Addr
 	// Known reports whether the system provides PID, UID and GID: on Linux, for a
-	// unix socket. They are those of the time when the process connected.
+	// unix socket. They are the values at the time when the process connected.
 	Known    bool
 	PID      int
 	UID, GID uint32
-	// Names are the common name and the DNS names of the certificate that the client
-	// has shown, if the link has TLS.
+	// Names are the common name and the DNS names of the client's certificate, if
+	// the link has TLS.
 	Names []string
 }
 
@@ -34,11 +34,11 @@ func (p Peer) String() string {
 	return "unknown"
 }
 
-// LogValue returns the same as String.
+// LogValue returns String as a slog.Value.
 func (p Peer) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
-// key returns what links of the same peer have in common: the user, the host, or "" if
-// neither is known.
+// key identifies the peer for limits: the user, the host, or "" if neither is
+// known.
 func (p Peer) key() string {
 	if p.Known {
 		return fmt.Sprintf("uid %d", p.UID)
@@ -57,7 +57,7 @@ func peerOf(conn net.Conn) Peer {
 	return p
 }
 
-// authenticate completes the handshake of TLS, and sets the names of the client.
+// authenticate completes the TLS handshake, and sets the names of the client.
 func (p *Peer) authenticate(conn net.Conn) error {
 	c, ok := conn.(*tls.Conn)
 	if !ok {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// credentials sets what SO_PEERCRED tells.
+// credentials sets the IDs from SO_PEERCRED.
 func (p *Peer) credentials(conn *net.UnixConn) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -14,31 +14,30 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// HandshakeTimeout is how long a client may take to name a streamtype, as in lws.
+// HandshakeTimeout is the time limit for a client to name a streamtype, as in lws.
 const HandshakeTimeout = 3 * time.Second
 
-// DefaultMaxLinks is how many links a Proxy serves at the same time, unless Options has
-// another limit.
+// DefaultMaxLinks is the default limit of concurrent links of a Proxy.
 const DefaultMaxLinks = 10_000
 
-// Options are the settings of a Proxy. The zero value is ready for use.
+// Options configure a [Proxy]. The zero value is ready to use.
 type Options struct {
-	// Logger receives what happens to links: debug messages when they open and
-	// close, warnings about clients that are refused or break the protocol. Nil
-	// discards it.
+	// Logger receives events of links: debug messages when they open and close,
+	// warnings about clients that are refused or violate the protocol. Nil discards
+	// them.
 	Logger *slog.Logger
 
-	// Roles are what clients may do: the first that matches a client. A client without
-	// one gets no stream. Nil lets everybody use everything.
+	// Roles define what clients may do: the first that matches a client applies. A
+	// client without a role gets no stream. Nil allows everything to everybody.
 	Roles []*Role
 
-	// MaxLinks is how many links may exist at the same time; others are closed at
-	// once. 0 means DefaultMaxLinks. One user, or one address, gets half of them unless
-	// its Role has MaxLinks.
+	// MaxLinks limits the number of concurrent links; further ones are closed at
+	// once. 0 means DefaultMaxLinks. One user, or one address, gets at most half of
+	// them unless its Role has MaxLinks.
 	MaxLinks int
 }
 
-// A Proxy serves links. Its methods may be called from any goroutine.
+// A Proxy serves links. Its methods are safe for concurrent use.
 type Proxy struct {
 	ctx   *runtime.Context
 	o     Options
@@ -47,7 +46,7 @@ type Proxy struct {
 	next  atomic.Uint64 // number of the latest link
 
 	warnings   bucket
-	suppressed atomic.Uint64 // warnings that were not logged
+	suppressed atomic.Uint64 // number of warnings not logged
 
 	mu        sync.Mutex
 	links     map[*link]struct{}
@@ -58,8 +57,9 @@ type Proxy struct {
 	running   sync.WaitGroup // goroutines of links
 }
 
-// New returns a proxy that executes streams in ctx. Clients can use every streamtype of
-// its policy except servers, and _lws_smd if ctx has a transport for it.
+// New returns a proxy that executes streams in ctx. Clients can use every
+// streamtype of its policy except servers, and _lws_smd if ctx has a transport for
+// it.
 func New(ctx *runtime.Context, o Options) *Proxy {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -75,8 +75,8 @@ func New(ctx *runtime.Context, o Options) *Proxy {
 	}
 }
 
-// Serve accepts links from l until Shutdown or Close, which close l. The error is then
-// [net.ErrClosed], else that of l.
+// Serve accepts links from l until Shutdown or Close, which close l; it then
+// returns [net.ErrClosed]. Otherwise it returns the error of l.
 func (p *Proxy) Serve(l net.Listener) error {
 	defer l.Close()
 	p.mu.Lock()
@@ -102,15 +102,15 @@ func (p *Proxy) Serve(l net.Listener) error {
 		if errors.Is(err, net.ErrClosed) {
 			return err
 		}
-		// Too many open files, for one: links that close make room.
+		// Such as too many open files: links that close make room.
 		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
 		p.log.Error("proxy: cannot accept a link", "err", err, "retry", wait)
 		time.Sleep(wait)
 	}
 }
 
-// ServeConn serves one link, and returns when it has ended. It closes conn. The error is
-// nil if the client closed the link.
+// ServeConn serves one link until it ends, and closes conn. It returns nil if the
+// client closed the link.
 func (p *Proxy) ServeConn(conn net.Conn) error {
 	l, err := p.add(conn)
 	if err != nil {
@@ -158,7 +158,7 @@ func (p *Proxy) add(conn net.Conn) (*link, error) {
 	return l, nil
 }
 
-// A share is how many links one user, or one address, holds.
+// A share is the number of links of one user or one address.
 type share struct{ unnamed, named int }
 
 // One peer may hold MaxLinks/unnamedShare links without a stream, and MaxLinks/namedShare
@@ -174,7 +174,7 @@ var (
 	errTooManyNamed   = errors.New("too many links of one peer, whose role has no max_links")
 )
 
-// setNamed notes that a link has a stream.
+// setNamed records that a link has a stream.
 func (p *Proxy) setNamed(l *link) {
 	key := l.peer.key()
 	p.mu.Lock()
@@ -184,7 +184,7 @@ func (p *Proxy) setNamed(l *link) {
 	p.peers[key] = share{s.unnamed - 1, s.named + 1}
 }
 
-// maxWarnings is how many warnings are logged each second.
+// maxWarnings is the maximum number of warnings logged per second.
 const maxWarnings = 20
 
 // warn logs a warning about a client, unless there are too many.
@@ -199,7 +199,7 @@ func (p *Proxy) warn(log *slog.Logger, msg string, args ...any) {
 	log.Warn(msg, args...)
 }
 
-// remove forgets a link that has ended.
+// remove removes a link that has ended.
 func (p *Proxy) remove(l *link) {
 	key := l.peer.key()
 	p.mu.Lock()
@@ -228,9 +228,9 @@ func (p *Proxy) all() []*link {
 	return links
 }
 
-// Shutdown ends the proxy gently: it accepts no more links, waits until no stream is
-// connecting or connected, or ctx is done, and then does the same as Close. The error is
-// that of ctx. A link whose stream becomes idle meanwhile is closed.
+// Shutdown ends the proxy gracefully: it accepts no more links, closes each link
+// whose stream is idle, waits until no stream is connecting or connected or ctx is
+// done, and then calls Close. It returns the error of ctx.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.refuse()
 	links := p.all()
@@ -263,8 +263,9 @@ func (p *Proxy) refuse() {
 	}
 }
 
-// Close closes listeners and links, and waits until they have ended. The streams of the
-// links are destroyed; [runtime.Context.Shutdown] waits for them. It returns nil.
+// Close closes listeners and links, and waits until they have ended. It destroys
+// the streams of the links, but does not wait for that; [runtime.Context.Shutdown]
+// does. It returns nil.
 func (p *Proxy) Close() error {
 	p.refuse()
 	for _, l := range p.all() {
@@ -283,21 +284,21 @@ type counters struct {
 	streams, streamsRefused atomic.Uint64
 }
 
-// Stats are counts since the start of a Proxy, except Links.
+// Stats are counts since the start of a Proxy. Links is the current number.
 type Stats struct {
-	Links          int    // that exist now
-	LinksOpened    uint64 // that were accepted
-	LinksRefused   uint64 // that were closed at once: too many
-	LinksFailed    uint64 // that broke the protocol or a limit
-	Streams        uint64 // that clients have opened
-	StreamsRefused uint64 // that clients wanted and did not get
+	Links          int    // current links
+	LinksOpened    uint64 // accepted links
+	LinksRefused   uint64 // links closed at once, beyond a limit
+	LinksFailed    uint64 // links that violated the protocol or a limit
+	Streams        uint64 // streams that clients have opened
+	StreamsRefused uint64 // streams refused to clients
 	FramesIn       uint64 // from clients
 	FramesOut      uint64
-	PayloadIn      uint64 // bytes, from clients
+	PayloadIn      uint64 // bytes from clients
 	PayloadOut     uint64
 }
 
-// Stats returns counts.
+// Stats returns the current counts.
 func (p *Proxy) Stats() Stats {
 	p.mu.Lock()
 	links := len(p.links)
@@ -311,5 +312,5 @@ func (p *Proxy) Stats() Stats {
 	}
 }
 
-// direction of the frames that a proxy sends.
+// toClient is the direction of the frames that a proxy sends.
 const toClient = sspcwire.FromProxy

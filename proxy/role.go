@@ -10,37 +10,37 @@ import (
 	"time"
 )
 
-// A Role is what some clients may do. A Proxy keeps it and never changes it.
+// A Role defines what some clients may do. A Proxy keeps it and never changes it.
 type Role struct {
 	Name string
 
-	// Users and Groups select clients of unix sockets, on Linux, by the user and the
-	// primary group of the process, and Certificates clients of TLS, by the common name
-	// or a DNS name of the certificate. One of them suffices. A role without any is for
-	// everybody.
+	// Users and Groups select clients of unix sockets, on Linux, by the user and
+	// the primary group of the process. Certificates selects clients of TLS, by the
+	// common name or a DNS name of the certificate. A client that matches one of
+	// them has the role. If all are empty, every client has it.
 	Users, Groups []uint32
 	Certificates  []string
 
-	// StreamTypes are patterns, as of [path.Match], for the streamtypes that the role
-	// may use; nil means all.
+	// StreamTypes are patterns, as for [path.Match], of the streamtypes that the
+	// role may use; nil means all.
 	StreamTypes []string
 
-	// MaxLinks is how many links the role may have at the same time, MaxBuffered how
-	// many bytes they may hold, and MaxRate how many bytes of payload pass each second,
-	// both directions together. 0 means no limit. A client that reaches one of the last
-	// two has to wait, or its peer; each link can always hold one frame. Metadata counts
-	// for MaxBuffered until the link ends; a link that sets more than 4 KiB of it while
-	// the role holds MaxBuffered is closed.
+	// MaxLinks limits the number of concurrent links of the role, MaxBuffered the
+	// bytes that they buffer, and MaxRate the bytes of payload per second in both
+	// directions together. 0 means no limit. If MaxBuffered or MaxRate is reached,
+	// the client or its peer has to wait; each link can always buffer one frame.
+	// Metadata counts against MaxBuffered until the link ends; a link that sets
+	// more than 4 KiB of it while the role has reached MaxBuffered is closed.
 	MaxLinks    int
 	MaxBuffered int64
 	MaxRate     int64
 
-	// HideErrors keeps the causes of failed connections, which may name hosts, from clients
-	// of package sspc. Those of lws never get them.
+	// HideErrors hides the causes of failed connections, which may name hosts, from
+	// clients of package sspc. Clients of lws never receive them.
 	HideErrors bool
 }
 
-// matches reports whether the role is for a client.
+// matches reports whether a client has the role.
 func (r *Role) matches(p Peer) bool {
 	if len(r.Users)+len(r.Groups)+len(r.Certificates) == 0 {
 		return true
@@ -57,10 +57,10 @@ func (r *Role) allows(streamtype string) bool {
 	})
 }
 
-// errors reports whether a client gets to know the causes of failures.
+// errors reports whether a client may see the causes of failures.
 func (b *budget) errors() bool { return b != nil && !b.role.HideErrors }
 
-// A budget is what the links of a role have used.
+// A budget tracks the usage of the links of a role.
 type budget struct {
 	role     *Role
 	links    atomic.Int64
@@ -72,14 +72,14 @@ func newBudgets(roles []*Role) []*budget {
 	if roles == nil {
 		return []*budget{{role: new(Role)}}
 	}
-	all := []*budget{} // not nil: nobody may do anything
+	all := []*budget{} // not nil: nothing is allowed
 	for _, r := range roles {
 		all = append(all, &budget{role: r, bucket: bucket{rate: float64(r.MaxRate)}})
 	}
 	return all
 }
 
-// Errors of refusals.
+// The errors of refusals.
 var (
 	errNoRole      = errors.New("no role is for this client")
 	errRoleLinks   = errors.New("too many links of the role")
@@ -88,7 +88,7 @@ var (
 	errRoleMetadata = fmt.Errorf("more than %d bytes of metadata while the role holds max_buffered", readSize)
 )
 
-// enter finds the budget of a new stream.
+// enter returns the budget for a new stream.
 func (p *Proxy) enter(peer Peer, streamtype string) (*budget, error) {
 	key := peer.key()
 	p.mu.Lock()
@@ -112,20 +112,20 @@ func (p *Proxy) enter(peer Peer, streamtype string) (*budget, error) {
 	return b, nil
 }
 
-// SetRoles replaces the roles for new links; nil lets everybody use everything. Links
-// keep the role that they have.
+// SetRoles replaces the roles for new links; nil allows everything to everybody.
+// Existing links keep their role.
 func (p *Proxy) SetRoles(roles []*Role) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.budgets = newBudgets(roles)
 }
 
-// full reports whether the role holds as much as it may.
+// full reports whether the role has reached MaxBuffered.
 func (b *budget) full() bool {
 	return b != nil && b.role.MaxBuffered > 0 && b.buffered.Load() >= b.role.MaxBuffered
 }
 
-// spend returns how long to wait after n bytes of payload.
+// spend counts n bytes of payload, and returns how long to wait.
 func (b *budget) spend(n int) time.Duration {
 	if b == nil || b.role.MaxRate <= 0 {
 		return 0
@@ -133,7 +133,7 @@ func (b *budget) spend(n int) time.Duration {
 	return b.bucket.take(n)
 }
 
-// accountLocked updates the budget with what the link holds.
+// accountLocked updates the budget with the size of the link's buffers.
 func (l *link) accountLocked() {
 	if l.budget == nil {
 		return
@@ -143,7 +143,7 @@ func (l *link) accountLocked() {
 	l.accounted = n
 }
 
-// leaveLocked gives back what the link has of its budget.
+// leaveLocked returns the link's part of the budget.
 func (l *link) leaveLocked() {
 	if l.budget == nil {
 		return
@@ -153,15 +153,15 @@ func (l *link) leaveLocked() {
 	l.budget = nil
 }
 
-// A bucket limits a rate. It lets a burst of one second pass.
+// A bucket limits a rate. It allows a burst of one second.
 type bucket struct {
 	mu   sync.Mutex
-	rate float64 // each second
-	debt float64 // beyond the burst if it is more than rate
+	rate float64 // per second
+	debt float64 // exceeds the burst if more than rate
 	last time.Time
 }
 
-// take returns how long to wait after n.
+// take takes n, and returns how long to wait.
 func (b *bucket) take(n int) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -170,7 +170,7 @@ func (b *bucket) take(n int) time.Duration {
 	return time.Duration(max(0, b.debt-b.rate) / b.rate * float64(time.Second))
 }
 
-// allow takes 1 if that needs no wait, and reports whether it has.
+// allow takes 1 if that needs no wait, and reports whether it did.
 func (b *bucket) allow() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
