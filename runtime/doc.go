@@ -74,5 +74,5 @@
 //
 // Names and numbers of states, flags and results are those of libwebsockets 5.0.0
 // (include/libwebsockets/lws-secure-streams.h). docs/runtime.md describes the
-// sequences of states, and the deliberate differences from lws.
+// sequences of states, docs/differences.md the intended differences from lws.
 package runtime

@@ -39,7 +39,7 @@ type page struct {
 type site struct {
 	tree  fs.FS
 	pages map[string]*page // by source
-	order []*page          // for the navigation: those that README.md links to, in its order
+	order []*page          // for the navigation: the map's links, in its order
 	files map[string][]byte
 	index []section
 }
@@ -85,8 +85,14 @@ func Build(tree fs.FS) (map[string][]byte, error) {
 	return s.files, err
 }
 
+// mapPage lists the pages.
+const mapPage = "docs/README.md"
+
 // pageName returns the name of a Markdown file in the site.
 func pageName(source string) string {
+	if source == mapPage {
+		return "map.html" // README.md is index.html
+	}
 	name := strings.TrimPrefix(source, "docs/")
 	if path.Base(name) == "README.md" {
 		return path.Join(path.Dir(name), "index.html")
@@ -150,18 +156,17 @@ func plain(n ast.Node, source []byte) string {
 	return strings.Join(strings.Fields(b.String()), " ")
 }
 
-// navigate orders the pages.
+// navigate orders the pages: README.md, the map, its links, the rest.
 func (s *site) navigate() {
-	readme := s.pages["README.md"]
-	s.order = []*page{readme}
+	s.order = []*page{s.pages["README.md"], s.pages[mapPage]}
 	add := func(p *page) {
 		if p != nil && !slices.Contains(s.order, p) {
 			s.order = append(s.order, p)
 		}
 	}
-	links(readme.root, func(destination *[]byte) {
+	links(s.pages[mapPage].root, func(destination *[]byte) {
 		target, _, _ := strings.Cut(string(*destination), "#")
-		add(s.pages[target])
+		add(s.pages[path.Join("docs", target)])
 	})
 	for _, source := range slices.Sorted(maps.Keys(s.pages)) {
 		if dir := path.Dir(source); dir == "docs" || dir == "." {

@@ -93,7 +93,7 @@ func TestBroken(t *testing.T) {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
 	_, err := Build(fstest.MapFS{
 		"README.md": file("# A\n\n[x](docs/b.md)\n"), "CONTRIBUTING.md": file("# B\n"), "CHANGELOG.md": file("# C\n"),
-		"docs/b.md": file("# D\n\n[y](nowhere.go)\n"),
+		mapPage: file("# Map\n"), "docs/b.md": file("# D\n\n[y](nowhere.go)\n"),
 	})
 	if err == nil || !strings.Contains(err.Error(), "docs/b.md: ") || !strings.Contains(err.Error(), "nowhere.go") {
 		t.Error(err)
@@ -105,7 +105,7 @@ func TestHTML(t *testing.T) {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
 	files, err := Build(fstest.MapFS{
 		"README.md": file("# A <script>\n\n<script>alert(1)</script>\n\n[x](javascript:alert(2))\n"), "CONTRIBUTING.md": file("# B\n"), "CHANGELOG.md": file("# C\n"),
-		"docs/b.md": file("# D\n"),
+		mapPage: file("# Map\n"), "docs/b.md": file("# D\n"),
 	})
 	if err != nil {
 		t.Fatal(err)

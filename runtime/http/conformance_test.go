@@ -20,7 +20,7 @@ import (
 )
 
 // TestConformance compares the sequences of states with those of lws 5.0.0, against
-// real servers. docs/runtime.md explains the intended differences.
+// real servers. docs/differences.md explains the intended differences.
 func TestConformance(t *testing.T) {
 	own := testcert.New("own")
 	other := testcert.New("other")

@@ -125,7 +125,7 @@ func TestEndpointMetadata(t *testing.T) {
 		{"https://h?x=${m}", "1&y=2", "h:443/?x=1%26y%3D2"},
 		{"${m}", "h", "h:1"},
 		{"${m}", "https://h/p", "h:443/p"},
-		{"${m}", "http://h/p", "h:80/p"}, // as in lws; see docs/runtime.md
+		{"${m}", "http://h/p", "h:80/p"}, // as in lws; see docs/differences.md
 		{"${m}", "h\r\nx", ""},
 		{"${m}", "", ""},
 		{"${m}", "+/run/x.sock", ""},
