@@ -46,9 +46,9 @@ var defects = []defect{
 		"\tif err := l.acquire(notPayload); err != nil {\n\t\treturn err // a timeout", "\tl.s.mu.Lock()\n\tl.done = true\n\tl.s.mu.Unlock()\n\tif err := l.acquire(notPayload); err != nil {\n\t\treturn err // a timeout"},
 	{"two connections use a session (real)", "mqtt", "runtime/mqtt/conn.go",
 		"\tif before != nil {\n\t\tbefore.fail(transport.ErrClosed)\n\t}\n", "\t_ = before\n"},
-	{"a session that may be another keeps its filters (real)", "mqtt", "runtime/mqtt/conn.go",
+	{"a session that may have been replaced keeps its filters (real)", "mqtt", "runtime/mqtt/conn.go",
 		"\tif doubt {", "\tif doubt && now().IsZero() {"},
-	{"no PINGREQ beside messages without answers (real)", "mqtt", "runtime/mqtt/liveness.go",
+	{"no PINGREQ while unanswered messages are sent (real)", "mqtt", "runtime/mqtt/liveness.go",
 		"keep > 0 && (ping == 0 || ping > keep)", "keep < 0 && (ping == 0 || ping > keep)"},
 	{"close_notify waits for the peer (real)", "raw+tls", "runtime/transport/dial.go",
 		"time.AfterFunc(time.Second, func() { secure.NetConn().Close() })", "time.AfterFunc(time.Minute, func() { secure.NetConn().Close() })"},
@@ -72,7 +72,7 @@ var defects = []defect{
 		"\t\tif h[parent].at <= e.at {\n\t\t\tbreak\n", "\t\tif h[parent].at <= e.at || i == 2 {\n\t\t\tbreak\n"},
 	{"credentials are kept", "h1", "runtime/internal/request/header.go",
 		"\t\tvalue, err := s.setup.Secret(ctx, k.blob, k.index)\n", "\t\tkept, ok := keptSecrets.Load(s.setup)\n\t\tif !ok {\n\t\t\tkept, _ = s.setup.Secret(ctx, k.blob, k.index)\n\t\t\tkeptSecrets.Store(s.setup, kept)\n\t\t}\n\t\tvalue, err := kept.(string), error(nil)\n"},
-	{"metadata of the response before is kept", "h1", "runtime/stream.go",
+	{"metadata of the previous response is kept", "h1", "runtime/stream.go",
 		"\ts.meta.forgetReceived()\n", ""},
 }
 
