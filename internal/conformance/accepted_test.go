@@ -115,7 +115,7 @@ func (l *ledger) serve(t *testing.T, own *testcert.Authority) map[string]netip.A
 	return addrs
 }
 
-// types returns a streamtype for each server.
+// ledgerTypes returns a streamtype for each server.
 func ledgerTypes(addrs map[string]netip.AddrPort, own *testcert.Authority) (types []*policy.StreamType) {
 	for name, addr := range addrs {
 		st := streamType(addr)

@@ -162,8 +162,8 @@ func (c *client) at(uri, text string) positionParams {
 	return positionParams{documentParams{textDocument{URI: uri}}, c.texts[uri].position(start + len(before))}
 }
 
-// published returns what the server says about the current version of a document, once
-// that satisfies a condition.
+// await returns the diagnostics of the current version of a document, once
+// they satisfy a condition.
 func (c *client) await(uri string, ok func([]diagnostic) bool) []diagnostic {
 	c.t.Helper()
 	deadline := time.After(patience)

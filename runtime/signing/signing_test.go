@@ -287,7 +287,7 @@ func rotation(which ...int) Rotation {
 	return Rotation{Product: "station", Serial: 1, Version: 5, IssuedAt: issued, Threshold: 2, Keys: public(which...)}
 }
 
-// sign returns the lines of a rotation.
+// lines returns the lines of a rotation.
 func (r Rotation) lines(signers ...int) []string {
 	var lines []string
 	for _, i := range signers {
