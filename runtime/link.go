@@ -454,12 +454,8 @@ func (l *link) Call(f func() Result) error {
 	if err := l.acquire(notPayload); err != nil {
 		return err
 	}
-	l.s.mu.Unlock()
-	returned := false
-	defer l.s.endUnless(&returned)
-	r := f()
-	returned = true
-	l.s.mu.Lock()
+	r := OK
+	l.s.callUnlocked(func() { r = f() })
 	return l.release(r)
 }
 
@@ -525,18 +521,13 @@ func (l *link) RxEnd() error {
 		return err
 	}
 	s := l.s
-	h := s.h.Rx
-	s.mu.Unlock()
-	returned := false
-	defer s.endUnless(&returned)
 	r := OK
-	if h != nil {
-		if r = h(s, nil, FlagEOM); r != DestroyMe && s.role == nil {
+	if h := s.h.Rx; h != nil {
+		s.callUnlocked(func() { r = h(s, nil, FlagEOM) })
+		if r != DestroyMe && s.role == nil {
 			r = OK
 		}
 	}
-	returned = true
-	s.mu.Lock()
 	return l.release(r)
 }
 
@@ -551,9 +542,7 @@ func (l *link) RxClosed() error {
 	if err := l.acquire(0); err != nil {
 		return err
 	}
-	s.mu.Unlock()
-	f(s)
-	s.mu.Lock()
+	s.callUnlocked(func() { f(s) })
 	if err := l.release(OK); err != nil {
 		return err
 	}
@@ -695,15 +684,9 @@ func (l *link) FailTx(err error) {
 	if l.acquire(notPayload) != nil {
 		return
 	}
-	f := l.s.h.TxFailed
-	l.s.mu.Unlock()
-	returned := false
-	defer l.s.endUnless(&returned)
-	if f != nil {
-		f(l.s, err)
+	if f := l.s.h.TxFailed; f != nil {
+		l.s.callUnlocked(func() { f(l.s, err) })
 	}
-	returned = true
-	l.s.mu.Lock()
 	l.unacked = 0
 	l.signalQuietLocked()
 	_ = l.release(OK)

@@ -201,6 +201,17 @@ func (s *Stream) endUnless(returned *bool) {
 	}
 }
 
+// callUnlocked runs a callback without mu. If it does not return, the stream ends. The
+// caller has the turn and mu.
+func (s *Stream) callUnlocked(f func()) {
+	s.mu.Unlock()
+	returned := false
+	defer s.endUnless(&returned)
+	f()
+	returned = true
+	s.mu.Lock()
+}
+
 // kill ends a stream without a callback.
 func (s *Stream) kill() {
 	s.mu.Lock()

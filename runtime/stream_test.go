@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -636,7 +637,7 @@ func TestTurn(t *testing.T) {
 // TestPanicRecovered checks that a stream has ended whose callback panicked, if the
 // transport recovers that.
 func TestPanicRecovered(t *testing.T) {
-	for _, at := range []string{"CON", "rx", "tx", "ACK", "call"} {
+	for _, at := range []string{"CON", "rx", "tx", "ACK", "call", "end", "closed", "failed"} {
 		synctest.Test(t, func(t *testing.T) {
 			var l transport.Link
 			c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, func(ctx context.Context, link transport.Link) error {
@@ -649,7 +650,12 @@ func TestPanicRecovered(t *testing.T) {
 				recovered(func() { l.Rx([]byte("x"), 0) })
 				recovered(func() { tx(l, make([]byte, 1)) })
 				recovered(func() { l.Ack(true) })
-				recovered(func() { l.Call(func() policy.Result { panic("test") }) })
+				if at == "call" {
+					recovered(func() { l.Call(func() policy.Result { panic("test") }) })
+				}
+				recovered(func() { l.RxEnd() })
+				recovered(func() { l.RxClosed() })
+				recovered(func() { l.FailTx(io.EOF) })
 				return hang(ctx, l)
 			})
 			note := func(name string) {
@@ -667,11 +673,20 @@ func TestPanicRecovered(t *testing.T) {
 					}
 					return runtime.OK
 				},
-				Rx: func(*runtime.Stream, []byte, runtime.Flags) runtime.Result { note("rx"); return runtime.OK },
+				Rx: func(_ *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
+					if buf == nil {
+						note("end")
+					} else {
+						note("rx")
+					}
+					return runtime.OK
+				},
+				RxClosed: func(*runtime.Stream) { note("closed") },
 				Tx: func(*runtime.Stream, uint32, []byte) (int, runtime.Flags, runtime.Result) {
 					note("tx")
 					return 0, 0, runtime.TxDontSend
 				},
+				TxFailed: func(*runtime.Stream, error) { note("failed") },
 			})
 			s.RequestTx()
 			synctest.Wait()
