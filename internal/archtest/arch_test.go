@@ -1,5 +1,5 @@
 // Package archtest checks that packages import each other only as the table of
-// rooms in docs/architecture.md allows.
+// rules in docs/architecture.md allows.
 package archtest
 
 import (
@@ -27,9 +27,9 @@ const (
 	module = "github.com/secure-streams/sspolicy"
 )
 
-// A room is a row of the table: what the package of a folder may import besides
+// A rule is a row of the table: what the package of a folder may import besides
 // the standard library and packages of the same folder.
-type room struct {
+type rule struct {
 	imports []string // folders and modules; "all" for any
 	never   []string // packages that must not be imported even indirectly
 }
@@ -39,15 +39,15 @@ var (
 	item = regexp.MustCompile("^(never )?`(\\S+)`$")
 )
 
-// parseRooms reads the table under the heading Rooms. A row without imports is
+// parseTable reads the table under the heading Packages. A row without imports is
 // not a package.
-func parseRooms(doc string) (map[string]room, error) {
-	_, table, ok := strings.Cut(doc, "\n## Rooms\n")
+func parseTable(doc string) (map[string]rule, error) {
+	_, table, ok := strings.Cut(doc, "\n## Packages\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	if !ok {
-		return nil, errors.New("no heading Rooms")
+		return nil, errors.New("no heading Packages")
 	}
-	rooms := map[string]room{}
+	rules := map[string]rule{}
 	for line := range strings.Lines(table) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "| `") {
@@ -58,10 +58,10 @@ func parseRooms(doc string) (map[string]room, error) {
 			return nil, fmt.Errorf("not a row of a folder, what it holds and its imports: %s", line)
 		}
 		folder, cell := m[1], strings.TrimSpace(m[2])
-		if _, ok := rooms[folder]; ok {
+		if _, ok := rules[folder]; ok {
 			return nil, fmt.Errorf("%s has two rows", folder)
 		}
-		var r room
+		var r rule
 		switch cell {
 		case "":
 			continue
@@ -81,12 +81,12 @@ func parseRooms(doc string) (map[string]room, error) {
 				}
 			}
 		}
-		rooms[folder] = r
+		rules[folder] = r
 	}
-	if len(rooms) == 0 {
+	if len(rules) == 0 {
 		return nil, errors.New("no table")
 	}
-	return rooms, nil
+	return rules, nil
 }
 
 // A pkg is a package as go list -json describes it.
@@ -103,11 +103,11 @@ func TestImports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rooms, err := parseRooms(string(doc))
+	rules, err := parseTable(string(doc))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range violations(rooms, list(t)) {
+	for _, v := range violations(rules, list(t)) {
 		t.Error(v)
 	}
 }
@@ -151,13 +151,13 @@ func list(t *testing.T) []*pkg {
 	return slices.SortedFunc(maps.Values(byPath), func(a, b *pkg) int { return strings.Compare(a.ImportPath, b.ImportPath) })
 }
 
-// violations describes each difference between the rooms and the packages.
-func violations(rooms map[string]room, pkgs []*pkg) (wrong []string) {
+// violations describes each difference between the rules and the packages.
+func violations(rules map[string]rule, pkgs []*pkg) (wrong []string) {
 	byPath := map[string]*pkg{}
 	for _, p := range pkgs {
 		byPath[p.ImportPath] = p
 	}
-	for _, name := range slices.Sorted(maps.Keys(rooms)) {
+	for _, name := range slices.Sorted(maps.Keys(rules)) {
 		if byPath[path.Join(module, name)] == nil {
 			wrong = append(wrong, fmt.Sprintf("%s has a row, but is not a package", name))
 		}
@@ -167,7 +167,7 @@ func violations(rooms map[string]room, pkgs []*pkg) (wrong []string) {
 		if name == "" {
 			continue
 		}
-		r, ok := rooms[name]
+		r, ok := rules[name]
 		if !ok {
 			wrong = append(wrong, fmt.Sprintf("%s has no row", name))
 			continue
@@ -205,7 +205,7 @@ func folderOf(importPath string) string {
 }
 
 func TestViolations(t *testing.T) {
-	rooms, err := parseRooms("\n## Rooms\n\n| folder | holds | imports |\n|---|---|---|\n" +
+	rules, err := parseTable("\n## Packages\n\n| folder | holds | imports |\n|---|---|---|\n" +
 		"| `./` | x | `schema` |\n| `schema/` | x | nothing |\n| `lint/` | a, b | `schema` |\n" +
 		"| `codegen/` | x | `schema`, `example.com/jennifer` |\n| `runtime/` | x | never `net/http` |\n" +
 		"| `runtime/http/` | x | `runtime` |\n| `gone/` | x | nothing |\n| `docs/` | x |  |\n| `cmd/` | x | all |\n\n## More\n\n| `x` |\n")
@@ -214,13 +214,13 @@ func TestViolations(t *testing.T) {
 	}
 	ours := func(name string, imports ...string) *pkg {
 		for i, p := range imports {
-			if _, ok := rooms[p]; ok {
+			if _, ok := rules[p]; ok {
 				imports[i] = path.Join(module, p)
 			}
 		}
 		return &pkg{ImportPath: path.Join(module, name), Imports: imports, Deps: imports}
 	}
-	got := violations(rooms, []*pkg{
+	got := violations(rules, []*pkg{
 		{ImportPath: "fmt", Standard: true}, {ImportPath: "net/http", Standard: true},
 		{ImportPath: "example.com/jennifer/jen", Module: &struct{ Path string }{"example.com/jennifer"}},
 		ours(".", "fmt", "schema", "runtime"),
@@ -246,13 +246,13 @@ func TestViolations(t *testing.T) {
 	}
 }
 
-func TestParseRoomsErrors(t *testing.T) {
+func TestParseTableErrors(t *testing.T) {
 	for _, table := range []string{"", "| `a/` | x |", "| `a/` | x | b |", "| `a/` | x | nothing |\n| `a/` | x | all |"} {
-		if rooms, err := parseRooms("\n## Rooms\n\n" + table + "\n"); err == nil {
-			t.Errorf("%q: %v", table, rooms)
+		if rules, err := parseTable("\n## Packages\n\n" + table + "\n"); err == nil {
+			t.Errorf("%q: %v", table, rules)
 		}
 	}
-	if _, err := parseRooms("| `a/` | x | all |"); err == nil {
+	if _, err := parseTable("| `a/` | x | all |"); err == nil {
 		t.Error("no heading, no error")
 	}
 }
