@@ -36,7 +36,7 @@ func TestDocsGraph(t *testing.T) {
 // TestDocsBreaking: docs/breaking.md has all rules.
 func TestDocsBreaking(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Breaking changes\n\nThe rules of `sspolicy breaking`, which [Seeing a policy](see.md#what-breaks) describes. Their IDs are stable.\n")
+	b.WriteString("# Breaking changes\n\nThese are the rules of [`sspolicy breaking`](see.md#what-breaks). Their IDs are stable.\n")
 	var category breaking.Category
 	for _, r := range breaking.Rules() {
 		if r.Category != category {
