@@ -137,8 +137,8 @@ func TestMessages(t *testing.T) {
 
 // TestCostOfPolicy: evaluations that are cheap each stop when they are expensive together.
 func TestCostOfPolicy(t *testing.T) {
-	defer func(old uint64) { maxTotal = old }(maxTotal)
-	maxTotal = 100_000
+	defer func(old uint64) { maxRule = old }(maxRule)
+	maxRule = 100_000
 	var b strings.Builder
 	b.WriteString(`{"s": [`)
 	const streams = 200
@@ -158,6 +158,27 @@ func TestCostOfPolicy(t *testing.T) {
 		found := lint.Run(d, rules(t, Spec{ID: "t/x", Target: "stream", Expression: test.expression}), lint.Options{})
 		if n := len(found); n == 0 || n > test.most || !strings.Contains(found[n-1].Message, "too much for a policy of this size") {
 			t.Errorf("%s: found %d: %v", test.expression, n, found)
+		}
+	}
+}
+
+// TestCostOfRules: rules that are cheap each stop when they are expensive together, and each
+// that was not checked says so.
+func TestCostOfRules(t *testing.T) {
+	defer func(old uint64) { maxRules = old }(maxRules)
+	maxRules = 1000
+	d := schema.Parse("p.json", []byte(`{"s": [{"a": {}}, {"b": {}}]}`))
+	var specs []Spec
+	for i := range 20 {
+		specs = append(specs, Spec{ID: fmt.Sprintf("t/x%c", 'a'+i), Target: "stream", Expression: `[1,2,3,4,5,6,7,8,9].all(a, stream.name.size() < 2)`})
+	}
+	found := lint.Run(d, rules(t, specs...), lint.Options{})
+	if n := len(found); n < 5 || n > 19 {
+		t.Fatalf("found %d: %v", n, found)
+	}
+	for _, g := range found {
+		if !strings.Contains(g.Message, "the rules together cost too much") {
+			t.Errorf("%s: %s", g.Rule, g.Message)
 		}
 	}
 }

@@ -36,12 +36,15 @@ type Mistake struct {
 	Message string
 }
 
-// The limits of an expression, in the units of CEL's cost model: a comparison of two
-// numbers costs 1. maxCost is that of one evaluation. maxTotal is that of all evaluations
-// of a rule in a policy, a second or two; it is a variable for tests.
+// The limits of expressions, in the units of CEL's cost model: a comparison of two numbers
+// costs 1. maxCost is that of one evaluation. maxRule is that of all evaluations of a rule
+// in a policy, a second or two, and maxRules that of all rules; they are variables for tests.
 const maxCost = 500_000
 
-var maxTotal uint64 = 5_000_000
+var (
+	maxRule  uint64 = 5_000_000
+	maxRules uint64 = 20_000_000
+)
 
 // maxLength is the maximum length of an expression in characters. maxRegex is the maximum
 // size of a compiled regular expression in instructions: the cost model counts only the
@@ -288,8 +291,12 @@ func expressionEnd(text string, start int) int {
 	return -1
 }
 
-// errCost is returned when the evaluations of a rule in a policy cost too much together.
-var errCost = errors.New("it costs too much for a policy of this size")
+// errCost is returned when the evaluations of a rule in a policy cost too much together, and
+// errCosts when those of all rules do.
+var (
+	errCost  = errors.New("it costs too much for a policy of this size")
+	errCosts = errors.New("the rules together cost too much for a policy of this size")
+)
 
 // check is lint.Rule.Check.
 func (r *rule) check(p *lint.Pass) {
@@ -297,15 +304,19 @@ func (r *rule) check(p *lint.Pass) {
 		return
 	}
 	v, total := viewOf(p), uint64(0)
+	spend := func(cost uint64) { total, v.cost = total+cost, v.cost+cost }
 	eval := func(program cel.Program, o *object) (ref.Val, error) {
 		out, details, err := program.Eval(map[string]any{r.class.name: o, policyClass.name: v.root, "now": p.At})
 		if details != nil && details.ActualCost() != nil {
-			total += *details.ActualCost()
+			spend(*details.ActualCost())
 		}
 		if err != nil && strings.Contains(err.Error(), "regex program size") {
-			total += maxCost // CEL has compiled it, at no cost in its model
+			spend(maxCost) // CEL has compiled it, at no cost in its model
 		}
-		if total > maxTotal {
+		switch {
+		case v.cost > maxRules:
+			err = errCosts
+		case total > maxRule:
 			err = errCost
 		}
 		return out, err
@@ -335,7 +346,7 @@ func (r *rule) check(p *lint.Pass) {
 		default:
 			p.Reportf(at, "%s", text.String())
 		}
-		if errors.Is(err, errCost) {
+		if errors.Is(err, errCost) || errors.Is(err, errCosts) {
 			return
 		}
 	}

@@ -190,6 +190,7 @@ type view struct {
 	targets map[*schema.Definition]map[string]*schema.Definition // of references, by key
 	users   map[*schema.Definition][]string                      // the names of the definitions that refer to one
 	root    *object
+	cost    uint64 // of all evaluations
 }
 
 var viewOf = lint.Memo(func(p *lint.Pass) *view {
