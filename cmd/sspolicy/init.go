@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -20,16 +22,19 @@ import (
 )
 
 type initCmd struct {
-	Protocol string `enum:",h1,h2,h3,ws,mqtt,raw" default:"" placeholder:"PROTOCOL" help:"What the stream speaks: h1 (the default), h2, h3, ws, mqtt or raw."`
-	Server   bool   `help:"Accept connections instead of making one: h1, h2, ws or raw."`
-	Stream   string `placeholder:"NAME" help:"The name of the streamtype (example)."`
-	Endpoint string `placeholder:"HOST" help:"The host to connect to (example.com), or the interface on which a server listens (all)."`
-	Port     *int   `placeholder:"PORT" help:"The port. The default is that of the protocol, for a server 7681."`
-	NoTLS    bool   `name:"no-tls" help:"Connect without TLS."`
-	CA       string `name:"ca" placeholder:"FILE" help:"Trust the certificates in this file alone, PEM or DER. The default is the roots of the operating system."`
-	Settings bool   `name:"config" help:"Print a configuration (.sspolicy.json) instead of a policy."`
-	Output   string `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
-	Force    bool   `help:"Overwrite the file."`
+	Protocol string           `enum:",h1,h2,h3,ws,mqtt,raw" default:"" placeholder:"PROTOCOL" help:"What the stream speaks: h1 (the default), h2, h3, ws, mqtt or raw."`
+	Server   bool             `help:"Accept connections instead of making one: h1, h2, ws or raw."`
+	Stream   string           `placeholder:"NAME" help:"The name of the streamtype (example)."`
+	Endpoint string           `placeholder:"HOST" help:"The host to connect to (example.com), or the interface on which a server listens (all)."`
+	Port     *int             `placeholder:"PORT" help:"The port. The default is that of the protocol, for a server 7681."`
+	NoTLS    bool             `name:"no-tls" help:"Connect without TLS."`
+	CA       string           `name:"ca" placeholder:"FILE" help:"Trust the certificates in this file alone, PEM or DER. The default is the roots of the operating system."`
+	Cert     string           `placeholder:"FILE" help:"Serve with TLS, with the certificate in this PEM file."`
+	Key      string           `placeholder:"FILE" help:"The PEM file with the private key of the certificate."`
+	Settings bool             `name:"config" help:"Print a configuration (.sspolicy.json) instead of a policy."`
+	LWS      []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"With --config: the lws versions that the policies must work with. The default is all, 4.1 to 5.0."`
+	Output   string           `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	Force    bool             `help:"Overwrite the file."`
 }
 
 // Help is what "sspolicy init --help" adds.
@@ -42,10 +47,22 @@ func (c *initCmd) Validate() error {
 	switch {
 	case c.Port != nil && (*c.Port < 1 || *c.Port > 65535):
 		return fmt.Errorf("--port must be 1 to 65535, but is %d", *c.Port)
-	case c.Settings && (c.Protocol != "" || c.Server || c.Stream != "" || c.Endpoint != "" || c.Port != nil || c.NoTLS || c.CA != ""):
+	case c.Settings && (c.Protocol != "" || c.Server || c.Stream != "" || c.Endpoint != "" || c.Port != nil || c.NoTLS || c.CA != "" || c.Cert != "" || c.Key != ""):
 		return errors.New("--config: a configuration has nothing of a policy")
+	case c.LWS != nil && !c.Settings:
+		return errors.New("--lws is for --config: a policy is for all versions")
+	case c.LWS != nil && len(c.LWS) == 0:
+		return errors.New("--lws: missing version")
 	case c.NoTLS && c.CA != "":
 		return errors.New("--ca: certificates to trust are for connections with TLS")
+	case (c.Cert == "") != (c.Key == ""):
+		return errors.New("--cert and --key belong together")
+	case c.Cert != "" && !c.Server:
+		return errors.New("--cert and --key are for servers")
+	case c.Server && c.CA != "":
+		return errors.New("--ca is for clients")
+	case c.Cert != "" && c.NoTLS:
+		return errors.New("--cert and --key are for TLS, and --no-tls is against it")
 	}
 	return nil
 }
@@ -55,12 +72,16 @@ func (c *initCmd) Run(p *program) error {
 	if c.Output != "" && c.Output != "-" && isThere(c.Output) && !c.Force {
 		return usage("%s is there already: --force overwrites it", c.Output)
 	}
-	if c.Settings {
-		return p.output(c.Output, write(starter.Configuration))
-	}
 	var q *questions
 	if f, ok := p.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		q = &questions{bufio.NewReader(p.stdin), p.stderr}
+	}
+	if c.Settings {
+		lws, err := c.versions(q)
+		if err != nil {
+			return err
+		}
+		return p.output(c.Output, write(starter.Configuration(lws)))
 	}
 	o, err := c.options(q)
 	if err != nil {
@@ -68,7 +89,7 @@ func (c *initCmd) Run(p *program) error {
 	}
 	text, found := o.Policy()
 	if schema.HasErrors(found) {
-		return errors.Join(report.Write(p.stderr, report.FormatText, found), usage("these names make no policy"))
+		return errors.Join(report.Write(p.stderr, report.FormatText, found), usage("the policy would have these errors"))
 	}
 	if err := p.output(c.Output, write(text)); err != nil {
 		return err
@@ -77,6 +98,38 @@ func (c *initCmd) Run(p *program) error {
 		fmt.Fprintf(p.stderr, "%s: written; sspolicy lint, run and compile take it\n", harmless(c.Output))
 	}
 	return nil
+}
+
+// versions returns the lws versions of a configuration.
+func (c *initCmd) versions(q *questions) (list []schema.Version, err error) {
+	if c.LWS != nil {
+		return c.LWS, nil
+	}
+	var all []string
+	for _, v := range schema.Versions {
+		all = append(all, v.String())
+	}
+	usual := strings.Join(all, ",")
+	parse := func(answer string) (list []schema.Version, err error) {
+		for word := range strings.SplitSeq(answer, ",") {
+			var v schema.Version
+			if err := v.UnmarshalText([]byte(strings.TrimSpace(word))); err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		return list, nil
+	}
+	answer, err := q.ask("Which versions of lws do the devices have?", usual, func(answer string) string {
+		if _, err := parse(answer); err != nil {
+			return err.Error() + "."
+		}
+		return ""
+	})
+	if err != nil {
+		return nil, err
+	}
+	return parse(answer)
 }
 
 // options returns what the flags say, and what the user answers for the others.
@@ -118,6 +171,23 @@ func (c *initCmd) options(q *questions) (*starter.Options, error) {
 		}
 		o.TLS = answer == "yes"
 	}
+	cert, key := c.Cert, c.Key
+	if o.Server && cert == "" && !c.NoTLS {
+		if cert, err = q.ask("Which file has the certificate of the server? none for no TLS", "none", readable); err != nil {
+			return nil, err
+		}
+		if cert == "none" {
+			cert = ""
+		} else if key, err = q.ask("And its private key?", cert, readable); err != nil {
+			return nil, err
+		}
+	}
+	if cert != "" {
+		o.TLS = true
+		if o.Cert, o.Key, err = readKeyPair(cert, key); err != nil {
+			return nil, err
+		}
+	}
 	if o.Port = uint16(valueOr(c.Port, 0)); o.Port == 0 {
 		answer, err := q.ask("Which port?", strconv.Itoa(int(o.DefaultPort())), portNumber)
 		if err != nil {
@@ -135,13 +205,42 @@ func (c *initCmd) options(q *questions) (*starter.Options, error) {
 			return nil, &exitError{exitFindings, fmt.Errorf("--ca: %s: %w", c.CA, err)}
 		}
 	}
-	if c.Server && (c.NoTLS || c.CA != "") {
-		return nil, usage("--server: --no-tls and --ca are for clients")
-	}
 	if err := o.Check(); err != nil {
 		return nil, usage("%w", err)
 	}
 	return o, nil
+}
+
+// readKeyPair reads the certificate of a server and its private key, which it returns in
+// PKCS #8. Both files are PEM, and may be one.
+func readKeyPair(certFile, keyFile string) (*x509.Certificate, []byte, error) {
+	cert, err := readFile(certFile)
+	if err != nil {
+		return nil, nil, fileError(certFile, err)
+	}
+	key, err := readFile(keyFile)
+	if err != nil {
+		return nil, nil, fileError(keyFile, err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err == nil && len(pair.Certificate) > 1 {
+		err = fmt.Errorf("%s holds %d certificates, and a policy has room for one: the server could not send the others", certFile, len(pair.Certificate))
+	}
+	var der []byte
+	if err == nil {
+		der, err = x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	}
+	if err != nil {
+		return nil, nil, &exitError{exitFindings, fmt.Errorf("--cert %s, --key %s: %w", certFile, keyFile, err)}
+	}
+	return pair.Leaf, der, nil
+}
+
+func readable(answer string) string {
+	if answer == "none" || isThere(answer) {
+		return ""
+	}
+	return "There is no such file."
 }
 
 // questions asks the user. Nil takes the defaults.

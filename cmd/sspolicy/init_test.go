@@ -124,13 +124,31 @@ func TestInitClients(t *testing.T) {
 
 // TestInitServers: the policy of each server serves the policy of a client.
 func TestInitServers(t *testing.T) {
-	for protocol, client := range map[string]string{"h1": "h1", "h2": "h1", "ws": "ws", "raw": "raw"} {
-		t.Run(protocol, func(t *testing.T) {
+	ca := testcert.New("init")
+	dir := t.TempDir()
+	roots, pair := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "server.pem")
+	if err := os.WriteFile(roots, ca.PEM(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	testcert.WritePEM(pair, ca.Server(nil, "localhost").Certificates[0])
+	for _, at := range []struct {
+		protocol, client string
+		tls              bool
+	}{
+		{"h1", "h1", false}, {"h2", "h1", false}, {"ws", "ws", false}, {"raw", "raw", false},
+		{"h1", "h1", true}, {"h2", "h2", true}, {"ws", "ws", true}, {"raw", "raw", true},
+	} {
+		protocol, client := at.protocol, at.client
+		t.Run(fmt.Sprintf("%s, TLS %v", protocol, at.tls), func(t *testing.T) {
 			port := strconv.Itoa(int(testbroker.FreePort(t).Port()))
-			file := initialize(t, "--server", "--protocol", protocol, "--endpoint", "127.0.0.1", "--port", port)
-			asking := initialize(t, "--protocol", client, "--endpoint", "127.0.0.1", "--port", port, "--no-tls")
+			serving, asks := []string{"--server"}, []string{"--no-tls"}
+			if at.tls {
+				serving, asks = append(serving, "--cert", pair, "--key", pair), []string{"--ca", roots}
+			}
+			file := initialize(t, append(serving, "--protocol", protocol, "--endpoint", "127.0.0.1", "--port", port)...)
+			asking := initialize(t, append(asks, "--protocol", client, "--endpoint", "localhost", "--port", port)...)
 			ask := []string{"run", "--timeout", "20s", asking, "example"}
-			if client != "h1" {
+			if client == "ws" || client == "raw" {
 				ask = append(ask, "--data", "x", "--count", "1")
 			}
 			if protocol == "ws" { // the server wants its subprotocol
@@ -168,7 +186,7 @@ func TestQuestions(t *testing.T) {
 	for _, tt := range []struct{ answers, flags, asked string }{
 		{"\n\n\n\n\n\n", "", "Which port? [443]"},
 		{"client\nmqtt\nup\nm.example.com\nno\n\n", "--protocol mqtt --stream up --endpoint m.example.com --no-tls", "Which port? [1883]"},
-		{"x\nserver\nmqtt\nws\na b\nchat\n70000\n8000\n", "--server --protocol ws --stream chat --port 8000", "Please answer h1, h2, ws or raw."},
+		{"x\nserver\nmqtt\nws\na b\nchat\nnone\n70000\n8000\n", "--server --protocol ws --stream chat --port 8000", "Please answer h1, h2, ws or raw."},
 		{"client\nh3\n\n!\nh.example.com\n", "--protocol h3 --endpoint h.example.com --port 443", "Please answer a host name"},
 	} {
 		var asked bytes.Buffer

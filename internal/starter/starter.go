@@ -16,20 +16,30 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Configuration is a configuration of sspolicy that changes nothing yet.
-//
 //go:embed configuration.json
-var Configuration string
+var configuration string
+
+// Configuration returns a configuration of sspolicy for versions of lws, which changes
+// nothing yet besides.
+func Configuration(lws []schema.Version) string {
+	var list []string
+	for _, v := range lws {
+		list = append(list, schema.Quote(v.String()))
+	}
+	return strings.Replace(configuration, "[]", "["+strings.Join(list, ", ")+"]", 1)
+}
 
 // Options are what a policy is about.
 type Options struct {
 	Protocol policy.Protocol
 	Server   bool
-	Stream   string              // the name of the streamtype
-	Endpoint string              // the host to connect to, or the address to listen on; a server may have none
-	Port     uint16              // 0 for the default of the protocol
-	TLS      bool                // of a client
+	Stream   string // the name of the streamtype
+	Endpoint string // the host to connect to, or the address to listen on; a server may have none
+	Port     uint16 // 0 for the default of the protocol
+	TLS      bool
 	Roots    []*x509.Certificate // that a client with TLS trusts; none for those of the operating system
+	Cert     *x509.Certificate   // of a server with TLS
+	Key      []byte              // the private key of Cert, in DER
 }
 
 // Check returns why there is no such policy, or nil.
@@ -37,8 +47,12 @@ func (o *Options) Check() error {
 	switch {
 	case o.Server && (o.Protocol == policy.ProtocolMQTT || o.Protocol == policy.ProtocolH3):
 		return fmt.Errorf("a server cannot speak %v: want h1, h2, ws or raw", o.Protocol)
-	case o.Server && o.TLS:
-		return fmt.Errorf("TLS is for clients: a server with TLS also has server_cert and server_key")
+	case o.Server && o.TLS && (o.Cert == nil || len(o.Key) == 0):
+		return fmt.Errorf("a server with TLS needs a certificate and its private key")
+	case o.Server && len(o.Roots) > 0:
+		return fmt.Errorf("certificates to trust are for clients")
+	case o.Cert != nil && !(o.Server && o.TLS):
+		return fmt.Errorf("a certificate with a private key is for servers with TLS")
 	case !o.Server && !o.TLS && (o.Protocol == policy.ProtocolH2 || o.Protocol == policy.ProtocolH3):
 		return fmt.Errorf("%v needs TLS: lws speaks no %[1]v without", o.Protocol)
 	case !o.TLS && len(o.Roots) > 0:
@@ -86,6 +100,9 @@ func (o *Options) text() string {
 `, article(o.Protocol), o.Protocol, role, schema.Quote(o.Stream))
 	if !o.Server {
 		b.WriteString(retry)
+	}
+	if o.Cert != nil {
+		o.credentials(&b)
 	}
 	if len(o.Roots) > 0 {
 		o.trust(&b)
@@ -155,6 +172,22 @@ func (o *Options) trust(b *strings.Builder) {
 		"  \"trust_stores\": [\n    {\"name\": \"roots\", \"stack\": [%s]}\n  ],\n\n", strings.Join(names, ", "))
 }
 
+// keyName is the name of the private key of a server.
+const keyName = "private_key"
+
+// credentials writes the certificate and the private key of a server.
+func (o *Options) credentials(b *strings.Builder) {
+	fmt.Fprintf(b, `  # The certificate of the server and its private key, in base64. Whoever can read this
+  # file can pretend to be the server: keep it secret.
+  "certs": [
+    {%s: "%s"},
+    # sspolicy:ignore private-key -- a server needs it
+    {%s: "%s"}
+  ],
+
+`, schema.Quote(certs.NameFor(o.Cert)), base64.StdEncoding.EncodeToString(o.Cert.Raw), schema.Quote(keyName), base64.StdEncoding.EncodeToString(o.Key))
+}
+
 // settings returns the settings of the streamtype.
 func (o *Options) settings() (all []setting) {
 	add := func(key, value, comment string) { all = append(all, setting{key, value, comment}) }
@@ -175,6 +208,11 @@ func (o *Options) settings() (all []setting) {
 	text("protocol", o.Protocol.String(), "")
 	switch {
 	case o.Server:
+		if o.TLS {
+			add("tls", "true", "Clients must use TLS, and trust the certificate or its issuer.")
+			text("server_cert", certs.NameFor(o.Cert), "")
+			text("server_key", keyName, "")
+		}
 		o.serverSettings(add, text)
 		return all
 	case len(o.Roots) > 0:

@@ -1,18 +1,23 @@
 package starter
 
 import (
+	"crypto/x509"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
+
+var authority = testcert.New("starter")
 
 // each calls f for all options that Check accepts.
 func each(f func(Options)) {
@@ -20,6 +25,11 @@ func each(f func(Options)) {
 		for _, server := range []bool{false, true} {
 			for _, tls := range []bool{false, true} {
 				o := Options{Protocol: p, Server: server, Stream: "example", Endpoint: "example.com", TLS: tls}
+				if server && tls {
+					pair := authority.Server(nil, "example.com").Certificates[0]
+					o.Key = testcert.KeyDER(pair)
+					o.Cert, _ = x509.ParseCertificate(pair.Certificate[0])
+				}
 				if o.Check() == nil {
 					f(o)
 				}
@@ -36,7 +46,7 @@ func TestPolicy(t *testing.T) {
 		n++
 		text, found := o.Policy()
 		for _, g := range found {
-			if g.Rule != "h2-window" {
+			if g.Rule != "h2-window" && g.Rule != "server-chain" {
 				t.Errorf("%+v: %v: %s [%s]", o, g.Span, g.Message, g.Rule)
 			}
 		}
@@ -56,14 +66,14 @@ func TestPolicy(t *testing.T) {
 			t.Fatalf("%+v: %v", o, wrong)
 		}
 		st := p.StreamType("example")
-		if st == nil || st.Protocol != o.Protocol || st.Server != o.Server || st.TLS != o.TLS || st.Port != o.DefaultPort() {
+		if st == nil || st.Protocol != o.Protocol || st.Server != o.Server || st.TLS != o.TLS || (st.ServerKey != nil) != (o.Key != nil) || st.Port != o.DefaultPort() {
 			t.Errorf("%+v: %+v", o, st)
 		}
 		if formatted, err := schema.Format(d); err != nil || formatted != text {
 			t.Errorf("%+v is not as fmt writes it:\n%s", o, formatted)
 		}
 	})
-	if n != 14 {
+	if n != 18 {
 		t.Errorf("%d policies", n)
 	}
 }
@@ -83,7 +93,8 @@ func TestNames(t *testing.T) {
 // it with the examples in its comments.
 func TestConfiguration(t *testing.T) {
 	comment := regexp.MustCompile(`(?m)^(\s+)// (\s*["{}].*)$`)
-	for _, text := range []string{Configuration, comment.ReplaceAllString(Configuration, "$1$2")} {
+	usual := Configuration(schema.Versions)
+	for _, text := range []string{usual, comment.ReplaceAllString(usual, "$1$2")} {
 		c, wrong := config.Parse(config.Name, []byte(text))
 		for _, g := range wrong {
 			t.Errorf("%v: %s\n%s", g.Span, g.Message, text)
@@ -99,8 +110,11 @@ func TestConfiguration(t *testing.T) {
 				}
 			}
 		}
-		if (text != Configuration) != (len(c.Rules) == 1) {
+		if (text != usual) != (len(c.Rules) == 1) {
 			t.Errorf("%d rules", len(c.Rules))
+		}
+		if !slices.Equal(c.LWS, schema.Versions) {
+			t.Errorf("versions %v", c.LWS)
 		}
 	}
 	d, _, _ := config.Document("config.schema.json", []byte(config.JSONSchema))
@@ -109,7 +123,7 @@ func TestConfiguration(t *testing.T) {
 			continue
 		}
 		for _, setting := range m.Value.Members() {
-			if !strings.Contains(Configuration, schema.Quote(setting.Key)) && setting.Key != "$schema" && setting.Key != "with" {
+			if !strings.Contains(usual, schema.Quote(setting.Key)) && setting.Key != "$schema" && setting.Key != "with" {
 				t.Errorf("the configuration lacks %s", setting.Key)
 			}
 		}
