@@ -25,7 +25,7 @@ type breakingCmd struct {
 
 // Help is what "sspolicy breaking --help" adds.
 func (breakingCmd) Help() string {
-	return "Reports the changes that break programs (API), peers (WIRE), trust (TRUST) and the times that devices keep (TIMING). Comments, layout, order, and names of schemes, trust stores and certificates do not count. Fails if there is one."
+	return "Reports the changes that break programs (API), peers (WIRE), trust (TRUST) and the times that devices keep (TIMING), and changes of values that have an error in one of the policies (ERROR). Comments, layout, order, and names of schemes, trust stores and certificates do not count. Fails if there is one."
 }
 
 // Validate checks the command line.
@@ -119,14 +119,7 @@ func (p *program) changes(old, new string, o breaking.Options) ([]breaking.Chang
 		}
 		docs[i] = d
 	}
-	changes, found := breaking.Compare(docs[0], docs[1], o)
-	if found != nil {
-		if err := report.Write(p.stderr, report.FormatText, found); err != nil {
-			return nil, err
-		}
-		return nil, errFindings
-	}
-	return changes, nil
+	return breaking.Compare(docs[0], docs[1], o), nil
 }
 
 // approve removes the changes that a file approves.

@@ -444,7 +444,13 @@ func (p *program) compile(file string, fragments []string, streamtype string, o 
 	if err != nil {
 		return nil, nil, err
 	}
-	return p.compileDocuments(base, above, streamtype, o, show)
+	doc, compiled, err := p.compileDocuments(base, above, streamtype, o, show)
+	if err == errFindings {
+		if policy, wrong := p.base(base); wrong == nil && policy != nil {
+			fmt.Fprintf(p.stderr, "sspolicy: %s is a fragment over %s: \"sspolicy overlay\" makes a policy of both\n", harmless(displayName(file)), harmless(policy.Source.Name))
+		}
+	}
+	return doc, compiled, err
 }
 
 // compileOnly is like compile for the part of a policy that the streamtypes need.
@@ -462,14 +468,13 @@ func (p *program) compileOnly(file string, fragments, streamtypes []string, o li
 	return p.compileDocuments(base, above, "", o, show)
 }
 
-// layers returns a policy and fragments.
-func (p *program) layers(file string, fragments []string) (*schema.Document, []*schema.Document, error) {
-	base, err := p.document(file)
+// compileAssembled is like compile, and takes a fragment whose base is known too.
+func (p *program) compileAssembled(file string, fragments []string, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
+	base, above, err := p.assemble(file, fragments)
 	if err != nil {
 		return nil, nil, err
 	}
-	above, err := p.documents(fragments)
-	return base, above, err
+	return p.compileDocuments(base, above, streamtype, o, show)
 }
 
 func (p *program) compileDocuments(base *schema.Document, above []*schema.Document, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {

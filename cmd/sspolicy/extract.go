@@ -9,9 +9,9 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/secure-streams/sspolicy/internal/extract"
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
-	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -83,8 +83,7 @@ func (c *lintCmd) fixExtracted(p *program, t target, o lint.Options) (int, error
 	o.Filter = nil
 	after, fixed := extract.Fix(displayName(t.file), text, c.extractOptions(), c.UnsafeFixes, func(policy *extract.Policy) []schema.Diagnostic {
 		o := o
-		_, _, marked := overlay.Base(policy.Document)
-		o.Shape, o.Fragment = policy.Partial, c.Fragment || marked
+		o.Shape, o.Fragment = policy.Partial, c.Fragment || project.FragmentOf(policy.Document, t.config) != nil
 		found := policy.Place(lint.Run(policy.Document, rules.All(), o))
 		return filter(lint.Suppress(policy.Source(), found, rules.All(), o))
 	})

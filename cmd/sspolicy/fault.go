@@ -99,7 +99,7 @@ func (c *faultFlags) load(p *program) (*policy.Policy, *faulttest.Fault, error) 
 	if f == nil {
 		return nil, nil, unknownFault(c.Name)
 	}
-	_, compiled, err := p.compile(c.File, nil, "", lint.Options{}, schema.Error)
+	_, compiled, err := p.compileAssembled(c.File, nil, "", lint.Options{}, schema.Error)
 	if err != nil {
 		return nil, nil, err
 	}

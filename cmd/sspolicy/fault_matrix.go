@@ -89,7 +89,7 @@ func (c *faultMatrixCmd) Run(p *program) error {
 	var cells []faulttest.Cell
 	var files []string // of the cells
 	for _, file := range c.Files {
-		_, compiled, err := p.compile(file, nil, "", lint.Options{}, schema.Error)
+		_, compiled, err := p.compileAssembled(file, nil, "", lint.Options{}, schema.Error)
 		if err != nil {
 			if len(c.Files) == 1 {
 				return err

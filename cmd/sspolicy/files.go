@@ -37,8 +37,25 @@ type target struct {
 // a folder sorted, each once. Mistakes in a configuration are reported on
 // standard error.
 func (f *fileFlags) targets(p *program) ([]target, error) {
-	s := &search{program: p, flags: f, configs: map[string]*config.Config{}, seen: map[string]bool{}}
-	for _, file := range f.Files {
+	return (&search{program: p, flags: f, what: "policies", wants: f.isPolicy}).run()
+}
+
+// A search collects targets.
+type search struct {
+	*program
+	flags   *fileFlags
+	what    string                                   // is searched for in folders
+	wants   func(file string, c *config.Config) bool // whether a file is such
+	ignored ignore.Tree
+	configs map[string]*config.Config // by folder
+	seen    map[string]bool           // by identity
+	targets []target
+}
+
+// run returns the targets.
+func (s *search) run() ([]target, error) {
+	s.configs, s.seen = map[string]*config.Config{}, map[string]bool{}
+	for _, file := range s.flags.Files {
 		if err := s.add(file); err != nil {
 			return nil, err
 		}
@@ -46,17 +63,7 @@ func (f *fileFlags) targets(p *program) ([]target, error) {
 	return s.targets, nil
 }
 
-// A search collects targets.
-type search struct {
-	*program
-	flags   *fileFlags
-	ignored ignore.Tree
-	configs map[string]*config.Config // by folder
-	seen    map[string]bool           // by identity
-	targets []target
-}
-
-// add adds a file, or the policies of a folder.
+// add adds a file, or what is searched for in a folder.
 func (s *search) add(file string) error {
 	if file != "-" {
 		if info, err := os.Stat(file); err == nil && info.IsDir() {
@@ -74,7 +81,7 @@ func (s *search) add(file string) error {
 		}
 		if ignored, err := s.ignored.Covers(abs); err != nil {
 			return err
-		} else if ignored || c.Excludes(file) || !s.isPolicy(file) {
+		} else if ignored || c.Excludes(file) || !s.wants(file, c) {
 			return nil
 		}
 	}
@@ -90,7 +97,7 @@ func (s *search) append(file string, c *config.Config) {
 	}
 }
 
-// folder adds the policies below a folder. It does not follow symbolic links.
+// folder adds what is searched for below a folder. It does not follow symbolic links.
 func (s *search) folder(dir string) error {
 	found := false
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
@@ -117,14 +124,14 @@ func (s *search) folder(dir string) error {
 		if err != nil {
 			return err
 		}
-		if !c.Excludes(file) && s.isPolicy(file) {
+		if !c.Excludes(file) && s.wants(file, c) {
 			found = true
 			s.append(file, c)
 		}
 		return nil
 	})
 	if err == nil && !found && !s.flags.Detect {
-		return fmt.Errorf("%s: no policies in this folder", dir)
+		return fmt.Errorf("%s: no %s in this folder", dir, s.what)
 	}
 	return err
 }
@@ -201,23 +208,24 @@ func relative(file string) string {
 	return file
 }
 
-// isPolicy reports whether a file looks like a policy. A file that cannot be
-// opened counts as one, for its reader to report the error.
-func (s *search) isPolicy(file string) bool {
-	f, err := os.Open(file)
-	if err != nil {
+// isPolicy reports whether a file looks like a policy, or is a fragment by its
+// configuration. A file that cannot be opened counts as a policy, for its reader to report
+// the error.
+func (f *fileFlags) isPolicy(file string, c *config.Config) bool {
+	if _, _, fragment := c.Fragment(file); fragment {
 		return true
 	}
-	defer f.Close()
-	text, err := schema.ReadAll(f)
-	if err != nil {
+	text, err := readFile(file)
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return true
+	} else if err != nil {
 		return false
 	}
-	if s.flags.extracted != nil && extract.Holds(file) {
+	if f.extracted != nil && extract.Holds(file) {
 		if codegen.Generated(text) {
 			return false // its source is the policy
 		}
-		policies, err := s.flags.extracted.policies(file, text)
+		policies, err := f.extracted.policies(file, text)
 		return err == nil && slices.ContainsFunc(policies, func(p *extract.Policy) bool { return looksLikePolicy(p.Document) })
 	}
 	return looksLikePolicy(schema.Parse(file, text))

@@ -7,9 +7,9 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
-	"github.com/secure-streams/sspolicy/overlay"
 )
 
 // fixFlags are the flags of lint that apply fixes.
@@ -54,8 +54,7 @@ func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config)
 			continue
 		}
 		o := options(t.config)
-		_, _, marked := overlay.Base(d)
-		o.UnsafeFixes, o.Fragment = c.UnsafeFixes, c.Fragment || marked
+		o.UnsafeFixes, o.Fragment = c.UnsafeFixes, c.Fragment || project.FragmentOf(d, t.config) != nil
 		fixed, list := lint.Fix(d, rules.All(), o)
 		changed = changed || len(list) > 0
 		switch {

@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/graph"
 	"github.com/secure-streams/sspolicy/internal/report"
+	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -37,6 +39,9 @@ func (c *graphCmd) Validate() error {
 func (c *graphCmd) Run(p *program) error {
 	d, err := p.readable(c.File)
 	if err != nil {
+		return err
+	}
+	if d, err = p.applied(d); err != nil {
 		return err
 	}
 	g := graph.New(schema.NewPolicy(d))
@@ -75,4 +80,24 @@ func (p *program) readableText(d *schema.Document) (*schema.Document, error) {
 		return nil, errFindings
 	}
 	return d.Corrected(), nil
+}
+
+// applied returns a policy as it is, and for a fragment its base with the fragment applied.
+func (p *program) applied(d *schema.Document) (*schema.Document, error) {
+	base, err := p.base(d)
+	if err != nil || base == nil {
+		return d, err
+	}
+	if base, err = p.readableText(base); err != nil {
+		return nil, err
+	}
+	r := overlay.Apply(base, []*schema.Document{d}, overlay.Options{})
+	found := slices.DeleteFunc(r.Diagnostics, func(g schema.Diagnostic) bool { return g.Severity < schema.Error })
+	if err := report.Write(p.stderr, report.FormatText, found); err != nil {
+		return nil, err
+	}
+	if r.Document == nil {
+		return nil, errFindings
+	}
+	return r.Document, nil
 }

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -28,6 +31,40 @@ func (p *program) documents(files []string) (all []*schema.Document, err error) 
 		all = append(all, d)
 	}
 	return all, nil
+}
+
+// base returns the policy under a document that is a fragment by its x-sspolicy or by the
+// nearest configuration. It returns nil for a policy, and for a fragment for any policy.
+func (p *program) base(d *schema.Document) (*schema.Document, error) {
+	c, err := p.configuration("", filepath.Dir(d.Source.Name))
+	if err != nil {
+		return nil, err
+	}
+	return project.FragmentOf(d, c).Read(c, p.document)
+}
+
+// assemble reads a policy and fragments. A fragment in place of the policy stands for its
+// base with the fragment applied.
+func (p *program) assemble(file string, fragments []string) (*schema.Document, []*schema.Document, error) {
+	d, above, err := p.layers(file, fragments)
+	if err != nil {
+		return nil, nil, err
+	}
+	base, err := p.base(d)
+	if err != nil || base == nil {
+		return d, above, err
+	}
+	return base, slices.Insert(above, 0, d), nil
+}
+
+// layers reads a policy and fragments.
+func (p *program) layers(file string, fragments []string) (*schema.Document, []*schema.Document, error) {
+	base, err := p.document(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	above, err := p.documents(fragments)
+	return base, above, err
 }
 
 // fileError adds the name of the file, as the user gave it, to an error.

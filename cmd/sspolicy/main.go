@@ -143,7 +143,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}
 	ctx, err := parser.Parse(usual(args))
 	if err != nil {
-		fmt.Fprintf(stderr, "sspolicy: %s\n", misuse(err))
+		fmt.Fprintf(stderr, "sspolicy: %s\n", misuse(err, args))
 		var pe *kong.ParseError
 		if errors.As(err, &pe) && pe.Context.Selected() != nil {
 			fmt.Fprintf(stderr, "usage: sspolicy %s\n", pe.Context.Selected().Summary())
@@ -199,8 +199,19 @@ var (
 
 // misuse returns an error of the command line for people. All flags of one letter
 // are as near to another one, so none is suggested.
-func misuse(err error) string {
+func misuse(err error, args []string) string {
 	text := err.Error()
+	word, unexpected := strings.CutPrefix(text, "unexpected argument ")
+	if pe, ok := errors.AsType[*kong.ParseError](err); ok && unexpected {
+		// A command with a default, such as rules, takes its own name for that of the default.
+		if d := pe.Context.Selected(); d != nil && d.Parent != nil && d.Parent.DefaultCmd == d && !slices.Contains(args, d.Name) {
+			var names []string
+			for _, child := range d.Parent.Children {
+				names = append(names, child.Name)
+			}
+			return unknown(fmt.Sprintf("%q has no command", d.Parent.Name), word, names).Error()
+		}
+	}
 	if flag := unknownLetter.FindString(text); flag != "" {
 		return flag
 	}

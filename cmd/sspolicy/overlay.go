@@ -16,14 +16,13 @@ import (
 )
 
 type overlayCmd struct {
-	Base      string   `arg:"" help:"The policy."`
-	Fragments []string `arg:"" name:"fragment" help:"The fragments to apply, in this order."`
-	Output    string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
-	Diff      bool     `xor:"what" help:"Print what changes, as a unified diff, instead of the result."`
-	Explain   bool     `xor:"what" help:"Print each setting that changes, with its place in the base and the fragment, instead of the result."`
-	Format    string   `enum:"text,json,patch" default:"text" help:"text prints the result (the default), json the changes as JSON, patch a JSON Patch (RFC 6902)."`
-	Mode      modeFlag `default:"author" placeholder:"MODE" help:"How fragments are applied: author, as their author means them (the default), or lws=VERSION, as lws_ss_policy_overlay of lws 4.1 to 5.0 does."`
-	AllowNew  bool     `help:"Let fragments add streamtypes."`
+	Files    []string `arg:"" name:"file" help:"The policy, and the fragments to apply, in this order. A fragment may come first if it names its base in x-sspolicy, or the configuration does."`
+	Output   string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	Diff     bool     `xor:"what" help:"Print what changes, as a unified diff, instead of the result."`
+	Explain  bool     `xor:"what" help:"Print each setting that changes, with its place in the base and the fragment, instead of the result."`
+	Format   string   `enum:"text,json,patch" default:"text" help:"text prints the result (the default), json the changes as JSON, patch a JSON Patch (RFC 6902)."`
+	Mode     modeFlag `default:"author" placeholder:"MODE" help:"How fragments are applied: author, as their author means them (the default), or lws=VERSION, as lws_ss_policy_overlay of lws 4.1 to 5.0 does."`
+	AllowNew bool     `help:"Let fragments add streamtypes."`
 	colorFlag
 }
 
@@ -55,7 +54,7 @@ func (c *overlayCmd) Validate() error {
 	if c.AllowNew && c.Mode.lws != (schema.Version{}) {
 		return fmt.Errorf("--allow-new is for --mode author")
 	}
-	for _, f := range c.Fragments {
+	for _, f := range c.Files[1:] {
 		if f != "-" && identity(f) == identity(c.Output) {
 			return fmt.Errorf("--output: %s is a fragment", c.Output)
 		}
@@ -65,13 +64,15 @@ func (c *overlayCmd) Validate() error {
 
 // Run executes the command.
 func (c *overlayCmd) Run(p *program) error {
-	base, err := p.document(c.Base)
+	base, fragments, err := p.assemble(c.Files[0], c.Files[1:])
 	if err != nil {
 		return err
 	}
-	fragments, err := p.documents(c.Fragments)
-	if err != nil {
-		return err
+	switch {
+	case len(fragments) == len(c.Files) && c.Output != "" && identity(c.Files[0]) == identity(c.Output):
+		return usage("--output: %s is a fragment", c.Output)
+	case len(fragments) == 0:
+		return usage("%s: want a fragment too, or one whose base x-sspolicy or the configuration names", displayName(c.Files[0]))
 	}
 	var o lint.Options
 	if c.Mode.lws != (schema.Version{}) {

@@ -9,7 +9,6 @@ import (
 	"github.com/secure-streams/sspolicy/internal/breaking"
 	"github.com/secure-streams/sspolicy/internal/overview"
 	"github.com/secure-streams/sspolicy/internal/project"
-	"github.com/secure-streams/sspolicy/schema"
 )
 
 type reportCmd struct {
@@ -66,7 +65,10 @@ func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error
 	}
 	o := project.Options(t.config)
 	o.At, o.Filter = c.At, t.config.Apply
-	if s.Diagnostics, err = project.Lint(s.Document, p.document, o); err != nil || c.Base == "" {
+	if s.Diagnostics, err = project.Lint(s.Document, t.config, p.document, o); err != nil {
+		return s, err
+	}
+	if s.Document, err = p.applied(s.Document); err != nil || c.Base == "" {
 		return s, err
 	}
 	base, err := p.revision(c.Base)
@@ -74,8 +76,6 @@ func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error
 		return s, err
 	}
 	s.Base = base.Source.Name
-	var found []schema.Diagnostic
-	s.Changes, found = breaking.Compare(base, s.Document, breaking.Options{})
-	s.Incomparable = found != nil
+	s.Changes = breaking.Compare(base, s.Document, breaking.Options{})
 	return s, nil
 }

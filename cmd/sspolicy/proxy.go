@@ -96,7 +96,7 @@ func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *progra
 	if err != nil {
 		return err
 	}
-	_, compiled, err := p.compile(c.File, c.Overlay, "", lint.Options{}, schema.Error)
+	_, compiled, err := p.compileAssembled(c.File, c.Overlay, "", lint.Options{}, schema.Error)
 	if err != nil {
 		return err
 	}
@@ -414,11 +414,7 @@ func (s *proxyServer) replace() error {
 			return s.complain(found)
 		}
 	}
-	base, err := s.p.document(s.c.File)
-	if err != nil {
-		return err
-	}
-	above, err := s.p.documents(s.c.Overlay)
+	base, above, err := s.p.assemble(s.c.File, s.c.Overlay)
 	if err != nil {
 		return err
 	}

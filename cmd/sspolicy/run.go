@@ -83,7 +83,7 @@ func (c *runCmd) Run(p *program) error {
 	if c.Proxy != "" {
 		return c.runProxied(p)
 	}
-	doc, compiled, err := p.compile(c.File, c.Overlay, c.StreamType, lint.Options{}, schema.Error)
+	doc, compiled, err := p.compileAssembled(c.File, c.Overlay, c.StreamType, lint.Options{}, schema.Error)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (c *stormCmd) scenario() storm.Scenario {
 func (c *stormCmd) clients(p *program) (all []storm.Client, err error) {
 	files := append([]string{c.File}, c.Compare...)
 	for _, file := range files {
-		_, compiled, err := p.compile(file, nil, "", lint.Options{}, schema.Error)
+		_, compiled, err := p.compileAssembled(file, nil, "", lint.Options{}, schema.Error)
 		if err != nil {
 			return nil, err
 		}

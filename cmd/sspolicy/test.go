@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/secure-streams/sspolicy"
+	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/policytest"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/schema"
@@ -24,7 +26,7 @@ type testCmd struct {
 	JUnit string   `name:"junit" placeholder:"FILE" help:"Write the outcomes as JUnit XML to this file too."`
 	Write bool     `help:"Write what streams do into the files, in place of what was expected. A test without expectations gets all of them."`
 	Hurry int      `default:"100" placeholder:"N" help:"Divide the times of tests under faults by N, timeouts to 1 s at least (${default})."`
-	Files []string `arg:"" name:"file" help:"Files of tests."`
+	Files []string `arg:"" name:"file" help:"Files of tests, and folders to search for them: *.test.json files, and other JSON files with a policy and tests, without those that .gitignore files or the configuration exclude."`
 }
 
 // Help is what "sspolicy test --help" adds.
@@ -89,8 +91,13 @@ type testReport struct {
 func (c *testCmd) Run(p *program) error {
 	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	targets, err := (&search{program: p, flags: &fileFlags{Files: c.Files}, what: "files of tests", wants: isTests}).run()
+	if err != nil {
+		return err
+	}
 	var files []*policytest.File
-	for _, name := range c.Files {
+	for _, t := range targets {
+		name := t.file
 		text, err := p.read(name)
 		if err != nil {
 			return fileError(name, err)
@@ -117,11 +124,11 @@ func (c *testCmd) Run(p *program) error {
 		if c.Write {
 			text, changed := f.Recorded(results)
 			if changed > 0 {
-				if err := p.output(c.Files[i], write(text)); err != nil {
+				if err := p.output(targets[i].file, write(text)); err != nil {
 					return err
 				}
 			}
-			fmt.Fprintf(p.stderr, "%s: changes: %d\n", harmless(displayName(c.Files[i])), changed)
+			fmt.Fprintf(p.stderr, "%s: changes: %d\n", harmless(f.Source.Name), changed)
 			continue
 		}
 		for _, r := range results {
@@ -138,6 +145,15 @@ func (c *testCmd) Run(p *program) error {
 		return errFindings
 	}
 	return nil
+}
+
+// isTests reports whether a file is a file of tests, by its name or what it holds.
+func isTests(file string, _ *config.Config) bool {
+	if strings.HasSuffix(file, ".test.json") {
+		return true
+	}
+	text, err := readFile(file)
+	return err == nil && policytest.Is(text)
 }
 
 func (r *testReport) add(file string, t *policytest.Result) {

@@ -37,7 +37,7 @@ func (c *validateCmd) Run(p *program) error {
 		if err != nil {
 			return nil, err
 		}
-		_, _, fragment := overlay.Base(d)
+		fragment := project.FragmentOf(d, t.config) != nil
 		return lint.Run(d, rules.All(), lint.Options{LWS: c.versions(t.config), Shape: true, Fragment: fragment, With: t.config.With, Rules: t.config.OwnRules(), Filter: t.config.Apply}), nil
 	})
 }
@@ -180,7 +180,7 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 	var all []schema.Diagnostic
 	for _, policy := range policies {
 		o.Shape = policy.Partial
-		found, err := c.findings(p, policy.Document, fragments, o)
+		found, err := c.findings(p, t, policy.Document, fragments, o)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -191,22 +191,22 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 	}
 	found := filter(schema.SortDiagnostics(all))
 	if len(fragments) == 0 && c.Baseline == "" {
-		c.watch.add(t.file, checkedFile{string(text), policies, found})
+		c.watch.add(t, checkedFile{string(text), policies, found})
 	}
 	return policies, found, nil
 }
 
 // findings returns the findings of a policy, with fragments applied if there are any, or
 // of a fragment.
-func (c *lintCmd) findings(p *program, d *schema.Document, fragments []*schema.Document, o lint.Options) ([]schema.Diagnostic, error) {
+func (c *lintCmd) findings(p *program, t target, d *schema.Document, fragments []*schema.Document, o lint.Options) ([]schema.Diagnostic, error) {
 	if c.Fragment {
 		o.Fragment = true
 		return lint.Run(d, rules.All(), o), nil
 	}
-	if _, _, marked := overlay.Base(d); len(fragments) > 0 && !marked {
+	if len(fragments) > 0 && project.FragmentOf(d, t.config) == nil {
 		return sspolicy.Overlay(d, fragments, overlay.Options{}, o).Diagnostics, nil
 	}
-	return project.Lint(d, p.document, o)
+	return project.Lint(d, t.config, p.document, o)
 }
 
 // options returns what to check a policy for that has a configuration.

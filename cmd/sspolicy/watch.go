@@ -14,7 +14,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/extract"
-	"github.com/secure-streams/sspolicy/overlay"
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -26,7 +26,8 @@ const settle = 50 * time.Millisecond
 // methods of a nil watch do nothing.
 type watch struct {
 	checked         map[string]checkedFile
-	files, findings int // of the last check
+	bases           map[string]bool // the files of the policies under fragments
+	files, findings int             // of the last check
 }
 
 type checkedFile struct {
@@ -49,18 +50,19 @@ func (w *watch) known(file string, text []byte) (checkedFile, bool) {
 }
 
 // add keeps the findings of a file, unless it is a fragment, which depends on its base.
-func (w *watch) add(file string, f checkedFile) {
+func (w *watch) add(t target, f checkedFile) {
 	if w == nil {
 		return
 	}
 	w.count(f)
 	for _, p := range f.policies {
-		if _, _, marked := overlay.Base(p.Document); marked {
-			delete(w.checked, file)
+		if f := project.FragmentOf(p.Document, t.config); f != nil {
+			w.bases[filepath.Clean(f.Base)] = f.Base != ""
+			delete(w.checked, t.file)
 			return
 		}
 	}
-	w.checked[file] = f
+	w.checked[t.file] = f
 }
 
 func (w *watch) count(f checkedFile) {
@@ -88,7 +90,7 @@ func (c *lintCmd) repeat(p *program) error {
 			}
 		}
 	}
-	c.watch = &watch{checked: map[string]checkedFile{}}
+	c.watch = &watch{checked: map[string]checkedFile{}, bases: map[string]bool{}}
 	changed := time.NewTimer(0)
 	for {
 		select {
@@ -96,6 +98,9 @@ func (c *lintCmd) repeat(p *program) error {
 			return nil
 		case <-changed.C:
 			c.report(p)
+			for base := range c.watch.bases {
+				_ = w.Add(filepath.Dir(base)) // the report says what is wrong with a base
+			}
 		case err := <-w.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("--watch: %w", err)
@@ -168,7 +173,7 @@ func (c *lintCmd) depends(file string) bool {
 		}
 	}
 	name := filepath.Base(file)
-	return name == ".gitignore" || strings.EqualFold(filepath.Ext(name), ".json") || extract.Holds(name)
+	return c.watch.bases[filepath.Clean(file)] || name == ".gitignore" || strings.EqualFold(filepath.Ext(name), ".json") || extract.Holds(name)
 }
 
 // report checks the files once, after clearing the screen of a terminal. It says so if

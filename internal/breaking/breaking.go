@@ -75,26 +75,23 @@ type Options struct {
 
 // Compare returns the changes from one policy to another, in the order of the new text;
 // what is only in the old one comes last. Comments, layout, the order of definitions and
-// names of schemes, trust stores and certificates are no changes.
-//
-// If a policy cannot be compiled, it returns the diagnostics instead.
-func Compare(old, new *schema.Document, o Options) ([]Change, []schema.Diagnostic) {
+// names of schemes, trust stores and certificates are no changes. A value with an error is
+// compared by its text: if that differs, there is a change by the rule not-compared.
+func Compare(old, new *schema.Document, o Options) []Change {
 	var all []Change
 	versions := o.LWS
 	if len(versions) == 0 {
 		versions = []schema.Version{{}}
 	}
 	for _, v := range versions {
-		a, found := newView(old, v)
-		b, more := newView(new, v)
-		if found = append(found, more...); schema.HasErrors(found) {
-			return nil, found
-		}
-		c := &comparison{old: a, new: b, version: v}
+		c := &comparison{old: newView(old, v), new: newView(new, v), version: v}
+		c.errors()
+		c.old.inherit()
+		c.new.inherit()
 		c.compare()
 		all = append(all, c.changes...)
 	}
-	return merge(all), nil
+	return merge(all)
 }
 
 // firstCut is the first version that keeps only the first wait of a backoff scheme.
@@ -105,12 +102,16 @@ var firstCut = schema.Version{Major: 4, Minor: 4}
 type view struct {
 	text     *schema.Policy // all settings
 	compiled *policy.Policy
-	types    map[string]*policy.StreamType      // compiled, with what they inherit from the policy
+	types    map[string]*policy.StreamType      // compiled, with what they inherit from the policy; inherit sets it
+	byName   map[string]*policy.StreamType      // compiled
+	errors   map[part]schema.Diagnostic         // the first of each part
+	faulty   map[string]bool                    // streamtypes with errors
+	index    *index                             // nil unless there are errors
 	streams  map[string]*schema.Definition      // the last definition of each name
 	targets  map[schema.Span]*schema.Definition // of references
 }
 
-func newView(d *schema.Document, v schema.Version) (*view, []schema.Diagnostic) {
+func newView(d *schema.Document, v schema.Version) *view {
 	w := &view{text: schema.NewPolicy(d), streams: map[string]*schema.Definition{}, targets: map[schema.Span]*schema.Definition{}}
 	for _, def := range w.text.Section(schema.Streams) {
 		w.streams[def.Name] = def
@@ -136,8 +137,12 @@ func newView(d *schema.Document, v schema.Version) (*view, []schema.Diagnostic) 
 			}
 		}
 	}
-	w.inherit()
-	return w, found
+	w.byName = make(map[string]*policy.StreamType, len(compiled.StreamTypes))
+	for _, st := range compiled.StreamTypes {
+		w.byName[st.Name] = st
+	}
+	w.addErrors(found)
+	return w
 }
 
 // inherit sets types.
@@ -216,11 +221,11 @@ func (c *comparison) compare() {
 	}
 	for _, st := range removed {
 		i := -1
-		if len(removed)*len(added) < 10_000 { // the time is quadratic
+		if len(removed)*len(added) < 10_000 && !c.old.faulty[st.Name] { // the time is quadratic
 			i = slices.IndexFunc(added, func(n *policy.StreamType) bool {
 				other := *n
 				other.Name = st.Name
-				return reflect.DeepEqual(&other, st)
+				return !c.new.faulty[n.Name] && reflect.DeepEqual(&other, st)
 			})
 		}
 		if i < 0 {
@@ -232,6 +237,10 @@ func (c *comparison) compare() {
 		c.add(streamtypeRemoved, []string{st.Name}, c.old.at(st.Name), c.new.at(name), "the streamtype is now called %s", schema.QuoteName(name))
 	}
 	for _, st := range added {
+		if c.new.faulty[st.Name] {
+			c.add(nil, []string{st.Name}, schema.Span{}, c.new.at(st.Name), "new streamtype")
+			continue
+		}
 		c.add(nil, []string{st.Name}, schema.Span{}, c.new.at(st.Name), "new streamtype, %s", summary(st))
 	}
 	c.unread()
@@ -266,15 +275,17 @@ func place(st *policy.StreamType) string {
 
 // setting returns the places of a setting of the policy.
 func (c *comparison) setting(key string) (old, new schema.Span) {
-	find := func(p *schema.Policy) schema.Span {
-		for _, s := range slices.Backward(p.Settings) {
-			if s.Key != nil && s.Key.Name == key {
-				return s.Member.Span()
-			}
+	return c.old.settingAt(key), c.new.settingAt(key)
+}
+
+// settingAt returns the place of a setting of the policy.
+func (w *view) settingAt(key string) schema.Span {
+	for _, s := range slices.Backward(w.text.Settings) {
+		if s.Key != nil && s.Key.Name == key {
+			return s.Member.Span()
 		}
-		return schema.Span{}
 	}
-	return find(c.old.text), find(c.new.text)
+	return schema.Span{}
 }
 
 // policy compares what is not about one streamtype.
@@ -339,6 +350,9 @@ func (c *comparison) build() {
 		transports[st.Carrier().Dir()] = true
 	}
 	for _, st := range c.new.compiled.StreamTypes {
+		if c.old.streams[st.Name] == nil && c.new.faulty[st.Name] {
+			continue
+		}
 		if dir := st.Carrier().Dir(); !transports[dir] {
 			transports[dir] = true
 			c.add(buildChanged, nil, schema.Span{}, c.new.at(st.Name, "protocol"), "programs must link the transport runtime/%s", dir)

@@ -224,11 +224,59 @@ func show(changes []Change) string {
 
 func compare(t testing.TB, old, new string, o Options) []Change {
 	t.Helper()
-	changes, found := Compare(schema.Parse("old.json", []byte(old)), schema.Parse("new.json", []byte(new)), o)
-	if found != nil {
-		t.Fatalf("%v: %s", found[0].Span, found[0].Message)
+	return Compare(schema.Parse("old.json", []byte(old)), schema.Parse("new.json", []byte(new)), o)
+}
+
+// TestErrors: a policy with an error is compared, except for what has the error, and a
+// change there is reported. want lists the rules, and parts of the texts of not-compared.
+func TestErrors(t *testing.T) {
+	old := withCerts(base)
+	for _, test := range []struct {
+		name     string
+		old, new []replacement
+		want     []string
+	}{
+		{"a port", nil, []replacement{{`8883`, `70000`}, {`"http_cookies": true, `, ``}}, []string{"cookies-off", `"events": port cannot be compared: in the new policy, "70000" is out of the range of port`}},
+		{"a port that was wrong", []replacement{{`8883`, `70000`}}, nil, []string{`"events": port cannot be compared: in the old policy, `}},
+		{"a port that stays wrong", []replacement{{`8883`, `70000`}}, []replacement{{`8883`, `70000`}}, nil},
+		{"wrong in another way", []replacement{{`8883`, `70000`}}, []replacement{{`8883`, `[1]`}}, []string{`"events": port cannot be compared: in the old policy, "70000" is out of the range of port; in the new one, port must be`}},
+		{"a reference", nil, []replacement{{`"tls_trust_store": "store", "retry": "forever"`, `"tls_trust_store": "stare", "retry": "forever"`}}, []string{`"events": tls_trust_store cannot be compared: in the new policy, trust store "stare" is not defined`}},
+		{"a scheme", nil, []replacement{{`"conceal": 10`, `"conceal": {}`}}, []string{`"api", "live": retry cannot be compared: in the new policy, conceal must be`}},
+		{"a certificate of a store", nil, []replacement{{`{"root2": "`, `{"root2": "!`}}, []string{`"api", "events": tls_trust_store cannot be compared: in the new policy, certificate "root2": `}},
+		{"a scheme beside an error", []replacement{{`8883`, `70000`}}, []replacement{{`8883`, `70000`}, {`"conceal": 10`, `"conceal": 3`}}, []string{"gives-up-sooner"}},
+		{"a protocol", nil, []replacement{{`"protocol": "mqtt"`, `"protocol": "mqt"`}, {`"mqtt_qos": 1`, `"mqtt_qos": 0`}}, []string{`"events": protocol cannot be compared`}},
+		{"a streamtype", nil, []replacement{{`{"plain": {"endpoint": "+/run/x", "protocol": "raw"}}`, `{"plain": 1}`}}, []string{`"plain": the streamtype cannot be compared`}},
+		{"a streamtype that is gone", []replacement{{`8443`, `84430`}}, []replacement{{`{"web": {"server": true, "port": 8443, "protocol": "h1", "tls": true, "server_cert": "site", "server_key": "key"}},`, ``}}, []string{"streamtype-removed", `"web": port cannot be compared`}},
+		{"a new streamtype", nil, []replacement{{`{"share"`, `{"new": {"endpoint": "a", "port": 70000, "protocol": "quic"}}, {"share"`}}, []string{`"new": port cannot be compared`, `"new": protocol cannot be compared`}},
+		{"a key of the policy", nil, []replacement{{`"release": "1",`, `"release": "1", "via-socks5": {},`}}, []string{`via-socks5 cannot be compared`}},
+		{"a metric policy", nil, []replacement{{`"us_schedule": 1000`, `"us_schedule": {}`}}, []string{`metric policy "m" cannot be compared`}},
+		{"half of a character", nil, []replacement{{`"http_url": "live"`, `"http_url": "live\ud800"`}}, []string{`"live": http_url cannot be compared`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			changes := compare(t, replace(t, old, test.old), replace(t, old, test.new), Options{})
+			var got []string
+			for _, c := range changes {
+				switch {
+				case c.Rule == notCompared:
+					i := slices.IndexFunc(test.want, func(w string) bool { return strings.HasPrefix(c.String(), w) })
+					if i < 0 {
+						t.Errorf("got %v", &c)
+						continue
+					}
+					got = append(got, test.want[i])
+				case c.Rule != nil:
+					got = append(got, c.Rule.ID)
+				}
+				if c.Old.Source == nil && c.New.Source == nil {
+					t.Errorf("%v has no place", &c)
+				}
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(slices.Sorted(slices.Values(test.want)), got); diff != "" {
+				t.Errorf("(-want +got):\n%s%s", diff, show(changes))
+			}
+		})
 	}
-	return changes
 }
 
 // TestEveryKey: a change of any field of a streamtype is a change.
@@ -263,7 +311,7 @@ func TestEveryKey(t *testing.T) {
 				setAny(fields(st).Field(i))
 				document := schema.Parse("policy.json", []byte(`{"s": [{"a": {}}]}`))
 				v := func(st *policy.StreamType) *view {
-					w, _ := newView(document, schema.Version{})
+					w := newView(document, schema.Version{})
 					w.compiled = &policy.Policy{StreamTypes: []*policy.StreamType{st}}
 					w.inherit()
 					return w
@@ -363,7 +411,7 @@ func policies(tb testing.TB) map[string]string {
 				tb.Fatal(err)
 			}
 			d := schema.Parse(file, text)
-			if _, found := Compare(d, d, Options{}); found == nil && len(d.Syntax) == 0 {
+			if len(d.Syntax) == 0 {
 				all[file] = string(text)
 			}
 		}
@@ -528,7 +576,7 @@ func FuzzCompare(f *testing.F) {
 		a, b := schema.Scan("old.json", []byte(old)), schema.Scan("new.json", []byte(new))
 		for _, v := range [][]schema.Version{nil, schema.Versions} {
 			Compare(a, b, Options{LWS: v})
-			if same, _ := Compare(a, a, Options{LWS: v}); len(same) > 0 {
+			if same := Compare(a, a, Options{LWS: v}); len(same) > 0 {
 				t.Errorf("a policy differs from itself:\n%s", show(same))
 			}
 		}

@@ -12,7 +12,8 @@ var headings = []struct {
 	category Category
 	title    string
 }{
-	{API, "Breaks programs"}, {Wire, "Breaks peers"}, {Trust, "Changes whom devices trust"}, {Timing, "Changes when devices connect and give up"}, {"", "Other changes"},
+	{API, "Breaks programs"}, {Wire, "Breaks peers"}, {Trust, "Changes whom devices trust"}, {Timing, "Changes when devices connect and give up"},
+	{Error, "Could not be compared"}, {"", "Other changes"},
 }
 
 // A Group is the changes of a category, in their order.

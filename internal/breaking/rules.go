@@ -9,6 +9,7 @@ const (
 	Wire   Category = "WIRE"   // what peers receive
 	Trust  Category = "TRUST"  // who trusts whom
 	Timing Category = "TIMING" // when devices connect, retry and give up
+	Error  Category = "ERROR"  // unknown, as a policy has an error
 )
 
 // A Rule is a kind of breaking change. Its ID is stable.
@@ -29,6 +30,7 @@ var rules = []*Rule{
 	topicChanged, qosLowered, sessionChanged, encodingChanged, proxyChanged, keyUnread,
 	trustNarrowed, trustWidened, tlsRemoved, clientCertChanged, serverCertChanged,
 	givesUpSooner, retriesSooner, jitterLowered, probesLater, noticesLater, hangsUpSooner, timeoutShorter, keepAliveChanged, wakeChanged,
+	notCompared,
 }
 
 var (
@@ -161,4 +163,8 @@ var (
 	wakeChanged = &Rule{"wake-changed", Timing,
 		"Checks of a connection wake a suspended device, or no longer do",
 		"Waking costs battery; without it, the connection is dead when the device wakes."}
+
+	notCompared = &Rule{"not-compared", Error,
+		"A value changes that has an error in one of the policies",
+		"What devices make of the value depends on their version of lws: they refuse the policy, skip the value, or read another one. Correct it, and compare again; lint explains the error."}
 )

@@ -42,6 +42,7 @@ type Config struct {
 
 	dir        string // absolute; paths are relative to it
 	exclude    ignore.List
+	fragments  []fragments
 	severities []severity
 	ignore     []exception
 }
@@ -57,6 +58,13 @@ type severity struct {
 type exception struct {
 	rules string
 	paths *ignore.List // nil for all files
+}
+
+// fragments are the fragments over a policy.
+type fragments struct {
+	paths ignore.List
+	base  string      // the file of the policy; empty for any policy
+	at    schema.Span // of the base
 }
 
 // Find returns the file of this Name in dir or in the nearest folder above it,
@@ -105,6 +113,7 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 		"fail-level": func(v *schema.Value) { r.c.FailLevel = r.OneOf(v, "error", "warning", "info", "none") },
 		"cert-warn":  r.certWarn,
 		"exclude":    func(v *schema.Value) { r.patterns(v, &r.c.exclude) },
+		"fragments":  func(v *schema.Value) { r.fragments(v, filepath.Dir(file)) },
 		"with":       r.groups,
 		"severity":   r.severities,
 		"ignore":     r.ignores,
@@ -281,12 +290,82 @@ func (r *reader) ignores(v *schema.Value) {
 			"reason": func(v *schema.Value) { reason = strings.TrimSpace(r.Text(v)) },
 		})
 		if e.Kind == schema.ObjectKind && reason == "" {
-			r.Errorf(schema.Span{Source: e.Span.Source, Start: e.Span.Start, End: e.Span.Start + 1}, "missing reason: say why, for the next reader")
+			r.Errorf(start(e.Span), "missing reason: say why, for the next reader")
 		}
 		if i.rules != "" {
 			r.c.ignore = append(r.c.ignore, i)
 		}
 	})
+}
+
+// fragments reads which files are fragments over which policy. Names of policies are
+// relative to dir.
+func (r *reader) fragments(v *schema.Value, dir string) {
+	r.List(v, func(e *schema.Value) {
+		f := fragments{at: start(e.Span)}
+		found := len(r.Found)
+		paths, base := false, false
+		r.Object(e, map[string]func(*schema.Value){
+			"paths": func(v *schema.Value) { paths = true; r.patterns(v, &f.paths) },
+			"base": func(v *schema.Value) {
+				base, f.at = true, v.Span
+				if f.base = filepath.FromSlash(r.Text(v)); f.base != "" && !filepath.IsAbs(f.base) {
+					f.base = filepath.Join(dir, f.base)
+				}
+			},
+		})
+		switch {
+		case len(r.Found) > found:
+		case !paths:
+			r.Errorf(f.at, "missing paths: the patterns of the files that are fragments")
+		case !base:
+			r.Errorf(f.at, "missing base: the policy that the fragments are for, from the folder of this file, or \"\" for any policy")
+		default:
+			r.c.fragments = append(r.c.fragments, f)
+		}
+	})
+}
+
+// start returns the first byte of a span.
+func start(s schema.Span) schema.Span {
+	s.End = min(s.End, s.Start+1)
+	return s
+}
+
+// Fragment reports whether a file is a fragment, the policy that it is for, which is
+// empty for any policy, and where the configuration says so. Of several settings the last
+// counts. A policy is no fragment over itself.
+func (c *Config) Fragment(file string) (base string, at schema.Span, ok bool) {
+	if filepath.Base(file) == Name {
+		return "", schema.Span{}, false
+	}
+	for _, f := range slices.Backward(c.fragments) {
+		if c.covers(&f.paths, file) && !sameFile(file, f.base) {
+			return f.base, f.at, true
+		}
+	}
+	return "", schema.Span{}, false
+}
+
+// FragmentFolders returns folders with files that the configuration may take for fragments
+// over a policy.
+func (c *Config) FragmentFolders(base string) (all []string) {
+	for _, f := range c.fragments {
+		if !sameFile(base, f.base) {
+			continue
+		}
+		for _, folder := range f.paths.Folders() {
+			all = append(all, filepath.Join(c.dir, filepath.FromSlash(folder)))
+		}
+	}
+	return all
+}
+
+// sameFile reports whether two names stand for one file.
+func sameFile(a, b string) bool {
+	x, err := filepath.Abs(a)
+	y, err2 := filepath.Abs(b)
+	return b != "" && err == nil && err2 == nil && x == y
 }
 
 // Apply changes the severities of diagnostics and drops those that the

@@ -64,6 +64,17 @@ func (l *List) Add(text string) error {
 
 var braces = strings.NewReplacer(`\{`, `\{`, `\}`, `\}`, `{`, `\{`, `}`, `\}`)
 
+// Folders returns the folders in which the names begin that the patterns match, as far as
+// they have no wildcards: "." for a pattern without a folder.
+func (l *List) Folders() (all []string) {
+	for _, p := range l.patterns {
+		if folder, _ := doublestar.SplitPattern(p.glob); !p.negate {
+			all = append(all, folder)
+		}
+	}
+	return all
+}
+
 // Match reports whether the patterns ignore a file or folder, and whether any
 // of them applies to it. The name is relative to the folder of the list and is
 // separated by slashes. Folders above it are not looked at.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
-	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -41,7 +40,7 @@ func (s *server) codeActions(_ context.Context, snap *snapshot, p codeActionPara
 	}
 	if wants(kindFixAll) && snap.plain() && slices.ContainsFunc(found, safe) {
 		o := s.options(snap)
-		_, _, o.Fragment = overlay.Base(snap.full())
+		o.Fragment = snap.fragment() != nil
 		if fixed, done := lint.Fix(snap.full(), rules.All(), o); len(done) > 0 {
 			list = append(list, codeAction{Title: "Apply all safe fixes", Kind: kindFixAll, Edit: snap.edit(snap.difference(fixed.Source.Text))})
 		}

@@ -3,8 +3,10 @@ package lsp
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/secure-streams/sspolicy/internal/config"
@@ -44,6 +46,45 @@ func (n *configNode) value(key string) *configNode {
 
 // isConfig reports whether the document is a configuration.
 func (snap *snapshot) isConfig() bool { return filepath.Base(snap.file) == config.Name }
+
+// hoverConfig explains the setting or the rule at an offset of a configuration.
+func (s *server) hoverConfig(snap *snapshot, offset int) (any, error) {
+	d, _, _ := config.Document(snap.file, []byte(snap.text.content))
+	n, at, ok := configSchema().at(&d.Root, offset)
+	if !ok {
+		return nil, nil
+	}
+	text := markdown(n.Description)
+	if rule := s.configured(snap).Lookup(schema.Unquote(at.Text())); rule != nil {
+		text = ruleText(rule)
+	}
+	if text == "" {
+		return nil, nil
+	}
+	r := snap.span(at)
+	return hover{markup{"markdown", text}, &r}, nil
+}
+
+// at returns the schema of the setting at an offset of a value, and the span of its name or
+// value.
+func (n *configNode) at(v *schema.Value, offset int) (*configNode, schema.Span, bool) {
+	if n == nil || !holds(v.Span, offset) {
+		return nil, schema.Span{}, false
+	}
+	for _, m := range v.Members() {
+		if of := n.value(m.Key); of != nil && holds(m.Name.Span, offset) {
+			return of, m.Name.Span, true
+		} else if at, span, ok := of.at(&m.Value, offset); ok {
+			return at, span, true
+		}
+	}
+	for _, e := range v.Elems() {
+		if at, span, ok := n.Items.at(&e.Value, offset); ok {
+			return at, span, true
+		}
+	}
+	return n, v.Span, v.Kind != schema.ObjectKind && v.Kind != schema.ArrayKind
+}
 
 // config adds what may stand at the cursor of a configuration.
 func (o *offer) config() {
@@ -120,6 +161,13 @@ func (o *offer) configValues(path string) (list []string) {
 		return rules.Groups()
 	case "/ignore/rule":
 		return o.rules()
+	case "/fragments/base":
+		entries, _ := os.ReadDir(filepath.Dir(o.snap.file)) // none if there is no such folder
+		for _, e := range entries {
+			if strings.EqualFold(filepath.Ext(e.Name()), ".json") && e.Name() != config.Name {
+				list = append(list, e.Name())
+			}
+		}
 	}
 	return list
 }

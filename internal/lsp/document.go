@@ -19,7 +19,6 @@ import (
 	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
-	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -45,9 +44,10 @@ type snapshot struct {
 	ctx   context.Context // ends when another snapshot takes its place
 	stale context.CancelFunc
 
-	file string // the name of the document in messages
-	scan func() *tree
-	full func() *schema.Document
+	file     string // the name of the document in messages
+	scan     func() *tree
+	full     func() *schema.Document
+	fragment func() *project.Fragment // nil for a policy
 
 	mu    sync.Mutex
 	found []schema.Diagnostic // as published
@@ -76,6 +76,7 @@ func (s *server) newSnapshot(uri string, version int32, t *text) *snapshot {
 		}
 		return schema.Parse(snap.file, []byte(t.content))
 	})
+	snap.fragment = sync.OnceValue(func() *project.Fragment { return project.FragmentOf(snap.scan().doc, s.configured(snap)) })
 	return snap
 }
 
@@ -293,10 +294,14 @@ func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagno
 	if d.NotPolicy() != nil && !strings.Contains(strings.ToLower(filepath.Base(snap.file)), "policy") {
 		return nil
 	}
-	found, err := project.Lint(d, s.read, s.options(snap))
-	if err != nil {
-		_, at, _ := overlay.Base(d)
-		return []schema.Diagnostic{{Rule: config.Rule, Severity: schema.Error, Span: at, Message: "the base policy: " + errors.Unwrap(err).Error()}}
+	found, err := project.Lint(d, s.configured(snap), s.read, s.options(snap))
+	if wrong, ok := errors.AsType[*project.BaseError](err); ok {
+		g := schema.Diagnostic{Rule: config.Rule, Severity: schema.Error, Span: wrong.At, Message: "the base policy: " + wrong.Err.Error()}
+		if wrong.At.Source != d.Source { // the configuration names the base
+			g.Span = schema.Span{Source: d.Source, End: min(1, len(d.Source.Text))}
+			g.Related = []schema.Related{{Span: wrong.At, Message: "named here"}}
+		}
+		return []schema.Diagnostic{g}
 	}
 	return found
 }
@@ -315,7 +320,7 @@ func (s *server) extracted(snap *snapshot) (all []schema.Diagnostic) {
 	}
 	for _, p := range policies {
 		o.Shape = p.Partial
-		if found, err := project.Lint(p.Document, s.read, o); err == nil {
+		if found, err := project.Lint(p.Document, s.configured(snap), s.read, o); err == nil {
 			all = append(all, p.Place(found)...)
 		}
 	}
@@ -442,11 +447,10 @@ func (s *server) uriOf(file string) string {
 	return uriOf(file)
 }
 
-// base returns the file of the policy that the document, a fragment, names as its base,
-// or "".
+// base returns the file of the policy that the document, a fragment, is for, or "".
 func (snap *snapshot) base() string {
-	if name, _, _ := overlay.Base(snap.scan().doc); name != "" {
-		return project.BaseFile(snap.file, name)
+	if f := snap.fragment(); f != nil {
+		return f.Base
 	}
 	return ""
 }

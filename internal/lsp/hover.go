@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/explain"
+	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -17,6 +18,9 @@ import (
 // hover explains what stands at a position, and the rules that it breaks.
 func (s *server) hover(_ context.Context, snap *snapshot, p positionParams) (any, error) {
 	t, offset := snap.scan(), snap.text.offset(p.Position)
+	if snap.isConfig() {
+		return s.hoverConfig(snap, offset)
+	}
 	h := hoverText{server: s, snap: snap, tree: t}
 	at := h.about(offset)
 	for _, g := range snap.findings() {
@@ -24,7 +28,7 @@ func (s *server) hover(_ context.Context, snap *snapshot, p positionParams) (any
 			if at == nil {
 				at = &g.Span
 			}
-			h.part("**%s**: %s. %s", rule.Name, rule.Summary, strings.ReplaceAll(rule.Why, "\n", " "))
+			h.part("%s", ruleText(rule))
 		}
 	}
 	if len(h.parts) == 0 {
@@ -32,6 +36,11 @@ func (s *server) hover(_ context.Context, snap *snapshot, p positionParams) (any
 	}
 	r := snap.span(*at)
 	return hover{markup{"markdown", strings.Join(h.parts, "\n\n---\n\n")}, &r}, nil
+}
+
+// ruleText explains a rule in Markdown.
+func ruleText(r *lint.Rule) string {
+	return fmt.Sprintf("**%s**: %s. %s", r.Name, r.Summary, strings.ReplaceAll(r.Why, "\n", " "))
 }
 
 type hoverText struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -24,7 +23,7 @@ const (
 // show it in the fragments that change it.
 func (s *server) codeLenses(_ context.Context, snap *snapshot, _ documentParams) (any, error) {
 	list := []codeLens{}
-	if _, _, fragment := overlay.Base(snap.scan().doc); fragment {
+	if snap.fragment() != nil {
 		return list, nil
 	}
 	run, show := s.has(commandRun), s.has(commandOverlays)

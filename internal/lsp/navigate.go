@@ -74,7 +74,8 @@ func (snap *snapshot) relative() *relative { return &relative{snap.uri, snap.tex
 const maxRelatives = 1000
 
 // relatives returns the document itself, its base, and the fragments over the same base
-// that are open, or in the folder of the document or of the base.
+// that are open, or in the folder of the document, of the base, or of a pattern in the
+// configuration.
 func (s *server) relatives(snap *snapshot) []*relative {
 	base := snap.base()
 	if base == "" {
@@ -92,7 +93,7 @@ func (s *server) relatives(snap *snapshot) []*relative {
 		return all
 	}
 	files := []string{base}
-	for _, dir := range []string{filepath.Dir(base), filepath.Dir(snap.file)} {
+	for _, dir := range append(s.configured(snap).FragmentFolders(base), filepath.Dir(base), filepath.Dir(snap.file)) {
 		entries, err := os.ReadDir(dir)
 		if err != nil || len(entries) > maxRelatives {
 			continue

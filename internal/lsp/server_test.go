@@ -179,6 +179,70 @@ func TestFragment(t *testing.T) {
 	c.rules(fragment, "config")
 }
 
+// TestConfiguredFragment: the configuration says which files are fragments, and the editor's
+// text of it counts.
+func TestConfiguredFragment(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return uriOf(file)
+	}
+	const text = `{"s": [{"get_weather": {"retry": "default", "port": 8443}}]}`
+	base, settings := write("policy.json", station(t)), write(".sspolicy.json", "{}")
+	fragment := write("lab/policy.json", text)
+	c := newClient(t)
+	c.open(fragment, text)
+	alone := func(ds []diagnostic) bool {
+		return slices.ContainsFunc(ds, func(d diagnostic) bool { return d.Code == "missing-endpoint" })
+	}
+	c.await(fragment, alone)
+	c.open(settings, `{"fragments": [{"paths": ["lab/*.json"], "base": "policy.json"}]}`)
+	c.rules(settings)
+	c.rules(fragment)
+	if h := c.hover(c.at(fragment, `po|rt`)); !strings.Contains(h, "In the base: `443`") {
+		t.Errorf("hover: %s", h)
+	}
+	c.open(base, strings.ReplaceAll(station(t), `get_weather`, `get_climate`))
+	c.rules(fragment, "overlay-unknown-streamtype")
+	c.replace(base, `get_climate`, `get_weather`)
+	c.rules(fragment)
+
+	// The fragment need not be open to be renamed with its base.
+	c.notify("textDocument/didClose", documentParams{textDocument{URI: fragment}})
+	var edit workspaceEdit
+	c.call("textDocument/rename", renameParams{c.at(base, `"get_|weather"`), "get_climate"}, &edit)
+	if len(edit.Changes[fragment]) != 1 || len(edit.Changes[base]) == 0 {
+		t.Errorf("rename: %+v", edit)
+	}
+	c.open(fragment, text)
+	c.rules(fragment)
+
+	c.replace(settings, `"policy.json"`, `"nothing.json"`)
+	ds := c.rules(fragment, "config")
+	if len(ds[0].RelatedInformation) != 1 || ds[0].RelatedInformation[0].Location.URI != settings {
+		t.Errorf("a missing base: %+v", ds)
+	}
+	for at, want := range map[string]string{
+		`"frag|ments"`: "fragments over a policy", `"ba|se"`: "The policy that the fragments are for", `"noth|ing.json"`: "The policy that the fragments are for",
+	} {
+		if h := c.hover(c.at(settings, at)); !strings.Contains(h, want) {
+			t.Errorf("hover at %s: %q", at, h)
+		}
+	}
+	c.replace(settings, `{"fragments"`, `{"severity": {"backoff-cut": "off"}, "fragments"`)
+	if h := c.hover(c.at(settings, `"backoff|-cut"`)); !strings.Contains(h, "**backoff-cut**") {
+		t.Errorf("hover at a rule: %q", h)
+	}
+	c.replace(settings, `lab/*.json`, `*.txt`)
+	c.await(fragment, alone)
+}
+
 // TestWatchedFiles: the client says when a file changes on disk.
 func TestWatchedFiles(t *testing.T) {
 	dir := t.TempDir()

@@ -224,7 +224,7 @@ func (s *session) findings(uri string) {
 		o := project.Options(c)
 		var err error
 		if d := schema.Parse(file, []byte(t.content)); d.NotPolicy() == nil {
-			want, err = project.Lint(d, nil, o)
+			want, err = project.Lint(d, c, nil, o)
 		}
 		if err != nil {
 			s.t.Fatal(err)

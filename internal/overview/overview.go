@@ -29,11 +29,9 @@ type Subject struct {
 	Document    *schema.Document
 	Diagnostics []schema.Diagnostic
 
-	// Base is the name of the policy that Changes lead from, or "". Incomparable is set
-	// if one of the two cannot be compiled.
-	Base         string
-	Changes      []breaking.Change
-	Incomparable bool
+	// Base is the name of the policy that Changes lead from, or "".
+	Base    string
+	Changes []breaking.Change
 }
 
 // Options are what a page says besides.
@@ -90,13 +88,12 @@ type policyData struct {
 	Base     string
 	Changes  []changeList
 
-	Incomparable bool
-	Streams      []stream
-	Graph        template.HTML
-	Certs        []cert
-	Axis         axis
-	Curves       []curve
-	Footprint    *footprint
+	Streams   []stream
+	Graph     template.HTML
+	Certs     []cert
+	Axis      axis
+	Curves    []curve
+	Footprint *footprint
 }
 
 // A fact is a number at the top.
@@ -109,7 +106,7 @@ func newPolicyData(id string, s Subject, o Options) *policyData {
 	p := schema.NewPolicy(s.Document)
 	compiled, problems := codegen.Compile(p)
 	g := graph.New(p)
-	d := &policyData{ID: id, Name: s.Document.Source.Name, Base: s.Base, Incomparable: s.Incomparable, Graph: template.HTML(g.SVG())} // which escapes names
+	d := &policyData{ID: id, Name: s.Document.Source.Name, Base: s.Base, Graph: template.HTML(g.SVG())} // which escapes names
 	for _, key := range []string{"product", "release"} {
 		for _, set := range p.Settings {
 			if set.Key != nil && set.Key.Name == key {
@@ -150,7 +147,7 @@ func (d *policyData) facts(found []schema.Diagnostic) {
 		fact{fmt.Sprint(count[schema.Error]), "errors", class(count[schema.Error], "bad")},
 		fact{fmt.Sprint(count[schema.Warning]), "warnings", class(count[schema.Warning], "warn")},
 	)
-	if d.Base != "" && !d.Incomparable {
+	if d.Base != "" {
 		n := 0
 		for _, l := range d.Changes {
 			if l.Breaks {

@@ -90,6 +90,20 @@ func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 	return f, schema.SortDiagnostics(r.Found)
 }
 
+// Is reports whether a text is a file of tests: an object with a policy and a list of tests.
+func Is(text []byte) bool {
+	d, _, wrong := config.Document("", text)
+	if wrong != nil {
+		return false
+	}
+	policy, tests := false, false
+	for _, m := range d.Root.Members() {
+		policy = policy || m.Key == "policy" && m.Value.Kind == schema.String
+		tests = tests || m.Key == "tests" && m.Value.Kind == schema.ArrayKind
+	}
+	return policy && tests
+}
+
 // isPolicy reports whether a document has a section of a policy and no setting of a file
 // of tests.
 func isPolicy(v *schema.Value) bool {

@@ -31,33 +31,58 @@ func Options(c *config.Config) lint.Options {
 	return o
 }
 
-// Base reads the policy that a fragment names as its base. It returns nil if d is not a
-// fragment, or one for any policy.
-func Base(d *schema.Document, read Reader) (*schema.Document, error) {
-	name, at, _ := overlay.Base(d)
-	if name == "" {
+// A Fragment says which policy a fragment is for.
+type Fragment struct {
+	Base string      // the file of the policy; empty for any policy
+	At   schema.Span // where the fragment or the configuration says so
+}
+
+// FragmentOf returns what a document says about its base in its x-sspolicy, or else its
+// configuration. It returns nil for a policy.
+func FragmentOf(d *schema.Document, c *config.Config) *Fragment {
+	if name, at, ok := overlay.Base(d); ok {
+		if name = filepath.FromSlash(name); name != "" && !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(d.Source.Name), name)
+		}
+		return &Fragment{name, at}
+	}
+	if base, at, ok := c.Fragment(d.Source.Name); ok {
+		return &Fragment{base, at}
+	}
+	return nil
+}
+
+// A BaseError is returned when the base of a fragment cannot be used.
+type BaseError struct {
+	At  schema.Span // where the fragment or the configuration names the base
+	Err error
+}
+
+func (e *BaseError) Error() string { return fmt.Sprintf("%v: the base policy: %v", e.At, e.Err) }
+
+func (e *BaseError) Unwrap() error { return e.Err }
+
+// Read reads the base. It returns nil for a fragment for any policy, and if f is nil. A
+// failure is a *BaseError.
+func (f *Fragment) Read(c *config.Config, read Reader) (*schema.Document, error) {
+	if f == nil || f.Base == "" {
 		return nil, nil
 	}
-	base, err := read(BaseFile(d.Source.Name, name))
+	base, err := read(f.Base)
+	if err == nil && FragmentOf(base, c) != nil {
+		err = fmt.Errorf("%s is a fragment too", f.Base)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%v: the base policy: %w", at, err)
+		return nil, &BaseError{f.At, err}
 	}
 	return base, nil
 }
 
-// BaseFile returns the file that a fragment means by the name of its base.
-func BaseFile(fragment, base string) string {
-	base = filepath.FromSlash(base)
-	if filepath.IsAbs(base) {
-		return base
-	}
-	return filepath.Join(filepath.Dir(fragment), base)
-}
-
-// Lint returns the findings of a policy, or of a fragment over the base that it names.
-func Lint(d *schema.Document, read Reader, o lint.Options) ([]schema.Diagnostic, error) {
-	_, _, o.Fragment = overlay.Base(d)
-	base, err := Base(d, read)
+// Lint returns the findings of a policy, or of a fragment over its base.
+func Lint(d *schema.Document, c *config.Config, read Reader, o lint.Options) ([]schema.Diagnostic, error) {
+	f := FragmentOf(d, c)
+	o.Fragment = f != nil
+	base, err := f.Read(c, read)
 	if err != nil {
 		return nil, err
 	}
