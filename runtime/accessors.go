@@ -42,7 +42,7 @@ func (s *Stream) Rideshare() *policy.StreamType {
 		return s.t.stream
 	}
 	chain := s.chainLocked()
-	return chain[min(s.link.ride, len(chain)-1)]
+	return chain[min(int(s.link.ride), len(chain)-1)]
 }
 
 // CaptivePortal reports whether the server answered the latest attempt with a
@@ -71,7 +71,7 @@ func (s *Stream) Status() int {
 	if s.link == nil {
 		return 0
 	}
-	return s.link.answer.Status
+	return int(s.link.status)
 }
 
 // Retries reports, in the State callback for DISCONNECTED or UNREACHABLE, whether

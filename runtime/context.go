@@ -264,10 +264,10 @@ func (s *Stream) apply(options []StreamOption) error {
 
 // listenSettings returns the options of a listener, for modification.
 func (s *Stream) listenSettings() *listenSettings {
-	if s.settings.listen == nil {
-		s.settings.listen = new(listenSettings)
+	if s.role.settings == nil {
+		s.role.settings = new(listenSettings)
 	}
-	return s.settings.listen
+	return s.role.settings
 }
 
 // admit asks the connector to accept a new stream. After an error the stream is
@@ -416,7 +416,7 @@ func (c *Context) remove(s *Stream) {
 		s.next.prev = s.prev
 	}
 	s.prev, s.next = nil, nil
-	if r := s.role; r != nil && r.peer != nil {
+	if r := s.role; r != nil && r.accepted {
 		r.port.leaveLocked(s)
 	}
 	c.leaveLocked(s.t)

@@ -13,16 +13,15 @@ import (
 
 // A link is the transport.Link of one attempt at a time.
 type link struct {
-	e      *engine
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	run    func() // entry point of a stream's goroutine
+	e   *engine
+	run func() // entry point of a stream's goroutine; nil before its first use
 
 	// All fields below are guarded by the stream's mu.
-	s       *Stream
-	turn    *sync.Cond   // signals that the stream is not busy or phase changed; its L is s.mu
-	waiting int          // goroutines that wait for turn
-	timer   timers.Timer // ends the attempt
+	s      *Stream
+	ctx    context.Context // see Context; nil before its first use
+	cancel context.CancelCauseFunc
+	turn   *sync.Cond   // signals that the stream is not busy or phase changed; nil before the first wait
+	timer  timers.Timer // ends the attempt
 
 	t         *streamType // of the attempt, constant during it
 	phase     linkPhase
@@ -30,24 +29,28 @@ type link struct {
 	done      bool        // Done has been called
 	spent     bool        // must not be used for another attempt
 	silent    bool        // requests to send are not signalled
+	held      bool        // TryRx has returned false
+	final     bool        // see transport.Answer
+	status    int32       // HTTP status of the response
+	waiting   int32       // goroutines that wait for turn
 	cause     error       // why the link must end, unless the transport ended it
+	onEnd     func()      // see OnEnd
 	late      *time.Timer // abandons a transport that does not end; nil without cause
 	ready     chan struct{}
 	notify    func()
 	sender    func() // of ServeTx
-	loan      loan
+	loan      *loan  // nil until ServeRx is used
 	target    *policy.Target
 	url       string
-	perf      *perf // nil if the policy does not request figures
-	answer    transport.Answer
-	ride      int // index in the chain of the streamtype
-	pending   int // bytes that wait for ResumeRx
+	perf      *perf         // nil if the policy does not request figures
+	least     time.Duration // the shortest wait before the next attempt
+	ride      int32         // index in the chain of the streamtype
+	unacked   int32         // see Stream.Unacknowledged
+	pending   int           // bytes that wait for ResumeRx
 	delivered int64
 	since     time.Time     // time of CONNECTED
 	resumed   chan struct{} // see Resumed; nil until it is used
-	held      bool          // TryRx has returned false
-	message   message
-	unacked   int           // see Stream.Unacknowledged
+	message   *message      // nil before the first Tx, and without acknowledgements
 	quiet     chan struct{} // closed when unacked is 0 or the link ends; nil unless drain waits
 }
 
@@ -98,14 +101,18 @@ func newLink(s *Stream) *link {
 	l, _ := s.e.links.Get().(*link)
 	if l == nil {
 		l = &link{e: s.e}
-		l.ctx, l.cancel = context.WithCancelCause(context.Background())
-		l.run = l.runStream
-		l.turn = sync.NewCond(nil)
 		l.timer.Owner = l
 	}
 	l.s = s
-	l.turn.L = &s.mu
 	return l
+}
+
+// startLocked starts the goroutine of a stream.
+func (l *link) startLocked() {
+	if l.run == nil {
+		l.run = l.runStream
+	}
+	go l.run()
 }
 
 // runStream is the goroutine of a stream that is not idle. It starts with the turn,
@@ -124,7 +131,7 @@ func (l *link) runStream() {
 // runContext returns the context of Run. It carries the client trace of the
 // stream's context.
 func (l *link) runContext() context.Context {
-	ctx := l.ctx
+	ctx := l.Context()
 	if trace := httptrace.ContextClientTrace(l.s.context()); trace != nil {
 		ctx = httptrace.WithClientTrace(ctx, trace)
 	}
@@ -140,11 +147,48 @@ func (l *link) recycleLocked() {
 	l.unacked = 0
 	l.signalQuietLocked()
 	if l.spent || l.waiting > 0 {
-		l.cancel(nil)
+		l.onEnd = nil
+		l.interruptLocked(nil)
 		return
 	}
-	*l = link{e: l.e, ctx: l.ctx, cancel: l.cancel, run: l.run, turn: l.turn, timer: timers.Timer{Owner: l}}
+	*l = link{e: l.e, ctx: l.ctx, cancel: l.cancel, run: l.run, timer: timers.Timer{Owner: l}}
 	l.e.links.Put(l)
+}
+
+// Context returns the context of the attempt, which interruptLocked cancels.
+func (l *link) Context() context.Context {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.ctx == nil {
+		l.ctx, l.cancel = context.WithCancelCause(context.Background())
+		if l.cause != nil {
+			l.cancel(l.cause)
+		}
+	}
+	return l.ctx
+}
+
+// interruptLocked makes blocked calls of the transport return.
+func (l *link) interruptLocked(cause error) {
+	if l.cancel != nil {
+		l.cancel(cause)
+	}
+	if f := l.onEnd; f != nil {
+		l.onEnd = nil
+		go f()
+	}
+}
+
+func (l *link) OnEnd(f func()) bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	unused := l.onEnd != nil
+	l.onEnd = f
+	if f != nil && l.cause != nil {
+		l.onEnd = nil
+		go f()
+	}
+	return unused
 }
 
 // abandonAfter is how long a transport may take to end. No transport of this module
@@ -159,13 +203,10 @@ func (l *link) endLocked(cause error) {
 	}
 	l.cause = cause
 	l.spent = true
-	l.cancel(cause)
-	if r := l.s.role; r != nil && r.peer.HangUp != nil {
-		go r.peer.HangUp()
-	}
+	l.interruptLocked(cause)
 	l.broadcastLocked() // to a transport that waits for ResumeRx
-	if !l.loan.serving {
-		l.loan.endLocked()
+	if b := l.loan; b != nil && !b.serving {
+		b.endLocked()
 	}
 	// Not a timer of the context: the time that the system sleeps does not count.
 	l.late = time.AfterFunc(abandonAfter, func() { l.s.abandon(l) })
@@ -192,6 +233,9 @@ func (l *link) broadcastLocked() {
 
 // awaitTurnLocked waits for broadcastLocked.
 func (l *link) awaitTurnLocked() {
+	if l.turn == nil {
+		l.turn = sync.NewCond(&l.s.mu)
+	}
 	l.waiting++
 	l.turn.Wait()
 	l.waiting--
@@ -286,11 +330,11 @@ func (l *link) Answer(a transport.Answer) {
 	if a.Status != 0 {
 		l.perf.setStatus(a.Status)
 		if l.t.stream.Protocol.IsHTTP() {
-			l.answer.Status = a.Status
+			l.status = int32(a.Status)
 		}
 	}
-	l.answer.RetryAfter = max(l.answer.RetryAfter, a.RetryAfter)
-	l.answer.Final = l.answer.Final || a.Final
+	l.least = max(l.least, a.RetryAfter)
+	l.final = l.final || a.Final
 	if l.phase != attempting {
 		return
 	}
@@ -511,7 +555,9 @@ func (l *link) rxAndUnlock(buf []byte, flags Flags, silent bool) (wantsTx bool, 
 	}
 	returned = true
 	s.mu.Lock()
-	l.loan.waits = false
+	if l.loan != nil {
+		l.loan.waits = false
+	}
 	l.silent, wantsTx = false, s.wantsTx
 	return wantsTx, l.release(r)
 }
@@ -594,6 +640,9 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 	returned = true
 	s.mu.Lock()
 	if l.t.carrier.Acknowledges() {
+		if l.message == nil {
+			l.message = new(message)
+		}
 		l.message.end(&p, length)
 	}
 	if p.Empty() {
@@ -610,7 +659,7 @@ func (l *link) Tx(buf []byte) (p transport.Piece, err error) {
 			l.startTimerLocked()
 		}
 	}
-	if p.Flags&FlagEOM != 0 && l.ride < len(s.chainLocked())-1 {
+	if p.Flags&FlagEOM != 0 && int(l.ride) < len(s.chainLocked())-1 {
 		p.Flags &^= FlagEOM
 		p.Next = true
 		l.ride++

@@ -51,7 +51,6 @@ func WithFields(pairs ...string) MetadataOption {
 type settings struct {
 	credit       *transport.Credit
 	hooksContext context.Context
-	listen       *listenSettings // of a new listener
 }
 
 // A streamOption is an option of a new stream.

@@ -1,7 +1,7 @@
 package runtime
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"net"
 	"sync"
@@ -11,12 +11,21 @@ import (
 
 // A role is the part of a stream that only servers have.
 type role struct {
-	port  *port           // opened by the stream, or that accepted it
-	peer  *transport.Peer // nil for a listener
-	txn   txn             // guarded by the mu of the stream
-	reply transport.Reply // of txn
+	port     *port           // opened by the stream, or that accepted it
+	settings *listenSettings // of a listener that is not open yet; nil without options
+	peer     transport.Peer  // of an accepted stream
+	accepted bool            // port has accepted the stream
+	txn      txn             // guarded by the mu of the stream
+	reply    reply           // of txn
 
 	prev, next *Stream // list of the port; guarded by mu of the context
+}
+
+// A reply is the program's answer to a request.
+type reply struct {
+	content *transport.Content
+	status  uint16
+	acked   bool
 }
 
 // A txn is the phase of a transaction.
@@ -56,11 +65,11 @@ type listenSettings struct {
 // listen opens the port of a new stream. After an error the stream is gone without
 // a callback.
 func (s *Stream) listen(c *Context) error {
-	settings := s.settings.listen
+	settings := s.role.settings
 	if settings == nil {
 		settings = new(listenSettings)
 	}
-	s.settings.listen = nil
+	s.role.settings = nil
 	setup := c.host.ServerSetup(s.t.setup, settings.ServerConfig, settings.options...)
 	l, err := s.t.server.Listen(setup)
 	if err != nil {
@@ -97,7 +106,7 @@ func (p *port) serve() {
 
 // portOf returns the port of a listener, or nil.
 func (s *Stream) portOf() *port {
-	if s.role == nil || s.role.peer != nil {
+	if s.role == nil || s.role.accepted {
 		return nil
 	}
 	s.mu.Lock()
@@ -158,7 +167,7 @@ func (p *port) clients() (all []*Stream) {
 // Accept implements transport.Acceptor.
 func (p *port) Accept(peer transport.Peer) (transport.Accepted, error) {
 	ls := p.stream
-	s := &Stream{e: ls.e, t: ls.t, busy: true, role: &role{port: p, peer: &peer}}
+	s := &Stream{e: ls.e, t: ls.t, busy: true, role: &role{port: p, accepted: true, peer: peer}}
 	s.settings.hooksContext = ls.settings.hooksContext
 	s.machine.Type, s.machine.Accepted = s.t.stream, true
 	s.machine.Start()
@@ -234,8 +243,6 @@ func (s *Stream) createAccepted(accept func(*Stream) Handlers) *link {
 	return l
 }
 
-func (l *link) Context() context.Context { return l.ctx }
-
 func (l *link) End(err error) {
 	if l.s.finish(l, err) {
 		l.s.settleAndUnlock()
@@ -260,7 +267,7 @@ func (l *link) Begin(r transport.Request) error {
 		s.meta = meta
 	}
 	s.receiveLocked(r)
-	s.role.txn, s.role.reply = openTxn, transport.Reply{}
+	s.role.txn, s.role.reply = openTxn, reply{}
 	l.clearTxLocked()
 	s.txLen = 0
 	if !s.machine.Connected() {
@@ -324,16 +331,14 @@ func (l *link) Reply(send bool) transport.Reply {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	s := l.s
-	r := s.role.reply
-	if r.Status == 0 {
-		r.Status = 404
-	}
-	r.Length = s.txLen
-	r.Sends = s.wantsTx && s.h.Tx != nil
 	if send {
 		s.role.txn = answered
 	}
-	return r
+	r := s.role.reply
+	return transport.Reply{
+		Status: int(cmp.Or(r.status, 404)), Acked: r.acked,
+		Length: s.txLen, Sends: s.wantsTx && s.h.Tx != nil, Content: r.content,
+	}
 }
 
 func (l *link) Complete() {
@@ -343,7 +348,7 @@ func (l *link) Complete() {
 	if l.phase != attempting {
 		return
 	}
-	s.role.txn, s.role.reply = noTxn, transport.Reply{}
+	s.role.txn, s.role.reply = noTxn, reply{}
 	s.txLen = 0
 	l.clearTxLocked()
 	s.stopTimeoutLocked()

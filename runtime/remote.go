@@ -252,7 +252,7 @@ func (l remoteLink) Describe(st *policy.StreamType) {
 func (l remoteLink) SetStatus(status int) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	l.answer.Status = status
+	l.status = int32(status)
 }
 
 func (l remoteLink) Receive(name, value string) {
@@ -289,7 +289,7 @@ func (l remoteLink) Report(state State, arg uint32, cause error) error {
 		r.limited = false
 	case StateConnecting:
 		clear(r.received)
-		l.ride, l.answer.Status = 0, 0
+		l.ride, l.status = 0, 0
 	case StateConnected:
 		s.err = nil
 		l.unacked = 0

@@ -38,7 +38,10 @@ func (s *Stream) ServeRx() bool {
 	if l == nil || l.phase != attempting || l.cause != nil {
 		return false
 	}
-	b := &l.loan
+	if l.loan == nil {
+		l.loan = new(loan)
+	}
+	b := l.loan
 	b.wanted = true
 	if b.step == nil || b.serving || b.err != nil {
 		b.waits = true
@@ -113,8 +116,8 @@ func (l *link) Lend(step func() error) error {
 	mu := &l.s.mu
 	mu.Lock()
 	defer mu.Unlock()
-	b := &l.loan
-	if l.cause != nil || !b.wanted || b.waits {
+	b := l.loan
+	if l.cause != nil || b == nil || !b.wanted || b.waits {
 		return l.cause
 	}
 	l.spent = true // the timer may expire at any later time
@@ -144,8 +147,10 @@ func (l *link) Lend(step func() error) error {
 func (l *link) Recall() {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	l.loan.wanted = false
-	l.loan.endLocked()
+	if b := l.loan; b != nil {
+		b.wanted = false
+		b.endLocked()
+	}
 }
 
 // endLocked wakes the goroutine that has lent its reading, if any.
@@ -160,7 +165,7 @@ func (b *loan) endLocked() {
 
 // timeLoanLocked starts the timer of an unused loan.
 func (l *link) timeLoanLocked() {
-	if b := &l.loan; !b.timing {
+	if b := l.loan; !b.timing {
 		b.timing = true
 		b.timer.Reset(loanWait)
 	}
@@ -171,7 +176,7 @@ func (l *link) timeLoanLocked() {
 func (l *link) expireLoan() {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	b := &l.loan
+	b := l.loan
 	b.timing = false
 	switch {
 	case b.step == nil || b.serving:

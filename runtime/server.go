@@ -145,7 +145,7 @@ func (s *Stream) Shutdown(ctx context.Context) error {
 
 // Listener returns the stream that accepted s, or nil.
 func (s *Stream) Listener() *Stream {
-	if s.role == nil || s.role.peer == nil {
+	if s.role == nil || !s.role.accepted {
 		return nil
 	}
 	return s.role.port.stream
@@ -154,12 +154,10 @@ func (s *Stream) Listener() *Stream {
 // Peer returns the client of an accepted stream, or the zero Peer for other
 // streams.
 func (s *Stream) Peer() Peer {
-	if s.role == nil || s.role.peer == nil {
+	if s.role == nil {
 		return Peer{}
 	}
-	p := *s.role.peer
-	p.HangUp = nil
-	return p
+	return s.role.peer
 }
 
 // Ack answers a request with an HTTP status; 0 means 200. It may be called from
@@ -181,7 +179,7 @@ func (s *Stream) Ack(status int) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.answerLocked(func(r *transport.Reply) { r.Status, r.Acked = status, true })
+	return s.answerLocked(func(r *reply) { r.status, r.acked = uint16(status), true })
 }
 
 // Respond provides the whole body of the answer, in place of Tx. It implies Ack(0)
@@ -202,11 +200,11 @@ func (s *Stream) Respond(name string, modified time.Time, body io.ReadSeeker) er
 			}
 		}
 	}()
-	err := s.answerLocked(func(r *transport.Reply) {
-		earlier = r.Content
-		r.Content = &transport.Content{ReadSeeker: body, Name: name, Modified: modified}
-		if !r.Acked {
-			r.Status, r.Acked = 200, true
+	err := s.answerLocked(func(r *reply) {
+		earlier = r.content
+		r.content = &transport.Content{ReadSeeker: body, Name: name, Modified: modified}
+		if !r.acked {
+			r.status, r.acked = 200, true
 		}
 	})
 	if err != nil {
@@ -216,7 +214,7 @@ func (s *Stream) Respond(name string, modified time.Time, body io.ReadSeeker) er
 }
 
 // answerLocked changes the answer to the current request.
-func (s *Stream) answerLocked(set func(*transport.Reply)) error {
+func (s *Stream) answerLocked(set func(*reply)) error {
 	if s.role == nil || s.role.txn != openTxn {
 		return fmt.Errorf("sspolicy: streamtype %q: %w", s.t.stream.Name, ErrNoTransaction)
 	}

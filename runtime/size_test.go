@@ -17,7 +17,7 @@ func (never) Prepare(*transport.Setup) (transport.Connector, error) { return nev
 func (never) Close() error                                          { return nil }
 func (never) Run(ctx context.Context, l transport.Link) error       { return ctx.Err() }
 
-// TestIdleStreams checks that an idle stream takes at most 400 bytes and no goroutine.
+// TestIdleStreams checks that an idle stream takes at most 300 bytes and no goroutine.
 func TestIdleStreams(t *testing.T) {
 	const n = 10_000
 	c, err := NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}}},
@@ -40,7 +40,7 @@ func TestIdleStreams(t *testing.T) {
 	goruntime.ReadMemStats(&after)
 	each := (after.HeapAlloc - before.HeapAlloc) / n
 	t.Logf("%d bytes per idle stream", each)
-	if each > 400 {
+	if each > 300 {
 		t.Errorf("an idle stream takes %d bytes", each)
 	}
 	if more := goruntime.NumGoroutine() - goroutines; more > 0 {

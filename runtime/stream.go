@@ -228,6 +228,7 @@ func (s *Stream) kill() {
 		if l.late != nil {
 			l.late.Stop()
 		}
+		l.interruptLocked(nil)
 		l.broadcastLocked()
 	}
 	s.dropLinkLocked()
@@ -352,7 +353,7 @@ func (s *Stream) Unacknowledged() int {
 	if s.link == nil {
 		return 0
 	}
-	return s.link.unacked
+	return int(s.link.unacked)
 }
 
 // drain waits until no message is unacknowledged, or done is closed. It returns the
@@ -532,7 +533,7 @@ func (s *Stream) wakeLocked() {
 	case s.link == nil:
 		s.busy = true
 		s.link = newLink(s)
-		go s.link.run()
+		s.link.startLocked()
 	case s.link.phase == attempting: // the goroutine of the stream is in Run
 		s.busy = true
 		go func() {
@@ -795,7 +796,7 @@ func (s *Stream) finish(l *link, err error) bool {
 	} else {
 		f = machine.Failure{
 			Failed: err != nil, Brief: connected && time.Since(l.since) < s.t.stream.Retry.Steady(),
-			Arg: unreachableArg(err), Final: l.answer.Final, Least: l.answer.RetryAfter,
+			Arg: unreachableArg(err), Final: l.final, Least: l.least,
 		}
 		if err != nil {
 			err = l.t.endpoint.Hide(err, l.target)

@@ -35,7 +35,7 @@ type streamType struct {
 // run makes an attempt.
 func (t *streamType) run(l *link) error {
 	if t.remote != nil {
-		return t.remote.Run(l.ctx, remoteLink{l})
+		return t.remote.Run(l.Context(), remoteLink{l})
 	}
 	return t.connector.Run(l.runContext(), l)
 }

@@ -183,8 +183,9 @@ func BenchmarkIdleServer(b *testing.B) {
 		run(1)
 		time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
 		collect(&after)
-		size := int64(after.HeapAlloc) - int64(before.HeapAlloc) + int64(after.StackInuse) - int64(before.StackInuse)
-		b.ReportMetric(float64(size)/n, "B/conn")
+		stack := int64(after.StackInuse) - int64(before.StackInuse)
+		b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+stack)/n, "B/conn")
+		b.ReportMetric(float64(stack)/n, "stack-B/conn")
 	}
 	b.Run("stream", func(b *testing.B) {
 		for b.Loop() {

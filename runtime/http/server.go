@@ -122,10 +122,11 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 		l.End(nil)
 	}
 	if c.Stream == nil {
-		l, err := c.Accept(n.setup, r, func() { c.Close() })
+		l, err := c.Accept(n.setup, r)
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
+		l.OnEnd(func() { c.Close() })
 		c.Stream, c.Of = l, n.setup
 	}
 	x.l = c.Stream

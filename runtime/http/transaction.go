@@ -42,7 +42,11 @@ func (x *transaction) serveStream(c *httpserver.Conn) {
 		defer mu.Unlock()
 		done = true // w must not be used any more
 	}()
-	l, err := c.Accept(x.n.setup, x.r, func() {
+	l, err := c.Accept(x.n.setup, x.r)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	l.OnEnd(func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if !done {
@@ -50,9 +54,6 @@ func (x *transaction) serveStream(c *httpserver.Conn) {
 			_ = x.rc().SetWriteDeadline(past)
 		}
 	})
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
 	x.l = l
 	if err = x.run(); err == nil {
 		l.Complete()

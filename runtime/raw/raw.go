@@ -144,10 +144,11 @@ func (n connector) Run(ctx context.Context, l transport.Link) error {
 	} else if l.Target().Network == policy.ProtocolRaw.String() {
 		return &policy.EndpointError{Why: "the policy has none: the stream is for Adopt"}
 	} else {
-		// A dial needs more stack than an idle connection should keep.
-		var dialing sync.WaitGroup
-		dialing.Go(func() { t := l.Target(); conn, err = n.setup.Dialer.Dial(ctx, t.Network, t.Address()) })
-		if dialing.Wait(); err != nil {
+		transport.Connect(ctx, l, func(ctx context.Context) {
+			t := l.Target()
+			conn, err = n.setup.Dialer.Dial(ctx, t.Network, t.Address())
+		})
+		if err != nil {
 			return err
 		}
 		if ctx.Err() != nil { // the dial took no notice

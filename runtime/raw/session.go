@@ -112,21 +112,22 @@ func (s *session) deadline() time.Time {
 // CONNECTED.
 func (s *session) run(first *upgrade) (err error) {
 	defer s.base.Close()
-	defer context.AfterFunc(s.ctx, func() {
+	s.l.OnEnd(func() {
 		s.k.mu.Lock()
 		defer s.k.mu.Unlock()
 		s.endLocked(context.Cause(s.ctx))
-	})()
+	})
+	defer s.l.OnEnd(nil)
 	k := s.k
 	k.mu.Lock()
-	k.s, k.state = s, State{}
+	k.s, k.mode, k.encrypted, k.handshake = s, Unencrypted, false, nil
 	later := k.config.Later
 	k.mu.Unlock()
 	defer func() {
 		k.mu.Lock()
-		changed := k.s == s && k.state.Mode != Unencrypted
+		changed := k.s == s && k.mode != Unencrypted
 		if k.s == s { // another attempt may have begun without this one
-			k.s, k.state.Mode, k.state.Encrypted = nil, Unencrypted, false
+			k.s, k.mode, k.encrypted = nil, Unencrypted, false
 		}
 		k.mu.Unlock()
 		if changed {
@@ -156,7 +157,7 @@ func (s *session) exchange(first *upgrade) error {
 	k := s.k
 	if first != nil {
 		k.mu.Lock()
-		k.state.Mode = first.mode
+		k.mode = first.mode
 		k.mu.Unlock()
 		if err := s.handshake(first); err != nil {
 			return err
@@ -420,7 +421,7 @@ func (s *session) readError(err error) (retry bool, _ error) {
 		return false, &HandshakeError{s.upgrade.mode, io.ErrUnexpectedEOF}
 	case s.writeErr != nil:
 		return false, s.writeErr
-	case err == io.EOF && s.k.state.Encrypted && s.fin.Load():
+	case err == io.EOF && s.k.encrypted && s.fin.Load():
 		// crypto/tls accepts it, for web sites. Here nothing else distinguishes it
 		// from an end made by an attacker (RFC 8446 section 6.1).
 		return false, fmt.Errorf("sspolicy: raw: the end of TLS without close_notify: %w", io.ErrUnexpectedEOF)
@@ -653,10 +654,10 @@ func (s *session) handshake(u *upgrade) error {
 	}
 	k.mu.Lock()
 	s.conn = secure
-	k.state.Encrypted = true
-	k.state.TLS, k.state.VerifyError = secure.ConnectionState(), verifyErr
+	k.encrypted = true
+	k.handshake = &State{TLS: secure.ConnectionState(), VerifyError: verifyErr}
 	if c.Verify == VerifyNone {
-		k.state.TLS.PeerCertificates, k.state.TLS.VerifiedChains = nil, nil
+		k.handshake.TLS.PeerCertificates, k.handshake.TLS.VerifiedChains = nil, nil
 	}
 	k.mu.Unlock()
 	if c.Encrypted == nil {

@@ -91,11 +91,13 @@ type Socket struct {
 	adopt  *adoption   // nil if the stream makes its connections
 	server *tls.Config // of the policy's server_cert; nil for a client, or without TLS
 
-	mu       sync.Mutex
-	buffered func() int // bytes that a runtime.Conn holds; nil without one
-	config   Config
-	state    State
-	s        *session // nil without a connection
+	mu        sync.Mutex
+	buffered  func() int // bytes that a runtime.Conn holds; nil without one
+	config    Config
+	mode      Mode
+	encrypted bool     // see State
+	handshake *State   // its TLS and VerifyError; nil before a handshake
+	s         *session // nil without a connection
 }
 
 // With sets the TLS settings of a new stream.
@@ -154,7 +156,12 @@ func (k *Socket) SetConfig(c Config) {
 func (k *Socket) State() State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.state
+	var s State
+	if k.handshake != nil {
+		s = *k.handshake
+	}
+	s.Mode, s.Encrypted = k.mode, k.encrypted
+	return s
 }
 
 // StartTLS starts TLS as a client, on an unencrypted connection. Payload that Tx has
@@ -191,7 +198,7 @@ func (k *Socket) start(mode Mode, start starter, unread int, goAhead []byte) err
 	switch {
 	case s == nil || !s.connected || s.over || s.draining:
 		return ErrNotConnected
-	case k.state.Mode != Unencrypted:
+	case k.mode != Unencrypted:
 		return ErrEncrypted
 	case mode == TLSServer && !hasCertificate(k.config.TLS) && k.server == nil:
 		return ErrNoCertificate
@@ -204,7 +211,7 @@ func (k *Socket) start(mode Mode, start starter, unread int, goAhead []byte) err
 	if err := s.base.SetReadDeadline(past); err != nil {
 		return err
 	}
-	k.state.Mode = mode
+	k.mode = mode
 	s.upgrade = &upgrade{mode, start, append([]byte(nil), goAhead...)}
 	s.l.Recall()
 	return nil

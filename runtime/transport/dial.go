@@ -83,6 +83,19 @@ func (s *Setup) Dial(ctx context.Context, t *policy.Target, alpn ...string) (net
 	return secure, nil
 }
 
+// Connect calls connect, which makes the connection of an attempt, on a goroutine and
+// with a context of its own. The context is done when ctx, the context of Run, is. An
+// idle connection thus holds neither the stack nor the contexts of its handshake.
+func Connect(ctx context.Context, l Link, connect func(context.Context)) {
+	own, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	l.OnEnd(func() { cancel(context.Cause(ctx)) })
+	defer l.OnEnd(nil)
+	var done sync.WaitGroup
+	done.Go(func() { connect(own) })
+	done.Wait()
+}
+
 // Close closes a connection that Dial has returned, or a TLS connection over it.
 // Over TLS it limits the close_notify to one second. crypto/tls waits 5 s for a
 // peer that does not read, which is as long as a stream waits for its transport.

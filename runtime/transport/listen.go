@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -203,14 +204,16 @@ func (l *limitedListener) Close() error {
 // An acceptedConn is a connection that counts against the limits of its listener.
 type acceptedConn struct {
 	net.Conn
-	l    *limitedListener
-	once sync.Once
+	l      *limitedListener
+	closed atomic.Bool
 }
 
 // Close closes the connection.
 func (c *acceptedConn) Close() error {
 	err := c.Conn.Close()
-	c.once.Do(c.l.release)
+	if c.closed.CompareAndSwap(false, true) {
+		c.l.release()
+	}
 	return err
 }
 

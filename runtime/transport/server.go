@@ -91,11 +91,6 @@ type Peer struct {
 	// VerifyError is why the certificate of the client is invalid, if such clients
 	// are accepted. It is ErrNoPeerCertificate if the client has none.
 	VerifyError error
-
-	// HangUp, if not nil, is called once, on a goroutine of its own, when the
-	// stream ends the connection. It must make blocked calls of the transport
-	// return.
-	HangUp func()
 }
 
 // An Accepted is the Link of an accepted stream. There is no Run: the connection
@@ -107,7 +102,8 @@ type Peer struct {
 type Accepted interface {
 	Link
 
-	// Context is done when the stream ends the connection.
+	// Context is done when the stream ends the connection. An idle connection holds less
+	// if it is not called; see OnEnd.
 	Context() context.Context
 
 	// Begin begins a transaction. It replaces the metadata with the values from the

@@ -170,6 +170,16 @@ type Link interface {
 	// sets direct_proto_str.
 	DirectHeaders() []Field
 
+	// OnEnd sets the function that is called, on a goroutine of its own, when the
+	// stream ends the attempt or connection. It is called at once if the stream has
+	// ended it already. f must make blocked calls of the transport return. OnEnd(nil)
+	// removes the function. OnEnd reports whether it replaces a function that has not
+	// been called.
+	//
+	// It takes the place of [context.AfterFunc] with the context of Run. A context
+	// holds 500 bytes more once its Done was called or another one derived from it.
+	OnEnd(f func()) bool
+
 	// Data returns the value that the transport keeps with the stream across its
 	// connections: the data of an Option, or the result of make in the first call.
 	// make must not call the link.

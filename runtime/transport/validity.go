@@ -18,8 +18,8 @@ type Validity struct {
 
 	mu      sync.Mutex
 	stopped bool
-	proof   int64 // time of the latest proof, on the clock of timers
 	probed  bool  // since the latest proof
+	proof   int64 // time of the latest proof, on the clock of timers
 	timer   timers.Timer
 }
 

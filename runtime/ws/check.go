@@ -51,16 +51,16 @@ type checker struct {
 	deflate bool // permessage-deflate was negotiated
 
 	head   [14]byte // of the present frame
-	got    int      // bytes in head
-	need   int      // length of head, once its second byte is known
-	left   uint64   // bytes of payload to come
+	got    uint8    // bytes in head
+	need   uint8    // length of head, once its second byte is known
 	pos    uint8    // in the mask
 	within bool     // between the fragments of a message
 	ended  bool     // the latest message is complete
+	text   bool     // the message is text that can be checked here
+	left   uint64   // bytes of payload to come
 
 	pings atomic.Int32 // sent, and not answered
 
-	text bool       // the message is text that can be checked here
 	utf8 utf8Check  // of the message
 	end  closeCheck // of a close frame
 	idle budget     // for frames without payload for the program
@@ -254,14 +254,14 @@ func (k *checker) frameEnd() *ProtocolError {
 
 // A closeCheck checks the payload of a close frame (RFC 6455 section 5.5.1).
 type closeCheck struct {
-	n      int
+	n      uint8 // at most maxControl
 	code   [2]byte
 	reason utf8Check
 }
 
 func (c *closeCheck) add(p []byte) (bad int, err *ProtocolError) {
 	n := copy(c.code[min(c.n, 2):], p)
-	c.n += len(p)
+	c.n += uint8(len(p))
 	if n > 0 && c.n >= 2 {
 		if code := binary.BigEndian.Uint16(c.code[:]); !validCode(code) {
 			return n - 1, protocolError("a close frame with the code %d", code)
@@ -296,7 +296,7 @@ func validCode(code uint16) bool {
 // A utf8Check checks UTF-8 that arrives in pieces.
 type utf8Check struct {
 	tail [utf8.UTFMax]byte // of an incomplete rune
-	n    int
+	n    uint8
 }
 
 // add returns how many bytes of p precede the first one that cannot be part of
@@ -332,7 +332,7 @@ func (u *utf8Check) add(p []byte) (good int) {
 		}
 	}
 	if end < len(p) {
-		u.n = copy(u.tail[:], p[end:])
+		u.n = uint8(copy(u.tail[:], p[end:]))
 	}
 	return len(p)
 }

@@ -202,41 +202,41 @@ type conn struct {
 	wire *wire
 	gate *gate // nil without ws_prioritize_reads
 
-	done    chan struct{}  // closed when read has returned
-	others  sync.WaitGroup // goroutines other than that of the stream
-	closing atomic.Bool    // a close frame has been sent, or is about to be
-	sending chan struct{}  // holds a value while a frame of a message is written
+	others   sync.WaitGroup // goroutines other than that of the stream
+	ended    atomic.Bool    // read has returned
+	closing  atomic.Bool    // a close frame has been sent, or is about to be
+	inRx     atomic.Bool    // Rx is running, so silence of the peer proves nothing
+	expired  atomic.Bool    // svalidhup has passed meanwhile
+	validity atomic.Pointer[transport.Validity]
 
 	sends sync.Mutex // locked during Tx and the write after it
 	m     message    // being sent; guarded by sends
 
 	mu         sync.Mutex
-	over       bool  // Run is about to return
-	writing    bool  // the writing goroutine exists
-	again      bool  // and has to look for something to send
-	err        error // why this side closes the connection
-	writeErr   error // of the first write that failed
-	flushing   bool  // a PING that flushes is under way
-	flushAgain bool  // another one is to follow
+	err        error         // why this side closes the connection
+	writeErr   error         // of the first write that failed
+	sent       chan struct{} // closed when sending ends; nil unless mayPong waits
+	over       bool          // Run is about to return
+	writing    bool          // the writing goroutine exists
+	again      bool          // and has to look for something to send
+	sending    bool          // a frame of a message is being written
+	flushing   bool          // a PING that flushes is under way
+	flushAgain bool          // another one is to follow
 
 	// Of the reading goroutine, or one that reads in its place.
+	wantsTx bool       // the program has requested a Tx in Rx
 	r       io.Reader  // of a message that has begun, or nil
 	text    *utf8Check // of a message that wire.check could not check, or nil
+	rxErr   error      // the link has ended
 	flags   policy.Flags
-	rxErr   error // the link has ended
-	wantsTx bool  // the program has requested a Tx in Rx
 
 	// Of replies; see reply.
 	replaced bool          // the reading goroutine is not that of the stream
+	checking atomic.Bool   // stall is running
 	turns    atomic.Uint64 // counts the starts and ends of replies: odd during one
 	stall    *time.Timer   // calls checkStall; nil until the first reply
-	checking atomic.Bool   // stall is running
 	checked  uint64        // turns at the latest check
 	readErr  chan error    // gets the result of a reader that replaced the stream's
-
-	validity atomic.Pointer[transport.Validity]
-	inRx     atomic.Bool // Rx is running, so silence of the peer proves nothing
-	expired  atomic.Bool // svalidhup has passed meanwhile
 }
 
 // Run makes one connection and carries it until its end.
@@ -244,10 +244,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	var ws *websocket.Conn
 	var w *wire
 	var err error
-	// A handshake needs much more stack than an idle connection should keep.
-	var dialing sync.WaitGroup
-	dialing.Go(func() { ws, w, err = n.dial(ctx, l) })
-	dialing.Wait()
+	transport.Connect(ctx, l, func(ctx context.Context) { ws, w, err = n.dial(ctx, l) })
 	if err != nil {
 		return err
 	}
@@ -264,7 +261,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 
 // newConn returns the connection that the library made on w.
 func (n *connector) newConn(l transport.Link, ws *websocket.Conn, w *wire) *conn {
-	c := &conn{n: n, l: l, ws: ws, wire: w, done: make(chan struct{}), sending: make(chan struct{}, 1)}
+	c := &conn{n: n, l: l, ws: ws, wire: w}
 	w.c = c
 	if n.st.HTTP.WSPrioritizeReads {
 		c.gate = newGate()
@@ -278,18 +275,18 @@ func (c *conn) run(ctx context.Context) error {
 	c.l.Notify(c.sendMore)
 	c.l.ServeTx(c.serveTx)
 	c.others.Add(1)
-	stop := context.AfterFunc(ctx, func() {
+	c.l.OnEnd(func() {
 		defer c.others.Done()
 		c.close()
 	})
 	err := c.read()
-	close(c.done)
+	c.ended.Store(true)
 	c.gate.open()
 	if c.stall != nil {
 		c.stall.Stop()
 	}
-	if stop() {
-		c.others.Done() // for the AfterFunc, which will not run
+	if c.l.OnEnd(nil) {
+		c.others.Done() // for the function of OnEnd, which will not run
 		if v, ok := errors.AsType[*ProtocolError](err); ok {
 			c.closeWith(websocket.StatusCode(v.Code))
 		}

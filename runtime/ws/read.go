@@ -132,10 +132,8 @@ func (c *conn) reply() (replaced bool) {
 // latest check. It repeats itself while there are replies, since a timer for each
 // would cost more than most replies.
 func (c *conn) checkStall() {
-	select {
-	case <-c.done:
+	if c.ended.Load() {
 		return
-	default:
 	}
 	turn := c.turns.Load()
 	switch {
@@ -185,17 +183,20 @@ func (c *conn) readWire(p []byte) (int, error) {
 // mayPong reports whether a PING is to be answered. It waits for a frame that is
 // being written: a peer that does not read would not read the PONG.
 func (c *conn) mayPong() bool {
-	select {
-	case c.sending <- struct{}{}:
-		<-c.sending
+	c.mu.Lock()
+	if !c.sending {
+		c.mu.Unlock()
 		return true
-	default:
 	}
+	if c.sent == nil {
+		c.sent = make(chan struct{})
+	}
+	sent := c.sent
+	c.mu.Unlock()
 	late := time.NewTimer(pongWait)
 	defer late.Stop()
 	select {
-	case c.sending <- struct{}{}:
-		<-c.sending
+	case <-sent:
 		return true
 	case <-late.C:
 		return false

@@ -180,7 +180,7 @@ func (u *upgrade) begin() error {
 		u.c.Stream = nil
 		l.End(nil)
 	}
-	l, err := u.c.Accept(u.n.server, u.r, nil)
+	l, err := u.c.Accept(u.n.server, u.r)
 	if err != nil {
 		return u.refuse(http.StatusServiceUnavailable, "the server accepts no stream")
 	}

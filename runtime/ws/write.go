@@ -60,9 +60,9 @@ func (c *conn) serveTx() {
 
 // A message is the state of the message being sent.
 type message struct {
+	w        io.WriteCloser // nil before the first byte
 	open     bool           // has begun
 	more     bool           // Tx is to be called again at once
-	w        io.WriteCloser // nil before the first byte
 	buffered bool           // the library may hold some of it
 }
 
@@ -90,7 +90,7 @@ func (c *conn) stepLocked() error {
 	case m.open && som:
 		return errSOM
 	}
-	c.sending <- struct{}{}
+	c.setSending(true)
 	if n > smallPiece {
 		c.wire.hold()
 		err = c.put(buf[:n], eom)
@@ -100,11 +100,22 @@ func (c *conn) stepLocked() error {
 	} else {
 		err = c.put(buf[:n], eom)
 	}
-	<-c.sending
+	c.setSending(false)
 	if err != nil {
 		return c.writeFailed(err)
 	}
 	return nil
+}
+
+// setSending sets whether a frame of a message is being written.
+func (c *conn) setSending(is bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sending = is
+	if !is && c.sent != nil {
+		close(c.sent)
+		c.sent = nil
+	}
 }
 
 // smallPiece is the size up to which the library writes a frame at once.

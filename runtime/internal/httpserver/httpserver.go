@@ -364,14 +364,13 @@ type Conn struct {
 }
 
 // Accept makes a stream of the connection, or of a request on it, for a streamtype.
-// hangUp is as in transport.Peer.
-func (c *Conn) Accept(of *transport.ServerSetup, r *http.Request, hangUp func()) (transport.Accepted, error) {
+func (c *Conn) Accept(of *transport.ServerSetup, r *http.Request) (transport.Accepted, error) {
 	s := c.serverOf(of)
 	if s == nil {
 		return nil, transport.ErrClosed
 	}
 	return s.acceptor.Accept(transport.Peer{
-		Local: c.LocalAddr(), Remote: c.RemoteAddr(), TLS: r.TLS, VerifyError: c.verifyClient(r.TLS), HangUp: hangUp,
+		Local: c.LocalAddr(), Remote: c.RemoteAddr(), TLS: r.TLS, VerifyError: c.verifyClient(r.TLS),
 	})
 }
 

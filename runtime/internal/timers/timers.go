@@ -46,10 +46,11 @@ type Timer struct {
 	// timer is stopped or restarted at that moment, it may be called all the same,
 	// so the owner must check whether the call still applies. It must not block.
 	Owner interface{ Expire(*Timer) }
-	Wakes bool // the timer is worth waking the system for
 
 	at    int64 // on the clock of Timers
 	place int32 // 1 + index in its list; 0 if it does not run
+
+	Wakes bool // the timer is worth waking the system for
 }
 
 // New returns Timers of which none runs. wake, if not nil, is called when the earliest
