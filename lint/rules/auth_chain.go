@@ -10,8 +10,8 @@ var authChain = &lint.Rule{
 	Severity: schema.Info,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "the streamtype of an auth scheme does not exist, or needs the scheme itself",
-	Why: `The streamtype that an auth scheme names fetches the token of the scheme. It has to exist,
-and must not authenticate by the same scheme.`,
+	Why: `The streamtype of an auth scheme fetches its token. It must exist, and must not
+authenticate with the same scheme.`,
 	LWS: `lws stores the name and does not use it (4.2 to 5.0, by the source).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "auth": [ { "name": "aws", "type": "sigv4", "streamtype": "token", "blob": 0 } ],

@@ -15,9 +15,9 @@ var badAuth = &lint.Rule{
 	Why: `An auth scheme of the type "sigv4" signs the requests of h1, h2 and h3: aws_region and
 aws_service name the metadata that it needs, and it sends the authorization header itself. Any other
 type sends a token in the header of http_auth_header. Nothing authenticates mqtt and raw streams this way.`,
-	LWS: `lws acts on the type "sigv4" alone, written like this, and on h1, h2 and h3. Without
-aws_region or aws_service it compares metadata with NULL. It sends the header of http_auth_header as well as
-its own (4.2 to 5.0, ss-h1.c and sign.c).`,
+	LWS: `lws supports only the type "sigv4", in small letters, over h1, h2 and h3. Without
+aws_region or aws_service it compares metadata with NULL. It sends the header of http_auth_header
+as well as its own (4.2 to 5.0, ss-h1.c and sign.c).`,
 	Bad: `{ "auth": [ { "name": "aws", "type": "sigv4", "blob": 0 } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "use_auth": "aws" } } ] }`,

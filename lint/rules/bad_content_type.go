@@ -12,11 +12,11 @@ import (
 var badContentType = &lint.Rule{
 	Name:     "bad-content-type",
 	Severity: schema.Error,
-	Summary:  "the headers of a part of a multipart request cannot be sent like this",
+	Summary:  "the headers of a part of a multipart request are invalid",
 	Why: `http_mime_content_type is a media type, such as "image/png". The names of a part and of its
 file are text on one line. A request is either multipart or, with http_www_form_urlencoded, the other
 form.`,
-	LWS: `lws writes the text as it stands into the headers of the part. With both forms it sends two
+	LWS: `lws writes the text unchanged into the headers of the part. With both forms it sends two
 content-type headers (4.1.6 to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "POST", "http_url": "",
                   "http_multipart_name": "file", "http_mime_content_type": "png image" } } ] }`,

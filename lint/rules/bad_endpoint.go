@@ -14,11 +14,11 @@ var badEndpoint = &lint.Rule{
 	Name:     "bad-endpoint",
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "no connection can be made to the endpoint",
+	Summary:  "the endpoint is invalid",
 	Why: `An endpoint is a host name or address. A path belongs in http_url, a port in port.
 sspolicy run refuses such a streamtype.`,
-	LWS: `lws takes a text without a ":" as a host name, whatever is in it, and the lookup fails
-each time (4.1.6 to 5.0.0).`,
+	LWS: `lws uses any text without a ":" as a host name, and the lookup fails each time (4.1.6 to
+5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com/api", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "api" } } ] }`,
 	Check: func(p *lint.Pass) {

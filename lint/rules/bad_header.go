@@ -13,12 +13,12 @@ var badHeader = &lint.Rule{
 	Name:     "bad-header",
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
-	Summary:  "no header has this name, or it is not the program's to send",
+	Summary:  "the name of a header is invalid, or lws sends this header itself",
 	Why: `The name of a header is a token of RFC 9110 section 5.6.2: letters, digits and some signs,
 no blanks. Its value is the metadata, or the credential, that the program sets. Headers that frame the
 message or the connection are written by lws. Two keys cannot send the same header.`,
-	LWS: `lws checks nothing. It sends the text as it stands, and servers refuse the request or read
-something else (4.1.6 to 5.0.0).`,
+	LWS: `lws sends the text unchecked, and servers refuse or misread the request (4.1.6 to
+5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "metadata": [ { "id": "X Device Id:" } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",

@@ -12,7 +12,7 @@ var badPreamble = &lint.Rule{
 	Name:     "bad-preamble",
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
-	Summary:  "http_auth_preamble does not fit before a token",
+	Summary:  "http_auth_preamble cannot precede a token",
 	Why: `The header is the preamble with the token directly after it: "Bearer " has a blank at its
 end. It cannot hold control characters, such as a line end. It has no effect without http_auth_header.`,
 	LWS: `lws puts the token after the preamble and nothing between them (4.1.6 to 5.0.0).`,

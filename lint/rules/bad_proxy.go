@@ -14,11 +14,11 @@ var badProxy = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
 	Summary:  "via-socks5 is not the address of a proxy",
-	Why: `Write host:port, or user:password@host:port. Without a proxy that works, no client
-stream connects.`,
-	LWS: `lws takes what stands before the first ":" as the host: of a URL, the scheme; of
-[::1]:1080, "[". A user name or password may have 95 bytes. A port is read as far as there are
-digits, and not checked (4.1.6 to 5.0.0, lws_set_socks). lws ignores the via-socks5 of a streamtype;
+	Why: `Write host:port, or user:password@host:port. No client stream connects without a working
+proxy.`,
+	LWS: `lws uses the text before the first ":" as the host: the scheme of a URL, or "[" of
+[::1]:1080. A user name or password may have 95 bytes. A port is read as far as there are digits,
+and not checked (4.1.6 to 5.0.0, lws_set_socks). lws ignores the via-socks5 of a streamtype;
 sspolicy run uses it.`,
 	Bad: `{ "via-socks5": "socks5://proxy.example.com:1080",
   "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,

@@ -14,7 +14,7 @@ var badSubprotocol = &lint.Rule{
 	Summary:  "ws_subprotocol is not the name of a subprotocol",
 	Why: `A subprotocol is a token of RFC 9110, without blanks (RFC 6455 section 4.1). Several are
 separated by commas.`,
-	LWS:  `lws sends the text as it stands, and servers refuse the handshake (4.1.6 to 5.0.0).`,
+	LWS:  `lws sends the text unchecked, and servers refuse the handshake (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "", "ws_subprotocol": "my chat" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "", "ws_subprotocol": "my-chat" } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -10,10 +10,10 @@ import (
 var badSymbol = &lint.Rule{
 	Name:     "bad-symbol",
 	Severity: schema.Error,
-	Summary:  `a "$" in a string does not have the effect that it seems to have`,
-	Why: `lws replaces ${name} by the metadata of that name in endpoint, http_url, and the topics and
-messages of MQTT. The name has 1 to 31 bytes. There is no escape; a "$" before any character
-but "{" and "$" stands for itself.`,
+	Summary:  `a "$" in a string does not have its apparent effect`,
+	Why: `lws replaces ${name} by the metadata of that name in endpoint, http_url, and the topics
+and messages of MQTT. The name has 1 to 31 bytes. There is no escape; a "$" before any character
+except "{" and "$" stands for itself.`,
 	LWS: `lws keeps "ab" of "ab${cd" and of "ab$", and makes "a$$$b" of "a$$b". A name of 32 bytes is
 treated as undeclared (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],

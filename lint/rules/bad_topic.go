@@ -12,8 +12,8 @@ var badTopic = &lint.Rule{
 	Severity: schema.Error,
 	Summary:  "MQTT does not allow this topic or filter",
 	Why: `"+" and "#" are wildcards, which only filters may have. "+" is a whole level. "#" is the
-whole last level and stands for all that follow (MQTT 3.1.1, section 4.7). Topics that begin
-with "$" belong to the broker.`,
+whole last level and matches all further levels (MQTT 3.1.1, section 4.7). Topics that begin with
+"$" belong to the broker.`,
 	LWS: `lws does not connect with an invalid filter, with a filter that begins with "$", which MQTT
 allows, or, with aws_iot, with a filter of more than 7 slashes. It does not subscribe to an
 empty filter. It sends topics unchecked, and a broker closes the connection (4.3.10 and

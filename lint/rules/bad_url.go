@@ -11,12 +11,12 @@ import (
 var badURL = &lint.Rule{
 	Name:     "bad-url",
 	Severity: schema.Error,
-	Summary:  "http_url cannot stand in a request",
+	Summary:  "http_url is invalid in a request",
 	Why: `http_url is the path and query of a request. White space and control characters are
 written as %20 and so on. A fragment ("#...") is for browsers and is not sent, and the host
 belongs in endpoint.`,
-	LWS: `lws sends http_url as it stands, after a slash: a blank or line end splits the request
-line (4.1.6 to 5.0.0).`,
+	LWS: `lws sends http_url unchanged, after a slash: a blank or line end splits the request line
+(4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "http://example.com/index.html" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "index.html" } } ] }`,
 	Check: func(p *lint.Pass) {

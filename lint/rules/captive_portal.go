@@ -9,9 +9,8 @@ var captivePortal = &lint.Rule{
 	Name:     "captive-portal",
 	Severity: schema.Warning,
 	Summary:  "captive_portal_detect cannot detect a captive portal",
-	Why: `lws uses this streamtype to find out whether a captive portal stands between it and the
-internet. It requests, without TLS, a resource with one known status, such as 204. A portal
-answers with a redirect or a page.`,
+	Why: `lws uses this streamtype to detect a captive portal. It requests, without TLS, a
+resource with one known status, such as 204. A portal answers with a redirect or a page.`,
 	LWS: `The status of http_expect means no portal, a redirect with http_fail_redirect means a
 portal, and anything else means no internet (5.0.0).`,
 	Bad: `{ "s": [ { "captive_portal_detect": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "generate_204" } } ] }`,

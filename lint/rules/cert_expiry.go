@@ -12,8 +12,8 @@ var certExpiry = &lint.Rule{
 	Name:     "cert-expiry",
 	Severity: schema.Warning,
 	Summary:  "a certificate has expired, or expires soon",
-	Why: `Servers that depend on it are not accepted after that day. --cert-warn sets how early it is
-reported, and --at the day of the check. An intermediate certificate whose issuer is in the
+	Why: `Servers that depend on it are refused after that day. --cert-warn sets how early the
+rule reports it, and --at the day of the check. An intermediate certificate whose issuer is in the
 same trust store is not needed there, so its expiry is only an info.`,
 	LWS: `lws loads an expired certificate without an error; each connection that depends on it fails
 (4.1.6 to 5.0.0).`,

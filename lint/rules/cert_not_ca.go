@@ -10,9 +10,9 @@ import (
 var certNotCA = &lint.Rule{
 	Name:     "cert-not-ca",
 	Severity: schema.Warning,
-	Summary:  "a trust store holds a certificate that is not of a CA",
-	Why: `A trust store holds certificates of issuers, best of the root. A certificate of a server
-works there only if it is self-issued; such a one is not reported.`,
+	Summary:  "a trust store contains a certificate that is not of a CA",
+	Why: `A trust store contains certificates of issuers, preferably of the root. A certificate of
+a server works there only if it is self-issued; the rule does not report those.`,
 	LWS: `lws loads it without an error. Its OpenSSL does not accept the server, even if the server
 shows this certificate (4.1.6 to 5.0.0, OpenSSL 3.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],

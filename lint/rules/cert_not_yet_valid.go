@@ -11,7 +11,7 @@ var certNotYetValid = &lint.Rule{
 	Name:     "cert-not-yet-valid",
 	Severity: schema.Warning,
 	Summary:  "a certificate is not valid yet",
-	Why: `Servers that depend on it are not accepted before that day. For a policy that is used later,
+	Why: `Servers that depend on it are refused before that day. For a policy that is used later,
 set the day with --at.`,
 	LWS: `lws loads it without an error; each connection that depends on it fails until that day
 (4.1.6 to 5.0.0).`,

@@ -9,8 +9,8 @@ var defaultJitter = &lint.Rule{
 	Name:     "default-jitter",
 	Severity: schema.Info,
 	Summary:  "a backoff scheme without jitterpc has a jitter of 30 per cent",
-	Why: `jitterpc is the most that is added to a wait at random. 0 counts as missing; the smallest
-jitter is 1.`,
+	Why: `Each wait is lengthened at random by up to jitterpc per cent. 0 counts as missing; the
+smallest jitter is 1.`,
 	LWS:  `lws adds up to 30 per cent (5.0.0).`,
 	Bad:  `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 5, "jitterpc": 0 } } ], "s": [] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 5, "jitterpc": 1 } } ], "s": [] }`,

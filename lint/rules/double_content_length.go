@@ -12,8 +12,8 @@ var doubleContentLength = &lint.Rule{
 	Severity: schema.Warning,
 	Fixes:    lint.SafeFix,
 	Summary:  "a form is sent with two content-length headers",
-	Why: `http_www_form_urlencoded sends a content-length of its own. Servers may refuse a request
-with two.`,
+	Why: `http_www_form_urlencoded sends its own content-length. Servers may refuse a request with
+two.`,
 	LWS: `lws sends both headers on h1 unless http_no_content_length is set, and one on h2 (4.2.2 to
 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "POST", "http_url": "login",

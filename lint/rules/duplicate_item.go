@@ -8,10 +8,10 @@ import (
 var duplicateItem = &lint.Rule{
 	Name:     "duplicate-item",
 	Severity: schema.Error,
-	Summary:  "a metadata item or an HTTP status stands in a list twice",
+	Summary:  "a metadata item or an HTTP status is in a list twice",
 	Why:      `Only one of the two is ever found.`,
-	LWS: `lws keeps both. The program sets the metadata item that stands last, and the other one
-stays empty; of a status, the first entry counts (4.1.6 to 5.0.0).`,
+	LWS: `lws keeps both. The program sets the last metadata item, and the other one stays empty;
+for a status, the first entry counts (4.1.6 to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "metadata": [ { "id": "x-id:" }, { "id": "x-device:" } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",

@@ -8,7 +8,7 @@ import (
 var duplicateKey = &lint.Rule{
 	Name:     schema.RuleDuplicateKey,
 	Severity: schema.Error,
-	Summary:  "a key stands twice in one object",
+	Summary:  "an object has a key twice",
 	Why: `Only one of the two values is used, and programs differ in which. The sections at the top of
 a policy may be repeated; their entries are joined.`,
 	LWS: `The last value counts. A flag such as tls is set if one of its values is true. Lists such as

@@ -9,8 +9,8 @@ var emptyPolicy = &lint.Rule{
 	Name:     "empty-policy",
 	Severity: schema.Warning,
 	Summary:  "the policy has no streamtype",
-	Why: `No stream can be created with it. Check a fragment for an overlay with --fragment. A
-policy that is to have no streamtype is written { "s": [] }.`,
+	Why: `No stream can be created with it. Check a fragment for an overlay with --fragment. If
+the policy needs no streamtype, write { "s": [] }.`,
 	LWS: `4.1 to 4.3 refuse {} (4.1.6, 4.2.2 and 4.3.10).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ], "s": [] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],

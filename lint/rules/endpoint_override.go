@@ -12,13 +12,13 @@ var endpointOverride = &lint.Rule{
 	Severity: schema.Warning,
 	Fixes:    lint.SafeFix,
 	Summary:  "the endpoint is a URL or host:port, and overrides other settings",
-	Why: `lws parses an endpoint with a ":" as a URL. The port and path of the URL replace "port" and
-"http_url", even if the URL has none. Write the host alone. lws means this as a feature, so
-it is a warning.`,
+	Why: `lws parses an endpoint with a ":" as a URL. The port and path of the URL replace "port"
+and "http_url", even if the URL has none. Write only the host. It is a warning because this is a
+feature of lws.`,
 	LWS: `With the endpoint "example.com:8080" and http_url "x" lws requests "/" from port 8080,
-whatever "port" is. Of the IPv6 address 2001:db8::1 it uses "2001" as the host; an address
-in brackets is understood, with a port after it (4.1.6 to 5.0.0). Without a port and a
-scheme of HTTP, "port" counts up to 4.5, and 5.0 connects to port 0.`,
+whatever "port" is. It uses "2001" of the IPv6 address 2001:db8::1 as the host, but understands an
+address in brackets, with a port after it (4.1.6 to 5.0.0). Without a port and an HTTP scheme, lws
+uses "port" up to 4.5; 5.0 connects to port 0.`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com:8443", "port": 8443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,

@@ -14,11 +14,11 @@ var endpointScheme = &lint.Rule{
 	Name:     "endpoint-scheme",
 	Severity: schema.Error,
 	Summary:  "the scheme of the endpoint contradicts tls",
-	Why: `An endpoint is a host name. lws also accepts a URL, but its scheme can only turn TLS off.
-Write the host alone, and set tls. lws means the first as a feature, so it is a warning; the
-second is an error.`,
-	LWS: `http, ws and mqtt turn TLS off, whatever tls is. https and wss do not turn it on: the
-request is sent in clear (4.1.6 to 5.0.0).`,
+	Why: `An endpoint is a host name. lws also accepts a URL, but its scheme can only turn TLS
+off. Write only the host, and set tls. A scheme that turns TLS off is a warning, because it is a
+feature of lws; one that seems to turn TLS on is an error.`,
+	LWS: `http, ws and mqtt turn TLS off, whatever tls is. https and wss do not turn it on: lws
+sends the request in plain text (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "http://example.com/index.html", "tls": true, "port": 80, "protocol": "h1",
                   "http_method": "GET", "opportunistic": true, "retry": "default" } } ] }`,

@@ -9,11 +9,11 @@ var forwardReference = &lint.Rule{
 	Name:     "forward-reference",
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "a definition is used before it stands in the policy",
-	Why: `lws reads a policy once, from start to end, so a streamtype or trust store can name only
-what stands before it. The order retry, certs, trust_stores, auth, s always works.`,
-	LWS: `lws refuses the policy. Its message does not name the missing definition, and the line
-number in it is one of the parser (4.1.6 to 5.0.0).`,
+	Summary:  "a definition is used before it is defined",
+	Why: `lws reads a policy once, from start to end, so a streamtype or trust store can refer
+only to earlier definitions. The order retry, certs, trust_stores, auth, s always works.`,
+	LWS: `lws refuses the policy. Its message does not name the missing definition, and has a line
+number of the parser's source (4.1.6 to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ],
   "retry": [ { "default": { "backoff": [ 1000 ] } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],

@@ -8,10 +8,10 @@ import (
 var h2Window = &lint.Rule{
 	Name:     "h2-window",
 	Severity: schema.Info,
-	Summary:  "a streamtype speaks h2, which lws does not with nginx unless the program sets an option",
-	Why: `If the server may be nginx, or one that opens the flow-control window of a connection to its
-maximum as nginx does, set LWS_SERVER_OPTION_H2_JUST_FIX_WINDOW_UPDATE_OVERFLOW in the options of the
-context, or write "h1". The key h2q_oflow_txcr does not help: it is about another frame.`,
+	Summary:  "a streamtype uses h2, which fails between lws and nginx unless the program sets an option",
+	Why: `If the server may be nginx, or one that opens the flow-control window of a connection to
+its maximum as nginx does, set LWS_SERVER_OPTION_H2_JUST_FIX_WINDOW_UPDATE_OVERFLOW in the options
+of the context, or write "h1". The key h2q_oflow_txcr does not help: it concerns another frame.`,
 	LWS: `lws counts the window of a connection from the server's initial window of streams, instead of
 65,535. nginx sends 65,536, and then opens the window to 2,147,483,647: one more than lws allows, so lws ends the
 connection before the request is answered (nginx 1.22 and lws 4.1.6, 4.3.10 and 5.0.0, measured; 4.2 to 4.5 have

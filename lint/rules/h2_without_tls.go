@@ -8,7 +8,7 @@ import (
 var h2WithoutTLS = &lint.Rule{
 	Name:     "h2-without-tls",
 	Severity: schema.Info,
-	Summary:  "an h2 streamtype without TLS, over which lws speaks HTTP/1.1",
+	Summary:  "an h2 streamtype has no TLS, so lws uses HTTP/1.1",
 	Why: `Readers of the policy expect HTTP/2. The runtime of sspolicy speaks it from the first byte
 on (RFC 9113 section 3.3), so it does not reach a server that supports only HTTP/1.1. If
 HTTP/1.1 is intended, write "h1".`,

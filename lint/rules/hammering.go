@@ -8,12 +8,12 @@ import (
 var hammering = &lint.Rule{
 	Name:     "hammering",
 	Severity: schema.Info,
-	Summary:  "devices that cannot connect try again every few seconds, for ever",
-	Why: `While a server is down, every device tries again after the last wait of its backoff scheme.
-If that is short and the scheme never gives up, many devices keep the server from coming back. A last wait
-of some minutes costs little: after an outage a device is back within it.`,
-	LWS: `With conceal 65535 the last wait is repeated for ever, longer by up to jitterpc per cent. 4.4 to
-5.0 keep the first wait alone if they read the policy themselves (4.1.6 to 5.0.0).`,
+	Summary:  "devices that cannot connect retry every few seconds forever",
+	Why: `While a server is down, every device retries after the last wait of its backoff scheme.
+If that is short and the scheme never gives up, many devices keep the server from recovering. A
+last wait of some minutes costs little: after an outage a device is back within that time.`,
+	LWS: `With conceal 65535 lws repeats the last wait forever, lengthened by up to jitterpc per
+cent. 4.4 to 5.0 keep only the first wait if they read the policy themselves (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 65535, "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "", "retry": "default" } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 60000 ], "conceal": 65535, "jitterpc": 20 } } ],

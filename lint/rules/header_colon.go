@@ -15,9 +15,9 @@ var headerColon = &lint.Rule{
 	Summary:  "the name of a header has no colon",
 	Why: `Write "content-type:", not "content-type". It is a warning if the policy is for lws 4.1 or
 4.2.`,
-	LWS: `4.1.6 and 4.2.2 send the header without a colon, which no server understands. Later versions
-add it, but from a response they take a header that they do not know only if its name in the
-policy has the colon (4.3.10 and 5.0.0).`,
+	LWS: `4.1.6 and 4.2.2 send the header without a colon, which no server understands. Later
+versions add it, but find a header unknown to lws in a response only if its name in the policy has
+the colon (4.3.10 and 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "metadata": [ { "id": "x-id" } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "metadata": [ { "id": "x-id:" } ] } } ] }`,
 	Check: func(p *lint.Pass) {

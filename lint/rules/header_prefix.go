@@ -12,10 +12,9 @@ var headerPrefix = &lint.Rule{
 	Severity: schema.Warning,
 	Summary:  "lws reads the name of a header as a longer one that begins with it",
 	Why:      `Write the whole name and a colon, such as "x-id:".`,
-	LWS: `lws looks the name up among the headers that it knows and takes the first one that begins
-with it. "c" is found as connection:, and the item gets that header of the response.
-"content-" is found as content-length:, and the request fails if the value is not a number
-(4.2.2 to 5.0.0).`,
+	LWS: `lws uses the first known header that begins with the name. For "c" that is connection:,
+and the item gets that header of the response. For "content-" it is content-length:, and the
+request fails if the value is not a number (4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "metadata": [ { "id": "c" } ] } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "metadata": [ { "id": "c:" } ] } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -11,8 +11,8 @@ var headersOnWS = &lint.Rule{
 	Name:     "headers-on-ws",
 	Severity: schema.Warning,
 	Summary:  "a ws streamtype has headers, which lws does not send",
-	Why: `lws cannot send headers with a websocket handshake. Put what the server needs into http_url,
-with ${name} for a metadata item. The runtime of sspolicy sends the headers.`,
+	Why: `lws cannot send headers with a websocket handshake. Put the data into http_url, with
+${name} for a metadata item. The runtime of sspolicy sends the headers.`,
 	LWS: `The handshake contains neither the headers of metadata nor http_auth_header and similar keys
 (4.3.10 and 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "chat?user=${user}",

@@ -12,9 +12,9 @@ var incompleteChain = &lint.Rule{
 	Why: `OpenSSL accepts a chain only if it leads to a trusted root; an intermediate certificate is
 not enough. Put the root into the trust store. Mbed TLS does not need it, nor OpenSSL if the
 system trusts the root.`,
-	LWS: `lws trusts the certificates of a store as a set, in any order, in addition to those of the
-system. With an intermediate certificate alone OpenSSL finds no issuer and fails (OpenSSL
-3.0, as lws 4.1.6 to 5.0.0 use it).`,
+	LWS: `lws trusts the certificates of a store as a set, in any order, in addition to those of
+the system. With only an intermediate certificate, OpenSSL finds no issuer and fails (OpenSSL 3.0,
+as lws 4.1.6 to 5.0.0 use it).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "ca": "` + exampleIntermediate + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "ca" ] } ],

@@ -10,10 +10,10 @@ var joinedCerts = &lint.Rule{
 	ParserOnly: true,
 	Severity:   schema.Error,
 	Fixes:      lint.SafeFix,
-	Summary:    "several certificates stand in one object",
-	Why:        `Each certificate needs an object of its own: [ {"one": "..."}, {"two": "..."} ].`,
-	LWS: `lws stores a certificate at the end of its object. Of several it stores the last one; the
-others stay empty, and a trust store does without them, without an error (4.1.6 to 5.0.0).`,
+	Summary:    "an object contains several certificates",
+	Why:        `Each certificate needs its own object: [ {"one": "..."}, {"two": "..."} ].`,
+	LWS: `lws stores a certificate at the end of its object, so it stores only the last one. The
+others stay empty, and a trust store omits them without an error (4.1.6 to 5.0.0).`,
 	Bad:  `{ "certs": [ { "one": "` + exampleRoot + `", "two": "` + exampleRoot2 + `" } ] }`,
 	Good: `{ "certs": [ { "one": "` + exampleRoot + `" }, { "two": "` + exampleRoot2 + `" } ] }`,
 	Check: func(p *lint.Pass) {

@@ -16,8 +16,8 @@ var knownVulnerable = &lint.Rule{
 	Why: `A peer can crash, stop or corrupt the program. Use a release with the fix. Give the release to
 --lws, such as 4.3.10; a line, such as 4.3, stands for its newest release. It is an info if only some builds of
 lws have the flaw.`,
-	LWS: `The fixes, and the releases that have them, are those of the git history of lws up to 5.0.0
-("git tag --contains"). The flaws were not tried out.`,
+	LWS: `The fixes, and the releases with them, come from the git history of lws up to 5.0.0
+("git tag --contains"). The flaws were not reproduced.`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ], "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "broker.example.com", "port": 8883, "tls": true, "protocol": "mqtt",
                   "mqtt_subscribe": "rooms/+/state", "opportunistic": true, "retry": "default" } } ] }`,

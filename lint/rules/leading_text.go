@@ -13,11 +13,10 @@ var leadingText = &lint.Rule{
 	Severity:   schema.Warning,
 	Fixes:      lint.SafeFix,
 	Summary:    `the policy does not begin with "{"`,
-	Why: `A comment at the top belongs after the first "{". Not even an empty line may stand before
-it.`,
-	LWS: `If the first byte of a policy in memory is not "{", lws uses the text as the name of a file,
-and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy, and all versions do if they are
-given its file name (5.0.0, by the source).`,
+	Why:        `Put a comment at the top after the first "{". Not even an empty line may precede it.`,
+	LWS: `If the first byte of a policy in memory is not "{", lws uses the text as the name of a
+file, and fails (4.3.10 to 5.0.0). 4.1 and 4.2 read such a policy. All versions read it from a
+file (5.0.0, by the source).`,
 	Bad: `# policy of the door bell
 { "s": [] }`,
 	Good: `{ # policy of the door bell

@@ -9,9 +9,9 @@ var legacyForm = &lint.Rule{
 	Name:     schema.RuleLegacyForm,
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "no version of lws reads this form, though its documentation has it",
-	Why: `The example in lws's README writes a trust store as its name with the list of its
-certificates, and names the protocol h1get. Neither works.`,
+	Summary:  "no version of lws reads this form, although lws documents it",
+	Why: `The example in lws's README has a trust store in the form {"name": ["cert"]}, and the
+protocol h1get. Neither works.`,
 	LWS: `lws ignores a trust store in that form, and then refuses the streamtype that names it. It
 refuses the protocol (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1get" } } ] }`,

@@ -15,8 +15,8 @@ var literalSymbol = &lint.Rule{
 	Fixes:    lint.UnsafeFix,
 	Summary:  "the name of a metadata item is not replaced here",
 	Why: `${name} is replaced by metadata in endpoint, http_url, and the topics and messages of
-MQTT. Anywhere else it is sent as it stands. In those keys, $(name), $name, {name} and %name% mean
-themselves. If the streamtype has metadata of that name, something else was probably meant.`,
+MQTT. In other keys it is sent unchanged. $(name), $name, {name} and %name% are never replaced. If
+the streamtype has metadata of that name, a replacement was probably intended.`,
 	LWS: `No version replaces anything in ws_subprotocol, http_auth_preamble, http_multipart_name,
 http_multipart_filename, http_mime_content_type and the keys that name headers (4.1.6 to 5.0.0, each
 call of lws_strexp_expand).`,

@@ -13,11 +13,11 @@ import (
 var lockstep = &lint.Rule{
 	Name:     "lockstep",
 	Severity: schema.Warning,
-	Summary:  "devices that lose their server together keep trying at the same moments",
-	Why: `After an outage begins, all devices wait for nearly the same time if jitterpc is small, and
-meet again at each retry: the server gets the attempts of most devices within a second, and
-none in between. The number comes from a simulation of a fleet, as "sspolicy storm" makes
-it. A jitterpc of 50 to 100 spreads the devices after some retries; it costs nothing.`,
+	Summary:  "devices that lose their server at the same time retry at the same times",
+	Why: `If jitterpc is small, all devices wait for nearly the same time after an outage begins,
+and retry together: the server gets the attempts of most devices within a second, and none in
+between. The number comes from a simulation of a fleet, as with "sspolicy storm". A jitterpc of 50
+to 100 spreads the devices after some retries; it costs nothing.`,
 	LWS: `lws adds a random part of up to jitterpc per cent to each wait. The first attempt after a
 lost connection comes after the first wait (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 30000 ], "conceal": 65535, "jitterpc": 1 } } ],

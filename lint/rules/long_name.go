@@ -12,11 +12,10 @@ var longName = &lint.Rule{
 	Summary:    "a name is too long for lws's parser",
 	Why: `The parser builds the path of each key, such as s[].NAME.metadata[].ITEM, in a buffer.
 Streamtypes with names of at most 63 bytes work everywhere.`,
-	LWS: `A path has up to 127 bytes, 124 if an array follows, in 4.1 to 4.3, and 191 or 188 from 4.4
-on. With a longer one 4.1 and 4.2 overwrite memory of the parser; the others refuse the
-policy. All versions lose the names of metadata if the name of the streamtype is over 112
-bytes, and the statuses of http_resp_map if it is over 107 (4.1.6 to 5.0.0; http_resp_map
-came with 4.2).`,
+	LWS: `A path has up to 127 bytes, 124 if an array follows, in 4.1 to 4.3, and 191 or 188 from
+4.4 on. With a longer one, 4.1 and 4.2 overwrite memory of the parser; later versions refuse the
+policy. All versions lose the names of metadata if the name of the streamtype is over 112 bytes,
+and the statuses of http_resp_map if it is over 107 (4.1.6 to 5.0.0; http_resp_map came with 4.2).`,
 	Bad: `{ "s": [ { "the-stream-that-carries-the-reports-of-all-the-temperature-sensors-in-the-second-basement-of-the-southern-building":
              { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "POST", "http_url": "reports",
                "metadata": [ { "type": "content-type:" } ] } } ] }`,

@@ -10,8 +10,8 @@ var lwsOverlayFlag = &lint.Rule{
 	Name:     overlay.RuleLWSFlag,
 	Severity: schema.Error,
 	Firm:     true,
-	Summary:  "a fragment clears a flag, which lws cannot",
-	Why:      `lws only ever sets these flags. Compile or set a policy without the flag instead.`,
+	Summary:  "a fragment clears a flag, which lws cannot do",
+	Why:      `lws can only set these flags. Compile or set a policy without the flag instead.`,
 	LWS: `false and null do not clear tls, opportunistic, nailed_up, aws_iot and others. They do clear
 ws_binary, http_fail_redirect, mqtt_retain, mqtt_clean_start, mqtt_will_retain and
 mqtt_birth_retain (5.0.0).`,

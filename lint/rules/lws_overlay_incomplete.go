@@ -10,11 +10,11 @@ var lwsOverlayIncomplete = &lint.Rule{
 	Name:     overlay.RuleLWSIncomplete,
 	Severity: schema.Error,
 	Firm:     true,
-	Summary:  "the fragment ends too early, or goes on after its end",
-	Why: `lws applies a fragment as far as it has been read, and reports no error for one that is cut
-off. It ignores the text after the object.`,
-	LWS: `A text that is cut off is applied up to the last complete value, and the call returns -1.
-The number of bytes after the object is what it returns otherwise (5.0.0).`,
+	Summary:  "the fragment is truncated, or text follows it",
+	Why: `lws applies a fragment while it reads it, and reports no error for a truncated one. It
+ignores text after the object.`,
+	LWS: `lws applies a truncated text up to the last complete value, and returns -1. Otherwise it
+returns the number of bytes after the object (5.0.0).`,
 	LWSOverlay: true,
 	Base:       overlayBase,
 	Bad:        `{ "s": [ { "api": { "port": 8443 } } ]`,

@@ -11,10 +11,10 @@ var lwsOverlayList = &lint.Rule{
 	Severity: schema.Warning,
 	Firm:     true,
 	Summary:  "lws does not merge a list by name",
-	Why: `Metadata of a fragment is added to that of the policy, even if an item of that name exists.
-Streams that exist have no room for the new items, and overrun their memory. http_resp_map
-replaces that of the policy, and an empty list changes nothing.`,
-	LWS:        `The items are in front of those of the policy, and their number wraps at 256 (5.0.0).`,
+	Why: `lws adds metadata of a fragment to the policy, even if an item of that name exists.
+Existing streams have no room for the new items, and overrun their memory. http_resp_map replaces
+the map of the policy, and an empty list changes nothing.`,
+	LWS:        `The new items come first, and their number wraps at 256 (5.0.0).`,
 	LWSOverlay: true,
 	Base:       overlayBase,
 	Bad:        `{ "s": [ { "api": { "metadata": [ { "token": "x-token:" } ] } } ] }`,

@@ -7,12 +7,13 @@ import (
 )
 
 var lwsOverlayNull = &lint.Rule{
-	Name:       overlay.RuleLWSNull,
-	Severity:   schema.Warning,
-	Firm:       true,
-	Summary:    "null does not remove a setting",
-	Why:        `lws reads null as a value. Write the value that is meant.`,
-	LWS:        `null sets a number to 0 and a string to "", which is not the same as none (5.0.0).`,
+	Name:     overlay.RuleLWSNull,
+	Severity: schema.Warning,
+	Firm:     true,
+	Summary:  "null does not remove a setting",
+	Why:      `lws reads null as a value. Write the intended value.`,
+	LWS: `null sets a number to 0 and a string to "", which differs from a missing value
+(5.0.0).`,
 	LWSOverlay: true,
 	Base:       overlayBase,
 	Bad:        `{ "s": [ { "api": { "port": null } } ] }`,

@@ -10,10 +10,10 @@ var lwsOverlayPhantom = &lint.Rule{
 	Name:     overlay.RuleLWSPhantom,
 	Severity: schema.Error,
 	Firm:     true,
-	Summary:  "an unknown key of a fragment takes the keys after it",
-	Why: `The key is misspelt, or this version of lws does not have it. lws makes a streamtype of it,
-and every later key of the object goes there: to nowhere, or to a streamtype of the policy
-whose name begins with the key.`,
+	Summary:  "an unknown key in a fragment captures the keys after it",
+	Why: `The key is misspelt, or this version of lws does not have it. lws reads it as a
+streamtype, which gets every later key of the object: a new one, or one of the policy whose name
+begins with the key.`,
 	LWS: `After {"oportunistic": true, "port": 99} the port is unchanged (5.0.0; read in 4.1.6 to
 4.5.8). See unknown-key and dotted-name.`,
 	LWSOverlay: true,

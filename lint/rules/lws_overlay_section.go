@@ -10,9 +10,9 @@ var lwsOverlaySection = &lint.Rule{
 	Name:     overlay.RuleLWSSection,
 	Severity: schema.Warning,
 	Firm:     true,
-	Summary:  "a definition or setting of a fragment does not reach the policy",
-	Why: `Only streamtypes of a fragment reach the policy in use. Refer to a definition in the
-fragment, after it, or set a new policy.`,
+	Summary:  "a definition or setting of a fragment does not change the policy",
+	Why: `Only streamtypes of a fragment change the policy in use. Refer to the definition later
+in the fragment, or set a new policy.`,
 	LWS: `A backoff scheme of a fragment does not replace the one of the same name in the policy.
 via-socks5 and metrics have no effect (5.0.0; the metrics are read).`,
 	LWSOverlay: true,

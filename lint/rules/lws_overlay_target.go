@@ -10,9 +10,9 @@ var lwsOverlayTarget = &lint.Rule{
 	Name:     overlay.RuleLWSTarget,
 	Severity: schema.Error,
 	Firm:     true,
-	Summary:  "lws changes another streamtype than the fragment names",
-	Why: `lws compares names only up to the length of the name in the fragment, and takes the newest
-streamtype that begins with it. Write the whole name. If a newer one begins with it, no
+	Summary:  "lws changes a different streamtype",
+	Why: `lws compares names only up to the length of the name in the fragment, and changes the
+newest streamtype that begins with it. Write the whole name. If a newer one begins with it too, no
 fragment can change the older one.`,
 	LWS:        `{"cap": ...} changes captive_portal_detect (5.0.0; read in 4.1.6 to 4.5.8).`,
 	LWSOverlay: true,

@@ -11,8 +11,8 @@ var lwsOverlayTrustStore = &lint.Rule{
 	Severity: schema.Error,
 	Firm:     true,
 	Summary:  "a trust store of a fragment cannot be used",
-	Why: `lws makes what TLS needs of trust stores when it sets a policy, and an overlay does not set
-one: the connection fails. Put the trust store into the policy.`,
+	Why: `lws prepares trust stores for TLS only when it sets a policy, so the connection fails.
+Put the trust store into the policy.`,
 	LWS: `The streamtype refers to the new trust store, which has no vhost (5.0.0; the failure is read
 in lib/secure-streams/policy-common.c).`,
 	LWSOverlay: true,

@@ -11,7 +11,8 @@ var lwsOverlayUnreachable = &lint.Rule{
 	Severity: schema.Error,
 	Firm:     true,
 	Summary:  "a fragment adds a streamtype, which no program can open",
-	Why:      `lws reads it, but looks up streamtypes in the policy in use alone. Set a new policy instead.`,
+	Why: `lws reads it, but finds only streamtypes of the policy in use. Set a new policy
+instead.`,
 	LWS: `After the overlay, a stream of that type cannot be created, and a later fragment cannot
 change it either (5.0.0).`,
 	LWSOverlay: true,

@@ -12,8 +12,8 @@ var mergedTrustStores = &lint.Rule{
 	Severity: schema.Warning,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "two trust stores begin with the same certificate",
-	Why: `The streams of each store then trust the certificates of the other as well. The order within a
-store has no other meaning, so put a certificate first that is first in no other store.`,
+	Why: `The streams of each store then also trust the certificates of the other. The order
+within a store has no other meaning, so put a certificate first that is first in no other store.`,
 	LWS: `Built with OpenSSL, lws makes one TLS context of all trust stores with the same first
 certificate, and adds the further certificates of each (measured on 4.1.6, 4.3.10 and 5.0.0; 4.2 to 4.5 have
 the same code). With mbedTLS each store has its own.`,

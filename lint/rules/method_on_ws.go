@@ -10,7 +10,7 @@ var methodOnWS = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "a ws streamtype has an http_method",
-	Why:      `A websocket handshake has no method to choose.`,
+	Why:      `A websocket handshake always uses GET.`,
 	LWS:      `With a method, lws sends a plain HTTP request without an upgrade (4.1.6 to 5.0.0).`,
 	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_method": "GET", "http_url": "chat" } } ] }`,
 	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "http_url": "chat" } } ] }`,

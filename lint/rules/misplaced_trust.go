@@ -12,11 +12,11 @@ var misplacedTrust = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "a client has the certificate of a server, or a server a trust store",
-	Why: `A client trusts by tls_trust_store; a server shows server_cert and uses server_key. lws
-stores both in one place, and confuses them. It is a warning where that has no effect.`,
-	LWS: `A client with server_cert crashes lws when the policy comes into force, and a TLS server
-whose certificate is a trust store when it is created. A tls_trust_store after server_cert
-replaces it (4.1.6 to 5.0.0).`,
+	Why: `A client needs tls_trust_store, a server server_cert and server_key. lws stores both in
+one place, and confuses them. It is a warning where that has no effect.`,
+	LWS: `A client with server_cert crashes lws when the policy is set. A TLS server whose
+certificate is a trust store crashes lws when the server is created. A tls_trust_store after
+server_cert replaces it (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "identity": "` + exampleServer + `" } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "server_cert": "identity", "protocol": "h1",

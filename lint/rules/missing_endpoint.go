@@ -9,9 +9,9 @@ var missingEndpoint = &lint.Rule{
 	Name:     "missing-endpoint",
 	Severity: schema.Error,
 	Summary:  "a client streamtype has no endpoint",
-	Why: `The endpoint is the host to connect to. A server (server: true) and a sink
-(local_sink: true) have none, and a raw streamtype that is not nailed_up may be for connections that
-the program makes itself.`,
+	Why: `The endpoint is the host to connect to. A server (server: true) and a sink (local_sink:
+true) need none, nor does a raw streamtype for connections that the program makes itself, if it is
+not nailed_up.`,
 	LWS: `lws crashes when the stream connects (4.1.6 to 5.0.0). lws_ss_adopt_raw, which gives a
 raw stream a connection, came with 4.4.`,
 	Bad:  `{ "s": [ { "a": { "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,

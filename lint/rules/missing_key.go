@@ -10,8 +10,8 @@ var missingKey = &lint.Rule{
 	Severity: schema.Error,
 	Summary:  "an entry lacks a required key",
 	Why:      `An entry of trust_stores, metrics or auth needs a name, and a trust store its stack.`,
-	LWS: `lws accepts a trust store without a stack, and crashes when a streamtype uses it. Without a
-name its certificates go into the store before it, or lws crashes (4.1.6 to 5.0.0).`,
+	LWS: `lws accepts a trust store without a stack, and crashes when a streamtype uses it.
+Without a name, lws adds its certificates to the previous store, or crashes (4.1.6 to 5.0.0).`,
 	Bad:  `{ "auth": [ { "type": "sigv4", "blob": 0 } ] }`,
 	Good: `{ "auth": [ { "name": "aws", "type": "sigv4", "blob": 0 } ] }`,
 }

@@ -11,11 +11,11 @@ var missingPort = &lint.Rule{
 	Name:     "missing-port",
 	Severity: schema.Error,
 	Summary:  "a streamtype has no port",
-	Why: `There is no default. An endpoint needs no port if it says where to connect itself: a URL,
-file://, or a unix socket (+path). A server needs none for a unix socket or a vhost that
-exists (!name). A server with port 0 gets one that the system chooses, which suits tests.`,
-	LWS: `lws tries to connect to port 0, which fails (4.1.6 to 5.0.0). It creates a server without an
-error, but on a port that the system chooses (4.2.2 to 5.0.0).`,
+	Why: `There is no default. An endpoint needs no port if it is a URL, file://, or a unix socket
+(+path). A server needs none for a unix socket or an existing vhost (!name). For a server with
+port 0, which is useful in tests, the system chooses a port.`,
+	LWS: `lws tries to connect to port 0, which fails (4.1.6 to 5.0.0). It creates a server
+without an error, on a port that the system chooses (4.2.2 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -8,14 +8,13 @@ import (
 var multipartName = &lint.Rule{
 	Name:     "multipart-name",
 	Severity: schema.Error,
-	Summary:  "a part of a multipart request without a name, or one that is no part",
-	Why: `A part of a form has a name (RFC 7578 section 4.2), which http_multipart_name
-gives it. http_multipart_filename and http_mime_content_type make the request
-multipart too, but not the message a part of it. Of the streamtypes that share a
-request (rideshare), either each one is a part or none is.`,
-	LWS: `The request says that it is multipart, and the message stands in it without a
-delimiter and headers before it, so that a server finds no part, or a part that
-holds two messages (measured on 5.0.0; 4.1.6 to 4.5.8 have the same code).`,
+	Summary:  "a multipart request has a part without a name, or a message that is not a part",
+	Why: `A part of a form needs a name (RFC 7578 section 4.2): http_multipart_name. Without it,
+http_multipart_filename and http_mime_content_type make the request multipart, but the message is
+not a part of it. The streamtypes that share a request (rideshare) must all be parts, or none.`,
+	LWS: `The request claims to be multipart, but the message has no delimiter and headers before
+it, so a server finds no part, or a part with two messages (measured on 5.0.0; 4.1.6 to 4.5.8 have
+the same code).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "upload": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "POST",
                        "http_url": "upload", "http_multipart_filename": "a.bin",

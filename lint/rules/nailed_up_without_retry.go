@@ -9,8 +9,8 @@ var nailedUpWithoutRetry = &lint.Rule{
 	Name:     "nailed-up-without-retry",
 	Severity: schema.Warning,
 	Summary:  "a nailed_up streamtype has no retry",
-	Why: `Without a backoff scheme nothing is tried again. Define one with "conceal": 65535, which has
-no limit, and name it in retry.`,
+	Why: `Without a backoff scheme there are no retries. Define one with "conceal": 65535, which
+has no limit, and name it in retry.`,
 	LWS: `The stream connects once. If that fails it gets UNREACHABLE, and lws does not try again; if
 the server closes the connection, it stays closed (4.3.10 and 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 22, "protocol": "raw", "nailed_up": true } } ] }`,

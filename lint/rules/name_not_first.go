@@ -11,9 +11,9 @@ var nameNotFirst = &lint.Rule{
 	Severity:   schema.Error,
 	Fixes:      lint.SafeFix,
 	Summary:    "a trust store or metric policy does not begin with its name",
-	Why:        `The name creates the entry. Keys before it belong to the entry before.`,
-	LWS: `lws adds the certificates to the trust store before, and the values of a metric policy to
-the one before. If there is none, it crashes (4.1.6 to 5.0.0).`,
+	Why:        `The name creates the entry. Keys before it belong to the previous entry.`,
+	LWS: `lws adds the certificates to the previous trust store, and the values to the previous
+metric policy. Without a previous one it crashes (4.1.6 to 5.0.0).`,
 	Bad: `{ "certs": [ { "root": "` + exampleRoot + `" } ],
   "trust_stores": [ { "stack": [ "root" ], "name": "own" } ] }`,
 	Good: `{ "certs": [ { "root": "` + exampleRoot + `" } ],

@@ -9,7 +9,7 @@ var networkPriority = &lint.Rule{
 	Name:     "network-priority",
 	Severity: schema.Warning,
 	Summary:  "attr_priority 7 requires privilege",
-	Why:      `7 is the priority of network control. For other traffic, 6 is the highest.`,
+	Why:      `Priority 7 is for network control. The highest priority for other traffic is 6.`,
 	LWS: `A process without the privilege (CAP_NET_ADMIN on Linux) logs "unable to set socket pri 7"
 and continues without a priority (4.3.10 and 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "attr_priority": 7 } } ] }`,

@@ -11,7 +11,7 @@ var nulCharacter = &lint.Rule{
 	Name:     "nul-character",
 	Severity: schema.Error,
 	Summary:  "a string contains a NUL character",
-	Why:      `lws stores C strings, which a NUL ends.`,
+	Why:      `lws stores C strings, which end at a NUL.`,
 	LWS: `lws and policy2c lose the text after \u0000 (4.1.6 to 5.0.0). Only the stored length of a
 metadata value includes it.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com\u0000.org", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,

@@ -9,8 +9,8 @@ var opportunisticNailedUp = &lint.Rule{
 	Name:     "opportunistic-nailed-up",
 	Severity: schema.Warning,
 	Summary:  "a streamtype is both opportunistic and nailed_up",
-	Why: `nailed_up keeps a connection at all times; opportunistic does not restore it. With both, the
-stream connects once.`,
+	Why: `nailed_up keeps a connection at all times; opportunistic does not restore a lost one.
+With both, the stream connects once.`,
 	LWS: `The stream connects when it is created. When the server closes the connection, it stays
 closed (4.3.10 and 5.0.0).`,
 	Bad: `{ "retry": [ { "always": { "backoff": [ 1000 ], "conceal": 65535 } } ],

@@ -12,9 +12,9 @@ var optionsKey = &lint.Rule{
 	Fixes:      lint.UnsafeFix,
 	Summary:    "lws misreads options and does not use it",
 	Why:        `No version of lws uses the options. Leave the key out.`,
-	LWS: `The key makes a phantom streamtype called options. From 4.4 on it holds the options, and
-those of later streamtypes too; 4.1 to 4.3 make another one of each option. The last one
-takes every key that follows (4.1.6 to 5.0.0). policy2c leaves options out.`,
+	LWS: `lws reads the key as a streamtype called options. From 4.4 on that streamtype gets the
+options, also of later streamtypes; 4.1 to 4.3 read each option as another streamtype. The last
+one gets all following keys (4.1.6 to 5.0.0). policy2c omits options.`,
 	Bad:  `{ "s": [ { "a": { "server": true, "protocol": "raw", "options": [ { "level": "1" } ], "port": 7681 } } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681 } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -11,9 +11,9 @@ var overlayNoEffect = &lint.Rule{
 	Severity: schema.Warning,
 	Firm:     true,
 	Summary:  "a fragment removes something that the policy does not have, or has an empty list",
-	Why: `null removes a setting of the policy. There is none of this name, so nothing changes. The
-entries of metadata and http_resp_map are replaced by name, so an empty list changes
-nothing either: null removes the list.`,
+	Why: `null removes a setting of the policy, but the policy has none of this name. Entries of
+metadata and http_resp_map are replaced by name, so an empty list changes nothing: null removes
+the list.`,
 	LWS:  `null sets a number to 0 and a string to "", and an empty list does nothing (5.0.0).`,
 	Base: overlayBase,
 	Bad:  `{ "s": [ { "api": { "timeout_ms": null } } ] }`,

@@ -18,8 +18,8 @@ var overlayUnknownStreamtype = &lint.Rule{
 	Summary:  "a fragment changes a streamtype that the policy does not have",
 	Why: `The name is probably misspelt. Names match exactly. To add a streamtype, use
 "sspolicy overlay --allow-new".`,
-	LWS: `lws's own overlay compares only up to the length of the name in the fragment, and reads a
-name that is not found into a streamtype that no program can open (4.1.6 to 5.0.0).`,
+	LWS: `lws's own overlay compares only up to the length of the name in the fragment. If it
+finds no streamtype, it creates one that no program can open (4.1.6 to 5.0.0).`,
 	Base: overlayBase,
 	Bad:  `{ "s": [ { "aip": { "port": 8443 } } ] }`,
 	Good: `{ "s": [ { "api": { "port": 8443 } } ] }`,

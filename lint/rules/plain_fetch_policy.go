@@ -12,9 +12,9 @@ var plainFetchPolicy = &lint.Rule{
 	Name:     "plain-fetch-policy",
 	Severity: schema.Warning,
 	Summary:  "the policy is fetched without TLS",
-	Why: `The response to fetch_policy becomes the policy. An attacker on the network path can replace
-it by another one, with other endpoints and trust stores.`,
-	LWS: `lws fetches the policy when the network is up, parses it, and puts it in force (5.0.0).`,
+	Why: `The response to fetch_policy becomes the policy. An attacker on the network path can
+replace it with one that has other endpoints and trust stores.`,
+	LWS: `lws fetches the policy when the network is up, parses it, and uses it (5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "fetch_policy": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET",
                              "http_url": "policy.json", "opportunistic": true, "retry": "default" } } ] }`,

@@ -11,15 +11,15 @@ var policy2cLosses = &lint.Rule{
 	Name:     "policy2c-losses",
 	Group:    "policy2c",
 	Severity: schema.Info,
-	Summary:  "lws's policy2c leaves this out, or fails on it",
-	Why: `policy2c is lws's own program that makes C tables of a policy. sspolicy compile --lang c
-writes all of it. via-socks5 at the top has no place in the tables of lws: it becomes a
-macro to pass to lws_set_socks().`,
-	LWS: `policy2c stops at the protocol raw, and at the certificate of a server. It leaves out the
-sizes of buffers, metrics, options, via-socks5 at the top, a priority without a flag, and
-the headers of blobs without http_auth_header; with it, it closes the gaps between them, so
-that they carry other blobs. A missing type or streamtype of an auth scheme becomes the text
-"(null)". Without streamtypes its output does not compile (policy2c of 5.0.0).`,
+	Summary:  "lws's policy2c omits this, or fails on it",
+	Why: `policy2c is lws's own compiler for C tables. sspolicy compile --lang c writes the whole
+policy. The tables of lws have no place for via-socks5 at the top: it becomes a macro to pass to
+lws_set_socks().`,
+	LWS: `policy2c stops at the protocol raw, and at the certificate of a server. It omits the
+sizes of buffers, metrics, options, via-socks5 at the top, a priority without a flag, and the
+headers of blobs without http_auth_header; with http_auth_header, it closes the gaps between these
+headers, so that they carry other blobs. A missing type or streamtype of an auth scheme becomes
+the text "(null)". Without streamtypes its output does not compile (policy2c of 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "proxy_buflen": 65536 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -10,10 +10,10 @@ var policy2cOrder = &lint.Rule{
 	Group:    "policy2c",
 	Severity: schema.Info,
 	Summary:  "lws's policy2c reverses the order of a list",
-	Why: `It matters to a program that uses the index of a metadata item, and when the C tables of
-policy2c are compared with the policy. sspolicy compile --lang c keeps the order, and the
-indexes that lws assigns when it reads the policy itself. Each kind of list is reported once
-a policy.`,
+	Why: `This matters to a program that uses the index of a metadata item, and to a comparison of
+the C tables of policy2c with the policy. sspolicy compile --lang c keeps the order, and the
+indexes that lws assigns when it reads the policy itself. The rule reports each kind of list once
+in a policy.`,
 	LWS: `policy2c numbers metadata items, and lists the certificates of a trust store, from the last
 one (policy2c of 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",

@@ -12,10 +12,10 @@ var policy2cStrings = &lint.Rule{
 	Group:    "policy2c",
 	Severity: schema.Info,
 	Summary:  "lws's policy2c does not escape this string for C",
-	Why: `policy2c is lws's own program that makes C tables of a policy. sspolicy compile --lang c
-escapes every string.`,
-	LWS: `A quote or control character makes C that does not compile. A backslash and the character
-after it become an escape of C, or an error. "??/" and similar ones are trigraphs to a C
+	Why: `policy2c is lws's own compiler for C tables. sspolicy compile --lang c escapes every
+string.`,
+	LWS: `With a quote or control character, the C does not compile. A backslash and the next
+character become an escape of C, or an error. "??/" and similar sequences are trigraphs to a C
 compiler (policy2c of 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "find?q=\"x\"" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "find?q=%22x%22" } } ] }`,

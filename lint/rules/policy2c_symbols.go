@@ -11,10 +11,10 @@ var policy2cSymbols = &lint.Rule{
 	Name:     "policy2c-symbols",
 	Group:    "policy2c",
 	Severity: schema.Info,
-	Summary:  "lws's policy2c makes no usable C symbol of this name",
-	Why: `policy2c, lws's own program that makes C tables, turns names into C symbols: it keeps
-letters, digits and "_", and replaces other characters by "_". sspolicy compile --lang c
-makes unique symbols.`,
+	Summary:  "lws's policy2c writes an invalid C symbol for this name",
+	Why: `policy2c, lws's own compiler for C tables, turns names into C symbols: it keeps letters,
+digits and "_", and replaces other characters with "_". sspolicy compile --lang c writes unique
+symbols.`,
 	LWS: `Two names with the same symbol are defined twice, which does not compile. A certificate with
 other characters in its name does not compile in a trust store, which uses the name
 unchanged; nor does a streamtype and metadata item of more than 122 bytes together. A name

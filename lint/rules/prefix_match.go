@@ -13,8 +13,8 @@ var prefixMatch = &lint.Rule{
 	Severity:   schema.Error,
 	Fixes:      lint.SafeFix,
 	Summary:    "lws uses another definition, whose name begins with the one given",
-	Why: `Of the definitions before the reference, lws uses the newest one whose name begins with it.
-Put the longer name first, or choose names that do not begin alike.`,
+	Why: `lws uses the newest definition before the reference whose name begins with it. Put the
+longer name first, or choose names with different beginnings.`,
 	LWS: `lws compares the names of backoff schemes, trust stores and the certificates of a trust
 store only up to the length of the reference (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "slow": { "backoff": [ 60000 ] } }, { "slower": { "backoff": [ 600000 ] } } ],

@@ -8,11 +8,11 @@ import (
 var privateKeyRule = &lint.Rule{
 	Name:     "private-key",
 	Severity: schema.Warning,
-	Summary:  "the policy holds a private key",
-	Why: `Readers of the policy can impersonate the owner of the key. A server that lws creates itself
-needs its key in the policy; for it this is only an info: treat the policy as a secret, or
-let the program create the vhost with its key, and bind the server to it by "endpoint":
-"!vhost".`,
+	Summary:  "the policy contains a private key",
+	Why: `Readers of the policy can impersonate the owner of the key. A server that lws creates
+itself needs its key in the policy, so for servers this is only an info. Treat the policy as a
+secret, or let the program create the vhost with its key, and bind the server to it with
+"endpoint": "!vhost".`,
 	LWS:  `lws keeps the key of a server in memory until the context is destroyed (4.1.6 to 5.0.0).`,
 	Bad:  `{ "certs": [ { "own": "` + exampleKey + `" } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "raw", "endpoint": "!secure", "port": 7681, "tls": true } } ] }`,

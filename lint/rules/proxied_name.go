@@ -9,8 +9,8 @@ var proxiedName = &lint.Rule{
 	Name:     "proxied-name",
 	Severity: schema.Warning,
 	Summary:  "a name is too long for the proxy of lws",
-	Why: `In a policy for a proxy, which proxy_buflen and client_buflen show, a streamtype has a name of
-at most 31 bytes and a metadata item one of at most 30.`,
+	Why: `In a policy for a proxy, which has proxy_buflen or client_buflen, the name of a
+streamtype has at most 31 bytes, that of a metadata item at most 30.`,
 	LWS: `The proxy closes the link to its client when it gets a longer name (seen on the wire
 with 5.0.0).`,
 	Bad: `{ "s": [ { "the-temperature-of-the-second-basement": { "endpoint": "example.com", "port": 80, "protocol": "h1",

@@ -11,13 +11,13 @@ import (
 var rawMetadata = &lint.Rule{
 	Name:     "raw-metadata",
 	Severity: schema.Info,
-	Summary:  "a metadata value goes into a topic or URL as it is",
-	Why: `sspolicy keeps a value in its place: a part of a topic cannot hold "+", "#" or "/", and a
-part of a URL is percent-encoded. "raw" in x-sspolicy lifts this for an item, so a program that
-passes on a value from elsewhere can subscribe to other topics or request other paths. The rule
-warns if "raw" has no effect, because the streamtype or the item does not exist or the item is
-not a part of a topic or URL.`,
-	LWS: `lws ignores x-sspolicy, and inserts every value as it is (4.1.6 to 5.0.0).`,
+	Summary:  "a metadata value is inserted unchanged into a topic or URL",
+	Why: `sspolicy restricts values: a part of a topic cannot contain "+", "#" or "/", and a part
+of a URL is percent-encoded. "raw" in x-sspolicy removes this protection for an item, so a program
+that passes on a foreign value can subscribe to other topics or request other paths. The rule
+warns if "raw" has no effect, because the streamtype or the item does not exist or the item is not
+a part of a topic or URL.`,
+	LWS: `lws ignores x-sspolicy, and inserts every value unchanged (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ], "svalidping": 30, "svalidhup": 35 } } ],
   "x-sspolicy": { "streams": { "a": { "metadata": { "id": "raw" } } } },
   "s": [ { "a": { "endpoint": "example.com", "port": 8883, "tls": true, "protocol": "mqtt",

@@ -11,7 +11,7 @@ var repeatedCert = &lint.Rule{
 	Summary:  "a certificate is in one trust store twice",
 	Why: `It uses one of the six places, and probably another certificate was intended. If two names
 stand for the same certificate, it is only an info.`,
-	LWS: `OpenSSL accepts a certificate that it has already without an error (4.1.6 to 5.0.0).`,
+	LWS: `OpenSSL accepts a duplicate certificate without an error (4.1.6 to 5.0.0).`,
 	Bad: `{ "certs": [ { "one": "` + exampleRoot + `" }, { "two": "` + exampleRoot2 + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "one", "one" ] } ] }`,
 	Good: `{ "certs": [ { "one": "` + exampleRoot + `" }, { "two": "` + exampleRoot2 + `" } ],

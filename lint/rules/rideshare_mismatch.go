@@ -9,10 +9,10 @@ var rideshareMismatch = &lint.Rule{
 	Name:     "rideshare-mismatch",
 	Severity: schema.Error,
 	Summary:  "streamtypes of different kinds cannot share a request",
-	Why: `The streamtypes of a rideshare send their messages in one HTTP request, so all of them are
-clients of the same protocol, h1, h2 or h3.`,
-	LWS: `lws sends the messages of the second streamtype over the connection of the first, by the
-settings of the first (4.1.6 to 5.0.0).`,
+	Why: `The streamtypes of a rideshare send their messages in one HTTP request, so all of them
+must be clients with the same protocol: h1, h2 or h3.`,
+	LWS: `lws sends the messages of the second streamtype over the connection of the first, with
+its settings (4.1.6 to 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h2", "http_method": "POST", "http_url": "",
                   "http_multipart_name": "a", "rideshare": "b" } },
          { "b": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "POST", "http_url": "",

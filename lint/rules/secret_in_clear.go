@@ -12,10 +12,10 @@ var secretInClear = &lint.Rule{
 	Name:     "secret-in-clear",
 	Severity: schema.Warning,
 	Summary:  "a token or signature is sent without TLS",
-	Why: `Whoever is on the way reads the token and can use it, or repeat the signed request. Set
-"tls": true, or leave the credential out.`,
-	LWS: `lws sends the header of http_auth_header, and the signature of sigv4, with TLS or without
-(4.1.6 to 5.0.0, ss-h1.c).`,
+	Why: `Anybody on the network path can read and use the token, or repeat the signed request.
+Set "tls": true, or remove the credential.`,
+	LWS: `lws sends the header of http_auth_header, and the signature of sigv4, with and without
+TLS (4.1.6 to 5.0.0, ss-h1.c).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 8080, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "http_auth_header": "authorization:", "http_auth_preamble": "Bearer " } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 8443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "",

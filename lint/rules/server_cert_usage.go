@@ -13,9 +13,10 @@ var serverCertUsage = &lint.Rule{
 	Severity: schema.Warning,
 	Summary:  "the certificate of a server names no host, or is not for servers",
 	Why: `Browsers, Go and current versions of curl compare the name of the host with the subject
-alternative names of the certificate, and ignore its common name. An extended key usage that does not
-include servers makes clients refuse it, whatever it names.`,
-	LWS: `lws sends the certificate as it is. Its clients on OpenSSL fall back to the common name.`,
+alternative names of the certificate, and ignore its common name. Clients refuse a certificate
+whose extended key usage does not include servers.`,
+	LWS: `lws sends the certificate unchecked. Its clients on OpenSSL fall back to the common
+name.`,
 	Bad: `{ "certs": [ { "identity": "` + exampleNameless + `" }, { "key": "` + exampleNamelessKey + `" } ],
   "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "tls": true,
                   "server_cert": "identity", "server_key": "key" } } ] }`,

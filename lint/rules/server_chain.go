@@ -11,11 +11,11 @@ var serverChain = &lint.Rule{
 	Name:     "server-chain",
 	Severity: schema.Info,
 	Summary:  "a server sends its certificate without that of the issuer",
-	Why: `A policy holds one certificate for a server. A client that trusts only the root above the issuer
-has no path to it and refuses the server. Let the clients trust the issuer, or use a certificate
-that a root has issued. A program of the runtime can send the chain: its credentials replace the
-certificate of the policy.`,
-	LWS: `lws sends the certificate of server_cert alone (4.1.6 to 5.0.0).`,
+	Why: `A policy contains one certificate for a server. A client that trusts only the root above
+the issuer has no path to it and refuses the server. Let the clients trust the issuer, or use a
+certificate that a root has issued. A program of the runtime can send the chain: its credentials
+replace the certificate of the policy.`,
+	LWS: `lws sends only the certificate of server_cert (4.1.6 to 5.0.0).`,
 	Bad: `{ "certs": [ { "identity": "` + exampleLeaf + `" }, { "key": "` + exampleKey + `" } ],
   "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "tls": true,
                   "server_cert": "identity", "server_key": "key" } } ] }`,

@@ -11,8 +11,8 @@ var sharedServerCert = &lint.Rule{
 	Severity:   schema.Error,
 	Summary:    "a certificate of a server is used again",
 	Why: `The first server that names a certificate or key removes it from the list, so later
-references do not find it. Define the certificate again by another name, or bind the servers
-to one vhost of the program: "endpoint": "!vhost".`,
+references do not find it. Define the certificate again with another name, or bind the servers to
+one vhost of the program: "endpoint": "!vhost".`,
 	LWS: `lws refuses the policy because the certificate is unknown. If the context is created with
 it, 4.2.2 to 5.0.0 crash (4.1.6 to 5.0.0).`,
 	Bad: `{ "certs": [ { "identity": "` + exampleServer + `" } ],

@@ -9,8 +9,8 @@ var sharedVhostName = &lint.Rule{
 	Name:     "shared-vhost-name",
 	Severity: schema.Warning,
 	Summary:  "a server has the name of a trust store",
-	Why: `lws makes a vhost of each, and finds both by name: clients of the store may get the vhost of the
-server, or lose theirs with the server. Rename one of them.`,
+	Why: `lws creates a vhost for each, and finds both by name: clients of the store may get the
+vhost of the server, or lose their own with the server. Rename one of them.`,
 	LWS: `With static tables, clients of the store that are created after the server cannot connect ("null
 ssl ctx", measured on 5.0.0). With JSON, clients cannot connect once the server is destroyed ("SSL_new failed",
 measured on 4.1.6 and 4.3.10; 5.0.0 connects).`,

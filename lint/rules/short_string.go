@@ -9,10 +9,10 @@ var shortString = &lint.Rule{
 	Name:     "short-string",
 	Severity: schema.Info,
 	Summary:  "lws may keep a string of one character inside a number",
-	Why: `To save memory, lws searches everything that it has stored so far, numbers and flags
-included, for the bytes of a string. If it finds them it keeps no copy, so the string changes with the
-number. For the path "/", a longer name that the server has for it is better; "" is not, since lws may
-take a byte of a pointer for it. It is reported once a file.
+	Why: `To save memory, lws searches all data that it has stored so far, including numbers and
+flags, for the bytes of a string. If it finds them it keeps no copy, so the string changes with
+the number. Instead of the path "/", use a longer path that the server accepts, but not "", for
+which lws may use a byte of a pointer. The rule reports this once in a file.
 
 It is a warning where flags of the same streamtype change the string.`,
 	LWS: `With the flags opportunistic, nailed_up, urgent_tx, urgent_rx and long_poll before it,

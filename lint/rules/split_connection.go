@@ -9,11 +9,12 @@ var splitConnection = &lint.Rule{
 	Name:     "split-connection",
 	Severity: schema.Warning,
 	Summary:  "streamtypes with different client certificates share a connection",
-	Why: `A stream that finds a connection to its server uses that one, so that its requests are
-authenticated by the client certificate of another streamtype. Give the streamtypes names of the server
-that differ, or trust stores.`,
-	LWS: `lws compares host, port, and TLS or not, within the trust store, and not the client
-certificate (lws_vhost_active_conns, 4.1.6 and 5.0.0). The runtime of sspolicy makes two connections.`,
+	Why: `A stream uses an existing connection to its server, so its requests may be authenticated
+with the client certificate of another streamtype. Use a different host name or trust store for
+each streamtype.`,
+	LWS: `Within a trust store, lws compares host, port and the use of TLS, but not the client
+certificate (lws_vhost_active_conns, 4.1.6 and 5.0.0). The runtime of sspolicy makes two
+connections.`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 8443, "tls": true, "client_cert": 0, "protocol": "h2", "http_method": "GET", "http_url": "a" } },
          { "b": { "endpoint": "example.com", "port": 8443, "tls": true, "client_cert": 1, "protocol": "h2", "http_method": "GET", "http_url": "b" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "a.example.com", "port": 8443, "tls": true, "client_cert": 0, "protocol": "h2", "http_method": "GET", "http_url": "a" } },

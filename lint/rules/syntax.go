@@ -13,8 +13,8 @@ var syntax = &lint.Rule{
 	Summary:  "lws cannot read the text as a policy",
 	Why: `A policy is one JSON object (RFC 8259), in which "#" begins a comment up to the end of the
 line. The parser continues after an error, so that one run shows all of them.`,
-	LWS: `lws stops at the first error and logs only that parsing failed. A text that ends too early
-is worse: lws treats it as loaded, and what was read so far is in force (4.1.6 to 5.0.0).`,
+	LWS: `lws stops at the first error and logs only that parsing failed. A truncated text is
+worse: lws uses the part that it has read (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com" "http_method": "GET", "port": 8443 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443 } } ] }`,
 }

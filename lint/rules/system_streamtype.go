@@ -12,8 +12,7 @@ var systemStreamtype = &lint.Rule{
 	Severity: schema.Warning,
 	Summary:  "the name is almost that of a streamtype of lws itself",
 	Why: `lws looks up captive_portal_detect, fetch_policy and api_amazon_com_auth by their exact
-names, and does without them if they are missing. _lws_smd is built in; a policy cannot
-define it.`,
+names; they are optional. _lws_smd is built in; a policy cannot define it.`,
 	LWS: `Without captive_portal_detect or fetch_policy, lws does not detect portals or fetch a policy
 (5.0.0).`,
 	Bad:  `{ "s": [ { "fetch-policy": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "policy.json" } } ] }`,

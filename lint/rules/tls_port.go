@@ -12,8 +12,8 @@ var tlsPort = &lint.Rule{
 	Name:     "tls-port",
 	Severity: schema.Warning,
 	Summary:  "the port is for TLS and the streamtype has none, or the reverse",
-	Why: `By convention 443 is the port of HTTP and WebSocket with TLS and 8883 that of MQTT; 80 and
-1883 are those without TLS. A server on such a port does not understand the client.`,
+	Why: `By convention, ports 443 (HTTP and WebSocket) and 8883 (MQTT) use TLS, and ports 80 and
+1883 do not. A server on such a port does not understand the client.`,
 	LWS: `lws uses TLS if tls is set, whatever the port is (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "protocol": "h1", "http_method": "GET",

@@ -12,12 +12,12 @@ var tooDeep = &lint.Rule{
 	ParserOnly: true,
 	Severity:   schema.Error,
 	Summary:    "objects and arrays are nested too deep, or there are too many sections",
-	Why: `lws's parser has a small stack, and every array at the top of a policy takes part of it for
-good. Join sections that are split, and leave out empty ones.`,
-	LWS: `Inside the outermost object, objects and arrays may be nested 10 deep in 4.1 to 4.3, 14 in
-4.4 and 4.5, and 62 in 5.0, and one deeper without a key or string in the innermost one. The
-arrays at the top up to a place, together with those open there, may be 5 in 4.1, 8 in 4.2
-and 4.3, 12 in 4.4 and 4.5, and 64 in 5.0. lws refuses more (4.1.6, 4.3.10 and 5.0.0).`,
+	Why: `lws's parser has a small stack, and every array at the top of a policy permanently takes
+part of it. Join split sections, and remove empty ones.`,
+	LWS: `Inside the outermost object, objects and arrays may be nested 10 deep in 4.1 to 4.3, 14
+in 4.4 and 4.5, and 62 in 5.0, and one deeper without a key or string in the innermost one. At any
+place, the number of arrays at the top so far, plus the open arrays, may be 5 in 4.1, 8 in 4.2 and
+4.3, 12 in 4.4 and 4.5, and 64 in 5.0. lws refuses more (4.1.6, 4.3.10 and 5.0.0).`,
 	Bad: `{ "retry": [], "certs": [], "trust_stores": [], "metrics": [], "auth": [], "retry": [], "certs": [],
   "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "",
                   "metadata": [ { "id": "x-id:" } ] } } ] }`,

@@ -10,7 +10,7 @@ var trustWithoutTLS = &lint.Rule{
 	Severity: schema.Warning,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "a streamtype has a trust store, but no TLS",
-	Why: `The streamtype is sent in clear, though the trust store suggests otherwise. Set "tls": true,
+	Why: `The streamtype sends plain text, although the trust store suggests TLS. Set "tls": true,
 or remove tls_trust_store.`,
 	LWS: `lws loads the trust store, and connects without TLS (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],

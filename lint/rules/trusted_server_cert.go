@@ -9,10 +9,10 @@ var trustedServerCert = &lint.Rule{
 	Name:     "trusted-server-cert",
 	Severity: schema.Info,
 	Summary:  "clients trust the certificate of a server in the same policy",
-	Why: `That is normal in a test with a server's own certificate. In production the clients stop
-trusting the server when it gets a new certificate; and if the certificate is of a CA, the
-key of the CA is on the server.`,
-	LWS: `It works if the trust store stands before the server; after it, lws does not find the
+	Why: `This is normal in a test with a self-signed server. In production the clients stop
+trusting the server when it gets a new certificate; and if the certificate is of a CA, the key of
+the CA is on the server.`,
+	LWS: `It works if the trust store precedes the server; after it, lws does not find the
 certificate (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "identity": "` + exampleServer + `" } ],

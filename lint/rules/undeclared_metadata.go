@@ -13,9 +13,9 @@ var undeclaredMetadata = &lint.Rule{
 	Why: `A streamtype has only the metadata of its own list; declare an item that is only for ${name}
 as {"name": ""}. The items that aws_region and aws_service name must be declared as well.`,
 	LWS: `With such an endpoint lws never connects, and 4.2.2 crashes if the stream requests the
-connection while it is being created. An http_url is cut off there, and 4.2.2 to 5.0.0 send
-some bytes of memory after it (4.1.6 to 5.0.0). For a missing region or service the signing
-code passes NULL to strcmp (by the source of 5.0).`,
+connection while it is being created. lws truncates an http_url there, and 4.2.2 to 5.0.0 send
+some bytes of memory after it (4.1.6 to 5.0.0). For a missing region or service, lws passes NULL
+to strcmp (by the source of 5.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",
                   "http_url": "devices/${id}", "metadata": [ { "device": "x-device-id:" } ],

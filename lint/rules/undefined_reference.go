@@ -14,7 +14,7 @@ var undefinedReference = &lint.Rule{
 	Summary:  "a reference has no definition",
 	Why:      `The name is misspelt, or the entry is missing.`,
 	LWS: `lws refuses the policy, unless the name of a backoff scheme, trust store or certificate
-begins with the reference: it uses that one. A request that shares its connection with a
+begins with the reference; then it uses that one. A request that shares its connection with a
 streamtype that does not exist never ends (4.1.6 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "defualt" } } ] }`,

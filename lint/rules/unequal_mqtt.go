@@ -10,11 +10,11 @@ import (
 var unequalMQTT = &lint.Rule{
 	Name:     "unequal-mqtt",
 	Severity: schema.Warning,
-	Summary:  "mqtt streamtypes that share a connection have different settings of it",
+	Summary:  "mqtt streamtypes that share a connection have different connection settings",
 	Why: `Streams to the same broker (endpoint, port, tls and trust store) share one connection.
-Keep-alive, clean start and the will are those of the stream that connects first.`,
-	LWS: `Of two streams with different keep-alives, the second one used the connection of the first,
-and only the keep-alive and the will of the first were sent (4.3.10 and 5.0.0).`,
+The stream that connects first determines keep-alive, clean start and will.`,
+	LWS: `With two streams with different keep-alives, the second one used the connection of the
+first, and lws sent only the keep-alive and the will of the first (4.3.10 and 5.0.0).`,
 	Bad: `{ "s": [ { "a": { "endpoint": "example.com", "port": 1883, "protocol": "mqtt", "mqtt_topic": "a", "mqtt_keep_alive": 60 } },
          { "b": { "endpoint": "example.com", "port": 1883, "protocol": "mqtt", "mqtt_topic": "b", "mqtt_keep_alive": 20 } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 1883, "protocol": "mqtt", "mqtt_topic": "a", "mqtt_keep_alive": 60 } },

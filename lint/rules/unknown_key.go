@@ -10,11 +10,11 @@ var unknownKey = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.MixedFix,
 	Summary:  "the key does not exist",
-	Why: `Usually it is misspelt. Write a comment with "#", and settings that only sspolicy knows in
-the object x-sspolicy at the top of the policy.`,
-	LWS: `In a streamtype, lws makes a new streamtype of an unknown key, a phantom, which gets every
-key that follows: the original loses them. The same happens in a backoff scheme. Elsewhere
-lws ignores the key (4.1.6 to 5.0.0).`,
+	Why: `It is usually misspelt. For a comment use "#", for settings of sspolicy the object
+x-sspolicy at the top of the policy.`,
+	LWS: `In a streamtype, lws reads an unknown key as a new streamtype, a phantom, which gets all
+following keys of the original. The same happens in a backoff scheme. Elsewhere lws ignores the
+key (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "prot": 443, "tls": true } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 443, "tls": true } } ] }`,
 }

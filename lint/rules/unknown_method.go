@@ -14,7 +14,7 @@ var unknownMethod = &lint.Rule{
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
 	Summary:  "lws does not support the HTTP method",
-	Why:      `Methods are written in capitals.`,
+	Why:      `Write the method in capitals.`,
 	LWS: `On h1, lws connects and sends nothing for a method other than GET, POST, PUT, PATCH, DELETE,
 OPTIONS and HEAD, including "get" and "". For the method MQTT it crashes (4.1.6, 4.3.10 and
 5.0.0).`,

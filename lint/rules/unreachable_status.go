@@ -11,8 +11,8 @@ var unreachableStatus = &lint.Rule{
 	Name:     "unreachable-status",
 	Severity: schema.Warning,
 	Summary:  "a stream never gets the HTTP status",
-	Why: `Redirects are followed or are failures to connect, and lws handles the statuses 429 and 503
-by trying again later. The stream gets none of them.`,
+	Why: `The stream never gets a redirect, which is followed or fails the attempt, and never 429
+or 503, after which lws retries.`,
 	LWS: `With http_expect 301, 302, 303, 307, 308 or a number that is not a status, no transaction
 succeeds (4.1.6, 4.3.10 and 5.0.0). For 429 and 503 the stream gets UNREACHABLE, whatever
 http_expect and http_resp_map are (4.3.10 and 5.0.0).`,

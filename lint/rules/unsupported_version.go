@@ -11,10 +11,10 @@ var unsupportedVersion = &lint.Rule{
 	Name:     "unsupported-version",
 	Severity: schema.Error,
 	Summary:  "a key or value is newer than the lws version that the policy is for",
-	Why: `The versions are those of --lws, or the latest. A release line such as 4.3 stands for its
-newest release.`,
-	LWS: `An older lws treats it as an unknown key: in a streamtype it makes a phantom, which gets
-every later key. It cannot reach a file:// endpoint (4.1.6 to 4.3.10).`,
+	Why: `The lws versions are those of --lws, or the latest. A release line such as 4.3 stands
+for its newest release.`,
+	LWS: `An older lws treats it as an unknown key: in a streamtype it becomes a phantom, which
+gets all later keys. 4.1.6 to 4.3.10 cannot use a file:// endpoint.`,
 	Bad:      `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": true, "protocol": "h3" } } ] }`,
 	Good:     `{ "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 8443, "tls": true, "protocol": "h2" } } ] }`,
 	Shape:    true,

@@ -9,10 +9,9 @@ var unusedDefinition = &lint.Rule{
 	Name:     "unused-definition",
 	Severity: schema.Info,
 	Summary:  "nothing uses a backoff scheme, certificate, trust store or auth scheme",
-	Why: `It does no harm, but uses memory, and an unused certificate suggests that a trust store is
-incomplete. A file without streamtypes is part of a policy whose other parts use its
-definitions.`,
-	LWS: `lws keeps it in memory. It frees the DER of a certificate when the policy is in force (4.1.6
+	Why: `It only uses memory, but an unused certificate suggests that a trust store is
+incomplete. The rule ignores a file without streamtypes, whose definitions other files may use.`,
+	LWS: `lws keeps it in memory. It frees the DER of a certificate when the policy is set (4.1.6
 to 5.0.0).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } }, { "patient": { "backoff": [ 60000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET",

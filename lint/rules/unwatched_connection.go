@@ -8,13 +8,13 @@ import (
 var unwatchedConnection = &lint.Rule{
 	Name:     "unwatched-connection",
 	Severity: schema.Info,
-	Summary:  "nothing notices that the peer of a nailed_up connection is gone",
-	Why: `When a router drops the connection, or the peer loses its power, no packet says so. A stream
-that mostly waits for the peer then waits for ever. With svalidping and svalidhup in its backoff scheme,
-such as 60 and 70, the connection is probed and closed.`,
-	LWS: `lws probes and closes a connection by the svalidping and svalidhup of the backoff scheme, and
-not at all if svalidhup is 0 or missing there; a streamtype without retry is probed by the defaults of the
-context (5.0.0, lib/core/context.c: 40 and 50 s).`,
+	Summary:  "a nailed_up stream never notices that its peer has disappeared",
+	Why: `When a router drops the connection, or the peer loses its power, no packet arrives. A
+stream that mostly waits for the peer then waits forever. Set svalidping and svalidhup in its
+backoff scheme, for example to 60 and 70, to probe and close the connection.`,
+	LWS: `lws probes and closes a connection after the svalidping and svalidhup of the backoff
+scheme, and never if svalidhup is 0 or missing there. For a streamtype without retry it uses the
+defaults of the context (5.0.0, lib/core/context.c: 40 and 50 s).`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 65535, "jitterpc": 20 } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "ws", "http_url": "", "nailed_up": true, "retry": "default" } } ] }`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ], "conceal": 65535, "jitterpc": 20, "svalidping": 60, "svalidhup": 70 } } ],

@@ -11,9 +11,9 @@ var wrongProtocol = &lint.Rule{
 	Name:     "wrong-protocol",
 	Severity: schema.Info,
 	Summary:  "a key has no effect on the protocol of its streamtype",
-	Why: `The key does no harm and has no effect. It is an error where the program would lose data:
-with direct_proto_str it sets headers, which no other protocol sends. For keys of mqtt on
-http, and of http on mqtt, see shared-storage.`,
+	Why: `The key has no effect. It is an error if the program would lose data: with
+direct_proto_str it sets headers, which no other protocol sends. For keys of mqtt on http, and of
+http on mqtt, see shared-storage.`,
 	LWS:  `lws stores the value (4.1.6 to 5.0.0).`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "", "long_poll": true } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "" } } ] }`,

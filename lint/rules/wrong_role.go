@@ -10,10 +10,10 @@ var wrongRole = &lint.Rule{
 	Severity: schema.Warning,
 	Fixes:    lint.UnsafeFix,
 	Summary:  "a key of a client is in a server, or the reverse",
-	Why: `A server waits for connections: it has no method and no retry, and does not connect by
-itself. It cannot be one of mqtt or h3.`,
-	LWS: `lws stores the value, and creates a server of mqtt without an error (4.2.2 to 5.0.0). A
-server of 4.4 to 5.0 leaves content-length out if http_no_content_length is set.`,
+	Why: `A server waits for connections: it has no method and no retry, and does not connect.
+There are no mqtt or h3 servers.`,
+	LWS: `lws stores the value, and creates an mqtt server without an error (4.2.2 to 5.0.0). A
+server of 4.4 to 5.0 omits content-length if http_no_content_length is set.`,
 	Bad:  `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681, "nailed_up": true } } ] }`,
 	Good: `{ "s": [ { "a": { "server": true, "protocol": "raw", "port": 7681 } } ] }`,
 	Check: func(p *lint.Pass) {

@@ -9,7 +9,7 @@ var wrongType = &lint.Rule{
 	Name:     schema.RuleWrongType,
 	Severity: schema.Error,
 	Fixes:    lint.SafeFix,
-	Summary:  "the value does not have the type of the key",
+	Summary:  "the value has the wrong type",
 	Why:      `It is a warning where lws reads the value as intended.`,
 	LWS: `Only true sets a flag; "true" and 1 do not. lws reads the leading digits of a string as a
 number. It ignores a section that is an object instead of an array (4.1.6 to 5.0.0).`,
