@@ -66,6 +66,8 @@ type conn struct {
 	acks     []*inMsg      // messages to acknowledge, in the order of their arrival
 	unasked  int           // packets that answered nothing, since the latest answer
 	uploader *stream       // the stream that is in the middle of a message, or nil
+	retired  bool          // the last stream has left, and messages stay for the next connection
+	kept     bool          // such a message has arrived
 	released chan struct{} // closed when no PUBCOMP is due; nil unless close waits
 }
 

@@ -22,7 +22,8 @@ type reader struct {
 type inMsg struct {
 	id      uint16
 	qos     byte
-	pending int // receivers that have not consumed it, plus 1 until the reader has queued it
+	pending int  // receivers that have not consumed it, plus 1 until the reader has queued it
+	taken   bool // a program has it
 }
 
 // read reads packets until the connection ends.
@@ -61,7 +62,7 @@ func (c *conn) receive(h header) error {
 	}
 	r.to = r.to[:0]
 	c.mu.Lock()
-	if c.err == nil && (p.qos < 2 || !c.sess.received[p.id]) { // else it is a duplicate (section 4.3.3)
+	if c.err == nil && (p.qos < 2 || !c.sess.received.has(p.id)) {
 		for _, st := range c.streams {
 			if st.wantsLocked(p.topic) {
 				r.to = append(r.to, st)
@@ -107,6 +108,10 @@ func (c *conn) enqueue(b []byte, flags policy.Flags, topic []byte, m *inMsg) err
 		return c.err
 	}
 	last := flags&policy.FlagEOM != 0 && m != nil
+	if last && c.retired && !slices.ContainsFunc(c.reader.to, func(st *stream) bool { return !st.gone }) {
+		c.kept = true
+		return nil
+	}
 	if last {
 		if len(c.acks) == maxString { // [MQTT-2.3.1-4]
 			return malformed("more unacknowledged messages than there are packet identifiers")
@@ -114,7 +119,7 @@ func (c *conn) enqueue(b []byte, flags policy.Flags, topic []byte, m *inMsg) err
 		m.pending = 1
 		c.acks = append(c.acks, m)
 		if m.qos == 2 {
-			c.sess.received[m.id] = true
+			c.sess.received.add(m.id)
 		}
 	}
 	for _, st := range c.reader.to {
@@ -190,8 +195,7 @@ func (c *conn) control(kind packetType, b []byte) error {
 		if c.err != nil {
 			return c.err
 		}
-		known := c.sess.received[id]
-		delete(c.sess.received, id)
+		known := c.sess.received.remove(id)
 		c.postAck(typePubcomp, id)
 		if !known { // repeated, or of a message that this process does not know
 			return c.unaskedLocked(kind)

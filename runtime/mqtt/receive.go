@@ -89,19 +89,19 @@ func (st *stream) topicLocked(topic []byte, flags policy.Flags) string {
 	return st.in.lastTopic
 }
 
-// dropLocked gives up the messages that wait for the stream. With handOver they
-// stay unacknowledged, so that the server sends them again on the next connection;
-// the result reports whether there are any.
+// dropLocked gives up the messages that wait for the stream. With handOver, and after the
+// end of the connection, they stay unacknowledged, so that the server sends them again on
+// the next connection; the result reports whether there are any.
 func (st *stream) dropLocked(handOver bool) (any bool) {
 	st.gone = true
 	for _, p := range st.in.queue.pieces {
 		switch {
-		case !handOver:
+		case !handOver && st.c.err == nil:
 			st.c.consumeLocked(p.m)
 		case p.m != nil:
 			any = true
-			if p.m.qos == 2 {
-				delete(st.c.sess.received, p.m.id)
+			if p.m.qos == 2 && !p.m.taken {
+				st.c.sess.received.remove(p.m.id)
 			}
 		}
 	}
@@ -172,6 +172,9 @@ func (st *stream) deliverBatch() error {
 		c.mu.Lock()
 		st.progress++
 		if consumed {
+			if p.m != nil {
+				p.m.taken = true
+			}
 			c.consumeLocked(p.m)
 			in.next++
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -28,8 +29,40 @@ type session struct {
 	bytes    int                // of payload in out
 	order    uint64             // of the next message
 	next     uint16             // the packet identifier to try next
-	received map[uint16]bool    // identifiers of QoS 2 messages without a PUBREL
-	filters  map[string]byte    // subscriptions at the server, with their QoS
+	received received
+	filters  map[string]byte // subscriptions at the server, with their QoS
+}
+
+// received holds the identifiers of QoS 2 messages without a PUBREL. A message that comes
+// with one of them is a duplicate (section 4.3.3). It has a lock of its own: what a
+// connection that has ended did not deliver is removed while another one has the session.
+type received struct {
+	mu  sync.Mutex
+	ids map[uint16]bool
+}
+
+func (r *received) has(id uint16) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ids[id]
+}
+
+func (r *received) add(id uint16) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ids == nil {
+		r.ids = make(map[uint16]bool)
+	}
+	r.ids[id] = true
+}
+
+// remove reports whether id was there.
+func (r *received) remove(id uint16) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.ids[id]
+	delete(r.ids, id)
+	return was
 }
 
 // An outMsg is a packet with an identifier that awaits an answer, or a PUBLISH with
@@ -63,9 +96,7 @@ type outMsg struct {
 type outcome struct{ known, failed bool }
 
 func newSession() *session {
-	return &session{
-		out: map[uint16]*outMsg{}, received: map[uint16]bool{}, filters: map[string]byte{},
-	}
+	return &session{out: map[uint16]*outMsg{}, filters: map[string]byte{}}
 }
 
 // use gives a message an identifier. It reports whether one was free.

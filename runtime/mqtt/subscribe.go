@@ -121,6 +121,10 @@ func (c *conn) dropShadowLocked(filters []string) {
 func (c *conn) attachLocked(st *stream) {
 	st.c = c
 	c.streams = append(c.streams, st)
+	c.retired = false
+	if c.kept { // it would not get these messages
+		c.failLocked(errHandOver)
+	}
 	if len(c.streams) == 2 && c.err == nil {
 		c.liveness.slow.Reset(slowAfter)
 	}
@@ -128,11 +132,12 @@ func (c *conn) attachLocked(st *stream) {
 
 // detachLocked removes a stream from the connection. It returns the UNSUBSCRIBE to
 // wait for, or nil. The last stream of a connection that ends without unsubscribing
-// leaves its messages to the next connection if the server keeps the session;
-// handOver reports whether there are any.
+// leaves its messages, and those that still arrive, to the next connection if the
+// server keeps the session; handOver reports whether there are any.
 func (c *conn) detachLocked(st *stream, unsubscribe bool) (m *outMsg, handOver bool) {
 	c.streams = slices.DeleteFunc(c.streams, func(o *stream) bool { return o == st })
-	handOver = st.dropLocked(!unsubscribe && !c.set.clean && len(c.streams) == 0 && c.err == nil)
+	c.retired = !unsubscribe && !c.set.clean && len(c.streams) == 0 && c.err == nil
+	handOver = st.dropLocked(c.retired)
 	if c.err == nil {
 		for _, m := range st.out.inflight {
 			m.st = nil
