@@ -20,6 +20,7 @@ type inbox struct {
 	inside  bool // the stream is within a message
 	open    bool // the client is within a message
 	discard bool // drop payload until the next start of a message: it belongs to a failed attempt
+	broken  bool // the client has abandoned the message that the stream has begun
 }
 
 // A piece is the rest of a payload frame.
@@ -32,14 +33,19 @@ type piece struct {
 // send many empty frames.
 func (b *inbox) cost() int { return b.size + 32*len(b.pieces) }
 
-// put queues the payload of a frame. It reports whether there is payload to send.
-func (b *inbox) put(data []byte, flags policy.Flags) bool {
+// put queues the payload of a frame. It reports whether there is payload to send. With
+// messages set, a message that starts replaces an unfinished one: a frame sent before the
+// client received DISCONNECTED may arrive after the proxy has reconnected.
+func (b *inbox) put(data []byte, flags policy.Flags, messages bool) bool {
 	flags &= policy.FlagSOM | policy.FlagEOM
 	if b.discard {
 		if flags&policy.FlagSOM == 0 {
 			return false
 		}
 		b.discard = false
+	}
+	if b.open && messages && flags&policy.FlagSOM != 0 {
+		b.dropOpen()
 	}
 	b.open = flags&policy.FlagEOM == 0
 	if len(data) == 0 && flags == 0 {
@@ -55,6 +61,19 @@ func (b *inbox) put(data []byte, flags policy.Flags) bool {
 	b.size += len(data)
 	b.pieces = append(b.pieces, piece{len(data), flags})
 	return true
+}
+
+// dropOpen drops the queued pieces of the unfinished message.
+func (b *inbox) dropOpen() {
+	begun := false
+	end := len(b.pieces)
+	for end > 0 && !begun {
+		end--
+		begun = b.pieces[end].flags&policy.FlagSOM != 0
+		b.size -= b.pieces[end].n
+	}
+	b.pieces, b.data = b.pieces[:end], b.data[:b.size]
+	b.broken = b.broken || b.inside && !begun
 }
 
 // get moves payload of one message into buf. It returns false if there is none.
@@ -116,7 +135,7 @@ func (b *inbox) resetLocked(all bool) {
 		}
 		b.cut(n)
 	}
-	b.inside = false
+	b.inside, b.broken = false, false
 	if b.open {
 		b.discard = true
 		end := len(b.pieces)
@@ -143,7 +162,7 @@ func (b *inbox) cut(n int) {
 
 // dropLocked drops everything.
 func (b *inbox) dropLocked() {
-	b.data, b.pieces, b.size, b.inside, b.open = nil, nil, 0, false, false
+	b.data, b.pieces, b.size, b.inside, b.open, b.broken = nil, nil, 0, false, false, false
 	b.signal()
 }
 

@@ -403,7 +403,8 @@ func (l *link) take(f sspcwire.Frame) error {
 		l.mu.Unlock()
 		return l.err
 	}
-	if l.in.put(m.Data, m.Flags) && l.stream != nil {
+	messages := l.st != nil && l.st.Carrier() != policy.ProtocolRaw
+	if l.in.put(m.Data, m.Flags, messages) && l.stream != nil {
 		l.stream.RequestTx()
 	}
 	l.accountLocked()
@@ -588,6 +589,9 @@ func (l *link) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runtime
 		// the stream. The client waits for CONNECTED.
 		l.reportLocked(policy.StateConnected, 0)
 		l.flushLocked()
+	}
+	if l.in.broken { // only the end of the connection cancels what the peer has received
+		return 0, 0, runtime.DisconnectMe
 	}
 	n, flags, ok := l.in.get(buf)
 	l.accountLocked()
