@@ -39,6 +39,7 @@ type brokered struct {
 	qos      byte
 	topic    string
 	payload  []byte
+	since    time.Time
 	released bool // PUBREC has been received
 }
 
@@ -218,8 +219,10 @@ func (b *broker) connect(c *brokerConn, body fields, bad bool) *brokerSession {
 		return nil
 	}
 	s := b.sessions[id]
+	var before *brokerConn
 	if s != nil && s.conn != nil { // [MQTT-3.1.4-2]
-		s.conn.Close()
+		before = s.conn
+		before.Close()
 	}
 	clean := flags&2 != 0
 	present := byte(0)
@@ -235,6 +238,9 @@ func (b *broker) connect(c *brokerConn, body fields, bad bool) *brokerSession {
 	}
 	b.w.tr.note(b.h.name, "CONNECT %s, session %d", id, present)
 	c.Write(packetOf(connack<<4, []byte{present, 0}))
+	if present == 1 && before != nil {
+		b.checkHandOver(before, c)
+	}
 	for _, m := range s.out {
 		if m.released {
 			c.Write(ackOf(pubrel, m.id))
@@ -283,9 +289,13 @@ func (b *broker) packet(c *brokerConn, s *brokerSession, first byte, body fields
 		answer(ackOf(pubcomp, id))
 	case puback, pubcomp:
 		id := body.number()
+		if first>>4 == puback {
+			b.checkTaken(s, id)
+		}
 		s.out = slices.DeleteFunc(s.out, func(m *brokered) bool { return m.id == id })
 	case pubrec:
 		id := body.number()
+		b.checkTaken(s, id)
 		for _, m := range s.out {
 			if m.id == id {
 				m.released = true
@@ -318,6 +328,46 @@ func (b *broker) packet(c *brokerConn, s *brokerSession, first byte, body fields
 	}
 }
 
+// checkHandOver checks that a client that gets its session on a connection does not use it
+// on the one before any longer.
+func (b *broker) checkHandOver(before, next *brokerConn) {
+	x, ok := before.Conn.(*conn)
+	y, ok2 := next.Conn.(*conn)
+	if !ok || !ok2 || x.owner != y.owner { // over TLS the end of a connection takes time
+		return
+	}
+	y.mu.Lock()
+	at := y.last // of the CONNACK
+	y.mu.Unlock()
+	time.AfterFunc(time.Until(at)+1, func() {
+		if x.peer.isOpen() && y.peer.isOpen() {
+			b.w.find([]string{b.h.name}, "two connections of a client use the session, %s and %s", x.id, y.id)
+		}
+	})
+}
+
+// checkTaken checks that a message that a client acknowledges has been delivered. A stream
+// that has answered with DisconnectMe unsubscribes, and drops what it has.
+func (b *broker) checkTaken(s *brokerSession, id uint16) {
+	i := slices.IndexFunc(s.out, func(m *brokered) bool { return m.id == id })
+	if i < 0 || s.clean || b.w.protocol.shared || b.w.protocol.proxied {
+		return
+	}
+	m := s.out[i]
+	name, n, _ := strings.Cut(string(m.payload), " ")
+	number, _, _ := strings.Cut(n, " ")
+	for _, p := range b.w.programs {
+		if p.host != b.h.name {
+			continue
+		}
+		p.mu.Lock()
+		if key := name + " " + number; !p.talk.(*mqttTalk).ever[key] && !p.declining && !p.declined.After(m.since) {
+			p.find("message %s is acknowledged, and has not been delivered", key)
+		}
+		p.mu.Unlock()
+	}
+}
+
 // receive takes a message: it counts it, and passes it on to the subscribers.
 func (b *broker) receive(c *brokerConn, topic string, qos byte, payload []byte) {
 	name, ok := strings.CutPrefix(topic, "t/")
@@ -331,7 +381,12 @@ func (b *broker) receive(c *brokerConn, topic string, qos byte, payload []byte) 
 		p.find("a message of another stream: %q", payload[:min(20, len(payload))])
 		return
 	}
-	p.talk.(*mqttTalk).count(c, n, qos, len(payload) == size)
+	switch t := p.talk.(type) {
+	case *mqttTalk:
+		t.count(c, n, qos, len(payload) == size)
+	case *proxiedTalk:
+		t.count(c, payload, qos)
+	}
 	for _, s := range b.sessions {
 		matched, best := false, byte(0)
 		for filter, q := range s.filters {
@@ -342,7 +397,7 @@ func (b *broker) receive(c *brokerConn, topic string, qos byte, payload []byte) 
 		if !matched {
 			continue
 		}
-		m := &brokered{qos: min(qos, best), topic: topic, payload: payload}
+		m := &brokered{qos: min(qos, best), topic: topic, payload: payload, since: time.Now()}
 		if m.qos == 0 {
 			if s.conn != nil {
 				s.conn.Write(publishOf(m, false))

@@ -193,8 +193,8 @@ func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
 		rw.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	}
-	if d.oneIn(4) { // in pieces
-		half := d.IntN(size + 1)
+	if d.oneIn(4) { // in pieces, the first or last of which may be empty
+		half := []int{0, d.IntN(size + 1), size}[d.IntN(3)]
 		rw.Write(answer[:half])
 		rw.(http.Flusher).Flush()
 		now := time.Now()
@@ -245,8 +245,11 @@ func (t *httpTalk) posts() bool { return t.p.i%2 == 1 }
 
 func (t *httpTalk) nextSize() int {
 	d := fork(t.p.w.seed, "size", t.p.name, t.n)
-	if d.oneIn(12) {
+	switch {
+	case d.oneIn(12):
 		return d.IntN(80_000)
+	case d.oneIn(12):
+		return 0
 	}
 	return d.IntN(3000)
 }

@@ -46,7 +46,7 @@ func mqttProtocol(name string, hosts, streams int, secure bool) *protocol {
 		},
 		serve: serveMQTT(secure),
 		talk: func(p *program) talk {
-			return &mqttTalk{p: p, counts: map[int]int{}, got: map[string]int{}, acked: map[int]bool{}}
+			return &mqttTalk{p: p, counts: map[int]int{}, got: map[string]int{}, ever: map[string]bool{}, acked: map[int]bool{}}
 		},
 	}
 }
@@ -61,8 +61,9 @@ type mqttTalk struct {
 	acked   map[int]bool
 	in      []byte // of the message that is being received
 	within  bool
-	got     map[string]int // how often each message has been received
-	epoch   int64          // of the world
+	got     map[string]int // how often each message has been received in this epoch
+	ever    map[string]bool
+	epoch   int64 // of the world
 
 	mu     sync.Mutex
 	counts map[int]int // how often the broker has received each message
@@ -154,6 +155,7 @@ func (t *mqttTalk) rx(buf []byte, flags runtime.Flags) (bool, string) {
 		return false, fmt.Sprintf("message %s %d on the topic %q", name, n, topic)
 	}
 	key := fmt.Sprint(name, " ", n)
+	t.ever[key] = true
 	if t.got[key]++; t.got[key] > 1 && !t.atLeastOnce(name) {
 		return false, fmt.Sprintf("message %s is received %d times", key, t.got[key])
 	}

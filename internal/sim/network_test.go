@@ -19,6 +19,7 @@ type network struct {
 	seed   uint64
 	plan   *plan
 	tr     *trace
+	moment func(host string, m moment, at time.Time)
 	window int // bytes that may be under way or unread in one direction
 
 	serverBuffers bool // see protocol
@@ -33,6 +34,7 @@ type host struct {
 	name string
 
 	restarted func(lost bool) // called after a restart; may be nil
+	server    *server         // that runs on it, or nil
 
 	// Guarded by the mu of the network.
 	accept chan net.Conn // nil without a listener
@@ -42,7 +44,7 @@ type host struct {
 }
 
 func newNetwork(w *world) *network {
-	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, window: cmp.Or(w.protocol.window, 64<<10), hosts: map[string]*host{}, open: map[*conn]bool{}}
+	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, moment: w.moment, window: cmp.Or(w.protocol.window, 64<<10), hosts: map[string]*host{}, open: map[*conn]bool{}}
 	n.serverBuffers = w.protocol.serverBuffers
 	if w.protocol.neverBlocks {
 		n.window = math.MaxInt
@@ -77,8 +79,12 @@ var (
 
 func opError(op string, err error) error { return &net.OpError{Op: op, Net: "tcp", Err: err} }
 
-// dial is for Options.DialContext.
-func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
+// dialer returns a function for Options.DialContext. owner is the number of the context.
+func (n *network) dialer(owner int) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, _, address string) (net.Conn, error) { return n.dial(ctx, owner, address) }
+}
+
+func (n *network) dial(ctx context.Context, owner int, address string) (net.Conn, error) {
 	name, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -88,7 +94,7 @@ func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error)
 	h.dials++
 	id := fmt.Sprintf("%s#%d", name, h.dials)
 	n.mu.Unlock()
-	conn, err := n.connect(ctx, h, id)
+	conn, err := n.connect(ctx, h, id, owner)
 	if err != nil {
 		n.tr.note(id, "dial: %v", err)
 		return nil, err
@@ -109,7 +115,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (n *network) connect(ctx context.Context, h *host, id string) (net.Conn, error) {
+func (n *network) connect(ctx context.Context, h *host, id string, owner int) (net.Conn, error) {
 	d := fork(n.seed, "dial", id)
 	now := time.Now()
 	delay := d.ms(1, 60)
@@ -135,7 +141,7 @@ func (n *network) connect(ctx context.Context, h *host, id string) (net.Conn, er
 	if n.plan.active(time.Now(), h.name, refuse, restart, restartLost) != nil {
 		return nil, opError("dial", errRefused)
 	}
-	l := &link{net: n, h: h, id: id}
+	l := &link{net: n, h: h, id: id, owner: owner}
 	l.cond.L = &l.mu
 	client, server := &conn{link: l, d: fork(n.seed, "up", id)}, &conn{link: l, d: fork(n.seed, "down", id), server: true}
 	client.peer, server.peer = server, client
@@ -155,6 +161,7 @@ func (n *network) connect(ctx context.Context, h *host, id string) (net.Conn, er
 	if ch != nil {
 		select {
 		case ch <- server:
+			n.moment(h.name, dialed, time.Now())
 			return client, nil
 		case <-closed:
 		case <-ctx.Done():
@@ -246,9 +253,10 @@ func (n *network) heal() {
 
 // A link is the two ends of a connection.
 type link struct {
-	net *network
-	h   *host
-	id  string
+	net   *network
+	h     *host
+	id    string
+	owner int // number of the context
 
 	mu   sync.Mutex
 	cond sync.Cond // something of an end has changed
@@ -269,6 +277,7 @@ type conn struct {
 	writeErr error
 
 	left     int       // bytes until the connection is cut, or -1
+	greeted  bool      // the server has sent a packet
 	pend     *packet   // of the instant pendAt
 	pendAt   time.Time //
 	last     time.Time // arrival of the latest packet
@@ -317,11 +326,22 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// window returns how many bytes may be under way or unread in one direction.
+func (c *conn) window() int {
+	if c.h.name == proxyHost {
+		return proxyWindow
+	}
+	return c.net.window
+}
+
+// proxyWindow is the window of links to a proxy.
+const proxyWindow = 8 << 10
+
 // acknowledgeLocked tells the peer, later, that n more bytes have been read. The number of
 // bytes alone decides when, not how many calls read them.
 func (c *conn) acknowledgeLocked(n int) {
 	c.read += n
-	if c.acking || c.read < c.net.window/4 {
+	if c.acking || c.read < c.window()/4 {
 		return
 	}
 	c.acking = true
@@ -350,7 +370,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		case n == len(p):
 			return n, nil
 		}
-		room := c.net.window - c.sent
+		room := c.window() - c.sent
 		if c.server && c.net.serverBuffers {
 			room = math.MaxInt
 		}
@@ -375,6 +395,7 @@ func (c *conn) sendLocked(b []byte, fin, rst bool) {
 	if c.pend == nil || !now.Equal(c.pendAt) {
 		c.pend, c.pendAt = new(packet), now
 		p, at := c.pend, c.arrivalLocked(now)
+		c.momentLocked(at)
 		time.AfterFunc(at.Sub(now), func() { c.arrive(p) })
 	}
 	p := c.pend
@@ -390,6 +411,19 @@ func (c *conn) sendLocked(b []byte, fin, rst bool) {
 			c.peer.sendLocked(nil, false, true)
 		}
 	}
+}
+
+// momentLocked reports a packet that arrives at the time.
+func (c *conn) momentLocked(at time.Time) {
+	switch {
+	case !c.server:
+		c.net.moment(c.h.name, requested, at)
+		return
+	case !c.greeted:
+		c.greeted = true
+		c.net.moment(c.h.name, greeted, at)
+	}
+	c.net.moment(c.h.name, answered, at)
 }
 
 // arrivalLocked returns when a packet that is sent now arrives.
@@ -480,6 +514,13 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
+// isOpen reports whether this end can still use the connection.
+func (c *conn) isOpen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed && c.err == nil
+}
+
 func (c *conn) Close() error {
 	c.net.mu.Lock()
 	delete(c.net.open, c)
@@ -491,6 +532,9 @@ func (c *conn) Close() error {
 		return opError("close", net.ErrClosed)
 	}
 	c.closed = true
+	if !c.server {
+		c.net.moment(c.h.name, closed, time.Now())
+	}
 	// As in Linux, a close with unread bytes resets the connection.
 	if !c.finSent || len(c.buf) > 0 {
 		c.sendLocked(nil, true, len(c.buf) > 0)

@@ -23,13 +23,31 @@ type event struct {
 	kind   kind
 	target string // a host, a stream, or "" for the context
 	arg    int    // see kinds
+	on     *cue   // what it waits for from after on; nil if it does not
 
 	start time.Time // of the run
 	skew  time.Duration
 }
 
+// begin returns when the event begins, or is armed.
 func (e *event) begin() time.Time { return e.start.Add(e.after + e.skew) }
-func (e *event) end() time.Time   { return e.begin().Add(e.lasts) }
+
+// period returns when the event has an effect. It is empty before the moment of a cue.
+func (e *event) period() (begin, end time.Time) {
+	if e.on == nil {
+		return e.begin(), e.begin().Add(e.lasts)
+	}
+	began := time.Duration(e.on.began.Load())
+	if began == 0 {
+		return e.start, e.start
+	}
+	return e.start.Add(began), e.start.Add(max(began, min(began+e.lasts, e.on.limit)))
+}
+
+func (e *event) end() time.Time {
+	_, end := e.period()
+	return end
+}
 
 func (e *event) String() string {
 	s := fmt.Sprintf("%d: at %v, %v of %s", e.number, e.after, e.kind, cmp.Or(e.target, "the context"))
@@ -38,6 +56,9 @@ func (e *event) String() string {
 	}
 	if e.lasts > 0 {
 		s += fmt.Sprintf(" for %v", e.lasts)
+	}
+	if e.on != nil {
+		s += fmt.Sprintf(", %v", e.on)
 	}
 	return s
 }
@@ -69,6 +90,12 @@ const (
 	peerReads  // it reads slowly
 	peerLate   // its certificate has expired, or is not valid yet
 
+	// Calls of a peer that is a server of the runtime.
+	destroyClient   // Destroy of an accepted stream
+	destroyListener // a new one follows
+	drainListener   // Shutdown, for up to arg ms
+	serverPolicy    // SetPolicy with another streamtype, or the same
+
 	// Calls of the program.
 	callConnect
 	callTx
@@ -99,7 +126,9 @@ var kindNames = [kinds]string{
 	blackHole: "black hole", slow: "latency", cut: "cut connections", partition: "partition", reset: "reset", hangUp: "hang-up",
 	vanish: "half-open connections", restart: "restart", restartLost: "restart without sessions",
 	peerBad: "bad answers", peerSlow: "slow answers", peerSilent: "no answers", peerReads: "slow reads", peerLate: "wrong clock",
-	callConnect: "Connect", callTx: "RequestTx", callTxLen: "RequestTxLen", callDestroy: "Destroy", callTimeout: "StartTimeout",
+	destroyClient: "Destroy of a client", destroyListener: "Destroy of the listener", drainListener: "Shutdown of the listener",
+	serverPolicy: "SetPolicy of the server",
+	callConnect:  "Connect", callTx: "RequestTx", callTxLen: "RequestTxLen", callDestroy: "Destroy", callTimeout: "StartTimeout",
 	callCancel: "CancelTimeout", callPause: "PauseRx", callHandle: "SetHandlers", callMetadata: "SetMetadata",
 	answerDisconnect: "answer DisconnectMe", answerDestroy: "answer DestroyMe", answerSlow: "slow callback",
 	setPolicy: "SetPolicy", overlay: "Overlay", rotate: "new credentials", closeContext: "Close", shutdown: "Shutdown",
@@ -115,7 +144,7 @@ type chance struct {
 	arg    [2]int
 }
 
-// ofHost, ofStream and ofContext are the events of plans.
+// ofHost, ofConnections, ofServer, ofStream and ofContext are the events of plans.
 var (
 	ofHost = []chance{
 		{dialSlow, 2, [2]int{5000, 60_000}, [2]int{100, 20_000}},
@@ -137,6 +166,19 @@ var (
 		{peerSilent, 2, [2]int{1000, 40_000}, [2]int{}},
 		{peerReads, 2, [2]int{5000, 60_000}, [2]int{}},
 		{peerLate, 1, [2]int{5000, 60_000}, [2]int{}},
+	}
+	ofConnections = []chance{
+		{reset, 3, [2]int{}, [2]int{}},
+		{hangUp, 3, [2]int{}, [2]int{}},
+		{vanish, 1, [2]int{100, 20_000}, [2]int{}},
+		{restart, 1, [2]int{100, 20_000}, [2]int{}},
+		{partition, 1, [2]int{1000, 20_000}, [2]int{}},
+	}
+	ofServer = []chance{
+		{destroyClient, 4, [2]int{}, [2]int{0, 100}},
+		{destroyListener, 1, [2]int{}, [2]int{}},
+		{drainListener, 2, [2]int{}, [2]int{10, 10_000}},
+		{serverPolicy, 2, [2]int{}, [2]int{0, 100}},
 	}
 	ofStream = []chance{
 		{callConnect, 6, [2]int{}, [2]int{}},
@@ -162,41 +204,75 @@ var (
 )
 
 // newPlan returns the plan of a seed, with that many minutes of faults.
-func newPlan(seed uint64, minutes int, hosts, streams []string) *plan {
+func newPlan(seed uint64, minutes int, pr *protocol) *plan {
 	p := &plan{}
 	d := fork(seed, "plan")
 	faultTime := time.Duration(minutes) * time.Minute
-	add := func(of []chance, targets []string, n int) {
+	hosts, streams := pr.allHosts(), names("s", pr.streams)
+	draw := func(of []chance, targets []string) *event {
 		total := 0
 		for _, c := range of {
 			total += c.weight
 		}
-		for range n {
-			x := d.IntN(total)
-			for _, c := range of {
-				if x -= c.weight; x >= 0 {
-					continue
-				}
-				e := &event{kind: c.kind, target: targets[d.IntN(len(targets))], lasts: d.ms(c.lasts[0], c.lasts[1])}
-				if c.arg[1] > 0 {
-					e.arg = c.arg[0] + d.IntN(c.arg[1]-c.arg[0]+1)
-				}
-				e.lasts = min(e.lasts, faultTime/2)
-				e.after = d.ms(0, int((faultTime-e.lasts)/time.Millisecond))
-				p.events = append(p.events, e)
-				break
-			}
+		x := d.IntN(total)
+		i := slices.IndexFunc(of, func(c chance) bool { x -= c.weight; return x < 0 })
+		c := of[i]
+		e := &event{kind: c.kind, target: targets[d.IntN(len(targets))], lasts: d.ms(c.lasts[0], c.lasts[1])}
+		if c.arg[1] > 0 {
+			e.arg = c.arg[0] + d.IntN(c.arg[1]-c.arg[0]+1)
+		}
+		e.lasts = min(e.lasts, faultTime/2)
+		e.after = d.ms(0, int((faultTime-e.lasts)/time.Millisecond))
+		p.events = append(p.events, e)
+		return e
+	}
+	for range minutes * len(hosts) * 6 / 5 {
+		draw(ofHost, hosts)
+	}
+	for range minutes * len(streams) * 12 / 5 {
+		draw(ofStream, streams)
+	}
+	for range minutes * 8 / 5 {
+		draw(ofContext, []string{""})
+	}
+	if pr.servers {
+		for range minutes * len(hosts) / 2 {
+			draw(ofServer, hosts)
+			e := draw(ofServer, hosts)
+			e.on = randomCue(d, e.target, faultTime)
 		}
 	}
-	add(ofHost, hosts, minutes*len(hosts)*6/5)
-	add(ofStream, streams, minutes*len(streams)*12/5)
-	add(ofContext, []string{""}, minutes*8/5)
+	// Events that wait for a moment.
+	for range minutes * len(streams) * 2 {
+		e := draw(ofStream, streams)
+		host := pr.hostOf(streamNumber(e.target))
+		if pr.proxied && d.oneIn(2) {
+			host = proxyHost
+		}
+		e.on = randomCue(d, host, faultTime)
+	}
+	for range minutes * len(hosts) / 2 {
+		e := draw(ofConnections, hosts)
+		e.on = randomCue(d, e.target, faultTime)
+	}
+	for range minutes {
+		draw(ofContext, []string{""}).on = randomCue(d, hosts[d.IntN(len(hosts))], faultTime)
+	}
 	slices.SortStableFunc(p.events, func(a, b *event) int { return cmp.Compare(a.after, b.after) })
 	for i, e := range p.events {
 		e.number = i
 		e.skew = fork(seed, "event", i).skew
+		if e.on != nil { // no two events have the same one
+			e.on.offset = time.Duration(2*i+2) * []time.Duration{-1, 1}[d.IntN(2)]
+		}
 	}
 	return p
+}
+
+// streamNumber returns the number of a stream.
+func streamNumber(name string) (i int) {
+	fmt.Sscanf(name, "s%d", &i)
+	return i
 }
 
 // only returns the plan with some of the events.
@@ -205,6 +281,7 @@ func (p *plan) only(keep func(*event) bool) *plan {
 	for _, e := range p.events {
 		if keep(e) {
 			copied := *e
+			copied.on = e.on.again()
 			q.events = append(q.events, &copied)
 		}
 	}
@@ -222,7 +299,10 @@ func (p *plan) begin(start time.Time) {
 // or nil.
 func (p *plan) active(now time.Time, host string, of ...kind) *event {
 	for _, e := range slices.Backward(p.events) {
-		if e.target == host && slices.Contains(of, e.kind) && !now.Before(e.begin()) && now.Before(e.end()) {
+		if e.target != host || !slices.Contains(of, e.kind) {
+			continue
+		}
+		if begin, end := e.period(); !now.Before(begin) && now.Before(end) {
 			return e
 		}
 	}

@@ -77,6 +77,8 @@ type program struct {
 	verdict   bool      // ACK or NAK since CONNECTED
 	rotation  int       // of the credentials when the attempt began
 	succeeded time.Time
+	declining bool      // DisconnectMe since CONNECTING
+	declined  time.Time // the first CONNECTING after such an attempt
 
 	// Of PauseRx.
 	pausedAt     time.Time
@@ -92,7 +94,7 @@ func newProgram(w *world, i int) *program {
 }
 
 // involved are the names in the trace that concern the program.
-func (p *program) involved() []string { return []string{p.name, p.host} }
+func (p *program) involved() []string { return []string{p.name, p.host, proxyHost} }
 
 func (p *program) find(format string, args ...any) { p.w.find(p.involved(), format, args...) }
 
@@ -168,7 +170,11 @@ func (p *program) do(e *event) {
 	case callDestroy:
 		s.Destroy()
 	case callTimeout:
-		p.startTimeout(s, time.Duration(e.arg)*time.Millisecond)
+		d := time.Duration(e.arg) * time.Millisecond
+		if e.on != nil && e.arg%2 == 0 {
+			d = 1 // it expires before the moment, or just after it
+		}
+		p.startTimeout(s, d)
 	case callCancel:
 		p.mu.Lock()
 		p.timing = false
@@ -207,6 +213,9 @@ func (p *program) startTimeoutLocked(s *runtime.Stream, d time.Duration) {
 	p.timer, p.timing = time.Now().Add(d), true
 	due := p.timer
 	s.StartTimeout(d)
+	if p.w.protocol.proxied { // it is that of the proxy
+		return
+	}
 	p.later("timeout", d+10*time.Millisecond, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -252,10 +261,17 @@ func (p *program) answerLocked(may bool) runtime.Result {
 	return r
 }
 
+// noteLocked notes the answer of a callback.
+func (p *program) noteLocked(r runtime.Result) {
+	if r == runtime.DisconnectMe {
+		p.declining = true
+	}
+}
+
 // slowNextLocked reports whether the next answer would take time and must not, because the
 // callback may be one of a goroutine with a mutex: of Tx, or of what Tx has delayed.
 func (p *program) slowNextLocked() bool {
-	return p.w.protocol.neverBlocks && len(p.answers) > 0 && p.answers[0].kind == answerSlow
+	return p.w.protocol.neverBlocks && !p.w.protocol.proxied && len(p.answers) > 0 && p.answers[0].kind == answerSlow
 }
 
 // sleepLocked makes a callback take d.
@@ -284,15 +300,18 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 	p.w.tr.mu.Unlock()
 	p.enterLocked(name)
 	now := time.Now()
-	if text := p.stateText(s, state, name); true {
-		p.w.tr.note(p.name, "%s", text)
-	}
+	p.w.tr.note(p.name, "%s", p.stateText(s, state, name))
+	p.w.moment(p.host, called, now)
 	if state < runtime.StateUserBase && state != runtime.StateTimeout {
 		last := teststream.Name(p.state)
 		if p.state == 0 {
 			last = ""
 		}
-		allowed := strings.Fields(after[last])
+		next := after
+		if p.w.protocol.proxied {
+			next = afterProxied
+		}
+		allowed := strings.Fields(next[last])
 		if p.many && (last == "ACK" || last == "NAK") {
 			allowed = append(allowed, "ACK", "NAK")
 		}
@@ -312,6 +331,9 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 		p.s = s
 		p.talk.create(s)
 	case runtime.StateConnecting:
+		if p.declining {
+			p.declining, p.declined = false, now
+		}
 		p.attempt++
 		p.rotation = p.w.rotations()
 		if d := fork(p.w.seed, "limit", p.name, p.attempt); d.oneIn(5) && !p.w.calm.Load() {
@@ -331,7 +353,7 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 		if p.many {
 			p.speakSoonLocked(s)
 		}
-	case runtime.StateDisconnected, runtime.StateUnreachable:
+	case runtime.StateDisconnected, runtime.StateUnreachable, runtime.StateUpstreamLinkRetry:
 		if p.many && now.After(p.w.tr.start.Add(p.w.faultTime+settleTime)) && !p.w.ending.Load() {
 			p.find("%s without a fault", name)
 		}
@@ -366,6 +388,7 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 	if state != runtime.StateTimeout && state < runtime.StateUserBase {
 		p.result = r
 	}
+	p.noteLocked(r)
 	if r != runtime.OK {
 		p.w.tr.note(p.name, "%s answered with %v", name, r)
 	}
@@ -394,6 +417,8 @@ func (w *world) clean(text string) string {
 // beginAttemptLocked counts failures: an attempt by Connect begins a new series.
 func (p *program) beginAttemptLocked(s *runtime.Stream, was runtime.State, answer runtime.Result) {
 	switch {
+	case p.w.protocol.proxied:
+		return
 	case was != runtime.StatePoll:
 		p.failures, p.unknown = 0, false
 	case answer != runtime.OK:
@@ -430,6 +455,9 @@ func later(a, b time.Time) time.Time {
 
 // checkTimesLocked checks the times of POLL and TIMEOUT.
 func (p *program) checkTimesLocked(s *runtime.Stream, state runtime.State, now time.Time) {
+	if p.w.protocol.proxied { // they are those of the proxy
+		return
+	}
 	switch state {
 	case runtime.StatePoll:
 		if p.waits && now.Before(p.due) {
@@ -617,7 +645,9 @@ func (p *program) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runti
 			p.speakSoonLocked(s)
 		}
 	}
-	return p.answerLocked(len(buf) > 0)
+	r := p.answerLocked(len(buf) > 0)
+	p.noteLocked(r)
+	return r
 }
 
 func (p *program) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
@@ -625,6 +655,7 @@ func (p *program) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Fl
 	defer p.mu.Unlock()
 	p.enterLocked("Tx")
 	if r := p.answerLocked(!p.slowNextLocked()); r != runtime.OK {
+		p.noteLocked(r)
 		p.w.tr.note(p.name, "tx %v", r)
 		return 0, 0, r
 	}

@@ -3,115 +3,199 @@ package sim
 import (
 	"context"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
+	sshttp "github.com/secure-streams/sspolicy/runtime/http"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 	"github.com/secure-streams/sspolicy/runtime/transport"
+	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// serverProtocol is rawProtocol with streams of a server as the peers.
-func serverProtocol(name string, streams int) *protocol {
-	pr := rawProtocol(name, streams, false)
-	pr.serve = serveStreams
-	return pr
+// serverProtocol is a protocol whose peers are streams of servers. handlers returns those
+// of an accepted stream.
+func serverProtocol(of *protocol, st func() *policy.StreamType, handlers func(*accepted) acceptedTalk) *protocol {
+	pr := *of
+	pr.name += "+server"
+	pr.servers = true
+	pr.serve = func(w *world, h *host) {
+		s := &server{w: w, h: h, streamType: st, talk: handlers}
+		s.c = teststream.Must(runtime.NewContext(s.policy(false), runtime.Options{
+			Transports: []transport.Transport{raw.New(raw.Server), sshttp.New(sshttp.Server), ws.New(ws.Server)},
+			Logger:     slog.New(logHandler{w}),
+		}))
+		h.server = s
+		s.listen()
+		w.stops = append(w.stops, s.stop)
+	}
+	return &pr
 }
 
-// serveStreams starts a server of the runtime, whose streams send back what they receive.
-func serveStreams(w *world, h *host) {
-	st := &policy.StreamType{Name: "server", Protocol: policy.ProtocolRaw, Server: true, Endpoint: "!sim"}
-	c := teststream.Must(runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{st}}, runtime.Options{
-		Transports: []transport.Transport{raw.New(raw.Server)},
-		Logger:     slog.New(logHandler{w}),
-		Listeners:  map[string]net.Listener{"sim": w.net.listen(h)},
-	}))
-	clients := &accepted{w: w, host: h.name}
-	teststream.Must(c.NewStream("server", runtime.Handlers{}, runtime.WithClients(clients.handlers)))
-	w.stops = append(w.stops, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := c.Shutdown(ctx); err != nil {
-			w.find([]string{h.name}, "Shutdown of the server: %v", err)
+// rawServer, httpServer and wsServer return streamtypes of servers.
+func rawServer() *policy.StreamType { return &policy.StreamType{Protocol: policy.ProtocolRaw} }
+
+func httpServer(p policy.Protocol) func() *policy.StreamType {
+	return func() *policy.StreamType {
+		return &policy.StreamType{Protocol: p, HTTP: &policy.HTTP{}, Metadata: []policy.Metadata{
+			{Name: "method"}, {Name: "path"}, {Name: "auth"}, {Name: "size"}, {Name: "n", Header: "x-n:"},
+			{Name: "got", Header: "x-got:"}, {Name: "retry", Header: "retry-after:"},
+		}}
+	}
+}
+
+func wsServer() *policy.StreamType {
+	return &policy.StreamType{Protocol: policy.ProtocolWS, HTTP: &policy.HTTP{WSBinary: true}, Metadata: []policy.Metadata{
+		{Name: "method"}, {Name: "path"}, {Name: "auth"},
+	}}
+}
+
+// A server is a peer that consists of streams of the runtime. It always has a listener, or
+// will have one soon.
+type server struct {
+	w          *world
+	h          *host
+	c          *runtime.Context
+	streamType func() *policy.StreamType
+	talk       func(*accepted) acceptedTalk
+
+	mu        sync.Mutex
+	listener  *runtime.Stream
+	listeners int // how many there have been
+	versions  int // of the streamtype
+	clients   []*accepted
+	accepted  int // how many there have been
+	ending    bool
+}
+
+// policy returns the policy of the server, with another version of the streamtype or not.
+func (s *server) policy(other bool) *policy.Policy {
+	st := s.streamType()
+	st.Name, st.Server = "server", true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other {
+		s.versions++
+	}
+	st.Timeout = time.Duration(1+s.versions) * time.Minute
+	return &policy.Policy{StreamTypes: []*policy.StreamType{st}}
+}
+
+// listen makes a listener.
+func (s *server) listen() {
+	s.mu.Lock()
+	s.listeners++
+	number, ending := s.listeners, s.ending
+	s.mu.Unlock()
+	if ending {
+		return
+	}
+	l, err := s.c.NewStream("server", runtime.Handlers{State: s.onState(number)},
+		runtime.WithListener(s.w.net.listen(s.h)),
+		runtime.WithClients(func(*runtime.Stream) runtime.Handlers { return s.accept(number) }))
+	if err != nil {
+		s.find("NewStream of a listener: %v", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listener = l
+}
+
+func (s *server) find(format string, args ...any) {
+	s.w.find([]string{s.h.name}, format, args...)
+}
+
+// onState returns the State callback of a listener.
+func (s *server) onState(number int) func(*runtime.Stream, runtime.State, uint32) runtime.Result {
+	last := ""
+	return func(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+		name := teststream.Name(state)
+		s.w.tr.note(s.h.name, "listener %d %s", number, name)
+		if sequence := last + name; sequence != "CRE" && sequence != "CREDES" {
+			s.find("states of a listener: %s", sequence)
 		}
-		clients.mu.Lock()
-		defer clients.mu.Unlock()
-		if clients.begun != clients.ended {
-			w.find([]string{h.name}, "%d clients were accepted, and %d have ended", clients.begun, clients.ended)
+		last = name
+		if state != runtime.StateDestroying {
+			return runtime.OK
 		}
-	})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, k := range s.clients {
+			if k.listener == number {
+				s.find("a listener ends before client %d", k.number)
+			}
+		}
+		d := fork(s.w.seed, "listen", s.h.name, number)
+		now := time.Now()
+		time.AfterFunc(d.at(now, d.ms(10, 1000)).Sub(now), s.listen)
+		return runtime.OK
+	}
 }
 
-// accepted are the clients of a server.
-type accepted struct {
-	w    *world
-	host string
-
-	mu           sync.Mutex
-	begun, ended int
+// do executes an event of the plan.
+func (s *server) do(e *event) {
+	s.mu.Lock()
+	l := s.listener
+	var client *runtime.Stream
+	if n := len(s.clients); n > 0 {
+		client = s.clients[e.arg%n].s
+	}
+	s.mu.Unlock()
+	switch e.kind {
+	case destroyClient:
+		if client != nil {
+			client.Destroy()
+		}
+	case destroyListener:
+		l.Destroy()
+	case drainListener:
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(e.arg)*time.Millisecond)
+			defer cancel()
+			err := l.Shutdown(ctx)
+			s.w.tr.note(s.h.name, "Shutdown: %v", err)
+			if err != nil && ctx.Err() == nil {
+				s.find("Shutdown of a listener: %v", err)
+			}
+		}()
+	case serverPolicy:
+		other := e.arg%3 != 0
+		gone := l.Err() != nil
+		if err := s.c.SetPolicy(s.policy(other)); err != nil {
+			s.find("SetPolicy: %v", err)
+		}
+		if !other && !gone && l.Err() != nil {
+			s.find("the same policy ends a listener: %v", l.Err())
+		}
+	}
 }
 
-// An acceptedClient is one of them.
-type acceptedClient struct {
-	of *accepted
-
-	mu      sync.Mutex // locked by a callback
-	states  string     // short names, in order
-	pending []byte     // to send back
+// stop ends the server, and checks that nothing is left.
+func (s *server) stop() {
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := s.c.Shutdown(ctx); err != nil {
+		s.find("Shutdown of the server: %v", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.clients) > 0 {
+		s.find("%d of %d accepted streams have not ended", len(s.clients), s.accepted)
+	}
 }
 
-// sequences are the states that a client of a server may go through.
-var sequences = map[string]bool{
-	"": true, "CRE ": true, "CRE CNG ": true, "CRE CNG CON ": true, "CRE CNG CON DIS ": true,
-	"CRE CNG CON DIS DES ": true, "CRE CNG DES ": true, "CRE DES ": true,
-}
-
-func (a *accepted) handlers(*runtime.Stream) runtime.Handlers {
-	k := &acceptedClient{of: a}
+// accept returns the handlers of an accepted stream.
+func (s *server) accept(listener int) runtime.Handlers {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted++
+	k := &accepted{of: s, listener: listener, number: s.accepted, d: fork(s.w.seed, "accepted", s.h.name, s.accepted)}
+	k.talk = s.talk(k)
 	return runtime.Handlers{State: k.onState, Rx: k.onRx, Tx: k.onTx}
-}
-
-// enter begins a callback.
-func (k *acceptedClient) enter() (leave func()) {
-	if !k.mu.TryLock() {
-		k.of.w.find([]string{k.of.host}, "callbacks of a client overlap")
-		k.mu.Lock()
-	}
-	return k.mu.Unlock
-}
-
-func (k *acceptedClient) onState(_ *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
-	defer k.enter()()
-	k.states += teststream.Name(state) + " "
-	if !sequences[k.states] {
-		k.of.w.find([]string{k.of.host}, "states of a client: %s", k.states)
-	}
-	k.of.mu.Lock()
-	defer k.of.mu.Unlock()
-	switch state {
-	case runtime.StateCreating:
-		k.of.begun++
-	case runtime.StateDestroying:
-		k.of.ended++
-	}
-	return runtime.OK
-}
-
-func (k *acceptedClient) onRx(s *runtime.Stream, buf []byte, _ runtime.Flags) runtime.Result {
-	defer k.enter()()
-	k.pending = append(k.pending, buf...)
-	s.RequestTx()
-	return runtime.OK
-}
-
-func (k *acceptedClient) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
-	defer k.enter()()
-	n := copy(buf, k.pending)
-	if k.pending = k.pending[n:]; len(k.pending) > 0 {
-		s.RequestTx()
-	}
-	return n, 0, runtime.OK
 }

@@ -39,6 +39,15 @@ type protocol struct {
 	// window is how many bytes may be under way in one direction; 0 means 64 KiB.
 	window int
 
+	// servers says that the peers are servers of the runtime.
+	servers bool
+
+	// proxied says that a proxy fulfils the streams.
+	proxied bool
+
+	// settled is called when the streams have settled; it may be nil.
+	settled func()
+
 	// serverBuffers makes writes of servers return at once.
 	serverBuffers bool
 
@@ -50,6 +59,15 @@ type protocol struct {
 
 // hostOf returns the host of a stream.
 func (p *protocol) hostOf(i int) string { return fmt.Sprint("h", i%p.hosts) }
+
+// allHosts returns the names of the hosts.
+func (p *protocol) allHosts() []string {
+	all := names("h", p.hosts)
+	if p.proxied {
+		all = append(all, proxyHost)
+	}
+	return all
+}
 
 // names returns n names with a prefix.
 func names(prefix string, n int) (all []string) {
@@ -73,9 +91,14 @@ type world struct {
 	programs  []*program
 	epoch     atomic.Int64 // counts policies and contexts
 	stops     []func()     // of the peers
+	proxy     *proxyPeer   // nil unless the protocol is proxied
+
+	cues  sync.Mutex
+	armed []*event // that wait for a moment; guarded by cues
 
 	mu       sync.Mutex
 	context  *runtime.Context
+	contexts int // how many there have been
 	policies int // how many there have been
 	rotation int // of the credentials
 	findings []string
@@ -113,17 +136,25 @@ func (w *world) jitterAt(t time.Time) uint16 {
 	return uint16(rand.New(rand.NewPCG(w.seed, uint64(t.UnixNano()))).Uint32())
 }
 
-// connectTimeout is Options.ConnectTimeout.
-const connectTimeout = 15 * time.Second
+// connectTimeout is Options.ConnectTimeout. No other limit of a transport is the same.
+const connectTimeout = 14 * time.Second
 
 // newContext makes a context with the present policy.
 func (w *world) newContext() {
-	c, err := runtime.NewContext(w.policyLocked(0), runtime.Options{
+	if w.protocol.proxied {
+		w.newProxiedContext()
+		return
+	}
+	w.mu.Lock()
+	w.contexts++
+	p, number := w.policyLocked(0), w.contexts
+	w.mu.Unlock()
+	c, err := runtime.NewContext(p, runtime.Options{
 		Transports:     w.protocol.transports(w),
 		Logger:         slog.New(logHandler{w}),
 		ConnectTimeout: connectTimeout,
 		Credentials:    &w.creds,
-		DialContext:    w.net.dial,
+		DialContext:    w.net.dialer(number),
 		Jitter:         w.jitter,
 		Hooks:          runtime.Hooks{Wait: w.waiting},
 	})
@@ -218,7 +249,7 @@ func simulate(t *testing.T, pr *protocol, seed uint64, minutes int, keep func(*e
 	synctest.Test(t, func(t *testing.T) {
 		before := len(goroutines())
 		w := &world{seed: seed, protocol: pr, faultTime: time.Duration(minutes) * time.Minute, tr: &trace{start: time.Now()}}
-		w.plan = newPlan(seed, minutes, names("h", pr.hosts), names("s", pr.streams))
+		w.plan = newPlan(seed, minutes, pr)
 		if keep != nil {
 			w.plan = w.plan.only(keep)
 		}
@@ -275,6 +306,10 @@ func (w *world) run() {
 	}
 	for _, e := range w.plan.events {
 		time.Sleep(time.Until(e.begin()))
+		if e.on != nil {
+			w.arm(e)
+			continue
+		}
 		w.do(e)
 	}
 	time.Sleep(time.Until(w.tr.start.Add(w.faultTime + time.Millisecond)))
@@ -288,7 +323,10 @@ func (w *world) run() {
 	for _, p := range w.programs {
 		p.checkSettled()
 	}
-	if n := w.net.openConns(); n > 2*len(w.programs) { // those kept for the next request, too
+	if w.protocol.settled != nil {
+		w.protocol.settled()
+	}
+	if n := w.net.openConns(); n > 4*len(w.programs) { // those kept for the next request, too
 		w.find([]string{"world"}, "%d connections are open for %d streams", n, len(w.programs))
 	}
 	// A stream that has settled succeeds promptly.
@@ -335,16 +373,19 @@ func (w *world) do(e *event) {
 		if e.kind == reset || e.kind == hangUp || e.kind == vanish || e.kind == restart || e.kind == restartLost {
 			w.net.strike(e)
 		}
+	case e.kind <= serverPolicy:
+		w.net.host(e.target).server.do(e)
 	case e.kind < setPolicy:
-		var i int
-		fmt.Sscanf(e.target, "s%d", &i)
-		w.programs[i].do(e)
+		w.programs[streamNumber(e.target)].do(e)
 	case e.kind == rotate:
 		w.rotateCredentials()
 	case e.kind == setPolicy, e.kind == overlay:
 		w.mu.Lock()
 		p, c := w.policyLocked(e.arg), w.context
 		w.mu.Unlock()
+		if w.proxy != nil {
+			c = w.proxy.current()
+		}
 		set := c.SetPolicy
 		if e.kind == overlay {
 			set = c.Overlay

@@ -69,11 +69,8 @@ func (w *world) handleWS(ctx context.Context, h *host, rw http.ResponseWriter, r
 	}
 	p := w.programs[i]
 	w.checkToken(p, r.Header.Get("Authorization"), 0)
-	t := p.talk.(*wsTalk)
-	t.mu.Lock()
-	t.served++
-	d := fork(w.seed, "ws", name, t.served)
-	t.mu.Unlock()
+	number := p.talk.(interface{ connection() int }).connection()
+	d := fork(w.seed, "ws", name, number)
 	now := time.Now()
 	if w.plan.active(now, h.name, peerSilent) != nil {
 		select {
@@ -103,6 +100,15 @@ func (w *world) handleWS(ctx context.Context, h *host, rw http.ResponseWriter, r
 		kind, message, err := c.Read(ctx)
 		if err != nil {
 			return
+		}
+		if t, ok := p.talk.(*proxiedTalk); ok {
+			if _, _, whole := parseNumbered(message); !whole {
+				// The library takes the end of the connection for that of the message.
+				if _, _, err := c.Read(ctx); err != nil {
+					return
+				}
+			}
+			t.count(number, message, 0)
 		}
 		now := time.Now()
 		if e := w.plan.active(now, h.name, peerSlow, peerReads, peerSilent); e != nil {
@@ -142,6 +148,14 @@ type wsTalk struct {
 
 	mu     sync.Mutex
 	served int // connections
+}
+
+// connection returns the number of a connection that the peer has accepted.
+func (t *wsTalk) connection() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.served++
+	return t.served
 }
 
 func (t *wsTalk) create(*runtime.Stream) {}

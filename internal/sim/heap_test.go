@@ -1,0 +1,83 @@
+package sim
+
+import (
+	goruntime "runtime"
+	"strings"
+	"testing"
+)
+
+// module is the prefix of its functions.
+const module = "github.com/secure-streams/sspolicy/"
+
+// held returns how many objects that the runtime has allocated, or libraries for it, are
+// live, by function. The profile must have every object.
+func held() map[string]int64 {
+	for range 3 { // pools keep what they have for two
+		goruntime.GC()
+	}
+	var records []goruntime.MemProfileRecord
+	for n := 1 << 12; ; n *= 2 {
+		records = make([]goruntime.MemProfileRecord, n)
+		if k, ok := goruntime.MemProfile(records, false); ok {
+			records = records[:k]
+			break
+		}
+	}
+	found := map[string]int64{}
+	for _, r := range records {
+		frames := goruntime.CallersFrames(r.Stack())
+		for more := true; more; {
+			var f goruntime.Frame
+			f, more = frames.Next()
+			name, ours := strings.CutPrefix(f.Function, module)
+			switch {
+			case !ours:
+				continue
+			case !strings.HasPrefix(name, "internal/") && !strings.HasSuffix(f.File, "_test.go"):
+				found[name] += r.InUseObjects()
+			}
+			break
+		}
+	}
+	return found
+}
+
+func total(counts map[string]int64) (n int64) {
+	for _, k := range counts {
+		n += k
+	}
+	return n
+}
+
+// TestHeap checks that what the runtime holds does not grow with the number of events: a run
+// with three times as many leaves about as many objects when the streams have settled, and
+// after the end.
+func TestHeap(t *testing.T) {
+	before := goruntime.MemProfileRate
+	goruntime.MemProfileRate = 1
+	defer func() { goruntime.MemProfileRate = before }()
+	for _, pr := range protocols {
+		if strings.Contains(pr.name, "+tls") || strings.Contains(pr.name, "+shared") {
+			continue
+		}
+		t.Run(pr.name, func(t *testing.T) {
+			var settled, ended [2]map[string]int64
+			for i, minutes := range []int{1, 3} {
+				pr := *pr
+				pr.settled = func() { settled[i] = held() }
+				simulate(t, &pr, 1, minutes, nil)
+				ended[i] = held()
+			}
+			for _, counts := range [][2]map[string]int64{settled, ended} {
+				if grown := total(counts[1]) - total(counts[0]); grown > maxGrown {
+					t.Errorf("%d objects more after three times as many events:\n%v\n%v", grown, counts[0], counts[1])
+				}
+			}
+			t.Logf("%d and %d objects, %d and %d after the end", total(settled[0]), total(settled[1]), total(ended[0]), total(ended[1]))
+		})
+	}
+}
+
+// maxGrown is how many objects more are normal: streams are in other states, and pools hold
+// other objects. A run has some hundred events more.
+const maxGrown = 60
