@@ -67,13 +67,13 @@ func (b *inbox) put(data []byte, flags policy.Flags, messages bool) bool {
 func (b *inbox) dropOpen() {
 	begun := false
 	end := len(b.pieces)
-	for end > 0 && !begun {
+	for end > 0 && !begun && b.pieces[end-1].flags&policy.FlagEOM == 0 {
 		end--
 		begun = b.pieces[end].flags&policy.FlagSOM != 0
 		b.size -= b.pieces[end].n
 	}
 	b.pieces, b.data = b.pieces[:end], b.data[:b.size]
-	b.broken = b.broken || b.inside && !begun
+	b.broken = b.broken || b.inside && !begun && end == 0
 }
 
 // get moves payload of one message into buf. It returns false if there is none.
