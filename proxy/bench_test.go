@@ -174,7 +174,7 @@ func BenchmarkLinks(b *testing.B) {
 				d := teststream.NewContext(b, ss.Options{Transports: []transport.Transport{raw.New(), ws.New(), http.New()}}, o.streamtypes()...)
 				p := New(d, Options{})
 				path := b.TempDir() + "/proxy"
-				l, err := Listen(Address{Network: "unix", Host: path})
+				l, err := Listen(Address{Network: "unix", Host: path}, nil)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/sspcmux"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
@@ -172,6 +173,14 @@ const hangupCheck = time.Second
 
 var errHangUp = errors.New("the client has closed the link without reading it to the end")
 
+// hungUp reports whether the client has ended the link.
+func (l *link) hungUp() bool {
+	if c, ok := l.conn.(*sspcmux.Channel); ok {
+		return c.Ended()
+	}
+	return hungUp(l.conn)
+}
+
 // awaitRoom waits until a payload of n bytes fits into the queue. An empty queue
 // accepts any size.
 func (l *link) awaitRoom(n int) error {
@@ -201,7 +210,7 @@ func (l *link) await(at time.Time, ready func() bool) error {
 		select {
 		case <-room:
 		case <-time.After(wait):
-			gone = hungUp(l.conn)
+			gone = l.hungUp()
 		}
 		l.mu.Lock()
 		if gone {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/sspcmux"
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -279,7 +280,7 @@ func (l *link) open(f sspcwire.Frame) error {
 	if err != nil {
 		l.p.stats.streamsRefused.Add(1)
 		if !answered {
-			l.refuse()
+			l.refuse(err)
 		}
 		return fmt.Errorf("refused: %w", err)
 	}
@@ -307,7 +308,13 @@ var errServer = errors.New("the streamtype is a server")
 
 // refuse answers that there is no stream, and waits for the client to close the
 // link, so that data that it sends meanwhile does not discard the answer.
-func (l *link) refuse() {
+func (l *link) refuse(why error) {
+	if _, ok := l.conn.(*sspcmux.Channel); ok && !l.out.own {
+		// The answer would make the client of lws drop all streams of the line.
+		l.p.warn(l.log, "proxy: stream refused without an answer", "peer", l.peer, "err", why)
+		io.Copy(io.Discard, l.conn)
+		return
+	}
 	l.conn.SetDeadline(time.Now().Add(refusalTimeout))
 	l.conn.Write(sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Failure: 1}))
 	if half, ok := l.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {

@@ -2,11 +2,14 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"syscall"
 
+	"github.com/secure-streams/sspolicy/internal/sspcmux"
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 )
 
@@ -15,45 +18,30 @@ import (
 const DefaultAddress = sspcwire.DefaultAddress
 
 // An Address is an address for a proxy to listen on.
-type Address struct {
-	Network string // "unix" or "tcp"
-	Host    string // the path or @name of a unix socket, or host and port
-	TLS     bool
-}
+type Address = sspcwire.Address
 
-// ParseAddress parses "unix:@NAME", "unix:/PATH", "tcp:HOST:PORT" or
-// "tls:HOST:PORT".
-func ParseAddress(s string) (a Address, err error) {
-	a.Network, a.Host, a.TLS, err = sspcwire.ParseAddress(s)
-	return a, err
-}
+// ParseAddress parses "unix:@NAME", "unix:/PATH", "tcp:HOST:PORT", "tls:HOST:PORT",
+// "mux:/DEVICE" or "mux:/DEVICE@SPEED".
+func ParseAddress(s string) (Address, error) { return sspcwire.ParseAddress(s) }
 
-// String returns a in the form that ParseAddress parses.
-func (a Address) String() string {
-	if a.TLS {
-		return "tls:" + a.Host
+// Listen opens a socket, without TLS, or a serial line, which logs to log if that is not
+// nil. It replaces the file of a unix socket that is no longer served, but no other file.
+// Closing the listener removes the file.
+func Listen(a Address, log *slog.Logger) (net.Listener, error) {
+	if a.Network == "mux" {
+		return sspcmux.ListenDevice(a.Host, a.Speed, log)
 	}
-	return a.Network + ":" + a.Host
-}
-
-// Loopback reports whether only processes of the same system can connect.
-func (a Address) Loopback() bool {
-	if a.Network == "unix" {
-		return true
-	}
-	host, _, err := net.SplitHostPort(a.Host)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
-}
-
-// Listen opens a socket, without TLS. It replaces the file of a unix socket that is
-// no longer served, but no other file. Closing the listener removes the file.
-func Listen(a Address) (net.Listener, error) {
 	l, err := net.Listen(a.Network, a.Host)
 	if a.Network == "unix" && errors.Is(err, syscall.EADDRINUSE) && removeStale(a.Host) {
 		l, err = net.Listen(a.Network, a.Host)
 	}
 	return l, err
+}
+
+// ListenMux returns a listener, for [Proxy.Serve], that accepts many links over one byte
+// stream, by the transport mux of lws 5.0. It ends with the stream, which it closes.
+func ListenMux(rw io.ReadWriteCloser, log *slog.Logger) net.Listener {
+	return sspcmux.NewSession(rw, sspcmux.Options{Server: true, Logger: log})
 }
 
 // removeStale removes the file of a socket if nobody listens on it.

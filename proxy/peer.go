@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+
+	"github.com/secure-streams/sspolicy/internal/sspcmux"
 )
 
 // A Peer is the process at the other end of a link.
@@ -37,20 +39,26 @@ func (p Peer) String() string {
 // LogValue returns String as a slog.Value.
 func (p Peer) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
-// key identifies the peer for limits: the user, the host, or "" if neither is
-// known.
+// key identifies the peer for limits: the user, the host, the serial line, or "" if
+// none is known.
 func (p Peer) key() string {
 	if p.Known {
 		return fmt.Sprintf("uid %d", p.UID)
 	}
-	if a, ok := p.Addr.(*net.TCPAddr); ok {
+	switch a := p.Addr.(type) {
+	case *net.TCPAddr:
 		return a.IP.String()
+	case sspcmux.Addr:
+		return a.String()
 	}
 	return ""
 }
 
 func peerOf(conn net.Conn) Peer {
 	p := Peer{Addr: conn.RemoteAddr()}
+	if c, ok := conn.(*sspcmux.Channel); ok {
+		conn = c.NetConn()
+	}
 	if u, ok := conn.(*net.UnixConn); ok {
 		p.credentials(u)
 	}

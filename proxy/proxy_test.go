@@ -48,7 +48,7 @@ func newFixtureWith(t testing.TB, o Options, types ...*policy.StreamType) *fixtu
 	}
 	p := New(ctx, o)
 	path := filepath.Join(t.TempDir(), "proxy")
-	l, err := Listen(Address{Network: "unix", Host: path})
+	l, err := Listen(Address{Network: "unix", Host: path}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestGet(t *testing.T) {
 // would lose payload of the next one.
 func TestNoEmptyFrame(t *testing.T) {
 	f := newFixture(t, newOrigin(t).streamtypes()...)
-	l, err := Listen(Address{Network: "tcp", Host: "127.0.0.1:0"})
+	l, err := Listen(Address{Network: "tcp", Host: "127.0.0.1:0"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func TestCertificate(t *testing.T) {
 		}, testcert.Key())
 	}
 	f := newFixtureWith(t, Options{Roles: []*Role{{Name: "gate", Certificates: []string{"gate.example"}}}}, newOrigin(t).streamtypes()...)
-	inner, err := Listen(Address{Network: "tcp", Host: "127.0.0.1:0"})
+	inner, err := Listen(Address{Network: "tcp", Host: "127.0.0.1:0"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ import (
 )
 
 type proxyCmd struct {
-	Listen      []string `sep:"none" placeholder:"ADDRESS" help:"Where to listen: unix:@NAME, unix:/PATH or tcp:HOST:PORT (${proxy_address}). May be repeated."`
+	Listen      []string `sep:"none" placeholder:"ADDRESS" help:"Where to listen: unix:@NAME, unix:/PATH, tcp:HOST:PORT, or mux:/DEVICE[@SPEED] for a serial line (${proxy_address}). May be repeated."`
 	Config      string   `placeholder:"FILE" help:"A configuration: roles and quotas of clients, TLS, metrics."`
 	Overlay     []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
 	Credentials string   `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, client_key.0 and so on."`
@@ -254,7 +254,7 @@ func (s *proxyServer) listen() (err error) {
 		places = append(places, proxyconfig.Listener{Address: proxy.DefaultAddress})
 	}
 	for i := range places {
-		l, err := open(&places[i])
+		l, err := s.open(&places[i])
 		if err != nil {
 			return fmt.Errorf("%s: %w", places[i].Address, err)
 		}
@@ -277,13 +277,13 @@ func (s *proxyServer) listen() (err error) {
 	return nil
 }
 
-// open opens a socket.
-func open(place *proxyconfig.Listener) (net.Listener, error) {
+// open opens a socket or a serial line.
+func (s *proxyServer) open(place *proxyconfig.Listener) (net.Listener, error) {
 	a, err := proxy.ParseAddress(place.Address)
 	if err != nil {
 		return nil, err
 	}
-	l, err := proxy.Listen(a)
+	l, err := proxy.Listen(a, s.log)
 	if err != nil {
 		return nil, err
 	}
@@ -360,7 +360,7 @@ func (s *proxyServer) serveMetrics() (end func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := proxy.Listen(a)
+	l, err := proxy.Listen(a, s.log)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %s: %w", a, err)
 	}

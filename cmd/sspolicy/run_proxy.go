@@ -15,7 +15,7 @@ import (
 
 // proxyFlags are the flags of run for a streamtype that a proxy fulfils.
 type proxyFlags struct {
-	Proxy       string `group:"Proxies" placeholder:"ADDRESS" help:"Let a Secure Streams proxy fulfil the stream, which has the policy: unix:@NAME, unix:/PATH, tcp:HOST:PORT or tls:HOST:PORT."`
+	Proxy       string `group:"Proxies" placeholder:"ADDRESS" help:"Let a Secure Streams proxy fulfil the stream, which has the policy: unix:@NAME, unix:/PATH, tcp:HOST:PORT, tls:HOST:PORT or mux:/DEVICE[@SPEED]."`
 	ProxyCA     string `group:"Proxies" name:"proxy-ca" placeholder:"FILE" help:"Trust these certificates (PEM) for a tls: proxy. The default is those of the operating system."`
 	ProxyCert   string `group:"Proxies" placeholder:"FILE" help:"The client certificate (PEM) for a tls: proxy."`
 	ProxyKey    string `group:"Proxies" placeholder:"FILE" help:"The key of the client certificate (PEM)."`

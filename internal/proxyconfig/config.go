@@ -367,7 +367,7 @@ func (r *reader) check(c *Config) {
 		switch {
 		case err != nil:
 			r.errorf("/metrics", "%v", err)
-		case a.TLS || !a.Loopback():
+		case a.TLS || a.Network == "mux" || !a.Loopback():
 			r.errorf("/metrics", "%s: want a unix socket, or tcp with a loopback address", a)
 		}
 	}

@@ -63,7 +63,7 @@ func TestMistakes(t *testing.T) {
 		{"{\n  \"lisen\": []\n}", `f:2:3: unknown setting "lisen": did you mean "listen"?`},
 		{`{"listen": [{"adress": "unix:@a"}]}`, `f:1:13: missing setting: "address" f:1:14: unknown setting "adress": did you mean "address"?`},
 		{`{"listen": []}`, `f:1:12: minimum 1 items required, but found 0 items`},
-		{`{"listen": [{"address": "/run/x"}]}`, `f:1:25: address "/run/x" of a proxy: unknown kind of address: want unix:@NAME, unix:/PATH, tcp:HOST:PORT or tls:HOST:PORT`},
+		{`{"listen": [{"address": "/run/x"}]}`, `f:1:25: address "/run/x" of a proxy: unknown kind of address: want unix:@NAME, unix:/PATH, tcp:HOST:PORT, tls:HOST:PORT or mux:/DEVICE@SPEED`},
 		{`{"listen": [{"address": "tcp:0.0.0.0:1"}]}`, `f:1:25: tcp:0.0.0.0:1: other systems could use the proxy without authentication: want a loopback address, tls, or "public": true`},
 		{`{"listen": [{"address": "tls:0.0.0.0:1", "certificate": "c", "key": "k"}]}`, `f:1:13: tls on an address that other systems can reach needs client_ca`},
 		{`{"listen": [{"address": "tls:127.0.0.1:1"}]}`, `f:1:13: tls needs certificate and key`},

@@ -11,15 +11,26 @@ import (
 // to.
 const DefaultAddress = "unix:@proxy.ss.lws"
 
+// An Address is where a proxy listens.
+type Address struct {
+	Network string // "unix", "tcp", or "mux" for a serial line that carries many links
+	Host    string // path or @name of a unix socket, host and port, or path of a device
+	TLS     bool
+	Speed   int // of a serial line, in bits a second; 0 means as it is
+}
+
 // ParseAddress parses the address of a proxy: "unix:@NAME" for an abstract socket of
-// Linux, "unix:/PATH", "tcp:HOST:PORT", or "tls:HOST:PORT" for TLS over tcp, which lws
-// does not have. network and address are as for package net. HOST may be empty. Port 0
-// is for listening.
-func ParseAddress(text string) (network, address string, secure bool, err error) {
-	fail := func(why string) (string, string, bool, error) {
-		return "", "", false, fmt.Errorf("address %q of a proxy: %s: want unix:@NAME, unix:/PATH, tcp:HOST:PORT or tls:HOST:PORT", text, why)
+// Linux, "unix:/PATH", "tcp:HOST:PORT", "tls:HOST:PORT" for TLS over tcp, which lws
+// does not have, or "mux:/DEVICE" and "mux:/DEVICE@SPEED". HOST may be empty. Port 0 is
+// for listening.
+func ParseAddress(text string) (Address, error) {
+	fail := func(why string) (Address, error) {
+		return Address{}, fmt.Errorf("address %q of a proxy: %s: want unix:@NAME, unix:/PATH, tcp:HOST:PORT, tls:HOST:PORT or mux:/DEVICE@SPEED", text, why)
 	}
 	scheme, address, _ := strings.Cut(text, ":")
+	if strings.ContainsRune(address, 0) {
+		return fail("it has a NUL")
+	}
 	switch scheme {
 	case "unix":
 		name, abstract := strings.CutPrefix(address, "@")
@@ -28,10 +39,8 @@ func ParseAddress(text string) (network, address string, secure bool, err error)
 			return fail("neither @NAME nor an absolute path follows unix")
 		case len(address) > maxSocketPath:
 			return fail(fmt.Sprintf("it is longer than the %d bytes of a socket", maxSocketPath))
-		case strings.ContainsRune(address, 0):
-			return fail("it has a NUL")
 		}
-		return "unix", address, false, nil
+		return Address{Network: "unix", Host: address}, nil
 	case "tcp", "tls":
 		_, port, err := net.SplitHostPort(address)
 		if err != nil {
@@ -40,12 +49,48 @@ func ParseAddress(text string) (network, address string, secure bool, err error)
 		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 			return fail(fmt.Sprintf("%q is not a port", port))
 		}
-		return "tcp", address, scheme == "tls", nil
+		return Address{Network: "tcp", Host: address, TLS: scheme == "tls"}, nil
+	case "mux":
+		path, speed, has := strings.Cut(address, "@")
+		a := Address{Network: "mux", Host: path}
+		if !strings.HasPrefix(path, "/") {
+			return fail("no absolute path of a device follows mux")
+		}
+		if has {
+			n, err := strconv.ParseUint(speed, 10, 31)
+			if err != nil || n == 0 {
+				return fail(fmt.Sprintf("%q is not a speed in bits a second", speed))
+			}
+			a.Speed = int(n)
+		}
+		return a, nil
 	}
 	if scheme == text && len(text) > 1 && text[0] == '+' { // as lws spells a unix socket
 		return fail(fmt.Sprintf("lws's %s is unix:%s here", text, text[1:]))
 	}
 	return fail("unknown kind of address")
+}
+
+// String returns what ParseAddress parses.
+func (a Address) String() string {
+	switch {
+	case a.TLS:
+		return "tls:" + a.Host
+	case a.Speed > 0:
+		return fmt.Sprintf("%s:%s@%d", a.Network, a.Host, a.Speed)
+	}
+	return a.Network + ":" + a.Host
+}
+
+// Loopback reports whether only processes of the same system can connect, or the peer of
+// a serial line.
+func (a Address) Loopback() bool {
+	if a.Network != "tcp" {
+		return true
+	}
+	host, _, err := net.SplitHostPort(a.Host)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // maxSocketPath is how long the path of a unix socket may be on Linux; elsewhere the

@@ -1,35 +1,48 @@
 package sspcwire
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestParseAddress(t *testing.T) {
-	for _, tt := range []struct {
-		text, network, address string
-		secure, ok             bool
-	}{
-		{DefaultAddress, "unix", "@proxy.ss.lws", false, true},
-		{"unix:/run/ss.sock", "unix", "/run/ss.sock", false, true},
-		{"tcp:127.0.0.1:1234", "tcp", "127.0.0.1:1234", false, true},
-		{"tcp:[::1]:1234", "tcp", "[::1]:1234", false, true},
-		{"tcp:127.0.0.1:0", "tcp", "127.0.0.1:0", false, true},
-		{"tcp::1234", "tcp", ":1234", false, true},
-		{"tls:proxy.example:1234", "tcp", "proxy.example:1234", true, true},
-		{"", "", "", false, false},
-		{"unix", "", "", false, false},
-		{"unix:", "", "", false, false},
-		{"unix:@", "", "", false, false},
-		{"unix:relative", "", "", false, false},
-		{"unix:@a\x00b", "", "", false, false},
-		{"unix:/" + string(make([]byte, 200)), "", "", false, false},
-		{"@proxy.ss.lws", "", "", false, false},
-		{"tcp:host", "", "", false, false},
-		{"tcp:host:http", "", "", false, false},
-		{"tcp:host:65536", "", "", false, false},
-		{"udp:host:1", "", "", false, false},
+	for text, want := range map[string]Address{
+		DefaultAddress:                      {Network: "unix", Host: "@proxy.ss.lws"},
+		"unix:/run/ss.sock":                 {Network: "unix", Host: "/run/ss.sock"},
+		"tcp:127.0.0.1:1234":                {Network: "tcp", Host: "127.0.0.1:1234"},
+		"tcp:[::1]:1234":                    {Network: "tcp", Host: "[::1]:1234"},
+		"tcp:127.0.0.1:0":                   {Network: "tcp", Host: "127.0.0.1:0"},
+		"tcp::1234":                         {Network: "tcp", Host: ":1234"},
+		"tls:proxy.example:1234":            {Network: "tcp", Host: "proxy.example:1234", TLS: true},
+		"mux:/dev/ttyUSB0":                  {Network: "mux", Host: "/dev/ttyUSB0"},
+		"mux:/dev/serial/by-id/a:b":         {Network: "mux", Host: "/dev/serial/by-id/a:b"},
+		"mux:/dev/ttyUSB0@2000000":          {Network: "mux", Host: "/dev/ttyUSB0", Speed: 2000000},
+		"":                                  {},
+		"unix":                              {},
+		"unix:":                             {},
+		"unix:@":                            {},
+		"unix:relative":                     {},
+		"unix:@a\x00b":                      {},
+		"unix:/" + strings.Repeat("a", 200): {},
+		"@proxy.ss.lws":                     {},
+		"+@proxy.ss.lws":                    {},
+		"tcp:host":                          {},
+		"tcp:host:http":                     {},
+		"tcp:host:65536":                    {},
+		"udp:host:1":                        {},
+		"mux:":                              {},
+		"mux:ttyUSB0":                       {},
+		"mux:/dev/ttyUSB0@":                 {},
+		"mux:/dev/ttyUSB0@0":                {},
+		"mux:/dev/ttyUSB0@fast":             {},
+		"mux:/dev/ttyUSB0@9999999999":       {},
 	} {
-		network, address, secure, err := ParseAddress(tt.text)
-		if network != tt.network || address != tt.address || secure != tt.secure || (err == nil) != tt.ok {
-			t.Errorf("ParseAddress(%q) is %q, %q, %v, %v", tt.text, network, address, secure, err)
+		a, err := ParseAddress(text)
+		if a != want || (err == nil) != (want != Address{}) {
+			t.Errorf("ParseAddress(%q) is %+v, %v, want %+v", text, a, err, want)
+		}
+		if err == nil && a.String() != text {
+			t.Errorf("String() of %q is %q", text, a)
 		}
 	}
 }

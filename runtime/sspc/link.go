@@ -43,7 +43,12 @@ type remote struct {
 }
 
 // Close implements transport.Remote.
-func (r *remote) Close() error { return nil }
+func (r *remote) Close() error {
+	if r.proxy.line != nil {
+		r.proxy.line.release()
+	}
+	return nil
+}
 
 // CheckMetadata implements transport.Remote.
 func (r *remote) CheckMetadata(name, value string) error {
@@ -59,7 +64,10 @@ func (r *remote) CheckMetadata(name, value string) error {
 
 // dial connects to the proxy.
 func (r *remote) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := r.dialer.Dial(ctx, r.proxy.network, r.proxy.address)
+	if r.proxy.line != nil {
+		return r.proxy.line.dial(ctx)
+	}
+	conn, err := r.dialer.Dial(ctx, r.proxy.address.Network, r.proxy.address.Host)
 	if err != nil || r.proxy.tls == nil {
 		return conn, err
 	}

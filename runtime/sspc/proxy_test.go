@@ -98,6 +98,13 @@ type world struct {
 
 func newWorld(t *testing.T, known ...*policy.StreamType) *world {
 	t.Helper()
+	return newWorldOver(t, false, known...)
+}
+
+// newWorldOver returns a world in which all links are over one byte stream, if mux says
+// so.
+func newWorldOver(t *testing.T, mux bool, known ...*policy.StreamType) *world {
+	t.Helper()
 	w := &world{t: t}
 	testserver.HTTP(t, w.network.Listen("origin:80"), &nethttp.Server{Handler: originHandler()})
 	testserver.Serve(t, w.network.Listen("origin:7"), func(c net.Conn) {
@@ -107,20 +114,34 @@ func newWorld(t *testing.T, known ...*policy.StreamType) *world {
 	})
 	w.start()
 	t.Cleanup(w.kill)
-	w.client = teststream.NewContext(t, runtime.Options{
+	o := runtime.Options{
 		Proxy: teststream.Must(sspc.New(sspc.DefaultAddress, sspc.Options{})),
 		DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.proxy == nil || network != "unix" || address != "@proxy.ss.lws" {
+			if network != "unix" || address != "@proxy.ss.lws" {
 				return nil, fmt.Errorf("no proxy at %s %s", network, address)
 			}
-			ours, theirs := net.Pipe()
-			go w.proxy.ServeConn(theirs)
-			return ours, nil
+			return w.connect(func(p *proxy.Proxy, conn net.Conn) error { return p.ServeConn(conn) })
 		},
-	}, known...)
+	}
+	if mux {
+		o.Proxy = sspc.NewMux(func(context.Context) (io.ReadWriteCloser, error) {
+			return w.connect(func(p *proxy.Proxy, conn net.Conn) error { return p.Serve(proxy.ListenMux(conn, nil)) })
+		})
+	}
+	w.client = teststream.NewContext(t, o, known...)
 	return w
+}
+
+// connect returns a connection to the proxy, which serve serves.
+func (w *world) connect(serve func(*proxy.Proxy, net.Conn) error) (net.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.proxy == nil {
+		return nil, errors.New("there is no proxy")
+	}
+	ours, theirs := net.Pipe()
+	go serve(w.proxy, theirs)
+	return ours, nil
 }
 
 // start starts the proxy.
@@ -177,9 +198,9 @@ func TestProxyFetch(t *testing.T) {
 			{"raw", []runtime.CallOption{runtime.WithBody([]byte("hello"))}, "hello", nil},
 			{"unknown", nil, "", runtime.ErrUnknownStreamType},
 		} {
-			t.Run(fmt.Sprintf("%s described %v", tt.streamtype, described), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s described or over mux %v", tt.streamtype, described), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, known(described)...)
+					w := newWorldOver(t, described, known(described)...)
 					start := time.Now()
 					r, err := w.client.Fetch(t.Context(), tt.streamtype, tt.options...)
 					if took := time.Since(start); took >= 100*time.Millisecond {
@@ -261,41 +282,45 @@ func TestProxyMetadata(t *testing.T) {
 
 // TestProxyRestart kills the proxy under a WebSocket, and starts it again.
 func TestProxyRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, known(true)...)
-		conn, err := w.client.Open(t.Context(), "ws")
-		if err != nil {
+	for _, mux := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) { testProxyRestart(t, mux) })
+	}
+}
+
+func testProxyRestart(t *testing.T, mux bool) {
+	w := newWorldOver(t, mux, known(true)...)
+	conn, err := w.client.Open(t.Context(), "ws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	echo := func(text string) {
+		t.Helper()
+		if _, err := conn.Write([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
-		echo := func(text string) {
-			t.Helper()
-			if _, err := conn.Write([]byte(text)); err != nil {
-				t.Fatal(err)
+		for m, err := range conn.Messages() {
+			if string(m) != text || err != nil {
+				t.Fatalf("%q, %v, want %q", m, err, text)
 			}
-			for m, err := range conn.Messages() {
-				if string(m) != text || err != nil {
-					t.Fatalf("%q, %v, want %q", m, err, text)
-				}
-				break
-			}
+			break
 		}
-		echo("one")
-		w.kill()
-		_, err = conn.Read(make([]byte, 10))
-		if _, ok := errors.AsType[*runtime.ReconnectError](err); !ok || !errors.Is(err, runtime.ErrLink) {
-			t.Fatalf("after the loss of the proxy: %v", err)
-		}
-		go func() {
-			time.Sleep(10 * time.Second)
-			w.start()
-		}()
-		start := time.Now()
-		echo("two") // waits for the proxy
-		if took := time.Since(start); took < 10*time.Second || took > 12*time.Second {
-			t.Errorf("the stream was back after %v", took)
-		}
-	})
+	}
+	echo("one")
+	w.kill()
+	_, err = conn.Read(make([]byte, 10))
+	if _, ok := errors.AsType[*runtime.ReconnectError](err); !ok || !errors.Is(err, runtime.ErrLink) {
+		t.Fatalf("after the loss of the proxy: %v", err)
+	}
+	go func() {
+		time.Sleep(10 * time.Second)
+		w.start()
+	}()
+	start := time.Now()
+	echo("two") // waits for the proxy
+	if took := time.Since(start); took < 10*time.Second || took > 12*time.Second {
+		t.Errorf("the stream was back after %v", took)
+	}
 }
 
 // TestProxyStates compares the states of a stream with those of one that the program

@@ -28,11 +28,13 @@
 package sspc
 
 import (
+	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 
+	"github.com/secure-streams/sspolicy/internal/sspcmux"
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
@@ -55,37 +57,44 @@ type Options struct {
 
 // A Proxy is a Secure Streams proxy as runtime.Options.Proxy.
 type Proxy struct {
-	network, address string
-	tls              *tls.Config // nil means none
-	socks5           string
+	address sspcwire.Address
+	tls     *tls.Config // nil means none
+	socks5  string
+	line    *line // carries all links; nil if each has a connection
 }
 
 var _ transport.Driver = (*Proxy)(nil)
 
 // New returns the proxy at an address: "unix:@NAME" for an abstract socket of Linux,
-// "unix:/PATH", "tcp:HOST:PORT", or "tls:HOST:PORT" for TLS over tcp, which the proxy
-// of lws does not have. It does not connect.
+// "unix:/PATH", "tcp:HOST:PORT", "tls:HOST:PORT" for TLS over tcp, which the proxy
+// of lws does not have, or "mux:/DEVICE" or "mux:/DEVICE@SPEED" for a serial line that
+// carries all links. It does not connect.
 func New(address string, o Options) (*Proxy, error) {
-	network, addr, secure, err := sspcwire.ParseAddress(address)
+	a, err := sspcwire.ParseAddress(address)
 	if err != nil {
 		return nil, fmt.Errorf("sspolicy: %w", err)
 	}
-	p := &Proxy{network: network, address: addr, socks5: o.SOCKS5}
+	p := &Proxy{address: a, socks5: o.SOCKS5}
+	if a.Network == "mux" {
+		p.line = &line{open: func(context.Context) (io.ReadWriteCloser, error) {
+			return sspcmux.OpenDevice(a.Host, a.Speed)
+		}}
+	}
 	switch {
-	case secure:
+	case a.TLS:
 		p.tls = o.TLS.Clone()
 		if p.tls == nil {
 			p.tls = new(tls.Config)
 		}
 		if p.tls.ServerName == "" {
-			p.tls.ServerName, _, _ = net.SplitHostPort(addr)
+			p.tls.ServerName, _, _ = net.SplitHostPort(a.Host)
 		}
 	case o.TLS != nil:
 		return nil, fmt.Errorf("sspolicy: address %q of a proxy is not for TLS: want tls:HOST:PORT", address)
 	}
 	if o.SOCKS5 != "" {
-		if network != "tcp" {
-			return nil, errors.New("sspolicy: a SOCKS5 proxy cannot connect to a unix socket")
+		if a.Network != "tcp" {
+			return nil, fmt.Errorf("sspolicy: a SOCKS5 proxy cannot connect to %s", a)
 		}
 		if _, err := policy.ParseProxy(o.SOCKS5); err != nil {
 			return nil, fmt.Errorf("sspolicy: SOCKS5 proxy: %w", err)
@@ -103,8 +112,15 @@ func Default() *Proxy {
 	return p
 }
 
+// NewMux returns the proxy at the other end of a byte stream, which carries all links, by
+// the transport mux of lws 5.0. open opens the stream when there is a stream to fulfil,
+// and again after it has ended. The Proxy closes it when no context uses the Proxy.
+func NewMux(open func(context.Context) (io.ReadWriteCloser, error)) *Proxy {
+	return &Proxy{address: sspcwire.Address{Network: "mux", Host: "line"}, line: &line{open: open}}
+}
+
 // String returns the network and address.
-func (p *Proxy) String() string { return p.network + ":" + p.address }
+func (p *Proxy) String() string { return p.address.String() }
 
 // Drive implements transport.Driver.
 func (p *Proxy) Drive(s *transport.Setup) (transport.Remote, error) {
@@ -115,6 +131,9 @@ func (p *Proxy) Drive(s *transport.Setup) (transport.Remote, error) {
 	dialer, err := s.Env.Dialer(&policy.StreamType{SOCKS5Proxy: p.socks5})
 	if err != nil {
 		return nil, err
+	}
+	if p.line != nil {
+		p.line.use()
 	}
 	return &remote{proxy: p, setup: s, dialer: dialer}, nil
 }

@@ -1,0 +1,496 @@
+package sspcmux
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// pingInterval is how often a session that is up checks the line.
+	pingInterval = 10 * time.Second
+	// pongTimeout is how long the answer may take: on a slow line, it waits behind data.
+	pongTimeout = 5 * time.Second
+	// retryInterval is how often a session that is down pings, as in lws.
+	retryInterval = 2 * time.Second
+	// closeTimeout is how long the peer may take to acknowledge the end of a channel.
+	closeTimeout = 2 * time.Second
+	// roomTimeout is how long a channel without flow control may hold up the line.
+	roomTimeout = time.Second
+	// window is how much a channel holds that the program has not read, in bytes.
+	window = 64 << 10
+	// maxControl is how many bytes of commands may wait: the peer does not read.
+	maxControl = 8 << 10
+	// flushSize is how many RESET_TRANSPORT precede a ping that repeats one. A peer that
+	// waits for the rest of a data command takes them for payload.
+	flushSize = 1024
+	// channels is how many channels a line has.
+	channels = 256
+)
+
+// Errors that end channels, and sessions.
+var (
+	ErrDown    = errors.New("sspcmux: the line is down")
+	ErrRefused = errors.New("sspcmux: the peer refuses the channel")
+	ErrFull    = errors.New("sspcmux: no channel is free")
+
+	errUnknownCommand = errors.New("unknown command")
+	errPeerReset      = errors.New("the peer has reset it")
+	errNoPong         = errors.New("the peer does not answer")
+	errDeaf           = errors.New("the peer does not acknowledge the end of a channel")
+	errOverflow       = errors.New("sspcmux: the peer sends more than the channel holds")
+	errNotRead        = errors.New("sspcmux: the peer does not read")
+)
+
+// Options are the settings of a Session.
+type Options struct {
+	// Server makes the session accept channels; other sessions open them.
+	Server bool
+	// Addr is the address of the peer of a channel. Nil means that of the line, if it
+	// has one.
+	Addr net.Addr
+	// Logger receives when the line goes up and down. Nil discards it.
+	Logger *slog.Logger
+}
+
+// A Session is an end of a line. Its methods may be called from any goroutine.
+type Session struct {
+	rw   io.ReadWriteCloser
+	o    Options
+	in   parser // of the goroutine that reads
+	done chan struct{}
+	wake chan struct{} // there may be commands to write
+	next chan *Channel // that Accept returns
+
+	writing sync.Mutex // locked before mu
+	packet  []byte     // guarded by writing
+
+	mu       sync.Mutex
+	err      error
+	up       bool
+	upped    chan struct{} // closed when the session is up
+	own      bool          // the peer is of this package
+	ping     uint64        // time of the ping that awaits an answer; 0 if none does
+	deadline time.Time     // of that answer, or when to ping again
+	retries  int           // since the last answer
+	queue    []byte        // commands
+	channels [channels]*Channel
+}
+
+// NewSession returns a session over rw, which it closes at its end.
+func NewSession(rw io.ReadWriteCloser, o Options) *Session {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if conn, ok := rw.(net.Conn); ok && o.Addr == nil {
+		o.Addr = conn.RemoteAddr()
+	}
+	if o.Addr == nil {
+		o.Addr = Addr("line")
+	}
+	s := &Session{
+		rw: rw, o: o, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		next: make(chan *Channel, channels), upped: make(chan struct{}),
+	}
+	s.in.s = s
+	s.pingLocked(true)
+	go s.read()
+	go s.run()
+	return s
+}
+
+// Close ends the session, and tells the peer if that takes no time. It returns nil.
+func (s *Session) Close() error {
+	s.fail(net.ErrClosed)
+	return nil
+}
+
+// Done returns a channel that is closed at the end of the session.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Err returns why the session has ended.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Accept returns the next channel that the peer opens. The peer learns that with the
+// first Read or Write; if Close comes first, the channel is refused.
+func (s *Session) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.next:
+		return c, nil
+	case <-s.done:
+		return nil, fmt.Errorf("%w: %w", net.ErrClosed, s.Err())
+	}
+}
+
+// Addr returns the address of the line.
+func (s *Session) Addr() net.Addr { return s.o.Addr }
+
+// Open opens a channel.
+func (s *Session) Open(ctx context.Context) (net.Conn, error) {
+	if err := s.awaitUp(ctx); err != nil {
+		return nil, err
+	}
+	c, err := s.request()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-c.opened:
+		if err := c.failure(); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return c, nil
+	case <-ctx.Done():
+		c.Close()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// awaitUp waits until the session is up.
+func (s *Session) awaitUp(ctx context.Context) error {
+	s.mu.Lock()
+	upped := s.upped
+	s.mu.Unlock()
+	select {
+	case <-upped:
+		return nil
+	case <-s.done:
+		return s.Err()
+	case <-ctx.Done():
+		return errors.Join(ErrDown, context.Cause(ctx))
+	}
+}
+
+// request takes a free number, from 255 down as lws does, and requests a channel.
+func (s *Session) request() (*Channel, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.up {
+		return nil, ErrDown
+	}
+	deaf := false
+	for n := channels - 1; n >= 0; n-- {
+		if c := s.channels[n]; c != nil {
+			deaf = deaf || c.deaf
+			continue
+		}
+		c := s.newChannelLocked(byte(n))
+		s.queueLocked(cmdRequest, c.n)
+		if s.own {
+			c.windowed = true
+			s.queueLocked(windowCommand(c.n, window)...)
+		}
+		return c, nil
+	}
+	if deaf {
+		s.downLocked(errDeaf)
+		return nil, ErrDown
+	}
+	return nil, ErrFull
+}
+
+// newChannelLocked returns a channel with the number n.
+func (s *Session) newChannelLocked(n byte) *Channel {
+	c := newChannel(s, n)
+	s.channels[n] = c
+	return c
+}
+
+// read reads the line until the end.
+func (s *Session) read() {
+	b := make([]byte, 4096)
+	for {
+		n, err := s.rw.Read(b)
+		s.in.feed(b[:n])
+		if err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+// fail ends the session.
+func (s *Session) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	wasUp := s.up
+	s.dropLocked()
+	s.err = err
+	close(s.done)
+	if !wasUp || !s.writing.TryLock() {
+		go s.rw.Close()
+		return
+	}
+	go func() { // a goodbye, which frees the channels of a peer that keeps them
+		defer s.writing.Unlock()
+		t := time.AfterFunc(time.Second, func() { s.rw.Close() })
+		s.rw.Write([]byte{cmdReset})
+		if t.Stop() {
+			s.rw.Close()
+		}
+	}()
+}
+
+// run writes commands, and keeps time.
+func (s *Session) run() {
+	for {
+		s.mu.Lock()
+		wait := time.Until(s.deadline)
+		s.mu.Unlock()
+		select {
+		case <-s.done:
+			return
+		case <-s.wake:
+			if err := s.write(nil, nil); err != nil {
+				s.fail(err)
+				return
+			}
+		case <-time.After(wait):
+			s.tick()
+		}
+	}
+}
+
+// tick pings, or notices that the answer has not come.
+func (s *Session) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case time.Now().Before(s.deadline):
+	case s.up && s.ping != 0:
+		s.in.lost.Store(true)
+		s.downLocked(errNoPong)
+	case s.up:
+		s.pingLocked(false)
+	default:
+		s.in.lost.Store(true)
+		s.pingLocked(true)
+	}
+}
+
+// pingLocked sends a ping.
+func (s *Session) pingLocked(reset bool) {
+	if reset {
+		s.queue = s.queue[:0]
+		n := 1
+		if s.retries > 0 {
+			n = flushSize
+		}
+		s.retries++
+		for range n {
+			s.queueLocked(cmdReset)
+		}
+	}
+	wait := retryInterval
+	if s.up {
+		wait = pongTimeout
+	}
+	s.ping, s.deadline = uint64(time.Now().UnixMicro()), time.Now().Add(wait)
+	s.queueLocked(binary.BigEndian.AppendUint64([]byte{cmdPing}, s.ping)...)
+}
+
+// queueLocked queues a command.
+func (s *Session) queueLocked(command ...byte) {
+	if len(s.queue) > maxControl {
+		go s.fail(errNotRead)
+		return
+	}
+	s.queue = append(s.queue, command...)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write writes the commands that wait, and payload of c if it has not ended.
+func (s *Session) write(c *Channel, payload []byte) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	b := append(s.packet[:0], s.queue...)
+	s.queue = s.queue[:0]
+	var err error
+	if c != nil {
+		if err = c.err; err == nil {
+			b = append(b, cmdData, c.n, byte(len(payload)>>8), byte(len(payload)))
+			b = append(b, payload...)
+		}
+	}
+	s.packet = b
+	s.mu.Unlock()
+	if len(b) == 0 {
+		return err
+	}
+	if _, werr := s.rw.Write(b); werr != nil {
+		return werr
+	}
+	return err
+}
+
+// isUp reports whether the line is up.
+func (s *Session) isUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.up
+}
+
+// awaits reports whether a ping with this time awaits its answer.
+func (s *Session) awaits(ping uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ping != 0 && s.ping == ping
+}
+
+// pinged handles PING.
+func (s *Session) pinged(at uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := binary.BigEndian.AppendUint64([]byte{cmdPong}, at)
+	s.queueLocked(binary.BigEndian.AppendUint64(b, mark)...)
+}
+
+// ponged handles PONG.
+func (s *Session) ponged(at uint64, own bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ping == 0 || s.ping != at {
+		return
+	}
+	s.ping, s.deadline = 0, time.Now().Add(pingInterval)
+	s.own = own
+	s.queueLocked(binary.BigEndian.AppendUint64([]byte{cmdPongAck}, uint64(time.Now().UnixMicro()))...)
+	s.upLocked()
+}
+
+// acked handles PONGACK: the peer has seen an answer, and regards the line as up.
+func (s *Session) acked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.upLocked()
+}
+
+func (s *Session) upLocked() {
+	if s.up || s.err != nil {
+		return
+	}
+	s.up, s.retries = true, 0
+	s.o.Logger.Info("mux: line is up", "peer", s.o.Addr)
+	close(s.upped)
+}
+
+// down handles the loss of the line.
+func (s *Session) down(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.downLocked(why)
+}
+
+func (s *Session) downLocked(why error) {
+	if s.err != nil {
+		return
+	}
+	if s.up {
+		level := slog.LevelWarn
+		if why == errPeerReset {
+			level = slog.LevelInfo
+		}
+		s.o.Logger.Log(context.Background(), level, "mux: line is down", "peer", s.o.Addr, "err", why)
+	}
+	wasUp := s.up
+	s.dropLocked()
+	switch {
+	case why == errPeerReset:
+		s.retries = 0
+		s.pingLocked(false)
+	case wasUp:
+		s.pingLocked(true)
+	}
+}
+
+// dropLocked ends all channels.
+func (s *Session) dropLocked() {
+	if s.up {
+		s.up, s.own, s.upped = false, false, make(chan struct{})
+	}
+	s.queue = s.queue[:0]
+	for n, c := range s.channels {
+		if c != nil {
+			c.endLocked(ErrDown)
+			s.channels[n] = nil
+		}
+	}
+}
+
+// control handles the commands that have only a channel number.
+func (s *Session) control(cmd, n byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.up {
+		return
+	}
+	c := s.channels[n]
+	switch cmd {
+	case cmdRequest:
+		if c != nil || !s.o.Server {
+			s.queueLocked(cmdNack, n)
+			return
+		}
+		c = s.newChannelLocked(n)
+		c.requested = true
+		select {
+		case s.next <- c:
+		default:
+			s.channels[n] = nil
+			s.queueLocked(cmdNack, n)
+		}
+	case cmdAck:
+		if c != nil {
+			c.openLocked()
+		}
+	case cmdNack:
+		if c != nil {
+			s.channels[n] = nil
+			c.endLocked(ErrRefused)
+		}
+	case cmdClose:
+		s.queueLocked(cmdCloseAck, n)
+		if c != nil {
+			s.channels[n] = nil
+			c.endLocked(io.EOF)
+		}
+	case cmdCloseAck:
+		if c != nil && c.closing {
+			s.channels[n] = nil
+		}
+	}
+}
+
+// grant handles WINDOW.
+func (s *Session) grant(n byte, bytes uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.channels[n]
+	if c == nil {
+		return
+	}
+	if !c.windowed {
+		c.windowed = true
+		s.queueLocked(windowCommand(n, window)...)
+	}
+	c.credit = min(c.credit+int(min(bytes, window)), window)
+	c.changed.Broadcast()
+}

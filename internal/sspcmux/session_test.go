@@ -1,0 +1,456 @@
+package sspcmux
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pair returns both ends of a line.
+func pair(t *testing.T) (client, server *Session) {
+	a, b := net.Pipe()
+	client, server = NewSession(a, Options{}), NewSession(b, Options{Server: true})
+	t.Cleanup(func() { closeAll(client, server) })
+	return client, server
+}
+
+func closeAll(closers ...io.Closer) {
+	for _, c := range closers {
+		c.Close()
+	}
+	synctest.Wait()
+}
+
+// echo serves channels that return what they get.
+func echo(s *Session) {
+	for {
+		c, err := s.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			io.Copy(c, c)
+		}()
+	}
+}
+
+func TestEcho(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pair(t)
+		go echo(server)
+		var wg sync.WaitGroup
+		for i := range 300 { // more than there are numbers, one after the other
+			c, err := client.Open(t.Context())
+			if err != nil {
+				t.Fatal(i, err)
+			}
+			wg.Go(func() {
+				message := bytes.Repeat([]byte{byte(i)}, 100+1000*(i%5))
+				go c.Write(message)
+				got := make([]byte, len(message))
+				if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, message) {
+					t.Error(i, err)
+				}
+				c.Close()
+			})
+			if i%200 == 0 {
+				wg.Wait()
+				synctest.Wait()
+			}
+		}
+		wg.Wait()
+	})
+}
+
+// TestFlowControl has a channel that nobody reads, which does not hold up another.
+func TestFlowControl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pair(t)
+		stuck, err := openPair(t, client, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go stuck[0].Write(make([]byte, 1<<20))
+		free, err := openPair(t, client, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go free[0].Write(make([]byte, 1<<20))
+		if _, err := io.ReadFull(free[1], make([]byte, 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if n := stuck[1].(*Channel).held; n > window {
+			t.Errorf("a channel holds %d bytes", n)
+		}
+		if _, err := io.ReadFull(stuck[1], make([]byte, 1<<20)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// openPair returns both ends of a new channel.
+func openPair(t *testing.T, client, server *Session) (ends [2]net.Conn, err error) {
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, err := server.Accept()
+		if err == nil {
+			c.(*Channel).accept()
+			accepted <- c
+		}
+	}()
+	if ends[0], err = client.Open(t.Context()); err == nil {
+		ends[1] = <-accepted
+	}
+	return ends, err
+}
+
+func TestCloseDelivers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pair(t)
+		ends, err := openPair(t, client, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			ends[0].Write(make([]byte, 50_000))
+			ends[0].Close()
+		}()
+		b, err := io.ReadAll(ends[1])
+		if len(b) != 50_000 || err != nil {
+			t.Error(len(b), err)
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pair(t)
+		go func() {
+			c, _ := server.Accept()
+			c.Close()
+		}()
+		if _, err := client.Open(t.Context()); err != ErrRefused {
+			t.Error(err)
+		}
+	})
+}
+
+func TestNoPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer b.Close()
+		go io.Copy(io.Discard, b)
+		s := NewSession(a, Options{})
+		defer closeAll(s)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := s.Open(ctx); !errors.Is(err, ErrDown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		if err := s.Err(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestMutePeer has a peer that does not read: the line, and what waits, is bounded.
+func TestMutePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		s := NewSession(a, Options{Server: true})
+		defer closeAll(s, b)
+		for range 2000 {
+			if _, err := b.Write([]byte{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 1}); err != nil {
+				break
+			}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.queue) > maxControl+flushSize {
+			t.Errorf("%d bytes wait", len(s.queue))
+		}
+	})
+}
+
+// A noisyLine damages what passes.
+type noisyLine struct {
+	net.Conn
+	mu     sync.Mutex
+	damage func([]byte) []byte
+}
+
+func (l *noisyLine) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	damage := l.damage
+	l.mu.Unlock()
+	if damage == nil {
+		return l.Conn.Write(b)
+	}
+	if _, err := l.Conn.Write(damage(bytes.Clone(b))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func (l *noisyLine) set(damage func([]byte) []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.damage = damage
+}
+
+// TestNoise damages a line in many ways. Afterwards it works again within a time.
+func TestNoise(t *testing.T) {
+	for name, damage := range map[string]func(r *rand.Rand, b []byte) []byte{
+		"bits":   func(r *rand.Rand, b []byte) []byte { b[r.IntN(len(b))] ^= 1 << r.IntN(8); return b },
+		"lost":   func(r *rand.Rand, b []byte) []byte { return b[r.IntN(len(b)):] },
+		"random": func(r *rand.Rand, b []byte) []byte { return append(b, byte(r.Uint32()), byte(r.Uint32())) },
+		"commands": func(r *rand.Rand, b []byte) []byte {
+			return append(b, byte(0xf0+r.IntN(11)), byte(r.Uint32()), byte(r.Uint32()))
+		},
+		"long": func(_ *rand.Rand, b []byte) []byte { return append(b, cmdData, 255, 0xff, 0xff) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(3) {
+				synctest.Test(t, func(t *testing.T) {
+					r := rand.New(rand.NewPCG(seed, 1))
+					a, b := net.Pipe()
+					near, far := &noisyLine{Conn: a}, &noisyLine{Conn: b}
+					client, server := NewSession(near, Options{}), NewSession(far, Options{Server: true})
+					defer closeAll(client, server)
+					go echo(server)
+					if err := exchange(t.Context(), client, 5000); err != nil {
+						t.Fatal(err)
+					}
+					for _, l := range []*noisyLine{near, far} {
+						r := rand.New(rand.NewPCG(seed, r.Uint64()))
+						l.set(func(b []byte) []byte {
+							if r.IntN(3) > 0 {
+								return b
+							}
+							return damage(r, b)
+						})
+					}
+					for range 10 {
+						ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+						exchange(ctx, client, 5000)
+						cancel()
+					}
+					near.set(nil)
+					far.set(nil)
+					quiet := time.Now()
+					for {
+						ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+						err := exchange(ctx, client, 5000)
+						cancel()
+						if err == nil {
+							break
+						}
+						if time.Since(quiet) > 3*time.Minute {
+							t.Fatalf("seed %d: no recovery after %v: %v", seed, time.Since(quiet), err)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+var errDamaged = errors.New("damaged")
+
+// exchange sends n bytes over a new channel, and compares the echo.
+func exchange(ctx context.Context, s *Session, n int) error {
+	c, err := s.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if at, ok := ctx.Deadline(); ok {
+		c.SetDeadline(at)
+	}
+	message := bytes.Repeat([]byte("0123456789"), n/10)
+	go c.Write(message)
+	got := make([]byte, len(message))
+	if _, err := io.ReadFull(c, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, message) {
+		return errDamaged
+	}
+	return nil
+}
+
+// An lwsEnd plays the transport mux of lws 5.0.0, which frees no channel.
+type lwsEnd struct {
+	net.Conn
+	t *testing.T
+}
+
+func newLWSEnd(t *testing.T, o Options) (*Session, *lwsEnd) {
+	a, b := net.Pipe()
+	s := NewSession(a, o)
+	l := &lwsEnd{b, t}
+	t.Cleanup(func() { closeAll(s, b) })
+	l.connect()
+	return s, l
+}
+
+// connect brings the line up.
+func (l *lwsEnd) connect() {
+	l.t.Helper()
+	ping := l.until(cmdPing)
+	go l.Write([]byte{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 9})
+	l.until(cmdPong)
+	l.Write(append(append([]byte{cmdPong}, ping...), 0, 0, 0, 0, 0, 0, 0, 1))
+	l.until(cmdPongAck)
+}
+
+// until reads commands up to one, and returns its body.
+func (l *lwsEnd) until(cmd byte) []byte {
+	l.t.Helper()
+	for {
+		var b [20]byte
+		if _, err := io.ReadFull(l, b[:1]); err != nil {
+			l.t.Fatalf("%v instead of %#x", err, cmd)
+		}
+		n := length(b[0])
+		if n == 0 || b[0] == cmdWindow {
+			l.t.Fatalf("command %#x", b[0])
+		}
+		if _, err := io.ReadFull(l, b[1:n]); err != nil {
+			l.t.Fatal(err)
+		}
+		body := b[1:n]
+		if b[0] == cmdData {
+			body = make([]byte, binary.BigEndian.Uint16(b[2:]))
+			if _, err := io.ReadFull(l, body); err != nil {
+				l.t.Fatal(err)
+			}
+		}
+		if b[0] == cmd {
+			return body
+		}
+	}
+}
+
+// TestLWSServer has a proxy of lws, which does not acknowledge the end of a channel. The
+// line is reset when that harms nobody.
+func TestLWSServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, peer := newLWSEnd(t, Options{})
+		var open []net.Conn
+		for i := range 2 {
+			result := make(chan net.Conn, 1)
+			go func() {
+				c, err := s.Open(t.Context())
+				if err != nil {
+					t.Error(err)
+				}
+				result <- c
+			}()
+			n := peer.until(cmdRequest)[0]
+			if n != byte(255-i) {
+				t.Errorf("channel %d", n)
+			}
+			peer.Write([]byte{cmdAck, n})
+			open = append(open, <-result)
+		}
+		go open[0].Close()
+		peer.until(cmdClose)
+		time.Sleep(time.Minute / 6)
+		synctest.Wait()
+		go open[1].Write([]byte("hello"))
+		if b := peer.until(cmdData); string(b) != "hello" {
+			t.Errorf("%q", b)
+		}
+		go open[1].Close()
+		peer.until(cmdClose)
+		peer.until(cmdReset)
+		peer.connect()
+	})
+}
+
+// TestLWSClient has a client of lws, which does not acknowledge the end of a channel. Its
+// other streams go on, and the number is not used again.
+func TestLWSClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, peer := newLWSEnd(t, Options{Server: true})
+		go echo(s)
+		peer.Write([]byte{cmdRequest, 255})
+		if n := peer.until(cmdAck)[0]; n != 255 {
+			t.Errorf("channel %d", n)
+		}
+		peer.Write(append([]byte{cmdData, 255, 0, 5}, "hello"...))
+		if b := peer.until(cmdData); string(b) != "hello" {
+			t.Errorf("%q", b)
+		}
+		peer.Write(append([]byte{cmdData, 7, 0, 5}, "hello"...)) // not open
+		if n := peer.until(cmdNack)[0]; n != 7 {
+			t.Errorf("channel %d", n)
+		}
+		s.mu.Lock()
+		c := s.channels[255]
+		s.mu.Unlock()
+		go c.Close()
+		peer.until(cmdClose)
+		time.Sleep(time.Minute / 6)
+		synctest.Wait()
+		peer.Write([]byte{cmdRequest, 255})
+		if n := peer.until(cmdNack)[0]; n != 255 {
+			t.Errorf("channel %d", n)
+		}
+		peer.Write([]byte{cmdRequest, 254})
+		if n := peer.until(cmdAck)[0]; n != 254 {
+			t.Errorf("channel %d", n)
+		}
+	})
+}
+
+// TestOverflow has a client without flow control that sends more than the program reads.
+func TestOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, peer := newLWSEnd(t, Options{Server: true})
+		go peer.Write([]byte{cmdRequest, 255})
+		c, err := s.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.(*Channel).accept()
+		peer.until(cmdAck)
+		go func() {
+			for range 100 {
+				peer.Write(append([]byte{cmdData, 255, 4, 0}, make([]byte, 1024)...))
+			}
+		}()
+		peer.until(cmdClose)
+		if n := c.(*Channel).held; n > window {
+			t.Errorf("%d bytes", n)
+		}
+	})
+}
+
+func FuzzSession(f *testing.F) {
+	f.Add([]byte{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 1, cmdPongAck, 0, 0, 0, 0, 0, 0, 0, 1, cmdRequest, 1, cmdData, 1, 0, 1, 'x', cmdWindow, 1, 0, 0, 0, 1, cmdClose, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := net.Pipe()
+			s := NewSession(near, Options{Server: true})
+			go echo(s)
+			go io.Copy(io.Discard, far)
+			far.Write(b)
+			synctest.Wait()
+			closeAll(s, far)
+		})
+	})
+}
