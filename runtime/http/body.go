@@ -22,7 +22,7 @@ var (
 )
 
 // A body is the body of a request, which net/http reads. It calls Tx for each piece
-// of the message, and for one message after the other if streamtypes share the
+// of the message, and for one message after another if streamtypes share the
 // request.
 type body struct {
 	ctx    context.Context
@@ -41,8 +41,8 @@ type body struct {
 }
 
 // body returns the body of a request, or nil if it has none. length is the
-// content-length of the metadata, or -1. As in lws, a request whose length is
-// above 0 has a body whatever its method, and so has one that is multipart.
+// content-length of the metadata, or -1. As in lws, a request with a positive
+// length has a body whatever its method, and so does a multipart request.
 func (n *connector) body(ctx context.Context, l transport.Link, length int64) (*body, error) {
 	announced, tx := l.Outgoing()
 	if length < 0 && (n.st.HTTP.HasBody() || n.form != nil) && !n.st.HTTP.NoContentLength {
@@ -91,7 +91,7 @@ func (b *body) next() {
 	}
 }
 
-// Read reads a piece of the body. It blocks until the program has one.
+// Read reads a piece of the body. It blocks until the program provides one.
 func (b *body) Read(p []byte) (int, error) {
 	for empty := false; ; {
 		if b.left == 0 && b.parts == 1 {

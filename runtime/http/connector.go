@@ -40,8 +40,8 @@ type requestURL struct {
 	host   string // of the Host header
 }
 
-// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
-// names the key that is not valid.
+// Prepare returns the connector of a streamtype. The error wraps ErrUnsupported or
+// names an invalid key.
 func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	if err := request.Check(s); err != nil {
 		return nil, err
@@ -67,20 +67,20 @@ func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	return n, nil
 }
 
-// reserves reports whether a header is made from the policy, so that neither
+// reserves reports whether a header is derived from the policy, so that neither
 // metadata nor credentials can be sent in it.
 func (n *connector) reserves(name string) bool {
 	return n.form != nil && (name == "Content-Type" || name == "Content-Length") || n.signer != nil && name == authorize
 }
 
-// Prompt reports whether Run returns as soon as its context is done. Over h1 nothing
-// but a source of credentials or a cookie jar can delay it.
+// Prompt reports whether Run returns as soon as its context is done. Over h1 only a
+// source of credentials or a cookie jar can delay it.
 func (n *connector) Prompt() bool {
 	return n.t.version == nil && n.st.Protocol == policy.ProtocolH1 &&
 		n.signer == nil && n.st.ClientCert == 0 && !n.st.HTTP.Cookies && !n.headers.HasSecrets()
 }
 
-// A lazyPool is a pool that a connector gets at its first use.
+// A lazyPool is a pool that a connector obtains at its first use.
 type lazyPool struct {
 	mu     sync.Mutex
 	p      atomic.Pointer[pool]
@@ -115,7 +115,7 @@ func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*p
 		k.overflows = h2 && n.st.HTTP.H2OverflowTxCr
 	}
 	if secure {
-		// Another client certificate has another config; a missing one is an error.
+		// A new client certificate means a new config; a missing one is an error.
 		trust, err := n.setup.TLS(ctx)
 		if err != nil {
 			return nil, err
@@ -140,7 +140,7 @@ func (n *connector) pool(ctx context.Context, l transport.Link, secure bool) (*p
 	return p, nil
 }
 
-// Close closes the connections unless another streamtype uses them.
+// Close closes the connections that no other streamtype uses.
 func (n *connector) Close() error {
 	for i := range n.pools {
 		z := &n.pools[i]
@@ -300,14 +300,14 @@ func (n *connector) receive(ctx context.Context, l transport.Link, resp *http.Re
 	}
 }
 
-// bufferSize is the most that one Rx gets: the largest HTTP/2 frame that a client
-// accepts by default, and the largest TLS record.
+// bufferSize is the maximum size of a piece for Rx: the largest HTTP/2 frame that a
+// client accepts by default, and the largest TLS record.
 const bufferSize = 16 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// discard closes a body that is not needed. It first reads one that is short and
-// arrives soon, so that the connection can be kept.
+// discard closes a body that is not needed. It first reads a short one that arrives
+// soon, so that the connection can be kept.
 func discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		late := time.AfterFunc(100*time.Millisecond, func() { resp.Body.Close() })

@@ -8,7 +8,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// withCredit returns an Rx that takes credit for what it delivers, and waits for it.
+// withCredit returns an Rx that waits for credit and takes it for the payload that
+// it delivers.
 func withCredit(ctx context.Context, c *transport.Credit, rx func([]byte, policy.Flags) error) func([]byte, policy.Flags) error {
 	const ends = policy.FlagEOM | policy.FlagRelatedEnd
 	return func(p []byte, flags policy.Flags) error {

@@ -17,14 +17,14 @@ var (
 )
 
 // A StatusError reports an attempt that failed because of the status of the
-// response, its Code: 429 or 503.
+// response: 429 or 503.
 type StatusError = request.StatusError
 
 // A RedirectError reports an attempt that failed because of a redirect that is not
-// followed. Code is the status, Location is as the server sent it, Reason is for
-// people. Error omits the query and user of the Location.
+// followed. Code is the status, Location is as sent by the server, and Reason is a
+// description. Error omits the query and user of the Location.
 type RedirectError = request.RedirectError
 
-// A HeaderError reports metadata that cannot be sent as the Header that the policy
-// maps it to. It does not contain the value, which may be a secret.
+// A HeaderError reports metadata that cannot be sent in the Header that the policy
+// maps it to. It does not contain the value, which may be secret.
 type HeaderError = request.HeaderError

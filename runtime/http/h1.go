@@ -21,12 +21,13 @@ import (
 )
 
 // An h1Pool makes requests over HTTP/1.1. The caller's goroutine sends a request
-// without a body and reads the response; only a request with a body has another one.
+// without a body and reads the response; only a request with a body needs another
+// goroutine.
 type h1Pool struct {
 	key poolKey
 
 	mu     sync.Mutex
-	idle   map[string][]*h1Conn // by address; the last one was used last
+	idle   map[string][]*h1Conn // by address; the most recently used last
 	closed bool
 }
 
@@ -41,12 +42,12 @@ type h1Conn struct {
 	br      *bufio.Reader
 	bw      *bufio.Writer
 
-	// Of an idle connection, guarded by the mu of p.
+	// About an idle connection; guarded by the mu of p.
 	timer idleTimer
-	watch chan struct{} // closed at the end of watching; nil without a watcher
+	watch chan struct{} // closed when the watcher ends; nil without one
 
-	header   int         // bytes that the headers may still have; less than 0 after them
-	received bool        // part of the present response
+	header   int         // bytes left for the headers; negative after them
+	received bool        // part of the current response has arrived
 	err      error       // of the latest Read
 	broken   atomic.Bool // a Write has failed, or the server has closed it
 }
@@ -169,7 +170,7 @@ func (p *h1Pool) get(ctx context.Context, address string) (c *h1Conn, reused boo
 	return c, false, nil
 }
 
-// dial makes a connection. It does not wait longer than ctx, whatever a dialer does.
+// dial makes a connection. It returns when ctx is done, whatever a dialer does.
 func (p *h1Pool) dial(ctx context.Context, address string) (conn, error) {
 	type result struct {
 		conn
@@ -194,7 +195,8 @@ func (p *h1Pool) dial(ctx context.Context, address string) (conn, error) {
 	}
 }
 
-// takeIdle takes the idle connection that was used last, or returns nil.
+// takeIdle removes and returns the most recently used idle connection, or returns
+// nil.
 func (p *h1Pool) takeIdle(address string) *h1Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -224,12 +226,12 @@ func (p *h1Pool) put(c *h1Conn) {
 	p.mu.Unlock()
 }
 
-// watchAfter is how long a connection that can be examined is idle before a goroutine
-// watches it, which costs more than to examine it.
+// watchAfter is how long an examinable connection is idle before a goroutine
+// watches it, which costs more than examining it.
 const watchAfter = 100 * time.Millisecond
 
-// expire watches a connection that has been idle for watchAfter, and closes one that
-// has been idle for idleTimeout.
+// expire starts to watch a connection that has been idle for watchAfter, and closes
+// one that has been idle for idleTimeout.
 func (p *h1Pool) expire(c *h1Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -247,7 +249,8 @@ func (p *h1Pool) expire(c *h1Conn) {
 	}
 }
 
-// removeLocked takes an idle connection out. It reports false if it is not idle.
+// removeLocked removes an idle connection. It returns false if the connection is
+// not idle.
 func (p *h1Pool) removeLocked(c *h1Conn) bool {
 	i := slices.Index(p.idle[c.address], c)
 	if i >= 0 {
@@ -256,7 +259,7 @@ func (p *h1Pool) removeLocked(c *h1Conn) bool {
 	return i >= 0
 }
 
-// removeAtLocked takes out idle connection i of an address.
+// removeAtLocked removes idle connection i of an address.
 func (p *h1Pool) removeAtLocked(address string, i int) {
 	if list := p.idle[address]; len(list) > 1 {
 		p.idle[address] = slices.Delete(list, i, i+1)
@@ -265,11 +268,11 @@ func (p *h1Pool) removeAtLocked(address string, i int) {
 	}
 }
 
-// watchLocked watches an idle connection: if anything arrives, or the server closes
-// it, it is closed.
+// watchLocked starts to watch an idle connection: it is closed if data arrives or
+// the server closes it.
 func (c *h1Conn) watchLocked() {
 	if c.network.SetReadDeadline(time.Time{}) != nil {
-		return // reading could not be interrupted
+		return // a read could not be interrupted
 	}
 	done := make(chan struct{})
 	c.watch = done
@@ -290,8 +293,8 @@ func (c *h1Conn) watchLocked() {
 	}()
 }
 
-// resume makes a connection that was idle ready for a request. It reports false if the
-// server has closed it, or has sent something without a request.
+// resume prepares an idle connection for a request. It returns false if the server
+// has closed the connection or has sent data without a request.
 func (c *h1Conn) resume(ctx context.Context) bool {
 	if c.watch == nil {
 		return c.raw == nil || isQuiet(c.raw) && c.drained()
@@ -306,8 +309,8 @@ func (c *h1Conn) resume(ctx context.Context) bool {
 	return !c.broken.Load() && c.network.SetReadDeadline(time.Time{}) == nil
 }
 
-// drained reports whether TLS holds nothing that the server has sent without a request:
-// it reads ahead, so that isQuiet does not see all.
+// drained reports whether TLS holds no data that the server has sent without a
+// request: it reads ahead, so isQuiet does not see everything.
 func (c *h1Conn) drained() bool {
 	if c.p.key.trust == nil {
 		return true
@@ -331,7 +334,7 @@ type h1Exchange struct {
 	ended   atomic.Bool
 
 	mu    sync.Mutex
-	cause error // why the request could not be made
+	cause error // why the request failed
 }
 
 // roundTrip sends a request and reads the headers of the response.
@@ -395,7 +398,7 @@ func (x *h1Exchange) write(req *http.Request) error {
 	return x.c.bw.Flush()
 }
 
-// error returns why the exchange has failed, given what a reader or writer returned.
+// error returns why the exchange has failed, given the error of a reader or writer.
 func (x *h1Exchange) error(err error) error {
 	if x.ctx.Err() != nil {
 		return context.Cause(x.ctx)
@@ -433,7 +436,8 @@ func (x *h1Exchange) Close() error {
 	return nil
 }
 
-// end gives up the connection. complete means that the response was read to its end.
+// end ends the use of the connection. complete means that the response was read to
+// its end.
 func (x *h1Exchange) end(complete bool) {
 	if x.ended.Swap(true) {
 		return
@@ -441,7 +445,7 @@ func (x *h1Exchange) end(complete bool) {
 	c := x.c
 	keep := x.stop() && complete && x.keep && c.br.Buffered() == 0
 	if keep && x.wrote != nil {
-		// The server has answered the whole request, or does not want it all.
+		// The server has answered the whole request, or does not want the rest.
 		late := time.NewTimer(50 * time.Millisecond)
 		defer late.Stop()
 		select {

@@ -11,27 +11,27 @@ import (
 	"time"
 )
 
-// An h2Pool makes requests over HTTP/2. Requests to a host share a connection as far as
-// the server's limit of streams allows. A new connection gets one request until the
-// server has sent its limit.
+// An h2Pool makes requests over HTTP/2. Requests to a host share a connection up to
+// the server's limit of streams. A new connection gets one request until the server
+// has sent its limit.
 type h2Pool struct {
 	key   poolKey
 	limit time.Duration // of an attempt
 
-	// mu is locked before that of a connection.
+	// mu is acquired before the mu of a connection.
 	mu     sync.Mutex
 	hosts  map[string]*h2Host
 	closed bool
 }
 
-// An h2Host is the connections to an address. The mu of the pool guards it.
+// An h2Host holds the connections to an address. The mu of the pool guards it.
 type h2Host struct {
 	address string
 	conns   []*h2Conn
 	dialing int
 	streams int          // the limit of the latest connection
 	waiters []*h2Waiter  // requests without a connection
-	waiting atomic.Int32 // len(waiters), for those without the lock
+	waiting atomic.Int32 // len(waiters), readable without the lock
 }
 
 // An h2Waiter is a request that waits for a connection.
@@ -47,8 +47,8 @@ func newH2Pool(k poolKey) *h2Pool {
 }
 
 const (
-	// maxSends limits how often a request is sent. One is sent again only if the
-	// server has certainly not processed it.
+	// maxSends limits how often a request is sent. It is resent only if the server
+	// has certainly not processed it.
 	maxSends = 16
 
 	// maxConns limits the connections to a host.
@@ -95,7 +95,7 @@ func (p *h2Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// Close closes the connections, once they have no request.
+// Close closes the connections when they have no more requests.
 func (p *h2Pool) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -159,8 +159,8 @@ func (h *h2Host) reserveLocked() *h2Conn {
 	return nil
 }
 
-// dispatchLocked gives connections to requests that wait, and makes as many as are
-// missing.
+// dispatchLocked assigns connections to waiting requests, and makes the missing
+// ones.
 func (p *h2Pool) dispatchLocked(h *h2Host) {
 	for len(h.waiters) > 0 {
 		c := h.reserveLocked()
@@ -177,16 +177,16 @@ func (p *h2Pool) dispatchLocked(h *h2Host) {
 	}
 	each := max(h.streams, 1)
 	if h.streams == 0 {
-		each = len(h.waiters) // not known: one connection may do
+		each = len(h.waiters) // unknown limit: one connection may suffice
 	}
 	for (h.dialing+pending)*each < len(h.waiters) && h.dialing+len(h.conns) < maxConns {
 		h.dialing++
-		// A dial goes on without the request that caused it, and has its own limit.
+		// A dial continues after the request that caused it, and has its own limit.
 		go p.dial(context.WithoutCancel(h.waiters[0].ctx), h)
 	}
 }
 
-// nextLocked takes the request that has waited longest.
+// nextLocked removes and returns the oldest waiting request.
 func (h *h2Host) nextLocked() *h2Waiter {
 	w := h.waiters[0]
 	h.waiters = slices.Delete(h.waiters, 0, 1)
@@ -219,7 +219,7 @@ func (p *h2Pool) dial(ctx context.Context, h *h2Host) {
 	}
 	switch {
 	case err != nil:
-		// Other dials fail as well, if they do, and tell their share of the requests.
+		// If other dials fail too, each reports that to its share of the requests.
 		n := len(h.waiters)
 		if h.dialing > 0 {
 			n = min(n, max(h.streams, 1))
@@ -256,7 +256,7 @@ func (p *h2Pool) released(h *h2Host) {
 	}
 }
 
-// remove takes a connection out of the list, for good.
+// remove removes a connection from the list.
 func (p *h2Pool) remove(c *h2Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -277,7 +277,7 @@ func (p *h2Pool) cleanLocked(h *h2Host) {
 	}
 }
 
-// alpnOf returns the protocol that the server has chosen.
+// alpnOf returns the protocol that the server has selected.
 func alpnOf(c conn) string {
 	if s, ok := c.Conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		return s.ConnectionState().NegotiatedProtocol

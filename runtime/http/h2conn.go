@@ -16,33 +16,34 @@ import (
 )
 
 const (
-	// streamWindow is how many bytes of a body the server may send before they are
-	// read.
+	// streamWindow is the number of unread bytes of a body that the server may
+	// send.
 	streamWindow = 4 << 20
 
 	// creditWindow is streamWindow for a stream with a credit.
 	creditWindow = 4 << 10
 
-	// connWindow is how many bytes the server may send on all streams. Their own
-	// windows limit what is kept.
+	// connWindow is the number of unread bytes that the server may send on all
+	// streams. The windows of the streams limit the memory.
 	connWindow = 1 << 30
 
 	maxWindow = math.MaxInt32
 
-	// frameSize is the largest frame that is sent or accepted: the least that each
-	// side must accept.
+	// frameSize is the maximum size of a frame that is sent or accepted: the
+	// minimum that each side must accept.
 	frameSize = 16 << 10
 
-	// maxStreams is how many streams a connection has if the server does not say.
+	// maxStreams is the maximum number of streams of a connection if the server
+	// sets none.
 	maxStreams = 1000
 
-	// maxUnsent is how much payload waits for the network before a body is read on.
+	// maxUnsent is the amount of unsent payload at which reading of a body pauses.
 	maxUnsent = 64 << 10
 
-	// maxUnsentControl limits all that waits for a server that does not read.
+	// maxUnsentControl limits the unsent data for a server that does not read.
 	maxUnsentControl = 1 << 20
 
-	// writeTimeout is how long a server may accept nothing.
+	// writeTimeout is how long a server may accept no data.
 	writeTimeout = 15 * time.Second
 )
 
@@ -56,9 +57,9 @@ type h2Conn struct {
 	used     atomic.Bool  // by a request
 	settled  atomic.Bool  // the server has sent SETTINGS
 	lastRead atomic.Int64 // as clock
-	caused   atomic.Int64 // frames that the server may send because of requests, see budget
+	caused   atomic.Int64 // frames that the server may send due to requests, see budget
 
-	// Of the goroutine that reads.
+	// Used only by the reading goroutine.
 	br      *bufio.Reader
 	in      *http2.Framer
 	decoder headerDecoder
@@ -68,33 +69,33 @@ type h2Conn struct {
 	out      []byte // not sent yet
 	spare    []byte // the other buffer
 	writing  bool   // a sender writes out
-	deadline int64  // for the write, as clock
+	deadline int64  // of the write, as from clock
 	framer   *http2.Framer
 	encoder  headerEncoder
 
 	streams   map[uint32]*h2Stream
-	count     int // of streams, and those reserved
+	count     int // number of streams, including reserved ones
 	limit     int // of count
 	nextID    uint32
-	window    int64 // what may be sent on all streams
+	window    int64 // bytes that may be sent on all streams
 	initial   int64 // the window of a new stream
 	maxFrame  int
 	unacked   int64 // bytes received since the latest WINDOW_UPDATE
 	retired   bool  // no more requests
 	goAway    bool  // the server accepts no more streams
-	suspected bool  // a PING is under way, see suspect
+	suspected bool  // a PING is in progress, see suspect
 	senders   int   // streams with a body to send
 	timer     idleTimer
-	err       error // why it has ended
+	err       error // why the connection has ended
 }
 
-// epoch is the zero of clock.
+// epoch is the origin of clock.
 var epoch = time.Now()
 
 // clock returns the time since epoch in nanoseconds.
 func clock() int64 { return int64(time.Since(epoch)) }
 
-// newH2Conn returns a connection that has a stream for one request.
+// newH2Conn returns a connection with a stream reserved for one request.
 func newH2Conn(p *h2Pool, h *h2Host, nc conn) *h2Conn {
 	c := &h2Conn{
 		conn: nc, p: p, host: h,
@@ -132,7 +133,8 @@ func (c *h2Conn) start() {
 	go c.read()
 }
 
-// An h2Writer adds frames to what is to be sent. The mu of the connection is held.
+// An h2Writer appends frames to the data to be sent. The mu of the connection must
+// be held.
 type h2Writer struct{ c *h2Conn }
 
 func (w h2Writer) Write(p []byte) (int, error) {
@@ -140,7 +142,7 @@ func (w h2Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// An h2Reader reads from the network, and notes when.
+// An h2Reader reads from the network, and records the time.
 type h2Reader struct{ c *h2Conn }
 
 func (r h2Reader) Read(p []byte) (int, error) {
@@ -152,7 +154,7 @@ func (r h2Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// flushLocked writes out, unless another sender is writing. It unlocks mu while it
+// flushLocked writes out, unless another sender is writing. It releases mu while it
 // writes.
 func (c *h2Conn) flushLocked() {
 	if c.writing {
@@ -165,12 +167,12 @@ func (c *h2Conn) flushLocked() {
 	c.writing = false
 }
 
-// writeOutLocked writes out. It unlocks mu meanwhile; writing is set.
+// writeOutLocked writes out. It releases mu while it writes; writing must be set.
 func (c *h2Conn) writeOutLocked() {
 	b := c.out
 	c.out = c.spare[:0]
 	c.mu.Unlock()
-	// Setting a deadline is slow, so one serves for a while.
+	// Setting a deadline is slow, so one is used for several writes.
 	if now := clock(); c.deadline-now < int64(writeTimeout-time.Second) {
 		c.deadline = now + int64(writeTimeout)
 		c.network.SetWriteDeadline(time.Now().Add(writeTimeout))
@@ -187,9 +189,9 @@ func (c *h2Conn) writeOutLocked() {
 	c.signalRoomLocked()
 }
 
-// flushOnceLocked is flushLocked for a request without a body, which waits for its
-// response and must not send the bodies of others. It blocks only if the network accepts
-// no header.
+// flushOnceLocked is like flushLocked, for a request without a body, which waits
+// for its response and must not send the bodies of others. It blocks only if the
+// network does not accept a header.
 func (c *h2Conn) flushOnceLocked() {
 	if c.senders > 0 {
 		c.flushAsyncLocked() // a body may fill the buffers of the network
@@ -214,8 +216,8 @@ func (c *h2Conn) signalRoomLocked() {
 	}
 }
 
-// flushAsyncLocked is flushLocked for callers that must not block: the goroutine that
-// reads, and those that can be cancelled.
+// flushAsyncLocked is like flushLocked, for callers that must not block: the
+// reading goroutine, and callers that can be canceled.
 func (c *h2Conn) flushAsyncLocked() {
 	switch {
 	case c.writing || len(c.out) == 0:
@@ -233,7 +235,7 @@ func (c *h2Conn) flushAsyncLocked() {
 
 var errNotReading = errors.New("sspolicy: h2: the server does not read what it asks for")
 
-// reserve reserves a stream. It reports false if there is none.
+// reserve reserves a stream. It returns false if none is left.
 func (c *h2Conn) reserve() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -251,7 +253,7 @@ func (c *h2Conn) ended() error {
 	return c.err
 }
 
-// unreserve gives up a stream that was reserved and not used.
+// unreserve releases an unused reserved stream.
 func (c *h2Conn) unreserve() {
 	c.mu.Lock()
 	c.releaseLocked()
@@ -259,7 +261,7 @@ func (c *h2Conn) unreserve() {
 	c.p.released(c.host)
 }
 
-// releaseLocked counts one stream less.
+// releaseLocked decrements the number of streams.
 func (c *h2Conn) releaseLocked() {
 	c.count--
 	switch {
@@ -273,7 +275,7 @@ func (c *h2Conn) releaseLocked() {
 
 var errRetired = errors.New("sspolicy: h2: the connection is closed")
 
-// retire closes the connection when it has no request.
+// retire closes the connection when it has no requests.
 func (c *h2Conn) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -311,13 +313,13 @@ func (c *h2Conn) failLocked(err error) {
 	for _, st := range c.streams {
 		st.failLocked(err)
 	}
-	// Close can wait for the network, and takes other locks.
+	// Close may wait for the network, and acquires other locks.
 	polite := err == errRetired && !c.writing
 	go func() {
 		c.validity.Stop()
 		c.p.remove(c)
 		if polite {
-			c.Close() // with the alert of TLS
+			c.Close() // with the TLS alert
 		} else {
 			c.abort()
 		}
@@ -333,8 +335,8 @@ func (c *h2Conn) ping() {
 }
 
 // suspect is called when a request, sent at the time sent, had no answer within the
-// limit of an attempt. If nothing else has arrived since, the server must answer a
-// PING, or the connection is closed.
+// time limit of an attempt. If nothing else has arrived since, the connection is
+// closed unless the server answers a PING.
 func (c *h2Conn) suspect(sent int64) {
 	last := c.lastRead.Load()
 	c.mu.Lock()
@@ -356,7 +358,7 @@ func (c *h2Conn) suspect(sent int64) {
 	c.ping()
 }
 
-// An h2Error is an error of the connection, which the server has caused.
+// An h2Error is an error of the connection caused by the server.
 type h2Error struct {
 	code http2.ErrCode
 	why  string
@@ -418,7 +420,8 @@ func (c *h2Conn) readFrames() error {
 	}
 }
 
-// frameError returns why no frame could be read. first means that none has been.
+// frameError returns why no frame could be read. first means that none has been
+// read so far.
 func (c *h2Conn) frameError(err error, first bool) error {
 	code, isCode := err.(http2.ConnectionError)
 	switch {
@@ -466,8 +469,8 @@ func (c *h2Conn) handle(f http2.Frame) error {
 	return c.budget.spend(c, 1) // PRIORITY, and frames of extensions
 }
 
-// streamLocked returns an open stream. An error is one of the connection:
-// the stream has never been opened.
+// streamLocked returns an open stream. The error is one of the connection: the
+// stream was never opened.
 func (c *h2Conn) streamLocked(id uint32) (*h2Stream, error) {
 	if st := c.streams[id]; st != nil {
 		return st, nil
@@ -509,8 +512,8 @@ func (c *h2Conn) handleData(f *http2.DataFrame) error {
 	data, size := f.Data(), int64(f.Length)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The window of the connection is open again at once; those of the streams
-	// limit what is kept.
+	// Reopen the connection's window at once; the windows of the streams limit the
+	// memory.
 	if c.unacked += size; c.unacked >= connWindow/2 {
 		_ = c.framer.WriteWindowUpdate(0, uint32(c.unacked))
 		c.unacked = 0
@@ -590,9 +593,8 @@ func (c *h2Conn) settingLocked(s http2.Setting) error {
 	return nil
 }
 
-// widen adds to a window. It reports false if the window becomes larger than the
-// protocol allows, and the policy does not say that the server does that
-// (h2q_oflow_txcr).
+// widen adds to a window. It returns false if the window exceeds the limit of the
+// protocol, unless the policy says that the server does that (h2q_oflow_txcr).
 func (c *h2Conn) widen(window *int64, more int64) bool {
 	*window += more
 	if *window <= maxWindow {
@@ -644,7 +646,7 @@ func (c *h2Conn) handleReset(f *http2.RSTStreamFrame) error {
 		}
 		st.failLocked(err)
 	}
-	st.reset = true // nothing more may be sent
+	st.reset = true // no more may be sent
 	return nil
 }
 
@@ -670,12 +672,12 @@ func (c *h2Conn) handleGoAway(f *http2.GoAwayFrame) error {
 		c.failLocked(errRetired)
 	}
 	c.mu.Unlock()
-	c.p.remove(c) // requests that wait need another connection
+	c.p.remove(c) // waiting requests need another connection
 	return c.budget.spend(c, 1)
 }
 
-// errUnprocessed means that the server has not processed a request, which may be sent
-// again.
+// errUnprocessed is returned when the server has not processed a request, which may
+// then be resent.
 var errUnprocessed = errors.New("sspolicy: h2: the server has not processed the request")
 
 // A streamError ends one request.
@@ -686,11 +688,11 @@ type streamError struct {
 
 func (e *streamError) Error() string { return fmt.Sprintf("sspolicy: h2: %s: %v", e.what, e.code) }
 
-// Unwrap returns the error of a response that was cut short.
+// Unwrap returns io.ErrUnexpectedEOF, as for a truncated response.
 func (e *streamError) Unwrap() error { return io.ErrUnexpectedEOF }
 
-// A budget limits the frames that do not carry what a request needs. Work that the
-// program wants adds to it, and so does time.
+// A budget limits the number of frames that no request needs. Requests of the
+// program and the passing of time add to it.
 type budget struct {
 	spent int64
 	since int64 // as clock

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// maxHeaderList limits the headers of a response, as RFC 9113 section 10.5.1
-	// counts them.
+	// maxHeaderList limits the headers of a response, counted as in RFC 9113
+	// section 10.5.1.
 	maxHeaderList = request.MaxHeaderBytes
 
 	// tableSize is the size of the compression tables of both sides.
@@ -26,7 +26,7 @@ const (
 	maxNames = 256
 )
 
-// A responseHead is what HEADERS and its CONTINUATION hold.
+// A responseHead is the content of HEADERS and its CONTINUATION.
 type responseHead struct {
 	status int
 	header http.Header
@@ -34,7 +34,7 @@ type responseHead struct {
 	length int // encoded
 }
 
-// cost returns what the headers cost of the budget if nobody needs them.
+// cost returns the cost of unneeded headers for the budget.
 func (h *responseHead) cost() int { return 1 + h.length>>8 }
 
 // A headerDecoder decodes the headers of responses.
@@ -44,7 +44,7 @@ type headerDecoder struct {
 	h       responseHead
 	size    uint32
 	regular bool     // a header that is not a pseudo-header has been decoded
-	values  []string // room for values
+	values  []string // backing array for values
 }
 
 func (d *headerDecoder) init() {
@@ -53,9 +53,9 @@ func (d *headerDecoder) init() {
 	d.names = make(map[string]string)
 }
 
-// read decodes HEADERS, and reads the CONTINUATION that belongs to it. The state of the
-// decoder is that of the connection, so headers of all streams must be decoded. An
-// error is one of the connection.
+// read decodes HEADERS, and reads the CONTINUATION that belongs to it. The decoder
+// state belongs to the connection, so the headers of all streams must be decoded.
+// The error is one of the connection.
 func (d *headerDecoder) read(c *h2Conn, f *http2.HeadersFrame) (responseHead, error) {
 	const few = 8
 	d.h = responseHead{header: make(http.Header, few)}
@@ -135,7 +135,7 @@ func (d *headerDecoder) emit(f hpack.HeaderField) {
 	d.h.header[name] = v
 }
 
-// fail ends the decoding of headers that are not valid.
+// fail ends the decoding of invalid headers.
 func (d *headerDecoder) fail(err error) {
 	d.h.err = err
 	d.hpack.SetEmitEnabled(false)
@@ -153,7 +153,7 @@ func (e *headerEncoder) init() {
 	e.names = make(map[string]string)
 }
 
-// resize obeys SETTINGS_HEADER_TABLE_SIZE.
+// resize applies SETTINGS_HEADER_TABLE_SIZE.
 func (e *headerEncoder) resize(n uint32) { e.hpack.SetMaxDynamicTableSize(min(n, tableSize)) }
 
 // authority returns the value of :authority.
@@ -169,7 +169,7 @@ func authority(req *http.Request) (string, error) {
 	return host, err
 }
 
-// write adds HEADERS, and CONTINUATION if necessary, to what is to be sent.
+// write appends HEADERS, and CONTINUATION if necessary, to the data to be sent.
 func (e *headerEncoder) write(c *h2Conn, id uint32, req *http.Request, host string) {
 	e.buf.Reset()
 	e.field(":authority", host)

@@ -20,8 +20,8 @@ import (
 type h2Stream struct {
 	c        *h2Conn
 	ctx      context.Context
-	wake     chan struct{} // something of the response has changed
-	room     chan struct{} // there may be room to send; nil without a body
+	wake     chan struct{} // receives a value when the response changes
+	room     chan struct{} // receives a value when there may be room to send; nil without a body
 	request  io.Closer     // the body of the request, or nil
 	head     bool          // the method is HEAD
 	bodyRead atomic.Bool   // part of the request's body has been read
@@ -35,9 +35,9 @@ type h2Stream struct {
 	err     error          // the end of the response: io.EOF if it is complete
 	receive int64          // the window of the server
 	unacked int64          // bytes read since the latest WINDOW_UPDATE
-	window  int64          // what may be sent
-	sent    bool           // the whole request
-	reset   bool           // nothing may be sent any more
+	window  int64          // bytes that may be sent
+	sent    bool           // the whole request has been sent
+	reset   bool           // no more may be sent
 	ended   bool           // see endLocked
 }
 
@@ -53,8 +53,8 @@ func (c *h2Conn) streamWindow() int64 {
 	return streamWindow
 }
 
-// roundTrip sends the request, and waits for the headers of the response. reused says
-// that the connection has carried a request before.
+// roundTrip sends the request, and waits for the headers of the response. reused
+// reports whether the connection has carried a request before.
 func (st *h2Stream) roundTrip(req *http.Request, reused bool) (*http.Response, error) {
 	c := st.c
 	st.head = req.Method == http.MethodHead
@@ -68,13 +68,13 @@ func (st *h2Stream) roundTrip(req *http.Request, reused bool) (*http.Response, e
 	}
 	trace := httptrace.ContextClientTrace(st.ctx)
 	if trace != nil && trace.WroteHeaders != nil {
-		trace.WroteHeaders() // almost; the response may arrive before the write returns
+		trace.WroteHeaders() // early: the response may arrive before the write returns
 	}
 	c.mu.Lock()
 	if c.err != nil || c.goAway {
 		err := fmt.Errorf("%w: the connection is closing", errUnprocessed)
 		if !reused && !c.goAway {
-			err = c.err // as if it had not been made: the policy says when to try again
+			err = c.err // as if it had not been sent: the policy decides when to retry
 		}
 		c.mu.Unlock()
 		c.unreserve()
@@ -132,7 +132,7 @@ func (st *h2Stream) roundTrip(req *http.Request, reused bool) (*http.Response, e
 	}
 }
 
-// Read reads from the body of the response. Without room in p it waits for payload.
+// Read reads from the body of the response. If p is empty it waits for payload.
 func (st *h2Stream) Read(p []byte) (n int, err error) {
 	c := st.c
 	for {
@@ -184,7 +184,7 @@ func (st *h2Stream) Close() error {
 	return nil
 }
 
-// endLocked ends the request on the connection. It unlocks mu while it writes. The
+// endLocked ends the request on the connection. It releases mu while it writes. The
 // caller must call released without mu.
 func (st *h2Stream) endLocked() {
 	c := st.c
@@ -208,7 +208,7 @@ func (st *h2Stream) endLocked() {
 	c.flushAsyncLocked()
 }
 
-// released frees what waits for the end of the request.
+// released frees the resources that wait for the end of the request.
 func (st *h2Stream) released() {
 	if st.request != nil {
 		st.request.Close()
@@ -216,7 +216,7 @@ func (st *h2Stream) released() {
 	st.c.p.released(st.c.host)
 }
 
-// failLocked ends the response, unless it has ended.
+// failLocked ends the response with err, unless it has ended.
 func (st *h2Stream) failLocked(err error) {
 	if st.err == nil {
 		st.err = err
@@ -225,7 +225,7 @@ func (st *h2Stream) failLocked(err error) {
 	st.signalRoom()
 }
 
-// resetLocked ends the stream because of what the server has sent.
+// resetLocked ends the stream because of data from the server.
 func (st *h2Stream) resetLocked(code http2.ErrCode, err error) {
 	if !st.reset && !st.ended {
 		st.reset = true
@@ -250,7 +250,8 @@ func (st *h2Stream) signalRoom() {
 	}
 }
 
-// headersLocked receives headers. It reports whether they are of an interim response.
+// headersLocked processes received headers. It reports whether they belong to an
+// interim response.
 func (st *h2Stream) headersLocked(h responseHead, end bool) (interim bool) {
 	switch {
 	case st.resp != nil && !end:
@@ -296,8 +297,8 @@ func (st *h2Stream) responseLocked(h responseHead, end bool) {
 	st.signal()
 }
 
-// creditLocked returns n bytes of the window to the server, with earlier ones when
-// they are worth a frame. It reports whether there is a frame to be sent.
+// creditLocked returns n bytes of the window to the server, together with earlier
+// ones once they justify a frame. It reports whether there is a frame to send.
 func (st *h2Stream) creditLocked(n int64) bool {
 	if st.unacked += n; st.err != nil || st.unacked < st.c.streamWindow()/2 {
 		return false
@@ -308,13 +309,13 @@ func (st *h2Stream) creditLocked(n int64) bool {
 	return true
 }
 
-// dataLocked receives a piece of the body, in a frame of size bytes. An error is one of
-// the connection.
+// dataLocked processes a piece of the body, in a frame of size bytes. The error is
+// one of the connection.
 func (st *h2Stream) dataLocked(data []byte, size int64, end bool) error {
 	if st.receive -= size; st.receive < 0 {
 		return &h2Error{http2.ErrCodeFlowControl, "more than the window of a stream"}
 	}
-	st.creditLocked(size - int64(len(data))) // padding, which nobody reads
+	st.creditLocked(size - int64(len(data))) // padding is not read
 	switch {
 	case st.resp == nil:
 		st.resetLocked(http2.ErrCodeProtocol, malformed("a body before the headers"))
@@ -325,7 +326,8 @@ func (st *h2Stream) dataLocked(data []byte, size int64, end bool) error {
 	case st.left > 0:
 		st.left -= int64(len(data))
 	}
-	// Not for less than half of it, so that a byte is moved once on average.
+	// Move only if at least half has been read, so that each byte is moved once on
+	// average.
 	if len(st.buf)+len(data) > cap(st.buf) && st.off > len(st.buf)/2 {
 		st.buf = st.buf[:copy(st.buf, st.buf[st.off:])]
 		st.off = 0
@@ -340,7 +342,7 @@ func (st *h2Stream) dataLocked(data []byte, size int64, end bool) error {
 	return nil
 }
 
-// completeLocked is the end of the response.
+// completeLocked completes the response.
 func (st *h2Stream) completeLocked() {
 	if st.left > 0 {
 		st.failLocked(io.ErrUnexpectedEOF)
@@ -353,7 +355,7 @@ func malformed(what string) error {
 	return fmt.Errorf("sspolicy: h2: the response is malformed: %s", what)
 }
 
-// send sends the head of a request, which waits in out, and the body.
+// send sends the head of a request, which is in out, and the body.
 func (st *h2Stream) send(body io.ReadCloser, length int64) {
 	defer body.Close()
 	st.c.mu.Lock()
@@ -369,7 +371,7 @@ func (st *h2Stream) send(body io.ReadCloser, length int64) {
 		n, err := body.Read(buf[:])
 		if length >= 0 {
 			length -= int64(n)
-			if length == 0 && err == nil { // so that the last frame ends the stream
+			if length == 0 && err == nil { // let the last frame end the stream
 				var more [1]byte
 				for n2 := 0; n2 == 0 && err == nil; {
 					n2, err = body.Read(more[:])
@@ -395,8 +397,8 @@ func (st *h2Stream) send(body io.ReadCloser, length int64) {
 	}
 }
 
-// write sends a piece of the body, and its end. It reports false if the server does
-// not want it any more.
+// write sends a piece of the body, and its end. It returns false if the server does
+// not want the rest.
 func (st *h2Stream) write(p []byte, end bool) bool {
 	c := st.c
 	c.mu.Lock()

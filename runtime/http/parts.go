@@ -30,8 +30,8 @@ func boundaryOf(contentType string) (string, error) {
 	return "", errBoundary
 }
 
-// errOutside is returned when a multipart response has too much payload outside of
-// its parts, where it is ignored.
+// errOutside is returned when a multipart response has too much text outside its
+// parts, which is ignored.
 var errOutside = fmt.Errorf("sspolicy: a multipart response with more than %d bytes before or after its parts", maxOutside)
 
 const maxOutside = 64 << 10

@@ -30,12 +30,12 @@ type poolKey struct {
 	unix   string      // path of the socket of all connections, or ""
 	trust  *tls.Config // nil means without TLS
 
-	// Not over h1.
+	// Except for h1.
 	ping, hangup time.Duration // of the policy
 
 	// Over h2 only.
 	h2        bool
-	credit    bool // streams have a credit
+	credit    bool // streams have manual flow control
 	wakes     bool // swake_validity
 	overflows bool // h2q_oflow_txcr
 }
@@ -78,16 +78,17 @@ func (t *Transport) release(k poolKey, p *pool) {
 	}
 }
 
-// A conn is a connection to a server, and what is below its TLS.
+// A conn is a connection to a server, with the connection below its TLS.
 type conn struct {
 	net.Conn
 	network net.Conn
 }
 
-// abort closes the connection at once, whoever uses it.
+// abort closes the connection at once, even if it is in use.
 func (c conn) abort() { c.network.Close() }
 
-// dial makes a connection for requests to u. With TLS it offers the protocol alpn.
+// dial makes a connection for requests to an address. With TLS it offers the
+// protocol alpn.
 func (k *poolKey) dial(ctx context.Context, address, alpn string) (conn, error) {
 	network, host := "tcp", address
 	if k.unix != "" {
@@ -137,8 +138,8 @@ func hostOf(req *http.Request) string {
 	return net.JoinHostPort(name, port)
 }
 
-// check returns an error for a request that must not be sent. It does not contain
-// values, which may be secret.
+// check returns an error for a request that must not be sent. The error does not
+// contain values, which may be secret.
 func check(req *http.Request) error {
 	for name, values := range req.Header {
 		if !httpguts.ValidHeaderFieldName(name) {
@@ -167,9 +168,9 @@ func getConn(ctx context.Context, address string) {
 	}
 }
 
-// An idleTimer calls a function some time after its connection has become idle. A mutex
-// of its owner guards it. It is not stopped when the connection is used, since that
-// would cost more than a call in vain.
+// An idleTimer calls a function some time after its connection has become idle. A
+// mutex of its owner guards it. It is not stopped when the connection is used,
+// since that would cost more than an unnecessary call.
 type idleTimer struct {
 	since time.Time // when the connection became idle
 	at    time.Time // when the timer expires; zero if it does not run
@@ -177,7 +178,8 @@ type idleTimer struct {
 	call  func()
 }
 
-// start is called when the connection becomes idle. call follows after d or earlier.
+// start is called when the connection becomes idle. It schedules call after at most
+// d.
 func (t *idleTimer) start(d time.Duration) {
 	t.since = time.Now()
 	if at := t.since.Add(d); t.at.IsZero() || at.Before(t.at) {
@@ -194,8 +196,8 @@ func (t *idleTimer) arm(at time.Time, d time.Duration) {
 	}
 }
 
-// expired reports, in call, whether the connection, which is idle, has been so for d.
-// If not, it arms the timer again.
+// expired reports, within call, whether the idle connection has been idle for d. If
+// not, it restarts the timer.
 func (t *idleTimer) expired(d time.Duration) bool {
 	now := time.Now()
 	left := d - now.Sub(t.since)
@@ -214,12 +216,12 @@ func (t *idleTimer) stop() {
 	}
 }
 
-// errCertificate is returned when a server asks for a client certificate after the
+// errCertificate is returned when a server requests a client certificate after the
 // handshake, as apache does for SSLVerifyClient in a location.
 var errCertificate = errors.New("sspolicy: the server asks for a client certificate after the TLS handshake, " +
 	"which is not supported; let it ask in the handshake (apache: SSLVerifyClient for the virtual host)")
 
-// tlsError returns an error of a connection with a text that can be shown.
+// tlsError returns an error of a connection with a printable text.
 func tlsError(err error) error {
 	if err == nil {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// rawConn returns nil: package syscall cannot look at the input of a socket.
+// rawConn returns nil: package syscall cannot examine the input of a socket.
 func rawConn(net.Conn) syscall.RawConn { return nil }
 
 func isQuiet(syscall.RawConn) bool { return true }

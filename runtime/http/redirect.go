@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// redirect makes the request that resp, the response to req, redirects to. It does
+// redirect makes the request for the redirect resp, the response to req. It does
 // not send the Host or credentials to another origin.
 func (n *connector) redirect(l transport.Link, req *http.Request, resp *http.Response, hops int) (*http.Response, error) {
 	discard(resp)
@@ -48,8 +48,8 @@ func (n *connector) redirect(l transport.Link, req *http.Request, resp *http.Res
 		}
 	}
 	if n.signer != nil {
-		// After another origin the request stays unsigned, since that origin has
-		// chosen it.
+		// After another origin the request stays unsigned, since that origin chose
+		// it.
 		signed := next.Header[authorize] != nil
 		for _, k := range []string{authorize, amzToken, amzDate, amzHash} {
 			next.Header.Del(k)

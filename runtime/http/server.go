@@ -12,11 +12,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Server is an Option for policies with servers. An h1 connection is a stream, whose
-// requests are transactions. Over h2 each request is a stream. A streamtype of h2
-// accepts HTTP/1.1 too, and one of h1 never negotiates h2. With ws_subprotocol, an
-// HTTP/1.1 request may become a WebSocket. A Handler must be an [http.Handler]; it
-// gets all requests.
+// Server is an [Option] for policies with servers. An h1 connection is a stream
+// whose requests are transactions. Over h2 each request is a stream. A streamtype
+// of h2 also accepts HTTP/1.1; one of h1 never negotiates h2. With ws_subprotocol,
+// an HTTP/1.1 request may become a WebSocket. The handler of Context.Handle must be
+// an [http.Handler]; it receives all requests.
 func Server(t *Transport) { t.listen = listen }
 
 // Listen opens the port of a server streamtype. The error wraps ErrUnsupported without
@@ -83,7 +83,8 @@ type headerItem struct {
 	index int
 }
 
-// takes reports whether a request to the port of another streamtype is for this one.
+// accepts reports whether a request to the port of another streamtype is for this
+// one.
 func (n *server) takes(r *http.Request) bool {
 	return n.handler != nil || n.upgrade != nil || !httpserver.WantsWebSocket(r)
 }
@@ -99,7 +100,7 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 		return
 	}
 	defer func() {
-		// net/http would hide a panic of the program, and the stream be stuck.
+		// net/http would hide a panic of the program and leave the stream stuck.
 		if p := recover(); p == http.ErrAbortHandler {
 			panic(p)
 		} else if p != nil {
@@ -117,7 +118,7 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 		x.serveStream(c)
 		return
 	}
-	if l := c.Stream; l != nil && c.Of != n.setup { // the program has changed who serves
+	if l := c.Stream; l != nil && c.Of != n.setup { // another streamtype serves now
 		c.Stream = nil
 		l.End(nil)
 	}
@@ -137,14 +138,14 @@ func (n *server) serve(c *httpserver.Conn, w http.ResponseWriter, r *http.Reques
 	x.l.Complete()
 }
 
-// serveHandler has the handler of the program answer a request.
+// serveHandler answers a request with the handler of the program.
 func (n *server) serveHandler(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		p := recover()
 		if p == nil {
 			return
 		}
-		if p != http.ErrAbortHandler { // net/http would log it where nobody looks
+		if p != http.ErrAbortHandler { // net/http would log it to nowhere
 			n.setup.Logger().Error("sspolicy: panic of a handler", "streamtype", n.st.Name, "panic", p, "stack", string(debug.Stack()))
 		}
 		panic(http.ErrAbortHandler)
@@ -163,8 +164,8 @@ func (n *server) serveHandler(w http.ResponseWriter, r *http.Request) {
 	timed.begin() // net/http sends the rest
 }
 
-// A timedWriter is the ResponseWriter of a handler over HTTP/2. The client must take
-// each piece in time.
+// A timedWriter is the ResponseWriter of a handler over HTTP/2. It limits the time
+// in which the client must accept each piece.
 type timedWriter struct {
 	http.ResponseWriter
 	rc    *http.ResponseController
@@ -189,7 +190,7 @@ func (w *timedWriter) FlushError() error {
 	return w.rc.Flush()
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap returns the underlying writer, for http.ResponseController.
 func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (n *server) limitBody(w http.ResponseWriter, r *http.Request) {

@@ -47,7 +47,7 @@ type signer interface {
 	sign(context.Context, transport.Link, *http.Request) error
 }
 
-// SigV4 makes a transport sign the requests of streamtypes whose use_auth is of
+// SigV4 is an [Option] that signs the requests of streamtypes whose use_auth is of
 // type sigv4. Generated files pass it to [New] if the policy has such streamtypes.
 // It makes a program 32 KB larger.
 func SigV4(t *Transport) {
@@ -91,8 +91,8 @@ func newSigV4(setup *transport.Setup) (*sigV4, error) {
 	return s, nil
 }
 
-// sign signs a request. It sets the time and hash unless the program has set them,
-// for which it may read the body.
+// sign signs a request. It sets the time and the hash unless the program has set
+// them; for the hash it may read the body.
 func (s *sigV4) sign(ctx context.Context, l transport.Link, req *http.Request) error {
 	k, err := s.key(ctx, l)
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *sigV4) sign(ctx context.Context, l transport.Link, req *http.Request) e
 		h[amzHash] = []string{hash}
 	}
 	// Send the URL in the form that is signed: some servers read "+" as a space,
-	// and S3 escapes more than a URL needs.
+	// and S3 escapes more than a URL requires.
 	target := req.URL.RequestURI()
 	path, query, hasQuery := strings.Cut(target, "?")
 	if k.raw {

@@ -40,7 +40,7 @@ func (x *transaction) serveStream(c *httpserver.Conn) {
 	defer func() {
 		mu.Lock()
 		defer mu.Unlock()
-		done = true // w must not be used any more
+		done = true // w must not be used after this
 	}()
 	l, err := c.Accept(x.n.setup, x.r)
 	if err != nil {
@@ -88,7 +88,7 @@ func (x *transaction) run() error {
 	return x.answer()
 }
 
-// closeContent closes what the program has provided as a whole.
+// closeContent closes the content of the program.
 func (x *transaction) closeContent() {
 	if a := x.l.Reply(true); a.Content != nil {
 		if c, ok := a.Content.ReadSeeker.(io.Closer); ok {
@@ -146,7 +146,7 @@ func (x *transaction) receiveTrailer() {
 	}
 }
 
-// A timedBody is a body each piece of which must arrive in time.
+// A timedBody is a body with a time limit for each piece.
 type timedBody struct {
 	io.ReadCloser
 	rc    *http.ResponseController
@@ -160,15 +160,15 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	}
 	_ = b.rc.SetReadDeadline(time.Now().Add(b.limit))
 	n, err := b.ReadCloser.Read(p)
-	// Over h2 the deadline would end the request also between reads. Over h1 it limits
-	// what net/http reads of a body that is given up.
+	// Over h2 the deadline would also end the request between reads. Over h1 it
+	// limits how long net/http reads an abandoned body.
 	if b.h2 || err == io.EOF {
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }
 
-// answer sends the answer of the program.
+// answer sends the program's answer.
 func (x *transaction) answer() error {
 	a := x.l.Reply(false)
 	switch {
@@ -270,12 +270,12 @@ func (x *transaction) write(p []byte) error {
 	return err
 }
 
-// flush sends the pieces that have been written. The client then waits for the program,
-// which may take its time.
+// flush sends the pieces that have been written. The client then waits for the
+// program, without a time limit.
 func (x *transaction) flush() error {
 	err := x.rc().Flush()
 	if x.r.ProtoMajor >= 2 && x.n.setup.Limits.IdleTimeout > 0 {
-		_ = x.rc().SetWriteDeadline(time.Time{}) // it would end the stream also between writes
+		_ = x.rc().SetWriteDeadline(time.Time{}) // it would also end the stream between writes
 	}
 	return err
 }
@@ -285,9 +285,9 @@ func (x *transaction) hasBody() bool {
 	return x.r.Method != http.MethodHead && x.status != 204 && x.status != 304
 }
 
-// head sends the head of the answer, which has a body or not. It returns the length of
-// the body, or -1 if that is unknown. all is the length if the whole body is there, or
-// else less than 0.
+// head sends the head of the answer, which has a body or not. It returns the length
+// of the body, or -1 if unknown. all is the length if the whole body is available,
+// and negative otherwise.
 func (x *transaction) head(all int64) (length int64, err error) {
 	a := x.l.Reply(true)
 	h := x.w.Header()
@@ -316,8 +316,8 @@ func (x *transaction) head(all int64) (length int64, err error) {
 	return length, nil
 }
 
-// smallBody is the length in bytes of a body that net/http buffers, and adds the
-// content-length to by itself.
+// smallBody is the size in bytes up to which net/http buffers a body and adds its
+// content-length.
 const smallBody = 2000
 
 // fill sets the headers of the program's metadata. It returns the content-length among
@@ -355,8 +355,8 @@ func (x *transaction) fill(h http.Header) (length int64, err error) {
 	return length, nil
 }
 
-// sendHead sends an answer without a body. To HEAD it has the length that a body would
-// have.
+// sendHead sends an answer without a body. For HEAD its length is that of the
+// omitted body.
 func (x *transaction) sendHead() error {
 	if x.r.Method == http.MethodHead {
 		_, err := x.head(-1)
@@ -369,8 +369,8 @@ func (x *transaction) sendHead() error {
 	return err
 }
 
-// sendTrailer sends the metadata that has changed since head was sent as a trailer, if
-// the body has no length.
+// sendTrailer sends the metadata that has changed since head was sent in a trailer,
+// if the body has no length.
 func (x *transaction) sendTrailer(length int64, head http.Header) error {
 	if length >= 0 || head == nil || len(x.n.items) == 0 && !x.n.st.DirectProtoStr {
 		return nil
@@ -387,7 +387,7 @@ func (x *transaction) sendTrailer(length int64, head http.Header) error {
 	return nil
 }
 
-// sendContent sends what the program has provided as a whole.
+// sendContent sends the content of the program.
 func (x *transaction) sendContent() error {
 	a := x.l.Reply(true)
 	h := x.w.Header()
@@ -428,7 +428,7 @@ func (x *transaction) sendContent() error {
 	return x.ended()
 }
 
-// ended returns why the stream has ended, if it has.
+// ended returns why the stream has ended, or nil.
 func (x *transaction) ended() error {
 	if ctx := x.l.Context(); ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -436,8 +436,8 @@ func (x *transaction) ended() error {
 	return nil
 }
 
-// A contentWriter is the ResponseWriter of content over HTTP/2, each piece of which must
-// be sent in time.
+// A contentWriter is the ResponseWriter of content over HTTP/2, with a time limit
+// for each piece.
 type contentWriter struct {
 	http.ResponseWriter
 	x *transaction

@@ -25,7 +25,7 @@ func protocolError(format string, args ...any) *ProtocolError {
 	return &ProtocolError{int(websocket.StatusProtocolError), fmt.Sprintf(format, args...)}
 }
 
-// Messages that are not what they should be.
+// The errors of invalid messages.
 var (
 	errUTF8    = &ProtocolError{int(websocket.StatusInvalidFramePayloadData), "text that is not UTF-8"}
 	errDeflate = &ProtocolError{int(websocket.StatusInvalidFramePayloadData), "a message that cannot be decompressed"}
@@ -43,31 +43,32 @@ const (
 
 const maxControl = 125
 
-// A checker checks the frames of a peer as they arrive, before the library gets
-// them: the library tolerates some violations of RFC 6455. The zero value checks
-// the frames of a server.
+// A checker checks the frames of a peer as they arrive, before the library reads
+// them, since the library tolerates some violations of RFC 6455. The zero value
+// checks the frames of a server.
 type checker struct {
 	masked  bool // the peer must mask its frames: it is a client
 	deflate bool // permessage-deflate was negotiated
 
-	head   [14]byte // of the present frame
+	head   [14]byte // of the current frame
 	got    uint8    // bytes in head
-	need   uint8    // length of head, once its second byte is known
+	need   uint8    // length of head; known after its second byte
 	pos    uint8    // in the mask
 	within bool     // between the fragments of a message
 	ended  bool     // the latest message is complete
 	text   bool     // the message is text that can be checked here
 	left   uint64   // bytes of payload to come
 
-	pings atomic.Int32 // sent, and not answered
+	pings atomic.Int32 // unanswered
 
 	utf8 utf8Check  // of the message
 	end  closeCheck // of a close frame
-	idle budget     // for frames without payload for the program
+	idle budget     // of frames without payload for the program
 }
 
-// check checks p, which follows what was checked before, up to the end of a message. It
-// returns how many bytes precede that, or the first violation.
+// check checks p, which follows the bytes checked before, up to the end of a
+// message. It returns the number of bytes before that end or before the first
+// violation.
 func (k *checker) check(p []byte) (good int, err *ProtocolError) {
 	for i := 0; i < len(p); {
 		if k.left == 0 {
@@ -198,8 +199,8 @@ func (k *checker) answer() bool {
 	return k.opcode() == opPong && k.pings.Load() > 0 && k.pings.Add(-1) >= 0
 }
 
-// payload checks part of the payload of a frame. After an error, bad bytes precede
-// the violation.
+// payload checks part of the payload of a frame. On error, bad is the number of
+// bytes before the violation.
 func (k *checker) payload(p []byte) (bad int, err *ProtocolError) {
 	if op := k.opcode(); op != opClose && (op > opClose || !k.text) {
 		return 0, nil
@@ -228,7 +229,7 @@ func (k *checker) unmask(p []byte) {
 	}
 }
 
-// clear checks payload that is not masked.
+// clear checks unmasked payload.
 func (k *checker) clear(p []byte) (bad int, err *ProtocolError) {
 	if k.opcode() == opClose {
 		return k.end.add(p)
@@ -239,7 +240,7 @@ func (k *checker) clear(p []byte) (bad int, err *ProtocolError) {
 	return 0, nil
 }
 
-// frameEnd checks a frame that is complete.
+// frameEnd checks a complete frame.
 func (k *checker) frameEnd() *ProtocolError {
 	k.got = 0
 	k.ended = k.ended || k.opcode() < opClose && k.fin()
@@ -299,7 +300,7 @@ type utf8Check struct {
 	n    uint8
 }
 
-// add returns how many bytes of p precede the first one that cannot be part of
+// add returns the number of bytes of p before the first one that cannot be part of
 // UTF-8.
 func (u *utf8Check) add(p []byte) (good int) {
 	i := 0
@@ -350,7 +351,7 @@ func badByte(p []byte, i int) int {
 func (u *utf8Check) complete() bool { return u.n == 0 }
 
 // A budget limits how many frames without payload for the program a peer may send.
-// Each costs about as much as a message, and the program can do nothing about it.
+// Each costs about as much as a message, but the program cannot react to them.
 type budget struct {
 	used  int
 	since time.Time
@@ -361,13 +362,13 @@ const (
 	idleWindow = 40 * time.Second
 )
 
-// spend reports whether another frame is within the budget: idleFrames in
+// spend reports whether another frame is within the budget: idleFrames per
 // idleWindow.
 func (b *budget) spend() bool {
 	if b.used++; b.used > 1 && b.used <= idleFrames {
 		return true
 	}
-	now := time.Now() // rarely: it costs more than the rest of the check
+	now := time.Now() // only rarely: it costs more than the rest of the check
 	if b.used > 1 && now.Sub(b.since) < idleWindow {
 		return false
 	}

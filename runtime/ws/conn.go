@@ -18,17 +18,17 @@ import (
 )
 
 const (
-	// bufferSize is the most that one call of Rx or Tx gets.
+	// bufferSize is the maximum size of a piece for Rx or Tx.
 	bufferSize = 16 << 10
 
-	// closeWait is the limit of the closing handshake.
+	// closeWait is the time limit of the closing handshake.
 	closeWait = 2 * time.Second
 
-	// stallWait, and at most twice that, is how long the reading goroutine may be
-	// blocked in a write before another one replaces it.
+	// stallWait is how long the reading goroutine may be blocked in a write before
+	// another one replaces it. It may take up to twice as long.
 	stallWait = 10 * time.Millisecond
 
-	// drainWait and drainSize limit what drain reads.
+	// drainWait and drainSize limit the reads of drain.
 	drainWait = 500 * time.Millisecond
 	drainSize = 1 << 20
 
@@ -36,8 +36,8 @@ const (
 	// written. The library would wait longer, and then close the connection.
 	pongWait = 3 * time.Second
 
-	// pingWait is how long ping waits for the PONG. The policy's svalidhup
-	// judges a missing one. The library takes at most 5 s to send a PING.
+	// pingWait is how long ping waits for the PONG. The policy's svalidhup decides
+	// about a missing one. The library takes at most 5 s to send a PING.
 	pingWait = 8 * time.Second
 )
 
@@ -46,16 +46,16 @@ var (
 	txBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 )
 
-// A wire is the network connection of the library.
+// A wire is the network connection as the library sees it.
 type wire struct {
 	net.Conn
-	first []byte            // read, but not by the library: of the handshake, or behind a message
-	rest  *[bufferSize]byte // has first in it; or nil
+	first []byte            // read from the network but not by the library: after the handshake or a message
+	rest  *[bufferSize]byte // backing array of first, or nil
 	c     *conn
 
-	// Of the reader of the library.
+	// Used only by the reader of the library.
 	check     checker
-	violation *ProtocolError // by the peer, after what the library has got
+	violation *ProtocolError // by the peer, after the data passed to the library
 	seen      atomic.Uint32
 
 	closeSent atomic.Bool // a close frame has been written
@@ -71,7 +71,7 @@ const batchSize = bufferSize + 4<<10
 
 var batchBuffers = sync.Pool{New: func() any { return new([batchSize]byte) }}
 
-// hold batches writes until release.
+// hold starts to batch writes, until release.
 func (w *wire) hold() {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
@@ -120,8 +120,8 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Read reads what the peer sends, up to the end of a message, so that the reader of the
-// library is not ahead of check, or the first violation of the protocol.
+// Read reads up to the end of a message, so that the reader of the library is not
+// ahead of check, or up to the first violation of the protocol.
 func (w *wire) Read(p []byte) (n int, err error) {
 	left := w.first
 	switch {
@@ -131,7 +131,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 	case len(left) > 0:
 		n = copy(p, left)
 	case w.c == nil:
-		return 0, io.EOF // the library has refused the response and reads its body
+		return 0, io.EOF // the library has rejected the response and reads its body
 	default:
 		n, err = w.c.readWire(p)
 	}
@@ -165,7 +165,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 	return good, err
 }
 
-// A seen is what Read has seen, for other goroutines than the one in Read.
+// A wireState is what Read has seen, for other goroutines.
 type seen uint32
 
 const (
@@ -179,9 +179,9 @@ func (w *wire) is(s seen) bool { return seen(w.seen.Load())&s != 0 }
 // closeFrame is the first byte of a close frame.
 const closeFrame = 0x88
 
-// drain closes the sending direction after a close frame, so that the peer need not wait,
-// and reads what the peer still sends: an immediate close could make the peer lose the
-// close frame, which tells the reason.
+// drain closes the sending direction after a close frame, so that the peer does not
+// have to wait, and reads the rest of the peer's data: an immediate close could
+// make the peer lose the close frame, which contains the reason.
 func (w *wire) drain() {
 	if w.c == nil || !w.c.closing.Load() {
 		return
@@ -210,7 +210,7 @@ type conn struct {
 	validity atomic.Pointer[transport.Validity]
 
 	sends sync.Mutex // locked during Tx and the write after it
-	m     message    // being sent; guarded by sends
+	m     message    // current message; guarded by sends
 
 	mu         sync.Mutex
 	err        error         // why this side closes the connection
@@ -218,10 +218,10 @@ type conn struct {
 	sent       chan struct{} // closed when sending ends; nil unless mayPong waits
 	over       bool          // Run is about to return
 	writing    bool          // the writing goroutine exists
-	again      bool          // and has to look for something to send
+	again      bool          // it must check again for payload to send
 	sending    bool          // a frame of a message is being written
-	flushing   bool          // a PING that flushes is under way
-	flushAgain bool          // another one is to follow
+	flushing   bool          // a PING that flushes is in progress
+	flushAgain bool          // another one follows
 
 	// Of the reading goroutine, or one that reads in its place.
 	wantsTx bool       // the program has requested a Tx in Rx
@@ -230,16 +230,16 @@ type conn struct {
 	rxErr   error      // the link has ended
 	flags   policy.Flags
 
-	// Of replies; see reply.
+	// About replies; see reply.
 	replaced bool          // the reading goroutine is not that of the stream
 	checking atomic.Bool   // stall is running
-	turns    atomic.Uint64 // counts the starts and ends of replies: odd during one
+	turns    atomic.Uint64 // number of starts and ends of replies: odd during one
 	stall    *time.Timer   // calls checkStall; nil until the first reply
 	checked  uint64        // turns at the latest check
-	readErr  chan error    // gets the result of a reader that replaced the stream's
+	readErr  chan error    // receives the result of a reader that replaced the stream's
 }
 
-// Run makes one connection and carries it until its end.
+// Run makes one connection and serves it until its end.
 func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	var ws *websocket.Conn
 	var w *wire
@@ -269,7 +269,7 @@ func (n *connector) newConn(l transport.Link, ws *websocket.Conn, w *wire) *conn
 	return c
 }
 
-// run carries the connection, after CONNECTED, until its end.
+// run serves the connection, after CONNECTED, until its end.
 func (c *conn) run(ctx context.Context) error {
 	c.watch()
 	c.l.Notify(c.sendMore)
@@ -305,8 +305,8 @@ func (c *conn) run(ctx context.Context) error {
 	return c.cause(err)
 }
 
-// close closes the connection as in RFC 6455 section 7, with 1001 if the context is
-// closing, otherwise 1000.
+// close closes the connection as in RFC 6455 section 7, with code 1001 if the
+// context is closing, otherwise 1000.
 func (c *conn) close() {
 	code := websocket.StatusNormalClosure
 	if c.n.setup.Closing().Err() != nil {
@@ -315,8 +315,7 @@ func (c *conn) close() {
 	c.closeWith(code)
 }
 
-// closeWith sends a close frame and waits for that of the peer, for at most
-// closeWait.
+// closeWith sends a close frame and waits up to closeWait for the peer's.
 func (c *conn) closeWith(code websocket.StatusCode) {
 	c.closing.Store(true)
 	late := time.AfterFunc(closeWait, func() { c.wire.Conn.Close() })
@@ -324,7 +323,7 @@ func (c *conn) closeWith(code websocket.StatusCode) {
 	_ = c.ws.Close(code, "")
 }
 
-// fail sets the reason why this side closes the connection, unless there is one.
+// fail sets the reason why this side closes the connection, unless it is set.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,10 +11,10 @@ import (
 )
 
 // A CloseError reports that the peer has closed the connection. errors.Is(err,
-// io.EOF) is true if it closed it normally: with the code 1000, 1001 or none.
+// io.EOF) is true if the peer closed it normally: with the code 1000, 1001 or none.
 type CloseError struct {
 	Code   int    // RFC 6455 section 7.4; 1005 if the peer sent none
-	Reason string // as the peer sent it: at most 123 bytes, of any value
+	Reason string // as sent by the peer: up to 123 arbitrary bytes
 }
 
 func (e *CloseError) Error() string {
@@ -33,20 +33,20 @@ func (e *CloseError) Is(target error) bool {
 	return false
 }
 
-// A StatusError reports an attempt that failed because the status of the response to
-// the handshake, its Code, was not 101.
+// A StatusError reports an attempt that failed because the status of the response
+// to the handshake was not 101.
 type StatusError = request.StatusError
 
 // A RedirectError reports an attempt that failed because of a redirect that is not
-// followed. Code is the status, Location is as the server sent it, Reason is for
-// people. Error omits the query and user of the Location.
+// followed. Code is the status, Location is as sent by the server, and Reason is a
+// description. Error omits the query and user of the Location.
 type RedirectError = request.RedirectError
 
-// A HeaderError reports metadata that cannot be sent as the Header that the policy
-// maps it to. It does not contain the value, which may be a secret.
+// A HeaderError reports metadata that cannot be sent in the Header that the policy
+// maps it to. It does not contain the value, which may be secret.
 type HeaderError = request.HeaderError
 
-// Wrong flags of a Tx callback, which end the connection.
+// Errors for wrong flags of a Tx callback, which end the connection.
 var (
 	errNoSOM = errors.New("sspolicy: ws: the Tx callback began a message without FlagSOM")
 	errSOM   = errors.New("sspolicy: ws: the Tx callback returned FlagSOM inside of a message")
@@ -57,12 +57,13 @@ var (
 	errInformational = errors.New("sspolicy: ws: too many informational responses to the handshake")
 )
 
-// errGone is returned by wire.Read at the end of the connection. The library takes
-// io.EOF and io.ErrUnexpectedEOF for the end of a message, after the header of a
-// frame or in a compressed message.
+// errGone is returned by wire.Read at the end of the connection. In some places the
+// library treats io.EOF and io.ErrUnexpectedEOF as the end of a message: after the
+// header of a frame, and in a compressed message.
 var errGone = errors.New("the connection has ended")
 
-// readError converts an error of the library to the reason why the connection ended.
+// readError converts an error of the library to the reason why the connection
+// ended.
 func readError(err error) error {
 	if ce, ok := errors.AsType[websocket.CloseError](err); ok {
 		return &CloseError{int(ce.Code), ce.Reason}

@@ -6,22 +6,21 @@ import (
 )
 
 // gateWait is how long a gate holds writes back while reads make no progress. The
-// program is blocked in Rx then, and perhaps because it waits for a write.
+// program is then blocked in Rx, possibly because it waits for a write.
 const gateWait = 20 * time.Millisecond
 
-// A gate holds writes back while there is something to read. A nil gate is always
-// open.
+// A gate holds writes back while there is data to read. A nil gate is always open.
 type gate struct {
 	mu       sync.Mutex
 	isOpen   bool          // the reader waits for the network
 	forever  bool          // stays open
-	progress uint64        // how often the gate has closed
+	progress uint64        // number of times the gate has closed
 	opened   chan struct{} // closed when the gate opens; nil without waiters
 }
 
 func newGate() *gate { return new(gate) }
 
-// quiet reports to the gate whether the reader waits for the network.
+// quiet tells the gate whether the reader waits for the network.
 func (g *gate) quiet(q bool) {
 	if g == nil {
 		return
@@ -38,7 +37,7 @@ func (g *gate) quiet(q bool) {
 	}
 }
 
-// open opens the gate for good.
+// open opens the gate permanently.
 func (g *gate) open() {
 	if g == nil {
 		return

@@ -33,8 +33,8 @@ func (c *conn) read() error {
 	}
 }
 
-// readStep delivers one piece of a message. If lent is not set it also replies, and
-// reports whether another goroutine has become the reading one meanwhile.
+// readStep delivers one piece of a message. Unless lent is set it also replies, and
+// reports whether another goroutine has become the reader meanwhile.
 func (c *conn) readStep(lent bool) (replaced bool, err error) {
 	if c.r == nil {
 		kind, r, err := c.ws.Reader(context.Background())
@@ -61,8 +61,8 @@ func (c *conn) readStep(lent bool) (replaced bool, err error) {
 	return c.reply(), nil
 }
 
-// readPiece reads and delivers the next piece of a message. If the message ends with
-// it, the library knows that without the network.
+// readPiece reads and delivers the next piece of a message. If the message ends
+// with it, the library knows that without reading from the network.
 func (c *conn) readPiece() error {
 	buf := rxBuffers.Get().(*[bufferSize]byte)
 	defer rxBuffers.Put(buf)
@@ -96,9 +96,9 @@ func (c *conn) readPiece() error {
 }
 
 // reply sends one piece on the reading goroutine, which is faster than waking the
-// writing one. A write may block, even until something is read, if the peer does
-// not read while it writes; so checkStall lets another goroutine read after a
-// while. reply reports whether that has happened.
+// writer. A write may block, even until data is read, if the peer does not read
+// while it writes; after a while checkStall therefore lets another goroutine read.
+// reply reports whether that has happened.
 func (c *conn) reply() (replaced bool) {
 	if c.gate != nil || c.replaced || !c.sends.TryLock() {
 		c.sendMore()
@@ -129,8 +129,8 @@ func (c *conn) reply() (replaced bool) {
 }
 
 // checkStall becomes the reading goroutine if the same reply is running as at the
-// latest check. It repeats itself while there are replies, since a timer for each
-// would cost more than most replies.
+// previous check. While there are replies it repeats, since a timer for each would
+// cost more than most replies.
 func (c *conn) checkStall() {
 	if c.ended.Load() {
 		return
@@ -180,8 +180,8 @@ func (c *conn) readWire(p []byte) (int, error) {
 	return n, err
 }
 
-// mayPong reports whether a PING is to be answered. It waits for a frame that is
-// being written: a peer that does not read would not read the PONG.
+// mayPong reports whether to answer a PING. It waits for a frame that is being
+// written: a peer that does not read would not read the PONG either.
 func (c *conn) mayPong() bool {
 	c.mu.Lock()
 	if !c.sending {

@@ -14,14 +14,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Server is an Option for policies with servers. Each connection is a stream. A server
-// streamtype of ws answers a request that does not ask for a WebSocket with 426.
+// Server is an [Option] for policies with servers. Each connection is a stream. A
+// server streamtype of ws answers a request that is not for a WebSocket with 426.
 func Server(t *Transport) { t.listen, t.upgrader = listen, upgrader }
 
 var errNoServer = fmt.Errorf("%w: a server needs New(Server) of package github.com/secure-streams/sspolicy/runtime/ws in Options.Transports", transport.ErrUnsupported)
 
-// Listen opens the port of a server streamtype. The error wraps ErrUnsupported without
-// the Option Server.
+// Listen opens the port of a server streamtype. The error wraps ErrUnsupported
+// without the option Server.
 func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
 	if t.listen == nil {
 		return nil, errNoServer
@@ -29,8 +29,8 @@ func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error)
 	return t.listen(t, s)
 }
 
-// Upgrader returns the handler of requests to become a WebSocket, for the transports
-// that serve HTTP. The error wraps ErrUnsupported without the Option Server.
+// Upgrader returns the handler of requests for a WebSocket, for the transports that
+// serve HTTP. The error wraps ErrUnsupported without the option Server.
 func (t *Transport) Upgrader(s *transport.ServerSetup) (httpserver.Handler, error) {
 	if t.upgrader == nil {
 		return nil, errNoServer
@@ -65,7 +65,7 @@ func upgrader(t *Transport, s *transport.ServerSetup) (httpserver.Handler, error
 	}, nil
 }
 
-// accept makes a WebSocket of a request, or answers it with an error.
+// accept turns a request into a WebSocket, or answers it with an error.
 func (n *connector) accept(c *httpserver.Conn, w http.ResponseWriter, r *http.Request, limit int64) (*upgrade, *websocket.Conn) {
 	u := &upgrade{ResponseWriter: w, n: n, c: c, r: r, wire: new(wire)}
 	ws, err := websocket.Accept(u, r, &websocket.AcceptOptions{
@@ -85,7 +85,7 @@ func (n *connector) accept(c *httpserver.Conn, w http.ResponseWriter, r *http.Re
 	return u, ws
 }
 
-// run carries an accepted connection until its end.
+// run serves an accepted connection until its end.
 func (u *upgrade) run(ws *websocket.Conn) {
 	c := u.n.newConn(u.l, ws, u.wire)
 	ended := u.c.Upgraded(u.n.server, func() { go c.closeWith(websocket.StatusGoingAway) })
@@ -139,8 +139,8 @@ func (u *upgrade) refuse(status int, text string) error {
 	return errRefused
 }
 
-// Hijack makes the stream, sends the response and takes the connection. The library
-// calls it when it has checked the request.
+// Hijack makes the stream, sends the response and takes over the connection. The
+// library calls it when it has checked the request.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if len(u.n.subprotocols) > 0 && u.Header().Get("Sec-Websocket-Protocol") == "" {
 		return nil, nil, u.refuse(http.StatusBadRequest, "none of the subprotocols is supported")
@@ -169,7 +169,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // begin makes the stream. A stream of earlier requests on the connection ends.
 func (u *upgrade) begin() error {
 	defer func() {
-		// net/http would hide a panic of the program, and the stream be stuck.
+		// net/http would hide a panic of the program and leave the stream stuck.
 		if p := recover(); p != nil {
 			text := fmt.Sprintf("%v\n%s", p, debug.Stack())
 			go panic(text)

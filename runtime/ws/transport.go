@@ -1,17 +1,16 @@
-// Package ws is the transport for streamtypes whose protocol is ws: WebSocket
-// (RFC 6455) over TCP, TLS and unix sockets. It is built on
-// github.com/coder/websocket.
+// Package ws is the transport for streamtypes whose protocol is ws: WebSocket (RFC
+// 6455) over TCP, TLS and unix sockets. It uses github.com/coder/websocket.
 //
 // Each stream has its own connection. A message that Tx returns as one piece is
-// sent as one frame, otherwise in fragments. Rx gets a message in pieces, the first
-// with FlagSOM and the last with FlagEOM; messages are never held as a whole and
-// may have any length. While Rx does not return, the peer has to wait.
+// sent as one frame, otherwise in fragments. Rx receives a message in pieces, the
+// first with FlagSOM and the last with FlagEOM; messages are never buffered as a
+// whole and may have any length. The peer has to wait while Rx runs.
 //
-// With the option Server, a server streamtype of ws, or of h1 or h2 with
+// With the option [Server], a server streamtype of ws, or of h1 or h2 with
 // ws_subprotocol, accepts WebSockets.
 //
 // The package answers PING and CLOSE frames. After the peer has closed the
-// connection, the Err method of the stream returns a *CloseError.
+// connection, the Err method of the stream returns a *[CloseError].
 package ws
 
 import (
@@ -27,8 +26,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Transport is a [transport.Transport] for ws. It may be given to any number of
-// contexts.
+// Transport is a [transport.Transport] for ws. Any number of contexts may use it.
 type Transport struct {
 	deflate   websocket.CompressionMode
 	origins   []string
@@ -39,20 +37,21 @@ type Transport struct {
 	upgrader func(*Transport, *transport.ServerSetup) (httpserver.Handler, error)
 }
 
-// An Option is a setting of a Transport.
+// An Option is an option of a [Transport].
 type Option func(*Transport)
 
 // WithDeflate offers compression to the server (permessage-deflate, RFC 7692), of
-// each message by itself. While a stream sends a message, it uses 1.2 MB. Policies
-// have no key for compression, so it is off without this option.
+// each message by itself. A stream uses 1.2 MB while it sends a message. Policies
+// have no key for compression, so it is off by default.
 func WithDeflate() Option {
 	return func(t *Transport) { t.deflate = websocket.CompressionNoContextTakeover }
 }
 
-// WithOrigins lets pages of other hosts connect to a server. A pattern is that of
-// [path.Match] for the host of the page with its port, if it has one, or with
-// "://" for scheme and host. "*" accepts all. Without this option, a page can connect
-// only to the host that it came from, and programs that send no Origin to any.
+// WithOrigins lets pages of other hosts connect to a server. A pattern is one of
+// [path.Match] for the host of the page, with its port if it has one, or for scheme
+// and host if it contains "://". "*" accepts all. By default, a page can connect
+// only to the host that it came from; programs that send no Origin can always
+// connect.
 func WithOrigins(patterns ...string) Option {
 	return func(t *Transport) {
 		t.origins = append(t.origins, patterns...)
@@ -85,8 +84,8 @@ type connector struct {
 	kind         websocket.MessageType
 }
 
-// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
-// names the key that is not valid.
+// Prepare returns the connector of a streamtype. The error wraps ErrUnsupported or
+// names an invalid key.
 func (t *Transport) Prepare(setup *transport.Setup) (transport.Connector, error) {
 	if err := request.Check(setup); err != nil {
 		return nil, err

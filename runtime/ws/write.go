@@ -11,12 +11,12 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// lateRead is how long the reader may still find the reason of a failed write in
-// what the peer has sent.
+// lateRead is how long after a failed write the reader may still find the reason in
+// the peer's data.
 const lateRead = time.Second
 
-// sendMore starts the writing goroutine, or makes it look for more to send. Locks may be
-// held.
+// sendMore starts the writing goroutine, or makes it check again for payload to
+// send. It may be called with locks held.
 func (c *conn) sendMore() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -28,7 +28,7 @@ func (c *conn) sendMore() {
 	}
 }
 
-// write is the writing goroutine, which exists while there is something to send.
+// write is the writing goroutine, which exists while there is payload to send.
 func (c *conn) write() {
 	defer c.others.Done()
 	for {
@@ -44,8 +44,8 @@ func (c *conn) write() {
 	}
 }
 
-// serveTx sends what the program requests, on a goroutine of the program or the writing
-// one.
+// serveTx sends what the program requests to send, on a goroutine of the program or
+// the writing one.
 func (c *conn) serveTx() {
 	c.sends.Lock()
 	var err error
@@ -63,11 +63,10 @@ type message struct {
 	w        io.WriteCloser // nil before the first byte
 	open     bool           // has begun
 	more     bool           // Tx is to be called again at once
-	buffered bool           // the library may hold some of it
+	buffered bool           // the library may buffer part of it
 }
 
-// stepLocked calls Tx and sends the piece that it returns. The caller has locked
-// sends.
+// stepLocked calls Tx and sends the piece that it returns. The caller holds sends.
 func (c *conn) stepLocked() error {
 	buf := txBuffers.Get().(*[bufferSize]byte)
 	defer txBuffers.Put(buf)
@@ -150,7 +149,8 @@ func (c *conn) put(p []byte, eom bool) error {
 	return w.Close()
 }
 
-// sendFailed closes the connection after an error of stepLocked, unless it has ended.
+// sendFailed closes the connection after an error of stepLocked, unless it has
+// ended.
 func (c *conn) sendFailed(err error) {
 	if err == errNoSOM || err == errSOM {
 		c.fail(err)
@@ -158,8 +158,8 @@ func (c *conn) sendFailed(err error) {
 	}
 }
 
-// writeFailed ends a connection on which a write has failed. The reader gets a little
-// time to find a close frame that tells why.
+// writeFailed ends a connection after a failed write. It gives the reader a short
+// time to find a close frame with the reason.
 func (c *conn) writeFailed(err error) error {
 	err = fmt.Errorf("sspolicy: ws: %w", err)
 	c.mu.Lock()
@@ -173,9 +173,9 @@ func (c *conn) writeFailed(err error) error {
 	return err
 }
 
-// flush sends what the library holds of an incomplete message. Only the end of a
-// message and control frames flush, so it sends a PING, which is allowed between
-// fragments (RFC 6455 section 5.4).
+// flush sends the data of an incomplete message that the library buffers. Only the
+// end of a message and control frames flush, so it sends a PING, which is allowed
+// between fragments (RFC 6455 section 5.4).
 func (c *conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

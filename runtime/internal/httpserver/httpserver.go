@@ -21,31 +21,32 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Config holds the settings of a Server.
+// A Config configures a Server.
 type Config struct {
 	Setup *transport.ServerSetup
 
-	// H2 adds HTTP/2: by ALPN over TLS, else by prior knowledge.
+	// H2 enables HTTP/2: by ALPN over TLS, otherwise by prior knowledge.
 	H2 bool
 
 	// Handler answers each request. It is not called before Serve.
 	Handler Handler
 
-	// Takes reports whether Handler is for a request, if the streamtype joins the port of
-	// another one.
+	// Accepts reports whether Handler answers a request. It is used if the
+	// streamtype joins the port of another one.
 	Takes func(*http.Request) bool
 }
 
 // A Handler answers a request.
 type Handler func(*Conn, http.ResponseWriter, *http.Request)
 
-// An Upgrader is a transport that makes WebSockets of requests to a listener of HTTP.
+// An Upgrader is a transport that turns requests to an HTTP listener into
+// WebSockets.
 type Upgrader interface {
-	// Upgrader returns the handler of requests that ask for a WebSocket.
+	// Upgrader returns the handler of requests for a WebSocket.
 	Upgrader(*transport.ServerSetup) (Handler, error)
 }
 
-// WantsWebSocket reports whether a request asks for a WebSocket.
+// WantsWebSocket reports whether a request is for a WebSocket.
 func WantsWebSocket(r *http.Request) bool {
 	if r.ProtoMajor != 1 {
 		return false
@@ -69,16 +70,16 @@ type Server struct {
 
 	acceptor transport.Acceptor // set by Serve
 
-	// Of a server that has joined another one, its host.
+	// The host of a server that has joined another one.
 	host  *Server
 	ready chan struct{} // closed by Serve
-	left  chan struct{} // closed when it gets no more requests
+	left  chan struct{} // closed when no more requests arrive
 	leave func()        // closes left; mu of the host must not be held
 
-	guests atomic.Pointer[[]*Server] // that have joined, the last one first; nil without any
+	guests atomic.Pointer[[]*Server] // servers that have joined, the last one first; nil without any
 
 	mu       sync.Mutex
-	none     sync.Cond // upgraded is empty, and active 0
+	none     sync.Cond // signals that upgraded is empty and active is 0
 	upgraded map[*Conn]func()
 	active   int // requests of a guest
 	draining bool
@@ -115,7 +116,7 @@ func Listen(c Config) (*Server, error) {
 			return context.WithValue(ctx, connKey{}, connOf(c))
 		},
 		ConnState: connState,
-		ErrorLog:  log.New(io.Discard, "", 0), // faults of peers
+		ErrorLog:  log.New(io.Discard, "", 0), // errors of peers
 		Protocols: new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: limits.Streams,
@@ -169,7 +170,7 @@ func join(c Config, joined transport.Listener) (*Server, error) {
 	return s, nil
 }
 
-// change changes the guests. It reports whether the server is open.
+// change replaces the guests. It reports whether the server is open.
 func (s *Server) change(f func([]*Server) []*Server) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +187,7 @@ func (s *Server) joined() []*Server {
 	return nil
 }
 
-// visit is Serve of a server that has joined another one.
+// visit implements Serve for a server that has joined another one.
 func (s *Server) visit() error {
 	close(s.ready)
 	<-s.left
@@ -198,7 +199,7 @@ func (s *Server) visit() error {
 	return net.ErrClosed
 }
 
-// dismiss ends Serve of those that have joined.
+// dismiss ends Serve of the guests.
 func (s *Server) dismiss() {
 	for _, g := range s.joined() {
 		g.leave()
@@ -215,7 +216,7 @@ func (s *Server) server(r *http.Request) *Server {
 	return s
 }
 
-// enter counts a request of a guest. It reports false if the guest has left.
+// enter counts a request of a guest. It returns false if the guest has left.
 func (s *Server) enter() bool {
 	select {
 	case <-s.ready:
@@ -268,14 +269,14 @@ func (s *Server) Serve(a transport.Acceptor) error {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == "PRI" && r.ProtoMajor == 2 { // net/http passes on what begins HTTP/2
+	if r.Method == "PRI" && r.ProtoMajor == 2 { // net/http passes on the start of HTTP/2
 		w.Header().Set("Connection", "close")
 		w.WriteHeader(http.StatusHTTPVersionNotSupported)
 		return
 	}
 	c := r.Context().Value(connKey{}).(*Conn)
 	if c.idle > 0 && r.ProtoMajor == 1 && r.Body != http.NoBody {
-		// net/http reads what the handler leaves, and would wait for it forever.
+		// net/http reads the rest of the body, and would wait for it forever.
 		_ = c.SetReadDeadline(time.Now().Add(c.idle))
 	}
 	if g := s.server(r); g != s && g.enter() {
@@ -286,8 +287,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.config.Handler(c, w, r)
 }
 
-// Shutdown ends connections when their requests are answered. To those that were
-// upgraded it calls the function of Upgraded.
+// Shutdown ends connections when their requests have been answered. For upgraded
+// ones it calls the end function passed to Upgraded.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed, s.draining = true, true
@@ -321,7 +322,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close closes the port and all connections that were not upgraded.
+// Close closes the port and all connections that are not upgraded.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	closed := s.closed
@@ -353,14 +354,14 @@ type Conn struct {
 	idle   time.Duration
 	by     atomic.Int64 // the latest write deadline, in Unix nanoseconds
 
-	// Stream is the stream of the connection, or nil. It is for the handler over
-	// HTTP/1, which never runs concurrently. It gets End when the connection ends,
-	// unless that was hijacked. Of is its streamtype.
+	// Stream is the stream of the connection, or nil. Only the handler over HTTP/1,
+	// which never runs concurrently, uses it. Its End is called when the connection
+	// ends, unless it was hijacked. Of is its streamtype.
 	Stream transport.Accepted
 	Of     *transport.ServerSetup
 
 	failed   atomic.Pointer[error]
-	verified atomic.Pointer[error] // the result of verifyClient, once called
+	verified atomic.Pointer[error] // result of verifyClient; nil before the first call
 }
 
 // Accept makes a stream of the connection, or of a request on it, for a streamtype.
@@ -374,8 +375,8 @@ func (c *Conn) Accept(of *transport.ServerSetup, r *http.Request) (transport.Acc
 	})
 }
 
-// serverOf returns the server of a streamtype: that of the port, or one that has joined
-// it. It returns nil if that one has left.
+// serverOf returns the server of a streamtype: that of the port, or a guest. It
+// returns nil if the guest has left.
 func (c *Conn) serverOf(of *transport.ServerSetup) *Server {
 	if c.server.config.Setup == of {
 		return c.server
@@ -388,7 +389,7 @@ func (c *Conn) serverOf(of *transport.ServerSetup) *Server {
 	return nil
 }
 
-// verifyClient is ServerSetup.VerifyClient, once for the connection.
+// verifyClient calls ServerSetup.VerifyClient once per connection.
 func (c *Conn) verifyClient(state *tls.ConnectionState) error {
 	if state == nil {
 		return nil
@@ -402,7 +403,7 @@ func (c *Conn) verifyClient(state *tls.ConnectionState) error {
 	return *p
 }
 
-// Request returns the head of a request as a stream gets it.
+// Request returns the head of a request for a stream.
 func Request(r *http.Request) transport.Request {
 	var query url.Values
 	if r.URL.RawQuery != "" {
@@ -420,8 +421,8 @@ func Request(r *http.Request) transport.Request {
 }
 
 // Upgraded reports that the connection was hijacked. end is called when the server
-// of the streamtype drains, perhaps at once, and begins to close the connection. The
-// result must be called when the connection has ended.
+// of the streamtype drains, possibly at once, and must begin to close the
+// connection. The caller must call ended when the connection has ended.
 func (c *Conn) Upgraded(of *transport.ServerSetup, end func()) (ended func()) {
 	s := c.serverOf(of)
 	if s == nil { // it has left, and its streams end
@@ -442,13 +443,14 @@ func (c *Conn) Upgraded(of *transport.ServerSetup, end func()) (ended func()) {
 	}
 }
 
-// Fail sets the reason of the end of the connection's stream.
+// Fail sets the reason for the end of the connection's stream.
 func (c *Conn) Fail(err error) { c.failed.CompareAndSwap(nil, &err) }
 
 // Write writes, and ends the connection if the peer does not read.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.idle > 0 {
-		// Deadlines cost time, so a write may have a little less than idle.
+		// Setting a deadline takes time, so a write may have slightly less than
+		// idle.
 		if now := time.Now(); c.by.Load() < now.Add(c.idle-c.idle/8).UnixNano() {
 			by := now.Add(c.idle)
 			c.by.Store(by.UnixNano())

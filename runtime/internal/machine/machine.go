@@ -1,9 +1,9 @@
 // Package machine decides what a stream does next.
 //
-// A [Machine] is a value: it has no lock, clock or goroutine. Whoever runs it
-// calls [Machine.Next], does what the [Effect] says, and reports the outcome with
-// [Machine.Answer], until Next returns Yield. Events from outside come in through
-// the other methods; after each of them Next may have something new.
+// A [Machine] is a value without a lock, clock or goroutine. Its runner calls
+// [Machine.Next], carries out the [Effect], and reports the result with
+// [Machine.Answer], until Next returns Yield. The other methods report external
+// events; after each of them Next may return a new effect.
 //
 // The order of states, the counting of retries and the meaning of a callback's
 // result are those of lws 5.0.0 (lib/secure-streams/secure-streams.c), except that
@@ -17,33 +17,33 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An Action is what the runner of a machine has to do.
+// An Action is the kind of an effect.
 type Action uint8
 
 const (
-	// Yield means that nothing is to be done until the next event.
+	// Yield means that there is nothing to do until the next event.
 	Yield Action = iota
-	// Begin means that an attempt begins: the runner makes the machine's Type
-	// current and stops the retry timer.
+	// Begin means that an attempt begins: the runner updates the machine's Type and
+	// stops the retry timer.
 	Begin
 	// Deliver means to call the State callback with State and Arg.
 	Deliver
 	// Attempt means to run the transport, and to call Ended when it has returned.
 	Attempt
-	// Cut means to make the running attempt end: because a callback has answered
-	// DisconnectMe, or, if Destroy is set, because the stream is to be destroyed.
+	// Cut means to end the running attempt: because a callback has returned
+	// DisconnectMe, or, if Destroy is set, because the stream must be destroyed.
 	Cut
 	// Wait means to start the retry timer for Effect.Delay, and to call WaitOver
 	// when it expires.
 	Wait
 	// Release means that the stream has ended.
 	Release
-	// Illegal means that State must not follow the present state. It is a defect
-	// of the caller, to be logged; the stream is destroyed.
+	// Illegal means that State must not follow the current state. It is a bug of
+	// the caller, which the runner logs; it then destroys the stream.
 	Illegal
 )
 
-// An Effect is one thing to do.
+// An Effect is one thing for the runner to do.
 type Effect struct {
 	Do      Action
 	State   policy.State // of Deliver and Illegal
@@ -52,10 +52,10 @@ type Effect struct {
 
 	tries uint16
 	least time.Duration
-	exact bool // least is the whole wait
+	exact bool // least is the exact wait
 }
 
-// Delay returns how long a Wait lasts; random is uniform over 0 to 65535.
+// Delay returns the duration of a Wait; random is uniform over 0 to 65535.
 func (e Effect) Delay(r *policy.Retry, random uint16) time.Duration {
 	if e.exact {
 		return e.least
@@ -65,41 +65,41 @@ func (e Effect) Delay(r *policy.Retry, random uint16) time.Duration {
 
 // A Failure describes the end of an attempt or connection.
 type Failure struct {
-	Failed bool          // it did not do what it was for
-	Brief  bool          // it was connected, but not for long enough to end the series of failures
+	Failed bool          // it did not serve its purpose
+	Brief  bool          // it was connected, but too briefly to end the series of failures
 	Arg    uint32        // of UNREACHABLE, and of UPSTREAM_LINK_RETRY
-	Final  bool          // no attempt follows by itself
-	Least  time.Duration // the shortest wait before the next attempt
+	Final  bool          // no attempt follows automatically
+	Least  time.Duration // minimum wait before the next attempt
 }
 
-// A Machine is the state of one stream. Its zero value, with Type set, is that
-// of a stream that has not been created. Machines can be compared with ==.
+// A Machine is the state of one stream. Its zero value, with Type set, is that of a
+// stream that has not been created. Machines are comparable.
 type Machine struct {
-	Type     *policy.StreamType // changed by the runner at Begin only
-	Accepted bool               // by a listener or sink: it has one connection, and ends with it
+	Type     *policy.StreamType // changed by the runner only at Begin
+	Accepted bool               // by a listener or sink: it has a single connection, and ends with it
 	Listener bool               // it never connects
 	Remote   bool               // a proxy decides; an attempt is a link to the proxy
 
-	state    policy.State // the latest that was delivered, without the unordered ones
+	state    policy.State // latest delivered state, ignoring unordered ones
 	phase    phase
 	requests requests
 	tries    uint16 // failed attempts and brief connections in this series
-	byCall   bool   // the attempt was started by Connect
+	byCall   bool   // Connect started the attempt
 	waiting  bool   // the retry timer runs
 	cut      bool   // Cut has been returned for this attempt
-	declined bool   // a callback has answered DisconnectMe in this attempt
+	declined bool   // a callback has returned DisconnectMe in this attempt
 	reached  bool   // CONNECTED has been delivered in this attempt
 	silent   bool   // Remote, and the proxy has reported nothing on this link
 	again    bool   // another attempt follows this connection
 	replaced bool   // see Replaced
 
-	// Of the attempt that has ended; see Failure.
+	// About the attempt that has ended; see Failure.
 	final bool
 	arg   uint32
 	least time.Duration
 }
 
-// A phase is the place in the sequence of states.
+// A phase is the position in the sequence of states.
 type phase uint8
 
 const (
@@ -112,17 +112,17 @@ const (
 	running                  // the transport runs
 	lost                     // DISCONNECTED is next
 	unreachable              // UNREACHABLE is next, and then perhaps a wait
-	exhausted                // UNREACHABLE is next, and then ALL_RETRIES_FAILED
-	unlinked                 // UPSTREAM_LINK_RETRY is next, and then a wait
+	exhausted                // UNREACHABLE is next, followed by ALL_RETRIES_FAILED
+	unlinked                 // UPSTREAM_LINK_RETRY is next, followed by a wait
 	backingOff               // Wait is next
 	allFailed                // ALL_RETRIES_FAILED is next
 	destroying               // DESTROYING is next
 	releasing                // Release is next
 	gone                     // nothing is next
-	phases                   // how many there are
+	phases                   // number of phases
 )
 
-// requests are what the stream has been asked to do, and has not begun.
+// requests are the requests to the stream that it has not started to carry out.
 type requests uint8
 
 const (
@@ -135,14 +135,14 @@ const (
 	requestAttempt = requestTx | requestConnect | requestStart
 )
 
-// State returns the latest state that was delivered, or is being delivered;
-// unordered states do not count.
+// State returns the latest state that was or is being delivered, ignoring unordered
+// states.
 func (m *Machine) State() policy.State { return m.state }
 
-// Running reports whether an attempt is running, or its connection.
+// Running reports whether an attempt or its connection is running.
 func (m *Machine) Running() bool { return m.phase == running }
 
-// Attempting is Running, or that the callbacks before an attempt are under way.
+// Attempting reports whether an attempt is running, or the callbacks before it.
 func (m *Machine) Attempting() bool { return m.phase >= preparing && m.phase <= running }
 
 // Connected reports whether the running attempt has delivered CONNECTED.
@@ -151,8 +151,9 @@ func (m *Machine) Connected() bool { return m.phase == running && m.reached }
 // Waiting reports whether the retry timer runs.
 func (m *Machine) Waiting() bool { return m.waiting }
 
-// Retries reports, while DISCONNECTED or UNREACHABLE is delivered, whether a wait and
-// another attempt follow if the callback answers OK. It is true if a proxy decides.
+// Retries reports, while DISCONNECTED or UNREACHABLE is being delivered, whether a
+// wait and another attempt follow if the callback returns OK. It is true if a proxy
+// decides.
 func (m *Machine) Retries() bool {
 	if m.Remote || m.Accepted || m.requests&(requestDestroy|requestConnect) != 0 {
 		return m.Remote
@@ -161,7 +162,7 @@ func (m *Machine) Retries() bool {
 		m.Type.Retry.Conceals(min(m.tries, math.MaxUint16-1)+1)
 }
 
-// Destroying reports whether the stream has been asked to end, or has ended.
+// Destroying reports whether the stream has been requested to end, or has ended.
 func (m *Machine) Destroying() bool { return m.requests&requestDestroy != 0 || m.Gone() }
 
 // Gone reports whether DESTROYING has been delivered, or is being delivered.
@@ -170,9 +171,9 @@ func (m *Machine) Gone() bool { return m.phase >= releasing }
 // Pending reports whether Next has something to do while an attempt is running.
 func (m *Machine) Pending() bool { return m.requests != 0 || m.declined && !m.cut }
 
-// Request asks for an attempt because the program wants to send. It reports
-// whether there is something new to do; an attempt that is under way, or a wait
-// for the next one, leaves nothing.
+// Request requests an attempt because the program wants to send. It reports whether
+// there is something new to do; that is not so while an attempt is running or a
+// retry is due.
 func (m *Machine) Request() bool {
 	if m.Listener || m.Attempting() || m.waiting || m.Destroying() {
 		return false
@@ -181,8 +182,8 @@ func (m *Machine) Request() bool {
 	return true
 }
 
-// Connect asks for an attempt at once and for a new series of retries. It
-// reports whether there is something new to do.
+// Connect requests an immediate attempt and a new series of retries. It reports
+// whether there is something new to do.
 func (m *Machine) Connect() bool {
 	if m.Listener || m.Attempting() || m.Destroying() {
 		return false
@@ -191,7 +192,7 @@ func (m *Machine) Connect() bool {
 	return true
 }
 
-// Start asks for the first attempt of a stream that connects by itself.
+// Start requests the first attempt of a stream that connects by itself.
 func (m *Machine) Start() { m.requests |= requestStart }
 
 // WaitOver reports that the retry timer has expired.
@@ -203,13 +204,14 @@ func (m *Machine) WaitOver() {
 // TimedOut reports that the timer of StartTimeout has expired.
 func (m *Machine) TimedOut() { m.requests |= requestTimeout }
 
-// CancelTimeout withdraws TimedOut.
+// CancelTimeout cancels TimedOut.
 func (m *Machine) CancelTimeout() { m.requests &^= requestTimeout }
 
-// Destroy asks the stream to end.
+// Destroy requests the stream to end.
 func (m *Machine) Destroy() { m.requests |= requestDestroy }
 
-// Replace is Destroy because a new policy defines the stream differently.
+// Replace is like [Machine.Destroy], with the reason that a new policy defines the
+// stream differently.
 func (m *Machine) Replace() {
 	m.Destroy()
 	m.replaced = true
@@ -232,8 +234,8 @@ func (m *Machine) mayBecome(state policy.State) bool {
 	return m.state.MayBecome(state) || m.silent && m.phase == running && policy.StateCreating.MayBecome(state)
 }
 
-// Report is Reach for a state that a proxy reports: one that may follow the present
-// state.
+// Report is like [Machine.Reach] for a state that a proxy reports: any that may
+// follow the current state.
 func (m *Machine) Report(state policy.State, arg uint32) Effect {
 	e := m.deliver(state, arg)
 	if e.Do == Illegal {
@@ -249,11 +251,11 @@ func (m *Machine) Report(state policy.State, arg uint32) Effect {
 	return e
 }
 
-// Reach is for a state that the running attempt reports: CONNECTED, a user
-// state, a verdict, the states of a server. CONNECTED comes once. SERVER_UPGRADE
-// comes only before it, a verdict and SERVER_TXN only after it. The runner delivers
-// the state if the effect is Deliver, and calls Answer; if it is Illegal it calls
-// Answer with DestroyMe.
+// Reach accepts a state that the running attempt reports: CONNECTED, a user state,
+// a verdict, or a state of a server. CONNECTED may be reported once, SERVER_UPGRADE
+// only before it, and a verdict and SERVER_TXN only after it. If the effect is
+// Deliver, the runner delivers the state and calls Answer; if it is Illegal, it
+// calls Answer with DestroyMe.
 func (m *Machine) Reach(state policy.State) Effect {
 	server := state == policy.StateServerUpgrade || state == policy.StateServerTxn
 	early := state == policy.StateServerUpgrade || state == policy.StateConnected
@@ -267,9 +269,9 @@ func (m *Machine) Reach(state policy.State) Effect {
 	return e
 }
 
-// Ended reports that the attempt has returned. If it was connected, the result
-// tells whether another attempt follows by itself. An accepted stream that was not
-// connected is not unreachable: it just ends.
+// Ended reports that the attempt has returned. For a connection, it returns whether
+// another attempt follows automatically. An accepted stream that was not connected
+// simply ends, without UNREACHABLE.
 func (m *Machine) Ended(f Failure) (again bool) {
 	m.final, m.arg, m.least = f.Final, f.Arg, f.Least
 	switch {
@@ -294,7 +296,7 @@ func (m *Machine) Ended(f Failure) (again bool) {
 	return m.Retries()
 }
 
-// deliveries holds the state that is delivered in a phase.
+// deliveries maps each phase to the state that is delivered in it.
 var deliveries = [phases]policy.State{
 	fresh:       policy.StateCreating,
 	polling:     policy.StatePoll,
@@ -307,11 +309,11 @@ var deliveries = [phases]policy.State{
 	destroying:  policy.StateDestroying,
 }
 
-// Next returns what is to be done. The runner does it, and, for Begin, Deliver,
-// Attempt and Illegal, calls Answer, before it calls Next again.
+// Next returns the next effect. The runner must carry it out and, for Begin,
+// Deliver, Attempt and Illegal, call Answer, before it calls Next again.
 func (m *Machine) Next() Effect {
 	if m.requests&requestDestroy != 0 && m.phase >= unreachable && m.phase <= allFailed {
-		m.phase = idle // there is no more to say about an attempt that was not connected
+		m.phase = idle // no state follows an attempt that was not connected
 	}
 	if state := deliveries[m.phase]; state != 0 {
 		arg := uint32(0)
@@ -339,7 +341,7 @@ func (m *Machine) Next() Effect {
 	return Effect{}
 }
 
-// betweenAttempts is Next without an attempt.
+// betweenAttempts implements Next without an attempt.
 func (m *Machine) betweenAttempts() Effect {
 	switch {
 	case m.requests&requestDestroy != 0:
@@ -354,7 +356,7 @@ func (m *Machine) betweenAttempts() Effect {
 	return Effect{}
 }
 
-// duringAttempt is Next during an attempt.
+// duringAttempt implements Next during an attempt.
 func (m *Machine) duringAttempt() Effect {
 	destroy := m.requests&requestDestroy != 0
 	switch {
@@ -372,7 +374,7 @@ func (m *Machine) timeout() Effect {
 	return m.deliver(policy.StateTimeout, 0)
 }
 
-// deliver makes a state the present one, if it may follow it.
+// deliver makes state the current state, if it may follow the previous one.
 func (m *Machine) deliver(state policy.State, arg uint32) Effect {
 	if !state.Unordered() {
 		if !m.mayBecome(state) {
@@ -386,8 +388,8 @@ func (m *Machine) deliver(state policy.State, arg uint32) Effect {
 	return Effect{Do: Deliver, State: state, Arg: arg}
 }
 
-// Obey is Answer for the result of a callback that is not of an Effect: of Rx, Tx
-// and those of a transport.
+// Obey applies the result of a callback that does not belong to an Effect, such as
+// Rx, Tx or one of a transport.
 func (m *Machine) Obey(r policy.Result) {
 	switch {
 	case r == policy.DestroyMe:
@@ -397,8 +399,8 @@ func (m *Machine) Obey(r policy.Result) {
 	}
 }
 
-// Answer reports the outcome of an effect: of Deliver the result of the callback,
-// of anything else OK.
+// Answer reports the result of an effect: that of the callback for Deliver, and OK
+// otherwise.
 func (m *Machine) Answer(e Effect, r policy.Result) {
 	if m.Gone() {
 		return
@@ -432,8 +434,8 @@ func (m *Machine) Answer(e Effect, r policy.Result) {
 	}
 }
 
-// over makes the phase after an attempt idle, which is the end of an accepted
-// stream.
+// over ends the phase after an attempt: the stream becomes idle or, if it was
+// accepted, ends.
 func (m *Machine) over() {
 	m.phase = idle
 	if m.Accepted {
@@ -441,7 +443,7 @@ func (m *Machine) over() {
 	}
 }
 
-// prepared goes on after Begin.
+// prepared continues after Begin.
 func (m *Machine) prepared(destroy bool) {
 	if destroy {
 		m.phase = idle
@@ -464,8 +466,8 @@ func (m *Machine) prepared(destroy bool) {
 	}
 }
 
-// relink goes on after the end of a link to the proxy. The program knows of one that it
-// has ended itself.
+// relink continues after the end of a link to the proxy. If the program ended the
+// link, it needs no state for that.
 func (m *Machine) relink() {
 	m.phase = unlinked
 	if m.declined {
@@ -473,7 +475,7 @@ func (m *Machine) relink() {
 	}
 }
 
-// decided goes on after CONNECTING.
+// decided continues after CONNECTING.
 func (m *Machine) decided(ok, destroy bool) {
 	switch {
 	case ok:
@@ -489,7 +491,7 @@ func (m *Machine) decided(ok, destroy bool) {
 	}
 }
 
-// disconnected goes on after DISCONNECTED.
+// disconnected continues after DISCONNECTED.
 func (m *Machine) disconnected() {
 	if m.Remote {
 		m.relink()
@@ -505,7 +507,7 @@ func (m *Machine) disconnected() {
 	}
 }
 
-// unreached goes on after UNREACHABLE.
+// unreached continues after UNREACHABLE.
 func (m *Machine) unreached(ok bool, r policy.Result) {
 	was := m.phase
 	m.phase = idle
@@ -524,8 +526,8 @@ func (m *Machine) unreached(ok bool, r policy.Result) {
 	}
 }
 
-// count counts a failure, and reports whether the policy conceals it. Requests
-// to send that came since the attempt ended are answered either way.
+// count counts a failure, and reports whether the policy conceals it. It discards
+// requests to send that came after the end of the attempt.
 func (m *Machine) count() (concealed bool) {
 	m.requests &^= requestTx
 	if m.tries < math.MaxUint16 {

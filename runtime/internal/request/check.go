@@ -24,7 +24,7 @@ func Check(s *transport.Setup) error {
 	return nil
 }
 
-// UserState delivers the state of the http_resp_map for a status, if any.
+// UserState delivers the state in the http_resp_map for a status, if any.
 func UserState(s *transport.Setup, l transport.Link, status int) error {
 	for _, m := range s.Stream.HTTP.RespMap {
 		if int(m.Status) == status {

@@ -7,10 +7,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// WithCookies sends a request with do. It adds the cookies that the jar of the
-// context has for the URL to those that the program has set, and keeps those of
-// the response, whatever its status. req is not changed, and is the Request of the
-// response.
+// WithCookies sends a request with do. It adds the jar's cookies for the URL to
+// those that the program has set, and stores the cookies of the response, whatever
+// its status. req is not modified, and is the Request of the response.
 func WithCookies(s *transport.Setup, l transport.Link, req *http.Request, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	jar := s.CookieJar()
 	if jar == nil || !s.Stream.HTTP.Cookies {

@@ -1,5 +1,5 @@
-// Package request holds the code that the requests of HTTP and the handshakes of
-// ws share: headers, URL, cookies, redirects.
+// Package request contains the code that HTTP requests and ws handshakes share:
+// headers, URL, cookies, redirects.
 package request
 
 import (
@@ -14,9 +14,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Set is the headers that a streamtype sends and receives.
+// A Set describes the headers that a streamtype sends and receives.
 type Set struct {
-	base    http.Header // sent unless metadata replaces its values; the names are canonical
+	base    http.Header // sent unless metadata replaces its values; names are canonical
 	setup   *transport.Setup
 	direct  bool
 	reserve func(name string) bool
@@ -41,8 +41,8 @@ type secret struct {
 // plain is the base of most sets. An empty User-Agent keeps net/http from sending its own.
 var plain = http.Header{"User-Agent": {""}}
 
-// SetBase adds a header to those that are sent unless metadata replaces them. It must be
-// called before Make. The name is canonical.
+// SetBase adds a header that is sent unless metadata replaces it. It must be called
+// before Make. The name must be canonical.
 func (s *Set) SetBase(name, value string) {
 	s.base = s.base.Clone()
 	s.base[name] = []string{value}
@@ -71,7 +71,7 @@ func NewSet(setup *transport.Setup, reserve func(name string) bool) (*Set, error
 func (s *Set) prepareSecrets(st *policy.StreamType) error {
 	h := st.HTTP
 	token := 0
-	if st.Auth != nil && st.Auth.Type != policy.AuthSigV4 { // which the transport does
+	if st.Auth != nil && st.Auth.Type != policy.AuthSigV4 { // the transport signs these
 		if h.AuthHeader == "" {
 			return fmt.Errorf("%w: use_auth without http_auth_header", transport.ErrUnsupported)
 		}
@@ -107,11 +107,11 @@ func (s *Set) prepareSecrets(st *policy.StreamType) error {
 	return nil
 }
 
-// HasSecrets reports whether Make gets credentials.
+// HasSecrets reports whether Make uses credentials.
 func (s *Set) HasSecrets() bool { return len(s.secrets) > 0 }
 
 // frames reports whether a header frames the message or the connection, or is the
-// transport's own, so that neither metadata nor credentials can be sent in it.
+// transport's own. Neither metadata nor credentials may be sent in it.
 func (s *Set) frames(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
@@ -120,13 +120,13 @@ func (s *Set) frames(name string) bool {
 	return s.reserve != nil && s.reserve(name)
 }
 
-// A Header is the headers of one request.
+// A Header holds the headers of one request.
 type Header struct {
 	http.Header
 	Length int64 // set by metadata, or -1
 
 	host   string // set by metadata, or ""
-	shared bool   // Header is the base of the set, and must not be changed
+	shared bool   // Header is the base of the set, and must not be modified
 }
 
 // Make returns the headers of a request. ctx is the context of Run. After an error,
@@ -149,7 +149,7 @@ func (s *Set) Make(ctx context.Context, l transport.Link) (Header, error) {
 	}
 	for _, k := range s.secrets {
 		s.own(&r)
-		// Two values, one of them the program's, would let the server choose.
+		// With two values, one of them the program's, the server would choose.
 		if r.Header[k.name] != nil {
 			return Header{}, &HeaderError{Header: k.name, Reason: "there are both metadata and a credential for it"}
 		}
@@ -162,7 +162,7 @@ func (s *Set) Make(ctx context.Context, l transport.Link) (Header, error) {
 	return r, nil
 }
 
-// own makes the map of the headers one that may be changed.
+// own makes the header map a copy that may be modified.
 func (s *Set) own(r *Header) {
 	if r.shared {
 		r.shared = false
@@ -179,7 +179,7 @@ func (s *Set) Put(r *Header, name, value string) {
 	r.Header[name] = []string{value}
 }
 
-// add adds a header that the program has set.
+// add adds a header of the program.
 func (s *Set) add(r *Header, name, value string) error {
 	switch {
 	case s.frames(name):
@@ -214,7 +214,7 @@ func notInHost(r rune) bool {
 		!strings.ContainsRune("-._~!$&'()*+,;=:%[]", r)
 }
 
-// HostOr returns the Host header that the program has set, or else host.
+// HostOr returns the Host header of the program, or host if there is none.
 func (r *Header) HostOr(host string) string { return cmp.Or(r.host, host) }
 
 // Receive stores the headers of a response in the metadata mapped to them.
@@ -226,8 +226,8 @@ func (s *Set) Receive(l transport.Link, h http.Header) {
 	}
 }
 
-// confidential are the headers that must not be sent to another server, in addition
-// to those of credentials.
+// confidential holds the headers that must not be sent to another server, in
+// addition to those of credentials.
 var confidential = []string{"Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "Www-Authenticate",
 	"X-Amz-Security-Token"}
 

@@ -15,7 +15,8 @@ import (
 // MaxHeaderBytes is the size limit of the headers of a response.
 const MaxHeaderBytes = 256 << 10
 
-// maxRedirects is how many redirects of a request are followed, as in lws.
+// maxRedirects is the maximum number of redirects of a request that are followed,
+// as in lws.
 const maxRedirects = 4
 
 // IsRedirect reports whether a status redirects a request.
@@ -30,9 +31,9 @@ func IsRedirect(status int) bool {
 
 // Redirect returns the target of a redirect, and whether it has the same origin
 // (scheme, host and port). from is the URL of the request, hops the number of
-// redirects before. The rules are those of RFC 9110 section 15.4. In addition the
-// policy must allow redirects, and a redirect must not leave TLS, a unix socket,
-// or the server that a client certificate is for. An error is a *RedirectError.
+// previous redirects. The rules are those of RFC 9110 section 15.4. In addition the
+// policy must allow redirects, and a redirect must not leave TLS, a unix socket, or
+// the server that a client certificate is for. The error is a *RedirectError.
 func Redirect(s *transport.Setup, l transport.Link, from *url.URL, resp *http.Response, hops int) (to *url.URL, same bool, err error) {
 	location := resp.Header.Get("Location")
 	refuse := func(reason string) (*url.URL, bool, error) {
@@ -86,12 +87,12 @@ func Redirect(s *transport.Setup, l transport.Link, from *url.URL, resp *http.Re
 	return to, same, nil
 }
 
-// maxRetryAfter is the longest wait that a server can ask for.
+// maxRetryAfter is the maximum wait that a server can request.
 const maxRetryAfter = 24 * time.Hour
 
 // RetryAfter returns the wait of a Retry-After header (RFC 9110 section 10.2.3), at
-// most 24 h; 0 means none. A date counts from the Date of the response, if there
-// is one, since the clock of a device may be wrong.
+// most 24 h; 0 means none. A date is relative to the Date of the response, if
+// present, since the clock of a device may be wrong.
 func RetryAfter(h http.Header) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))
 	s, err := strconv.ParseUint(v, 10, 64)

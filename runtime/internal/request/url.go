@@ -13,7 +13,7 @@ import (
 const UnixHost = "+"
 
 // URL returns the URL of a request and the value of its Host header. text is the
-// http_url of the policy.
+// policy's http_url.
 func URL(target *policy.Target, text string) (u *url.URL, host string) {
 	path := text
 	if target.Path != "" {
@@ -39,8 +39,7 @@ func URL(target *policy.Target, text string) (u *url.URL, host string) {
 }
 
 // requestTarget returns a path and query as the target of a request (RFC 9112
-// section 3.2.1). It escapes bytes that are not valid there; '%' is assumed to
-// begin an escape.
+// section 3.2.1). It escapes invalid bytes; '%' is assumed to begin an escape.
 func requestTarget(path string) string {
 	path = "/" + strings.TrimLeft(path, "/") // "//" begins an authority
 	bad := 0

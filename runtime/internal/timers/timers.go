@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Timers are the timers of a context. One timer of the Go runtime serves them all: it
-// is started for the earliest one, and stopped while none runs.
+// Timers are the timers of a context. They share one timer of the Go runtime, which
+// runs until the earliest of them, and is stopped while none runs.
 //
-// As in lws 5.0.0 (lib/core-net/sorted-usec-list.c) there are two lists: the timers
-// of the second one are worth waking the system for.
+// As in lws 5.0.0 (lib/core-net/sorted-usec-list.c) there are two lists; those in
+// the second wake the system.
 //
-// Methods may be called from any goroutine. All except Close may be called with locks
+// Methods are safe for concurrent use. All except Close may be called with locks
 // held.
 type Timers struct {
 	wake func(time.Time) // may be nil
@@ -26,10 +26,10 @@ type Timers struct {
 	lists [2]queue
 	timer *time.Timer
 	armed int64 // when timer expires; never if it is stopped
-	busy  bool  // fire is running, and will see all changes
+	busy  bool  // fire is running and will see all changes
 
 	earliest int64 // time of the first timer in the second list
-	reported int64 // value of earliest that wake has got last
+	reported int64 // latest value of earliest passed to wake
 	waking   bool  // callWake is running
 
 	closed bool
@@ -39,12 +39,12 @@ type Timers struct {
 // never is the time of a timer that does not run.
 const never = math.MaxInt64
 
-// A Timer is started and stopped by Timers. Its zero value, with Owner set, is ready
-// for use. The fields must not change while it runs.
+// A Timer is started and stopped by Timers. Its zero value, with Owner set, is
+// ready to use. The fields must not change while it runs.
 type Timer struct {
-	// Owner.Expire is called when the time has passed, once for each Start. If the
-	// timer is stopped or restarted at that moment, it may be called all the same,
-	// so the owner must check whether the call still applies. It must not block.
+	// Owner.Expire is called after the duration, once for each Start. If the timer
+	// is being stopped or restarted at that moment, it may still be called, so the
+	// owner must check whether the call applies. It must not block.
 	Owner interface{ Expire(*Timer) }
 
 	at    int64 // on the clock of Timers
@@ -53,21 +53,22 @@ type Timer struct {
 	Wakes bool // the timer is worth waking the system for
 }
 
-// New returns Timers of which none runs. wake, if not nil, is called when the earliest
-// time of a timer with Wakes changes, and gets that time, or the zero time if there is
-// none. Its calls do not overlap, and have a goroutine of their own.
+// New returns Timers without running timers. wake, if not nil, is called when the
+// earliest time of a timer with Wakes changes, with that time or the zero time if
+// there is none. The calls do not overlap, and run on a goroutine of their own.
 func New(wake func(time.Time)) *Timers {
 	return &Timers{wake: wake, base: time.Now(), armed: never, earliest: never, reported: never}
 }
 
-// Now returns the time since New in nanoseconds, including the time that Resumed has
-// added.
+// Now returns the time since New in nanoseconds, including the time added by
+// Resumed.
 func (w *Timers) Now() int64 { return int64(time.Since(w.base)) + w.slept.Load() }
 
-// Time is time.Now with the time that Resumed has added.
+// Time returns time.Now plus the time added by Resumed.
 func (w *Timers) Time() time.Time { return time.Now().Add(time.Duration(w.slept.Load())) }
 
-// Start starts or restarts a timer, which expires after d. It does nothing after Close.
+// Start starts or restarts a timer, which expires after d. It has no effect after
+// Close.
 func (w *Timers) Start(t *Timer, d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,8 +81,8 @@ func (w *Timers) Start(t *Timer, d time.Duration) {
 	w.armLocked(now)
 }
 
-// Stop stops a timer, and reports whether it was running. If it was not, Expire may
-// still be about to be called.
+// Stop stops a timer, and reports whether it was running. If not, a call of Expire
+// may still follow.
 func (w *Timers) Stop(t *Timer) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -166,8 +167,8 @@ func (w *Timers) fire() {
 	w.armLocked(0)
 }
 
-// callWake calls wake until it has got the latest time. It runs on a goroutine of its
-// own because callers of Start and Stop hold locks.
+// callWake calls wake until it has received the latest time. It runs on a goroutine
+// of its own because callers of Start and Stop hold locks.
 func (w *Timers) callWake() {
 	defer w.calls.Done()
 	w.mu.Lock()
@@ -185,7 +186,7 @@ func (w *Timers) callWake() {
 	w.waking = false
 }
 
-// Resumed advances the clock by the time that the system was asleep, and expires the
+// Resumed advances the clock by the time that the system slept, and expires the
 // timers that are due.
 func (w *Timers) Resumed(asleep time.Duration) {
 	w.mu.Lock()
@@ -198,8 +199,8 @@ func (w *Timers) Resumed(asleep time.Duration) {
 	w.armLocked(0)
 }
 
-// Close stops all timers, gives wake the zero time, and waits until running calls of
-// Expire and wake have returned.
+// Close stops all timers, passes the zero time to wake, and waits until running
+// calls of Expire and wake have returned.
 func (w *Timers) Close() {
 	w.mu.Lock()
 	for i := range w.lists {
@@ -255,7 +256,7 @@ func (h *queue) remove(t *Timer) {
 	}
 }
 
-// fix puts e where it belongs, given that the place i is free.
+// fix moves e to its position, given that position i is free.
 func (h queue) fix(i int, e entry) {
 	if i > 0 && e.at < h[(i-1)/4].at {
 		h.up(i, e)
@@ -264,13 +265,13 @@ func (h queue) fix(i int, e entry) {
 	}
 }
 
-// set puts e into the place i.
+// set stores e at position i.
 func (h queue) set(i int, e entry) {
 	h[i] = e
 	e.timer.place = int32(i + 1)
 }
 
-// up puts e into the place i or an ancestor of it.
+// up moves e to position i or an ancestor of it.
 func (h queue) up(i int, e entry) {
 	for i > 0 {
 		parent := (i - 1) / 4
@@ -283,7 +284,7 @@ func (h queue) up(i int, e entry) {
 	h.set(i, e)
 }
 
-// down puts e into the place i or a descendant of it.
+// down moves e to position i or a descendant of it.
 func (h queue) down(i int, e entry) {
 	for {
 		first := 4*i + 1
