@@ -14,21 +14,21 @@ import (
 // with o. Diagnostics of the returned result holds the findings of both, sorted by
 // position. A finding about part of base that base alone does not have is reported
 // at the change in the fragment that causes it.
-func Overlay(base *schema.Document, fragments []*schema.Document, how overlay.Options, o lint.Options) overlay.Result {
-	filter := o.Filter
-	o.Filter = nil
-	r := overlay.Apply(base, fragments, how)
+func Overlay(base *schema.Document, fragments []*schema.Document, options overlay.Options, lintOptions lint.Options) overlay.Result {
+	filter := lintOptions.Filter
+	lintOptions.Filter = nil
+	r := overlay.Apply(base, fragments, options)
 	if r.Document != nil {
-		found := lint.Run(r.Document, rules.All(), o)
+		found := lint.Run(r.Document, rules.All(), lintOptions)
 		if len(r.Changes) > 0 {
-			found = blame(r, found, lint.Run(base, rules.All(), o))
+			found = blame(r, found, lint.Run(base, rules.All(), lintOptions))
 		}
-		if how.LWS == (schema.Version{}) {
+		if options.LWS == (schema.Version{}) {
 			// Include the comments of the fragments that suppress findings.
 			r.Diagnostics = slices.DeleteFunc(r.Diagnostics, func(d schema.Diagnostic) bool { return !strings.HasPrefix(d.Rule, "overlay-") })
-			o.Fragment = true
+			lintOptions.Fragment = true
 			for _, f := range fragments {
-				found = append(found, lint.Run(f, rules.All(), o)...)
+				found = append(found, lint.Run(f, rules.All(), lintOptions)...)
 			}
 		}
 		r.Diagnostics = schema.SortDiagnostics(append(r.Diagnostics, found...))
@@ -51,7 +51,7 @@ func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnos
 		known[finding{g.Rule, g.Message, g.Span}] = true
 	}
 	causes := newCauses(r)
-	kept := found[:0]
+	rest := found[:0]
 	for _, g := range found {
 		switch {
 		case g.Span.Source != r.Document.Source || known[finding{g.Rule, g.Message, g.Span}]:
@@ -62,9 +62,9 @@ func blame(r overlay.Result, found, before []schema.Diagnostic) []schema.Diagnos
 			g.Related = append([]schema.Related{{Span: g.Span, Message: "in the base"}}, g.Related...)
 			g.Span, g.Fixes = c.By, nil
 		}
-		kept = append(kept, g)
+		rest = append(rest, g)
 	}
-	return kept
+	return rest
 }
 
 // causes finds the change that causes a diagnostic.

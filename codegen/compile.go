@@ -29,7 +29,7 @@ func Compile(p *schema.Policy) (*policy.Policy, []schema.Diagnostic) {
 		c.references[r.Span] = r
 	}
 
-	for _, half := range p.Document.Root.Halves() {
+	for _, half := range p.Document.Root.LoneSurrogates() {
 		c.report("bad-value", half, "%s is half of a character", half.Text())
 	}
 	out := &policy.Policy{}
@@ -73,7 +73,7 @@ func (c *compiler) fill(dst reflect.Value, p *plan, settings []*schema.Setting) 
 	last := append(c.last[:0], make([]*schema.Setting, len(p.fields))...)
 	c.last = nil // in use: resolving a reference may call fill
 	for _, s := range settings {
-		if s.Key == nil || s.Key.Section == schema.Top && s.Key.Inert && s.Member.Value.Kind != schema.Number && !s.Key.Takes(&s.Member.Value) {
+		if s.Key == nil || s.Key.Section == schema.Top && s.Key.Inert && s.Member.Value.Kind != schema.Number && !s.Key.Accepts(&s.Member.Value) {
 			continue // lws ignores such a key, whatever its value
 		}
 		if i, ok := p.byKey[s.Key.Name]; !ok {

@@ -20,7 +20,7 @@ type image struct {
 
 	// words are the words that relocations write to memory. They may differ from
 	// the bytes of the file.
-	words map[uint64]relocated
+	words map[uint64]word
 }
 
 // A segment is a range of memory, with its initial bytes from the file.
@@ -29,8 +29,8 @@ type segment struct {
 	data    []byte
 }
 
-// A relocated word is an address, or names a symbol of another file.
-type relocated struct {
+// A word is an address, or names a symbol of another file.
+type word struct {
 	address  uint64
 	external string
 }
@@ -63,7 +63,7 @@ func newImage(file []byte) (*image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a readable ELF file: %w", err)
 	}
-	m := &image{machine: f.Machine, order: f.ByteOrder, pointer: 4, words: map[uint64]relocated{}}
+	m := &image{machine: f.Machine, order: f.ByteOrder, pointer: 4, words: map[uint64]word{}}
 	if f.Class == elf.ELFCLASS64 {
 		m.pointer = 8
 	}
@@ -160,7 +160,7 @@ func (m *image) relocate(data []byte, addends bool, at uint64, symbols []elf.Sym
 		if kind != types.absolute && kind != types.relative {
 			continue // for code, or of another size
 		}
-		var w relocated
+		var w word
 		if addends {
 			w.address = m.number(data[2*m.pointer : entry])
 		}

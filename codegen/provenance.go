@@ -98,13 +98,13 @@ func originLines(file []byte) []originLine {
 // first comment, and with LF line endings.
 func withoutLines(file []byte, names ...string) []byte {
 	file = bytes.ReplaceAll(file, []byte("\r\n"), []byte("\n"))
-	var kept []byte
+	var rest []byte
 	from := 0
 	for _, l := range originLines(file) {
 		if slices.Contains(names, l.name) {
-			kept = append(kept, file[from:l.start]...)
+			rest = append(rest, file[from:l.start]...)
 			from = l.end
 		}
 	}
-	return append(kept, file[from:]...)
+	return append(rest, file[from:]...)
 }

@@ -63,12 +63,12 @@ func (f *Fault) Check(args Args) error {
 }
 
 // check returns the values of all parameters of a fault.
-func (f *Fault) check(given Args) (Args, error) {
-	args := Args{}
+func (f *Fault) check(args Args) (Args, error) {
+	all := Args{}
 	for _, p := range f.Params {
-		args[p.Name] = p.Default
+		all[p.Name] = p.Default
 	}
-	for name, value := range given {
+	for name, value := range args {
 		i := slices.IndexFunc(f.Params, func(p Param) bool { return p.Name == name })
 		if i < 0 {
 			var names []string
@@ -88,9 +88,9 @@ func (f *Fault) check(given Args) (Args, error) {
 		} else if n, err := strconv.Atoi(value); err != nil || n < p.Min || n > p.Max {
 			return nil, fmt.Errorf("parameter %s of fault %s must be a number from %d to %d, not %q", name, f.Name, p.Min, p.Max, value)
 		}
-		args[name] = value
+		all[name] = value
 	}
-	return args, nil
+	return all, nil
 }
 
 func (a Args) int(name string) int {

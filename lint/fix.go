@@ -100,8 +100,8 @@ func (s *state) severe() (n int) {
 // harmless reports whether fresh, the findings that before lacks, are acceptable:
 // there are none, or only infos that an error or a warning in before has hidden.
 func (s *state) harmless(before *state, fresh []schema.Diagnostic) bool {
-	worst, any := schema.Worst(fresh)
-	return !any || worst == schema.Info && s.severe() < before.severe()
+	worst, found := schema.Worst(fresh)
+	return !found || worst == schema.Info && s.severe() < before.severe()
 }
 
 // A step is a set of edits of a source.

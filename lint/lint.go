@@ -169,12 +169,12 @@ func check(d *schema.Document, rules []*Rule, o Options) []*schema.Diagnostic {
 		}
 		p.rule = r
 		if !o.unlimited {
-			p.excess = &schema.Excess{}
+			p.limit = &schema.Limiter{}
 		}
 		n := len(p.found)
 		r.Check(p)
-		if p.excess != nil {
-			if rest := p.excess.Rest(); rest != nil {
+		if p.limit != nil {
+			if rest := p.limit.Rest(); rest != nil {
 				p.found = append(p.found, rest)
 			}
 		}

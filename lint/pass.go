@@ -16,10 +16,10 @@ type Pass struct {
 	At       time.Time        // when certificates must be valid
 	CertWarn time.Duration    // how long before its expiry a certificate is reported
 
-	rule   *Rule // the rule being checked
-	found  []*schema.Diagnostic
-	excess *schema.Excess // of the rule; nil means no limit
-	memo   map[any]any    // results of Memo functions
+	rule  *Rule // the rule being checked
+	found []*schema.Diagnostic
+	limit *schema.Limiter // of the rule; nil means no limit
+	memo  map[any]any     // results of Memo functions
 }
 
 func newPass(d *schema.Document, o Options) *Pass {
@@ -37,8 +37,8 @@ func newPass(d *schema.Document, o Options) *Pass {
 // severity, related positions and fixes of the result.
 func (p *Pass) Reportf(at schema.Span, format string, args ...any) *schema.Diagnostic {
 	g := &schema.Diagnostic{Rule: p.rule.Name, Severity: p.rule.Severity, Span: at, Message: fmt.Sprintf(format, args...)}
-	if p.excess != nil {
-		if instead, keep := p.excess.Add(*g); !keep {
+	if p.limit != nil {
+		if instead, keep := p.limit.Add(*g); !keep {
 			return instead
 		}
 	}

@@ -68,10 +68,10 @@ func (s *suppressor) apply(of *schema.Source, found []*schema.Diagnostic) []sche
 			directives[src] = append(directives[src], s.directive(c)...)
 		}
 	}
-	kept := make([]schema.Diagnostic, 0, len(found))
+	remaining := make([]schema.Diagnostic, 0, len(found))
 	for _, g := range found {
 		if !suppressed(g, directives[g.Span.Source]) {
-			kept = append(kept, *g)
+			remaining = append(remaining, *g)
 		}
 	}
 	for _, src := range sources {
@@ -81,7 +81,7 @@ func (s *suppressor) apply(of *schema.Source, found []*schema.Diagnostic) []sche
 			}
 		}
 	}
-	return append(kept, s.wrong...)
+	return append(remaining, s.wrong...)
 }
 
 // suppressed reports whether one of the directives applies to a diagnostic, and

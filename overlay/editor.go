@@ -14,12 +14,12 @@ type editor struct {
 	defs    map[entryKey]definition // of the result, the last of each name
 	changes []Change
 	diags   []schema.Diagnostic
-	excess  map[string]*schema.Excess // of reportf, by rule
+	limits  map[string]*schema.Limiter // of reportf, by rule
 }
 
 func newEditor(base *schema.Document) *editor {
 	d := base.Clone()
-	return &editor{result: d, defs: index(d), excess: map[string]*schema.Excess{}}
+	return &editor{result: d, defs: index(d), limits: map[string]*schema.Limiter{}}
 }
 
 func (e *editor) report(diags []schema.Diagnostic) { e.diags = append(e.diags, diags...) }
@@ -28,10 +28,10 @@ func (e *editor) report(diags []schema.Diagnostic) { e.diags = append(e.diags, d
 // keeps schema.MaxFindings of a rule.
 func (e *editor) reportf(rule string, severity schema.Severity, at schema.Span, format string, args ...any) *schema.Diagnostic {
 	d := schema.Diagnostic{Rule: rule, Severity: severity, Span: at, Message: fmt.Sprintf(format, args...)}
-	if e.excess[rule] == nil {
-		e.excess[rule] = &schema.Excess{}
+	if e.limits[rule] == nil {
+		e.limits[rule] = &schema.Limiter{}
 	}
-	if instead, keep := e.excess[rule].Add(d); !keep {
+	if instead, keep := e.limits[rule].Add(d); !keep {
 		return instead
 	}
 	e.diags = append(e.diags, d)
@@ -39,11 +39,11 @@ func (e *editor) reportf(rule string, severity schema.Severity, at schema.Span, 
 }
 
 // full reports whether reportf drops further diagnostics of a rule.
-func (e *editor) full(rule string) bool { return e.excess[rule] != nil && e.excess[rule].Full() }
+func (e *editor) full(rule string) bool { return e.limits[rule] != nil && e.limits[rule].Full() }
 
 // diagnostics returns the reported diagnostics, sorted by position.
 func (e *editor) diagnostics() []schema.Diagnostic {
-	for _, x := range e.excess {
+	for _, x := range e.limits {
 		if rest := x.Rest(); rest != nil {
 			e.diags = append(e.diags, *rest)
 		}

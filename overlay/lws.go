@@ -332,15 +332,15 @@ func (l *lws) phantom(m *schema.Member, rest []*schema.Member) {
 	l.current = l.lookup(m.Key)
 	if l.current != nil {
 		l.reportf(RuleLWSPhantom, schema.Error, m.Name.Span, "lws takes %s for the streamtype %s, whose name begins with it%s",
-			schema.QuoteName(m.Key), schema.QuoteName(l.current.name), taken(rest))
+			schema.QuoteName(m.Key), schema.QuoteName(l.current.name), lostKeys(rest))
 	} else {
-		l.reportf(RuleLWSPhantom, schema.Error, m.Name.Span, "lws %v makes a phantom streamtype of %s%s", l.version, schema.QuoteName(m.Key), taken(rest))
+		l.reportf(RuleLWSPhantom, schema.Error, m.Name.Span, "lws %v makes a phantom streamtype of %s%s", l.version, schema.QuoteName(m.Key), lostKeys(rest))
 	}
 	l.nested(&m.Value)
 }
 
-// taken describes the keys that a streamtype loses to a phantom.
-func taken(rest []*schema.Member) string {
+// lostKeys describes the keys that a streamtype loses to a phantom.
+func lostKeys(rest []*schema.Member) string {
 	const most = 8
 	var names []string
 	for _, m := range rest[:min(len(rest), most)] {

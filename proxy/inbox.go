@@ -79,7 +79,7 @@ func (b *inbox) dropOpen() {
 
 // get moves payload of one message into buf. It returns false if there is none.
 func (b *inbox) get(buf []byte) (n int, flags policy.Flags, ok bool) {
-	taken := 0
+	removed := 0
 	for i := range b.pieces {
 		p := &b.pieces[i]
 		if i > 0 && p.flags&policy.FlagSOM != 0 {
@@ -93,17 +93,17 @@ func (b *inbox) get(buf []byte) (n int, flags policy.Flags, ok bool) {
 		if p.n > 0 {
 			break
 		}
-		taken++
+		removed++
 		flags |= p.flags
 		if flags&policy.FlagEOM != 0 || n == len(buf) {
 			break
 		}
 	}
-	if n == 0 && taken == 0 {
+	if n == 0 && removed == 0 {
 		return 0, 0, false
 	}
 	b.inside = flags&policy.FlagEOM == 0
-	b.pieces = b.pieces[taken:]
+	b.pieces = b.pieces[removed:]
 	b.data = b.data[n:]
 	b.size -= n
 	if len(b.pieces) == 0 {

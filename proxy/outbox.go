@@ -72,8 +72,8 @@ func (b *outbox) limit(size, onAbove, offBelow int) {
 
 // full reports whether the stream has to wait, because of the outbox or others, and
 // records the pause.
-func (b *outbox) full(others bool) bool {
-	b.paused = b.paused || len(b.buf) > b.onAbove || others && len(b.buf) > 0
+func (b *outbox) full(limited bool) bool {
+	b.paused = b.paused || len(b.buf) > b.onAbove || limited && len(b.buf) > 0
 	return b.paused
 }
 

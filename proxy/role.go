@@ -92,7 +92,7 @@ var (
 func (p *Proxy) enter(peer Peer, streamtype string) (*budget, error) {
 	key := peer.key()
 	p.mu.Lock()
-	budgets, held := p.budgets, p.peers[key].named
+	budgets, links := p.budgets, p.peers[key].named
 	p.mu.Unlock()
 	i := slices.IndexFunc(budgets, func(b *budget) bool { return b.role.matches(peer) })
 	if i < 0 {
@@ -102,7 +102,7 @@ func (p *Proxy) enter(peer Peer, streamtype string) (*budget, error) {
 	if !b.role.allows(streamtype) {
 		return nil, fmt.Errorf("role %q: %w", b.role.Name, errRoleForbids)
 	}
-	if b.role.MaxLinks == 0 && key != "" && held >= max(1, p.o.MaxLinks/namedShare) {
+	if b.role.MaxLinks == 0 && key != "" && links >= max(1, p.o.MaxLinks/namedShare) {
 		return nil, errTooManyNamed
 	}
 	if n := b.links.Add(1); b.role.MaxLinks > 0 && n > int64(b.role.MaxLinks) {

@@ -193,4 +193,4 @@ func (s *Stream) Metadata(name string) (string, error) {
 // TransportData returns the value that the transport keeps with the stream across
 // its connections. The first call stores the result of make. TransportData is for
 // functions of transport packages that take a stream, such as raw.Of.
-func (s *Stream) TransportData(make func() any) any { return s.data(make) }
+func (s *Stream) TransportData(newData func() any) any { return s.data(newData) }

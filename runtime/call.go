@@ -98,11 +98,11 @@ func (c *call) set(options []CallOption) error {
 	return nil
 }
 
-func (p *payload) given() bool { return len(p.body) > 0 || p.reader != nil && p.length != 0 }
+func (p *payload) present() bool { return len(p.body) > 0 || p.reader != nil && p.length != 0 }
 
 // hasBody reports whether the call has a body.
 func (c *call) hasBody() bool {
-	return c.given() || slices.ContainsFunc(c.parts, func(p part) bool { return p.given() })
+	return c.present() || slices.ContainsFunc(c.parts, func(p part) bool { return p.present() })
 }
 
 // readers returns the payload for each streamtype of the request, or nil if the

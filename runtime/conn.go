@@ -120,7 +120,7 @@ func (x *exchange) waitLocked() error {
 // takeLocked consumes n bytes of the piece.
 func (x *exchange) takeLocked(n int) {
 	in := &x.in
-	in.taken = append(in.taken[:0], in.arrived...)
+	in.lastRead = append(in.lastRead[:0], in.arrived...)
 	if in.off += n; in.off == len(in.buf) {
 		in.full, x.stale = false, false
 		x.s.ResumeRx()
@@ -326,15 +326,15 @@ func (c *Conn) Metadata(name string) (string, error) {
 	x := c.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if i := policy.ItemIndex(x.st.Metadata, name); i >= 0 && i < len(x.in.taken) {
-		return x.in.taken[i], nil
+	if i := policy.ItemIndex(x.st.Metadata, name); i >= 0 && i < len(x.in.lastRead) {
+		return x.in.lastRead[i], nil
 	}
 	return x.s.Metadata(name)
 }
 
 // TransportData returns the transport's data of the stream; see
 // [Stream.TransportData].
-func (c *Conn) TransportData(make func() any) any { return c.x.s.TransportData(make) }
+func (c *Conn) TransportData(newData func() any) any { return c.x.s.TransportData(newData) }
 
 // wrap adds the operation and the stream to err, except to io.EOF.
 func (c *Conn) wrap(operation string, err error) error {

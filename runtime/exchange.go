@@ -52,17 +52,17 @@ type exchange struct {
 // An inbox holds received payload. Fetch collects all of it. Open has room for one
 // piece: the stream is paused until it has been read.
 type inbox struct {
-	to      []byte // buffer of a waiting Read; nil if there is none
-	n       int    // bytes copied there
-	buf     []byte
-	full    bool // buf holds a piece
-	closed  bool // the peer sends no more, and waits for written data
-	off     int  // bytes of buf that have been read
-	flags   Flags
-	arrived []string // metadata that came with the message of the piece
-	taken   []string // metadata of the message read last
-	related bool     // in a group of messages
-	ends    []int    // for Fetch: end of each message of the group in buf
+	to       []byte // buffer of a waiting Read; nil if there is none
+	n        int    // bytes copied there
+	buf      []byte
+	full     bool // buf holds a piece
+	closed   bool // the peer sends no more, and waits for written data
+	off      int  // bytes of buf that have been read
+	flags    Flags
+	arrived  []string // metadata that came with the message of the piece
+	lastRead []string // metadata of the message read last
+	related  bool     // in a group of messages
+	ends     []int    // for Fetch: end of each message of the group in buf
 }
 
 // An outbox holds payload to send.
@@ -341,9 +341,9 @@ func (x *exchange) spent() bool {
 
 // lostLocked handles the end of a connection. If another one may follow, the
 // program gets a ReconnectError and decides; otherwise it gets ErrAllRetriesFailed.
-func (x *exchange) lostLocked(err error, another bool) {
+func (x *exchange) lostLocked(err error, retry bool) {
 	x.out.lose(err)
-	if another {
+	if retry {
 		x.lost, x.stale = err, x.in.full
 		x.undecided = x.reads && !x.out.pending // a waiting Write is a decision
 	}

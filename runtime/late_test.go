@@ -50,8 +50,8 @@ func TestSlowOpen(t *testing.T) {
 // TestPanicInOpen checks that a link is dead after a panic of a callback in Open.
 func TestPanicInOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var kept transport.Link
-		c := openerContext(t, func(l transport.Link) error { kept = l; return l.Connected() })
+		var link transport.Link
+		c := openerContext(t, func(l transport.Link) error { link = l; return l.Connected() })
 		tr := newTrace(on{"CRE": connect, "CON": func(s *runtime.Stream) runtime.Result {
 			s.Destroy()
 			panic("test")
@@ -64,7 +64,7 @@ func TestPanicInOpen(t *testing.T) {
 			}()
 			c.NewStream("s", tr.handlers())
 		}()
-		if err := kept.Rx([]byte("x"), 0); err == nil {
+		if err := link.Rx([]byte("x"), 0); err == nil {
 			t.Error("Rx succeeds after the panic")
 		}
 		time.Sleep(time.Minute) // no timer waits for the stream

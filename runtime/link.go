@@ -319,7 +319,7 @@ func (l *link) DirectHeaders() []transport.Field {
 	return l.s.meta.directHeaders().all()
 }
 
-func (l *link) Data(make func() any) any { return l.s.data(make) }
+func (l *link) Data(newData func() any) any { return l.s.data(newData) }
 
 func (l *link) Credit() *transport.Credit { return l.s.credit }
 

@@ -21,15 +21,15 @@ const maxPerf = 500
 // A perf records the figures of one attempt, if the policy sets perf. Its methods
 // are safe for concurrent use.
 type perf struct {
-	mu     sync.Mutex
-	taken  bool         // by the program
-	used   bool         // there is a connection: dials that still run do not count
-	start  [4]time.Time // of each step
-	took   [4]time.Duration
-	dns    uint8 // the outcome
-	found  []netip.Addr
-	peer   netip.Addr
-	status int // of the response; 0 if there is none
+	mu       sync.Mutex
+	reported bool         // by the program
+	used     bool         // there is a connection: dials that still run do not count
+	start    [4]time.Time // of each step
+	took     [4]time.Duration
+	dns      uint8 // the outcome
+	found    []netip.Addr
+	peer     netip.Addr
+	status   int // of the response; 0 if there is none
 }
 
 // The steps that are timed.
@@ -153,10 +153,10 @@ func (p *perf) resolved(addrs []net.IPAddr, err error) {
 func (p *perf) take() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.taken {
+	if p.reported {
 		return nil
 	}
-	p.taken = true
+	p.reported = true
 	us := func(step int) int64 { return min(p.took[step].Microseconds(), math.MaxUint32) }
 	b := fmt.Appendf(make([]byte, 0, maxPerf), `{"peer":%q,"dns_us":%d,"dns_disp":%d,"sockconn_us":%d,"tls_us":%d,"txn_resp_us":%d,"dns":[`,
 		addrText(p.peer), us(perfDNS), p.dns, us(perfConnect), us(perfTLS), us(perfResponse))

@@ -175,16 +175,16 @@ func (s *Stream) cancelTimeoutLocked() {
 // A remoteLink is the link of a stream that a driver executes.
 type remoteLink struct{ *link }
 
-func (l remoteLink) Data(make func() any) any {
+func (l remoteLink) Data(newData func() any) any {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	if r := l.s.remote; r.data == nil {
-		r.data = make()
+		r.data = newData()
 	}
 	return l.s.remote.data
 }
 
-func (l remoteLink) Credit() (bytes uint32, set bool) {
+func (l remoteLink) Credit() (n uint32, set bool) {
 	c := l.s.credit
 	return uint32(min(c.Initial(), math.MaxUint32)), c != nil
 }
@@ -204,23 +204,23 @@ func (l remoteLink) Requests() transport.Requests {
 		return transport.Requests{}
 	}
 	r := s.remote
-	taken := r.requests
+	requests := r.requests
 	r.requests = transport.Requests{}
-	taken.Metadata = slices.Clone(r.set[len(r.set)-r.unsent:])
-	slices.Reverse(taken.Metadata)
+	requests.Metadata = slices.Clone(r.set[len(r.set)-r.unsent:])
+	slices.Reverse(requests.Metadata)
 	r.unsent = 0
-	taken.Length = s.txLen
-	if taken.TimeoutChanged {
+	requests.Length = s.txLen
+	if requests.TimeoutChanged {
 		s.stopTimeoutLocked() // the proxy has the timer now
-		taken.Timeout = -1
+		requests.Timeout = -1
 		if r.limited {
-			taken.Timeout = 0
+			requests.Timeout = 0
 		}
 		if r.limited && !r.deadline.IsZero() {
-			taken.Timeout = max(time.Until(r.deadline), time.Millisecond)
+			requests.Timeout = max(time.Until(r.deadline), time.Millisecond)
 		}
 	}
-	return taken
+	return requests
 }
 
 func (l remoteLink) SetRideshares(names []string) {

@@ -141,11 +141,11 @@ func (s *Stream) attach(o transport.Option) {
 }
 
 // data returns the data of the transport. The first call stores the result of make.
-func (s *Stream) data(make func() any) any {
+func (s *Stream) data(newData func() any) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.attached == nil {
-		s.attached = &attachment{data: make()}
+		s.attached = &attachment{data: newData()}
 	}
 	return s.attached.data
 }
@@ -583,7 +583,7 @@ func (s *Stream) abandon(l *link) {
 // settleAndUnlock runs the machine until it yields, and releases the turn and mu,
 // which the caller has. If an attempt has begun it returns its link, whose Run the
 // caller must call. It also reports whether the stream has ended.
-func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
+func (s *Stream) settleAndUnlock() (started *link, gone bool) {
 	for {
 		if s.link != nil && s.link.phase == returned {
 			s.yieldAndUnlock() // to finish, which settles
@@ -594,9 +594,9 @@ func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 			s.prepareLocked()
 			s.machine.Answer(e, OK)
 		case machine.Attempt:
-			begun = s.link
-			begun.phase = attempting
-			begun.startTimerLocked()
+			started = s.link
+			started.phase = attempting
+			started.startTimerLocked()
 			if s.remote != nil {
 				s.remote.restart(s.txLen)
 			}
@@ -618,7 +618,7 @@ func (s *Stream) settleAndUnlock() (begun *link, gone bool) {
 				s.dropLinkLocked()
 			}
 			s.yieldAndUnlock()
-			return begun, false
+			return started, false
 		case machine.Deliver, machine.Illegal:
 			s.machine.Answer(e, s.deliverLocked(e))
 		}

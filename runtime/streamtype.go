@@ -278,11 +278,11 @@ func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err err
 	if t.endpoint, err = policy.NewEndpoint(st, t.uses); err != nil {
 		return err
 	}
-	url := ""
+	template := ""
 	if st.HTTP != nil {
-		url = st.HTTP.URL
+		template = st.HTTP.URL
 	}
-	if t.url, err = policy.ParseURL(url, st.Metadata, t.uses); err != nil {
+	if t.url, err = policy.ParseURL(template, st.Metadata, t.uses); err != nil {
 		return fmt.Errorf("http_url: %w", err)
 	}
 	if m := st.MQTT; m != nil {

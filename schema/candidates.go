@@ -18,9 +18,9 @@ const (
 // comes first. Brackets are left out if they could be missing in too many places.
 func candidates(d *Document, first Diagnostic, bracket int) []Diagnostic {
 	c := &candidateList{src: d.Source, seen: map[string]bool{}}
-	region := mistaken(tokens(d.Source.Text, first.Span.End), bracket)
+	region := suspects(tokens(d.Source.Text, first.Span.End), bracket)
 	few := len(region) <= regionTokens
-	if len(first.Fixes) > 0 && (few || !ofBracket(first.Fixes[0].Edits[0])) {
+	if len(first.Fixes) > 0 && (few || !editsBracket(first.Fixes[0].Edits[0])) {
 		c.list = append(c.list, first)
 	}
 	c.quotes(first)
@@ -56,11 +56,11 @@ func characterName(char string) string {
 	return Quote(char)
 }
 
-func (c *candidateList) add(start, end int, new, message, fix string) {
-	if key := fmt.Sprint(start, end, new); !c.seen[key] {
+func (c *candidateList) add(start, end int, text, message, fix string) {
+	if key := fmt.Sprint(start, end, text); !c.seen[key] {
 		c.seen[key] = true
 		at := Span{c.src, start, end}
-		c.list = append(c.list, Diagnostic{Rule: RuleSyntax, Severity: Error, Span: at, Message: message, Fixes: []Fix{newFix(fix, at, new)}})
+		c.list = append(c.list, Diagnostic{Rule: RuleSyntax, Severity: Error, Span: at, Message: message, Fixes: []Fix{newFix(fix, at, text)}})
 	}
 }
 
@@ -111,7 +111,7 @@ func (c *candidateList) strays(region []Span) {
 
 // suspects returns the tokens that may hold the mistake that shows at the last of
 // ts: those after the bracket at an offset, or after the last key inside it.
-func mistaken(ts []Span, bracket int) []Span {
+func suspects(ts []Span, bracket int) []Span {
 	from, depth, opened := 0, 0, false
 	for i, t := range ts {
 		switch t.Source.Text[t.Start] {

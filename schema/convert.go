@@ -9,7 +9,7 @@ import (
 
 // convert returns the JSON boolean or integer that a text unambiguously stands for
 // as a value of the key, and whether there is one.
-func (k *Key) meant(text string) (string, bool) {
+func (k *Key) convert(text string) (string, bool) {
 	text = strings.TrimSpace(text)
 	switch {
 	case k == nil:

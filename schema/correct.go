@@ -211,7 +211,7 @@ func (c *corrector) search(d *Document, p *parser) *correction {
 // error, provided that no candidate leaves fewer errors.
 func (c *corrector) partial(d *Document, first Diagnostic, tried []Diagnostic) (all []correction) {
 	least := count(d)
-	plain := len(first.Fixes) > 0 && !ofBracket(first.Fixes[0].Edits[0])
+	plain := len(first.Fixes) > 0 && !editsBracket(first.Fixes[0].Edits[0])
 	for _, g := range tried {
 		if c.budget < 0 {
 			return nil
@@ -257,8 +257,8 @@ func (c *corrector) furthest(d *Document, first Diagnostic, tried []Diagnostic, 
 	return all
 }
 
-// ofBracket reports whether an edit adds or removes a bracket.
-func ofBracket(e Edit) bool { return strings.ContainsAny(e.NewText+e.Span.Text(), "{}[]") }
+// editsBracket reports whether an edit adds or removes a bracket.
+func editsBracket(e Edit) bool { return strings.ContainsAny(e.NewText+e.Span.Text(), "{}[]") }
 
 // compare returns -1 if r is a better explanation than o, 1 if o is better, and 0
 // if they are equally good.
@@ -302,23 +302,23 @@ func best(all []correction, removes bool) (best *correction) {
 
 func isError(g Diagnostic) bool { return g.Severity == Error }
 
-func count(d *Document) (errors int) {
+func count(d *Document) (remaining int) {
 	for _, g := range d.Syntax {
 		if isError(g) {
-			errors++
+			remaining++
 		}
 	}
-	return errors
+	return remaining
 }
 
 // local returns the correction that consists of the parser's own fixes, or nil if
 // the parser does not have one for every error.
 func (c *corrector) local(d *Document) *correction {
-	errors := slices.DeleteFunc(slices.Clone(d.Syntax), func(g Diagnostic) bool { return !isError(g) })
-	if slices.ContainsFunc(errors, func(g Diagnostic) bool { return len(g.Fixes) == 0 }) {
+	errorCount := slices.DeleteFunc(slices.Clone(d.Syntax), func(g Diagnostic) bool { return !isError(g) })
+	if slices.ContainsFunc(errorCount, func(g Diagnostic) bool { return len(g.Fixes) == 0 }) {
 		return nil
 	}
-	return c.try(d, errors...)
+	return c.try(d, errorCount...)
 }
 
 // try applies the fixes of ds, then the parser's own fixes in the result. It
@@ -348,7 +348,7 @@ func (r *correction) weigh(after *Document) {
 // hasStray reports whether a document has an extra bracket that lws ignores.
 func hasStray(d *Document) bool {
 	return slices.ContainsFunc(d.Syntax, func(g Diagnostic) bool {
-		return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && ofBracket(g.Fixes[0].Edits[0])
+		return g.Rule == RuleLaxSyntax && len(g.Fixes) > 0 && editsBracket(g.Fixes[0].Edits[0])
 	})
 }
 

@@ -71,7 +71,7 @@ func SortDiagnostics(ds []Diagnostic) []Diagnostic {
 }
 
 // Worst returns the highest severity among ds, and whether there is any.
-func Worst(ds []Diagnostic) (worst Severity, any bool) {
+func Worst(ds []Diagnostic) (worst Severity, found bool) {
 	for _, d := range ds {
 		worst = max(worst, d.Severity)
 	}
@@ -90,17 +90,17 @@ const MaxFindings = 1000
 
 // A Limiter keeps the first MaxFindings diagnostics of a rule and counts the rest.
 // The zero value is ready to use.
-type Excess struct {
-	kept, dropped int
-	first, last   Diagnostic // that were dropped
-	worst         Severity   // of those before last
+type Limiter struct {
+	count, dropped int
+	first, last    Diagnostic // that were dropped
+	worst          Severity   // of those before last
 }
 
 // Add reports whether to keep a diagnostic. If not, it returns a copy in its place,
 // which the caller may change until the next call.
-func (e *Excess) Add(d Diagnostic) (instead *Diagnostic, keep bool) {
-	if e.kept < MaxFindings {
-		e.kept++
+func (e *Limiter) Add(d Diagnostic) (instead *Diagnostic, keep bool) {
+	if e.count < MaxFindings {
+		e.count++
 		return nil, true
 	}
 	if e.dropped == 0 {
@@ -113,10 +113,10 @@ func (e *Excess) Add(d Diagnostic) (instead *Diagnostic, keep bool) {
 }
 
 // Full reports whether the next diagnostic will be dropped.
-func (e *Excess) Full() bool { return e.kept == MaxFindings }
+func (e *Limiter) Full() bool { return e.count == MaxFindings }
 
 // Rest returns a diagnostic that stands for the dropped ones, or nil.
-func (e *Excess) Rest() *Diagnostic {
+func (e *Limiter) Rest() *Diagnostic {
 	if e.dropped == 0 {
 		return nil
 	}

@@ -67,22 +67,22 @@ type Key struct {
 	MaxItems    int // of a list; 0 for any number
 	Description string
 
-	Member       string   // C member of lws that holds the value, such as u.http.url; "" for none
-	Flag         string   // C flag that it sets, such as LWSSSPOLF_TLS; "" for none
-	Bit          int      // the bit number of Flag
-	Unit         string   // of an integer: "ms", "s", "us", "%" or ""
-	Width        int      // bits of an integer's C member; 0 for other types
-	Since        string   // the first lws release that reads it
-	Protocols    []string // the protocols that use it; nil for all
-	Role         string   // "client" or "server"; empty for both
-	Ref          Section  // the section whose entry the value names; Top if it is not a reference
-	Match        Match
-	Inert        bool                         // no lws version acts on it
-	Sticky       bool                         // a boolean that false does not clear after true
-	Aliases      []string                     // documented names that no lws version reads
-	ValueAliases map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
-	ValueMeant   map[string]map[string]any    // other values in use, and the settings they stand for
-	ValueSince   map[string]string            // the first lws release that reads a value, if later than Since
+	Member            string   // C member of lws that holds the value, such as u.http.url; "" for none
+	Flag              string   // C flag that it sets, such as LWSSSPOLF_TLS; "" for none
+	Bit               int      // the bit number of Flag
+	Unit              string   // of an integer: "ms", "s", "us", "%" or ""
+	Width             int      // bits of an integer's C member; 0 for other types
+	Since             string   // the first lws release that reads it
+	Protocols         []string // the protocols that use it; nil for all
+	Role              string   // "client" or "server"; empty for both
+	Ref               Section  // the section whose entry the value names; Top if it is not a reference
+	Match             Match
+	Inert             bool                         // no lws version acts on it
+	Sticky            bool                         // a boolean that false does not clear after true
+	Aliases           []string                     // documented names that no lws version reads
+	ValueAliases      map[string]map[string]string // documented values that no lws version reads, and the settings to use instead
+	ValueReplacements map[string]map[string]any    // other values in use, and the settings they stand for
+	ValueSince        map[string]string            // the first lws release that reads a value, if later than Since
 
 	first Version // Since, parsed
 }
@@ -93,7 +93,7 @@ func (k *Key) Is(typ string) bool { return slices.Contains(k.Types, typ) }
 
 // Replacement returns the settings that an invalid value stands for, including this
 // key, or nil. The caller must not change it.
-func (k *Key) Meant(value string) map[string]any {
+func (k *Key) Replacement(value string) map[string]any {
 	if use, ok := k.ValueAliases[value]; ok {
 		meant := map[string]any{}
 		for key, v := range use {
@@ -105,7 +105,7 @@ func (k *Key) Meant(value string) map[string]any {
 	if slices.Contains(k.Enum, lower) {
 		return map[string]any{k.Name: lower}
 	}
-	return k.ValueMeant[lower]
+	return k.ValueReplacements[lower]
 }
 
 // Joined reports whether lws joins the lists of an object that has the key more
@@ -123,7 +123,7 @@ type keyTable struct {
 	keys       map[Section][]*Key
 	byName     map[Section]map[string]*Key
 	documented map[Section]map[string]string // names that appear only in lws's documentation, and the key to use instead
-	meant      map[Section]map[string]string // names often written by mistake, and the advice to give
+	common     map[Section]map[string]string // names often written by mistake, and the advice to give
 }
 
 var table = sync.OnceValue(func() keyTable {
@@ -171,7 +171,7 @@ var table = sync.OnceValue(func() keyTable {
 	t := keyTable{map[Section][]*Key{}, map[Section]map[string]*Key{}, map[Section]map[string]string{}, map[Section]map[string]string{}}
 	add := func(s Section, o object) {
 		t.byName[s] = map[string]*Key{}
-		t.documented[s], t.meant[s] = o.LWS.DocumentedOnly, o.LWS.Meant
+		t.documented[s], t.common[s] = o.LWS.DocumentedOnly, o.LWS.Meant
 		for _, p := range o.Properties {
 			k := &Key{
 				Section: s, Name: p.Key, Types: p.Value.Type, Enum: p.Value.Enum,
@@ -180,7 +180,7 @@ var table = sync.OnceValue(func() keyTable {
 				Width: p.Value.LWS.Width, Unit: p.Value.LWS.Unit, Since: p.Value.LWS.Since, Protocols: p.Value.LWS.Protocols,
 				Role: p.Value.LWS.Role, Ref: p.Value.LWS.Ref, Match: p.Value.LWS.Match,
 				Inert: p.Value.LWS.Inert, Sticky: p.Value.LWS.Sticky || p.Value.LWS.Flag != "", Aliases: p.Value.LWS.Aliases,
-				ValueAliases: p.Value.LWS.ValueAliases, ValueMeant: p.Value.LWS.ValueMeant, ValueSince: p.Value.LWS.ValueSince,
+				ValueAliases: p.Value.LWS.ValueAliases, ValueReplacements: p.Value.LWS.ValueMeant, ValueSince: p.Value.LWS.ValueSince,
 			}
 			k.first, _ = parseVersion(k.Since)
 			t.keys[s] = append(t.keys[s], k)

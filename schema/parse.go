@@ -769,7 +769,7 @@ func (p *parser) word() Kind {
 		}
 		if Placeholder(w) == w && (k == nil || !k.Is("string")) {
 			p.errorf(start, p.pos, "%s is a placeholder: check the policy after it is filled in", QuoteName(w))
-		} else if want, ok := k.meant(w); ok {
+		} else if want, ok := k.convert(w); ok {
 			p.fixf(start, p.pos, "write "+want, want, "%s: write %s", what, want)
 		} else if k == nil {
 			p.errorf(start, p.pos, "%s", what)
@@ -826,12 +826,12 @@ func (p *parser) str() Kind {
 
 // wrappedBase64 matches base64 over several lines, with or without the first and
 // last line of PEM, up to the closing double quote.
-var wrapped = regexp.MustCompile(`^\s*(?:-----BEGIN [A-Z0-9 ]+-----\s)?([A-Za-z0-9+/_-]{16,}(?:[ \t\r]*\n[ \t]*[A-Za-z0-9+/_-]+)*={0,2})\s*(?:-----END [A-Z0-9 ]+-----\s*)?"`)
+var wrappedBase64 = regexp.MustCompile(`^\s*(?:-----BEGIN [A-Z0-9 ]+-----\s)?([A-Za-z0-9+/_-]{16,}(?:[ \t\r]*\n[ \t]*[A-Za-z0-9+/_-]+)*={0,2})\s*(?:-----END [A-Z0-9 ]+-----\s*)?"`)
 
 // wrapped reads the rest of a string that contains base64 over several lines. It
 // reports false if the string at start is not one.
 func (p *parser) wrapped(start int) bool {
-	at := wrapped.FindStringSubmatchIndex(p.text[start+1:])
+	at := wrappedBase64.FindStringSubmatchIndex(p.text[start+1:])
 	if at == nil {
 		return false
 	}

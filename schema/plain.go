@@ -110,10 +110,10 @@ func newScalarSchema(s *jsonschema.Schema) *scalarSchema {
 		t.longest = s.MaxLength
 	}
 	if known {
-		any := len(s.Types) == 0
-		t.string = any || allows(s, "string")
-		t.integer = t.enum == nil && (any || allows(s, "integer"))
-		t.bool = t.enum == nil && (any || allows(s, "boolean"))
+		anyType := len(s.Types) == 0
+		t.string = anyType || allows(s, "string")
+		t.integer = t.enum == nil && (anyType || allows(s, "integer"))
+		t.bool = t.enum == nil && (anyType || allows(s, "boolean"))
 	}
 	return t
 }

@@ -232,7 +232,7 @@ func (d *Definition) flag(key string) (value string, ok bool) {
 	case s.Member.Value.Kind == Bool:
 		return s.Member.Value.Raw(), true
 	}
-	return s.Key.meant(s.Member.Value.Text())
+	return s.Key.convert(s.Member.Value.Text())
 }
 
 // Protocol returns the protocol of a streamtype: h1 if it names none, as in lws, or
@@ -244,7 +244,7 @@ func (d *Definition) Protocol() string {
 	}
 	name := s.Member.Value.Text()
 	if !slices.Contains(s.Key.Enum, name) {
-		name, _ = s.Key.Meant(name)[s.Key.Name].(string)
+		name, _ = s.Key.Replacement(name)[s.Key.Name].(string)
 	}
 	return name
 }

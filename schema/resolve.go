@@ -10,15 +10,15 @@ type Resolution struct {
 	// Definition is the definition that lws uses for a reference. In a correct
 	// policy it is the Target of the reference. A reference that lws cannot
 	// resolve, for which it refuses the policy, has no entry.
-	Taken map[*Reference]*Definition
+	Definition map[*Reference]*Definition
 
 	// Owner is the first server's reference to a certificate or key. lws then moves
 	// the certificate out of its list, and later references do not find it.
-	Given map[*Definition]*Reference
+	Owner map[*Definition]*Reference
 
 	// Conflict maps a reference to a certificate that an earlier server owns to the
 	// reference of that server.
-	Lost map[*Reference]*Reference
+	Conflict map[*Reference]*Reference
 }
 
 // Resolve finds the definition that lws uses for each reference. Where lws compares
@@ -30,9 +30,9 @@ func (p *Policy) Resolve() *Resolution {
 		name    string
 	}
 	r := &Resolution{
-		Taken: map[*Reference]*Definition{},
-		Given: map[*Definition]*Reference{},
-		Lost:  map[*Reference]*Reference{},
+		Definition: map[*Reference]*Definition{},
+		Owner:      map[*Definition]*Reference{},
+		Conflict:   map[*Reference]*Reference{},
 	}
 
 	candidates := map[query][]*Definition{} // for each name in use, newest last
@@ -64,28 +64,28 @@ func (p *Policy) Resolve() *Resolution {
 			ref := refs[0]
 			if ref.Key.Match == MatchUnchecked {
 				if ref.Target != nil {
-					r.Taken[ref] = ref.Target
+					r.Definition[ref] = ref.Target
 				}
 				continue
 			}
 			q := query{ref.Key.Ref, ref.Key.Match, ref.Name}
 			defs := candidates[q]
-			for len(defs) > 0 && r.Given[defs[len(defs)-1]] != nil {
+			for len(defs) > 0 && r.Owner[defs[len(defs)-1]] != nil {
 				defs = defs[:len(defs)-1]
 			}
 			candidates[q] = defs
 			var got *Definition
 			if len(defs) > 0 {
 				got = defs[len(defs)-1]
-				r.Taken[ref] = got
+				r.Definition[ref] = got
 			}
 			switch {
 			case got == nil || got.Name != ref.Name:
-				if given := r.Given[ref.Target]; given != nil {
-					r.Lost[ref] = given
+				if given := r.Owner[ref.Target]; given != nil {
+					r.Conflict[ref] = given
 				}
 			case ref.Key.Name == "server_cert" || ref.Key.Name == "server_key":
-				r.Given[got] = ref
+				r.Owner[got] = ref
 			}
 		}
 		if d.Unreadable {

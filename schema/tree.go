@@ -213,28 +213,28 @@ func Unquote(raw string) string {
 // LoneSurrogates returns the escapes in the strings of a value, keys included, that
 // are one half of a surrogate pair without the other. Such a string has no UTF-8
 // encoding.
-func (v *Value) Halves() []Span {
+func (v *Value) LoneSurrogates() []Span {
 	switch v.Kind {
 	case ObjectKind:
 		var found []Span
 		for _, m := range v.Object.Members {
-			found = append(append(found, halves(m.Name.Span, m.RawName())...), m.Value.Halves()...)
+			found = append(append(found, loneSurrogates(m.Name.Span, m.RawName())...), m.Value.LoneSurrogates()...)
 		}
 		return found
 	case ArrayKind:
 		var found []Span
 		for _, e := range v.Array.Elems {
-			found = append(found, e.Value.Halves()...)
+			found = append(found, e.Value.LoneSurrogates()...)
 		}
 		return found
 	case String:
-		return halves(v.Span, v.Raw())
+		return loneSurrogates(v.Span, v.Raw())
 	}
 	return nil
 }
 
 // loneSurrogates returns those in the text of the string at a span.
-func halves(at Span, text string) (found []Span) {
+func loneSurrogates(at Span, text string) (found []Span) {
 	if !strings.Contains(text, `\u`) {
 		return nil
 	}

@@ -40,7 +40,7 @@ var policySchema = sync.OnceValue(func() *jsonschema.Schema {
 // It walks the tree together with the schema, to check all members that share a
 // key, and to know the position of each value.
 func Validate(d *Document) []Diagnostic {
-	v := &validator{excess: map[string]*Excess{}}
+	v := &validator{excess: map[string]*Limiter{}}
 	return v.document(d)
 }
 
@@ -55,12 +55,12 @@ func ValidateAll(d *Document) []Diagnostic {
 // entries of their lists, a backoff scheme, a certificate or a setting of the
 // policy.
 func ValidateFragment(d *Document) []Diagnostic {
-	v := &validator{excess: map[string]*Excess{}, fragment: true}
+	v := &validator{excess: map[string]*Limiter{}, fragment: true}
 	return v.document(d)
 }
 
 func (v *validator) document(d *Document) []Diagnostic {
-	for _, half := range d.Root.Halves() {
+	for _, half := range d.Root.LoneSurrogates() {
 		v.report(RuleBadValue, Error, half, "%s is half of a character: lws makes bytes of it that are not UTF-8, and no table can hold it", half.Text())
 	}
 	if d.Root.Kind == ObjectKind {
@@ -76,9 +76,9 @@ func (v *validator) document(d *Document) []Diagnostic {
 
 type validator struct {
 	diags  []Diagnostic
-	excess map[string]*Excess // by rule; nil means no limit
-	around *Object            // the object being checked
-	entry  bool               // the value being checked is an element of the list of its key
+	excess map[string]*Limiter // by rule; nil means no limit
+	around *Object             // the object being checked
+	entry  bool                // the value being checked is an element of the list of its key
 
 	fragment bool // null removes named entries
 }
@@ -93,7 +93,7 @@ func (v *validator) report(rule string, sev Severity, at Span, format string, ar
 	if v.excess != nil {
 		e := v.excess[rule]
 		if e == nil {
-			e = &Excess{}
+			e = &Limiter{}
 			v.excess[rule] = e
 		}
 		if instead, keep := e.Add(d); !keep {
@@ -377,14 +377,14 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 	}
 	join := "; "
 	rename := func(key string, safe bool) {
-		if k := LookupKey(in, key); v.has(key) || k == nil || !k.Takes(&m.Value) {
+		if k := LookupKey(in, key); v.has(key) || k == nil || !k.Accepts(&m.Value) {
 			return
 		}
 		fix := newFix("write "+key, m.Name.Span, Quote(key))
 		fix.Safe = safe
 		d.Fixes = []Fix{fix}
 	}
-	if advice := table().meant[in][m.Key]; advice != "" {
+	if advice := table().common[in][m.Key]; advice != "" {
 		d.Message += ": " + advice
 	} else if better, only := nearest(in, m.Key); better != "" {
 		d.Message += ": did you mean " + QuoteName(better)
@@ -511,14 +511,14 @@ func (v *validator) wrongType(s *jsonschema.Schema, k *Key, name string, val *Va
 // rewrite adds the fix that writes a value in the type of its key, if the value is
 // unambiguous.
 func (v *validator) rewrite(d *Diagnostic, k *Key, val *Value) {
-	if want, ok := k.meant(val.Text()); ok {
+	if want, ok := k.convert(val.Text()); ok {
 		d.Fixes = []Fix{newFix("write "+want, val.Span, want)}
 	}
 }
 
 // Accepts reports whether a value has a type of the key, or unambiguously stands
 // for one.
-func (k *Key) Takes(v *Value) bool {
+func (k *Key) Accepts(v *Value) bool {
 	switch v.Kind {
 	case ObjectKind:
 		return k.Is("object")
@@ -536,7 +536,7 @@ func (k *Key) Takes(v *Value) bool {
 	case Bool:
 		return k.Is("boolean")
 	}
-	_, ok := k.meant(v.Text())
+	_, ok := k.convert(v.Text())
 	return ok
 }
 
@@ -553,7 +553,7 @@ func (v *validator) badEnum(s *jsonschema.Schema, k *Key, name string, val *Valu
 		return
 	}
 	d := v.report(RuleBadValue, Error, val.Span, "unknown %s %s: want one of %s", name, QuoteName(val.Text()), strings.Join(k.Enum, ", "))
-	use := k.Meant(val.Text())
+	use := k.Replacement(val.Text())
 	if use == nil {
 		return
 	}

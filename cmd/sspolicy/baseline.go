@@ -95,15 +95,15 @@ func (b *baseline) apply(found []schema.Diagnostic) []schema.Diagnostic {
 	if b == nil {
 		return found
 	}
-	kept := found[:0]
+	remaining := found[:0]
 	for i, k := range b.identify(found) {
 		if b.known[k] && !firm(k.Rule) {
 			b.seen[k] = true
 			continue
 		}
-		kept = append(kept, found[i])
+		remaining = append(remaining, found[i])
 	}
-	return kept
+	return remaining
 }
 
 func firm(rule string) bool {

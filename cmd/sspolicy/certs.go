@@ -225,8 +225,8 @@ func (f *chainFlags) check() error {
 	return nil
 }
 
-// A shown is a chain, and whose it is.
-type shown struct {
+// A chainResult is the chain of a stream, or the error of getting it.
+type chainResult struct {
 	stream *policy.StreamType
 	source string
 	host   string
@@ -253,8 +253,8 @@ func tlsTarget(st *policy.StreamType) (*policy.Target, error) {
 	return t, nil
 }
 
-// shown returns the chains of streams: those of files, and what servers show.
-func (f *chainFlags) shown(p *program, streams []*policy.StreamType) (all []shown, err error) {
+// results returns the chains of streams, from files or from their servers.
+func (f *chainFlags) results(p *program, streams []*policy.StreamType) (all []chainResult, err error) {
 	for _, st := range streams {
 		t, err := tlsTarget(st)
 		host := ""
@@ -266,12 +266,12 @@ func (f *chainFlags) shown(p *program, streams []*policy.StreamType) (all []show
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, shown{st, displayName(file), host, chain, nil})
+			all = append(all, chainResult{st, displayName(file), host, chain, nil})
 		}
 		if !f.Connect {
 			continue
 		}
-		s := shown{stream: st, host: host, err: err}
+		s := chainResult{stream: st, host: host, err: err}
 		if f.Address != "" {
 			s.source, s.err = f.Address, nil
 			if s.host == "" {
@@ -379,7 +379,7 @@ func (c *certsCheckCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	all, err := c.shown(p, streams)
+	all, err := c.results(p, streams)
 	if err != nil {
 		return err
 	}
@@ -436,7 +436,7 @@ func clients(compiled *policy.Policy, names []string) (all []*policy.StreamType,
 	return all, nil
 }
 
-func (c *certsCheckCmd) row(s shown, entries []*certs.Entry) checkRow {
+func (c *certsCheckCmd) row(s chainResult, entries []*certs.Entry) checkRow {
 	row := checkRow{Stream: s.stream.Name, Server: s.source, Store: "the operating system"}
 	if s.stream.TrustStore != nil {
 		row.Store = s.stream.TrustStore.Name
@@ -608,7 +608,7 @@ func (c *certsMinimizeCmd) Run(p *program) error {
 	if len(c.Chain) > 0 && !c.Connect {
 		using = using[:1] // the chains are the same for all
 	}
-	all, err := c.shown(p, using)
+	all, err := c.results(p, using)
 	if err != nil {
 		return err
 	}
@@ -628,14 +628,14 @@ func (c *certsMinimizeCmd) Run(p *program) error {
 	if len(store) != len(stack) {
 		return &exitError{exitFindings, fmt.Errorf("trust store %q holds what is not a certificate", c.Store)}
 	}
-	kept, err := certs.Minimize(store, questions)
+	minimal, err := certs.Minimize(store, questions)
 	if err != nil {
 		return &exitError{exitFindings, err}
 	}
 	var keep []string
 	size := 0
 	for i, cert := range stack {
-		if slices.Contains(kept, i) {
+		if slices.Contains(minimal, i) {
 			keep = append(keep, cert.Name)
 			fmt.Fprintf(p.stderr, "keep %s: %s\n", visible(cert.Name), visible(store[i].Subject.String()))
 		} else {

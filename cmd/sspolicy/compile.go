@@ -103,21 +103,21 @@ func (c *compileCmd) Validate() error {
 		}
 		names[name] = true
 	}
-	taken := map[string]string{}
+	uses := map[string]string{}
 	for _, f := range c.inputs() {
-		taken[identity(f)] = "an input"
+		uses[identity(f)] = "an input"
 	}
-	taken["-"] = ""
+	uses["-"] = ""
 	written := []struct{ flag, file string }{{"--output", c.Output}, {"--header", c.Header}, {"--depfile", c.depfileName()}}
 	for _, f := range c.variantFiles() {
 		written = append(written, struct{ flag, file string }{"--variants", f})
 	}
 	for _, o := range written {
-		if what := taken[identity(o.file)]; what != "" {
+		if what := uses[identity(o.file)]; what != "" {
 			return fmt.Errorf("%s: %s is %s", o.flag, o.file, what)
 		}
 		if identity(o.file) != "-" {
-			taken[identity(o.file)] = "the output of " + o.flag
+			uses[identity(o.file)] = "the output of " + o.flag
 		}
 	}
 	if c.depfileName() != "" {
@@ -214,7 +214,7 @@ func (c *compileCmd) generate(p *program, show schema.Severity) ([]generatedFile
 	if err != nil {
 		return nil, err
 	}
-	if c.wanted() {
+	if c.enabled() {
 		size, err := codegen.CFootprint(compiled, c.cOptions())
 		if err != nil {
 			return nil, c.cError(err)

@@ -51,7 +51,7 @@ func (c *compileCmd) validatePool() error {
 		c.Output = filepath.Join(c.Output, "policies.c")
 	case c.Header == "" && c.Output != "" && errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("--output: the folder %s does not exist: make it first, or give --header too to write a file", c.Output)
-	case c.Header == "" && (c.Output != "" || !c.wanted()):
+	case c.Header == "" && (c.Output != "" || !c.enabled()):
 		return errors.New("several policies need --output with a folder, or --header too")
 	}
 	return nil
@@ -79,7 +79,7 @@ func (c *compileCmd) pool(p *program, show schema.Severity) ([]generatedFile, er
 	}
 	o := c.cOptions()
 	o.Source, o.SHA256 = strings.Join(names, "; "), hex.EncodeToString(sum.Sum(nil))
-	if c.wanted() {
+	if c.enabled() {
 		size, err := codegen.CPoolFootprint(list, o)
 		if err != nil {
 			return nil, c.cError(err)

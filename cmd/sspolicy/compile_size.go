@@ -42,14 +42,14 @@ func (f *sizeFlags) validate() error {
 	switch {
 	case f.Format != "" && !f.Size:
 		return errors.New("--format needs --size")
-	case len(f.ABI) > 0 && !f.wanted():
+	case len(f.ABI) > 0 && !f.enabled():
 		return errors.New("--abi needs --size or --max-size")
 	}
 	return nil
 }
 
-// wanted reports whether the size is wanted.
-func (f *sizeFlags) wanted() bool { return f.Size || f.MaxSize > 0 }
+// enabled reports whether a flag requests the size.
+func (f *sizeFlags) enabled() bool { return f.Size || f.MaxSize > 0 }
 
 // A byteSize is a number of bytes: 8192, 8k or 1M.
 type byteSize int

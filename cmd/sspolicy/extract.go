@@ -31,11 +31,11 @@ func (d *definitions) Decode(ctx *kong.DecodeContext) error {
 	if err := ctx.Scan.PopValueInto("definition", &text); err != nil {
 		return err
 	}
-	name, value, given := strings.Cut(text, "=")
+	name, value, ok := strings.Cut(text, "=")
 	if name == "" {
 		return fmt.Errorf("%q has no name: want NAME or NAME=VALUE", text)
 	}
-	if !given {
+	if !ok {
 		value = "1"
 	}
 	if *d == nil {

@@ -118,14 +118,14 @@ func description() string {
 	return b.String()
 }
 
-// exited is the value with which kong's own exits (--help) panic.
-type exited int
+// exitCode is the value with which kong's own exits (--help) panic.
+type exitCode int
 
 // run executes a command line and returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer func() {
 		if e := recover(); e != nil {
-			if c, ok := e.(exited); ok {
+			if c, ok := e.(exitCode); ok {
 				code = int(c)
 				return
 			}
@@ -177,7 +177,7 @@ func newParser(stdout, stderr io.Writer) *kong.Kong {
 		kong.Name("sspolicy"),
 		kong.Description(description()),
 		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.Exit(func(code int) { panic(exitCode(code)) }),
 		kong.Vars{
 			"lws":             schema.Latest().String(),
 			"abis":            strings.Join(codegen.ABIs(), ", "),

@@ -67,11 +67,11 @@ func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) 
 	if err != nil {
 		return nil, err
 	}
-	taken := map[string]string{}
+	names := map[string]string{}
 	for _, file := range files {
-		taken[identity(file)] = "that is a policy"
+		names[identity(file)] = "that is a policy"
 	}
-	taken["-"] = ""
+	names["-"] = ""
 	for i := range outs {
 		o := &outs[i]
 		o.Template = t
@@ -80,15 +80,15 @@ func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) 
 		}
 		o.Color = o.file == "-" && f.color(p.stdout)
 		file := identity(o.file)
-		switch problem := taken[file]; {
+		switch problem := names[file]; {
 		case problem != "" && file == "-":
 			return nil, usage("--format: %s: name files for the others, as in --format sarif=FILE", problem)
 		case problem != "":
 			return nil, usage("--format %s=%s: %s", o.Format, o.file, problem)
 		}
-		taken[file] = "only one format can go there"
+		names[file] = "only one format can go there"
 		if file == "-" {
-			taken[file] = "only one format can go to standard output"
+			names[file] = "only one format can go to standard output"
 		}
 	}
 	return outs, nil

@@ -109,11 +109,11 @@ func (c *rulesTestCmd) Run(p *program) error {
 			return err
 		}
 	}
-	print := all.print
+	write := all.write
 	if c.Format == "json" {
-		print = func(w io.Writer) error { return report.Encode(w, all) }
+		write = func(w io.Writer) error { return report.Encode(w, all) }
 	}
-	if err := p.output("", print); err != nil {
+	if err := p.output("", write); err != nil {
 		return err
 	}
 	if all.Failed > 0 {
@@ -122,8 +122,8 @@ func (c *rulesTestCmd) Run(p *program) error {
 	return nil
 }
 
-// print prints a line for each rule, and one for each example that fails.
-func (r *ruleTestReport) print(w io.Writer) error {
+// write writes a line for each rule, and one for each example that fails.
+func (r *ruleTestReport) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, rule := range r.Rules {
 		verdict, count := "ok", fmt.Sprintf("examples: %d", len(rule.Examples))

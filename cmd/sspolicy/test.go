@@ -173,15 +173,15 @@ func (c *testCmd) report(p *program, all *testReport) error {
 			return err
 		}
 	}
-	print := all.print
+	write := all.write
 	if c.Format == "json" {
-		print = func(w io.Writer) error { return report.Encode(w, all) }
+		write = func(w io.Writer) error { return report.Encode(w, all) }
 	}
-	return p.output("", print)
+	return p.output("", write)
 }
 
-// print prints a line for each test, and one for each expectation that does not hold.
-func (r *testReport) print(w io.Writer) error {
+// write writes a line for each test, and one for each expectation that does not hold.
+func (r *testReport) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range r.Tests {
 		verdict := "ok"

@@ -81,7 +81,7 @@ func (c *verifyCmd) rewrite(p *program, have []byte, origin codegen.Provenance) 
 	}
 	outputs, err := again.generate(p, schema.Error)
 	if misuse, ok := errors.AsType[*exitError](err); ok && misuse.code == exitUsage { // a streamtype of --only
-		return c.differs(err.Error())
+		return c.mismatch(err.Error())
 	} else if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (c *verifyCmd) rewrite(p *program, have []byte, origin codegen.Provenance) 
 			_ = c.compareTables(p) // shows what differs, as far as tables can be read
 		}
 		now, _ := codegen.ReadProvenance(outputs[0].text)
-		return c.differs(fmt.Sprintf("it was made of %s with the SHA-256 %s, not %s", origin.Source, origin.SHA256, now.SHA256))
+		return c.mismatch(fmt.Sprintf("it was made of %s with the SHA-256 %s, not %s", origin.Source, origin.SHA256, now.SHA256))
 	}
 	if err := c.diff(p, "", c.policies()+", compiled", string(outputs[like].text), c.Compiled, string(have)); err != nil {
 		return err
@@ -113,11 +113,11 @@ func (c *verifyCmd) rewrite(p *program, have []byte, origin codegen.Provenance) 
 	if origin.Version != version() {
 		reason += fmt.Sprintf(", or sspolicy %s, which wrote it, writes other text than this one, %s", origin.Version, version())
 	}
-	return c.differs(reason)
+	return c.mismatch(reason)
 }
 
-// differs returns the finding that a file that compile wrote is another one now.
-func (c *verifyCmd) differs(reason string) error {
+// mismatch returns the finding that a file differs from what compile writes.
+func (c *verifyCmd) mismatch(reason string) error {
 	return &exitError{exitFindings, fmt.Errorf("%s is not what compile writes for %s: %s", c.Compiled, c.policies(), reason)}
 }
 

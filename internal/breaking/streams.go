@@ -351,11 +351,11 @@ func (s *streamComparison) metadata() {
 			s.report(nil, keys, "metadata %s: the header is written %s", schema.QuoteName(name), schema.QuoteName(n.Header))
 		}
 		if ok && o.Raw != n.Raw {
-			how := "encoded or checked"
+			verb := "encoded or checked"
 			if n.Raw {
-				how = "inserted as they are"
+				verb = "inserted as they are"
 			}
-			s.report(encodingChanged, keys, "values of metadata %s are %s", schema.QuoteName(name), how)
+			s.report(encodingChanged, keys, "values of metadata %s are %s", schema.QuoteName(name), verb)
 		}
 		if ok && !used(name, before) && used(name, templates) {
 			s.report(nil, keys, "metadata %s is inserted into the URL, topic or endpoint too", schema.QuoteName(name))

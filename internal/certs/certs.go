@@ -46,15 +46,15 @@ func List(p *schema.Policy) (all []*Entry) {
 		all = append(all, e)
 		byDefinition[d] = e
 	}
-	taken := p.Resolve().Taken
+	defs := p.Resolve().Definition
 	streams := map[*schema.Definition][]string{} // of a trust store
 	for _, r := range p.References {
-		if r.Key.Name == "tls_trust_store" && taken[r] != nil {
-			streams[taken[r]] = append(streams[taken[r]], r.From.Name)
+		if r.Key.Name == "tls_trust_store" && defs[r] != nil {
+			streams[defs[r]] = append(streams[defs[r]], r.From.Name)
 		}
 	}
 	for _, r := range p.References {
-		e := byDefinition[taken[r]]
+		e := byDefinition[defs[r]]
 		switch {
 		case e == nil:
 		case r.Key.Name == "stack":

@@ -44,13 +44,13 @@ func Minimize(store []*x509.Certificate, questions []Question) ([]int, error) {
 			}
 		}
 	}
-	var kept []int
+	var indexes []int
 	for i := range store {
 		if best&(1<<i) != 0 {
-			kept = append(kept, i)
+			indexes = append(indexes, i)
 		}
 	}
-	return kept, nil
+	return indexes, nil
 }
 
 // nextPart returns the next larger number with as many bits set.
@@ -73,9 +73,9 @@ func earliest(store []*x509.Certificate, part uint32) (end time.Time) {
 	return end
 }
 
-type accepting func(store []*x509.Certificate, part uint32, q Question) bool
+type acceptFunc func(store []*x509.Certificate, part uint32, q Question) bool
 
-func acceptsAll(store []*x509.Certificate, part uint32, questions []Question, accepts accepting) bool {
+func acceptsAll(store []*x509.Certificate, part uint32, questions []Question, accepts acceptFunc) bool {
 	for _, q := range questions {
 		if !accepts(store, part, q) {
 			return false

@@ -371,7 +371,7 @@ func sameFile(a, b string) bool {
 // Apply changes the severities of diagnostics and drops those that the
 // configuration turns off or ignores.
 func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
-	kept := found[:0]
+	remaining := found[:0]
 	for _, d := range found {
 		if rule := c.Lookup(d.Rule); rule != nil && !rule.Firm {
 			s, ok := c.severity(rule)
@@ -382,10 +382,10 @@ func (c *Config) Apply(found []schema.Diagnostic) []schema.Diagnostic {
 				d.Severity = s.level
 			}
 		}
-		kept = append(kept, d)
+		remaining = append(remaining, d)
 	}
-	clear(found[len(kept):])
-	return kept
+	clear(found[len(remaining):])
+	return remaining
 }
 
 // severity returns the setting for a rule, if there is one.

@@ -67,8 +67,8 @@ type lexer struct {
 
 // A branch is a conditional of the preprocessor.
 type branch struct {
-	off   int  // conditionals from the outermost to this one whose current part is not compiled
-	taken bool // this part or one before it is compiled
+	off      int  // conditionals from the outermost to this one whose current part is not compiled
+	compiled bool // this part or one before it is compiled
 }
 
 // off counts the outermost n conditionals whose current part is not compiled.

@@ -34,7 +34,7 @@ func (l *lexer) directive(t token) {
 		l.active = append(l.active, branch{})
 		l.enter(on && l.condition(name, body))
 	case n > 0 && (name == "else" || name == "elif"):
-		l.enter(!l.active[n-1].taken && (name == "else" || l.condition("if", body)))
+		l.enter(!l.active[n-1].compiled && (name == "else" || l.condition("if", body)))
 	case n > 0 && name == "endif":
 		l.active = l.active[:n-1]
 	case !on || len(body) == 0:
@@ -58,7 +58,7 @@ func (l *lexer) enter(on bool) {
 	if !on {
 		b.off++
 	}
-	b.taken = b.taken || on
+	b.compiled = b.compiled || on
 }
 
 // condition reports whether a condition is true.

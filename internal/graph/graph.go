@@ -77,9 +77,9 @@ func New(p *schema.Policy) *Graph {
 			b.define(d)
 		}
 	}
-	taken := p.Resolve().Taken
+	defs := p.Resolve().Definition
 	for _, r := range p.References {
-		b.refer(r.From, r.Key.Ref, r.Key.Name, r.Span, r.Name, r.Target, r.Later, taken[r])
+		b.refer(r.From, r.Key.Ref, r.Key.Name, r.Span, r.Name, r.Target, r.Later, defs[r])
 	}
 	for _, d := range p.Section(schema.Auth) { // lws looks up this name when it needs a token
 		if s := d.Get("streamtype"); s != nil && s.Member.Value.Kind == schema.String {
@@ -166,16 +166,16 @@ func (b *builder) define(d *schema.Definition) {
 
 // refer adds a reference. target is the definition that the text names, later the one
 // after the reference, taken the one that lws takes.
-func (b *builder) refer(from *schema.Definition, kind schema.Section, key string, at schema.Span, name string, target, later, taken *schema.Definition) {
+func (b *builder) refer(from *schema.Definition, kind schema.Section, key string, at schema.Span, name string, target, later, def *schema.Definition) {
 	e := &Edge{From: b.nodes[from], Key: key, Span: at}
 	switch {
 	case target != nil:
 		e.To = b.nodes[target]
 		e.Problem = e.To.Problem
-		if e.Problem == "" && taken == nil {
+		if e.Problem == "" && def == nil {
 			e.Problem = "lws does not find it"
-		} else if taken != nil && taken != target && taken.Name != target.Name {
-			e.Problem = "lws takes " + schema.QuoteName(taken.Name)
+		} else if def != nil && def != target && def.Name != target.Name {
+			e.Problem = "lws takes " + schema.QuoteName(def.Name)
 		}
 	case later != nil:
 		e.To = b.nodes[later]

@@ -144,15 +144,15 @@ func (h *hoverText) value(def *schema.Definition, set *schema.Setting) string {
 	}
 	switch text := v.Text(); {
 	case v.Kind == schema.Number && k.Is("integer"):
-		if kept := schema.Wrap(v.Raw(), k); k.Width > 0 && kept != "" && kept != v.Raw() {
-			add("lws keeps %s.", kept)
+		if wrapped := schema.Wrap(v.Raw(), k); k.Width > 0 && wrapped != "" && wrapped != v.Raw() {
+			add("lws keeps %s.", wrapped)
 		} else if d := duration(text, k.Unit); d != "" {
 			add("%s %s is %s.", text, k.Unit, d)
 		}
 	case v.Kind == schema.String && len(k.Enum) > 0 && !slices.Contains(k.Enum, text):
-		if meant := k.Meant(text); len(meant) > 0 {
+		if replacement := k.Replacement(text); len(replacement) > 0 {
 			var list []string
-			for key, value := range meant {
+			for key, value := range replacement {
 				list = append(list, fmt.Sprintf("%s %v", key, value))
 			}
 			slices.Sort(list)
@@ -237,15 +237,15 @@ func duration(number, unit string) string {
 // definition adds a definition: a certificate, the certificates of a trust store, or the
 // text.
 func (h *hoverText) definition(d *schema.Definition) {
-	where := ""
+	place := ""
 	if d.NameSpan.Source != h.tree.doc.Source {
-		where = ", in the base"
+		place = ", in the base"
 	}
 	switch d.Section {
 	case schema.Certs:
-		h.part("**%s**%s\n\n%s", markdown(d.String()), where, certificate(d))
+		h.part("**%s**%s\n\n%s", markdown(d.String()), place, certificate(d))
 	case schema.TrustStores:
-		text := "**" + markdown(d.String()) + "**" + where + "\n\n"
+		text := "**" + markdown(d.String()) + "**" + place + "\n\n"
 		for _, name := range listed(d.Get("stack")) {
 			text += "- " + markdown(name)
 			if c := h.lookup(schema.Certs, name); c != nil {
@@ -257,7 +257,7 @@ func (h *hoverText) definition(d *schema.Definition) {
 		}
 		h.part("%s", text)
 	default:
-		h.part("**%s**%s\n\n```json\n%s\n```", markdown(d.String()), where, short(d.Value))
+		h.part("**%s**%s\n\n```json\n%s\n```", markdown(d.String()), place, short(d.Value))
 	}
 }
 
@@ -315,8 +315,8 @@ func (h *hoverText) reference(r *schema.Reference) {
 	if base := h.base(h.snap); base != nil {
 		return // lws resolves the references of the policy with the fragment applied
 	}
-	if taken := h.tree.policy.Resolve().Taken[r]; taken != nil && taken != target {
-		h.part("lws takes %s, in line %d: it compares names up to the length of the reference.", markdown(taken.String()), taken.NameSpan.Position().Line)
+	if def := h.tree.policy.Resolve().Definition[r]; def != nil && def != target {
+		h.part("lws takes %s, in line %d: it compares names up to the length of the reference.", markdown(def.String()), def.NameSpan.Position().Line)
 	}
 }
 

@@ -52,12 +52,12 @@ func strip(v *schema.Value, s schema.Section, version schema.Version) {
 
 // trustFor returns the name of the trust store that lws takes for a streamtype.
 func trustFor(p *schema.Policy, stream string) string {
-	taken := p.Resolve().Taken
+	defs := p.Resolve().Definition
 	name := ""
 	for _, r := range p.References {
 		if r.Key.Name == "tls_trust_store" && r.From.Name == stream {
 			name = r.Name
-			if d := taken[r]; d != nil {
+			if d := defs[r]; d != nil {
 				name = d.Name
 			}
 		}

@@ -17,9 +17,9 @@ import (
 
 var errDown = errors.New("the server is down")
 
-// A failing is a transport whose server is down for a time, in one of the ways of a
+// A failingLink is a transport whose server is down for a time, in one of the ways of a
 // kind. It records the attempts.
-type failing struct {
+type failingLink struct {
 	kind         Kind
 	start        time.Time
 	from, outage time.Duration
@@ -29,13 +29,13 @@ type failing struct {
 	back     []time.Duration
 }
 
-func (f *failing) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolH1} }
-func (f *failing) Prepare(*transport.Setup) (transport.Connector, error) {
+func (f *failingLink) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolH1} }
+func (f *failingLink) Prepare(*transport.Setup) (transport.Connector, error) {
 	return f, nil
 }
-func (f *failing) Close() error { return nil }
+func (f *failingLink) Close() error { return nil }
 
-func (f *failing) Run(ctx context.Context, l transport.Link) error {
+func (f *failingLink) Run(ctx context.Context, l transport.Link) error {
 	now := time.Since(f.start)
 	down := now >= f.from && now < f.from+f.outage
 	f.mu.Lock()
@@ -100,7 +100,7 @@ func TestRuntime(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			x.st.Protocol, x.st.NailedUp = policy.ProtocolH1, true
-			f := &failing{kind: x.kind, from: from, outage: outage}
+			f := &failingLink{kind: x.kind, from: from, outage: outage}
 			synctest.Test(t, func(t *testing.T) {
 				f.start = time.Now()
 				c, err := runtime.NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{x.st}}, runtime.Options{Transports: []transport.Transport{f}})
@@ -134,7 +134,7 @@ func TestRuntime(t *testing.T) {
 
 // compare checks that the curves lie on each other: at no second do the attempts until
 // then differ by more than 2 % of all. In 125 runs they differed by 0.7 % at most.
-func compare(t *testing.T, f *failing, r *Result, times int) {
+func compare(t *testing.T, f *failingLink, r *Result, times int) {
 	t.Helper()
 	const limit = 0.02
 	got := make([]int, len(r.Attempts))

@@ -31,14 +31,14 @@ treated as undeclared (4.1.6 to 5.0.0).`,
 					return
 				}
 				g := p.Reportf(inside(v, sym.start, sym.end), "%s: %s", k.Name, sym.problem)
-				open, meant := strings.TrimPrefix(v.Text()[sym.start:sym.end], "${"), ""
+				open, replacement := strings.TrimPrefix(v.Text()[sym.start:sym.end], "${"), ""
 				for _, m := range metadata(s) { // the longest item that the rest begins with
-					if sym.name == "" && strings.HasPrefix(open, m.Key) && len(m.Key) > len(meant) {
-						meant = m.Key
+					if sym.name == "" && strings.HasPrefix(open, m.Key) && len(m.Key) > len(replacement) {
+						replacement = m.Key
 					}
 				}
-				if meant != "" {
-					g.Message += ": did you mean ${" + meant + "}?"
+				if replacement != "" {
+					g.Message += ": did you mean ${" + replacement + "}?"
 				}
 			})
 		}

@@ -132,8 +132,8 @@ func credentialOf(p *lint.Pass, d *schema.Definition) *credential {
 func decodeCert(text string) []byte {
 	der, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(der) == 0 {
-		if meant := pemText(text); meant != "" {
-			text = meant
+		if replacement := pemText(text); replacement != "" {
+			text = replacement
 		}
 		if der, err = schema.DecodeCert(text); err != nil {
 			return nil
@@ -224,7 +224,7 @@ var uses = lint.Memo(func(p *lint.Pass) map[*schema.Definition]*use {
 	r := resolution(p)
 	reached := map[*schema.Definition]bool{}
 	for _, ref := range p.Policy.References {
-		d := r.Taken[ref]
+		d := r.Definition[ref]
 		switch server := ref.From.Bool("server"); {
 		case d == nil:
 		case ref.Key.Name == "tls_trust_store" && !server:
@@ -236,7 +236,7 @@ var uses = lint.Memo(func(p *lint.Pass) map[*schema.Definition]*use {
 		}
 	}
 	for _, ref := range p.Policy.References {
-		d := r.Taken[ref]
+		d := r.Definition[ref]
 		if d == nil || ref.Key.Name != "stack" || !reached[ref.From] {
 			continue
 		}

@@ -27,9 +27,9 @@ as lws 4.1.6 to 5.0.0 use it).`,
                   "http_method": "GET", "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
 		stacks := stacked(p)
-		taken := resolution(p).Taken
+		defs := resolution(p).Definition
 		for _, r := range p.Policy.References {
-			d := taken[r]
+			d := defs[r]
 			if d == nil || r.Key.Name != "stack" || stacks[r.From] == nil {
 				continue
 			}

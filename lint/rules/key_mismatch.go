@@ -35,9 +35,9 @@ every handshake.`,
 // as the two can be read.
 func fits(p *lint.Pass, server *schema.Definition) bool {
 	var cert, key *credential
-	taken := resolution(p).Taken
+	defs := resolution(p).Definition
 	for _, r := range servers(p)[server] {
-		if d := taken[r]; d != nil {
+		if d := defs[r]; d != nil {
 			if r.Key.Name == "server_cert" {
 				cert = credentialOf(p, d)
 			} else {

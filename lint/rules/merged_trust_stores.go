@@ -23,12 +23,12 @@ the same code). With mbedTLS each store has its own.`,
 		stacks := map[*schema.Definition][]*schema.Reference{}
 		var stores []*schema.Definition // that clients use, in order
 		known := map[*schema.Definition]map[string]bool{}
-		taken, uses := resolution(p).Taken, uses(p)
+		defs, uses := resolution(p).Definition, uses(p)
 		for _, r := range p.Policy.References {
-			if r.Key.Name != "stack" || taken[r] == nil || uses[taken[r]] == nil {
+			if r.Key.Name != "stack" || defs[r] == nil || uses[defs[r]] == nil {
 				continue
 			}
-			c := credentialOf(p, taken[r])
+			c := credentialOf(p, defs[r])
 			if c == nil {
 				continue
 			}
@@ -39,7 +39,7 @@ the same code). With mbedTLS each store has its own.`,
 			known[r.From][string(c.der)] = true
 			stacks[r.From] = append(stacks[r.From], r)
 		}
-		der := func(r *schema.Reference) string { return string(credentialOf(p, taken[r]).der) }
+		der := func(r *schema.Reference) string { return string(credentialOf(p, defs[r]).der) }
 		first := map[string]*schema.Definition{} // store by its first certificate
 		for _, s := range stores {
 			if start := der(stacks[s][0]); first[start] == nil {

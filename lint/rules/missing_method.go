@@ -23,7 +23,7 @@ var missingMethod = &lint.Rule{
 				d.Get("mqtt_topic") != nil { // a shared-storage
 				continue
 			}
-			if s := d.Get("protocol"); s != nil && s.Key.Meant(s.Member.Value.Text())["http_method"] != nil {
+			if s := d.Get("protocol"); s != nil && s.Key.Replacement(s.Member.Value.Text())["http_method"] != nil {
 				continue // a legacy-form, which brings the method
 			}
 			switch with := p.Versions(since(5, 0)); {

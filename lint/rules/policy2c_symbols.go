@@ -26,7 +26,7 @@ of 64 bytes or more overflows a buffer (policy2c of 5.0.0).`,
 		first := map[string]schema.Span{}
 		define := func(at schema.Span, prefix, name string) {
 			symbol := prefix + cSymbol(name)
-			if one, twice := first[symbol]; twice {
+			if one, ok := first[symbol]; ok {
 				g := p.Reportf(at, "policy2c defines the symbol %s twice; compile --lang c does not", schema.QuoteName(symbol))
 				g.Related = []schema.Related{{Span: one, Message: "the other one"}}
 				return

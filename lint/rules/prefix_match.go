@@ -30,8 +30,8 @@ store only up to the length of the reference (4.1.6 to 5.0.0).`,
 	Check: func(p *lint.Pass) {
 		r := resolution(p)
 		for _, ref := range p.Policy.References {
-			got := r.Taken[ref]
-			if ref.Target == nil || got == nil || got.Name == ref.Name || ref.Name == "" || r.Lost[ref] != nil {
+			got := r.Definition[ref]
+			if ref.Target == nil || got == nil || got.Name == ref.Name || ref.Name == "" || r.Conflict[ref] != nil {
 				continue
 			}
 			d := p.Reportf(ref.Span, "lws uses %s here: it is newer than %s, and its name begins with the same text",
@@ -89,10 +89,10 @@ func moveAfter(places map[schema.Span]place, d, later *schema.Definition) []sche
 		return nil
 	}
 	e, next, last := from.array.Elems[from.i], from.array.Elems[from.i+1], to.array.Elems[to.i]
-	gone := schema.Span{Source: e.Value.Span.Source, Start: e.Value.Span.Start, End: next.Value.Span.Start}
-	if between := gone.Source.Text[e.Value.Span.End:gone.End]; e.Comma == "" || strings.Contains(between, "#") {
+	span := schema.Span{Source: e.Value.Span.Source, Start: e.Value.Span.Start, End: next.Value.Span.Start}
+	if between := span.Source.Text[e.Value.Span.End:span.End]; e.Comma == "" || strings.Contains(between, "#") {
 		return nil
 	}
-	at := schema.Span{Source: gone.Source, Start: last.Value.Span.End, End: last.Value.Span.End}
-	return []schema.Edit{{Span: gone}, {Span: at, NewText: "," + next.Value.Before + e.Value.Span.Text()}}
+	at := schema.Span{Source: span.Source, Start: last.Value.Span.End, End: last.Value.Span.End}
+	return []schema.Edit{{Span: span}, {Span: at, NewText: "," + next.Value.Before + e.Value.Span.Text()}}
 }

@@ -17,7 +17,7 @@ stand for the same certificate, it is only an info.`,
 	Good: `{ "certs": [ { "one": "` + exampleRoot + `" }, { "two": "` + exampleRoot2 + `" } ],
   "trust_stores": [ { "name": "own", "stack": [ "one", "two" ] } ] }`,
 	Check: func(p *lint.Pass) {
-		taken, uses := resolution(p).Taken, uses(p)
+		defs, uses := resolution(p).Definition, uses(p)
 		var store *schema.Definition
 		var names map[string]*schema.Reference
 		var ders map[string]*schema.Reference
@@ -34,10 +34,10 @@ stand for the same certificate, it is only an info.`,
 				continue
 			}
 			names[r.Name] = r
-			if taken[r] == nil || uses[taken[r]] == nil {
+			if defs[r] == nil || uses[defs[r]] == nil {
 				continue
 			}
-			if c := credentialOf(p, taken[r]); c != nil {
+			if c := credentialOf(p, defs[r]); c != nil {
 				if first := ders[string(c.der)]; first != nil {
 					d := p.Reportf(r.Span, "certificate %s is the same as %s, which is already in %s", schema.QuoteName(r.Name), schema.QuoteName(first.Name), store)
 					d.Severity = schema.Info

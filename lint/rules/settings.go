@@ -26,7 +26,7 @@ var clients = lint.Memo(func(p *lint.Pass) []*schema.Definition {
 // until the type is right.
 func unclear(d *schema.Definition) bool {
 	if s := d.Get("protocol"); s != nil && s.Key != nil && !slices.Contains(s.Key.Enum, s.Member.Value.Text()) && d.Get("tls") == nil {
-		if s.Key.Meant(s.Member.Value.Text())["tls"] != nil {
+		if s.Key.Replacement(s.Member.Value.Text())["tls"] != nil {
 			return true // "wss"
 		}
 	}

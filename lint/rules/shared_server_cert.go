@@ -23,11 +23,11 @@ it, 4.2.2 to 5.0.0 crash (4.1.6 to 5.0.0).`,
          { "b": { "server": true, "protocol": "raw", "port": 7682, "server_cert": "identity-b" } } ] }`,
 	Firm: true,
 	Check: func(p *lint.Pass) {
-		lost := resolution(p).Lost
+		lost := resolution(p).Conflict
 		for _, r := range p.Policy.References {
-			if given := lost[r]; given != nil {
-				d := p.Reportf(r.Span, "lws does not find %s here: %s has used it", r.Target, given.From)
-				d.Related = []schema.Related{{Span: given.Span, Message: "it is taken here"}}
+			if owner := lost[r]; owner != nil {
+				d := p.Reportf(r.Span, "lws does not find %s here: %s has used it", r.Target, owner.From)
+				d.Related = []schema.Related{{Span: owner.Span, Message: "it is taken here"}}
 			}
 		}
 	},

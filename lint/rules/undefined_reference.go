@@ -21,7 +21,7 @@ streamtype that does not exist never ends (4.1.6 to 5.0.0).`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		taken := resolution(p).Taken
+		defs := resolution(p).Definition
 		for _, r := range p.Policy.References {
 			if r.Target != nil || r.Later != nil || r.Name == "" {
 				continue // an empty name is a bad-length
@@ -36,7 +36,7 @@ streamtype that does not exist never ends (4.1.6 to 5.0.0).`,
 					}}
 				}
 			}
-			if got := taken[r]; got != nil {
+			if got := defs[r]; got != nil {
 				d.Message += "; lws uses " + schema.QuoteName(got.Name) + ", whose name begins with it"
 				d.Related = []schema.Related{{Span: got.NameSpan, Message: "lws uses this"}}
 			}

@@ -23,14 +23,14 @@ to 5.0.0).`,
 		if len(streams(p)) == 0 {
 			return
 		}
-		taken := resolution(p).Taken
+		defs := resolution(p).Definition
 		used := map[*schema.Definition]bool{}
 		misspelt := map[schema.Section]bool{} // where a reference may have been meant for anything
 		for _, r := range p.Policy.References {
-			if r.Target == nil && r.Later == nil && taken[r] == nil {
+			if r.Target == nil && r.Later == nil && defs[r] == nil {
 				misspelt[r.Key.Ref] = true
 			}
-			for _, d := range []*schema.Definition{r.Target, r.Later, taken[r]} {
+			for _, d := range []*schema.Definition{r.Target, r.Later, defs[r]} {
 				used[d] = true
 			}
 		}

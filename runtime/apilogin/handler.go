@@ -88,8 +88,8 @@ func (c *call) run() {
 			}
 			continue
 		}
-		st, mine := c.l.starts.begin(c.key)
-		if !mine {
+		st, first := c.l.starts.begin(c.key)
+		if !first {
 			select {
 			case <-ctx.Done():
 				return
@@ -97,7 +97,7 @@ func (c *call) run() {
 			}
 		}
 		switch {
-		case mine:
+		case first:
 			var result outcome // also if the handler panics, as that of httputil does
 			defer func() { c.l.starts.end(c.key, st, result) }()
 			c.start(func(o outcome) {
@@ -338,11 +338,11 @@ type replay struct {
 	owner *replayReader // the only one that may read
 }
 
-func newReplay(body io.ReadCloser, max int) *replay {
+func newReplay(body io.ReadCloser, limit int) *replay {
 	if body == nil {
 		body = http.NoBody
 	}
-	return &replay{body: body, max: max}
+	return &replay{body: body, max: limit}
 }
 
 // reader returns a reader of the body from its begin. Earlier readers, which a

@@ -43,12 +43,12 @@ type sessions struct {
 
 	mu     sync.Mutex
 	byKey  map[key]*list.Element
-	recent list.List          // of *held, the last used in front
-	users  map[string][]*held // in the order of the starts
+	recent list.List                   // of *held, the last used in front
+	users  map[string][]*cachedSession // in the order of the starts
 }
 
-// held is a session in memory.
-type held struct {
+// cachedSession is a session in memory.
+type cachedSession struct {
 	session
 	key key
 }
@@ -66,7 +66,7 @@ func newSessions(o *Options) (*sessions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sspolicy: apilogin: %w", err)
 	}
-	return &sessions{o: o, seal: seal, byKey: make(map[key]*list.Element), users: make(map[string][]*held)}, nil
+	return &sessions{o: o, seal: seal, byKey: make(map[key]*list.Element), users: make(map[string][]*cachedSession)}, nil
 }
 
 func (s *sessions) len() int {
@@ -109,7 +109,7 @@ func (s *sessions) local(ctx context.Context, k key, now time.Time) (cookie stri
 		s.mu.Unlock()
 		return "", false
 	}
-	h := e.Value.(*held)
+	h := e.Value.(*cachedSession)
 	if s.left(&h.session, now) <= 0 {
 		s.dropLocked(e)
 		s.mu.Unlock()
@@ -117,13 +117,13 @@ func (s *sessions) local(ctx context.Context, k key, now time.Time) (cookie stri
 	}
 	s.recent.MoveToFront(e)
 	// The store learns only now and then that the session is used.
-	tell := s.o.Store != nil && now.Sub(h.Used) > s.o.Idle/8
-	if s.o.Store == nil || tell {
+	update := s.o.Store != nil && now.Sub(h.Used) > s.o.Idle/8
+	if s.o.Store == nil || update {
 		h.Used = now
 	}
 	x := h.session
 	s.mu.Unlock()
-	if tell {
+	if update {
 		s.share(ctx, k, x)
 	}
 	return x.Cookie, true
@@ -141,11 +141,11 @@ func (s *sessions) put(ctx context.Context, k key, user, cookie string) {
 func (s *sessions) replace(ctx context.Context, k key, old, cookie string) {
 	s.mu.Lock()
 	e := s.byKey[k]
-	if e == nil || e.Value.(*held).Cookie != old {
+	if e == nil || e.Value.(*cachedSession).Cookie != old {
 		s.mu.Unlock()
 		return
 	}
-	h := e.Value.(*held)
+	h := e.Value.(*cachedSession)
 	h.Cookie = cookie
 	x := h.session
 	s.mu.Unlock()
@@ -166,13 +166,13 @@ func (s *sessions) hold(k key, x session) {
 	for s.recent.Len() >= s.o.MaxSessions {
 		s.dropLocked(s.recent.Back())
 	}
-	h := &held{x, k}
+	h := &cachedSession{x, k}
 	s.byKey[k] = s.recent.PushFront(h)
 	s.users[x.User] = append(s.users[x.User], h)
 }
 
 func (s *sessions) dropLocked(e *list.Element) {
-	h := s.recent.Remove(e).(*held)
+	h := s.recent.Remove(e).(*cachedSession)
 	delete(s.byKey, h.key)
 	own := s.users[h.User]
 	for i, o := range own {
@@ -192,12 +192,12 @@ func (s *sessions) dropLocked(e *list.Element) {
 func (s *sessions) remove(ctx context.Context, k key, cookie string) {
 	s.mu.Lock()
 	e := s.byKey[k]
-	mine := e != nil && e.Value.(*held).Cookie == cookie
-	if mine {
+	same := e != nil && e.Value.(*cachedSession).Cookie == cookie
+	if same {
 		s.dropLocked(e)
 	}
 	s.mu.Unlock()
-	if !mine || s.o.Store == nil {
+	if !same || s.o.Store == nil {
 		return
 	}
 	// Another process may have started a new one meanwhile.
@@ -266,7 +266,7 @@ type start struct {
 }
 
 // begin returns the start of a key, and whether the caller has to make it.
-func (s *starts) begin(k key) (st *start, mine bool) {
+func (s *starts) begin(k key) (st *start, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st = s.m[k]; st != nil {

@@ -1,6 +1,6 @@
-// Package file executes streamtypes whose endpoint is a local file ("file://"), with
-// any protocol: a stream receives the contents of the file as one message. It sends
-// nothing.
+// Package file executes streamtypes whose endpoint is a local file ("file://"),
+// with any protocol: a stream receives the contents of the file as one message. It
+// sends nothing.
 package file
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A Transport executes streamtypes whose endpoint is a local file. It may serve any
-// number of contexts.
+// A Transport executes streamtypes whose endpoint is a local file. Any number of
+// contexts may use it.
 type Transport struct{}
 
 // New returns a transport.
@@ -37,8 +37,9 @@ const bufferSize = 16 << 10
 // buffers holds pairs of buffers, of which one is delivered while the other is read.
 var buffers = sync.Pool{New: func() any { return new([2][bufferSize]byte) }}
 
-// Run delivers CONNECTED when the file is open, then its pieces, of which the first one
-// has FlagSOM and the last one FlagEOM, and the ACK. An empty file is an empty piece.
+// Run delivers CONNECTED when the file is open, then its pieces, the first with
+// FlagSOM and the last with FlagEOM, and QOS_ACK_REMOTE. An empty file is an empty
+// piece.
 func (connector) Run(ctx context.Context, l transport.Link) error {
 	path := l.Target().Host
 	// Open would wait for the writer of a named pipe.

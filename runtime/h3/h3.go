@@ -1,11 +1,11 @@
 // Package h3 is the transport for streamtypes whose protocol is h3: HTTP/3 (RFC
-// 9114). It is built on quic-go, and on package
+// 9114). It uses quic-go and package
 // [github.com/secure-streams/sspolicy/runtime/http]: a stream behaves as over h2.
 //
-// A server that does not speak h3 is unreachable, without a fallback to h2 or h1.
-// TLS is always on; 0-RTT is not used. Unix sockets and SOCKS5 proxies are not
+// A server that does not support h3 is unreachable; there is no fallback to h2 or
+// h1. TLS is always on; 0-RTT is not used. Unix sockets and SOCKS5 proxies are not
 // supported. The DialContext of runtime.Options has no effect, since it does not
-// make UDP sockets: [Options].ListenPacket does.
+// make UDP sockets; [Options].ListenPacket does.
 package h3
 
 import (
@@ -37,26 +37,25 @@ const (
 	// maxHeaderBytes is the size limit of the headers of a response.
 	maxHeaderBytes = 256 << 10
 	// defaultPing and defaultHangup are svalidping and svalidhup of a retry without
-	// them. A peer of UDP that disappears leaves no other sign.
+	// them. A UDP peer that disappears leaves no other sign.
 	defaultPing   = 10 * time.Second
 	defaultHangup = 30 * time.Second
-	// streamWindow and connectionWindow are how many bytes the peer may send
-	// before they are read.
+	// streamWindow and connectionWindow are the number of unread bytes that the
+	// peer may send.
 	streamWindow     = 4 << 20
 	connectionWindow = 16 << 20
 )
 
 var errNoTLS = errors.New("sspolicy: h3 needs TLS")
 
-// Options are the settings of a transport.
+// Options configure a [Transport]. The zero value is ready to use.
 type Options struct {
-	// ListenPacket makes a UDP socket, which many connections share. Nil means one
-	// with any address and port.
+	// ListenPacket makes a UDP socket, which many connections share. Nil means a
+	// socket on any address and port.
 	ListenPacket func(context.Context) (net.PacketConn, error)
 }
 
-// Transport is a [transport.Transport] for h3. It may be given to any number of
-// contexts.
+// Transport is a [transport.Transport] for h3. Any number of contexts may use it.
 type Transport struct{ *sshttp.Transport }
 
 // New returns a transport.
@@ -75,8 +74,8 @@ func NewWith(o Options, options ...sshttp.Option) *Transport {
 	}, options...)}
 }
 
-// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported or
-// names the key that is not valid.
+// Prepare returns the connector of a streamtype. The error wraps ErrUnsupported or
+// names an invalid key.
 func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	switch st := s.Stream; {
 	case s.Dialer.Proxy() != nil:
@@ -103,26 +102,26 @@ type pool struct {
 	old    []oldConn
 	count  uint64              // of requests so far
 	active map[uint64]string   // addresses of the requests under way, by number
-	dials  map[string]*dialing // under way, by address
+	dials  map[string]*dialing // in progress, by address
 	idle   *time.Timer         // closes the connections; nil while there are requests
 	closed bool
 }
 
-// An oldConn is a connection that gets no new requests: http3 makes another one
-// after each request that failed, even if only that request was reset.
+// An oldConn is a connection that receives no new requests: http3 makes another one
+// after each failed request, even if only that request was reset.
 type oldConn struct {
 	conn    *quic.Conn
 	address string
 	last    uint64 // number of the last request that may use it
 }
 
-// A dialing is a dial, which the requests to an address share.
+// A dialing is a dial that the requests to an address share.
 type dialing struct {
 	cancel context.CancelFunc
-	last   uint64 // number of the last request that it concerns; 0 means any
+	last   uint64 // number of the last request that it affects; 0 means any
 }
 
-// maxOld is how many old connections to an address are kept.
+// maxOld is the maximum number of old connections to an address.
 const maxOld = 4
 
 func newPool(c sshttp.Connections, o Options) *pool {
@@ -183,13 +182,13 @@ func newPool(c sshttp.Connections, o Options) *pool {
 // that waited for the connection have ended.
 type dialError struct {
 	error
-	last uint64 // number of the last request that it concerns
+	last uint64 // number of the last request that it affects
 }
 
 func (e *dialError) Unwrap() error { return e.error }
 
 // dial makes a connection to the first address of the host that answers. A dial may
-// continue when its request has ended, so it has its own limit.
+// outlast its request, so it has its own time limit.
 func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
 	if p.limit > 0 {
 		var cancel context.CancelFunc
@@ -256,7 +255,7 @@ func (p *pool) open(ctx context.Context) (*quic.Transport, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.active) == 0 { // and perhaps the pool is closed
+	if len(p.active) == 0 { // the pool may even be closed
 		conn.Close()
 		return nil, &dialError{transport.ErrClosed, p.count}
 	}
@@ -348,9 +347,9 @@ func (p *pool) begin(address string) (number, packets uint64) {
 }
 
 // suspect closes a connection on which a request was not answered, if it has no
-// other requests, or if no packet has arrived since then: a live server sends
-// acknowledgements. It cancels a dial that no other request waits for: the next one
-// would wait for packets that are sent again later and later.
+// other requests, or if no packet has arrived since: a live server sends
+// acknowledgements. It cancels a dial that no other request waits for, since the
+// next one would wait for packets that are resent ever later.
 func (p *pool) suspect(address string, packets uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

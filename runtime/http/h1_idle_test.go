@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// unwatched makes a pool not watch a connection.
-type unwatched struct{ syscall.RawConn }
+// opaqueConn makes a pool not watch a connection.
+type opaqueConn struct{ syscall.RawConn }
 
 // TestIdleEntries checks that the pool forgets an address with its last idle connection.
 func TestIdleEntries(t *testing.T) {
@@ -17,7 +17,7 @@ func TestIdleEntries(t *testing.T) {
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
 		c := &h1Conn{conn: conn{ours, ours}, p: p, address: "a:80"}
-		c.raw, c.timer.call = unwatched{}, func() {}
+		c.raw, c.timer.call = opaqueConn{}, func() {}
 		p.put(c)
 		defer c.abort()
 	}

@@ -65,7 +65,7 @@ func listen(s *transport.ServerSetup) (transport.Listener, error) {
 			return nil, err
 		}
 	}
-	return httpserver.Listen(httpserver.Config{Setup: s, H2: n.st.Protocol == policy.ProtocolH2, Handler: n.serve, Takes: n.takes})
+	return httpserver.Listen(httpserver.Config{Setup: s, H2: n.st.Protocol == policy.ProtocolH2, Handler: n.serve, Accepts: n.accepts})
 }
 
 // A server answers the requests of a listener.
@@ -85,7 +85,7 @@ type headerItem struct {
 
 // accepts reports whether a request to the port of another streamtype is for this
 // one.
-func (n *server) takes(r *http.Request) bool {
+func (n *server) accepts(r *http.Request) bool {
 	return n.handler != nil || n.upgrade != nil || !httpserver.WantsWebSocket(r)
 }
 

@@ -41,7 +41,7 @@ type conn struct {
 
 	ready      chan struct{} // closed when the attempt to connect has ended
 	connectErr error         // why it failed; set before ready is closed
-	cancelled  bool          // it failed only because its stream gave up; set before ready is closed
+	cancelled  bool          // it failed only because its stream ended; set before ready is closed
 
 	nc    net.Conn
 	br    *bufio.Reader
@@ -62,13 +62,13 @@ type conn struct {
 
 	reader   reader
 	liveness liveness
-	room     sync.Cond     // the queue of a stream may have room
+	room     sync.Cond     // signals that the queue of a stream may have room
 	acks     []*inMsg      // messages to acknowledge, in the order of their arrival
-	unasked  int           // packets that answered nothing, since the latest answer
-	uploader *stream       // the stream that is in the middle of a message, or nil
+	unasked  int           // packets since the latest answer that answer nothing
+	uploader *stream       // the stream in the middle of a message, or nil
 	retired  bool          // the last stream has left, and messages stay for the next connection
 	kept     bool          // such a message has arrived
-	released chan struct{} // closed when no PUBCOMP is due; nil unless close waits
+	released chan struct{} // closed when no PUBCOMP is pending; nil unless close waits
 }
 
 func newConn(h *hub, set settings) *conn {
@@ -120,7 +120,7 @@ func (c *conn) connect(ctx context.Context, l transport.Link, id, password strin
 	return nil
 }
 
-// stoppedTimer returns a timer that calls f once it has been reset.
+// stoppedTimer returns a stopped timer that calls f after it is reset.
 func stoppedTimer(f func()) *time.Timer {
 	t := time.AfterFunc(math.MaxInt64, f)
 	t.Stop()
@@ -159,15 +159,15 @@ func closedByServer(err error) error {
 	return err
 }
 
-// resumeLocked continues the session if client and server have one, and else
+// resumeLocked resumes the session if client and server have one, and otherwise
 // begins one.
 func (c *conn) resumeLocked(present bool) {
 	if c.set.clean || !present || c.hub.session == nil {
 		c.sess = newSession()
-		if c.hub.key.id != "" { // else the hub has several connections
+		if c.hub.key.id != "" { // otherwise the hub has several connections
 			c.hub.session = nil
 			if !c.set.clean {
-				if present { // the server may await identifiers of another process
+				if present { // the server may expect identifiers of another process
 					c.sess.next = uint16(rand.Uint32())
 				}
 				c.hub.session = c.sess
@@ -176,15 +176,15 @@ func (c *conn) resumeLocked(present bool) {
 		}
 		return
 	}
-	// The connection before may still be closing, which takes time if the server
-	// does not read. It must not use the session any more.
+	// The previous connection may still be closing, which takes time if the server
+	// does not read. It must no longer use the session.
 	before, doubt := c.hub.hold(c)
 	if before != nil {
 		before.fail(transport.ErrClosed)
 	}
 	c.sess = c.hub.session
 	c.sess.resume()
-	if doubt { // to subscribe once more does no harm
+	if doubt { // subscribing once more is harmless
 		clear(c.sess.filters)
 	}
 	now := time.Now()
@@ -216,13 +216,13 @@ func (c *conn) failLocked(err error) {
 	c.hub.drop(c)
 }
 
-// close waits for PUBCOMPs for up to limit, sends DISCONNECT (section 3.14) and ends
-// the connection. A server drops a message with QoS 2 that lacks its PUBREL, and does
-// not read a PUBREL once the connection is reset.
+// close waits up to limit for PUBCOMPs, sends DISCONNECT (section 3.14) and ends
+// the connection. A server drops a message with QoS 2 that lacks its PUBREL, and
+// does not read a PUBREL after the connection has been reset.
 func (c *conn) close(limit time.Duration) {
 	c.mu.Lock()
 	released := make(chan struct{})
-	if c.err == nil { // else another connection may have the session
+	if c.err == nil { // otherwise another connection may have the session
 		c.released = released
 		c.checkReleasedLocked()
 	}
@@ -235,7 +235,7 @@ func (c *conn) close(limit time.Duration) {
 	}
 	late.Stop()
 	patience := flushLimit
-	if limit <= 0 { // the server has not answered for unsubscribeLimit already
+	if limit <= 0 { // the server has not answered for unsubscribeLimit
 		patience = flushLimit / 3
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -248,7 +248,7 @@ func (c *conn) close(limit time.Duration) {
 	c.wg.Wait()
 }
 
-// checkReleasedLocked ends the wait of close if no PUBCOMP is due.
+// checkReleasedLocked ends the wait of close if no PUBCOMP is pending.
 func (c *conn) checkReleasedLocked() {
 	if c.released == nil {
 		return

@@ -20,7 +20,7 @@ const maxClientID = 128
 // message.
 const topicHeader = "topic"
 
-// A connector makes the attempts of one streamtype of one context.
+// A connector makes the attempts of one streamtype in one context.
 type connector struct {
 	t     *Transport
 	setup *transport.Setup
@@ -37,8 +37,8 @@ type connector struct {
 	hubs map[hubKey]*hub // that attempts have used
 }
 
-// Prepare returns the connector of a streamtype. It refuses use_auth, bad topics, and
-// values of QoS and keep alive that MQTT does not have.
+// Prepare returns the connector of a streamtype. It rejects use_auth, invalid
+// topics, and values of QoS and keep alive that MQTT does not have.
 func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	st := s.Stream
 	n := &connector{t: t, setup: s, st: st, topicItem: -1, subscribeItem: -1, hubs: map[hubKey]*hub{}}
@@ -136,7 +136,7 @@ func (n *connector) hub(ctx context.Context, l transport.Link, id string) (*hub,
 }
 
 // maxHubs limits the hubs of a streamtype, which needs one for each host and each
-// client certificate that it has ever used.
+// client certificate that it has used.
 const maxHubs = 64
 
 // trimLocked releases a hub other than the one of keep.
@@ -224,7 +224,7 @@ func (n *connector) Run(ctx context.Context, l transport.Link) error {
 	return err
 }
 
-// settings returns the contents of the CONNECT.
+// settings returns the content of the CONNECT.
 func (n *connector) settings(ctx context.Context, l transport.Link) (set settings, id, password string, err error) {
 	m := n.st.MQTT
 	set.keepAlive, set.clean = uint16(m.KeepAlive/time.Second), m.CleanStart

@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// maxStreams is how many streams share a connection.
+// maxStreams is the maximum number of streams that share a connection.
 const maxStreams = 256
 
 // A hubKey identifies the connections that streams may share if their settings are
@@ -23,14 +23,14 @@ type hubKey struct {
 }
 
 // A hub holds the connections of a key. With a client id there is at most one,
-// since a server closes the one before [MQTT-3.1.4-2].
+// since a server closes the previous one [MQTT-3.1.4-2].
 type hub struct {
 	t       *Transport
 	key     hubKey
 	users   int      // connectors; guarded by the mu of the transport
 	conns   []*conn  // guarded by the mu of the transport
 	session *session // handed from one connection to the next, or nil
-	doubt   bool     // a CONNECT has had no answer; guarded by the mu of the transport
+	doubt   bool     // a CONNECT was not answered; guarded by the mu of the transport
 	holder  *conn    // connection that has the session and has not ended, or nil; guarded by the mu of the transport
 }
 
@@ -70,8 +70,8 @@ func (h *hub) removeLocked(c *conn) {
 	h.conns = slices.DeleteFunc(h.conns, func(o *conn) bool { return o == c })
 }
 
-// doubtSession notes that a CONNECT has had no answer: the server may have begun another
-// session, which it will report as present.
+// doubtSession records that a CONNECT was not answered: the server may have begun
+// another session, which it will report as present.
 func (h *hub) doubtSession() {
 	h.t.mu.Lock()
 	defer h.t.mu.Unlock()
@@ -79,7 +79,7 @@ func (h *hub) doubtSession() {
 }
 
 // hold makes c the connection that has the session. It returns the connection that
-// had it and has not ended, or nil, and whether the server may have another session.
+// had it, if that has not ended, and whether the server may have another session.
 func (h *hub) hold(c *conn) (before *conn, doubt bool) {
 	h.t.mu.Lock()
 	defer h.t.mu.Unlock()
@@ -88,8 +88,8 @@ func (h *hub) hold(c *conn) (before *conn, doubt bool) {
 	return before, doubt
 }
 
-// reserve returns a connection with the settings, with one more stream as its
-// user. The caller has to connect a new one.
+// reserve returns a connection with the settings, and adds a stream to its users.
+// The caller must connect a new one.
 func (h *hub) reserve(set settings) (c *conn, isNew bool, err error) {
 	h.t.mu.Lock()
 	defer h.t.mu.Unlock()
@@ -121,7 +121,8 @@ func (h *hub) leave(c *conn) bool {
 	return true
 }
 
-// join attaches a stream to a connection, which it makes if there is none.
+// join attaches a stream to a connection, and makes the connection if there is
+// none.
 func (h *hub) join(ctx context.Context, l transport.Link, set settings, password string, st *stream) (*conn, error) {
 	for {
 		c, isNew, err := h.reserve(set)
@@ -163,12 +164,12 @@ func (h *hub) join(ctx context.Context, l transport.Link, set settings, password
 	}
 }
 
-// abandon is leave for a stream that was not attached.
+// abandon is like leave, for a stream that was not attached.
 func (h *hub) abandon(c *conn) {
 	if !h.leave(c) {
 		return
 	}
-	<-c.ready // does not block: the stream that connects is a user until it is closed
+	<-c.ready // does not block: the connecting stream is a user until it is closed
 	if c.connectErr == nil {
 		c.close(flushLimit)
 	}

@@ -6,21 +6,22 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// slowAfter is how long a stream may block others before it is expelled, at least;
-// it takes at most twice as long, less than others' messages take to be given up.
-// A stream blocks others when the reader waits for room in its queue, and, because
-// acknowledgements are sent in order, when more than maxUnacked are due: servers
-// send only a few messages ahead of them (mosquitto 20).
+// slowAfter is the minimum time for which a stream may block others before it is
+// expelled. It may take up to twice as long, which is less than the time after
+// which others' messages are given up. A stream blocks others while the reader
+// waits for room in its queue, and while more than maxUnacked acknowledgements are
+// pending, since these are sent in order: servers send only a few messages ahead of
+// them (mosquitto 20).
 const (
 	slowAfter  = 4 * time.Second
 	maxUnacked = 8
 )
 
-// liveness is what a connection needs to notice a dead peer and a slow stream.
-// Everything is guarded by the mu of the connection.
+// liveness detects a dead peer and a slow stream. All fields are guarded by the mu
+// of the connection.
 type liveness struct {
 	validity  *transport.Validity
-	pings     int              // PINGREQs without an answer
+	pings     int              // unanswered PINGREQs
 	keepAlive *transport.Timer // calls keepUp
 	slow      *time.Timer      // calls checkProgress
 
@@ -45,9 +46,9 @@ func (v *liveness) advanceLocked() { v.sentSinceWatch, v.sentSinceCheck = true, 
 func (c *conn) keepAlive() time.Duration { return time.Duration(c.set.keepAlive) * time.Second }
 
 // watchLocked starts the validity timer of the connection: by svalidping and
-// svalidhup, and by the keep alive, whose PINGREQ has to be answered within half of
-// it, the time that section 3.1.2.10 gives a server. The PINGREQ is due even if
-// messages are sent meanwhile, since nothing answers those with QoS 0.
+// svalidhup, and by the keep alive, whose PINGREQ must be answered within half of
+// it, the time that section 3.1.2.10 gives a server. The PINGREQ is sent even if
+// messages are sent meanwhile, since those with QoS 0 are not answered.
 func (c *conn) watchLocked() {
 	st := c.setup.Stream
 	ping, hangup := st.Validity()
@@ -62,7 +63,7 @@ func (c *conn) watchLocked() {
 	v.validity = c.setup.Env.Watch(ping, hangup, st.SwakeValidity, c.probe, c.invalid)
 }
 
-// probe sends a PINGREQ, unless an answer to one is due or keepUp is about to send it.
+// probe sends a PINGREQ, unless one is unanswered or keepUp is about to send one.
 func (c *conn) probe() {
 	c.mu.Lock()
 	due := c.liveness.pings > 0 || c.set.keepAlive > 0 && c.setup.Env.Now().Sub(c.w.lastWrite()) >= c.keepAlive()
@@ -80,8 +81,8 @@ func (c *conn) ping() {
 	c.w.post(appendPingreq)
 }
 
-// invalid ends the connection because nothing has proved it valid. It gives it
-// another period if there was a reason for that.
+// invalid ends the connection because nothing has proved that it is valid. It
+// allows another period if there was a reason for that.
 func (c *conn) invalid() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,9 +112,9 @@ func (c *conn) keepUp() {
 	}
 }
 
-// checkProgress expels streams that block others and have made no progress with
-// what they have received since the last check. It ends the connection if a stream
-// has not continued the message that it is sending.
+// checkProgress expels streams that block others and have made no progress since
+// the previous check. It ends the connection if a stream has not continued the
+// message that it is sending.
 func (c *conn) checkProgress() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -49,7 +49,7 @@ func malformed(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, a...))
 }
 
-// readHeader reads a fixed header. It refuses packets that servers do not send.
+// readHeader reads a fixed header. It rejects packets that servers do not send.
 func readHeader(r *bufio.Reader) (header, error) {
 	first, err := r.ReadByte()
 	if err != nil {
@@ -337,8 +337,8 @@ func appendUnsubscribe(b []byte, id uint16, filters ...string) []byte {
 func appendPingreq(b []byte) []byte    { return appendHeader(b, typePingreq, 0, 0) }
 func appendDisconnect(b []byte) []byte { return appendHeader(b, typeDisconnect, 0, 0) }
 
-// invalidString returns why a text is not a string of MQTT (section 1.5.3), or "".
-// The section allows to refuse control characters and noncharacters, and brokers do.
+// invalidString returns why a text is not an MQTT string (section 1.5.3), or "".
+// The section allows rejecting control characters and noncharacters, as brokers do.
 func invalidString[T string | []byte](s T) string {
 	if len(s) > maxString {
 		return "it is longer than 65535 bytes"

@@ -7,7 +7,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// maxPiece is how many bytes of received payload a stream gets at once.
+// maxPiece is the maximum size in bytes of a piece of received payload.
 const maxPiece = 16 << 10
 
 // A reader holds memory that the reading goroutine reuses.
@@ -17,8 +17,8 @@ type reader struct {
 	control [maxControl]byte
 }
 
-// An inMsg is a received message that has to be acknowledged once every receiver
-// has consumed it.
+// An inMsg is a received message that must be acknowledged after every receiver has
+// consumed it.
 type inMsg struct {
 	id      uint16
 	qos     byte
@@ -48,7 +48,7 @@ func (c *conn) read() error {
 	}
 }
 
-// receive reads a message and queues it for the streams that want it.
+// receive reads a message and queues it for its receivers.
 func (c *conn) receive(h header) error {
 	r := &c.reader
 	p, err := readPublish(c.br, h, r.topic[:0])
@@ -138,7 +138,7 @@ func (c *conn) enqueue(b []byte, flags policy.Flags, topic []byte, m *inMsg) err
 	return nil
 }
 
-// consumeLocked reports that a receiver has consumed a message. The message is
+// consumeLocked records that a receiver has consumed a message. The message is
 // acknowledged when all have, in the order of arrival [MQTT-4.6.0-2]. m may be nil.
 func (c *conn) consumeLocked(m *inMsg) {
 	if m == nil {
@@ -203,13 +203,13 @@ func (c *conn) control(kind packetType, b []byte) error {
 		return nil
 	}
 	c.liveness.validity.Confirm()
-	if c.err != nil { // another connection may have the session by now
+	if c.err != nil { // another connection may have the session now
 		return c.err
 	}
 	return c.answerLocked(kind, id)
 }
 
-// answerLocked handles an answer to what the client has sent.
+// answerLocked processes an answer to a packet of the client.
 func (c *conn) answerLocked(kind packetType, id uint16) error {
 	m := c.sess.out[id]
 	switch {
@@ -241,7 +241,7 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 		if !m.released {
 			return c.unaskedLocked(kind)
 		}
-		c.settleLocked(m, false) // not by PUBREC: a server may wait for PUBREL, and drop the message without
+		c.settleLocked(m, false) // not at PUBREC: a server may wait for PUBREL, and drop the message without it
 		c.sess.free(m)
 		c.checkReleasedLocked()
 	default:
@@ -251,8 +251,8 @@ func (c *conn) answerLocked(kind packetType, id uint16) error {
 	return nil
 }
 
-// maxUnasked is how many packets in a row may answer nothing. A correct server sends
-// some: late and repeated acknowledgements.
+// maxUnasked is the maximum number of successive packets that answer nothing. A
+// correct server sends some: late and repeated acknowledgements.
 const maxUnasked = 1000
 
 // unaskedLocked counts a packet that answers nothing.

@@ -4,9 +4,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// The payload that may wait for a stream, in bytes: maxQueue before the connection
-// stops reading, maxEarly before a stream that is not yet connected is expelled.
-// Each piece counts pieceCost beside its payload.
+// The limits of payload that waits for a stream, in bytes: at maxQueue the
+// connection stops reading, at maxEarly a stream that is not yet connected is
+// expelled. Each piece counts pieceCost in addition to its payload.
 const (
 	maxQueue  = 64 << 10
 	maxEarly  = 1 << 20
@@ -29,7 +29,7 @@ type inbox struct {
 	topic string // of the message that is being delivered
 }
 
-// A queue is pieces of received payload.
+// A queue holds pieces of received payload.
 type queue struct {
 	pieces []piece
 	buf    []byte
@@ -54,8 +54,7 @@ func (q *queue) add(b []byte, flags policy.Flags, topic string, m *inMsg) {
 	q.pieces = append(q.pieces, piece{len(q.buf), flags, topic, m})
 }
 
-// reset empties the queue. It frees the memory if that is much and not needed at
-// once.
+// reset empties the queue. It frees a large buffer unless it is needed at once.
 func (q *queue) reset(needed bool) {
 	clear(q.pieces)
 	q.pieces, q.buf = q.pieces[:0], q.buf[:0]
@@ -107,12 +106,12 @@ func (st *stream) dropLocked(handOver bool) (any bool) {
 	}
 	st.in.queue = queue{}
 	st.c.room.Broadcast()
-	return any
+	return found
 }
 
-// deliver reports received messages and acknowledgements to the program until
-// there are no more, or the program has paused the stream. It then returns the error
-// that has ended the stream or, once all messages are delivered, the connection.
+// deliver reports received messages and acknowledgements to the program until none
+// is left or the program has paused the stream. Then it returns the error that has
+// ended the stream or, if all messages are delivered, the connection.
 func (st *stream) deliver() error {
 	c, in := st.c, &st.in
 	for {
@@ -181,7 +180,7 @@ func (st *stream) deliverBatch() error {
 		gone, needed := st.gone, len(in.queue.pieces) > 0
 		c.mu.Unlock()
 		if err != nil || gone {
-			return err // leave puts back the rest
+			return err // leave puts the rest back
 		}
 		in.bytes += int64(p.end - in.start)
 		in.start = p.end
@@ -193,8 +192,8 @@ func (st *stream) deliverBatch() error {
 	return nil
 }
 
-// putBackLocked leaves the pieces that have not been delivered to dropLocked, which
-// ignores their payload.
+// putBackLocked leaves undelivered pieces to dropLocked, which ignores their
+// payload.
 func (st *stream) putBackLocked() {
 	pieces := st.in.batch.pieces[st.in.next:]
 	st.in.batch, st.in.next, st.in.held = queue{}, 0, false
@@ -207,7 +206,7 @@ func (st *stream) putBackLocked() {
 	st.in.queue.pieces = append(pieces, st.in.queue.pieces...)
 }
 
-// rx passes a piece to the program. It reports false if the program has paused the
+// rx passes a piece to the program. It returns false if the program has paused the
 // stream.
 func (st *stream) rx(p *piece, b []byte) (delivered bool, err error) {
 	l := st.l

@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// window is how many messages of a stream may await their acknowledgement
-	// before the program is asked for another one.
+	// window is the maximum number of unacknowledged messages of a stream at which
+	// the program is asked for another one.
 	window = 20
 
 	// Messages up to maxHeld bytes are assembled before the first byte is sent, so
 	// that a slow program does not block other streams in the middle of a message.
-	// Messages of unknown length have to be assembled; maxUnknown limits them.
+	// Messages of unknown length must be assembled; maxUnknown limits them.
 	maxHeld    = 64 << 10
 	maxUnknown = 1 << 20
 )
@@ -36,8 +36,8 @@ type outbox struct {
 	part        []byte  // of the message that the program has begun
 	current     *outMsg // the message that is being written in pieces, or nil
 	left        int     // bytes of current that have not been written
-	backlog     int     // messages that push has to write
-	backlogQoS0 int     // of them, those that push acknowledges
+	backlog     int     // messages for push to write
+	backlogQoS0 int     // of these, the messages that push acknowledges
 	msgQoS0     outMsg  // the latest message with QoS 0
 	failed      bool    // FailTx has been called
 
@@ -58,7 +58,7 @@ func (p *publishPacket) append(b []byte) []byte {
 }
 
 // takeOutcomesLocked removes the messages whose outcome is known from inflight, up
-// to the first that has failed. nack reports whether the last of them has.
+// to the first failed one. nack reports whether the last removed one failed.
 func (st *stream) takeOutcomesLocked() (n int, nack bool) {
 	o := &st.out
 	for len(o.inflight) > 0 && o.inflight[0].outcome.known && !nack {
@@ -121,7 +121,8 @@ func (o *outbox) takePart() []byte {
 }
 
 // newMessage returns a message on the policy's topic. It returns nil without an
-// error if the message cannot be published: the program then gets a NAK.
+// error if the message cannot be published: the program then receives
+// QOS_NACK_REMOTE.
 func (st *stream) newMessage(length uint64) (*outMsg, error) {
 	m := st.n.st.MQTT
 	topic, err := st.n.expand(st.l, "mqtt_topic", st.n.topic, invalidTopic[string])
@@ -137,7 +138,7 @@ func (st *stream) newMessage(length uint64) (*outMsg, error) {
 			return nil, err
 		}
 	}
-	if m.QoS == 0 { // nobody refers to it once it has been written
+	if m.QoS == 0 { // not needed after it has been written
 		st.out.msgQoS0 = outMsg{kind: typePublish, topic: topic, retain: m.Retain}
 		return &st.out.msgQoS0, nil
 	}
@@ -158,8 +159,8 @@ func (st *stream) message(payload []byte) error {
 	return st.sendError(st.publish(m, payload))
 }
 
-// refuse reports a NAK for a message that cannot be published, after the outcomes
-// of those before it, so that the program can count.
+// refuse reports QOS_NACK_REMOTE for a message that cannot be published, after the
+// outcomes of earlier messages, so that the program can count.
 func (st *stream) refuse() error {
 	if st.n.st.MQTT.QoS == 0 {
 		if err := st.push(); err != nil {
@@ -175,7 +176,7 @@ func (st *stream) refuse() error {
 	return nil
 }
 
-// publish sends a complete message. Once the stream is open it only queues the
+// publish sends a complete message. When the stream is open it only queues the
 // message for push, which may write several at once.
 func (st *stream) publish(m *outMsg, payload []byte) error {
 	send := st.c.w.send
@@ -198,7 +199,7 @@ func (st *stream) publish(m *outMsg, payload []byte) error {
 	return nil
 }
 
-// start hands a PUBLISH with the first bytes of its payload to a method of the
+// start passes a PUBLISH with the first bytes of its payload to a method of the
 // writer.
 func (st *stream) start(m *outMsg, payload []byte, length int, send func(context.Context, func([]byte) []byte) error) error {
 	if m.qos > 0 {
@@ -215,7 +216,7 @@ func (st *stream) start(m *outMsg, payload []byte, length int, send func(context
 	return err
 }
 
-// register gives a message an identifier, and puts it among those in flight.
+// register assigns an identifier to a message, and adds it to those in flight.
 func (st *stream) register(m *outMsg) error {
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
@@ -228,7 +229,7 @@ func (st *stream) register(m *outMsg) error {
 	return nil
 }
 
-// unregister undoes register for a message of which nothing has been written.
+// unregister undoes register, for a message of which nothing has been written.
 func (st *stream) unregister(m *outMsg) {
 	c := st.c
 	c.mu.Lock()
@@ -239,8 +240,8 @@ func (st *stream) unregister(m *outMsg) {
 	st.out.inflight = slices.DeleteFunc(st.out.inflight, func(o *outMsg) bool { return o == m })
 }
 
-// complete begins the wait for the acknowledgement of a message that has been
-// handed to the writer as a whole.
+// complete starts the wait for the acknowledgement of a message that has been
+// passed to the writer as a whole.
 func (st *stream) complete(m *outMsg) {
 	if m.qos == 0 {
 		return
@@ -269,9 +270,9 @@ func (st *stream) push() error {
 	return nil
 }
 
-// sendError returns what ends the stream after an error of sending. It returns nil
-// if the connection has ended: deliver returns that error, after all that has been
-// received.
+// sendError returns the error that ends the stream after an error of sending. It
+// returns nil if the connection has ended: deliver then returns that error, after
+// all that has been received.
 func (st *stream) sendError(err error) error {
 	if err == nil {
 		return nil
@@ -290,7 +291,7 @@ func (st *stream) sendError(err error) error {
 
 // beginMessage sends the first part of a message that is too long to be assembled.
 func (st *stream) beginMessage(part []byte) error {
-	if err := st.push(); err != nil { // so that the messages before are acknowledged first
+	if err := st.push(); err != nil { // so that earlier messages are acknowledged first
 		return err
 	}
 	total := st.out.total
@@ -358,7 +359,7 @@ func (st *stream) continueMessage(part []byte, end bool) error {
 }
 
 // sendBirth publishes the birth message, unless another stream of the connection
-// has done so or is doing it.
+// has done or is doing so.
 func (st *stream) sendBirth() error {
 	c := st.c
 	if st.birth.topic == "" {

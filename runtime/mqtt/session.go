@@ -14,18 +14,18 @@ const (
 	maxResends  = 3
 )
 
-// maxKept is how many bytes of unacknowledged messages a session holds before
-// programs are asked for no more.
+// maxKept is the number of bytes of unacknowledged messages of a session at which
+// programs are not asked for more.
 const maxKept = 16 << 20
 
-// errIDs is returned when 65535 packets await an answer.
+// errIDs is returned when 65535 packets are unanswered.
 var errIDs = errors.New("sspolicy: no packet identifier is free")
 
-// A session is the client's half of the session state (section 4.1), guarded by
-// the mu of the connection that has it. It ends with the connection if the policy
-// says mqtt_clean_start, and is kept in memory for the next one otherwise.
+// A session is the client's half of the session state (section 4.1), guarded by the
+// mu of the connection that has it. It ends with the connection if the policy sets
+// mqtt_clean_start, and otherwise is kept in memory for the next connection.
 type session struct {
-	out      map[uint16]*outMsg // by packet identifier, until it is free again
+	out      map[uint16]*outMsg // by packet identifier, until that is free again
 	bytes    int                // of payload in out
 	order    uint64             // of the next message
 	next     uint16             // the packet identifier to try next
@@ -65,15 +65,14 @@ func (r *received) remove(id uint16) bool {
 	return was
 }
 
-// An outMsg is a packet with an identifier that awaits an answer, or a PUBLISH with
-// QoS 0.
+// An outMsg is an unanswered packet with an identifier, or a PUBLISH with QoS 0.
 type outMsg struct {
 	kind   packetType // typePublish, typeSubscribe, typeUnsubscribe
 	id     uint16
 	qos    byte
 	retain bool
 	topic  string
-	st     *stream // that awaits the outcome, or nil
+	st     *stream // that waits for the outcome, or nil
 	order  uint64
 
 	payload []byte // with QoS 1 and 2, until it is acknowledged or given up
@@ -92,14 +91,14 @@ type outMsg struct {
 	answer chan struct{} // closed by the UNSUBACK
 }
 
-// An outcome is done and failed of a message as its stream sees them.
+// An outcome holds done and failed of a message as its stream sees them.
 type outcome struct{ known, failed bool }
 
 func newSession() *session {
 	return &session{out: map[uint16]*outMsg{}, filters: map[string]byte{}}
 }
 
-// use gives a message an identifier. It reports whether one was free.
+// use assigns an identifier to a message. It returns false if none was free.
 func (s *session) use(m *outMsg) bool {
 	for range maxString {
 		s.next++
@@ -118,7 +117,7 @@ func (s *session) use(m *outMsg) bool {
 	return false
 }
 
-// free makes the identifier of a message available.
+// free releases the identifier of a message.
 func (s *session) free(m *outMsg) {
 	s.forget(m)
 	delete(s.out, m.id)
@@ -132,8 +131,9 @@ func (s *session) forget(m *outMsg) {
 	m.payload = nil
 }
 
-// resume prepares the session for another connection. It drops what cannot
-// outlive a connection: incomplete messages, those given up, and other packets.
+// resume prepares the session for another connection. It drops packets that do not
+// outlive a connection: incomplete messages, those given up, and packets other than
+// messages.
 func (s *session) resume() {
 	for _, m := range s.out {
 		m.st = nil
@@ -143,8 +143,8 @@ func (s *session) resume() {
 	}
 }
 
-// pending returns the packets that await an answer and match, in the order in
-// which they have to be repeated [MQTT-4.4.0-1, MQTT-4.6.0-1].
+// pending returns the unanswered packets that match, in the order in which they
+// must be repeated [MQTT-4.4.0-1, MQTT-4.6.0-1].
 func (s *session) pending(match func(*outMsg) bool) []*outMsg {
 	var all []*outMsg
 	for _, m := range s.out {
@@ -165,8 +165,9 @@ func (m *outMsg) appendAgain(b []byte) []byte {
 	return append(b, m.payload...)
 }
 
-// useLocked gives a packet an identifier. If none is free it ends the connection:
-// the server does not answer, and the next connection has all identifiers.
+// useLocked assigns an identifier to a packet. If none is free it ends the
+// connection: the server does not answer, and the next connection has all
+// identifiers.
 func (c *conn) useLocked(m *outMsg) error {
 	if c.err == nil && !c.sess.use(m) {
 		c.failLocked(errIDs)
@@ -194,7 +195,7 @@ func (c *conn) armResendLocked() {
 	}
 }
 
-// resendDue repeats or gives up the messages that have not been answered in time.
+// resendDue repeats or gives up the messages that were not answered in time.
 func (c *conn) resendDue() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -231,8 +232,8 @@ func (c *conn) resendDue() {
 	}
 }
 
-// giveUpLocked ends the repetition of a message. Its identifier stays in use,
-// because an answer may still come.
+// giveUpLocked ends the repetition of a message. Its identifier stays in use, since
+// an answer may still arrive.
 func (c *conn) giveUpLocked(m *outMsg) {
 	c.settleLocked(m, true)
 	c.sess.forget(m)

@@ -8,7 +8,8 @@ import (
 const (
 	// shadowReady is how long a stream waits for the SUBACK of a shadow's topics.
 	shadowReady = (maxResends + 1) * resendAfter
-	// shadowLimit is how long it waits for the answer of the shadow, as in lws.
+	// shadowLimit is how long a stream waits for the answer of the shadow, as in
+	// lws.
 	shadowLimit = 60 * time.Second
 )
 
@@ -20,7 +21,7 @@ type shadow struct {
 	filters []string    // set by the stream's goroutine, guarded by the mu of the connection
 }
 
-// start starts or restarts the limit.
+// start starts or restarts the time limit.
 func (sh *shadow) start(limit time.Duration) {
 	sh.stop()
 	sh.timer = time.NewTimer(limit)
@@ -33,7 +34,8 @@ func (sh *shadow) stop() {
 	}
 }
 
-// expiry returns a channel that receives when the limit is over; nil without one.
+// expiry returns a channel that receives a value at the time limit, or nil without
+// one.
 func (sh *shadow) expiry() <-chan time.Time {
 	if sh.timer == nil {
 		return nil
@@ -47,7 +49,7 @@ func (sh *shadow) answeredBy(topic string) bool {
 }
 
 // beginShadow subscribes to the answers to a message for a shadow. It reports
-// whether the server has accepted that.
+// whether the server has accepted the subscription.
 func (st *stream) beginShadow(topic string) (ok bool, err error) {
 	if st.shadow.topic != topic {
 		st.endShadow()
@@ -87,7 +89,7 @@ func (st *stream) subscribeShadow(topic string) (ok bool, err error) {
 				st.endShadow()
 				return false, nil
 			}
-			st.shadow.topic = topic // an answer that came before is not for this message
+			st.shadow.topic = topic // an earlier answer is not for this message
 			return true, nil
 		}
 		select {
@@ -103,7 +105,7 @@ func (st *stream) subscribeShadow(topic string) (ok bool, err error) {
 	}
 }
 
-// endShadow gives up the subscription of beginShadow.
+// endShadow ends the subscription of beginShadow.
 func (st *stream) endShadow() {
 	st.shadow.stop()
 	if st.shadow.filters == nil {

@@ -17,8 +17,8 @@ var (
 	errHandOver   = errors.New("sspolicy: the server holds messages for the next connection")
 )
 
-// A stream is one attempt of a program's stream, and its share of a connection.
-// Its goroutine is the one of Run.
+// A stream is one attempt of a program's stream, with its share of a connection.
+// Its goroutine is that of Run.
 type stream struct {
 	ctx    context.Context // of the attempt
 	n      *connector
@@ -49,7 +49,7 @@ func newStream(ctx context.Context, n *connector, l transport.Link) *stream {
 	return st
 }
 
-// wakeUp makes the stream's goroutine look at the fields under mu.
+// wakeUp makes the stream's goroutine check the fields under mu.
 func (st *stream) wakeUp() {
 	select {
 	case st.wake <- struct{}{}:
@@ -114,7 +114,7 @@ func (st *stream) run() error {
 }
 
 // dead returns a channel that is closed when the connection has ended, or nil if
-// deliver has reported that.
+// deliver has already reported that.
 func (st *stream) dead() <-chan struct{} {
 	if st.out.failed {
 		return nil
@@ -122,8 +122,8 @@ func (st *stream) dead() <-chan struct{} {
 	return st.c.dead
 }
 
-// await waits until done returns true, which it calls with the mu of the
-// connection held. An error means that the stream or the connection has ended.
+// await waits until done, which it calls with the mu of the connection held,
+// returns true. An error means that the stream or the connection has ended.
 func (st *stream) await(done func() bool) error {
 	for {
 		st.c.mu.Lock()
@@ -159,8 +159,8 @@ func (st *stream) expelLocked(err error) {
 	st.wakeUp()
 }
 
-// leave takes the stream off its connection. It closes the connection if this was
-// its last stream.
+// leave detaches the stream from its connection. It closes the connection if this
+// was its last stream.
 func (st *stream) leave() {
 	c := st.c
 	if st.out.current != nil {
@@ -187,7 +187,7 @@ func (st *stream) leave() {
 	}
 	if c.hub.leave(c) {
 		c.close(min(flushLimit, unsubscribeLimit-time.Since(start)))
-	} else if handOver { // a stream has joined since: it would not get these messages
+	} else if handOver { // a stream has joined since and would not receive these messages
 		c.fail(errHandOver)
 	}
 }

@@ -32,7 +32,7 @@ func (st *stream) subscribe() error {
 }
 
 // subscribeLocked adds a stream to the subscription of its filter. It returns the
-// SUBSCRIBE whose answer the stream has to await.
+// SUBSCRIBE whose answer the stream must wait for.
 func (c *conn) subscribeLocked(st *stream, qos byte) (*outMsg, error) {
 	if c.err != nil {
 		return nil, c.err
@@ -108,7 +108,7 @@ func (c *conn) unsubscribeLocked(filter string) *outMsg {
 	return m
 }
 
-// dropShadowLocked gives up the filters of a shadow that no stream has.
+// dropShadowLocked drops the filters of a shadow that no stream has.
 func (c *conn) dropShadowLocked(filters []string) {
 	for _, f := range filters {
 		if c.err == nil && !slices.ContainsFunc(c.streams, func(st *stream) bool { return slices.Contains(st.shadow.filters, f) }) {

@@ -2,8 +2,8 @@ package mqtt
 
 import "strings"
 
-// invalidTopic returns why a text is not a topic of a message (sections 4.7.1.1 and
-// 4.7.3), or "".
+// invalidTopic returns why a text is not a valid topic of a message (sections
+// 4.7.1.1 and 4.7.3), or "".
 func invalidTopic[T string | []byte](topic T) string {
 	if len(topic) == 0 { // [MQTT-4.7.3-1]
 		return "it is empty"
@@ -16,7 +16,7 @@ func invalidTopic[T string | []byte](topic T) string {
 	return invalidString(topic)
 }
 
-// invalidFilter returns why a text is not a filter (section 4.7.1), or "".
+// invalidFilter returns why a text is not a valid filter (section 4.7.1), or "".
 func invalidFilter(filter string) string {
 	if filter == "" { // [MQTT-4.7.3-1]
 		return "it is empty"
@@ -43,7 +43,7 @@ const (
 )
 
 // reservedTopic returns why a policy must not use a valid topic or filter, or "".
-// Those that begin with '$' belong to the server, except with aws_iot.
+// Topics that begin with '$' belong to the server, except with aws_iot.
 func reservedTopic(topic string, aws bool) string {
 	reserved := strings.HasPrefix(topic, "$")
 	switch slashes := strings.Count(topic, "/"); {

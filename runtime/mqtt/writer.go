@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// maxUnsent is how many bytes may wait to be written before a stream that adds
-	// a packet has to wait.
+	// maxUnsent is the number of unwritten bytes at which a stream that adds a
+	// packet has to wait.
 	maxUnsent = 64 << 10
 
 	// flushLimit is how long a stream that ends waits for its packets to be
-	// written. With unsubscribeLimit it is less than the 5 s after which a transport
-	// is abandoned.
+	// written. Together with unsubscribeLimit it is less than the 5 s after which a
+	// transport is abandoned.
 	flushLimit = 1500 * time.Millisecond
 )
 
 // A writer writes the packets of a connection, complete and in order. A caller
 // writes its own packet if the writer is idle; otherwise the active caller batches
-// it. So small packets cost no change of goroutine, and many at a time cost one
+// it. So small packets need no change of goroutine, and many at a time need one
 // write.
 type writer struct {
 	nc    net.Conn
@@ -30,15 +30,15 @@ type writer struct {
 
 	mu       sync.Mutex
 	change   sync.Cond       // fields below have changed
-	err      error           // nothing more is written
+	err      error           // if set, nothing more is written
 	writing  bool            // a goroutine is writing
-	by       context.Context // of the goroutine that is writing, see interrupt
+	by       context.Context // of the writing goroutine, see interrupt
 	deadline bool            // nc has a write deadline
 	partial  bool            // a packet has begun and not ended; see begin
 	out      []byte          // packets to write
 	spare    []byte          // memory for the next out
-	added    uint64          // bytes that have ever been added to out
-	written  uint64          // bytes of them that have been written
+	added    uint64          // total bytes added to out
+	written  uint64          // total bytes written
 	latest   time.Time       // end of the latest write
 	closed   bool            // the last packet has been added [MQTT-3.14.4-2]
 }
@@ -75,7 +75,7 @@ func (w *writer) post(add func([]byte) []byte) {
 	}
 }
 
-// kick makes run look.
+// kick wakes run.
 func (w *writer) kick() {
 	select {
 	case w.kicks <- struct{}{}:
@@ -92,9 +92,9 @@ func (w *writer) addLocked(add func([]byte) []byte) {
 	w.added += uint64(len(w.out) - n)
 }
 
-// flushLocked writes all packets in out. Once by, the context of the calling stream,
-// is done, it leaves the rest to run. It releases mu while it writes. It must
-// not be called while writing or partial is set.
+// flushLocked writes all packets in out. When by, the context of the calling
+// stream, is done, it leaves the rest to run. It releases mu while it writes. It
+// must not be called while writing or partial is set.
 func (w *writer) flushLocked(by context.Context) {
 	w.writing, w.by = true, by
 	for len(w.out) > 0 && w.err == nil {
@@ -108,7 +108,7 @@ func (w *writer) flushLocked(by context.Context) {
 	w.change.Broadcast()
 }
 
-// flushOnceLocked writes the packets that there are now.
+// flushOnceLocked writes the current packets.
 func (w *writer) flushOnceLocked() {
 	b := w.out
 	w.out, w.spare = w.spare[:0], nil
@@ -119,7 +119,7 @@ func (w *writer) flushOnceLocked() {
 	}
 }
 
-// writeLocked writes b, and releases mu meanwhile. writing is set.
+// writeLocked writes b, and releases mu meanwhile. writing must be set.
 func (w *writer) writeLocked(b []byte) {
 	w.mu.Unlock()
 	_, err := w.nc.Write(b)
@@ -157,7 +157,7 @@ func (w *writer) send(ctx context.Context, add func([]byte) []byte) error {
 	return w.pushLocked(ctx)
 }
 
-// last is send for a packet after which none is sent.
+// last is like send, for the last packet.
 func (w *writer) last(ctx context.Context, add func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -224,8 +224,8 @@ func (w *writer) pushLocked(ctx context.Context) error {
 	return nil
 }
 
-// begin sends the first part of a packet. Without an error, nothing else is written
-// until end is called.
+// begin sends the first part of a packet. If it returns nil, nothing else is
+// written until end is called.
 func (w *writer) begin(ctx context.Context, add func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -251,7 +251,7 @@ func (w *writer) begin(ctx context.Context, add func([]byte) []byte) error {
 func (w *writer) piece(ctx context.Context, b []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if ctx.Err() != nil { // interrupt would have no effect any more
+	if ctx.Err() != nil { // interrupt would no longer have an effect
 		return context.Cause(ctx)
 	}
 	if w.err == nil {

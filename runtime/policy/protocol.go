@@ -88,8 +88,8 @@ func (p Protocol) Acknowledges() bool { return p.row().acks }
 
 // DefaultPort returns the default port of p, with or without TLS, or 0 if it has
 // none.
-func (p Protocol) DefaultPort(tls bool) uint16 {
-	if tls {
+func (p Protocol) DefaultPort(secure bool) uint16 {
+	if secure {
 		return p.row().tlsPort
 	}
 	return p.row().port

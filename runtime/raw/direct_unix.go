@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// A directConn does system calls on the socket of a TCP or unix connection. Unlike
+// A directConn makes system calls on the socket of a TCP or unix connection. Unlike
 // package net it needs no buffer while there is nothing to read, and it can write
 // without blocking.
 type directConn struct {
@@ -27,7 +27,7 @@ type directConn struct {
 	onRead, onOut func(uintptr) bool
 }
 
-// newDirectConn returns nil for a connection that is not just a stream socket.
+// newDirectConn returns nil for a connection that is not a plain stream socket.
 func newDirectConn(conn net.Conn) *directConn {
 	if c, ok := conn.(interface{ Dialed() net.Conn }); ok {
 		conn = c.Dialed()
@@ -53,8 +53,8 @@ func newDirectConn(conn net.Conn) *directConn {
 	return d
 }
 
-// read waits for a piece and returns it. It is valid until the next call of read or
-// release.
+// read waits for a piece and returns it. The piece is valid until the next call of
+// read or release.
 func (d *directConn) read() ([]byte, error) {
 	d.n, d.err = 0, nil
 	if err := d.raw.Read(d.onRead); err != nil {
@@ -99,7 +99,7 @@ func (d *directConn) take() *[largeBuffer]byte {
 	return buf
 }
 
-// release gives the buffer of the piece up. d may be nil.
+// release releases the buffer of the piece. d may be nil.
 func (d *directConn) release() {
 	if d != nil && d.in != nil {
 		buffers.Put(d.in)
@@ -107,7 +107,7 @@ func (d *directConn) release() {
 	}
 }
 
-// write writes as much of p as possible without blocking, or with wait until the
+// write writes as much of p as possible without blocking or, with wait, until the
 // deadline.
 func (d *directConn) write(p []byte, wait bool) (int, error) {
 	d.out, d.sent, d.sendErr, d.wait = p, 0, nil, wait

@@ -2,13 +2,13 @@
 // TCP, TLS and unix sockets, without messages. CONNECTED is delivered when bytes
 // can flow: over TLS, after the handshake.
 //
-// As in lws, Rx gets pieces as they arrive, without flags, and the flags of Tx have
-// no effect; each RequestTx causes one Tx. When the peer closes its direction, what
-// the program has requested to send is still sent, and then the connection ends
-// with [io.EOF].
+// As in lws, Rx receives pieces as they arrive, without flags, and the flags of Tx
+// have no effect; each RequestTx causes one Tx. When the peer closes its direction,
+// the data that the program has requested to send is still sent, and then the
+// connection ends with [io.EOF].
 //
-// In a server streamtype, each connection is a stream. A [Socket] offers what is not
-// payload: TLS that starts later, information about the peer, half close, and
+// In a server streamtype, each connection is a stream. A [Socket] controls what is
+// not payload: TLS that starts later, information about the peer, half close, and
 // connections that the program has made.
 //
 //	s, err := c.NewStream("smtp", runtime.Handlers{...}, raw.With(raw.Config{Encrypted: ...}))
@@ -27,20 +27,20 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Errors to compare with [errors.Is].
+// Errors for use with [errors.Is].
 var (
 	// ErrNotConnected is returned when there is no connection.
 	ErrNotConnected = errors.New("sspolicy: raw: not connected")
 	// ErrEncrypted is returned when TLS has already started.
 	ErrEncrypted = errors.New("sspolicy: raw: TLS has already started")
 	// ErrPlaintext is returned when plaintext arrives between the request to start
-	// TLS and its handshake. An attacker could inject it, to be taken for bytes that
-	// arrived under TLS (RFC 3207 section 6, CVE-2011-0411).
+	// TLS and its handshake. An attacker could have injected it, to be mistaken for
+	// bytes that arrived under TLS (RFC 3207 section 6, CVE-2011-0411).
 	ErrPlaintext = errors.New("sspolicy: raw: plaintext from the peer after the start of TLS")
-	// ErrNoCertificate is returned when a server of TLS has no certificate.
+	// ErrNoCertificate is returned when a TLS server has no certificate.
 	ErrNoCertificate = errors.New("sspolicy: raw: no certificate for the server side of TLS")
 	// ErrNoPeerCertificate is returned when the peer has sent no certificate; see
-	// State.
+	// [State].
 	ErrNoPeerCertificate = transport.ErrNoPeerCertificate
 	// ErrIdle is returned when a client of a server has neither sent nor received
 	// anything for Limits.IdleTimeout.
@@ -50,7 +50,7 @@ var (
 	ErrAdopted = errors.New("sspolicy: raw: the adopted connection has ended")
 )
 
-// A HandshakeError reports a failed handshake of TLS. It wraps the error of
+// A HandshakeError reports a failed TLS handshake. It wraps the error of
 // crypto/tls, such as a [tls.CertificateVerificationError] or a [tls.AlertError].
 type HandshakeError struct {
 	Mode Mode
@@ -64,23 +64,22 @@ func (e *HandshakeError) Error() string {
 // Unwrap returns the cause.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
-// Transport is a [transport.Transport] for raw. It may be given to any number of
-// contexts.
+// Transport is a [transport.Transport] for raw. Any number of contexts may use it.
 type Transport struct {
 	client starter                                                  // nil: see TLS
 	listen func(*transport.ServerSetup) (transport.Listener, error) // nil: see Server
 }
 
-// An Option adds to a Transport what not every policy needs and would make each program
-// larger. [Socket.StartTLS] and [Adopt] do not need it.
+// An Option adds a feature to a [Transport] that not every policy needs and that
+// would make each program larger. [Socket.StartTLS] and [Adopt] do not need one.
 type Option func(*Transport)
 
-// TLS is an Option for policies with clients that connect over TLS.
+// TLS is an [Option] for policies with clients that connect over TLS.
 func TLS(t *Transport) { t.client = startClient }
 
-// Server is an Option for policies with servers. Each connection is a stream; over TLS,
-// CONNECTED comes after the handshake. A stream option made by With gives the streams its
-// Config.
+// Server is an [Option] for policies with servers. Each connection is a stream;
+// over TLS, CONNECTED follows the handshake. The stream option [With] sets the
+// Config of these streams.
 func Server(t *Transport) { t.listen = listen }
 
 // New returns a transport with the given options.
@@ -95,7 +94,7 @@ func New(options ...Option) *Transport {
 // Protocols returns raw.
 func (*Transport) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
 
-// Prepare returns the connector of a streamtype. An error wraps ErrUnsupported.
+// Prepare returns the connector of a streamtype. The error wraps ErrUnsupported.
 func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	switch {
 	case s.Stream.Auth != nil:
@@ -106,8 +105,8 @@ func (t *Transport) Prepare(s *transport.Setup) (transport.Connector, error) {
 	return connector{s, t.client}, nil
 }
 
-// Listen opens the port of a server streamtype. An error wraps ErrUnsupported without the
-// Option Server.
+// Listen opens the port of a server streamtype. The error wraps ErrUnsupported
+// without the option Server.
 func (t *Transport) Listen(s *transport.ServerSetup) (transport.Listener, error) {
 	if t.listen == nil {
 		return nil, missing("a server", "Server")
@@ -131,7 +130,7 @@ type connector struct {
 // Close does nothing: a connection belongs to its stream.
 func (connector) Close() error { return nil }
 
-// Run makes a connection, or takes the adopted one, and carries it until its end.
+// Run makes a connection, or uses the adopted one, and serves it until its end.
 func (n connector) Run(ctx context.Context, l transport.Link) error {
 	k := socket(l.Data)
 	var conn net.Conn
@@ -151,7 +150,7 @@ func (n connector) Run(ctx context.Context, l transport.Link) error {
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil { // the dial took no notice
+		if ctx.Err() != nil { // the dial ignored the context
 			conn.Close()
 			return context.Cause(ctx)
 		}

@@ -218,7 +218,7 @@ func TestBackPressure(t *testing.T) {
 	fast := streamType(serve(t, func(c net.Conn) { c.Write(make([]byte, size)) }))
 	fast.Name = "other"
 
-	var sent, taken atomic.Int64
+	var sent, supplied atomic.Int64
 	writer := serve(t, func(c net.Conn) {
 		buf := make([]byte, 64<<10)
 		for {
@@ -249,7 +249,7 @@ func TestBackPressure(t *testing.T) {
 	requested := make(chan bool)
 	c = newContext(t, runtime.Options{}, streamType(silent), fast)
 	s = teststream.Must(c.NewStream("s", runtime.Handlers{Tx: func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
-		if taken.Add(int64(len(buf))) == int64(len(buf)) {
+		if supplied.Add(int64(len(buf))) == int64(len(buf)) {
 			close(requested)
 		}
 		s.RequestTx()
@@ -258,7 +258,7 @@ func TestBackPressure(t *testing.T) {
 	s.RequestTx()
 	<-requested
 	transfer(c)
-	if n := taken.Load(); n == 0 || n > size/4 {
+	if n := supplied.Load(); n == 0 || n > size/4 {
 		t.Errorf("Tx has provided %d bytes for a peer that reads none", n)
 	}
 }

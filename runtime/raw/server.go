@@ -38,7 +38,7 @@ func listen(s *transport.ServerSetup) (transport.Listener, error) {
 	return n, nil
 }
 
-// join makes the listener get the connections of another one.
+// join makes the listener receive the connections of another one.
 func (n *listener) join(joined transport.Listener) (transport.Listener, error) {
 	host, ok := joined.(*listener)
 	switch {
@@ -75,16 +75,16 @@ type listener struct {
 	ln     net.Listener
 	host   *listener     // that this one has joined, or nil
 	ready  chan struct{} // closed by Serve; nil without a host
-	left   chan struct{} // closed when it gets no more connections of host
+	left   chan struct{} // closed when it receives no more connections from host
 	leave  func()        // closes left; mu of host must not be held
 
 	mu       sync.Mutex
-	none     sync.Cond // conns is 0
+	none     sync.Cond // signals that conns is 0
 	sessions map[*session]struct{}
-	conns    int  // that have been accepted and have not ended
-	closed   bool // the port is
+	conns    int  // accepted connections that have not ended
+	closed   bool // the port is closed
 	draining bool
-	guests   []*listener // that have joined; the last one gets the connections
+	guests   []*listener // that have joined; the last one receives the connections
 	acceptor transport.Acceptor
 }
 
@@ -120,7 +120,7 @@ func (n *listener) Serve(a transport.Acceptor) error {
 	}
 }
 
-// visit is Serve of a listener that has joined another one.
+// visit implements Serve for a listener that has joined another one.
 func (n *listener) visit() error {
 	close(n.ready)
 	<-n.left
@@ -132,7 +132,7 @@ func (n *listener) visit() error {
 	return net.ErrClosed
 }
 
-// dismiss ends Serve of those that have joined.
+// dismiss ends Serve of the guests.
 func (n *listener) dismiss() {
 	n.mu.Lock()
 	n.closed = true
@@ -143,7 +143,7 @@ func (n *listener) dismiss() {
 	}
 }
 
-// serve carries a connection from beginning to end.
+// serve serves a connection from beginning to end.
 func (n *listener) serve(conn net.Conn) {
 	defer func() {
 		n.mu.Lock()
@@ -191,8 +191,8 @@ func (n *listener) serve(conn net.Conn) {
 	l.End(ended(err))
 }
 
-// ended returns the error of a connection that has ended: nil if the peer has ended it
-// as it should.
+// ended returns the error of a connection that has ended, or nil if the peer has
+// ended it properly.
 func ended(err error) error {
 	if err == io.EOF {
 		return nil
@@ -200,8 +200,9 @@ func ended(err error) error {
 	return err
 }
 
-// Shutdown closes the port and the sending direction of each connection, after what the
-// program has requested to send, and waits until the peers have closed theirs.
+// Shutdown closes the port and, after the data that the program has requested to
+// send, the sending direction of each connection. It waits until the peers have
+// closed theirs.
 func (n *listener) Shutdown(ctx context.Context) error {
 	n.closePort()
 	n.mu.Lock()
@@ -230,7 +231,8 @@ func (n *listener) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// closeWriting closes the sending direction after what is requested to be sent.
+// closeWriting closes the sending direction after the data that is requested to be
+// sent.
 func (s *session) closeWriting() {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()

@@ -19,31 +19,31 @@ import (
 
 // An idle connection has a small buffer, or none. While pieces fill it, reads use a
 // large buffer from a pool. recordSize is the maximum size of a TLS record, which
-// is also the usual one of a long transfer.
+// is also the usual one in a long transfer.
 const (
 	smallBuffer = 2 << 10
 	recordSize  = 16 << 10
 	largeBuffer = 64 << 10
 )
 
-// maxReplies is how many pieces the reading goroutine sends before it reads again,
-// and replyWait how long it blocks in total during them.
+// maxReplies is the maximum number of pieces that the reading goroutine sends
+// before it reads again, and replyWait is how long it may block in total during
+// them.
 const (
 	maxReplies = 64
 	replyWait  = 10 * time.Millisecond
 )
 
-// defaultLimit is the limit of a handshake in a context without ConnectTimeout,
-// as in lws.
+// defaultLimit is the time limit of a handshake in a context without
+// ConnectTimeout, as in lws.
 const defaultLimit = 15 * time.Second
 
 var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
 // A session is one connection. The goroutine of Run, the reader, reads and does
-// handshakes. It also sends what the program requests during Rx, as long as the
-// write does not block for long: with a peer that does not read while it writes,
-// both would wait forever. The rest is sent by the writer, a goroutine that exists
-// while there is something to send.
+// handshakes. It also sends replies inline while the write does not block for long:
+// with a peer that does not read while it writes, both would wait forever. The rest
+// is sent by the writer, a goroutine that exists while there is data to send.
 type session struct {
 	k      *Socket
 	setup  *transport.Setup
@@ -51,28 +51,28 @@ type session struct {
 	ctx    context.Context
 	base   net.Conn            // without TLS
 	direct *directConn         // of base, or nil
-	limit  time.Duration       // of a handshake, and of a write when the peer has ended; 0 means none
+	limit  time.Duration       // of a handshake, and of a write after the peer has ended; 0 means none
 	idle   *transport.Validity // of a server; nil without a limit
 	fin    atomic.Bool         // the peer has closed its direction of base, under TLS
-	awake  atomic.Bool         // the writer exists and will look for something to send
+	awake  atomic.Bool         // the writer exists and will check for data to send
 
-	// Of the reader, for TLS.
+	// Used by the reader, for TLS.
 	small []byte
 	large *[largeBuffer]byte // nil unless pieces fill small
 
-	// Guarded by mu of k; turn is signalled when it changes.
+	// Guarded by the mu of k; turn signals changes.
 	turn       sync.Cond
 	conn       net.Conn // base, or TLS over it
 	connected  bool     // CONNECTED has been, or is being, delivered
-	over       bool     // the session is to end
+	over       bool     // the session must end
 	cause      error    // why, unless the peer has ended it
-	upgrade    *upgrade // a handshake that is due or under way
+	upgrade    *upgrade // a pending or running handshake
 	writing    bool     // a piece is being sent, or is in rest
-	rest       *rest    // what the reader has left to the writer; mostly nil
-	mute       bool     // nothing more can be sent
-	closeWrite bool     // the sending direction is to be closed
+	rest       *rest    // left by the reader to the writer; usually nil
+	mute       bool     // no more can be sent
+	closeWrite bool     // the sending direction must be closed
 	draining   bool     // the peer has closed its direction
-	writeErr   error    // why nothing can be sent
+	writeErr   error    // why no more can be sent
 	received   int64    // bytes of payload
 }
 
@@ -84,11 +84,11 @@ type rest struct {
 	last bool // no other piece follows
 }
 
-// An upgrade is a start of TLS.
+// An upgrade is a request to start TLS.
 type upgrade struct {
 	mode    Mode
 	start   starter
-	goAhead []byte // sent in clear before
+	goAhead []byte // to send in clear before the handshake
 }
 
 func newSession(ctx context.Context, setup *transport.Setup, l transport.Link, k *Socket, conn net.Conn) *session {
@@ -100,7 +100,7 @@ func newSession(ctx context.Context, setup *transport.Setup, l transport.Link, k
 	return s
 }
 
-// deadline returns when what begins now must have ended, or the zero time.
+// deadline returns the deadline of an operation that begins now, or the zero time.
 func (s *session) deadline() time.Time {
 	if s.limit <= 0 {
 		return time.Time{}
@@ -108,7 +108,7 @@ func (s *session) deadline() time.Time {
 	return time.Now().Add(s.limit)
 }
 
-// run carries the connection to its end. first, if not nil, is a handshake before
+// run serves the connection to its end. first, if not nil, is a handshake before
 // CONNECTED.
 func (s *session) run(first *upgrade) (err error) {
 	defer s.base.Close()
@@ -126,7 +126,7 @@ func (s *session) run(first *upgrade) (err error) {
 	defer func() {
 		k.mu.Lock()
 		changed := k.s == s && k.mode != Unencrypted
-		if k.s == s { // another attempt may have begun without this one
+		if k.s == s { // another attempt may have begun independently
 			k.s, k.mode, k.encrypted = nil, Unencrypted, false
 		}
 		k.mu.Unlock()
@@ -138,7 +138,7 @@ func (s *session) run(first *upgrade) (err error) {
 		first = nil
 	}
 	err = s.exchange(first)
-	k.mu.Lock() // whatever the end was: the writer must not outlive the link
+	k.mu.Lock() // the writer must not outlive the link
 	s.endLocked(nil)
 	if s.cause != nil {
 		err = s.cause
@@ -152,7 +152,7 @@ func (s *session) run(first *upgrade) (err error) {
 	return err
 }
 
-// exchange connects, and moves payload until the end.
+// exchange connects, and transfers payload until the end.
 func (s *session) exchange(first *upgrade) error {
 	k := s.k
 	if first != nil {
@@ -193,7 +193,7 @@ func (s *session) endLocked(cause error) {
 	s.turn.Broadcast()
 }
 
-// read delivers payload until the end, and starts TLS when it is due.
+// read delivers payload until the end, and starts TLS when requested.
 func (s *session) read() error {
 	defer func() {
 		s.direct.release()
@@ -212,7 +212,7 @@ func (s *session) read() error {
 	}
 }
 
-// readStep delivers one piece, or makes a handshake that is due.
+// readStep delivers one piece, or does a pending handshake.
 func (s *session) readStep() error {
 	conn, err := s.ready()
 	if err != nil {
@@ -269,8 +269,8 @@ func (s *session) readDirect() error {
 	return err
 }
 
-// reply sends what the program requests to send, in place of the writer, as long as
-// the writes do not block for long.
+// reply sends data that the program requests to send, in place of the writer, as
+// long as the writes do not block for long.
 func (s *session) reply() {
 	if !s.awake.CompareAndSwap(false, true) {
 		return // the writer sends it
@@ -291,7 +291,7 @@ func (s *session) reply() {
 	}
 }
 
-// begin begins a piece, if there is one to send now, and returns the connection for it.
+// begin begins a piece, if there is one to send, and returns the connection for it.
 func (s *session) begin() net.Conn {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
@@ -340,7 +340,7 @@ func (s *session) replyPiece(waited *bool) *rest {
 	return nil
 }
 
-// ready returns the connection to read from, after a handshake if one is due.
+// ready returns the connection to read from, after a pending handshake.
 func (s *session) ready() (net.Conn, error) {
 	s.k.mu.Lock()
 	up := s.upgrade
@@ -395,7 +395,7 @@ func (s *session) causeLocked() error {
 	return transport.ErrClosed
 }
 
-// count counts payload. It fails if a handshake is due.
+// count counts payload. It fails if a handshake is pending.
 func (s *session) count(n int) error {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
@@ -407,7 +407,7 @@ func (s *session) count(n int) error {
 	return nil
 }
 
-// readError reports whether to read again after an error of Read, and otherwise
+// readError reports whether to read again after an error of Read. If not, it
 // returns the error to end with.
 func (s *session) readError(err error) (retry bool, _ error) {
 	s.k.mu.Lock()
@@ -475,8 +475,7 @@ func (s *session) wake() {
 	}
 }
 
-// serveTx is the writer on a goroutine of the program, which is mostly there for one
-// piece.
+// serveTx runs the writer on a goroutine of the program, usually for one piece.
 func (s *session) serveTx() {
 	if !s.awake.CompareAndSwap(false, true) {
 		return // the writer sends it
@@ -498,8 +497,8 @@ func (s *session) write() {
 	}
 }
 
-// step sends a piece, or closes the sending direction if that is requested. It waits
-// for a handshake that is due. It reports whether the writer continues.
+// step sends a piece, or closes the sending direction if that is requested. It
+// waits for a pending handshake. It reports whether the writer continues.
 func (s *session) step() bool {
 	s.k.mu.Lock()
 	for !s.over && !s.mute && s.rest == nil && s.upgrade != nil {
@@ -536,8 +535,8 @@ func (s *session) step() bool {
 	return true
 }
 
-// sleepLocked ends the writer. It reports false if the writer must continue, because
-// of a request since it last looked, which did not wake it.
+// sleepLocked ends the writer. It returns false if the writer must continue,
+// because of a request since its last check that did not wake it.
 func (s *session) sleepLocked() bool {
 	s.awake.Store(false)
 	s.turn.Broadcast()
@@ -580,8 +579,8 @@ func (s *session) silence() {
 	s.turn.Broadcast()
 }
 
-// finish ends a piece. After an error nothing more can be sent, but what the peer has
-// sent before is still read.
+// finish ends a piece. After an error no more can be sent, but data that the peer
+// has sent before is still read.
 func (s *session) finish(err error) {
 	s.k.mu.Lock()
 	s.writing = false
@@ -639,9 +638,9 @@ func (s *session) handshake(u *upgrade) error {
 	}
 	trace := transport.Trace(s.ctx)
 	trace.TLSHandshakeStart()
-	var shaking sync.WaitGroup // on another stack, as in Run
-	shaking.Go(func() { err = secure.HandshakeContext(ctx) })
-	shaking.Wait()
+	var handshaking sync.WaitGroup // on another stack, as in Run
+	handshaking.Go(func() { err = secure.HandshakeContext(ctx) })
+	handshaking.Wait()
 	trace.TLSHandshakeDone(tls.ConnectionState{}, err)
 	if err != nil {
 		switch {

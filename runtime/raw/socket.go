@@ -33,11 +33,11 @@ func (m Mode) String() string {
 	return "Mode(" + strconv.Itoa(int(m)) + ")"
 }
 
-// A PeerVerify selects how the certificates of the peer are verified. Under QueryPeer,
-// State has the result and the chain of the peer.
+// A PeerVerify says how to verify the certificates of the peer. With QueryPeer,
+// [Socket.State] has the result and the chain of the peer.
 type PeerVerify = transport.PeerVerify
 
-// How the certificates of the peer are verified; see package transport.
+// The ways to verify the certificates of the peer; see package transport.
 const (
 	VerifyAuto = transport.VerifyAuto
 	VerifyNone = transport.VerifyNone
@@ -47,19 +47,19 @@ const (
 
 // A Config holds the TLS settings of a stream. The zero value follows the policy.
 type Config struct {
-	// Verify selects the verification of the peer. With VerifyNone and QueryPeer
-	// anyone in between can pose as the peer.
+	// Verify says how to verify the peer. With VerifyNone and QueryPeer an attacker
+	// on the network can impersonate the peer.
 	Verify PeerVerify
 
 	// TLS has settings that the policy does not have, such as the certificate of a
-	// server. Fields that are zero come from the policy: the roots, for servers
-	// too; the client certificate; the name of the host. The minimum version is
-	// at least TLS 1.2. InsecureSkipVerify, ClientAuth and GetConfigForClient are
-	// ignored in favor of Verify. TLS must not be changed afterwards.
+	// server. Zero fields come from the policy: the roots, for servers too; the
+	// client certificate; the host name. The minimum version is at least TLS 1.2.
+	// Verify replaces InsecureSkipVerify, ClientAuth and GetConfigForClient, which
+	// are ignored. TLS must not be modified afterwards.
 	TLS *tls.Config
 
-	// Later leaves a connection of the stream's own unencrypted until StartTLS although
-	// the policy says tls.
+	// Later leaves a connection that the stream makes unencrypted until StartTLS,
+	// even if the policy sets tls.
 	Later bool
 
 	// ModeChanged is called when the mode has changed: before a handshake, and when
@@ -67,7 +67,7 @@ type Config struct {
 	// a callback of the stream, like State.
 	ModeChanged func(*Socket, Mode) policy.Result
 
-	// Encrypted is called after each handshake, before anything is sent or received
+	// Encrypted is called after each handshake, before data is sent or received
 	// under TLS. It is a callback like ModeChanged.
 	Encrypted func(*Socket) policy.Result
 }
@@ -80,19 +80,19 @@ type State struct {
 	// TLS is the state of the latest complete handshake, until the next attempt to
 	// connect. With VerifyNone it has no certificates.
 	TLS tls.ConnectionState
-	// VerifyError is why the verification failed under QueryPeer; nil if it did
-	// not.
+	// VerifyError is why the verification failed with QueryPeer, or nil if it
+	// succeeded.
 	VerifyError error
 }
 
-// A Socket controls the connections of a raw stream. Its methods may be called from
-// any goroutine, including from callbacks, and do not wait for callbacks.
+// A Socket controls the connections of a raw stream. Its methods are safe for
+// concurrent use, also from callbacks, and do not wait for callbacks.
 type Socket struct {
-	adopt  *adoption   // nil if the stream makes its connections
+	adopt  *adoption   // nil if the stream makes its own connections
 	server *tls.Config // of the policy's server_cert; nil for a client, or without TLS
 
 	mu        sync.Mutex
-	buffered  func() int // bytes that a runtime.Conn holds; nil without one
+	buffered  func() int // bytes buffered by a runtime.Conn; nil without one
 	config    Config
 	mode      Mode
 	encrypted bool     // see State
@@ -105,13 +105,13 @@ func With(c Config) transport.Option {
 	return transport.Option{Protocol: policy.ProtocolRaw, Data: func() any { return &Socket{config: c} }}
 }
 
-// Adopt makes a new stream use a connection that the program has made or accepted,
-// and that is not encrypted: CREATING, CONNECTING and CONNECTED follow at once. Before
-// CONNECTED comes a handshake of TLS as a client or server, if role says so: the
-// policy's tls does not matter. With Unencrypted, StartTLS or StartServerTLS can start
-// TLS later. The endpoint of the policy only gives the name that a certificate must be
-// for. When the connection has ended the stream does not connect again. The stream
-// closes conn; if NewStream fails the caller does. The option is for one stream.
+// Adopt makes a new stream use an unencrypted connection that the program has made
+// or accepted: CREATING, CONNECTING and CONNECTED follow at once. If role is
+// TLSClient or TLSServer, a TLS handshake precedes CONNECTED, whatever the policy's
+// tls; with Unencrypted, StartTLS or StartServerTLS can start TLS later. The
+// endpoint of the policy only provides the name for verifying a certificate. When
+// the connection has ended the stream does not reconnect. The stream closes conn;
+// if NewStream fails the caller must. The option is for one stream.
 func Adopt(conn net.Conn, role Mode, c Config) transport.Option {
 	a := &adoption{role: role, start: startClient, conn: conn}
 	if role == TLSServer {
@@ -125,7 +125,8 @@ func Adopt(conn net.Conn, role Mode, c Config) transport.Option {
 	}
 }
 
-// Of returns the socket of a raw stream: of a [runtime.Stream] or [runtime.Conn].
+// Of returns the socket of a raw stream, which is a [runtime.Stream] or a
+// [runtime.Conn].
 func Of(stream interface{ TransportData(func() any) any }) *Socket {
 	k := socket(stream.TransportData)
 	if conn, ok := stream.(interface{ Buffered() int }); ok {
@@ -145,14 +146,14 @@ func socket(data func(func() any) any) *Socket {
 	return k
 }
 
-// SetConfig sets the TLS settings of the stream from the next handshake on.
+// SetConfig sets the TLS settings of the stream, from the next handshake on.
 func (k *Socket) SetConfig(c Config) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.config = c
 }
 
-// State describes the connection, or without one the latest.
+// State describes the current or latest connection.
 func (k *Socket) State() State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -164,28 +165,28 @@ func (k *Socket) State() State {
 	return s
 }
 
-// StartTLS starts TLS as a client, on an unencrypted connection. Payload that Tx has
+// StartTLS starts TLS as a client on an unencrypted connection. Payload that Tx has
 // returned, or Write accepted, is sent in clear before; Tx is not called, and Write
 // does not return, until the handshake is complete and Encrypted has returned. No
 // payload is lost or reordered. If the handshake fails, the connection ends with a
 // *HandshakeError.
 //
-// After the peer has agreed to TLS it must send nothing more in clear. unread is
-// the number of bytes after its agreement that the program has got from Rx or holds
-// in a buffer. If it is not 0, or the runtime holds such bytes, StartTLS ends the
-// connection with ErrPlaintext and returns that error. A call from outside of the
+// After agreeing to TLS, the peer must send nothing more in clear. unread is the
+// number of bytes after its agreement that the program has received from Rx or
+// buffered. If it is not 0, or the runtime holds such bytes, StartTLS ends the
+// connection with ErrPlaintext and returns that error. A call from outside the
 // callbacks does not count the bytes of a running Rx: use only what arrives after
 // Encrypted.
 //
-// Other errors are ErrNotConnected and ErrEncrypted; the call has no effect then.
+// With ErrNotConnected and ErrEncrypted the call had no effect.
 func (k *Socket) StartTLS(unread int) error {
 	return k.start(TLSClient, startClient, unread, nil)
 }
 
-// StartServerTLS is StartTLS as a server. goAhead, if any, is sent in clear before
-// the handshake, such as the answer to STARTTLS. The program must not send it
-// itself, since the peer may begin the handshake before the call. Without a
-// certificate in the Config the error is ErrNoCertificate, and the call has no
+// StartServerTLS is like [Socket.StartTLS], as a server. goAhead, if any, is sent
+// in clear before the handshake, such as the answer to STARTTLS. The program must
+// not send it itself, since the peer may begin the handshake before the call.
+// Without a certificate in the Config it returns ErrNoCertificate and has no
 // effect.
 func (k *Socket) StartServerTLS(unread int, goAhead []byte) error {
 	return k.start(TLSServer, startServer, unread, goAhead)
@@ -217,7 +218,7 @@ func (k *Socket) start(mode Mode, start starter, unread int, goAhead []byte) err
 	return nil
 }
 
-// CloseWrite closes the sending direction after everything that was requested to be
+// CloseWrite closes the sending direction after all data that was requested to be
 // sent: TCP sends a FIN, TLS its close_notify. The peer may continue to send.
 // Conn.CloseWrite does the same. The error is nil or ErrNotConnected.
 func (k *Socket) CloseWrite() error {

@@ -13,9 +13,9 @@ func hasCertificate(c *tls.Config) bool {
 	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil)
 }
 
-// A starter begins TLS on a session by its config. Under QueryPeer the handshake calls
-// verified with the result of the verification, which does not fail it. Programs link
-// only the roles that they refer to.
+// A starter starts TLS on a session with its config. With QueryPeer the handshake
+// calls verified with the result of the verification, and does not fail because of
+// it. Programs link only the roles that they refer to.
 type starter func(s *session, c Config, verified func(error)) (secureConn, error)
 
 // A secureConn is a *tls.Conn, which a program without TLS does not link.
@@ -54,8 +54,8 @@ func startServer(s *session, c Config, verified func(error)) (secureConn, error)
 	return tls.Server(&finConn{s.base, &s.fin}, config), nil
 }
 
-// tlsConfig returns the config of a handshake, and the roots of the policy. server is
-// that of the policy's server_cert, if any.
+// tlsConfig returns the config of a handshake, and the roots of the policy. server
+// is the config with the policy's server_cert, if any.
 func (s *session) tlsConfig(c Config, server *tls.Config) (config *tls.Config, roots *x509.CertPool, err error) {
 	shared, err := s.setup.TLS(s.ctx)
 	if err != nil {
@@ -96,7 +96,8 @@ func server(config *tls.Config, verify PeerVerify, roots *x509.CertPool, verifie
 	return config, nil
 }
 
-// query makes a handshake verify the certificates of the peer and report the result.
+// query makes a handshake verify the certificates of the peer and report the
+// result.
 func query(config *tls.Config, o x509.VerifyOptions, verified func(error)) {
 	next := config.VerifyConnection
 	now := config.Time

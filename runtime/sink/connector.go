@@ -54,8 +54,8 @@ func (p *pipe) over() bool {
 	}
 }
 
-// An end is what the transport keeps with a source or an accepted stream. The stream
-// may go on while the Run of an attempt before has not returned.
+// An end is the data that the transport keeps with a source or an accepted stream.
+// The stream may continue before the Run of an earlier attempt has returned.
 type end struct {
 	accepted bool
 
@@ -80,7 +80,7 @@ func (e *end) leaveLocked() {
 	}
 }
 
-// over is leave, unless another attempt than that on l has begun.
+// over is like leave, unless another attempt than that on l has begun.
 func (e *end) over(l transport.Link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -208,11 +208,11 @@ func transmit(ctx context.Context, l transport.Link, p *pipe, out lane) {
 	ready := l.Ready()
 	var buf []byte // not nil if a piece can be sent
 	for {
-		empty, wanted := out.empty, ready
+		empty, ready := out.empty, ready
 		if buf != nil {
 			empty = nil
 		} else {
-			wanted = nil
+			ready = nil
 		}
 		select {
 		case <-ctx.Done():
@@ -223,7 +223,7 @@ func transmit(ctx context.Context, l transport.Link, p *pipe, out lane) {
 			if buf == nil {
 				buf = make([]byte, bufferSize)
 			}
-		case <-wanted:
+		case <-ready:
 			m, err := l.Tx(buf)
 			if err != nil {
 				return

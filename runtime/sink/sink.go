@@ -1,9 +1,9 @@
-// Package sink executes streamtypes that are a local_sink: both ends of a stream are
-// in the program.
+// Package sink executes local_sink streamtypes: both ends of a stream are in the
+// program.
 //
 // A stream of such a streamtype, a source, is connected to another one in the same
 // context, its accepted stream. Each receives what the other sends. There is no
-// network, and keys of the policy about one have no effect.
+// network, and network keys of the policy have no effect.
 //
 //	t := sink.New()
 //	c, err := runtime.NewContext(p, runtime.Options{Transports: []transport.Transport{t}})
@@ -25,38 +25,38 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Errors to compare with [errors.Is].
+// Errors for use with [errors.Is].
 var (
 	// ErrNoSink is returned when a source is made of a streamtype without a Sink.
 	ErrNoSink = errors.New("no sink for the streamtype")
-	// ErrRefused is returned when a Join, or a callback of the accepted stream,
+	// ErrRefused is returned when a [Join], or a callback of the accepted stream,
 	// refuses a source.
 	ErrRefused = errors.New("refused by the sink")
-	// ErrExists is returned when Accept is called for a streamtype with a Sink.
+	// ErrExists is returned when Accept is called for a streamtype that has a Sink.
 	ErrExists = errors.New("the streamtype has a sink")
 )
 
-// A Transport executes the streamtypes of one context that are a local_sink. Its
-// methods may be called from any goroutine, including from callbacks.
+// A Transport executes the local_sink streamtypes of one context. Its methods are
+// safe for concurrent use, also from callbacks.
 type Transport struct {
 	mu    sync.Mutex
 	env   *transport.Env   // of the context; nil before the first stream
 	sinks map[string]*Sink // by streamtype
 }
 
-// New returns a transport for one context. Streams of a streamtype cannot be made
-// before Accept.
+// New returns a transport for one context. Accept must be called before the first
+// stream of a streamtype is made.
 func New() *Transport { return &Transport{sinks: make(map[string]*Sink)} }
 
-// A Join decides about a new source; lws has the state SINK_JOIN for it. joined is the
-// number of sources that have joined the sink and still exist. Join returns the
-// handlers of the accepted stream and OK, or any other result to refuse the source
-// with ErrRefused. It is called on the goroutine that connects the source, and may be
-// called concurrently.
+// A Join decides about a new source, like the state SINK_JOIN of lws. joined is the
+// number of existing sources of the sink. Join returns the handlers of the accepted
+// stream and OK, or any other result to refuse the source with ErrRefused. It is
+// called on the goroutine that connects the source, and must be safe for concurrent
+// use.
 type Join func(joined uint32) (runtime.Handlers, runtime.Result)
 
-// A Sink accepts the sources of a streamtype. Its methods may be called from any
-// goroutine, including from callbacks.
+// A Sink accepts the sources of a streamtype. Its methods are safe for concurrent
+// use, also from callbacks.
 type Sink struct {
 	t          *Transport
 	c          *runtime.Context
@@ -65,23 +65,23 @@ type Sink struct {
 	joined     uint32 // number of sources; guarded by t.mu
 }
 
-// Accept makes the sink of a streamtype of c, one of whose transports is t. From then
-// on join decides about each stream of the streamtype that NewStream, Open or Fetch
-// makes, or that connects again.
+// Accept makes the sink of a streamtype of c, which must have t as a transport.
+// From then on join decides about each stream of the streamtype that NewStream,
+// Open or Fetch makes, or that reconnects.
 //
-// Before NewStream returns the source, the accepted stream gets CREATING, CONNECTING
-// and CONNECTED, and then the source does. When one of the two is disconnected, the
-// other one receives what was sent before, and is disconnected too. The accepted
-// stream then gets DISCONNECTED and DESTROYING. The source gets DISCONNECTED, and
-// connects again as the policy says, to another accepted stream.
+// Before NewStream returns the source, the accepted stream receives CREATING,
+// CONNECTING and CONNECTED, followed by the source. When one of the two is
+// disconnected, the other receives what was sent before, and is disconnected too.
+// The accepted stream then receives DISCONNECTED and DESTROYING. The source
+// receives DISCONNECTED, and reconnects as the policy specifies, to another
+// accepted stream.
 //
-// Payload is passed piece by piece, with its flags, as Tx returned it. A piece waits
-// until the other side can receive it, and Tx is not called meanwhile. A piece has 16
-// KiB at most.
+// Payload is passed in pieces of at most 16 KiB, with flags, as Tx returned them. A
+// piece waits until the other side can receive it, and Tx is not called meanwhile.
 //
 // The error wraps runtime.ErrUnknownStreamType, runtime.ErrUnsupported if the
-// streamtype is not a local_sink, ErrExists, or runtime.ErrClosed if the context had a
-// stream of t and is closed.
+// streamtype is not a local_sink, ErrExists, or runtime.ErrClosed if the context
+// had a stream of t and is closed.
 func (t *Transport) Accept(c *runtime.Context, streamtype string, join Join) (*Sink, error) {
 	k := &Sink{t: t, c: c, streamtype: streamtype, join: join}
 	if err := t.add(k); err != nil {
@@ -107,8 +107,8 @@ func (t *Transport) add(k *Sink) error {
 	return nil
 }
 
-// Close removes the sink, so that no source can join any more. Streams that are
-// connected stay so. It may be called more than once, and returns nil.
+// Close removes the sink, so that no more sources can join. Connected streams are
+// not affected. It may be called more than once, and returns nil.
 func (k *Sink) Close() error {
 	k.t.mu.Lock()
 	defer k.t.mu.Unlock()

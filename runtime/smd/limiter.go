@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// maxWarnings is how many warnings an SMD logs each second: the client of a proxy can
-// cause one with each message.
+// maxWarnings is the maximum number of warnings that an SMD logs per second: the
+// client of a proxy can cause one with each message.
 const maxWarnings = 20
 
-// A limiter limits warnings to maxWarnings each second.
+// A limiter limits warnings to maxWarnings per second.
 type limiter struct {
 	mu         sync.Mutex
 	start      time.Time // of the current second

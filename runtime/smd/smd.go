@@ -14,18 +14,20 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Limits, as in lws 5.0.0 (include/libwebsockets/lws-smd.h, lib/core/context.c).
+// The limits, as in lws 5.0.0 (include/libwebsockets/lws-smd.h,
+// lib/core/context.c).
 const (
-	MaxPayload = 384             // largest payload, in bytes
-	MaxQueue   = 40              // most messages that wait for a listener
-	Lifetime   = 2 * time.Second // longest time that a message waits
+	MaxPayload = 384             // maximum size of a payload in bytes
+	MaxQueue   = 40              // maximum number of messages that wait for a listener
+	Lifetime   = 2 * time.Second // maximum time that a message waits
 )
 
-// A Class is a set of kinds of messages, one bit each: usually a single one for a
-// message, and any number for a listener.
+// A Class is a set of kinds of messages, one bit each: usually one for a message,
+// and any number for a listener.
 type Class uint32
 
-// Classes of lws (include/libwebsockets/lws-smd.h). Bits 24 to 31 are for programs.
+// The classes of lws (include/libwebsockets/lws-smd.h). Bits 24 to 31 are for
+// programs.
 const (
 	ClassInteraction Class = 1 << iota // someone uses the device
 	ClassSystemState                   // state of the system, such as a new policy
@@ -36,51 +38,51 @@ const (
 	ClassesAll Class = math.MaxUint32 // all kinds
 )
 
-// Errors of [SMD.Send], to compare with [errors.Is].
+// Errors of [SMD.Send], for use with [errors.Is].
 var (
-	// ErrNoListener is returned when no listener wants the class. Most senders
+	// ErrNoListener is returned when no listener receives the class. Most senders
 	// ignore it.
 	ErrNoListener = errors.New("no listener for the class")
-	// ErrQueueFull is returned when MaxQueue messages wait for some listener. It
-	// lasts for Lifetime at most.
+	// ErrQueueFull is returned when MaxQueue messages wait for a listener. The
+	// condition lasts for at most Lifetime.
 	ErrQueueFull = errors.New("too many messages wait for a listener")
 	// ErrTooLong is returned when a payload is longer than MaxPayload.
 	ErrTooLong = errors.New("the message is too long")
 )
 
-// A Message is a message as a listener gets it.
+// A Message is a message that a listener receives.
 type Message struct {
 	Class   Class
 	Time    time.Time // of Send
 	Payload []byte    // up to MaxPayload bytes, often JSON
 }
 
-// An SMD distributes each message to all listeners that want its class. A listener gets
-// messages in the order of Send, at its own pace, and loses those that have waited
-// longer than Lifetime.
+// An SMD distributes each message to all listeners for its class. A listener
+// receives messages in the order of Send, at its own pace, and loses those that
+// have waited longer than Lifetime.
 //
-// An SMD is also a transport, of StreamType; it may serve any number of contexts.
+// An SMD is also a transport, for StreamType; any number of contexts may use it.
 //
-// Methods may be called from any goroutine, including from callbacks. They do not
-// block, except Close.
+// Methods are safe for concurrent use, also from callbacks. They do not block,
+// except Close.
 type SMD struct {
 	log      transport.Logger
 	warnings limiter
 
 	mu        sync.Mutex
 	listeners []*Listener
-	queue     []*queued // messages that some listener has not taken, oldest first
+	queue     []*queuedMessage // messages that not all listeners have received, oldest first
 	closed    bool
 	running   sync.WaitGroup // goroutines of listeners
 }
 
-// A queued message waits for listeners.
-type queued struct {
+// A queuedMessage is a message that waits for listeners.
+type queuedMessage struct {
 	Message
-	waiting int // number of listeners that have not taken it
+	waiting int // number of listeners that have not received it
 }
 
-// A Listener gets messages until it is closed.
+// A Listener receives messages until it is closed.
 type Listener struct {
 	smd  *SMD
 	mask Class
@@ -88,18 +90,20 @@ type Listener struct {
 	wake chan struct{} // without f: receives a value when there is a message
 
 	// Guarded by the mu of smd.
-	pending []*queued
+	pending []*queuedMessage
 	running bool // a goroutine calls f
 	closed  bool
 }
 
-// New returns an SMD. log gets warnings; nil discards them. Close ends it.
+// New returns an SMD. log receives warnings; nil discards them. The caller must
+// call Close.
 func New(log transport.Logger) *SMD { return &SMD{log: log} }
 
-// Register makes f a listener for the classes in mask, and for messages sent from now
-// on, including those that f sends. Calls of f do not overlap, and run on a goroutine
-// of this package. f may block, and may call anything except SMD.Close. It may keep and
-// modify the payload. If f is nil, or the SMD closed, the Listener is closed.
+// Register makes f a listener for the classes in mask, and for messages sent from
+// now on, including those that f sends. Calls of f do not overlap, and run on a
+// goroutine of this package. f may block, and may call anything except SMD.Close.
+// It may keep and modify the payload. If f is nil or the SMD is closed, the
+// Listener is closed.
 func (d *SMD) Register(mask Class, f func(Message)) *Listener {
 	if f == nil { // its messages would fill the queue
 		return &Listener{smd: d, closed: true}
@@ -107,7 +111,7 @@ func (d *SMD) Register(mask Class, f func(Message)) *Listener {
 	return d.add(&Listener{smd: d, mask: mask, f: f})
 }
 
-// add adds a listener, and returns it. It closes it if the SMD is closed.
+// add adds and returns a listener. It closes the listener if the SMD is closed.
 func (d *SMD) add(l *Listener) *Listener {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,8 +121,8 @@ func (d *SMD) add(l *Listener) *Listener {
 	return l
 }
 
-// Close removes the listener. It does not wait for a running call; none begins after
-// it. It may be called more than once.
+// Close removes the listener. It does not wait for a running call; no call begins
+// after it. It may be called more than once.
 func (l *Listener) Close() {
 	d := l.smd
 	d.mu.Lock()
@@ -130,7 +134,7 @@ func (l *Listener) Close() {
 	}
 }
 
-// Send sends a copy of payload to the listeners of a class. The error wraps
+// Send sends a copy of payload to the listeners for a class. The error wraps
 // ErrNoListener, ErrTooLong, ErrQueueFull, or runtime.ErrClosed.
 func (d *SMD) Send(class Class, payload []byte) error {
 	d.expire()
@@ -149,7 +153,7 @@ func (d *SMD) send(class Class, payload []byte) error {
 	if d.closed {
 		return transport.ErrClosed
 	}
-	m := &queued{Message: Message{class, time.Now(), slices.Clone(payload)}}
+	m := &queuedMessage{Message: Message{class, time.Now(), slices.Clone(payload)}}
 	for _, l := range d.listeners {
 		if l.mask&class != 0 {
 			m.waiting++
@@ -188,7 +192,7 @@ func (d *SMD) expire() {
 	d.mu.Lock()
 	for len(d.queue) > 0 && time.Since(d.queue[0].Time) > Lifetime {
 		n++
-		// A listener that has not taken it has it first.
+		// A listener that has not received it has it first.
 		m := d.queue[0]
 		for _, l := range d.listeners {
 			if len(l.pending) > 0 && l.pending[0] == m {
@@ -202,7 +206,7 @@ func (d *SMD) expire() {
 	}
 }
 
-// warn logs a warning, unless there were too many.
+// warn logs a warning, unless there are too many.
 func (d *SMD) warn(msg string, args ...any) {
 	if d.log == nil {
 		return
@@ -218,7 +222,7 @@ func (d *SMD) warn(msg string, args ...any) {
 }
 
 // takeLocked takes the first pending message.
-func (l *Listener) takeLocked() *queued {
+func (l *Listener) takeLocked() *queuedMessage {
 	m := l.pending[0]
 	l.pending = slices.Delete(l.pending, 0, 1)
 	if m.waiting--; m.waiting == 0 {
@@ -228,7 +232,7 @@ func (l *Listener) takeLocked() *queued {
 	return m
 }
 
-// next takes the next message, and reports whether there is one. If not, run must
+// next removes the next message, and reports whether there is one. If not, run must
 // return.
 func (l *Listener) next() (m Message, ok bool) {
 	l.smd.expire()
@@ -255,8 +259,9 @@ func (l *Listener) run() {
 	}
 }
 
-// Close closes all listeners and waits for running calls. A listener must not call it.
-// It may be called more than once, and returns nil. Shut contexts down before it.
+// Close closes all listeners and waits for running calls. A listener must not call
+// it. It may be called more than once, and returns nil. Shut down the contexts that
+// use the SMD first.
 func (d *SMD) Close() error {
 	d.mu.Lock()
 	d.closed = true

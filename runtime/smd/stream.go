@@ -12,14 +12,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// StreamType is the name of the streamtype whose streams send and receive the messages
-// of an SMD. Contexts with an SMD have it in addition to those of the policy. Its
-// streams are connected when NewStream returns.
+// StreamType is the name of the streamtype whose streams send and receive the
+// messages of an SMD. Contexts with an SMD have it in addition to those of the
+// policy. Its streams are connected when NewStream returns.
 //
-// Each piece of payload is a message: a header of 16 bytes, and the payload of the
-// message. The header is the class, and the time of Send in microseconds since 1970,
-// both as 8 bytes in big-endian order. In what Tx sends, the time is ignored, and a
-// piece without a whole header is dropped.
+// Each piece of payload is a message: a header of 16 bytes, followed by the payload
+// of the message. The header is the class, and the time of Send in microseconds
+// since 1970, both as 8 bytes in big-endian order. In a piece from Tx the time is
+// ignored; a piece without a complete header is dropped.
 const StreamType = "_lws_smd"
 
 // headerSize is the size of the header before a payload, in bytes.
@@ -42,13 +42,13 @@ func (d *SMD) PolicyChanged() {
 	_ = d.Send(ClassSystemState, fmt.Appendf(nil, `{"policy":"updated","ts":%d}`, time.Now().Unix()))
 }
 
-// WithClasses sets the classes of messages that a stream of StreamType receives.
-// Without it the stream receives none.
+// WithClasses sets the classes of messages that a stream of StreamType receives. By
+// default it receives none.
 func WithClasses(mask Class) transport.Option {
 	return transport.Option{Protocol: policy.ProtocolSMD, Data: func() any { return &subscription{mask: mask} }}
 }
 
-// A subscription is what the transport keeps with a stream.
+// A subscription is the data that the transport keeps with a stream.
 type subscription struct {
 	mask     Class
 	listener *Listener      // of the connection

@@ -18,17 +18,17 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// openTimeout is how long the proxy may take to answer a new link, as in lws.
+// openTimeout is the time limit for the proxy to answer a new link, as in lws.
 const openTimeout = 3 * time.Second
 
 const (
-	// readSize is how much is read from a link at a time, in bytes.
+	// readSize is the size of a read from a link, in bytes.
 	readSize = 8 << 10
-	// txSize is the most payload that a frame to the proxy carries.
+	// txSize is the maximum payload of a frame to the proxy.
 	txSize = sspcwire.MaxOwnPayload
 )
 
-// Errors that end a link.
+// The errors that end a link.
 var (
 	errClosed    = errors.New("the proxy has closed it")
 	errNoAnswer  = errors.New("the proxy does not answer")
@@ -81,16 +81,16 @@ func (r *remote) dial(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// A session is what the links of a stream have in common.
+// A session holds what the links of a stream share.
 type session struct {
-	// wanted reports that the stream has a connection, or an attempt to make one. A
-	// new link has to request it again.
+	// wanted is set if the stream has a connection, or attempts to make one. A new
+	// link must request it again.
 	wanted bool
-	// opportunistic is what the proxy says about the streamtype.
+	// opportunistic is the setting that the proxy reports for the streamtype.
 	opportunistic bool
 }
 
-// A phase is what the proxy's stream does.
+// A phase is the phase of the proxy's stream.
 type phase uint8
 
 const (
@@ -109,18 +109,18 @@ type link struct {
 	name    string // of the streamtype
 	session *session
 
-	// Of the goroutine that reads.
+	// Used by the reading goroutine.
 	r       *sspcwire.Reader
 	message bool  // a message has begun and not ended
-	verdict bool  // the peer has accepted or refused, on this connection
-	reason  error // of the state that follows, from the proxy; nil if unknown
+	verdict bool  // the peer has accepted or refused on this connection
+	reason  error // for the next state, from the proxy; nil if unknown
 
-	mu      sync.Mutex // locked while the mu of the stream may be locked, never the other way round
+	mu      sync.Mutex // acquired while the mu of the stream may be held, never vice versa
 	phase   phase
-	wanted  bool     // request the connection that the link before had
+	wants   bool     // request the connection of the previous link
 	sending bool     // a goroutine is in send
 	again   bool     // there may be new requests
-	names   []string // of metadata that has been sent since the last state of the proxy
+	names   []string // names of metadata sent since the last state of the proxy
 	sendErr error
 }
 
@@ -134,7 +134,7 @@ func (r *remote) Run(ctx context.Context, rl transport.RemoteLink) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	l := &link{RemoteLink: rl, conn: conn, start: time.Now(), name: r.setup.Stream.Name}
 	l.session = rl.Data(func() any { return new(session) }).(*session)
-	l.wanted = l.session.wanted && !r.setup.Stream.Opportunistic && !l.session.opportunistic
+	l.wants = l.session.wanted && !r.setup.Stream.Opportunistic && !l.session.opportunistic
 	conn.SetDeadline(l.start.Add(openTimeout))
 	if err := l.open(); err != nil {
 		return l.cause(err)
@@ -146,7 +146,7 @@ func (r *remote) Run(ctx context.Context, rl transport.RemoteLink) error {
 	return l.cause(err)
 }
 
-// cause returns why the link has ended, when err is what reading has reported.
+// cause returns why the link has ended. err is the error of the reader.
 func (l *link) cause(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,7 +191,7 @@ func (l *link) read() error {
 	}
 }
 
-// step receives a frame, or payload in several frames that have been read at once.
+// step receives a frame, or the payload of several frames that arrived together.
 func (l *link) step() error {
 	f, err := l.r.Next()
 	if err != nil {
@@ -225,10 +225,11 @@ func (l *link) step() error {
 	return l.Rx(*merged, p.Flags)
 }
 
-// merges are for the payload of several frames.
+// merges holds buffers for the payload of several frames.
 var merges = sync.Pool{New: func() any { return new([]byte) }}
 
-// more reports whether the next frame is there, and goes on with the payload before it.
+// more reports whether the next frame has arrived and continues the payload before
+// it.
 func (l *link) more() bool {
 	flags, ok := l.r.PeekRx()
 	return ok && flags&^policy.FlagEOM == 0
@@ -242,7 +243,7 @@ func (l *link) payload(f sspcwire.Frame) (sspcwire.Payload, error) {
 	return p, err
 }
 
-// receive handles a frame that is no payload.
+// receive processes a frame other than payload.
 func (l *link) receive(f sspcwire.Frame) error {
 	switch f.Type {
 	case sspcwire.TypeCreateResult:
@@ -264,10 +265,10 @@ func (l *link) receive(f sspcwire.Frame) error {
 	case sspcwire.TypeReport:
 		l.explain(f)
 	}
-	return nil // credit, which limits no client of lws either
+	return nil // credit, which does not limit clients of lws either
 }
 
-// explain handles what a proxy of this module reports besides.
+// explain processes the additional reports of a proxy of this module.
 func (l *link) explain(f sspcwire.Frame) {
 	switch kind, value := f.Report(); kind {
 	case sspcwire.ReportStreamType:
@@ -284,7 +285,7 @@ func (l *link) explain(f sspcwire.Frame) {
 	}
 }
 
-// created handles CREATE_RESULT.
+// created processes CREATE_RESULT.
 func (l *link) created(f sspcwire.Frame) error {
 	r, err := f.CreateResult()
 	switch {
@@ -305,7 +306,7 @@ func (l *link) created(f sspcwire.Frame) error {
 func (l *link) refused(code uint8) error {
 	err := fmt.Errorf("%w: the proxy refuses the streamtype (result %d)", policy.ErrUnknownStreamType, code)
 	r := l.Requests()
-	if !l.wanted && !r.Connect && !r.Send {
+	if !l.wants && !r.Connect && !r.Send {
 		return err
 	}
 	for _, state := range []policy.State{policy.StateConnecting, policy.StateUnreachable, policy.StateAllRetriesFailed} {
@@ -317,7 +318,7 @@ func (l *link) refused(code uint8) error {
 	return err
 }
 
-// report handles a state of the proxy's stream.
+// report processes a state of the proxy's stream.
 func (l *link) report(state policy.State, arg uint32) error {
 	var cause error
 	next := l.currentPhase()
@@ -362,7 +363,8 @@ func (l *link) report(state policy.State, arg uint32) error {
 	return err
 }
 
-// errUnreachable is the cause of UNREACHABLE: the proxy keeps the reason to itself.
+// errUnreachable is the cause of UNREACHABLE when the proxy does not report the
+// reason.
 var errUnreachable = errors.New("the proxy could not reach the peer")
 
 func (l *link) currentPhase() phase {
@@ -375,10 +377,10 @@ func (l *link) setPhase(p phase) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.phase, l.names = p, nil
-	l.session.wanted = p > idle || l.wanted
+	l.session.wanted = p > idle || l.wants
 }
 
-// begin reports whether the caller is to send, since no other goroutine does.
+// begin reports whether the caller must send, since no other goroutine does.
 func (l *link) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -390,8 +392,7 @@ func (l *link) begin() bool {
 	return true
 }
 
-// next reports whether there may be new requests; otherwise the caller has ended
-// sending.
+// next reports whether there may be new requests; otherwise sending has ended.
 func (l *link) next() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -400,24 +401,24 @@ func (l *link) next() bool {
 	return l.sending
 }
 
-// wake starts to send. It does not block.
+// wake starts sending. It does not block.
 func (l *link) wake() {
 	if l.begin() {
 		go l.sendAll()
 	}
 }
 
-// send sends what the program requests, unless a goroutine does that already.
+// send sends what the program requests, unless another goroutine does.
 func (l *link) send() {
 	if l.begin() {
 		l.sendAll()
 	}
 }
 
-// buffers are for frames to the proxy.
+// buffers holds buffers for frames to the proxy.
 var buffers = sync.Pool{New: func() any { return new([sspcwire.PayloadOverhead + txSize]byte) }}
 
-// sendAll sends until nothing is requested. Only one goroutine at a time is in it.
+// sendAll sends until no request is left. Only one goroutine at a time may run it.
 func (l *link) sendAll() {
 	buf := buffers.Get().(*[sspcwire.PayloadOverhead + txSize]byte)
 	defer buffers.Put(buf)
@@ -427,7 +428,7 @@ func (l *link) sendAll() {
 			err = l.sendPayload(buf[:])
 		}
 		if err != nil {
-			l.mu.Lock() // and keeps sending set
+			l.mu.Lock() // and keep sending set
 			l.sendErr = err
 			l.mu.Unlock()
 			l.conn.Close()
@@ -436,7 +437,7 @@ func (l *link) sendAll() {
 	}
 }
 
-// sendRequests sends all that is requested, except payload.
+// sendRequests sends all requests except payload.
 func (l *link) sendRequests() (err error) {
 	r := l.Requests()
 	connect := l.connects(r)
@@ -469,10 +470,11 @@ func (l *link) sendRequests() (err error) {
 	return err
 }
 
-// maxNames is how many names of metadata an error lists.
+// maxNames is the maximum number of metadata names in an error.
 const maxNames = 8
 
-// note remembers a name of metadata that is sent, for the error if the proxy hangs up.
+// note records a name of metadata that is sent, for the error if the proxy hangs
+// up.
 func (l *link) note(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -481,23 +483,22 @@ func (l *link) note(name string) {
 	}
 }
 
-// connects reports whether the proxy has to be requested to connect. Like a stream that
-// the program itself fulfils, one that waits for its next attempt is not hurried by a
-// request to send.
+// connects reports whether to request the proxy to connect. As in a stream without
+// a proxy, a request to send does not cut short the wait for the next attempt.
 func (l *link) connects(r transport.Requests) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	wanted := l.wanted
-	l.wanted = false
+	wants := l.wants
+	l.wants = false
 	switch {
-	case l.phase == idle && (r.Connect || r.Send || wanted), l.phase == waiting && r.Connect:
+	case l.phase == idle && (r.Connect || r.Send || wants), l.phase == waiting && r.Connect:
 		l.phase, l.session.wanted = attempting, true
 		return true
 	}
 	return false
 }
 
-// timeoutMs returns a timeout as the protocol has it.
+// timeoutMs converts a timeout to the form of the protocol.
 func timeoutMs(d time.Duration) uint32 {
 	switch {
 	case d < 0:
@@ -517,7 +518,7 @@ func (l *link) sendPayload(buf []byte) error {
 	if p.Next {
 		p.Flags |= policy.FlagEOM
 	}
-	// The payload is where the frame has it.
+	// The payload is already at its position in the frame.
 	frame, err := sspcwire.AppendPayload(buf[:0], sspcwire.ToProxy, sspcwire.Payload{
 		Flags: p.Flags,
 		Time:  uint64(time.Since(l.start).Microseconds()),

@@ -1,6 +1,7 @@
-// Package sspc lets a Secure Streams proxy fulfil the streams of a program, which needs
-// no policy then: the proxy has the policy and the secrets. The proxy may be that of
-// libwebsockets (lws) or of this module; the protocol between them is that of lws.
+// Package sspc lets a Secure Streams proxy execute the streams of a program. The
+// program then needs no policy: the proxy has the policy and the secrets. The proxy
+// may be that of libwebsockets (lws) or of this module; the protocol is that of
+// lws.
 //
 //	proxy, err := sspc.New("unix:@proxy.ss.lws", sspc.Options{})
 //	...
@@ -8,23 +9,26 @@
 //	...
 //	response, err := c.Fetch(ctx, "get_weather", runtime.WithMetadata("city", "Paris"))
 //
-// Each stream has a link to the proxy. NewStream does not wait for it. While there is
-// none, the stream gets UPSTREAM_LINK_RETRY about once a second, and its requests wait.
-// When the link of a stream that was connected is lost, the stream gets DISCONNECTED
-// first. The next link begins with all that is in force: metadata, the timeout, and a
-// request for a connection if there was one or an attempt, unless the policy that
-// the program has says opportunistic. Streams so survive a restart of the proxy.
+// Each stream has a link to the proxy. NewStream does not wait for it. Without a
+// link, the stream receives UPSTREAM_LINK_RETRY about once a second, and its
+// requests wait. If the link of a connected stream is lost, the stream receives
+// DISCONNECTED first. The next link begins with all settings in force: metadata,
+// the timeout, and a request for a connection if there was one or an attempt,
+// unless the policy of the program sets opportunistic. So streams survive a restart
+// of the proxy.
 //
 // A streamtype that the proxy refuses can be retried like a peer that cannot be
-// reached: a request to connect is answered with UNREACHABLE, where [Stream.Err] is
-// [runtime.ErrUnknownStreamType], and ALL_RETRIES_FAILED.
+// reached: a request to connect is answered with UNREACHABLE, where [Stream.Err]
+// returns [runtime.ErrUnknownStreamType], and ALL_RETRIES_FAILED.
 //
-// A proxy of this module reports which protocol it speaks to the peer, the HTTP status, and
-// the cause of an error. That of lws does not. Without a description of the streamtype (see runtime.Options.Proxy)
-// the functions of calls can only assume: a Conn sends each Write as a message and ends
-// with its connection; a Fetch over ws takes a second longer.
+// A proxy of this module reports the protocol to the peer, the HTTP status, and the
+// cause of an error. That of lws does not. Without a description of the streamtype
+// (see runtime.Options.Proxy) the functions of calls have to guess: a Conn sends
+// each Write as a message and ends with its connection; a Fetch over ws takes a
+// second longer.
 //
-// [Stream.Err]: https://pkg.go.dev/github.com/secure-streams/sspolicy/runtime#Stream.Err
+// [Stream.Err]:
+// https://pkg.go.dev/github.com/secure-streams/sspolicy/runtime#Stream.Err
 package sspc
 
 import (
@@ -40,22 +44,22 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// DefaultAddress is where the proxy of lws listens on Linux.
+// DefaultAddress is the address on which the proxy of lws listens on Linux.
 const DefaultAddress = sspcwire.DefaultAddress
 
-// Options are the settings of a Proxy. The zero value is ready for use.
+// Options configure a [Proxy]. The zero value is ready to use.
 type Options struct {
-	// TLS is for an address with "tls:": whom to trust, and a client certificate.
-	// Nil means the certificates of the operating system. ServerName is set to the
-	// host of the address if it is empty.
+	// TLS is the TLS config for an address with "tls:": trusted roots and a client
+	// certificate. Nil means the roots of the operating system. If ServerName is
+	// empty, it is set to the host of the address.
 	TLS *tls.Config
 
-	// SOCKS5 is a proxy on the way to a tcp or tls address,
-	// "[user:password@]host[:port]", as in via-socks5.
+	// SOCKS5 is a proxy to a tcp or tls address, "[user:password@]host[:port]", as
+	// in via-socks5.
 	SOCKS5 string
 }
 
-// A Proxy is a Secure Streams proxy as runtime.Options.Proxy.
+// A Proxy is a Secure Streams proxy for runtime.Options.Proxy.
 type Proxy struct {
 	address sspcwire.Address
 	tls     *tls.Config // nil means none
@@ -65,10 +69,10 @@ type Proxy struct {
 
 var _ transport.Driver = (*Proxy)(nil)
 
-// New returns the proxy at an address: "unix:@NAME" for an abstract socket of Linux,
-// "unix:/PATH", "tcp:HOST:PORT", "tls:HOST:PORT" for TLS over tcp, which the proxy
-// of lws does not have, or "mux:/DEVICE" or "mux:/DEVICE@SPEED" for a serial line that
-// carries all links. It does not connect.
+// New returns the proxy at an address: "unix:@NAME" for an abstract socket on
+// Linux, "unix:/PATH", "tcp:HOST:PORT", "tls:HOST:PORT" for TLS over tcp, which the
+// proxy of lws does not support, or "mux:/DEVICE" or "mux:/DEVICE@SPEED" for a serial
+// line that carries all links. It does not connect.
 func New(address string, o Options) (*Proxy, error) {
 	a, err := sspcwire.ParseAddress(address)
 	if err != nil {
@@ -103,7 +107,7 @@ func New(address string, o Options) (*Proxy, error) {
 	return p, nil
 }
 
-// Default returns the proxy at DefaultAddress.
+// Default returns the proxy at [DefaultAddress].
 func Default() *Proxy {
 	p, err := New(DefaultAddress, Options{})
 	if err != nil {

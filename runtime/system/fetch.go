@@ -104,7 +104,7 @@ type Fetcher struct {
 	// Guarded by sem.
 	initial signing.State  // before anything was accepted
 	isRead  bool           // File has been read
-	kept    *policy.Policy // the policy that belongs to state, once it is in force and in File
+	current *policy.Policy // the policy that belongs to state, once it is in force and in File
 }
 
 // NewFetcher returns a Fetcher, which needs no Close. It fails if Load is nil, a limit
@@ -199,7 +199,7 @@ func (f *Fetcher) update(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", ErrNotKept, err)
 		}
 	}
-	f.kept = n.policy
+	f.current = n.policy
 	return nil
 }
 
@@ -353,7 +353,7 @@ func (f *Fetcher) restore() error {
 	if err := f.c.SetPolicy(p); err != nil {
 		return err
 	}
-	f.kept = p
+	f.current = p
 	return nil
 }
 

@@ -93,7 +93,7 @@ func (f *Fetcher) fetchManifest(ctx context.Context) (*signing.State, error) {
 	if m, _ := state.Manifest(); m.Size > int64(f.o.MaxSize) {
 		return nil, fmt.Errorf("%w: %w: %d bytes, more than %d", ErrRefused, signing.ErrSize, m.Size, f.o.MaxSize)
 	}
-	if bytes.Equal(state.Bundle(), old.Bundle()) && f.kept != nil && f.c.Policy() == f.kept {
+	if bytes.Equal(state.Bundle(), old.Bundle()) && f.current != nil && f.c.Policy() == f.current {
 		return nil, nil
 	}
 	return &state, nil

@@ -48,11 +48,11 @@ const LinkRetry = time.Second
 type RemoteLink interface {
 	// Data returns the value that the Remote keeps with the stream across its
 	// links. The first call stores the result of make. make must not call the link.
-	Data(make func() any) any
+	Data(newData func() any) any
 
 	// Credit returns the credit of the peer at the start of each connection, and
 	// whether the program has set one.
-	Credit() (bytes uint32, set bool)
+	Credit() (n uint32, set bool)
 
 	// Notify sets the function that is called when there are new Requests, and at
 	// once if there are some. f is called with locks held: it must not block or

@@ -183,7 +183,7 @@ type Link interface {
 	// Data returns the value that the transport keeps with the stream across its
 	// connections: the data of an Option, or the result of make in the first call.
 	// make must not call the link.
-	Data(make func() any) any
+	Data(newData func() any) any
 
 	// What the peer answers.
 

@@ -148,7 +148,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 		rxBuffers.Put(w.rest)
 		w.rest = nil
 	}
-	var is seen
+	var is wireState
 	if w.check.ended {
 		is |= seenEnd
 	}
@@ -166,15 +166,15 @@ func (w *wire) Read(p []byte) (n int, err error) {
 }
 
 // A wireState is what Read has seen, for other goroutines.
-type seen uint32
+type wireState uint32
 
 const (
-	seenEnd  seen = 1 << iota // the latest message is complete
-	seenText                  // it is text that was checked
-	seenMore                  // more has arrived
+	seenEnd  wireState = 1 << iota // the latest message is complete
+	seenText                       // it is text that was checked
+	seenMore                       // more has arrived
 )
 
-func (w *wire) is(s seen) bool { return seen(w.seen.Load())&s != 0 }
+func (w *wire) is(s wireState) bool { return wireState(w.seen.Load())&s != 0 }
 
 // closeFrame is the first byte of a close frame.
 const closeFrame = 0x88

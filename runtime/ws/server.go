@@ -46,7 +46,7 @@ func listen(t *Transport, s *transport.ServerSetup) (transport.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	return httpserver.Listen(httpserver.Config{Setup: s, Handler: serve, Takes: httpserver.WantsWebSocket})
+	return httpserver.Listen(httpserver.Config{Setup: s, Handler: serve, Accepts: httpserver.WantsWebSocket})
 }
 
 func upgrader(t *Transport, s *transport.ServerSetup) (httpserver.Handler, error) {

@@ -33,7 +33,7 @@ type Config struct {
 
 	// Accepts reports whether Handler answers a request. It is used if the
 	// streamtype joins the port of another one.
-	Takes func(*http.Request) bool
+	Accepts func(*http.Request) bool
 }
 
 // A Handler answers a request.
@@ -209,7 +209,7 @@ func (s *Server) dismiss() {
 // server returns the server that answers a request.
 func (s *Server) server(r *http.Request) *Server {
 	for _, g := range s.joined() {
-		if g.config.Takes(r) {
+		if g.config.Accepts(r) {
 			return g
 		}
 	}
