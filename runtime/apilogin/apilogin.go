@@ -1,14 +1,14 @@
 // Package apilogin reuses the login sessions of API callers that keep no cookies.
 //
 // A gateway that authenticates its users starts a session and hands out its id as a
-// cookie. A program that calls an API with Basic authentication drops the cookie, so
-// that each call starts another session. The middleware of this package stands
-// before the gateway. It keeps the cookie on behalf of the caller, under a key made
+// cookie. A program that calls an API with Basic authentication drops the cookie,
+// so each call starts another session. The middleware of this package runs in front
+// of the gateway. It keeps the cookie on behalf of the caller, under a key made
 // from the caller's name, password, address and path, and inserts it into the next
 // call with the same key.
 //
-// Session cookies that a caller sends are removed and never read, and those that the
-// gateway sets never reach a caller. Passwords are not stored.
+// Session cookies that a caller sends are removed and never read, and those that
+// the gateway sets never reach a caller. Passwords are not stored.
 package apilogin
 
 import (
@@ -29,16 +29,17 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// A Part is a part of the key of a session, beside the user name and the password.
+// A Part is a part of the key of a session, in addition to the user name and the
+// password.
 type Part uint8
 
-// The parts. Calls that differ in one of them have different sessions.
+// The parts. Calls that differ in a selected part have different sessions.
 const (
 	Address Part = 1 << iota // address of the client
 	Path                     // path of the URL
 )
 
-// Options are the settings of Logins. The zero value of a field means its default.
+// Options configure [Logins]. The zero value of a field means its default.
 type Options struct {
 	// Cookie is the name of the cookie that holds the session id; default
 	// "MRHSession".
@@ -58,23 +59,23 @@ type Options struct {
 	Key      Part
 	UserOnly bool
 
-	Idle     time.Duration // life time of a session without calls; default 15 min
-	Lifetime time.Duration // life time of any session; default 8 h
+	Idle     time.Duration // lifetime of an unused session; default 15 min
+	Lifetime time.Duration // lifetime of any session; default 8 h
 
-	MaxSessions int // kept at once; default 10,000
-	MaxPerUser  int // kept at once for a user name; default 100
+	MaxSessions int // maximum number of sessions; default 10,000
+	MaxPerUser  int // maximum number of sessions of a user name; default 100
 
 	// MaxReplay is the size up to which the body of a call is kept until the
-	// gateway answers, to send it again if the session has vanished; default
-	// 64 KiB. A longer call is answered with 503 then.
+	// gateway answers, to send it again if the session has vanished; default 64
+	// KiB. A longer call is then answered with 503.
 	MaxReplay int
 
 	// Store shares the sessions with other processes. Nil means none.
 	Store Store
 
-	// Secret makes the keys, and encrypts what the Store gets. Processes that share
-	// a Store need the same; it has 32 bytes or more. Nil means a random one, which
-	// is an error with a Store.
+	// Secret derives the keys, and encrypts the values in the Store. Processes that
+	// share a Store need the same; it has 32 bytes or more. Nil means a random one,
+	// which is an error with a Store.
 	Secret []byte
 
 	// ClientAddress returns the address of a client; the default is the host of
@@ -82,19 +83,19 @@ type Options struct {
 	// sets.
 	ClientAddress func(*http.Request) string
 
-	// Realm is that of the 401 answers; default "api".
+	// Realm is the realm of 401 answers; default "api".
 	Realm string
 
-	// SOAP gives the answers 401 and 403 of this package a SOAP fault as a body.
+	// SOAP adds a SOAP fault as the body of the 401 and 403 answers of this
+	// package.
 	SOAP bool
 
-	// Logger gets a line for each refusal, and the headers of each answer that is
-	// not 2xx. Nil means slog.Default.
+	// Logger receives a line for each refusal, and the headers of each answer that
+	// is not 2xx. Nil means slog.Default.
 	Logger *slog.Logger
 }
 
-// Logins keeps the sessions of callers. Its methods may be called from any
-// goroutine.
+// Logins keeps the sessions of callers. Its methods are safe for concurrent use.
 type Logins struct {
 	o        Options
 	cookie   cookieFilter
@@ -162,7 +163,7 @@ func New(o Options) (*Logins, error) {
 	return &Logins{o: o, cookie: newCookieFilter(o.Cookie), sessions: s, starts: starts{m: make(map[key]*start)}}, nil
 }
 
-// Proxy returns a reverse proxy to the gateway, with the middleware before it.
+// Proxy returns a reverse proxy to the gateway, with the middleware in front of it.
 func (l *Logins) Proxy(gateway *url.URL) http.Handler {
 	return l.Middleware(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -185,8 +186,8 @@ func clientAddress(r *http.Request) string {
 	return host
 }
 
-// A key identifies a session. It tells nothing about the caller without the secret,
-// so that neither lookups nor their timing reveal a password.
+// A key identifies a session. Without the secret it reveals nothing about the
+// caller, so neither lookups nor their timing reveal a password.
 type key [sha256.Size]byte
 
 func (l *Logins) key(r *http.Request, user, password string) (k key) {

@@ -17,8 +17,8 @@ type cookieFilter struct {
 
 func newCookieFilter(name string) cookieFilter { return cookieFilter{name, plain(name)} }
 
-// strip removes the cookie from a request, in any spelling that some server might
-// take for it: other case or punctuation, encoded, quoted, after a comma. So it may
+// strip removes the cookie from a request, in any form that a server might accept
+// as it: other case or punctuation, encoded, quoted, after a comma. So it may
 // remove another cookie too.
 func (f cookieFilter) strip(h http.Header) {
 	h.Del("Cookie2")
@@ -39,7 +39,7 @@ func (f cookieFilter) strip(h http.Header) {
 
 // in reports whether a pair of a Cookie header may be the cookie.
 func (f cookieFilter) in(pair string) bool {
-	for range 4 { // decoded by several servers in turn
+	for range 4 { // several servers may decode it in turn
 		d := unescape(pair)
 		if d == pair {
 			break
@@ -66,7 +66,7 @@ func plain(name string) string {
 	}, strings.ToLower(name))
 }
 
-// unescape decodes what is encoded correctly, and leaves the rest.
+// unescape decodes valid escapes and leaves the rest unchanged.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -92,7 +92,7 @@ func (f cookieFilter) insert(h http.Header, value string) {
 }
 
 // take removes the cookie from an answer. It returns the value that the last one
-// sets, and whether there was one; the empty value deletes the session.
+// sets, and whether there was one; an empty value deletes the session.
 func (f cookieFilter) take(h http.Header) (value string, ok bool) {
 	h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
 		name, _, _ := strings.Cut(line, ";")

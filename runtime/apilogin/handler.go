@@ -16,7 +16,7 @@ import (
 )
 
 // Middleware returns a handler that requires Basic authentication, and passes calls
-// on to next, which talks to the gateway, with the session of the caller. It answers
+// to next, which talks to the gateway, with the session of the caller. It answers
 // itself with
 //
 //   - 401 without one Basic Authorization field,
@@ -24,7 +24,8 @@ import (
 //   - 503 if the session of a call longer than MaxReplay has vanished.
 //
 // A session has vanished if the gateway answers with 401 or a redirect to the login
-// page; then another one is started, once. Calls are not upgraded to other protocols.
+// page; then another one is started, once. Calls are not upgraded to other
+// protocols.
 func (l *Logins) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, password, ok := r.BasicAuth()
@@ -48,7 +49,7 @@ func (l *Logins) clean(in http.Header) http.Header {
 			h[name] = slices.Clone(values)
 		}
 	}
-	// A proxy would remove the fields that Connection names, such as our cookie.
+	// A proxy would remove the fields that Connection names, such as the cookie.
 	h.Del("Connection")
 	h.Del("Upgrade")
 	l.cookie.strip(h)
@@ -56,7 +57,7 @@ func (l *Logins) clean(in http.Header) http.Header {
 }
 
 // spelling returns the name of a header field in a form that is equal for all names
-// that some server takes for the same.
+// that some server treats as the same.
 func spelling(name string) string {
 	return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 }
@@ -73,7 +74,7 @@ type call struct {
 	key    key
 }
 
-// run passes the call on. A session that vanishes makes it do so twice.
+// run passes the call to the next handler, twice if the session has vanished.
 func (c *call) run() {
 	ctx := c.r.Context()
 	for first := true; ; {
@@ -98,7 +99,7 @@ func (c *call) run() {
 		}
 		switch {
 		case first:
-			var result outcome // also if the handler panics, as that of httputil does
+			var result outcome // also set if the handler panics, as that of httputil does
 			defer func() { c.l.starts.end(c.key, st, result) }()
 			c.start(func(o outcome) {
 				result = o
@@ -115,8 +116,8 @@ func (c *call) run() {
 	}
 }
 
-// hit makes the call with a session. It returns false, without an answer to the
-// caller, if the session has vanished and retry is set.
+// hit makes the call with a session. If the session has vanished and retry is set,
+// it returns false without answering the caller.
 func (c *call) hit(cookie string, retry bool) bool {
 	return c.pass(cookie, func(status int, h http.Header) bool {
 		ctx := c.r.Context()
@@ -134,7 +135,7 @@ func (c *call) hit(cookie string, retry bool) bool {
 	})
 }
 
-// start makes the call and starts a session by it. It calls end when it knows the
+// start makes the call and starts a session with it. It calls end when it knows the
 // outcome.
 func (c *call) start(end func(outcome)) {
 	answered := c.pass("", func(status int, h http.Header) bool {
@@ -180,9 +181,9 @@ func (c *call) deny() {
 	c.l.refuse(c.w, c.r, http.StatusForbidden, "The requested operation was denied. Please consult with your administrator.", "denied by the gateway", slog.String("user", c.user))
 }
 
-// pass calls the next handler with the cookie, or with the field that starts a
-// session if it is empty. decide gets the answer, and may change its header; if it
-// returns false, the answer is dropped, and so does pass.
+// pass calls the next handler with the cookie or, if it is "", with the field that
+// starts a session. decide receives the answer, and may change its header; if it
+// returns false, the answer is dropped and pass returns false.
 func (c *call) pass(cookie string, decide func(status int, h http.Header) bool) bool {
 	r := c.r.WithContext(c.r.Context())
 	r.Header = c.header.Clone()
@@ -277,8 +278,8 @@ func secret(name string) bool {
 	return slices.ContainsFunc([]string{"auth", "cookie", "token", "secret", "key", "pass", "session", "signature", "credential"}, func(s string) bool { return strings.Contains(name, s) })
 }
 
-// An answer is the ResponseWriter of the next handler. It holds the header back until
-// the status is known.
+// An answer is the ResponseWriter of the next handler. It holds the header back
+// until the status is known.
 type answer struct {
 	w       http.ResponseWriter
 	header  http.Header // until the status
@@ -332,7 +333,7 @@ type replay struct {
 	mu    sync.Mutex
 	body  io.ReadCloser
 	max   int
-	saved []byte        // what has been read; nil if that is more than max
+	saved []byte        // what has been read; nil if that exceeds max
 	total int           // length of what has been read
 	err   error         // of body
 	owner *replayReader // the only one that may read
@@ -345,8 +346,9 @@ func newReplay(body io.ReadCloser, limit int) *replay {
 	return &replay{body: body, max: limit}
 }
 
-// reader returns a reader of the body from its begin. Earlier readers, which a
-// transport may still use, fail from now on. It returns false if the begin is lost.
+// reader returns a reader of the body from its beginning. Earlier readers, which a
+// transport may still use, fail from then on. It returns false if the beginning is
+// lost.
 func (p *replay) reader() (io.ReadCloser, bool) {
 	if p.body == http.NoBody {
 		return http.NoBody, true

@@ -16,8 +16,8 @@ import (
 )
 
 // A Store shares sessions between processes. Its values are encrypted, and its keys
-// are hashes. If it fails, each process uses the sessions that it has in memory. Its
-// methods may be called from any goroutine.
+// are hashes. If it fails, each process uses the sessions that it has in memory.
+// Its methods must be safe for concurrent use.
 type Store interface {
 	// Get returns the value of a key, or nil if there is none.
 	Get(ctx context.Context, key string) ([]byte, error)
@@ -33,7 +33,7 @@ type session struct {
 	Cookie  string // value of the cookie
 	User    string
 	Created time.Time
-	Used    time.Time // last call, except the latest ones of little time
+	Used    time.Time // last call, updated only from time to time
 }
 
 // sessions keeps sessions in memory and in the store.
@@ -43,8 +43,8 @@ type sessions struct {
 
 	mu     sync.Mutex
 	byKey  map[key]*list.Element
-	recent list.List                   // of *held, the last used in front
-	users  map[string][]*cachedSession // in the order of the starts
+	recent list.List                   // of *cachedSession, the most recently used in front
+	users  map[string][]*cachedSession // in the order of their starts
 }
 
 // cachedSession is a session in memory.
@@ -116,7 +116,7 @@ func (s *sessions) local(ctx context.Context, k key, now time.Time) (cookie stri
 		return "", false
 	}
 	s.recent.MoveToFront(e)
-	// The store learns only now and then that the session is used.
+	// The store is updated only from time to time.
 	update := s.o.Store != nil && now.Sub(h.Used) > s.o.Idle/8
 	if s.o.Store == nil || update {
 		h.Used = now
@@ -152,8 +152,8 @@ func (s *sessions) replace(ctx context.Context, k key, old, cookie string) {
 	s.share(ctx, k, x)
 }
 
-// hold keeps a session in memory, instead of one that has the same key, and of the
-// oldest ones if there are too many.
+// hold keeps a session in memory. It replaces one with the same key, and the oldest
+// ones if there are too many.
 func (s *sessions) hold(k key, x session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -225,8 +225,8 @@ func (s *sessions) share(ctx context.Context, k key, x session) {
 	}
 }
 
-// open decrypts a value of the store. The key is authenticated, so that nobody can
-// exchange two values.
+// open decrypts a value of the store. The key is authenticated, so that values
+// cannot be exchanged.
 func (s *sessions) open(k key, value []byte) (*session, bool) {
 	if len(value) == 0 {
 		return nil, false
@@ -243,13 +243,13 @@ func (s *sessions) failed(ctx context.Context, what string, err error) {
 	s.o.Logger.LogAttrs(ctx, slog.LevelWarn, "apilogin: the store fails", slog.String("call", what), slog.Any("err", err))
 }
 
-// starts makes concurrent calls without a session start one.
+// starts makes concurrent calls without a session start only one.
 type starts struct {
 	mu sync.Mutex
 	m  map[key]*start
 }
 
-// An outcome is what a start has brought about.
+// An outcome is the result of a start.
 type outcome uint8
 
 const (
@@ -259,13 +259,13 @@ const (
 	denied                 // by the gateway, to this key
 )
 
-// A start is a call that starts a session, for which others with its key wait.
+// A start is a call that starts a session, for which other calls with its key wait.
 type start struct {
 	done    chan struct{}
 	outcome outcome // valid after done
 }
 
-// begin returns the start of a key, and whether the caller has to make it.
+// begin returns the start of a key, and whether the caller must make it.
 func (s *starts) begin(k key) (st *start, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,15 +28,15 @@ const maxLines = 10 * MaxJar
 // saveAfter is the time from a change to the write of the file.
 const saveAfter = time.Second
 
-// scopeLine begins the line before the cookies of a scope, except the empty one. For
-// lws and curl it is a comment.
+// scopeLine begins the line before the cookies of a scope, except the empty one.
+// For lws and curl it is a comment.
 const scopeLine = "# sspolicy scope: "
 
 // httpOnlyMark begins the line of a cookie with HttpOnly, as in curl.
 const httpOnlyMark = "#HttpOnly_"
 
-// Open returns a jar with the cookies of the file, if that exists. It ignores bad
-// lines. The caller must call Close, which writes the last changes.
+// Open returns a jar with the cookies of the file, if that exists. It ignores
+// invalid lines. The caller must call Close, which writes the last changes.
 func Open(o Options) (*Jar, error) {
 	j := New()
 	j.o = o
@@ -68,7 +68,7 @@ func Open(o Options) (*Jar, error) {
 	return j, nil
 }
 
-// read reads a file and returns the number of bad lines.
+// read reads a file and returns the number of invalid lines.
 func (j *Jar) read(r io.Reader, now time.Time) (bad int, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -125,8 +125,9 @@ func parseScope(text string) (key transport.CookieScope, ok bool) {
 // parseLine returns the cookie of a line, and a URL that may set it.
 //
 // curl and lws disagree about the second column: in files of curl TRUE means that
-// subdomains get the cookie too, and the domain begins with a dot; in files of lws it
-// means that they do not. So the dot decides: no host gets a cookie of another one.
+// subdomains get the cookie too, and the domain begins with a dot; in files of lws
+// it means that they do not. So the dot decides: no host gets a cookie of another
+// one.
 func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
 	f := strings.Split(line, "\t")
 	if len(f) == 6 {
@@ -139,7 +140,7 @@ func parseLine(line string) (u *url.URL, c *http.Cookie, ok bool) {
 	if err != nil || expires < 0 || !strings.HasPrefix(f[2], "/") {
 		return nil, nil, false
 	}
-	// As a server would set it, so that it passes the same checks.
+	// Parse it like a Set-Cookie header, so that it passes the same checks.
 	if c, ok = parseSetCookie(f[5] + "=" + f[6]); !ok || c.Name != f[5] {
 		return nil, nil, false
 	}

@@ -1,11 +1,11 @@
-// Package cookies keeps the cookies of streams whose policy says http_cookies, in
+// Package cookies keeps the cookies of streams whose policy sets http_cookies, in
 // memory and optionally in a file in the format of lws and curl.
 //
-// Which cookies a server may set follows RFC 6265, by net/http/cookiejar and the
-// public suffix list, and RFC 6265bis for Secure and the prefixes of names. Each
+// Which cookies a server may set follows RFC 6265, with net/http/cookiejar and the
+// public suffix list, and RFC 6265bis for Secure and name prefixes. Each
 // [transport.CookieScope] has its own cookies.
 //
-// The package is not part of the transports because the public suffix list adds
+// The package is separate from the transports because the public suffix list adds
 // 140 KB to a program.
 package cookies
 
@@ -25,7 +25,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Limits of a jar. RFC 6265 section 6.1 demands at least the first three.
+// The limits of a jar. RFC 6265 section 6.1 requires at least the first three.
 const (
 	MaxSize   = 4096     // bytes of the name and the value of a cookie
 	MaxSite   = 50       // cookies of a site: a public suffix and the label before it
@@ -36,7 +36,7 @@ const (
 	maxAge       = 400 * 24 * time.Hour // RFC 6265bis section 5.5
 )
 
-// Options are the settings of a jar.
+// Options configure a [Jar].
 type Options struct {
 	// File is the file of the cookies. Open reads it; it is replaced within a
 	// second of a change and by Close, and only its owner can read it. "" keeps
@@ -47,20 +47,20 @@ type Options struct {
 	// with equal CookieScope.Peer share them, as in lws.
 	PerStreamType bool
 
-	// Logger receives warnings about bad lines of the file, and errors of writing
-	// it. Nil discards them.
+	// Logger receives warnings about invalid lines of the file, and errors of
+	// writing it. Nil discards them.
 	Logger transport.Logger
 }
 
-// A Jar keeps cookies. Its methods may be called from any goroutine, and several
+// A Jar keeps cookies. Its methods are safe for concurrent use, and several
 // contexts may share it.
 type Jar struct {
 	o Options
 
 	mu     sync.Mutex
 	scopes map[transport.CookieScope]*scope
-	count  int         // of cookies
-	order  uint64      // of the latest cookie
+	count  int         // number of cookies
+	order  uint64      // order of the latest cookie
 	save   *time.Timer // writes the file; nil unless it runs
 	failed bool        // the latest changes could not be written
 	closed bool
@@ -68,8 +68,8 @@ type Jar struct {
 
 var _ transport.CookieJar = (*Jar)(nil)
 
-// A scope is the cookies of one scope. jar decides who gets a cookie; cookies is for
-// limits and for the file, which a cookiejar.Jar does not support.
+// A scope holds the cookies of one scope. jar decides who gets a cookie; cookies is
+// for limits and for the file, which a cookiejar.Jar does not support.
 type scope struct {
 	jar     *cookiejar.Jar
 	cookies map[id]*cookie
@@ -78,7 +78,7 @@ type scope struct {
 
 type id struct{ domain, path, name string }
 
-// A cookie is one that the jar has accepted.
+// A cookie is a cookie that the jar has accepted.
 type cookie struct {
 	id
 	value    string
@@ -123,8 +123,8 @@ func (j *Jar) Cookies(sc transport.CookieScope, u *url.URL) string {
 	return b.String()
 }
 
-// SetCookies stores the Set-Cookie headers of a response from u. It ignores malformed
-// and forbidden cookies, as RFC 6265 demands.
+// SetCookies stores the Set-Cookie headers of a response from u. It ignores
+// malformed and forbidden cookies, as RFC 6265 requires.
 func (j *Jar) SetCookies(sc transport.CookieScope, u *url.URL, lines []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -139,7 +139,7 @@ func (j *Jar) SetCookies(sc transport.CookieScope, u *url.URL, lines []string) {
 	}
 }
 
-// setLocked sets or removes a cookie. It reports whether that changed anything.
+// setLocked sets or removes a cookie. It reports whether the jar has changed.
 func (j *Jar) setLocked(key transport.CookieScope, u *url.URL, c *http.Cookie, now time.Time) bool {
 	k := &cookie{value: c.Value, secure: c.Secure, httpOnly: c.HttpOnly, hostOnly: c.Domain == ""}
 	host := hostOf(u)
@@ -225,7 +225,7 @@ func (s *scope) hides(k *cookie) bool {
 	return false
 }
 
-// under reports whether a name is a domain, or below it.
+// under reports whether name is domain or a subdomain of it.
 func under(name, domain string) bool {
 	return name == domain || strings.HasSuffix(name, "."+domain)
 }
@@ -252,7 +252,7 @@ func (s *scope) mayRemove(host string, k *cookie) bool {
 // url returns a URL of the host to which the cookie applies.
 func (k *cookie) url(host string) *url.URL { return urlOf("https", host, k.path) }
 
-// urlOf returns a URL for cookiejar. It always has a port, because cookiejar treats
+// urlOf returns a URL for cookiejar. It always has a port, since cookiejar treats
 // an IPv6 address with a port and one without as two hosts.
 func urlOf(scheme, host, path string) *url.URL {
 	return &url.URL{Scheme: scheme, Host: net.JoinHostPort(host, "1"), Path: path}
@@ -337,7 +337,7 @@ func siteOf(domain string) string {
 	return site
 }
 
-// hasPrefix is strings.HasPrefix without regard to case.
+// hasPrefix is like strings.HasPrefix but ignores case.
 func hasPrefix(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// parseSetCookie parses a Set-Cookie header as browsers do (RFC 6265bis section 5.6): name
-// and value may contain blanks, commas, quotes and bytes above 0x7f, which
-// http.ParseSetCookie refuses or changes. A cookie without a name, or with a control
-// character, is refused.
+// parseSetCookie parses a Set-Cookie header as browsers do (RFC 6265bis section
+// 5.6): name and value may contain spaces, commas, quotes and bytes above 0x7f,
+// which http.ParseSetCookie rejects or changes. It rejects a cookie without a name,
+// or with a control character.
 func parseSetCookie(line string) (*http.Cookie, bool) {
 	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
 		return nil, false
@@ -16,7 +16,7 @@ func parseSetCookie(line string) (*http.Cookie, bool) {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, found := strings.Cut(pair, "=")
 	name, value = strings.Trim(name, " \t"), strings.Trim(value, " \t")
-	if !found || name == "" || strings.Contains(name+value, "\t") { // as curl, whose files have tabs between fields
+	if !found || name == "" || strings.Contains(name+value, "\t") { // like curl, whose files separate fields by tabs
 		return nil, false
 	}
 	c, err := http.ParseSetCookie("x=y;" + attributes)

@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Funcs is a source that calls functions, which must be safe for concurrent use. A nil
-// function has no credentials.
+// Funcs is a source that calls functions, which must be safe for concurrent use. A
+// nil function provides no credentials.
 type Funcs struct {
 	BlobFunc              func(ctx context.Context, b policy.Blob, index int) (string, error)
 	ClientCertificateFunc func(ctx context.Context, index int) (*tls.Certificate, error)
@@ -66,7 +66,7 @@ type blobKey struct {
 }
 
 // SetBlob sets a text for later attempts; "" removes it. index is 0 to 3 for an
-// indexed kind, else 0.
+// indexed kind, and 0 otherwise.
 func (m *Memory) SetBlob(b policy.Blob, index int, text string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,10 +10,10 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Named is a source of texts by their names, those of the files of Files, such as auth.0
-// or client_cert.0. A Named must not be copied after first use.
+// Named is a source of texts by name, with the names of the files of [Files], such
+// as auth.0 or client_cert.0. A Named must not be copied after first use.
 type Named struct {
-	// Lookup returns the text of a name, without a line break at its end, or "". It
+	// Lookup returns the text of a name, without a trailing line break, or "". It
 	// must be safe for concurrent use.
 	Lookup func(name string) string
 

@@ -39,8 +39,8 @@ const (
 	serverCert, serverKey = "server_cert", "server_key"
 )
 
-// clientPair returns the names of a client certificate, or the zero pair if there is
-// no such index.
+// clientPair returns the names of a client certificate, or the zero pair if the
+// index is out of range.
 func clientPair(index int) pair {
 	if index < 0 || index > maxClientCert {
 		return pair{}
@@ -49,8 +49,8 @@ func clientPair(index int) pair {
 	return pair{clientCert + suffix, clientKey + suffix}
 }
 
-// serverPair returns the names of the certificate of a server streamtype, or the zero
-// pair if its name cannot be part of the name of a file.
+// serverPair returns the names of the certificate of a server streamtype, or the
+// zero pair if its name cannot be part of a file name.
 func serverPair(streamtype string) pair {
 	if streamtype == "" || strings.ContainsAny(streamtype, "/\\:\x00") {
 		return pair{}
@@ -58,8 +58,8 @@ func serverPair(streamtype string) pair {
 	return pair{serverCert + "." + streamtype, serverKey + "." + streamtype}
 }
 
-// Chain is a source that consists of several. The first one that does not return
-// ErrNoCredentials decides: an error of a source ends the search, because later
+// Chain is a source that consists of several sources. The first one that does not
+// return ErrNoCredentials decides: any other error ends the search, since later
 // sources may be out of date.
 type Chain []transport.Credentials
 
@@ -77,14 +77,16 @@ func (c Chain) ClientCertificate(ctx context.Context, index int) (*tls.Certifica
 	})
 }
 
-// ServerCertificate is ClientCertificate for the certificate of a server streamtype.
+// ServerCertificate is like [Chain.ClientCertificate], for the certificate of a
+// server streamtype.
 func (c Chain) ServerCertificate(ctx context.Context, streamtype string) (*tls.Certificate, error) {
 	return first(c, func(source transport.Credentials) (*tls.Certificate, error) {
 		return source.ServerCertificate(ctx, streamtype)
 	})
 }
 
-// first returns what the first source has.
+// first returns the result of the first source that does not return
+// ErrNoCredentials.
 func first[T comparable](c Chain, get func(transport.Credentials) (T, error)) (none T, _ error) {
 	for _, source := range c {
 		if v, err := get(source); err == nil && v != none || err != nil && !errors.Is(err, transport.ErrNoCredentials) {
@@ -94,9 +96,9 @@ func first[T comparable](c Chain, get func(transport.Credentials) (T, error)) (n
 	return none, transport.ErrNoCredentials
 }
 
-// HexAuth is a source that returns the credentials of another one, except that auth
-// tokens are encoded as hexadecimal digits, two for each byte. lws's documentation
-// calls it auth_hexify, a key that no version of lws reads.
+// HexAuth is a source that returns the credentials of another one, with auth tokens
+// encoded in hexadecimal. lws's documentation calls it auth_hexify, a key that no
+// version of lws reads.
 type HexAuth struct{ transport.Credentials }
 
 // Blob returns a text of the other source, encoded if it is an auth token.
@@ -108,10 +110,11 @@ func (h HexAuth) Blob(ctx context.Context, b policy.Blob, index int) (string, er
 	return text, err
 }
 
-// BasicAuth returns the token of HTTP basic authentication (RFC 7617) for a user and
-// password. It is an auth token for a policy with "http_auth_header":
+// BasicAuth returns the token of HTTP basic authentication (RFC 7617) for a user
+// and password. It is an auth token for a policy with "http_auth_header":
 // "authorization:" and "http_auth_preamble": "Basic ". The error wraps
-// ErrBadCredentials if user holds a colon, or either a control character.
+// ErrBadCredentials if user contains a colon, or either contains a control
+// character.
 func BasicAuth(user, password string) (string, error) {
 	if strings.Contains(user, ":") || strings.ContainsFunc(user+password, policy.IsControl) {
 		return "", fmt.Errorf("sspolicy: basic auth: %w: colon in the user, or control character", transport.ErrBadCredentials)
@@ -119,14 +122,15 @@ func BasicAuth(user, password string) (string, error) {
 	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password)), nil
 }
 
-// Env is a source that reads environment variables, each time that a credential is
+// Env is a source that reads environment variables, each time a credential is
 // requested. The name of a variable is Prefix and the name of the text
-// ([policy.Blob.Name]) in capitals, with "_" for everything that is not a letter or digit:
-// with the prefix "SSPOLICY_" the first auth token is SSPOLICY_AUTH_0. A client certificate
-// and its chain are in SSPOLICY_CLIENT_CERT_0, and its private key in
-// SSPOLICY_CLIENT_KEY_0, both in PEM; those of the server streamtype "web" are in
-// SSPOLICY_SERVER_CERT_WEB and SSPOLICY_SERVER_KEY_WEB. An empty variable counts as
-// missing. An Env must not be copied after first use.
+// ([policy.Blob.Name]) in capitals, with "_" in place of all characters except
+// letters and digits: with the prefix "SSPOLICY_" the first auth token is
+// SSPOLICY_AUTH_0. A client certificate and its chain are in
+// SSPOLICY_CLIENT_CERT_0, and its private key in SSPOLICY_CLIENT_KEY_0, both in
+// PEM; those of the server streamtype "web" are in SSPOLICY_SERVER_CERT_WEB and
+// SSPOLICY_SERVER_KEY_WEB. An empty variable counts as missing. An Env must not be
+// copied after first use.
 type Env struct {
 	Prefix string
 
@@ -145,7 +149,7 @@ func (e *Env) get(name string) (string, error) {
 	return text, nil
 }
 
-// variableRune returns what stands for r in the name of a variable.
+// variableRune returns the replacement for r in the name of a variable.
 func variableRune(r rune) rune {
 	switch {
 	case 'a' <= r && r <= 'z':
@@ -168,7 +172,8 @@ func (e *Env) ClientCertificate(_ context.Context, index int) (*tls.Certificate,
 	return e.certs.get(clientPair(index), e.bytes)
 }
 
-// ServerCertificate is ClientCertificate for the certificate of a server streamtype.
+// ServerCertificate is like [Env.ClientCertificate], for the certificate of a
+// server streamtype.
 func (e *Env) ServerCertificate(_ context.Context, streamtype string) (*tls.Certificate, error) {
 	return e.certs.get(serverPair(streamtype), e.bytes)
 }
@@ -178,20 +183,20 @@ func (e *Env) bytes(name string) ([]byte, error) {
 	return []byte(text), err
 }
 
-// maxFileSize is the largest size of a file, in bytes.
+// maxFileSize is the maximum size of a file in bytes.
 const maxFileSize = 256 << 10
 
 // Files is a source that reads the files of a directory. The name of a file is the
-// name of the text ([policy.Blob.Name]), such as auth.0 or device_serial. Line breaks
-// at its end are not part of the text. A client certificate is in client_cert.0 to
-// client_cert.254, with its chain if in PEM, and the private key in client_key.0 and
-// so on, both in PEM or DER; those of the server streamtype "web" are in server_cert.web
-// and server_key.web. Each is a regular file of at most 256 KiB.
+// name of the text ([policy.Blob.Name]), such as auth.0 or device_serial. Trailing
+// line breaks are not part of the text. A client certificate is in client_cert.0 to
+// client_cert.254, with its chain if in PEM, and the private key in client_key.0
+// and so on, both in PEM or DER; those of the server streamtype "web" are in
+// server_cert.web and server_key.web. Each is a regular file of at most 256 KiB.
 //
-// A file is read each time that a credential is requested, so that new contents apply
-// to the next attempt to connect. To replace a file, rename another one to it: an
-// attempt fails if a file is half written, or a certificate and its key do not match.
-// A Files must not be copied after first use.
+// A file is read each time a credential is requested, so new contents apply to the
+// next attempt to connect. Replace a file by renaming another one to it: an attempt
+// fails if a file is half written, or if a certificate and its key do not match. A
+// Files must not be copied after first use.
 type Files struct {
 	Dir string
 
@@ -213,7 +218,8 @@ func (f *Files) ClientCertificate(_ context.Context, index int) (*tls.Certificat
 	return f.certs.get(clientPair(index), f.read)
 }
 
-// ServerCertificate is ClientCertificate for the certificate of a server streamtype.
+// ServerCertificate is like [Files.ClientCertificate], for the certificate of a
+// server streamtype.
 func (f *Files) ServerCertificate(_ context.Context, streamtype string) (*tls.Certificate, error) {
 	return f.certs.get(serverPair(streamtype), f.read)
 }
@@ -249,10 +255,10 @@ func (f *Files) read(name string) ([]byte, error) {
 	return text, nil
 }
 
-// SetBlob writes the file of a text, for later attempts. The file is replaced as a
-// whole, with mode 0600. It is for credentials that the program gets and must keep,
-// such as a refresh token. The error wraps ErrNoCredentials if the text has no file
-// name; it is an *fs.PathError if the file cannot be written.
+// SetBlob writes the file of a text, for later attempts. It replaces the file
+// atomically, with mode 0600. It is for credentials that the program receives and
+// must keep, such as a refresh token. The error wraps ErrNoCredentials if the text
+// has no file name; it is an *fs.PathError if the file cannot be written.
 func (f *Files) SetBlob(b policy.Blob, index int, text string) error {
 	name := b.Name(index)
 	if name == "" || f.Dir == "" {
@@ -261,9 +267,9 @@ func (f *Files) SetBlob(b policy.Blob, index int, text string) error {
 	return atomicfile.WritePrivate(filepath.Join(f.Dir, name), []byte(text+"\n"))
 }
 
-// Exposed returns the paths of the files in Dir that hold a secret and that users other
-// than the owner may read, so that a program can warn about them. It returns none on
-// Windows, which has no such permission bits.
+// Exposed returns the paths of the files in Dir that contain a secret and that
+// users other than the owner may read, so that a program can warn about them. On
+// Windows, which has no such permission bits, it returns none.
 func (f *Files) Exposed() []string {
 	var exposed []string
 	if runtime.GOOS == "windows" {
@@ -283,7 +289,7 @@ func (f *Files) Exposed() []string {
 	return exposed
 }
 
-// A certCache keeps parsed certificates, so that an unchanged text is the same
+// A certCache keeps parsed certificates, so that an unchanged text yields the same
 // certificate, and connections made with it are kept.
 type certCache struct {
 	mu    sync.Mutex

@@ -1,10 +1,10 @@
 // Package oauth gets the auth tokens of a policy's streams from OAuth 2.0 token
 // servers, and renews them before they expire.
 //
-// An entry of the policy's auth section names the index of a token and the streamtype
-// that gets it. The streamtype names the token server and must send a body
-// (http_method POST). The program provides the body: the refresh request of RFC 6749
-// section 6, with any further fields that the server needs.
+// An entry of the policy's auth section names the index of a token and the
+// streamtype that gets it. The streamtype names the token server and must send a
+// body (http_method POST). The program provides the body: the refresh request of
+// RFC 6749 section 6, with any further fields that the server needs.
 //
 //	memory := new(credentials.Memory)
 //	memory.SetBlob(policy.BlobAuth, 1, "grant_type=refresh_token&refresh_token=…&client_id=…")
@@ -13,10 +13,10 @@
 //	…
 //	err = source.Bind(c)
 //
-// As in lws 5.0.0 (lib/secure-streams/system/auth-api.amazon.com) auth token 1 is the
-// body, and the streamtype api_amazon_com_auth gets token 0 if no entry names another
-// one. Unlike lws, a token is requested only when a stream needs it, a new token
-// replaces the old one only when it is complete, and no timer runs.
+// As in lws 5.0.0 (lib/secure-streams/system/auth-api.amazon.com) auth token 1 is
+// the body, and the streamtype api_amazon_com_auth gets token 0 if no entry names
+// another one. Unlike lws, it requests a token only when a stream needs it,
+// replaces the old token only when the new one is complete, and runs no timer.
 package oauth
 
 import (
@@ -43,7 +43,7 @@ const rootIndex = 1
 // amazonStream is the streamtype that gets token 0 if no auth entry names one.
 const amazonStream = "api_amazon_com_auth"
 
-// maxAnswer is the maximum size of an answer of a token server, in bytes.
+// maxAnswer is the maximum size of a token server's answer, in bytes.
 const maxAnswer = 64 << 10
 
 // maxLifetime limits the lifetime of tokens.
@@ -55,39 +55,39 @@ const (
 	maxBackoff = 5 * time.Minute
 )
 
-// Options are the settings of a source. The zero value is ready for use.
+// Options configure a [Source]. The zero value is ready to use.
 type Options struct {
-	// Request returns the body of the request for the auth token of an index.
-	// Calls for different indexes may overlap. Nil means auth token 1 of the
-	// credentials of New.
+	// Request returns the body of the request for the auth token of an index. Calls
+	// for different indexes may overlap. Nil means auth token 1 of the credentials
+	// passed to New.
 	Request func(ctx context.Context, index int) (string, error)
 
 	// Rotated is called with the body of the next request if the server has
 	// answered with a new refresh token (RFC 6749 section 6). The program should
-	// store the body, since the old token may be invalid. Only bodies that are
-	// forms support this. Rotated is called before the token is used.
+	// store the body, since the old token may be invalid. Only form bodies support
+	// this. Rotated is called before the token is used.
 	Rotated func(index int, request string)
 
-	// Margin is the time before the expiry of a token in which a stream that
-	// needs the token also renews it. Up to half of it is added at random, so
-	// that many devices do not renew at once. It is at most half the lifetime of
+	// Margin is the time before the expiry of a token at which a stream that needs
+	// the token also renews it. Up to half of Margin is added at random, so that
+	// many devices do not renew at once. Margin is limited to half the lifetime of
 	// the token. 0 means a minute.
 	Margin time.Duration
 
-	// Timeout is the limit of a request, including retries of the policy. 0 means
-	// a minute.
+	// Timeout is the time limit of a request, including retries of the policy. 0
+	// means a minute.
 	Timeout time.Duration
 }
 
-// A Source is [runtime.Credentials] that add the tokens of the policy's auth section to
-// other credentials, the base. Its methods may be called from any goroutine. It serves
-// one context.
+// A Source implements [runtime.Credentials]. It adds the tokens of the policy's
+// auth section to other credentials, the base. It is safe for concurrent use. It
+// serves one context.
 //
-// A token that the base has is used as it is. Otherwise a valid token is used at
-// once, and renewed in the background if it is about to expire. Streams that need a
-// missing token wait for one common request. If the request fails, their attempts to
-// connect fail with its error, and the next request is delayed, from 1 s after the
-// first failure to 5 min.
+// A token in the base is used unchanged. Otherwise a valid token is used at once,
+// and renewed in the background if it is about to expire. Streams that need a
+// missing token wait for one common request. If the request fails, their attempts
+// to connect fail with its error, and the next request is delayed, from 1 s after
+// the first failure to 5 min.
 type Source struct {
 	base runtime.Credentials
 	o    Options
@@ -104,13 +104,13 @@ type token struct {
 	expires time.Time     // zero means never
 	renew   time.Time     // when to request a new token; zero means never
 
-	request *request      // that is running, or nil
+	request *request      // running request, or nil
 	wait    time.Duration // after the latest failure
 	retry   time.Time     // the earliest time of the next request
 	failure error         // the latest one, until a request succeeds
 
-	// The body of the next request, and the body of the program that it derives
-	// from.
+	// The body of the next request, and the program's body from which it is
+	// derived.
 	body, root func() string
 }
 
@@ -121,8 +121,8 @@ type request struct {
 	err  error
 }
 
-// New returns a source, which needs Bind. A nil base means no other credentials; the
-// source then needs Options.Request.
+// New returns a source, which needs Bind. A nil base means no other credentials;
+// the source then needs Options.Request.
 func New(base runtime.Credentials, o Options) *Source {
 	if base == nil {
 		base = credentials.Chain{}
@@ -136,9 +136,9 @@ func New(base runtime.Credentials, o Options) *Source {
 	return &Source{base: base, o: o, tokens: make(map[int]*token)}
 }
 
-// Bind sets the context whose streams get the tokens. Before it there are none. The
-// error reports an auth section that names a streamtype that does not exist, one that
-// needs the token that it has to get, or two for the same token.
+// Bind sets the context whose streams get the tokens. Until then there are none. It
+// returns an error if the auth section names a streamtype that does not exist, one
+// that needs the token that it must get, or two for the same token.
 func (s *Source) Bind(c *runtime.Context) error {
 	for index := range 4 {
 		if _, err := getter(c.Policy(), index); err != nil {
@@ -205,8 +205,8 @@ func (s *Source) ServerCertificate(ctx context.Context, streamtype string) (*tls
 	return s.base.ServerCertificate(ctx, streamtype)
 }
 
-// Blob returns a text of the base, or else an auth token if the policy names a
-// streamtype that gets it. It waits for the token until ctx is done.
+// Blob returns a text of the base or, if it has none, an auth token for which the
+// policy names a streamtype. It waits for the token until ctx is done.
 func (s *Source) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
 	text, err := s.base.Blob(ctx, b, index)
 	if err == nil && text != "" || err != nil && !errors.Is(err, runtime.ErrNoCredentials) || b != policy.BlobAuth {
@@ -263,8 +263,8 @@ func past(now, t time.Time) bool {
 	return !t.IsZero() && (!now.Before(t) || !now.Round(0).Before(t.Round(0)))
 }
 
-// Forget drops the auth token of an index, for example because a server has refused
-// it. The next attempt that needs the token requests a new one.
+// Forget drops the auth token of an index, for example because a server has
+// rejected it. The next attempt that needs the token requests a new one.
 func (s *Source) Forget(index int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -300,8 +300,8 @@ func (s *Source) get(c *runtime.Context, t *token, r *request, streamtype string
 	}
 }
 
-// fetch asks the token server. The error contains nothing that was sent or received.
-// Calls for the same token do not overlap.
+// fetch requests a token from the token server. The error contains no data that was
+// sent or received. Calls for the same token do not overlap.
 func (s *Source) fetch(ctx context.Context, c *runtime.Context, t *token, streamtype string, index int) (answer, error) {
 	body, err := s.body(ctx, t, index)
 	if err != nil {
@@ -319,7 +319,7 @@ func (s *Source) fetch(ctx context.Context, c *runtime.Context, t *token, stream
 	if err != nil {
 		return answer{}, err
 	}
-	// The lifetime began at some time since start.
+	// The lifetime began no earlier than start.
 	if a.lifetime > 0 {
 		a.lifetime = max(a.lifetime-time.Since(start), time.Second)
 	}
@@ -356,7 +356,7 @@ func (s *Source) body(ctx context.Context, t *token, index int) (root string, er
 	return t.body(), nil
 }
 
-// rotate returns a form with a new refresh token. It reports false if the form does
+// rotate returns a form with a new refresh token. It returns false if the form does
 // not change.
 func rotate(body, refresh string) (string, bool) {
 	form, err := url.ParseQuery(body)
@@ -367,12 +367,12 @@ func rotate(body, refresh string) (string, bool) {
 	return form.Encode(), true
 }
 
-// A RefusedError is returned when the token server has answered, but not with a token.
+// A RefusedError is returned when the token server has answered without a token.
 type RefusedError struct {
 	// Code is the error code of the server (RFC 6749 section 5.2), or "". After
 	// "invalid_grant" the user has to log in again.
 	Code   string
-	Status int // of HTTP; 0 with other protocols
+	Status int // HTTP status; 0 with other protocols
 }
 
 func (e *RefusedError) Error() string {
@@ -387,7 +387,7 @@ func (e *RefusedError) Error() string {
 }
 
 // errorCodes are the codes of RFC 6749 section 5.2. No other text of an answer is
-// used, because it might quote the request.
+// used, since it might quote the request.
 var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope"}
 
 func errorCode(body []byte) string {
@@ -406,12 +406,12 @@ type answer struct {
 	lifetime       time.Duration // 0 means unknown
 }
 
-// ErrAnswer is returned when the token server has accepted the request, but its answer
-// holds no token.
+// ErrAnswer is returned when the token server has accepted the request but its
+// answer contains no token.
 var ErrAnswer = errors.New("the answer is not the JSON of a token")
 
-// parseAnswer parses an answer. It accepts an expires_in that is a string, as some
-// servers send.
+// parseAnswer parses an answer. It accepts a string as expires_in, as some servers
+// send it.
 func parseAnswer(body []byte) (answer, error) {
 	var a struct {
 		Token   string          `json:"access_token"`

@@ -1,12 +1,12 @@
-// Package otel reports what streams do to OpenTelemetry.
+// Package otel reports the events of streams to OpenTelemetry.
 //
 //	hooks, err := otel.Hooks(otel.Options{})
 //	...
 //	c, err := runtime.NewContext(policy, runtime.Options{Hooks: hooks})
 //
-// Each attempt, and the connection that comes of it, is a span "sspolicy
-// <streamtype>" of kind client: a child of the span in the context that Fetch
-// or Open was given. It has the states as events.
+// Each attempt, together with its connection, is a span "sspolicy <streamtype>" of
+// kind client. It is a child of the span in the context of Fetch, Open or
+// WithContext. Its events are the states.
 //
 // The metrics are
 //
@@ -14,10 +14,10 @@
 //	sspolicy.retry.wait        histogram, s  waits before retries
 //	sspolicy.io                counter, By   payload, by direction
 //
-// No attribute holds metadata, payload or the text of an error, since these may
-// hold secrets. What an attempt ended with is in sspolicy.outcome: "ack",
-// "nack", "done", "unreachable", "lost" or "closed". error.type says why one
-// failed: "timeout", "dns", "tls", "disconnected", "closed" or "other".
+// No attribute contains metadata, payload or the text of an error, since these may
+// be secret. The attribute sspolicy.outcome is how an attempt ended: "ack", "nack",
+// "done", "unreachable", "lost" or "closed". error.type is why one failed:
+// "timeout", "dns", "tls", "disconnected", "closed" or "other".
 package otel
 
 import (
@@ -42,14 +42,14 @@ import (
 
 const scope = "github.com/secure-streams/sspolicy/runtime/otel"
 
-// Options say where reports go to. The zero value means the global providers.
+// Options configure the hooks. The zero value means the global providers.
 type Options struct {
 	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider
 
-	// Propagator, if it is set, puts the span into metadata of the stream: into
-	// those items that the policy declares under the names of its fields, such
-	// as {"traceparent": "traceparent:"}.
+	// Propagator, if not nil, inserts the span into metadata of the stream: into
+	// the items that the policy declares under the names of its fields, such as
+	// {"traceparent": "traceparent:"}.
 	Propagator propagation.TextMapPropagator
 }
 
@@ -82,7 +82,7 @@ type reporter struct {
 	duration   metric.Float64Histogram
 	wait       metric.Float64Histogram
 	io         metric.Int64Counter
-	attempts   sync.Map // *runtime.Stream to *attempt, while there is one
+	attempts   sync.Map // map from *runtime.Stream to its current *attempt
 }
 
 // An attempt is guarded by the order of the hooks of its stream.
@@ -94,7 +94,7 @@ type attempt struct {
 
 func (r *reporter) state(ctx context.Context, s *runtime.Stream, state runtime.State, _ uint32) {
 	if state == runtime.StateConnecting {
-		r.end(ctx, s, "closed") // one that the program declined
+		r.end(ctx, s, "closed") // the program declined it
 		r.begin(ctx, s)
 		return
 	}
@@ -142,8 +142,8 @@ func (r *reporter) begin(ctx context.Context, s *runtime.Stream) {
 	}
 }
 
-// end ends the attempt of the stream, if there is one, with its outcome so far
-// or else this one.
+// end ends the attempt of the stream, if any, with its outcome so far or, if it has
+// none, with the given one.
 func (r *reporter) end(ctx context.Context, s *runtime.Stream, outcome string) {
 	v, ok := r.attempts.LoadAndDelete(s)
 	if !ok {
@@ -179,7 +179,7 @@ func (r *reporter) transfer(direction string) func(context.Context, *runtime.Str
 	}
 }
 
-// attributes are those of each report on the stream.
+// attributes returns the attributes of each report on the stream.
 func attributes(s *runtime.Stream) []attribute.KeyValue {
 	st := s.StreamType()
 	return slices.Grow([]attribute.KeyValue{
@@ -188,7 +188,7 @@ func attributes(s *runtime.Stream) []attribute.KeyValue {
 	}, 2)
 }
 
-// errorType puts an error into one of a few classes.
+// errorType returns the class of an error.
 func errorType(err error) string {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "dns"

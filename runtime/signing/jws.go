@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// The types of statements (typ in the header, RFC 8725 section 3.11). They keep a
-// signature of one kind from being used as the other.
+// The types of statements (typ in the header, RFC 8725 section 3.11). They prevent
+// the use of one kind of signature as the other.
 const (
 	typeManifest = "sspolicy-manifest"
 	typeRotation = "sspolicy-rotation"
 )
 
-// header returns the only header of a type that a key signs.
+// header returns the only valid header for a type and key.
 func header(kid, typ string) string {
 	return fmt.Sprintf(`{"alg":"ES256","kid":"%s","typ":"%s"}`, kid, typ)
 }

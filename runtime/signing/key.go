@@ -14,18 +14,18 @@ import (
 	"slices"
 )
 
-// coordinate is the size of a coordinate, of a private key, and of each half of a
-// signature, in bytes.
+// coordinate is the size in bytes of a coordinate, of a private key, and of each
+// half of a signature.
 const coordinate = 32
 
-// A PublicKey verifies signatures. It is an ECDSA key on the curve P-256, and a value
-// that never changes. The zero value is not a key.
+// A PublicKey verifies signatures. It is an immutable ECDSA key on the curve P-256.
+// The zero value is not a key.
 type PublicKey struct {
 	key *ecdsa.PublicKey
 	id  string
 }
 
-// A PrivateKey signs.
+// A PrivateKey makes signatures. It is immutable.
 type PrivateKey struct{ key *ecdsa.PrivateKey }
 
 // GenerateKey returns a new key.
@@ -49,8 +49,8 @@ func newPublicKey(x, y []byte) (PublicKey, error) {
 	return k, nil
 }
 
-// ID returns the thumbprint of the key (RFC 7638), which is the kid of its signatures:
-// 43 characters.
+// ID returns the thumbprint of the key (RFC 7638), which is the kid of its
+// signatures: 43 characters.
 func (k PublicKey) ID() string { return k.id }
 
 // point returns the coordinates of the key.
@@ -68,7 +68,7 @@ func (k PublicKey) appendJSON(b []byte) []byte {
 	return fmt.Appendf(b, `{"crv":"P-256","kty":"EC","x":%q,"y":%q}`, encode(x), encode(y))
 }
 
-// JWK returns the key as the text of a file.
+// JWK returns the key as a JSON Web Key (RFC 7517).
 func (k PublicKey) JWK() []byte {
 	x, y := k.point()
 	return fmt.Appendf(nil, `{"alg":"ES256","crv":"P-256","kid":%q,"kty":"EC","use":"sig","x":%q,"y":%q}`+"\n", k.id, encode(x), encode(y))
@@ -87,7 +87,7 @@ func (k *PrivateKey) Public() PublicKey {
 	return public
 }
 
-// JWK returns the key as the text of a file, which must be kept secret.
+// JWK returns the key as a JSON Web Key (RFC 7517), which must be kept secret.
 func (k *PrivateKey) JWK() ([]byte, error) {
 	d, err := k.key.Bytes()
 	if err != nil {
@@ -98,9 +98,8 @@ func (k *PrivateKey) JWK() ([]byte, error) {
 	return fmt.Appendf(nil, `{"alg":"ES256","crv":"P-256","d":%q,"kid":%q,"kty":"EC","use":"sig","x":%q,"y":%q}`+"\n", encode(d), p.id, encode(x), encode(y)), nil
 }
 
-// ParsePublicKey reads a JWK. A kid in it does not count: the ID of a key is its
-// thumbprint. A private key is refused, since it should not be where a public key is
-// enough.
+// ParsePublicKey parses a JWK. It ignores a kid: the ID of a key is its thumbprint.
+// It rejects a private key, which should not be stored where a public key suffices.
 func ParsePublicKey(text []byte) (PublicKey, error) {
 	m, public, err := parseJWK(text)
 	if err != nil {
@@ -112,7 +111,7 @@ func ParsePublicKey(text []byte) (PublicKey, error) {
 	return public, nil
 }
 
-// ParsePrivateKey reads a JWK with the private key.
+// ParsePrivateKey parses a JWK with the private key.
 func ParsePrivateKey(text []byte) (*PrivateKey, error) {
 	m, public, err := parseJWK(text)
 	if err != nil {
@@ -135,7 +134,7 @@ func ParsePrivateKey(text []byte) (*PrivateKey, error) {
 	return &PrivateKey{key}, nil
 }
 
-// parseJWK reads the members of a JWK, and the public key.
+// parseJWK parses the members of a JWK, and the public key.
 func parseJWK(text []byte) (map[string]json.RawMessage, PublicKey, error) {
 	if len(text) > maxKeyFile {
 		return nil, PublicKey{}, fmt.Errorf("longer than %d bytes: not a JWK", maxKeyFile)
@@ -220,7 +219,7 @@ func number(m map[string]json.RawMessage, name string) ([]byte, error) {
 	return b, nil
 }
 
-// describe returns a value for an error, without the secret.
+// describe describes a value for an error, without the secret.
 func describe(name string, raw json.RawMessage) string {
 	if name == "d" {
 		return "not usable"
@@ -230,14 +229,14 @@ func describe(name string, raw json.RawMessage) string {
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// decode decodes base64url in its one spelling: without padding, line ends, or bits
-// behind the last byte.
+// decode decodes base64url in its canonical form: without padding, line breaks, or
+// bits after the last byte.
 func decode(text string) ([]byte, error) {
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
 		return nil, err
 	}
-	if encode(b) != text { // DecodeString skips line ends, and ignores unused bits
+	if encode(b) != text { // DecodeString skips line breaks, and ignores unused bits
 		return nil, errors.New("not the canonical base64url")
 	}
 	return b, nil

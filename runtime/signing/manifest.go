@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// A Manifest says what a policy is. Times count in whole seconds.
+// A Manifest describes a policy. Times are in whole seconds.
 type Manifest struct {
-	Product  string            // for which it is; the empty one is a product too
+	Product  string            // product that the policy is for; may be empty
 	Version  uint64            // from 1 to MaxVersion
-	IssuedAt time.Time         // when it was signed, a lower limit of the present for devices
+	IssuedAt time.Time         // when it was signed, which devices use as a lower limit of the current time
 	NotAfter time.Time         // the last time at which a device accepts it
 	Size     int64             // of the policy, in bytes
 	SHA256   [sha256.Size]byte // of the policy
@@ -45,7 +45,7 @@ func (m Manifest) CheckTime(now time.Time) error {
 	return nil
 }
 
-// Sign returns the manifest as a JWS: a line without its end.
+// Sign returns the manifest as a JWS: one line, without a line break.
 func (m Manifest) Sign(k *PrivateKey) (string, error) {
 	if err := m.check(); err != nil {
 		return "", err
@@ -63,7 +63,7 @@ type manifestJSON struct {
 	SHA256   string `json:"sha256"`
 }
 
-// payload returns the only spelling of the manifest.
+// payload returns the canonical form of the manifest.
 func (m Manifest) payload() []byte {
 	return marshal(manifestJSON{m.Product, m.Version, m.IssuedAt.Unix(), m.NotAfter.Unix(), m.Size, hex.EncodeToString(m.SHA256[:])})
 }
@@ -91,8 +91,8 @@ func (m Manifest) check() error {
 	return nil
 }
 
-// CheckProduct returns an error if a product cannot be named in a manifest: its name
-// has at most MaxProduct bytes, printable ASCII without those that JSON may escape.
+// CheckProduct returns an error if product is not a valid name: at most MaxProduct
+// bytes of printable ASCII, without characters that JSON may escape.
 func CheckProduct(product string) error {
 	if len(product) > MaxProduct {
 		return malformed("the product is longer than %d bytes", MaxProduct)
@@ -117,8 +117,8 @@ func checkTime(name string, t time.Time) error {
 	return nil
 }
 
-// ParseManifest returns the manifest of a bundle, and checks no signature. It is for
-// tools: a device must use [State.Accept].
+// ParseManifest returns the manifest of a bundle without checking a signature. It
+// is for tools: a device must use [State.Accept].
 func ParseManifest(bundle []byte) (Manifest, error) {
 	all, err := parseBundle(bundle)
 	if err != nil {
@@ -131,7 +131,7 @@ func ParseManifest(bundle []byte) (Manifest, error) {
 	return parseManifest(last.payload)
 }
 
-// parseManifest reads a payload.
+// parseManifest parses a payload.
 func parseManifest(payload []byte) (Manifest, error) {
 	var j manifestJSON
 	if err := json.Unmarshal(payload, &j); err != nil {
@@ -150,7 +150,7 @@ func parseManifest(payload []byte) (Manifest, error) {
 	return m, nil
 }
 
-// marshal returns the JSON of a value that cannot fail.
+// marshal returns the JSON of a value whose encoding cannot fail.
 func marshal(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {

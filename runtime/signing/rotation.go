@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// A Rotation replaces the set of trusted keys. It counts if enough keys of the old set,
-// and enough of the new one, have signed it.
+// A Rotation replaces the set of trusted keys. It is valid if enough keys of the
+// old set, and enough of the new one, have signed it.
 type Rotation struct {
 	Product   string
 	Serial    uint64      // the serial of the old set plus 1
-	Version   uint64      // the version of a policy from which devices go on
-	IssuedAt  time.Time   // the time from which devices go on
-	Threshold int         // how many signatures the next rotation needs
+	Version   uint64      // the policy version from which devices continue
+	IssuedAt  time.Time   // the time from which devices continue
+	Threshold int         // number of signatures that the next rotation needs
 	Keys      []PublicKey // the new set
 }
 
-// Sign returns the rotation as a JWS, signed by one key. A rotation in a bundle is
-// the lines of all its keys, one after the other.
+// Sign returns the rotation as a JWS, signed by one key. In a bundle, a rotation
+// consists of the lines of all its keys.
 func (r Rotation) Sign(k *PrivateKey) (string, error) {
 	if err := r.check(); err != nil {
 		return "", err
@@ -29,8 +29,8 @@ func (r Rotation) Sign(k *PrivateKey) (string, error) {
 	return k.sign(typeRotation, r.payload())
 }
 
-// ParseRotation reads the lines of one rotation, and checks no signature. It is for
-// tools that add a signature.
+// ParseRotation parses the lines of one rotation without checking a signature. It
+// is for tools that add a signature.
 func ParseRotation(text []byte) (Rotation, error) {
 	all, err := parseBundle(text)
 	if err != nil {
@@ -63,7 +63,7 @@ type keyJSON struct {
 	Y   string `json:"y"`
 }
 
-// payload returns the only spelling of the rotation.
+// payload returns the canonical form of the rotation.
 func (r Rotation) payload() []byte {
 	j := rotationJSON{r.Product, r.Serial, r.Version, r.IssuedAt.Unix(), r.Threshold, nil}
 	for _, k := range r.Keys {
@@ -109,7 +109,7 @@ func checkKeys(keys []PublicKey, threshold int) error {
 	return nil
 }
 
-// parseRotation reads a payload.
+// parseRotation parses a payload.
 func parseRotation(payload []byte) (Rotation, error) {
 	var j rotationJSON
 	if err := json.Unmarshal(payload, &j); err != nil {
@@ -140,8 +140,8 @@ func parseRotation(payload []byte) (Rotation, error) {
 	return r, nil
 }
 
-// confirm checks the lines of a rotation: all of them must be good, and enough of them
-// by keys of the old set, and enough by keys of the new one.
+// confirm checks the lines of a rotation: all of them must be valid, and enough of
+// them must be signed by keys of the old set, and enough by keys of the new one.
 func (r Rotation) confirm(lines []statement, old []PublicKey, threshold int) error {
 	signers := map[string]bool{}
 	for _, s := range lines {
@@ -171,7 +171,8 @@ func (r Rotation) confirm(lines []statement, old []PublicKey, threshold int) err
 	return nil
 }
 
-// parseBundle reads the lines of a bundle. The end of the last line may be missing.
+// parseBundle parses the lines of a bundle. The line break of the last line may be
+// missing.
 func parseBundle(text []byte) ([]statement, error) {
 	if len(text) > MaxBundle {
 		return nil, malformed("longer than %d bytes", MaxBundle)

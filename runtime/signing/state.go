@@ -9,32 +9,34 @@ import (
 	"time"
 )
 
-// A Config is what a device is built with.
+// A Config is the signing configuration that a device is built with.
 type Config struct {
 	// Product is the only product whose manifests and rotations are accepted.
 	Product string
 
-	// Keys are trusted: any one of them signs a policy. Two at once let one be replaced
-	// without haste. Threshold is how many of them a rotation needs; 0 means more than
-	// half. Serial is the number of rotations that led to them.
+	// Keys are the trusted keys: any one of them signs a policy. Two keys allow
+	// replacing one without haste. Threshold is the number of them that a rotation
+	// needs; 0 means more than half. Serial is the number of rotations that led to
+	// them.
 	Keys      []PublicKey
 	Threshold int
 	Serial    uint64
 
-	// MinVersion is the version of the policy in the program: no older one is accepted.
+	// MinVersion is the version of the policy in the program: older ones are not
+	// accepted.
 	MinVersion uint64
 
-	// MaxStep is how far a version may be ahead of the accepted one, which keeps the
-	// owner of a stolen key from using up all versions. 0 means DefaultMaxStep.
+	// MaxStep limits how far a version may be ahead of the accepted one, so that
+	// the owner of a stolen key cannot use up all versions. 0 means DefaultMaxStep.
 	MaxStep uint64
 
-	// NotBefore is a time in the past, such as the time of the build. The clock of the
-	// device counts only beyond it.
+	// NotBefore is a time in the past, such as the time of the build. The clock of
+	// the device is used only if it is later.
 	NotBefore time.Time
 }
 
-// A State is what a device has accepted. It is a value that never changes; the zero
-// value accepts nothing.
+// A State is what a device has accepted so far. It is immutable; the zero value
+// accepts nothing.
 type State struct {
 	product   string
 	maxStep   uint64
@@ -46,8 +48,8 @@ type State struct {
 	chain     []string // lines of the rotations beyond those of the Config
 	line      string   // of the manifest, or ""
 	manifest  Manifest
-	version   uint64    // no older one is accepted
-	floor     time.Time // the present is later
+	version   uint64    // minimum version to accept
+	floor     time.Time // lower limit of the current time
 }
 
 // New returns the state of a device that has accepted nothing beyond its Config.
@@ -86,12 +88,12 @@ func (s State) Keys() []PublicKey { return slices.Clone(s.keys) }
 // Serial returns the number of the set of keys.
 func (s State) Serial() uint64 { return s.serial }
 
-// Time returns the present as the device knows it: now, or what is certainly past if
-// the clock is behind that.
+// Time returns the current time as far as the device knows it: now, or the latest
+// certain time if the clock is behind it.
 func (s State) Time(now time.Time) time.Time { return latest(s.floor, now) }
 
-// Bundle returns what [State.Restore] needs to get to this state, or nothing without a
-// manifest. Equal bundles are equal states of the same Config.
+// Bundle returns the bundle from which [State.Restore] gets to this state, or nil
+// without a manifest. Equal bundles mean equal states of the same Config.
 func (s State) Bundle() []byte {
 	if s.line == "" {
 		return nil
@@ -99,14 +101,15 @@ func (s State) Bundle() []byte {
 	return []byte(strings.Join(append(slices.Clone(s.chain), s.line), "\n") + "\n")
 }
 
-// Accept returns the state after a bundle, or an error that is a Refusal. now is the
-// time of the device's clock. The caller gets the policy afterwards, and keeps the
-// state only if [Manifest.Check] says that it is the right one.
+// Accept returns the state after a bundle, or an error that is a Refusal. now is
+// the time of the device's clock. The caller fetches the policy afterwards, and
+// keeps the new state only if [Manifest.Check] accepts the policy.
 //
-// Rotations that the state has been through are skipped. Without a new rotation, the
-// manifest must not be older than the accepted one; the same version must be the same
-// policy. A rotation sets version and time to its own values, so that the owners
-// of the keys can undo what a stolen key has signed, but not below those of the Config.
+// Rotations that the state already includes are skipped. Without a new rotation,
+// the manifest must not be older than the accepted one; the same version must be
+// the same policy. A rotation sets version and time to its own values, so that the
+// owners of the keys can undo what a stolen key has signed, but not to values below
+// those of the Config.
 func (s State) Accept(bundle []byte, now time.Time) (State, error) {
 	next, err := s.apply(bundle)
 	if err != nil {
@@ -131,12 +134,12 @@ func (s State) Accept(bundle []byte, now time.Time) (State, error) {
 	return next, nil
 }
 
-// Restore returns the state after a bundle that was accepted before, as Bundle has
-// returned it. Its manifest may have expired. s is the state that New returns.
+// Restore returns the state after a bundle that was accepted before, as returned by
+// Bundle. Its manifest may have expired. s must be a state returned by New.
 //
-// If the manifest is not good for this Config, because the policy in the program is
-// newer, say, the error comes with the state after the rotations: keys that were
-// replaced stay replaced.
+// If the manifest is not valid for this Config, for example because the policy in
+// the program is newer, Restore returns the error and the state after the
+// rotations: replaced keys stay replaced.
 func (s State) Restore(bundle []byte) (State, error) {
 	next, err := s.apply(bundle)
 	if err == nil {
@@ -145,9 +148,9 @@ func (s State) Restore(bundle []byte) (State, error) {
 	return next, err
 }
 
-// apply returns the state after the rotations and the manifest of a bundle. Its version
-// is the lowest that the manifest may have had. With an error it returns the state
-// before the line that is wrong.
+// apply returns the state after the rotations and the manifest of a bundle. Its
+// version is the lowest that the manifest may have had. After an error it returns
+// the state before the invalid line.
 func (s State) apply(bundle []byte) (State, error) {
 	all, err := parseBundle(bundle)
 	if err != nil {
@@ -189,7 +192,7 @@ func (s State) apply(bundle []byte) (State, error) {
 	return next, nil
 }
 
-// rotate applies the lines of a rotation, unless the state has been through it.
+// rotate applies the lines of a rotation, unless the state already includes it.
 func (s *State) rotate(lines []statement) error {
 	if slices.ContainsFunc(lines, func(l statement) bool { return l.typ != typeRotation }) {
 		return malformed("a manifest before the last line")

@@ -23,92 +23,93 @@ const (
 	DefaultProbeTimeout = 15 * time.Second
 )
 
-// Errors of a Fetcher, to compare with [errors.Is]. Each is returned with its cause.
+// Errors of a [Fetcher], for use with [errors.Is]. Each wraps its cause.
 var (
-	// ErrRefused is returned when a policy that was fetched or read from File cannot
-	// be used. The old one stays in force. The cause is a [signing.Refusal], or the
-	// error of Verify or Load.
+	// ErrRefused is returned when a policy that was fetched or read from File is
+	// unusable. The old one stays in force. The cause is a [signing.Refusal], or
+	// the error of Verify or Load.
 	ErrRefused = errors.New("the policy is refused")
-	// ErrRolledBack is returned when the new policy was in force, but one of Probes
+	// ErrRolledBack is returned when the new policy was in force but one of Probes
 	// failed. The old one is in force again.
 	ErrRolledBack = errors.New("the policy was rolled back")
-	// ErrNotKept is returned when the new policy is in force, but could not be
+	// ErrNotKept is returned when the new policy is in force but could not be
 	// written to File.
 	ErrNotKept = errors.New("the policy could not be written")
 )
 
-// FetcherOptions are the settings of a Fetcher.
+// FetcherOptions configure a [Fetcher].
 type FetcherOptions struct {
-	// Load returns the policy of a text. It is required. Loader of package
-	// github.com/secure-streams/sspolicy returns one that makes all checks.
+	// Load parses and compiles the text of a policy. It is required. Loader of
+	// package github.com/secure-streams/sspolicy returns one that makes all checks.
 	Load func(text []byte) (*policy.Policy, error)
 
-	// Signing, if not nil, makes the Fetcher accept only policies that its keys have
-	// signed. Fetch first gets the bundle of the streamtype fetch_policy_manifest of the
-	// current policy, at most signing.MaxBundle bytes, and lets it decide before a byte
-	// of the policy is read. File then holds the bundle too. It is the memory of the
-	// device: whoever can remove it can bring back the state of Signing.
+	// Signing, if not nil, makes the Fetcher accept only policies that its keys
+	// have signed. Fetch first gets the bundle with the streamtype
+	// fetch_policy_manifest of the current policy, at most signing.MaxBundle bytes,
+	// and checks it before it reads the policy. File then also contains the bundle.
+	// It is the memory of the device: removing it restores the initial state of
+	// Signing.
 	//
-	// A NotBefore of zero means the time of the commit in the build information of the
-	// program, if it is there.
+	// A zero NotBefore means the time of the commit in the build information of the
+	// program, if present.
 	Signing *signing.Config
 
-	// Now returns the time of the device's clock, for Signing. nil means time.Now.
+	// Now returns the time of the device's clock, for Signing. Nil means time.Now.
 	Now func() time.Time
 
 	// Verify, if not nil, is called before Load. An error refuses the policy. It is
-	// for signatures of other formats. from is the response, with its metadata, or nil
-	// for the text of File.
+	// for signatures in other formats. from is the response, with its metadata, or
+	// nil for the text of File.
 	//
-	// A policy that passes has full control, also over the next fetch_policy. An old
-	// policy with a good signature passes too, unless Verify compares its release
-	// with the one in force.
+	// A policy that passes has full control, including over the next fetch_policy.
+	// An old policy with a valid signature passes too, unless Verify compares its
+	// release with the current one.
 	Verify func(text []byte, from *runtime.Response) error
 
-	// A refusal is logged. Refused, if not nil, is called with each error of Fetch and Restore that is
-	// ErrRefused or ErrRolledBack, on the goroutine of the call. SMD, if not nil, gets a
-	// message of ClassSystemState for it, such as
+	// A refusal is logged. Refused, if not nil, is called with each error of Fetch
+	// and Restore that is ErrRefused or ErrRolledBack, on the goroutine of the
+	// call. SMD, if not nil, receives a message of ClassSystemState for it, such as
 	// {"policy":"refused","reason":"rollback","ts":1796083200}. The reason is a
 	// [signing.Refusal], "rolled-back", or "load" for Verify and Load.
 	Refused func(error)
 	SMD     *smd.SMD
 
-	// MaxSize is the maximum size of a policy in bytes. Timeout is the limit of a
-	// fetch, including retries and the manifest. 0 means DefaultMaxSize and
+	// MaxSize is the maximum size of a policy in bytes. Timeout is the time limit
+	// of a fetch, including retries and the manifest. 0 means DefaultMaxSize and
 	// DefaultFetchTimeout.
 	MaxSize int
 	Timeout time.Duration
 
 	// Probes are streamtypes that must connect under the new policy, one after the
-	// other and all within ProbeTimeout, or else the old policy is set again. The
-	// streams are made with ProbeOptions, connected and destroyed; they send no body. A
-	// ProbeTimeout of 0 means DefaultProbeTimeout.
+	// other and all within ProbeTimeout; otherwise the old policy is set again. The
+	// streams are made with ProbeOptions, connected and destroyed; they send no
+	// body. A ProbeTimeout of 0 means DefaultProbeTimeout.
 	Probes       []string
 	ProbeTimeout time.Duration
 	ProbeOptions []runtime.StreamOption
 
-	// File, if not "", keeps the latest good policy for Restore. One Fetcher at a time
-	// may use it.
+	// File, if not "", keeps the latest valid policy for Restore. Only one Fetcher
+	// at a time may use it.
 	File string
 }
 
-// A Fetcher gets new policies by the streamtype fetch_policy of the current policy, and
-// sets them if they are good. Its methods may be called from any goroutine, and wait
-// for each other.
+// A Fetcher gets new policies with the streamtype fetch_policy of the current
+// policy, and sets them if they are valid. Its methods are safe for concurrent use;
+// they wait for each other.
 type Fetcher struct {
 	c     *runtime.Context
 	o     FetcherOptions
-	state atomic.Pointer[signing.State] // what has been accepted, with Signing
+	state atomic.Pointer[signing.State] // accepted state, with Signing
 	sem   chan struct{}                 // holds a value while a method runs
 
 	// Guarded by sem.
 	initial signing.State  // before anything was accepted
 	isRead  bool           // File has been read
-	current *policy.Policy // the policy that belongs to state, once it is in force and in File
+	current *policy.Policy // the policy of state, set when it is in force and in File
 }
 
-// NewFetcher returns a Fetcher, which needs no Close. It fails if Load is nil, a limit
-// negative, or Signing wrong.
+// NewFetcher returns a Fetcher, which needs no Close. It fails if Load is nil, a
+// limit is negative, or Signing is invalid.
 func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 	if o.Load == nil {
 		return nil, errors.New("sspolicy: NewFetcher: FetcherOptions.Load is nil")
@@ -136,16 +137,16 @@ func NewFetcher(c *runtime.Context, o FetcherOptions) (*Fetcher, error) {
 	return f, nil
 }
 
-// Fetch gets a policy and sets it by [runtime.Context.SetPolicy], which describes the
-// effect on streams. The stream of fetch_policy is destroyed before that. An error
-// means that the policy has not changed, with two exceptions: after ErrRolledBack it
-// has changed twice, and after ErrNotKept the new one is in force.
+// Fetch gets a policy and sets it with [runtime.Context.SetPolicy], which describes
+// the effect on streams. It destroys its own stream before that. An error means
+// that the policy has not changed, with two exceptions: after ErrRolledBack it has
+// changed twice, and after ErrNotKept the new one is in force.
 //
-// Other errors are ErrRefused and those of [runtime.Context.Fetch]: for example
-// runtime.ErrUnknownStreamType if the policy has no fetch_policy. A policy beyond
-// MaxSize, or not there after Timeout, is refused.
+// Other errors are ErrRefused and those of [runtime.Context.Fetch], such as
+// runtime.ErrUnknownStreamType if the policy has no fetch_policy. A policy that
+// exceeds MaxSize or Timeout is refused.
 //
-// With Signing, a policy that is in force already is not fetched again, and Fetch
+// With Signing, a policy that is already in force is not fetched again, and Fetch
 // returns nil.
 func (f *Fetcher) Fetch(ctx context.Context) error {
 	damaged, err := f.fetch(ctx)
@@ -157,7 +158,7 @@ func (f *Fetcher) Fetch(ctx context.Context) error {
 	return nil
 }
 
-// fetch also returns what is wrong with File, if Restore has not been called.
+// fetch also returns the error of reading File, if Restore has not been called.
 func (f *Fetcher) fetch(ctx context.Context) (damaged, err error) {
 	if err := f.lock(ctx); err != nil {
 		return nil, err
@@ -167,7 +168,7 @@ func (f *Fetcher) fetch(ctx context.Context) (damaged, err error) {
 		if _, err := f.read(); errors.Is(err, ErrRefused) {
 			damaged = err
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err // what has been accepted is not known
+			return nil, err // the accepted state is not known
 		}
 	}
 	return damaged, f.update(ctx)
@@ -203,7 +204,7 @@ func (f *Fetcher) update(ctx context.Context) error {
 	return nil
 }
 
-// next fetches a policy. It returns nil if the server has the one in force.
+// next fetches a policy. It returns nil if the server has the current one.
 func (f *Fetcher) next(ctx context.Context) (*signedPolicy, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, f.o.Timeout, signing.ErrSlow)
 	defer cancel()
@@ -323,13 +324,13 @@ func (f *Fetcher) probe(ctx context.Context, streamtype string) error {
 	}
 }
 
-// Restore sets the policy of File, after the checks of Fetch, but without probes. It
-// is meant for the start of a program, before there are streams. The error is
-// fs.ErrNotExist if there is no file, and ErrRefused if its contents cannot be used.
+// Restore sets the policy in File, after the checks of Fetch, but without probes.
+// Call it at the start of a program, before there are streams. The error is
+// fs.ErrNotExist if there is no file, and ErrRefused if its contents are unusable.
 // After an error the policy has not changed.
 //
-// With Signing, a policy in File stays good when its not_after has passed: the policy of
-// the program would be older still.
+// With Signing, a policy in File remains valid after its not_after: the policy in
+// the program would be even older.
 func (f *Fetcher) Restore() error {
 	err := f.restore()
 	if err == nil {
@@ -357,7 +358,7 @@ func (f *Fetcher) restore() error {
 	return nil
 }
 
-// report announces an error, if it is a refusal.
+// report announces an error if it is a refusal.
 func (f *Fetcher) report(err error) {
 	reason := "load"
 	switch refusal, ok := errors.AsType[signing.Refusal](err); {

@@ -12,7 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/smd"
 )
 
-// DefaultTimeout is the default limit of a check for a captive portal, as in lws.
+// DefaultTimeout is the default time limit of a check for a captive portal, as in
+// lws.
 const DefaultTimeout = 3 * time.Second
 
 // An Outcome is the result of a check for a captive portal.
@@ -38,34 +39,34 @@ func (o Outcome) String() string {
 	return "Unknown"
 }
 
-// DetectorOptions are the settings of a Detector. The zero value is ready for use.
+// DetectorOptions configure a [Detector]. The zero value is ready to use.
 type DetectorOptions struct {
 	// Bypass makes every outcome OK without a check.
 	Bypass bool
 
-	// Platform, if not nil, replaces the check by the streamtype. It must return
+	// Platform, if not nil, replaces the check with the streamtype. It must return
 	// when ctx is done, which happens after Timeout. An error or Unknown means
 	// NoInternet.
 	Platform func(ctx context.Context) (Outcome, error)
 
-	// Timeout is the limit of a check; 0 means DefaultTimeout.
+	// Timeout is the time limit of a check; 0 means DefaultTimeout.
 	Timeout time.Duration
 
 	// SMD, if not nil, carries messages that start checks and report outcomes.
 	SMD *smd.SMD
 }
 
-// A Detector checks whether the internet can be reached, by a stream of
+// A Detector checks whether the internet can be reached, with a stream of
 // captive_portal_detect. The outcome is
 //
 //	OK          if the peer accepts the request, usually by the policy's http_expect
-//	Captive     if it answers with a redirect and the policy says http_fail_redirect
+//	Captive     if it answers with a redirect and the policy sets http_fail_redirect
 //	NoInternet  otherwise, and after the timeout
 //
 // Start, Check, and the messages {"trigger":"cpdcheck"} and {"type":"ipacq"} of
 // ClassNetwork start a check. The outcome is sent as a message such as
-// {"type":"cpd","result":"OK"}. If the policy changes the streamtype, a running check
-// restarts. The methods may be called from any goroutine.
+// {"type":"cpd","result":"OK"}. If the policy changes the streamtype, a running
+// check restarts. Its methods are safe for concurrent use.
 type Detector struct {
 	c        *runtime.Context
 	o        DetectorOptions
@@ -79,7 +80,7 @@ type Detector struct {
 	check   *check // the running check, or nil
 }
 
-// A check is one check. The mu of the Detector guards it.
+// A check is a running or completed check. The mu of the Detector guards it.
 type check struct {
 	s       *runtime.Stream
 	done    chan struct{} // closed at the end
@@ -100,8 +101,8 @@ func NewDetector(c *runtime.Context, o DetectorOptions) *Detector {
 	return d
 }
 
-// Close ends the running check with runtime.ErrClosed; later ones fail with it too. It
-// waits for Platform, which must not call it.
+// Close ends the running check with runtime.ErrClosed; later checks fail with it
+// too. It waits for Platform, which must not call it.
 func (d *Detector) Close() {
 	if d.listener != nil {
 		d.listener.Close()
@@ -123,16 +124,16 @@ func (d *Detector) Outcome() Outcome {
 	return d.outcome
 }
 
-// Start starts a check without waiting for its outcome. It does nothing while one runs.
-// The errors are those of [runtime.Context.NewStream], for example
+// Start starts a check without waiting for its outcome. It does nothing while one
+// runs. The errors are those of [runtime.Context.NewStream], such as
 // runtime.ErrUnknownStreamType if the policy has no captive_portal_detect.
 func (d *Detector) Start() error {
 	_, err := d.start()
 	return err
 }
 
-// Check starts a check, unless one runs, and returns its outcome. The errors are those
-// of Start and of ctx, which does not end the check.
+// Check starts a check, unless one is running, and returns its outcome. The errors
+// are those of Start and of ctx, whose end does not end the check.
 func (d *Detector) Check(ctx context.Context) (Outcome, error) {
 	k, err := d.start()
 	if err != nil {
@@ -200,7 +201,7 @@ func (d *Detector) fail(err error) error {
 	return err
 }
 
-// askPlatform makes a check by Platform.
+// askPlatform makes a check with Platform.
 func (d *Detector) askPlatform(k *check) {
 	ctx, cancel := context.WithTimeout(d.ctx, d.o.Timeout)
 	defer cancel()
@@ -280,7 +281,7 @@ func (d *Detector) finish(k *check, outcome Outcome, err error) {
 	}
 }
 
-// handle starts a check if the message asks for one.
+// handle starts a check if the message requests one.
 func (d *Detector) handle(m smd.Message) {
 	var request struct {
 		Trigger string `json:"trigger"`

@@ -19,15 +19,15 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/signing"
 )
 
-// A signedPolicy is a policy, and the state of a device that has accepted it. In File
-// it is the bundle of the state, an empty line and the text.
+// A signedPolicy is a policy with the state of a device that has accepted it. In
+// File it is the bundle of the state, an empty line and the text.
 type signedPolicy struct {
 	state  *signing.State // nil without Signing
 	text   []byte
 	policy *policy.Policy
 }
 
-// file returns what File holds.
+// file returns the contents of File.
 func (s *signedPolicy) file() []byte {
 	if s.state == nil {
 		return s.text
@@ -68,9 +68,9 @@ func buildTime() time.Time {
 	return time.Time{}
 }
 
-// Manifest returns the manifest of the accepted policy, if there is one. It knows File
-// after the first Fetch or Restore. It may be called at any time. An old NotAfter shows
-// that fetches have failed for long.
+// Manifest returns the manifest of the accepted policy, if there is one. It
+// includes File after the first Fetch or Restore. It may be called at any time. An
+// old NotAfter shows that fetches have failed for a long time.
 func (f *Fetcher) Manifest() (m signing.Manifest, ok bool) {
 	if s := f.state.Load(); s != nil {
 		return s.Manifest()
@@ -78,8 +78,8 @@ func (f *Fetcher) Manifest() (m signing.Manifest, ok bool) {
 	return signing.Manifest{}, false
 }
 
-// fetchManifest returns the state after the bundle of the server, or nil if its policy
-// is in force.
+// fetchManifest returns the state after the bundle of the server, or nil if its
+// policy is the current one.
 func (f *Fetcher) fetchManifest(ctx context.Context) (*signing.State, error) {
 	r, err := f.get(ctx, FetchPolicyManifest, signing.MaxBundle)
 	if err != nil {
@@ -99,8 +99,8 @@ func (f *Fetcher) fetchManifest(ctx context.Context) (*signing.State, error) {
 	return &state, nil
 }
 
-// read reads File, and removes what writers that were killed have left beside it. With
-// Signing it sets the state.
+// read reads File, and removes the temporary files of killed writers. With Signing
+// it sets the state.
 func (f *Fetcher) read() (*signedPolicy, error) {
 	raw, err := f.readFile()
 	if err != nil {
@@ -120,7 +120,7 @@ func (f *Fetcher) read() (*signedPolicy, error) {
 	if old := f.state.Load().Bundle(); old != nil && !bytes.Equal(old, state.Bundle()) {
 		return nil, fmt.Errorf("%w: %w: another one was accepted since the start of the program", ErrRefused, signing.ErrRollback)
 	}
-	f.state.Store(&state) // counts also if the text is damaged, or the manifest is too old
+	f.state.Store(&state) // valid even if the text is damaged, or the manifest is too old
 	if err == nil {
 		m, _ := state.Manifest()
 		err = m.Check(text)

@@ -16,8 +16,8 @@ import (
 // MaxID is the maximum length of an ID in bytes, as in TLS.
 const MaxID = 32
 
-// An ID identifies a session in a Cache. It has 1 to MaxID bytes, and need not be
-// text.
+// An ID identifies a session in a [Cache]. It has 1 to MaxID bytes, which need not
+// be text.
 type ID string
 
 // String returns the bytes in hexadecimal.
@@ -38,13 +38,13 @@ var (
 	ErrExpired  = errors.New("sspolicy: tlssession: session has expired")
 )
 
-// A Kind is the kind of an Event.
+// A Kind is the kind of an [Event].
 type Kind uint8
 
 // The kinds of events.
 const (
 	EventNew    Kind = iota + 1 // a session has been inserted
-	EventGet                    // a client has asked for a session, which the cache holds
+	EventGet                    // a client has requested a session that the cache holds
 	EventRemove                 // a session has been removed
 )
 
@@ -60,14 +60,14 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
-// A Reason is why a session was removed.
+// A Reason is the reason why a session was removed.
 type Reason uint8
 
 // The reasons of an EventRemove.
 const (
 	Removed  Reason = iota + 1 // by Cache.Remove
 	Replaced                   // by an Insert with the same id
-	Expired                    // its life time has ended
+	Expired                    // its lifetime has ended
 	Evicted                    // the cache was full
 )
 
@@ -85,7 +85,7 @@ func (r Reason) String() string {
 	return fmt.Sprintf("Reason(%d)", uint8(r))
 }
 
-// An Event is a change of a Cache, or a hit.
+// An Event is a change of a [Cache], or a hit.
 type Event struct {
 	Kind   Kind
 	ID     ID
@@ -93,12 +93,12 @@ type Event struct {
 	Reason Reason // of an EventRemove, otherwise 0
 }
 
-// A Session is a session of a server, in a Cache.
+// A Session is a session of a server in a [Cache].
 type Session struct {
 	State *tls.SessionState
 
 	// Expires is when the session ends. The zero value, and a time beyond
-	// Options.Lifetime, mean the life time of the cache from now.
+	// Options.Lifetime, mean the lifetime of the cache from now.
 	Expires time.Time
 
 	// Origin names the process that made the session, and is "" for this one. A
@@ -106,7 +106,7 @@ type Session struct {
 	Origin string
 }
 
-// Options are the bounds of a Cache. 0 means the default.
+// Options limit a [Cache]. 0 means the default.
 type Options struct {
 	MaxSessions int           // default 20,000
 	MaxBytes    int64         // default 64 MiB; includes what the cache needs for each session
@@ -114,15 +114,15 @@ type Options struct {
 	Lifetime    time.Duration // default 2 h, maximum 7 days, the limit of crypto/tls
 }
 
-// maxLifetime is the longest that crypto/tls resumes a session.
+// maxLifetime is the maximum time for which crypto/tls resumes a session.
 const maxLifetime = 7 * 24 * time.Hour
 
-// Overhead is what a session takes in a cache besides its id and its encoding, in
-// bytes, rounded up from the measurement of TestMemory.
+// Overhead is the memory that a session takes in a cache in addition to its id and
+// its encoding, in bytes, rounded up from the measurement of TestMemory.
 const Overhead = 256
 
-// A Cache holds TLS sessions of servers. Its methods may be called from any
-// goroutine, and by watchers.
+// A Cache holds TLS sessions of servers. Its methods are safe for concurrent use,
+// also from watchers.
 type Cache struct {
 	o        Options
 	watchers atomic.Pointer[[]*func(Event)]
@@ -147,14 +147,14 @@ type entry struct {
 
 func (e *entry) size() int64 { return int64(len(e.id) + len(e.state) + Overhead) }
 
-// Stats are figures of a Cache. Those except Sessions and Bytes count from its
-// start.
+// Stats are statistics of a [Cache]. Sessions and Bytes are current values; the
+// others count from its start.
 type Stats struct {
 	Sessions int
 	Bytes    int64
 
-	Hits     uint64 // sessions that clients asked for and got
-	Misses   uint64 // sessions that clients asked for and did not get
+	Hits     uint64 // requested sessions that the cache had
+	Misses   uint64 // requested sessions that the cache did not have
 	Inserted uint64
 	Removed  uint64 // by Remove
 	Replaced uint64
@@ -181,12 +181,12 @@ func NewCache(o Options) *Cache {
 }
 
 // Watch calls f with each later event until stop is called. The call is
-// synchronous: the handshake that causes an event waits for f. f runs in any
-// goroutine, several at a time, and may call the methods of c.
+// synchronous: the handshake that causes an event waits for f. f must be safe for
+// concurrent use, and may call the methods of c.
 //
 // Events of one id may arrive out of order if several goroutines change it at once.
-// So a watcher that copies the cache copies what Lookup returns, not what the event
-// says.
+// So a watcher that copies the cache must copy the result of Lookup, not the
+// contents of the event.
 func (c *Cache) Watch(f func(Event)) (stop func()) {
 	p := &f
 	c.update(func(all []*func(Event)) []*func(Event) { return append(slices.Clip(all), p) })
@@ -223,14 +223,15 @@ func (c *Cache) notify(events ...Event) {
 	}
 }
 
-// Get returns the session with the id, or nil. It is not an EventGet. The session
-// is a copy.
+// Get returns a copy of the session with the id, or nil. It does not cause an
+// EventGet.
 func (c *Cache) Get(id ID) *tls.SessionState {
 	s, _ := c.Lookup(id)
 	return s.State
 }
 
-// Lookup is Get with the expiry and the origin of the session.
+// Lookup is like [Cache.Get] but also returns the expiry and the origin of the
+// session.
 func (c *Cache) Lookup(id ID) (Session, bool) {
 	e := c.find(id)
 	if e == nil {
@@ -244,8 +245,8 @@ func (c *Cache) Lookup(id ID) (Session, bool) {
 }
 
 // GetBuffer copies the encoding of a session, which [tls.ParseSessionState] parses,
-// to buf. It returns the length of the encoding, 0 if there is no such session, and
-// how many bytes were stored: all, or none if buf is too short.
+// to buf. It returns the size of the encoding, 0 if there is no such session, and
+// the number of bytes stored: all, or none if buf is too short.
 func (c *Cache) GetBuffer(id ID, buf []byte) (needed, stored int) {
 	e := c.find(id)
 	if e == nil {
@@ -280,7 +281,7 @@ func (c *Cache) IDs() []ID {
 	return ids
 }
 
-// fetch returns the session that a client asks for, if accept accepts it, or nil.
+// fetch returns the session that a client requests if accept accepts it, or nil.
 func (c *Cache) fetch(id ID, accept func(*tls.SessionState) bool) *tls.SessionState {
 	e := c.find(id)
 	var state *tls.SessionState
@@ -302,10 +303,10 @@ func (c *Cache) fetch(id ID, accept func(*tls.SessionState) bool) *tls.SessionSt
 	return state
 }
 
-// Insert adds a session of a server. It removes a session that has the same id, and
-// those that expire first if the cache is full; their events come before the
-// EventNew. The error wraps ErrID, ErrTooLarge or ErrExpired, or is that of encoding
-// the session; then nothing has changed.
+// Insert adds a session of a server. It removes a session with the same id and, if
+// the cache is full, those that expire first; their events precede the EventNew.
+// The error wraps ErrID, ErrTooLarge or ErrExpired, or is that of encoding the
+// session; the cache has then not changed.
 func (c *Cache) Insert(id ID, s Session) error {
 	if err := id.check(); err != nil {
 		return err
@@ -379,12 +380,12 @@ func (c *Cache) removeLocked(e *entry, why Reason) Event {
 }
 
 const (
-	sweepEvery = time.Second // the shortest time between two sweeps
+	sweepEvery = time.Second // minimum time between two sweeps
 	sweepMost  = 1000        // sessions removed under one lock
 )
 
-// sweepLaterLocked makes the timer fire when the first session expires, but not
-// more often than every sweepEvery.
+// sweepLaterLocked schedules a sweep for when the first session expires, but at
+// most one per sweepEvery.
 func (c *Cache) sweepLaterLocked(now int64) {
 	if len(c.queue) == 0 {
 		return
@@ -422,7 +423,7 @@ func (c *Cache) sweep() {
 	}
 }
 
-// Stats returns the figures of the cache.
+// Stats returns the statistics of the cache.
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -431,7 +432,7 @@ func (c *Cache) Stats() Stats {
 	return s
 }
 
-// An expiryQueue is a heap of entries, the one that expires first in front.
+// An expiryQueue is a heap of entries, with the one that expires first in front.
 type expiryQueue []*entry
 
 func (q expiryQueue) Len() int           { return len(q) }

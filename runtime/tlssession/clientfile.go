@@ -37,8 +37,8 @@ type fileSession struct {
 }
 
 // OpenClients returns the sessions of a file, if it exists. It ignores a file that
-// has been modified, or that another key or version of Go has written: the next
-// handshakes are full ones. The caller must call Close, which writes the last
+// has been modified, or was written with another key or version of Go; the next
+// handshakes are then full ones. The caller must call Close, which writes the last
 // changes.
 func OpenClients(o ClientOptions) (*Clients, error) {
 	c := newClients(o)
@@ -105,7 +105,7 @@ func (c *Clients) read(seal cipher.AEAD, text []byte) error {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, f := range all { // the last used at the end
+	for _, f := range all { // most recently used last
 		if f.Stored.After(now) || now.Sub(f.Stored) > maxLifetime {
 			continue
 		}
@@ -140,8 +140,8 @@ func (c *Clients) saveLaterLocked() {
 	})
 }
 
-// Close writes the file if the sessions have changed. After Close they are in memory
-// alone.
+// Close writes the file if the sessions have changed. After Close they are in
+// memory only.
 func (c *Clients) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

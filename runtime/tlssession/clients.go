@@ -12,32 +12,31 @@ import (
 // MaxClientSessions is the default of ClientOptions.MaxSessions.
 const MaxClientSessions = 100
 
-// ClientOptions are the settings of Clients.
+// ClientOptions configure [Clients].
 type ClientOptions struct {
 	MaxSessions int // 0 means MaxClientSessions
 
-	// File keeps the sessions for the next start. It is encrypted with Key, and
-	// read again only by programs built with the same version of Go, whose format
-	// it has. Only its owner can read it. The empty name keeps sessions in memory
-	// alone.
+	// File keeps the sessions for the next start. It is encrypted with Key, and can
+	// be read only by programs built with the same version of Go, whose format it
+	// has. Only its owner can read it. If it is "", sessions are in memory only.
 	File string
 
-	// Key encrypts File. It has KeySize bytes, which the program keeps in a safer
-	// place than File, such as the key store of the device.
+	// Key encrypts File. It has KeySize bytes, which the program must keep in a
+	// safer place than File, such as the key store of the device.
 	Key []byte
 
 	Logger transport.Logger // nil means none
 }
 
 // Clients holds the sessions of clients, the last one for each server. If it is
-// full, it drops the session that has not been used for the longest time. Its
-// methods may be called from any goroutine.
+// full, it drops the least recently used session. Its methods are safe for
+// concurrent use.
 type Clients struct {
 	o ClientOptions
 
 	mu      sync.Mutex
 	byKey   map[clientKey]*list.Element
-	recent  list.List   // of *clientSession, the last used in front
+	recent  list.List   // of *clientSession, the most recently used in front
 	counts  ClientStats // without Sessions and Refused
 	offered uint64      // sessions offered to servers, except in failed handshakes
 	save    *time.Timer // nil if the file has the sessions
@@ -45,7 +44,7 @@ type Clients struct {
 	closed  bool
 }
 
-// A clientKey identifies a server and what is trusted there.
+// A clientKey identifies a server and the scope of trust.
 type clientKey struct {
 	scope  transport.Scope
 	server string // key of crypto/tls: the server name, or the address
@@ -57,11 +56,12 @@ type clientSession struct {
 	stored time.Time
 }
 
-// ClientStats are figures of Clients. Those except Sessions count from the start.
+// ClientStats are statistics of [Clients]. Sessions is the current number; the
+// others count from the start.
 type ClientStats struct {
 	Sessions   int
 	Handshakes uint64 // completed
-	Resumed    uint64 // of them
+	Resumed    uint64 // handshakes that resumed a session
 	Evicted    uint64 // sessions dropped because there were too many
 
 	// Refused is the number of sessions that clients offered and servers did not
@@ -69,7 +69,7 @@ type ClientStats struct {
 	Refused uint64
 }
 
-// NewClients returns an empty set of sessions, which is in memory alone.
+// NewClients returns an empty set of sessions, in memory only.
 func NewClients(maxSessions int) *Clients {
 	return newClients(ClientOptions{MaxSessions: maxSessions})
 }
@@ -103,7 +103,7 @@ func newClients(o ClientOptions) *Clients {
 	return &Clients{o: o, byKey: make(map[clientKey]*list.Element)}
 }
 
-// Stats returns the figures.
+// Stats returns the statistics.
 func (c *Clients) Stats() ClientStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()

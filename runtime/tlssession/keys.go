@@ -14,21 +14,21 @@ import (
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
 )
 
-// KeySize is the length of a ticket key in bytes.
+// KeySize is the size of a ticket key in bytes.
 const KeySize = 32
 
 // MaxKeys is the maximum number of ticket keys.
 const MaxKeys = 64
 
-// ErrKeys is wrapped by the errors about ticket keys that cannot be used.
+// ErrKeys is returned when ticket keys are invalid.
 var ErrKeys = errors.New("sspolicy: tlssession: invalid ticket keys")
 
-// Keys are the keys of session tickets. The newest encrypts, and all decrypt. The
-// zero value has random keys that crypto/tls replaces every day, until the first
-// Update, Load or Rotate. The methods may be called from any goroutine, during
-// handshakes: each uses the keys before a change or those after it.
+// Keys are the keys of session tickets. The newest encrypts, and all decrypt. Until
+// the first Update, Load or Rotate, the zero value has random keys that crypto/tls
+// replaces every day. The methods are safe for concurrent use, also during
+// handshakes: each handshake uses the keys before a change or those after it.
 //
-// Of Update, Load and Rotate, the later one wins. Nothing is written to disk except
+// Update, Load and Rotate replace each other's keys. Keys are written to disk only
 // by Save.
 type Keys struct {
 	mu     sync.Mutex // held during a change
@@ -36,9 +36,9 @@ type Keys struct {
 	keys   [][KeySize]byte
 }
 
-// Update replaces the keys by those in data, which holds 1 to MaxKeys keys of
-// KeySize bytes, the newest first. If data is invalid, the error wraps ErrKeys and
-// the keys stay as they are.
+// Update replaces the keys with those in data, which consists of 1 to MaxKeys keys
+// of KeySize bytes, the newest first. If data is invalid, the error wraps ErrKeys
+// and the keys do not change.
 func (k *Keys) Update(data []byte) error {
 	keys, err := parseKeys(data)
 	if err != nil {
@@ -69,7 +69,8 @@ func (k *Keys) setLocked(keys [][KeySize]byte) {
 	k.config.SetSessionTicketKeys(keys)
 }
 
-// Rotate makes a new random key the newest, and keeps the last older ones.
+// Rotate makes a new random key the newest, and keeps the given number of older
+// ones.
 func (k *Keys) Rotate(older int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -79,8 +80,8 @@ func (k *Keys) Rotate(older int) {
 	k.setLocked(append([][KeySize]byte{key}, k.keys[:keep]...))
 }
 
-// Bytes returns the keys in the form of Update. It is empty before the first Update,
-// Load or Rotate.
+// Bytes returns the keys in the form that Update accepts. It is empty before the
+// first Update, Load or Rotate.
 func (k *Keys) Bytes() []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -95,8 +96,8 @@ func asSlices(keys [][KeySize]byte) [][]byte {
 	return s
 }
 
-// Load is Update with the content of a file, such as "openssl rand -out FILE 32"
-// makes. To reload it, call Load again.
+// Load calls Update with the content of a file, such as one made by "openssl rand
+// -out FILE 32". To reload the file, call Load again.
 func (k *Keys) Load(file string) error {
 	f, err := os.Open(file)
 	if err != nil {

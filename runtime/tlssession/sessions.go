@@ -12,16 +12,16 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Sessions sets up the resumption of sessions in configs of crypto/tls. The zero
-// value uses tickets with random keys on servers. Its fields must not change after
-// the first call of a method.
+// Sessions sets up the resumption of sessions in configs of crypto/tls. With the
+// zero value, servers use tickets with random keys. Its fields must not change
+// after the first call of a method.
 type Sessions struct {
 	// Cache holds the sessions of servers. If it is nil, tickets hold them.
 	Cache *Cache
 
-	// Keys are those of tickets. With a Cache, tickets are used for sessions that
-	// are too large for it, and those issued before are accepted. If both are nil,
-	// tickets have random keys.
+	// Keys are the ticket keys. With a Cache, tickets are used for sessions that
+	// are too large for it, and tickets issued before are accepted. If both are
+	// nil, tickets have random keys.
 	Keys *Keys
 
 	// Clients holds the sessions of clients. If it is nil, Client disables
@@ -35,7 +35,7 @@ var _ transport.Sessions = (*Sessions)(nil)
 
 // Server makes the servers with this config resume sessions. A session is resumed
 // only in the scope and under the server name in which it was made, and only if its
-// client certificate is valid for the config, as crypto/tls checks.
+// client certificate is valid for the config, as checked by crypto/tls.
 //
 // Server sets WrapSession and UnwrapSession, which are part of the copies that
 // servers make of a config. Configs that GetConfigForClient returns need a call of

@@ -1,4 +1,4 @@
-// Counter serves a page, and on a WebSocket a number that it counts up.
+// Counter serves a page and, on a WebSocket, a number that it counts up.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 //go:embed index.html
 var page string
 
-// client returns the handlers of a connection, request or WebSocket.
+// client returns the handlers of a client, for a request or a WebSocket.
 func client(*runtime.Stream) runtime.Handlers {
 	n := 0
 	return runtime.Handlers{

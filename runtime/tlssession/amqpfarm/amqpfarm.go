@@ -14,14 +14,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/tlssession/farm"
 )
 
-// maxQueue is how many messages the broker keeps for a member that reads slowly. It
+// maxQueue is the number of messages that the broker keeps for a slow member. It
 // drops the oldest.
 const maxQueue = 10_000
 
-// heartbeat is how often broker and member check the connection.
+// heartbeat is the interval at which broker and member check the connection.
 const heartbeat = 5 * time.Second
 
-// New returns a bus of the farm with that name. Dial makes a connection; nil means
+// New returns a bus of the farm with that name. dial makes a connection; nil means
 // amqp.DialConfig with the URL. The bus has one connection at a time.
 //
 // The exchange of the farm is a fanout, and each member has a queue of its own that

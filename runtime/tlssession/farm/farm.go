@@ -1,12 +1,12 @@
-// Package farm shares TLS sessions and ticket keys between servers behind a balancer
-// that does not look at TLS, so that a client resumes whichever server it reaches.
+// Package farm shares TLS sessions and ticket keys between servers behind a load
+// balancer that passes TLS through, so that a client can resume on any server.
 //
-// The members talk over a [Bus], such as Redis or RabbitMQ; the packages redisfarm and
-// amqpfarm have these. Each message is encrypted and authenticated with a key of the
-// farm: an attacker who controls the bus cannot read or insert sessions, only withhold
-// messages. A member without connection resumes the sessions that it has, makes full
-// handshakes otherwise, and catches up when the bus is back. No handshake waits for
-// the bus.
+// The members communicate over a [Bus], such as Redis or RabbitMQ; the packages
+// redisfarm and amqpfarm implement these. Each message is encrypted and
+// authenticated with a key of the farm: an attacker who controls the bus cannot
+// read or insert sessions, only withhold messages. A member without connection
+// resumes the sessions that it has, makes full handshakes otherwise, and catches up
+// when the bus is back. No handshake waits for the bus.
 package farm
 
 import (
@@ -28,10 +28,9 @@ import (
 const MaxMessage = 1 << 20
 
 // A Bus carries messages between all members of a farm. Messages of one member must
-// arrive in order, and may be lost. Its methods may be called from any goroutine.
+// arrive in order, and may be lost. Its methods must be safe for concurrent use.
 type Bus interface {
-	// Publish sends a message to all members; that the sender gets it too does no
-	// harm.
+	// Publish sends a message to all members, possibly including the sender.
 	Publish(ctx context.Context, message []byte) error
 
 	// Subscribe calls ready when it is connected, and then receive with each
@@ -40,29 +39,29 @@ type Bus interface {
 	Subscribe(ctx context.Context, ready func(), receive func(message []byte)) error
 }
 
-// Options are the settings of a member. 0 means the default.
+// Options configure a member. 0 means the default.
 type Options struct {
 	Bus Bus
 
 	// Key is the key of the farm: at least 32 random bytes, the same for all
-	// members, and known to nobody else.
+	// members, and secret.
 	Key []byte
 
-	// Cache and Keys are what the members share. One may be nil.
+	// Cache and Keys are shared by the members. One of them may be nil.
 	Cache *tlssession.Cache
 	Keys  *tlssession.Keys
 
 	Rotate time.Duration // time between two ticket keys; default 12 h
 	Older  int           // ticket keys that still decrypt; default 3
 
-	Beat     time.Duration // time between two signs of life; default 10 s
+	Beat     time.Duration // time between two heartbeats; default 10 s
 	Queue    int           // changes that wait for the bus; default 10,000
 	Snapshot int           // sessions sent to a member that joins; default 10,000
 
 	Logger transport.Logger // nil means none
 }
 
-// A Farm is the membership in a farm. Its methods may be called from any goroutine.
+// A Farm is the membership in a farm. Its methods are safe for concurrent use.
 type Farm struct {
 	o    Options
 	self member
@@ -71,7 +70,7 @@ type Farm struct {
 	stop    context.CancelFunc
 	unwatch func()
 	done    sync.WaitGroup
-	wake    chan struct{} // there is something to publish
+	wake    chan struct{} // receives a value when there is something to publish
 
 	mu       sync.Mutex
 	counts   Stats
@@ -81,9 +80,9 @@ type Farm struct {
 	keys     keySet
 	removed  tombstones
 	joined   time.Time // of the subscription; zero without connection
-	answer   time.Time // when to send a snapshot; zero if nobody has asked
-	ready    bool      // a snapshot has arrived, or there is nobody to send one
-	hello    bool      // ask for a snapshot
+	answer   time.Time // when to send a snapshot; zero if none was requested
+	ready    bool      // a snapshot has arrived, or no member can send one
+	hello    bool      // request a snapshot
 }
 
 // A member identifies a member. It is random.
@@ -91,7 +90,7 @@ type member [16]byte
 
 func (m member) String() string { return hex.EncodeToString(m[:]) }
 
-// A peer is what a member knows of another one.
+// A peer is the knowledge of a member about another one.
 type peer struct {
 	seq   uint64 // of the last message
 	seen  time.Time
@@ -101,7 +100,7 @@ type peer struct {
 // maxPeers is the maximum number of peers that a member remembers.
 const maxPeers = 10_000
 
-// Stats are figures of a member.
+// Stats are statistics of a member.
 type Stats struct {
 	Connected bool
 	Leader    bool // this member makes the ticket keys
@@ -110,12 +109,12 @@ type Stats struct {
 	Queued    int  // changes that wait for the bus
 
 	Published uint64 // messages
-	Failed    uint64 // messages that the bus did not take
+	Failed    uint64 // messages that the bus did not accept
 	Received  uint64 // valid messages of peers
 	Rejected  uint64 // messages that are not from the farm, too old, or repeated; sessions of another version of Go
 	Dropped   uint64 // changes that did not fit into the queue
 	Inserted  uint64 // sessions of peers
-	Removed   uint64 // sessions that peers have removed
+	Removed   uint64 // sessions removed by peers
 }
 
 // Join makes this process a member of a farm, until Close.
@@ -173,7 +172,7 @@ func (f *Farm) Close() error {
 	return nil
 }
 
-// Stats returns the figures of this member.
+// Stats returns the statistics of this member.
 func (f *Farm) Stats() Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -214,8 +213,8 @@ func (f *Farm) wakeUp() {
 	}
 }
 
-// alivePeersLocked returns the peers that have shown a sign of life lately, and
-// forgets the others after a while.
+// alivePeersLocked returns the peers with a recent heartbeat, and forgets the
+// others after a while.
 func (f *Farm) alivePeersLocked(now time.Time) []member {
 	var alive []member
 	for m, p := range f.peers {
@@ -235,8 +234,8 @@ func (f *Farm) leaderLocked(now time.Time) bool {
 	return !slices.ContainsFunc(f.alivePeersLocked(now), f.self.after)
 }
 
-// answersLocked reports whether this member sends the snapshot that a peer has asked
-// for: it is the one with the smallest id of those that are ready.
+// answersLocked reports whether this member sends the snapshot that a peer has
+// requested: it is the one with the smallest id of those that are ready.
 func (f *Farm) answersLocked(now time.Time, asking member) bool {
 	return f.ready && !slices.ContainsFunc(f.alivePeersLocked(now), func(m member) bool {
 		return m != asking && f.peers[m].ready && f.self.after(m)
@@ -252,7 +251,7 @@ func (f *Farm) warn(msg string, args ...any) {
 	}
 }
 
-// changes are the ids of sessions that have changed, in order.
+// changes holds the ids of changed sessions, in order.
 type changes struct {
 	order []tlssession.ID
 	byID  map[tlssession.ID]bool // whether the session was removed by the program
@@ -284,7 +283,7 @@ func (c *changes) take(n int) (ids []tlssession.ID, removed []bool) {
 	return ids, removed
 }
 
-// tombstones are sessions that have been removed, so that a peer which has missed it
+// tombstones holds removed sessions, so that a peer that has missed the removal
 // does not bring them back.
 type tombstones struct {
 	order []tlssession.ID

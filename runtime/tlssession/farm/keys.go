@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/tlssession"
 )
 
-// A ticketKey is a ticket key and when it was made.
+// A ticketKey is a ticket key with its creation time.
 type ticketKey struct {
 	made time.Time
 	key  [tlssession.KeySize]byte
@@ -40,8 +40,8 @@ func (a keySet) merge(b keySet, limit int, now time.Time) (merged keySet, change
 	return merged, !slices.Equal(a, merged)
 }
 
-// data returns the keys for tlssession.Keys, that which encrypts first: the newest
-// that all members have had the time to learn.
+// data returns the keys for tlssession.Keys, in which the first one encrypts: the
+// newest that all members have had time to learn.
 func (a keySet) data(now time.Time, grace time.Duration) []byte {
 	use := slices.IndexFunc(a, func(k ticketKey) bool { return !k.made.Add(grace).After(now) })
 	if use < 0 {

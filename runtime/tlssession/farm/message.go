@@ -17,11 +17,11 @@ import (
 // version begins each message.
 const version = 1
 
-// maxAge is how far the clock of a sender may differ, and how late a message may
-// arrive.
+// maxAge is the maximum difference of a sender's clock, and the maximum delay of a
+// message.
 const maxAge = 2 * time.Minute
 
-// A message is what members tell each other.
+// A message is a message between members.
 type message struct {
 	from member
 	seq  uint64 // increases
@@ -36,7 +36,7 @@ type message struct {
 	keys     keySet
 }
 
-// A session is a session on its way.
+// A session is a session in a message.
 type session struct {
 	id      tlssession.ID
 	state   []byte
@@ -82,7 +82,7 @@ const (
 	flagReady    = 4
 )
 
-// encode returns the encrypted message, which is from this member.
+// encode returns an encrypted message from this member.
 func (s *seal) encode(m *message) []byte {
 	header := append([]byte{version}, s.self[:]...)
 	var b []byte
@@ -121,7 +121,7 @@ func appendBytes(b, x []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(x))), x...)
 }
 
-// Errors of decode.
+// The errors of decode.
 var (
 	errOwn      = errors.New("own message")
 	errForeign  = errors.New("not a message of this farm")
@@ -129,7 +129,7 @@ var (
 	errTooLarge = errors.New("message too large")
 )
 
-// decode decrypts a message. It checks that a member has sent it, not when.
+// decode decrypts a message. It checks that a member has sent it, but not when.
 func (s *seal) decode(text []byte) (*message, error) {
 	switch {
 	case len(text) > MaxMessage:
@@ -165,7 +165,7 @@ func (s *seal) decode(text []byte) (*message, error) {
 	return m, m.parse(b)
 }
 
-// parse reads a decrypted message. A member of another release may have sent it.
+// parse parses a decrypted message, possibly from a member of another release.
 func (m *message) parse(b []byte) error {
 	r := reader{b: b}
 	flags := r.bytes(1)
@@ -192,7 +192,7 @@ func (m *message) parse(b []byte) error {
 	return nil
 }
 
-// A reader reads a message.
+// A reader parses a message.
 type reader struct {
 	b      []byte
 	failed bool

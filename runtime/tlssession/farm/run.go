@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	batch          = 100                    // sessions in a message, at most
-	batchSize      = MaxMessage / 4         // bytes of sessions in a message, at most
+	batch          = 100                    // maximum number of sessions in a message
+	batchSize      = MaxMessage / 4         // maximum size of the sessions in a message in bytes
 	publishTimeout = 5 * time.Second        // of a message
 	minBackoff     = 100 * time.Millisecond // between attempts to reach the bus
 	maxBackoff     = 10 * time.Second
@@ -51,7 +51,7 @@ func (f *Farm) subscribe(ctx context.Context) {
 	}
 }
 
-// receive handles a message, which may be anything.
+// receive processes a message, which may be anything.
 func (f *Farm) receive(text []byte) {
 	m, err := f.seal.decode(text)
 	now := time.Now()
@@ -70,7 +70,7 @@ func (f *Farm) receive(text []byte) {
 		f.ready = true
 	}
 	if m.hello && f.answer.IsZero() && f.answersLocked(now, m.from) {
-		// Others may join at the same time: one snapshot is for all.
+		// Other members may join at the same time: one snapshot serves all.
 		f.answer = now.Add(min(time.Second, f.o.Beat))
 		f.wakeUp()
 	}
@@ -150,7 +150,7 @@ func (f *Farm) applyInsert(x *session, m *message) {
 	}
 	state, err := tls.ParseSessionState(x.state)
 	if err != nil {
-		f.mu.Lock() // of another version of Go
+		f.mu.Lock() // a session of another version of Go
 		f.counts.Rejected++
 		f.mu.Unlock()
 		return
@@ -164,7 +164,7 @@ func (f *Farm) applyInsert(x *session, m *message) {
 	})
 }
 
-// useKeys gives the keys to the servers.
+// useKeys passes the keys to the servers.
 func (f *Farm) useKeys(now time.Time) {
 	f.mu.Lock()
 	data := f.keys.data(now, f.grace())
@@ -177,7 +177,7 @@ func (f *Farm) useKeys(now time.Time) {
 }
 
 // grace is how long a new key only decrypts, so that all members learn it before a
-// client has a ticket of it.
+// client has a ticket with it.
 func (f *Farm) grace() time.Duration { return 3 * f.o.Beat }
 
 func (f *Farm) connected() bool {
@@ -186,7 +186,7 @@ func (f *Farm) connected() bool {
 	return !f.joined.IsZero()
 }
 
-// publish sends what has changed, and signs of life.
+// publish sends changes and heartbeats.
 func (f *Farm) publish(ctx context.Context) {
 	beat := time.NewTicker(f.o.Beat)
 	defer beat.Stop()
@@ -210,7 +210,7 @@ func (f *Farm) publish(ctx context.Context) {
 		f.counts.Published++
 		return true
 	}
-	alive := true // a sign of life is due
+	alive := true // a heartbeat is due
 	for ctx.Err() == nil {
 		ok := true
 		if f.connected() {
@@ -251,15 +251,14 @@ func (f *Farm) publish(ctx context.Context) {
 	}
 }
 
-// sign returns the message that is due: a sign of life with the keys, a hello, or
-// nil.
+// sign returns the message that is due: a heartbeat with the keys, a hello, or nil.
 func (f *Farm) sign(alive bool, now time.Time) *message {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.hello && !alive {
 		return nil
 	}
-	// A hello is repeated until a snapshot arrives, or there is no member to send one.
+	// A hello is repeated until a snapshot arrives, or no member can send one.
 	alone := now.Sub(f.joined) >= 3*f.o.Beat && !slices.ContainsFunc(f.alivePeersLocked(now), func(m member) bool { return f.peers[m].ready })
 	f.ready = f.ready || alone
 	m := &message{hello: f.hello || !f.ready, keys: f.keys}
@@ -267,10 +266,10 @@ func (f *Farm) sign(alive bool, now time.Time) *message {
 	return m
 }
 
-// rotate makes a new ticket key if this member has to.
+// rotate makes a new ticket key if this member is due to.
 func (f *Farm) rotate(now time.Time) {
 	f.mu.Lock()
-	// The others have had time to tell their keys.
+	// The other members have had time to send their keys.
 	settled := !f.joined.IsZero() && now.Sub(f.joined) >= 2*f.o.Beat
 	due := len(f.keys) == 0 || now.Sub(f.keys[0].made) >= f.o.Rotate
 	if settled && due && f.leaderLocked(now) {
@@ -322,8 +321,8 @@ func (f *Farm) sendChanges(send func(*message) bool) bool {
 	}
 }
 
-// sendSnapshot sends the sessions of this member, the youngest first, and what has
-// been removed, if a peer has asked.
+// sendSnapshot sends the sessions of this member, youngest first, and the removed
+// ones, if a peer has requested it.
 func (f *Farm) sendSnapshot(send func(*message) bool) bool {
 	f.mu.Lock()
 	due := !f.answer.IsZero() && !time.Now().Before(f.answer)

@@ -13,9 +13,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/tlssession/farm"
 )
 
-// New returns a bus of the farm with that name, over the publish/subscribe messages of
-// Redis, which keeps nothing. The client may be one of a single server, of sentinels
-// or of a cluster; the program closes it.
+// New returns a bus of the farm with that name, over the publish/subscribe messages
+// of Redis, which stores nothing. The client may be one of a single server, of
+// sentinels or of a cluster; the program must close it.
 func New(client redis.UniversalClient, name string) farm.Bus {
 	return &bus{client, "sspolicy:tlssession:" + name}
 }
@@ -38,7 +38,7 @@ const pingEvery = 5 * time.Second
 func (b *bus) Subscribe(ctx context.Context, ready func(), receive func([]byte)) error {
 	sub := b.client.Subscribe(ctx, b.channel)
 	defer sub.Close()
-	// A read does not end with ctx.
+	// ctx does not end a read.
 	stop := context.AfterFunc(ctx, func() { sub.Close() })
 	defer stop()
 	pinged := false
@@ -59,8 +59,8 @@ func (b *bus) Subscribe(ctx context.Context, ready func(), receive func([]byte))
 		pinged = false
 		switch m := m.(type) {
 		case *redis.Subscription:
-			// A second one means that the client has connected again: messages may
-			// be lost.
+			// A second one means that the client has reconnected: messages may be
+			// lost.
 			if joined {
 				return errors.New("redisfarm: the connection was lost")
 			}
@@ -78,8 +78,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// NewStore returns a store of logins, under keys with that name. The program closes
-// the client.
+// NewStore returns a store of logins, under keys with that name. The program must
+// close the client.
 func NewStore(client redis.UniversalClient, name string) apilogin.Store {
 	return &store{client, "sspolicy:apilogin:" + name + ":"}
 }
