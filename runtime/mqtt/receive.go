@@ -88,17 +88,17 @@ func (st *stream) topicLocked(topic []byte, flags policy.Flags) string {
 	return st.in.lastTopic
 }
 
-// dropLocked gives up the messages that wait for the stream. With handOver, and after the
-// end of the connection, they stay unacknowledged, so that the server sends them again on
-// the next connection; the result reports whether there are any.
-func (st *stream) dropLocked(handOver bool) (any bool) {
+// dropLocked drops the messages that wait for the stream. With handOver, and after the
+// end of the connection, they stay unacknowledged, so that the server resends them on
+// the next connection; found reports whether there are any.
+func (st *stream) dropLocked(handOver bool) (found bool) {
 	st.gone = true
 	for _, p := range st.in.queue.pieces {
 		switch {
 		case !handOver && st.c.err == nil:
 			st.c.consumeLocked(p.m)
 		case p.m != nil:
-			any = true
+			found = true
 			if p.m.qos == 2 && !p.m.taken {
 				st.c.sess.received.remove(p.m.id)
 			}
