@@ -62,7 +62,7 @@ func (s *subject) cut() expectation {
 var (
 	HTTPStatus = &Fault{
 		Name: "http-status", Family: "http", H3: true, Summary: "The server answers with an error status", Proto: anyHTTP,
-		Why:    "The server has a bug, or does not like the request. It is an answer, so the stream does not try again: the program gets QOS_NACK_REMOTE, or the state that http_resp_map has for the status.",
+		Why:    "The server has a bug, or refuses the request. This is an answer, so the stream does not retry: the program gets QOS_NACK_REMOTE, or the state for the status in http_resp_map.",
 		Params: []Param{{Name: "status", Help: "The status.", Default: "500", Min: 200, Max: 599}},
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			status := p.args.int("status")
@@ -81,13 +81,13 @@ var (
 			return expect(s.answered(status))
 		},
 	}
-	HTTPUnavailable = retryAfter("http-unavailable", 503, "The server is overloaded and says when to come back",
-		"After an outage, or during a release, the server protects itself. A device that ignores Retry-After helps to keep it down.")
-	HTTPTooManyRequests = retryAfter("http-too-many-requests", 429, "The server has had too many requests of this device",
-		"A bug in the device, or many devices behind one address. Each request before the given time makes it worse.")
+	HTTPUnavailable = retryAfter("http-unavailable", 503, "The server is overloaded and says when to retry",
+		"After an outage, or during a release, the server protects itself. A device that ignores Retry-After keeps it down.")
+	HTTPTooManyRequests = retryAfter("http-too-many-requests", 429, "The server has received too many requests from this device",
+		"The device has a bug, or many devices share one address. Each request before the given time makes it worse.")
 	HTTPRedirectLoop = &Fault{
 		Name: "http-redirect-loop", Family: "http", H3: true, Summary: "The server redirects without end", Proto: anyHTTP,
-		Why: "Two servers send the client to each other, often after a change from http to https. A device that follows has no end.",
+		Why: "Two servers redirect the client to each other, often after a change from http to https. A device that follows them never stops.",
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			p.strike("%s is redirected", r.URL)
 			http.Redirect(w, r, r.URL.String(), http.StatusFound)
@@ -95,9 +95,9 @@ var (
 		expect: func(s *subject) expectation { return expect(s.user(302)+unreachable, unreachable) },
 	}
 	HTTPCaptivePortal = &Fault{
-		Name: "http-captive-portal", Family: "http", Summary: "A captive portal answers in place of the server", Proto: anyHTTP,
+		Name: "http-captive-portal", Family: "http", Summary: "A captive portal answers instead of the server", Proto: anyHTTP,
 		Only: func(st *policy.StreamType) bool { return !usesTLS(st) },
-		Why:  "The network of a hotel or a shop redirects all plain HTTP to its login page. A stream that follows redirects takes that page for the answer of its server. With TLS the device meets tls-untrusted instead.",
+		Why:  "The network of a hotel or a shop redirects all plain HTTP to its login page. A stream that follows redirects treats that page as the answer of its server. With TLS the device gets tls-untrusted instead.",
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			const login = "/captive-portal/login"
 			if r.URL.Path == login {
@@ -120,7 +120,7 @@ var (
 	HTTPNoInternet = &Fault{
 		Name: "http-no-internet", Family: "http", Summary: "The gateway has no connection to the internet", Proto: anyHTTP,
 		Only: func(st *policy.StreamType) bool { return !usesTLS(st) },
-		Why:  "The router answers by itself that it cannot reach the server: the device has an address, a gateway and a name server, and no internet.",
+		Why:  "The router itself answers that it cannot reach the server: the device has an address, a gateway and a name server, but no internet.",
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			p.strike("%s is answered by the gateway", r.URL)
 			io.Copy(io.Discard, r.Body)
@@ -132,9 +132,9 @@ var (
 		expect: func(s *subject) expectation { return expect(s.answered(http.StatusGatewayTimeout)) },
 	}
 	HTTPSlow = &Fault{
-		Name: "http-slow", Family: "http", H3: true, Summary: "The answer takes long", Proto: anyHTTP,
-		Why:    "A database is slow. Whether the stream waits is up to the timeout of an attempt.",
-		Params: []Param{{Name: "ms", Help: "How long the server thinks.", Default: "5000", Min: 1, Max: 600_000, Unit: "ms"}},
+		Name: "http-slow", Family: "http", H3: true, Summary: "The answer takes a long time", Proto: anyHTTP,
+		Why:    "A database is slow. The stream waits until the timeout of an attempt.",
+		Params: []Param{{Name: "ms", Help: "The delay before the answer.", Default: "5000", Min: 1, Max: 600_000, Unit: "ms"}},
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, next http.Handler) {
 			p.strike("the answer to %s waits", r.URL)
 			select {
@@ -148,7 +148,7 @@ var (
 	}
 	HTTPDrip = &Fault{
 		Name: "http-drip", Family: "http", H3: true, Summary: "The body arrives byte by byte", Proto: anyHTTP, Only: hasContent,
-		Why: "A server under load, or one that wants to hold connections. After CONNECTED only timeout_ms limits the response.",
+		Why: "The server is overloaded, or an attacker holds connections open. After CONNECTED only timeout_ms limits the response.",
 		Params: []Param{
 			{Name: "bytes", Help: "The length of the body.", Default: "10", Min: 1, Max: 10_000, Unit: "bytes"},
 			{Name: "ms", Help: "The time between two bytes.", Default: "100", Min: 1, Max: 600_000, Unit: "ms"},
@@ -187,7 +187,7 @@ var (
 	}
 	HTTPTruncated = &Fault{
 		Name: "http-truncated", Family: "http", H3: true, Summary: "The body is shorter than its Content-Length", Proto: anyHTTP, Only: hasContent,
-		Why: "The server crashes in the middle of an answer. What has arrived looks like an answer, and a firmware image is one byte short.",
+		Why: "The server crashes in the middle of an answer. The received part looks like an answer, but a firmware image is one byte short.",
 		misbehave: answers(func(p *peer, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Length", "1000")
@@ -201,7 +201,7 @@ var (
 	}
 	HTTPTruncatedChunked = &Fault{
 		Name: "http-truncated-chunked", Family: "http", Summary: "The last chunk of the body is missing", Proto: onlyH1, Only: hasContent,
-		Why: "As http-truncated, with a length that nobody knows beforehand: only the empty last chunk says that the body is whole.",
+		Why: "This is like http-truncated, but without a known length: only the empty last chunk shows that the body is complete.",
 		misbehave: answersH1(func(p *peer, c net.Conn) {
 			fmt.Fprintf(c, "HTTP/1.1 %d OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", p.status())
 			p.strike("the last chunk is missing")
@@ -211,7 +211,7 @@ var (
 	}
 	HTTPTwoLengths = &Fault{
 		Name: "http-two-lengths", Family: "http", Summary: "The response has two lengths", Proto: onlyH1,
-		Why: "Where a server and a cache disagree, attackers smuggle responses. A client must refuse them (RFC 9112, section 6.3).",
+		Why: "If a server and a cache disagree about the length, attackers can smuggle responses. A client must refuse such a response (RFC 9112, section 6.3).",
 		misbehave: answersH1(func(p *peer, c net.Conn) {
 			p.strike("the response has two lengths")
 			fmt.Fprintf(c, "HTTP/1.1 %d OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhello", p.status())
@@ -240,7 +240,7 @@ var (
 		},
 	}
 	HTTPGarbage = &Fault{
-		Name: "http-garbage", Family: "http", Summary: "What the server answers is not HTTP", Proto: anyHTTP,
+		Name: "http-garbage", Family: "http", Summary: "The server's answer is not HTTP", Proto: anyHTTP,
 		Why: "Another service listens on the port, or a middlebox answers with its own page.",
 		misbehave: func(p *peer) *behavior {
 			return &behavior{conn: func(c net.Conn) {
@@ -257,7 +257,7 @@ var (
 	}
 	H2GoAway = &Fault{
 		Name: "h2-goaway", Family: "http", Summary: "The server sends GOAWAY before it answers", Proto: onlyH2,
-		Why: "A load balancer is drained. The request was not processed, so it may be sent again, on another connection.",
+		Why: "A load balancer is drained. It has not processed the request, so the client may send it again on another connection.",
 		misbehave: answersH2(func(p *peer, f *http2.Framer, _ uint32) {
 			p.strike("GOAWAY")
 			f.WriteGoAway(0, http2.ErrCodeInternal, nil)
@@ -266,7 +266,7 @@ var (
 	}
 	H2Reset = &Fault{
 		Name: "h2-rst", Family: "http", Summary: "The server resets the request", Proto: onlyH2,
-		Why: "The process behind the load balancer has crashed. The connection is good, the request has failed.",
+		Why: "The process behind the load balancer has crashed. The connection still works, but the request has failed.",
 		misbehave: answersH2(func(p *peer, f *http2.Framer, id uint32) {
 			p.strike("RST_STREAM")
 			f.WriteRSTStream(id, http2.ErrCodeInternal)
@@ -274,7 +274,7 @@ var (
 		expect: fails,
 	}
 	H2WindowOverflow = &Fault{
-		Name: "h2-window-overflow", Family: "http", Summary: "The server sends more than it may", Proto: onlyH2, Only: hasContent,
+		Name: "h2-window-overflow", Family: "http", Summary: "The server sends more than flow control permits", Proto: onlyH2, Only: hasContent,
 		Why: "A server that ignores flow control can exhaust a device's memory. The connection must end (RFC 9113, section 6.9.1).",
 		misbehave: answersH2(func(p *peer, f *http2.Framer, id uint32) {
 			var head strings.Builder

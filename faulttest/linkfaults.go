@@ -14,8 +14,8 @@ import (
 
 var (
 	breakParams = []Param{
-		{Name: "after", Help: "How many bytes are forwarded first.", Default: "0", Min: 0, Max: 1 << 30, Unit: "bytes"},
-		{Name: "of", Help: "Whose bytes they are.", Default: "server", Choices: []string{"server", "client"}},
+		{Name: "after", Help: "The number of bytes that are forwarded first.", Default: "0", Min: 0, Max: 1 << 30, Unit: "bytes"},
+		{Name: "of", Help: "The sender of these bytes.", Default: "server", Choices: []string{"server", "client"}},
 	}
 	forever = 24 * time.Hour
 )
@@ -39,7 +39,7 @@ func shapes(f func(*subject) link.Fault) func(*peer) *behavior {
 // Faults of the network between the device and its server.
 var (
 	Refused = &Fault{
-		Name: "refused", Family: "link", Summary: "Nobody listens: connections are refused",
+		Name: "refused", Family: "link", Summary: "Connections are refused",
 		Why:       "The server is being restarted, or its port has changed. The refusal is fast, so a device without a backoff hammers the server.",
 		misbehave: func(*peer) *behavior { return &behavior{gone: true} },
 		expect:    fails,
@@ -47,7 +47,7 @@ var (
 	}
 	BacklogFull = &Fault{
 		Name: "backlog-full", Family: "link", Summary: "The server is too busy to accept connections",
-		Why:       "After an outage all devices come back at once. Connections then take until a timeout to fail.",
+		Why:       "After an outage all devices reconnect at once. Connections then fail only after a timeout.",
 		Only:      func(*policy.StreamType) bool { return canFill },
 		misbehave: func(*peer) *behavior { return &behavior{full: true} },
 		expect:    fails,
@@ -55,8 +55,8 @@ var (
 	}
 	AcceptSilent = &Fault{
 		Name: "accept-silent", Family: "link", Summary: "The server accepts connections and then says nothing",
-		Why:    "A process hangs while its kernel still accepts. Only timeouts help the device.",
-		Params: []Param{{Name: "stage", Help: "After what the server falls silent: the TCP connection, or the TLS handshake if there is one.", Default: "tcp", Choices: []string{"tcp", "tls"}}},
+		Why:    "A process hangs while its kernel still accepts connections. Only timeouts help the device.",
+		Params: []Param{{Name: "stage", Help: "The last step before the server falls silent: the TCP connection, or the TLS handshake if there is one.", Default: "tcp", Choices: []string{"tcp", "tls"}}},
 		misbehave: func(p *peer) *behavior {
 			silent := func(c net.Conn) { p.strike("the connection is not answered"); p.hold(c) }
 			if p.args["stage"] == "tls" {
@@ -84,8 +84,8 @@ var (
 		},
 	}
 	FIN = &Fault{
-		Name: "fin", Family: "link", Summary: "The connection is closed in good order, too early",
-		Why:       "A load balancer is drained, or a server gives up on a client that it takes for idle.",
+		Name: "fin", Family: "link", Summary: "The connection is closed cleanly, but too early",
+		Why:       "A load balancer is drained, or a server closes a connection that it considers idle.",
 		Params:    breakParams,
 		misbehave: breaks(link.FIN),
 		expect: func(s *subject) expectation {
@@ -96,8 +96,8 @@ var (
 		},
 	}
 	BlackHole = &Fault{
-		Name: "blackhole", Family: "link", H3: true, Summary: "The connection stays open and nothing arrives any more",
-		Why:       "A NAT drops its entry, or a radio link fades. TCP does not notice for minutes: the timeouts and the validity check of the policy must.",
+		Name: "blackhole", Family: "link", H3: true, Summary: "The connection stays open, but nothing arrives",
+		Why:       "A NAT drops its entry, or a radio link fades. TCP does not notice for minutes, so the timeouts and the validity check of the policy must.",
 		Params:    breakParams,
 		misbehave: breaks(link.BlackHole),
 		expect: func(s *subject) expectation {
@@ -109,7 +109,7 @@ var (
 	}
 	Latency = &Fault{
 		Name: "latency", Family: "link", Summary: "Each piece of data is late",
-		Why: "A satellite link or a congested cell. A handshake takes several round trips, so timeouts that fit an office network do not fit.",
+		Why: "The link is a satellite link, or the cell is congested. A handshake takes several round trips, so timeouts for an office network are too short.",
 		Params: []Param{
 			{Name: "ms", Help: "The delay in each direction.", Default: "500", Min: 1, Max: 600_000, Unit: "ms"},
 			{Name: "jitter", Help: "The largest random addition.", Default: "0", Min: 0, Max: 600_000, Unit: "ms"},
@@ -121,7 +121,7 @@ var (
 	}
 	Rate = &Fault{
 		Name: "rate", Family: "link", Summary: "The link is slow",
-		Why:    "A narrow-band radio. A TLS handshake alone needs a few kilobytes.",
+		Why:    "The device has a narrow-band radio. A TLS handshake alone needs a few kilobytes.",
 		Params: []Param{{Name: "rate", Help: "The bytes per second in each direction.", Default: "2000", Min: 1, Max: 1 << 30, Unit: "bytes"}},
 		misbehave: shapes(func(s *subject) link.Fault {
 			return link.Fault{Rate: s.args.int("rate") * s.hurry}
@@ -133,7 +133,7 @@ var (
 	}
 	Slice = &Fault{
 		Name: "slice", Family: "link", Summary: "Data arrives in small pieces",
-		Why: "Nothing promises that a message arrives as it was sent. Parsers that expect a whole header in one read fail rarely, and in the field.",
+		Why: "A message need not arrive in one piece. Parsers that expect a whole header in one read fail rarely, and only in the field.",
 		Params: []Param{
 			{Name: "bytes", Help: "The size of a piece.", Default: "100", Min: 1, Max: 65535, Unit: "bytes"},
 			{Name: "ms", Help: "The delay of each piece.", Default: "20", Min: 0, Max: 60_000, Unit: "ms"},
@@ -147,10 +147,10 @@ var (
 	}
 	Flap = &Fault{
 		Name: "flap", Family: "link", Summary: "The link goes down and up again",
-		Why: "A radio at the edge of its cell. The device must come back by itself, and must not give up after the first success.",
+		Why: "A radio is at the edge of its cell. The device must reconnect by itself, and must not give up after the first success.",
 		Params: []Param{
-			{Name: "down", Help: "How many connections in a row are reset.", Default: "2", Min: 1, Max: 1000},
-			{Name: "up", Help: "How many connections in a row are let through after that.", Default: "1", Min: 0, Max: 1000},
+			{Name: "down", Help: "The number of consecutive connections that are reset.", Default: "2", Min: 1, Max: 1000},
+			{Name: "up", Help: "The number of consecutive connections that succeed after that.", Default: "1", Min: 0, Max: 1000},
 		},
 		misbehave: func(p *peer) *behavior {
 			var n atomic.Int64
@@ -176,10 +176,10 @@ var (
 		},
 	}
 	SlowClose = &Fault{
-		Name: "slow-close", Family: "link", Summary: "The server ends, and the end of the connection arrives late",
-		Why:    "A middlebox keeps connections. Whatever waits for the end of a connection, instead of the end of a message, waits longer.",
+		Name: "slow-close", Family: "link", Summary: "The end of the connection arrives late",
+		Why:    "A middlebox keeps connections open. A client that waits for the end of the connection, instead of the end of the message, waits longer.",
 		Proto:  []policy.Protocol{policy.ProtocolH1, policy.ProtocolRaw},
-		Params: []Param{{Name: "ms", Help: "How late.", Default: "1000", Min: 1, Max: 600_000, Unit: "ms"}},
+		Params: []Param{{Name: "ms", Help: "The delay.", Default: "1000", Min: 1, Max: 600_000, Unit: "ms"}},
 		misbehave: func(p *peer) *behavior {
 			return &behavior{conn: p.endLate}
 		},

@@ -19,7 +19,7 @@ func subscribes(st *policy.StreamType) bool { return st.MQTT.Subscribe != "" }
 var (
 	MQTTRefused = &Fault{
 		Name: "mqtt-refused", Family: "mqtt", Summary: "The broker refuses the connection", Proto: onlyMQTT,
-		Why:    "The codes of MQTT 3.1.1, section 3.2.2.3: 1 protocol version, 2 client id, 3 broker not available, 4 user name or password, 5 not authorized. Only 3 passes by itself, yet a device retries after each of them.",
+		Why:    "The codes of MQTT 3.1.1, section 3.2.2.3: 1 protocol version, 2 client id, 3 broker not available, 4 user name or password, 5 not authorized. Only 3 is temporary, but a device retries after each of them.",
 		Params: []Param{{Name: "code", Help: "The code in the CONNACK.", Default: "5", Min: 1, Max: 5}},
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			return &brokerFaults{connack: func() (byte, bool) {
@@ -40,7 +40,7 @@ var (
 	}
 	MQTTNoSuback = &Fault{
 		Name: "mqtt-no-suback", Family: "mqtt", Summary: "The broker does not acknowledge the subscription", Proto: onlyMQTT, Only: subscribes,
-		Why: "The broker has lost the subscription. A device that does not wait for the acknowledgement waits for messages forever.",
+		Why: "The broker has lost the subscription. A device that does not check for the acknowledgement waits for messages forever.",
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			return &brokerFaults{mute: map[byte]bool{mqttSubscribe: true}}
 		}),
@@ -49,7 +49,7 @@ var (
 	MQTTNoPuback = &Fault{
 		Name: "mqtt-no-puback", Family: "mqtt", Summary: "The broker does not acknowledge messages", Proto: onlyMQTT,
 		Only: func(st *policy.StreamType) bool { return st.MQTT.Topic != "" && st.MQTT.QoS > 0 },
-		Why:  "A broker under load, or one whose storage is full. The message is sent again after 3, 6 and 9 s, and given up after 12 s.",
+		Why:  "The broker is overloaded, or its storage is full. The message is sent again after 3, 6 and 9 s, and given up after 12 s.",
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			return &brokerFaults{mute: map[byte]bool{mqttPublish: true}}
 		}),
@@ -57,7 +57,7 @@ var (
 	}
 	MQTTBrokerGone = &Fault{
 		Name: "mqtt-broker-gone", Family: "mqtt", Summary: "The broker closes each connection that it has accepted", Proto: onlyMQTT,
-		Why: "Another client connects with the same client id, or the broker is restarted again and again. Each CONNECTED resets the backoff, so the device comes back fast.",
+		Why: "Another client connects with the same client id, or the broker is restarted again and again. In lws each CONNECTED resets the backoff, so the device reconnects fast.",
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			return &brokerFaults{drop: func() bool { p.strike("the connection is closed"); return true }}
 		}),
@@ -65,7 +65,7 @@ var (
 	}
 	MQTTSessionLost = &Fault{
 		Name: "mqtt-session-lost", Family: "mqtt", Summary: "The broker closes the first connection and forgets the session", Proto: onlyMQTT,
-		Why: "The broker is replaced. It says session present = 0, and the device must subscribe again to hear anything.",
+		Why: "The broker is replaced. It sends session present = 0, and the device must subscribe again to receive messages.",
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			var n atomic.Int32
 			return &brokerFaults{drop: func() bool {
@@ -86,8 +86,8 @@ var (
 		},
 	}
 	AWSConnectBackoff = &Fault{
-		Name: "aws-connect-backoff", Family: "mqtt", Summary: "The broker withholds five CONNACKs, lets one through, and does it again", Proto: onlyMQTT,
-		Why: "The connect-backoff test of AWS IoT Device Advisor. A device passes if it waits longer and longer between its attempts, by the table of its policy, and connects when it may.",
+		Name: "aws-connect-backoff", Family: "mqtt", Summary: "The broker withholds five CONNACKs, sends one, and repeats this", Proto: onlyMQTT,
+		Why: "This is the connect-backoff test of AWS IoT Device Advisor. A device passes if its waits grow, as in the table of its policy, and it connects when the broker accepts.",
 		misbehave: brokers(func(p *peer) *brokerFaults {
 			var n atomic.Int32
 			last := func() bool { return n.Load()%6 == 0 && n.Load() <= 12 }

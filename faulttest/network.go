@@ -13,28 +13,28 @@ import (
 var (
 	DNSNXDomain = &Fault{
 		Name: "dns-nxdomain", Family: "network", Summary: "The name of the server does not exist",
-		Why:       "A typo in a release, an expired domain, or a resolver that blocks the name. The answer is fast and final, and the device still retries.",
+		Why:       "The release has a typo, the domain has expired, or a resolver blocks the name. The answer is fast and final, but the device still retries.",
 		misbehave: func(p *peer) *behavior { return &behavior{resolve: new(3)} },
 		expect:    fails,
 		Cause:     "no such host",
 	}
 	DNSServfail = &Fault{
 		Name: "dns-servfail", Family: "network", Summary: "The name server fails",
-		Why:       "The zone is broken or the resolver of the network is. It often passes within minutes.",
+		Why:       "The zone or the resolver of the network is broken, often only for minutes.",
 		misbehave: func(p *peer) *behavior { return &behavior{resolve: new(2)} },
 		expect:    fails,
 		Cause:     "server misbehaving",
 	}
 	DNSSilent = &Fault{
 		Name: "dns-silent", Family: "network", Summary: "The name server does not answer",
-		Why:       "The device has an address but no way out: a captive portal, or a firewall that drops. The resolver's own timeouts come on top of those of the policy.",
+		Why:       "The device has an address, but a captive portal or a firewall drops its packets. The resolver's own timeouts add to those of the policy.",
 		misbehave: func(p *peer) *behavior { return &behavior{resolve: new(-1)} },
 		expect:    fails,
 		Cause:     timedOut,
 	}
 	NoNetwork = &Fault{
 		Name: "no-network", Family: "network", H3: true, Summary: "There is no route to the server",
-		Why:       "The cable is out, or the radio has not joined yet: what each device meets after power on. Attempts fail at once, so the backoff alone keeps the device from spinning.",
+		Why:       "The cable is unplugged, or the radio has not joined yet, as on each device after power on. Attempts fail at once, so only the backoff keeps the device from spinning.",
 		misbehave: func(p *peer) *behavior { return &behavior{address: "255.255.255.255:9"} },
 		expect:    fails,
 	}

@@ -40,7 +40,7 @@ func withCertificate(what string, chain func(p *peer) tls.Certificate) func(*pee
 var (
 	TLSExpired = &Fault{
 		Name: "tls-expired", Family: "tls", H3: true, Summary: "The certificate has expired",
-		Why: "Somebody forgot to renew it, or the clock of the device is wrong, as it is after a power loss. All devices fail in the same minute.",
+		Why: "Somebody forgot to renew it, so all devices fail in the same minute; or the clock of a device is wrong, as after a power loss.",
 		misbehave: withCertificate("an expired certificate", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(-2*day), p.names()...)
 		}),
@@ -49,7 +49,7 @@ var (
 	}
 	TLSNotYetValid = &Fault{
 		Name: "tls-not-yet-valid", Family: "tls", H3: true, Summary: "The certificate is not valid yet",
-		Why: "A device whose clock stands at the epoch after power on meets it with each server.",
+		Why: "A device whose clock is at the epoch after power on gets this from each server.",
 		misbehave: withCertificate("a certificate of the day after tomorrow", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(2*day), p.names()...)
 		}),
@@ -58,7 +58,7 @@ var (
 	}
 	TLSWrongHost = &Fault{
 		Name: "tls-wrong-host", Family: "tls", H3: true, Summary: "The certificate is for another host",
-		Why: "A virtual host is missing on the server, or somebody is in the middle. A device that connects has no protection.",
+		Why: "A virtual host is missing on the server, or an attacker is in the middle. A device that connects has no protection.",
 		misbehave: withCertificate("a certificate for another host", func(p *peer) tls.Certificate {
 			return p.ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "wrong.host.invalid", "192.0.2.1")
 		}),
@@ -66,8 +66,8 @@ var (
 		Cause:  "certificate is valid for",
 	}
 	TLSNoSAN = &Fault{
-		Name: "tls-no-san", Family: "tls", H3: true, Summary: "The certificate names its host only as its common name",
-		Why: "Old tools make such certificates. This runtime, as browsers, refuses them; some TLS libraries under lws accept them.",
+		Name: "tls-no-san", Family: "tls", H3: true, Summary: "The certificate has its host name only in the common name",
+		Why: "Old tools make such certificates. This runtime refuses them, like browsers; some TLS libraries under lws accept them.",
 		misbehave: withCertificate("a certificate without a subject alternative name", func(p *peer) tls.Certificate {
 			return p.ca.Issue(func(c *x509.Certificate) { c.Subject.CommonName = p.verifiedName() }, testcert.Key())
 		}),
@@ -85,7 +85,7 @@ var (
 	}
 	TLSUntrusted = &Fault{
 		Name: "tls-untrusted", Family: "tls", H3: true, Summary: "The certificate is from an authority that the device does not trust",
-		Why: "The server has changed to another authority. Devices with a fixed trust store are lost unless the new root was shipped before.",
+		Why: "The server has changed to another authority. Devices with a fixed trust store are lost unless they already have the new root.",
 		misbehave: withCertificate("a certificate of another authority", func(p *peer) tls.Certificate {
 			return testcert.New("another authority").Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 		}),
@@ -94,7 +94,7 @@ var (
 	}
 	TLSIncompleteChain = &Fault{
 		Name: "tls-incomplete-chain", Family: "tls", H3: true, Summary: "The server does not send the intermediate certificate",
-		Why: "The classic mistake of an installation. Browsers fetch what is missing, so nobody notices but the devices.",
+		Why: "This is a common mistake. Browsers fetch the missing certificate, so only devices fail.",
 		misbehave: withCertificate("a chain without its intermediate", func(p *peer) tls.Certificate {
 			return p.ca.Intermediate("intermediate").Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 		}),
@@ -103,7 +103,7 @@ var (
 	}
 	TLSReversedChain = &Fault{
 		Name: "tls-reversed-chain", Family: "tls", H3: true, Summary: "The server sends its chain in reverse",
-		Why: "The first certificate must be that of the server (RFC 8446, section 4.4.2). A file that was concatenated in the wrong order breaks that.",
+		Why: "The first certificate must be that of the server (RFC 8446, section 4.4.2). Files that were concatenated in the wrong order violate this.",
 		misbehave: withCertificate("a reversed chain", func(p *peer) tls.Certificate {
 			middle := p.ca.Intermediate("intermediate")
 			leaf := middle.Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
@@ -114,8 +114,8 @@ var (
 	}
 	TLSManyNames = &Fault{
 		Name: "tls-10000-names", Family: "tls", Summary: "The certificate has 10,000 names",
-		Why:    "A certificate of a hosting company can be larger than what a device has memory for. This runtime accepts certificates of up to 256 KiB; lws with mbedTLS has 16 KiB for a whole record.",
-		Params: []Param{{Name: "names", Help: "How many names.", Default: "10000", Min: 1, Max: 20_000}},
+		Why:    "A certificate of a hosting company can be too large for the memory of a device. This runtime accepts certificates of up to 256 KiB; lws with mbedTLS has 16 KiB for a whole record.",
+		Params: []Param{{Name: "names", Help: "The number of names.", Default: "10000", Min: 1, Max: 20_000}},
 		misbehave: withCertificate("a certificate with many names", func(p *peer) tls.Certificate {
 			names := p.names()
 			for i := range p.args.int("names") {
@@ -135,7 +135,7 @@ var (
 	}
 	TLSWeakKey = &Fault{
 		Name: "tls-weak-key", Family: "tls", Summary: "The key of the certificate is RSA with 512 bits",
-		Why: "Such keys are broken in hours. A stream that connects gives its secrets to whoever has done so.",
+		Why: "Such keys can be broken in hours. A stream that connects gives its secrets to an attacker.",
 		misbehave: func(p *peer) *behavior {
 			key := newWeakKey()
 			cert := p.ca.Issue(func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = testcert.Split(p.names()) }, key)
@@ -153,7 +153,7 @@ var (
 	}
 	TLSRevoked = &Fault{
 		Name: "tls-revoked", Family: "tls", H3: true, Summary: "The certificate has been revoked, and the server says so",
-		Why: "The key of the server was stolen. Neither this runtime nor lws checks revocation, also not the OCSP response that the server sends along: a short life of certificates is the only protection. The stream works, which is the point.",
+		Why: "The key of the server was stolen. Neither this runtime nor lws checks revocation, or an OCSP response that the server sends, so the stream connects. Only a short lifetime of certificates protects against this.",
 		misbehave: withCertificate("a revoked certificate", func(p *peer) tls.Certificate {
 			cert := p.ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), p.names()...)
 			cert.OCSPStaple = p.ca.Revocation(cert)
@@ -162,7 +162,7 @@ var (
 		expect: func(s *subject) expectation { return expect(s.healthy()) },
 	}
 	TLSOldVersion = &Fault{
-		Name: "tls-old-version", Family: "tls", Summary: "The server has TLS 1.1 at most",
+		Name: "tls-old-version", Family: "tls", Summary: "The server supports at most TLS 1.1",
 		Why: "The server was never updated, or a middlebox downgrades connections.",
 		misbehave: func(p *peer) *behavior {
 			return &behavior{tls: func(c *tls.Config) {
@@ -175,7 +175,7 @@ var (
 	}
 	TLSPlainPort = &Fault{
 		Name: "tls-plain-port", Family: "tls", Summary: "The server does not speak TLS on this port",
-		Why: "The port is wrong, or TLS ends in front of the server and the policy goes around it.",
+		Why: "The port is wrong, or a load balancer terminates TLS and the policy bypasses it.",
 		misbehave: func(p *peer) *behavior {
 			return &behavior{wire: func(c net.Conn) {
 				p.strike("the server answers in clear text")
@@ -187,8 +187,8 @@ var (
 		expect: fails,
 	}
 	TLSHandshakeStall = &Fault{
-		Name: "tls-handshake-stall", Family: "tls", Summary: "The TLS handshake does not go on",
-		Why: "The server has no entropy or no CPU left, or a middlebox swallows large packets: the first that are large are those of the handshake.",
+		Name: "tls-handshake-stall", Family: "tls", Summary: "The TLS handshake stalls",
+		Why: "The server has no entropy or CPU left, or a middlebox drops large packets, of which those of the handshake are the first.",
 		misbehave: func(p *peer) *behavior {
 			return &behavior{wire: func(c net.Conn) {
 				if _, err := c.Read(make([]byte, 1)); err == nil {
@@ -201,7 +201,7 @@ var (
 		Cause:  timedOut,
 	}
 	TLSClientCertRequired = &Fault{
-		Name: "tls-client-cert-required", Family: "tls", Summary: "The server demands a client certificate, and refuses that of the device",
+		Name: "tls-client-cert-required", Family: "tls", Summary: "The server requires a client certificate, and refuses the one of the device",
 		Why: "The certificate of the device has expired, was never installed, or the policy does not name it.",
 		misbehave: func(p *peer) *behavior {
 			return &behavior{tls: func(c *tls.Config) {

@@ -52,7 +52,7 @@ var (
 		expect: func(s *subject) expectation { return expect(s.user(s.args.int("status")) + unreachable) },
 	}
 	WSBadSubprotocol = &Fault{
-		Name: "ws-bad-subprotocol", Family: "ws", Summary: "The server chooses a subprotocol that nobody offered", Proto: onlyWS,
+		Name: "ws-bad-subprotocol", Family: "ws", Summary: "The server selects a subprotocol that was not offered", Proto: onlyWS,
 		Why: "The server has another version of the protocol. A client must end the connection (RFC 6455, section 4.1).",
 		misbehave: upgrades("faulttest-other", func(p *peer, _ net.Conn) {
 			p.strike("the server chooses another subprotocol")
@@ -71,7 +71,7 @@ var (
 	}
 	WSHalfFrame = &Fault{
 		Name: "ws-half-frame", Family: "ws", Summary: "The connection ends in the middle of a frame", Proto: onlyWS,
-		Why: "The server crashes while it sends. What has arrived of the message must not be taken for all of it.",
+		Why: "The server crashes while it sends. The client must not treat the received part as the whole message.",
 		misbehave: upgrades("", func(p *peer, c net.Conn) {
 			p.strike("half a frame")
 			fmt.Fprintf(c, "\x81\x64half of the message")
@@ -81,7 +81,7 @@ var (
 	}
 	WSMute = &Fault{
 		Name: "ws-mute", Family: "ws", Summary: "The server accepts the handshake and then says nothing", Proto: onlyWS,
-		Why: "A process hangs behind a proxy that still answers. Only the validity check of the policy (svalidping, svalidhup) finds out.",
+		Why: "A process hangs behind a proxy that still answers. Only the validity check of the policy (svalidping, svalidhup) detects this.",
 		misbehave: upgrades("", func(p *peer, _ net.Conn) {
 			p.strike("the server is mute from now on")
 		}),

@@ -85,7 +85,7 @@ func Fault(f *faulttest.Fault, docs string) string {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", p.Name, p.Default, values, p.Help)
 		}
 	}
-	fmt.Fprintf(&b, "\n## What a stream does\n\nWith a policy that conceals 2 failures and is not opportunistic, in the notation of\n[docs/runtime.md](%sruntime.md):\n\n| protocol | states |\n|---|---|\n", docs)
+	fmt.Fprintf(&b, "\n## What a stream does\n\nWith `conceal` 2, and not `opportunistic`; the short names of the states are in\n[docs/runtime.md](%sruntime.md):\n\n| protocol | states |\n|---|---|\n", docs)
 	for _, row := range faulttest.Examples(f) {
 		fmt.Fprintf(&b, "| %s | %s |\n", row.Name, strings.ReplaceAll(row.Want, "|", `\|`))
 	}
@@ -96,12 +96,12 @@ func Fault(f *faulttest.Fault, docs string) string {
 // FaultIndex returns the table of all faults, with links to their pages.
 func FaultIndex() string {
 	var b strings.Builder
-	b.WriteString("# Faults\n\nEach fault is a healthy peer with one misbehaviour. The tests run each against streams of\nall protocols that it fits. They also put a healthy peer in its place, with which the\ncheck must fail.\n\n[The tutorial](../faults.md) shows how to use them.\n\n")
+	b.WriteString("# Faults\n\nEach fault is a healthy peer with one misbehaviour; [faults.md](../faults.md) shows how to use\nthem. The tests run each fault against streams of all applicable protocols, and check that the\nsame test fails with a healthy peer.\n\n")
 	b.WriteString("| fault | family | summary |\n|---|---|---|\n")
 	for _, f := range faulttest.All() {
 		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", f.Name, f.Name, f.Family, f.Summary)
 	}
-	b.WriteString("\n## Presets\n\n`sspolicy fault matrix --fault NAME` takes a preset too.\n\n| preset | summary | faults |\n|---|---|---|\n")
+	b.WriteString("\n## Presets\n\n`sspolicy fault matrix --fault NAME` also takes a preset.\n\n| preset | summary | faults |\n|---|---|---|\n")
 	for _, s := range faulttest.Presets {
 		var names []string
 		for _, f := range s.Faults {
