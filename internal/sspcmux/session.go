@@ -79,6 +79,7 @@ type Session struct {
 	ping     uint64        // time of the ping that awaits an answer; 0 if none does
 	deadline time.Time     // of that answer, or when to ping again
 	retries  int           // since the last answer
+	answer   bool          // ping with the next PONG
 	queue    []byte        // commands
 	channels [channels]*Channel
 }
@@ -361,6 +362,10 @@ func (s *Session) pinged(at uint64) {
 	defer s.mu.Unlock()
 	b := binary.BigEndian.AppendUint64([]byte{cmdPong}, at)
 	s.queueLocked(binary.BigEndian.AppendUint64(b, mark)...)
+	if s.answer { // after PONG, by which the peer is in sync
+		s.answer = false
+		s.pingLocked(false)
+	}
 }
 
 // ponged handles PONG.
@@ -414,8 +419,8 @@ func (s *Session) downLocked(why error) {
 	s.dropLocked()
 	switch {
 	case why == errPeerReset:
-		s.retries = 0
-		s.pingLocked(false)
+		s.retries, s.ping, s.answer = 0, 0, true
+		s.deadline = time.Now().Add(retryInterval)
 	case wasUp:
 		s.pingLocked(true)
 	}
