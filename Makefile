@@ -176,12 +176,13 @@ site:
 	$(MAKE) playground DOCS=../
 	$(GO) run -C internal/site . ../.. ../../site
 
-# The extension for VS Code, tested with the server. It needs npm. It is not run in VS Code,
-# which would have to be downloaded.
+# The extension for VS Code, tested with the server. It needs npm. CODE_SERVER, the entry.js
+# of code-server, runs it in VS Code too, in chromium.
 .PHONY: vscode
 vscode: build editors/vscode/node_modules
 	npm --prefix editors/vscode run package
 	SSPOLICY='$(CURDIR)/bin/sspolicy' npm --prefix editors/vscode test
+	$(if $(CODE_SERVER),SSPOLICY='$(CURDIR)/bin/sspolicy' CODE_SERVER='$(CODE_SERVER)' npm --prefix editors/vscode run test:vscode)
 
 editors/vscode/node_modules: editors/vscode/package-lock.json
 	npm --prefix editors/vscode ci --no-audit --no-fund --ignore-scripts
