@@ -94,8 +94,9 @@ func variantNames(variants []Variant) string {
 
 // fits returns an error if a variant cannot replace a policy in its package.
 func fits(p *policy.Policy, v Variant) error {
+	others := policy.NewIndex(v.Policy)
 	for _, st := range p.StreamTypes {
-		other := v.Policy.StreamType(st.Name)
+		other := others.StreamType(st.Name)
 		if other == nil {
 			return fmt.Errorf("variant %s has no streamtype %q, for which the package has a type", v.Name, st.Name)
 		}

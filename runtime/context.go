@@ -129,7 +129,7 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 	})
 	c.engine = engine{env: host.Env, timers: host.Timers(), log: host.Logger(), hooks: o.Hooks, jitter: o.Jitter, owner: c}
 	c.host, c.driver = host, o.Proxy
-	c.policy.Store(p)
+	c.policy.Store(policy.NewIndex(p))
 	c.empty = sync.NewCond(&c.mu)
 	for _, t := range o.Transports {
 		if err := c.registry.add(t); err != nil {
@@ -141,7 +141,7 @@ func NewContext(p *policy.Policy, o Options) (*Context, error) {
 
 // Policy returns the current policy: the one of the latest SetPolicy or Overlay,
 // else of NewContext.
-func (c *Context) Policy() *policy.Policy { return c.policy.Load() }
+func (c *Context) Policy() *policy.Policy { return c.policy.Load().Policy }
 
 // String returns the release and product of the policy. String and GoString keep
 // fmt from printing the contents of a context, such as passwords of proxies.

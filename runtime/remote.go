@@ -36,7 +36,7 @@ func proxied(name string) *policy.StreamType {
 }
 
 // drive returns the named streamtype, for streams that the driver executes.
-func (r *registry) drive(p *policy.Policy, name string) (*streamType, error) {
+func (r *registry) drive(p *policy.Index, name string) (*streamType, error) {
 	st := p.StreamType(name)
 	switch {
 	case st == nil:

@@ -16,7 +16,7 @@ import (
 type streamType struct {
 	r         *registry
 	stream    *policy.StreamType
-	policy    *policy.Policy // that defines it; nil if a transport does
+	policy    *policy.Index // that defines it; nil if a transport does
 	setup     *transport.Setup
 	carrier   policy.Protocol
 	connector transport.Connector // nil for a server or with a remote
@@ -46,7 +46,7 @@ const linger = 30 * time.Second
 
 // A registry holds the streamtypes of a context.
 type registry struct {
-	policy     atomic.Pointer[policy.Policy] // written under mu
+	policy     atomic.Pointer[policy.Index] // written under mu
 	host       transport.Host
 	driver     transport.Driver // executes all streams; nil to use the transports
 	transports [policy.NumProtocols]transport.Transport
@@ -209,7 +209,7 @@ func (t *streamType) close() {
 
 // makeReady prepares the named streamtype of a policy or of a transport. The error
 // is one of those listed at NewStream.
-func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error) {
+func (r *registry) makeReady(p *policy.Index, name string) (*streamType, error) {
 	if r.driver != nil {
 		return r.drive(p, name)
 	}
@@ -254,7 +254,7 @@ func (r *registry) makeReady(p *policy.Policy, name string) (*streamType, error)
 }
 
 // resolve parses the texts of the streamtype that hold metadata.
-func (t *streamType) resolve(p *policy.Policy, carrier policy.Protocol) (err error) {
+func (t *streamType) resolve(p *policy.Index, carrier policy.Protocol) (err error) {
 	st := t.stream
 	if carrier == policy.ProtocolSink || carrier == policy.ProtocolSMD {
 		t.chain, t.url = []*policy.StreamType{st}, new(policy.Template)

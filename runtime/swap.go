@@ -67,7 +67,8 @@ func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err 
 	case old != nil && c.Policy() != old:
 		return nil, false, nil
 	}
-	same := sameness(p)
+	next := policy.NewIndex(p)
+	same := sameness(next)
 	for s := c.first; s != nil; s = s.next {
 		// A stream that an Overlay left with an old type continues with the current
 		// one.
@@ -77,7 +78,7 @@ func (c *Context) replace(old, p *policy.Policy) (gone []*Stream, set bool, err 
 		}
 	}
 	c.outdateLocked(same)
-	c.policy.Store(p)
+	c.policy.Store(next)
 	return gone, true, nil
 }
 
@@ -108,13 +109,14 @@ func (c *Context) overlay(p *policy.Policy) error {
 	if c.closed {
 		return ErrClosed
 	}
+	next := policy.NewIndex(p)
 	for _, st := range c.Policy().StreamTypes {
-		if p.StreamType(st.Name) == nil {
+		if next.StreamType(st.Name) == nil {
 			return fmt.Errorf("%w: %q is not in the new policy", ErrUnknownStreamType, st.Name)
 		}
 	}
-	same := sameness(p)
-	ready, err := c.makeAllReadyLocked(p, same)
+	same := sameness(next)
+	ready, err := c.makeAllReadyLocked(next, same)
 	if err != nil {
 		return err
 	}
@@ -123,13 +125,13 @@ func (c *Context) overlay(p *policy.Policy) error {
 		c.lingerLocked(t)
 	}
 	maps.Copy(c.types, ready)
-	c.policy.Store(p)
+	c.policy.Store(next)
 	return nil
 }
 
 // makeAllReadyLocked prepares every streamtype of p that has streams and that p
 // changes. After an error it has prepared none.
-func (c *Context) makeAllReadyLocked(p *policy.Policy, same func(*streamType) bool) (map[string]*streamType, error) {
+func (c *Context) makeAllReadyLocked(p *policy.Index, same func(*streamType) bool) (map[string]*streamType, error) {
 	ready := map[string]*streamType{}
 	for s := c.first; s != nil; s = s.next {
 		name := s.t.stream.Name
@@ -192,12 +194,12 @@ func (c *Context) renew(s *Stream) error {
 
 // sameness returns a function that reports whether p defines a streamtype
 // identically. Streamtypes of transports are in no policy.
-func sameness(p *policy.Policy) func(*streamType) bool {
+func sameness(p *policy.Index) func(*streamType) bool {
 	known := map[*streamType]bool{}
 	return func(t *streamType) bool {
 		same, ok := known[t]
 		if !ok {
-			same = t.policy == nil || t.policy == p || policy.Same(t.policy, p, t.stream.Name)
+			same = t.policy == nil || t.policy.Policy == p.Policy || policy.Same(t.policy, p, t.stream.Name)
 			known[t] = same
 		}
 		return same

@@ -19,8 +19,9 @@ func (p *Policy) StreamType(name string) *StreamType {
 
 // Effective returns the streamtype with that name, with the settings that it
 // inherits from the policy, or nil. It may be a copy.
-func (p *Policy) Effective(name string) *StreamType {
-	st := p.StreamType(name)
+func (p *Policy) Effective(name string) *StreamType { return p.effective(p.StreamType(name)) }
+
+func (p *Policy) effective(st *StreamType) *StreamType {
 	if st == nil || st.SOCKS5Proxy != "" || p.SOCKS5Proxy == "" {
 		return st
 	}
@@ -31,8 +32,8 @@ func (p *Policy) Effective(name string) *StreamType {
 
 // Same reports whether p and q define a streamtype, and the ones that share its
 // requests, identically. It compares the results of Effective.
-func Same(p, q *Policy, name string) bool {
-	for range p.StreamTypes {
+func Same(p, q *Index, name string) bool {
+	for range p.Policy.StreamTypes {
 		a, b := p.Effective(name), q.Effective(name)
 		if a == nil || b == nil {
 			return a == b
@@ -51,10 +52,13 @@ func Same(p, q *Policy, name string) bool {
 // one that its Rideshare names, the one that this one names, and so on. The error
 // wraps ErrUnknownStreamType, or ErrUnsupported for a chain that cannot be
 // executed.
-func (p *Policy) Chain(st *StreamType) ([]*StreamType, error) {
+func (p *Policy) Chain(st *StreamType) ([]*StreamType, error) { return chain(st, p.StreamType) }
+
+// chain is Chain, given the function that finds a streamtype by its name.
+func chain(st *StreamType, find func(string) *StreamType) ([]*StreamType, error) {
 	chain := []*StreamType{st}
 	for last := st; last.Rideshare != ""; {
-		next := p.StreamType(last.Rideshare)
+		next := find(last.Rideshare)
 		err, why := ErrUnsupported, ""
 		switch {
 		case !last.Protocol.IsHTTP():

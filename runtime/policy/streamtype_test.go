@@ -152,11 +152,11 @@ func TestSame(t *testing.T) {
 		tt.change(q)
 		var same []string
 		for _, name := range strings.Fields("alone a b c nobody self x") {
-			got := Same(p, q, name)
+			got := Same(NewIndex(p), NewIndex(q), name)
 			if got {
 				same = append(same, name)
 			}
-			if Same(q, p, name) != got {
+			if Same(NewIndex(q), NewIndex(p), name) != got {
 				t.Errorf("%s: Same is not symmetric for %s", tt.name, name)
 			}
 		}
