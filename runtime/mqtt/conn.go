@@ -216,10 +216,10 @@ func (c *conn) failLocked(err error) {
 	c.hub.drop(c)
 }
 
-// close waits up to limit for PUBCOMPs, sends DISCONNECT (section 3.14) and ends
-// the connection. A server drops a message with QoS 2 that lacks its PUBREL, and
-// does not read a PUBREL after the connection has been reset.
-func (c *conn) close(limit time.Duration) {
+// close ends the connection of a stream that has been leaving since began: it waits for
+// PUBCOMPs and sends DISCONNECT (section 3.14). A server drops a message with QoS 2 that
+// lacks its PUBREL, and does not read a PUBREL after the connection has been reset.
+func (c *conn) close(began time.Time) {
 	c.mu.Lock()
 	released := make(chan struct{})
 	if c.err == nil { // otherwise another connection may have the session
@@ -227,17 +227,14 @@ func (c *conn) close(limit time.Duration) {
 		c.checkReleasedLocked()
 	}
 	c.mu.Unlock()
-	late := time.NewTimer(limit)
+	late := time.NewTimer(min(flushLimit, time.Until(began.Add(unsubscribeLimit))))
 	select {
 	case <-released:
 	case <-c.dead:
 	case <-late.C:
 	}
 	late.Stop()
-	patience := flushLimit
-	if limit <= 0 { // the server has not answered for unsubscribeLimit
-		patience = flushLimit / 3
-	}
+	patience := min(flushLimit, time.Until(began.Add(leaveLimit)))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	stop := context.AfterFunc(ctx, func() { c.w.interrupt(ctx) })
 	c.nc.SetWriteDeadline(time.Now().Add(patience))

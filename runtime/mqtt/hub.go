@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"slices"
+	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -171,6 +172,6 @@ func (h *hub) abandon(c *conn) {
 	}
 	<-c.ready // does not block: the connecting stream is a user until it is closed
 	if c.connectErr == nil {
-		c.close(flushLimit)
+		c.close(time.Now())
 	}
 }

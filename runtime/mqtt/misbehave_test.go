@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -389,6 +390,44 @@ func TestLeave(t *testing.T) {
 			p.want(t, "CONNECT random clean; SUBSCRIBE 1 f qos 0; DISCONNECT")
 		})
 	})
+}
+
+// TestLeaveUnread checks that a stream over TLS, whose peer stops reading while the stream
+// unsubscribes, ends before its transport would be abandoned.
+func TestLeaveUnread(t *testing.T) {
+	authority := testcert.New("broker")
+	for _, tt := range []struct {
+		name   string
+		answer time.Duration // of UNSUBSCRIBE; 0 means never
+	}{{"not answered", 0}, {"answered late", 2900 * time.Millisecond}} {
+		t.Run(tt.name, func(t *testing.T) {
+			var never chan struct{}
+			p := &peer{answer: func(c *peerConn, packet string) bool {
+				if strings.HasPrefix(packet, "UNSUBSCRIBE") {
+					if tt.answer > 0 {
+						time.Sleep(tt.answer)
+						c.send("\xb0\x02\x00\x02")
+					}
+					<-never
+					return true
+				}
+				return false
+			}}
+			st := streamType("s", nowhere, topics("t", "f", 0))
+			st.TLS, st.TrustStore, st.Endpoint = true, authority.Store(), "broker"
+			bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, c *runtime.Context) { // a warning fails it
+				never = make(chan struct{})
+				p.tls = authority.Server(nil, "broker") // valid at the time of the bubble
+				cl := open(t, c, "s").timed().on(teststream.Actions{"tx": teststream.Disconnect})
+				cl.Connect()
+				time.Sleep(time.Second)
+				cl.publish("x")
+				time.Sleep(time.Minute)
+				cl.want(t, "CRE CNG CON 1s:tx 5.5s:DIS")
+				close(never)
+			})
+		})
+	}
 }
 
 // TestConnect checks the packets at the start of a connection.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ type peer struct {
 	// answer is called for each packet, with its contents as text. It reports
 	// whether it has answered the packet.
 	answer func(c *peerConn, packet string) bool
+
+	tls *tls.Config // nil means without TLS
 
 	mu    sync.Mutex
 	start time.Time
@@ -69,6 +72,9 @@ func (p *peer) dial(context.Context, string, string) (net.Conn, error) {
 	defer p.mu.Unlock()
 	if p.start.IsZero() {
 		p.start = time.Now()
+	}
+	if p.tls != nil {
+		theirs = tls.Server(theirs, p.tls)
 	}
 	c := &peerConn{peer: p, Conn: theirs, n: len(p.conns), queue: make(chan []byte, 1000)}
 	p.conns = append(p.conns, c)

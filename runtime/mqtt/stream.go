@@ -12,6 +12,10 @@ import (
 // lws.
 const unsubscribeLimit = 3 * time.Second
 
+// leaveLimit is when a stream that leaves stops to write. Over TLS, closing the connection
+// then takes up to a second, and a transport is abandoned after 5 s.
+const leaveLimit = 3500 * time.Millisecond
+
 var (
 	errUnfinished = errors.New("sspolicy: a stream left in the middle of its message")
 	errHandOver   = errors.New("sspolicy: the server holds messages for the next connection")
@@ -186,7 +190,7 @@ func (st *stream) leave() {
 		limit.Stop()
 	}
 	if c.hub.leave(c) {
-		c.close(min(flushLimit, unsubscribeLimit-time.Since(start)))
+		c.close(start)
 	} else if handOver { // a stream has joined since and would not receive these messages
 		c.fail(errHandOver)
 	}

@@ -13,8 +13,7 @@ const (
 	maxUnsent = 64 << 10
 
 	// flushLimit is how long a stream that ends waits for its packets to be
-	// written. Together with unsubscribeLimit it is less than the 5 s after which a
-	// transport is abandoned.
+	// written. See leaveLimit.
 	flushLimit = 1500 * time.Millisecond
 )
 
