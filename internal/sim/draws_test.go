@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -43,3 +44,23 @@ func (d *draws) at(now time.Time, after time.Duration) time.Time {
 
 // instant is the first at of a source.
 func instant(d draws, now time.Time, after time.Duration) time.Time { return d.at(now, after) }
+
+// clockReader is a source of cryptographic randomness. What it returns depends on the
+// instant and on what was read at that instant, not on what was read before: goroutines of
+// other connections may have read more or less.
+type clockReader struct {
+	seed uint64
+
+	mu  sync.Mutex
+	now time.Time
+	src *rand.ChaCha8
+}
+
+func (r *clockReader) Read(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); r.src == nil || !now.Equal(r.now) {
+		r.now, r.src = now, rand.NewChaCha8(sha256.Sum256(fmt.Append(nil, r.seed, now.UnixNano())))
+	}
+	return r.src.Read(b)
+}

@@ -246,7 +246,7 @@ func (t *httpTalk) posts() bool { return t.p.i%2 == 1 }
 func (t *httpTalk) nextSize() int {
 	d := fork(t.p.w.seed, "size", t.p.name, t.n)
 	switch {
-	case d.oneIn(12):
+	case d.oneIn(12) && !t.p.w.protocol.small:
 		return d.IntN(80_000)
 	case d.oneIn(12):
 		return 0

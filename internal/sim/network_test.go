@@ -27,6 +27,8 @@ type network struct {
 	mu    sync.Mutex
 	hosts map[string]*host
 	open  map[*conn]bool // of clients
+
+	udp *datagrams
 }
 
 // A host is a name that can be dialed.
@@ -35,6 +37,7 @@ type host struct {
 
 	restarted func(lost bool) // called after a restart; may be nil
 	server    *server         // that runs on it, or nil
+	struck    func(*event)    // called when a fault begins; may be nil
 
 	// Guarded by the mu of the network.
 	accept chan net.Conn // nil without a listener
@@ -45,6 +48,7 @@ type host struct {
 
 func newNetwork(w *world) *network {
 	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, moment: w.moment, window: cmp.Or(w.protocol.window, 64<<10), hosts: map[string]*host{}, open: map[*conn]bool{}}
+	n.udp = newDatagrams(n)
 	n.serverBuffers = w.protocol.serverBuffers
 	if w.protocol.neverBlocks {
 		n.window = math.MaxInt
@@ -64,11 +68,11 @@ func (n *network) host(name string) *host {
 	return h
 }
 
-// openConns returns how many connections clients have not closed.
+// openConns returns how many connections and sockets clients have not closed.
 func (n *network) openConns() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.open)
+	return len(n.open) + n.udp.openClients()
 }
 
 // Errors of the network.
@@ -235,6 +239,9 @@ func (n *network) strike(e *event) {
 	}
 	if h.restarted != nil && (e.kind == restart || e.kind == restartLost) {
 		h.restarted(e.kind == restartLost)
+	}
+	if h.struck != nil {
+		h.struck(e)
 	}
 }
 

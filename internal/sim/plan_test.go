@@ -82,6 +82,9 @@ const (
 	vanish                  // the server forgets all connections without a word, and is away
 	restart                 // all connections are reset, and refused for a while
 	restartLost             // restart, and a broker has lost its sessions
+	lose                    // of 1000 datagrams arg are lost
+	reorder                 // datagrams overtake each other, and some arrive twice
+	rebind                  // the addresses of clients change
 
 	// Faults of the peer.
 	peerBad    // it answers with failures, or cuts its answers short
@@ -125,6 +128,7 @@ var kindNames = [kinds]string{
 	dialSlow: "slow dials", dnsSlow: "slow DNS", dnsFail: "DNS failure", dnsNone: "no such name", refuse: "refused connections",
 	blackHole: "black hole", slow: "latency", cut: "cut connections", partition: "partition", reset: "reset", hangUp: "hang-up",
 	vanish: "half-open connections", restart: "restart", restartLost: "restart without sessions",
+	lose: "lost datagrams", reorder: "reordered datagrams", rebind: "new addresses of clients",
 	peerBad: "bad answers", peerSlow: "slow answers", peerSilent: "no answers", peerReads: "slow reads", peerLate: "wrong clock",
 	destroyClient: "Destroy of a client", destroyListener: "Destroy of the listener", drainListener: "Shutdown of the listener",
 	serverPolicy: "SetPolicy of the server",
@@ -226,8 +230,12 @@ func newPlan(seed uint64, minutes int, pr *protocol) *plan {
 		p.events = append(p.events, e)
 		return e
 	}
+	faults := pr.faults
+	if faults == nil {
+		faults = ofHost
+	}
 	for range minutes * len(hosts) * 6 / 5 {
-		draw(ofHost, hosts)
+		draw(faults, hosts)
 	}
 	for range minutes * len(streams) * 12 / 5 {
 		draw(ofStream, streams)

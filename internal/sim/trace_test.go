@@ -41,12 +41,17 @@ func (tr *trace) sum() string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	h := sha256.New()
-	for _, l := range tr.sortedLocked() {
-		if !strings.HasPrefix(l.what, "rx ") && !strings.HasPrefix(l.what, "tx ") {
-			io.WriteString(h, l.String()+"\n")
-		}
+	for _, l := range tr.comparedLocked() {
+		io.WriteString(h, l.String()+"\n")
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:8])
+}
+
+// comparedLocked returns what sum hashes.
+func (tr *trace) comparedLocked() []traceLine {
+	return slices.DeleteFunc(tr.sortedLocked(), func(l traceLine) bool {
+		return strings.HasPrefix(l.what, "rx ") || strings.HasPrefix(l.what, "tx ")
+	})
 }
 
 func (tr *trace) sortedLocked() []traceLine {
@@ -61,8 +66,12 @@ func (tr *trace) sortedLocked() []traceLine {
 func (tr *trace) String() string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
+	return lines(tr.sortedLocked())
+}
+
+func lines(list []traceLine) string {
 	var b strings.Builder
-	for _, l := range tr.sortedLocked() {
+	for _, l := range list {
 		fmt.Fprintln(&b, l)
 	}
 	return b.String()

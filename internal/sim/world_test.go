@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"fmt"
 	"log/slog"
 	"math"
@@ -47,6 +48,15 @@ type protocol struct {
 
 	// settled is called when the streams have settled; it may be nil.
 	settled func()
+
+	// free says that a goroutine of a library decides how messages are divided into
+	// packets, and so when they arrive. A seed may have several traces then: most have one
+	// with small bodies, and more with large ones on one core.
+	free  bool
+	small bool // bodies are
+
+	// faults are those of hosts; nil means ofHost.
+	faults []chance
 
 	// serverBuffers makes writes of servers return at once.
 	serverBuffers bool
@@ -241,6 +251,9 @@ func (l logHandler) Handle(_ context.Context, r slog.Record) error {
 func simulate(t *testing.T, pr *protocol, seed uint64, minutes int, keep func(*event) bool) *outcome {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed)
+	if pr.free {
+		cryptorand.Reader = &clockReader{seed: seed} // until the end of the test
+	}
 	stuck := time.AfterFunc(stuckAfter, func() {
 		panic(fmt.Sprintf("PROTOCOL=%s SEED=%d: the clock of the bubble stands still", pr.name, seed))
 	})
@@ -370,9 +383,7 @@ func (w *world) do(e *event) {
 	}
 	switch {
 	case e.kind <= peerLate:
-		if e.kind == reset || e.kind == hangUp || e.kind == vanish || e.kind == restart || e.kind == restartLost {
-			w.net.strike(e)
-		}
+		w.net.strike(e)
 	case e.kind <= serverPolicy:
 		w.net.host(e.target).server.do(e)
 	case e.kind < setPolicy:

@@ -53,6 +53,10 @@ type Options struct {
 	// ListenPacket makes a UDP socket, which many connections share. Nil means a
 	// socket on any address and port.
 	ListenPacket func(context.Context) (net.PacketConn, error)
+
+	// LookupNetIP resolves the name of a server, as the method of net.Resolver does.
+	// Nil means that of net.DefaultResolver.
+	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // Transport is a [transport.Transport] for h3. Any number of contexts may use it.
@@ -67,6 +71,9 @@ func NewWith(o Options, options ...sshttp.Option) *Transport {
 		o.ListenPacket = func(ctx context.Context) (net.PacketConn, error) {
 			return new(net.ListenConfig).ListenPacket(ctx, "udp", ":0")
 		}
+	}
+	if o.LookupNetIP == nil {
+		o.LookupNetIP = net.DefaultResolver.LookupNetIP
 	}
 	return &Transport{sshttp.NewVersion(sshttp.Version{
 		Protocol:     policy.ProtocolH3,
@@ -203,7 +210,7 @@ func (p *pool) dial(ctx context.Context, address string, config *tls.Config, qc 
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	addrs, err := p.o.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}

@@ -267,6 +267,26 @@ func TestConnection(t *testing.T) {
 	}
 }
 
+// TestLookup checks that LookupNetIP resolves the name of a server, and that its error is
+// that of the attempt.
+func TestLookup(t *testing.T) {
+	addr := serveBy(t, own.Server(nil, "server.test"), handler)
+	none := &net.DNSError{Err: "no such host", Name: "other.test", IsNotFound: true}
+	o := runtime.Options{Transports: []transport.Transport{h3.NewWith(h3.Options{
+		LookupNetIP: func(_ context.Context, network, host string) ([]netip.Addr, error) {
+			if network != "ip" || host != "server.test" {
+				return nil, none
+			}
+			return []netip.Addr{addr.Addr()}, nil
+		}})}}
+	for name, want := range map[string]error{"server.test": nil, "other.test": none} {
+		c := newContext(t, o, streamType(addr, func(st *policy.StreamType) { st.Endpoint = name }))
+		if _, err := c.Fetch(t.Context(), "s"); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+}
+
 // TestFlowControl checks that a server cannot send much more than is read.
 func TestFlowControl(t *testing.T) {
 	var sent atomic.Int64
