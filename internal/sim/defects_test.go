@@ -148,7 +148,7 @@ func TestDefects(t *testing.T) {
 		if os.WriteFile(path, text, 0o644) != nil || os.WriteFile(overlay, text2, 0o644) != nil {
 			t.Fatal("cannot write")
 		}
-		cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-v", "-overlay", overlay, "-run", "^TestSim$", ".")
+		cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout=0", "-v", "-overlay", overlay, "-run", "^TestSim$", ".")
 		env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 			return strings.HasPrefix(v, "SEED") || strings.HasPrefix(v, "EVENTS=") || strings.HasPrefix(v, "MINUTES=")
 		})
