@@ -35,8 +35,15 @@ import (
 var update = flag.Bool("update", false, "update the expected outputs in testdata/script and the documentation")
 
 func TestMain(m *testing.M) {
+	if _, ok := os.LookupEnv("GORACE"); !ok {
+		os.Setenv("GORACE", noRaceSleep)
+	}
 	testscript.Main(m, map[string]func(){"sspolicy": main})
 }
+
+// noRaceSleep is a value of GORACE: a program that is built with the race detector would
+// otherwise sleep a second before it exits, and the tests run a thousand.
+const noRaceSleep = "atexit_sleep_ms=0"
 
 // TestStories runs the scripts in testdata/script. They have these commands besides
 // those of testscript:
@@ -74,7 +81,7 @@ func TestStories(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CHECKOUT", checkout)
 			e.Setenv("FIXTURES", filepath.Join(checkout, "fixtures"))
-			for _, name := range []string{"HOME", "GOCACHE", "GOPATH"} { // go build, in the demo
+			for _, name := range []string{"HOME", "GOCACHE", "GOPATH", "GORACE"} { // go build, in the demo
 				value := os.Getenv(name)
 				if name == "GOCACHE" && value == "" {
 					dir, err := os.UserCacheDir()
