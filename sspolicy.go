@@ -15,9 +15,9 @@ package sspolicy
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/secure-streams/sspolicy/codegen"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/overlay"
@@ -80,7 +80,7 @@ func (e *Error) Error() string {
 // Load loads the policy in a file. It returns an [*Error] if the policy or an
 // overlay has errors, and any other error if a file cannot be read.
 func Load(file string, o Options) (*Policy, error) {
-	text, err := read(file)
+	text, err := readfile.Any(file, schema.MaxSize)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func Parse(name string, text []byte, o Options) (*Policy, error) {
 	d := schema.Parse(name, text)
 	var fragments []*schema.Document
 	for _, file := range o.Overlays {
-		text, err := read(file)
+		text, err := readfile.Any(file, schema.MaxSize)
 		if err != nil {
 			return nil, err
 		}
@@ -125,19 +125,6 @@ func Loader(name string, o Options) func(text []byte) (*policy.Policy, error) {
 		}
 		return p.Policy, nil
 	}
-}
-
-func read(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := schema.ReadAll(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return text, nil
 }
 
 // Compile applies fragments to d in order, as [Overlay] does, and compiles the

@@ -12,9 +12,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
+
+// maxC is the maximum size of C source with tables, and of its object file.
+const maxC = 64 << 20
 
 // ReadC reads the tables of a policy from C source, as [C] and lws's policy2c write
 // it. For each target it compiles the file with a C compiler, against declarations
@@ -25,7 +29,7 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 	if len(compiler) == 0 {
 		return nil, errors.New("no C compiler is named")
 	}
-	text, err := os.ReadFile(file)
+	text, err := readfile.Regular(file, maxC) // the compiler reads it again
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +149,7 @@ func compileTables(ctx context.Context, dir string, compiler []string, file, sym
 			const most = 2000
 			return nil, fmt.Errorf("%s, for lws %v: %w\n%.*s", compiler[0], t, err, most, out)
 		}
-		text, err := os.ReadFile(object)
+		text, err := readfile.Regular(object, maxC)
 		if err != nil || bytes.HasPrefix(text, []byte("\x7fELF")) {
 			return text, err
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
@@ -16,6 +17,9 @@ type Authority struct{ authority *testcert.Authority }
 
 // NewAuthority returns a new authority.
 func NewAuthority() *Authority { return &Authority{testcert.New(authorityName)} }
+
+// maxAuthority is the maximum size of the file of an authority.
+const maxAuthority = 1 << 20
 
 // OpenAuthority returns the authority in a file, so that a fragment made once fits
 // peers that are started later. It creates the file if it does not exist; "" means
@@ -28,7 +32,7 @@ func OpenAuthority(file string) (*Authority, error) {
 		}
 		file = filepath.Join(dir, "sspolicy", "fault-authority.pem")
 	}
-	text, err := os.ReadFile(file)
+	text, err := readfile.Regular(file, maxAuthority)
 	if errors.Is(err, fs.ErrNotExist) {
 		a := NewAuthority()
 		return a, errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, a.authority.KeyPEM(), 0o600))

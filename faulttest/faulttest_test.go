@@ -101,7 +101,7 @@ func TestCatalogue(t *testing.T) {
 		if err != nil {
 			return err.Error()
 		}
-		s := newSubject(hurried(p.StreamType(c.Stream), o.Hurry), args, o.Hurry, o.connectTimeout())
+		s := newSubject(o.hurried(p.StreamType(c.Stream)), args, o.Hurry, o.connectTimeout())
 		survives := slices.Contains(c.Fault.expect(s).attempts(1), s.healthy())
 		switch {
 		case r.OK:

@@ -41,8 +41,8 @@ const maxRepeats = 20
 
 // Matrix runs cells in parallel. It calls done, from one goroutine at a time, with
 // the index of each cell and the results of Run. When all cells are done it repeats
-// those that failed, since a busy machine misses timeouts; the second result
-// counts. The error is that of ctx.
+// those that failed, with timeouts of at least [Patient], since a busy machine
+// misses shorter ones; the second result counts. The error is that of ctx.
 func Matrix(ctx context.Context, cells []Cell, o Options, done func(i int, r *Report, err error)) error {
 	if o.Authority == nil {
 		o.Authority = NewAuthority()
@@ -72,6 +72,7 @@ func Matrix(ctx context.Context, cells []Cell, o Options, done func(i int, r *Re
 		})
 	}
 	wg.Wait()
+	o.Shortest = max(o.Shortest, Patient)
 	for _, i := range again {
 		if ctx.Err() != nil {
 			break

@@ -3,17 +3,16 @@ package faulttest
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/dummy"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -30,9 +29,10 @@ type Options struct {
 	Transports func(hurry int) []transport.Transport
 
 	// Hurry divides the times of the policy, the program and the fault, but does
-	// not reduce timeouts below a second, which a busy machine would miss. 0 means
-	// 1.
-	Hurry int
+	// not reduce timeouts below Shortest, which a busy machine would miss. 0 means
+	// 1, and a second.
+	Hurry    int
+	Shortest time.Duration
 
 	// ConnectTimeout is the connect timeout of the program, before Hurry; 0 means
 	// the default.
@@ -65,7 +65,7 @@ type Options struct {
 func (o *Options) listen() string { return cmp.Or(o.Listen, "127.0.0.1:0") }
 
 func (o *Options) connectTimeout() time.Duration {
-	return shorten(cmp.Or(o.ConnectTimeout, runtime.DefaultConnectTimeout), o.hurry())
+	return o.shorten(cmp.Or(o.ConnectTimeout, runtime.DefaultConnectTimeout))
 }
 
 func (o *Options) hurry() int { return max(o.Hurry, 1) }
@@ -145,7 +145,7 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	if err := CheckListen(o.listen()); err != nil {
 		return nil, nil, err
 	}
-	s := newSubject(hurried(st, o.hurry()), args, o.hurry(), o.connectTimeout())
+	s := newSubject(o.hurried(st), args, o.hurry(), o.connectTimeout())
 	s.tls = s.tls && !(o.Plain && f.Family != "tls")
 	pr := newPeer(s, o)
 	b := new(behavior)
@@ -160,27 +160,30 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	return pr, target, nil
 }
 
-// shortest is the minimum to which a hurry shortens a timeout.
-const shortest = time.Second
+// Patient is Options.Shortest of a run whose outcome must not depend on the load of
+// the machine.
+const Patient = 5 * time.Second
 
-// shorten divides a timeout by n.
-func shorten(d time.Duration, n int) time.Duration { return max(d/time.Duration(n), min(d, shortest)) }
+// shorten divides a timeout by Hurry.
+func (o *Options) shorten(d time.Duration) time.Duration {
+	return max(d/time.Duration(o.hurry()), min(d, cmp.Or(o.Shortest, time.Second)))
+}
 
-// hurried returns a streamtype whose times are divided by n.
-func hurried(st *policy.StreamType, n int) *policy.StreamType {
-	if n == 1 {
+// hurried returns a streamtype whose times are divided by Hurry.
+func (o *Options) hurried(st *policy.StreamType) *policy.StreamType {
+	if o.hurry() == 1 {
 		return st
 	}
 	c := *st
-	by := time.Duration(n)
-	c.Timeout = shorten(c.Timeout, n)
+	by := time.Duration(o.hurry())
+	c.Timeout = o.shorten(c.Timeout)
 	r := policy.Retry{}
 	if st.Retry != nil {
 		r = *st.Retry
 	}
 	r.ValidPing, r.ValidHangup = st.Validity()
-	r.ValidHangup = shorten(r.ValidHangup, n)
-	r.ValidPing = min(shorten(r.ValidPing, n), r.ValidHangup*3/4)
+	r.ValidHangup = o.shorten(r.ValidHangup)
+	r.ValidPing = min(o.shorten(r.ValidPing), r.ValidHangup*3/4)
 	r.Backoff = slices.Clone(r.Backoff)
 	if len(r.Backoff) == 0 {
 		r.Backoff = []time.Duration{r.Delay(0, 0)}
@@ -233,8 +236,8 @@ func (r *run) execute(ctx context.Context, target *Target, o *Options) error {
 	c, err := runtime.NewContext(&policy.Policy{StreamTypes: append([]*policy.StreamType{changed}, r.chain...)}, runtime.Options{
 		Transports:     o.Transports(o.hurry()),
 		ConnectTimeout: o.connectTimeout(),
-		Credentials:    placeholders{r.ca},
-		Cookies:        noCookies{},
+		Credentials:    dummy.Credentials{CA: r.ca},
+		Cookies:        dummy.Cookies{},
 		Logger:         slog.New(slog.DiscardHandler),
 		DialContext:    target.DialContext,
 		Jitter:         func() uint16 { return 0 },
@@ -459,24 +462,3 @@ func (r *run) problem(events []Event, f *Fault, strikes int) string {
 	}
 	return fmt.Sprintf("the cause is %q: expected %q", last, f.Cause)
 }
-
-// placeholders provides credentials to streams whose policy requires them.
-type placeholders struct{ ca *testcert.Authority }
-
-func (placeholders) Blob(_ context.Context, b policy.Blob, index int) (string, error) {
-	return "faulttest-" + b.Name(index), nil
-}
-
-func (p placeholders) ClientCertificate(context.Context, int) (*tls.Certificate, error) {
-	return p.ca.Client(2), nil
-}
-
-func (placeholders) ServerCertificate(context.Context, string) (*tls.Certificate, error) {
-	return nil, transport.ErrNoCredentials
-}
-
-// noCookies is a jar that stays empty.
-type noCookies struct{}
-
-func (noCookies) Cookies(transport.CookieScope, *url.URL) string       { return "" }
-func (noCookies) SetCookies(transport.CookieScope, *url.URL, []string) {}

@@ -64,7 +64,7 @@ func Open(p *policy.Policy, stream string, f *Fault, o Options) (*Peer, error) {
 	d.Policy = d.Apply(p)
 	for i, st := range d.Policy.StreamTypes {
 		if st.Name == stream {
-			d.Policy.StreamTypes[i] = hurried(st, o.hurry())
+			d.Policy.StreamTypes[i] = o.hurried(st)
 		}
 	}
 	return d, nil

@@ -1,15 +1,15 @@
 package schema
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/secure-streams/sspolicy/internal/readfile"
 )
 
 // The limits of a policy. lws 5.0.0 reads objects nested 62 deep and arrays nested
@@ -31,17 +31,7 @@ const (
 
 // ReadAll reads the text of a policy. It fails if the text is larger than MaxSize.
 func ReadAll(r io.Reader) ([]byte, error) {
-	var b bytes.Buffer
-	if f, ok := r.(fs.File); ok {
-		if info, err := f.Stat(); err == nil && info.Size() <= MaxSize {
-			b.Grow(int(info.Size()) + bytes.MinRead)
-		}
-	}
-	_, err := b.ReadFrom(io.LimitReader(r, MaxSize+1))
-	if err == nil && b.Len() > MaxSize {
-		err = fmt.Errorf("larger than %d MiB, the limit for a policy", MaxSize>>20)
-	}
-	return b.Bytes(), err
+	return readfile.All(r, MaxSize)
 }
 
 // Parse reads a policy. Messages refer to it by name. It accepts JSON (RFC 8259)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/codegen"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -372,7 +373,7 @@ func (c *compileCmd) cError(err error) error {
 func check(outputs []generatedFile) error {
 	var stale []error
 	for _, o := range outputs {
-		switch have, err := os.ReadFile(o.file); {
+		switch have, err := readfile.Any(o.file, maxLarge); {
 		case errors.Is(err, os.ErrNotExist):
 			stale = append(stale, fmt.Errorf("%s: does not exist", o.file))
 		case err != nil:

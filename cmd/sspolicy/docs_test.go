@@ -32,22 +32,24 @@ func TestDocs(t *testing.T) {
 		{"docs/certs.md", fixtures},
 		{"docs/custom-rules.md", fixtures}, {"docs/testing.md", fixtures},
 	} {
-		t.Chdir(page.dir)
-		path := filepath.Join(root, filepath.FromSlash(page.name))
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := execute(t, page.name, string(text), &commands)
-		switch {
-		case got == string(text):
-		case *update:
-			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+		t.Run(page.name, func(t *testing.T) {
+			t.Chdir(page.dir)
+			path := filepath.Join(root, filepath.FromSlash(page.name))
+			text, err := os.ReadFile(path)
+			if err != nil {
 				t.Fatal(err)
 			}
-		default:
-			t.Errorf("%s does not show what sspolicy does: run make update, and read what it changes\n%s", page.name, firstDifference(string(text), got))
-		}
+			got := execute(t, page.name, string(text), &commands)
+			switch {
+			case got == string(text) || t.Failed():
+			case *update:
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				t.Errorf("%s does not show what sspolicy does: run make update, and read what it changes\n%s", page.name, firstDifference(string(text), got))
+			}
+		})
 	}
 	if commands < 30 {
 		t.Errorf("only %d commands were found", commands)
@@ -84,7 +86,9 @@ func execute(t *testing.T, name, text string, commands *int) string {
 			fmt.Fprintf(&out, "%d\n", code)
 		case args[0] == "sspolicy" && !strings.ContainsAny(command, `'"|<>&;`):
 			var b bytes.Buffer
-			code = run(args[1:], strings.NewReader(""), &b, &b)
+			if code = run(args[1:], strings.NewReader(""), &b, &b); code == exitStream {
+				t.Errorf("%s: the page would show a failure:\n%s\n%s", name, line, &b)
+			}
 			out.Write(b.Bytes())
 			if b.Len() > 0 && !bytes.HasSuffix(b.Bytes(), []byte("\n")) {
 				out.WriteByte('\n')

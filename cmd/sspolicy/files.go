@@ -13,6 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/ignore"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
@@ -159,17 +160,19 @@ func (s *search) load(dir string) (*config.Config, error) {
 // name is empty. The name none stands for an empty one. Mistakes are reported on standard
 // error.
 func (p *program) configuration(file, dir string) (*config.Config, error) {
+	read := p.read
 	if file == "" {
 		found, err := config.Find(dir)
 		if err != nil {
 			return nil, err
 		}
 		file = relative(found)
+		read = func(file string) ([]byte, error) { return readfile.Regular(file, schema.MaxSize) }
 	}
 	text := []byte("{}")
 	if file != "" && file != "none" {
 		var err error
-		if text, err = p.read(file); err != nil {
+		if text, err = read(file); err != nil {
 			return nil, fileError(file, err)
 		}
 	}
@@ -216,10 +219,8 @@ func (f *fileFlags) isPolicy(file string, c *config.Config) bool {
 		return true
 	}
 	text, err := readFile(file)
-	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return true
-	} else if err != nil {
-		return false
+	if _, tooLarge := errors.AsType[*readfile.TooLargeError](err); err != nil {
+		return !tooLarge
 	}
 	if f.extracted != nil && extract.Holds(file) {
 		if codegen.Generated(text) {

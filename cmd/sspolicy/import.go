@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/codegen"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -29,7 +30,7 @@ func (f *tableFlags) options() codegen.ELFOptions {
 
 // readELF returns the readings of an ELF file.
 func (f *tableFlags) readELF(file string) ([]codegen.Reading, error) {
-	text, err := os.ReadFile(file)
+	text, err := readfile.Any(file, maxLarge)
 	if err != nil {
 		return nil, fileError(file, err)
 	}

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/secure-streams/sspolicy/internal/project"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -93,10 +94,22 @@ func (p *program) read(file string) ([]byte, error) {
 
 // readFile reads a file up to the limit for a policy.
 func readFile(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	return readfile.Any(file, schema.MaxSize)
+}
+
+// maxLarge is the maximum size in bytes of a program, a compiled policy or a payload. Tests
+// lower it.
+var maxLarge int64 = 256 << 20
+
+// loadKeyPair is [tls.LoadX509KeyPair] of files up to the limit for a policy.
+func loadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := readFile(certFile)
 	if err != nil {
-		return nil, err
+		return tls.Certificate{}, err
 	}
-	defer f.Close()
-	return schema.ReadAll(f)
+	key, err := readFile(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }

@@ -101,7 +101,7 @@ func (c *loginProxyCmd) serve(ctx context.Context, p *program) error {
 		if key == "" {
 			key = c.Cert
 		}
-		cert, err := tls.LoadX509KeyPair(c.Cert, key)
+		cert, err := loadKeyPair(c.Cert, key)
 		if err != nil {
 			return fmt.Errorf("--cert: %w", err)
 		}

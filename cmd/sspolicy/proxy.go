@@ -326,13 +326,13 @@ type tlsListener struct {
 
 // load reads the certificates.
 func (l *tlsListener) load() (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(l.place.Certificate, l.place.Key)
+	cert, err := loadKeyPair(l.place.Certificate, l.place.Key)
 	if err != nil {
 		return nil, err
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{cert}}
 	if l.place.ClientCA != "" {
-		text, err := os.ReadFile(l.place.ClientCA)
+		text, err := readFile(l.place.ClientCA)
 		if err != nil {
 			return nil, err
 		}

@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/credentials"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -46,10 +46,13 @@ func (c *runCmd) text(p *program, flag, value string) ([]byte, error) {
 			return nil, usage("standard input is already %s: give %s a file or a text", cmp.Or(c.stdin, "a policy"), flag)
 		}
 		c.stdin = flag
-		data, err := io.ReadAll(p.stdin)
-		return append([]byte{}, data...), err
+		data, err := readfile.All(p.stdin, maxLarge)
+		if err != nil {
+			return nil, fileError(file, err)
+		}
+		return append([]byte{}, data...), nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := readfile.Any(file, maxLarge)
 	if err != nil {
 		return nil, fileError(file, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/secure-streams/sspolicy/runtime"
@@ -108,7 +107,7 @@ func (c *runCmd) proxyOptions() (sspc.Options, error) {
 	}
 	o.TLS = new(tls.Config)
 	if c.ProxyCA != "" {
-		text, err := os.ReadFile(c.ProxyCA)
+		text, err := readFile(c.ProxyCA)
 		if err != nil {
 			return o, fileError(c.ProxyCA, err)
 		}
@@ -118,7 +117,7 @@ func (c *runCmd) proxyOptions() (sspc.Options, error) {
 		}
 	}
 	if c.ProxyCert != "" {
-		cert, err := tls.LoadX509KeyPair(c.ProxyCert, c.ProxyKey)
+		cert, err := loadKeyPair(c.ProxyCert, c.ProxyKey)
 		if err != nil {
 			return o, usage("--proxy-cert, --proxy-key: %v", err)
 		}

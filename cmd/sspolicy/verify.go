@@ -3,11 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/codegen"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -52,7 +52,7 @@ func (c *verifyCmd) Run(p *program) error {
 		return c.verifySignature(p, c.File, c.More[0])
 	}
 	if c.Compiled != "" && c.Symbol == "" {
-		have, err := os.ReadFile(c.Compiled)
+		have, err := readfile.Any(c.Compiled, maxLarge)
 		if err != nil {
 			return fileError(c.Compiled, err)
 		}

@@ -15,9 +15,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/secure-streams/sspolicy/internal/readfile"
 )
 
 const modulePath = "github.com/secure-streams/sspolicy"
+
+// maxModule is the maximum size of go.mod and go.sum.
+const maxModule = 1 << 20
 
 // program is the program that the demo builds around the generated package.
 //
@@ -74,7 +79,7 @@ func findCheckout() (string, error) {
 		return "", err
 	}
 	for dir := start; ; dir = filepath.Dir(dir) {
-		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		text, err := readfile.Regular(filepath.Join(dir, "go.mod"), maxModule)
 		if err == nil && strings.HasPrefix(string(text), "module "+modulePath+"\n") {
 			return dir, nil
 		}
@@ -87,11 +92,11 @@ func findCheckout() (string, error) {
 // module returns the go.mod and go.sum of the program: those of the checkout, which it
 // requires too.
 func (d *demo) module() (mod, sum string, err error) {
-	text, err := os.ReadFile(filepath.Join(d.checkout, "go.mod"))
+	text, err := readfile.Regular(filepath.Join(d.checkout, "go.mod"), maxModule)
 	if err != nil {
 		return "", "", err
 	}
-	sums, err := os.ReadFile(filepath.Join(d.checkout, "go.sum"))
+	sums, err := readfile.Regular(filepath.Join(d.checkout, "go.sum"), maxModule)
 	if err != nil {
 		return "", "", err
 	}

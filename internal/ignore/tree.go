@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/secure-streams/sspolicy/internal/readfile"
 )
 
 // File is the name of the files that list what to ignore.
@@ -96,13 +98,16 @@ func (t *Tree) root(dir string) (string, error) {
 	return root, nil
 }
 
+// maxSize is the maximum size of a file of patterns.
+const maxSize = 1 << 20
+
 // list returns the patterns of a folder's own file, or nil.
 func (t *Tree) list(dir string) (*List, error) {
 	if l, ok := t.lists[dir]; ok {
 		return l, nil
 	}
 	var l *List
-	text, err := os.ReadFile(filepath.Join(dir, File))
+	text, err := readfile.Regular(filepath.Join(dir, File), maxSize)
 	if err == nil {
 		l = Parse(string(text))
 	} else if !errors.Is(err, fs.ErrNotExist) {

@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -17,6 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/extract"
 	"github.com/secure-streams/sspolicy/internal/project"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
 	"github.com/secure-streams/sspolicy/schema"
@@ -389,19 +387,7 @@ func (s *server) content(file string) ([]byte, error) {
 			return []byte(snap.text.content), nil
 		}
 	}
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, &fs.PathError{Op: "read", Path: file, Err: fmt.Errorf("not a regular file")}
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return schema.ReadAll(f)
+	return readfile.Regular(file, schema.MaxSize)
 }
 
 // severities are those of LSP.

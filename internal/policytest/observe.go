@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/dummy"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -165,8 +166,8 @@ func (o *observation) observe(ctx context.Context, p *policy.Policy, metadata []
 	defer server.Close()
 	c, err := runtime.NewContext(&one, runtime.Options{
 		Transports:  transports,
-		Credentials: placeholders{ca},
-		Cookies:     noCookies{},
+		Credentials: dummy.Credentials{CA: ca},
+		Cookies:     dummy.Cookies{},
 		Logger:      slog.New(slog.DiscardHandler),
 		Jitter:      func() uint16 { return 0 },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -332,30 +333,3 @@ func newRequest(r *http.Request, st *policy.StreamType, secure bool) *request {
 	}
 	return q
 }
-
-// placeholders are credentials for streams whose policy requires some.
-type placeholders struct{ ca *testcert.Authority }
-
-func (placeholders) Blob(_ context.Context, b policy.Blob, index int) (string, error) {
-	switch b {
-	case policy.BlobAWSKeyID:
-		return "test", nil
-	case policy.BlobAWSSessionToken:
-		return "", transport.ErrNoCredentials
-	}
-	return "<" + b.Name(index) + ">", nil
-}
-
-func (p placeholders) ClientCertificate(context.Context, int) (*tls.Certificate, error) {
-	return p.ca.Client(2), nil
-}
-
-func (placeholders) ServerCertificate(context.Context, string) (*tls.Certificate, error) {
-	return nil, transport.ErrNoCredentials
-}
-
-// noCookies is a jar that stays empty.
-type noCookies struct{}
-
-func (noCookies) Cookies(transport.CookieScope, *url.URL) string       { return "" }
-func (noCookies) SetCookies(transport.CookieScope, *url.URL, []string) {}

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/secure-streams/sspolicy"
 	"github.com/secure-streams/sspolicy/faulttest"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -25,6 +25,8 @@ type Options struct {
 
 	// Hurry divides the times of faults; see faulttest.Options.
 	Hurry int
+
+	shortest time.Duration // that Hurry makes of a timeout; see faulttest.Options
 }
 
 // A Result is the outcome of a test.
@@ -44,7 +46,8 @@ const workers = 16
 
 // Run runs the tests of a file. The error is about files that cannot be read; a
 // *sspolicy.Error has the findings of a policy with errors. A test under a fault that
-// fails runs again when the others have ended, since a busy machine misses timeouts.
+// fails runs again when the others have ended, with longer timeouts, since a busy machine
+// misses short ones.
 func (f *File) Run(ctx context.Context, o Options) ([]*Result, error) {
 	s, err := f.load()
 	if err != nil {
@@ -64,6 +67,7 @@ func (f *File) Run(ctx context.Context, o Options) ([]*Result, error) {
 	wg.Wait()
 	for i, t := range f.Tests {
 		if !results[i].OK() && t.Fault != nil && ctx.Err() == nil {
+			o.shortest = faulttest.Patient
 			results[i] = s.run(ctx, t, o, authority)
 		}
 	}
@@ -110,14 +114,9 @@ func (f *File) load() (*subject, error) {
 }
 
 func read(file string) (*schema.Document, error) {
-	r, err := os.Open(file)
+	text, err := readfile.Any(file, schema.MaxSize)
 	if err != nil {
 		return nil, err
-	}
-	defer r.Close()
-	text, err := schema.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return schema.Parse(file, text), nil
 }
@@ -223,7 +222,7 @@ func (s *subject) observe(ctx context.Context, t *Test, o Options, authority *fa
 // catalogue says what they must be.
 func (s *subject) fault(ctx context.Context, p *policy.Policy, t *Test, o Options, authority *faulttest.Authority, got *observation) (*observation, schema.Span, error) {
 	report, err := faulttest.Run(ctx, p, t.Stream, t.Fault, faulttest.Options{
-		Args: t.Args, Transports: o.Transports, Hurry: o.Hurry, Authority: authority,
+		Args: t.Args, Transports: o.Transports, Hurry: o.Hurry, Shortest: o.shortest, Authority: authority,
 	})
 	if err != nil {
 		return nil, t.at["fault"], err

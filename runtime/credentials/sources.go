@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"sync"
 
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -230,29 +230,15 @@ func (f *Files) read(name string) ([]byte, error) {
 		return nil, transport.ErrNoCredentials
 	}
 	path := filepath.Join(f.Dir, name)
-	// Opening a named pipe would wait for a writer.
-	info, err := os.Stat(path)
+	text, err := readfile.Regular(path, maxFileSize)
+	_, tooLarge := errors.AsType[*readfile.TooLargeError](err)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, transport.ErrNoCredentials
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %s is not a regular file", transport.ErrBadCredentials, path)
+	case tooLarge || errors.Is(err, readfile.ErrNotRegular):
+		return nil, fmt.Errorf("%w: %w", transport.ErrBadCredentials, err)
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxFileSize {
-		return nil, fmt.Errorf("%w: %s is larger than %d bytes", transport.ErrBadCredentials, path, maxFileSize)
-	}
-	return text, nil
+	return text, err
 }
 
 // SetBlob writes the file of a text, for later attempts. It replaces the file

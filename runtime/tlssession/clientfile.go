@@ -7,13 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"runtime"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
@@ -49,23 +48,11 @@ func OpenClients(o ClientOptions) (*Clients, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Opening a named pipe would block until another process writes to it.
-	info, err := os.Stat(o.File)
+	text, err := readfile.Regular(o.File, maxFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return c, nil
 	case err != nil:
-		return nil, fmt.Errorf("sspolicy: TLS sessions: %w", err)
-	case !info.Mode().IsRegular() || info.Size() > maxFile:
-		return nil, fmt.Errorf("sspolicy: TLS sessions: %s: not a regular file of at most %d MiB", o.File, maxFile>>20)
-	}
-	f, err := os.Open(o.File)
-	if err != nil {
-		return nil, fmt.Errorf("sspolicy: TLS sessions: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile))
-	if err != nil {
 		return nil, fmt.Errorf("sspolicy: TLS sessions: %w", err)
 	}
 	if err := c.read(seal, text); err != nil && o.Logger != nil {

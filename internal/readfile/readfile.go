@@ -1,0 +1,78 @@
+// Package readfile reads files of bounded size into memory.
+package readfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// A TooLargeError is returned when there is more to read than the limit.
+type TooLargeError struct {
+	Limit int64 // in bytes
+}
+
+func (e *TooLargeError) Error() string {
+	if n := e.Limit; n%(1<<20) != 0 {
+		return fmt.Sprintf("larger than %d bytes, the limit", n)
+	}
+	return fmt.Sprintf("larger than %d MiB, the limit", e.Limit>>20)
+}
+
+// ErrNotRegular is returned when a file is a folder, a named pipe or a device.
+var ErrNotRegular = errors.New("not a regular file")
+
+// All reads r to its end. It reads no more than one byte beyond limit.
+func All(r io.Reader, limit int64) ([]byte, error) {
+	var b bytes.Buffer
+	if f, ok := r.(fs.File); ok {
+		if info, err := f.Stat(); err == nil && info.Size() <= limit {
+			b.Grow(int(info.Size()) + bytes.MinRead)
+		}
+	}
+	_, err := b.ReadFrom(io.LimitReader(r, limit+1))
+	if err == nil && int64(b.Len()) > limit {
+		return nil, &TooLargeError{limit}
+	}
+	return b.Bytes(), err
+}
+
+// Any reads a file that a user has named. It may be a pipe or a device, for which Any
+// waits. The error is an [*fs.PathError].
+func Any(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := All(f, limit)
+	return text, pathError(name, err)
+}
+
+// Regular reads a file that must be a regular one: its name was found, or is read by
+// another program too. It does not wait for the writer of a named pipe. The error is an
+// [*fs.PathError].
+func Regular(name string, limit int64) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, pathError(name, ErrNotRegular)
+	}
+	return Any(name, limit)
+}
+
+// pathError adds the name of the file to an error.
+func pathError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		return pe
+	}
+	return &fs.PathError{Op: "read", Path: name, Err: err}
+}
