@@ -25,7 +25,7 @@ type signCmd struct {
 	Key       string    `required:"" placeholder:"KEY" help:"The private key."`
 	Format    string    `enum:"jws,minisign" default:"jws" help:"jws is a manifest for devices (the default), minisign a signature for people."`
 	Product   *string   `placeholder:"P" help:"The product that the policy is for. The default is that of the policy."`
-	Version   *uint64   `placeholder:"N" help:"The version, from 1: devices refuse an older one. The default is the release of the policy if that is an integer, else 1."`
+	Version   *uint64   `placeholder:"N" help:"The version, from 1: devices refuse an older one. The default is the release of the policy, which must be an integer then."`
 	NotAfter  *dateFlag `placeholder:"DATE" help:"Devices accept the policy until then: 2027-01-31 or 2027-01-31T12:00:00Z. The default is in 90 days."`
 	Rotations string    `placeholder:"FILE" help:"jws: write the rotations of keys in this file before the manifest."`
 	Output    string    `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
@@ -76,9 +76,9 @@ func (c *signCmd) Run(p *program) error {
 	}
 	text := []byte(doc.String())
 	now := time.Now()
-	m := c.manifest(text, compiled, now)
-	if c.Version == nil && compiled.Release != strconv.FormatUint(m.Version, 10) {
-		fmt.Fprintf(p.stderr, "sspolicy: the release of the policy is not a version: signing version %d; --version sets another\n", m.Version)
+	m, err := c.manifest(text, compiled, now)
+	if err != nil {
+		return err
 	}
 	if m.NotAfter.Before(now) {
 		fmt.Fprintf(p.stderr, "sspolicy: --not-after is in the past: no device accepts the signature\n")
@@ -107,13 +107,21 @@ func (c *signCmd) Run(p *program) error {
 }
 
 // manifest returns the manifest of a policy.
-func (c *signCmd) manifest(text []byte, compiled *policy.Policy, now time.Time) signing.Manifest {
+func (c *signCmd) manifest(text []byte, compiled *policy.Policy, now time.Time) (signing.Manifest, error) {
 	m := signing.NewManifest(text)
-	m.Product, m.Version = valueOr(c.Product, compiled.Product), 1
-	if n, err := strconv.ParseUint(compiled.Release, 10, 64); err == nil && strconv.FormatUint(n, 10) == compiled.Release && 1 <= n && n <= signing.MaxVersion {
+	m.Product = valueOr(c.Product, compiled.Product)
+	switch n, err := strconv.ParseUint(compiled.Release, 10, 64); {
+	case c.Version != nil:
+		m.Version = *c.Version
+	case err == nil && strconv.FormatUint(n, 10) == compiled.Release && 1 <= n && n <= signing.MaxVersion:
 		m.Version = n
+	default:
+		why := "the policy has no release"
+		if compiled.Release != "" {
+			why = fmt.Sprintf("the release of the policy, %q, is not a version", compiled.Release)
+		}
+		return m, usage("%s: give one from 1 to %d with --version, above that of the last policy that devices accepted", why, uint64(signing.MaxVersion))
 	}
-	m.Version = valueOr(c.Version, m.Version)
 	m.IssuedAt, m.NotAfter = now.UTC(), now.UTC().Add(validity)
 	if c.NotAfter != nil {
 		m.NotAfter = c.NotAfter.Time
@@ -121,7 +129,7 @@ func (c *signCmd) manifest(text []byte, compiled *policy.Policy, now time.Time) 
 			m.IssuedAt = m.NotAfter // no device accepts it, but it can be verified
 		}
 	}
-	return m
+	return m, nil
 }
 
 // sign returns the signature of a policy.
