@@ -186,6 +186,7 @@ func (c *conn) resumeLocked(present bool) {
 	c.sess.resume()
 	if doubt { // subscribing once more is harmless
 		clear(c.sess.filters)
+		c.sess.received.doubt()
 	}
 	now := time.Now()
 	for _, m := range c.sess.pending(func(*outMsg) bool { return true }) {

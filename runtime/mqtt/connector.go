@@ -98,7 +98,7 @@ func (n *connector) refuse(text string, check func(string) string) string {
 	return reservedTopic(text, n.st.MQTT.AWSIoT)
 }
 
-// Close drops the sessions that no other streamtype uses.
+// Close drops the sessions that no other streamtype uses, after a while.
 func (n *connector) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

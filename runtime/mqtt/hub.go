@@ -28,11 +28,12 @@ type hubKey struct {
 type hub struct {
 	t       *Transport
 	key     hubKey
-	users   int      // connectors; guarded by the mu of the transport
-	conns   []*conn  // guarded by the mu of the transport
-	session *session // handed from one connection to the next, or nil
-	doubt   bool     // a CONNECT was not answered; guarded by the mu of the transport
-	holder  *conn    // connection that has the session and has not ended, or nil; guarded by the mu of the transport
+	users   int         // connectors; guarded by the mu of the transport
+	unused  *time.Timer // forgets the hub; nil unless it had no users
+	conns   []*conn     // guarded by the mu of the transport
+	session *session    // handed from one connection to the next, or nil
+	doubt   bool        // a CONNECT was not answered; guarded by the mu of the transport
+	holder  *conn       // connection that has the session and has not ended, or nil; guarded by the mu of the transport
 }
 
 // hub returns the hub of a key, with one more connector as its user.
@@ -44,15 +45,35 @@ func (t *Transport) hub(k hubKey) *hub {
 		h = &hub{t: t, key: k}
 		t.hubs[k] = h
 	}
+	if h.unused != nil {
+		h.unused.Stop()
+	}
 	h.users++
 	return h
 }
+
+// keepSession is how long a session is kept that no connector uses. The streamtype that an
+// overlay changes gets another connector with its next attempt.
+const keepSession = 30 * time.Second
 
 // release ends a connector's use of a hub.
 func (t *Transport) release(h *hub) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if h.users--; h.users == 0 {
+	switch h.users--; {
+	case h.users > 0:
+	case h.key.id == "": // it has no session
+		delete(t.hubs, h.key)
+	default:
+		h.unused = time.AfterFunc(keepSession, func() { t.forget(h) })
+	}
+}
+
+// forget drops a hub, and its session, unless it has users again.
+func (t *Transport) forget(h *hub) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h.users == 0 && t.hubs[h.key] == h {
 		delete(t.hubs, h.key)
 	}
 }

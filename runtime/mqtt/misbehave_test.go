@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -603,6 +604,50 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// slowCredentials take a second for each text.
+type slowCredentials struct{ runtime.Credentials }
+
+func (c slowCredentials) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
+	time.Sleep(time.Second)
+	return c.Credentials.Blob(ctx, b, index)
+}
+
+// TestOverlaySession checks that the session outlives the streamtype that an overlay
+// replaces, even if the next attempt takes a while to begin.
+func TestOverlaySession(t *testing.T) {
+	p := &peer{answer: func(c *peerConn, packet string) bool {
+		if c.n > 0 && strings.HasPrefix(packet, "CONNECT") {
+			io.WriteString(c, "\x20\x02\x01\x00")
+			return true
+		}
+		return c.n == 0 && strings.HasPrefix(packet, "PUBLISH")
+	}}
+	st := func(timeout time.Duration) *policy.StreamType {
+		st := streamType("s", nowhere, topics("t", "f", 1), retry(5))
+		st.MQTT.CleanStart = false
+		st.Timeout = timeout
+		return st
+	}
+	o := identify("device", "", "")
+	o.Credentials = slowCredentials{o.Credentials}
+	bubble(t, p, o, types(st(time.Minute)), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
+		time.Sleep(10 * time.Second)
+		cl.publish("one")
+		synctest.Wait()
+		if err := c.Overlay(&policy.Policy{StreamTypes: types(st(time.Hour))}); err != nil {
+			t.Fatal(err)
+		}
+		p.latest().Close()
+		time.Sleep(10 * time.Second)
+		cl.want(t, "CRE CNG CON tx DIS POL CNG CON")
+		if got := p.String(); !strings.HasSuffix(got, "PUBLISH t id 2 qos 1 DUP one") {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
 // TestNoSession checks that a session that the server does not have is a new one.
 func TestNoSession(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool { return strings.HasPrefix(packet, "PUBLISH") && c.n == 0 }}
@@ -620,20 +665,24 @@ func TestNoSession(t *testing.T) {
 	})
 }
 
+// lostConnack makes a peer close the second connection without a CONNACK. The third has
+// a session.
+func lostConnack(c *peerConn, packet string) bool {
+	if c.n == 0 || !strings.HasPrefix(packet, "CONNECT") {
+		return false
+	}
+	if c.n == 1 {
+		c.Close()
+	} else {
+		io.WriteString(c, "\x20\x02\x01\x00")
+	}
+	return true
+}
+
 // TestLostConnack checks that filters are subscribed again after a CONNECT without an
 // answer: the session that the server has then may have begun with it.
 func TestLostConnack(t *testing.T) {
-	p := &peer{answer: func(c *peerConn, packet string) bool {
-		if c.n == 0 || !strings.HasPrefix(packet, "CONNECT") {
-			return false
-		}
-		if c.n == 1 {
-			c.Close()
-		} else {
-			io.WriteString(c, "\x20\x02\x01\x00")
-		}
-		return true
-	}}
+	p := &peer{answer: lostConnack}
 	st := streamType("s", nowhere, topics("t", "f", 1), retry(5))
 	st.MQTT.CleanStart = false
 	bubble(t, p, identify("device", "", ""), types(st), func(t *testing.T, c *runtime.Context) {
@@ -644,6 +693,32 @@ func TestLostConnack(t *testing.T) {
 		time.Sleep(time.Second)
 		cl.want(t, "CRE CNG CON DIS POL CNG UNR POL CNG CON")
 		p.want(t, "CONNECT device; SUBSCRIBE 1 f qos 1; 5ms: CONNECT device; 10ms: CONNECT device; 10ms: SUBSCRIBE 2 f qos 1")
+	})
+}
+
+// TestLostConnackReceived checks that the identifier of a message with QoS 2 is free for
+// another one after a CONNECT without an answer, unless the server repeats the message.
+func TestLostConnackReceived(t *testing.T) {
+	p := &peer{answer: func(c *peerConn, packet string) bool {
+		return strings.HasPrefix(packet, "PUBREC ") || lostConnack(c, packet) // no PUBREL
+	}}
+	st := streamType("s", nowhere, topics("", "f", 2), retry(5))
+	st.MQTT.CleanStart = false
+	bubble(t, p, identify("device", "", ""), types(st), func(t *testing.T, c *runtime.Context) {
+		cl := open(t, c, "s")
+		cl.Connect()
+		synctest.Wait()
+		p.latest().send(message("f", 7, 2, "old"))
+		p.latest().send(message("f", 8, 2, "old too"))
+		synctest.Wait()
+		p.latest().Close()
+		time.Sleep(time.Second)
+		p.latest().send(string(appendPublish(nil, "f", 8, 2, true, false, 7)) + "old too")
+		for range 2 {
+			p.latest().send(message("f", 7, 2, "new"))
+			synctest.Wait()
+		}
+		cl.want(t, "CRE CNG CON rx(old) rx(old too) DIS POL CNG UNR POL CNG CON rx(new)")
 	})
 }
 

@@ -62,7 +62,7 @@ func (c *conn) receive(h header) error {
 	}
 	r.to = r.to[:0]
 	c.mu.Lock()
-	if c.err == nil && (p.qos < 2 || !c.sess.received.has(p.id)) {
+	if c.err == nil && (p.qos < 2 || !c.sess.received.duplicate(p.id, p.dup)) {
 		for _, st := range c.streams {
 			if st.wantsLocked(p.topic) {
 				r.to = append(r.to, st)

@@ -33,18 +33,31 @@ type session struct {
 	filters  map[string]byte // subscriptions at the server, with their QoS
 }
 
-// received holds the identifiers of QoS 2 messages without a PUBREL. A message that comes
-// with one of them is a duplicate (section 4.3.3). It has a lock of its own: what a
-// connection that has ended did not deliver is removed while another one has the session.
+// received holds the identifiers of QoS 2 messages without a PUBREL. It has its own lock,
+// because the messages that a connection did not deliver are removed after its end, when
+// another one has the session.
 type received struct {
 	mu  sync.Mutex
-	ids map[uint16]bool
+	ids map[uint16]bool // false if the server may have forgotten the message
 }
 
-func (r *received) has(id uint16) bool {
+// duplicate reports whether a message has been received before (section 4.3.3). If the
+// server may have forgotten that one, its identifier can be that of a new message, which
+// lacks the flag DUP.
+func (r *received) duplicate(id uint16, dup bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ids[id]
+	certain, known := r.ids[id]
+	return known && (certain || dup)
+}
+
+// doubt marks all messages as those that the server may have forgotten.
+func (r *received) doubt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.ids {
+		r.ids[id] = false
+	}
 }
 
 func (r *received) add(id uint16) {
@@ -56,13 +69,13 @@ func (r *received) add(id uint16) {
 	r.ids[id] = true
 }
 
-// remove reports whether id was there.
+// remove removes an identifier, and reports whether it was there.
 func (r *received) remove(id uint16) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	was := r.ids[id]
+	_, known := r.ids[id]
 	delete(r.ids, id)
-	return was
+	return known
 }
 
 // An outMsg is an unanswered packet with an identifier, or a PUBLISH with QoS 0.
