@@ -65,6 +65,9 @@ type wire struct {
 	n     int              // bytes in batch
 }
 
+// Close closes the connection. The library calls it too.
+func (w *wire) Close() error { return transport.Close(w.Conn) }
+
 // batchSize is the size of a piece of a message with its frames: the library writes
 // 4 KiB at a time.
 const batchSize = bufferSize + 4<<10
@@ -318,7 +321,7 @@ func (c *conn) close() {
 // closeWith sends a close frame and waits up to closeWait for the peer's.
 func (c *conn) closeWith(code websocket.StatusCode) {
 	c.closing.Store(true)
-	late := time.AfterFunc(closeWait, func() { c.wire.Conn.Close() })
+	late := time.AfterFunc(closeWait, func() { c.wire.Close() })
 	defer late.Stop()
 	_ = c.ws.Close(code, "")
 }
@@ -370,7 +373,7 @@ func (c *conn) invalid() {
 		return
 	}
 	c.fail(transport.ErrNoValidity)
-	c.wire.Conn.Close()
+	c.wire.Close()
 }
 
 // ping sends a PING. readWire confirms the validity when the answer arrives.

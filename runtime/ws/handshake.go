@@ -134,7 +134,7 @@ func (h *handshake) exchange(req *http.Request, target *policy.Target) (*http.Re
 		err = context.Cause(h.ctx)
 	}
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		conn.Close()
+		transport.Close(conn)
 	}
 	return resp, err
 }
