@@ -1,0 +1,103 @@
+package ws_test
+
+import (
+	"context"
+	"io"
+	"net"
+	stdhttp "net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/secure-streams/sspolicy/internal/teststream"
+	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/http"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+	"github.com/secure-streams/sspolicy/runtime/transport"
+	"github.com/secure-streams/sspolicy/runtime/ws"
+)
+
+// forward is the handler of docs/servers.md.
+func forward(addr net.Addr) stdhttp.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: "stream"})
+			r.Out.Host = r.In.Host
+			r.SetXForwarded()
+		},
+		Transport: &stdhttp.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, addr.Network(), addr.String())
+		}},
+	}
+}
+
+// TestOwnServer has a server of the program pass a part of its paths to a streamtype, by
+// two means: it forwards them, or it gives its handler to a streamtype that others join.
+func TestOwnServer(t *testing.T) {
+	types := []*policy.StreamType{
+		{Name: "stream", Protocol: policy.ProtocolH1, Endpoint: "127.0.0.1", HTTP: &policy.HTTP{WSSubprotocol: "talk"}},
+		{Name: "own", Protocol: policy.ProtocolH1, Endpoint: "127.0.0.1", HTTP: &policy.HTTP{}},
+		{Name: "joins", Protocol: policy.ProtocolWS, Endpoint: "!own", HTTP: &policy.HTTP{WSSubprotocol: "talk"}},
+	}
+	for _, st := range types {
+		st.Server, st.Metadata = true, []policy.Metadata{{Name: "path"}, {Name: "method"}}
+	}
+	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{ws.New(ws.Server), http.New(http.Server)}}, types...)
+	serve := func(name string) net.Addr {
+		t.Helper()
+		s, err := c.NewStream(name, runtime.Handlers{}, runtime.WithClients(func(*runtime.Stream) runtime.Handlers {
+			return echoing(newTrace(teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result {
+				path, _ := s.Metadata("path")
+				_ = s.Respond("", time.Time{}, strings.NewReader("stream "+path))
+				return runtime.OK
+			}}))
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Addr()
+	}
+	mux := stdhttp.NewServeMux()
+	mux.HandleFunc("/own", func(w stdhttp.ResponseWriter, r *stdhttp.Request) { io.WriteString(w, "own") })
+	handler, err := c.Handle("own", mux)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve("joins")
+	mux.Handle("/stream/", forward(serve("stream")))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	defer stdhttp.DefaultClient.CloseIdleConnections()
+	for _, get := range []struct{ url, want string }{
+		{server.URL + "/own", "own"},
+		{server.URL + "/stream/page", "stream /stream/page"},
+		{"http://" + handler.Addr().String() + "/own", "own"},
+	} {
+		resp, err := stdhttp.Get(get.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, _ := io.ReadAll(resp.Body); string(body) != get.want {
+			t.Errorf("%s: %q, want %q", get.url, body, get.want)
+		}
+		resp.Body.Close()
+	}
+	for _, at := range []string{server.URL + "/stream/talk", "http://" + handler.Addr().String()} {
+		conn, _, err := websocket.Dial(t.Context(), at, &websocket.DialOptions{Subprotocols: []string{"talk"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := conn.Read(t.Context()); string(got) != "hello" {
+			t.Errorf("%s: %q, %v", at, got, err)
+		}
+		conn.Close(websocket.StatusNormalClosure, "")
+	}
+}
