@@ -427,7 +427,7 @@ func TestNoFalseAlarm(t *testing.T) {
 			d := schema.Parse(name, []byte(text))
 			formatted, err := schema.Format(d)
 			if err != nil {
-				t.Skip(err)
+				t.Fatal(err)
 			}
 			packed, err := schema.Pack(d)
 			if err != nil {

@@ -1,0 +1,96 @@
+package archtest
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/printer"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// mayDecide matches the conditions on which a test may be skipped: the flag -short, the
+// operating system, and an environment variable that is not set. A test that lacks a
+// program or a file fails.
+var mayDecide = regexp.MustCompile(`testing\.Short\(\)|\bGOOS\b|os\.Getenv\(|== ""`)
+
+// TestSkips checks that no test skips itself for another reason. A fuzz target may pass
+// over an input.
+func TestSkips(t *testing.T) {
+	skips := 0
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(file, "_test.go"):
+			return nil
+		}
+		n, err := checkSkips(t, file)
+		skips += n
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if skips == 0 {
+		t.Error("there are no skips")
+	}
+}
+
+// checkSkips reports the wrong skips in a file, and returns how many there are in all.
+func checkSkips(t *testing.T, file string) (skips int, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil || !bytes.Contains(text, []byte(".Skip")) {
+		return 0, err
+	}
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, file, text, parser.SkipObjectResolution)
+	if err != nil {
+		return 0, err
+	}
+	var above []ast.Node
+	ast.Inspect(f, func(n ast.Node) bool {
+		if n == nil {
+			above = above[:len(above)-1]
+			return true
+		}
+		if call, ok := n.(*ast.CallExpr); ok {
+			switch calledName(call) {
+			case "t.Skip", "t.Skipf", "t.SkipNow":
+				skips++
+				if !permitted(fset, above) {
+					t.Errorf("%s: a test may not be skipped for this reason", fset.Position(n.Pos()))
+				}
+			}
+		}
+		above = append(above, n)
+		return true
+	})
+	return skips, nil
+}
+
+// permitted reports whether a skip is in a fuzz target, or under a condition that may
+// decide on it.
+func permitted(fset *token.FileSet, above []ast.Node) bool {
+	for _, n := range above {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			if calledName(n) == "f.Fuzz" {
+				return true
+			}
+		case *ast.IfStmt:
+			var b bytes.Buffer
+			if printer.Fprint(&b, fset, n.Cond) == nil && mayDecide.Match(b.Bytes()) {
+				return true
+			}
+		}
+	}
+	return false
+}
