@@ -55,31 +55,31 @@ func (r *Report) table() string {
 		return fmt.Sprintf("%s attempts in second %d", count(int64(r.Peak)), r.At)
 	})
 	if s.Outage > 0 {
-		row("late in the outage", func(r *Result) string { return count(int64(r.Level+0.5)) + " attempts per second" })
+		row("end of the outage", func(r *Result) string { return count(int64(r.Level+0.5)) + " attempts per second" })
 	}
-	since := "back, after the outage"
+	since := "back after the outage"
 	if s.Outage == 0 {
-		since = "connected, after the start"
+		since = "connected after the start"
 	}
 	row(since, func(r *Result) string {
 		if r.Back.P50 == Never {
 			return "never"
 		}
-		return fmt.Sprintf("50 %%: %s, 90 %%: %s, 99 %%: %s, all: %s", short(r.Back.P50), short(r.Back.P90), short(r.Back.P99), short(r.Back.Max))
+		return fmt.Sprintf("50 %%: %s, 90 %%: %s, 99 %%: %s, max: %s", short(r.Back.P50), short(r.Back.P90), short(r.Back.P99), short(r.Back.Max))
 	})
-	row("attempts of a device", func(r *Result) string {
-		return fmt.Sprintf("50 %%: %d, 90 %%: %d, 99 %%: %d, most: %d", r.PerDevice.P50, r.PerDevice.P90, r.PerDevice.P99, r.PerDevice.Max)
+	row("attempts per device", func(r *Result) string {
+		return fmt.Sprintf("50 %%: %d, 90 %%: %d, 99 %%: %d, max: %d", r.PerDevice.P50, r.PerDevice.P90, r.PerDevice.P99, r.PerDevice.Max)
 	})
-	row("attempts in all", func(r *Result) string { return count(r.Total) })
-	row("gave up for ever", func(r *Result) string { return count(int64(r.GaveUp)) })
+	row("total attempts", func(r *Result) string { return count(r.Total) })
+	row("gave up", func(r *Result) string { return count(int64(r.GaveUp)) })
 	row("not connected at the end", func(r *Result) string { return count(int64(r.Away)) })
 	if r.any(func(r *Result) bool { return r.Unnoticed > 0 }) {
 		row("did not notice the outage", func(r *Result) string { return count(int64(r.Unnoticed)) })
 	}
 	if r.any(func(r *Result) bool { return r.Scenario.Capacity > 0 }) {
 		row("longest wait in the queue", func(r *Result) string { return short(r.Longest) })
-		row("handshakes for clients that had gone", func(r *Result) string { return count(r.Wasted) })
-		row("refused, as the queue was full", func(r *Result) string { return count(r.Refused) })
+		row("wasted handshakes", func(r *Result) string { return count(r.Wasted) })
+		row("refused (queue full)", func(r *Result) string { return count(r.Refused) })
 	}
 	row("simulated", func(r *Result) string { return short(r.Elapsed) })
 	w.Flush()
@@ -99,32 +99,32 @@ func (r *Report) any(is func(*Result) bool) bool {
 	return false
 }
 
-// Remarks say in words what the numbers mean, and what could be done.
+// Remarks explains the numbers, and suggests improvements.
 func (r *Result) Remarks() (lines []string) {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	s, st := r.Scenario, r.Client.Stream
 	if r.Client.FirstWait && st.Retry != nil && len(st.Retry.Backoff) > 1 {
-		add("This lws keeps only the first wait, %v, of a policy that it reads itself; C tables have all %d.", span(st.Retry.Backoff[0]), len(st.Retry.Backoff))
+		add("This lws keeps only the first wait, %v, of a policy in JSON; C tables have all %d.", span(st.Retry.Backoff[0]), len(st.Retry.Backoff))
 	}
 	if r.Collapsed {
-		add("The fleet does not come back: the server works for clients that have given up. More capacity, a shorter queue (--max-wait) or longer waits in the policy would help.")
+		add("The fleet does not recover: the server makes handshakes for clients that have given up. Increase the capacity, shorten the queue (--max-wait), or lengthen the waits in the policy.")
 	}
 	if r.GaveUp > 0 {
 		switch {
 		case st.Retry == nil:
-			add("%s devices gave up: the streamtype has no backoff scheme, so nothing follows a failure until the program asks.", count(int64(r.GaveUp)))
+			add("%s devices gave up: the streamtype has no backoff scheme, so it does not retry until the program requests a connection (--every).", count(int64(r.GaveUp)))
 		case st.Opportunistic:
-			add("%s devices wait for their program: the streamtype is opportunistic, so nothing follows a lost connection (--every).", count(int64(r.GaveUp)))
+			add("%s devices wait for their program: the streamtype is opportunistic, so it does not reconnect by itself (--every).", count(int64(r.GaveUp)))
 		default:
-			add("%s devices gave up: the policy conceals %d failures in a row. They stay away until the program asks (--every); 65535 conceals all.", count(int64(r.GaveUp)), st.Retry.Conceal)
+			add("%s devices gave up: the policy retries only %d failures in a row (conceal). They stay away until the program requests a connection (--every); with conceal 65535 they never give up.", count(int64(r.GaveUp)), st.Retry.Conceal)
 		}
 	}
 	if r.Unnoticed > 0 {
-		add("%s devices did not notice the outage: no validity check of the policy ended within it.", count(int64(r.Unnoticed)))
+		add("%s devices did not notice the outage: no validity check of the policy failed during it.", count(int64(r.Unnoticed)))
 	}
 	if b := r.Burst(); b.Ratio >= Synchronised {
-		add("The devices are synchronised: %s into the outage the busiest second has %.1f times the mean, %s attempts of %s a second. More jitter would spread them.",
-			span(s.Outage), b.Ratio, count(int64(b.Peak)), count(int64(b.Mean+0.5)))
+		add("The devices are synchronised: %s into the outage the busiest second has %s attempts, %.1f times the mean of %s. More jitter would spread them.",
+			span(s.Outage), count(int64(b.Peak)), b.Ratio, count(int64(b.Mean+0.5)))
 	}
 	return lines
 }
