@@ -91,7 +91,11 @@ func (c *initCmd) Run(p *program) error {
 	if schema.HasErrors(found) {
 		return errors.Join(report.Write(p.stderr, report.FormatText, found), usage("the policy would have these errors"))
 	}
-	if err := p.output(c.Output, write(text)); err != nil {
+	put := p.put
+	if o.Key != nil {
+		put = p.putPrivate
+	}
+	if err := put(c.Output, []byte(text)); err != nil {
 		return err
 	}
 	if c.Output != "" && c.Output != "-" {

@@ -43,6 +43,17 @@ func (p *program) put(file string, text []byte) error {
 	return nil
 }
 
+// putPrivate is put of a text that only the owner of the file may read.
+func (p *program) putPrivate(file string, text []byte) error {
+	if file == "" || file == "-" {
+		return p.put(file, text)
+	}
+	if err := atomicfile.WritePrivate(file, text); err != nil {
+		return fileError(file, err)
+	}
+	return nil
+}
+
 func replace(file string, text []byte) error {
 	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
 		return overwrite(file, text) // a device, say, can't be replaced

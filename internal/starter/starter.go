@@ -172,8 +172,8 @@ func (o *Options) trust(b *strings.Builder) {
 		"  \"trust_stores\": [\n    {\"name\": \"roots\", \"stack\": [%s]}\n  ],\n\n", strings.Join(names, ", "))
 }
 
-// keyName is the name of the private key of a server.
-const keyName = "private_key"
+// keyName returns the name of the private key of a server.
+func (o *Options) keyName() string { return certs.NameFor(o.Cert) + "_key" }
 
 // credentials writes the certificate and the private key of a server.
 func (o *Options) credentials(b *strings.Builder) {
@@ -185,7 +185,7 @@ func (o *Options) credentials(b *strings.Builder) {
     {%s: "%s"}
   ],
 
-`, schema.Quote(certs.NameFor(o.Cert)), base64.StdEncoding.EncodeToString(o.Cert.Raw), schema.Quote(keyName), base64.StdEncoding.EncodeToString(o.Key))
+`, schema.Quote(certs.NameFor(o.Cert)), base64.StdEncoding.EncodeToString(o.Cert.Raw), schema.Quote(o.keyName()), base64.StdEncoding.EncodeToString(o.Key))
 }
 
 // settings returns the settings of the streamtype.
@@ -211,7 +211,7 @@ func (o *Options) settings() (all []setting) {
 		if o.TLS {
 			add("tls", "true", "Clients must use TLS, and trust the certificate or its issuer.")
 			text("server_cert", certs.NameFor(o.Cert), "")
-			text("server_key", keyName, "")
+			text("server_key", o.keyName(), "")
 		}
 		o.serverSettings(add, text)
 		return all
