@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
@@ -276,6 +277,45 @@ func TestErrors(t *testing.T) {
 				t.Errorf("(-want +got):\n%s%s", diff, show(changes))
 			}
 		})
+	}
+}
+
+// TestNoSilence: a value that gets an error is a change, in both directions, and with the same
+// error in both policies it is none.
+func TestNoSilence(t *testing.T) {
+	text := withCerts(base)
+	p := schema.NewPolicy(schema.Parse("base.json", []byte(text)))
+	n := 0
+	check := func(at schema.Span) {
+		for _, value := range []string{`{}`, `"\ud800"`, `99999999999999999999`, `[[]]`, `null`} {
+			wrong := text[:at.Start] + value + text[at.End:]
+			d := schema.Parse("wrong.json", []byte(wrong))
+			if _, found := codegen.Compile(schema.NewPolicy(d)); len(found) == 0 || schema.HasErrors(d.Syntax) {
+				continue
+			}
+			n++
+			if len(compare(t, text, wrong, Options{})) == 0 || len(compare(t, wrong, text, Options{})) == 0 {
+				t.Errorf("%v: %s is no change", at, value)
+			}
+			if same := compare(t, wrong, wrong, Options{}); len(same) > 0 {
+				t.Errorf("%v: %s: %v", at, value, &same[0])
+			}
+		}
+	}
+	for _, d := range p.Definitions {
+		check(d.Value.Span)
+		for _, s := range d.Settings {
+			check(s.Member.Value.Span)
+			for _, e := range s.Member.Value.Elems() {
+				check(e.Value.Span)
+			}
+		}
+	}
+	for _, s := range p.Settings {
+		check(s.Member.Value.Span)
+	}
+	if n < 300 {
+		t.Errorf("only %d values", n)
 	}
 }
 
