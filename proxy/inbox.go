@@ -185,7 +185,13 @@ func (l *link) hungUp() bool {
 // accepts any size.
 func (l *link) awaitRoom(n int) error {
 	return l.await(time.Time{}, func() bool {
-		return len(l.in.pieces) == 0 || l.in.cost()+n <= l.in.limit && !l.budget.full()
+		if len(l.in.pieces) == 0 || l.in.cost()+n <= l.in.limit && !l.budget.full() {
+			return true
+		}
+		if l.stream != nil {
+			l.stream.RequestTx() // take may have left it to the frame that waits
+		}
+		return false
 	})
 }
 

@@ -30,6 +30,9 @@ const (
 // defaultBuflen is the default of proxy_buflen, as in lws.
 const defaultBuflen = 32 << 10
 
+// ownBuflen is the same for clients of this module, whose frames are larger.
+const ownBuflen = 128 << 10
+
 // A link is a connection to a client, and the stream that it uses.
 type link struct {
 	p     *Proxy
@@ -411,11 +414,15 @@ func (l *link) take(f sspcwire.Frame) error {
 		return l.err
 	}
 	messages := l.st != nil && l.st.Carrier() != policy.ProtocolRaw
-	if l.in.put(m.Data, m.Flags, messages) && l.stream != nil {
+	wait := l.budget.spend(len(m.Data))
+	more := l.in.put(m.Data, m.Flags, messages)
+	if t, _, ok := l.reader.Peek(); ok && t == sspcwire.TypeTx && wait <= 0 {
+		more = false // requested with the frame that follows
+	}
+	if more && l.stream != nil {
 		l.stream.RequestTx()
 	}
 	l.accountLocked()
-	wait := l.budget.spend(len(m.Data))
 	l.mu.Unlock()
 	if wait <= 0 {
 		return nil
@@ -550,7 +557,10 @@ func (l *link) createdLocked(s *runtime.Stream) runtime.Result {
 // limitsLocked sets the limits of the buffers.
 func (l *link) limitsLocked() {
 	size := int(l.st.ProxyBuflen)
-	if size == 0 {
+	switch {
+	case size == 0 && l.out.own:
+		size = ownBuflen
+	case size == 0:
 		size = defaultBuflen
 	}
 	l.in.limit = size

@@ -97,7 +97,7 @@ func (l *link) payloadLocked(data []byte, flags policy.Flags, ride string) {
 			p.Flags |= last
 		}
 		size := len(l.out.buf)
-		if l.out.buf == nil && n > keptBuffer {
+		if l.out.buf == nil && n+len(data) > keptBuffer {
 			l.out.large = largeBuffers.Get().(*largeBuffer)
 			l.out.buf = l.out.large[:0]
 		}
@@ -236,8 +236,8 @@ func (l *link) emptiedLocked() {
 	}
 }
 
-// A largeBuffer holds a frame of payload.
-type largeBuffer [sspcwire.PayloadOverhead + sspcwire.MaxRideshare + 1 + sspcwire.MaxOwnPayload]byte
+// A largeBuffer holds frames of payload.
+type largeBuffer [sspcwire.OwnBatch]byte
 
 var largeBuffers = sync.Pool{New: func() any { return new(largeBuffer) }}
 
@@ -316,6 +316,9 @@ func (b *outbox) next() (n int, whole bool) {
 	}
 	for _, f := range frames {
 		size := maxWrite
+		if b.own {
+			size = sspcwire.OwnBatch
+		}
 		if whole || f.whole {
 			size = clientRead
 		}

@@ -87,6 +87,8 @@ const (
 	MaxLWSPayload = 1380
 	// MaxOwnPayload is how many bytes of payload this module puts in a frame for itself.
 	MaxOwnPayload = 16 << 10
+	// OwnBatch is how many bytes of frames this module writes or reads at a time.
+	OwnBatch = 4 * (PayloadOverhead + MaxOwnPayload)
 	// MaxReport is how many bytes the body of a REPORT has.
 	MaxReport = 1024
 )

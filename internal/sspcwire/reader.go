@@ -16,12 +16,14 @@ type Reader struct {
 	d          Decoder
 	size       int
 	buf        []byte
+	small      []byte       // buf while it is large
 	large      *largeBuffer // of buf; nil if it is not one
 	start, end int          // unread part of buf
 }
 
-// A largeBuffer is for a frame that is longer than a Reader reads at a time.
-type largeBuffer [PayloadOverhead + MaxOwnPayload + 4096]byte
+// A largeBuffer is for a frame that is longer than a Reader reads at a time, and for
+// those that follow it.
+type largeBuffer [OwnBatch + 4096]byte
 
 var largeBuffers = sync.Pool{New: func() any { return new(largeBuffer) }}
 
@@ -58,14 +60,18 @@ func (r *Reader) Next() (Frame, error) {
 	}
 }
 
-// PeekRx returns the flags of the next frame, if that is RX_PAYLOAD and has been read as
-// a whole, and whether it is.
-func (r *Reader) PeekRx() (policy.Flags, bool) {
+// Peek returns the type of the next frame, its flags if it is a payload frame, and
+// whether the whole frame has been read.
+func (r *Reader) Peek() (Type, policy.Flags, bool) {
 	b := r.buf[r.start:r.end]
-	if n, err := r.d.size(b); err != nil || n > len(b) || Type(b[0]) != TypeRx {
-		return 0, false
+	if n, err := r.d.size(b); err != nil || n > len(b) {
+		return 0, 0, false
 	}
-	return policy.Flags(binary.BigEndian.Uint32(b[header:])), true
+	t := Type(b[0])
+	if t != TypeRx && t != TypeTx {
+		return t, 0, true
+	}
+	return t, policy.Flags(binary.BigEndian.Uint32(b[header:])), true
 }
 
 // Buffered returns how many bytes have been read and not returned.
@@ -74,20 +80,23 @@ func (r *Reader) Buffered() int { return r.end - r.start }
 // reserve moves what is unread to the beginning of a buffer of at least n bytes. A large
 // buffer lives as long as the frame that needs it.
 func (r *Reader) reserve(n int) {
-	b, large := r.buf, r.large
+	b, large, small := r.buf, r.large, r.small
 	switch {
 	case n > r.size && n <= len(largeBuffer{}):
 		if large == nil {
-			large = largeBuffers.Get().(*largeBuffer)
+			large, small = largeBuffers.Get().(*largeBuffer), b
 		}
 		b = large[:]
-	case len(b) != n:
-		b, large = make([]byte, n), nil
+	case len(b) == n:
+	case len(small) == n:
+		b, large, small = small, nil, nil
+	default:
+		b, large, small = make([]byte, n), nil, nil
 	}
 	r.end = copy(b, r.buf[r.start:r.end])
 	r.start, r.buf = 0, b
 	if r.large != nil && large == nil {
 		largeBuffers.Put(r.large)
 	}
-	r.large = large
+	r.large, r.small = large, small
 }

@@ -231,8 +231,8 @@ var merges = sync.Pool{New: func() any { return new([]byte) }}
 // more reports whether the next frame has arrived and continues the payload before
 // it.
 func (l *link) more() bool {
-	flags, ok := l.r.PeekRx()
-	return ok && flags&^policy.FlagEOM == 0
+	t, flags, ok := l.r.Peek()
+	return ok && t == sspcwire.TypeRx && flags&^policy.FlagEOM == 0
 }
 
 // payload returns the payload of a frame.
@@ -416,11 +416,11 @@ func (l *link) send() {
 }
 
 // buffers holds buffers for frames to the proxy.
-var buffers = sync.Pool{New: func() any { return new([sspcwire.PayloadOverhead + txSize]byte) }}
+var buffers = sync.Pool{New: func() any { return new([sspcwire.OwnBatch]byte) }}
 
 // sendAll sends until no request is left. Only one goroutine at a time may run it.
 func (l *link) sendAll() {
-	buf := buffers.Get().(*[sspcwire.PayloadOverhead + txSize]byte)
+	buf := buffers.Get().(*[sspcwire.OwnBatch]byte)
 	defer buffers.Put(buf)
 	for l.next() {
 		err := l.sendRequests()
@@ -509,11 +509,32 @@ func timeoutMs(d time.Duration) uint32 {
 	return uint32(min((d + time.Millisecond - 1).Milliseconds(), sspcwire.TimeoutCancel-1))
 }
 
-// sendPayload sends a piece of payload, if the program has one.
+// sendPayload sends a piece of payload, if the program has one. Full pieces that follow
+// each other are sent together.
 func (l *link) sendPayload(buf []byte) error {
-	p, err := l.Tx(buf[sspcwire.PayloadOverhead:])
+	batch, full := 0, true
+	for full && len(buf)-batch >= sspcwire.PayloadOverhead+txSize && l.WantsTx() {
+		n, err := l.appendPayload(buf[batch:])
+		if err != nil {
+			l.conn.Write(buf[:batch]) // the link ends; what the program sent before does not
+			return err
+		}
+		batch += n
+		full = n == sspcwire.PayloadOverhead+txSize
+	}
+	if batch == 0 {
+		return nil
+	}
+	_, err := l.conn.Write(buf[:batch])
+	return err
+}
+
+// appendPayload puts a frame with a piece of payload at the beginning of buf, and returns
+// its size, or 0 if the program has none.
+func (l *link) appendPayload(buf []byte) (int, error) {
+	p, err := l.Tx(buf[sspcwire.PayloadOverhead:][:txSize])
 	if err != nil || p.Empty() {
-		return err
+		return 0, err
 	}
 	if p.Next {
 		p.Flags |= policy.FlagEOM
@@ -524,9 +545,5 @@ func (l *link) sendPayload(buf []byte) error {
 		Time:  uint64(time.Since(l.start).Microseconds()),
 		Data:  buf[sspcwire.PayloadOverhead:][:p.N],
 	})
-	if err != nil {
-		return err
-	}
-	_, err = l.conn.Write(frame)
-	return err
+	return len(frame), err
 }
