@@ -16,6 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/raw"
 	"github.com/secure-streams/sspolicy/runtime/transport"
+	ssws "github.com/secure-streams/sspolicy/runtime/ws"
 )
 
 // answerText is the answer of the servers.
@@ -172,31 +173,59 @@ func BenchmarkServeRaw(b *testing.B) {
 // BenchmarkIdleServer makes 2,000 connections with a request each, and reports the bytes in
 // this process per idle connection, those of the client included.
 func BenchmarkIdleServer(b *testing.B) {
-	const n = 2_000
-	idle := func(b *testing.B, addr string) {
-		needFiles(b, 2*n+100)
-		warm := requests(b, addr, getRequest, answerText, 1)
-		warm(1)
-		var before, after goruntime.MemStats
-		collect(&before)
-		run := requests(b, addr, getRequest, answerText, n)
-		run(1)
-		time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
-		collect(&after)
-		stack := int64(after.StackInuse) - int64(before.StackInuse)
-		b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+stack)/n, "B/conn")
-		b.ReportMetric(float64(stack)/n, "stack-B/conn")
+	make := func(addr string, n int) (run func(each int)) {
+		return requests(b, addr, getRequest, answerText, n)
 	}
 	b.Run("stream", func(b *testing.B) {
 		for b.Loop() {
 			s, addr := serveOurs(b, sshttp.New(sshttp.Server), policy.ProtocolH1, answering)
-			idle(b, addr)
+			idle(b, addr, make)
 			s.Destroy()
 		}
 	})
 	b.Run("net/http", func(b *testing.B) {
 		for b.Loop() {
-			idle(b, serveNetHTTP(b))
+			idle(b, serveNetHTTP(b), make)
 		}
 	})
+}
+
+// BenchmarkIdleServeWS does the same with WebSockets and a message each, compared with the
+// library by hand.
+func BenchmarkIdleServeWS(b *testing.B) {
+	make := func(addr string, n int) (run func(each int)) { return sockets(b, addr, n) }
+	b.Run("stream", func(b *testing.B) {
+		for b.Loop() {
+			s, addr := serveOurs(b, ssws.New(ssws.Server), policy.ProtocolWS, runtime.Handlers{}, runtime.WithClients(echoingMessages))
+			idle(b, addr, make)
+			s.Destroy()
+		}
+	})
+	b.Run("by hand", func(b *testing.B) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.HandlerFunc(echoWS)}
+		go srv.Serve(ln)
+		defer srv.Close()
+		for b.Loop() {
+			idle(b, ln.Addr().String(), make)
+		}
+	})
+}
+
+// idle reports the memory of connections to a server that are idle after an exchange.
+func idle(b *testing.B, addr string, make func(addr string, n int) (run func(each int))) {
+	const n = 2_000
+	needFiles(b, 2*n+100)
+	make(addr, 1)(1) // what the first connection alone needs
+	var before, after goruntime.MemStats
+	collect(&before)
+	make(addr, n)(1)
+	time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
+	collect(&after)
+	stack := int64(after.StackInuse) - int64(before.StackInuse)
+	b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+stack)/n, "B/conn")
+	b.ReportMetric(float64(stack)/n, "stack-B/conn")
 }

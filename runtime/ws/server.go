@@ -2,6 +2,7 @@ package ws
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -60,7 +61,8 @@ func upgrader(t *Transport, s *transport.ServerSetup) (httpserver.Handler, error
 	n.server = s
 	return func(c *httpserver.Conn, w http.ResponseWriter, r *http.Request) {
 		if u, ws := n.accept(c, w, r, s.Limits.MessageBytes); ws != nil {
-			go u.run(ws) // so that net/http frees its stack
+			// A goroutine of its own, without u, so that net/http frees its stack and buffers.
+			go n.serve(c, u.l, ws, u.wire)
 		}
 	}, nil
 }
@@ -85,18 +87,18 @@ func (n *connector) accept(c *httpserver.Conn, w http.ResponseWriter, r *http.Re
 	return u, ws
 }
 
-// run serves an accepted connection until its end.
-func (u *upgrade) run(ws *websocket.Conn) {
-	c := u.n.newConn(u.l, ws, u.wire)
-	ended := u.c.Upgraded(u.n.server, func() { go c.closeWith(websocket.StatusGoingAway) })
+// serve serves an accepted connection until its end.
+func (n *connector) serve(hc *httpserver.Conn, l transport.Accepted, ws *websocket.Conn, w *wire) {
+	c := n.newConn(l, ws, w)
+	ended := hc.Upgraded(n.server, func() { go c.closeWith(websocket.StatusGoingAway) })
 	defer ended()
-	err := u.l.Connected()
+	err := l.Connected()
 	if err != nil {
 		c.close()
 	} else {
-		err = c.run(u.l.Context())
+		err = c.run(l.Context())
 	}
-	u.l.End(err)
+	l.End(err)
 }
 
 // An upgrade is the http.ResponseWriter of the library's handshake. It delays the
@@ -159,11 +161,11 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w := u.wire
 	w.Conn = conn
 	if first, _ := rw.Reader.Peek(rw.Reader.Buffered()); len(first) > 0 {
-		w.first = first
+		w.first = bytes.Clone(first) // without the buffer of net/http
 	}
 	w.check.masked = true
 	w.check.deflate = u.Header().Get("Sec-Websocket-Extensions") != ""
-	return w, bufio.NewReadWriter(bufio.NewReader(w), bufio.NewWriter(w)), nil
+	return w, bufio.NewReadWriter(bufio.NewReader(w), bufio.NewWriterSize(w, serverBuffer)), nil
 }
 
 // begin makes the stream. A stream of earlier requests on the connection ends.

@@ -335,3 +335,29 @@ func TestServerSharesTransport(t *testing.T) {
 	client := <-n.clients
 	client.AwaitEnd(t, "DIS DES")
 }
+
+// TestServerIdle checks that a connection does not hold what net/http needed for its
+// handshake, which is more than 10 KB.
+func TestServerIdle(t *testing.T) {
+	const n, most = 200, 22 << 10
+	s := newServer(t, policy.StreamType{Protocol: policy.ProtocolWS}, nil, nil)
+	exchange(t, s.dial(t, nil), "hello") // what the first connection alone needs
+	before := heap()
+	for range n {
+		c, err := net.Dial("tcp", s.s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		if n, err := c.Read(make([]byte, 1<<10)); n == 0 {
+			t.Fatal(err)
+		}
+		<-s.clients
+	}
+	each := (heap() - before) / n
+	t.Logf("%d bytes per idle connection", each)
+	if each > most {
+		t.Errorf("an idle connection holds %d bytes, more than %d", each, most)
+	}
+}

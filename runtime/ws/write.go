@@ -90,7 +90,7 @@ func (c *conn) stepLocked() error {
 		return errSOM
 	}
 	c.setSending(true)
-	if n > smallPiece {
+	if n > c.n.buffered() {
 		c.wire.hold()
 		err = c.put(buf[:n], eom)
 		if e := c.wire.release(); err == nil {
@@ -117,8 +117,21 @@ func (c *conn) setSending(is bool) {
 	}
 }
 
-// smallPiece is the size up to which the library writes a frame at once.
-const smallPiece = 4000
+// The buffer for frames that the library writes at once has 4 KiB at a client. At a server
+// it is ours, and small, for servers with many idle clients.
+const (
+	clientBuffer = 4 << 10
+	serverBuffer = 512
+	maxHeader    = 14 // of a frame
+)
+
+// buffered returns the size of the largest piece that fits into the buffer of the library.
+func (n *connector) buffered() int {
+	if n.server != nil {
+		return serverBuffer - maxHeader
+	}
+	return clientBuffer - maxHeader
+}
 
 // put sends a piece of a message.
 func (c *conn) put(p []byte, eom bool) error {
