@@ -45,7 +45,7 @@ func TestCPool(t *testing.T) {
 		}
 	}
 
-	// What is equal is there once.
+	// Equal parts are written once.
 	one, err := CPoolFootprint(list[:1], COptions{})
 	if err != nil {
 		t.Fatal(err)

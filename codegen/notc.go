@@ -29,7 +29,7 @@ var (
 )
 
 // notC returns the kind of a file that cannot be C source, or "". For such a file,
-// the errors of a compiler are no help.
+// the errors of a compiler do not help.
 func notC(text []byte) string {
 	for _, f := range otherFiles {
 		if bytes.HasPrefix(text, []byte(f.magic)) {

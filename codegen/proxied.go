@@ -40,7 +40,7 @@ func describe(p *policy.Policy) (description *policy.Policy, originals []*policy
 // proxiedContext writes NewContext for streams that a proxy executes.
 func (g *goFile) proxiedContext(f *jen.File) {
 	const sspcPath = runtimePath + "/sspc"
-	f.Line().Comment("NewContext returns a context whose streams a Secure Streams proxy fulfils: o.Proxy,")
+	f.Line().Comment("NewContext returns a context whose streams a Secure Streams proxy executes: o.Proxy,")
 	f.Comment("or if that is nil the one at sspc.DefaultAddress.")
 	f.Func().Id("NewContext").Params(jen.Id("o").Qual(runtimePath, "Options")).
 		Params(jen.Op("*").Qual(runtimePath, "Context"), jen.Error()).

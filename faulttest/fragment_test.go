@@ -68,7 +68,7 @@ func TestFragment(t *testing.T) {
 				want := d.Policy
 				for _, want := range want.StreamTypes {
 					got := got.StreamType(want.Name)
-					// What a streamtype inherits of the policy is spelled out by Apply.
+					// Apply spells out the settings that a streamtype inherits from the policy.
 					if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(policy.StreamType{}, "SOCKS5Proxy"), cmpopts.EquateEmpty()); diff != "" {
 						t.Errorf("%s: %s of %s differs:\n%s", file, want.Name, f.Name, diff)
 					}

@@ -23,8 +23,8 @@ import (
 // A behavior describes how a peer differs from a healthy one. The zero value is
 // healthy.
 type behavior struct {
-	address string                              // connect here, where nobody listens
-	gone    bool                                // nobody listens at the address of the peer
+	address string                              // connect here, where no process listens
+	gone    bool                                // no process listens at the address of the peer
 	full    bool                                // connections are not accepted
 	link    func() link.Fault                   // of each connection
 	wire    func(net.Conn)                      // serves a connection, before TLS
@@ -141,7 +141,7 @@ func (p *peer) sleep(d time.Duration) bool {
 // ends.
 func (p *peer) hold(c net.Conn) { io.Copy(io.Discard, c) }
 
-// reserve returns an address on which nobody listens, and nobody can until the peer
+// reserve returns an address on which no process listens, and none can until the peer
 // is closed: that of the client of a connection.
 func (p *peer) reserve() (net.Addr, error) {
 	local, err := net.ResolveTCPAddr("tcp", p.options.listen())
@@ -208,7 +208,7 @@ func (p *peer) start(b *behavior) (*Target, error) {
 			return nil, err
 		}
 		t.at(addr)
-		p.strike("nobody listens on %v", addr)
+		p.strike("no server listens on %v", addr)
 		return t, nil
 	}
 	if b.link != nil {

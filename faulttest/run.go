@@ -136,7 +136,7 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 		return nil, nil, fmt.Errorf("%w %q", policy.ErrUnknownStreamType, stream)
 	}
 	if ok, why := f.Fits(st); !ok {
-		return nil, nil, fmt.Errorf("fault %s does not fit streamtype %q: %s", f.Name, stream, why)
+		return nil, nil, fmt.Errorf("fault %s does not apply to streamtype %q: %s", f.Name, stream, why)
 	}
 	args, err := f.check(o.Args)
 	if err != nil {

@@ -23,7 +23,7 @@ func TestFix(t *testing.T) {
 		{"a comment behind a section can't be moved",
 			"{\n  \"s\": [{\"a\":{\"retry\":\"r\"}}], # after\n  \"retry\": [{\"r\":{}}]\n}\n",
 			"{\n  \"s\": [{\"a\":{\"retry\":\"r\"}}], # after\n  \"retry\": [{\"r\":{}}]\n}\n"},
-		{"another name is no misspelt one",
+		{"another name is not a misspelling",
 			`{"retry":[{"fast1":{}}],"s":[{"a":{"retry":"fast2"}}]}`, `{"retry":[{"fast1":{}}],"s":[{"a":{"retry":"fast2"}}]}`},
 		{"several forward references at once",
 			`{"s":[{"a":{"retry":"r"}}],"trust_stores":[{"name":"t","stack":["c"]}],"certs":[{"c":"MIIB"}],"retry":[{"r":{}}]}`,
@@ -38,7 +38,7 @@ func TestFix(t *testing.T) {
 			`{"s":[{"a":{"endpoint":"${region}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`},
 		{"metadata misspelt where it is used", `{"s":[{"a":{"endpoint":"${regoin}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`,
 			`{"s":[{"a":{"endpoint":"${region}.x.org","http_url":"${region}","metadata":[{"region":""}]}}]}`},
-		{"an info that the mistake has hidden is no reason to keep it",
+		{"a hidden info does not keep the mistake",
 			`{"retry":[{"r":{"backof":[1000,2000]}}],"s":[{"a":{"endpoint":"x.org","port":80,"http_method":"GET","http_url":"","retry":"r"}}]}`,
 			`{"retry":[{"r":{"backoff":[1000,2000]}}],"s":[{"a":{"endpoint":"x.org","port":80,"http_method":"GET","http_url":"","retry":"r"}}]}`},
 		{"types", `{"s":[{"a":{"tls":"true","port":"443","opportunistic":0,"endpoint":12}}]}`, `{"s":[{"a":{"tls":true,"port":443,"opportunistic":false,"endpoint":"12"}}]}`},
@@ -52,7 +52,7 @@ func TestFix(t *testing.T) {
 	}
 }
 
-// The example policy of lws's README becomes one that loads but for its
+// The example policy of lws's README becomes one that loads, except for its
 // certificates, which are shortened there.
 func TestFixReadmeExample(t *testing.T) {
 	text, err := os.ReadFile(filepath.FromSlash("../fixtures/readme-example.json"))

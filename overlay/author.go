@@ -69,7 +69,7 @@ func (a *author) stream(m *schema.Member) {
 	case !ok:
 		d := a.reportf(RuleUnknownStreamtype, schema.Error, m.Name.Span, "the base policy has no streamtype %s", schema.QuoteName(m.Key))
 		if a.full(RuleUnknownStreamtype) {
-			return // nobody reads the rest of the message
+			return // the rest of the message would not help
 		}
 		if better := schema.Nearest(m.Key, a.streamtypes()); better != "" {
 			d.Message += ": did you mean " + schema.QuoteName(better) + "?"

@@ -115,7 +115,7 @@ func (l *lws) begins() bool {
 // refuse reports that lws stops at a position.
 func (l *lws) refuse(at schema.Span, why string) {
 	l.over = true
-	l.reportf(RuleLWSRefused, schema.Error, at, "lws refuses the fragment here: %s; what stands before stays applied, and the policy in use is freed", why)
+	l.reportf(RuleLWSRefused, schema.Error, at, "lws refuses the fragment here: %s; the settings before it stay applied, and the policy in use is freed", why)
 }
 
 // read reports whether the parser reads up to the end of a span.

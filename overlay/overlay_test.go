@@ -72,7 +72,7 @@ func TestApply(t *testing.T) {
 			`{"s":[{"a":{"endpoint":"h","port":443,"http_url":"","tls":true}}]}`},
 		{"host:port keeps the path", `{"s":[{"a":{"endpoint":"e","port":443,"http_url":"v1","tls":true}}]}`, `{"s":[{"a":{"endpoint":"[::1]:80"}}]}`,
 			`{"s":[{"a":{"endpoint":"[::1]","port":80,"http_url":"v1","tls":true}}]}`},
-		{"an endpoint that is no URL", `{"s":[{"a":{"endpoint":"e","port":443}}]}`, `{"s":[{"a":{"endpoint":"+/run/x"}}]}`,
+		{"an endpoint that is not a URL", `{"s":[{"a":{"endpoint":"e","port":443}}]}`, `{"s":[{"a":{"endpoint":"+/run/x"}}]}`,
 			`{"s":[{"a":{"endpoint":"+/run/x","port":443}}]}`},
 		{"a fragment that sets the port too", `{"s":[{"a":{"endpoint":"e","port":443}}]}`, `{"s":[{"a":{"endpoint":"h:1","port":2}}]}`,
 			`{"s":[{"a":{"endpoint":"h:1","port":2}}]}`},

@@ -115,7 +115,7 @@ func TestSlowClient(t *testing.T) {
 }
 
 // TestSlowPeer checks that a client is slowed down by a peer that does not read, and
-// that its end is noticed all the same.
+// that its end is still noticed.
 func TestSlowPeer(t *testing.T) {
 	hold := make(chan struct{})
 	defer close(hold)
@@ -143,7 +143,7 @@ func TestSlowPeer(t *testing.T) {
 	f.settled(t)
 }
 
-// TestFailedBody checks that a client of which a body has been taken in vain sends it
+// TestFailedBody checks that a client whose body was consumed by a failed attempt resends it
 // again from its beginning.
 func TestFailedBody(t *testing.T) {
 	read := func(c net.Conn, last string) string {

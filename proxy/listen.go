@@ -44,7 +44,7 @@ func ListenMux(rw io.ReadWriteCloser, log *slog.Logger) net.Listener {
 	return sspcmux.NewSession(rw, sspcmux.Options{Server: true, Logger: log})
 }
 
-// removeStale removes the file of a socket if nobody listens on it.
+// removeStale removes the file of a socket if no process listens on it.
 func removeStale(path string) bool {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != fs.ModeSocket {

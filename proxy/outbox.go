@@ -138,7 +138,7 @@ func (b *outbox) endLast() bool {
 	return true
 }
 
-var errSlowClient = errors.New("the client does not read, and too much waits for it")
+var errSlowClient = errors.New("the client reads too slowly")
 
 // queuedLocked records a frame that has been appended to buf. The caller must call
 // flushLocked afterwards.

@@ -81,7 +81,7 @@ func newBudgets(roles []*Role) []*budget {
 
 // The errors of refusals.
 var (
-	errNoRole      = errors.New("no role is for this client")
+	errNoRole      = errors.New("no role matches this client")
 	errRoleLinks   = errors.New("too many links of the role")
 	errRoleForbids = errors.New("the role may not use the streamtype")
 

@@ -116,7 +116,7 @@ func (c *call) readers(chain []*policy.StreamType) ([]payload, error) {
 	for _, p := range c.parts {
 		i := slices.IndexFunc(chain, func(st *policy.StreamType) bool { return st.Name == p.streamtype })
 		if i < 0 {
-			return nil, fmt.Errorf("a part for %w %q, which has no share in the request", ErrUnknownStreamType, p.streamtype)
+			return nil, fmt.Errorf("a part for %w %q, which does not share the request", ErrUnknownStreamType, p.streamtype)
 		}
 		all[i] = p.payload
 	}

@@ -447,7 +447,7 @@ func TestReconnect(t *testing.T) {
 		{"a Write", func(conn *runtime.Conn) []string {
 			got := []string{read(conn), read(conn)}
 			time.Sleep(time.Hour)
-			go io.WriteString(conn, "x") // fails, since nobody sends it
+			go io.WriteString(conn, "x") // fails, since no peer sends it
 			time.Sleep(time.Hour)
 			return append(got, read(conn))
 		}, []string{"1", "lost 1", "2"}, 3}, // a Write that waits is a decision too

@@ -69,7 +69,7 @@ type inbox struct {
 type outbox struct {
 	writing   sync.Mutex // held by a write, acquired before mu
 	buf       []byte
-	pending   bool // buf is to be sent, even if it is empty
+	pending   bool // send buf, even if it is empty
 	tail      tail
 	started   bool                 // part of a message has been sent
 	requested bool                 // the transport has asked for payload in this attempt
@@ -110,7 +110,7 @@ func (x *exchange) checkLocked(s *Stream) error {
 	case x.st.Server && s.Listener() == nil:
 		return fmt.Errorf("%w: the streamtype is a server", ErrUnsupported)
 	case x.st.Carrier() == policy.ProtocolSMD:
-		return fmt.Errorf("%w: the streamtype is for NewStream", ErrUnsupported)
+		return fmt.Errorf("%w: use NewStream for this streamtype", ErrUnsupported)
 	case x.call.hasBody() && !sends:
 		return ErrNoBody
 	case x.sendsBody() || !x.collect && sends:
@@ -298,7 +298,7 @@ func (x *exchange) connectingLocked() Result {
 		o.chain = last
 	}
 	if o.parts != nil && !slices.EqualFunc(last, o.chain, func(a, b *policy.StreamType) bool { return a.Name == b.Name }) {
-		return x.endLocked(fmt.Errorf("%w: rideshare: a new policy makes the request of other streamtypes than those that have parts", ErrUnsupported))
+		return x.endLocked(fmt.Errorf("%w: rideshare: the new policy changes the streamtypes that share the request", ErrUnsupported))
 	}
 	if x.messages() && !x.collect && (!x.call.hasBody() || o.tail == tailSent) {
 		return OK

@@ -109,7 +109,7 @@ type Stream struct {
 
 	h        Handlers
 	role     *role         // of a server streamtype; nil for a client
-	remote   *remote       // nil unless a driver fulfils the stream
+	remote   *remote       // nil unless a driver executes the stream
 	link     *link         // of the attempt; nil when idle
 	retry    *timers.Timer // of the wait for the next attempt; nil if there is none
 	timeout  *timers.Timer // of StartTimeout; nil if it does not run
@@ -574,7 +574,7 @@ func (s *Stream) abandon(l *link) {
 	}
 	name, cause := s.t.stream.Name, l.cause
 	s.mu.Unlock()
-	s.e.log.Warn("sspolicy: a transport does not give up; the stream goes on without it", "streamtype", name, "cause", cause)
+	s.e.log.Warn("sspolicy: a transport did not end in time; the stream continues without it", "streamtype", name, "cause", cause)
 	s.mu.Lock()
 	next, _ := s.settleAndUnlock()
 	s.work(next)
@@ -788,7 +788,7 @@ func (s *Stream) finish(l *link, err error) bool {
 		err = nil
 		s.txLen = 0
 	case !connected && err == nil:
-		err = errors.New("sspolicy: the transport gave up without a reason")
+		err = errors.New("sspolicy: the transport ended without an error")
 	}
 	var f machine.Failure
 	if s.remote != nil {

@@ -32,7 +32,7 @@ func TestDeletions(t *testing.T) {
 		}
 		d := Parse("p", text)
 		if len(d.Syntax) > 0 || len(text) > 16<<10 {
-			continue // nobody knows what was meant
+			continue // the intended meaning is unknown
 		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()

@@ -347,7 +347,7 @@ func (p *parser) closer(want byte, after bool) (text string, ends bool) {
 	p.guessed = true
 	if after && c == '}' && next != "" && next[0] == ']' && !p.stray {
 		p.stray = true // lws tolerates one
-		d.lax("lws passes over it")
+		d.lax("lws ignores it")
 	} else {
 		p.damaged = true
 	}
@@ -661,7 +661,7 @@ func (p *parser) inArray(first int) (tail, shut string) {
 				if n := len(p.elementStack); n > first && p.elementStack[n-1].Comma != "" {
 					last := &p.elementStack[n-1].Value
 					at := last.Span.End + len(last.After)
-					p.laxf(at, at+1, "remove the comma", "", "lws passes over it", "a comma before %q is not JSON", "]")
+					p.laxf(at, at+1, "remove the comma", "", "lws ignores it", "a comma before %q is not JSON", "]")
 				}
 				return tail, text
 			}
@@ -747,7 +747,7 @@ func (p *parser) word() Kind {
 			want = "0" + want
 		}
 		want = sign + want
-		p.laxf(start, p.pos, "write "+want, want, "lws passes over the zeros", "a number does not start with a zero: write %s", want)
+		p.laxf(start, p.pos, "write "+want, want, "lws ignores the zeros", "a number does not start with a zero: write %s", want)
 		return Number
 	case strings.EqualFold(w, "true"), strings.EqualFold(w, "false"), strings.EqualFold(w, "null"):
 		want := strings.ToLower(w)

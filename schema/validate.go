@@ -373,7 +373,7 @@ func (v *validator) unknown(in Section, k *Key, m *Member) {
 		if in != Streams && in != Retry {
 			d.Severity = Warning
 		}
-		return // nobody reads the rest of the message
+		return // the rest of the message would not help
 	}
 	join := "; "
 	rename := func(key string, safe bool) {
@@ -449,7 +449,7 @@ func (v *validator) leaf(s *jsonschema.Schema, k *Key, val *Value) {
 			d.Message += "; lws keeps " + Wrap(val.Raw(), k)
 		}
 		if k != nil && k.Name == "conceal" && !strings.HasPrefix(val.Raw(), "-") {
-			d.Fixes = []Fix{{Message: "write 65535, which is for ever", Edits: []Edit{{val.Span, "65535"}}}}
+			d.Fixes = []Fix{{Message: "write 65535, which means forever", Edits: []Edit{{val.Span, "65535"}}}}
 		}
 	case "enum":
 		v.badEnum(s, k, name, val)

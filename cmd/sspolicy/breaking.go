@@ -15,7 +15,7 @@ import (
 )
 
 type breakingCmd struct {
-	LWS      []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws versions of the devices, 4.1 to 5.0: compare what each makes of the policies. Without it, what the texts say."`
+	LWS      []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws versions of the devices, 4.1 to 5.0: compare the policies as each version reads them. By default the texts are compared."`
 	Against  string           `placeholder:"git:REV:PATH" help:"Compare with this file of the git repository, in place of OLD: git:HEAD~1:policy.json."`
 	Approved string           `placeholder:"FILE" help:"Do not report the changes in this file, which --format json wrote."`
 	Format   string           `enum:"text,json" default:"text" help:"text (the default), or json."`
@@ -191,7 +191,7 @@ func (p *program) revision(file string) (*schema.Document, error) {
 }
 
 type diffCmd struct {
-	LWS []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws versions of the devices, 4.1 to 5.0: compare what each makes of the policies. Without it, what the texts say."`
+	LWS []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws versions of the devices, 4.1 to 5.0: compare the policies as each version reads them. By default the texts are compared."`
 	Old string           `arg:"" help:"The old policy, or git:REV:PATH."`
 	New string           `arg:"" help:"The new policy."`
 }

@@ -26,8 +26,8 @@ import (
 )
 
 type certsCmd struct {
-	List     certsListCmd     `cmd:"" help:"List the certificates of policies, with their end and their use."`
-	Check    certsCheckCmd    `cmd:"" help:"Check that the trust store of a stream accepts what its server shows."`
+	List     certsListCmd     `cmd:"" help:"List the certificates of policies, with their expiry and use."`
+	Check    certsCheckCmd    `cmd:"" help:"Check that the trust store of a stream accepts the chain of its server."`
 	Import   certsImportCmd   `cmd:"" help:"Add certificates to a policy."`
 	Minimize certsMinimizeCmd `cmd:"" help:"Find the smallest trust store that still verifies given chains."`
 	Fetch    certsFetchCmd    `cmd:"" help:"Print the certificates that a server shows."`
@@ -77,7 +77,7 @@ func (f *dayFlag) time() time.Time {
 }
 
 type certsListCmd struct {
-	Expiring *period `placeholder:"TIME" help:"Only certificates that end within this time, such as 90d. The exit code is then 1 if there is one."`
+	Expiring *period `placeholder:"TIME" help:"Only certificates that expire within this time, such as 90d. The exit code is 1 if there are any."`
 	dayFlag
 	textOrJSON
 	Files []string `arg:"" name:"policy" help:"The policies."`
@@ -206,10 +206,10 @@ func useText(uses []certUse) string {
 
 // chainFlags say where chains come from.
 type chainFlags struct {
-	Connect bool          `help:"Connect to the server of the stream, and take the chain that it shows."`
-	Address string        `placeholder:"HOST:PORT" help:"Connect to this address instead. The name that the server has to show is still that of the policy."`
-	Chain   []string      `sep:"none" placeholder:"FILE" help:"Take the chain from this file (PEM): the server's certificate first. May be repeated."`
-	Timeout time.Duration `default:"15s" placeholder:"TIME" help:"The limit of a connection (${default})."`
+	Connect bool          `help:"Connect to the server of the stream, and check the chain that it sends."`
+	Address string        `placeholder:"HOST:PORT" help:"Connect to this address instead. The certificate must still be valid for the host of the policy."`
+	Chain   []string      `sep:"none" placeholder:"FILE" help:"Check the chain in this file (PEM): the server's certificate first. May be repeated."`
+	Timeout time.Duration `default:"15s" placeholder:"TIME" help:"The time limit of a connection (${default})."`
 }
 
 func (f *chainFlags) check() error {
@@ -482,7 +482,7 @@ func printChecks(w io.Writer, rows []checkRow) error {
 }
 
 type certsImportCmd struct {
-	Store   string   `placeholder:"NAME" help:"Put the certificates into this trust store too, which is made if there is none."`
+	Store   string   `placeholder:"NAME" help:"Also add the certificates to this trust store, which is created if necessary."`
 	Name    string   `placeholder:"NAME" help:"The name of the certificate in the policy. The default is its common name in lower case."`
 	Replace bool     `help:"Replace a certificate of the same name."`
 	Output  string   `short:"o" placeholder:"OUT" help:"Write to this file instead of the policy."`
@@ -573,14 +573,14 @@ type certsMinimizeCmd struct {
 	Stream []string `sep:"none" complete:"streamtypes" placeholder:"NAME" help:"Only the chains of this streamtype. May be repeated. The default is all that use the store."`
 	Store  string   `required:"" placeholder:"NAME" help:"The trust store."`
 	chainFlags
-	Write  bool   `help:"Change the policy: take the other certificates out of the store, and remove those that nothing uses any more."`
+	Write  bool   `help:"Change the policy: remove the other certificates from the store, and unused ones from the policy."`
 	Output string `short:"o" placeholder:"OUT" help:"Write the changed policy to this file."`
 	File   string `arg:"" name:"policy" help:"The policy."`
 }
 
 // Help is what "sspolicy certs minimize --help" adds.
 func (certsMinimizeCmd) Help() string {
-	return "A server may show another chain tomorrow: keep the roots that its operator names. Without --write or --output it prints what could go."
+	return "A server may show another chain tomorrow: keep the roots that its operator names. Without --write or --output it prints the certificates that could be removed."
 }
 
 // Validate checks the command line.
@@ -659,15 +659,15 @@ func (c *certsMinimizeCmd) Run(p *program) error {
 
 type certsFetchCmd struct {
 	Stream  string        `complete:"streamtypes" placeholder:"NAME" help:"The argument is a policy, and the server that of this streamtype."`
-	Name    string        `placeholder:"HOST" help:"The name to ask for, if it is not that of the address."`
-	Timeout time.Duration `default:"15s" placeholder:"TIME" help:"The limit of the connection (${default})."`
+	Name    string        `placeholder:"HOST" help:"The server name to request, if it differs from the address."`
+	Timeout time.Duration `default:"15s" placeholder:"TIME" help:"The time limit of the connection (${default})."`
 	Output  string        `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Server  string        `arg:"" name:"server" help:"HOST, HOST:PORT, or with --stream a policy."`
 }
 
 // Help is what "sspolicy certs fetch --help" adds.
 func (certsFetchCmd) Help() string {
-	return "Fetching is not verifying: whoever answers, an attacker too, shows a chain. Compare fingerprints with those that the operator of the server or of the authority publishes before you trust one."
+	return "Fetching does not verify: the chain may be an attacker's. Compare fingerprints with those that the operator of the server or of the authority publishes before you trust one."
 }
 
 // Run executes the command.

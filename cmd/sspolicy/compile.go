@@ -25,14 +25,14 @@ import (
 type compileCmd struct {
 	tableOptions
 	sizeFlags
-	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
-	Variants []string `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built with the tag sspolicy_variants alone. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
+	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Apply this fragment to the policy first. May be repeated."`
+	Variants []string `placeholder:"FRAGMENT" help:"Write tables for the policy with each of these fragments too, for tests. Go: in OUT_variants.go, which is built only with the tag sspolicy_variants. C: in OUT_NAME.c, and a list of them in OUT_variants.h. The name is that of the fragment."`
 	Output   string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Depfile  string   `placeholder:"FILE" help:"Write the dependencies of OUT to this file, as a rule for make."`
 	Depend   string   `short:"M" placeholder:"D" help:"-MD is --depfile with the name of OUT, with the extension .d."`
 	Check    bool     `help:"Write nothing, and fail if OUT is not up to date."`
 	File     string   `arg:"" help:"The policy."`
-	More     []string `arg:"" optional:"" help:"C: more policies, whose tables go into the same files and share what is equal. OUT is a folder for policies.c and policies.h, or a file with --header. Names begin with PREFIX and the name of the file."`
+	More     []string `arg:"" optional:"" help:"C: more policies, whose tables go into the same files and share equal parts. OUT is a folder for policies.c and policies.h, or a file with --header. Names begin with PREFIX and the name of the file."`
 }
 
 // Help is what "sspolicy compile --help" adds.
@@ -88,7 +88,7 @@ func (c *compileCmd) Validate() error {
 		}
 	}
 	if c.Proxied && len(c.Variants) > 0 {
-		return errors.New("--variants is for tables, which there are none of with --proxied")
+		return errors.New("--variants needs tables, which --proxied does not write")
 	}
 	if err := c.validatePool(); err != nil {
 		return err
@@ -197,7 +197,7 @@ func (c *compileCmd) Run(p *program) error {
 	return c.put(p, outputs)
 }
 
-// generate returns the files to write, OUT first, and prints the size if it is wanted.
+// generate returns the files to write, OUT first, and prints the size if requested.
 // It reports findings of the severity show and above on standard error.
 func (c *compileCmd) generate(p *program, show schema.Severity) ([]generatedFile, error) {
 	if len(c.More) > 0 {
@@ -388,7 +388,7 @@ func check(outputs []generatedFile) error {
 	return &exitError{exitFindings, errors.Join(stale...)}
 }
 
-// depfile returns the file for make, if one is wanted.
+// depfile returns the file for make, if one is requested.
 func (c *compileCmd) depfile(outputs []generatedFile) []generatedFile {
 	file := c.depfileName()
 	if file == "" {

@@ -15,12 +15,12 @@ import (
 type tableOptions struct {
 	Lang    string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
 	Package *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
-	Proxied bool            `help:"Go: for programs whose streams a Secure Streams proxy fulfils. The package has no tables, only names, protocols and metadata."`
+	Proxied bool            `help:"Go: for programs whose streams a Secure Streams proxy executes. The package has no tables, only names, protocols and metadata."`
 	LWS     *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"C: the lws version to compile for (${lws})."`
 	Entry   string          `placeholder:"NAME" help:"C: the name of the table to give to lws (PREFIXstatic_policy_entry)."`
 	Prefix  *string         `placeholder:"PREFIX" help:"C: the prefix of all names (_ss_). Policies in one program need different ones."`
 	Header  string          `placeholder:"HEADER" help:"C: write the declaration of the table to this file, and the tables to OUT."`
-	Only    []string        `complete:"streamtypes" placeholder:"STREAM" help:"Compile these streamtypes alone, and what they need. Findings in the others do not count. May be repeated."`
+	Only    []string        `complete:"streamtypes" placeholder:"STREAM" help:"Compile only these streamtypes and the definitions that they need. Findings in others are ignored. May be repeated."`
 }
 
 // goPackage returns the name of the Go package.

@@ -57,7 +57,7 @@ func (c *compileCmd) validatePool() error {
 	return nil
 }
 
-// pool returns the files for several policies, and prints the size if it is wanted.
+// pool returns the files for several policies, and prints the size if requested.
 func (c *compileCmd) pool(p *program, show schema.Severity) ([]generatedFile, error) {
 	var list []codegen.Variant
 	var names []string

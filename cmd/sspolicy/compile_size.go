@@ -17,7 +17,7 @@ import (
 type sizeFlags struct {
 	Size      bool     `help:"C: print the size of the tables. They are written only with --output."`
 	Format    string   `enum:",text,json" default:"" placeholder:"text|json" help:"C: how to print the size. json has the size of each streamtype and certificate too."`
-	ABI       []string `name:"abi" placeholder:"ABI" help:"C: the architectures that --size and --max-size are about (${abis})."`
+	ABI       []string `name:"abi" placeholder:"ABI" help:"C: the architectures for --size and --max-size (${abis})."`
 	MaxSize   byteSize `placeholder:"BYTES" help:"C: fail if the tables are larger on one of these architectures, with gcc -O2. 8k is 8192."`
 	LWSOption []string `name:"lws-option" placeholder:"OPTION" help:"C: a cmake option that lws is built with, such as LWS_WITHOUT_SERVER=1. Fails if the policy needs another value. Some options change the size of the tables."`
 

@@ -30,7 +30,7 @@ type execution struct {
 	lost      error // why the last attempt or connection ended, if none followed
 	connected bool
 
-	// Of the current attempt.
+	// About the current attempt.
 	sent     map[string]int // bytes sent, by streamtype
 	complete bool           // all is sent
 	end      *time.Timer    // see linger; nil if it has not been called
@@ -131,7 +131,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 	case runtime.StateDisconnected:
 		return e.disconnected(s)
 	case runtime.StateTimeout:
-		return e.finish(errors.New("TIMEOUT: the policy's timeout_ms is over"))
+		return e.finish(errors.New("TIMEOUT: the policy's timeout_ms has passed"))
 	}
 	return runtime.OK
 }
@@ -285,7 +285,7 @@ func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runt
 		}
 	}
 	if flags&runtime.FlagEOM == 0 {
-		// The rest of the message; over HTTP this is not needed and does no harm.
+		// The rest of the message; over HTTP this is unnecessary but harmless.
 		if err := s.RequestTx(); err != nil {
 			e.finish(err)
 		}

@@ -91,7 +91,7 @@ func newRuleJSON(r *lint.Rule) *ruleJSON {
 }
 
 type schemaCmd struct {
-	For string `enum:",vscode" default:"" placeholder:"EDITOR" help:"Print instead the settings by which an editor uses the schema: vscode, for .vscode/settings.json."`
+	For string `enum:",vscode" default:"" placeholder:"EDITOR" help:"Print the settings that make an editor use the schema: vscode, for .vscode/settings.json."`
 }
 
 // Help is what "sspolicy schema --help" adds.

@@ -18,7 +18,7 @@ import (
 // extractFlags say how policies in C and templates are read.
 type extractFlags struct {
 	Template extract.Mode `enum:"auto,none,cmake,printf" default:"auto" placeholder:"KIND" help:"The placeholders that files have: cmake (@NAME@, and $${NAME} outside of strings), printf (verbs such as %d), none, or auto: all of these in C, in files that end in .in, and with --define (the default)."`
-	Define   definitions  `placeholder:"NAME[=VALUE]" help:"The text that a placeholder stands for, or a macro in C (1). May be repeated."`
+	Define   definitions  `placeholder:"NAME[=VALUE]" help:"The text of a placeholder, or of a macro in C (1). May be repeated."`
 }
 
 // definitions are values by name. On the command line, as for a C compiler, a name alone

@@ -30,7 +30,7 @@ import (
 type faultCmd struct {
 	List    faultListCmd    `cmd:"" help:"List the faults."`
 	Explain faultExplainCmd `cmd:"" help:"Explain a fault."`
-	Make    faultMakeCmd    `cmd:"" help:"Print the overlay that leads a stream to the peer of a fault."`
+	Make    faultMakeCmd    `cmd:"" help:"Print the overlay that redirects a stream to the peer of a fault."`
 	Serve   faultServeCmd   `cmd:"" help:"Run the peer of a fault until Ctrl-C."`
 	Run     faultRunCmd     `cmd:"" help:"Run a stream against a fault, and compare its states with those expected."`
 	Matrix  faultMatrixCmd  `cmd:"" help:"Run all streams of policies against all faults that fit them."`
@@ -88,9 +88,9 @@ type faultFlags struct {
 
 // peerFlags are the flags about the peer of a device.
 type peerFlags struct {
-	Listen    string          `default:"127.0.0.1:4433" placeholder:"HOST:PORT" help:"Where the peer listens (${default})."`
-	Authority string          `placeholder:"FILE" help:"The throw-away authority that certifies the peer, made if there is no such file. The default is a file in the user's cache."`
-	LWS       *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"For a device that uses the overlay call of this lws, which can set little more than an address."`
+	Listen    string          `default:"127.0.0.1:4433" placeholder:"HOST:PORT" help:"The address on which the peer listens (${default})."`
+	Authority string          `placeholder:"FILE" help:"The temporary authority that certifies the peer, created if the file does not exist. The default is a file in the user's cache."`
+	LWS       *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"Write the overlay for the overlay function of this lws, which can change little more than the address."`
 }
 
 // load compiles the policy and finds the fault.
@@ -108,7 +108,7 @@ func (c *faultFlags) load(p *program) (*policy.Policy, *faulttest.Fault, error) 
 		return nil, nil, unknownStreamType(compiled, c.Stream)
 	}
 	if ok, why := f.Fits(st); !ok {
-		return nil, nil, &exitError{exitUsage, fmt.Errorf("fault %s does not fit streamtype %q: %s", f.Name, c.Stream, why)}
+		return nil, nil, &exitError{exitUsage, fmt.Errorf("fault %s does not apply to streamtype %q: %s", f.Name, c.Stream, why)}
 	}
 	if err := f.Check(c.Param); err != nil {
 		return nil, nil, &exitError{exitUsage, err}
@@ -207,9 +207,9 @@ func (l *lineLog) print(line string) {
 
 // timeFlags are the flags about the times of runs.
 type timeFlags struct {
-	Hurry          int            `default:"1" placeholder:"N" help:"Divide the policy's backoff and timeouts, the program's and those of the fault by N, timeouts to 1 s at least."`
-	Timeout        *time.Duration `placeholder:"TIME" help:"The limit of a run. The default is what the fault can take."`
-	ConnectTimeout time.Duration  `default:"${connect_timeout}" help:"The limit of each attempt to connect, before --hurry (${default})."`
+	Hurry          int            `default:"1" placeholder:"N" help:"Divide the backoff and timeouts of the policy, the program and the fault by N. Timeouts are not reduced below 1 s."`
+	Timeout        *time.Duration `placeholder:"TIME" help:"The time limit of a run. The default is slightly more than the fault can take."`
+	ConnectTimeout time.Duration  `default:"${connect_timeout}" help:"The time limit of each attempt to connect, before --hurry (${default})."`
 }
 
 // Validate checks the flags.

@@ -30,7 +30,7 @@ type faultMatrixCmd struct {
 
 // Help is what "sspolicy fault matrix --help" adds.
 func (faultMatrixCmd) Help() string {
-	return "Streamtypes of servers, local sinks and files are left out, for no fault fits them. A policy with errors is reported and left out, and the exit code is then 1. --hurry makes it take seconds."
+	return "Streamtypes of servers, local sinks and files are skipped, since no fault applies to them. A policy with errors is reported and skipped, and the exit code is then 1. --hurry makes it take seconds."
 }
 
 // A faultRow is the outcome of a fault on a streamtype.

@@ -16,7 +16,7 @@ import (
 type fixFlags struct {
 	Fix         bool `help:"Apply the safe fixes to the files, list them, and report the rest. Standard input goes to standard output, and the report to standard error."`
 	UnsafeFixes bool `help:"Apply the unsafe fixes too, which may change the meaning of a policy or remove settings."`
-	Diff        bool `help:"With --fix: change nothing, print what would change as a unified diff, and fail if there is something."`
+	Diff        bool `help:"With --fix: print the changes as a unified diff instead of writing them, and fail if there are any."`
 }
 
 // Validate checks the flags.

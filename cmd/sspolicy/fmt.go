@@ -11,7 +11,7 @@ import (
 type fmtCmd struct {
 	Check bool `xor:"how" help:"Write nothing. Name the files whose layout differs, and fail if there are any."`
 	Write bool `short:"w" xor:"how" help:"Write the result to the file instead of standard output."`
-	Diff  bool `xor:"how" help:"Print what would change, as a unified diff."`
+	Diff  bool `xor:"how" help:"Print the changes as a unified diff instead of writing them."`
 	colorFlag
 	fileFlags
 }

@@ -16,7 +16,7 @@ import (
 // tableFlags are the flags of commands that read tables of lws.
 type tableFlags struct {
 	Symbol string          `placeholder:"SYMBOL" help:"The head of the list of streamtypes (_ss_static_policy_entry, or that of policy2c)."`
-	LWS    *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws version that the tables are for, if they do not tell."`
+	LWS    *schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws version of the tables, if they do not contain it."`
 }
 
 // options returns the options of the reader.
@@ -65,7 +65,7 @@ type importCmd struct {
 
 // Help is what "sspolicy import --help" adds.
 func (importCmd) Help() string {
-	return "Reads tables that compile --lang c or lws's policy2c wrote, for any lws version. C source is compiled with the C compiler that the environment variable CC names (cc). Tables have no names for backoff schemes, so these are made up."
+	return "Reads tables that compile --lang c or lws's policy2c wrote, for any lws version. C source is compiled with the C compiler that the environment variable CC names (cc). Tables have no names for backoff schemes, so these are generated."
 }
 
 // Validate checks the command line.
@@ -94,7 +94,7 @@ func (c *importCmd) Run(p *program) error {
 		for _, x := range r {
 			versions = append(versions, x.Target.String())
 		}
-		return &exitError{exitFindings, fmt.Errorf("%s: the tables mean one policy for lws %s, and another for lws %s: give the version to --lws",
+		return &exitError{exitFindings, fmt.Errorf("%s: the tables mean one policy for lws %s, and another for lws %s: give the version with --lws",
 			file, strings.Join(versions[:len(versions)-1], ", "), versions[len(versions)-1])}
 	}
 	return p.output(c.Output, write(codegen.JSON(r[0].Policy)))

@@ -22,13 +22,13 @@ import (
 )
 
 type initCmd struct {
-	Protocol string           `enum:",h1,h2,h3,ws,mqtt,raw" default:"" placeholder:"PROTOCOL" help:"What the stream speaks: h1 (the default), h2, h3, ws, mqtt or raw."`
+	Protocol string           `enum:",h1,h2,h3,ws,mqtt,raw" default:"" placeholder:"PROTOCOL" help:"The protocol: h1 (the default), h2, h3, ws, mqtt or raw."`
 	Server   bool             `help:"Accept connections instead of making one: h1, h2, ws or raw."`
 	Stream   string           `placeholder:"NAME" help:"The name of the streamtype (example)."`
 	Endpoint string           `placeholder:"HOST" help:"The host to connect to (example.com), or the interface on which a server listens (all)."`
 	Port     *int             `placeholder:"PORT" help:"The port. The default is that of the protocol, for a server 7681."`
 	NoTLS    bool             `name:"no-tls" help:"Connect without TLS."`
-	CA       string           `name:"ca" placeholder:"FILE" help:"Trust the certificates in this file alone, PEM or DER. The default is the roots of the operating system."`
+	CA       string           `name:"ca" placeholder:"FILE" help:"Trust only the certificates in this file, PEM or DER. The default is the roots of the operating system."`
 	Cert     string           `placeholder:"FILE" help:"Serve with TLS, with the certificate in this PEM file."`
 	Key      string           `placeholder:"FILE" help:"The PEM file with the private key of the certificate."`
 	Settings bool             `name:"config" help:"Print a configuration (.sspolicy.json) instead of a policy."`
@@ -39,7 +39,7 @@ type initCmd struct {
 
 // Help is what "sspolicy init --help" adds.
 func (initCmd) Help() string {
-	return "Prints a policy with comments, to begin with. It asks for what no flag says if standard input is a terminal, and takes the defaults otherwise."
+	return "Prints a policy with comments, to begin with. If standard input is a terminal, it asks for the settings that no flag provides; otherwise it uses the defaults."
 }
 
 // Validate checks the flags.
@@ -56,13 +56,13 @@ func (c *initCmd) Validate() error {
 	case c.NoTLS && c.CA != "":
 		return errors.New("--ca: certificates to trust are for connections with TLS")
 	case (c.Cert == "") != (c.Key == ""):
-		return errors.New("--cert and --key belong together")
+		return errors.New("--cert and --key must be used together")
 	case c.Cert != "" && !c.Server:
 		return errors.New("--cert and --key are for servers")
 	case c.Server && c.CA != "":
 		return errors.New("--ca is for clients")
 	case c.Cert != "" && c.NoTLS:
-		return errors.New("--cert and --key are for TLS, and --no-tls is against it")
+		return errors.New("--cert and --key cannot be used with --no-tls")
 	}
 	return nil
 }

@@ -22,13 +22,13 @@ import (
 )
 
 type loginProxyCmd struct {
-	Listen   string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Where to listen (${default})."`
+	Listen   string        `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"The address to listen on (${default})."`
 	Cert     string        `placeholder:"FILE" help:"Listen with TLS, with this certificate chain, PEM."`
 	CertKey  string        `placeholder:"FILE" help:"The private key of --cert; the default is that file."`
 	Cookie   string        `default:"MRHSession" placeholder:"NAME" help:"The session cookie of the gateway (${default})."`
 	Start    string        `default:"clientless-mode: 1" placeholder:"FIELD" help:"The header field that starts a session (${default})."`
 	Login    string        `default:"/my.policy" placeholder:"PATH" help:"The login page to which the gateway redirects (${default})."`
-	Key      []string      `default:"address,path" placeholder:"PARTS" help:"The parts of a session's key beside user and password: address, path, both, or none (${default})."`
+	Key      []string      `default:"address,path" placeholder:"PARTS" help:"The parts of a session's key in addition to user and password: address, path, both, or none (${default})."`
 	Idle     time.Duration `default:"15m" placeholder:"15m" help:"Forget a session that is not used for this time (${default})."`
 	Lifetime time.Duration `default:"8h" placeholder:"8h" help:"Forget a session after this time (${default})."`
 	SOAP     bool          `name:"soap" help:"Refuse with SOAP faults."`
@@ -41,7 +41,7 @@ type loginProxyCmd struct {
 
 // Help is what "sspolicy login-proxy --help" adds.
 func (loginProxyCmd) Help() string {
-	return "Stands before a gateway and keeps its session cookies for callers that use Basic authentication and keep none: one session for each user, password, address and path. Runs until Ctrl-C. Logs refusals, and answers that are not 2xx, on standard error, without secrets."
+	return "Runs in front of a gateway and keeps its session cookies for callers that use Basic authentication and keep none: one session for each user, password, address and path. Runs until Ctrl-C. Logs refusals, and answers that are not 2xx, on standard error, without secrets."
 }
 
 // Validate checks the flags.

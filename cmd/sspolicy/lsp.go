@@ -12,7 +12,7 @@ import (
 )
 
 type lspCmd struct {
-	Stdio bool `help:"Speak over standard input and output. There is no other way; editors pass it by habit."`
+	Stdio bool `help:"Use standard input and output. This is the only transport; some editors pass the flag."`
 }
 
 // Help is what "sspolicy lsp --help" adds.

@@ -82,7 +82,7 @@ type cli struct {
 	Explain    explainCmd    `cmd:"" help:"Explain a rule, a key or a state."`
 	Rules      rulesCmd      `cmd:"" help:"List the rules of lint, and test those of the project."`
 	Schema     schemaCmd     `cmd:"" help:"Print the JSON Schema of a policy."`
-	Overlay    overlayCmd    `cmd:"" help:"Lay fragments over a policy and print the result."`
+	Overlay    overlayCmd    `cmd:"" help:"Apply fragments to a policy and print the result."`
 	Compile    compileCmd    `cmd:"" help:"Compile a policy to static tables in Go or C."`
 	Pack       packCmd       `cmd:"" help:"Print a policy as one line of JSON, or as a C string."`
 	Graph      graphCmd      `cmd:"" help:"Draw a policy."`
@@ -95,13 +95,13 @@ type cli struct {
 	Rotate     rotateCmd     `cmd:"" help:"Replace the keys that devices trust."`
 	Verify     verifyCmd     `cmd:"" help:"Check the signature of a policy, or that a program or compiled policy holds it."`
 	Init       initCmd       `cmd:"" help:"Write a first policy, with comments, or a configuration."`
-	Test       testCmd       `cmd:"" help:"Check what the streams of a policy do."`
+	Test       testCmd       `cmd:"" help:"Run tests of what the streams of a policy do."`
 	Run        runCmd        `cmd:"" help:"Execute one stream of a policy."`
-	Proxy      proxyCmd      `cmd:"" help:"Fulfil the streams of a policy for other processes."`
+	Proxy      proxyCmd      `cmd:"" help:"Execute the streams of a policy for other processes."`
 	LoginProxy loginProxyCmd `cmd:"" help:"Reuse the sessions of API callers that keep no cookies."`
 	Fault      faultCmd      `cmd:"" help:"Run streams against the ways in which networks and servers fail."`
 	Certs      certsCmd      `cmd:"" help:"List, check, import, minimize and fetch certificates."`
-	Storm      stormCmd      `cmd:"" help:"Show what a fleet of devices does to a server that fails."`
+	Storm      stormCmd      `cmd:"" help:"Simulate a fleet of devices after an outage of their server."`
 	Demo       demoCmd       `cmd:"" help:"Run the tour: one policy, from lint to a program."`
 	Version    versionCmd    `cmd:"" help:"Print the version of sspolicy."`
 

@@ -25,7 +25,7 @@ func only(base *schema.Document, fragments []*schema.Document, names ...string) 
 		all = append(all, def.Name)
 	}
 	needs := map[*schema.Definition]bool{}
-	// Of several definitions with a name, lws takes this or that.
+	// Keep all definitions with a name, since lws may take any of them.
 	need := func(s schema.Section, name string) (added bool) {
 		for _, def := range p.Lookup(s, name) {
 			added = added || !needs[def]

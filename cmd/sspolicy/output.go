@@ -56,7 +56,7 @@ func (p *program) putPrivate(file string, text []byte) error {
 
 func replace(file string, text []byte) error {
 	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
-		return overwrite(file, text) // a device, say, can't be replaced
+		return overwrite(file, text) // such as a device, which cannot be replaced
 	}
 	if dir := filepath.Dir(file); !isThere(dir) {
 		return fmt.Errorf("the folder %s does not exist: make it first", dir)

@@ -18,8 +18,8 @@ import (
 type overlayCmd struct {
 	Files    []string `arg:"" name:"file" help:"The policy, and the fragments to apply, in this order. A fragment may come first if it names its base in x-sspolicy, or the configuration does."`
 	Output   string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
-	Diff     bool     `xor:"what" help:"Print what changes, as a unified diff, instead of the result."`
-	Explain  bool     `xor:"what" help:"Print each setting that changes, with its place in the base and the fragment, instead of the result."`
+	Diff     bool     `xor:"what" help:"Print the changes as a unified diff instead of the result."`
+	Explain  bool     `xor:"what" help:"Print each setting that changes, with its position in the base and the fragment, instead of the result."`
 	Format   string   `enum:"text,json,patch" default:"text" help:"text prints the result (the default), json the changes as JSON, patch a JSON Patch (RFC 6902)."`
 	Mode     modeFlag `default:"author" placeholder:"MODE" help:"How fragments are applied: author, as their author means them (the default), or lws=VERSION, as lws_ss_policy_overlay of lws 4.1 to 5.0 does."`
 	AllowNew bool     `help:"Let fragments add streamtypes."`

@@ -18,7 +18,7 @@ type packCmd struct {
 	Format  string           `enum:"json,c,include" default:"json" help:"json is one line of JSON (the default), c a C header that defines it as the string PREFIXpolicy_json, include a file to include between the braces of a C definition."`
 	Prefix  *string          `placeholder:"PREFIX" help:"c: the prefix of the string (_ss_)."`
 	LWS     []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"The lws versions that the policy must work with, 4.1 to 5.0 (${lws})."`
-	Overlay []string         `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Overlay []string         `sep:"none" placeholder:"FRAGMENT" help:"Apply this fragment to the policy first. May be repeated."`
 	Output  string           `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Check   bool             `help:"Write nothing, and fail if OUT is not up to date."`
 	File    string           `arg:"" help:"The policy."`

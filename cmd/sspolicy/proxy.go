@@ -33,9 +33,9 @@ import (
 )
 
 type proxyCmd struct {
-	Listen      []string `sep:"none" placeholder:"ADDRESS" help:"Where to listen: unix:@NAME, unix:/PATH, tcp:HOST:PORT, or mux:/DEVICE[@SPEED] for a serial line (${proxy_address}). May be repeated."`
+	Listen      []string `sep:"none" placeholder:"ADDRESS" help:"The address to listen on: unix:@NAME, unix:/PATH, tcp:HOST:PORT, or mux:/DEVICE[@SPEED] for a serial line (${proxy_address}). May be repeated."`
 	Config      string   `placeholder:"FILE" help:"A configuration: roles and quotas of clients, TLS, metrics."`
-	Overlay     []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
+	Overlay     []string `sep:"none" placeholder:"FRAGMENT" help:"Apply this fragment to the policy first. May be repeated."`
 	Credentials string   `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, client_key.0 and so on."`
 	JSON        bool     `name:"json" help:"Log JSON, one object a line."`
 	File        string   `arg:"" name:"policy" help:"The policy."`
@@ -45,7 +45,7 @@ type proxyCmd struct {
 
 // Help is what "sspolicy proxy --help" adds.
 func (proxyCmd) Help() string {
-	return "Fulfils the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments, certificates and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well."
+	return "Executes the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments, certificates and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well."
 }
 
 // Validate checks the flags.
@@ -218,12 +218,12 @@ func (s *proxyServer) tokens() (*oauth.Source, error) {
 		}
 		files = &credentials.Files{Dir: dir}
 		for _, name := range files.Exposed() {
-			s.log.Warn("others may read a secret", "file", name)
+			s.log.Warn("other users can read a credential", "file", name)
 		}
 		chain = append(chain, files)
 	}
 	return oauth.New(append(chain, &credentials.Env{Prefix: "SSPOLICY_"}), oauth.Options{Rotated: func(_ int, request string) {
-		err := errors.New("there is no folder of credentials")
+		err := errors.New("no folder of credentials to write it to")
 		if files != nil {
 			err = files.SetBlob(policy.BlobAuth, 1, request)
 		}

@@ -12,25 +12,25 @@ import (
 
 type rotateCmd struct {
 	Key       []string `required:"" sep:"none" placeholder:"KEY" help:"A private key that signs: of the old set, the new one or both. May be repeated."`
-	To        string   `placeholder:"ROTATION" help:"Add the signatures to this rotation, which others have signed, instead of making one."`
+	To        string   `placeholder:"ROTATION" help:"Add signatures to this rotation instead of making a new one."`
 	Product   string   `placeholder:"P" help:"The product of the devices."`
-	Serial    uint64   `placeholder:"N" help:"How many rotations there will have been, with this one (1)."`
-	Version   uint64   `placeholder:"N" help:"The version of a policy from which devices go on: usually that in force."`
-	Threshold int      `placeholder:"K" help:"How many of the new keys the next rotation needs (more than half)."`
+	Serial    uint64   `placeholder:"N" help:"The number of this rotation, counted from 1 (1)."`
+	Version   uint64   `placeholder:"N" help:"The policy version from which devices continue: usually the current one."`
+	Threshold int      `placeholder:"K" help:"The number of new keys that must sign the next rotation (more than half)."`
 	Output    string   `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	Public    []string `arg:"" optional:"" name:"key.pub" help:"The public keys of the new set."`
 }
 
 // Help is what "sspolicy rotate --help" adds.
 func (rotateCmd) Help() string {
-	return "Writes a rotation, which devices accept if enough keys of the old set and of the new one have signed it. Owners of keys on different machines pass it on with --to. Devices get the rotations, oldest first, and behind them the manifest of a policy, in one file."
+	return "Writes a rotation, which devices accept if enough keys of the old set and of the new one have signed it. Owners of keys on different machines pass it on with --to. Devices get the rotations, oldest first, followed by the manifest of a policy, in one file."
 }
 
 // Validate checks the command line.
 func (c *rotateCmd) Validate() error {
 	switch {
 	case c.To != "" && (len(c.Public) > 0 || c.Product != "" || c.Serial != 0 || c.Version != 0 || c.Threshold != 0):
-		return errors.New("--to: what the rotation says is fixed")
+		return errors.New("--to: the content of the rotation cannot be changed")
 	case c.To == "" && len(c.Public) == 0:
 		return errors.New("want the public keys of the new set, or --to")
 	case c.To == "" && c.Version == 0:

@@ -36,9 +36,9 @@ type runCmd struct {
 	Credential     map[string]string `mapsep:"none" placeholder:"NAME=@FILE" help:"A credential: auth.0, device_serial, client_cert.0, client_key.0, server_cert.STREAM, server_key.STREAM and so on. May be repeated."`
 	Credentials    string            `placeholder:"DIR" help:"A folder of credentials, in files auth.0, client_cert.0, server_cert.STREAM and so on."`
 	Cookies        string            `placeholder:"FILE" help:"Keep cookies in this file (for streamtypes with http_cookies)."`
-	Overlay        []string          `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
-	Timeout        *time.Duration    `placeholder:"10s" help:"The limit for the whole run (10s; none for a server or a nailed_up stream)."`
-	ConnectTimeout time.Duration     `default:"${connect_timeout}" help:"The limit for each attempt to connect (${default})."`
+	Overlay        []string          `sep:"none" placeholder:"FRAGMENT" help:"Apply this fragment to the policy first. May be repeated."`
+	Timeout        *time.Duration    `placeholder:"10s" help:"The time limit of the run (10s; none for a server or a nailed_up stream)."`
+	ConnectTimeout time.Duration     `default:"${connect_timeout}" help:"The time limit of each attempt to connect (${default})."`
 	serveFlags
 	proxyFlags
 	File       string `arg:"" help:"The policy. With --proxy there is none: the streamtype follows."`

@@ -12,13 +12,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/sspc"
 )
 
-// proxyFlags are the flags of run for a streamtype that a proxy fulfils.
+// proxyFlags are the flags of run for a streamtype that a proxy executes.
 type proxyFlags struct {
-	Proxy       string `group:"Proxies" placeholder:"ADDRESS" help:"Let a Secure Streams proxy fulfil the stream, which has the policy: unix:@NAME, unix:/PATH, tcp:HOST:PORT, tls:HOST:PORT or mux:/DEVICE[@SPEED]."`
+	Proxy       string `group:"Proxies" placeholder:"ADDRESS" help:"Use a Secure Streams proxy, which has the policy: unix:@NAME, unix:/PATH, tcp:HOST:PORT, tls:HOST:PORT or mux:/DEVICE[@SPEED]."`
 	ProxyCA     string `group:"Proxies" name:"proxy-ca" placeholder:"FILE" help:"Trust these certificates (PEM) for a tls: proxy. The default is those of the operating system."`
 	ProxyCert   string `group:"Proxies" placeholder:"FILE" help:"The client certificate (PEM) for a tls: proxy."`
 	ProxyKey    string `group:"Proxies" placeholder:"FILE" help:"The key of the client certificate (PEM)."`
-	ProxySOCKS5 string `group:"Proxies" name:"proxy-socks5" placeholder:"[USER:PASSWORD@]HOST[:PORT]" help:"A SOCKS5 proxy on the way to the tcp: or tls: proxy."`
+	ProxySOCKS5 string `group:"Proxies" name:"proxy-socks5" placeholder:"[USER:PASSWORD@]HOST[:PORT]" help:"Connect to a tcp: or tls: proxy through this SOCKS5 proxy."`
 }
 
 // checkProxy checks the flags and arguments of a run with a proxy, or without one.
@@ -48,11 +48,11 @@ func (c *runCmd) checkProxy() error {
 		{"--cookies", c.Cookies != ""}, {c.serveFlags.used(), c.serveFlags.used() != ""},
 	} {
 		if f.set {
-			return fmt.Errorf("%s is the matter of the proxy, and cannot be used with --proxy", f.name)
+			return fmt.Errorf("%s cannot be used with --proxy: the proxy decides it", f.name)
 		}
 	}
 	if (c.ProxyCert == "") != (c.ProxyKey == "") {
-		return errors.New("--proxy-cert and --proxy-key need each other")
+		return errors.New("--proxy-cert and --proxy-key must be used together")
 	}
 	return nil
 }

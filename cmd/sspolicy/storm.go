@@ -21,26 +21,26 @@ type stormCmd struct {
 	File   string `arg:"" name:"policy" help:"The policy."`
 	Stream string `required:"" complete:"streamtypes" placeholder:"NAME" help:"The streamtype."`
 
-	Devices int           `required:"" placeholder:"N" help:"How many devices there are."`
-	Outage  time.Duration `placeholder:"DURATION" help:"How long the server is away."`
-	From    time.Duration `placeholder:"DURATION" help:"When the outage begins, after the start."`
-	For     time.Duration `placeholder:"DURATION" help:"How long to simulate. The default is half an hour after the outage."`
+	Devices int           `required:"" placeholder:"N" help:"The number of devices."`
+	Outage  time.Duration `placeholder:"DURATION" help:"The duration of the outage."`
+	From    time.Duration `placeholder:"DURATION" help:"The time from the start to the outage."`
+	For     time.Duration `placeholder:"DURATION" help:"The duration to simulate. The default is half an hour after the outage."`
 	Kind    storm.Kind    `placeholder:"KIND" help:"How the server fails: refused (the default), silent, closed (it closes each connection at once) or unavailable (HTTP status 503)."`
-	Seed    uint64        `default:"1" placeholder:"N" help:"Of the random numbers (${default}). The same command has the same output."`
+	Seed    uint64        `default:"1" placeholder:"N" help:"The seed of the random numbers (${default}). The same command has the same output."`
 
-	RetryAfter  time.Duration `placeholder:"DURATION" help:"What the status 503 asks for (--kind unavailable)."`
-	Boot        time.Duration `placeholder:"DURATION" help:"The devices boot within this time. Without it they are connected at the start."`
-	Notice      time.Duration `placeholder:"DURATION" help:"The devices notice the outage within this time. The default is at once, or for --kind silent when the validity checks of the policy find it."`
-	Every       time.Duration `placeholder:"DURATION" help:"How often the program asks for a connection that the stream does not try to make."`
-	ClockSpread time.Duration `placeholder:"DURATION" help:"The programs ask within this time of each other (the default is --every: spread evenly)."`
-	ClockError  float64       `placeholder:"PERCENT" help:"How far the clocks of devices are off, at most."`
-	Churn       time.Duration `placeholder:"DURATION" help:"How long a connection lasts on average. The default is for ever."`
+	RetryAfter  time.Duration `placeholder:"DURATION" help:"The Retry-After of status 503 (--kind unavailable)."`
+	Boot        time.Duration `placeholder:"DURATION" help:"The time within which the devices boot. By default they are connected at the start."`
+	Notice      time.Duration `placeholder:"DURATION" help:"The time within which the devices notice the outage. The default is at once or, with --kind silent, when the validity checks of the policy fail."`
+	Every       time.Duration `placeholder:"DURATION" help:"The interval at which the program requests a connection when the stream does not retry."`
+	ClockSpread time.Duration `placeholder:"DURATION" help:"The time over which the requests of --every are spread (the default is --every: evenly)."`
+	ClockError  float64       `placeholder:"PERCENT" help:"The maximum error of the devices' clocks."`
+	Churn       time.Duration `placeholder:"DURATION" help:"The average duration of a connection. The default is forever."`
 
-	Capacity     rate          `placeholder:"N/s" help:"How many handshakes the server makes per second. The default is any number."`
+	Capacity     rate          `placeholder:"N/s" help:"The number of handshakes per second that the server can make. The default is no limit."`
 	FindCapacity bool          `help:"Find the smallest capacity with which 99 % of the devices come back."`
-	MaxWait      time.Duration `placeholder:"DURATION" help:"The server refuses clients that would wait for longer. Without it they queue."`
-	Timeout      time.Duration `placeholder:"DURATION" help:"How long a client waits for the server. The default is 15s for the runtime and 20s for lws."`
-	RTT          time.Duration `name:"rtt" default:"50ms" placeholder:"DURATION" help:"How long an answer takes (${default})."`
+	MaxWait      time.Duration `placeholder:"DURATION" help:"The server refuses clients that would wait for longer. By default they queue."`
+	Timeout      time.Duration `placeholder:"DURATION" help:"The time that a client waits for the server. The default is 15s for the runtime and 20s for lws."`
+	RTT          time.Duration `name:"rtt" default:"50ms" placeholder:"DURATION" help:"The time that an answer takes (${default})."`
 
 	LWS     []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"Retry as these lws versions do with a policy that they read themselves. The default is the runtime, whose waits are those of lws with C tables."`
 	Compare []string         `sep:"none" placeholder:"POLICY" help:"Simulate with this policy too. May be repeated."`
@@ -51,7 +51,7 @@ type stormCmd struct {
 
 // Help is what "sspolicy storm --help" adds.
 func (stormCmd) Help() string {
-	return "Time is virtual: nothing is connected to. The model and its limits are in docs/storm.md."
+	return "Time is simulated, and no connections are made. The model and its limits are in docs/storm.md."
 }
 
 // A rate is a number per second: 200/s or 200.

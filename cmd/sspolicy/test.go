@@ -24,8 +24,8 @@ import (
 type testCmd struct {
 	textOrJSON
 	JUnit string   `name:"junit" placeholder:"FILE" help:"Write the outcomes as JUnit XML to this file too."`
-	Write bool     `help:"Write what streams do into the files, in place of what was expected. A test without expectations gets all of them."`
-	Hurry int      `default:"100" placeholder:"N" help:"Divide the times of tests under faults by N, timeouts to 1 s at least (${default})."`
+	Write bool     `help:"Update the files with what the streams do. A test without expectations gets all of them."`
+	Hurry int      `default:"100" placeholder:"N" help:"Divide the times of tests under faults by N. Timeouts are not reduced below 1 s (${default})."`
 	Files []string `arg:"" name:"file" help:"Files of tests, and folders to search for them: *.test.json files, and other JSON files with a policy and tests, without those that .gitignore files or the configuration exclude."`
 }
 

@@ -45,7 +45,7 @@ func (c *validateCmd) Run(p *program) error {
 type lintCmd struct {
 	checkFlags    `embed:"" set:"fail_level=warning"`
 	With          []string  `complete:"groups" placeholder:"GROUP" help:"Check the opt-in rules of these groups too: ${groups}."`
-	CertWarn      *int      `placeholder:"DAYS" help:"Report certificates that end within this number of days (30)."`
+	CertWarn      *int      `placeholder:"DAYS" help:"Report certificates that expire within this number of days (30)."`
 	At            time.Time `format:"2006-01-02" placeholder:"DATE" help:"The day on which certificates must be valid, as 2006-01-02, for a result that does not change with time (today)."`
 	Baseline      string    `xor:"baseline" placeholder:"FILE" help:"Do not report the findings that this file lists."`
 	WriteBaseline string    `xor:"baseline" placeholder:"FILE" help:"Write all findings to this file instead of reporting them."`
@@ -78,10 +78,10 @@ func (c *lintCmd) Validate() error {
 		return errors.New("--fix -: standard input must be a policy, without --template or --define")
 	}
 	if c.Watch && (c.Fix || c.UnsafeFixes || c.WriteBaseline != "" || slices.Contains(c.Files, "-")) {
-		return errors.New("--watch: it reports on files, and changes none")
+		return errors.New("--watch reports on files: it cannot be used with --fix, --unsafe-fixes, --write-baseline or standard input")
 	}
 	if len(c.Overlay) > 0 && (c.Fix || c.UnsafeFixes) {
-		return errors.New("--overlay: fixes are for policies and fragments by themselves")
+		return errors.New("--overlay cannot be used with --fix: fix the policy and the fragments separately")
 	}
 	return c.fixFlags.Validate()
 }

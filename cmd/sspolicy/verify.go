@@ -17,8 +17,8 @@ type verifyCmd struct {
 	ELF      string `name:"elf" xor:"what" placeholder:"FILE" help:"Check that this program, library or object file holds the policy."`
 	Compiled string `xor:"what" placeholder:"FILE" help:"Check that this file holds the policy: Go or C that compile wrote, or C that policy2c of lws wrote, which needs a C compiler."`
 	tableFlags
-	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Lay this fragment over the policy first. May be repeated."`
-	Variants []string `placeholder:"FRAGMENT" help:"The fragments that compile was given with --variants, if FILE is one of the files with variants."`
+	Overlay  []string `sep:"none" placeholder:"FRAGMENT" help:"Apply this fragment to the policy first. May be repeated."`
+	Variants []string `placeholder:"FRAGMENT" help:"The --variants of compile, if FILE is one of the files with variants."`
 	colorFlag
 	File string   `arg:"" help:"The policy."`
 	More []string `arg:"" optional:"" help:"With --key: the signature that sign wrote, after the rotations if there are any. With --compiled: the other policies, if compile was given several."`

@@ -75,7 +75,7 @@ type Options struct {
 
 // Compare returns the changes from one policy to another, in the order of the new text;
 // what is only in the old one comes last. Comments, layout, the order of definitions and
-// names of schemes, trust stores and certificates are no changes. A value with an error is
+// names of schemes, trust stores and certificates are not changes. A value with an error is
 // compared by its text: if that differs, there is a change by the rule not-compared.
 func Compare(old, new *schema.Document, o Options) []Change {
 	var all []Change

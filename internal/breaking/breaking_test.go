@@ -459,7 +459,7 @@ func policies(tb testing.TB) map[string]string {
 	return all
 }
 
-// TestNoFalseAlarm: comments, layout and order are no changes.
+// TestNoFalseAlarm checks that comments, layout and order are not changes.
 func TestNoFalseAlarm(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for name, text := range policies(t) {

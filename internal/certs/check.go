@@ -80,7 +80,7 @@ func advice(err error) string {
 	case errors.As(err, &host):
 		return "the server shows the certificate of another name: the endpoint of the policy, or the server, is wrong"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "the certificate has to be renewed by whoever issues it; no trust store helps"
+		return "the issuer must renew the certificate; no trust store helps"
 	}
 	return ""
 }

@@ -257,7 +257,7 @@ func (r *reader) severities(v *schema.Value) {
 		}
 		r.c.severities = append(r.c.severities, s)
 		if !s.off && (slices.Contains(rules.Groups(), m.Key) || r.c.Lookup(m.Key) != nil) {
-			r.c.With = append(r.c.With, m.Key) // a rule with a severity is to be checked
+			r.c.With = append(r.c.With, m.Key) // check a rule that has a severity
 		}
 	}
 	// The most specific pattern decides, so it comes last.
@@ -334,7 +334,7 @@ func start(s schema.Span) schema.Span {
 
 // Fragment reports whether a file is a fragment, the policy that it is for, which is
 // empty for any policy, and where the configuration says so. Of several settings the last
-// counts. A policy is no fragment over itself.
+// counts. A policy is never a fragment for itself.
 func (c *Config) Fragment(file string) (base string, at schema.Span, ok bool) {
 	if filepath.Base(file) == Name {
 		return "", schema.Span{}, false

@@ -83,7 +83,7 @@ func setMark() mark {
 }
 
 // leaked describes what there is now and was not at the mark, or returns "". It waits up
-// to 10 s for what is about to end, of which there is no signal.
+// to 10 s for what is about to end without a signal.
 func (m mark) leaked() string {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		n, stacks := goroutines()

@@ -76,7 +76,7 @@ func (l *lexer) defined(name string) bool {
 	return here || outside
 }
 
-// An expression is a condition that is being evaluated, as far as real policies need it:
+// An expression is a condition that is being evaluated, to the extent that real policies need it:
 // what it does not know is 0.
 type expression struct {
 	*lexer

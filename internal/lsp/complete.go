@@ -179,7 +179,7 @@ func (o *offer) all() {
 // keyedSections are the sections whose entries have the form {"name": {...}}.
 var keyedSections = map[schema.Section]bool{schema.Retry: true, schema.Certs: true, schema.Streams: true}
 
-// definition returns the definition around the cursor, as far as the text has one.
+// definition returns the definition around the cursor, if the text has one.
 func (o *offer) definition() *schema.Definition {
 	var found *schema.Definition
 	for _, d := range o.snap.scan().policy.Definitions {

@@ -283,7 +283,7 @@ func certificate(d *schema.Definition) string {
 	}
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
-		return fmt.Sprintf("%d bytes that are no certificate", len(der))
+		return fmt.Sprintf("%d bytes that are not a certificate", len(der))
 	}
 	text := fmt.Sprintf("subject %s\nissuer %s\nvalid %s to %s", markdown(c.Subject.String()), markdown(c.Issuer.String()),
 		c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly))

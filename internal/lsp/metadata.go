@@ -29,7 +29,7 @@ func (t *tree) metadataAt(p place, offset int) (name, schema.Span, bool) {
 	return name{}, schema.Span{}, false
 }
 
-// variables returns the names in ${} in a string, as far as they have no escapes.
+// variables returns the names in ${} in a string, ignoring those with escapes.
 func variables(s schema.Span) (all []schema.Span) {
 	text := s.Text()
 	for at := 0; ; {

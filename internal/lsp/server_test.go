@@ -75,7 +75,7 @@ func TestBroken(t *testing.T) {
 	c.rules(uri)
 }
 
-// TestOtherJSON: what is no policy has no findings.
+// TestOtherJSON checks that other JSON files have no findings.
 func TestOtherJSON(t *testing.T) {
 	c := newClient(t)
 	c.open("file:///package.json", `{"name": "x"}`)

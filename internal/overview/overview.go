@@ -187,7 +187,7 @@ type note struct {
 	Excerpt        report.Excerpt
 }
 
-// Limits of what is shown, for policies that nobody could read about anyway.
+// The limits of the page. A page about a larger policy would be unreadable.
 const (
 	mostFindings = 300
 	mostNotes    = 5

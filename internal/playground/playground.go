@@ -39,7 +39,7 @@ const (
 type Request struct {
 	View     string `json:"view"` // a key of the table views
 	Policy   string `json:"policy"`
-	Fragment string `json:"fragment"` // to be laid over the policy; may be blank
+	Fragment string `json:"fragment"` // applied to the policy; may be blank
 	LWS      string `json:"lws"`      // a version, or "" for the latest
 }
 

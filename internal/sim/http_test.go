@@ -231,7 +231,7 @@ func (t *httpTalk) begin(s *runtime.Stream) {
 	t.size, _ = strconv.Atoi(size)
 	s.SetMetadata("size", strconv.Itoa(t.nextSize()))
 	if t.posts() {
-		// What was announced holds until a transaction is complete.
+		// The announced length holds until a transaction is complete.
 		if fork(t.p.w.seed, "announce", t.p.name, t.n).oneIn(2) {
 			s.RequestTxLen(uint64(t.size))
 		} else {

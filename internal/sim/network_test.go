@@ -412,7 +412,7 @@ func (c *conn) sendLocked(b []byte, fin, rst bool) {
 		p.rst = rst
 	}
 	if c.left >= 0 {
-		if c.left -= len(b); rst && c.peer.writeErr == nil { // whoever cut it tells both
+		if c.left -= len(b); rst && c.peer.writeErr == nil { // tell both ends
 			c.left = 0
 			c.peer.left = -1
 			c.peer.sendLocked(nil, false, true)

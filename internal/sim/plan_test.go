@@ -115,7 +115,7 @@ const (
 	answerDestroy
 	answerSlow // it takes arg ms
 
-	// Of the context.
+	// For the context.
 	setPolicy // another one
 	overlay
 	rotate // credentials

@@ -58,7 +58,7 @@ type program struct {
 	spoken   int  // how many there have been
 	pushes   int
 
-	// Of the stream.
+	// For the stream.
 	ended     bool
 	state     runtime.State // latest, without TIMEOUT and user states
 	before    string        // name of the latest state, including TIMEOUT
@@ -80,7 +80,7 @@ type program struct {
 	declining bool      // DisconnectMe since CONNECTING
 	declined  time.Time // the first CONNECTING after such an attempt
 
-	// Of PauseRx.
+	// For PauseRx.
 	pausedAt     time.Time
 	pausedStream *runtime.Stream
 }

@@ -18,7 +18,7 @@ import (
 // proxyHost is the name of the host with the proxy.
 const proxyHost = "proxy"
 
-// proxied is a protocol whose streams a proxy fulfils.
+// proxied is a protocol whose streams a proxy executes.
 func proxied(of *protocol, talk func(*program) talk) *protocol {
 	pr := *of
 	pr.name += "+proxy"
@@ -42,7 +42,7 @@ func proxied(of *protocol, talk func(*program) talk) *protocol {
 	return &pr
 }
 
-// afterProxied is after for a stream that a proxy fulfils: each link begins another stream
+// afterProxied is after for a stream that a proxy executes: each link begins another stream
 // of the proxy. It was written from docs/proxy.md.
 var afterProxied = func() map[string]string {
 	const lost = "UPSTREAM_LINK_RETRY"

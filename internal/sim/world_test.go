@@ -43,7 +43,7 @@ type protocol struct {
 	// servers says that the peers are servers of the runtime.
 	servers bool
 
-	// proxied says that a proxy fulfils the streams.
+	// proxied says that a proxy executes the streams.
 	proxied bool
 
 	// settled is called when the streams have settled; it may be nil.

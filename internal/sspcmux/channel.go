@@ -105,7 +105,7 @@ func (c *Channel) endLocked(err error) {
 	if c.err == nil {
 		c.err = err
 	}
-	if c.requested { // perhaps nobody calls Accept any more
+	if c.requested { // Accept may no longer be called
 		c.Conn.Close()
 	}
 	c.openLocked()

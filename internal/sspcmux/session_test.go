@@ -71,7 +71,7 @@ func TestEcho(t *testing.T) {
 	})
 }
 
-// TestFlowControl has a channel that nobody reads, which does not hold up another.
+// TestFlowControl has a channel without a reader, which does not block another.
 func TestFlowControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pair(t)
@@ -344,7 +344,7 @@ func (l *lwsEnd) until(cmd byte) []byte {
 }
 
 // TestLWSServer has a proxy of lws, which does not acknowledge the end of a channel. The
-// line is reset when that harms nobody.
+// line is reset when no link is affected.
 func TestLWSServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, peer := newLWSEnd(t, Options{})

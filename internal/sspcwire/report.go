@@ -33,7 +33,7 @@ const (
 	wordSends         = "sends"
 )
 
-// Describe returns what a client must know about a streamtype to use it as if it fulfilled
+// Describe returns what a client must know about a streamtype to use it as if it executed
 // the streams itself: "h1 POST sends opportunistic". It is empty if that cannot be said.
 func Describe(st *policy.StreamType) string {
 	if st.Carrier() != st.Protocol || !st.Protocol.Named() {

@@ -49,7 +49,7 @@ func longWait(r *policy.Retry) time.Duration {
 }
 
 // Bounds of the waits that Lockstep looks at: the busiest second cannot be Synchronised with
-// shorter ones, and longer ones are no load.
+// shorter ones, and longer ones add no load.
 const (
 	shortestWait = Synchronised * time.Second
 	longestWait  = time.Hour

@@ -106,7 +106,7 @@ func (f *fleet) connect(i int, d *device, t uint32) {
 }
 
 // A stuck watches for a fleet that never comes back: for two cycles, of a timeout and
-// the longest wait each, nobody has connected, and the queue has not become shorter.
+// the longest wait each, no device has connected, and the queue has not become shorter.
 // Before that, all devices must have reached the last wait of their scheme, for until then
 // they try less and less often; and they must not give up.
 type stuck struct {

@@ -82,7 +82,7 @@ func (c *Client) retry() *policy.Retry {
 type Kind uint8
 
 const (
-	Refused     Kind = iota // the host answers, nobody listens
+	Refused     Kind = iota // the host refuses connections
 	Silent                  // nothing answers: attempts end by their timeout
 	Closed                  // each connection is made, and closed at once
 	Unavailable             // HTTP status 503, perhaps with Retry-After

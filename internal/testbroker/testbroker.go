@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// FreePort returns a port of the loopback on which nobody listens.
+// FreePort returns a free port on loopback.
 func FreePort(t testing.TB) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,7 +11,7 @@ var backoffCut = &lint.Rule{
 	Summary:  "lws 4.4 to 5.0 keep only the first wait of a backoff scheme",
 	Why: `The policy is correct: lws before 4.4, the C tables of sspolicy and its Go runtime use all
 waits. An lws that reads the JSON itself waits the first one before every retry, so choose a
-first wait that does no harm.`,
+first wait that is harmless.`,
 	LWS: `4.5.8 and 5.0.0 keep 1000 of [1000, 2000, 3000], and wait that long each time. 4.1.6 to
 4.3.10 keep all.`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000, 2000, 3000 ], "conceal": 5, "jitterpc": 20 } } ],

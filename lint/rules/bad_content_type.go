@@ -43,7 +43,7 @@ content-type headers (4.1.6 to 5.0.0).`,
 				}
 			}
 			if s := d.Get("http_www_form_urlencoded"); multipart(d) && s != nil && d.Bool("http_www_form_urlencoded") {
-				p.Reportf(s.Member.Name.Span, "%s has keys of a multipart request as well: leave one of the two forms out", d)
+				p.Reportf(s.Member.Name.Span, "%s has keys of a multipart request as well: remove one of the two forms", d)
 			}
 		}
 	},

@@ -39,7 +39,7 @@ sspolicy run refuses such a streamtype.`,
 				p.Reportf(v.Span, "%s is a placeholder: check the policy in which it is filled in", schema.QuoteName(unfilled))
 				continue
 			}
-			g := p.Reportf(v.Span, "no connection can be made to this endpoint: %s", why)
+			g := p.Reportf(v.Span, "the endpoint is invalid: %s", why)
 			text := v.Text()
 			switch host, _, found := strings.Cut(text, "/"); {
 			case strings.Contains(text, "://") || strings.HasPrefix(text, "["):

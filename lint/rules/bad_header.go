@@ -76,7 +76,7 @@ func badName(p *lint.Pass, v *schema.Value, key string) bool {
 		if key == "http_auth_header" && strings.TrimSpace(rest) != "" {
 			return true // an embedded-secret
 		}
-		g := p.Reportf(inside(v, len(prefix)+1, len(text)), "only the name of a header and its colon stand here: the program sets the value")
+		g := p.Reportf(inside(v, len(prefix)+1, len(text)), "want only the name of a header and its colon: the program sets the value")
 		if strings.TrimSpace(rest) == "" {
 			suggest(g, v, prefix+":")
 		}

@@ -17,7 +17,7 @@ var badProxy = &lint.Rule{
 	Why: `Write host:port, or user:password@host:port. No client stream connects without a working
 proxy.`,
 	LWS: `lws uses the text before the first ":" as the host: the scheme of a URL, or "[" of
-[::1]:1080. A user name or password may have 95 bytes. A port is read as far as there are digits,
+[::1]:1080. A user name or password may have 95 bytes. A port is read up to the first character that is not a digit,
 and not checked (4.1.6 to 5.0.0, lws_set_socks). lws ignores the via-socks5 of a streamtype;
 sspolicy run uses it.`,
 	Bad: `{ "via-socks5": "socks5://proxy.example.com:1080",

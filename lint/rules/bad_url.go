@@ -36,7 +36,7 @@ belongs in endpoint.`,
 			} else if scheme, _, found := strings.Cut(lower, "://"); found && strings.Trim(scheme, "abcdefghijklmnopqrstuvwxyz") == "" {
 				p.Reportf(inside(v, 0, len(scheme)+len("://")), "http_url is a path, not a URL: the host belongs in endpoint")
 			} else if i := strings.IndexByte(text, '#'); i >= 0 {
-				p.Reportf(inside(v, i, len(text)), "lws sends %s to the server, which is no part of a path: write %%23, or leave it out", schema.QuoteName(text[i:])).Severity = schema.Warning
+				p.Reportf(inside(v, i, len(text)), "lws sends %s to the server, which is not part of a path: write %%23, or remove it", schema.QuoteName(text[i:])).Severity = schema.Warning
 			}
 		}
 	},

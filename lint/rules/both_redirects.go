@@ -18,7 +18,7 @@ follows it. Without either, a redirect is a failure to connect.`,
 	Check: func(p *lint.Pass) {
 		for _, d := range clients(p) {
 			if d.Bool("allow_redirects") && d.Bool("http_fail_redirect") {
-				g := p.Reportf(d.Get("allow_redirects").Member.Name.Span, "with allow_redirects the redirect is followed, though for http_fail_redirect it is a failure: leave one of them out")
+				g := p.Reportf(d.Get("allow_redirects").Member.Name.Span, "with allow_redirects the redirect is followed, though for http_fail_redirect it is a failure: remove one of them")
 				g.Related = []schema.Related{{Span: d.Get("http_fail_redirect").Member.Name.Span, Message: "the other one"}}
 			}
 		}

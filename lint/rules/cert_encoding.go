@@ -29,7 +29,7 @@ and 4.1.6 to 4.3.10 append a byte to the certificate if white space follows the 
 			if unfilled := schema.Placeholder(d.Value.Text()); unfilled != "" {
 				p.Reportf(d.Value.Span, "%s: %s is a placeholder: check the policy in which it is filled in", d, schema.QuoteName(unfilled))
 			} else if der := pemText(d.Value.Text()); der != "" {
-				g := p.Reportf(d.Value.Span, "%s is PEM: leave out its first and last line, and the line ends", d)
+				g := p.Reportf(d.Value.Span, "%s is PEM: remove its first and last line, and the line breaks", d)
 				if !strings.Contains(d.Value.Text(), "PRIVATE KEY") { // which no output should repeat
 					g.Fixes = []schema.Fix{{
 						Message: "write the base64 alone",

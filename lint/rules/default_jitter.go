@@ -21,7 +21,7 @@ smallest jitter is 1.`,
 			case d.Get("jitterpc") == nil:
 				p.Reportf(d.NameSpan, "%s has no jitterpc: lws adds up to 30 per cent to each wait", d)
 			case ok && n == 0:
-				p.Reportf(d.Get("jitterpc").Member.Value.Span, "lws takes 0 for 30 per cent: the least is 1")
+				p.Reportf(d.Get("jitterpc").Member.Value.Span, "lws reads 0 as 30 per cent: the minimum is 1")
 			}
 		}
 	},

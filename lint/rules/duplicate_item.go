@@ -40,7 +40,7 @@ for a status, the first entry counts (4.1.6 to 5.0.0).`,
 						if s.Key.Name == "http_resp_map" {
 							what = "the status"
 						}
-						g := p.Reportf(m.Name.Span, "%s %s of %s stands here twice", what, schema.QuoteName(m.Key), d)
+						g := p.Reportf(m.Name.Span, "%s %s of %s is repeated here", what, schema.QuoteName(m.Key), d)
 						g.Related = []schema.Related{{Span: items[m.Key].Name.Span, Message: "the first one"}}
 					}
 				}

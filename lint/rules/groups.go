@@ -62,7 +62,7 @@ var clientCertWithoutTLS = &lint.Rule{
 	Check: func(p *lint.Pass) {
 		for _, d := range clients(p) {
 			if s := d.Get("client_cert"); s != nil && !encrypted(d) {
-				p.Reportf(s.Member.Name.Span, "%s has no TLS in which to show its client_cert", d)
+				p.Reportf(s.Member.Name.Span, "%s needs TLS to send its client_cert", d)
 			}
 		}
 	},

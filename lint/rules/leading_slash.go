@@ -31,7 +31,7 @@ var leadingSlash = &lint.Rule{
 			}
 			if versions := p.Versions(doubles); versions != "" {
 				v := &s.Member.Value
-				g := p.Reportf(inside(v, 0, 1), "lws %s puts a slash before the path: leave this one out", versions)
+				g := p.Reportf(inside(v, 0, 1), "lws %s puts a slash before the path: remove this one", versions)
 				if strings.HasPrefix(v.Raw(), `"/`) {
 					slash := schema.Span{Source: v.Span.Source, Start: v.Span.Start + 1, End: v.Span.Start + 2}
 					g.Fixes = []schema.Fix{{Message: "remove the slash", Edits: []schema.Edit{{Span: slash}}, Safe: true}}

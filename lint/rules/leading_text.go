@@ -33,7 +33,7 @@ file (5.0.0, by the source).`,
 		}
 		at := root.Span
 		at.Start, at.End = len(root.Before)-len(before), len(root.Before)
-		d := p.Reportf(at, `this stands before the first "{": lws %s uses such a policy in memory as the name of a file`, with)
+		d := p.Reportf(at, `this text precedes the first "{": lws %s uses such a policy in memory as the name of a file`, with)
 		edits := []schema.Edit{{Span: at}}
 		if strings.TrimSpace(before) != "" {
 			at.Start, at.End = root.Span.Start+1, root.Span.Start+1

@@ -38,7 +38,7 @@ call of lws_strexp_expand).`,
 				if !expanded[s.Key.Name] || d.Bool("server") {
 					for _, sym := range found {
 						if sym.name != "" {
-							p.Reportf(inside(v, sym.start, sym.end), "%s stays as it stands: lws replaces nothing in the %s of a %s",
+							p.Reportf(inside(v, sym.start, sym.end), "%s is not replaced: lws expands nothing in the %s of a %s",
 								text[sym.start:sym.end], s.Key.Name, role(d))
 						}
 					}
@@ -64,7 +64,7 @@ call of lws_strexp_expand).`,
 							continue // ${name}, or a bad-symbol
 						}
 						want := "${" + text[at[group]:at[group+1]] + "}"
-						g := p.Reportf(inside(v, at[0], at[1]), "%s stays as it stands: write %s for the metadata of that name", text[at[0]:at[1]], want)
+						g := p.Reportf(inside(v, at[0], at[1]), "%s is not replaced: write %s for the metadata of that name", text[at[0]:at[1]], want)
 						g.Fixes = []schema.Fix{{Message: "write " + want, Edits: []schema.Edit{{Span: v.Span, NewText: schema.Quote(text[:at[0]] + want + text[at[1]:])}}}}
 					}
 				}

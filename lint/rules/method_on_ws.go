@@ -17,7 +17,7 @@ var methodOnWS = &lint.Rule{
 	Check: func(p *lint.Pass) {
 		for _, d := range clients(p) {
 			if s := d.Get("http_method"); s != nil && d.Protocol() == "ws" {
-				remove(p.Reportf(s.Member.Name.Span, "with http_method lws sends a plain HTTP request instead of a websocket handshake: leave it out"), d, s)
+				remove(p.Reportf(s.Member.Name.Span, "with http_method lws sends a plain HTTP request instead of a websocket handshake: remove it"), d, s)
 			}
 		}
 	},

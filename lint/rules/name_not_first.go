@@ -39,7 +39,7 @@ metric policy. Without a previous one it crashes (4.1.6 to 5.0.0).`,
 					continue // a missing name is a missing-key
 				}
 				n := members[name]
-				d := p.Reportf(members[first].Name.Span, "%s stands before the name: lws adds it to the %s before %s, or crashes if there is none",
+				d := p.Reportf(members[first].Name.Span, "%s precedes the name: lws adds it to the %s before %s, or crashes if there is none",
 					members[first].Key, section.Noun(), schema.QuoteName(n.Value.Text()))
 				at := members[first].Name.Span
 				at.End = at.Start

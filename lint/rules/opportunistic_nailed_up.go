@@ -21,7 +21,7 @@ closed (4.3.10 and 5.0.0).`,
 		for _, d := range clients(p) {
 			if d.Bool("opportunistic") && d.Bool("nailed_up") {
 				s := d.Get("opportunistic")
-				g := p.Reportf(s.Member.Name.Span, "opportunistic keeps lws from connecting again, which nailed_up requires: leave one of them out")
+				g := p.Reportf(s.Member.Name.Span, "opportunistic keeps lws from connecting again, which nailed_up requires: remove one of them")
 				g.Related = []schema.Related{{Span: d.Get("nailed_up").Member.Name.Span, Message: "the other one"}}
 			}
 		}

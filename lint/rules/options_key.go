@@ -20,7 +20,7 @@ one gets all following keys (4.1.6 to 5.0.0). policy2c omits options.`,
 	Check: func(p *lint.Pass) {
 		for _, d := range streams(p) {
 			if s := d.Get("options"); s != nil {
-				remove(p.Reportf(s.Member.Name.Span, "lws makes a phantom streamtype of options, which gets every later key of %s, and does not use it: leave it out", d), d, s)
+				remove(p.Reportf(s.Member.Name.Span, "lws makes a phantom streamtype of options, which gets every later key of %s, and does not use it: remove it", d), d, s)
 			}
 		}
 	},

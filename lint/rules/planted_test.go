@@ -40,7 +40,7 @@ var planted = []struct {
 	{"\"port\": 7681,\n", "\"port\": 7681, \"nailed_up\": true,\n", "wrong-role"},
 }
 
-// Of more than twenty mistakes all are found in one run, and nothing else.
+// More than twenty mistakes are all found in one run, and nothing else is.
 func TestPlantedMistakes(t *testing.T) {
 	text, err := os.ReadFile("../../fixtures/station.json")
 	if err != nil {

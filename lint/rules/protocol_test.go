@@ -544,7 +544,7 @@ func serverPair(a, b string) string {
 	return `{"s":[{"a":{"server":true,"protocol":"raw",` + a + `}},{"b":{"server":true,"protocol":"raw",` + b + `}}]}`
 }
 
-// What a rule offers as a fix mends what the rule found in its bad example.
+// The fix of a rule removes the finding of the rule in its bad example.
 func TestProtocolFixes(t *testing.T) {
 	for _, r := range protocolRules {
 		o := lint.Options{LWS: r.Versions, UnsafeFixes: true, With: Groups()}

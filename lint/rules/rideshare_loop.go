@@ -33,7 +33,7 @@ returns to its start never ends.`,
 		for _, loop := range loops(streams(p), next) {
 			first := loop[0]
 			if len(loop) == 1 {
-				p.Reportf(next[first].Span, "%s shares the request of itself, which never ends", first)
+				p.Reportf(next[first].Span, "%s shares its own request, which never ends", first)
 				continue
 			}
 			d := p.Reportf(next[first].Span, "%s shares the request of %s, and so on back to itself: it never ends",

@@ -104,7 +104,7 @@ func TestEveryFindingHasARule(t *testing.T) {
 		schema.RuleMissingKey, schema.RuleWrongType, schema.RuleBadValue, schema.RuleOutOfRange, schema.RuleBadLength, schema.RuleBadCount,
 	} {
 		if !names[rule] {
-			t.Errorf("schema reports %s, which is no rule of lint", rule)
+			t.Errorf("schema reports %s, which is not a rule of lint", rule)
 		}
 	}
 }

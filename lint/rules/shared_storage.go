@@ -33,7 +33,7 @@ pointers: 4.3.10 to 5.0.0 crash.`,
 				if s.Key == nil || !strings.HasPrefix(s.Key.Member, other) || s.Member.Value.Raw() == "false" {
 					continue
 				}
-				g := p.Reportf(s.Member.Name.Span, "lws stores %s in the place of a key of %s, whatever the protocol is: leave it out", s.Key.Name, what)
+				g := p.Reportf(s.Member.Name.Span, "lws stores %s in the place of a key of %s, whatever the protocol is: remove it", s.Key.Name, what)
 				if d.Get("protocol") == nil {
 					g.Message += `, or set "protocol": "mqtt"`
 				}

@@ -198,7 +198,7 @@ func TestTrust(t *testing.T) {
 		{"server with PKCS #8 key", trust([]string{"id", exampleLeaf, "key", exampleKey}, nil, []string{"a", serves}), []string{`info|private-key|"key"|`}},
 		{"mixed up", trust([]string{"key", exampleLeaf, "id", exampleKey}, nil, []string{"a", serves}),
 			[]string{`error|cert-unreadable|"key"|is a certificate, and streamtype "a" uses it as its private key`, `error|cert-unreadable|"id"|is a private key, and streamtype "a" uses it as a certificate`}},
-		{"key that nobody uses", trust([]string{"key", exampleKey}, nil, nil), []string{`warning|private-key|"key"|no server uses it`}},
+		{"unused key", trust([]string{"key", exampleKey}, nil, nil), []string{`warning|private-key|"key"|no server uses it`}},
 		{"no key", client(`"server":true,"protocol":"raw","port":1,"tls":true,"server_cert":"id"`),
 			[]string{`error|server-without-cert|"tls":true|no server_key: lws crashes`, `error|undefined-reference|"id"|`}},
 		{"no certificate", client(`"server":true,"protocol":"raw","port":1,"tls":true`), []string{`error|server-without-cert|"tls":true|neither server_cert nor server_key`}},

@@ -15,7 +15,7 @@ var weakCert = &lint.Rule{
 	Severity: schema.Warning,
 	Summary:  "a certificate has a weak key or signature",
 	Why: `An RSA key needs at least 2048 bits, and an elliptic curve 224. MD5 and SHA-1 do not
-protect a signature. The signature of a root does not matter, because nobody checks it.`,
+protect a signature. The signature of a root does not matter, because it is not checked.`,
 	LWS: `lws leaves it to its TLS library. OpenSSL 3.0 refuses a signature with SHA-1 and, at
 security level 2, which Debian sets, an RSA key of 1024 bits.`,
 	Bad: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],

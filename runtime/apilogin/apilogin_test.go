@@ -311,7 +311,7 @@ func FuzzStripCookies(f *testing.F) {
 	})
 }
 
-// A cookie without value is no session.
+// A cookie without value is not a session.
 func TestB4EmptySession(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	h := p.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

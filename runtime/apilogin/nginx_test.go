@@ -98,7 +98,7 @@ func startNginx(t testing.TB) (gateway *url.URL, starts func() []string) {
 	cmd := exec.Command(exe, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"), "-e", "stderr")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.ExtraFiles = []*os.File{file} // so that no port has to be guessed
+	cmd.ExtraFiles = []*os.File{file} // so that no port must be guessed
 	cmd.Env = append(os.Environ(), "NGINX=3;")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {

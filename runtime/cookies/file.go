@@ -63,7 +63,7 @@ func Open(o Options) (*Jar, error) {
 		return nil, fmt.Errorf("sspolicy: cookies: %s: %w", o.File, err)
 	}
 	if bad > 0 && o.Logger != nil {
-		o.Logger.Warn("sspolicy: the cookie file has bad lines", "file", o.File, "lines", bad)
+		o.Logger.Warn("sspolicy: the cookie file has invalid lines", "file", o.File, "lines", bad)
 	}
 	return j, nil
 }

@@ -15,8 +15,8 @@ import (
 
 // Errors of a body.
 var (
-	errBodyShort  = errors.New("sspolicy: the message is shorter than the length that was announced")
-	errBodyLong   = errors.New("sspolicy: the messages are longer than the length that was announced")
+	errBodyShort  = errors.New("sspolicy: the message is shorter than the announced length")
+	errBodyLong   = errors.New("sspolicy: the messages are longer than the announced length")
 	errBodyClosed = errors.New("sspolicy: the request has ended")
 	errNoTx       = errors.New("sspolicy: a message with a length, but no Tx callback")
 )

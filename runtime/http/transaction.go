@@ -19,7 +19,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-var errAnswerShort = errors.New("sspolicy: the answer is shorter than the length that was announced")
+var errAnswerShort = errors.New("sspolicy: the answer is shorter than the announced length")
 
 // A transaction is a request to a server and its answer.
 type transaction struct {

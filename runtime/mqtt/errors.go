@@ -23,7 +23,7 @@ var (
 	// ErrDisagree is returned when another stream is connected with the same client
 	// id but another user name, mqtt_keep_alive, mqtt_clean_start or mqtt_will_...
 	// than this one.
-	ErrDisagree = errors.New("another stream is connected by the same client id with other settings")
+	ErrDisagree = errors.New("another stream is connected with the same client id but other settings")
 	// ErrTooMany is returned when the connection of the client id carries its
 	// maximum of 256 streams.
 	ErrTooMany = errors.New("too many streams on the connection of the client id")

@@ -113,7 +113,7 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-// TestFlushUnread checks that Flush and Close do not depend on the messages that nobody
+// TestFlushUnread checks that Flush and Close do not depend on the messages that no program
 // reads, and that these are not acknowledged.
 func TestFlushUnread(t *testing.T) {
 	for _, end := range []string{"Flush", "Close", "lost"} {

@@ -52,7 +52,7 @@ func TestLateMessage(t *testing.T) {
 }
 
 // TestLostMessage checks that a message with QoS 2 that a stream has not got when its
-// connection is lost, and it is destroyed, is no duplicate on the next connection.
+// connection is lost, and it is destroyed, is not a duplicate on the next connection.
 func TestLostMessage(t *testing.T) {
 	p := &peer{answer: remembering("none")}
 	st := streamType("s", nowhere, topics("", "f", 2), func(st *policy.StreamType) { st.Retry = nil })

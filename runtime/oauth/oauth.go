@@ -190,7 +190,7 @@ func getter(p *policy.Policy, index int) (string, error) {
 	case st == nil:
 		return "", fmt.Errorf("sspolicy: oauth: auth %q: the policy has no streamtype %q", auth, name)
 	case tokenIndex(st) == index:
-		return "", fmt.Errorf("sspolicy: oauth: streamtype %q has to get auth token %d, and needs it itself", name, index)
+		return "", fmt.Errorf("sspolicy: oauth: streamtype %q needs auth token %d, which it must get", name, index)
 	}
 	return name, nil
 }
@@ -408,7 +408,7 @@ type answer struct {
 
 // ErrAnswer is returned when the token server has accepted the request but its
 // answer contains no token.
-var ErrAnswer = errors.New("the answer is not the JSON of a token")
+var ErrAnswer = errors.New("the answer contains no token")
 
 // parseAnswer parses an answer. It accepts a string as expires_in, as some servers
 // send it.

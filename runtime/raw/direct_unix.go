@@ -16,7 +16,7 @@ type directConn struct {
 	conn net.Conn
 	raw  syscall.RawConn
 
-	// Of the reading goroutine.
+	// Used by the reading goroutine.
 	in            *[largeBuffer]byte // the piece read; nil if there is none
 	n             int
 	err           error

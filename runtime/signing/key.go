@@ -201,7 +201,7 @@ func members(text []byte) (map[string]json.RawMessage, error) {
 		return nil, err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("there is more behind the object")
+		return nil, errors.New("data after the object")
 	}
 	return m, nil
 }

@@ -145,7 +145,7 @@ func parseManifest(payload []byte) (Manifest, error) {
 		return Manifest{}, err
 	}
 	if !bytes.Equal(m.payload(), payload) {
-		return Manifest{}, malformed("the payload of the manifest is not in its one spelling: %s", m.payload())
+		return Manifest{}, malformed("the payload of the manifest is not in canonical form: %s", m.payload())
 	}
 	return m, nil
 }

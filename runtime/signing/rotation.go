@@ -135,7 +135,7 @@ func parseRotation(payload []byte) (Rotation, error) {
 		return Rotation{}, err
 	}
 	if !bytes.Equal(r.payload(), payload) {
-		return Rotation{}, malformed("the payload of the rotation is not in its one spelling")
+		return Rotation{}, malformed("the payload of the rotation is not in canonical form")
 	}
 	return r, nil
 }

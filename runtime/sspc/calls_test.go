@@ -78,7 +78,7 @@ func TestFetch(t *testing.T) {
 	}
 }
 
-// TestFetchWithoutProxy checks the error of a Fetch that no proxy fulfils.
+// TestFetchWithoutProxy checks the error of a Fetch that no proxy executes.
 func TestFetchWithoutProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := errors.New("connection refused")

@@ -154,7 +154,7 @@ func rx(data string, flags policy.Flags) []byte {
 
 const both = policy.FlagSOM | policy.FlagEOM
 
-// newProxied returns a context in a bubble whose streams p fulfils.
+// newProxied returns a context in a bubble whose streams p executes.
 func newProxied(t *testing.T, o runtime.Options, types ...*policy.StreamType) (*proxyEnd, *runtime.Context) {
 	t.Helper()
 	p := &proxyEnd{t: t}

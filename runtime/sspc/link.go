@@ -328,7 +328,7 @@ func (l *link) report(state policy.State, arg uint32) error {
 	case policy.StateDestroying:
 		return errDestroyed
 	case policy.StateEventWaitCancelled, policy.StateUpstreamLinkRetry:
-		return fmt.Errorf("sspolicy: the proxy reports %v, which is a client's own", state)
+		return fmt.Errorf("sspolicy: the proxy reports %v, which only a client can report", state)
 	case policy.StatePoll, policy.StateConnecting:
 		next, l.message, l.verdict = attempting, false, false
 	case policy.StateConnected:

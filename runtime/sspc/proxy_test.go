@@ -244,7 +244,7 @@ func TestProxyNoBody(t *testing.T) {
 	})
 }
 
-// TestProxyCause checks that a client gets to know why there is no connection, unless
+// TestProxyCause checks that a client learns why there is no connection, unless
 // its role must not.
 func TestProxyCause(t *testing.T) {
 	for _, hide := range []bool{false, true} {
@@ -325,7 +325,7 @@ func testProxyRestart(t *testing.T, mux bool) {
 }
 
 // TestProxyStates compares the states of a stream with those of one that the program
-// fulfils itself.
+// executes itself.
 func TestProxyStates(t *testing.T) {
 	for _, tt := range []struct{ streamtype, local, proxied string }{
 		{"get", "CRE POL CNG CON rxS rxE ACK DIS", "CRE CNG CON rxSE ACK DIS"},

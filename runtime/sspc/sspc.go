@@ -117,7 +117,7 @@ func Default() *Proxy {
 }
 
 // NewMux returns the proxy at the other end of a byte stream, which carries all links, by
-// the transport mux of lws 5.0. open opens the stream when there is a stream to fulfil,
+// the transport mux of lws 5.0. open opens the stream when there is a stream to execute,
 // and again after it has ended. The Proxy closes it when no context uses the Proxy.
 func NewMux(open func(context.Context) (io.ReadWriteCloser, error)) *Proxy {
 	return &Proxy{address: sspcwire.Address{Network: "mux", Host: "line"}, line: &line{open: open}}

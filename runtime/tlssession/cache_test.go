@@ -191,7 +191,7 @@ func TestA5ID(t *testing.T) {
 	}
 }
 
-// A6, A7: Get returns a copy that the caller may change, and is no event.
+// A6, A7: Get returns a copy that the caller may change, and does not cause an event.
 func TestA6A7Get(t *testing.T) {
 	c := tlssession.NewCache(tlssession.Options{})
 	s := state(t)
@@ -354,7 +354,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// Overhead is no less than what a session really needs.
+// Overhead is at least the memory that a session needs.
 func TestMemory(t *testing.T) {
 	s := state(t)
 	c := tlssession.NewCache(tlssession.Options{MaxSessions: 1 << 20})

@@ -95,7 +95,7 @@ func (n *serverCertificate) getCertificate(hello *tls.ClientHelloInfo) (*tls.Cer
 	}
 	if text := err.Error(); text != n.failed && hello.Context().Err() == nil {
 		n.failed = text
-		n.setup.Logger().Warn("sspolicy: the certificate of a server cannot be renewed; the old one serves", "streamtype", n.setup.Stream.Name, "err", err)
+		n.setup.Logger().Warn("sspolicy: the certificate of a server cannot be renewed; the old one stays in use", "streamtype", n.setup.Stream.Name, "err", err)
 	}
 	return n.latest, nil
 }
@@ -104,7 +104,7 @@ func (n *serverCertificate) getCertificate(hello *tls.ClientHelloInfo) (*tls.Cer
 func (s *ServerSetup) policyCertificate() (*tls.Certificate, error) {
 	st := s.Stream
 	if st.ServerCert == nil || st.ServerKey == nil {
-		return nil, fmt.Errorf("%w: neither the policy has server_cert and server_key, nor Options.Credentials a certificate of %q", ErrNoCredentials, st.Name)
+		return nil, fmt.Errorf("%w: the policy has no server_cert and server_key, and Options.Credentials has no certificate for %q", ErrNoCredentials, st.Name)
 	}
 	leaf, err := x509.ParseCertificate([]byte(st.ServerCert.DER))
 	if err != nil {

@@ -226,7 +226,7 @@ type conn struct {
 	flushing   bool          // a PING that flushes is in progress
 	flushAgain bool          // another one follows
 
-	// Of the reading goroutine, or one that reads in its place.
+	// Used by the reading goroutine, or one that reads in its place.
 	wantsTx bool       // the program has requested a Tx in Rx
 	r       io.Reader  // of a message that has begun, or nil
 	text    *utf8Check // of a message that wire.check could not check, or nil

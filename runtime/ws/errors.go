@@ -49,7 +49,7 @@ type HeaderError = request.HeaderError
 // Errors for wrong flags of a Tx callback, which end the connection.
 var (
 	errNoSOM = errors.New("sspolicy: ws: the Tx callback began a message without FlagSOM")
-	errSOM   = errors.New("sspolicy: ws: the Tx callback returned FlagSOM inside of a message")
+	errSOM   = errors.New("sspolicy: ws: the Tx callback returned FlagSOM inside a message")
 )
 
 var (

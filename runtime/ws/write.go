@@ -62,7 +62,7 @@ func (c *conn) serveTx() {
 type message struct {
 	w        io.WriteCloser // nil before the first byte
 	open     bool           // has begun
-	more     bool           // Tx is to be called again at once
+	more     bool           // call Tx again at once
 	buffered bool           // the library may buffer part of it
 }
 

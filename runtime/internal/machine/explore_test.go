@@ -23,7 +23,7 @@ type history struct {
 	attempted bool // in this stream
 	agreed    bool // CONNECTING was the latest delivery, and was answered with OK
 	connected bool // CONNECTED was delivered in this attempt
-	owed      bool // DISCONNECTED has to be delivered
+	owed      bool // DISCONNECTED must be delivered
 	waits     int  // in a row
 }
 

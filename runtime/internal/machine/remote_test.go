@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestRemote explores a machine whose stream a proxy fulfils: from every state that it
+// TestRemote explores a machine whose stream a proxy executes: from every state that it
 // can reach it ends when it is destroyed. It delivers the DISCONNECTED that the proxy
 // has not reported, and UPSTREAM_LINK_RETRY only without a link.
 func TestRemote(t *testing.T) {

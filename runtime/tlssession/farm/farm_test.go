@@ -209,7 +209,7 @@ func TestA13Partition(t *testing.T) {
 		for _, m := range nodes[2:] {
 			m.bus.setDown(true)
 		}
-		time.Sleep(100 * time.Minute) // without the bus nobody makes keys
+		time.Sleep(100 * time.Minute) // without the bus no member makes keys
 		one, two := newClient(), newClient()
 		handshake(t, nodes[0].ticket, one)
 		handshake(t, nodes[3].ticket, two)
