@@ -98,7 +98,7 @@ func TestArgs(t *testing.T) {
 		{"get_weather", `fault latency has no parameter "x": want one of ms, jitter`, faulttest.Latency, faulttest.Args{"x": "1"}},
 		{"get_weather", `parameter ms of fault latency must be a number from 1 to 600000, not "0"`, faulttest.Latency, faulttest.Args{"ms": "0"}},
 		{"get_weather", `parameter of of fault reset must be one of server, client, not "x"`, faulttest.Reset, faulttest.Args{"of": "x"}},
-		{"get_weather", `fault ws-mute does not fit streamtype "get_weather": the fault is not for protocol h1`, faulttest.WSMute, nil},
+		{"get_weather", `fault ws-mute does not apply to streamtype "get_weather": the fault is not for protocol h1`, faulttest.WSMute, nil},
 	} {
 		_, err := faulttest.Open(p, tt.stream, tt.fault, faulttest.Options{Args: tt.args})
 		if err == nil || err.Error() != tt.want && !errors.Is(err, policy.ErrUnknownStreamType) {

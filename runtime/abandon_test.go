@@ -71,7 +71,7 @@ func TestAbandon(t *testing.T) {
 					t.Errorf("Shutdown took %v", d)
 				}
 				tr.Want(t, tt.want)
-				if !strings.Contains(log.String(), "goes on without it") {
+				if !strings.Contains(log.String(), "continues without it") {
 					t.Errorf("no warning: %s", &log)
 				}
 				close(f.released)

@@ -15,8 +15,8 @@ import (
 // baselineVersion is the version of the form of baseline files.
 const baselineVersion = 1
 
-// A baseline is a list of known findings, which are not reported again. The
-// methods of a nil baseline do nothing.
+// A baseline is a list of known findings, which are not reported again. A nil
+// baseline is empty.
 type baseline struct {
 	Version  int            `json:"version"`
 	Findings []knownFinding `json:"findings"`
@@ -26,8 +26,8 @@ type baseline struct {
 	seen  map[knownFinding]bool
 }
 
-// A knownFinding identifies a finding by a hash of the text that it is about and
-// of the names around it, so that it stays the same when lines move.
+// A knownFinding identifies a finding by a hash of the text that it is about and of
+// the names around it, so that it is stable when lines move.
 type knownFinding struct {
 	File        string `json:"file"` // from the folder of the baseline, with slashes
 	Rule        string `json:"rule"`
@@ -80,7 +80,7 @@ func (b *baseline) name(source string) string {
 	return filepath.ToSlash(source)
 }
 
-// identify returns the findings of one document as a baseline lists them.
+// identify returns the findings of one document in the form of a baseline.
 func (b *baseline) identify(found []schema.Diagnostic) []knownFinding {
 	list := make([]knownFinding, len(found))
 	for i, sum := range report.Fingerprints(found) {
@@ -89,7 +89,7 @@ func (b *baseline) identify(found []schema.Diagnostic) []knownFinding {
 	return list
 }
 
-// apply drops the known findings from those of one document. A finding that
+// apply removes the known findings from those of one document. A finding that
 // cannot be suppressed is never known.
 func (b *baseline) apply(found []schema.Diagnostic) []schema.Diagnostic {
 	if b == nil {
@@ -120,8 +120,8 @@ func (b *baseline) add(found []schema.Diagnostic) {
 	}
 }
 
-// stale returns the number of known findings that policies which were checked no
-// longer have.
+// stale returns the number of known findings that the checked policies no longer
+// have.
 func (b *baseline) stale(checked []target) (n int) {
 	if b == nil {
 		return 0
@@ -138,7 +138,7 @@ func (b *baseline) stale(checked []target) (n int) {
 	return n
 }
 
-// write writes the baseline as JSON, a finding a line.
+// write writes the baseline as JSON, one finding per line.
 func (b *baseline) write(w io.Writer) error {
 	text := fmt.Appendf(nil, "{\n  \"version\": %d,\n  \"findings\": [", b.Version)
 	for i, k := range b.Findings {

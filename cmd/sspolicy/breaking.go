@@ -23,7 +23,7 @@ type breakingCmd struct {
 	Files []string `arg:"" name:"policy" help:"The old policy, and the new one; with --against the new one alone."`
 }
 
-// Help is what "sspolicy breaking --help" adds.
+// Help returns the description for "sspolicy breaking --help".
 func (breakingCmd) Help() string {
 	return "Reports the changes that break programs (API), peers (WIRE), trust (TRUST) and the times that devices keep (TIMING), and changes of values that have an error in one of the policies (ERROR). Comments, layout, order, and names of schemes, trust stores and certificates do not count. Fails if there is one."
 }
@@ -69,7 +69,7 @@ func (c *breakingCmd) Run(p *program) error {
 	return err
 }
 
-// text writes the breaking changes for people.
+// text writes the breaking changes as text.
 func (c *breakingCmd) text(p *program, changes []breaking.Change) error {
 	explained := map[*breaking.Rule]bool{}
 	n := 0
@@ -175,7 +175,7 @@ func (p *program) revision(file string) (*schema.Document, error) {
 	}
 	text, readErr := schema.ReadAll(out)
 	if readErr != nil {
-		cancel() // git has more to write
+		cancel() // git may have more to write
 	}
 	err = cmd.Wait()
 	if readErr != nil {
@@ -196,7 +196,7 @@ type diffCmd struct {
 	New string           `arg:"" help:"The new policy."`
 }
 
-// Help is what "sspolicy diff --help" adds.
+// Help returns the description for "sspolicy diff --help".
 func (diffCmd) Help() string {
 	return "Prints all changes of meaning as lists in Markdown, for release notes: first those that breaking reports, by what they break. Comments, layout, order, and names of schemes, trust stores and certificates do not count."
 }

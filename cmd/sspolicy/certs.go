@@ -56,7 +56,7 @@ func (d *period) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A dayFlag is the day of a check.
+// A dayFlag is the date of a check.
 type dayFlag struct {
 	At string `placeholder:"DAY" help:"The day of the check, such as 2027-01-31. The default is today."`
 }
@@ -184,7 +184,7 @@ func (c *certsListCmd) print(w io.Writer, rows []*certRow, entries []*certs.Entr
 	return t.Flush()
 }
 
-// useText says what a certificate is for.
+// useText describes the uses of a certificate.
 func useText(uses []certUse) string {
 	var parts []string
 	for _, u := range uses {
@@ -204,7 +204,7 @@ func useText(uses []certUse) string {
 	return strings.Join(parts, "; ")
 }
 
-// chainFlags say where chains come from.
+// chainFlags select the source of chains.
 type chainFlags struct {
 	Connect bool          `help:"Connect to the server of the stream, and check the chain that it sends."`
 	Address string        `placeholder:"HOST:PORT" help:"Connect to this address instead. The certificate must still be valid for the host of the policy."`
@@ -288,7 +288,7 @@ func (f *chainFlags) results(p *program, streams []*policy.StreamType) (all []ch
 	return all, nil
 }
 
-// fetch connects as a stream would, through its SOCKS5 proxy too.
+// fetch connects like a stream, including through its SOCKS5 proxy.
 func (f *chainFlags) fetch(st *policy.StreamType, address, host string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), f.Timeout)
 	defer cancel()
@@ -408,7 +408,7 @@ func (c *certsCheckCmd) Run(p *program) error {
 	return nil
 }
 
-// clients returns the streamtypes of these names, or all clients that use TLS.
+// clients returns the streamtypes with these names, or all clients that use TLS.
 func clients(compiled *policy.Policy, names []string) (all []*policy.StreamType, err error) {
 	for _, name := range names {
 		st := compiled.StreamType(name)
@@ -490,7 +490,7 @@ type certsImportCmd struct {
 	Certs   []string `arg:"" name:"file" help:"The certificates, in PEM or DER."`
 }
 
-// Help is what "sspolicy certs import --help" adds.
+// Help returns the description for "sspolicy certs import --help".
 func (certsImportCmd) Help() string {
 	return "Comments and layout of the policy stay. A policy that would have errors is not written. The policy - is standard input, and the result goes to standard output."
 }
@@ -552,7 +552,7 @@ func (p *program) refuse(d *schema.Document) error {
 	return errors.Join(report.Write(p.stderr, report.FormatText, found), errFindings)
 }
 
-// change writes a changed policy, unless it has errors that it did not have before.
+// change writes a changed policy, unless it has new errors.
 func (p *program) change(output, file string, before, after *schema.Document) error {
 	if err := p.refuse(after); err != nil {
 		return err
@@ -578,7 +578,7 @@ type certsMinimizeCmd struct {
 	File   string `arg:"" name:"policy" help:"The policy."`
 }
 
-// Help is what "sspolicy certs minimize --help" adds.
+// Help returns the description for "sspolicy certs minimize --help".
 func (certsMinimizeCmd) Help() string {
 	return "A server may show another chain tomorrow: keep the roots that its operator names. Without --write or --output it prints the certificates that could be removed."
 }
@@ -665,7 +665,7 @@ type certsFetchCmd struct {
 	Server  string        `arg:"" name:"server" help:"HOST, HOST:PORT, or with --stream a policy."`
 }
 
-// Help is what "sspolicy certs fetch --help" adds.
+// Help returns the description for "sspolicy certs fetch --help".
 func (certsFetchCmd) Help() string {
 	return "Fetching does not verify: the chain may be an attacker's. Compare fingerprints with those that the operator of the server or of the authority publishes before you trust one."
 }

@@ -19,9 +19,9 @@ type checkFlags struct {
 // A checker returns the findings in a file.
 type checker func(target) ([]schema.Diagnostic, error)
 
-// check reports the findings of all policies. A file that cannot be read does
-// not keep it from the others. The command fails on findings of a level: the
-// flag's, else the configuration's, else the default. Run returns the findings in a file.
+// check reports the findings of all policies, as returned by run. It continues
+// after a file that cannot be read. The command fails on findings of a level: that
+// of the flag, else of the configuration, else the default.
 func (c *checkFlags) check(p *program, targets []target, level report.Level, run checker) error {
 	if c.LWS != nil && len(c.LWS) == 0 {
 		return usage("--lws: missing version")
@@ -47,7 +47,7 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, run
 			continue
 		}
 		names = append(names, file)
-		for _, g := range found { // in a fragment, too
+		for _, g := range found { // including those in fragments
 			if name := g.Span.Source.Name; levels[name] == "" {
 				levels[name] = levels[file]
 			}
@@ -69,8 +69,8 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, run
 	return nil
 }
 
-// versions returns the versions of lws to check for: the flag's, else the
-// configuration's.
+// versions returns the versions of lws to check for: those of the flag, else of the
+// configuration.
 func (c *checkFlags) versions(cfg *config.Config) []schema.Version {
 	if c.LWS != nil {
 		return c.LWS

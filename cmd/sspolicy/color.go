@@ -10,13 +10,13 @@ import (
 	"golang.org/x/term"
 )
 
-// colorFlag says when to colour.
+// colorFlag selects when to use colors.
 type colorFlag struct {
 	Color string `enum:"auto,always,never" default:"auto" help:"Colour text and diffs on standard output: auto, always or never (${default}). auto colours on a terminal, and follows NO_COLOR and FORCE_COLOR."`
 }
 
-// color reports whether to colour text written to w. The flag counts more than
-// NO_COLOR, that more than FORCE_COLOR, and that more than what w is.
+// color reports whether to color text written to w. The flag takes precedence over
+// NO_COLOR, that over FORCE_COLOR, and that over the kind of w.
 func (f *colorFlag) color(w io.Writer) bool {
 	if f.Color != "auto" {
 		return f.Color == "always"
@@ -38,7 +38,7 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// diff writes how one text differs from another, to a file or, coloured, to standard
+// diff writes the differences between two texts, to a file or, colored, to standard
 // output.
 func (f *colorFlag) diff(p *program, file, name, text, otherName, other string) error {
 	changes := diff.Diff(harmless(name), []byte(text), otherName, []byte(other))
@@ -48,7 +48,7 @@ func (f *colorFlag) diff(p *program, file, name, text, otherName, other string) 
 	return p.output(file, write(string(changes)))
 }
 
-// paintDiff colours a unified diff as Git does.
+// paintDiff colors a unified diff like Git.
 func paintDiff(text []byte) []byte {
 	var b bytes.Buffer
 	header := true

@@ -35,7 +35,7 @@ type compileCmd struct {
 	More     []string `arg:"" optional:"" help:"C: more policies, whose tables go into the same files and share equal parts. OUT is a folder for policies.c and policies.h, or a file with --header. Names begin with PREFIX and the name of the file."`
 }
 
-// Help is what "sspolicy compile --help" adds.
+// Help returns the description for "sspolicy compile --help".
 func (compileCmd) Help() string {
 	return "Refuses a policy with errors. Errors that affect only lws's JSON parser are warnings here. Warnings are shown on standard error."
 }
@@ -61,8 +61,8 @@ func (c *compileCmd) Validate() error {
 	for _, o := range []struct {
 		flag string
 		used bool
-		lang string // the only language it is for, or ""
-		out  bool   // it needs a file to write to
+		lang string // the only language that supports it, or ""
+		out  bool   // it requires --output
 	}{
 		{"--package", c.Package != nil, "go", false},
 		{"--proxied", c.Proxied, "go", false},
@@ -171,7 +171,7 @@ func (c *compileCmd) include() string {
 	return filepath.ToSlash(include)
 }
 
-// valueOr returns the value of a flag, or a default if the flag is not given.
+// valueOr returns the value of a flag, or a default if the flag is not set.
 func valueOr[T any](flag *T, value T) T {
 	if flag == nil {
 		return value
@@ -235,7 +235,7 @@ func (c *compileCmd) put(p *program, outputs []generatedFile) error {
 	if c.Check {
 		return check(outputs)
 	}
-	// The output comes last: when it exists, the other files do.
+	// Write the output last: when it exists, the other files do.
 	for _, o := range slices.Concat(outputs[1:], c.depfile(outputs), outputs[:1]) {
 		if err := p.put(o.file, o.text); err != nil {
 			return err
@@ -281,7 +281,7 @@ func (c *compileCmd) outputs(doc *schema.Document, compiled *policy.Policy) ([]g
 	return []generatedFile{{c.Output, out.Bytes()}, {c.Header, header.Bytes()}}, c.cError(err)
 }
 
-// sourceNames returns the names of a policy and its fragments. They have no folders, so
+// sourceNames returns the names of a policy and its fragments, without folders, so
 // that a build elsewhere gives the same file.
 func sourceNames(file string, fragments []string) string {
 	names := filepath.Base(displayName(file))
@@ -300,7 +300,7 @@ func packedHash(docs ...*schema.Document) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		_, _ = io.WriteString(sum, text) // a hash takes all
+		_, _ = io.WriteString(sum, text) // writing to a hash never fails
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
@@ -358,8 +358,8 @@ func (c *compileCmd) cOptions() codegen.COptions {
 	return codegen.COptions{Version: version(), Options: c.record(c.include()), Target: codegen.Target(c.lws().Line()), Prefix: c.prefix(), Entry: c.Entry, Build: c.build}
 }
 
-// cError makes a finding of an error of the C writer: the policy has something
-// that the tables cannot hold.
+// cError turns an error of the C writer into a finding: the policy contains
+// something that the tables cannot hold.
 func (c *compileCmd) cError(err error) error {
 	if err != nil && len(c.More) > 0 { // err names the policy
 		err = &exitError{exitFindings, err}
@@ -369,7 +369,7 @@ func (c *compileCmd) cError(err error) error {
 	return err
 }
 
-// check returns an error if a file is not as it would be written.
+// check returns an error if a file differs from its expected content.
 func check(outputs []generatedFile) error {
 	var stale []error
 	for _, o := range outputs {
@@ -410,7 +410,7 @@ func (c *compileCmd) depfile(outputs []generatedFile) []generatedFile {
 		}
 	}
 	b.WriteByte('\n')
-	for _, s := range sources { // make continues if one is removed
+	for _, s := range sources { // so that make continues if one is removed
 		b.WriteString("\n" + s + ":\n")
 	}
 	return []generatedFile{{file, []byte(b.String())}}
@@ -424,7 +424,7 @@ func makeName(file string) string {
 		case '$':
 			b.WriteString("$$")
 		case ' ', '\t', '#', ':':
-			// Backslashes before it would quote the one added here.
+			// Backslashes before it would quote the added one.
 			for j := i - 1; j >= 0 && file[j] == '\\'; j-- {
 				b.WriteByte('\\')
 			}
@@ -438,8 +438,8 @@ func makeName(file string) string {
 }
 
 // compile compiles a policy with fragments, unless it has errors. It reports
-// findings of the severity show and above on standard error. If a streamtype is named,
-// errors of others that it does not need are warnings.
+// findings of the severity show and above on standard error. If a streamtype is
+// named, errors of streamtypes that it does not need are warnings.
 func (p *program) compile(file string, fragments []string, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, above, err := p.layers(file, fragments)
 	if err != nil {
@@ -454,7 +454,7 @@ func (p *program) compile(file string, fragments []string, streamtype string, o 
 	return doc, compiled, err
 }
 
-// compileOnly is like compile for the part of a policy that the streamtypes need.
+// compileOnly is like compile, for the part of a policy that the streamtypes need.
 func (p *program) compileOnly(file string, fragments, streamtypes []string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, above, err := p.layers(file, fragments)
 	if err != nil {
@@ -469,7 +469,8 @@ func (p *program) compileOnly(file string, fragments, streamtypes []string, o li
 	return p.compileDocuments(base, above, "", o, show)
 }
 
-// compileAssembled is like compile, and takes a fragment whose base is known too.
+// compileAssembled is like compile, but also accepts a fragment whose base is
+// known.
 func (p *program) compileAssembled(file string, fragments []string, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, above, err := p.assemble(file, fragments)
 	if err != nil {

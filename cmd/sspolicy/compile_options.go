@@ -10,8 +10,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// tableOptions are the flags of compile that decide what the files hold, apart from
-// files that are read. The files record them, so that verify can write them again.
+// tableOptions are the flags of compile that determine the content of the files,
+// apart from input files. The files record them, so that verify can write them
+// again.
 type tableOptions struct {
 	Lang    string          `enum:"go,c" required:"" placeholder:"go|c" help:"The language of the tables: go or c."`
 	Package *string         `placeholder:"NAME" help:"Go: the package of the file (policy)."`
@@ -32,8 +33,8 @@ func (o *tableOptions) prefix() string { return valueOr(o.Prefix, "_ss_") }
 // lws returns the version of lws to compile for.
 func (o *tableOptions) lws() schema.Version { return valueOr(o.LWS, schema.Latest()) }
 
-// record returns the options as one line of flags, with the name by which the tables
-// include the header. Values are escaped as in a URL.
+// record returns the options as one line of flags, with the name by which the
+// tables include the header. Values are escaped as in a URL.
 func (o *tableOptions) record(include string) string {
 	flags := []string{"--lang=" + o.Lang}
 	add := func(name, value string) {
@@ -62,7 +63,7 @@ func (o *tableOptions) record(include string) string {
 	return strings.Join(flags, " ")
 }
 
-// recordedOptions reads what record wrote.
+// recordedOptions parses the result of record.
 func recordedOptions(line string) (o tableOptions, err error) {
 	var flags []string
 	for f := range strings.FieldsSeq(line) {

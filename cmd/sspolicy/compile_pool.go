@@ -72,7 +72,7 @@ func (c *compileCmd) pool(p *program, show schema.Severity) ([]generatedFile, er
 		if err != nil {
 			return nil, err
 		}
-		_, _ = io.WriteString(sum, hash) // a hash takes all
+		_, _ = io.WriteString(sum, hash) // writing to a hash never fails
 		source += len(doc.String())
 		names = append(names, sourceNames(f, c.Overlay))
 		list = append(list, codegen.Variant{Name: variantName(f), Policy: compiled, SHA256: hash})

@@ -10,7 +10,7 @@ type demoCmd struct {
 	Keep string `placeholder:"DIR" help:"Keep the files of the demo in this folder."`
 }
 
-// Help is what "sspolicy demo --help" adds.
+// Help returns the description for "sspolicy demo --help".
 func (demoCmd) Help() string {
 	return "Makes a CA and a TLS server on loopback, and a policy that trusts the CA. Validates and lints the policy, shows a broken variant being refused, compiles it to Go, builds and runs a program with it, and breaks the trust with an overlay. Needs the go command, and a checkout of sspolicy as the working directory."
 }

@@ -75,7 +75,7 @@ func escapeJSON(line []byte) string {
 	return b.String()
 }
 
-// Warn and Error print what the runtime logs.
+// Warn and Error print the log messages of the runtime.
 func (e *events) Warn(msg string, args ...any)  { e.log("WARN", msg, args) }
 func (e *events) Error(msg string, args ...any) { e.log("ERROR", msg, args) }
 
@@ -87,7 +87,7 @@ func (e *events) log(level, msg string, args []any) {
 	e.emit(event{Event: "log", Error: text})
 }
 
-// text returns an event as a line for people.
+// text returns an event as a line of text.
 func (v *event) text() string {
 	text := v.State
 	switch {

@@ -14,8 +14,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
-// An execution holds the handlers of the stream that is run. They are never
-// called concurrently.
+// An execution holds the handlers of the executed stream. They are never called
+// concurrently.
 type execution struct {
 	*events
 	st       *policy.StreamType
@@ -23,11 +23,11 @@ type execution struct {
 	messages map[string][]byte // payload to send, by streamtype; nil for none
 	stdout   io.Writer
 	count    int        // messages to receive; 0 for no limit
-	after    bool       // count only messages that come after all is sent
+	after    bool       // count only messages that arrive after everything is sent
 	done     chan error // receives the result, once
 
 	received  int
-	lost      error // why the last attempt or connection ended, if none followed
+	lost      error // why the last attempt or connection ended, if no other followed
 	connected bool
 
 	// About the current attempt.
@@ -50,13 +50,13 @@ func newExecution(st *policy.StreamType, c *runCmd, messages map[string][]byte, 
 func (e *execution) handlers() runtime.Handlers {
 	h := runtime.Handlers{State: e.state, Rx: e.rx, Tx: e.tx}
 	if e.length() == 0 && e.st.Protocol.IsHTTP() {
-		h.Tx = nil // the body is known to be empty
+		h.Tx = nil // the body is empty
 	}
 	return h
 }
 
-// pending returns the reason why the run is not done. It is nil for a nailed_up
-// stream that is connected and has no messages to wait for.
+// pending returns the reason why the run is not complete. It is nil for a connected
+// nailed_up stream without messages to wait for.
 func (e *execution) pending() error {
 	switch {
 	case e.lost != nil:
@@ -137,7 +137,7 @@ func (e *execution) state(s *runtime.Stream, state runtime.State, arg uint32) ru
 }
 
 // acknowledged handles the acknowledgement of the peer. Over HTTP it completes the
-// exchange; over mqtt it completes a message, and others may be expected.
+// exchange; over mqtt it completes a message, and others may follow.
 func (e *execution) acknowledged() runtime.Result {
 	if e.st.Protocol.IsHTTP() && !e.answered {
 		e.received++ // an empty answer
@@ -155,7 +155,7 @@ func (e *execution) acknowledged() runtime.Result {
 // disconnected handles the end of a connection.
 func (e *execution) disconnected(s *runtime.Stream) runtime.Result {
 	if errors.Is(s.Err(), runtime.ErrClosed) {
-		return runtime.OK // by the end of the run
+		return runtime.OK // at the end of the run
 	}
 	e.connected = false
 	if e.repeat {
@@ -180,13 +180,13 @@ func (e *execution) disconnected(s *runtime.Stream) runtime.Result {
 	return e.finish(err)
 }
 
-// reconnects reports whether the run goes on after a connection ends.
+// reconnects reports whether the run continues after a connection ends.
 func (e *execution) reconnects() bool { return e.st.NailedUp && !e.st.Opportunistic }
 
 // start starts a request or a connection.
 func (e *execution) start(s *runtime.Stream) error {
 	if e.st.Protocol.IsHTTP() || e.unknown() {
-		s.StartTimeout(0) // as Fetch does
+		s.StartTimeout(0) // like Fetch
 	}
 	if e.messages == nil {
 		if e.st.Protocol.IsHTTP() {
@@ -218,7 +218,7 @@ func cause(s *runtime.Stream, state runtime.State) string {
 
 func (e *execution) rx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 	if e.count > 0 && e.received == e.count {
-		return runtime.OK // more than wanted
+		return runtime.OK // beyond count
 	}
 	n := len(buf)
 	v := event{Event: "rx", Length: &n, Flags: flagNames(flags)}
@@ -252,8 +252,8 @@ func (e *execution) rx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runti
 // unknown reports whether only the proxy knows the protocol.
 func (e *execution) unknown() bool { return e.st.Protocol == policy.ProtocolProxied }
 
-// linger ends the run after the end of a message, unless more is received. Over HTTP the
-// verdict comes before that.
+// linger ends the run after the end of a message, unless more arrives. Over HTTP
+// the verdict comes first.
 func (e *execution) linger() {
 	if e.end == nil {
 		e.end = time.AfterFunc(time.Second, func() { e.finish(nil) })
@@ -279,7 +279,8 @@ func (e *execution) tx(s *runtime.Stream, ordinal uint32, buf []byte) (int, runt
 	}
 	e.emit(event{Event: "tx", Ordinal: &ordinal, Length: &n, Flags: flagNames(flags)})
 	if e.complete && e.count == 0 && st.Protocol == policy.ProtocolRaw && !e.st.NailedUp {
-		// Many servers answer when they have all. The end is sent after this piece.
+		// Many servers answer after the end of the request, which is sent after
+		// this piece.
 		if err := raw.Of(s).CloseWrite(); err != nil {
 			e.finish(err)
 		}
@@ -303,6 +304,6 @@ func flagNames(f runtime.Flags) []string {
 	return names
 }
 
-// plain returns the text of an error for people. Those of package runtime begin
-// with "sspolicy: ", which a command does not repeat.
+// plain returns the text of an error without the prefix "sspolicy: " of package
+// runtime.
 func plain(err error) string { return strings.ReplaceAll(explainTLS(err), "sspolicy: ", "") }

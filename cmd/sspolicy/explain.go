@@ -94,7 +94,7 @@ type schemaCmd struct {
 	For string `enum:",vscode" default:"" placeholder:"EDITOR" help:"Print the settings that make an editor use the schema: vscode, for .vscode/settings.json."`
 }
 
-// Help is what "sspolicy schema --help" adds.
+// Help returns the description for "sspolicy schema --help".
 func (schemaCmd) Help() string {
 	return "The schema is JSON Schema draft 2020-12, and the one that sspolicy itself checks policies with. Editors complete and explain keys by it. The settings of --for name the file policy.schema.json in the folder of the project: sspolicy schema > policy.schema.json"
 }

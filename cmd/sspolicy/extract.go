@@ -15,7 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// extractFlags say how policies in C and templates are read.
+// extractFlags configure the reading of policies in C and templates.
 type extractFlags struct {
 	Template extract.Mode `enum:"auto,none,cmake,printf" default:"auto" placeholder:"KIND" help:"The placeholders that files have: cmake (@NAME@, and $${NAME} outside of strings), printf (verbs such as %d), none, or auto: all of these in C, in files that end in .in, and with --define (the default)."`
 	Define   definitions  `placeholder:"NAME[=VALUE]" help:"The text of a placeholder, or of a macro in C (1). May be repeated."`
@@ -49,7 +49,7 @@ func (f *extractFlags) extractOptions() extract.Options {
 	return extract.Options{Template: f.Template, Define: f.Define}
 }
 
-// reportUnused reports the names that --define defines and no file uses.
+// reportUnused reports the names of --define that no file uses.
 func (c *lintCmd) reportUnused(p *program) {
 	for _, name := range slices.Sorted(maps.Keys(c.Define)) {
 		if c.names[name] {
@@ -72,8 +72,8 @@ func (f *extractFlags) policies(file string, text []byte) ([]*extract.Policy, er
 	return policies, nil
 }
 
-// fixExtracted applies fixes to the policies in a file that is not a policy as it stands,
-// and returns how many.
+// fixExtracted applies fixes to the policies in a file that is not itself a policy,
+// and returns their number.
 func (c *lintCmd) fixExtracted(p *program, t target, o lint.Options) (int, error) {
 	text, err := p.read(t.file)
 	if err != nil {

@@ -66,7 +66,7 @@ func (c *faultExplainCmd) Run(p *program) error {
 	return p.output("", write(explain.Fault(f, report.Docs)))
 }
 
-// unknownFault returns the error of a name that the catalogue does not have.
+// unknownFault returns the error for a name that is not in the catalogue.
 func unknownFault(name string) error {
 	return unknown("\"sspolicy fault list\" has no fault", name, faultNames())
 }
@@ -116,7 +116,8 @@ func (c *faultFlags) load(p *program) (*policy.Policy, *faulttest.Fault, error) 
 	return compiled, f, nil
 }
 
-// open starts the peer of the fault, and returns the overlay that leads the stream to it.
+// open starts the peer of the fault, and returns the overlay that redirects the
+// stream to it.
 func (c *peerFlags) open(f *faultFlags, p *program, o faulttest.Options) (*faulttest.Peer, []byte, error) {
 	if err := faulttest.CheckListen(c.Listen); err != nil {
 		return nil, nil, usage("--listen: %v", err)
@@ -149,7 +150,7 @@ type faultMakeCmd struct {
 	Output string `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 }
 
-// Help is what "sspolicy fault make --help" adds.
+// Help returns the description for "sspolicy fault make --help".
 func (faultMakeCmd) Help() string {
 	return "The overlay is for the peer that \"sspolicy fault serve\" runs with the same flags. It changes the address of the stream, and for a streamtype with TLS its trust store."
 }
@@ -225,7 +226,7 @@ func (c *timeFlags) Validate() error {
 	return nil
 }
 
-// hurried says what --hurry did.
+// hurried describes the effect of --hurry.
 func (c *timeFlags) hurried() string {
 	return fmt.Sprintf("times are divided by %d, timeouts to 1 s at least", c.Hurry)
 }

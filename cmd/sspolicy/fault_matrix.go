@@ -28,12 +28,12 @@ type faultMatrixCmd struct {
 	Files []string `arg:"" name:"policy" help:"The policies."`
 }
 
-// Help is what "sspolicy fault matrix --help" adds.
+// Help returns the description for "sspolicy fault matrix --help".
 func (faultMatrixCmd) Help() string {
 	return "Streamtypes of servers, local sinks and files are skipped, since no fault applies to them. A policy with errors is reported and skipped, and the exit code is then 1. --hurry makes it take seconds."
 }
 
-// A faultRow is the outcome of a fault on a streamtype.
+// A faultRow is the result of a fault on a streamtype.
 type faultRow struct {
 	Policy   string       `json:"policy"`
 	Stream   string       `json:"stream"`
@@ -64,7 +64,7 @@ func newFaultRow(file string, r *faulttest.Report, hurry int) *faultRow {
 	return row
 }
 
-// A faultMatrix is the JSON form of the outcomes.
+// A faultMatrix is the JSON form of the results.
 type faultMatrix struct {
 	Version int         `json:"version"`
 	Rows    []*faultRow `json:"rows"`
@@ -173,8 +173,8 @@ func (c *faultMatrixCmd) write(p *program, m *faultMatrix) error {
 	return p.output("", func(w io.Writer) error { return c.print(w, m, isTerminal(p.stdout)) })
 }
 
-// print prints a table, and how each row that is not as expected differs. With times, it
-// ends with how long the matrix and its slowest row took.
+// print prints a table, and the difference for each row that is not as expected.
+// With times, it ends with the duration of the matrix and its slowest row.
 func (c *faultMatrixCmd) print(w io.Writer, m *faultMatrix, times bool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	var slowest *faultRow
@@ -211,7 +211,7 @@ func (c *faultMatrixCmd) print(w io.Writer, m *faultMatrix, times bool) error {
 	return err
 }
 
-// suites returns the outcomes as JUnit has them: a suite for each policy.
+// suites returns the results as JUnit suites, one for each policy.
 func (m *faultMatrix) suites() []report.Suite {
 	var all []report.Suite
 	for _, r := range m.Rows {
@@ -229,7 +229,7 @@ func (m *faultMatrix) suites() []report.Suite {
 	return all
 }
 
-// A progress is a bar on a terminal.
+// A progress is a progress bar on a terminal.
 type progress struct {
 	w  io.Writer
 	on bool

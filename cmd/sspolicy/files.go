@@ -25,7 +25,7 @@ type fileFlags struct {
 	Detect bool     `help:"Skip named files that would be skipped in a folder: ignored files, and files that are not policies."`
 	Files  []string `arg:"" name:"file" help:"The policies, and folders to search for policies: *.json files that hold streamtypes, without those that .gitignore files or the configuration exclude."`
 
-	extracted *extractFlags // finds policies in other files too; nil if the command does not
+	extracted *extractFlags // also find policies in other files; nil if the command does not
 }
 
 // A target is a policy and the configuration for it.
@@ -34,9 +34,9 @@ type target struct {
 	config *config.Config
 }
 
-// targets returns the policies that the flags name, in their order and those of
-// a folder sorted, each once. Mistakes in a configuration are reported on
-// standard error.
+// targets returns the policies that the flags name, without duplicates. They are in
+// the order of the flags; those of a folder are sorted. Mistakes in a configuration
+// are reported on standard error.
 func (f *fileFlags) targets(p *program) ([]target, error) {
 	return (&search{program: p, flags: f, what: "policies", wants: f.isPolicy}).run()
 }
@@ -45,7 +45,7 @@ func (f *fileFlags) targets(p *program) ([]target, error) {
 type search struct {
 	*program
 	flags   *fileFlags
-	what    string                                   // is searched for in folders
+	what    string                                   // what to search for in folders
 	wants   func(file string, c *config.Config) bool // whether a file is such
 	ignored ignore.Tree
 	configs map[string]*config.Config // by folder
@@ -64,7 +64,7 @@ func (s *search) run() ([]target, error) {
 	return s.targets, nil
 }
 
-// add adds a file, or what is searched for in a folder.
+// add adds a file, or the matching files in a folder.
 func (s *search) add(file string) error {
 	if file != "-" {
 		if info, err := os.Stat(file); err == nil && info.IsDir() {
@@ -90,7 +90,7 @@ func (s *search) add(file string) error {
 	return nil
 }
 
-// append adds a file that has not been added.
+// append adds a file unless it is a duplicate.
 func (s *search) append(file string, c *config.Config) {
 	if id := identity(file); !s.seen[id] {
 		s.seen[id] = true
@@ -98,7 +98,7 @@ func (s *search) append(file string, c *config.Config) {
 	}
 }
 
-// folder adds what is searched for below a folder. It does not follow symbolic links.
+// folder adds the matching files below a folder. It does not follow symbolic links.
 func (s *search) folder(dir string) error {
 	found := false
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
@@ -139,7 +139,7 @@ func (s *search) folder(dir string) error {
 
 // config returns the configuration for a file.
 func (s *search) config(file string) (*config.Config, error) {
-	dir := filepath.Dir(file) // of "-": the working directory
+	dir := filepath.Dir(file) // for "-": the working directory
 	if s.flags.Config != "" {
 		dir = ""
 	}
@@ -151,14 +151,14 @@ func (s *search) config(file string) (*config.Config, error) {
 	return c, err
 }
 
-// load reads the configuration that is named, or the nearest one of a folder.
+// load reads the named configuration, or the nearest one of a folder.
 func (s *search) load(dir string) (*config.Config, error) {
 	return s.configuration(s.flags.Config, dir)
 }
 
-// configuration reads the configuration in a file, or the nearest one of a folder if the
-// name is empty. The name none stands for an empty one. Mistakes are reported on standard
-// error.
+// configuration reads the configuration in a file or, if file is "", the nearest
+// one of a folder. "none" stands for an empty one. Mistakes are reported on
+// standard error.
 func (p *program) configuration(file, dir string) (*config.Config, error) {
 	read := p.read
 	if file == "" {
@@ -183,7 +183,8 @@ func (p *program) configuration(file, dir string) (*config.Config, error) {
 	return c, nil
 }
 
-// ownRules returns the rules that the configurations of targets add, each name once.
+// ownRules returns the rules that the configurations of targets add, without
+// duplicates.
 func ownRules(targets []target) (own []*lint.Rule) {
 	seen := map[*config.Config]bool{}
 	for _, t := range targets {
@@ -200,8 +201,8 @@ func ownRules(targets []target) (own []*lint.Rule) {
 	return own
 }
 
-// relative returns the name of a file from the working directory, if it is
-// below.
+// relative returns the name of a file relative to the working directory, if it is
+// below it.
 func relative(file string) string {
 	if wd, err := os.Getwd(); err == nil && file != "" {
 		if rel, err := filepath.Rel(wd, file); err == nil && filepath.IsLocal(rel) {
@@ -211,9 +212,9 @@ func relative(file string) string {
 	return file
 }
 
-// isPolicy reports whether a file looks like a policy, or is a fragment by its
-// configuration. A file that cannot be opened counts as a policy, for its reader to report
-// the error.
+// isPolicy reports whether a file looks like a policy, or is a fragment according
+// to its configuration. A file that cannot be opened counts as a policy, so that
+// its reader reports the error.
 func (f *fileFlags) isPolicy(file string, c *config.Config) bool {
 	if _, _, fragment := c.Fragment(file); fragment {
 		return true
@@ -232,8 +233,8 @@ func (f *fileFlags) isPolicy(file string, c *config.Config) bool {
 	return looksLikePolicy(schema.Parse(file, text))
 }
 
-// looksLikePolicy reports whether a document holds streamtypes, or another
-// section beside a second key of a policy.
+// looksLikePolicy reports whether a document contains streamtypes, or another
+// section together with a second key of a policy.
 func looksLikePolicy(d *schema.Document) bool {
 	keys, sections := 0, 0
 	for _, m := range d.Corrected().Root.Members() {

@@ -30,9 +30,9 @@ func (f *fixFlags) Validate() error {
 	return nil
 }
 
-// fix fixes the policies, or prints what would change and fails if there is
-// something. It skips a file that cannot be read if check reports that afterwards.
-// It returns the program for check, whose standard input is the fixed policy.
+// fix fixes the policies, or prints the changes and fails if there are any. It
+// skips a file that cannot be read if check reports that later. It returns the
+// program for check, whose standard input is the fixed policy.
 func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config) lint.Options) (*program, error) {
 	var failed error
 	changed, after := false, *p
@@ -84,7 +84,7 @@ func (c *lintCmd) fix(p *program, targets []target, options func(*config.Config)
 	return &after, failed
 }
 
-// diffName returns a file's name in the form that git apply takes.
+// diffName returns a file's name in the form that git apply accepts.
 func diffName(name string) string {
 	if abs, err := filepath.Abs("."); err == nil && filepath.IsAbs(name) {
 		if rel, err := filepath.Rel(abs, name); err == nil && filepath.IsLocal(rel) {

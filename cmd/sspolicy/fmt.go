@@ -16,7 +16,7 @@ type fmtCmd struct {
 	fileFlags
 }
 
-// Help is what "sspolicy fmt --help" adds.
+// Help returns the description for "sspolicy fmt --help".
 func (fmtCmd) Help() string {
 	return "Keeps comments and the order of everything. Refuses a policy with syntax errors."
 }

@@ -18,7 +18,7 @@ type graphCmd struct {
 	File   string `arg:"" help:"The policy."`
 }
 
-// Help is what "sspolicy graph --help" adds.
+// Help returns the description for "sspolicy graph --help".
 func (graphCmd) Help() string {
 	return "Shows the streamtypes by endpoint, and the backoff schemes, trust stores, certificates and auth schemes that they refer to. A policy with broken references is drawn too: they are red."
 }
@@ -55,8 +55,8 @@ func (c *graphCmd) Run(p *program) error {
 	return p.put(c.Output, []byte(text()))
 }
 
-// readable reads a policy for a command that shows it, valid or not. Mistakes in the
-// text that can be corrected beyond doubt are reported and corrected; others are
+// readable reads a policy for a command that shows it, valid or not. Syntax errors
+// that can be corrected with certainty are reported and corrected; others are
 // findings.
 func (p *program) readable(file string) (*schema.Document, error) {
 	d, err := p.document(file)
@@ -66,7 +66,7 @@ func (p *program) readable(file string) (*schema.Document, error) {
 	return p.readableText(d)
 }
 
-// readableText is readable for a text that has been read.
+// readableText is like readable, for a text that has been read.
 func (p *program) readableText(d *schema.Document) (*schema.Document, error) {
 	found := d.Syntax
 	other := d.NotPolicy()
@@ -82,7 +82,8 @@ func (p *program) readableText(d *schema.Document) (*schema.Document, error) {
 	return d.Corrected(), nil
 }
 
-// applied returns a policy as it is, and for a fragment its base with the fragment applied.
+// applied returns a policy unchanged, and for a fragment its base with the fragment
+// applied.
 func (p *program) applied(d *schema.Document) (*schema.Document, error) {
 	base, err := p.base(d)
 	if err != nil || base == nil {

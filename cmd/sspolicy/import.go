@@ -45,8 +45,7 @@ func (f *tableFlags) readC(file string) ([]codegen.Reading, error) {
 	return f.named(file)(codegen.ReadC(context.Background(), strings.Fields(cmp.Or(os.Getenv("CC"), "cc")), file, f.options()))
 }
 
-// named returns a function that adds the name of a file to an error: a finding about
-// the file.
+// named returns a function that turns an error into a finding about the file.
 func (f *tableFlags) named(file string) func([]codegen.Reading, error) ([]codegen.Reading, error) {
 	return func(r []codegen.Reading, err error) ([]codegen.Reading, error) {
 		if err != nil {
@@ -63,7 +62,7 @@ type importCmd struct {
 	File   string `arg:"" optional:"" help:"C source with the tables: a .c file, or a header that defines them."`
 }
 
-// Help is what "sspolicy import --help" adds.
+// Help returns the description for "sspolicy import --help".
 func (importCmd) Help() string {
 	return "Reads tables that compile --lang c or lws's policy2c wrote, for any lws version. C source is compiled with the C compiler that the environment variable CC names (cc). Tables have no names for backoff schemes, so these are generated."
 }

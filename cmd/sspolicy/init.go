@@ -37,7 +37,7 @@ type initCmd struct {
 	Force    bool             `help:"Overwrite the file."`
 }
 
-// Help is what "sspolicy init --help" adds.
+// Help returns the description for "sspolicy init --help".
 func (initCmd) Help() string {
 	return "Prints a policy with comments, to begin with. If standard input is a terminal, it asks for the settings that no flag provides; otherwise it uses the defaults."
 }
@@ -136,7 +136,7 @@ func (c *initCmd) versions(q *questions) (list []schema.Version, err error) {
 	return parse(answer)
 }
 
-// options returns what the flags say, and what the user answers for the others.
+// options returns the values of the flags, and the user's answers for the others.
 func (c *initCmd) options(q *questions) (*starter.Options, error) {
 	o := &starter.Options{Server: c.Server}
 	if !c.Server && c.Protocol == "" && c.CA == "" && !c.NoTLS {
@@ -157,7 +157,7 @@ func (c *initCmd) options(q *questions) (*starter.Options, error) {
 			return nil, err
 		}
 	}
-	o.Protocol, _ = policy.ParseProtocol(name) // one of those above
+	o.Protocol, _ = policy.ParseProtocol(name) // one of the names above
 	if o.Stream = c.Stream; o.Stream == "" {
 		if o.Stream, err = q.ask("What is the streamtype called?", "example", streamName); err != nil {
 			return nil, err
@@ -215,8 +215,8 @@ func (c *initCmd) options(q *questions) (*starter.Options, error) {
 	return o, nil
 }
 
-// readKeyPair reads the certificate of a server and its private key, which it returns in
-// PKCS #8. Both files are PEM, and may be one.
+// readKeyPair reads the certificate of a server and its private key, which it
+// returns in PKCS #8. Both files are PEM, and may be the same.
 func readKeyPair(certFile, keyFile string) (*x509.Certificate, []byte, error) {
 	cert, err := readFile(certFile)
 	if err != nil {
@@ -247,14 +247,14 @@ func readable(answer string) string {
 	return "There is no such file."
 }
 
-// questions asks the user. Nil takes the defaults.
+// questions asks the user. A nil questions uses the defaults.
 type questions struct {
 	in  *bufio.Reader
 	out io.Writer
 }
 
-// ask asks until an answer is right: check returns what is wrong, or "". An empty answer
-// is the default.
+// ask asks until an answer is valid: check returns what is wrong, or "". An empty
+// answer selects the default.
 func (q *questions) ask(question, usual string, check func(string) string) (string, error) {
 	if q == nil {
 		return usual, nil

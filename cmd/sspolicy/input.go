@@ -34,8 +34,9 @@ func (p *program) documents(files []string) (all []*schema.Document, err error) 
 	return all, nil
 }
 
-// base returns the policy under a document that is a fragment by its x-sspolicy or by the
-// nearest configuration. It returns nil for a policy, and for a fragment for any policy.
+// base returns the base policy of a document that is a fragment according to its
+// x-sspolicy or the nearest configuration. It returns nil for a policy, and for a
+// fragment for any policy.
 func (p *program) base(d *schema.Document) (*schema.Document, error) {
 	c, err := p.configuration("", filepath.Dir(d.Source.Name))
 	if err != nil {
@@ -44,8 +45,8 @@ func (p *program) base(d *schema.Document) (*schema.Document, error) {
 	return project.FragmentOf(d, c).Read(c, p.document)
 }
 
-// assemble reads a policy and fragments. A fragment in place of the policy stands for its
-// base with the fragment applied.
+// assemble reads a policy and fragments. A fragment in place of the policy stands
+// for its base with the fragment applied.
 func (p *program) assemble(file string, fragments []string) (*schema.Document, []*schema.Document, error) {
 	d, above, err := p.layers(file, fragments)
 	if err != nil {
@@ -68,7 +69,7 @@ func (p *program) layers(file string, fragments []string) (*schema.Document, []*
 	return base, above, err
 }
 
-// fileError adds the name of the file, as the user gave it, to an error.
+// fileError adds the name of the file, as the user wrote it, to an error.
 func fileError(file string, err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

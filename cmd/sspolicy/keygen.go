@@ -15,7 +15,7 @@ type keygenCmd struct {
 	Output string `short:"o" required:"" placeholder:"KEY" help:"Write the private key to KEY, and the public one to KEY.pub. Neither may exist."`
 }
 
-// Help is what "sspolicy keygen --help" adds.
+// Help returns the description for "sspolicy keygen --help".
 func (keygenCmd) Help() string {
 	return "Makes a key for sign. Only its owner can read KEY: keep it off devices, and keep a copy. Devices get KEY.pub."
 }
@@ -62,7 +62,7 @@ func (c *keygenCmd) generate() (private, public []byte, id string, err error) {
 	return private, k.Public().JWK(), k.Public().ID(), err
 }
 
-// create writes a file that must not exist.
+// create writes a new file. It fails if the file exists.
 func create(file string, text []byte, perm fs.FileMode) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {

@@ -39,7 +39,7 @@ type loginProxyCmd struct {
 	start   [2]string // name and value
 }
 
-// Help is what "sspolicy login-proxy --help" adds.
+// Help returns the description for "sspolicy login-proxy --help".
 func (loginProxyCmd) Help() string {
 	return "Runs in front of a gateway and keeps its session cookies for callers that use Basic authentication and keep none: one session for each user, password, address and path. Runs until Ctrl-C. Logs refusals, and answers that are not 2xx, on standard error, without secrets."
 }

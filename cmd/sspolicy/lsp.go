@@ -15,12 +15,12 @@ type lspCmd struct {
 	Stdio bool `help:"Use standard input and output. This is the only transport; some editors pass the flag."`
 }
 
-// Help is what "sspolicy lsp --help" adds.
+// Help returns the description for "sspolicy lsp --help".
 func (lspCmd) Help() string {
 	return "A language server (LSP 3.17) for editors: findings while typing, fixes, completion, hover, names, formatting. docs/editors.md has set-ups."
 }
 
-// stdio is the client at the other end of standard input and output.
+// stdio is the client connected to standard input and output.
 type stdio struct {
 	io.Reader
 	io.Writer
@@ -36,7 +36,7 @@ func (c *lspCmd) Run(p *program) error {
 	}
 	client := stdio{p.stdin, p.stdout, func() error { return nil }}
 	if closer, ok := p.stdin.(io.Closer); ok {
-		client.close = closer.Close // ends a read that waits
+		client.close = closer.Close // ends a waiting read
 	}
 	err := lsp.Serve(context.Background(), client, version(), log.New(p.stderr, "sspolicy lsp: ", 0))
 	if errors.Is(err, lsp.ErrExit) {

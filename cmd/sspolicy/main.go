@@ -50,7 +50,7 @@ var exitCodes = []struct {
 	{exitStream, "the stream failed (run), or did not do what was expected (fault)"},
 }
 
-// An exitError ends the program with a code. Without an error inside, everything
+// An exitError ends the program with a code. Without a wrapped error, everything
 // has been reported.
 type exitError struct {
 	code int
@@ -68,7 +68,7 @@ func (e *exitError) Unwrap() error { return e.err }
 
 var errFindings = &exitError{code: exitFindings}
 
-// A program holds what the commands share.
+// A program is shared by the commands.
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -118,7 +118,7 @@ func description() string {
 	return b.String()
 }
 
-// exitCode is the value with which kong's own exits (--help) panic.
+// exitCode is the panic value of kong's own exits, such as for --help.
 type exitCode int
 
 // run executes a command line and returns the exit code.
@@ -197,13 +197,14 @@ var (
 	missingValue  = regexp.MustCompile(`^(--?[\w-]+): expected .* but got "EOL" \(<EOL>\)$`)
 )
 
-// misuse returns an error of the command line for people. All flags of one letter
-// are as near to another one, so none is suggested.
+// misuse returns an error of the command line as text. All one-letter flags are
+// equally near to each other, so none is suggested.
 func misuse(err error, args []string) string {
 	text := err.Error()
 	word, unexpected := strings.CutPrefix(text, "unexpected argument ")
 	if pe, ok := errors.AsType[*kong.ParseError](err); ok && unexpected {
-		// A command with a default, such as rules, takes its own name for that of the default.
+		// A command with a default, such as rules, takes its own name as an
+		// argument of that default.
 		if d := pe.Context.Selected(); d != nil && d.Parent != nil && d.Parent.DefaultCmd == d && !slices.Contains(args, d.Name) {
 			var names []string
 			for _, child := range d.Parent.Children {
@@ -219,7 +220,7 @@ func misuse(err error, args []string) string {
 	return missingValue.ReplaceAllString(text, "$1 needs a value")
 }
 
-// usual returns the command for what people try first: --version, and help
+// usual translates two common forms of the command line: --version, and help
 // COMMAND.
 func usual(args []string) []string {
 	switch {
@@ -260,19 +261,19 @@ func integer(ctx *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
-// complain writes an error for people.
+// complain writes an error to the user.
 func complain(w io.Writer, err error) {
 	fmt.Fprintf(w, "sspolicy: %s\n", harmless(plain(err)))
 }
 
-// harmless escapes what a terminal would obey or hide, except line breaks and tabs.
+// harmless escapes the characters that a terminal would interpret or hide, except
+// line breaks and tabs.
 func harmless(s string) string { return escape(s, "\n\t") }
 
-// visible is harmless for a text from a peer, which must not look like other lines.
+// visible is like harmless, for a text from a peer, which must stay on one line.
 func visible(s string) string { return escape(s, "") }
 
-// escape escapes the runes that are not printable, as in a Go string, except those of
-// keep.
+// escape escapes unprintable runes, as in a Go string, except those of keep.
 func escape(s, keep string) string {
 	special := func(r rune) bool { return !strconv.IsPrint(r) && !strings.ContainsRune(keep, r) }
 	if utf8.ValidString(s) && !strings.ContainsFunc(s, special) {

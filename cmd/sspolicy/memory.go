@@ -7,10 +7,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The memory that a command may use before it pays for collecting garbage: the
-// base, and so much for each byte of the policies. The tree of a policy and its views
-// take 12 to 16 bytes for each byte of its text; compiling holds the tables and the
-// output as well.
+// The memory that a command may use before it collects garbage: a base, and an
+// amount for each byte of the policies. The tree of a policy and its views take 12
+// to 16 bytes per byte of text; compiling also holds the tables and the output.
 const (
 	memoryBase      = 128 << 20
 	memoryToCheck   = 19
@@ -18,10 +17,10 @@ const (
 )
 
 // collectLate makes the garbage collector run less often, for a command that reads
-// policies and ends. Nearly all that such a command allocates it needs to its end,
-// so each collection costs time and frees little. The limit, which makes the
-// collector run as often as necessary, keeps the memory in proportion to the text.
-// Variables of the environment that set the same take precedence.
+// policies and ends. Such a command needs nearly all of its memory to the end, so
+// each collection costs time and frees little. The limit, which makes the collector
+// run as often as necessary, keeps the memory proportional to the text. Environment
+// variables for the same settings take precedence.
 func collectLate(perByte int64, files ...string) {
 	var size int64
 	for _, file := range files {

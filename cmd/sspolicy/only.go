@@ -7,10 +7,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// only returns a policy with fragments applied, with the named streamtypes and what they
-// need: streamtypes that share their requests or get their tokens, and the definitions
-// that all of these refer to. It returns nil if the text has syntax errors, and the
-// names of all streamtypes and the missing one if the policy lacks one of them.
+// only returns a policy with fragments applied, reduced to the named streamtypes
+// and what they need: streamtypes that share their requests or get their tokens,
+// and the definitions that all of these refer to. It returns nil if the text has
+// syntax errors. If the policy lacks one of the names, it returns the names of all
+// streamtypes and the missing one.
 func only(base *schema.Document, fragments []*schema.Document, names ...string) (part *schema.Document, all []string, missing string) {
 	d := base
 	if len(fragments) > 0 {

@@ -13,8 +13,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
 )
 
-// output writes to a file, or to standard output if no name is given. The file
-// is there as a whole or not at all.
+// output writes to a file, or to standard output if file is "". It replaces the
+// file atomically.
 func (p *program) output(file string, write func(io.Writer) error) error {
 	var b bytes.Buffer
 	if err := write(&b); err != nil {
@@ -23,7 +23,7 @@ func (p *program) output(file string, write func(io.Writer) error) error {
 	return p.put(file, b.Bytes())
 }
 
-// checkExtension reports an output file whose extension is that of another format.
+// checkExtension reports an output file whose extension belongs to another format.
 func checkExtension(file, format string, formats map[string]string) error {
 	if want, ok := formats[strings.ToLower(filepath.Ext(file))]; ok && want != format {
 		return fmt.Errorf("--output: %s would hold %s: add --format %s, or change the extension", file, format, want)
@@ -31,7 +31,7 @@ func checkExtension(file, format string, formats map[string]string) error {
 	return nil
 }
 
-// put is output of a text.
+// put is like output, for a text.
 func (p *program) put(file string, text []byte) error {
 	if file == "" || file == "-" {
 		_, err := p.stdout.Write(text)
@@ -78,8 +78,8 @@ func overwrite(file string, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// identity returns the one name of a file, by whichever name or link it is
-// given: what is written to a file must not be what another name stands for.
+// identity returns a canonical name of a file, whichever name or link is used: an
+// output must not overwrite a file that another name stands for.
 func identity(file string) string {
 	if file == "" || file == "-" {
 		return "-"

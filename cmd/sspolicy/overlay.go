@@ -26,7 +26,7 @@ type overlayCmd struct {
 	colorFlag
 }
 
-// A modeFlag is how fragments are applied. The zero version is for author.
+// A modeFlag selects how fragments are applied. The zero version stands for author.
 type modeFlag struct{ lws schema.Version }
 
 // UnmarshalText parses the value of a flag.
@@ -41,7 +41,7 @@ func (m *modeFlag) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown mode %q: want author or lws=VERSION", text)
 }
 
-// Help is what "sspolicy overlay --help" adds.
+// Help returns the description for "sspolicy overlay --help".
 func (overlayCmd) Help() string {
 	return `A fragment is a policy that holds only what differs: {"s": [{"mintest": {"port": 1}}]}. A setting replaces that of the base or is added; null removes it. Metadata items and statuses of http_resp_map are replaced one by one. A backoff scheme, certificate, trust store, auth scheme or metric policy is added, or replaces the one of its name. Refuses a result with errors. With --mode lws=VERSION, prints the result in any case, and fails if lws refuses or misreads a fragment.`
 }
@@ -97,7 +97,7 @@ func (c *overlayCmd) Run(p *program) error {
 }
 
 // aboutOverlay returns the diagnostics that matter for an overlay: errors, warnings
-// in fragments, and infos about fragments, each text once for a fragment.
+// in fragments, and infos about fragments, each text once per fragment.
 func aboutOverlay(base *schema.Document, found []schema.Diagnostic) []schema.Diagnostic {
 	type info struct {
 		in   *schema.Source
@@ -118,7 +118,7 @@ func aboutOverlay(base *schema.Document, found []schema.Diagnostic) []schema.Dia
 	})
 }
 
-// write writes the result, or what the flags ask for.
+// write writes the result in the form that the flags select.
 func (c *overlayCmd) write(p *program, base *schema.Document, r overlay.Result) error {
 	switch {
 	case c.Diff:

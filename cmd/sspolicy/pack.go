@@ -24,7 +24,7 @@ type packCmd struct {
 	File    string           `arg:"" help:"The policy."`
 }
 
-// Help is what "sspolicy pack --help" adds.
+// Help returns the description for "sspolicy pack --help".
 func (packCmd) Help() string {
 	return "Leaves out comments, white space and line breaks; lws reads the result like the policy. Refuses a policy with errors."
 }

@@ -18,7 +18,7 @@ type reportCmd struct {
 	fileFlags
 }
 
-// Help is what "sspolicy report --help" adds.
+// Help returns the description for "sspolicy report --help".
 func (reportCmd) Help() string {
 	return "Writes an HTML page that needs no other files: streamtypes, a graph, certificates over time, retries, the size of C tables for each lws version, the findings of lint, and the changes from a base. A policy with errors has a report too."
 }
@@ -58,7 +58,7 @@ func (c *reportCmd) Run(p *program) error {
 	})
 }
 
-// subject reads a policy and what the page says about it.
+// subject reads a policy and the data for its part of the page.
 func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error) {
 	if s.Document, err = p.readable(t.file); err != nil {
 		return s, err

@@ -43,7 +43,7 @@ type proxyCmd struct {
 	addresses []proxy.Address
 }
 
-// Help is what "sspolicy proxy --help" adds.
+// Help returns the description for "sspolicy proxy --help".
 func (proxyCmd) Help() string {
 	return "Executes the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments, certificates and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well."
 }
@@ -89,8 +89,8 @@ type proxyServer struct {
 	served   chan error // gets the error of a socket
 }
 
-// serve runs the proxy until ctx is done. Each value of reload makes it read the policy
-// again.
+// serve runs the proxy until ctx is done. Each value of reload makes it reload the
+// policy.
 func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *program) error {
 	cfg, err := c.readConfig(p)
 	if err != nil {
@@ -141,7 +141,7 @@ func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *progra
 	return s.wait(ctx, reload)
 }
 
-// wait reloads, until ctx is done. Then it ends the proxy gently.
+// wait reloads until ctx is done. Then it shuts the proxy down gracefully.
 func (s *proxyServer) wait(ctx context.Context, reload <-chan os.Signal) error {
 	var watchdog <-chan time.Time
 	if d := systemd.Watchdog(); d > 0 {
@@ -186,7 +186,7 @@ func (s *proxyServer) notify(state string) {
 	}
 }
 
-// readConfig reads the configuration. The error has been reported.
+// readConfig reads the configuration. It has reported the error.
 func (c *proxyCmd) readConfig(p *program) (*proxyconfig.Config, error) {
 	if c.Config == "" {
 		return new(proxyconfig.Config), nil
@@ -382,7 +382,8 @@ func (s *proxyServer) serveMetrics() (end func(), err error) {
 	return func() { server.Close() }, nil
 }
 
-// reload replaces policy, roles and certificates with what the files say now, if that is good.
+// reload replaces policy, roles and certificates with the current content of the
+// files, if that is valid.
 func (s *proxyServer) reload() {
 	begin := time.Now()
 	err := s.replace()
@@ -445,7 +446,7 @@ func (s *proxyServer) replace() error {
 	return nil
 }
 
-// checkRoles warns of patterns that match no streamtype of a policy.
+// checkRoles warns about patterns that match no streamtype of a policy.
 func (s *proxyServer) checkRoles(cfg *proxyconfig.Config, compiled *policy.Policy) {
 	names := []string{smd.StreamType}
 	for _, st := range compiled.StreamTypes {

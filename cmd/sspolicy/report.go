@@ -15,7 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// reportFlags say how to report, and what is a failure.
+// reportFlags select how to report, and which findings are failures.
 type reportFlags struct {
 	Format   []outputFlag `sep:"none" complete:"formats" placeholder:"FORMAT[=FILE]" help:"The format of the report: text (the default), json, jsonl, sarif, github, gitlab, junit or template; to FILE, if given. May be repeated, with a file each."`
 	Template string       `name:"format-template" placeholder:"TEXT" help:"Report with this Go text/template over the list of diagnostics, as in JSON; @FILE for the content of a file."`
@@ -51,7 +51,7 @@ func formatNames() string {
 	return strings.Join(names, ", ")
 }
 
-// outputs returns the reports to write when files are checked.
+// outputs returns the reports to write.
 func (f *reportFlags) outputs(p *program, files []string) ([]outputFlag, error) {
 	outs := slices.Clone(f.Format)
 	isTemplate := func(o outputFlag) bool { return o.Format == report.FormatTemplate }
@@ -126,7 +126,7 @@ func (f *reportFlags) write(p *program, outs []outputFlag, files []string, own [
 			Name: l.Name, Severity: l.Severity, Summary: l.Summary, Why: l.Why, LWS: l.LWS, Own: lint.Lookup(own, l.Name) != nil,
 		})
 	}
-	r.Dir, _ = os.Getwd() // on error, absolute names stay
+	r.Dir, _ = os.Getwd() // on error, names stay absolute
 	for _, o := range outs {
 		err := p.output(o.file, func(w io.Writer) error { return o.Write(w, r) })
 		if e, ok := errors.AsType[template.ExecError](err); ok {

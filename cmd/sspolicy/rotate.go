@@ -21,7 +21,7 @@ type rotateCmd struct {
 	Public    []string `arg:"" optional:"" name:"key.pub" help:"The public keys of the new set."`
 }
 
-// Help is what "sspolicy rotate --help" adds.
+// Help returns the description for "sspolicy rotate --help".
 func (rotateCmd) Help() string {
 	return "Writes a rotation, which devices accept if enough keys of the old set and of the new one have signed it. Owners of keys on different machines pass it on with --to. Devices get the rotations, oldest first, followed by the manifest of a policy, in one file."
 }
@@ -61,13 +61,13 @@ func (c *rotateCmd) Run(p *program) error {
 		}
 		fmt.Fprintln(&lines, line)
 	}
-	if _, err := signing.ParseRotation(lines.Bytes()); err != nil { // a key that has signed twice
+	if _, err := signing.ParseRotation(lines.Bytes()); err != nil { // such as a key that has signed twice
 		return usage("--key: %w", err)
 	}
 	return p.put(c.Output, lines.Bytes())
 }
 
-// rotation returns the rotation to sign, and writes the lines that it has to lines.
+// rotation returns the rotation to sign, and writes its existing lines to lines.
 func (c *rotateCmd) rotation(p *program, lines *bytes.Buffer) (signing.Rotation, error) {
 	if c.To != "" {
 		text, err := p.read(c.To)

@@ -57,19 +57,19 @@ type rulesTestCmd struct {
 	At    time.Time `format:"2006-01-02" placeholder:"DATE" help:"The time that the examples are checked for, as 2006-01-02 (now)."`
 }
 
-// Help is what "sspolicy rules test --help" adds.
+// Help returns the description for "sspolicy rules test --help".
 func (rulesTestCmd) Help() string {
 	return "An example under \"good\" must have no finding of its rule, one under \"bad\" at least one. Exits with 1 if an example fails. A rule without examples is listed, and passes."
 }
 
-// A ruleTest is the outcome of the examples of a rule.
+// A ruleTest is the result of the examples of a rule.
 type ruleTest struct {
 	Rule     string        `json:"rule"`
 	OK       bool          `json:"ok"`
 	Examples []exampleTest `json:"examples"`
 }
 
-// An exampleTest is the outcome of an example.
+// An exampleTest is the result of an example.
 type exampleTest struct {
 	Name    string    `json:"name"`
 	OK      bool      `json:"ok"`
@@ -77,7 +77,7 @@ type exampleTest struct {
 	Problem string    `json:"problem,omitempty"`
 }
 
-// A ruleTestReport is the JSON form of the outcomes.
+// A ruleTestReport is the JSON form of the results.
 type ruleTestReport struct {
 	Version int        `json:"version"`
 	Rules   []ruleTest `json:"rules"`
@@ -122,7 +122,7 @@ func (c *rulesTestCmd) Run(p *program) error {
 	return nil
 }
 
-// write writes a line for each rule, and one for each example that fails.
+// write writes a line for each rule, and one for each failed example.
 func (r *ruleTestReport) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, rule := range r.Rules {
@@ -147,7 +147,7 @@ func (r *ruleTestReport) write(w io.Writer) error {
 	return err
 }
 
-// suites returns the outcomes as JUnit has them: a suite for each rule.
+// suites returns the results as JUnit suites, one for each rule.
 func (r *ruleTestReport) suites() (all []report.Suite) {
 	for _, rule := range r.Rules {
 		s := report.Suite{Name: rule.Rule}

@@ -47,7 +47,7 @@ type runCmd struct {
 	stdin string // the flag that reads standard input
 }
 
-// defaultTimeout is the limit of a run that --timeout does not set.
+// defaultTimeout is the time limit of a run without --timeout.
 const defaultTimeout = 10 * time.Second
 
 // Validate checks the flags.
@@ -73,7 +73,7 @@ func (c *runCmd) Validate() error {
 	return nil
 }
 
-// Help is what "sspolicy run --help" adds.
+// Help returns the description for "sspolicy run --help".
 func (runCmd) Help() string {
 	return "Prints the states of the stream on standard error, and the payload that it receives on standard output. The run ends when the peer has acknowledged; over ws, and over mqtt without --data, when a message has been received; over raw when the peer closes. A server prints what its clients send, and answers as the flags say, or with an empty 200, until --count answers, --timeout or Ctrl-C; then clients may complete what they have begun, for 5 s. A nailed_up stream runs until it is idle, --count or --timeout is reached, or Ctrl-C. The run fails if the peer refuses, the answer is cut short, all retries have failed, or a limit is reached first: --timeout, or over HTTP the policy's timeout_ms. Errors of streamtypes that the stream does not need are warnings. Credentials come from the flags, then from the folder, then from variables such as SSPOLICY_AUTH_0. With --proxy the policy is that of a Secure Streams proxy; since only the proxy knows the protocol, the run ends when the peer has acknowledged or closed, or a second after the last message."
 }
@@ -166,20 +166,20 @@ func (c *runCmd) result(e *execution, err error) error {
 	return nil
 }
 
-// transports returns the transports of the network, and of files.
+// transports returns the transports of the network, and that of files.
 func transports() []transport.Transport {
 	return []transport.Transport{h3.New(http.SigV4), http.New(http.SigV4, http.Server), mqtt.New(), raw.New(raw.TLS, raw.Server), ws.New(ws.Server), file.New()}
 }
 
-// interrupted returns a context that the first signal to end the process ends.
+// interrupted returns a context that ends at the first signal to end the process.
 func interrupted() (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // another signal ends the process
 	return ctx, stop
 }
 
-// locate adds the place of a streamtype to an error about it, unless that is about the
-// command line or what has happened.
+// locate adds the position of a streamtype to an error about it, unless the error
+// is about the command line or an event.
 func locate(doc *schema.Document, st *policy.StreamType, err error) error {
 	if _, ok := errors.AsType[*exitError](err); ok || err == nil {
 		return err
@@ -213,18 +213,18 @@ func (c *runCmd) wait(ctx *runtime.Context, e *execution, interrupt <-chan struc
 	return nil
 }
 
-// How long a run may take after its end: for acknowledgements, DISCONNECT and close
+// How long a run may take to end: for acknowledgements, DISCONNECT and close
 // frames, and the last states.
 const (
 	doneGrace    = 4 * time.Second
 	timeoutGrace = 500 * time.Millisecond
 )
 
-// end closes the context within a time.
+// end closes the context within a time limit.
 func end(ctx *runtime.Context, grace time.Duration) {
 	limit, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	_ = ctx.Shutdown(limit) // what is missing is in the result of the run
+	_ = ctx.Shutdown(limit) // the result of the run reports what is missing
 }
 
 func unknownStreamType(compiled *policy.Policy, name string) error {
@@ -262,7 +262,7 @@ func metadataNames(st *policy.StreamType) (names []string) {
 	return names
 }
 
-// unknown returns a usage error for a name that is not among names.
+// unknown returns a usage error for a name that is not in names.
 func unknown(problem, name string, names []string) error {
 	err := fmt.Errorf("%s %q", problem, name)
 	if better := schema.Nearest(name, names); better != "" {

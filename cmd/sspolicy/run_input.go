@@ -16,7 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// data returns the payload to send; nil for none.
+// data returns the payload to send, or nil for none.
 func (c *runCmd) data(p *program, st *policy.StreamType) ([]byte, error) {
 	switch {
 	case st.Server: // it answers, by flags of its own
@@ -93,7 +93,7 @@ func (c *runCmd) messages(p *program, ctx *runtime.Context, st *policy.StreamTyp
 	return messages, nil
 }
 
-// credentials returns those of the flags, the folder and the environment.
+// credentials returns the credentials of the flags, the folder and the environment.
 func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 	texts := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(c.Credential)) {
@@ -122,7 +122,7 @@ func (c *runCmd) credentials(p *program) (runtime.Credentials, error) {
 	return append(chain, &credentials.Env{Prefix: "SSPOLICY_"}), nil
 }
 
-// checkCredentials checks that a folder of credentials is one.
+// checkCredentials checks that dir is a folder of credentials.
 func checkCredentials(dir string) error {
 	if info, err := os.Stat(dir); err != nil {
 		return fileError(dir, err)
@@ -132,8 +132,8 @@ func checkCredentials(dir string) error {
 	return nil
 }
 
-// keep saves the request for the next token where the last one came from, which
-// is now worthless.
+// keep saves the request for the next token in the place of the last one, which is
+// now invalid.
 func (c *runCmd) keep(p *program, request string) {
 	name := policy.BlobAuth.Name(1)
 	files := &credentials.Files{Dir: c.Credentials}

@@ -99,7 +99,7 @@ func (c *runCmd) runProxied(p *program) error {
 	return c.result(e, c.wait(ctx, e, interrupt.Done()))
 }
 
-// proxyOptions returns how to reach the proxy.
+// proxyOptions returns the options for connecting to the proxy.
 func (c *runCmd) proxyOptions() (sspc.Options, error) {
 	o := sspc.Options{SOCKS5: c.ProxySOCKS5}
 	if c.ProxyCA == "" && c.ProxyCert == "" {

@@ -43,7 +43,7 @@ func (f *serveFlags) used() string {
 	return ""
 }
 
-// drainGrace is how long clients may take to end after the end of the run.
+// drainGrace is how long clients may take to finish after the end of the run.
 const drainGrace = 5 * time.Second
 
 // checkServe checks the flags against the role of the streamtype.
@@ -92,7 +92,7 @@ type serverRun struct {
 	stdout  io.Writer
 	clients atomic.Int64
 	served  atomic.Int64 // requests, messages or pieces
-	done    chan error   // gets the result, once
+	done    chan error   // receives the result, once
 }
 
 // serve executes a server streamtype until --count, --timeout or an interrupt.
@@ -141,7 +141,7 @@ func (c *runCmd) serve(p *program, ctx *runtime.Context, st *policy.StreamType, 
 	}
 	limit, cancel := context.WithTimeout(context.Background(), drainGrace)
 	defer cancel()
-	_ = s.Shutdown(limit) // clients that take longer are closed
+	_ = s.Shutdown(limit) // slower clients are closed
 	end(ctx, timeoutGrace)
 	return err
 }
@@ -197,10 +197,10 @@ type client struct {
 	*serverRun
 	number   int
 	http     bool   // in a transaction
-	received []byte // of --echo: the message or body up to now
+	received []byte // for --echo: the message or body so far
 	answer   []byte // that is being sent
 	sent     int
-	answered bool // the answer has been handed over, and is written by the next Tx
+	answered bool // the answer has been passed on, and the next Tx writes it
 }
 
 func (k *client) emit(v event) {
@@ -229,7 +229,7 @@ func (k *client) state(s *runtime.Stream, state runtime.State, arg uint32) runti
 	return runtime.OK
 }
 
-// respond answers a request, except that the body of --echo follows in rx.
+// respond answers a request; with --echo the body follows in rx.
 func (k *client) respond(s *runtime.Stream) error {
 	switch {
 	case k.root != nil:
@@ -312,7 +312,7 @@ func (k *client) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.
 		return runtime.OK
 	case k.c.Echo:
 		if k.answer = received; k.answer == nil {
-			k.answer = []byte{} // to an empty message
+			k.answer = []byte{} // for an empty message
 		}
 	case k.text != nil:
 		k.answer = k.text
@@ -321,7 +321,7 @@ func (k *client) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.
 		return runtime.OK
 	}
 	k.sent = 0
-	s.PauseRx() // until the answer is sent, so that answers do not pile up
+	s.PauseRx() // until the answer is sent, so that answers do not accumulate
 	if err := s.RequestTx(); err != nil {
 		return runtime.DisconnectMe
 	}

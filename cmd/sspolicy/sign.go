@@ -32,7 +32,7 @@ type signCmd struct {
 	File      string    `arg:"" help:"The policy."`
 }
 
-// Help is what "sspolicy sign --help" adds.
+// Help returns the description for "sspolicy sign --help".
 func (signCmd) Help() string {
 	return "Writes a signature beside the policy, which itself stays as it is. It covers product, version, not_after, size and SHA-256. A policy with errors is refused."
 }
@@ -145,7 +145,7 @@ func (c *signCmd) sign(key, text []byte, m signing.Manifest) ([]byte, error) {
 	return []byte(line + "\n"), err
 }
 
-// statement returns what a manifest says.
+// statement describes a manifest.
 func statement(m signing.Manifest) string {
 	until := "without not_after"
 	if !m.NotAfter.IsZero() {
@@ -154,7 +154,7 @@ func statement(m signing.Manifest) string {
 	return fmt.Sprintf("product %q, version %d, %s", m.Product, m.Version, until)
 }
 
-// A dateFlag is a day, which begins at midnight in UTC, or a time.
+// A dateFlag is a time, or a date, which means midnight in UTC.
 type dateFlag struct{ time.Time }
 
 // Decode implements kong.MapperValue.
@@ -175,7 +175,7 @@ func (d *dateFlag) Decode(ctx *kong.DecodeContext) error {
 	return fmt.Errorf("%q is not a date such as 2027-01-31 or 2027-01-31T12:00:00Z", text)
 }
 
-// unsigned reads a flag for an integer from 0.
+// unsigned parses a flag for a non-negative integer.
 func unsigned(ctx *kong.DecodeContext, target reflect.Value) error {
 	var text string
 	if err := ctx.Scan.PopValueInto("number", &text); err != nil {

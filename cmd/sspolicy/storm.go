@@ -49,7 +49,7 @@ type stormCmd struct {
 	Output string `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 }
 
-// Help is what "sspolicy storm --help" adds.
+// Help returns the description for "sspolicy storm --help".
 func (stormCmd) Help() string {
 	return "Time is simulated, and no connections are made. The model and its limits are in docs/storm.md."
 }
@@ -89,7 +89,8 @@ func (c *stormCmd) scenario() storm.Scenario {
 	}
 }
 
-// clients returns the clients to simulate: each policy as each version retries.
+// clients returns the clients to simulate: each policy with the retries of each
+// version.
 func (c *stormCmd) clients(p *program) (all []storm.Client, err error) {
 	files := append([]string{c.File}, c.Compare...)
 	for _, file := range files {

@@ -29,7 +29,7 @@ type testCmd struct {
 	Files []string `arg:"" name:"file" help:"Files of tests, and folders to search for them: *.test.json files, and other JSON files with a policy and tests, without those that .gitignore files or the configuration exclude."`
 }
 
-// Help is what "sspolicy test --help" adds.
+// Help returns the description for "sspolicy test --help".
 func (testCmd) Help() string {
 	return "A file of tests names a policy and says what its streams do: where they connect to, the request, the waits before retries, the states under a fault. Streams run in this process and connect to servers in it. Exits with 1 if a test fails."
 }
@@ -42,7 +42,7 @@ func (c *testCmd) Validate() error {
 	return nil
 }
 
-// A testRow is the outcome of a test.
+// A testRow is the result of a test.
 type testRow struct {
 	File     string        `json:"file"`
 	Name     string        `json:"name"`
@@ -72,7 +72,7 @@ func (f *testFailure) String() string {
 	return text
 }
 
-// orNone returns a value in JSON for people: none for a header that there is not.
+// orNone returns a value in JSON as text, with none for a missing header.
 func orNone(text string) string {
 	if text == "null" {
 		return "none"
@@ -80,7 +80,7 @@ func orNone(text string) string {
 	return text
 }
 
-// A testReport is the JSON form of the outcomes.
+// A testReport is the JSON form of the results.
 type testReport struct {
 	Version int        `json:"version"`
 	Tests   []*testRow `json:"tests"`
@@ -147,7 +147,7 @@ func (c *testCmd) Run(p *program) error {
 	return nil
 }
 
-// isTests reports whether a file is a file of tests, by its name or what it holds.
+// isTests reports whether a file is a file of tests, by its name or content.
 func isTests(file string, _ *config.Config) bool {
 	if strings.HasSuffix(file, ".test.json") {
 		return true
@@ -180,7 +180,7 @@ func (c *testCmd) report(p *program, all *testReport) error {
 	return p.output("", write)
 }
 
-// write writes a line for each test, and one for each expectation that does not hold.
+// write writes a line for each test, and one for each failed expectation.
 func (r *testReport) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range r.Tests {
@@ -200,7 +200,7 @@ func (r *testReport) write(w io.Writer) error {
 	return err
 }
 
-// suites returns the outcomes as JUnit has them: a suite for each file.
+// suites returns the results as JUnit suites, one for each file.
 func (r *testReport) suites() []report.Suite {
 	var all []report.Suite
 	for _, row := range r.Tests {

@@ -11,8 +11,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// explainTLS returns the text of an error. Where the wording of crypto/x509 does
-// not say what to do, the text does.
+// explainTLS returns the text of an error. It says what to do where the text of
+// crypto/x509 does not.
 func explainTLS(err error) string {
 	text := err.Error()
 	var verification *tls.CertificateVerificationError
@@ -38,8 +38,8 @@ func explainTLS(err error) string {
 	return text
 }
 
-// explainName returns the reason why a certificate is not for a host, or "" where
-// Go's is clear.
+// explainName returns the reason why a certificate is not valid for a host, or ""
+// if Go's text is clear.
 func explainName(e x509.HostnameError) string {
 	c := e.Certificate
 	if len(c.DNSNames)+len(c.IPAddresses)+len(c.URIs)+len(c.EmailAddresses) > 0 || c.Subject.CommonName == "" {
@@ -58,8 +58,8 @@ func explainTime(c *x509.Certificate, now time.Time) string {
 	return fmt.Sprintf("certificate %q expired at %s, and %s", c.Subject, c.NotAfter.UTC().Format(layout), clock)
 }
 
-// explainIssuer returns the certificate that a trust store would need. The chain
-// is followed from the peer's certificate through those that the peer sent.
+// explainIssuer returns the certificate that a trust store would need. It follows
+// the chain from the peer's certificate through those that the peer sent.
 func explainIssuer(c *x509.Certificate, sent []*x509.Certificate) string {
 	if len(sent) > 0 {
 		c = sent[0]
@@ -81,8 +81,8 @@ func explainIssuer(c *x509.Certificate, sent []*x509.Certificate) string {
 	return fmt.Sprintf("certificate signed by unknown authority: no certificate of %q is trusted, which issued that of %q", c.Issuer, c.Subject)
 }
 
-// trustHint returns the text of an error, with the certificates that are trusted
-// if that of the peer is not.
+// trustHint returns the text of an error, with the trusted certificates if that of
+// the peer is not trusted.
 func trustHint(err error, st *policy.StreamType) string {
 	text := plain(err)
 	switch _, unknown := errors.AsType[x509.UnknownAuthorityError](err); {

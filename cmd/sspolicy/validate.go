@@ -21,7 +21,7 @@ type validateCmd struct {
 	checkFlags `embed:"" set:"fail_level=error"`
 }
 
-// Help is what "sspolicy validate --help" adds.
+// Help returns the description for "sspolicy validate --help".
 func (validateCmd) Help() string {
 	return "Checks syntax, keys, types and ranges, by the JSON Schema. Reports warnings, and fails on errors."
 }
@@ -56,10 +56,10 @@ type lintCmd struct {
 	extractFlags
 
 	watch *watch          // nil without --watch
-	names map[string]bool // in the files, that --define may define
+	names map[string]bool // names in the files that --define may define
 }
 
-// Help is what "sspolicy lint --help" adds.
+// Help returns the description for "sspolicy lint --help".
 func (lintCmd) Help() string {
 	return "Checks what validate checks, and the meaning of policies: order, references, trust and more. Fails on warnings and errors. A comment on the line of a finding or the line above suppresses it: # sspolicy:ignore RULE -- REASON. Policies in string literals of C and in templates such as policy.json.in are checked too, by name and in folders; C that sspolicy wrote is skipped in folders."
 }
@@ -95,7 +95,7 @@ func (c *lintCmd) Run(p *program) error {
 	return c.once(p)
 }
 
-// hasRelease reports whether a policy has a release, which fragments mostly lack.
+// hasRelease reports whether a policy has a release. Fragments usually have none.
 func hasRelease(d *schema.Document) bool {
 	return slices.ContainsFunc(schema.NewPolicy(d).Settings, func(s *schema.Setting) bool { return s.Key != nil && s.Key.Name == "release" })
 }
@@ -125,7 +125,7 @@ func (c *lintCmd) once(p *program) error {
 			return err
 		}
 	}
-	var partial []string // files that have errors as policies, and none as fragments
+	var partial []string // files that have errors as policies, but none as fragments
 	run := func(t target) ([]schema.Diagnostic, error) {
 		o := options(t.config)
 		policies, found, err := c.run(p, t, fragments, o)
@@ -153,8 +153,8 @@ func (c *lintCmd) once(p *program) error {
 	return err
 }
 
-// isBuiltInError reports whether a finding is an error by a rule of sspolicy. A project's
-// own rules are not checked in fragments.
+// isBuiltInError reports whether a finding is an error by a rule of sspolicy. A
+// project's own rules are not checked in fragments.
 func isBuiltInError(d schema.Diagnostic) bool {
 	return d.Severity == schema.Error && rules.Lookup(d.Rule) != nil
 }
@@ -176,7 +176,7 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 		return nil, nil, err
 	}
 	filter := o.Filter
-	o.Filter = nil // places must be those in the file
+	o.Filter = nil // positions must be those in the file
 	var all []schema.Diagnostic
 	for _, policy := range policies {
 		o.Shape = policy.Partial
@@ -196,8 +196,8 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 	return policies, found, nil
 }
 
-// findings returns the findings of a policy, with fragments applied if there are any, or
-// of a fragment.
+// findings returns the findings of a policy with fragments applied, or of a
+// fragment.
 func (c *lintCmd) findings(p *program, t target, d *schema.Document, fragments []*schema.Document, o lint.Options) ([]schema.Diagnostic, error) {
 	if c.Fragment {
 		o.Fragment = true
@@ -209,7 +209,7 @@ func (c *lintCmd) findings(p *program, t target, d *schema.Document, fragments [
 	return project.Lint(d, t.config, p.document, o)
 }
 
-// options returns what to check a policy for that has a configuration.
+// options returns the options for checking a policy with this configuration.
 func (c *lintCmd) options(cfg *config.Config, filter func([]schema.Diagnostic) []schema.Diagnostic) lint.Options {
 	o := project.Options(cfg)
 	o.LWS, o.At, o.With, o.Filter = c.versions(cfg), c.At, slices.Concat(c.With, cfg.With), filter

@@ -24,7 +24,7 @@ type verifyCmd struct {
 	More []string `arg:"" optional:"" help:"With --key: the signature that sign wrote, after the rotations if there are any. With --compiled: the other policies, if compile was given several."`
 }
 
-// Help is what "sspolicy verify --help" adds.
+// Help returns the description for "sspolicy verify --help".
 func (verifyCmd) Help() string {
 	return "With --key, checks the signature of a policy as devices do. With --compiled, a file that compile wrote records its options: verify compiles the policy again with these and compares the bytes, except for the version of sspolicy, the names of the policies and line ends. Programs and other files are compared by meaning: names of backoff schemes, unused definitions, comments and layout do not count. If the policies differ, verify prints a diff."
 }
@@ -91,7 +91,7 @@ func (c *verifyCmd) rewrite(p *program, have []byte, origin codegen.Provenance) 
 			return err
 		}
 	}
-	like := -1 // the output that the file was, as far as the hash and the name say
+	like := -1 // the most similar output, by hash and name
 	for i, o := range outputs {
 		now, _ := codegen.ReadProvenance(o.text)
 		if now.SHA256 == origin.SHA256 && (like < 0 || filepath.Ext(o.file) == filepath.Ext(c.Compiled)) {
@@ -101,7 +101,7 @@ func (c *verifyCmd) rewrite(p *program, have []byte, origin codegen.Provenance) 
 	if like < 0 {
 		if options.Lang == "c" && len(outputs) == 1 {
 			c.LWS = options.LWS
-			_ = c.compareTables(p) // shows what differs, as far as tables can be read
+			_ = c.compareTables(p) // shows the differences, if the tables can be read
 		}
 		now, _ := codegen.ReadProvenance(outputs[0].text)
 		return c.mismatch(fmt.Sprintf("it was made of %s with the SHA-256 %s, not %s", origin.Source, origin.SHA256, now.SHA256))
@@ -121,8 +121,8 @@ func (c *verifyCmd) mismatch(reason string) error {
 	return &exitError{exitFindings, fmt.Errorf("%s is not what compile writes for %s: %s", c.Compiled, c.policies(), reason)}
 }
 
-// output returns the name of OUT: files with variants, and their texts, have names made
-// of it.
+// output returns the name of OUT. The names of files with variants, and their
+// texts, are derived from it.
 func (c *verifyCmd) output() string {
 	ext := filepath.Ext(c.Compiled)
 	stem := strings.TrimSuffix(c.Compiled, ext)

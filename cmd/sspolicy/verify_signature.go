@@ -19,7 +19,7 @@ type signatureFlags struct {
 	Threshold      int       `placeholder:"K" help:"With --key: how many of the keys a rotation needs (more than half)."`
 }
 
-// used reports whether there are flags besides --key.
+// used reports whether flags other than --key are set.
 func (f *signatureFlags) used() bool {
 	return f.MinimumVersion != 0 || f.At != nil || f.Product != nil || f.Threshold != 0
 }
@@ -83,7 +83,8 @@ func (f *signatureFlags) verifyJWS(keys [][]byte, _, bundle []byte) (signing.Man
 	return m, err
 }
 
-// verifyMinisign checks a signature of minisign with the first key that it names.
+// verifyMinisign verifies a minisign signature with the first of keys that it
+// names.
 func (f *signatureFlags) verifyMinisign(keys [][]byte, policy, signature []byte) (m signing.Manifest, err error) {
 	for i, text := range keys {
 		m, err = minisig.Verify(text, policy, signature)

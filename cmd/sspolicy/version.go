@@ -15,7 +15,7 @@ type versionCmd struct {
 	JSON bool `name:"json" help:"Print a JSON object."`
 }
 
-// A versionInfo says what a program is. What is unknown is empty.
+// A versionInfo describes the program. Unknown fields are empty.
 type versionInfo struct {
 	Version  string   `json:"version"`
 	Commit   string   `json:"commit,omitempty"`
@@ -45,13 +45,13 @@ func (c versionCmd) Run(p *program) error {
 
 func version() string { return newVersionInfo().Version }
 
-// archive is what git archive writes into the file: the commit, its time, and the
-// nearest tag. Elsewhere the file has the format.
+// archive is expanded by git archive to the commit, its time, and the nearest tag.
+// Elsewhere it contains the format.
 //
 //go:embed archive.txt
 var archive string
 
-// newVersionInfo returns what the Go command has written into the program. A build of an
+// newVersionInfo returns the build information of the Go command. A build from an
 // archive of the sources has no version there.
 func newVersionInfo() versionInfo {
 	v := versionInfo{Version: "(devel)", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}

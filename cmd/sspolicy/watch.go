@@ -18,12 +18,12 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// settle is how long files must stay as they are before they are checked: editors save
-// in several steps.
+// settle is how long files must be unchanged before they are checked, since editors
+// save in several steps.
 const settle = 50 * time.Millisecond
 
-// A watch keeps the findings of files that have not changed since they were checked. The
-// methods of a nil watch do nothing.
+// A watch keeps the findings of files that have not changed since they were
+// checked. A nil watch keeps nothing.
 type watch struct {
 	checked         map[string]checkedFile
 	bases           map[string]bool // the files of the policies under fragments
@@ -36,7 +36,7 @@ type checkedFile struct {
 	found    []schema.Diagnostic
 }
 
-// known returns what was found in a file with this text.
+// known returns the findings of a file with this text.
 func (w *watch) known(file string, text []byte) (checkedFile, bool) {
 	if w == nil {
 		return checkedFile{}, false
@@ -99,7 +99,7 @@ func (c *lintCmd) repeat(p *program) error {
 		case <-changed.C:
 			c.report(p)
 			for base := range c.watch.bases {
-				_ = w.Add(filepath.Dir(base)) // the report says what is wrong with a base
+				_ = w.Add(filepath.Dir(base)) // the report describes errors of a base
 			}
 		case err := <-w.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
@@ -117,7 +117,7 @@ func (c *lintCmd) repeat(p *program) error {
 				if err := watchFolders(w, e.Name); err != nil {
 					complain(p.stderr, err)
 				}
-				changed.Reset(settle) // it may hold policies
+				changed.Reset(settle) // the new folder may contain policies
 			}
 			if e.Op == fsnotify.Chmod || !c.depends(e.Name) {
 				continue
@@ -130,8 +130,8 @@ func (c *lintCmd) repeat(p *program) error {
 	}
 }
 
-// watchFolders watches the folder of a file, or a folder and those in it: an editor may
-// replace a file by another one.
+// watchFolders watches the folder of a file, or a folder and its subfolders, since
+// an editor may replace a file.
 func watchFolders(w *fsnotify.Watcher, file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
@@ -176,8 +176,8 @@ func (c *lintCmd) depends(file string) bool {
 	return c.watch.bases[filepath.Clean(file)] || name == ".gitignore" || strings.EqualFold(filepath.Ext(name), ".json") || extract.Holds(name)
 }
 
-// report checks the files once, after clearing the screen of a terminal. It says so if
-// there is nothing to report.
+// report checks the files once, after clearing the screen of a terminal. If there
+// are no findings it says so.
 func (c *lintCmd) report(p *program) {
 	if isTerminal(p.stdout) {
 		fmt.Fprint(p.stdout, "\x1b[H\x1b[2J\x1b[3J")

@@ -1,5 +1,5 @@
-// Package atomicfile replaces files as a whole: a reader, and the file after a
-// crash, has the old content or the new one, never a part.
+// Package atomicfile replaces files atomically: a reader, and the file after a
+// crash, has either the old content or the new one.
 package atomicfile
 
 import (
@@ -15,12 +15,12 @@ import (
 	"syscall"
 )
 
-// Prefix begins the names of temporary files, which are in the folder of the
-// file that they replace.
+// Prefix begins the names of temporary files, which are in the folder of the file
+// that they replace.
 const Prefix = ".sspolicy-"
 
-// Hook, if not nil, is called after each step of a write. It is for tests that stop
-// there.
+// Hook, if not nil, is called after each step of a write. It is for tests that
+// interrupt a write.
 var Hook func(step string)
 
 func hook(step string) {
@@ -29,19 +29,19 @@ func hook(step string) {
 	}
 }
 
-// Write writes data to a file. An existing file keeps its permissions, a new one
-// gets perm, before umask. A symbolic link stays, and the file that it names is
-// replaced. Anything but a regular file is refused. The error is a
+// Write writes data to a file. An existing file keeps its permissions; a new one
+// gets perm before umask. A symbolic link stays, and the file that it names is
+// replaced. Write rejects anything except a regular file. The error is a
 // [*fs.PathError].
 //
-// On Windows it fails while another process has the file open, unless that
-// process shares deletion.
+// On Windows it fails while another process has the file open, unless that process
+// shares deletion.
 func Write(name string, data []byte, perm fs.FileMode) error {
 	return pathError(name, write(name, data, perm, true))
 }
 
-// WritePrivate is Write of a file that only its owner can read, even if others
-// could read the file that it replaces. Windows has no such permission: there the
+// WritePrivate is like [Write], for a file that only its owner can read, even if
+// others could read the replaced file. Windows has no such permission: there the
 // folder's access control applies.
 func WritePrivate(name string, data []byte) error {
 	return pathError(name, write(name, data, 0o600, false))
@@ -104,8 +104,8 @@ func tempPrefix(name string) string {
 	return Prefix + hex.EncodeToString(sum[:4]) + "-"
 }
 
-// Clean removes the temporary files that writers of a file have left behind when they
-// were killed. No write of the file may be under way.
+// Clean removes the temporary files that killed writers of a file have left behind.
+// No write of the file may be in progress.
 func Clean(name string) error {
 	if target, err := filepath.EvalSymlinks(name); err == nil {
 		name = target
@@ -124,7 +124,7 @@ func Clean(name string) error {
 	return failed
 }
 
-// syncFolder makes a rename in a folder last. Windows has no such call.
+// syncFolder makes a rename in a folder durable. Windows has no such call.
 func syncFolder(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -140,7 +140,7 @@ func syncFolder(dir string) error {
 	return nil
 }
 
-// pathError names the file instead of the temporary one.
+// pathError replaces the name of the temporary file with that of the file.
 func pathError(name string, err error) error {
 	if err == nil {
 		return nil

@@ -15,8 +15,8 @@ import (
 // jsonVersion is the version of the JSON form.
 const jsonVersion = 1
 
-// A Report is the JSON form of breaking changes. It is a list of approvals too: what it
-// holds is approved.
+// A Report is the JSON form of breaking changes. It also serves as a list of
+// approvals: the changes in it are approved.
 type Report struct {
 	Version int          `json:"version"`
 	Changes []JSONChange `json:"changes"`
@@ -68,8 +68,8 @@ func NewReport(changes []Change) Report {
 	return r
 }
 
-// ParseApprovals reads the JSON form of a Report. Its errors begin with the place in the
-// text, which they call by name.
+// ParseApprovals parses the JSON form of a Report. Its errors begin with the
+// position in the text, which they refer to by name.
 func ParseApprovals(name string, text []byte) (*Report, error) {
 	source := &schema.Source{Name: name, Text: string(text)}
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -136,7 +136,7 @@ func (a *JSONChange) approves(c *Change) bool {
 	return true
 }
 
-// Unused returns how many approvals approved nothing.
+// Unused returns the number of approvals that approved nothing.
 func (r *Report) Unused() (n int) {
 	for _, c := range r.Changes {
 		if !c.used {

@@ -17,17 +17,19 @@ import (
 
 // A Change is a difference in meaning between two policies.
 type Change struct {
-	Rule    *Rule    // nil if it breaks nothing
+	Rule    *Rule    // nil if the change breaks nothing
 	Streams []string // the streamtypes concerned, sorted; nil for the whole policy
-	Text    string   // what changes, in printable characters, such as `http_method is "POST" instead of "GET"`
+	Text    string   // the change, in printable characters, such as `http_method is "POST" instead of "GET"`
 
-	// Old and New are the places in the policies. One of them may have no Source.
+	// Old and New are the positions in the policies. One of them may have no
+	// Source.
 	Old, New schema.Span
 
-	LWS []schema.Version // the versions for which it was found; nil if none were given
+	LWS []schema.Version // the versions with the change; nil if none were selected
 }
 
-// printable escapes what a terminal would obey or hide, as in a Go string.
+// printable escapes the characters that a terminal would interpret or hide, as in a
+// Go string.
 func printable(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return s
@@ -64,19 +66,20 @@ func (c *Change) String() string {
 	return printable(text) + ": " + c.Text
 }
 
-// Options are how policies are compared.
+// Options configure the comparison of policies.
 type Options struct {
-	// LWS are the versions of lws on the devices. For each, the policies are what it
-	// makes of the JSON: it skips keys that it does not know, and lws 4.4 and later keep
-	// only the first wait of a backoff scheme. Without versions, a policy is what its
-	// text says.
+	// LWS are the versions of lws on the devices. For each version, the policies
+	// are compared as it reads them: it skips keys that it does not know, and lws
+	// 4.4 and later keep only the first wait of a backoff scheme. Without versions,
+	// the texts are compared.
 	LWS []schema.Version
 }
 
-// Compare returns the changes from one policy to another, in the order of the new text;
-// what is only in the old one comes last. Comments, layout, the order of definitions and
-// names of schemes, trust stores and certificates are not changes. A value with an error is
-// compared by its text: if that differs, there is a change by the rule not-compared.
+// Compare returns the changes from one policy to another, in the order of the new
+// text, followed by what is only in the old one. Comments, layout, the order of
+// definitions and names of schemes, trust stores and certificates do not matter. A
+// value with an error is compared by its text; a difference is a change by the rule
+// not-compared.
 func Compare(old, new *schema.Document, o Options) []Change {
 	var all []Change
 	versions := o.LWS
@@ -97,8 +100,8 @@ func Compare(old, new *schema.Document, o Options) []Change {
 // firstCut is the first version that keeps only the first wait of a backoff scheme.
 var firstCut = schema.Version{Major: 4, Minor: 4}
 
-// A view is a policy as a version of lws reads it. The zero version stands for the text
-// itself.
+// A view is a policy as a version of lws reads it. The zero version stands for the
+// text itself.
 type view struct {
 	text     *schema.Policy // all settings
 	compiled *policy.Policy
@@ -154,7 +157,8 @@ func (w *view) inherit() {
 	}
 }
 
-// at returns the place of a setting of a streamtype, or of the streamtype without it.
+// at returns the position of a setting of a streamtype, or of the streamtype if it
+// has none of them.
 func (w *view) at(stream string, keys ...string) schema.Span {
 	d := w.streams[stream]
 	if d == nil {
@@ -288,7 +292,7 @@ func (w *view) settingAt(key string) schema.Span {
 	return schema.Span{}
 }
 
-// policy compares what is not about one streamtype.
+// policy compares everything that does not belong to one streamtype.
 func (c *comparison) policy() {
 	a, b := c.old.compiled, c.new.compiled
 	for _, s := range []struct {
@@ -340,7 +344,8 @@ func (c *comparison) metrics() {
 	}
 }
 
-// build compares what programs link, and what lws must be built with.
+// build compares what programs must link, and the options that lws must be built
+// with.
 func (c *comparison) build() {
 	if len(c.old.compiled.StreamTypes) == 0 {
 		return // a program has no transport yet
@@ -373,8 +378,8 @@ func (c *comparison) build() {
 	}
 }
 
-// unread reports the keys and values that the version does not read, and that the old
-// policy does not have.
+// unread reports the keys and values that the version does not read and that the
+// old policy does not have.
 func (c *comparison) unread() {
 	if c.version == (schema.Version{}) {
 		return
@@ -418,7 +423,7 @@ func (c *comparison) unread() {
 	}
 }
 
-// merge sorts changes, and joins those that differ in streamtype or version only.
+// merge sorts changes, and joins those that differ only in streamtype or version.
 func merge(all []Change) []Change {
 	type place struct {
 		source *schema.Source

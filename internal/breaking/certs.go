@@ -8,8 +8,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// identity returns what a chain depends on of a certificate: the subject and the key. A
-// renewed certificate keeps it. Without a certificate that can be read, it is the DER.
+// identity returns the part of a certificate that a chain depends on: the subject
+// and the key. A renewed certificate keeps it. For an unreadable certificate it is
+// the DER.
 func identity(c *policy.Cert) string {
 	if x, err := x509.ParseCertificate([]byte(c.DER)); err == nil {
 		return string(x.RawSubject) + string(x.RawSubjectPublicKeyInfo)

@@ -11,15 +11,16 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A part is what an error keeps from being compiled: a key of a streamtype, a whole
-// streamtype or metric policy, or a key of the policy.
+// A part is the part of a policy that an error excludes from compilation: a key of
+// a streamtype, a whole streamtype or metric policy, or a key of the policy.
 type part struct {
 	section schema.Section // Streams, Metrics or Top
 	name    string         // of the definition
-	key     string         // empty for the whole definition
+	key     string         // "" for the whole definition
 }
 
-// An index finds what stands at a place of a policy, and what refers to a definition.
+// An index finds the part at a position of a policy, and the references to a
+// definition.
 type index struct {
 	definitions []*schema.Definition // by place
 	references  []*schema.Reference  // by place
@@ -45,8 +46,8 @@ func (x *index) within(s schema.Span) []*schema.Reference {
 	return x.references[from:to]
 }
 
-// addErrors adds the parts that errors concern. An error in a backoff scheme, for
-// instance, concerns the key retry of the streamtypes that refer to it.
+// addErrors adds the parts that errors affect. An error in a backoff scheme, for
+// instance, affects the key retry of the streamtypes that refer to it.
 func (w *view) addErrors(found []schema.Diagnostic) {
 	w.errors, w.faulty = map[part]schema.Diagnostic{}, map[string]bool{}
 	if len(found) == 0 {
@@ -70,8 +71,8 @@ func (w *view) addErrors(found []schema.Diagnostic) {
 	}
 }
 
-// partsAt returns the parts that a place concerns, or none if it is in no definition and no
-// setting.
+// partsAt returns the parts at a position, or none outside definitions and
+// settings.
 func (w *view) partsAt(at schema.Span) []part {
 	inside := func(s schema.Span) bool { return s.Start <= at.Start && at.End <= s.End }
 	key := func(settings []*schema.Setting) string {
@@ -94,7 +95,7 @@ func (w *view) partsAt(at schema.Span) []part {
 	return nil
 }
 
-// partsOf returns the parts that a key of a definition concerns.
+// partsOf returns the parts that a key of a definition affects.
 func (w *view) partsOf(d *schema.Definition, key string, seen map[*schema.Definition]bool) (parts []part) {
 	if d.Section == schema.Streams || d.Section == schema.Metrics {
 		return []part{{d.Section, d.Name, key}}
@@ -108,7 +109,7 @@ func (w *view) partsOf(d *schema.Definition, key string, seen map[*schema.Defini
 	return parts
 }
 
-// source returns what the text says about a part, without comments and layout, and with the
+// source returns the text of a part, without comments and layout, and with the
 // definitions that it refers to.
 func (w *view) source(p part) string {
 	var b strings.Builder
@@ -163,8 +164,8 @@ func (w *view) atPart(p part) schema.Span {
 	return settingAt(defs[len(defs)-1], p.key)
 }
 
-// errors makes both policies equal in the parts that have an error in one of them, and adds
-// a change for each that the texts show differently.
+// errors makes both policies equal in the parts that have an error in one of them,
+// and adds a change for each part whose texts differ.
 func (c *comparison) errors() {
 	parts := maps.Clone(c.old.errors)
 	maps.Copy(parts, c.new.errors)
@@ -204,7 +205,7 @@ func (c *comparison) errors() {
 	}
 }
 
-// equalize copies a part from one policy to the other: to the new one, or to the old one.
+// equalize copies a part from one policy to the other.
 func (c *comparison) equalize(p part, toNew bool) {
 	from, to := c.new, c.old
 	if toNew {

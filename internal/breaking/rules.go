@@ -17,7 +17,7 @@ type Rule struct {
 	ID       string
 	Category Category
 	Summary  string // one line
-	Why      string // what happens to a device in the field
+	Why      string // the consequences for a device in the field
 }
 
 // Rules returns all rules, by category.

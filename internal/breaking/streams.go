@@ -32,7 +32,7 @@ func smaller(zero uint64) func(old, new any) bool {
 
 func lower(old, new any) bool { return number(new) < number(old) }
 
-// keyRules are the keys whose values are compared as they are. The methods of
+// keyRules holds the keys whose values are compared directly. The methods of
 // streamComparison compare the others.
 var keyRules = map[string]keyRule{
 	"nailed_up":            {rule: startChanged},
@@ -121,7 +121,8 @@ func (s *streamComparison) report(rule *Rule, keys []string, format string, args
 	s.add(rule, []string{s.name}, s.comparison.old.at(s.name, keys...), s.comparison.new.at(s.name, keys...), format, args...)
 }
 
-// reportIn adds a change at some settings of what a reference of the streamtype names.
+// reportIn adds a change at settings of the definition that a reference of the
+// streamtype names.
 func (s *streamComparison) reportIn(rule *Rule, reference string, keys []string, format string, args ...any) {
 	at := func(w *view) schema.Span {
 		if d := w.definition(s.name, reference); d != nil {
@@ -172,7 +173,7 @@ func (s *streamComparison) compare() {
 	}
 }
 
-// use returns what a program sends and receives on a stream.
+// use describes what a program sends and receives on a stream.
 func use(st *policy.StreamType) string {
 	switch p := st.Carrier(); {
 	case p == policy.ProtocolSink:
@@ -373,7 +374,7 @@ func (s *streamComparison) metadata() {
 	}
 }
 
-// templates returns the texts of a streamtype that may hold metadata.
+// templates returns the texts of a streamtype that may contain metadata.
 func templates(st *policy.StreamType) []string {
 	list := []string{st.Endpoint}
 	if st.HTTP != nil {
@@ -385,7 +386,7 @@ func templates(st *policy.StreamType) []string {
 	return list
 }
 
-// sameAfterRename reports whether texts are equal once an item has its new name.
+// sameAfterRename reports whether texts are equal after an item has been renamed.
 func sameAfterRename(old, new []string, from, to string) bool {
 	return slices.EqualFunc(old, new, func(a, b string) bool {
 		return strings.ReplaceAll(a, "${"+from+"}", "${"+to+"}") == b

@@ -8,13 +8,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Schedule is when a stream tries again, by the arithmetic of the runtime.
+// A Schedule describes the retries of a stream, by the arithmetic of the runtime.
 type Schedule struct {
 	Retries int           // successive failures that are followed by a retry; -1 for no limit
 	Total   time.Duration // the sum of the waits without jitter; 0 for no limit
 
 	retry  *policy.Retry
-	jitter float64 // the largest random addition, as a part of a wait
+	jitter float64 // maximum random addition, as a fraction of a wait
 }
 
 // NewSchedule returns the schedule of a backoff scheme, or of none if it is nil.
@@ -41,7 +41,7 @@ func NewSchedule(r *policy.Retry) Schedule {
 	return s
 }
 
-// waits is the number of waits that may differ.
+// waits returns the number of waits that may differ.
 func (s *Schedule) waits() int {
 	if s.retry == nil {
 		return 0
@@ -65,7 +65,7 @@ func (s *Schedule) String() string {
 	return fmt.Sprintf("after %d retries in %v", s.Retries, s.Total)
 }
 
-// retry compares when streams try again, and when they probe connections.
+// retry compares the schedules of retries, and the times of probes.
 func (s *streamComparison) retry() {
 	if s.old.Server {
 		return
@@ -118,8 +118,8 @@ func (s *streamComparison) retry() {
 	s.validity(in)
 }
 
-// validity compares how long a connection may go without proof that it works. No probe is
-// sent if the time for it is not before the end of the connection.
+// validity compares how long a connection may last without proof of validity. No
+// probe is sent unless it is due before the end of the connection.
 func (s *streamComparison) validity(in func(*Rule, []string, string, ...any)) {
 	ping1, hangup1 := s.old.Validity()
 	ping2, hangup2 := s.new.Validity()

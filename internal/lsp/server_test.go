@@ -290,7 +290,7 @@ func TestHover(t *testing.T) {
 		`"port": 44|3`:            "0 to 65535",
 		`"timeout_ms": 90|000`:    "90000 ms is 1m30s.",
 		`"tls_trust_store": "ow|`: `**trust store "own"**`,
-		`"stack": [ "ro|ot`:       "no certificate",
+		`"stack": [ "ro|ot`:       "not a certificate",
 		`"name": "own|er`:         `**trust store "owner"**`,
 		`"ret|ry": [`:             "**retry**",
 		`"retry": "def|ault"`:     `"jitterpc":20`,

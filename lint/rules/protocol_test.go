@@ -243,7 +243,7 @@ func TestProtocolRules(t *testing.T) {
 		{badURL, urlOf(`a\nb`), nil, []string{`error|a\nb|write %0A`}},
 		{badURL, urlOf(`a#b`), nil, []string{"warning|#b|write %23"}},
 
-		{literalSymbol, h1(`"http_auth_header":"a:","http_auth_preamble":"${token} "`), nil, []string{"warning|${token}|replaces nothing in the http_auth_preamble of a client"}},
+		{literalSymbol, h1(`"http_auth_header":"a:","http_auth_preamble":"${token} "`), nil, []string{"warning|${token}|expands nothing in the http_auth_preamble of a client"}},
 		{literalSymbol, h1(`"payload_fmt":"a$b ${"`), nil, nil},
 		{literalSymbol, stream(`"server":true,"port":1`, `"endpoint":"${m}","metadata":[{"m":""}]`), nil, []string{"warning|${m}|in the endpoint of a server"}},
 		{literalSymbol, urlOf(`x/$(m)/$m/{m}/%m%/${m}`), nil, []string{"warning|$(m)|write ${m}", "warning|$m|write ${m}", "warning|{m}|write ${m}", "warning|%m%|write ${m}"}},

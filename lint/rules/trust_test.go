@@ -112,7 +112,7 @@ func TestTrust(t *testing.T) {
 			[]string{`error|multipart-name|"b"|streamtype "b" is a part of a multipart request, and streamtype "a", which shares it, is none`}},
 		{"two parts", `{"s":[{"a":{` + tls + `,"http_multipart_name":"","rideshare":"b"}},{"b":{` + tls + `,"http_multipart_name":"b"}}]}`, nil},
 		{"two loops", `{"s":[{"a":{` + tls + `,"rideshare":"a"}},{"b":{` + tls + `,"rideshare":"b"}}]}`,
-			[]string{`error|rideshare-loop|"a"|shares the request of itself`, `error|rideshare-loop|"b"|shares the request of itself`}},
+			[]string{`error|rideshare-loop|"a"|shares its own request`, `error|rideshare-loop|"b"|shares its own request`}},
 
 		{"auth of nothing", `{"auth":[{"name":"x","streamtype":"tokem"}],"s":[{"a":{` + tls + `,"use_auth":"x"}},{"token":{` + tls + `}}]}`,
 			[]string{`info|auth-chain|"tokem"|does not exist: did you mean "token"?`}},
@@ -157,7 +157,7 @@ func TestTrust(t *testing.T) {
 		{"same bytes, two names", trust([]string{"ca", exampleServer, "id", exampleServer}, []string{"t", `["ca"]`}, []string{"a", trusts, "b", `"server":true,"protocol":"raw","port":1,"server_cert":"id"`}),
 			[]string{`info|trusted-server-cert|"id"|is also trusted by the clients of trust store "t"`}},
 
-		{"stack first", `{"certs":[{"c":"` + exampleRoot + `"}],"trust_stores":[{"stack":["c"],"name":"t"}]}`, []string{`error|name-not-first|"stack"|stack stands before the name`}},
+		{"stack first", `{"certs":[{"c":"` + exampleRoot + `"}],"trust_stores":[{"stack":["c"],"name":"t"}]}`, []string{`error|name-not-first|"stack"|stack precedes the name`}},
 		{"metrics", `{"metrics":[{"report":"*","us_schedule":1,"name":"m"},{"name":"n","report":"*"}]}`, []string{`error|name-not-first|"report"|the metric policy before "m"`}},
 		{"what lws ignores may stand first", `{"metrics":[{"note":1,"name":"m","report":"*"}]}`, nil},
 		{"auth in any order", `{"auth":[{"type":"sigv4","name":"m"}]}`, nil},

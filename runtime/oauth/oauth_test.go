@@ -494,8 +494,8 @@ func TestBind(t *testing.T) {
 		{[]*policy.StreamType{plain("a"), plain("b"), uses(0, "a"), uses(3, "b"), uses(3, "b")}, [4]string{"a", "", "", "b"}, ""},
 		{[]*policy.StreamType{uses(0, "lwa")}, [4]string{}, `auth "a-lwa": the policy has no streamtype "lwa"`},
 		{[]*policy.StreamType{plain("a"), plain("b"), uses(1, "a"), uses(1, "b")}, [4]string{}, `auth "a-a" and "a-b" get the same token, blob 1`},
-		{[]*policy.StreamType{uses(2, "uses-uses-x"), {Name: "uses-uses-x", HTTP: post, Auth: &policy.Auth{Blob: 2}}}, [4]string{}, `needs it itself`},
-		{[]*policy.StreamType{{Name: "api_amazon_com_auth", HTTP: &policy.HTTP{AuthHeader: "x"}}}, [4]string{}, `needs it itself`},
+		{[]*policy.StreamType{uses(2, "uses-uses-x"), {Name: "uses-uses-x", HTTP: post, Auth: &policy.Auth{Blob: 2}}}, [4]string{}, `which it must get`},
+		{[]*policy.StreamType{{Name: "api_amazon_com_auth", HTTP: &policy.HTTP{AuthHeader: "x"}}}, [4]string{}, `which it must get`},
 		{[]*policy.StreamType{{Name: "s3", HTTP: post, Auth: &policy.Auth{Type: "sigv4", StreamType: "none"}}}, [4]string{}, ""},
 	} {
 		p := &policy.Policy{StreamTypes: tt.types}

@@ -69,7 +69,7 @@ func TestKeyErrors(t *testing.T) {
 		public("VEU", "VEU="):       "x is not 32 bytes",
 		public("VEU", `VE\u0055\n`): "x is not 32 bytes",
 		public(`"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"`, "7"): "x is 7",
-		public("", "") + "{}": "more behind",
+		public("", "") + "{}": "data after",
 		rfcKey:                "private",
 		strings.Repeat(" ", maxKeyFile) + public("", ""): "longer than",
 	} {

@@ -155,10 +155,10 @@ func TestConformance(t *testing.T) {
 			tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				return copy(buf, "x"), policy.FlagEOM, policy.OK
 			}, want: "CRE POL CNG CON DIS", cause: func(err error) bool { return strings.Contains(err.Error(), "without FlagSOM") }},
-		{name: "a message inside of a message", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.RequestTx},
+		{name: "a message inside a message", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.RequestTx},
 			tx: func(_ *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
 				return copy(buf, "x"), policy.FlagSOM, policy.OK
-			}, want: "CRE POL CNG CON DIS", cause: func(err error) bool { return strings.Contains(err.Error(), "inside of a message") }},
+			}, want: "CRE POL CNG CON DIS", cause: func(err error) bool { return strings.Contains(err.Error(), "inside a message") }},
 		{name: "Tx disconnects", st: opportunistic, server: greet(), on: teststream.Actions{"CON": teststream.RequestTx},
 			tx: func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
 				return 0, 0, policy.DisconnectMe
