@@ -26,7 +26,7 @@ type signCmd struct {
 	Format    string    `enum:"jws,minisign" default:"jws" help:"jws is a manifest for devices (the default), minisign a signature for people."`
 	Product   *string   `placeholder:"P" help:"The product that the policy is for. The default is that of the policy."`
 	Version   *uint64   `placeholder:"N" help:"The version, from 1: devices refuse an older one. The default is the release of the policy, which must be an integer then."`
-	NotAfter  *dateFlag `placeholder:"DATE" help:"Devices accept the policy until then: 2027-01-31 or 2027-01-31T12:00:00Z. The default is in 90 days."`
+	NotAfter  *dateFlag `placeholder:"DATE" help:"The time until which devices accept the policy: 2027-01-31 or 2027-01-31T12:00:00Z. The default is in 90 days."`
 	Rotations string    `placeholder:"FILE" help:"jws: write the rotations of keys in this file before the manifest."`
 	Output    string    `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
 	File      string    `arg:"" help:"The policy."`
@@ -34,7 +34,7 @@ type signCmd struct {
 
 // Help returns the description for "sspolicy sign --help".
 func (signCmd) Help() string {
-	return "Writes a signature beside the policy, which itself stays as it is. It covers product, version, not_after, size and SHA-256. A policy with errors is refused."
+	return "Writes a signature beside the policy, which is not changed. It covers product, version, not_after, size and SHA-256. A policy with errors is refused."
 }
 
 // Validate checks the command line.

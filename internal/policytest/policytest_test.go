@@ -148,7 +148,7 @@ func TestFailures(t *testing.T) {
 		`post: tls: want true, got false`,
 		`post: retry: want ["1s"], got ["100ms"]`,
 		`no expectations`,
-		`post, tls-expired: fault tls-expired does not fit streamtype "post"`,
+		`post, tls-expired: fault tls-expired does not apply to streamtype "post"`,
 		`post, refused: url: a test under a fault has none`,
 		`post, refused: states: want "CRE", got "CRE POL CNG UNR POL CNG UNR ARF"`,
 	} {
