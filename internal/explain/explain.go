@@ -77,14 +77,14 @@ func Rule(r *lint.Rule) string {
 	}
 	switch r.Fixes {
 	case lint.SafeFix:
-		b.WriteString("\n`sspolicy lint --fix` fixes it where it can.\n")
+		b.WriteString("\n`sspolicy lint --fix` can fix this.\n")
 	case lint.UnsafeFix:
-		b.WriteString("\n`sspolicy lint --unsafe-fixes` fixes it where it can.\n")
+		b.WriteString("\n`sspolicy lint --unsafe-fixes` can fix this.\n")
 	case lint.MixedFix:
-		b.WriteString("\n`sspolicy lint --fix` fixes some of it, and `--unsafe-fixes` more.\n")
+		b.WriteString("\n`sspolicy lint --fix` can fix some cases, `--unsafe-fixes` more.\n")
 	}
 	if r.Group != "" {
-		fmt.Fprintf(&b, "\nThis rule is in the group `%s`: it is checked only with `--with %s`.\n", r.Group, r.Group)
+		fmt.Fprintf(&b, "\nThis rule is off by default. It is in the group `%s`, which `--with %s` turns on.\n", r.Group, r.Group)
 	}
 	if r.Firm {
 		b.WriteString("\nThis rule cannot be suppressed.\n")
@@ -98,9 +98,9 @@ func Rule(r *lint.Rule) string {
 		versions = " (with `--lws " + strings.Join(list, ",") + "`)"
 	}
 	if r.LWSOverlay {
-		b.WriteString("\nThis rule is about what lws's own overlay does: `sspolicy overlay --mode lws=VERSION` checks it.\n")
+		b.WriteString("\nThis rule concerns lws's own overlays: only `sspolicy overlay --mode lws=VERSION` checks it.\n")
 	} else if r.Base != "" {
-		b.WriteString("\nThis rule is about fragments: `sspolicy overlay` checks it, and every command with `--overlay`.\n")
+		b.WriteString("\nThis rule concerns fragments: `sspolicy overlay`, and commands with `--overlay`, check it.\n")
 	}
 	if r.Base != "" {
 		fmt.Fprintf(&b, "\n## Policy\n\n%s\n", code(r.Base))
@@ -168,7 +168,7 @@ func Key(k *schema.Key) string {
 // RuleTable returns the table of all rules, with links to their pages.
 func RuleTable() string {
 	var b strings.Builder
-	b.WriteString("# Rules\n\nEach rule reports the wrong example of its page and not the right one: the tests run both.\n\n")
+	b.WriteString("# Rules\n\nThe page of each rule has an example with the mistake and one without it; tests run both.\n[lint.md](../lint.md) describes fixes, suppression and configuration.\n\n")
 	b.WriteString("| rule | severity | summary |\n|---|---|---|\n")
 	for _, r := range rules.All() {
 		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", r.Name, r.Name, r.Severity, strings.ReplaceAll(r.Summary, "|", `\|`))
@@ -178,8 +178,8 @@ func RuleTable() string {
 
 // KeyPage returns the page of all keys.
 func KeyPage() string {
-	var b strings.Builder
-	b.WriteString("# Keys\n\nAll keys of a policy. The source is the [JSON Schema](../schema/policy.schema.json).\n")
+	var index, b strings.Builder
+	anchors := map[string]int{} // of headings so far: GitHub numbers equal ones
 	for _, s := range Sections() {
 		heading := "The top of a policy"
 		if s != schema.Top {
@@ -187,9 +187,19 @@ func KeyPage() string {
 			heading = strings.Replace(heading, "A auth", "An auth", 1)
 		}
 		fmt.Fprintf(&b, "\n## %s\n", heading)
+		var links []string
 		for _, k := range schema.Keys(s) {
 			fmt.Fprintf(&b, "\n### %s\n\n%s", k.Name, Key(k))
+			anchor := strings.ReplaceAll(strings.ToLower(k.Name), "$", "")
+			if n := anchors[anchor]; n > 0 {
+				links = append(links, fmt.Sprintf("[%s](#%s-%d)", k.Name, anchor, n))
+			} else {
+				links = append(links, fmt.Sprintf("[%s](#%s)", k.Name, anchor))
+			}
+			anchors[anchor]++
 		}
+		fmt.Fprintf(&index, "| %s | %s |\n", heading, strings.Join(links, ", "))
 	}
-	return b.String()
+	return "# Keys\n\nAll keys of a policy. The source is the [JSON Schema](../schema/policy.schema.json).\n\n| | |\n|---|---|\n" +
+		index.String() + b.String()
 }
