@@ -56,6 +56,8 @@ var defects = []defect{
 		"\treturn m.Retries()\n}", "\treturn m.again\n}"},
 	{"a connection may be silent for ever (real)", "h3", "runtime/h3/h3.go",
 		"\t\tMaxIdleTimeout:             defaultHangup,\n\t\tKeepAlivePeriod:            defaultPing,\n", "\t\tMaxIdleTimeout: 24 * time.Hour,\n"},
+	{"a socket leaks", "h3", "runtime/h3/h3.go",
+		"\t\tt.Conn.Close()\n", ""},
 	{"a dial outlives its attempt (real)", "h3", "runtime/h3/h3.go",
 		"\t\td.last = p.count\n\t\td.cancel()\n\t\tdelete(p.dials, address)\n", "\t\td.last = p.count\n"},
 	{"CancelTimeout does nothing", "h1", "runtime/stream.go",

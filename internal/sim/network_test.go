@@ -50,9 +50,6 @@ func newNetwork(w *world) *network {
 	n := &network{seed: w.seed, plan: w.plan, tr: w.tr, moment: w.moment, window: cmp.Or(w.protocol.window, 64<<10), hosts: map[string]*host{}, open: map[*conn]bool{}}
 	n.udp = newDatagrams(n)
 	n.serverBuffers = w.protocol.serverBuffers
-	if w.protocol.neverBlocks {
-		n.window = math.MaxInt
-	}
 	return n
 }
 

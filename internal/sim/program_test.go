@@ -268,12 +268,6 @@ func (p *program) noteLocked(r runtime.Result) {
 	}
 }
 
-// slowNextLocked reports whether the next answer would take time and must not, because the
-// callback may be one of a goroutine with a mutex: of Tx, or of what Tx has delayed.
-func (p *program) slowNextLocked() bool {
-	return p.w.protocol.neverBlocks && !p.w.protocol.proxied && len(p.answers) > 0 && p.answers[0].kind == answerSlow
-}
-
 // sleepLocked makes a callback take d.
 func (p *program) sleepLocked(d time.Duration) {
 	p.w.tr.note(p.name, "slow callback")
@@ -364,7 +358,7 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 	case runtime.StateAllRetriesFailed:
 		p.againLocked(s)
 	case runtime.StateTimeout:
-		if d := fork(p.w.seed, "timeout", p.name, p.attempt); d.oneIn(2) && !p.w.calm.Load() && !p.w.protocol.neverBlocks {
+		if d := fork(p.w.seed, "timeout", p.name, p.attempt); d.oneIn(2) && !p.w.calm.Load() {
 			p.sleepLocked(instant(d, now, d.ms(1, 2000)).Sub(now))
 		}
 	case runtime.StateDestroying:
@@ -381,7 +375,7 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 	if success {
 		p.succeeded = now
 	}
-	r := p.answerLocked(state != runtime.StateCreating && !(state == runtime.StateTimeout && p.slowNextLocked()))
+	r := p.answerLocked(state != runtime.StateCreating)
 	if r == runtime.OK && state == runtime.StateTimeout && !p.w.calm.Load() {
 		r = runtime.DisconnectMe
 	}
@@ -654,7 +648,7 @@ func (p *program) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Fl
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.enterLocked("Tx")
-	if r := p.answerLocked(!p.slowNextLocked()); r != runtime.OK {
+	if r := p.answerLocked(true); r != runtime.OK {
 		p.noteLocked(r)
 		p.w.tr.note(p.name, "tx %v", r)
 		return 0, 0, r

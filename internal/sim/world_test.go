@@ -28,11 +28,6 @@ type protocol struct {
 	name           string
 	hosts, streams int
 
-	// neverBlocks makes writes to connections, and Tx, return at once. It is for a
-	// transport that writes with a mutex locked: the clock of a bubble stops while a
-	// goroutine waits for one.
-	neverBlocks bool
-
 	// shared says that streams share connections. What they send at the same instant has
 	// any order then, so that a seed may have several traces.
 	shared bool

@@ -21,7 +21,7 @@ import (
 // wsProtocol is messages that come back.
 func wsProtocol(name string, streams int, secure bool) *protocol {
 	return &protocol{
-		name: name, hosts: streams, streams: streams, neverBlocks: true,
+		name: name, hosts: streams, streams: streams, window: 4 << 10,
 		transports: func(*world) []transport.Transport { return []transport.Transport{ws.New()} },
 		streamType: func(w *world, i int) *policy.StreamType {
 			st := newStreamType(w, i, policy.ProtocolWS)

@@ -60,7 +60,7 @@ type wire struct {
 
 	closeSent atomic.Bool // a close frame has been written
 
-	wmu   sync.Mutex
+	wmu   lock
 	batch *[batchSize]byte // nil unless writes are batched
 	n     int              // bytes in batch
 }
@@ -212,8 +212,8 @@ type conn struct {
 	expired  atomic.Bool    // svalidhup has passed meanwhile
 	validity atomic.Pointer[transport.Validity]
 
-	sends sync.Mutex // locked during Tx and the write after it
-	m     message    // current message; guarded by sends
+	sends lock    // locked during Tx and the write after it
+	m     message // current message; guarded by sends
 
 	mu         sync.Mutex
 	err        error         // why this side closes the connection
