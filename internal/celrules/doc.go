@@ -1,7 +1,7 @@
-// Package celrules compiles rules of lint that are written in the Common Expression
-// Language (CEL), as projects have them in their configuration.
+// Package celrules compiles lint rules that projects define in their configuration
+// in the Common Expression Language (CEL).
 //
-// An expression sees a policy through typed objects, whose fields are the keys of
-// [schema.Keys] and those of the table in fields.go. Nothing is computed before an
-// expression asks for it.
+// An expression accesses a policy through typed objects, whose fields are the keys
+// of [schema.Keys] and those of the table in fields.go. Values are computed only
+// when an expression uses them.
 package celrules

@@ -72,7 +72,7 @@ func stack(o *object) any {
 	return certs
 }
 
-// A parsedCert is a certificate, or nothing if it cannot be read.
+// A parsedCert is a certificate, or nothing if it is unreadable.
 type parsedCert struct {
 	x509.Certificate
 	valid bool

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// ViewPage returns the page of the fields that expressions can use.
+// ViewPage returns the page that documents the objects of expressions.
 func ViewPage() string {
 	var b strings.Builder
 	b.WriteString("# Fields in your own rules\n\n" +

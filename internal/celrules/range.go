@@ -7,7 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Range is a set of versions of lws, such as ">=4.3 <5.0". The zero value has all.
+// A Range is a set of versions of lws, such as ">=4.3 <5.0". The zero value
+// contains all versions.
 type Range struct {
 	text   string
 	bounds []bound
@@ -21,7 +22,7 @@ type bound struct {
 // operators are longest first, since one may begin with another.
 var operators = []string{">=", "<=", ">", "<", "="}
 
-// ParseRange parses comparisons that are joined by spaces. All must be true.
+// ParseRange parses comparisons that are separated by spaces. All must hold.
 func ParseRange(text string) (Range, error) {
 	r := Range{text: strings.Join(strings.Fields(text), " ")}
 	for word := range strings.FieldsSeq(text) {

@@ -17,19 +17,19 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Spec is a rule as a configuration has it.
+// A Spec is a rule as defined in a configuration.
 type Spec struct {
 	ID         string // two words joined by "/"
-	Target     string // one of Targets: what Expression is evaluated for
-	Expression string // true unless the rule is broken
-	Message    string // with expressions in ${...}; empty for one that quotes Expression
+	Target     string // one of Targets: the objects to evaluate Expression for
+	Expression string // true unless the rule is violated
+	Message    string // with expressions in ${...}; "" for a message that quotes Expression
 	Severity   schema.Severity
 	LWS        Range
-	At         string // the field at which findings are; empty for the name of the target
+	At         string // the field at which to report; "" for the name of the target
 	Why        string // in Markdown
 }
 
-// A Mistake is what is wrong with a Spec.
+// A Mistake is an error in a Spec.
 type Mistake struct {
 	In      string // the field: "id", "target", "expression", "message" or "at"
 	Offset  int    // in the text of the field, in bytes
@@ -54,8 +54,8 @@ const (
 	maxRegex  = 5_000
 )
 
-// environment returns what expressions may use, and what declares the variable of a
-// class.
+// environment returns the environment of expressions, and the function that
+// declares the variable of a class.
 var environment = sync.OnceValues(func() (*cel.Env, error) {
 	base, err := cel.NewEnv()
 	if err != nil {
@@ -87,7 +87,7 @@ func init() {
 
 var validID = regexp.MustCompile(`^[a-z][a-z0-9-]*/[a-z][a-z0-9-]*$`)
 
-// CheckID returns why a name cannot be that of a rule, or "".
+// CheckID returns why a name is not a valid rule ID, or "".
 func CheckID(id string) string {
 	if !validID.MatchString(id) {
 		return fmt.Sprintf("%s is not an id such as \"corp/own-roots\": two names in lower case, joined by a slash", schema.QuoteName(id))
@@ -95,7 +95,7 @@ func CheckID(id string) string {
 	return ""
 }
 
-// Compile compiles a rule. It returns the rule, or what is wrong.
+// Compile compiles a rule. It returns the rule, or its mistakes.
 func Compile(s Spec) (*lint.Rule, []Mistake) {
 	var wrong []Mistake
 	mistake := func(in string, offset int, format string, args ...any) {
@@ -137,7 +137,7 @@ func Compile(s Spec) (*lint.Rule, []Mistake) {
 	}, nil
 }
 
-// forVersions says for which versions a rule is checked.
+// forVersions describes the versions for which a rule is checked.
 func (r Range) forVersions() string {
 	if r.text == "" {
 		return ""
@@ -207,7 +207,8 @@ func explain(message string) string {
 	return message
 }
 
-// lineOffset returns the offset in bytes of a line and a column, in characters from 0.
+// lineOffset returns the offset in bytes of a line and a column, which is in
+// characters from 0.
 func lineOffset(text string, line, column int) int {
 	offset := 0
 	for l := range strings.Lines(text) {
@@ -298,7 +299,7 @@ var (
 	errCosts = errors.New("the rules together cost too much for a policy of this size")
 )
 
-// check is lint.Rule.Check.
+// check implements lint.Rule.Check.
 func (r *rule) check(p *lint.Pass) {
 	if !slices.ContainsFunc(p.LWS, r.spec.LWS.Has) {
 		return
@@ -352,7 +353,7 @@ func (r *rule) check(p *lint.Pass) {
 	}
 }
 
-// failure returns why an evaluation failed, for people.
+// failure returns why an evaluation failed.
 func failure(err error) string {
 	text := err.Error()
 	if strings.Contains(text, "cost limit exceeded") {
@@ -368,7 +369,7 @@ func describe(o *object) string {
 	return o.def.String()
 }
 
-// maxValue is how much of a value a message has, in bytes.
+// maxValue is the maximum size of a value in a message, in bytes.
 const maxValue = 200
 
 // textOf returns a value as a text.

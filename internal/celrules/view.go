@@ -21,7 +21,7 @@ type class struct {
 	section schema.Section
 	name    string // of the variable and the target
 	typ     *cel.Type
-	summary string // what an object of the class is, for the documentation
+	summary string // describes an object of the class, for the documentation
 }
 
 var (
@@ -61,7 +61,7 @@ type field struct {
 	name string
 	typ  *cel.Type
 	doc  string
-	key  *schema.Key // whose value it is; nil for a field that is computed
+	key  *schema.Key // whose value it is; nil for a computed field
 	get  func(*object) any
 }
 
@@ -123,7 +123,7 @@ func keyField(k *schema.Key) *field {
 
 var missing schema.Value
 
-// integer returns the number that a value is, or 0.
+// integer returns the number that a value stands for, or 0.
 func integer(v *schema.Value) int64 {
 	n, err := strconv.ParseInt(v.Raw(), 10, 64)
 	if v.Kind != schema.Number || err != nil {
@@ -132,7 +132,7 @@ func integer(v *schema.Value) int64 {
 	return n
 }
 
-// elems returns the elements of a list, or a value in place of one.
+// elems returns the elements of a list, or a single value as a list.
 func elems(v *schema.Value) (all []*schema.Value) {
 	if v.Array == nil && v.Kind != schema.Missing {
 		return []*schema.Value{v}
@@ -183,7 +183,7 @@ func responses(o *object) any {
 	return codes
 }
 
-// A view is what expressions see of a pass.
+// A view is a pass as expressions see it.
 type view struct {
 	policy  *schema.Policy
 	objects map[*schema.Definition]*object
@@ -247,7 +247,7 @@ type object struct {
 	class *class
 	view  *view
 	def   *schema.Definition
-	cert  *parsedCert // of a certificate, once it has been parsed
+	cert  *parsedCert // of a certificate; set when it is parsed
 }
 
 // value returns the value of a key.
@@ -258,8 +258,8 @@ func (o *object) value(key string) *schema.Value {
 	return &missing
 }
 
-// setting returns the setting of a key, or nil. Get takes no definition that this
-// package has made.
+// setting returns the setting of a key, or nil. Unlike Get, it accepts definitions
+// that this package has made.
 func (o *object) setting(key string) *schema.Setting {
 	if o.class != policyClass {
 		return o.def.Get(key)
@@ -272,7 +272,7 @@ func (o *object) setting(key string) *schema.Setting {
 	return nil
 }
 
-// target returns what the reference in a key means.
+// target returns the object that the reference in a key refers to.
 func (o *object) target(c *class, key string) *object {
 	return o.view.object(c, o.view.targets[o.def][key+"/"+o.value(key).Text()])
 }
@@ -302,7 +302,7 @@ func (o *object) Type() ref.Type { return o.class.typ }
 // Value implements ref.Val.
 func (o *object) Value() any { return o }
 
-// A provider tells CEL the types of objects.
+// A provider provides the types of objects to CEL.
 type provider struct{ types.Provider }
 
 func (p provider) class(name string) *class {
@@ -345,7 +345,8 @@ func (p provider) FindStructFieldType(name, fieldName string) (*types.FieldType,
 	}, true
 }
 
-// NewValue implements types.Provider: expressions make no objects of policies.
+// NewValue implements types.Provider. Expressions cannot create objects of
+// policies.
 func (p provider) NewValue(name string, values map[string]ref.Val) ref.Val {
 	if p.class(name) != nil {
 		return types.NewErr("an expression cannot make a %s", name)
@@ -353,8 +354,8 @@ func (p provider) NewValue(name string, values map[string]ref.Val) ref.Val {
 	return p.Provider.NewValue(name, values)
 }
 
-// set reports what the macro has() does: whether a policy has a key, or whether a
-// computed field is not empty.
+// set implements the macro has(): whether a policy has a key, or whether a computed
+// field is not empty.
 func (f *field) set(o *object) bool {
 	if f.key != nil {
 		return o.setting(f.key.Name) != nil
@@ -368,7 +369,7 @@ func (f *field) set(o *object) bool {
 	}
 }
 
-// An adapter makes values of CEL.
+// An adapter converts values to CEL.
 type adapter struct{ types.Adapter }
 
 // NativeToValue implements types.Adapter.

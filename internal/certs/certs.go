@@ -1,5 +1,5 @@
-// Package certs reads, checks and edits the certificates of a policy. It does not touch
-// files or the network, except in Fetch.
+// Package certs reads, checks and edits the certificates of a policy. Only Fetch
+// accesses the network.
 package certs
 
 import (
@@ -19,12 +19,12 @@ import (
 type Entry struct {
 	Name string
 	Span schema.Span       // of the name
-	Cert *x509.Certificate // nil if the entry is not a certificate; Err says why
+	Cert *x509.Certificate // nil if the entry is not a certificate; see Err
 	Err  error
 	Uses []Use
 }
 
-// A Use is what a certificate is for.
+// A Use is the purpose of a certificate.
 type Use struct {
 	Store   string   // a trust store that holds it, or ""
 	Streams []string // the streamtypes that use the store, or that show the certificate
@@ -133,7 +133,7 @@ func Key(c *x509.Certificate) string {
 	return c.PublicKeyAlgorithm.String()
 }
 
-// Label returns a name for people: the common name, or the whole subject.
+// Label returns a display name: the common name, or the whole subject.
 func Label(name string, common string) string {
 	if common != "" {
 		return common

@@ -9,35 +9,35 @@ import (
 	"time"
 )
 
-// A Question is whether a client accepts the chain that a server shows.
+// A Question asks whether a client accepts the chain of a server.
 type Question struct {
-	Chain []*x509.Certificate // as the server sends it: its own certificate first
-	Host  string              // the name that the client wants; "" means any
+	Chain []*x509.Certificate // as sent by the server: its own certificate first
+	Host  string              // the host name to verify; "" means any
 	At    time.Time
 
-	// Store holds the certificates that the client trusts. System means that it trusts
-	// those of the operating system instead.
+	// Store holds the certificates that the client trusts. System means that it
+	// trusts those of the operating system instead.
 	Store  []*x509.Certificate
 	System bool
 
-	// Others are certificates at hand that the store does not hold, by name. An answer
-	// says if one of them would do.
+	// Others are available certificates that the store does not hold, by name. An
+	// answer mentions one of them if it would make the client accept.
 	Others map[string]*x509.Certificate
 }
 
-// An Answer says whether the client accepts the chain, and if not why.
+// An Answer says whether the client accepts the chain and, if not, why.
 type Answer struct {
 	OK      bool
-	Path    []*x509.Certificate // from the server's certificate to the one that is trusted
+	Path    []*x509.Certificate // from the server's certificate to the trusted one
 	Problem string
 	Advice  string
 
-	// Missing is the subject that the store would need, if an issuer is missing.
+	// Missing is the subject of the missing issuer, or "".
 	Missing string
 	Notes   []string
 }
 
-// Check answers a question. It verifies as crypto/x509 does, for a TLS server.
+// Check answers a question. It verifies like crypto/x509, for a TLS server.
 func Check(q Question) Answer {
 	if len(q.Chain) == 0 {
 		return Answer{Problem: "the server showed no certificate"}
@@ -85,7 +85,8 @@ func advice(err error) string {
 	return ""
 }
 
-// missing is the answer if no certificate of the store is an issuer of the chain.
+// missing returns the answer if no certificate of the store is an issuer of the
+// chain.
 func (q *Question) missing() Answer {
 	top := q.top()
 	a := Answer{Missing: top.Issuer.String()}
@@ -122,7 +123,8 @@ func (q *Question) missing() Answer {
 	return a
 }
 
-// top returns the last certificate on the way up from the server's.
+// top returns the last certificate of the path from the server's certificate
+// upwards.
 func (q *Question) top() *x509.Certificate {
 	c := q.Chain[0]
 	for range q.Chain {

@@ -18,16 +18,16 @@ type Named struct {
 	Cert *x509.Certificate
 }
 
-// An ImportOptions says how Import changes a policy.
+// ImportOptions configure Import.
 type ImportOptions struct {
-	Store   string // the trust store that shall hold the certificates, new or not; "" means none
-	Replace bool   // replace certificates of the same name
+	Store   string // trust store to add the certificates to, created if necessary; "" means none
+	Replace bool   // replace certificates with the same name
 }
 
 // Import returns a document with certificates added. Comments and layout stay. A
-// certificate that the policy has under another name is not added again. names are those
-// of the certificates in the policy; changed has those that are new or have replaced
-// others.
+// certificate that the policy has under another name is not added again. names are
+// the names of the certificates in the policy; changed holds those that are new or
+// have replaced others.
 func Import(d *schema.Document, certs []Named, o ImportOptions) (result *schema.Document, names, changed []string, err error) {
 	var stack []string
 	var added []string // members of an object
@@ -135,8 +135,9 @@ func extendStack(d *schema.Document, store string, names []string) (*schema.Docu
 	return d, nil
 }
 
-// appendTo returns the edits that add an element to an array: behind the last one and the
-// comment in its line, and in a line of its own if the last one has one.
+// appendTo returns the edits that append an element to an array, after the comment
+// on the line of the last element. The new element is on its own line if the last
+// one is.
 func appendTo(array *schema.Value, element string) []schema.Edit {
 	at := array.Span
 	text := at.Source.Text
@@ -155,7 +156,7 @@ func appendTo(array *schema.Value, element string) []schema.Edit {
 		}
 	}
 	comma, after := ",", ""
-	if last.Comma != "" { // lws accepts a comma behind the last element
+	if last.Comma != "" { // lws accepts a comma after the last element
 		end += len(last.Value.After) + 1
 		comma, after = "", ","
 	}
@@ -172,8 +173,9 @@ func appendTo(array *schema.Value, element string) []schema.Edit {
 	return []schema.Edit{{Span: place(end), NewText: comma + gap + element + after}}
 }
 
-// Keep returns a document whose trust store holds only some of its certificates. Those
-// that nothing refers to any more are removed; the result names them.
+// Keep returns a document whose trust store holds only the certificates in keep. It
+// also removes certificates that nothing refers to afterwards, and returns their
+// names.
 func Keep(d *schema.Document, store string, keep []string) (*schema.Document, []string) {
 	var dropped []string
 	for {

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Fetch connects to a TLS server and returns the certificates that it shows, without
-// verifying them. host is the name that the client asks for. The handshake may fail after
-// that, as one does that wants a certificate of the client.
+// Fetch connects to a TLS server and returns its certificates without verifying
+// them. host is the server name to request. The handshake may fail after that, as
+// with a server that requires a client certificate.
 func Fetch(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), address, host string, protos []string) ([]*x509.Certificate, error) {
 	conn, err := dial(ctx, "tcp", address)
 	if err != nil {
@@ -25,8 +25,8 @@ func Fetch(ctx context.Context, dial func(ctx context.Context, network, address 
 	var chain []*x509.Certificate
 	client := tls.Client(conn, &tls.Config{
 		ServerName: host, NextProtos: protos,
-		MinVersion:         tls.VersionTLS10, // an old server shows its certificates too
-		InsecureSkipVerify: true,             // nothing is trusted: the certificates are looked at
+		MinVersion:         tls.VersionTLS10, // to get the certificates of old servers too
+		InsecureSkipVerify: true,             // the certificates are not trusted, only examined
 		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
 			for _, der := range raw {
 				c, err := x509.ParseCertificate(der)
@@ -59,7 +59,8 @@ func Fingerprint(c *x509.Certificate) string {
 	return strings.Join(parts, ":")
 }
 
-// Days returns the whole days until a certificate ends; they are negative after it.
+// Days returns the whole days until a certificate expires; they are negative after
+// it.
 func Days(c *x509.Certificate, at time.Time) int {
 	d := c.NotAfter.Sub(at)
 	days := int(d / (24 * time.Hour))

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// mostCerts is how many certificates a store may have for Minimize, which tries all
-// subsets, small ones first.
+// mostCerts is the maximum size of a store for Minimize, which tries all subsets,
+// small ones first.
 const mostCerts = 24
 
-// Minimize returns the smallest part of a store, as indexes, with which all questions
-// have the answer that they have with the whole store, which must be yes. Of two parts of
-// the same size it takes the one whose certificates are valid for longer. Where the store
-// allows it, each chain ends in a root, as OpenSSL demands.
+// Minimize returns the smallest part of a store, as indexes, with which all
+// questions have the same answer as with the whole store, which must be yes. Of two
+// parts of the same size it prefers the one whose certificates are valid for
+// longer. If the store allows it, each chain ends in a root, as OpenSSL requires.
 func Minimize(store []*x509.Certificate, questions []Question) ([]int, error) {
 	if len(store) > mostCerts {
 		return nil, fmt.Errorf("the store has %d certificates, and %d is the most", len(store), mostCerts)
@@ -63,7 +63,7 @@ func nextPart(n uint32) uint32 {
 	return ripple | (n^ripple)>>(2+bits.TrailingZeros32(low))
 }
 
-// earliest returns when the first certificate of a part ends.
+// earliest returns when the first certificate of a part expires.
 func earliest(store []*x509.Certificate, part uint32) (end time.Time) {
 	for i, c := range store {
 		if part&(1<<i) != 0 && (end.IsZero() || c.NotAfter.Before(end)) {
@@ -84,7 +84,8 @@ func acceptsAll(store []*x509.Certificate, part uint32, questions []Question, ac
 	return true
 }
 
-// acceptsFromAny verifies as crypto/x509 does: each certificate of a store ends a chain.
+// acceptsFromAny verifies like crypto/x509: each certificate of a store can end a
+// chain.
 func acceptsFromAny(store []*x509.Certificate, part uint32, q Question) bool {
 	var roots []*x509.Certificate
 	for i, c := range store {
@@ -96,8 +97,8 @@ func acceptsFromAny(store []*x509.Certificate, part uint32, q Question) bool {
 	return err == nil
 }
 
-// acceptsFromRoots verifies as OpenSSL does: a chain ends in a self-signed certificate,
-// and the others of the store are links of it.
+// acceptsFromRoots verifies like OpenSSL: a chain ends in a self-signed
+// certificate, and the other certificates of the store are links of it.
 func acceptsFromRoots(store []*x509.Certificate, part uint32, q Question) bool {
 	var roots, links []*x509.Certificate
 	for i, c := range store {

@@ -1,11 +1,11 @@
-// Package chart draws line charts, as SVG that stands alone and as text for
-// terminals. The same chart always gives the same bytes.
+// Package chart draws line charts, as standalone SVG and as text for terminals.
+// Equal charts give equal output.
 package chart
 
 import "math"
 
-// A Chart is one or more lines over a common axis. Charts are not changed by
-// drawing, so goroutines may share one.
+// A Chart shows one or more lines over a common axis. Drawing does not modify it,
+// so it is safe for concurrent use.
 type Chart struct {
 	Title  string
 	Note   string // a line below the chart
@@ -55,14 +55,14 @@ func (p Point) finite() bool {
 	return !math.IsNaN(p.X) && !math.IsInf(p.X, 0) && !math.IsNaN(p.Y) && !math.IsInf(p.Y, 0)
 }
 
-// A span is what an axis shows.
+// A span is the range of an axis.
 type span struct{ min, max float64 }
 
-// at returns where a value is along the span, from 0 to 1.
+// at returns the position of a value in the span, from 0 to 1.
 func (s span) at(v float64) float64 { return (v - s.min) / (s.max - s.min) }
 
-// spans returns what the axes show: all points and bands, and at least 1 in each
-// direction where there is nothing.
+// spans returns the ranges of the axes: they include all points and bands, and are
+// at least 1 in each direction that has none.
 func (c *Chart) spans() (x, y span) {
 	for _, s := range c.Series {
 		for _, p := range s.Points {

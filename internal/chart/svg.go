@@ -9,9 +9,9 @@ import (
 )
 
 // style has a palette for light and one for dark screens; paper is light. Lines
-// differ in their dashes too, for prints without colour and for people who see
-// colours differently. The classes begin with sschart, so the SVG can be put into a page
-// with styles of its own.
+// also differ in their dashes, for prints without color and for color-blind
+// readers. The class names begin with sschart, so that the SVG can be embedded in a
+// page with other styles.
 const style = `.sschart{--bg:#fff;--fg:#1f2328;--dim:#59636e;--grid:#d1d9e0;--band:#818b981f;--c0:#0969da;--c1:#bc4c00;--c2:#1a7f37;--c3:#8250df;--c4:#bf3989;--c5:#4d2d00;font:12px system-ui,sans-serif}
 @media screen and (prefers-color-scheme:dark){.sschart{--bg:#0d1117;--fg:#f0f6fc;--dim:#9198a1;--grid:#3d444d;--band:#9198a133;--c0:#58a6ff;--c1:#f0883e;--c2:#56d364;--c3:#bc8cff;--c4:#f778ba;--c5:#e3b341}}
 .sschart text{fill:var(--fg)}.sschart .dim{fill:var(--dim)}.sschart .title{font-size:15px;font-weight:600}.sschart .grid{stroke:var(--grid);stroke-width:1}.sschart .band{fill:var(--band)}.sschart .line{fill:none;stroke-width:1.75;stroke-linejoin:round}
@@ -45,7 +45,7 @@ func (c *Chart) SVG() string {
 	return d.String()
 }
 
-// A drawing is an SVG in the making.
+// A drawing is an SVG under construction.
 type drawing struct {
 	strings.Builder
 	chart         *Chart
@@ -93,7 +93,7 @@ func (d *drawing) draw() {
 	d.WriteString("</svg>\n")
 }
 
-// px and py return where a value is drawn.
+// px and py return the coordinates of a value.
 func (d *drawing) px(x float64) float64 { return left + d.x.at(x)*(d.right-left) }
 func (d *drawing) py(y float64) float64 {
 	return d.bottom - min(max(d.y.at(y), 0), 1)*(d.bottom-d.top)
@@ -103,8 +103,8 @@ func (d *drawing) text(x, y float64, attributes, text string) {
 	d.printf(`<text x="%.1f" y="%.1f" %s>%s</text>`+"\n", x, y, attributes, escape(text))
 }
 
-// legend draws the names of the lines, if there is more than one, and returns where
-// it ends.
+// legend draws the names of the lines, if there are several, and returns where it
+// ends.
 func (d *drawing) legend(line float64) float64 {
 	if len(d.chart.Series) < 2 {
 		return line
@@ -124,7 +124,7 @@ func (d *drawing) legend(line float64) float64 {
 	return line
 }
 
-// axes draws the bands, the grid and what is written along it.
+// axes draws the bands, the grid and its labels.
 func (d *drawing) axes() {
 	c := d.chart
 	for _, b := range c.Bands {
@@ -133,7 +133,7 @@ func (d *drawing) axes() {
 			continue
 		}
 		d.printf(`<rect class="band" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>`+"\n", from, d.top, to-from, d.bottom-d.top)
-		// A peak is often where the band begins, so its name is at the end.
+		// A peak is often where the band begins, so its name goes at the end.
 		d.text(max(to-4, left+charWidth*float64(utf8.RuneCountInString(b.Label))), d.top+13, `class="dim" text-anchor="end"`, b.Label)
 	}
 	for _, v := range c.Y.Unit.ticks(d.y, max(2, int(d.bottom-d.top)/40)) {
@@ -156,8 +156,8 @@ func dash(i int) string {
 	return ""
 }
 
-// path returns the data of a line. Of the points that fall on the same pixel only
-// the first, the least, the largest and the last are drawn.
+// path returns the data of a line. Of the points on one pixel column it draws only
+// the first, the lowest, the highest and the last.
 func (d *drawing) path(points []Point) string {
 	var b strings.Builder
 	command := byte('M')
@@ -195,6 +195,6 @@ func (d *drawing) path(points []Point) string {
 // escape escapes a text for XML.
 func escape(text string) string {
 	var b bytes.Buffer
-	_ = xml.EscapeText(&b, []byte(text)) // a Buffer does not fail
+	_ = xml.EscapeText(&b, []byte(text)) // writing to a Buffer never fails
 	return b.String()
 }

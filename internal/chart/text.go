@@ -16,9 +16,9 @@ const (
 	leastRows    = 3
 )
 
-// Text returns the chart for a terminal with a number of columns. Each series has rows
-// of its own, on the same scale, so that colours are not needed to tell them apart. A
-// column shows the largest value of the points in it.
+// Text returns the chart for a terminal with a number of columns. Each series has
+// its own rows, on the same scale, so that no colors are needed. A column shows the
+// largest value of its points.
 func (c *Chart) Text(columns, rows int) string {
 	columns, rows = max(columns, leastColumns), max(rows, leastRows)
 	x, y := c.spans()
@@ -87,8 +87,8 @@ func cell(height float64) rune {
 	return blocks[min(8, int(math.Ceil(height*8-1e-9)))]
 }
 
-// columns returns the largest value in each column, and between two points that are
-// further apart than a column the value on the line between them.
+// columns returns the largest value in each column. Between two points more than a
+// column apart, it is the value on the line between them.
 func (s Series) columns(x span, width int) []float64 {
 	values := make([]float64, width)
 	for i := range values {
@@ -132,7 +132,7 @@ func (c *Chart) baseline(x span, width int) string {
 	return string(line)
 }
 
-// tickLine returns what is written below the axis of X.
+// tickLine returns the labels below the axis of X.
 func (c *Chart) tickLine(x span, width int) string {
 	line := []rune(strings.Repeat(" ", width+2))
 	free := 0
@@ -157,7 +157,7 @@ func pad(label string, width int) string {
 	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(label))) + label
 }
 
-// printable replaces what a terminal would obey.
+// printable replaces characters that a terminal would interpret.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// steps are the distances of ticks of an axis in seconds, from one second up.
+// steps are the possible distances of ticks on an axis in seconds, from one second
+// up.
 var steps = []float64{1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600}
 
-// ticks returns round values in a span, about n of them.
+// ticks returns about n round values in a span.
 func (u Unit) ticks(s span, n int) (values []float64) {
 	step := u.step((s.max - s.min) / float64(max(n, 1)))
 	for i := math.Ceil(s.min/step - 1e-9); i*step <= s.max+step*1e-9; i++ {
@@ -18,7 +19,7 @@ func (u Unit) ticks(s span, n int) (values []float64) {
 	return values
 }
 
-// step returns the smallest round distance that is not below least.
+// step returns the smallest round distance that is at least least.
 func (u Unit) step(least float64) float64 {
 	if u == Seconds && least > 0.5 {
 		for _, s := range steps {

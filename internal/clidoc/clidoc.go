@@ -29,7 +29,7 @@ func Man(app *kong.Application) string {
 	return b.String()
 }
 
-// manCommands writes the sections of the commands of a node, and of theirs.
+// manCommands writes the sections of the commands of a node, recursively.
 func manCommands(b *strings.Builder, parent *kong.Node) {
 	for _, n := range commands(parent) {
 		fmt.Fprintf(b, ".SS %s\n%s\n", roff(n.Summary()), roff(n.Help))

@@ -11,9 +11,8 @@ import (
 )
 
 // CompleteCommand is the first argument with which completion scripts call the
-// program. The other arguments are the words of the command line up to the
-// cursor, the last one with a ":" before it, since some shells drop empty
-// arguments.
+// program. The other arguments are the words of the command line up to the cursor.
+// The last one is prefixed with ":", since some shells drop empty arguments.
 const CompleteCommand = "__complete"
 
 // files is the line that asks the shell to complete file names.
@@ -24,7 +23,8 @@ const files = ":files"
 type Values map[string]func(args []string) []string
 
 // Complete writes the completions of a command line, for the arguments after
-// CompleteCommand: a line each, with a tab and a description if there is one.
+// CompleteCommand: one per line, followed by a tab and a description if there is
+// one.
 func Complete(w io.Writer, app *kong.Application, values Values, words []string) error {
 	if len(words) == 0 {
 		return nil
@@ -41,8 +41,8 @@ func Complete(w io.Writer, app *kong.Application, values Values, words []string)
 	return err
 }
 
-// joinFlags undoes what bash does to --flag=value, which it splits at "=", and
-// removes the ":" from the last word.
+// joinFlags joins the parts of --flag=value, which bash splits at "=", and removes
+// the ":" from the last word.
 func joinFlags(words []string) []string {
 	var joined []string
 	open := false // the last word ends with the "=" of a flag
@@ -71,7 +71,7 @@ type completer struct {
 	lines   []string
 }
 
-// add adds a completion if it fits the current word.
+// add adds a completion if it matches the current word.
 func (c *completer) add(text, help string) {
 	if !strings.HasPrefix(text, c.current) || strings.ContainsAny(text, "\t\n") {
 		return
@@ -109,7 +109,7 @@ func (c *completer) command(parent *kong.Node, words []string) {
 // arguments completes the command line of a command after some words.
 func (c *completer) arguments(n *kong.Node, words []string) {
 	var args []string
-	var pending *kong.Flag // that the next word is the value of
+	var pending *kong.Flag // whose value is the next word
 	for _, word := range words {
 		switch {
 		case pending != nil:

@@ -38,7 +38,7 @@ type Config struct {
 	With      []string         // the groups and rules to check in addition
 	FailLevel string           // "error", "warning", "info" or "none"; empty if not set
 	CertWarn  time.Duration    // negative if not set
-	Rules     []*OwnRule       // the project's own
+	Rules     []*OwnRule       // the project's own rules
 
 	dir        string // absolute; paths are relative to it
 	exclude    ignore.List
@@ -47,7 +47,7 @@ type Config struct {
 	ignore     []exception
 }
 
-// A severity replaces that of the rules that a pattern matches.
+// A severity replaces the severity of the rules that a pattern matches.
 type severity struct {
 	rules string
 	off   bool
@@ -60,10 +60,10 @@ type exception struct {
 	paths *ignore.List // nil for all files
 }
 
-// fragments are the fragments over a policy.
+// A fragments setting names the fragments of a policy.
 type fragments struct {
 	paths ignore.List
-	base  string      // the file of the policy; empty for any policy
+	base  string      // the file of the policy; "" for any policy
 	at    schema.Span // of the base
 }
 
@@ -121,8 +121,8 @@ func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
 	return r.c, schema.SortDiagnostics(r.Found)
 }
 
-// Document reads JSON with comments and trailing commas. It also returns the text as
-// plain JSON of the same length, or what is wrong.
+// Document reads JSON with comments and trailing commas. It also returns the text
+// as plain JSON of the same length, or the error in it.
 func Document(file string, text []byte) (d *schema.Document, plain []byte, wrong *schema.Diagnostic) {
 	plain = Standardize(text)
 	d = schema.Parse(file, plain)
@@ -204,8 +204,8 @@ func (r *reader) groups(v *schema.Value) {
 	})
 }
 
-// selects reports whether a name or pattern stands for rules whose findings may
-// be changed, and adds an error if it does not.
+// selects reports whether a name or pattern selects rules whose findings may be
+// changed. If not, it adds an error.
 func (r *reader) selects(pattern string, at schema.Span) bool {
 	var names []string
 	matched := 0
@@ -230,10 +230,10 @@ func (r *reader) selects(pattern string, at schema.Span) bool {
 	return false
 }
 
-// matches reports whether a pattern stands for a rule: the pattern is a group, a
-// name, or a name with wildcards.
+// matches reports whether a pattern matches a rule: the pattern is a group, a name,
+// or a name with wildcards.
 //
-// A wildcard matches a slash too, as in corp/own-roots.
+// A wildcard also matches a slash, as in corp/own-roots.
 func matches(pattern string, rule *lint.Rule) bool {
 	ok, err := path.Match(flat.Replace(pattern), flat.Replace(rule.Name))
 	return ok && err == nil || pattern == rule.Group && pattern != ""
@@ -298,7 +298,7 @@ func (r *reader) ignores(v *schema.Value) {
 	})
 }
 
-// fragments reads which files are fragments over which policy. Names of policies are
+// fragments reads which files are fragments of which policy. Names of policies are
 // relative to dir.
 func (r *reader) fragments(v *schema.Value, dir string) {
 	r.List(v, func(e *schema.Value) {
@@ -332,9 +332,9 @@ func start(s schema.Span) schema.Span {
 	return s
 }
 
-// Fragment reports whether a file is a fragment, the policy that it is for, which is
-// empty for any policy, and where the configuration says so. Of several settings the last
-// counts. A policy is never a fragment for itself.
+// Fragment reports whether a file is a fragment. If so, it returns the policy that
+// it is for, which is "" for any policy, and the position of that setting. If
+// several settings match, the last counts. A policy is never a fragment for itself.
 func (c *Config) Fragment(file string) (base string, at schema.Span, ok bool) {
 	if filepath.Base(file) == Name {
 		return "", schema.Span{}, false
@@ -347,8 +347,8 @@ func (c *Config) Fragment(file string) (base string, at schema.Span, ok bool) {
 	return "", schema.Span{}, false
 }
 
-// FragmentFolders returns folders with files that the configuration may take for fragments
-// over a policy.
+// FragmentFolders returns the folders with files that the configuration may treat
+// as fragments of a policy.
 func (c *Config) FragmentFolders(base string) (all []string) {
 	for _, f := range c.fragments {
 		if !sameFile(base, f.base) {
@@ -361,7 +361,7 @@ func (c *Config) FragmentFolders(base string) (all []string) {
 	return all
 }
 
-// sameFile reports whether two names stand for one file.
+// sameFile reports whether two names refer to the same file.
 func sameFile(a, b string) bool {
 	x, err := filepath.Abs(a)
 	y, err2 := filepath.Abs(b)
@@ -404,11 +404,11 @@ func (c *Config) ignored(rule *lint.Rule, d schema.Diagnostic) bool {
 	})
 }
 
-// Excludes reports whether the configuration excludes a file from those that
-// are found in folders.
+// Excludes reports whether the configuration excludes a file from those found in
+// folders.
 func (c *Config) Excludes(file string) bool { return c.covers(&c.exclude, file) }
 
-// covers reports whether patterns, which start at the folder of the
+// covers reports whether patterns, which are relative to the folder of the
 // configuration, match a file, by whichever name it is given.
 func (c *Config) covers(l *ignore.List, file string) bool {
 	abs, err := filepath.Abs(file)

@@ -9,11 +9,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// An Outcome is what came of the check of an example of a rule.
+// An Outcome is the result of checking an example of a rule.
 type Outcome struct {
 	Name    string      // such as "good 1"
 	At      schema.Span // of the example
-	Problem string      // "" if the example is as it should be
+	Problem string      // "" if the example behaves as expected
 }
 
 // Test runs a rule on its examples: one under "good" must have no finding, one under "bad"
@@ -40,7 +40,7 @@ func (r *OwnRule) Test(at time.Time) (all []Outcome) {
 	return all
 }
 
-// try returns what the rule finds in an example, or why that is not a policy.
+// try returns the findings of the rule in an example, or why that is not a policy.
 func (r *OwnRule) try(d *schema.Document, at time.Time) (found []schema.Diagnostic, problem *schema.Diagnostic) {
 	o := lint.Options{LWS: r.Versions.Versions(), At: at}
 	shape := o

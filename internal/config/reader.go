@@ -52,7 +52,7 @@ func (r *Reader) Object(v *schema.Value, keys map[string]func(*schema.Value)) {
 	}
 }
 
-// Text returns a string, or "" for another value, which is a mistake.
+// Text returns a string. For another value it adds a mistake and returns "".
 func (r *Reader) Text(v *schema.Value) string {
 	if !r.Is(v, schema.String) {
 		return ""

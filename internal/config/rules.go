@@ -11,7 +11,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// An OwnRule is a rule that a project has in its configuration.
+// An OwnRule is a rule that a project defines in its configuration.
 type OwnRule struct {
 	*lint.Rule
 	Span      schema.Span // of its id
@@ -122,8 +122,9 @@ func (r *reader) rule(v *schema.Value) *OwnRule {
 	return own
 }
 
-// examples reads a list of policies. Each is a document whose text is that of the
-// configuration with everything else replaced by blanks, for the positions.
+// examples reads a list of policies. Each is a document with the text of the
+// configuration in which everything else is replaced by blanks, so that positions
+// match.
 func (r *reader) examples(v *schema.Value) (all []*schema.Document) {
 	r.List(v, func(e *schema.Value) {
 		if !r.Is(e, schema.ObjectKind) {
@@ -148,8 +149,8 @@ func exampleText(d *schema.Document) string {
 	return strings.ReplaceAll(text, "\n"+indent, "\n")
 }
 
-// rawOffset returns the offset in a JSON string, as it is written, of an offset in the
-// text that it means.
+// rawOffset converts an offset in the text that a JSON string stands for to one in
+// the string as written.
 func rawOffset(raw string, offset int) int {
 	at := 1 // after the quotation mark
 	for offset > 0 && at < len(raw)-1 {

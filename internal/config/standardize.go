@@ -2,10 +2,10 @@ package config
 
 import "bytes"
 
-// Standardize replaces what a configuration may have beyond JSON by blanks:
-// comments, from "#" or "//" to the end of the line or between "/*" and "*/",
-// and commas before "]" and "}". Offsets stay as they are. Text that is not JSON
-// otherwise is left to the parser.
+// Standardize replaces the extensions to JSON in a configuration with blanks:
+// comments, from "#" or "//" to the end of the line or between "/*" and "*/", and
+// commas before "]" and "}". Offsets do not change. Other errors are left to the
+// parser.
 func Standardize(text []byte) []byte {
 	plain := bytes.Clone(text)
 	blank(plain, len(plain)-len(bytes.TrimPrefix(plain, []byte("\ufeff"))))

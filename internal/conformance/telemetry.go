@@ -9,16 +9,17 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// A Telemetry sends measurements over mqtt, and over HTTP those that the broker does not
-// acknowledge: an example of a program that loses nothing. It is for one goroutine.
+// A Telemetry sends measurements over mqtt, and over HTTP those that the broker
+// does not acknowledge. It is an example of a program that loses nothing, and is
+// not safe for concurrent use.
 type Telemetry struct {
 	Context    *runtime.Context // with streamtypes "mqtt" (QoS 1 or 2, opportunistic) and "report"
 	AckTimeout time.Duration    // limits the wait for the broker
 	conn       *runtime.Conn    // nil before the first Send, and after a failure
 }
 
-// Send returns nil if all measurements have arrived. Otherwise it returns how many of
-// the first ones have; the caller keeps the rest for later.
+// Send returns nil if all measurements have arrived. Otherwise it returns how many
+// of the first ones have; the caller keeps the rest for later.
 func (t *Telemetry) Send(ctx context.Context, measurements ...[]byte) (arrived int, err error) {
 	arrived, failure := t.publish(ctx, measurements)
 	if failure == nil {
@@ -59,7 +60,7 @@ func (t *Telemetry) publish(ctx context.Context, measurements [][]byte) (acknowl
 	return acknowledged, err
 }
 
-// Close waits for the acknowledgements that are due, and disconnects.
+// Close waits for pending acknowledgements, and disconnects.
 func (t *Telemetry) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Package demo takes a policy all the way on one machine: from its text, through the
-// checks and the compiler, to a program that executes it.
+// Package demo takes a policy from its text, through the checks and the compiler,
+// to a program that executes it, all on one machine.
 package demo
 
 import (
@@ -29,16 +29,16 @@ const maxModule = 1 << 20
 //go:embed hello.go.txt
 var program string
 
-// limit is the time that the processes of the demo may take together. Building
-// net/http on a slow machine takes a minute.
+// limit is the time limit for all processes of the demo together. Building net/http
+// on a slow machine takes a minute.
 const limit = 5 * time.Minute
 
-// Run runs the demo and writes it to w. The function sspolicy executes a command line
-// of sspolicy, writes its output and returns its exit code.
+// Run runs the demo and writes it to w. The function sspolicy executes a command
+// line of sspolicy, writes its output and returns its exit code.
 //
-// The files go to the folder keep or, if that is empty, to a folder that is removed at
-// the end. Run changes to this folder until it returns, so that commands and messages
-// look as they do to a user.
+// The files go to the folder keep or, if that is "", to a folder that is removed at
+// the end. Run changes the working directory to this folder until it returns, so
+// that commands and messages look as they do to a user.
 //
 // Run fails if a command does not do what the demo says.
 func Run(w io.Writer, keep string, sspolicy func(w io.Writer, args ...string) int) (err error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A token is a token of C. Comments and white space are none.
+// A token is a token of C, other than comments and white space.
 type token struct {
 	kind       tokenKind
 	start, end int
@@ -24,13 +24,13 @@ const (
 	lineToken                    // a directive of the preprocessor
 )
 
-// literals returns the texts of the string literals in C that start with a bracket: each
-// literal with those that follow it, from which the compiler makes one string.
+// literals returns the texts of the string literals in C that start with a bracket.
+// Each literal is joined with those that follow it, as a compiler does.
 //
-// A macro between them that the file defines as string literals stands for those; for any
-// other macro there is the placeholder @NAME@, or its value in define. Conditions between
-// the literals are evaluated: a macro that neither define nor the file defines is
-// undefined, as for a compiler.
+// A macro between them that the file defines as string literals is expanded. Any
+// other macro becomes the placeholder @NAME@, or its value in define. Conditions
+// between the literals are evaluated: a macro that neither define nor the file
+// defines is undefined, as for a compiler.
 func literals(src *schema.Source, define map[string]string) []*mapping {
 	l := &lexer{src: src, text: src.Text, macros: map[string][]token{}, define: define}
 	l.lex()
@@ -56,7 +56,7 @@ type lexer struct {
 	text   string
 	pos    int
 	tokens []token
-	at     int // the token to be read next
+	at     int // the next token to read
 
 	macros map[string][]token // the bodies of macros without parameters
 	define map[string]string
@@ -67,8 +67,8 @@ type lexer struct {
 
 // A branch is a conditional of the preprocessor.
 type branch struct {
-	off      int  // conditionals from the outermost to this one whose current part is not compiled
-	compiled bool // this part or one before it is compiled
+	off      int  // conditionals, from the outermost to this one, whose current part is not compiled
+	compiled bool // this part or an earlier one is compiled
 }
 
 // off counts the outermost n conditionals whose current part is not compiled.
@@ -129,7 +129,8 @@ func (l *lexer) comment(end int) {
 	l.src.Comments = append(l.src.Comments, schema.Span{Source: l.src, Start: l.pos, End: l.pos + len(strings.TrimRight(line, " \t\r"))})
 }
 
-// lineEnd returns the length of a line, which goes on after a backslash at its end.
+// lineEnd returns the length of a line, which continues after a backslash at its
+// end.
 func lineEnd(text string) int {
 	at := 0
 	for {
@@ -257,7 +258,7 @@ func (l *lexer) literal() *mapping {
 		t := l.tokens[l.at]
 		if t.kind == lineToken {
 			if name := l.directiveName(t); len(l.active) == depth && (name == "else" || name == "elif" || name == "endif") {
-				return m // the end of the part of a conditional around the literals
+				return m // the end of the conditional part around the literals
 			}
 			l.directive(t)
 			continue
@@ -300,8 +301,8 @@ func (l *lexer) call() int {
 	return len(l.text)
 }
 
-// macro adds the text of a macro, or its placeholder if the text is unknown or the macros
-// of the file together add more than a policy may have.
+// macro adds the text of a macro, or its placeholder if the text is unknown or the
+// macros of the file together add more than the maximum size of a policy.
 func (l *lexer) macro(m *mapping, t token, end int) {
 	name := l.word(t)
 	arguments := strings.Trim(l.text[t.end:end], "() \t")
@@ -359,7 +360,7 @@ func (l *lexer) decode(m *mapping, t token) {
 			continue
 		}
 		text, size := unescape(l.text[at:end])
-		if text == "" { // a line that goes on
+		if text == "" { // a line continuation
 			at += size
 			continue
 		}

@@ -50,7 +50,8 @@ func (l *lexer) directive(t token) {
 	}
 }
 
-// enter starts a part of the innermost conditional. If on is false, it is not compiled.
+// enter starts a part of the innermost conditional. Unless on is set, it is not
+// compiled.
 func (l *lexer) enter(on bool) {
 	n := len(l.active)
 	b := &l.active[n-1]
@@ -76,15 +77,15 @@ func (l *lexer) defined(name string) bool {
 	return here || outside
 }
 
-// An expression is a condition that is being evaluated, to the extent that real policies need it:
-// what it does not know is 0.
+// An expression is a condition under evaluation. It supports what real policies
+// use; unknown parts are 0.
 type expression struct {
 	*lexer
 	body  []token
 	depth int
 }
 
-// take consumes a token if the text starts with one of some operators, the longer ones
+// take consumes a token if the text starts with one of the operators, longer ones
 // first.
 func (e *expression) take(operators ...string) string {
 	for _, o := range operators {

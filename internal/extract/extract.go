@@ -1,5 +1,6 @@
-// Package extract finds policies in other texts: string literals of C, and templates
-// that a build fills in. It maps places in the policy to places in the file.
+// Package extract finds policies in other texts: string literals of C, and
+// templates that a build fills in. It maps positions in the policy to positions in
+// the file.
 package extract
 
 import (
@@ -22,7 +23,7 @@ const (
 	Printf Mode = "printf" // verbs such as %d
 )
 
-// Options are how a file is read.
+// Options configure how a file is read.
 type Options struct {
 	Template Mode              // empty means Auto
 	Define   map[string]string // values of placeholders and of macros of C
@@ -38,10 +39,10 @@ type Policy struct {
 	// the shape of the policy is certain.
 	Partial bool
 
-	text *mapping // nil if the policy is the file
+	text *mapping // nil if the policy is the whole file
 }
 
-// Plain reports whether a file is read as it is, as a policy.
+// Plain reports whether a file is itself read as a policy.
 func (o Options) Plain(file string) bool {
 	return !isC(file) && o.mode(file) == None && len(o.Define) == 0
 }
@@ -58,7 +59,8 @@ func isC(file string) bool {
 // isTemplate reports whether a file is a template of CMake or autoconf, by its name.
 func isTemplate(file string) bool { return strings.EqualFold(filepath.Ext(file), ".in") }
 
-// Holds reports whether files of this name may hold policies, but are none.
+// Holds reports whether files of this name may contain policies without being
+// policies.
 func Holds(file string) bool {
 	return isC(file) || isTemplate(file) && strings.EqualFold(filepath.Ext(strings.TrimSuffix(file, filepath.Ext(file))), ".json")
 }
@@ -79,8 +81,8 @@ var (
 	identifiers  = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
 )
 
-// Names adds the names that Options.Define may define for a file: those of placeholders,
-// and in C all words.
+// Names adds to names those that Options.Define may define for a file:
+// placeholders, and in C all words.
 func Names(file string, text []byte, names map[string]bool) {
 	for _, m := range placeholders.FindAllSubmatch(text, -1) {
 		names[string(m[1])+string(m[2])] = true
@@ -92,8 +94,8 @@ func Names(file string, text []byte, names map[string]bool) {
 	}
 }
 
-// Policies returns the policies in a file: those in string literals if it is C, else the
-// file itself.
+// Policies returns the policies in a file: those in string literals for C,
+// otherwise the file itself.
 func Policies(file string, text []byte, o Options) []*Policy {
 	if o.Plain(file) {
 		return []*Policy{{Document: schema.Parse(file, text)}}
@@ -146,11 +148,11 @@ func texts(src *schema.Source, o Options) []*mapping {
 	return []*mapping{m}
 }
 
-// sections matches a text that is a policy rather than any JSON.
+// sections matches a text that is a policy rather than other JSON.
 var sections = regexp.MustCompile(`^\s*\{[\s\S]*"(s|retry|certs|trust_stores)"\s*:\s*\[`)
 
-// Place moves findings in the policy to the file. It drops those about placeholders, and
-// fixes whose edits have no exact place in the file.
+// Place maps findings in the policy to the file. It drops findings about
+// placeholders, and fixes whose edits have no exact position in the file.
 func (p *Policy) Place(found []schema.Diagnostic) []schema.Diagnostic {
 	if p.text == nil {
 		return found
@@ -184,7 +186,7 @@ func (p *Policy) Place(found []schema.Diagnostic) []schema.Diagnostic {
 // aboutNames are the rules that look for names.
 var aboutNames = []string{"unused-definition", "undefined-reference", "forward-reference", "unused-metadata", "undeclared-metadata"}
 
-// unnamed reports whether a name of the policy holds a placeholder.
+// unnamed reports whether a name in the policy contains a placeholder.
 func (p *Policy) unnamed() bool {
 	view := schema.NewPolicy(p.Document.Corrected())
 	return slices.ContainsFunc(view.Definitions, func(d *schema.Definition) bool { return placeholder.MatchString(d.Name) }) ||
@@ -197,7 +199,8 @@ func (p *Policy) opaque(s schema.Span) bool {
 	return placeholder.MatchString(text) && !strings.ContainsAny(text, "{}[]")
 }
 
-// place returns where a span of the policy is in the file. One of another source stays.
+// place maps a span of the policy to the file. A span of another source is not
+// changed.
 func (p *Policy) place(s schema.Span) schema.Span {
 	if s.Source != p.Document.Source {
 		return s
@@ -205,7 +208,7 @@ func (p *Policy) place(s schema.Span) schema.Span {
 	return p.text.span(s.Start, s.End)
 }
 
-// edits returns edits of the policy as edits of the file.
+// edits maps edits of the policy to the file.
 func (p *Policy) edits(list []schema.Edit) ([]schema.Edit, bool) {
 	var placed []schema.Edit
 	for _, e := range list {

@@ -7,13 +7,14 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Fix applies the fixes of the diagnostics that find returns for each policy of a file:
-// only safe ones, unless unsafe is set. It returns the fixed text of the file and the
-// diagnostics that it fixed, each with the fix applied.
+// Fix applies the fixes of the diagnostics that find returns for each policy of a
+// file: only safe ones, unless unsafe is set. It returns the fixed text of the file
+// and the diagnostics that it fixed, each with only the applied fix.
 //
-// Fixes that do not touch each other are applied together if each leaves one finding
-// less and no rule gets more, and otherwise in smaller sets. Each attempt checks the
-// whole file, so their number is limited, the more so for a large file.
+// Fixes that do not touch each other are applied together if each removes one
+// finding and no rule gets more findings, and otherwise in smaller sets. Each
+// attempt checks the whole file, so their number is limited, especially for a large
+// file.
 func Fix(file string, text []byte, o Options, unsafe bool, find func(*Policy) []schema.Diagnostic) (string, []schema.Diagnostic) {
 	all := func(text string) (found []schema.Diagnostic) {
 		for _, p := range Policies(file, []byte(text), o) {
@@ -28,7 +29,7 @@ func Fix(file string, text []byte, o Options, unsafe bool, find func(*Policy) []
 	refused := map[string]bool{}
 	key := func(g schema.Diagnostic) string { return fmt.Sprint(g.Rule, g.Message, g.Span.Start) }
 
-	// try applies a plan, or else a half of it that can be applied.
+	// try applies a plan, or otherwise a half of it that can be applied.
 	var try func(plan []schema.Diagnostic) bool
 	try = func(plan []schema.Diagnostic) bool {
 		if len(plan) == 0 || attempts == 0 {
@@ -70,7 +71,7 @@ func Fix(file string, text []byte, o Options, unsafe bool, find func(*Policy) []
 	return cur, fixed
 }
 
-// better reports whether there are at least n findings less, and not more of any rule.
+// better reports whether there are at least n fewer findings, and no rule has more.
 func better(before, after []schema.Diagnostic, n int) bool {
 	count := map[string]int{}
 	for _, g := range before {

@@ -7,24 +7,25 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A mapping is a text that was read out of a file, with the places of its parts there.
+// A mapping is a text extracted from a file, with the positions of its parts in the
+// file.
 type mapping struct {
 	src     *schema.Source
 	text    strings.Builder
 	parts   []part
-	escaped bool // the parts are in literals of C
+	escaped bool // the parts are in C literals
 }
 
-// A part is a piece of the text: n bytes from to on are those of the file from from on,
-// byte by byte if exact, else as a whole.
+// A part is a piece of the text of n bytes. It stands for the bytes of the file
+// from offset from: byte by byte if exact, otherwise as a whole.
 type part struct {
 	to, n     int
 	from, end int
 	exact     bool
-	piece     int // the literal that the part is in; -1 for what is in none
+	piece     int // the literal of the part; -1 if it is in none
 }
 
-// copy adds a part that is the same in the file.
+// copy adds a part that is identical in the file.
 func (m *mapping) copy(from, end, piece int) { m.add(m.src.Text[from:end], from, end, piece) }
 
 // add adds a part that stands for a range of the file.
@@ -50,7 +51,7 @@ func (m *mapping) find(offset int) int {
 	return sort.Search(len(m.parts), func(i int) bool { return m.parts[i].to > offset }) - 1
 }
 
-// span returns where a range of the text is in the file.
+// span maps a range of the text to the file.
 func (m *mapping) span(start, end int) schema.Span {
 	if len(m.parts) == 0 {
 		return schema.Span{Source: m.src}
@@ -89,8 +90,7 @@ func (m *mapping) after(offset int) int {
 	return p.end
 }
 
-// exact returns where a range of the text is in the file, if it is one range of one
-// literal there.
+// exact maps a range of the text to the file, if that is one range of one literal.
 func (m *mapping) exact(start, end int) (schema.Span, bool) {
 	if len(m.parts) == 0 {
 		return schema.Span{}, false

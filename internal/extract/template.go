@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// placeholder matches a placeholder in the form in which policies have it here.
+// placeholder matches a placeholder in the normalized form.
 var placeholder = regexp.MustCompile(`@[A-Za-z_][A-Za-z0-9_]*@`)
 
 var (
@@ -88,8 +88,8 @@ func scan(text string, f func(at int, quoted bool) int) {
 	}
 }
 
-// hasVerb reports whether a text is a format of printf beyond doubt: a verb stands for a
-// value, or is all of a string.
+// hasVerb reports whether a text certainly is a printf format: a verb stands for a
+// value, or is a whole string.
 func hasVerb(text string) (found bool) {
 	scan(text, func(at int, quoted bool) int {
 		v := verb.FindString(text[at:])

@@ -7,8 +7,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// shapes are how DOT and Mermaid show a kind of nodes: a shape of Graphviz, and the
-// brackets of Mermaid.
+// shapes holds the form of each kind of node: a shape of Graphviz, and the brackets
+// of Mermaid.
 var shapes = map[schema.Section]struct{ dot, open, close string }{
 	schema.Streams:     {"box", "[", "]"},
 	schema.Retry:       {"ellipse", "([", "])"},

@@ -31,15 +31,15 @@ type Group struct {
 	Nodes  []*Node
 }
 
-// A Node is a definition, or a name that nothing defines.
+// A Node is a definition, or an undefined name.
 type Node struct {
 	ID      string // unique in the graph: a letter and a number
 	Kind    schema.Section
 	Name    string
 	Detail  string
-	Span    schema.Span // of the name in the definition; of the first reference to a name that is not defined
+	Span    schema.Span // of the name in the definition, or of the first reference to an undefined name
 	Problem string      // why lws does not find the definition, or ""
-	Unused  bool        // a definition other than a streamtype that nothing refers to
+	Unused  bool        // an unreferenced definition other than a streamtype
 }
 
 // An Edge is a reference.
@@ -47,7 +47,7 @@ type Edge struct {
 	From, To *Node
 	Key      string // the key that refers, such as "retry"
 	Span     schema.Span
-	Problem  string // why lws refuses the reference or takes another definition, or ""
+	Problem  string // why lws refuses the reference or uses another definition, or ""
 }
 
 // Broken returns the edges with a problem.
@@ -105,7 +105,7 @@ type missing struct {
 	name string
 }
 
-// An endpoint is what streamtypes of a group have in common.
+// An endpoint is what the streamtypes of a group share.
 type endpoint struct {
 	name, detail string
 }
@@ -164,8 +164,8 @@ func (b *builder) define(d *schema.Definition) {
 	}
 }
 
-// refer adds a reference. target is the definition that the text names, later the one
-// after the reference, taken the one that lws takes.
+// refer adds a reference. target is the definition that the text names, later the
+// one after the reference, and def the one that lws uses.
 func (b *builder) refer(from *schema.Definition, kind schema.Section, key string, at schema.Span, name string, target, later, def *schema.Definition) {
 	e := &Edge{From: b.nodes[from], Key: key, Span: at}
 	switch {

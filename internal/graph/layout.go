@@ -10,7 +10,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Sizes in pixels. Texts are monospaced, so that their width is known without a font.
+// Sizes in pixels. The font is monospaced, so the width of a text is known without
+// it.
 const (
 	margin     = 16
 	heading    = 34 // above the columns
@@ -35,7 +36,8 @@ const (
 	// target are one line, and rows name their targets.
 	bundled = 25
 
-	// spread is the part of the height of the streamtypes that the other columns fill.
+	// spread is the fraction of the height of the streamtypes that the other
+	// columns fill.
 	spread = 0.7
 )
 
@@ -62,7 +64,8 @@ type box struct{ x, y, w, h float64 }
 
 func (b *box) middle() float64 { return b.y + b.h/2 }
 
-// An item is what a column stacks: a group, a node, or the place where an edge passes.
+// An item is an element of a column: a group, a node, or the point where an edge
+// passes.
 type item struct {
 	box
 	group *Group
@@ -81,7 +84,7 @@ type line struct {
 	via   *item   // where the line passes a column
 }
 
-// A layout is the places of a graph.
+// A layout holds the positions of a graph.
 type layout struct {
 	graph         *Graph
 	lines         []*line
@@ -95,10 +98,10 @@ type layout struct {
 	width, height float64
 }
 
-// newLayout places a graph in layers: streamtypes, what they refer to, and certificates.
-// The order in the columns is the best that barycenters find for few crossings
-// (Sugiyama, Tagawa and Toda 1981); the places are as near to the neighbors as the order
-// permits.
+// newLayout lays a graph out in layers: streamtypes, the definitions that they
+// refer to, and certificates. The order in the columns is the best one that
+// barycenters find for few crossings (Sugiyama, Tagawa and Toda 1981); positions
+// are as near to the neighbors as the order permits.
 func newLayout(g *Graph) *layout {
 	l := &layout{graph: g, nodes: map[*Node]*item{}, groups: map[*Group]*item{}, tags: map[*Node][]*Edge{}, groupTags: map[*Group][]*Edge{}}
 	for _, n := range g.Nodes {
@@ -122,7 +125,8 @@ func newLayout(g *Graph) *layout {
 	return l
 }
 
-// draw makes the lines. A reference that all streamtypes of a group share is one.
+// draw makes the lines. A reference that all streamtypes of a group share becomes
+// one line.
 func (l *layout) draw() {
 	type bundle struct {
 		group        *Group
@@ -192,8 +196,8 @@ func connect(from, to *item) {
 	to.in = append(to.in, from)
 }
 
-// space sets the gaps in the columns. Boxes beside many streamtypes spread, so that lines
-// are less steep.
+// space sets the gaps in the columns. Boxes next to many streamtypes are spread, so
+// that lines are less steep.
 func (l *layout) space() {
 	l.gaps = [...]float64{groupGap, boxGap, boxGap}
 	height := func(c int) float64 {
@@ -398,13 +402,13 @@ func (l *layout) place() {
 	l.height += margin
 }
 
-// settle places the items of a column, in their order, as near as possible to their
-// neighbors on the left: it merges items that are too near into blocks, each at the mean
-// of the wishes of its items.
+// settle positions the items of a column, in their order, as near as possible to
+// their neighbors on the left. It merges items that are too near into blocks, each
+// at the mean of the preferred positions of its items.
 func settle(column []*item, gap float64) {
 	type block struct {
 		items    []*item
-		sum      float64 // of the wishes for the top of the block
+		sum      float64 // of the preferred positions of the top of the block
 		size     float64
 		wishes   float64
 		position float64
@@ -480,7 +484,7 @@ func textWidth(s string, char float64) float64 {
 	return float64(narrow.StringWidth(plain(s))) * char
 }
 
-// fit returns a text that is no wider than w: it cuts the end.
+// fit truncates a text to the width w.
 func fit(s string, w, char float64) string {
 	s = plain(s)
 	return narrow.Truncate(s, max(1, int(w/char+0.01)), "…")

@@ -60,7 +60,7 @@ func (g *Graph) Mermaid() string {
 	return b.String()
 }
 
-// mermaidWords spells the words differently by which Mermaid finds statements in a text.
+// mermaidWords escapes the words by which Mermaid finds statements in a text.
 var mermaidWords = strings.NewReplacer("style", "#115;tyle", "classDef", "#99;lassDef")
 
 // mermaidText returns a text for a string of Mermaid. Everything except letters, digits

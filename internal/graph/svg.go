@@ -71,8 +71,8 @@ func lineClass(e *Edge) string {
 	return class(e.To.Kind)
 }
 
-// SVG returns the graph as an SVG document, which can be a file, or part of an HTML
-// page. It follows the color scheme of its reader, and uses no other resources.
+// SVG returns the graph as an SVG document, as a file or for embedding in an HTML
+// page. It follows the color scheme of the reader, and uses no other resources.
 func (g *Graph) SVG() string {
 	l := newLayout(g)
 	s := &svgWriter{}
@@ -289,7 +289,7 @@ func (s *svgWriter) curve(x1, y1, x2, y2 float64) {
 
 func abs(x float64) float64 { return max(x, -x) }
 
-// label draws the problem of a line, if its node does not say it.
+// label draws the problem of a line, unless its node shows it.
 func (s *svgWriter) label(l *layout, n *line) {
 	if n.Problem == "" || n.Problem == n.To.Problem {
 		return

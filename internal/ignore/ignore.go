@@ -8,8 +8,8 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// A List holds patterns, of which the last that matches a name decides. The
-// zero List ignores nothing.
+// A List holds patterns; the last one that matches a name decides. The zero List
+// ignores nothing.
 type List struct {
 	patterns []pattern
 }
@@ -33,7 +33,7 @@ func Parse(text string) *List {
 	return l
 }
 
-// trim removes blanks at the end of a line, except one after a backslash.
+// trim removes trailing blanks of a line, except one after a backslash.
 func trim(line string) string {
 	for strings.HasSuffix(line, " ") && !strings.HasSuffix(line, `\ `) {
 		line = line[:len(line)-1]
@@ -64,8 +64,8 @@ func (l *List) Add(text string) error {
 
 var braces = strings.NewReplacer(`\{`, `\{`, `\}`, `\}`, `{`, `\{`, `}`, `\}`)
 
-// Folders returns the folders in which the names begin that the patterns match, as far as
-// they have no wildcards: "." for a pattern without a folder.
+// Folders returns the folders, without wildcards, in which the names that the
+// patterns match begin: "." for a pattern without a folder.
 func (l *List) Folders() (all []string) {
 	for _, p := range l.patterns {
 		if folder, _ := doublestar.SplitPattern(p.glob); !p.negate {
@@ -75,9 +75,9 @@ func (l *List) Folders() (all []string) {
 	return all
 }
 
-// Match reports whether the patterns ignore a file or folder, and whether any
-// of them applies to it. The name is relative to the folder of the list and is
-// separated by slashes. Folders above it are not looked at.
+// Match reports whether the patterns ignore a file or folder, and whether any of
+// them matches. The name is relative to the folder of the list and uses slashes.
+// Match does not consider parent folders.
 func (l *List) Match(name string, dir bool) (ignored, decided bool) {
 	for i := len(l.patterns) - 1; i >= 0; i-- {
 		p := l.patterns[i]
@@ -91,7 +91,7 @@ func (l *List) Match(name string, dir bool) (ignored, decided bool) {
 	return false, false
 }
 
-// Covers reports whether the patterns ignore a file or a folder above it.
+// Covers reports whether the patterns ignore a file or one of its parent folders.
 func (l *List) Covers(name string) bool {
 	for i := range len(name) {
 		if name[i] != '/' {

@@ -13,9 +13,8 @@ import (
 // File is the name of the files that list what to ignore.
 const File = ".gitignore"
 
-// A Tree matches file names against the .gitignore files of a folder tree, each
-// of which is read once. The zero Tree is ready to use. It is not safe for
-// concurrent use.
+// A Tree matches file names against the .gitignore files of a folder tree, reading
+// each file once. The zero Tree is ready to use. It is not safe for concurrent use.
 type Tree struct {
 	lists map[string]*List // by folder; nil where there is no file
 	roots map[string]string
@@ -49,8 +48,8 @@ func (t *Tree) Match(name string, dir bool) (bool, error) {
 	}
 }
 
-// Covers reports whether .gitignore files ignore a file or a folder above it.
-// The name is absolute.
+// Covers reports whether .gitignore files ignore a file or one of its parent
+// folders. The name is absolute.
 func (t *Tree) Covers(name string) (bool, error) {
 	root, err := t.root(filepath.Dir(name))
 	if err != nil {

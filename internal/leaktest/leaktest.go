@@ -23,8 +23,8 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// leaked returns the stacks of all goroutines but its own. It waits up to 5 s for them
-// to end.
+// leaked returns the stacks of all other goroutines. It waits up to 5 s for them to
+// end.
 func leaked() string {
 	var left []string
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

@@ -1,6 +1,6 @@
-// Package minisig signs policies in the format of minisign, for people who check files
-// at a desk. Product, version and times are in the trusted comment, which minisign
-// covers with a signature too.
+// Package minisig signs policies in the format of minisign, for people who check
+// files by hand. Product, version and times are in the trusted comment, which the
+// minisign signature also covers.
 package minisig
 
 import (
@@ -59,7 +59,7 @@ func Sign(key, policy []byte, file string, m signing.Manifest) ([]byte, error) {
 	return r.SignWithComments(private, trusted, fmt.Sprintf("signature of minisign key %016X", private.ID())), nil
 }
 
-// printable replaces what would end the comment or one of its items.
+// printable replaces characters that would end the comment or one of its items.
 func printable(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -69,9 +69,9 @@ func printable(name string) string {
 	}, name)
 }
 
-// Verify checks a signature of a policy, and returns what its trusted comment says. A
-// signature without version or not_after, as minisign itself makes it, has zero values
-// there.
+// Verify verifies the signature of a policy, and returns the manifest in its
+// trusted comment. A signature made by minisign itself has no version and
+// not_after; they are then zero.
 func Verify(key, policy, signature []byte) (signing.Manifest, error) {
 	var public minisign.PublicKey
 	if err := public.UnmarshalText(bytes.TrimSpace(key)); err != nil {

@@ -21,7 +21,7 @@ type curve struct {
 	Chart   template.HTML
 }
 
-// mostRetries is how many retries a curve shows.
+// mostRetries is the maximum number of retries in a curve.
 const mostRetries = 12
 
 func (d *policyData) curves(p *policy.Policy) {
@@ -72,7 +72,7 @@ func newCurve(r *policy.Retry, streams []string) curve {
 	return c
 }
 
-// list joins names, at most so many.
+// list joins names, up to a maximum number.
 func list(names []string, most int) string {
 	if len(names) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)

@@ -1,4 +1,5 @@
-// Package overview writes pages about policies: HTML without outside resources.
+// Package overview writes HTML pages about policies that need no external
+// resources.
 package overview
 
 import (
@@ -34,7 +35,7 @@ type Subject struct {
 	Changes []breaking.Change
 }
 
-// Options are what a page says besides.
+// Options configure a page.
 type Options struct {
 	Version string    // of sspolicy
 	At      time.Time // the day for which certificates are shown
@@ -57,7 +58,7 @@ func Write(w io.Writer, subjects []Subject, o Options) error {
 	data := pageData{
 		Version: o.Version, Date: o.At.UTC().Format(time.DateOnly),
 		Style: template.CSS(styleSheet), Script: template.JS(script),
-		// The page loads nothing, and executes only its own script.
+		// The page loads nothing, and runs only its own script.
 		Rules: "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'",
 	}
 	for i, s := range subjects {
@@ -96,7 +97,7 @@ type policyData struct {
 	Footprint *footprint
 }
 
-// A fact is a number at the top.
+// A fact is a number at the top of the page.
 type fact struct {
 	Value, Name string
 	Class       string // "bad", "warn" or ""
@@ -326,7 +327,7 @@ type axis struct {
 	Now      float64 // in percent
 }
 
-// soon is how long before its end a certificate is marked.
+// soon is how long before its expiry a certificate is marked.
 const soon = 90 * 24 * time.Hour
 
 func (d *policyData) certs(p *schema.Policy, at time.Time) {
@@ -367,15 +368,15 @@ func (d *policyData) certs(p *schema.Policy, at time.Time) {
 	}
 	slices.SortStableFunc(d.Certs, func(a, b cert) int {
 		if a.end.IsZero() != b.end.IsZero() {
-			return cmp.Compare(b.end.Unix(), a.end.Unix()) // what is not a certificate comes last
+			return cmp.Compare(b.end.Unix(), a.end.Unix()) // entries other than certificates come last
 		}
 		return a.end.Compare(b.end)
 	})
 	d.bars(at)
 }
 
-// bars sets the places of the bars. The axis reaches at most ten years back and thirty
-// ahead: a certificate may be valid until the year 9999.
+// bars sets the positions of the bars. The axis reaches at most ten years back and
+// thirty ahead, since a certificate may be valid until the year 9999.
 func (d *policyData) bars(at time.Time) {
 	from, to := at, at
 	for _, c := range d.Certs {

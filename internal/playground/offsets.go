@@ -6,13 +6,13 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// offsets translates byte offsets of a source to those in UTF-16.
+// offsets converts byte offsets of a source to UTF-16.
 type offsets struct {
 	source *schema.Source
 	wide   []shift // the characters outside of ASCII
 }
 
-// A shift says how far offsets are apart behind a character.
+// A shift is the difference of offsets after a character.
 type shift struct {
 	end, by int // in bytes
 }

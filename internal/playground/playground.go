@@ -26,7 +26,8 @@ const (
 	MaxTokens = 200_000
 )
 
-// maxNodes is the most definitions in a picture: browsers take long for larger ones.
+// maxNodes is the maximum number of definitions in a picture: browsers take long
+// for larger ones.
 const maxNodes = 1000
 
 // The names of the two texts in messages.
@@ -35,7 +36,7 @@ const (
 	fragmentName = "fragment.json"
 )
 
-// A Request asks for one view of a policy.
+// A Request requests one view of a policy.
 type Request struct {
 	View     string `json:"view"` // a key of the table views
 	Policy   string `json:"policy"`
@@ -43,7 +44,7 @@ type Request struct {
 	LWS      string `json:"lws"`      // a version, or "" for the latest
 }
 
-// A Response has what the view of a Request shows.
+// A Response holds the view of a Request.
 type Response struct {
 	Error string `json:"error,omitempty"` // there is nothing to show, and why
 	Text  string `json:"text,omitempty"`
@@ -119,7 +120,7 @@ var views = map[string]func(*input) (Response, error){
 	"versions":  versions,
 }
 
-// input is what a request is about.
+// input holds the policies of a request.
 type input struct {
 	policy   *schema.Document
 	fragment *schema.Document // nil if blank
@@ -144,7 +145,7 @@ func Answer(request string) (response string) {
 func encode(r Response) string {
 	b, err := json.Marshal(r)
 	if err != nil {
-		panic(err) // strings and numbers
+		panic(err) // strings and numbers always encode
 	}
 	return string(b)
 }
@@ -266,7 +267,7 @@ func format(in *input) (Response, error) {
 	return Response{Text: text}, err
 }
 
-// sources names what a generated file is made of.
+// sources names the sources of a generated file.
 func (in *input) sources() string {
 	if in.fragment == nil {
 		return policyName
@@ -323,7 +324,7 @@ func footprint(in *input) (Response, error) {
 	return r, nil
 }
 
-// overlay lays the fragment over the policy.
+// overlay applies the fragment to the policy.
 func (in *input) overlay() (overlay.Result, error) {
 	o := sspolicy.Overlay(in.policy, in.fragments(), overlay.Options{}, in.options)
 	if o.Document != nil {
@@ -356,7 +357,7 @@ func picture(in *input) (Response, error) {
 	return Response{Pictures: []Picture{{"Streamtypes by endpoint, and what they refer to", g.SVG()}}}, nil
 }
 
-// overlaid returns what the fragment changes: a unified diff, and a list.
+// overlaid returns the changes of the fragment: a unified diff, and a list.
 func overlaid(in *input) (Response, error) {
 	if in.fragment == nil {
 		return Response{}, nil

@@ -18,11 +18,11 @@ type Picture struct {
 	SVG   string `json:"svg"`
 }
 
-// maxSchemes is the most backoff schemes that are drawn.
+// maxSchemes is the maximum number of backoff schemes that are drawn.
 const maxSchemes = 10
 
-// retries draws the waits of each backoff scheme, and the attempts of a fleet that boots
-// while its server is away.
+// retries draws the waits of each backoff scheme, and the attempts of a fleet that
+// boots while its server is down.
 func retries(in *input) (Response, error) {
 	p, err := in.compile()
 	if err != nil {
@@ -60,8 +60,8 @@ func retries(in *input) (Response, error) {
 	return r, nil
 }
 
-// fleetChart draws the attempts of 1,000 devices that boot within 10 s, while their server
-// is away for 5 minutes.
+// fleetChart draws the attempts of 1,000 devices that boot within 10 s, while their
+// server is down for 5 minutes.
 func fleetChart(st *policy.StreamType) (*chart.Chart, error) {
 	run, err := storm.Run(storm.Client{Name: st.Name, Stream: st}, storm.Scenario{
 		Devices: 1000, Seed: 1, Boot: 10 * time.Second, Outage: 5 * time.Minute, For: 10 * time.Minute,
@@ -75,7 +75,7 @@ func fleetChart(st *policy.StreamType) (*chart.Chart, error) {
 	return c, nil
 }
 
-// maxRetries is the most retries that a chart has.
+// maxRetries is the maximum number of retries in a chart.
 const maxRetries = 50
 
 func retryChart(r *policy.Retry, users []*policy.StreamType) *chart.Chart {
@@ -93,7 +93,7 @@ func retryChart(r *policy.Retry, users []*policy.StreamType) *chart.Chart {
 	}
 }
 
-// outcome says what follows when all attempts fail.
+// outcome describes what follows when all attempts fail.
 func outcome(r *policy.Retry) string {
 	if r.Conceal == math.MaxUint16 {
 		return "It retries for ever."

@@ -43,13 +43,14 @@ func (k kind) check(r *reader, v *schema.Value) {
 	}
 }
 
-// A field is something that a test may expect.
+// A field is a property of a stream that a test may expect.
 type field struct {
 	name string
 	kind kind
 	doc  string
 
-	// get returns the value of a stream, and whether streams of its protocol have one.
+	// get returns the value for a stream, and whether streams of its protocol have
+	// one.
 	get func(*observation) (any, bool)
 }
 
@@ -69,7 +70,7 @@ var fields = []field{
 	{"states", text, "the states under the fault; `…` at the end stands for any more", func(o *observation) (any, bool) { return o.states, o.states != "" }},
 }
 
-// A Failure is an expectation that does not hold.
+// A Failure is a failed expectation.
 type Failure struct {
 	Field     string // "" if the test could not run
 	At        schema.Span
@@ -77,7 +78,7 @@ type Failure struct {
 	Problem   string // in place of Want and Got
 }
 
-// compare returns how a value differs from what is expected.
+// compare returns the differences between a value and the expected one.
 func (f *field) compare(want *schema.Value, got any) (failures []Failure) {
 	fail := func(field string, at schema.Span, want, got any) {
 		failures = append(failures, Failure{Field: field, At: at, Want: toJSON(want), Got: toJSON(got)})
@@ -121,7 +122,8 @@ func (f *field) compare(want *schema.Value, got any) (failures []Failure) {
 	return failures
 }
 
-// same reports whether two texts are equal. States may be expected by their beginning.
+// same reports whether two texts are equal. An expectation of states may be their
+// beginning.
 func same(want, got, field string) bool {
 	if field != "states" {
 		return want == got
@@ -131,7 +133,7 @@ func same(want, got, field string) bool {
 	return want == got || open && strings.HasPrefix(got, beginning)
 }
 
-// sameWait reports whether two waits are equal, however they are written.
+// sameWait reports whether two waits are equal, in any notation.
 func sameWait(want, got string) bool {
 	if want == got {
 		return true

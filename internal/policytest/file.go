@@ -1,5 +1,5 @@
-// Package policytest tests policies: a file says what streams of a policy do, and the
-// runtime that executes the policy tells whether it is so.
+// Package policytest tests policies: a file describes what streams of a policy do,
+// and the runtime executes the policy to check that.
 package policytest
 
 import (
@@ -27,7 +27,8 @@ type File struct {
 	Tests    []*Test
 }
 
-// A Test says what one stream does. Without LWS it is about the runtime of sspolicy.
+// A Test describes what one stream does. Without LWS it is about the runtime of
+// sspolicy.
 type Test struct {
 	Name     string
 	At       schema.Span // of the test
@@ -208,7 +209,7 @@ func (r *reader) tests(v *schema.Value) []*Test {
 	return all
 }
 
-// title returns the name of a test, or one made of what it is about.
+// title returns the name of a test, or one derived from its content.
 func (t *Test) title() string {
 	if t.Name != "" {
 		return t.Name

@@ -24,7 +24,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// An observation is what a stream did, and what its streamtype is.
+// An observation is what a stream did, with its streamtype.
 type observation struct {
 	st     *policy.StreamType
 	trust  string
@@ -34,10 +34,10 @@ type observation struct {
 
 	mu      sync.Mutex
 	address string   // that was dialed
-	request *request // that the server got
+	request *request // that the server received
 }
 
-// A request is one that a server got.
+// A request is a request that a server received.
 type request struct {
 	method, url string
 	headers     map[string]string // by names in lower case
@@ -85,14 +85,14 @@ func (o *observation) topic(of func(*policy.MQTT) string) (any, bool) {
 	return t.Expand(o.values), true
 }
 
-// givesUp stands for the end of a series of attempts.
+// givesUp marks the end of a series of attempts.
 const givesUp = "gives up"
 
-// maxWaits is how many waits are written down.
+// maxWaits is the maximum number of waits in an expectation.
 const maxWaits = 16
 
-// retry returns the waits before the next attempts: one more than the policy has, since
-// the last one repeats, and fewer if the stream gives up before.
+// retry returns the waits before the next attempts: one more than the policy has,
+// since the last one repeats, and fewer if the stream gives up earlier.
 func (o *observation) retry() []string {
 	r := o.st.Retry
 	waits, most := []string{}, 1
@@ -110,8 +110,8 @@ func (o *observation) retry() []string {
 	}
 }
 
-// wait returns a wait without and with all of its jitter. Jitter is less than that: the
-// largest random number is 65535 of 65536.
+// wait returns a wait without jitter and with maximum jitter. The actual jitter is
+// less: the largest random number is 65535 of 65536.
 func wait(r *policy.Retry, tries uint16) string {
 	least := r.Delay(tries, 0)
 	jitter := (r.Delay(tries, 65535) - least).Milliseconds()
@@ -122,12 +122,12 @@ func wait(r *policy.Retry, tries uint16) string {
 	return fmt.Sprintf("%v to %v", least, least+time.Duration(limit)*time.Millisecond)
 }
 
-// patience is how long a stream may take to make its request.
+// patience is the time limit for a stream to make its request.
 const patience = 10 * time.Second
 
-// observe makes a stream and lets it connect to a server of its own, which answers nothing
-// useful. The stream is the policy's, except that it trusts this server, and that h3 is
-// taken for h2: the requests are equal.
+// observe makes a stream and connects it to a server of its own, which gives no
+// useful answer. The stream follows the policy, except that it trusts this server,
+// and that h3 is replaced with h2, whose requests are equal.
 func (o *observation) observe(ctx context.Context, p *policy.Policy, metadata []Item, transports []transport.Transport) error {
 	ca := sharedAuthority()
 	st := *o.st
@@ -249,7 +249,7 @@ func (s *server) Close() error {
 	return err
 }
 
-// serve starts a server that keeps the first request, and then calls got.
+// serve starts a server that records the first request, and then calls got.
 func (o *observation) serve(st *policy.StreamType, ca *testcert.Authority, got func()) (*server, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -291,7 +291,7 @@ func (o *observation) serve(st *policy.StreamType, ca *testcert.Authority, got f
 	return s, nil
 }
 
-// hostOf returns the host that the certificate of the server must be for.
+// hostOf returns the host that the certificate of the server must be valid for.
 func hostOf(o *observation, hello *tls.ClientHelloInfo) string {
 	if hello.ServerName != "" {
 		return hello.ServerName
@@ -303,7 +303,7 @@ func hostOf(o *observation, hello *tls.ClientHelloInfo) string {
 	return host
 }
 
-// ownHeaders are of the connection, or differ each time.
+// ownHeaders belong to the connection, or differ each time.
 var ownHeaders = []string{"connection", "content-length", "sec-websocket-key", "sec-websocket-version", "te", "trailer", "transfer-encoding", "upgrade", "x-amz-date"}
 
 func newRequest(r *http.Request, st *policy.StreamType, secure bool) *request {

@@ -18,7 +18,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Options are how tests are run.
+// Options configure the run of tests.
 type Options struct {
 	// Transports returns the transports of a run; see faulttest.Options.
 	Transports func(hurry int) []transport.Transport
@@ -29,7 +29,7 @@ type Options struct {
 	shortest time.Duration // that Hurry makes of a timeout; see faulttest.Options
 }
 
-// A Result is the outcome of a test.
+// A Result is the result of a test.
 type Result struct {
 	*Test
 	Failures []Failure
@@ -41,13 +41,12 @@ type Result struct {
 // OK reports whether all expectations hold.
 func (r *Result) OK() bool { return len(r.Failures) == 0 }
 
-// workers is how many tests run at a time. They mostly wait.
+// workers is the number of concurrent tests. Most of the time they wait.
 const workers = 16
 
 // Run runs the tests of a file. The error is about files that cannot be read; a
-// *sspolicy.Error has the findings of a policy with errors. A test under a fault that
-// fails runs again when the others have ended, with longer timeouts, since a busy machine
-// misses short ones.
+// *sspolicy.Error has the findings of a policy with errors. A failed test under a
+// fault runs again after the others, since a busy machine misses timeouts.
 func (f *File) Run(ctx context.Context, o Options) ([]*Result, error) {
 	s, err := f.load()
 	if err != nil {
@@ -74,7 +73,7 @@ func (f *File) Run(ctx context.Context, o Options) ([]*Result, error) {
 	return results, ctx.Err()
 }
 
-// A subject is the policy that tests are about.
+// A subject is the policy under test.
 type subject struct {
 	document *schema.Document // with overlays applied
 	compiled *policy.Policy
@@ -83,7 +82,8 @@ type subject struct {
 	versions map[schema.Version]*version
 }
 
-// A version is the policy as a version of lws reads it, or why that refuses it.
+// A version is the policy as a version of lws reads it, or the reason why it
+// refuses the policy.
 type version struct {
 	policy  *policy.Policy
 	refused string
@@ -174,8 +174,8 @@ func (s *subject) run(ctx context.Context, t *Test, o Options, authority *faultt
 	return r
 }
 
-// observe returns what the stream of a test did, or why it did nothing, and the place in
-// the file that this is about.
+// observe returns what the stream of a test did, or an error and the position in
+// the file that it is about.
 func (s *subject) observe(ctx context.Context, t *Test, o Options, authority *faulttest.Authority) (*observation, schema.Span, error) {
 	p := s.compiled
 	if t.LWS != nil {
@@ -218,8 +218,8 @@ func (s *subject) observe(ctx context.Context, t *Test, o Options, authority *fa
 	return got, t.at["stream"], err
 }
 
-// fault runs the stream against the fault of a test. Without states that are expected, the
-// catalogue says what they must be.
+// fault runs the stream against the fault of a test. Unless the test expects
+// states, the catalogue determines them.
 func (s *subject) fault(ctx context.Context, p *policy.Policy, t *Test, o Options, authority *faulttest.Authority, got *observation) (*observation, schema.Span, error) {
 	report, err := faulttest.Run(ctx, p, t.Stream, t.Fault, faulttest.Options{
 		Args: t.Args, Transports: o.Transports, Hurry: o.Hurry, Shortest: o.shortest, Authority: authority,

@@ -8,9 +8,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// compileFor compiles a policy as a version of lws reads it: without the keys and values
-// that it does not know, with the first wait of backoff schemes alone if it keeps only
-// that, and with metadata inserted as it is. The policy must have no errors.
+// compileFor compiles a policy as a version of lws reads it: without unknown keys
+// and values, with only the first wait of backoff schemes if it keeps only that,
+// and with metadata inserted unescaped. The policy must have no errors.
 func compileFor(d *schema.Document, v schema.Version) *policy.Policy {
 	d = d.Clone()
 	strip(&d.Root, schema.Top, v)
@@ -50,7 +50,7 @@ func strip(v *schema.Value, s schema.Section, version schema.Version) {
 	})
 }
 
-// trustFor returns the name of the trust store that lws takes for a streamtype.
+// trustFor returns the name of the trust store that lws uses for a streamtype.
 func trustFor(p *schema.Policy, stream string) string {
 	defs := p.Resolve().Definition
 	name := ""

@@ -1,5 +1,5 @@
-// Package project lints policies and fragments as a project is configured, for the
-// command line and for editors.
+// Package project lints policies and fragments according to the configuration of a
+// project, for the command line and for editors.
 package project
 
 import (
@@ -19,10 +19,10 @@ import (
 // A Reader reads and parses the policy in a file.
 type Reader func(file string) (*schema.Document, error)
 
-// Day is the unit of settings and flags about certificates.
+// Day is the unit of settings and flags for certificates.
 const Day = 24 * time.Hour
 
-// Options returns the options that a configuration stands for, without a Filter.
+// Options returns the options of a configuration, without a Filter.
 func Options(c *config.Config) lint.Options {
 	o := lint.Options{LWS: c.LWS, CertWarn: 30 * Day, With: c.With, Rules: c.OwnRules()}
 	if c.CertWarn >= 0 {
@@ -31,14 +31,14 @@ func Options(c *config.Config) lint.Options {
 	return o
 }
 
-// A Fragment says which policy a fragment is for.
+// A Fragment holds the base of a fragment.
 type Fragment struct {
-	Base string      // the file of the policy; empty for any policy
-	At   schema.Span // where the fragment or the configuration says so
+	Base string      // the file of the policy; "" for any policy
+	At   schema.Span // position of that setting in the fragment or the configuration
 }
 
-// FragmentOf returns what a document says about its base in its x-sspolicy, or else its
-// configuration. It returns nil for a policy.
+// FragmentOf returns the base of a document according to its x-sspolicy or, without
+// one, its configuration. It returns nil for a policy.
 func FragmentOf(d *schema.Document, c *config.Config) *Fragment {
 	if name, at, ok := overlay.Base(d); ok {
 		if name = filepath.FromSlash(name); name != "" && !filepath.IsAbs(name) {
@@ -52,7 +52,7 @@ func FragmentOf(d *schema.Document, c *config.Config) *Fragment {
 	return nil
 }
 
-// A BaseError is returned when the base of a fragment cannot be used.
+// A BaseError is returned when the base of a fragment is unusable.
 type BaseError struct {
 	At  schema.Span // where the fragment or the configuration names the base
 	Err error
@@ -62,8 +62,8 @@ func (e *BaseError) Error() string { return fmt.Sprintf("%v: the base policy: %v
 
 func (e *BaseError) Unwrap() error { return e.Err }
 
-// Read reads the base. It returns nil for a fragment for any policy, and if f is nil. A
-// failure is a *BaseError.
+// Read reads the base. It returns nil for a fragment for any policy, and if f is
+// nil. The error is a *BaseError.
 func (f *Fragment) Read(c *config.Config, read Reader) (*schema.Document, error) {
 	if f == nil || f.Base == "" {
 		return nil, nil

@@ -13,7 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Format is a way to write a report.
+// A Format is the format of a report.
 type Format string
 
 // The formats.
@@ -157,7 +157,7 @@ func (r *Report) Summary() string {
 // Fixable reports whether some of the findings have fixes.
 func (r *Report) Fixable() bool { return r.fixable() != "" }
 
-// fixable says how many findings have fixes, for the summary.
+// fixable describes how many findings have fixes, for the summary.
 func (r *Report) fixable() string {
 	safe, unsafe, least := 0, 0, ""
 	for _, d := range r.Diagnostics {
@@ -182,7 +182,7 @@ func (r *Report) fixable() string {
 	return ""
 }
 
-// clamp moves a span inside its source.
+// clamp limits a span to its source.
 func clamp(s schema.Span) schema.Span {
 	s.Start = max(0, min(s.Start, len(s.Source.Text)))
 	s.End = max(s.Start, min(s.End, len(s.Source.Text)))

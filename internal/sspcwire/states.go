@@ -31,9 +31,9 @@ var follows = map[policy.State][]policy.State{
 	policy.StateServerUpgrade: {policy.StateServerTxn, policy.StateDisconnected},
 }
 
-// Accepts reports whether every client of lws accepts a CONNSTATE of next after one of
-// s. It destroys the stream at any other. User states are always accepted, and s stays
-// the state to which the following one is compared.
+// Accepts reports whether every client of lws accepts a CONNSTATE of next after one
+// of s. Otherwise the client destroys the stream. User states are always accepted,
+// and s remains the state for the next comparison.
 func Accepts(s, next policy.State) bool {
 	if next >= policy.StateUserBase {
 		return true
@@ -42,9 +42,9 @@ func Accepts(s, next policy.State) bool {
 	return ok && (next == policy.StateTimeout || next == policy.StateDestroying || slices.Contains(accepted, next))
 }
 
-// Path returns the states to report between s and next, without which the client of lws
-// would not accept next. It is empty if none are needed, or none help. A POLL is never
-// worth it.
+// Path returns the states to report between s and next, without which the client of
+// lws would not accept next. It is empty if none are needed, or if none help. It
+// never contains POLL.
 func Path(s, next policy.State) []policy.State {
 	if Accepts(s, next) || next == policy.StatePoll {
 		return nil

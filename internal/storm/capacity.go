@@ -8,27 +8,27 @@ import (
 	"strings"
 )
 
-// A Search is what FindCapacity found.
+// A Search is the result of FindCapacity.
 type Search struct {
-	// Capacity is the smallest, in handshakes per second, with which 99 % of the
-	// devices come back, and Result what happens with it.
+	// Capacity is the minimum number of handshakes per second with which 99 % of
+	// the devices come back, and Result the simulation with it.
 	Capacity float64
 	Result   *Result
 
-	// Outage and Calm have the share of the devices that are connected at the end, by
-	// capacity: after the outage, and without it. Between the lines the system stays as
-	// it is, up or down.
+	// Outage and Calm hold the share of the devices that are connected at the end,
+	// by capacity: after the outage, and without it. Between the two lines the
+	// system stays in its state, up or down.
 	Outage, Calm []Share
 }
 
 // A Share is the part of a fleet that is connected.
 type Share struct{ Capacity, Connected float64 }
 
-// ErrNoCapacity is returned when the fleet does not come back even to a server
-// without a limit.
+// ErrNoCapacity is returned when the fleet does not come back even with a server of
+// unlimited capacity.
 var ErrNoCapacity = errors.New("no capacity is enough")
 
-// precision is how near a capacity is to the smallest.
+// precision is the relative precision of the smallest capacity.
 const precision = 0.01
 
 // FindCapacity searches for the smallest capacity with which a fleet comes back.
@@ -77,9 +77,9 @@ func FindCapacity(c Client, s Scenario) (*Search, error) {
 
 func (r *Result) share() float64 { return 1 - float64(r.Away)/float64(r.Scenario.Devices) }
 
-// runner returns a function that simulates with a capacity. f is a fleet at the start.
-// If the server works before the outage, the capacity counts there too; otherwise all
-// simulations share the outage.
+// runner returns a function that simulates a capacity, starting with the fleet f.
+// If the server works before the outage, the capacity applies there too; otherwise
+// all simulations share the outage.
 func (s Scenario) runner(c *Client, f *fleet) func(capacity float64) *Result {
 	shared := s.From == 0
 	if shared {

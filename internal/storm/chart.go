@@ -57,7 +57,7 @@ func (s *Search) Chart() *chart.Chart {
 	return c
 }
 
-// subject says in a line what the runs are about.
+// subject describes the runs in one line.
 func (r *Report) subject() string {
 	s := r.Runs[0].Scenario
 	text := fmt.Sprintf("%s devices", count(int64(s.Devices)))
@@ -92,7 +92,7 @@ func count(n int64) string {
 	return text
 }
 
-// short writes a time for people: 1m28.6s, or never.
+// short formats a time: 1m28.6s, or never.
 func short(d time.Duration) string {
 	if d == Never {
 		return "never"

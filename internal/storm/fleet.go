@@ -20,16 +20,16 @@ func tick(d time.Duration) uint32 { return uint32(min(d.Milliseconds(), never)) 
 // after adds ticks.
 func after(t uint32, wait uint64) uint32 { return uint32(min(uint64(t)+wait, never)) }
 
-// A state is what a device does.
+// A state is the state of a device.
 type state uint8
 
 const (
 	waiting   state = iota // the next attempt is at due
 	connected              // since due, or, if connections end, until due
-	idle                   // nothing follows by itself
+	idle                   // nothing follows automatically
 )
 
-// A device is 16 bytes, as there are millions.
+// A device takes 16 bytes, since there are millions.
 type device struct {
 	next     uint32 // in the event queue
 	due      uint32
@@ -38,7 +38,7 @@ type device struct {
 	state    state
 }
 
-// A fleet is a simulation.
+// A fleet is a running simulation.
 type fleet struct {
 	client    *Client
 	scenario  *Scenario
@@ -56,15 +56,16 @@ type fleet struct {
 	connects []int32  // by tenth of a second: connections made, less those that have ended
 
 	server    server
-	stopped   uint32 // when nothing was left to happen
+	stopped   uint32 // when no events were left
 	collapsed bool
 	wasted    uint64
 	refused   uint64
 	unnoticed int
 }
 
-// random returns 64 random bits for a purpose in the life of a device. They depend on
-// the seed and the arguments alone, so that devices can be simulated in any order.
+// random returns 64 random bits for a purpose in the life of a device. They depend
+// only on the seed and the arguments, so that devices can be simulated in any
+// order.
 func (f *fleet) random(device int, n uint32, p purpose) uint64 {
 	z := f.scenario.Seed + uint64(p)<<56 + (uint64(device)<<32|uint64(n))*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -114,8 +115,8 @@ func (f *fleet) lifetime(i int, d *device) uint32 {
 	return uint32(min(-math.Log(u)*float64(f.scenario.Churn.Milliseconds()), never))
 }
 
-// failed is what a device does after an attempt that failed, or a connection that
-// was lost: count, and wait or give up.
+// failed handles a failed attempt or a lost connection of a device: it counts, and
+// waits or gives up.
 func (f *fleet) failed(i int, d *device, t uint32, least uint32) {
 	if d.tries < math.MaxUint16 {
 		d.tries++
@@ -132,13 +133,13 @@ func (f *fleet) failed(i int, d *device, t uint32, least uint32) {
 	d.state, d.due = waiting, after(t, wait)
 }
 
-// clock returns a wait by the clock of a device.
+// clock converts a wait to the clock of a device.
 func (f *fleet) clock(i int, wait uint64) uint64 {
 	u := float64(f.random(i, 0, forClock)>>11)/(1<<52) - 1
 	return uint64(math.Round(float64(wait) * (1 + u*f.scenario.ClockError/100)))
 }
 
-// giveUp leaves a stream idle until the program asks for it again.
+// giveUp leaves a stream idle until the next request of the program.
 func (f *fleet) giveUp(i int, d *device, t uint32) {
 	every := tick(f.scenario.Every)
 	if every == 0 {
@@ -157,8 +158,8 @@ func (f *fleet) giveUp(i int, d *device, t uint32) {
 	d.state, d.due = waiting, after(phase, turns*uint64(every))
 }
 
-// lost is what a device does when its connection has ended. A connection that was
-// long enough ends the series of failures.
+// lost handles the end of a device's connection. A connection that lasted long
+// enough ends the series of failures.
 func (f *fleet) lost(i int, d *device, t uint32, long bool) {
 	if long || f.client.LWS {
 		d.tries = 0

@@ -9,24 +9,25 @@ import (
 )
 
 // A Burst compares the busiest second late in an outage with the mean. Devices that
-// lose their server together and wait for nearly the same time meet again and again.
+// lose their server together and wait for nearly the same time collide again and
+// again.
 type Burst struct {
 	Peak        int     // attempts in the busiest second
 	Mean, Ratio float64 // attempts per second, and Peak / Mean
 }
 
-// Synchronised is the ratio of a burst from which on a fleet counts as synchronised.
+// Synchronised is the ratio of a burst at which a fleet counts as synchronised.
 const Synchronised = 4
 
 const (
-	leastBurst  = 20              // the mean below which chance makes bursts
+	leastBurst  = 20              // the mean below which bursts occur by chance
 	leastWindow = time.Minute     // of a burst
 	leastOutage = 5 * time.Minute // with a burst
 )
 
-// Burst returns the burst of the last minute of the outage, or of the last wait if that is
-// longer. It is empty if the outage is shorter than five minutes or three waits, or if
-// there are too few devices to tell.
+// Burst returns the burst of the last minute of the outage, or of the last wait if
+// that is longer. It is empty if the outage is shorter than five minutes or three
+// waits, or if there are too few devices for a result.
 func (r *Result) Burst() Burst {
 	window := max(leastWindow, longWait(r.Client.retry()))
 	to := int((r.Scenario.From + r.Scenario.Outage) / time.Second)
@@ -55,15 +56,15 @@ const (
 	longestWait  = time.Hour
 )
 
-// A LongOutage is an outage after which Lockstep looks at a fleet.
+// A LongOutage is an outage after which Lockstep examines a fleet.
 type LongOutage struct {
 	Client   Client
 	Scenario Scenario
 }
 
-// Lockstep returns a long outage, an hour or ten waits, whose burst shows whether a scheme
-// keeps devices in step. It is not ok if the scheme gives up before, or if a closed form
-// says that devices with it are spread.
+// Lockstep returns a long outage, an hour or ten waits, whose burst shows whether a
+// scheme keeps devices in step. It returns false if the scheme gives up earlier, or
+// if a closed form shows that devices with it are spread.
 func Lockstep(r *policy.Retry) (o LongOutage, ok bool) {
 	wait := longWait(r)
 	outage := max(time.Hour, 10*wait)

@@ -48,14 +48,14 @@ func (f *fleet) toOutageEnd() {
 type outage struct {
 	*fleet
 	answer    uint32 // ticks until an attempt has failed
-	least     uint32 // ticks that the server wants to be left alone
+	least     uint32 // minimum wait that the server requests
 	attempts  []uint32
 	lost      int
 	unnoticed int
 
-	// steadyWaits holds, for each random number, the ticks from one attempt to the next
-	// when the last wait of the scheme repeats for ever. It is nil if that does not
-	// happen.
+	// steadyWaits holds, for each random number, the ticks from one attempt to the
+	// next while the last wait of the scheme repeats. It is nil if the scheme gives
+	// up.
 	steadyWaits []uint32
 }
 
@@ -72,8 +72,8 @@ func (f *fleet) waits(answer, least uint32) []uint32 {
 	return all
 }
 
-// repeat makes attempts until the outage is over. It does what the loop of run does: it
-// is there because a long outage of a large fleet has billions of them.
+// repeat makes attempts until the outage is over. It duplicates the loop of run,
+// since a long outage of a large fleet has billions of attempts.
 func (w *outage) repeat(i int, d *device) {
 	due, n := uint64(d.due), d.attempts
 	for due < uint64(w.outageEnd) {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A Report is what to show of one or more runs of the same scenario.
+// A Report shows one or more runs of the same scenario.
 type Report struct {
 	Runs   []*Result
 	Search *Search // of the first run, or nil
@@ -99,7 +99,7 @@ func (r *Report) any(is func(*Result) bool) bool {
 	return false
 }
 
-// Remarks explains the numbers, and suggests improvements.
+// Remarks explain the numbers in words, and suggest improvements.
 func (r *Result) Remarks() (lines []string) {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	s, st := r.Scenario, r.Client.Stream
@@ -159,7 +159,7 @@ func (r *Report) CSV() string {
 	return b.String()
 }
 
-// seconds is a time in JSON: seconds, or null for what never happens.
+// seconds is a time in JSON: seconds, or null for never.
 type seconds time.Duration
 
 func (s seconds) MarshalJSON() ([]byte, error) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A Result is what has happened.
+// A Result is the result of a simulation.
 type Result struct {
 	Client   Client
 	Scenario Scenario
@@ -15,13 +15,13 @@ type Result struct {
 	// devices that are connected at its end.
 	Attempts, Connected []int
 
-	Total int64   // attempts
+	Total int64   // number of attempts
 	Peak  int     // attempts in the busiest second
 	At    int     // that second
 	Level float64 // attempts per second in the last quarter of the outage, a minute at most
 
-	// Back says when a share of the devices is connected again, after the outage, or
-	// after the start if there is none.
+	// Back is the time until a share of the devices is connected again, after the
+	// outage, or after the start if there is none.
 	Back Quantiles[time.Duration]
 
 	// PerDevice is the distribution of the attempts of a device.
@@ -30,13 +30,13 @@ type Result struct {
 	Away      int   // devices that are not connected at the end
 	GaveUp    int   // of these, devices whose stream is idle: the policy conceals no more failures
 	Unnoticed int   // devices that never noticed the outage
-	Wasted    int64 // handshakes that came after the client's timeout
-	Refused   int64 // attempts that would have waited for too long
+	Wasted    int64 // handshakes that were complete after the client's timeout
+	Refused   int64 // attempts refused because the wait would have been too long
 
 	Longest time.Duration // the longest wait in the queue of the server
 
-	// Collapsed means that the fleet does not come back: the work of the server is
-	// wasted, all of it. The simulation ends when this is certain.
+	// Collapsed means that the fleet does not come back: all work of the server is
+	// wasted. The simulation ends when this is certain.
 	Collapsed bool
 
 	Elapsed time.Duration // simulated
@@ -45,7 +45,7 @@ type Result struct {
 // Quantiles describe a distribution.
 type Quantiles[T any] struct{ P50, P90, P99, Max T }
 
-// Never is the time of what does not happen.
+// Never is the time of an event that does not happen.
 const Never = time.Duration(math.MaxInt64)
 
 // result returns the result of a simulation that has ended.
@@ -91,7 +91,7 @@ func (f *fleet) result() *Result {
 	return r
 }
 
-// rank returns how many of n make a share of them.
+// rank returns the number of elements that make up a share of n.
 func rank(n int, q float64) int { return max(1, int(math.Ceil(float64(n)*q))) }
 
 func (f *fleet) lastConnect() uint32 {

@@ -8,8 +8,8 @@ type server struct {
 	longest float64 // wait
 }
 
-// serve simulates the fleet while the server works, until it is certain that the fleet
-// does not come back.
+// serve simulates the fleet while the server works, until it is certain that the
+// fleet does not come back.
 func (f *fleet) serve(from, to uint32) {
 	s := newStuck(f)
 	f.serveUntil(from, to, func(t uint32) bool {
@@ -18,7 +18,7 @@ func (f *fleet) serve(from, to uint32) {
 	})
 }
 
-// serveUntil is serve with a function that may end it each second.
+// serveUntil is like serve, with a function that may end it each second.
 func (f *fleet) serveUntil(from, to uint32, stop func(t uint32) bool) {
 	if to <= from {
 		return
@@ -100,15 +100,16 @@ func (f *fleet) connect(i int, d *device, t uint32) {
 	life := f.lifetime(i, d)
 	d.due = after(t, uint64(life))
 	if !f.client.LWS && life < f.steady {
-		return // the series of failures goes on
+		return // the series of failures continues
 	}
 	d.tries = 0
 }
 
-// A stuck watches for a fleet that never comes back: for two cycles, of a timeout and
-// the longest wait each, no device has connected, and the queue has not become shorter.
-// Before that, all devices must have reached the last wait of their scheme, for until then
-// they try less and less often; and they must not give up.
+// A stuck detects a fleet that never comes back: for two cycles, of a timeout and
+// the longest wait each, no device has connected, and the queue has not become
+// shorter. Before that, all devices must have reached the last wait of their
+// scheme, since until then their attempts become less frequent; and they must not
+// give up.
 type stuck struct {
 	fleet     *fleet
 	cycle     uint32

@@ -1,29 +1,29 @@
-// Package storm simulates what a fleet of devices does to a server that fails and comes
-// back. Time is virtual: an hour of a million devices takes seconds. The same scenario
-// always has the same result.
+// Package storm simulates the effect of a fleet of devices on a server that fails
+// and comes back. Time is simulated: an hour of a million devices takes seconds.
+// The same scenario always has the same result.
 //
 // # The model
 //
-// A device has one stream. It is connected when the simulation starts, or boots at a time
-// of its own and connects. It loses its connection when the outage begins, and from then
-// on does what the state machine of the runtime does: it counts failures, waits as
-// [policy.Retry.Delay] says, tries again, and gives up after the failures that the
-// policy conceals. Boots do not depend on the server (open arrivals); all else a device
-// does follows from the answer it got (a closed loop).
+// A device has one stream. It is connected when the simulation starts, or boots at
+// a time of its own and connects. It loses its connection when the outage begins,
+// and then follows the state machine of the runtime: it counts failures, waits as
+// [policy.Retry.Delay] specifies, retries, and gives up after the failures that the
+// policy conceals. Boots do not depend on the server (open arrivals); all other
+// actions of a device depend on the answer that it got (a closed loop).
 //
-// The server makes a number of handshakes per second, one after the other, in the order
-// of their arrival. It does not know that a client has given up, and makes the handshake
-// all the same: that work is wasted, and can keep the system down when the outage is over
-// (Bronson et al., Metastable Failures in Distributed Systems, 2021; Huang et al.,
-// Metastable Failures in the Wild, 2022). It may refuse clients that would wait for
-// longer than a limit.
+// The server makes a number of handshakes per second, one after the other, in the
+// order of their arrival. It does not know that a client has given up, and still
+// makes the handshake: that work is wasted, and can keep the system down when the
+// outage is over (Bronson et al., Metastable Failures in Distributed Systems, 2021;
+// Huang et al., Metastable Failures in the Wild, 2022). It may refuse clients that
+// would wait for longer than a limit.
 //
 // # Limits
 //
-// The network loses no packets and has one round trip time. All handshakes cost the same.
-// A client that waits for a silent network sees nothing before its timeout, even if the
-// network is back. Streams of a device do not share connections. Times are whole
-// milliseconds, as in lws.
+// The network loses no packets and has one round-trip time. All handshakes cost the
+// same. A client that waits for a silent network sees nothing before its timeout,
+// even if the network is back. Streams of a device do not share connections. Times
+// are whole milliseconds, as in lws.
 package storm
 
 import (
@@ -37,20 +37,21 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Client says how the stream of each device retries.
+// A Client describes how the stream of each device retries.
 type Client struct {
 	Name   string
 	Stream *policy.StreamType
 
-	// LWS means that a connection ends a series of failures as soon as it is made, as
-	// in lws. In the runtime it has to last; see [policy.Retry.Steady].
+	// LWS means that every connection ends a series of failures at once, as in lws.
+	// In the runtime it has to last; see [policy.Retry.Steady].
 	LWS bool
 
 	// FirstWait means that only the first wait of the backoff scheme is used, as lws
 	// 4.4 to 5.0 do with a policy that they read themselves.
 	FirstWait bool
 
-	// Timeout is how long an attempt may take; 0 means LWSTimeout or RuntimeTimeout.
+	// Timeout is the time limit of an attempt; 0 means LWSTimeout or
+	// RuntimeTimeout.
 	Timeout time.Duration
 }
 
@@ -83,7 +84,7 @@ type Kind uint8
 
 const (
 	Refused     Kind = iota // the host refuses connections
-	Silent                  // nothing answers: attempts end by their timeout
+	Silent                  // no answers: attempts end by their timeout
 	Closed                  // each connection is made, and closed at once
 	Unavailable             // HTTP status 503, perhaps with Retry-After
 )
@@ -103,49 +104,51 @@ func (k *Kind) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown kind of outage %q: use one of refused, silent, closed, unavailable", text)
 }
 
-// A Scenario is what happens to a fleet.
+// A Scenario describes the events of a fleet.
 type Scenario struct {
 	Devices int
 	Seed    uint64
 
-	// Boot is the time within which the devices boot, at random moments. 0 means that
-	// they are connected when the simulation starts.
+	// Boot is the time within which the devices boot, at random moments. 0 means
+	// that they are connected when the simulation starts.
 	Boot time.Duration
 
 	// The outage begins at From and lasts Outage. The simulation ends after For, or
-	// when nothing can happen any more. For 0 means half an hour after the outage.
+	// when no more events are possible. If For is 0, it ends half an hour after the
+	// outage.
 	From, Outage, For time.Duration
 	Kind              Kind
 	RetryAfter        time.Duration // of Unavailable
 
 	// Notice is the time within which devices notice that their connection is lost,
-	// at random moments. If it is 0 they notice at once; of a Silent outage, when the
-	// validity checks of the policy find it.
+	// at random moments. If it is 0 they notice at once or, in a Silent outage,
+	// when the validity checks of the policy fail.
 	Notice time.Duration
 
-	// Every is how often the program asks for a connection that the stream does not
-	// have or try to make; 0 means never. ClockSpread is the time within which the
-	// devices do that, at random moments; 0 means Every, so that they are spread evenly.
+	// Every is the interval at which the program requests a connection that the
+	// stream does not have or attempt; 0 means never. ClockSpread is the time over
+	// which the requests of the devices are spread at random; 0 means Every, so
+	// that they are spread evenly.
 	Every, ClockSpread time.Duration
 
-	// ClockError is how far the clocks of the devices are off, in percent: the factor
+	// ClockError is the maximum error of the devices' clocks in percent: the factor
 	// of a device is random, and constant.
 	ClockError float64
 
-	// Churn is how long a connection lasts on average without an outage; 0 means for
-	// ever.
+	// Churn is the average duration of a connection without an outage; 0 means
+	// forever.
 	Churn time.Duration
 
 	RTT time.Duration // until the answer to an attempt; 0 means 50 ms
 
-	// Capacity is how many handshakes the server makes per second; 0 means any number.
-	// MaxWait is the longest wait in its queue; a client that would wait for longer is
-	// refused. 0 means that there is no limit.
+	// Capacity is the number of handshakes per second that the server can make; 0
+	// means no limit. MaxWait is the maximum wait in its queue; a client that would
+	// wait for longer is refused. 0 means no limit.
 	Capacity float64
 	MaxWait  time.Duration
 }
 
-// DefaultRTT is the time until the answer to an attempt by default.
+// DefaultRTT is the default time until the answer to an attempt.
 const DefaultRTT = 50 * time.Millisecond
 
 // The limits of scenarios.

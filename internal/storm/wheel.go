@@ -1,9 +1,9 @@
 package storm
 
-// A wheel is a queue of the devices that have something to do, by time. It is a
-// calendar of one list per tick, used again and again; a device whose time is further
-// away than one turn is looked at once per turn. Lists are linked through the devices,
-// so the queue needs no memory per event.
+// A wheel is a queue of the devices with a pending event, by time. It is a calendar
+// of one list per tick, used cyclically; a device whose time is more than one turn
+// away is examined once per turn. Lists are linked through the devices, so the
+// queue needs no memory per event.
 type wheel struct {
 	devices []device
 	heads   []uint32 // 1 more than the index of the first device

@@ -1,6 +1,6 @@
-// Package systemd speaks to a service manager: sockets that it has opened, and
-// notifications (sd_listen_fds(3), sd_notify(3)). Both are environment variables and a
-// datagram, for which a dependency would be more code than this.
+// Package systemd communicates with a service manager: sockets that it has opened,
+// and notifications (sd_listen_fds(3), sd_notify(3)). Both use environment
+// variables and a datagram, for which a dependency would be more code than this.
 package systemd
 
 import (
@@ -21,7 +21,7 @@ const firstFD = 3
 func Listeners() ([]net.Listener, error) {
 	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		os.Unsetenv(name) // not for children
+		os.Unsetenv(name) // not for child processes
 	}
 	if pid != strconv.Itoa(os.Getpid()) {
 		return nil, nil
@@ -69,7 +69,8 @@ func Notify(state ...string) error {
 	return err
 }
 
-// Watchdog returns how often the service manager wants "WATCHDOG=1" at least, or 0.
+// Watchdog returns the maximum interval at which the service manager expects
+// "WATCHDOG=1", or 0.
 func Watchdog() time.Duration {
 	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0

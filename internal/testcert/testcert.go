@@ -169,8 +169,9 @@ func WritePEM(path string, c tls.Certificate) {
 	}
 }
 
-// SystemRoots makes the authority the only system root of this process, if it has not
-// verified a certificate yet. remove deletes the file that this takes.
+// SystemRoots makes the authority the only system root of this process, if the
+// process has not verified a certificate yet. remove removes the file that this
+// needs.
 func (a *Authority) SystemRoots() (remove func()) {
 	dir := must(os.MkdirTemp("", "sspolicy"))
 	roots := filepath.Join(dir, "roots.pem")

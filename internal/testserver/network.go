@@ -10,8 +10,8 @@ import (
 )
 
 // A Network is a network within the process, for bubbles of package synctest. It
-// connects dialers to listeners. The zero value is ready for use. Its methods may be
-// called from any goroutine.
+// connects dialers to listeners. The zero value is ready to use. Its methods are
+// safe for concurrent use.
 type Network struct {
 	mu        sync.Mutex
 	listeners map[string]*listener // by address

@@ -1,5 +1,5 @@
-// Package teststream is the harness of tests of streams: it records the events of
-// a stream, and makes contexts that must not log.
+// Package teststream supports tests of streams: it records the events of a stream,
+// and makes contexts that must not log.
 package teststream
 
 import (
@@ -29,7 +29,7 @@ func Disconnect(*runtime.Stream) runtime.Result  { return runtime.DisconnectMe }
 func Destroy(*runtime.Stream) runtime.Result     { return runtime.DestroyMe }
 
 // A Trace records the calls of a stream's handlers as events. The zero value is
-// ready for use, also in a bubble of package synctest.
+// ready to use, also in a bubble of package synctest.
 type Trace struct {
 	On     Actions
 	Prefix func() string // returns the text before each event; nil means none
@@ -214,7 +214,7 @@ func Must[T any](v T, err error) T {
 	return v
 }
 
-// Logger returns a logger of which each line is an error of the test.
+// Logger returns a logger that turns each line into an error of the test.
 func Logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(failer{t}, nil)) }
 
 type failer struct{ t testing.TB }
@@ -246,8 +246,8 @@ func NewPolicyContext(t testing.TB, o runtime.Options, p *policy.Policy) *runtim
 	return c
 }
 
-// Shutdown closes a context, without waiting for acknowledgements, and ends the test
-// if anything of the context is left after 30 s.
+// Shutdown closes a context, without waiting for acknowledgements, and ends the
+// test if any resource of the context is left after 30 s.
 func Shutdown(t testing.TB, c *runtime.Context) {
 	t.Helper()
 	c.Close()
@@ -263,9 +263,9 @@ func Retry(conceal uint16) *policy.Retry {
 	return &policy.Retry{Name: "r", Backoff: []time.Duration{5 * time.Millisecond}, Conceal: conceal}
 }
 
-// Settle waits until the stream has done what is due, apart from waits for a
-// retry. It does so by two timeouts, which are recorded as "TMO TMO": an attempt
-// that is due begins between them.
+// Settle waits until the stream has done all pending work, apart from waits for a
+// retry. It uses two timeouts, which are recorded as "TMO TMO": a pending attempt
+// begins between them.
 func (tr *Trace) Settle(t testing.TB, s *runtime.Stream) {
 	t.Helper()
 	for range 2 {
