@@ -183,6 +183,23 @@ func TestFailedBody(t *testing.T) {
 	}
 }
 
+// TestFailedAfterTimeout checks that the end of an attempt whose body was requested is reported
+// as that of a connection, also after TIMEOUT.
+func TestFailedAfterTimeout(t *testing.T) {
+	lost := make(chan struct{})
+	port := testserver.ServeTCP(t, func(c net.Conn) { <-lost }).Port()
+	f := newFixture(t, &policy.StreamType{
+		Name: "post", Endpoint: "127.0.0.1", Port: port, Protocol: policy.ProtocolH1, Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"},
+	})
+	c := f.open(t, "post", 0)
+	c.connect()
+	c.expect("CREATE, CRE, CNG, CON")
+	c.send(sspcwire.AppendTimeout(nil, 1), nil)
+	c.expect("TMO")
+	close(lost)
+	c.expect("DIS, CNG, UNR")
+}
+
 // TestFlood checks the limits of what one client can take from the others.
 func TestFlood(t *testing.T) {
 	var log lines

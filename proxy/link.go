@@ -725,6 +725,9 @@ func (l *link) reportLocked(state policy.State, arg uint32) {
 	if state == policy.StateConnected && l.online {
 		return // see tx
 	}
+	if l.online && state == policy.StateUnreachable { // after TIMEOUT the client of lws accepts it
+		l.sendStateLocked(policy.StateDisconnected, 0)
+	}
 	for _, between := range sspcwire.Path(l.sent, state) {
 		l.sendStateLocked(between, 0)
 	}
