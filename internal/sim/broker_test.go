@@ -20,6 +20,7 @@ type broker struct {
 
 	mu       sync.Mutex
 	sessions map[string]*brokerSession // by client id
+	lost     time.Time                 // when they were lost
 }
 
 // A brokerSession is the server's half of a session (section 4.1).
@@ -45,7 +46,9 @@ type brokered struct {
 
 type brokerConn struct {
 	net.Conn
-	d draws
+	d       draws
+	resumed bool      // the session is an earlier one
+	lost    time.Time // when the broker last lost its sessions
 }
 
 // Types of packets.
@@ -130,6 +133,9 @@ func serveMQTT(secure bool) func(w *world, h *host) {
 func (b *broker) restarted(lost bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if lost {
+		b.lost = time.Now()
+	}
 	for id, s := range b.sessions {
 		if lost || s.clean {
 			delete(b.sessions, id)
@@ -232,6 +238,7 @@ func (b *broker) connect(c *brokerConn, body fields, bad bool) *brokerSession {
 	} else {
 		present = 1
 	}
+	c.resumed, c.lost = present == 1, b.lost
 	s.clean, s.conn = clean, c
 	if !strings.HasPrefix(id, "sim") {
 		id = "random"
@@ -260,7 +267,7 @@ func (b *broker) packet(c *brokerConn, s *brokerSession, first byte, body fields
 		return
 	}
 	answer := func(packet []byte) {
-		if b.w.plan.active(time.Now(), b.h.name, peerSilent) == nil {
+		if b.w.plan.active(time.Now(), b.h.name, peerSilent) == nil && !(bad && c.d.oneIn(6)) {
 			c.Write(packet)
 		}
 	}

@@ -43,7 +43,7 @@ type cue struct {
 
 // randomCue returns a cue for an event of a host.
 func randomCue(d draws, host string, limit time.Duration) *cue {
-	return &cue{moment: moment(d.IntN(int(moments))), host: host, nth: 1 + d.IntN(5), limit: limit}
+	return &cue{moment: moment(d.IntN(int(moments))), host: host, nth: 1 + d.IntN(1+d.IntN(5)), limit: limit}
 }
 
 // again returns a cue that has seen nothing.

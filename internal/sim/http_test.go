@@ -119,35 +119,36 @@ func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
-	var i int
-	fmt.Sscanf(name, "s%d", &i)
+	i := streamNumber(name)
 	n, err := strconv.Atoi(r.Header.Get("X-N"))
 	size, err2 := strconv.Atoi(r.URL.Query().Get("size"))
-	if err != nil || err2 != nil || i >= len(w.programs) || w.programs[i].host != h.name {
+	if (err != nil || err2 != nil) && !w.protocol.proxied || i >= len(w.programs) || w.programs[i].host != h.name {
 		w.find([]string{h.name}, "a request that no stream makes: %s %v", r.URL, r.Header)
 		return
 	}
 	p := w.programs[i]
-	w.checkToken(p, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), n)
+	attempt := n
+	if w.protocol.proxied { // the attempts are those of the proxy
+		attempt = 0
+	}
+	w.checkToken(p, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), attempt)
 	d := fork(w.seed, "answer", name, n)
 	if e := w.plan.active(time.Now(), h.name, peerReads); e != nil {
 		time.Sleep(d.ms(1, 5000) + d.skew)
 	}
 	body, err := io.ReadAll(r.Body)
-	if mismatch(body, name, n, 0) {
-		p.find("the body of request %d is not its own", n)
+	w.tr.note(h.name, "rx request %s %d: body %d", name, n, len(body)) // of a connection that is cut, any part
+	switch t := p.talk.(type) {
+	case *httpTalk:
+		t.request(n, size, r.Method, body, err)
+	case *proxiedHTTP:
+		if err == nil {
+			n, size = t.request(r.Header.Get("X-N"), body)
+		}
 	}
-	t := p.talk.(*httpTalk)
-	if err == nil && r.Method == "POST" && len(body) != size {
-		p.find("the body of request %d has %d bytes, want %d", n, len(body), size)
-	}
-	w.tr.note(h.name, "request %s %d: body %d", name, n, len(body))
 	if err != nil {
 		return
 	}
-	t.mu.Lock()
-	t.served[n]++
-	t.mu.Unlock()
 	rw.Header().Set("X-Got", fmt.Sprintf("%s %d", name, n))
 	rw.Header().Set("Date", "now")
 	now := time.Now()
@@ -202,6 +203,22 @@ func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
 		answer = answer[half:]
 	}
 	rw.Write(answer)
+}
+
+// request checks a request that a server has received, whose body ends with err.
+func (t *httpTalk) request(n, size int, method string, body []byte, err error) {
+	if mismatch(body, t.p.name, n, 0) {
+		t.p.find("the body of request %d is not its own", n)
+	}
+	if err != nil {
+		return
+	}
+	if method == "POST" && len(body) != size {
+		t.p.find("the body of request %d has %d bytes, want %d", n, len(body), size)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.served[n]++
 }
 
 // An httpTalk makes requests with a number and a size, and gets as many bytes back.

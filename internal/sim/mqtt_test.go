@@ -46,7 +46,7 @@ func mqttProtocol(name string, hosts, streams int, secure bool) *protocol {
 		},
 		serve: serveMQTT(secure),
 		talk: func(p *program) talk {
-			return &mqttTalk{p: p, counts: map[int]int{}, got: map[string]int{}, ever: map[string]bool{}, acked: map[int]bool{}}
+			return &mqttTalk{p: p, counts: map[int]int{}, first: map[int]time.Time{}, got: map[string]int{}, ever: map[string]bool{}, acked: map[int]bool{}}
 		},
 	}
 }
@@ -67,7 +67,8 @@ type mqttTalk struct {
 
 	mu     sync.Mutex
 	counts map[int]int // how often the broker has received each message
-	latest int         // the highest of those of the connection latestOn
+	first  map[int]time.Time
+	latest int // the highest of those of the connection latestOn
 
 	latestOn *brokerConn
 }
@@ -86,9 +87,12 @@ func (t *mqttTalk) count(on *brokerConn, n int, qos byte, whole bool) {
 	switch {
 	case !whole:
 		t.p.find("message %d arrives in part", n)
-	case t.counts[n] > 1 && qos != 1:
+	case t.counts[n] == 1:
+		t.first[n] = time.Now()
+	case qos != 1 && !lostSince(on, t.first[n]):
 		t.p.find("message %d arrives again with QoS %d", n, qos)
-	case t.counts[n] == 1 && n < t.latest:
+	}
+	if t.counts[n] == 1 && n < t.latest {
 		t.p.find("message %d arrives after %d", n, t.latest)
 	}
 	t.latest = max(t.latest, n)

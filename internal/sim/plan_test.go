@@ -176,6 +176,7 @@ var (
 		{hangUp, 3, [2]int{}, [2]int{}},
 		{vanish, 1, [2]int{100, 20_000}, [2]int{}},
 		{restart, 1, [2]int{100, 20_000}, [2]int{}},
+		{restartLost, 1, [2]int{100, 20_000}, [2]int{}},
 		{partition, 1, [2]int{1000, 20_000}, [2]int{}},
 	}
 	ofServer = []chance{
@@ -259,11 +260,11 @@ func newPlan(seed uint64, minutes int, pr *protocol) *plan {
 		}
 		e.on = randomCue(d, host, faultTime)
 	}
-	for range minutes * len(hosts) / 2 {
+	for range minutes * len(hosts) {
 		e := draw(ofConnections, hosts)
 		e.on = randomCue(d, e.target, faultTime)
 	}
-	for range minutes {
+	for range minutes * 2 {
 		draw(ofContext, []string{""}).on = randomCue(d, hosts[d.IntN(len(hosts))], faultTime)
 	}
 	slices.SortStableFunc(p.events, func(a, b *event) int { return cmp.Compare(a.after, b.after) })

@@ -26,6 +26,9 @@ func proxied(of *protocol, talk func(*program) talk) *protocol {
 	pr.talk = talk
 	pr.streamType = func(w *world, i int) *policy.StreamType {
 		st := of.streamType(w, i)
+		if st.HTTP != nil {
+			st.HTTP.URL = "/" + st.Name
+		}
 		d := fork(w.seed, "proxied", i)
 		st.ProxyBuflen = []uint32{0, 1000, 5000}[d.IntN(3)]
 		return st
@@ -187,11 +190,12 @@ type proxiedTalk struct {
 	mu     sync.Mutex
 	conns  int
 	counts map[int]int // how often the peer has received each message
+	first  map[int]time.Time
 	latest map[any]int // of each connection
 }
 
 func newProxiedTalk(p *program) talk {
-	return &proxiedTalk{p: p, counts: map[int]int{}, latest: map[any]int{}}
+	return &proxiedTalk{p: p, counts: map[int]int{}, first: map[int]time.Time{}, latest: map[any]int{}}
 }
 
 func (t *proxiedTalk) create(*runtime.Stream) {}
@@ -217,12 +221,22 @@ func (t *proxiedTalk) count(on any, b []byte, qos byte) {
 	switch {
 	case !ok || name != t.p.name:
 		t.p.find("the peer receives %.20q with %d bytes from %s", b, len(b), t.p.name)
-	case t.counts[n] > 1 && qos != 1:
+	case t.counts[n] == 1:
+		t.first[n] = time.Now()
+	case qos != 1 && !lostSince(on, t.first[n]):
 		t.p.find("message %d arrives again with QoS %d", n, qos)
-	case t.counts[n] == 1 && n < t.latest[on] && !t.mqtt(): // links before and after may share a connection
+	}
+	if t.counts[n] == 1 && n < t.latest[on] && !t.mqtt() { // links before and after may share a connection
 		t.p.find("message %d arrives after %d", n, t.latest[on])
 	}
 	t.latest[on] = max(t.latest[on], n)
+}
+
+// lostSince reports whether the peer is a broker that has lost its sessions since then, and
+// the client cannot know.
+func lostSince(on any, since time.Time) bool {
+	c, ok := on.(*brokerConn)
+	return ok && c.resumed && c.lost.After(since)
 }
 
 func (t *proxiedTalk) tx(buf []byte) (int, runtime.Flags, runtime.Result) {

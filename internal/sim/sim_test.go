@@ -28,6 +28,8 @@ var protocols = []*protocol{
 	serverProtocol(httpProtocol("h1", policy.ProtocolH1, 4, 4, false), httpServer(policy.ProtocolH1), func(k *accepted) acceptedTalk { return &acceptedHTTP{accepted: k} }),
 	serverProtocol(httpProtocol("h2", policy.ProtocolH2, 4, 4, false), httpServer(policy.ProtocolH2), func(k *accepted) acceptedTalk { return &acceptedHTTP{accepted: k} }),
 	serverProtocol(wsProtocol("ws", 4, false), wsServer, func(k *accepted) acceptedTalk { return &acceptedWS{accepted: k} }),
+	proxied(httpProtocol("h1", policy.ProtocolH1, 4, 4, false), newProxiedHTTP),
+	proxied(httpProtocol("h2", policy.ProtocolH2, 4, 4, false), newProxiedHTTP),
 	proxied(wsProtocol("ws", 4, false), newProxiedTalk),
 	proxied(mqttProtocol("mqtt", 4, 4, false), newProxiedTalk),
 	h3Protocol("h3", 4, 4),
