@@ -29,7 +29,7 @@ type accepted struct {
 	number   int
 	talk     acceptedTalk
 	s        *runtime.Stream
-	d        draws
+	d        draws // of the present callback
 
 	inside atomic.Int32 // callbacks that are running
 	last   string       // state
@@ -52,6 +52,8 @@ func (k *accepted) enter(what string) (leave func()) {
 	if k.inside.Add(1) > 1 {
 		k.find("%s while another callback is running", what)
 	}
+	// The number of callbacks may depend on the scheduler, so draws depend on the time.
+	k.d = fork(k.of.w.seed, "accepted", k.of.h.name, k.number, what, time.Since(k.of.w.tr.start))
 	if k.last == "DES" {
 		k.find("%s after DESTROYING", what)
 	}
@@ -171,8 +173,10 @@ func (k *accepted) timeout() runtime.Result {
 
 func (k *accepted) onRx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 	defer k.enter("Rx")()
-	k.read()
-	k.slow()
+	if flags&runtime.FlagEOM != 0 {
+		k.read()
+		k.slow()
+	}
 	return k.talk.rx(buf, flags)
 }
 
@@ -248,7 +252,7 @@ func (a *acceptedWS) rx(buf []byte, flags runtime.Flags) runtime.Result {
 	}
 	a.in = append(a.in, buf...)
 	if a.within = flags&runtime.FlagEOM == 0; a.within {
-		return a.quit(20)
+		return runtime.OK
 	}
 	a.queue = append(a.queue, a.in)
 	a.in = nil
@@ -352,13 +356,14 @@ func (a *acceptedHTTP) rx(buf []byte, flags runtime.Flags) runtime.Result {
 	if (flags&runtime.FlagSOM != 0) != (a.received == 0 && len(buf) > 0) {
 		a.find("flags %d after %d bytes of request %s %d", flags, a.received, a.p.name, a.n)
 	}
-	if a.received += len(buf); flags&runtime.FlagEOM != 0 {
-		if a.received != a.size {
-			a.find("the body of request %s %d has %d bytes, want %d", a.p.name, a.n, a.received, a.size)
-		}
-		a.served()
+	if a.received += len(buf); flags&runtime.FlagEOM == 0 {
+		return runtime.OK
 	}
-	return a.quit(30)
+	if a.received != a.size {
+		a.find("the body of request %s %d has %d bytes, want %d", a.p.name, a.n, a.received, a.size)
+	}
+	a.served()
+	return a.quit(10)
 }
 
 func (a *acceptedHTTP) tx(buf []byte) (n int, flags runtime.Flags, r runtime.Result) {

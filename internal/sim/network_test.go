@@ -144,7 +144,7 @@ func (n *network) connect(ctx context.Context, h *host, id string, owner int) (n
 	}
 	l := &link{net: n, h: h, id: id, owner: owner}
 	l.cond.L = &l.mu
-	client, server := &conn{link: l, d: fork(n.seed, "up", id)}, &conn{link: l, d: fork(n.seed, "down", id), server: true}
+	client, server := &conn{link: l}, &conn{link: l, server: true}
 	client.peer, server.peer = server, client
 	client.left, server.left = -1, -1
 	if e := n.plan.active(time.Now(), h.name, cut); e != nil && d.oneIn(2) {
@@ -272,7 +272,6 @@ type conn struct {
 	*link
 	peer   *conn
 	server bool
-	d      draws // of what this end sends
 
 	buf      []byte // received
 	err      error  // after buf
@@ -432,14 +431,16 @@ func (c *conn) momentLocked(at time.Time) {
 
 // arrivalLocked returns when a packet that is sent now arrives.
 func (c *conn) arrivalLocked(now time.Time) time.Time {
-	latency := c.d.ms(1, 40)
+	// How many packets there have been may depend on the scheduler, so draws depend on the time.
+	d := fork(c.net.seed, "packet", c.id, c.server, now.UnixNano())
+	latency := d.ms(1, 40)
 	plan := c.net.plan
 	if e := plan.active(now, c.h.name, slow); e != nil {
-		latency += c.d.ms(1, e.arg)
+		latency += d.ms(1, e.arg)
 	}
-	at := c.d.at(now, latency)
+	at := d.at(now, latency)
 	if e := plan.active(now, c.h.name, partition); e != nil {
-		at = c.d.at(e.end(), latency+c.d.ms(1, 2000))
+		at = d.at(e.end(), latency+d.ms(1, 2000))
 	}
 	if !at.After(c.last) {
 		at = c.last.Add(time.Millisecond)
@@ -494,7 +495,8 @@ func (c *conn) strike(e *event) {
 		c.lost = true
 		c.err, c.writeErr = opError("read", errReset), opError("write", errReset)
 		now := time.Now()
-		time.AfterFunc(c.peer.d.at(e.end(), c.peer.d.ms(10, 15_000)).Sub(now), func() {
+		d := fork(c.net.seed, "vanish", c.id)
+		time.AfterFunc(d.at(e.end(), d.ms(10, 15_000)).Sub(now), func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.peer.err, c.peer.writeErr = opError("read", errReset), opError("write", errReset)

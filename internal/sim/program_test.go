@@ -399,9 +399,10 @@ func (p *program) stateText(s *runtime.Stream, state runtime.State, name string)
 	return name
 }
 
-// clean shortens the text of an error, of which libraries may make different ones for the
-// same cause.
+// clean shortens the text of an error. A reader and a writer may both report the end of a
+// connection.
 func (w *world) clean(text string) string {
+	text = strings.ReplaceAll(strings.ReplaceAll(text, "read tcp", "tcp"), "write tcp", "tcp")
 	if len(text) > 200 {
 		text = text[:200]
 	}

@@ -195,7 +195,7 @@ func (s *server) accept(listener int) runtime.Handlers {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accepted++
-	k := &accepted{of: s, listener: listener, number: s.accepted, d: fork(s.w.seed, "accepted", s.h.name, s.accepted)}
+	k := &accepted{of: s, listener: listener, number: s.accepted}
 	k.talk = s.talk(k)
 	return runtime.Handlers{State: k.onState, Rx: k.onRx, Tx: k.onTx}
 }
