@@ -113,7 +113,7 @@ type step struct {
 // original maps a span of the state's document to the document before its steps.
 func (s *state) original(first *schema.Source, at schema.Span) schema.Span {
 	for _, st := range slices.Backward(s.steps) {
-		at = schema.Unedited(st.src, st.edits, at)
+		at = schema.OriginalSpan(st.src, st.edits, at)
 	}
 	at.Source = first
 	return at

@@ -12,15 +12,15 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A twiceConnected is a transport that reports CONNECTED twice.
-type twiceConnected struct{}
+// A doubleConnector is a transport that reports CONNECTED twice.
+type doubleConnector struct{}
 
-func (twiceConnected) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
-func (twiceConnected) Prepare(*transport.Setup) (transport.Connector, error) {
-	return twiceConnected{}, nil
+func (doubleConnector) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolRaw} }
+func (doubleConnector) Prepare(*transport.Setup) (transport.Connector, error) {
+	return doubleConnector{}, nil
 }
-func (twiceConnected) Close() error { return nil }
-func (twiceConnected) Run(_ context.Context, l transport.Link) error {
+func (doubleConnector) Close() error { return nil }
+func (doubleConnector) Run(_ context.Context, l transport.Link) error {
 	return errors.Join(l.Connected(), l.Connected())
 }
 
@@ -29,7 +29,7 @@ func (twiceConnected) Run(_ context.Context, l transport.Link) error {
 func TestIllegalState(t *testing.T) {
 	var log bytes.Buffer
 	c, err := NewContext(&policy.Policy{StreamTypes: []*policy.StreamType{{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1}}},
-		Options{Transports: []transport.Transport{twiceConnected{}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		Options{Transports: []transport.Transport{doubleConnector{}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

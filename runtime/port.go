@@ -165,7 +165,7 @@ func (p *port) clients() (all []*Stream) {
 }
 
 // Accept implements transport.Acceptor.
-func (p *port) Accept(peer transport.Peer) (transport.Accepted, error) {
+func (p *port) Accept(peer transport.Peer) (transport.AcceptedLink, error) {
 	ls := p.stream
 	s := &Stream{e: ls.e, t: ls.t, busy: true, role: &role{port: p, accepted: true, peer: peer}}
 	s.settings.hooksContext = ls.settings.hooksContext
@@ -355,8 +355,8 @@ func (l *link) Complete() {
 }
 
 var (
-	_ transport.Accepted = (*link)(nil)
-	_ transport.Acceptor = (*port)(nil)
+	_ transport.AcceptedLink = (*link)(nil)
+	_ transport.Acceptor     = (*port)(nil)
 )
 
 // Addr returns the address of a listener's port. If the policy has port 0, that is

@@ -112,7 +112,7 @@ type correction struct {
 // original maps a span of the text after n steps to the source.
 func (c *corrector) original(n int, s Span) Span {
 	for n--; n >= 0; n-- {
-		s = Unedited(c.steps[n].src, c.steps[n].edits, s)
+		s = OriginalSpan(c.steps[n].src, c.steps[n].edits, s)
 	}
 	s.Source = c.src
 	return s

@@ -59,9 +59,9 @@ func MergeEdits(others, edits []Edit) ([]Edit, bool) {
 	return others, true
 }
 
-// Unedited maps a span of the text after edits to src, the source before them. A
+// OriginalSpan maps a span of the text after edits to src, the source before them. A
 // span inside new text becomes the text that the edit replaced.
-func Unedited(src *Source, edits []Edit, s Span) Span {
+func OriginalSpan(src *Source, edits []Edit, s Span) Span {
 	place := func(offset int, isEnd bool) int {
 		moved := 0 // by the edits before offset
 		for _, e := range edits {

@@ -501,7 +501,7 @@ func (c *certsImportCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	var all []certs.Named
+	var all []certs.NamedCert
 	for _, file := range c.Certs {
 		if file == "-" && c.File == "-" {
 			return usage("standard input is the policy")
@@ -511,7 +511,7 @@ func (c *certsImportCmd) Run(p *program) error {
 			return err
 		}
 		for _, cert := range list {
-			all = append(all, certs.Named{Name: cmp.Or(c.Name, certs.NameFor(cert)), Cert: cert})
+			all = append(all, certs.NamedCert{Name: cmp.Or(c.Name, certs.NameFor(cert)), Cert: cert})
 		}
 	}
 	if c.Name != "" && len(all) > 1 {

@@ -52,7 +52,7 @@ func TestPeerTexts(t *testing.T) {
 		}, planted)}
 	})
 	self := issue(t, planted, nil, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
-	tlsOf := func(i *issued) *tls.Config {
+	tlsOf := func(i *certAndKey) *tls.Config {
 		return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{i.cert.Raw}, PrivateKey: i.key}}}
 	}
 	config, wrong := tlsOf(self), tlsOf(named)

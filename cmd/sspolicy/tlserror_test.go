@@ -17,14 +17,14 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An issued certificate and its key.
-type issued struct {
+// A certAndKey is a certificate and its key.
+type certAndKey struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
 // issue issues a certificate for a common name; itself by a nil issuer.
-func issue(t *testing.T, name string, by *issued, change func(*x509.Certificate)) *issued {
+func issue(t *testing.T, name string, by *certAndKey, change func(*x509.Certificate)) *certAndKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -49,12 +49,12 @@ func issue(t *testing.T, name string, by *issued, change func(*x509.Certificate)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &issued{cert, key}
+	return &certAndKey{cert, key}
 }
 
 // handshake returns the error of a client that connects to a server with a chain
 // of certificates.
-func handshake(t *testing.T, trusted *issued, chain ...*issued) error {
+func handshake(t *testing.T, trusted *certAndKey, chain ...*certAndKey) error {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(trusted.cert)
@@ -88,27 +88,27 @@ func TestExplainTLS(t *testing.T) {
 	low := issue(t, "low", middle, nil)
 	for _, test := range []struct {
 		name    string
-		trusted *issued
-		chain   []*issued
+		trusted *certAndKey
+		chain   []*certAndKey
 		want    string
 	}{
-		{"common name alone", root, []*issued{issue(t, "device.example.com", root, nil)},
+		{"common name alone", root, []*certAndKey{issue(t, "device.example.com", root, nil)},
 			`the certificate has only the common name "device.example.com", which clients no longer read: it needs device.example.com as a subject alternative name`},
-		{"another name", root, []*issued{issue(t, "x", root, func(c *x509.Certificate) { c.DNSNames = []string{"a.example.com"} })},
+		{"another name", root, []*certAndKey{issue(t, "x", root, func(c *x509.Certificate) { c.DNSNames = []string{"a.example.com"} })},
 			`x509: certificate is valid for a.example.com, not device.example.com`},
-		{"not yet valid", root, []*issued{issue(t, "device", root, func(c *x509.Certificate) { named(c); c.NotBefore = time.Now().Add(30 * time.Minute) })},
+		{"not yet valid", root, []*certAndKey{issue(t, "device", root, func(c *x509.Certificate) { named(c); c.NotBefore = time.Now().Add(30 * time.Minute) })},
 			`certificate "CN=device" is not valid before * UTC, and the clock of this machine says * UTC: is the clock right?`},
-		{"expired", root, []*issued{issue(t, "device", root, func(c *x509.Certificate) { named(c); c.NotAfter = time.Now().Add(-time.Minute) })},
+		{"expired", root, []*certAndKey{issue(t, "device", root, func(c *x509.Certificate) { named(c); c.NotAfter = time.Now().Add(-time.Minute) })},
 			`certificate "CN=device" expired at * UTC, and the clock of this machine says * UTC`},
-		{"issuer not sent", root, []*issued{issue(t, "device", low, named)},
+		{"issuer not sent", root, []*certAndKey{issue(t, "device", low, named)},
 			`certificate signed by unknown authority: no certificate of "CN=low" is trusted, which issued that of "CN=device"`},
-		{"issuer of an issuer not sent", root, []*issued{issue(t, "device", low, named), low},
+		{"issuer of an issuer not sent", root, []*certAndKey{issue(t, "device", low, named), low},
 			`no certificate of "CN=middle" is trusted, which issued that of "CN=low"`},
-		{"another root", other, []*issued{issue(t, "device", low, named), low, middle},
+		{"another root", other, []*certAndKey{issue(t, "device", low, named), low, middle},
 			`no certificate of "CN=root" is trusted, which issued that of "CN=middle"`},
-		{"another root, sent", other, []*issued{issue(t, "device", middle, named), middle, root},
+		{"another root, sent", other, []*certAndKey{issue(t, "device", middle, named), middle, root},
 			`the self-signed certificate "CN=root" is not trusted`},
-		{"self-signed", other, []*issued{issue(t, "device", nil, named)},
+		{"self-signed", other, []*certAndKey{issue(t, "device", nil, named)},
 			`the self-signed certificate "CN=device" is not trusted`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -159,7 +159,7 @@ func TestEdit(t *testing.T) {
 	} {
 		text := fmt.Sprintf("# head\n{\"certs\": [\n  {\"old\": %q} # the old one\n],\n# stores\n\"trust_stores\": [{\"name\": \"s\", \"stack\": %s}] } # end\n", encode(old.Cert), x.stack)
 		d := schema.Parse("p.json", []byte(text))
-		got, names, fresh, err := Import(d, []Named{{NameFor(added.Cert), added.Cert}}, ImportOptions{Store: "s"})
+		got, names, fresh, err := Import(d, []NamedCert{{NameFor(added.Cert), added.Cert}}, ImportOptions{Store: "s"})
 		if err != nil || !slices.Equal(names, []string{"new_ca_1"}) || !slices.Equal(fresh, names) {
 			t.Errorf("%s: %v, %v, %v", x.name, names, fresh, err)
 			continue
@@ -168,7 +168,7 @@ func TestEdit(t *testing.T) {
 		if len(got.Syntax) > 0 || !strings.Contains(out, "\"stack\": "+x.want) || !strings.Contains(out, "# the old one") || !strings.HasPrefix(out, "# head\n") || !strings.HasSuffix(out, "# end\n") {
 			t.Errorf("%s: %v\n%s", x.name, got.Syntax, out)
 		}
-		if again, _, fresh, err := Import(got, []Named{{"other_name", added.Cert}}, ImportOptions{Store: "s"}); err != nil || len(fresh) > 0 || again.Source.Text != out {
+		if again, _, fresh, err := Import(got, []NamedCert{{"other_name", added.Cert}}, ImportOptions{Store: "s"}); err != nil || len(fresh) > 0 || again.Source.Text != out {
 			t.Errorf("%s: a second import changes it: %v, %v\n%s", x.name, fresh, err, again.Source.Text)
 		}
 		kept, removed := Keep(got, "s", Stack(d, "s"))
@@ -181,25 +181,25 @@ func TestEdit(t *testing.T) {
 func TestImportNew(t *testing.T) {
 	a, b := testcert.New("a"), testcert.New("b")
 	empty := schema.Parse("p.json", []byte("{ \"s\": [] }"))
-	d, _, fresh, err := Import(empty, []Named{{"a", a.Cert}, {"b", b.Cert}, {"a", a.Cert}}, ImportOptions{Store: "new"})
+	d, _, fresh, err := Import(empty, []NamedCert{{"a", a.Cert}, {"b", b.Cert}, {"a", a.Cert}}, ImportOptions{Store: "new"})
 	if err == nil {
 		t.Errorf("two certificates of one name: %v\n%s", fresh, d.Source.Text)
 	}
-	d, _, fresh, err = Import(empty, []Named{{"a", a.Cert}, {"b", b.Cert}}, ImportOptions{Store: "new"})
+	d, _, fresh, err = Import(empty, []NamedCert{{"a", a.Cert}, {"b", b.Cert}}, ImportOptions{Store: "new"})
 	if err != nil || len(fresh) != 2 || !slices.Equal(Stack(d, "new"), []string{"a", "b"}) {
 		t.Fatalf("%v, %v", fresh, err)
 	}
 	if at := strings.Index; at(d.Source.Text, `"certs"`) > at(d.Source.Text, `"trust_stores"`) || at(d.Source.Text, `"trust_stores"`) > at(d.Source.Text, `"s"`) {
 		t.Errorf("not in the order in which lws needs the sections:\n%s", d.Source.Text)
 	}
-	if _, _, _, err := Import(d, []Named{{"a", b.Cert}}, ImportOptions{}); err != nil {
+	if _, _, _, err := Import(d, []NamedCert{{"a", b.Cert}}, ImportOptions{}); err != nil {
 		t.Errorf("the same certificate under another name: %v", err)
 	}
 	c := testcert.New("c")
-	if _, _, _, err := Import(d, []Named{{"a", c.Cert}}, ImportOptions{}); err == nil {
+	if _, _, _, err := Import(d, []NamedCert{{"a", c.Cert}}, ImportOptions{}); err == nil {
 		t.Error("a certificate was replaced without being asked")
 	}
-	d, _, _, err = Import(d, []Named{{"a", c.Cert}}, ImportOptions{Replace: true})
+	d, _, _, err = Import(d, []NamedCert{{"a", c.Cert}}, ImportOptions{Replace: true})
 	if err != nil || !List(schema.NewPolicy(d))[0].Cert.Equal(c.Cert) {
 		t.Errorf("not replaced: %v", err)
 	}
@@ -243,7 +243,7 @@ func FuzzImport(f *testing.F) {
 		if len(d.Syntax) > 0 || len(schema.Validate(d)) > 0 {
 			t.Skip()
 		}
-		got, names, _, err := Import(d, []Named{{"fresh", a.Cert}}, ImportOptions{Store: "s"})
+		got, names, _, err := Import(d, []NamedCert{{"fresh", a.Cert}}, ImportOptions{Store: "s"})
 		if err != nil {
 			t.Skip()
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Named is a certificate and its name in a policy.
-type Named struct {
+// A NamedCert is a certificate and its name in a policy.
+type NamedCert struct {
 	Name string
 	Cert *x509.Certificate
 }
@@ -28,7 +28,7 @@ type ImportOptions struct {
 // certificate that the policy has under another name is not added again. names are
 // the names of the certificates in the policy; changed holds those that are new or
 // have replaced others.
-func Import(d *schema.Document, certs []Named, o ImportOptions) (result *schema.Document, names, changed []string, err error) {
+func Import(d *schema.Document, certs []NamedCert, o ImportOptions) (result *schema.Document, names, changed []string, err error) {
 	var stack []string
 	var added []string // members of an object
 	for _, c := range certs {

@@ -29,9 +29,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// A served is a listener that answers "hello" to a request without a body, and otherwise
+// An echoListener is a listener that answers "hello" to a request without a body, and otherwise
 // sends back what it receives.
-type served struct {
+type echoListener struct {
 	st    *policy.StreamType
 	s     *runtime.Stream
 	trust *policy.TrustStore
@@ -46,9 +46,9 @@ func serverTransports() []transport.Transport {
 }
 
 // serve makes a listener of a protocol.
-func serve(t *testing.T, own *testcert.Authority, p policy.Protocol, changes ...change) *served {
+func serve(t *testing.T, own *testcert.Authority, p policy.Protocol, changes ...change) *echoListener {
 	t.Helper()
-	n := &served{trust: own.Store()}
+	n := &echoListener{trust: own.Store()}
 	n.st = &policy.StreamType{
 		Name: "s", Server: true, Protocol: p, Endpoint: "127.0.0.1", HTTP: &policy.HTTP{},
 		Metadata: []policy.Metadata{{Name: "method"}, {Name: "path"}},
@@ -73,7 +73,7 @@ func serve(t *testing.T, own *testcert.Authority, p policy.Protocol, changes ...
 func overTLS(st *policy.StreamType) { st.TLS = true }
 
 // accept returns the handlers of a client.
-func (n *served) accept(*runtime.Stream) runtime.Handlers {
+func (n *echoListener) accept(*runtime.Stream) runtime.Handlers {
 	tr := new(teststream.Trace)
 	n.mu.Lock()
 	n.traces = append(n.traces, tr)
@@ -144,7 +144,7 @@ func answering(p policy.Protocol) runtime.Handlers {
 
 // states returns the states of all clients once they have ended: each sequence with its
 // number, if that is not 1.
-func (n *served) states(t *testing.T) string {
+func (n *echoListener) states(t *testing.T) string {
 	t.Helper()
 	n.mu.Lock()
 	traces := slices.Clone(n.traces)
@@ -172,8 +172,8 @@ type peer struct {
 	change []change
 	args   []string // of a program; {ADDR} and so on are replaced
 	stdin  string
-	stop   string                                    // output after which the program is ended
-	call   func(*testing.T, *served) (string, error) // in place of a program
+	stop   string                                          // output after which the program is ended
+	call   func(*testing.T, *echoListener) (string, error) // in place of a program
 
 	want   string // in the output
 	states string
@@ -342,7 +342,7 @@ func (p *peer) run(t *testing.T, args []string) (string, error) {
 }
 
 // client returns a context with a client streamtype "s" for a server.
-func (n *served) client(t *testing.T) *runtime.Context {
+func (n *echoListener) client(t *testing.T) *runtime.Context {
 	addr := netip.MustParseAddrPort(n.s.Addr().String())
 	return newContext(t, runtime.Options{}, streamType(addr, func(st *policy.StreamType) {
 		st.Protocol = n.st.Protocol
@@ -361,7 +361,7 @@ func (n *served) client(t *testing.T) *runtime.Context {
 }
 
 // fetch makes a request.
-func fetch(t *testing.T, n *served) (string, error) {
+func fetch(t *testing.T, n *echoListener) (string, error) {
 	c := n.client(t)
 	answer, err := c.Fetch(t.Context(), "s")
 	if err != nil {
@@ -372,7 +372,7 @@ func fetch(t *testing.T, n *served) (string, error) {
 }
 
 // converse sends two messages and reads what comes back.
-func converse(t *testing.T, n *served) (string, error) {
+func converse(t *testing.T, n *echoListener) (string, error) {
 	conn, err := n.client(t).Open(t.Context(), "s")
 	if err != nil {
 		return "", err

@@ -66,9 +66,9 @@ func imported(d *schema.Document, dir fs.FS, file string, o certs.ImportOptions)
 	if err != nil {
 		return ""
 	}
-	var named []certs.Named
+	var named []certs.NamedCert
 	for _, c := range all {
-		named = append(named, certs.Named{Name: certs.NameFor(c), Cert: c})
+		named = append(named, certs.NamedCert{Name: certs.NameFor(c), Cert: c})
 	}
 	result, _, _, err := certs.Import(d, named, o)
 	if err != nil || result.String() == d.String() {

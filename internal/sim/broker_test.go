@@ -27,15 +27,15 @@ type broker struct {
 type brokerSession struct {
 	id       string
 	clean    bool
-	conn     *brokerConn     // nil without a connection
-	filters  map[string]byte // subscriptions, with their QoS
-	received map[uint16]bool // identifiers of QoS 2 messages without a PUBREL
-	out      []*brokered     // messages to the client that it has not acknowledged
+	conn     *brokerConn      // nil without a connection
+	filters  map[string]byte  // subscriptions, with their QoS
+	received map[uint16]bool  // identifiers of QoS 2 messages without a PUBREL
+	out      []*brokerMessage // messages to the client that it has not acknowledged
 	next     uint16
 }
 
-// A brokered is a message to a client.
-type brokered struct {
+// A brokerMessage is a message to a client.
+type brokerMessage struct {
 	id       uint16
 	qos      byte
 	topic    string
@@ -87,7 +87,7 @@ func ackOf(kind byte, id uint16) []byte {
 }
 
 // publishOf returns a PUBLISH.
-func publishOf(m *brokered, dup bool) []byte {
+func publishOf(m *brokerMessage, dup bool) []byte {
 	first := byte(publish<<4) | m.qos<<1
 	if dup && m.qos > 0 {
 		first |= 8
@@ -299,7 +299,7 @@ func (b *broker) packet(c *brokerConn, s *brokerSession, first byte, body fields
 		if first>>4 == puback {
 			b.checkTaken(s, id)
 		}
-		s.out = slices.DeleteFunc(s.out, func(m *brokered) bool { return m.id == id })
+		s.out = slices.DeleteFunc(s.out, func(m *brokerMessage) bool { return m.id == id })
 	case pubrec:
 		id := body.number()
 		b.checkTaken(s, id)
@@ -356,7 +356,7 @@ func (b *broker) checkHandOver(before, next *brokerConn) {
 // checkTaken checks that a message that a client acknowledges has been delivered. A stream
 // that has answered with DisconnectMe unsubscribes, and drops what it has.
 func (b *broker) checkTaken(s *brokerSession, id uint16) {
-	i := slices.IndexFunc(s.out, func(m *brokered) bool { return m.id == id })
+	i := slices.IndexFunc(s.out, func(m *brokerMessage) bool { return m.id == id })
 	if i < 0 || s.clean || b.w.protocol.shared || b.w.protocol.proxied {
 		return
 	}
@@ -404,7 +404,7 @@ func (b *broker) receive(c *brokerConn, topic string, qos byte, payload []byte) 
 		if !matched {
 			continue
 		}
-		m := &brokered{qos: min(qos, best), topic: topic, payload: payload, since: time.Now()}
+		m := &brokerMessage{qos: min(qos, best), topic: topic, payload: payload, since: time.Now()}
 		if m.qos == 0 {
 			if s.conn != nil {
 				s.conn.Write(publishOf(m, false))

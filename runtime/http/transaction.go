@@ -24,7 +24,7 @@ var errAnswerShort = errors.New("sspolicy: the answer is shorter than the announ
 // A transaction is a request to a server and its answer.
 type transaction struct {
 	n *server
-	l transport.Accepted
+	l transport.AcceptedLink
 	w http.ResponseWriter
 	r *http.Request
 

@@ -80,7 +80,7 @@ type Acceptor interface {
 	// Accept makes a stream, and delivers CREATING and CONNECTING on the calling
 	// goroutine. After an error the transport must close the connection: the
 	// program refuses it, or the listener is closed.
-	Accept(Peer) (Accepted, error)
+	Accept(Peer) (AcceptedLink, error)
 }
 
 // A Peer is the other end of an accepted connection.
@@ -93,13 +93,13 @@ type Peer struct {
 	VerifyError error
 }
 
-// An Accepted is the Link of an accepted stream. There is no Run: the connection
+// An AcceptedLink is the Link of an accepted stream. There is no Run: the connection
 // begins with Accept and ends with End, and needs no goroutine in between.
 //
 // Over ws and raw, Connected follows Accept; over ws, Upgrade precedes it. Over
 // HTTP each request is Begin, Rx and RxEnd for its body, Reply, Tx for the body of
 // the response, and Complete.
-type Accepted interface {
+type AcceptedLink interface {
 	Link
 
 	// Context is done when the stream ends the connection. An idle connection holds less

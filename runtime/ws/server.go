@@ -88,7 +88,7 @@ func (n *connector) accept(c *httpserver.Conn, w http.ResponseWriter, r *http.Re
 }
 
 // serve serves an accepted connection until its end.
-func (n *connector) serve(hc *httpserver.Conn, l transport.Accepted, ws *websocket.Conn, w *wire) {
+func (n *connector) serve(hc *httpserver.Conn, l transport.AcceptedLink, ws *websocket.Conn, w *wire) {
 	c := n.newConn(l, ws, w)
 	ended := hc.Upgraded(n.server, func() { go c.closeWith(websocket.StatusGoingAway) })
 	defer ended()
@@ -109,7 +109,7 @@ type upgrade struct {
 	c    *httpserver.Conn
 	r    *http.Request
 	wire *wire
-	l    transport.Accepted
+	l    transport.AcceptedLink
 
 	refused bool // the response has been written
 }

@@ -357,7 +357,7 @@ type Conn struct {
 	// Stream is the stream of the connection, or nil. Only the handler over HTTP/1,
 	// which never runs concurrently, uses it. Its End is called when the connection
 	// ends, unless it was hijacked. Of is its streamtype.
-	Stream transport.Accepted
+	Stream transport.AcceptedLink
 	Of     *transport.ServerSetup
 
 	failed   atomic.Pointer[error]
@@ -365,7 +365,7 @@ type Conn struct {
 }
 
 // Accept makes a stream of the connection, or of a request on it, for a streamtype.
-func (c *Conn) Accept(of *transport.ServerSetup, r *http.Request) (transport.Accepted, error) {
+func (c *Conn) Accept(of *transport.ServerSetup, r *http.Request) (transport.AcceptedLink, error) {
 	s := c.serverOf(of)
 	if s == nil {
 		return nil, transport.ErrClosed
