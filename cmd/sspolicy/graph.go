@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/graph"
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/overlay"
 	"github.com/secure-streams/sspolicy/schema"
@@ -41,7 +43,11 @@ func (c *graphCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	if d, err = p.applied(d); err != nil {
+	settings, err := p.configuration("", filepath.Dir(d.Source.Name))
+	if err != nil {
+		return err
+	}
+	if d, err = p.applied(d, settings); err != nil {
 		return err
 	}
 	g := graph.New(schema.NewPolicy(d))
@@ -84,8 +90,8 @@ func (p *program) readableText(d *schema.Document) (*schema.Document, error) {
 
 // applied returns a policy unchanged, and for a fragment its base with the fragment
 // applied.
-func (p *program) applied(d *schema.Document) (*schema.Document, error) {
-	base, err := p.base(d)
+func (p *program) applied(d *schema.Document, c *config.Config) (*schema.Document, error) {
+	base, err := project.FragmentOf(d, c).Read(c, p.document)
 	if err != nil || base == nil {
 		return d, err
 	}

@@ -68,7 +68,7 @@ func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error
 	if s.Diagnostics, err = project.Lint(s.Document, t.config, p.document, o); err != nil {
 		return s, err
 	}
-	if s.Document, err = p.applied(s.Document); err != nil || c.Base == "" {
+	if s.Document, err = p.applied(s.Document, t.config); err != nil || c.Base == "" {
 		return s, err
 	}
 	base, err := p.revision(c.Base)

@@ -20,13 +20,13 @@ const (
 )
 
 // codeLenses returns for each streamtype of a policy what can be done with it: run it, and
-// show it in the fragments that change it.
+// show it in the fragments that change it. A fragment runs with its base.
 func (s *server) codeLenses(_ context.Context, snap *snapshot, _ documentParams) (any, error) {
 	list := []codeLens{}
-	if snap.fragment() != nil {
-		return list, nil
-	}
 	run, show := s.has(commandRun), s.has(commandOverlays)
+	if f := snap.fragment(); f != nil {
+		run, show = run && f.Base != "", false
+	}
 	var others []*relative
 	if show {
 		others = s.relatives(snap)[1:]

@@ -78,7 +78,11 @@ func TestVersions(t *testing.T) {
 // TestConfigCompletion: a configuration is completed by its schema, with the names of rules,
 // groups and versions, and the result has no findings.
 func TestConfigCompletion(t *testing.T) {
-	file := uriOf(filepath.Join(t.TempDir(), ".sspolicy.json"))
+	dir := t.TempDir()
+	file := uriOf(filepath.Join(dir, ".sspolicy.json"))
+	if err := os.WriteFile(filepath.Join(dir, "weather.json"), []byte("{}"), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	c := newClient(t)
 	c.open(file, "{}")
 	for _, test := range []struct {
@@ -93,6 +97,8 @@ func TestConfigCompletion(t *testing.T) {
 		{`{ // "x": [` + "\n" + `"fail-level": "|"}`, "none", "off", ""},
 		{`{"ignore": [{"rule": "|"}]}`, "unused-metadata", "syntax", ""},
 		{`{"ignore": [{"|"}]}`, "reason", "severity", ""},
+		{`{"fragments": [{"|"}]}`, "paths", "severity", ""},
+		{`{"fragments": [{"paths": ["lab/*.json"], "base": "|"}]}`, "weather.json", ".sspolicy.json", `{"fragments": [{"paths": ["lab/*.json"], "base": "weather.json"}]}`},
 		{`{"nonsense": {"|"}}`, "", "reason", ""},
 	} {
 		before, after, _ := strings.Cut(test.text, "|")
