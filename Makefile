@@ -9,7 +9,7 @@ CHAOS ?= 10m
 SEEDS ?= 1000
 PREFIX ?= /usr/local
 PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nghttp2-client netcat-openbsd python3-websockets nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim minisign
-# Optional and test-only dependencies are in modules of their own.
+# Optional and test-only dependencies are in separate modules.
 MODULES := . internal/site internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
@@ -21,27 +21,27 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
 help:
-	@echo 'make demo      run one policy all the way: validate, lint, overlay, compile, run'
-	@echo 'make test      run all checks and tests; installs what they need (Debian, as root)'
+	@echo 'make demo      take one policy through validate, lint, overlay, compile and run'
+	@echo 'make test      run all checks and tests; on Debian, as root, installs the programs they need'
 	@echo 'make build     build bin/sspolicy'
 	@echo 'make install   install the program, man page, completions and CMake package below PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove them'
 	@echo 'make lint      run gofmt, go vet, staticcheck'
 	@echo 'make bench     run the benchmarks (BENCH=regexp)'
-	@echo 'make soak      run the tests that take long; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
+	@echo 'make soak      run long tests; random streams and faults for SOAK=$(SOAK), CHAOS=$(CHAOS)'
 	@echo 'make sim       run SEEDS=$(SEEDS) simulations of each protocol, or of PROTOCOL; SEED=n repeats one'
 	@echo 'make arch      run the tests of codecs and tables on 386, arm and s390x (QEMU)'
 	@echo 'make sim-defects  plant defects, and count the simulations that find each'
-	@echo 'make browser   load a page of the example of a server in chromium'
+	@echo 'make browser   load the page of the example server in chromium'
 	@echo 'make vscode    package the extension for VS Code, and test it with the server (needs npm)'
 	@echo 'make site      write the documentation and the playground as a website, site (needs npm)'
 	@echo 'make playground       build the page that checks policies in a browser, site/playground (needs npm)'
 	@echo 'make playground-test  test it, and the website, in chromium'
 	@echo 'make fuzz      run each fuzz target for FUZZTIME=$(FUZZTIME)'
-	@echo 'make golangci, workflows, vulncheck, apidiff: checks with tools that are downloaded'
+	@echo 'make golangci, workflows, vulncheck, apidiff: checks with downloaded tools'
 	@echo 'make snapshot  build the files of a release, in dist'
 	@echo 'make release-test, reproducible: install and try them; compare two builds'
-	@echo 'make generate  regenerate pages and files of this tree'
+	@echo 'make generate  regenerate generated pages and files'
 	@echo 'make update    rewrite the outputs that the tests expect'
 
 .PHONY: demo
@@ -102,7 +102,7 @@ need:
 
 # Other sizes of int, and the other byte order: the packages that read and write binary
 # formats, the tables that they generate, and signatures. QEMU (Debian: qemu-user) runs
-# what the processor does not, but not the programs that some tests build.
+# foreign binaries, but not the programs that some tests build.
 CODECS := ./runtime/signing ./internal/sspcwire ./runtime/policy ./runtime/internal/machine ./runtime/mqtt
 .PHONY: arch
 arch:
@@ -145,7 +145,7 @@ soak: browser
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak(Servers)?$$' ./internal/conformance
 
 # EVENTS=n,n,... keeps only these events of the plan of a seed, TRACE=1 prints the trace,
-# MINUTES=n is how long there are faults, STOP=n ends after n seeds with findings.
+# MINUTES=n is the time with faults, STOP=n ends after n seeds with findings.
 .PHONY: sim
 sim:
 	SEEDS='$(SEEDS)' SEED='$(SEED)' PROTOCOL='$(PROTOCOL)' $(GO) test -count=1 -timeout 0 -v -run '^TestSim$$' ./internal/sim
@@ -161,8 +161,8 @@ sim-defects:
 browser:
 	$(GO) test -count=1 -tags browser -run Browser ./runtime/example/... ./runtime/apilogin
 
-# The page in site/playground needs no network once it is loaded, and any web server. DOCS is
-# the address of the documentation relative to it.
+# Any web server can serve the page in site/playground, which needs no network once it is
+# loaded. DOCS is the address of the documentation relative to it.
 .PHONY: playground
 playground: playground/node_modules
 	GO='$(GO)' node playground/build.mjs site/playground
@@ -215,8 +215,7 @@ update:
 	$(GO) test ./cmd/sspolicy -run 'Stories|Docs' -update
 	$(GO) test ./codegen -run Golden -update
 
-# Checks that need the network, or take long. apidiff compares the Go API with BASE, a
-# tag.
+# Checks that need the network or a long time. apidiff compares the Go API with the tag BASE.
 .PHONY: golangci
 golangci:
 	$(GO) run $(GOLANGCI) run
@@ -234,7 +233,7 @@ BASE ?= $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null)
 apidiff:
 	$(if $(BASE),$(GO) run $(GORELEASE) -base=$(BASE),@echo 'apidiff: no tag to compare with')
 
-# The files of a release, in dist. TARGETS=linux_amd64_v1 builds for some machines alone.
+# The files of a release, in dist. TARGETS=linux_amd64_v1 builds only some of them.
 TOOLS ?= $(CURDIR)/build/tools
 .PHONY: snapshot
 snapshot: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
@@ -244,7 +243,7 @@ snapshot: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 		--snapshot --clean --skip=docker$(if $(TARGETS),$(comma)homebrew$(comma)scoop)
 comma := ,
 
-# For the workflow of releases: the tag HEAD has, published as a draft.
+# For the release workflow: publishes the tag of HEAD as a draft.
 .PHONY: release
 release: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 	PATH='$(TOOLS)':"$$PATH" goreleaser release --clean
@@ -254,8 +253,8 @@ $(TOOLS)/goreleaser:
 $(TOOLS)/cyclonedx-gomod:
 	GOBIN='$(TOOLS)' $(GO) install $(CYCLONEDX)
 
-# They build the commit HEAD in clones: the Go command finds the commit of a clone
-# alone, not that of a linked work tree.
+# They build the commit HEAD in clones: the Go command finds the commit of a clone, but
+# not that of a linked work tree.
 .PHONY: release-test
 release-test: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 	@set -ex; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \

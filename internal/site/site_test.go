@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -85,6 +86,23 @@ func openExample(t *testing.T, fragment string) {
 	var state map[string]string
 	if err != nil || json.Unmarshal(text, &state) != nil || state["policy"] == "" {
 		t.Errorf("%s: %v", text, err)
+	}
+}
+
+// TestMap: the map has a link to every page of docs.
+func TestMap(t *testing.T) {
+	names, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(names) < 20 {
+		t.Fatal(names, err)
+	}
+	text, err := os.ReadFile("../../" + mapPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if name = filepath.Base(name); name != "README.md" && !strings.Contains(string(text), "]("+name+")") {
+			t.Errorf("%s does not link to %s", mapPage, name)
+		}
 	}
 }
 
