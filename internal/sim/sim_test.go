@@ -46,7 +46,7 @@ const (
 )
 
 // TestSame checks that a seed has one trace, whatever the number of cores, and that no law
-// is broken. If packets are free, half of the seeds suffice.
+// is broken. If the packets of a protocol are free, half of the seeds suffice.
 func TestSame(t *testing.T) {
 	for _, pr := range protocols {
 		t.Run(pr.name, func(t *testing.T) {

@@ -44,11 +44,10 @@ type protocol struct {
 	// settled is called when the streams have settled; it may be nil.
 	settled func()
 
-	// free says that a goroutine of a library decides how messages are divided into
-	// packets, and so when they arrive. A seed may have several traces then: most have one
-	// with small bodies, and more with large ones on one core.
+	// free says that the goroutines of a library divide messages into packets as they
+	// happen to run, so that a seed may have several traces.
 	free  bool
-	small bool // bodies are
+	small bool // bodies fit into a few packets
 
 	// faults are those of hosts; nil means ofHost.
 	faults []chance
