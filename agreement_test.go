@@ -32,11 +32,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestAgreement: a policy that lint finds no error in compiles to both languages,
-// and the runtime prepares each of its streamtypes. So lint has reported an error
-// in whatever the compiler or the runtime refuse. The policies are random ones
-// with settings at the edges of what is allowed. AGREEMENT=n makes n of them, and
-// AGREEMENT_SEED=n others.
+// TestAgreement checks that a policy that lint finds no error in compiles to both
+// languages, and the runtime prepares each of its streamtypes. So lint has reported
+// an error in whatever the compiler or the runtime refuse. The policies are random
+// ones with settings at the edges of what is allowed. AGREEMENT=n makes n of them,
+// and AGREEMENT_SEED=n others.
 func TestAgreement(t *testing.T) {
 	n := 1000
 	if s := os.Getenv("AGREEMENT"); s != "" {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Text in a comment cannot end it, nor make a trigraph, and escaping it twice changes
-// nothing more.
+// FuzzCommentText checks that text in a comment cannot end it, nor make a trigraph,
+// and escaping it twice changes nothing more.
 func FuzzCommentText(f *testing.F) {
 	for _, s := range []string{`*\`, `\*`, "/*/", "*/*", "???/", `*\\`, "a\nb", "\u2028"} {
 		f.Add(s)

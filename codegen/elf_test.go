@@ -242,7 +242,8 @@ func TestReadPolicy2c(t *testing.T) {
 	}
 }
 
-// FuzzReadELF: no file makes ReadELF panic, and what it reads has a source text.
+// FuzzReadELF checks that no file makes ReadELF panic, and what it reads has a
+// source text.
 func FuzzReadELF(f *testing.F) {
 	dir := f.TempDir()
 	source, image := filepath.Join(dir, "seed.c"), filepath.Join(dir, "image")

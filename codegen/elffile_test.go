@@ -40,8 +40,8 @@ func hostileELF(t *testing.T, flags elf.SectionFlag) []byte {
 	return b.Bytes()
 }
 
-// TestHostileELF: reading a file takes memory in proportion to its size, though names
-// may share bytes and sections may be compressed.
+// TestHostileELF checks that reading a file takes memory in proportion to its size,
+// though names may share bytes and sections may be compressed.
 func TestHostileELF(t *testing.T) {
 	for _, c := range []struct {
 		flags elf.SectionFlag

@@ -11,7 +11,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestJSONSharedRetry: streamtypes that share a backoff scheme do not each print it.
+// TestJSONSharedRetry checks that streamtypes that share a backoff scheme do not
+// each print it.
 func TestJSONSharedRetry(t *testing.T) {
 	allocations := func(waits int) float64 {
 		p := &policy.Policy{}
@@ -30,7 +31,8 @@ func TestJSONSharedRetry(t *testing.T) {
 	}
 }
 
-// TestDecodeWaits: tables with more waits than a policy may have are refused.
+// TestDecodeWaits checks that tables with more waits than a policy may have are
+// refused.
 func TestDecodeWaits(t *testing.T) {
 	const at = 0x1000
 	key := schema.LookupKey(schema.Retry, "backoff")

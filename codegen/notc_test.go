@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// TestNotC: what is not C is named, and tables are not refused. FuzzReadC and the tests of
-// tables, which read all that the compilers wrote, check the other direction.
+// TestNotC checks that a file that is not C is identified, and tables are not
+// rejected. FuzzReadC and the tests of tables, which read all that the compilers
+// wrote, check the other direction.
 func TestNotC(t *testing.T) {
 	for text, want := range map[string]string{
 		"\x7fELF\x02":                          "an ELF file",

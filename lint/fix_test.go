@@ -52,8 +52,8 @@ func TestFix(t *testing.T) {
 	}
 }
 
-// The example policy of lws's README becomes one that loads, except for its
-// certificates, which are shortened there.
+// TestFixReadmeExample checks that the example policy of lws's README becomes one
+// that loads, except for its certificates, which are shortened there.
 func TestFixReadmeExample(t *testing.T) {
 	text, err := os.ReadFile(filepath.FromSlash("../fixtures/readme-example.json"))
 	if err != nil {

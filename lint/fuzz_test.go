@@ -16,7 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The laws of fixes hold for any text.
+// FuzzFix checks that the laws of fixes hold for any text.
 func FuzzFix(f *testing.F) {
 	for _, r := range rules.All() {
 		f.Add(r.Bad, false)
@@ -28,8 +28,8 @@ func FuzzFix(f *testing.F) {
 	f.Fuzz(checkLaws)
 }
 
-// The laws hold for policies with mistakes that people and programs make. Each
-// byte of mistakes selects one, and its place.
+// FuzzFixMistakes checks that the laws hold for policies with mistakes that people
+// and programs make. Each byte of mistakes selects one, and its place.
 func FuzzFixMistakes(f *testing.F) {
 	policies := readPolicies(f)
 	for i := 0; i < len(policies); i += 1 + len(policies)/120 { // seeds, which go test runs too

@@ -10,8 +10,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestLimit: of a rule no more than MaxFindings are reported, and the number of
-// the rest with their severity, whether lint or the schema checks it.
+// TestLimit checks that no more than MaxFindings of a rule are reported, and the
+// number of the rest with their severity, whether lint or the schema checks it.
 func TestLimit(t *testing.T) {
 	const n = 3 * schema.MaxFindings
 	var b strings.Builder

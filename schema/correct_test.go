@@ -20,8 +20,9 @@ func BenchmarkCorrect(b *testing.B) {
 	}
 }
 
-// A bracket that may be missing in very many places is not guessed: the parser's
-// own fix, which would remove the other one, is not offered.
+// TestCorrectLong checks that a bracket that may be missing in very many places is
+// not guessed: the parser's own fix, which would remove the other one, is not
+// offered.
 func TestCorrectLong(t *testing.T) {
 	items := strings.TrimSuffix(strings.Repeat(`{"m":""},`, 300), ",")
 	text := `{"s":{"a":{"endpoint":"x.org","port":80,"metadata":[` + items + `]}}]}`

@@ -114,7 +114,8 @@ func FuzzFormat(f *testing.F) {
 	})
 }
 
-// FuzzPack: a packed policy means the same, and packing it again changes nothing.
+// FuzzPack checks that a packed policy means the same, and packing it again changes
+// nothing.
 func FuzzPack(f *testing.F) {
 	for _, s := range syntaxSeeds {
 		f.Add(s)

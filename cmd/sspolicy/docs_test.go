@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestDocs: the documentation shows what the commands print, and its other
-// commands work. Those of README.md are executed in the root of the repository,
-// those of the other pages in fixtures.
+// TestDocs checks that the documentation shows what the commands print, and its
+// other commands work. Those of README.md are executed in the root of the
+// repository, those of the other pages in fixtures.
 func TestDocs(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -133,7 +133,7 @@ func firstDifference(old, now string) string {
 	return "one is longer"
 }
 
-// TestDocsHaveEveryCommand: docs/cli.md has the help of every command.
+// TestDocsHaveEveryCommand checks that docs/cli.md has the help of every command.
 func TestDocsHaveEveryCommand(t *testing.T) {
 	text, err := os.ReadFile("../../docs/cli.md")
 	if err != nil {

@@ -45,7 +45,7 @@ func initialize(t *testing.T, flags ...string) (file string) {
 	return file
 }
 
-// TestInitClients: the policy of each client talks to a server.
+// TestInitClients checks that the policy of each client talks to a server.
 func TestInitClients(t *testing.T) {
 	ca := testcert.New("init")
 	roots := filepath.Join(t.TempDir(), "ca.pem")
@@ -122,7 +122,8 @@ func TestInitClients(t *testing.T) {
 	}
 }
 
-// TestInitServers: the policy of each server serves the policy of a client.
+// TestInitServers checks that the policy of each server serves the policy of a
+// client.
 func TestInitServers(t *testing.T) {
 	ca := testcert.New("init")
 	dir := t.TempDir()
@@ -183,8 +184,8 @@ func TestInitServers(t *testing.T) {
 	}
 }
 
-// TestQuestions: the answers make the same policy as the flags, and wrong ones are asked
-// for again.
+// TestQuestions checks that the answers make the same policy as the flags, and
+// wrong ones are asked for again.
 func TestQuestions(t *testing.T) {
 	for _, tt := range []struct{ answers, flags, asked string }{
 		{"\n\n\n\n\n\n", "", "Which port? [443]"},
@@ -212,7 +213,8 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
-// A file that is too long for certificates is not read to its end.
+// TestInitRootsTooLong checks that a file that is too long for certificates is not
+// read to its end.
 func TestInitRootsTooLong(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "roots")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

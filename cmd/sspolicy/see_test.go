@@ -24,7 +24,7 @@ func compareDocs(t *testing.T, name, want string) {
 	}
 }
 
-// TestDocsGraph: docs/graph.svg is what the command draws.
+// TestDocsGraph checks that docs/graph.svg is what the command draws.
 func TestDocsGraph(t *testing.T) {
 	var got, stderr bytes.Buffer
 	if code := run([]string{"graph", "../../fixtures/station.json"}, strings.NewReader(""), &got, &stderr); code != exitOK {
@@ -33,7 +33,7 @@ func TestDocsGraph(t *testing.T) {
 	compareDocs(t, "graph.svg", strings.ReplaceAll(got.String(), "../../fixtures/", ""))
 }
 
-// TestDocsBreaking: docs/breaking.md has all rules.
+// TestDocsBreaking checks that docs/breaking.md has all rules.
 func TestDocsBreaking(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Breaking changes\n\nThese are the rules of [`sspolicy breaking`](see.md#what-breaks). Their IDs are stable.\n")

@@ -80,7 +80,7 @@ func handshake(t *testing.T, trusted *certAndKey, chain ...*certAndKey) error {
 	return err
 }
 
-// TestExplainTLS: errors of real handshakes say what to do.
+// TestExplainTLS checks that errors of real handshakes say what to do.
 func TestExplainTLS(t *testing.T) {
 	named := func(c *x509.Certificate) { c.DNSNames = []string{"device.example.com"} }
 	root, other := issue(t, "root", nil, nil), issue(t, "other", nil, nil)
@@ -135,7 +135,8 @@ func TestExplainTLS(t *testing.T) {
 	}
 }
 
-// TestClock: a device without a battery starts in 1970.
+// TestClock checks the message when the clock is in 1970, as on a device without a
+// battery.
 func TestClock(t *testing.T) {
 	c := issue(t, "device", nil, nil).cert
 	got := explainTime(c, time.Unix(60, 0))

@@ -89,8 +89,8 @@ func (w *watching) end() {
 	}
 }
 
-// TestWatch: lint --watch reports again when a file is written, replaced or added, or the
-// configuration changes; it says so when there are no findings.
+// TestWatch checks that lint --watch reports again when a file is written, replaced
+// or added, or the configuration changes; it says so when there are no findings.
 func TestWatch(t *testing.T) {
 	policy, err := os.ReadFile("../../fixtures/weather.json")
 	if err != nil {
@@ -116,7 +116,8 @@ func TestWatch(t *testing.T) {
 	w.end()
 }
 
-// TestWatchBase: a fragment is checked again when its base changes, which is elsewhere.
+// TestWatchBase checks that a fragment is checked again when its base changes,
+// which is elsewhere.
 func TestWatchBase(t *testing.T) {
 	policy, err := os.ReadFile("../../fixtures/weather.json")
 	if err != nil {

@@ -228,8 +228,9 @@ func compare(t testing.TB, old, new string, o Options) []Change {
 	return Compare(schema.Parse("old.json", []byte(old)), schema.Parse("new.json", []byte(new)), o)
 }
 
-// TestErrors: a policy with an error is compared, except for what has the error, and a
-// change there is reported. want lists the rules, and parts of the texts of not-compared.
+// TestErrors checks that a policy with an error is compared, except for what has
+// the error, and a change there is reported. want lists the rules, and parts of the
+// texts of not-compared.
 func TestErrors(t *testing.T) {
 	old := withCerts(base)
 	for _, test := range []struct {
@@ -280,8 +281,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestNoSilence: a value that gets an error is a change, in both directions, and with the same
-// error in both policies it is none.
+// TestNoSilence checks that a value that gets an error is a change, in both
+// directions, and with the same error in both policies it is none.
 func TestNoSilence(t *testing.T) {
 	text := withCerts(base)
 	p := schema.NewPolicy(schema.Parse("base.json", []byte(text)))
@@ -320,7 +321,7 @@ func TestNoSilence(t *testing.T) {
 	}
 }
 
-// TestEveryKey: a change of any field of a streamtype is a change.
+// TestEveryKey checks that a change of any field of a streamtype is a change.
 func TestEveryKey(t *testing.T) {
 	for _, protocol := range []policy.Protocol{policy.ProtocolH1, policy.ProtocolMQTT} {
 		build := func() *policy.StreamType {

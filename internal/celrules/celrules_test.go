@@ -51,7 +51,8 @@ func rules(t testing.TB, specs ...Spec) (all []*lint.Rule) {
 	return all
 }
 
-// TestExpressions: each is true for exactly the named definitions.
+// TestExpressions checks that each expression is true for exactly the named
+// definitions.
 func TestExpressions(t *testing.T) {
 	for _, test := range []struct{ target, expression, want string }{
 		{"stream", `stream.name == "a"`, "a"},
@@ -111,8 +112,8 @@ func TestExpressions(t *testing.T) {
 	}
 }
 
-// TestMessages: a finding is where the rule says, with what the expressions in the message
-// are, and an expression that fails is a finding.
+// TestMessages checks that a finding is where the rule says, with what the
+// expressions in the message are, and an expression that fails is a finding.
 func TestMessages(t *testing.T) {
 	for _, test := range []struct {
 		spec Spec
@@ -135,7 +136,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// TestCostOfPolicy: evaluations that are cheap each stop when they are expensive together.
+// TestCostOfPolicy checks that evaluations that are cheap each stop when they are
+// expensive together.
 func TestCostOfPolicy(t *testing.T) {
 	defer func(old uint64) { maxRule = old }(maxRule)
 	maxRule = 100_000
@@ -162,8 +164,8 @@ func TestCostOfPolicy(t *testing.T) {
 	}
 }
 
-// TestCostOfRules: rules that are cheap each stop when they are expensive together, and each
-// that was not checked says so.
+// TestCostOfRules checks that rules that are cheap each stop when they are
+// expensive together, and each that was not checked says so.
 func TestCostOfRules(t *testing.T) {
 	defer func(old uint64) { maxRules = old }(maxRules)
 	maxRules = 1000
@@ -183,7 +185,8 @@ func TestCostOfRules(t *testing.T) {
 	}
 }
 
-// TestRegexSize: a regular expression that is large when compiled is refused with the rule.
+// TestRegexSize checks that a regular expression that is large when compiled is
+// refused with the rule.
 func TestRegexSize(t *testing.T) {
 	_, wrong := Compile(Spec{ID: "t/x", Target: "stream", Expression: `stream.name.matches("(a?){900}(a?){900}(a?){900}")`})
 	if len(wrong) != 1 || !strings.Contains(wrong[0].Message, "exceeds limit") {
@@ -191,8 +194,8 @@ func TestRegexSize(t *testing.T) {
 	}
 }
 
-// TestRange: a rule is checked if one of the versions that the policy must work with is
-// in its range.
+// TestRange checks that a rule is checked if one of the versions that the policy
+// must work with is in its range.
 func TestRange(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"", "4.1 4.2 4.3 4.4 4.5 5.0"}, {">=4.3 <5.0", "4.3 4.4 4.5"}, {"4.3", "4.3"}, {"=5.0", "5.0"}, {"> 4.1", "error"}, {"<=4.2", "4.1 4.2"},
@@ -220,8 +223,9 @@ func TestRange(t *testing.T) {
 	}
 }
 
-// TestView: the view has a field for each key, except lists of definitions and the
-// settings of sspolicy, and each field can be used for each definition of the fixtures.
+// TestView checks that the view has a field for each key, except lists of
+// definitions and the settings of sspolicy, and each field can be used for each
+// definition of the fixtures.
 func TestView(t *testing.T) {
 	for _, c := range classes {
 		for _, k := range schema.Keys(c.section) {
@@ -266,8 +270,8 @@ func TestView(t *testing.T) {
 	}
 }
 
-// FuzzCompile: no rule panics, mistakes are inside of the text, and what compiles can be
-// checked.
+// FuzzCompile checks that no rule panics, mistakes are inside the text, and what
+// compiles can be checked.
 func FuzzCompile(f *testing.F) {
 	f.Add("stream", `stream.tls && stream.trust_store.startsWith("corp-")`, "${stream.name} is ${")
 	f.Add("certificate", `certificate.not_after - now < duration("24h")`, "${certificate.not_after}")
@@ -292,8 +296,8 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-// TestDocs: the expressions in the table of the documentation compile, for the target that
-// they name.
+// TestDocs checks that the expressions in the table of the documentation compile,
+// for the target that they name.
 func TestDocs(t *testing.T) {
 	text, err := os.ReadFile("../../docs/custom-rules.md")
 	if err != nil {

@@ -88,7 +88,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse: no configuration panics, and what is not JSON after
+// FuzzParse checks that no configuration panics, and what is not JSON after
 // standardization is an error.
 func FuzzParse(f *testing.F) {
 	f.Add(`{ // c
@@ -109,8 +109,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestApply: a file is found by its path from the configuration, however it is
-// named.
+// TestApply checks that a file is found by its path from the configuration, however
+// it is named.
 func TestApply(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "old", "sub"), 0o755); err != nil {
@@ -154,8 +154,8 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// TestWith: a severity for a rule or a group says to check it, one for a pattern
-// does not.
+// TestWith checks that a severity for a rule or a group says to check it, one for a
+// pattern does not.
 func TestWith(t *testing.T) {
 	for text, want := range map[string][]string{
 		`{}`:                                    nil,
@@ -172,7 +172,8 @@ func TestWith(t *testing.T) {
 	}
 }
 
-// TestFirm: a pattern does not change the rules that cannot be suppressed.
+// TestFirm checks that a pattern does not change the rules that cannot be
+// suppressed.
 func TestFirm(t *testing.T) {
 	c, found := Parse(Name, []byte(`{"severity": {"*": "off"}}`))
 	if len(found) > 0 {
@@ -214,7 +215,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestRawOffset: an offset in the text of a string is at the same character of the JSON.
+// TestRawOffset checks that an offset in the text of a string is at the same
+// character of the JSON.
 func TestRawOffset(t *testing.T) {
 	for _, raw := range []string{`""`, `"a"`, `"\"\\\n\/x"`, `"\u00e4ä\ud83d\ude00😀z"`, `"\ud83d\u0041\ud800"`} {
 		text := schema.Unquote(raw)
@@ -227,7 +229,8 @@ func TestRawOffset(t *testing.T) {
 	}
 }
 
-// TestExamples: rules are tested with their examples, at their places in the configuration.
+// TestExamples checks that rules are tested with their examples, at their places in
+// the configuration.
 func TestExamples(t *testing.T) {
 	const text = `{
   "rules": [

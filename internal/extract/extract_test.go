@@ -78,7 +78,8 @@ func lintAll(file, content string, o Options) (all []schema.Diagnostic) {
 	return schema.SortDiagnostics(all)
 }
 
-// TestPlaces: findings are at their place in the file, and not about placeholders.
+// TestPlaces checks that findings are at their place in the file, and not about
+// placeholders.
 func TestPlaces(t *testing.T) {
 	const rest = `\"protocol\": \"h1\", \"http_method\": \"GET\", \"http_url\": \"\", \"tls\": true, \"opportunistic\": true`
 	for _, c := range []struct{ content, want string }{
@@ -99,7 +100,8 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// TestFix: a fix changes nothing in C but its own place, which is in one literal.
+// TestFix checks that a fix changes nothing in C but its own place, which is in one
+// literal.
 func TestFix(t *testing.T) {
 	const start = "p = \"{\\\"s\\\": [{\\\"a\\\": {\\\"endpoint\\\": \\\"x.org\\\", \\\"port\\\": 443, \\\"protocol\\\": \\\"h1\\\", \\\"http_method\\\": \\\"GET\\\", \\\"http_url\\\": \\\"\\\", \"\n\t"
 	for _, c := range []struct{ before, want string }{
@@ -123,7 +125,8 @@ func TestFix(t *testing.T) {
 	}
 }
 
-// TestFixture: the places of findings in C and in the policy itself agree.
+// TestFixture checks that the places of findings in C and in the policy itself
+// agree.
 func TestFixture(t *testing.T) {
 	policy, err := os.ReadFile("../../fixtures/weather-mistakes.json")
 	if err != nil {
@@ -150,7 +153,7 @@ func TestFixture(t *testing.T) {
 	}
 }
 
-// TestCorpus: the policies in C and in templates that SSPOLICY_CORPUS has.
+// TestCorpus tests the policies in C and in templates that SSPOLICY_CORPUS has.
 func TestCorpus(t *testing.T) {
 	dir := os.Getenv("SSPOLICY_CORPUS")
 	if dir == "" {
@@ -174,8 +177,8 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// FuzzC: whatever the file is, places are in it, and an edit with an exact place changes
-// the policy as it says.
+// FuzzC checks that whatever the file is, places are in it, and an edit with an
+// exact place changes the policy as it says.
 func FuzzC(f *testing.F) {
 	f.Add("p = \"{\\\"s\\\": [{\\\"a\\\": {\" X \"\\\"port\\\": %d}}]}\";", 3, 9, "x")
 	f.Add("#define A \"1\"\n\"{\\\"s\\\": [\" A\n#if A\n\"2\"\n#endif\n\"]}\"", 1, 4, `"`)
@@ -206,8 +209,8 @@ func FuzzC(f *testing.F) {
 	})
 }
 
-// TestMacroLimit: a macro that is used again and again adds no more than a policy may
-// have to all literals of a file together.
+// TestMacroLimit checks that a macro that is used again and again adds no more than
+// a policy may have to all literals of a file together.
 func TestMacroLimit(t *testing.T) {
 	body := strings.Repeat("x", schema.MaxSize/8)
 	for _, uses := range []string{
@@ -226,8 +229,9 @@ func TestMacroLimit(t *testing.T) {
 	}
 }
 
-// TestDeepConditions: a part is skipped if a condition between it and the literal is
-// false, at any depth. It takes minutes if each line looks at all conditions around it.
+// TestDeepConditions checks that a part is skipped if a condition between it and
+// the literal is false, at any depth. It takes minutes if each line looks at all
+// conditions around it.
 func TestDeepConditions(t *testing.T) {
 	const depth = 200_000
 	for _, c := range []struct{ outer, inner, want string }{{"1", "1", "ac"}, {"1", "0", "bc"}, {"0", "1", "bc"}, {"0", "0", "bc"}} {
@@ -239,8 +243,8 @@ func TestDeepConditions(t *testing.T) {
 	}
 }
 
-// TestManyComments: each byte of a directive is read once. It takes minutes if each comment
-// reads the directive from its start.
+// TestManyComments checks that each byte of a directive is read once. It takes
+// minutes if each comment reads the directive from its start.
 func TestManyComments(t *testing.T) {
 	content := "#define A " + strings.Repeat("/*\n*/ ", 1_000_000) + "\"1\"\np = \"{\\\"s\\\": [\" A \"]}\";\n"
 	if got, want := text(t, "a.c", content, Options{}), `{"s": [1]}`; got != want {
@@ -248,8 +252,8 @@ func TestManyComments(t *testing.T) {
 	}
 }
 
-// TestFixTogether: a file with many mistakes is not checked once for each, and a fix that
-// does harm does not keep the others from being applied.
+// TestFixTogether checks that a file with many mistakes is not checked once for
+// each, and a fix that does harm does not keep the others from being applied.
 func TestFixTogether(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`p = "{\"s\": [`)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestLenses: lenses are those whose commands the client implements.
+// TestLenses checks that lenses are those whose commands the client implements.
 func TestLenses(t *testing.T) {
 	dir := t.TempDir()
 	base, fragment := filepath.Join(dir, "policy.json"), filepath.Join(dir, "staging.json")
@@ -59,8 +59,8 @@ func TestLenses(t *testing.T) {
 	}
 }
 
-// TestSettings: the versions of the editor's settings count where no configuration has
-// others.
+// TestSettings checks that the versions of the editor's settings count where no
+// configuration has others.
 func TestSettings(t *testing.T) {
 	old := strings.Replace(station(t), `"port": 443`, `"port": 443, "direct_proto_str": true`, 1)
 	has := func(ds []diagnostic) bool {

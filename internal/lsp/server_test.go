@@ -31,7 +31,7 @@ func station(t testing.TB) string {
 	return string(text)
 }
 
-// TestTyping: findings follow the text, and go when it is closed.
+// TestTyping checks that findings follow the text, and go when it is closed.
 func TestTyping(t *testing.T) {
 	c := newClient(t)
 	c.open(uri, station(t))
@@ -59,8 +59,8 @@ func TestTyping(t *testing.T) {
 	c.rules(uri, "syntax")
 }
 
-// TestBroken: a text with syntax errors is checked as it was probably meant, once it is
-// left alone.
+// TestBroken checks that a text with syntax errors is checked as it was probably
+// meant, once it is left alone.
 func TestBroken(t *testing.T) {
 	c := newClient(t)
 	text := strings.Replace(station(t), `"port": 443`, `"port: 70443`, 1)
@@ -84,7 +84,8 @@ func TestOtherJSON(t *testing.T) {
 	c.rules(uri, "not-a-policy")
 }
 
-// TestPositionsOfFindings: emoji, \r\n and a byte order mark do not move a finding.
+// TestPositionsOfFindings checks that emoji, \r\n and a byte order mark do not move
+// a finding.
 func TestPositionsOfFindings(t *testing.T) {
 	c := newClient(t)
 	c.open(uri, "{\r\n \"release\": \"\U0001F600e\u0301\", \"x\U0001F600\": 1 }")
@@ -95,8 +96,8 @@ func TestPositionsOfFindings(t *testing.T) {
 	}
 }
 
-// TestConfiguration: findings are those that the configuration of the project asks for,
-// as the editor has it, and mistakes in it are found.
+// TestConfiguration checks that findings are those that the configuration of the
+// project asks for, as the editor has it, and mistakes in it are found.
 func TestConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	file, settings := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, ".sspolicy.json"))
@@ -111,8 +112,9 @@ func TestConfiguration(t *testing.T) {
 	c.await(file, func(ds []diagnostic) bool { return len(ds) == 1 && ds[0].Severity == 1 })
 }
 
-// TestOwnRules: the rules of the project's configuration are checked, explained and
-// suppressed as those of sspolicy, also while the configuration is edited.
+// TestOwnRules checks that the rules of the project's configuration are checked,
+// explained and suppressed as those of sspolicy, also while the configuration is
+// edited.
 func TestOwnRules(t *testing.T) {
 	dir := t.TempDir()
 	file, settings := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, ".sspolicy.json"))
@@ -144,7 +146,8 @@ func TestOwnRules(t *testing.T) {
 	})
 }
 
-// TestFragment: a fragment is checked over its base, as the editor has both.
+// TestFragment checks that a fragment is checked over its base, as the editor has
+// both.
 func TestFragment(t *testing.T) {
 	dir := t.TempDir()
 	base, fragment := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, "staging.json"))
@@ -179,8 +182,8 @@ func TestFragment(t *testing.T) {
 	c.rules(fragment, "config")
 }
 
-// TestConfiguredFragment: the configuration says which files are fragments, and the editor's
-// text of it counts.
+// TestConfiguredFragment checks that the configuration says which files are
+// fragments, and the editor's text of it counts.
 func TestConfiguredFragment(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -243,7 +246,7 @@ func TestConfiguredFragment(t *testing.T) {
 	c.await(fragment, alone)
 }
 
-// TestWatchedFiles: the client says when a file changes on disk.
+// TestWatchedFiles checks that the client says when a file changes on disk.
 func TestWatchedFiles(t *testing.T) {
 	dir := t.TempDir()
 	file := uriOf(filepath.Join(dir, "policy.json"))
@@ -380,7 +383,8 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// TestSkeletons: each one is right as it stands, over what it refers to.
+// TestSkeletons checks that each skeleton is valid as it is, together with what it
+// refers to.
 func TestSkeletons(t *testing.T) {
 	for _, k := range skeletons {
 		sections := map[schema.Section]string{schema.Retry: `{ "default": { "backoff": [ 1000, 2000 ], "conceal": 5, "jitterpc": 20, "svalidping": 30, "svalidhup": 35 } }`}
@@ -490,7 +494,7 @@ func TestOutline(t *testing.T) {
 	}
 }
 
-// TestActions: fixes, ignoring and formatting do what they say.
+// TestActions checks that fixes, ignoring and formatting do what they say.
 func TestActions(t *testing.T) {
 	c := newClient(t)
 	text := strings.Replace(station(t), `"opportunistic": true`, `"oportunistic": true, "h2q_oflow_txcr": true`, 1)
@@ -532,7 +536,7 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// TestC: the policies in a C file have findings and fixes.
+// TestC checks that the policies in a C file have findings and fixes.
 func TestC(t *testing.T) {
 	const file = "file:///main.c"
 	c := newClient(t)
@@ -561,8 +565,8 @@ func TestC(t *testing.T) {
 	c.await(file, func(ds []diagnostic) bool { return len(ds) > 0 && !unknown(ds) })
 }
 
-// TestLifecycle: requests outside of a session, unknown ones and bad ones are refused,
-// and the server goes on.
+// TestLifecycle checks that requests outside of a session, unknown ones and bad
+// ones are refused, and the server goes on.
 func TestLifecycle(t *testing.T) {
 	c := connect(t)
 	code := func(method string, params any) int64 {
@@ -600,7 +604,7 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
-// TestLeave: a client that goes away ends the server.
+// TestLeave checks that a client that goes away ends the server.
 func TestLeave(t *testing.T) {
 	c := connect(t)
 	c.call("initialize", struct{}{}, nil)
@@ -613,7 +617,7 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// TestCancel: a cancelled request is answered.
+// TestCancel checks that a cancelled request is answered.
 func TestCancel(t *testing.T) {
 	c := newClient(t)
 	c.open(uri, example)

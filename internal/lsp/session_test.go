@@ -26,9 +26,10 @@ var pieces = []string{
 	`"trust_stores": [ { "name": "own", "stack": [ "root" ] } ],`, "1e999", "-0", "true", "null",
 }
 
-// TestSessions: after random edits, openings, closings, requests and cancellations the
-// server has the text of the client, all requests are answered, all places are in the
-// text, and the findings are those of the text. LSPFUZZ is how long it takes.
+// TestSessions checks that after random edits, openings, closings, requests and
+// cancellations the server has the text of the client, all requests are answered,
+// all places are in the text, and the findings are those of the text. LSPFUZZ is
+// how long it takes.
 func TestSessions(t *testing.T) {
 	limit := 2 * time.Second
 	if text := os.Getenv("LSPFUZZ"); text != "" {
@@ -99,7 +100,7 @@ func (s *session) run(steps int) {
 	}
 }
 
-// place returns the offset of a random character that is not inside of a \r\n.
+// place returns the offset of a random character that is not inside a \r\n.
 func (s *session) place(t *text) int {
 	for {
 		at := s.rand.IntN(len(t.content) + 1)

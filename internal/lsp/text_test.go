@@ -31,8 +31,8 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-// FuzzText: positions are those of UTF-16, and an edit at positions is the edit at their
-// offsets.
+// FuzzText checks that positions are those of UTF-16, and an edit at positions is
+// the edit at their offsets.
 func FuzzText(f *testing.F) {
 	f.Add("a\r\n\U0001F600b\rc\n", "x\n", 2, 5)
 	f.Add("\ufeff{}", "\r", 0, 3)

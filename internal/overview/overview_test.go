@@ -154,7 +154,8 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// TestPolicies: the policies of the tree, and those of SSPOLICY_CORPUS, have a page.
+// TestPolicies checks that the policies of the tree, and those of SSPOLICY_CORPUS,
+// have a page.
 func TestPolicies(t *testing.T) {
 	for _, file := range policies(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {

@@ -88,7 +88,7 @@ func failures(t testing.TB, f *File) (all []string) {
 	return all
 }
 
-// TestRun: what streams of all protocols do is as the tests say.
+// TestRun checks that the tests of streams of all protocols pass.
 func TestRun(t *testing.T) {
 	f := write(t, policyText, `
   {"stream": "get", "metadata": {"host": "eu", "id": "a b&c", "lang": "da"}, "expect": {
@@ -114,8 +114,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestH3: a request over HTTP/3 is observed too, and a version of lws that refuses the
-// policy fails the test.
+// TestH3 checks that a request over HTTP/3 is observed too, and a version of lws
+// that refuses the policy fails the test.
 func TestH3(t *testing.T) {
 	const expect = `"expect": {"protocol": "h3", "endpoint": "q.example.com:443", "url": "https://q.example.com/q", "trust": "", "retry": ["gives up"]}`
 	f := write(t, h3Text, `{"stream": "quick", `+expect+`}, {"stream": "quick", "lws": ["4.5", "5.0"], `+expect+`}`)
@@ -125,7 +125,8 @@ func TestH3(t *testing.T) {
 	}
 }
 
-// TestFailures: what does not hold, or cannot be, is said at its place.
+// TestFailures checks the messages and positions of expectations that fail or
+// cannot hold.
 func TestFailures(t *testing.T) {
 	f := write(t, policyText, `
   {"stream": "gte"},
@@ -169,7 +170,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestLongRequest: a request that the server does not accept is a failure with a reason.
+// TestLongRequest checks that a request that the server does not accept is a
+// failure with a reason.
 func TestLongRequest(t *testing.T) {
 	got := failures(t, write(t, policyText, `
   {"stream": "get", "metadata": {"host": "h", "id": "1", "lang": "`+strings.Repeat("x", 2<<20)+`"}, "expect": {"tls": true}}`))
@@ -178,8 +180,9 @@ func TestLongRequest(t *testing.T) {
 	}
 }
 
-// TestRecorded: what is recorded holds, is recorded without a change again, and comments
-// stay. A test for versions of lws that disagree stays as it is where they do.
+// TestRecorded checks that what is recorded holds, is recorded without a change
+// again, and comments stay. A test for versions of lws that disagree stays as it is
+// where they do.
 func TestRecorded(t *testing.T) {
 	text := `{ // what it does
   "policy": "p.json",
@@ -229,8 +232,8 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
-// TestParse: mistakes in a file of tests are at their places, and the JSON Schema agrees
-// where it can express the rule.
+// TestParse checks that mistakes in a file of tests are at their places, and the
+// JSON Schema agrees where it can express the rule.
 func TestParse(t *testing.T) {
 	s := jsonschema.MustCompileString("policytest.schema.json", JSONSchema)
 	for _, test := range []struct {
@@ -277,7 +280,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse: no file of tests panics, and edits of what was not run change nothing.
+// FuzzParse checks that no file of tests panics, and edits of what was not run
+// change nothing.
 func FuzzParse(f *testing.F) {
 	f.Add(`{"policy": "p.json", "tests": [{"stream": "a", "lws": ["4.3"], "expect": {"headers": {"a": null}, "retry": ["1s"]}},]} # x`)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -292,8 +296,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestCorpus: all client streams of the policies of a corpus make their request, unless
-// their host comes from metadata.
+// TestCorpus checks that all client streams of the policies of a corpus make their
+// request, unless their host comes from metadata.
 func TestCorpus(t *testing.T) {
 	dir := os.Getenv("SSPOLICY_CORPUS")
 	if dir == "" {

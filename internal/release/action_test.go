@@ -65,7 +65,8 @@ func withoutGo(t *testing.T) string {
 	return dir
 }
 
-// The action installs a release only if its checksums are right.
+// TestActionInstall checks that the action installs a release only if its checksums
+// are right.
 func TestActionInstall(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the fake release has a shell script as its program")
@@ -130,8 +131,8 @@ func TestActionInstall(t *testing.T) {
 	}
 }
 
-// A version that is not a tag is refused before a program is looked for, and begins no
-// command of the runner.
+// TestActionVersion checks that a version that is not a tag is refused before a
+// program is looked for, and begins no command of the runner.
 func TestActionVersion(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/sspolicy", []byte("#!/bin/sh\n"), 0o755); err != nil {
@@ -145,7 +146,8 @@ func TestActionVersion(t *testing.T) {
 	}
 }
 
-// Without a version, the action builds its own checkout.
+// TestActionSource checks that without a version, the action builds its own
+// checkout.
 func TestActionSource(t *testing.T) {
 	tools := t.TempDir()
 	fakeGo := "#!/bin/sh\n[ -f go.mod ] || exit 1\nwhile [ \"$1\" != -o ]; do shift; done\nprintf '#!/bin/sh\\n' >\"$2\"; chmod +x \"$2\"\n"

@@ -64,7 +64,8 @@ func hashOf(t *testing.T, name string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// The list of checksums has every file that people download.
+// TestChecksums checks that the list of checksums has every file that people
+// download.
 func TestChecksums(t *testing.T) {
 	text, err := os.ReadFile(file(t, "_checksums.txt"))
 	if err != nil {
@@ -100,7 +101,8 @@ func unpack(t *testing.T) string {
 	return inside[0]
 }
 
-// A newcomer has the archive alone, without a checkout.
+// TestFirstSteps checks the first steps of a newcomer, who has only the archive and
+// no checkout.
 func TestFirstSteps(t *testing.T) {
 	begin := time.Now()
 	step := func(name string) {
@@ -175,7 +177,7 @@ func head(t *testing.T) string {
 	return strings.TrimSpace(run(t, 0, root, "git", "rev-parse", "HEAD"))
 }
 
-// A released program knows its commit.
+// TestReleasedVersion checks that a released program knows its commit.
 func TestReleasedVersion(t *testing.T) {
 	v := versionOf(t, filepath.Join(unpack(t), "sspolicy"))
 	if v.Commit != head(t) || v.Time == "" || v.Go != runtime.Version() || len(v.LWS) < 6 {
@@ -183,7 +185,8 @@ func TestReleasedVersion(t *testing.T) {
 	}
 }
 
-// So does one built from an archive of the sources, which has no repository.
+// TestSourceArchiveVersion checks that a program built from an archive of the
+// sources, which has no repository, knows its commit.
 func TestSourceArchiveVersion(t *testing.T) {
 	dir := t.TempDir()
 	run(t, 0, root, "git", "archive", "-o", dir+"/source.tar", "HEAD")
@@ -194,7 +197,8 @@ func TestSourceArchiveVersion(t *testing.T) {
 	}
 }
 
-// go install finds a tag in the repository, as a module proxy does.
+// TestGoInstall checks that go install finds a tag in the repository, as a module
+// proxy does.
 func TestGoInstall(t *testing.T) {
 	dir := t.TempDir()
 	run(t, 0, root, "git", "clone", "-q", "--bare", ".", dir+"/sspolicy.git")
@@ -221,7 +225,7 @@ func packaged(zsh string) []string {
 	}
 }
 
-// The package is installed on this machine, tried and removed.
+// TestDeb checks that the package is installed on this machine, tried and removed.
 func TestDeb(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("dpkg -i needs root")
@@ -253,7 +257,7 @@ COMP_WORDS=(sspolicy comp) COMP_CWORD=1; _sspolicy; printf '%s\n' "${COMPREPLY[@
 	}
 }
 
-// rpm installs the package in a folder of its own.
+// TestRPM checks that rpm installs the package in a folder of its own.
 func TestRPM(t *testing.T) {
 	if _, err := exec.LookPath("rpm"); err != nil {
 		t.Fatal("rpm is not installed (Debian: apt install rpm)")
@@ -275,7 +279,8 @@ func TestRPM(t *testing.T) {
 	}
 }
 
-// The bill of materials has the modules that the program was built from.
+// TestSBOM checks that the bill of materials has the modules that the program was
+// built from.
 func TestSBOM(t *testing.T) {
 	text, err := os.ReadFile(file(t, "_"+runtime.GOOS+"_"+runtime.GOARCH+".cdx.json"))
 	if err != nil {
@@ -302,8 +307,8 @@ func TestSBOM(t *testing.T) {
 // inArchive matches the files of the archive that the cask installs.
 var inArchive = regexp.MustCompile(`(?:manpage|_completion|rename) "([^"]+)"`)
 
-// The manifests name archives of this release, with their checksums. A snapshot for
-// some targets has none.
+// TestManifests checks that the manifests name archives of this release, with their
+// checksums. A snapshot for some targets has none.
 func TestManifests(t *testing.T) {
 	listing := run(t, 0, "", "tar", "-tzf", file(t, "_"+runtime.GOOS+"_"+runtime.GOARCH+".tar.gz"))
 	for _, m := range []string{"homebrew/Casks/sspolicy.rb", "scoop/sspolicy.json"} {
@@ -333,8 +338,8 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// The image has the program alone, which runs as a user without rights. buildah needs
-// neither a daemon nor the network for it.
+// TestImage checks that the image has the program alone, which runs as a user
+// without rights. buildah needs neither a daemon nor the network for it.
 func TestImage(t *testing.T) {
 	if _, err := exec.LookPath("buildah"); err != nil || os.Getuid() != 0 {
 		t.Fatal("the test needs buildah (Debian: apt install buildah), and root")

@@ -38,8 +38,9 @@ func each(f func(Options)) {
 	}
 }
 
-// TestPolicy: each policy has no finding beyond one about a peer, for any version of lws
-// that knows the protocol, and its streamtype is what was asked for.
+// TestPolicy checks that each policy has no finding beyond one about a peer, for
+// any version of lws that knows the protocol, and its streamtype is what was asked
+// for.
 func TestPolicy(t *testing.T) {
 	n := 0
 	each(func(o Options) {
@@ -78,7 +79,8 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// TestNames: names that cannot be in a policy are errors of lint, not broken JSON.
+// TestNames checks that names that cannot be in a policy are errors of lint, not
+// broken JSON.
 func TestNames(t *testing.T) {
 	for _, name := range []string{`a"b`, "a\nb", `\`, "ä", "a#b", "", strings.Repeat("x", 300)} {
 		o := Options{Protocol: policy.ProtocolMQTT, Stream: name, Endpoint: name}
@@ -89,8 +91,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestConfiguration: the configuration has no mistakes and every setting, and neither has
-// it with the examples in its comments.
+// TestConfiguration checks that the configuration has no mistakes and every
+// setting, and neither has it with the examples in its comments.
 func TestConfiguration(t *testing.T) {
 	comment := regexp.MustCompile(`(?m)^(\s+)// (\s*["{}].*)$`)
 	usual := Configuration(schema.Versions)

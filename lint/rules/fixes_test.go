@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The fixes that rules offer are of the kind that they declare, in their
-// examples and in the fixtures.
+// TestFixKinds checks that the fixes that rules offer are of the kind that they
+// declare, in their examples and in the fixtures.
 func TestFixKinds(t *testing.T) {
 	seen := map[string]map[bool]bool{} // by rule, whether safe
 	look := func(text string, o lint.Options) {

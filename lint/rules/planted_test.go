@@ -40,7 +40,8 @@ var planted = []struct {
 	{"\"port\": 7681,\n", "\"port\": 7681, \"nailed_up\": true,\n", "wrong-role"},
 }
 
-// More than twenty mistakes are all found in one run, and nothing else is.
+// TestPlantedMistakes checks that more than twenty mistakes are all found in one
+// run, and nothing else is.
 func TestPlantedMistakes(t *testing.T) {
 	text, err := os.ReadFile("../../fixtures/station.json")
 	if err != nil {

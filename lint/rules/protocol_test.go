@@ -544,7 +544,8 @@ func serverPair(a, b string) string {
 	return `{"s":[{"a":{"server":true,"protocol":"raw",` + a + `}},{"b":{"server":true,"protocol":"raw",` + b + `}}]}`
 }
 
-// The fix of a rule removes the finding of the rule in its bad example.
+// TestProtocolFixes checks that the fix of a rule removes the finding of the rule
+// in its bad example.
 func TestProtocolFixes(t *testing.T) {
 	for _, r := range protocolRules {
 		o := lint.Options{LWS: r.Versions, UnsafeFixes: true, With: Groups()}
@@ -624,7 +625,8 @@ func corpus(t *testing.T, folder string) map[string]*schema.Document {
 	return docs
 }
 
-// TestHazards: every policy that harms lws has the finding of its hazard.
+// TestHazards checks that every policy that harms lws has the finding of its
+// hazard.
 func TestHazards(t *testing.T) {
 	for name, d := range corpus(t, "hazards") {
 		if hazards[name] == "" {
@@ -637,8 +639,8 @@ func TestHazards(t *testing.T) {
 	}
 }
 
-// TestRealErrors: each error in a real policy is one that was looked at, and is
-// true, for the reason given here.
+// TestRealErrors checks that each error in a real policy is one that was looked at,
+// and is true, for the reason given here.
 func TestRealErrors(t *testing.T) {
 	reasons := map[string]string{ // by rule and the start of the message
 		`syntax "]" is missing`: "the programs build the text and leave a bracket out; lws takes what it has read, with -1",
@@ -679,8 +681,8 @@ func TestRealErrors(t *testing.T) {
 	}
 }
 
-// TestRealPolicies: testdata/real.txt holds the findings of these rules in real
-// policies, each reviewed by a person. Remove the file to write it again.
+// TestRealPolicies checks that testdata/real.txt holds the findings of these rules
+// in real policies, each reviewed by a person. Remove the file to write it again.
 func TestRealPolicies(t *testing.T) {
 	mine := map[string]bool{}
 	for _, r := range protocolRules {

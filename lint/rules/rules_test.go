@@ -15,9 +15,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Every rule is documented, fires on its bad example and finds nothing there
-// that another one takes for wrong, and no rule at all has anything against its
-// good one. Infos of other rules do not count.
+// TestRules checks that every rule is documented, has a finding in its bad example,
+// where no other rule has one, and none in its good example, where no rule has one.
+// Infos of other rules are ignored.
 func TestRules(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range All() {
@@ -93,7 +93,8 @@ func fragmentRule(t *testing.T, r *lint.Rule) {
 	}
 }
 
-// A name that a diagnostic carries is that of a rule.
+// TestEveryFindingHasARule checks that a name that a diagnostic carries is that of
+// a rule.
 func TestEveryFindingHasARule(t *testing.T) {
 	names := map[string]bool{}
 	for _, r := range All() {
@@ -109,8 +110,8 @@ func TestEveryFindingHasARule(t *testing.T) {
 	}
 }
 
-// The example policy of lws's README is the first one that newcomers try. It
-// does not load in any version, for three reasons.
+// TestReadmeExample checks the example policy of lws's README, the first one that
+// newcomers try. It does not load in any version, for three reasons.
 func TestReadmeExample(t *testing.T) {
 	text, err := os.ReadFile(filepath.FromSlash("../../fixtures/readme-example.json"))
 	if err != nil {
@@ -240,8 +241,8 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
-// TestGroups: the rules of a group are checked on request alone, the whole group
-// or one of them.
+// TestGroups checks that the rules of a group are checked on request alone, the
+// whole group or one of them.
 func TestGroups(t *testing.T) {
 	d := schema.Parse("p", []byte(policy2cOrder.Bad))
 	for _, test := range []struct {
@@ -265,8 +266,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// TestFlaws: a flaw is reported for the releases that have it, if the policy uses
-// what it is in.
+// TestFlaws checks that a flaw is reported for the releases that have it, if the
+// policy uses what it is in.
 func TestFlaws(t *testing.T) {
 	for _, test := range []struct {
 		lws, policy, want string // part of the message

@@ -300,7 +300,8 @@ func testFix(t *testing.T, d *schema.Document, g schema.Diagnostic, o lint.Optio
 	}
 }
 
-// PEM is what certificates come as.
+// TestPEM checks the message about certificates in PEM, the usual form of
+// certificates.
 func TestPEM(t *testing.T) {
 	for _, policy := range []string{
 		one("c", `-----BEGIN CERTIFICATE-----\n`+exampleRoot[:64]+`\n`+exampleRoot[64:]+`\n-----END CERTIFICATE-----\n`),
@@ -349,7 +350,8 @@ func TestCertWarn(t *testing.T) {
 	}
 }
 
-// A secret is marked, and never repeated in a message.
+// TestSecretsAreNotRepeated checks that a secret is marked, and never repeated in a
+// message.
 func TestSecretsAreNotRepeated(t *testing.T) {
 	secret := "S3cr" + "etS3cretS3cret"
 	for _, policy := range []string{
@@ -396,8 +398,8 @@ func url443(endpoint string) string {
 	return client(`"endpoint":"` + endpoint + `","port":443,"tls":true`)
 }
 
-// The policies that ship with lws have no other findings than these, each of
-// which is true of it.
+// TestTrustOfRealPolicies checks that the policies that ship with lws have only
+// these findings, each of which is correct.
 func TestTrustOfRealPolicies(t *testing.T) {
 	corpus := os.Getenv("SSPOLICY_CORPUS")
 	if corpus == "" {

@@ -246,7 +246,7 @@ func TestB2Key(t *testing.T) {
 	}
 }
 
-// The parts of a key do not flow into each other.
+// TestB2KeyParts checks that the parts of a key do not flow into each other.
 func TestB2KeyParts(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	for _, u := range [][2]string{{"ab", "c"}, {"a", "bc"}, {"", "abc"}, {"abc", ""}} {
@@ -311,7 +311,7 @@ func FuzzStripCookies(f *testing.F) {
 	})
 }
 
-// A cookie without value is not a session.
+// TestB4EmptySession checks that a cookie without value is not a session.
 func TestB4EmptySession(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	h := p.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -332,8 +332,8 @@ func TestB4EmptySession(t *testing.T) {
 	}
 }
 
-// A hit has our cookie and no clientless-mode, even if the caller sends one, in any
-// spelling.
+// TestB5HitB6Miss checks that a hit has our cookie and no clientless-mode, even if
+// the caller sends one, in any spelling.
 func TestB5HitB6Miss(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	for i := range 10 {
@@ -356,7 +356,7 @@ func TestB5HitB6Miss(t *testing.T) {
 	}
 }
 
-// A hundred concurrent calls start one session.
+// TestB6OneStart checks that a hundred concurrent calls start one session.
 func TestB6OneStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProxy(t, apilogin.Options{})
@@ -372,9 +372,9 @@ func TestB6OneStart(t *testing.T) {
 	})
 }
 
-// If the caller that starts a session goes away, another one does; a denial counts
-// for all that wait, so that the user's account is not locked; and a gateway that
-// fails is asked by each.
+// TestB6StartFails checks that if the caller that starts a session goes away,
+// another one starts it; that a denial applies to all waiting callers, so that the
+// user's account is not locked; and that each caller asks a gateway that fails.
 func TestB6StartFails(t *testing.T) {
 	run := func(t *testing.T, starting func(*http.Request), password string, next http.Handler, status int) (*proxy, *atomic.Int32) {
 		p := newProxy(t, apilogin.Options{})
@@ -439,7 +439,7 @@ func TestB6StartFails(t *testing.T) {
 	})
 }
 
-// The password is in no store, log or answer.
+// TestB7NoPassword checks that the password is in no store, log or answer.
 func TestB7NoPassword(t *testing.T) {
 	s := newStore()
 	p := newProxy(t, apilogin.Options{Store: s, Secret: bytes.Repeat([]byte("s"), 32)})
@@ -528,8 +528,8 @@ func TestB10Lifetime(t *testing.T) {
 	})
 }
 
-// A session that the gateway has forgotten is started again, once, without the
-// caller seeing it, also if many call at once.
+// TestB10Vanished checks that a session that the gateway has forgotten is started
+// again, once, without the caller seeing it, also if many call at once.
 func TestB10Vanished(t *testing.T) {
 	for _, size := range []int{0, 100, 64 << 10, 64<<10 + 1} {
 		p := newProxy(t, apilogin.Options{})
@@ -579,7 +579,7 @@ func TestB10Vanished(t *testing.T) {
 	}
 }
 
-// The gateway may change the session, or end it.
+// TestB10Renewed checks that the gateway may change the session, or end it.
 func TestB10Renewed(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	p.ok(t, request("ann", "/"))
@@ -631,8 +631,8 @@ func TestB11Faults(t *testing.T) {
 	}
 }
 
-// User names with control characters reach neither header fields nor the log as
-// such.
+// TestAttackUserName checks that user names with control characters reach neither
+// header fields nor the log as such.
 func TestAttackUserName(t *testing.T) {
 	p := newProxy(t, apilogin.Options{Store: newStore(), Secret: make([]byte, 32)})
 	name := "ann\r\nX-Evil=1\r\n\r\nlevel=ERROR"
@@ -651,7 +651,8 @@ func TestAttackUserName(t *testing.T) {
 	}
 }
 
-// A caller that opens many sessions displaces its own.
+// TestAttackManyKeys checks that a caller that opens many sessions displaces its
+// own.
 func TestAttackManyKeys(t *testing.T) {
 	p := newProxy(t, apilogin.Options{MaxSessions: 50, MaxPerUser: 10})
 	p.ok(t, request("bob", "/"))
@@ -683,7 +684,8 @@ func TestAttackManyKeys(t *testing.T) {
 	}
 }
 
-// A session is the same on all members of a farm; without the store each works alone.
+// TestStore checks that a session is the same on all members of a farm; without the
+// store each works alone.
 func TestStore(t *testing.T) {
 	s := newStore()
 	secret := bytes.Repeat([]byte("s"), 32)
@@ -786,7 +788,8 @@ func serve(t testing.TB, h http.Handler) *url.URL {
 	return u
 }
 
-// Calls over the network, through the reverse proxy, make one session for each key.
+// TestProxy checks that calls over the network, through the reverse proxy, make one
+// session for each key.
 func TestProxy(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	front := serve(t, p.Proxy(serve(t, p.gateway)))

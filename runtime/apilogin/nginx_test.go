@@ -130,8 +130,8 @@ func startNginx(t testing.TB) (gateway *url.URL, starts func() []string) {
 	}
 }
 
-// Ten thousand calls through the proxy to nginx make one session for each key, and
-// curl keeps no cookie.
+// TestNginx checks that ten thousand calls through the proxy to nginx make one
+// session for each key, and curl keeps no cookie.
 func TestNginx(t *testing.T) {
 	gateway, starts := startNginx(t)
 	p := newProxy(t, apilogin.Options{})

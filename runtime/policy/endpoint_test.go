@@ -241,7 +241,8 @@ func TestParseProxy(t *testing.T) {
 	}
 }
 
-// TestRawWithoutEndpoint: a raw streamtype may have none; others may not.
+// TestRawWithoutEndpoint checks that a raw streamtype may have none; others may
+// not.
 func TestRawWithoutEndpoint(t *testing.T) {
 	e, err := NewEndpoint(&StreamType{Protocol: ProtocolRaw}, nil)
 	if err != nil {

@@ -26,7 +26,8 @@ func removeEvent(id tlssession.ID, why tlssession.Reason) tlssession.Event {
 	return tlssession.Event{Kind: tlssession.EventRemove, ID: id, Reason: why}
 }
 
-// The handshake waits for the watcher, which may use the cache.
+// TestA1HookIsSynchronous checks that the handshake waits for the watcher, which
+// may use the cache.
 func TestA1HookIsSynchronous(t *testing.T) {
 	c := tlssession.NewCache(tlssession.Options{})
 	entered, leave := make(chan tlssession.ID), make(chan struct{})
@@ -60,8 +61,8 @@ func TestA1HookIsSynchronous(t *testing.T) {
 	dial(t, addr, clientConfig(tls.VersionTLS12)) // would block
 }
 
-// A2, A3: a handshake inserts a session, and one that resumes gets it. A miss is
-// no event.
+// TestA2NewA3Get checks requirements A2 and A3: a handshake inserts a session, and
+// one that resumes gets it. A miss is not an event.
 func TestA2NewA3Get(t *testing.T) {
 	for name, version := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -149,7 +150,8 @@ func TestA4Remove(t *testing.T) {
 	})
 }
 
-// A sweep removes all sessions that have expired, however many.
+// TestA4SweepMany checks that a sweep removes all sessions that have expired,
+// however many.
 func TestA4SweepMany(t *testing.T) {
 	s := state(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -191,7 +193,8 @@ func TestA5ID(t *testing.T) {
 	}
 }
 
-// A6, A7: Get returns a copy that the caller may change, and does not cause an event.
+// TestA6A7Get checks requirements A6 and A7: Get returns a copy that the caller may
+// change, and does not cause an event.
 func TestA6A7Get(t *testing.T) {
 	c := tlssession.NewCache(tlssession.Options{})
 	s := state(t)
@@ -305,8 +308,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// The bounds hold under concurrent calls, and a watcher that looks at the cache
-// ends with the same content.
+// TestConcurrent checks that the bounds hold under concurrent calls, and a watcher
+// that looks at the cache ends with the same content.
 func TestConcurrent(t *testing.T) {
 	s := state(t)
 	c := tlssession.NewCache(tlssession.Options{MaxSessions: 20})
@@ -354,7 +357,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// Overhead is at least the memory that a session needs.
+// TestMemory checks that Overhead is at least the memory that a session needs.
 func TestMemory(t *testing.T) {
 	s := state(t)
 	c := tlssession.NewCache(tlssession.Options{MaxSessions: 1 << 20})

@@ -28,7 +28,8 @@ func sessionServer(t testing.TB) (*tlssession.Cache, string) {
 	return cache, listen(t, config)
 }
 
-// No field of a scope, nor the name of the server, may differ.
+// TestClientsScope checks that no field of a scope, nor the name of the server, may
+// differ.
 func TestClientsScope(t *testing.T) {
 	_, addr := sessionServer(t)
 	c := tlssession.NewClients(0)
@@ -90,7 +91,7 @@ func TestClientsStats(t *testing.T) {
 	}
 }
 
-// A device that has restarted resumes.
+// TestClientsFile checks that a device that has restarted resumes.
 func TestClientsFile(t *testing.T) {
 	_, addr := sessionServer(t)
 	file := filepath.Join(t.TempDir(), "sessions")

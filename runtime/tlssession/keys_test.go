@@ -38,8 +38,8 @@ func update(t testing.TB, k *tlssession.Keys, keys ...[]byte) {
 	}
 }
 
-// The newest key encrypts, the older ones decrypt, and a session whose key is gone
-// is not resumed.
+// TestA11TicketKeyUpdate checks that the newest key encrypts, the older ones
+// decrypt, and a session whose key is gone is not resumed.
 func TestA11TicketKeyUpdate(t *testing.T) {
 	for name, version := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestA11TicketKeyUpdate(t *testing.T) {
 	}
 }
 
-// Invalid data changes nothing.
+// TestA11InvalidKeys checks that invalid data changes nothing.
 func TestA11InvalidKeys(t *testing.T) {
 	var keys tlssession.Keys
 	good := keyData(2)
@@ -83,8 +83,9 @@ func TestA11InvalidKeys(t *testing.T) {
 	}
 }
 
-// Members with the same keys resume each other's sessions. A rotation keeps them if
-// the other members know the new key before it encrypts.
+// TestA11Rotate checks that members with the same keys resume each other's
+// sessions. A rotation keeps them if the other members know the new key before it
+// encrypts.
 func TestA11Rotate(t *testing.T) {
 	var one, two tlssession.Keys
 	one.Rotate(3)
@@ -111,8 +112,8 @@ func TestA11Rotate(t *testing.T) {
 	}
 }
 
-// While keys change, each handshake works, and resumes if all sets have a common
-// key.
+// TestA11AtomicForHandshakes checks that while keys change, each handshake works,
+// and resumes if all sets have a common key.
 func TestA11AtomicForHandshakes(t *testing.T) {
 	var keys tlssession.Keys
 	common, a, b := keyData(1), keyData(3), keyData(1)
@@ -149,7 +150,7 @@ func TestA11AtomicForHandshakes(t *testing.T) {
 	updates.Wait()
 }
 
-// The later of the file and the API wins.
+// TestA12FileAndAPI checks that the later of the file and the API wins.
 func TestA12FileAndAPI(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "keys")
@@ -197,7 +198,7 @@ func TestA12FileAndAPI(t *testing.T) {
 	}
 }
 
-// Only Save writes a file.
+// TestA11Save checks that only Save writes a file.
 func TestA11Save(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys")
 	var keys, other tlssession.Keys

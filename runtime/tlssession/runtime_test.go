@@ -27,8 +27,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// A device that wakes up resumes its sessions, whatever the protocol. A streamtype
-// with another trust store or client certificate does not use them.
+// TestDeviceResumes checks that a device that wakes up resumes its sessions,
+// whatever the protocol. A streamtype with another trust store or client
+// certificate does not use them.
 func TestDeviceResumes(t *testing.T) {
 	stranger := testcert.New("stranger")
 	both := ca.Store()
@@ -103,8 +104,8 @@ func TestDeviceResumes(t *testing.T) {
 	}
 }
 
-// A session belongs to a host and a port: another server of the same host gets a full
-// handshake, even if it could resume.
+// TestClientsByPort checks that a session belongs to a host and a port: another
+// server of the same host gets a full handshake, even if it could resume.
 func TestClientsByPort(t *testing.T) {
 	for name, tt := range map[string]struct {
 		protocol policy.Protocol
@@ -186,8 +187,8 @@ func serveH3(t *testing.T, config *tls.Config, h http.Handler) string {
 	return conn.LocalAddr().String()
 }
 
-// Our servers resume the sessions of any client, across contexts that have the same
-// Sessions, but not those of another streamtype.
+// TestServersResume checks that our servers resume the sessions of any client,
+// across contexts that have the same Sessions, but not those of another streamtype.
 func TestServersResume(t *testing.T) {
 	cert := ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "localhost")
 	key := testcert.KeyDER(cert)

@@ -23,7 +23,8 @@ func kinds() map[string]*tlssession.Sessions {
 	}
 }
 
-// openssl resumes sessions, by its file of a session and by reconnecting.
+// TestOpenSSL checks that openssl resumes sessions, by its file of a session and by
+// reconnecting.
 func TestOpenSSL(t *testing.T) {
 	t.Parallel()
 	all := kinds()
@@ -51,7 +52,8 @@ func TestOpenSSL(t *testing.T) {
 	}
 }
 
-// A session is resumed only in the scope and under the name in which it was made.
+// TestScope checks that a session is resumed only in the scope and under the name
+// in which it was made.
 func TestScope(t *testing.T) {
 	for kind, s := range kinds() {
 		for name, version := range versions {
@@ -94,8 +96,8 @@ type oneKey struct {
 
 func (c oneKey) Get(string) (*tls.ClientSessionState, bool) { return c.ClientSessionCache.Get(c.key) }
 
-// A session with a client certificate is not resumed where this is not trusted, nor
-// one without where it is required.
+// TestClientCertificate checks that a session with a client certificate is not
+// resumed where this is not trusted, nor one without where it is required.
 func TestClientCertificate(t *testing.T) {
 	for kind, s := range kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -127,7 +129,8 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// A ticket with any content causes a full handshake at worst.
+// TestHostileTickets checks that a ticket with any content causes a full handshake
+// at worst.
 func TestHostileTickets(t *testing.T) {
 	for kind, s := range kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -143,7 +146,7 @@ func TestHostileTickets(t *testing.T) {
 	}
 }
 
-// SessionTicketsDisabled turns sessions off.
+// TestTicketsDisabled checks that SessionTicketsDisabled turns sessions off.
 func TestTicketsDisabled(t *testing.T) {
 	c := tlssession.NewCache(tlssession.Options{})
 	config := serverConfig()

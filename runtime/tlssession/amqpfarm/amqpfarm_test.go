@@ -146,15 +146,16 @@ func (g *gate) set(open bool) {
 	g.conns = nil
 }
 
-// Two processes share sessions through RabbitMQ, from which they are cut off for a
-// while.
+// TestA13RabbitMQ checks that two processes share sessions through RabbitMQ, from
+// which they are cut off for a while.
 func TestA13RabbitMQ(t *testing.T) {
 	addr := startRabbit(t)
 	g, at := newGate(t, addr)
 	testfarm.Run(t, "amqp://"+at, amqpfarm.New("amqp://"+addr, "test", nil), func() { g.set(false) }, func() { g.set(true) })
 }
 
-// A broker that refuses is an error of Subscribe, without a name or password.
+// TestRefused checks that a broker that refuses is an error of Subscribe, without a
+// name or password.
 func TestRefused(t *testing.T) {
 	url := fmt.Sprintf("amqp://name:s3kr1t@127.0.0.1:%s", freePort(t))
 	b := amqpfarm.New(url, "test", nil)

@@ -13,8 +13,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/tlssession/farm"
 )
 
-// A client resumes on another member, by id and by ticket, also after the keys have
-// been rotated.
+// TestA13Farm checks that a client resumes on another member, by id and by ticket,
+// also after the keys have been rotated.
 func TestA13Farm(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -55,7 +55,8 @@ func TestA13Farm(t *testing.T) {
 	})
 }
 
-// Insertions and removals of a peer are not published again.
+// TestA13NoEcho checks that insertions and removals of a peer are not published
+// again.
 func TestA13NoEcho(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -93,7 +94,8 @@ func TestA13NoEcho(t *testing.T) {
 	})
 }
 
-// A new member gets the sessions, what has been removed, and the keys.
+// TestA13NewMember checks that a new member gets the sessions, what has been
+// removed, and the keys.
 func TestA13NewMember(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -112,8 +114,8 @@ func TestA13NewMember(t *testing.T) {
 	})
 }
 
-// A member without the bus works on, and catches up: what it has missed, and what
-// the others have.
+// TestA13BusDown checks that a member without the bus works on, and catches up:
+// what it has missed, and what the others have.
 func TestA13BusDown(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -163,7 +165,8 @@ func TestA13BusDown(t *testing.T) {
 	})
 }
 
-// The snapshot of a member that has missed a removal does not bring the session back.
+// TestA13StaleSnapshot checks that the snapshot of a member that has missed a
+// removal does not bring the session back.
 func TestA13StaleSnapshot(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -196,8 +199,8 @@ func TestA13StaleSnapshot(t *testing.T) {
 	})
 }
 
-// The two sides of a partition make keys of their own, and agree afterwards. No
-// ticket of either side is lost.
+// TestA13Partition checks that the two sides of a partition make keys of their own,
+// and agree afterwards. No ticket of either side is lost.
 func TestA13Partition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n network
@@ -228,7 +231,8 @@ func TestA13Partition(t *testing.T) {
 	})
 }
 
-// The queue is bounded, and what does not fit is counted.
+// TestA13QueueBound checks that the queue is bounded, and what does not fit is
+// counted.
 func TestA13QueueBound(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -245,7 +249,8 @@ func TestA13QueueBound(t *testing.T) {
 	})
 }
 
-// An attacker who controls the bus can insert, remove and read nothing.
+// TestA13Attacker checks that an attacker who controls the bus can insert, remove
+// and read nothing.
 func TestA13Attacker(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -337,7 +342,7 @@ func TestJoinErrors(t *testing.T) {
 	}
 }
 
-// A farm that shares only keys, or only sessions.
+// TestA13Partial tests a farm that shares only keys, or only sessions.
 func TestA13Partial(t *testing.T) {
 	template()
 	for i := range 2 {

@@ -69,7 +69,8 @@ func freeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// Two processes share sessions through a Redis that is killed and started again.
+// TestA13Redis checks that two processes share sessions through a Redis that is
+// killed and started again.
 func TestA13Redis(t *testing.T) {
 	addr := freeAddr(t)
 	kill := startRedis(t, addr)
