@@ -203,8 +203,7 @@ func misuse(err error, args []string) string {
 	text := err.Error()
 	word, unexpected := strings.CutPrefix(text, "unexpected argument ")
 	if pe, ok := errors.AsType[*kong.ParseError](err); ok && unexpected {
-		// A command with a default, such as rules, takes its own name as an
-		// argument of that default.
+		// list is the default of rules: kong reads "rules tst" as "rules list tst".
 		if d := pe.Context.Selected(); d != nil && d.Parent != nil && d.Parent.DefaultCmd == d && !slices.Contains(args, d.Name) {
 			var names []string
 			for _, child := range d.Parent.Children {
