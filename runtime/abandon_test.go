@@ -120,3 +120,26 @@ func TestFetchAbandons(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestAbandonAfterCallback checks that a transport has its time to end after a slow callback,
+// for which it has to wait.
+func TestAbandonAfterCallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := runtime.Options{Logger: teststream.Logger(t)}
+		c := newContextWith(t, o, policy.StreamType{Protocol: policy.ProtocolRaw}, func(_ context.Context, l transport.Link) error {
+			err := l.Connected()
+			time.Sleep(4 * time.Second)
+			return err
+		})
+		tr := newTrace(on{"CRE": connect, "CON": func(*runtime.Stream) runtime.Result {
+			time.Sleep(9 * time.Second)
+			return runtime.OK
+		}})
+		tr.times = true
+		s := newStream(t, c, tr.handlers())
+		time.Sleep(time.Second)
+		s.Destroy()
+		time.Sleep(time.Minute)
+		tr.Want(t, "CRE CNG CON 13000:DIS 13000:DES")
+	})
+}

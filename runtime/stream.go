@@ -754,8 +754,11 @@ func (s *Stream) yieldAndUnlock() {
 // yieldLocked releases the turn.
 func (s *Stream) yieldLocked() {
 	s.busy = false
-	if s.link != nil {
-		s.link.broadcastLocked()
+	if l := s.link; l != nil {
+		if l.late != nil && l.phase == attempting { // the transport may have waited for the callback
+			l.late.Reset(abandonAfter)
+		}
+		l.broadcastLocked()
 	}
 }
 
