@@ -492,7 +492,10 @@ func (p *program) compileDocuments(base *schema.Document, above []*schema.Docume
 	} else {
 		found = compiled.Diagnostics
 	}
-	found = slices.DeleteFunc(found, func(d schema.Diagnostic) bool { return d.Severity < show })
+	found = slices.DeleteFunc(found, func(d schema.Diagnostic) bool {
+		// A suppression may be for another version of lws than the one compiled for.
+		return d.Severity < show || d.Rule == lint.RuleUnusedSuppression
+	})
 	if compiled != nil {
 		for i := range found {
 			found[i].Severity = min(found[i].Severity, schema.Warning)
