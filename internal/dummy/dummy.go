@@ -1,5 +1,5 @@
-// Package dummy stands in for what a policy requires of a program, where streams run
-// without it.
+// Package dummy provides what a policy requires of a program, where streams run
+// without one.
 package dummy
 
 import (
@@ -12,9 +12,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// Credentials has every text that a policy can require, and client certificates of CA. A
-// text is its name in angle brackets. The ID of the key of AWS is "test", since it is a part
-// of signatures; there is no session token.
+// Credentials provides every text that a policy can require, and client
+// certificates from CA. A text is its name in angle brackets. The AWS key ID is
+// "test", since it is part of signatures; there is no session token.
 type Credentials struct{ CA *testcert.Authority }
 
 func (Credentials) Blob(_ context.Context, b policy.Blob, index int) (string, error) {

@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-// A TooLargeError is returned when there is more to read than the limit.
+// A TooLargeError is returned when the data exceeds the limit.
 type TooLargeError struct {
 	Limit int64 // in bytes
 }
@@ -25,7 +25,7 @@ func (e *TooLargeError) Error() string {
 // ErrNotRegular is returned when a file is a folder, a named pipe or a device.
 var ErrNotRegular = errors.New("not a regular file")
 
-// All reads r to its end. It reads no more than one byte beyond limit.
+// All reads r to its end. It reads at most one byte beyond limit.
 func All(r io.Reader, limit int64) ([]byte, error) {
 	var b bytes.Buffer
 	if f, ok := r.(fs.File); ok {
@@ -40,8 +40,8 @@ func All(r io.Reader, limit int64) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Any reads a file that a user has named. It may be a pipe or a device, for which Any
-// waits. The error is an [*fs.PathError].
+// Any reads a file that a user has named. It may be a pipe or a device, for which
+// Any waits. The error is an [*fs.PathError].
 func Any(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -52,9 +52,9 @@ func Any(name string, limit int64) ([]byte, error) {
 	return text, pathError(name, err)
 }
 
-// Regular reads a file that must be a regular one: its name was found, or is read by
-// another program too. It does not wait for the writer of a named pipe. The error is an
-// [*fs.PathError].
+// Regular reads a file that must be regular, since its name was found by a search
+// or another program reads it too. It does not wait for the writer of a named pipe.
+// The error is an [*fs.PathError].
 func Regular(name string, limit int64) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {

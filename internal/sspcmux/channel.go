@@ -6,29 +6,30 @@ import (
 	"time"
 )
 
-// A Channel is a channel of a session. Its methods may be called from any goroutine.
+// A Channel is a channel of a session. Its methods are safe for concurrent use.
 //
-// The program has one end of a pipe. Goroutines copy between the other end and the line.
+// The program has one end of a pipe. Goroutines copy between the other end and the
+// line.
 type Channel struct {
 	net.Conn // the end of the program
 	s        *Session
 	n        byte
 	inner    net.Conn      // the other end of the pipe
 	opened   chan struct{} // closed when err says whether the peer has opened it
-	changed  *sync.Cond    // of what follows; its lock is mu of the session
+	changed  *sync.Cond    // signals changes of the fields below; its lock is mu of the session
 	room     chan struct{} // receives a value when the program has read
 
 	// Guarded by mu of the session.
-	err       error  // why the peer gets nothing more; nil while it does
+	err       error  // why no more is sent to the peer; nil while the channel works
 	isOpen    bool   // opened is closed
-	requested bool   // by the peer, who has no answer
+	requested bool   // by the peer, and not answered yet
 	closing   bool   // CHANNEL_CLOSE has been queued
 	deaf      bool   // the peer has not acknowledged that
-	received  []byte // payload that deliver has not taken
+	received  []byte // payload that deliver has not written yet
 	held      int    // bytes of payload that the program has not read
 	windowed  bool   // the peer has flow control
-	credit    int    // bytes that the peer takes
-	taken     int    // bytes that the program has read and the peer does not know
+	credit    int    // bytes that the peer accepts
+	taken     int    // bytes that the program has read, to report to the peer
 }
 
 func newChannel(s *Session, n byte) *Channel {
@@ -54,13 +55,14 @@ func (c *Channel) RemoteAddr() net.Addr { return c.s.o.Addr }
 // LocalAddr returns the address of the line.
 func (c *Channel) LocalAddr() net.Addr { return c.s.o.Addr }
 
-// Read reads payload. The first Read or Write accepts a channel that the peer requests.
+// Read reads payload. The first Read or Write accepts a channel that the peer
+// requests.
 func (c *Channel) Read(b []byte) (int, error) {
 	c.accept()
 	return c.Conn.Read(b)
 }
 
-// Write writes payload, and returns when the session has taken it.
+// Write writes payload, and returns when the session has accepted it.
 func (c *Channel) Write(b []byte) (int, error) {
 	c.accept()
 	return c.Conn.Write(b)
@@ -84,7 +86,7 @@ func (c *Channel) accept() {
 	c.openLocked()
 }
 
-// openLocked notes that both ends have opened the channel.
+// openLocked records that both ends have opened the channel.
 func (c *Channel) openLocked() {
 	c.requested = false
 	if !c.isOpen {
@@ -100,7 +102,7 @@ func (c *Channel) failure() error {
 	return c.err
 }
 
-// endLocked ends a channel that has no number any more.
+// endLocked ends a channel that no longer has a number.
 func (c *Channel) endLocked(err error) {
 	if c.err == nil {
 		c.err = err
@@ -121,7 +123,7 @@ func (c *Channel) signalRoom() {
 	}
 }
 
-// Close ends the channel after what has been written.
+// Close ends the channel after the data written so far.
 func (c *Channel) Close() error {
 	err := c.Conn.Close()
 	c.s.mu.Lock()
@@ -138,7 +140,7 @@ func (c *Channel) Close() error {
 	return err
 }
 
-// finish tells the peer that nothing more comes.
+// finish tells the peer that no more data follows.
 func (c *Channel) finish() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -155,9 +157,10 @@ func (c *Channel) finishLocked(err error) {
 	time.AfterFunc(closeTimeout, c.giveUp)
 }
 
-// giveUp handles a peer that has not acknowledged the end of the channel. Its number
-// stays in use. A client that uses no other resets the line, which makes a proxy of lws
-// free them. A server does not: the streams of a client of lws do not survive that.
+// giveUp handles a peer that has not acknowledged the end of the channel. The
+// number of the channel stays in use. A client without other channels resets the
+// line, which makes a proxy of lws free its channels. A server does not, since the
+// streams of a client of lws do not survive that.
 func (c *Channel) giveUp() {
 	s := c.s
 	s.mu.Lock()
@@ -176,7 +179,7 @@ func (c *Channel) giveUp() {
 	}
 }
 
-// send copies what the program writes to the line.
+// send copies data from the program to the line.
 func (c *Channel) send() {
 	defer c.finish()
 	defer c.inner.Close()
@@ -197,7 +200,8 @@ func (c *Channel) send() {
 	}
 }
 
-// awaitCredit returns how many of n bytes the peer takes, or 0 if the channel has ended.
+// awaitCredit returns how many of n bytes the peer accepts, or 0 if the channel has
+// ended.
 func (c *Channel) awaitCredit(n int) int {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -214,7 +218,7 @@ func (c *Channel) awaitCredit(n int) int {
 	return n
 }
 
-// deliver copies what the peer sends to the program.
+// deliver copies data from the peer to the program.
 func (c *Channel) deliver() {
 	defer c.inner.Close()
 	var b []byte
@@ -236,8 +240,8 @@ func (c *Channel) deliver() {
 	}
 }
 
-// take returns what has been received, and none after the end. spare is a buffer for
-// what comes next.
+// take returns the received data, or nil after the end. spare becomes the buffer
+// for further data.
 func (c *Channel) take(spare []byte) []byte {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -278,7 +282,7 @@ func (s *Session) receive(n byte, b []byte) {
 }
 
 // awaitRoomLocked waits until there is room for n bytes from a peer without flow
-// control, for roomTimeout at most. All channels wait with it.
+// control, for at most roomTimeout. All channels wait meanwhile.
 func (c *Channel) awaitRoomLocked(n int) {
 	if c.held+n <= window {
 		return

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// OpenDevice opens a serial line, or another terminal device, in raw mode. speed is in
-// bits a second; 0 leaves it as it is.
+// OpenDevice opens a serial line, or another terminal device, in raw mode. speed is
+// in bits per second; 0 keeps the current speed.
 func OpenDevice(path string, speed int) (io.ReadWriteCloser, error) {
 	f, err := openDevice(path)
 	if err != nil {
@@ -33,7 +33,7 @@ func (Addr) Network() string { return "mux" }
 func (a Addr) String() string { return string(a) }
 
 // A DeviceListener accepts the channels of a device. If the device ends, such as an
-// adapter that is unplugged, it opens it again when it is back.
+// adapter that is unplugged, the listener reopens it when it is back.
 type DeviceListener struct {
 	path  string
 	speed int
@@ -44,7 +44,7 @@ type DeviceListener struct {
 	closed  chan struct{}
 }
 
-// reopenInterval is how often a device that has ended is opened.
+// reopenInterval is the interval of attempts to reopen a device.
 const reopenInterval = time.Second
 
 // ListenDevice opens a device for the server.

@@ -12,8 +12,8 @@ func openDevice(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 }
 
-// setRaw makes the device pass all bytes as they are, sets its speed, and locks it against
-// other programs that do so.
+// setRaw makes the device pass all bytes unchanged, sets its speed, and locks it
+// against other programs that do so.
 func setRaw(f *os.File, speed int) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

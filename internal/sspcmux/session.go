@@ -13,24 +13,27 @@ import (
 )
 
 const (
-	// pingInterval is how often a session that is up checks the line.
+	// pingInterval is the interval of pings while the session is up.
 	pingInterval = 10 * time.Second
-	// pongTimeout is how long the answer may take: on a slow line, it waits behind data.
+	// pongTimeout is the time limit of an answer: on a slow line, it waits behind
+	// data.
 	pongTimeout = 5 * time.Second
-	// retryInterval is how often a session that is down pings, as in lws.
+	// retryInterval is the interval of pings while the session is down, as in lws.
 	retryInterval = 2 * time.Second
-	// closeTimeout is how long the peer may take to acknowledge the end of a channel.
+	// closeTimeout is the time limit for the peer to acknowledge the end of a
+	// channel.
 	closeTimeout = 2 * time.Second
-	// roomTimeout is how long a channel without flow control may hold up the line.
+	// roomTimeout is how long a channel without flow control may block the line.
 	roomTimeout = time.Second
-	// window is how much a channel holds that the program has not read, in bytes.
+	// window is the maximum size of unread payload of a channel, in bytes.
 	window = 64 << 10
-	// maxControl is how many bytes of commands may wait: the peer does not read.
+	// maxControl is the maximum size of waiting commands in bytes. Beyond it, the
+	// peer does not read.
 	maxControl = 8 << 10
-	// flushSize is how many RESET_TRANSPORT precede a ping that repeats one. A peer that
-	// waits for the rest of a data command takes them for payload.
+	// flushSize is the number of RESET_TRANSPORT commands before a repeated ping. A
+	// peer that waits for the rest of a data command reads them as payload.
 	flushSize = 1024
-	// channels is how many channels a line has.
+	// channels is the number of channels of a line.
 	channels = 256
 )
 
@@ -48,27 +51,27 @@ var (
 	errNotRead        = errors.New("sspcmux: the peer does not read")
 )
 
-// Options are the settings of a Session.
+// Options configure a [Session].
 type Options struct {
-	// Server makes the session accept channels; other sessions open them.
+	// Server makes the session accept channels; otherwise it opens them.
 	Server bool
-	// Addr is the address of the peer of a channel. Nil means that of the line, if it
-	// has one.
+	// Addr is the address of the peer of a channel. Nil means the address of the
+	// line, if it has one.
 	Addr net.Addr
-	// Logger receives when the line goes up and down. Nil discards it.
+	// Logger receives a message when the line goes up or down. Nil discards them.
 	Logger *slog.Logger
 }
 
-// A Session is an end of a line. Its methods may be called from any goroutine.
+// A Session is one end of a line. Its methods are safe for concurrent use.
 type Session struct {
 	rw   io.ReadWriteCloser
 	o    Options
-	in   parser // of the goroutine that reads
+	in   parser // used by the reading goroutine
 	done chan struct{}
-	wake chan struct{} // there may be commands to write
-	next chan *Channel // that Accept returns
+	wake chan struct{} // receives a value when there may be commands to write
+	next chan *Channel // for Accept
 
-	writing sync.Mutex // locked before mu
+	writing sync.Mutex // acquired before mu
 	packet  []byte     // guarded by writing
 
 	mu       sync.Mutex
@@ -76,10 +79,10 @@ type Session struct {
 	up       bool
 	upped    chan struct{} // closed when the session is up
 	own      bool          // the peer is of this package
-	ping     uint64        // time of the ping that awaits an answer; 0 if none does
-	deadline time.Time     // of that answer, or when to ping again
+	ping     uint64        // time of the unanswered ping; 0 if there is none
+	deadline time.Time     // of that answer, or of the next ping
 	retries  int           // since the last answer
-	answer   bool          // ping with the next PONG
+	answer   bool          // send a ping with the next PONG
 	queue    []byte        // commands
 	channels [channels]*Channel
 }
@@ -106,7 +109,8 @@ func NewSession(rw io.ReadWriteCloser, o Options) *Session {
 	return s
 }
 
-// Close ends the session, and tells the peer if that takes no time. It returns nil.
+// Close ends the session, and notifies the peer if that is possible without delay.
+// It returns nil.
 func (s *Session) Close() error {
 	s.fail(net.ErrClosed)
 	return nil
@@ -122,8 +126,8 @@ func (s *Session) Err() error {
 	return s.err
 }
 
-// Accept returns the next channel that the peer opens. The peer learns that with the
-// first Read or Write; if Close comes first, the channel is refused.
+// Accept returns the next channel that the peer opens. The first Read or Write
+// accepts it; if Close comes first, the channel is refused.
 func (s *Session) Accept() (net.Conn, error) {
 	select {
 	case c := <-s.next:
@@ -173,7 +177,7 @@ func (s *Session) awaitUp(ctx context.Context) error {
 	}
 }
 
-// request takes a free number, from 255 down as lws does, and requests a channel.
+// request takes a free number, from 255 down like lws, and requests a channel.
 func (s *Session) request() (*Channel, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +250,7 @@ func (s *Session) fail(err error) {
 	}()
 }
 
-// run writes commands, and keeps time.
+// run writes commands, and checks the times.
 func (s *Session) run() {
 	for {
 		s.mu.Lock()
@@ -266,7 +270,7 @@ func (s *Session) run() {
 	}
 }
 
-// tick pings, or notices that the answer has not come.
+// tick sends a ping, or detects that the answer is missing.
 func (s *Session) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,7 +321,7 @@ func (s *Session) queueLocked(command ...byte) {
 	}
 }
 
-// write writes the commands that wait, and payload of c if it has not ended.
+// write writes the waiting commands, and payload of c if it has not ended.
 func (s *Session) write(c *Channel, payload []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -349,7 +353,7 @@ func (s *Session) isUp() bool {
 	return s.up
 }
 
-// awaits reports whether a ping with this time awaits its answer.
+// awaits reports whether a ping with this time is unanswered.
 func (s *Session) awaits(ping uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// Commands.
+// The commands.
 const (
 	cmdRequest  = 0xf0 // channel: open it
 	cmdAck      = 0xf1 // channel: opened
@@ -24,7 +24,7 @@ const (
 var mark = binary.BigEndian.Uint64([]byte("sspolicy"))
 
 const (
-	// maxPayload keeps a data command within the 2048 bytes that lws reads at a time.
+	// maxPayload limits a data command to the 2048 bytes that lws reads at a time.
 	maxPayload = 2044
 	dataHeader = 4
 )
@@ -52,18 +52,18 @@ func windowCommand(n byte, bytes int) []byte {
 	return binary.BigEndian.AppendUint32([]byte{cmdWindow, n}, uint32(bytes))
 }
 
-// A parser cuts commands out of the bytes of a line.
+// A parser parses the commands in the bytes of a line.
 type parser struct {
 	s      *Session
 	synced bool // buf begins with a command
 	buf    []byte
 	ch     byte        // that rest belongs to
 	last   byte        // the latest command
-	rest   int         // payload of the present data command that has not come
-	lost   atomic.Bool // the session does not trust what is coming
+	rest   int         // payload of the current data command that has not arrived
+	lost   atomic.Bool // the session does not trust the incoming bytes
 }
 
-// feed handles bytes from the line.
+// feed processes bytes from the line.
 func (p *parser) feed(b []byte) {
 	if p.lost.Swap(false) {
 		p.lose()
@@ -87,8 +87,8 @@ func (p *parser) feed(b []byte) {
 	}
 }
 
-// hunt skips bytes until buf may be the beginning of RESET_TRANSPORT and PING, or is that
-// of the PONG that is awaited.
+// hunt skips bytes until buf may be the beginning of RESET_TRANSPORT and PING, or
+// of the expected PONG.
 func (p *parser) hunt() {
 	for len(p.buf) > 0 {
 		switch {
@@ -108,7 +108,7 @@ func (p *parser) hunt() {
 	}
 }
 
-// step handles the command in buf if it is complete.
+// step processes the command in buf if it is complete.
 func (p *parser) step() {
 	n := length(p.buf[0])
 	if n == 0 {
