@@ -77,6 +77,10 @@ uninstall:
 		share/fish/vendor_completions.d/sspolicy.fish share/cmake/sspolicy/*.cmake
 	-rmdir '$(DESTDIR)$(PREFIX)/share/cmake/sspolicy'
 
+# A program built with the race detector sleeps a second before it exits, and so does each
+# that a test starts.
+test soak: export GORACE ?= atexit_sleep_ms=0
+
 .PHONY: test
 test: need lint
 	@set -e; for m in $(MODULES); do $(GO) test -C $$m -race ./...; done
@@ -85,10 +89,24 @@ test: need lint
 # The tests compile generated C, some of it with lws's headers, and the race detector
 # needs a C compiler. The runtime is tested against nginx, haproxy, mosquitto, openssl,
 # Redis and RabbitMQ, the language server with Neovim. RUNLEVEL=1 keeps apt from starting the servers.
+# The space in MB that a run needs in an empty build cache and in TMPDIR, with a margin.
+CACHE_MB ?= 6000
+TMP_MB ?= 2000
 .PHONY: need
 need:
 	@if ! command -v $(GO) >/dev/null; then \
 		echo 'make: go is missing: install Go 1.26 or later' >&2; exit 1; \
+	fi
+	@cache=$$($(GO) env GOCACHE); tmp=$${TMPDIR:-/tmp}; mkdir -p "$$cache"; \
+	column() { df -Pm "$$2" | awk -v n="$$1" 'NR == 2 { print $$n }'; }; \
+	check() { \
+		missing=$$(($$3 - $$(column 4 "$$2"))); [ $$missing -le 0 ] || { \
+			echo "make: the tests need $$3 MB of disk space for $$1, and $$missing MB are missing on the disk of $$2: free them (go clean -cache), or set GOCACHE or TMPDIR to a folder on another disk; CACHE_MB=0 TMP_MB=0 skips the check" >&2; exit 1; }; \
+	}; \
+	if [ "$$(column 1 "$$cache")" = "$$(column 1 "$$tmp")" ]; then \
+		check 'GOCACHE and TMPDIR' "$$cache" $$(($(CACHE_MB) + $(TMP_MB))); \
+	else \
+		check GOCACHE "$$cache" $(CACHE_MB); check TMPDIR "$$tmp" $(TMP_MB); \
 	fi
 	@if ! { echo '#include <stdio.h>'; echo '#include <libwebsockets.h>'; } | gcc -E - >/dev/null 2>&1 || \
 	  ! /usr/bin/python3 -c 'import websockets' 2>/dev/null || \

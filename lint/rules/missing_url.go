@@ -13,7 +13,8 @@ var missingURL = &lint.Rule{
 	Severity:   schema.Error,
 	Fixes:      lint.SafeFix,
 	Summary:    "a streamtype has no http_url, which lws needs",
-	Why:        `For the path "/", write "http_url": "". Compiled tables have it.`,
+	Why: `For the path "/", write "http_url": "". Compiled tables have it. Over ws, lws requests
+"/" as // (4.3.10 and 5.0.0).`,
 	LWS: `On ws, lws asks for the subprotocol lws-secstream-ws instead of ws_subprotocol (4.1.6 to
 5.0.0). 4.1.6 and 4.2.2 request the path (null), and on h2 no path.`,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "ws", "ws_subprotocol": "chat" } } ] }`,
