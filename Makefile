@@ -10,7 +10,7 @@ SEEDS ?= 1000
 PREFIX ?= /usr/local
 PACKAGES := curl git openssl gcc g++ clang gcc-arm-none-eabi gcc-i686-linux-gnu cmake meson libc6-dev libwebsockets-dev nghttp2-client netcat-openbsd python3-websockets nginx-light haproxy mosquitto mosquitto-clients redis-server rabbitmq-server neovim minisign
 # Optional and test-only dependencies are in separate modules.
-MODULES := . internal/site internal/thirdparty runtime/otel runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
+MODULES := . internal/site internal/thirdparty runtime/tlssession/redisfarm runtime/tlssession/amqpfarm
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

@@ -38,42 +38,70 @@ func (m *Metrics) Hooks() runtime.Hooks {
 	}}
 }
 
-// WriteMetrics writes the counts of a Proxy, and those of m unless it is nil, in
+// A Figure is a metric of a Proxy.
+type Figure struct {
+	Name    string // such as "links_opened"
+	Help    string // a sentence
+	Unit    string // "By" for bytes, "" for counts
+	Counter bool   // the values only grow
+	Values  []FigureValue
+}
+
+// A FigureValue is the value of a Figure, for a role if Role is not "".
+type FigureValue struct {
+	Role  string
+	Value int64
+}
+
+// Figures returns the metrics of the proxy: those of [Proxy.Stats], and those of its
+// roles. Each call returns the same ones in the same order.
+func (p *Proxy) Figures() []Figure {
+	s := p.Stats()
+	p.mu.Lock()
+	budgets := p.budgets
+	p.mu.Unlock()
+	one := func(n uint64) []FigureValue { return []FigureValue{{Value: int64(n)}} }
+	var links, buffered []FigureValue
+	for _, b := range budgets {
+		links = append(links, FigureValue{b.role.Name, b.links.Load()})
+		buffered = append(buffered, FigureValue{b.role.Name, b.buffered.Load()})
+	}
+	return []Figure{
+		{"links", "Links that exist.", "", false, one(uint64(s.Links))},
+		{"links_opened", "Links that were accepted.", "", true, one(s.LinksOpened)},
+		{"links_refused", "Links that were closed at once, since there were too many.", "", true, one(s.LinksRefused)},
+		{"links_failed", "Links that broke the protocol or a limit.", "", true, one(s.LinksFailed)},
+		{"streams", "Streams that clients opened.", "", true, one(s.Streams)},
+		{"streams_refused", "Streams that clients wanted and did not get.", "", true, one(s.StreamsRefused)},
+		{"frames_received", "Frames from clients.", "", true, one(s.FramesIn)},
+		{"frames_sent", "Frames to clients.", "", true, one(s.FramesOut)},
+		{"payload_received_bytes", "Payload from clients.", "By", true, one(s.PayloadIn)},
+		{"payload_sent_bytes", "Payload to clients.", "By", true, one(s.PayloadOut)},
+		{"role_links", "Links that a role has.", "", false, links},
+		{"role_buffered_bytes", "Bytes that wait in the links of a role.", "By", false, buffered},
+	}
+}
+
+// WriteMetrics writes the figures of a Proxy, and the counts of m unless it is nil, in
 // the text format of Prometheus.
 func (p *Proxy) WriteMetrics(w io.Writer, m *Metrics) error {
 	var b strings.Builder
 	family := func(name, kind, help string) {
 		fmt.Fprintf(&b, "# HELP sspolicy_proxy_%s %s\n# TYPE sspolicy_proxy_%s %s\n", name, help, name, kind)
 	}
-	s := p.Stats()
-	for _, f := range []struct {
-		name, kind, help string
-		value            uint64
-	}{
-		{"links", "gauge", "Links that exist.", uint64(s.Links)},
-		{"links_opened_total", "counter", "Links that were accepted.", s.LinksOpened},
-		{"links_refused_total", "counter", "Links that were closed at once, since there were too many.", s.LinksRefused},
-		{"links_failed_total", "counter", "Links that broke the protocol or a limit.", s.LinksFailed},
-		{"streams_total", "counter", "Streams that clients opened.", s.Streams},
-		{"streams_refused_total", "counter", "Streams that clients wanted and did not get.", s.StreamsRefused},
-		{"frames_received_total", "counter", "Frames from clients.", s.FramesIn},
-		{"frames_sent_total", "counter", "Frames to clients.", s.FramesOut},
-		{"payload_received_bytes_total", "counter", "Payload from clients.", s.PayloadIn},
-		{"payload_sent_bytes_total", "counter", "Payload to clients.", s.PayloadOut},
-	} {
-		family(f.name, f.kind, f.help)
-		fmt.Fprintf(&b, "sspolicy_proxy_%s %d\n", f.name, f.value)
-	}
-	p.mu.Lock()
-	budgets := p.budgets
-	p.mu.Unlock()
-	family("role_links", "gauge", "Links that a role has.")
-	for _, r := range budgets {
-		fmt.Fprintf(&b, "sspolicy_proxy_role_links{role=%s} %d\n", strconv.Quote(r.role.Name), r.links.Load())
-	}
-	family("role_buffered_bytes", "gauge", "Bytes that wait in the links of a role.")
-	for _, r := range budgets {
-		fmt.Fprintf(&b, "sspolicy_proxy_role_buffered_bytes{role=%s} %d\n", strconv.Quote(r.role.Name), r.buffered.Load())
+	for _, f := range p.Figures() {
+		name, kind := f.Name, "gauge"
+		if f.Counter {
+			name, kind = name+"_total", "counter"
+		}
+		family(name, kind, f.Help)
+		for _, v := range f.Values {
+			label := ""
+			if v.Role != "" {
+				label = "{role=" + strconv.Quote(v.Role) + "}"
+			}
+			fmt.Fprintf(&b, "sspolicy_proxy_%s%s %d\n", name, label, v.Value)
+		}
 	}
 	if m != nil {
 		family("stream_states_total", "counter", "States that streams reached.")

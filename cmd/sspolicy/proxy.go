@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy"
+	"github.com/secure-streams/sspolicy/internal/otlp"
 	"github.com/secure-streams/sspolicy/internal/proxyconfig"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/internal/systemd"
@@ -45,7 +46,7 @@ type proxyCmd struct {
 
 // Help returns the description for "sspolicy proxy --help".
 func (proxyCmd) Help() string {
-	return "Executes the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments, certificates and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well."
+	return "Executes the streams of a policy for other processes, like the proxy of lws: for programs that are built with LWS_SS_USE_SSPC, and for sspolicy run --proxy. Runs until Ctrl-C or SIGTERM; then streams may complete what they have begun, for 5 s. SIGHUP reads policy, fragments, certificates and the roles of the configuration again; if they have errors, the old ones stay in force. Credentials come from the folder, then from variables such as SSPOLICY_AUTH_0. Logs on standard error. Sockets of a service manager are used as well. Metrics and traces go to OpenTelemetry if OTEL_EXPORTER_OTLP_ENDPOINT says where."
 }
 
 // Validate checks the flags.
@@ -84,6 +85,7 @@ type proxyServer struct {
 	streams  *runtime.Context
 	links    *proxy.Proxy
 	metrics  proxy.Metrics
+	exporter *otlp.Exporter // nil if the environment requests none
 	secure   []*tlsListener
 	draining atomic.Bool
 	served   chan error // gets the error of a socket
@@ -116,8 +118,13 @@ func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *progra
 	defer jar.Close()
 	messages := smd.New(s.log)
 	defer messages.Close()
+	hooks, endExport, err := s.export(ctx)
+	if err != nil {
+		return err
+	}
+	defer endExport()
 	s.streams, err = runtime.NewContext(compiled, runtime.Options{
-		Transports: append(transports(), messages), Logger: s.log, Credentials: tokens, Cookies: jar, Hooks: s.metrics.Hooks(),
+		Transports: append(transports(), messages), Logger: s.log, Credentials: tokens, Cookies: jar, Hooks: hooks,
 	})
 	if err != nil {
 		return err
@@ -129,6 +136,11 @@ func (c *proxyCmd) serve(ctx context.Context, reload <-chan os.Signal, p *progra
 	s.links = proxy.New(s.streams, proxy.Options{Logger: s.log, MaxLinks: cfg.MaxLinks, Roles: cfg.ProxyRoles()})
 	s.checkRoles(cfg, compiled)
 	defer s.links.Close()
+	if s.exporter != nil {
+		if err := s.exporter.Observe(s.links); err != nil {
+			return err
+		}
+	}
 	endMetrics, err := s.serveMetrics()
 	if err != nil {
 		return err
