@@ -179,6 +179,7 @@ func (c *lintCmd) run(p *program, t target, fragments []*schema.Document, o lint
 	o.Filter = nil // positions must be those in the file
 	var all []schema.Diagnostic
 	for _, policy := range policies {
+		c.watch.follow(project.FragmentOf(policy.Document, t.config))
 		o.Shape = policy.Partial
 		found, err := c.findings(p, t, policy.Document, fragments, o)
 		if err != nil {

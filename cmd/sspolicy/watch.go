@@ -25,6 +25,7 @@ const settle = 50 * time.Millisecond
 // A watch keeps the findings of files that have not changed since they were
 // checked. A nil watch keeps nothing.
 type watch struct {
+	watcher         *fsnotify.Watcher
 	checked         map[string]checkedFile
 	bases           map[string]bool // the files of the policies under fragments
 	files, findings int             // of the last check
@@ -49,6 +50,16 @@ func (w *watch) known(file string, text []byte) (checkedFile, bool) {
 	return f, ok
 }
 
+// follow watches the base of a fragment. It must be called before the base is read, so that
+// no change is missed.
+func (w *watch) follow(f *project.Fragment) {
+	if w == nil || f == nil || f.Base == "" {
+		return
+	}
+	w.bases[filepath.Clean(f.Base)] = true
+	_ = w.watcher.Add(filepath.Dir(f.Base)) // the report names a base that cannot be read
+}
+
 // add keeps the findings of a file, unless it is a fragment, which depends on its base.
 func (w *watch) add(t target, f checkedFile) {
 	if w == nil {
@@ -56,8 +67,7 @@ func (w *watch) add(t target, f checkedFile) {
 	}
 	w.count(f)
 	for _, p := range f.policies {
-		if f := project.FragmentOf(p.Document, t.config); f != nil {
-			w.bases[filepath.Clean(f.Base)] = f.Base != ""
+		if project.FragmentOf(p.Document, t.config) != nil {
 			delete(w.checked, t.file)
 			return
 		}
@@ -90,7 +100,7 @@ func (c *lintCmd) repeat(p *program) error {
 			}
 		}
 	}
-	c.watch = &watch{checked: map[string]checkedFile{}, bases: map[string]bool{}}
+	c.watch = &watch{watcher: w, checked: map[string]checkedFile{}, bases: map[string]bool{}}
 	changed := time.NewTimer(0)
 	for {
 		select {
@@ -98,9 +108,6 @@ func (c *lintCmd) repeat(p *program) error {
 			return nil
 		case <-changed.C:
 			c.report(p)
-			for base := range c.watch.bases {
-				_ = w.Add(filepath.Dir(base)) // the report describes errors of a base
-			}
 		case err := <-w.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("--watch: %w", err)
