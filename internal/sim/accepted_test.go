@@ -301,34 +301,36 @@ func (a *acceptedHTTP) begin() runtime.Result {
 		a.served()
 	}
 	a.s.SetMetadata("got", fmt.Sprintf("%s %d", a.p.name, a.n))
-	a.s.Ack(0)
-	short := false
+	short, bad := false, -1
 	if a.active(peerBad) != nil {
-		switch a.d.IntN(6) {
-		case 0:
-			return a.quit(1)
-		case 1:
-			a.s.SetMetadata("got", "")
-			a.s.Ack(404)
-		case 2:
-			if a.d.oneIn(2) {
-				a.s.SetMetadata("retry", strconv.Itoa(int(retryAfter/time.Second)))
-			}
-			a.s.Ack(503)
-			return runtime.OK
-		case 3:
-			short = a.size > 0
-		case 4:
-			a.s.Ack(204)
-			return runtime.OK
+		bad = a.d.IntN(6)
+	}
+	if bad != 1 {
+		a.s.Ack(0)
+	}
+	switch bad {
+	case 0:
+		return a.quit(1)
+	case 1: // 404, the default
+		a.s.SetMetadata("got", "")
+	case 2:
+		if a.d.oneIn(2) {
+			a.s.SetMetadata("retry", strconv.Itoa(int(retryAfter/time.Second)))
 		}
+		a.s.Ack(503)
+		return runtime.OK
+	case 3:
+		short = a.size > 0
+	case 4:
+		a.s.Ack(204)
+		return runtime.OK
 	}
 	a.pieces = a.d.oneIn(4)
 	switch {
 	case short:
 		a.ends = a.d.IntN(a.size)
 		a.s.RequestTxLen(uint64(a.size))
-	case a.d.oneIn(4) && a.delay() == 0:
+	case bad != 1 && a.d.oneIn(4) && a.delay() == 0:
 		a.s.Respond("", time.Time{}, bytes.NewReader(payload(a.p.name, a.n, 0, a.size)))
 		return runtime.OK
 	case a.d.oneIn(2):

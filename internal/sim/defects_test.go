@@ -90,10 +90,6 @@ var defects = []defect{
 		"\tdelete(p.links, l)\n", ""},
 	{"a listener does not wait for its clients", "h1+server", "runtime/port.go",
 		"\tfor p.first != nil {\n", "\tfor p.first != nil && p.first == nil {\n"},
-	{"the answer of the request before is the default", "h1+server", "runtime/port.go",
-		"\ts.role.txn, s.role.reply = openTxn, reply{}\n", "\ts.role.txn = openTxn\n"},
-	{"the announced length of the answer before is kept", "h1+server", "runtime/port.go",
-		"\tl.clearTxLocked()\n\ts.txLen = 0\n", "\tl.clearTxLocked()\n"},
 }
 
 // apply returns the file of a defect with the mistake.
