@@ -39,9 +39,19 @@ func Listen(a Address, log *slog.Logger) (net.Listener, error) {
 }
 
 // ListenMux returns a listener, for [Proxy.Serve], that accepts many links over one byte
-// stream, by the transport mux of lws 5.0. It ends with the stream, which it closes.
+// stream, by the transport mux of lws 5.0. It ends with the stream. Closing the listener
+// refuses links, and closes the stream after the last one has ended.
 func ListenMux(rw io.ReadWriteCloser, log *slog.Logger) net.Listener {
-	return sspcmux.NewSession(rw, sspcmux.Options{Server: true, Logger: log})
+	return muxListener{sspcmux.NewSession(rw, sspcmux.Options{Server: true, Logger: log})}
+}
+
+// A muxListener is a session whose channels survive Close.
+type muxListener struct{ *sspcmux.Session }
+
+// Close implements net.Listener.
+func (l muxListener) Close() error {
+	l.Refuse()
+	return nil
 }
 
 // removeStale removes the file of a socket if no process listens on it.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/sspcmux"
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
@@ -389,9 +390,37 @@ func TestRefused(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	f := newFixture(t, newOrigin(t).streamtypes()...)
-	idle := f.open(t, "get", sspcwire.DefaultCredit)
+	testShutdown(t, f, f.dial)
+}
+
+func TestShutdownMux(t *testing.T) {
+	f := newFixture(t, newOrigin(t).streamtypes()...)
+	ours, theirs := net.Pipe()
+	go f.Serve(ListenMux(theirs, nil))
+	line := sspcmux.NewSession(ours, sspcmux.Options{})
+	testShutdown(t, f, func(t testing.TB) *client {
+		conn, err := line.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(limit))
+		return &client{t, conn, sspcwire.NewReader(conn, sspcwire.FromProxy, 2048)}
+	})
+	<-line.Done()
+}
+
+// testShutdown checks that Shutdown waits for the connected stream of a link, and ends an
+// idle one.
+func testShutdown(t *testing.T, f *fixture, dial func(testing.TB) *client) {
+	open := func(name string) *client {
+		c := dial(t)
+		c.send(sspcwire.AppendStreamType(nil, sspcwire.StreamType{PID: 1, Credit: sspcwire.DefaultCredit, Name: name}))
+		return c
+	}
+	idle := open("get")
 	idle.expect("CREATE, CRE")
-	busy := f.open(t, "minpost", sspcwire.DefaultCredit)
+	busy := open("minpost")
 	busy.connect()
 	busy.expect("CREATE, CRE, CNG, CON")
 	done := make(chan error, 1)

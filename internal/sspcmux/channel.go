@@ -113,6 +113,7 @@ func (c *Channel) endLocked(err error) {
 	c.openLocked()
 	c.changed.Broadcast()
 	c.signalRoom()
+	c.s.endUnusedLocked()
 }
 
 // signalRoom wakes receive.

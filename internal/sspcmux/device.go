@@ -112,7 +112,7 @@ func (l *DeviceListener) reopen() error {
 	}
 }
 
-// Close implements net.Listener.
+// Close implements net.Listener. The device stays open until the channels have ended.
 func (l *DeviceListener) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,7 +121,8 @@ func (l *DeviceListener) Close() error {
 	default:
 		close(l.closed)
 	}
-	return l.session.Close()
+	l.session.Refuse()
+	return nil
 }
 
 // Addr implements net.Listener.

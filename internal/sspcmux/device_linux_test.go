@@ -95,9 +95,13 @@ func TestDevice(t *testing.T) {
 	}
 	l.Close()
 	<-accepted
-	if _, err := c.Read(b); err == nil {
-		t.Error("the channel outlives the line")
+	if _, err := c.Write(b); err != nil { // the channel outlives the listener
+		t.Error(err)
 	}
+	if _, err := c.Read(b); err == nil {
+		t.Error("the channel does not end")
+	}
+	<-client.Done()
 }
 
 func TestNoDevice(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -64,12 +65,13 @@ type Options struct {
 
 // A Session is one end of a line. Its methods are safe for concurrent use.
 type Session struct {
-	rw   io.ReadWriteCloser
-	o    Options
-	in   parser // used by the reading goroutine
-	done chan struct{}
-	wake chan struct{} // receives a value when there may be commands to write
-	next chan *Channel // for Accept
+	rw      io.ReadWriteCloser
+	o       Options
+	in      parser // used by the reading goroutine
+	done    chan struct{}
+	wake    chan struct{} // receives a value when there may be commands to write
+	next    chan *Channel // for Accept
+	refused chan struct{} // closed by Refuse
 
 	writing sync.Mutex // acquired before mu
 	packet  []byte     // guarded by writing
@@ -83,6 +85,7 @@ type Session struct {
 	deadline time.Time     // of that answer, or of the next ping
 	retries  int           // since the last answer
 	answer   bool          // send a ping with the next PONG
+	refusing bool          // refused is closed
 	queue    []byte        // commands
 	channels [channels]*Channel
 }
@@ -100,7 +103,7 @@ func NewSession(rw io.ReadWriteCloser, o Options) *Session {
 	}
 	s := &Session{
 		rw: rw, o: o, done: make(chan struct{}), wake: make(chan struct{}, 1),
-		next: make(chan *Channel, channels), upped: make(chan struct{}),
+		next: make(chan *Channel, channels), refused: make(chan struct{}), upped: make(chan struct{}),
 	}
 	s.in.s = s
 	s.pingLocked(true)
@@ -114,6 +117,33 @@ func NewSession(rw io.ReadWriteCloser, o Options) *Session {
 func (s *Session) Close() error {
 	s.fail(net.ErrClosed)
 	return nil
+}
+
+// Refuse makes the session accept no more channels, and ends it after the last one.
+func (s *Session) Refuse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refusing {
+		return
+	}
+	s.refusing = true
+	close(s.refused)
+	for n, c := range s.channels {
+		if c != nil && c.requested {
+			s.channels[n] = nil
+			s.queueLocked(cmdNack, c.n)
+			c.endLocked(ErrRefused)
+		}
+	}
+	s.endUnusedLocked()
+}
+
+// endUnusedLocked ends a session that refuses channels and has none.
+func (s *Session) endUnusedLocked() {
+	if !s.refusing || slices.ContainsFunc(s.channels[:], func(c *Channel) bool { return c != nil && c.err == nil }) {
+		return
+	}
+	go s.fail(net.ErrClosed)
 }
 
 // Done returns a channel that is closed at the end of the session.
@@ -132,6 +162,8 @@ func (s *Session) Accept() (net.Conn, error) {
 	select {
 	case c := <-s.next:
 		return c, nil
+	case <-s.refused:
+		return nil, net.ErrClosed
 	case <-s.done:
 		return nil, fmt.Errorf("%w: %w", net.ErrClosed, s.Err())
 	}
@@ -454,7 +486,7 @@ func (s *Session) control(cmd, n byte) {
 	c := s.channels[n]
 	switch cmd {
 	case cmdRequest:
-		if c != nil || !s.o.Server {
+		if c != nil || !s.o.Server || s.refusing {
 			s.queueLocked(cmdNack, n)
 			return
 		}
@@ -465,6 +497,7 @@ func (s *Session) control(cmd, n byte) {
 		default:
 			s.channels[n] = nil
 			s.queueLocked(cmdNack, n)
+			c.endLocked(ErrFull)
 		}
 	case cmdAck:
 		if c != nil {

@@ -145,6 +145,70 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// TestRefuse checks that a session that refuses channels ends after the last one.
+func TestRefuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pair(t)
+		ends, err := openPair(t, client, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := make(chan error)
+		go func() {
+			_, err := client.Open(t.Context())
+			opened <- err
+		}()
+		synctest.Wait() // the request waits for Accept
+		server.Refuse()
+		server.Refuse()
+		if err := <-opened; err != ErrRefused {
+			t.Errorf("a channel that was requested before: %v", err)
+		}
+		if _, err := client.Open(t.Context()); err != ErrRefused {
+			t.Errorf("a channel that was requested after: %v", err)
+		}
+		for {
+			c, err := server.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				break
+			}
+			if n, err := c.Read(make([]byte, 1)); err == nil {
+				t.Errorf("read %d bytes from a refused channel", n)
+			}
+		}
+		time.Sleep(time.Minute)
+		go ends[0].Write([]byte("late"))
+		if _, err := io.ReadFull(ends[1], make([]byte, 4)); err != nil {
+			t.Error(err)
+		}
+		go func() {
+			ends[1].Write([]byte("last"))
+			ends[1].Close()
+		}()
+		if b, err := io.ReadAll(ends[0]); string(b) != "last" || err != nil {
+			t.Errorf("read %q, %v", b, err)
+		}
+		<-server.Done()
+		<-client.Done()
+	})
+}
+
+// TestRequestFlood checks that channels beyond those that wait for Accept leave no
+// goroutines, which would make the bubble fail.
+func TestRequestFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, l := newLWSEnd(t, Options{Server: true})
+		go io.Copy(io.Discard, l.Conn)
+		for range 2 * channels {
+			l.Write([]byte{cmdRequest, 7, cmdClose, 7})
+		}
+		synctest.Wait()
+		if n := len(server.next); n != channels {
+			t.Errorf("%d channels wait", n)
+		}
+	})
+}
+
 func TestNoPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()

@@ -58,6 +58,10 @@ func (l *line) present(ctx context.Context) (*sspcmux.Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.users == 0 { // the last remote was closed without waiting for this dial
+		rw.Close()
+		return nil, net.ErrClosed
+	}
 	l.session = sspcmux.NewSession(rw, sspcmux.Options{})
 	return l.session, nil
 }
