@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -399,10 +400,13 @@ func (p *program) stateText(s *runtime.Stream, state runtime.State, name string)
 	return name
 }
 
+// wording is what readers and writers of connections add to an error.
+var wording = regexp.MustCompile(`failed to [a-z ]+: |(read|write) (tcp)`)
+
 // clean shortens the text of an error. A reader and a writer may both report the end of a
 // connection.
 func (w *world) clean(text string) string {
-	text = strings.ReplaceAll(strings.ReplaceAll(text, "read tcp", "tcp"), "write tcp", "tcp")
+	text = wording.ReplaceAllString(text, "$2")
 	if len(text) > 200 {
 		text = text[:200]
 	}

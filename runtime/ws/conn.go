@@ -340,12 +340,14 @@ func (c *conn) cause(err error) error {
 	err = readError(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch _, closed := err.(*CloseError); {
+	_, reads := err.(*CloseError)
+	reads = reads || errors.Is(c.writeErr, net.ErrClosed) // after an error of the reader
+	switch {
 	case c.rxErr != nil:
 		return c.rxErr
 	case c.err != nil:
 		return c.err
-	case c.writeErr != nil && !closed:
+	case c.writeErr != nil && !reads:
 		return c.writeErr
 	}
 	return err
