@@ -95,3 +95,30 @@ func TestFoundPipe(t *testing.T) {
 		t.Errorf("exit %d: %s", code, &stderr)
 	}
 }
+
+// TestPipeAsBase checks that a fragment whose base is a named pipe or standard input does
+// not stop a command.
+func TestPipeAsBase(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := syscall.Mkfifo("pipe", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for base, want := range map[string]string{"pipe": "not a regular file", ".": "not a regular file", "-": "no such file"} {
+		if err := os.WriteFile("fragment.json", []byte(`{"x-sspolicy": {"base": "`+base+`"}, "s": []}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range []string{"lint", "overlay", "graph", "report"} {
+			stdin, unwritten, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stderr strings.Builder
+			code := run([]string{command, "fragment.json"}, stdin, io.Discard, &stderr)
+			if code == exitOK || !strings.Contains(stderr.String(), want) {
+				t.Errorf("%s with the base %s: exit %d: %s", command, base, code, &stderr)
+			}
+			stdin.Close()
+			unwritten.Close()
+		}
+	}
+}

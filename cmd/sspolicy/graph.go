@@ -91,7 +91,7 @@ func (p *program) readableText(d *schema.Document) (*schema.Document, error) {
 // applied returns a policy unchanged, and for a fragment its base with the fragment
 // applied.
 func (p *program) applied(d *schema.Document, c *config.Config) (*schema.Document, error) {
-	base, err := project.FragmentOf(d, c).Read(c, p.document)
+	base, err := project.FragmentOf(d, c).Read(c, readBase)
 	if err != nil || base == nil {
 		return d, err
 	}

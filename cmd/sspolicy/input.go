@@ -22,6 +22,16 @@ func (p *program) document(file string) (*schema.Document, error) {
 	return schema.Parse(displayName(file), text), nil
 }
 
+// readBase reads and parses a policy that a fragment or a configuration names, which is
+// not necessarily a file that the user trusts.
+func readBase(file string) (*schema.Document, error) {
+	text, err := readfile.Regular(file, schema.MaxSize)
+	if err != nil {
+		return nil, fileError(file, err)
+	}
+	return schema.Parse(file, text), nil
+}
+
 // documents reads and parses several files.
 func (p *program) documents(files []string) (all []*schema.Document, err error) {
 	for _, f := range files {
@@ -42,7 +52,7 @@ func (p *program) base(d *schema.Document) (*schema.Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	return project.FragmentOf(d, c).Read(c, p.document)
+	return project.FragmentOf(d, c).Read(c, readBase)
 }
 
 // assemble reads a policy and fragments. A fragment in place of the policy stands

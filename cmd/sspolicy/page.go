@@ -65,7 +65,7 @@ func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error
 	}
 	o := project.Options(t.config)
 	o.At, o.Filter = c.At, t.config.Apply
-	if s.Diagnostics, err = project.Lint(s.Document, t.config, p.document, o); err != nil {
+	if s.Diagnostics, err = project.Lint(s.Document, t.config, readBase, o); err != nil {
 		return s, err
 	}
 	if s.Document, err = p.applied(s.Document, t.config); err != nil || c.Base == "" {

@@ -126,6 +126,9 @@ func TestProxyOTLPSettings(t *testing.T) {
 		{"no exporter", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1 OTEL_TRACES_EXPORTER=none OTEL_METRICS_EXPORTER=none", ""},
 		{"grpc", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1 OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc is not supported: want http/protobuf"},
 		{"grpc for metrics", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=http://127.0.0.1:1 OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=grpc is not supported: want http/protobuf"},
+		{"no URL", "OTEL_EXPORTER_OTLP_ENDPOINT=127.0.0.1:1", "OTEL_EXPORTER_OTLP_ENDPOINT=127.0.0.1:1: want a URL such as http://localhost:4318"},
+		{"no URL for traces", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=localhost:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=localhost:1: want a URL such as http://localhost:4318"},
+		{"a URL of another scheme", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=grpc://localhost:4317", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=grpc://localhost:4317: want a URL such as http://localhost:4318"},
 		{"console", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1 OTEL_TRACES_EXPORTER=console", "OTEL_TRACES_EXPORTER=console is not supported: want otlp or none"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

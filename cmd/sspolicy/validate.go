@@ -207,7 +207,7 @@ func (c *lintCmd) findings(p *program, t target, d *schema.Document, fragments [
 	if len(fragments) > 0 && project.FragmentOf(d, t.config) == nil {
 		return sspolicy.Overlay(d, fragments, overlay.Options{}, o).Diagnostics, nil
 	}
-	return project.Lint(d, t.config, p.document, o)
+	return project.Lint(d, t.config, readBase, o)
 }
 
 // options returns the options for checking a policy with this configuration.

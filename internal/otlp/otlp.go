@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -35,10 +36,21 @@ type Exporter struct {
 	traces  *sdktrace.TracerProvider // nil if there are none
 }
 
+// setting returns a setting of the exporters for a signal, and the variable that has it.
+// The value is "" if there is none.
+func setting(signal, property string) (variable, value string) {
+	for _, variable = range []string{"OTEL_EXPORTER_OTLP_" + signal + "_" + property, "OTEL_EXPORTER_OTLP_" + property} {
+		if value = os.Getenv(variable); value != "" {
+			break
+		}
+	}
+	return variable, value
+}
+
 // signal reports whether the environment requests a signal, "TRACES" or "METRICS".
 func signal(name string) (bool, error) {
-	endpoint := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_"+name+"_ENDPOINT") != ""
-	if !endpoint || strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+	address, endpoint := setting(name, "ENDPOINT")
+	if endpoint == "" || strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
 		return false, nil
 	}
 	variable := "OTEL_" + name + "_EXPORTER"
@@ -49,15 +61,12 @@ func signal(name string) (bool, error) {
 	default:
 		return false, fmt.Errorf("%s=%s is not supported: want otlp or none", variable, exporter)
 	}
-	for _, variable := range []string{"OTEL_EXPORTER_OTLP_" + name + "_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
-		switch protocol := os.Getenv(variable); protocol {
-		case "":
-			continue
-		case "http/protobuf":
-			return true, nil
-		default:
-			return false, fmt.Errorf("%s=%s is not supported: want http/protobuf", variable, protocol)
-		}
+	if variable, protocol := setting(name, "PROTOCOL"); protocol != "" && protocol != "http/protobuf" {
+		return false, fmt.Errorf("%s=%s is not supported: want http/protobuf", variable, protocol)
+	}
+	// The exporters would take localhost for an address that they cannot parse.
+	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return false, fmt.Errorf("%s=%s: want a URL such as http://localhost:4318", address, endpoint)
 	}
 	return true, nil
 }
