@@ -247,6 +247,7 @@ func TestErrors(t *testing.T) {
 		{"a certificate of a store", nil, []replacement{{`{"root2": "`, `{"root2": "!`}}, []string{`"api", "events": tls_trust_store cannot be compared: in the new policy, certificate "root2": `}},
 		{"a scheme beside an error", []replacement{{`8883`, `70000`}}, []replacement{{`8883`, `70000`}, {`"conceal": 10`, `"conceal": 3`}}, []string{"gives-up-sooner"}},
 		{"a protocol", nil, []replacement{{`"protocol": "mqtt"`, `"protocol": "mqt"`}, {`"mqtt_qos": 1`, `"mqtt_qos": 0`}}, []string{`"events": protocol cannot be compared`}},
+		{"a key beside a protocol", []replacement{{`"protocol": "mqtt"`, `"protocol": "mqt"`}}, []replacement{{`"protocol": "mqtt"`, `"protocol": "mqt"`}, {`"mqtt_qos": 1`, `"mqtt_qos": 0`}}, []string{`"events": protocol cannot be compared`}},
 		{"a streamtype", nil, []replacement{{`{"plain": {"endpoint": "+/run/x", "protocol": "raw"}}`, `{"plain": 1}`}}, []string{`"plain": the streamtype cannot be compared`}},
 		{"a streamtype that is gone", []replacement{{`8443`, `84430`}}, []replacement{{`{"web": {"server": true, "port": 8443, "protocol": "h1", "tls": true, "server_cert": "site", "server_key": "key"}},`, ``}}, []string{"streamtype-removed", `"web": port cannot be compared`}},
 		{"a new streamtype", nil, []replacement{{`{"share"`, `{"new": {"endpoint": "a", "port": 70000, "protocol": "quic"}}, {"share"`}}, []string{`"new": port cannot be compared`, `"new": protocol cannot be compared`}},

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/overlay"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -138,13 +139,29 @@ func (w *view) source(p part) string {
 	} else if p.key == "" {
 		add(&w.text.Document.Root)
 	}
+	settings = slices.DeleteFunc(slices.Clone(settings), func(s *schema.Setting) bool {
+		return s.Key == nil || s.Key.Name != p.key && !(p.section == schema.Streams && p.key == "protocol" && protocolKeys[s.Key.Name])
+	})
+	slices.SortStableFunc(settings, func(a, b *schema.Setting) int { return strings.Compare(a.Key.Name, b.Key.Name) })
 	for _, s := range settings {
-		if s.Key != nil && s.Key.Name == p.key {
-			add(&s.Member.Value)
-		}
+		b.WriteString(s.Key.Name)
+		add(&s.Member.Value)
 	}
 	return b.String()
 }
+
+// protocolKeys are the keys that are not compiled without a valid protocol.
+var protocolKeys = func() map[string]bool {
+	keys := map[string]bool{}
+	for _, t := range []reflect.Type{reflect.TypeFor[policy.HTTP](), reflect.TypeFor[policy.MQTT]()} {
+		for i := range t.NumField() {
+			if key := t.Field(i).Tag.Get("policy"); key != "" {
+				keys[key] = true
+			}
+		}
+	}
+	return keys
+}()
 
 // atPart returns the place of a part: for a reference, that of the definition.
 func (w *view) atPart(p part) schema.Span {
