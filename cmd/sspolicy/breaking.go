@@ -25,7 +25,7 @@ type breakingCmd struct {
 
 // Help returns the description for "sspolicy breaking --help".
 func (breakingCmd) Help() string {
-	return "Reports the changes that break programs (API), peers (WIRE), trust (TRUST) and the times that devices keep (TIMING), and changes of values that have an error in one of the policies (ERROR). Comments, layout, order, and names of schemes, trust stores and certificates do not count. Fails if there is one."
+	return "Reports the changes that break programs (API), peers (WIRE), trust (TRUST) and the times that devices keep (TIMING), and changes of values that have an error in one of the policies (ERROR). Comments, layout, order, and names of schemes, trust stores and certificates do not count. Fails if there is one, or if the new policy has a syntax error."
 }
 
 // Validate checks the command line.
@@ -48,7 +48,7 @@ func (c *breakingCmd) Run(p *program) error {
 	if c.Against != "" {
 		c.Files = append([]string{c.Against}, c.Files...)
 	}
-	changes, err := p.changes(c.Files[0], c.Files[1], breaking.Options{LWS: c.LWS})
+	changes, valid, err := p.changes(c.Files[0], c.Files[1], breaking.Options{LWS: c.LWS})
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (c *breakingCmd) Run(p *program) error {
 	} else {
 		err = c.text(p, changes)
 	}
-	if err == nil && len(list.Changes) > 0 {
+	if err == nil && (len(list.Changes) > 0 || !valid) {
 		err = errFindings
 	}
 	return err
@@ -109,17 +109,21 @@ func (c *breakingCmd) text(p *program, changes []breaking.Change) error {
 	return nil
 }
 
-// changes compares two policies. Either may be git:REV:PATH.
-func (p *program) changes(old, new string, o breaking.Options) ([]breaking.Change, error) {
+// changes compares two policies. Either may be git:REV:PATH. valid reports whether the
+// new one has no syntax errors; changes reports those of both.
+func (p *program) changes(old, new string, o breaking.Options) (changes []breaking.Change, valid bool, err error) {
 	var docs [2]*schema.Document
 	for i, file := range []string{old, new} {
 		d, err := p.revision(file)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		docs[i] = d
+		valid = !schema.HasErrors(d.Syntax)
+		if docs[i], err = p.readableText(d); err != nil {
+			return nil, false, err
+		}
 	}
-	return breaking.Compare(docs[0], docs[1], o), nil
+	return breaking.Compare(docs[0], docs[1], o), valid, nil
 }
 
 // approve removes the changes that a file approves.
@@ -156,7 +160,7 @@ func checkRevision(name string) error {
 // the repository; "./" makes it relative to the working directory, as in git.
 func (p *program) revision(file string) (*schema.Document, error) {
 	if _, err := os.Stat(file); !strings.HasPrefix(file, gitPrefix) || err == nil {
-		return p.readable(file)
+		return p.document(file)
 	}
 	if err := checkRevision(file); err != nil {
 		return nil, usage("%w", err)
@@ -187,7 +191,7 @@ func (p *program) revision(file string) (*schema.Document, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return p.readableText(schema.Parse(file, text))
+	return schema.Parse(file, text), nil
 }
 
 type diffCmd struct {
@@ -203,7 +207,7 @@ func (diffCmd) Help() string {
 
 // Run executes the command.
 func (c *diffCmd) Run(p *program) error {
-	changes, err := p.changes(c.Old, c.New, breaking.Options{LWS: c.LWS})
+	changes, _, err := p.changes(c.Old, c.New, breaking.Options{LWS: c.LWS})
 	if err != nil {
 		return err
 	}

@@ -75,6 +75,9 @@ func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error
 	if err != nil {
 		return s, err
 	}
+	if base, err = p.readableText(base); err != nil {
+		return s, err
+	}
 	s.Base = base.Source.Name
 	s.Changes = breaking.Compare(base, s.Document, breaking.Options{})
 	return s, nil
