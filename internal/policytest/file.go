@@ -162,7 +162,7 @@ func (r *reader) tests(v *schema.Value) []*Test {
 				for _, f := range faulttest.All() {
 					names = append(names, f.Name)
 				}
-				r.Errorf(v.Span, "unknown fault %s%s; \"sspolicy fault list\" lists them", schema.QuoteName(name), didYouMean(name, names))
+				r.Errorf(v.Span, "unknown fault %s (\"sspolicy fault list\" lists them)%s", schema.QuoteName(name), didYouMean(name, names))
 			}
 		},
 		"params": func(v *schema.Value) {
@@ -192,7 +192,7 @@ func (r *reader) tests(v *schema.Value) []*Test {
 	} else if at, ok := t.at["params"]; ok && t.at["fault"] == (schema.Span{}) {
 		r.Errorf(at, "params without a fault")
 	}
-	if t.Fault == nil && t.expectation("states") != nil {
+	if t.at["fault"] == (schema.Span{}) && t.expectation("states") != nil {
 		r.Errorf(t.expectation("states").Span, "states without a fault: states are those under a fault")
 	}
 	if versions == nil {

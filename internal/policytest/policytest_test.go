@@ -246,7 +246,7 @@ func TestParse(t *testing.T) {
 		{`{"policy": "p.json"}`, "1:1 missing tests", false},
 		{`{"policy": "p.json", "tests": [{}]}`, "1:32 missing stream", false},
 		{`{"policy": "p.json", "tests": [{"stream": "a", "lws": "9"}]}`, `1:55 unknown lws version "9"`, false},
-		{`{"policy": "p.json", "tests": [{"stream": "a", "fault": "refusd"}]}`, `1:57 unknown fault "refusd": did you mean refused?`, true},
+		{`{"policy": "p.json", "tests": [{"stream": "a", "fault": "refusd"}]}`, `1:57 unknown fault "refusd" ("sspolicy fault list" lists them): did you mean refused?`, true},
 		{`{"policy": "p.json", "tests": [{"stream": "a", "fault": "http-status", "params": {"status": "x"}}]}`, `1:82 parameter status`, true},
 		{`{"policy": "p.json", "tests": [{"stream": "a", "params": {}}]}`, `1:58 params without a fault`, true},
 		{`{"policy": "p.json", "tests": [{"stream": "a", "expect": {"states": "CRE"}}]}`, `1:69 states without a fault`, true},
