@@ -361,11 +361,19 @@ func (c *Config) FragmentFolders(base string) (all []string) {
 	return all
 }
 
-// sameFile reports whether two names refer to the same file.
+// sameFile reports whether two names refer to the same file, directly or by links.
 func sameFile(a, b string) bool {
 	x, err := filepath.Abs(a)
 	y, err2 := filepath.Abs(b)
-	return b != "" && err == nil && err2 == nil && x == y
+	if b == "" || err != nil || err2 != nil {
+		return false
+	}
+	if x == y {
+		return true
+	}
+	infoX, err := os.Stat(x)
+	infoY, err2 := os.Stat(y)
+	return err == nil && err2 == nil && os.SameFile(infoX, infoY)
 }
 
 // Apply changes the severities of diagnostics and drops those that the

@@ -266,3 +266,28 @@ func TestExamples(t *testing.T) {
 		}
 	}
 }
+
+// TestLinkedBase checks that a policy is not a fragment for itself by another name.
+func TestLinkedBase(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"policy.json", "other.json"} {
+		if err := os.WriteFile(file(name), []byte(`{}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("policy.json", file("link.json")); err != nil {
+		t.Fatal(err)
+	}
+	for _, base := range []string{"policy.json", "link.json"} {
+		c, wrong := Parse(file(Name), []byte(`{"fragments": [{"paths": ["*.json"], "base": "`+base+`"}]}`))
+		if wrong != nil {
+			t.Fatal(wrong)
+		}
+		for name, want := range map[string]bool{"policy.json": false, "link.json": false, "other.json": true, "missing.json": true} {
+			if _, _, got := c.Fragment(file(name)); got != want {
+				t.Errorf("%s is a fragment of %s: %v", name, base, got)
+			}
+		}
+	}
+}
